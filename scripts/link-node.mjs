@@ -1,0 +1,12 @@
+// Puts the Node of tools/node first on the PATH of every `npm run`: node_modules/.bin/node.
+// Runs on whatever Node started npm, so it keeps to what Node 20 knows.
+import { existsSync, mkdirSync, rmSync, symlinkSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const binary = `tools/node/node_modules/node-${process.platform}-${process.arch}/bin/node`;
+if (existsSync(`${root}/${binary}`)) {
+  mkdirSync(`${root}/node_modules/.bin`, { recursive: true });
+  rmSync(`${root}/node_modules/.bin/node`, { force: true });
+  symlinkSync(`../../${binary}`, `${root}/node_modules/.bin/node`);
+}

@@ -1,0 +1,123 @@
+/** What every failure that a user can act on carries; anything else that is thrown is a bug. */
+export interface ErrorDetails {
+  /** Stable name for programs, upper case with underscores. */
+  readonly code?: string;
+  /** What to do next, one sentence without a full stop. */
+  readonly hint?: string | undefined;
+  readonly cause?: unknown;
+}
+
+/** Process exit codes, as the README lists them. */
+export const ExitCode = {
+  done: 0,
+  bug: 1,
+  usage: 2,
+  notFound: 3,
+  unauthorized: 4,
+  network: 5,
+  integrity: 6,
+  destination: 7,
+  rateLimit: 8,
+} as const;
+
+export abstract class DlrootfsError extends Error {
+  abstract readonly exitCode: number;
+  readonly code: string;
+  readonly hint: string | undefined;
+
+  constructor(message: string, defaultCode: string, details: ErrorDetails = {}) {
+    super(message, { cause: details.cause });
+    this.name = new.target.name;
+    this.code = details.code ?? defaultCode;
+    this.hint = details.hint;
+  }
+}
+
+/** The command line, the environment or an option of the library does not make sense. */
+export class UsageError extends DlrootfsError {
+  readonly exitCode = ExitCode.usage;
+  constructor(message: string, details?: ErrorDetails) {
+    super(message, 'USAGE', details);
+  }
+}
+
+/** The image, tag, platform or blob does not exist, as far as the registry says. */
+export class NotFoundError extends DlrootfsError {
+  readonly exitCode = ExitCode.notFound;
+  constructor(message: string, details?: ErrorDetails) {
+    super(message, 'NOT_FOUND', details);
+  }
+}
+
+/** The registry wants other credentials, or denies these. */
+export class UnauthorizedError extends DlrootfsError {
+  readonly exitCode = ExitCode.unauthorized;
+  constructor(message: string, details?: ErrorDetails) {
+    super(message, 'UNAUTHORIZED', details);
+  }
+}
+
+/** The registry could not be reached, or what it answered is no registry's answer. */
+export class NetworkError extends DlrootfsError {
+  readonly exitCode = ExitCode.network;
+  constructor(message: string, details?: ErrorDetails) {
+    super(message, 'NETWORK', details);
+  }
+}
+
+/** Bytes are not what their digest says, or a manifest, config or layer is malformed. */
+export class IntegrityError extends DlrootfsError {
+  readonly exitCode = ExitCode.integrity;
+  constructor(message: string, details?: ErrorDetails) {
+    super(message, 'INTEGRITY', details);
+  }
+}
+
+/** DIR cannot be written, is in the way, or its disk is full. */
+export class DestinationError extends DlrootfsError {
+  readonly exitCode = ExitCode.destination;
+  constructor(message: string, details?: ErrorDetails) {
+    super(message, 'DESTINATION', details);
+  }
+}
+
+/** git is missing or refused. */
+export class GitError extends DlrootfsError {
+  readonly exitCode = ExitCode.destination;
+  constructor(message: string, details?: ErrorDetails) {
+    super(message, 'GIT', details);
+  }
+}
+
+/** The registry counts requests and this one was too many. */
+export class RateLimitError extends DlrootfsError {
+  readonly exitCode = ExitCode.rateLimit;
+  constructor(message: string, details?: ErrorDetails) {
+    super(message, 'RATE_LIMIT', details);
+  }
+}
+
+/** A signal ended the run; the exit code is 128 + its number (129, 130, 143). */
+export class InterruptedError extends DlrootfsError {
+  readonly exitCode: number;
+  constructor(signal: 'SIGHUP' | 'SIGINT' | 'SIGTERM') {
+    super(`interrupted by ${signal}`, 'INTERRUPTED');
+    this.exitCode = 128 + { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 }[signal];
+  }
+}
+
+/**
+ * Text from outside (a server, an archive, a file name) made fit for a terminal: control characters, bidirectional
+ * overrides and broken surrogates become `\xNN` or `\u{NNNN}`, and what is longer than `max` characters is cut.
+ */
+export function printable(text: string, max = 400): string {
+  const cut = text.length > max ? `${text.slice(0, max)}…` : text;
+  return cut.replaceAll(
+    // eslint-disable-next-line no-control-regex
+    /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]/gu,
+    (character) => {
+      const point = character.codePointAt(0)!;
+      return point < 0x100 ? `\\x${point.toString(16).padStart(2, '0')}` : `\\u{${point.toString(16)}}`;
+    },
+  );
+}

@@ -1,0 +1,48 @@
+/** A path as the archive has it: one character per byte (latin1), any byte but NUL. Decode as UTF-8 only for people. */
+export type BytePath = string & { readonly bytePath: unique symbol };
+
+export type EntryType = 'file' | 'directory' | 'symlink' | 'hardlink' | 'character' | 'block' | 'fifo';
+
+/** A stretch of data in a sparse file; between stretches the file reads as zeros. */
+export interface SparseExtent {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** One entry of a tar archive, all headers before it (pax, GNU) already applied. */
+export interface Entry {
+  readonly type: EntryType;
+  /** Not normalised: may be absolute, climb, end in a slash, or name a whiteout. */
+  readonly path: BytePath;
+  /** Target of a symlink or hard link, else empty. */
+  readonly linkPath: BytePath;
+  /** The low twelve bits. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Size of the file once written (with its holes), in bytes; 0 for everything but files. */
+  readonly size: number;
+  /** Seconds since 1970, may be negative; `mtimeNanoseconds` (0 to 999,999,999) is added to it. */
+  readonly mtimeSeconds: number;
+  readonly mtimeNanoseconds: number;
+  readonly deviceMajor: number;
+  readonly deviceMinor: number;
+  /** Full name (`security.capability`) to value, in archive order; undefined when there is none. */
+  readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
+  /** Undefined for a file without holes. */
+  readonly sparse: readonly SparseExtent[] | undefined;
+}
+
+/** Tar bytes, pulled synchronously. */
+export interface ByteSource {
+  /** The next bytes, at most `max`, at least one; undefined at the end. The view is valid until the next call. */
+  read(max: number): Uint8Array | undefined;
+}
+
+/** Entries of one archive, pulled synchronously, in archive order. */
+export interface EntryReader {
+  /** The next entry, or undefined after the end mark; skips what was not read of the one before. */
+  next(): Entry | undefined;
+  /** More of the current file's stored data (extents back to back when sparse); undefined at its end. The view is valid until the next call. */
+  data(): Uint8Array | undefined;
+}
