@@ -1,0 +1,87 @@
+import { IntegrityError, printable } from '../errors.ts';
+import type { BytePath } from './entry.ts';
+
+/** What the path of a layer's entry asks for. All paths are normalised: no leading, trailing or double slash, no dot segments; the root is empty. */
+export type LayerPath =
+  /** Put the entry here. */
+  | { readonly kind: 'entry'; readonly path: BytePath }
+  /** `.wh.x`: hide `x`, in this place, of lower layers. */
+  | { readonly kind: 'whiteout'; readonly path: BytePath }
+  /** `.wh..wh..opq`: hide everything that lower layers have in this directory. */
+  | { readonly kind: 'opaque'; readonly path: BytePath }
+  /** `.wh..wh.*` and what is below: aufs's own files, not part of the rootfs (but a hard link may name one in `.wh..wh.plnk/`). */
+  | { readonly kind: 'aufs'; readonly path: BytePath };
+
+const slash = 0x2f;
+const dot = 0x2e;
+const whiteoutPrefix = '.wh.';
+const aufsPrefix = '.wh..wh.';
+const opaqueMarker = '.wh..wh..opq';
+
+/**
+ * A path as chroot's kernel would see it before it follows links: relative to the root, `.` and empty segments gone, `..` taken
+ * lexically and clamped at the root (as containerd and umoci clean `"/" + name`).
+ */
+export function normalize(path: BytePath): BytePath {
+  if (isNormal(path)) return path;
+  const segments: string[] = [];
+  for (const segment of path.split('/')) {
+    if (segment === '' || segment === '.') continue;
+    if (segment === '..') segments.pop();
+    else segments.push(segment);
+  }
+  return segments.join('/') as BytePath;
+}
+
+/**
+ * Decides what an entry's path means by OCI's layer rules: `etc/.wh.foo` is `{kind: 'whiteout', path: 'etc/foo'}`. The entry's type
+ * plays no part (containerd, umoci).
+ *
+ * @throws IntegrityError for a whiteout of nothing, `.` or `..`, and for a path below a name that begins with `.wh.`: "it is not
+ * possible to create a filesystem which has a file or directory with a name beginning with .wh." (image-spec, layer.md).
+ */
+export function classify(entryPath: BytePath): LayerPath {
+  const path = normalize(entryPath);
+  if (!path.includes(whiteoutPrefix)) return { kind: 'entry', path };
+
+  let start = 0;
+  for (let end = path.indexOf('/'); end !== -1; start = end + 1, end = path.indexOf('/', start)) {
+    if (path.startsWith(aufsPrefix, start)) return { kind: 'aufs', path };
+    if (path.startsWith(whiteoutPrefix, start)) {
+      throw new IntegrityError(`${printable(entryPath)}: a whiteout cannot hold files`, {
+        code: 'BAD_WHITEOUT',
+        hint: 'the layer is malformed, names that begin with .wh. are reserved',
+      });
+    }
+  }
+  const name = path.slice(start);
+  const parent = path.slice(0, Math.max(0, start - 1)) as BytePath;
+  if (name === opaqueMarker) return { kind: 'opaque', path: parent };
+  if (name.startsWith(aufsPrefix)) return { kind: 'aufs', path };
+  if (!name.startsWith(whiteoutPrefix)) return { kind: 'entry', path };
+
+  const hidden = name.slice(whiteoutPrefix.length);
+  if (hidden === '' || hidden === '.' || hidden === '..') {
+    throw new IntegrityError(`${printable(entryPath)}: a whiteout of nothing that can be removed`, {
+      code: 'BAD_WHITEOUT',
+      hint: 'the layer is malformed or hostile, nothing was deleted',
+    });
+  }
+  return { kind: 'whiteout', path: (path.slice(0, start) + hidden) as BytePath };
+}
+
+/** No empty, `.` or `..` segment: nearly all paths, decided without garbage. */
+function isNormal(path: string): boolean {
+  let segmentStart = 0;
+  const { length } = path;
+  for (let end = path.indexOf('/'); ; end = path.indexOf('/', segmentStart)) {
+    const segmentEnd = end === -1 ? length : end;
+    const segmentLength = segmentEnd - segmentStart;
+    if (segmentLength === 0) return length === 0;
+    if (segmentLength <= 2 && path.charCodeAt(segmentStart) === dot) {
+      if (segmentLength === 1 || path.charCodeAt(segmentStart + 1) === dot) return false;
+    }
+    if (end === -1) return path.charCodeAt(0) !== slash;
+    segmentStart = end + 1;
+  }
+}
