@@ -1,0 +1,106 @@
+import type { ServerResponse } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** One thing that goes wrong with the requests that match. Everything not said is as it would have been. */
+export interface Fault {
+  /** Any method when left out. */
+  readonly method?: string;
+  /** Tried on path and query, for example `/\/blobs\//`. */
+  readonly path: RegExp;
+  /** How many matching requests are hit; one when left out. */
+  readonly times?: number;
+  /** How many matching requests go well before. */
+  readonly skip?: number;
+
+  /** Milliseconds before anything is done. */
+  readonly delay?: number;
+  /** `reset`: the connection is reset before an answer. `silent`: no answer ever. `close`: it is closed without an answer. */
+  readonly before?: 'reset' | 'silent' | 'close';
+  /** Another status, headers, body. */
+  readonly status?: number;
+  readonly headers?: Readonly<Record<string, string | string[]>>;
+  readonly body?: string | Uint8Array;
+  /** The connection is reset after so many bytes of the body. */
+  readonly cutAfter?: number;
+  /** Nothing more comes after so many bytes of the body. */
+  readonly stallAfter?: number;
+  /** The body ends cleanly (chunked) after so many bytes. */
+  readonly endAfter?: number;
+  /** The byte at this offset of the body is flipped. */
+  readonly corruptAt?: number;
+  /** Bytes a second. */
+  readonly rate?: number;
+  /** Zero bytes without end follow the body. */
+  readonly endless?: boolean;
+  /** The Range header is treated as if it were not there. */
+  readonly ignoreRange?: boolean;
+}
+
+/** What is to be sent, before any fault. */
+export interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[]>>;
+  readonly body: Uint8Array;
+}
+
+export function withFault(answer: Answer, fault: Fault | undefined): Answer {
+  if (!fault) return answer;
+  const replaced = fault.body === undefined ? answer.body : Buffer.from(fault.body);
+  let body: Uint8Array = replaced;
+  if (fault.corruptAt !== undefined && fault.corruptAt < replaced.length) {
+    body = Uint8Array.from(replaced);
+    body[fault.corruptAt]! ^= 0xff;
+  }
+  const headers: Record<string, string | string[]> = { ...answer.headers };
+  if (fault.body !== undefined) headers['content-length'] = String(body.length);
+  if (fault.endAfter !== undefined || fault.endless) delete headers['content-length'];
+  return { status: fault.status ?? answer.status, headers: { ...headers, ...fault.headers }, body };
+}
+
+async function write(response: ServerResponse, bytes: Uint8Array): Promise<void> {
+  if (response.destroyed || response.write(bytes)) return;
+  await new Promise<void>((resolve) => {
+    response.once('drain', resolve);
+    response.once('close', resolve);
+  });
+}
+
+async function writeSlowly(response: ServerResponse, bytes: Uint8Array, rate: number): Promise<void> {
+  const step = Math.max(1, Math.ceil(rate / 20));
+  for (let at = 0; at < bytes.length && !response.destroyed; at += step) {
+    await write(response, bytes.subarray(at, at + step));
+    await sleep(50);
+  }
+}
+
+async function writeForEver(response: ServerResponse): Promise<void> {
+  const zeros = Buffer.alloc(65_536);
+  while (!response.destroyed) await write(response, zeros);
+}
+
+/** Sends an answer the way the fault wants it. */
+export async function send(
+  response: ServerResponse,
+  answer: Answer,
+  fault: Fault | undefined,
+): Promise<void> {
+  const { socket } = response;
+  if (fault?.before === 'reset') socket?.resetAndDestroy();
+  if (fault?.before === 'close') socket?.destroy();
+  if (fault?.before) return;
+  response.writeHead(answer.status, answer.headers);
+  const stop = fault?.cutAfter ?? fault?.stallAfter ?? fault?.endAfter;
+  if (stop === undefined && !fault?.rate && !fault?.endless) {
+    response.end(answer.body);
+    return;
+  }
+  response.flushHeaders();
+  const bytes = answer.body.subarray(0, stop);
+  if (fault?.rate) await writeSlowly(response, bytes, fault.rate);
+  else await write(response, bytes);
+  if (fault?.endless) await writeForEver(response);
+  if (fault?.stallAfter !== undefined) return;
+  if (fault?.cutAfter === undefined) response.end();
+  // The bytes before the cut must arrive: a reset at once would let the kernel drop them.
+  else setTimeout(() => socket?.resetAndDestroy(), 20);
+}

@@ -1,0 +1,380 @@
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createAuthority, type Authority, type Certificate } from './certificates.ts';
+import { errorAnswer, FakeAuth, type FakeAuthOptions } from './fake-auth.ts';
+import { send, withFault, type Answer, type Fault } from './fake-fault.ts';
+import {
+  fakeIndex,
+  fakeManifest,
+  sha256,
+  type FakeImage,
+  type FakeManifest,
+  type FakePlatform,
+} from './fake-image.ts';
+
+export interface FakeRegistryOptions {
+  readonly auth?: FakeAuthOptions;
+  /** `true`: a certificate for localhost, 127.0.0.1 and ::1 from an authority of its own. */
+  readonly tls?:
+    | true
+    | {
+        readonly authority: Authority;
+        readonly certificate?: Certificate;
+        readonly clientCertificates?: boolean;
+      };
+  /** Blobs are answered with this redirect status to a server on another port. */
+  readonly redirectBlobs?: 301 | 302 | 303 | 307 | 308;
+  /** False: the Range header is ignored and `Accept-Ranges` not sent. */
+  readonly ranges?: boolean;
+  /** False: blobs have no ETag. */
+  readonly etags?: boolean;
+  /** Tags in one page of the list; all when left out. */
+  readonly pageSize?: number;
+  /** Sent with every manifest, for example `ratelimit-limit`. */
+  readonly manifestHeaders?: Readonly<Record<string, string>>;
+  readonly faults?: readonly Fault[];
+  /** False: `/v2/` is answered 404, as by a registry that only knows version 1. */
+  readonly v2?: boolean;
+  /** Asked first, for whatever else a test wants served; undefined: not mine. */
+  readonly handler?: (request: LoggedRequest) => Answer | undefined;
+  readonly host?: '127.0.0.1' | '::1' | 'localhost';
+}
+
+export interface LoggedRequest {
+  readonly server: 'registry' | 'token' | 'storage';
+  readonly method: string;
+  /** Path and query. */
+  readonly path: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: string;
+  /** Milliseconds, monotonic. */
+  readonly time: number;
+}
+
+/** What was pushed, with every digest a test may want. */
+export type PushedImage = FakeManifest;
+
+interface Repository {
+  readonly tags: Map<string, string>;
+  readonly manifests: Map<
+    string,
+    { readonly mediaType: string; readonly bytes: Uint8Array; readonly digest: string }
+  >;
+  readonly blobs: Map<string, Uint8Array>;
+}
+
+function portOf(address: AddressInfo | string | null): number {
+  if (address === null || typeof address === 'string') throw new Error('not listening on a port');
+  return address.port;
+}
+
+async function listen(server: Server, host: string): Promise<number> {
+  await new Promise<void>((resolve) => server.listen(0, host, resolve));
+  return portOf(server.address());
+}
+
+async function read(request: IncomingMessage): Promise<string> {
+  request.setEncoding('utf8');
+  let text = '';
+  for await (const chunk of request) text += chunk;
+  return text;
+}
+
+/** A registry in this process: a real HTTP(S) server on loopback, filled by `push`, broken by `fault`. */
+export class FakeRegistry implements AsyncDisposable {
+  /** Every request that came, to any of the three servers, in order. */
+  readonly requests: LoggedRequest[] = [];
+  /** What `tls` made or was given. */
+  readonly authority: Authority | undefined;
+  readonly #options: FakeRegistryOptions;
+  readonly #auth: FakeAuth | undefined;
+  readonly #repositories = new Map<string, Repository>();
+  readonly #faults: { readonly fault: Fault; skip: number; times: number }[] = [];
+  readonly #servers: Record<LoggedRequest['server'], Server>;
+  #ports: Record<LoggedRequest['server'], number> = { registry: 0, token: 0, storage: 0 };
+
+  private constructor(options: FakeRegistryOptions) {
+    this.#options = options;
+    this.#auth = options.auth && new FakeAuth(options.auth);
+    this.authority = options.tls === true ? createAuthority() : options.tls?.authority;
+    for (const fault of options.faults ?? []) this.fault(fault);
+    this.#servers = {
+      registry: this.#server('registry'),
+      token: this.#server('token'),
+      storage: this.#server('storage'),
+    };
+  }
+
+  static async start(options: FakeRegistryOptions = {}): Promise<FakeRegistry> {
+    const registry = new FakeRegistry(options);
+    const host = options.host ?? '127.0.0.1';
+    for (const name of ['registry', 'token', 'storage'] as const) {
+      registry.#ports[name] = await listen(registry.#servers[name], host);
+    }
+    return registry;
+  }
+
+  #server(name: LoggedRequest['server']): Server {
+    const listener = (request: IncomingMessage, response: ServerResponse) => {
+      this.#handle(name, request, response).catch(() => response.destroy());
+    };
+    const { tls } = this.#options;
+    if (!tls || !this.authority) return createServer(listener);
+    const given = tls === true ? undefined : tls;
+    const certificate = given?.certificate ?? this.authority.issue('localhost', '127.0.0.1', '::1');
+    const client = given?.clientCertificates === true;
+    return createSecureServer(
+      { ...certificate, ca: this.authority.cert, requestCert: client, rejectUnauthorized: client },
+      listener,
+    );
+  }
+
+  /** `host:port`, the first part of a reference to an image here. */
+  get host(): string {
+    return this.#hostOf('registry');
+  }
+
+  /** `host:port` of the server that blobs are redirected to. */
+  get storageHost(): string {
+    return this.#hostOf('storage');
+  }
+
+  /** `host:port` of the token server where it has a port of its own. */
+  get tokenHost(): string {
+    return this.#hostOf('token');
+  }
+
+  get url(): string {
+    return this.#url('registry');
+  }
+
+  #hostOf(server: LoggedRequest['server']): string {
+    const host = this.#options.host ?? '127.0.0.1';
+    return `${host.includes(':') ? `[${host}]` : host}:${this.#ports[server]}`;
+  }
+
+  #url(server: LoggedRequest['server']): string {
+    return `${this.#options.tls ? 'https' : 'http'}://${this.#hostOf(server)}`;
+  }
+
+  /** The reference to type for an image here; `target` is a tag or a digest. */
+  reference(repository: string, target = 'latest'): string {
+    return `${this.host}/${repository}${target.includes(':') ? '@' : ':'}${target}`;
+  }
+
+  /** Stores an image and points the tag, if any, to it. */
+  push(repository: string, tag: string | undefined, image: FakeImage): PushedImage {
+    const manifest = fakeManifest(image);
+    for (const blob of manifest.blobs.values()) this.putBlob(repository, blob);
+    this.putManifest(repository, tag, manifest);
+    return manifest;
+  }
+
+  /** Stores images for several platforms and an index over them; an image may bring its own `platform`. */
+  pushIndex(
+    repository: string,
+    tag: string | undefined,
+    images: readonly FakeImage[],
+    format: 'oci' | 'docker' = 'oci',
+  ): { readonly digest: string; readonly images: readonly PushedImage[] } {
+    const pushed = images.map((image) => this.push(repository, undefined, { format, ...image }));
+    const platform = (n: number): FakePlatform =>
+      images[n]!.platform ?? { os: 'linux', architecture: 'amd64' };
+    const index = fakeIndex(
+      pushed.map((manifest, n) => ({ manifest, platform: platform(n) })),
+      format,
+    );
+    this.putManifest(repository, tag, index);
+    return { digest: index.digest, images: pushed };
+  }
+
+  /** Stores any bytes as a manifest. */
+  putManifest(
+    name: string,
+    tag: string | undefined,
+    manifest: { readonly mediaType: string; readonly bytes: Uint8Array; readonly digest?: string },
+  ): string {
+    const repository = this.#repository(name);
+    const digest = manifest.digest ?? sha256(manifest.bytes);
+    repository.manifests.set(digest, { ...manifest, digest });
+    if (tag !== undefined) repository.tags.set(tag, digest);
+    return digest;
+  }
+
+  /** Stores any bytes as a blob; `digest` may lie. */
+  putBlob(name: string, bytes: Uint8Array, digest = sha256(bytes)): string {
+    this.#repository(name).blobs.set(digest, bytes);
+    return digest;
+  }
+
+  #repository(name: string): Repository {
+    const known = this.#repositories.get(name);
+    if (known) return known;
+    const repository: Repository = { tags: new Map(), manifests: new Map(), blobs: new Map() };
+    this.#repositories.set(name, repository);
+    return repository;
+  }
+
+  /** Something goes wrong from now on; faults are tried in the order given, one for a request. */
+  fault(fault: Fault): void {
+    this.#faults.push({ fault, skip: fault.skip ?? 0, times: fault.times ?? 1 });
+  }
+
+  /** `METHOD path` of each request so far, for a readable comparison; `path` is tried on path and query. */
+  log(path = /(?:)/): string[] {
+    return this.requests.filter((each) => path.test(each.path)).map((each) => `${each.method} ${each.path}`);
+  }
+
+  async close(): Promise<void> {
+    const closing = Object.values(this.#servers).map(
+      (server) =>
+        new Promise<void>((resolve) => {
+          server.close(() => resolve());
+          server.closeAllConnections();
+        }),
+    );
+    await Promise.all(closing);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #handle(
+    server: LoggedRequest['server'],
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    const { method = 'GET', url = '/', headers } = request;
+    const logged = { server, method, path: url, headers, body: await read(request), time: performance.now() };
+    this.requests.push(logged);
+    const fault = this.#faultFor(logged);
+    if (fault?.delay) await sleep(fault.delay);
+    await send(response, withFault(this.#answer(logged, fault), fault), fault);
+  }
+
+  #faultFor({ method, path }: LoggedRequest): Fault | undefined {
+    for (const each of this.#faults) {
+      const matches = each.fault.path.test(path) && (each.fault.method ?? method) === method;
+      if (!matches || each.times <= 0) continue;
+      if (each.skip > 0) {
+        each.skip -= 1;
+        continue;
+      }
+      each.times -= 1;
+      return each.fault;
+    }
+    return undefined;
+  }
+
+  #answer(request: LoggedRequest, fault: Fault | undefined): Answer {
+    const special = this.#options.handler?.(request);
+    if (special) return special;
+    const url = new URL(request.path, 'http://fake');
+    if (request.server === 'storage') return this.#stored(url, request, fault);
+    if (this.#auth && url.pathname === '/token') {
+      return this.#auth.token(request.method, url, request.headers.authorization, request.body);
+    }
+    if (request.server === 'token' || this.#options.v2 === false)
+      return errorAnswer(404, 'UNSUPPORTED', 'not found');
+    return this.#v2(url, request, fault);
+  }
+
+  #v2(url: URL, request: LoggedRequest, fault: Fault | undefined): Answer {
+    const path = /^\/v2\/(?:(.+)\/(manifests|blobs|tags)\/([^/]+))?$/.exec(url.pathname);
+    if (!path) return errorAnswer(404, 'UNSUPPORTED', 'not found');
+    const [, name, kind, target = ''] = path;
+    const { auth } = this.#options;
+    const realm = `${this.#url(auth?.type === 'bearer' && auth.ownServer ? 'token' : 'registry')}/token`;
+    const refusal = this.#auth?.refusal(request.headers.authorization, name, realm);
+    if (refusal) return refusal;
+    const version = { 'docker-distribution-api-version': 'registry/2.0' };
+    if (name === undefined) {
+      return {
+        status: 200,
+        headers: { ...version, 'content-type': 'application/json', 'content-length': '2' },
+        body: Buffer.from('{}'),
+      };
+    }
+    const repository = this.#repositories.get(name);
+    if (!repository) return errorAnswer(404, 'NAME_UNKNOWN', 'repository name not known to registry');
+    if (kind === 'tags') return this.#tags(repository, name, url);
+    if (kind === 'manifests') return this.#manifest(repository, target, request);
+    if (this.#options.redirectBlobs && repository.blobs.has(target)) {
+      const location = `${this.#url('storage')}/${encodeURIComponent(name)}/${target}?signature=secret`;
+      return { status: this.#options.redirectBlobs, headers: { location }, body: Buffer.alloc(0) };
+    }
+    return this.#blob(repository, target, request, fault);
+  }
+
+  #stored(url: URL, request: LoggedRequest, fault: Fault | undefined): Answer {
+    const [, name = '', digest = ''] = url.pathname.split('/');
+    // As S3 does: a signed address and an Authorization header together are refused.
+    if (request.headers.authorization) return errorAnswer(400, 'INVALID', 'only one auth mechanism allowed');
+    return this.#blob(this.#repository(decodeURIComponent(name)), digest, request, fault);
+  }
+
+  #tags(repository: Repository, name: string, url: URL): Answer {
+    const all = [...repository.tags.keys()].toSorted();
+    const last = url.searchParams.get('last');
+    const rest = last === null ? all : all.filter((tag) => tag > last);
+    const size = Math.min(
+      this.#options.pageSize ?? rest.length,
+      Number(url.searchParams.get('n') ?? rest.length),
+    );
+    const tags = rest.slice(0, size);
+    const link = `</v2/${name}/tags/list?n=${size}&last=${tags.at(-1)}>; rel="next"`;
+    const headers = { 'content-type': 'application/json', ...(tags.length < rest.length && { link }) };
+    return { status: 200, headers, body: Buffer.from(JSON.stringify({ name, tags })) };
+  }
+
+  #manifest(repository: Repository, target: string, request: LoggedRequest): Answer {
+    const manifest = repository.manifests.get(repository.tags.get(target) ?? target);
+    if (!manifest) return errorAnswer(404, 'MANIFEST_UNKNOWN', 'manifest unknown');
+    if (!(request.headers.accept ?? '').includes(manifest.mediaType)) {
+      return errorAnswer(404, 'MANIFEST_UNKNOWN', 'manifest found, but accept header does not support it');
+    }
+    const headers = {
+      'content-type': manifest.mediaType,
+      'content-length': String(manifest.bytes.length),
+      'docker-content-digest': manifest.digest,
+      ...this.#options.manifestHeaders,
+    };
+    return { status: 200, headers, body: manifest.bytes };
+  }
+
+  #blob(repository: Repository, digest: string, request: LoggedRequest, fault: Fault | undefined): Answer {
+    const blob = repository.blobs.get(digest);
+    if (!blob) return errorAnswer(404, 'BLOB_UNKNOWN', 'blob unknown to registry');
+    const { ranges = true, etags = true } = this.#options;
+    const etag = `"${digest}"`;
+    const common = {
+      'content-type': 'application/octet-stream',
+      ...(ranges && { 'accept-ranges': 'bytes' }),
+      ...(etags && { etag }),
+    };
+    const whole = { status: 200, headers: { ...common, 'content-length': String(blob.length) }, body: blob };
+    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
+    const ifRange = request.headers['if-range'];
+    if (!ranges || fault?.ignoreRange || !range || (ifRange !== undefined && ifRange !== etag)) return whole;
+    const start = Number(range[1]);
+    if (start >= blob.length) {
+      return { status: 416, headers: { 'content-range': `bytes */${blob.length}` }, body: Buffer.alloc(0) };
+    }
+    const end = range[2] ? Math.min(Number(range[2]) + 1, blob.length) : blob.length;
+    const headers = {
+      ...common,
+      'content-length': String(end - start),
+      'content-range': `bytes ${start}-${end - 1}/${blob.length}`,
+    };
+    return { status: 206, headers, body: blob.subarray(start, end) };
+  }
+}
