@@ -1,7 +1,79 @@
-import { IntegrityError } from '../errors.ts';
+import { createHash } from 'node:crypto';
+import { IntegrityError, printable } from '../errors.ts';
 
 /** `algorithm:hex` of bytes as they travel (compressed), as in the OCI image specification, descriptor.md. */
 export type Digest = string & { readonly digest: unique symbol };
 
 /** `algorithm:hex` of a layer's uncompressed tar: the image config's `rootfs.diff_ids`. */
 export type DiffID = string & { readonly diffID: unique symbol };
+
+/** The registered algorithms (descriptor.md); the names are Node's too. */
+export type DigestAlgorithm = 'sha256' | 'sha512';
+
+const HEX_LENGTH: Readonly<Record<DigestAlgorithm, number>> = { sha256: 64, sha512: 128 };
+
+function isAlgorithm(name: string): name is DigestAlgorithm {
+  return Object.hasOwn(HEX_LENGTH, name);
+}
+
+/** Why `text` is no digest that this program can check, or undefined when it is one. */
+export function digestFault(text: string): string | undefined {
+  const colon = text.indexOf(':');
+  if (colon < 1) return 'it must be algorithm:hex, as sha256:…';
+  const algorithm = text.slice(0, colon);
+  const hex = text.slice(colon + 1);
+  if (!isAlgorithm(algorithm)) {
+    return `the algorithm "${printable(algorithm, 40)}" is unknown; sha256 and sha512 are supported`;
+  }
+  if (/[A-F]/.test(hex) && /^[0-9a-fA-F]+$/.test(hex)) return 'its hex digits must be lower case';
+  if (hex.length !== HEX_LENGTH[algorithm] || !/^[0-9a-f]+$/.test(hex)) {
+    return `${algorithm} needs exactly ${HEX_LENGTH[algorithm]} hex digits after the colon`;
+  }
+  return undefined;
+}
+
+function checked(text: unknown, what: string): string {
+  if (typeof text !== 'string') throw new IntegrityError(`${what} is missing or not a string`);
+  const fault = digestFault(text);
+  if (fault !== undefined)
+    throw new IntegrityError(`${what} "${printable(text, 160)}" is malformed: ${fault}`);
+  return text;
+}
+
+export const Digest = {
+  /** A digest from a manifest or header; throws IntegrityError that names `what`. */
+  parse(text: unknown, what = 'digest'): Digest {
+    return checked(text, what) as Digest;
+  },
+};
+
+export const DiffID = {
+  /** A diffID from an image config; throws IntegrityError that names `what`. */
+  parse(text: unknown, what = 'diffID'): DiffID {
+    return checked(text, what) as DiffID;
+  },
+};
+
+/** The part before the colon: what to hand to `createHash`. */
+export function algorithmOf(digest: Digest | DiffID): DigestAlgorithm {
+  return digest.slice(0, digest.indexOf(':')) as DigestAlgorithm;
+}
+
+/** The part after the colon: 64 lower-case hex digits for sha256, 128 for sha512. */
+export function hexOf(digest: Digest | DiffID): string {
+  return digest.slice(digest.indexOf(':') + 1);
+}
+
+/** The digest of `bytes`. */
+export function digestOf(bytes: Uint8Array, algorithm: DigestAlgorithm = 'sha256'): Digest {
+  return `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}` as Digest;
+}
+
+/** Throws IntegrityError, naming `what`, unless `bytes` have `digest`. */
+export function verify(bytes: Uint8Array, digest: Digest, what: string): void {
+  const found = digestOf(bytes, algorithmOf(digest));
+  if (found === digest) return;
+  throw new IntegrityError(`${what} has digest ${found} but must have ${digest}`, {
+    code: 'DIGEST_MISMATCH',
+  });
+}

@@ -1,0 +1,117 @@
+import { IntegrityError } from '../errors.ts';
+import { DiffID } from './digest.ts';
+import { isObject, parseJsonObject, textMapOf, textOf, textsOf } from './json.ts';
+import type { JsonObject } from './json.ts';
+import { normalisePlatform } from './platform.ts';
+import type { Platform } from './platform.ts';
+
+/** Configs larger than this are refused before they are read: the limit of containers/image. */
+export const MAX_CONFIG_BYTES = 4 * 1024 * 1024;
+
+/** How a container is run, with the specification's own names (config.md, "config"). */
+export interface ContainerConfig {
+  readonly User?: string | undefined;
+  readonly Env?: readonly string[] | undefined;
+  readonly Entrypoint?: readonly string[] | undefined;
+  readonly Cmd?: readonly string[] | undefined;
+  readonly WorkingDir?: string | undefined;
+  readonly StopSignal?: string | undefined;
+  /** The mount points. */
+  readonly Volumes?: readonly string[] | undefined;
+  /** `port[/protocol]`. */
+  readonly ExposedPorts?: readonly string[] | undefined;
+  readonly Labels?: Readonly<Record<string, string>> | undefined;
+}
+
+/** One step of the build. */
+export interface HistoryEntry {
+  readonly created?: string | undefined;
+  readonly createdBy?: string | undefined;
+  readonly author?: string | undefined;
+  readonly comment?: string | undefined;
+  /** The step changed only the configuration and made no layer. */
+  readonly emptyLayer: boolean;
+}
+
+/** The image configuration (OCI config.md; Docker's image JSON is the same). */
+export interface ImageConfig {
+  /** Normalised; os and architecture are empty where the config names none. */
+  readonly platform: Platform;
+  /** RFC 3339. */
+  readonly created?: string | undefined;
+  readonly author?: string | undefined;
+  /** Base layer first; empty with schema 1 and registry v1, which have none. */
+  readonly diffIDs: readonly DiffID[];
+  /** Oldest step first. */
+  readonly history: readonly HistoryEntry[];
+  readonly config: ContainerConfig;
+  /** The document as it was parsed. */
+  readonly raw: JsonObject;
+}
+
+/**
+ * Reads a config blob. Only what the rootfs depends on must be right (an object, with well-formed `diff_ids`); optional parts
+ * that have another type than the specification's are left out, as real images have them. Throws IntegrityError.
+ */
+export function parseConfig(bytes: Uint8Array, what = 'the image config'): ImageConfig {
+  return configOf(parseJsonObject(bytes, what), what);
+}
+
+/** As `parseConfig`, from the parsed document; an image JSON of registry v1 or schema 1 serves as well. */
+export function configOf(raw: JsonObject, what = 'the image config'): ImageConfig {
+  return {
+    platform: normalisePlatform({
+      os: textOf(raw['os']) ?? '',
+      architecture: textOf(raw['architecture']) ?? '',
+      variant: textOf(raw['variant']),
+      osVersion: textOf(raw['os.version']),
+    }),
+    created: textOf(raw['created']),
+    author: textOf(raw['author']),
+    diffIDs: diffIDsOf(raw['rootfs'], what),
+    history: Array.isArray(raw['history']) ? raw['history'].filter(isObject).map(historyEntryOf) : [],
+    config: isObject(raw['config']) ? containerConfigOf(raw['config']) : {},
+    raw,
+  };
+}
+
+function diffIDsOf(rootfs: unknown, what: string): readonly DiffID[] {
+  if (!isObject(rootfs)) return [];
+  const list = rootfs['diff_ids'];
+  if (list === undefined || list === null) return [];
+  if (!Array.isArray(list)) throw new IntegrityError(`rootfs.diff_ids of ${what} is not an array`);
+  return list.map((text, index) => DiffID.parse(text, `diff_ids[${index}] of ${what}`));
+}
+
+function historyEntryOf(entry: JsonObject): HistoryEntry {
+  return {
+    created: textOf(entry['created']),
+    createdBy: textOf(entry['created_by']),
+    author: textOf(entry['author']),
+    comment: textOf(entry['comment']),
+    emptyLayer: entry['empty_layer'] === true,
+  };
+}
+
+function containerConfigOf(config: JsonObject): ContainerConfig {
+  return {
+    User: textOf(config['User']),
+    Env: textsOf(config['Env']),
+    Entrypoint: commandOf(config['Entrypoint']),
+    Cmd: commandOf(config['Cmd']),
+    WorkingDir: textOf(config['WorkingDir']),
+    StopSignal: textOf(config['StopSignal']),
+    Volumes: keysOf(config['Volumes']),
+    ExposedPorts: keysOf(config['ExposedPorts']),
+    Labels: textMapOf(config['Labels']),
+  };
+}
+
+/** Docker's old JSON has a lone string where a list of one is meant. */
+function commandOf(value: unknown): readonly string[] | undefined {
+  return typeof value === 'string' ? [value] : textsOf(value);
+}
+
+function keysOf(value: unknown): readonly string[] | undefined {
+  return isObject(value) ? Object.keys(value) : undefined;
+}

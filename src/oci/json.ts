@@ -1,0 +1,74 @@
+import { IntegrityError, printable } from '../errors.ts';
+
+/** An object out of a JSON document; every key is an own property, `__proto__` too. */
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+/** Manifests, indexes and configs of real images stay below ten. */
+const MAX_DEPTH = 100;
+
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+
+/**
+ * The value of a JSON document from outside. Bytes that are no UTF-8 read as U+FFFD and of two equal keys the last one counts,
+ * as with Go's decoder, which wrote and reads nearly all of these documents. Throws IntegrityError, naming `what`, when it
+ * does not parse or is nested deeper than any real document (so that recursion over the value is safe).
+ */
+export function parseJson(bytes: Uint8Array, what: string): unknown {
+  if (nestsDeeper(bytes, MAX_DEPTH)) {
+    throw new IntegrityError(`${what} is nested more than ${MAX_DEPTH} levels deep`);
+  }
+  const text = decoder.decode(bytes);
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const reason = error instanceof Error ? printable(error.message, 160) : 'unknown';
+    throw new IntegrityError(`${what} is not valid JSON: ${reason}`);
+  }
+}
+
+/** As `parseJson`, for documents that must be an object. */
+export function parseJsonObject(bytes: Uint8Array, what: string): JsonObject {
+  const value = parseJson(bytes, what);
+  if (!isObject(value)) throw new IntegrityError(`${what} is not a JSON object`);
+  return value;
+}
+
+export function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The value when it is a non-empty string, else undefined: Go writes "" and null where nothing is meant. */
+export function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' && value !== '' ? value : undefined;
+}
+
+/** The strings of an array; other members are left out, and what is no array is undefined. */
+export function textsOf(value: unknown): readonly string[] | undefined {
+  return Array.isArray(value) ? value.filter((member) => typeof member === 'string') : undefined;
+}
+
+/** The members of an object that are strings; undefined when it is no object. */
+export function textMapOf(value: unknown): Readonly<Record<string, string>> | undefined {
+  if (!isObject(value)) return undefined;
+  const members = Object.entries(value).filter(
+    (member): member is [string, string] => typeof member[1] === 'string',
+  );
+  return Object.fromEntries(members);
+}
+
+function nestsDeeper(bytes: Uint8Array, limit: number): boolean {
+  let depth = 0;
+  let inString = false;
+  for (let index = 0; index < bytes.length; index++) {
+    const byte = bytes[index];
+    if (inString) {
+      if (byte === 0x5c) index++;
+      else if (byte === 0x22) inString = false;
+    } else if (byte === 0x22) inString = true;
+    else if (byte === 0x7b || byte === 0x5b) {
+      depth++;
+      if (depth > limit) return true;
+    } else if (byte === 0x7d || byte === 0x5d) depth--;
+  }
+  return false;
+}

@@ -1,0 +1,146 @@
+import { UsageError, printable } from '../errors.ts';
+
+/** What an image is made for, in Go's words (`linux`, `amd64`, `v7`), as in OCI image-index.md. */
+export interface Platform {
+  readonly os: string;
+  readonly architecture: string;
+  readonly variant?: string | undefined;
+  /** `os.version`, which only Windows images carry. */
+  readonly osVersion?: string | undefined;
+}
+
+/** Reads `os/arch[/variant]`, as `linux/arm/v7`, and normalises it. Throws UsageError. */
+export function parsePlatform(text: string): Platform {
+  const parts = text.split('/');
+  const [os, architecture, variant] = parts;
+  if (parts.length > 3 || !parts.every((part) => /^[A-Za-z0-9_.-]+$/.test(part))) {
+    throw new UsageError(`platform "${printable(text, 80)}" is not os/arch[/variant]`, {
+      hint: 'write it as linux/amd64, linux/arm64 or linux/arm/v7',
+    });
+  }
+  if (os === undefined || architecture === undefined) {
+    throw new UsageError(
+      `platform "${printable(text, 80)}" lacks its architecture: os/arch[/variant] is wanted`,
+      {
+        hint: `did you mean linux/${printable(text, 80)}?`,
+      },
+    );
+  }
+  return normalisePlatform({ os, architecture, variant });
+}
+
+export function formatPlatform(platform: Platform): string {
+  const { os, architecture, variant, osVersion } = platform;
+  const name = [os, architecture, variant].filter((part) => part !== undefined && part !== '').join('/');
+  return osVersion === undefined ? name : `${name} (${osVersion})`;
+}
+
+/** One spelling for each platform, as containerd/platforms has them. */
+export function normalisePlatform(platform: Platform): Platform {
+  const os = platform.os.toLowerCase();
+  const [architecture, variant] = normaliseArchitecture(
+    platform.architecture.toLowerCase(),
+    platform.variant?.toLowerCase() ?? '',
+  );
+  return {
+    os: os === 'macos' ? 'darwin' : os,
+    architecture,
+    ...(variant === '' ? {} : { variant }),
+    ...(platform.osVersion === undefined ? {} : { osVersion: platform.osVersion }),
+  };
+}
+
+function normaliseArchitecture(architecture: string, variant: string): readonly [string, string] {
+  switch (architecture) {
+    case 'i386':
+      return ['386', ''];
+    case 'amd64':
+    case 'x86_64':
+    case 'x86-64':
+      return ['amd64', variant === 'v1' ? '' : variant];
+    case 'arm64':
+    case 'aarch64':
+      return ['arm64', normaliseArm64Variant(variant)];
+    case 'armhf':
+      return ['arm', 'v7'];
+    case 'armel':
+      return ['arm', 'v6'];
+    case 'arm':
+      return ['arm', normaliseArmVariant(variant)];
+    default:
+      return [architecture, variant];
+  }
+}
+
+function normaliseArm64Variant(variant: string): string {
+  if (['8', 'v8', 'v8.0', '8.0'].includes(variant)) return '';
+  if (['9', '9.0', 'v9.0'].includes(variant)) return 'v9';
+  return variant;
+}
+
+function normaliseArmVariant(variant: string): string {
+  if (variant === '' || variant === '7') return 'v7';
+  return ['5', '6', '8'].includes(variant) ? `v${variant}` : variant;
+}
+
+/** What to accept for `wanted`, best first: containerd's `platforms.Only`. All are normalised. */
+export function acceptablePlatforms(wanted: Platform): readonly Platform[] {
+  const { os, architecture, variant } = normalisePlatform(wanted);
+  const pairs = acceptableArchitectures(architecture, variant ?? '');
+  return pairs.map(([name, version]) =>
+    normalisePlatform({ os, architecture: name, variant: version, osVersion: wanted.osVersion }),
+  );
+}
+
+function acceptableArchitectures(
+  architecture: string,
+  variant: string,
+): readonly (readonly [string, string])[] {
+  const own: readonly [string, string] = [architecture, variant];
+  switch (architecture) {
+    case 'amd64':
+      return [own, ...descending(variant, 1).map((name) => ['amd64', name] as const), ['386', '']];
+    case 'arm64':
+      return [own, ...arm64Below(variant), ...descending('v9', 5).map((name) => ['arm', name] as const)];
+    case 'arm':
+      return [own, ...descending(variant, 5).map((name) => ['arm', name] as const)];
+    default:
+      return [own];
+  }
+}
+
+/** `v7` above 5: `v6`, `v5`. */
+function descending(variant: string, least: number): readonly string[] {
+  const major = Number(/^v(\d)$/.exec(variant)?.[1] ?? 0);
+  const names: string[] = [];
+  for (let number = major - 1; number >= least; number--) names.push(`v${number}`);
+  return names;
+}
+
+/** v9.m includes all of v8.(m+5), as Arm defines it; v8 stops at v8.9. */
+function arm64Below(variant: string): readonly (readonly [string, string])[] {
+  const match = /^v([89])(?:\.(\d{1,2}))?$/.exec(variant === '' ? 'v8' : variant);
+  if (match === null) return [];
+  const minor = Number(match[2] ?? 0);
+  const names: string[] = [];
+  for (let number = minor - 1; number >= 0; number--) names.push(`v${match[1]}.${number}`);
+  if (match[1] === '9')
+    for (let number = Math.min(minor + 5, 9); number >= 0; number--) names.push(`v8.${number}`);
+  return names.map((name) => ['arm64', name] as const);
+}
+
+/**
+ * Place of `platform` among what is acceptable for `wanted` (0 is best), or undefined when it is not.
+ * An `osVersion` counts only when one is wanted.
+ */
+export function platformRank(platform: Platform, wanted: Platform): number | undefined {
+  const { os, architecture, variant, osVersion } = normalisePlatform(platform);
+  const rank = acceptablePlatforms(wanted).findIndex(
+    (candidate) =>
+      candidate.os === os &&
+      candidate.architecture === architecture &&
+      candidate.variant === variant &&
+      (wanted.osVersion === undefined || wanted.osVersion === osVersion),
+  );
+  return rank === -1 ? undefined : rank;
+}
