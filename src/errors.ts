@@ -97,12 +97,12 @@ export class RateLimitError extends DlrootfsError {
   }
 }
 
-/** A signal ended the run; the exit code is 128 + its number (129, 130, 143). */
+/** A signal ended the run; the exit code is 128 + its number (129, 130, 141, 143). */
 export class InterruptedError extends DlrootfsError {
   readonly exitCode: number;
-  constructor(signal: 'SIGHUP' | 'SIGINT' | 'SIGTERM') {
+  constructor(signal: 'SIGHUP' | 'SIGINT' | 'SIGPIPE' | 'SIGTERM') {
     super(`interrupted by ${signal}`, 'INTERRUPTED');
-    this.exitCode = 128 + { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 }[signal];
+    this.exitCode = 128 + { SIGHUP: 1, SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 }[signal];
   }
 }
 

@@ -1,0 +1,62 @@
+import { describeFailure } from './command-line/failure.ts';
+import { originalUsage } from './command-line/usage.ts';
+import { InterruptedError } from './errors.ts';
+import { version } from './version.ts';
+
+const endingSignals = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
+
+/** The program: reads the process's arguments, runs one command, ends the process with its exit code. */
+export async function main(): Promise<void> {
+  const argv = process.argv.slice(2);
+  const abort = new AbortController();
+  for (const signal of endingSignals) {
+    process.on(signal, () => {
+      const interrupted = new InterruptedError(signal);
+      if (abort.signal.aborted) process.exit(interrupted.exitCode);
+      abort.abort(interrupted);
+    });
+  }
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => endOfOutput(error, abort));
+  process.stderr.on('error', () => undefined);
+  let exitCode: number;
+  try {
+    exitCode = await run(argv, abort.signal);
+  } catch (error) {
+    const failure = describeFailure(abort.signal.aborted ? abort.signal.reason : error);
+    process.stderr.write(failure.text);
+    exitCode = failure.exitCode;
+  }
+  await Promise.all([drained(process.stdout), drained(process.stderr)]);
+  process.exit(exitCode);
+}
+
+async function run(argv: readonly string[], signal: AbortSignal): Promise<number> {
+  if (argv.length === 0) {
+    process.stderr.write(originalUsage);
+    return 0;
+  }
+  if (argv.length === 1 && argv[0] === 'version') {
+    process.stdout.write(`${version}\n`);
+    return 0;
+  }
+  const { runCommand } = await import('./command-line/run.ts');
+  return await runCommand(argv, {
+    environment: process.env,
+    stdin: process.stdin,
+    stdout: process.stdout,
+    stderr: process.stderr,
+    signal,
+  });
+}
+
+/** A reader that went away (`| head`) ends the run as SIGPIPE would; other faults of stdout are the disk's. */
+function endOfOutput(error: NodeJS.ErrnoException, abort: AbortController): void {
+  if (!abort.signal.aborted) abort.abort(error.code === 'EPIPE' ? new InterruptedError('SIGPIPE') : error);
+}
+
+function drained(stream: NodeJS.WriteStream): Promise<void> {
+  return new Promise((resolve) => {
+    if (stream.destroyed || stream.writableLength === 0) resolve();
+    else stream.write('', () => resolve());
+  });
+}

@@ -1,0 +1,109 @@
+import { Option } from 'commander';
+import type { FlagShape } from './flags.ts';
+
+/** Headings of `--help`, in print order. */
+export type Group = 'What and where' | 'Credentials' | 'Registry' | 'Download and store' | 'Output' | 'Other';
+
+/** `--no-json` (no file `json` in the rootfs) has nothing to do with `--json` (an object on standard output). */
+class LayerInfoOption extends Option {
+  override attributeName(): string {
+    return 'layerInfo';
+  }
+}
+
+const option = (group: Group, flags: string, description: string) =>
+  new Option(flags, description).helpGroup(group);
+
+/** Repeatable flags become lists. */
+const collect = (value: string, before: readonly string[] = []) => [...before, value];
+
+const platform = option(
+  'What and where',
+  '--platform <os/arch[/variant]>',
+  'the image for another platform than this host',
+);
+
+const what = [
+  option('What and where', '-d, --dest <dir>', 'destination of the resulting rootfs directory').default(
+    './rootfs',
+  ),
+  option('What and where', '-g, --git', 'use git layering: one branch and one commit per layer'),
+  platform,
+  new LayerInfoOption('--no-json', "do not write the image's JSON to DIR/json").helpGroup('What and where'),
+];
+
+const credentials = [
+  option('Credentials', '-u, --user <username:password>', 'registry credentials (also --creds)'),
+  option('Credentials', '--password-stdin', 'read the password of -u from standard input'),
+  option('Credentials', '--authfile <file>', 'credentials file in the format of docker and podman'),
+  option('Credentials', '--no-creds', 'ask anonymously, whatever is configured'),
+];
+
+const registry = [
+  option(
+    'Registry',
+    '--tls-verify [bool]',
+    'check certificates and refuse plain http (--tls-verify=false does not)',
+  ).preset('true'),
+  option('Registry', '--plain-http', 'speak http, not https'),
+  option('Registry', '--cert-dir <dir>', 'CA (*.crt) and client certificates (*.cert, *.key)'),
+  option('Registry', '--ca-file <file>', 'trust this CA too'),
+  option('Registry', '--cert-file <file>', 'client certificate'),
+  option('Registry', '--key-file <file>', 'key of the client certificate'),
+  option('Registry', '--mirror <host[:port][/path]>', 'ask this registry first (repeatable)').argParser(
+    collect,
+  ),
+  option('Registry', '--registry-version <1|2>', 'speak only this version of the registry protocol').choices([
+    '1',
+    '2',
+  ]),
+  option('Registry', '--retry <n>', 'tries again after a fault that may pass'),
+  option(
+    'Registry',
+    '--retry-delay <duration>',
+    'wait before the first of them, as 500ms or 2s (doubles each time)',
+  ),
+];
+
+const transfer = [
+  option('Download and store', '-j, --jobs <n>', 'connections at once').default('7'),
+  option('Download and store', '--cache-dir <dir>', 'where layers are kept for the next run'),
+  option('Download and store', '--cache-size <size>', 'at most this much, as 500M or 10G').default('10G'),
+  option('Download and store', '--no-cache', 'keep nothing'),
+];
+
+const other = [
+  option('Other', '-h, --help', 'print this help'),
+  option('Other', '-V, --version', 'print the version'),
+];
+
+const verbose = option(
+  'Output',
+  '-v, --verbose',
+  'tell of requests, decisions and timings on standard error (also --debug)',
+);
+
+/** A command's options in help order; `pull` is what runs without a command word. */
+export const optionsOf: Readonly<Record<string, readonly Option[]>> = {
+  pull: [...what, ...credentials, ...registry, ...transfer, verbose, ...other],
+  version: other,
+  help: other,
+};
+
+/** Spellings that other tools use for the same thing; the value is the flag's long name. */
+const aliases: Readonly<Record<string, string>> = { creds: 'user', debug: 'verbose' };
+
+/** What the splitter needs to know of all commands' flags together. */
+export function flagShapes(): FlagShape[] {
+  const shapes = new Map<string, FlagShape>();
+  for (const each of Object.values(optionsOf).flat()) {
+    const long = each.long!.slice(2);
+    const short = each.short?.slice(1);
+    const also = Object.keys(aliases).filter((alias) => aliases[alias] === long);
+    shapes.set(long, {
+      names: [...(short === undefined ? [] : [short]), ...also, long],
+      takes: each.required ? 'value' : each.optional ? 'optional' : 'boolean',
+    });
+  }
+  return [...shapes.values()];
+}

@@ -1,0 +1,30 @@
+import type { Readable, Writable } from 'node:stream';
+import type { Environment } from '../options.ts';
+import { version } from '../version.ts';
+import { helpText } from './help.ts';
+import { parseArguments } from './parse.ts';
+import { runPull } from './run-pull.ts';
+
+/** What a command may use of the process. */
+export interface Surroundings {
+  readonly environment: Environment;
+  readonly stdin: Readable & { readonly isTTY?: boolean; setRawMode?(raw: boolean): unknown };
+  readonly stdout: Writable & { readonly isTTY?: boolean };
+  readonly stderr: Writable & { readonly isTTY?: boolean };
+  readonly signal: AbortSignal;
+}
+
+/** Runs one command line to its end; returns the exit code, throws what `describeFailure` describes. */
+export async function runCommand(argv: readonly string[], surroundings: Surroundings): Promise<number> {
+  const invocation = parseArguments(argv);
+  switch (invocation.command) {
+    case 'version':
+      surroundings.stdout.write(`${version}\n`);
+      return 0;
+    case 'help':
+      surroundings.stdout.write(helpText(invocation.words[0]));
+      return 0;
+    default:
+      return await runPull(invocation, surroundings);
+  }
+}

@@ -1,0 +1,14 @@
+/** The original's usage text, byte for byte (its flag defaults as Go 1.3 printed them, `dockefile` as misspelt there). */
+export const originalUsage = `Usage: dlrootfs <image_name>:[<image_tag>] [-d <rootfs_destination>] [-u <username>:<password>] [-g]
+
+Examples:
+  dlrootfs ubuntu  #if no tag, use latest
+  dlrootfs ubuntu:precise -d ubuntu_rootfs
+  dlrootfs dockefile/elasticsearch:latest
+  dlrootfs my_repo/my_image:latest -u username:password
+  dlrootfs version
+Default:
+  -d="./rootfs": destination of the resulting rootfs directory
+  -g=false: use git layering
+  -u="": docker hub credentials: <username>:<password>
+`;

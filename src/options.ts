@@ -1,0 +1,91 @@
+import { homedir } from 'node:os';
+import path from 'node:path';
+import { UsageError } from './errors.ts';
+import type { Platform } from './oci/platform.ts';
+import type { RegistryOptions } from './registry/registry-options.ts';
+import type { Report } from './report/event.ts';
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** What a caller may say of a pull; everything has a default but the image. */
+export interface PullRequest {
+  /** `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source as `oci:DIR`. */
+  readonly image: string;
+  readonly destination?: string | undefined;
+  readonly git?: boolean | undefined;
+  /** Write the image's JSON to DIR/json, as the original does. Default: yes. */
+  readonly layerInfo?: boolean | undefined;
+  /** Default: the host's. */
+  readonly platform?: Platform | undefined;
+  /** Connections at once, all together. */
+  readonly jobs?: number | undefined;
+  /** Keep blobs for the next run. Default: yes. */
+  readonly cache?: boolean | undefined;
+  readonly cacheDirectory?: string | undefined;
+  /** In bytes; what was used longest ago goes first. */
+  readonly cacheSize?: number | undefined;
+  readonly registry?: Partial<Omit<RegistryOptions, 'environment' | 'connections' | 'report'>> | undefined;
+  /** Force a file system back end; default libc where it can be called. */
+  readonly backend?: 'libc' | 'node' | undefined;
+  readonly environment?: Environment | undefined;
+  readonly report?: Report | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A request with its defaults filled in and its contradictions refused. */
+export interface PullOptions {
+  readonly image: string;
+  readonly destination: string;
+  readonly git: boolean;
+  readonly layerInfo: boolean;
+  readonly platform: Platform | undefined;
+  readonly jobs: number;
+  /** Undefined: no cache. */
+  readonly cacheDirectory: string | undefined;
+  readonly cacheSizeBytes: number;
+  readonly registry: RegistryOptions;
+  readonly backend: 'libc' | 'node' | undefined;
+  readonly environment: Environment;
+  readonly report: Report;
+  readonly signal: AbortSignal;
+}
+
+/** The original's bound on parallel pulls. */
+const defaultJobs = 7;
+const defaultCacheBytes = 10 * 2 ** 30;
+
+/** Request over environment over defaults, once, frozen. Throws UsageError naming the option. */
+export function resolveOptions(request: PullRequest): PullOptions {
+  const environment = request.environment ?? {};
+  const report = request.report ?? (() => undefined);
+  const jobs = request.jobs ?? defaultJobs;
+  const destination = request.destination ?? './rootfs';
+  if (destination === '')
+    throw new UsageError('the destination is empty', { hint: 'give a directory: -d DIR' });
+  if (destination.includes('\0')) throw new UsageError('the destination has a NUL byte in its name');
+  if (!Number.isInteger(jobs) || jobs < 1) throw new UsageError('jobs must be a whole number from 1 up');
+  return Object.freeze({
+    image: request.image,
+    destination,
+    git: request.git ?? false,
+    layerInfo: request.layerInfo ?? true,
+    platform: request.platform,
+    jobs,
+    cacheDirectory:
+      request.cache === false ? undefined : (request.cacheDirectory ?? defaultCacheDirectory(environment)),
+    cacheSizeBytes: request.cacheSize ?? defaultCacheBytes,
+    registry: { ...request.registry, environment, connections: jobs, report },
+    backend: request.backend,
+    environment,
+    report,
+    signal: request.signal ?? new AbortController().signal,
+  });
+}
+
+/** `$XDG_CACHE_HOME/dlrootfs` (XDG base directory specification: a relative value is ignored), else under the home. */
+export function defaultCacheDirectory(environment: Environment): string | undefined {
+  const base = environment['XDG_CACHE_HOME'];
+  if (base !== undefined && path.isAbsolute(base)) return path.join(base, 'dlrootfs');
+  const home = environment['HOME'] ?? homedir();
+  return path.isAbsolute(home) && home !== '/nonexistent' ? path.join(home, '.cache', 'dlrootfs') : undefined;
+}

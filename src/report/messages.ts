@@ -1,0 +1,17 @@
+import type { Writable } from 'node:stream';
+import type { Report } from './event.ts';
+
+/** Notices, and with `verbose` what the program does and why, a line each on standard error. */
+export function messageReport(err: Writable, verbose: boolean): Report {
+  return (event) => {
+    if (event.type === 'notice') err.write(`notice: ${event.message}\n`);
+    if (event.type === 'debug' && verbose) err.write(`debug: ${event.message}\n`);
+  };
+}
+
+/** One reporter out of several. */
+export function fanOut(reports: readonly Report[]): Report {
+  return (event) => {
+    for (const report of reports) report(event);
+  };
+}

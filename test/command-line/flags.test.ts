@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { splitArguments } from '../../src/command-line/flags.ts';
+import { parseArguments } from '../../src/command-line/parse.ts';
+import { DlrootfsError, UsageError } from '../../src/errors.ts';
+
+const accepted: readonly (readonly [sentence: string, argv: string, expected: Record<string, unknown>])[] = [
+  ['image first, flags after it', 'ubuntu -d out -g', { dest: 'out', git: true }],
+  ['flags before the image', '-d out ubuntu', { dest: 'out' }],
+  ['an equals sign behind one dash', 'ubuntu -d=out', { dest: 'out' }],
+  ['the short name behind two dashes', 'ubuntu --d out', { dest: 'out' }],
+  ['the short name behind two dashes with an equals sign', 'ubuntu --d=out', { dest: 'out' }],
+  ['the long name behind one dash', 'ubuntu -dest out', { dest: 'out' }],
+  ['the long name', 'ubuntu --dest=out', { dest: 'out' }],
+  ['a boolean with its value', 'ubuntu -g=true', { git: true }],
+  ['a boolean that is switched off', 'ubuntu -g -g=false', { git: undefined }],
+  ['a boolean that is switched off and on', 'ubuntu -g=F -g=T', { git: true }],
+  ['the last one wins', 'ubuntu -d one -d two', { dest: 'two' }],
+  ['a value that begins with a dash', 'ubuntu -d -x', { dest: '-x' }],
+  ['a value with an equals sign in it', 'ubuntu -d=a=b', { dest: 'a=b' }],
+  ['the defaults', 'ubuntu', { dest: './rootfs', git: undefined, user: undefined }],
+  ['--creds for -u', 'ubuntu --creds a:b', { user: 'a:b' }],
+  ['--no-json beside other flags', 'ubuntu --no-json', { layerInfo: false }],
+  ['a repeated flag as a list', 'ubuntu --mirror a --mirror b', { mirror: ['a', 'b'] }],
+  ['--tls-verify without a value', 'ubuntu --tls-verify', { tlsVerify: 'true' }],
+  ['--tls-verify=false', 'ubuntu --tls-verify=false', { tlsVerify: 'false' }],
+];
+
+for (const [sentence, line, expected] of accepted) {
+  test(`flags: ${sentence}`, () => {
+    const invocation = parseArguments(line.split(' '));
+    assert.deepEqual([invocation.command, invocation.words], ['pull', ['ubuntu']]);
+    for (const [name, value] of Object.entries(expected))
+      assert.deepEqual(invocation.values[name], value, name);
+  });
+}
+
+const refused: readonly (readonly [sentence: string, argv: readonly string[], message: RegExp])[] = [
+  ['an unknown flag is named', ['ubuntu', '-x'], /^unknown flag: -x$/],
+  ['flags are not run together', ['ubuntu', '-gd'], /^unknown flag: -gd$/],
+  ['an unknown flag is named without its value', ['ubuntu', '--pass=secret'], /^unknown flag: --pass$/],
+  ['a stray word is named', ['ubuntu', 'stray', '-d', 'out'], /^unexpected argument: stray$/],
+  ['a value that is missing', ['ubuntu', '-d'], /^flag needs an argument: -d$/],
+  ['three dashes', ['ubuntu', '---d'], /^bad flag syntax: ---d$/],
+  ['a bad boolean', ['ubuntu', '-g=maybe'], /^invalid boolean value "maybe" for -g$/],
+  ['`-g true` leaves a stray word', ['ubuntu', '-g', 'true'], /^unexpected argument: true$/],
+  ['an empty image', [''], /^no image is named$/],
+  ['flags without an image', ['-d', 'x'], /^no image is named$/],
+  ['a flag that goes with pull only', ['version', '-d', 'x'], /^-d does not go with version$/],
+  ['control characters are never printed raw', ['ubuntu', '\u001b[31m'], /^unexpected argument: \\x1b\[31m$/],
+];
+
+for (const [sentence, argv, message] of refused) {
+  test(`flags: ${sentence}`, () => {
+    assert.throws(
+      () => parseArguments(argv),
+      (error: unknown) => error instanceof UsageError && message.test(error.message),
+    );
+  });
+}
+
+test('flags: a command word wins over an image of that name', () => {
+  assert.equal(parseArguments(['version']).command, 'version');
+  assert.deepEqual(parseArguments(['library/version']).words, ['library/version']);
+  assert.deepEqual(parseArguments(['pull']).words, ['pull']);
+});
+
+test('flags: -h, --help, -V and --version work anywhere', () => {
+  for (const argv of [['-h'], ['ubuntu', '--help'], ['-d', 'x', 'ubuntu', '-help'], ['help']]) {
+    assert.equal(parseArguments(argv).command, 'help', argv.join(' '));
+  }
+  for (const argv of [['-V'], ['ubuntu', '--version'], ['-d', 'x', '-V']]) {
+    assert.equal(parseArguments(argv).command, 'version', argv.join(' '));
+  }
+});
+
+test('flags: -- ends the flags', () => {
+  assert.deepEqual(splitArguments(['--', '-d', 'x'], []), { flags: [], words: ['-d', 'x'] });
+});
+
+test('flags: a near miss is hinted at', () => {
+  assert.throws(() => parseArguments(['ubuntu', '--plaform=x']), { hint: 'did you mean --platform?' });
+});
+
+test('property: any argument list is a command or a usage error', () => {
+  const argument = fc.oneof(
+    fc.string(),
+    fc.constantFrom('-d', '--dest=', '-g', '-u', '--', '-', 'version', '--mirror', '--jobs'),
+  );
+  fc.assert(
+    fc.property(fc.array(argument, { maxLength: 6 }), (argv) => {
+      try {
+        parseArguments(argv);
+      } catch (error) {
+        assert.ok(error instanceof DlrootfsError, String(error));
+      }
+    }),
+    { numRuns: 500 },
+  );
+});
