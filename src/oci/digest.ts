@@ -32,31 +32,38 @@ export function digestFault(text: string): string | undefined {
   return undefined;
 }
 
-function checked(text: unknown, what: string): string {
-  if (typeof text !== 'string') throw new IntegrityError(`${what} is missing or not a string`);
-  const fault = digestFault(text);
-  if (fault !== undefined)
-    throw new IntegrityError(`${what} "${printable(text, 160)}" is malformed: ${fault}`);
-  return text;
+function isDigest(text: string): text is Digest {
+  return digestFault(text) === undefined;
+}
+
+function isDiffID(text: string): text is DiffID {
+  return digestFault(text) === undefined;
+}
+
+function malformed(text: unknown, what: string): IntegrityError {
+  if (typeof text !== 'string') return new IntegrityError(`${what} is missing or not a string`);
+  return new IntegrityError(`${what} "${printable(text, 160)}" is malformed: ${digestFault(text)}`);
 }
 
 export const Digest = {
   /** A digest from a manifest or header; throws IntegrityError that names `what`. */
   parse(text: unknown, what = 'digest'): Digest {
-    return checked(text, what) as Digest;
+    if (typeof text === 'string' && isDigest(text)) return text;
+    throw malformed(text, what);
   },
 };
 
 export const DiffID = {
   /** A diffID from an image config; throws IntegrityError that names `what`. */
   parse(text: unknown, what = 'diffID'): DiffID {
-    return checked(text, what) as DiffID;
+    if (typeof text === 'string' && isDiffID(text)) return text;
+    throw malformed(text, what);
   },
 };
 
 /** The part before the colon: what to hand to `createHash`. */
 export function algorithmOf(digest: Digest | DiffID): DigestAlgorithm {
-  return digest.slice(0, digest.indexOf(':')) as DigestAlgorithm;
+  return digest.startsWith('sha512:') ? 'sha512' : 'sha256';
 }
 
 /** The part after the colon: 64 lower-case hex digits for sha256, 128 for sha512. */
@@ -66,7 +73,7 @@ export function hexOf(digest: Digest | DiffID): string {
 
 /** The digest of `bytes`. */
 export function digestOf(bytes: Uint8Array, algorithm: DigestAlgorithm = 'sha256'): Digest {
-  return `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}` as Digest;
+  return Digest.parse(`${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}`);
 }
 
 /** Throws IntegrityError, naming `what`, unless `bytes` have `digest`. */

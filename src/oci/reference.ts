@@ -1,0 +1,182 @@
+/**
+ * The name of an image, in the grammar of distribution/reference:
+ *
+ *     reference  = name [ ":" tag ] [ "@" digest ]
+ *     name       = [ domain "/" ] path
+ *     domain     = host [ ":" port ]
+ *     host       = label *( "." label ) | IPv4 | "[" IPv6 "]"
+ *     label      = letters and digits, with "-" inside
+ *     port       = 1*digit
+ *     path       = component *( "/" component )                 at most 255 characters
+ *     component  = alphanumeric *( separator alphanumeric )
+ *     alphanumeric = 1*( "a"…"z" | "0"…"9" )
+ *     separator  = "." | "_" | "__" | 1*"-"
+ *     tag        = ( letter | digit | "_" ) *127( letter | digit | "_" | "." | "-" )
+ *     digest     = ( "sha256" | "sha512" ) ":" lower-case hex
+ *
+ * The first part of a name is a domain when it is "localhost" or has a ".", a ":" or an upper-case letter. All other
+ * names are at docker.io, where a path of one component gets "library/" put before it.
+ */
+import { UsageError, printable } from '../errors.ts';
+import { Digest, digestFault } from './digest.ts';
+
+/** What names an image: parsed, normalised, complete. */
+export interface Reference {
+  /** `docker.io`, `host`, `host:port` or `[::1]:port`. */
+  readonly registry: string;
+  /** `library/alpine`. */
+  readonly repository: string;
+  /** `latest` when the text had neither tag nor digest. */
+  readonly tag?: string | undefined;
+  /** Wins over the tag. */
+  readonly digest?: Digest | undefined;
+}
+
+/** The registry of names without a domain; its API is at registry-1.docker.io. */
+export const DOCKER_HUB = 'docker.io';
+
+const HUB_ALIASES: ReadonlySet<string> = new Set([DOCKER_HUB, 'index.docker.io', 'registry-1.docker.io']);
+
+const label = '[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?';
+const ipv6 = String.raw`\[[a-fA-F0-9:]+\]`;
+const host = String.raw`(?:${label}(?:\.${label})*|${ipv6})`;
+const domain = new RegExp(`^${host}(?::(?<port>[0-9]+))?$`);
+const component = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
+const tagRule = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
+
+const MAX_PATH = 255;
+
+export const Reference = {
+  /** Reads and normalises a reference; throws UsageError that names the part that is wrong. */
+  parse(text: string): Reference {
+    refuseOtherForms(text);
+    const at = text.indexOf('@');
+    const digest = at === -1 ? undefined : parseDigest(text.slice(at + 1), text);
+    const named = at === -1 ? text : text.slice(0, at);
+    const colon = named.indexOf(':', named.lastIndexOf('/') + 1);
+    if (named.startsWith('[') && !named.includes('/')) {
+      throw invalid(text, 'the repository name is empty', `name a repository: ${printable(named, 80)}/NAME`);
+    }
+    const tag = colon !== -1 ? parseTag(named.slice(colon + 1), text) : undefined;
+    const { registry, repository } = parseName(colon !== -1 ? named.slice(0, colon) : named, text);
+    return {
+      registry,
+      repository,
+      ...(tag === undefined && digest === undefined ? { tag: 'latest' } : {}),
+      ...(tag === undefined ? {} : { tag }),
+      ...(digest === undefined ? {} : { digest }),
+    };
+  },
+
+  /** The name as people write and read it: `library/alpine` for Docker Hub, `host[:port]/path` elsewhere. */
+  name(reference: Pick<Reference, 'registry' | 'repository'>): string {
+    const { registry, repository } = reference;
+    return registry === DOCKER_HUB ? repository : `${registry}/${repository}`;
+  },
+
+  /** `name:tag`, or `name@digest` where there is a digest. */
+  format(reference: Reference): string {
+    const { tag, digest } = reference;
+    return Reference.name(reference) + (digest === undefined ? `:${tag ?? 'latest'}` : `@${digest}`);
+  },
+};
+
+/** `user:password@host/…` is no reference: nothing of it may be printed but the host. */
+function withoutCredentials(text: string): string {
+  const at = text.lastIndexOf('@');
+  const tail = text.slice(at + 1);
+  return at === -1 || tail === '' || /^(?:sha|md5|blake)[^/]*$/i.test(tail) ? text : `***@${tail}`;
+}
+
+function invalid(text: string, fault: string, hint?: string): UsageError {
+  const shown = withoutCredentials(text);
+  if (shown !== text) {
+    return new UsageError(`invalid image name "${printable(shown, 300)}": only a digest can follow the "@"`, {
+      code: 'INVALID_REFERENCE',
+      hint: 'give credentials by --user or DLROOTFS_CREDS, and the name without them',
+    });
+  }
+  return new UsageError(`invalid image name "${printable(text, 300)}": ${fault}`, {
+    code: 'INVALID_REFERENCE',
+    hint,
+  });
+}
+
+function refuseOtherForms(text: string): void {
+  if (text === '')
+    throw invalid(text, 'it is empty', 'name an image, as alpine or registry.example.com/team/app:1.0');
+  const scheme = /^([A-Za-z][A-Za-z0-9+.-]*):\/\//.exec(text);
+  if (scheme !== null) {
+    const rest = text.slice(scheme[0].length);
+    throw invalid(text, `it starts with "${scheme[0]}"`, `write it without: ${printable(rest, 300)}`);
+  }
+  if (/^[a-f0-9]{64}$/.test(text)) {
+    throw invalid(
+      text,
+      '64 hex digits are an image id, not a name',
+      `to pull by digest write NAME@sha256:${text}`,
+    );
+  }
+}
+
+function parseDigest(digest: string, text: string): Digest {
+  const fault = digest === '' ? 'nothing follows the "@"' : digestFault(digest);
+  if (fault !== undefined) throw invalid(text, `bad digest "${printable(digest, 160)}": ${fault}`);
+  return Digest.parse(digest);
+}
+
+function parseTag(tag: string, text: string): string {
+  if (tagRule.test(tag)) return tag;
+  if (tag === '') throw invalid(text, 'nothing follows the ":"', 'leave the colon out for the tag latest');
+  if (tag.length > 128) throw invalid(text, `the tag has ${tag.length} characters, 128 are allowed`);
+  throw invalid(
+    text,
+    `bad tag "${printable(tag, 160)}": letters, digits, "_", "." and "-" are allowed, "." and "-" not first`,
+  );
+}
+
+function parseName(name: string, text: string): { registry: string; repository: string } {
+  const slash = name.indexOf('/');
+  const first = slash === -1 ? '' : name.slice(0, slash);
+  const named = first === 'localhost' || /[.:A-Z]/.test(first);
+  const path = named ? name.slice(slash + 1) : name;
+  checkPath(path, text);
+  if (named && !HUB_ALIASES.has(first)) {
+    checkDomain(first, text);
+    return { registry: first, repository: path };
+  }
+  return { registry: DOCKER_HUB, repository: path.includes('/') ? path : `library/${path}` };
+}
+
+function checkDomain(registry: string, text: string): void {
+  const match = domain.exec(registry);
+  if (match === null) {
+    throw invalid(text, `bad registry "${printable(registry, 160)}": host[:port] is wanted`);
+  }
+  if (Number(match.groups?.['port'] ?? 0) > 65_535) {
+    throw invalid(text, `bad registry "${printable(registry, 160)}": ports end at 65535`);
+  }
+}
+
+function checkPath(path: string, text: string): void {
+  if (path === '') throw invalid(text, 'the repository name is empty');
+  if (path.length > MAX_PATH) {
+    throw invalid(text, `the repository name has ${path.length} characters, ${MAX_PATH} are allowed`);
+  }
+  for (const part of path.split('/')) {
+    if (component.test(part)) continue;
+    if (part === '') throw invalid(text, 'a part of the repository name is empty');
+    if (component.test(part.toLowerCase())) {
+      throw invalid(
+        text,
+        `repository name "${printable(path, 160)}" must be lowercase`,
+        `write the repository as ${printable(path.toLowerCase(), 160)}`,
+      );
+    }
+    throw invalid(
+      text,
+      `bad part "${printable(part, 160)}" of the repository name: lower-case letters and digits are allowed, ` +
+        'with ".", "_", "__" or "-" between them',
+    );
+  }
+}
