@@ -1,0 +1,30 @@
+import type { Writable } from 'node:stream';
+import type { PullEvent, Report } from './event.ts';
+
+const progressEveryMilliseconds = 200;
+
+/** Every event as one JSON object on a line of its own (docs/json.md has the schema); progress is thinned out. */
+export function jsonLinesReport(err: Writable, verbose: boolean): Report {
+  const told = new Map<number, number>();
+  return (event) => {
+    if (event.type === 'debug' && !verbose) return;
+    if (event.type === 'layer-progress') {
+      const now = performance.now();
+      if (now - (told.get(event.index) ?? -Infinity) < progressEveryMilliseconds) return;
+      told.set(event.index, now);
+    }
+    err.write(`${JSON.stringify(toJson(event))}\n`);
+  };
+}
+
+function toJson(event: PullEvent): unknown {
+  if (event.type !== 'image') return event;
+  const layers = event.layers.map(({ id, digest, diffID, size, mediaType }) => ({
+    id,
+    digest,
+    diffID,
+    size,
+    mediaType,
+  }));
+  return { ...event, layers };
+}

@@ -1,0 +1,108 @@
+import type { PullEvent } from './event.ts';
+
+export interface LayerProgress {
+  /** First 12 hex digits of the id, as the original prints. */
+  readonly name: string;
+  /** Compressed size in bytes, where it is known. */
+  readonly size: number | undefined;
+  received: number;
+  state: 'waiting' | 'fetching' | 'fetched' | 'applying' | 'applied';
+  cached: boolean;
+}
+
+/** Where a pull stands, gathered from its events; times are milliseconds of one clock. */
+export class Progress {
+  layers: LayerProgress[] = [];
+  #samples: { readonly at: number; readonly received: number }[] = [];
+
+  add(event: PullEvent, now: number): void {
+    if (event.type === 'image') {
+      this.layers = event.layers.map(({ id, size }) => {
+        return { name: id.slice(0, 12), size, received: 0, state: 'waiting', cached: false };
+      });
+      this.#samples = [{ at: now, received: 0 }];
+    }
+    const layer = 'index' in event ? this.layers[event.index] : undefined;
+    if (layer === undefined) return;
+    if (event.type === 'layer-start') Object.assign(layer, { state: 'fetching', cached: event.cached });
+    if (event.type === 'layer-progress') layer.received = event.received;
+    if (event.type === 'layer-fetched') {
+      layer.received = layer.size ?? layer.received;
+      if (layer.state === 'fetching' || layer.state === 'waiting') layer.state = 'fetched';
+    }
+    if (event.type === 'layer-apply') layer.state = 'applying';
+    if (event.type === 'layer-applied') layer.state = 'applied';
+    if (event.type === 'layer-progress') this.#sample(now);
+  }
+
+  get received(): number {
+    return this.layers.reduce((sum, layer) => sum + layer.received, 0);
+  }
+
+  /** Bytes of all blobs together, or undefined while one is unknown. */
+  get size(): number | undefined {
+    let sum = 0;
+    for (const { size } of this.layers) {
+      if (size === undefined) return undefined;
+      sum += size;
+    }
+    return sum;
+  }
+
+  get applied(): number {
+    return this.layers.filter((layer) => layer.state === 'applied').length;
+  }
+
+  /** Bytes a second over the last few seconds; what was in the store already does not count. */
+  rate(now: number): number {
+    const oldest = this.#samples[0];
+    if (oldest === undefined || now <= oldest.at) return 0;
+    return ((this.#networkBytes() - oldest.received) * 1000) / (now - oldest.at);
+  }
+
+  #networkBytes(): number {
+    return this.layers.reduce((sum, layer) => sum + (layer.cached ? 0 : layer.received), 0);
+  }
+
+  #sample(now: number): void {
+    this.#samples.push({ at: now, received: this.#networkBytes() });
+    const windowMilliseconds = 5000;
+    while (this.#samples.length > 2 && this.#samples[1]!.at < now - windowMilliseconds) this.#samples.shift();
+  }
+}
+
+const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const;
+
+/** `1536` → `1.5 KiB`. */
+export function formatBytes(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]!}`;
+}
+
+/** `75` → `1:15`. */
+export function formatSeconds(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  const minutes = Math.floor(whole / 60) % 60;
+  const hours = Math.floor(whole / 3600);
+  const tail = `${String(minutes).padStart(hours > 0 ? 2 : 1, '0')}:${String(whole % 60).padStart(2, '0')}`;
+  return hours > 0 ? `${hours}:${tail}` : tail;
+}
+
+/** The whole in words: `12.3 MiB of 40.0 MiB, 3.1 MiB/s, 0:09 left, 2 of 7 layers unpacked`. */
+export function describeProgress(progress: Progress, now: number): string {
+  const { received, size, layers, applied } = progress;
+  const parts = [
+    size === undefined ? formatBytes(received) : `${formatBytes(received)} of ${formatBytes(size)}`,
+  ];
+  const rate = progress.rate(now);
+  const left = size === undefined ? undefined : size - received;
+  if (rate > 0 && left !== 0) parts.push(`${formatBytes(rate)}/s`);
+  if (rate > 0 && left !== undefined && left > 0) parts.push(`${formatSeconds(left / rate)} left`);
+  parts.push(`${applied} of ${layers.length} layers unpacked`);
+  return parts.join(', ');
+}

@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import type { Layer } from '../../src/oci/image.ts';
+import { renderBars } from '../../src/report/bars.ts';
+import type { PullEvent } from '../../src/report/event.ts';
+import { Progress, describeProgress, formatBytes, formatSeconds } from '../../src/report/progress.ts';
+
+const layer = (digit: string, size: number | undefined): Layer => ({
+  id: digit.repeat(64),
+  mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
+  size,
+  info: {},
+  open: () => Promise.reject(new Error('not opened in this test')),
+});
+
+const mib = 2 ** 20;
+
+function running(...events: readonly (readonly [at: number, event: PullEvent])[]): Progress {
+  const progress = new Progress();
+  const layers = [layer('a', 40 * mib), layer('b', 20 * mib)];
+  progress.add({ type: 'image', id: 'f'.repeat(64), layers }, 0);
+  for (const [at, event] of events) progress.add(event, at);
+  return progress;
+}
+
+test('progress: amount, rate and time left', () => {
+  const progress = running(
+    [0, { type: 'layer-start', index: 0, cached: false }],
+    [1000, { type: 'layer-progress', index: 0, received: 10 * mib }],
+  );
+  assert.equal(
+    describeProgress(progress, 1000),
+    '10.0 MiB of 60.0 MiB, 10.0 MiB/s, 0:05 left, 0 of 2 layers unpacked',
+  );
+});
+
+test('progress: what was in the store does not count as rate', () => {
+  const progress = running(
+    [0, { type: 'layer-start', index: 1, cached: true }],
+    [10, { type: 'layer-fetched', index: 1 }],
+    [20, { type: 'layer-apply', index: 1 }],
+    [30, { type: 'layer-applied', index: 1, entries: 5 }],
+  );
+  assert.equal(describeProgress(progress, 1000), '20.0 MiB of 60.0 MiB, 1 of 2 layers unpacked');
+});
+
+test('bars: one line per running layer and one for the whole', () => {
+  const progress = running(
+    [0, { type: 'layer-start', index: 0, cached: false }],
+    [0, { type: 'layer-start', index: 1, cached: false }],
+    [1000, { type: 'layer-progress', index: 0, received: 20 * mib }],
+    [1000, { type: 'layer-fetched', index: 1 }],
+    [1000, { type: 'layer-apply', index: 1 }],
+  );
+  assert.deepEqual(renderBars(progress, 79, 10, 2000), [
+    '  aaaaaaaaaaaa  [====================>                   ]  50% of  40.0 MiB',
+    '  bbbbbbbbbbbb  unpacking',
+    '40.0 MiB of 60.0 MiB, 20.0 MiB/s, 0:01 left, 0 of 2 layers unpacked',
+  ]);
+});
+
+test('property: no line is wider than the terminal, nor are there more than asked for', () => {
+  const event = fc.record({
+    index: fc.integer({ min: 0, max: 1 }),
+    received: fc.nat(50 * mib),
+    state: fc.nat(4),
+  });
+  fc.assert(
+    fc.property(
+      fc.array(event),
+      fc.integer({ min: 1, max: 250 }),
+      fc.integer({ min: 1, max: 20 }),
+      (events, columns, rows) => {
+        const types = [
+          'layer-start',
+          'layer-progress',
+          'layer-fetched',
+          'layer-apply',
+          'layer-applied',
+        ] as const;
+        const progress = running(
+          ...events.map(({ index, received, state }, at) => {
+            return [at, { type: types[state]!, index, received, cached: false, entries: 1 }] as const;
+          }),
+        );
+        const lines = renderBars(progress, columns, rows, events.length);
+        assert.ok(lines.length <= Math.max(1, rows) && lines.every((line) => line.length <= columns));
+      },
+    ),
+    { numRuns: 300 },
+  );
+});
+
+test('quantities for people', () => {
+  assert.deepEqual([0, 999, 1536, 10 * mib, 999 * mib, 3 * 2 ** 30].map(formatBytes), [
+    '0 B',
+    '999 B',
+    '1.5 KiB',
+    '10.0 MiB',
+    '999 MiB',
+    '3.0 GiB',
+  ]);
+  assert.deepEqual([0, 9.4, 75, 3600, 36_061].map(formatSeconds), [
+    '0:00',
+    '0:09',
+    '1:15',
+    '1:00:00',
+    '10:01:01',
+  ]);
+});
