@@ -1,0 +1,84 @@
+import { createServer, connect, type AddressInfo, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** A slower link to play. */
+export interface LinkSpeed {
+  /** Megabits a second that each connection gets. */
+  readonly rateMbit: number;
+  /** Round trip in milliseconds: a new connection waits one, and each burst the client sends one more. */
+  readonly rttMs: number;
+}
+
+export interface Link extends AsyncDisposable {
+  readonly port: number;
+}
+
+/** A TCP proxy on loopback that holds each connection's answers to the speed of `link`. */
+export async function openLink(targetPort: number, link: LinkSpeed): Promise<Link> {
+  const open = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (client) => {
+    const target = connect({ port: targetPort, host: '127.0.0.1', allowHalfOpen: true, noDelay: true });
+    for (const socket of [client, target]) {
+      open.add(socket);
+      socket.once('close', () => open.delete(socket));
+    }
+    const hangUp = () => {
+      client.destroy();
+      target.destroy();
+    };
+    client.once('error', hangUp);
+    target.once('error', hangUp);
+    void sleep(link.rttMs)
+      .then(() =>
+        Promise.all([carryUp(client, target, link.rttMs), carryDown(target, client, link.rateMbit)]),
+      )
+      .catch(hangUp);
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  return {
+    port: (server.address() as AddressInfo).port,
+    async [Symbol.asyncDispose]() {
+      for (const socket of open) socket.destroy();
+      await new Promise<void>((resolve) => {
+        server.close(() => resolve());
+      });
+    },
+  };
+}
+
+async function carryUp(client: Socket, target: Socket, rttMs: number): Promise<void> {
+  for await (const bytes of client as AsyncIterable<Uint8Array>) {
+    await sleep(rttMs);
+    await write(target, bytes);
+  }
+  target.end();
+}
+
+async function carryDown(target: Socket, client: Socket, rateMbit: number): Promise<void> {
+  const bytesPerMs = (rateMbit * 1e6) / 8 / 1000;
+  let due = 0;
+  for await (const bytes of target as AsyncIterable<Uint8Array>) {
+    const now = performance.now();
+    // A timer is late by up to a few milliseconds; that much may be caught up with, idle time may not.
+    due = Math.max(due, now - 10) + bytes.length / bytesPerMs;
+    if (due > now) await sleep(due - now);
+    await write(client, bytes);
+  }
+  client.end();
+}
+
+async function write(socket: Socket, bytes: Uint8Array): Promise<void> {
+  if (socket.write(bytes) || socket.destroyed) return;
+  await new Promise<void>((resolve) => {
+    const done = () => {
+      socket.off('drain', done);
+      socket.off('close', done);
+      resolve();
+    };
+    socket.once('drain', done);
+    socket.once('close', done);
+  });
+}

@@ -1,0 +1,55 @@
+# What each candidate runs, as functions for bash: sourced before every command that is timed.
+# $IMAGE is HOST:PORT/NAME:TAG of a plain http registry, $DEST an existing empty folder, $SCRATCH another on the same disk.
+
+untar=(tar -x --numeric-owner -p --xattrs '--xattrs-include=*')
+repository=${IMAGE#*/}
+blobs=http://${IMAGE%%/*}/v2/${repository%:*}/blobs
+
+layers() { # the digests of the image's layers, base layer first
+  curl -fsS -H 'Accept: application/vnd.oci.image.manifest.v1+json' "${blobs%/blobs}/manifests/${IMAGE##*:}" | jq -r '.layers[].digest'
+}
+# A layer that turns a folder into a link makes tar complain, because nothing here applies whiteouts.
+unpack() { "${untar[@]}" -f - -C "$DEST" 2>>"$SCRATCH/tar.err" || true; }
+
+# The limit: what the kernel and C tools need for the bytes alone, layer by layer, nothing verified.
+limit() { local d; for d in $(layers); do curl -fsS "$blobs/$d" | igzip -dc | unpack; done; }
+# The same with the sha256 of each blob and of each plain layer taken.
+limit_sha256() {
+  local d
+  for d in $(layers); do
+    curl -fsS "$blobs/$d" | tee >(sha256sum >>"$SCRATCH/sums") | igzip -dc | tee >(sha256sum >>"$SCRATCH/sums") | unpack
+  done
+}
+# The same from files that are there already, see fetch_blobs.
+limit_local() { local d; for d in $(layers); do igzip -dc <"$BLOBS/$d" | unpack; done; }
+# All blobs at once, to files.
+transfer() { fetch_blobs "$SCRATCH"; }
+fetch_blobs() { # FOLDER
+  local d a=()
+  for d in $(layers); do a+=(-o "$1/$d" "$blobs/$d"); done
+  curl -fsS -Z --parallel-immediate --parallel-max 7 "${a[@]}"
+}
+skopeo_umoci() {
+  skopeo copy -q --src-tls-verify=false "docker://$IMAGE" "oci:$SCRATCH/oci:image"
+  umoci raw unpack --image "$SCRATCH/oci:image" "$DEST"
+}
+run_podman() { podman --root "$SCRATCH/podman" --runroot "$SCRATCH/podman-run" --storage-driver overlay "$@"; }
+podman_export() {
+  run_podman pull -q --tls-verify=false "$IMAGE" >/dev/null
+  run_podman export "$(run_podman create --ulimit host --network none "$IMAGE" true)" | "${untar[@]}" -f - -C "$DEST"
+}
+podman_clean() { run_podman rm -a -f >/dev/null 2>&1; umount "$SCRATCH/podman/overlay" 2>/dev/null; true; }
+crane_export() { "$CRANE_EXPORT" "$IMAGE" | "${untar[@]}" -f - -C "$DEST"; }
+# The layers as commits, the plain way.
+git_add_all() {
+  local d n=0
+  git init -q "$DEST"
+  git -C "$DEST" config gc.auto 0
+  for d in $(layers); do
+    git -C "$DEST" checkout -q -b "layer${n}_${d#sha256:}"
+    curl -fsS "$blobs/$d" | igzip -dc | unpack
+    git -C "$DEST" add -A
+    git -C "$DEST" -c user.name=bench -c user.email=bench@localhost commit -q --allow-empty -m "adding layer $n"
+    n=$((n + 1))
+  done
+}

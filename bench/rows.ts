@@ -1,0 +1,239 @@
+import type { LinkSpeed } from './link.ts';
+import { median, ratio, type Results } from './results.ts';
+
+/** One thing that is timed. */
+export interface Candidate {
+  readonly name: string;
+  /** For bash, after peers.sh; `dlrootfs` is the tool under test. */
+  readonly script: string;
+  readonly image: string;
+  /** Pulled over a slower link than loopback. */
+  readonly link?: LinkSpeed;
+  /** The script does it this many times over. */
+  readonly repeat?: number;
+  /** Programs without which this candidate is left out. */
+  readonly needs?: readonly string[];
+}
+
+/** What is wanted of the measurements of a row, shown on the line of `candidate`. */
+export interface Goal {
+  readonly candidate: string;
+  readonly what: string;
+  /** Undefined where a candidate it needs was left out. */
+  readonly value: (results: Results) => number | undefined;
+  readonly atMost: number;
+  readonly unit?: string;
+}
+
+export interface Row {
+  readonly name: string;
+  readonly title: string;
+  readonly candidates: readonly Candidate[];
+  readonly goals: readonly Goal[];
+}
+
+const pull = 'dlrootfs --no-cache "$IMAGE" -d "$DEST"';
+
+function dlrootfs(image: string, link?: LinkSpeed): Candidate {
+  return { name: 'dlrootfs', script: pull, image, ...(link && { link }) };
+}
+
+function limit(image: string): Candidate {
+  return { name: 'limit', script: 'limit', image };
+}
+
+function crane(image: string, link?: LinkSpeed): Candidate {
+  return { name: 'crane', script: 'crane_export', image, needs: ['CRANE_EXPORT'], ...(link && { link }) };
+}
+
+function wall(candidate: string, atMost: number, against = 'dlrootfs'): Goal {
+  return {
+    candidate,
+    what: 'wall',
+    atMost,
+    value: (results) => ratio(results, 'wallSeconds', against, candidate),
+  };
+}
+
+function cpu(candidate: string, atMost: number): Goal {
+  return {
+    candidate,
+    what: 'cpu',
+    atMost,
+    value: (results) => ratio(results, 'cpuSeconds', 'dlrootfs', candidate),
+  };
+}
+
+function memory(candidate: string, atMost: number): Goal {
+  return {
+    candidate,
+    what: 'rss',
+    atMost,
+    unit: 'MiB',
+    value: (results) => median(results, 'rssMiB', candidate),
+  };
+}
+
+const fastLink = { rateMbit: 200, rttMs: 20 };
+const slowLink = { rateMbit: 100, rttMs: 20 };
+const starts = 20;
+
+/** Seconds an entry takes in the image of `thousands` thousand entries, against the one of ten thousand. */
+function perEntry(results: Results, thousands: number): number | undefined {
+  const many = median(results, 'wallSeconds', `${thousands}k entries`);
+  const few = median(results, 'wallSeconds', '10k entries');
+  return many === undefined || few === undefined ? undefined : many / thousands / (few / 10);
+}
+
+/** Every comparison that the tool is judged by. */
+export const rows: readonly Row[] = [
+  {
+    name: 'manyfiles',
+    title: 'many files: 12 layers, 100,000 entries',
+    candidates: [
+      dlrootfs('manyfiles'),
+      limit('manyfiles'),
+      { name: 'skopeo+umoci', script: 'skopeo_umoci', image: 'manyfiles', needs: ['skopeo', 'umoci'] },
+      { name: 'podman', script: 'podman_export', image: 'manyfiles', needs: ['podman'] },
+      crane('manyfiles'),
+    ],
+    goals: [
+      wall('limit', 0.9),
+      cpu('limit', 1.3),
+      wall('skopeo+umoci', 0.35),
+      wall('podman', 0.25),
+      wall('crane', 0.75),
+      memory('dlrootfs', 128),
+    ],
+  },
+  {
+    name: 'bigfiles',
+    title: 'big files: 8 layers, 1 GiB',
+    candidates: [
+      dlrootfs('bigfiles'),
+      limit('bigfiles'),
+      { name: 'limit with sha256sum', script: 'limit_sha256', image: 'bigfiles' },
+    ],
+    goals: [wall('limit', 1.1), wall('limit with sha256sum', 0.7), memory('dlrootfs', 128)],
+  },
+  {
+    name: 'link',
+    title: 'many files over a link of 200 Mbit/s per connection, 20 ms',
+    candidates: [
+      dlrootfs('manyfiles', fastLink),
+      crane('manyfiles', fastLink),
+      { name: 'transfer alone', script: 'transfer', image: 'manyfiles', link: fastLink },
+      { ...limit('manyfiles'), name: 'limit on loopback' },
+    ],
+    goals: [
+      wall('crane', 0.65),
+      {
+        candidate: 'dlrootfs',
+        what: 'wall against the larger of transfer and limit',
+        atMost: 1.1,
+        value: (results) => ratio(results, 'wallSeconds', 'dlrootfs', 'transfer alone', 'limit on loopback'),
+      },
+    ],
+  },
+  {
+    name: 'onelayer',
+    title: 'one layer of 500 MB over a link of 100 Mbit/s per connection, 20 ms',
+    candidates: [
+      dlrootfs('onelayer', slowLink),
+      {
+        name: 'curl',
+        script: 'curl -fsS -o "$SCRATCH/blob" "$blobs/$(layers)"',
+        image: 'onelayer',
+        link: slowLink,
+      },
+    ],
+    goals: [wall('curl', 0.4)],
+  },
+  {
+    name: 'memory',
+    title: 'peak memory',
+    candidates: [
+      { ...dlrootfs('entries100k'), name: '100k entries' },
+      { ...dlrootfs('file4g'), name: 'a file of 4 GiB' },
+      { ...dlrootfs('layers127'), name: '127 layers' },
+      { ...dlrootfs('entries1m'), name: '1000k entries' },
+    ],
+    goals: [
+      memory('100k entries', 128),
+      memory('a file of 4 GiB', 128),
+      memory('127 layers', 128),
+      memory('1000k entries', 200),
+    ],
+  },
+  {
+    name: 'entries',
+    title: 'time per entry',
+    candidates: [
+      { ...dlrootfs('entries10k'), name: '10k entries' },
+      { ...dlrootfs('entries100k'), name: '100k entries' },
+      { ...dlrootfs('entries1m'), name: '1000k entries' },
+    ],
+    goals: [100, 1000].map((thousands) => ({
+      candidate: `${thousands}k entries`,
+      what: 'wall per entry against 10k',
+      atMost: 1.15,
+      value: (results: Results) => perEntry(results, thousands),
+    })),
+  },
+  {
+    name: 'start',
+    title: 'start',
+    candidates: [
+      {
+        name: 'dlrootfs version',
+        script: `for ((n = 0; n < ${starts}; n++)); do dlrootfs version; done`,
+        image: 'small',
+        repeat: starts,
+      },
+      {
+        name: 'node -e 0',
+        script: `for ((n = 0; n < ${starts}; n++)); do "$NODE" -e 0; done`,
+        image: 'small',
+        repeat: starts,
+      },
+    ],
+    goals: [wall('node -e 0', 1, 'dlrootfs version')],
+  },
+  {
+    name: 'cached',
+    title: 'many files, blobs in the cache',
+    candidates: [
+      {
+        name: 'dlrootfs',
+        script: 'dlrootfs --cache-dir "$CACHE" "$IMAGE" -d "$DEST"',
+        image: 'manyfiles',
+      },
+      { name: 'limit from local files', script: 'limit_local', image: 'manyfiles' },
+    ],
+    goals: [wall('limit from local files', 1)],
+  },
+  {
+    name: 'small',
+    title: 'a small image: 1 layer, a few hundred links',
+    candidates: [dlrootfs('small'), crane('small')],
+    goals: [wall('crane', 2)],
+  },
+  {
+    name: 'git',
+    title: 'many files, a git branch per layer',
+    candidates: [
+      { name: 'dlrootfs -g', script: `${pull} -g`, image: 'manyfiles', needs: ['git'] },
+      dlrootfs('manyfiles'),
+      {
+        name: 'limit, git add -A and commit per layer',
+        script: 'git_add_all',
+        image: 'manyfiles',
+        needs: ['git'],
+      },
+    ],
+    goals: [
+      wall('dlrootfs', 2, 'dlrootfs -g'),
+      wall('limit, git add -A and commit per layer', 1, 'dlrootfs -g'),
+    ],
+  },
+];

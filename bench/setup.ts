@@ -1,0 +1,94 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { generated } from './generated.ts';
+import { hasTag, uploadImage } from './upload.ts';
+
+const here = fileURLToPath(new URL('.', import.meta.url));
+
+/** Debian packages without which nothing can be measured. */
+const needed = [
+  'docker-registry',
+  'curl',
+  'jq',
+  'isal',
+  'time',
+  'busybox-static',
+  'e2fsprogs',
+  'attr',
+  'git',
+];
+/** Debian packages of peers and of images that are built by running commands in them. */
+const wanted = ['buildah', 'crun', 'mmdebstrap', 'skopeo', 'umoci', 'podman', 'containers-storage'].concat([
+  'golang-github-containers-common',
+  'golang-go',
+  'golang-github-google-go-containerregistry-dev',
+]);
+
+/** Installs the Debian packages that are missing. Wanted ones that cannot be had are done without. */
+export function installPackages(): void {
+  for (const [names, mustSucceed] of [
+    [missing(needed), true],
+    [missing(wanted), false],
+  ] as const) {
+    if (names.length === 0) continue;
+    const { status } = spawnSync(
+      'apt-get',
+      ['-o', 'DPkg::Lock::Timeout=300', 'install', '-y', '--no-install-recommends', ...names],
+      // Without this, Debian's scripts start the daemons that they install.
+      { env: { ...process.env, RUNLEVEL: '1', DEBIAN_FRONTEND: 'noninteractive' }, stdio: ['ignore', 2, 2] },
+    );
+    if (status !== 0 && mustSucceed)
+      throw new Error(
+        `apt-get install ${names.join(' ')} failed: is this Debian, and was apt-get update run?`,
+      );
+  }
+}
+
+function missing(packages: readonly string[]): string[] {
+  return packages.filter(
+    (name) => !output('dpkg-query', ['-W', '-f', '${db:Status-Abbrev}', name]).startsWith('ii'),
+  );
+}
+
+/** Builds crane's export as a program, from Debian's Go packages; undefined where that cannot be done. */
+export function craneExport(directory: string): string | undefined {
+  const binary = `${directory}/bin/crane-export`;
+  if (existsSync(binary)) return binary;
+  mkdirSync(`${directory}/bin`, { recursive: true });
+  const { status } = spawnSync('go', ['build', '-trimpath', '-o', binary, '.'], {
+    cwd: `${here}/crane-export`,
+    env: {
+      ...process.env,
+      CGO_ENABLED: '0',
+      GO111MODULE: 'off',
+      GOTOOLCHAIN: 'local',
+      GOPATH: '/usr/share/gocode',
+    },
+    stdio: ['ignore', 2, 2],
+  });
+  return status === 0 ? binary : undefined;
+}
+
+/** Makes sure that the registry at `port` has `bench/NAME:gzip` for each name: builds what is not there yet. */
+export async function buildImages(names: Iterable<string>, port: number, directory: string): Promise<void> {
+  const work = `${directory}/work`;
+  mkdirSync(work, { recursive: true });
+  for (const name of names) {
+    const repository = { port, name: `bench/${name}` };
+    if (await hasTag(repository, 'gzip')) continue;
+    process.stderr.write(`building the image ${name}\n`);
+    const layers = generated[name]?.();
+    if (layers !== undefined) await uploadImage(repository, 'gzip', layers, work);
+    else
+      execFileSync(`${here}/images/build.sh`, [name, `127.0.0.1:${port}/${repository.name}`, work], {
+        stdio: ['ignore', 2, 2],
+      });
+  }
+}
+
+/** The first line that a command prints, or nothing. */
+export function output(command: string, args: readonly string[]): string {
+  const { stdout } = spawnSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+  return (stdout ?? '').trim().split('\n')[0] ?? '';
+}
