@@ -1,18 +1,42 @@
 import { Command } from 'commander';
 import { UsageError, printable } from '../errors.ts';
-import { optionsOf } from './options-table.ts';
+import type { CommandDescription } from './commands.ts';
+import { commands } from './commands.ts';
+import { exitCodes } from './exit-codes.ts';
 import { originalUsage } from './usage.ts';
 
-/** What `dlrootfs --help` and `dlrootfs help TOPIC` print. Throws UsageError for a topic that does not exist. */
-export function helpText(topic = 'pull'): string {
-  if (!Object.hasOwn(optionsOf, topic)) {
-    throw new UsageError(`no help on ${printable(topic)}`, {
-      hint: `topics: ${Object.keys(optionsOf).join(', ')}`,
+/** What `dlrootfs --help` and `dlrootfs help COMMAND` print. Throws UsageError for a command that does not exist. */
+export function helpText(name = 'pull'): string {
+  const described = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (described === undefined) {
+    throw new UsageError(`no help on ${printable(name)}`, {
+      hint: `there is help on ${Object.keys(commands).join(', ')}`,
     });
   }
+  return name === 'pull'
+    ? `${programHead()}\n${optionHelp(described)}\n${exitCodeHelp()}`
+    : commandHelp(described);
+}
+
+function programHead(): string {
+  const [usageAndExamples] = originalUsage.split('\nDefault:\n');
+  const others = Object.values(commands).filter(({ synopsis }) => synopsis !== commands['pull']!.synopsis);
+  const width = Math.max(...others.map(({ synopsis }) => synopsis.length));
+  const lines = others.map(({ synopsis, summary }) => `  dlrootfs ${synopsis.padEnd(width)}  ${summary}`);
+  return `${usageAndExamples}\nCommands:\n${lines.join('\n')}\n`;
+}
+
+function commandHelp(described: CommandDescription): string {
+  return `Usage: dlrootfs ${described.synopsis}\n\n${described.summary}\n\n${optionHelp(described)}`;
+}
+
+function optionHelp(described: CommandDescription): string {
   const program = new Command('dlrootfs').helpOption(false);
-  for (const option of optionsOf[topic]!) program.addOption(option);
-  const options = program.helpInformation().replace(/^Usage:.*\n\n/, '');
-  const [usageAndExamples] = originalUsage.split('Default:\n');
-  return `${usageAndExamples}\n${options}`;
+  for (const option of described.options) program.addOption(option);
+  return program.helpInformation().replace(/^Usage:.*\n\n/, '');
+}
+
+function exitCodeHelp(): string {
+  const lines = exitCodes.map(([code, meaning]) => `  ${code.padEnd(18)}  ${meaning}`);
+  return `Exit codes\n${lines.join('\n')}\n`;
 }

@@ -77,33 +77,35 @@ const other = [
   option('Other', '-V, --version', 'print the version'),
 ];
 
-const verbose = option(
-  'Output',
-  '-v, --verbose',
-  'tell of requests, decisions and timings on standard error (also --debug)',
-);
+const output = [
+  option('Output', '-q, --quiet', 'print only the destination'),
+  option(
+    'Output',
+    '-v, --verbose',
+    'tell of requests, decisions and timings on standard error (also --debug)',
+  ),
+  option('Output', '--json', 'print one JSON object at the end instead of lines'),
+  option('Output', '--progress <how>', 'progress on standard error')
+    .choices(['auto', 'tty', 'plain', 'json', 'none'])
+    .default('auto'),
+];
 
-/** A command's options in help order; `pull` is what runs without a command word. */
-export const optionsOf: Readonly<Record<string, readonly Option[]>> = {
-  pull: [...what, ...credentials, ...registry, ...transfer, verbose, ...other],
-  version: other,
-  help: other,
-};
+/** All options by what they are about; commands.ts says which command takes which. */
+export const optionGroups = { what, credentials, registry, transfer, output, other };
 
 /** Spellings that other tools use for the same thing; the value is the flag's long name. */
 const aliases: Readonly<Record<string, string>> = { creds: 'user', debug: 'verbose' };
 
-/** What the splitter needs to know of all commands' flags together. */
+/** What the splitter needs to know of every flag. */
 export function flagShapes(): FlagShape[] {
-  const shapes = new Map<string, FlagShape>();
-  for (const each of Object.values(optionsOf).flat()) {
-    const long = each.long!.slice(2);
-    const short = each.short?.slice(1);
-    const also = Object.keys(aliases).filter((alias) => aliases[alias] === long);
-    shapes.set(long, {
-      names: [...(short === undefined ? [] : [short]), ...also, long],
-      takes: each.required ? 'value' : each.optional ? 'optional' : 'boolean',
+  return Object.values(optionGroups)
+    .flat()
+    .map(({ long, short, required, optional }) => {
+      const name = long!.slice(2);
+      const also = Object.keys(aliases).filter((alias) => aliases[alias] === name);
+      return {
+        names: [...(short === undefined ? [] : [short.slice(1)]), ...also, name],
+        takes: required ? 'value' : optional ? 'optional' : 'boolean',
+      };
     });
-  }
-  return [...shapes.values()];
 }

@@ -2,7 +2,8 @@ import { Command, CommanderError } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import type { FoundFlag } from './flags.ts';
 import { splitArguments } from './flags.ts';
-import { flagShapes, optionsOf } from './options-table.ts';
+import { commands } from './commands.ts';
+import { flagShapes } from './options-table.ts';
 
 /** Option values as commander names them (camel case); repeatable ones as lists. */
 export type FlagValues = Readonly<Record<string, unknown>>;
@@ -16,13 +17,6 @@ export interface Invocation {
   readonly given: ReadonlySet<string>;
 }
 
-/** Which words a command takes: at least, at most. */
-const arity: Readonly<Record<string, readonly [number, number]>> = {
-  pull: [1, 1],
-  version: [0, 0],
-  help: [0, 1],
-};
-
 /**
  * argv (without node and script) → command, words and values. A command word wins over an image of that name.
  * `--help` and `--version` win over everything. Throws UsageError that names what is wrong.
@@ -31,7 +25,7 @@ export function parseArguments(argv: readonly string[]): Invocation {
   const { flags, words } = splitArguments(argv, flagShapes());
   const asks = (name: string) => flags.some((flag) => flag.name === name && flag.value !== false);
   const first = words[0];
-  const isCommand = first !== undefined && first !== 'pull' && Object.hasOwn(optionsOf, first);
+  const isCommand = first !== undefined && first !== 'pull' && Object.hasOwn(commands, first);
   const command = isCommand ? first : 'pull';
   const rest = isCommand ? words.slice(1) : words;
   if (asks('help'))
@@ -47,7 +41,7 @@ export function parseArguments(argv: readonly string[]): Invocation {
 }
 
 function checkWords(command: string, words: readonly string[]): void {
-  const [least, most] = arity[command]!;
+  const [least, most] = commands[command]!.arity;
   if (words.length > most) {
     throw new UsageError(`unexpected argument: ${printable(words[most]!)}`, {
       hint: 'dlrootfs --help shows what goes where',
@@ -61,7 +55,7 @@ function checkWords(command: string, words: readonly string[]): void {
 }
 
 function readValues(command: string, flags: readonly FoundFlag[]): FlagValues {
-  const options = optionsOf[command]!;
+  const options = commands[command]!.options;
   const program = new Command(command).exitOverride().configureOutput({ writeErr: () => undefined });
   program.helpOption(false);
   for (const option of options) if (option.long !== '--help') program.addOption(option);

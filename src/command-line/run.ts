@@ -1,6 +1,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { Environment } from '../options.ts';
 import { version } from '../version.ts';
+import { completionScript } from './completion.ts';
 import { helpText } from './help.ts';
 import { parseArguments } from './parse.ts';
 import { runPull } from './run-pull.ts';
@@ -20,6 +21,9 @@ export async function runCommand(argv: readonly string[], surroundings: Surround
   switch (invocation.command) {
     case 'version':
       surroundings.stdout.write(`${version}\n`);
+      return 0;
+    case 'completion':
+      surroundings.stdout.write(completionScript(invocation.words[0]!));
       return 0;
     case 'help':
       surroundings.stdout.write(helpText(invocation.words[0]));
