@@ -43,16 +43,15 @@ export function isAttestation(descriptor: Descriptor): boolean {
 /**
  * The entries to try for `wanted`, best first, as containerd orders them: by how well the platform fits, equals in the
  * order of the index, entries without a platform last. Of the latter the config (or, for a nested index, its entries)
- * must still be judged. Throws NotFoundError, naming the platforms there are, when there is none to try.
+ * must still be judged. None when nothing fits.
  */
-export function pickPlatform(index: ImageIndex, wanted: Platform, what: string): readonly Descriptor[] {
+export function pickPlatform(index: ImageIndex, wanted: Platform): readonly Descriptor[] {
   const ranked = index.manifests.flatMap((descriptor) => {
     if (isAttestation(descriptor) || !mayBeImage(descriptor)) return [];
     if (descriptor.platform === undefined) return [{ descriptor, rank: Number.POSITIVE_INFINITY }];
     const rank = platformRank(descriptor.platform, wanted);
     return rank === undefined ? [] : [{ descriptor, rank }];
   });
-  if (ranked.length === 0) throw noPlatform(wanted, platformsOf(index), what);
   ranked.sort((a, b) => (a.rank === b.rank ? 0 : a.rank - b.rank));
   return ranked.map(({ descriptor }) => descriptor);
 }

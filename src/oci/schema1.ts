@@ -1,0 +1,108 @@
+/**
+ * Docker's image manifest version 2, schema 1: layers and the image JSON that registry v1 had, newest first, with a signature over
+ * a part of the document. The rules are those of Docker's pull (distribution/pull_v2.go) and of docker/libtrust.
+ */
+import { IntegrityError, printable } from '../errors.ts';
+import { Digest } from './digest.ts';
+import { isObject, parseJsonObject, textOf } from './json.ts';
+import type { JsonObject } from './json.ts';
+import { MediaType } from './media-types.ts';
+import { signedPayload } from './schema1-signature.ts';
+
+/** Docker's own limit is 127. */
+const MAX_LAYERS = 4096;
+
+/** One image that existed in the build: the base, or the result of a step. */
+export interface Schema1Entry {
+  /** The v1 id: 64 hex digits. */
+  readonly id: string;
+  readonly blob: Digest;
+  /** The step changed only the configuration; the blob is an empty archive. */
+  readonly empty: boolean;
+  /** The image JSON of registry v1. */
+  readonly json: JsonObject;
+}
+
+export interface Schema1 {
+  readonly kind: 'schema1';
+  readonly mediaType: string;
+  /** Base first; at least one. */
+  readonly entries: readonly Schema1Entry[];
+}
+
+/** The gzip archive with nothing in it that Docker listed for empty layers. */
+const EMPTY_BLOB = 'sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4';
+
+/**
+ * Reads the body of a schema 1 manifest, signed or not, base first. `payload` is what its digest is of and the only part that is
+ * read, so that nothing outside the signed part can count. Throws IntegrityError.
+ */
+export function parseSchema1(body: Uint8Array, what: string): Schema1 & { readonly payload: Uint8Array } {
+  const document = parseJsonObject(body, what);
+  const signed = document['signatures'] !== undefined;
+  const payload = signed ? signedPayload(body, document['signatures'], what) : body;
+  const entries = entriesOf(signed ? parseJsonObject(payload, `the signed part of ${what}`) : document, what);
+  return {
+    kind: 'schema1',
+    mediaType: signed ? MediaType.schema1Signed : MediaType.schema1,
+    entries: baseFirst(entries, what),
+    payload,
+  };
+}
+
+function entriesOf(document: JsonObject, what: string): readonly ParsedEntry[] {
+  const { fsLayers, history, schemaVersion } = document;
+  if (schemaVersion !== 1) throw new IntegrityError(`${what} has a schemaVersion other than 1`);
+  if (!Array.isArray(fsLayers) || !Array.isArray(history)) {
+    throw new IntegrityError(`"fsLayers" and "history" of ${what} must be arrays`);
+  }
+  if (fsLayers.length !== history.length) {
+    throw new IntegrityError(`${what} has ${fsLayers.length} layers but a history of ${history.length}`);
+  }
+  if (fsLayers.length === 0) throw new IntegrityError(`${what} has no layers`);
+  if (fsLayers.length > MAX_LAYERS) {
+    throw new IntegrityError(`${what} lists ${fsLayers.length} layers, ${MAX_LAYERS} are allowed`);
+  }
+  return fsLayers.map((layer: unknown, place) => entryOf(layer, history[place], place, what));
+}
+
+type ParsedEntry = Schema1Entry & { readonly parent: string | undefined };
+
+function entryOf(layer: unknown, history: unknown, place: number, what: string): ParsedEntry {
+  const blob = Digest.parse(
+    isObject(layer) ? layer['blobSum'] : undefined,
+    `fsLayers[${place}].blobSum of ${what}`,
+  );
+  const text = isObject(history) ? history['v1Compatibility'] : undefined;
+  if (typeof text !== 'string') {
+    throw new IntegrityError(`history[${place}].v1Compatibility of ${what} is missing or not a string`);
+  }
+  const json = parseJsonObject(
+    new TextEncoder().encode(text),
+    `history[${place}].v1Compatibility of ${what}`,
+  );
+  const { id, throwaway } = json;
+  if (typeof id !== 'string' || !/^[a-f0-9]{64}$/.test(id)) {
+    throw new IntegrityError(`history[${place}] of ${what} has no id of 64 hex digits`);
+  }
+  return { id, parent: textOf(json['parent']), blob, empty: throwaway === true || blob === EMPTY_BLOB, json };
+}
+
+/** Checks the chain of parents and turns the order round; of an id that stands twice in a row the older entry is kept. */
+function baseFirst(newestFirst: readonly ParsedEntry[], what: string): readonly Schema1Entry[] {
+  const entries: Schema1Entry[] = [];
+  const seen = new Set<string>();
+  let below: string | undefined;
+  for (const entry of newestFirst.toReversed()) {
+    if (entry.id === below) continue;
+    if (seen.has(entry.id)) throw new IntegrityError(`${what} has the layer id ${entry.id} more than once`);
+    if (entry.parent !== below) {
+      const parent = entry.parent === undefined ? 'no parent' : `the parent ${printable(entry.parent, 80)}`;
+      throw new IntegrityError(`layer ${entry.id} of ${what} names ${parent}, expected ${below ?? 'none'}`);
+    }
+    seen.add(entry.id);
+    below = entry.id;
+    entries.push({ id: entry.id, blob: entry.blob, empty: entry.empty, json: entry.json });
+  }
+  return entries;
+}
