@@ -1,0 +1,76 @@
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+const root = new URL('../../', import.meta.url).pathname;
+
+/** The program under test: the one binary where `make test` names it in DLROOTFS_BINARY, else the sources. */
+export const programCommand: readonly string[] =
+  process.env['DLROOTFS_BINARY'] === undefined
+    ? [process.execPath, path.join(root, 'bin/dlrootfs.js')]
+    : [path.resolve(root, process.env['DLROOTFS_BINARY'])];
+
+export interface ProgramResult {
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface ProgramOptions {
+  readonly cwd?: string;
+  readonly environment?: Readonly<Record<string, string>>;
+  readonly stdin?: string | Uint8Array;
+  /** Run as this user and group. */
+  readonly uid?: number;
+  /** Sent after so many milliseconds. */
+  readonly signalAfter?: readonly [signal: NodeJS.Signals, milliseconds: number];
+  readonly timeoutMilliseconds?: number;
+}
+
+/** A directory of the test's own, gone when the test lets go of it (`using`). */
+export class Scratch implements Disposable {
+  readonly path = mkdtempSync(path.join(tmpdir(), 'dlrootfs-test-'));
+
+  join(...parts: readonly string[]): string {
+    return path.join(this.path, ...parts);
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.path, { recursive: true, force: true });
+  }
+}
+
+/** Runs the program to its end; it sees only the environment given here (and PATH), so no user's set-up plays in. */
+export function runProgram(argv: readonly string[], options: ProgramOptions = {}): Promise<ProgramResult> {
+  const [command, ...first] = programCommand;
+  const child = spawn(command!, [...first, ...argv], {
+    cwd: options.cwd ?? tmpdir(),
+    env: { PATH: process.env['PATH'], HOME: '/nonexistent', ...options.environment },
+    stdio: ['pipe', 'pipe', 'pipe'],
+    timeout: options.timeoutMilliseconds ?? 120_000,
+    killSignal: 'SIGKILL',
+    ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
+  });
+  const stdout: Buffer[] = [];
+  const stderr: Buffer[] = [];
+  child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
+  child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(options.stdin);
+  const timer =
+    options.signalAfter === undefined
+      ? undefined
+      : setTimeout(() => child.kill(options.signalAfter![0]), options.signalAfter[1]);
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code, signal) => {
+      clearTimeout(timer);
+      resolve({
+        exitCode: code ?? (signal === 'SIGKILL' ? 137 : 255),
+        stdout: Buffer.concat(stdout).toString('utf8'),
+        stderr: Buffer.concat(stderr).toString('utf8'),
+      });
+    });
+  });
+}
