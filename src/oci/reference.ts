@@ -71,7 +71,8 @@ export const Reference = {
   /** The name as people write and read it: `library/alpine` for Docker Hub, `host[:port]/path` elsewhere. */
   name(reference: Pick<Reference, 'registry' | 'repository'>): string {
     const { registry, repository } = reference;
-    return registry === DOCKER_HUB ? repository : `${registry}/${repository}`;
+    const unmistakable = registry === DOCKER_HUB && !namesDomain(repository);
+    return unmistakable ? repository : `${registry}/${repository}`;
   },
 
   /** `name:tag`, or `name@digest` where there is a digest. */
@@ -136,9 +137,9 @@ function parseTag(tag: string, text: string): string {
 }
 
 function parseName(name: string, text: string): { registry: string; repository: string } {
+  const named = namesDomain(name);
   const slash = name.indexOf('/');
-  const first = slash === -1 ? '' : name.slice(0, slash);
-  const named = first === 'localhost' || /[.:A-Z]/.test(first);
+  const first = name.slice(0, slash);
   const path = named ? name.slice(slash + 1) : name;
   checkPath(path, text);
   if (named && !HUB_ALIASES.has(first)) {
@@ -146,6 +147,11 @@ function parseName(name: string, text: string): { registry: string; repository: 
     return { registry: first, repository: path };
   }
   return { registry: DOCKER_HUB, repository: path.includes('/') ? path : `library/${path}` };
+}
+
+function namesDomain(name: string): boolean {
+  const slash = name.indexOf('/');
+  return slash !== -1 && (name.startsWith('localhost/') || /[.:A-Z]/.test(name.slice(0, slash)));
 }
 
 function checkDomain(registry: string, text: string): void {
