@@ -28,6 +28,8 @@ const good: readonly (readonly [string, string, string, string | undefined, stri
     'my-org/my__app.x_y---z:latest',
   ],
   ['myhost:5000', 'docker.io', 'library/myhost', '5000', undefined, 'library/myhost:5000'],
+  ['docker.io/localhost/x', 'docker.io', 'localhost/x', 'latest', undefined, 'docker.io/localhost/x:latest'],
+  ['docker.io/a.b/c', 'docker.io', 'a.b/c', 'latest', undefined, 'docker.io/a.b/c:latest'],
   ['localhost/x', 'localhost', 'x', 'latest', undefined, 'localhost/x:latest'],
   ['localhost:5000/ns/x:t', 'localhost:5000', 'ns/x', 't', undefined, 'localhost:5000/ns/x:t'],
   ['127.0.0.1:5000/x', '127.0.0.1:5000', 'x', 'latest', undefined, '127.0.0.1:5000/x:latest'],
@@ -144,9 +146,7 @@ for (const text of [
   test(`a password before a registry is not repeated: ${text.replaceAll(/sec@?ret/g, '…')}`, () => {
     assert.throws(
       () => Reference.parse(text),
-      (error) =>
-        error instanceof UsageError &&
-        !/sec|ret@/.test(`${error.message} ${error.hint?.replace('secrets', '')}`),
+      (error) => error instanceof UsageError && !`${error.message} ${error.hint}`.includes('sec'),
     );
   });
 }
