@@ -5,8 +5,9 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const binary = `tools/node/node_modules/node-${process.platform}-${process.arch}/bin/node`;
+const link = `${root}/node_modules/.bin/node`;
 if (existsSync(`${root}/${binary}`)) {
   mkdirSync(`${root}/node_modules/.bin`, { recursive: true });
-  rmSync(`${root}/node_modules/.bin/node`, { force: true });
-  symlinkSync(`../../${binary}`, `${root}/node_modules/.bin/node`);
+  rmSync(link, { force: true });
+  symlinkSync(`../../${binary}`, link);
 }

@@ -1,0 +1,73 @@
+# The one front door: `make` lists what there is. Every target sets up what it needs, also on a fresh clone;
+# what is already there and up to date is not made again.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+# Node 24 comes from npm (tools/node): whatever Node started this, everything below runs on that one.
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+export npm_config_update_notifier := false
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+ARGS    ?=
+
+sources := $(shell find src bin -type f 2>/dev/null) package.json tsconfig.json
+recipes := $(shell find scripts -type f 2>/dev/null)
+packages := node_modules/.installed
+
+.PHONY: help build demo test lint format bench soak test-live release install clean debian-packages
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: dist/dlrootfs dist/npm/.built ## dist/dlrootfs, the single binary, and dist/npm, what npm publishes
+
+demo: dist/dlrootfs ## pull an image from a registry of its own and run a command inside (IMAGE=alpine: a real one)
+	@node scripts/demo.ts $(if $(IMAGE),--image '$(IMAGE)')
+
+test: debian-packages build ## all tests; as root on Debian or Ubuntu it installs the programs they compare with
+	DLROOTFS_BINARY=dist/dlrootfs node --test --test-concurrency=2 --test-reporter=spec --test-timeout=600000 $(or $(ARGS),'test/**/*.test.ts')
+
+lint: $(packages) ## types, type-aware lint, format, unused files and exports
+	tsc -p .
+	npm run --silent lint
+
+format: $(packages) ## rewrite the sources in the one format
+	npm run --silent format
+
+bench: debian-packages dist/dlrootfs ## time dlrootfs, the limit and its peers side by side (ARGS='ROW …')
+	node bench/bench.ts $(ARGS)
+
+soak: debian-packages dist/dlrootfs ## many pulls in a row, with faults, watching memory, descriptors and leftovers
+	node bench/soak.ts $(ARGS)
+
+test-live: dist/dlrootfs ## the original's integration tests against Docker Hub (needs internet; DLROOTFS_CREDS)
+	node --test --test-reporter=spec --test-timeout=600000 $(or $(ARGS),'test/live/*.ts')
+
+release: build ## release/: the binary for x86_64 and aarch64 as .tgz with its sha256, and as .deb
+	node scripts/release.ts
+
+install: dist/dlrootfs ## put the binary, its manual and completions under PREFIX (/usr/local), DESTDIR before it
+	@bash scripts/install.sh '$(DESTDIR)$(PREFIX)'
+
+clean: ## remove what was built
+	rm -rf dist release coverage
+
+dist/dlrootfs: $(packages) $(sources) $(recipes)
+	node scripts/build.ts binary
+
+dist/npm/.built: $(packages) $(sources) $(recipes)
+	node scripts/build.ts npm
+	@touch $@
+
+$(packages): package.json package-lock.json tools/node/package.json tools/node/package-lock.json
+	bash scripts/packages.sh
+	@touch $@
+
+debian-packages:
+	@bash scripts/debian.sh

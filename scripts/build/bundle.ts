@@ -1,0 +1,101 @@
+import { readFile } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
+import { build, transform, type BuildOptions, type Plugin } from 'esbuild';
+
+const root = new URL('../..', import.meta.url).pathname;
+
+const shared = {
+  absWorkingDir: root,
+  bundle: true,
+  platform: 'node',
+  format: 'esm',
+  entryNames: '[name]',
+  chunkNames: '[name]-[hash]',
+  legalComments: 'none',
+  logLevel: 'warning',
+} satisfies BuildOptions;
+
+/** In the bundle the thread's file is no TypeScript any more. */
+const threadBesideBundle: Plugin = {
+  name: 'thread-beside-bundle',
+  setup(bundle) {
+    bundle.onLoad({ filter: /\/src\/rootfs\/spawn\.ts$/ }, async ({ path }) => {
+      const source = await readFile(path, 'utf8');
+      const contents = source.replace("'./thread.ts'", "'./thread.js'");
+      if (contents === source) throw new Error('src/rootfs/spawn.ts does not start ./thread.ts');
+      return { contents, loader: 'ts' };
+    });
+  },
+};
+
+/** What npm publishes: the command, the library and the writing thread, with the packages they use left to npm. */
+export async function bundleForNpm(directory: string): Promise<void> {
+  await build({
+    ...shared,
+    entryPoints: ['src/cli.ts', 'src/index.ts', 'src/rootfs/thread.ts'],
+    splitting: true,
+    outdir: directory,
+    target: 'node22.19',
+    packages: 'external',
+    plugins: [threadBesideBundle],
+  });
+}
+
+/** In the single executable two modules are others: there are no files beside it to load from. */
+const insideExecutable: Plugin = {
+  name: 'inside-executable',
+  setup(bundle) {
+    bundle.onLoad({ filter: /\/src\/rootfs\/(koffi|spawn)\.ts$/ }, ({ path }) => {
+      return {
+        contents: `export * from '../binary/${basename(path)}';`,
+        resolveDir: dirname(path),
+        loader: 'ts',
+      };
+    });
+  },
+};
+
+const embedded = {
+  ...shared,
+  target: 'node24',
+  outdir: 'dist',
+  charset: 'ascii',
+  minifySyntax: true,
+  minifyWhitespace: true,
+  metafile: true,
+  write: false,
+  plugins: [insideExecutable],
+} satisfies BuildOptions;
+
+/**
+ * The scripts of the single executable by file name, each CommonJS in pure ASCII: `launch.js` runs first, `cli.js` with
+ * what it loads later in files of their own, and `thread.js` whole, so that its inner loops call each other directly.
+ * Also the paths of all files that went in, for the licences.
+ */
+export async function bundleForExecutable(): Promise<{ scripts: Map<string, string>; inputs: string[] }> {
+  const results = await Promise.all([
+    build({ ...embedded, entryPoints: ['src/cli.ts'], splitting: true }),
+    build({ ...embedded, entryPoints: ['src/rootfs/thread.ts'], format: 'cjs' }),
+    build({ ...embedded, entryPoints: ['src/binary/launch.ts'], format: 'cjs' }),
+  ]);
+  const scripts = new Map<string, string>();
+  for (const file of results.flatMap((result) => result.outputFiles)) {
+    scripts.set(basename(file.path), await asCommonJS(file.text));
+  }
+  return { scripts, inputs: results.flatMap((result) => Object.keys(result.metafile.inputs)) };
+}
+
+/** esbuild splits only ES modules; turned into CommonJS afterwards, `import()` becomes a `require` at that time. */
+async function asCommonJS(source: string): Promise<string> {
+  const result = await transform(source, {
+    format: 'cjs',
+    platform: 'node',
+    target: 'node24',
+    supported: { 'dynamic-import': false },
+    charset: 'ascii',
+    minifySyntax: true,
+    minifyWhitespace: true,
+    legalComments: 'none',
+  });
+  return result.code;
+}

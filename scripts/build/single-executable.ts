@@ -1,0 +1,64 @@
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { copyFile, mkdir } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import { bundleForExecutable } from './bundle.ts';
+import { codeCaches } from './code-cache.ts';
+import { makeExecutable, type Architecture } from './inject.ts';
+
+const run = promisify(execFile);
+const root = new URL('../..', import.meta.url).pathname;
+
+/**
+ * Flags of Node and V8 that the program always runs with; it takes none from NODE_OPTIONS.
+ * Warnings about experimental parts of Node are nothing that a user can act on.
+ */
+const flags = ['--disable-warning=ExperimentalWarning'];
+
+export function hostArchitecture(): Architecture {
+  const { arch, platform } = process;
+  if (platform === 'linux' && (arch === 'x64' || arch === 'arm64')) return arch;
+  throw new Error(
+    `the single binary is for Linux on x64 and arm64, not ${platform} on ${arch}; dist/npm works here`,
+  );
+}
+
+/**
+ * Makes the single binary. For the architecture of this machine it gets code caches; for another one, whose Node cannot
+ * run here, it compiles its scripts when it starts.
+ */
+export async function buildSingleExecutable(architecture: Architecture, output: string): Promise<void> {
+  const { scripts } = await bundleForExecutable();
+  const caches = architecture === hostArchitecture() ? await codeCaches(scripts, flags) : new Map();
+  const koffi = `@koromix/koffi-linux-${architecture}`;
+  await makeExecutable({
+    architecture,
+    node: await packageFile(architecture, 'tools/node', `node-linux-${architecture}/bin/node`),
+    koffi: await packageFile(architecture, '.', `${koffi}/linux_${architecture}/koffi.node`),
+    flags,
+    assets: new Map<string, string | Uint8Array>([...scripts, ...caches]),
+    scratch: `${root}dist/.executable-${architecture}`,
+    output: `${root}${output}`,
+  });
+}
+
+/**
+ * A file of a package that exists for one architecture only. npm has installed just this machine's; for another one the
+ * project's lockfile is installed once more, in dist/.foreign-ARCHITECTURE, as if on that machine.
+ */
+async function packageFile(architecture: Architecture, project: string, file: string): Promise<string> {
+  const installed = `${root}${project}/node_modules/${file}`;
+  if (existsSync(installed)) return installed;
+  const folder = `${root}dist/.foreign-${architecture}/${project}`;
+  const foreign = `${folder}/node_modules/${file}`;
+  if (!existsSync(foreign)) {
+    await mkdir(folder, { recursive: true });
+    for (const name of ['package.json', 'package-lock.json']) {
+      await copyFile(`${root}${project}/${name}`, `${folder}/${name}`);
+    }
+    const as = ['--os=linux', '--libc=glibc', `--cpu=${architecture}`];
+    const quietly = ['--no-audit', '--no-fund', '--loglevel=error'];
+    await run('npm', ['ci', '--prefix', folder, '--omit=dev', '--ignore-scripts', ...as, ...quietly]);
+  }
+  return foreign;
+}

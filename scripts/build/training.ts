@@ -1,0 +1,47 @@
+// A run of the program as the single executable would make it, in plain Node, that leaves a code cache of each script as
+// it stands at the end: with all functions that the run needed compiled. Started by code-cache.ts, once for the program,
+// and by the program itself for its thread. TRAINING_DIRECTORY holds the scripts and takes the caches.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { Script } from 'node:vm';
+import { isMainThread } from 'node:worker_threads';
+import { wrapperHead, wrapperTail } from '../../src/binary/script.ts';
+
+const directory = process.env['TRAINING_DIRECTORY'] ?? '';
+const requireBuiltin = createRequire('/');
+const compiled = new Map<string, Script>();
+const loaded = new Map<string, { exports: unknown }>();
+
+/** Stands in for node:sea, which knows assets only inside a single executable. */
+const assets = {
+  getAssetKeys: () => [],
+  getRawAsset: (name: string) => new Uint8Array(readFileSync(`${directory}/${name}`)).buffer,
+  getAsset: () => `import(${JSON.stringify(import.meta.url)})`,
+};
+
+function requireScript(name: string): unknown {
+  const known = loaded.get(name);
+  if (known) return known.exports;
+  const script = new Script(wrapperHead + readFileSync(`${directory}/${name}`, 'latin1') + wrapperTail, {
+    filename: name,
+  });
+  const module = { exports: {} };
+  compiled.set(name, script);
+  loaded.set(name, module);
+  const wrapped = script.runInThisContext() as (...parameters: unknown[]) => void;
+  wrapped(requireFromScript, module, module.exports);
+  return module.exports;
+}
+
+function requireFromScript(id: string): unknown {
+  if (id === 'node:sea') return assets;
+  return id.startsWith('./') ? requireScript(id.slice(2)) : requireBuiltin(id);
+}
+
+process.on('exit', () => {
+  for (const [name, script] of compiled)
+    writeFileSync(`${directory}/${name}.cache`, script.createCachedData());
+});
+
+if (isMainThread) void (requireScript('cli.js') as typeof import('../../src/cli.ts')).main();
+else requireScript('thread.js');

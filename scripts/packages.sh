@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Installs the npm packages of the lockfile: from scratch where there are none, else only what differs.
+# "prepare" in package.json brings Node 24 along; it is called again where npm was told to run no scripts.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+quiet=(--no-audit --no-fund --loglevel=error)
+for try in 1 2 3; do
+  if [ -d node_modules/.bin ]; then npm install --no-save "${quiet[@]}"; else npm ci "${quiet[@]}"; fi && break
+  [ "$try" -lt 3 ] || exit 1
+  echo "npm failed; trying again in $((try * 5)) s" >&2
+  sleep $((try * 5))
+done
+[ -x node_modules/.bin/node ] || npm run prepare "${quiet[@]}"
+node_modules/.bin/node --version >/dev/null
