@@ -1,4 +1,5 @@
-import { IntegrityError, printable } from '../errors.ts';
+import { IntegrityError } from '../errors.ts';
+import { displayPath } from './byte-path.ts';
 import type { BytePath } from './entry.ts';
 
 /** What the path of a layer's entry asks for. All paths are normalised: no leading, trailing or double slash, no dot segments; the root is empty. */
@@ -48,7 +49,7 @@ export function classify(entryPath: BytePath): LayerPath {
   for (let end = path.indexOf('/'); end !== -1; start = end + 1, end = path.indexOf('/', start)) {
     if (path.startsWith(aufsPrefix, start)) return { kind: 'aufs', path };
     if (path.startsWith(whiteoutPrefix, start)) {
-      throw new IntegrityError(`${printable(entryPath)}: a whiteout cannot hold files`, {
+      throw new IntegrityError(`${displayPath(entryPath)}: a whiteout cannot hold files`, {
         code: 'BAD_WHITEOUT',
         hint: 'the layer is malformed, names that begin with .wh. are reserved',
       });
@@ -62,7 +63,7 @@ export function classify(entryPath: BytePath): LayerPath {
 
   const hidden = name.slice(whiteoutPrefix.length);
   if (hidden === '' || hidden === '.' || hidden === '..') {
-    throw new IntegrityError(`${printable(entryPath)}: a whiteout of nothing that can be removed`, {
+    throw new IntegrityError(`${displayPath(entryPath)}: a whiteout of nothing that can be removed`, {
       code: 'BAD_WHITEOUT',
       hint: 'the layer is malformed or hostile, nothing was deleted',
     });

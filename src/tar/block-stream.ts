@@ -1,0 +1,122 @@
+import type { ByteSource } from './entry.ts';
+import { blockSize } from './header.ts';
+import { MalformedTarError } from './malformed.ts';
+
+const readSize = 1 << 20;
+const nothing = Buffer.alloc(0);
+
+/**
+ * An archive's bytes as header blocks and runs of data. Blocks lie where the source has them; only one that straddles two of the
+ * source's chunks, or is not aligned to four bytes, is copied.
+ */
+export class BlockStream {
+  /** Where the block from the last `nextBlock` is, valid until the next call of any method. */
+  block: Buffer;
+  at = 0;
+  /** The same block as words. */
+  words: Int32Array;
+  wordsAt = 0;
+
+  readonly #source: ByteSource;
+  readonly #scratch = Buffer.from(new ArrayBuffer(blockSize));
+  readonly #scratchWords = new Int32Array(this.#scratch.buffer);
+  #chunk: Buffer = nothing;
+  #chunkWords: Int32Array = this.#scratchWords;
+  /** Add it to a position in the chunk: the byte in `#chunkWords`. */
+  #chunkShift = 0;
+  #position = 0;
+  #bytesBefore = 0;
+
+  constructor(source: ByteSource) {
+    this.#source = source;
+    this.block = this.#scratch;
+    this.words = this.#scratchWords;
+  }
+
+  /** Bytes taken so far. */
+  get offset(): number {
+    return this.#bytesBefore + this.#position;
+  }
+
+  /**
+   * Takes one block.
+   *
+   * @returns false where the archive ends before it.
+   * @throws MalformedTarError where it ends within.
+   */
+  nextBlock(): boolean {
+    const start = this.#position;
+    if (start + blockSize > this.#chunk.length) return this.#collectBlock();
+    this.#position = start + blockSize;
+    const wordByte = start + this.#chunkShift;
+    if ((wordByte & 3) === 0) {
+      this.block = this.#chunk;
+      this.at = start;
+      this.words = this.#chunkWords;
+      this.wordsAt = wordByte >> 2;
+    } else {
+      this.#chunk.copy(this.#scratch, 0, start, start + blockSize);
+      this.#useScratch();
+    }
+    return true;
+  }
+
+  /** The next bytes, at most `max`, valid until the next call; undefined at the end of the archive. */
+  take(max: number): Uint8Array | undefined {
+    if (this.#position === this.#chunk.length && !this.#refill()) return undefined;
+    const start = this.#position;
+    const end = Math.min(start + max, this.#chunk.length);
+    this.#position = end;
+    return this.#chunk.subarray(start, end);
+  }
+
+  /** Passes over `count` bytes; false where the archive ends before. */
+  skip(count: number): boolean {
+    let rest = count;
+    for (;;) {
+      const here = this.#chunk.length - this.#position;
+      if (rest <= here) {
+        this.#position += rest;
+        return true;
+      }
+      rest -= here;
+      if (!this.#refill()) return false;
+    }
+  }
+
+  #collectBlock(): boolean {
+    let filled = 0;
+    while (filled < blockSize) {
+      const bytes = this.take(blockSize - filled);
+      if (bytes === undefined) {
+        if (filled === 0) return false;
+        throw new MalformedTarError('the archive ends within a header block');
+      }
+      this.#scratch.set(bytes, filled);
+      filled += bytes.length;
+    }
+    this.#useScratch();
+    return true;
+  }
+
+  #useScratch(): void {
+    this.block = this.#scratch;
+    this.at = 0;
+    this.words = this.#scratchWords;
+    this.wordsAt = 0;
+  }
+
+  #refill(): boolean {
+    this.#bytesBefore += this.#chunk.length;
+    this.#position = 0;
+    this.#chunk = nothing;
+    const bytes = this.#source.read(readSize);
+    if (bytes === undefined) return false;
+    this.#chunk = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const aligned = (bytes.byteOffset + 3) & ~3;
+    this.#chunkShift = bytes.byteOffset - aligned;
+    const words = Math.max(0, bytes.byteOffset + bytes.byteLength - aligned) >> 2;
+    this.#chunkWords = new Int32Array(bytes.buffer, Math.min(aligned, bytes.buffer.byteLength & ~3), words);
+    return true;
+  }
+}

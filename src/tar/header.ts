@@ -1,0 +1,159 @@
+import { printable } from '../errors.ts';
+import { noBytes, sliceBytes, sliceUntilNul } from './byte-path.ts';
+import type { BytePath } from './entry.ts';
+import { MalformedTarError } from './malformed.ts';
+import { parseNumber } from './numbers.ts';
+
+export const blockSize = 512;
+
+/** One header block, as it stands: meta headers before it are not applied. */
+export interface Header {
+  /** The type flag's byte. */
+  readonly type: number;
+  readonly path: BytePath;
+  readonly linkPath: BytePath;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** May be negative, and means nothing for links, directories and devices. */
+  readonly size: number;
+  /** Seconds since 1970. */
+  readonly mtime: number;
+  /** 0 for everything but devices. */
+  readonly deviceMajor: number;
+  readonly deviceMinor: number;
+}
+
+const field = {
+  name: 0,
+  mode: 100,
+  uid: 108,
+  gid: 116,
+  size: 124,
+  mtime: 136,
+  checksum: 148,
+  type: 156,
+  linkName: 157,
+  magic: 257,
+  deviceMajor: 329,
+  deviceMinor: 337,
+  prefix: 345,
+  /** GNU has times where ustar has the prefix. */
+  gnuAccessTime: 345,
+  gnuChangeTime: 357,
+  /** `tar` and a NUL in archives of star, whose prefix is shorter. */
+  starTrailer: 508,
+} as const;
+
+const character = 0x33;
+const blockDevice = 0x34;
+
+type Format = 'v7' | 'ustar' | 'gnu';
+
+/**
+ * The sum of all bytes of a block, as words: four bytes at a time in two lanes of 16 bits, which 128 words cannot overflow.
+ * 0 means a block of zeros.
+ */
+export function sumWords(words: Int32Array, start: number): number {
+  let lanes = 0;
+  for (let index = start; index < start + blockSize / 4; index += 1) {
+    const word = words[index]!;
+    lanes = (lanes + (word & 0x00ff00ff) + ((word >>> 8) & 0x00ff00ff)) | 0;
+  }
+  return (lanes & 0xffff) + (lanes >>> 16);
+}
+
+/**
+ * Whether the checksum field says what the bytes add up to (`sum`), the field itself taken as spaces. Old tars added signed bytes:
+ * that passes too, and any padding of the field.
+ */
+export function checksumMatches(block: Buffer, at: number, sum: number): boolean {
+  const stored = parseNumber(block, at + field.checksum, 8);
+  let unsigned = sum + 8 * 0x20;
+  for (let index = at + field.checksum; index < at + field.type; index += 1) unsigned -= block[index]!;
+  if (stored === unsigned) return true;
+
+  let signed = unsigned;
+  for (let index = at; index < at + blockSize; index += 1) {
+    if (block[index]! >= 0x80 && (index < at + field.checksum || index >= at + field.type)) signed -= 0x100;
+  }
+  return stored === signed;
+}
+
+/**
+ * Decodes the header block at `at`, whose checksum was found right: v7, ustar (with prefix), star, GNU.
+ *
+ * @throws MalformedTarError for a number that is none.
+ */
+export function parseHeader(block: Buffer, at: number): Header {
+  const format = formatOf(block, at);
+  const type = block[at + field.type]!;
+  const isDevice = (type === character || type === blockDevice) && format !== 'v7';
+  return {
+    type,
+    path: parsePath(block, at, format),
+    linkPath: sliceUntilNul(block, at + field.linkName, 100),
+    mode: numberField(block, at + field.mode, 8, 'mode'),
+    uid: numberField(block, at + field.uid, 8, 'uid'),
+    gid: numberField(block, at + field.gid, 8, 'gid'),
+    size: numberField(block, at + field.size, 12, 'size'),
+    mtime: numberField(block, at + field.mtime, 12, 'mtime'),
+    deviceMajor: isDevice ? numberField(block, at + field.deviceMajor, 8, 'device major') : 0,
+    deviceMinor: isDevice ? numberField(block, at + field.deviceMinor, 8, 'device minor') : 0,
+  };
+}
+
+/** Whether the block has GNU's magic: only then type `S` has GNU's sparse map in it. */
+export function isGnu(block: Buffer, at: number): boolean {
+  return formatOf(block, at) === 'gnu';
+}
+
+/** A numeric field, for the header and GNU's sparse maps. */
+export function numberField(block: Buffer, start: number, length: number, name: string): number {
+  const value = parseNumber(block, start, length);
+  if (value !== value) {
+    const bytes = printable(block.toString('latin1', start, start + length));
+    throw new MalformedTarError(`its ${name} "${bytes}" is no number, or too large a one`);
+  }
+  return value;
+}
+
+/** By the magic alone, as Go does: `ustar` and a NUL, `ustar` and two spaces; everything else is v7. */
+function formatOf(block: Buffer, at: number): Format {
+  const magic = at + field.magic;
+  if (
+    block[magic] !== 0x75 ||
+    block[magic + 1] !== 0x73 ||
+    block[magic + 2] !== 0x74 ||
+    block[magic + 3] !== 0x61 ||
+    block[magic + 4] !== 0x72
+  ) {
+    return 'v7';
+  }
+  if (block[magic + 5] === 0) return 'ustar';
+  return block[magic + 5] === 0x20 && block[magic + 6] === 0x20 && block[magic + 7] === 0 ? 'gnu' : 'v7';
+}
+
+function parsePath(block: Buffer, at: number, format: Format): BytePath {
+  const name = sliceUntilNul(block, at + field.name, 100);
+  if (format === 'v7' || block[at + field.prefix] === 0) return name;
+  const prefix = format === 'gnu' ? misplacedPrefix(block, at) : ustarPrefix(block, at);
+  return prefix === noBytes ? name : (`${prefix}/${name}` as BytePath);
+}
+
+function ustarPrefix(block: Buffer, at: number): BytePath {
+  const isStar = sliceBytes(block, at + field.starTrailer, at + blockSize) === 'tar\0';
+  return sliceUntilNul(block, at + field.prefix, isStar ? 131 : 155);
+}
+
+/**
+ * Go before 1.8 wrote a prefix into GNU headers, where the access and change times stand; many old docker layers are such. When
+ * these are no numbers and the prefix is ASCII, it is one (golang.org/issue/12594).
+ */
+function misplacedPrefix(block: Buffer, at: number): BytePath {
+  const isTime = (start: number): boolean =>
+    block[start] === 0 || !Number.isNaN(parseNumber(block, start, 12));
+  if (isTime(at + field.gnuAccessTime) && isTime(at + field.gnuChangeTime)) return noBytes;
+  const prefix = sliceUntilNul(block, at + field.prefix, 155);
+  return Buffer.from(prefix, 'latin1').every((byte) => byte < 0x80) ? prefix : noBytes;
+}

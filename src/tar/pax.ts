@@ -1,0 +1,225 @@
+import { printable } from '../errors.ts';
+import { sliceBytes } from './byte-path.ts';
+import type { BytePath } from './entry.ts';
+import { MalformedTarError } from './malformed.ts';
+import { parseDecimal, parseTime, type Time } from './numbers.ts';
+
+/** A value that the header sets, `null` when it takes one back that a global header set, undefined when it says nothing. */
+type Record<T> = T | null | undefined;
+
+/** What a pax header says about an entry, as far as a root file system can hold it. */
+export interface PaxRecords {
+  path: Record<BytePath>;
+  linkPath: Record<BytePath>;
+  size: Record<number>;
+  uid: Record<number>;
+  gid: Record<number>;
+  mtime: Record<Time>;
+  deviceMajor: Record<number>;
+  deviceMinor: Record<number>;
+  /** Byte strings to values; `null` takes back a global one. */
+  xattrs: Map<string, Uint8Array | null> | undefined;
+  sparse: PaxSparse | undefined;
+}
+
+/** The GNU.sparse records of the formats 0.0, 0.1 and 1.0. */
+export interface PaxSparse {
+  /** `0.0`, `0.1`, `1.0`, or undefined: the formats 0.x need not say. */
+  major: string | undefined;
+  minor: string | undefined;
+  name: BytePath | undefined;
+  size: number | undefined;
+  /** Number of extents (0.x). */
+  blocks: number | undefined;
+  /** Offset, length, offset, … (0.x). */
+  map: number[];
+}
+
+const nul = 0x00;
+const newline = 0x0a;
+const space = 0x20;
+const comma = 0x2c;
+const equals = 0x3d;
+
+const schilyXattr = 'SCHILY.xattr.';
+const libarchiveXattr = 'LIBARCHIVE.xattr.';
+
+/**
+ * Parses the body of a pax header: records `%d %s=%s\n`, the number being the length of all of it. Values are bytes; the last record
+ * of a key counts; an empty value takes back what was set before (POSIX pax, "pax Extended Header"), except that an extended
+ * attribute which was not set is set empty, as GNU tar does.
+ *
+ * @throws MalformedTarError for a broken record, a name with NUL, and a number or time that is none.
+ */
+export function parsePax(body: Buffer): PaxRecords {
+  const records: PaxRecords = {
+    path: undefined,
+    linkPath: undefined,
+    size: undefined,
+    uid: undefined,
+    gid: undefined,
+    mtime: undefined,
+    deviceMajor: undefined,
+    deviceMinor: undefined,
+    xattrs: undefined,
+    sparse: undefined,
+  };
+  for (let start = 0; start < body.length;) start = parseRecord(body, start, records);
+  return records;
+}
+
+/** Puts the record at `start` into `records` and returns where the next one starts. */
+function parseRecord(body: Buffer, start: number, records: PaxRecords): number {
+  const blank = body.indexOf(space, start);
+  // Twenty digits are more than any length that fits the cap on meta headers.
+  const length = blank === -1 || blank - start > 20 ? Number.NaN : parseDecimal(body, start, blank);
+  const next = start + length;
+  if (!(next > blank + 1 && next <= body.length) || body[next - 1] !== newline) {
+    throw new MalformedTarError(`its pax header has a broken record at byte ${start}`);
+  }
+  const sign = body.indexOf(equals, blank + 1);
+  if (sign === -1 || sign >= next || sign === blank + 1) {
+    throw new MalformedTarError(`its pax header has a record without a key at byte ${start}`);
+  }
+  const key = sliceBytes(body, blank + 1, sign);
+  if (key.includes('\0')) throw new MalformedTarError('its pax header has a key with a NUL byte');
+  setRecord(records, key, body, sign + 1, next - 1);
+  return next;
+}
+
+function setRecord(records: PaxRecords, key: string, body: Buffer, start: number, end: number): void {
+  const empty = start === end;
+  switch (key) {
+    case 'path':
+      records.path = empty ? null : nameValue(key, body, start, end);
+      return;
+    case 'linkpath':
+      records.linkPath = empty ? null : nameValue(key, body, start, end);
+      return;
+    case 'size':
+      records.size = empty ? null : numberValue(key, body, start, end);
+      return;
+    case 'uid':
+      records.uid = empty ? null : numberValue(key, body, start, end);
+      return;
+    case 'gid':
+      records.gid = empty ? null : numberValue(key, body, start, end);
+      return;
+    case 'mtime':
+      records.mtime = empty ? null : timeValue(key, body, start, end);
+      return;
+    case 'SCHILY.devmajor':
+      records.deviceMajor = empty ? null : numberValue(key, body, start, end);
+      return;
+    case 'SCHILY.devminor':
+      records.deviceMinor = empty ? null : numberValue(key, body, start, end);
+      return;
+    default:
+      if (key.startsWith(schilyXattr)) {
+        setXattr(records, key.slice(schilyXattr.length), body.subarray(start, end));
+      } else if (key.startsWith(libarchiveXattr)) {
+        setXattr(
+          records,
+          percentDecoded(key.slice(libarchiveXattr.length)),
+          base64Value(key, body, start, end),
+        );
+      } else if (key.startsWith('GNU.sparse.') && !empty) {
+        setSparse((records.sparse ??= emptySparse()), key, body, start, end);
+      }
+  }
+}
+
+function setXattr(records: PaxRecords, name: string, value: Uint8Array): void {
+  if (name === '') throw new MalformedTarError('its pax header has an extended attribute without a name');
+  records.xattrs ??= new Map();
+  const takesBack = value.length === 0 && records.xattrs.has(name);
+  // A copy: the body of a meta header may live in the source's memory or be far larger than the value.
+  records.xattrs.set(name, takesBack ? null : Uint8Array.from(value));
+}
+
+function setSparse(sparse: PaxSparse, key: string, body: Buffer, start: number, end: number): void {
+  switch (key) {
+    case 'GNU.sparse.major':
+      sparse.major = sliceBytes(body, start, end);
+      return;
+    case 'GNU.sparse.minor':
+      sparse.minor = sliceBytes(body, start, end);
+      return;
+    case 'GNU.sparse.name':
+      sparse.name = nameValue(key, body, start, end);
+      return;
+    case 'GNU.sparse.size':
+    case 'GNU.sparse.realsize':
+      sparse.size = numberValue(key, body, start, end);
+      return;
+    case 'GNU.sparse.numblocks':
+      sparse.blocks = numberValue(key, body, start, end);
+      return;
+    case 'GNU.sparse.offset':
+    case 'GNU.sparse.numbytes':
+      if ((sparse.map.length % 2 === 0) !== (key === 'GNU.sparse.offset')) {
+        throw new MalformedTarError('its pax header has sparse offsets and lengths out of turn');
+      }
+      sparse.map.push(numberValue(key, body, start, end));
+      return;
+    case 'GNU.sparse.map':
+      sparse.map = listValue(key, body, start, end);
+      return;
+    default:
+      throw new MalformedTarError(`its pax header has a sparse record of an unknown kind: ${printable(key)}`);
+  }
+}
+
+function emptySparse(): PaxSparse {
+  return { major: undefined, minor: undefined, name: undefined, size: undefined, blocks: undefined, map: [] };
+}
+
+function nameValue(key: string, body: Buffer, start: number, end: number): BytePath {
+  const at = body.indexOf(nul, start);
+  if (at !== -1 && at < end) throw new MalformedTarError(`its pax ${key} has a NUL byte`);
+  return sliceBytes(body, start, end);
+}
+
+function numberValue(key: string, body: Buffer, start: number, end: number): number {
+  const value = parseDecimal(body, start, end);
+  if (Number.isNaN(value)) throw badValue(key, body, start, end, 'no number, or too large a one');
+  return value;
+}
+
+function timeValue(key: string, body: Buffer, start: number, end: number): Time {
+  return parseTime(body, start, end) ?? throwError(badValue(key, body, start, end, 'no time'));
+}
+
+function listValue(key: string, body: Buffer, start: number, end: number): number[] {
+  const list: number[] = [];
+  for (let from = start; from <= end;) {
+    const found = body.indexOf(comma, from);
+    const to = found === -1 || found > end ? end : found;
+    list.push(numberValue(key, body, from, to));
+    from = to + 1;
+  }
+  return list;
+}
+
+/** libarchive leaves the padding out. */
+function base64Value(key: string, body: Buffer, start: number, end: number): Uint8Array {
+  const text = sliceBytes(body, start, end);
+  if (!/^[A-Za-z0-9+/]*={0,2}$/.test(text)) throw badValue(key, body, start, end, 'no base64');
+  return Buffer.from(text, 'base64');
+}
+
+function percentDecoded(text: string): string {
+  return text.replaceAll(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  );
+}
+
+function badValue(key: string, body: Buffer, start: number, end: number, what: string): MalformedTarError {
+  return new MalformedTarError(
+    `its pax ${printable(key)} "${printable(sliceBytes(body, start, end), 60)}" is ${what}`,
+  );
+}
+
+function throwError(error: Error): never {
+  throw error;
+}
