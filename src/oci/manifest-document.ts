@@ -49,7 +49,7 @@ export function parseManifest(
   const mediaType = kindOfType(header) === undefined ? named : header;
   if (kind === 'index') return { ...indexOf(document, mediaType, what), payload: bytes };
   if (kind === 'manifest') return { ...manifestOf(document, mediaType, what), payload: bytes };
-  return parseSchema1(bytes, what);
+  return parseSchema1(bytes, mediaType, what);
 }
 
 /** Throws IntegrityError, naming `what`, unless `document` has `digest`. */

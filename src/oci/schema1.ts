@@ -34,12 +34,16 @@ export interface Schema1 {
 const EMPTY_BLOB = 'sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4';
 
 /**
- * Reads the body of a schema 1 manifest, signed or not, base first. `payload` is what its digest is of and the only part that is
+ * Reads the body of a schema 1 manifest, base first; by its media type or with signatures it must be signed. `payload` is what its digest is of and the only part that is
  * read, so that nothing outside the signed part can count. Throws IntegrityError.
  */
-export function parseSchema1(body: Uint8Array, what: string): Schema1 & { readonly payload: Uint8Array } {
+export function parseSchema1(
+  body: Uint8Array,
+  mediaType: string,
+  what: string,
+): Schema1 & { readonly payload: Uint8Array } {
   const document = parseJsonObject(body, what);
-  const signed = document['signatures'] !== undefined;
+  const signed = mediaType === MediaType.schema1Signed || document['signatures'] !== undefined;
   const payload = signed ? signedPayload(body, document['signatures'], what) : body;
   const entries = entriesOf(signed ? parseJsonObject(payload, `the signed part of ${what}`) : document, what);
   return {
