@@ -29,7 +29,7 @@ apt=(apt-get -q -y -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
 if [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -mtime -1 -print -quit 2>/dev/null)" ]; then
   "${apt[@]}" update >/dev/null || echo 'apt-get update failed; going on with the lists that are here' >&2
 fi
-has_candidate() { apt-cache policy "$1" 2>/dev/null | grep -q '^  Candidate: [^(]'; }
+has_candidate() { [[ $(apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [^\(] ]]; }
 install=() unknown=()
 for name in "${wanted[@]}"; do if has_candidate "$name"; then install+=("$name"); else unknown+=("$name"); fi; done
 for name in "${optional[@]}"; do if has_candidate "$name"; then install+=("$name"); fi; done
