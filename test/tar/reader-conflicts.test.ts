@@ -1,44 +1,19 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { ByteSource } from '../../src/tar/entry.ts';
-import { MalformedTarError } from '../../src/tar/malformed.ts';
-import { maxMetaSize, TarReader } from '../../src/tar/reader.ts';
 import {
-  block,
-  character,
-  dir,
-  endMark,
-  fifo,
   file,
-  gnuMagic,
-  hardlink,
   header,
   longHeader,
-  opaque,
   padded,
   paxHeader,
   raw,
   symlink,
   tar,
-  tarAs,
   v7Magic,
-  whiteout,
-  type Item,
 } from '../support/archive.ts';
-import { chunked, readArchive, summary } from '../support/read-archive.ts';
+import { readArchive, summary } from '../support/read-archive.ts';
 
 const long = 'l'.repeat(300);
-
-function timeAfterReading(mtime: readonly [number, number]): [number, number] {
-  const [entry] = readArchive(tar(dir('d', { mtime })));
-  return [entry!.mtimeSeconds, entry!.mtimeNanoseconds];
-}
-
-function xattrs(...items: readonly Item[]): unknown[] {
-  return readArchive(tar(...items)).map(
-    ({ xattrs: map }) => map && [...map].map(([name, value]) => `${name}=${Buffer.from(value).toString()}`),
-  );
-}
 
 describe('where headers disagree, a TarReader', () => {
   const inner = tar(file('smuggled', 'evil')).subarray(0, 1024);

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { ByteSource } from '../../src/tar/entry.ts';
-import { MalformedTarError } from '../../src/tar/malformed.ts';
-import { maxMetaSize, TarReader } from '../../src/tar/reader.ts';
+import { TarReader } from '../../src/tar/reader.ts';
 import {
   block,
   character,
@@ -13,7 +12,6 @@ import {
   gnuMagic,
   hardlink,
   header,
-  longHeader,
   opaque,
   padded,
   paxHeader,
@@ -21,7 +19,6 @@ import {
   symlink,
   tar,
   tarAs,
-  v7Magic,
   whiteout,
   type Item,
 } from '../support/archive.ts';
