@@ -1,0 +1,114 @@
+import { createHash } from 'node:crypto';
+import { IntegrityError } from '../errors.ts';
+import { MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
+import type { ImageConfig } from '../oci/config.ts';
+import type { Descriptor } from '../oci/descriptor.ts';
+import { Digest, digestOf, verify } from '../oci/digest.ts';
+import type { DiffID } from '../oci/digest.ts';
+import type { Image, Session } from '../oci/image.ts';
+import { describeImage } from '../oci/layers.ts';
+import { MediaType } from '../oci/media-types.ts';
+import type { Platform } from '../oci/platform.ts';
+import { MAX_LISTING_BYTES, parseListing, selectImage } from './docker-listing.ts';
+import type { ListedImage } from './docker-listing.ts';
+import { MAGIC_BYTES, compressionOf } from './spool.ts';
+import { findFile, readDocument } from './stored-files.ts';
+import type { StoredFile, StoredFiles } from './stored-files.ts';
+import { openStored } from './stored-layer.ts';
+
+/**
+ * Images in an archive of `docker save`, old or new, or of another tool that writes manifest.json. A layer that is a plain tar has its
+ * diffID as digest; a compressed one is hashed when the image is opened, since the archive may not say.
+ */
+export class DockerArchive implements Session {
+  readonly #files: StoredFiles;
+  readonly #wanted: string | undefined;
+
+  /** `wanted` is a reference, or `@N` for the N-th image of manifest.json. */
+  constructor(files: StoredFiles, wanted: string | undefined) {
+    this.#files = files;
+    this.#wanted = wanted;
+  }
+
+  /** The archive holds one image of a name, for whatever platform: the config tells. */
+  async image(_platform: Platform, signal: AbortSignal): Promise<Image> {
+    const listed = selectImage(await this.#listing(signal), this.#wanted, this.#files.name);
+    const { config, descriptor } = await this.#config(listed, signal);
+    const { diffIDs } = config;
+    if (diffIDs.length !== listed.layers.length) {
+      throw new IntegrityError(
+        `manifest.json of ${this.#files.name} lists ${listed.layers.length} layers, but the config has ${diffIDs.length} diff_ids`,
+      );
+    }
+    const layers: Descriptor[] = [];
+    for (const [place, path] of listed.layers.entries()) {
+      layers.push(await this.#layer(path, diffIDs[place]!, signal));
+    }
+    const manifest = {
+      kind: 'manifest',
+      mediaType: MediaType.dockerManifest,
+      config: descriptor,
+      layers,
+    } as const;
+    const description = describeImage(manifest, config, this.#files.name);
+    return {
+      ...description,
+      layers: description.layers.map((layer, place) => ({
+        ...layer,
+        open: openStored(this.#files, listed.layers[place]!, layer.size),
+      })),
+    };
+  }
+
+  async *tags(signal: AbortSignal): AsyncIterable<string> {
+    for (const { names } of await this.#listing(signal)) yield* names;
+  }
+
+  close(): Promise<void> {
+    return this.#files.close();
+  }
+
+  async #listing(signal: AbortSignal): Promise<readonly ListedImage[]> {
+    const what = `manifest.json of ${this.#files.name}`;
+    const file = await findFile(this.#files, 'manifest.json', 'its list of images');
+    return parseListing(await readDocument(file, MAX_LISTING_BYTES, what, signal), what);
+  }
+
+  async #config(
+    { config: path }: ListedImage,
+    signal: AbortSignal,
+  ): Promise<{ config: ImageConfig; descriptor: Descriptor }> {
+    const what = `the config of ${this.#files.name}`;
+    const file = await findFile(this.#files, path, 'the config');
+    const bytes = await readDocument(file, MAX_CONFIG_BYTES, what, signal);
+    const named = /^(?:blobs\/sha256\/|sha256:)?([0-9a-f]{64})(?:\.json)?$/.exec(path)?.[1];
+    if (named !== undefined) verify(bytes, Digest.parse(`sha256:${named}`), what);
+    return {
+      config: parseConfig(bytes, what),
+      descriptor: { mediaType: MediaType.dockerConfig, digest: digestOf(bytes), size: bytes.length },
+    };
+  }
+
+  async #layer(path: string, diffID: DiffID, signal: AbortSignal): Promise<Descriptor> {
+    const file = await findFile(this.#files, path, 'a layer');
+    const { size } = file;
+    const start = await readStart(file, signal);
+    if (compressionOf(start) === 'none') {
+      return { mediaType: MediaType.dockerLayer, digest: Digest.parse(diffID), size };
+    }
+    const blob = /^blobs\/(sha256|sha512)\/([0-9a-f]+)$/.exec(path);
+    const digest = blob === null ? await digestOfFile(file, signal) : Digest.parse(`${blob[1]}:${blob[2]}`);
+    return { mediaType: MediaType.dockerLayerGzip, digest, size };
+  }
+}
+
+async function readStart(file: StoredFile, signal: AbortSignal): Promise<Uint8Array> {
+  for await (const chunk of file.read(0, Math.min(MAGIC_BYTES, file.size), signal)) return chunk;
+  return new Uint8Array();
+}
+
+async function digestOfFile(file: StoredFile, signal: AbortSignal): Promise<Digest> {
+  const hash = createHash('sha256');
+  for await (const chunk of file.read(0, file.size, signal)) hash.update(chunk);
+  return Digest.parse(`sha256:${hash.digest('hex')}`);
+}

@@ -1,0 +1,44 @@
+import type { FileHandle } from 'node:fs/promises';
+import { IntegrityError, NotFoundError, printable } from '../errors.ts';
+
+const CHUNK_BYTES = 1024 * 1024;
+
+/** The bytes of an open file from `start` up to `end`; throws IntegrityError when the file ends before. */
+export async function* readRange(
+  handle: FileHandle,
+  start: number,
+  end: number,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  for (let position = start; position < end;) {
+    signal.throwIfAborted();
+    const chunk = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, end - position));
+    const { bytesRead } = await handle.read(chunk, 0, chunk.length, position);
+    if (bytesRead === 0) throw new IntegrityError(`a file became shorter while it was read`);
+    position += bytesRead;
+    yield chunk.subarray(0, bytesRead);
+  }
+}
+
+/** What a failed system call on a source means to its user; other errors come back as they are. */
+export function sourceError(error: unknown, path: string): unknown {
+  if (!(error instanceof Error) || !('code' in error) || !('syscall' in error)) return error;
+  const name = printable(path);
+  switch (error.code) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return new NotFoundError(`there is no ${name}`, { code: 'SOURCE_NOT_FOUND', cause: error });
+    case 'EACCES':
+    case 'EPERM':
+      return new NotFoundError(`${name} cannot be read: permission denied`, {
+        code: 'SOURCE_UNREADABLE',
+        hint: 'change its permissions, or run as a user who may read it',
+        cause: error,
+      });
+    default:
+      return new NotFoundError(`${name} cannot be read: ${printable(String(error.code))}`, {
+        code: 'SOURCE_UNREADABLE',
+        cause: error,
+      });
+  }
+}

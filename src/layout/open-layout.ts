@@ -1,0 +1,71 @@
+import { NotFoundError, UsageError, printable } from '../errors.ts';
+import type { Session } from '../oci/image.ts';
+import { ArchiveFiles } from './archive-files.ts';
+import { DirectoryFiles } from './directory-files.ts';
+import { DockerArchive } from './docker-archive.ts';
+import { OciLayout } from './oci-layout.ts';
+import { formatSource } from './source.ts';
+import type { Source } from './source.ts';
+import type { StoredFiles } from './stored-files.ts';
+
+export interface LayoutOptions {
+  /** An existing directory; compressed archives and standard input are unpacked to a nameless file in it. */
+  readonly spoolDirectory: string;
+  /** Needed for `-` only. */
+  readonly stdin?: AsyncIterable<Uint8Array> | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Opens an image that is on this machine. Manifest and config are checked when the image is asked for; the blobs of its layers by whoever
+ * reads them. Throws NotFoundError where nothing like it is there, IntegrityError where the archive is damaged, UsageError for
+ * `-` without standard input.
+ */
+export async function openLayout(source: Source, options: LayoutOptions): Promise<Session> {
+  const files = await openFiles(source, options);
+  try {
+    return (await isDockerArchive(source, files))
+      ? new DockerArchive(files, source.image)
+      : new OciLayout(files, source.image);
+  } catch (error) {
+    await files.close();
+    throw error;
+  }
+}
+
+async function openFiles(source: Source, options: LayoutOptions): Promise<StoredFiles> {
+  const { spoolDirectory, stdin, signal = new AbortController().signal } = options;
+  const name = printable(
+    source.transport === 'stdin' ? 'the archive on standard input' : formatSource(source),
+  );
+  if (source.transport === 'oci') return DirectoryFiles.open(source.path, name);
+  if (source.transport !== 'stdin') return ArchiveFiles.open(source.path, name, spoolDirectory, signal);
+  if (stdin === undefined) throw new UsageError('there is no standard input to read an archive from');
+  return ArchiveFiles.fromStream(stdin, name, spoolDirectory, signal);
+}
+
+/** Newer `docker save` writes both; what was asked for counts, and on standard input the one with digests. */
+async function isDockerArchive(source: Source, files: StoredFiles): Promise<boolean> {
+  const hasIndex = (await files.find('index.json')) !== undefined;
+  if (hasIndex && source.transport !== 'docker-archive') return false;
+  const hasListing = (await files.find('manifest.json')) !== undefined;
+  if (hasListing && source.transport !== 'oci-archive' && source.transport !== 'oci') return true;
+  throw new NotFoundError(`${files.name} holds no image in that form`, {
+    code: 'NOT_AN_IMAGE',
+    hint: await otherForm(source, files, { hasIndex, hasListing }),
+  });
+}
+
+async function otherForm(
+  { path, transport }: Source,
+  files: StoredFiles,
+  { hasIndex, hasListing }: { hasIndex: boolean; hasListing: boolean },
+): Promise<string> {
+  if (transport === 'oci') return `an OCI layout has a file index.json`;
+  if (hasIndex) return `it is an OCI layout: write oci-archive:${printable(path)}`;
+  if (hasListing) return `it is an archive of docker save: write docker-archive:${printable(path)}`;
+  if ((await files.find('repositories')) !== undefined) {
+    return 'it was saved by a Docker older than 1.10: load it there and save it again';
+  }
+  return 'it has neither index.json (OCI) nor manifest.json (docker save); a plain root file system is unpacked by tar';
+}

@@ -1,0 +1,49 @@
+import { UsageError, printable } from '../errors.ts';
+
+/** An image that is on this machine, in a form of `skopeo copy` or `docker save`. */
+export interface Source {
+  /** `stdin` is an archive of either form, told apart by its content. */
+  readonly transport: 'oci' | 'oci-archive' | 'docker-archive' | 'stdin';
+  /** Directory or file; empty for stdin. */
+  readonly path: string;
+  /** Which image of several: a tag for OCI, a reference for docker archives, `@N` for the N-th (from 0) of either. */
+  readonly image?: string | undefined;
+}
+
+const TRANSPORTS = ['oci', 'oci-archive', 'docker-archive'] as const;
+
+/**
+ * Reads `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REFERENCE]` and `-[:TAG]` by skopeo's rules: the word before
+ * the first colon is a transport when it is one of these, and the path ends at the next colon (so it cannot contain
+ * one). An image that is really called `oci` is written `library/oci:1.0`. Returns undefined for everything else: that is a
+ * reference to a registry. Throws UsageError for a transport without path or with an empty tag.
+ */
+export function parseSource(text: string): Source | undefined {
+  if (text === '-') return { transport: 'stdin', path: '' };
+  if (text.startsWith('-:')) return { transport: 'stdin', path: '', ...imageOf(text.slice(2), text) };
+  const transport = TRANSPORTS.find((name) => text.startsWith(`${name}:`));
+  if (transport === undefined) return undefined;
+  const rest = text.slice(transport.length + 1);
+  const colon = rest.indexOf(':');
+  const path = colon === -1 ? rest : rest.slice(0, colon);
+  if (path === '') {
+    throw new UsageError(`"${printable(text)}" names no ${transport === 'oci' ? 'directory' : 'file'}`, {
+      hint: `write ${transport}:PATH or ${transport}:PATH:TAG`,
+    });
+  }
+  if (path.includes('\0')) throw new UsageError(`"${printable(text)}" has a NUL byte in its path`);
+  return { transport, path, ...(colon === -1 ? {} : imageOf(rest.slice(colon + 1), text)) };
+}
+
+/** As it was typed. */
+export function formatSource({ transport, path, image }: Source): string {
+  const place = transport === 'stdin' ? '-' : `${transport}:${path}`;
+  return image === undefined ? place : `${place}:${image}`;
+}
+
+function imageOf(image: string, text: string): { image: string } {
+  if (image !== '') return { image };
+  throw new UsageError(`nothing follows the last ":" in "${printable(text)}"`, {
+    hint: 'leave the colon out where there is only one image',
+  });
+}

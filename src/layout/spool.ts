@@ -1,0 +1,105 @@
+import { randomUUID } from 'node:crypto';
+import { constants } from 'node:fs';
+import { open, unlink } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
+import path from 'node:path';
+import { Readable, addAbortSignal } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { createGunzip, createZstdDecompress } from 'node:zlib';
+import type { Transform } from 'node:stream';
+import { DestinationError, DlrootfsError, IntegrityError, printable } from '../errors.ts';
+
+/** How an archive is compressed, by its first bytes. */
+export type Compression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
+
+const MAGIC: readonly (readonly [Compression, string])[] = [
+  ['gzip', '1f8b'],
+  ['zstd', '28b52ffd'],
+  ['bzip2', '425a68'],
+  ['xz', 'fd377a585a00'],
+];
+
+/** What `compressionOf` needs of the start of a file, in bytes. */
+export const MAGIC_BYTES = 6;
+
+export function compressionOf(start: Uint8Array): Compression {
+  const hex = Buffer.from(start.subarray(0, MAGIC_BYTES)).toString('hex');
+  return MAGIC.find(([, magic]) => hex.startsWith(magic))?.[0] ?? 'none';
+}
+
+/**
+ * Writes an archive that comes as a stream, decompressed, to a file in `directory` that has no name any more when this returns: it goes
+ * when it is closed, however the program ends. Throws IntegrityError for a compression that cannot be read or is broken,
+ * DestinationError where the file cannot be written.
+ */
+export async function spool(
+  input: AsyncIterable<Uint8Array>,
+  directory: string,
+  name: string,
+  signal: AbortSignal,
+): Promise<FileHandle> {
+  const handle = await unnamedFile(directory);
+  try {
+    const readable = input instanceof Readable ? input : Readable.from(input, { objectMode: false });
+    const { start, stream } = await peek(addAbortSignal(signal, readable));
+    const steps = decompression(compressionOf(start), name);
+    const output = handle.createWriteStream({ autoClose: false, highWaterMark: 1024 * 1024 });
+    await pipeline([stream, ...steps, output], { signal });
+    return handle;
+  } catch (error) {
+    await handle.close();
+    signal.throwIfAborted();
+    throw spoolError(error, directory, name);
+  }
+}
+
+/** The first bytes of a stream, and a stream of all its bytes. */
+async function peek(input: Readable): Promise<{ start: Uint8Array; stream: Readable }> {
+  let start = Buffer.alloc(0);
+  for await (const chunk of input.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>) {
+    start = Buffer.concat([start, chunk]);
+    if (start.length >= MAGIC_BYTES) break;
+  }
+  if (input.readableEnded) return { start, stream: Readable.from([start]) };
+  input.unshift(start);
+  return { start, stream: input };
+}
+
+function decompression(compression: Compression, name: string): readonly Transform[] {
+  const options = { chunkSize: 1024 * 1024 };
+  if (compression === 'none') return [];
+  if (compression === 'gzip') return [createGunzip(options)];
+  if (compression === 'zstd') return [createZstdDecompress(options)];
+  throw new IntegrityError(`${name} is compressed with ${compression}, which cannot be read here`, {
+    code: 'UNKNOWN_COMPRESSION',
+    hint: `decompress it first: ${compression} -dc FILE | dlrootfs -`,
+  });
+}
+
+async function unnamedFile(directory: string): Promise<FileHandle> {
+  const place = path.join(directory, `.dlrootfs-spool-${randomUUID()}`);
+  try {
+    const handle = await open(place, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    await unlink(place);
+    return handle;
+  } catch (error) {
+    throw spoolError(error, directory, '');
+  }
+}
+
+function spoolError(error: unknown, directory: string, name: string): unknown {
+  if (error instanceof DlrootfsError || !(error instanceof Error) || !('code' in error)) return error;
+  const code = String(error.code);
+  if (code.startsWith('Z_') || code.startsWith('ZSTD_') || code.startsWith('ERR_ZLIB')) {
+    return new IntegrityError(`${name} is damaged: ${printable(error.message, 120)}`, { cause: error });
+  }
+  if (!('syscall' in error)) return error;
+  return new DestinationError(
+    `cannot write a temporary file in ${printable(directory)}: ${printable(code)}`,
+    {
+      code: code === 'ENOSPC' ? 'DISK_FULL' : 'SPOOL',
+      hint: 'a compressed archive, or one on standard input, is unpacked there first: it needs that much space',
+      cause: error,
+    },
+  );
+}
