@@ -216,7 +216,7 @@ const goExpectations: ReadonlyMap<string, 'refused' | readonly string[]> = new M
     'gnu-incremental.tar',
     ['d0755 1000:1000 test2/', '-0644 1000:1000 64 test2/foo', '-0644 1000:1000 536870912 test2/sparse'],
   ],
-  ['invalid-go17.tar', [`-0000 2097152:0 0 ${'a'.repeat(93)}/foo`]],
+  ['invalid-go17.tar', [`-0000 2097152:0 0 ${'a'.repeat(97)}/foo`]],
   ['gnu-sparse-big.tar', ['-0000 0:0 60000000000 gnu-sparse']],
   ['pax-sparse-big.tar', ['-0000 0:0 60000000000 pax-sparse']],
   ['hardlink.tar', ['-0644 1000:100 15 file.txt', 'h0644 1000:100 hard.txt -> file.txt']],
