@@ -1,0 +1,45 @@
+import { accessSync, constants } from 'node:fs';
+
+/** Debian's packages for programs that are named otherwise; the list that `make test` installs has the reasons. */
+const packageOf: Readonly<Record<string, string>> = {
+  busybox: 'busybox-static',
+  getcap: 'libcap2-bin',
+  getfacl: 'acl',
+  getfattr: 'attr',
+  'lxc-execute': 'lxc',
+  'lxc-start': 'lxc',
+  mke2fs: 'e2fsprogs',
+  setcap: 'libcap2-bin',
+  setfacl: 'acl',
+  setfattr: 'attr',
+  setpriv: 'util-linux',
+  'systemd-nspawn': 'systemd-container',
+  unshare: 'util-linux',
+  xz: 'xz-utils',
+};
+
+/** The path of a program, also where only root looks for programs. */
+export function findProgram(name: string): string | undefined {
+  const directories = `${process.env['PATH'] ?? ''}:/usr/local/sbin:/usr/sbin:/sbin`.split(':');
+  return directories.map((directory) => `${directory}/${name}`).find((path) => isExecutable(path));
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * For the `skip` option of a test that needs root or other programs: false when all is there, else what is missing and
+ * where Debian has it.
+ */
+export function missing(...needs: readonly ('root' | (string & {}))[]): string | false {
+  const absent = needs.filter((need) => (need === 'root' ? process.getuid?.() !== 0 : !findProgram(need)));
+  if (absent.length === 0) return false;
+  if (absent.includes('root')) return 'needs root';
+  return `needs ${absent.join(', ')}: apt-get install ${absent.map((name) => packageOf[name] ?? name).join(' ')}`;
+}
