@@ -25,7 +25,7 @@ packages := node_modules/.installed
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-build: dist/dlrootfs dist/npm/.built ## dist/dlrootfs, the single binary, and dist/npm, what npm publishes
+build: dist/dlrootfs dist/dlrootfs.1 dist/npm/.built ## dist/dlrootfs, the single binary, its manual and completions, and dist/npm for npm
 
 demo: dist/dlrootfs ## pull an image from a registry of its own and run a command inside (IMAGE=alpine: a real one)
 	@node scripts/demo.ts $(if $(IMAGE),--image '$(IMAGE)')
@@ -52,7 +52,7 @@ test-live: dist/dlrootfs ## the original's integration tests against Docker Hub 
 release: build ## release/: the binary for x86_64 and aarch64 as .tgz with its sha256, and as .deb
 	node scripts/release.ts
 
-install: dist/dlrootfs ## put the binary, its manual and completions under PREFIX (/usr/local), DESTDIR before it
+install: dist/dlrootfs dist/dlrootfs.1 ## put the binary, its manual and completions under PREFIX (/usr/local), DESTDIR before it
 	@bash scripts/install.sh '$(DESTDIR)$(PREFIX)'
 
 clean: ## remove what was built
@@ -60,6 +60,9 @@ clean: ## remove what was built
 
 dist/dlrootfs: $(packages) $(sources) $(recipes)
 	node scripts/build.ts binary
+
+dist/dlrootfs.1: $(packages) $(sources) $(recipes)
+	node scripts/build.ts documents
 
 dist/npm/.built: $(packages) $(sources) $(recipes)
 	node scripts/build.ts npm
