@@ -1,0 +1,80 @@
+import { promisify } from 'node:util';
+import { brotliDecompress, gunzip, inflate, zstdDecompress } from 'node:zlib';
+import { NetworkError, printable } from '../errors.ts';
+import type { Response } from './exchange.ts';
+import type { Timeouts } from './registry-options.ts';
+import { TransientError } from './transient.ts';
+
+const decoders = new Map([
+  ['gzip', promisify<Uint8Array, object, Uint8Array>(gunzip)],
+  ['x-gzip', promisify<Uint8Array, object, Uint8Array>(gunzip)],
+  ['deflate', promisify<Uint8Array, object, Uint8Array>(inflate)],
+  ['br', promisify<Uint8Array, object, Uint8Array>(brotliDecompress)],
+  ['zstd', promisify<Uint8Array, object, Uint8Array>(zstdDecompress)],
+]);
+
+function tooLarge(response: Response, limit: number): NetworkError {
+  const message = `${response.url.host} sent more than the ${limit} bytes that are allowed here`;
+  return new NetworkError(message, { code: 'BODY_TOO_LARGE' });
+}
+
+/** Undoes a `Content-Encoding`, which some servers apply although `identity` was asked for; the bound holds for the result too. */
+async function decode(bytes: Uint8Array, response: Response, limit: number): Promise<Uint8Array> {
+  const encoding = (response.header('content-encoding') ?? '').trim().toLowerCase();
+  if (encoding === '' || encoding === 'identity' || bytes.length === 0) return bytes;
+  const decoder = decoders.get(encoding);
+  if (!decoder)
+    throw new NetworkError(
+      `${response.url.host} sent an answer in the unknown encoding ${printable(encoding, 40)}`,
+    );
+  try {
+    return await decoder(bytes, { maxOutputLength: limit });
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ERR_BUFFER_TOO_LARGE')
+      throw tooLarge(response, limit);
+    throw new NetworkError(`${response.url.host} sent an answer that is broken ${encoding} data`, {
+      cause: error,
+    });
+  }
+}
+
+/**
+ * The whole of a small body, decoded. Throws NetworkError when it is longer than `limit` bytes, TransientError when it breaks off,
+ * stalls, or takes longer than a document may.
+ */
+export async function readAtMost(
+  response: Response,
+  limit: number,
+  timeouts: Timeouts,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  if (Number(response.header('content-length') ?? 0) > limit) {
+    response.discard();
+    throw tooLarge(response, limit);
+  }
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    response.discard();
+  }, timeouts.document);
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  try {
+    for await (const chunk of response.body) {
+      size += chunk.length;
+      if (size > limit) throw tooLarge(response, limit);
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!late) throw error;
+    const seconds = Math.round(timeouts.document / 1000);
+    throw new TransientError(`${response.url.host} did not send its whole answer in ${seconds} s`, {
+      code: 'STALLED',
+      cause: error,
+    });
+  } finally {
+    clearTimeout(timer);
+  }
+  return decode(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks), response, limit);
+}

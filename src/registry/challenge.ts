@@ -1,0 +1,86 @@
+/** One challenge of a `WWW-Authenticate` header (RFC 9110, 11.6.1). */
+export interface Challenge {
+  /** Lower case. */
+  readonly scheme: string;
+  /** Names in lower case; of a repeated one the first. */
+  readonly parameters: ReadonlyMap<string, string>;
+}
+
+const token = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
+const token68 = /[0-9A-Za-z._~+/-]+=*(?=\s*(?:,|$))/y;
+const quoted = /"((?:[^"\\]|\\.)*)(?:"|$)/sy;
+const unquoted = /[^\s,]*/y;
+
+class Scanner {
+  readonly #text: string;
+  #at = 0;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  get done(): boolean {
+    return this.#at >= this.#text.length;
+  }
+
+  take(pattern: RegExp): RegExpExecArray | null {
+    pattern.lastIndex = this.#at;
+    const match = pattern.exec(this.#text);
+    if (match) this.#at += match[0].length;
+    return match;
+  }
+
+  /** Takes `pattern` and, if `next` does not follow, gives it back. */
+  takeBefore(pattern: RegExp, next: RegExp): string | undefined {
+    const start = this.#at;
+    const match = this.take(pattern);
+    if (match && this.take(next)) return match[0];
+    this.#at = start;
+    return undefined;
+  }
+
+  skip(): void {
+    this.#at += 1;
+  }
+}
+
+const equals = /[ \t]*=[ \t]*/y;
+const separators = /[\s,]+/y;
+
+function valueOf(scanner: Scanner): string {
+  const match = scanner.take(quoted);
+  if (match) return match[1]!.replaceAll(/\\(.)/gs, '$1');
+  return scanner.take(unquoted)?.[0] ?? '';
+}
+
+/**
+ * Reads all challenges of all `WWW-Authenticate` headers, in order. Never throws: what is malformed is skipped, since registries
+ * and the boxes before them send what they like.
+ */
+export function parseChallenges(headers: readonly string[]): readonly Challenge[] {
+  return headers.flatMap(parseHeader);
+}
+
+function parseHeader(header: string): Challenge[] {
+  const scanner = new Scanner(header);
+  const challenges: { scheme: string; parameters: Map<string, string> }[] = [];
+  while (!scanner.done) {
+    if (scanner.take(separators)) continue;
+    const name = challenges.length > 0 ? scanner.takeBefore(token, equals) : undefined;
+    if (name !== undefined) {
+      const { parameters } = challenges.at(-1)!;
+      const value = valueOf(scanner);
+      if (!parameters.has(name.toLowerCase())) parameters.set(name.toLowerCase(), value);
+      continue;
+    }
+    const scheme = scanner.take(token);
+    if (!scheme) {
+      scanner.skip();
+      continue;
+    }
+    challenges.push({ scheme: scheme[0].toLowerCase(), parameters: new Map() });
+    scanner.take(/[ \t]+/y);
+    scanner.take(token68);
+  }
+  return challenges;
+}

@@ -1,0 +1,235 @@
+import { NetworkError } from '../errors.ts';
+import type { Report } from '../report/event.ts';
+import type { Authenticator } from './authenticator.ts';
+import { readAtMost } from './body.ts';
+import { parseChallenges } from './challenge.ts';
+import type { Response } from './exchange.ts';
+import { isLoopback } from './loopback.ts';
+import { answerError, MAX_ERROR_BYTES } from './registry-error.ts';
+import type { Timeouts } from './registry-options.ts';
+import { retry, type RetryPolicy } from './retry.ts';
+import type { Source } from './sources.ts';
+import { TransientError } from './transient.ts';
+import { BROKEN, NOT_HTTP, NOT_TLS, REFUSED } from './transport-error.ts';
+import { drain, type Transport } from './transport.ts';
+
+/** What all endpoints of a session have in common. */
+export interface Manners {
+  readonly timeouts: Timeouts;
+  readonly retry: RetryPolicy;
+  readonly report: Report;
+}
+
+/** A request below `/v2/REPOSITORY/`. */
+export interface Query {
+  readonly method?: 'GET' | 'HEAD';
+  /** `manifests/latest` */
+  readonly path: string;
+  /** Lower-case names. */
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Statuses that are fine beside 200: the reader deals with them. */
+  readonly also?: readonly number[];
+  /** What is asked for, for errors: `the manifest of library/alpine:latest`. */
+  readonly subject: string;
+}
+
+/** Where the registry is and what it speaks. */
+export interface Contact {
+  /** Ends in `/v2/`. */
+  readonly base: URL;
+  /** False: `/v2/` is answered 404. */
+  readonly version2: boolean;
+}
+
+/** Tries of one request to satisfy a registry that asks for authorization. */
+const MAX_CHALLENGES = 3;
+/** A closed port is no reason to wait long before the first word was said. */
+const FIRST_CONTACT_RETRIES = 2;
+
+const hubApi = 'registry-1.docker.io';
+
+/** One registry, or mirror, as the place of one repository: found, greeted, and asked with the right authorization. */
+export class Endpoint {
+  readonly source: Source;
+  readonly #transport: Transport;
+  readonly #authenticator: Authenticator;
+  readonly #manners: Manners;
+  readonly #certificates: boolean;
+  #contact: Promise<Contact> | undefined;
+
+  /** @param certificates somebody gave certificates for this registry */
+  constructor(
+    source: Source,
+    transport: Transport,
+    authenticator: Authenticator,
+    manners: Manners,
+    certificates: boolean,
+  ) {
+    this.source = source;
+    this.#transport = transport;
+    this.#authenticator = authenticator;
+    this.#manners = manners;
+    this.#certificates = certificates;
+  }
+
+  /** `host[:port]` as people know it. */
+  get name(): string {
+    return this.source.registry;
+  }
+
+  /** The first request, made once: `GET /v2/` tells scheme, version and challenge. */
+  contact(signal: AbortSignal): Promise<Contact> {
+    const { retry: policy, report } = this.#manners;
+    const retries = this.source.mirrorOf === undefined ? policy.retries : Math.min(policy.retries, 1);
+    let refusals = 0;
+    const greet = async () => {
+      try {
+        return await this.#greet(signal);
+      } catch (error) {
+        if (!(error instanceof TransientError) || error.code !== REFUSED) throw error;
+        refusals += 1;
+        if (refusals <= FIRST_CONTACT_RETRIES) throw error;
+        throw new NetworkError(error.message, { code: REFUSED, hint: 'check host and port', cause: error });
+      }
+    };
+    this.#contact ??= retry(greet, { ...policy, retries }, signal, report);
+    return this.#contact;
+  }
+
+  #schemes(): readonly ('http' | 'https')[] {
+    const { plainHttp, insecure, registry } = this.source;
+    if (plainHttp) return ['http'];
+    if (isLoopback(registry)) return this.#certificates ? ['https', 'http'] : ['http', 'https'];
+    return insecure ? ['https', 'http'] : ['https'];
+  }
+
+  async #greet(signal: AbortSignal): Promise<Contact> {
+    const host = this.name === 'docker.io' ? hubApi : this.name;
+    const [scheme, otherScheme] = this.#schemes();
+    try {
+      return await this.#ping(new URL(`${scheme}://${host}/v2/`), signal);
+    } catch (error) {
+      if (otherScheme === undefined || !speaksOtherwise(error)) throw error;
+      return await this.#ping(new URL(`${otherScheme}://${host}/v2/`), signal).catch((second: unknown) => {
+        throw speaksOtherwise(second) ? error : second;
+      });
+    }
+  }
+
+  async #ping(base: URL, signal: AbortSignal): Promise<Contact> {
+    const { timeouts } = this.#manners;
+    const response = await this.#transport.send({ method: 'GET', url: base, headers: commonHeaders }, signal);
+    const { status } = response;
+    const body = await readAtMost(response, MAX_ERROR_BYTES, timeouts, signal).catch((error: unknown) => {
+      if (status === 200) return Buffer.alloc(0);
+      throw error;
+    });
+    if (status === 400 && base.protocol === 'http:' && /HTTPS/i.test(Buffer.from(body).toString('latin1'))) {
+      const hint = 'leave --plain-http out';
+      throw new NetworkError(`${base.host} speaks https and was asked over plain http`, {
+        code: NOT_HTTP,
+        hint,
+      });
+    }
+    // A registry that only sends its visitors to https is talked to there.
+    const moved = response.url.hostname === base.hostname && response.url.pathname === '/v2/';
+    const contact = { base: moved ? new URL('/v2/', response.url) : base, version2: status !== 404 };
+    if (status === 401)
+      this.#authenticator.learn(parseChallenges(response.headers('www-authenticate')), contact.base);
+    else if (status !== 200 && status !== 404) {
+      throw answerError(response, body, `the registry API of ${this.name}`);
+    }
+    return contact;
+  }
+
+  /**
+   * Sends a request, with authorization where it is wanted, and reads the answer; tries again what another try may heal, reading
+   * included. Throws the errors of `answerError` and of the transport.
+   */
+  async ask<T>(
+    query: Query,
+    read: (response: Response) => Promise<T>,
+    signal: AbortSignal,
+    retries?: number,
+  ): Promise<T> {
+    const { base, version2 } = await this.contact(signal);
+    if (!version2) {
+      const hint = 'is this a container registry?';
+      throw new NetworkError(`${this.name} does not speak version 2 of the registry protocol`, {
+        code: 'NO_V2',
+        hint,
+      });
+    }
+    const { retry: policy, report } = this.#manners;
+    const bound = { ...policy, retries: Math.min(policy.retries, retries ?? Infinity) };
+    return retry(async () => read(await this.#attempt(base, query, signal)), bound, signal, report);
+  }
+
+  async #attempt(base: URL, query: Query, signal: AbortSignal): Promise<Response> {
+    const { method = 'GET', path, subject, also = [] } = query;
+    const url = new URL(`${this.source.repository}/${path}`, base);
+    for (let count = 1; ; count += 1) {
+      const authorization = await this.#authenticator.header(signal);
+      const headers = {
+        ...commonHeaders,
+        ...query.headers,
+        ...(authorization !== undefined && { authorization }),
+      };
+      const response = await this.#transport.send({ method, url, headers }, signal);
+      const { status } = response;
+      if (status === 200 || also.includes(status)) {
+        this.#authenticator.accepted(authorization);
+        return response;
+      }
+      const own = response.url.origin === url.origin;
+      if (status === 401 && own && count < MAX_CHALLENGES) {
+        const challenges = parseChallenges(response.headers('www-authenticate'));
+        if (this.#authenticator.refused(authorization, challenges, base)) {
+          await drain(response, this.#manners.timeouts, signal);
+          const next = await this.#authenticator.header(signal);
+          if (next !== authorization) continue;
+        }
+      }
+      const body = await readAtMost(response, MAX_ERROR_BYTES, this.#manners.timeouts, signal);
+      const error = answerError(response, body, subject, this.#authenticator.sent);
+      // The signature of a storage address may have run out; the next try gets another.
+      if (!own && (status === 401 || status === 403))
+        throw new TransientError(error.message, { cause: error });
+      throw error;
+    }
+  }
+
+  /** Asks an address that a manifest names, with nothing that is private. */
+  async askElsewhere<T>(
+    url: URL,
+    query: Query,
+    read: (response: Response) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T> {
+    const { retry: policy, report, timeouts } = this.#manners;
+    const attempt = async () => {
+      const response = await this.#transport.send(
+        { method: 'GET', url, headers: { ...commonHeaders, ...query.headers } },
+        signal,
+      );
+      if (response.status === 200 || query.also?.includes(response.status)) return read(response);
+      throw answerError(
+        response,
+        await readAtMost(response, MAX_ERROR_BYTES, timeouts, signal),
+        query.subject,
+      );
+    };
+    return retry(attempt, policy, signal, report);
+  }
+
+  async close(): Promise<void> {
+    await this.#transport.close();
+  }
+}
+
+/** `identity`: offsets and digests are of the bytes that are stored. */
+const commonHeaders = { 'user-agent': 'dlrootfs', 'accept-encoding': 'identity' };
+
+function speaksOtherwise(error: unknown): boolean {
+  return error instanceof NetworkError && [NOT_TLS, NOT_HTTP, BROKEN, REFUSED].includes(error.code);
+}

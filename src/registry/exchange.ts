@@ -1,0 +1,200 @@
+import type { Dispatcher } from 'undici';
+import type { Timeouts } from './registry-options.ts';
+import { StalledError, transportError } from './transport-error.ts';
+
+/** A request as it goes to one server. */
+export interface Request {
+  readonly method: 'GET' | 'HEAD' | 'POST';
+  readonly url: URL;
+  /** Lower-case names. */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: string | undefined;
+}
+
+/** The head of an answer, and its body as it arrives. */
+export interface Response {
+  /** What answered, after redirects. */
+  readonly url: URL;
+  readonly status: number;
+  /** All values of a header, joined by a comma; undefined when it is not there. */
+  readonly header: (name: string) => string | undefined;
+  /** Each value of a header that may repeat. */
+  readonly headers: (name: string) => readonly string[];
+  /** To be read to the end or left early; if neither happens, call `discard`. */
+  readonly body: AsyncIterable<Uint8Array>;
+  /** Ends the exchange; its connection is closed unless the body had ended. */
+  discard(): void;
+}
+
+/** Bytes that wait for the reader before the connection is told to pause. */
+const HIGH_WATER = 1024 * 1024;
+const LOW_WATER = HIGH_WATER / 4;
+
+/** Fewer bytes than this in the time of a stall are a stall. */
+const LEAST_PROGRESS = 4096;
+
+type Headers = Readonly<Record<string, string | string[] | undefined>>;
+type Chunk = IteratorResult<Uint8Array, undefined>;
+
+interface Waiter {
+  resolve(chunk: Chunk): void;
+  reject(error: unknown): void;
+}
+
+/**
+ * One request and its answer: undici's buffers go to the reader as they are, without a stream between. Pauses the connection when
+ * the reader is slow, and gives up when the server is.
+ */
+export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterator<Uint8Array, undefined> {
+  readonly #request: Request;
+  readonly #timeouts: Timeouts;
+  readonly #signal: AbortSignal;
+  readonly #finished: () => void;
+  readonly #head = Promise.withResolvers<Response>();
+  readonly #queue: Uint8Array[] = [];
+  #queued = 0;
+  #waiting: Waiter | undefined;
+  #controller: Dispatcher.DispatchController | undefined;
+  #watch: NodeJS.Timeout | undefined;
+  #progress = 0;
+  #paused = false;
+  #over = false;
+  #error: unknown;
+
+  /** @param finished called once, when nothing more comes from the server */
+  constructor(request: Request, timeouts: Timeouts, signal: AbortSignal, finished: () => void) {
+    this.#request = request;
+    this.#timeouts = timeouts;
+    this.#signal = signal;
+    this.#finished = finished;
+  }
+
+  /** Sends the request; resolves with the head of the answer. Throws what `transportError` makes, or the signal's reason. */
+  async send(open: () => Promise<Dispatcher>): Promise<Response> {
+    this.#signal.addEventListener('abort', this.#abort);
+    if (this.#signal.aborted) this.#abort();
+    else
+      await open().then(
+        (dispatcher) => this.#dispatch(dispatcher),
+        (error: unknown) => this.#fail(error),
+      );
+    return this.#head.promise;
+  }
+
+  #dispatch(dispatcher: Dispatcher): void {
+    const { method, url, headers, body } = this.#request;
+    dispatcher.dispatch(
+      {
+        origin: url.origin,
+        path: url.pathname + url.search,
+        method,
+        headers,
+        body: body ?? null,
+        headersTimeout: this.#timeouts.headers,
+        bodyTimeout: 0,
+      },
+      this,
+    );
+  }
+
+  readonly #abort = () => {
+    this.#queue.length = 0;
+    this.#fail(this.#signal.reason);
+  };
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    if (this.#over) controller.abort(new Error('no longer wanted'));
+  }
+
+  onResponseStart(_: Dispatcher.DispatchController, status: number, headers: Headers): void {
+    if (status < 200 || this.#over) return;
+    this.#watch = setInterval(this.#look, this.#timeouts.stall);
+    const headersOf = (name: string) => [headers[name] ?? []].flat();
+    this.#head.resolve({
+      url: this.#request.url,
+      status,
+      headers: headersOf,
+      header: (name) => (headers[name] === undefined ? undefined : headersOf(name).join(', ')),
+      body: this,
+      discard: () => this.#fail(new Error('discarded')),
+    });
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Uint8Array): void {
+    if (this.#over) return;
+    this.#progress += chunk.length;
+    if (this.#waiting) {
+      const waiting = this.#waiting;
+      this.#waiting = undefined;
+      waiting.resolve({ done: false, value: chunk });
+      return;
+    }
+    this.#queue.push(chunk);
+    this.#queued += chunk.length;
+    if (this.#queued < HIGH_WATER) return;
+    this.#paused = true;
+    controller.pause();
+  }
+
+  onResponseEnd(): void {
+    if (this.#over) return;
+    this.#end();
+    this.#waiting?.resolve({ done: true, value: undefined });
+    this.#waiting = undefined;
+  }
+
+  onResponseError(_: Dispatcher.DispatchController | null, error: Error): void {
+    this.#fail(error);
+  }
+
+  readonly #look = () => {
+    if (!this.#paused && this.#progress < LEAST_PROGRESS) this.#fail(new StalledError(this.#timeouts.stall));
+    this.#progress = this.#paused ? LEAST_PROGRESS : 0;
+  };
+
+  #end(): void {
+    this.#over = true;
+    clearInterval(this.#watch);
+    this.#signal.removeEventListener('abort', this.#abort);
+    this.#finished();
+  }
+
+  #fail(error: unknown): void {
+    if (this.#over) return;
+    this.#error = this.#signal.aborted ? this.#signal.reason : transportError(error, this.#request.url);
+    this.#end();
+    this.#head.reject(this.#error);
+    this.#waiting?.reject(this.#error);
+    this.#waiting = undefined;
+    this.#controller?.abort(error instanceof Error ? error : new Error('aborted'));
+  }
+
+  next(): Promise<Chunk> {
+    const value = this.#queue.shift();
+    if (value) {
+      this.#queued -= value.length;
+      if (this.#paused && this.#queued < LOW_WATER) {
+        this.#paused = false;
+        this.#controller?.resume();
+      }
+      return Promise.resolve({ done: false, value });
+    }
+    if (this.#error !== undefined) return Promise.reject(this.#error);
+    if (this.#over) return Promise.resolve({ done: true, value: undefined });
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject };
+    });
+  }
+
+  /** Leaves the body early. */
+  return(): Promise<Chunk> {
+    this.#queue.length = 0;
+    this.#fail(new Error('left early'));
+    return Promise.resolve({ done: true, value: undefined });
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+}

@@ -1,0 +1,12 @@
+/** The host of `host`, `host:port` or `[::1]:port`, without brackets, lower case. */
+export function hostnameOf(host: string): string {
+  const bracketed = /^\[([^\]]*)\]/.exec(host);
+  return (bracketed?.[1] ?? host.replace(/:\d*$/, '')).toLowerCase();
+}
+
+/** Whether a `host[:port]` is this machine by its very name: only there is plain http tried without being asked for. */
+export function isLoopback(host: string): boolean {
+  const name = hostnameOf(host);
+  if (name === 'localhost' || name.endsWith('.localhost')) return true;
+  return /^(?:::ffff:)?127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name) || name === '::1';
+}

@@ -1,0 +1,160 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { UsageError, printable } from '../errors.ts';
+import { isObject, textOf } from '../oci/json.ts';
+import type { Reference } from '../oci/reference.ts';
+import { configHome, systemConfigs } from './config-dirs.ts';
+import type { RegistryOptions } from './registry-options.ts';
+
+/** A `[[registry]]` or `[[registry.mirror]]` table of containers-registries.conf(5). */
+export interface RegistryLocation {
+  /** `host[:port][/path]`; undefined: as in the reference. */
+  readonly location: string | undefined;
+  /** http, and certificates that are not checked, are allowed. */
+  readonly insecure: boolean;
+}
+
+export interface RegistryMirror extends RegistryLocation {
+  readonly use: 'all' | 'digest-only' | 'tag-only';
+}
+
+export interface RegistryTable extends RegistryLocation {
+  /** `host[:port][/path]` or `*.domain`. */
+  readonly prefix: string;
+  readonly blocked: boolean;
+  readonly mirrors: readonly RegistryMirror[];
+}
+
+function mirrorOf(value: unknown, digestOnly: boolean): RegistryMirror[] {
+  if (!isObject(value) || textOf(value['location']) === undefined) return [];
+  const use = value['pull-from-mirror'];
+  const limited = use === 'digest-only' || use === 'tag-only' ? use : 'all';
+  return [
+    {
+      location: textOf(value['location'])!,
+      insecure: value['insecure'] === true,
+      use: digestOnly ? 'digest-only' : limited,
+    },
+  ];
+}
+
+/** Reads the `[[registry]]` tables of one parsed file; tables that name neither prefix nor location are left out. */
+export function registryTables(document: unknown): readonly RegistryTable[] {
+  const tables: unknown = isObject(document) ? document['registry'] : undefined;
+  if (!Array.isArray(tables)) return [];
+  return tables.filter(isObject).flatMap((table) => {
+    const location = textOf(table['location']);
+    const prefix = textOf(table['prefix']) ?? location;
+    if (prefix === undefined) return [];
+    const mirrors: unknown[] = Array.isArray(table['mirror']) ? table['mirror'] : [];
+    const digestOnly = table['mirror-by-digest-only'] === true;
+    return [
+      {
+        prefix,
+        location,
+        insecure: table['insecure'] === true,
+        blocked: table['blocked'] === true,
+        mirrors: mirrors.flatMap((mirror) => mirrorOf(mirror, digestOnly)),
+      },
+    ];
+  });
+}
+
+/** How many characters of `name` the prefix covers; undefined when it does not match. */
+function matchLength(prefix: string, name: string): number | undefined {
+  if (prefix.startsWith('*.')) {
+    const host = name.split('/', 1)[0]!;
+    return host.replace(/:\d+$/, '').endsWith(prefix.slice(1)) ? host.length : undefined;
+  }
+  const exact = name === prefix || (name.startsWith(prefix) && /[/:@]/.test(name.charAt(prefix.length)));
+  return exact ? prefix.length : undefined;
+}
+
+/** The table that applies to a reference: the longest prefix wins, of equal ones the last that was read. */
+export function findTable(tables: readonly RegistryTable[], reference: Reference): RegistryTable | undefined {
+  const name = fullName(reference);
+  let best: RegistryTable | undefined;
+  for (const table of tables) {
+    if (matchLength(table.prefix, name) === undefined) continue;
+    if (best === undefined || table.prefix.length >= best.prefix.length) best = table;
+  }
+  return best;
+}
+
+function fullName({ registry, repository, tag, digest }: Reference): string {
+  return `${registry}/${repository}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
+}
+
+/** Registry and repository where `location` stands for the part of the name that `prefix` covers. */
+export function relocate(
+  reference: Reference,
+  prefix: string,
+  location: string | undefined,
+): Pick<Reference, 'registry' | 'repository'> {
+  if (location === undefined) return reference;
+  const name = `${reference.registry}/${reference.repository}`;
+  const moved = location.replace(/\/+$/, '') + name.slice(matchLength(prefix, name) ?? name.length);
+  const slash = moved.indexOf('/');
+  if (slash <= 0 || slash === moved.length - 1) {
+    throw new UsageError(
+      `registries.conf sends ${printable(name)} to ${printable(moved)}, which is no repository`,
+    );
+  }
+  return { registry: moved.slice(0, slash), repository: moved.slice(slash + 1) };
+}
+
+async function readable(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}
+
+async function dropIns(directory: string): Promise<string[]> {
+  const names = await readdir(directory).catch(() => []);
+  return names
+    .filter((name) => name.endsWith('.conf'))
+    .toSorted()
+    .map((name) => join(directory, name));
+}
+
+/**
+ * The tables of `registries.conf` (the user's instead of the system's) and of the drop-ins, in the order in which later ones win.
+ * Throws UsageError for a file that is not TOML.
+ */
+export async function readRegistriesConf(
+  options: Pick<RegistryOptions, 'environment' | 'configDirs'>,
+): Promise<readonly RegistryTable[]> {
+  const { environment } = options;
+  const home = configHome(environment);
+  const user = home === undefined ? [] : [join(home, 'containers')];
+  const system = systemConfigs(options, 'containers');
+  const named = environment['CONTAINERS_REGISTRIES_CONF'];
+  const files = named ? [named] : [...user, ...system].map((directory) => join(directory, 'registries.conf'));
+  const tables: RegistryTable[] = [];
+  for (const path of files) {
+    const text = await readable(path);
+    if (text === undefined) continue;
+    tables.push(...(await parse(text, path)));
+    break;
+  }
+  for (const directory of [...system, ...user]) {
+    for (const path of await dropIns(join(directory, 'registries.conf.d'))) {
+      tables.push(...(await parse((await readable(path)) ?? '', path)));
+    }
+  }
+  return tables;
+}
+
+async function parse(text: string, path: string): Promise<readonly RegistryTable[]> {
+  // Most files only name short-name aliases; the parser is not loaded for those.
+  if (!/\[\[\s*registry/.test(text)) return [];
+  const { parse: parseToml } = await import('smol-toml');
+  try {
+    return registryTables(parseToml(text));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.split('\n', 1)[0]! : '';
+    throw new UsageError(`${printable(path)} cannot be read: ${printable(reason)}`, { cause: error });
+  }
+}

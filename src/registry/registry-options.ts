@@ -1,0 +1,84 @@
+import type { Digest } from '../oci/digest.ts';
+import type { Report } from '../report/event.ts';
+
+/** A user name and a password that somebody gave on purpose. */
+export interface GivenCredentials {
+  readonly username: string;
+  readonly password: string;
+  /** Where they were given, for error messages: `--user`, `DLROOTFS_CREDS`. */
+  readonly source?: string | undefined;
+}
+
+/** Where manifests and configs that were seen before are kept; both are found by their digest. */
+export interface ManifestStore {
+  /** The bytes as they were stored; they are verified again by the caller. */
+  get(digest: Digest): Promise<Uint8Array | undefined>;
+  put(digest: Digest, bytes: Uint8Array): Promise<void>;
+  /** The digest that `remember` was last told for this reference (`name:tag`). Without it a tag is always asked by HEAD. */
+  recall?(reference: string): Promise<Digest | undefined>;
+  remember?(reference: string, digest: Digest): Promise<void>;
+}
+
+/** Milliseconds after which a request that gets nowhere has failed. */
+export interface Timeouts {
+  /** To connect, name look-up and TLS handshake included. */
+  readonly connect: number;
+  /** From the request to the first byte of the answer. */
+  readonly headers: number;
+  /** Without a minimum of bytes in the middle of a body. */
+  readonly stall: number;
+  /** For a whole small body: a manifest, a token, an error. */
+  readonly document: number;
+}
+
+/** How to talk to registries. Nothing is read from `process`: the environment comes in. */
+export interface RegistryOptions {
+  /** HOME, XDG_*, DOCKER_CONFIG, REGISTRY_AUTH_FILE, HTTP(S)_PROXY, NO_PROXY, NODE_EXTRA_CA_CERTS, PATH … */
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly report: Report;
+  /** Of the user, for `/run/containers/UID/auth.json`; undefined where there is no such thing. */
+  readonly uid?: number | undefined;
+
+  readonly credentials?: GivenCredentials | undefined;
+  /** Sent as Bearer token as it is. */
+  readonly registryToken?: string | undefined;
+  readonly authFile?: string | undefined;
+  /** No credentials are sent, whatever files say. */
+  readonly noCredentials?: boolean | undefined;
+
+  /** False: certificates are not checked, and http is tried where https fails. True when left out. */
+  readonly tlsVerify?: boolean | undefined;
+  /** http, without trying https. */
+  readonly plainHttp?: boolean | undefined;
+  /** A directory with `*.crt` (authorities), `*.cert` and `*.key` (client certificate), instead of those in certs.d. */
+  readonly certDir?: string | undefined;
+  readonly caFile?: string | undefined;
+  readonly certFile?: string | undefined;
+  readonly keyFile?: string | undefined;
+
+  /** `[scheme://]host[:port][/path]`, asked in order before the registry itself. */
+  readonly mirrors?: readonly string[] | undefined;
+  /** Only this version of the protocol; left out: 2, and 1 where the registry does not know it. */
+  readonly registryVersion?: 1 | 2 | undefined;
+
+  /** How many times a request is tried again; 5 when left out. */
+  readonly retry?: number | undefined;
+  /** Milliseconds before the first retry, doubled for each further one; 500 when left out. */
+  readonly retryDelay?: number | undefined;
+  /** Requests under way at once, bodies being read included; 7 when left out. */
+  readonly connections?: number | undefined;
+  readonly timeouts?: Partial<Timeouts> | undefined;
+  readonly manifestStore?: ManifestStore | undefined;
+  /** Directories to look in instead of `/etc` for `containers/` and `docker/`. */
+  readonly configDirs?: readonly string[] | undefined;
+}
+
+export const defaultTimeouts: Timeouts = {
+  connect: 15_000,
+  headers: 30_000,
+  stall: 30_000,
+  document: 60_000,
+};
+
+/** As many as the original's parallel pulls. */
+export const DEFAULT_CONNECTIONS = 7;

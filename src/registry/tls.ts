@@ -1,0 +1,80 @@
+import { readFile } from 'node:fs/promises';
+import type { SecureContext } from 'node:tls';
+import { UsageError, printable } from '../errors.ts';
+import { certificateDirectory, type CertificateFiles } from './certs-d.ts';
+import type { RegistryOptions } from './registry-options.ts';
+
+/** What decides about the TLS connections made on behalf of one registry. */
+export interface TlsSettings {
+  /** PEM, beside the bundled and the system's authorities. */
+  readonly authorities: readonly string[];
+  /** PEM. */
+  readonly clientCertificate?: { readonly cert: string; readonly key: string } | undefined;
+  readonly verify: boolean;
+  /** Somebody gave certificates for this registry: it speaks TLS. */
+  readonly configured: boolean;
+}
+
+async function readPem(path: string, what: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : 'unknown';
+    throw new UsageError(`cannot read ${what}: ${printable(reason)}`, { cause: error });
+  }
+}
+
+/** Collects what options, environment and certs.d directories say about TLS with `registry` (`host[:port]`). */
+export async function tlsSettings(
+  registry: string,
+  options: RegistryOptions,
+  insecure: boolean,
+): Promise<TlsSettings> {
+  const found: CertificateFiles = await certificateDirectory(registry, options);
+  const { caFile, certFile, keyFile, environment } = options;
+  if ((certFile === undefined) !== (keyFile === undefined)) {
+    throw new UsageError('a client certificate needs both --cert-file and --key-file');
+  }
+  const pair =
+    certFile !== undefined && keyFile !== undefined
+      ? { cert: certFile, key: keyFile }
+      : found.clientCertificate;
+  const extra = environment['NODE_EXTRA_CA_CERTS'];
+  const own = [...(caFile === undefined ? [] : [caFile]), ...found.authorities];
+  const authorities = await Promise.all([
+    ...own.map((path) => readPem(path, 'a certificate authority')),
+    ...(extra ? [readPem(extra, 'NODE_EXTRA_CA_CERTS')] : []),
+  ]);
+  return {
+    authorities,
+    clientCertificate: pair && {
+      cert: await readPem(pair.cert, 'the client certificate'),
+      key: await readPem(pair.key, 'the key of the client certificate'),
+    },
+    verify: options.tlsVerify !== false && !insecure,
+    configured: own.length > 0 || pair !== undefined,
+  };
+}
+
+/**
+ * The context for connections with these settings. The system's store is slow to read, and what it adds to the bundled
+ * authorities is seldom needed: so it comes in only with `system`.
+ */
+export async function secureContext(settings: TlsSettings, system: boolean): Promise<SecureContext> {
+  const { createSecureContext, getCACertificates } = await import('node:tls');
+  const { authorities, clientCertificate } = settings;
+  const plain = authorities.length === 0 && !system;
+  const all = [
+    ...getCACertificates('bundled'),
+    ...(system ? getCACertificates('system') : []),
+    ...authorities,
+  ];
+  try {
+    return createSecureContext({ ...clientCertificate, ...(!plain && { ca: [...new Set(all)] }) });
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : 'unknown';
+    throw new UsageError(`a certificate or key that was given cannot be used: ${printable(reason)}`, {
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,29 @@
+import { NetworkError, RateLimitError, type ErrorDetails } from '../errors.ts';
+
+/** How long the server asked to wait, in milliseconds. */
+interface Wait {
+  readonly retryAfter?: number | undefined;
+}
+
+/** A failure that another try may heal: a reset, a time-out, 408, a 5xx answer, a body that broke off. */
+export class TransientError extends NetworkError {
+  readonly retryAfter: number | undefined;
+  constructor(message: string, details: ErrorDetails & Wait = {}) {
+    super(message, details);
+    this.retryAfter = details.retryAfter;
+  }
+}
+
+/** 429: waiting may help. */
+export class TooManyRequestsError extends RateLimitError {
+  readonly retryAfter: number | undefined;
+  constructor(message: string, details: ErrorDetails & Wait = {}) {
+    super(message, details);
+    this.retryAfter = details.retryAfter;
+  }
+}
+
+/** Whether another try of what failed with `error` makes sense; for errors of requests and of bodies. */
+export function isTransient(error: unknown): error is TransientError | TooManyRequestsError {
+  return error instanceof TransientError || error instanceof TooManyRequestsError;
+}
