@@ -7,8 +7,8 @@ const digit0 = 0x30;
 const digit7 = 0x37;
 
 /**
- * A numeric field of a header: octal digits after any NULs and spaces and ended by one (or by the field), or base 256 (GNU): the top
- * bit set, two's complement, big end first. An empty field is 0.
+ * A numeric field of a header: octal digits after any NULs and spaces, ended by a NUL, by nothing but spaces and NULs, or by
+ * the end of the field (as Go takes it); or base 256 (GNU): the top bit set, two's complement, big end first. An empty field is 0.
  *
  * @returns NaN for anything else and beyond ±(2^53 − 1).
  */
@@ -30,7 +30,12 @@ export function parseNumber(block: Uint8Array, start: number, length: number): n
     if (index === end) return value;
     byte = block[index]!;
   }
-  return byte === nul || byte === space ? value : Number.NaN;
+  if (byte === nul) return value;
+  for (; index < end; index += 1) {
+    const rest = block[index];
+    if (rest !== space && rest !== nul) return Number.NaN;
+  }
+  return value;
 }
 
 function parseBase256(block: Uint8Array, start: number, length: number): number {

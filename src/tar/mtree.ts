@@ -1,0 +1,141 @@
+import { IntegrityError } from '../errors.ts';
+import type { Entry } from './entry.ts';
+
+/** What was put at a path. A hard link is a further name of what stands at `linkPath`. */
+export interface Written extends Pick<
+  Entry,
+  | 'mode'
+  | 'uid'
+  | 'gid'
+  | 'size'
+  | 'mtimeSeconds'
+  | 'mtimeNanoseconds'
+  | 'deviceMajor'
+  | 'deviceMinor'
+  | 'xattrs'
+> {
+  readonly type: Entry['type'];
+  /** From the root, no component a symlink, no slash at either end; the root itself is empty. One character a byte, as all names here. */
+  readonly path: string;
+  /** Target of a symlink, path of a hard link's other name, else empty. */
+  readonly linkPath: string;
+  /** Where the content of a file is kept, for readers of the list who look for it elsewhere than at `path`. */
+  readonly contents?: string | undefined;
+}
+
+/** What stood at a path was taken away, and all below it. */
+export interface Removed {
+  readonly type: 'removed';
+  readonly path: string;
+}
+
+/** One thing that was done to a tree. */
+export type Change = Written | Removed;
+
+/** Names in mtree(5) of what it knows, and two of our own. */
+const mtreeTypes = {
+  file: 'file',
+  directory: 'dir',
+  symlink: 'link',
+  character: 'char',
+  block: 'block',
+  fifo: 'fifo',
+  hardlink: 'hardlink',
+  removed: 'removed',
+} as const satisfies Record<Change['type'], string>;
+const types = new Map(
+  Object.entries(mtreeTypes).map(([type, name]) => [name as string, type as Change['type']]),
+);
+
+/**
+ * A change as a line in the manner of mtree(5): the path, then `keyword=value`, with a `\ooo` for each byte that could be misread. `time` is
+ * whole seconds and, after the dot, nanoseconds to be added to them; `xattr.NAME` is base64, as go-mtree has it. Of our own are the
+ * types `removed` and `hardlink`, whose `link` is the path of the file's other name. One character a byte.
+ */
+export function composeLine(change: Change): string {
+  const { type } = change;
+  const start = `${change.path === '' ? '.' : `./${escape(change.path)}`} type=${mtreeTypes[type]}`;
+  if (type === 'removed') return `${start}\n`;
+
+  const contents = change.contents === undefined ? '' : ` contents=${change.contents}`;
+  const xattrs = change.xattrs === undefined ? '' : composeXattrs(change.xattrs);
+  if (type === 'hardlink') return `${start} link=./${escape(change.linkPath)}${xattrs}${contents}\n`;
+
+  let line = `${start} uid=${change.uid} gid=${change.gid} mode=${change.mode.toString(8)}`;
+  line += ` time=${change.mtimeSeconds}.${String(change.mtimeNanoseconds).padStart(9, '0')}`;
+  if (type === 'file') line += ` size=${change.size}`;
+  else if (type === 'symlink') line += ` link=${escape(change.linkPath)}`;
+  else if (type === 'character' || type === 'block') {
+    line += ` device=linux,${change.deviceMajor},${change.deviceMinor}`;
+  }
+  return `${line}${xattrs}${contents}\n`;
+}
+
+/**
+ * Reads a line of `composeLine`, without its end.
+ *
+ * @throws IntegrityError for a type that is none of ours
+ */
+export function parseLine(line: string): Change {
+  const [first, ...pairs] = line.split(' ');
+  const path = first === '.' ? '' : unescape(first!.slice(2));
+  const values = new Map<string, string>();
+  let xattrs: Map<string, Uint8Array> | undefined;
+  for (const pair of pairs) {
+    const cut = pair.indexOf('=');
+    const keyword = pair.slice(0, cut);
+    const value = pair.slice(cut + 1);
+    if (keyword.startsWith('xattr.')) {
+      xattrs ??= new Map();
+      xattrs.set(unescape(keyword.slice('xattr.'.length)), Buffer.from(value, 'base64'));
+    } else values.set(keyword, value);
+  }
+  const type = types.get(values.get('type') ?? '');
+  if (type === undefined) {
+    throw new IntegrityError('a list of changes has a line of an unknown type', { code: 'BAD_RECORD' });
+  }
+  if (type === 'removed') return { type, path };
+
+  const [seconds, nanoseconds] = (values.get('time') ?? '0.0').split('.');
+  const [, deviceMajor, deviceMinor] = (values.get('device') ?? 'linux,0,0').split(',');
+  const link = unescape(values.get('link') ?? '');
+  return {
+    type,
+    path,
+    linkPath: type === 'hardlink' ? link.slice(2) : link,
+    mode: Number.parseInt(values.get('mode') ?? '0', 8),
+    uid: Number(values.get('uid') ?? 0),
+    gid: Number(values.get('gid') ?? 0),
+    size: Number(values.get('size') ?? 0),
+    mtimeSeconds: Number(seconds),
+    mtimeNanoseconds: Number(nanoseconds),
+    deviceMajor: Number(deviceMajor),
+    deviceMinor: Number(deviceMinor),
+    xattrs,
+    contents: values.get('contents'),
+  };
+}
+
+function composeXattrs(xattrs: ReadonlyMap<string, Uint8Array>): string {
+  let text = '';
+  for (const [name, value] of xattrs) {
+    text += ` xattr.${escape(name)}=${Buffer.from(value).toString('base64')}`;
+  }
+  return text;
+}
+
+/** Everything but visible ASCII, and what has a meaning in a line: as vis(3) writes it with VIS_OCTAL. */
+function escape(text: string): string {
+  if (!/[^!-~]|[\\#=]/.test(text)) return text;
+  return text.replaceAll(
+    /[^!-~]|[\\#=]/g,
+    (character) => `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`,
+  );
+}
+
+function unescape(text: string): string {
+  if (!text.includes('\\')) return text;
+  return text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
+    String.fromCharCode(Number.parseInt(octal, 8)),
+  );
+}
