@@ -1,0 +1,38 @@
+/** How a layer's tar is packed; the seed of 2014 knew all but zstd. */
+export type Compression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
+
+/** Bytes of a blob that `compressionOf` wants to see, where there are so many. */
+export const MAGIC_LENGTH = 10;
+
+const MAGICS: readonly (readonly [Compression, readonly number[]])[] = [
+  ['gzip', [0x1f, 0x8b, 0x08]],
+  ['zstd', [0x28, 0xb5, 0x2f, 0xfd]],
+  ['xz', [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
+];
+/** After `BZh` and the block size: the mark of a block, or that of the end. A plain tar may begin with a file named `BZh9`. */
+const BZIP2_MARKS = new Set(['314159265359', '177245385090']);
+
+/** What the first bytes of a blob say; anything unknown is taken for a plain tar. */
+export function compressionOf(head: Uint8Array): Compression {
+  for (const [compression, magic] of MAGICS) {
+    if (magic.every((byte, index) => head[index] === byte)) return compression;
+  }
+  if (isBzip2(Buffer.from(head))) return 'bzip2';
+  return isSkippableFrame(head) ? 'zstd' : 'none';
+}
+
+function isBzip2(head: Buffer): boolean {
+  return /^BZh[1-9]$/.test(head.toString('latin1', 0, 4)) && BZIP2_MARKS.has(head.toString('hex', 4, 10));
+}
+
+/** RFC 8878, 3.1.2: a zstd stream may begin with frames that a decoder passes over. */
+function isSkippableFrame(head: Uint8Array): boolean {
+  return head[0]! >> 4 === 5 && head[1] === 0x2a && head[2] === 0x4d && head[3] === 0x18;
+}
+
+/** What a layer's media type promises, or undefined where it promises nothing (registry v1, schema 1). */
+export function promisedCompression(mediaType: string): Compression | undefined {
+  const suffix = /(?:\.tar|\.diff\.tar)(?:[.+](gzip|zstd|bzip2|xz))?$/.exec(mediaType);
+  if (!suffix) return undefined;
+  return (suffix[1] as Compression | undefined) ?? 'none';
+}

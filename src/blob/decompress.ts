@@ -1,0 +1,46 @@
+import { prepend, readFully, type ByteReader } from './byte-reader.ts';
+import { compressionOf, MAGIC_LENGTH, type Compression } from './compression.ts';
+import { drive } from './engine.ts';
+import type { Native } from './native.ts';
+import { nodeGunzip, nodeUnzstd } from './node-zlib.ts';
+
+/** A piece of a plain tar, in bytes. */
+const PIECE = 256 * 1024;
+
+/** A tar on its way out of a blob. */
+export interface Decompressed {
+  /** By what the bytes are, whatever a media type says. */
+  readonly compression: Compression;
+  /** Each chunk is valid until the next is asked for. Throws MalformedDataError. */
+  readonly chunks: AsyncGenerator<Uint8Array, void, undefined>;
+}
+
+/** Looks at the first bytes and unpacks accordingly: gzip and zstd in C where `native` can, bzip2 and xz by packages loaded then. */
+export async function decompress(blob: ByteReader, native: Native | undefined): Promise<Decompressed> {
+  const head = new Uint8Array(MAGIC_LENGTH);
+  const length = await readFully(blob, head);
+  const compression = compressionOf(head.subarray(0, length));
+  const reader = prepend(head.subarray(0, length), blob);
+  const decode = await decoderOf(compression, native);
+  return { compression, chunks: decode(reader) };
+}
+
+type Decoder = (reader: ByteReader) => Decompressed['chunks'];
+
+async function decoderOf(compression: Compression, native: Native | undefined): Promise<Decoder> {
+  const { gzip, zstd } = native ?? {};
+  if (compression === 'gzip')
+    return gzip && native ? (reader) => drive(gzip, reader, native.allocate) : nodeGunzip;
+  if (compression === 'zstd')
+    return zstd && native ? (reader) => drive(zstd, reader, native.allocate) : nodeUnzstd;
+  if (compression === 'bzip2') return (await import('./bunzip2.ts')).bunzip2;
+  if (compression === 'xz') return (await import('./unxz.ts')).unxz;
+  return plain;
+}
+
+async function* plain(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
+  const buffer = new Uint8Array(PIECE);
+  for (let count = await reader.read(buffer); count > 0; count = await reader.read(buffer)) {
+    yield buffer.subarray(0, count);
+  }
+}

@@ -1,0 +1,156 @@
+import type { ByteReader } from './byte-reader.ts';
+import { ENDS_EARLY, MalformedDataError, TRAILING_BYTES } from './malformed-data.ts';
+
+/** Bytes outside V8's heap, so that a native function may use their address while JavaScript runs. */
+export interface Region {
+  readonly bytes: Uint8Array;
+  readonly address: bigint;
+}
+
+/** What one run of a native decoder did. */
+export interface Run {
+  /** Bytes put into the output. */
+  readonly produced: number;
+  /** A gzip member or zstd frame ended, and everything of it is out. */
+  readonly ended: boolean;
+}
+
+/** A native decoder: it works through its input in Node's thread pool, one call at a time. */
+export interface Engine {
+  /** Sets the input; the last one must be used up. */
+  feed(input: Region, length: number): void;
+  /** Bytes of the input that are not used yet. */
+  left(): number;
+  /** Decodes until the input is used up, the output is full, or a member ends. Throws MalformedDataError. */
+  run(output: Region): Promise<Run>;
+  /** What the first byte after a member means. */
+  after(byte: number): 'member' | 'padding' | 'garbage';
+  /** Makes ready for another member. */
+  restart(): void;
+  /** Frees the native memory; not while `run` is at work. */
+  close(): void;
+}
+
+/** Sizes in bytes. Larger ones were not faster, and smaller ones cost more in calls: see docs/blobs.md. */
+const INPUT = 256 * 1024;
+const OUTPUT = 512 * 1024;
+
+/** Two buffers by turns: while the decoder uses one, the other is filled. */
+class Input {
+  readonly #reader: ByteReader;
+  readonly #regions: readonly [Region, Region];
+  #turn: 0 | 1 = 0;
+  #filling: Promise<number>;
+
+  constructor(reader: ByteReader, allocate: (length: number) => Region) {
+    this.#reader = reader;
+    this.#regions = [allocate(INPUT), allocate(INPUT)];
+    this.#filling = this.#fill();
+  }
+
+  async #fill(): Promise<number> {
+    return this.#reader.read(this.#regions[this.#turn].bytes);
+  }
+
+  /** The next bytes; length 0 at the end. Those given before are no longer valid. */
+  async next(): Promise<{ readonly region: Region; readonly length: number }> {
+    const length = await this.#filling;
+    const region = this.#regions[this.#turn];
+    this.#turn = this.#turn === 0 ? 1 : 0;
+    if (length > 0) {
+      this.#filling = this.#fill();
+      this.#filling.catch(() => undefined);
+    }
+    return { region, length };
+  }
+}
+
+/**
+ * Decodes `reader` through an engine: while the caller has one output buffer, the pool fills the other. A chunk is valid until
+ * the next one is asked for. Throws MalformedDataError, and what the reader throws.
+ */
+export async function* drive(
+  open: () => Engine,
+  reader: ByteReader,
+  allocate: (length: number) => Region,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const decoder = new Decoder(open(), new Input(reader, allocate));
+  const outputs = [allocate(OUTPUT), allocate(OUTPUT)] as const;
+  try {
+    let turn: 0 | 1 = 0;
+    let running = decoder.advance(outputs[turn]);
+    for (;;) {
+      const produced = await running;
+      if (produced === undefined) return;
+      const { bytes } = outputs[turn];
+      turn = turn === 0 ? 1 : 0;
+      running = decoder.advance(outputs[turn]);
+      running.catch(() => undefined);
+      if (produced > 0) yield bytes.subarray(0, produced);
+    }
+  } finally {
+    await decoder.close();
+  }
+}
+
+class Decoder {
+  readonly #engine: Engine;
+  readonly #input: Input;
+  #current: { readonly region: Region; readonly length: number } | undefined;
+  #state: 'member' | 'between' | 'padding' = 'member';
+  #outputWasFull = false;
+  #running: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  constructor(engine: Engine, input: Input) {
+    this.#engine = engine;
+    this.#input = input;
+  }
+
+  /** Bytes produced, perhaps none yet; undefined at the end. */
+  async advance(output: Region): Promise<number | undefined> {
+    if (this.#engine.left() === 0 && !this.#outputWasFull) {
+      this.#current = await this.#input.next();
+      if (this.#closed) return undefined;
+      if (this.#current.length === 0) return this.#end();
+      this.#engine.feed(this.#current.region, this.#current.length);
+    }
+    if (this.#state !== 'member') this.#follow();
+    if (this.#state === 'padding') return this.#skipPadding();
+    const running = this.#engine.run(output);
+    this.#running = running.catch(() => undefined);
+    const { produced, ended } = await running;
+    this.#outputWasFull = produced === output.bytes.length && !ended;
+    if (ended) this.#state = 'between';
+    return produced;
+  }
+
+  #end(): undefined {
+    if (this.#state === 'member') throw new MalformedDataError(ENDS_EARLY);
+    return undefined;
+  }
+
+  #follow(): void {
+    const { region, length } = this.#current!;
+    const meaning =
+      this.#state === 'padding' ? 'padding' : this.#engine.after(region.bytes[length - this.#engine.left()]!);
+    if (meaning === 'garbage') throw new MalformedDataError(TRAILING_BYTES);
+    if (meaning === 'member') this.#engine.restart();
+    this.#state = meaning;
+  }
+
+  #skipPadding(): number {
+    const { region, length } = this.#current!;
+    const rest = region.bytes.subarray(length - this.#engine.left(), length);
+    if (rest.some((byte) => byte !== 0)) throw new MalformedDataError(TRAILING_BYTES);
+    this.#engine.feed(region, 0);
+    return 0;
+  }
+
+  /** Waits for the native call at work, if any, then frees the decoder; input still on its way is dropped. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#running;
+    this.#engine.close();
+  }
+}

@@ -1,0 +1,20 @@
+// The block decoder alone: the package's stream decodes whatever a write completes before it lets the reader have any of it,
+// so that a few hundred bytes grow to gigabytes in memory.
+declare module 'unbzip2-stream/lib/bzip2.js' {
+  /** Reads that many bits, most significant first; `null`: goes on to the next whole byte. */
+  type ReadBits = (count: number | null) => number;
+  interface BlockDecoder {
+    /** Reads a stream's header; answers its block size in units of 100,000 bytes. */
+    header(bits: ReadBits): number;
+    /** Decodes a block byte by byte into `write`; answers the running checksum, or null after the end mark. */
+    decompress(
+      bits: ReadBits,
+      write: (byte: number) => void,
+      work: Int32Array,
+      workLength: number,
+      checksum: number,
+    ): number | null;
+  }
+  const decoder: BlockDecoder;
+  export default decoder;
+}

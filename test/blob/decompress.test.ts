@@ -1,0 +1,300 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { createRequire } from 'node:module';
+import { test } from 'node:test';
+import { crc32, gzipSync, zstdCompressSync, constants } from 'node:zlib';
+import fc from 'fast-check';
+import { readerOf } from '../../src/blob/byte-reader.ts';
+import { bunzip2 } from '../../src/blob/bunzip2.ts';
+import { compressionOf, promisedCompression } from '../../src/blob/compression.ts';
+import { decompress } from '../../src/blob/decompress.ts';
+import { MalformedDataError } from '../../src/blob/malformed-data.ts';
+import { openNative, type Native } from '../../src/blob/native.ts';
+
+const koffi = createRequire(import.meta.url)('koffi') as typeof import('koffi');
+const native = openNative(koffi);
+
+type Codec = 'gzip' | 'zstd' | 'bzip2' | 'xz' | 'none';
+
+function pack(codec: Codec, bytes: Uint8Array): Buffer {
+  if (codec === 'none') return Buffer.from(bytes);
+  if (codec === 'gzip') return gzipSync(bytes);
+  if (codec === 'zstd') {
+    return zstdCompressSync(bytes, { params: { [constants.ZSTD_c_checksumFlag]: 1 } });
+  }
+  return execFileSync(codec, ['-c'], { input: bytes, maxBuffer: 1e9 });
+}
+
+/** Cuts bytes into pieces whose lengths go round the list. */
+function* cut(bytes: Uint8Array, lengths: readonly number[]): Generator<Uint8Array> {
+  for (let at = 0, turn = 0; at < bytes.length; turn += 1) {
+    const length = lengths[turn % lengths.length]!;
+    yield bytes.subarray(at, at + length);
+    at += length;
+  }
+}
+
+async function unpack(blob: Uint8Array, lengths: readonly number[], by: Native | undefined): Promise<Buffer> {
+  const { chunks } = await decompress(readerOf(cut(blob, lengths)), by);
+  const out: Buffer[] = [];
+  for await (const chunk of chunks) out.push(Buffer.from(chunk));
+  return Buffer.concat(out);
+}
+
+const ways: readonly [string, Codec, Native | undefined][] = [
+  ['gzip in C', 'gzip', native],
+  ['gzip by Node', 'gzip', undefined],
+  ['zstd in C', 'zstd', native],
+  ['zstd by Node', 'zstd', undefined],
+  ['bzip2', 'bzip2', undefined],
+  ['xz', 'xz', undefined],
+];
+
+test('what Node carries is called in C here', () => {
+  assert.ok(native.gzip && native.zstd && native.lock);
+});
+
+const text = Buffer.from('All the world is a stage, '.repeat(40));
+const long = Buffer.from(Array.from({ length: 700_000 }, (_, index) => (index * index) % 251));
+
+for (const [name, codec, by] of ways) {
+  test(`${name}: what was packed comes out, however the bytes arrive`, async () => {
+    const packed = pack(codec, long);
+    for (const lengths of [[1_000_000], [65_536], [1, 4096, 7]]) {
+      assert.ok((await unpack(packed, lengths, by)).equals(long));
+    }
+    assert.equal((await unpack(pack(codec, new Uint8Array(0)), [1], by)).length, 0);
+  });
+
+  test(`${name}: random bytes, packed and cut at random, come out`, async () => {
+    const pieces = fc.array(fc.integer({ min: 1, max: 400 }), { minLength: 1, maxLength: 5 });
+    await fc.assert(
+      fc.asyncProperty(fc.uint8Array({ maxLength: 3000 }), pieces, async (bytes, lengths) => {
+        assert.deepEqual([...(await unpack(pack(codec, bytes), lengths, by))], [...bytes]);
+      }),
+      { numRuns: codec === 'xz' || codec === 'bzip2' ? 15 : 60 },
+    );
+  });
+
+  test(`${name}: several members are one stream`, async () => {
+    const several = Buffer.concat([pack(codec, text), pack(codec, long), pack(codec, text)]);
+    const whole = Buffer.concat([text, long, text]);
+    const first = pack(codec, text).length;
+    for (const lengths of [[several.length], [first, several.length], [first - 1, 2, 5000], [33]]) {
+      assert.ok((await unpack(several, lengths, by)).equals(whole));
+    }
+  });
+
+  test(`${name}: cut off anywhere, it is an error`, async () => {
+    const packed = pack(codec, text);
+    const magic = codec === 'gzip' ? 3 : codec === 'zstd' ? 4 : codec === 'xz' ? 6 : 10;
+    const step = codec === 'xz' || codec === 'bzip2' ? 7 : 1;
+    for (let length = magic; length < packed.length; length += step) {
+      await assert.rejects(unpack(packed.subarray(0, length), [50], by), MalformedDataError, `at ${length}`);
+    }
+    for (const length of [1, 7, packed.length - 1]) {
+      const second = Buffer.concat([packed, packed.subarray(0, length)]);
+      await assert.rejects(unpack(second, [50], by), MalformedDataError, `second at ${length}`);
+      await assert.rejects(unpack(second, [packed.length], by), MalformedDataError, `second at ${length}`);
+    }
+  });
+
+  test(`${name}: a flipped byte is an error or changes nothing`, async () => {
+    const packed = pack(codec, text);
+    const step = codec === 'xz' || codec === 'bzip2' ? 5 : 1;
+    for (let at = 10; at < packed.length; at += step) {
+      const damaged = Buffer.from(packed);
+      damaged[at]! ^= 1 << (at % 8);
+      const result = await unpack(damaged, [64], by).catch((error: unknown) => error);
+      if (Buffer.isBuffer(result)) assert.ok(result.equals(text), `silent at ${at}`);
+      else assert.ok(result instanceof MalformedDataError, `at ${at}: ${String(result)}`);
+    }
+  });
+
+  test(`${name}: other bytes after the end are an error`, async () => {
+    const packed = pack(codec, text);
+    for (const lengths of [[1000], [packed.length, 1], [7]]) {
+      const blob = Buffer.concat([packed, Buffer.from('and more')]);
+      await assert.rejects(unpack(blob, lengths, by), MalformedDataError);
+    }
+  });
+
+  test(`${name}: leaving early frees what was at work`, async () => {
+    const packed = pack(codec, long);
+    const { chunks } = await decompress(readerOf(cut(packed, [1000])), by);
+    for await (const chunk of chunks) {
+      assert.ok(chunk.length > 0);
+      break;
+    }
+    assert.ok((await unpack(packed, [4096], by)).equals(long));
+  });
+
+  test(`${name}: what the source throws comes through`, async () => {
+    const packed = pack(codec, long);
+    const broken = new Error('line cut');
+    async function* source() {
+      yield packed.subarray(0, 200);
+      throw broken;
+    }
+    const { chunks } = await decompress(readerOf(source()), by);
+    await assert.rejects(async () => {
+      for await (const chunk of chunks) assert.ok(chunk);
+    }, broken);
+  });
+}
+
+for (const [name, by] of [
+  ['in C', native],
+  ['by Node', undefined],
+] as const) {
+  test(`gzip ${name}: zeros after the end are padding, zeros and then more are not`, async () => {
+    const packed = gzipSync(text);
+    for (const lengths of [[100_000], [packed.length, 600], [9]]) {
+      assert.ok((await unpack(Buffer.concat([packed, Buffer.alloc(1024)]), lengths, by)).equals(text));
+      const hidden = Buffer.concat([packed, Buffer.alloc(1024), gzipSync(text)]);
+      await assert.rejects(unpack(hidden, lengths, by), MalformedDataError);
+    }
+  });
+
+  test(`gzip ${name}: optional header fields are read over, and their checksum is checked`, async () => {
+    const bare = gzipSync(text).subarray(10);
+    const header = Buffer.concat([
+      Buffer.from([0x1f, 0x8b, 8, 0b1_1111, 0, 0, 0, 0, 2, 3]),
+      Buffer.from([4, 0]),
+      Buffer.from('abcd'),
+      Buffer.from('layer.tar\0'),
+      Buffer.from('a comment\0'),
+    ]);
+    // The flag bit 1 asks for a checksum of the header.
+    const checksum = Buffer.alloc(2);
+    checksum.writeUInt16LE(crc32(header) & 0xffff);
+    assert.ok((await unpack(Buffer.concat([header, checksum, bare]), [11], by)).equals(text));
+    checksum[0]! ^= 1;
+    await assert.rejects(unpack(Buffer.concat([header, checksum, bare]), [11], by), MalformedDataError);
+  });
+
+  test(`zstd ${name}: skippable frames anywhere are passed over`, async () => {
+    const skippable = Buffer.concat([
+      Buffer.from([0x5a, 0x2a, 0x4d, 0x18, 5, 0, 0, 0]),
+      Buffer.from('extra'),
+    ]);
+    const frame = zstdCompressSync(text);
+    const blob = Buffer.concat([skippable, frame, skippable, skippable, frame, skippable]);
+    for (const lengths of [[10_000], [13], [1]]) {
+      assert.ok((await unpack(blob, lengths, by)).equals(Buffer.concat([text, text])));
+    }
+    await assert.rejects(unpack(blob.subarray(0, -1), [50], by), MalformedDataError);
+  });
+
+  test(`zstd ${name}: a window of 128 MiB is taken, a longer one refused with its reason`, async () => {
+    const zstd = (windowLog: number) =>
+      execFileSync('zstd', ['-c', `--long=${windowLog}`, '--no-check'], { input: long });
+    // A header without the size of the content names the window.
+    assert.equal(zstd(27)[4]! >> 5, 0);
+    assert.ok((await unpack(zstd(27), [65_536], by)).equals(long));
+    await assert.rejects(unpack(zstd(28), [65_536], by), /window of more than 128 MiB/);
+  });
+}
+
+test('xz: zeros between and after streams come in fours', async () => {
+  const packed = pack('xz', text);
+  for (const lengths of [[100_000], [packed.length + 4], [5]]) {
+    const good = Buffer.concat([packed, Buffer.alloc(4), packed, Buffer.alloc(8)]);
+    assert.ok((await unpack(good, lengths, undefined)).equals(Buffer.concat([text, text])));
+    await assert.rejects(
+      unpack(Buffer.concat([packed, Buffer.alloc(3)]), lengths, undefined),
+      MalformedDataError,
+    );
+  }
+});
+
+const xzOptions: readonly [string[], 'read' | 'refused'][] = [
+  [['-9e'], 'read'],
+  [['--check=crc32'], 'read'],
+  [['--check=none'], 'read'],
+  [['-T2', '--block-size=100000'], 'read'],
+  [['--check=sha256'], 'refused'],
+  [['--x86', '--lzma2'], 'refused'],
+];
+for (const [options, outcome] of xzOptions) {
+  test(`xz ${options.join(' ')} is ${outcome}`, async () => {
+    const unpacking = unpack(execFileSync('xz', ['-c', ...options], { input: long }), [65_536], undefined);
+    if (outcome === 'read') assert.ok((await unpacking).equals(long));
+    else await assert.rejects(unpacking, /a filter or a check that is not supported/);
+  });
+}
+
+test('bzip2: a block that grows 50 times is let out piece by piece', async () => {
+  const zeros = Buffer.alloc(60_000_000);
+  const { chunks } = await decompress(readerOf([pack('bzip2', zeros)]), undefined);
+  let length = 0;
+  for await (const chunk of chunks) {
+    assert.ok(chunk.length <= 256 * 1024);
+    length += chunk.length;
+  }
+  assert.equal(length, zeros.length);
+});
+
+test('bzip2: a block made to keep the decoder busy for ever ends in an error', async () => {
+  const header = `314159265359${'0'.repeat(8)}`;
+  const bits = [
+    BigInt(`0x${header}`).toString(2).padStart(80, '0'),
+    // Not randomised, origin 0, the one symbol `a`, two tables, one selector.
+    `0${'0'.repeat(24)}${'0000001000000000'}${'0100000000000000'}010${'000000000000001'}0`,
+    // Both tables: three codes of two bits.
+    '00010000'.repeat(2),
+    // 32 times the symbol that doubles a run, whose length is then negative, and the end.
+    `${'00'.repeat(32)}10`,
+  ].join('');
+  const bytes = bits
+    .padEnd(Math.ceil(bits.length / 8) * 8, '0')
+    .match(/.{8}/g)!
+    .map((byte) => Number.parseInt(byte, 2));
+  const blob = Buffer.concat([Buffer.from('BZh9'), Buffer.from(bytes), Buffer.alloc(100)]);
+  const started = performance.now();
+  await assert.rejects(async () => {
+    for await (const chunk of bunzip2(readerOf([blob]), 200)) assert.ok(chunk);
+  }, MalformedDataError);
+  assert.ok(performance.now() - started >= 200, 'the decoder was really busy');
+});
+
+test('an empty blob and one shorter than any magic are plain', async () => {
+  assert.equal((await unpack(new Uint8Array(0), [1], native)).length, 0);
+  assert.equal((await unpack(Buffer.from('ab'), [1], native)).toString(), 'ab');
+});
+
+const magics: readonly [string, string, Codec][] = [
+  ['1f8b0800', 'gzip', 'gzip'],
+  ['1f8b', 'half a gzip magic', 'none'],
+  ['28b52ffd00', 'zstd', 'zstd'],
+  ['502a4d18', 'a skippable frame', 'zstd'],
+  ['5f2a4d18', 'the last skippable magic', 'zstd'],
+  ['602a4d18', 'no skippable magic', 'none'],
+  ['fd377a585a0000', 'xz', 'xz'],
+  ['425a6839314159265359', 'bzip2', 'bzip2'],
+  ['425a6831177245385090', 'empty bzip2', 'bzip2'],
+  ['425a683900000000000000', 'a plain tar whose first name is BZh9', 'none'],
+  ['', 'nothing', 'none'],
+];
+for (const [hex, name, expected] of magics) {
+  test(`${name} is taken for ${expected}`, () => {
+    assert.equal(compressionOf(Buffer.from(hex, 'hex')), expected);
+  });
+}
+
+const mediaTypes: readonly [string, Codec | undefined][] = [
+  ['application/vnd.oci.image.layer.v1.tar', 'none'],
+  ['application/vnd.oci.image.layer.v1.tar+gzip', 'gzip'],
+  ['application/vnd.oci.image.layer.v1.tar+zstd', 'zstd'],
+  ['application/vnd.oci.image.layer.nondistributable.v1.tar+gzip', 'gzip'],
+  ['application/vnd.docker.image.rootfs.diff.tar.gzip', 'gzip'],
+  ['application/vnd.docker.image.rootfs.diff.tar', 'none'],
+  ['application/vnd.docker.image.rootfs.foreign.diff.tar.gzip', 'gzip'],
+  ['application/octet-stream', undefined],
+  ['', undefined],
+];
+for (const [mediaType, expected] of mediaTypes) {
+  test(`the media type "${mediaType}" promises ${expected}`, () => {
+    assert.equal(promisedCompression(mediaType), expected);
+  });
+}
