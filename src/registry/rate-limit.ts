@@ -5,9 +5,9 @@ export type HeaderReader = (name: string) => string | undefined;
 
 function inWords(seconds: number): string {
   const hours = seconds / 3600;
-  if (hours >= 1 && Number.isInteger(hours)) return hours === 1 ? 'hour' : `${hours} hours`;
+  if (hours >= 1 && Number.isInteger(hours)) return hours === 1 ? 'an hour' : `${hours} hours`;
   const minutes = seconds / 60;
-  if (minutes >= 1 && Number.isInteger(minutes)) return minutes === 1 ? 'minute' : `${minutes} minutes`;
+  if (minutes >= 1 && Number.isInteger(minutes)) return minutes === 1 ? 'a minute' : `${minutes} minutes`;
   return `${seconds} s`;
 }
 
