@@ -1,4 +1,3 @@
-import { createContext, Script } from 'node:vm';
 import { readFully, type ByteReader } from './byte-reader.ts';
 import { ENDS_EARLY, MalformedDataError, TRAILING_BYTES } from './malformed-data.ts';
 
@@ -8,20 +7,14 @@ const BUFFER = 2 * LONGEST_BLOCK;
 const BLOCK_UNIT = 100_000;
 /** A piece of output, in bytes. A block of 900,000 may grow to 46 MB (runs of 259 from 5). */
 const OUTPUT = 256 * 1024;
-/** A block takes about 0.1 s; the decoder has no end on some inputs made for that. In milliseconds. */
-const BLOCK_TIMEOUT = 30_000;
 
 /**
- * bzip2: streams one after another, nothing else after them; a block must be decoded within `blockTimeout` milliseconds. Throws
- * MalformedDataError. Slow, and blocks the thread for a block at a time: for the few old images that have it.
+ * bzip2: streams one after another, nothing else after them. Throws MalformedDataError. Slow, and keeps the thread for a block
+ * (0.1 s) at a time: for the few old images that have it.
  */
-export async function* bunzip2(
-  reader: ByteReader,
-  blockTimeout = BLOCK_TIMEOUT,
-): AsyncGenerator<Uint8Array, void, undefined> {
+export async function* bunzip2(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   const { default: decoder } = await import('unbzip2-stream/lib/bzip2.js');
   const input = new BitInput(reader);
-  const guard = createGuard(blockTimeout);
   let work = new Int32Array(0);
   while (await input.more()) {
     const unit = guard(() => decoder.header(input.bits));
@@ -104,24 +97,13 @@ class Output {
   }
 }
 
-type Guard = <T>(step: () => T) => T;
-
-/** Runs a synchronous step of the decoder, which a hostile block can keep busy for ever, for a bounded time. */
-function createGuard(timeout: number): Guard {
-  const script = new Script('step()');
-  const sandbox: { step?: () => void } = createContext({});
-  return <T>(step: () => T): T => {
-    let result: T | undefined;
-    sandbox.step = () => {
-      result = step();
-    };
-    try {
-      script.runInContext(sandbox, { timeout });
-    } catch (error) {
-      throw explain(error);
-    }
-    return result as T;
-  };
+/** Runs a step of the decoder, which throws errors of its own kind. */
+function guard<T>(step: () => T): T {
+  try {
+    return step();
+  } catch (error) {
+    throw explain(error);
+  }
 }
 
 function explain(error: unknown): unknown {
