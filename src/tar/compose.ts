@@ -1,10 +1,9 @@
 import { noBytes } from './byte-path.ts';
-import type { BytePath, Entry, EntryType } from './entry.ts';
+import type { BytePath, Entry, EntryType, SparseExtent } from './entry.ts';
 import type { Header } from './header.ts';
 import { MalformedTarError } from './malformed.ts';
 import { inForce, mergeXattrs, type PaxGlobals } from './pax-scope.ts';
 import type { PaxRecords } from './pax.ts';
-import type { SparseFile } from './sparse.ts';
 
 /** All that stands before an entry's own header. */
 export interface MetaHeaders {
@@ -56,7 +55,7 @@ export function composeEntry(
   path: BytePath,
   type: EntryType,
   size: number,
-  sparse: SparseFile | undefined,
+  sparse: readonly SparseExtent[] | undefined,
 ): Entry {
   const isLink = type === 'symlink' || type === 'hardlink';
   const isDevice = type === 'character' || type === 'block';
@@ -72,7 +71,7 @@ export function composeEntry(
     mode: header.mode & 0o7777,
     uid: owner(inForce(pax?.uid, globals?.uid) ?? header.uid, 'uid'),
     gid: owner(inForce(pax?.gid, globals?.gid) ?? header.gid, 'gid'),
-    size: sparse === undefined ? size : sparse.size,
+    size,
     mtimeSeconds: mtime === undefined ? header.mtime : mtime.seconds,
     mtimeNanoseconds: mtime === undefined ? 0 : mtime.nanoseconds,
     deviceMajor: isDevice
@@ -82,7 +81,7 @@ export function composeEntry(
       ? deviceNumber(inForce(pax?.deviceMinor, globals?.deviceMinor) ?? header.deviceMinor)
       : 0,
     xattrs: mergeXattrs(globals?.xattrs, pax?.xattrs),
-    sparse: sparse?.extents,
+    sparse,
   };
 }
 

@@ -70,15 +70,15 @@ export function parsePax(body: Buffer): PaxRecords {
 
 /** Puts the record at `start` into `records` and returns where the next one starts. */
 function parseRecord(body: Buffer, start: number, records: PaxRecords): number {
-  const blank = body.indexOf(space, start);
   // Twenty digits are more than any length that fits the cap on meta headers.
-  const length = blank === -1 || blank - start > 20 ? Number.NaN : parseDecimal(body, start, blank);
+  const blank = indexOf(body, space, start, Math.min(start + 21, body.length));
+  const length = blank === -1 ? Number.NaN : parseDecimal(body, start, blank);
   const next = start + length;
   if (!(next > blank + 1 && next <= body.length) || body[next - 1] !== newline) {
     throw new MalformedTarError(`its pax header has a broken record at byte ${start}`);
   }
-  const sign = body.indexOf(equals, blank + 1);
-  if (sign === -1 || sign >= next || sign === blank + 1) {
+  const sign = indexOf(body, equals, blank + 1, next);
+  if (sign === -1 || sign === blank + 1) {
     throw new MalformedTarError(`its pax header has a record without a key at byte ${start}`);
   }
   const key = sliceBytes(body, blank + 1, sign);
@@ -175,8 +175,7 @@ function emptySparse(): PaxSparse {
 }
 
 function nameValue(key: string, body: Buffer, start: number, end: number): BytePath {
-  const at = body.indexOf(nul, start);
-  if (at !== -1 && at < end) throw new MalformedTarError(`its pax ${key} has a NUL byte`);
+  if (indexOf(body, nul, start, end) !== -1) throw new MalformedTarError(`its pax ${key} has a NUL byte`);
   return sliceBytes(body, start, end);
 }
 
@@ -193,8 +192,8 @@ function timeValue(key: string, body: Buffer, start: number, end: number): Time 
 function listValue(key: string, body: Buffer, start: number, end: number): number[] {
   const list: number[] = [];
   for (let from = start; from <= end;) {
-    const found = body.indexOf(comma, from);
-    const to = found === -1 || found > end ? end : found;
+    const found = indexOf(body, comma, from, end);
+    const to = found === -1 ? end : found;
     list.push(numberValue(key, body, from, to));
     from = to + 1;
   }
@@ -218,6 +217,12 @@ function badValue(key: string, body: Buffer, start: number, end: number, what: s
   return new MalformedTarError(
     `its pax ${printable(key)} "${printable(sliceBytes(body, start, end), 60)}" is ${what}`,
   );
+}
+
+/** A loop: the native search costs more than the few bytes there are to look at. */
+function indexOf(bytes: Buffer, byte: number, start: number, end: number): number {
+  for (let index = start; index < end; index += 1) if (bytes[index] === byte) return index;
+  return -1;
 }
 
 function throwError(error: Error): never {

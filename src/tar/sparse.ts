@@ -1,4 +1,3 @@
-import type { BlockStream } from './block-stream.ts';
 import type { SparseExtent } from './entry.ts';
 import { blockSize, isGnu, numberField } from './header.ts';
 import { MalformedTarError } from './malformed.ts';
@@ -15,6 +14,20 @@ export interface SparseFile {
   readonly extents: readonly SparseExtent[];
 }
 
+/** A sparse map that may go on in the blocks after the header. */
+export interface SparseMap {
+  /** Whether the next block belongs to the map. */
+  readonly wantsBlock: boolean;
+  /** Takes the next block of the map. */
+  accept(block: Buffer, at: number): void;
+  /**
+   * The whole map, checked: extents in order, apart, within the file, and as long together as the data that is stored.
+   *
+   * @throws MalformedTarError
+   */
+  file(): SparseFile;
+}
+
 const newline = 0x0a;
 const maxDigits = 20;
 
@@ -25,87 +38,113 @@ const oldFormat = {
 } as const;
 
 /**
- * The sparse map of a type `S` header (GNU's old format) at `at`; takes the blocks with the rest of the map from the stream.
+ * The map of a type `S` header at `at`, GNU's old format.
  *
- * @throws MalformedTarError for star's format of the same type, a truncated archive, and a map that makes no sense.
+ * @throws MalformedTarError for star's format of the same type, and numbers that are none.
  */
-export function readOldSparse(stream: BlockStream, stored: number): SparseFile {
-  let { block, at } = stream;
-  if (!isGnu(block, at)) throw new MalformedTarError('it is sparse in a format that is not GNU’s');
-  const size = numberField(block, at + oldFormat.header.realSize, 12, 'sparse size');
-  const map: number[] = [];
-  let layout: { map: number; extents: number; more: number } = oldFormat.header;
-  for (;;) {
+export function oldSparseMap(header: Buffer, at: number, stored: number): SparseMap {
+  if (!isGnu(header, at)) throw new MalformedTarError('it is sparse in a format that is not GNU’s');
+  const size = numberField(header, at + oldFormat.header.realSize, 12, 'sparse size');
+  const numbers: number[] = [];
+  const add = (
+    block: Buffer,
+    start: number,
+    layout: { map: number; extents: number; more: number },
+  ): boolean => {
     for (let index = 0; index < layout.extents; index += 1) {
-      const start = at + layout.map + index * 24;
-      if (block[start] === 0) break;
-      map.push(
-        numberField(block, start, 12, 'sparse offset'),
-        numberField(block, start + 12, 12, 'sparse length'),
-      );
+      const extent = start + layout.map + index * 24;
+      if (block[extent] === 0) break;
+      numbers.push(numberField(block, extent, 12, 'sparse offset'));
+      numbers.push(numberField(block, extent + 12, 12, 'sparse length'));
     }
-    if (map.length > 2 * maxExtents) throw tooManyExtents();
-    if (block[at + layout.more] === 0) return sparseFile(map, size, stored);
-    if (!stream.nextBlock()) throw new MalformedTarError('the archive ends within its sparse map');
-    ({ block, at } = stream);
-    layout = oldFormat.block;
-  }
+    if (numbers.length > 2 * maxExtents) throw tooManyExtents();
+    return block[start + layout.more] !== 0;
+  };
+  let wantsBlock = add(header, at, oldFormat.header);
+  return {
+    get wantsBlock() {
+      return wantsBlock;
+    },
+    accept(block, start) {
+      wantsBlock = add(block, start, oldFormat.block);
+    },
+    file: () => sparseFile(numbers, size, stored),
+  };
 }
 
 /**
- * The sparse map of a file with GNU.sparse pax records; in format 1.0 the map is taken from the start of the data.
+ * The map of a file with GNU.sparse pax records: in them (0.0, 0.1), or at the start of the data (1.0).
  *
  * @param stored Size of the data in the archive, the map of format 1.0 included.
- * @throws MalformedTarError as above.
+ * @throws MalformedTarError for a version that does not exist, and a map that contradicts itself.
  */
-export function readPaxSparse(stream: BlockStream, records: PaxSparse, stored: number): SparseFile {
+export function paxSparseMap(records: PaxSparse, stored: number): SparseMap {
+  const { size } = records;
+  if (size === undefined) throw new MalformedTarError('it is sparse without a size');
   const version = `${records.major ?? '0'}.${records.minor ?? '1'}`;
-  if (records.size === undefined) throw new MalformedTarError('it is sparse without a size');
-  if (version === '1.0') {
-    const { map, mapSize } = readMap(stream, stored);
-    return sparseFile(map, records.size, stored - mapSize);
-  }
+  if (version === '1.0') return new TextMap(size, stored);
   if (version !== '0.0' && version !== '0.1') {
     throw new MalformedTarError('it is sparse in a format of an unknown version');
   }
   if (records.map.length !== 2 * (records.blocks ?? records.map.length / 2)) {
     throw new MalformedTarError('its sparse map has another length than it says');
   }
-  return sparseFile(records.map, records.size, stored);
+  return {
+    wantsBlock: false,
+    accept: () => {},
+    file: () => sparseFile(records.map, size, stored),
+  };
 }
 
 /** Format 1.0: lines of decimal numbers, their count first, filled up to a block border. */
-function readMap(stream: BlockStream, stored: number): { map: number[]; mapSize: number } {
-  const map: number[] = [];
-  const line = Buffer.alloc(maxDigits);
-  let length = 0;
-  let expected = -1;
-  for (let mapSize = 0; ;) {
-    if (mapSize + blockSize > stored || !stream.nextBlock()) {
-      throw new MalformedTarError('its data ends within its sparse map');
-    }
-    mapSize += blockSize;
-    const { block, at } = stream;
-    for (let index = at; index < at + blockSize; index += 1) {
+class TextMap implements SparseMap {
+  wantsBlock = true;
+  readonly #size: number;
+  /** Bytes of the data that are not map. */
+  #stored: number;
+  readonly #numbers: number[] = [];
+  #expected: number | undefined;
+  readonly #line = Buffer.alloc(maxDigits);
+  #length = 0;
+
+  constructor(size: number, stored: number) {
+    this.#size = size;
+    this.#stored = stored;
+    this.#checkRoom();
+  }
+
+  accept(block: Buffer, at: number): void {
+    this.#stored -= blockSize;
+    for (let index = at; index < at + blockSize && this.wantsBlock; index += 1) {
       const byte = block[index]!;
-      if (byte !== newline) {
-        if (length === maxDigits) throw new MalformedTarError('its sparse map is no list of numbers');
-        line[length] = byte;
-        length += 1;
-        continue;
-      }
-      const value = parseDecimal(line, 0, length);
-      length = 0;
-      if (Number.isNaN(value)) throw new MalformedTarError('its sparse map is no list of numbers');
-      if (expected !== -1) map.push(value);
-      else if (value < 0 || value > maxExtents) throw tooManyExtents();
-      else expected = 2 * value;
-      if (map.length === expected) return { map, mapSize };
+      if (byte === newline) this.#endLine();
+      else if (this.#length < maxDigits) {
+        this.#line[this.#length] = byte;
+        this.#length += 1;
+      } else throw new MalformedTarError('its sparse map is no list of numbers');
     }
+    if (this.wantsBlock) this.#checkRoom();
+  }
+
+  file(): SparseFile {
+    return sparseFile(this.#numbers, this.#size, this.#stored);
+  }
+
+  #endLine(): void {
+    const value = parseDecimal(this.#line, 0, this.#length);
+    this.#length = 0;
+    if (Number.isNaN(value)) throw new MalformedTarError('its sparse map is no list of numbers');
+    if (this.#expected !== undefined) this.#numbers.push(value);
+    else if (value < 0 || value > maxExtents) throw tooManyExtents();
+    else this.#expected = 2 * value;
+    this.wantsBlock = this.#numbers.length !== this.#expected;
+  }
+
+  #checkRoom(): void {
+    if (this.#stored < blockSize) throw new MalformedTarError('its data ends within its sparse map');
   }
 }
 
-/** Checks the map: extents in order, apart, within the file, and as long together as the data that is stored. */
 function sparseFile(map: readonly number[], size: number, stored: number): SparseFile {
   if (size < 0) throw new MalformedTarError('its sparse size is negative');
   const extents: SparseExtent[] = [];

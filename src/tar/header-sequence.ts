@@ -1,0 +1,202 @@
+import type { BlockStream } from './block-stream.ts';
+import { displayPath, noBytes, sliceUntilNul } from './byte-path.ts';
+import { composeEntry, pathOf, typeOf, type MetaHeaders } from './compose.ts';
+import type { BytePath, Entry, EntryType } from './entry.ts';
+import { checksumMatches, parseHeader, sumWords, type Header } from './header.ts';
+import { MalformedTarError } from './malformed.ts';
+import { addGlobals, type PaxGlobals } from './pax-scope.ts';
+import { parsePax, type PaxRecords } from './pax.ts';
+import { oldSparseMap, paxSparseMap, type SparseMap } from './sparse.ts';
+
+/** What one meta header (pax records, a long name) may hold, in bytes; Go's archive/tar has the same limit. */
+export const maxMetaSize = 1 << 20;
+
+/**
+ * What the sequence wants next: another block, `size` bytes of a meta header's body, that `size` bytes and their padding be passed
+ * over, or nothing: `entry` is complete and `size` bytes of its data follow, or the end mark was reached.
+ */
+export type Step = 'block' | 'body' | 'skip' | 'entry' | 'end';
+
+const dumpDirectory = 0x44;
+const oldSparse = 0x53;
+
+/**
+ * The rules by which blocks become entries, without the reading: whoever has the bytes, at once or bit by bit, hands over blocks and
+ * bodies as `Step` asks for them. Where tools differ the rules are those of Go's archive/tar, which containerd, docker and umoci are
+ * built on, except that global pax headers count, unknown types are regular files (POSIX), and a meta header needs its entry.
+ *
+ * All methods throw MalformedTarError.
+ */
+export class HeaderSequence {
+  /** Bytes of the body, of the data, or to skip: see `Step`. */
+  size = 0;
+  #entry: Entry | undefined;
+  #globals: PaxGlobals;
+  #pax: PaxRecords | undefined;
+  #longName = noBytes;
+  #longLink = noBytes;
+  /** The type of the header whose body comes next. */
+  #bodyType = 0;
+  #afterZeros = false;
+  /** Header, type and path of a sparse file whose map goes on in the next block. */
+  #sparse: { readonly header: Header; readonly type: EntryType; readonly map: SparseMap } | undefined;
+  /** For messages: the entry at hand and the one before it. */
+  #path: BytePath | undefined;
+  #previous: BytePath | undefined;
+
+  /** The entry that the last step completed. */
+  get entry(): Entry {
+    return this.#entry!;
+  }
+
+  /** The data of the entry is behind: what follows is about the next one. */
+  leaveEntry(): void {
+    this.#previous = this.#path ?? this.#previous;
+    this.#path = undefined;
+  }
+
+  /** Takes the stream's current block. */
+  accept(stream: BlockStream): Step {
+    const { block, at } = stream;
+    if (this.#sparse !== undefined) {
+      this.#sparse.map.accept(block, at);
+      return this.#goOnWithSparse();
+    }
+    const sum = sumWords(stream.words, stream.wordsAt);
+    if (sum === 0) return this.#acceptZeros();
+    if (this.#afterZeros)
+      throw new MalformedTarError('half an end mark: one block of zeros, then something else');
+    if (!checksumMatches(block, at, sum)) {
+      throw new MalformedTarError('this is no tar header, its checksum is wrong');
+    }
+    const header = this.#parse(block, at);
+    switch (header.type) {
+      case 0x78: // x
+      case 0x58: // X, Solaris
+      case 0x67: // g
+      case 0x4c: // L
+      case 0x4b: // K
+        return this.#wantBody(header);
+      case 0x56: // V, the label of a volume
+      case 0x41: // A, an access list of Solaris, which Linux has no place for
+        this.size = sizeOf(header.size);
+        return 'skip';
+      case 0x4d: // M
+        this.#path = header.path;
+        throw new MalformedTarError('it goes on from another volume, which a layer cannot have');
+      default:
+        return this.#acceptHeader(header, block, at);
+    }
+  }
+
+  /** Takes the body that the last step asked for; the next step is `block`. */
+  acceptBody(body: Buffer): void {
+    switch (this.#bodyType) {
+      case 0x67:
+        this.#globals = addGlobals(this.#globals, parsePax(body));
+        break;
+      case 0x4c:
+        this.#longName = sliceUntilNul(body, 0, body.length) || this.#longName;
+        break;
+      case 0x4b:
+        this.#longLink = sliceUntilNul(body, 0, body.length) || this.#longLink;
+        break;
+      default:
+        this.#pax = parsePax(body);
+    }
+  }
+
+  /** The archive is over, with its end mark or without one: is that a place for it? */
+  finish(): void {
+    if (this.#sparse !== undefined) throw new MalformedTarError('the archive ends within its sparse map');
+    if (this.#pax !== undefined || this.#longName !== noBytes || this.#longLink !== noBytes) {
+      throw new MalformedTarError('the archive ends after a meta header, without the entry it is for');
+    }
+  }
+
+  /** The error with the layer and the entry in its message, or the header's offset where no entry is known. */
+  located(error: unknown, layer: string, offset: number): unknown {
+    if (!(error instanceof MalformedTarError)) return error;
+    let place = `header at byte ${offset}`;
+    if (this.#path !== undefined && this.#path !== noBytes) place = displayPath(this.#path);
+    else if (this.#previous !== undefined) place += `, after ${displayPath(this.#previous)}`;
+    return new MalformedTarError(`${layer}: ${place}: ${error.message}`, error);
+  }
+
+  #parse(block: Buffer, at: number): Header {
+    try {
+      return parseHeader(block, at);
+    } catch (error) {
+      this.#path = sliceUntilNul(block, at, 100);
+      throw error;
+    }
+  }
+
+  #acceptZeros(): Step {
+    if (!this.#afterZeros) {
+      this.#afterZeros = true;
+      return 'block';
+    }
+    this.finish();
+    return 'end';
+  }
+
+  #wantBody(header: Header): Step {
+    if (header.size > maxMetaSize) {
+      this.#path = header.path;
+      throw new MalformedTarError(`a meta header of ${header.size} bytes, the limit is ${maxMetaSize}`);
+    }
+    this.#bodyType = header.type;
+    this.size = sizeOf(header.size);
+    return 'body';
+  }
+
+  #acceptHeader(header: Header, block: Buffer, at: number): Step {
+    const meta = this.#meta();
+    const path = pathOf(header, meta);
+    this.#path = path;
+    const type = typeOf(header, path);
+    const sparse = meta.pax?.sparse;
+    // The size in the pax header is the true one: a reader that takes the other sees other entries (CVE-2025-62518).
+    const hasData = type === 'file' || header.type === dumpDirectory;
+    this.size = hasData ? sizeOf(meta.pax?.size ?? header.size) : 0;
+    if (header.type === oldSparse) {
+      this.#sparse = { header, type, map: oldSparseMap(block, at, this.size) };
+      return this.#goOnWithSparse();
+    }
+    if (sparse !== undefined) {
+      if (type !== 'file') throw new MalformedTarError('it is sparse but no file');
+      this.#sparse = { header, type, map: paxSparseMap(sparse, this.size) };
+      return this.#goOnWithSparse();
+    }
+    this.#entry = composeEntry(header, meta, path, type, type === 'file' ? this.size : 0, undefined);
+    this.#forget();
+    return 'entry';
+  }
+
+  #goOnWithSparse(): Step {
+    const { header, type, map } = this.#sparse!;
+    if (map.wantsBlock) return 'block';
+    const file = map.file();
+    this.size = file.stored;
+    this.#entry = composeEntry(header, this.#meta(), this.#path!, type, file.size, file.extents);
+    this.#sparse = undefined;
+    this.#forget();
+    return 'entry';
+  }
+
+  #meta(): MetaHeaders {
+    return { pax: this.#pax, globals: this.#globals, longName: this.#longName, longLink: this.#longLink };
+  }
+
+  #forget(): void {
+    this.#pax = undefined;
+    this.#longName = noBytes;
+    this.#longLink = noBytes;
+  }
+}
+
+function sizeOf(size: number): number {
+  if (size < 0) throw new MalformedTarError(`its size ${size} is negative`);
+  return size;
+}
