@@ -1,0 +1,157 @@
+import { constants } from 'node:fs';
+import { access, lstat, mkdir, opendir, rename, rmdir } from 'node:fs/promises';
+import path from 'node:path';
+import { geteuid } from 'node:process';
+import { DestinationError, DlrootfsError, printable } from '../errors.ts';
+import { locate } from './location.ts';
+import type { Location } from './location.ts';
+import type { RootMetadata } from './messages.ts';
+import { makeStage, removeStage, removeStaleStages } from './stage.ts';
+
+export type DestinationMode = 'stage' | 'empty' | 'overlay';
+
+/** Where the rootfs is built and how it gets its name: the three cases of DIR. */
+export class Destination {
+  /** DIR, symlinks followed. */
+  readonly target: string;
+  /** The directory to write into: a stage, or DIR itself. */
+  readonly path: string;
+  /** `stage`: a new directory beside DIR. `empty`: DIR, which cannot be replaced. `overlay`: DIR, which has content. */
+  readonly mode: DestinationMode;
+  /** For the root when no layer has an entry for it; undefined: it keeps its own. */
+  readonly root: RootMetadata | undefined;
+  readonly #levels: readonly string[];
+
+  private constructor(
+    target: string,
+    workPath: string,
+    mode: DestinationMode,
+    root?: RootMetadata,
+    levels: readonly string[] = [],
+  ) {
+    this.target = target;
+    this.path = workPath;
+    this.mode = mode;
+    this.root = root;
+    this.#levels = levels;
+  }
+
+  /**
+   * Prepares DIR for writing. What it makes (a stage, missing levels above a new DIR) `discard` removes.
+   *
+   * @param directory as the user gave it; a symlink to a directory is followed
+   * @throws DestinationError when it is no directory, or cannot be written
+   */
+  static async open(directory: string): Promise<Destination> {
+    try {
+      const location = await locate(directory);
+      const there = location.stat !== undefined;
+      if (there && !(await isEmpty(location.path))) return await Destination.#straight(location, 'overlay');
+      if (there && !location.replaceable) return await Destination.#straight(location, 'empty');
+      return await Destination.#staged(location);
+    } catch (error) {
+      throw explained(error, directory);
+    }
+  }
+
+  /**
+   * Gives the finished rootfs its name: by one rename(2), where it was built in a stage.
+   *
+   * @param identity of the root that was written (`Rootfs.identity`): something else in its place is not taken for it
+   * @throws DestinationError
+   */
+  async commit(identity: string): Promise<void> {
+    if (this.mode !== 'stage') return;
+    try {
+      const stat = await lstat(this.path, { bigint: true });
+      if (`${stat.dev}:${stat.ino}` !== identity) {
+        throw new DestinationError(`${printable(this.path)} was replaced while it was written`, {
+          code: 'SWAPPED',
+          hint: 'see who else writes there, or choose another directory with -d',
+        });
+      }
+      await rename(this.path, this.target);
+    } catch (error) {
+      throw explained(error, this.target);
+    }
+  }
+
+  /** Removes the stage and the levels that were made for it. To be called after the Rootfs was discarded. */
+  async discard(): Promise<void> {
+    if (this.mode === 'stage') await removeStage(this.path);
+    await removeLevels(this.#levels);
+  }
+
+  static async #straight(location: Location, mode: 'empty' | 'overlay'): Promise<Destination> {
+    // An owner gets in, whatever the mode.
+    if (location.stat?.uid !== geteuid!()) await access(location.path, constants.W_OK | constants.X_OK);
+    return new Destination(location.path, location.path, mode);
+  }
+
+  static async #staged(location: Location): Promise<Destination> {
+    const { path: target, stat } = location;
+    const levels = await makeLevels(path.dirname(target));
+    try {
+      await removeStaleStages(target);
+      const stage = await makeStage(target);
+      if (stage === undefined && stat) return await Destination.#straight(location, 'empty');
+      if (stage === undefined) {
+        const above = printable(path.dirname(target));
+        throw new DestinationError(`${printable(target)} cannot be made: no right to write in ${above}`, {
+          code: 'EACCES',
+          hint: 'choose another directory with -d',
+        });
+      }
+      const root = stat
+        ? { mode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid }
+        : { mode: 0o755, uid: undefined, gid: undefined };
+      return new Destination(target, stage, 'stage', root, levels);
+    } catch (error) {
+      await removeLevels(levels);
+      throw error;
+    }
+  }
+}
+
+async function isEmpty(directory: string): Promise<boolean> {
+  await using handle = await opendir(directory);
+  return (await handle.read()) === null;
+}
+
+/** Makes a directory with all missing ones above it, and answers which, the uppermost first. */
+async function makeLevels(directory: string): Promise<string[]> {
+  const first = await mkdir(directory, { recursive: true });
+  if (first === undefined) return [];
+  const levels: string[] = [];
+  for (let level = directory; level !== path.dirname(first); level = path.dirname(level))
+    levels.unshift(level);
+  return levels;
+}
+
+/** Removes directories that are still empty. */
+async function removeLevels(levels: readonly string[]): Promise<void> {
+  for (const level of levels.toReversed()) await rmdir(level).catch(() => undefined);
+}
+
+/** Texts for what the system says of DIR; what has one already stays. */
+function explained(error: unknown, directory: string): DlrootfsError {
+  if (error instanceof DlrootfsError) return error;
+  const { code, message } = error as NodeJS.ErrnoException;
+  const reasons: Readonly<Record<string, string>> = {
+    EACCES: 'permission denied',
+    EPERM: 'operation not permitted',
+    EROFS: 'the file system is mounted read-only',
+    ENOTDIR: 'something above it is not a directory',
+    ENOTEMPTY: 'it was filled by another process in the meantime',
+    EEXIST: 'it was made by another process in the meantime',
+    ENOSPC: 'the disk is full',
+    EDQUOT: 'the disk quota is used up',
+    ENAMETOOLONG: 'the name is too long',
+  };
+  const reason = reasons[code ?? ''] ?? printable(message);
+  return new DestinationError(`cannot write ${printable(directory)}: ${reason}`, {
+    code: code ?? 'DESTINATION',
+    hint: 'choose another directory with -d',
+    cause: error,
+  });
+}

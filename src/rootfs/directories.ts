@@ -1,0 +1,197 @@
+import { constants } from 'node:os';
+import type { BytePath } from '../tar/entry.ts';
+import type { ByteName, Directory, Filesystem } from './filesystem.ts';
+import { Refusal, shown } from './refusal.ts';
+
+const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
+
+/** As many as the kernel follows: path_resolution(7). */
+const mostLinks = 40;
+/** Paths that the kernel would take in one piece end at 4095 bytes; beyond this a path is an attack on time and memory. */
+const longestPath = 16_384;
+/** How many directories stay open from one entry to the next. */
+const mostOpen = 256;
+/** Directories on the way to another one stay open only up to this length of path, so that a deep path needs few descriptors. */
+const longestKept = 256;
+
+/** A directory that this process opened; `kept` ones are closed by `trim`, `drop` and `close`, others when they are left behind. */
+interface Opened extends Directory {
+  kept: boolean;
+}
+
+/** What to do where the way to a directory is not there yet or barred. */
+export interface Pathfinder {
+  /** Makes the missing directory. */
+  make(parent: Directory, name: ByteName): void;
+  /** Lets this process into a directory that it owns but may not search or change; false when it cannot. */
+  unlock(directory: Directory): boolean;
+}
+
+/**
+ * Finds the directories that an archive's paths mean, as the kernel would after chroot: absolute symlinks and `..` stay inside the root.
+ * Keeps those last used open.
+ */
+export class Directories {
+  readonly #filesystem: Filesystem;
+  readonly #pathfinder: Pathfinder;
+  readonly #open = new Map<string, Opened>();
+  readonly #root: Opened;
+  #lastPath: string | undefined;
+  #last: Directory;
+
+  constructor(filesystem: Filesystem, pathfinder: Pathfinder) {
+    this.#filesystem = filesystem;
+    this.#pathfinder = pathfinder;
+    this.#root = { ...filesystem.root, kept: true };
+    this.#last = this.#root;
+  }
+
+  /**
+   * The directory at a normalised path, symlinks followed inside the root. Valid until the next `trim` or `drop`.
+   *
+   * @param create make what is missing, also what a dangling symlink points to (as containerd and umoci do)
+   * @returns undefined when it is missing, or (unless `create`) when something else is in the way
+   * @throws Refusal ELOOP, ENAMETOOLONG, with `create` ENOTDIR, and what the system says
+   */
+  find(path: string, create: boolean): Directory | undefined {
+    if (path === this.#lastPath) return this.#last;
+    const found = this.#open.get(path) ?? this.#walk(path, create);
+    if (found) {
+      this.#lastPath = path;
+      this.#last = found;
+    }
+    return found;
+  }
+
+  /** Closes directories, if many are open: to be called between two entries. */
+  trim(): void {
+    if (this.#open.size <= mostOpen) return;
+    this.close();
+  }
+
+  /** Forgets the directory at `path`, which is going to be removed or replaced, and all below it. */
+  drop(path: string): void {
+    const below = `${path}/`;
+    for (const [key, directory] of this.#open) {
+      if (key !== path && !key.startsWith(below)) continue;
+      this.#filesystem.closeDirectory(directory);
+      this.#open.delete(key);
+    }
+    this.forgetLinks();
+  }
+
+  /** To be called when a symlink may have gone: what led through it may lead elsewhere. */
+  forgetLinks(): void {
+    this.#lastPath = undefined;
+  }
+
+  close(): void {
+    for (const directory of this.#open.values()) this.#filesystem.closeDirectory(directory);
+    this.#open.clear();
+    this.forgetLinks();
+  }
+
+  #walk(path: string, create: boolean): Opened | undefined {
+    if (path.length > longestPath) throw new Refusal(ENAMETOOLONG, `find ${shown(path)}`);
+    let [current, rest] = this.#start(path);
+    let links = 0;
+    while (rest !== '') {
+      const cut = rest.indexOf('/');
+      const name = cut < 0 ? rest : rest.slice(0, cut);
+      rest = cut < 0 ? '' : rest.slice(cut + 1);
+      if (name === '' || name === '.') continue;
+      if (name === '..') {
+        current = this.#above(current);
+        continue;
+      }
+      const next = this.#step(current, name, create);
+      if (typeof next !== 'string') {
+        leave(this.#filesystem, current);
+        if (!next) return undefined;
+        current = next;
+        continue;
+      }
+      if (++links > mostLinks) throw new Refusal(ELOOP, `follow the symlinks of ${shown(path)}`);
+      rest = rest === '' ? next : `${next}/${rest}`;
+      if (next.startsWith('/')) {
+        leave(this.#filesystem, current);
+        current = this.#root;
+      }
+    }
+    return this.#keep(current);
+  }
+
+  /** The nearest directory on the way that is open, and the way from there. */
+  #start(path: string): [Opened, string] {
+    if (path.length <= longestKept) {
+      for (let cut = path.lastIndexOf('/'); cut > 0; cut = path.lastIndexOf('/', cut - 1)) {
+        const known = this.#open.get(path.slice(0, cut));
+        if (known) return [known, path.slice(cut + 1)];
+      }
+    }
+    return [this.#root, path];
+  }
+
+  #above(directory: Opened): Opened {
+    leave(this.#filesystem, directory);
+    const path = parentPath(directory.path);
+    if (path === '') return this.#root;
+    const above = this.#open.get(path) ?? this.#walk(path, false);
+    if (!above) throw new Refusal(ENOENT, `find ${shown(path)}`);
+    return above;
+  }
+
+  /** One component further: the directory, the target of a symlink, or undefined where there is none (and none was to be made). */
+  #step(parent: Opened, name: ByteName, create: boolean): Opened | BytePath | undefined {
+    const path = join(parent.path, name);
+    if (path.length > longestPath) throw new Refusal(ENAMETOOLONG, `find ${shown(path)}`);
+    const known = path.length <= longestKept ? this.#open.get(path) : undefined;
+    if (known) return known;
+
+    let handle = this.#filesystem.openDirectory(parent, name);
+    if (handle === -EACCES && this.#pathfinder.unlock(parent)) {
+      handle = this.#filesystem.openDirectory(parent, name);
+    }
+    if (handle === -ENOENT) {
+      if (!create) return undefined;
+      this.#pathfinder.make(parent, name);
+      handle = this.#filesystem.openDirectory(parent, name);
+    }
+    if (handle === -ENOTDIR || handle === -ELOOP) {
+      const target = this.#filesystem.readLink(parent, name);
+      if (typeof target === 'string') return target;
+      if (!create) return undefined;
+      throw new Refusal(ENOTDIR, `use ${shown(path)} as a directory`);
+    }
+    if (handle < 0) throw new Refusal(handle, `open the directory ${shown(path)}`);
+    const directory = { path, handle, kept: false };
+    return path.length <= longestKept ? this.#keep(directory) : directory;
+  }
+
+  #keep(directory: Opened): Opened {
+    if (directory.kept) return directory;
+    const known = this.#open.get(directory.path);
+    if (known) {
+      this.#filesystem.closeDirectory(directory);
+      return known;
+    }
+    directory.kept = true;
+    this.#open.set(directory.path, directory);
+    return directory;
+  }
+}
+
+/** Closes a directory that was only on the way. */
+function leave(filesystem: Filesystem, directory: Opened): void {
+  if (!directory.kept) filesystem.closeDirectory(directory);
+}
+
+/** `path` and a name below it. */
+export function join(path: string, name: ByteName): BytePath {
+  return (path === '' ? name : `${path}/${name}`) as BytePath;
+}
+
+/** Where `path` lies: the empty path for what lies at the root. */
+export function parentPath(path: string): BytePath {
+  return path.slice(0, Math.max(0, path.lastIndexOf('/'))) as BytePath;
+}

@@ -1,0 +1,73 @@
+import type { BytePath } from '../tar/entry.ts';
+
+/** What a directory gets when everything is written. */
+export interface DirectoryRecord {
+  readonly path: BytePath;
+  /** Undefined: it has its mode already. */
+  readonly mode: number | undefined;
+  readonly mtimeSeconds: number;
+  readonly mtimeNanoseconds: number;
+}
+
+const chunkSize = 65_536;
+const noMode = 0xffff;
+/** Length of shared beginning, length of the rest, mode, seconds, nanoseconds. */
+const fixedSize = 2 + 2 + 2 + 8 + 4;
+
+/**
+ * The directories of a run in the order of their entries, in some thirty bytes each: of a path only what differs from the one before.
+ * Of two records of one path the later one counts.
+ */
+export class DirectoryLog {
+  readonly #chunks: Buffer[] = [];
+  readonly #lengths: number[] = [];
+  #last = '';
+
+  add(path: string, mode: number | undefined, mtimeSeconds: number, mtimeNanoseconds: number): void {
+    let shared = 0;
+    const most = Math.min(path.length, this.#last.length);
+    while (shared < most && path.charCodeAt(shared) === this.#last.charCodeAt(shared)) shared++;
+    const rest = path.length - shared;
+    const chunk = this.#room(fixedSize + rest);
+    let at = this.#lengths.at(-1)!;
+    at = chunk.writeUInt16LE(shared, at);
+    at = chunk.writeUInt16LE(rest, at);
+    at = chunk.writeUInt16LE(mode ?? noMode, at);
+    at = chunk.writeDoubleLE(mtimeSeconds, at);
+    at = chunk.writeUInt32LE(mtimeNanoseconds, at);
+    at += chunk.write(path.slice(shared), at, 'latin1');
+    this.#lengths[this.#lengths.length - 1] = at;
+    this.#last = path;
+  }
+
+  *[Symbol.iterator](): Generator<DirectoryRecord, void, void> {
+    let path = '';
+    for (const [index, chunk] of this.#chunks.entries()) {
+      const end = this.#lengths[index]!;
+      for (let at = 0; at < end;) {
+        const shared = chunk.readUInt16LE(at);
+        const rest = chunk.readUInt16LE(at + 2);
+        const mode = chunk.readUInt16LE(at + 4);
+        const start = at + fixedSize;
+        path = path.slice(0, shared) + chunk.toString('latin1', start, start + rest);
+        yield {
+          path: path as BytePath,
+          mode: mode === noMode ? undefined : mode,
+          mtimeSeconds: chunk.readDoubleLE(at + 6),
+          mtimeNanoseconds: chunk.readUInt32LE(at + 14),
+        };
+        at = start + rest;
+      }
+    }
+  }
+
+  /** The last chunk, or a new one where it has no `size` bytes left. */
+  #room(size: number): Buffer {
+    const chunk = this.#chunks.at(-1);
+    if (chunk && this.#lengths.at(-1)! + size <= chunk.length) return chunk;
+    const next = Buffer.allocUnsafeSlow(Math.max(chunkSize, size));
+    this.#chunks.push(next);
+    this.#lengths.push(0);
+    return next;
+  }
+}

@@ -1,0 +1,116 @@
+import { constants } from 'node:os';
+import type { Entry } from '../tar/entry.ts';
+import { join } from './directories.ts';
+import type { ByteName, Directory, FileStat, Node } from './filesystem.ts';
+import { isModeDoubtful, newOwner, removeInherited, restoreOwner, restoreXattrs } from './metadata.ts';
+import { defaultAccessList } from './probe.ts';
+import { Refusal, granted, shown } from './refusal.ts';
+import { isReserved, markWritten } from './run.ts';
+import type { Run } from './run.ts';
+
+const { EACCES, ENODATA } = constants.errno;
+
+/** This process needs all three to fill a directory. */
+const ownerBits = 0o700;
+/** Inherited by what is made in the directory, so given last; setuid has no meaning but is kept. */
+const setIdBits = 0o6000;
+
+/**
+ * The mode for a directory while it is filled, and whether its own must be set at the end: what keeps us out of it, or is inherited by
+ * what is made in it, has to wait.
+ */
+export function fillingMode(mode: number): number {
+  return (mode & ~setIdBits) | ownerBits;
+}
+
+/** Notes what a directory gets at the end: its times, and its mode where it has another one until then or had in this run. */
+export function noteDirectory(
+  run: Run,
+  path: string,
+  mode: number,
+  seconds: number,
+  nanoseconds: number,
+): void {
+  const late = mode !== fillingMode(mode);
+  if (late) run.lateModes.add(path);
+  run.log.add(path, late || run.lateModes.has(path) ? mode : undefined, seconds, nanoseconds);
+}
+
+/** Metadata of a directory that `makeDirectory` has just made with `fillingMode`. */
+export function dressNew(run: Run, parent: Directory, name: ByteName, entry: Entry): void {
+  const node = { parent, name, file: -1 };
+  settleMode(run, node, fillingMode(entry.mode));
+  restoreOwner(run, node, entry, newOwner(run));
+  restoreDirectoryXattrs(run, node, entry);
+}
+
+/** Metadata of a directory that was there: lower layers' and the user's are merged with what comes. */
+export function dressExisting(
+  run: Run,
+  parent: Directory,
+  name: ByteName,
+  entry: Entry,
+  stat: FileStat,
+): void {
+  const node = { parent, name, file: -1 };
+  const mode = fillingMode(entry.mode);
+  restoreOwner(run, node, entry, stat);
+  removeStaleXattrs(run, node, entry);
+  restoreDirectoryXattrs(run, node, entry);
+  if (stat.mode !== mode || entry.xattrs) granted(run.filesystem.setMode(node, mode), 'set the mode');
+}
+
+/** Makes sure of the mode of a new directory that was made with it. */
+function settleMode(run: Run, node: Node, mode: number): void {
+  if (run.creator.careful) removeInherited(run, node, true);
+  if (isModeDoubtful(run, mode)) granted(run.filesystem.setMode(node, mode), 'set the mode');
+}
+
+function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): void {
+  if (!entry.xattrs) return;
+  restoreXattrs(run, node, entry);
+  for (const name of entry.xattrs.keys()) run.directoryXattrs.add(name);
+  // From here on new files inherit it.
+  if (entry.xattrs.has(defaultAccessList)) run.creator.careful = true;
+}
+
+/** Removes what an earlier layer's entry has set and this one has not. */
+function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
+  for (const name of run.directoryXattrs) {
+    if (entry.xattrs?.has(name)) continue;
+    const result = run.filesystem.removeXattr(node, name);
+    if (result < 0 && result !== -ENODATA)
+      throw new Refusal(result, `remove the extended attribute ${shown(name)}`);
+  }
+}
+
+/** Makes a directory that an entry's path needs and no entry has made: 0755, root's, with that entry's time. */
+export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
+  const path = join(parent.path, name);
+  if (isReserved(run, path))
+    throw new Refusal(EACCES, `make the directory ${shown(path)}: its name is reserved`);
+  const { filesystem, mtimeSeconds, mtimeNanoseconds } = run;
+  let made = filesystem.makeDirectory(parent, name, 0o755);
+  if (made === -EACCES && unlock(run, parent)) made = filesystem.makeDirectory(parent, name, 0o755);
+  granted(made, `make the directory ${shown(path)}`);
+  const node = { parent, name, file: -1 };
+  settleMode(run, node, 0o755);
+  const owner = newOwner(run);
+  if (owner?.uid !== 0 || owner.gid !== 0) filesystem.setOwner(node, 0, 0);
+  markWritten(run, parent, path);
+  noteDirectory(run, path, 0o755, mtimeSeconds, mtimeNanoseconds);
+}
+
+/**
+ * Lets this process into a directory that it owns but may not read, search or change: its mode is put back at the end. False when
+ * nothing can be done.
+ */
+export function unlock(run: Run, directory: Directory): boolean {
+  const stat = run.filesystem.stat(directory, '.');
+  if (typeof stat === 'number' || (stat.mode & ownerBits) === ownerBits) return false;
+  const node = { parent: directory, name: '.', file: -1 };
+  if (run.filesystem.setMode(node, stat.mode | ownerBits) < 0) return false;
+  run.lateModes.add(directory.path);
+  run.log.add(directory.path, stat.mode, stat.mtimeSeconds, stat.mtimeNanoseconds);
+  return true;
+}

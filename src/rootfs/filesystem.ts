@@ -1,0 +1,94 @@
+import type { BytePath, EntryType } from '../tar/entry.ts';
+
+/** One name in a directory: any bytes but `/` and NUL, one character a byte, never `..`; `.`, for metadata only, is the directory itself. */
+export type ByteName = string;
+
+/** An open directory inside the root. */
+export interface Directory {
+  /** Where it is, from the root, no component a symlink; the root itself is empty. */
+  readonly path: BytePath;
+  /** The backend's handle, 0 where it needs none. */
+  readonly handle: number;
+}
+
+/**
+ * What metadata is set on: a name in a directory, never followed when it is a symlink. With `file` not -1 it is the open file of
+ * that name, and the backend may use that instead.
+ */
+export interface Node {
+  parent: Directory;
+  name: ByteName;
+  file: number;
+}
+
+export interface FileStat {
+  readonly type: EntryType | 'other';
+  /** The low twelve bits. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly size: number;
+  /** Seconds since 1970 and nanoseconds after them. */
+  readonly mtimeSeconds: number;
+  readonly mtimeNanoseconds: number;
+  /** `DEVICE:INODE`: equal for two names of one file. */
+  readonly identity: string;
+}
+
+/**
+ * What the applier needs of a file system, on names in directories that were opened from the root downward, so that nothing
+ * outside the root can be named.
+ *
+ * Numbers below zero are errors, the negated errno; a call that has nothing to tell answers 0.
+ */
+export interface Filesystem {
+  readonly root: Directory;
+  /** A directory of the parent's, not a symlink to one: its handle, -ENOENT, -ENOTDIR or -ELOOP for anything else that has the name. */
+  openDirectory(parent: Directory, name: ByteName): number;
+  /** Gives back a handle of `openDirectory`. */
+  closeDirectory(directory: Directory): void;
+  /** Where a symlink points; -EINVAL when it is none. */
+  readLink(parent: Directory, name: ByteName): BytePath | number;
+  stat(parent: Directory, name: ByteName): FileStat | number;
+  /** The names in a directory, without `.` and `..`. */
+  list(directory: Directory): ByteName[] | number;
+
+  /** This and what else is new gets its mode less the umask; a directory only the low ten bits of it. */
+  makeDirectory(parent: Directory, name: ByteName, mode: number): number;
+  makeSymlink(parent: Directory, name: ByteName, target: BytePath): number;
+  makeSpecial(
+    parent: Directory,
+    name: ByteName,
+    type: 'character' | 'block' | 'fifo',
+    mode: number,
+    major: number,
+    minor: number,
+  ): number;
+  /** A second name for what is at the target, itself a symlink or not. */
+  makeLink(targetParent: Directory, targetName: ByteName, parent: Directory, name: ByteName): number;
+  rename(parent: Directory, name: ByteName, newParent: Directory, newName: ByteName): number;
+  /** Removes anything but a directory; -EISDIR or -EPERM for a directory. */
+  remove(parent: Directory, name: ByteName): number;
+  removeDirectory(parent: Directory, name: ByteName): number;
+
+  /** A new file that nobody else opened; -EEXIST when anything has the name. Answers the open file. */
+  createFile(parent: Directory, name: ByteName, mode: number): number;
+  /** All of `bytes`, at `position`. */
+  write(file: number, bytes: Uint8Array, position: number): number;
+  /** Sets room aside for a file's content; -EOPNOTSUPP where that is not known, -ENOSPC when there is not enough. */
+  reserve(file: number, size: number): number;
+  /** Bytes that a new file could have, infinite where nobody knows. */
+  freeSpace(file: number): number;
+  truncate(file: number, size: number): number;
+  closeFile(file: number): number;
+
+  setOwner(node: Node, uid: number, gid: number): number;
+  setMode(node: Node, mode: number): number;
+  /** Modification and access time alike; 1 where the time that was kept is not exact. */
+  setTimes(node: Node, seconds: number, nanoseconds: number): number;
+  setXattr(node: Node, name: string, value: Uint8Array): number;
+  /** -ENODATA when there is none. */
+  removeXattr(node: Node, name: string): number;
+
+  close(): void;
+}

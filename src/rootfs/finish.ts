@@ -1,0 +1,60 @@
+import type { BytePath } from '../tar/entry.ts';
+import type { Directory } from './filesystem.ts';
+import type { RootMetadata } from './messages.ts';
+import { restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
+import { granted, shown } from './refusal.ts';
+import type { Run } from './run.ts';
+
+const ownerBits = 0o700;
+
+/**
+ * Sets the directories' modes and times, now that nothing more is written into them, and the root's last of all.
+ *
+ * @param root for the root when no layer has an entry for it, undefined: it stays as it is
+ */
+export function finishRun(run: Run, root: RootMetadata | undefined): void {
+  /** Modes that would keep this process out of what is below: after all others, the deepest first. */
+  const barring = new Map<BytePath, number>();
+  for (const { path, mode, mtimeSeconds, mtimeNanoseconds } of run.log) {
+    run.directories.trim();
+    const directory = findExact(run, path);
+    if (!directory) continue;
+    const node = { parent: directory, name: '.', file: -1 };
+    if (mode !== undefined) {
+      if ((mode & ownerBits) === ownerBits) barring.delete(path);
+      else barring.set(path, mode);
+      granted(run.filesystem.setMode(node, mode | ownerBits), `set the mode of ${shown(path)}`);
+    }
+    restoreTimes(run, node, mtimeSeconds, mtimeNanoseconds);
+  }
+  const deepestFirst = [...barring].toSorted(([one], [other]) => other.length - one.length);
+  for (const [path, mode] of deepestFirst) {
+    run.directories.trim();
+    const directory = findExact(run, path);
+    if (directory) run.filesystem.setMode({ parent: directory, name: '.', file: -1 }, mode);
+  }
+  finishRoot(run, root);
+  run.directories.close();
+}
+
+function finishRoot(run: Run, root: RootMetadata | undefined): void {
+  const node = { parent: run.filesystem.root, name: '.', file: -1 };
+  const entry = run.rootEntry;
+  if (entry) {
+    restoreOwner(run, node, entry, undefined);
+    restoreXattrs(run, node, entry);
+    granted(run.filesystem.setMode(node, entry.mode), 'set the mode of the root');
+    restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
+  } else if (root) {
+    if (root.uid !== undefined && root.gid !== undefined) {
+      granted(run.filesystem.setOwner(node, root.uid, root.gid), 'set the owner of the root');
+    }
+    granted(run.filesystem.setMode(node, root.mode), 'set the mode of the root');
+  }
+}
+
+/** The directory at `path` itself: what a symlink or something else has replaced since is none. */
+function findExact(run: Run, path: BytePath): Directory | undefined {
+  const directory = run.directories.find(path, false);
+  return directory?.path === path ? directory : undefined;
+}

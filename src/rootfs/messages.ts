@@ -1,0 +1,86 @@
+import { DestinationError, DlrootfsError, ExitCode, IntegrityError } from '../errors.ts';
+import type { NotRestored } from './not-restored.ts';
+import type { RunOptions } from './run.ts';
+
+/** Which of the two back ends writes: libc's calls, or Node's. */
+export type Backend = 'libc' | 'node';
+
+/** What the writing thread is started with. */
+export interface ThreadData {
+  readonly ring: SharedArrayBuffer;
+  /** The root, as bytes: an existing directory. */
+  readonly path: Uint8Array;
+  readonly options: RunOptions;
+  /** Undefined: libc where it can be called, else Node. */
+  readonly backend: Backend | undefined;
+  /** Keep every other process that asks for the same away from the root. */
+  readonly lock: boolean;
+}
+
+/** What the thread is told to do, one at a time; it answers each. */
+export type Command =
+  | { readonly kind: 'open' }
+  /** The bytes come through the ring. */
+  | { readonly kind: 'layer'; readonly label: string }
+  | { readonly kind: 'file'; readonly name: string; readonly bytes: Uint8Array }
+  | { readonly kind: 'finish'; readonly root: RootMetadata | undefined }
+  /** Remove all that is in the root. */
+  | { readonly kind: 'empty' };
+
+/** What the root is given when no layer has an entry for it. */
+export interface RootMetadata {
+  readonly mode: number;
+  readonly uid: number | undefined;
+  readonly gid: number | undefined;
+}
+
+export interface Opened {
+  readonly backend: Backend;
+  /** Device and inode of the root. */
+  readonly identity: string;
+}
+
+export interface LayerResult {
+  /** Entries of the archive. */
+  readonly entries: number;
+  /** With `recordChanges`: what the layer changed, see ChangeLog. */
+  readonly changes: Uint8Array | undefined;
+}
+
+/** The answer to each kind of command. */
+export interface Answers {
+  readonly open: Opened;
+  readonly layer: LayerResult;
+  readonly file: boolean;
+  readonly finish: NotRestored;
+  readonly empty: null;
+}
+
+export type Answer = { readonly value: Answers[Command['kind']] } | { readonly failure: Failure };
+
+/** An error on its way between threads. */
+export interface Failure {
+  readonly message: string;
+  readonly exitCode: number;
+  readonly code: string;
+  readonly hint: string | undefined;
+  readonly stack: string | undefined;
+}
+
+export function toFailure(error: unknown): Failure {
+  if (error instanceof DlrootfsError) {
+    const { message, exitCode, code, hint, stack } = error;
+    return { message, exitCode, code, hint, stack };
+  }
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  return { message, exitCode: ExitCode.bug, code: 'BUG', hint: undefined, stack };
+}
+
+export function fromFailure(failure: Failure): Error {
+  const { message, code, hint, stack } = failure;
+  if (failure.exitCode === ExitCode.integrity) return new IntegrityError(message, { code, hint });
+  if (failure.exitCode === ExitCode.destination) return new DestinationError(message, { code, hint });
+  const error = new Error(message);
+  if (stack !== undefined) error.stack = stack;
+  return error;
+}

@@ -1,0 +1,87 @@
+import { constants } from 'node:os';
+import { IntegrityError } from '../errors.ts';
+import type { Entry } from '../tar/entry.ts';
+import type { Node } from './filesystem.ts';
+import { accessList, defaultAccessList } from './probe.ts';
+import { Refusal, granted, shown } from './refusal.ts';
+import type { Run } from './run.ts';
+
+const { EDQUOT, EINVAL, EIO, ENOSYS, ENOTSUP, EPERM, EROFS } = constants.errno;
+
+const setIdBits = 0o6000;
+const capability = 'security.capability';
+/** (uid_t) -1 asks chown(2) to leave the owner alone: nobody can be it. */
+const nobody = 0xffff_ffff;
+
+/** Errors of chown(2) that say this process may not, or the number is not mapped in its user namespace. */
+const ownerDenied = new Set([-EPERM, -EINVAL, -ENOSYS, -ENOTSUP]);
+/** Errors of setxattr(2) that are about the disk, not about the attribute. */
+const diskFailed = new Set([-EIO, -EROFS, -EDQUOT]);
+
+/**
+ * Gives `node` the owner of `entry`. What the system denies is counted.
+ *
+ * @param known owner that the node has already, undefined: not known
+ * @returns whether the owner is right now
+ */
+export function restoreOwner(
+  run: Run,
+  node: Node,
+  entry: Entry,
+  known: { uid: number; gid: number } | undefined,
+): boolean {
+  const { uid, gid } = entry;
+  if (known && known.uid === uid && known.gid === gid) return true;
+  if (uid > nobody || gid > nobody) {
+    throw new IntegrityError(`${shown(entry.path)}: owner ${uid}:${gid} is beyond what a system can have`, {
+      code: 'BAD_OWNER',
+      hint: 'the layer is malformed, ask whoever built the image',
+    });
+  }
+  const result = run.filesystem.setOwner(node, uid, gid);
+  if (result === 0 && uid !== nobody && gid !== nobody) return true;
+  if (result < 0 && !ownerDenied.has(result)) throw new Refusal(result, 'set the owner');
+  run.counts.owners++;
+  return false;
+}
+
+/** The owner that a new file has before anyone sets it, where that is known. */
+export function newOwner(run: Run): { uid: number; gid: number } | undefined {
+  return run.creator.careful ? undefined : run.creator;
+}
+
+/** Whether something new that was made with `mode` may have got another one. */
+export function isModeDoubtful(run: Run, mode: number): boolean {
+  return run.creator.careful || (mode & run.creator.umask) !== 0;
+}
+
+/** The mode that a file may have: without setuid and setgid when it is not its owner's. Counted. */
+export function permittedMode(run: Run, entry: Entry, ownerIsRight: boolean): number {
+  if (ownerIsRight || (entry.mode & setIdBits) === 0) return entry.mode;
+  run.counts.setuid++;
+  return entry.mode & ~setIdBits;
+}
+
+/** Sets the entry's extended attributes. What the system or the file system denies is counted. */
+export function restoreXattrs(run: Run, node: Node, entry: Entry): void {
+  if (!entry.xattrs) return;
+  for (const [name, value] of entry.xattrs) {
+    const result = run.filesystem.setXattr(node, name, value);
+    if (result === 0) continue;
+    if (diskFailed.has(result)) throw new Refusal(result, `set the extended attribute ${shown(name)}`);
+    if (name === capability) run.counts.capabilities++;
+    else run.counts.xattrs++;
+  }
+}
+
+/** Removes the access lists that a new node has from its directory. */
+export function removeInherited(run: Run, node: Node, directory: boolean): void {
+  run.filesystem.removeXattr(node, accessList);
+  if (directory) run.filesystem.removeXattr(node, defaultAccessList);
+}
+
+/** Sets both times. What is not exact is counted. */
+export function restoreTimes(run: Run, node: Node, seconds: number, nanoseconds: number): void {
+  const result = run.filesystem.setTimes(node, seconds, nanoseconds);
+  if (granted(result, 'set the time') > 0) run.counts.times++;
+}

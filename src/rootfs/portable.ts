@@ -1,0 +1,238 @@
+import * as fs from 'node:fs';
+import { platform, constants as osConstants } from 'node:os';
+import type { BytePath } from '../tar/entry.ts';
+import { join } from './directories.ts';
+import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
+
+const { ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = fs.constants;
+
+const openNew = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW;
+
+/**
+ * The file system by Node's calls, for macOS and where libc cannot be called. It knows no descriptors of directories: what another
+ * process swaps meanwhile it may follow, but nothing that is in an archive leads it out, for every path that it is given was looked at
+ * name by name. Extended attributes, devices and FIFOs are beyond it, as are paths longer than PATH_MAX.
+ */
+export class PortableFilesystem implements Filesystem {
+  readonly root: Directory = { path: '' as BytePath, handle: 0 };
+  readonly #rootPath: Buffer;
+
+  private constructor(rootPath: Buffer) {
+    this.#rootPath = rootPath;
+  }
+
+  /** Opens the directory at `path`, following symlinks to it. Answers an errno below zero where it cannot. */
+  static open(path: Uint8Array): PortableFilesystem | number {
+    try {
+      const rootPath = fs.realpathSync.native(Buffer.from(path), { encoding: 'buffer' });
+      return fs.statSync(rootPath).isDirectory() ? new PortableFilesystem(rootPath) : -ENOTDIR;
+    } catch (error) {
+      return errnoOf(error);
+    }
+  }
+
+  /** Node has no locks: always true. */
+  lock(): boolean {
+    return true;
+  }
+
+  openDirectory(parent: Directory, name: ByteName): number {
+    const stat = this.stat(parent, name);
+    if (typeof stat === 'number') return stat;
+    return stat.type === 'directory' ? 0 : -ENOTDIR;
+  }
+
+  closeDirectory(): void {
+    // Nothing was opened.
+  }
+
+  readLink(parent: Directory, name: ByteName): BytePath | number {
+    try {
+      const target = fs.readlinkSync(this.#path(parent, name), { encoding: 'buffer' });
+      return target.toString('latin1') as BytePath;
+    } catch (error) {
+      return errnoOf(error);
+    }
+  }
+
+  stat(parent: Directory, name: ByteName): FileStat | number {
+    try {
+      const stat = fs.lstatSync(this.#path(parent, name), { bigint: true });
+      return {
+        type: typeOf(stat),
+        mode: Number(stat.mode) & 0o7777,
+        uid: Number(stat.uid),
+        gid: Number(stat.gid),
+        size: Number(stat.size),
+        mtimeSeconds: Number(floorDivide(stat.mtimeNs)),
+        mtimeNanoseconds: Number(stat.mtimeNs - floorDivide(stat.mtimeNs) * billion),
+        identity: `${stat.dev}:${stat.ino}`,
+      };
+    } catch (error) {
+      return errnoOf(error);
+    }
+  }
+
+  list(directory: Directory): ByteName[] | number {
+    try {
+      const names = fs.readdirSync(this.#path(directory, '.'), { encoding: 'buffer' });
+      return names.map((name) => name.toString('latin1'));
+    } catch (error) {
+      return errnoOf(error);
+    }
+  }
+
+  makeDirectory(parent: Directory, name: ByteName, mode: number): number {
+    return attempt(() => fs.mkdirSync(this.#path(parent, name), { mode }));
+  }
+
+  makeSymlink(parent: Directory, name: ByteName, target: BytePath): number {
+    return attempt(() => fs.symlinkSync(Buffer.from(target, 'latin1'), this.#path(parent, name)));
+  }
+
+  makeSpecial(parent: Directory, name: ByteName): number {
+    // As mknod(2): that something has the name comes before that nobody may.
+    const stat = this.stat(parent, name);
+    return typeof stat === 'number' ? -EPERM : -osConstants.errno.EEXIST;
+  }
+
+  makeLink(targetParent: Directory, targetName: ByteName, parent: Directory, name: ByteName): number {
+    if (platform() === 'darwin') {
+      // link(2) of macOS follows a symlink: another one takes the place of a second name.
+      const target = this.readLink(targetParent, targetName);
+      if (typeof target === 'string') return this.makeSymlink(parent, name, target);
+    }
+    return attempt(() => fs.linkSync(this.#path(targetParent, targetName), this.#path(parent, name)));
+  }
+
+  rename(parent: Directory, name: ByteName, newParent: Directory, newName: ByteName): number {
+    return attempt(() => fs.renameSync(this.#path(parent, name), this.#path(newParent, newName)));
+  }
+
+  remove(parent: Directory, name: ByteName): number {
+    return attempt(() => fs.unlinkSync(this.#path(parent, name)));
+  }
+
+  removeDirectory(parent: Directory, name: ByteName): number {
+    return attempt(() => fs.rmdirSync(this.#path(parent, name)));
+  }
+
+  createFile(parent: Directory, name: ByteName, mode: number): number {
+    return attempt(() => fs.openSync(this.#path(parent, name), openNew, mode));
+  }
+
+  write(file: number, bytes: Uint8Array, position: number): number {
+    return attempt(() => {
+      for (let done = 0; done < bytes.length;) {
+        done += fs.writeSync(file, bytes, done, bytes.length - done, position + done);
+      }
+    });
+  }
+
+  reserve(): number {
+    return -ENOTSUP;
+  }
+
+  freeSpace(): number {
+    try {
+      const { bavail, bsize } = fs.statfsSync(this.#rootPath);
+      return bavail * bsize;
+    } catch {
+      return Infinity;
+    }
+  }
+
+  truncate(file: number, size: number): number {
+    return attempt(() => fs.ftruncateSync(file, size));
+  }
+
+  closeFile(file: number): number {
+    return attempt(() => fs.closeSync(file));
+  }
+
+  setOwner(node: Node, uid: number, gid: number): number {
+    return attempt(() =>
+      node.file >= 0
+        ? fs.fchownSync(node.file, uid, gid)
+        : fs.lchownSync(this.#path(node.parent, node.name), uid, gid),
+    );
+  }
+
+  setMode(node: Node, mode: number): number {
+    if (node.file >= 0) return attempt(() => fs.fchmodSync(node.file, mode));
+    const path = this.#path(node.parent, node.name);
+    return attempt(() => {
+      // Only directories come here: nothing else is made without being open.
+      if (!fs.lstatSync(path).isDirectory()) throw Object.assign(new Error(), { errno: -ENOTDIR });
+      fs.chmodSync(path, mode);
+    });
+  }
+
+  setTimes(node: Node, seconds: number, nanoseconds: number): number {
+    // Node takes a negative number for "now", but not a negative Date.
+    const time =
+      seconds < 0
+        ? new Date(seconds * 1000 + nanoseconds / 1e6)
+        : seconds + (nanoseconds && nanoseconds + 0.5) / 1e9;
+    if (node.file >= 0) {
+      const set = attempt(() => fs.futimesSync(node.file, time, time));
+      if (set < 0 || nanoseconds === 0) return set;
+      return fs.fstatSync(node.file, { bigint: true }).mtimeNs % billion === BigInt(nanoseconds) ? 0 : 1;
+    }
+    const path = this.#path(node.parent, node.name);
+    const set = attempt(() => fs.lutimesSync(path, time, time));
+    if (set < 0 || nanoseconds === 0) return set;
+    const stat = this.stat(node.parent, node.name);
+    return typeof stat !== 'number' && stat.mtimeNanoseconds === nanoseconds ? 0 : 1;
+  }
+
+  setXattr(): number {
+    return -ENOTSUP;
+  }
+
+  removeXattr(): number {
+    return -ENODATA;
+  }
+
+  close(): void {
+    // Nothing was opened.
+  }
+
+  #path(parent: Directory, name: ByteName): Buffer {
+    const below = name === '.' ? parent.path : join(parent.path, name);
+    return Buffer.concat([this.#rootPath, Buffer.from(`/${below}`, 'latin1')]);
+  }
+}
+
+const billion = 1_000_000_000n;
+
+function floorDivide(nanoseconds: bigint): bigint {
+  const quotient = nanoseconds / billion;
+  return nanoseconds < 0n && quotient * billion !== nanoseconds ? quotient - 1n : quotient;
+}
+
+function typeOf(stat: fs.BigIntStats): FileStat['type'] {
+  if (stat.isFile()) return 'file';
+  if (stat.isDirectory()) return 'directory';
+  if (stat.isSymbolicLink()) return 'symlink';
+  if (stat.isCharacterDevice()) return 'character';
+  if (stat.isBlockDevice()) return 'block';
+  return stat.isFIFO() ? 'fifo' : 'other';
+}
+
+/** What `call` answers if that is a number, 0 for anything else, the negated errno where it throws. */
+function attempt(call: () => unknown): number {
+  try {
+    const result = call();
+    return typeof result === 'number' ? result : 0;
+  } catch (error) {
+    return errnoOf(error);
+  }
+}
+
+function errnoOf(error: unknown): number {
+  const { errno } = error as NodeJS.ErrnoException;
+  if (typeof errno !== 'number' || errno >= 0) throw error;
+  return errno;
+}

@@ -1,0 +1,53 @@
+import { randomBytes } from 'node:crypto';
+import type { BytePath } from '../tar/entry.ts';
+import type { Filesystem } from './filesystem.ts';
+import type { Creator } from './run.ts';
+
+/** For a tree that others made: nothing is taken for granted. */
+export const carefulCreator: Creator = {
+  uid: -1,
+  gid: -1,
+  umask: 0o777,
+  careful: true,
+  caseInsensitive: false,
+};
+
+/**
+ * Learns what the file system of an empty root gives to new files: from two directories, one in the other, that are removed at once.
+ * A group may come from the directory (setgid, mount option grpid), access lists too.
+ */
+export function probe(filesystem: Filesystem): Creator {
+  const { root } = filesystem;
+  const name = `.dlrootfs-probe-${randomBytes(6).toString('hex')}`;
+  const outerNode = { parent: root, name, file: -1 };
+  if (filesystem.makeDirectory(root, name, 0o777) < 0) return carefulCreator;
+  try {
+    const outer = filesystem.stat(root, name);
+    const upper = filesystem.stat(root, name.toUpperCase());
+    const handle = filesystem.openDirectory(root, name);
+    if (typeof outer === 'number' || handle < 0) return carefulCreator;
+    const directory = { path: name as BytePath, handle };
+    // Where groups are inherited, what is made in a directory of another group has that one.
+    filesystem.setOwner(outerNode, outer.uid, (outer.gid + 1) % 0xffff);
+    filesystem.makeDirectory(directory, 'a', 0o777);
+    const inner = filesystem.stat(directory, 'a');
+    filesystem.removeDirectory(directory, 'a');
+    filesystem.closeDirectory(directory);
+    if (typeof inner === 'number') return carefulCreator;
+    const asAsked = inner.gid === outer.gid && inner.mode === outer.mode && (outer.mode & ~0o777) === 0;
+    const inheritsList = filesystem.removeXattr(outerNode, defaultAccessList) === 0;
+    return {
+      uid: inner.uid,
+      gid: inner.gid,
+      umask: 0o777 & ~outer.mode,
+      careful: !asAsked || inheritsList,
+      caseInsensitive: typeof upper !== 'number',
+    };
+  } finally {
+    filesystem.removeDirectory(root, name);
+  }
+}
+
+/** What new files in a directory are given as `accessList`: acl(5). */
+export const defaultAccessList = 'system.posix_acl_default';
+export const accessList = 'system.posix_acl_access';

@@ -1,0 +1,186 @@
+import { randomBytes } from 'node:crypto';
+import { constants } from 'node:os';
+import type { BytePath } from '../tar/entry.ts';
+import { unlock } from './directory.ts';
+import { join } from './directories.ts';
+import type { ByteName, Directory } from './filesystem.ts';
+import { Refusal, granted, shown } from './refusal.ts';
+import { isReserved } from './run.ts';
+import type { Run } from './run.ts';
+
+const { EACCES, EEXIST, EISDIR, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
+
+/** Directories in directories that are held open while a tree is removed; what is deeper is moved up first. */
+const deepest = 100;
+
+/** What unlink(2) answers for a directory: Linux the first, POSIX the second. */
+function maybeDirectory(result: number): boolean {
+  return result === -EISDIR || result === -EPERM;
+}
+
+/**
+ * After `failure` of making `path`: takes away what stands there, or opens its directory for us, so that a second try can do.
+ *
+ * @throws Refusal when neither is the matter, or tries were enough
+ */
+export function makeWay(
+  run: Run,
+  failure: number,
+  tries: number,
+  parent: Directory,
+  path: BytePath,
+  name: ByteName,
+): void {
+  if (tries < 3) {
+    if (failure === -EEXIST) return clear(run, parent, name, path);
+    if (failure === -EACCES && unlock(run, parent)) return;
+  }
+  throw new Refusal(failure, `create ${shown(path)}`);
+}
+
+/** Removes whatever has the name; in a tree of the user's no directory that has files of theirs. */
+export function clear(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
+  if (run.made && run.creator.caseInsensitive && !run.made.has(path)) run.counts.collisions++;
+  const removed = removeFile(run, parent, name);
+  if (removed === 0) {
+    run.directories.forgetLinks();
+    run.changes?.removed(path);
+    return;
+  }
+  if (removed === -ENOENT) return;
+  if (!maybeDirectory(removed)) throw new Refusal(removed, `replace ${shown(path)}`);
+  if (run.options.overlay) {
+    run.directories.drop(path);
+    withDirectory(run, parent, name, path, (directory) => removeOurs(run, directory));
+    const left = run.filesystem.removeDirectory(parent, name);
+    if (left < 0) throw new Refusal(left, `replace the directory ${shown(path)}`);
+    run.changes?.removed(path);
+    return;
+  }
+  removeTree(run, parent, name, path);
+}
+
+/** Hides `path` of the layers below: what this layer wrote stays, and in a tree of the user's all that this run did not make. */
+export function hide(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
+  if (isReserved(run, path)) return;
+  const touched = run.layer.has(path);
+  if (!touched && !run.options.overlay) {
+    const removed = removeFile(run, parent, name);
+    if (removed === 0) {
+      run.directories.forgetLinks();
+      run.changes?.removed(path);
+    } else if (maybeDirectory(removed)) removeTree(run, parent, name, path);
+    else if (removed !== -ENOENT) throw new Refusal(removed, `remove ${shown(path)}`);
+    return;
+  }
+  hideInside(run, parent, name, path, touched);
+}
+
+/** Hides everything of the layers below that is in `directory`. */
+export function hideContent(run: Run, directory: Directory): void {
+  const names = list(run, directory);
+  for (const name of names) hide(run, directory, name, join(directory.path, name));
+}
+
+/** The rule for one name where not everything below it goes. */
+function hideInside(run: Run, parent: Directory, name: ByteName, path: BytePath, touched: boolean): void {
+  const isDirectory = withDirectory(run, parent, name, path, (directory) => hideContent(run, directory));
+  if (touched || (run.made && run.options.overlay && !run.made.has(path))) return;
+  if (isDirectory) {
+    run.directories.drop(path);
+    const removed = run.filesystem.removeDirectory(parent, name);
+    if (removed === 0) run.changes?.removed(path);
+    else if (removed !== -ENOTEMPTY && removed !== -EEXIST && removed !== -ENOENT) {
+      throw new Refusal(removed, `remove the directory ${shown(path)}`);
+    }
+    return;
+  }
+  const removed = removeFile(run, parent, name);
+  if (removed === 0) {
+    run.directories.forgetLinks();
+    run.changes?.removed(path);
+  } else if (removed !== -ENOENT) throw new Refusal(removed, `remove ${shown(path)}`);
+}
+
+/** In a tree of the user's: removes what this run made in `directory`, whichever layer. */
+function removeOurs(run: Run, directory: Directory): void {
+  for (const name of list(run, directory)) {
+    const path = join(directory.path, name);
+    withDirectory(run, directory, name, path, (inner) => removeOurs(run, inner));
+    if (!run.made?.has(path)) continue;
+    if (maybeDirectory(removeFile(run, directory, name))) run.filesystem.removeDirectory(directory, name);
+  }
+}
+
+/** Removes a directory with all that is in it. */
+export function removeTree(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
+  run.directories.drop(path);
+  const removed = withDirectory(run, parent, name, path, (directory) => empty(run, directory, directory, 0));
+  if (!removed) throw new Refusal(ENOTDIR, `remove ${shown(path)}`);
+  granted(run.filesystem.removeDirectory(parent, name), `remove the directory ${shown(path)}`);
+  run.changes?.removed(path);
+}
+
+/** Removes all that is in `directory`. What is too deep is moved to `top`, to be removed from there. */
+export function empty(run: Run, directory: Directory, top: Directory, depth: number): void {
+  for (let names = list(run, directory); names.length > 0; names = directory === top ? list(run, top) : []) {
+    for (const name of names) {
+      const path = join(directory.path, name);
+      const removed = removeFile(run, directory, name);
+      if (removed === 0 || removed === -ENOENT) continue;
+      if (!maybeDirectory(removed)) throw new Refusal(removed, `remove ${shown(path)}`);
+      if (depth >= deepest) {
+        moveUp(run, directory, name, top);
+        continue;
+      }
+      const emptied = withDirectory(run, directory, name, path, (inner) => empty(run, inner, top, depth + 1));
+      if (!emptied) throw new Refusal(removed, `remove ${shown(path)}`);
+      granted(run.filesystem.removeDirectory(directory, name), `remove the directory ${shown(path)}`);
+    }
+  }
+}
+
+function moveUp(run: Run, directory: Directory, name: ByteName, top: Directory): void {
+  const { filesystem } = run;
+  const newName = `.removed-${randomBytes(12).toString('hex')}`;
+  let moved = filesystem.rename(directory, name, top, newName);
+  if (moved === -EACCES) {
+    // Moving a directory writes its `..`, which its own mode may forbid.
+    filesystem.setMode({ parent: directory, name, file: -1 }, 0o700);
+    moved = filesystem.rename(directory, name, top, newName);
+  }
+  granted(moved, `remove ${shown(join(directory.path, name))}`);
+}
+
+function removeFile(run: Run, parent: Directory, name: ByteName): number {
+  const removed = run.filesystem.remove(parent, name);
+  return removed === -EACCES && unlock(run, parent) ? run.filesystem.remove(parent, name) : removed;
+}
+
+function list(run: Run, directory: Directory): ByteName[] {
+  let names = run.filesystem.list(directory);
+  if (names === -EACCES && unlock(run, directory)) names = run.filesystem.list(directory);
+  if (typeof names === 'number') throw new Refusal(names, `read the directory ${shown(directory.path)}`);
+  return names;
+}
+
+/** Calls `use` with the directory of that name; false when there is none. */
+function withDirectory(
+  run: Run,
+  parent: Directory,
+  name: ByteName,
+  path: BytePath,
+  use: (directory: Directory) => void,
+): boolean {
+  let handle = run.filesystem.openDirectory(parent, name);
+  if (handle === -EACCES && unlock(run, parent)) handle = run.filesystem.openDirectory(parent, name);
+  if (handle === -ENOTDIR || handle === -ELOOP || handle === -ENOENT) return false;
+  if (handle < 0) throw new Refusal(handle, `open the directory ${shown(path)}`);
+  const directory = { path, handle };
+  try {
+    use(directory);
+  } finally {
+    run.filesystem.closeDirectory(directory);
+  }
+  return true;
+}

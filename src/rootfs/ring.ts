@@ -1,0 +1,167 @@
+import type { ByteSource } from '../tar/entry.ts';
+
+/** A power of two, in bytes. */
+const capacity = 4 * 1024 * 1024;
+/** The most that is taken, or given back to the producer, at once. */
+const quarter = capacity / 4;
+
+/** Words at the beginning of the shared memory. The counters of bytes wrap around, only their difference counts. */
+const head = 0;
+const tail = 1;
+const state = 2;
+/** Counts what the reader may be waiting for; the reader sleeps on it. */
+const news = 3;
+/** Counts what the writer may be waiting for. */
+const room = 4;
+const writerWaits = 5;
+const controlSize = 64;
+
+const State = { open: 0, ended: 1, aborted: 2, failed: 3 } as const;
+
+/** Thrown by the reading side when the writing side gave up. */
+export class RingAborted extends Error {}
+
+/** Memory for one ring, to be given to both sides. */
+export function createRing(): SharedArrayBuffer {
+  return new SharedArrayBuffer(controlSize + capacity);
+}
+
+/** The end of the ring where bytes go in: it never blocks, but waits while the ring is full. */
+export class RingWriter {
+  readonly #control: Int32Array<SharedArrayBuffer>;
+  readonly #bytes: Uint8Array<SharedArrayBuffer>;
+  #head = 0;
+
+  constructor(memory: SharedArrayBuffer) {
+    this.#control = new Int32Array(memory, 0, controlSize / 4);
+    this.#bytes = new Uint8Array(memory, controlSize);
+  }
+
+  /** Copies `chunk` into the ring. Answers false as soon as the other side has failed or this one has given up: then there is no use in more. */
+  async write(chunk: Uint8Array): Promise<boolean> {
+    let rest = chunk;
+    while (rest.length > 0) {
+      if (Atomics.load(this.#control, state) !== State.open) return false;
+      const free = this.#free();
+      if (free === 0) {
+        await this.#roomToCome();
+        continue;
+      }
+      const start = this.#head & (capacity - 1);
+      const part = rest.subarray(0, Math.min(free, capacity - start));
+      this.#bytes.set(part, start);
+      this.#head = (this.#head + part.length) | 0;
+      Atomics.store(this.#control, head, this.#head);
+      this.#tell();
+      rest = rest.subarray(part.length);
+    }
+    return true;
+  }
+
+  /** The reader finds the end after what is in the ring. */
+  end(): void {
+    this.#change(State.ended);
+  }
+
+  /** The reader stops at once, whatever is in the ring. */
+  abort(): void {
+    this.#change(State.aborted);
+  }
+
+  /** For the next stream, when the reader has answered for the one before. */
+  reopen(): void {
+    Atomics.store(this.#control, tail, this.#head);
+    Atomics.store(this.#control, state, State.open);
+  }
+
+  /** Wakes a waiting `write` for good: the reader is gone. */
+  fail(): void {
+    failRing(this.#control);
+  }
+
+  #change(to: number): void {
+    if (Atomics.compareExchange(this.#control, state, State.open, to) !== State.open) return;
+    this.#tell();
+    Atomics.add(this.#control, room, 1);
+    Atomics.notify(this.#control, room);
+  }
+
+  #tell(): void {
+    Atomics.add(this.#control, news, 1);
+    Atomics.notify(this.#control, news);
+  }
+
+  #free(): number {
+    return capacity - ((this.#head - Atomics.load(this.#control, tail)) | 0);
+  }
+
+  async #roomToCome(): Promise<void> {
+    const seen = Atomics.load(this.#control, room);
+    Atomics.store(this.#control, writerWaits, 1);
+    if (this.#free() > 0 || Atomics.load(this.#control, state) !== State.open) return;
+    const wait = Atomics.waitAsync(this.#control, room, seen);
+    if (wait.async) await wait.value;
+  }
+}
+
+/** The end of the ring where bytes come out: it blocks its thread while the ring is empty. */
+export class RingReader implements ByteSource {
+  readonly #control: Int32Array<SharedArrayBuffer>;
+  readonly #bytes: Uint8Array<SharedArrayBuffer>;
+  #tail = 0;
+  /** Length of the view that was handed out last, still in the ring. */
+  #taken = 0;
+
+  constructor(memory: SharedArrayBuffer) {
+    this.#control = new Int32Array(memory, 0, controlSize / 4);
+    this.#bytes = new Uint8Array(memory, controlSize);
+  }
+
+  /** @throws RingAborted when the other side gave up */
+  read(max: number): Uint8Array | undefined {
+    this.#release();
+    for (;;) {
+      const seen = Atomics.load(this.#control, news);
+      const now = Atomics.load(this.#control, state);
+      if (now === State.aborted) throw new RingAborted('the stream was given up');
+      const available = (Atomics.load(this.#control, head) - this.#tail) | 0;
+      if (available > 0) {
+        const start = this.#tail & (capacity - 1);
+        this.#taken = Math.min(available, max, quarter, capacity - start);
+        return this.#bytes.subarray(start, start + this.#taken);
+      }
+      if (now === State.ended) return undefined;
+      Atomics.wait(this.#control, news, seen);
+    }
+  }
+
+  /** Begins with the next stream. */
+  restart(): void {
+    this.#taken = 0;
+    this.#tail = Atomics.load(this.#control, tail);
+  }
+
+  /** Tells the other side that nothing more will be read. */
+  fail(): void {
+    failRing(this.#control);
+  }
+
+  #release(): void {
+    if (this.#taken === 0) return;
+    this.#tail = (this.#tail + this.#taken) | 0;
+    this.#taken = 0;
+    Atomics.store(this.#control, tail, this.#tail);
+    if (Atomics.load(this.#control, writerWaits) === 0) return;
+    const used = (Atomics.load(this.#control, head) - this.#tail) | 0;
+    if (capacity - used < quarter) return;
+    Atomics.store(this.#control, writerWaits, 0);
+    Atomics.add(this.#control, room, 1);
+    Atomics.notify(this.#control, room);
+  }
+}
+
+function failRing(control: Int32Array<SharedArrayBuffer>): void {
+  Atomics.store(control, state, State.failed);
+  Atomics.add(control, room, 1);
+  Atomics.notify(control, room);
+}

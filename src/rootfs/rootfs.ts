@@ -1,0 +1,181 @@
+import type { Worker } from 'node:worker_threads';
+import { DestinationError } from '../errors.ts';
+import { fromFailure } from './messages.ts';
+import type { Answer, Answers, Backend, Command, LayerResult, RootMetadata, ThreadData } from './messages.ts';
+import type { NotRestored } from './not-restored.ts';
+import { RingWriter, createRing } from './ring.ts';
+import { spawnThread } from './spawn.ts';
+
+export type { Backend, LayerResult, RootMetadata } from './messages.ts';
+export { describeNotRestored } from './not-restored.ts';
+export type { NotRestored } from './not-restored.ts';
+
+export interface RootfsOptions {
+  /**
+   * What the directory is. `stage`: new and ours alone, locked against other runs. `empty`: it was there, without content.
+   * `overlay`: it holds files of the user's.
+   */
+  readonly mode: 'stage' | 'empty' | 'overlay';
+  /** Left out: libc where it can be called, else Node. */
+  readonly backend?: Backend | undefined;
+  /** Names at the root that no layer may use, in any case: what would, fails. */
+  readonly reservedNames?: readonly string[];
+  /** Tell with each layer what it changed. */
+  readonly recordChanges?: boolean;
+}
+
+export interface ApplyOptions {
+  /** What messages call the layer: `layer 0123456789ab`. */
+  readonly label: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Heap of the writing thread, in MiB: it keeps next to nothing, and young garbage only as long as it must. */
+const resourceLimits = { maxYoungGenerationSizeMb: 2 };
+
+/**
+ * A root file system being written, in a thread of its own. One call at a time; after one has failed only `discard` is of use.
+ */
+export class Rootfs {
+  readonly #thread: Worker;
+  readonly #ring: RingWriter;
+  readonly #options: RootfsOptions;
+  #waiting: { resolve: (answer: Answer) => void; reject: (reason: Error) => void } | undefined;
+  #lastCall: Promise<unknown> = Promise.resolve();
+  #dead: Error | undefined;
+  /** Of the root, as `DEVICE:INODE`. */
+  identity = '';
+  backend: Backend = 'node';
+
+  private constructor(path: string, options: RootfsOptions) {
+    const memory = createRing();
+    const data: ThreadData = {
+      ring: memory,
+      path: Buffer.from(path),
+      options: {
+        overlay: options.mode === 'overlay',
+        reservedNames: (options.reservedNames ?? []).map((name) => name.toLowerCase()),
+        recordChanges: options.recordChanges ?? false,
+      },
+      backend: options.backend,
+      lock: options.mode === 'stage',
+    };
+    this.#options = options;
+    this.#ring = new RingWriter(memory);
+    this.#thread = spawnThread({ workerData: data, name: 'rootfs', resourceLimits });
+    this.#thread.on('message', (answer: Answer) => this.#waiting?.resolve(answer));
+    this.#thread.on('error', (error) => this.#die(error));
+    this.#thread.on('exit', (code) => this.#die(new Error(`the writing thread ended with code ${code}`)));
+  }
+
+  /**
+   * Opens an existing directory for writing.
+   *
+   * @throws DestinationError when it cannot be opened, or another run has it
+   */
+  static async open(path: string, options: RootfsOptions): Promise<Rootfs> {
+    const rootfs = new Rootfs(path, options);
+    try {
+      const opened = await rootfs.#call({ kind: 'open' });
+      rootfs.identity = opened.identity;
+      rootfs.backend = opened.backend;
+      return rootfs;
+    } catch (error) {
+      await rootfs.#thread.terminate();
+      throw error;
+    }
+  }
+
+  /**
+   * Applies a layer: the bytes of its uncompressed tar, in chunks of any size.
+   *
+   * @throws what `tar` throws; the signal's reason; IntegrityError for what the layer should not ask; DestinationError where the
+   * system refuses
+   */
+  async apply(tar: AsyncIterable<Uint8Array>, options: ApplyOptions): Promise<LayerResult> {
+    const { label, signal } = options;
+    signal?.throwIfAborted();
+    this.#ring.reopen();
+    const result = this.#call({ kind: 'layer', label });
+    // Its failure is awaited below, but may come before.
+    result.catch(() => undefined);
+    const abort = (): void => this.#ring.abort();
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      for await (const chunk of tar) {
+        if (!(await this.#ring.write(chunk))) break;
+      }
+      this.#ring.end();
+    } catch (error) {
+      this.#ring.abort();
+      await result.catch(() => undefined);
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
+    try {
+      return await result;
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw error;
+    }
+  }
+
+  /**
+   * Writes a file of ours at the root, in place of the one that an earlier call wrote. Answers false, and writes nothing, where the image
+   * (or a user's directory) has something of that name that is not ours to replace.
+   */
+  async writeLayerInfo(name: 'json' | 'layersize', bytes: Uint8Array): Promise<boolean> {
+    return this.#call({ kind: 'file', name, bytes });
+  }
+
+  /**
+   * Sets the modes and times of all directories and ends the thread. Answers what could not be restored.
+   *
+   * @param root what the root is given when no layer has an entry for it; left out: it stays as it is
+   */
+  async close(root?: RootMetadata): Promise<NotRestored> {
+    const counts = await this.#call({ kind: 'finish', root });
+    await this.#end();
+    return counts;
+  }
+
+  /** Stops what is being done, removes all that is in the root (not in a directory of the user's), and ends the thread. */
+  async discard(): Promise<void> {
+    this.#ring.abort();
+    await this.#lastCall.catch(() => undefined);
+    const died = this.#dead !== undefined;
+    try {
+      if (this.#options.mode !== 'overlay' && !died) await this.#call({ kind: 'empty' });
+    } finally {
+      await this.#end();
+    }
+  }
+
+  #call<Kind extends Command['kind']>(command: Command & { kind: Kind }): Promise<Answers[Kind]> {
+    const answer = new Promise<Answer>((resolve, reject) => {
+      if (this.#dead) reject(this.#dead);
+      this.#waiting = { resolve, reject };
+      this.#thread.postMessage(command, []);
+    });
+    const value = answer.then((settled) => {
+      if ('failure' in settled) throw fromFailure(settled.failure);
+      return settled.value as Answers[Kind];
+    });
+    this.#lastCall = value;
+    return value;
+  }
+
+  #die(cause: Error): void {
+    this.#dead ??= new DestinationError(`the thread that writes the files has died: ${cause.message}`, {
+      code: 'THREAD_DIED',
+      cause,
+    });
+    this.#ring.fail();
+    this.#waiting?.reject(this.#dead);
+  }
+
+  async #end(): Promise<void> {
+    await this.#thread.terminate();
+  }
+}

@@ -1,0 +1,81 @@
+import type { Entry } from '../tar/entry.ts';
+import type { ChangeLog } from './changes.ts';
+import type { DirectoryLog } from './directory-log.ts';
+import type { Directories } from './directories.ts';
+import { parentPath } from './directories.ts';
+import type { Directory, Filesystem } from './filesystem.ts';
+import type { NotRestored } from './not-restored.ts';
+import type { PathSet } from './path-set.ts';
+
+export interface RunOptions {
+  /** DIR holds files of the user's: they are kept, and only what this run wrote is ever removed. */
+  readonly overlay: boolean;
+  /** Names at the root that no layer may use, in lower case; any case of them is meant. */
+  readonly reservedNames: readonly string[];
+  /** Keep a record of what each layer changed. */
+  readonly recordChanges: boolean;
+}
+
+/** What the system gives a new file without being asked. */
+export interface Creator {
+  readonly uid: number;
+  readonly gid: number;
+  /** Mode bits that are taken from it. */
+  readonly umask: number;
+  /** Owner, mode and access lists may be inherited from the directory: each is set or removed again on everything. */
+  careful: boolean;
+  /** Two names that differ only in case are one. */
+  readonly caseInsensitive: boolean;
+}
+
+/** All that one pull knows of the tree it builds, from the first layer to the last. */
+export interface Run {
+  readonly filesystem: Filesystem;
+  readonly directories: Directories;
+  readonly options: RunOptions;
+  readonly creator: Creator;
+  readonly counts: NotRestored;
+  /** Modes and times of directories, for the end. */
+  readonly log: DirectoryLog;
+  /** Directories that were given a mode for the end: whatever comes for them later needs one too. */
+  readonly lateModes: PathSet;
+  /** What this layer wrote, and the directories above it: whiteouts of the same layer do not touch it. */
+  readonly layer: PathSet;
+  /** What this run made; kept only where it must be told from what was there, or from names that are the same to the file system. */
+  readonly made: PathSet | undefined;
+  /** Devices that could not be made: hard links to them cannot either. */
+  readonly lostDevices: PathSet;
+  /** Names of extended attributes that were set on directories. */
+  readonly directoryXattrs: Set<string>;
+  readonly changes: ChangeLog | undefined;
+  /** Files at the root that are ours, not the image's: `json`, `layersize`. */
+  readonly ownFiles: Set<string>;
+  /** No layer was applied before this one: whiteouts have nothing to hide. */
+  firstLayer: boolean;
+  /** The last entry for the root itself. */
+  rootEntry: Entry | undefined;
+  /** Time of the entry being applied, for directories above it that no entry makes. */
+  mtimeSeconds: number;
+  mtimeNanoseconds: number;
+  /** The directory whose path and those above it are in `layer`. */
+  marked: string | undefined;
+}
+
+/** Notes that this layer wrote `path` in `parent`, so that none of its whiteouts hides it, nor a directory above it. */
+export function markWritten(run: Run, parent: Directory, path: string): void {
+  run.made?.add(path);
+  if (run.ownFiles.size > 0 && parent.path === '') run.ownFiles.delete(path);
+  if (run.firstLayer) return;
+  run.layer.add(path);
+  if (parent.path === run.marked) return;
+  run.marked = parent.path;
+  for (let above: string = parent.path; above !== '' && run.layer.add(above);) above = parentPath(above);
+}
+
+/** Whether `path` is one that no layer may use, or lies below it. */
+export function isReserved(run: Run, path: string): boolean {
+  const { reservedNames } = run.options;
+  if (reservedNames.length === 0) return false;
+  const cut = path.indexOf('/');
+  return reservedNames.includes((cut < 0 ? path : path.slice(0, cut)).toLowerCase());
+}

@@ -1,0 +1,75 @@
+import { randomBytes } from 'node:crypto';
+import { lstat, mkdir, readdir, rmdir } from 'node:fs/promises';
+import path from 'node:path';
+import { geteuid, kill, pid } from 'node:process';
+import { Rootfs } from './rootfs.ts';
+
+/** Bytes of DIR's name that fit into the stage's: the rest of it needs up to 45 of 255. */
+const longestName = 200;
+const deniedCodes = new Set(['EACCES', 'EPERM', 'EROFS']);
+
+/**
+ * Makes the directory beside `target` in which it is built: `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. Undefined where the
+ * directory above may not be written.
+ */
+export async function makeStage(target: string): Promise<string | undefined> {
+  const stage = path.join(
+    path.dirname(target),
+    `${prefixOf(target)}${pid}-${randomBytes(6).toString('hex')}`,
+  );
+  try {
+    await mkdir(stage, 0o700);
+    return stage;
+  } catch (error) {
+    if (deniedCodes.has((error as NodeJS.ErrnoException).code ?? '')) return undefined;
+    throw error;
+  }
+}
+
+/** Removes a stage with all that is in it. */
+export async function removeStage(stage: string): Promise<void> {
+  try {
+    await rmdir(stage);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return;
+    if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
+    const rootfs = await Rootfs.open(stage, { mode: 'stage' });
+    await rootfs.discard();
+    await rmdir(stage);
+  }
+}
+
+/**
+ * Removes stages for `target` that killed runs have left: this user's, of a process that is no more (also in another container: a living
+ * one holds a lock). What cannot be removed stays, without a word.
+ */
+export async function removeStaleStages(target: string): Promise<void> {
+  const above = path.dirname(target);
+  const prefix = prefixOf(target);
+  const names = await readdir(above).catch(() => []);
+  for (const name of names) {
+    if (!name.startsWith(prefix)) continue;
+    const owner = /^(\d+)-[0-9a-f]{12}$/.exec(name.slice(prefix.length))?.[1];
+    if (owner === undefined || isAlive(Number(owner))) continue;
+    const stage = path.join(above, name);
+    const stat = await lstat(stage).catch(() => undefined);
+    if (!stat?.isDirectory() || stat.uid !== geteuid!()) continue;
+    await removeStage(stage).catch(() => undefined);
+  }
+}
+
+function prefixOf(target: string): string {
+  let name = path.basename(target);
+  while (Buffer.byteLength(name) > longestName) name = name.slice(0, -1);
+  return `.${name}.dlrootfs-`;
+}
+
+function isAlive(process: number): boolean {
+  try {
+    kill(process, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
+  }
+}

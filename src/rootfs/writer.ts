@@ -1,0 +1,106 @@
+import { DestinationError, IntegrityError, printable } from '../errors.ts';
+import type { Entry } from '../tar/entry.ts';
+import { TarReader } from '../tar/reader.ts';
+import { applyLayer, startRun } from './apply.ts';
+import type { Filesystem } from './filesystem.ts';
+import { finishRun } from './finish.ts';
+import { loadLibc } from './libc.ts';
+import { LinuxFilesystem } from './linux.ts';
+import type { Answers, Backend, Command, LayerResult, Opened, ThreadData } from './messages.ts';
+import { writeOwnFile } from './own-file.ts';
+import { PortableFilesystem } from './portable.ts';
+import { Refusal, explain, shown } from './refusal.ts';
+import { empty } from './removal.ts';
+import { RingReader } from './ring.ts';
+import type { Run } from './run.ts';
+
+/** Most bytes taken from the ring at once where they are only thrown away. */
+const drainSize = 1024 * 1024;
+
+/** The one who writes the root: opens it, and does what commands say. Lives in the writing thread. */
+export class Writer {
+  readonly #data: ThreadData;
+  readonly #source: RingReader;
+  /** The root, for messages. */
+  readonly #name: string;
+  #run: Run | undefined;
+
+  constructor(data: ThreadData) {
+    this.#data = data;
+    this.#source = new RingReader(data.ring);
+    this.#name = printable(Buffer.from(data.path).toString('utf8'));
+  }
+
+  /** @throws DlrootfsError, and RingAborted where the other side gave up */
+  obey(command: Command): Answers[Command['kind']] {
+    if (command.kind === 'open') return this.#open();
+    const run = this.#run;
+    if (!run) throw new DestinationError(`${this.#name} is not open`);
+    if (command.kind === 'layer') return this.#layer(run, command.label);
+    return this.#explained(this.#name, () => {
+      if (command.kind === 'file') return writeOwnFile(run, command.name, command.bytes);
+      if (command.kind === 'finish') {
+        finishRun(run, command.root);
+        return run.counts;
+      }
+      const { root } = run.filesystem;
+      empty(run, root, root, 0);
+      return null;
+    });
+  }
+
+  #open(): Opened {
+    const [filesystem, backend] = this.#openFilesystem();
+    this.#run = this.#explained(this.#name, () => startRun(filesystem, this.#data.options));
+    const stat = filesystem.stat(filesystem.root, '.');
+    return { backend, identity: typeof stat === 'number' ? '' : stat.identity };
+  }
+
+  #openFilesystem(): [Filesystem, Backend] {
+    const { path, backend, lock } = this.#data;
+    const libc = backend === 'node' ? undefined : loadLibc();
+    if (!libc && backend === 'libc') {
+      throw new DestinationError('libc cannot be called on this system', {
+        hint: 'leave the back end to us',
+      });
+    }
+    const opened = libc ? LinuxFilesystem.open(libc, path) : PortableFilesystem.open(path);
+    if (typeof opened === 'number') throw explain(new Refusal(opened, 'open it'), this.#name, this.#name);
+    if (lock && !opened.lock()) {
+      throw new DestinationError(`${this.#name} is being written by another process`, { code: 'BUSY' });
+    }
+    return [opened, libc ? 'libc' : 'node'];
+  }
+
+  #layer(run: Run, label: string): LayerResult {
+    this.#source.restart();
+    let current: Entry | undefined;
+    try {
+      const reader = new TarReader(this.#source, label);
+      const entries = applyLayer(run, reader, (entry) => {
+        current = entry;
+      });
+      // What follows the end mark counts for the digest, not for the tree.
+      while (this.#source.read(drainSize)) continue;
+      return { entries, changes: run.changes?.take() };
+    } catch (error) {
+      this.#source.fail();
+      if (error instanceof Refusal) {
+        throw explain(error, current ? `${label}: ${shown(current.path)}` : label, this.#name);
+      }
+      if (error instanceof IntegrityError && !error.message.includes(label)) {
+        const { code, hint } = error;
+        throw new IntegrityError(`${label}: ${error.message}`, { code, hint, cause: error });
+      }
+      throw error;
+    }
+  }
+
+  #explained<T>(where: string, work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      throw error instanceof Refusal ? explain(error, where, this.#name) : error;
+    }
+  }
+}
