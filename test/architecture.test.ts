@@ -16,7 +16,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   blob: ['errors.ts', 'oci'],
   layout: ['errors.ts', 'oci', 'tar'],
   rootfs: ['errors.ts', 'tar'],
-  git: ['errors.ts'],
+  git: ['errors.ts', 'tar'],
   flatten: ['errors.ts', 'tar'],
   runtime: ['errors.ts', 'oci'],
   report: ['errors.ts', 'oci'],

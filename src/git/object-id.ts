@@ -1,0 +1,2 @@
+/** Name of a git object: 40 hex digits, SHA-1 of its type, size and content. */
+export type ObjectID = string & { readonly objectID: unique symbol };

@@ -1,0 +1,95 @@
+import type { Change, Written } from '../tar/mtree.ts';
+import type { ObjectID } from './object-id.ts';
+
+/** What stands at one or, for hard links, several paths. */
+export interface Inode extends Omit<Written, 'type' | 'path' | 'xattrs' | 'contents'> {
+  readonly type: Exclude<Written['type'], 'hardlink'>;
+  xattrs: ReadonlyMap<string, Uint8Array> | undefined;
+  /** Where a record keeps content that no commit can hold. */
+  contents?: string | undefined;
+  /** Name of the content's blob, once it is known. */
+  id?: ObjectID | undefined;
+}
+
+/** What has a name. */
+export interface Place {
+  readonly inode: Inode;
+  /** What a directory holds, by name; undefined for all else. */
+  readonly children: Map<string, Place> | undefined;
+}
+
+/** What is in a rootfs after some of its layers: their changes, played in order. Paths are those of `Change`. */
+export class RootfsState {
+  readonly #names = new Map<string, Place>();
+  #root: Place | undefined;
+
+  /** What stands at a path; the root itself is known only where a layer said something of it. */
+  find(path: string): Place | undefined {
+    return path === '' ? this.#root : this.#above(path)?.get(nameOf(path));
+  }
+
+  /**
+   * Plays one change.
+   *
+   * @returns what stood at its path and does no more
+   * @throws RangeError when there is no directory for it or nothing to link to: these are not the changes of one rootfs
+   */
+  apply(change: Change): Place | undefined {
+    const { path } = change;
+    const before = this.find(path);
+    if (change.type === 'removed') {
+      this.#above(path)?.delete(nameOf(path));
+      return before;
+    }
+    if (change.type === 'hardlink') {
+      const target = this.find(change.linkPath);
+      if (!target || target.children) throw new RangeError('a hard link to nothing');
+      if (change.xattrs) target.inode.xattrs = new Map([...(target.inode.xattrs ?? []), ...change.xattrs]);
+      target.inode.contents ??= change.contents;
+      if (before?.inode === target.inode) return undefined;
+      this.#put(path, target);
+      return before;
+    }
+    const inode = { ...change, type: change.type };
+    if (change.type !== 'directory') {
+      this.#put(path, { inode, children: undefined });
+      return before;
+    }
+    if (path === '') this.#root = { inode, children: this.#names };
+    else this.#put(path, { inode, children: before?.children ?? new Map<string, Place>() });
+    return before?.children ? undefined : before;
+  }
+
+  /** All places but the root: each directory before what is in it, names in byte order. */
+  [Symbol.iterator](): Generator<[path: string, place: Place], void, void> {
+    return walk('', this.#names);
+  }
+
+  #above(path: string): Map<string, Place> | undefined {
+    let names: Map<string, Place> | undefined = this.#names;
+    let start = 0;
+    for (let end = path.indexOf('/'); end !== -1; start = end + 1, end = path.indexOf('/', start)) {
+      names = names?.get(path.slice(start, end))?.children;
+    }
+    return names;
+  }
+
+  #put(path: string, place: Place): void {
+    const names = this.#above(path);
+    if (!names || path === '') throw new RangeError('a file in no directory');
+    names.set(nameOf(path), place);
+  }
+}
+
+function* walk(path: string, names: ReadonlyMap<string, Place>): Generator<[string, Place], void, void> {
+  for (const name of [...names.keys()].toSorted((one, other) => (one < other ? -1 : 1))) {
+    const place = names.get(name)!;
+    const below = path === '' ? name : `${path}/${name}`;
+    yield [below, place];
+    if (place.children) yield* walk(below, place.children);
+  }
+}
+
+function nameOf(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1);
+}

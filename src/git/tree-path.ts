@@ -1,0 +1,15 @@
+/**
+ * Whether git can hold a path at all. It refuses a component `.git` in any case (verify_path in its read-cache.c), and a symlink
+ * `.gitmodules`, which could make it read configuration from anywhere. All else it takes with core.protectHFS and core.protectNTFS off.
+ */
+export function isHoldable(path: string, type: 'file' | 'symlink'): boolean {
+  if (!path.includes('.')) return true;
+  return !/(?:^|\/)\.git(?:\/|$)/i.test(path) && !(type === 'symlink' && /(?:^|\/)\.gitmodules$/i.test(path));
+}
+
+/** A path as a command of `git fast-import` takes it: in C's quotes where it must, other bytes as they are. */
+export function quotePath(path: string): string {
+  if (!/["\\\n]/.test(path)) return path;
+  const escaped = path.replaceAll(/["\\]/g, String.raw`\$&`).replaceAll('\n', String.raw`\n`);
+  return `"${escaped}"`;
+}

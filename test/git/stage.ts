@@ -1,0 +1,130 @@
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  lchownSync,
+  linkSync,
+  lstatSync,
+  lutimesSync,
+  mkdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { composeLine, type Change, type Written } from '../../src/tar/mtree.ts';
+
+type Metadata = Partial<Omit<Written, 'type' | 'path' | 'linkPath' | 'size'>>;
+
+/** A rootfs made by hand, and what the applier would say of it. Paths are one character a byte. */
+export class Stage {
+  readonly path: string;
+  #lines: string[] = [];
+  #count = 0;
+
+  constructor(path: string) {
+    this.path = path;
+    mkdirSync(path, { recursive: true });
+  }
+
+  /** The changes since the last call. */
+  changes(): Buffer[] {
+    const lines = Buffer.from(this.#lines.join(''), 'latin1');
+    this.#lines = [];
+    return [lines];
+  }
+
+  root(metadata: Metadata = {}): this {
+    return this.#note('directory', '', '', 0, { mode: 0o755, ...metadata });
+  }
+
+  directory(path: string, metadata: Metadata = {}): this {
+    mkdirSync(this.place(path), { recursive: true });
+    return this.#note('directory', path, '', 0, { mode: 0o755, ...metadata });
+  }
+
+  file(path: string, content: string | Uint8Array = `content of ${path}\n`, metadata: Metadata = {}): this {
+    const bytes = typeof content === 'string' ? Buffer.from(content, 'latin1') : content;
+    if (this.#stands(path)) rmSync(this.place(path));
+    writeFileSync(this.place(path), bytes);
+    return this.#note('file', path, '', bytes.length, { mode: 0o644, ...metadata });
+  }
+
+  symlink(path: string, target: string, metadata: Metadata = {}): this {
+    if (this.#stands(path)) rmSync(this.place(path));
+    symlinkSync(Buffer.from(target, 'latin1'), this.place(path));
+    return this.#note('symlink', path, target, 0, { mode: 0o777, ...metadata });
+  }
+
+  hardlink(path: string, linkPath: string): this {
+    if (this.#stands(path)) rmSync(this.place(path));
+    linkSync(this.place(linkPath), this.place(path));
+    this.#lines.push(composeLine({ ...blank, type: 'hardlink', path, linkPath }));
+    return this;
+  }
+
+  fifo(path: string, metadata: Metadata = {}): this {
+    execFileSync('mkfifo', [`${this.path}/${path}`]);
+    return this.#note('fifo', path, '', 0, { mode: 0o644, ...metadata });
+  }
+
+  device(path: string, major: number, minor: number, metadata: Metadata = {}): this {
+    execFileSync('mknod', [`${this.path}/${path}`, 'c', String(major), String(minor)]);
+    return this.#note('character', path, '', 0, {
+      mode: 0o666,
+      deviceMajor: major,
+      deviceMinor: minor,
+      ...metadata,
+    });
+  }
+
+  remove(path: string): this {
+    rmSync(this.place(path), { recursive: true });
+    this.#lines.push(composeLine({ type: 'removed', path }));
+    return this;
+  }
+
+  place(path: string): Buffer {
+    return Buffer.concat([Buffer.from(`${this.path}/`), Buffer.from(path, 'latin1')]);
+  }
+
+  #stands(path: string): boolean {
+    return lstatSync(this.place(path), { throwIfNoEntry: false }) !== undefined;
+  }
+
+  #note(type: Written['type'], path: string, linkPath: string, size: number, metadata: Metadata): this {
+    const change: Written = {
+      ...blank,
+      mtimeSeconds: 1_600_000_000 + this.#count++,
+      ...metadata,
+      type,
+      path,
+      linkPath,
+      size,
+    };
+    const place = this.place(path);
+    for (const [name, value] of change.xattrs ?? []) {
+      const hex = `0x${Buffer.from(value).toString('hex')}`;
+      execFileSync('setfattr', ['-h', '-n', name, '-v', hex, `${this.path}/${path}`]);
+    }
+    if (type === 'symlink') lchownSync(place, change.uid, change.gid);
+    else {
+      chownSync(place, change.uid, change.gid);
+      chmodSync(place, change.mode);
+    }
+    lutimesSync(place, change.mtimeSeconds, change.mtimeSeconds);
+    this.#lines.push(composeLine(change as Change));
+    return this;
+  }
+}
+
+const blank: Omit<Written, 'type' | 'path' | 'linkPath'> = {
+  mode: 0,
+  uid: 0,
+  gid: 0,
+  size: 0,
+  mtimeSeconds: 0,
+  mtimeNanoseconds: 0,
+  deviceMajor: 0,
+  deviceMinor: 0,
+  xattrs: undefined,
+};
