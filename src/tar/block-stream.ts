@@ -38,6 +38,11 @@ export class BlockStream {
     return this.#bytesBefore + this.#position;
   }
 
+  /** Bytes that are here without another read of the source. */
+  get buffered(): number {
+    return this.#chunk.length - this.#position;
+  }
+
   /**
    * Takes one block.
    *

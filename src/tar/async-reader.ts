@@ -1,0 +1,152 @@
+import { BlockStream } from './block-stream.ts';
+import type { ByteSource, Entry } from './entry.ts';
+import { HeaderSequence } from './header-sequence.ts';
+import { blockSize } from './header.ts';
+import { MalformedTarError } from './malformed.ts';
+
+/**
+ * `TarReader` for bytes that arrive by and by: the same rules, the same errors, but whoever calls waits without blocking the thread.
+ * It takes chunks as it needs them; what follows the end mark is left in the iterator.
+ */
+export class AsyncTarReader {
+  readonly #chunks: ChunkQueue;
+  readonly #stream: BlockStream;
+  readonly #layer: string;
+  readonly #sequence = new HeaderSequence();
+  #remaining = 0;
+  #padding = 0;
+  #headerOffset = 0;
+  #ended = false;
+
+  /** @param layer what messages call the archive: `layer 0123456789ab`. */
+  constructor(chunks: AsyncIterator<Uint8Array>, layer: string) {
+    this.#chunks = new ChunkQueue(chunks);
+    this.#stream = new BlockStream(this.#chunks);
+    this.#layer = layer;
+  }
+
+  /** The next entry, or undefined after the last one; skips what was not read of the one before. */
+  async next(): Promise<Entry | undefined> {
+    if (this.#ended) return undefined;
+    try {
+      return await this.#advance();
+    } catch (error) {
+      throw this.#sequence.located(error, this.#layer, this.#headerOffset);
+    }
+  }
+
+  /** More of the current file's stored data, undefined at its end. The view is valid until the next call. */
+  async data(): Promise<Uint8Array | undefined> {
+    if (this.#remaining === 0) return undefined;
+    try {
+      return await this.#take();
+    } catch (error) {
+      throw this.#sequence.located(error, this.#layer, this.#headerOffset);
+    }
+  }
+
+  async #advance(): Promise<Entry | undefined> {
+    const sequence = this.#sequence;
+    await this.#skipRest();
+    sequence.leaveEntry();
+    for (;;) {
+      this.#headerOffset = this.#stream.offset;
+      if (this.#buffered < blockSize) await this.#fill(blockSize);
+      if (!this.#stream.nextBlock()) {
+        sequence.finish();
+        this.#ended = true;
+        return undefined;
+      }
+      switch (sequence.accept(this.#stream)) {
+        case 'entry':
+          this.#startData(sequence.size);
+          return sequence.entry;
+        case 'body':
+          sequence.acceptBody(await this.#readBody(sequence.size));
+          break;
+        case 'skip':
+          this.#startData(sequence.size);
+          await this.#skipRest();
+          break;
+        case 'end':
+          this.#ended = true;
+          return undefined;
+        default: // block
+      }
+    }
+  }
+
+  get #buffered(): number {
+    return this.#stream.buffered + this.#chunks.length;
+  }
+
+  /** Waits until `size` bytes are here, or no more come. */
+  async #fill(size: number): Promise<void> {
+    while (this.#buffered < size && (await this.#chunks.pull()));
+  }
+
+  #startData(size: number): void {
+    this.#remaining = size;
+    this.#padding = -size & (blockSize - 1);
+  }
+
+  async #take(): Promise<Uint8Array> {
+    if (this.#buffered === 0) await this.#fill(1);
+    const bytes = this.#stream.take(this.#remaining);
+    if (bytes === undefined) throw new MalformedTarError('the archive ends within its data');
+    this.#remaining -= bytes.length;
+    return bytes;
+  }
+
+  async #skipRest(): Promise<void> {
+    while (this.#remaining > 0) await this.#take();
+    if (this.#padding === 0) return;
+    if (this.#buffered < this.#padding) await this.#fill(this.#padding);
+    if (!this.#stream.skip(this.#padding))
+      throw new MalformedTarError('the archive ends within the padding after it');
+    this.#padding = 0;
+  }
+
+  async #readBody(size: number): Promise<Buffer> {
+    this.#startData(size);
+    const body = Buffer.allocUnsafe(size);
+    while (this.#remaining > 0) {
+      const from = size - this.#remaining;
+      body.set(await this.#take(), from);
+    }
+    await this.#skipRest();
+    return body;
+  }
+}
+
+/** Chunks that have arrived and were not read. */
+class ChunkQueue implements ByteSource {
+  /** Bytes in the queue. */
+  length = 0;
+  readonly #iterator: AsyncIterator<Uint8Array>;
+  readonly #chunks: Uint8Array[] = [];
+
+  constructor(iterator: AsyncIterator<Uint8Array>) {
+    this.#iterator = iterator;
+  }
+
+  /** Waits for one more chunk; false at the end. */
+  async pull(): Promise<boolean> {
+    const { done, value } = await this.#iterator.next();
+    if (done === true) return false;
+    if (value.length > 0) {
+      this.#chunks.push(value);
+      this.length += value.length;
+    }
+    return true;
+  }
+
+  read(max: number): Uint8Array | undefined {
+    const chunk = this.#chunks.shift();
+    if (chunk === undefined) return undefined;
+    const bytes = chunk.subarray(0, max);
+    if (chunk.length > max) this.#chunks.unshift(chunk.subarray(max));
+    this.length -= bytes.length;
+    return bytes;
+  }
+}
