@@ -1,0 +1,48 @@
+import { randomBytes } from 'node:crypto';
+import { lstatSync } from 'node:fs';
+import { link, open, rename, rm } from 'node:fs/promises';
+import { DestinationError, printable } from '../errors.ts';
+
+/**
+ * Throws DestinationError when something is at one of the paths: asked before a pull, so that nobody waits for a download
+ * first.
+ */
+export function refuseExisting(paths: readonly string[]): void {
+  const there = paths.filter((path) => lstatSync(path, { throwIfNoEntry: false }) !== undefined);
+  if (there.length > 0) throw existing(there);
+}
+
+function existing(paths: readonly string[]): DestinationError {
+  const names = paths.map((path) => printable(path)).join(' and ');
+  return new DestinationError(`${names} ${paths.length === 1 ? 'is' : 'are'} there already`, {
+    code: 'FILE_EXISTS',
+    hint: 'add --force to replace it',
+  });
+}
+
+/**
+ * Puts a whole file at a path, at once. What is there is replaced only with `force`, and then itself: a symlink is not
+ * followed. Throws DestinationError.
+ */
+export async function placeFile(path: string, text: string, force: boolean): Promise<void> {
+  const partial = `${path}.${randomBytes(6).toString('hex')}.partial`;
+  try {
+    const file = await open(partial, 'wx', 0o644);
+    try {
+      await file.writeFile(text);
+    } finally {
+      await file.close();
+    }
+    if (force) await rename(partial, path);
+    else await link(partial, path);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') throw existing([path]);
+    throw new DestinationError(`${printable(path)} cannot be written: ${message}`, {
+      cause: error,
+      hint: 'the rootfs is complete; make its parent directory writable and run the command again',
+    });
+  } finally {
+    await rm(partial, { force: true });
+  }
+}

@@ -1,0 +1,110 @@
+import type { ContainerConfig } from '../oci/config.ts';
+import type { ContainerUser } from './user.ts';
+
+/** What the rootfs tells beside the config. */
+export interface RootfsFacts {
+  /** /bin/sh is there. */
+  readonly shell: boolean;
+  /** /sbin/init is there. */
+  readonly init: boolean;
+  /** getent is there, which systemd-nspawn asks for users. */
+  readonly getent: boolean;
+  /** Owner and mode of the directories that the image declares as volumes and has; by path. */
+  readonly volumes: ReadonlyMap<
+    string,
+    { readonly uid: number; readonly gid: number; readonly mode: number }
+  >;
+}
+
+/** How to run a container of the image, said for no runtime in particular. */
+export interface Container {
+  /** Hostname of the container, and the runtime's name for it: letters, digits, hyphens and dots. */
+  readonly name: string;
+  /** The rootfs, absolute, with no symlink in it. */
+  readonly rootfs: string;
+  /** Command line, never empty; the first word may have to be looked up in PATH. */
+  readonly args: readonly string[];
+  /** The command is an init: a system boots. */
+  readonly boots: boolean;
+  readonly environment: ReadonlyMap<string, string>;
+  readonly user: ContainerUser;
+  /** Absolute. */
+  readonly workingDirectory: string;
+  /** `SIGTERM`; undefined where the image names none. */
+  readonly stopSignal: string | undefined;
+  readonly volumes: readonly string[];
+  readonly ports: readonly string[];
+  readonly facts: RootfsFacts;
+}
+
+/** What Docker and containerd set when the image says nothing. */
+const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+/**
+ * The image's config as a container: entrypoint followed by command (conversion.md), /sbin/init where there is neither but an
+ * init, else a shell; HOME and PATH where the image leaves them out, as Docker does.
+ */
+export function containerOf(
+  config: ContainerConfig,
+  user: ContainerUser,
+  facts: RootfsFacts,
+  place: Pick<Container, 'name' | 'rootfs'>,
+): Container {
+  const said = [...(config.Entrypoint ?? []), ...(config.Cmd ?? [])];
+  const args = said.length > 0 ? said : [facts.init ? '/sbin/init' : '/bin/sh'];
+  return {
+    ...place,
+    args,
+    boots: isInit(args[0]!),
+    environment: environmentOf(config.Env ?? [], user),
+    user,
+    workingDirectory: absolute(config.WorkingDir ?? '/'),
+    stopSignal: signalName(config.StopSignal),
+    volumes: (config.Volumes ?? []).map((path) => absolute(path)).filter((path) => path !== '/'),
+    ports: config.ExposedPorts ?? [],
+    facts,
+  };
+}
+
+/** What systemd-nspawn looks for when it boots, and LXC's default. */
+function isInit(program: string): boolean {
+  return /^(init|(\/usr)?\/sbin\/init|(\/usr)?\/lib\/systemd\/systemd)$/.test(program);
+}
+
+function environmentOf(entries: readonly string[], user: ContainerUser): Map<string, string> {
+  const environment = new Map([
+    ['PATH', defaultPath],
+    ['HOME', user.home],
+  ]);
+  for (const entry of entries) {
+    const equals = entry.indexOf('=');
+    // Nothing else can be in an environment (environ(7)).
+    if (equals > 0 && !entry.includes('\0')) environment.set(entry.slice(0, equals), entry.slice(equals + 1));
+  }
+  return environment;
+}
+
+/** A path of the image's config, which may have left out the slash. */
+export function absolute(path: string): string {
+  const clean = path.replaceAll('\0', '');
+  return clean.startsWith('/') ? clean : `/${clean}`;
+}
+
+/** `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3` as the first kind (image specification, StopSignal); undefined for anything else. */
+export function signalName(text: string | undefined): string | undefined {
+  const name = (text ?? '').toUpperCase();
+  const number = /^\d+$/.test(name) ? Number(name) : undefined;
+  if (number !== undefined) return numbered[number] === undefined ? undefined : `SIG${numbered[number]}`;
+  const bare = name.replace(/^SIG/, '');
+  if (numbered.includes(bare) || /^RTM(IN\+|AX-)\d{1,2}$|^RTM(IN|AX)$/.test(bare)) return `SIG${bare}`;
+  return undefined;
+}
+
+/** signal(7), numbers of x86 and ARM; 0 is none. */
+const numbered: readonly (string | undefined)[] = [
+  undefined,
+  ...'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP'.split(
+    ' ',
+  ),
+  ...'TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS'.split(' '),
+];

@@ -1,0 +1,107 @@
+import type { Container } from './container.ts';
+import type { RuntimeConfig } from './runtime-config.ts';
+import { commented, isOneLine } from './line.ts';
+import { isShellName, wrappedCommand } from './wrapped-command.ts';
+
+/** What the host's LXC has to include, by path, those that exist. */
+export interface LxcHost {
+  readonly includes: readonly string[];
+}
+
+/**
+ * The `config` of an LXC container (lxc.container.conf(5), LXC 3 and later): one `key = value` a line. Values from the image
+ * stand in double quotes, of which LXC takes off the outermost pair; a line break cannot be said in any way, so what has one
+ * is left to a shell in the container.
+ */
+export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
+  const notices: string[] = [];
+  const { user, boots } = container;
+  const plain = new Map([...container.environment].filter(([, value]) => isOneLine(value)));
+  const command = commandLine(container, plain, notices);
+  const signal = boots ? undefined : (container.stopSignal ?? 'SIGTERM');
+  const lines = [
+    '# LXC 3 or later. Made from the image; edit it as you like.',
+    ...host.includes.map((path) => setting('lxc.include', path)),
+    // What the file to include would say.
+    ...(host.includes.length > 0
+      ? []
+      : ['lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed', 'lxc.pty.max = 1024']),
+    '',
+    setting('lxc.rootfs.path', `dir:${container.rootfs}`),
+    setting('lxc.uts.name', container.name),
+    '',
+    ...(command === undefined ? [] : [setting('lxc.init.cmd', command), setting('lxc.execute.cmd', command)]),
+    ...(isOneLine(container.workingDirectory) ? [setting('lxc.init.cwd', container.workingDirectory)] : []),
+    ...(user.uid === 0 && user.gid === 0 ? [] : [`lxc.init.uid = ${user.uid}`, `lxc.init.gid = ${user.gid}`]),
+    ...(user.groups.length > 0 ? [`lxc.init.groups = ${user.groups.join(',')}`] : []),
+    ...[...plain]
+      .filter(([name]) => isOneLine(name))
+      .map(([name, value]) => setting('lxc.environment', `${name}=${value}`)),
+    ...(signal === undefined
+      ? []
+      : [`# lxc-stop sends this, and kills what is left after a minute.`, `lxc.signal.halt = ${signal}`]),
+    '',
+    '# A network of its own with nothing but loopback. On the bridge of lxc-net it is instead:',
+    '#lxc.net.0.type = veth',
+    '#lxc.net.0.link = lxcbr0',
+    '#lxc.net.0.flags = up',
+    'lxc.net.0.type = empty',
+    '',
+    '# Ids of a user namespace, as /etc/subuid and /etc/subgid give them; the rootfs has to be owned by them.',
+    '#lxc.include = /usr/share/lxc/config/userns.conf',
+    '#lxc.idmap = u 0 100000 65536',
+    '#lxc.idmap = g 0 100000 65536',
+    ...container.ports.map((port) => `# The image exposes the port ${commented(port)}.`),
+    ...container.volumes.flatMap((path) => [
+      `# The image has a volume at ${commented(path)}: its data is in the rootfs. Kept elsewhere it is`,
+      `#lxc.mount.entry = /PATH/ON/HOST ${commented(mountTarget(path))} none bind,create=dir 0 0`,
+    ]),
+  ];
+  if (!isOneLine(container.workingDirectory))
+    notices.push('the working directory cannot be said to LXC: it has a line break');
+  return { text: `${lines.join('\n')}\n`, notices };
+}
+
+function setting(key: string, value: string): string {
+  return `${key} = "${value}"`;
+}
+
+/** The command as LXC splits it: at blanks, with words in either kind of quotes and no escapes. */
+function commandLine(
+  container: Container,
+  plain: ReadonlyMap<string, string>,
+  notices: string[],
+): string | undefined {
+  const { args, environment, facts } = container;
+  const variables = new Map([...environment].filter(([name]) => !plain.has(name) && isShellName(name)));
+  const lost = [...environment.keys()].filter(
+    (name) => !plain.has(name) && !(facts.shell && variables.has(name)),
+  );
+  if (lost.length > 0)
+    notices.push(`${lost.length} variables of the image have line breaks that LXC cannot be told`);
+  const words = args.map((word) => quoted(word));
+  if (variables.size === 0 && !words.includes(undefined)) return words.join(' ');
+  if (facts.shell)
+    return wrappedCommand(args, variables)
+      .map((word) => quoted(word))
+      .join(' ');
+  if (!words.includes(undefined)) return words.join(' ');
+  notices.push(
+    'the command of the image cannot be said to LXC, and there is no shell in the image: set lxc.init.cmd',
+  );
+  return undefined;
+}
+
+function quoted(word: string): string | undefined {
+  if (!isOneLine(word)) return undefined;
+  if (/^[^\s"'][^\s]*$/.test(word)) return word;
+  if (!word.includes("'")) return `'${word}'`;
+  return word.includes('"') ? undefined : `"${word}"`;
+}
+
+/** fstab(5) writes blanks as octal; LXC wants the path relative to the rootfs. */
+function mountTarget(path: string): string {
+  return path
+    .slice(1)
+    .replaceAll(/[ \t\\]/g, (character) => `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`);
+}

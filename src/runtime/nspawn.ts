@@ -1,0 +1,72 @@
+import type { Container } from './container.ts';
+import { commented, isOneLine } from './line.ts';
+import type { RuntimeConfig } from './runtime-config.ts';
+import { isShellName, wrappedCommand } from './wrapped-command.ts';
+
+/**
+ * The `.nspawn` file of a machine (systemd.nspawn(5)), as importctl makes it from an image's config: only settings that count
+ * in a file beside the machine, where privileged ones do not. Words are split at blanks; quotes are taken off as a shell does,
+ * and a backslash is a backslash. A line break cannot be said, so what has one is left to a shell in the container.
+ */
+export function nspawnConfig(container: Container): RuntimeConfig {
+  const notices: string[] = [];
+  const { user, boots, environment, workingDirectory, stopSignal, facts } = container;
+  const plain = [...environment].filter(([name, value]) => isOneLine(name) && isOneLine(value));
+  const name = user.name ?? String(user.uid);
+  const isRoot = user.uid === 0;
+  if (!isRoot && !facts.getent) {
+    notices.push(
+      `systemd-nspawn asks getent in the image for user ${user.uid}, and there is none: it will not start`,
+    );
+  }
+  if (!isOneLine(workingDirectory))
+    notices.push('systemd-nspawn cannot be told the working directory: it has a line break');
+  const lines = [
+    '# systemd.nspawn(5). Made from the image; edit it as you like.',
+    '[Exec]',
+    `Boot=${boots ? 'yes' : 'no'}`,
+    ...parameters(container, notices),
+    ...plain.map(([key, value]) => `Environment=${quoted(`${key}=${value}`)}`),
+    ...(isRoot || boots || !isOneLine(name) ? [] : [`User=${name}`]),
+    ...(boots || !isOneLine(workingDirectory) || workingDirectory === '/'
+      ? []
+      : [`WorkingDirectory=${workingDirectory}`]),
+    // An init has its own signal, which systemd-nspawn knows.
+    ...(boots ? [] : [`KillSignal=${stopSignal ?? 'SIGTERM'}`]),
+    ...container.ports.map((port) => `# The image exposes the port ${commented(port)}.`),
+    ...container.volumes.map(
+      (path) => `# The image has a volume at ${commented(path)}: its data is in the rootfs.`,
+    ),
+  ];
+  return { text: `${lines.join('\n')}\n`, notices };
+}
+
+function parameters({ args, boots, environment, facts }: Container, notices: string[]): string[] {
+  const words = boots ? args.slice(1) : args;
+  const broken = new Map([...environment].filter(([name, value]) => !isOneLine(value) && isShellName(name)));
+  const unsayable = words.some((word) => !isOneLine(word));
+  const lost = [...environment].filter(
+    ([name, value]) => !(isOneLine(name) && isOneLine(value)) && !broken.has(name),
+  );
+  const shellServes = facts.shell && !boots;
+  const count = lost.length + (shellServes ? 0 : broken.size);
+  if (count > 0)
+    notices.push(`${count} variables of the image have line breaks that systemd-nspawn cannot be told`);
+  if (shellServes && (unsayable || broken.size > 0))
+    return [`Parameters=${join(wrappedCommand(words, broken))}`];
+  if (unsayable) {
+    notices.push(
+      'the command of the image has a line break that systemd-nspawn cannot be told: give one on its command line',
+    );
+    return [];
+  }
+  return words.length === 0 ? [] : [`Parameters=${join(words)}`];
+}
+
+function join(words: readonly string[]): string {
+  return words.map((word) => quoted(word)).join(' ');
+}
+
+function quoted(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`;
+}

@@ -1,0 +1,75 @@
+import { lstatSync, realpathSync } from 'node:fs';
+import path from 'node:path';
+import { UsageError } from '../errors.ts';
+import { isOneLine } from './line.ts';
+
+/** Container engines that dlrootfs writes a configuration for. */
+export const runtimes = ['runc', 'lxc', 'nspawn'] as const;
+export type Runtime = (typeof runtimes)[number];
+
+/** A rootfs and its surroundings. */
+export interface Place {
+  /** DIR as typed, made absolute; itself perhaps a symlink. */
+  readonly directory: string;
+  /** Where its configurations go. */
+  readonly parent: string;
+  /** The directory's name, or its parent's where that is `rootfs`, as LXC lays containers out; fit for a hostname. */
+  readonly name: string;
+}
+
+/** Throws UsageError where nothing can stand beside the directory, or its path cannot be said in a configuration. */
+export function placeOf(destination: string): Place {
+  const directory = path.resolve(destination);
+  const parent = path.dirname(directory);
+  if (directory === parent) {
+    throw new UsageError('--for writes a file beside the rootfs, and nothing is beside /', {
+      hint: 'use -d DIR',
+    });
+  }
+  if (!isOneLine(directory)) {
+    throw new UsageError(
+      '--for cannot write configurations for a directory with control characters in its path',
+    );
+  }
+  const base = path.basename(directory);
+  return { directory, parent, name: hostname(base === 'rootfs' ? path.basename(parent) : base) };
+}
+
+function hostname(name: string): string {
+  const clean = name.replaceAll(/[^A-Za-z0-9.-]+/g, '-').replaceAll(/^[.-]+|[.-]+$/g, '');
+  return clean.slice(0, 63) || 'dlrootfs';
+}
+
+/** `config.json` and `config` in the directory above, as runc and LXC want them; NAME.nspawn beside NAME. */
+export function configPath(runtime: Runtime, { parent, directory }: Place): string {
+  if (runtime === 'runc') return path.join(parent, 'config.json');
+  if (runtime === 'lxc') return path.join(parent, 'config');
+  return path.join(parent, `${machineName(directory)}.nspawn`);
+}
+
+/** systemd-nspawn makes the machine's name of the directory's, and leaves out what no hostname has. */
+export function machineName(directory: string): string {
+  return path.basename(directory).replaceAll(/[^A-Za-z0-9_.-]/g, '') || 'rootfs';
+}
+
+/** The rootfs as runc's bundle names it: beside config.json, but runc takes no symlink. */
+export function rootInBundle({ directory }: Place): string {
+  return lstatSync(directory).isSymbolicLink() ? realpathSync(directory) : path.basename(directory);
+}
+
+/** The command that starts the container. */
+export function startCommand(runtime: Runtime, place: Place, boots: boolean): string {
+  const { directory, parent, name } = place;
+  if (runtime === 'runc') return `runc run -b ${quoted(parent)} ${name}`;
+  if (runtime === 'nspawn') {
+    const known = parent === '/var/lib/machines';
+    return known ? `systemd-nspawn -M ${machineName(directory)}` : `systemd-nspawn -D ${quoted(directory)}`;
+  }
+  const known = directory === `/var/lib/lxc/${name}/rootfs`;
+  const start = `${boots ? 'lxc-start' : 'lxc-execute'} -n ${name}`;
+  return known ? start : `${start} -f ${quoted(configPath('lxc', place))}`;
+}
+
+function quoted(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+}

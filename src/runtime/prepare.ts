@@ -1,0 +1,43 @@
+import { readFileSync } from 'node:fs';
+import { ConfinedRoot } from './confined-root.ts';
+import { placeOf } from './place.ts';
+
+/** Mount points that every runtime wants, by mode. */
+const mountPoints: readonly (readonly [path: string, mode: number])[] = [
+  ['dev', 0o755],
+  ['proc', 0o555],
+  ['sys', 0o555],
+  ['run', 0o755],
+  ['tmp', 0o1777],
+  ['etc', 0o755],
+];
+
+/**
+ * Adds to a rootfs what a system needs to boot and images leave out: mount points that are missing, and /etc/resolv.conf
+ * (the host's), /etc/hosts and /etc/hostname where they are missing or empty, as Docker leaves them. Nothing with content is
+ * changed. Returns the paths that were made or filled.
+ */
+export function prepareRootfs(destination: string): string[] {
+  const { directory, name } = placeOf(destination);
+  using root = new ConfinedRoot(directory);
+  const made = mountPoints.filter(([path, mode]) => !root.stat(path) && root.makeDirectory(path, mode));
+  const files: readonly (readonly [path: string, content: string])[] = [
+    ['etc/hostname', `${name}\n`],
+    ['etc/hosts', `127.0.0.1\tlocalhost\n127.0.1.1\t${name}\n::1\tlocalhost ip6-localhost ip6-loopback\n`],
+    ['etc/resolv.conf', hostResolvConf()],
+  ];
+  const filled = files.filter(([path, content]) => content !== '' && root.fillFile(path, content));
+  return [...made, ...filled].map(([path]) => `/${path}`);
+}
+
+/** The host's name servers; those behind systemd-resolved's local one, which no container reaches. */
+function hostResolvConf(): string {
+  for (const path of ['/run/systemd/resolve/resolv.conf', '/etc/resolv.conf']) {
+    try {
+      return readFileSync(path, 'utf8');
+    } catch {
+      // Not there: the next one.
+    }
+  }
+  return '';
+}

@@ -1,0 +1,163 @@
+import type { ImageConfig } from '../oci/config.ts';
+import type { Container } from './container.ts';
+import { capabilities, maskedPaths, readonlyPaths } from './oci-defaults.ts';
+import type { RuntimeConfig } from './runtime-config.ts';
+
+/** Of the caller, where the container is to run without root (`runc spec --rootless`). */
+export interface Rootless {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/**
+ * The `config.json` of an OCI runtime bundle: the image's config by the image specification's conversion.md, the rest as
+ * `runc spec` and containerd choose it. `root` is the rootfs as seen from the bundle.
+ */
+export function runcConfig(
+  container: Container,
+  image: ImageConfig,
+  root: string,
+  rootless?: Rootless,
+): RuntimeConfig {
+  const notices: string[] = [];
+  const { user } = container;
+  // In a user namespace of one's own id there is nobody but root.
+  const runsAs = rootless ? { uid: 0, gid: 0, groups: [] } : user;
+  if (rootless && (user.uid !== 0 || user.gid !== 0)) {
+    notices.push(`without root, runc runs the container as its root, not as ${user.uid}:${user.gid}`);
+  }
+  const document = {
+    ociVersion: '1.0.2',
+    process: {
+      terminal: false,
+      user: {
+        uid: runsAs.uid,
+        gid: runsAs.gid,
+        ...(runsAs.groups.length > 0 ? { additionalGids: runsAs.groups } : {}),
+      },
+      args: container.args,
+      env: [...container.environment].map(([name, value]) => `${name}=${value}`),
+      cwd: container.workingDirectory,
+      capabilities: capabilitySets(runsAs.uid),
+      rlimits: [{ type: 'RLIMIT_NOFILE', hard: 1024, soft: 1024 }],
+      noNewPrivileges: false,
+    },
+    root: { path: root, readonly: false },
+    hostname: container.name,
+    mounts: [...systemMounts(rootless !== undefined), ...volumeMounts(container)],
+    annotations: annotations(image, notices),
+    linux: {
+      ...(rootless ? idMappings(rootless) : { resources: { devices: [{ allow: false, access: 'rwm' }] } }),
+      namespaces: namespaces(rootless !== undefined).map((type) => ({ type })),
+      maskedPaths,
+      readonlyPaths,
+    },
+  };
+  if (container.volumes.length > 0) {
+    notices.push(`with runc, the image's volumes are in memory: ${container.volumes.join(' ')}`);
+  }
+  return { text: `${JSON.stringify(document, undefined, 2)}\n`, notices };
+}
+
+/** Root has them all; another user gets only what a program's file capabilities or setuid bit give, as with Docker. */
+function capabilitySets(uid: number): Record<string, readonly string[]> {
+  return uid === 0
+    ? { bounding: capabilities, effective: capabilities, permitted: capabilities }
+    : { bounding: capabilities };
+}
+
+function idMappings({ uid, gid }: Rootless): Record<string, unknown> {
+  return {
+    uidMappings: [{ containerID: 0, hostID: uid, size: 1 }],
+    gidMappings: [{ containerID: 0, hostID: gid, size: 1 }],
+  };
+}
+
+/** Without root no network device can be had in a namespace of one's own: the host's network is shared. */
+function namespaces(rootless: boolean): string[] {
+  return ['pid', 'ipc', 'uts', 'mount', 'cgroup', ...(rootless ? ['user'] : ['network'])];
+}
+
+interface Mount {
+  readonly destination: string;
+  readonly type: string;
+  readonly source: string;
+  readonly options?: readonly string[];
+}
+
+function systemMounts(rootless: boolean): Mount[] {
+  const closed = ['nosuid', 'noexec', 'nodev'];
+  const terminals = ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620'];
+  const dev = ['nosuid', 'strictatime', 'mode=755', 'size=65536k'];
+  const shm = [...closed, 'mode=1777', 'size=65536k'];
+  return [
+    { destination: '/proc', type: 'proc', source: 'proc', options: closed },
+    { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: dev },
+    // Group 5 is tty; in a namespace of one id there is no such group.
+    {
+      destination: '/dev/pts',
+      type: 'devpts',
+      source: 'devpts',
+      options: rootless ? terminals : [...terminals, 'gid=5'],
+    },
+    { destination: '/dev/shm', type: 'tmpfs', source: 'shm', options: shm },
+    { destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: closed },
+    rootless
+      ? { destination: '/sys', type: 'none', source: '/sys', options: ['rbind', ...closed, 'ro'] }
+      : { destination: '/sys', type: 'sysfs', source: 'sysfs', options: [...closed, 'ro'] },
+    {
+      destination: '/sys/fs/cgroup',
+      type: 'cgroup',
+      source: 'cgroup',
+      options: [...closed, 'relatime', 'ro'],
+    },
+  ];
+}
+
+/** conversion.md: data of volumes is not written to the rootfs. What the image has there is copied into them. */
+function volumeMounts({ volumes, facts }: Container): Mount[] {
+  return volumes.map((destination) => {
+    const directory = facts.volumes.get(destination);
+    const owner = directory
+      ? [
+          `mode=${directory.mode.toString(8).padStart(4, '0')}`,
+          `uid=${directory.uid}`,
+          `gid=${directory.gid}`,
+        ]
+      : [];
+    return {
+      destination,
+      type: 'tmpfs',
+      source: 'tmpfs',
+      options: ['nosuid', 'nodev', 'tmpcopyup', ...owner],
+    };
+  });
+}
+
+/** Labels that runtimes act on: an image is not to start hooks or to set the host's units. */
+const unsafeLabel =
+  /^(run\.oci\.|org\.systemd\.|org\.criu\.|io\.kubernetes\.|io\.katacontainers\.|module\.wasm\.)/;
+
+/** conversion.md, "Annotation Fields": labels win over what is made from the config. */
+function annotations(image: ImageConfig, notices: string[]): Record<string, string> {
+  const { platform, config } = image;
+  const made: Record<string, string | undefined> = {
+    os: platform.os,
+    architecture: platform.architecture,
+    variant: platform.variant,
+    'os.version': platform.osVersion,
+    author: image.author,
+    created: image.created,
+    stopSignal: config.StopSignal,
+    exposedPorts: config.ExposedPorts?.join(','),
+  };
+  const all = new Map<string, string>();
+  for (const [key, value] of Object.entries(made)) {
+    if (value !== undefined && value !== '') all.set(`org.opencontainers.image.${key}`, value);
+  }
+  const labels = Object.entries(config.Labels ?? {}).filter(([key]) => key !== '');
+  for (const [key, value] of labels) if (!unsafeLabel.test(key)) all.set(key, value);
+  const left = labels.filter(([key]) => unsafeLabel.test(key)).length;
+  if (left > 0) notices.push(`${left} of the image's labels would steer the runtime and were left out`);
+  return Object.fromEntries(all);
+}

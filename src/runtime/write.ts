@@ -1,0 +1,100 @@
+import { existsSync, realpathSync } from 'node:fs';
+import type { ImageConfig } from '../oci/config.ts';
+import { placeFile, refuseExisting } from './beside.ts';
+import { ConfinedRoot } from './confined-root.ts';
+import { absolute, containerOf, type Container, type RootfsFacts } from './container.ts';
+import { lxcConfig } from './lxc.ts';
+import { nspawnConfig } from './nspawn.ts';
+import { configPath, placeOf, rootInBundle, startCommand, type Place, type Runtime } from './place.ts';
+import { runcConfig, type Rootless } from './runc.ts';
+import type { RuntimeConfig } from './runtime-config.ts';
+import { resolveUser } from './user.ts';
+
+export interface RuntimeRequest {
+  /** DIR as typed, the finished rootfs. */
+  readonly destination: string;
+  readonly image: ImageConfig;
+  /** Replace configurations that are there. */
+  readonly force: boolean;
+  /** The caller's ids when that is not root. */
+  readonly rootless?: Rootless | undefined;
+}
+
+export interface RuntimeResult {
+  /** What was written, absolute paths. */
+  readonly files: readonly string[];
+  /** One command a runtime, in their order: what to type next. */
+  readonly next: readonly string[];
+  /** What the image wants and a runtime cannot be told, one line each. */
+  readonly notices: readonly string[];
+}
+
+/** LXC's own defaults, where distributions have them: capabilities, devices, seccomp, mounts. */
+const lxcIncludes = ['/usr/share/lxc/config/common.conf'];
+
+/**
+ * To be asked before the pull: throws UsageError where no configuration can be written for the directory, and
+ * DestinationError where one is there and `force` is not given.
+ */
+export function checkRuntimeConfigs(runtimes: readonly Runtime[], destination: string, force: boolean): void {
+  const place = placeOf(destination);
+  if (!force) refuseExisting(runtimes.map((runtime) => configPath(runtime, place)));
+}
+
+/**
+ * Writes a configuration for each runtime beside the rootfs, made from the image's config and the rootfs's own passwd and
+ * group. Throws what `checkRuntimeConfigs` does, and IntegrityError where the image's user is not in the image.
+ */
+export async function writeRuntimeConfigs(
+  runtimes: readonly Runtime[],
+  request: RuntimeRequest,
+): Promise<RuntimeResult> {
+  const place = placeOf(request.destination);
+  const container = inspectRootfs(request.image, place);
+  const files: string[] = [];
+  const notices: string[] = [];
+  for (const runtime of runtimes) {
+    const config = configFor(runtime, container, place, request);
+    const file = configPath(runtime, place);
+    await placeFile(file, config.text, request.force);
+    files.push(file);
+    notices.push(...config.notices);
+  }
+  return { files, notices, next: runtimes.map((runtime) => startCommand(runtime, place, container.boots)) };
+}
+
+function configFor(
+  runtime: Runtime,
+  container: Container,
+  place: Place,
+  { image, rootless }: RuntimeRequest,
+): RuntimeConfig {
+  if (runtime === 'runc') return runcConfig(container, image, rootInBundle(place), rootless);
+  if (runtime === 'nspawn') return nspawnConfig(container);
+  return lxcConfig(container, { includes: lxcIncludes.filter((path) => existsSync(path)) });
+}
+
+function inspectRootfs(image: ImageConfig, place: Place): Container {
+  using root = new ConfinedRoot(place.directory);
+  const accounts = { passwd: root.readText('etc/passwd') ?? '', group: root.readText('etc/group') ?? '' };
+  const user = resolveUser(image.config.User ?? '', accounts);
+  const facts = factsOf(root, image.config.Volumes ?? []);
+  const named = { name: place.name, rootfs: realpathSync(place.directory) };
+  return containerOf(image.config, user, facts, named);
+}
+
+function factsOf(root: ConfinedRoot, volumes: readonly string[]): RootfsFacts {
+  const has = (path: string) => root.stat(path)?.isFile() === true;
+  const directories = volumes.flatMap((path) => {
+    const stat = root.stat(path);
+    return stat?.isDirectory()
+      ? [[absolute(path), { uid: stat.uid, gid: stat.gid, mode: stat.mode & 0o7777 }] as const]
+      : [];
+  });
+  return {
+    shell: has('bin/sh'),
+    init: has('sbin/init'),
+    getent: has('usr/bin/getent') || has('bin/getent'),
+    volumes: new Map(directories),
+  };
+}
