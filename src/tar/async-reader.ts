@@ -6,7 +6,8 @@ import { MalformedTarError } from './malformed.ts';
 
 /**
  * `TarReader` for bytes that arrive by and by: the same rules, the same errors, but whoever calls waits without blocking the thread.
- * It takes chunks as it needs them; what follows the end mark is left in the iterator.
+ * It takes chunks as it needs them, each of which has to be valid only until the next is asked for; what follows the end mark is
+ * left in the iterator.
  */
 export class AsyncTarReader {
   readonly #chunks: ChunkQueue;
@@ -80,8 +81,9 @@ export class AsyncTarReader {
     return this.#stream.buffered + this.#chunks.length;
   }
 
-  /** Waits until `size` bytes are here, or no more come. */
+  /** Waits until `size` bytes (not more than a block) are here, or no more come. */
   async #fill(size: number): Promise<void> {
+    this.#stream.detach();
     while (this.#buffered < size && (await this.#chunks.pull()));
   }
 
@@ -119,12 +121,12 @@ export class AsyncTarReader {
   }
 }
 
-/** Chunks that have arrived and were not read. */
+/** Chunks that have arrived and were not read: only the last one may still be the iterator's memory. */
 class ChunkQueue implements ByteSource {
   /** Bytes in the queue. */
   length = 0;
   readonly #iterator: AsyncIterator<Uint8Array>;
-  readonly #chunks: Uint8Array[] = [];
+  #chunks: Uint8Array[] = [];
 
   constructor(iterator: AsyncIterator<Uint8Array>) {
     this.#iterator = iterator;
@@ -132,20 +134,20 @@ class ChunkQueue implements ByteSource {
 
   /** Waits for one more chunk; false at the end. */
   async pull(): Promise<boolean> {
+    this.#chunks = this.#chunks.map((chunk) => Uint8Array.from(chunk));
     const { done, value } = await this.#iterator.next();
     if (done === true) return false;
-    if (value.length > 0) {
-      this.#chunks.push(value);
-      this.length += value.length;
-    }
+    this.#chunks.push(value);
+    this.length += value.length;
     return true;
   }
 
   read(max: number): Uint8Array | undefined {
-    const chunk = this.#chunks.shift();
+    while (this.#chunks[0]?.length === 0) this.#chunks.shift();
+    const chunk = this.#chunks[0];
     if (chunk === undefined) return undefined;
+    this.#chunks[0] = chunk.subarray(max);
     const bytes = chunk.subarray(0, max);
-    if (chunk.length > max) this.#chunks.unshift(chunk.subarray(max));
     this.length -= bytes.length;
     return bytes;
   }

@@ -111,17 +111,26 @@ export class BlockStream {
     this.wordsAt = 0;
   }
 
+  /** Copies what is left of the source's last chunk, so that the chunk may go. */
+  detach(): void {
+    const rest = Buffer.from(this.#chunk.subarray(this.#position));
+    this.#bytesBefore += this.#position;
+    this.#useChunk(rest);
+  }
+
   #refill(): boolean {
     this.#bytesBefore += this.#chunk.length;
-    this.#position = 0;
-    this.#chunk = nothing;
     const bytes = this.#source.read(readSize);
-    if (bytes === undefined) return false;
-    this.#chunk = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const aligned = (bytes.byteOffset + 3) & ~3;
-    this.#chunkShift = bytes.byteOffset - aligned;
-    const words = Math.max(0, bytes.byteOffset + bytes.byteLength - aligned) >> 2;
-    this.#chunkWords = new Int32Array(bytes.buffer, Math.min(aligned, bytes.buffer.byteLength & ~3), words);
-    return true;
+    this.#useChunk(bytes ?? nothing);
+    return bytes !== undefined;
+  }
+
+  #useChunk({ buffer, byteOffset, byteLength }: Uint8Array): void {
+    this.#position = 0;
+    this.#chunk = Buffer.from(buffer, byteOffset, byteLength);
+    const aligned = (byteOffset + 3) & ~3;
+    this.#chunkShift = byteOffset - aligned;
+    const words = Math.max(0, byteOffset + byteLength - aligned) >> 2;
+    this.#chunkWords = new Int32Array(buffer, Math.min(aligned, buffer.byteLength & ~3), words);
   }
 }

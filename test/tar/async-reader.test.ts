@@ -6,10 +6,13 @@ import { MalformedTarError } from '../../src/tar/malformed.ts';
 import { character, dir, file, hardlink, sparse, symlink, tar } from '../support/archive.ts';
 import { readArchive, type ReadEntry } from '../support/read-archive.ts';
 
+/** Chunks that are valid only until the next is asked for, as decompressors give them. */
 async function* arriving(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Array, void> {
   for (let at = 0; at < bytes.length; at += size) {
     if (at % 3 === 0) await Promise.resolve();
-    yield bytes.subarray(at, at + size);
+    const chunk = Uint8Array.from(bytes.subarray(at, at + size));
+    yield chunk;
+    chunk.fill(0xaa);
   }
 }
 
