@@ -12,7 +12,7 @@ export function nspawnConfig(container: Container): RuntimeConfig {
   const notices: string[] = [];
   const { user, boots, environment, workingDirectory, stopSignal, facts } = container;
   const plain = [...environment].filter(([name, value]) => isOneLine(name) && isOneLine(value));
-  const name = user.name ?? String(user.uid);
+  const name = /^[\w.][\w.-]*\$?$/.test(user.name ?? '') ? user.name : user.uid;
   const isRoot = user.uid === 0;
   if (!isRoot && !facts.getent) {
     notices.push(
@@ -27,10 +27,10 @@ export function nspawnConfig(container: Container): RuntimeConfig {
     `Boot=${boots ? 'yes' : 'no'}`,
     ...parameters(container, notices),
     ...plain.map(([key, value]) => `Environment=${quoted(`${key}=${value}`)}`),
-    ...(isRoot || boots || !isOneLine(name) ? [] : [`User=${name}`]),
+    ...(isRoot || boots ? [] : [`User=${name}`]),
     ...(boots || !isOneLine(workingDirectory) || workingDirectory === '/'
       ? []
-      : [`WorkingDirectory=${workingDirectory}`]),
+      : [`WorkingDirectory=${unbroken(workingDirectory)}`]),
     // An init has its own signal, which systemd-nspawn knows.
     ...(boots ? [] : [`KillSignal=${stopSignal ?? 'SIGTERM'}`]),
     ...container.ports.map((port) => `# The image exposes the port ${commented(port)}.`),
@@ -39,6 +39,11 @@ export function nspawnConfig(container: Container): RuntimeConfig {
     ),
   ];
   return { text: `${lines.join('\n')}\n`, notices };
+}
+
+/** A backslash at the end would take the next line in; a slash after it names the same directory. */
+function unbroken(directory: string): string {
+  return directory.endsWith('\\') ? `${directory}/` : directory;
 }
 
 function parameters({ args, boots, environment, facts }: Container, notices: string[]): string[] {
