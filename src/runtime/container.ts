@@ -9,6 +9,10 @@ export interface RootfsFacts {
   readonly init: boolean;
   /** getent is there, which systemd-nspawn asks for users. */
   readonly getent: boolean;
+  /** /usr is there, without which systemd-nspawn takes nothing for a system. */
+  readonly usr: boolean;
+  /** os-release is there, without which it boots none. */
+  readonly osRelease: boolean;
   /** Owner and mode of the directories that the image declares as volumes and has; by path. */
   readonly volumes: ReadonlyMap<
     string,

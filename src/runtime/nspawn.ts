@@ -14,6 +14,8 @@ export function nspawnConfig(container: Container): RuntimeConfig {
   const plain = [...environment].filter(([name, value]) => isOneLine(name) && isOneLine(value));
   const name = /^[\w.][\w.-]*\$?$/.test(user.name ?? '') ? user.name : user.uid;
   const isRoot = user.uid === 0;
+  if (!facts.usr) notices.push('systemd-nspawn starts nothing that has no /usr: --prepare makes one');
+  if (boots && !facts.osRelease) notices.push('systemd-nspawn boots nothing that has no /etc/os-release');
   if (!isRoot && !facts.getent) {
     notices.push(
       `systemd-nspawn asks getent in the image for user ${user.uid}, and there is none: it will not start`,

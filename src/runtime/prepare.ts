@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { ConfinedRoot } from './confined-root.ts';
 import { placeOf } from './place.ts';
 
-/** Mount points that every runtime wants, by mode. */
+/** Mount points that every runtime wants, and the directories it looks for, by mode. */
 const mountPoints: readonly (readonly [path: string, mode: number])[] = [
   ['dev', 0o755],
   ['proc', 0o555],
@@ -10,6 +10,7 @@ const mountPoints: readonly (readonly [path: string, mode: number])[] = [
   ['run', 0o755],
   ['tmp', 0o1777],
   ['etc', 0o755],
+  ['usr', 0o755],
 ];
 
 /**

@@ -95,6 +95,8 @@ function factsOf(root: ConfinedRoot, volumes: readonly string[]): RootfsFacts {
     shell: has('bin/sh'),
     init: has('sbin/init'),
     getent: has('usr/bin/getent') || has('bin/getent'),
+    usr: root.stat('usr') !== undefined,
+    osRelease: has('etc/os-release') || has('usr/lib/os-release'),
     volumes: new Map(directories),
   };
 }

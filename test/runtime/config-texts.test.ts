@@ -7,7 +7,14 @@ import { lxcConfig } from '../../src/runtime/lxc.ts';
 import { nspawnConfig } from '../../src/runtime/nspawn.ts';
 import { runcConfig } from '../../src/runtime/runc.ts';
 
-const facts: RootfsFacts = { shell: true, init: false, getent: true, volumes: new Map() };
+const facts: RootfsFacts = {
+  shell: true,
+  init: false,
+  getent: true,
+  usr: true,
+  osRelease: true,
+  volumes: new Map(),
+};
 const user = { uid: 1000, gid: 1001, groups: [10, 44], name: 'app', home: '/srv/app' };
 const place = { name: 'box', rootfs: '/var/lib/lxc/box/rootfs' };
 
@@ -238,5 +245,8 @@ test('what cannot be said is told', () => {
   assert.deepEqual(lxcConfig(container(config), { includes: [] }).notices.length, 1);
   assert.deepEqual(lxcConfig(container(config, { shell: false }), { includes: [] }).notices.length, 3);
   assert.deepEqual(nspawnConfig(container(config)).notices.length, 1);
-  assert.deepEqual(nspawnConfig(container(config, { shell: false, getent: false })).notices.length, 4);
+  assert.deepEqual(
+    nspawnConfig(container(config, { shell: false, getent: false, usr: false })).notices.length,
+    5,
+  );
 });
