@@ -7,6 +7,8 @@ import type { RegistryOptions } from './registry-options.ts';
 /** Milliseconds: a helper may ask its user to unlock something. */
 const HELPER_TIMEOUT = 30_000;
 const MAX_OUTPUT = 65_536;
+/** Milliseconds between a helper's exit and the end of what it printed. */
+const LINGER = 500;
 
 /** Why a helper gave no answer; its message is fit for a terminal and holds nothing the helper was told or said in secret. */
 export class HelperError extends Error {}
@@ -27,10 +29,11 @@ function run(
     const child = spawn(program, ['get'], {
       stdio: ['pipe', 'pipe', 'ignore'],
       env: environment,
-      timeout,
       killSignal: 'SIGKILL',
       signal,
     });
+    // Node's own `timeout` keeps the process alive where the program is missing.
+    setTimeout(() => child.kill('SIGKILL'), timeout).unref();
     let output = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       output += text;
@@ -38,6 +41,10 @@ function run(
     });
     child.once('error', reject);
     child.once('close', (code) => resolve({ code, output }));
+    // What a helper leaves behind in the background may hold its output open.
+    child.once('exit', (code) =>
+      setTimeout(() => child.stdout.destroy(), code === null ? 0 : LINGER).unref(),
+    );
     // A helper that does not read is no fault.
     child.stdin.on('error', () => undefined).end(key);
   });

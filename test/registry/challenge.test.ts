@@ -122,6 +122,8 @@ test('any text is read without an error and in the time of its length', () => {
   assert.ok(performance.now() - start < 2000);
 });
 
+const quote = (value: string) => `"${value.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
+
 test('what is written by the grammar is read back', () => {
   const name = fc.stringMatching(/^[a-z][a-z0-9-]{0,8}$/);
   const challenge = fc.record({
@@ -130,7 +132,6 @@ test('what is written by the grammar is read back', () => {
   });
   fc.assert(
     fc.property(fc.array(challenge, { maxLength: 3 }), fc.boolean(), (challenges, together) => {
-      const quote = (value: string) => `"${value.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
       const texts = challenges.map(
         ({ scheme, parameters }) =>
           `${scheme} ${Object.entries(parameters)

@@ -157,10 +157,11 @@ function write(directory: string, files: Readonly<Record<string, string>>): void
   }
 }
 
+const table = (prefix: string, location: string) =>
+  `[[registry]]\nprefix = "${prefix}"\nlocation = "${location}"\n`;
+
 test('files: the user’s instead of the system’s, drop-ins of both, later ones win', async () => {
   using scratch = new Scratch();
-  const table = (prefix: string, location: string) =>
-    `[[registry]]\nprefix = "${prefix}"\nlocation = "${location}"\n`;
   write(scratch.path, {
     'etc/containers/registries.conf': table('a.io', 'system'),
     'etc/containers/registries.conf.d/10-x.conf': table('b.io', 'first') + table('c.io', 'first'),

@@ -1,0 +1,67 @@
+import type { BlobRange, Image, Layer, Session } from '../../src/oci/image.ts';
+import { Reference } from '../../src/oci/reference.ts';
+import type { RegistryOptions } from '../../src/registry/registry-options.ts';
+import { openSession } from '../../src/registry/session.ts';
+import type { PullEvent } from '../../src/report/event.ts';
+
+/** What a test may say of a session; times are short and the environment is empty unless it says so. */
+export type ClientOptions = Partial<RegistryOptions> & { readonly signal?: AbortSignal };
+
+/** A session as a test uses it, with all that was reported. */
+export class RegistryClient implements AsyncDisposable {
+  readonly events: PullEvent[] = [];
+  readonly session: Session;
+  readonly signal: AbortSignal;
+
+  private constructor(session: Session, events: PullEvent[], signal: AbortSignal) {
+    this.session = session;
+    this.events = events;
+    this.signal = signal;
+  }
+
+  static async open(reference: string, options: ClientOptions = {}): Promise<RegistryClient> {
+    const events: PullEvent[] = [];
+    const { signal = new AbortController().signal, ...rest } = options;
+    const session = await openSession(Reference.parse(reference), {
+      environment: {},
+      configDirs: [],
+      retryDelay: 1,
+      report: (event) => events.push(event),
+      ...rest,
+    });
+    return new RegistryClient(session, events, signal);
+  }
+
+  image(platform = { os: 'linux', architecture: 'amd64' }): Promise<Image> {
+    return this.session.image(platform, this.signal);
+  }
+
+  async tags(): Promise<string[]> {
+    return Array.fromAsync(this.session.tags(this.signal));
+  }
+
+  /** A layer's blob or the rest of it, in one request. */
+  async blob(layer: Layer, range: BlobRange = { start: 0 }): Promise<Buffer> {
+    const { body } = await layer.open(range, this.signal);
+    return Buffer.concat(await Array.fromAsync(body));
+  }
+
+  /** Resolves the image and reads every layer. */
+  async pull(): Promise<Buffer[]> {
+    const { layers } = await this.image();
+    return Promise.all(layers.map((layer) => this.blob(layer)));
+  }
+
+  get notices(): string[] {
+    return this.events.flatMap((event) => (event.type === 'notice' ? [event.message] : []));
+  }
+
+  /** Everything that was reported, as one text: to look for what must not be there. */
+  get everything(): string {
+    return JSON.stringify(this.events);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.session.close();
+  }
+}
