@@ -1,12 +1,10 @@
-import { constants } from 'node:fs';
-import { open } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
-import { IntegrityError, NotFoundError, printable } from '../errors.ts';
+import { IntegrityError, printable } from '../errors.ts';
 import { bytePath } from '../tar/byte-path.ts';
 import { normalize } from '../tar/layer-path.ts';
 import { indexArchive } from './archive-index.ts';
 import type { ArchiveIndex, Stretch } from './archive-index.ts';
-import { readRange, sourceError } from './file-range.ts';
+import { openRegular, readRange } from './file-range.ts';
 import { MAGIC_BYTES, compressionOf, spool } from './spool.ts';
 import type { StoredFile, StoredFiles } from './stored-files.ts';
 
@@ -25,7 +23,7 @@ export class ArchiveFiles implements StoredFiles {
   }
 
   /**
-   * Opens an archive, plain or compressed. What cannot be read at any place (compressed, or a pipe) is first unpacked to a file in
+   * Opens an archive, plain or compressed. What is compressed is first unpacked to a file in
    * `spoolDirectory` that nobody sees. Throws NotFoundError, IntegrityError, DestinationError.
    */
   static async open(
@@ -84,28 +82,18 @@ export class ArchiveFiles implements StoredFiles {
   }
 }
 
-/** The archive itself where it is a plain file, else what is spooled of it. */
+/** The archive itself where it is plain, else what is spooled of it. */
 async function openPlain(
   file: string,
   name: string,
   spoolDirectory: string,
   signal: AbortSignal,
 ): Promise<FileHandle> {
-  const handle = await open(file, constants.O_RDONLY).catch((error: unknown) => {
-    throw sourceError(error, file);
-  });
+  const { handle, size } = await openRegular(file);
   let plain = false;
   try {
-    const status = await handle.stat();
-    if (status.isDirectory()) {
-      throw new NotFoundError(`${printable(file)} is a directory, not an archive`, {
-        code: 'SOURCE_NOT_FOUND',
-        hint: `for an OCI layout in a directory write oci:${printable(file)}`,
-      });
-    }
-    plain = status.isFile() && (await startsPlain(handle));
-    if (plain) return handle;
-    return await spool(handle.createReadStream({ autoClose: false }), spoolDirectory, name, signal);
+    plain = await startsPlain(handle);
+    return plain ? handle : await spool(readRange(handle, 0, size, signal), spoolDirectory, name, signal);
   } finally {
     if (!plain) await handle.close();
   }

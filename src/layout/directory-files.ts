@@ -1,9 +1,7 @@
-import { constants } from 'node:fs';
-import { open, stat } from 'node:fs/promises';
-import type { FileHandle } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { NotFoundError, printable } from '../errors.ts';
-import { readRange, sourceError } from './file-range.ts';
+import { openRegular, readRange, sourceError } from './file-range.ts';
 import type { StoredFile, StoredFiles } from './stored-files.ts';
 
 /**
@@ -35,11 +33,14 @@ export class DirectoryFiles implements StoredFiles {
 
   async find(name: string): Promise<StoredFile | undefined> {
     const place = path.join(this.#directory, name);
-    const handle = await openRegular(place);
-    if (handle === undefined) return undefined;
-    await using closing = handle;
-    const { size } = await closing.stat();
-    return { size, read: (start, end, signal) => readFrom(place, start, end, signal) };
+    try {
+      const { handle, size } = await openRegular(place);
+      await handle.close();
+      return { size, read: (start, end, signal) => readFrom(place, start, end, signal) };
+    } catch (error) {
+      if (error instanceof NotFoundError && error.code === 'SOURCE_NOT_FOUND') return undefined;
+      throw error;
+    }
   }
 
   close(): Promise<void> {
@@ -53,26 +54,10 @@ async function* readFrom(
   end: number,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const handle = await openRegular(place);
-  if (handle === undefined)
-    throw new NotFoundError(`${printable(place)} is gone`, { code: 'SOURCE_NOT_FOUND' });
-  await using closing = handle;
-  yield* readRange(closing, start, end, signal);
-}
-
-/** Never waits for the other end of a pipe. */
-async function openRegular(place: string): Promise<FileHandle | undefined> {
-  let handle: FileHandle;
+  const { handle } = await openRegular(place);
   try {
-    handle = await open(place, constants.O_RDONLY | constants.O_NONBLOCK);
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR')) {
-      return undefined;
-    }
-    throw sourceError(error, place);
+    yield* readRange(handle, start, end, signal);
+  } finally {
+    await handle.close();
   }
-  const status = await handle.stat();
-  if (status.isFile()) return handle;
-  await handle.close();
-  throw new NotFoundError(`${printable(place)} is not a file`, { code: 'SOURCE_UNREADABLE' });
 }

@@ -1,7 +1,28 @@
+import { constants } from 'node:fs';
+import { open } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 
 const CHUNK_BYTES = 1024 * 1024;
+
+/** Opens a file for reading, and never waits for the other end of a pipe. Throws NotFoundError when it is none. */
+export async function openRegular(path: string): Promise<{ handle: FileHandle; size: number }> {
+  const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: unknown) => {
+    throw sourceError(error, path);
+  });
+  const status = await handle.stat();
+  if (status.isFile()) return { handle, size: status.size };
+  await handle.close();
+  throw new NotFoundError(
+    `${printable(path)} is ${status.isDirectory() ? 'a directory' : 'no regular file'}`,
+    {
+      code: 'SOURCE_UNREADABLE',
+      hint: status.isDirectory()
+        ? `for an OCI layout in a directory write oci:${printable(path)}`
+        : 'to read an archive from a pipe write - and connect the pipe to standard input',
+    },
+  );
+}
 
 /** The bytes of an open file from `start` up to `end`; throws IntegrityError when the file ends before. */
 export async function* readRange(

@@ -41,10 +41,10 @@ export async function spool(
   const handle = await unnamedFile(directory);
   try {
     const readable = input instanceof Readable ? input : Readable.from(input, { objectMode: false });
-    const { start, stream } = await peek(addAbortSignal(signal, readable));
-    const steps = decompression(compressionOf(start), name);
-    const output = handle.createWriteStream({ autoClose: false, highWaterMark: 1024 * 1024 });
-    await pipeline([stream, ...steps, output], { signal });
+    const { start, all } = await peek(addAbortSignal(signal, readable));
+    const step = decompressor(compressionOf(start), name);
+    const write = (bytes: AsyncIterable<Uint8Array>): Promise<void> => handle.writeFile(bytes);
+    await (step === undefined ? pipeline(all, write, { signal }) : pipeline(all, step, write, { signal }));
     return handle;
   } catch (error) {
     await handle.close();
@@ -53,23 +53,31 @@ export async function spool(
   }
 }
 
-/** The first bytes of a stream, and a stream of all its bytes. */
-async function peek(input: Readable): Promise<{ start: Uint8Array; stream: Readable }> {
+/** The first bytes of a stream, and all of it. */
+async function peek(input: Readable): Promise<{ start: Uint8Array; all: AsyncIterable<Uint8Array> }> {
+  const iterator: AsyncIterator<Uint8Array> = input[Symbol.asyncIterator]();
   let start = Buffer.alloc(0);
-  for await (const chunk of input.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>) {
-    start = Buffer.concat([start, chunk]);
-    if (start.length >= MAGIC_BYTES) break;
+  while (start.length < MAGIC_BYTES) {
+    const next = await iterator.next();
+    if (next.done === true) break;
+    start = Buffer.concat([start, next.value]);
   }
-  if (input.readableEnded) return { start, stream: Readable.from([start]) };
-  input.unshift(start);
-  return { start, stream: input };
+  return { start, all: follow(start, iterator) };
 }
 
-function decompression(compression: Compression, name: string): readonly Transform[] {
+async function* follow(
+  start: Uint8Array,
+  iterator: AsyncIterator<Uint8Array>,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  yield start;
+  yield* { [Symbol.asyncIterator]: () => iterator };
+}
+
+function decompressor(compression: Compression, name: string): Transform | undefined {
   const options = { chunkSize: 1024 * 1024 };
-  if (compression === 'none') return [];
-  if (compression === 'gzip') return [createGunzip(options)];
-  if (compression === 'zstd') return [createZstdDecompress(options)];
+  if (compression === 'none') return undefined;
+  if (compression === 'gzip') return createGunzip(options);
+  if (compression === 'zstd') return createZstdDecompress(options);
   throw new IntegrityError(`${name} is compressed with ${compression}, which cannot be read here`, {
     code: 'UNKNOWN_COMPRESSION',
     hint: `decompress it first: ${compression} -dc FILE | dlrootfs -`,

@@ -1,0 +1,92 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import type { Image, Layer, Session } from '../../src/oci/image.ts';
+import { tar, file } from '../support/archive.ts';
+import type { Item } from '../support/archive.ts';
+import { sha256 } from '../support/fake-image.ts';
+import type { FakeManifest } from '../support/fake-image.ts';
+
+export interface IndexEntry {
+  readonly manifest: { readonly mediaType: string; readonly bytes: Uint8Array; readonly digest: string };
+  readonly annotations?: Readonly<Record<string, string>>;
+  readonly platform?: object;
+  readonly artifactType?: string;
+}
+
+/** The annotation that names an image in index.json. */
+export function tagged(manifest: FakeManifest, tag: string): IndexEntry {
+  return { manifest, annotations: { 'org.opencontainers.image.ref.name': tag } };
+}
+
+/** The files of an OCI layout: path to content. */
+export function layoutFiles(
+  entries: readonly IndexEntry[],
+  manifests: readonly FakeManifest[] = [],
+): Map<string, Uint8Array> {
+  const files = new Map<string, Uint8Array>([['oci-layout', Buffer.from('{"imageLayoutVersion":"1.0.0"}')]]);
+  const put = (bytes: Uint8Array): void => void files.set(`blobs/sha256/${sha256(bytes).slice(7)}`, bytes);
+  for (const { manifest } of entries) {
+    if (manifest.digest === sha256(manifest.bytes)) put(manifest.bytes);
+    else files.set(`blobs/sha256/${manifest.digest.slice(7)}`, manifest.bytes);
+    if ('blobs' in manifest) for (const blob of (manifest as FakeManifest).blobs.values()) put(blob);
+  }
+  for (const manifest of manifests) {
+    put(manifest.bytes);
+    for (const blob of manifest.blobs.values()) put(blob);
+  }
+  const index = {
+    schemaVersion: 2,
+    manifests: entries.map(({ manifest, ...rest }) => ({
+      mediaType: manifest.mediaType,
+      digest: manifest.digest,
+      size: manifest.bytes.length,
+      ...rest,
+    })),
+  };
+  files.set('index.json', Buffer.from(JSON.stringify(index)));
+  return files;
+}
+
+export function writeFiles(directory: string, files: ReadonlyMap<string, Uint8Array>): void {
+  for (const [name, bytes] of files) {
+    mkdirSync(path.join(directory, path.dirname(name)), { recursive: true });
+    writeFileSync(path.join(directory, name), bytes);
+  }
+}
+
+export function archiveOf(files: ReadonlyMap<string, Uint8Array>, ...more: readonly Item[]): Buffer {
+  return tar(...[...files].map(([name, bytes]) => file(name, bytes)), ...more);
+}
+
+/** A whole blob of a layer. */
+export async function blobOf(layer: Layer, range = { start: 0 }): Promise<Buffer> {
+  const response = await layer.open(range, new AbortController().signal);
+  return Buffer.concat(await collect(response.body));
+}
+
+export async function collect<T>(iterable: AsyncIterable<T>): Promise<T[]> {
+  const items: T[] = [];
+  for await (const item of iterable) items.push(item);
+  return items;
+}
+
+/** The image for linux/amd64; the session is closed afterwards, so its layers cannot be read any more. */
+export async function imageOf(session: Session, architecture = 'amd64'): Promise<Image> {
+  try {
+    return await session.image({ os: 'linux', architecture }, new AbortController().signal);
+  } finally {
+    await session.close();
+  }
+}
+
+/** The image for linux/amd64 and its blobs, base first. */
+export async function readImage(session: Session): Promise<{ image: Image; blobs: Buffer[] }> {
+  try {
+    const image = await session.image({ os: 'linux', architecture: 'amd64' }, new AbortController().signal);
+    const blobs: Buffer[] = [];
+    for (const layer of image.layers) blobs.push(await blobOf(layer));
+    return { image, blobs };
+  } finally {
+    await session.close();
+  }
+}
