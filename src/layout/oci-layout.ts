@@ -25,7 +25,7 @@ const REF_NAME = 'org.opencontainers.image.ref.name';
 const IMAGE_NAME = 'io.containerd.image.name';
 
 /** Where a blob is in a layout (OCI image-layout.md); a parsed digest cannot lead out of it. */
-export function blobPath(digest: Digest): string {
+function blobPath(digest: Digest): string {
   return `blobs/${algorithmOf(digest)}/${hexOf(digest)}`;
 }
 

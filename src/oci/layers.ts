@@ -34,7 +34,7 @@ export function describeImage(manifest: Manifest, config: ImageConfig, what = 't
 }
 
 /** The layers of a manifest, base first, each with its diffID, its history and its `json` in the shape of registry v1. */
-export function layersOf(
+function layersOf(
   manifest: Manifest,
   config: ImageConfig,
   what = 'the image',

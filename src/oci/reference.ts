@@ -33,7 +33,7 @@ export interface Reference {
 }
 
 /** The registry of names without a domain; its API is at registry-1.docker.io. */
-export const DOCKER_HUB = 'docker.io';
+const DOCKER_HUB = 'docker.io';
 
 const HUB_ALIASES: ReadonlySet<string> = new Set([DOCKER_HUB, 'index.docker.io', 'registry-1.docker.io']);
 
