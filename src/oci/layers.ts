@@ -34,11 +34,7 @@ export function describeImage(manifest: Manifest, config: ImageConfig, what = 't
 }
 
 /** The layers of a manifest, base first, each with its diffID, its history and its `json` in the shape of registry v1. */
-function layersOf(
-  manifest: Manifest,
-  config: ImageConfig,
-  what = 'the image',
-): readonly LayerDescription[] {
+function layersOf(manifest: Manifest, config: ImageConfig, what = 'the image'): readonly LayerDescription[] {
   const { layers } = manifest;
   const { diffIDs } = config;
   if (layers.length !== diffIDs.length) {
