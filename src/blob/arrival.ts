@@ -1,0 +1,255 @@
+import type { FileHandle } from 'node:fs/promises';
+import type { ByteReader } from './byte-reader.ts';
+import { diskError } from './spool.ts';
+import { WriteBehind } from './write-behind.ts';
+
+/** Between a connection and its reader, in bytes. */
+const MEMORY = 512 * 1024;
+/** How long a connection is kept waiting for the reader, in milliseconds; servers hang up after 20 s and more. */
+const PATIENCE = 10_000;
+
+export interface ArrivalOptions {
+  /** Opens the file, when the first byte has to go there. */
+  readonly file: () => Promise<FileHandle>;
+  /** Where the file lies, for messages. */
+  readonly where: string;
+  /** Every byte goes to the file and stays, so that there may be several readers, each from the start. */
+  readonly keep: boolean;
+  /** Readers wait until the blob is whole and checked. */
+  readonly held: boolean;
+}
+
+/**
+ * The bytes of one blob, from where they come in to where they are read, at the same time. When they are not to be kept, they go
+ * from memory to the reader; those that come while it is busy wait in the file, or make a fast connection wait.
+ */
+export class Arrival {
+  readonly #options: ArrivalOptions;
+  #file: Promise<FileHandle> | undefined;
+  #memory: Uint8Array[] = [];
+  #memoryBytes = 0;
+  /** Given to `append`. */
+  #received = 0;
+  /** Up to here bytes can be read from the file, unless they went through memory. */
+  #written = 0;
+  readonly #writes: WriteBehind;
+  /** Of the one reader of bytes that are not kept. */
+  #position = 0;
+  #handedOut = false;
+  #left = false;
+  /** The reader did not come in time, and until it has caught up no connection waits for it again. */
+  #waitedEnough = false;
+  #fileOnly: boolean;
+  #state: 'arriving' | 'whole' | 'failed' = 'arriving';
+  #failure: unknown;
+  #changed = Promise.withResolvers<void>();
+
+  constructor(options: ArrivalOptions) {
+    this.#options = options;
+    this.#fileOnly = options.keep || options.held;
+    this.#writes = new WriteBehind(
+      () => this.file(),
+      (end) => {
+        this.#written = end;
+        this.#notify();
+      },
+      (error) => this.fail(diskError(error, options.where)),
+    );
+  }
+
+  /** How many bytes have come. */
+  get received(): number {
+    return this.#received;
+  }
+
+  /** Where the file lies, for messages. */
+  get where(): string {
+    return this.#options.where;
+  }
+
+  get keeps(): boolean {
+    return this.#options.keep;
+  }
+
+  /** A reader has seen bytes: they cannot be taken back. */
+  get handedOut(): boolean {
+    return this.#handedOut;
+  }
+
+  async file(): Promise<FileHandle> {
+    this.#file ??= this.#options.file();
+    return this.#file;
+  }
+
+  /** Takes the next bytes. `patient`: rather wait for the reader than fill the disk. */
+  async append(chunk: Uint8Array, patient: boolean): Promise<void> {
+    const deadline = performance.now() + PATIENCE;
+    while (this.#state !== 'failed' && !this.#left && !this.#fileOnly) {
+      const backlog = this.#position + this.#memoryBytes < this.#received;
+      if (!backlog && (this.#memoryBytes === 0 || this.#memoryBytes + chunk.length <= MEMORY)) {
+        this.#waitedEnough = false;
+        this.#memory.push(chunk);
+        this.#memoryBytes += chunk.length;
+        this.#received += chunk.length;
+        this.#notify();
+        return;
+      }
+      const wait = deadline - performance.now();
+      this.#waitedEnough ||= wait <= 0;
+      if (!patient || this.#waitedEnough) break;
+      await this.#change(wait);
+    }
+    this.#throwIfFailed();
+    const offset = this.#received;
+    this.#received += chunk.length;
+    if (!this.#left) await this.#writes.write(chunk, offset);
+  }
+
+  /** From now on all bytes go to the file, written there by `writeAt` in any order. */
+  async toFile(): Promise<FileHandle> {
+    this.#fileOnly = true;
+    await this.#settle();
+    return this.file();
+  }
+
+  /** All bytes before `front` are in the file. */
+  advance(front: number): void {
+    this.#received = front;
+    this.#written = front;
+    this.#notify();
+  }
+
+  /** The bytes that came are worthless; nobody has seen them. */
+  async rewind(): Promise<void> {
+    await this.#settle();
+    this.#memory = [];
+    this.#memoryBytes = 0;
+    if (this.#written > 0) await (await this.file()).truncate(0);
+    this.advance(0);
+  }
+
+  /** The blob is whole and right. */
+  async finish(): Promise<void> {
+    await this.#settle();
+    this.#state = 'whole';
+    this.#notify();
+  }
+
+  /** Readers get `error`, now and later. */
+  fail(error: unknown): void {
+    if (this.#state !== 'arriving') return;
+    this.#state = 'failed';
+    this.#failure = error;
+    this.#notify();
+  }
+
+  /** Closes the file, if there is one. */
+  async close(): Promise<void> {
+    await this.#writes.settled().catch(() => undefined);
+    await (await this.#file)?.close();
+  }
+
+  /** The reader of bytes that are not kept has gone: what still comes is dropped. */
+  leave(): void {
+    if (this.#options.keep) return;
+    this.#left = true;
+    this.#memory = [];
+    this.#notify();
+  }
+
+  /** The bytes from the start. Without `keep` there is only one reader. */
+  reader(): ByteReader {
+    if (!this.#options.keep) return { read: (into) => this.#readOnce(into) };
+    let position = 0;
+    return {
+      read: async (into) => {
+        while (this.#holding) await this.#change();
+        const count = await this.readAt(into, position);
+        position += count;
+        this.#handedOut ||= count > 0;
+        return count;
+      },
+    };
+  }
+
+  /** Bytes of the file from `position` on, as soon as there are any, checked or not; 0 at the end. */
+  async readAt(into: Uint8Array, position: number): Promise<number> {
+    while (position >= this.#written) {
+      this.#throwIfFailed();
+      if (this.#state === 'whole') return 0;
+      await this.#change();
+    }
+    this.#throwIfFailed();
+    return this.#pread(into, position);
+  }
+
+  get #holding(): boolean {
+    return this.#options.held && this.#state === 'arriving';
+  }
+
+  async #pread(into: Uint8Array, position: number): Promise<number> {
+    const length = Math.min(into.length, this.#written - position);
+    const { bytesRead } = await (await this.file()).read(into, 0, length, position);
+    if (bytesRead === 0) throw new Error('a file was cut off while it was read');
+    return bytesRead;
+  }
+
+  async #readOnce(into: Uint8Array): Promise<number> {
+    for (;;) {
+      this.#throwIfFailed();
+      if (!this.#holding && this.#memoryBytes > 0) return this.#take(into);
+      if (!this.#holding && this.#position < this.#written) {
+        const count = await this.#pread(into, this.#position);
+        this.#position += count;
+        this.#handedOut = true;
+        this.#notify();
+        return count;
+      }
+      if (this.#state === 'whole' && this.#position >= this.#received) return 0;
+      await this.#change();
+    }
+  }
+
+  #take(into: Uint8Array): number {
+    let count = 0;
+    while (this.#memory.length > 0 && count < into.length) {
+      const first = this.#memory[0]!;
+      const part = first.subarray(0, into.length - count);
+      into.set(part, count);
+      count += part.length;
+      if (part.length === first.length) this.#memory.shift();
+      else this.#memory[0] = first.subarray(part.length);
+    }
+    this.#memoryBytes -= count;
+    this.#position += count;
+    this.#handedOut = true;
+    this.#notify();
+    return count;
+  }
+
+  async #settle(): Promise<void> {
+    await this.#writes.settled().catch(() => undefined);
+    this.#throwIfFailed();
+  }
+
+  #throwIfFailed(): void {
+    if (this.#state === 'failed') throw this.#failure;
+  }
+
+  #notify(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+
+  async #change(milliseconds?: number): Promise<void> {
+    const { promise } = this.#changed;
+    if (milliseconds === undefined) return promise;
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, milliseconds);
+    });
+    await Promise.race([promise, timeout]);
+    clearTimeout(timer);
+    return undefined;
+  }
+}

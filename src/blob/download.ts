@@ -1,0 +1,205 @@
+import { IntegrityError, NetworkError } from '../errors.ts';
+import type { BlobResponse, Layer } from '../oci/image.ts';
+import type { Report } from '../report/event.ts';
+import type { Arrival } from './arrival.ts';
+import { BlobHash } from './blob-hash.ts';
+import type { Connections } from './connections.ts';
+import { BrokenTransferError, DamagedBlobError, WrongBytesError } from './damage.ts';
+import { Persistence, type RetryPolicy } from './persistence.ts';
+import { outrunsReader, worthSplitting, type Pace } from './pieces.ts';
+import { SplitDownload } from './split-download.ts';
+import { abandon, timed } from './transfer.ts';
+
+export interface DownloadOptions {
+  /** For messages: `layer 3 of 7 (0123456789ab)`. */
+  readonly name: string;
+  readonly policy: RetryPolicy;
+  readonly connections: Connections;
+  readonly signal: AbortSignal;
+  readonly report: Report;
+  /** Hears how many bytes are here, as often as more come. */
+  readonly progress: (received: number) => void;
+  /** Hears when the file is going to have holes after so many bytes. */
+  readonly sparseAfter: (front: number) => Promise<void>;
+}
+
+/** Brings one blob into an arrival: resumed, retried, checked, and over several connections where that is faster. */
+export class Download {
+  readonly #layer: Layer;
+  readonly #arrival: Arrival;
+  readonly #options: DownloadOptions;
+  readonly #hash: BlobHash;
+  readonly #persistence: Persistence;
+  #size: number | undefined;
+  #etag: string | undefined;
+  #complete = false;
+  #splits = true;
+  #hashing: Promise<void> | undefined;
+
+  constructor(layer: Layer, arrival: Arrival, options: DownloadOptions) {
+    this.#layer = layer;
+    this.#arrival = arrival;
+    this.#options = options;
+    this.#hash = new BlobHash(layer.checksum);
+    this.#size = layer.size;
+    this.#persistence = new Persistence(options.name, options.policy, options.signal, options.report);
+  }
+
+  /**
+   * Resolves when the blob is whole and its digest right; `existing` bytes are in the arrival's file already. Wrong bytes are
+   * fetched once more from the start. Throws IntegrityError, DamagedBlobError where a reader has seen some of them, NetworkError, and
+   * what opening the blob throws.
+   */
+  async run(existing: number): Promise<void> {
+    for (let fresh = false; ; fresh = true) {
+      try {
+        if (existing > 0 && !fresh) await this.#resume(existing);
+        while (!this.#complete) await this.#receive();
+        this.#verify();
+        return;
+      } catch (error) {
+        this.#options.signal.throwIfAborted();
+        if (!(error instanceof WrongBytesError)) throw error;
+        const message = `${this.#options.name}: ${error.message}`;
+        if (this.#arrival.handedOut) throw new DamagedBlobError(message);
+        if (fresh) throw new IntegrityError(message, { code: 'DIGEST_MISMATCH' });
+        this.#options.report({ type: 'notice', message: `${message}; fetching it once more` });
+        await this.#startOver();
+      }
+    }
+  }
+
+  async #resume(existing: number): Promise<void> {
+    if (this.#size !== undefined && existing > this.#size) return this.#startOver();
+    this.#arrival.advance(existing);
+    await this.#hashTo(existing);
+    this.#complete = existing === this.#size;
+    return undefined;
+  }
+
+  async #startOver(): Promise<void> {
+    this.#complete = false;
+    this.#hash.reset();
+    await this.#arrival.rewind();
+  }
+
+  #verify(): void {
+    const found = this.#hash.mismatch();
+    if (found === undefined) return;
+    throw new WrongBytesError(`it has digest ${found} but must have ${this.#layer.checksum?.digest}`);
+  }
+
+  async #receive(): Promise<void> {
+    try {
+      const response = await this.#open();
+      const size = response.size ?? this.#size;
+      if (this.#size !== undefined && size !== this.#size) {
+        throw new IntegrityError(
+          `${this.#options.name}: the server has ${size} bytes of it, but the manifest says ${this.#size}`,
+        );
+      }
+      this.#size = size;
+      await this.#take(response);
+    } catch (error) {
+      await this.#persistence.again(error, this.#arrival.received);
+    }
+  }
+
+  /** Asks for the rest; where the server does not do that, for the whole again. */
+  async #open(): Promise<BlobResponse> {
+    const { signal } = this.#options;
+    const start = this.#arrival.received;
+    let response = await this.#layer.open({ start, etag: this.#etag }, signal).catch((error: unknown) => {
+      signal.throwIfAborted();
+      if (start === 0 || !(error instanceof NetworkError)) throw error;
+      return undefined;
+    });
+    if (response && response.start !== start && response.start !== 0) {
+      await abandon(response);
+      response = undefined;
+    }
+    response ??= await this.#layer.open({ start: 0 }, signal);
+    if (response.start > start) {
+      await abandon(response);
+      throw new BrokenTransferError('the server answered with another part than it was asked for');
+    }
+    // With a digest, whatever is at that address must be the same bytes; without one, only the tag says so.
+    const changed = this.#etag !== undefined && response.etag !== this.#etag && !this.#layer.checksum;
+    this.#etag = response.etag;
+    if (changed && start > 0) {
+      await abandon(response);
+      throw new WrongBytesError('it changed at the server while it was fetched');
+    }
+    return response;
+  }
+
+  async #take(response: BlobResponse): Promise<void> {
+    const arrival = this.#arrival;
+    const pace: Pace = { bytes: 0, waited: 0 };
+    let skip = arrival.received - response.start;
+    const body = timed(response.body, pace);
+    try {
+      for await (const whole of body) {
+        const chunk = whole.subarray(Math.min(skip, whole.length));
+        skip -= whole.length - chunk.length;
+        if (chunk.length === 0) continue;
+        if (this.#size !== undefined && arrival.received + chunk.length > this.#size) {
+          throw new WrongBytesError(`more than its ${this.#size} bytes came`);
+        }
+        this.#hash.update(chunk);
+        await arrival.append(chunk, outrunsReader(pace));
+        this.#options.progress(arrival.received);
+        if (this.#shouldSplit(response, pace)) {
+          await this.#split(body);
+          return;
+        }
+      }
+    } finally {
+      await body.return();
+    }
+    if (this.#size !== undefined && arrival.received < this.#size) {
+      throw new BrokenTransferError(`the connection ended after ${arrival.received} of ${this.#size} bytes`);
+    }
+    this.#complete = true;
+  }
+
+  #shouldSplit(response: BlobResponse, pace: Pace): boolean {
+    if (this.#size === undefined || !response.ranges || !this.#splits) return false;
+    const left = this.#size - this.#arrival.received;
+    return this.#options.connections.spare > 0 && worthSplitting(pace, left);
+  }
+
+  async #split(body: AsyncIterator<Uint8Array>): Promise<void> {
+    const split = new SplitDownload(this.#layer, this.#arrival, {
+      ...this.#options,
+      size: this.#size!,
+      etag: this.#etag,
+      persistence: this.#persistence,
+      arrived: () => this.#hashSoon(),
+    });
+    this.#splits = await split.run(body);
+    await this.#hashing;
+    await this.#hashTo(this.#arrival.received);
+    this.#complete = this.#arrival.received === this.#size;
+  }
+
+  #hashSoon(): void {
+    this.#hashing ??= this.#hashFront();
+    this.#hashing.catch((error: unknown) => this.#arrival.fail(error));
+  }
+
+  async #hashFront(): Promise<void> {
+    while (this.#hash.bytes < this.#arrival.received) await this.#hashTo(this.#arrival.received);
+    this.#hashing = undefined;
+  }
+
+  /** Reads back what went to the file without passing by here. */
+  async #hashTo(end: number): Promise<void> {
+    const buffer = new Uint8Array(Math.min(2 ** 20, end - this.#hash.bytes));
+    while (this.#hash.bytes < end) {
+      const wanted = buffer.subarray(0, end - this.#hash.bytes);
+      const count = await this.#arrival.readAt(wanted, this.#hash.bytes);
+      this.#hash.update(wanted.subarray(0, count));
+    }
+  }
+}

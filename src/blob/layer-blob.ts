@@ -1,0 +1,218 @@
+import { IntegrityError, printable } from '../errors.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Layer } from '../oci/image.ts';
+import type { Report } from '../report/event.ts';
+import { Arrival } from './arrival.ts';
+import type { ByteReader } from './byte-reader.ts';
+import { CachedFile } from './cached-file.ts';
+import type { Claim } from './claim.ts';
+import type { Connections } from './connections.ts';
+import { DamagedBlobError } from './damage.ts';
+import { Download } from './download.ts';
+import type { RetryPolicy } from './persistence.ts';
+import type { Store } from './store.ts';
+
+export interface LayerBlobOptions {
+  readonly store: Store;
+  readonly connections: Connections;
+  readonly policy: RetryPolicy;
+  readonly signal: AbortSignal;
+  readonly report: Report;
+  /** For messages. */
+  readonly name: string;
+  /** The layers that have this blob. */
+  readonly indexes: readonly number[];
+  /** Nothing is handed out before it is checked, and it can be read more than once. */
+  readonly hold: boolean;
+}
+
+/** Between two events about the same blob, in milliseconds. */
+const PROGRESS_INTERVAL = 100;
+
+/** The blob of a layer, wherever it comes from: the store, or a download that may still be going on. */
+export class LayerBlob {
+  /** Resolves when it is known where it comes from, so that it can be read. */
+  readonly ready: Promise<void>;
+  /** Resolves when the blob is whole; for one that comes from the store, its digest is checked by whoever reads it. */
+  readonly whole: Promise<void>;
+  readonly #layer: Layer;
+  readonly #options: LayerBlobOptions;
+  readonly #ready = Promise.withResolvers<void>();
+  #cached: CachedFile | undefined;
+  #arrival: Arrival | undefined;
+  #claim: Claim | undefined;
+  #size: number | undefined;
+  /** What came is wrong: no later run may go on with it. */
+  #worthless = false;
+  #reported = 0;
+
+  constructor(layer: Layer, options: LayerBlobOptions) {
+    this.#layer = layer;
+    this.#options = options;
+    this.ready = this.#ready.promise;
+    this.whole = options.connections.run(() => this.#obtain());
+    this.whole.catch((error: unknown) => this.#ready.reject(error));
+    this.ready.catch(() => undefined);
+  }
+
+  /** In bytes, when the blob is whole. */
+  get size(): number | undefined {
+    return this.#size;
+  }
+
+  /** It can be read again. */
+  get keeps(): boolean {
+    return this.#cached !== undefined || this.#arrival?.keeps === true;
+  }
+
+  /** The bytes from the start, while they arrive. Says that they are at the end only when they were right; else throws. */
+  reader(): ByteReader {
+    return this.#cached?.reader((found) => this.#damaged(found)) ?? this.#arrival!.reader();
+  }
+
+  /** Nobody reads on. */
+  leave(): void {
+    this.#arrival?.leave();
+  }
+
+  /** Waits for the end and answers what was wrong with the bytes, if anything was. */
+  async verdict(): Promise<unknown> {
+    try {
+      await this.whole;
+      const found = await this.#cached?.mismatch();
+      return found === undefined ? undefined : this.#damaged(found);
+    } catch (error) {
+      return error;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#arrival?.fail(new Error('the blob was closed'));
+    await this.whole.catch(() => undefined);
+    await this.#cached?.close();
+    this.#cached = undefined;
+    if (!this.#claim) await this.#arrival?.close();
+    await this.#claim?.release(!this.#worthless);
+    this.#claim = undefined;
+  }
+
+  async #obtain(): Promise<void> {
+    const { signal, indexes, report } = this.#options;
+    signal.throwIfAborted();
+    this.#cached = await this.#fromStore();
+    if (!this.#cached) await this.#claimFile();
+    for (const index of indexes) report({ type: 'layer-start', index, cached: this.#cached !== undefined });
+    if (!this.#cached) {
+      await this.#download();
+    } else {
+      this.#size = await this.#cached.size();
+      this.#ready.resolve();
+    }
+    for (const index of indexes) report({ type: 'layer-fetched', index });
+  }
+
+  get #suspect(): boolean {
+    const { digest } = this.#layer;
+    return digest !== undefined && this.#options.store.suspects.has(digest);
+  }
+
+  /** What is in the store under this digest, unless it is seen at once that it is something else. */
+  async #fromStore(): Promise<CachedFile | undefined> {
+    const { digest, size } = this.#layer;
+    const handle = digest && (await this.#options.store.openBlob(digest));
+    if (!digest || !handle) return undefined;
+    const file = new CachedFile(handle, digest);
+    const found = await file.size();
+    const wrongSize = size !== undefined && found !== size;
+    const check = this.#options.hold || this.#suspect;
+    if (!wrongSize && !(check && (await file.mismatch()) !== undefined)) return file;
+    await file.close();
+    await this.#options.store.remove(digest);
+    const message = `${this.#options.name}: what the cache had of it was damaged and is fetched anew`;
+    this.#options.report({ type: 'notice', message });
+    return undefined;
+  }
+
+  async #claimFile(): Promise<void> {
+    const { store, signal, name, report } = this.#options;
+    const { digest } = this.#layer;
+    if (digest === undefined) return;
+    const waiting = () =>
+      report({ type: 'notice', message: `${name}: another run is fetching it, waiting for that` });
+    for (;;) {
+      const claim = await store.claim(digest, signal, waiting);
+      if (claim !== 'there') {
+        this.#claim = claim;
+        return;
+      }
+      this.#cached = await this.#fromStore();
+      if (this.#cached) return;
+    }
+  }
+
+  async #download(): Promise<void> {
+    const { store, signal, hold, indexes } = this.#options;
+    const claim = this.#claim;
+    const existing = claim?.length ?? 0;
+    const arrival = new Arrival({
+      file: async () => claim?.handle ?? store.spool(),
+      where: (claim && store.directory) ?? store.spoolDirectory,
+      keep: claim !== undefined || hold || indexes.length > 1,
+      // What an earlier run left may be damaged, and once handed out it could not be taken back.
+      held: hold || existing > 0 || this.#suspect,
+    });
+    this.#arrival = arrival;
+    const stop = () => arrival.fail(signal.reason);
+    signal.addEventListener('abort', stop);
+    this.#ready.resolve();
+    try {
+      const download = new Download(this.#layer, arrival, {
+        ...this.#options,
+        progress: (received) => this.#progress(received),
+        sparseAfter: async (front) => claim?.sparseAfter(front),
+      });
+      await download.run(existing);
+      await this.#publish();
+      await arrival.finish();
+      this.#size = arrival.received;
+    } catch (error) {
+      this.#worthless = error instanceof IntegrityError;
+      if (error instanceof DamagedBlobError) this.#distrust();
+      arrival.fail(error);
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', stop);
+    }
+  }
+
+  async #publish(): Promise<void> {
+    await this.#claim?.publish().catch((error: unknown) => {
+      const reason = printable(error instanceof Error ? error.message : String(error));
+      const message = `${this.#options.name}: it cannot be kept in the cache: ${reason}`;
+      this.#options.report({ type: 'notice', message });
+    });
+  }
+
+  #distrust(): void {
+    const { digest } = this.#layer;
+    if (digest) this.#options.store.suspects.add(digest);
+  }
+
+  #damaged(found: Digest): DamagedBlobError {
+    const { digest } = this.#layer;
+    this.#distrust();
+    if (digest) void this.#options.store.remove(digest);
+    return new DamagedBlobError(
+      `${this.#options.name}: what the cache had of it has digest ${found} but must have ${digest}`,
+    );
+  }
+
+  #progress(received: number): void {
+    const now = performance.now();
+    if (now - this.#reported < PROGRESS_INTERVAL) return;
+    this.#reported = now;
+    for (const index of this.#options.indexes) {
+      this.#options.report({ type: 'layer-progress', index, received });
+    }
+  }
+}

@@ -1,0 +1,62 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { NetworkError, printable } from '../errors.ts';
+import type { Report } from '../report/event.ts';
+import { BrokenTransferError } from './damage.ts';
+
+export interface RetryPolicy {
+  /** Tries after the first that bring nothing new. */
+  readonly retries: number;
+  /** Before the first of them, in milliseconds; doubled each time, half of it by chance. */
+  readonly delay: number;
+}
+
+/** No wait is longer, in milliseconds. */
+const MAX_WAIT = 30_000;
+/** A connection that brought so many bytes was worth it: the count starts anew, so that the size of the blob is the bound. */
+const WORTHWHILE = 64 * 1024;
+
+/** How often one blob's connections may break. */
+export class Persistence {
+  readonly #policy: RetryPolicy;
+  readonly #signal: AbortSignal;
+  readonly #report: Report;
+  readonly #name: string;
+  #failures = 0;
+  #mark = 0;
+
+  constructor(name: string, policy: RetryPolicy, signal: AbortSignal, report: Report) {
+    this.#name = name;
+    this.#policy = policy;
+    this.#signal = signal;
+    this.#report = report;
+  }
+
+  /** Waits, says so, and returns when it is time to try again; throws `failure` when there have been enough tries. */
+  async again(failure: unknown, received: number): Promise<void> {
+    this.#signal.throwIfAborted();
+    if (!(failure instanceof BrokenTransferError)) throw failure;
+    // Less than before: it was begun anew.
+    const progress = received - this.#mark >= WORTHWHILE || received < this.#mark;
+    this.#mark = received;
+    this.#failures = progress ? 0 : this.#failures + 1;
+    if (this.#failures > this.#policy.retries) throw final(this.#name, failure);
+    // After progress at once: such a link drops everything now and then.
+    const wait = progress ? 0 : backoff(this.#policy.delay, this.#failures, Math.random());
+    const how = wait === 0 ? 'going on' : `trying again in ${(wait / 1000).toFixed(1)} s`;
+    const message = `${this.#name}: ${printable(failure.message)}; ${how} from byte ${received}`;
+    this.#report({ type: 'notice', message });
+    await sleep(wait, undefined, { signal: this.#signal }).catch(() => undefined);
+    this.#signal.throwIfAborted();
+  }
+}
+
+/** Wait before try number `attempt` (from 1), in milliseconds. */
+export function backoff(delay: number, attempt: number, random: number): number {
+  const full = Math.min(delay * 2 ** Math.min(attempt - 1, 30), MAX_WAIT);
+  return full / 2 + (full / 2) * random;
+}
+
+function final(name: string, error: BrokenTransferError): unknown {
+  if (error.cause instanceof NetworkError) return error.cause;
+  return new NetworkError(`${name}: ${printable(error.message)}`, { cause: error.cause });
+}

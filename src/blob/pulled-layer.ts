@@ -1,0 +1,127 @@
+import { createHash } from 'node:crypto';
+import { IntegrityError } from '../errors.ts';
+import { algorithmOf, type DiffID } from '../oci/digest.ts';
+import type { Layer } from '../oci/image.ts';
+import type { Report } from '../report/event.ts';
+import type { ByteReader } from './byte-reader.ts';
+import { promisedCompression } from './compression.ts';
+import { decompress } from './decompress.ts';
+import type { LayerBlob } from './layer-blob.ts';
+import { MalformedDataError } from './malformed-data.ts';
+import type { Native } from './native.ts';
+
+export interface PulledLayerOptions {
+  readonly name: string;
+  readonly native: Native | undefined;
+  readonly signal: AbortSignal;
+  readonly report: Report;
+}
+
+/** A layer whose blob is here or on its way: a blob in, verified tar bytes out. */
+export class PulledLayer {
+  /** From 0, base layer first. */
+  readonly index: number;
+  readonly layer: Layer;
+  readonly #blob: LayerBlob;
+  readonly #options: PulledLayerOptions;
+  #diffID: DiffID | undefined;
+  #tarSize: number | undefined;
+
+  constructor(index: number, layer: Layer, blob: LayerBlob, options: PulledLayerOptions) {
+    this.index = index;
+    this.layer = layer;
+    this.#blob = blob;
+    this.#options = options;
+  }
+
+  /** Of the blob, in bytes; known when the tar was read to its end. */
+  get blobSize(): number | undefined {
+    return this.#blob.size;
+  }
+
+  /** Of the tar, in bytes; known when it was read to its end. */
+  get tarSize(): number | undefined {
+    return this.#tarSize;
+  }
+
+  /** Of the tar; known when it was read to its end. */
+  get diffID(): DiffID | undefined {
+    return this.#diffID;
+  }
+
+  /**
+   * The tar, while the blob arrives; each chunk is valid until the next is asked for. It ends only when the blob's digest and the
+   * tar's were right. Throws IntegrityError, and whatever ended the queue, be it another layer. It can be read once; more often when
+   * the store keeps blobs, the queue holds them, or the layer is there more than once.
+   */
+  async *tar(): AsyncGenerator<Uint8Array, void, undefined> {
+    const { native, signal, name } = this.#options;
+    const reader = this.#blob.reader();
+    try {
+      const { compression, chunks } = await decompress(reader, native);
+      const promised = promisedCompression(this.layer.mediaType);
+      if (promised !== undefined && promised !== compression) {
+        const message = `${name}: the manifest says ${described(promised)}, but it is ${described(compression)}`;
+        this.#options.report({ type: 'notice', message });
+      }
+      const expected = this.layer.diffID;
+      const algorithm = expected ? algorithmOf(expected) : 'sha256';
+      const hash = createHash(algorithm);
+      let size = 0;
+      for await (const chunk of chunks) {
+        signal.throwIfAborted();
+        hash.update(chunk);
+        size += chunk.length;
+        yield chunk;
+      }
+      this.#tarSize = size;
+      this.#diffID = `${algorithm}:${hash.digest('hex')}` as DiffID;
+      if (expected !== undefined && this.#diffID !== expected) throw this.#wrongTar(expected);
+    } catch (error) {
+      if (!(error instanceof MalformedDataError)) throw error;
+      // When the blob was damaged on its way, that is what has to be said.
+      await drain(reader);
+      throw new IntegrityError(`${name}: its compressed data ${error.message}`, {
+        code: 'MALFORMED_LAYER',
+        cause: error,
+      });
+    } finally {
+      this.#blob.leave();
+    }
+  }
+
+  /**
+   * Resolves when the blob is whole and right, and so is the tar in it; it can be read afterwards. Only where the blob can be read more
+   * than once, see `tar`.
+   */
+  async verified(): Promise<void> {
+    if (!this.#blob.keeps) throw new Error('the queue was not told to hold layers until they are checked');
+    for await (const chunk of this.tar()) void chunk;
+  }
+
+  /**
+   * What to throw when applying the tar failed with `error`: where bytes made no sense, first whether they were those of the blob at
+   * all, then DamagedBlobError.
+   */
+  async blame(error: unknown): Promise<unknown> {
+    if (!(error instanceof IntegrityError)) return error;
+    this.#blob.leave();
+    return (await this.#blob.verdict()) ?? error;
+  }
+
+  #wrongTar(expected: DiffID): IntegrityError {
+    return new IntegrityError(
+      `${this.#options.name}: its tar has digest ${this.#diffID} but the image's config says ${expected}`,
+      { code: 'DIFF_ID_MISMATCH', hint: 'the image is broken in the registry: push it again' },
+    );
+  }
+}
+
+function described(compression: string): string {
+  return compression === 'none' ? 'a plain tar' : compression;
+}
+
+async function drain(reader: ByteReader): Promise<void> {
+  const buffer = new Uint8Array(256 * 1024);
+  while ((await reader.read(buffer)) > 0);
+}

@@ -1,0 +1,197 @@
+import { randomUUID } from 'node:crypto';
+import { constants } from 'node:fs';
+import { open, rename, unlink, type FileHandle } from 'node:fs/promises';
+import { algorithmOf, digestOf, type Digest } from '../oci/digest.ts';
+import { printable } from '../errors.ts';
+import type { Report } from '../report/event.ts';
+import { claim, type Claim } from './claim.ts';
+import { abandoned, removeUnused, victims } from './eviction.ts';
+import type { Native } from './native.ts';
+import { Spool } from './spool.ts';
+import { StoreFiles } from './store-files.ts';
+import { FILE_MODE } from './trust.ts';
+
+export interface StoreOptions {
+  /** Undefined: nothing is kept. */
+  readonly directory: string | undefined;
+  /** Where blobs lie that are not kept: on the disk of the destination, never in a temporary folder that is small. */
+  readonly spoolDirectory: string;
+  readonly maxBytes?: number | undefined;
+  /** What can be called in C. Without it there are no locks between processes, and more memory is used. */
+  readonly native?: Native | undefined;
+  readonly report: Report;
+}
+
+const DEFAULT_MAX_BYTES = 10 * 2 ** 30;
+/** Manifests and configs are not larger than this, in bytes. */
+const SMALL = 8 * 2 ** 20;
+
+/**
+ * Blobs by their digest, on disk, between runs. Whatever is wrong with the directory (another's, read-only, a file), it is said once
+ * and the run goes on without it. Nothing that is read from it is trusted: see `openBlob`.
+ */
+export class Store {
+  readonly native: Native | undefined;
+  /** Digests whose bytes were bad once in this run: a blob of that name is handed out only after it was checked whole. */
+  readonly suspects = new Set<Digest>();
+  readonly #spool: Spool;
+  readonly #maxBytes: number;
+  readonly #report: Report;
+  readonly #pinned = new Set<string>();
+  #files: StoreFiles | undefined;
+  #writable = true;
+  /** Of all files together, once somebody asked. */
+  #bytes: number | undefined;
+
+  private constructor(options: StoreOptions) {
+    this.native = options.native;
+    this.#spool = new Spool(options.spoolDirectory);
+    this.#maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES;
+    this.#report = options.report;
+  }
+
+  static async open(options: StoreOptions): Promise<Store> {
+    const store = new Store(options);
+    if (options.directory === undefined) return store;
+    const files = new StoreFiles(options.directory);
+    try {
+      await files.prepare();
+      store.#files = files;
+    } catch (error) {
+      store.#writable = false;
+      store.#warn('going on without the cache', error);
+    }
+    return store;
+  }
+
+  /** A manifest or config, whose digest was checked; undefined when it is not here. */
+  async get(digest: Digest): Promise<Uint8Array | undefined> {
+    const handle = await this.openBlob(digest);
+    if (!handle) return undefined;
+    try {
+      const { size } = await handle.stat();
+      const bytes = size <= SMALL ? await handle.readFile() : undefined;
+      if (bytes && digestOf(bytes, algorithmOf(digest)) === digest) return bytes;
+      await this.remove(digest);
+      return undefined;
+    } catch {
+      return undefined;
+    } finally {
+      await handle.close();
+    }
+  }
+
+  /** Keeps a manifest or config, whose digest the caller has checked, if it can be kept. */
+  async put(digest: Digest, bytes: Uint8Array): Promise<void> {
+    const files = this.#files;
+    if (!files || !this.#writable) return;
+    const name = `${files.partials}/private-${randomUUID()}`;
+    try {
+      const handle = await open(name, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, FILE_MODE);
+      try {
+        await handle.writeFile(bytes);
+      } finally {
+        await handle.close();
+      }
+      await rename(name, files.blob(digest));
+      await this.#grown(bytes.length);
+    } catch (error) {
+      await unlink(name).catch(() => undefined);
+      this.#readOnly(error);
+    }
+  }
+
+  /** Whether a blob is here; not yet that it is right. */
+  async has(digest: Digest): Promise<boolean> {
+    const handle = await this.openBlob(digest);
+    await handle?.close();
+    return handle !== undefined;
+  }
+
+  /** A whole blob, for reading. Its bytes may be anything: whoever reads them checks the digest. It stays here during this run. */
+  async openBlob(digest: Digest): Promise<FileHandle | undefined> {
+    if (!this.#files) return undefined;
+    this.#pinned.add(this.#files.blob(digest));
+    return this.#files.openBlob(digest).catch(() => undefined);
+  }
+
+  /** Removes a blob that turned out to be damaged. */
+  async remove(digest: Digest): Promise<void> {
+    if (this.#files) await unlink(this.#files.blob(digest)).catch(() => undefined);
+  }
+
+  /** A file to write a blob to, or word that it is there by now; undefined when it cannot be kept. */
+  async claim(
+    digest: Digest,
+    signal: AbortSignal,
+    waiting: () => void,
+  ): Promise<Claim | 'there' | undefined> {
+    const files = this.#files;
+    if (!files || !this.#writable) return undefined;
+    this.#pinned.add(files.partial(digest)).add(files.blob(digest));
+    try {
+      const lock = this.native?.lock;
+      const claimed = await claim(digest, { files, lock, signal, waiting });
+      return claimed === 'there' ? claimed : this.#counted(claimed);
+    } catch (error) {
+      signal.throwIfAborted();
+      this.#readOnly(error);
+      return undefined;
+    }
+  }
+
+  #counted(claimed: Claim): Claim {
+    const publish = async () => {
+      const { size } = await claimed.handle.stat();
+      await claimed.publish();
+      await this.#grown(size);
+    };
+    return { ...claimed, publish };
+  }
+
+  /** A file for a blob that is not kept. Throws DestinationError. */
+  async spool(): Promise<FileHandle> {
+    return this.#spool.file();
+  }
+
+  /** Where `spool` puts files. */
+  get spoolDirectory(): string {
+    return this.#spool.directory;
+  }
+
+  get directory(): string | undefined {
+    return this.#files?.directory;
+  }
+
+  /** Makes the store fit its bound and removes what was left behind long ago. */
+  async close(): Promise<void> {
+    this.#pinned.clear();
+    if (this.#files && this.#writable) {
+      await removeUnused(abandoned(await this.#files.list(), Date.now()), this.native);
+      await this.#fit(this.#files);
+    }
+    await this.#spool.close();
+  }
+
+  async #grown(bytes: number): Promise<void> {
+    if (!this.#files) return;
+    if (this.#bytes !== undefined) this.#bytes += bytes;
+    if (this.#bytes === undefined || this.#bytes > this.#maxBytes) await this.#fit(this.#files);
+  }
+
+  async #fit(files: StoreFiles): Promise<void> {
+    const all = await files.list(this.#pinned);
+    const total = all.reduce((sum, file) => sum + file.bytes, 0);
+    this.#bytes = total - (await removeUnused(victims(all, this.#maxBytes), this.native));
+  }
+
+  #readOnly(error: unknown): void {
+    if (this.#writable) this.#warn('nothing is added to the cache', error);
+    this.#writable = false;
+  }
+
+  #warn(what: string, error: unknown): void {
+    const reason = printable(error instanceof Error ? error.message : String(error));
+    this.#report({ type: 'notice', message: `${what}: ${reason}` });
+  }
+}

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { outrunsReader, Pieces, worthSplitting, type Piece } from '../../src/blob/pieces.ts';
+
+const MiB = 2 ** 20;
+
+test('every byte is handed out once, whoever gives up what and when', () => {
+  const steps = fc.array(fc.record({ connection: fc.nat(6), bytes: fc.nat(20 * MiB) }), { minLength: 1 });
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 0, max: 50 * MiB }),
+      fc.integer({ min: 1, max: 400 * MiB }),
+      steps,
+      (start, length, moves) => {
+        const size = start + length;
+        const pieces = new Pieces(start, size);
+        const held = new Map<number, Piece>();
+        const came: [number, number][] = [];
+        const step = (connection: number, bytes: number) => {
+          const piece = held.get(connection) ?? pieces.take(7);
+          if (!piece) return;
+          held.set(connection, piece);
+          const end = Math.min(piece.end, piece.at + bytes);
+          came.push([piece.at, end]);
+          piece.at = end;
+          if (piece.at === piece.end || bytes % 3 === 0) {
+            pieces.give(piece);
+            held.delete(connection);
+          }
+        };
+        for (const { connection, bytes } of moves) step(connection, bytes);
+        for (const connection of held.keys()) step(connection, size);
+        while (pieces.waiting) step(0, size);
+        assert.equal(pieces.front, size);
+        let front = start;
+        for (const [from, to] of came.toSorted((a, b) => a[0] - b[0] || a[1] - b[1])) {
+          assert.equal(from, front);
+          front = to;
+        }
+        assert.equal(front, size);
+      },
+    ),
+    { numRuns: 200 },
+  );
+});
+
+test('pieces come front first, and smaller near the end', () => {
+  const pieces = new Pieces(0, 100 * MiB);
+  const sizes: number[] = [];
+  for (let piece = pieces.take(4); piece; piece = pieces.take(4)) sizes.push((piece.end - piece.at) / MiB);
+  assert.ok(sizes[0]! <= 16 && sizes.at(-1)! < 5, sizes.join(' '));
+  assert.equal(
+    sizes.reduce((sum, size) => sum + size, 0),
+    100,
+  );
+});
+
+test('the front is the first byte that is missing', () => {
+  const pieces = new Pieces(0, 64 * MiB);
+  const [first, second] = [pieces.take(2)!, pieces.take(2)!];
+  second.at = second.end;
+  pieces.give(second);
+  assert.equal(pieces.front, 0);
+  first.at = 5;
+  pieces.give(first);
+  assert.equal(pieces.front, 5);
+  const again = pieces.take(2)!;
+  assert.deepEqual(again, { at: 5, end: first.end });
+  again.at = again.end;
+  assert.equal(pieces.front, second.end);
+});
+
+const paces: readonly [string, number, number, number, boolean][] = [
+  ['12 MB/s, 400 MB to come', 6e6, 500, 400e6, true],
+  ['12 MB/s, 10 MB to come', 6e6, 500, 10e6, false],
+  ['a gigabyte a second', 500e6, 500, 4e9, false],
+  ['watched too shortly', 1e6, 100, 400e6, false],
+  ['nothing came yet', 0, 1000, 400e6, false],
+  ['90 MB/s, 40 MB to come', 45e6, 500, 40e6, false],
+];
+for (const [name, bytes, waited, remaining, expected] of paces) {
+  test(`${name}: ${expected ? 'more connections' : 'one connection'}`, () => {
+    assert.equal(worthSplitting({ bytes, waited }, remaining), expected);
+  });
+}
+
+test('a fast connection waits for the reader, a slow or unknown one does not', () => {
+  assert.equal(outrunsReader({ bytes: 8 * MiB, waited: 20 }), true);
+  assert.equal(outrunsReader({ bytes: 8 * MiB, waited: 2000 }), false);
+  assert.equal(outrunsReader({ bytes: 1 * MiB, waited: 1 }), false);
+});
