@@ -59,12 +59,14 @@ export class FileTree {
         else this.ignored += 1;
         return;
       case 'whiteout': {
+        if (this.#layer === 0) return;
         const [parent, name] = this.#find(meaning.path);
         const hidden = parent?.children?.get(name);
         if (hidden !== undefined) this.#hide(hidden);
         return;
       }
       case 'opaque': {
+        if (this.#layer === 0) return;
         const directory = findDirectory(this.root, meaning.path);
         for (const child of directory?.children?.values() ?? []) this.#hide(child);
         return;
@@ -102,10 +104,9 @@ export class FileTree {
     }
     const target = this.#target(entry, wanted);
     const there = parent.children!.get(name);
-    if (there === target) {
-      this.#mark(there);
-      return;
-    }
+    // A link to itself changes nothing.
+    if (there === target) return this.#mark(target);
+    if (target.children !== undefined) throw badLink(entry, 'it is a directory');
     parent.children!.delete(name);
     // What was replaced may have been the directory that the target is in.
     const { inode } = there?.children === undefined ? target : this.#target(entry, wanted);
@@ -118,7 +119,6 @@ export class FileTree {
     const [parent, name] = this.#find(wanted);
     const target = wanted === noBytes ? this.root : parent?.children?.get(name);
     if (target === undefined) throw badLink(entry, 'it does not exist');
-    if (target.children !== undefined) throw badLink(entry, 'it is a directory');
     return target;
   }
 

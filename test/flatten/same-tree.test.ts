@@ -1,0 +1,229 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { DlrootfsError } from '../../src/errors.ts';
+import { Refusal } from '../../src/rootfs/refusal.ts';
+import { build, isRoot } from '../rootfs/harness.ts';
+import {
+  character,
+  dir,
+  fifo,
+  file,
+  hardlink,
+  opaque,
+  sparse,
+  symlink,
+  tar,
+  whiteout,
+  type Item,
+  type Metadata,
+} from '../support/archive.ts';
+import { printTree } from '../support/tree.ts';
+import { flattened, temporaryDirectory } from './harness.ts';
+
+const names = fc.constantFrom(
+  'a',
+  'b',
+  'c',
+  'a/b',
+  'a/c',
+  'b/a',
+  'a/b/c',
+  'c/a',
+  'a-b',
+  'a/b-c',
+  './a',
+  'c/../b',
+  '\xe9',
+);
+const targets = fc.oneof(
+  names,
+  fc.constantFrom('/a', '../b', '../../a/b', '/', '..', 'a/../c', '/missing/x', '.'),
+);
+const metadata: fc.Arbitrary<Metadata> = fc.record({
+  mode: fc.constantFrom(0o755, 0o644, 0o4755, 0o1777, 0o500, 0),
+  uid: fc.constantFrom(0, 1, 1000, 0xffff_fffe),
+  gid: fc.constantFrom(0, 5, 0xffff_fffe),
+  mtime: fc.tuple(fc.integer({ min: -1000, max: 2 ** 31 }), fc.nat(999_999_999)),
+});
+const xattrs: fc.Arbitrary<Metadata> = fc.record(
+  { xattrs: fc.dictionary(fc.constantFrom('user.a', 'user.b'), fc.string({ minLength: 1, maxLength: 5 })) },
+  { requiredKeys: [] },
+);
+const content = fc.oneof(
+  fc.string({ maxLength: 5 }),
+  fc.nat(3000).map((length) => 'x'.repeat(length)),
+);
+
+/** An item that a failing property prints as a sentence. */
+function said(item: Item, ...words: readonly (string | number | undefined)[]): Item {
+  const told = words.map((word) => (word === undefined ? '' : JSON.stringify(word))).join(' ');
+  return Object.assign({ ...item }, { [fc.toStringMethod]: () => told });
+}
+
+const item: fc.Arbitrary<Item> = fc.oneof(
+  {
+    weight: 4,
+    arbitrary: fc
+      .tuple(names, content, metadata, xattrs)
+      .map(([name, text, own, more]) => said(file(name, text, { ...own, ...more }), 'file', name)),
+  },
+  { weight: 3, arbitrary: fc.tuple(names, metadata).map(([name, own]) => said(dir(name, own), 'dir', name)) },
+  {
+    weight: 2,
+    arbitrary: fc
+      .tuple(names, targets, metadata)
+      .map(([name, target, own]) => said(symlink(name, target, own), 'symlink', name, target)),
+  },
+  {
+    weight: 3,
+    arbitrary: fc
+      .tuple(names, names, metadata, xattrs)
+      .map(([name, target, own, more]) =>
+        said(hardlink(name, target, { ...own, ...more }), 'link', name, target),
+      ),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.tuple(names, metadata).map(([name, own]) => said(fifo(name, own), 'fifo', name)),
+  },
+  {
+    weight: 1,
+    arbitrary: fc
+      .tuple(names, metadata)
+      .map(([name, own]) => said(character(name, 1, 3, own), 'device', name)),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.tuple(names, fc.nat(5000), metadata).map(([name, hole, own]) => {
+      const parts = [
+        [0, 'start'],
+        [hole + 10, 'end'],
+      ] as const;
+      return said(sparse(name, hole + 600, parts, '1.0', own), 'sparse', name);
+    }),
+  },
+  { weight: 3, arbitrary: names.map((name) => said(whiteout(name), 'whiteout', name)) },
+  {
+    weight: 2,
+    arbitrary: fc.oneof(names, fc.constant('')).map((name) => said(opaque(name), 'opaque', name)),
+  },
+  { weight: 1, arbitrary: metadata.map((own) => said(dir('./', own), 'root')) },
+);
+const layers = fc.array(fc.array(item, { maxLength: 8 }), { minLength: 1, maxLength: 4 });
+
+/** Runs it, and answers that it failed as an image's fault, or that it did not. */
+async function refused(run: () => void | Promise<void>): Promise<boolean> {
+  try {
+    await run();
+    return false;
+  } catch (error) {
+    assert.ok(
+      error instanceof DlrootfsError || error instanceof Refusal,
+      error instanceof Error ? error.stack : '',
+    );
+    return true;
+  }
+}
+
+describe('the flattened archive', () => {
+  it('unpacks to the tree that the layers make, whatever they are', async (t) => {
+    if (!isRoot) {
+      t.skip('needs root');
+      return;
+    }
+    const work = temporaryDirectory(t);
+    let runs = 0;
+    await fc.assert(
+      fc.asyncProperty(layers, fc.constantFrom(512, 1000, 65_536), async (items, chunkSize) => {
+        runs += 1;
+        const [direct, unpacked] = [path.join(work, `d${runs}`), path.join(work, `u${runs}`)];
+        for (const directory of [direct, unpacked]) mkdirSync(directory);
+        const archives = items.map((layer) => tar(...layer));
+        const failed = await refused(() => void build(direct, archives));
+        let archive: Buffer = Buffer.alloc(0);
+        const failedToo = await refused(async () => {
+          archive = await flattened(archives, { chunkSize });
+        });
+        assert.equal(failedToo, failed);
+        if (failed) return;
+        build(unpacked, [archive]);
+        // Without an entry for it the root keeps the time at which the test made it.
+        const withRoot = { root: archive.toString('latin1', 0, 2) === './' };
+        assert.equal(printTree(unpacked, withRoot), printTree(direct, withRoot));
+        assert.ok(archive.equals(await flattened(archives)), 'the same bytes again');
+        assert.ok(archive.equals(await flattened([archive])), 'flattened once more it stays as it is');
+      }),
+      { numRuns: 250 },
+    );
+  });
+
+  it('unpacks to that tree by GNU tar and by bsdtar, also as another user', async (t) => {
+    if (!isRoot) {
+      t.skip('needs root');
+      return;
+    }
+    const work = temporaryDirectory(t);
+    const archives = [
+      tar(
+        dir('./', { mode: 0o711, mtime: 7 }),
+        dir('closed', { mode: 0o555, mtime: 5 }),
+        file('closed/z', 'zzz', { xattrs: { 'user.a': 'b' } }),
+        dir('closed/inner', { mode: 0o500, mtime: 6 }),
+        file('closed-not', 'sorts between the directory and what is in it'),
+        file(Buffer.from('caf\xe9', 'latin1'), 'latin1'),
+        file(Buffer.concat([Buffer.from('l'.repeat(200)), Buffer.from([0xe9])]), 'long and latin1'),
+        file(`${'d'.repeat(120)}/${'f'.repeat(90)}`, 'prefixed'),
+        hardlink('hard', 'closed/z'),
+        symlink('link', 's'.repeat(200)),
+        hardlink('hard-link-to-symlink', 'link'),
+        sparse(
+          'holes',
+          1_000_000,
+          [
+            [0, 'a'],
+            [500_000, 'b'.repeat(5000)],
+          ],
+          'gnu',
+        ),
+        fifo('pipe', { mtime: [1_600_000_000, 123_456_789] }),
+        character('null', 1, 3),
+      ),
+      tar(
+        file('closed/a', 'later', { uid: 0xffff_fffe, gid: 70_000 }),
+        file('closed/inner/x', 'x', { mode: 0o4711 }),
+      ),
+    ];
+    const direct = path.join(work, 'direct');
+    mkdirSync(direct);
+    build(direct, archives);
+    const archive = path.join(work, 'flat.tar');
+    writeFileSync(archive, await flattened(archives));
+
+    // bsdtar does not set the time of the directory that it is in.
+    const programs: [program: string, args: readonly string[], root: boolean][] = [
+      ['tar', ['--xattrs', '--xattrs-include=*', '--numeric-owner', '-p'], true],
+      ['bsdtar', ['--xattrs', '--numeric-owner', '-p'], false],
+    ];
+    for (const [program, args, withRoot] of programs) {
+      const unpacked = path.join(work, program);
+      mkdirSync(unpacked);
+      execFileSync(program, [...args, '-C', unpacked, '-xf', archive], { stdio: ['ignore', 'pipe', 'pipe'] });
+      assert.equal(printTree(unpacked, { root: withRoot }), printTree(direct, { root: withRoot }), program);
+    }
+    const user = path.join(work, 'user');
+    mkdirSync(user);
+    execFileSync('chmod', ['755', work]);
+    execFileSync('chown', ['65534:65534', user]);
+    execFileSync('setpriv', [
+      ...'--reuid=65534 --regid=65534 --clear-groups tar --exclude=null -C'.split(' '),
+      user,
+      '-xf',
+      archive,
+    ]);
+    assert.match(execFileSync('cat', [path.join(user, 'closed/a')]).toString(), /later/);
+  });
+});
