@@ -3,6 +3,7 @@ import type { Report } from '../report/event.ts';
 import type { Authenticator } from './authenticator.ts';
 import { readAtMost } from './body.ts';
 import { parseChallenges } from './challenge.ts';
+import { commonHeaders } from './common-headers.ts';
 import type { Response } from './exchange.ts';
 import { isLoopback } from './loopback.ts';
 import { answerError, MAX_ERROR_BYTES } from './registry-error.ts';
@@ -226,9 +227,6 @@ export class Endpoint {
     await this.#transport.close();
   }
 }
-
-/** `identity`: offsets and digests are of the bytes that are stored. */
-const commonHeaders = { 'user-agent': 'dlrootfs', 'accept-encoding': 'identity' };
 
 function speaksOtherwise(error: unknown): boolean {
   return error instanceof NetworkError && [NOT_TLS, NOT_HTTP, BROKEN, REFUSED].includes(error.code);

@@ -2,6 +2,7 @@ import { NetworkError, UnauthorizedError } from '../errors.ts';
 import { isObject } from '../oci/json.ts';
 import { readAtMost } from './body.ts';
 import type { Challenge } from './challenge.ts';
+import { commonHeaders } from './common-headers.ts';
 import { describeCredential, type Credential } from './credential.ts';
 import type { Request } from './exchange.ts';
 import { isLoopback } from './loopback.ts';
@@ -53,7 +54,7 @@ export function tokenHttpRequest(
   url.username = '';
   url.password = '';
   url.hash = '';
-  const headers = { accept: 'application/json', 'accept-encoding': 'identity' };
+  const headers = { ...commonHeaders, accept: 'application/json' };
   if (credential?.kind === 'identity-token') {
     const form = new URLSearchParams({
       grant_type: 'refresh_token',

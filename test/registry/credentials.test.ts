@@ -20,7 +20,7 @@ function write(file: string, text: string): void {
 
 interface Search {
   readonly notices: string[];
-  find(image?: string): Promise<string | undefined>;
+  readonly find: (image?: string) => Promise<string | undefined>;
 }
 
 function search(options: Partial<RegistryOptions>): Search {

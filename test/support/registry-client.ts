@@ -4,6 +4,13 @@ import type { RegistryOptions } from '../../src/registry/registry-options.ts';
 import { openSession } from '../../src/registry/session.ts';
 import type { PullEvent } from '../../src/report/event.ts';
 
+/** All that an iterable gives. */
+export async function collect<T>(iterable: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const each of iterable) all.push(each);
+  return all;
+}
+
 /** What a test may say of a session; times are short and the environment is empty unless it says so. */
 export type ClientOptions = Partial<RegistryOptions> & { readonly signal?: AbortSignal };
 
@@ -36,14 +43,14 @@ export class RegistryClient implements AsyncDisposable {
     return this.session.image(platform, this.signal);
   }
 
-  async tags(): Promise<string[]> {
-    return Array.fromAsync(this.session.tags(this.signal));
+  tags(): Promise<string[]> {
+    return collect(this.session.tags(this.signal));
   }
 
   /** A layer's blob or the rest of it, in one request. */
   async blob(layer: Layer, range: BlobRange = { start: 0 }): Promise<Buffer> {
     const { body } = await layer.open(range, this.signal);
-    return Buffer.concat(await Array.fromAsync(body));
+    return Buffer.concat(await collect(body));
   }
 
   /** Resolves the image and reads every layer. */
