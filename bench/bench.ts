@@ -1,146 +1,96 @@
-import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { openLink } from './link.ts';
+import { parseArgs } from 'node:util';
+import { Runner } from './runner.ts';
+import { describeMachine } from './machine.ts';
 import type { Results } from './results.ts';
-import type { Candidate, Row } from './rows.ts';
-import { sample, type Sample } from './sample.ts';
-import { freshFolder, removeFolder } from './scratch.ts';
-import { output } from './setup.ts';
-import { compareTrees } from './tree.ts';
+import { rows } from './rows.ts';
+import { startRegistry } from './registry.ts';
+import { mountScratch } from './scratch.ts';
+import { buildImages, craneExport, installPackages } from './setup.ts';
+import { tableHead, tableLines } from './table.ts';
 
-export interface BenchSettings {
-  readonly registryPort: number;
-  /** A file system of the benchmark's own. */
-  readonly scratch: string;
-  /** File for what the candidates print; the last run's stays. */
-  readonly log: string;
-  readonly tool: string;
-  readonly craneExport: string | undefined;
-  readonly runs: number;
-}
+const repository = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '');
 
-const peers = fileURLToPath(new URL('peers.sh', import.meta.url));
+const help = `usage: bench/run [options] [ROW ...]       (make bench ARGS='ROW ...')
 
-/** Files of our own that umoci's tree does not have. */
-const ours = new Set(['json', 'layersize']);
+Times dlrootfs beside what else turns an image in a registry into a folder, and prints medians, ratios and goals.
+The candidates of a row take turns, round by round; a ratio is the median of the ratios within a round.
+Needs root on Debian 13 after apt-get update: it installs the packages it uses, builds its images (minutes, the first
+time), runs its own registry, and mounts a scratch file system of at most 24 GiB. Nothing leaves loopback after that.
 
-/** Runs candidates and collects what they took. */
-export class Bench {
-  readonly #settings: BenchSettings;
-  readonly #folders;
+  --runs N       rounds (5)
+  --tool CMD     what to run as dlrootfs (${repository}/dist/dlrootfs)
+  --verify       no timing: compare the tree dlrootfs makes of each image with umoci's, entry by entry; ROW is an image then
+  --json FILE    write every sample there
+  --setup        only install, build the images, and stop
+  --help
 
-  constructor(settings: BenchSettings) {
-    this.#settings = settings;
-    const at = (name: string) => `${settings.scratch}/${name}`;
-    this.#folders = { run: at('run'), cache: at('cache'), blobs: at('blobs'), reference: at('reference') };
+Environment: BENCH_DIR, the folder for all of it (/var/tmp/dlrootfs-bench).
+
+Rows:
+${rows.map(({ name, title }) => `  ${name.padEnd(12)} ${title}`).join('\n')}
+`;
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      runs: { type: 'string', default: '5' },
+      tool: { type: 'string', default: `${repository}/dist/dlrootfs` },
+      verify: { type: 'boolean', default: false },
+      json: { type: 'string' },
+      setup: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(help);
+    return;
   }
+  const program = values.tool.split(' ')[0]!;
+  if (program.includes('/') && !existsSync(program) && !values.setup)
+    throw new Error(`${program} is not there: run make build, or name another with --tool`);
+  const chosen = values.verify
+    ? []
+    : rows.filter(({ name }) => positionals.length === 0 || positionals.includes(name));
+  const unknown = positionals.find((name) => !values.verify && !rows.some((row) => row.name === name));
+  if (unknown !== undefined) throw new Error(`no row ${unknown}: see bench/run --help`);
 
-  /** Times a row. The candidates take turns, each round beginning with another one. */
-  async measure(row: Row): Promise<Results> {
-    const candidates = row.candidates.filter((candidate) => this.#isHere(candidate));
-    const results = new Map<string, Sample[]>(candidates.map(({ name }) => [name, []]));
-    await this.#warm(candidates);
-    for (let round = 0; round < this.#settings.runs; round++) {
-      for (let turn = 0; turn < candidates.length; turn++) {
-        const candidate = candidates[(round + turn) % candidates.length]!;
-        const taken = await this.#run(candidate);
-        if (taken.exitCode !== 0)
-          process.stderr.write(
-            `${candidate.name} exits with ${taken.exitCode}\n${output('tail', ['-n1', this.#settings.log])}\n`,
-          );
-        results.get(candidate.name)!.push(taken);
-        this.#clean(candidate);
-      }
-    }
-    for (const folder of Object.values(this.#folders)) removeFolder(folder);
-    return results;
+  const directory = process.env['BENCH_DIR'] ?? '/var/tmp/dlrootfs-bench';
+  mkdirSync(directory, { recursive: true });
+  installPackages();
+  using scratch = mountScratch(directory);
+  await using registry = await startRegistry(`${directory}/registry`);
+  const verified =
+    positionals.length > 0 ? positionals : ['small', 'debian', 'manyfiles', 'bigfiles', 'layers127'];
+  const images = values.verify ? verified : chosen.flatMap((row) => row.candidates.map(({ image }) => image));
+  await buildImages(new Set(images), registry.port, directory);
+  if (values.setup) return;
+
+  const runner = new Runner({
+    registryPort: registry.port,
+    scratch: scratch.path,
+    log: `${directory}/last.log`,
+    tool: values.tool,
+    craneExport: craneExport(directory),
+    runs: Number(values.runs),
+  });
+  if (values.verify) {
+    for (const image of verified) process.stdout.write(await runner.verify(image));
+    return;
   }
-
-  /** Compares the tree that dlrootfs makes of an image with umoci's; one line to print. */
-  async verify(image: string): Promise<string> {
-    const { run, reference } = this.#folders;
-    const candidate = { name: 'umoci', script: 'skopeo_umoci', image };
-    const umoci = await this.#run(candidate);
-    removeFolder(reference);
-    spawnSync('mv', [`${run}/dest`, reference]);
-    const dlrootfs = await this.#run({
-      name: 'dlrootfs',
-      script: 'dlrootfs --no-cache "$IMAGE" -d "$DEST"',
-      image,
-    });
-    const found = compareTrees(reference, `${run}/dest`, ours);
-    for (const folder of [run, reference]) removeFolder(folder);
-    const verdict =
-      found.size === 0
-        ? 'the same'
-        : [...found].map(([kind, paths]) => `${kind}: ${paths.length}, first ${paths[0]}`).join('; ');
-    const exits =
-      umoci.exitCode + dlrootfs.exitCode === 0 ? '' : ` (exit ${umoci.exitCode}, ${dlrootfs.exitCode})`;
-    return `${image}${exits}: ${verdict}\n`;
-  }
-
-  #isHere({ needs = [] }: Candidate): boolean {
-    return needs.every((program) =>
-      program === 'CRANE_EXPORT'
-        ? this.#settings.craneExport !== undefined
-        : output('bash', ['-c', `command -v ${program}`]) !== '',
-    );
-  }
-
-  /** Brings blobs into the page cache, and what a row needs on the disk before its clock starts. */
-  async #warm(candidates: readonly Candidate[]): Promise<void> {
-    const { cache, blobs, run } = this.#folders;
-    for (const folder of [cache, blobs]) freshFolder(folder);
-    for (const image of new Set(candidates.map((candidate) => candidate.image))) {
-      const shared = { name: 'warm', image };
-      await this.#run({ ...shared, script: 'transfer' });
-      if (candidates.some(({ script }) => script.includes('limit_local')))
-        await this.#run({ ...shared, script: 'fetch_blobs "$BLOBS"' });
-      if (candidates.some(({ script }) => script.includes('$CACHE')))
-        await this.#run({ ...shared, script: 'dlrootfs --cache-dir "$CACHE" "$IMAGE" -d "$DEST"' });
-    }
-    removeFolder(run);
-  }
-
-  async #run(candidate: Candidate): Promise<Sample> {
-    const { registryPort, log } = this.#settings;
-    const { run } = this.#folders;
-    removeFolder(run);
-    for (const folder of ['dest', 'scratch']) freshFolder(`${run}/${folder}`);
-    await using link = candidate.link && (await openLink(registryPort, candidate.link));
-    const tool = `dlrootfs() { ${this.#settings.tool} "$@"; }`;
-    return await sample({
-      script: `set -o pipefail; . ${peers}; ${tool}; ${candidate.script}`,
-      environment: this.#environment(candidate, link?.port ?? registryPort),
-      log,
-      timeoutSeconds: 600,
-      repeat: candidate.repeat ?? 1,
-    });
-  }
-
-  #environment({ image }: Candidate, port: number): NodeJS.ProcessEnv {
-    const { run, cache, blobs } = this.#folders;
-    return {
-      PATH: process.env['PATH'],
-      HOME: `${run}/scratch`,
-      IMAGE: `127.0.0.1:${port}/bench/${image}:gzip`,
-      DEST: `${run}/dest`,
-      SCRATCH: `${run}/scratch`,
-      CACHE: cache,
-      BLOBS: blobs,
-      CRANE_EXPORT: this.#settings.craneExport,
-      NODE: process.execPath,
-    };
-  }
-
-  #clean(candidate: Candidate): void {
-    const { run } = this.#folders;
-    if (candidate.script === 'podman_export')
-      spawnSync('bash', ['-c', `. ${peers}; podman_clean`], {
-        env: this.#environment(candidate, this.#settings.registryPort),
-        stdio: 'ignore',
-      });
-    if (existsSync(run)) removeFolder(run);
+  process.stdout.write(`${describeMachine(values.tool)}\n${tableHead}`);
+  const everything: Record<string, Record<string, unknown>> = {};
+  for (const row of chosen) {
+    const results: Results = await runner.measure(row);
+    process.stdout.write(tableLines(row, results));
+    everything[row.name] = Object.fromEntries(results);
+    if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(everything, undefined, 1));
   }
 }
+
+await main().catch((error: unknown) => {
+  process.stderr.write(`error: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+});
