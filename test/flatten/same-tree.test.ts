@@ -121,10 +121,9 @@ async function refused(run: () => void | Promise<void>): Promise<boolean> {
     await run();
     return false;
   } catch (error) {
-    assert.ok(
-      error instanceof DlrootfsError || error instanceof Refusal,
-      error instanceof Error ? error.stack : '',
-    );
+    // A refusal that is put down to no entry comes from the disk, not from the layers: nothing to compare.
+    fc.pre(!(error instanceof Refusal));
+    assert.ok(error instanceof DlrootfsError, error instanceof Error ? error.stack : '');
     return true;
   }
 }
