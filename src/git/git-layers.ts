@@ -1,10 +1,14 @@
-import { closeSync, renameSync, writeFileSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import path from 'node:path';
-import { setImmediate } from 'node:timers/promises';
 import { GitError, printable } from '../errors.ts';
+import { BlobStore } from './blob-store.ts';
+import { breath } from './breath.ts';
+import { readyContents } from './contents.ts';
+import { copyRepository } from './copy.ts';
 import { composeCommit, type TreeFile } from './fast-import.ts';
-import { asGitError, findGit, openGit, type Environment, type GitProgram } from './git-program.ts';
-import { composeIndex, type IndexedFile } from './index-file.ts';
+import { asGitError, findGit, type GitOptions } from './git-program.ts';
+import { chainOf, readHistory, type LayerRecord } from './history.ts';
+import { closeToOthers, initRepository } from './init.ts';
 import { LayerDraft, type Came } from './layer-draft.ts';
 import {
   branchName,
@@ -16,21 +20,18 @@ import {
   type LayerIdentity,
 } from './names.ts';
 import type { ObjectID } from './object-id.ts';
-import { PackWriter } from './pack-writer.ts';
-import { closeToOthers, initRepository } from './repository.ts';
+import { loadState, readRecords } from './record.ts';
+import { Repository } from './repository.ts';
 import { RootfsState } from './rootfs-state.ts';
+import { settle } from './settle.ts';
 import { SizeMismatch, TreeFiles, contentIn, contentOf } from './tree-files.ts';
-import { treeFiles } from './tree.ts';
+import type { OpenWorkTree, WorkTree } from './work-tree.ts';
 
-export interface GitOptions {
-  readonly environment: Environment;
-  readonly signal?: AbortSignal | undefined;
+/** Commits that the next layer's are put upon, as `git fast-import` calls them. */
+interface Tip {
+  readonly commit: string;
+  readonly record: string;
 }
-
-/** From this size on a pack is completed in the background and another one begun. */
-const packSize = 64 * 2 ** 20;
-/** How long the event loop may have to wait for us, in milliseconds. */
-const longestTurn = 8;
 
 /**
  * The layers of a rootfs as branches of a repository in it, `.git`: `layer<n>_<id>`, each on top of the one before.
@@ -40,49 +41,67 @@ const longestTurn = 8;
  * record of the layer below, where there is one, and last the layer's own commit.
  */
 export class GitLayers {
-  readonly #directory: string;
-  readonly #gitDirectory: string;
-  readonly #program: GitProgram;
-  readonly #options: GitOptions;
+  readonly #repository: Repository;
   readonly #files: TreeFiles;
-  readonly #state = new RootfsState();
-  readonly #known = new Map<ObjectID, number>();
+  readonly #blobs: BlobStore;
+  readonly #breathe: () => Promise<void>;
+  readonly #state: RootfsState;
   readonly #branches: string[] = [];
   /** For `git fast-import`. */
   readonly #commands: Buffer[] = [];
-  readonly #closing: Promise<void>[] = [];
-  #pack: PackWriter | undefined;
-  /** Commits of the layer before, as `git fast-import` calls them. */
-  #tip: { readonly commit: string; readonly record: string } | undefined;
+  #tip: Tip | undefined;
   #marks = 0;
-  #turnEnds = 0;
+  /** Where directories are that an earlier run wrote: their times change once more. */
+  #workTree: WorkTree | undefined;
 
-  private constructor(directory: string, program: GitProgram, options: GitOptions) {
-    this.#directory = directory;
-    this.#gitDirectory = path.join(directory, '.git');
-    this.#program = program;
-    this.#options = options;
-    this.#files = new TreeFiles(directory);
-  }
-
-  /**
-   * Whether git is there and can do it; to be asked before anything is fetched.
-   *
-   * @throws GitError when it is missing or too old
-   */
-  static async check(environment: Environment): Promise<void> {
-    await findGit(environment);
+  private constructor(repository: Repository, state: RootfsState) {
+    this.#repository = repository;
+    this.#state = state;
+    this.#files = new TreeFiles(repository.directory);
+    this.#breathe = breath(repository.signal);
+    this.#blobs = new BlobStore(path.join(repository.gitDirectory, 'objects/pack'), this.#breathe);
   }
 
   /**
    * Makes the repository in a directory that is empty still.
    *
-   * @throws GitError
+   * @throws GitError when git is missing, too old, or refuses
    */
   static async open(directory: string, options: GitOptions): Promise<GitLayers> {
     const program = await findGit(options.environment);
-    await initRepository(program, options.environment, directory);
-    return new GitLayers(directory, program, options);
+    await initRepository(program, options, directory);
+    return new GitLayers(new Repository(directory, program, options), new RootfsState());
+  }
+
+  /**
+   * Makes an empty directory what another one was after its layer `base`, repository and all, to go on from there.
+   *
+   * @throws GitError
+   */
+  static async resume(
+    directory: string,
+    from: string,
+    base: LayerRecord,
+    options: GitOptions & { readonly openWorkTree: OpenWorkTree },
+  ): Promise<GitLayers> {
+    const program = await findGit(options.environment);
+    const repository = new Repository(directory, program, options);
+    try {
+      copyRepository(path.join(from, '.git'), repository.gitDirectory);
+      const chain = chainOf(await readHistory(repository), base);
+      const state = await loadState(repository, await readRecords(repository, chain), chain);
+      await repository.run(['checkout', '--quiet', '--force', '--detach', base.commit]);
+      const layers = new GitLayers(repository, state);
+      const contents = await readyContents(repository, state, layers.#files);
+      layers.#workTree = options.openWorkTree(directory);
+      layers.#workTree.restore(state, contents.files);
+      contents.discard();
+      layers.#branches.push(...chain.map(({ branch }) => branch));
+      layers.#tip = { commit: base.commit, record: base.id };
+      return layers;
+    } catch (error) {
+      throw explained(error, repository, `cannot go on from ${base.branch} of ${printable(from)}`);
+    }
   }
 
   /**
@@ -98,20 +117,23 @@ export class GitLayers {
       for (const lines of changes) {
         draft.play(Buffer.from(lines.buffer, lines.byteOffset, lines.length).toString('latin1'));
       }
-      for (const came of draft.unstored()) came.inode.id = await this.#store(came);
+      for (const came of draft.unstored()) {
+        came.inode.id = await this.#store(came);
+        await this.#breathe();
+      }
       const record = Buffer.from(draft.record(), 'latin1');
-      const id = await this.#openPack().add(record.length, contentIn(record));
+      const id = await this.#blobs.add(record.length, contentIn(record));
       this.#addCommands(branch, commitTime(layer), draft, { path: recordPath, mode: '100644', id });
       this.#branches.push(branch);
-      if (this.#openPack().size >= packSize) this.#closePack();
+      this.#blobs.rollOver();
     } catch (error) {
-      throw this.#explain(error, `cannot commit ${branch}`);
+      throw explained(error, this.#repository, `cannot commit ${branch}`);
     }
   }
 
   /**
-   * Makes commits and branches of all that was kept, the last one checked out, as the rootfs is already: `git status` is clean. From the
-   * last `commit` to the end of this no file may change; modes and times of directories may, later too.
+   * Makes commits and branches of all that was kept, the last one checked out, as the rootfs is already: `git status` is clean. To be
+   * called when the rootfs is complete; nothing but its name may change afterwards.
    *
    * @throws GitError, or the reason of the signal
    */
@@ -119,41 +141,31 @@ export class GitLayers {
     const last = this.#branches.at(-1);
     if (last === undefined) return;
     try {
-      this.#closePack();
-      await Promise.all(this.#closing);
-      await this.#import();
-      await this.#git().raw(['symbolic-ref', 'HEAD', branchRef(last)]);
-      await this.#writeIndex();
-      closeToOthers(this.#gitDirectory);
+      await this.#blobs.close();
+      const stream = Buffer.concat([...this.#commands, Buffer.from('done\n')]);
+      await this.#repository.run(['fast-import', '--quiet', '--done', '--date-format=raw'], stream);
+      await this.#repository.run(['symbolic-ref', 'HEAD', branchRef(last)]);
+      this.#workTree?.restore(this.#state, new Map());
+      await settle(this.#repository.gitDirectory, this.#state, this.#files, this.#breathe);
+      closeToOthers(this.#repository.gitDirectory);
     } catch (error) {
-      throw this.#explain(error, 'git could not make the branches');
+      throw explained(error, this.#repository, 'git could not make the branches');
     }
   }
 
-  /** Lets go of what is open when `finish` is not going to be called. */
-  async discard(): Promise<void> {
-    this.#pack?.discard();
-    this.#pack = undefined;
-    await Promise.allSettled(this.#closing);
-  }
-
-  #git(input?: () => Buffer) {
-    const place = { gitDirectory: this.#gitDirectory, workTree: this.#directory };
-    return openGit(this.#program, this.#options.environment, place, {
-      signal: this.#options.signal,
-      ...(input === undefined ? {} : { input }),
-    });
+  /** Lets go of what is open, where `finish` is not going to be called. */
+  discard(): Promise<void> {
+    return this.#blobs.discard();
   }
 
   async #store({ path: name, inode }: Came): Promise<ObjectID> {
     if (inode.type === 'symlink') {
       const target = Buffer.from(inode.linkPath, 'latin1');
-      return this.#openPack().add(target.length, contentIn(target));
+      return this.#blobs.add(target.length, contentIn(target));
     }
-    if (performance.now() > this.#turnEnds) await this.#breathe();
     const file = this.#files.open(name);
     try {
-      return await this.#openPack().add(inode.size, contentOf(file));
+      return await this.#blobs.add(inode.size, contentOf(file));
     } catch (error) {
       if (!(error instanceof SizeMismatch)) throw error;
       throw new GitError(`${printable(name)} changed while it was read`, { code: 'GIT_CHANGED' });
@@ -163,73 +175,32 @@ export class GitLayers {
   }
 
   #addCommands(branch: string, time: number, draft: LayerDraft, record: TreeFile): void {
-    const [commitMark, recordMark] = [`:${++this.#marks}`, `:${++this.#marks}`];
+    const next: Tip = { commit: `:${++this.#marks}`, record: `:${++this.#marks}` };
+    const before = this.#tip;
     const commit = composeCommit({
       ref: branchRef(branch),
-      mark: commitMark,
+      mark: next.commit,
       message: `adding layer ${this.#branches.length}`,
       time,
-      parents: this.#tip ? [this.#tip.commit] : [],
+      parents: before ? [before.commit] : [],
       deletions: draft.deletions,
       files: draft.files(),
     });
     const side = composeCommit({
       ref: recordRef(branch),
-      mark: recordMark,
+      mark: next.record,
       message: `what git cannot hold of ${branch}`,
       time,
-      parents: this.#tip ? [this.#tip.record, commitMark] : [commitMark],
+      parents: before ? [before.record, next.commit] : [next.commit],
       fresh: true,
       deletions: [],
       files: [record, ...draft.keptFiles()],
     });
-    this.#tip = { commit: commitMark, record: recordMark };
+    this.#tip = next;
     this.#commands.push(Buffer.from([...commit, ...side].join(''), 'latin1'));
   }
+}
 
-  async #import(): Promise<void> {
-    const stream = Buffer.concat([...this.#commands, Buffer.from('done\n')]);
-    this.#commands.length = 0;
-    await this.#git(() => stream).raw(['fast-import', '--quiet', '--done', '--date-format=raw']);
-  }
-
-  async #writeIndex(): Promise<void> {
-    const files: IndexedFile[] = [];
-    for (const file of treeFiles(this.#state)) {
-      files.push({ ...file, stat: this.#files.stat(file.path) });
-      if (performance.now() > this.#turnEnds) await this.#breathe();
-    }
-    const name = path.join(this.#gitDirectory, 'index');
-    writeFileSync(`${name}.lock`, composeIndex(files), { flag: 'wx', mode: 0o644 });
-    renameSync(`${name}.lock`, name);
-  }
-
-  #openPack(): PackWriter {
-    this.#pack ??= new PackWriter(path.join(this.#gitDirectory, 'objects/pack'), this.#known, () =>
-      this.#breathe(),
-    );
-    return this.#pack;
-  }
-
-  /** Completes the pack without making anyone wait. */
-  #closePack(): void {
-    if (!this.#pack) return;
-    const closing = this.#pack.close();
-    // Whoever waits for it gets the error; nobody does when the pull fails first.
-    closing.catch(() => undefined);
-    this.#closing.push(closing);
-    this.#pack = undefined;
-  }
-
-  async #breathe(): Promise<void> {
-    if (performance.now() > this.#turnEnds) {
-      await setImmediate();
-      this.#turnEnds = performance.now() + longestTurn;
-    }
-    this.#options.signal?.throwIfAborted();
-  }
-
-  #explain(error: unknown, what: string): unknown {
-    return this.#options.signal?.aborted === true ? this.#options.signal.reason : asGitError(error, what);
-  }
+function explained(error: unknown, { signal }: Repository, what: string): unknown {
+  return signal?.aborted === true ? signal.reason : asGitError(error, what);
 }

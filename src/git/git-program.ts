@@ -47,6 +47,11 @@ const configuration = [
   'safe.directory=*',
 ];
 
+export interface GitOptions {
+  readonly environment: Environment;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** Where a call works. */
 export interface GitPlace {
   /** The repository, `.git`. */
@@ -98,31 +103,42 @@ export async function findGit(environment: Environment): Promise<GitProgram> {
 }
 
 /**
- * git for one place, out of reach of hooks, filters, monitors, templates, signing, includes and variables.
+ * Runs git in one place, out of reach of hooks, filters, monitors, templates, signing, includes and variables.
  *
- * @param input what commands read from stdin
+ * @param input what the command reads from stdin
+ * @returns what it wrote to stdout
  */
-export function openGit(
+export function runGit(
   program: GitProgram,
-  environment: Environment,
+  options: GitOptions,
   place: GitPlace,
-  options: { readonly signal?: AbortSignal | undefined; readonly input?: () => Buffer } = {},
-): SimpleGit {
+  command: readonly string[],
+  input?: Buffer,
+): Promise<string> {
   const { gitDirectory, workTree, indexFile } = place;
-  return guarded(program.binary, environment, {
+  const git = guarded(program.binary, options.environment, {
     baseDir: gitDirectory,
     variables: {
       GIT_DIR: gitDirectory,
       GIT_WORK_TREE: workTree,
       ...(indexFile === undefined ? {} : { GIT_INDEX_FILE: indexFile }),
     },
-    ...options,
+    signal: options.signal,
+    input,
   });
+  return git.raw([...command]);
 }
 
-/** git where there is no repository yet. */
-export function openGitOutside(program: GitProgram, environment: Environment, baseDir: string): SimpleGit {
-  return guarded(program.binary, environment, { baseDir });
+/** Runs git where there is no repository yet. */
+export function runGitOutside(
+  program: GitProgram,
+  options: GitOptions,
+  directory: string,
+  command: readonly string[],
+): Promise<string> {
+  return guarded(program.binary, options.environment, { baseDir: directory, signal: options.signal }).raw([
+    ...command,
+  ]);
 }
 
 /** What simple-git threw, as an error a person can act on; what the signal threw, as it is. */
@@ -142,7 +158,7 @@ interface Guard {
   readonly baseDir: string;
   readonly variables?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal | undefined;
-  readonly input?: () => Buffer;
+  readonly input?: Buffer | undefined;
 }
 
 /** simple-git, unlocked for the constants above and the variables here, all of them ours. */
@@ -170,7 +186,7 @@ function guarded(binary: string, environment: Environment, guard: Guard): Simple
     },
     completion: { onClose: true, onExit: false },
     ...(guard.signal === undefined ? {} : { abort: guard.signal }),
-    ...(guard.input === undefined ? {} : { input: guard.input }),
+    ...(guard.input === undefined ? {} : { input: () => guard.input }),
   }).env({
     PATH: absolutePath(environment),
     LC_ALL: 'C',

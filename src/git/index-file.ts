@@ -11,7 +11,8 @@ const low32 = 0xffff_ffffn;
 
 /** A file of the tree and what the disk says of it. */
 export interface IndexedFile extends TreeFile {
-  readonly stat: BigIntStats;
+  /** Undefined: not known, git has to read the file. */
+  readonly stat: BigIntStats | undefined;
 }
 
 /**
@@ -42,14 +43,14 @@ function entrySize(path: string): number {
 
 function writeEntry(index: Buffer, start: number, { path, mode, id, stat }: IndexedFile): void {
   const numbers = [
-    ...secondsAndRest(stat.ctimeNs),
-    ...secondsAndRest(stat.mtimeNs),
-    stat.dev,
-    stat.ino,
+    ...secondsAndRest(stat?.ctimeNs ?? 0n),
+    ...secondsAndRest(stat?.mtimeNs ?? 0n),
+    stat?.dev ?? 0n,
+    stat?.ino ?? 0n,
     BigInt(Number.parseInt(mode, 8)),
-    stat.uid,
-    stat.gid,
-    shownSize(stat.size),
+    stat?.uid ?? 0n,
+    stat?.gid ?? 0n,
+    shownSize(stat?.size ?? 0n),
   ];
   let at = start;
   for (const number of numbers) at = index.writeUInt32BE(Number(number & low32), at);
@@ -58,7 +59,8 @@ function writeEntry(index: Buffer, start: number, { path, mode, id, stat }: Inde
   index.write(path, at, 'latin1');
 }
 
-function secondsAndRest(nanoseconds: bigint): [seconds: bigint, rest: bigint] {
+/** Whole seconds, rounded down, and the nanoseconds after them. */
+export function secondsAndRest(nanoseconds: bigint): [seconds: bigint, rest: bigint] {
   const rest = ((nanoseconds % 1_000_000_000n) + 1_000_000_000n) % 1_000_000_000n;
   return [(nanoseconds - rest) / 1_000_000_000n, rest];
 }

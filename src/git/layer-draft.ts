@@ -53,7 +53,11 @@ export class LayerDraft {
 
   /** Files and symlinks that came, are there still, and have no content yet. */
   unstored(): Came[] {
-    return this.#present().filter(({ inode }) => isTreeType(inode.type) && inode.id === undefined);
+    return this.#present().filter(
+      ({ path, inode }) =>
+        inode.id === undefined &&
+        (inode.type === 'file' || (inode.type === 'symlink' && isHoldable(path, 'symlink'))),
+    );
   }
 
   /** What the commit gets. All contents must be stored. */

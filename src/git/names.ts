@@ -9,8 +9,9 @@ export interface LayerIdentity {
 /** A record's path in the tree of its commit. */
 export const recordPath = 'record.mtree';
 
+/** Where the refs of the records are. */
+export const recordRefs = 'refs/dlrootfs/';
 const branches = 'refs/heads/';
-const records = 'refs/dlrootfs/';
 const branchPattern = /^layer(0|[1-9]\d{0,8})_([0-9a-f]{64})$/;
 
 /** `layer3_04c5…`, as the original named it; layers count from 0. */
@@ -30,12 +31,12 @@ export function branchRef(name: string): string {
 
 /** The ref of what git cannot hold of a branch. */
 export function recordRef(name: string): string {
-  return records + name;
+  return recordRefs + name;
 }
 
 /** The branch that a record's ref belongs to. */
 export function branchOfRecord(ref: string): string {
-  return ref.slice(records.length);
+  return ref.slice(recordRefs.length);
 }
 
 /** First lines of a record. */

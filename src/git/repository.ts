@@ -1,70 +1,56 @@
-import { appendFileSync, chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { lstatSync } from 'node:fs';
 import path from 'node:path';
-import { asGitError, openGitOutside, type Environment, type GitProgram } from './git-program.ts';
+import { findGit, runGit, type GitOptions, type GitPlace, type GitProgram } from './git-program.ts';
 
-/** What is left in `.git/config`: nothing that runs a program, and what a rootfs needs to be kept as it is by any git. */
-const configuration = `# A root file system, one branch a layer, by dlrootfs. Nothing may change a byte of it, and names that git
-# refuses for the sake of other systems are allowed.
-[core]
-	autocrlf = false
-	ignoreCase = false
-	precomposeUnicode = false
-	protectHFS = false
-	protectNTFS = false
-	fsmonitor = false
-	hooksPath = /dev/null
-[user]
-	name = dlrootfs
-	email = mail@mail.com
-# What an image has in .gitmodules, .gitattributes and the like is its own affair: here they are files as any other.
-[fsck]
-	hasDotgit = ignore
-	gitmodulesBlob = ignore
-	gitmodulesLarge = ignore
-	gitmodulesName = ignore
-	gitmodulesParse = ignore
-	gitmodulesPath = ignore
-	gitmodulesUpdate = ignore
-	gitmodulesUrl = ignore
-	gitattributesBlob = ignore
-	gitattributesLarge = ignore
-	gitattributesLineLength = ignore
-	gitattributesSymlink = ignore
-	gitignoreSymlink = ignore
-	mailmapSymlink = ignore
-`;
+/** A rootfs with a repository in it, `.git`. */
+export class Repository {
+  readonly directory: string;
+  readonly gitDirectory: string;
+  readonly #program: GitProgram;
+  readonly #options: GitOptions;
 
-/** The attributes that count before all `.gitattributes` of a tree: no filter, no conversion, nothing left out of an archive. */
-const attributes =
-  '* -text !eol -crlf -filter -ident -working-tree-encoding -export-ignore -export-subst !diff !merge\n';
+  constructor(directory: string, program: GitProgram, options: GitOptions) {
+    this.directory = path.resolve(directory);
+    this.gitDirectory = path.join(this.directory, '.git');
+    this.#program = program;
+    this.#options = options;
+  }
 
-/**
- * Makes an empty repository in `directory`, `.git`, with no template and no hook.
- *
- * @throws GitError
- */
-export async function initRepository(
-  program: GitProgram,
-  environment: Environment,
-  directory: string,
-): Promise<void> {
-  const git = openGitOutside(program, environment, directory);
-  await git.raw(['init', '--quiet', '--template=', '.']).catch((error: unknown) => {
-    throw asGitError(error, 'git could not make its repository');
-  });
-  const gitDirectory = path.join(directory, '.git');
-  appendFileSync(path.join(gitDirectory, 'config'), configuration);
-  mkdirSync(path.join(gitDirectory, 'info'), { recursive: true });
-  writeFileSync(path.join(gitDirectory, 'info/attributes'), attributes);
-  mkdirSync(path.join(gitDirectory, 'objects/pack'), { recursive: true });
-}
+  /**
+   * The repository in a directory, undefined where `.git` is no directory.
+   *
+   * @throws GitError when git is missing or too old
+   */
+  static async open(directory: string, options: GitOptions): Promise<Repository | undefined> {
+    const repository = new Repository(directory, await findGit(options.environment), options);
+    const stat = lstatSync(repository.gitDirectory, { throwIfNoEntry: false });
+    return stat?.isDirectory() === true ? repository : undefined;
+  }
 
-/** Takes from a repository what a process without umask let others do to it. */
-export function closeToOthers(gitDirectory: string): void {
-  chmodSync(gitDirectory, 0o755);
-  for (const entry of readdirSync(gitDirectory, { recursive: true, withFileTypes: true })) {
-    const name = path.join(entry.parentPath, entry.name);
-    if (entry.isDirectory()) chmodSync(name, 0o755);
-    else if (entry.isFile()) chmodSync(name, entry.name.startsWith('pack-') ? 0o444 : 0o644);
+  get signal(): AbortSignal | undefined {
+    return this.#options.signal;
+  }
+
+  /**
+   * Runs a command of git's.
+   *
+   * @param input what it reads from stdin
+   * @param place instead of this work tree and its index
+   * @returns what it wrote to stdout
+   */
+  run(command: readonly string[], input?: Buffer, place?: Partial<GitPlace>): Promise<string> {
+    const { gitDirectory, directory } = this;
+    return runGit(
+      this.#program,
+      this.#options,
+      { gitDirectory, workTree: directory, ...place },
+      command,
+      input,
+    );
+  }
+
+  /** The commit that a name means. */
+  async commitOf(name: string): Promise<string> {
+    return (await this.run(['rev-parse', '--verify', `${name}^0`])).trim();
   }
 }

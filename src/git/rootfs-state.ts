@@ -5,6 +5,8 @@ import type { ObjectID } from './object-id.ts';
 export interface Inode extends Omit<Written, 'type' | 'path' | 'xattrs' | 'contents'> {
   readonly type: Exclude<Written['type'], 'hardlink'>;
   xattrs: ReadonlyMap<string, Uint8Array> | undefined;
+  /** Of a commit of the user's: nobody knows the times, they stay as git makes them. */
+  readonly timeless?: boolean;
   /** Where a record keeps content that no commit can hold. */
   contents?: string | undefined;
   /** Name of the content's blob, once it is known. */

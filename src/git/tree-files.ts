@@ -1,21 +1,26 @@
 import {
+  type Dirent,
   chmodSync,
   closeSync,
   constants,
   lstatSync,
   openSync,
   readSync,
+  readdirSync,
   readlinkSync,
   type BigIntStats,
   type PathLike,
 } from 'node:fs';
 import path from 'node:path';
 import type { BlobSource } from './pack-writer.ts';
+import type { Inode } from './rootfs-state.ts';
 
 const { O_DIRECTORY, O_NOFOLLOW, O_RDONLY } = constants;
 
 /** What fits into one system call, a little less than PATH_MAX. */
 const longestPath = 4000;
+
+export type FileType = Inode['type'] | 'other';
 
 /** The files of a rootfs, by their paths from its root (one character a byte, no component a symlink). Errors are those of node:fs. */
 export class TreeFiles {
@@ -27,14 +32,10 @@ export class TreeFiles {
 
   /** Opens a file to read, not a symlink; for a moment it gets a mode that lets its owner do so. */
   open(name: string): number {
-    return this.#at(name, (place) => {
-      try {
-        return openSync(place, O_RDONLY | O_NOFOLLOW);
-      } catch (error) {
-        if (!isDenied(error)) throw error;
-        return openUnreadable(place);
-      }
-    });
+    return this.#at(
+      name,
+      (place) => unless(() => openSync(place, O_RDONLY | O_NOFOLLOW), 'EACCES') ?? openUnreadable(place),
+    );
   }
 
   /** What `lstat` says of it. */
@@ -42,9 +43,40 @@ export class TreeFiles {
     return this.#at(name, (place) => lstatSync(place, { bigint: true }));
   }
 
+  /** The same, or undefined where nothing is. */
+  find(name: string): BigIntStats | undefined {
+    return unless(() => this.stat(name), 'ENOENT', 'ENOTDIR');
+  }
+
+  /** The same, or undefined where this process may not look. */
+  statIfAllowed(name: string): BigIntStats | undefined {
+    return unless(() => this.stat(name), 'EACCES');
+  }
+
   /** Where a symlink points, one character a byte. */
   readLink(name: string): string {
     return this.#at(name, (place) => readlinkSync(place, { encoding: 'latin1' }));
+  }
+
+  /** Everything but `.git` at the root, each directory before what is in it; what may not be read is left out. */
+  *walk(): Generator<[name: string, type: FileType], void, void> {
+    const waiting = [''];
+    for (let above = waiting.pop(); above !== undefined; above = waiting.pop()) {
+      for (const entry of this.#list(above)) {
+        const name = above === '' ? entry.name : `${above}/${entry.name}`;
+        if (name === '.git') continue;
+        yield [name, entry.type];
+        if (entry.type === 'directory') waiting.push(name);
+      }
+    }
+  }
+
+  #list(name: string): { name: string; type: FileType }[] {
+    const entries = unless(
+      () => this.#at(name, (place) => readdirSync(place, { withFileTypes: true, encoding: 'buffer' })),
+      'EACCES',
+    );
+    return (entries ?? []).map((entry) => ({ name: entry.name.toString('latin1'), type: typeOf(entry) }));
   }
 
   /** Calls `use` with a name for the file that the system takes. */
@@ -68,8 +100,23 @@ export class TreeFiles {
   }
 }
 
-function isDenied(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && error.code === 'EACCES';
+function typeOf(entry: Dirent<Buffer>): FileType {
+  if (entry.isFile()) return 'file';
+  if (entry.isDirectory()) return 'directory';
+  if (entry.isSymbolicLink()) return 'symlink';
+  if (entry.isCharacterDevice()) return 'character';
+  if (entry.isBlockDevice()) return 'block';
+  return entry.isFIFO() ? 'fifo' : 'other';
+}
+
+/** What `call` answers, or undefined when it fails with one of these codes. */
+function unless<T>(call: () => T, ...codes: readonly string[]): T | undefined {
+  try {
+    return call();
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && codes.includes(String(error.code))) return undefined;
+    throw error;
+  }
 }
 
 function openUnreadable(place: PathLike): number {

@@ -11,7 +11,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { composeLine, type Change, type Written } from '../../src/tar/mtree.ts';
+import { composeLine, type Written } from '../../src/tar/mtree.ts';
 
 type Metadata = Partial<Omit<Written, 'type' | 'path' | 'linkPath' | 'size'>>;
 
@@ -112,7 +112,7 @@ export class Stage {
       chmodSync(place, change.mode);
     }
     lutimesSync(place, change.mtimeSeconds, change.mtimeSeconds);
-    this.#lines.push(composeLine(change as Change));
+    this.#lines.push(composeLine(change));
     return this;
   }
 }

@@ -1,0 +1,33 @@
+import { renameSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { composeExclude } from './exclude.ts';
+import { composeIndex, type IndexedFile } from './index-file.ts';
+import type { RootfsState } from './rootfs-state.ts';
+import { treeFiles } from './tree.ts';
+import type { TreeFiles } from './tree-files.ts';
+
+/**
+ * Tells git that the rootfs on disk is `state`, so that `git status` is clean and quick: writes the index and `info/exclude`.
+ *
+ * @param breathe called between files
+ */
+export async function settle(
+  gitDirectory: string,
+  state: RootfsState,
+  files: TreeFiles,
+  breathe: () => Promise<void>,
+): Promise<void> {
+  const indexed: IndexedFile[] = [];
+  for (const file of treeFiles(state)) {
+    indexed.push({ ...file, stat: files.statIfAllowed(file.path) });
+    await breathe();
+  }
+  writeWhole(path.join(gitDirectory, 'index'), composeIndex(indexed));
+  writeWhole(path.join(gitDirectory, 'info/exclude'), composeExclude(state));
+}
+
+/** Puts a file in place of what has its name, in git's way. */
+function writeWhole(name: string, content: Uint8Array): void {
+  writeFileSync(`${name}.lock`, content, { flag: 'wx', mode: 0o644 });
+  renameSync(`${name}.lock`, name);
+}

@@ -1,0 +1,102 @@
+import { lstatSync, readdirSync } from 'node:fs';
+import { GitError, printable } from '../errors.ts';
+import { stateAt } from './commit-state.ts';
+import type { GitOptions } from './git-program.ts';
+import { countCommon, readHistory, type History, type LayerRecord } from './history.ts';
+import { inspect } from './inspection.ts';
+import { isInterrupted } from './marker.ts';
+import { branchName, type LayerIdentity } from './names.ts';
+import { readRecords } from './record.ts';
+import { Repository } from './repository.ts';
+import { TreeFiles } from './tree-files.ts';
+
+/** What -g finds in a directory. */
+export type Survey =
+  /** Nothing: all layers are to come. */
+  | { readonly kind: 'new' }
+  /** All layers of the image. `checkedOut`: the last one is what DIR is now, perhaps with commits of the user's on top. */
+  | { readonly kind: 'complete'; readonly branch: string; readonly checkedOut: boolean }
+  /** The first `common` layers of the image, of another tag; the others are to be put on top of `base`. */
+  | { readonly kind: 'partial'; readonly common: number; readonly base: LayerRecord };
+
+const elsewhere = 'choose an empty directory with -d, or pull without -g';
+
+/**
+ * Looks at DIR before a pull with -g into it, and before anything is fetched.
+ *
+ * @param layers of the image, base first
+ * @throws GitError when git is missing or too old, and when DIR is not for this image: it holds something else, another image, or
+ * what is in no commit
+ */
+export async function surveyDirectory(
+  directory: string,
+  layers: readonly LayerIdentity[],
+  options: GitOptions,
+): Promise<Survey> {
+  const repository = await Repository.open(directory, options);
+  const stat = lstatSync(`${directory}/.`, { throwIfNoEntry: false });
+  if (!stat || readdirSync(directory).length === 0) return { kind: 'new' };
+  const shown = printable(directory);
+  if (!repository) {
+    throw new GitError(`${shown} is not empty, and its files are in no layer of the image`, {
+      code: 'GIT_OCCUPIED',
+      hint: elsewhere,
+    });
+  }
+  if (isInterrupted(repository.gitDirectory)) {
+    throw new GitError(`${shown} is between two layers: a checkout was interrupted`, {
+      code: 'GIT_INTERRUPTED',
+      hint: `finish it with dlrootfs checkout BRANCH -d ${shown}`,
+    });
+  }
+  const history = await readHistory(repository);
+  if (history.size === 0) {
+    throw new GitError(`${shown} holds a git repository that is not from a pull with -g`, {
+      code: 'GIT_NOT_OURS',
+      hint: elsewhere,
+    });
+  }
+  const ids = layers.map(({ id }) => id);
+  const common = countCommon(history, ids);
+  const base = common === 0 ? undefined : history.get(branchName(common - 1, ids[common - 1]!));
+  if (!base) {
+    throw new GitError(`${shown} holds the layers of another image`, {
+      code: 'GIT_OTHER_IMAGE',
+      hint: elsewhere,
+    });
+  }
+  if (common === layers.length) {
+    const head = (await repository.run(['symbolic-ref', '--quiet', '--short', 'HEAD'])).trim();
+    return { kind: 'complete', branch: base.branch, checkedOut: head === base.branch };
+  }
+  refuseTaken(history, ids, common, shown);
+  await refuseDirty(repository, history, shown);
+  return { kind: 'partial', common, base };
+}
+
+/** A branch has one name and one place: refuses a layer that is there, but on top of others. */
+function refuseTaken(history: History, ids: readonly string[], common: number, shown: string): void {
+  const taken = ids.findIndex((id, number) => number >= common && history.has(branchName(number, id)));
+  if (taken === -1) return;
+  throw new GitError(
+    `${shown} has layer ${taken} of the image, ${ids[taken]!.slice(0, 12)}, already on top of other layers`,
+    { code: 'GIT_OTHER_IMAGE', hint: elsewhere },
+  );
+}
+
+async function refuseDirty(repository: Repository, history: History, shown: string): Promise<void> {
+  const records = await readRecords(repository, [...history.values()]);
+  const current = await stateAt(repository, await repository.commitOf('HEAD'), history, records);
+  const { changed, strangers } = await inspect(
+    repository,
+    new TreeFiles(repository.directory),
+    current,
+    records,
+  );
+  const first = changed[0] ?? strangers[0]?.path;
+  if (first === undefined) return;
+  throw new GitError(`${shown} has files that are in no commit, ${printable(first)} for one`, {
+    code: 'GIT_DIRTY',
+    hint: 'commit them, or take them away, or choose another directory with -d',
+  });
+}
