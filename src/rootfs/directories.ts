@@ -195,3 +195,8 @@ export function join(path: string, name: ByteName): BytePath {
 export function parentPath(path: string): BytePath {
   return path.slice(0, Math.max(0, path.lastIndexOf('/'))) as BytePath;
 }
+
+/** The last component of `path`. */
+export function nameOf(path: string): ByteName {
+  return path.slice(path.lastIndexOf('/') + 1);
+}

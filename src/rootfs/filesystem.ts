@@ -87,7 +87,8 @@ export interface Filesystem {
   /** Modification and access time alike; 1 where the time that was kept is not exact. */
   setTimes(node: Node, seconds: number, nanoseconds: number): number;
   setXattr(node: Node, name: string, value: Uint8Array): number;
-  /** -ENODATA when there is none. */
+  hasXattr(node: Node, name: string): boolean;
+  /** -ENODATA when there is none; of access lists some file systems answer 0 then. */
   removeXattr(node: Node, name: string): number;
 
   close(): void;

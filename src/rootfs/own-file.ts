@@ -31,5 +31,5 @@ export function writeOwnFile(run: Run, name: string, bytes: Uint8Array): boolean
 
 function isReplaceable(run: Run, name: string, type: FileStat['type']): boolean {
   if (type !== 'file') return false;
-  return run.ownFiles.has(name) || (run.options.overlay && run.made?.has(name) !== true);
+  return run.ownFiles.has(name) || (run.options.mode === 'overlay' && run.made?.has(name) !== true);
 }

@@ -191,6 +191,10 @@ export class PortableFilesystem implements Filesystem {
     return -ENOTSUP;
   }
 
+  hasXattr(): boolean {
+    return false;
+  }
+
   removeXattr(): number {
     return -ENODATA;
   }

@@ -16,8 +16,14 @@ export const carefulCreator: Creator = {
  * Learns what the file system of an empty root gives to new files: from two directories, one in the other, that are removed at once.
  * A group may come from the directory (setgid, mount option grpid), access lists too.
  */
-export function probe(filesystem: Filesystem): Creator {
+export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator {
   const { root } = filesystem;
+  if (mode === 'stage') {
+    // What a new directory has inherited goes, so that nothing inherits it from there.
+    const rootNode = { parent: root, name: '.', file: -1 };
+    filesystem.removeXattr(rootNode, accessList);
+    filesystem.removeXattr(rootNode, defaultAccessList);
+  }
   const name = `.dlrootfs-probe-${randomBytes(6).toString('hex')}`;
   const outerNode = { parent: root, name, file: -1 };
   if (filesystem.makeDirectory(root, name, 0o777) < 0) return carefulCreator;
@@ -35,7 +41,7 @@ export function probe(filesystem: Filesystem): Creator {
     filesystem.closeDirectory(directory);
     if (typeof inner === 'number') return carefulCreator;
     const asAsked = inner.gid === outer.gid && inner.mode === outer.mode && (outer.mode & ~0o777) === 0;
-    const inheritsList = filesystem.removeXattr(outerNode, defaultAccessList) === 0;
+    const inheritsList = filesystem.hasXattr(outerNode, defaultAccessList);
     return {
       uid: inner.uid,
       gid: inner.gid,

@@ -49,7 +49,7 @@ export function clear(run: Run, parent: Directory, name: ByteName, path: BytePat
   }
   if (removed === -ENOENT) return;
   if (!maybeDirectory(removed)) throw new Refusal(removed, `replace ${shown(path)}`);
-  if (run.options.overlay) {
+  if (run.options.mode === 'overlay') {
     run.directories.drop(path);
     withDirectory(run, parent, name, path, (directory) => removeOurs(run, directory));
     const left = run.filesystem.removeDirectory(parent, name);
@@ -64,7 +64,7 @@ export function clear(run: Run, parent: Directory, name: ByteName, path: BytePat
 export function hide(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
   if (isReserved(run, path)) return;
   const touched = run.layer.has(path);
-  if (!touched && !run.options.overlay) {
+  if (!touched && run.options.mode !== 'overlay') {
     const removed = removeFile(run, parent, name);
     if (removed === 0) {
       run.directories.forgetLinks();
@@ -85,7 +85,7 @@ export function hideContent(run: Run, directory: Directory): void {
 /** The rule for one name where not everything below it goes. */
 function hideInside(run: Run, parent: Directory, name: ByteName, path: BytePath, touched: boolean): void {
   const isDirectory = withDirectory(run, parent, name, path, (directory) => hideContent(run, directory));
-  if (touched || (run.made && run.options.overlay && !run.made.has(path))) return;
+  if (touched || (run.made && run.options.mode === 'overlay' && !run.made.has(path))) return;
   if (isDirectory) {
     run.directories.drop(path);
     const removed = run.filesystem.removeDirectory(parent, name);

@@ -1,5 +1,5 @@
 import type { Worker } from 'node:worker_threads';
-import { DestinationError } from '../errors.ts';
+import { DestinationError, printable } from '../errors.ts';
 import { fromFailure } from './messages.ts';
 import type { Answer, Answers, Backend, Command, LayerResult, RootMetadata, ThreadData } from './messages.ts';
 import type { NotRestored } from './not-restored.ts';
@@ -16,6 +16,8 @@ export interface RootfsOptions {
    * `overlay`: it holds files of the user's.
    */
   readonly mode: 'stage' | 'empty' | 'overlay';
+  /** What messages call it: DIR as the user knows it; left out: its path. */
+  readonly name?: string | undefined;
   /** Left out: libc where it can be called, else Node. */
   readonly backend?: Backend | undefined;
   /** Names at the root that no layer may use, in any case: what would, fails. */
@@ -53,7 +55,8 @@ export class Rootfs {
       ring: memory,
       path: Buffer.from(path),
       options: {
-        overlay: options.mode === 'overlay',
+        name: printable(options.name ?? path),
+        mode: options.mode,
         reservedNames: (options.reservedNames ?? []).map((name) => name.toLowerCase()),
         recordChanges: options.recordChanges ?? false,
       },

@@ -8,8 +8,13 @@ import type { NotRestored } from './not-restored.ts';
 import type { PathSet } from './path-set.ts';
 
 export interface RunOptions {
-  /** DIR holds files of the user's: they are kept, and only what this run wrote is ever removed. */
-  readonly overlay: boolean;
+  /** What messages call the root. */
+  readonly name: string;
+  /**
+   * `stage`: the root is new and ours. `empty`: it was there, without content. `overlay`: it holds files of the user's, which are
+   * kept: only what this run wrote is ever removed.
+   */
+  readonly mode: 'stage' | 'empty' | 'overlay';
   /** Names at the root that no layer may use, in lower case; any case of them is meant. */
   readonly reservedNames: readonly string[];
   /** Keep a record of what each layer changed. */
@@ -61,9 +66,13 @@ export interface Run {
   marked: string | undefined;
 }
 
-/** Notes that this layer wrote `path` in `parent`, so that none of its whiteouts hides it, nor a directory above it. */
-export function markWritten(run: Run, parent: Directory, path: string): void {
-  run.made?.add(path);
+/**
+ * Notes that this layer wrote `path` in `parent`, so that none of its whiteouts hides it, nor a directory above it.
+ *
+ * @param isNew whether it was made, and not only merged with what was there
+ */
+export function markWritten(run: Run, parent: Directory, path: string, isNew: boolean): void {
+  if (isNew) run.made?.add(path);
   if (run.ownFiles.size > 0 && parent.path === '') run.ownFiles.delete(path);
   if (run.firstLayer) return;
   run.layer.add(path);

@@ -1,5 +1,4 @@
-import { DestinationError, IntegrityError, printable } from '../errors.ts';
-import type { Entry } from '../tar/entry.ts';
+import { DestinationError } from '../errors.ts';
 import { TarReader } from '../tar/reader.ts';
 import { applyLayer, startRun } from './apply.ts';
 import type { Filesystem } from './filesystem.ts';
@@ -9,7 +8,7 @@ import { LinuxFilesystem } from './linux.ts';
 import type { Answers, Backend, Command, LayerResult, Opened, ThreadData } from './messages.ts';
 import { writeOwnFile } from './own-file.ts';
 import { PortableFilesystem } from './portable.ts';
-import { Refusal, explain, shown } from './refusal.ts';
+import { Refusal, explain } from './refusal.ts';
 import { empty } from './removal.ts';
 import { RingReader } from './ring.ts';
 import type { Run } from './run.ts';
@@ -28,7 +27,7 @@ export class Writer {
   constructor(data: ThreadData) {
     this.#data = data;
     this.#source = new RingReader(data.ring);
-    this.#name = printable(Buffer.from(data.path).toString('utf8'));
+    this.#name = data.options.name;
   }
 
   /** @throws DlrootfsError, and RingAborted where the other side gave up */
@@ -74,24 +73,13 @@ export class Writer {
 
   #layer(run: Run, label: string): LayerResult {
     this.#source.restart();
-    let current: Entry | undefined;
     try {
-      const reader = new TarReader(this.#source, label);
-      const entries = applyLayer(run, reader, (entry) => {
-        current = entry;
-      });
+      const entries = applyLayer(run, new TarReader(this.#source, label), label);
       // What follows the end mark counts for the digest, not for the tree.
       while (this.#source.read(drainSize)) continue;
       return { entries, changes: run.changes?.take() };
     } catch (error) {
       this.#source.fail();
-      if (error instanceof Refusal) {
-        throw explain(error, current ? `${label}: ${shown(current.path)}` : label, this.#name);
-      }
-      if (error instanceof IntegrityError && !error.message.includes(label)) {
-        const { code, hint } = error;
-        throw new IntegrityError(`${label}: ${error.message}`, { code, hint, cause: error });
-      }
       throw error;
     }
   }

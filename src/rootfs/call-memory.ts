@@ -1,0 +1,108 @@
+import type { FileStat } from './filesystem.ts';
+
+/** Where things lie: two names, a structure, directory entries. */
+const layout = { name: 0, second: 8192, structure: 16_384, list: 24_576, size: 57_344 } as const;
+const longestName = 8191;
+
+const types: Readonly<Record<number, FileStat['type']>> = {
+  0o010000: 'fifo',
+  0o020000: 'character',
+  0o040000: 'directory',
+  0o060000: 'block',
+  0o100000: 'file',
+  0o120000: 'symlink',
+};
+
+/** Memory at a fixed address, through which libc's calls are given names and structures and give theirs back. */
+export class CallMemory {
+  /** Addresses for the calls. */
+  readonly name: number;
+  readonly second: number;
+  readonly structure: number;
+  readonly list: number;
+  readonly listSize = layout.size - layout.list;
+  readonly longestName = longestName;
+  readonly #bytes = Buffer.alloc(layout.size);
+  readonly #view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.length);
+
+  constructor(addressOf: (memory: Uint8Array) => number) {
+    const address = addressOf(this.#bytes);
+    this.name = address + layout.name;
+    this.second = address + layout.second;
+    this.structure = address + layout.structure;
+    this.list = address + layout.list;
+  }
+
+  /** Puts a byte string at `name`, ended by NUL; false when it is longer than anything the kernel takes. */
+  putName(name: string): boolean {
+    if (name.length > longestName) return false;
+    this.#bytes[this.#bytes.write(name, layout.name, 'latin1')] = 0;
+    return true;
+  }
+
+  /** The same at `second`. */
+  putSecond(name: string): boolean {
+    if (name.length > longestName) return false;
+    this.#bytes[layout.second + this.#bytes.write(name, layout.second, 'latin1')] = 0;
+    return true;
+  }
+
+  /** The first `length` bytes at `second`. */
+  takeSecond(length: number): string {
+    return this.#bytes.toString('latin1', layout.second, layout.second + length);
+  }
+
+  /** Two equal struct timespec at `structure`, for utimensat(2). */
+  putTimes(seconds: number, nanoseconds: number): void {
+    const view = this.#view;
+    for (let at: number = layout.structure; at < layout.structure + 32; at += 16) {
+      view.setUint32(at, seconds >>> 0, true);
+      view.setInt32(at + 4, Math.floor(seconds / 0x1_0000_0000), true);
+      view.setUint32(at + 8, nanoseconds, true);
+      view.setUint32(at + 12, 0, true);
+    }
+  }
+
+  /** The struct statx at `structure`, the same on every architecture: statx(2). */
+  takeStat(): FileStat {
+    const at = layout.structure;
+    const view = this.#view;
+    const mode = view.getUint16(at + 28, true);
+    const device = deviceNumber(view.getUint32(at + 136, true), view.getUint32(at + 140, true));
+    return {
+      type: types[mode & 0o170000] ?? 'other',
+      mode: mode & 0o7777,
+      uid: view.getUint32(at + 20, true),
+      gid: view.getUint32(at + 24, true),
+      size: Number(view.getBigInt64(at + 40, true)),
+      mtimeSeconds: Number(view.getBigInt64(at + 112, true)),
+      mtimeNanoseconds: view.getUint32(at + 120, true),
+      identity: `${device}:${view.getBigUint64(at + 32, true)}`,
+    };
+  }
+
+  /** Bytes free for anybody, from the struct statfs at `structure`: f_bsize and f_bavail of statfs(2). */
+  takeFreeSpace(): number {
+    const blockSize = Number(this.#view.getBigInt64(layout.structure + 8, true));
+    return Number(this.#view.getBigUint64(layout.structure + 32, true)) * blockSize;
+  }
+
+  /**
+   * Adds the names in `length` bytes of struct linux_dirent64 at `list` (inode, offset, length of the record at 16, type at 18, name
+   * from 19) to `names`.
+   */
+  takeNames(length: number, names: string[]): void {
+    const end = layout.list + length;
+    for (let at: number = layout.list; at < end; at += this.#view.getUint16(at + 16, true)) {
+      const start = at + 19;
+      const name = this.#bytes.toString('latin1', start, this.#bytes.indexOf(0, start));
+      if (name !== '.' && name !== '..') names.push(name);
+    }
+  }
+}
+
+/** The number that stat(2) has for a device: makedev(3). */
+function deviceNumber(major: number, minor: number): bigint {
+  const low = (minor & 0xff) | ((major & 0xfff) << 8);
+  return BigInt(low) | (BigInt(minor & 0xffff_ff00) << 12n) | (BigInt(major & 0xffff_f000) << 32n);
+}

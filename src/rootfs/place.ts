@@ -1,0 +1,201 @@
+import { constants } from 'node:os';
+import { IntegrityError } from '../errors.ts';
+import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
+import { normalize } from '../tar/layer-path.ts';
+import { dressExisting, dressNew, fillingMode, noteDirectory } from './directory.ts';
+import { join, nameOf, parentPath } from './directories.ts';
+import { writeFile } from './file.ts';
+import type { ByteName, Directory, Filesystem, Node } from './filesystem.ts';
+import {
+  isModeDoubtful,
+  newOwner,
+  permittedMode,
+  removeInherited,
+  restoreOwner,
+  restoreTimes,
+  restoreXattrs,
+} from './metadata.ts';
+import { Refusal, shown } from './refusal.ts';
+import { clear, makeWay } from './removal.ts';
+import { isReserved, markWritten } from './run.ts';
+import type { Run } from './run.ts';
+
+const { EISDIR, ENOENT, EPERM } = constants.errno;
+
+/** Puts the entry at `normalPath`, in place of what is there. */
+export function placeEntry(run: Run, reader: EntryReader, entry: Entry, normalPath: BytePath): void {
+  if (normalPath === '') return placeRoot(run, entry);
+  run.mtimeSeconds = entry.mtimeSeconds;
+  run.mtimeNanoseconds = entry.mtimeNanoseconds;
+  const parent = run.directories.find(parentPath(normalPath), true)!;
+  const name = nameOf(normalPath);
+  const path = join(parent.path, name);
+  refuseReserved(run, path);
+  let isNew = true;
+  switch (entry.type) {
+    case 'file':
+      placeFile(run, reader, entry, parent, name, path);
+      break;
+    case 'directory':
+      isNew = placeDirectory(run, entry, parent, name, path);
+      break;
+    case 'symlink':
+      placeSymlink(run, entry, parent, name, path);
+      break;
+    case 'hardlink':
+      placeHardLink(run, entry, parent, name, path);
+      break;
+    case 'character':
+    case 'block':
+    case 'fifo':
+      placeSpecial(run, entry, entry.type, parent, name, path);
+      break;
+  }
+  markWritten(run, parent, path, isNew);
+}
+
+/** The root takes metadata only, at the end; what would make it something else is left out and counted, as containerd leaves it out. */
+function placeRoot(run: Run, entry: Entry): void {
+  if (entry.type === 'directory') run.rootEntry = entry;
+  else run.counts.ignored++;
+}
+
+function placeFile(
+  run: Run,
+  reader: EntryReader,
+  entry: Entry,
+  parent: Directory,
+  name: ByteName,
+  path: BytePath,
+): void {
+  const { filesystem } = run;
+  const openMode = entry.mode & 0o777;
+  let file = filesystem.createFile(parent, name, openMode);
+  for (let tries = 0; file < 0; tries++) {
+    makeWay(run, file, tries, parent, path, name);
+    file = filesystem.createFile(parent, name, openMode);
+  }
+  run.changes?.written(path);
+  try {
+    writeFile(filesystem, file, entry, reader);
+    dress(run, { parent, name, file }, entry, openMode);
+  } catch (error) {
+    filesystem.closeFile(file);
+    throw error;
+  }
+  const closed = filesystem.closeFile(file);
+  if (closed < 0) throw new Refusal(closed, `write ${shown(path)}`);
+}
+
+/** Owner, attributes, mode and times of something new that is no directory, in the order in which none undoes the other. */
+function dress(run: Run, node: Node, entry: Entry, modeNow: number | undefined): void {
+  const ownerIsRight = restoreOwner(run, node, entry, newOwner(run));
+  if (run.creator.careful) removeInherited(run, node, false);
+  restoreXattrs(run, node, entry);
+  if (modeNow !== undefined) {
+    const mode = permittedMode(run, entry, ownerIsRight);
+    // An access list changes the mode, and chmod(2) the list's mask: they agree where the archive is sound.
+    if (mode !== modeNow || entry.xattrs || isModeDoubtful(run, mode)) {
+      const result = run.filesystem.setMode(node, mode);
+      if (result < 0) throw new Refusal(result, 'set the mode');
+    }
+  }
+  restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
+}
+
+/** Makes the directory, or merges with the one that is there; answers whether it is new. */
+function placeDirectory(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): boolean {
+  const { filesystem } = run;
+  const mode = fillingMode(entry.mode);
+  noteDirectory(run, path, entry.mode, entry.mtimeSeconds, entry.mtimeNanoseconds);
+  for (let tries = 0; ; tries++) {
+    const made = filesystem.makeDirectory(parent, name, mode);
+    if (made === 0) {
+      dressNew(run, parent, name, entry);
+      return true;
+    }
+    const stat = filesystem.stat(parent, name);
+    if (typeof stat !== 'number' && stat.type === 'directory') {
+      dressExisting(run, parent, name, entry, stat);
+      return false;
+    }
+    makeWay(run, made, tries, parent, path, name);
+  }
+}
+
+function placeSymlink(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): void {
+  const { filesystem } = run;
+  let made = filesystem.makeSymlink(parent, name, entry.linkPath);
+  for (let tries = 0; made < 0; tries++) {
+    makeWay(run, made, tries, parent, path, name);
+    made = filesystem.makeSymlink(parent, name, entry.linkPath);
+  }
+  run.changes?.written(path);
+  dress(run, { parent, name, file: -1 }, entry, undefined);
+}
+
+/** A second name. Owner, mode and times are the file's, whatever this entry says (as umoci and GNU tar); attributes are set again. */
+function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): void {
+  const { filesystem } = run;
+  const wanted = normalize(entry.linkPath);
+  const targetParent = run.directories.find(parentPath(wanted), false);
+  const targetName = nameOf(wanted);
+  const target = targetParent && join(targetParent.path, targetName);
+  const action = `link to ${shown(entry.linkPath)}`;
+  if (!target || wanted === '') throw new Refusal(ENOENT, action);
+  refuseReserved(run, target);
+  if (run.lostDevices.has(target)) return loseDevice(run, parent, name, path);
+  if (target === path) {
+    if (typeof filesystem.stat(parent, name) === 'number') throw new Refusal(ENOENT, action);
+    return;
+  }
+  let made = filesystem.makeLink(targetParent, targetName, parent, name);
+  for (let tries = 0; made < 0; tries++) {
+    if (made === -ENOENT) throw new Refusal(ENOENT, action);
+    if (made === -EPERM) throw linkDenied(filesystem, targetParent, targetName, action);
+    makeWay(run, made, tries, parent, path, name);
+    made = filesystem.makeLink(targetParent, targetName, parent, name);
+  }
+  run.changes?.written(path);
+  restoreXattrs(run, { parent, name, file: -1 }, entry);
+}
+
+function linkDenied(filesystem: Filesystem, parent: Directory, name: ByteName, action: string): Refusal {
+  const stat = filesystem.stat(parent, name);
+  return new Refusal(typeof stat !== 'number' && stat.type === 'directory' ? EISDIR : EPERM, action);
+}
+
+function placeSpecial(
+  run: Run,
+  entry: Entry,
+  type: 'character' | 'block' | 'fifo',
+  parent: Directory,
+  name: ByteName,
+  path: BytePath,
+): void {
+  const { filesystem } = run;
+  const { deviceMajor, deviceMinor } = entry;
+  const mode = entry.mode & 0o777;
+  let made = filesystem.makeSpecial(parent, name, type, mode, deviceMajor, deviceMinor);
+  for (let tries = 0; made < 0; tries++) {
+    if (made === -EPERM) return loseDevice(run, parent, name, path);
+    makeWay(run, made, tries, parent, path, name);
+    made = filesystem.makeSpecial(parent, name, type, mode, deviceMajor, deviceMinor);
+  }
+  dress(run, { parent, name, file: -1 }, entry, mode);
+}
+
+/** The device cannot be made, and what it should replace must not stay in its place. */
+function loseDevice(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
+  run.counts.devices++;
+  run.lostDevices.add(path);
+  clear(run, parent, name, path);
+}
+
+function refuseReserved(run: Run, path: string): void {
+  if (!isReserved(run, path)) return;
+  throw new IntegrityError(`${shown(path)}: an image may not have this name at its root together with -g`, {
+    code: 'RESERVED_NAME',
+    hint: 'pull it without -g',
+  });
+}

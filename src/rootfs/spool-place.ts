@@ -1,0 +1,27 @@
+import { constants } from 'node:fs';
+import { access } from 'node:fs/promises';
+import path from 'node:path';
+import { locate } from './location.ts';
+
+/**
+ * Where blobs that nobody keeps may lie while DIR is built: on the same disk, beside it where that can be written, else in it.
+ *
+ * @throws DestinationError where DIR is no directory
+ */
+export async function spoolPlace(directory: string): Promise<string> {
+  const location = await locate(directory);
+  let beside = path.dirname(location.path);
+  while (!(await isThere(beside)) && beside !== path.dirname(beside)) beside = path.dirname(beside);
+  const writable = await access(beside, constants.W_OK | constants.X_OK).then(
+    () => true,
+    () => false,
+  );
+  return writable || location.stat === undefined ? beside : location.path;
+}
+
+function isThere(directory: string): Promise<boolean> {
+  return access(directory).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,96 @@
+import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
+import type { Filesystem } from '../../src/rootfs/filesystem.ts';
+import { finishRun } from '../../src/rootfs/finish.ts';
+import { loadLibc } from '../../src/rootfs/libc.ts';
+import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
+import { PortableFilesystem } from '../../src/rootfs/portable.ts';
+import type { Backend, NotRestored, RootMetadata } from '../../src/rootfs/rootfs.ts';
+import type { RunOptions } from '../../src/rootfs/run.ts';
+import type { ByteSource } from '../../src/tar/entry.ts';
+import { TarReader } from '../../src/tar/reader.ts';
+import { printTree } from '../support/tree.ts';
+import type { TreeOptions } from '../support/tree.ts';
+
+export const backends: readonly Backend[] = ['libc', 'node'];
+export const isRoot = process.geteuid!() === 0;
+
+/** A directory that is removed after the test, whatever is in it. */
+export function temporaryDirectory(t: TestContext): string {
+  const directory = realpathSync(mkdtempSync(join(tmpdir(), 'dlrootfs-test-')));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+/** `bytes` in pieces of at most `size`. */
+export async function* chunks(bytes: Uint8Array, size = 65_536): AsyncGenerator<Uint8Array> {
+  for (let start = 0; start < bytes.length; start += size) yield bytes.subarray(start, start + size);
+}
+
+export interface BuildOptions extends Partial<RunOptions> {
+  readonly backend?: Backend;
+  readonly root?: RootMetadata;
+}
+
+export interface Built {
+  readonly counts: NotRestored;
+  readonly entries: readonly number[];
+  /** With `recordChanges`: of each layer, `W path` and `D path`. */
+  readonly changes: readonly string[][];
+}
+
+/** A source of bytes that are all there. */
+export function source(bytes: Uint8Array): ByteSource {
+  let at = 0;
+  return {
+    read: (max) =>
+      at === bytes.length ? undefined : bytes.subarray(at, (at = Math.min(bytes.length, at + max))),
+  };
+}
+
+export function openFilesystem(directory: string, backend: Backend): Filesystem {
+  const path = Buffer.from(directory);
+  const filesystem =
+    backend === 'libc' ? LinuxFilesystem.open(loadLibc()!, path) : PortableFilesystem.open(path);
+  if (typeof filesystem === 'number') throw new Error(`cannot open ${directory}: ${filesystem}`);
+  return filesystem;
+}
+
+/** Applies layers to a directory that is there, in this thread. What fails leaves it as it is then. */
+export function build(directory: string, layers: readonly Uint8Array[], options: BuildOptions = {}): Built {
+  const { root, backend = 'libc', ...others } = options;
+  const filesystem = openFilesystem(directory, backend);
+  try {
+    const run = startRun(filesystem, {
+      name: directory,
+      mode: 'empty',
+      reservedNames: [],
+      recordChanges: false,
+      ...others,
+    });
+    const entries: number[] = [];
+    const changes: string[][] = [];
+    for (const [index, layer] of layers.entries()) {
+      entries.push(applyLayer(run, new TarReader(source(layer), `layer ${index}`), `layer ${index}`));
+      if (run.changes) changes.push(Buffer.from(run.changes.take()).toString().split('\0').slice(0, -1));
+    }
+    finishRun(run, root);
+    return { counts: run.counts, entries, changes };
+  } finally {
+    filesystem.close();
+  }
+}
+
+/** The tree that `layers` make in an empty directory, printed. */
+export function builtTree(
+  t: TestContext,
+  layers: readonly Uint8Array[],
+  options: BuildOptions & TreeOptions = {},
+): string {
+  const directory = temporaryDirectory(t);
+  build(directory, layers, options);
+  return printTree(directory, options);
+}

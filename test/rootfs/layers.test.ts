@@ -1,0 +1,501 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { character, dir, fifo, file, hardlink, opaque, symlink, tar, whiteout } from '../support/archive.ts';
+import type { Item } from '../support/archive.ts';
+import { backends, builtTree, isRoot } from './harness.ts';
+
+interface Row {
+  readonly name: string;
+  readonly layers: readonly (readonly Item[])[];
+  /** The tree, or what the error says. */
+  readonly tree?: readonly string[];
+  readonly error?: RegExp;
+  readonly needsRoot?: boolean;
+  readonly only?: 'libc';
+}
+
+const whiteouts: readonly Row[] = [
+  {
+    name: 'a whiteout hides a file of the layer below and leaves nothing of itself',
+    layers: [[file('etc/old', '1'), file('etc/kept', '2')], [whiteout('etc/old')]],
+    tree: ['d etc/', '- etc/kept "2"'],
+  },
+  {
+    name: 'a whiteout hides a directory with all that is below',
+    layers: [[file('a/b/c/d', '1'), file('a/x', '2')], [whiteout('a/b')]],
+    tree: ['d a/', '- a/x "2"'],
+  },
+  {
+    name: 'a whiteout hides a symlink, not what it points to',
+    layers: [[file('data/x', '1'), symlink('link', 'data')], [whiteout('link')]],
+    tree: ['d data/', '- data/x "1"'],
+  },
+  {
+    name: 'a whiteout hides a file of two layers below',
+    layers: [[file('x', '1')], [file('y', '2')], [whiteout('x')]],
+    tree: ['- y "2"'],
+  },
+  {
+    name: 'a whiteout before the entry of the same name: the new one stays',
+    layers: [[file('x', 'old')], [whiteout('x'), file('x', 'new')]],
+    tree: ['- x "new"'],
+  },
+  {
+    name: 'a whiteout after the entry of the same name: the new one stays',
+    layers: [[file('x', 'old')], [file('x', 'new'), whiteout('x')]],
+    tree: ['- x "new"'],
+  },
+  {
+    name: 'a whiteout after a directory of its layer hides only what lower layers have in it',
+    layers: [
+      [file('d/old', '1'), file('d/s/old', '1')],
+      [dir('d'), file('d/new', '2'), whiteout('d')],
+    ],
+    tree: ['d d/', '- d/new "2"'],
+  },
+  {
+    name: 'a whiteout before a directory of its layer hides only what lower layers have in it',
+    layers: [
+      [file('d/old', '1'), file('d/s/old', '1')],
+      [whiteout('d'), dir('d'), file('d/new', '2')],
+    ],
+    tree: ['d d/', '- d/new "2"'],
+  },
+  {
+    name: 'a whiteout of a directory that has a new file deep below, without entries for the directories',
+    layers: [
+      [file('d/old', '1'), file('d/s/old', '1')],
+      [file('d/s/t/new', '2'), whiteout('d')],
+    ],
+    tree: ['d d/', 'd d/s/', 'd d/s/t/', '- d/s/t/new "2"'],
+  },
+  {
+    name: 'a whiteout of what its own layer alone has hides nothing',
+    layers: [[dir('a')], [file('a/x', '1'), whiteout('a/x')]],
+    tree: ['d a/', '- a/x "1"'],
+  },
+  {
+    name: 'a whiteout of an empty directory of its own layer hides nothing',
+    layers: [[file('a/old', '1')], [dir('a/new'), whiteout('a')]],
+    tree: ['d a/', 'd a/new/'],
+  },
+  {
+    name: 'a whiteout in the first layer hides nothing, whatever its order',
+    layers: [[file('x', '1'), whiteout('x'), whiteout('y'), opaque(''), file('d/z', '2'), opaque('d')]],
+    tree: ['d d/', '- d/z "2"', '- x "1"'],
+  },
+  {
+    name: 'a whiteout of what is not there does nothing, and makes no directories',
+    layers: [[dir('a')], [whiteout('a/x'), whiteout('b/c/d'), opaque('e')]],
+    tree: ['d a/'],
+  },
+  {
+    name: 'a whiteout below a file does nothing',
+    layers: [[file('a', '1')], [whiteout('a/x'), opaque('a')]],
+    tree: ['- a "1"'],
+  },
+  {
+    name: 'a whiteout goes through a symlinked directory',
+    layers: [[file('usr/lib/x', '1'), symlink('lib', 'usr/lib')], [whiteout('lib/x')]],
+    tree: ['l lib -> usr/lib', 'd usr/', 'd usr/lib/'],
+  },
+  {
+    name: 'a whiteout goes through an absolute symlink and one with ..',
+    layers: [
+      [
+        file('usr/lib/x', '1'),
+        file('usr/lib/y', '1'),
+        symlink('a', '/usr/lib'),
+        symlink('usr/b', '../../../usr/lib'),
+      ],
+      [whiteout('a/x'), whiteout('usr/b/y')],
+    ],
+    tree: ['l a -> /usr/lib', 'd usr/', 'l usr/b -> ../../../usr/lib', 'd usr/lib/'],
+  },
+  {
+    name: 'a whiteout by another way than the entry of the same layer: the new one stays',
+    layers: [
+      [file('usr/lib/x', 'old'), symlink('lib', 'usr/lib')],
+      [file('lib/x', 'new'), whiteout('usr/lib/x')],
+    ],
+    tree: ['l lib -> usr/lib', 'd usr/', 'd usr/lib/', '- usr/lib/x "new"'],
+  },
+  {
+    name: 'a whiteout removes one name of a hard-linked file',
+    layers: [[file('x', '1'), hardlink('y', 'x')], [whiteout('x')]],
+    tree: ['- y "1"'],
+  },
+  {
+    name: 'a file can come back in a later layer',
+    layers: [[file('x', '1')], [whiteout('x')], [file('x', '2')]],
+    tree: ['- x "2"'],
+  },
+  {
+    name: 'a whiteout may be of any type, even a directory',
+    layers: [
+      [file('x', '1'), file('y', '1')],
+      [dir('.wh.x'), symlink('.wh.y', 'z')],
+    ],
+    tree: [],
+  },
+  {
+    name: 'a whiteout of nothing is an error',
+    layers: [[file('.wh.', '')]],
+    error: /layer 0.*whiteout of nothing/,
+  },
+  {
+    name: 'a whiteout of . is an error',
+    layers: [[dir('a')], [file('a/.wh..', '')]],
+    error: /layer 1: a\/\.wh\.\..*whiteout/,
+  },
+  {
+    name: 'a whiteout of .. is an error',
+    layers: [[dir('a')], [file('a/.wh...', '')]],
+    error: /layer 1: a\/\.wh\.\.\..*whiteout/,
+  },
+  {
+    name: 'aufs files are left out',
+    layers: [[file('.wh..wh.aufs', ''), dir('.wh..wh.orph'), dir('.wh..wh.plnk'), file('x', '1')]],
+    tree: ['- x "1"'],
+  },
+];
+
+const opaques: readonly Row[] = [
+  {
+    name: 'an opaque marker hides all that lower layers have in its directory',
+    layers: [[file('d/a', '1'), file('d/s/b', '1'), file('e', '2')], [opaque('d')]],
+    tree: ['d d/', '- e "2"'],
+  },
+  {
+    name: 'an opaque marker first, then new files',
+    layers: [
+      [file('d/a', '1'), file('d/b', '1')],
+      [dir('d'), opaque('d'), file('d/b', '2')],
+    ],
+    tree: ['d d/', '- d/b "2"'],
+  },
+  {
+    name: 'new files, then an opaque marker',
+    layers: [
+      [file('d/a', '1'), file('d/s/x', '1')],
+      [dir('d'), file('d/b', '2'), file('d/s/y', '2'), opaque('d')],
+    ],
+    tree: ['d d/', '- d/b "2"', 'd d/s/', '- d/s/y "2"'],
+  },
+  {
+    name: 'new files around an opaque marker, which is written twice',
+    layers: [[file('d/a', '1')], [file('d/b', '2'), opaque('d'), file('d/c', '3'), opaque('d')]],
+    tree: ['d d/', '- d/b "2"', '- d/c "3"'],
+  },
+  {
+    name: 'an opaque marker of the root',
+    layers: [
+      [file('d/a', '1'), file('x', '1')],
+      [file('y', '2'), opaque('')],
+    ],
+    tree: ['- y "2"'],
+  },
+  {
+    name: 'an opaque marker through a symlinked directory',
+    layers: [
+      [file('usr/lib/x', '1'), symlink('lib', 'usr/lib')],
+      [opaque('lib'), file('lib/y', '2')],
+    ],
+    tree: ['l lib -> usr/lib', 'd usr/', 'd usr/lib/', '- usr/lib/y "2"'],
+  },
+  {
+    name: 'an opaque marker keeps an empty directory and a symlink of its own layer',
+    layers: [[file('d/a', '1')], [dir('d/e'), symlink('d/l', 'x'), opaque('d')]],
+    tree: ['d d/', 'd d/e/', 'l d/l -> x'],
+  },
+  {
+    name: 'an opaque marker acts on the layer below only, not on the one above',
+    layers: [[file('d/a', '1')], [opaque('d')], [file('d/c', '3')]],
+    tree: ['d d/', '- d/c "3"'],
+  },
+  {
+    name: 'an opaque marker of a subdirectory leaves its siblings',
+    layers: [[file('d/s/a', '1'), file('d/t/a', '1')], [opaque('d/s')]],
+    tree: ['d d/', 'd d/s/', 'd d/t/', '- d/t/a "1"'],
+  },
+];
+
+const links: readonly Row[] = [
+  {
+    name: 'a file that is replaced is a new one: its other names keep the old content',
+    layers: [[file('x', 'old'), hardlink('y', 'x'), hardlink('z', 'x')], [file('x', 'new')]],
+    tree: ['- x "new"', '- y "old" =1', '- z "old" =1'],
+  },
+  {
+    name: 'a hard link across layers',
+    layers: [[file('x', '1')], [hardlink('d/y', 'x')]],
+    tree: ['d d/', '- d/y "1" =1', '- x "1" =1'],
+  },
+  {
+    name: 'a chain of hard links',
+    layers: [
+      [file('a', '1'), hardlink('b', 'a'), hardlink('c', 'b')],
+      [hardlink('d', './c'), whiteout('a')],
+    ],
+    tree: ['- b "1" =1', '- c "1" =1', '- d "1" =1'],
+  },
+  {
+    name: 'a hard link to a symlink is a second name of the symlink',
+    layers: [[symlink('l', 'nowhere'), hardlink('m', 'l')]],
+    tree: ['l l -> nowhere =1', 'l m -> nowhere =1'],
+  },
+  {
+    name: 'a hard link whose target lies behind a symlinked directory, absolute and climbing',
+    layers: [[file('usr/x', '1'), symlink('l', '/usr'), hardlink('a', '/l/x'), hardlink('b', '../../usr/x')]],
+    tree: ['- a "1" =1', '- b "1" =1', 'l l -> /usr', 'd usr/', '- usr/x "1" =1'],
+  },
+  {
+    name: 'a hard link to a FIFO',
+    layers: [[fifo('p'), hardlink('q', 'p')]],
+    tree: ['p p =1', 'p q =1'],
+    only: 'libc',
+  },
+  {
+    name: 'a hard link to a device',
+    layers: [[character('null', 1, 3), hardlink('nul', 'null')]],
+    tree: ['c 1,3 nul =1', 'c 1,3 null =1'],
+    needsRoot: true,
+    only: 'libc',
+  },
+  {
+    name: 'a hard link replaces what has its name',
+    layers: [[file('x', '1'), file('y', '2')], [hardlink('y', 'x')]],
+    tree: ['- x "1" =1', '- y "1" =1'],
+  },
+  {
+    name: 'a hard link to itself leaves the file',
+    layers: [[file('x', '1'), hardlink('x', 'x')]],
+    tree: ['- x "1"'],
+  },
+  {
+    name: 'a hard link made twice',
+    layers: [[file('x', '1'), hardlink('y', 'x'), hardlink('y', 'x')]],
+    tree: ['- x "1" =1', '- y "1" =1'],
+  },
+  {
+    name: 'a hard link to what is not there is an error',
+    layers: [[hardlink('y', 'x')]],
+    error: /layer 0: y: cannot link to x: .*ENOENT/,
+  },
+  {
+    name: 'a hard link to itself that is not there is an error',
+    layers: [[hardlink('x', 'x')]],
+    error: /layer 0: x: cannot link to x: .*ENOENT/,
+  },
+  {
+    name: 'a hard link below what is not there is an error',
+    layers: [[hardlink('y', 'a/b/x')]],
+    error: /cannot link to a\/b\/x: .*ENOENT/,
+  },
+  {
+    name: 'a hard link to what the layer has hidden is an error',
+    layers: [[file('x', '1')], [whiteout('x'), hardlink('y', 'x')]],
+    error: /layer 1: y: .*ENOENT/,
+  },
+  {
+    name: 'a hard link to a directory is an error',
+    layers: [[dir('d'), hardlink('e', 'd')]],
+    error: /cannot link to d: .*EISDIR/,
+  },
+  {
+    name: 'a hard link to the root is an error',
+    layers: [[hardlink('e', '/')]],
+    error: /cannot link to \/: .*ENOENT/,
+  },
+  {
+    name: 'a symlink to nothing is an error',
+    layers: [[symlink('e', '')]],
+    error: /layer 0: e: .*links to nothing/,
+  },
+];
+
+const parents: readonly Row[] = [
+  {
+    name: 'directories without an entry are made',
+    layers: [[file('a/b/c', '1')]],
+    tree: ['d a/', 'd a/b/', '- a/b/c "1"'],
+  },
+  {
+    name: 'a merged /usr: files go through the symlink of a lower layer',
+    layers: [[dir('usr/bin'), symlink('bin', 'usr/bin')], [file('bin/foo', '1')]],
+    tree: ['l bin -> usr/bin', 'd usr/', 'd usr/bin/', '- usr/bin/foo "1"'],
+  },
+  {
+    name: 'a chain of symlinks, relative, absolute and climbing out',
+    layers: [
+      [
+        dir('real/deep'),
+        symlink('a', 'b'),
+        symlink('b', '/c/./'),
+        symlink('c', '../../../../real//deep'),
+        file('a/x', '1'),
+      ],
+    ],
+    tree: [
+      'l a -> b',
+      'l b -> /c/./',
+      'l c -> ../../../../real//deep',
+      'd real/',
+      'd real/deep/',
+      '- real/deep/x "1"',
+    ],
+  },
+  {
+    name: '.. after a symlink means the parent of what it points to',
+    layers: [[dir('x/y'), symlink('l', 'x/y'), symlink('m', 'l/../z'), file('m/f', '1')]],
+    tree: ['l l -> x/y', 'l m -> l/../z', 'd x/', 'd x/y/', 'd x/z/', '- x/z/f "1"'],
+  },
+  {
+    name: 'a dangling symlink: what it points to is made, inside the root',
+    layers: [[symlink('l', '/a/b'), file('l/x', '1')]],
+    tree: ['d a/', 'd a/b/', '- a/b/x "1"', 'l l -> /a/b'],
+  },
+  {
+    name: 'a symlink to itself is no directory',
+    layers: [[symlink('l', 'l'), file('l/x', '1')]],
+    error: /l\/x: .*ELOOP/,
+  },
+  {
+    name: 'two symlinks to each other are no directory',
+    layers: [[symlink('a', 'b'), symlink('b', 'a/'), file('a/x', '1')]],
+    error: /a\/x: .*ELOOP/,
+  },
+  {
+    name: 'a file is no directory',
+    layers: [[file('f', '1')], [file('f/x', '2')]],
+    error: /layer 1: f\/x: .*ENOTDIR/,
+  },
+  {
+    name: 'a FIFO is no directory',
+    layers: [[fifo('f'), file('f/x', '2')]],
+    error: /f\/x: .*ENOTDIR/,
+    only: 'libc',
+  },
+  {
+    name: 'a symlink to a file is no directory',
+    layers: [[file('f', '1'), symlink('l', 'f'), file('l/x', '2')]],
+    error: /l\/x: .*ENOTDIR/,
+  },
+  {
+    name: 'a directory entry replaces a symlink to a directory',
+    layers: [
+      [file('real/x', '1'), symlink('l', 'real')],
+      [dir('l'), file('l/y', '2')],
+    ],
+    tree: ['d l/', '- l/y "2"', 'd real/', '- real/x "1"'],
+  },
+  {
+    name: 'a symlink replaces a directory, and what comes after goes through it',
+    layers: [
+      [dir('to'), file('l/x', '1')],
+      [symlink('l', 'to'), file('l/y', '2')],
+    ],
+    tree: ['l l -> to', 'd to/', '- to/y "2"'],
+  },
+  {
+    name: 'a symlink that is replaced leads elsewhere from then on',
+    layers: [[dir('a'), dir('b'), symlink('l', 'a'), file('l/x', '1'), symlink('l', 'b'), file('l/y', '2')]],
+    tree: ['d a/', '- a/x "1"', 'd b/', '- b/y "2"', 'l l -> b'],
+  },
+  {
+    name: 'a directory that was removed and made again is another one',
+    layers: [[file('d/s/x', '1')], [file('d/s/y', '2'), symlink('d', 'e'), file('d/s/z', '3')]],
+    tree: ['l d -> e', 'd e/', 'd e/s/', '- e/s/z "3"'],
+  },
+  {
+    name: 'paths with ., .. and doubled slashes are taken as they would be from the root',
+    layers: [[file('./a//b/../c', '1'), file('/x', '2'), file('../../y', '3')]],
+    tree: ['d a/', '- a/c "1"', '- x "2"', '- y "3"'],
+  },
+  {
+    name: 'an entry for the root that is no directory is left out',
+    layers: [[file('x', '1'), symlink('..', 'x'), symlink('a/..', '/etc/'), fifo('.')]],
+    tree: ['- x "1"'],
+  },
+  { name: 'an archive without entries', layers: [[]], tree: [] },
+];
+
+const tables = { whiteouts, opaques, links, parents };
+
+for (const backend of backends) {
+  for (const [title, rows] of Object.entries(tables)) {
+    describe(`${title}, ${backend}`, () => {
+      for (const row of rows) {
+        if (row.only !== undefined && row.only !== backend) continue;
+        test(row.name, (t) => {
+          if (row.needsRoot === true && !isRoot) return t.skip('needs root');
+          const apply = (): string =>
+            builtTree(
+              t,
+              row.layers.map((items) => tar(...items)),
+              {
+                backend,
+                text: true,
+                hide: ['mode', 'owner', 'time', 'xattrs'],
+              },
+            );
+          if (row.error) assert.throws(apply, row.error);
+          else assert.equal(apply(), row.tree!.map((line) => `${line}\n`).join(''));
+        });
+      }
+    });
+  }
+}
+
+/** Something of each type at `name`, and how it is printed. */
+const things: Readonly<Record<string, (name: string) => { items: Item[]; lines: string[] }>> = {
+  file: (name) => ({ items: [file(name, 'f')], lines: [`- ${name} "f"`] }),
+  'empty directory': (name) => ({ items: [dir(name)], lines: [`d ${name}/`] }),
+  'full directory': (name) => ({
+    items: [dir(name), file(`${name}/sub/in`, 'i')],
+    lines: [`d ${name}/`, `d ${name}/sub/`, `- ${name}/sub/in "i"`],
+  }),
+  'symlink to a directory': (name) => ({ items: [symlink(name, 'other')], lines: [`l ${name} -> other`] }),
+  'dangling symlink': (name) => ({ items: [symlink(name, 'nowhere')], lines: [`l ${name} -> nowhere`] }),
+  'hard link': (name) => ({ items: [hardlink(name, 'base')], lines: [`- ${name} "b"`] }),
+  fifo: (name) => ({ items: [fifo(name)], lines: [`p ${name}`] }),
+  device: (name) => ({ items: [character(name, 1, 3)], lines: [`c 1,3 ${name}`] }),
+};
+
+describe('every type over every type', () => {
+  for (const backend of backends) {
+    for (const [lowerName, lower] of Object.entries(things)) {
+      for (const [upperName, upper] of Object.entries(things)) {
+        for (const sameLayer of [false, true]) {
+          const title = `${upperName} over ${lowerName}, ${sameLayer ? 'in one layer' : 'in a layer above'}, ${backend}`;
+          const special = /fifo|device/.test(lowerName + upperName);
+          if (special && backend === 'node') continue;
+          test(title, (t) => {
+            if (!isRoot && /device/.test(lowerName + upperName)) return t.skip('needs root');
+            const base = [dir('other'), file('base', 'b')];
+            const one = lower('x').items;
+            const two = upper('x').items;
+            const layers = sameLayer ? [tar(...base, ...one, ...two)] : [tar(...base, ...one), tar(...two)];
+            const merged =
+              lowerName.endsWith('directory') &&
+              upperName.endsWith('directory') &&
+              !/symlink/.test(lowerName + upperName);
+            const lines = merged && lowerName.startsWith('full') ? lower('x').lines : upper('x').lines;
+            const linked = upperName === 'hard link';
+            const expected = [
+              linked ? '- base "b" =1' : '- base "b"',
+              'd other/',
+              ...lines.map((line) => (linked ? `${line} =1` : line)),
+            ];
+            const tree = builtTree(t, layers, {
+              backend,
+              text: true,
+              hide: ['mode', 'owner', 'time', 'xattrs'],
+            });
+            assert.equal(tree, expected.map((line) => `${line}\n`).join(''));
+          });
+        }
+      }
+    }
+  }
+});
