@@ -3,21 +3,13 @@ import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { configOf } from '../../src/oci/config.ts';
 import { prepareRootfs } from '../../src/runtime/prepare.ts';
 import { writeRuntimeConfigs } from '../../src/runtime/write.ts';
 import { missing } from '../support/debian.ts';
+import { until } from '../support/machine.ts';
 import { Scratch } from '../support/program.ts';
 import { busyboxTree } from '../support/rootfs-trees.ts';
-
-/** Waits for something to come true; a container takes its time to start, and no clock decides whether it did. */
-async function until(what: string, holds: () => boolean): Promise<void> {
-  for (let tries = 0; !holds(); tries += 1) {
-    assert.ok(tries < 600, `waited in vain for ${what}`);
-    await sleep(50);
-  }
-}
 
 /** A system whose init is busybox's: it leaves a mark when it has booted, and powers off when told by the mark's removal. */
 function bootable(rootfs: string): void {

@@ -5,7 +5,7 @@ import { chmodSync, copyFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { findProgram } from './debian.ts';
 
 const applets =
-  'base64 cat chmod echo env grep id init kill ls mkdir mount poweroff pwd sed sh sleep stat touch tr wc'.split(
+  'base64 cat chmod echo env grep hostname id init kill ls mkdir mount poweroff pwd sed sh sleep stat touch tr wc'.split(
     ' ',
   );
 

@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { configOf } from '../../src/oci/config.ts';
+import type { Runtime } from '../../src/runtime/place.ts';
+import { writeRuntimeConfigs } from '../../src/runtime/write.ts';
+import { Scratch } from './program.ts';
+import { probeScript } from './rootfs-trees.ts';
+
+/** What the tests need of each runtime. */
+export const runtimeProgram: Readonly<Record<Runtime, string>> = {
+  runc: 'runc',
+  lxc: 'lxc-execute',
+  nspawn: 'systemd-nspawn',
+};
+
+export interface Started {
+  readonly status: number | null;
+  readonly output: string;
+}
+
+/** Runs a start command as dlrootfs names it; without a system bus there is no machined to register with, nor a unit to make. */
+export function startContainer(command: string): Started {
+  const here = '--quiet --pipe --register=no --keep-unit';
+  const line = command.replace('systemd-nspawn', `systemd-nspawn ${here}`);
+  const { status, stdout, stderr } = spawnSync('sh', ['-c', line], { encoding: 'utf8', timeout: 120_000 });
+  return { status, output: stdout + stderr };
+}
+
+/** Writes the configuration for an image config beside a rootfs and starts the container. */
+export async function configureAndStart(runtime: Runtime, rootfs: string, config: object): Promise<Started> {
+  const image = configOf({ os: 'linux', architecture: 'amd64', config });
+  const { next } = await writeRuntimeConfigs([runtime], { destination: rootfs, image, force: true });
+  return startContainer(next[0] ?? 'false');
+}
+
+/** Waits for something to come true; a container takes its time to start, and no clock decides whether it did. */
+export async function until(what: string, holds: () => boolean): Promise<void> {
+  for (let tries = 0; !holds(); tries += 1) {
+    assert.ok(tries < 1200, `waited in vain for ${what}`);
+    await sleep(50);
+  }
+}
+
+export interface Machine extends Disposable {
+  readonly rootfs: string;
+  start(): Promise<Started>;
+}
+
+/** A rootfs of the test's own, with the probe in it, for one runtime. */
+export function machine(runtime: Runtime, config: object, fill: (rootfs: string) => void): Machine {
+  const scratch = new Scratch();
+  chmodSync(scratch.path, 0o755);
+  const rootfs = scratch.join('box', 'rootfs');
+  mkdirSync(rootfs, { recursive: true });
+  fill(rootfs);
+  writeFileSync(`${rootfs}/probe`, probeScript, { mode: 0o755 });
+  return {
+    rootfs,
+    start: () => configureAndStart(runtime, rootfs, config),
+    [Symbol.dispose]: () => scratch[Symbol.dispose](),
+  };
+}
+
+/** Texts that a shell, a configuration file or a sloppy split would change. */
+export const difficultTexts: readonly string[] = [
+  'plain',
+  'two  words ',
+  '',
+  `it's`,
+  'say "hi"',
+  `both ' and " here`,
+  'back\\slash\\',
+  'two\nlines\n',
+  '$HOME `id` %h',
+  'tab\there',
+  '-n',
+  'ümlaut ✓',
+];
