@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { lstat, open, readFile, rename, unlink, writeFile, type FileHandle } from 'node:fs/promises';
+import { lstat, open, readFile, rename, rm, unlink, writeFile, type FileHandle } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
 import type { LockFile } from './lock-file.ts';
@@ -122,7 +122,7 @@ async function openPartial(name: string): Promise<FileHandle> {
   const flags = constants.O_RDWR | constants.O_CREAT;
   const handle = await openTrusted(name, flags);
   if (handle) return handle;
-  await unlink(name);
+  await rm(name, { recursive: true });
   const again = await openTrusted(name, flags);
   if (!again) throw new Error(`${name} cannot be replaced`);
   return again;

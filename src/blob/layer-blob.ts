@@ -139,15 +139,14 @@ export class LayerBlob {
     if (digest === undefined) return;
     const waiting = () =>
       report({ type: 'notice', message: `${name}: another run is fetching it, waiting for that` });
-    for (;;) {
-      const claim = await store.claim(digest, signal, waiting);
-      if (claim !== 'there') {
-        this.#claim = claim;
-        return;
-      }
+    let claim = await store.claim(digest, signal, waiting);
+    if (claim === 'there') {
       this.#cached = await this.#fromStore();
       if (this.#cached) return;
+      // It was damaged, and is gone now.
+      claim = await store.claim(digest, signal, waiting);
     }
+    this.#claim = claim === 'there' ? undefined : claim;
   }
 
   async #download(): Promise<void> {

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { lstat, readdir, unlink, utimes, type FileHandle } from 'node:fs/promises';
+import { lstat, readdir, rm, utimes, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { algorithmOf, hexOf, type Digest, type DigestAlgorithm } from '../oci/digest.ts';
 import type { StoredFile } from './eviction.ts';
@@ -49,7 +49,7 @@ export class StoreFiles {
     const name = this.blob(digest);
     const handle = await openTrusted(name, constants.O_RDONLY);
     if (!handle) {
-      await unlink(name).catch(() => undefined);
+      await rm(name, { recursive: true, force: true }).catch(() => undefined);
       return undefined;
     }
     const now = new Date();

@@ -1,0 +1,500 @@
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import path from 'node:path';
+import { getuid } from 'node:process';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { claim } from '../../src/blob/claim.ts';
+import { DamagedBlobError } from '../../src/blob/damage.ts';
+import { abandoned, victims } from '../../src/blob/eviction.ts';
+import { pruneStore, storeSize } from '../../src/blob/maintenance.ts';
+import { StoreFiles } from '../../src/blob/store-files.ts';
+import { digestOf } from '../../src/oci/digest.ts';
+import type { Layer } from '../../src/oci/image.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { layersOf } from './support/http-layer.ts';
+import { native, noise, Workshop } from './support/workshop.ts';
+
+const root = getuid?.() === 0;
+const run = promisify(execFile);
+const program = new URL('support/pull-process.ts', import.meta.url).pathname;
+const never = new AbortController().signal;
+
+async function oneBlob(
+  bytes: Uint8Array,
+  options = {},
+): Promise<{ registry: FakeRegistry; layer: Layer; url: string }> {
+  const registry = await FakeRegistry.start(options);
+  const image = registry.push('lib/x', 'latest', { layers: [{ tar: bytes, compression: 'none' }] });
+  const [layer] = layersOf(registry, 'lib/x', image);
+  return { registry, layer: layer!, url: `${registry.url}/v2/lib/x/blobs/${layer!.digest}` };
+}
+
+function blobPath(shop: Workshop, digest: string): string {
+  return path.join(shop.cache, 'blobs', 'sha256', digest.slice(7));
+}
+
+function partialPath(shop: Workshop, digest: string): string {
+  return path.join(shop.cache, 'partial', digest.replace(':', '-'));
+}
+
+test('what was pulled once comes from the store, and everything there is ours alone', async () => {
+  await using shop = await Workshop.open();
+  const bytes = noise(500_000);
+  const { registry, layer } = await oneBlob(bytes);
+  await using _ = registry;
+  assert.deepEqual(await shop.pull([layer]), [bytes]);
+  assert.deepEqual(await shop.pull([layer]), [bytes]);
+  assert.equal(registry.requests.length, 1);
+  const starts = shop.events.filter((event) => event.type === 'layer-start').map((event) => event.cached);
+  assert.deepEqual(starts, [false, true]);
+  for (const name of readdirSync(shop.cache, { recursive: true, encoding: 'utf8' })) {
+    const stats = lstatSync(path.join(shop.cache, name));
+    assert.equal(stats.mode & 0o777, stats.isDirectory() ? 0o700 : 0o600, name);
+  }
+});
+
+test('manifests and configs are kept by digest, and checked when they are read', async () => {
+  await using shop = await Workshop.open();
+  const store = await shop.store();
+  const bytes = Buffer.from('{"schemaVersion":2}');
+  const digest = digestOf(bytes);
+  assert.equal(await store.get(digest), undefined);
+  await store.put(digest, bytes);
+  assert.deepEqual(await store.get(digest), bytes);
+  assert.equal(await store.has(digest), true);
+  writeFileSync(blobPath(shop, digest), '{"schemaVersion":3}');
+  assert.equal(await store.get(digest), undefined);
+  assert.equal(existsSync(blobPath(shop, digest)), false);
+  await store.close();
+});
+
+/** How a whole blob may be damaged, and whether that is seen before its bytes are handed out. */
+const damages: readonly [string, 'at once' | 'while reading', (blob: string) => void][] = [
+  ['cut off', 'at once', (blob) => truncateSync(blob, 1000)],
+  ['empty', 'at once', (blob) => truncateSync(blob, 0)],
+  ['too long', 'at once', (blob) => writeFileSync(blob, 'more', { flag: 'a' })],
+  [
+    'a link to a file outside',
+    'at once',
+    (blob) => {
+      renameSync(blob, `${blob}.outside`);
+      symlinkSync(`${blob}.outside`, blob);
+    },
+  ],
+  ['a second name of a file outside', 'at once', (blob) => linkSync(blob, `${blob}.outside`)],
+  [
+    'a directory',
+    'at once',
+    (blob) => {
+      unlinkSync(blob);
+      mkdirSync(blob);
+    },
+  ],
+  [
+    'flipped in one byte',
+    'while reading',
+    (blob) => {
+      const bytes = readFileSync(blob);
+      bytes[250_000]! ^= 1;
+      writeFileSync(blob, bytes);
+    },
+  ],
+];
+for (const [name, when, damage] of damages) {
+  test(`a blob in the store that is ${name}, is noticed ${when} and fetched anew`, async () => {
+    await using shop = await Workshop.open();
+    const bytes = noise(500_000);
+    const { registry, layer } = await oneBlob(bytes);
+    await using _ = registry;
+    await shop.pull([layer]);
+    damage(blobPath(shop, layer.digest!));
+    const outside = `${blobPath(shop, layer.digest!)}.outside`;
+    const store = await shop.store();
+    if (when === 'while reading') await assert.rejects(shop.pull([layer], { store }), DamagedBlobError);
+    assert.deepEqual(await shop.pull([layer], { store }), [bytes]);
+    assert.equal(registry.requests.length, 2);
+    if (existsSync(outside)) assert.deepEqual(readFileSync(outside), bytes);
+    await store.close();
+  });
+}
+
+test('a damaged blob is healed without a word to the reader when layers are held', async () => {
+  await using shop = await Workshop.open();
+  const bytes = noise(500_000);
+  const { registry, layer } = await oneBlob(bytes);
+  await using _ = registry;
+  await shop.pull([layer]);
+  damages.at(-1)![2](blobPath(shop, layer.digest!));
+  assert.deepEqual(await shop.pull([layer], { hold: true }), [bytes]);
+  assert.match(shop.notices.join(), /what the cache had of it was damaged and is fetched anew/);
+});
+
+test('another user’s blob is not trusted', async (t) => {
+  if (!root) return t.skip('needs root');
+  await using shop = await Workshop.open();
+  const bytes = noise(50_000);
+  const { registry, layer } = await oneBlob(bytes);
+  await using _ = registry;
+  await shop.pull([layer]);
+  chownSync(blobPath(shop, layer.digest!), 12345, 12345);
+  assert.deepEqual(await shop.pull([layer]), [bytes]);
+  assert.equal(registry.requests.length, 2);
+  assert.equal(statSync(blobPath(shop, layer.digest!)).uid, 0);
+  return undefined;
+});
+
+/** How the store's directory may be unusable, and what must be said. */
+const unusable: readonly [string, RegExp, (cache: string) => void][] = [
+  ['a file', /going on without the cache: .*EEXIST|not a directory/, (cache) => writeFileSync(cache, '')],
+  [
+    'under a file',
+    /going on without the cache: .*ENOTDIR/,
+    (cache) => (writeFileSync(path.dirname(cache), ''), undefined),
+  ],
+  [
+    'writable by others',
+    /going on without the cache: .* can be written by others/,
+    (cache) => {
+      mkdirSync(cache);
+      chmodSync(cache, 0o777);
+    },
+  ],
+  [
+    'one with a link where blobs belong',
+    /going on without the cache: .*blobs is not a directory/,
+    (cache) => {
+      mkdirSync(cache);
+      symlinkSync('/tmp', path.join(cache, 'blobs'));
+    },
+  ],
+  [
+    'another user’s',
+    /going on without the cache: .* belongs to user 12345, not to user 0/,
+    (cache) => {
+      mkdirSync(cache);
+      chownSync(cache, 12345, 12345);
+    },
+  ],
+];
+for (const [name, notice, prepare] of unusable) {
+  test(`a cache directory that is ${name} is done without, in one notice`, async (t) => {
+    if (name.startsWith('another') && !root) return t.skip('needs root');
+    await using shop = await Workshop.open();
+    const bytes = noise(50_000);
+    const { registry, layer } = await oneBlob(bytes);
+    await using _ = registry;
+    const cache = path.join(shop.directory, 'below', 'cache');
+    if (name !== 'under a file') mkdirSync(path.dirname(cache));
+    prepare(cache);
+    const store = await shop.store({ directory: cache });
+    assert.deepEqual(await shop.pull([layer, layer], { store }), [bytes, bytes]);
+    await store.put(digestOf(bytes), bytes);
+    await store.close();
+    assert.equal(shop.notices.length, 1);
+    assert.match(shop.notices[0]!, notice);
+    return undefined;
+  });
+}
+
+test('a store on a read-only disk is read, and nothing is added', async (t) => {
+  if (!root) return t.skip('needs root to mount');
+  await using shop = await Workshop.open();
+  const known = noise(50_000);
+  const { registry, layer } = await oneBlob(known);
+  await using _ = registry;
+  const bytes = noise(60_000);
+  const image = registry.push('lib/x', 'other', { layers: [{ tar: bytes, compression: 'none' }] });
+  const [other] = layersOf(registry, 'lib/x', image);
+  await shop.pull([layer]);
+  try {
+    await run('mount', ['--bind', shop.cache, shop.cache]);
+    await run('mount', ['-o', 'remount,bind,ro', shop.cache]);
+  } catch {
+    await run('umount', [shop.cache]).catch(() => undefined);
+    return t.skip('cannot mount here');
+  }
+  try {
+    assert.deepEqual(await shop.pull([layer, other!]), [known, bytes]);
+    assert.equal(registry.requests.length, 2);
+    assert.equal(shop.notices.length, 1);
+    assert.match(shop.notices[0]!, /nothing is added to the cache: EROFS/);
+  } finally {
+    await run('umount', [shop.cache]);
+  }
+  return undefined;
+});
+
+test('a full disk is named', async (t) => {
+  if (!root) return t.skip('needs root to mount');
+  await using shop = await Workshop.open();
+  const { registry, layer } = await oneBlob(noise(5_000_000));
+  await using _ = registry;
+  const small = path.join(shop.directory, 'small');
+  mkdirSync(small);
+  const mounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=1m,mode=700', 'tmpfs', small]).catch(
+    () => undefined,
+  );
+  if (!mounted) return t.skip('cannot mount here');
+  try {
+    for (const options of [{ directory: small }, { directory: undefined, spoolDirectory: small }]) {
+      const store = await shop.store(options);
+      await assert.rejects(shop.pull([layer], { store, hold: true }), {
+        name: 'DestinationError',
+        exitCode: 7,
+        message: `cannot store blobs in ${small}: no space left on the disk`,
+      });
+      await store.close();
+      rmSync(path.join(small, 'partial'), { recursive: true, force: true });
+    }
+  } finally {
+    await run('umount', [small]);
+  }
+  return undefined;
+});
+
+test('what an interrupted run left is gone on with, after it was read again', async () => {
+  await using shop = await Workshop.open();
+  const bytes = noise(3_000_000);
+  const { registry, layer } = await oneBlob(bytes);
+  await using _ = registry;
+  registry.fault({ path: /blobs/, times: 3, cutAfter: 0 });
+  registry.fault({ path: /blobs/, times: 1, cutAfter: 1_000_000 });
+  const faults = new AbortController();
+  const first = shop.pull([layer], { signal: faults.signal, policy: { retries: 9, delay: 1 } });
+  await first;
+  unlinkSync(blobPath(shop, layer.digest!));
+  writeFileSync(partialPath(shop, layer.digest!), bytes.subarray(0, 1_234_567), { mode: 0o600 });
+  assert.deepEqual(await shop.pull([layer]), [bytes]);
+  assert.equal(registry.requests.at(-1)!.headers.range, 'bytes=1234567-');
+  assert.equal(existsSync(partialPath(shop, layer.digest!)), false);
+});
+
+const leftovers: readonly [string, (bytes: Buffer, partial: string) => void, (string | undefined)[]][] = [
+  ['whole', (bytes, partial) => writeFileSync(partial, bytes, { mode: 0o600 }), []],
+  [
+    'damaged',
+    (bytes, partial) => writeFileSync(partial, Buffer.concat([Buffer.from('x'), bytes.subarray(1, 9000)])),
+    ['bytes=9000-', undefined],
+  ],
+  [
+    'longer than the blob',
+    (bytes, partial) => writeFileSync(partial, Buffer.concat([bytes, bytes])),
+    [undefined],
+  ],
+  ['a link', (_bytes, partial) => symlinkSync('/etc/passwd', partial), [undefined]],
+  [
+    'known to have a hole',
+    (bytes, partial) => {
+      writeFileSync(partial, Buffer.concat([bytes.subarray(0, 5000), Buffer.alloc(20_000)]));
+      writeFileSync(`${partial}.front`, '5000');
+    },
+    ['bytes=5000-'],
+  ],
+  [
+    'marked with nonsense',
+    (bytes, partial) => {
+      writeFileSync(partial, bytes.subarray(0, 5000));
+      writeFileSync(`${partial}.front`, '5e99');
+    },
+    [undefined],
+  ],
+];
+for (const [name, leave, ranges] of leftovers) {
+  test(`a partial file that is ${name} leads to the right blob`, async () => {
+    await using shop = await Workshop.open();
+    const bytes = noise(50_000);
+    const { registry, layer } = await oneBlob(bytes);
+    await using _ = registry;
+    await (await shop.store()).close();
+    leave(bytes, partialPath(shop, layer.digest!));
+    assert.deepEqual(await shop.pull([layer]), [bytes]);
+    assert.deepEqual(
+      registry.requests.map((request) => request.headers.range),
+      ranges,
+    );
+    assert.deepEqual(readdirSync(path.join(shop.cache, 'partial')), []);
+    assert.ok(readFileSync('/etc/passwd', 'utf8').startsWith('root:'));
+  });
+}
+
+test('two runs at once fetch a blob once', async () => {
+  await using shop = await Workshop.open();
+  const bytes = noise(3_000_000);
+  const { registry, layer, url } = await oneBlob(bytes);
+  await using _ = registry;
+  registry.fault({ path: /blobs/, times: 9, rate: 3_000_000 });
+  const args = [program, shop.cache, url, layer.digest!, String(bytes.length)];
+  const runs = await Promise.all([run('node', args), run('node', args), run('node', args)]);
+  for (const { stdout } of runs) assert.equal(stdout, `${layer.digest}\n`);
+  assert.equal(registry.requests.length, 1);
+  assert.ok(runs.some(({ stderr }) => /another run is fetching it, waiting for that/.test(stderr)));
+});
+
+test('a run that was killed leaves nothing that stops the next, which goes on where it was', async () => {
+  await using shop = await Workshop.open();
+  const bytes = noise(4_000_000);
+  const { registry, layer, url } = await oneBlob(bytes);
+  await using _ = registry;
+  registry.fault({ path: /blobs/, rate: 4_000_000 });
+  const args = [program, shop.cache, url, layer.digest!, String(bytes.length)];
+  const first = spawn('node', args, { stdio: 'ignore' });
+  const partial = partialPath(shop, layer.digest!);
+  while (!existsSync(partial) || statSync(partial).size < 500_000) await sleep(20);
+  const waiting = run('node', args);
+  await sleep(300);
+  first.kill('SIGKILL');
+  const { stdout } = await waiting;
+  assert.equal(stdout, `${layer.digest}\n`);
+  assert.equal(registry.requests.length, 2);
+  assert.ok(Number(/bytes=(\d+)-/.exec(registry.requests[1]!.headers.range!)![1]) >= 500_000);
+});
+
+test('a lock whose owner makes no progress is not waited for', async () => {
+  await using shop = await Workshop.open();
+  const files = new StoreFiles(shop.cache);
+  await files.prepare();
+  const digest = digestOf(Buffer.from('x'));
+  const options = { files, lock: native.lock, signal: never, waiting: () => undefined, patience: 150 };
+  const first = await claim(digest, options);
+  const second = await claim(digest, options);
+  assert.ok(first !== 'there' && second !== 'there');
+  await second.handle.write('x');
+  await second.publish();
+  await second.release(true);
+  assert.equal(readFileSync(files.blob(digest), 'utf8'), 'x');
+  const third = claim(digest, options);
+  await first.release(true);
+  assert.equal(await third, 'there');
+  assert.deepEqual(
+    readdirSync(files.partials).filter((name) => name.startsWith('private')),
+    [],
+  );
+});
+
+test('without locks every run has a file of its own', async () => {
+  await using shop = await Workshop.open();
+  const bytes = noise(100_000);
+  const { registry, layer } = await oneBlob(bytes);
+  await using _ = registry;
+  const stores = await Promise.all([shop.store({ native: undefined }), shop.store({ native: undefined })]);
+  const pulls = await Promise.all(stores.map((store) => shop.pull([layer], { store })));
+  assert.deepEqual(pulls, [[bytes], [bytes]]);
+  assert.deepEqual(readdirSync(path.join(shop.cache, 'partial')), []);
+  for (const store of stores) await store.close();
+});
+
+test('the store stays within its bound: what was used longest ago goes, never what this run uses', async () => {
+  await using shop = await Workshop.open();
+  const registry = await FakeRegistry.start();
+  await using _ = registry;
+  const blobs = [noise(300_000), noise(300_000), noise(300_000)];
+  const image = registry.push('lib/x', 'latest', {
+    layers: blobs.map((tar) => ({ tar, compression: 'none' as const })),
+  });
+  const layers = layersOf(registry, 'lib/x', image);
+  const maxBytes = 700_000;
+  const pull = async (indexes: number[]) => {
+    const store = await shop.store({ maxBytes });
+    await shop.pull(
+      indexes.map((index) => layers[index]!),
+      { store },
+    );
+    await store.close();
+  };
+  const there = () => layers.map((layer) => existsSync(blobPath(shop, layer.digest!)));
+  await pull([0, 1]);
+  utimesSync(blobPath(shop, layers[0]!.digest!), 1000, 1000);
+  utimesSync(blobPath(shop, layers[1]!.digest!), 2000, 2000);
+  await pull([0]);
+  await pull([2]);
+  assert.deepEqual(there(), [true, false, true]);
+  const store = await shop.store({ maxBytes: 100_000 });
+  assert.deepEqual(await shop.pull(layers, { store }), blobs);
+  await store.close();
+  assert.deepEqual(there(), [false, false, false]);
+});
+
+test('a file that another run is writing is not evicted', async () => {
+  await using shop = await Workshop.open();
+  const files = new StoreFiles(shop.cache);
+  await files.prepare();
+  const digest = digestOf(Buffer.from('x'));
+  const mine = await claim(digest, { files, lock: native.lock, signal: never, waiting: () => undefined });
+  assert.ok(mine !== 'there');
+  await mine.handle.writeFile(noise(200_000));
+  assert.deepEqual(await pruneStore(shop.cache, 0, native), { files: 0, bytes: 0 });
+  await mine.release(true);
+  assert.equal((await pruneStore(shop.cache, 0, native)).files, 1);
+  assert.deepEqual(await storeSize(shop.cache), { blobs: 0, partials: 0, bytes: 0 });
+});
+
+test('size and prune count what lies there', async () => {
+  await using shop = await Workshop.open();
+  const bytes = noise(100_000);
+  const { registry, layer } = await oneBlob(bytes);
+  await using _ = registry;
+  assert.deepEqual(await storeSize(shop.cache), { blobs: 0, partials: 0, bytes: 0 });
+  await shop.pull([layer]);
+  const size = await storeSize(shop.cache);
+  assert.equal(size.blobs, 1);
+  assert.ok(size.bytes >= 100_000 && size.bytes < 120_000);
+  assert.equal((await pruneStore(shop.cache, 1_000_000)).files, 0);
+  assert.deepEqual(await pruneStore(shop.cache, 0), { files: 1, bytes: size.bytes });
+});
+
+test('eviction chooses by last use and spares what is pinned', () => {
+  const file = (name: string, bytes: number, lastUsed: number, pinned = false) => ({
+    path: name,
+    bytes,
+    lastUsed,
+    pinned,
+  });
+  const files = [file('a', 10, 5), file('b', 10, 1), file('c', 10, 3, true), file('d', 10, 4)];
+  const names = (max: number) => victims(files, max).map((each) => each.path);
+  assert.deepEqual(names(40), []);
+  assert.deepEqual(names(39), ['b']);
+  assert.deepEqual(names(15), ['b', 'd', 'a']);
+  assert.deepEqual(names(0), ['b', 'd', 'a']);
+});
+
+test('what was left by runs long ago is recognised', () => {
+  const day = 86_400_000;
+  const file = (name: string, days: number, pinned = false) => ({
+    path: name,
+    bytes: 1,
+    lastUsed: 100 * day - days * day,
+    pinned,
+  });
+  const files = [
+    file('/c/partial/private-1', 2),
+    file('/c/partial/private-2', 0.5),
+    file('/c/partial/sha256-aa', 31),
+    file('/c/partial/sha256-bb', 29),
+    file('/c/partial/sha256-cc', 31, true),
+    file('/c/blobs/sha256/dd', 400),
+  ];
+  assert.deepEqual(
+    abandoned(files, 100 * day).map((each) => path.basename(each.path)),
+    ['private-1', 'sha256-aa'],
+  );
+});

@@ -1,0 +1,80 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { layerQueue, type LayerQueueOptions } from '../../../src/blob/queue.ts';
+import { openNative } from '../../../src/blob/native.ts';
+import { Store, type StoreOptions } from '../../../src/blob/store.ts';
+import type { Layer } from '../../../src/oci/image.ts';
+import type { PullEvent } from '../../../src/report/event.ts';
+
+export const native = openNative(createRequire(import.meta.url)('koffi') as typeof import('koffi'));
+
+/** A folder for one test, with a cache and a spool in it, and what was reported. */
+export class Workshop implements AsyncDisposable {
+  readonly directory: string;
+  readonly events: PullEvent[] = [];
+
+  private constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  static async open(): Promise<Workshop> {
+    return new Workshop(await mkdtemp(path.join(tmpdir(), 'dlrootfs-blob-')));
+  }
+
+  get cache(): string {
+    return path.join(this.directory, 'cache');
+  }
+
+  get notices(): string[] {
+    return this.events.filter((event) => event.type === 'notice').map((event) => event.message);
+  }
+
+  async store(options: Partial<StoreOptions> = {}): Promise<Store> {
+    return Store.open({
+      directory: this.cache,
+      spoolDirectory: path.join(this.directory, 'spool'),
+      native,
+      report: (event) => this.events.push(event),
+      ...options,
+    });
+  }
+
+  /** Pulls all layers; answers the tars. */
+  async pull(layers: readonly Layer[], options: Partial<LayerQueueOptions> = {}): Promise<Buffer[]> {
+    const store = options.store ?? (await this.store());
+    const tars: Buffer[] = [];
+    try {
+      for await (const pulled of layerQueue(layers, this.#with(options, store))) {
+        const chunks: Buffer[] = [];
+        for await (const chunk of pulled.tar()) chunks.push(Buffer.from(chunk));
+        tars.push(Buffer.concat(chunks));
+      }
+    } finally {
+      if (!options.store) await store.close();
+    }
+    return tars;
+  }
+
+  #with(options: Partial<LayerQueueOptions>, store: Store): LayerQueueOptions {
+    return {
+      store,
+      jobs: 7,
+      policy: { retries: 2, delay: 10 },
+      signal: new AbortController().signal,
+      report: (event) => this.events.push(event),
+      ...options,
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await rm(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** Bytes that no compressor makes smaller; the same for the same seed is not needed here. */
+export function noise(length: number): Buffer {
+  return randomBytes(length);
+}
