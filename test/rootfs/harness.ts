@@ -32,7 +32,7 @@ export async function* chunks(bytes: Uint8Array, size = 65_536): AsyncGenerator<
 
 export interface BuildOptions extends Partial<RunOptions> {
   readonly backend?: Backend;
-  readonly root?: RootMetadata;
+  readonly rootMetadata?: RootMetadata;
 }
 
 export interface Built {
@@ -61,7 +61,7 @@ export function openFilesystem(directory: string, backend: Backend): Filesystem 
 
 /** Applies layers to a directory that is there, in this thread. What fails leaves it as it is then. */
 export function build(directory: string, layers: readonly Uint8Array[], options: BuildOptions = {}): Built {
-  const { root, backend = 'libc', ...others } = options;
+  const { rootMetadata, backend = 'libc', ...others } = options;
   const filesystem = openFilesystem(directory, backend);
   try {
     const run = startRun(filesystem, {
@@ -77,7 +77,7 @@ export function build(directory: string, layers: readonly Uint8Array[], options:
       entries.push(applyLayer(run, new TarReader(source(layer), `layer ${index}`), `layer ${index}`));
       if (run.changes) changes.push(Buffer.from(run.changes.take()).toString().split('\0').slice(0, -1));
     }
-    finishRun(run, root);
+    finishRun(run, rootMetadata);
     return { counts: run.counts, entries, changes };
   } finally {
     filesystem.close();

@@ -1,0 +1,210 @@
+import { randomBytes } from 'node:crypto';
+import { constants } from 'node:os';
+import type { BytePath, Entry } from '../tar/entry.ts';
+import { nameOf, parentPath } from './directories.ts';
+import type { ByteName, Directory, FileStat, Node } from './filesystem.ts';
+import { permittedMode, restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
+import { Refusal, granted, shown } from './refusal.ts';
+import { clear } from './removal.ts';
+import type { Run } from './run.ts';
+
+const { EINVAL, ENOENT, EPERM } = constants.errno;
+
+/** What is to stand at one or, when they share the object, at several paths. */
+export type Inode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'sparse'> & {
+  readonly type: Exclude<Entry['type'], 'hardlink'>;
+  readonly linkPath: string;
+  /** Its times stay as they are, and so does a symlink's target. */
+  readonly timeless?: boolean;
+};
+
+/** One pass over a tree that is there, and is to be as a list of paths and inodes says. */
+export class Restoration {
+  readonly #run: Run;
+  readonly #contents: ReadonlyMap<string, string>;
+  readonly #attributes: ReadonlySet<string>;
+  readonly #readFile: (path: string) => Iterable<Uint8Array>;
+  readonly #directories: [path: BytePath, inode: Inode][] = [];
+  /** The first name of each inode, and what is on disk there. */
+  readonly #first = new Map<Inode, { readonly path: BytePath; readonly identity: string }>();
+  readonly #taken = new Set<string>();
+
+  /**
+   * @param contents where files are that belong elsewhere: path they belong to → path they have
+   * @param attributes names of extended attributes that only stay where an inode has them
+   * @param readFile reads a file of the tree in pieces
+   */
+  constructor(
+    run: Run,
+    contents: ReadonlyMap<string, string>,
+    attributes: ReadonlySet<string>,
+    readFile: (path: string) => Iterable<Uint8Array>,
+  ) {
+    this.#run = run;
+    this.#contents = contents;
+    this.#attributes = attributes;
+    this.#readFile = readFile;
+  }
+
+  /** The next path; directories come before what is in them. */
+  place(path: BytePath, inode: Inode): void {
+    this.#run.directories.trim();
+    const parent = this.#parentOf(path);
+    const name = nameOf(path);
+    const first = this.#first.get(inode);
+    if (inode.type === 'directory') {
+      this.#makeDirectory(parent, name, path);
+      this.#directories.push([path, inode]);
+    } else if (first) this.#link(first, parent, name, path);
+    else this.#placeFirst(parent, name, path, inode);
+  }
+
+  /** Directories, now that nothing more changes in them: the deepest first, the root last. */
+  finish(root: Inode | undefined): void {
+    const { filesystem, directories } = this.#run;
+    for (const [path, inode] of this.#directories.toReversed()) {
+      directories.trim();
+      const parent = this.#parentOf(path);
+      const name = nameOf(path);
+      this.#dress({ parent, name, file: -1 }, path, inode, this.#stat(parent, name, path));
+    }
+    const { root: directory } = filesystem;
+    const node = { parent: directory, name: '.', file: -1 };
+    if (root) this.#dress(node, directory.path, root, this.#stat(directory, '.', directory.path));
+  }
+
+  #placeFirst(parent: Directory, name: ByteName, path: BytePath, inode: Inode): void {
+    if (!this.#isRight(parent, name, path, inode) && !this.#make(parent, name, path, inode)) return;
+    let stat = this.#stat(parent, name, path);
+    if (this.#taken.has(stat.identity)) {
+      this.#part(parent, name, path, inode);
+      stat = this.#stat(parent, name, path);
+    }
+    this.#taken.add(stat.identity);
+    this.#first.set(inode, { path, identity: stat.identity });
+    this.#dress({ parent, name, file: -1 }, path, inode, stat);
+  }
+
+  /** Whether what is there may stay, but for its metadata. Of devices nobody can say. */
+  #isRight(parent: Directory, name: ByteName, path: BytePath, inode: Inode): boolean {
+    const stat = this.#run.filesystem.stat(parent, name);
+    if (typeof stat === 'number' || stat.type !== inode.type || this.#contents.has(path)) return false;
+    if (stat.type !== 'symlink') return stat.type === 'file' || stat.type === 'fifo';
+    return inode.timeless === true || this.#run.filesystem.readLink(parent, name) === inode.linkPath;
+  }
+
+  /** Makes it anew; false for a device that this process may not make. */
+  #make(parent: Directory, name: ByteName, path: BytePath, inode: Inode): boolean {
+    const { filesystem, directories, counts } = this.#run;
+    clear(this.#run, parent, name, path);
+    const action = `create ${shown(path)}`;
+    switch (inode.type) {
+      case 'symlink':
+        granted(filesystem.makeSymlink(parent, name, inode.linkPath as BytePath), action);
+        return true;
+      case 'file': {
+        const from = this.#contents.get(path);
+        const place = from === undefined ? undefined : directories.find(parentPath(from), false);
+        if (from === undefined || !place) throw new Refusal(-ENOENT, `find the content of ${shown(path)}`);
+        granted(filesystem.rename(place, nameOf(from), parent, name), action);
+        return true;
+      }
+      case 'character':
+      case 'block':
+      case 'fifo': {
+        const { type, deviceMajor, deviceMinor } = inode;
+        const made = filesystem.makeSpecial(parent, name, type, 0o600, deviceMajor, deviceMinor);
+        if (made === -EPERM) counts.devices++;
+        else granted(made, action);
+        return made !== -EPERM;
+      }
+      case 'directory':
+    }
+    throw new Refusal(-EINVAL, action);
+  }
+
+  #makeDirectory(parent: Directory, name: ByteName, path: BytePath): void {
+    const { filesystem } = this.#run;
+    const stat = filesystem.stat(parent, name);
+    if (typeof stat !== 'number' && stat.type === 'directory') return;
+    clear(this.#run, parent, name, path);
+    granted(filesystem.makeDirectory(parent, name, 0o700), `make the directory ${shown(path)}`);
+  }
+
+  /** A further name for what stands at the first one. */
+  #link(
+    first: { readonly path: BytePath; readonly identity: string },
+    parent: Directory,
+    name: ByteName,
+    path: BytePath,
+  ): void {
+    const { filesystem } = this.#run;
+    const stat = filesystem.stat(parent, name);
+    if (typeof stat !== 'number' && stat.identity === first.identity) return;
+    if (typeof stat !== 'number' && stat.type === 'directory') clear(this.#run, parent, name, path);
+    const firstParent = this.#parentOf(first.path);
+    const aside = temporaryName();
+    const action = `link ${shown(path)} to ${shown(first.path)}`;
+    granted(filesystem.makeLink(firstParent, nameOf(first.path), parent, aside), action);
+    granted(filesystem.rename(parent, aside, parent, name), action);
+  }
+
+  /** Gives a name content of its own that shares it with another one. */
+  #part(parent: Directory, name: ByteName, path: BytePath, inode: Inode): void {
+    const { filesystem } = this.#run;
+    const aside = temporaryName();
+    const action = `copy ${shown(path)}`;
+    if (inode.type === 'symlink') {
+      const target = filesystem.readLink(parent, name);
+      if (typeof target === 'number') throw new Refusal(target, action);
+      granted(filesystem.makeSymlink(parent, aside, target), action);
+    } else {
+      const file = granted(filesystem.createFile(parent, aside, 0o600), action);
+      let position = 0;
+      for (const bytes of this.#readFile(path)) {
+        granted(filesystem.write(file, bytes, position), action);
+        position += bytes.length;
+      }
+      granted(filesystem.closeFile(file), action);
+    }
+    granted(filesystem.rename(parent, aside, parent, name), action);
+  }
+
+  #dress(node: Node, path: BytePath, inode: Inode, stat: FileStat): void {
+    const { filesystem } = this.#run;
+    const entry: Entry = { ...inode, path, linkPath: inode.linkPath as BytePath, sparse: undefined };
+    const ownerIsRight = restoreOwner(this.#run, node, entry, stat);
+    for (const name of this.#attributes) {
+      if (inode.xattrs?.has(name) !== true) filesystem.removeXattr(node, name);
+    }
+    restoreXattrs(this.#run, node, entry);
+    if (inode.type !== 'symlink') {
+      const mode = permittedMode(this.#run, entry, ownerIsRight);
+      const doubtful = stat.uid !== inode.uid || stat.gid !== inode.gid || inode.xattrs !== undefined;
+      if (mode !== stat.mode || doubtful)
+        granted(filesystem.setMode(node, mode), `set the mode of ${shown(path)}`);
+    }
+    const timeIsRight =
+      stat.mtimeSeconds === inode.mtimeSeconds && stat.mtimeNanoseconds === inode.mtimeNanoseconds;
+    if (inode.timeless !== true && !timeIsRight) {
+      restoreTimes(this.#run, node, inode.mtimeSeconds, inode.mtimeNanoseconds);
+    }
+  }
+
+  #stat(parent: Directory, name: ByteName, path: BytePath): FileStat {
+    const stat = this.#run.filesystem.stat(parent, name);
+    if (typeof stat === 'number') throw new Refusal(stat, `find ${shown(path)}`);
+    return stat;
+  }
+
+  #parentOf(path: BytePath): Directory {
+    const above = parentPath(path);
+    const parent = this.#run.directories.find(above, false);
+    if (parent?.path !== above) throw new Refusal(-ENOENT, `find the directory ${shown(above)}`);
+    return parent;
+  }
+}
+
+function temporaryName(): ByteName {
+  return `.dlrootfs-${randomBytes(6).toString('hex')}`;
+}

@@ -1,0 +1,123 @@
+import { closeSync, constants as fsConstants, openSync, readSync } from 'node:fs';
+import { constants } from 'node:os';
+import type { BytePath } from '../tar/entry.ts';
+import { startRun } from './apply.ts';
+import { nameOf, parentPath } from './directories.ts';
+import type { ByteName, Directory, FileStat } from './filesystem.ts';
+import { loadLibc } from './libc.ts';
+import { LinuxFilesystem } from './linux.ts';
+import type { Backend } from './messages.ts';
+import { nothingLost } from './not-restored.ts';
+import type { NotRestored } from './not-restored.ts';
+import { PortableFilesystem } from './portable.ts';
+import { Refusal, explain, shown } from './refusal.ts';
+import { clear } from './removal.ts';
+import { Restoration } from './restoration.ts';
+import type { Inode } from './restoration.ts';
+import type { Run } from './run.ts';
+
+const { EEXIST, ENOENT, ENOTDIR, ENOTEMPTY } = constants.errno;
+
+/** A whole tree: all paths from the root, each directory before what is in it. */
+export interface Tree extends Iterable<readonly [path: string, place: { readonly inode: Inode }]> {
+  /** For the root, with the empty path; undefined: it stays as it is. */
+  find(path: string): { readonly inode: Inode } | undefined;
+}
+
+/** What may be on disk at a path. */
+export interface Found {
+  readonly path: string;
+  readonly type: FileStat['type'];
+}
+
+/** A rootfs that is there and becomes another one, in place: what others wrote into it is given all that they could not. */
+export class WorkTree {
+  readonly #directory: string;
+  readonly #backend: Backend | undefined;
+  /** What the system denied at the last `restore`. */
+  notRestored: NotRestored = nothingLost();
+
+  constructor(directory: string, backend?: Backend) {
+    this.#directory = directory;
+    this.#backend = backend;
+  }
+
+  /**
+   * Takes away what stands at these paths, if it still is of that type; directories only when they are empty.
+   *
+   * @throws DestinationError
+   */
+  clear(found: readonly Found[]): void {
+    const deepestFirst = found.toSorted((one, other) => other.path.length - one.path.length);
+    this.#work((run) => {
+      for (const { path, type } of deepestFirst) {
+        run.directories.trim();
+        const parent = run.directories.find(parentPath(path), false);
+        if (!parent || parent.path !== parentPath(path)) continue;
+        if (type === 'directory') removeEmpty(run, parent, nameOf(path), path);
+        else {
+          const stat = run.filesystem.stat(parent, nameOf(path));
+          if (typeof stat !== 'number' && stat.type === type)
+            clear(run, parent, nameOf(path), path as BytePath);
+        }
+      }
+    });
+  }
+
+  /**
+   * Makes everything in `tree` as it says.
+   *
+   * @param contents for files that are not there yet or are others: paths of files to be moved to where they belong
+   * @param attributes names of extended attributes that stay only where `tree` has them
+   * @throws DestinationError
+   */
+  restore(tree: Tree, contents: ReadonlyMap<string, string>, attributes: ReadonlySet<string>): void {
+    this.#work((run) => {
+      const restoration = new Restoration(run, contents, attributes, (path) => pieces(this.#directory, path));
+      for (const [path, { inode }] of tree) restoration.place(path as BytePath, inode);
+      restoration.finish(tree.find('')?.inode);
+      this.notRestored = run.counts;
+    });
+  }
+
+  #work(use: (run: Run) => void): void {
+    const name = this.#directory;
+    const libc = this.#backend === 'node' ? undefined : loadLibc();
+    const path = Buffer.from(name);
+    const filesystem = libc ? LinuxFilesystem.open(libc, path) : PortableFilesystem.open(path);
+    try {
+      if (typeof filesystem === 'number') throw new Refusal(filesystem, 'open it');
+      const run = startRun(filesystem, { name, mode: 'overlay', reservedNames: [], recordChanges: false });
+      try {
+        use(run);
+      } finally {
+        run.directories.close();
+        filesystem.close();
+      }
+    } catch (error) {
+      throw error instanceof Refusal ? explain(error, name, name) : error;
+    }
+  }
+}
+
+/** A file's content, a megabyte at a time. */
+function* pieces(directory: string, path: string): Generator<Uint8Array, void, void> {
+  const name = Buffer.concat([Buffer.from(`${directory}/`), Buffer.from(path, 'latin1')]);
+  const file = openSync(name, fsConstants.O_RDONLY | fsConstants.O_NOFOLLOW);
+  try {
+    const buffer = Buffer.alloc(1024 * 1024);
+    for (let count = readSync(file, buffer); count > 0; count = readSync(file, buffer))
+      yield buffer.subarray(0, count);
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Removes a directory that is empty by now. */
+function removeEmpty(run: Run, parent: Directory, name: ByteName, path: string): void {
+  run.directories.drop(path);
+  const removed = run.filesystem.removeDirectory(parent, name);
+  if (removed < 0 && ![-ENOENT, -ENOTDIR, -ENOTEMPTY, -EEXIST].includes(removed)) {
+    throw new Refusal(removed, `remove the directory ${shown(path)}`);
+  }
+}
