@@ -160,7 +160,9 @@ export class Documents {
           signal,
         );
       } catch (error) {
-        const mismatch = error instanceof IntegrityError && error.code === 'DIGEST_MISMATCH';
+        // Malformed may mean broken off.
+        const mismatch =
+          error instanceof IntegrityError && /^(?:INTEGRITY|DIGEST_MISMATCH)$/.test(error.code);
         if (!mismatch || count >= TRIES) throw error;
       }
     }

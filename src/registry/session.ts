@@ -42,13 +42,15 @@ async function endpointOf(
   slots: Slots,
 ): Promise<Endpoint> {
   const { registry, repository } = source;
+  const own = source.mirrorOf === undefined;
   const insecure = source.insecure || options.tlsVerify === false;
   const tls = await tlsSettings(registry, options, insecure);
   const connections = new Connections(options.environment, manners.timeouts, tls);
   const transport = new Transport(connections, slots, manners.timeouts, manners.report);
-  const credentials = new Credentials({ registry, repository }, options);
+  // What was given by hand was given for the registry of the reference; a mirror's are in files.
+  const asked = own ? options : { ...options, credentials: undefined, registryToken: undefined };
+  const credentials = new Credentials({ registry, repository }, asked);
   const authenticator = new Authenticator(repository, credentials, transport, manners.timeouts);
-  const own = source.mirrorOf === undefined;
   const settled = { ...source, insecure, plainHttp: source.plainHttp || (own && options.plainHttp === true) };
   return new Endpoint(settled, transport, authenticator, manners, tls.configured);
 }

@@ -1,0 +1,161 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import type { BlobRange, Layer } from '../../src/oci/image.ts';
+import { isTransient } from '../../src/registry/transient.ts';
+import type { Fault } from '../support/fake-fault.ts';
+import { sha256 } from '../support/fake-image.ts';
+import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry.ts';
+import { collect, RegistryClient } from '../support/registry-client.ts';
+
+const blob = randomBytes(200_000);
+const etag = `"${sha256(blob)}"`;
+
+async function open(
+  options: FakeRegistryOptions,
+  run: (layer: Layer, registry: FakeRegistry, client: RegistryClient) => Promise<void>,
+): Promise<void> {
+  await using registry = await FakeRegistry.start(options);
+  registry.push('team/app', 'latest', { layers: [blob] });
+  await using client = await RegistryClient.open(registry.reference('team/app'), { retry: 1 });
+  const [layer] = (await client.image()).layers;
+  registry.requests.length = 0;
+  await run(layer!, registry, client);
+}
+
+interface Case {
+  readonly what: string;
+  readonly range: BlobRange;
+  readonly fault?: Omit<Fault, 'path'>;
+  readonly server?: FakeRegistryOptions;
+  /** Offset that the body must begin at. */
+  readonly start: number;
+  readonly end?: number;
+  readonly requests?: number;
+}
+
+const cases: readonly Case[] = [
+  { what: 'the whole', range: { start: 0 }, start: 0 },
+  { what: 'from an offset', range: { start: 1000 }, start: 1000 },
+  {
+    what: 'from an offset behind a redirect',
+    range: { start: 1000 },
+    server: { redirectBlobs: 307 },
+    start: 1000,
+    requests: 2,
+  },
+  { what: 'a part in the middle', range: { start: 1000, end: 2000 }, start: 1000, end: 2000 },
+  { what: 'a part from the start', range: { start: 0, end: 10 }, start: 0, end: 10 },
+  { what: 'with the right entity tag', range: { start: 1000, etag }, start: 1000 },
+  { what: 'with another entity tag the whole comes', range: { start: 1000, etag: '"other"' }, start: 0 },
+  {
+    what: 'a weak entity tag is not sent',
+    range: { start: 1000, etag: 'W/"x"' },
+    server: { etags: false },
+    start: 1000,
+  },
+  { what: 'a server without ranges', range: { start: 1000 }, server: { ranges: false }, start: 0 },
+  {
+    what: 'another part than asked for: the whole is asked for',
+    range: { start: 1000 },
+    fault: { status: 206, headers: { 'content-range': 'bytes 0-199999/200000' } },
+    start: 0,
+    requests: 2,
+  },
+  {
+    what: '206 without Content-Range',
+    range: { start: 1000 },
+    fault: { status: 206, headers: { 'content-range': [] } },
+    start: 0,
+    requests: 2,
+  },
+  {
+    what: '206 of a blob of another size',
+    range: { start: 1000 },
+    fault: { headers: { 'content-range': 'bytes 1000-199999/300000' } },
+    start: 0,
+    requests: 2,
+  },
+  {
+    what: '206 with another entity tag',
+    range: { start: 1000, etag },
+    fault: { headers: { etag: '"new"' } },
+    start: 0,
+    requests: 2,
+  },
+  {
+    what: '416 although there is more',
+    range: { start: 1000 },
+    fault: { status: 416, headers: { 'content-range': 'bytes */500' } },
+    start: 0,
+    requests: 2,
+  },
+  { what: 'everything is here already', range: { start: 200_000 }, start: 200_000 },
+  { what: 'more is here than there is', range: { start: 300_000 }, start: 0, requests: 2 },
+];
+
+for (const { what, range, fault, server = {}, start, end, requests = 1 } of cases) {
+  test(`a blob: ${what}`, async () => {
+    await open(server, async (layer, registry, client) => {
+      if (fault) registry.fault({ path: /blobs/, ...fault });
+      const response = await layer.open(range, client.signal);
+      assert.equal(response.start, start);
+      const body = Buffer.concat(await collect(response.body));
+      assert.equal(
+        body.equals(blob.subarray(start, end)),
+        true,
+        `${body.length} bytes from ${response.start}`,
+      );
+      assert.equal(registry.requests.length, requests);
+      assert.equal(response.ranges, server.ranges !== false);
+      if (end === undefined) assert.equal(response.size, blob.length);
+    });
+  });
+}
+
+test('a blob without a length says that its size is not known', async () => {
+  await open({}, async (layer, registry, client) => {
+    registry.fault({ path: /blobs/, endAfter: 1000 });
+    const response = await layer.open({ start: 0 }, client.signal);
+    assert.equal(response.size, undefined);
+    assert.equal(
+      (await collect(response.body)).reduce((sum, chunk) => sum + chunk.length, 0),
+      1000,
+    );
+  });
+});
+
+test('a blob that only ever answers with wrong parts is an error', async () => {
+  await open({}, async (layer, registry, client) => {
+    registry.fault({ path: /blobs/, times: 9, status: 206, headers: { 'content-range': 'bytes 5-9/10' } });
+    await assert.rejects(layer.open({ start: 1 }, client.signal), isTransient);
+  });
+});
+
+test('an expired storage address is asked for again from the registry', async () => {
+  await open({ redirectBlobs: 307 }, async (layer, registry, client) => {
+    registry.fault({ path: /signature/, status: 403, body: '<Error>expired</Error>' });
+    assert.equal((await client.blob(layer)).equals(blob), true);
+    assert.deepEqual(
+      registry.requests.map(({ server }) => server),
+      ['registry', 'storage', 'registry', 'storage'],
+    );
+    assert.doesNotMatch(client.everything, /signature=secret/);
+  });
+});
+
+test('the addresses of a foreign layer are asked when the registry does not have it', async () => {
+  await using elsewhere = await FakeRegistry.start();
+  const digest = elsewhere.putBlob('x', blob);
+  await using registry = await FakeRegistry.start();
+  const urls = ['ftp://127.0.0.1/x', 'http://other.example.com/x', `${elsewhere.url}/v2/x/blobs/${digest}`];
+  registry.push('team/app', 'latest', { layers: [{ tar: blob, compression: 'none', urls }] });
+  await using client = await RegistryClient.open(registry.reference('team/app'), { retry: 0 });
+  const [layer] = (await client.image()).layers;
+  assert.equal((await client.blob(layer!)).equals(blob), true);
+  assert.equal(elsewhere.requests.length, 0);
+  registry.fault({ path: /blobs/, times: 9, status: 404 });
+  assert.equal((await client.blob(layer!, { start: 7 })).equals(blob.subarray(7)), true);
+  assert.equal(elsewhere.requests.length, 1);
+  assert.equal(elsewhere.requests[0]!.headers.authorization, undefined);
+});
