@@ -1,6 +1,9 @@
-import { homedir } from 'node:os';
+import { readFileSync } from 'node:fs';
+import { arch, homedir, platform } from 'node:os';
 import path from 'node:path';
+import { geteuid } from 'node:process';
 import { UsageError } from './errors.ts';
+import { hostPlatform } from './oci/host-platform.ts';
 import type { Platform } from './oci/platform.ts';
 import type { RegistryOptions } from './registry/registry-options.ts';
 import type { Report } from './report/event.ts';
@@ -27,6 +30,8 @@ export interface PullRequest {
   readonly registry?: Partial<Omit<RegistryOptions, 'environment' | 'connections' | 'report'>> | undefined;
   /** Force a file system back end; default libc where it can be called. */
   readonly backend?: 'libc' | 'node' | undefined;
+  /** What the image `-` is read from. */
+  readonly stdin?: AsyncIterable<Uint8Array> | undefined;
   readonly environment?: Environment | undefined;
   readonly report?: Report | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -38,13 +43,18 @@ export interface PullOptions {
   readonly destination: string;
   readonly git: boolean;
   readonly layerInfo: boolean;
-  readonly platform: Platform | undefined;
+  readonly platform: Platform;
+  /** It was named, and is not just this host's. */
+  readonly platformAsked: boolean;
   readonly jobs: number;
-  /** Undefined: no cache. */
-  readonly cacheDirectory: string | undefined;
-  readonly cacheSizeBytes: number;
+  /** Where blobs are kept (undefined: nowhere), and at most how many bytes of them. */
+  readonly store: { readonly directory: string | undefined; readonly maxBytes: number };
+  readonly retryPolicy: { readonly retries: number; readonly delay: number };
   readonly registry: RegistryOptions;
   readonly backend: 'libc' | 'node' | undefined;
+  /** Whether the run has the rights of root: what could not be restored then is not for want of them. */
+  readonly root: boolean;
+  readonly stdin: AsyncIterable<Uint8Array> | undefined;
   readonly environment: Environment;
   readonly report: Report;
   readonly signal: AbortSignal;
@@ -53,6 +63,8 @@ export interface PullOptions {
 /** The original's bound on parallel pulls. */
 const defaultJobs = 7;
 const defaultCacheBytes = 10 * 2 ** 30;
+const defaultRetries = 5;
+const defaultRetryDelayMilliseconds = 500;
 
 /** Request over environment over defaults, once, frozen. Throws UsageError naming the option. */
 export function resolveOptions(request: PullRequest): PullOptions {
@@ -69,13 +81,22 @@ export function resolveOptions(request: PullRequest): PullOptions {
     destination,
     git: request.git ?? false,
     layerInfo: request.layerInfo ?? true,
-    platform: request.platform,
+    platform: request.platform ?? thisHost(),
+    platformAsked: request.platform !== undefined,
+    stdin: request.stdin,
     jobs,
-    cacheDirectory:
-      request.cache === false ? undefined : (request.cacheDirectory ?? defaultCacheDirectory(environment)),
-    cacheSizeBytes: request.cacheSize ?? defaultCacheBytes,
+    store: {
+      directory:
+        request.cache === false ? undefined : (request.cacheDirectory ?? defaultCacheDirectory(environment)),
+      maxBytes: request.cacheSize ?? defaultCacheBytes,
+    },
+    retryPolicy: {
+      retries: request.registry?.retry ?? defaultRetries,
+      delay: request.registry?.retryDelay ?? defaultRetryDelayMilliseconds,
+    },
     registry: { ...request.registry, environment, connections: jobs, report },
     backend: request.backend,
+    root: geteuid?.() === 0,
     environment,
     report,
     signal: request.signal ?? new AbortController().signal,
@@ -88,4 +109,9 @@ export function defaultCacheDirectory(environment: Environment): string | undefi
   if (base !== undefined && path.isAbsolute(base)) return path.join(base, 'dlrootfs');
   const home = environment['HOME'] ?? homedir();
   return path.isAbsolute(home) && home !== '/nonexistent' ? path.join(home, '.cache', 'dlrootfs') : undefined;
+}
+
+function thisHost(): Platform {
+  const cpuinfo = arch() === 'arm' ? readFileSync('/proc/cpuinfo', 'utf8') : undefined;
+  return hostPlatform({ platform: platform(), arch: arch(), cpuinfo });
 }

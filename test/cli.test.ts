@@ -98,7 +98,7 @@ test("cli: a pull prints the original's lines and nothing else", async () => {
 
 test('cli: -u is warned about as the original did; DLROOTFS_CREDS is not', async () => {
   await using registry = await FakeRegistry.start({
-    auth: { type: 'basic', username: 'me', password: 'pass:word' },
+    auth: { type: 'basic', users: { me: 'pass:word' } },
   });
   using scratch = new Scratch();
   registry.push('img', 'latest', image);
@@ -145,7 +145,7 @@ const failing: readonly Failing[] = [
     says: /error: /,
     run: async (_, scratch) => {
       await using locked = await FakeRegistry.start({
-        auth: { type: 'basic', username: 'me', password: 'right' },
+        auth: { type: 'basic', users: { me: 'right' } },
       });
       locked.push('lib/img', '1', image);
       const result = await pull(locked, scratch, '-u', 'me:wrongpassword');
@@ -273,11 +273,12 @@ test('cli: files that were in DIR stay, and the image is laid over them', async 
   using scratch = new Scratch();
   registry.push('lib/img', '1', image);
   mkdirSync(scratch.join('out/etc'), { recursive: true });
-  writeFileSync(scratch.join('out/etc/gone'), 'mine');
+  writeFileSync(scratch.join('out/etc/keep'), 'mine');
   writeFileSync(scratch.join('out/etc/motd'), 'old');
   const result = await pull(registry, scratch);
   assert.equal(result.exitCode, 0, result.stderr);
   assert.match(result.stderr, /^notice: .*not empty/m);
   assert.equal(readFileSync(scratch.join('out/etc/motd'), 'utf8'), 'hello\n');
-  assert.ok(existsSync(scratch.join('out/etc/gone')));
+  assert.equal(readFileSync(scratch.join('out/etc/keep'), 'utf8'), 'mine');
+  assert.ok(!existsSync(scratch.join('out/etc/gone')));
 });

@@ -12,6 +12,8 @@ export function textReport(out: Writable): Report {
   let fetched = 0;
   let held: string | undefined = '';
 
+  const told = new Set<string>();
+
   const say = (text: string) => out.write(text);
   const later = (text: string) => {
     if (held === undefined) say(text);
@@ -24,6 +26,12 @@ export function textReport(out: Writable): Report {
   };
 
   return (event: PullEvent) => {
+    if ('index' in event) {
+      // A pull that starts again, without a blob that was damaged in the store, says nothing twice.
+      const line = `${event.type} ${event.index}`;
+      if (told.has(line)) return;
+      told.add(line);
+    }
     switch (event.type) {
       case 'session':
         say(`Opening a session for ${event.name} ...\n`);

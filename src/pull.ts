@@ -1,0 +1,98 @@
+import { DamagedBlobError } from './blob/damage.ts';
+import { openNative } from './blob/native.ts';
+import { layerQueue } from './blob/queue.ts';
+import { Store } from './blob/store.ts';
+import { findGit } from './git/git-program.ts';
+import { platformNotice } from './oci/fitness.ts';
+import type { Image } from './oci/image.ts';
+import type { PullOptions } from './options.ts';
+import { RootfsBuild } from './rootfs-build.ts';
+import { loadKoffi } from './rootfs/koffi.ts';
+import { spoolPlace } from './rootfs/spool-place.ts';
+import { parseImage } from './source.ts';
+import type { PullSummary } from './summary.ts';
+import { Stopwatch, Tally } from './summary.ts';
+
+/**
+ * Turns an image into a root file system: the whole story. Throws a DlrootfsError, or the signal's reason; then DIR is as it was,
+ * unless it held files and the image was being laid over them.
+ */
+export async function pull(request: PullOptions): Promise<PullSummary> {
+  const tally = new Tally(request.report);
+  const options = { ...request, report: tally.report };
+  const { report, signal, destination } = options;
+  const stopwatch = new Stopwatch();
+  const source = parseImage(options);
+  if (options.git) await findGit(options.environment);
+  const spoolDirectory = await spoolPlace(destination);
+  const store = await Store.open({ ...options.store, native: native(), spoolDirectory, report });
+  try {
+    report({ type: 'session', name: source.name });
+    const session = await source.open(store, spoolDirectory);
+    try {
+      const image = await session.image(options.platform, signal);
+      const unfit = platformNotice(image, options.platform, options.platformAsked, source.name);
+      if (unfit !== undefined) report({ type: 'notice', message: unfit });
+      report({ type: 'image', id: image.id, layers: image.layers });
+      stopwatch.lap('resolve');
+      const built = await buildTwice(image, store, options);
+      stopwatch.lap('layers');
+      report({ type: 'done', reference: source.reference, destination });
+      return {
+        reference: source.reference,
+        id: image.id,
+        digest: image.digest,
+        platform: image.platform,
+        layers: built.layers,
+        config: image.config.raw,
+        destination,
+        notRestored: built.notRestored,
+        bytes: tally.bytes(built.layers),
+        seconds: stopwatch.seconds(),
+      };
+    } finally {
+      await session.close();
+    }
+  } finally {
+    await store.close();
+  }
+}
+
+type Built = Pick<PullSummary, 'layers' | 'notRestored'>;
+
+/** A blob in the store may turn out to be damaged when half of it is unpacked: then everything again, once, without it. */
+async function buildTwice(image: Image, store: Store, options: PullOptions): Promise<Built> {
+  try {
+    return await build(image, store, options);
+  } catch (error) {
+    if (!(error instanceof DamagedBlobError)) throw error;
+    options.report({ type: 'notice', message: `${error.message}: starting again without it` });
+    return await build(image, store, options);
+  }
+}
+
+async function build(image: Image, store: Store, options: PullOptions): Promise<Built> {
+  const { report, signal, jobs } = options;
+  const rootfs = await RootfsBuild.open(options);
+  try {
+    const queue = { store, jobs, hold: rootfs.overlay, policy: options.retryPolicy, signal, report };
+    for await (const layer of layerQueue(image.layers, queue)) {
+      report({ type: 'layer-apply', index: layer.index });
+      const entries = await rootfs.apply(layer);
+      report({ type: 'layer-applied', index: layer.index, entries });
+    }
+    return await rootfs.finish();
+  } catch (error) {
+    await rootfs.discard();
+    throw error;
+  }
+}
+
+/** What can be called in C; without it the program is slower, and two runs may fetch the same blob. */
+function native(): ReturnType<typeof openNative> | undefined {
+  try {
+    return openNative(loadKoffi());
+  } catch {
+    return undefined;
+  }
+}

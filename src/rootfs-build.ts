@@ -1,0 +1,125 @@
+import type { PulledLayer } from './blob/pulled-layer.ts';
+import { printable } from './errors.ts';
+import { GitLayers } from './git/git-layers.ts';
+import { formatLayerInfo } from './oci/layer-info.ts';
+import type { PullOptions } from './options.ts';
+import { Destination } from './rootfs/destination.ts';
+import { Rootfs, describeNotRestored } from './rootfs/rootfs.ts';
+import type { NotRestored } from './rootfs/rootfs.ts';
+import type { LayerSummary } from './summary.ts';
+
+/** A rootfs in the making: where it is built, the thread that writes it, and with -g its branches. */
+export class RootfsBuild {
+  readonly #destination: Destination;
+  readonly #rootfs: Rootfs;
+  readonly #git: GitLayers | undefined;
+  readonly #options: PullOptions;
+  readonly #layers: LayerSummary[] = [];
+  #last: PulledLayer | undefined;
+
+  private constructor(
+    destination: Destination,
+    rootfs: Rootfs,
+    git: GitLayers | undefined,
+    options: PullOptions,
+  ) {
+    this.#destination = destination;
+    this.#rootfs = rootfs;
+    this.#git = git;
+    this.#options = options;
+  }
+
+  /** Makes DIR's stage, or opens DIR itself. Throws DestinationError, GitError. */
+  static async open(options: PullOptions): Promise<RootfsBuild> {
+    const { signal, environment } = options;
+    const destination = await Destination.open(options.destination);
+    let rootfs: Rootfs | undefined;
+    try {
+      rootfs = await Rootfs.open(destination.path, {
+        mode: destination.mode,
+        name: options.destination,
+        backend: options.backend,
+        reservedNames: options.git ? ['.git'] : [],
+        recordChanges: options.git,
+      });
+      const git = options.git ? await GitLayers.open(destination.path, { environment, signal }) : undefined;
+      const build = new RootfsBuild(destination, rootfs, git, options);
+      if (build.overlay) build.#notice('is not empty: the image is laid over what is there');
+      return build;
+    } catch (error) {
+      await rootfs?.discard();
+      await destination.discard();
+      throw error;
+    }
+  }
+
+  /** DIR holds files of the user's: nothing unverified may get in. */
+  get overlay(): boolean {
+    return this.#destination.mode === 'overlay';
+  }
+
+  /** Unpacks a layer on top of those before; answers how many entries it had. Throws IntegrityError, DestinationError. */
+  async apply(layer: PulledLayer): Promise<number> {
+    const label = `layer ${layer.layer.id.slice(0, 12)}`;
+    try {
+      if (this.overlay) await layer.verified();
+      const { entries, changes } = await this.#rootfs.apply(layer.tar(), {
+        label,
+        signal: this.#options.signal,
+      });
+      this.#layers.push(summaryOf(layer, entries));
+      this.#last = layer;
+      if (this.#git) await this.#commit(this.#git, layer, changes);
+      return entries;
+    } catch (error) {
+      throw await layer.blame(error);
+    }
+  }
+
+  /** Completes the rootfs and gives it its name. */
+  async finish(): Promise<{ readonly layers: readonly LayerSummary[]; readonly notRestored: NotRestored }> {
+    if (!this.#git && this.#last) await this.#writeInfo(this.#last);
+    await this.#git?.finish();
+    const notRestored = await this.#rootfs.close(this.#destination.root);
+    this.#options.signal.throwIfAborted();
+    await this.#destination.commit(this.#rootfs.identity);
+    const lost = describeNotRestored(notRestored, this.#options.root);
+    if (lost !== undefined) this.#options.report({ type: 'notice', message: lost });
+    return { layers: this.#layers, notRestored };
+  }
+
+  /** Leaves nothing of it behind, but in a DIR that held files. */
+  async discard(): Promise<void> {
+    await this.#git?.discard();
+    await this.#rootfs.discard();
+    await this.#destination.discard();
+  }
+
+  async #commit(git: GitLayers, layer: PulledLayer, changes: Uint8Array | undefined): Promise<void> {
+    const info = await this.#writeInfo(layer);
+    const { id, info: json } = layer.layer;
+    const created = typeof json['created'] === 'string' ? json['created'] : undefined;
+    await git.commit({ id, created }, [changes ?? new Uint8Array(0), ...info]);
+  }
+
+  async #writeInfo(layer: PulledLayer): Promise<Uint8Array[]> {
+    const { layerInfo, git } = this.#options;
+    if (layerInfo) await this.#writeOwn('json', formatLayerInfo(layer.layer.info));
+    if (git) await this.#writeOwn('layersize', String(layer.blobSize ?? -1));
+    return [];
+  }
+
+  async #writeOwn(name: 'json' | 'layersize', text: string): Promise<void> {
+    const written = await this.#rootfs.writeLayerInfo(name, Buffer.from(text));
+    if (!written) this.#notice(`has a ${name} of the image's own: the layer's information is not written`);
+  }
+
+  #notice(what: string): void {
+    this.#options.report({ type: 'notice', message: `${printable(this.#options.destination)} ${what}` });
+  }
+}
+
+function summaryOf(layer: PulledLayer, entries: number): LayerSummary {
+  const { id, digest, diffID } = layer.layer;
+  return { id, digest, diffID: diffID ?? layer.diffID, size: layer.blobSize, entries };
+}

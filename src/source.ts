@@ -1,0 +1,36 @@
+import type { Session } from './oci/image.ts';
+import { Reference } from './oci/reference.ts';
+import { formatSource, parseSource } from './layout/source.ts';
+import type { PullOptions } from './options.ts';
+import type { ManifestStore } from './registry/registry-options.ts';
+
+/** Where an image comes from: a registry, or a layout or archive on this machine. */
+export interface ImageSource {
+  /** `library/x` for Hub, `host[:port]/path` elsewhere, a local source as it was typed. */
+  readonly name: string;
+  /** `name:tag` or `name@digest`. */
+  readonly reference: string;
+  /** Opens the conversation; `spoolDirectory` takes what standard input brings. */
+  open(manifestStore: ManifestStore | undefined, spoolDirectory: string): Promise<Session>;
+}
+
+/** What the text of a command line or a caller names. Throws UsageError. */
+export function parseImage(
+  options: Pick<PullOptions, 'image' | 'registry' | 'stdin' | 'signal'>,
+): ImageSource {
+  const source = parseSource(options.image);
+  if (source !== undefined) {
+    const name = formatSource(source);
+    const open: ImageSource['open'] = async (_store, spoolDirectory) => {
+      const { openLayout } = await import('./layout/open-layout.ts');
+      return await openLayout(source, { spoolDirectory, stdin: options.stdin, signal: options.signal });
+    };
+    return { name, reference: name, open };
+  }
+  const reference = Reference.parse(options.image);
+  const open: ImageSource['open'] = async (manifestStore) => {
+    const { openSession } = await import('./registry/session.ts');
+    return await openSession(reference, { ...options.registry, manifestStore });
+  };
+  return { name: Reference.name(reference), reference: Reference.format(reference), open };
+}

@@ -1,0 +1,82 @@
+import { performance } from 'node:perf_hooks';
+import type { Image } from './oci/image.ts';
+import type { PullEvent, Report } from './report/event.ts';
+import type { NotRestored } from './rootfs/not-restored.ts';
+
+export interface LayerSummary {
+  readonly id: string;
+  readonly digest?: string | undefined;
+  readonly diffID?: string | undefined;
+  /** Compressed, in bytes. */
+  readonly size?: number | undefined;
+  /** Entries of its archive. */
+  readonly entries: number;
+}
+
+/** What a pull brought, for programs: `pull()` returns it and `--json` prints it. */
+export interface PullSummary {
+  /** `library/ubuntu:14.04`, or `name@sha256:…`. */
+  readonly reference: string;
+  /** 64 hex digits, as `Image ID:` says. */
+  readonly id: string;
+  /** The manifest's; absent with registry v1. */
+  readonly digest?: string | undefined;
+  readonly platform: Image['platform'];
+  /** Base layer first. */
+  readonly layers: readonly LayerSummary[];
+  /** The image's configuration as it is in the registry. */
+  readonly config: Readonly<Record<string, unknown>>;
+  /** As it was given. */
+  readonly destination: string;
+  readonly notRestored: Readonly<NotRestored>;
+  readonly bytes: { readonly cache: number; readonly network: number };
+  readonly seconds: Readonly<Record<string, number>>;
+}
+
+/** Counts, between the pull and its reporter, what came from where. */
+export class Tally {
+  readonly #report: Report;
+  readonly #cached = new Set<number>();
+
+  constructor(report: Report) {
+    this.#report = report;
+  }
+
+  readonly report: Report = (event: PullEvent) => {
+    if (event.type === 'layer-start' && event.cached) this.#cached.add(event.index);
+    this.#report(event);
+  };
+
+  bytes(layers: readonly Pick<LayerSummary, 'digest' | 'size'>[]): PullSummary['bytes'] {
+    let cache = 0;
+    let network = 0;
+    const seen = new Set<string>();
+    for (const [index, { digest, size = 0 }] of layers.entries()) {
+      if (digest !== undefined && seen.has(digest)) continue;
+      if (digest !== undefined) seen.add(digest);
+      if (this.#cached.has(index)) cache += size;
+      else network += size;
+    }
+    return { cache, network };
+  }
+}
+
+/** Seconds by stage, in the order in which the stages ended. */
+export class Stopwatch {
+  readonly #seconds: Record<string, number> = {};
+  readonly #start = performance.now();
+  #last = this.#start;
+
+  /** What went by since the stage before belongs to `stage`. */
+  lap(stage: string): void {
+    const now = performance.now();
+    this.#seconds[stage] = (this.#seconds[stage] ?? 0) + round(now - this.#last);
+    this.#last = now;
+  }
+
+  seconds(): PullSummary['seconds'] {
+    return { ...this.#seconds, total: round(performance.now() - this.#start) };
+  }
+}
+
+const round = (milliseconds: number) => Math.round(milliseconds) / 1000;
