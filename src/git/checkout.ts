@@ -63,9 +63,9 @@ async function checkOut(repository: Repository, branch: string, options: Checkou
     begun = true;
     const workTree = options.openWorkTree(directory);
     workTree.clear(found.ours.filter((one) => !isIn(target, one)));
-    await repository.run(['checkout', '--quiet', '--force', '--no-recurse-submodules', branch, '--']);
+    await repository.run(['checkout', '--force', '--no-recurse-submodules', branch, '--']);
     const contents = await readyContents(repository, target, files);
-    workTree.restore(target, contents.files);
+    workTree.restore(target, contents.files, found.attributes);
     contents.discard();
     await settle(gitDirectory, target, files, breath(signal));
     unmark(gitDirectory);

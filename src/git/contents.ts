@@ -6,7 +6,10 @@ import type { RootfsState } from './rootfs-state.ts';
 import type { TreeFiles } from './tree-files.ts';
 import { isHoldable } from './tree-path.ts';
 
-/** Files that git cannot hold, put ready by it all the same: by path where they belong, the absolute name of a file with the content. */
+/** A directory in the repository, while a checkout needs it. */
+const aside = 'dlrootfs-contents';
+
+/** Files that git cannot hold, put ready by it all the same: path where they belong → path where they are, both from the root. */
 export interface ReadyContents {
   readonly files: ReadonlyMap<string, string>;
   /** Removes what was not taken. */
@@ -19,7 +22,7 @@ export async function readyContents(
   state: RootfsState,
   onDisk: TreeFiles,
 ): Promise<ReadyContents> {
-  const directory = path.join(repository.gitDirectory, 'dlrootfs-contents');
+  const directory = path.join(repository.gitDirectory, aside);
   const indexFile = `${directory}.index`;
   const discard = (): void => {
     rmSync(directory, { recursive: true, force: true });
@@ -35,11 +38,11 @@ export async function readyContents(
   const answer = await repository.run(['cat-file', '--batch-check=%(objectname)'], wanted);
   const ids = answer.split('\n');
   const entries = names.map((_, number) => `100644 ${ids[number]}\t${number}\n`);
-  const aside = { workTree: directory, indexFile };
-  await repository.run(['update-index', '--index-info'], Buffer.from(entries.join('')), aside);
-  await repository.run(['checkout-index', '--all'], undefined, aside);
-  const ready = new Map(names.map((name, number) => [name, path.join(directory, String(number))]));
-  const files = new Map([...missing].map(([place, name]) => [place, ready.get(name)!]));
+  const place = { workTree: directory, indexFile };
+  await repository.run(['update-index', '--index-info'], Buffer.from(entries.join('')), place);
+  await repository.run(['checkout-index', '--all'], undefined, place);
+  const ready = new Map(names.map((name, number) => [name, `.git/${aside}/${number}`]));
+  const files = new Map([...missing].map(([belongs, name]) => [belongs, ready.get(name)!]));
   return { files, discard };
 }
 

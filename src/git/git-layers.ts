@@ -8,8 +8,9 @@ import { copyRepository } from './copy.ts';
 import { composeCommit, type TreeFile } from './fast-import.ts';
 import { asGitError, findGit, type GitOptions } from './git-program.ts';
 import { chainOf, readHistory, type LayerRecord } from './history.ts';
-import { closeToOthers, initRepository } from './init.ts';
+import { initRepository } from './init.ts';
 import { LayerDraft, type Came } from './layer-draft.ts';
+import { mark, unmark } from './marker.ts';
 import {
   branchName,
   branchRef,
@@ -23,7 +24,7 @@ import type { ObjectID } from './object-id.ts';
 import { loadState, readRecords } from './record.ts';
 import { Repository } from './repository.ts';
 import { RootfsState } from './rootfs-state.ts';
-import { settle } from './settle.ts';
+import { settle, writeWhole } from './settle.ts';
 import { SizeMismatch, TreeFiles, contentIn, contentOf } from './tree-files.ts';
 import type { OpenWorkTree, WorkTree } from './work-tree.ts';
 
@@ -70,7 +71,9 @@ export class GitLayers {
   static async open(directory: string, options: GitOptions): Promise<GitLayers> {
     const program = await findGit(options.environment);
     await initRepository(program, options, directory);
-    return new GitLayers(new Repository(directory, program, options), new RootfsState());
+    const repository = new Repository(directory, program, options);
+    mark(repository.gitDirectory);
+    return new GitLayers(repository, new RootfsState());
   }
 
   /**
@@ -88,13 +91,14 @@ export class GitLayers {
     const repository = new Repository(directory, program, options);
     try {
       copyRepository(path.join(from, '.git'), repository.gitDirectory);
+      mark(repository.gitDirectory);
       const chain = chainOf(await readHistory(repository), base);
       const state = await loadState(repository, await readRecords(repository, chain), chain);
-      await repository.run(['checkout', '--quiet', '--force', '--detach', base.commit]);
+      await repository.run(['checkout', '--force', '--detach', base.commit]);
       const layers = new GitLayers(repository, state);
       const contents = await readyContents(repository, state, layers.#files);
       layers.#workTree = options.openWorkTree(directory);
-      layers.#workTree.restore(state, contents.files);
+      layers.#workTree.restore(state, contents.files, new Set());
       contents.discard();
       layers.#branches.push(...chain.map(({ branch }) => branch));
       layers.#tip = { commit: base.commit, record: base.id };
@@ -133,7 +137,7 @@ export class GitLayers {
 
   /**
    * Makes commits and branches of all that was kept, the last one checked out, as the rootfs is already: `git status` is clean. To be
-   * called when the rootfs is complete; nothing but its name may change afterwards.
+   * called when the rootfs is complete; nothing but its name may change afterwards. What was never finished is not taken for a whole one.
    *
    * @throws GitError, or the reason of the signal
    */
@@ -143,11 +147,11 @@ export class GitLayers {
     try {
       await this.#blobs.close();
       const stream = Buffer.concat([...this.#commands, Buffer.from('done\n')]);
-      await this.#repository.run(['fast-import', '--quiet', '--done', '--date-format=raw'], stream);
-      await this.#repository.run(['symbolic-ref', 'HEAD', branchRef(last)]);
-      this.#workTree?.restore(this.#state, new Map());
+      await this.#repository.run(['fast-import', '--done', '--date-format=raw'], stream);
+      this.#workTree?.restore(this.#state, new Map(), new Set());
       await settle(this.#repository.gitDirectory, this.#state, this.#files, this.#breathe);
-      closeToOthers(this.#repository.gitDirectory);
+      writeWhole(path.join(this.#repository.gitDirectory, 'HEAD'), Buffer.from(`ref: ${branchRef(last)}\n`));
+      unmark(this.#repository.gitDirectory);
     } catch (error) {
       throw explained(error, this.#repository, 'git could not make the branches');
     }

@@ -1,4 +1,4 @@
-import { appendFileSync, chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { asGitError, runGitOutside, type GitOptions, type GitProgram } from './git-program.ts';
 
@@ -48,24 +48,12 @@ export async function initRepository(
   options: GitOptions,
   directory: string,
 ): Promise<void> {
-  await runGitOutside(program, options, directory, ['init', '--quiet', '--template=', '.']).catch(
-    (error: unknown) => {
-      throw asGitError(error, 'git could not make its repository');
-    },
-  );
+  await runGitOutside(program, options, directory, ['init', '--template=', '.']).catch((error: unknown) => {
+    throw asGitError(error, 'git could not make its repository');
+  });
   const gitDirectory = path.join(directory, '.git');
   appendFileSync(path.join(gitDirectory, 'config'), configuration);
   mkdirSync(path.join(gitDirectory, 'info'), { recursive: true });
   writeFileSync(path.join(gitDirectory, 'info/attributes'), attributes);
   mkdirSync(path.join(gitDirectory, 'objects/pack'), { recursive: true });
-}
-
-/** Takes from a repository what a process without umask let others do to it. */
-export function closeToOthers(gitDirectory: string): void {
-  chmodSync(gitDirectory, 0o755);
-  for (const entry of readdirSync(gitDirectory, { recursive: true, withFileTypes: true })) {
-    const name = path.join(entry.parentPath, entry.name);
-    if (entry.isDirectory()) chmodSync(name, 0o755);
-    else if (entry.isFile()) chmodSync(name, entry.name.startsWith('pack-') ? 0o444 : 0o644);
-  }
 }

@@ -21,6 +21,8 @@ export interface Inspection {
   readonly strangers: readonly Found[];
   /** What a record knows and git cannot hold, of any layer; directories too. */
   readonly ours: readonly Found[];
+  /** Names of all extended attributes in the records. */
+  readonly attributes: ReadonlySet<string>;
 }
 
 interface Version {
@@ -44,7 +46,7 @@ export async function inspect(
   const changed = await changedFiles(repository);
   const strangers: Found[] = [];
   const ours: Found[] = [];
-  const known = unholdable(records);
+  const { known, attributes } = unholdable(records);
   for (const [path, type] of files.walk()) {
     const versions = known.get(path)?.filter((version) => version.type === type);
     if (versions === undefined || versions.length === 0) {
@@ -54,7 +56,7 @@ export async function inspect(
     ours.push({ path, type });
     if (type === 'file' && !isOneOf(files.stat(path), versions)) changed.push(path);
   }
-  return { changed, strangers, ours };
+  return { changed, strangers, ours, attributes };
 }
 
 function isOneOf(stat: BigIntStats, versions: readonly Version[]): boolean {
@@ -75,16 +77,18 @@ async function changedFiles(repository: Repository): Promise<string[]> {
 }
 
 /** All versions that any layer has of what git cannot hold. */
-function unholdable(records: Records): Map<string, Version[]> {
+function unholdable(records: Records): { known: Map<string, Version[]>; attributes: Set<string> } {
   const known = new Map<string, Version[]>();
+  const attributes = new Set<string>();
   for (const [id, record] of records) {
     for (const change of changesOf(record, id)) {
       if (change.type === 'removed') continue;
+      for (const name of change.xattrs?.keys() ?? []) attributes.add(name);
       const versions = versionsOf(change);
       if (versions.length > 0) known.set(change.path, [...(known.get(change.path) ?? []), ...versions]);
     }
   }
-  return known;
+  return { known, attributes };
 }
 
 function versionsOf({ type, path, size, mtimeSeconds }: Written): Version[] {

@@ -27,7 +27,7 @@ export async function settle(
 }
 
 /** Puts a file in place of what has its name, in git's way. */
-function writeWhole(name: string, content: Uint8Array): void {
+export function writeWhole(name: string, content: Uint8Array): void {
   writeFileSync(`${name}.lock`, content, { flag: 'wx', mode: 0o644 });
   renameSync(`${name}.lock`, name);
 }

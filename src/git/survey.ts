@@ -43,13 +43,18 @@ export async function surveyDirectory(
       hint: elsewhere,
     });
   }
-  if (isInterrupted(repository.gitDirectory)) {
-    throw new GitError(`${shown} is between two layers: a checkout was interrupted`, {
-      code: 'GIT_INTERRUPTED',
-      hint: `finish it with dlrootfs checkout BRANCH -d ${shown}`,
-    });
-  }
   const history = await readHistory(repository);
+  if (isInterrupted(repository.gitDirectory)) {
+    throw history.size === 0
+      ? new GitError(`${shown} was left by a pull that did not end`, {
+          code: 'GIT_INTERRUPTED',
+          hint: 'remove it and pull again',
+        })
+      : new GitError(`${shown} is between two layers: a checkout was interrupted`, {
+          code: 'GIT_INTERRUPTED',
+          hint: `finish it with dlrootfs checkout BRANCH -d ${shown}`,
+        });
+  }
   if (history.size === 0) {
     throw new GitError(`${shown} holds a git repository that is not from a pull with -g`, {
       code: 'GIT_NOT_OURS',

@@ -8,9 +8,10 @@ export interface WorkTree {
   /**
    * Makes all that is in `state` as it says, over what git has written: types, owners, modes, attributes, links, times.
    *
-   * @param contents files to be moved to where git cannot write
+   * @param contents files to be moved to where git cannot write: path where they belong → path where they are
+   * @param attributes names of extended attributes that stay only where `state` has them
    */
-  restore(state: RootfsState, contents: ReadonlyMap<string, string>): void;
+  restore(state: RootfsState, contents: ReadonlyMap<string, string>, attributes: ReadonlySet<string>): void;
 }
 
 export type OpenWorkTree = (directory: string) => WorkTree;

@@ -20,6 +20,7 @@ export class Stage {
   readonly path: string;
   #lines: string[] = [];
   #count = 0;
+  readonly #directories = new Map<string, Written>();
 
   constructor(path: string) {
     this.path = path;
@@ -83,12 +84,38 @@ export class Stage {
     return this;
   }
 
+  /** Gives directories their times again, as the applier does at the end. */
+  settle(): this {
+    for (const [path, { mtimeSeconds, mtimeNanoseconds }] of this.#directories) {
+      if (!this.#stands(path) || !lstatSync(this.place(path)).isDirectory()) continue;
+      this.#date(path, mtimeSeconds, mtimeNanoseconds);
+    }
+    return this;
+  }
+
   place(path: string): Buffer {
     return Buffer.concat([Buffer.from(`${this.path}/`), Buffer.from(path, 'latin1')]);
   }
 
+  /** Node's calls keep no nanoseconds. */
+  #date(path: string, seconds: number, nanoseconds: number): void {
+    if (nanoseconds === 0) lutimesSync(this.place(path), seconds, seconds);
+    else
+      execFileSync('touch', [
+        '-h',
+        '-d',
+        `@${seconds}.${String(nanoseconds).padStart(9, '0')}`,
+        `${this.path}/${path}`,
+      ]);
+  }
+
   #stands(path: string): boolean {
-    return lstatSync(this.place(path), { throwIfNoEntry: false }) !== undefined;
+    try {
+      lstatSync(this.place(path));
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   #note(type: Written['type'], path: string, linkPath: string, size: number, metadata: Metadata): this {
@@ -111,7 +138,8 @@ export class Stage {
       chownSync(place, change.uid, change.gid);
       chmodSync(place, change.mode);
     }
-    lutimesSync(place, change.mtimeSeconds, change.mtimeSeconds);
+    this.#date(path, change.mtimeSeconds, change.mtimeNanoseconds);
+    if (type === 'directory') this.#directories.set(path, change);
     this.#lines.push(composeLine(change));
     return this;
   }

@@ -1,0 +1,301 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { readFileSync, readdirSync, renameSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { GitError } from '../../src/errors.ts';
+import { GitLayers } from '../../src/git/git-layers.ts';
+import { composeLine } from '../../src/tar/mtree.ts';
+import { branchOf, environment, git, idOf, pullLayers, scratch, type BuildLayer } from './git.ts';
+import { Stage } from './stage.ts';
+
+const threeLayers: BuildLayer[] = [
+  (stage) =>
+    stage.root().directory('etc').file('etc/motd', 'hello\n').file('json', '{0}').file('layersize', '10'),
+  (stage) => stage.file('etc/issue').file('json', '{1}').file('layersize', '20'),
+  (stage) => stage.remove('etc/motd').file('json', '{2}').file('layersize', '30'),
+];
+
+test('one branch a layer, one on top of the other, the last one checked out', async (t) => {
+  const directory = scratch(t);
+  await pullLayers(directory, threeLayers);
+  assert.equal(git(directory, 'branch'), `  ${branchOf(0)}\n  ${branchOf(1)}\n* ${branchOf(2)}\n`);
+  assert.equal(git(directory, 'status', '--porcelain'), '');
+  const log = git(directory, 'log', '--format=%D|%an|%ae|%cn|%ce|%s|%cI', branchOf(2));
+  assert.equal(log, logLine(2, `HEAD -> ${branchOf(2)}`) + logLine(1, branchOf(1)) + logLine(0, branchOf(0)));
+  assert.equal(git(directory, 'config', 'user.name'), 'dlrootfs\n');
+  assert.equal(git(directory, 'config', 'user.email'), 'mail@mail.com\n');
+});
+
+test('each commit holds what the rootfs was after its layer, json and layersize as well', async (t) => {
+  const directory = scratch(t);
+  await pullLayers(directory, threeLayers);
+  const names = (number: number): string => git(directory, 'ls-tree', '-r', '--name-only', branchOf(number));
+  assert.equal(names(0), 'etc/motd\njson\nlayersize\n');
+  assert.equal(names(1), 'etc/issue\netc/motd\njson\nlayersize\n');
+  assert.equal(names(2), 'etc/issue\njson\nlayersize\n');
+  for (const number of [0, 1, 2])
+    assert.equal(git(directory, 'show', `${branchOf(number)}:json`), `{${number}}`);
+  assert.equal(
+    git(directory, 'diff', '--name-status', branchOf(1), branchOf(2)),
+    'D\tetc/motd\nM\tjson\nM\tlayersize\n',
+  );
+});
+
+test('the same layers give the same commits, whenever they are pulled', async (t) => {
+  const directory = scratch(t);
+  await pullLayers(path.join(directory, 'one'), threeLayers);
+  await pullLayers(path.join(directory, 'other'), threeLayers);
+  const commits = (name: string): string => git(path.join(directory, name), 'for-each-ref');
+  assert.equal(commits('one'), commits('other'));
+});
+
+test('a layer without a good date is committed as of now; one from before 1970 as of then', async (t) => {
+  const directory = scratch(t);
+  const rootfs = new Stage(directory);
+  const layers = await GitLayers.open(directory, { environment });
+  const before = Math.floor(Date.now() / 1000);
+  for (const [number, created] of [undefined, 'yesterday', '0001-01-01T00:00:00Z'].entries()) {
+    rootfs.file(`file${number}`);
+    await layers.commit({ id: idOf(number), created }, rootfs.changes());
+  }
+  await layers.finish();
+  const [last, ...others] = git(directory, 'log', '--format=%ct').trim().split('\n').map(Number);
+  assert.equal(last, 0);
+  for (const time of others) assert.ok(time >= before && time <= before + 100);
+});
+
+test('layers that change nothing, and that undo themselves, are commits too', async (t) => {
+  const directory = scratch(t);
+  await pullLayers(directory, [
+    (stage) => stage.file('json', '{}'),
+    () => undefined,
+    (stage) => stage.directory('a').file('a/b').symlink('c', 'a').remove('a').remove('c'),
+  ]);
+  assert.equal(git(directory, 'ls-tree', '-r', '--name-only', 'HEAD'), 'json\n');
+  assert.equal(git(directory, 'rev-list', '--count', 'HEAD'), '3\n');
+});
+
+test('what replaces something of another type', async (t) => {
+  const directory = scratch(t);
+  await pullLayers(directory, [
+    (stage) =>
+      stage
+        .file('file')
+        .directory('folder')
+        .file('folder/inner')
+        .symlink('link', 'file')
+        .file('to-fifo')
+        .file('back'),
+    (stage) =>
+      stage
+        .remove('file')
+        .directory('file')
+        .file('file/inner')
+        .remove('folder')
+        .symlink('folder', 'file')
+        .remove('link')
+        .file('link')
+        .remove('to-fifo')
+        .fifo('to-fifo')
+        .remove('back')
+        .directory('back')
+        .remove('back')
+        .file('back', 'again', { mode: 0o755 }),
+  ]);
+  assert.deepEqual(
+    git(directory, 'ls-tree', '-r', '--format=%(objectmode) %(path)', 'HEAD').trim().split('\n'),
+    ['100755 back', '100644 file/inner', '120000 folder', '100644 link'],
+  );
+  assert.equal(git(directory, 'status', '--porcelain'), '');
+});
+
+test('names of any bytes', async (t) => {
+  const directory = scratch(t);
+  const names = [
+    'caf\xe9',
+    'caf\xc3\xa9',
+    'cafe\xcc\x81',
+    'new\nline',
+    'tab\tand "quotes" and \\',
+    '"quoted"',
+    '\\n',
+    ' leading',
+    'trailing ',
+    '-dash',
+    ':colon',
+    '.gitignore',
+    'README',
+    'Readme',
+    'a\\b',
+    'git~1',
+    '.g\xe2\x80\x8cit',
+    'CON',
+    '\x01\x02\x7f\xff',
+    '*?[x]',
+    'x'.repeat(255),
+  ];
+  await pullLayers(directory, [
+    (stage) => {
+      for (const name of names) stage.file(name, `of ${name}`);
+    },
+    (stage) => {
+      for (const name of names) stage.remove(name).directory(name).file(`${name}/${name}`, 'below');
+    },
+    (stage) => {
+      for (const name of names.slice(0, 5)) stage.remove(`${name}/${name}`);
+    },
+  ]);
+  const listed = (number: number): string[] =>
+    git(directory, 'ls-tree', '-r', '-z', '--name-only', branchOf(number)).split('\0').slice(0, -1);
+  assert.deepEqual(new Set(listed(0)), new Set(names));
+  assert.deepEqual(new Set(listed(1)), new Set(names.map((name) => `${name}/${name}`)));
+  assert.deepEqual(new Set(listed(2)), new Set(names.slice(5).map((name) => `${name}/${name}`)));
+  assert.equal(git(directory, 'status', '--porcelain'), '');
+  assert.equal(git(directory, 'fsck', '--strict', '--full'), '');
+});
+
+test('modes: whether the owner may run it', async (t) => {
+  const directory = scratch(t);
+  const modes = [0o000, 0o644, 0o600, 0o755, 0o100, 0o011, 0o4755, 0o2644, 0o1777];
+  await pullLayers(directory, [
+    (stage) => {
+      for (const mode of modes) stage.file(`m${mode.toString(8).padStart(4, '0')}`, 'x', { mode });
+    },
+  ]);
+  const listing = git(directory, 'ls-tree', '--format=%(path) %(objectmode)', 'HEAD').trim().split('\n');
+  assert.deepEqual(
+    listing,
+    modes
+      .map((mode) => `m${mode.toString(8).padStart(4, '0')} ${(mode & 0o100) === 0 ? '100644' : '100755'}`)
+      .toSorted(),
+  );
+  assert.equal(git(directory, 'status', '--porcelain'), '');
+});
+
+test('content of any size, each once', async (t) => {
+  const directory = scratch(t);
+  const sizes = [
+    0, 1, 63, 64, 65_534, 65_535, 65_536, 131_070, 131_071, 4_000_000, 4_194_304, 9_000_001, 40_000_000,
+  ];
+  const contents = sizes.map((size) => randomBytes(size));
+  await pullLayers(directory, [
+    (stage) => {
+      for (const [index, bytes] of contents.entries()) stage.file(`f${index}`, bytes);
+    },
+    (stage) => {
+      for (const [index, bytes] of contents.entries()) stage.file(`again${index}`, bytes);
+    },
+  ]);
+  assert.equal(git(directory, 'fsck', '--strict', '--full'), '');
+  for (const [index, bytes] of contents.entries()) {
+    const id = createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
+    for (const name of ['f', 'again'])
+      assert.equal(git(directory, 'rev-parse', `HEAD:${name}${index}`).trim(), id);
+  }
+  const packs = readdirSync(path.join(directory, '.git/objects/pack')).filter((name) =>
+    name.endsWith('.pack'),
+  );
+  const total = packs.reduce(
+    (sum, name) => sum + readFileSync(path.join(directory, '.git/objects/pack', name)).length,
+    0,
+  );
+  assert.ok(total < 1.01 * sizes.reduce((sum, size) => sum + size, 0), `${total} bytes`);
+});
+
+test('hard links: content also where a later layer removed the first name', async (t) => {
+  const directory = scratch(t);
+  await pullLayers(directory, [
+    (stage) => stage.file('first', 'shared', { mode: 0o755 }).hardlink('second', 'first'),
+    (stage) => stage.remove('first').hardlink('third', 'second').file('first', 'new'),
+  ]);
+  assert.equal(git(directory, 'show', 'HEAD:second'), 'shared');
+  assert.equal(git(directory, 'show', 'HEAD:third'), 'shared');
+  assert.equal(git(directory, 'show', 'HEAD:first'), 'new');
+  assert.equal(git(directory, 'status', '--porcelain'), '');
+});
+
+test('nothing of the repository depends on where it is', async (t) => {
+  const directory = scratch(t);
+  await pullLayers(path.join(directory, 'stage'), threeLayers);
+  renameSync(path.join(directory, 'stage'), path.join(directory, 'final'));
+  assert.equal(git(path.join(directory, 'final'), 'status', '--porcelain'), '');
+});
+
+test('the index is such that git reads no file to know that nothing changed', async (t) => {
+  const directory = scratch(t);
+  await pullLayers(directory, threeLayers);
+  const index = readFileSync(path.join(directory, '.git/index'));
+  git(directory, 'update-index', '--refresh');
+  git(directory, 'status');
+  assert.deepEqual(firstEntry(readFileSync(path.join(directory, '.git/index'))), firstEntry(index));
+});
+
+test('a pull that is given up leaves no file of git behind but an empty repository', async (t) => {
+  const directory = scratch(t);
+  const layers = await GitLayers.open(directory, { environment });
+  const stage = new Stage(directory);
+  await layers.commit({ id: idOf(0) }, stage.file('a').changes());
+  await layers.discard();
+  assert.deepEqual(readdirSync(path.join(directory, '.git/objects/pack')), []);
+  assert.throws(() => git(directory, 'rev-parse', 'HEAD'));
+});
+
+test('what aborts the pull is what commit and finish throw', async (t) => {
+  const directory = scratch(t);
+  const abort = new AbortController();
+  const layers = await GitLayers.open(directory, { environment, signal: abort.signal });
+  const stage = new Stage(directory);
+  await layers.commit({ id: idOf(0) }, stage.file('a').changes());
+  const reason = new Error('enough');
+  abort.abort(reason);
+  await assert.rejects(layers.finish(), reason);
+});
+
+test('a file that is not as the changes say is an error that names it', async (t) => {
+  const rows: [what: string, line: Parameters<typeof composeLine>[0], message: RegExp][] = [
+    ['larger', { ...blank, type: 'file', path: 'a', size: 1 }, /^a changed while it was read$/],
+    ['smaller', { ...blank, type: 'file', path: 'a', size: 99 }, /^a changed while it was read$/],
+    ['missing', { ...blank, type: 'file', path: 'b', size: 1 }, /cannot commit layer0_.*ENOENT.*\/b'/],
+    ['in no directory', { ...blank, type: 'file', path: 'x/b', size: 1 }, /do not fit together at x\/b/],
+    [
+      'linked to nothing',
+      { ...blank, type: 'hardlink', path: 'b', linkPath: 'c' },
+      /do not fit together at b/,
+    ],
+  ];
+  for (const [what, line, message] of rows) {
+    await t.test(what, async (row) => {
+      const directory = scratch(row);
+      const layers = await GitLayers.open(directory, { environment });
+      new Stage(directory).file('a', 'four');
+      await assert.rejects(
+        layers.commit({ id: idOf(0) }, [Buffer.from(composeLine(line))]),
+        (error: unknown) => error instanceof GitError && error.exitCode === 7 && message.test(error.message),
+      );
+      await layers.discard();
+    });
+  }
+});
+
+function logLine(number: number, refs: string): string {
+  return `${refs}|dlrootfs|mail@mail.com|dlrootfs|mail@mail.com|adding layer ${number}|2020-01-0${number + 1}T00:00:00Z\n`;
+}
+
+/** The first file's entry in an index. */
+function firstEntry(index: Buffer): Buffer {
+  return index.subarray(12, 12 + 72);
+}
+
+const blank = {
+  linkPath: '',
+  mode: 0o644,
+  uid: 0,
+  gid: 0,
+  size: 0,
+  mtimeSeconds: 0,
+  mtimeNanoseconds: 0,
+  deviceMajor: 0,
+  deviceMinor: 0,
+  xattrs: undefined,
+};

@@ -1,0 +1,64 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import type { TestContext } from 'node:test';
+import { checkout } from '../../src/git/checkout.ts';
+import { GitLayers } from '../../src/git/git-layers.ts';
+import { WorkTree } from '../../src/rootfs/work-tree.ts';
+import { Stage } from './stage.ts';
+
+export const environment = { PATH: process.env['PATH'] };
+export const openWorkTree = (directory: string): WorkTree => new WorkTree(directory);
+
+/** The id of the nth layer of an image. */
+export function idOf(number: number, image = 'a'): string {
+  return `${image}${number}`.padStart(64, '0');
+}
+
+export function branchOf(number: number, image = 'a'): string {
+  return `layer${number}_${idOf(number, image)}`;
+}
+
+/** A directory that is gone after the test. */
+export function scratch(t: TestContext): string {
+  const directory = mkdtempSync(path.join(tmpdir(), 'dlrootfs-git-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+/** git as a user would call it, without a user's configuration. */
+export function git(directory: string, ...command: string[]): string {
+  return execFileSync('git', ['-C', directory, ...command], {
+    encoding: 'latin1',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...environment, HOME: '/nonexistent', GIT_CONFIG_NOSYSTEM: '1' },
+  });
+}
+
+export type BuildLayer = (stage: Stage) => unknown;
+
+/** A rootfs with a branch for each layer, as a pull leaves it. `after` sees the stage after each. */
+export async function pullLayers(
+  directory: string,
+  layers: readonly BuildLayer[],
+  options: { readonly after?: (stage: Stage) => void; readonly image?: string } = {},
+): Promise<Stage> {
+  const stage = new Stage(directory);
+  const layersOfGit = await GitLayers.open(directory, { environment });
+  for (const [number, build] of layers.entries()) {
+    build(stage);
+    await layersOfGit.commit(
+      { id: idOf(number, options.image), created: `2020-01-0${number + 1}T00:00:00Z` },
+      stage.changes(),
+    );
+    options.after?.(stage.settle());
+  }
+  stage.settle();
+  await layersOfGit.finish();
+  return stage;
+}
+
+export function checkOut(directory: string, branch: string, force = false): Promise<string> {
+  return checkout(directory, branch, { environment, force, openWorkTree });
+}
