@@ -80,7 +80,10 @@ export class Connections {
     };
     return (options, callback) => {
       connect(options, (...outcome) => {
-        if (wide || !isUnknownAuthority(outcome[0])) callback(...outcome);
+        const [error, socket] = outcome;
+        // A TLS alert must not be hidden by the close that follows it.
+        socket?.on('error', () => socket.destroy());
+        if (wide || !isUnknownAuthority(error)) callback(...outcome);
         else void widen().finally(() => connect(options, callback));
       });
     };

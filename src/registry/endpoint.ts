@@ -1,17 +1,17 @@
-import { NetworkError } from '../errors.ts';
+import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import type { Report } from '../report/event.ts';
 import type { Authenticator } from './authenticator.ts';
 import { readAtMost } from './body.ts';
 import { parseChallenges } from './challenge.ts';
 import { commonHeaders } from './common-headers.ts';
 import type { Response } from './exchange.ts';
-import { isLoopback } from './loopback.ts';
+import { firstContact } from './first-contact.ts';
 import { answerError, MAX_ERROR_BYTES } from './registry-error.ts';
 import type { Timeouts } from './registry-options.ts';
 import { retry, type RetryPolicy } from './retry.ts';
 import type { Source } from './sources.ts';
-import { TransientError } from './transient.ts';
-import { BROKEN, NOT_HTTP, NOT_TLS, REFUSED } from './transport-error.ts';
+import { isTransient, TransientError } from './transient.ts';
+import { NOT_HTTP } from './transport-error.ts';
 import { drain, type Transport } from './transport.ts';
 
 /** What all endpoints of a session have in common. */
@@ -38,14 +38,16 @@ export interface Query {
 export interface Contact {
   /** Ends in `/v2/`. */
   readonly base: URL;
-  /** False: `/v2/` is answered 404. */
+  /** False: `/v2/` is answered neither 200 nor 401. */
   readonly version2: boolean;
+  /** `/v2/` is answered 200 with a web page, as by servers that answer so to everything. */
+  readonly page?: boolean;
+  /** How `/v2/` is answered, where that is not 404. */
+  readonly refusal?: DlrootfsError | undefined;
 }
 
 /** Tries of one request to satisfy a registry that asks for authorization. */
 const MAX_CHALLENGES = 3;
-/** A closed port is no reason to wait long before the first word was said. */
-const FIRST_CONTACT_RETRIES = 2;
 
 const hubApi = 'registry-1.docker.io';
 
@@ -81,40 +83,14 @@ export class Endpoint {
   /** The first request, made once: `GET /v2/` tells scheme, version and challenge. */
   contact(signal: AbortSignal): Promise<Contact> {
     const { retry: policy, report } = this.#manners;
-    const retries = this.source.mirrorOf === undefined ? policy.retries : Math.min(policy.retries, 1);
-    let refusals = 0;
-    const greet = async () => {
-      try {
-        return await this.#greet(signal);
-      } catch (error) {
-        if (!(error instanceof TransientError) || error.code !== REFUSED) throw error;
-        refusals += 1;
-        if (refusals <= FIRST_CONTACT_RETRIES) throw error;
-        throw new NetworkError(error.message, { code: REFUSED, hint: 'check host and port', cause: error });
-      }
-    };
-    this.#contact ??= retry(greet, { ...policy, retries }, signal, report);
-    return this.#contact;
-  }
-
-  #schemes(): readonly ('http' | 'https')[] {
-    const { plainHttp, insecure, registry } = this.source;
-    if (plainHttp) return ['http'];
-    if (isLoopback(registry)) return this.#certificates ? ['https', 'http'] : ['http', 'https'];
-    return insecure ? ['https', 'http'] : ['https'];
-  }
-
-  async #greet(signal: AbortSignal): Promise<Contact> {
+    const visit = { source: this.source, certificates: this.#certificates, retry: policy, report };
     const host = this.name === 'docker.io' ? hubApi : this.name;
-    const [scheme, otherScheme] = this.#schemes();
-    try {
-      return await this.#ping(new URL(`${scheme}://${host}/v2/`), signal);
-    } catch (error) {
-      if (otherScheme === undefined || !speaksOtherwise(error)) throw error;
-      return await this.#ping(new URL(`${otherScheme}://${host}/v2/`), signal).catch((second: unknown) => {
-        throw speaksOtherwise(second) ? error : second;
-      });
-    }
+    this.#contact ??= firstContact(
+      visit,
+      (scheme) => this.#ping(new URL(`${scheme}://${host}/v2/`), signal),
+      signal,
+    );
+    return this.#contact;
   }
 
   async #ping(base: URL, signal: AbortSignal): Promise<Contact> {
@@ -134,13 +110,15 @@ export class Endpoint {
     }
     // A registry that only sends its visitors to https is talked to there.
     const moved = response.url.hostname === base.hostname && response.url.pathname === '/v2/';
-    const contact = { base: moved ? new URL('/v2/', response.url) : base, version2: status !== 404 };
+    const place = moved ? new URL('/v2/', response.url) : base;
     if (status === 401)
-      this.#authenticator.learn(parseChallenges(response.headers('www-authenticate')), contact.base);
-    else if (status !== 200 && status !== 404) {
-      throw answerError(response, body, `the registry API of ${this.name}`);
-    }
-    return contact;
+      this.#authenticator.learn(parseChallenges(response.headers('www-authenticate')), place);
+    if (status === 401 || status === 200) return { base: place, version2: true, page: isWebPage(response) };
+    const error = answerError(response, body, `the registry API of ${this.name}`);
+    // Who does not know the address does not know version 2; what is refused, or may be better later, is another matter.
+    const unknown = error instanceof NotFoundError || error instanceof NetworkError;
+    if (!unknown || isTransient(error)) throw error;
+    return { base: place, version2: false, refusal: status === 404 ? undefined : error };
   }
 
   /**
@@ -153,8 +131,9 @@ export class Endpoint {
     signal: AbortSignal,
     retries?: number,
   ): Promise<T> {
-    const { base, version2 } = await this.contact(signal);
+    const { base, version2, refusal } = await this.contact(signal);
     if (!version2) {
+      if (refusal) throw refusal;
       const hint = 'is this a container registry?';
       throw new NetworkError(`${this.name} does not speak version 2 of the registry protocol`, {
         code: 'NO_V2',
@@ -228,6 +207,7 @@ export class Endpoint {
   }
 }
 
-function speaksOtherwise(error: unknown): boolean {
-  return error instanceof NetworkError && [NOT_TLS, NOT_HTTP, BROKEN, REFUSED].includes(error.code);
+function isWebPage({ header }: Response): boolean {
+  const html = /\bhtml\b/i.test(header('content-type') ?? '');
+  return html && header('docker-distribution-api-version') === undefined;
 }

@@ -3,16 +3,14 @@ import type { Image, Session } from '../oci/image.ts';
 import type { Platform } from '../oci/platform.ts';
 import type { Reference } from '../oci/reference.ts';
 import { Authenticator } from './authenticator.ts';
-import { Connections } from './connections.ts';
 import { Credentials } from './credentials.ts';
 import { Documents } from './documents.ts';
 import { Endpoint, type Manners } from './endpoint.ts';
 import { Mirrored } from './mirrored.ts';
+import { openTransport } from './open-transport.ts';
 import { DEFAULT_CONNECTIONS, defaultTimeouts, type RegistryOptions } from './registry-options.ts';
 import { Slots } from './slots.ts';
 import { findSources, type Source } from './sources.ts';
-import { tlsSettings } from './tls.ts';
-import { Transport } from './transport.ts';
 import { Version2Session } from './v2.ts';
 
 /** Tries of a request after the first, and the milliseconds before the first of them, when nothing else is said. */
@@ -44,15 +42,13 @@ async function endpointOf(
   const { registry, repository } = source;
   const own = source.mirrorOf === undefined;
   const insecure = source.insecure || options.tlsVerify === false;
-  const tls = await tlsSettings(registry, options, insecure);
-  const connections = new Connections(options.environment, manners.timeouts, tls);
-  const transport = new Transport(connections, slots, manners.timeouts, manners.report);
+  const { transport, certificates } = await openTransport(registry, insecure, { options, manners, slots });
   // What was given by hand was given for the registry of the reference; a mirror's are in files.
   const asked = own ? options : { ...options, credentials: undefined, registryToken: undefined };
   const credentials = new Credentials({ registry, repository }, asked);
   const authenticator = new Authenticator(repository, credentials, transport, manners.timeouts);
   const settled = { ...source, insecure, plainHttp: source.plainHttp || (own && options.plainHttp === true) };
-  return new Endpoint(settled, transport, authenticator, manners, tls.configured);
+  return new Endpoint(settled, transport, authenticator, manners, certificates);
 }
 
 /** Finds out on first use which version of the protocol the registry speaks. */

@@ -56,12 +56,12 @@ export function transportError(error: unknown, url: URL): unknown {
   if (proxy) return proxyError(proxy[1]!, host, cause);
   if (certificateCodes.test(code)) return certificateError(cause, host);
   if (wantsCertificate.test(code)) {
-    const hint = 'if it wants a client certificate, give one by --cert-file and --key-file, or in certs.d';
-    return new NetworkError(`${host} refused the TLS handshake (${printable(code, 80)})`, {
-      code: CERTIFICATE,
-      hint,
-      cause,
-    });
+    const wants = code.endsWith('CERTIFICATE_REQUIRED');
+    const message = wants
+      ? 'wants a client certificate'
+      : `refused the TLS handshake (${printable(code, 80)})`;
+    const hint = `${wants ? '' : 'if it wants a client certificate, '}give one by --cert-file and --key-file, or in certs.d`;
+    return new NetworkError(`${host} ${message}`, { code: CERTIFICATE, hint, cause });
   }
   if (notTls.test(code)) {
     const hint = 'use --plain-http if you trust the network to it';
