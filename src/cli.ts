@@ -22,7 +22,10 @@ export async function main(): Promise<void> {
   try {
     exitCode = await run(argv, abort.signal);
   } catch (error) {
-    const failure = describeFailure(abort.signal.aborted ? abort.signal.reason : error);
+    const failure = describeFailure(
+      abort.signal.aborted ? abort.signal.reason : error,
+      asksForJsonLines(argv),
+    );
     process.stderr.write(failure.text);
     exitCode = failure.exitCode;
   }
@@ -47,6 +50,11 @@ async function run(argv: readonly string[], signal: AbortSignal): Promise<number
     stderr: process.stderr,
     signal,
   });
+}
+
+/** Asked before the arguments are understood, since that too may fail. */
+function asksForJsonLines(argv: readonly string[]): boolean {
+  return /(?:^|\0)--?progress[=\0]json(?:\0|$)/.test(argv.join('\0'));
 }
 
 /** A reader that went away (`| head`) ends the run as SIGPIPE would; other faults of stdout are the disk's. */

@@ -21,7 +21,8 @@ const generalHints: Readonly<Record<number, string>> = {
  * How a run that threw ends: a DlrootfsError as `error:` and, last, `hint:`; anything else is a bug and shows its
  * stack. Messages come with outside text made printable already; the exit codes are those of the README.
  */
-export function describeFailure(error: unknown): Failure {
+export function describeFailure(error: unknown, asJson = false): Failure {
+  if (asJson) return jsonFailure(error);
   if (error instanceof DlrootfsError) {
     const hint = error.hint ?? generalHints[error.exitCode];
     const hintLine = hint === undefined ? '' : `hint: ${hint}\n`;
@@ -32,4 +33,14 @@ export function describeFailure(error: unknown): Failure {
     exitCode: ExitCode.bug,
     text: `${stack}\nerror: this is a bug in dlrootfs\nhint: please report it with the lines above\n`,
   };
+}
+
+/** With `--progress json` every line on standard error is an object, this one too. */
+function jsonFailure(error: unknown): Failure {
+  const { exitCode, text } = describeFailure(error);
+  const details =
+    error instanceof DlrootfsError
+      ? { code: error.code, message: error.message, hint: error.hint ?? generalHints[exitCode] }
+      : { code: 'BUG', message: text };
+  return { exitCode, text: `${JSON.stringify({ type: 'error', exitCode, ...details })}\n` };
 }

@@ -1,87 +1,33 @@
-import { UsageError } from '../errors.ts';
-import { parsePlatform } from '../oci/platform.ts';
-import type { PullRequest } from '../options.ts';
 import { resolveOptions } from '../options.ts';
 import { pull } from '../pull.ts';
-import { fanOut, messageReport } from '../report/messages.ts';
+import type { Report } from '../report/event.ts';
+import { fanOut } from '../report/messages.ts';
 import { textReport } from '../report/text.ts';
-import type { Credentials } from './credentials.ts';
-import { promptPassword, readCredentials } from './credentials.ts';
-import { parseBoolean } from './flags.ts';
+import type { PullSummary } from '../summary.ts';
+import { openErrorChannel } from './error-channel.ts';
 import type { Invocation } from './parse.ts';
-import { parseBytes, parseCount, parseDuration } from './quantities.ts';
+import { pullRequest } from './pull-request.ts';
 import type { Surroundings } from './run.ts';
 
 /** `dlrootfs IMAGE …`: flags → request → pull, with the reporters that the flags ask for. */
 export async function runPull(invocation: Invocation, surroundings: Surroundings): Promise<number> {
+  const { values } = invocation;
+  const { stdout } = surroundings;
   const request = await pullRequest(invocation, surroundings);
-  const { stdout, stderr } = surroundings;
-  const report = fanOut([textReport(stdout), messageReport(stderr, invocation.values['verbose'] === true)]);
-  await pull(resolveOptions({ ...request, report }));
-  if (invocation.values['user'] !== undefined && invocation.values['user'] !== '') {
+  const quiet = values['quiet'] === true;
+  const json = values['json'] === true;
+  const channel = openErrorChannel(invocation, surroundings, { linesOnStdout: !quiet && !json });
+  const lines: readonly Report[] = quiet || json ? [] : [textReport(stdout)];
+  let summary: PullSummary;
+  try {
+    summary = await pull(resolveOptions({ ...request, report: fanOut([channel.report, ...lines]) }));
+  } finally {
+    channel.stop();
+  }
+  if (json) stdout.write(`${JSON.stringify(summary)}\n`);
+  else if (quiet) stdout.write(`${summary.destination}\n`);
+  else if (values['user'] !== undefined && values['user'] !== '') {
     stdout.write("WARNING: don't forget to remove your docker hub credentials from your history !!\n");
   }
   return 0;
-}
-
-async function pullRequest(invocation: Invocation, surroundings: Surroundings): Promise<PullRequest> {
-  const { values, words } = invocation;
-  const text = (name: string) => values[name] as string | undefined;
-  const platform = text('platform');
-  const retry = text('retry');
-  const retryDelay = text('retryDelay');
-  return {
-    image: words[0]!,
-    destination: text('dest'),
-    git: values['git'] === true,
-    layerInfo: values['layerInfo'] !== false,
-    platform: platform === undefined ? undefined : parsePlatform(platform),
-    jobs: parseCount(text('jobs')!, '--jobs', 1),
-    cache: values['cache'] !== false,
-    cacheDirectory: text('cacheDir'),
-    cacheSize: parseBytes(text('cacheSize')!, '--cache-size'),
-    registry: {
-      credentials: await credentials(invocation, surroundings),
-      noCredentials: values['creds'] === false,
-      authFile: text('authfile'),
-      tlsVerify: parseBoolean(text('tlsVerify') ?? 'true', '--tls-verify'),
-      plainHttp: values['plainHttp'] === true,
-      certDir: text('certDir'),
-      caFile: text('caFile'),
-      certFile: text('certFile'),
-      keyFile: text('keyFile'),
-      mirrors: (values['mirror'] as readonly string[] | undefined) ?? [],
-      registryVersion:
-        text('registryVersion') === undefined ? undefined : text('registryVersion') === '1' ? 1 : 2,
-      retry: retry === undefined ? undefined : parseCount(retry, '--retry', 0),
-      retryDelay: retryDelay === undefined ? undefined : parseDuration(retryDelay, '--retry-delay'),
-    },
-    environment: surroundings.environment,
-    signal: surroundings.signal,
-  };
-}
-
-/** `-u`, else DLROOTFS_CREDS; the registry's own sources come after these. */
-async function credentials(
-  invocation: Invocation,
-  surroundings: Surroundings,
-): Promise<Credentials | undefined> {
-  const flag = invocation.values['user'] as string | undefined;
-  const text = flag ?? (surroundings.environment['DLROOTFS_CREDS'] || undefined);
-  const fromStdin = invocation.values['passwordStdin'] === true;
-  if (invocation.values['creds'] === false) {
-    if (flag !== undefined || fromStdin)
-      throw new UsageError('--no-creds contradicts -u and --password-stdin');
-    return undefined;
-  }
-  if (text === undefined || (flag === '' && !fromStdin)) {
-    if (fromStdin) throw new UsageError('--password-stdin needs a user name', { hint: 'add -u username' });
-    return undefined;
-  }
-  const { stdin, stderr } = surroundings;
-  const terminal = stdin.isTTY === true && stderr.isTTY === true;
-  return await readCredentials(text, flag === undefined ? 'DLROOTFS_CREDS' : '-u', {
-    stdin: fromStdin ? stdin : undefined,
-    prompt: terminal ? (question) => promptPassword({ input: stdin, output: stderr }, question) : undefined,
-  });
 }

@@ -11,7 +11,7 @@ export interface TerminalStream extends Writable {
 export interface LiveReport {
   readonly report: Report;
   /** Erases what is drawn and stops the clock. */
-  stop(): void;
+  readonly stop: () => void;
 }
 
 const redrawMilliseconds = 100;

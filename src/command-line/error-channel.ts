@@ -1,0 +1,34 @@
+import { jsonLinesReport } from '../report/json-lines.ts';
+import { fanOut, messageReport } from '../report/messages.ts';
+import { plainReport } from '../report/plain.ts';
+import type { LiveReport } from '../report/terminal.ts';
+import { terminalReport } from '../report/terminal.ts';
+import type { Invocation } from './parse.ts';
+import type { Surroundings } from './run.ts';
+
+/** How progress is shown on standard error. */
+type Style = 'tty' | 'plain' | 'json' | 'none';
+
+/** What standard error says of a running command: progress in the style that was asked for, notices, with -v what is done. */
+export function openErrorChannel(
+  invocation: Invocation,
+  surroundings: Surroundings,
+  { linesOnStdout }: { readonly linesOnStdout: boolean },
+): LiveReport {
+  const { values } = invocation;
+  const { stdout, stderr } = surroundings;
+  const verbose = values['verbose'] === true;
+  const style = progressStyle(String(values['progress']), values['quiet'] === true, surroundings);
+  if (style === 'json') return { report: jsonLinesReport(stderr, verbose), stop: () => undefined };
+  const messages = messageReport(stderr, verbose);
+  if (style === 'none') return { report: messages, stop: () => undefined };
+  const live =
+    style === 'tty' ? terminalReport(stderr, linesOnStdout && stdout.isTTY === true) : plainReport(stderr);
+  return { report: fanOut([live.report, messages]), stop: live.stop };
+}
+
+function progressStyle(asked: string, quiet: boolean, { environment, stderr }: Surroundings): Style {
+  if (asked === 'tty' || asked === 'plain' || asked === 'json' || asked === 'none') return asked;
+  if (quiet) return 'none';
+  return stderr.isTTY === true && environment['TERM'] !== 'dumb' ? 'tty' : 'plain';
+}
