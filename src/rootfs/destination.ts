@@ -78,7 +78,7 @@ export class Destination {
 
   /** Removes the stage and the levels that were made for it. To be called after the Rootfs was discarded. */
   async discard(): Promise<void> {
-    if (this.mode === 'stage') await removeStage(this.path);
+    if (this.mode === 'stage') await removeStage(this.path, 'empty');
     await removeLevels(this.#levels);
   }
 

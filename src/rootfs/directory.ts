@@ -5,7 +5,7 @@ import type { ByteName, Directory, FileStat, Node } from './filesystem.ts';
 import { isModeDoubtful, newOwner, removeInherited, restoreOwner, restoreXattrs } from './metadata.ts';
 import { defaultAccessList } from './probe.ts';
 import { Refusal, granted, shown } from './refusal.ts';
-import { isReserved, markWritten } from './run.ts';
+import { markWritten, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
 
 const { EACCES, ENODATA } = constants.errno;
@@ -87,8 +87,7 @@ function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
 /** Makes a directory that an entry's path needs and no entry has made: 0755, root's, with that entry's time. */
 export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
   const path = join(parent.path, name);
-  if (isReserved(run, path))
-    throw new Refusal(EACCES, `make the directory ${shown(path)}: its name is reserved`);
+  refuseReserved(run, path);
   const { filesystem, mtimeSeconds, mtimeNanoseconds } = run;
   let made = filesystem.makeDirectory(parent, name, 0o755);
   if (made === -EACCES && unlock(run, parent)) made = filesystem.makeDirectory(parent, name, 0o755);

@@ -34,7 +34,6 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
     if (directory) run.filesystem.setMode({ parent: directory, name: '.', file: -1 }, mode);
   }
   finishRoot(run, root);
-  run.directories.close();
 }
 
 function finishRoot(run: Run, root: RootMetadata | undefined): void {

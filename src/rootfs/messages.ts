@@ -23,9 +23,12 @@ export type Command =
   /** The bytes come through the ring. */
   | { readonly kind: 'layer'; readonly label: string }
   | { readonly kind: 'file'; readonly name: string; readonly bytes: Uint8Array }
+  /** The last one of a run that went well. */
   | { readonly kind: 'finish'; readonly root: RootMetadata | undefined }
-  /** Remove all that is in the root. */
-  | { readonly kind: 'empty' };
+  /** Remove all that is in the root, and nothing more after it. */
+  | { readonly kind: 'empty' }
+  /** Leave everything as it is, and nothing more after it. */
+  | { readonly kind: 'close' };
 
 /** What the root is given when no layer has an entry for it. */
 export interface RootMetadata {
@@ -54,6 +57,7 @@ export interface Answers {
   readonly file: boolean;
   readonly finish: NotRestored;
   readonly empty: null;
+  readonly close: null;
 }
 
 export type Answer = { readonly value: Answers[Command['kind']] } | { readonly failure: Failure };

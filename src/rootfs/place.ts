@@ -1,5 +1,4 @@
 import { constants } from 'node:os';
-import { IntegrityError } from '../errors.ts';
 import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { normalize } from '../tar/layer-path.ts';
 import { dressExisting, dressNew, fillingMode, noteDirectory } from './directory.ts';
@@ -17,7 +16,7 @@ import {
 } from './metadata.ts';
 import { Refusal, shown } from './refusal.ts';
 import { clear, makeWay } from './removal.ts';
-import { isReserved, markWritten } from './run.ts';
+import { markWritten, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
 
 const { EISDIR, ENOENT, EPERM } = constants.errno;
@@ -190,12 +189,4 @@ function loseDevice(run: Run, parent: Directory, name: ByteName, path: BytePath)
   run.counts.devices++;
   run.lostDevices.add(path);
   clear(run, parent, name, path);
-}
-
-function refuseReserved(run: Run, path: string): void {
-  if (!isReserved(run, path)) return;
-  throw new IntegrityError(`${shown(path)}: an image may not have this name at its root together with -g`, {
-    code: 'RESERVED_NAME',
-    hint: 'pull it without -g',
-  });
 }

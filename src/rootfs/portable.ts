@@ -5,28 +5,41 @@ import { join } from './directories.ts';
 import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
 
 const { ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
-const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = fs.constants;
+const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = fs.constants;
+/** Linux's: a descriptor that is only a place to begin from, for which no right to read is needed. */
+const O_PATH = platform() === 'linux' ? 0o10_000_000 : 0;
 
 const openNew = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW;
 
 /**
- * The file system by Node's calls, for macOS and where libc cannot be called. It knows no descriptors of directories: what another
- * process swaps meanwhile it may follow, but nothing that is in an archive leads it out, for every path that it is given was looked at
- * name by name. Extended attributes, devices and FIFOs are beyond it, as are paths longer than PATH_MAX.
+ * The file system by Node's calls, for macOS and where libc cannot be called. Extended attributes, devices and FIFOs are beyond it.
+ *
+ * On Linux a directory is opened from its parent and named by its descriptor in /proc, so that what another process swaps meanwhile
+ * is not followed. Elsewhere paths are used, of directories that were looked at one by one: nothing that is in an archive leads out.
  */
 export class PortableFilesystem implements Filesystem {
-  readonly root: Directory = { path: '' as BytePath, handle: 0 };
+  readonly root: Directory;
   readonly #rootPath: Buffer;
+  /** Where directories are named by their descriptors; undefined: by `#rootPath` and their path. */
+  readonly #descriptors: string | undefined;
 
-  private constructor(rootPath: Buffer) {
+  private constructor(rootPath: Buffer, handle: number, descriptors: string | undefined) {
     this.#rootPath = rootPath;
+    this.root = { path: '' as BytePath, handle };
+    this.#descriptors = descriptors;
   }
 
-  /** Opens the directory at `path`, following symlinks to it. Answers an errno below zero where it cannot. */
-  static open(path: Uint8Array): PortableFilesystem | number {
+  /**
+   * Opens the directory at `path`, following symlinks to it. Answers an errno below zero where it cannot.
+   *
+   * @param links where the system has its links from descriptors to what they are open on, if it has them
+   */
+  static open(path: Uint8Array, links = '/proc/self/fd'): PortableFilesystem | number {
     try {
       const rootPath = fs.realpathSync.native(Buffer.from(path), { encoding: 'buffer' });
-      return fs.statSync(rootPath).isDirectory() ? new PortableFilesystem(rootPath) : -ENOTDIR;
+      const handle = fs.openSync(rootPath, O_RDONLY | O_DIRECTORY);
+      const descriptors = fs.existsSync(`${links}/${handle}/.`) ? links : undefined;
+      return new PortableFilesystem(rootPath, handle, descriptors);
     } catch (error) {
       return errnoOf(error);
     }
@@ -38,13 +51,17 @@ export class PortableFilesystem implements Filesystem {
   }
 
   openDirectory(parent: Directory, name: ByteName): number {
+    if (this.#descriptors !== undefined) {
+      const flags = O_PATH | O_DIRECTORY | O_NOFOLLOW;
+      return attempt(() => fs.openSync(this.#path(parent, name), flags));
+    }
     const stat = this.stat(parent, name);
     if (typeof stat === 'number') return stat;
     return stat.type === 'directory' ? 0 : -ENOTDIR;
   }
 
-  closeDirectory(): void {
-    // Nothing was opened.
+  closeDirectory(directory: Directory): void {
+    if (this.#descriptors !== undefined) fs.closeSync(directory.handle);
   }
 
   readLink(parent: Directory, name: ByteName): BytePath | number {
@@ -200,10 +217,13 @@ export class PortableFilesystem implements Filesystem {
   }
 
   close(): void {
-    // Nothing was opened.
+    fs.closeSync(this.root.handle);
   }
 
   #path(parent: Directory, name: ByteName): Buffer {
+    if (this.#descriptors !== undefined) {
+      return Buffer.from(`${this.#descriptors}/${parent.handle}/${name}`, 'latin1');
+    }
     const below = name === '.' ? parent.path : join(parent.path, name);
     return Buffer.concat([this.#rootPath, Buffer.from(`/${below}`, 'latin1')]);
   }

@@ -30,11 +30,12 @@ export function createRing(): SharedArrayBuffer {
 export class RingWriter {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #bytes: Uint8Array<SharedArrayBuffer>;
-  #head = 0;
+  #head: number;
 
   constructor(memory: SharedArrayBuffer) {
     this.#control = new Int32Array(memory, 0, controlSize / 4);
     this.#bytes = new Uint8Array(memory, controlSize);
+    this.#head = Atomics.load(this.#control, head);
   }
 
   /** Copies `chunk` into the ring. Answers false as soon as the other side has failed or this one has given up: then there is no use in more. */

@@ -143,13 +143,15 @@ export class Rootfs {
     return counts;
   }
 
-  /** Stops what is being done, removes all that is in the root (not in a directory of the user's), and ends the thread. */
+  /**
+   * Stops what is being done, removes all that is in the root (but nothing from a directory with files of the user's), and ends the thread.
+   * With a thread that has died nothing is removed.
+   */
   async discard(): Promise<void> {
     this.#ring.abort();
     await this.#lastCall.catch(() => undefined);
-    const died = this.#dead !== undefined;
     try {
-      if (this.#options.mode !== 'overlay' && !died) await this.#call({ kind: 'empty' });
+      if (!this.#dead) await this.#call({ kind: this.#options.mode === 'overlay' ? 'close' : 'empty' });
     } finally {
       await this.#end();
     }

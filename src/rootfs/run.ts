@@ -1,3 +1,4 @@
+import { IntegrityError } from '../errors.ts';
 import type { Entry } from '../tar/entry.ts';
 import type { ChangeLog } from './changes.ts';
 import type { DirectoryLog } from './directory-log.ts';
@@ -6,6 +7,7 @@ import { parentPath } from './directories.ts';
 import type { Directory, Filesystem } from './filesystem.ts';
 import type { NotRestored } from './not-restored.ts';
 import type { PathSet } from './path-set.ts';
+import { shown } from './refusal.ts';
 
 export interface RunOptions {
   /** What messages call the root. */
@@ -87,4 +89,13 @@ export function isReserved(run: Run, path: string): boolean {
   if (reservedNames.length === 0) return false;
   const cut = path.indexOf('/');
   return reservedNames.includes((cut < 0 ? path : path.slice(0, cut)).toLowerCase());
+}
+
+/** @throws IntegrityError for a path that is reserved */
+export function refuseReserved(run: Run, path: string): void {
+  if (!isReserved(run, path)) return;
+  throw new IntegrityError(`${shown(path)}: an image may not have this name at its root together with -g`, {
+    code: 'RESERVED_NAME',
+    hint: 'pull it without -g',
+  });
 }

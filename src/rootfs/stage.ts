@@ -26,15 +26,19 @@ export async function makeStage(target: string): Promise<string | undefined> {
   }
 }
 
-/** Removes a stage with all that is in it. */
-export async function removeStage(stage: string): Promise<void> {
+/**
+ * Removes a stage with all that is in it.
+ *
+ * @param mode `stage`: only when no other run has it; `empty`: it is known to be ours
+ */
+export async function removeStage(stage: string, mode: 'stage' | 'empty'): Promise<void> {
   try {
     await rmdir(stage);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return;
     if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
-    const rootfs = await Rootfs.open(stage, { mode: 'stage' });
+    const rootfs = await Rootfs.open(stage, { mode });
     await rootfs.discard();
     await rmdir(stage);
   }
@@ -55,7 +59,7 @@ export async function removeStaleStages(target: string): Promise<void> {
     const stage = path.join(above, name);
     const stat = await lstat(stage).catch(() => undefined);
     if (!stat?.isDirectory() || stat.uid !== geteuid!()) continue;
-    await removeStage(stage).catch(() => undefined);
+    await removeStage(stage, 'stage').catch(() => undefined);
   }
 }
 

@@ -38,13 +38,13 @@ export class Writer {
     if (command.kind === 'layer') return this.#layer(run, command.label);
     return this.#explained(this.#name, () => {
       if (command.kind === 'file') return writeOwnFile(run, command.name, command.bytes);
-      if (command.kind === 'finish') {
-        finishRun(run, command.root);
-        return run.counts;
-      }
       const { root } = run.filesystem;
-      empty(run, root, root, 0);
-      return null;
+      if (command.kind === 'finish') finishRun(run, command.root);
+      if (command.kind === 'empty') empty(run, root, root, 0);
+      run.directories.close();
+      run.filesystem.close();
+      this.#run = undefined;
+      return command.kind === 'finish' ? run.counts : null;
     });
   }
 

@@ -8,14 +8,16 @@ import { finishRun } from '../../src/rootfs/finish.ts';
 import { loadLibc } from '../../src/rootfs/libc.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { PortableFilesystem } from '../../src/rootfs/portable.ts';
-import type { Backend, NotRestored, RootMetadata } from '../../src/rootfs/rootfs.ts';
+import type { NotRestored, RootMetadata } from '../../src/rootfs/rootfs.ts';
 import type { RunOptions } from '../../src/rootfs/run.ts';
 import type { ByteSource } from '../../src/tar/entry.ts';
 import { TarReader } from '../../src/tar/reader.ts';
 import { printTree } from '../support/tree.ts';
 import type { TreeOptions } from '../support/tree.ts';
 
-export const backends: readonly Backend[] = ['libc', 'node'];
+/** `node-paths` is Node's back end as it works on macOS. */
+export const backends = ['libc', 'node', 'node-paths'] as const;
+export type TestedBackend = (typeof backends)[number];
 export const isRoot = process.geteuid!() === 0;
 
 /** A directory that is removed after the test, whatever is in it. */
@@ -31,7 +33,7 @@ export async function* chunks(bytes: Uint8Array, size = 65_536): AsyncGenerator<
 }
 
 export interface BuildOptions extends Partial<RunOptions> {
-  readonly backend?: Backend;
+  readonly backend?: TestedBackend;
   readonly rootMetadata?: RootMetadata;
 }
 
@@ -51,10 +53,12 @@ export function source(bytes: Uint8Array): ByteSource {
   };
 }
 
-export function openFilesystem(directory: string, backend: Backend): Filesystem {
+export function openFilesystem(directory: string, backend: TestedBackend): Filesystem {
   const path = Buffer.from(directory);
   const filesystem =
-    backend === 'libc' ? LinuxFilesystem.open(loadLibc()!, path) : PortableFilesystem.open(path);
+    backend === 'libc'
+      ? LinuxFilesystem.open(loadLibc()!, path)
+      : PortableFilesystem.open(path, backend === 'node' ? '/proc/self/fd' : '/none');
   if (typeof filesystem === 'number') throw new Error(`cannot open ${directory}: ${filesystem}`);
   return filesystem;
 }
