@@ -128,6 +128,7 @@ test(
     await using mirror = await DockerRegistry.start({ proxy: { remoteurl: origin.url } });
     await using client = await RegistryClient.open(origin.reference('team/app'), { mirrors: [mirror.host] });
     assert.deepEqual(await client.pull(), layers);
+    await Promise.all([pushed.digest, ...pushed.blobs.keys()].map((digest) => mirror.stored(digest)));
     await origin[Symbol.asyncDispose]();
     await using later = await RegistryClient.open(`${origin.host}/team/app@${pushed.digest}`, {
       mirrors: [mirror.host],

@@ -1,10 +1,11 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomUUID, sign } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { request as httpRequest } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createAuthority, type Authority } from './certificates.ts';
 import { fakeManifest, type FakeImage, type FakeManifest } from './fake-image.ts';
 import { Scratch } from './program.ts';
@@ -129,6 +130,16 @@ export class DockerRegistry implements AsyncDisposable {
     const headers = { 'content-type': manifest.mediaType };
     await this.#send('PUT', `/v2/${repository}/manifests/${tag}`, headers, manifest.bytes, authorization);
     return manifest;
+  }
+
+  /** Resolves when a blob is in its store: a pull-through registry stores after it has answered. */
+  async stored(digest: string): Promise<void> {
+    const hex = digest.slice('sha256:'.length);
+    const file = this.#scratch.join('data/docker/registry/v2/blobs/sha256', hex.slice(0, 2), hex, 'data');
+    for (let tries = 0; !existsSync(file); tries += 1) {
+      if (tries > 200) throw new Error(`${digest} is not stored`);
+      await sleep(50);
+    }
   }
 
   get url(): string {
