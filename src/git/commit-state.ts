@@ -44,7 +44,7 @@ async function nearestLayer(
   const layers = new Map([...history.values()].map((layer) => [layer.commit as string, layer]));
   const known = layers.get(commit);
   if (known) return known;
-  const ancestors = await repository.run(['rev-list', commit]);
+  const ancestors = await repository.run(['rev-list', commit, '--']);
   return ancestors
     .split('\n')
     .map((ancestor) => layers.get(ancestor))

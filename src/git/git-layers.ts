@@ -94,7 +94,7 @@ export class GitLayers {
       mark(repository.gitDirectory);
       const chain = chainOf(await readHistory(repository), base);
       const state = await loadState(repository, await readRecords(repository, chain), chain);
-      await repository.run(['checkout', '--force', '--detach', base.commit]);
+      await repository.run(['checkout', '--force', '--detach', base.commit, '--']);
       const layers = new GitLayers(repository, state);
       const contents = await readyContents(repository, state, layers.#files);
       layers.#workTree = options.openWorkTree(directory);
@@ -143,7 +143,7 @@ export class GitLayers {
    */
   async finish(): Promise<void> {
     const last = this.#branches.at(-1);
-    if (last === undefined) return;
+    if (last === undefined) return unmark(this.#repository.gitDirectory);
     try {
       await this.#blobs.close();
       const stream = Buffer.concat([...this.#commands, Buffer.from('done\n')]);
