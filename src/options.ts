@@ -1,12 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { arch, homedir, platform } from 'node:os';
 import path from 'node:path';
-import { geteuid } from 'node:process';
+import { getegid, geteuid } from 'node:process';
 import { UsageError } from './errors.ts';
 import { hostPlatform } from './oci/host-platform.ts';
 import type { Platform } from './oci/platform.ts';
 import type { RegistryOptions } from './registry/registry-options.ts';
 import type { Report } from './report/event.ts';
+import type { Runtime } from './runtime/place.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -18,6 +19,14 @@ export interface PullRequest {
   readonly git?: boolean | undefined;
   /** Write the image's JSON to DIR/json, as the original does. Default: yes. */
   readonly layerInfo?: boolean | undefined;
+  /** Write these runtimes' configurations beside DIR. */
+  readonly runtimes?: readonly Runtime[] | undefined;
+  /** Replace configurations that are there. */
+  readonly force?: boolean | undefined;
+  /** For runc: a container that needs no root. Default: when the caller is not root. */
+  readonly rootless?: boolean | undefined;
+  /** Add mount points and files that a system needs to boot and the image leaves out. */
+  readonly prepare?: boolean | undefined;
   /** Default: the host's. */
   readonly platform?: Platform | undefined;
   /** Connections at once, all together. */
@@ -43,6 +52,10 @@ export interface PullOptions {
   readonly destination: string;
   readonly git: boolean;
   readonly layerInfo: boolean;
+  readonly runtimes: readonly Runtime[];
+  readonly force: boolean;
+  readonly rootless: boolean;
+  readonly prepare: boolean;
   readonly platform: Platform;
   /** It was named, and is not just this host's. */
   readonly platformAsked: boolean;
@@ -52,8 +65,9 @@ export interface PullOptions {
   readonly retryPolicy: { readonly retries: number; readonly delay: number };
   readonly registry: RegistryOptions;
   readonly backend: 'libc' | 'node' | undefined;
-  /** Whether the run has the rights of root: what could not be restored then is not for want of them. */
-  readonly root: boolean;
+  /** The caller's, effective. What could not be restored for 0 is not for want of rights. */
+  readonly uid: number;
+  readonly gid: number;
   readonly stdin: AsyncIterable<Uint8Array> | undefined;
   readonly environment: Environment;
   readonly report: Report;
@@ -81,6 +95,10 @@ export function resolveOptions(request: PullRequest): PullOptions {
     destination,
     git: request.git ?? false,
     layerInfo: request.layerInfo ?? true,
+    runtimes: request.runtimes ?? [],
+    force: request.force ?? false,
+    rootless: request.rootless ?? geteuid?.() !== 0,
+    prepare: request.prepare ?? false,
     platform: request.platform ?? thisHost(),
     platformAsked: request.platform !== undefined,
     stdin: request.stdin,
@@ -96,7 +114,8 @@ export function resolveOptions(request: PullRequest): PullOptions {
     },
     registry: { ...request.registry, environment, connections: jobs, report },
     backend: request.backend,
-    root: geteuid?.() === 0,
+    uid: geteuid?.() ?? 0,
+    gid: getegid?.() ?? 0,
     environment,
     report,
     signal: request.signal ?? new AbortController().signal,

@@ -2,6 +2,7 @@ import { DamagedBlobError } from './blob/damage.ts';
 import { openNative } from './blob/native.ts';
 import { layerQueue } from './blob/queue.ts';
 import { Store } from './blob/store.ts';
+import { printable } from './errors.ts';
 import { findGit } from './git/git-program.ts';
 import { platformNotice } from './oci/fitness.ts';
 import type { Image } from './oci/image.ts';
@@ -9,6 +10,8 @@ import type { PullOptions } from './options.ts';
 import { RootfsBuild } from './rootfs-build.ts';
 import { loadKoffi } from './rootfs/koffi.ts';
 import { spoolPlace } from './rootfs/spool-place.ts';
+import { prepareRootfs } from './runtime/prepare.ts';
+import { checkRuntimeConfigs, writeRuntimeConfigs } from './runtime/write.ts';
 import { parseImage } from './source.ts';
 import type { PullSummary } from './summary.ts';
 import { Stopwatch, Tally } from './summary.ts';
@@ -24,6 +27,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   const stopwatch = new Stopwatch();
   const source = parseImage(options);
   if (options.git) await findGit(options.environment);
+  if (options.runtimes.length > 0) checkRuntimeConfigs(options.runtimes, destination, options.force);
   const spoolDirectory = await spoolPlace(destination);
   const store = await Store.open({ ...options.store, native: native(), spoolDirectory, report });
   try {
@@ -37,6 +41,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
       stopwatch.lap('resolve');
       const built = await buildTwice(image, store, options);
       stopwatch.lap('layers');
+      await furnish(image, options);
       report({ type: 'done', reference: source.reference, destination });
       return {
         reference: source.reference,
@@ -85,6 +90,27 @@ async function build(image: Image, store: Store, options: PullOptions): Promise<
   } catch (error) {
     await rootfs.discard();
     throw error;
+  }
+}
+
+/** What was asked for beside the rootfs itself, or put into it. */
+async function furnish(image: Image, options: PullOptions): Promise<void> {
+  const { destination, report, runtimes, force, rootless } = options;
+  if (options.prepare) {
+    const made = prepareRootfs(destination);
+    if (made.length > 0) report({ type: 'notice', message: `prepared ${printable(made.join(', '))}` });
+  }
+  if (runtimes.length === 0) return;
+  const ids = rootless ? { uid: options.uid, gid: options.gid } : undefined;
+  const written = await writeRuntimeConfigs(runtimes, {
+    destination,
+    image: image.config,
+    force,
+    rootless: ids,
+  });
+  for (const message of written.notices) report({ type: 'notice', message: printable(message) });
+  for (const [index, file] of written.files.entries()) {
+    report({ type: 'runtime-config', file, command: written.next[index]! });
   }
 }
 

@@ -83,7 +83,7 @@ export class RootfsBuild {
     const notRestored = await this.#rootfs.close(this.#destination.root);
     this.#options.signal.throwIfAborted();
     await this.#destination.commit(this.#rootfs.identity);
-    const lost = describeNotRestored(notRestored, this.#options.root);
+    const lost = describeNotRestored(notRestored, this.#options.uid === 0);
     if (lost !== undefined) this.#options.report({ type: 'notice', message: lost });
     return { layers: this.#layers, notRestored };
   }

@@ -26,6 +26,31 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
       ...groups.other,
     ],
   },
+  inspect: {
+    synopsis: 'inspect IMAGE',
+    summary: 'say what an image is, and what a pull of it would fetch',
+    arity: [1, 1],
+    options: [
+      ...groups.platform,
+      ...groups.credentials,
+      ...groups.registry,
+      ...groups.transfer,
+      ...groups.output,
+      ...groups.other,
+    ],
+  },
+  tags: {
+    synopsis: 'tags REPOSITORY',
+    summary: 'list the tags of a repository, one a line',
+    arity: [1, 1],
+    options: [...groups.credentials, ...groups.registry, ...groups.output, ...groups.other],
+  },
+  cache: {
+    synopsis: 'cache [size|prune]',
+    summary: 'say what the store holds; prune empties it, or makes it fit --cache-size',
+    arity: [0, 1],
+    options: [...groups.cache, ...groups.json, ...groups.other],
+  },
   completion: {
     synopsis: 'completion bash|zsh|fish',
     summary: 'print the completions for a shell',

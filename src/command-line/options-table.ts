@@ -17,19 +17,38 @@ const option = (group: Group, flags: string, description: string) =>
 /** Repeatable flags become lists. */
 const collect = (value: string, before: readonly string[] = []) => [...before, value];
 
-const platform = option(
-  'What and where',
-  '--platform <os/arch[/variant]>',
-  'the image for another platform than this host',
-);
-
-const what = [
+const destination = [
   option('What and where', '-d, --dest <dir>', 'destination of the resulting rootfs directory').default(
     './rootfs',
   ),
+];
+
+const platform = [
+  option('What and where', '--platform <os/arch[/variant]>', 'the image for another platform than this host'),
+];
+
+const what = [
+  ...destination,
   option('What and where', '-g, --git', 'use git layering: one branch and one commit per layer'),
-  platform,
+  ...platform,
   new LayerInfoOption('--no-json', "do not write the image's JSON to DIR/json").helpGroup('What and where'),
+  option(
+    'What and where',
+    '--for <runtime>',
+    'write the configuration of runc, lxc or nspawn beside DIR (repeatable)',
+  ).argParser(collect),
+  option('What and where', '--force', 'replace configurations that are there'),
+  option(
+    'What and where',
+    '--rootless',
+    'with --for runc: a container that needs no root (the default when not root)',
+  ),
+  option(
+    'What and where',
+    '--prepare',
+    'add the mount points and files to boot with that the image leaves out',
+  ),
+  option('What and where', '--dry-run', 'only say what a pull would do, as inspect'),
 ];
 
 const credentials = [
@@ -65,10 +84,14 @@ const registry = [
   ),
 ];
 
-const transfer = [
-  option('Download and store', '-j, --jobs <n>', 'connections at once').default('7'),
+const cache = [
   option('Download and store', '--cache-dir <dir>', 'where layers are kept for the next run'),
   option('Download and store', '--cache-size <size>', 'at most this much, as 500M or 10G').default('10G'),
+];
+
+const transfer = [
+  option('Download and store', '-j, --jobs <n>', 'connections at once').default('7'),
+  ...cache,
   option('Download and store', '--no-cache', 'keep nothing'),
 ];
 
@@ -77,6 +100,8 @@ const other = [
   option('Other', '-V, --version', 'print the version'),
 ];
 
+const json = [option('Output', '--json', 'print one JSON object at the end instead of lines')];
+
 const output = [
   option('Output', '-q, --quiet', 'print only the destination'),
   option(
@@ -84,28 +109,37 @@ const output = [
     '-v, --verbose',
     'tell of requests, decisions and timings on standard error (also --debug)',
   ),
-  option('Output', '--json', 'print one JSON object at the end instead of lines'),
+  ...json,
   option('Output', '--progress <how>', 'progress on standard error')
     .choices(['auto', 'tty', 'plain', 'json', 'none'])
     .default('auto'),
 ];
 
 /** All options by what they are about; commands.ts says which command takes which. */
-export const optionGroups = { what, credentials, registry, transfer, output, other };
+export const optionGroups = {
+  what,
+  destination,
+  platform,
+  credentials,
+  registry,
+  transfer,
+  cache,
+  output,
+  json,
+  other,
+};
 
 /** Spellings that other tools use for the same thing; the value is the flag's long name. */
 const aliases: Readonly<Record<string, string>> = { creds: 'user', debug: 'verbose' };
 
 /** What the splitter needs to know of every flag. */
 export function flagShapes(): FlagShape[] {
-  return Object.values(optionGroups)
-    .flat()
-    .map(({ long, short, required, optional }) => {
-      const name = long!.slice(2);
-      const also = Object.keys(aliases).filter((alias) => aliases[alias] === name);
-      return {
-        names: [...(short === undefined ? [] : [short.slice(1)]), ...also, name],
-        takes: required ? 'value' : optional ? 'optional' : 'boolean',
-      };
-    });
+  return [...new Set(Object.values(optionGroups).flat())].map(({ long, short, required, optional }) => {
+    const name = long!.slice(2);
+    const also = Object.keys(aliases).filter((alias) => aliases[alias] === name);
+    return {
+      names: [...(short === undefined ? [] : [short.slice(1)]), ...also, name],
+      takes: required ? 'value' : optional ? 'optional' : 'boolean',
+    };
+  });
 }

@@ -1,6 +1,8 @@
-import { UsageError } from '../errors.ts';
+import { UsageError, printable } from '../errors.ts';
 import { parsePlatform } from '../oci/platform.ts';
 import type { PullRequest } from '../options.ts';
+import type { Runtime } from '../runtime/place.ts';
+import { runtimes } from '../runtime/place.ts';
 import type { Credentials } from './credentials.ts';
 import { promptPassword, readCredentials } from './credentials.ts';
 import { parseBoolean } from './flags.ts';
@@ -20,11 +22,15 @@ export async function pullRequest(invocation: Invocation, surroundings: Surround
     destination: text('dest'),
     git: values['git'] === true,
     layerInfo: values['layerInfo'] !== false,
+    runtimes: runtimesOf((values['for'] as readonly string[] | undefined) ?? []),
+    force: values['force'] === true,
+    rootless: values['rootless'] === true ? true : undefined,
+    prepare: values['prepare'] === true,
     platform: platform === undefined ? undefined : parsePlatform(platform),
-    jobs: parseCount(text('jobs')!, '--jobs', 1),
+    jobs: parseCount(text('jobs') ?? '7', '--jobs', 1),
     cache: values['cache'] !== false,
     cacheDirectory: text('cacheDir'),
-    cacheSize: parseBytes(text('cacheSize')!, '--cache-size'),
+    cacheSize: parseBytes(text('cacheSize') ?? '10G', '--cache-size'),
     registry: {
       credentials: await credentials(invocation, surroundings),
       noCredentials: values['creds'] === false,
@@ -45,6 +51,18 @@ export async function pullRequest(invocation: Invocation, surroundings: Surround
     environment: surroundings.environment,
     signal: surroundings.signal,
   };
+}
+
+/** Several flags, or one with commas. */
+function runtimesOf(words: readonly string[]): Runtime[] {
+  const names = new Set(words.flatMap((word) => word.split(',')));
+  return [...names].map((name) => {
+    const runtime = runtimes.find((known) => known === name);
+    if (runtime !== undefined) return runtime;
+    throw new UsageError(`--for does not know ${printable(name)}`, {
+      hint: `it knows ${runtimes.join(', ')}`,
+    });
+  });
 }
 
 /** `-u`, else DLROOTFS_CREDS; the registry's own sources come after these. */

@@ -7,11 +7,13 @@ import type { PullSummary } from '../summary.ts';
 import { openErrorChannel } from './error-channel.ts';
 import type { Invocation } from './parse.ts';
 import { pullRequest } from './pull-request.ts';
+import { runInspect } from './run-inspect.ts';
 import type { Surroundings } from './run.ts';
 
 /** `dlrootfs IMAGE …`: flags → request → pull, with the reporters that the flags ask for. */
 export async function runPull(invocation: Invocation, surroundings: Surroundings): Promise<number> {
   const { values } = invocation;
+  if (values['dryRun'] === true) return await runInspect(invocation, surroundings);
   const { stdout } = surroundings;
   const request = await pullRequest(invocation, surroundings);
   const quiet = values['quiet'] === true;

@@ -4,6 +4,8 @@ import { version } from '../version.ts';
 import { completionScript } from './completion.ts';
 import { helpText } from './help.ts';
 import { parseArguments } from './parse.ts';
+import { runCache } from './run-cache.ts';
+import { runInspect, runTags } from './run-inspect.ts';
 import { runPull } from './run-pull.ts';
 
 /** What a command may use of the process. */
@@ -28,6 +30,12 @@ export async function runCommand(argv: readonly string[], surroundings: Surround
     case 'help':
       surroundings.stdout.write(helpText(invocation.words[0]));
       return 0;
+    case 'cache':
+      return await runCache(invocation, surroundings);
+    case 'inspect':
+      return await runInspect(invocation, surroundings);
+    case 'tags':
+      return await runTags(invocation, surroundings);
     default:
       return await runPull(invocation, surroundings);
   }

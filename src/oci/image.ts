@@ -60,6 +60,10 @@ export interface Image {
   readonly digest?: Digest | undefined;
   readonly mediaType?: string | undefined;
   readonly platform: Platform;
+  /** All platforms that the reference has images for; absent where it names one image. */
+  readonly platforms?: readonly Platform[] | undefined;
+  /** What the registry said of its limits, as `20 of 100 requests left in 6 hours`. */
+  readonly rateLimit?: string | undefined;
   readonly config: ImageConfig;
   /** Base layer first. */
   readonly layers: readonly Layer[];

@@ -15,6 +15,7 @@ import { readAtMost } from './body.ts';
 import type { Query } from './endpoint.ts';
 import type { Response } from './exchange.ts';
 import type { ManifestStore, Timeouts } from './registry-options.ts';
+import { describeRateLimit } from './rate-limit.ts';
 import { isTransient } from './transient.ts';
 import type { Mirrored } from './mirrored.ts';
 
@@ -33,6 +34,8 @@ export class Documents {
   readonly #endpoints: Mirrored;
   readonly #store: ManifestStore | undefined;
   readonly #timeouts: Timeouts;
+  /** What the registry said of its limits with the last manifest. */
+  rateLimit: string | undefined;
 
   constructor(
     reference: Reference,
@@ -131,6 +134,7 @@ export class Documents {
       MAX_MANIFEST_BYTES,
       signal,
       async (body, response) => {
+        this.rateLimit = describeRateLimit((name) => response.header(name)) ?? this.rateLimit;
         const document = parseManifest(body, response.header('content-type'), what);
         const header = response.header('docker-content-digest');
         const expected = digest ?? (header === undefined ? undefined : Digest.parse(header, headerName));

@@ -1,5 +1,6 @@
 import type { Image, Session } from '../oci/image.ts';
 import { chooseManifest, type Choice } from '../oci/choose-manifest.ts';
+import { platformsOf } from '../oci/image-index.ts';
 import { describeImage, describeSchema1, type LayerDescription } from '../oci/layers.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
@@ -24,16 +25,18 @@ export class Version2Session implements Session {
   }
 
   async image(platform: Platform, signal: AbortSignal): Promise<Image> {
-    const { digest, manifest, config: known } = await this.#choose(platform, signal);
+    const { digest, manifest, config: known, platforms } = await this.#choose(platform, signal);
     const what = Reference.format(this.#reference);
     const description =
       manifest.kind === 'schema1'
         ? describeSchema1(manifest)
         : describeImage(manifest, known ?? (await this.#documents.config(manifest, signal)), what);
-    return { ...description, digest, layers: description.layers.map((layer) => this.#openable(layer)) };
+    const { rateLimit } = this.#documents;
+    const layers = description.layers.map((layer) => this.#openable(layer));
+    return { ...description, digest, platforms, rateLimit, layers };
   }
 
-  async #choose(platform: Platform, signal: AbortSignal): Promise<Choice> {
+  async #choose(platform: Platform, signal: AbortSignal): Promise<Choice & Pick<Image, 'platforms'>> {
     const { tag = 'latest', digest: wanted } = this.#reference;
     const documents = this.#documents;
     const { document, digest } = await (wanted === undefined
@@ -45,7 +48,8 @@ export class Version2Session implements Session {
         (await documents.byDigest(descriptor.digest, signal)).document,
       config: (manifest: Parameters<Documents['config']>[0]) => documents.config(manifest, signal),
     };
-    return chooseManifest(document, platform, source, Reference.format(this.#reference));
+    const choice = await chooseManifest(document, platform, source, Reference.format(this.#reference));
+    return { ...choice, platforms: platformsOf(document) };
   }
 
   #openable(layer: LayerDescription): Image['layers'][number] {

@@ -15,6 +15,8 @@ export type PullEvent =
   | { readonly type: 'layer-applied'; readonly index: number; readonly entries: number }
   /** DIR is complete. */
   | { readonly type: 'done'; readonly reference: string; readonly destination: string }
+  /** A configuration was written beside DIR; `command` starts the container. */
+  | { readonly type: 'runtime-config'; readonly file: string; readonly command: string }
   /** One line a person should read; the run goes on. */
   | { readonly type: 'notice'; readonly message: string }
   /** Only with -v: requests (redacted), decisions, timings. */

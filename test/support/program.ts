@@ -8,7 +8,7 @@ const root = new URL('../../', import.meta.url).pathname;
 /** The program under test: the one binary where `make test` names it in DLROOTFS_BINARY, else the sources. */
 export const programCommand: readonly string[] =
   process.env['DLROOTFS_BINARY'] === undefined
-    ? [process.execPath, path.join(root, 'bin/dlrootfs.js')]
+    ? [process.execPath, path.join(root, 'test/support/from-sources.ts')]
     : [path.resolve(root, process.env['DLROOTFS_BINARY'])];
 
 export interface ProgramResult {

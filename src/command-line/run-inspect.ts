@@ -1,0 +1,31 @@
+import { inspect, tags } from '../inspect.ts';
+import { resolveOptions } from '../options.ts';
+import { inspectionText } from '../report/inspection.ts';
+import { openErrorChannel } from './error-channel.ts';
+import type { Invocation } from './parse.ts';
+import { pullRequest } from './pull-request.ts';
+import type { Surroundings } from './run.ts';
+
+/** `dlrootfs inspect IMAGE`, and a pull with `--dry-run`. */
+export async function runInspect(invocation: Invocation, surroundings: Surroundings): Promise<number> {
+  const { stdout } = surroundings;
+  const { report } = openErrorChannel(invocation, surroundings, { linesOnStdout: false });
+  const request = await pullRequest(invocation, surroundings);
+  const found = await inspect(resolveOptions({ ...request, report }));
+  stdout.write(invocation.values['json'] === true ? `${JSON.stringify(found)}\n` : inspectionText(found));
+  return 0;
+}
+
+/** `dlrootfs tags REPOSITORY`: one a line, or one JSON array. */
+export async function runTags(invocation: Invocation, surroundings: Surroundings): Promise<number> {
+  const { stdout } = surroundings;
+  const { report } = openErrorChannel(invocation, surroundings, { linesOnStdout: false });
+  const request = await pullRequest(invocation, surroundings);
+  const all: string[] = [];
+  for await (const tag of tags(resolveOptions({ ...request, report }))) {
+    if (invocation.values['json'] === true) all.push(tag);
+    else stdout.write(`${tag}\n`);
+  }
+  if (invocation.values['json'] === true) stdout.write(`${JSON.stringify(all)}\n`);
+  return 0;
+}

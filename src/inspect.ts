@@ -1,0 +1,98 @@
+import { Store } from './blob/store.ts';
+import type { Image, Session } from './oci/image.ts';
+import type { Platform } from './oci/platform.ts';
+import type { PullOptions } from './options.ts';
+import { spoolPlace } from './rootfs/spool-place.ts';
+import { parseImage } from './source.ts';
+
+export interface InspectedLayer {
+  readonly id: string;
+  readonly digest?: string | undefined;
+  readonly diffID?: string | undefined;
+  readonly mediaType: string;
+  /** Compressed, in bytes. */
+  readonly size?: number | undefined;
+  readonly createdBy?: string | undefined;
+  /** It is in the store already. */
+  readonly cached: boolean;
+}
+
+/** What is to be known of an image without pulling it; `inspect` prints it. */
+export interface Inspection {
+  readonly reference: string;
+  readonly id: string;
+  readonly digest?: string | undefined;
+  readonly mediaType?: string | undefined;
+  readonly platform: Platform;
+  /** All that the reference offers; one where it names one image. */
+  readonly platforms: readonly Platform[];
+  /** Base layer first. */
+  readonly layers: readonly InspectedLayer[];
+  readonly config: Readonly<Record<string, unknown>>;
+  /** In bytes: what a pull would fetch, and what it would take from the store. */
+  readonly bytes: { readonly cache: number; readonly network: number };
+  readonly rateLimit?: string | undefined;
+}
+
+/** Looks an image up and fetches nothing of its layers. Throws as `pull` does. */
+export async function inspect(options: PullOptions): Promise<Inspection> {
+  return await withSession(options, async (session, store, reference) => {
+    const image = await session.image(options.platform, options.signal);
+    const layers = await Promise.all(image.layers.map((layer) => inspectLayer(layer, store)));
+    return {
+      reference,
+      id: image.id,
+      digest: image.digest,
+      mediaType: image.mediaType,
+      platform: image.platform,
+      platforms: image.platforms ?? [image.platform],
+      layers,
+      config: image.config.raw,
+      bytes: bytesOf(layers),
+      rateLimit: image.rateLimit,
+    };
+  });
+}
+
+/** All tags of the repository that the image is in, as the registry lists them. */
+export async function* tags(options: PullOptions): AsyncGenerator<string, void, undefined> {
+  const source = parseImage(options);
+  const session = await source.open(undefined, await spoolPlace(options.destination));
+  try {
+    yield* session.tags(options.signal);
+  } finally {
+    await session.close();
+  }
+}
+
+async function withSession<T>(
+  options: PullOptions,
+  use: (session: Session, store: Store, reference: string) => Promise<T>,
+): Promise<T> {
+  const source = parseImage(options);
+  const spoolDirectory = await spoolPlace(options.destination);
+  const store = await Store.open({ ...options.store, spoolDirectory, report: options.report });
+  try {
+    const session = await source.open(store, spoolDirectory);
+    try {
+      return await use(session, store, source.reference);
+    } finally {
+      await session.close();
+    }
+  } finally {
+    await store.close();
+  }
+}
+
+async function inspectLayer(layer: Image['layers'][number], store: Store): Promise<InspectedLayer> {
+  const { id, digest, diffID, mediaType, size, createdBy } = layer;
+  const cached = digest !== undefined && (await store.has(digest));
+  return { id, digest, diffID, mediaType, size, createdBy, cached };
+}
+
+function bytesOf(layers: readonly InspectedLayer[]): Inspection['bytes'] {
+  const distinct = [...new Map(layers.map((layer) => [layer.digest ?? layer.id, layer])).values()];
+  const sum = (cached: boolean) =>
+    distinct.filter((layer) => layer.cached === cached).reduce((total, { size = 0 }) => total + size, 0);
+  return { cache: sum(true), network: sum(false) };
+}
