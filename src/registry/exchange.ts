@@ -162,7 +162,9 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
 
   #fail(error: unknown): void {
     if (this.#over) return;
-    this.#error = this.#signal.aborted ? this.#signal.reason : transportError(error, this.#request.url);
+    this.#error = this.#signal.aborted
+      ? this.#signal.reason
+      : transportError(error, this.#request.url, this.#watch !== undefined);
     this.#end();
     this.#head.reject(this.#error);
     this.#waiting?.reject(this.#error);

@@ -43,8 +43,10 @@ function reasonOf(error: Error): string {
 /**
  * What a failure below HTTP means to a person: an error to act on, transient where another try may heal it. Errors that are
  * neither of the network nor of ours come back as they are.
+ *
+ * @param inBody the head of the answer had come
  */
-export function transportError(error: unknown, url: URL): unknown {
+export function transportError(error: unknown, url: URL, inBody: boolean): unknown {
   if (!(error instanceof Error) || error instanceof DlrootfsError) return error;
   const host = url.host;
   const code = codeOf(error);
@@ -110,7 +112,10 @@ export function transportError(error: unknown, url: URL): unknown {
       });
     default:
   }
-  if (code.startsWith('HPE_')) {
+  // undici gives these no code.
+  if (error.name === 'HTTPParserError') {
+    if (inBody)
+      return new TransientError(`what ${host} sent is broken: ${reasonOf(error)}`, { code: BROKEN, cause });
     return new NetworkError(`what ${host} answered is not HTTP: ${reasonOf(error)}`, {
       code: NOT_HTTP,
       cause,

@@ -1,0 +1,88 @@
+import assert from 'node:assert/strict';
+import { createServer, type Server, type Socket } from 'node:net';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { DlrootfsError, printable } from '../../src/errors.ts';
+import { RegistryClient } from '../support/registry-client.ts';
+
+const timeouts = { connect: 500, headers: 500, stall: 300, document: 600 };
+
+class RawServer implements AsyncDisposable {
+  readonly #sockets = new Set<Socket>();
+  readonly #server: Server;
+
+  private constructor(answer: string | Uint8Array) {
+    this.#server = createServer((socket) => {
+      this.#sockets.add(socket);
+      socket.on('error', () => undefined).once('data', () => socket.end(answer));
+    });
+  }
+
+  static async start(answer: string | Uint8Array): Promise<RawServer> {
+    const server = new RawServer(answer);
+    await new Promise<void>((resolve) => server.#server.listen(0, '127.0.0.1', resolve));
+    return server;
+  }
+
+  get host(): string {
+    const address = this.#server.address();
+    if (address === null || typeof address === 'string') throw new Error('not listening');
+    return `127.0.0.1:${address.port}`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
+async function refuses(answer: string | Uint8Array): Promise<void> {
+  await using server = await RawServer.start(answer);
+  await using client = await RegistryClient.open(`${server.host}/team/app`, { timeouts, retry: 0 });
+  await assert.rejects(client.image(), (error) => {
+    assert.ok(error instanceof DlrootfsError, String(error));
+    assert.equal(error.message, printable(error.message, 5000));
+    return true;
+  });
+}
+
+const answers: readonly (readonly [what: string, answer: string])[] = [
+  ['nothing', ''],
+  ['a banner of another protocol', '220 mail.example.com ESMTP\r\n'],
+  ['SSH', 'SSH-2.0-OpenSSH_9.9\r\n'],
+  ['a page of HTTP 0.9', '<html>hello</html>'],
+  ['an unknown status', 'HTTP/1.1 999 Odd\r\ncontent-length: 0\r\n\r\n'],
+  ['half a head', 'HTTP/1.1 200 OK\r\ncontent-le'],
+  ['two lengths', 'HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab'],
+  ['a negative length', 'HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nab'],
+  [
+    'a length and chunks',
+    'HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n',
+  ],
+  ['chunks that are none', 'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n'],
+  ['interim answers only', 'HTTP/1.1 102 Processing\r\n\r\n'.repeat(100)],
+  ['an upgrade', 'HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n'],
+  ['a head without end', `HTTP/1.1 200 OK\r\n${'x: y\r\n'.repeat(20_000)}`],
+  ['control characters in the reason', 'HTTP/1.1 500 \u001b[31m\r\ncontent-length: 3\r\n\r\n\u001b[2'],
+  [
+    'control characters in a challenge',
+    'HTTP/1.1 401 No\r\nwww-authenticate: Bearer realm="\u0007"\r\ncontent-length: 0\r\n\r\n',
+  ],
+];
+
+for (const [what, answer] of answers) {
+  test(`a server that answers ${what} is an error that can be read`, async () => {
+    await refuses(answer);
+  });
+}
+
+test('any bytes, alone or as head or body, are an error that can be read', async () => {
+  const bytes = fc.uint8Array({ maxLength: 200 });
+  const head = Buffer.from('HTTP/1.1 200 OK\r\n');
+  const answer = fc.oneof(
+    bytes,
+    bytes.map((rest) => Buffer.concat([head, rest])),
+    bytes.map((rest) => Buffer.concat([head, Buffer.from('\r\n'), rest])),
+  );
+  await fc.assert(fc.asyncProperty(answer, refuses), { numRuns: 40 });
+});
