@@ -70,10 +70,12 @@ export function applyLayer(run: Run, reader: EntryReader, label: string): number
 
 /** The error with the layer and the entry it is about. */
 function located(error: unknown, label: string, entry: Entry, destination: string): unknown {
-  if (error instanceof Refusal) return explain(error, `${label}: ${shown(entry.path)}`, destination);
+  const path = shown(entry.path);
+  if (error instanceof Refusal) return explain(error, `${label}: ${path}`, destination);
   if (!(error instanceof IntegrityError) || error.message.startsWith(label)) return error;
-  const { code, hint } = error;
-  return new IntegrityError(`${label}: ${error.message}`, { code, hint, cause: error });
+  const { code, hint, message } = error;
+  const what = message.startsWith(path) ? message : `${path}: ${message}`;
+  return new IntegrityError(`${label}: ${what}`, { code, hint, cause: error });
 }
 
 function applyEntry(run: Run, reader: EntryReader, entry: Entry): void {

@@ -113,9 +113,15 @@ export class Destination {
   }
 }
 
+/** Whether a directory has no content, as far as this process may see: what it may not read counts as full. */
 async function isEmpty(directory: string): Promise<boolean> {
-  await using handle = await opendir(directory);
-  return (await handle.read()) === null;
+  try {
+    await using handle = await opendir(directory);
+    return (await handle.read()) === null;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EACCES') return false;
+    throw error;
+  }
 }
 
 /** Makes a directory with all missing ones above it, and answers which, the uppermost first. */

@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import type { ByteName, Directory, Filesystem } from './filesystem.ts';
-import { Refusal, shown } from './refusal.ts';
+import { Refusal, impossible, shown } from './refusal.ts';
 
 const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 
@@ -51,7 +51,7 @@ export class Directories {
    *
    * @param create make what is missing, also what a dangling symlink points to (as containerd and umoci do)
    * @returns undefined when it is missing, or (unless `create`) when something else is in the way
-   * @throws Refusal ELOOP, ENAMETOOLONG, with `create` ENOTDIR, and what the system says
+   * @throws IntegrityError for symlinks in a circle, a path beyond all bounds, with `create` for a file as a directory; Refusal
    */
   find(path: string, create: boolean): Directory | undefined {
     if (path === this.#lastPath) return this.#last;
@@ -92,7 +92,7 @@ export class Directories {
   }
 
   #walk(path: string, create: boolean): Opened | undefined {
-    if (path.length > longestPath) throw new Refusal(ENAMETOOLONG, `find ${shown(path)}`);
+    if (path.length > longestPath) throw impossible(ENAMETOOLONG, `find ${shown(path)}`);
     let [current, rest] = this.#start(path);
     let links = 0;
     while (rest !== '') {
@@ -111,7 +111,7 @@ export class Directories {
         current = next;
         continue;
       }
-      if (++links > mostLinks) throw new Refusal(ELOOP, `follow the symlinks of ${shown(path)}`);
+      if (++links > mostLinks) throw impossible(ELOOP, `follow the symlinks of ${shown(path)}`);
       rest = rest === '' ? next : `${next}/${rest}`;
       if (next.startsWith('/')) {
         leave(this.#filesystem, current);
@@ -144,7 +144,7 @@ export class Directories {
   /** One component further: the directory, the target of a symlink, or undefined where there is none (and none was to be made). */
   #step(parent: Opened, name: ByteName, create: boolean): Opened | BytePath | undefined {
     const path = join(parent.path, name);
-    if (path.length > longestPath) throw new Refusal(ENAMETOOLONG, `find ${shown(path)}`);
+    if (path.length > longestPath) throw impossible(ENAMETOOLONG, `find ${shown(path)}`);
     const known = path.length <= longestKept ? this.#open.get(path) : undefined;
     if (known) return known;
 
@@ -161,7 +161,7 @@ export class Directories {
       const target = this.#filesystem.readLink(parent, name);
       if (typeof target === 'string') return target;
       if (!create) return undefined;
-      throw new Refusal(ENOTDIR, `use ${shown(path)} as a directory`);
+      throw impossible(ENOTDIR, `use ${shown(path)} as a directory`);
     }
     if (handle < 0) throw new Refusal(handle, `open the directory ${shown(path)}`);
     const directory = { path, handle, kept: false };

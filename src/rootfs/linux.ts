@@ -52,7 +52,9 @@ export class LinuxFilesystem implements Filesystem {
   static open(libc: Libc, path: Uint8Array): LinuxFilesystem | number {
     const memory = new CallMemory((bytes) => libc.address(bytes));
     if (!memory.putName(Buffer.from(path).toString('latin1'))) return -ENAMETOOLONG;
-    const root = libc.open(memory.name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    let root = libc.open(memory.name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    // An owner can give itself the right to read it.
+    if (root < 0) root = libc.open(memory.name, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0) return -libc.errno();
     return new LinuxFilesystem(libc, memory, root);
   }

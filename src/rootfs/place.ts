@@ -14,7 +14,7 @@ import {
   restoreTimes,
   restoreXattrs,
 } from './metadata.ts';
-import { Refusal, shown } from './refusal.ts';
+import { Refusal, impossible, shown } from './refusal.ts';
 import { clear, makeWay } from './removal.ts';
 import { markWritten, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
@@ -141,16 +141,16 @@ function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName
   const targetName = nameOf(wanted);
   const target = targetParent && join(targetParent.path, targetName);
   const action = `link to ${shown(entry.linkPath)}`;
-  if (!target || wanted === '') throw new Refusal(ENOENT, action);
+  if (!target || wanted === '') throw impossible(ENOENT, action);
   refuseReserved(run, target);
   if (run.lostDevices.has(target)) return loseDevice(run, parent, name, path);
   if (target === path) {
-    if (typeof filesystem.stat(parent, name) === 'number') throw new Refusal(ENOENT, action);
+    if (typeof filesystem.stat(parent, name) === 'number') throw impossible(ENOENT, action);
     return;
   }
   let made = filesystem.makeLink(targetParent, targetName, parent, name);
   for (let tries = 0; made < 0; tries++) {
-    if (made === -ENOENT) throw new Refusal(ENOENT, action);
+    if (made === -ENOENT) throw impossible(ENOENT, action);
     if (made === -EPERM) throw linkDenied(filesystem, targetParent, targetName, action);
     makeWay(run, made, tries, parent, path, name);
     made = filesystem.makeLink(targetParent, targetName, parent, name);
@@ -159,9 +159,10 @@ function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName
   restoreXattrs(run, { parent, name, file: -1 }, entry);
 }
 
-function linkDenied(filesystem: Filesystem, parent: Directory, name: ByteName, action: string): Refusal {
+function linkDenied(filesystem: Filesystem, parent: Directory, name: ByteName, action: string): Error {
   const stat = filesystem.stat(parent, name);
-  return new Refusal(typeof stat !== 'number' && stat.type === 'directory' ? EISDIR : EPERM, action);
+  if (typeof stat !== 'number' && stat.type === 'directory') return impossible(EISDIR, action);
+  return new Refusal(EPERM, action);
 }
 
 function placeSpecial(

@@ -37,7 +37,7 @@ export class PortableFilesystem implements Filesystem {
   static open(path: Uint8Array, links = '/proc/self/fd'): PortableFilesystem | number {
     try {
       const rootPath = fs.realpathSync.native(Buffer.from(path), { encoding: 'buffer' });
-      const handle = fs.openSync(rootPath, O_RDONLY | O_DIRECTORY);
+      const handle = fs.openSync(rootPath, O_PATH | O_RDONLY | O_DIRECTORY);
       const descriptors = fs.existsSync(`${links}/${handle}/.`) ? links : undefined;
       return new PortableFilesystem(rootPath, handle, descriptors);
     } catch (error) {

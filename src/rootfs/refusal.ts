@@ -1,10 +1,11 @@
 import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 import { DestinationError, IntegrityError, printable } from '../errors.ts';
-import type { DlrootfsError } from '../errors.ts';
+import type { BytePath } from '../tar/entry.ts';
+import { displayPath } from '../tar/byte-path.ts';
 
-const { EACCES, EDQUOT, EEXIST, EFBIG, EINVAL, EIO, EISDIR, ELOOP, EMFILE } = constants.errno;
-const { ENAMETOOLONG, ENFILE, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, EPERM, EROFS } = constants.errno;
+const { EACCES, EDQUOT, EFBIG, EMFILE, EMLINK, ENAMETOOLONG, ENFILE, ENOSPC, ENOTEMPTY, EPERM } =
+  constants.errno;
 
 /** The system said no: thrown inside the rootfs room, told to people by `explain`. */
 export class Refusal extends Error {
@@ -14,7 +15,7 @@ export class Refusal extends Error {
 
   /** `errno` may be negated, as a Filesystem answers it. */
   constructor(errno: number, action: string) {
-    super(`${action}: errno ${Math.abs(errno)}`);
+    super(`cannot ${action}: ${reasonOf(errno).text}`);
     this.errno = Math.abs(errno);
     this.action = action;
   }
@@ -26,53 +27,59 @@ export function granted(result: number, action: string): number {
   return result;
 }
 
-/** A path from an archive as people read it: as UTF-8, and fit for a terminal. */
-export function shown(path: string): string {
-  return printable(Buffer.from(path, 'latin1').toString('utf8'));
+/** The error for what a layer asks and no system can do, told in the words of the system. */
+export function impossible(errno: number, action: string): IntegrityError {
+  const { code, text } = reasonOf(errno);
+  return new IntegrityError(`cannot ${action}: ${text}`, {
+    code,
+    hint: 'the layer is malformed, ask whoever built the image',
+  });
 }
 
-const full = new Set([ENOSPC, EDQUOT]);
-const disk = new Set([EIO, EROFS, EMFILE, ENFILE]);
-const denied = new Set([EACCES, EPERM]);
-const image = new Set([ELOOP, ENOTDIR, EISDIR, ENOENT, EEXIST, EINVAL]);
-
-const hints = {
-  full: 'free some space, or choose a directory on another disk with -d',
-  denied: 'choose a directory that you may write with -d, or run as root',
-  longName: 'this file system takes no names of that length, choose a directory on another one with -d',
-  large: 'this file system takes no files of that size, choose a directory on another one with -d',
-} as const;
+const elsewhere = 'choose a directory on another disk with -d';
+const hints: ReadonlyMap<number, string> = new Map([
+  [ENOSPC, `free some space, or ${elsewhere}`],
+  [EDQUOT, `free some space, or ${elsewhere}`],
+  [EACCES, 'choose a directory that you may write with -d, or run as root'],
+  [EPERM, 'choose a directory that you may write with -d, or run as root'],
+  [ENAMETOOLONG, `the file system takes no names of that length, ${elsewhere}`],
+  [EFBIG, `the file system takes no files of that size, ${elsewhere}`],
+  [EMLINK, `the file system takes no more names for one file, ${elsewhere}`],
+  [ENOTEMPTY, 'move it away, or choose an empty directory with -d'],
+  [EMFILE, 'raise the limit of open files (ulimit -n)'],
+  [ENFILE, 'the system has too many open files, try again later'],
+]);
 
 /**
- * The error a user sees for a refusal: an IntegrityError where the layer asks for what no file system can do, else a
- * DestinationError.
+ * The error a user sees for a refusal.
  *
- * @param where what was being written: an entry's path and the layer's name, fit for a terminal
+ * @param where what was being written, fit for a terminal: a layer and the path of an entry; undefined: nothing in particular
  */
-export function explain(refusal: Refusal, where: string, destination: string): DlrootfsError {
-  const { errno } = refusal;
-  const [name, text] = getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, 'unknown error'];
-  const message = `${where}: cannot ${refusal.action}: ${text} (${name})`;
-  const code = name;
-  if (full.has(errno)) {
-    return new DestinationError(`the disk of ${printable(destination)} is full: ${message}`, {
-      code,
-      hint: hints.full,
-    });
-  }
-  if (image.has(errno)) {
-    return new IntegrityError(message, { code, hint: 'the layer is malformed, ask whoever built the image' });
-  }
-  const hint = denied.has(errno)
-    ? hints.denied
-    : errno === ENAMETOOLONG
-      ? hints.longName
-      : errno === EFBIG
-        ? hints.large
-        : errno === ENOTEMPTY
-          ? 'move it away, or choose an empty directory with -d'
-          : disk.has(errno)
-            ? undefined
-            : undefined;
-  return new DestinationError(message, { code, hint });
+export function explain(refusal: Refusal, where: string | undefined, destination: string): DestinationError {
+  const { code, text } = reasonOf(refusal.errno);
+  const full = refusal.errno === ENOSPC || refusal.errno === EDQUOT;
+  const place = full
+    ? `the disk of ${printable(destination)} is full`
+    : where
+      ? undefined
+      : printable(destination);
+  const parts = [place, where, `cannot ${refusal.action}: ${text}`];
+  return new DestinationError(parts.filter((part) => part !== undefined).join(': '), {
+    code,
+    hint: hints.get(refusal.errno),
+    cause: refusal,
+  });
+}
+
+/** A path from an archive as people read it: as UTF-8, and fit for a terminal. */
+export function shown(path: string): string {
+  return displayPath(path as BytePath);
+}
+
+function reasonOf(errno: number): { code: string; text: string } {
+  const [code, text] = getSystemErrorMap().get(-Math.abs(errno)) ?? [
+    `errno ${Math.abs(errno)}`,
+    'unknown error',
+  ];
+  return { code, text: `${text} (${code})` };
 }

@@ -94,7 +94,7 @@ export function isReserved(run: Run, path: string): boolean {
 /** @throws IntegrityError for a path that is reserved */
 export function refuseReserved(run: Run, path: string): void {
   if (!isReserved(run, path)) return;
-  throw new IntegrityError(`${shown(path)}: an image may not have this name at its root together with -g`, {
+  throw new IntegrityError(`an image may not have ${shown(path)} together with -g`, {
     code: 'RESERVED_NAME',
     hint: 'pull it without -g',
   });

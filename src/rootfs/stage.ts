@@ -32,15 +32,22 @@ export async function makeStage(target: string): Promise<string | undefined> {
  * @param mode `stage`: only when no other run has it; `empty`: it is known to be ours
  */
 export async function removeStage(stage: string, mode: 'stage' | 'empty'): Promise<void> {
+  if (mode === 'empty' && (await isRemoved(stage))) return;
+  const rootfs = await Rootfs.open(stage, { mode });
+  await rootfs.discard();
+  await rmdir(stage);
+}
+
+/** Removes the stage if nothing is in it; answers whether it is no more. */
+async function isRemoved(stage: string): Promise<boolean> {
   try {
     await rmdir(stage);
+    return true;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') return;
-    if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
-    const rootfs = await Rootfs.open(stage, { mode });
-    await rootfs.discard();
-    await rmdir(stage);
+    if (code === 'ENOTEMPTY' || code === 'EEXIST') return false;
+    if (code === 'ENOENT') return true;
+    throw error;
   }
 }
 

@@ -36,7 +36,7 @@ export class Writer {
     const run = this.#run;
     if (!run) throw new DestinationError(`${this.#name} is not open`);
     if (command.kind === 'layer') return this.#layer(run, command.label);
-    return this.#explained(this.#name, () => {
+    return this.#explained(() => {
       if (command.kind === 'file') return writeOwnFile(run, command.name, command.bytes);
       const { root } = run.filesystem;
       if (command.kind === 'finish') finishRun(run, command.root);
@@ -50,7 +50,7 @@ export class Writer {
 
   #open(): Opened {
     const [filesystem, backend] = this.#openFilesystem();
-    this.#run = this.#explained(this.#name, () => startRun(filesystem, this.#data.options));
+    this.#run = this.#explained(() => startRun(filesystem, this.#data.options));
     const stat = filesystem.stat(filesystem.root, '.');
     return { backend, identity: typeof stat === 'number' ? '' : stat.identity };
   }
@@ -64,7 +64,7 @@ export class Writer {
       });
     }
     const opened = libc ? LinuxFilesystem.open(libc, path) : PortableFilesystem.open(path);
-    if (typeof opened === 'number') throw explain(new Refusal(opened, 'open it'), this.#name, this.#name);
+    if (typeof opened === 'number') throw explain(new Refusal(opened, 'open it'), undefined, this.#name);
     if (lock && !opened.lock()) {
       throw new DestinationError(`${this.#name} is being written by another process`, { code: 'BUSY' });
     }
@@ -84,11 +84,11 @@ export class Writer {
     }
   }
 
-  #explained<T>(where: string, work: () => T): T {
+  #explained<T>(work: () => T): T {
     try {
       return work();
     } catch (error) {
-      throw error instanceof Refusal ? explain(error, where, this.#name) : error;
+      throw error instanceof Refusal ? explain(error, undefined, this.#name) : error;
     }
   }
 }

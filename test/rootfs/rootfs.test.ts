@@ -1,0 +1,173 @@
+import assert from 'node:assert/strict';
+import diagnostics from 'node:diagnostics_channel';
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import type { Worker } from 'node:worker_threads';
+import { Rootfs } from '../../src/rootfs/rootfs.ts';
+import { dir, file, hardlink, symlink, tar, whiteout } from '../support/archive.ts';
+import { printTree } from '../support/tree.ts';
+import { chunks, temporaryDirectory } from './harness.ts';
+
+const label = 'layer 0123456789ab';
+
+/** A layer that never ends. */
+async function* endless(): AsyncGenerator<Uint8Array> {
+  for (let count = 0; ; count++) {
+    yield file(`f${count}`, Buffer.alloc(100_000)).encode('ustar');
+  }
+}
+
+for (const backend of ['libc', 'node'] as const) {
+  describe(`a rootfs written by its thread, ${backend}`, () => {
+    test('layers in chunks of any size, our own file, the end', async (t) => {
+      const root = temporaryDirectory(t);
+      const rootfs = await Rootfs.open(root, { mode: 'stage', backend, recordChanges: true });
+      assert.equal(rootfs.backend, backend);
+      const big = Buffer.alloc(9_000_000, 'x');
+      const first = await rootfs.apply(chunks(tar(dir('d'), file('d/big', big), file('gone', '')), 100_000), {
+        label,
+      });
+      assert.equal(first.entries, 3);
+      const second = await rootfs.apply(chunks(tar(whiteout('gone'), symlink('l', 'd')), 7), { label });
+      assert.equal(second.entries, 2);
+      assert.equal(Buffer.from(second.changes!).toString(), 'D gone\0W l\0');
+      assert.equal(await rootfs.writeLayerInfo('json', Buffer.from('{}')), true);
+      const counts = await rootfs.close({ mode: 0o755, uid: undefined, gid: undefined });
+      assert.equal(
+        Object.values(counts).reduce((sum: number, count: number) => sum + count, 0),
+        0,
+      );
+      assert.equal(printTree(root, { hide: ['time', 'owner', 'mode'] }).split('\n').length, 5);
+      assert.ok(readFileSync(join(root, 'd/big')).equals(big));
+    });
+
+    test('an error of the layer says where, and discarding leaves the directory empty', async (t) => {
+      const root = temporaryDirectory(t);
+      const rootfs = await Rootfs.open(root, { mode: 'stage', backend });
+      await rootfs.apply(chunks(tar(file('a/b/c', ''), symlink('l', '/etc'))), { label });
+      await assert.rejects(
+        rootfs.apply(chunks(tar(file('x', ''), hardlink('new\nline', 'nowhere'))), { label }),
+        {
+          name: 'IntegrityError',
+          exitCode: 6,
+          code: 'ENOENT',
+          message: /^layer 0123456789ab: new\\x0aline: cannot link to nowhere/,
+        },
+      );
+      await rootfs.discard();
+      assert.deepEqual(readdirSync(root), []);
+    });
+
+    test('a broken archive is an IntegrityError', async (t) => {
+      const rootfs = await Rootfs.open(temporaryDirectory(t), { mode: 'stage', backend });
+      const layer = tar(file('x', Buffer.alloc(10_000)));
+      await assert.rejects(rootfs.apply(chunks(layer.subarray(0, 5000)), { label }), {
+        exitCode: 6,
+        message: /layer 0123456789ab/,
+      });
+      await rootfs.discard();
+    });
+
+    test('bytes after the end mark are read and left alone', async (t) => {
+      const root = temporaryDirectory(t);
+      const rootfs = await Rootfs.open(root, { mode: 'stage', backend });
+      const layer = Buffer.concat([tar(file('x', '')), Buffer.alloc(9_000_000, 'garbage')]);
+      let taken = 0;
+      const counted = (async function* (): AsyncGenerator<Uint8Array> {
+        for await (const chunk of chunks(layer)) {
+          taken += chunk.length;
+          yield chunk;
+        }
+      })();
+      await rootfs.apply(counted, { label });
+      assert.equal(taken, layer.length);
+      await rootfs.close();
+      assert.deepEqual(readdirSync(root), ['x']);
+    });
+
+    test('an error of the source is thrown as it is', async (t) => {
+      const root = temporaryDirectory(t);
+      const rootfs = await Rootfs.open(root, { mode: 'stage', backend });
+      const failure = new Error('the network is down');
+      const broken = (async function* (): AsyncGenerator<Uint8Array> {
+        yield tar(file('x', Buffer.alloc(100_000))).subarray(0, 50_000);
+        throw failure;
+      })();
+      await assert.rejects(rootfs.apply(broken, { label }), (error) => error === failure);
+      await rootfs.discard();
+      assert.deepEqual(readdirSync(root), []);
+    });
+
+    test('a signal ends it, while bytes come and while none do', async (t) => {
+      for (const source of [
+        endless(),
+        (async function* (): AsyncGenerator<Uint8Array> {
+          yield Buffer.alloc(512);
+          await new Promise((resolve) => setTimeout(resolve, 200));
+        })(),
+      ]) {
+        const root = temporaryDirectory(t);
+        const rootfs = await Rootfs.open(root, { mode: 'stage', backend });
+        const controller = new AbortController();
+        const reason = new Error('enough');
+        setTimeout(() => controller.abort(reason), 50);
+        await assert.rejects(
+          rootfs.apply(source, { label, signal: controller.signal }),
+          (error) => error === reason,
+        );
+        await rootfs.discard();
+        assert.deepEqual(readdirSync(root), []);
+      }
+    });
+
+    test('discarding while a layer is applied', async (t) => {
+      const root = temporaryDirectory(t);
+      const rootfs = await Rootfs.open(root, { mode: 'stage', backend });
+      const applied = rootfs.apply(endless(), { label });
+      applied.catch(() => undefined);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      await rootfs.discard();
+      await assert.rejects(applied);
+      assert.deepEqual(readdirSync(root), []);
+    });
+
+    test('a discarded overlay keeps what is there', async (t) => {
+      const root = temporaryDirectory(t);
+      const rootfs = await Rootfs.open(root, { mode: 'overlay', backend });
+      await rootfs.apply(chunks(tar(file('x', ''))), { label });
+      await rootfs.discard();
+      assert.deepEqual(readdirSync(root), ['x']);
+    });
+  });
+}
+
+test('the death of the thread is an error, not a wait', async (t) => {
+  const started: Worker[] = [];
+  const note = (message: unknown): void => void started.push((message as { worker: Worker }).worker);
+  diagnostics.subscribe('worker_threads', note);
+  const rootfs = await Rootfs.open(temporaryDirectory(t), { mode: 'stage' });
+  diagnostics.unsubscribe('worker_threads', note);
+  const applied = rootfs.apply(endless(), { label });
+  setTimeout(() => void started[0]!.terminate(), 50);
+  await assert.rejects(applied, { name: 'DestinationError', code: 'THREAD_DIED' });
+  await assert.rejects(rootfs.close(), { code: 'THREAD_DIED' });
+  await rootfs.discard();
+});
+
+test('a directory that is not there, or is no directory, cannot be opened', async (t) => {
+  const root = temporaryDirectory(t);
+  for (const backend of ['libc', 'node'] as const) {
+    await assert.rejects(Rootfs.open(join(root, 'no'), { mode: 'stage', backend }), { exitCode: 7 });
+    await assert.rejects(Rootfs.open('/dev/null', { mode: 'stage', backend }), { exitCode: 7 });
+  }
+});
+
+test('two runs do not get one stage', async (t) => {
+  const root = temporaryDirectory(t);
+  const first = await Rootfs.open(root, { mode: 'stage', backend: 'libc' });
+  await assert.rejects(Rootfs.open(root, { mode: 'stage', backend: 'libc' }), { code: 'BUSY', exitCode: 7 });
+  await first.discard();
+  const second = await Rootfs.open(root, { mode: 'stage', backend: 'libc' });
+  await second.discard();
+});
