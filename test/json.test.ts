@@ -1,0 +1,168 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import { dir, file, tar } from './support/archive.ts';
+import { FakeRegistry } from './support/fake-registry.ts';
+import { Scratch, runProgram } from './support/program.ts';
+
+const schemas = new Ajv2020({ strict: false });
+const schema = (name: string) =>
+  JSON.parse(readFileSync(new URL(`../docs/schema/${name}.schema.json`, import.meta.url), 'utf8')) as object;
+schemas.addSchema(schema('summary'), 'summary.schema.json');
+schemas.addSchema(schema('inspection'), 'inspection.schema.json');
+schemas.addSchema(schema('progress'), 'progress.schema.json');
+
+/** Parses a text that must be one JSON object fit for the schema. */
+function checked(name: string, text: string): Record<string, unknown> {
+  const value = JSON.parse(text) as Record<string, unknown>;
+  const valid = schemas.validate(`${name}.schema.json`, value);
+  assert.ok(valid, `${schemas.errorsText(schemas.errors)} in ${text}`);
+  return value;
+}
+
+const layers = [
+  { tar: tar(dir('etc'), file('etc/motd', 'hello\n', { uid: 7 })) },
+  { tar: tar(file('etc/issue', 'x'.repeat(1000))) },
+];
+
+test('json: --json prints one object on one line, and stderr stays silent', async () => {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  const { digest } = registry.push('lib/img', '1', { layers });
+  const reference = registry.reference('lib/img', '1');
+  const run = () =>
+    runProgram([reference, '-d', 'out', '--json', '--cache-dir', scratch.join('cache')], {
+      cwd: scratch.path,
+    });
+  const result = await run();
+  assert.deepEqual([result.exitCode, result.stdout.split('\n').length], [0, 2], result.stderr);
+  const summary = checked('summary', result.stdout);
+  assert.deepEqual(
+    [summary['reference'], summary['digest'], summary['destination']],
+    [reference, digest, 'out'],
+  );
+  const [first] = summary['layers'] as { entries: number; size: number }[];
+  assert.equal(first!.entries, 2);
+  const { cache, network } = summary['bytes'] as { cache: number; network: number };
+  assert.deepEqual([cache, network > 0], [0, true]);
+  const again = checked(
+    'summary',
+    (
+      await runProgram([reference, '-d', 'again', '--json', '--cache-dir', scratch.join('cache')], {
+        cwd: scratch.path,
+      })
+    ).stdout,
+  );
+  assert.deepEqual(again['bytes'], { cache: network, network: 0 });
+});
+
+test('json: inspect and --dry-run print what a pull would fetch, and write nothing', async () => {
+  await using registry = await FakeRegistry.start({
+    manifestHeaders: { 'ratelimit-limit': '100;w=21600', 'ratelimit-remaining': '20;w=21600' },
+  });
+  using scratch = new Scratch();
+  registry.pushIndex('lib/img', '1', [
+    { layers },
+    { layers, platform: { os: 'linux', architecture: 's390x' } },
+  ]);
+  const reference = registry.reference('lib/img', '1');
+  const common = ['--json', '--platform', 'linux/amd64', '--cache-dir', scratch.join('cache')];
+  for (const argv of [
+    ['inspect', reference],
+    [reference, '-d', 'out', '--dry-run'],
+  ]) {
+    const { stdout, stderr, exitCode } = await runProgram([...argv, ...common], { cwd: scratch.path });
+    assert.equal(exitCode, 0, stderr);
+    const found = checked('inspection', stdout);
+    assert.equal((found['layers'] as unknown[]).length, 2);
+    assert.deepEqual(
+      (found['platforms'] as { architecture: string }[]).map((each) => each.architecture),
+      ['amd64', 's390x'],
+    );
+  }
+  const text = await runProgram(['inspect', reference, '--no-cache', '--platform', 'linux/amd64'], {
+    cwd: scratch.path,
+  });
+  assert.match(text.stdout, /^Rate limit: {2}20 of 100 requests left in 6 hours$/m);
+  assert.match(text.stdout, /^Platforms: {3}linux\/amd64, linux\/s390x$/m);
+  assert.equal(
+    registry.log(/\/blobs\//).filter((line) => line.startsWith('GET')).length,
+    2,
+    'the config, twice, and no layer',
+  );
+});
+
+test('json: with --progress json every line on stderr is an object, errors too', async () => {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  registry.push('lib/img', '1', { layers });
+  const good = await runProgram(
+    [registry.reference('lib/img', '1'), '-d', 'out', '--progress', 'json', '-v'],
+    { cwd: scratch.path },
+  );
+  const types = good.stderr
+    .trim()
+    .split('\n')
+    .map((line) => checked('progress', line)['type']);
+  for (const type of [
+    'session',
+    'image',
+    'layer-start',
+    'layer-fetched',
+    'layer-apply',
+    'layer-applied',
+    'done',
+    'debug',
+  ]) {
+    assert.ok(types.includes(type), type);
+  }
+  assert.match(good.stdout, /^Image ID: /m);
+  for (const argv of [
+    ['lib/img', '--progress=json', '--nope'],
+    [registry.reference('lib/img', 'nope'), '--progress', 'json'],
+  ]) {
+    const bad = await runProgram(argv, { cwd: scratch.path });
+    const lines = bad.stderr
+      .trim()
+      .split('\n')
+      .map((line) => checked('progress', line));
+    assert.equal(lines.at(-1)!['exitCode'], bad.exitCode);
+  }
+});
+
+test('json: -q prints only DIR as typed', async () => {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  registry.push('lib/img', '1', { layers });
+  const result = await runProgram([registry.reference('lib/img', '1'), '-d', './out/', '-q'], {
+    cwd: scratch.path,
+  });
+  assert.deepEqual(result, { exitCode: 0, stdout: './out/\n', stderr: '' });
+});
+
+test('tags: one a line, all pages', async () => {
+  await using registry = await FakeRegistry.start({ pageSize: 2 });
+  for (const tag of ['1', '2', '3', 'a', 'b']) registry.push('lib/img', tag, { layers });
+  const result = await runProgram(['tags', `${registry.host}/lib/img`]);
+  assert.deepEqual(result, { exitCode: 0, stdout: '1\n2\n3\na\nb\n', stderr: '' });
+});
+
+test('cache: size and prune', async () => {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  registry.push('lib/img', '1', { layers });
+  const cache = ['--cache-dir', scratch.join('cache')];
+  await runProgram([registry.reference('lib/img', '1'), '-d', 'out', ...cache], { cwd: scratch.path });
+  const size = JSON.parse((await runProgram(['cache', ...cache, '--json'])).stdout) as {
+    blobs: number;
+    bytes: number;
+  };
+  assert.ok(size.blobs >= 4 && size.bytes > 0);
+  assert.equal((await runProgram(['cache', 'prune', ...cache])).exitCode, 0);
+  const after = JSON.parse((await runProgram(['cache', 'size', ...cache, '--json'])).stdout) as {
+    blobs: number;
+    bytes: number;
+  };
+  assert.deepEqual([after.blobs, after.bytes], [0, 0]);
+});
