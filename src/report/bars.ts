@@ -9,7 +9,7 @@ export function renderBars(progress: Progress, columns: number, rows: number, no
   const running = progress.layers.filter(({ state }) => state === 'fetching' || state === 'applying');
   const shown = running.slice(0, Math.max(0, rows - 1));
   const lines = shown.map((layer) => layerLine(layer, columns));
-  return [...lines, describeProgress(progress, now)].map((line) => line.slice(0, columns));
+  return [...lines, describeProgress(progress, now, columns)].map((line) => line.slice(0, columns));
 }
 
 const narrowestBar = 8;

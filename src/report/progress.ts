@@ -93,8 +93,8 @@ export function formatSeconds(seconds: number): string {
   return hours > 0 ? `${hours}:${tail}` : tail;
 }
 
-/** The whole in words: `12.3 MiB of 40.0 MiB, 3.1 MiB/s, 0:09 left, 2 of 7 layers unpacked`. */
-export function describeProgress(progress: Progress, now: number): string {
+/** The whole in words: `12.3 MiB of 40.0 MiB, 3.1 MiB/s, 0:09 left, 2 of 7 layers unpacked`, or as much of it as fits. */
+export function describeProgress(progress: Progress, now: number, columns = Infinity): string {
   const { received, size, layers, applied } = progress;
   const parts = [
     size === undefined ? formatBytes(received) : `${formatBytes(received)} of ${formatBytes(size)}`,
@@ -104,5 +104,6 @@ export function describeProgress(progress: Progress, now: number): string {
   if (rate > 0 && left !== 0) parts.push(`${formatBytes(rate)}/s`);
   if (rate > 0 && left !== undefined && left > 0) parts.push(`${formatSeconds(left / rate)} left`);
   parts.push(`${applied} of ${layers.length} layers unpacked`);
+  while (parts.length > 1 && parts.join(', ').length > columns) parts.pop();
   return parts.join(', ');
 }

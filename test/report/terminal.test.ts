@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict';
+import { Writable } from 'node:stream';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import xterm from '@xterm/headless';
+import type { Layer } from '../../src/oci/image.ts';
+import type { PullEvent } from '../../src/report/event.ts';
+import { fanOut } from '../../src/report/messages.ts';
+import { terminalReport } from '../../src/report/terminal.ts';
+import { textReport } from '../../src/report/text.ts';
+
+/** A terminal that both streams write to, as a person has it. */
+class Screen {
+  readonly #terminal: InstanceType<typeof xterm.Terminal>;
+  readonly stream: Writable & { columns: number; rows: number };
+
+  constructor(columns: number, rows: number) {
+    const terminal = new xterm.Terminal({ cols: columns, rows, convertEol: true, allowProposedApi: true });
+    this.#terminal = terminal;
+    const write = (chunk: Buffer, _: BufferEncoding, done: () => void) => terminal.write(chunk, done);
+    this.stream = Object.assign(new Writable({ write }), { columns, rows });
+  }
+
+  /** The lines that a person sees, and can scroll back to. */
+  async text(): Promise<string> {
+    await new Promise<void>((resolve) => this.stream.write('', () => resolve()));
+    const { buffer } = this.#terminal;
+    const lines = Array.from({ length: buffer.active.length }, (_, y) =>
+      buffer.active.getLine(y)!.translateToString(true),
+    );
+    return lines.join('\n').trimEnd();
+  }
+}
+
+const mib = 2 ** 20;
+const layer = (digit: string): Layer => ({
+  id: digit.repeat(64),
+  mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
+  size: 40 * mib,
+  info: {},
+  open: () => Promise.reject(new Error('not opened in this test')),
+});
+
+const fetching: readonly PullEvent[] = [
+  { type: 'session', name: 'library/x' },
+  { type: 'image', id: 'f'.repeat(64), layers: [layer('a'), layer('b')] },
+  { type: 'layer-start', index: 0, cached: false },
+  { type: 'layer-start', index: 1, cached: false },
+  { type: 'layer-progress', index: 0, received: 20 * mib },
+];
+
+const applying: readonly PullEvent[] = [
+  { type: 'layer-fetched', index: 0 },
+  { type: 'layer-apply', index: 0 },
+  { type: 'layer-fetched', index: 1 },
+];
+
+const ending: readonly PullEvent[] = [
+  { type: 'layer-applied', index: 0, entries: 1 },
+  { type: 'layer-apply', index: 1 },
+  { type: 'layer-applied', index: 1, entries: 1 },
+  { type: 'done', reference: 'library/x:1', destination: './rootfs' },
+];
+
+for (const columns of [40, 80, 200]) {
+  test(`terminal: at ${columns} columns the bars are drawn below the lines, and gone at the end`, async () => {
+    const bare = new Screen(columns, 24);
+    const text = textReport(bare.stream);
+    for (const event of [...fetching, ...applying, ...ending]) text(event);
+
+    const screen = new Screen(columns, 24);
+    const live = terminalReport(screen.stream, true);
+    const report = fanOut([live.report, textReport(screen.stream)]);
+    for (const event of fetching) report(event);
+    await sleep(250);
+    const during = await screen.text();
+    assert.match(during, /aaaaaaaaaaaa.* 50%/);
+    assert.match(during, /20\.0 MiB of 80\.0 MiB/);
+    for (const event of applying) report(event);
+    await sleep(250);
+    assert.match(await screen.text(), /^\s+aaaaaaaaaaaa \.\.\. ?$/m);
+    for (const event of ending) report(event);
+    live.stop();
+    assert.equal(await screen.text(), await bare.text());
+  });
+}
