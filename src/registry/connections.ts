@@ -1,5 +1,6 @@
 import type { SecureContext } from 'node:tls';
 import type { buildConnector, Dispatcher, Pool } from 'undici';
+import { NetworkError } from '../errors.ts';
 import { proxyFor } from './proxy.ts';
 import type { RegistryOptions, Timeouts } from './registry-options.ts';
 import { secureContext, type TlsSettings } from './tls.ts';
@@ -14,6 +15,7 @@ export class Connections {
   readonly #timeouts: Timeouts;
   readonly #tls: TlsSettings;
   readonly #pools = new Map<string, Promise<Dispatcher>>();
+  #closed = false;
   readonly #contexts = new Map<boolean, Promise<SecureContext>>();
 
   constructor(environment: RegistryOptions['environment'], timeouts: Timeouts, tls: TlsSettings) {
@@ -24,6 +26,7 @@ export class Connections {
 
   /** What to dispatch requests to `url` on. */
   async to(url: URL): Promise<Dispatcher> {
+    if (this.#closed) throw new NetworkError('the session with the registry is closed');
     const known = this.#pools.get(url.origin);
     if (known) return known;
     const opening = this.#open(url);
@@ -95,8 +98,9 @@ export class Connections {
     return known;
   }
 
-  /** Ends all exchanges and closes all sockets. */
+  /** Ends all exchanges and closes all sockets; no other is opened afterwards. */
   async close(): Promise<void> {
+    this.#closed = true;
     const pools = await Promise.allSettled(this.#pools.values());
     this.#pools.clear();
     const open = pools.filter((pool) => pool.status === 'fulfilled');

@@ -249,6 +249,19 @@ test('after close nothing keeps the process alive or hangs', async () => {
   await assert.rejects(reading);
 });
 
+test('after close nothing is tried again', async () => {
+  await withRegistry({ retryDelay: 50 }, async (registry, client) => {
+    registry.fault({ path: /manifests/, times: 99, status: 503 });
+    const image = client.image();
+    image.catch(() => undefined);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    await client.session.close();
+    const before = registry.requests.length;
+    await assert.rejects(image, NetworkError);
+    assert.equal(registry.requests.length, before);
+  });
+});
+
 test('a body that is left early frees its connection', async () => {
   await withRegistry({ connections: 1 }, async (_, client) => {
     const image = await client.image();
