@@ -4,7 +4,7 @@ import { breath } from './breath.ts';
 import { stateAt } from './commit-state.ts';
 import { readyContents } from './contents.ts';
 import { asGitError, type GitOptions } from './git-program.ts';
-import { readHistory } from './history.ts';
+import { readHistory, type History } from './history.ts';
 import { inspect, type Found, type Inspection } from './inspection.ts';
 import { mark, unmark } from './marker.ts';
 import { branchRef } from './names.ts';
@@ -34,8 +34,10 @@ export async function checkout(directory: string, wanted: string, options: Check
   const repository = await Repository.open(directory, options);
   if (!repository) throw notOurs(directory);
   try {
+    const history = await readHistory(repository);
+    if (history.size === 0) throw notOurs(directory);
     const branch = await resolveBranch(repository, wanted);
-    await checkOut(repository, branch, options);
+    await checkOut(repository, history, branch, options);
     return branch;
   } catch (error) {
     if (options.signal?.aborted === true) throw options.signal.reason;
@@ -43,10 +45,13 @@ export async function checkout(directory: string, wanted: string, options: Check
   }
 }
 
-async function checkOut(repository: Repository, branch: string, options: CheckoutOptions): Promise<void> {
+async function checkOut(
+  repository: Repository,
+  history: History,
+  branch: string,
+  options: CheckoutOptions,
+): Promise<void> {
   const { directory, gitDirectory, signal } = repository;
-  const history = await readHistory(repository);
-  if (history.size === 0) throw notOurs(directory);
   const records = await readRecords(repository, [...history.values()]);
   const stateOf = async (name: string): Promise<RootfsState> =>
     stateAt(repository, await repository.commitOf(name), history, records);

@@ -97,9 +97,9 @@ export class Stage {
     return Buffer.concat([Buffer.from(`${this.path}/`), Buffer.from(path, 'latin1')]);
   }
 
-  /** Node's calls keep no nanoseconds. */
+  /** Node's calls keep no nanoseconds, and take negative numbers for now. */
   #date(path: string, seconds: number, nanoseconds: number): void {
-    if (nanoseconds === 0) lutimesSync(this.place(path), seconds, seconds);
+    if (nanoseconds === 0 && seconds >= 0) lutimesSync(this.place(path), seconds, seconds);
     else
       execFileSync('touch', [
         '-h',
@@ -129,14 +129,14 @@ export class Stage {
       size,
     };
     const place = this.place(path);
-    for (const [name, value] of change.xattrs ?? []) {
-      const hex = `0x${Buffer.from(value).toString('hex')}`;
-      execFileSync('setfattr', ['-h', '-n', name, '-v', hex, `${this.path}/${path}`]);
-    }
     if (type === 'symlink') lchownSync(place, change.uid, change.gid);
     else {
       chownSync(place, change.uid, change.gid);
       chmodSync(place, change.mode);
+    }
+    for (const [name, value] of change.xattrs ?? []) {
+      const hex = `0x${Buffer.from(value).toString('hex')}`;
+      execFileSync('setfattr', ['-h', '-n', name, '-v', hex, `${this.path}/${path}`]);
     }
     this.#date(path, change.mtimeSeconds, change.mtimeNanoseconds);
     if (type === 'directory') this.#directories.set(path, change);
