@@ -1,5 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
+import type { Appetite } from './appetite.ts';
 import type { ByteReader } from './byte-reader.ts';
+import { MemoryQueue } from './memory-queue.ts';
 import { diskError } from './spool.ts';
 import { WriteBehind } from './write-behind.ts';
 
@@ -7,6 +9,8 @@ import { WriteBehind } from './write-behind.ts';
 const MEMORY = 512 * 1024;
 /** How long a connection is kept waiting for the reader, in milliseconds; servers hang up after 20 s and more. */
 const PATIENCE = 10_000;
+/** How often it is asked whether that is still right, in milliseconds. */
+const LOOK_AGAIN = 100;
 
 export interface ArrivalOptions {
   /** Opens the file, when the first byte has to go there. */
@@ -17,6 +21,8 @@ export interface ArrivalOptions {
   readonly keep: boolean;
   /** Readers wait until the blob is whole and checked. */
   readonly held: boolean;
+  /** Hears of the reader's waits. */
+  readonly appetite: Appetite;
 }
 
 /**
@@ -26,8 +32,7 @@ export interface ArrivalOptions {
 export class Arrival {
   readonly #options: ArrivalOptions;
   #file: Promise<FileHandle> | undefined;
-  #memory: Uint8Array[] = [];
-  #memoryBytes = 0;
+  readonly #memory = new MemoryQueue();
   /** Given to `append`. */
   #received = 0;
   /** Up to here bytes can be read from the file, unless they went through memory. */
@@ -81,23 +86,22 @@ export class Arrival {
     return this.#file;
   }
 
-  /** Takes the next bytes. `patient`: rather wait for the reader than fill the disk. */
-  async append(chunk: Uint8Array, patient: boolean): Promise<void> {
+  /** Takes the next bytes. `patient`: whether it may rather wait for the reader than fill the disk. */
+  async append(chunk: Uint8Array, patient: () => boolean): Promise<void> {
     const deadline = performance.now() + PATIENCE;
     while (this.#state !== 'failed' && !this.#left && !this.#fileOnly) {
-      const backlog = this.#position + this.#memoryBytes < this.#received;
-      if (!backlog && (this.#memoryBytes === 0 || this.#memoryBytes + chunk.length <= MEMORY)) {
+      const backlog = this.#position + this.#memory.bytes < this.#received;
+      if (!backlog && (this.#memory.bytes === 0 || this.#memory.bytes + chunk.length <= MEMORY)) {
         this.#waitedEnough = false;
         this.#memory.push(chunk);
-        this.#memoryBytes += chunk.length;
         this.#received += chunk.length;
         this.#notify();
         return;
       }
       const wait = deadline - performance.now();
       this.#waitedEnough ||= wait <= 0;
-      if (!patient || this.#waitedEnough) break;
-      await this.#change(wait);
+      if (this.#waitedEnough || !patient()) break;
+      await this.#change(Math.min(wait, LOOK_AGAIN));
     }
     this.#throwIfFailed();
     const offset = this.#received;
@@ -122,8 +126,7 @@ export class Arrival {
   /** The bytes that came are worthless; nobody has seen them. */
   async rewind(): Promise<void> {
     await this.#settle();
-    this.#memory = [];
-    this.#memoryBytes = 0;
+    this.#memory.clear();
     if (this.#written > 0) await (await this.file()).truncate(0);
     this.advance(0);
   }
@@ -153,7 +156,7 @@ export class Arrival {
   leave(): void {
     if (this.#options.keep) return;
     this.#left = true;
-    this.#memory = [];
+    this.#memory.clear();
     this.#notify();
   }
 
@@ -197,30 +200,16 @@ export class Arrival {
   async #readOnce(into: Uint8Array): Promise<number> {
     for (;;) {
       this.#throwIfFailed();
-      if (!this.#holding && this.#memoryBytes > 0) return this.#take(into);
+      if (!this.#holding && this.#memory.bytes > 0) return this.#took(this.#memory.take(into));
       if (!this.#holding && this.#position < this.#written) {
-        const count = await this.#pread(into, this.#position);
-        this.#position += count;
-        this.#handedOut = true;
-        this.#notify();
-        return count;
+        return this.#took(await this.#pread(into, this.#position));
       }
       if (this.#state === 'whole' && this.#position >= this.#received) return 0;
-      await this.#change();
+      await this.#options.appetite.during(this.#change());
     }
   }
 
-  #take(into: Uint8Array): number {
-    let count = 0;
-    while (this.#memory.length > 0 && count < into.length) {
-      const first = this.#memory[0]!;
-      const part = first.subarray(0, into.length - count);
-      into.set(part, count);
-      count += part.length;
-      if (part.length === first.length) this.#memory.shift();
-      else this.#memory[0] = first.subarray(part.length);
-    }
-    this.#memoryBytes -= count;
+  #took(count: number): number {
     this.#position += count;
     this.#handedOut = true;
     this.#notify();
@@ -242,14 +231,8 @@ export class Arrival {
   }
 
   async #change(milliseconds?: number): Promise<void> {
-    const { promise } = this.#changed;
-    if (milliseconds === undefined) return promise;
-    let timer: NodeJS.Timeout | undefined;
-    const timeout = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, milliseconds);
-    });
-    await Promise.race([promise, timeout]);
+    const timer = milliseconds === undefined ? undefined : setTimeout(() => this.#notify(), milliseconds);
+    await this.#changed.promise;
     clearTimeout(timer);
-    return undefined;
   }
 }

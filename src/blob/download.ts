@@ -1,6 +1,7 @@
 import { IntegrityError, NetworkError } from '../errors.ts';
 import type { BlobResponse, Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
+import type { Appetite } from './appetite.ts';
 import type { Arrival } from './arrival.ts';
 import { BlobHash } from './blob-hash.ts';
 import type { Connections } from './connections.ts';
@@ -15,6 +16,8 @@ export interface DownloadOptions {
   readonly name: string;
   readonly policy: RetryPolicy;
   readonly connections: Connections;
+  /** Of the layer that is being unpacked. */
+  readonly appetite: Appetite;
   readonly signal: AbortSignal;
   readonly report: Report;
   /** Hears how many bytes are here, as often as more come. */
@@ -137,6 +140,7 @@ export class Download {
     const arrival = this.#arrival;
     const pace: Pace = { bytes: 0, waited: 0 };
     let skip = arrival.received - response.start;
+    const patient = () => outrunsReader(pace) && !this.#options.appetite.starving;
     const body = timed(response.body, pace);
     try {
       for await (const whole of body) {
@@ -147,7 +151,7 @@ export class Download {
           throw new WrongBytesError(`more than its ${this.#size} bytes came`);
         }
         this.#hash.update(chunk);
-        await arrival.append(chunk, outrunsReader(pace));
+        await arrival.append(chunk, patient);
         this.#options.progress(arrival.received);
         if (this.#shouldSplit(response, pace)) {
           await this.#split(body);

@@ -2,6 +2,7 @@ import { IntegrityError, printable } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
+import type { Appetite } from './appetite.ts';
 import { Arrival } from './arrival.ts';
 import type { ByteReader } from './byte-reader.ts';
 import { CachedFile } from './cached-file.ts';
@@ -15,6 +16,7 @@ import type { Store } from './store.ts';
 export interface LayerBlobOptions {
   readonly store: Store;
   readonly connections: Connections;
+  readonly appetite: Appetite;
   readonly policy: RetryPolicy;
   readonly signal: AbortSignal;
   readonly report: Report;
@@ -159,6 +161,7 @@ export class LayerBlob {
       keep: claim !== undefined || hold || indexes.length > 1,
       // What an earlier run left may be damaged, and once handed out it could not be taken back.
       held: hold || existing > 0 || this.#suspect,
+      appetite: this.#options.appetite,
     });
     this.#arrival = arrival;
     const stop = () => arrival.fail(signal.reason);

@@ -1,5 +1,6 @@
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
+import { Appetite } from './appetite.ts';
 import { Connections } from './connections.ts';
 import { LayerBlob } from './layer-blob.ts';
 import type { RetryPolicy } from './persistence.ts';
@@ -33,6 +34,7 @@ export async function* layerQueue(
   const { store, report } = options;
   warnUnverifiable(layers, report);
   const connections = new Connections(options.jobs);
+  const appetite = new Appetite();
   const nameOf = (index: number) =>
     `layer ${index + 1} of ${layers.length} (${layers[index]!.id.slice(0, 12)})`;
   const blobs = new Map<string, LayerBlob>();
@@ -42,6 +44,7 @@ export async function* layerQueue(
       report,
       signal,
       connections,
+      appetite,
       indexes,
       name: nameOf(indexes[0]!),
       policy: options.policy ?? DEFAULT_POLICY,

@@ -1,5 +1,6 @@
 import { DlrootfsError, NetworkError, printable } from '../errors.ts';
 import type { BlobResponse } from '../oci/image.ts';
+import { idleTime } from './appetite.ts';
 import { BrokenTransferError } from './damage.ts';
 
 /** A body whose waits for the network are added up in `pace`, and whose failures are BrokenTransferErrors. */
@@ -11,12 +12,12 @@ export async function* timed(
   let done = false;
   try {
     for (;;) {
-      const before = performance.now();
+      const before = idleTime();
       const next = await iterator.next().catch((error: unknown) => {
         done = true;
         throw broken(error);
       });
-      pace.waited += performance.now() - before;
+      pace.waited += idleTime() - before;
       done = next.done === true;
       if (next.done) return;
       pace.bytes += next.value.length;

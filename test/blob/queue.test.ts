@@ -61,7 +61,7 @@ for (const [name, cached] of [
       shop.events
         .filter((event) => event.type === 'layer-fetched')
         .map((event) => event.index)
-        .toSorted(),
+        .toSorted((a, b) => a - b),
       [0, 1, 2, 3],
     );
     await store.close();

@@ -25,7 +25,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { claim } from '../../src/blob/claim.ts';
 import { DamagedBlobError } from '../../src/blob/damage.ts';
-import { abandoned, victims } from '../../src/blob/eviction.ts';
+import { abandoned, victims, type StoredFile } from '../../src/blob/eviction.ts';
 import { pruneStore, storeSize } from '../../src/blob/maintenance.ts';
 import { StoreFiles } from '../../src/blob/store-files.ts';
 import { digestOf } from '../../src/oci/digest.ts';
@@ -462,14 +462,12 @@ test('size and prune count what lies there', async () => {
   assert.deepEqual(await pruneStore(shop.cache, 0), { files: 1, bytes: size.bytes });
 });
 
+function stored(name: string, bytes: number, lastUsed: number, pinned = false): StoredFile {
+  return { path: name, bytes, lastUsed, pinned };
+}
+
 test('eviction chooses by last use and spares what is pinned', () => {
-  const file = (name: string, bytes: number, lastUsed: number, pinned = false) => ({
-    path: name,
-    bytes,
-    lastUsed,
-    pinned,
-  });
-  const files = [file('a', 10, 5), file('b', 10, 1), file('c', 10, 3, true), file('d', 10, 4)];
+  const files = [stored('a', 10, 5), stored('b', 10, 1), stored('c', 10, 3, true), stored('d', 10, 4)];
   const names = (max: number) => victims(files, max).map((each) => each.path);
   assert.deepEqual(names(40), []);
   assert.deepEqual(names(39), ['b']);

@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import path from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Layer } from '../../src/oci/image.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import type { Fault } from '../support/fake-fault.ts';
+import { layersOf } from './support/http-layer.ts';
+import { noise, Workshop } from './support/workshop.ts';
+
+const MB = 1e6;
+const big = noise(40 * MB);
+
+async function slow(
+  fault: Partial<Fault> = {},
+  options = {},
+): Promise<{ registry: FakeRegistry; layer: Layer }> {
+  const registry = await FakeRegistry.start(options);
+  const image = registry.push('lib/x', 'latest', { layers: [{ tar: big, compression: 'none' }] });
+  registry.fault({ path: /blobs/, times: 999, rate: 10 * MB, ...fault });
+  return { registry, layer: layersOf(registry, 'lib/x', image)[0]! };
+}
+
+for (const [name, options] of [
+  ['with the cache', {}],
+  ['without the cache', { directory: undefined }],
+] as const) {
+  test(`${name}: a big blob comes over several connections, front first, while it is read`, async () => {
+    await using shop = await Workshop.open();
+    const { registry, layer } = await slow();
+    await using _ = registry;
+    const store = await shop.store(options);
+    assert.ok((await shop.pull([layer], { store }))[0]!.equals(big));
+    assert.ok(registry.requests.length > 3, `${registry.requests.length} requests`);
+    assert.equal(registry.requests[0]!.headers.range, undefined);
+    await store.close();
+  });
+}
+
+test('one job is one connection', async () => {
+  await using shop = await Workshop.open();
+  const { registry, layer } = await slow({ rate: 25 * MB });
+  await using _ = registry;
+  assert.ok((await shop.pull([layer], { jobs: 1 }))[0]!.equals(big));
+  assert.equal(registry.requests.length, 1);
+});
+
+test('a server without ranges gets one request', async () => {
+  await using shop = await Workshop.open();
+  const { registry, layer } = await slow({ rate: 25 * MB }, { ranges: false });
+  await using _ = registry;
+  assert.ok((await shop.pull([layer]))[0]!.equals(big));
+  assert.equal(registry.requests.length, 1);
+});
+
+test('connections that break are replaced, each from where it was', async () => {
+  await using shop = await Workshop.open();
+  const { registry, layer } = await slow({ times: 1 });
+  await using _ = registry;
+  registry.fault({ path: /blobs/, times: 6, rate: 10 * MB, cutAfter: 1_500_000 });
+  registry.fault({ path: /blobs/, times: 999, rate: 10 * MB });
+  assert.ok((await shop.pull([layer]))[0]!.equals(big));
+  assert.ok(shop.notices.length >= 6);
+});
+
+test('a server that stops sending parts is asked for the rest over one connection', async () => {
+  await using shop = await Workshop.open();
+  const { registry, layer } = await slow({ times: 2 });
+  await using _ = registry;
+  registry.fault({ path: /blobs/, times: 999, rate: 30 * MB, ignoreRange: true });
+  assert.ok((await shop.pull([layer]))[0]!.equals(big));
+});
+
+test('a server that refuses several connections at once is asked for the rest over one', async () => {
+  await using shop = await Workshop.open();
+  const { registry, layer } = await slow({ times: 1 });
+  await using _ = registry;
+  registry.fault({ path: /blobs/, times: 6, status: 429, body: '{}' });
+  registry.fault({ path: /blobs/, times: 999, rate: 30 * MB });
+  assert.ok((await shop.pull([layer]))[0]!.equals(big));
+});
+
+test('a part with wrong bytes is noticed, and held layers get the right ones', async () => {
+  await using shop = await Workshop.open();
+  const { registry, layer } = await slow({ times: 1 });
+  await using _ = registry;
+  registry.fault({ path: /blobs/, times: 1, rate: 10 * MB, corruptAt: 1000 });
+  registry.fault({ path: /blobs/, times: 999, rate: 30 * MB });
+  assert.ok((await shop.pull([layer], { hold: true }))[0]!.equals(big));
+  assert.match(shop.notices.join(), /fetching it once more/);
+});
+
+test('a run that is killed in the middle is gone on with from its front', async () => {
+  await using shop = await Workshop.open();
+  const { registry, layer } = await slow();
+  await using _ = registry;
+  const program = new URL('support/pull-process.ts', import.meta.url).pathname;
+  const url = `${registry.url}/v2/lib/x/blobs/${layer.digest}`;
+  const child = spawn('node', [program, shop.cache, url, layer.digest!, String(big.length)], {
+    stdio: 'ignore',
+  });
+  const partial = path.join(shop.cache, 'partial', layer.digest!.replace(':', '-'));
+  while (!existsSync(partial) || statSync(partial).size < 15 * MB) await sleep(10);
+  child.kill('SIGKILL');
+  await new Promise((resolve) => child.once('close', resolve));
+  const front = Number(readFileSync(`${partial}.front`, 'utf8'));
+  const before = registry.requests.length;
+  registry.fault({ path: /blobs/, times: 999 });
+  assert.ok((await shop.pull([layer]))[0]!.equals(big));
+  assert.equal(registry.requests[before]!.headers.range, `bytes=${front}-`);
+  assert.equal(existsSync(`${partial}.front`), false);
+});
