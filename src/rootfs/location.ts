@@ -21,6 +21,7 @@ const mostLinks = 40;
  * @throws DestinationError where something that is no directory has the name; the system's errors
  */
 export async function locate(directory: string): Promise<Location> {
+  if (directory === '') throw new DestinationError('the name of the directory is empty', { code: 'ENOENT' });
   let name = directory;
   for (let links = 0; links < mostLinks; links++) {
     const found = await realpath(name).catch(unlessMissing);

@@ -1,0 +1,342 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { Destination } from '../../src/rootfs/destination.ts';
+import { Rootfs } from '../../src/rootfs/rootfs.ts';
+import { dir, file, tar } from '../support/archive.ts';
+import { printTree } from '../support/tree.ts';
+import { chunks, isRoot, temporaryDirectory } from './harness.ts';
+import { runPull, startPull, writeLayers } from './run-pull.ts';
+
+const layer = tar(dir('etc'), file('etc/motd', 'hi'));
+const tree = 'd etc/\n- etc/motd "hi"\n';
+const print = (directory: string): string =>
+  printTree(directory, { text: true, hide: ['mode', 'owner', 'time'], without: ['json'] });
+
+async function pullInto(directory: string, ...layers: Uint8Array[]): Promise<Destination> {
+  const destination = await Destination.open(directory);
+  const rootfs = await Rootfs.open(destination.path, { mode: destination.mode });
+  try {
+    for (const [index, bytes] of layers.entries())
+      await rootfs.apply(chunks(bytes), { label: `layer ${index}` });
+    await rootfs.close(destination.root);
+    await destination.commit(rootfs.identity);
+  } catch (error) {
+    await rootfs.discard();
+    await destination.discard();
+    throw error;
+  }
+  return destination;
+}
+
+const ownAndMode = (path: string): string => {
+  const { uid, gid, mode } = statSync(path);
+  return `${uid}:${gid} ${(mode & 0o7777).toString(8)}`;
+};
+
+describe('a new DIR', () => {
+  test('appears whole, 0755, with the levels above it, and nothing beside it', async (t) => {
+    const base = temporaryDirectory(t);
+    const destination = await Destination.open(join(base, 'a/b/rootfs'));
+    assert.equal(destination.mode, 'stage');
+    assert.match(basename(destination.path), /^\.rootfs\.dlrootfs-\d+-[0-9a-f]{12}$/);
+    assert.equal(statSync(destination.path).mode & 0o7777, 0o700);
+    const rootfs = await Rootfs.open(destination.path, { mode: destination.mode });
+    await rootfs.apply(chunks(layer), { label: 'layer' });
+    assert.deepEqual(readdirSync(join(base, 'a/b')), [basename(destination.path)]);
+    await rootfs.close(destination.root);
+    await destination.commit(rootfs.identity);
+    assert.deepEqual(readdirSync(join(base, 'a/b')), ['rootfs']);
+    assert.equal(print(join(base, 'a/b/rootfs')), tree);
+    assert.match(ownAndMode(join(base, 'a/b/rootfs')), / 755$/);
+  });
+
+  test("has the mode of the image's root entry", async (t) => {
+    const base = temporaryDirectory(t);
+    await pullInto(join(base, 'r'), tar(dir('.', { mode: 0o711 })));
+    assert.match(ownAndMode(join(base, 'r')), / 711$/);
+  });
+
+  test('a failure removes the stage and the levels that were made, not those that were there', async (t) => {
+    const base = temporaryDirectory(t);
+    mkdirSync(join(base, 'there'));
+    await assert.rejects(pullInto(join(base, 'there/a/b/rootfs'), tar(file('x', ''), file('x/y', ''))), {
+      exitCode: 6,
+    });
+    assert.deepEqual(readdirSync(join(base, 'there')), []);
+  });
+
+  test('behind a symlink that dangles', async (t) => {
+    const base = temporaryDirectory(t);
+    mkdirSync(join(base, 'disk'));
+    symlinkSync('disk/rootfs', join(base, 'link'));
+    await pullInto(join(base, 'link'), layer);
+    assert.equal(print(join(base, 'disk/rootfs')), tree);
+    assert.ok(lstatSync(join(base, 'link')).isSymbolicLink());
+  });
+
+  test('a trailing slash, .. and a name of 255 bytes', async (t) => {
+    const base = temporaryDirectory(t);
+    for (const name of ['slash/', 'x/../dots', 'n'.repeat(255), '\u00e9'.repeat(127)]) {
+      mkdirSync(join(base, 'x'), { recursive: true });
+      await pullInto(`${base}/${name}`, layer);
+      assert.equal(print(join(base, name)), tree, name);
+    }
+  });
+
+  test('a name that is too long, empty or below a file, and a circle of symlinks', async (t) => {
+    const base = temporaryDirectory(t);
+    writeFileSync(join(base, 'file'), '');
+    symlinkSync('b', join(base, 'a'));
+    symlinkSync('a', join(base, 'b'));
+    for (const name of ['n'.repeat(256), 'file/x', 'file', 'a', 'a/x', 'nul\0']) {
+      await assert.rejects(
+        Destination.open(join(base, name)),
+        { name: 'DestinationError', exitCode: 7 },
+        name,
+      );
+    }
+    await assert.rejects(Destination.open(''), { name: 'DestinationError' });
+    assert.deepEqual(readdirSync(base).toSorted(), ['a', 'b', 'file']);
+  });
+
+  test('is not taken when somebody else makes it meanwhile', async (t) => {
+    const base = temporaryDirectory(t);
+    const destination = await Destination.open(join(base, 'r'));
+    const rootfs = await Rootfs.open(destination.path, { mode: destination.mode });
+    await rootfs.close(destination.root);
+    mkdirSync(join(base, 'r'));
+    writeFileSync(join(base, 'r/theirs'), '');
+    await assert.rejects(destination.commit(rootfs.identity), {
+      exitCode: 7,
+      message: /filled by another process/,
+    });
+    await destination.discard();
+    assert.deepEqual(readdirSync(base), ['r']);
+    assert.deepEqual(readdirSync(join(base, 'r')), ['theirs']);
+  });
+
+  test('is not made of something that was put in the place of the stage', async (t) => {
+    const base = temporaryDirectory(t);
+    const destination = await Destination.open(join(base, 'r'));
+    const rootfs = await Rootfs.open(destination.path, { mode: destination.mode });
+    await rootfs.apply(chunks(layer), { label: 'layer' });
+    await rootfs.close(destination.root);
+    renameSync(destination.path, join(base, 'stolen'));
+    mkdirSync(destination.path);
+    await assert.rejects(destination.commit(rootfs.identity), { exitCode: 7, code: 'SWAPPED' });
+    await destination.discard();
+    assert.deepEqual(readdirSync(base), ['stolen']);
+  });
+});
+
+describe('an empty DIR', () => {
+  test('is replaced by one rename and keeps owner and mode', async (t) => {
+    const base = temporaryDirectory(t);
+    const directory = join(base, 'r');
+    mkdirSync(directory);
+    if (isRoot) chownSync(directory, 5, 7);
+    chmodSync(directory, 0o2750);
+    const before = ownAndMode(directory);
+    const inode = statSync(directory).ino;
+    assert.equal((await pullInto(directory, layer)).mode, 'stage');
+    assert.equal(ownAndMode(directory), before);
+    assert.notEqual(statSync(directory).ino, inode);
+    assert.equal(print(directory), tree);
+  });
+
+  test('stays as it was when the pull fails', async (t) => {
+    const base = temporaryDirectory(t);
+    mkdirSync(join(base, 'r'), 0o711);
+    const before = statSync(join(base, 'r')).ino;
+    await assert.rejects(pullInto(join(base, 'r'), tar(file('x', ''), file('x/y', ''))));
+    assert.deepEqual(readdirSync(base), ['r']);
+    assert.equal(statSync(join(base, 'r')).ino, before);
+  });
+
+  test('through a symlink', async (t) => {
+    const base = temporaryDirectory(t);
+    mkdirSync(join(base, 'real'));
+    symlinkSync('real', join(base, 'link'));
+    await pullInto(join(base, 'link'), layer);
+    assert.equal(print(join(base, 'real')), tree);
+    assert.ok(lstatSync(join(base, 'link')).isSymbolicLink());
+  });
+
+  test('the current folder is written in place, and emptied again on failure', async (t) => {
+    const base = temporaryDirectory(t);
+    const [good, bad] = writeLayers(base, [layer, tar(file('x/y', ''), file('x/y/z', ''))]);
+    const cwd = join(base, 'r');
+    mkdirSync(cwd);
+    const inode = statSync(cwd).ino;
+    const failed = await runPull({ directory: '.', layers: [good!, bad!] }, { cwd });
+    assert.equal(failed.error?.exitCode, 6);
+    assert.deepEqual(readdirSync(cwd), []);
+    assert.deepEqual(
+      await runPull({ directory: '.', layers: [good!] }, { cwd }).then(({ mode, error }) => ({
+        mode,
+        error,
+      })),
+      { mode: 'empty', error: undefined },
+    );
+    assert.equal(print(cwd), tree);
+    assert.equal(statSync(cwd).ino, inode);
+  });
+
+  test(
+    'in a folder that may not be written it is written in place',
+    { skip: isRoot ? false : 'needs root' },
+    async (t) => {
+      const base = temporaryDirectory(t);
+      const [good, bad] = writeLayers(base, [layer, tar(file('x/y', ''), file('x/y/z', ''))]);
+      const directory = join(base, 'r');
+      mkdirSync(directory, 0o750);
+      chownSync(directory, 65_534, 65_534);
+      const user = { uid: 65_534, gid: 65_534 };
+      assert.equal((await runPull({ directory, layers: [bad!] }, user)).error?.exitCode, 6);
+      assert.deepEqual(readdirSync(directory), []);
+      assert.equal((await runPull({ directory, layers: [good!] }, user)).mode, 'empty');
+      assert.equal(print(directory), tree);
+      assert.equal(ownAndMode(directory), '65534:65534 750');
+    },
+  );
+});
+
+describe('a full DIR', () => {
+  test('is laid over, and what fails leaves the files of the user', async (t) => {
+    const base = temporaryDirectory(t);
+    mkdirSync(join(base, 'r'));
+    writeFileSync(join(base, 'r/mine'), 'mine');
+    assert.equal((await pullInto(join(base, 'r'), layer)).mode, 'overlay');
+    assert.equal(print(join(base, 'r')), `${tree}- mine "mine"\n`);
+    await assert.rejects(pullInto(join(base, 'r'), tar(file('mine/x', ''))));
+    assert.equal(readFileSync(join(base, 'r/mine'), 'utf8'), 'mine');
+  });
+});
+
+describe('killed runs', () => {
+  test('a run that is killed never shows a DIR, and the next one removes its stage', async (t) => {
+    const base = temporaryDirectory(t);
+    const layers = writeLayers(base, [
+      tar(dir('ro', { mode: 0o555 }), file('ro/x', ''), file('y', Buffer.alloc(100_000))),
+    ]);
+    const directory = join(base, 'r');
+    const child = startPull({ directory, layers, hang: true });
+    await new Promise((resolve) => child.stdout!.once('data', resolve));
+    const stages = readdirSync(base).filter((name) => name.startsWith('.r.dlrootfs-'));
+    assert.equal(stages.length, 1);
+    // While it lives its stage is left alone.
+    await pullInto(directory, layer);
+    assert.ok(readdirSync(base).includes(stages[0]!));
+    const closed = new Promise((resolve) => child.once('close', resolve));
+    child.kill('SIGKILL');
+    await closed;
+    assert.ok(readdirSync(base).includes(stages[0]!));
+    await pullInto(join(base, 'other'), layer);
+    assert.ok(readdirSync(base).includes(stages[0]!), 'the stage of another DIR is left alone');
+    rmSync(directory, { recursive: true });
+    await pullInto(directory, layer);
+    assert.deepEqual(readdirSync(base).toSorted(), ['layer-0.tar', 'other', 'r']);
+  });
+
+  test('what only looks like a stage is left alone', async (t) => {
+    const base = temporaryDirectory(t);
+    const names = [
+      '.r.dlrootfs-1-0123456789ab',
+      '.r.dlrootfs-x',
+      '.r.dlrootfs-999999999-xyz',
+      '.r.dlrootfs-999999998-0123456789ab',
+    ];
+    for (const name of names.slice(0, 3)) mkdirSync(join(base, name));
+    writeFileSync(join(base, names[3]!), 'a file');
+    mkdirSync(join(base, 'outside'));
+    symlinkSync('outside', join(base, '.r.dlrootfs-999999997-0123456789ab'));
+    writeFileSync(join(base, 'outside/x'), '');
+    await pullInto(join(base, 'r'), layer);
+    assert.deepEqual(
+      readdirSync(base).toSorted(),
+      ['.r.dlrootfs-999999997-0123456789ab', ...names, 'outside', 'r'].toSorted(),
+    );
+    assert.deepEqual(readdirSync(join(base, 'outside')), ['x']);
+  });
+});
+
+/** A directory on which `mount` has mounted something for the test; undefined where that is not allowed. */
+function mounted(t: TestContext, words: readonly string[]): string | undefined {
+  const directory = realpathSync(mkdtempSync(join(tmpdir(), 'dlrootfs test ')));
+  const done = isRoot && spawnSync('mount', [...words, directory]).status === 0;
+  t.after(() => {
+    if (done) spawnSync('umount', ['-l', directory]);
+    rmSync(directory, { recursive: true, force: true });
+  });
+  return done ? directory : undefined;
+}
+
+const mountTmpfs = (t: TestContext): string | undefined =>
+  mounted(t, ['-t', 'tmpfs', '-o', 'size=4m', 'tmpfs']);
+
+describe('small disks', () => {
+  test('a mount point is written in place', async (t) => {
+    const directory = mountTmpfs(t);
+    if (directory === undefined) return t.skip('needs the right to mount');
+    assert.equal((await pullInto(directory, layer)).mode, 'empty');
+    assert.equal(print(directory), tree);
+  });
+
+  test('a directory of the same file system that is mounted there is written in place', async (t) => {
+    const directory = mounted(t, ['--bind', temporaryDirectory(t)]);
+    if (directory === undefined) return t.skip('needs the right to mount');
+    assert.equal((await pullInto(directory, layer)).mode, 'empty');
+  });
+
+  for (const backend of ['libc', 'node'] as const) {
+    test(`a disk that gets full is an error that names it, and everything is removed, ${backend}`, async (t) => {
+      const disk = mountTmpfs(t);
+      if (disk === undefined) return t.skip('needs the right to mount');
+      const base = temporaryDirectory(t);
+      const many = tar(
+        ...Array.from({ length: 100 }, (_, index) => file(`f${index}`, Buffer.alloc(100_000, 'x'))),
+      );
+      const large = tar(file('before', ''), file('large', Buffer.alloc(5_000_000, 'x')));
+      const layers = writeLayers(base, [many, large]);
+      for (const path of layers) {
+        const { error } = await runPull({ directory: join(disk, 'r'), layers: [path], backend });
+        assert.equal(error?.exitCode, 7);
+        assert.equal(error.code, 'ENOSPC');
+        assert.match(error.message, /^the disk of .*\/r is full: layer 0: (f\d+|large): cannot /);
+        assert.deepEqual(readdirSync(disk), []);
+      }
+    });
+
+    test(`a file that cannot fit is refused before any of it is written, ${backend}`, async (t) => {
+      const disk = mountTmpfs(t);
+      if (disk === undefined) return t.skip('needs the right to mount');
+      const base = temporaryDirectory(t);
+      // The header of a file of a terabyte, without its content.
+      const [path] = writeLayers(base, [
+        tar(file('bomb', '', { pax: { size: '1099511627776' } })).subarray(0, 1536),
+      ]);
+      const { error } = await runPull({ directory: join(disk, 'r'), layers: [path!], backend });
+      assert.equal(error?.code, 'ENOSPC');
+      assert.match(error.message, /bomb: cannot .* 1099511627776 bytes/);
+    });
+  }
+});
