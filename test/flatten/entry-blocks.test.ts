@@ -1,0 +1,141 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { entryBlocks, linkBlocks, paddingOf } from '../../src/flatten/entry-blocks.ts';
+import type { Inode } from '../../src/flatten/node.ts';
+import type { BytePath, Entry, EntryType } from '../../src/tar/entry.ts';
+import { readArchive, summary, type ReadEntry } from '../support/read-archive.ts';
+
+function inode(given: Partial<Entry>): Inode {
+  const entry: Entry = {
+    type: 'file',
+    path: '' as BytePath,
+    linkPath: '' as BytePath,
+    mode: 0o644,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    mtimeSeconds: 0,
+    mtimeNanoseconds: 0,
+    deviceMajor: 0,
+    deviceMinor: 0,
+    xattrs: undefined,
+    sparse: undefined,
+    ...given,
+  };
+  return { entry, xattrs: entry.xattrs, layer: 0, ordinal: 0, linked: false };
+}
+
+/** What our reader makes of the blocks, with zeros for data. */
+function readBack(path: string, given: Partial<Entry>): ReadEntry {
+  const { blocks, dataSize } = entryBlocks(path, inode(given), given.sparse);
+  return readArchive(Buffer.concat([blocks, Buffer.alloc(dataSize + paddingOf(dataSize))]))[0]!;
+}
+
+describe('entryBlocks', () => {
+  const paths: [title: string, path: string, pax: boolean][] = [
+    ['a short one', 'etc/motd', false],
+    ['100 bytes', 'n'.repeat(100), false],
+    ['101 bytes without a slash', 'n'.repeat(101), true],
+    ['255 bytes that can be cut', `${'p'.repeat(155)}/${'n'.repeat(100)}`, false],
+    ['256 bytes that can be cut', `${'p'.repeat(156)}/${'n'.repeat(99)}`, true],
+    ['a name of 101 bytes', `p/${'n'.repeat(101)}`, true],
+    ['cut at the last slash that fits', `${'p/'.repeat(70)}${'n'.repeat(60)}`, false],
+    ['Latin-1', 'caf\xe9', false],
+    ['long Latin-1', `${'l'.repeat(200)}\xe9`, true],
+    ['long UTF-8', `${'l'.repeat(200)}\xc3\xa9`, true],
+    ['long enough for any PATH_MAX', 'd/'.repeat(3000) + 'f', true],
+    ['newlines and quotes', 'a\nb"c\'d', false],
+  ];
+  for (const [title, path, pax] of paths) {
+    it(`keeps a path: ${title}`, () => {
+      assert.equal(readBack(path, {}).path, path);
+      assert.equal(entryBlocks(path, inode({}), undefined).blocks.length > 512, pax);
+      assert.equal(readBack(path, { type: 'directory' }).path, `${path}/`);
+      const link = readBack('link', { type: 'symlink', linkPath: path as BytePath });
+      assert.equal(link.linkPath, path);
+    });
+  }
+
+  it('says that a record is no UTF-8 only where it is none', () => {
+    const { blocks } = entryBlocks(`${'l'.repeat(200)}\xe9`, inode({}), undefined);
+    assert.ok(blocks.includes('21 hdrcharset=BINARY\n'));
+    assert.ok(!entryBlocks(`${'l'.repeat(200)}\xc3\xa9`, inode({}), undefined).blocks.includes('hdrcharset'));
+  });
+
+  it('puts numbers that ustar cannot hold into pax records', () => {
+    const entry = readBack('f', { uid: 0xffff_ffff, gid: 0o10000000, mtimeSeconds: 8 ** 11, mode: 0o7777 });
+    assert.equal(summary(entry), '-7777 4294967295:2097152 0 f');
+    assert.equal(entry.mtimeSeconds, 8 ** 11);
+    assert.equal(
+      entryBlocks('f', inode({ uid: 0o7777777, mtimeSeconds: 8 ** 11 - 1 }), undefined).blocks.length,
+      512,
+    );
+    const { blocks, dataSize } = entryBlocks('f', inode({ size: 8 ** 11 }), undefined);
+    assert.equal(dataSize, 8 ** 11);
+    assert.ok(blocks.includes('19 size=8589934592\n'));
+  });
+
+  it('puts an attribute whose name has an equals sign into libarchive’s record', () => {
+    const xattrs = new Map([
+      ['user.a=%b', Buffer.from([0, 1, 255])],
+      ['user.c', Buffer.from([10, 0])],
+    ]);
+    const read = readBack('f', { xattrs }).xattrs!;
+    assert.deepEqual(
+      [...read].map(([name, value]) => [name, [...value]]),
+      [
+        ['user.a=%b', [0, 1, 255]],
+        ['user.c', [10, 0]],
+      ],
+    );
+  });
+
+  it('writes every kind of file', () => {
+    const kinds: [type: EntryType, line: string][] = [
+      ['file', '-0644 0:0 0 x'],
+      ['directory', 'd0644 0:0 x/'],
+      ['symlink', 'l0644 0:0 x -> t'],
+      ['character', 'c0644 0:0 5,1048575 x'],
+      ['block', 'b0644 0:0 5,1048575 x'],
+      ['fifo', 'p0644 0:0 x'],
+    ];
+    for (const [type, line] of kinds) {
+      const isDevice = type === 'character' || type === 'block';
+      const linkPath = (type === 'symlink' ? 't' : '') as BytePath;
+      const device = isDevice ? { deviceMajor: 5, deviceMinor: 1_048_575 } : {};
+      assert.equal(summary(readBack('x', { type, linkPath, ...device })), line);
+    }
+    assert.equal(summary(readBack('', { type: 'directory' })), 'd0644 0:0 ./');
+    assert.equal(summary(readArchive(linkBlocks('b', 'a', inode({ size: 5 })))[0]!), 'h0644 0:0 b -> a');
+  });
+
+  it('is read back as it was given', () => {
+    const name = fc.array(fc.integer({ min: 1, max: 255 }), { minLength: 1, maxLength: 300 }).map((bytes) => {
+      const text = Buffer.from(bytes).toString('latin1').replaceAll('/', 'x');
+      return text.replaceAll('\n', '/x');
+    });
+    fc.assert(
+      fc.property(
+        fc.record({
+          path: name,
+          linkPath: name,
+          type: fc.constantFrom<EntryType>('file', 'symlink', 'fifo'),
+          mode: fc.nat(0o7777),
+          uid: fc.nat(0xffff_ffff),
+          gid: fc.nat(0xffff_ffff),
+          mtimeSeconds: fc.integer({ min: -(2 ** 40), max: 2 ** 40 }),
+          mtimeNanoseconds: fc.nat(999_999_999),
+        }),
+        ({ path, linkPath, ...given }) => {
+          const wanted = { ...given, linkPath: (given.type === 'symlink' ? linkPath : '') as BytePath };
+          const entry = readBack(path, wanted);
+          assert.equal(entry.path, path);
+          for (const [key, value] of Object.entries(wanted))
+            assert.equal(entry[key as keyof Entry], value, key);
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+});
