@@ -1,4 +1,4 @@
-import { NetworkError } from '../errors.ts';
+import { NetworkError, UnauthorizedError } from '../errors.ts';
 import type { Challenge } from './challenge.ts';
 import { describeCredential, type Credential } from './credential.ts';
 import type { Credentials } from './credentials.ts';
@@ -45,6 +45,8 @@ export class Authenticator {
   /** A request was let through with `#token`. */
   #accepted = false;
   #fetching: Promise<Token> | undefined;
+  /** What the token server said of our credentials does not change by asking again. */
+  #refusal: UnauthorizedError | undefined;
 
   constructor(repository: string, credentials: Credentials, transport: Transport, timeouts: Timeouts) {
     this.#credentials = credentials;
@@ -117,16 +119,22 @@ export class Authenticator {
         { hint },
       );
     }
+    if (this.#refusal) throw this.#refusal;
     this.#fetching ??= fetchToken(
       { realm, service, scopes: this.#scopes(scheme) },
       this.#credential,
       this.#transport,
       this.#timeouts,
       signal,
-    ).finally(() => {
-      this.#fetching = undefined;
-      this.#accepted = false;
-    });
+    )
+      .catch((error: unknown) => {
+        if (error instanceof UnauthorizedError) this.#refusal = error;
+        throw error;
+      })
+      .finally(() => {
+        this.#fetching = undefined;
+        this.#accepted = false;
+      });
     return this.#fetching;
   }
 }

@@ -69,7 +69,9 @@ export class BlobSource {
   readonly #endpoints: Mirrored;
   /** Which source gave an entity tag. */
   readonly #etags = new Map<string, unknown>();
-  #opened = 0;
+  /** Bodies that were handed out, by the range they were asked for. */
+  readonly #bodies = new Map<string, Response>();
+  #turn = 0;
 
   constructor(layer: LayerDescription, repository: string, endpoints: Mirrored) {
     this.#layer = layer;
@@ -78,24 +80,23 @@ export class BlobSource {
   }
 
   /**
-   * One request for the blob or a part of it; a part that is answered wrongly is given up for the whole. Opening it again means that
-   * the last body was no good: then the next source is asked first.
+   * One request for the blob or a part of it; a part that is answered wrongly is given up for the whole. When a body broke off, or
+   * the same part is asked for again (then what came was wrong), the next source is asked first.
    */
   async open(range: BlobRange, signal: AbortSignal): Promise<BlobResponse> {
-    const turn = this.#opened;
-    this.#opened += 1;
-    const answer = await this.#ask(range, signal, turn);
+    const key = `${range.start}-${range.end ?? ''}`;
+    if (this.#bodies.has(key) || [...this.#bodies.values()].some((response) => response.broken())) {
+      this.#turn += 1;
+      this.#bodies.clear();
+    }
+    const answer = await this.#ask(range, key, signal);
     if (answer !== MISANSWERED) return answer;
-    const whole = await this.#ask({ start: 0 }, signal, turn);
+    const whole = await this.#ask({ start: 0 }, key, signal);
     if (whole !== MISANSWERED) return whole;
     throw new TransientError(`${this.#subject} is answered with parts that nobody asked for`);
   }
 
-  async #ask(
-    range: BlobRange,
-    signal: AbortSignal,
-    turn: number,
-  ): Promise<BlobResponse | typeof MISANSWERED> {
+  async #ask(range: BlobRange, key: string, signal: AbortSignal): Promise<BlobResponse | typeof MISANSWERED> {
     const query = (endpoint: Endpoint | URL): Query => ({
       path: `blobs/${this.#layer.digest}`,
       headers: rangeHeaders(range, this.#etagFor(range.etag, endpoint)),
@@ -105,11 +106,12 @@ export class BlobSource {
     const read = (response: Response, source: Endpoint | URL) => {
       const expected = { ...range, etag: this.#etagFor(range.etag, source) };
       const answer = readBlobResponse(response, expected, this.#layer.size);
+      if (answer !== MISANSWERED) this.#bodies.set(key, response);
       if (answer !== MISANSWERED && answer.etag !== undefined) this.#etags.set(answer.etag, source);
       return Promise.resolve(answer);
     };
     try {
-      return await this.#endpoints.ask(query, read, signal, turn);
+      return await this.#endpoints.ask(query, read, signal, this.#turn);
     } catch (error) {
       signal.throwIfAborted();
       for (const url of this.#addresses()) {

@@ -22,6 +22,8 @@ export interface Response {
   readonly headers: (name: string) => readonly string[];
   /** To be read to the end or left early; if neither happens, call `discard`. */
   readonly body: AsyncIterable<Uint8Array>;
+  /** Whether the body was cut short by the server or the network, so far. */
+  readonly broken: () => boolean;
   /** Ends the exchange; its connection is closed unless the body had ended. */
   discard(): void;
 }
@@ -59,6 +61,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   #progress = 0;
   #paused = false;
   #over = false;
+  #broken = false;
   #error: unknown;
 
   /** @param finished called once, when nothing more comes from the server */
@@ -117,6 +120,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
       headers: headersOf,
       header: (name) => (headers[name] === undefined ? undefined : headersOf(name).join(', ')),
       body: this,
+      broken: () => this.#broken,
       discard: () => this.#fail(new Error('discarded')),
     });
   }
@@ -145,11 +149,11 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   }
 
   onResponseError(_: Dispatcher.DispatchController | null, error: Error): void {
-    this.#fail(error);
+    this.#break(error);
   }
 
   readonly #look = () => {
-    if (!this.#paused && this.#progress < LEAST_PROGRESS) this.#fail(new StalledError(this.#timeouts.stall));
+    if (!this.#paused && this.#progress < LEAST_PROGRESS) this.#break(new StalledError(this.#timeouts.stall));
     this.#progress = this.#paused ? LEAST_PROGRESS : 0;
   };
 
@@ -158,6 +162,11 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     clearInterval(this.#watch);
     this.#signal.removeEventListener('abort', this.#abort);
     this.#finished();
+  }
+
+  #break(error: Error): void {
+    if (!this.#over) this.#broken = true;
+    this.#fail(error);
   }
 
   #fail(error: unknown): void {

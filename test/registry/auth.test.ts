@@ -86,12 +86,18 @@ test('Bearer: password, with account and service as docker sends them', async ()
 
 test('Bearer: wrong password is said by the token server', async () => {
   const auth = { type: 'bearer', users, ownServer: true } as const;
-  await withRegistry({ auth }, { credentials: { ...bob, password: 'wrong-pw' } }, async ({ client }) => {
-    await assert.rejects(
-      client.image(),
-      unauthorized(/token server .* refused the credentials of bob from --user/),
-    );
-  });
+  await withRegistry(
+    { auth },
+    { credentials: { ...bob, password: 'wrong-pw' } },
+    async ({ registry, client }) => {
+      await assert.rejects(
+        client.image(),
+        unauthorized(/token server .* refused the credentials of bob from --user/),
+      );
+      await assert.rejects(client.image(), UnauthorizedError);
+      assert.equal(registry.log(/token/).length, 1);
+    },
+  );
 });
 
 test('Bearer: a private or unknown repository without credentials takes three requests to refuse', async () => {

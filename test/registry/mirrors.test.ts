@@ -78,6 +78,25 @@ test('a blob whose body was no good is asked for elsewhere the next time, withou
   assert.equal(request!.headers['if-range'], undefined);
 });
 
+test('parts of one blob that are asked for side by side all come from the mirror', async () => {
+  await using both = await pair();
+  await using client = await RegistryClient.open(both.reference, { mirrors: [both.mirror.host] });
+  const [layer] = (await client.image()).layers;
+  const parts = [{ start: 0, end: 4 }, { start: 4, end: 8 }, { start: 8 }];
+  const bytes = await Promise.all(parts.map((range) => client.blob(layer!, range)));
+  assert.deepEqual(Buffer.concat(bytes), layers[0]);
+  assert.deepEqual(both.origin.requests, []);
+});
+
+test('a blob that is asked for again comes from elsewhere: the first was wrong', async () => {
+  await using both = await pair();
+  await using client = await RegistryClient.open(both.reference, { mirrors: [both.mirror.host] });
+  const [layer] = (await client.image()).layers;
+  both.mirror.fault({ path: /blobs/, times: 99, corruptAt: 1 });
+  assert.notDeepEqual(await client.blob(layer!), layers[0]);
+  assert.deepEqual(await client.blob(layer!), layers[0]);
+});
+
 test('a mirror that lies about a digest is left for the registry', async () => {
   await using both = await pair({ mirrored: false });
   const { digest } = both.origin.push('team/app', 'latest', { layers });
