@@ -1,34 +1,61 @@
-/**
- * What a layer changed, in order: `W path` for a file or symlink that was written, `D path` for what was removed with all below
- * it (also where something stands that git does not keep, as a device), each ended by NUL. Bytes as they are on disk.
- */
+import type { Entry } from '../tar/entry.ts';
+import { composeLine } from '../tar/mtree.ts';
+
+/** What a layer did, in order, as lines of `composeLine`. Paths are those on disk, metadata what the image says, whether it could be set or not. */
 export class ChangeLog {
   #bytes = Buffer.allocUnsafeSlow(4096);
   #length = 0;
 
-  written(path: string): void {
-    this.#add('W ', path);
+  /**
+   * An entry was put at `path`.
+   *
+   * @param target of a hard link: its other name on disk
+   */
+  written(path: string, entry: Entry, target: string): void {
+    const { mode, uid, gid, size, mtimeSeconds, mtimeNanoseconds, deviceMajor, deviceMinor, xattrs } = entry;
+    const linkPath = entry.type === 'hardlink' ? target : entry.linkPath;
+    const metadata = {
+      mode,
+      uid,
+      gid,
+      size,
+      mtimeSeconds,
+      mtimeNanoseconds,
+      deviceMajor,
+      deviceMinor,
+      xattrs,
+    };
+    this.#add(composeLine({ type: entry.type, path, linkPath, ...metadata }));
   }
 
+  /** A directory was made at `path` that no entry asks for: root's. */
+  made(path: string, mode: number, mtimeSeconds: number, mtimeNanoseconds: number): void {
+    const owner = { uid: 0, gid: 0, xattrs: undefined };
+    const nothing = { linkPath: '', size: 0, deviceMajor: 0, deviceMinor: 0 };
+    this.#add(
+      composeLine({ type: 'directory', path, mode, mtimeSeconds, mtimeNanoseconds, ...owner, ...nothing }),
+    );
+  }
+
+  /** What stood at `path` is gone, with all below it. */
   removed(path: string): void {
-    this.#add('D ', path);
+    this.#add(composeLine({ type: 'removed', path }));
   }
 
-  /** The records since the last call. */
+  /** The lines since the last call. */
   take(): Uint8Array {
-    const records = this.#bytes.subarray(0, this.#length);
+    const lines = this.#bytes.subarray(0, this.#length);
     this.#bytes = Buffer.allocUnsafeSlow(4096);
     this.#length = 0;
-    return records;
+    return lines;
   }
 
-  #add(kind: string, path: string): void {
-    const record = `${kind}${path}\0`;
-    if (this.#length + record.length > this.#bytes.length) {
-      const larger = Buffer.allocUnsafeSlow(2 * (this.#bytes.length + record.length));
+  #add(line: string): void {
+    if (this.#length + line.length > this.#bytes.length) {
+      const larger = Buffer.allocUnsafeSlow(2 * (this.#bytes.length + line.length));
       this.#bytes.copy(larger, 0, 0, this.#length);
       this.#bytes = larger;
     }
-    this.#length += this.#bytes.write(record, this.#length, 'latin1');
+    this.#length += this.#bytes.write(line, this.#length, 'latin1');
   }
 }

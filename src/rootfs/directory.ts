@@ -96,6 +96,7 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
   settleMode(run, node, 0o755);
   const owner = newOwner(run);
   if (owner?.uid !== 0 || owner.gid !== 0) filesystem.setOwner(node, 0, 0);
+  run.changes?.made(path, 0o755, mtimeSeconds, mtimeNanoseconds);
   markWritten(run, parent, path, true);
   noteDirectory(run, path, 0o755, mtimeSeconds, mtimeNanoseconds);
 }

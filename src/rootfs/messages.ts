@@ -46,7 +46,7 @@ export interface Opened {
 export interface LayerResult {
   /** Entries of the archive. */
   readonly entries: number;
-  /** With `recordChanges`: what the layer changed, see ChangeLog. */
+  /** With `recordChanges`: what the layer did, lines of `composeLine`. */
   readonly changes: Uint8Array | undefined;
 }
 

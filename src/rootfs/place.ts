@@ -31,6 +31,7 @@ export function placeEntry(run: Run, reader: EntryReader, entry: Entry, normalPa
   const path = join(parent.path, name);
   refuseReserved(run, path);
   let isNew = true;
+  let target = '';
   switch (entry.type) {
     case 'file':
       placeFile(run, reader, entry, parent, name, path);
@@ -42,7 +43,7 @@ export function placeEntry(run: Run, reader: EntryReader, entry: Entry, normalPa
       placeSymlink(run, entry, parent, name, path);
       break;
     case 'hardlink':
-      placeHardLink(run, entry, parent, name, path);
+      target = placeHardLink(run, entry, parent, name, path);
       break;
     case 'character':
     case 'block':
@@ -50,13 +51,16 @@ export function placeEntry(run: Run, reader: EntryReader, entry: Entry, normalPa
       placeSpecial(run, entry, entry.type, parent, name, path);
       break;
   }
+  run.changes?.written(path, entry, target);
   markWritten(run, parent, path, isNew);
 }
 
 /** The root takes metadata only, at the end; what would make it something else is left out and counted, as containerd leaves it out. */
 function placeRoot(run: Run, entry: Entry): void {
-  if (entry.type === 'directory') run.rootEntry = entry;
-  else run.counts.ignored++;
+  if (entry.type === 'directory') {
+    run.rootEntry = entry;
+    run.changes?.written('', entry, '');
+  } else run.counts.ignored++;
 }
 
 function placeFile(
@@ -74,7 +78,6 @@ function placeFile(
     makeWay(run, file, tries, parent, path, name);
     file = filesystem.createFile(parent, name, openMode);
   }
-  run.changes?.written(path);
   try {
     writeFile(filesystem, file, entry, reader);
     dress(run, { parent, name, file }, entry, openMode);
@@ -129,12 +132,14 @@ function placeSymlink(run: Run, entry: Entry, parent: Directory, name: ByteName,
     makeWay(run, made, tries, parent, path, name);
     made = filesystem.makeSymlink(parent, name, entry.linkPath);
   }
-  run.changes?.written(path);
   dress(run, { parent, name, file: -1 }, entry, undefined);
 }
 
-/** A second name. Owner, mode and times are the file's, whatever this entry says (as umoci and GNU tar); attributes are set again. */
-function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): void {
+/**
+ * A second name. Owner, mode and times are the file's, whatever this entry says (as umoci and GNU tar); attributes are set again. Answers
+ * the path of the first name.
+ */
+function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): BytePath {
   const { filesystem } = run;
   const wanted = normalize(entry.linkPath);
   const targetParent = run.directories.find(parentPath(wanted), false);
@@ -143,10 +148,13 @@ function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName
   const action = `link to ${shown(entry.linkPath)}`;
   if (!target || wanted === '') throw impossible(ENOENT, action);
   refuseReserved(run, target);
-  if (run.lostDevices.has(target)) return loseDevice(run, parent, name, path);
+  if (run.lostDevices.has(target)) {
+    loseDevice(run, parent, name, path);
+    return target;
+  }
   if (target === path) {
     if (typeof filesystem.stat(parent, name) === 'number') throw impossible(ENOENT, action);
-    return;
+    return target;
   }
   let made = filesystem.makeLink(targetParent, targetName, parent, name);
   for (let tries = 0; made < 0; tries++) {
@@ -155,8 +163,8 @@ function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName
     makeWay(run, made, tries, parent, path, name);
     made = filesystem.makeLink(targetParent, targetName, parent, name);
   }
-  run.changes?.written(path);
   restoreXattrs(run, { parent, name, file: -1 }, entry);
+  return target;
 }
 
 function linkDenied(filesystem: Filesystem, parent: Directory, name: ByteName, action: string): Error {

@@ -40,7 +40,7 @@ export interface BuildOptions extends Partial<RunOptions> {
 export interface Built {
   readonly counts: NotRestored;
   readonly entries: readonly number[];
-  /** With `recordChanges`: of each layer, `W path` and `D path`. */
+  /** With `recordChanges`: the lines of each layer. */
   readonly changes: readonly string[][];
 }
 
@@ -79,7 +79,8 @@ export function build(directory: string, layers: readonly Uint8Array[], options:
     const changes: string[][] = [];
     for (const [index, layer] of layers.entries()) {
       entries.push(applyLayer(run, new TarReader(source(layer), `layer ${index}`), `layer ${index}`));
-      if (run.changes) changes.push(Buffer.from(run.changes.take()).toString().split('\0').slice(0, -1));
+      if (run.changes)
+        changes.push(Buffer.from(run.changes.take()).toString('latin1').split('\n').slice(0, -1));
     }
     finishRun(run, rootMetadata);
     return { counts: run.counts, entries, changes };

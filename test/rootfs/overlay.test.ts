@@ -12,6 +12,7 @@ import {
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
+import { parseLine } from '../../src/tar/mtree.ts';
 import { dir, fifo, file, hardlink, opaque, symlink, tar, whiteout } from '../support/archive.ts';
 import type { Item } from '../support/archive.ts';
 import { printTree } from '../support/tree.ts';
@@ -227,13 +228,32 @@ test('what was changed is told, in the order in which it happened', (t) => {
       ),
       tar(whiteout('gone'), file('d', ''), file('e/x', ''), opaque('e'), file('l', ''), whiteout('nothing')),
       tar(fifo('h'), dir('l')),
+      tar(dir('.'), symlink('l2', 'x y'), hardlink('m', 'l2')),
     ],
     { recordChanges: true },
   );
-  assert.deepEqual(changes, [
-    ['W d/a', 'W l', 'W d/b', 'W h', 'W gone', 'W e/f/g'],
-    ['D gone', 'D d', 'W d', 'W e/x', 'D e/f', 'D l', 'W l'],
-    ['D h', 'D l'],
+  const told = changes.map((lines) =>
+    lines.map((line) => {
+      const change = parseLine(line);
+      const link = change.type === 'removed' || change.linkPath === '' ? '' : ` ${change.linkPath}`;
+      return `${change.type} ${change.path}${link}`;
+    }),
+  );
+  assert.deepEqual(told, [
+    [
+      'directory d',
+      'file d/a',
+      'symlink l d',
+      'file d/b',
+      'hardlink h d/a',
+      'file gone',
+      'directory e',
+      'directory e/f',
+      'file e/f/g',
+    ],
+    ['removed gone', 'removed d', 'file d', 'file e/x', 'removed e/f', 'removed l', 'file l'],
+    ['removed h', 'fifo h', 'removed l', 'directory l'],
+    ['directory ', 'symlink l2 x y', 'hardlink m l2'],
   ]);
   assert.equal(readFileSync(join(root, 'd'), 'utf8'), '');
 });
