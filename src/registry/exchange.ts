@@ -73,15 +73,16 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   }
 
   /** Sends the request; resolves with the head of the answer. Throws what `transportError` makes, or the signal's reason. */
-  async send(open: () => Promise<Dispatcher>): Promise<Response> {
+  send(open: () => Promise<Dispatcher>): Promise<Response> {
     this.#signal.addEventListener('abort', this.#abort);
     if (this.#signal.aborted) this.#abort();
-    else
-      await open().then(
-        (dispatcher) => this.#dispatch(dispatcher),
-        (error: unknown) => this.#fail(error),
-      );
+    else this.#start(open).catch((error: unknown) => this.#fail(error));
     return this.#head.promise;
+  }
+
+  async #start(open: () => Promise<Dispatcher>): Promise<void> {
+    const dispatcher = await open();
+    if (!this.#over) this.#dispatch(dispatcher);
   }
 
   #dispatch(dispatcher: Dispatcher): void {

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { NetworkError, RateLimitError } from '../../src/errors.ts';
+import { Exchange } from '../../src/registry/exchange.ts';
+import { defaultTimeouts } from '../../src/registry/registry-options.ts';
 import { backoff, retry } from '../../src/registry/retry.ts';
 import { isTransient, TransientError } from '../../src/registry/transient.ts';
 import type { Fault } from '../support/fake-fault.ts';
@@ -234,6 +237,38 @@ test('an abort ends a request, a body, a wait and a connection attempt at once, 
       assert.ok(performance.now() - aborted < 200, what);
     });
   }
+});
+
+test('an abort at any moment of the first request is the one error there is', async () => {
+  const reason = new Error('interrupted');
+  const unhandled: unknown[] = [];
+  const note = (error: unknown) => unhandled.push(error);
+  process.on('unhandledRejection', note);
+  for (let moment = 0; moment < 30; moment += 1) {
+    const controller = new AbortController();
+    await withRegistry({ signal: controller.signal }, async (_, client) => {
+      const pull = client.pull();
+      pull.catch(() => undefined);
+      for (let ticks = 0; ticks < moment; ticks += 1) await (ticks % 3 === 2 ? setImmediate() : undefined);
+      controller.abort(reason);
+      await assert.rejects(pull, reason);
+    });
+  }
+  await setImmediate();
+  process.off('unhandledRejection', note);
+  assert.deepEqual(unhandled, []);
+});
+
+test('an abort while the connection is being prepared is heard at once', async () => {
+  const reason = new Error('interrupted');
+  const controller = new AbortController();
+  const request = { method: 'GET', url: new URL('http://127.0.0.1/'), headers: {} } as const;
+  let ended = 0;
+  const exchange = new Exchange(request, defaultTimeouts, controller.signal, () => (ended += 1));
+  const answer = exchange.send(() => new Promise(() => undefined));
+  setTimeout(() => controller.abort(reason), 10);
+  await assert.rejects(answer, reason);
+  assert.equal(ended, 1);
 });
 
 test('after close nothing keeps the process alive or hangs', async () => {
