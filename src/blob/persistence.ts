@@ -31,8 +31,16 @@ export class Persistence {
     this.#report = report;
   }
 
-  /** Waits, says so, and returns when it is time to try again; throws `failure` when there have been enough tries. */
-  async again(failure: unknown, received: number): Promise<void> {
+  /** The same for another connection of the same blob, which counts for itself. */
+  another(): Persistence {
+    return new Persistence(this.#name, this.#policy, this.#signal, this.#report);
+  }
+
+  /**
+   * Waits, says so, and returns when it is time to try again; throws `failure` when there have been enough tries. `received` is what
+   * the connection brought altogether, `from` where it will go on.
+   */
+  async again(failure: unknown, received: number, from = received): Promise<void> {
     this.#signal.throwIfAborted();
     if (!(failure instanceof BrokenTransferError)) throw failure;
     // Less than before: it was begun anew.
@@ -43,7 +51,7 @@ export class Persistence {
     // After progress at once: such a link drops everything now and then.
     const wait = progress ? 0 : backoff(this.#policy.delay, this.#failures, Math.random());
     const how = wait === 0 ? 'going on' : `trying again in ${(wait / 1000).toFixed(1)} s`;
-    const message = `${this.#name}: ${printable(failure.message)}; ${how} from byte ${received}`;
+    const message = `${this.#name}: ${printable(failure.message)}; ${how} from byte ${from}`;
     this.#report({ type: 'notice', message });
     await sleep(wait, undefined, { signal: this.#signal }).catch(() => undefined);
     this.#signal.throwIfAborted();

@@ -57,6 +57,7 @@ export class SplitDownload {
       await this.#work(file, body);
       // The list may grow while it is waited for.
       for (const helper of this.#helpers) await helper;
+      if (this.#pieces.waiting) await this.#work(file);
     } catch (error) {
       this.#abort.abort(error);
       await Promise.allSettled(this.#helpers);
@@ -67,28 +68,40 @@ export class SplitDownload {
 
   #recruit(file: FileHandle): void {
     for (let { spare } = this.#options.connections; spare > 0 && this.#pieces.waiting; spare -= 1) {
-      const helper = this.#options.connections.run(() => this.#work(file));
+      const helper = this.#options.connections.run(() => this.#help(file));
       helper.catch((error: unknown) => this.#abort.abort(error));
       this.#helpers.push(helper);
     }
   }
 
-  /** One connection's share: piece after piece until there are no more, or another blob needs the connection. */
-  async #work(file: FileHandle, first?: AsyncIterator<Uint8Array>): Promise<void> {
-    for (let body = first; !this.#refused; body = undefined) {
+  /** Takes pieces until another blob needs the connection. One that does not work is done without. */
+  async #help(file: FileHandle): Promise<void> {
+    try {
+      await this.#work(file, undefined, () => this.#options.connections.wanted);
+    } catch (error) {
+      if (!(error instanceof NetworkError)) throw error;
+    }
+  }
+
+  /** One connection's share: piece after piece until there are no more. */
+  async #work(file: FileHandle, first?: AsyncIterator<Uint8Array>, enough = () => false): Promise<void> {
+    const persistence = this.#options.persistence.another();
+    let brought = 0;
+    for (let body = first; !this.#refused && !enough(); body = undefined) {
       const piece = this.#pieces.take(this.#helpers.length + 1);
       if (!piece) return;
+      const start = piece.at;
       try {
         await (body ? this.#fill(file, piece, body) : this.#fetch(file, piece));
+        brought += piece.at - start;
+        this.#pieces.give(piece);
+        this.#recruit(file);
       } catch (error) {
+        brought += piece.at - start;
         this.#pieces.give(piece);
         this.#signal.throwIfAborted();
-        await this.#options.persistence.again(error, this.#received);
-        continue;
+        await persistence.again(error, brought, piece.at);
       }
-      this.#pieces.give(piece);
-      if (first === undefined && this.#options.connections.wanted) return;
-      this.#recruit(file);
     }
   }
 

@@ -65,6 +65,20 @@ test('connections that break are replaced, each from where it was', async () => 
   assert.ok(shop.notices.length >= 6);
 });
 
+test('connections beyond the first that never work are done without', async () => {
+  await using shop = await Workshop.open();
+  const { registry, layer } = await slow({ times: 1 });
+  await using _ = registry;
+  registry.fault({ path: /blobs/, times: 999, cutAfter: 0, headers: {} });
+  const pulling = shop.pull([layer], { policy: { retries: 1, delay: 1 } });
+  // The first connection brings its part; what is left then fails for good, since every further one does.
+  await assert.rejects(pulling, { name: 'NetworkError' });
+  const other = await slow({ times: 1 });
+  await using __ = other.registry;
+  other.registry.fault({ path: /blobs/, times: 12, cutAfter: 0 });
+  assert.ok((await shop.pull([other.layer], { policy: { retries: 1, delay: 1 } }))[0]!.equals(big));
+});
+
 test('a server that stops sending parts is asked for the rest over one connection', async () => {
   await using shop = await Workshop.open();
   const { registry, layer } = await slow({ times: 2 });
