@@ -11,7 +11,7 @@ export interface AuthFile {
 }
 
 /** The key of Docker Hub in docker's files, and what its helpers are asked for. */
-export const HUB_KEY = 'https://index.docker.io/v1/';
+const HUB_KEY = 'https://index.docker.io/v1/';
 
 const hubNames = new Set(['docker.io', 'index.docker.io', 'registry-1.docker.io']);
 

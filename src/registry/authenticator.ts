@@ -21,7 +21,7 @@ function sameScopes(one: readonly string[], other: readonly string[]): boolean {
 }
 
 /** Chooses among challenges: Bearer before Basic, the first of each; schemes that are not known are passed over. */
-export function chooseScheme(challenges: readonly Challenge[], base: URL): Scheme | undefined {
+function chooseScheme(challenges: readonly Challenge[], base: URL): Scheme | undefined {
   const bearer = challenges.filter((each) => each.scheme === 'bearer');
   for (const challenge of bearer) {
     const realm = realmOf(challenge, base);

@@ -35,7 +35,7 @@ function inDirectory(directory: string | undefined, ...file: string[]): Source[]
  * The places to look in, in order: containers-auth.json(5), with docker's `DOCKER_AUTH_CONFIG` before its file. A file that is named
  * by `--authfile` or REGISTRY_AUTH_FILE is the only one.
  */
-export function credentialSources(
+function credentialSources(
   options: Pick<RegistryOptions, 'authFile' | 'environment' | 'uid'>,
 ): readonly Source[] {
   const { environment, authFile, uid } = options;

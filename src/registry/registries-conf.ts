@@ -7,14 +7,14 @@ import { configHome, systemConfigs } from './config-dirs.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
 /** A `[[registry]]` or `[[registry.mirror]]` table of containers-registries.conf(5). */
-export interface RegistryLocation {
+interface RegistryLocation {
   /** `host[:port][/path]`; undefined: as in the reference. */
   readonly location: string | undefined;
   /** http, and certificates that are not checked, are allowed. */
   readonly insecure: boolean;
 }
 
-export interface RegistryMirror extends RegistryLocation {
+interface RegistryMirror extends RegistryLocation {
   readonly use: 'all' | 'digest-only' | 'tag-only';
 }
 

@@ -2,7 +2,7 @@ import type { Digest } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
 
 /** A user name and a password that somebody gave on purpose. */
-export interface GivenCredentials {
+interface GivenCredentials {
   readonly username: string;
   readonly password: string;
   /** Where they were given, for error messages: `--user`, `DLROOTFS_CREDS`. */

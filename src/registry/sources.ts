@@ -17,7 +17,7 @@ export interface Source {
 }
 
 /** Reads `[scheme://]host[:port][/path]` of `--mirror`; throws UsageError. */
-export function parseMirror(text: string, reference: Reference): Source {
+function parseMirror(text: string, reference: Reference): Source {
   const address = URL.parse(text.includes('://') ? text : `https://${text}`);
   const sound =
     address && /^https?:$/.test(address.protocol) && address.hostname && !address.search && !address.hash;

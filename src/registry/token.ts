@@ -46,7 +46,7 @@ export function mayAsk(realm: URL, registry: URL): boolean {
 }
 
 /** The HTTP request for a token: GET, or POST with an identity token (distribution's token and OAuth2 specifications). */
-export function tokenHttpRequest(
+function tokenHttpRequest(
   { realm, service, scopes }: TokenRequest,
   credential: Credential | undefined,
 ): Request {
@@ -90,7 +90,7 @@ export function basic({
 }
 
 /** Reads a token server's answer. Undefined when there is no usable token in it. */
-export function parseToken(document: unknown, now: number): Token | undefined {
+function parseToken(document: unknown, now: number): Token | undefined {
   if (!isObject(document)) return undefined;
   const { token, access_token: accessToken, expires_in: lifetime } = document;
   const text = [token, accessToken].find((each) => typeof each === 'string' && each !== '');

@@ -13,7 +13,7 @@ export class StalledError extends Error {
 export const NOT_TLS = 'NOT_TLS';
 /** `code` of errors whose cause is that the other side does not speak plain HTTP. */
 export const NOT_HTTP = 'NOT_HTTP';
-export const CERTIFICATE = 'CERTIFICATE';
+const CERTIFICATE = 'CERTIFICATE';
 export const REFUSED = 'REFUSED';
 /** The connection broke before or while an answer came. */
 export const BROKEN = 'BROKEN';

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { inspect } from 'node:util';
 import { NetworkError, NotFoundError, UnauthorizedError } from '../../src/errors.ts';
 import { isTransient } from '../../src/registry/transient.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry.ts';
@@ -35,7 +36,7 @@ function unauthorized(...words: readonly RegExp[]): (error: unknown) => boolean 
     assert.equal(error.exitCode, 4);
     const text = `${error.message}\n${error.hint}`;
     for (const word of words) assert.match(text, word);
-    assert.doesNotMatch(text, /hunter2|wrong-pw/);
+    assert.doesNotMatch(inspect(error, { depth: 9 }), /hunter2|wrong-pw/);
     return true;
   };
 }
