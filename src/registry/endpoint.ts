@@ -13,6 +13,7 @@ import type { Source } from './sources.ts';
 import { isTransient, TransientError } from './transient.ts';
 import { NOT_HTTP } from './transport-error.ts';
 import { drain, type Transport } from './transport.ts';
+import { warningTexts } from './warning-header.ts';
 
 /** What all endpoints of a session have in common. */
 export interface Manners {
@@ -58,6 +59,7 @@ export class Endpoint {
   readonly #authenticator: Authenticator;
   readonly #manners: Manners;
   readonly #certificates: boolean;
+  readonly #warnings = new Set<string>();
   #contact: Promise<Contact> | undefined;
 
   /** @param certificates somebody gave certificates for this registry */
@@ -159,6 +161,7 @@ export class Endpoint {
       const { status } = response;
       if (status === 200 || also.includes(status)) {
         this.#authenticator.accepted(authorization);
+        this.#passOn(warningTexts(response.headers('warning')));
         return response;
       }
       const own = response.url.origin === url.origin;
@@ -200,6 +203,14 @@ export class Endpoint {
       );
     };
     return retry(attempt, policy, signal, report);
+  }
+
+  #passOn(warnings: readonly string[]): void {
+    for (const text of warnings) {
+      if (this.#warnings.has(text)) continue;
+      this.#warnings.add(text);
+      this.#manners.report({ type: 'notice', message: `${this.name} says: ${text}` });
+    }
   }
 
   async close(): Promise<void> {

@@ -261,6 +261,18 @@ test('a registry that does not know version 2 is said to', async () => {
   await assert.rejects(client.image(), /does not speak version 2/);
 });
 
+test('a warning of the registry is passed on once, fit for a terminal', async () => {
+  const warning = '299 - "going away\\; \u001b[31mread \\"this\\""';
+  await using registry = await FakeRegistry.start({
+    manifestHeaders: { warning: warning.replace('\u001b', '') },
+  });
+  registry.push('team/app', 'latest', { layers });
+  await using client = await RegistryClient.open(registry.reference('team/app'));
+  await client.image();
+  await client.image();
+  assert.deepEqual(client.notices, [`${registry.host} says: going away; [31mread "this"`]);
+});
+
 test('IPv6 loopback', async () => {
   await using registry = await FakeRegistry.start({ host: '::1' });
   registry.push('team/app', 'latest', { layers });
