@@ -112,7 +112,8 @@ export function describeSchema1(manifest: Schema1): ImageDescription {
   };
 }
 
-function historyOf({ json, empty }: Schema1Entry): HistoryEntry {
+/** The step of the build that an image JSON of registry v1 tells of. */
+export function historyOf({ json, empty }: Pick<Schema1Entry, 'json' | 'empty'>): HistoryEntry {
   const command = isObject(json['container_config']) ? textsOf(json['container_config']['Cmd']) : undefined;
   return {
     created: textOf(json['created']),

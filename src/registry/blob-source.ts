@@ -17,7 +17,7 @@ function isStrong(etag: string): boolean {
 }
 
 /** Headers that ask for `range`; `etag` only where this server gave it. */
-function rangeHeaders(range: BlobRange, etag: string | undefined): Record<string, string> {
+export function rangeHeaders(range: BlobRange, etag: string | undefined): Record<string, string> {
   const { start, end } = range;
   if (start === 0 && end === undefined) return {};
   return {
@@ -34,7 +34,7 @@ function contentLength(response: Response): number | undefined {
 }
 
 /** What an answer to a blob request holds; MISANSWERED when it is not what `range` asked for and not the whole either. */
-function readBlobResponse(
+export function readBlobResponse(
   response: Response,
   range: BlobRange,
   size: number | undefined,

@@ -1,0 +1,106 @@
+/** What a registry of version 1 answers, read and checked; the rules are those of docker-registry (Python) and Docker 1.4. */
+import { IntegrityError, NotFoundError, printable } from '../errors.ts';
+import { Digest } from '../oci/digest.ts';
+import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
+
+/** Docker's own limit is 127. */
+const MAX_LAYERS = 4096;
+/** Tags that an error message lists. */
+const LISTED_TAGS = 8;
+
+const idPattern = /^(?:[0-9a-f]{64}|[0-9a-f]{16})$/;
+const tagPattern = /^\w[\w.-]{0,127}$/;
+
+/** Reads the list of tags: an object from tag to image id. Throws IntegrityError. */
+export function parseTags(body: Uint8Array, what: string): JsonObject {
+  return parseJsonObject(body, what);
+}
+
+/** The tags of a list, sorted; names that are no tags are left out. */
+export function tagNames(tags: JsonObject): readonly string[] {
+  return Object.keys(tags)
+    .filter((tag) => tagPattern.test(tag))
+    .toSorted();
+}
+
+/** The id of the image that `tag` points to. Throws NotFoundError that lists some tags there are, IntegrityError. */
+export function imageOfTag(tags: JsonObject, tag: string, name: string): string {
+  if (!Object.hasOwn(tags, tag)) {
+    const names = tagNames(tags);
+    const more = names.length > LISTED_TAGS ? ', …' : '';
+    throw new NotFoundError(`${name} has no tag ${printable(tag)}`, {
+      code: 'TAG_NOT_FOUND',
+      hint:
+        names.length === 0
+          ? 'it has no tags at all'
+          : `there is: ${names.slice(0, LISTED_TAGS).join(', ')}${more}`,
+    });
+  }
+  return imageId(tags[tag], `the image that ${name}:${tag} points to`);
+}
+
+/** An image id: 64 hex digits, in very old images 16. Throws IntegrityError that names `what`. */
+function imageId(value: unknown, what: string): string {
+  if (typeof value === 'string' && idPattern.test(value)) return value;
+  const found = typeof value === 'string' ? `"${printable(value, 80)}"` : 'something that is no text';
+  throw new IntegrityError(`the id of ${what} is ${found}, which is not 64 or 16 hex digits`);
+}
+
+/** Reads the ancestry of image `id`; the ids come out base first, `id` last. Throws IntegrityError. */
+export function parseAncestry(body: Uint8Array, id: string, what: string): readonly string[] {
+  const list = parseJson(body, what);
+  if (!Array.isArray(list)) throw new IntegrityError(`${what} is not a JSON array`);
+  if (list.length === 0) throw new IntegrityError(`${what} is empty: an image has one layer at least`);
+  if (list.length > MAX_LAYERS) {
+    throw new IntegrityError(`${what} lists ${list.length} layers, ${MAX_LAYERS} are allowed`);
+  }
+  const ids = list.map((value: unknown, place) => imageId(value, `layer ${list.length - place} in ${what}`));
+  if (ids[0] !== id) throw new IntegrityError(`${what} begins with another image, ${ids[0]}`);
+  const seen = new Set<string>();
+  for (const each of ids) {
+    if (seen.has(each)) throw new IntegrityError(`${what} names ${each} more than once`);
+    seen.add(each);
+  }
+  return ids.toReversed();
+}
+
+/** Reads the JSON of image `id` on top of `parent`. Throws IntegrityError, also where it names other images than these. */
+export function parseImageJson(
+  body: Uint8Array,
+  { id, parent }: { readonly id: string; readonly parent: string | undefined },
+  what: string,
+): JsonObject {
+  const json = parseJsonObject(body, what);
+  const said = textOf(json['id']);
+  if (said !== undefined && said !== id) {
+    throw new IntegrityError(`${what} is that of another image, ${printable(said, 80)}`);
+  }
+  const saidParent = textOf(json['parent']);
+  if (saidParent !== undefined && saidParent !== parent) {
+    const expected = parent === undefined ? 'it is the base' : `it should be ${parent}`;
+    throw new IntegrityError(
+      `${what} names the parent ${printable(saidParent, 80)}, but by the ancestry ${expected}`,
+    );
+  }
+  return json;
+}
+
+/**
+ * The sha256 in an `X-Docker-Checksum-Payload` header: over the image's JSON as sent, a newline, and the layer as sent. The server of
+ * 2014 keeps a list, so the header may be one as text, in JSON's or Python's spelling, with a tarsum in it. Undefined when there is
+ * none, or more than one, so that nobody knows which counts.
+ */
+export function parsePayloadChecksum(header: string | undefined): Digest | undefined {
+  const found = [...(header ?? '').matchAll(/(?<![\w.+-])sha256:([0-9a-f]{64})(?![0-9a-f])/gi)];
+  const digests = new Set(found.map((match) => match[1]!.toLowerCase()));
+  const [hex] = digests;
+  return digests.size === 1 ? Digest.parse(`sha256:${hex}`) : undefined;
+}
+
+/** The size in an `X-Docker-Size` header, in bytes; undefined when it is missing or -1. Throws IntegrityError. */
+export function parseLayerSize(header: string | undefined, what: string): number | undefined {
+  const text = header?.trim() ?? '';
+  if (text === '' || text === '-1') return undefined;
+  if (/^\d{1,15}$/.test(text)) return Number(text);
+  throw new IntegrityError(`the size of ${what} is "${printable(text, 40)}", which is no number of bytes`);
+}
