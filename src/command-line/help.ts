@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import type { Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import type { CommandDescription } from './commands.ts';
 import { commands } from './commands.ts';
@@ -23,7 +24,7 @@ function programHead(): string {
   const others = Object.values(commands).filter(({ synopsis }) => synopsis !== commands['pull']!.synopsis);
   const width = Math.max(...others.map(({ synopsis }) => synopsis.length));
   const lines = others.map(({ synopsis, summary }) => `  dlrootfs ${synopsis.padEnd(width)}  ${summary}`);
-  return `${usageAndExamples}\nCommands:\n${lines.join('\n')}\n`;
+  return `${usageAndExamples}\n\nCommands:\n${lines.join('\n')}\n`;
 }
 
 function commandHelp(described: CommandDescription): string {
@@ -31,7 +32,7 @@ function commandHelp(described: CommandDescription): string {
 }
 
 function optionHelp(described: CommandDescription): string {
-  const program = new Command('dlrootfs').helpOption(false);
+  const program = new Command('dlrootfs').helpOption(false).configureHelp({ helpWidth: 80, optionDescription });
   for (const option of described.options) program.addOption(option);
   return program.helpInformation().replace(/^Usage:.*\n\n/, '');
 }
@@ -39,4 +40,12 @@ function optionHelp(described: CommandDescription): string {
 function exitCodeHelp(): string {
   const lines = exitCodes.map(([code, meaning]) => `  ${code.padEnd(18)}  ${meaning}`);
   return `Exit codes\n${lines.join('\n')}\n`;
+}
+
+/** Without what commander would add to it: choices stand in the flag or the description, and so does a preset. */
+function optionDescription({ description, defaultValue, argChoices, flags }: Option): string {
+  const choices =
+    argChoices === undefined || flags.includes(argChoices[0]!) ? '' : ` (${argChoices.join(', ')})`;
+  const value = typeof defaultValue === 'string' ? ` (default: ${defaultValue})` : '';
+  return `${description}${choices}${value}`;
 }
