@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
+import { promisify } from 'node:util';
 import { NetworkError, UsageError } from '../../src/errors.ts';
 import { sortCertificates } from '../../src/registry/certs-d.ts';
 import { createAuthority } from '../support/certificates.ts';
@@ -10,6 +12,7 @@ import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry
 import { Scratch } from '../support/program.ts';
 import { RegistryClient, type ClientOptions } from '../support/registry-client.ts';
 
+const run = promisify(execFile);
 const layers = [Buffer.from('base layer')];
 
 function write(file: string, text: string): string {
@@ -56,6 +59,17 @@ test('an authority by --ca-file, --cert-dir, certs.d of docker and containers, a
     const home = place.split('/')[0]!;
     await pull(reference, { configDirs: [scratch.join(home)], environment: { HOME: scratch.join(home) } });
   }
+});
+
+test('an authority of the system’s store', async () => {
+  using scratch = new Scratch();
+  await using registry = await serve({ tls: true });
+  const SSL_CERT_FILE = write(scratch.join('store.pem'), registry.authority!.cert);
+  const program = new URL('../support/pull-once.ts', import.meta.url).pathname;
+  const { stdout } = await run(process.execPath, [program, registry.reference('team/app')], {
+    env: { ...process.env, SSL_CERT_FILE },
+  });
+  assert.equal(stdout, 'ok');
 });
 
 test('only the first certs.d directory that exists counts', async () => {
