@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 import path from 'node:path';
 import { GitError, printable } from '../errors.ts';
+import { composeLine } from '../tar/mtree.ts';
 import { BlobStore } from './blob-store.ts';
 import { breath } from './breath.ts';
 import { readyContents } from './contents.ts';
@@ -9,6 +10,7 @@ import { composeCommit, type TreeFile } from './fast-import.ts';
 import { asGitError, findGit, type GitOptions } from './git-program.ts';
 import { chainOf, readHistory, type LayerRecord } from './history.ts';
 import { initRepository } from './init.ts';
+import { secondsAndRest } from './index-file.ts';
 import { LayerDraft, type Came } from './layer-draft.ts';
 import { mark, unmark } from './marker.ts';
 import {
@@ -108,6 +110,27 @@ export class GitLayers {
     }
   }
 
+  /** The change that a file at the root is which we wrote ourselves, and no layer: lines for `commit`. */
+  describeFile(name: string): Uint8Array {
+    const stat = this.#files.stat(name);
+    const [seconds, nanoseconds] = secondsAndRest(stat.mtimeNs);
+    const line = composeLine({
+      type: 'file',
+      path: name,
+      linkPath: '',
+      mode: Number(stat.mode & 0o7777n),
+      uid: Number(stat.uid),
+      gid: Number(stat.gid),
+      size: Number(stat.size),
+      mtimeSeconds: Number(seconds),
+      mtimeNanoseconds: Number(nanoseconds),
+      deviceMajor: 0,
+      deviceMinor: 0,
+      xattrs: undefined,
+    });
+    return Buffer.from(line, 'latin1');
+  }
+
   /**
    * Keeps the next layer as it is on disk now. Costs no more than what the layer changed; git sees it once `finish` is done.
    *
@@ -146,8 +169,8 @@ export class GitLayers {
     if (last === undefined) return unmark(this.#repository.gitDirectory);
     try {
       await this.#blobs.close();
-      const stream = Buffer.concat([...this.#commands, Buffer.from('done\n')]);
-      await this.#repository.run(['fast-import', '--done', '--date-format=raw'], stream);
+      const stream = Buffer.concat([...this.#commands, Buffer.from('progress imported\ndone\n')]);
+      await this.#repository.run(['fast-import', '--quiet', '--done', '--date-format=raw'], stream);
       this.#workTree?.restore(this.#state, new Map(), new Set());
       await settle(this.#repository.gitDirectory, this.#state, this.#files, this.#breathe);
       writeWhole(path.join(this.#repository.gitDirectory, 'HEAD'), Buffer.from(`ref: ${branchRef(last)}\n`));

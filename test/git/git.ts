@@ -6,6 +6,7 @@ import type { TestContext } from 'node:test';
 import { checkout } from '../../src/git/checkout.ts';
 import { GitLayers } from '../../src/git/git-layers.ts';
 import { WorkTree } from '../../src/rootfs/work-tree.ts';
+import { printTree } from '../support/tree.ts';
 import { Stage } from './stage.ts';
 
 export const environment = { PATH: process.env['PATH'] };
@@ -61,4 +62,9 @@ export async function pullLayers(
 
 export function checkOut(directory: string, branch: string, force = false): Promise<string> {
   return checkout(directory, branch, { environment, force, openWorkTree });
+}
+
+/** A rootfs as lines, one a path, `.git` aside. */
+export function snapshot(root: string): string[] {
+  return printTree(root, { without: ['.git'], root: true }).split('\n');
 }

@@ -5,8 +5,7 @@ import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { checkout } from '../../src/git/checkout.ts';
 import { GitLayers } from '../../src/git/git-layers.ts';
-import { branchOf, git, idOf, openWorkTree, scratch, type BuildLayer } from './git.ts';
-import { snapshot } from './snapshot.ts';
+import { branchOf, git, idOf, openWorkTree, scratch, type BuildLayer, snapshot } from './git.ts';
 import { Stage } from './stage.ts';
 
 /** A program that must never run: it leaves a file. */

@@ -15,8 +15,8 @@ import {
   pullLayers,
   scratch,
   type BuildLayer,
+  snapshot,
 } from './git.ts';
-import { snapshot } from './snapshot.ts';
 import { Stage } from './stage.ts';
 
 const isRoot = process.getuid?.() === 0;
