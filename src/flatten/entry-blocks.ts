@@ -127,7 +127,8 @@ function ustarBlock(
   block.write(linkPath, field.linkName, longest.linkName, 'latin1');
   block.write(path.prefix, field.prefix, longest.prefix, 'latin1');
   block.fill(' ', field.checksum, field.checksumEnd);
-  const sum = block.reduce((total, byte) => total + byte, 0);
+  let sum = 0;
+  for (const byte of block) sum += byte;
   block.write(`${sum.toString(8).padStart(6, '0')}\0`, field.checksum, 'latin1');
   return block;
 }

@@ -22,10 +22,3 @@ export interface Node {
   /** The last layer that wrote it or something below it: no whiteout of the same layer hides it. */
   layer: number;
 }
-
-/** Where a node is: no slash at the ends, the root is empty. */
-export function pathOf(node: Node): string {
-  const names: string[] = [];
-  for (let at: Node = node; at.parent !== undefined; at = at.parent) names.push(at.name);
-  return names.toReversed().join('/');
-}

@@ -27,12 +27,7 @@ export function bytePath(text: string): BytePath {
   return Buffer.from(text).toString('latin1') as BytePath;
 }
 
-/** The bytes again, for the system or an archive. */
-export function toBuffer(path: BytePath): Buffer {
-  return Buffer.from(path, 'latin1');
-}
-
 /** For messages: decoded as UTF-8 and harmless to a terminal. */
 export function displayPath(path: BytePath): string {
-  return printable(toBuffer(path).toString());
+  return printable(Buffer.from(path, 'latin1').toString());
 }

@@ -8,7 +8,7 @@ import type { PaxSparse } from './pax.ts';
 export const maxExtents = 1 << 20;
 
 /** A sparse file: its size with the holes, the bytes that the archive stores of it, and where they go. */
-export interface SparseFile {
+interface SparseFile {
   readonly size: number;
   readonly stored: number;
   readonly extents: readonly SparseExtent[];
