@@ -112,7 +112,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
       retries: request.registry?.retry ?? defaultRetries,
       delay: request.registry?.retryDelay ?? defaultRetryDelayMilliseconds,
     },
-    registry: { ...request.registry, environment, connections: jobs, report },
+    registry: { uid: geteuid?.(), ...request.registry, environment, connections: jobs, report },
     backend: request.backend,
     uid: geteuid?.() ?? 0,
     gid: getegid?.() ?? 0,

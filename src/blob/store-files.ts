@@ -2,13 +2,16 @@ import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { lstat, readdir, rm, utimes, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
-import { algorithmOf, hexOf, type Digest, type DigestAlgorithm } from '../oci/digest.ts';
+import { algorithmOf, digestOf, hexOf, type Digest, type DigestAlgorithm } from '../oci/digest.ts';
 import type { StoredFile } from './eviction.ts';
 import { openTrusted, trustedDirectory, trustedSubdirectory } from './trust.ts';
 
 const ALGORITHMS: readonly DigestAlgorithm[] = ['sha256', 'sha512'];
 
-/** Where things lie in the store's directory: `blobs/<algorithm>/<hex>` whole, `partial/<algorithm>-<hex>` on their way. */
+/**
+ * Where things lie in the store's directory: `blobs/<algorithm>/<hex>` whole, `partial/<algorithm>-<hex>` on their way, and in
+ * `tags/<sha256 of the reference>` the digest that a tag had last.
+ */
 export class StoreFiles {
   readonly directory: string;
 
@@ -24,6 +27,7 @@ export class StoreFiles {
       await trustedSubdirectory(path.join(this.directory, 'blobs', algorithm));
     }
     await trustedSubdirectory(this.partials);
+    await trustedSubdirectory(this.#tags);
   }
 
   get partials(): string {
@@ -37,6 +41,15 @@ export class StoreFiles {
   /** What another run, or the next one, goes on with. */
   partial(digest: Digest): string {
     return path.join(this.partials, `${algorithmOf(digest)}-${hexOf(digest)}`);
+  }
+
+  get #tags(): string {
+    return path.join(this.directory, 'tags');
+  }
+
+  /** Where the digest of a tag is noted; `reference` is `name:tag`. */
+  tag(reference: string): string {
+    return path.join(this.#tags, hexOf(digestOf(Buffer.from(reference))));
   }
 
   /** A name that nobody else uses. */
@@ -62,6 +75,7 @@ export class StoreFiles {
     const directories = [
       ...ALGORITHMS.map((name) => path.join(this.directory, 'blobs', name)),
       this.partials,
+      this.#tags,
     ];
     const files = directories.map(async (directory) => {
       const names = await readdir(directory).catch(() => []);

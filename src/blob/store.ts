@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open, rename, unlink, type FileHandle } from 'node:fs/promises';
-import { algorithmOf, digestOf, type Digest } from '../oci/digest.ts';
+import { Digest, algorithmOf, digestOf } from '../oci/digest.ts';
 import { printable } from '../errors.ts';
 import type { Report } from '../report/event.ts';
 import { claim, type Claim } from './claim.ts';
@@ -9,7 +9,7 @@ import { abandoned, removeUnused, victims } from './eviction.ts';
 import type { Native } from './native.ts';
 import { Spool } from './spool.ts';
 import { StoreFiles } from './store-files.ts';
-import { FILE_MODE } from './trust.ts';
+import { FILE_MODE, openTrusted } from './trust.ts';
 
 export interface StoreOptions {
   /** Undefined: nothing is kept. */
@@ -25,6 +25,8 @@ export interface StoreOptions {
 const DEFAULT_MAX_BYTES = 10 * 2 ** 30;
 /** Manifests and configs are not larger than this, in bytes. */
 const SMALL = 8 * 2 ** 20;
+/** `sha512:` and 128 digits. */
+const LONGEST_DIGEST = 135;
 
 /**
  * Blobs by their digest, on disk, between runs. Whatever is wrong with the directory (another's, read-only, a file), it is said once
@@ -83,6 +85,28 @@ export class Store {
 
   /** Keeps a manifest or config, whose digest the caller has checked, if it can be kept. */
   async put(digest: Digest, bytes: Uint8Array): Promise<void> {
+    await this.#write((files) => files.blob(digest), bytes);
+  }
+
+  /** The digest that `remember` was told for `reference` (`name:tag`): perhaps not the tag's any more, but worth asking by HEAD. */
+  async recall(reference: string): Promise<Digest | undefined> {
+    const handle = this.#files && (await openTrusted(this.#files.tag(reference), constants.O_RDONLY));
+    if (!handle) return undefined;
+    try {
+      return Digest.parse((await handle.readFile('latin1')).slice(0, LONGEST_DIGEST));
+    } catch {
+      return undefined;
+    } finally {
+      await handle.close();
+    }
+  }
+
+  /** Notes which digest a tag has. */
+  async remember(reference: string, digest: Digest): Promise<void> {
+    await this.#write((files) => files.tag(reference), Buffer.from(digest));
+  }
+
+  async #write(place: (files: StoreFiles) => string, bytes: Uint8Array): Promise<void> {
     const files = this.#files;
     if (!files || !this.#writable) return;
     const name = `${files.partials}/private-${randomUUID()}`;
@@ -93,7 +117,7 @@ export class Store {
       } finally {
         await handle.close();
       }
-      await rename(name, files.blob(digest));
+      await rename(name, place(files));
       await this.#grown(bytes.length);
     } catch (error) {
       await unlink(name).catch(() => undefined);

@@ -4,6 +4,8 @@ import { UsageError } from '../errors.ts';
 export interface Credentials {
   readonly username: string;
   readonly password: string;
+  /** Where they were given, for messages. */
+  readonly source: string;
 }
 
 /** Where a password may come from besides the flag's own text. */
@@ -30,10 +32,13 @@ export async function readCredentials(
   if (colon >= 0 && sources.stdin !== undefined) {
     throw new UsageError(`${name} already has a password, and --password-stdin brings another`);
   }
-  if (colon >= 0 && colon < text.length - 1) return { username, password: text.slice(colon + 1) };
-  if (sources.stdin !== undefined) return { username, password: await readPassword(sources.stdin) };
-  if (sources.prompt !== undefined)
-    return { username, password: await sources.prompt(`Password for ${username}: `) };
+  if (colon >= 0 && colon < text.length - 1)
+    return { username, password: text.slice(colon + 1), source: name };
+  if (sources.stdin !== undefined)
+    return { username, password: await readPassword(sources.stdin), source: '--password-stdin' };
+  if (sources.prompt !== undefined) {
+    return { username, password: await sources.prompt(`Password for ${username}: `), source: name };
+  }
   throw new UsageError(`${name} has no password, and there is no terminal to ask on`, {
     hint: `write ${name} username:password, or pipe the password in with --password-stdin`,
   });

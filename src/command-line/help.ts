@@ -32,7 +32,9 @@ function commandHelp(described: CommandDescription): string {
 }
 
 function optionHelp(described: CommandDescription): string {
-  const program = new Command('dlrootfs').helpOption(false).configureHelp({ helpWidth: 80, optionDescription });
+  const program = new Command('dlrootfs')
+    .helpOption(false)
+    .configureHelp({ helpWidth: 80, optionDescription });
   for (const option of described.options) program.addOption(option);
   return program.helpInformation().replace(/^Usage:.*\n\n/, '');
 }

@@ -114,7 +114,7 @@ function tooMany(
 ): TooManyRequestsError {
   const quota = describeRateLimit((name) => response.header(name));
   const said = words.text === undefined ? '' : `: ${words.text}`;
-  const message = `${response.url.host} counts requests and refuses more (429)${said}${quota === undefined ? '' : ` [${quota}]`}`;
+  const message = `${response.url.host} has a rate limit, and it is reached (429)${said}${quota === undefined ? '' : ` [${quota}]`}`;
   const later =
     retryAfter === undefined ? 'try again later' : `try again in ${Math.ceil(retryAfter / 1000)} s`;
   const hint =
