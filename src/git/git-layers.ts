@@ -54,8 +54,10 @@ export class GitLayers {
   readonly #commands: Buffer[] = [];
   #tip: Tip | undefined;
   #marks = 0;
-  /** Where directories are that an earlier run wrote: their times change once more. */
+  /** Where an earlier run wrote directories: what it gave them may have to be given, or taken, once more. */
   #workTree: WorkTree | undefined;
+  /** Names of the extended attributes that it may have given. */
+  readonly #attributes = new Set<string>();
 
   private constructor(repository: Repository, state: RootfsState) {
     this.#repository = repository;
@@ -102,6 +104,9 @@ export class GitLayers {
       layers.#workTree = options.openWorkTree(directory);
       layers.#workTree.restore(state, contents.files, new Set());
       contents.discard();
+      for (const [, { inode }] of state) {
+        for (const name of inode.xattrs?.keys() ?? []) layers.#attributes.add(name);
+      }
       layers.#branches.push(...chain.map(({ branch }) => branch));
       layers.#tip = { commit: base.commit, record: base.id };
       return layers;
@@ -171,7 +176,7 @@ export class GitLayers {
       await this.#blobs.close();
       const stream = Buffer.concat([...this.#commands, Buffer.from('progress imported\ndone\n')]);
       await this.#repository.run(['fast-import', '--quiet', '--done', '--date-format=raw'], stream);
-      this.#workTree?.restore(this.#state, new Map(), new Set());
+      this.#workTree?.restore(this.#state, new Map(), this.#attributes);
       await settle(this.#repository.gitDirectory, this.#state, this.#files, this.#breathe);
       writeWhole(path.join(this.#repository.gitDirectory, 'HEAD'), Buffer.from(`ref: ${branchRef(last)}\n`));
       unmark(this.#repository.gitDirectory);

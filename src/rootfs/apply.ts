@@ -34,7 +34,7 @@ export function startRun(filesystem: Filesystem, options: RunOptions): Run {
     directoryXattrs: new Set(),
     changes: options.recordChanges ? new ChangeLog() : undefined,
     ownFiles: new Set(),
-    firstLayer: true,
+    firstLayer: options.hasLayers !== true,
     rootEntry: undefined,
     mtimeSeconds: 0,
     mtimeNanoseconds: 0,

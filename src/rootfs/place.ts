@@ -51,7 +51,8 @@ export function placeEntry(run: Run, reader: EntryReader, entry: Entry, normalPa
       placeSpecial(run, entry, entry.type, parent, name, path);
       break;
   }
-  run.changes?.written(path, entry, target);
+  // A link to itself changes nothing.
+  if (target !== path) run.changes?.written(path, entry, target);
   markWritten(run, parent, path, isNew);
 }
 

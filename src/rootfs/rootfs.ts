@@ -24,6 +24,8 @@ export interface RootfsOptions {
   readonly reservedNames?: readonly string[];
   /** Tell with each layer what it changed. */
   readonly recordChanges?: boolean;
+  /** The stage holds lower layers, of an earlier run. */
+  readonly hasLayers?: boolean;
 }
 
 export interface ApplyOptions {
@@ -59,6 +61,7 @@ export class Rootfs {
         mode: options.mode,
         reservedNames: (options.reservedNames ?? []).map((name) => name.toLowerCase()),
         recordChanges: options.recordChanges ?? false,
+        hasLayers: options.hasLayers ?? false,
       },
       backend: options.backend,
       lock: options.mode === 'stage',

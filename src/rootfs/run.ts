@@ -21,6 +21,8 @@ export interface RunOptions {
   readonly reservedNames: readonly string[];
   /** Keep a record of what each layer changed. */
   readonly recordChanges: boolean;
+  /** Lower layers are there already, of an earlier run: whiteouts hide them, and all of it is ours. */
+  readonly hasLayers?: boolean;
 }
 
 /** What the system gives a new file without being asked. */

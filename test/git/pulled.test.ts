@@ -46,6 +46,7 @@ async function pull(
     name: directory,
     reservedNames: ['.git'],
     recordChanges: layersOfGit !== undefined,
+    hasLayers: skip > 0,
   });
   try {
     for (const [number, items] of layers.entries()) {
@@ -167,7 +168,7 @@ test('another tag of the image is what it is when it is pulled alone', needsRoot
   const common: Item[][] = [
     [
       dir('.', { mode: 0o711, mtime: 5 }),
-      dir('d', { mtime: 6 }),
+      dir('d', { mtime: 6, xattrs: { 'user.gone': 'x' } }),
       file('d/f', '1'),
       dir('e/.git'),
       file('e/.git/c', '1'),
@@ -183,7 +184,7 @@ test('another tag of the image is what it is when it is pulled alone', needsRoot
     await GitLayers.open(first, { environment }),
   );
 
-  const other = [...common, [file('d/new', '3'), whiteout('d/f'), file('x', '')]];
+  const other = [...common, [file('d/new', '3'), whiteout('d/f'), file('x', ''), dir('d', { mtime: 7 })]];
   const ids = [idOf(0), idOf(1), idOf(9)];
   const found = await surveyDirectory(
     first,

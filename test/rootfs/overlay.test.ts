@@ -228,7 +228,7 @@ test('what was changed is told, in the order in which it happened', (t) => {
       ),
       tar(whiteout('gone'), file('d', ''), file('e/x', ''), opaque('e'), file('l', ''), whiteout('nothing')),
       tar(fifo('h'), dir('l')),
-      tar(dir('.'), symlink('l2', 'x y'), hardlink('m', 'l2')),
+      tar(dir('.'), symlink('l2', 'x y'), hardlink('m', 'l2'), hardlink('m', 'm'), hardlink('d', 'd')),
     ],
     { recordChanges: true },
   );

@@ -1,0 +1,309 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { chmodSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { deflateSync, inflateSync } from 'node:zlib';
+import fc from 'fast-check';
+import { GitError } from '../../src/errors.ts';
+import { findGit } from '../../src/git/git-program.ts';
+import { commitTime, parseBranchName } from '../../src/git/names.ts';
+import type { ObjectID } from '../../src/git/object-id.ts';
+import { composePackIndex } from '../../src/git/pack-index.ts';
+import { PackWriter } from '../../src/git/pack-writer.ts';
+import { RootfsState } from '../../src/git/rootfs-state.ts';
+import { adler32 } from '../../src/git/stored-deflate.ts';
+import { contentIn } from '../../src/git/tree-files.ts';
+import { isHoldable, quotePath, unquotePath } from '../../src/git/tree-path.ts';
+import { environment, git, scratch } from './git.ts';
+
+const byteString = (minLength: number): fc.Arbitrary<string> =>
+  fc
+    .uint8Array({ minLength, maxLength: 30 })
+    .map((bytes) => Buffer.from(bytes.map((byte) => byte || 1)).toString('latin1'));
+
+test('Adler-32 is what zlib says, in one piece and in several', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 9000 }), fc.nat(9000), (bytes, cut) => {
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+      const expected = deflateSync(bytes).readUInt32BE(deflateSync(bytes).length - 4);
+      const middle = Math.min(cut, bytes.length);
+      assert.equal(adler32(view, 0, bytes.length, 1), expected);
+      assert.equal(adler32(view, middle, bytes.length, adler32(view, 0, middle, 1)), expected);
+    }),
+    { numRuns: 200 },
+  );
+  const worst = new Uint8Array(1_000_000).fill(255);
+  const stream = deflateSync(worst);
+  assert.equal(
+    adler32(new DataView(worst.buffer), 0, worst.length, 1),
+    stream.readUInt32BE(stream.length - 4),
+  );
+});
+
+test('a pack is what git takes for one', async (t) => {
+  const directory = scratch(t);
+  git(directory, 'init', '--quiet');
+  const packs = path.join(directory, '.git/objects/pack');
+  const known = new Map<ObjectID, number>();
+  const pack = new PackWriter(packs, known, async () => undefined);
+  const contents = [0, 1, 15, 16, 2047, 2048, 65_535, 65_536, 300_000, 5_000_000].map((size) =>
+    randomBytes(size),
+  );
+  const ids: ObjectID[] = [];
+  for (const bytes of [...contents, ...contents]) ids.push(await pack.add(bytes.length, contentIn(bytes)));
+  await assert.rejects(
+    pack.add(6_000_000, () => {
+      throw new Error('no more');
+    }),
+    /no more/,
+  );
+  const after = await pack.add(5, contentIn(Buffer.from('after')));
+  await pack.close();
+  assert.deepEqual(ids.slice(0, contents.length), ids.slice(contents.length));
+  for (const [index, bytes] of contents.entries()) {
+    assert.equal(ids[index], createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex'));
+  }
+  const index = readdirSync(packs).find((name) => name.endsWith('.idx'));
+  const listing = git(directory, 'verify-pack', '-v', path.join(packs, index!));
+  assert.equal(listing.split('\n').filter((line) => / blob /.test(line)).length, contents.length + 1);
+  assert.equal(git(directory, 'cat-file', 'blob', after), 'after');
+  const ours = readFileSync(path.join(packs, index!));
+  const packFile = path.join(packs, index!.replace('.idx', '.pack'));
+  git(directory, 'index-pack', '-o', path.join(directory, 'git.idx'), packFile);
+  assert.ok(ours.equals(readFileSync(path.join(directory, 'git.idx'))));
+});
+
+test('a pack without blobs is none, and one that is given up leaves nothing', async (t) => {
+  const directory = scratch(t);
+  await new PackWriter(directory, new Map(), async () => undefined).close();
+  assert.deepEqual(readdirSync(directory), []);
+  const pack = new PackWriter(directory, new Map(), async () => undefined);
+  await pack.add(1, contentIn(Buffer.from('x')));
+  pack.discard();
+  assert.deepEqual(readdirSync(directory), []);
+});
+
+test('two contents of one name are an error, not one content', async (t) => {
+  const directory = scratch(t);
+  const known = new Map<ObjectID, number>();
+  const pack = new PackWriter(directory, known, async () => undefined);
+  const id = createHash('sha1').update('blob 3\0abc').digest('hex') as ObjectID;
+  known.set(id, 12_345);
+  await assert.rejects(
+    pack.add(3, contentIn(Buffer.from('abc'))),
+    (error: unknown) => error instanceof GitError && error.code === 'GIT_COLLISION',
+  );
+  pack.discard();
+});
+
+const idFrom = (digit: string): ObjectID => digit.repeat(40) as ObjectID;
+
+test('offsets beyond 2 GiB stand in the second table of a pack index', () => {
+  const objects = [
+    { id: idFrom('f'), offset: 2 ** 31, crc32: 1 },
+    { id: idFrom('0'), offset: 12, crc32: 2 },
+    { id: idFrom('8'), offset: 2 ** 40 + 5, crc32: 3 },
+    { id: idFrom('7'), offset: 2 ** 31 - 1, crc32: 4 },
+  ];
+  const index = composePackIndex(objects, Buffer.alloc(20, 0xaa));
+  const offsets = 8 + 1024 + 4 * 24;
+  assert.deepEqual(
+    [0, 1, 2, 3].map((rank) => index.readUInt32BE(offsets + 4 * rank)),
+    [12, 2 ** 31 - 1, 2 ** 31 + 0, 2 ** 31 + 1],
+  );
+  assert.deepEqual(
+    [0, 1].map((rank) => index.readBigUInt64BE(offsets + 16 + 8 * rank)),
+    [2n ** 40n + 5n, 2n ** 31n],
+  );
+  assert.deepEqual(
+    [0x00, 0x70, 0x77, 0x88, 0xff].map((byte) => index.readUInt32BE(8 + 4 * byte)),
+    [1, 1, 2, 3, 4],
+  );
+});
+
+test('what git stores is what zlib inflates', async (t) => {
+  const directory = scratch(t);
+  const pack = new PackWriter(directory, new Map(), async () => undefined);
+  const bytes = randomBytes(200_000);
+  await pack.add(bytes.length, contentIn(bytes));
+  await pack.close();
+  const name = readdirSync(directory).find((file) => file.endsWith('.pack'));
+  // Header of the pack, and four bytes of type and size.
+  const stream = readFileSync(path.join(directory, name!)).subarray(12 + 3, -20);
+  assert.ok(inflateSync(stream).equals(bytes));
+});
+
+test('paths in commands and in answers', async (t) => {
+  const rows: [path: string, quoted: string][] = [
+    ['plain/path', 'plain/path'],
+    ['with blank', 'with blank'],
+    ['caf\xe9', 'caf\xe9'],
+    ['"', String.raw`"\""`],
+    ['\\', String.raw`"\\"`],
+    ['a\nb', String.raw`"a\nb"`],
+  ];
+  for (const [name, quoted] of rows) assert.equal(quotePath(name), quoted);
+  const directory = scratch(t);
+  git(directory, 'init', '--quiet');
+  fc.assert(
+    fc.property(byteString(1), (name) => {
+      const stream = Buffer.from(
+        `blob\nmark :1\ndata 0\n\ncommit refs/heads/x\ncommitter <a> 0 +0000\ndata 0\ndeleteall\nM 100644 :1 ${quotePath(`x/${name}`)}\n`,
+        'latin1',
+      );
+      const safe = name.split('/').every((part) => !/^(|\.|\.\.|\.git)$/i.test(part));
+      if (!safe) return;
+      execute(directory, ['fast-import', '--quiet', '--force'], stream);
+      const answer = git(
+        directory,
+        '-c',
+        'core.quotePath=true',
+        'ls-tree',
+        '-r',
+        '--name-only',
+        'refs/heads/x',
+      );
+      assert.equal(unquotePath(answer.slice(0, -1)), `x/${name}`);
+    }),
+    { numRuns: 25 },
+  );
+});
+
+test('what git can hold', () => {
+  const rows: [path: string, file: boolean, symlink: boolean][] = [
+    ['a/b', true, true],
+    ['.gitignore', true, true],
+    ['.git', false, false],
+    ['a/.git', false, false],
+    ['a/.git/b', false, false],
+    ['a/.GiT/b', false, false],
+    ['.gitmodules', true, false],
+    ['a/.GITMODULES', true, false],
+    ['.gitmodules/a', true, true],
+    ['a/.git.b', true, true],
+    ['a/x.git/b', true, true],
+    ['.git ', true, true],
+    ['git~1', true, true],
+  ];
+  for (const [name, file, symlink] of rows) {
+    assert.equal(isHoldable(name, 'file'), file, name);
+    assert.equal(isHoldable(name, 'symlink'), symlink, name);
+  }
+});
+
+test("a branch's name", () => {
+  const id = '0123456789abcdef'.repeat(4);
+  assert.deepEqual(parseBranchName(`layer12_${id}`), { number: 12, id });
+  for (const name of [
+    `layer_${id}`,
+    `layer01_${id}`,
+    `layer1_${id}0`,
+    `layer1_${id.toUpperCase()}`,
+    `xlayer1_${id}`,
+  ]) {
+    assert.equal(parseBranchName(name), undefined);
+  }
+});
+
+test("a commit's date", () => {
+  const rows: [created: string, seconds: number][] = [
+    ['1970-01-01T00:00:00Z', 0],
+    ['2024-02-29T12:00:00.123456789Z', 1_709_208_000],
+    ['2024-02-29T12:00:00+02:00', 1_709_200_800],
+    ['0001-01-01T00:00:00Z', 0],
+  ];
+  for (const [created, seconds] of rows) assert.equal(commitTime({ id: '', created }), seconds);
+});
+
+const plain = {
+  linkPath: '',
+  mode: 0o644,
+  uid: 0,
+  gid: 0,
+  size: 0,
+  mtimeSeconds: 0,
+  mtimeNanoseconds: 0,
+  deviceMajor: 0,
+  deviceMinor: 0,
+  xattrs: undefined,
+};
+
+test('a state: what one change does to another', () => {
+  const state = new RootfsState();
+  const put = (type: 'file' | 'directory', name: string) => state.apply({ ...plain, type, path: name });
+  const list = (): string[] => [...state].map(([name]) => name);
+  put('directory', 'd');
+  put('file', 'd/a');
+  state.apply({
+    ...plain,
+    type: 'hardlink',
+    path: 'b',
+    linkPath: 'd/a',
+    xattrs: new Map([['user.x', Buffer.from('1')]]),
+  });
+  assert.equal(state.find('b')?.inode, state.find('d/a')?.inode);
+  assert.ok(state.find('d/a')?.inode.xattrs?.has('user.x'));
+  assert.equal(put('directory', 'd'), undefined);
+  assert.deepEqual(list(), ['b', 'd', 'd/a']);
+  assert.equal(put('file', 'd')?.children?.size, 1);
+  assert.deepEqual(list(), ['b', 'd']);
+  assert.equal(state.apply({ type: 'removed', path: 'nothing/there' }), undefined);
+  assert.throws(() => put('file', 'd/x'), RangeError);
+  assert.throws(() => state.apply({ ...plain, type: 'hardlink', path: 'y', linkPath: 'z' }), RangeError);
+});
+
+test('git is looked for, and asked how old it is', async (t) => {
+  const rows: [what: string, script: string | undefined, expected: RegExp | string][] = [
+    ['new enough', 'echo git version 2.32.0', '2.32.0'],
+    ["a vendor's", 'echo "git version 2.39.5 (Apple Git-154)"', '2.39.5'],
+    ["next century's", 'echo git version 10.0.1.windows.1', '10.0.1.windows.1'],
+    ['too old', 'echo git version 2.31.9', /is version 2\.31, and -g needs 2\.32 or newer$/],
+    ['ancient', 'echo git version 1.9.1', /is version 1\.9, and -g needs 2\.32 or newer$/],
+    [
+      'something else',
+      'printf "I am\\033[31m not git\\n"',
+      /says it is I am\\x1b\[31m not git, which is no version of git$/,
+    ],
+    ['broken', 'echo cannot load library >&2; exit 127', /does not run: cannot load library$/],
+    ['missing', undefined, /^git was not found, and -g needs it$/],
+  ];
+  for (const [what, script, expected] of rows) {
+    await t.test(what, async (row) => {
+      const directory = scratch(row);
+      if (script !== undefined) {
+        writeFileSync(path.join(directory, 'git'), `#!/bin/sh\n${script}\n`);
+        chmodSync(path.join(directory, 'git'), 0o755);
+      }
+      const found = findGit({ PATH: `relative:${directory}::.` });
+      if (typeof expected === 'string') {
+        assert.deepEqual(await found, { binary: path.join(directory, 'git'), version: expected });
+        return;
+      }
+      await assert.rejects(
+        found,
+        (error: unknown) =>
+          error instanceof GitError &&
+          error.exitCode === 7 &&
+          expected.test(error.message) &&
+          (what === 'broken' || error.hint !== undefined),
+      );
+    });
+  }
+});
+
+test('a directory, a broken link or a file that cannot be run is not git', async (t) => {
+  const directory = scratch(t);
+  for (const name of ['one', 'two', 'three', 'four']) mkdirSync(path.join(directory, name));
+  mkdirSync(path.join(directory, 'one/git'));
+  symlinkSync('/nowhere', path.join(directory, 'two/git'));
+  writeFileSync(path.join(directory, 'three/git'), '');
+  symlinkSync((await findGit(environment)).binary, path.join(directory, 'four/git'));
+  const PATH = ['one', 'two', 'three', 'four'].map((name) => path.join(directory, name)).join(':');
+  assert.equal((await findGit({ PATH })).binary, path.join(directory, 'four/git'));
+});
+
+function execute(directory: string, command: string[], input: Buffer): void {
+  execFileSync('git', ['-C', directory, ...command], { input, stdio: ['pipe', 'ignore', 'pipe'] });
+}
