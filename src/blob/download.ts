@@ -11,6 +11,9 @@ import { outrunsReader, worthSplitting, type Pace } from './pieces.ts';
 import { SplitDownload } from './split-download.ts';
 import { abandon, timed } from './transfer.ts';
 
+/** At once, for the digest, in bytes. */
+const READ_BACK = 512 * 1024;
+
 export interface DownloadOptions {
   /** For messages: `layer 3 of 7 (0123456789ab)`. */
   readonly name: string;
@@ -38,6 +41,7 @@ export class Download {
   #complete = false;
   #splits = true;
   #hashing: Promise<void> | undefined;
+  #buffer: Uint8Array | undefined;
 
   constructor(layer: Layer, arrival: Arrival, options: DownloadOptions) {
     this.#layer = layer;
@@ -95,17 +99,20 @@ export class Download {
   async #receive(): Promise<void> {
     try {
       const response = await this.#open();
-      const size = response.size ?? this.#size;
-      if (this.#size !== undefined && size !== this.#size) {
-        throw new IntegrityError(
-          `${this.#options.name}: the server has ${size} bytes of it, but the manifest says ${this.#size}`,
-        );
-      }
-      this.#size = size;
+      this.#size = this.#sizeBy(response);
       await this.#take(response);
     } catch (error) {
       await this.#persistence.again(error, this.#arrival.received);
     }
+  }
+
+  /** A manifest is right about a size; where there is only what a registry of version 1 says of it, the answer itself is. */
+  #sizeBy(response: BlobResponse): number | undefined {
+    const size = response.size ?? this.#size;
+    if (this.#size === undefined || size === this.#size || this.#layer.digest === undefined) return size;
+    throw new IntegrityError(
+      `${this.#options.name}: the server has ${size} bytes of it, but the manifest says ${this.#size}`,
+    );
   }
 
   /** Asks for the rest; where the server does not do that, for the whole again. */
@@ -199,9 +206,9 @@ export class Download {
 
   /** Reads back what went to the file without passing by here. */
   async #hashTo(end: number): Promise<void> {
-    const buffer = new Uint8Array(Math.min(2 ** 20, end - this.#hash.bytes));
+    this.#buffer ??= new Uint8Array(READ_BACK);
     while (this.#hash.bytes < end) {
-      const wanted = buffer.subarray(0, end - this.#hash.bytes);
+      const wanted = this.#buffer.subarray(0, end - this.#hash.bytes);
       const count = await this.#arrival.readAt(wanted, this.#hash.bytes);
       this.#hash.update(wanted.subarray(0, count));
     }

@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { Appetite } from '../../src/blob/appetite.ts';
+import { Arrival } from '../../src/blob/arrival.ts';
+import { Spool } from '../../src/blob/spool.ts';
+import { noise, Workshop } from './support/workshop.ts';
+
+const source = noise(6_000_000);
+
+/** Chunks of up to 300,000 bytes, pauses of up to 2 ms on either side, and how much is read at once. */
+const run = fc.record({
+  keep: fc.boolean(),
+  held: fc.boolean(),
+  steps: fc.array(
+    fc.record({ bytes: fc.integer({ min: 1, max: 300_000 }), pause: fc.nat(2), patient: fc.boolean() }),
+    { maxLength: 20 },
+  ),
+  reads: fc.array(fc.record({ bytes: fc.integer({ min: 1, max: 600_000 }), pause: fc.nat(2) }), {
+    minLength: 1,
+    maxLength: 10,
+  }),
+});
+
+async function pause(ticks: number): Promise<void> {
+  for (let left = ticks; left > 0; left -= 1) await new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+test('whatever the pace of either side, what is read is what came', async () => {
+  await using shop = await Workshop.open();
+  const spool = new Spool(shop.directory);
+  await fc.assert(
+    fc.asyncProperty(run, async ({ keep, held, steps, reads }) => {
+      const arrival = new Arrival({
+        file: () => spool.file(),
+        where: '',
+        keep,
+        held,
+        appetite: new Appetite(),
+      });
+      const total = steps.reduce((sum, step) => sum + step.bytes, 0);
+      const write = async () => {
+        let at = 0;
+        for (const step of steps) {
+          await pause(step.pause);
+          // A held arrival has no reader yet that a patient one could wait for.
+          await arrival.append(source.subarray(at, (at += step.bytes)), () => step.patient && !held);
+        }
+        assert.equal(arrival.handedOut && held, false);
+        await arrival.finish();
+      };
+      const read = async () => {
+        const reader = arrival.reader();
+        const parts: Buffer[] = [];
+        for (let turn = 0; ; turn += 1) {
+          const { bytes, pause: ticks } = reads[turn % reads.length]!;
+          await pause(ticks);
+          const buffer = Buffer.alloc(bytes);
+          const count = await reader.read(buffer);
+          if (count === 0) return Buffer.concat(parts);
+          parts.push(buffer.subarray(0, count));
+        }
+      };
+      const [, first] = await Promise.all([write(), read()]);
+      assert.ok(first.equals(source.subarray(0, total)));
+      if (keep) assert.ok((await read()).equals(first));
+      await arrival.close();
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test('a patient sender waits for a reader, and the file stays empty', async () => {
+  await using shop = await Workshop.open();
+  const spool = new Spool(shop.directory);
+  let opened = 0;
+  const file = () => {
+    opened += 1;
+    return spool.file();
+  };
+  const arrival = new Arrival({ file, where: '', keep: false, held: false, appetite: new Appetite() });
+  const chunk = Buffer.alloc(400_000);
+  await arrival.append(chunk, () => true);
+  const second = arrival.append(chunk, () => true);
+  assert.equal(await Promise.race([second.then(() => 'arrived'), pause(20)]), undefined);
+  assert.equal(arrival.received, 400_000);
+  assert.equal(await arrival.reader().read(Buffer.alloc(1_000_000)), 400_000);
+  await second;
+  assert.equal(opened, 0);
+  await arrival.close();
+});
+
+test('a sender that loses its patience fills the file, until the reader has caught up', async () => {
+  await using shop = await Workshop.open();
+  const spool = new Spool(shop.directory);
+  const arrival = new Arrival({
+    file: () => spool.file(),
+    where: '',
+    keep: false,
+    held: false,
+    appetite: new Appetite(),
+  });
+  let patient = true;
+  await arrival.append(source.subarray(0, 500_000), () => patient);
+  const waiting = arrival.append(source.subarray(500_000, 600_000), () => patient);
+  await pause(5);
+  patient = false;
+  await waiting;
+  await arrival.append(source.subarray(600_000, 900_000), () => patient);
+  await arrival.finish();
+  const reader = arrival.reader();
+  const parts: Buffer[] = [];
+  for (;;) {
+    const buffer = Buffer.alloc(130_000);
+    const count = await reader.read(buffer);
+    if (count === 0) break;
+    parts.push(buffer.subarray(0, count));
+  }
+  assert.ok(Buffer.concat(parts).equals(source.subarray(0, 900_000)));
+  await arrival.close();
+});
+
+async function noFile(): Promise<never> {
+  throw new Error('no file is needed');
+}
+
+test('a failure reaches a reader that waits, and every later one', async () => {
+  const arrival = new Arrival({
+    file: unused,
+    where: '',
+    keep: false,
+    held: false,
+    appetite: new Appetite(),
+  });
+  const cause = new Error('cable cut');
+  const waiting = arrival.reader().read(Buffer.alloc(10));
+  arrival.fail(cause);
+  await assert.rejects(waiting, cause);
+  await assert.rejects(arrival.reader().read(Buffer.alloc(10)), cause);
+  await assert.rejects(
+    arrival.append(Buffer.alloc(1), () => false),
+    cause,
+  );
+});
