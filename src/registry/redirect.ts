@@ -7,7 +7,7 @@ export const MAX_REDIRECTS = 10;
 const redirectStatus = new Set([301, 302, 303, 307, 308]);
 
 /** Names of headers that must not reach another origin. */
-const privateHeaders = new Set(['authorization', 'cookie', 'proxy-authorization', 'x-docker-token']);
+const privateHeaders = new Set(['authorization', 'cookie', 'proxy-authorization']);
 
 /**
  * The request that a redirect asks for, or undefined where the answer is none. What is private stays with the origin it was meant

@@ -1,0 +1,59 @@
+import { createHash } from 'node:crypto';
+import { fakeManifest, type FakeImage } from './fake-image.ts';
+
+/** An image as version 1 has it: each layer is an image of its own. */
+export interface FakeV1Image extends FakeImage {
+  /** Base first; made from the content when left out. */
+  readonly ids?: readonly string[];
+  /** Laid over the JSON documents that would be made, base first. */
+  readonly json?: readonly (Readonly<Record<string, unknown>> | undefined)[];
+}
+
+/** One layer as the server stores it. */
+export interface StoredV1Image {
+  readonly id: string;
+  /** Base last, this image first. */
+  readonly ancestry: readonly string[];
+  /** As `images/ID/json` answers it, byte for byte. */
+  readonly json: Uint8Array;
+  readonly blob: Uint8Array;
+  /** Over the JSON, a newline, and the blob. */
+  readonly checksum: string;
+}
+
+export function payloadChecksum(json: Uint8Array, blob: Uint8Array): string {
+  return `sha256:${createHash('sha256').update(json).update('\n').update(blob).digest('hex')}`;
+}
+
+/** Makes what version 1 stores of an image, base first; same input, same ids. Blobs are those that version 2 would store. */
+export function fakeV1Images(image: FakeV1Image): readonly StoredV1Image[] {
+  const manifest = fakeManifest(image);
+  const stored: StoredV1Image[] = [];
+  for (const [n, { digest }] of manifest.layers.entries()) {
+    const blob = manifest.blobs.get(digest)!;
+    const below = stored.at(-1);
+    const settled = JSON.stringify([n, digest, below?.id, image.platform, image.json?.[n]]);
+    const made = createHash('sha256').update(settled).digest('hex');
+    const id = image.ids?.[n] ?? made;
+    const document = {
+      id,
+      ...(below && { parent: below.id }),
+      created: '2015-01-17T10:00:00.123456789Z',
+      container: createHash('sha256').update(`container ${n}`).digest('hex'),
+      container_config: {
+        Hostname: 'a1b2c3d4e5f6',
+        Cmd: ['/bin/sh', '-c', `#(nop) layer ${n}`],
+        Image: below?.id ?? '',
+      },
+      docker_version: '1.4.1',
+      ...(image.platform ?? { os: 'linux', architecture: 'amd64' }),
+      Size: 188_100_000 + n,
+      ...(n === manifest.layers.length - 1 && { config: { Cmd: ['/bin/sh'] }, ...image.config }),
+      ...image.json?.[n],
+    };
+    const json = Buffer.from(JSON.stringify(document));
+    const ancestry = [id, ...(below?.ancestry ?? [])];
+    stored.push({ id, ancestry, json, blob, checksum: payloadChecksum(json, blob) });
+  }
+  return stored;
+}

@@ -1,0 +1,415 @@
+import { randomUUID } from 'node:crypto';
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createAuthority, type Authority } from './certificates.ts';
+import { send, withFault, type Answer, type Fault } from './fake-fault.ts';
+import { fakeV1Images, type FakeV1Image, type StoredV1Image } from './fake-v1-image.ts';
+
+export interface FakeV1Options {
+  /** `standalone`: one server is index and registry, tokens are not checked. `split`: registries have ports of their own, and check. */
+  readonly mode?: 'standalone' | 'split';
+  /** How many registries the index names when they are split; one when left out. */
+  readonly registries?: number;
+  /** What `X-Docker-Endpoints` says instead, given the registries' `host:port`; undefined: the header is not sent. */
+  readonly endpoints?: (hosts: readonly string[]) => string | readonly string[] | undefined;
+  /** Servers with a certificate for localhost and 127.0.0.1 from an authority of their own. */
+  readonly tls?: true;
+  /** Name to password. Who sends others is refused by the index. */
+  readonly users?: Readonly<Record<string, string>>;
+  /** Repositories that need a user. */
+  readonly private?: RegExp;
+  /** A proxy in front wants Basic for everything but the ping, as nginx set-ups of the time did. */
+  readonly basicEverywhere?: boolean;
+  /** How many requests a token is good for. */
+  readonly tokenUses?: number;
+  /** The token begins with the word `Token`, as that of the Python server. */
+  readonly tokenWord?: boolean;
+  /** False: a token is wanted for each request, and no session cookie is set for it. */
+  readonly sessions?: boolean;
+  /** Layers are answered with this redirect status to a server on another port. */
+  readonly redirectLayers?: 301 | 302 | 303 | 307 | 308;
+  /** False: the Range header is ignored and `Accept-Ranges` not sent. */
+  readonly ranges?: boolean;
+  /** True: `Content-Range` begins with `bytes`, which the Python server leaves out. */
+  readonly rangeUnit?: boolean;
+  /** How `X-Docker-Checksum-Payload` is written. `text` when nothing is said. */
+  readonly checksums?: 'text' | 'list' | 'python-list' | 'tarsum-only' | 'none';
+  /** False: no `X-Docker-Size`. */
+  readonly sizes?: boolean;
+  /** Overlaid over the ping's headers. */
+  readonly pingHeaders?: Readonly<Record<string, string>>;
+  /** How `/v2/` is answered; 404 when left out. */
+  readonly v2?: Partial<Answer>;
+  readonly faults?: readonly Fault[];
+  /** Asked first, for whatever else a test wants served; undefined: not mine. */
+  readonly handler?: (request: LoggedV1Request) => Answer | undefined;
+}
+
+export interface LoggedV1Request {
+  /** `index`, `registry0`, `registry1` …, `storage`. With `standalone` all is at `index`. */
+  readonly server: string;
+  readonly method: string;
+  /** Path and query. */
+  readonly path: string;
+  readonly headers: IncomingHttpHeaders;
+}
+
+interface Repository {
+  readonly tags: Map<string, string>;
+  readonly images: Map<string, StoredV1Image>;
+}
+
+const json = { 'content-type': 'application/json' };
+const nothing = Buffer.alloc(0);
+
+function answer(status: number, value: unknown, headers: Answer['headers'] = {}): Answer {
+  const body = Buffer.from(JSON.stringify(value));
+  return { status, headers: { ...json, 'content-length': String(body.length), ...headers }, body };
+}
+
+function refuse(status: number, error: string, headers: Answer['headers'] = {}): Answer {
+  return answer(status, { error }, headers);
+}
+
+/**
+ * Registry version 1 in this process, as the Python docker-registry and Docker Hub's index served it: real HTTP(S) servers on loopback,
+ * filled by `push`, broken by `fault`.
+ */
+export class FakeV1Registry implements AsyncDisposable {
+  /** Every request that came, to any of the servers, in order. */
+  readonly requests: LoggedV1Request[] = [];
+  readonly authority: Authority | undefined;
+  readonly #options: FakeV1Options;
+  readonly #repositories = new Map<string, Repository>();
+  readonly #faults: { readonly fault: Fault; skip: number; times: number }[] = [];
+  readonly #servers = new Map<string, Server>();
+  readonly #ports = new Map<string, number>();
+  /** Signature to the repository it is for, and the requests it is still good for. */
+  readonly #tokens = new Map<string, { readonly repository: string; uses: number }>();
+  /** Session to server and repository. */
+  readonly #sessions = new Map<string, string>();
+
+  private constructor(options: FakeV1Options) {
+    this.#options = options;
+    this.authority = options.tls && createAuthority();
+    for (const fault of options.faults ?? []) this.fault(fault);
+    for (const name of this.#names()) this.#servers.set(name, this.#server(name));
+  }
+
+  static async start(options: FakeV1Options = {}): Promise<FakeV1Registry> {
+    const registry = new FakeV1Registry(options);
+    for (const [name, server] of registry.#servers) {
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      registry.#ports.set(name, (server.address() as AddressInfo).port);
+    }
+    return registry;
+  }
+
+  #names(): string[] {
+    const { mode, registries = 1 } = this.#options;
+    const split = mode === 'split' ? Array.from({ length: registries }, (_, n) => `registry${n}`) : [];
+    return ['index', ...split, 'storage'];
+  }
+
+  #server(name: string): Server {
+    const listener = (request: IncomingMessage, response: ServerResponse) => {
+      this.#handle(name, request, response).catch(() => response.destroy());
+    };
+    if (!this.authority) return createServer(listener);
+    return createSecureServer(this.authority.issue('localhost', '127.0.0.1'), listener);
+  }
+
+  /** `host:port` of the index, the first part of a reference to an image here. */
+  get host(): string {
+    return this.hostOf('index');
+  }
+
+  hostOf(server: string): string {
+    return `127.0.0.1:${this.#ports.get(server)}`;
+  }
+
+  get url(): string {
+    return this.#url('index');
+  }
+
+  #url(server: string): string {
+    return `${this.#options.tls ? 'https' : 'http'}://${this.hostOf(server)}`;
+  }
+
+  reference(repository: string, tag = 'latest'): string {
+    return `${this.host}/${repository}:${tag}`;
+  }
+
+  /** Stores an image and points the tag to it; what was stored, base first. */
+  push(repository: string, tag: string, image: FakeV1Image): readonly StoredV1Image[] {
+    const stored = fakeV1Images(image);
+    for (const each of stored) this.#repository(repository).images.set(each.id, each);
+    this.tag(repository, tag, stored.at(-1)!.id);
+    return stored;
+  }
+
+  tag(repository: string, tag: string, id: string): void {
+    this.#repository(repository).tags.set(tag, id);
+  }
+
+  #repository(name: string): Repository {
+    const full = name.includes('/') ? name : `library/${name}`;
+    const known = this.#repositories.get(full);
+    if (known) return known;
+    const repository: Repository = { tags: new Map(), images: new Map() };
+    this.#repositories.set(full, repository);
+    return repository;
+  }
+
+  /** Something goes wrong from now on; faults are tried in the order given, one for a request. */
+  fault(fault: Fault): void {
+    this.#faults.push({ fault, skip: fault.skip ?? 0, times: fault.times ?? 1 });
+  }
+
+  /** `server METHOD path` of each request so far. */
+  log(path = /(?:)/): string[] {
+    return this.requests
+      .filter((each) => path.test(each.path))
+      .map((each) => `${each.server} ${each.method} ${each.path}`);
+  }
+
+  /** Stops one server: nothing listens there any more. */
+  async stop(name: string): Promise<void> {
+    const server = this.#servers.get(name)!;
+    await new Promise<void>((resolve) => {
+      server.close(() => resolve());
+      server.closeAllConnections();
+    });
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#servers.keys()].map((name) => this.stop(name)));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #handle(server: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { method = 'GET', url = '/', headers } = request;
+    const logged = { server, method, path: url, headers };
+    this.requests.push(logged);
+    request.resume();
+    const fault = this.#faultFor(logged);
+    if (fault?.delay) await sleep(fault.delay);
+    await send(response, withFault(this.#answer(logged, fault), fault), fault);
+  }
+
+  /** The path of a fault is tried on `server path`, so that it can be meant for one of several registries. */
+  #faultFor({ server, method, path }: LoggedV1Request): Fault | undefined {
+    for (const each of this.#faults) {
+      const matches = each.fault.path.test(`${server} ${path}`) && (each.fault.method ?? method) === method;
+      if (!matches || each.times <= 0) continue;
+      if (each.skip > 0) {
+        each.skip -= 1;
+        continue;
+      }
+      each.times -= 1;
+      return each.fault;
+    }
+    return undefined;
+  }
+
+  #answer(request: LoggedV1Request, fault: Fault | undefined): Answer {
+    const special = this.#options.handler?.(request);
+    if (special) return special;
+    const { server, headers } = request;
+    const { pathname } = new URL(request.path, 'http://fake');
+    if (server === 'storage') return this.#stored(pathname, request, fault);
+    if (pathname === '/v2/') return { ...refuse(404, 'Not Found'), ...this.#options.v2 };
+    if (/^(?:\/v1)?\/_ping$/.test(pathname)) return this.#ping();
+    if (this.#options.basicEverywhere && this.#user(headers.authorization) === undefined) {
+      return refuse(401, 'authorization required', { 'www-authenticate': 'Basic realm="nginx"' });
+    }
+    const repository = /^\/v1\/repositories\/([^/]+(?:\/.+?)?)\/(images|tags)(?:\/([^/]+))?$/.exec(pathname);
+    const image = /^\/v1\/images\/([^/]+)\/(ancestry|json|layer)$/.exec(pathname);
+    if (repository) {
+      const [, path = '', kind, tag] = repository;
+      const name = path.includes('/') ? path : `library/${path}`;
+      if (kind === 'images') return this.#images(name, request);
+      return this.#registry(request, name, (cookies) => this.#tags(name, tag, cookies));
+    }
+    if (!image) return refuse(404, 'Not Found');
+    const [, id = '', kind = ''] = image;
+    if (!/^(?:[0-9a-f]{16}|[0-9a-f]{64})$/.test(id)) return refuse(404, 'Invalid image ID');
+    const found = [...this.#repositories].find(([, { images }]) => images.has(id));
+    if (!found) return refuse(404, 'Image not found');
+    const stored = found[1].images.get(id)!;
+    return this.#registry(request, found[0], (cookies) => this.#image(stored, kind, request, fault, cookies));
+  }
+
+  #ping(): Answer {
+    const standalone = this.#options.mode === 'split' ? 'False' : 'True';
+    return answer(
+      200,
+      {},
+      {
+        'x-docker-registry-version': '0.9.1',
+        'x-docker-registry-standalone': standalone,
+        ...this.#options.pingHeaders,
+      },
+    );
+  }
+
+  #user(header: string | undefined): string | undefined {
+    const encoded = /^Basic (.*)$/.exec(header ?? '')?.[1] ?? '';
+    const [name = '', ...password] = Buffer.from(encoded, 'base64').toString().split(':');
+    return this.#options.users?.[name] === password.join(':') ? name : undefined;
+  }
+
+  /** The index's part. */
+  #images(name: string, { server, headers }: LoggedV1Request): Answer {
+    const { mode, users, private: hidden, tokenUses = Infinity, tokenWord, endpoints } = this.#options;
+    if (server !== 'index') return refuse(404, 'Not Found');
+    const user = this.#user(headers.authorization);
+    // A public image with wrong credentials is refused too.
+    const wrong = users !== undefined && headers.authorization !== undefined && user === undefined;
+    if (wrong || (hidden?.test(name) && user === undefined)) {
+      return refuse(401, 'Unauthorized', { 'www-authenticate': 'Basic realm="index"' });
+    }
+    const repository = this.#repositories.get(name);
+    if (!repository) return refuse(404, 'images not found');
+    const registries =
+      mode === 'split' ? this.#names().filter((each) => each.startsWith('registry')) : ['index'];
+    const hosts = registries.map((each) => this.hostOf(each));
+    const named = endpoints ? endpoints(hosts) : hosts.join(', ');
+    const extra: Record<string, string | string[]> = { 'set-cookie': 'idx=1; Path=/; HttpOnly' };
+    if (named !== undefined) extra['x-docker-endpoints'] = typeof named === 'string' ? named : [...named];
+    if (headers['x-docker-token'] === 'true') {
+      const signature = randomUUID().replaceAll('-', '');
+      this.#tokens.set(signature, { repository: name, uses: tokenUses });
+      const token = `${tokenWord ? 'Token ' : ''}signature=${signature},repository="${name}",access=read`;
+      extra['x-docker-token'] = token;
+      extra['www-authenticate'] = token;
+    }
+    const list = [...repository.images.values()].map(({ id, checksum }) => ({ id, checksum }));
+    return answer(200, list, extra);
+  }
+
+  /** A registry's part: checks token or session, then answers. */
+  #registry(
+    { server, headers }: LoggedV1Request,
+    repository: string,
+    reply: (headers: Record<string, string>) => Answer,
+  ): Answer {
+    if (this.#options.mode !== 'split') return reply({});
+    if (server === 'index') return refuse(404, 'Not Found');
+    const session = /(?:^|; )session=([^;]*)/.exec(headers.cookie ?? '')?.[1] ?? '';
+    if (this.#sessions.get(session) === `${server} ${repository}`) return reply({});
+    const [, signature = ''] = /^Token .*?signature=([0-9a-f]+)/.exec(headers.authorization ?? '') ?? [];
+    const token = this.#tokens.get(signature);
+    if (!token || token.uses <= 0 || token.repository !== repository) {
+      return refuse(401, 'Requires authorization', { 'www-authenticate': 'Token' });
+    }
+    token.uses -= 1;
+    if (this.#options.sessions === false) return reply({});
+    const fresh = randomUUID();
+    this.#sessions.set(fresh, `${server} ${repository}`);
+    return reply({ 'set-cookie': `session=${fresh}; Path=/; HttpOnly` });
+  }
+
+  #tags(name: string, tag: string | undefined, cookies: Record<string, string>): Answer {
+    const repository = this.#repositories.get(name);
+    if (!repository) return refuse(404, 'Repository not found');
+    if (tag === undefined) return answer(200, Object.fromEntries(repository.tags), cookies);
+    const id = repository.tags.get(tag);
+    return id === undefined ? refuse(404, 'Tag not found') : answer(200, id, cookies);
+  }
+
+  #image(
+    image: StoredV1Image,
+    kind: string,
+    request: LoggedV1Request,
+    fault: Fault | undefined,
+    cookies: Record<string, string>,
+  ): Answer {
+    const common = {
+      'cache-control': 'public, max-age=31536000',
+      'last-modified': 'Thu, 01 Jan 1970 00:00:00 GMT',
+      ...cookies,
+    };
+    if (request.headers['if-modified-since'] !== undefined)
+      return { status: 304, headers: common, body: nothing };
+    if (kind === 'ancestry') return answer(200, image.ancestry, common);
+    if (kind === 'layer') {
+      const { redirectLayers } = this.#options;
+      if (redirectLayers === undefined) return this.#layer(image, request, fault, common);
+      const location = `${this.#url('storage')}/${image.id}?Signature=secret&Expires=1`;
+      return { status: redirectLayers, headers: { ...common, location }, body: nothing };
+    }
+    const checksum = this.#checksum(image);
+    const headers = {
+      ...json,
+      ...common,
+      'content-length': String(image.json.length),
+      ...(checksum !== undefined && { 'x-docker-checksum-payload': checksum }),
+      ...(this.#options.sizes !== false && { 'x-docker-size': String(image.blob.length) }),
+    };
+    return { status: 200, headers, body: image.json };
+  }
+
+  #checksum({ checksum }: StoredV1Image): string | undefined {
+    const tarsum = `tarsum+sha256:${'ab'.repeat(32)}`;
+    switch (this.#options.checksums) {
+      case 'none':
+        return undefined;
+      case 'list':
+        return JSON.stringify([checksum]);
+      case 'python-list':
+        return `[u'${tarsum}', u'${checksum}']`;
+      case 'tarsum-only':
+        return tarsum;
+      default:
+        return checksum;
+    }
+  }
+
+  #stored(pathname: string, request: LoggedV1Request, fault: Fault | undefined): Answer {
+    // As S3 does: a signed address and an Authorization header together are refused.
+    if (request.headers.authorization) return refuse(400, 'only one auth mechanism allowed');
+    const image = [...this.#repositories.values()].flatMap(
+      ({ images }) => images.get(pathname.slice(1)) ?? [],
+    )[0];
+    return image ? this.#layer(image, request, fault, {}) : refuse(404, 'no such key');
+  }
+
+  #layer(
+    { blob }: StoredV1Image,
+    request: LoggedV1Request,
+    fault: Fault | undefined,
+    common: Record<string, string>,
+  ): Answer {
+    const { ranges = true, rangeUnit = false } = this.#options;
+    const headers = {
+      ...common,
+      'content-type': 'application/octet-stream',
+      ...(ranges && { 'accept-ranges': 'bytes' }),
+    };
+    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
+    const start = Number(range?.[1] ?? 0);
+    if (ranges && start >= blob.length) return { status: 416, headers, body: nothing };
+    if (!ranges || fault?.ignoreRange || !range) {
+      return { status: 200, headers: { ...headers, 'content-length': String(blob.length) }, body: blob };
+    }
+    const end = range[2] ? Math.min(Number(range[2]) + 1, blob.length) : blob.length;
+    const partial = {
+      ...headers,
+      'content-length': String(end - start),
+      'content-range': `${rangeUnit ? 'bytes ' : ''}${start}-${end - 1}/${blob.length}`,
+    };
+    return { status: 206, headers: partial, body: blob.subarray(start, end) };
+  }
+}
