@@ -126,7 +126,7 @@ async function noFile(): Promise<never> {
 
 test('a failure reaches a reader that waits, and every later one', async () => {
   const arrival = new Arrival({
-    file: unused,
+    file: noFile,
     where: '',
     keep: false,
     held: false,
