@@ -16,7 +16,7 @@ const run = fc.record({
     fc.record({ bytes: fc.integer({ min: 1, max: 300_000 }), pause: fc.nat(2), patient: fc.boolean() }),
     { maxLength: 20 },
   ),
-  reads: fc.array(fc.record({ bytes: fc.integer({ min: 1, max: 600_000 }), pause: fc.nat(2) }), {
+  reads: fc.array(fc.record({ bytes: fc.integer({ min: 20_000, max: 600_000 }), pause: fc.nat(2) }), {
     minLength: 1,
     maxLength: 10,
   }),
