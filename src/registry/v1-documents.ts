@@ -36,7 +36,7 @@ export function imageOfTag(tags: JsonObject, tag: string, name: string): string 
           : `there is: ${names.slice(0, LISTED_TAGS).join(', ')}${more}`,
     });
   }
-  return imageId(tags[tag], `the image that ${name}:${tag} points to`);
+  return imageId(tags[tag], `the image that ${name}:${printable(tag)} points to`);
 }
 
 /** An image id: 64 hex digits, in very old images 16. Throws IntegrityError that names `what`. */

@@ -79,9 +79,7 @@ test('several tokens are sent together', async () => {
 });
 
 test('without a token nothing is said', async () => {
-  const handler = ({ path }: LoggedV1Request) =>
-    path.endsWith('/images') ? { status: 200, headers: {}, body: Buffer.from('[]') } : undefined;
-  await withRegistry({ handler }, {}, async (registry, client) => {
+  await withRegistry({ tokens: false }, {}, async (registry, client) => {
     assert.deepEqual(await client.pull(), layers);
     assert.deepEqual(authorizations(registry.requests), new Set([undefined]));
   });

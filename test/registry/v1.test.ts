@@ -209,12 +209,15 @@ test('a server that is no registry at all is said to be none', async () => {
 });
 
 test('a web page in answer to the ping is no version 1', async () => {
-  const handler = () => ({
+  const page = {
+    path: /./,
     status: 200,
     headers: { 'content-type': 'text/html' },
-    body: Buffer.from('<html>'),
-  });
-  await withRegistry({ handler }, {}, async (registry, client) => {
+    body: '<html>',
+    times: 99,
+  };
+  const pingHeaders = { 'x-docker-registry-version': [], 'x-docker-registry-standalone': [] };
+  await withRegistry({ pingHeaders, faults: [page] }, {}, async (registry, client) => {
     await assert.rejects(client.image());
     assert.deepEqual(registry.log(/v1\/repo/), []);
   });
@@ -264,12 +267,13 @@ test('a mirror of version 2 in front of a registry of version 1, and the other w
   await using modern = await FakeRegistry.start();
   old.push(repository, 'latest', { layers: [Buffer.from('old')] });
   modern.push(repository, 'latest', { layers: [Buffer.from('new')] });
-  const pull = async (reference: string, mirror: string) => {
+  for (const [reference, mirror] of [
+    [old.reference(repository), modern.host],
+    [modern.reference(repository), old.host],
+  ] as const) {
     await using client = await RegistryClient.open(reference, { mirrors: [`http://${mirror}`] });
-    return String(await client.pull());
-  };
-  assert.equal(await pull(old.reference(repository), modern.host), 'new');
-  assert.equal(await pull(modern.reference(repository), old.host), 'new');
+    assert.equal(String(await client.pull()), 'new');
+  }
 });
 
 test('no plain http because a registry is old: https stays', async () => {

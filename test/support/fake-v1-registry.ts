@@ -28,6 +28,8 @@ export interface FakeV1Options {
   readonly private?: RegExp;
   /** A proxy in front wants Basic for everything but the ping, as nginx set-ups of the time did. */
   readonly basicEverywhere?: boolean;
+  /** False: the index gives none. */
+  readonly tokens?: boolean;
   /** How many requests a token is good for. */
   readonly tokenUses?: number;
   /** The token begins with the word `Token`, as that of the Python server. */
@@ -45,7 +47,7 @@ export interface FakeV1Options {
   /** False: no `X-Docker-Size`. */
   readonly sizes?: boolean;
   /** Overlaid over the ping's headers. */
-  readonly pingHeaders?: Readonly<Record<string, string>>;
+  readonly pingHeaders?: Answer['headers'];
   /** How `/v2/` is answered; 404 when left out. */
   readonly v2?: Partial<Answer>;
   readonly faults?: readonly Fault[];
@@ -288,7 +290,7 @@ export class FakeV1Registry implements AsyncDisposable {
     const named = endpoints ? endpoints(hosts) : hosts.join(', ');
     const extra: Record<string, string | string[]> = { 'set-cookie': 'idx=1; Path=/; HttpOnly' };
     if (named !== undefined) extra['x-docker-endpoints'] = typeof named === 'string' ? named : [...named];
-    if (headers['x-docker-token'] === 'true') {
+    if (headers['x-docker-token'] === 'true' && this.#options.tokens !== false) {
       const signature = randomUUID().replaceAll('-', '');
       this.#tokens.set(signature, { repository: name, uses: tokenUses });
       const token = `${tokenWord ? 'Token ' : ''}signature=${signature},repository="${name}",access=read`;
