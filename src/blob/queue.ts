@@ -20,6 +20,77 @@ export interface LayerQueueOptions {
 
 const DEFAULT_POLICY: RetryPolicy = { retries: 5, delay: 1000 };
 
+/** The blobs of an image's layers, being fetched. The first failure ends all, and is what is thrown. */
+class Blobs {
+  readonly #layers: readonly Layer[];
+  readonly #options: LayerQueueOptions;
+  readonly #abort = new AbortController();
+  readonly #signal: AbortSignal;
+  readonly #blobs = new Map<string, LayerBlob>();
+
+  constructor(layers: readonly Layer[], options: LayerQueueOptions) {
+    this.#layers = layers;
+    this.#options = options;
+    this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
+    warnUnverifiable(layers, options.report);
+    const { store, report, policy = DEFAULT_POLICY, hold = false } = options;
+    const connections = new Connections(options.jobs);
+    const appetite = new Appetite();
+    for (const [key, indexes] of byBlob(layers)) {
+      const name = this.#nameOf(indexes[0]!);
+      const shared = { store, report, signal: this.#signal, connections, appetite, policy, hold };
+      const blob = new LayerBlob(layers[indexes[0]!]!, { ...shared, indexes, name });
+      blob.whole.catch((error: unknown) => this.#abort.abort(error));
+      this.#blobs.set(key, blob);
+    }
+  }
+
+  /** The layer, as soon as its bytes begin to come. */
+  async layer(index: number): Promise<PulledLayer> {
+    const { store, report } = this.#options;
+    const layer = this.#layers[index]!;
+    const blob = this.#blobOf(index);
+    await blob.ready;
+    const name = this.#nameOf(index);
+    return new PulledLayer(index, layer, blob, { name, native: store.native, signal: this.#signal, report });
+  }
+
+  /** Waits for the layer's blob to be whole. */
+  async whole(index: number): Promise<void> {
+    await this.#blobOf(index).whole;
+  }
+
+  /** The layer is done with, and so is its blob, if no later layer has the same. */
+  async release(index: number): Promise<void> {
+    const blob = this.#blobOf(index);
+    blob.leave();
+    await blob.whole;
+    const key = keyOf(this.#layers[index]!, index);
+    const again = this.#layers.some((other, at) => at > index && keyOf(other, at) === key);
+    if (again) return;
+    await blob.close();
+    this.#blobs.delete(key);
+  }
+
+  /** What ended everything, if anything did. */
+  throwIfAborted(): void {
+    this.#signal.throwIfAborted();
+  }
+
+  async close(): Promise<void> {
+    this.#abort.abort(new Error('the queue was left'));
+    await Promise.all([...this.#blobs.values()].map((blob) => blob.close()));
+  }
+
+  #blobOf(index: number): LayerBlob {
+    return this.#blobs.get(keyOf(this.#layers[index]!, index))!;
+  }
+
+  #nameOf(index: number): string {
+    return `layer ${index + 1} of ${this.#layers.length} (${this.#layers[index]!.id.slice(0, 12)})`;
+  }
+}
+
 /**
  * The layers of an image, base first, each as soon as its bytes begin to come; the downloads of the next ones run ahead. A blob that is
  * listed twice is fetched once. The first failure, wherever it is, ends all, and is what is thrown. Ending the iteration early ends
@@ -29,53 +100,38 @@ export async function* layerQueue(
   layers: readonly Layer[],
   options: LayerQueueOptions,
 ): AsyncGenerator<PulledLayer, void, undefined> {
-  const abort = new AbortController();
-  const signal = AbortSignal.any([options.signal, abort.signal]);
-  const { store, report } = options;
-  warnUnverifiable(layers, report);
-  const connections = new Connections(options.jobs);
-  const appetite = new Appetite();
-  const nameOf = (index: number) =>
-    `layer ${index + 1} of ${layers.length} (${layers[index]!.id.slice(0, 12)})`;
-  const blobs = new Map<string, LayerBlob>();
-  for (const [key, indexes] of byBlob(layers)) {
-    const blob = new LayerBlob(layers[indexes[0]!]!, {
-      store,
-      report,
-      signal,
-      connections,
-      appetite,
-      indexes,
-      name: nameOf(indexes[0]!),
-      policy: options.policy ?? DEFAULT_POLICY,
-      hold: options.hold ?? false,
-    });
-    blob.whole.catch((error: unknown) => abort.abort(error));
-    blobs.set(key, blob);
-  }
+  const blobs = new Blobs(layers, options);
   try {
-    for (const [index, layer] of layers.entries()) {
-      const key = keyOf(layer, index);
-      const blob = blobs.get(key)!;
-      await blob.ready;
-      yield new PulledLayer(index, layer, blob, {
-        name: nameOf(index),
-        native: store.native,
-        signal,
-        report,
-      });
-      blob.leave();
-      await blob.whole;
-      if (layers.slice(index + 1).some((other, offset) => keyOf(other, index + 1 + offset) === key)) continue;
-      await blob.close();
-      blobs.delete(key);
+    for (const index of layers.keys()) {
+      yield await blobs.layer(index);
+      await blobs.release(index);
     }
   } catch (error) {
-    signal.throwIfAborted();
+    blobs.throwIfAborted();
     throw error;
   } finally {
-    abort.abort(new Error('the queue was left'));
-    await Promise.all([...blobs.values()].map((blob) => blob.close()));
+    await blobs.close();
+  }
+}
+
+/**
+ * All layers of an image at once, base first, for whoever reads them side by side and more than once: their blobs are whole and right
+ * before `use` sees them, and gone when it is done. Throws what `layerQueue` does, and what `use` throws.
+ */
+export async function withAllLayers<T>(
+  layers: readonly Layer[],
+  options: Omit<LayerQueueOptions, 'hold'>,
+  use: (layers: readonly PulledLayer[]) => Promise<T>,
+): Promise<T> {
+  const blobs = new Blobs(layers, { ...options, hold: true });
+  try {
+    await Promise.all(layers.map((_, index) => blobs.whole(index)));
+    return await use(await Promise.all(layers.map((_, index) => blobs.layer(index))));
+  } catch (error) {
+    blobs.throwIfAborted();
+    throw error;
+  } finally {
+    await blobs.close();
   }
 }
 
