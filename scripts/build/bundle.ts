@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
+import { leanUndici } from './lean-undici.ts';
 import { build, transform, type BuildOptions, type Plugin } from 'esbuild';
 
 const root = new URL('../..', import.meta.url).pathname;
@@ -64,19 +65,23 @@ const embedded = {
   minifyWhitespace: true,
   metafile: true,
   write: false,
-  plugins: [insideExecutable],
+  plugins: [insideExecutable, leanUndici],
 } satisfies BuildOptions;
 
 /**
- * The scripts of the single executable by file name, each CommonJS in pure ASCII: `launch.js` runs first, `cli.js` with
- * what it loads later in files of their own, and `thread.js` whole, so that its inner loops call each other directly.
+ * The scripts of the single executable by file name, each CommonJS in pure ASCII: `launch.js` and `launch-thread.js` run
+ * first, `cli.js` with what it loads later in files of their own, and `thread.js` whole, so that its inner loops call each other directly.
  * Also the paths of all files that went in, for the licences.
  */
 export async function bundleForExecutable(): Promise<{ scripts: Map<string, string>; inputs: string[] }> {
   const results = await Promise.all([
     build({ ...embedded, entryPoints: ['src/cli.ts'], splitting: true }),
     build({ ...embedded, entryPoints: ['src/rootfs/thread.ts'], format: 'cjs' }),
-    build({ ...embedded, entryPoints: ['src/binary/launch.ts'], format: 'cjs' }),
+    build({
+      ...embedded,
+      entryPoints: ['src/binary/launch.ts', 'src/binary/launch-thread.ts'],
+      format: 'cjs',
+    }),
   ]);
   const scripts = new Map<string, string>();
   for (const file of results.flatMap((result) => result.outputFiles)) {

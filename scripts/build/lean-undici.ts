@@ -1,0 +1,57 @@
+import { execFileSync } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import type { Plugin } from 'esbuild';
+
+/**
+ * What undici does for nothing here, more than half of the start of a pull:
+ *
+ * All connections are HTTP/1.1 (`allowH2: false`), but node:http2 is loaded, and with it node:tls, which begins to parse all
+ * of Node's root certificates. Of node:http it needs one number and a class to compare with.
+ *
+ * Its HTTP parser is WebAssembly, one function of which is so large that V8 takes it for hot after the headers of a few
+ * responses, and optimises it: 120 ms of processor time and 40 MB of memory. The baseline code is as fast as any network, so
+ * the budget that triggers this is raised while the module is made. (As a flag on the command line it would make V8 turn
+ * down the code caches of Node's own modules, made without.)
+ */
+export const leanUndici: Plugin = {
+  name: 'lean-undici',
+  setup(bundle) {
+    bundle.onLoad({ filter: /\/undici\/lib\/dispatcher\/client-h2\.js$/ }, () => ({
+      contents: "module.exports = () => { throw new Error('HTTP/2 is off') }",
+    }));
+    bundle.onResolve({ filter: /^node:http$/ }, ({ importer }) =>
+      importer.includes('/node_modules/undici/') ? { path: 'http', namespace: 'lean-undici' } : undefined,
+    );
+    bundle.onLoad({ filter: /./, namespace: 'lean-undici' }, () => ({
+      contents:
+        'exports.maxHeaderSize = 16384; exports.IncomingMessage = class {}; exports.STATUS_CODES = {};',
+    }));
+    bundle.onLoad({ filter: /\/undici\/lib\/dispatcher\/client-h1\.js$/ }, async ({ path }) => {
+      const source = await readFile(path, 'utf8');
+      const contents = source.replaceAll('new WebAssembly.Module(', 'baselineModule(');
+      if (contents === source) throw new Error(`${path} makes no WebAssembly module`);
+      return { contents: contents + baselineModule(tieringBudget()) };
+    });
+  },
+};
+
+function baselineModule(budget: string): string {
+  return `
+function baselineModule(bytes) {
+  const { setFlagsFromString } = require('node:v8');
+  setFlagsFromString('--wasm-tiering-budget=2000000000');
+  try {
+    return new WebAssembly.Module(bytes);
+  } finally {
+    setFlagsFromString('--wasm-tiering-budget=${budget}');
+  }
+}`;
+}
+
+/** V8's default, to which the flag has to return exactly. */
+function tieringBudget(): string {
+  const options = execFileSync(process.execPath, ['--v8-options'], { encoding: 'utf8' });
+  const budget = /default: --wasm-tiering-budget=(\d+)/.exec(options)?.[1];
+  if (budget === undefined) throw new Error('V8 has no --wasm-tiering-budget any more');
+  return budget;
+}
