@@ -1,12 +1,11 @@
 import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import type { Report } from '../report/event.ts';
 import type { Authenticator } from './authenticator.ts';
-import { readAtMost } from './body.ts';
 import { parseChallenges } from './challenge.ts';
 import { commonHeaders } from './common-headers.ts';
 import type { Response } from './exchange.ts';
 import { firstContact } from './first-contact.ts';
-import { answerError, MAX_ERROR_BYTES } from './registry-error.ts';
+import { answerError, readFailure } from './registry-error.ts';
 import type { Timeouts } from './registry-options.ts';
 import { retry, type RetryPolicy } from './retry.ts';
 import type { Source } from './sources.ts';
@@ -99,10 +98,7 @@ export class Endpoint {
     const { timeouts } = this.#manners;
     const response = await this.#transport.send({ method: 'GET', url: base, headers: commonHeaders }, signal);
     const { status } = response;
-    const body = await readAtMost(response, MAX_ERROR_BYTES, timeouts, signal).catch((error: unknown) => {
-      if (status === 200) return Buffer.alloc(0);
-      throw error;
-    });
+    const body = await readFailure(response, timeouts, signal);
     if (status === 400 && base.protocol === 'http:' && /HTTPS/i.test(Buffer.from(body).toString('latin1'))) {
       const hint = 'leave --plain-http out';
       throw new NetworkError(`${base.host} speaks https and was asked over plain http`, {
@@ -173,7 +169,7 @@ export class Endpoint {
           if (next !== authorization) continue;
         }
       }
-      const body = await readAtMost(response, MAX_ERROR_BYTES, this.#manners.timeouts, signal);
+      const body = await readFailure(response, this.#manners.timeouts, signal);
       const error = answerError(response, body, subject, this.#authenticator.sent);
       // The signature of a storage address may have run out; the next try gets another.
       if (!own && (status === 401 || status === 403))
@@ -196,11 +192,7 @@ export class Endpoint {
         signal,
       );
       if (response.status === 200 || query.also?.includes(response.status)) return read(response);
-      throw answerError(
-        response,
-        await readAtMost(response, MAX_ERROR_BYTES, timeouts, signal),
-        query.subject,
-      );
+      throw answerError(response, await readFailure(response, timeouts, signal), query.subject);
     };
     return retry(attempt, policy, signal, report);
   }

@@ -1,12 +1,14 @@
 import { type DlrootfsError, NetworkError, NotFoundError, printable, UnauthorizedError } from '../errors.ts';
 import { isObject } from '../oci/json.ts';
+import { readAtMost } from './body.ts';
 import type { Response } from './exchange.ts';
 import { describeRateLimit } from './rate-limit.ts';
+import type { Timeouts } from './registry-options.ts';
 import { parseRetryAfter } from './retry-after.ts';
 import { TooManyRequestsError, TransientError } from './transient.ts';
 
 /** Error bodies are read up to this many bytes. */
-export const MAX_ERROR_BYTES = 65_536;
+const MAX_ERROR_BYTES = 65_536;
 
 /** Codes of the distribution specification that mean "it is not there". */
 const absentCodes = new Set([
@@ -16,6 +18,18 @@ const absentCodes = new Set([
   'NAME_INVALID',
   'NOT_FOUND',
 ]);
+
+/** The body of an answer that is a failure; empty where it cannot be read whole, since the status says enough. */
+export async function readFailure(
+  response: Response,
+  timeouts: Timeouts,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  return readAtMost(response, MAX_ERROR_BYTES, timeouts, signal).catch(() => {
+    signal.throwIfAborted();
+    return new Uint8Array(0);
+  });
+}
 
 interface RegistryWords {
   readonly codes: readonly string[];

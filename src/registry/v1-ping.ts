@@ -1,8 +1,7 @@
 import { isObject, parseJson } from '../oci/json.ts';
-import { readAtMost } from './body.ts';
 import { commonHeaders } from './common-headers.ts';
 import type { Response } from './exchange.ts';
-import { answerError, MAX_ERROR_BYTES } from './registry-error.ts';
+import { answerError, readFailure } from './registry-error.ts';
 import type { Timeouts } from './registry-options.ts';
 import { isTransient } from './transient.ts';
 import type { Transport } from './transport.ts';
@@ -52,7 +51,7 @@ export async function pingVersion1(
   signal: AbortSignal,
 ): Promise<Ping> {
   const response = await transport.send({ method: 'GET', url, headers: commonHeaders }, signal);
-  const body = await readAtMost(response, MAX_ERROR_BYTES, timeouts, signal);
+  const body = await readFailure(response, timeouts, signal);
   const { status } = response;
   if (status !== 200) {
     const error = answerError(response, body, `the registry API of ${url.host}`);

@@ -1,9 +1,8 @@
-import { readAtMost } from './body.ts';
 import { commonHeaders } from './common-headers.ts';
 import type { Cookies } from './cookies.ts';
 import type { Manners, Query } from './endpoint.ts';
 import type { Response } from './exchange.ts';
-import { answerError, MAX_ERROR_BYTES } from './registry-error.ts';
+import { answerError, readFailure } from './registry-error.ts';
 import { retry } from './retry.ts';
 import { TransientError } from './transient.ts';
 import { drain, type Transport } from './transport.ts';
@@ -71,7 +70,7 @@ export class V1Server {
           continue;
         }
       }
-      const body = await readAtMost(response, MAX_ERROR_BYTES, timeouts, signal);
+      const body = await readFailure(response, timeouts, signal);
       const error = answerError(response, body, query.subject, this.#authorization.sent);
       // The signature of a storage address may have run out; the next try gets another.
       if (!own && (status === 401 || status === 403))

@@ -417,7 +417,6 @@ for (const [what, path] of [
   ['the tags', /tags$/],
   ['the ancestry', /ancestry$/],
   ['the JSON', /json$/],
-  ['the ping', /_ping$/],
 ] as const) {
   test(`${what} without end is given up`, async () => {
     const faults = [{ path, endless: true, times: 99 }];
@@ -429,6 +428,19 @@ for (const [what, path] of [
     });
   });
 }
+
+test('the answer to a ping counts by its head, however long the body is', async () => {
+  const faults = [{ path: /_ping$/, endless: true, times: 9 }];
+  await withRegistry({ faults }, {}, async (_, client) => {
+    assert.deepEqual(await client.pull(), layers);
+  });
+});
+
+test('a server of version 1 with a long page for what it does not know', async () => {
+  await withRegistry({ v2: { status: 404, body: Buffer.alloc(200_000, 'x') } }, {}, async (_, client) => {
+    assert.deepEqual(await client.pull(), layers);
+  });
+});
 
 test('many large JSON documents are given up together', async () => {
   await using registry = await FakeV1Registry.start();
