@@ -63,6 +63,11 @@ export class Directories {
     return found;
   }
 
+  /** The directory at `path` itself, undefined where anything else, such as a symlink, is on the way. */
+  findExact(path: string): Directory | undefined {
+    return this.#open.get(path) ?? this.#walk(path, false, false);
+  }
+
   /** Closes directories, if many are open: to be called between two entries. */
   trim(): void {
     if (this.#open.size <= mostOpen) return;
@@ -91,7 +96,7 @@ export class Directories {
     this.forgetLinks();
   }
 
-  #walk(path: string, create: boolean): Opened | undefined {
+  #walk(path: string, create: boolean, follow = true): Opened | undefined {
     if (path.length > longestPath) throw impossible(ENAMETOOLONG, `find ${shown(path)}`);
     let [current, rest] = this.#start(path);
     let links = 0;
@@ -110,6 +115,10 @@ export class Directories {
         if (!next) return undefined;
         current = next;
         continue;
+      }
+      if (!follow) {
+        leave(this.#filesystem, current);
+        return undefined;
       }
       if (++links > mostLinks) throw impossible(ELOOP, `follow the symlinks of ${shown(path)}`);
       rest = rest === '' ? next : `${next}/${rest}`;

@@ -1,5 +1,4 @@
 import type { BytePath } from '../tar/entry.ts';
-import type { Directory } from './filesystem.ts';
 import type { RootMetadata } from './messages.ts';
 import { restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
 import { granted, shown } from './refusal.ts';
@@ -17,7 +16,7 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
   const barring = new Map<BytePath, number>();
   for (const { path, mode, mtimeSeconds, mtimeNanoseconds } of run.log) {
     run.directories.trim();
-    const directory = findExact(run, path);
+    const directory = run.directories.findExact(path);
     if (!directory) continue;
     const node = { parent: directory, name: '.', file: -1 };
     if (mode !== undefined) {
@@ -30,7 +29,7 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
   const deepestFirst = [...barring].toSorted(([one], [other]) => other.length - one.length);
   for (const [path, mode] of deepestFirst) {
     run.directories.trim();
-    const directory = findExact(run, path);
+    const directory = run.directories.findExact(path);
     if (directory) run.filesystem.setMode({ parent: directory, name: '.', file: -1 }, mode);
   }
   finishRoot(run, root);
@@ -50,10 +49,4 @@ function finishRoot(run: Run, root: RootMetadata | undefined): void {
     }
     granted(run.filesystem.setMode(node, root.mode), 'set the mode of the root');
   }
-}
-
-/** The directory at `path` itself: what a symlink or something else has replaced since is none. */
-function findExact(run: Run, path: BytePath): Directory | undefined {
-  const directory = run.directories.find(path, false);
-  return directory?.path === path ? directory : undefined;
 }

@@ -67,24 +67,26 @@ export function openFilesystem(directory: string, backend: TestedBackend): Files
 export function build(directory: string, layers: readonly Uint8Array[], options: BuildOptions = {}): Built {
   const { rootMetadata, backend = 'libc', ...others } = options;
   const filesystem = openFilesystem(directory, backend);
+  const run = startRun(filesystem, {
+    name: directory,
+    mode: 'empty',
+    reservedNames: [],
+    recordChanges: false,
+    ...others,
+  });
   try {
-    const run = startRun(filesystem, {
-      name: directory,
-      mode: 'empty',
-      reservedNames: [],
-      recordChanges: false,
-      ...others,
-    });
     const entries: number[] = [];
     const changes: string[][] = [];
     for (const [index, layer] of layers.entries()) {
-      entries.push(applyLayer(run, new TarReader(source(layer), `layer ${index}`), `layer ${index}`));
+      const label = `layer ${index}`;
+      entries.push(applyLayer(run, new TarReader(source(layer), label), label));
       if (run.changes)
         changes.push(Buffer.from(run.changes.take()).toString('latin1').split('\n').slice(0, -1));
     }
     finishRun(run, rootMetadata);
     return { counts: run.counts, entries, changes };
   } finally {
+    run.directories.close();
     filesystem.close();
   }
 }

@@ -127,7 +127,7 @@ function typeLetter(stat: BigIntStats): string {
 }
 
 /** As ls(1) shows them. */
-function permissions(mode: number): string {
+export function permissions(mode: number): string {
   const letters = Array.from('rwxrwxrwx', (letter, index) => ((mode >> (8 - index)) & 1 ? letter : '-'));
   const special: [bit: number, place: number, both: string, alone: string][] = [
     [0o4000, 2, 's', 'S'],
