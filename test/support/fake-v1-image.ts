@@ -32,11 +32,7 @@ export function fakeV1Images(image: FakeV1Image): readonly StoredV1Image[] {
   for (const [n, { digest }] of manifest.layers.entries()) {
     const blob = manifest.blobs.get(digest)!;
     const below = stored.at(-1);
-    const settled = JSON.stringify([n, digest, below?.id, image.platform, image.json?.[n]]);
-    const made = createHash('sha256').update(settled).digest('hex');
-    const id = image.ids?.[n] ?? made;
-    const document = {
-      id,
+    const content = {
       ...(below && { parent: below.id }),
       created: '2015-01-17T10:00:00.123456789Z',
       container: createHash('sha256').update(`container ${n}`).digest('hex'),
@@ -51,6 +47,9 @@ export function fakeV1Images(image: FakeV1Image): readonly StoredV1Image[] {
       ...(n === manifest.layers.length - 1 && { config: { Cmd: ['/bin/sh'] }, ...image.config }),
       ...image.json?.[n],
     };
+    const made = createHash('sha256').update(digest).update(JSON.stringify(content)).digest('hex');
+    const id = image.ids?.[n] ?? made;
+    const document = { id, ...content };
     const json = Buffer.from(JSON.stringify(document));
     const ancestry = [id, ...(below?.ancestry ?? [])];
     stored.push({ id, ancestry, json, blob, checksum: payloadChecksum(json, blob) });

@@ -14,7 +14,7 @@ import { send, withFault, type Answer, type Fault } from './fake-fault.ts';
 import { fakeV1Images, type FakeV1Image, type StoredV1Image } from './fake-v1-image.ts';
 
 export interface FakeV1Options {
-  /** `standalone`: one server is index and registry, tokens are not checked. `split`: registries have ports of their own, and check. */
+  /** `standalone`: one server is index and registry, `split`: registries have ports of their own. */
   readonly mode?: 'standalone' | 'split';
   /** How many registries the index names when they are split; one when left out. */
   readonly registries?: number;
@@ -30,6 +30,8 @@ export interface FakeV1Options {
   readonly basicEverywhere?: boolean;
   /** False: the index gives none. */
   readonly tokens?: boolean;
+  /** Whether registries want a token or a session of theirs; yes when they are split from the index. */
+  readonly checkTokens?: boolean;
   /** How many requests a token is good for. */
   readonly tokenUses?: number;
   /** The token begins with the word `Token`, as that of the Python server. */
@@ -307,8 +309,9 @@ export class FakeV1Registry implements AsyncDisposable {
     repository: string,
     reply: (headers: Record<string, string>) => Answer,
   ): Answer {
-    if (this.#options.mode !== 'split') return reply({});
-    if (server === 'index') return refuse(404, 'Not Found');
+    const split = this.#options.mode === 'split';
+    if (split && server === 'index') return refuse(404, 'Not Found');
+    if (!(this.#options.checkTokens ?? split)) return reply({});
     const session = /(?:^|; )session=([^;]*)/.exec(headers.cookie ?? '')?.[1] ?? '';
     if (this.#sessions.get(session) === `${server} ${repository}`) return reply({});
     const [, signature = ''] = /^Token .*?signature=([0-9a-f]+)/.exec(headers.authorization ?? '') ?? [];
