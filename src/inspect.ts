@@ -1,9 +1,8 @@
-import { Store } from './blob/store.ts';
-import type { Image, Session } from './oci/image.ts';
+import type { Store } from './blob/store.ts';
+import type { Image } from './oci/image.ts';
 import type { Platform } from './oci/platform.ts';
 import type { PullOptions } from './options.ts';
-import { spoolPlace } from './rootfs/spool-place.ts';
-import { parseImage } from './source.ts';
+import { withSession } from './with-session.ts';
 
 export interface InspectedLayer {
   readonly id: string;
@@ -36,7 +35,7 @@ export interface Inspection {
 
 /** Looks an image up and fetches nothing of its layers. Throws as `pull` does. */
 export async function inspect(options: PullOptions): Promise<Inspection> {
-  return await withSession(options, async (session, store, reference) => {
+  return await withSession(options, async ({ source: { reference }, session, store }) => {
     const image = await session.image(options.platform, options.signal);
     const layers = await Promise.all(image.layers.map((layer) => inspectLayer(layer, store)));
     return {
@@ -54,34 +53,11 @@ export async function inspect(options: PullOptions): Promise<Inspection> {
   });
 }
 
-/** All tags of the repository that the image is in, as the registry lists them. */
-export async function* tags(options: PullOptions): AsyncGenerator<string, void, undefined> {
-  const source = parseImage(options);
-  const session = await source.open(undefined, await spoolPlace(options.destination));
-  try {
-    yield* session.tags(options.signal);
-  } finally {
-    await session.close();
-  }
-}
-
-async function withSession<T>(
-  options: PullOptions,
-  use: (session: Session, store: Store, reference: string) => Promise<T>,
-): Promise<T> {
-  const source = parseImage(options);
-  const spoolDirectory = await spoolPlace(options.destination);
-  const store = await Store.open({ ...options.store, spoolDirectory, report: options.report });
-  try {
-    const session = await source.open(store, spoolDirectory);
-    try {
-      return await use(session, store, source.reference);
-    } finally {
-      await session.close();
-    }
-  } finally {
-    await store.close();
-  }
+/** Tells all tags of the repository that the image is in, as the registry lists them. */
+export async function listTags(options: PullOptions, tell: (tag: string) => void): Promise<void> {
+  await withSession(options, async ({ session }) => {
+    for await (const tag of session.tags(options.signal)) tell(tag);
+  });
 }
 
 async function inspectLayer(layer: Image['layers'][number], store: Store): Promise<InspectedLayer> {

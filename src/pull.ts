@@ -1,20 +1,18 @@
 import { DamagedBlobError } from './blob/damage.ts';
-import { openNative } from './blob/native.ts';
 import { layerQueue } from './blob/queue.ts';
-import { Store } from './blob/store.ts';
+import type { Store } from './blob/store.ts';
 import { printable } from './errors.ts';
 import { findGit } from './git/git-program.ts';
 import { platformNotice } from './oci/fitness.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import { RootfsBuild } from './rootfs-build.ts';
-import { loadKoffi } from './rootfs/koffi.ts';
-import { spoolPlace } from './rootfs/spool-place.ts';
+import type { Built } from './rootfs-build.ts';
 import { prepareRootfs } from './runtime/prepare.ts';
 import { checkRuntimeConfigs, writeRuntimeConfigs } from './runtime/write.ts';
-import { parseImage } from './source.ts';
 import type { PullSummary } from './summary.ts';
-import { Stopwatch, Tally } from './summary.ts';
+import { Stopwatch, Tally, summarize } from './summary.ts';
+import { withSession } from './with-session.ts';
 
 /**
  * Turns an image into a root file system: the whole story. Throws a DlrootfsError, or the signal's reason; then DIR is as it was,
@@ -23,47 +21,23 @@ import { Stopwatch, Tally } from './summary.ts';
 export async function pull(request: PullOptions): Promise<PullSummary> {
   const tally = new Tally(request.report);
   const options = { ...request, report: tally.report };
-  const { report, signal, destination } = options;
-  const stopwatch = new Stopwatch();
-  const source = parseImage(options);
+  const { report, destination } = options;
   if (options.git) await findGit(options.environment);
   if (options.runtimes.length > 0) checkRuntimeConfigs(options.runtimes, destination, options.force);
-  const spoolDirectory = await spoolPlace(destination);
-  const store = await Store.open({ ...options.store, native: native(), spoolDirectory, report });
-  try {
-    report({ type: 'session', name: source.name });
-    const session = await source.open(store, spoolDirectory);
-    try {
-      const image = await session.image(options.platform, signal);
-      const unfit = platformNotice(image, options.platform, options.platformAsked, source.name);
-      if (unfit !== undefined) report({ type: 'notice', message: unfit });
-      report({ type: 'image', id: image.id, layers: image.layers });
-      stopwatch.lap('resolve');
-      const built = await buildTwice(image, store, options);
-      stopwatch.lap('layers');
-      await furnish(image, options);
-      report({ type: 'done', reference: source.reference, destination });
-      return {
-        reference: source.reference,
-        id: image.id,
-        digest: image.digest,
-        platform: image.platform,
-        layers: built.layers,
-        config: image.config.raw,
-        destination,
-        notRestored: built.notRestored,
-        bytes: tally.bytes(built.layers),
-        seconds: stopwatch.seconds(),
-      };
-    } finally {
-      await session.close();
-    }
-  } finally {
-    await store.close();
-  }
+  const stopwatch = new Stopwatch();
+  return await withSession(options, async ({ source, session, store }) => {
+    const image = await session.image(options.platform, options.signal);
+    const unfit = platformNotice(image, options.platform, options.platformAsked, source.name);
+    if (unfit !== undefined) report({ type: 'notice', message: unfit });
+    report({ type: 'image', id: image.id, layers: image.layers });
+    stopwatch.lap('resolve');
+    const built = await buildTwice(image, store, options);
+    stopwatch.lap('layers');
+    await furnish(image, options);
+    report({ type: 'done', reference: source.reference, destination });
+    return summarize({ source, image, built, destination, tally, stopwatch });
+  });
 }
-
-type Built = Pick<PullSummary, 'layers' | 'notRestored'>;
 
 /** A blob in the store may turn out to be damaged when half of it is unpacked: then everything again, once, without it. */
 async function buildTwice(image: Image, store: Store, options: PullOptions): Promise<Built> {
@@ -111,14 +85,5 @@ async function furnish(image: Image, options: PullOptions): Promise<void> {
   for (const message of written.notices) report({ type: 'notice', message: printable(message) });
   for (const [index, file] of written.files.entries()) {
     report({ type: 'runtime-config', file, command: written.next[index]! });
-  }
-}
-
-/** What can be called in C; without it the program is slower, and two runs may fetch the same blob. */
-function native(): ReturnType<typeof openNative> | undefined {
-  try {
-    return openNative(loadKoffi());
-  } catch {
-    return undefined;
   }
 }

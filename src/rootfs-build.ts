@@ -5,8 +5,10 @@ import { formatLayerInfo } from './oci/layer-info.ts';
 import type { PullOptions } from './options.ts';
 import { Destination } from './rootfs/destination.ts';
 import { Rootfs, describeNotRestored } from './rootfs/rootfs.ts';
-import type { NotRestored } from './rootfs/rootfs.ts';
-import type { LayerSummary } from './summary.ts';
+import type { LayerSummary, PullSummary } from './summary.ts';
+
+/** What came of it. */
+export type Built = Pick<PullSummary, 'layers' | 'notRestored'>;
 
 /** A rootfs in the making: where it is built, the thread that writes it, and with -g its branches. */
 export class RootfsBuild {
@@ -77,10 +79,10 @@ export class RootfsBuild {
   }
 
   /** Completes the rootfs and gives it its name. */
-  async finish(): Promise<{ readonly layers: readonly LayerSummary[]; readonly notRestored: NotRestored }> {
+  async finish(): Promise<Built> {
     if (!this.#git && this.#last) await this.#writeInfo(this.#last);
-    await this.#git?.finish();
     const notRestored = await this.#rootfs.close(this.#destination.root);
+    await this.#git?.finish();
     this.#options.signal.throwIfAborted();
     await this.#destination.commit(this.#rootfs.identity);
     const lost = describeNotRestored(notRestored, this.#options.uid === 0);
@@ -96,22 +98,26 @@ export class RootfsBuild {
   }
 
   async #commit(git: GitLayers, layer: PulledLayer, changes: Uint8Array | undefined): Promise<void> {
-    const info = await this.#writeInfo(layer);
+    const own = await this.#writeInfo(layer);
     const { id, info: json } = layer.layer;
     const created = typeof json['created'] === 'string' ? json['created'] : undefined;
-    await git.commit({ id, created }, [changes ?? new Uint8Array(0), ...info]);
+    await git.commit({ id, created }, [
+      changes ?? new Uint8Array(0),
+      ...own.map((name) => git.describeFile(name)),
+    ]);
   }
 
-  async #writeInfo(layer: PulledLayer): Promise<Uint8Array[]> {
+  /** Answers which files were written. */
+  async #writeInfo(layer: PulledLayer): Promise<string[]> {
     const { layerInfo, git } = this.#options;
-    if (layerInfo) await this.#writeOwn('json', formatLayerInfo(layer.layer.info));
-    if (git) await this.#writeOwn('layersize', String(layer.blobSize ?? -1));
-    return [];
-  }
-
-  async #writeOwn(name: 'json' | 'layersize', text: string): Promise<void> {
-    const written = await this.#rootfs.writeLayerInfo(name, Buffer.from(text));
-    if (!written) this.#notice(`has a ${name} of the image's own: the layer's information is not written`);
+    const written: string[] = [];
+    const write = async (name: 'json' | 'layersize', text: string) => {
+      if (await this.#rootfs.writeLayerInfo(name, Buffer.from(text))) written.push(name);
+      else this.#notice(`has a ${name} of the image's own: the layer's information is not written`);
+    };
+    if (layerInfo) await write('json', formatLayerInfo(layer.layer.info));
+    if (git) await write('layersize', String(layer.blobSize ?? -1));
+    return written;
   }
 
   #notice(what: string): void {

@@ -80,3 +80,27 @@ export class Stopwatch {
 }
 
 const round = (milliseconds: number) => Math.round(milliseconds) / 1000;
+
+/** Everything about a pull that has ended, in one value. */
+export function summarize(pulled: {
+  readonly source: { readonly reference: string };
+  readonly image: Image;
+  readonly built: Pick<PullSummary, 'layers' | 'notRestored'>;
+  readonly destination: string;
+  readonly tally: Tally;
+  readonly stopwatch: Stopwatch;
+}): PullSummary {
+  const { image, built } = pulled;
+  return {
+    reference: pulled.source.reference,
+    id: image.id,
+    digest: image.digest,
+    platform: image.platform,
+    layers: built.layers,
+    config: image.config.raw,
+    destination: pulled.destination,
+    notRestored: built.notRestored,
+    bytes: pulled.tally.bytes(built.layers),
+    seconds: pulled.stopwatch.seconds(),
+  };
+}

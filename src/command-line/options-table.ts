@@ -30,6 +30,11 @@ const platform = [
 const what = [
   ...destination,
   option('What and where', '-g, --git', 'use git layering: one branch and one commit per layer'),
+  option(
+    'What and where',
+    '-o, --output <file>',
+    'write one tar instead of a directory, as x.tar, x.tar.gz, x.tar.zst, or - for stdout',
+  ),
   ...platform,
   new LayerInfoOption('--no-json', "do not write the image's JSON to DIR/json").helpGroup('What and where'),
   option(

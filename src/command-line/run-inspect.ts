@@ -1,4 +1,5 @@
-import { inspect, tags } from '../inspect.ts';
+import { inspect, listTags } from '../inspect.ts';
+import { printable } from '../errors.ts';
 import { resolveOptions } from '../options.ts';
 import { inspectionText } from '../report/inspection.ts';
 import { openErrorChannel } from './error-channel.ts';
@@ -22,10 +23,11 @@ export async function runTags(invocation: Invocation, surroundings: Surroundings
   const { report } = openErrorChannel(invocation, surroundings, { linesOnStdout: false });
   const request = await pullRequest(invocation, surroundings);
   const all: string[] = [];
-  for await (const tag of tags(resolveOptions({ ...request, report }))) {
-    if (invocation.values['json'] === true) all.push(tag);
-    else stdout.write(`${tag}\n`);
-  }
-  if (invocation.values['json'] === true) stdout.write(`${JSON.stringify(all)}\n`);
+  const json = invocation.values['json'] === true;
+  await listTags(resolveOptions({ ...request, report }), (tag) => {
+    if (json) all.push(tag);
+    else stdout.write(`${printable(tag)}\n`);
+  });
+  if (json) stdout.write(`${JSON.stringify(all)}\n`);
   return 0;
 }

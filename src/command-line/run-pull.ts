@@ -7,6 +7,7 @@ import type { PullSummary } from '../summary.ts';
 import { openErrorChannel } from './error-channel.ts';
 import type { Invocation } from './parse.ts';
 import { pullRequest } from './pull-request.ts';
+import { runExport } from './run-export.ts';
 import { runInspect } from './run-inspect.ts';
 import type { Surroundings } from './run.ts';
 
@@ -14,6 +15,7 @@ import type { Surroundings } from './run.ts';
 export async function runPull(invocation: Invocation, surroundings: Surroundings): Promise<number> {
   const { values } = invocation;
   if (values['dryRun'] === true) return await runInspect(invocation, surroundings);
+  if (values['output'] !== undefined) return await runExport(invocation, surroundings);
   const { stdout } = surroundings;
   const request = await pullRequest(invocation, surroundings);
   const quiet = values['quiet'] === true;

@@ -10,6 +10,10 @@ const shortIdLength = 12;
 export function textReport(out: Writable): Report {
   let ids: readonly string[] = [];
   let fetched = 0;
+  /** The next layer whose start is to be told: base first, whichever was found first. */
+  let next = 0;
+  const started = new Set<number>();
+  const done = new Set<number>();
   let held: string | undefined = '';
 
   const told = new Set<string>();
@@ -23,6 +27,12 @@ export function textReport(out: Writable): Report {
     if (held === undefined || fetched < ids.length) return;
     say(`Downloading layers:\n${held}`);
     held = undefined;
+  };
+
+  const tellDone = (index: number) => {
+    fetched += 1;
+    say(`\tDone ${ids[index]}\n`);
+    release();
   };
 
   return (event: PullEvent) => {
@@ -42,12 +52,15 @@ export function textReport(out: Writable): Report {
         release();
         break;
       case 'layer-start':
-        say(`\tPulling fs layer ${ids[event.index]}\n`);
+        started.add(event.index);
+        for (; started.has(next); next += 1) {
+          say(`\tPulling fs layer ${ids[next]}\n`);
+          if (done.has(next)) tellDone(next);
+        }
         break;
       case 'layer-fetched':
-        fetched += 1;
-        say(`\tDone ${ids[event.index]}\n`);
-        release();
+        done.add(event.index);
+        if (event.index < next) tellDone(event.index);
         break;
       case 'layer-apply':
         later(`\t${ids[event.index]} ... `);

@@ -75,3 +75,16 @@ test('text: an image without layers', () => {
     `Image ID: ${'f'.repeat(64)}\nPulling 0 layers:\nDownloading layers:\n`,
   );
 });
+
+test('text: starts are told base first, whichever layer was found first', () => {
+  const printed = lines([
+    image,
+    { type: 'layer-start', index: 1, cached: true },
+    { type: 'layer-fetched', index: 1 },
+    { type: 'layer-start', index: 0, cached: true },
+    { type: 'layer-fetched', index: 0 },
+  ]);
+  const [first, second] = ['aaaaaaaaaaaa', 'bbbbbbbbbbbb'];
+  const starts = `\tPulling fs layer ${first}\n\tPulling fs layer ${second}\n`;
+  assert.equal(printed, `${head}${starts}\tDone ${second}\n\tDone ${first}\nDownloading layers:\n`);
+});

@@ -1,0 +1,46 @@
+import { UsageError } from '../errors.ts';
+import { exportArchive } from '../export.ts';
+import { resolveOptions } from '../options.ts';
+import { fanOut } from '../report/messages.ts';
+import { textReport } from '../report/text.ts';
+import { openErrorChannel } from './error-channel.ts';
+import type { Invocation } from './parse.ts';
+import { pullRequest } from './pull-request.ts';
+import type { Surroundings } from './run.ts';
+
+/** Flags that are about a directory. */
+const aboutDirectories = ['dest', 'git', 'no-json', 'for', 'force', 'rootless', 'prepare', 'json'] as const;
+
+/** `dlrootfs IMAGE -o FILE`: one archive instead of a directory. */
+export async function runExport(invocation: Invocation, surroundings: Surroundings): Promise<number> {
+  const { values, given } = invocation;
+  const { stdout } = surroundings;
+  const contradiction = aboutDirectories.find((name) => given.has(name));
+  if (contradiction !== undefined) throw new UsageError(`--${contradiction} does not go with -o`);
+  const output = String(values['output']);
+  if (output === '')
+    throw new UsageError('-o has an empty file name', {
+      hint: 'use -o FILE.tar, or -o - for standard output',
+    });
+  if (output === '-' && stdout.isTTY === true) {
+    throw new UsageError('standard output is a terminal, which is no place for an archive', {
+      hint: 'use -o FILE.tar, or pipe it on',
+    });
+  }
+  const quiet = values['quiet'] === true;
+  const linesOnStdout = !quiet && output !== '-';
+  const channel = openErrorChannel(invocation, surroundings, { linesOnStdout });
+  const report = fanOut([channel.report, ...(linesOnStdout ? [textReport(stdout)] : [])]);
+  try {
+    const request = await pullRequest(invocation, surroundings);
+    await exportArchive(
+      resolveOptions({ ...request, destination: output === '-' ? './-' : output, report }),
+      output,
+      stdout,
+    );
+  } finally {
+    channel.stop();
+  }
+  if (quiet && output !== '-') stdout.write(`${output}\n`);
+  return 0;
+}
