@@ -8,7 +8,7 @@ import { WriteBehind } from './write-behind.ts';
 /** Between a connection and its reader, in bytes. */
 const MEMORY = 512 * 1024;
 /** How long a connection is kept waiting for the reader, in milliseconds; servers hang up after 20 s and more. */
-const PATIENCE = 10_000;
+const PATIENCE = 5000;
 /** How often it is asked whether that is still right, in milliseconds. */
 const LOOK_AGAIN = 100;
 
@@ -166,23 +166,28 @@ export class Arrival {
     let position = 0;
     return {
       read: async (into) => {
-        while (this.#holding) await this.#change();
-        const count = await this.readAt(into, position);
+        const count = await this.#readKept(into, position, true);
         position += count;
-        this.#handedOut ||= count > 0;
         return count;
       },
     };
   }
 
-  /** Bytes of the file from `position` on, as soon as there are any, checked or not; 0 at the end. */
+  /** Bytes of the file from `position` on, as soon as there are any, for checking them; 0 at the end. */
   async readAt(into: Uint8Array, position: number): Promise<number> {
-    while (position >= this.#written) {
+    return this.#readKept(into, position, false);
+  }
+
+  async #readKept(into: Uint8Array, position: number, handOut: boolean): Promise<number> {
+    const ready = () => position < this.#written && !(handOut && this.#holding);
+    while (!ready()) {
       this.#throwIfFailed();
       if (this.#state === 'whole') return 0;
-      await this.#change();
+      await this.#options.appetite.during(this.#change());
     }
     this.#throwIfFailed();
+    // Before the read, not after: meanwhile the bytes might be taken back.
+    this.#handedOut ||= handOut;
     return this.#pread(into, position);
   }
 
@@ -202,6 +207,7 @@ export class Arrival {
       this.#throwIfFailed();
       if (!this.#holding && this.#memory.bytes > 0) return this.#took(this.#memory.take(into));
       if (!this.#holding && this.#position < this.#written) {
+        this.#handedOut = true;
         return this.#took(await this.#pread(into, this.#position));
       }
       if (this.#state === 'whole' && this.#position >= this.#received) return 0;

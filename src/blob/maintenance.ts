@@ -15,9 +15,9 @@ export interface StoreSize {
 export async function storeSize(directory: string): Promise<StoreSize> {
   const store = new StoreFiles(directory);
   const files = await store.list();
-  const partials = files.filter((file) => file.path.startsWith(`${store.partials}/`)).length;
+  const below = (folder: string) => files.filter((file) => file.path.startsWith(`${folder}/`)).length;
   const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
-  return { blobs: files.length - partials, partials, bytes };
+  return { blobs: below(store.blobs), partials: below(store.partials), bytes };
 }
 
 /**
@@ -40,7 +40,7 @@ export async function pruneStore(
     ),
     native,
   );
-  const after = await storeSize(directory);
-  const bytes = before.reduce((sum, file) => sum + file.bytes, 0);
-  return { files: before.length - after.blobs - after.partials, bytes: bytes - after.bytes };
+  const left = new Set((await store.list()).map((file) => file.path));
+  const gone = before.filter((file) => !left.has(file.path));
+  return { files: gone.length, bytes: gone.reduce((sum, file) => sum + file.bytes, 0) };
 }

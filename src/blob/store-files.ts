@@ -22,12 +22,16 @@ export class StoreFiles {
   /** Makes what is missing. Throws an Error that says why the directory cannot be used. */
   async prepare(): Promise<void> {
     await trustedDirectory(this.directory);
-    await trustedSubdirectory(path.join(this.directory, 'blobs'));
+    await trustedSubdirectory(this.blobs);
     for (const algorithm of ALGORITHMS) {
-      await trustedSubdirectory(path.join(this.directory, 'blobs', algorithm));
+      await trustedSubdirectory(path.join(this.blobs, algorithm));
     }
     await trustedSubdirectory(this.partials);
     await trustedSubdirectory(this.#tags);
+  }
+
+  get blobs(): string {
+    return path.join(this.directory, 'blobs');
   }
 
   get partials(): string {
@@ -35,7 +39,7 @@ export class StoreFiles {
   }
 
   blob(digest: Digest): string {
-    return path.join(this.directory, 'blobs', algorithmOf(digest), hexOf(digest));
+    return path.join(this.blobs, algorithmOf(digest), hexOf(digest));
   }
 
   /** What another run, or the next one, goes on with. */
@@ -72,11 +76,7 @@ export class StoreFiles {
 
   /** All files, whole and partial. `pinned` names those that must stay. */
   async list(pinned: ReadonlySet<string> = new Set()): Promise<StoredFile[]> {
-    const directories = [
-      ...ALGORITHMS.map((name) => path.join(this.directory, 'blobs', name)),
-      this.partials,
-      this.#tags,
-    ];
+    const directories = [...ALGORITHMS.map((name) => path.join(this.blobs, name)), this.partials, this.#tags];
     const files = directories.map(async (directory) => {
       const names = await readdir(directory).catch(() => []);
       return Promise.all(names.map((name) => describe(path.join(directory, name), pinned)));

@@ -90,7 +90,9 @@ export class Store {
 
   /** The digest that `remember` was told for `reference` (`name:tag`): perhaps not the tag's any more, but worth asking by HEAD. */
   async recall(reference: string): Promise<Digest | undefined> {
-    const handle = this.#files && (await openTrusted(this.#files.tag(reference), constants.O_RDONLY));
+    if (!this.#files) return undefined;
+    const name = this.#files.tag(reference);
+    const handle = await openTrusted(name, constants.O_RDONLY).catch(() => undefined);
     if (!handle) return undefined;
     try {
       return Digest.parse((await handle.readFile('latin1')).slice(0, LONGEST_DIGEST));

@@ -165,7 +165,7 @@ for (const [name, cached] of [
     await using shop = await Workshop.open();
     const { registry, layers } = await start([packed[0]!, { tar: tars[3]!, compression: 'none' }]);
     await using _ = registry;
-    registry.fault({ path: new RegExp(layers[1]!.id), corruptAt: 600_000 });
+    registry.fault({ path: new RegExp(layers[1]!.id), corruptAt: 600_000, rate: 4_000_000 });
     const store = await shop.store(options);
     await assert.rejects(shop.pull(layers, { store }), DamagedBlobError);
     assert.deepEqual(await shop.pull(layers, { store }), [tars[0], tars[3]]);

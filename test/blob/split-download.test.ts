@@ -11,7 +11,7 @@ import { layersOf } from './support/http-layer.ts';
 import { noise, Workshop } from './support/workshop.ts';
 
 const MB = 1e6;
-const big = noise(40 * MB);
+const big = noise(28 * MB);
 
 async function slow(
   fault: Partial<Fault> = {},
@@ -116,7 +116,7 @@ test('a run that is killed in the middle is gone on with from its front', async 
     stdio: 'ignore',
   });
   const partial = path.join(shop.cache, 'partial', layer.digest!.replace(':', '-'));
-  while (!existsSync(partial) || statSync(partial).size < 15 * MB) await sleep(10);
+  while (!existsSync(partial) || statSync(partial).size < 10 * MB) await sleep(10);
   child.kill('SIGKILL');
   await new Promise((resolve) => child.once('close', resolve));
   const front = Number(readFileSync(`${partial}.front`, 'utf8'));
