@@ -38,7 +38,7 @@ export function openNative(koffi: Koffi): Native {
 }
 
 /** A buffer of its own outside V8's heap: it stays where it is for as long as it is referred to. */
-export function region(koffi: Koffi, length: number): Region {
+function region(koffi: Koffi, length: number): Region {
   const bytes = Buffer.allocUnsafeSlow(length);
   return { bytes, address: koffi.address(bytes) };
 }

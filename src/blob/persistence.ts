@@ -59,7 +59,7 @@ export class Persistence {
 }
 
 /** Wait before try number `attempt` (from 1), in milliseconds. */
-export function backoff(delay: number, attempt: number, random: number): number {
+function backoff(delay: number, attempt: number, random: number): number {
   const full = Math.min(delay * 2 ** Math.min(attempt - 1, 30), MAX_WAIT);
   return full / 2 + (full / 2) * random;
 }

@@ -8,8 +8,8 @@ export interface Piece {
 const LARGEST = 16 * 2 ** 20;
 const SMALLEST = 2 * 2 ** 20;
 
-/** Below this a blob is not worth a second connection, in bytes. */
-export const SPLIT_ABOVE = 32 * 2 ** 20;
+/** Less than this is not worth a second connection, in bytes. */
+const LEAST = 16 * 2 ** 20;
 /** A connection that is faster than this needs no help, in bytes a second. */
 const FAST = 100e6;
 /** How long the first connection is watched, in milliseconds. */
@@ -25,7 +25,7 @@ export interface Pace {
 
 /** Whether `remaining` bytes should come over more connections than the one whose pace is known. */
 export function worthSplitting(pace: Pace, remaining: number): boolean {
-  if (remaining < SPLIT_ABOVE / 2 || pace.waited < WATCH || pace.bytes === 0) return false;
+  if (remaining < LEAST || pace.waited < WATCH || pace.bytes === 0) return false;
   const rate = pace.bytes / pace.waited;
   return rate * 1000 < FAST && remaining / rate > SOON;
 }
