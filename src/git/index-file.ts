@@ -4,36 +4,45 @@ import type { TreeFile } from './fast-import.ts';
 
 const version = 2;
 const headerSize = 12;
+const checksumSize = 20;
 /** Times, device, inode, mode, owner and size of the file, its blob and the flags. */
 const statSize = 62;
 const longestNameInFlags = 0xfff;
 const low32 = 0xffff_ffffn;
 
-/** A file of the tree and what the disk says of it. */
-export interface IndexedFile extends TreeFile {
-  /** Undefined: not known, git has to read the file. */
-  readonly stat: BigIntStats | undefined;
-}
-
 /**
  * An index in which every file is known to be as it is in the tree (gitindex format 2, gitformat-index(5)), so that `git status` has
  * nothing to read. git itself could only write it by hashing all files once more.
- *
- * @param files in the order of their paths' bytes
  */
-export function composeIndex(files: readonly IndexedFile[]): Buffer {
-  const size = files.reduce((sum, { path }) => sum + entrySize(path), headerSize);
-  const index = Buffer.alloc(size + 20);
-  index.write('DIRC');
-  index.writeUInt32BE(version, 4);
-  index.writeUInt32BE(files.length, 8);
-  let at = headerSize;
-  for (const file of files) {
-    writeEntry(index, at, file);
-    at += entrySize(file.path);
+export class IndexFile {
+  readonly #bytes: Buffer;
+  #length = headerSize;
+
+  /** @param files what will be added, in the order of their paths' bytes */
+  constructor(files: readonly TreeFile[]) {
+    const size = files.reduce((sum, { path }) => sum + entrySize(path), headerSize);
+    this.#bytes = Buffer.alloc(size + checksumSize);
+    this.#bytes.write('DIRC');
+    this.#bytes.writeUInt32BE(version, 4);
+    this.#bytes.writeUInt32BE(files.length, 8);
   }
-  createHash('sha1').update(index.subarray(0, size)).digest().copy(index, size);
-  return index;
+
+  /**
+   * The next file.
+   *
+   * @param stat what the disk says of it; undefined when that is not known, and git has to read it
+   */
+  add(file: TreeFile, stat: BigIntStats | undefined): void {
+    writeEntry(this.#bytes, this.#length, file, stat);
+    this.#length += entrySize(file.path);
+  }
+
+  /** The index, when all files are in it. */
+  finish(): Buffer {
+    const content = this.#bytes.subarray(0, this.#length);
+    createHash('sha1').update(content).digest().copy(this.#bytes, this.#length);
+    return this.#bytes;
+  }
 }
 
 /** NULs after the path make it a multiple of eight; one at least. */
@@ -41,7 +50,12 @@ function entrySize(path: string): number {
   return (statSize + path.length + 8) & ~7;
 }
 
-function writeEntry(index: Buffer, start: number, { path, mode, id, stat }: IndexedFile): void {
+function writeEntry(
+  index: Buffer,
+  start: number,
+  { path, mode, id }: TreeFile,
+  stat: BigIntStats | undefined,
+): void {
   const numbers = [
     ...secondsAndRest(stat?.ctimeNs ?? 0n),
     ...secondsAndRest(stat?.mtimeNs ?? 0n),

@@ -1,7 +1,7 @@
 import { renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { composeExclude } from './exclude.ts';
-import { composeIndex, type IndexedFile } from './index-file.ts';
+import { IndexFile } from './index-file.ts';
 import type { RootfsState } from './rootfs-state.ts';
 import { treeFiles } from './tree.ts';
 import type { TreeFiles } from './tree-files.ts';
@@ -17,12 +17,13 @@ export async function settle(
   files: TreeFiles,
   breathe: () => Promise<void>,
 ): Promise<void> {
-  const indexed: IndexedFile[] = [];
-  for (const file of treeFiles(state)) {
-    indexed.push({ ...file, stat: files.statIfAllowed(file.path) });
+  const tree = treeFiles(state);
+  const index = new IndexFile(tree);
+  for (const file of tree) {
+    index.add(file, files.statIfAllowed(file.path));
     await breathe();
   }
-  writeWhole(path.join(gitDirectory, 'index'), composeIndex(indexed));
+  writeWhole(path.join(gitDirectory, 'index'), index.finish());
   writeWhole(path.join(gitDirectory, 'info/exclude'), composeExclude(state));
 }
 
