@@ -1,0 +1,10 @@
+import { helpText } from '../../src/command-line/help.ts';
+
+const [begin, end] = ['<!-- help -->', '<!-- /help -->'];
+
+/** The README with the help of today between its two marks. */
+export function withHelp(readme: string): string {
+  const head = readme.slice(0, readme.indexOf(begin) + begin.length);
+  const tail = readme.slice(readme.indexOf(end));
+  return `${head}\n\`\`\`\n${helpText()}\`\`\`\n${tail}`;
+}
