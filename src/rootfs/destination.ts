@@ -3,6 +3,7 @@ import { access, lstat, mkdir, opendir, rename, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { geteuid } from 'node:process';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
+import { exchange } from './exchange.ts';
 import { locate } from './location.ts';
 import type { Location } from './location.ts';
 import type { RootMetadata } from './messages.ts';
@@ -21,6 +22,8 @@ export class Destination {
   /** For the root when no layer has an entry for it; undefined: it keeps its own. */
   readonly root: RootMetadata | undefined;
   readonly #levels: readonly string[];
+  /** DIR's content gives way to the stage. */
+  #replaces = false;
 
   private constructor(
     target: string,
@@ -55,6 +58,28 @@ export class Destination {
   }
 
   /**
+   * Prepares a stage for what is to take the place of DIR and of all that is in it: the caller knows that nothing of the user's is.
+   *
+   * @throws DestinationError when DIR cannot be replaced
+   */
+  static async replace(directory: string): Promise<Destination> {
+    try {
+      const location = await locate(directory);
+      const destination = location.replaceable ? await Destination.#staged(location) : undefined;
+      if (destination?.mode !== 'stage') {
+        throw new DestinationError(`${printable(directory)} cannot be replaced by another directory`, {
+          code: 'NOT_REPLACEABLE',
+          hint: 'it is a mount point, in use, or its parent cannot be written: choose another directory with -d',
+        });
+      }
+      destination.#replaces = location.stat !== undefined;
+      return destination;
+    } catch (error) {
+      throw explained(error, directory);
+    }
+  }
+
+  /**
    * Gives the finished rootfs its name: by one rename(2), where it was built in a stage.
    *
    * @param identity of the root that was written (`Rootfs.identity`): something else in its place is not taken for it
@@ -70,7 +95,8 @@ export class Destination {
           hint: 'see who else writes there, or choose another directory with -d',
         });
       }
-      await rename(this.path, this.target);
+      if (this.#replaces) await this.#exchange();
+      else await rename(this.path, this.target);
     } catch (error) {
       throw explained(error, this.target);
     }
@@ -80,6 +106,11 @@ export class Destination {
   async discard(): Promise<void> {
     if (this.mode === 'stage') await removeStage(this.path, 'empty');
     await removeLevels(this.#levels);
+  }
+
+  async #exchange(): Promise<void> {
+    await exchange(this.path, this.target, `${this.path}-old`);
+    await removeStage(this.path, 'empty');
   }
 
   static async #straight(location: Location, mode: 'empty' | 'overlay'): Promise<Destination> {

@@ -1,8 +1,10 @@
 import { closeSync, constants as fsConstants, openSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
+import { geteuid } from 'node:process';
 import type { BytePath } from '../tar/entry.ts';
 import { startRun } from './apply.ts';
-import { nameOf, parentPath } from './directories.ts';
+import { unlock } from './directory.ts';
+import { join, nameOf, parentPath } from './directories.ts';
 import type { ByteName, Directory, FileStat } from './filesystem.ts';
 import { loadLibc } from './libc.ts';
 import { LinuxFilesystem } from './linux.ts';
@@ -43,13 +45,15 @@ export class WorkTree {
   }
 
   /**
-   * Takes away what stands at these paths, if it still is of that type; directories only when they are empty.
+   * Takes away what stands at these paths, if it still is of that type; directories only when they are empty. From then on until `restore`
+   * no directory keeps its owner out.
    *
    * @throws DestinationError
    */
   clear(found: readonly Found[]): void {
     const deepestFirst = found.toSorted((one, other) => other.path.length - one.path.length);
     this.#work((run) => {
+      if (geteuid!() !== 0) unlockAll(run);
       for (const { path, type } of deepestFirst) {
         run.directories.trim();
         const parent = run.directories.find(parentPath(path), false);
@@ -96,6 +100,24 @@ export class WorkTree {
       }
     } catch (error) {
       throw error instanceof Refusal ? explain(error, name, name) : error;
+    }
+  }
+}
+
+/** Lets this process into all directories that it owns, for git to do its work. */
+function unlockAll(run: Run): void {
+  const waiting: string[] = [''];
+  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+    run.directories.trim();
+    const directory = run.directories.find(path, false);
+    if (directory?.path !== path) continue;
+    unlock(run, directory);
+    const names = run.filesystem.list(directory);
+    if (typeof names === 'number') continue;
+    for (const name of names) {
+      const below = join(directory.path, name);
+      const stat = run.filesystem.stat(directory, name);
+      if (typeof stat !== 'number' && stat.type === 'directory' && below !== '.git') waiting.push(below);
     }
   }
 }
