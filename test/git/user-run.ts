@@ -1,0 +1,41 @@
+// Run by tests as another user: `pull DIR` or `checkout DIR BRANCH`.
+import { readFileSync } from 'node:fs';
+import { GitLayers } from '../../src/git/git-layers.ts';
+import { checkout } from '../../src/git/checkout.ts';
+import { Rootfs } from '../../src/rootfs/rootfs.ts';
+import { WorkTree } from '../../src/rootfs/work-tree.ts';
+
+const environment = { PATH: process.env['PATH'] };
+const [command, directory, ...rest] = process.argv.slice(2);
+
+const openWorkTree = (place: string): WorkTree => new WorkTree(place);
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array, void, void> {
+  yield bytes;
+}
+
+async function pull(layers: readonly string[]): Promise<void> {
+  const rootfs = await Rootfs.open(directory!, {
+    mode: 'stage',
+    name: directory!,
+    reservedNames: ['.git'],
+    recordChanges: true,
+  });
+  const layersOfGit = await GitLayers.open(directory!, { environment });
+  for (const [number, name] of layers.entries()) {
+    const { changes } = await rootfs.apply(once(readFileSync(name)), { label: `layer ${number}` });
+    await layersOfGit.commit({ id: String(number).padStart(64, '0') }, [changes!]);
+  }
+  await rootfs.close({ mode: 0o755, uid: undefined, gid: undefined });
+  await layersOfGit.finish();
+}
+
+try {
+  if (command === 'pull') await pull(rest);
+  else {
+    await checkout(directory!, rest[0]!, { environment, force: false, openWorkTree });
+  }
+} catch (error) {
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 7;
+}
