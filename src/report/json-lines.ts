@@ -3,7 +3,7 @@ import type { PullEvent, Report } from './event.ts';
 
 const progressEveryMilliseconds = 200;
 
-/** Every event as one JSON object on a line of its own (docs/json.md has the schema); progress is thinned out. */
+/** Every event as one JSON object on a line of its own (docs/schema/progress.schema.json); progress is thinned out. */
 export function jsonLinesReport(err: Writable, verbose: boolean): Report {
   const told = new Map<number, number>();
   return (event) => {

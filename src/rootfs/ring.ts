@@ -1,4 +1,6 @@
 import type { ByteSource } from '../tar/entry.ts';
+import { sharedCopy } from './shared-copy.ts';
+import type { SharedCopy } from './shared-copy.ts';
 
 /** A power of two, in bytes. */
 const capacity = 4 * 1024 * 1024;
@@ -29,12 +31,12 @@ export function createRing(): SharedArrayBuffer {
 /** The end of the ring where bytes go in: it never blocks, but waits while the ring is full. */
 export class RingWriter {
   readonly #control: Int32Array<SharedArrayBuffer>;
-  readonly #bytes: Uint8Array<SharedArrayBuffer>;
+  readonly #copy: SharedCopy;
   #head: number;
 
   constructor(memory: SharedArrayBuffer) {
     this.#control = new Int32Array(memory, 0, controlSize / 4);
-    this.#bytes = new Uint8Array(memory, controlSize);
+    this.#copy = sharedCopy(new Uint8Array(memory, controlSize));
     this.#head = Atomics.load(this.#control, head);
   }
 
@@ -50,7 +52,7 @@ export class RingWriter {
       }
       const start = this.#head & (capacity - 1);
       const part = rest.subarray(0, Math.min(free, capacity - start));
-      this.#bytes.set(part, start);
+      this.#copy(part, start);
       this.#head = (this.#head + part.length) | 0;
       Atomics.store(this.#control, head, this.#head);
       this.#tell();
