@@ -1,0 +1,35 @@
+import { PassThrough, Readable, type Writable } from 'node:stream';
+import { describeFailure } from '../../src/command-line/failure.ts';
+import { runCommand } from '../../src/command-line/run.ts';
+import type { ProgramResult } from './program.ts';
+
+function collector(): { readonly stream: Writable; text(): string } {
+  const stream = new PassThrough();
+  const chunks: Buffer[] = [];
+  stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+  return { stream, text: () => Buffer.concat(chunks).toString('utf8') };
+}
+
+/** One command line as `main` runs it, without a process of its own: for tests that ask for many. Paths in it must be absolute. */
+export async function runHere(
+  argv: readonly string[],
+  environment: Readonly<Record<string, string>> = {},
+): Promise<ProgramResult> {
+  const stdout = collector();
+  const stderr = collector();
+  let exitCode: number;
+  try {
+    exitCode = await runCommand(argv, {
+      environment: { PATH: process.env['PATH'], HOME: '/nonexistent', ...environment },
+      stdin: Readable.from([]),
+      stdout: stdout.stream,
+      stderr: stderr.stream,
+      signal: new AbortController().signal,
+    });
+  } catch (error) {
+    const failure = describeFailure(error);
+    stderr.stream.write(failure.text);
+    exitCode = failure.exitCode;
+  }
+  return { exitCode, stdout: stdout.text(), stderr: stderr.text() };
+}

@@ -1,0 +1,62 @@
+import { dir, file, symlink, tar, whiteout } from './archive.ts';
+import { FakeV1Registry, type FakeV1Options } from './fake-v1-registry.ts';
+import { runHere } from './in-process.ts';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { Scratch, type ProgramResult } from './program.ts';
+
+/** Two layers: files, and a deletion with a link. */
+export const image = {
+  layers: [
+    { tar: tar(dir('etc'), file('etc/motd', 'hello\n'), file('etc/gone', 'x')) },
+    {
+      tar: tar(
+        whiteout('etc/gone'),
+        symlink('bin', 'usr/bin'),
+        dir('usr/bin'),
+        file('usr/bin/tool', '#!/bin/sh\n'),
+      ),
+    },
+  ],
+};
+
+/** A registry of version 1, and the program beside it. */
+export interface Setting {
+  readonly registry: FakeV1Registry;
+  readonly scratch: Scratch;
+  /** Pulls into `out` in the scratch directory, trying once more after a fault. */
+  readonly pull: (repository: string, ...flags: readonly string[]) => Promise<ProgramResult>;
+  readonly run: (
+    argv: readonly string[],
+    environment?: Readonly<Record<string, string>>,
+  ) => Promise<ProgramResult>;
+}
+
+export async function withV1(
+  options: FakeV1Options,
+  run: (setting: Setting) => Promise<void>,
+): Promise<void> {
+  await using registry = await FakeV1Registry.start(options);
+  using scratch = new Scratch();
+  const retries = ['--retry', '1', '--retry-delay', '1ms'];
+  await run({
+    registry,
+    scratch,
+    pull: (repository, ...flags) =>
+      runHere([
+        registry.reference(...(repository.split(':') as [string])),
+        '-d',
+        scratch.join('out'),
+        ...retries,
+        ...flags,
+      ]),
+    run: runHere,
+  });
+}
+
+/** A registries.conf that says where Docker Hub is, and the environment it is found in. */
+export function hubIs(host: string, scratch: Scratch): Readonly<Record<string, string>> {
+  mkdirSync(scratch.join('home/.config/containers'), { recursive: true });
+  const table = `[[registry]]\nprefix = "docker.io"\nlocation = "${host}"\n`;
+  writeFileSync(scratch.join('home/.config/containers/registries.conf'), table);
+  return { HOME: scratch.join('home') };
+}
