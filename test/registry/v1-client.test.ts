@@ -1,37 +1,11 @@
 // The version 1 server of these tests, read by a client that is not ours.
 import assert from 'node:assert/strict';
-import { createRequire } from 'node:module';
 import type { Readable } from 'node:stream';
 import { test } from 'node:test';
+import registryClient, { type ClientV1 } from 'docker-registry-client';
 import { FakeV1Registry, type FakeV1Options } from '../support/fake-v1-registry.ts';
 
 type Callback<T> = (error: Error | null, result: T) => void;
-
-interface Client {
-  ping(callback: Callback<unknown>): void;
-  listRepoImgs(callback: Callback<readonly { readonly id: string }[]>): void;
-  listRepoTags(callback: Callback<Readonly<Record<string, string>>>): void;
-  getImgId(options: { readonly tag: string }, callback: Callback<string>): void;
-  getImgAncestry(options: { readonly imgId: string }, callback: Callback<readonly string[]>): void;
-  getImgJson(options: { readonly imgId: string }, callback: Callback<{ readonly id: string }>): void;
-  getImgLayerStream(options: { readonly imgId: string }, callback: Callback<Readable>): void;
-  close(): void;
-}
-
-/** The part of docker-registry-client 3.4 that is used here; it has no types of its own. */
-interface Library {
-  createClientV1(
-    this: void,
-    options: {
-      readonly name: string;
-      readonly username?: string;
-      readonly password?: string;
-      readonly log?: unknown;
-    },
-  ): Client;
-}
-
-const { createClientV1 } = createRequire(import.meta.url)('docker-registry-client') as Library;
 
 const layers = [Buffer.from('base layer'), Buffer.from('middle layer'), Buffer.from('top layer')];
 
@@ -63,7 +37,7 @@ for (const [what, options] of ways) {
     const stored = registry.push('team/app', '1.0', { layers });
     registry.tag('team/app', 'base', stored[0]!.id);
     const ids = stored.map(({ id }) => id);
-    const client = createClientV1({ name: `${registry.host}/team/app` });
+    const client = registryClient.createClientV1({ name: `${registry.host}/team/app` });
     try {
       assert.deepEqual(await answer((done) => client.ping(done)), {});
       const images = await answer<readonly { readonly id: string }[]>((done) => client.listRepoImgs(done));
@@ -93,8 +67,8 @@ test('docker-registry-client is refused by the server what it should be', async 
   await using registry = await FakeV1Registry.start({ private: /private/, users: { bob: 'x' } });
   registry.push('team/private', '1.0', { layers });
   registry.push('team/app', '1.0', { layers });
-  const status = async (name: string, ask: (client: Client, done: Callback<unknown>) => void) => {
-    const client = createClientV1({ name: `${registry.host}/${name}` });
+  const status = async (name: string, ask: (client: ClientV1, done: Callback<unknown>) => void) => {
+    const client = registryClient.createClientV1({ name: `${registry.host}/${name}` });
     try {
       await answer((done) => ask(client, done));
       return 200;
