@@ -2,11 +2,19 @@ import { execFileSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import type { Plugin } from 'esbuild';
 
+const standIns: Readonly<Record<string, string>> = {
+  'node:http':
+    'exports.maxHeaderSize = 16384; exports.IncomingMessage = class {}; exports.STATUS_CODES = {};',
+  'node:assert': `module.exports = (value, message) => {
+    if (!value) throw message instanceof Error ? message : new Error(message ?? 'an assertion of undici failed');
+  }`,
+};
+
 /**
  * What undici does for nothing here, more than half of the start of a pull:
  *
  * All connections are HTTP/1.1 (`allowH2: false`), but node:http2 is loaded, and with it node:tls, which begins to parse all
- * of Node's root certificates. Of node:http it needs one number and a class to compare with.
+ * of Node's root certificates. Of node:http it needs one number and a class to compare with, of node:assert one function.
  *
  * Its HTTP parser is WebAssembly, one function of which is so large that V8 takes it for hot after the headers of a few
  * responses, and optimises it: 120 ms of processor time and 40 MB of memory. The baseline code is as fast as any network, so
@@ -19,12 +27,11 @@ export const leanUndici: Plugin = {
     bundle.onLoad({ filter: /\/undici\/lib\/dispatcher\/client-h2\.js$/ }, () => ({
       contents: "module.exports = () => { throw new Error('HTTP/2 is off') }",
     }));
-    bundle.onResolve({ filter: /^node:http$/ }, ({ importer }) =>
-      importer.includes('/node_modules/undici/') ? { path: 'http', namespace: 'lean-undici' } : undefined,
+    bundle.onResolve({ filter: /^node:(http|assert)$/ }, ({ path, importer }) =>
+      importer.includes('/node_modules/undici/') ? { path, namespace: 'lean-undici' } : undefined,
     );
-    bundle.onLoad({ filter: /./, namespace: 'lean-undici' }, () => ({
-      contents:
-        'exports.maxHeaderSize = 16384; exports.IncomingMessage = class {}; exports.STATUS_CODES = {};',
+    bundle.onLoad({ filter: /./, namespace: 'lean-undici' }, ({ path }) => ({
+      contents: standIns[path] ?? '',
     }));
     bundle.onLoad({ filter: /\/undici\/lib\/dispatcher\/client-h1\.js$/ }, async ({ path }) => {
       const source = await readFile(path, 'utf8');
