@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { NetworkError, NotFoundError, UnauthorizedError } from '../../src/errors.ts';
+import { FakeProxy } from '../support/fake-proxy.ts';
 import { FakeV1Registry, type FakeV1Options, type LoggedV1Request } from '../support/fake-v1-registry.ts';
 import { Scratch } from '../support/program.ts';
 import { RegistryClient, type ClientOptions } from '../support/registry-client.ts';
@@ -312,4 +313,48 @@ test('a password that was given for https is not sent over http', async () => {
     credentials: bob,
   });
   await assert.rejects(client.image(), /redirects from https to plain http/);
+});
+
+test('Docker Hub as it was: index and registry by their names, no ping, a password for the index only', async () => {
+  using scratch = new Scratch();
+  await using registry = await FakeV1Registry.start({
+    mode: 'split',
+    tls: true,
+    tlsNames: ['index.docker.io', 'registry-1.docker.io'],
+    endpoints: () => 'registry-1.docker.io',
+    users,
+  });
+  registry.push('library/ubuntu', '14.04', { layers });
+  await using proxy = await FakeProxy.start({
+    hosts: { 'index.docker.io:443': registry.host, 'registry-1.docker.io:443': registry.hostOf('registry0') },
+  });
+  writeFileSync(scratch.join('ca.crt'), registry.authority!.cert);
+  await using client = await RegistryClient.open('ubuntu:14.04', {
+    registryVersion: 1,
+    environment: { HTTPS_PROXY: proxy.url() },
+    caFile: scratch.join('ca.crt'),
+    credentials: bob,
+  });
+  assert.deepEqual(await client.pull(), layers);
+  assert.deepEqual(registry.log().slice(0, 2), [
+    'index GET /v1/repositories/library/ubuntu/images',
+    'registry0 GET /v1/repositories/library/ubuntu/tags',
+  ]);
+  assert.deepEqual(authorizations(at(registry, 'index')), new Set([basic]));
+  for (const { headers } of at(registry, 'registry0')) assert.match(headers.authorization!, /^Token /);
+  assert.deepEqual(
+    new Set(proxy.log),
+    new Set(['CONNECT index.docker.io:443', 'CONNECT registry-1.docker.io:443']),
+  );
+});
+
+test('a registry that an index over http names is asked over https, unless it is this machine', async () => {
+  await using registry = await FakeV1Registry.start({ endpoints: () => 'registry.example.com' });
+  registry.push(repository, 'latest', { layers });
+  await using proxy = await FakeProxy.start({ refuse: 403 });
+  await using client = await RegistryClient.open(registry.reference(repository), {
+    environment: { HTTPS_PROXY: proxy.url(), HTTP_PROXY: proxy.url() },
+  });
+  await assert.rejects(client.image(), NetworkError);
+  assert.deepEqual(new Set(proxy.log), new Set(['CONNECT registry.example.com:443']));
 });

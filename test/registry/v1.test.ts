@@ -1,12 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { inspect } from 'node:util';
+import fc from 'fast-check';
 import {
+  DlrootfsError,
   IntegrityError,
   NetworkError,
   NotFoundError,
   UnauthorizedError,
   UsageError,
+  printable,
 } from '../../src/errors.ts';
+import type { Answer } from '../support/fake-fault.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { FakeV1Registry, type FakeV1Options } from '../support/fake-v1-registry.ts';
 import { RegistryClient, type ClientOptions } from '../support/registry-client.ts';
@@ -494,3 +499,61 @@ for (const [checksums, verified] of [
     });
   });
 }
+
+test(
+  'property: whatever a server answers, the session ends in an error of ours or in an image',
+  { timeout: 60_000 },
+  async () => {
+    await using registry = await FakeV1Registry.start();
+    const stored = registry.push(repository, 'latest', { layers });
+    let fault: { readonly path: RegExp; readonly answer: Answer } | undefined;
+    await using hostile = await FakeV1Registry.start({
+      handler: ({ path }) => (fault?.path.test(path) ? fault.answer : undefined),
+    });
+    hostile.push(repository, 'latest', { layers });
+    const text = fc.string({ unit: 'binary', maxLength: 50 });
+    const json = fc.oneof(
+      fc.json({ maxDepth: 3 }),
+      fc.constantFrom(
+        ...stored.flatMap((each) => [`["${each.id}"]`, `{"latest":"${each.id}"}`, `{"id":"${each.id}"}`]),
+      ),
+      text,
+    );
+    // Header values are sent as Latin-1.
+    const value = fc.oneof(
+      fc.stringMatching(/^[\x20-\x7e\xa0-\xff]{0,40}$/),
+      fc.constantFrom('-1', 'sha256:', ',', 'a'.repeat(70)),
+    );
+    const names = [
+      'x-docker-token',
+      'x-docker-size',
+      'x-docker-checksum-payload',
+      'set-cookie',
+      'content-type',
+      'location',
+    ];
+    const headers = fc.dictionary(fc.constantFrom(...names), value);
+    const path = fc.constantFrom(/v2/, /_ping/, /images$/, /tags/, /ancestry/, /json/);
+    const status = fc.oneof(
+      { weight: 3, arbitrary: fc.constant(200) },
+      fc.constantFrom(201, 204, 206, 302, 304, 400, 401, 404, 418, 500),
+    );
+    await fc.assert(
+      fc.asyncProperty(path, status, headers, json, async (where, code, extra, body) => {
+        fault = { path: where, answer: { status: code, headers: extra, body: Buffer.from(body) } };
+        await using client = await RegistryClient.open(hostile.reference(repository), {
+          retry: 0,
+          timeouts: { headers: 2000 },
+        });
+        const failure = await client.image().then(
+          () => undefined,
+          (error: unknown) => error,
+        );
+        if (failure === undefined) return;
+        assert.ok(failure instanceof DlrootfsError, inspect(failure));
+        assert.equal(failure.message, printable(failure.message, 5000));
+      }),
+      { numRuns: 300 },
+    );
+  },
+);

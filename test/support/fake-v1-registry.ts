@@ -22,6 +22,8 @@ export interface FakeV1Options {
   readonly endpoints?: (hosts: readonly string[]) => string | readonly string[] | undefined;
   /** Servers with a certificate for localhost and 127.0.0.1 from an authority of their own. */
   readonly tls?: true;
+  /** More names for that certificate. */
+  readonly tlsNames?: readonly string[];
   /** Name to password. Who sends others is refused by the index. */
   readonly users?: Readonly<Record<string, string>>;
   /** Repositories that need a user. */
@@ -128,7 +130,10 @@ export class FakeV1Registry implements AsyncDisposable {
       this.#handle(name, request, response).catch(() => response.destroy());
     };
     if (!this.authority) return createServer(listener);
-    return createSecureServer(this.authority.issue('localhost', '127.0.0.1'), listener);
+    return createSecureServer(
+      this.authority.issue('localhost', '127.0.0.1', ...(this.#options.tlsNames ?? [])),
+      listener,
+    );
   }
 
   /** `host:port` of the index, the first part of a reference to an image here. */
