@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { version } from '../../src/version.ts';
+import { missing } from '../support/debian.ts';
+import { Scratch } from '../support/program.ts';
+
+const root = new URL('../../', import.meta.url).pathname;
+const built =
+  existsSync(`${root}dist/npm/cli.js`) && existsSync(`${root}dist/dlrootfs`) ? false : 'needs make build';
+
+test('bin/dlrootfs.js runs the bundle where there is one', { skip: built }, () => {
+  assert.equal(
+    execFileSync(process.execPath, [`${root}bin/dlrootfs.js`, 'version'], { encoding: 'utf8' }),
+    `${version}\n`,
+  );
+});
+
+test('npm packs the bundle, its types and the samples, and no sources', { skip: built }, () => {
+  const packed = execFileSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  const [{ files }] = JSON.parse(packed) as [{ files: { path: string }[] }];
+  const paths = files.map(({ path }) => path);
+  for (const path of [
+    'bin/dlrootfs.js',
+    'dist/npm/cli.js',
+    'dist/npm/index.js',
+    'dist/npm/thread.js',
+    'LICENSE',
+  ]) {
+    assert.ok(paths.includes(path), path);
+  }
+  assert.deepEqual(
+    paths.filter((path) => /^(src|test|scripts|tools|bench)\//.test(path)),
+    [],
+  );
+});
+
+test('the version is the same everywhere', () => {
+  for (const file of ['package.json', 'package-lock.json']) {
+    assert.equal(
+      (JSON.parse(readFileSync(`${root}${file}`, 'utf8')) as { version: string }).version,
+      version,
+      file,
+    );
+  }
+});
+
+test(
+  'make install puts binary, manual and completions under PREFIX',
+  { skip: built || missing('make') },
+  () => {
+    using scratch = new Scratch();
+    const install = ['scripts/install.sh', scratch.join('usr')];
+    const { status, stderr } = spawnSync('bash', install, { cwd: root, encoding: 'utf8' });
+    assert.equal(status, 0, stderr);
+    const installed = readdirSync(scratch.path, { recursive: true, encoding: 'utf8' });
+    const expected = [
+      'usr/bin/dlrootfs',
+      'usr/share/bash-completion/completions/dlrootfs',
+      'usr/share/fish/vendor_completions.d/dlrootfs.fish',
+      'usr/share/man/man1/dlrootfs.1',
+      'usr/share/zsh/site-functions/_dlrootfs',
+    ];
+    for (const path of expected) assert.ok(installed.includes(path), path);
+    assert.equal(
+      execFileSync(scratch.join('usr/bin/dlrootfs'), ['version'], { encoding: 'utf8' }),
+      `${version}\n`,
+    );
+  },
+);
+
+test('every target of the Makefile is in make help', () => {
+  const makefile = readFileSync(`${root}Makefile`, 'utf8');
+  const targets = /^\.PHONY: (.*)$/m.exec(makefile)?.[1]?.split(' ') ?? [];
+  const help = execFileSync('make', ['--no-print-directory', 'help'], { cwd: root, encoding: 'utf8' });
+  const internal = new Set(['debian-packages']);
+  for (const target of targets)
+    if (!internal.has(target)) assert.match(help, new RegExp(`^ +make ${target} `, 'm'));
+});
