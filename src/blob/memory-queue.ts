@@ -1,6 +1,8 @@
-/** Pieces of bytes in the order they came. */
+/** Pieces of bytes in the order they came. What is pushed belongs to the queue: its memory is freed as soon as it was taken. */
 export class MemoryQueue {
   #chunks: Uint8Array[] = [];
+  /** Of the first chunk, gone already. */
+  #offset = 0;
   #bytes = 0;
 
   get bytes(): number {
@@ -17,11 +19,14 @@ export class MemoryQueue {
     let count = 0;
     while (this.#chunks.length > 0 && count < into.length) {
       const first = this.#chunks[0]!;
-      const part = first.subarray(0, into.length - count);
+      const part = first.subarray(this.#offset, this.#offset + into.length - count);
       into.set(part, count);
       count += part.length;
-      if (part.length === first.length) this.#chunks.shift();
-      else this.#chunks[0] = first.subarray(part.length);
+      this.#offset += part.length;
+      if (this.#offset < first.length) break;
+      this.#chunks.shift();
+      this.#offset = 0;
+      release(first);
     }
     this.#bytes -= count;
     return count;
@@ -29,6 +34,16 @@ export class MemoryQueue {
 
   clear(): void {
     this.#chunks = [];
+    this.#offset = 0;
     this.#bytes = 0;
   }
+}
+
+/** In bytes; smaller ones may lie in a pool that others share. */
+const WORTH_RELEASING = 32 * 1024;
+
+/** Frees the memory of a chunk that has a buffer of its own now: V8 would let 64 MiB of them pile up. */
+function release({ buffer, byteLength }: Uint8Array): void {
+  const alone = buffer instanceof ArrayBuffer && buffer.byteLength === byteLength;
+  if (alone && byteLength >= WORTH_RELEASING) buffer.transfer(0);
 }

@@ -14,7 +14,10 @@ export interface BlobRange {
 
 /** What came for a blob request. */
 export interface BlobResponse {
-  /** Bytes as stored in the registry, never decoded by the transport. Errors on a broken or stalled connection. */
+  /**
+   * Bytes as stored in the registry, never decoded by the transport. Each chunk is the receiver's, who may detach its buffer. Errors on
+   * a broken or stalled connection.
+   */
   readonly body: AsyncIterable<Uint8Array>;
   /** Offset of the body's first byte: 0 where the server ignored the range. */
   readonly start: number;
