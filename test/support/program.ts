@@ -41,8 +41,22 @@ export class Scratch implements Disposable {
   }
 }
 
-/** Runs the program to its end; it sees only the environment given here (and PATH), so no user's set-up plays in. */
-export function runProgram(argv: readonly string[], options: ProgramOptions = {}): Promise<ProgramResult> {
+/** The program while it runs. */
+export interface RunningProgram {
+  readonly pid: number;
+  /** What it has written to standard error so far. */
+  readonly stderr: string;
+  /** What it has written to standard output so far. */
+  readonly stdout: string;
+  /** Resolves when it has ended and its outputs are closed. */
+  readonly result: Promise<ProgramResult>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+const text = (chunks: readonly Buffer[]) => Buffer.concat(chunks).toString('utf8');
+
+/** Starts the program; it sees only the environment given here (and PATH), so no user's set-up plays in. */
+export function startProgram(argv: readonly string[], options: ProgramOptions = {}): RunningProgram {
   const [command, ...first] = programCommand;
   const child = spawn(command!, [...first, ...argv], {
     cwd: options.cwd ?? tmpdir(),
@@ -62,15 +76,28 @@ export function runProgram(argv: readonly string[], options: ProgramOptions = {}
     options.signalAfter === undefined
       ? undefined
       : setTimeout(() => child.kill(options.signalAfter![0]), options.signalAfter[1]);
-  return new Promise((resolve, reject) => {
+  const result = new Promise<ProgramResult>((resolve, reject) => {
     child.on('error', reject);
     child.on('close', (code, signal) => {
       clearTimeout(timer);
-      resolve({
-        exitCode: code ?? (signal === 'SIGKILL' ? 137 : 255),
-        stdout: Buffer.concat(stdout).toString('utf8'),
-        stderr: Buffer.concat(stderr).toString('utf8'),
-      });
+      const exitCode = code ?? (signal === 'SIGKILL' ? 137 : 255);
+      resolve({ exitCode, stdout: text(stdout), stderr: text(stderr) });
     });
   });
+  return {
+    pid: child.pid ?? -1,
+    result,
+    kill: (signal) => void child.kill(signal),
+    get stdout() {
+      return text(stdout);
+    },
+    get stderr() {
+      return text(stderr);
+    },
+  };
+}
+
+/** Runs the program to its end. */
+export function runProgram(argv: readonly string[], options: ProgramOptions = {}): Promise<ProgramResult> {
+  return startProgram(argv, options).result;
 }

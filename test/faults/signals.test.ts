@@ -1,0 +1,214 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, readdirSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import type { Socket } from 'node:net';
+import { test } from 'node:test';
+import { dir, file, tar } from '../support/archive.ts';
+import type { FakeRegistryOptions } from '../support/fake-registry.ts';
+import { missing } from '../support/debian.ts';
+import { startProgram } from '../support/program.ts';
+import type { RunningProgram } from '../support/program.ts';
+import { Setting, threeLayers, until } from './setting.ts';
+
+const signals = [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+] as const;
+
+/** A second, as promised, and another one for a machine that runs other tests beside. */
+const SOON = 2000;
+
+/** Sends the signal and checks the end; answers how long it took. */
+async function interrupt(run: RunningProgram, signal: NodeJS.Signals, exitCode: number): Promise<void> {
+  const begin = performance.now();
+  run.kill(signal);
+  const result = await run.result;
+  const took = performance.now() - begin;
+  assert.equal(result.exitCode, exitCode, result.stderr);
+  assert.ok(took < SOON, `ended after ${took.toFixed(0)} ms`);
+  assert.match(result.stderr, new RegExp(`error: interrupted by ${signal}\n`));
+  assert.doesNotMatch(result.stderr, /^\s+at /m);
+  assert.doesNotMatch(result.stdout, /^Rootfs of/m);
+}
+
+interface Phase {
+  readonly sentence: string;
+  readonly options: FakeRegistryOptions;
+  readonly flags?: readonly string[];
+  readonly environment?: (setting: Setting) => Record<string, string>;
+  /** Whether the phase has begun. */
+  readonly begun: (setting: Setting, run: RunningProgram) => boolean;
+}
+
+const asked = (path: RegExp) => (setting: Setting) => setting.registry.log(path).length > 0;
+
+const phases: readonly Phase[] = [
+  {
+    sentence: 'while the registry does not answer',
+    options: { faults: [{ path: /\/v2\/$/, before: 'silent', times: 9 }] },
+    begun: asked(/\/v2\/$/),
+  },
+  {
+    sentence: 'while the token server does not answer',
+    options: { auth: { type: 'bearer' }, faults: [{ path: /^\/token/, before: 'silent', times: 9 }] },
+    begun: asked(/^\/token/),
+  },
+  {
+    sentence: 'while a credential helper does not answer',
+    options: { auth: { type: 'basic', users: { me: 'x' } } },
+    environment: (setting) => {
+      writeFileSync(setting.scratch.join('docker-credential-slow'), '#!/bin/sh\n: >started\nexec sleep 60\n');
+      chmodSync(setting.scratch.join('docker-credential-slow'), 0o755);
+      writeFileSync(setting.scratch.join('config.json'), '{"credsStore":"slow"}');
+      const path = `${setting.scratch.path}:${process.env['PATH']}`;
+      return { PATH: path, DOCKER_CONFIG: setting.scratch.path };
+    },
+    begun: (setting) => setting.names.includes('started'),
+  },
+  {
+    sentence: 'while the manifest does not come',
+    options: { faults: [{ path: /\/manifests\//, before: 'silent', times: 9 }] },
+    begun: asked(/\/manifests\//),
+  },
+  {
+    sentence: 'while it waits to try again',
+    options: { faults: [{ path: /\/manifests\//, status: 503, headers: { 'retry-after': '20' }, times: 9 }] },
+    begun: (_, run) => /20\.0 s|20 s/.test(run.stderr),
+  },
+  {
+    sentence: 'while the config does not come',
+    options: { faults: [{ path: /\/blobs\//, stallAfter: 3, times: 9 }] },
+    begun: asked(/\/blobs\//),
+  },
+  {
+    sentence: 'while a layer does not come',
+    options: { faults: [{ path: /\/blobs\//, skip: 1, stallAfter: 5, times: 9 }] },
+    begun: (setting) => setting.registry.log(/\/blobs\//).length > 1,
+  },
+];
+
+for (const [n, { sentence, options, flags, environment, begun }] of phases.entries()) {
+  const [signal, exitCode] = signals[n % signals.length]!;
+  test(`${signal} ${sentence}: exit ${exitCode}, soon, and no stage`, async () => {
+    await using setting = await Setting.open(undefined, options);
+    const more = environment?.(setting);
+    const before = setting.names;
+    const run = setting.start(flags, more && { environment: more });
+    await until('the phase', () => begun(setting, run));
+    await interrupt(run, signal, exitCode);
+    assert.deepEqual(
+      setting.names.filter((name) => name !== 'started'),
+      before,
+    );
+  });
+}
+
+test('SIGINT while a connection is not taken: exit 130, soon', async () => {
+  // A server that is busy with something else: its queue of connections fills up, and then the kernel drops what knocks.
+  const script = `const server = require('node:net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => {
+    require('node:fs').writeSync(1, String(server.address().port));
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+  });`;
+  const server = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const sockets: Socket[] = [];
+  try {
+    const [port] = (await once(server.stdout, 'data')) as [Buffer];
+    for (let n = 0; n < 4; n += 1) {
+      sockets.push(connect(Number(port.toString()), '127.0.0.1').on('error', () => undefined));
+    }
+    await using setting = await Setting.open();
+    const argv = [`127.0.0.1:${port.toString()}/lib/img`, '-d', 'out', '--no-cache'];
+    const run = startProgram(argv, { cwd: setting.scratch.path });
+    await until('the start', () => run.stdout.includes('Opening a session'));
+    await interrupt(run, 'SIGINT', 130);
+    assert.deepEqual(setting.names, []);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    server.kill('SIGKILL');
+  }
+});
+
+for (const [signal, exitCode] of signals) {
+  test(`${signal} while layers come: what has come stays in the store and the next run goes on with it`, async () => {
+    await using setting = await Setting.open(undefined, {
+      faults: [{ path: /\/blobs\//, skip: 1, stallAfter: 200_000, times: 3 }],
+    });
+    const run = setting.start();
+    await until('200,000 bytes', () => setting.partial(0) === 200_000 && setting.partial(2) === 200_000);
+    await interrupt(run, signal, exitCode);
+    assert.deepEqual(setting.names, []);
+    assert.deepEqual([setting.partial(0), setting.partial(2)], [200_000, 200_000]);
+    setting.registry.requests.length = 0;
+    await setting.pullWell();
+    assert.deepEqual([setting.asked(0), setting.asked(2)], [[200_000], [200_000]]);
+    assert.match(setting.tree(), /etc\/motd/);
+  });
+}
+
+/** Many entries in few bytes: unpacking takes its time, the download none. */
+function manyFiles() {
+  const names = Array.from({ length: 40 }, (__, d) => [
+    dir(`d${d}`),
+    ...Array.from({ length: 1000 }, (_, n) => file(`d${d}/f${n}`, 'x')),
+  ]);
+  return { layers: [{ tar: tar(...names.flat()) }] };
+}
+
+const stageOf = (setting: Setting) => setting.names.find((name) => name.startsWith('.out.dlrootfs-'));
+
+test('SIGTERM while a layer is unpacked: exit 143, soon, and the stage with its thousands of files is gone', async () => {
+  await using setting = await Setting.open(manyFiles());
+  const run = setting.start();
+  await until('some files', () => {
+    const stage = stageOf(setting);
+    return stage !== undefined && readdirSync(setting.scratch.join(stage)).length > 3;
+  });
+  await interrupt(run, 'SIGTERM', 143);
+  assert.deepEqual(setting.names, []);
+});
+
+test('SIGINT while -g commits: exit 130, soon, and no stage', { skip: missing('git') }, async () => {
+  await using setting = await Setting.open(manyFiles());
+  const run = setting.start(['-g']);
+  await until('some files', () => {
+    const stage = stageOf(setting);
+    return stage !== undefined && readdirSync(setting.scratch.join(stage)).length > 20;
+  });
+  await interrupt(run, 'SIGINT', 130);
+  assert.deepEqual(setting.names, []);
+});
+
+test('a second signal ends at once, and the next run removes what that left', async () => {
+  await using setting = await Setting.open(manyFiles());
+  const run = setting.start();
+  await until('many files', () => {
+    const stage = stageOf(setting);
+    return stage !== undefined && readdirSync(setting.scratch.join(stage)).length > 20;
+  });
+  run.kill('SIGINT');
+  const begin = performance.now();
+  const timer = setInterval(() => run.kill('SIGINT'), 1);
+  const { exitCode } = await run.result;
+  clearInterval(timer);
+  assert.equal(exitCode, 130);
+  assert.ok(performance.now() - begin < SOON);
+  await setting.pullWell();
+  assert.deepEqual(setting.names, ['out']);
+});
+
+test('SIGINT while another run has the blob: exit 130, soon, and the other one goes on', async () => {
+  await using setting = await Setting.open(threeLayers(), {
+    faults: [{ path: /\/blobs\//, skip: 1, rate: 700_000, times: 3 }],
+  });
+  const first = setting.start();
+  await until('the first layer', () => (setting.partial(0) ?? 0) > 0);
+  const second = setting.start(['-d', 'second']);
+  await until('the wait', () => second.stderr.includes('another run is fetching it'));
+  await interrupt(second, 'SIGINT', 130);
+  const { exitCode, stderr } = await first.result;
+  assert.equal(exitCode, 0, stderr);
+  assert.deepEqual(setting.names, ['out']);
+});
