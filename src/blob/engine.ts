@@ -42,9 +42,9 @@ class Input {
   #turn: 0 | 1 = 0;
   #filling: Promise<number>;
 
-  constructor(reader: ByteReader, allocate: (length: number) => Region) {
+  constructor(reader: ByteReader, regions: readonly [Region, Region]) {
     this.#reader = reader;
-    this.#regions = [allocate(INPUT), allocate(INPUT)];
+    this.#regions = regions;
     this.#filling = this.#fill();
   }
 
@@ -74,14 +74,19 @@ export async function* drive(
   reader: ByteReader,
   allocate: (length: number) => Region,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const decoder = new Decoder(open(), new Input(reader, allocate));
+  const inputs = [allocate(INPUT), allocate(INPUT)] as const;
   const outputs = [allocate(OUTPUT), allocate(OUTPUT)] as const;
+  const decoder = new Decoder(open(), new Input(reader, inputs));
   try {
     let turn: 0 | 1 = 0;
     let running = decoder.advance(outputs[turn]);
     for (;;) {
       const produced = await running;
-      if (produced === undefined) return;
+      if (produced === undefined) {
+        // At the end nothing is under way that could still write to them; V8 would keep those of many layers for long.
+        for (const region of [...outputs, ...inputs]) release(region);
+        return;
+      }
       const { bytes } = outputs[turn];
       turn = turn === 0 ? 1 : 0;
       running = decoder.advance(outputs[turn]);
@@ -91,6 +96,11 @@ export async function* drive(
   } finally {
     await decoder.close();
   }
+}
+
+/** Frees a region's memory now. */
+function release({ bytes }: Region): void {
+  if (bytes.buffer instanceof ArrayBuffer) bytes.buffer.transfer(0);
 }
 
 class Decoder {
