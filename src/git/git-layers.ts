@@ -1,40 +1,33 @@
-import { closeSync } from 'node:fs';
 import path from 'node:path';
-import { GitError, printable } from '../errors.ts';
-import { composeLine } from '../tar/mtree.ts';
-import { BlobStore } from './blob-store.ts';
+import { printable } from '../errors.ts';
 import { breath } from './breath.ts';
 import { readyContents } from './contents.ts';
 import { copyRepository } from './copy.ts';
-import { composeCommit, type TreeFile } from './fast-import.ts';
 import { asGitError, findGit, type GitOptions } from './git-program.ts';
 import { chainOf, readHistory, type LayerRecord } from './history.ts';
+import { Importer } from './importer.ts';
 import { initRepository } from './init.ts';
-import { secondsAndRest } from './index-file.ts';
-import { LayerDraft, type Came } from './layer-draft.ts';
+import { LayerDraft } from './layer-draft.ts';
+import { LayerReader } from './layer-reader.ts';
 import { mark, unmark } from './marker.ts';
-import {
-  branchName,
-  branchRef,
-  commitTime,
-  composeTitle,
-  recordPath,
-  recordRef,
-  type LayerIdentity,
-} from './names.ts';
-import type { ObjectID } from './object-id.ts';
+import { branchName, branchRef, commitTime, composeTitle, recordPath, type LayerIdentity } from './names.ts';
+import { describeFile } from './own-file.ts';
 import { loadState, readRecords } from './record.ts';
 import { Repository } from './repository.ts';
-import { RootfsState } from './rootfs-state.ts';
+import { RootfsState, attributeNames } from './rootfs-state.ts';
 import { settle, writeWhole } from './settle.ts';
-import { SizeMismatch, TreeFiles, contentIn, contentOf } from './tree-files.ts';
+import { TreeFiles } from './tree-files.ts';
 import type { OpenWorkTree, WorkTree } from './work-tree.ts';
 
-/** Commits that the next layer's are put upon, as `git fast-import` calls them. */
-interface Tip {
-  readonly commit: string;
-  readonly record: string;
+/** What an earlier run has left to go on from. */
+interface Base {
+  readonly state: RootfsState;
+  readonly chain: readonly LayerRecord[];
+  readonly workTree: WorkTree;
 }
+
+/** From so many bytes of blobs on, commits are made while further layers are being applied. */
+const importFrom = 64 * 2 ** 20;
 
 /**
  * The layers of a rootfs as branches of a repository in it, `.git`: `layer<n>_<id>`, each on top of the one before.
@@ -46,25 +39,35 @@ interface Tip {
 export class GitLayers {
   readonly #repository: Repository;
   readonly #files: TreeFiles;
-  readonly #blobs: BlobStore;
+  readonly #reader: LayerReader;
+  readonly #importer: Importer;
   readonly #breathe: () => Promise<void>;
   readonly #state: RootfsState;
-  readonly #branches: string[] = [];
-  /** For `git fast-import`. */
-  readonly #commands: Buffer[] = [];
-  #tip: Tip | undefined;
-  #marks = 0;
+  readonly #branches: string[];
   /** Where an earlier run wrote directories: what it gave them may have to be given, or taken, once more. */
-  #workTree: WorkTree | undefined;
-  /** Names of the extended attributes that it may have given. */
-  readonly #attributes = new Set<string>();
+  readonly #workTree: WorkTree | undefined;
+  /** Names of extended attributes that it may have given. */
+  readonly #attributes: ReadonlySet<string>;
+  #draft: LayerDraft;
+  /** What `note` met. */
+  #failure: unknown;
 
-  private constructor(repository: Repository, state: RootfsState) {
+  private constructor(repository: Repository, base?: Base) {
     this.#repository = repository;
-    this.#state = state;
+    this.#state = base?.state ?? new RootfsState();
+    this.#draft = new LayerDraft(this.#state);
+    this.#branches = base?.chain.map(({ branch }) => branch) ?? [];
+    this.#workTree = base?.workTree;
+    this.#attributes = base ? attributeNames(base.state) : new Set();
     this.#files = new TreeFiles(repository.directory);
     this.#breathe = breath(repository.signal);
-    this.#blobs = new BlobStore(path.join(repository.gitDirectory, 'objects/pack'), this.#breathe);
+    this.#reader = new LayerReader(
+      path.join(repository.gitDirectory, 'objects/pack'),
+      this.#files,
+      this.#breathe,
+    );
+    const last = base?.chain.at(-1);
+    this.#importer = new Importer(repository, last && { commit: last.commit, record: last.id });
   }
 
   /**
@@ -77,7 +80,7 @@ export class GitLayers {
     await initRepository(program, options, directory);
     const repository = new Repository(directory, program, options);
     mark(repository.gitDirectory);
-    return new GitLayers(repository, new RootfsState());
+    return new GitLayers(repository);
   }
 
   /**
@@ -91,73 +94,64 @@ export class GitLayers {
     base: LayerRecord,
     options: GitOptions & { readonly openWorkTree: OpenWorkTree },
   ): Promise<GitLayers> {
-    const program = await findGit(options.environment);
-    const repository = new Repository(directory, program, options);
+    const repository = new Repository(directory, await findGit(options.environment), options);
     try {
       copyRepository(path.join(from, '.git'), repository.gitDirectory);
       mark(repository.gitDirectory);
       const chain = chainOf(await readHistory(repository), base);
       const state = await loadState(repository, await readRecords(repository, chain), chain);
       await repository.run(['checkout', '--force', '--detach', base.commit, '--']);
-      const layers = new GitLayers(repository, state);
-      const contents = await readyContents(repository, state, layers.#files);
-      layers.#workTree = options.openWorkTree(directory);
-      layers.#workTree.restore(state, contents.files, new Set());
+      const contents = await readyContents(repository, state, new TreeFiles(directory));
+      const workTree = options.openWorkTree(directory);
+      workTree.restore(state, contents.files, new Set());
       contents.discard();
-      for (const [, { inode }] of state) {
-        for (const name of inode.xattrs?.keys() ?? []) layers.#attributes.add(name);
-      }
-      layers.#branches.push(...chain.map(({ branch }) => branch));
-      layers.#tip = { commit: base.commit, record: base.id };
-      return layers;
+      return new GitLayers(repository, { state, chain, workTree });
     } catch (error) {
       throw explained(error, repository, `cannot go on from ${base.branch} of ${printable(from)}`);
     }
   }
 
+  /**
+   * Tells what has been done to the rootfs for the next layer so far, so that its files can be read while others are still being
+   * written. The rest comes with `commit`; nothing need come before it.
+   *
+   * @param lines of `composeLine`; when they are not the changes of this rootfs, `commit` throws
+   */
+  note(lines: Uint8Array): void {
+    if (this.#failure !== undefined) return;
+    try {
+      this.#draft.play(lines);
+      this.#reader.readAhead(this.#draft);
+    } catch (error) {
+      this.#failure = error;
+    }
+  }
+
   /** The change that a file at the root is which we wrote ourselves, and no layer: lines for `commit`. */
   describeFile(name: string): Uint8Array {
-    const stat = this.#files.stat(name);
-    const [seconds, nanoseconds] = secondsAndRest(stat.mtimeNs);
-    const line = composeLine({
-      type: 'file',
-      path: name,
-      linkPath: '',
-      mode: Number(stat.mode & 0o7777n),
-      uid: Number(stat.uid),
-      gid: Number(stat.gid),
-      size: Number(stat.size),
-      mtimeSeconds: Number(seconds),
-      mtimeNanoseconds: Number(nanoseconds),
-      deviceMajor: 0,
-      deviceMinor: 0,
-      xattrs: undefined,
-    });
-    return Buffer.from(line, 'latin1');
+    return describeFile(this.#files, name);
   }
 
   /**
-   * Keeps the next layer as it is on disk now. Costs no more than what the layer changed; git sees it once `finish` is done.
+   * Keeps the layer as it is on disk now. Costs no more than what the layer changed; git sees it once `finish` is done.
    *
-   * @param changes lines of `composeLine` for all that was done to the rootfs since the layer before
+   * @param changes lines of `composeLine`: with those of `note`, all that was done to the rootfs since the layer before
    * @throws GitError, or the reason of the signal
    */
   async commit(layer: LayerIdentity, changes: readonly Uint8Array[]): Promise<void> {
-    const branch = branchName(this.#branches.length, layer.id);
+    const number = this.#branches.length;
+    const branch = branchName(number, layer.id);
+    const draft = this.#draft;
     try {
-      const draft = new LayerDraft(this.#state, composeTitle(branch));
-      for (const lines of changes) {
-        draft.play(Buffer.from(lines.buffer, lines.byteOffset, lines.length).toString('latin1'));
-      }
-      for (const came of draft.unstored()) {
-        came.inode.id = await this.#store(came);
-        await this.#breathe();
-      }
-      const record = Buffer.from(draft.record(), 'latin1');
-      const id = await this.#blobs.add(record.length, contentIn(record));
-      this.#addCommands(branch, commitTime(layer), draft, { path: recordPath, mode: '100644', id });
+      if (this.#failure !== undefined) throw this.#failure;
+      for (const lines of changes) draft.play(lines);
+      await this.#reader.readAll(draft);
+      const id = await this.#reader.store(Buffer.from(composeTitle(branch) + draft.record(), 'latin1'));
+      const record = { path: recordPath, mode: '100644', id } as const;
+      this.#importer.add({ branch, number, time: commitTime(layer), draft, record });
       this.#branches.push(branch);
-      this.#blobs.rollOver();
+      this.#draft = new LayerDraft(this.#state);
+      if (this.#reader.pending >= importFrom) this.#importer.import(branch, this.#reader.complete());
     } catch (error) {
       throw explained(error, this.#repository, `cannot commit ${branch}`);
     }
@@ -170,66 +164,25 @@ export class GitLayers {
    * @throws GitError, or the reason of the signal
    */
   async finish(): Promise<void> {
+    const { gitDirectory } = this.#repository;
     const last = this.#branches.at(-1);
-    if (last === undefined) return unmark(this.#repository.gitDirectory);
+    if (last === undefined) return unmark(gitDirectory);
     try {
-      await this.#blobs.close();
-      const stream = Buffer.concat([...this.#commands, Buffer.from('progress imported\ndone\n')]);
-      await this.#repository.run(['fast-import', '--quiet', '--done', '--date-format=raw'], stream);
+      this.#importer.import(last, this.#reader.complete());
       this.#workTree?.restore(this.#state, new Map(), this.#attributes);
-      await settle(this.#repository.gitDirectory, this.#state, this.#files, this.#breathe);
-      writeWhole(path.join(this.#repository.gitDirectory, 'HEAD'), Buffer.from(`ref: ${branchRef(last)}\n`));
-      unmark(this.#repository.gitDirectory);
+      await settle(gitDirectory, this.#state, this.#files, this.#breathe);
+      await this.#importer.finish();
+      writeWhole(path.join(gitDirectory, 'HEAD'), Buffer.from(`ref: ${branchRef(last)}\n`));
+      unmark(gitDirectory);
     } catch (error) {
       throw explained(error, this.#repository, 'git could not make the branches');
     }
   }
 
   /** Lets go of what is open, where `finish` is not going to be called. */
-  discard(): Promise<void> {
-    return this.#blobs.discard();
-  }
-
-  async #store({ path: name, inode }: Came): Promise<ObjectID> {
-    if (inode.type === 'symlink') {
-      const target = Buffer.from(inode.linkPath, 'latin1');
-      return this.#blobs.add(target.length, contentIn(target));
-    }
-    const file = this.#files.open(name);
-    try {
-      return await this.#blobs.add(inode.size, contentOf(file));
-    } catch (error) {
-      if (!(error instanceof SizeMismatch)) throw error;
-      throw new GitError(`${printable(name)} changed while it was read`, { code: 'GIT_CHANGED' });
-    } finally {
-      closeSync(file);
-    }
-  }
-
-  #addCommands(branch: string, time: number, draft: LayerDraft, record: TreeFile): void {
-    const next: Tip = { commit: `:${++this.#marks}`, record: `:${++this.#marks}` };
-    const before = this.#tip;
-    const commit = composeCommit({
-      ref: branchRef(branch),
-      mark: next.commit,
-      message: `adding layer ${this.#branches.length}`,
-      time,
-      parents: before ? [before.commit] : [],
-      deletions: draft.deletions,
-      files: draft.files(),
-    });
-    const side = composeCommit({
-      ref: recordRef(branch),
-      mark: next.record,
-      message: `what git cannot hold of ${branch}`,
-      time,
-      parents: before ? [before.record, next.commit] : [next.commit],
-      fresh: true,
-      deletions: [],
-      files: [record, ...draft.keptFiles()],
-    });
-    this.#tip = next;
-    this.#commands.push(Buffer.from([...commit, ...side].join(''), 'latin1'));
+  async discard(): Promise<void> {
+    await this.#reader.discard();
+    await this.#importer.finish().catch(() => undefined);
   }
 }
 

@@ -1,5 +1,5 @@
 import { GitError, printable } from '../errors.ts';
-import { composeLine, parseLine, type Written } from '../tar/mtree.ts';
+import { composeLine, parseLine, type Change, type Written } from '../tar/mtree.ts';
 import type { TreeFile } from './fast-import.ts';
 import type { Inode, Place, RootfsState } from './rootfs-state.ts';
 import { isTreeType, treeFile } from './tree.ts';
@@ -20,35 +20,50 @@ export class LayerDraft {
   readonly #came = new Set<string>();
   /** Path of a file that git cannot hold → its name in the record's tree. */
   readonly #kept = new Map<string, string>();
-  readonly #lines: string[];
+  readonly #lines: string[] = [];
+  /** Files that came, not taken yet. */
+  #written: Came[] = [];
 
-  /** @param title the record's first lines */
-  constructor(state: RootfsState, title: string) {
+  constructor(state: RootfsState) {
     this.#state = state;
-    this.#lines = [title];
   }
 
   /**
-   * Plays lines of `composeLine`, all before any content is read: what a path had in between is of no interest.
+   * Plays lines of `composeLine`.
    *
    * @throws GitError when they are not the changes of this rootfs
    */
-  play(lines: string): void {
+  play(bytes: Uint8Array): void {
+    const lines = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
     let copied = 0;
     let start = 0;
     for (let end = lines.indexOf('\n'); end !== -1; start = end + 1, end = lines.indexOf('\n', start)) {
       const change = parseLine(lines.slice(start, end));
       const gone = this.#apply(change);
-      if (gone && !(isTreeType(gone.inode.type) && (change.type === 'file' || change.type === 'symlink'))) {
-        this.deletions.push(change.path);
-      }
+      if (gone && !isReplaced(gone, change)) this.deletions.push(change.path);
       if (change.type !== 'file' && change.type !== 'symlink' && change.type !== 'hardlink') continue;
       this.#came.add(change.path);
-      if (isHoldable(change.path, 'file') || this.#state.find(change.path)?.inode.type !== 'file') continue;
+      if (change.type === 'symlink') continue;
+      const { inode } = this.#state.find(change.path)!;
+      if (inode.type !== 'file') continue;
+      this.#written.push({ path: change.path, inode });
+      if (isHoldable(change.path, 'file')) continue;
       this.#lines.push(lines.slice(copied, start), composeLine({ ...change, contents: this.#keep(change) }));
       copied = end + 1;
     }
     this.#lines.push(lines.slice(copied, start));
+  }
+
+  /** Files that came since the last call: some may be gone again. */
+  takeWritten(): Came[] {
+    const written = this.#written;
+    this.#written = [];
+    return written;
+  }
+
+  /** Whether it still is what has its path. */
+  isThere({ path, inode }: Came): boolean {
+    return this.#state.find(path)?.inode === inode;
   }
 
   /** Files and symlinks that came, are there still, and have no content yet. */
@@ -84,7 +99,7 @@ export class LayerDraft {
     return name;
   }
 
-  #apply(change: ReturnType<typeof parseLine>): Place | undefined {
+  #apply(change: Change): Place | undefined {
     try {
       return this.#state.apply(change);
     } catch (error) {
@@ -105,4 +120,9 @@ export class LayerDraft {
       return place ? [{ path, inode: place.inode }] : [];
     });
   }
+}
+
+/** Whether git puts what comes in place of what it held there. */
+function isReplaced({ inode }: Place, { type, path }: Change): boolean {
+  return isTreeType(inode.type) && (type === 'file' || type === 'symlink') && isHoldable(path, type);
 }

@@ -95,3 +95,10 @@ function* walk(path: string, names: ReadonlyMap<string, Place>): Generator<[stri
 function nameOf(path: string): string {
   return path.slice(path.lastIndexOf('/') + 1);
 }
+
+/** Names of all extended attributes in a state. */
+export function attributeNames(state: RootfsState): Set<string> {
+  const names = new Set<string>();
+  for (const [, { inode }] of state) for (const name of inode.xattrs?.keys() ?? []) names.add(name);
+  return names;
+}

@@ -14,8 +14,16 @@ import { Refusal, explain, shown } from './refusal.ts';
 import { hide, hideContent } from './removal.ts';
 import type { Run, RunOptions } from './run.ts';
 
-/** Begins a run on the root of `filesystem`, which is what `options.mode` says. */
-export function startRun(filesystem: Filesystem, options: RunOptions): Run {
+/**
+ * Begins a run on the root of `filesystem`, which is what `options.mode` says.
+ *
+ * @param tell with `options.recordChanges` told of changes while a layer is being applied; without it they are all taken at its end
+ */
+export function startRun(
+  filesystem: Filesystem,
+  options: RunOptions,
+  tell?: (changes: Uint8Array) => void,
+): Run {
   const creator = options.mode === 'overlay' ? carefulCreator : probe(filesystem, options.mode);
   const run: Run = {
     filesystem,
@@ -32,7 +40,7 @@ export function startRun(filesystem: Filesystem, options: RunOptions): Run {
     made: options.mode === 'overlay' || creator.caseInsensitive ? new PathSet() : undefined,
     lostDevices: new PathSet(),
     directoryXattrs: new Set(),
-    changes: options.recordChanges ? new ChangeLog() : undefined,
+    changes: options.recordChanges ? new ChangeLog(tell) : undefined,
     ownFiles: new Set(),
     firstLayer: options.hasLayers !== true,
     rootEntry: undefined,

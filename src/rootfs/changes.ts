@@ -1,10 +1,19 @@
 import type { Entry } from '../tar/entry.ts';
 import { composeLine } from '../tar/mtree.ts';
 
+/** So many bytes of lines are told at once. */
+const batchSize = 32 * 1024;
+
 /** What a layer did, in order, as lines of `composeLine`. Paths are those on disk, metadata what the image says, whether it could be set or not. */
 export class ChangeLog {
-  #bytes = Buffer.allocUnsafeSlow(4096);
+  readonly #tell: ((lines: Uint8Array) => void) | undefined;
+  #bytes = Buffer.allocUnsafeSlow(batchSize);
   #length = 0;
+
+  /** @param tell told of the lines, many at a time; without it all stay until they are taken */
+  constructor(tell?: (lines: Uint8Array) => void) {
+    this.#tell = tell;
+  }
 
   /**
    * An entry was put at `path`.
@@ -42,15 +51,16 @@ export class ChangeLog {
     this.#add(composeLine({ type: 'removed', path }));
   }
 
-  /** The lines since the last call. */
+  /** The lines since the last call that were not told. */
   take(): Uint8Array {
     const lines = this.#bytes.subarray(0, this.#length);
-    this.#bytes = Buffer.allocUnsafeSlow(4096);
+    this.#bytes = Buffer.allocUnsafeSlow(batchSize);
     this.#length = 0;
     return lines;
   }
 
   #add(line: string): void {
+    if (this.#tell && this.#length >= batchSize / 2) this.#tell(this.take());
     if (this.#length + line.length > this.#bytes.length) {
       const larger = Buffer.allocUnsafeSlow(2 * (this.#bytes.length + line.length));
       this.#bytes.copy(larger, 0, 0, this.#length);

@@ -46,7 +46,7 @@ export interface Opened {
 export interface LayerResult {
   /** Entries of the archive. */
   readonly entries: number;
-  /** With `recordChanges`: what the layer did, lines of `composeLine`. */
+  /** With `recordChanges`: what the layer did, lines of `composeLine`; all, or what was not told before. */
   readonly changes: Uint8Array | undefined;
 }
 
@@ -61,6 +61,11 @@ export interface Answers {
 }
 
 export type Answer = { readonly value: Answers[Command['kind']] } | { readonly failure: Failure };
+
+/** What is told of a layer before the answer: see `LayerResult.changes`. */
+export interface Notice {
+  readonly changes: Uint8Array;
+}
 
 /** An error on its way between threads. */
 export interface Failure {

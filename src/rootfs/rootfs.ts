@@ -1,7 +1,16 @@
 import type { Worker } from 'node:worker_threads';
 import { DestinationError, printable } from '../errors.ts';
 import { fromFailure } from './messages.ts';
-import type { Answer, Answers, Backend, Command, LayerResult, RootMetadata, ThreadData } from './messages.ts';
+import type {
+  Answer,
+  Answers,
+  Backend,
+  Command,
+  LayerResult,
+  RootMetadata,
+  ThreadData,
+  Notice,
+} from './messages.ts';
 import type { NotRestored } from './not-restored.ts';
 import { RingWriter, createRing } from './ring.ts';
 import { spawnThread } from './spawn.ts';
@@ -32,6 +41,8 @@ export interface ApplyOptions {
   /** What messages call the layer: `layer 0123456789ab`. */
   readonly label: string;
   readonly signal?: AbortSignal | undefined;
+  /** With `recordChanges`: told what the layer has done so far, while it is being written; the rest is in the result. */
+  readonly onChanges?: ((changes: Uint8Array) => void) | undefined;
 }
 
 /** Heap of the writing thread, in MiB: it keeps next to nothing, and young garbage only as long as it must. */
@@ -47,6 +58,7 @@ export class Rootfs {
   #waiting: { resolve: (answer: Answer) => void; reject: (reason: Error) => void } | undefined;
   #lastCall: Promise<unknown> = Promise.resolve();
   #dead: Error | undefined;
+  #onChanges: ((changes: Uint8Array) => void) | undefined;
   /** Of the root, as `DEVICE:INODE`. */
   identity = '';
   backend: Backend = 'node';
@@ -69,7 +81,10 @@ export class Rootfs {
     this.#options = options;
     this.#ring = new RingWriter(memory);
     this.#thread = spawnThread({ workerData: data, name: 'rootfs', resourceLimits });
-    this.#thread.on('message', (answer: Answer) => this.#waiting?.resolve(answer));
+    this.#thread.on('message', (message: Answer | Notice) => {
+      if ('changes' in message) this.#onChanges?.(message.changes);
+      else this.#waiting?.resolve(message);
+    });
     this.#thread.on('error', (error) => this.#die(error));
     this.#thread.on('exit', (code) => this.#die(new Error(`the writing thread ended with code ${code}`)));
   }
@@ -101,6 +116,8 @@ export class Rootfs {
   async apply(tar: AsyncIterable<Uint8Array>, options: ApplyOptions): Promise<LayerResult> {
     const { label, signal } = options;
     signal?.throwIfAborted();
+    const told: Uint8Array[] = [];
+    this.#onChanges = options.onChanges ?? ((changes) => told.push(changes));
     this.#ring.reopen();
     const result = this.#call({ kind: 'layer', label });
     // Its failure is awaited below, but may come before.
@@ -120,7 +137,8 @@ export class Rootfs {
       signal?.removeEventListener('abort', abort);
     }
     try {
-      return await result;
+      const { entries, changes } = await result;
+      return { entries, changes: changes && Buffer.concat([...told, changes]) };
     } catch (error) {
       signal?.throwIfAborted();
       throw error;

@@ -20,12 +20,15 @@ const drainSize = 1024 * 1024;
 export class Writer {
   readonly #data: ThreadData;
   readonly #source: RingReader;
+  readonly #tell: (changes: Uint8Array) => void;
   /** The root, for messages. */
   readonly #name: string;
   #run: Run | undefined;
 
-  constructor(data: ThreadData) {
+  /** @param tell told what a layer has done so far, while it is being applied */
+  constructor(data: ThreadData, tell: (changes: Uint8Array) => void) {
     this.#data = data;
+    this.#tell = tell;
     this.#source = new RingReader(data.ring);
     this.#name = data.options.name;
   }
@@ -50,7 +53,7 @@ export class Writer {
 
   #open(): Opened {
     const [filesystem, backend] = this.#openFilesystem();
-    this.#run = this.#explained(() => startRun(filesystem, this.#data.options));
+    this.#run = this.#explained(() => startRun(filesystem, this.#data.options, this.#tell));
     const stat = filesystem.stat(filesystem.root, '.');
     return { backend, identity: typeof stat === 'number' ? '' : stat.identity };
   }

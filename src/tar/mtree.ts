@@ -77,43 +77,59 @@ export function composeLine(change: Change): string {
  * @throws IntegrityError for a type that is none of ours
  */
 export function parseLine(line: string): Change {
-  const [first, ...pairs] = line.split(' ');
-  const path = first === '.' ? '' : unescape(first!.slice(2));
-  const values = new Map<string, string>();
+  let end = endOfWord(line, 0);
+  const path = end === 1 ? '' : unescape(line.slice(2, end));
+  const values: Record<string, string> = {
+    type: '',
+    link: '',
+    uid: '0',
+    gid: '0',
+    mode: '0',
+    time: '0.0',
+    size: '0',
+  };
   let xattrs: Map<string, Uint8Array> | undefined;
-  for (const pair of pairs) {
-    const cut = pair.indexOf('=');
-    const keyword = pair.slice(0, cut);
-    const value = pair.slice(cut + 1);
+  while (end < line.length) {
+    const start = end + 1;
+    end = endOfWord(line, start);
+    const sign = line.indexOf('=', start);
+    const keyword = line.slice(start, sign);
+    const value = line.slice(sign + 1, end);
     if (keyword.startsWith('xattr.')) {
       xattrs ??= new Map();
       xattrs.set(unescape(keyword.slice('xattr.'.length)), Buffer.from(value, 'base64'));
-    } else values.set(keyword, value);
+    } else values[keyword] = value;
   }
-  const type = types.get(values.get('type') ?? '');
+  const type = types.get(values['type']!);
   if (type === undefined) {
     throw new IntegrityError('a list of changes has a line of an unknown type', { code: 'BAD_RECORD' });
   }
   if (type === 'removed') return { type, path };
 
-  const [seconds, nanoseconds] = (values.get('time') ?? '0.0').split('.');
-  const [, deviceMajor, deviceMinor] = (values.get('device') ?? 'linux,0,0').split(',');
-  const link = unescape(values.get('link') ?? '');
+  const time = values['time']!;
+  const dot = time.indexOf('.');
+  const link = unescape(values['link']!);
+  const [, deviceMajor, deviceMinor] = values['device']?.split(',') ?? ['linux', '0', '0'];
   return {
     type,
     path,
     linkPath: type === 'hardlink' ? link.slice(2) : link,
-    mode: Number.parseInt(values.get('mode') ?? '0', 8),
-    uid: Number(values.get('uid') ?? 0),
-    gid: Number(values.get('gid') ?? 0),
-    size: Number(values.get('size') ?? 0),
-    mtimeSeconds: Number(seconds),
-    mtimeNanoseconds: Number(nanoseconds),
+    mode: Number.parseInt(values['mode']!, 8),
+    uid: Number(values['uid']),
+    gid: Number(values['gid']),
+    size: Number(values['size']),
+    mtimeSeconds: Number(time.slice(0, dot)),
+    mtimeNanoseconds: Number(time.slice(dot + 1)),
     deviceMajor: Number(deviceMajor),
     deviceMinor: Number(deviceMinor),
     xattrs,
-    contents: values.get('contents'),
+    contents: values['contents'],
   };
+}
+
+function endOfWord(line: string, start: number): number {
+  const end = line.indexOf(' ', start);
+  return end === -1 ? line.length : end;
 }
 
 function composeXattrs(xattrs: ReadonlyMap<string, Uint8Array>): string {

@@ -51,7 +51,10 @@ async function pull(
   try {
     for (const [number, items] of layers.entries()) {
       if (number < skip) continue;
-      const { changes } = await rootfs.apply(once(tar(...items)), { label: `layer ${number}` });
+      const { changes } = await rootfs.apply(once(tar(...items)), {
+        label: `layer ${number}`,
+        onChanges: layersOfGit && ((lines) => layersOfGit.note(lines)),
+      });
       if (!layersOfGit) continue;
       await rootfs.writeLayerInfo('json', Buffer.from(`{${number}}`));
       await layersOfGit.commit({ id: ids[number]! }, [changes!, layersOfGit.describeFile('json')]);
@@ -71,7 +74,7 @@ async function everyBranchIsItsLayer(directory: string, layers: readonly (readon
   mkdirSync(withGit);
   await pull(withGit, layers, await GitLayers.open(withGit, { environment }));
   assert.equal(git(withGit, 'status', '--porcelain'), '');
-  assert.equal(git(withGit, 'fsck', '--strict', '--full'), '');
+  assert.equal(git(withGit, 'fsck', '--strict', '--full', '--no-dangling'), '');
   const expected = layers.map((_, number) => {
     const plain = path.join(directory, `plain${number}`);
     mkdirSync(plain);
@@ -123,6 +126,29 @@ test('every branch of a pull gives what the layers up to it give', needsRoot, (t
     [whiteout('repo'), whiteout('bin'), dir('bin'), file('bin/own', '')],
   ]),
 );
+
+function many(count: number, text: string): Item[] {
+  return Array.from({ length: count }, (_, index) =>
+    file(`many/directory-${index % 7}/file-number-${index}`, `${text} ${index}`),
+  );
+}
+
+test('the same for layers that write a file again and again, read while they are written', needsRoot, (t) => {
+  return everyBranchIsItsLayer(scratch(t), [
+    [
+      file('again', 'first'),
+      hardlink('kept', 'again'),
+      ...many(1500, 'one'),
+      file('again', 'again'),
+      file('gone/soon', 'x'),
+      ...many(1500, 'two'),
+      file('again', 'last!'),
+      hardlink('many/directory-0/file-number-0', 'kept'),
+      file('gone', 'no directory'),
+    ],
+    [whiteout('many'), ...many(700, 'three'), whiteout('again'), file('kept', 'other')],
+  ]);
+});
 
 const names = ['a', 'b', 'c', 'd/e', 'd/f', 'd/.git/g', 'h/.git', 'd', 'h', 'd/l/x', 'd/l'] as const;
 const name = fc.constantFrom(...names);

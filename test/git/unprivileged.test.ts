@@ -102,19 +102,22 @@ test('a full disk: an error that says so, before or in git', needsRoot, (t) => {
   const disk = path.join(base, 'disk');
   mkdirSync(disk);
   execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', disk]);
-  t.after(() => execFileSync('umount', [disk]));
-  const directory = path.join(disk, 'rootfs');
-  mkdirSync(directory);
-  chownSync(directory, nobody.uid, nobody.gid);
-  const layer = path.join(base, 'layer.tar');
-  chmodSync(base, 0o755);
-  writeFileSync(layer, tar(file('big', Buffer.alloc(2_000_000, 'x'))));
-  const { status, stderr } = run('pull', directory, layer);
-  assert.equal(status, 7);
-  assert.match(stderr, /^the disk is full: (cannot commit layer0_0+|git could not make the branches)$/m);
-  assert.deepEqual(
-    readdirSync(path.join(directory, '.git/objects/pack')).filter((name) => name.endsWith('.idx')),
-    [],
-  );
-  assert.throws(() => git(directory, 'rev-parse', '--verify', 'HEAD'));
+  try {
+    const directory = path.join(disk, 'rootfs');
+    mkdirSync(directory);
+    chownSync(directory, nobody.uid, nobody.gid);
+    const layer = path.join(base, 'layer.tar');
+    chmodSync(base, 0o755);
+    writeFileSync(layer, tar(file('big', Buffer.alloc(2_000_000, 'x'))));
+    const { status, stderr } = run('pull', directory, layer);
+    assert.equal(status, 7);
+    assert.match(stderr, /^the disk is full: (cannot commit layer0_0+|git could not make the branches)$/m);
+    assert.deepEqual(
+      readdirSync(path.join(directory, '.git/objects/pack')).filter((name) => name.endsWith('.idx')),
+      [],
+    );
+    assert.throws(() => git(directory, 'rev-parse', '--verify', 'HEAD'));
+  } finally {
+    execFileSync('umount', [disk]);
+  }
 });
