@@ -3,9 +3,11 @@ import { layerQueue } from './blob/queue.ts';
 import type { Store } from './blob/store.ts';
 import { printable } from './errors.ts';
 import { findGit } from './git/git-program.ts';
+import { surveyDirectory } from './git/survey.ts';
 import { platformNotice } from './oci/fitness.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
+import { alreadyThere, skipLayers } from './resumption.ts';
 import { RootfsBuild } from './rootfs-build.ts';
 import type { Built } from './rootfs-build.ts';
 import { prepareRootfs } from './runtime/prepare.ts';
@@ -51,11 +53,15 @@ async function buildTwice(image: Image, store: Store, options: PullOptions): Pro
 }
 
 async function build(image: Image, store: Store, options: PullOptions): Promise<Built> {
-  const { report, signal, jobs } = options;
-  const rootfs = await RootfsBuild.open(options);
+  const { signal, jobs, git, destination, environment } = options;
+  const survey = git ? await surveyDirectory(destination, image.layers, { environment, signal }) : undefined;
+  if (survey?.kind === 'complete') return alreadyThere(image, survey, options);
+  const resumed = survey?.kind === 'partial' ? survey : undefined;
+  const report = skipLayers(resumed?.common ?? 0, options.report);
+  const rootfs = await RootfsBuild.open(options, resumed);
   try {
     const queue = { store, jobs, hold: rootfs.overlay, policy: options.retryPolicy, signal, report };
-    for await (const layer of layerQueue(image.layers, queue)) {
+    for await (const layer of layerQueue(image.layers.slice(resumed?.common ?? 0), queue)) {
       report({ type: 'layer-apply', index: layer.index });
       const entries = await rootfs.apply(layer);
       report({ type: 'layer-applied', index: layer.index, entries });

@@ -1,11 +1,16 @@
 import type { PulledLayer } from './blob/pulled-layer.ts';
 import { printable } from './errors.ts';
 import { GitLayers } from './git/git-layers.ts';
+import type { Survey } from './git/survey.ts';
 import { formatLayerInfo } from './oci/layer-info.ts';
 import type { PullOptions } from './options.ts';
 import { Destination } from './rootfs/destination.ts';
 import { Rootfs, describeNotRestored } from './rootfs/rootfs.ts';
+import { openWorkTree } from './rootfs/work-tree.ts';
 import type { LayerSummary, PullSummary } from './summary.ts';
+
+/** The image's first layers are in DIR, of another pull with -g. */
+export type Resumed = Extract<Survey, { kind: 'partial' }>;
 
 /** What came of it. */
 export type Built = Pick<PullSummary, 'layers' | 'notRestored'>;
@@ -31,22 +36,29 @@ export class RootfsBuild {
     this.#options = options;
   }
 
-  /** Makes DIR's stage, or opens DIR itself. Throws DestinationError, GitError. */
-  static async open(options: PullOptions): Promise<RootfsBuild> {
-    const { signal, environment } = options;
-    const destination = await Destination.open(options.destination);
+  /**
+   * Makes DIR's stage, or opens DIR itself; `resumed` with -g: the stage begins with layers that DIR has already. Throws
+   * DestinationError, GitError.
+   */
+  static async open(options: PullOptions, resumed?: Resumed): Promise<RootfsBuild> {
+    const destination = await (resumed
+      ? Destination.replace(options.destination)
+      : Destination.open(options.destination));
     let rootfs: Rootfs | undefined;
     try {
+      const git = options.git ? await openGit(destination, resumed, options) : undefined;
       rootfs = await Rootfs.open(destination.path, {
         mode: destination.mode,
         name: options.destination,
         backend: options.backend,
         reservedNames: options.git ? ['.git'] : [],
         recordChanges: options.git,
+        hasLayers: resumed !== undefined,
       });
-      const git = options.git ? await GitLayers.open(destination.path, { environment, signal }) : undefined;
       const build = new RootfsBuild(destination, rootfs, git, options);
       if (build.overlay) build.#notice('is not empty: the image is laid over what is there');
+      if (resumed)
+        build.#notice(`has ${resumed.common} of the image's layers: the others are put on top of them`);
       return build;
     } catch (error) {
       await rootfs?.discard();
@@ -123,6 +135,20 @@ export class RootfsBuild {
   #notice(what: string): void {
     this.#options.report({ type: 'notice', message: `${printable(this.#options.destination)} ${what}` });
   }
+}
+
+function openGit(
+  destination: Destination,
+  resumed: Resumed | undefined,
+  options: PullOptions,
+): Promise<GitLayers> {
+  const { signal, environment } = options;
+  const gitOptions = { signal, environment };
+  if (!resumed) return GitLayers.open(destination.path, gitOptions);
+  return GitLayers.resume(destination.path, destination.target, resumed.base, {
+    ...gitOptions,
+    openWorkTree,
+  });
 }
 
 function summaryOf(layer: PulledLayer, entries: number): LayerSummary {

@@ -51,6 +51,12 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     arity: [0, 1],
     options: [...groups.cache, ...groups.json, ...groups.other],
   },
+  checkout: {
+    synopsis: 'checkout BRANCH',
+    summary: 'make a rootfs pulled with -g exactly what it was after a layer (layer1_…, or layer1)',
+    arity: [1, 1],
+    options: [...groups.destination, ...groups.force, ...groups.other],
+  },
   completion: {
     synopsis: 'completion bash|zsh|fish',
     summary: 'print the completions for a shell',

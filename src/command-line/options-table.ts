@@ -27,6 +27,14 @@ const platform = [
   option('What and where', '--platform <os/arch[/variant]>', 'the image for another platform than this host'),
 ];
 
+const force = [
+  option(
+    'What and where',
+    '--force',
+    'replace configurations that are there; with checkout, what is in no commit',
+  ),
+];
+
 const what = [
   ...destination,
   option('What and where', '-g, --git', 'use git layering: one branch and one commit per layer'),
@@ -42,7 +50,7 @@ const what = [
     '--for <runtime>',
     'write the configuration of runc, lxc or nspawn beside DIR (repeatable)',
   ).argParser(collect),
-  option('What and where', '--force', 'replace configurations that are there'),
+  ...force,
   option(
     'What and where',
     '--rootless',
@@ -123,6 +131,7 @@ const output = [
 /** All options by what they are about; commands.ts says which command takes which. */
 export const optionGroups = {
   what,
+  force,
   destination,
   platform,
   credentials,

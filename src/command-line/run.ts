@@ -5,6 +5,7 @@ import { completionScript } from './completion.ts';
 import { helpText } from './help.ts';
 import { parseArguments } from './parse.ts';
 import { runCache } from './run-cache.ts';
+import { runCheckout } from './run-checkout.ts';
 import { runInspect, runTags } from './run-inspect.ts';
 import { runPull } from './run-pull.ts';
 
@@ -24,6 +25,8 @@ export async function runCommand(argv: readonly string[], surroundings: Surround
     case 'version':
       surroundings.stdout.write(`${version}\n`);
       return 0;
+    case 'checkout':
+      return await runCheckout(invocation, surroundings);
     case 'completion':
       surroundings.stdout.write(completionScript(invocation.words[0]!));
       return 0;

@@ -171,7 +171,7 @@ async function removeLevels(levels: readonly string[]): Promise<void> {
 }
 
 /** Texts for what the system says of DIR; what has one already stays. */
-function explained(error: unknown, directory: string): DlrootfsError {
+export function explained(error: unknown, directory: string): DlrootfsError {
   if (error instanceof DlrootfsError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
   const reasons: Readonly<Record<string, string>> = {

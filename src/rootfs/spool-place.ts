@@ -1,15 +1,18 @@
 import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 import path from 'node:path';
+import { explained } from './destination.ts';
 import { locate } from './location.ts';
 
 /**
  * Where blobs that nobody keeps may lie while DIR is built: on the same disk, beside it where that can be written, else in it.
  *
- * @throws DestinationError where DIR is no directory
+ * @throws DestinationError where DIR is no directory, or what should be above it is none
  */
 export async function spoolPlace(directory: string): Promise<string> {
-  const location = await locate(directory);
+  const location = await locate(directory).catch((error: unknown) => {
+    throw explained(error, directory);
+  });
   let beside = path.dirname(location.path);
   while (!(await isThere(beside)) && beside !== path.dirname(beside)) beside = path.dirname(beside);
   const writable = await access(beside, constants.W_OK | constants.X_OK).then(

@@ -143,3 +143,8 @@ function removeEmpty(run: Run, parent: Directory, name: ByteName, path: string):
     throw new Refusal(removed, `remove the directory ${shown(path)}`);
   }
 }
+
+/** A work tree for whoever must not know this class. */
+export function openWorkTree(directory: string): WorkTree {
+  return new WorkTree(directory);
+}
