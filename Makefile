@@ -47,7 +47,7 @@ soak: debian-packages dist/dlrootfs ## many pulls in a row, with faults, watchin
 	node bench/soak.ts $(ARGS)
 
 test-live: dist/dlrootfs ## the original's integration tests against Docker Hub (needs internet; DLROOTFS_CREDS)
-	node --test --test-reporter=spec --test-timeout=600000 $(or $(ARGS),'test/live/*.ts')
+	DLROOTFS_BINARY=dist/dlrootfs node --test --test-reporter=spec $(or $(ARGS),'test/live/*.ts')
 
 release: build ## release/: the binary for x86_64 and aarch64 as .tgz with its sha256, and as .deb
 	node scripts/release.ts

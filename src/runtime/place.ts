@@ -48,7 +48,7 @@ export function configPath(runtime: Runtime, { parent, directory }: Place): stri
 }
 
 /** systemd-nspawn makes the machine's name of the directory's, and leaves out what no hostname has. */
-export function machineName(directory: string): string {
+function machineName(directory: string): string {
   return path.basename(directory).replaceAll(/[^A-Za-z0-9_.-]/g, '') || 'rootfs';
 }
 
