@@ -1,3 +1,4 @@
+import { compresses } from './filesystem.ts';
 import type { FileStat } from './filesystem.ts';
 
 /** Where things lie: two names, a structure, directory entries. */
@@ -81,10 +82,12 @@ export class CallMemory {
     };
   }
 
-  /** Bytes free for anybody, from the struct statfs at `structure`: f_bsize and f_bavail of statfs(2). */
+  /** Free bytes, also those kept for root, from the struct statfs at `structure`: f_type, f_bsize and f_bfree of statfs(2). */
   takeFreeSpace(): number {
-    const blockSize = Number(this.#view.getBigInt64(layout.structure + 8, true));
-    return Number(this.#view.getBigUint64(layout.structure + 32, true)) * blockSize;
+    const at = layout.structure;
+    if (compresses(this.#view.getUint32(at, true))) return Infinity;
+    const blockSize = Number(this.#view.getBigInt64(at + 8, true));
+    return Number(this.#view.getBigUint64(at + 24, true)) * blockSize;
   }
 
   /**

@@ -75,9 +75,7 @@ export interface Filesystem {
   createFile(parent: Directory, name: ByteName, mode: number): number;
   /** All of `bytes`, at `position`. */
   write(file: number, bytes: Uint8Array, position: number): number;
-  /** Sets room aside for a file's content; -EOPNOTSUPP where that is not known, -ENOSPC when there is not enough. */
-  reserve(file: number, size: number): number;
-  /** Bytes that a new file could have, infinite where nobody knows. */
+  /** Bytes that the content of a new file can have; infinite where nobody knows, as on a disk that compresses. */
   freeSpace(file: number): number;
   truncate(file: number, size: number): number;
   closeFile(file: number): number;
@@ -92,4 +90,12 @@ export interface Filesystem {
   removeXattr(node: Node, name: string): number;
 
   close(): void;
+}
+
+/** Magic numbers of btrfs and ZFS: statfs(2). */
+const compressing = new Set([0x9123_683e, 0x2fc1_2fc1]);
+
+/** Whether a file may take less room on this type of file system than it has bytes. */
+export function compresses(type: number): boolean {
+  return compressing.has(type);
 }

@@ -30,7 +30,6 @@ export interface Libc {
   lremovexattr(path: Address, name: Address): number;
   fremovexattr(file: number, name: Address): number;
   pwrite(file: number, bytes: Uint8Array, size: number, position: number): number;
-  fallocate(file: number, mode: number, offset: number, size: number): number;
   ftruncate(file: number, size: number): number;
   flock(file: number, operation: number): number;
   /** mknodat(2), getdents64(2) and fchmodat2(2): not in every libc. */
@@ -61,7 +60,6 @@ const prototypes = [
   'int lremovexattr(intptr_t path, intptr_t name)',
   'int fremovexattr(int file, intptr_t name)',
   'intptr_t pwrite(int file, const void *bytes, size_t size, int64_t position)',
-  'int fallocate(int file, int mode, int64_t offset, int64_t size)',
   'int ftruncate(int file, int64_t size)',
   'int flock(int file, int operation)',
   'intptr_t syscall(intptr_t call, intptr_t directory, intptr_t path, intptr_t third, intptr_t fourth)',

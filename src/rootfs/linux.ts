@@ -1,29 +1,26 @@
 import { constants } from 'node:fs';
-import { arch, constants as osConstants } from 'node:os';
+import { constants as osConstants } from 'node:os';
 import type { BytePath, EntryType } from '../tar/entry.ts';
 import { CallMemory } from './call-memory.ts';
-import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
+import type { ByteName, Directory, FileStat, Filesystem } from './filesystem.ts';
 import type { Libc } from './libc.ts';
+import {
+  AT_EMPTY_PATH,
+  AT_REMOVEDIR,
+  AT_SYMLINK_NOFOLLOW,
+  LOCK_EX_NB,
+  O_CLOEXEC,
+  O_PATH,
+  STATX_BASIC_STATS,
+  calls,
+  openPath,
+} from './linux-numbers.ts';
+import { LinuxMetadata } from './linux-metadata.ts';
 
-const { EAGAIN, EINTR, ENAMETOOLONG, ENOSYS, EPERM, EWOULDBLOCK } = osConstants.errno;
+const { EAGAIN, EINTR, ENAMETOOLONG, EWOULDBLOCK } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
-const O_CLOEXEC = 0o2_000_000;
-const O_PATH = 0o10_000_000;
-const AT_SYMLINK_NOFOLLOW = 0x100;
-const AT_EMPTY_PATH = 0x1000;
-const AT_REMOVEDIR = 0x200;
-const STATX_BASIC_STATS = 0x7ff;
-const LOCK_EX_NB = 2 | 4;
-
-/** Numbers of the calls that not every libc has a function for. */
-const calls =
-  arch() === 'arm64'
-    ? { mknodat: 33, getdents64: 61, fchmodat2: 452 }
-    : { mknodat: 259, getdents64: 217, fchmodat2: 452 };
-
 const openNew = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
-const openPath = O_PATH | O_NOFOLLOW | O_CLOEXEC;
 
 const formats: Readonly<Partial<Record<EntryType, number>>> = {
   fifo: 0o010000,
@@ -35,16 +32,12 @@ const formats: Readonly<Partial<Record<EntryType, number>>> = {
  * The file system by libc's calls. Each directory is opened from its parent's descriptor, no symlink is ever followed by the kernel,
  * and no path is longer than one name: so there is nothing a name could climb out with, and no limit of PATH_MAX.
  */
-export class LinuxFilesystem implements Filesystem {
+export class LinuxFilesystem extends LinuxMetadata implements Filesystem {
   readonly root: Directory;
-  readonly #libc: Libc;
-  readonly #memory: CallMemory;
-  #knowsFchmodat2 = true;
 
   /** `root` is an open descriptor of the root directory, from then on this object's to close. */
   private constructor(libc: Libc, memory: CallMemory, root: number) {
-    this.#libc = libc;
-    this.#memory = memory;
+    super(libc, memory);
     this.root = { path: '' as BytePath, handle: root };
   }
 
@@ -61,71 +54,71 @@ export class LinuxFilesystem implements Filesystem {
 
   /** Takes the root for this process until it ends, however it ends: false when another has it. True where the file system knows no locks. */
   lock(): boolean {
-    return this.#libc.flock(this.root.handle, LOCK_EX_NB) === 0 || this.#libc.errno() !== EWOULDBLOCK;
+    return this.libc.flock(this.root.handle, LOCK_EX_NB) === 0 || this.libc.errno() !== EWOULDBLOCK;
   }
 
   openDirectory(parent: Directory, name: ByteName): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#result(this.#libc.openat(parent.handle, this.#memory.name, openPath | O_DIRECTORY, 0));
+    if (!this.memory.putName(name)) return -ENAMETOOLONG;
+    return this.result(this.libc.openat(parent.handle, this.memory.name, openPath | O_DIRECTORY, 0));
   }
 
   closeDirectory(directory: Directory): void {
-    this.#libc.close(directory.handle);
+    this.libc.close(directory.handle);
   }
 
   readLink(parent: Directory, name: ByteName): BytePath | number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    const length = this.#libc.readlinkat(
+    if (!this.memory.putName(name)) return -ENAMETOOLONG;
+    const length = this.libc.readlinkat(
       parent.handle,
-      this.#memory.name,
-      this.#memory.second,
-      this.#memory.longestName,
+      this.memory.name,
+      this.memory.second,
+      this.memory.longestName,
     );
-    if (length < 0) return -this.#libc.errno();
-    return this.#memory.takeSecond(length) as BytePath;
+    if (length < 0) return -this.libc.errno();
+    return this.memory.takeSecond(length) as BytePath;
   }
 
   stat(parent: Directory, name: ByteName): FileStat | number {
     const itself = name === '.';
-    if (!this.#memory.putName(itself ? '' : name)) return -ENAMETOOLONG;
+    if (!this.memory.putName(itself ? '' : name)) return -ENAMETOOLONG;
     const flags = itself ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW;
     const { handle } = parent;
-    if (this.#libc.statx(handle, this.#memory.name, flags, STATX_BASIC_STATS, this.#memory.structure) !== 0) {
-      return -this.#libc.errno();
+    if (this.libc.statx(handle, this.memory.name, flags, STATX_BASIC_STATS, this.memory.structure) !== 0) {
+      return -this.libc.errno();
     }
-    return this.#memory.takeStat();
+    return this.memory.takeStat();
   }
 
   list(directory: Directory): ByteName[] | number {
-    this.#memory.putName('.');
-    const file = this.#libc.openat(
+    this.memory.putName('.');
+    const file = this.libc.openat(
       directory.handle,
-      this.#memory.name,
+      this.memory.name,
       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
       0,
     );
-    if (file < 0) return -this.#libc.errno();
+    if (file < 0) return -this.libc.errno();
     const names: ByteName[] = [];
-    const { list, listSize } = this.#memory;
+    const { list, listSize } = this.memory;
     for (;;) {
-      const length = this.#libc.syscall(calls.getdents64, file, list, listSize, 0);
+      const length = this.libc.syscall(calls.getdents64, file, list, listSize, 0);
       if (length <= 0) {
-        const failure = length < 0 ? -this.#libc.errno() : 0;
-        this.#libc.close(file);
+        const failure = length < 0 ? -this.libc.errno() : 0;
+        this.libc.close(file);
         return failure < 0 ? failure : names;
       }
-      this.#memory.takeNames(length, names);
+      this.memory.takeNames(length, names);
     }
   }
 
   makeDirectory(parent: Directory, name: ByteName, mode: number): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#result(this.#libc.mkdirat(parent.handle, this.#memory.name, mode));
+    if (!this.memory.putName(name)) return -ENAMETOOLONG;
+    return this.result(this.libc.mkdirat(parent.handle, this.memory.name, mode));
   }
 
   makeSymlink(parent: Directory, name: ByteName, target: BytePath): number {
-    if (!this.#memory.putName(name) || !this.#memory.putSecond(target)) return -ENAMETOOLONG;
-    return this.#result(this.#libc.symlinkat(this.#memory.second, parent.handle, this.#memory.name));
+    if (!this.memory.putName(name) || !this.memory.putSecond(target)) return -ENAMETOOLONG;
+    return this.result(this.libc.symlinkat(this.memory.second, parent.handle, this.memory.name));
   }
 
   makeSpecial(
@@ -136,52 +129,52 @@ export class LinuxFilesystem implements Filesystem {
     major: number,
     minor: number,
   ): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
+    if (!this.memory.putName(name)) return -ENAMETOOLONG;
     if (major > 0xfff || minor > 0xfffff) return -EPERM;
     const device = (minor & 0xff) | (major << 8) | ((minor & 0xfff00) << 12);
     const format = formats[type]! | mode;
-    return this.#result(
-      this.#libc.syscall(calls.mknodat, parent.handle, this.#memory.name, format, device >>> 0),
+    return this.result(
+      this.libc.syscall(calls.mknodat, parent.handle, this.memory.name, format, device >>> 0),
     );
   }
 
   makeLink(targetParent: Directory, targetName: ByteName, parent: Directory, name: ByteName): number {
-    if (!this.#memory.putName(name) || !this.#memory.putSecond(targetName)) return -ENAMETOOLONG;
-    return this.#result(
-      this.#libc.linkat(targetParent.handle, this.#memory.second, parent.handle, this.#memory.name, 0),
+    if (!this.memory.putName(name) || !this.memory.putSecond(targetName)) return -ENAMETOOLONG;
+    return this.result(
+      this.libc.linkat(targetParent.handle, this.memory.second, parent.handle, this.memory.name, 0),
     );
   }
 
   rename(parent: Directory, name: ByteName, newParent: Directory, newName: ByteName): number {
-    if (!this.#memory.putName(newName) || !this.#memory.putSecond(name)) return -ENAMETOOLONG;
-    return this.#result(
-      this.#libc.renameat(parent.handle, this.#memory.second, newParent.handle, this.#memory.name),
+    if (!this.memory.putName(newName) || !this.memory.putSecond(name)) return -ENAMETOOLONG;
+    return this.result(
+      this.libc.renameat(parent.handle, this.memory.second, newParent.handle, this.memory.name),
     );
   }
 
   remove(parent: Directory, name: ByteName): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#result(this.#libc.unlinkat(parent.handle, this.#memory.name, 0));
+    if (!this.memory.putName(name)) return -ENAMETOOLONG;
+    return this.result(this.libc.unlinkat(parent.handle, this.memory.name, 0));
   }
 
   removeDirectory(parent: Directory, name: ByteName): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#result(this.#libc.unlinkat(parent.handle, this.#memory.name, AT_REMOVEDIR));
+    if (!this.memory.putName(name)) return -ENAMETOOLONG;
+    return this.result(this.libc.unlinkat(parent.handle, this.memory.name, AT_REMOVEDIR));
   }
 
   createFile(parent: Directory, name: ByteName, mode: number): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#result(this.#libc.openat(parent.handle, this.#memory.name, openNew, mode));
+    if (!this.memory.putName(name)) return -ENAMETOOLONG;
+    return this.result(this.libc.openat(parent.handle, this.memory.name, openNew, mode));
   }
 
   write(file: number, bytes: Uint8Array, position: number): number {
     let rest = bytes;
     let at = position;
     for (;;) {
-      const written = this.#libc.pwrite(file, rest, rest.length, at);
+      const written = this.libc.pwrite(file, rest, rest.length, at);
       if (written === rest.length) return 0;
       if (written < 0) {
-        const failure = this.#libc.errno();
+        const failure = this.libc.errno();
         if (failure !== EINTR && failure !== EAGAIN) return -failure;
       } else {
         rest = rest.subarray(written);
@@ -190,99 +183,20 @@ export class LinuxFilesystem implements Filesystem {
     }
   }
 
-  reserve(file: number, size: number): number {
-    return this.#result(this.#libc.fallocate(file, 0, 0, size));
-  }
-
   freeSpace(file: number): number {
-    if (this.#libc.fstatfs(file, this.#memory.structure) !== 0) return Infinity;
-    return this.#memory.takeFreeSpace();
+    if (this.libc.fstatfs(file, this.memory.structure) !== 0) return Infinity;
+    return this.memory.takeFreeSpace();
   }
 
   truncate(file: number, size: number): number {
-    return this.#result(this.#libc.ftruncate(file, size));
+    return this.result(this.libc.ftruncate(file, size));
   }
 
   closeFile(file: number): number {
-    return this.#result(this.#libc.close(file));
-  }
-
-  setOwner(node: Node, uid: number, gid: number): number {
-    if (node.file >= 0) return this.#result(this.#libc.fchown(node.file, uid, gid));
-    this.#memory.putName(node.name);
-    return this.#result(
-      this.#libc.fchownat(node.parent.handle, this.#memory.name, uid, gid, AT_SYMLINK_NOFOLLOW),
-    );
-  }
-
-  setMode(node: Node, mode: number): number {
-    if (node.file >= 0) return this.#result(this.#libc.fchmod(node.file, mode));
-    if (node.name === '.') return this.#setModeByHandle(node.parent.handle, mode);
-    if (this.#knowsFchmodat2) {
-      this.#memory.putName(node.name);
-      const { handle } = node.parent;
-      const result = this.#result(
-        this.#libc.syscall(calls.fchmodat2, handle, this.#memory.name, mode, AT_SYMLINK_NOFOLLOW),
-      );
-      // A seccomp filter that does not know the call answers EPERM.
-      if (result !== -ENOSYS && result !== -EPERM) return result;
-      if (result === -ENOSYS) this.#knowsFchmodat2 = false;
-    }
-    this.#memory.putName(node.name);
-    const file = this.#libc.openat(node.parent.handle, this.#memory.name, openPath, 0);
-    if (file < 0) return -this.#libc.errno();
-    const result = this.#setModeByHandle(file, mode);
-    this.#libc.close(file);
-    return result;
-  }
-
-  /** The way for a descriptor that was opened with O_PATH, which fchmod(2) does not take. */
-  #setModeByHandle(handle: number, mode: number): number {
-    this.#memory.putName(`/proc/self/fd/${handle}`);
-    return this.#result(this.#libc.chmod(this.#memory.name, mode));
-  }
-
-  setTimes(node: Node, seconds: number, nanoseconds: number): number {
-    this.#memory.putTimes(seconds, nanoseconds);
-    if (node.file >= 0) return this.#result(this.#libc.futimens(node.file, this.#memory.structure));
-    this.#memory.putName(node.name);
-    return this.#result(
-      this.#libc.utimensat(
-        node.parent.handle,
-        this.#memory.name,
-        this.#memory.structure,
-        AT_SYMLINK_NOFOLLOW,
-      ),
-    );
-  }
-
-  setXattr(node: Node, name: string, value: Uint8Array): number {
-    if (!this.#memory.putSecond(name)) return -ENAMETOOLONG;
-    if (node.file >= 0) {
-      return this.#result(this.#libc.fsetxattr(node.file, this.#memory.second, value, value.length, 0));
-    }
-    this.#memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
-    return this.#result(this.#libc.lsetxattr(this.#memory.name, this.#memory.second, value, value.length, 0));
-  }
-
-  hasXattr(node: Node, name: string): boolean {
-    this.#memory.putSecond(name);
-    this.#memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
-    return this.#libc.lgetxattr(this.#memory.name, this.#memory.second, 0, 0) >= 0;
-  }
-
-  removeXattr(node: Node, name: string): number {
-    if (!this.#memory.putSecond(name)) return -ENAMETOOLONG;
-    if (node.file >= 0) return this.#result(this.#libc.fremovexattr(node.file, this.#memory.second));
-    this.#memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
-    return this.#result(this.#libc.lremovexattr(this.#memory.name, this.#memory.second));
+    return this.result(this.libc.close(file));
   }
 
   close(): void {
-    this.#libc.close(this.root.handle);
-  }
-
-  #result(answer: number): number {
-    return answer < 0 ? -this.#libc.errno() : answer;
+    this.libc.close(this.root.handle);
   }
 }

@@ -2,6 +2,8 @@ import * as fs from 'node:fs';
 import { platform, constants as osConstants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import { join } from './directories.ts';
+import { compresses } from './filesystem.ts';
+import { fileStat } from './node-stat.ts';
 import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
 
 const { ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
@@ -76,16 +78,7 @@ export class PortableFilesystem implements Filesystem {
   stat(parent: Directory, name: ByteName): FileStat | number {
     try {
       const stat = fs.lstatSync(this.#path(parent, name), { bigint: true });
-      return {
-        type: typeOf(stat),
-        mode: Number(stat.mode) & 0o7777,
-        uid: Number(stat.uid),
-        gid: Number(stat.gid),
-        size: Number(stat.size),
-        mtimeSeconds: Number(floorDivide(stat.mtimeNs)),
-        mtimeNanoseconds: Number(stat.mtimeNs - floorDivide(stat.mtimeNs) * billion),
-        identity: `${stat.dev}:${stat.ino}`,
-      };
+      return fileStat(stat);
     } catch (error) {
       return errnoOf(error);
     }
@@ -147,14 +140,10 @@ export class PortableFilesystem implements Filesystem {
     });
   }
 
-  reserve(): number {
-    return -ENOTSUP;
-  }
-
   freeSpace(): number {
     try {
-      const { bavail, bsize } = fs.statfsSync(this.#rootPath);
-      return bavail * bsize;
+      const { type, bfree, bsize } = fs.statfsSync(this.#rootPath);
+      return compresses(type) ? Infinity : bfree * bsize;
     } catch {
       return Infinity;
     }
@@ -227,22 +216,6 @@ export class PortableFilesystem implements Filesystem {
     const below = name === '.' ? parent.path : join(parent.path, name);
     return Buffer.concat([this.#rootPath, Buffer.from(`/${below}`, 'latin1')]);
   }
-}
-
-const billion = 1_000_000_000n;
-
-function floorDivide(nanoseconds: bigint): bigint {
-  const quotient = nanoseconds / billion;
-  return nanoseconds < 0n && quotient * billion !== nanoseconds ? quotient - 1n : quotient;
-}
-
-function typeOf(stat: fs.BigIntStats): FileStat['type'] {
-  if (stat.isFile()) return 'file';
-  if (stat.isDirectory()) return 'directory';
-  if (stat.isSymbolicLink()) return 'symlink';
-  if (stat.isCharacterDevice()) return 'character';
-  if (stat.isBlockDevice()) return 'block';
-  return stat.isFIFO() ? 'fifo' : 'other';
 }
 
 /** What `call` answers if that is a number, 0 for anything else, the negated errno where it throws. */

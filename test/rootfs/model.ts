@@ -75,7 +75,7 @@ export class Model {
       }
       case 'opaque': {
         const directory = this.#directory(path);
-        if (directory) for (const inner of [...directory.names.keys()]) this.#hide(directory, inner);
+        if (directory) for (const inner of directory.names.keys()) this.#hide(directory, inner);
         return archive.opaque(path);
       }
       case 'hardlink': {
@@ -110,13 +110,9 @@ export class Model {
           archive.symlink(path, operation.target, operation.meta),
         );
       case 'fifo':
-        return this.#put(
-          above,
-          name,
-          { type: 'fifo', meta: operation.meta },
-          archive.fifo(path, operation.meta),
-        );
+        break;
     }
+    return this.#put(above, name, { type: 'fifo', meta: operation.meta }, archive.fifo(path, operation.meta));
   }
 
   #put(above: string, name: string, thing: Thing, item: Item): Item {
@@ -137,7 +133,7 @@ export class Model {
     if (!entry) return;
     if (!this.#isTouched(entry)) parent.names.delete(name);
     else if (entry.thing.type === 'directory') {
-      for (const inner of [...entry.thing.names.keys()]) this.#hide(entry.thing, inner);
+      for (const inner of entry.thing.names.keys()) this.#hide(entry.thing, inner);
     }
   }
 

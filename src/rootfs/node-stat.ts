@@ -1,0 +1,32 @@
+import type { BigIntStats } from 'node:fs';
+import type { FileStat } from './filesystem.ts';
+
+/** What Node says of a file, in our terms. */
+export function fileStat(stat: BigIntStats): FileStat {
+  return {
+    type: typeOf(stat),
+    mode: Number(stat.mode) & 0o7777,
+    uid: Number(stat.uid),
+    gid: Number(stat.gid),
+    size: Number(stat.size),
+    mtimeSeconds: Number(floorDivide(stat.mtimeNs)),
+    mtimeNanoseconds: Number(stat.mtimeNs - floorDivide(stat.mtimeNs) * billion),
+    identity: `${stat.dev}:${stat.ino}`,
+  };
+}
+
+const billion = 1_000_000_000n;
+
+function floorDivide(nanoseconds: bigint): bigint {
+  const quotient = nanoseconds / billion;
+  return nanoseconds < 0n && quotient * billion !== nanoseconds ? quotient - 1n : quotient;
+}
+
+function typeOf(stat: BigIntStats): FileStat['type'] {
+  if (stat.isFile()) return 'file';
+  if (stat.isDirectory()) return 'directory';
+  if (stat.isSymbolicLink()) return 'symlink';
+  if (stat.isCharacterDevice()) return 'character';
+  if (stat.isBlockDevice()) return 'block';
+  return stat.isFIFO() ? 'fifo' : 'other';
+}
