@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { findProgram, missing } from '../support/debian.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { programCommand, Scratch } from '../support/program.ts';
+import { busyboxTree } from '../support/rootfs-trees.ts';
+
+const root = new URL('../../', import.meta.url).pathname;
+const needs = missing('root', 'busybox', 'lxc-execute', 'runc', 'systemd-nspawn', 'mke2fs', 'debugfs');
+
+/** Title and commands of each recipe in docs/recipes.md. */
+function recipes(): Map<string, string> {
+  const text = readFileSync(`${root}docs/recipes.md`, 'utf8');
+  const found = [...text.matchAll(/^## (.*)\n\n```sh\n([^]*?)```$/gm)];
+  return new Map(found.map(([, title = '', commands = '']) => [title, commands]));
+}
+
+/** An image with a shell as its command, so that what is typed into a recipe runs inside. */
+function alpine(scratch: Scratch): Buffer {
+  const tree = scratch.join('tree');
+  mkdirSync(tree);
+  busyboxTree(tree);
+  writeFileSync(`${tree}/etc/motd`, 'hello from inside\n');
+  return execFileSync('tar', ['-c', '-C', tree, '.'], { maxBuffer: 64 << 20 });
+}
+
+/** Commands that a recipe names, as this machine and this test have them. */
+function commandsFor(scratch: Scratch, registry: FakeRegistry): string {
+  const bin = scratch.join('bin');
+  mkdirSync(bin);
+  const script = (name: string, line: string) =>
+    writeFileSync(`${bin}/${name}`, `#!/bin/sh\n${line}\n`, { mode: 0o755 });
+  const image = registry.reference('alpine');
+  script('dlrootfs', `shift; exec ${programCommand.join(' ')} ${image} --no-cache "$@"`);
+  // No system bus in the sandbox, so no machined to register with and no unit to make.
+  script(
+    'systemd-nspawn',
+    `exec ${findProgram('systemd-nspawn')} --quiet --pipe --register=no --keep-unit "$@"`,
+  );
+  return bin;
+}
+
+async function run(
+  commands: string,
+  cwd: string,
+  bin: string,
+): Promise<{ status: number | null; output: string }> {
+  const environment = { PATH: `${bin}:${process.env['PATH']}:/usr/sbin:/sbin`, HOME: cwd };
+  const child = spawn('sh', ['-euc', commands], { cwd, env: environment });
+  let output = '';
+  child.stdout.on('data', (text: Buffer) => (output += text.toString()));
+  child.stderr.on('data', (text: Buffer) => (output += text.toString()));
+  child.stdin.end('cat /etc/motd\n');
+  const status = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  return { status, output };
+}
+
+for (const [title, commands] of recipes()) {
+  test(`recipe: ${title}`, { skip: needs, timeout: 120_000 }, async () => {
+    using scratch = new Scratch();
+    await using registry = await FakeRegistry.start();
+    registry.push('alpine', 'latest', {
+      layers: [{ tar: alpine(scratch) }],
+      config: { config: { Cmd: ['/bin/sh'] } },
+    });
+    const name = path.basename(scratch.path);
+    symlinkSync(`${root}sample_configs`, scratch.join('sample_configs'));
+    try {
+      const typed = commands.replaceAll(/\bweb\b/g, name);
+      const { status, output } = await run(typed, scratch.path, commandsFor(scratch, registry));
+      assert.equal(status, 0, output);
+      if (existsSync(scratch.join('rootfs.ext4'))) {
+        const show = ['-R', 'cat /etc/motd', scratch.join('rootfs.ext4')];
+        const shown = execFileSync(findProgram('debugfs')!, show, { encoding: 'utf8', stdio: 'pipe' });
+        assert.equal(shown, 'hello from inside\n');
+      } else {
+        assert.match(output, /^hello from inside$/m);
+      }
+    } finally {
+      for (const place of [
+        `/var/lib/lxc/${name}`,
+        `/var/lib/machines/${name}`,
+        `/var/lib/machines/${name}.nspawn`,
+      ]) {
+        rmSync(place, { recursive: true, force: true });
+      }
+    }
+  });
+}
+
+test('there are recipes for each runtime', () => {
+  const all = [...recipes().values()].join('');
+  for (const word of ['lxc-execute', 'runc run', 'systemd-nspawn -M', 'mke2fs', 'chroot'])
+    assert.ok(all.includes(word), word);
+});
