@@ -2,7 +2,9 @@ import { accessSync, constants } from 'node:fs';
 
 /** Debian's packages for programs that are named otherwise; the list that `make test` installs has the reasons. */
 const packageOf: Readonly<Record<string, string>> = {
+  bsdtar: 'libarchive-tools',
   busybox: 'busybox-static',
+  debugfs: 'e2fsprogs',
   getcap: 'libcap2-bin',
   getfacl: 'acl',
   getfattr: 'attr',
