@@ -17,7 +17,7 @@ import {
 } from './linux-numbers.ts';
 import { LinuxMetadata } from './linux-metadata.ts';
 
-const { EAGAIN, EINTR, ENAMETOOLONG, EWOULDBLOCK } = osConstants.errno;
+const { EAGAIN, EINTR, ENAMETOOLONG, EPERM, EWOULDBLOCK } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
 const openNew = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;

@@ -15,7 +15,7 @@ export function fileStat(stat: BigIntStats): FileStat {
   };
 }
 
-const billion = 1_000_000_000n;
+export const billion = 1_000_000_000n;
 
 function floorDivide(nanoseconds: bigint): bigint {
   const quotient = nanoseconds / billion;

@@ -3,7 +3,7 @@ import { platform, constants as osConstants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import { compresses } from './filesystem.ts';
-import { fileStat } from './node-stat.ts';
+import { billion, fileStat } from './node-stat.ts';
 import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
 
 const { ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
