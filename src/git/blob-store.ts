@@ -1,6 +1,9 @@
 import type { ObjectID } from './object-id.ts';
 import { PackWriter, type BlobSource } from './pack-writer.ts';
 
+/** In bytes: what takes about a millisecond. */
+const small = 256 * 1024;
+
 /** The blobs of a run: each once, in as many packs as it takes. */
 export class BlobStore {
   readonly #directory: string;
@@ -23,10 +26,10 @@ export class BlobStore {
     return this.#pack?.size ?? 0;
   }
 
-  /** Adds a blob of `size` bytes. What `source` throws goes through. */
-  add(size: number, source: BlobSource): Promise<ObjectID> {
+  /** Adds a blob of `size` bytes: at once when it is small. What `source` throws goes through. */
+  add(size: number, source: BlobSource): ObjectID | Promise<ObjectID> {
     this.#pack ??= new PackWriter(this.#directory, this.#known, this.#breathe);
-    return this.#pack.add(size, source);
+    return size <= small ? this.#pack.addAtOnce(size, source) : this.#pack.add(size, source);
   }
 
   /** Completes the pack: git sees all blobs added so far when the promise is fulfilled. More may be added in the meantime. */

@@ -3,13 +3,24 @@ import { setImmediate } from 'node:timers/promises';
 /** How long the event loop may have to wait for us, in milliseconds. */
 const longestTurn = 3;
 
-/** A function to be called in long loops: lets the event loop run where it has waited, and throws the signal's reason. */
-export function breath(signal: AbortSignal | undefined): () => Promise<void> {
+/** For long loops, so that all else goes on. */
+export interface Breath {
+  /** Whether it is time to take one. */
+  isDue(): boolean;
+  /** Lets the event loop run if it is time, and throws the signal's reason. */
+  take(): Promise<void>;
+}
+
+export function openBreath(signal: AbortSignal | undefined): Breath {
   let turnEnds = performance.now() + longestTurn;
-  return async () => {
-    if (performance.now() <= turnEnds) return;
-    await setImmediate();
-    signal?.throwIfAborted();
-    turnEnds = performance.now() + longestTurn;
+  const isDue = (): boolean => performance.now() > turnEnds;
+  return {
+    isDue,
+    take: async () => {
+      if (!isDue()) return;
+      await setImmediate();
+      signal?.throwIfAborted();
+      turnEnds = performance.now() + longestTurn;
+    },
   };
 }

@@ -1,6 +1,6 @@
 import { GitError, printable } from '../errors.ts';
 import { resolveBranch } from './branches.ts';
-import { breath } from './breath.ts';
+import { openBreath } from './breath.ts';
 import { stateAt } from './commit-state.ts';
 import { readyContents } from './contents.ts';
 import { asGitError, type GitOptions } from './git-program.ts';
@@ -72,7 +72,7 @@ async function checkOut(
     const contents = await readyContents(repository, target, files);
     workTree.restore(target, contents.files, found.attributes);
     contents.discard();
-    await settle(gitDirectory, target, files, breath(signal));
+    await settle(gitDirectory, target, files, openBreath(signal));
     unmark(gitDirectory);
   } finally {
     if (!begun) unmark(gitDirectory);

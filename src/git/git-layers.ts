@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { printable } from '../errors.ts';
-import { breath } from './breath.ts';
+import { openBreath, type Breath } from './breath.ts';
 import { readyContents } from './contents.ts';
 import { copyRepository } from './copy.ts';
 import { asGitError, findGit, type GitOptions } from './git-program.ts';
@@ -41,7 +41,7 @@ export class GitLayers {
   readonly #files: TreeFiles;
   readonly #reader: LayerReader;
   readonly #importer: Importer;
-  readonly #breathe: () => Promise<void>;
+  readonly #breath: Breath;
   readonly #state: RootfsState;
   readonly #branches: string[];
   /** Where an earlier run wrote directories: what it gave them may have to be given, or taken, once more. */
@@ -60,11 +60,11 @@ export class GitLayers {
     this.#workTree = base?.workTree;
     this.#attributes = base ? attributeNames(base.state) : new Set();
     this.#files = new TreeFiles(repository.directory);
-    this.#breathe = breath(repository.signal);
+    this.#breath = openBreath(repository.signal);
     this.#reader = new LayerReader(
       path.join(repository.gitDirectory, 'objects/pack'),
       this.#files,
-      this.#breathe,
+      this.#breath,
     );
     const last = base?.chain.at(-1);
     this.#importer = new Importer(repository, last && { commit: last.commit, record: last.id });
@@ -170,7 +170,7 @@ export class GitLayers {
     try {
       this.#importer.import(last, this.#reader.complete());
       this.#workTree?.restore(this.#state, new Map(), this.#attributes);
-      await settle(gitDirectory, this.#state, this.#files, this.#breathe);
+      await settle(gitDirectory, this.#state, this.#files, this.#breath);
       await this.#importer.finish();
       writeWhole(path.join(gitDirectory, 'HEAD'), Buffer.from(`ref: ${branchRef(last)}\n`));
       unmark(gitDirectory);

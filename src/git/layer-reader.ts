@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 import { GitError, printable } from '../errors.ts';
 import { BlobStore } from './blob-store.ts';
+import type { Breath } from './breath.ts';
 import type { Came, LayerDraft } from './layer-draft.ts';
 import type { ObjectID } from './object-id.ts';
 import { SizeMismatch, contentIn, contentOf, type TreeFiles } from './tree-files.ts';
@@ -9,7 +10,7 @@ import { SizeMismatch, contentIn, contentOf, type TreeFiles } from './tree-files
 export class LayerReader {
   readonly #blobs: BlobStore;
   readonly #files: TreeFiles;
-  readonly #breathe: () => Promise<void>;
+  readonly #breath: Breath;
   readonly #queue: Came[] = [];
   /** Read before the layer was complete: its path may have become another file's since. */
   #early: Came[] = [];
@@ -17,12 +18,11 @@ export class LayerReader {
 
   /**
    * @param directory `objects/pack` of the repository
-   * @param breathe called in long loops
    */
-  constructor(directory: string, files: TreeFiles, breathe: () => Promise<void>) {
-    this.#blobs = new BlobStore(directory, breathe);
+  constructor(directory: string, files: TreeFiles, breath: Breath) {
+    this.#blobs = new BlobStore(directory, () => breath.take());
     this.#files = files;
-    this.#breathe = breathe;
+    this.#breath = breath;
   }
 
   /** Bytes of blobs that git does not see yet. */
@@ -51,13 +51,14 @@ export class LayerReader {
     }
     this.#early = [];
     for (const came of draft.unstored()) {
-      came.inode.id = await this.#read(came);
-      await this.#breathe();
+      const id = this.#read(came);
+      came.inode.id = typeof id === 'string' ? id : await id;
+      if (this.#breath.isDue()) await this.#breath.take();
     }
   }
 
   /** Adds a blob of our own. */
-  store(bytes: Uint8Array): Promise<ObjectID> {
+  store(bytes: Uint8Array): ObjectID | Promise<ObjectID> {
     return this.#blobs.add(bytes.length, contentIn(bytes));
   }
 
@@ -78,10 +79,10 @@ export class LayerReader {
       for (let next = 0; next < this.#queue.length; next++) {
         const came = this.#queue[next]!;
         if (came.inode.id === undefined && draft.isThere(came)) {
-          came.inode.id = await this.#read(came).catch(() => undefined);
-          this.#early.push(came);
+          const reading = this.#readEarly(came);
+          if (reading) await reading;
         }
-        await this.#breathe();
+        if (this.#breath.isDue()) await this.#breath.take();
       }
     } catch {
       // The signal: `readAll` hears of it too.
@@ -90,16 +91,44 @@ export class LayerReader {
     this.#reading = undefined;
   }
 
-  async #read({ path, inode }: Came): Promise<ObjectID> {
-    if (inode.type === 'symlink') return this.store(Buffer.from(inode.linkPath, 'latin1'));
-    const file = this.#files.open(path);
+  /** Reads what may be gone, or another file, by now. */
+  #readEarly(came: Came): void | Promise<void> {
+    const keep = (id: ObjectID): void => {
+      came.inode.id = id;
+      this.#early.push(came);
+    };
     try {
-      return await this.#blobs.add(inode.size, contentOf(file));
-    } catch (error) {
-      if (!(error instanceof SizeMismatch)) throw error;
-      throw new GitError(`${printable(path)} changed while it was read`, { code: 'GIT_CHANGED' });
-    } finally {
-      closeSync(file);
+      const id = this.#read(came);
+      return typeof id === 'string' ? keep(id) : id.then(keep, () => undefined);
+    } catch {
+      return undefined;
     }
   }
+
+  /** Answers at once for small files. */
+  #read({ path, inode }: Came): ObjectID | Promise<ObjectID> {
+    if (inode.type === 'symlink') return this.store(Buffer.from(inode.linkPath, 'latin1'));
+    const file = this.#files.open(path);
+    let id: ObjectID | Promise<ObjectID>;
+    try {
+      id = this.#blobs.add(inode.size, contentOf(file));
+    } catch (error) {
+      closeSync(file);
+      throw readError(error, path);
+    }
+    if (typeof id === 'string') {
+      closeSync(file);
+      return id;
+    }
+    return id
+      .catch((error: unknown) => {
+        throw readError(error, path);
+      })
+      .finally(() => closeSync(file));
+  }
+}
+
+function readError(error: unknown, path: string): unknown {
+  if (!(error instanceof SizeMismatch)) return error;
+  return new GitError(`${printable(path)} changed while it was read`, { code: 'GIT_CHANGED' });
 }

@@ -76,10 +76,26 @@ export class PackWriter {
 
   /** Adds a blob of `size` bytes, unless this run has it already. What `source` throws goes through and leaves the pack as it was. */
   async add(size: number, source: BlobSource): Promise<ObjectID> {
-    if (this.#length + headroom > bufferSize) this.#flush();
-    const start = this.size;
+    const start = this.#begin();
     try {
-      return await this.#add(size, source, start);
+      const steps = this.#steps(size, source, start);
+      let step = steps.next();
+      for (; step.done !== true; step = steps.next()) await this.#breathe();
+      return step.value;
+    } catch (error) {
+      this.#rollBack(start);
+      throw error;
+    }
+  }
+
+  /** The same without a pause: for small blobs, of which there are many. */
+  addAtOnce(size: number, source: BlobSource): ObjectID {
+    const start = this.#begin();
+    try {
+      const steps = this.#steps(size, source, start);
+      let step = steps.next();
+      while (step.done !== true) step = steps.next();
+      return step.value;
     } catch (error) {
       this.#rollBack(start);
       throw error;
@@ -113,7 +129,14 @@ export class PackWriter {
     rmSync(this.#temporary, { force: true });
   }
 
-  async #add(size: number, source: BlobSource, start: number): Promise<ObjectID> {
+  /** Makes room, and answers where the next object begins. */
+  #begin(): number {
+    if (this.#length + headroom > bufferSize) this.#flush();
+    return this.size;
+  }
+
+  /** Adds a blob, in steps of a few megabytes. */
+  *#steps(size: number, source: BlobSource, start: number): Generator<void, ObjectID, void> {
     const hash = createHash('sha1').update(`blob ${size}\0`);
     let checksum = 1;
     let crc = 0;
@@ -132,7 +155,7 @@ export class PackWriter {
         crc = crc32(this.#buffer.subarray(unsummed, this.#length), crc);
         this.#flush();
         unsummed = 0;
-        await this.#breathe();
+        yield;
       }
     }
     this.#length = this.#buffer.writeUInt32BE(checksum, this.#length);

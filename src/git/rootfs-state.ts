@@ -24,6 +24,9 @@ export interface Place {
 export class RootfsState {
   readonly #names = new Map<string, Place>();
   #root: Place | undefined;
+  /** The directory looked up last, as the next path mostly lies in it too. */
+  #lastPath: string | undefined;
+  #last: Map<string, Place> | undefined;
 
   /** What stands at a path; the root itself is known only where a layer said something of it. */
   find(path: string): Place | undefined {
@@ -39,6 +42,7 @@ export class RootfsState {
   apply(change: Change): Place | undefined {
     const { path } = change;
     const before = this.find(path);
+    if (before?.children || change.type === 'directory') this.#lastPath = undefined;
     if (change.type === 'removed') {
       this.#above(path)?.delete(nameOf(path));
       return before;
@@ -67,12 +71,14 @@ export class RootfsState {
     return walk('', this.#names);
   }
 
+  /** What the directory above a path holds. */
   #above(path: string): Map<string, Place> | undefined {
+    const above = path.slice(0, Math.max(0, path.lastIndexOf('/')));
+    if (above === this.#lastPath) return this.#last;
     let names: Map<string, Place> | undefined = this.#names;
-    let start = 0;
-    for (let end = path.indexOf('/'); end !== -1; start = end + 1, end = path.indexOf('/', start)) {
-      names = names?.get(path.slice(start, end))?.children;
-    }
+    if (above !== '') for (const name of above.split('/')) names = names?.get(name)?.children;
+    this.#lastPath = above;
+    this.#last = names;
     return names;
   }
 

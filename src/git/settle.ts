@@ -1,5 +1,6 @@
 import { renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import type { Breath } from './breath.ts';
 import { composeExclude } from './exclude.ts';
 import { IndexFile } from './index-file.ts';
 import type { RootfsState } from './rootfs-state.ts';
@@ -8,20 +9,18 @@ import type { TreeFiles } from './tree-files.ts';
 
 /**
  * Tells git that the rootfs on disk is `state`, so that `git status` is clean and quick: writes the index and `info/exclude`.
- *
- * @param breathe called between files
  */
 export async function settle(
   gitDirectory: string,
   state: RootfsState,
   files: TreeFiles,
-  breathe: () => Promise<void>,
+  breath: Breath,
 ): Promise<void> {
   const tree = treeFiles(state);
   const index = new IndexFile(tree);
   for (const file of tree) {
     index.add(file, files.statIfAllowed(file.path));
-    await breathe();
+    if (breath.isDue()) await breath.take();
   }
   writeWhole(path.join(gitDirectory, 'index'), index.finish());
   writeWhole(path.join(gitDirectory, 'info/exclude'), composeExclude(state));
