@@ -44,7 +44,7 @@ export function runcConfig(
     },
     root: { path: root, readonly: false },
     hostname: container.name,
-    mounts: [...systemMounts(rootless !== undefined), ...volumeMounts(container)],
+    mounts: [...systemMounts(rootless !== undefined), ...volumeMounts(container, rootless !== undefined)],
     annotations: annotations(image, notices),
     linux: {
       ...(rootless ? idMappings(rootless) : { resources: { devices: [{ allow: false, access: 'rwm' }] } }),
@@ -115,22 +115,14 @@ function systemMounts(rootless: boolean): Mount[] {
 }
 
 /** conversion.md: data of volumes is not written to the rootfs. What the image has there is copied into them. */
-function volumeMounts({ volumes, facts }: Container): Mount[] {
+function volumeMounts({ volumes, facts }: Container, rootless: boolean): Mount[] {
   return volumes.map((destination) => {
     const directory = facts.volumes.get(destination);
-    const owner = directory
-      ? [
-          `mode=${directory.mode.toString(8).padStart(4, '0')}`,
-          `uid=${directory.uid}`,
-          `gid=${directory.gid}`,
-        ]
-      : [];
-    return {
-      destination,
-      type: 'tmpfs',
-      source: 'tmpfs',
-      options: ['nosuid', 'nodev', 'tmpcopyup', ...owner],
-    };
+    const mode = directory ? [`mode=${directory.mode.toString(8).padStart(4, '0')}`] : [];
+    // In a namespace of one id its owner has no number.
+    const owner = directory && !rootless ? [`uid=${directory.uid}`, `gid=${directory.gid}`] : [];
+    const options = ['nosuid', 'nodev', 'tmpcopyup', ...mode, ...owner];
+    return { destination, type: 'tmpfs', source: 'tmpfs', options };
   });
 }
 
