@@ -106,7 +106,8 @@ export class Arrival {
     this.#throwIfFailed();
     const offset = this.#received;
     this.#received += chunk.length;
-    if (!this.#left) await this.#writes.write(chunk, offset);
+    if (!this.#left)
+      await this.#writes.write(chunk, offset).catch((error: unknown) => this.#diskFailed(error));
   }
 
   /** From now on all bytes go to the file, written there by `writeAt` in any order. */
@@ -197,7 +198,10 @@ export class Arrival {
 
   async #pread(into: Uint8Array, position: number): Promise<number> {
     const length = Math.min(into.length, this.#written - position);
-    const { bytesRead } = await (await this.file()).read(into, 0, length, position);
+    const file = await this.file();
+    const { bytesRead } = await file
+      .read(into, 0, length, position)
+      .catch((error: unknown) => this.#diskFailed(error));
     if (bytesRead === 0) throw new Error('a file was cut off while it was read');
     return bytesRead;
   }
@@ -220,6 +224,10 @@ export class Arrival {
     this.#handedOut = true;
     this.#notify();
     return count;
+  }
+
+  #diskFailed(error: unknown): never {
+    throw diskError(error, this.#options.where);
   }
 
   async #settle(): Promise<void> {

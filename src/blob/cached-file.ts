@@ -2,6 +2,7 @@ import type { FileHandle } from 'node:fs/promises';
 import type { Digest } from '../oci/digest.ts';
 import { BlobHash } from './blob-hash.ts';
 import type { ByteReader } from './byte-reader.ts';
+import { diskError } from './spool.ts';
 
 /** In bytes. */
 const PIECE = 2 ** 20;
@@ -10,24 +11,34 @@ const PIECE = 2 ** 20;
 export class CachedFile {
   readonly #handle: FileHandle;
   readonly #digest: Digest;
+  readonly #where: string;
 
-  constructor(handle: FileHandle, digest: Digest) {
+  /** `where` the file lies, for messages. */
+  constructor(handle: FileHandle, digest: Digest, where: string) {
     this.#handle = handle;
     this.#digest = digest;
+    this.#where = where;
   }
 
-  /** The bytes from the start. Before it says that they are at the end it calls `damaged` if they were not right, and throws what that returns. */
+  /**
+   * The bytes from the start. Before it says that they are at the end it calls `damaged` if they were not right, and throws what that
+   * returns, then and whenever it is asked again.
+   */
   reader(damaged: (found: Digest) => Error): ByteReader {
     const hash = new BlobHash({ digest: this.#digest });
-    let checked = false;
+    let ended = false;
+    let failure: Error | undefined;
     return {
       read: async (into) => {
-        const { bytesRead } = await this.#handle.read(into, 0, into.length, hash.bytes);
-        hash.update(into.subarray(0, bytesRead));
-        if (bytesRead > 0 || checked) return bytesRead;
-        checked = true;
-        const found = hash.mismatch();
-        if (found !== undefined) throw damaged(found);
+        if (!ended) {
+          const bytesRead = await this.#read(into, hash.bytes);
+          hash.update(into.subarray(0, bytesRead));
+          if (bytesRead > 0) return bytesRead;
+          ended = true;
+          const found = hash.mismatch();
+          failure = found === undefined ? undefined : damaged(found);
+        }
+        if (failure !== undefined) throw failure;
         return 0;
       },
     };
@@ -38,9 +49,17 @@ export class CachedFile {
     const hash = new BlobHash({ digest: this.#digest });
     const buffer = new Uint8Array(PIECE);
     for (;;) {
-      const { bytesRead } = await this.#handle.read(buffer, 0, buffer.length, hash.bytes);
+      const bytesRead = await this.#read(buffer, hash.bytes);
       if (bytesRead === 0) return hash.mismatch();
       hash.update(buffer.subarray(0, bytesRead));
+    }
+  }
+
+  async #read(into: Uint8Array, position: number): Promise<number> {
+    try {
+      return (await this.#handle.read(into, 0, into.length, position)).bytesRead;
+    } catch (error) {
+      throw diskError(error, this.#where);
     }
   }
 

@@ -113,23 +113,19 @@ export class LayerBlob {
     for (const index of indexes) report({ type: 'layer-fetched', index });
   }
 
-  get #suspect(): boolean {
-    const { digest } = this.#layer;
-    return digest !== undefined && this.#options.store.suspects.has(digest);
-  }
-
   /** What is in the store under this digest, unless it is seen at once that it is something else. */
   async #fromStore(): Promise<CachedFile | undefined> {
     const { digest, size } = this.#layer;
-    const handle = digest && (await this.#options.store.openBlob(digest));
+    const { store } = this.#options;
+    const handle = digest && (await store.openBlob(digest));
     if (!digest || !handle) return undefined;
-    const file = new CachedFile(handle, digest);
+    const file = new CachedFile(handle, digest, store.directory ?? store.spoolDirectory);
     const found = await file.size();
     const wrongSize = size !== undefined && found !== size;
-    const check = this.#options.hold || this.#suspect;
+    const check = this.#options.hold || store.suspect;
     if (!wrongSize && !(check && (await file.mismatch()) !== undefined)) return file;
     await file.close();
-    await this.#options.store.remove(digest);
+    await store.remove(digest);
     const message = `${this.#options.name}: what the cache had of it was damaged and is fetched anew`;
     this.#options.report({ type: 'notice', message });
     return undefined;
@@ -160,7 +156,7 @@ export class LayerBlob {
       where: (claim && store.directory) ?? store.spoolDirectory,
       keep: claim !== undefined || hold || indexes.length > 1,
       // What an earlier run left may be damaged, and once handed out it could not be taken back.
-      held: hold || existing > 0 || this.#suspect,
+      held: hold || existing > 0 || store.suspect,
       appetite: this.#options.appetite,
     });
     this.#arrival = arrival;
@@ -179,7 +175,7 @@ export class LayerBlob {
       this.#size = arrival.received;
     } catch (error) {
       this.#worthless = error instanceof IntegrityError;
-      if (error instanceof DamagedBlobError) this.#distrust();
+      if (error instanceof DamagedBlobError) store.suspect = true;
       arrival.fail(error);
       throw error;
     } finally {
@@ -195,14 +191,9 @@ export class LayerBlob {
     });
   }
 
-  #distrust(): void {
-    const { digest } = this.#layer;
-    if (digest) this.#options.store.suspects.add(digest);
-  }
-
   #damaged(found: Digest): DamagedBlobError {
     const { digest } = this.#layer;
-    this.#distrust();
+    this.#options.store.suspect = true;
     if (digest) void this.#options.store.remove(digest);
     return new DamagedBlobError(
       `${this.#options.name}: what the cache had of it has digest ${found} but must have ${digest}`,

@@ -34,8 +34,8 @@ const LONGEST_DIGEST = 135;
  */
 export class Store {
   readonly native: Native | undefined;
-  /** Digests whose bytes were bad once in this run: a blob of that name is handed out only after it was checked whole. */
-  readonly suspects = new Set<Digest>();
+  /** Some blob's bytes were bad in this run: from then on each is handed out only after it was checked whole. */
+  suspect = false;
   readonly #spool: Spool;
   readonly #maxBytes: number;
   readonly #report: Report;

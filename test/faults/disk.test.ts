@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { file, tar } from '../support/archive.ts';
+import { missing } from '../support/debian.ts';
+import type { ProgramResult } from '../support/program.ts';
+import { Setting, noise, until } from './setting.ts';
+
+/** Makes a disk of its own, of so many bytes; undefined where that is not allowed. */
+function mountDisk(t: TestContext, directory: string, size: string): Disposable | undefined {
+  mkdirSync(directory, { recursive: true });
+  const argv = ['-t', 'tmpfs', '-o', `size=${size},mode=700`, 'tmpfs', directory];
+  if (spawnSync('mount', argv, { stdio: 'ignore' }).status !== 0) {
+    t.skip('needs to mount');
+    return undefined;
+  }
+  return { [Symbol.dispose]: () => void execFileSync('umount', ['-l', directory]) };
+}
+
+function assertFailed({ exitCode, stderr, stdout }: ProgramResult, says: RegExp): void {
+  assert.equal(exitCode, 7, stderr);
+  assert.match(stderr, says);
+  assert.match(stderr, /^error: .*\nhint: .*\n$/m);
+  assert.doesNotMatch(stderr, /^\s+at /m);
+  assert.doesNotMatch(stdout, /^Rootfs of/m);
+}
+
+test(
+  'the disk of DIR is full: exit 7, it is named, and nothing is left',
+  { skip: missing('root') },
+  async (t) => {
+    // Compresses well: what does not fit is the tree.
+    await using setting = await Setting.open({
+      layers: [{ tar: tar(file('zeros', Buffer.alloc(8 * 2 ** 20))) }],
+    });
+    const disk = setting.scratch.join('disk');
+    using mounted = mountDisk(t, disk, '4m');
+    if (!mounted) return;
+    for (const flags of [[], ['--no-cache']]) {
+      assertFailed(
+        await setting.pull(['-d', `${disk}/out`, ...flags]),
+        /disk\/.*(?:no space|full)|(?:no space|full).*disk/i,
+      );
+      assert.deepEqual(readdirSync(disk), []);
+    }
+  },
+);
+
+test('DIR is a full disk itself: exit 7, and it is empty again', { skip: missing('root') }, async (t) => {
+  await using setting = await Setting.open({
+    layers: [{ tar: tar(file('a'), file('zeros', Buffer.alloc(8 * 2 ** 20))) }],
+  });
+  using mounted = mountDisk(t, setting.scratch.join('out'), '4m');
+  if (!mounted) return;
+  assertFailed(await setting.pull(), /no space|full/i);
+  assert.deepEqual(readdirSync(setting.scratch.join('out')), []);
+});
+
+test(
+  'the disk of the cache is full: it is named, and no DIR is left',
+  { skip: missing('root') },
+  async (t) => {
+    await using setting = await Setting.open({ layers: [{ tar: tar(noise('noise', 3 * 2 ** 20)) }] });
+    using mounted = mountDisk(t, setting.store, '1m');
+    if (!mounted) return;
+    assertFailed(await setting.pull(), /error: .*store: no space left/);
+    assert.deepEqual(setting.names, []);
+    await setting.pullWell(['--no-cache']);
+    assert.ok(existsSync(setting.scratch.join('out/noise')));
+  },
+);
+
+test(
+  'the disk of the cache has no room for the smallest file: said once, and the run goes on without',
+  { skip: missing('root') },
+  async (t) => {
+    await using setting = await Setting.open({ layers: [{ tar: tar(file('small', 'x')) }] });
+    using mounted = mountDisk(t, setting.store, '64k');
+    if (!mounted) return;
+    writeFileSync(`${setting.store}/filler`, Buffer.alloc(65_536 - 4096));
+    const { exitCode, stderr } = await setting.pull();
+    assert.ok(exitCode === 0 || exitCode === 7, stderr);
+    if (exitCode === 7) assert.match(stderr, /store: no space left/);
+    else assert.match(stderr, /cache.*(?:ENOSPC|no space)/);
+    assert.deepEqual(setting.names, exitCode === 0 ? ['out'] : []);
+  },
+);
+
+test(
+  'DIR cannot be written by this user: exit 7, and nothing is left',
+  { skip: missing('root') },
+  async () => {
+    await using setting = await Setting.open();
+    chmodSync(setting.scratch.path, 0o755);
+    mkdirSync(setting.scratch.join('mine'), { mode: 0o755 });
+    const as = { uid: 65534, environment: { TMPDIR: '/tmp' } };
+    for (const destination of ['out', 'mine/out', 'mine']) {
+      const result = await setting.pull(['-d', destination, '--no-cache'], as);
+      assertFailed(result, /error: .*(?:no right to write|permission denied)/);
+      assert.deepEqual([setting.names, readdirSync(setting.scratch.join('mine'))], [['mine'], []]);
+    }
+  },
+);
+
+test('--no-cache leaves no file anywhere, during the run and after', async () => {
+  await using setting = await Setting.open(undefined, {
+    faults: [{ path: /\/blobs\//, skip: 1, rate: 2 ** 20, times: 1e9 }],
+  });
+  const places = ['tmp', 'home', 'cache', 'run'].map((name) => setting.scratch.join(name));
+  for (const place of places) mkdirSync(place);
+  const [TMPDIR, HOME, XDG_CACHE_HOME, XDG_RUNTIME_DIR] = places as [string, string, string, string];
+  const environment = { TMPDIR, HOME, XDG_CACHE_HOME, XDG_RUNTIME_DIR };
+  const found = new Set<string>();
+  const look = () => {
+    for (const place of places) for (const name of readdirSync(place)) found.add(name);
+  };
+  const timer = setInterval(look, 5);
+  await setting.pullWell(['--no-cache'], { environment });
+  clearInterval(timer);
+  look();
+  assert.deepEqual([...found], []);
+  assert.ok(!existsSync(setting.store));
+  assert.deepEqual(setting.names, ['cache', 'home', 'out', 'run', 'tmp']);
+});
+
+test('a run with --no-cache that is killed leaves its stage alone, and the next one removes it', async () => {
+  await using setting = await Setting.open(undefined, {
+    faults: [{ path: /\/blobs\//, skip: 1, stallAfter: 300_000, times: 3 }],
+  });
+  const run = setting.start(['--no-cache']);
+  await until('the layers', () => setting.registry.log(/\/blobs\//).length === 4);
+  run.kill('SIGKILL');
+  await run.result;
+  assert.ok(
+    setting.names.every((name) => /^\.out\.dlrootfs-\d+-[0-9a-f]{12}$/.test(name)),
+    setting.names.join(),
+  );
+  await setting.pullWell(['--no-cache']);
+  assert.deepEqual(setting.names, ['out']);
+});
