@@ -168,6 +168,17 @@ test(
   },
 );
 
+test('git gc packs it tightly and loses nothing', needsRoot, async (t) => {
+  const { directory, snapshots } = await pulled(t);
+  git(directory, 'reflog', 'expire', '--expire=now', '--all');
+  git(directory, 'gc', '--quiet', '--prune=now', '--aggressive');
+  for (const number of [0, 2, 1, 3]) {
+    await checkOut(directory, String(number));
+    assert.deepEqual(snapshot(directory), snapshots[number], branchOf(number));
+  }
+  assert.equal(git(directory, 'fsck', '--strict', '--full'), '');
+});
+
 test('a branch is found by its number, or by enough of its name', async (t) => {
   const directory = path.join(scratch(t), 'rootfs');
   await pullLayers(directory, [(stage) => stage.file('a'), (stage) => stage.file('b')]);
