@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import type { DockerRegistry } from '../support/docker-registry.ts';
+import { runProgram } from '../support/program.ts';
+import { printTree, treeDiff, type TreeOptions } from '../support/tree.ts';
+
+/** Runs a peer; its complaint is the test's failure. */
+export function run(command: string, ...words: readonly string[]): string {
+  return execFileSync(command, words, { encoding: 'utf8', maxBuffer: 1 << 26, timeout: 300_000 });
+}
+
+/** An OCI layout with one empty image, made by umoci. */
+export function newLayout(layout: string, tag: string): void {
+  if (!existsSync(layout)) run('umoci', 'init', '--layout', layout);
+  run('umoci', 'new', '--image', `${layout}:${tag}`);
+}
+
+/** Puts archives on top of the image as they are, one layer each; umoci compresses them. */
+export function addLayers(image: string, ...archives: readonly string[]): void {
+  for (const archive of archives) run('umoci', 'raw', 'add-layer', '--image', image, archive);
+}
+
+/** What umoci makes of the image (of gzip layers: Debian's umoci knows no zstd). */
+export function unpackByUmoci(image: string, directory: string): void {
+  run('umoci', 'raw', 'unpack', '--image', image, directory);
+}
+
+/** skopeo copy, to or from registries that speak plain http. */
+export function copyImage(from: string, to: string, ...flags: readonly string[]): void {
+  run('skopeo', 'copy', '-q', '--src-tls-verify=false', '--dest-tls-verify=false', ...flags, from, to);
+}
+
+/** Pulls with the program under test, from nothing; answers what it said. */
+export async function pull(source: string, directory: string, ...flags: readonly string[]): Promise<string> {
+  const { exitCode, stdout, stderr } = await runProgram([source, '-d', directory, '--no-cache', ...flags]);
+  assert.equal(exitCode, 0, stderr);
+  return stdout + stderr;
+}
+
+/** The names that dlrootfs adds to an image. */
+export const own: TreeOptions = { root: true, without: ['json', 'layersize', '.git'] };
+
+/** All that a directory holds but what dlrootfs adds, the directory itself too. */
+export function treeOf(directory: string, options: TreeOptions = {}): string {
+  return printTree(directory, { ...own, ...options });
+}
+
+/** Fails with the entries that differ, the first fifty. */
+export function assertSameTree(expected: string, actual: string): void {
+  const differences = treeDiff(expected, actual).split('\n').slice(0, 50).join('\n');
+  assert.equal(differences, '');
+  assert.ok(expected === actual, 'the same lines, but not as often or in another order');
+}
+
+/** How many entries a printed tree has, so that no comparison of nothing passes. */
+export const countOf = (tree: string): number => tree.split('\n').length - 1;
+
+/** The media types of an image's layers, as the registry has them. */
+export async function mediaTypes(
+  registry: DockerRegistry,
+  repository: string,
+  tag: string,
+): Promise<string[]> {
+  const { layers } = JSON.parse((await getManifest(registry, repository, tag)).text) as {
+    readonly layers: readonly { readonly mediaType: string }[];
+  };
+  return layers.map(({ mediaType }) => mediaType);
+}
+
+/** Tags an index that has the image for this machine, behind the same one for another. */
+export async function putIndex(
+  registry: DockerRegistry,
+  repository: string,
+  tag: string,
+  indexTag: string,
+): Promise<void> {
+  const { text, mediaType, digest } = await getManifest(registry, repository, tag);
+  const size = Buffer.byteLength(text);
+  const architecture = process.arch === 'x64' ? 'amd64' : process.arch;
+  const manifests = ['s390x', architecture].map((name) => ({
+    mediaType,
+    digest,
+    size,
+    platform: { os: 'linux', architecture: name },
+  }));
+  const index = 'application/vnd.oci.image.index.v1+json';
+  const response = await fetch(`${registry.url}/v2/${repository}/manifests/${indexTag}`, {
+    method: 'PUT',
+    headers: { 'content-type': index },
+    body: JSON.stringify({ schemaVersion: 2, mediaType: index, manifests }),
+  });
+  assert.equal(response.status, 201, await response.text());
+}
+
+async function getManifest(
+  registry: DockerRegistry,
+  repository: string,
+  tag: string,
+): Promise<{ readonly text: string; readonly mediaType: string; readonly digest: string }> {
+  const accept = ['oci.image.manifest.v1', 'docker.distribution.manifest.v2'].map(
+    (name) => `application/vnd.${name}+json`,
+  );
+  const response = await fetch(`${registry.url}/v2/${repository}/manifests/${tag}`, {
+    headers: { accept: accept.join(', ') },
+  });
+  assert.equal(response.status, 200);
+  const { headers } = response;
+  return {
+    text: await response.text(),
+    mediaType: headers.get('content-type') ?? '',
+    digest: headers.get('docker-content-digest') ?? '',
+  };
+}
