@@ -127,6 +127,11 @@ export class GitLayers {
     }
   }
 
+  /** Files at the root that `describeFile` described, also in an earlier run, and that no layer replaced since. */
+  ownFiles(): string[] {
+    return [...this.#state.root()].flatMap(([name, { inode }]) => (inode.own === true ? [name] : []));
+  }
+
   /** The change that a file at the root is which we wrote ourselves, and no layer: lines for `commit`. */
   describeFile(name: string): Uint8Array {
     return describeFile(this.#files, name);

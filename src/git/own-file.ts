@@ -19,6 +19,7 @@ export function describeFile(files: TreeFiles, path: string): Uint8Array {
     deviceMajor: 0,
     deviceMinor: 0,
     xattrs: undefined,
+    own: true,
   });
   return Buffer.from(line, 'latin1');
 }

@@ -66,6 +66,11 @@ export class RootfsState {
     return before?.children ? undefined : before;
   }
 
+  /** What is at the root, by name. */
+  root(): ReadonlyMap<string, Place> {
+    return this.#names;
+  }
+
   /** All places but the root: each directory before what is in it, names in byte order. */
   [Symbol.iterator](): Generator<[path: string, place: Place], void, void> {
     return walk('', this.#names);

@@ -8,11 +8,6 @@ export const trailerSize = 4;
 /** First two bytes of a zlib stream: deflate, 32 KiB window, fastest (RFC 1950, 2.2). */
 export const zlibHeader = 0x7801;
 
-/** Size of the zlib stream that holds `size` bytes as they are. */
-export function storedSize(size: number): number {
-  return 2 + blockHeaderSize * Math.max(1, Math.ceil(size / storedBlockSize)) + size + trailerSize;
-}
-
 /** Writes the header of a stored block at `at`; answers where the data goes. */
 export function writeBlockHeader(into: Buffer, at: number, length: number, last: boolean): number {
   into[at] = last ? 1 : 0;

@@ -41,7 +41,7 @@ export function startRun(
     lostDevices: new PathSet(),
     directoryXattrs: new Set(),
     changes: options.recordChanges ? new ChangeLog(tell) : undefined,
-    ownFiles: new Set(),
+    ownFiles: new Set(options.ownFiles),
     firstLayer: options.hasLayers !== true,
     rootEntry: undefined,
     mtimeSeconds: 0,

@@ -35,6 +35,8 @@ export interface RootfsOptions {
   readonly recordChanges?: boolean;
   /** The stage holds lower layers, of an earlier run. */
   readonly hasLayers?: boolean;
+  /** Files at its root that `writeLayerInfo` wrote then. */
+  readonly ownFiles?: readonly string[];
 }
 
 export interface ApplyOptions {
@@ -74,6 +76,7 @@ export class Rootfs {
         reservedNames: (options.reservedNames ?? []).map((name) => name.toLowerCase()),
         recordChanges: options.recordChanges ?? false,
         hasLayers: options.hasLayers ?? false,
+        ownFiles: options.ownFiles ?? [],
       },
       backend: options.backend,
       lock: options.mode === 'stage',

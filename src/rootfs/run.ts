@@ -23,6 +23,8 @@ export interface RunOptions {
   readonly recordChanges: boolean;
   /** Lower layers are there already, of an earlier run: whiteouts hide them, and all of it is ours. */
   readonly hasLayers?: boolean;
+  /** Files at the root that an earlier run wrote as ours, not the image's. */
+  readonly ownFiles?: readonly string[];
 }
 
 /** What the system gives a new file without being asked. */

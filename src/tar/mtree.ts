@@ -21,6 +21,8 @@ export interface Written extends Pick<
   readonly linkPath: string;
   /** Where the content of a file is kept, for readers of the list who look for it elsewhere than at `path`. */
   readonly contents?: string | undefined;
+  /** The program put it there, and no layer. */
+  readonly own?: boolean | undefined;
 }
 
 /** What stood at a path was taken away, and all below it. */
@@ -57,6 +59,7 @@ export function composeLine(change: Change): string {
   const start = `${change.path === '' ? '.' : `./${escape(change.path)}`} type=${mtreeTypes[type]}`;
   if (type === 'removed') return `${start}\n`;
 
+  const own = change.own === true ? ' tags=own' : '';
   const contents = change.contents === undefined ? '' : ` contents=${change.contents}`;
   const xattrs = change.xattrs === undefined ? '' : composeXattrs(change.xattrs);
   if (type === 'hardlink') return `${start} link=./${escape(change.linkPath)}${xattrs}${contents}\n`;
@@ -68,7 +71,7 @@ export function composeLine(change: Change): string {
   else if (type === 'character' || type === 'block') {
     line += ` device=linux,${change.deviceMajor},${change.deviceMinor}`;
   }
-  return `${line}${xattrs}${contents}\n`;
+  return `${line}${xattrs}${contents}${own}\n`;
 }
 
 /**
@@ -124,6 +127,7 @@ export function parseLine(line: string): Change {
     deviceMinor: Number(deviceMinor),
     xattrs,
     contents: values['contents'],
+    own: values['tags'] === 'own' ? true : undefined,
   };
 }
 

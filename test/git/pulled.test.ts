@@ -47,6 +47,7 @@ async function pull(
     reservedNames: ['.git'],
     recordChanges: layersOfGit !== undefined,
     hasLayers: skip > 0,
+    ownFiles: layersOfGit?.ownFiles() ?? [],
   });
   try {
     for (const [number, items] of layers.entries()) {
@@ -56,7 +57,7 @@ async function pull(
         onChanges: layersOfGit && ((lines) => layersOfGit.note(lines)),
       });
       if (!layersOfGit) continue;
-      await rootfs.writeLayerInfo('json', Buffer.from(`{${number}}`));
+      assert.ok(await rootfs.writeLayerInfo('json', Buffer.from(`{${number}}`)));
       await layersOfGit.commit({ id: ids[number]! }, [changes!, layersOfGit.describeFile('json')]);
     }
     await rootfs.close(root);
@@ -228,4 +229,6 @@ test('another tag of the image is what it is when it is pulled alone', needsRoot
   await pull(alone, other);
   assert.deepEqual(entries(stage), entries(alone));
   assert.equal(git(stage, 'status', '--porcelain'), '');
+  assert.equal(git(stage, 'show', 'HEAD:json'), '{2}');
+  assert.deepEqual(resumed.ownFiles(), ['json']);
 });

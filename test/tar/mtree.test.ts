@@ -28,6 +28,7 @@ const written: fc.Arbitrary<Change> = fc.record({
       .map((pairs) => new Map(pairs.map(([name, value]) => [name, Buffer.from(value)]))),
   ),
   contents: fc.oneof(fc.constant(undefined), fc.constant('files/7')),
+  own: fc.constantFrom(undefined, true),
 });
 const change: fc.Arbitrary<Change> = fc.oneof(
   path_.map((name): Change => ({ type: 'removed', path: name })),
