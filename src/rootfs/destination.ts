@@ -114,8 +114,10 @@ export class Destination {
   }
 
   static async #straight(location: Location, mode: 'empty' | 'overlay'): Promise<Destination> {
-    // An owner gets in, whatever the mode.
-    if (location.stat?.uid !== geteuid!()) await access(location.path, constants.W_OK | constants.X_OK);
+    await access(location.path, constants.W_OK | constants.X_OK).catch((error: NodeJS.ErrnoException) => {
+      // An owner gets in, whatever the mode.
+      if (error.code !== 'EACCES' || location.stat?.uid !== geteuid!()) throw error;
+    });
     return new Destination(location.path, location.path, mode);
   }
 
