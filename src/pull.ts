@@ -56,7 +56,7 @@ async function build(image: Image, store: Store, options: PullOptions): Promise<
   const { signal, jobs, git, destination, environment } = options;
   const survey = git ? await surveyDirectory(destination, image.layers, { environment, signal }) : undefined;
   if (survey?.kind === 'complete') return alreadyThere(image, survey, options);
-  const resumed = survey?.kind === 'partial' ? survey : undefined;
+  const resumed = survey?.kind === 'partial' ? { ...survey, layers: image.layers } : undefined;
   const report = skipLayers(resumed?.common ?? 0, options.report);
   const rootfs = await RootfsBuild.open(options, resumed);
   try {

@@ -1,7 +1,9 @@
 import type { PulledLayer } from './blob/pulled-layer.ts';
-import { printable } from './errors.ts';
+import { GitError, printable } from './errors.ts';
 import { GitLayers } from './git/git-layers.ts';
+import type { LayerIdentity } from './git/names.ts';
 import type { Survey } from './git/survey.ts';
+import { surveyDirectory } from './git/survey.ts';
 import { formatLayerInfo } from './oci/layer-info.ts';
 import type { PullOptions } from './options.ts';
 import { Destination } from './rootfs/destination.ts';
@@ -9,8 +11,8 @@ import { Rootfs, describeNotRestored } from './rootfs/rootfs.ts';
 import { openWorkTree } from './rootfs/work-tree.ts';
 import type { LayerSummary, PullSummary } from './summary.ts';
 
-/** The image's first layers are in DIR, of another pull with -g. */
-export type Resumed = Extract<Survey, { kind: 'partial' }>;
+/** The image's first layers are in DIR, of another pull with -g; `layers` are all that it is to have. */
+export type Resumed = Extract<Survey, { kind: 'partial' }> & { readonly layers: readonly LayerIdentity[] };
 
 /** What came of it. */
 export type Built = Pick<PullSummary, 'layers' | 'notRestored'>;
@@ -21,6 +23,7 @@ export class RootfsBuild {
   readonly #rootfs: Rootfs;
   readonly #git: GitLayers | undefined;
   readonly #options: PullOptions;
+  readonly #resumed: Resumed | undefined;
   readonly #layers: LayerSummary[] = [];
   #last: PulledLayer | undefined;
 
@@ -29,7 +32,9 @@ export class RootfsBuild {
     rootfs: Rootfs,
     git: GitLayers | undefined,
     options: PullOptions,
+    resumed: Resumed | undefined,
   ) {
+    this.#resumed = resumed;
     this.#destination = destination;
     this.#rootfs = rootfs;
     this.#git = git;
@@ -54,8 +59,9 @@ export class RootfsBuild {
         reservedNames: options.git ? ['.git'] : [],
         recordChanges: options.git,
         hasLayers: resumed !== undefined,
+        ownFiles: git?.ownFiles() ?? [],
       });
-      const build = new RootfsBuild(destination, rootfs, git, options);
+      const build = new RootfsBuild(destination, rootfs, git, options, resumed);
       if (build.overlay) build.#notice('is not empty: the image is laid over what is there');
       if (resumed)
         build.#notice(`has ${resumed.common} of the image's layers: the others are put on top of them`);
@@ -77,9 +83,12 @@ export class RootfsBuild {
     const label = `layer ${layer.layer.id.slice(0, 12)}`;
     try {
       if (this.overlay) await layer.verified();
+      const git = this.#git;
       const { entries, changes } = await this.#rootfs.apply(layer.tar(), {
         label,
         signal: this.#options.signal,
+        // Files are read for git while the layer is still being written.
+        onChanges: git && ((lines) => git.note(lines)),
       });
       this.#layers.push(summaryOf(layer, entries));
       this.#last = layer;
@@ -96,10 +105,21 @@ export class RootfsBuild {
     const notRestored = await this.#rootfs.close(this.#destination.root);
     await this.#git?.finish();
     this.#options.signal.throwIfAborted();
+    if (this.#resumed) await this.#refuseIfTouched(this.#resumed);
     await this.#destination.commit(this.#rootfs.identity);
     const lost = describeNotRestored(notRestored, this.#options.uid === 0);
     if (lost !== undefined) this.#options.report({ type: 'notice', message: lost });
     return { layers: this.#layers, notRestored };
+  }
+
+  /** The directory that is about to be replaced must still hold nothing but what it held when it was looked at. */
+  async #refuseIfTouched({ common, layers }: Resumed): Promise<void> {
+    const { destination, environment, signal } = this.#options;
+    const again = await surveyDirectory(destination, layers, { environment, signal });
+    if (again.kind === 'partial' && again.common === common) return;
+    throw new GitError(`${printable(destination)} was changed while the image was pulled`, {
+      hint: 'run it again',
+    });
   }
 
   /** Leaves nothing of it behind, but in a DIR that held files. */

@@ -1,4 +1,7 @@
+import { geteuid } from 'node:process';
 import { checkout } from '../git/checkout.ts';
+import { describeNotRestored } from '../rootfs/not-restored.ts';
+import type { WorkTree } from '../rootfs/work-tree.ts';
 import { openWorkTree } from '../rootfs/work-tree.ts';
 import type { Invocation } from './parse.ts';
 import type { Surroundings } from './run.ts';
@@ -6,14 +9,16 @@ import type { Surroundings } from './run.ts';
 /** `dlrootfs checkout BRANCH [-d DIR]`: the rootfs of that layer, exactly, in place. */
 export async function runCheckout(invocation: Invocation, surroundings: Surroundings): Promise<number> {
   const { values, words } = invocation;
-  const { environment, signal, stdout } = surroundings;
-  const force = values['force'] === true;
+  const { environment, signal, stdout, stderr } = surroundings;
+  let opened: WorkTree | undefined;
   const branch = await checkout(String(values['dest']), words[0]!, {
     environment,
     signal,
-    force,
-    openWorkTree,
+    force: values['force'] === true,
+    openWorkTree: (directory) => (opened = openWorkTree(directory)),
   });
+  const lost = opened && describeNotRestored(opened.notRestored, geteuid?.() === 0);
+  if (lost !== undefined) stderr.write(`notice: ${lost}\n`);
   stdout.write(`${branch}\n`);
   return 0;
 }
