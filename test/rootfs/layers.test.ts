@@ -70,6 +70,11 @@ const whiteouts: readonly Row[] = [
     tree: ['d d/', 'd d/s/', 'd d/s/t/', '- d/s/t/new "2"'],
   },
   {
+    name: 'a whiteout of a directory into which the layer before wrote last, and its own layer first',
+    layers: [[file('a/old', '1')], [file('a/b', '1')], [file('a/x', '2'), whiteout('a')]],
+    tree: ['d a/', '- a/x "2"'],
+  },
+  {
     name: 'a whiteout of what its own layer alone has hides nothing',
     layers: [[dir('a')], [file('a/x', '1'), whiteout('a/x')]],
     tree: ['d a/', '- a/x "1"'],
@@ -344,6 +349,19 @@ const parents: readonly Row[] = [
       'd real/deep/',
       '- real/deep/x "1"',
     ],
+  },
+  {
+    name: 'an absolute symlink in a directory begins at the root',
+    layers: [
+      [symlink('a/b/l', '/c'), file('a/b/l/x', '1')],
+      [file('a/b/l/y', '2'), whiteout('a/b/l/x')],
+    ],
+    tree: ['d a/', 'd a/b/', 'l a/b/l -> /c', 'd c/', '- c/y "2"'],
+  },
+  {
+    name: 'a symlink that a hard link has replaced is no way any more',
+    layers: [[file('d/x', '1'), symlink('l', 'd'), hardlink('l', 'l/x'), file('l/y', '2')]],
+    error: /layer 0: l\/y: .*ENOTDIR/,
   },
   {
     name: '.. after a symlink means the parent of what it points to',

@@ -111,6 +111,10 @@ const rows: readonly Row[] = [
     ],
   },
   {
+    name: 'a whiteout leaves an empty directory of the user, also when the image has it',
+    layers: [[dir('bare')], [whiteout('bare'), whiteout('nothing')]],
+  },
+  {
     name: 'opaque markers do not touch what is the user’s',
     layers: [
       [file('etc/ours', ''), file('full/d/e', ''), file('x', '')],
