@@ -1,6 +1,6 @@
 import { describeFailure } from './command-line/failure.ts';
 import { originalUsage } from './command-line/usage.ts';
-import { InterruptedError } from './errors.ts';
+import { DestinationError, InterruptedError, printable } from './errors.ts';
 import { version } from './version.ts';
 
 const endingSignals = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
@@ -57,9 +57,14 @@ function asksForJsonLines(argv: readonly string[]): boolean {
   return /(?:^|\0)--?progress[=\0]json(?:\0|$)/.test(argv.join('\0'));
 }
 
-/** A reader that went away (`| head`) ends the run as SIGPIPE would; other faults of stdout are the disk's. */
+/** A reader that went away (`| head`) ends the run as SIGPIPE would; other faults of stdout are those of the disk it goes to. */
 function endOfOutput(error: NodeJS.ErrnoException, abort: AbortController): void {
-  if (!abort.signal.aborted) abort.abort(error.code === 'EPIPE' ? new InterruptedError('SIGPIPE') : error);
+  if (abort.signal.aborted) return;
+  const failure = new DestinationError(`cannot write standard output: ${printable(error.message)}`, {
+    hint: 'see where it goes to',
+    cause: error,
+  });
+  abort.abort(error.code === 'EPIPE' ? new InterruptedError('SIGPIPE') : failure);
 }
 
 function drained(stream: NodeJS.WriteStream): Promise<void> {

@@ -1,8 +1,7 @@
-import { openNative } from './blob/native.ts';
 import { Store } from './blob/store.ts';
+import { nativeCalls } from './native-calls.ts';
 import type { Session } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
-import { loadKoffi } from './rootfs/koffi.ts';
 import { spoolPlace } from './rootfs/spool-place.ts';
 import type { ImageSource } from './source.ts';
 import { parseImage } from './source.ts';
@@ -18,7 +17,7 @@ export async function withSession<T>(options: PullOptions, use: (opened: Opened)
   const { report, destination } = options;
   const source = parseImage(options);
   const spoolDirectory = await spoolPlace(destination);
-  const store = await Store.open({ ...options.store, native: native(), spoolDirectory, report });
+  const store = await Store.open({ ...options.store, native: nativeCalls(), spoolDirectory, report });
   try {
     report({ type: 'session', name: source.name });
     const session = await source.open(store, spoolDirectory);
@@ -29,14 +28,5 @@ export async function withSession<T>(options: PullOptions, use: (opened: Opened)
     }
   } finally {
     await store.close();
-  }
-}
-
-/** What can be called in C; without it the program is slower, and two runs may fetch the same blob. */
-function native(): ReturnType<typeof openNative> | undefined {
-  try {
-    return openNative(loadKoffi());
-  } catch {
-    return undefined;
   }
 }

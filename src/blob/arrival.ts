@@ -106,8 +106,7 @@ export class Arrival {
     this.#throwIfFailed();
     const offset = this.#received;
     this.#received += chunk.length;
-    if (!this.#left)
-      await this.#writes.write(chunk, offset).catch((error: unknown) => this.#diskFailed(error));
+    if (!this.#left) await this.#onDisk(this.#writes.write(chunk, offset));
   }
 
   /** From now on all bytes go to the file, written there by `writeAt` in any order. */
@@ -198,10 +197,7 @@ export class Arrival {
 
   async #pread(into: Uint8Array, position: number): Promise<number> {
     const length = Math.min(into.length, this.#written - position);
-    const file = await this.file();
-    const { bytesRead } = await file
-      .read(into, 0, length, position)
-      .catch((error: unknown) => this.#diskFailed(error));
+    const { bytesRead } = await this.#onDisk((await this.file()).read(into, 0, length, position));
     if (bytesRead === 0) throw new Error('a file was cut off while it was read');
     return bytesRead;
   }
@@ -226,8 +222,8 @@ export class Arrival {
     return count;
   }
 
-  #diskFailed(error: unknown): never {
-    throw diskError(error, this.#options.where);
+  #onDisk<T>(access: Promise<T>): Promise<T> {
+    return access.catch((error: unknown) => Promise.reject(diskError(error, this.#options.where)));
   }
 
   async #settle(): Promise<void> {

@@ -1,5 +1,6 @@
 import { pruneStore, storeSize } from '../blob/maintenance.ts';
 import { UsageError, printable } from '../errors.ts';
+import { nativeCalls } from '../native-calls.ts';
 import { defaultCacheDirectory } from '../options.ts';
 import { formatBytes } from '../report/progress.ts';
 import type { Invocation } from './parse.ts';
@@ -29,7 +30,7 @@ export async function runCache(invocation: Invocation, surroundings: Surrounding
   const keep = invocation.given.has('cache-size')
     ? parseBytes(String(values['cacheSize']), '--cache-size')
     : 0;
-  const gone = await pruneStore(directory, keep);
+  const gone = await pruneStore(directory, keep, nativeCalls());
   const text = `${printable(directory)}: ${gone.files} files removed, ${formatBytes(gone.bytes)}`;
   stdout.write(`${json ? JSON.stringify({ directory, ...gone }) : text}\n`);
   return 0;

@@ -29,10 +29,11 @@ export function parsePlatform(text: string): Platform {
   return normalisePlatform({ os, architecture, variant });
 }
 
+/** As `os/arch/variant`, for people: what an image says of itself is made printable. */
 export function formatPlatform(platform: Platform): string {
   const { os, architecture, variant, osVersion } = platform;
   const name = [os, architecture, variant].filter((part) => part !== undefined && part !== '').join('/');
-  return osVersion === undefined ? name : `${name} (${osVersion})`;
+  return printable(osVersion === undefined ? name : `${name} (${osVersion})`);
 }
 
 /** One spelling for each platform, as containerd/platforms has them. */

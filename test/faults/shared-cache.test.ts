@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { runProgram } from '../support/program.ts';
 import { Setting, assertOriginalLines, threeLayers, until } from './setting.ts';
 
-const slowly = { faults: [{ path: /\/blobs\//, rate: 2 * 2 ** 20, times: 1e9 }] };
+const slowly = { faults: [{ path: /\/blobs\//, rate: 2 ** 20, times: 1e9 }] };
 
 test('two runs at once share a cache: every blob is fetched once, both trees are right', async () => {
   await using setting = await Setting.open(threeLayers(), slowly);
@@ -60,4 +61,17 @@ test('two runs at once for one DIR: it is whole, and the one that came too late 
   assert.deepEqual(setting.names, ['out']);
   await setting.pullWell(['-d', 'fresh']);
   assert.equal(setting.tree('out'), setting.tree('fresh'));
+});
+
+test('cache prune while a run fetches: its partial file stays, and the run goes well', async () => {
+  await using setting = await Setting.open(threeLayers(), slowly);
+  const run = setting.start();
+  await until('some bytes', () => (setting.partial(0) ?? 0) > 0);
+  const pruned = await runProgram(['cache', 'prune', '--cache-dir', setting.store]);
+  assert.equal(pruned.exitCode, 0, pruned.stderr);
+  assert.ok(setting.partial(0) !== undefined, 'the partial file is there');
+  const { exitCode, stderr } = await run.result;
+  assert.equal(exitCode, 0, stderr);
+  assert.deepEqual(setting.asked(0), [0]);
+  assert.deepEqual(setting.asked(2), [0]);
 });

@@ -18,8 +18,8 @@ const signals = [
   ['SIGHUP', 129],
 ] as const;
 
-/** A second, as promised, and another one for a machine that runs other tests beside. */
-const SOON = 2000;
+/** It is a second where the machine is idle; a slow disk that has thousands of files to remove may take longer. What hangs takes for ever. */
+const SOON = 15_000;
 
 /** Sends the signal and checks the end; answers how long it took. */
 async function interrupt(run: RunningProgram, signal: NodeJS.Signals, exitCode: number): Promise<void> {
@@ -137,13 +137,18 @@ for (const [signal, exitCode] of signals) {
       faults: [{ path: /\/blobs\//, skip: 1, stallAfter: 200_000, times: 3 }],
     });
     const run = setting.start();
-    await until('200,000 bytes', () => setting.partial(0) === 200_000 && setting.partial(2) === 200_000);
+    const arrived = () => [setting.partial(0) ?? 0, setting.partial(2) ?? 0];
+    await until('some bytes', () => arrived().every((bytes) => bytes > 50_000));
     await interrupt(run, signal, exitCode);
     assert.deepEqual(setting.names, []);
-    assert.deepEqual([setting.partial(0), setting.partial(2)], [200_000, 200_000]);
+    const kept = arrived();
+    assert.ok(
+      kept.every((bytes) => bytes > 50_000 && bytes <= 200_000),
+      kept.join(),
+    );
     setting.registry.requests.length = 0;
     await setting.pullWell();
-    assert.deepEqual([setting.asked(0), setting.asked(2)], [[200_000], [200_000]]);
+    assert.deepEqual([setting.asked(0), setting.asked(2)], [[kept[0]], [kept[1]]]);
     assert.match(setting.tree(), /etc\/motd/);
   });
 }
