@@ -46,13 +46,13 @@ export async function bundleForNpm(directory: string): Promise<void> {
 const insideExecutable: Plugin = {
   name: 'inside-executable',
   setup(bundle) {
-    bundle.onLoad({ filter: /\/src\/rootfs\/(koffi|spawn)\.ts$/ }, ({ path }) => {
-      return {
-        contents: `export * from '../binary/${basename(path)}';`,
-        resolveDir: dirname(path),
-        loader: 'ts',
-      };
+    bundle.onLoad({ filter: /\/src\/rootfs\/koffi\.ts$/ }, ({ path }) => {
+      return { contents: "export * from '../binary/koffi.ts';", resolveDir: dirname(path), loader: 'ts' };
     });
+    // A script of its own, since launch.js has started the thread before cli.js asks for it.
+    bundle.onResolve({ filter: /\/spawn\.ts$/ }, ({ importer }) =>
+      importer.includes('/src/rootfs/') ? { path: './spawn.js', external: true } : undefined,
+    );
   },
 };
 
@@ -79,7 +79,7 @@ export async function bundleForExecutable(): Promise<{ scripts: Map<string, stri
     build({ ...embedded, entryPoints: ['src/rootfs/thread.ts'], format: 'cjs' }),
     build({
       ...embedded,
-      entryPoints: ['src/binary/launch.ts', 'src/binary/launch-thread.ts'],
+      entryPoints: ['src/binary/launch.ts', 'src/binary/launch-thread.ts', 'src/binary/spawn.ts'],
       format: 'cjs',
     }),
   ]);

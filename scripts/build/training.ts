@@ -38,10 +38,31 @@ function requireFromScript(id: string): unknown {
   return id.startsWith('./') ? requireScript(id.slice(2)) : requireBuiltin(id);
 }
 
-process.on('exit', () => {
-  for (const [name, script] of compiled)
+function writeCaches(): void {
+  for (const [name, script] of compiled) {
     writeFileSync(`${directory}/${name}.cache`, script.createCachedData());
-});
+  }
+}
 
-if (isMainThread) void (requireScript('cli.js') as typeof import('../../src/cli.ts')).main();
-else requireScript('thread.js');
+if (isMainThread) {
+  process.on('exit', writeCaches);
+  void (requireScript('cli.js') as typeof import('../../src/cli.ts')).main();
+} else {
+  trainThread();
+}
+
+/** As launch-thread.ts does; the program ends without waiting for it, so its cache is written with each of its answers. */
+function trainThread(): void {
+  const threads = requireBuiltin('node:worker_threads') as typeof import('node:worker_threads');
+  const port = threads.parentPort;
+  if (!port) throw new Error('no thread');
+  const post = port.postMessage.bind(port);
+  port.postMessage = (message: unknown) => {
+    writeCaches();
+    post(message);
+  };
+  port.once('message', (data: unknown) => {
+    Object.assign(threads, { workerData: data });
+    requireScript('thread.js');
+  });
+}

@@ -1,4 +1,13 @@
+import { argv } from 'node:process';
 import { requireScript } from './script.ts';
 
 // The first script of the single executable.
+if (writes(argv.slice(2))) (requireScript('spawn.js') as typeof import('./spawn.ts')).warmThread();
 void (requireScript('cli.js') as typeof import('../cli.ts')).main();
+
+/** Whether a command line looks like a pull into a directory. A wrong guess costs some time, nothing else. */
+function writes(words: readonly string[]): boolean {
+  const other =
+    /^(version|help|completion|inspect|tags|cache|checkout|-h|--help|-V|--version|--dry-run|-o.*|--output.*)$/;
+  return words.length > 0 && !words.some((word) => other.test(word));
+}
