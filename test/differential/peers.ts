@@ -1,13 +1,18 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import type { DockerRegistry } from '../support/docker-registry.ts';
 import { runProgram } from '../support/program.ts';
 import { printTree, treeDiff, type TreeOptions } from '../support/tree.ts';
 
 /** Runs a peer; its complaint is the test's failure. */
 export function run(command: string, ...words: readonly string[]): string {
-  return execFileSync(command, words, { encoding: 'utf8', maxBuffer: 1 << 26, timeout: 300_000 });
+  return execFileSync(command, words, {
+    encoding: 'utf8',
+    maxBuffer: 1 << 26,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: 300_000,
+  });
 }
 
 /** An OCI layout with one empty image, made by umoci. */
@@ -38,8 +43,19 @@ export async function pull(source: string, directory: string, ...flags: readonly
   return stdout + stderr;
 }
 
+/** Pulls into one archive (-o), and has GNU tar make the directory of it. */
+export async function pullAsArchive(source: string, directory: string): Promise<void> {
+  const archive = `${directory}.tar`;
+  const { exitCode, stderr } = await runProgram([source, '-o', archive, '--no-cache']);
+  assert.equal(exitCode, 0, stderr);
+  mkdirSync(directory);
+  const flags = ['--numeric-owner', '--xattrs', '--xattrs-include=*'];
+  run('tar', ...flags, '-xpf', archive, '-C', directory);
+  rmSync(archive);
+}
+
 /** The names that dlrootfs adds to an image. */
-export const own: TreeOptions = { root: true, without: ['json', 'layersize', '.git'] };
+const own: TreeOptions = { root: true, without: ['json', 'layersize', '.git'] };
 
 /** All that a directory holds but what dlrootfs adds, the directory itself too. */
 export function treeOf(directory: string, options: TreeOptions = {}): string {
