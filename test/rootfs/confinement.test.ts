@@ -405,6 +405,25 @@ for (const backend of backends) {
     check();
   });
 
+  test(`our own file leaves a symlink or directory of the user alone and replaces a file, ${backend}`, (t) => {
+    const { root, targets, check } = scene(t);
+    symlinkSync(join(targets.far, 'secret'), join(root, 'json'));
+    writeFileSync(join(root, 'layersize'), 'of an earlier pull');
+    const filesystem = openFilesystem(root, backend);
+    const run = startRun(filesystem, {
+      name: root,
+      mode: 'overlay',
+      reservedNames: [],
+      recordChanges: false,
+    });
+    assert.equal(writeOwnFile(run, 'json', Buffer.from('{}')), false);
+    assert.equal(writeOwnFile(run, 'layersize', Buffer.from('7')), true);
+    filesystem.close();
+    check();
+    const tree = printTree(root, { text: true, hide: ['time', 'owner', 'mode'] });
+    assert.equal(tree, `l json -> ${targets.far}/secret\n- layersize "7"\n`);
+  });
+
   test(`our own file is never written through a symlink, nor over what the image has, ${backend}`, (t) => {
     for (const mode of ['stage', 'overlay'] as const) {
       const { root, targets, check } = scene(t);
