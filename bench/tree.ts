@@ -106,10 +106,13 @@ function fileType(stats: BigIntStats): bigint {
   return stats.mode & 0o170000n;
 }
 
+/** For all files: as many as a tree has would be a mebibyte of fresh memory each. */
+const buffers = [Buffer.allocUnsafe(1 << 20), Buffer.allocUnsafe(1 << 20)] as const;
+
 function sameContent(a: Buffer, b: Buffer): boolean {
   const [fileA, fileB] = [openSync(a, 'r'), openSync(b, 'r')];
   try {
-    const [bufferA, bufferB] = [Buffer.allocUnsafe(1 << 20), Buffer.allocUnsafe(1 << 20)];
+    const [bufferA, bufferB] = buffers;
     for (;;) {
       const length = readSync(fileA, bufferA);
       if (length !== readSync(fileB, bufferB)) return false;
