@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -23,8 +24,14 @@ export const isRoot = process.geteuid!() === 0;
 /** A directory that is removed after the test, whatever is in it. */
 export function temporaryDirectory(t: TestContext): string {
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'dlrootfs-test-')));
-  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  t.after(() => removeTree(directory));
   return directory;
+}
+
+/** Removes a directory with all that is in it, also what its modes keep closed. */
+export function removeTree(directory: string): void {
+  if (!isRoot) spawnSync('chmod', ['-R', 'u+rwx', directory], { stdio: 'ignore' });
+  rmSync(directory, { recursive: true, force: true });
 }
 
 /** `bytes` in pieces of at most `size`. */

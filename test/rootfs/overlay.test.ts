@@ -191,6 +191,7 @@ for (const backend of backends) {
     });
 
     test('a second pull over the first gives the same tree', (t) => {
+      if (!isRoot) return t.skip('needs root, to look into closed directories');
       const root = temporaryDirectory(t);
       const layers = [
         tar(

@@ -76,12 +76,23 @@ function walk(
     const innerPath = (path === '' ? '' : `${path}/`) + escapeBytes(name);
     lines.push([innerPath, printLine(inner.toString(), inner, innerPath, options, groups)]);
     if (!lstatSync(inner).isDirectory()) continue;
-    const handle = openSync(inner, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+    const handle = openDirectory(inner);
+    if (handle === undefined) continue;
     try {
       walk(`/proc/self/fd/${handle}`, innerPath, options, groups, lines);
     } finally {
       closeSync(handle);
     }
+  }
+}
+
+/** Undefined for a directory that this process may not read: what is in it is not told. */
+function openDirectory(path: Buffer): number | undefined {
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EACCES') return undefined;
+    throw error;
   }
 }
 
@@ -102,7 +113,7 @@ function printLine(
   if (!hidden.has('time')) fields.push(time(stat.mtimeNs, hidden.has('nanoseconds')));
   if (stat.isFile() && options.text !== true) fields.push(contentHash(bytes));
   fields.push(stat.isDirectory() ? `${path}/` : path);
-  if (stat.isFile() && options.text === true) fields.push(JSON.stringify(readFileSync(bytes, 'latin1')));
+  if (stat.isFile() && options.text === true) fields.push(textOf(bytes));
   if (stat.isSymbolicLink()) fields.push('->', escapeBytes(readlinkSync(bytes, { encoding: 'buffer' })));
   if (!stat.isDirectory() && stat.nlink > 1n) {
     const key = `${stat.dev}:${stat.ino}`;
@@ -152,6 +163,14 @@ function time(nanoseconds: bigint, whole: boolean): string {
   const rest = ((nanoseconds % billion) + billion) % billion;
   const seconds = (nanoseconds - rest) / billion;
   return whole ? String(seconds) : `${seconds}.${String(rest).padStart(9, '0')}`;
+}
+
+function textOf(path: Buffer): string {
+  try {
+    return JSON.stringify(readFileSync(path, 'latin1'));
+  } catch {
+    return '(unreadable)';
+  }
 }
 
 function contentHash(path: Buffer): string {
