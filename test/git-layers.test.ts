@@ -26,6 +26,9 @@ const tree = (directory: string) => {
     .join('\n');
 };
 
+/** `Done` comes in whatever order the layers do. */
+const sorted = (text: string) => text.split('\n').toSorted().join('\n');
+
 test('-g: branches, messages, stdout and status are those of the original', async () => {
   await using registry = await FakeRegistry.start();
   using scratch = new Scratch();
@@ -34,8 +37,6 @@ test('-g: branches, messages, stdout and status are those of the original', asyn
   const plain = await runProgram([reference, '-d', 'plain'], { cwd: scratch.path });
   const withGit = await runProgram([reference, '-d', 'git', '-g'], { cwd: scratch.path });
   assert.equal(withGit.exitCode, 0, withGit.stderr);
-  // `Done` comes in whatever order the layers do.
-  const sorted = (text: string) => text.split('\n').toSorted().join('\n');
   assert.equal(sorted(withGit.stdout.replace(' in git\n', ' in plain\n')), sorted(plain.stdout));
   const directory = scratch.join('git');
   const branches = layers.map(({ digest }, index) => `layer${index}_${digest.slice(7)}`);

@@ -4,7 +4,7 @@ import { commands } from './commands.ts';
 import { exitCodes } from './exit-codes.ts';
 
 /** Text as roff: backslashes and hyphens escaped, no line taken for a request. */
-export function roff(text: string): string {
+function roff(text: string): string {
   return text
     .replaceAll('\\', '\\e')
     .replaceAll('-', '\\-')

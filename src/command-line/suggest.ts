@@ -15,7 +15,7 @@ export function suggest(word: string, candidates: readonly string[]): string | u
 }
 
 /** Levenshtein's distance with neighbours swapped counted as one edit. */
-export function editDistance(a: string, b: string): number {
+function editDistance(a: string, b: string): number {
   let beforeLast: number[] = [];
   let last = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i += 1) {

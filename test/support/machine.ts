@@ -24,8 +24,13 @@ export interface Started {
 export function startContainer(command: string): Started {
   const here = '--quiet --pipe --register=no --keep-unit';
   const line = command.replace('systemd-nspawn', `systemd-nspawn ${here}`);
-  const { status, stdout, stderr } = spawnSync('sh', ['-c', line], { encoding: 'utf8', timeout: 120_000 });
-  return { status, output: stdout + stderr };
+  for (let tries = 0; ; tries += 1) {
+    const { status, stdout, stderr } = spawnSync('sh', ['-c', line], { encoding: 'utf8', timeout: 120_000 });
+    // Another test's machine of the same name is just starting or ending: nspawn takes one of a name at a time.
+    if (tries === 50 || !/unix-export|already exists/.test(stderr))
+      return { status, output: stdout + stderr };
+    spawnSync('sleep', ['0.2']);
+  }
 }
 
 /** Writes the configuration for an image config beside a rootfs and starts the container. */
