@@ -113,7 +113,7 @@ function removeOurs(run: Run, directory: Directory): void {
 }
 
 /** Removes a directory with all that is in it. */
-export function removeTree(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
+function removeTree(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
   run.directories.drop(path);
   const removed = withDirectory(run, parent, name, path, (directory) => empty(run, directory, directory, 0));
   if (!removed) throw new Refusal(ENOTDIR, `remove ${shown(path)}`);
