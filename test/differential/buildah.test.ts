@@ -44,7 +44,7 @@ describe('an image that buildah built', { skip: needs }, () => {
   const scratch = new Scratch();
   const buildah = (...words: readonly string[]): string =>
     run('buildah', '--root', scratch.join('store'), '--runroot', scratch.join('run'), ...words).trim();
-  let registry: DockerRegistry;
+  let registry: DockerRegistry | undefined;
   let expected: string;
 
   function commit(from: string, to: string, script: string): void {
@@ -64,7 +64,7 @@ describe('an image that buildah built', { skip: needs }, () => {
     registry = await DockerRegistry.start();
   });
   after(async () => {
-    await registry[Symbol.asyncDispose]();
+    await registry?.[Symbol.asyncDispose]();
     buildah('umount', '--all');
     buildah('rm', '--all');
     scratch[Symbol.dispose]();
@@ -78,10 +78,10 @@ describe('an image that buildah built', { skip: needs }, () => {
   ] as const) {
     test(`is its mount, pushed as ${format} with ${compression}`, async () => {
       const tag = `${format}-${compression}`.replace(':', '-');
-      const reference = registry.reference('busybox', tag);
+      const reference = registry!.reference('busybox', tag);
       const how = ['--force-compression', '--format', format, '--compression-format', compression];
       buildah('push', '-q', '--tls-verify=false', ...how, 'three', `docker://${reference}`);
-      assert.deepEqual(await mediaTypes(registry, 'busybox', tag), [mediaType, mediaType, mediaType]);
+      assert.deepEqual(await mediaTypes(registry!, 'busybox', tag), [mediaType, mediaType, mediaType]);
       const rootfs = scratch.join('rootfs');
       await pull(reference, rootfs);
       assert.ok(countOf(expected) > 50, `${countOf(expected)} entries`);
@@ -91,7 +91,7 @@ describe('an image that buildah built', { skip: needs }, () => {
   }
 
   test('is what umoci unpacks', () => {
-    copyImage(`docker://${registry.reference('busybox', 'oci-gzip')}`, `oci:${scratch.join('layout')}:x`);
+    copyImage(`docker://${registry!.reference('busybox', 'oci-gzip')}`, `oci:${scratch.join('layout')}:x`);
     unpackByUmoci(`${scratch.join('layout')}:x`, scratch.join('umoci'));
     assertSameTree(expected, treeOf(scratch.join('umoci'), { root: false }));
   });
