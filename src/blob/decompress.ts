@@ -1,5 +1,5 @@
 import { prepend, readFully, type ByteReader } from './byte-reader.ts';
-import { compressionOf, MAGIC_LENGTH, type Compression } from './compression.ts';
+import { compressionOf, MAGIC_LENGTH, type Compression } from '../oci/compression.ts';
 import { drive } from './engine.ts';
 import type { Native } from './native.ts';
 import { nodeGunzip, nodeUnzstd } from './node-zlib.ts';

@@ -4,7 +4,7 @@ import { algorithmOf, type DiffID } from '../oci/digest.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import type { ByteReader } from './byte-reader.ts';
-import { promisedCompression } from './compression.ts';
+import { promisedCompression } from '../oci/compression.ts';
 import { decompress } from './decompress.ts';
 import type { LayerBlob } from './layer-blob.ts';
 import { MalformedDataError } from './malformed-data.ts';

@@ -1,11 +1,12 @@
 import type { FileHandle } from 'node:fs/promises';
 import { IntegrityError, printable } from '../errors.ts';
+import { MAGIC_LENGTH, compressionOf } from '../oci/compression.ts';
 import { bytePath } from '../tar/byte-path.ts';
 import { normalize } from '../tar/layer-path.ts';
 import { indexArchive } from './archive-index.ts';
 import type { ArchiveIndex, Stretch } from './archive-index.ts';
 import { openRegular, readRange } from './file-range.ts';
-import { MAGIC_BYTES, compressionOf, spool } from './spool.ts';
+import { spool } from './spool.ts';
 import type { StoredFile, StoredFiles } from './stored-files.ts';
 
 const MAX_LINKS = 16;
@@ -100,6 +101,6 @@ async function openPlain(
 }
 
 async function startsPlain(handle: FileHandle): Promise<boolean> {
-  const { buffer, bytesRead } = await handle.read(Buffer.alloc(MAGIC_BYTES), 0, MAGIC_BYTES, 0);
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(MAGIC_LENGTH), 0, MAGIC_LENGTH, 0);
   return compressionOf(buffer.subarray(0, bytesRead)) === 'none';
 }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { IntegrityError } from '../errors.ts';
+import { MAGIC_LENGTH, compressionOf } from '../oci/compression.ts';
 import { MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
 import type { ImageConfig } from '../oci/config.ts';
 import type { Descriptor } from '../oci/descriptor.ts';
@@ -11,7 +12,6 @@ import { MediaType } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
 import { MAX_LISTING_BYTES, parseListing, selectImage } from './docker-listing.ts';
 import type { ListedImage } from './docker-listing.ts';
-import { MAGIC_BYTES, compressionOf } from './spool.ts';
 import { findFile, readDocument } from './stored-files.ts';
 import type { StoredFile, StoredFiles } from './stored-files.ts';
 import { openStored } from './stored-layer.ts';
@@ -103,7 +103,7 @@ export class DockerArchive implements Session {
 }
 
 async function readStart(file: StoredFile, signal: AbortSignal): Promise<Uint8Array> {
-  for await (const chunk of file.read(0, Math.min(MAGIC_BYTES, file.size), signal)) return chunk;
+  for await (const chunk of file.read(0, Math.min(MAGIC_LENGTH, file.size), signal)) return chunk;
   return new Uint8Array();
 }
 

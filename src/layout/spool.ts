@@ -8,24 +8,8 @@ import { pipeline } from 'node:stream/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import type { Transform } from 'node:stream';
 import { DestinationError, DlrootfsError, IntegrityError, printable } from '../errors.ts';
-
-/** How an archive is compressed, by its first bytes. */
-export type Compression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
-
-const MAGIC: readonly (readonly [Compression, string])[] = [
-  ['gzip', '1f8b'],
-  ['zstd', '28b52ffd'],
-  ['bzip2', '425a68'],
-  ['xz', 'fd377a585a00'],
-];
-
-/** What `compressionOf` needs of the start of a file, in bytes. */
-export const MAGIC_BYTES = 6;
-
-export function compressionOf(start: Uint8Array): Compression {
-  const hex = Buffer.from(start.subarray(0, MAGIC_BYTES)).toString('hex');
-  return MAGIC.find(([, magic]) => hex.startsWith(magic))?.[0] ?? 'none';
-}
+import { MAGIC_LENGTH, compressionOf } from '../oci/compression.ts';
+import type { Compression } from '../oci/compression.ts';
 
 /**
  * Writes an archive that comes as a stream, decompressed, to a file in `directory` that has no name any more when this returns: it goes
@@ -57,7 +41,7 @@ export async function spool(
 async function peek(input: Readable): Promise<{ start: Uint8Array; all: AsyncIterable<Uint8Array> }> {
   const iterator: AsyncIterator<Uint8Array> = input[Symbol.asyncIterator]();
   let start = Buffer.alloc(0);
-  while (start.length < MAGIC_BYTES) {
+  while (start.length < MAGIC_LENGTH) {
     const next = await iterator.next();
     if (next.done === true) break;
     start = Buffer.concat([start, next.value]);

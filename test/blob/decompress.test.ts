@@ -5,7 +5,7 @@ import { test as always } from 'node:test';
 import { crc32, gzipSync, zstdCompressSync, constants } from 'node:zlib';
 import fc from 'fast-check';
 import { readerOf } from '../../src/blob/byte-reader.ts';
-import { compressionOf, promisedCompression } from '../../src/blob/compression.ts';
+import { compressionOf, promisedCompression } from '../../src/oci/compression.ts';
 import { decompress } from '../../src/blob/decompress.ts';
 import { MalformedDataError } from '../../src/blob/malformed-data.ts';
 import { openNative, type Native } from '../../src/blob/native.ts';

@@ -1,7 +1,7 @@
-/** How a layer's tar is packed; the seed of 2014 knew all but zstd. */
+/** How a tar is packed; the seed of 2014 knew all but zstd. */
 export type Compression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
 
-/** Bytes of a blob that `compressionOf` wants to see, where there are so many. */
+/** Bytes of a file that `compressionOf` wants to see, where there are so many. */
 export const MAGIC_LENGTH = 10;
 
 const MAGICS: readonly (readonly [Compression, readonly number[]])[] = [
@@ -12,7 +12,7 @@ const MAGICS: readonly (readonly [Compression, readonly number[]])[] = [
 /** After `BZh` and the block size: the mark of a block, or that of the end. A plain tar may begin with a file named `BZh9`. */
 const BZIP2_MARKS = new Set(['314159265359', '177245385090']);
 
-/** What the first bytes of a blob say; anything unknown is taken for a plain tar. */
+/** What the first bytes of a layer or an archive say; anything unknown is taken for a plain tar. */
 export function compressionOf(head: Uint8Array): Compression {
   for (const [compression, magic] of MAGICS) {
     if (magic.every((byte, index) => head[index] === byte)) return compression;
