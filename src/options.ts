@@ -5,7 +5,12 @@ import { getegid, geteuid } from 'node:process';
 import { UsageError } from './errors.ts';
 import { hostPlatform } from './oci/host-platform.ts';
 import type { Platform } from './oci/platform.ts';
-import type { RegistryOptions } from './registry/registry-options.ts';
+import {
+  DEFAULT_CONNECTIONS,
+  DEFAULT_RETRIES,
+  DEFAULT_RETRY_DELAY,
+  type RegistryOptions,
+} from './registry/registry-options.ts';
 import type { Report } from './report/event.ts';
 import type { Runtime } from './runtime/place.ts';
 
@@ -74,17 +79,13 @@ export interface PullOptions {
   readonly signal: AbortSignal;
 }
 
-/** The original's bound on parallel pulls. */
-const defaultJobs = 7;
 const defaultCacheBytes = 10 * 2 ** 30;
-const defaultRetries = 5;
-const defaultRetryDelayMilliseconds = 500;
 
 /** Request over environment over defaults, once, frozen. Throws UsageError naming the option. */
 export function resolveOptions(request: PullRequest): PullOptions {
   const environment = request.environment ?? {};
   const report = request.report ?? (() => undefined);
-  const jobs = request.jobs ?? defaultJobs;
+  const jobs = request.jobs ?? DEFAULT_CONNECTIONS;
   const destination = request.destination ?? './rootfs';
   if (destination === '')
     throw new UsageError('the destination is empty', { hint: 'give a directory: -d DIR' });
@@ -109,8 +110,8 @@ export function resolveOptions(request: PullRequest): PullOptions {
       maxBytes: request.cacheSize ?? defaultCacheBytes,
     },
     retryPolicy: {
-      retries: request.registry?.retry ?? defaultRetries,
-      delay: request.registry?.retryDelay ?? defaultRetryDelayMilliseconds,
+      retries: request.registry?.retry ?? DEFAULT_RETRIES,
+      delay: request.registry?.retryDelay ?? DEFAULT_RETRY_DELAY,
     },
     registry: { uid: geteuid?.(), ...request.registry, environment, connections: jobs, report },
     backend: request.backend,

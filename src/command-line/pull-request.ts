@@ -14,9 +14,11 @@ import type { Surroundings } from './run.ts';
 export async function pullRequest(invocation: Invocation, surroundings: Surroundings): Promise<PullRequest> {
   const { values, words } = invocation;
   const text = (name: string) => values[name] as string | undefined;
-  const platform = text('platform');
-  const retry = text('retry');
-  const retryDelay = text('retryDelay');
+  /** Undefined where the flag is not given: then options.ts has the default. */
+  const parsed = <T>(name: string, parse: (value: string) => T): T | undefined => {
+    const value = text(name);
+    return value === undefined ? undefined : parse(value);
+  };
   return {
     image: words[0]!,
     destination: text('dest'),
@@ -26,11 +28,11 @@ export async function pullRequest(invocation: Invocation, surroundings: Surround
     force: values['force'] === true,
     rootless: values['rootless'] === true ? true : undefined,
     prepare: values['prepare'] === true,
-    platform: platform === undefined ? undefined : parsePlatform(platform),
-    jobs: parseCount(text('jobs') ?? '7', '--jobs', 1),
+    platform: parsed('platform', parsePlatform),
+    jobs: parsed('jobs', (jobs) => parseCount(jobs, '--jobs', 1)),
     cache: values['cache'] !== false,
     cacheDirectory: text('cacheDir'),
-    cacheSize: parseBytes(text('cacheSize') ?? '10G', '--cache-size'),
+    cacheSize: parsed('cacheSize', (size) => parseBytes(size, '--cache-size')),
     registry: {
       credentials: await credentials(invocation, surroundings),
       noCredentials: values['creds'] === false,
@@ -42,10 +44,9 @@ export async function pullRequest(invocation: Invocation, surroundings: Surround
       certFile: text('certFile'),
       keyFile: text('keyFile'),
       mirrors: (values['mirror'] as readonly string[] | undefined) ?? [],
-      registryVersion:
-        text('registryVersion') === undefined ? undefined : text('registryVersion') === '1' ? 1 : 2,
-      retry: retry === undefined ? undefined : parseCount(retry, '--retry', 0),
-      retryDelay: retryDelay === undefined ? undefined : parseDuration(retryDelay, '--retry-delay'),
+      registryVersion: parsed('registryVersion', (version) => (version === '1' ? 1 : 2)),
+      retry: parsed('retry', (retry) => parseCount(retry, '--retry', 0)),
+      retryDelay: parsed('retryDelay', (delay) => parseDuration(delay, '--retry-delay')),
     },
     stdin: words[0] === '-' || words[0]!.startsWith('-:') ? surroundings.stdin : undefined,
     environment: surroundings.environment,

@@ -80,5 +80,9 @@ export const defaultTimeouts: Timeouts = {
   document: 60_000,
 };
 
+/** Tries of a request after the first, and the milliseconds before the first of them. */
+export const DEFAULT_RETRIES = 5;
+export const DEFAULT_RETRY_DELAY = 500;
+
 /** As many as the original's parallel pulls. */
 export const DEFAULT_CONNECTIONS = 7;

@@ -8,16 +8,18 @@ import { Documents } from './documents.ts';
 import { type Contact, Endpoint, type Manners } from './endpoint.ts';
 import { Mirrored } from './mirrored.ts';
 import { openTransport, type TransportSettings } from './open-transport.ts';
-import { DEFAULT_CONNECTIONS, defaultTimeouts, type RegistryOptions } from './registry-options.ts';
+import {
+  DEFAULT_CONNECTIONS,
+  DEFAULT_RETRIES,
+  DEFAULT_RETRY_DELAY,
+  defaultTimeouts,
+  type RegistryOptions,
+} from './registry-options.ts';
 import { Slots } from './slots.ts';
 import { findSources, type Source } from './sources.ts';
 import { V1Contact, type Place } from './v1-contact.ts';
 import { Version1Session } from './v1.ts';
 import { Version2Session } from './v2.ts';
-
-/** Tries of a request after the first, and the milliseconds before the first of them, when nothing else is said. */
-const DEFAULT_RETRIES = 5;
-const DEFAULT_RETRY_DELAY = 500;
 
 /**
  * Prepares a conversation about one repository: reads configuration files, opens no connection yet. Throws UsageError for options and
