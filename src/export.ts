@@ -1,9 +1,8 @@
 import { withAllLayers } from './blob/queue.ts';
 import { ArchiveFile } from './flatten/archive-file.ts';
 import { compressionFor, flatten } from './flatten/flatten.ts';
-import { platformNotice } from './oci/fitness.ts';
 import type { PullOptions } from './options.ts';
-import { withSession } from './with-session.ts';
+import { resolveImage, withSession } from './with-session.ts';
 
 /** A stream that takes bytes and is not ours to close: standard output. */
 export type OpenOutput = NodeJS.WritableStream & Parameters<typeof flatten>[1];
@@ -15,11 +14,9 @@ export type OpenOutput = NodeJS.WritableStream & Parameters<typeof flatten>[1];
 export async function exportArchive(options: PullOptions, output: string, stdout: OpenOutput): Promise<void> {
   const { report, signal, jobs } = options;
   const compression = compressionFor(output);
-  await withSession(options, async ({ source, session, store }) => {
-    const image = await session.image(options.platform, signal);
-    const unfit = platformNotice(image, options.platform, options.platformAsked, source.name);
-    if (unfit !== undefined) report({ type: 'notice', message: unfit });
-    report({ type: 'image', id: image.id, layers: image.layers });
+  await withSession(options, async (opened) => {
+    const { source, store } = opened;
+    const image = await resolveImage(opened, options);
     const file = output === '-' ? undefined : await ArchiveFile.create(output);
     try {
       const queue = { store, jobs, policy: options.retryPolicy, signal, report };

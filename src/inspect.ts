@@ -2,6 +2,8 @@ import type { Store } from './blob/store.ts';
 import type { Image } from './oci/image.ts';
 import type { Platform } from './oci/platform.ts';
 import type { PullOptions } from './options.ts';
+import type { BytesBySource } from './summary.ts';
+import { bytesBySource } from './summary.ts';
 import { withSession } from './with-session.ts';
 
 export interface InspectedLayer {
@@ -28,8 +30,8 @@ export interface Inspection {
   /** Base layer first. */
   readonly layers: readonly InspectedLayer[];
   readonly config: Readonly<Record<string, unknown>>;
-  /** In bytes: what a pull would fetch, and what it would take from the store. */
-  readonly bytes: { readonly cache: number; readonly network: number };
+  /** What a pull would take from the store, and what it would fetch. */
+  readonly bytes: BytesBySource;
   readonly rateLimit?: string | undefined;
 }
 
@@ -47,7 +49,7 @@ export async function inspect(options: PullOptions): Promise<Inspection> {
       platforms: image.platforms ?? [image.platform],
       layers,
       config: image.config.raw,
-      bytes: bytesOf(layers),
+      bytes: bytesBySource(layers),
       rateLimit: image.rateLimit,
     };
   });
@@ -64,11 +66,4 @@ async function inspectLayer(layer: Image['layers'][number], store: Store): Promi
   const { id, digest, diffID, mediaType, size, createdBy } = layer;
   const cached = digest !== undefined && (await store.has(digest));
   return { id, digest, diffID, mediaType, size, createdBy, cached };
-}
-
-function bytesOf(layers: readonly InspectedLayer[]): Inspection['bytes'] {
-  const distinct = [...new Map(layers.map((layer) => [layer.digest ?? layer.id, layer])).values()];
-  const sum = (cached: boolean) =>
-    distinct.filter((layer) => layer.cached === cached).reduce((total, { size = 0 }) => total + size, 0);
-  return { cache: sum(true), network: sum(false) };
 }

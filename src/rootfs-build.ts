@@ -1,14 +1,12 @@
 import type { PulledLayer } from './blob/pulled-layer.ts';
 import { GitError, printable } from './errors.ts';
-import { GitLayers } from './git/git-layers.ts';
+import type { GitLayers } from './git/git-layers.ts';
 import type { LayerIdentity } from './git/names.ts';
 import type { Survey } from './git/survey.ts';
-import { surveyDirectory } from './git/survey.ts';
 import { formatLayerInfo } from './oci/layer-info.ts';
 import type { PullOptions } from './options.ts';
 import { Destination } from './rootfs/destination.ts';
 import { Rootfs, describeNotRestored } from './rootfs/rootfs.ts';
-import { openWorkTree } from './rootfs/work-tree.ts';
 import type { LayerSummary, PullSummary } from './summary.ts';
 
 /** The image's first layers are in DIR, of another pull with -g; `layers` are all that it is to have. */
@@ -115,6 +113,7 @@ export class RootfsBuild {
   /** The directory that is about to be replaced must still hold nothing but what it held when it was looked at. */
   async #refuseIfTouched({ common, layers }: Resumed): Promise<void> {
     const { destination, environment, signal } = this.#options;
+    const { surveyDirectory } = await import('./git/survey.ts');
     const again = await surveyDirectory(destination, layers, { environment, signal });
     if (again.kind === 'partial' && again.common === common) return;
     throw new GitError(`${printable(destination)} was changed while the image was pulled`, {
@@ -157,18 +156,18 @@ export class RootfsBuild {
   }
 }
 
-function openGit(
+async function openGit(
   destination: Destination,
   resumed: Resumed | undefined,
   options: PullOptions,
 ): Promise<GitLayers> {
   const { signal, environment } = options;
   const gitOptions = { signal, environment };
-  if (!resumed) return GitLayers.open(destination.path, gitOptions);
-  return GitLayers.resume(destination.path, destination.target, resumed.base, {
-    ...gitOptions,
-    openWorkTree,
-  });
+  const { GitLayers: layers } = await import('./git/git-layers.ts');
+  if (!resumed) return await layers.open(destination.path, gitOptions);
+  const { openWorkTree } = await import('./rootfs/work-tree.ts');
+  const { path, target } = destination;
+  return await layers.resume(path, target, resumed.base, { ...gitOptions, openWorkTree });
 }
 
 function summaryOf(layer: PulledLayer, entries: number): LayerSummary {

@@ -13,6 +13,25 @@ export interface LayerSummary {
   readonly entries: number;
 }
 
+/** Compressed layers, in bytes; a blob that is listed twice counts once. */
+export interface BytesBySource {
+  readonly cache: number;
+  readonly network: number;
+}
+
+/** Adds up what is in the store and what is, or would be, fetched. */
+export function bytesBySource(
+  layers: readonly (Pick<LayerSummary, 'id' | 'digest' | 'size'> & { readonly cached: boolean })[],
+): BytesBySource {
+  // The first of several counts: it is the one that is fetched.
+  const distinct = [
+    ...new Map(layers.toReversed().map((layer) => [layer.digest ?? layer.id, layer])).values(),
+  ];
+  const sum = (cached: boolean) =>
+    distinct.filter((layer) => layer.cached === cached).reduce((total, { size = 0 }) => total + size, 0);
+  return { cache: sum(true), network: sum(false) };
+}
+
 /** What a pull brought, for programs: `pull()` returns it and `--json` prints it. */
 export interface PullSummary {
   /** `library/ubuntu:14.04`, or `name@sha256:…`. */
@@ -29,7 +48,7 @@ export interface PullSummary {
   /** As it was given. */
   readonly destination: string;
   readonly notRestored: Readonly<NotRestored>;
-  readonly bytes: { readonly cache: number; readonly network: number };
+  readonly bytes: BytesBySource;
   readonly seconds: Readonly<Record<string, number>>;
 }
 
@@ -47,17 +66,8 @@ export class Tally {
     this.#report(event);
   };
 
-  bytes(layers: readonly Pick<LayerSummary, 'digest' | 'size'>[]): PullSummary['bytes'] {
-    let cache = 0;
-    let network = 0;
-    const seen = new Set<string>();
-    for (const [index, { digest, size = 0 }] of layers.entries()) {
-      if (digest !== undefined && seen.has(digest)) continue;
-      if (digest !== undefined) seen.add(digest);
-      if (this.#cached.has(index)) cache += size;
-      else network += size;
-    }
-    return { cache, network };
+  bytes(layers: readonly LayerSummary[]): BytesBySource {
+    return bytesBySource(layers.map((layer, index) => ({ ...layer, cached: this.#cached.has(index) })));
   }
 }
 

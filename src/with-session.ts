@@ -1,6 +1,7 @@
 import { Store } from './blob/store.ts';
 import { nativeCalls } from './native-calls.ts';
-import type { Session } from './oci/image.ts';
+import { platformNotice } from './oci/fitness.ts';
+import type { Image, Session } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import { spoolPlace } from './rootfs/spool-place.ts';
 import type { ImageSource } from './source.ts';
@@ -10,6 +11,16 @@ export interface Opened {
   readonly source: ImageSource;
   readonly session: Session;
   readonly store: Store;
+}
+
+/** Finds the image for the platform that is wanted, and tells of it. Throws what the session does, and NotFoundError for another platform's. */
+export async function resolveImage({ source, session }: Opened, options: PullOptions): Promise<Image> {
+  const { platform, platformAsked, report, signal } = options;
+  const image = await session.image(platform, signal);
+  const unfit = platformNotice(image, platform, platformAsked, source.name);
+  if (unfit !== undefined) report({ type: 'notice', message: unfit });
+  report({ type: 'image', id: image.id, layers: image.layers });
+  return image;
 }
 
 /** Opens store and session for an image, hands them to `use`, and closes them whatever happens. */

@@ -107,3 +107,30 @@ test('-g again: the same image is a no-op, another tag goes on, another image is
   assert.equal(other.exitCode, 7);
   assert.match(other.stderr, /^error: out holds the layers of another image$/m);
 });
+
+test('-g with --json: a pull that goes on tells of all layers, base first', async () => {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  registry.push('lib/img', '1', { layers: [base, middle, top] });
+  const { layers } = registry.push('lib/img', '2', { layers: [base, middle, otherTop] });
+  const pull = async (tag: string) => {
+    const argv = [registry.reference('lib/img', tag), '-d', 'out', '-g', '--json', '--no-cache'];
+    const { stdout, stderr, exitCode } = await runProgram(argv, { cwd: scratch.path });
+    assert.equal(exitCode, 0, stderr);
+    return JSON.parse(stdout) as {
+      layers: { digest: string; entries: number }[];
+      bytes: { network: number };
+    };
+  };
+  await pull('1');
+  const { layers: told, bytes } = await pull('2');
+  assert.deepEqual(
+    told.map(({ digest }) => digest),
+    layers.map(({ digest }) => digest),
+  );
+  assert.deepEqual(
+    told.map(({ entries }) => entries),
+    [0, 0, 2],
+  );
+  assert.equal(bytes.network, layers[2]!.size);
+});

@@ -7,15 +7,17 @@ import type { PullSummary } from '../summary.ts';
 import { openErrorChannel } from './error-channel.ts';
 import type { Invocation } from './parse.ts';
 import { pullRequest } from './pull-request.ts';
-import { runExport } from './run-export.ts';
-import { runInspect } from './run-inspect.ts';
 import type { Surroundings } from './run.ts';
 
 /** `dlrootfs IMAGE …`: flags → request → pull, with the reporters that the flags ask for. */
 export async function runPull(invocation: Invocation, surroundings: Surroundings): Promise<number> {
   const { values } = invocation;
-  if (values['dryRun'] === true) return await runInspect(invocation, surroundings);
-  if (values['output'] !== undefined) return await runExport(invocation, surroundings);
+  if (values['dryRun'] === true) {
+    return await (await import('./run-inspect.ts')).runInspect(invocation, surroundings);
+  }
+  if (values['output'] !== undefined) {
+    return await (await import('./run-export.ts')).runExport(invocation, surroundings);
+  }
   const { stdout } = surroundings;
   const request = await pullRequest(invocation, surroundings);
   const quiet = values['quiet'] === true;

@@ -1,13 +1,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { Environment } from '../options.ts';
 import { version } from '../version.ts';
-import { completionScript } from './completion.ts';
-import { helpText } from './help.ts';
 import { parseArguments } from './parse.ts';
-import { runCache } from './run-cache.ts';
-import { runCheckout } from './run-checkout.ts';
-import { runInspect, runTags } from './run-inspect.ts';
-import { runPull } from './run-pull.ts';
 
 /** What a command may use of the process. */
 export interface Surroundings {
@@ -18,7 +12,7 @@ export interface Surroundings {
   readonly signal: AbortSignal;
 }
 
-/** Runs one command line to its end; returns the exit code, throws what `describeFailure` describes. */
+/** Runs one command line to its end, and loads no more than that command's code; returns the exit code, throws what `describeFailure` describes. */
 export async function runCommand(argv: readonly string[], surroundings: Surroundings): Promise<number> {
   const invocation = parseArguments(argv);
   switch (invocation.command) {
@@ -26,20 +20,20 @@ export async function runCommand(argv: readonly string[], surroundings: Surround
       surroundings.stdout.write(`${version}\n`);
       return 0;
     case 'checkout':
-      return await runCheckout(invocation, surroundings);
+      return await (await import('./run-checkout.ts')).runCheckout(invocation, surroundings);
     case 'completion':
-      surroundings.stdout.write(completionScript(invocation.words[0]!));
+      surroundings.stdout.write((await import('./completion.ts')).completionScript(invocation.words[0]!));
       return 0;
     case 'help':
-      surroundings.stdout.write(helpText(invocation.words[0]));
+      surroundings.stdout.write((await import('./help.ts')).helpText(invocation.words[0]));
       return 0;
     case 'cache':
-      return await runCache(invocation, surroundings);
+      return await (await import('./run-cache.ts')).runCache(invocation, surroundings);
     case 'inspect':
-      return await runInspect(invocation, surroundings);
+      return await (await import('./run-inspect.ts')).runInspect(invocation, surroundings);
     case 'tags':
-      return await runTags(invocation, surroundings);
+      return await (await import('./run-inspect.ts')).runTags(invocation, surroundings);
     default:
-      return await runPull(invocation, surroundings);
+      return await (await import('./run-pull.ts')).runPull(invocation, surroundings);
   }
 }
