@@ -1,3 +1,4 @@
+import { writeSync } from 'node:fs';
 import { describeFailure } from './command-line/failure.ts';
 import { originalUsage } from './command-line/usage.ts';
 import { DestinationError, InterruptedError, printable } from './errors.ts';
@@ -8,6 +9,7 @@ const endingSignals = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 /** The program: reads the process's arguments, runs one command, ends the process with its exit code. */
 export async function main(): Promise<void> {
   const argv = process.argv.slice(2);
+  if (argv.length === 1 && argv[0] === 'version' && wroteVersion()) return;
   const abort = new AbortController();
   for (const signal of endingSignals) {
     process.on(signal, () => {
@@ -38,10 +40,6 @@ async function run(argv: readonly string[], signal: AbortSignal): Promise<number
     process.stderr.write(originalUsage);
     return 0;
   }
-  if (argv.length === 1 && argv[0] === 'version') {
-    process.stdout.write(`${version}\n`);
-    return 0;
-  }
   const { runCommand } = await import('./command-line/run.ts');
   return await runCommand(argv, {
     environment: process.env,
@@ -50,6 +48,16 @@ async function run(argv: readonly string[], signal: AbortSignal): Promise<number
     stderr: process.stderr,
     signal,
   });
+}
+
+/** The commonest question, before streams and signals are set up, which costs more than the answer; false where it did not get through. */
+function wroteVersion(): boolean {
+  try {
+    writeSync(1, `${version}\n`);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Asked before the arguments are understood, since that too may fail. */
