@@ -10,6 +10,8 @@ export interface ImageSource {
   readonly name: string;
   /** `name:tag` or `name@digest`. */
   readonly reference: string;
+  /** The blobs are on this machine already: no store needs a copy of them. */
+  readonly local: boolean;
   /** Opens the conversation; `spoolDirectory` takes what standard input brings. */
   open(manifestStore: ManifestStore | undefined, spoolDirectory: string): Promise<Session>;
 }
@@ -25,12 +27,12 @@ export function parseImage(
       const { openLayout } = await import('./layout/open-layout.ts');
       return await openLayout(source, { spoolDirectory, stdin: options.stdin, signal: options.signal });
     };
-    return { name, reference: name, open };
+    return { name, reference: name, local: true, open };
   }
   const reference = Reference.parse(options.image);
   const open: ImageSource['open'] = async (manifestStore) => {
     const { openSession } = await import('./registry/session.ts');
     return await openSession(reference, { ...options.registry, manifestStore });
   };
-  return { name: Reference.name(reference), reference: Reference.format(reference), open };
+  return { name: Reference.name(reference), reference: Reference.format(reference), local: false, open };
 }

@@ -28,7 +28,9 @@ export async function withSession<T>(options: PullOptions, use: (opened: Opened)
   const { report, destination } = options;
   const source = parseImage(options);
   const spoolDirectory = await spoolPlace(destination);
-  const store = await Store.open({ ...options.store, native: nativeCalls(), spoolDirectory, report });
+  const directory = source.local ? undefined : options.store.directory;
+  const { maxBytes } = options.store;
+  const store = await Store.open({ directory, maxBytes, native: nativeCalls(), spoolDirectory, report });
   try {
     report({ type: 'session', name: source.name });
     const session = await source.open(store, spoolDirectory);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { dir, file, tar } from './support/archive.ts';
@@ -167,4 +167,32 @@ test('cache: size and prune', async () => {
     bytes: number;
   };
   assert.deepEqual([after.blobs, after.bytes], [0, 0]);
+});
+
+test('a layout on this machine is not copied into the store', async () => {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  const { bytes, blobs, digest, mediaType } = registry.push('lib/img', '1', { layers });
+  const at = (...parts: readonly string[]) => scratch.join('layout', ...parts);
+  mkdirSync(at('blobs/sha256'), { recursive: true });
+  writeFileSync(at('oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
+  for (const [name, content] of [...blobs, [digest, bytes] as const])
+    writeFileSync(at('blobs/sha256', name.slice(7)), content);
+  const manifests = [{ mediaType, digest, size: bytes.length }];
+  writeFileSync(at('index.json'), JSON.stringify({ schemaVersion: 2, manifests }));
+  const argv = [
+    `oci:${at()}`,
+    '-d',
+    'out',
+    '--json',
+    '--platform',
+    'linux/amd64',
+    '--cache-dir',
+    scratch.join('cache'),
+  ];
+  const { stdout, stderr, exitCode } = await runProgram(argv, { cwd: scratch.path });
+  assert.equal(exitCode, 0, stderr);
+  assert.equal((checked('summary', stdout)['layers'] as unknown[]).length, 2);
+  assert.equal(readFileSync(scratch.join('out/etc/motd'), 'utf8'), 'hello\n');
+  assert.ok(!existsSync(scratch.join('cache')));
 });
