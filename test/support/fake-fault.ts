@@ -36,6 +36,30 @@ export interface Fault {
   readonly ignoreRange?: boolean;
 }
 
+/** The faults of a server, tried in the order given, one for a request. */
+export class Faults {
+  readonly #all: { readonly fault: Fault; skip: number; times: number }[] = [];
+
+  add(fault: Fault): void {
+    this.#all.push({ fault, skip: fault.skip ?? 0, times: fault.times ?? 1 });
+  }
+
+  /** The one that hits a request; `subject` is what a fault's path is tried on. */
+  take(method: string, subject: string): Fault | undefined {
+    for (const each of this.#all) {
+      const matches = each.fault.path.test(subject) && (each.fault.method ?? method) === method;
+      if (!matches || each.times <= 0) continue;
+      if (each.skip > 0) {
+        each.skip -= 1;
+        continue;
+      }
+      each.times -= 1;
+      return each.fault;
+    }
+    return undefined;
+  }
+}
+
 /** What is to be sent, before any fault. */
 export interface Answer {
   readonly status: number;

@@ -10,7 +10,7 @@ import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createAuthority, type Authority, type Certificate } from './certificates.ts';
 import { errorAnswer, FakeAuth, type FakeAuthOptions } from './fake-auth.ts';
-import { send, withFault, type Answer, type Fault } from './fake-fault.ts';
+import { Faults, send, withFault, type Answer, type Fault } from './fake-fault.ts';
 import {
   fakeIndex,
   fakeManifest,
@@ -97,7 +97,7 @@ export class FakeRegistry implements AsyncDisposable {
   readonly #options: FakeRegistryOptions;
   readonly #auth: FakeAuth | undefined;
   readonly #repositories = new Map<string, Repository>();
-  readonly #faults: { readonly fault: Fault; skip: number; times: number }[] = [];
+  readonly #faults = new Faults();
   readonly #servers: Record<LoggedRequest['server'], Server>;
   #ports: Record<LoggedRequest['server'], number> = { registry: 0, token: 0, storage: 0 };
 
@@ -225,7 +225,7 @@ export class FakeRegistry implements AsyncDisposable {
 
   /** Something goes wrong from now on; faults are tried in the order given, one for a request. */
   fault(fault: Fault): void {
-    this.#faults.push({ fault, skip: fault.skip ?? 0, times: fault.times ?? 1 });
+    this.#faults.add(fault);
   }
 
   /** `METHOD path` of each request so far, for a readable comparison; `path` is tried on path and query. */
@@ -256,23 +256,9 @@ export class FakeRegistry implements AsyncDisposable {
     const { method = 'GET', url = '/', headers } = request;
     const logged = { server, method, path: url, headers, body: await read(request), time: performance.now() };
     this.requests.push(logged);
-    const fault = this.#faultFor(logged);
+    const fault = this.#faults.take(method, logged.path);
     if (fault?.delay) await sleep(fault.delay);
     await send(response, withFault(this.#answer(logged, fault), fault), fault);
-  }
-
-  #faultFor({ method, path }: LoggedRequest): Fault | undefined {
-    for (const each of this.#faults) {
-      const matches = each.fault.path.test(path) && (each.fault.method ?? method) === method;
-      if (!matches || each.times <= 0) continue;
-      if (each.skip > 0) {
-        each.skip -= 1;
-        continue;
-      }
-      each.times -= 1;
-      return each.fault;
-    }
-    return undefined;
   }
 
   #answer(request: LoggedRequest, fault: Fault | undefined): Answer {

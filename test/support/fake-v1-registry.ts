@@ -10,7 +10,7 @@ import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createAuthority, type Authority } from './certificates.ts';
-import { send, withFault, type Answer, type Fault } from './fake-fault.ts';
+import { Faults, send, withFault, type Answer, type Fault } from './fake-fault.ts';
 import { fakeV1Images, type FakeV1Image, type StoredV1Image } from './fake-v1-image.ts';
 
 export interface FakeV1Options {
@@ -95,7 +95,7 @@ export class FakeV1Registry implements AsyncDisposable {
   readonly authority: Authority | undefined;
   readonly #options: FakeV1Options;
   readonly #repositories = new Map<string, Repository>();
-  readonly #faults: { readonly fault: Fault; skip: number; times: number }[] = [];
+  readonly #faults = new Faults();
   readonly #servers = new Map<string, Server>();
   readonly #ports = new Map<string, number>();
   /** Signature to the repository it is for, and the requests it is still good for. */
@@ -180,7 +180,7 @@ export class FakeV1Registry implements AsyncDisposable {
 
   /** Something goes wrong from now on; faults are tried in the order given, one for a request. */
   fault(fault: Fault): void {
-    this.#faults.push({ fault, skip: fault.skip ?? 0, times: fault.times ?? 1 });
+    this.#faults.add(fault);
   }
 
   /** `server METHOD path` of each request so far. */
@@ -212,24 +212,10 @@ export class FakeV1Registry implements AsyncDisposable {
     const logged = { server, method, path: url, headers };
     this.requests.push(logged);
     request.resume();
-    const fault = this.#faultFor(logged);
+    // Of several registries a fault can be meant for one.
+    const fault = this.#faults.take(method, `${server} ${url}`);
     if (fault?.delay) await sleep(fault.delay);
     await send(response, withFault(this.#answer(logged, fault), fault), fault);
-  }
-
-  /** The path of a fault is tried on `server path`, so that it can be meant for one of several registries. */
-  #faultFor({ server, method, path }: LoggedV1Request): Fault | undefined {
-    for (const each of this.#faults) {
-      const matches = each.fault.path.test(`${server} ${path}`) && (each.fault.method ?? method) === method;
-      if (!matches || each.times <= 0) continue;
-      if (each.skip > 0) {
-        each.skip -= 1;
-        continue;
-      }
-      each.times -= 1;
-      return each.fault;
-    }
-    return undefined;
   }
 
   #answer(request: LoggedV1Request, fault: Fault | undefined): Answer {
