@@ -126,7 +126,8 @@ export async function send(
   if (fault?.rate) await writeSlowly(response, bytes, fault.rate);
   else await write(response, bytes);
   if (fault?.endless) await writeForEver(response);
-  if (fault?.stallAfter !== undefined) return;
+  // A shorter body has its end: a client may use the connection again, and would wait behind it for ever.
+  if (fault?.stallAfter !== undefined && fault.stallAfter <= answer.body.length) return;
   if (fault?.cutAfter === undefined) response.end();
   // The bytes before the cut must arrive: a reset at once would let the kernel drop them.
   else setTimeout(() => socket?.resetAndDestroy(), 20);
