@@ -1,6 +1,8 @@
 import { writeSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { describeFailure } from './command-line/failure.ts';
 import { originalUsage } from './command-line/usage.ts';
+import type { DlrootfsError } from './errors.ts';
 import { DestinationError, InterruptedError, printable } from './errors.ts';
 import { version } from './version.ts';
 
@@ -18,11 +20,17 @@ export async function main(): Promise<void> {
       abort.abort(interrupted);
     });
   }
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => endOfOutput(error, abort));
+  let outputFailure: unknown;
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    outputFailure ??= describeOutputFailure(error);
+    abort.abort(outputFailure);
+  });
   process.stderr.on('error', () => undefined);
   let exitCode: number;
   try {
     exitCode = await run(argv, abort.signal);
+    await drained(process.stdout);
+    if (outputFailure !== undefined) throw outputFailure;
   } catch (error) {
     const failure = describeFailure(
       abort.signal.aborted ? abort.signal.reason : error,
@@ -66,18 +74,18 @@ function asksForJsonLines(argv: readonly string[]): boolean {
 }
 
 /** A reader that went away (`| head`) ends the run as SIGPIPE would; other faults of stdout are those of the disk it goes to. */
-function endOfOutput(error: NodeJS.ErrnoException, abort: AbortController): void {
-  if (abort.signal.aborted) return;
-  const failure = new DestinationError(`cannot write standard output: ${printable(error.message)}`, {
+function describeOutputFailure(error: NodeJS.ErrnoException): DlrootfsError {
+  if (error.code === 'EPIPE') return new InterruptedError('SIGPIPE');
+  return new DestinationError(`cannot write standard output: ${printable(error.message)}`, {
     hint: 'see where it goes to',
     cause: error,
   });
-  abort.abort(error.code === 'EPIPE' ? new InterruptedError('SIGPIPE') : failure);
 }
 
-function drained(stream: NodeJS.WriteStream): Promise<void> {
-  return new Promise((resolve) => {
-    if (stream.destroyed || stream.writableLength === 0) resolve();
-    else stream.write('', () => resolve());
-  });
+/** Until everything is written; a write that failed is told of a moment later. */
+async function drained(stream: NodeJS.WriteStream): Promise<void> {
+  if (!stream.destroyed && stream.writableLength > 0) {
+    await new Promise<void>((resolve) => stream.write('', () => resolve()));
+  }
+  await setImmediate();
 }

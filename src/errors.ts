@@ -97,11 +97,16 @@ export class RateLimitError extends DlrootfsError {
   }
 }
 
+/** What ended a run from outside; SIGPIPE stands for a reader of standard output that went away. */
+export type EndingSignal = 'SIGHUP' | 'SIGINT' | 'SIGPIPE' | 'SIGTERM';
+
 /** A signal ended the run; the exit code is 128 + its number (129, 130, 141, 143). */
 export class InterruptedError extends DlrootfsError {
   readonly exitCode: number;
-  constructor(signal: 'SIGHUP' | 'SIGINT' | 'SIGPIPE' | 'SIGTERM') {
+  readonly signal: EndingSignal;
+  constructor(signal: EndingSignal) {
     super(`interrupted by ${signal}`, 'INTERRUPTED');
+    this.signal = signal;
     this.exitCode = 128 + { SIGHUP: 1, SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 }[signal];
   }
 }

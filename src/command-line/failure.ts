@@ -1,4 +1,4 @@
-import { DlrootfsError, ExitCode, printable } from '../errors.ts';
+import { DlrootfsError, ExitCode, InterruptedError, printable } from '../errors.ts';
 
 export interface Failure {
   readonly exitCode: number;
@@ -23,6 +23,10 @@ const generalHints: Readonly<Record<number, string>> = {
  */
 export function describeFailure(error: unknown, asJson = false): Failure {
   if (asJson) return jsonFailure(error);
+  if (error instanceof InterruptedError && error.signal === 'SIGPIPE') {
+    // `| head` is no failure to anybody who reads; programs that the signal ends say nothing either.
+    return { exitCode: error.exitCode, text: '' };
+  }
   if (error instanceof DlrootfsError) {
     const hint = error.hint ?? generalHints[error.exitCode];
     const hintLine = hint === undefined ? '' : `hint: ${hint}\n`;

@@ -10,9 +10,19 @@ const run = promisify(execFile);
 
 /** Runs a pull with its outputs as the shell has them; answers the exit code that `$?` or PIPESTATUS has. */
 async function inShell(setting: Setting, outputs: string): Promise<{ exitCode: number; stderr: string }> {
-  const quoted = [...programCommand, setting.reference, '-d', 'out', '--cache-dir', setting.store]
-    .map((word) => `'${word}'`)
-    .join(' ');
+  return await programInShell(
+    setting,
+    [setting.reference, '-d', 'out', '--cache-dir', setting.store],
+    outputs,
+  );
+}
+
+async function programInShell(
+  setting: Setting,
+  argv: readonly string[],
+  outputs: string,
+): Promise<{ exitCode: number; stderr: string }> {
+  const quoted = [...programCommand, ...argv].map((word) => `'${word}'`).join(' ');
   const line = `${quoted} ${outputs}; echo "exit \${PIPESTATUS[0]}" >&2`;
   const { stderr } = await run('bash', ['-c', line], { cwd: setting.scratch.path, timeout: 60_000 });
   return { exitCode: Number(/^exit (\d+)$/m.exec(stderr)![1]), stderr };
@@ -24,7 +34,7 @@ test('| head -1: exit 141, and no stage', async () => {
   await using setting = await Setting.open(undefined, slowly);
   const { exitCode, stderr } = await inShell(setting, '| head -1 >/dev/null');
   assert.equal(exitCode, 141, stderr);
-  assert.doesNotMatch(stderr, /^\s+at /m);
+  assert.doesNotMatch(stderr, /error:|^\s+at /m, 'silent, as a program that SIGPIPE ends');
   assert.deepEqual(setting.names, []);
 });
 
@@ -40,6 +50,29 @@ test(
     assert.deepEqual(setting.names, []);
   },
 );
+
+const printing: readonly (readonly [name: string, argv: (setting: Setting) => readonly string[]])[] = [
+  ['version', () => ['version']],
+  ['--version', () => ['--version']],
+  ['--help', () => ['--help']],
+  ['help tags', () => ['help', 'tags']],
+  ['completion', () => ['completion', 'bash']],
+  ['cache', (setting) => ['cache', '--cache-dir', setting.store]],
+  ['inspect', (setting) => ['inspect', setting.reference, '--no-cache']],
+  ['tags', (setting) => ['tags', setting.reference.replace(/:1$/, '')]],
+  ['-q', (setting) => [setting.reference, '-q', '--no-cache', '-d', setting.scratch.join('out')]],
+  ['--json', (setting) => [setting.reference, '--json', '--no-cache', '-d', setting.scratch.join('out')]],
+  ['-o -', (setting) => [setting.reference, '-o', '-', '--no-cache']],
+];
+
+for (const [name, argv] of printing) {
+  test(`${name}: what could not be printed is an error`, { skip: !existsSync('/dev/full') }, async () => {
+    await using setting = await Setting.open();
+    const { exitCode, stderr } = await programInShell(setting, argv(setting), '>/dev/full');
+    assert.equal(exitCode, 7, stderr);
+    assert.match(stderr, /^error: cannot write standard output: .*no space.*\nhint: /im);
+  });
+}
 
 test('closed outputs and no one who reads errors: the pull goes well', async () => {
   for (const outputs of ['>&- <&-', '2>/dev/full', '>/dev/null 2>&1 <&-']) {
