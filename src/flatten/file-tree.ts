@@ -1,12 +1,9 @@
 import { IntegrityError } from '../errors.ts';
 import { displayPath, noBytes } from '../tar/byte-path.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
-import { classify, normalize } from '../tar/layer-path.ts';
+import { classify, isPseudoLink, normalize } from '../tar/layer-path.ts';
 import type { Inode, Node } from './node.ts';
 import { findDirectory } from './resolve.ts';
-
-/** Where GNU's aufs kept files with several names: hard links may point there, though it is not part of the rootfs. */
-const pseudoLinks = '.wh..wh.plnk/';
 
 /**
  * The tree that layers make, without the contents: OCI's layer rules (image-spec, layer.md) as the rootfs on disk applies them, but
@@ -72,9 +69,7 @@ export class FileTree {
         return;
       }
       default: // aufs
-        if (entry.type === 'file' && meaning.path.startsWith(pseudoLinks)) {
-          this.#pseudoLinks.set(meaning.path, inode);
-        }
+        if (entry.type === 'file' && isPseudoLink(meaning.path)) this.#pseudoLinks.set(meaning.path, inode);
     }
   }
 

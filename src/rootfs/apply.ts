@@ -1,6 +1,6 @@
 import { IntegrityError } from '../errors.ts';
 import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
-import { classify } from '../tar/layer-path.ts';
+import { classify, isPseudoLink } from '../tar/layer-path.ts';
 import { ChangeLog } from './changes.ts';
 import { makeMissing, unlock } from './directory.ts';
 import { Directories, join, nameOf, parentPath } from './directories.ts';
@@ -10,6 +10,7 @@ import { nothingLost } from './not-restored.ts';
 import { PathSet } from './path-set.ts';
 import { placeEntry } from './place.ts';
 import { carefulCreator, probe } from './probe.ts';
+import { dropPseudoLinks, keepPseudoLink } from './pseudo-links.ts';
 import { Refusal, explain, shown } from './refusal.ts';
 import { hide, hideContent } from './removal.ts';
 import type { Run, RunOptions } from './run.ts';
@@ -42,6 +43,7 @@ export function startRun(
     directoryXattrs: new Set(),
     changes: options.recordChanges ? new ChangeLog(tell) : undefined,
     ownFiles: new Set(options.ownFiles),
+    pseudoLinks: undefined,
     firstLayer: options.hasLayers !== true,
     rootEntry: undefined,
     mtimeSeconds: 0,
@@ -61,19 +63,31 @@ export function startRun(
  */
 export function applyLayer(run: Run, reader: EntryReader, label: string): number {
   let entries = 0;
-  for (let entry = reader.next(); entry; entry = reader.next()) {
-    run.directories.trim();
-    try {
-      applyEntry(run, reader, entry);
-    } catch (error) {
-      throw located(error, label, entry, run.options.name);
+  try {
+    for (let entry = reader.next(); entry; entry = reader.next()) {
+      run.directories.trim();
+      try {
+        applyEntry(run, reader, entry);
+      } catch (error) {
+        throw located(error, label, entry, run.options.name);
+      }
+      entries++;
     }
-    entries++;
+  } finally {
+    leavePseudoLinks(run, label);
   }
   run.layer.clear();
   run.marked = undefined;
   run.firstLayer = false;
   return entries;
+}
+
+function leavePseudoLinks(run: Run, label: string): void {
+  try {
+    dropPseudoLinks(run);
+  } catch (error) {
+    throw error instanceof Refusal ? explain(error, label, run.options.name) : error;
+  }
 }
 
 /** The error with the layer and the entry it is about. */
@@ -96,7 +110,8 @@ function applyEntry(run: Run, reader: EntryReader, entry: Entry): void {
     case 'opaque':
       return applyOpaque(run, meaning.path);
     case 'aufs':
-      return undefined;
+      if (entry.type === 'file' && isPseudoLink(meaning.path))
+        keepPseudoLink(run, reader, entry, meaning.path);
   }
 }
 

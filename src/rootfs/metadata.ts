@@ -78,3 +78,19 @@ export function restoreTimes(run: Run, node: Node, seconds: number, nanoseconds:
   const result = run.filesystem.setTimes(node, seconds, nanoseconds);
   if (granted(result, 'set the time') > 0) run.counts.times++;
 }
+
+/** Owner, attributes, mode and times of something new that is no directory, in the order in which none undoes the other. */
+export function dress(run: Run, node: Node, entry: Entry, modeNow: number | undefined): void {
+  const ownerIsRight = restoreOwner(run, node, entry, newOwner(run));
+  if (run.creator.careful) removeInherited(run, node, false);
+  restoreXattrs(run, node, entry);
+  if (modeNow !== undefined) {
+    const mode = permittedMode(run, entry, ownerIsRight);
+    // An access list changes the mode, and chmod(2) the list's mask: they agree where the archive is sound.
+    if (mode !== modeNow || entry.xattrs || isModeDoubtful(run, mode)) {
+      const result = run.filesystem.setMode(node, mode);
+      if (result < 0) throw new Refusal(result, 'set the mode');
+    }
+  }
+  restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
+}

@@ -3,17 +3,10 @@ import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { normalize } from '../tar/layer-path.ts';
 import { dressExisting, dressNew, fillingMode, noteDirectory } from './directory.ts';
 import { join, nameOf, parentPath } from './directories.ts';
-import { writeFile } from './file.ts';
-import type { ByteName, Directory, Filesystem, Node } from './filesystem.ts';
-import {
-  isModeDoubtful,
-  newOwner,
-  permittedMode,
-  removeInherited,
-  restoreOwner,
-  restoreTimes,
-  restoreXattrs,
-} from './metadata.ts';
+import type { ByteName, Directory, Filesystem } from './filesystem.ts';
+import { dress, restoreXattrs } from './metadata.ts';
+import { placeFile } from './place-file.ts';
+import { findPseudoLink } from './pseudo-links.ts';
 import { Refusal, impossible, shown } from './refusal.ts';
 import { clear, makeWay } from './removal.ts';
 import { markWritten, refuseReserved } from './run.ts';
@@ -64,48 +57,6 @@ function placeRoot(run: Run, entry: Entry): void {
   } else run.counts.ignored++;
 }
 
-function placeFile(
-  run: Run,
-  reader: EntryReader,
-  entry: Entry,
-  parent: Directory,
-  name: ByteName,
-  path: BytePath,
-): void {
-  const { filesystem } = run;
-  const openMode = entry.mode & 0o777;
-  let file = filesystem.createFile(parent, name, openMode);
-  for (let tries = 0; file < 0; tries++) {
-    makeWay(run, file, tries, parent, path, name);
-    file = filesystem.createFile(parent, name, openMode);
-  }
-  try {
-    writeFile(filesystem, file, entry, reader);
-    dress(run, { parent, name, file }, entry, openMode);
-  } catch (error) {
-    filesystem.closeFile(file);
-    throw error;
-  }
-  const closed = filesystem.closeFile(file);
-  if (closed < 0) throw new Refusal(closed, `write ${shown(path)}`);
-}
-
-/** Owner, attributes, mode and times of something new that is no directory, in the order in which none undoes the other. */
-function dress(run: Run, node: Node, entry: Entry, modeNow: number | undefined): void {
-  const ownerIsRight = restoreOwner(run, node, entry, newOwner(run));
-  if (run.creator.careful) removeInherited(run, node, false);
-  restoreXattrs(run, node, entry);
-  if (modeNow !== undefined) {
-    const mode = permittedMode(run, entry, ownerIsRight);
-    // An access list changes the mode, and chmod(2) the list's mask: they agree where the archive is sound.
-    if (mode !== modeNow || entry.xattrs || isModeDoubtful(run, mode)) {
-      const result = run.filesystem.setMode(node, mode);
-      if (result < 0) throw new Refusal(result, 'set the mode');
-    }
-  }
-  restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
-}
-
 /** Makes the directory, or merges with the one that is there; answers whether it is new. */
 function placeDirectory(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): boolean {
   const { filesystem } = run;
@@ -143,12 +94,8 @@ function placeSymlink(run: Run, entry: Entry, parent: Directory, name: ByteName,
 function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): BytePath {
   const { filesystem } = run;
   const wanted = normalize(entry.linkPath);
-  const targetParent = run.directories.find(parentPath(wanted), false);
-  const targetName = nameOf(wanted);
-  const target = targetParent && join(targetParent.path, targetName);
   const action = `link to ${shown(entry.linkPath)}`;
-  if (!target || wanted === '') throw impossible(ENOENT, action);
-  refuseReserved(run, target);
+  const { parent: targetParent, name: targetName, path: target } = linkTarget(run, wanted, action);
   if (run.lostDevices.has(target)) {
     loseDevice(run, parent, name, path);
     return target;
@@ -166,6 +113,22 @@ function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName
   }
   restoreXattrs(run, { parent, name, file: -1 }, entry);
   return target;
+}
+
+/** Where the first name of a hard link is. */
+function linkTarget(
+  run: Run,
+  wanted: BytePath,
+  action: string,
+): { parent: Directory; name: ByteName; path: BytePath } {
+  const kept = findPseudoLink(run, wanted);
+  if (kept) return kept;
+  const parent = run.directories.find(parentPath(wanted), false);
+  if (!parent || wanted === '') throw impossible(ENOENT, action);
+  const name = nameOf(wanted);
+  const path = join(parent.path, name);
+  refuseReserved(run, path);
+  return { parent, name, path };
 }
 
 function linkDenied(filesystem: Filesystem, parent: Directory, name: ByteName, action: string): Error {

@@ -62,7 +62,7 @@ export function clear(run: Run, parent: Directory, name: ByteName, path: BytePat
 
 /** Hides `path` of the layers below: what this layer wrote stays, and in a tree of the user's all that this run did not make. */
 export function hide(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
-  if (isReserved(run, path)) return;
+  if (isReserved(run, path) || path === run.pseudoLinks?.path) return;
   const touched = run.layer.has(path);
   if (!touched && run.options.mode !== 'overlay') {
     const removed = removeFile(run, parent, name);

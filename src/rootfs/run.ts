@@ -61,6 +61,8 @@ export interface Run {
   readonly changes: ChangeLog | undefined;
   /** Files at the root that are ours, not the image's: `json`, `layersize`. */
   readonly ownFiles: Set<string>;
+  /** Where files that only hard links of this layer name are kept; undefined: it has none. */
+  pseudoLinks: Directory | undefined;
   /** No layer was applied before this one: whiteouts have nothing to hide. */
   firstLayer: boolean;
   /** The last entry for the root itself. */

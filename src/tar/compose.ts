@@ -47,7 +47,7 @@ export function typeOf(header: Header, path: string): EntryType {
 /**
  * The entry that a header and the meta headers before it describe.
  *
- * @throws MalformedTarError for what no file system can hold: no name, a link to nothing, owners beyond 32 bits.
+ * @throws MalformedTarError for what no file system can hold: a link to nothing, owners beyond 32 bits.
  */
 export function composeEntry(
   header: Header,
@@ -63,7 +63,6 @@ export function composeEntry(
   const mtime = pax === undefined && globals === undefined ? undefined : inForce(pax?.mtime, globals?.mtime);
   const linkPath = isLink ? linkPathOf(header, meta) : noBytes;
   if (isLink && linkPath === noBytes) throw new MalformedTarError('it links to nothing');
-  if (path === noBytes && type !== 'directory') throw new MalformedTarError('it has no name');
   return {
     type,
     path,

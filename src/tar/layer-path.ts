@@ -10,7 +10,7 @@ export type LayerPath =
   | { readonly kind: 'whiteout'; readonly path: BytePath }
   /** `.wh..wh..opq`: hide everything that lower layers have in this directory. */
   | { readonly kind: 'opaque'; readonly path: BytePath }
-  /** `.wh..wh.*` and what is below: aufs's own files, not part of the rootfs (but a hard link may name one in `.wh..wh.plnk/`). */
+  /** `.wh..wh.*` and what is below: aufs's own files, not part of the rootfs (but see `isPseudoLink`). */
   | { readonly kind: 'aufs'; readonly path: BytePath };
 
 const slash = 0x2f;
@@ -18,6 +18,7 @@ const dot = 0x2e;
 const whiteoutPrefix = '.wh.';
 const aufsPrefix = '.wh..wh.';
 const opaqueMarker = '.wh..wh..opq';
+const pseudoLinks = '.wh..wh.plnk/';
 
 /**
  * A path as chroot's kernel would see it before it follows links: relative to the root, `.` and empty segments gone, `..` taken
@@ -38,8 +39,9 @@ export function normalize(path: BytePath): BytePath {
  * Decides what an entry's path means by OCI's layer rules: `etc/.wh.foo` is `{kind: 'whiteout', path: 'etc/foo'}`. The entry's type
  * plays no part (containerd, umoci).
  *
- * @throws IntegrityError for a whiteout of nothing, `.` or `..`, and for a path below a name that begins with `.wh.`: "it is not
- * possible to create a filesystem which has a file or directory with a name beginning with .wh." (image-spec, layer.md).
+ * Only the last name is a whiteout: a directory `.wh.foo` that files lie in is one like any other (containerd, docker, umoci).
+ *
+ * @throws IntegrityError for a whiteout of nothing, `.` or `..`
  */
 export function classify(entryPath: BytePath): LayerPath {
   const path = normalize(entryPath);
@@ -48,12 +50,6 @@ export function classify(entryPath: BytePath): LayerPath {
   let start = 0;
   for (let end = path.indexOf('/'); end !== -1; start = end + 1, end = path.indexOf('/', start)) {
     if (path.startsWith(aufsPrefix, start)) return { kind: 'aufs', path };
-    if (path.startsWith(whiteoutPrefix, start)) {
-      throw new IntegrityError(`${displayPath(entryPath)}: a whiteout cannot hold files`, {
-        code: 'BAD_WHITEOUT',
-        hint: 'the layer is malformed, names that begin with .wh. are reserved',
-      });
-    }
   }
   const name = path.slice(start);
   const parent = path.slice(0, Math.max(0, start - 1)) as BytePath;
@@ -69,6 +65,11 @@ export function classify(entryPath: BytePath): LayerPath {
     });
   }
   return { kind: 'whiteout', path: (path.slice(0, start) + hidden) as BytePath };
+}
+
+/** Whether a normalised path is one where aufs kept files with several names: hard links of the same layer may lead there. */
+export function isPseudoLink(path: BytePath): boolean {
+  return path.startsWith(pseudoLinks);
 }
 
 /** No empty, `.` or `..` segment: nearly all paths, decided without garbage. */

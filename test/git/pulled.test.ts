@@ -128,6 +128,26 @@ test('every branch of a pull gives what the layers up to it give', needsRoot, (t
   ]),
 );
 
+test('the same where aufs kept files with several names aside', needsRoot, (t) =>
+  everyBranchIsItsLayer(scratch(t), [
+    [
+      dir('.wh..wh.plnk'),
+      file('.wh..wh.plnk/1.2', 'shared', { mode: 0o4755, uid: 5, xattrs: { 'user.a': 'b' } }),
+      file('.wh..wh.plnk/unused', 'x'),
+      hardlink('one', '.wh..wh.plnk/1.2'),
+      hardlink('d/two', '.wh..wh.plnk/1.2', { xattrs: { 'user.c': 'd' } }),
+      hardlink('d/.git/three', '.wh..wh.plnk/1.2'),
+      file('one', 'replaced'),
+    ],
+    [
+      file('.wh..wh.plnk/1.2', 'other'),
+      hardlink('one', '.wh..wh.plnk/1.2'),
+      hardlink('e', '.wh..wh.plnk/1.2'),
+    ],
+    [whiteout('one'), file('.wh..wh.plnk/7', '')],
+  ]),
+);
+
 function many(count: number, text: string): Item[] {
   return Array.from({ length: count }, (_, index) =>
     file(`many/directory-${index % 7}/file-number-${index}`, `${text} ${index}`),

@@ -1,6 +1,19 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { character, dir, fifo, file, hardlink, opaque, symlink, tar, whiteout } from '../support/archive.ts';
+import {
+  character,
+  dir,
+  fifo,
+  file,
+  hardlink,
+  header,
+  opaque,
+  raw,
+  sparse,
+  symlink,
+  tar,
+  whiteout,
+} from '../support/archive.ts';
 import type { Item } from '../support/archive.ts';
 import { backends, builtTree, isRoot } from './harness.ts';
 
@@ -157,6 +170,11 @@ const whiteouts: readonly Row[] = [
     name: 'a whiteout of .. is an error',
     layers: [[dir('a')], [file('a/.wh...', '')]],
     error: /layer 1: a\/\.wh\.\.\..*whiteout/,
+  },
+  {
+    name: 'a directory whose name begins like a whiteout is one, where files lie in it (containerd: WhiteoutDirectoryName)',
+    layers: [[file('etc/x', '1')], [file('.wh.etc/somefile', '2')], [file('.wh.etc/.wh.somefile', '')]],
+    tree: ['d .wh.etc/', 'd etc/', '- etc/x "1"'],
   },
   {
     name: 'aufs files are left out',
@@ -319,6 +337,97 @@ const links: readonly Row[] = [
   },
 ];
 
+/** What aufs kept of files with several names: regular files in `.wh..wh.plnk/`, which hard links of the same layer name. */
+const pseudoLinks: readonly Row[] = [
+  {
+    name: 'hard links to one file there are names of one file, and nothing else of it stays',
+    layers: [
+      [
+        dir('.wh..wh.plnk'),
+        file('.wh..wh.plnk/12.34', 'shared', { mode: 0o4755, uid: isRoot ? 5 : 0 }),
+        file('.wh..wh.plnk/unused', 'x'),
+        hardlink('one', '.wh..wh.plnk/12.34'),
+        hardlink('d/two', '/.wh..wh.plnk/./12.34'),
+      ],
+    ],
+    tree: ['d d/', '- d/two "shared" =1', '- one "shared" =1'],
+  },
+  {
+    name: 'of two files of one name there, each link has the one that stood before it',
+    layers: [
+      [
+        file('.wh..wh.plnk/1', 'first'),
+        hardlink('one', '.wh..wh.plnk/1'),
+        file('.wh..wh.plnk/1', 'second'),
+        hardlink('two', '.wh..wh.plnk/1'),
+      ],
+    ],
+    tree: ['- one "first"', '- two "second"'],
+  },
+  {
+    name: 'a link replaces what has its name, and can be replaced',
+    layers: [
+      [dir('one'), file('one/x', '1'), file('two', '1')],
+      [
+        file('.wh..wh.plnk/1', 'new'),
+        hardlink('one', '.wh..wh.plnk/1'),
+        hardlink('two', '.wh..wh.plnk/1'),
+        hardlink('three', 'two'),
+        file('one', 'newer'),
+      ],
+    ],
+    tree: ['- one "newer"', '- three "new" =1', '- two "new" =1'],
+  },
+  {
+    name: 'no whiteout and no opaque marker of its layer touches them',
+    layers: [
+      [file('old', '1')],
+      [
+        file('.wh..wh.plnk/1', 'kept'),
+        whiteout('.wh..wh.plnk'),
+        whiteout('.wh..wh.plnk/1'),
+        opaque(''),
+        hardlink('one', '.wh..wh.plnk/1'),
+        opaque(''),
+      ],
+    ],
+    tree: ['- one "kept"'],
+  },
+  {
+    name: 'a sparse file there stays one',
+    layers: [
+      [
+        sparse(
+          '.wh..wh.plnk/1',
+          6,
+          [
+            [0, 'a'],
+            [5, 'b'],
+          ],
+          '1.0',
+        ),
+        hardlink('one', '.wh..wh.plnk/1'),
+      ],
+    ],
+    tree: ['- one "a\\u0000\\u0000\\u0000\\u0000b"'],
+  },
+  {
+    name: 'a link to a file there that the layer does not have is an error',
+    layers: [[file('.wh..wh.plnk/1', 'x'), hardlink('one', '.wh..wh.plnk/2')]],
+    error: /layer 0: one: cannot link to \.wh\.\.wh\.plnk\/2: .*ENOENT/,
+  },
+  {
+    name: 'a link to a file there of a layer below is an error',
+    layers: [[file('.wh..wh.plnk/1', 'x')], [hardlink('one', '.wh..wh.plnk/1')]],
+    error: /layer 1: one: .*ENOENT/,
+  },
+  {
+    name: 'a link to a symlink or a directory there is an error: aufs had none',
+    layers: [[symlink('.wh..wh.plnk/1', '/etc'), dir('.wh..wh.plnk/2'), hardlink('one', '.wh..wh.plnk/1')]],
+    error: /layer 0: one: .*ENOENT/,
+  },
+];
+
 const parents: readonly Row[] = [
   {
     name: 'directories without an entry are made',
@@ -431,6 +540,19 @@ const parents: readonly Row[] = [
     tree: ['d a/', '- a/c "1"', '- x "2"', '- y "3"'],
   },
   {
+    name: 'an entry without a name is one for the root (containerd: SymlinkEmptyFilename)',
+    layers: [
+      [
+        file('etc/passwd', 'inside'),
+        symlink('', '/etc/'),
+        file('', 'content'),
+        raw(header({ name: '', type: '5', mode: 0o755 })),
+        hardlink('local', '/etc/passwd'),
+      ],
+    ],
+    tree: ['d etc/', '- etc/passwd "inside" =1', '- local "inside" =1'],
+  },
+  {
     name: 'an entry for the root that is no directory is left out',
     layers: [[file('x', '1'), symlink('..', 'x'), symlink('a/..', '/etc/'), fifo('.')]],
     tree: ['- x "1"'],
@@ -438,7 +560,7 @@ const parents: readonly Row[] = [
   { name: 'an archive without entries', layers: [[]], tree: [] },
 ];
 
-const tables = { whiteouts, opaques, links, parents };
+const tables = { whiteouts, opaques, links, pseudoLinks, parents };
 
 for (const backend of backends) {
   for (const [title, rows] of Object.entries(tables)) {

@@ -42,6 +42,8 @@ const hard = [
     file('ro/sub/in', '2', own),
     file('ro/sub/gone', '2', own),
     symlink('link', 'ro/sub', own),
+    file('.wh..wh.plnk/1', 'kept aside', { mode: 0, ...own }),
+    hardlink('ro/sub/aside', '.wh..wh.plnk/1'),
   ),
   tar(
     whiteout('ro/sub/gone'),
@@ -78,7 +80,7 @@ for (const backend of ['libc', 'node'] as const) {
       assert.match(tree, new RegExp(`^dr-xr-xr-x ${owner} \\./$`, 'm'));
       assert.equal(statSync(join(directory, 'ro')).mtimeMs, 77_000);
       if (isRoot) {
-        assert.deepEqual(readdirSync(join(directory, 'ro/sub')).toSorted(), ['in', 'new', 'via']);
+        assert.deepEqual(readdirSync(join(directory, 'ro/sub')).toSorted(), ['aside', 'in', 'new', 'via']);
         if (backend === 'libc')
           assert.deepEqual(
             readXattrs(join(directory, 'ping')).map(([name]) => name),

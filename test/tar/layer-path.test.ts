@@ -86,22 +86,16 @@ describe('classify', () => {
     ['.WH.foo', 'entry', '.WH.foo'],
     ['.wh.foo/..', 'entry', ''],
     ['.wh.foo/../bar', 'entry', 'bar'],
+    ['.wh.foo/bar', 'entry', '.wh.foo/bar'],
+    ['a/.wh.foo/b/.wh.c', 'whiteout', 'a/.wh.foo/b/c'],
+    ['.wh.foo/.wh..wh..opq', 'opaque', '.wh.foo'],
   ];
   for (const [path, kind, result] of table) {
     it(`${JSON.stringify(path)} is ${kind} ${JSON.stringify(result)}`, () =>
       assert.deepEqual(classify(bytes(path)), { kind, path: result }));
   }
 
-  for (const path of [
-    '.wh.',
-    'etc/.wh.',
-    '.wh..',
-    '.wh...',
-    'a/b/.wh...',
-    '/.wh../',
-    '.wh.foo/bar',
-    'a/.wh.foo/b/c',
-  ]) {
+  for (const path of ['.wh.', 'etc/.wh.', '.wh..', '.wh...', 'a/b/.wh...', '/.wh../', '.wh.foo/.wh...']) {
     it(`refuses ${path}`, () => assert.throws(() => classify(bytes(path)), IntegrityError));
   }
 

@@ -145,6 +145,11 @@ describe('a TarReader reads', () => {
     ],
     ['an empty name of a directory as the root', [raw(header({ name: '', type: '5' }))], ['d0644 0:0 ']],
     [
+      'an empty name of anything else as it is',
+      [raw(header({ name: '', size: 1 }), padded(Buffer.from('x'))), file('f')],
+      ['-0644 0:0 1 ', '-0644 0:0 0 f'],
+    ],
+    [
       'names with . and .. as they are',
       [dir('./'), file('../../x'), file('/abs')],
       ['d0755 0:0 ./', '-0644 0:0 0 ../../x', '-0644 0:0 0 /abs'],
