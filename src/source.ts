@@ -1,3 +1,4 @@
+import type { Decompress } from './oci/compression.ts';
 import type { Session } from './oci/image.ts';
 import { Reference } from './oci/reference.ts';
 import { formatSource, parseSource } from './layout/source.ts';
@@ -12,8 +13,16 @@ export interface ImageSource {
   readonly reference: string;
   /** The blobs are on this machine already: no store needs a copy of them. */
   readonly local: boolean;
-  /** Opens the conversation; `spoolDirectory` takes what standard input brings. */
-  open(manifestStore: ManifestStore | undefined, spoolDirectory: string): Promise<Session>;
+  /** Opens the conversation. */
+  open(means: Means): Promise<Session>;
+}
+
+/** What a source may need of others. */
+export interface Means {
+  readonly manifestStore: ManifestStore;
+  /** Takes what standard input brings, and what an archive is when it is unpacked. */
+  readonly spoolDirectory: string;
+  readonly decompress: Decompress;
 }
 
 /** What the text of a command line or a caller names. Throws UsageError. */
@@ -23,14 +32,19 @@ export function parseImage(
   const source = parseSource(options.image);
   if (source !== undefined) {
     const name = formatSource(source);
-    const open: ImageSource['open'] = async (_store, spoolDirectory) => {
+    const open: ImageSource['open'] = async ({ spoolDirectory, decompress }) => {
       const { openLayout } = await import('./layout/open-layout.ts');
-      return await openLayout(source, { spoolDirectory, stdin: options.stdin, signal: options.signal });
+      return await openLayout(source, {
+        spoolDirectory,
+        decompress,
+        stdin: options.stdin,
+        signal: options.signal,
+      });
     };
     return { name, reference: name, local: true, open };
   }
   const reference = Reference.parse(options.image);
-  const open: ImageSource['open'] = async (manifestStore) => {
+  const open: ImageSource['open'] = async ({ manifestStore }) => {
     const { openSession } = await import('./registry/session.ts');
     return await openSession(reference, { ...options.registry, manifestStore });
   };

@@ -1,3 +1,4 @@
+import { decompressor } from './blob/decompress.ts';
 import { Store } from './blob/store.ts';
 import { nativeCalls } from './native-calls.ts';
 import { platformNotice } from './oci/fitness.ts';
@@ -33,7 +34,11 @@ export async function withSession<T>(options: PullOptions, use: (opened: Opened)
   const store = await Store.open({ directory, maxBytes, native: nativeCalls(), spoolDirectory, report });
   try {
     report({ type: 'session', name: source.name });
-    const session = await source.open(store, spoolDirectory);
+    const session = await source.open({
+      manifestStore: store,
+      spoolDirectory,
+      decompress: decompressor(store.native),
+    });
     try {
       return await use({ source, session, store });
     } finally {

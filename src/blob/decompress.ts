@@ -1,6 +1,8 @@
-import { prepend, readFully, type ByteReader } from './byte-reader.ts';
-import { compressionOf, MAGIC_LENGTH, type Compression } from '../oci/compression.ts';
+import { IntegrityError } from '../errors.ts';
+import { compressionOf, MAGIC_LENGTH, type Compression, type Decompress } from '../oci/compression.ts';
+import { prepend, readerOf, readFully, type ByteReader } from './byte-reader.ts';
 import { drive } from './engine.ts';
+import { MalformedDataError } from './malformed-data.ts';
 import type { Native } from './native.ts';
 import { nodeGunzip, nodeUnzstd } from './node-zlib.ts';
 
@@ -23,6 +25,22 @@ export async function decompress(blob: ByteReader, native: Native | undefined): 
   const reader = prepend(head.subarray(0, length), blob);
   const decode = await decoderOf(compression, native);
   return { compression, chunks: decode(reader) };
+}
+
+/** `decompress` for what is no layer, such as an archive that holds an image. */
+export function decompressor(native: Native | undefined): Decompress {
+  return async function* (bytes, name) {
+    try {
+      yield* (await decompress(readerOf(bytes), native)).chunks;
+    } catch (error) {
+      if (!(error instanceof MalformedDataError)) throw error;
+      throw new IntegrityError(`${name}: its compressed data ${error.message}`, {
+        code: 'MALFORMED_ARCHIVE',
+        hint: 'the file is damaged or incomplete, get it again',
+        cause: error,
+      });
+    }
+  };
 }
 
 type Decoder = (reader: ByteReader) => Decompressed['chunks'];

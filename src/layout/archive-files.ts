@@ -7,6 +7,7 @@ import { indexArchive } from './archive-index.ts';
 import type { ArchiveIndex, Stretch } from './archive-index.ts';
 import { openRegular, readRange } from './file-range.ts';
 import { spool } from './spool.ts';
+import type { Spooling } from './spool.ts';
 import type { StoredFile, StoredFiles } from './stored-files.ts';
 
 const MAX_LINKS = 16;
@@ -24,26 +25,20 @@ export class ArchiveFiles implements StoredFiles {
   }
 
   /**
-   * Opens an archive, plain or compressed. What is compressed is first unpacked to a file in
-   * `spoolDirectory` that nobody sees. Throws NotFoundError, IntegrityError, DestinationError.
+   * Opens an archive, plain or compressed. What is compressed is first unpacked to a file that nobody sees. Throws NotFoundError,
+   * IntegrityError, DestinationError.
    */
-  static async open(
-    file: string,
-    name: string,
-    spoolDirectory: string,
-    signal: AbortSignal,
-  ): Promise<ArchiveFiles> {
-    return ArchiveFiles.#from(await openPlain(file, name, spoolDirectory, signal), name);
+  static async open(file: string, name: string, spooling: Spooling): Promise<ArchiveFiles> {
+    return ArchiveFiles.#from(await openPlain(file, name, spooling), name);
   }
 
   /** As `open`, for an archive that comes as a stream. */
   static async fromStream(
     stream: AsyncIterable<Uint8Array>,
     name: string,
-    spoolDirectory: string,
-    signal: AbortSignal,
+    spooling: Spooling,
   ): Promise<ArchiveFiles> {
-    return ArchiveFiles.#from(await spool(stream, spoolDirectory, name, signal), name);
+    return ArchiveFiles.#from(await spool(stream, name, spooling), name);
   }
 
   static async #from(handle: FileHandle, name: string): Promise<ArchiveFiles> {
@@ -84,17 +79,12 @@ export class ArchiveFiles implements StoredFiles {
 }
 
 /** The archive itself where it is plain, else what is spooled of it. */
-async function openPlain(
-  file: string,
-  name: string,
-  spoolDirectory: string,
-  signal: AbortSignal,
-): Promise<FileHandle> {
+async function openPlain(file: string, name: string, spooling: Spooling): Promise<FileHandle> {
   const { handle, size } = await openRegular(file);
   let plain = false;
   try {
     plain = await startsPlain(handle);
-    return plain ? handle : await spool(readRange(handle, 0, size, signal), spoolDirectory, name, signal);
+    return plain ? handle : await spool(readRange(handle, 0, size, spooling.signal), name, spooling);
   } finally {
     if (!plain) await handle.close();
   }

@@ -1,4 +1,5 @@
 import { NotFoundError, UsageError, printable } from '../errors.ts';
+import type { Decompress } from '../oci/compression.ts';
 import type { Session } from '../oci/image.ts';
 import { ArchiveFiles } from './archive-files.ts';
 import { DirectoryFiles } from './directory-files.ts';
@@ -11,6 +12,7 @@ import type { StoredFiles } from './stored-files.ts';
 export interface LayoutOptions {
   /** An existing directory; compressed archives and standard input are unpacked to a nameless file in it. */
   readonly spoolDirectory: string;
+  readonly decompress: Decompress;
   /** Needed for `-` only. */
   readonly stdin?: AsyncIterable<Uint8Array> | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -34,14 +36,15 @@ export async function openLayout(source: Source, options: LayoutOptions): Promis
 }
 
 async function openFiles(source: Source, options: LayoutOptions): Promise<StoredFiles> {
-  const { spoolDirectory, stdin, signal = new AbortController().signal } = options;
+  const { spoolDirectory: directory, decompress, stdin, signal = new AbortController().signal } = options;
+  const spooling = { directory, decompress, signal };
   const name = printable(
     source.transport === 'stdin' ? 'the archive on standard input' : formatSource(source),
   );
   if (source.transport === 'oci') return DirectoryFiles.open(source.path, name);
-  if (source.transport !== 'stdin') return ArchiveFiles.open(source.path, name, spoolDirectory, signal);
+  if (source.transport !== 'stdin') return ArchiveFiles.open(source.path, name, spooling);
   if (stdin === undefined) throw new UsageError('there is no standard input to read an archive from');
-  return ArchiveFiles.fromStream(stdin, name, spoolDirectory, signal);
+  return ArchiveFiles.fromStream(stdin, name, spooling);
 }
 
 /** Newer `docker save` writes both; what was asked for counts, and on standard input the one with digests. */

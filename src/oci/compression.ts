@@ -1,6 +1,12 @@
 /** How a tar is packed; the seed of 2014 knew all but zstd. */
 export type Compression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
 
+/**
+ * Unpacks the bytes of what messages call `name`, by what they are; each chunk is valid until the next one is asked for. Throws
+ * IntegrityError where they are damaged.
+ */
+export type Decompress = (bytes: AsyncIterable<Uint8Array>, name: string) => AsyncIterable<Uint8Array>;
+
 /** Bytes of a file that `compressionOf` wants to see, where there are so many. */
 export const MAGIC_LENGTH = 10;
 
