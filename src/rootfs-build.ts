@@ -15,6 +15,8 @@ export type Resumed = Extract<Survey, { kind: 'partial' }> & { readonly layers: 
 /** What came of it. */
 export type Built = Pick<PullSummary, 'layers' | 'notRestored'>;
 
+const noLibc = 'libc cannot be called here: extended attributes, devices and FIFOs are left out';
+
 /** A rootfs in the making: where it is built, the thread that writes it, and with -g its branches. */
 export class RootfsBuild {
   readonly #destination: Destination;
@@ -59,6 +61,7 @@ export class RootfsBuild {
         hasLayers: resumed !== undefined,
         ownFiles: git?.ownFiles() ?? [],
       });
+      if (rootfs.backend !== (options.backend ?? 'libc')) options.report({ type: 'notice', message: noLibc });
       const build = new RootfsBuild(destination, rootfs, git, options, resumed);
       if (build.overlay) build.#notice('is not empty: the image is laid over what is there');
       if (resumed)
