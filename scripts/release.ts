@@ -6,18 +6,11 @@ import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { version } from '../src/version.ts';
 import { architectures, type Architecture } from './build/inject.ts';
+import { commitTime } from './build/commit-time.ts';
 import { buildSingleExecutable, hostArchitecture } from './build/single-executable.ts';
 
 const run = promisify(execFile);
 const release = 'release';
-
-/** Everything in an archive has the time of the commit: the same sources give the same archive. */
-async function commitTime(): Promise<string> {
-  const fromGit = await run('git', ['log', '-1', '--format=%ct'])
-    .then(({ stdout }) => stdout.trim())
-    .catch(() => '0');
-  return process.env['SOURCE_DATE_EPOCH'] ?? fromGit;
-}
 
 /** An archive with the binary alone, as the original's: `tar -C /usr/local/bin -xzf` installs it. */
 async function makeTarball(folder: string, machine: string, time: string): Promise<void> {

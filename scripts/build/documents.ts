@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { completionScript } from '../../src/command-line/completion.ts';
 import { manualPage } from '../../src/command-line/manual.ts';
+import { commitTime } from './commit-time.ts';
 
 /** Writes the manual page and the shells' completions, named as packages install them. */
 export async function writeDocuments(directory: string): Promise<void> {
@@ -9,5 +10,6 @@ export async function writeDocuments(directory: string): Promise<void> {
   await writeFile(`${completions}/dlrootfs.bash`, completionScript('bash'));
   await writeFile(`${completions}/_dlrootfs`, completionScript('zsh'));
   await writeFile(`${completions}/dlrootfs.fish`, completionScript('fish'));
-  await writeFile(`${directory}/dlrootfs.1`, manualPage());
+  const date = new Date(Number(await commitTime()) * 1000).toISOString().slice(0, 10);
+  await writeFile(`${directory}/dlrootfs.1`, manualPage(date));
 }

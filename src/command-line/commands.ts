@@ -64,8 +64,8 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     options: groups.other,
   },
   help: {
-    synopsis: 'help [COMMAND]',
-    summary: 'print the help of a command',
+    synopsis: 'help [COMMAND|TOPIC]',
+    summary: 'print the help of a command, or on a topic',
     arity: [0, 1],
     options: groups.other,
   },

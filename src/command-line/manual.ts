@@ -1,7 +1,9 @@
 import type { Option } from 'commander';
 import { version } from '../version.ts';
 import { commands } from './commands.ts';
-import { exitCodes } from './exit-codes.ts';
+import { optionDescription } from './option-description.ts';
+import type { Paragraph } from './topics.ts';
+import { topics } from './topics.ts';
 
 /** Text as roff: backslashes and hyphens escaped, no line taken for a request. */
 function roff(text: string): string {
@@ -11,13 +13,15 @@ function roff(text: string): string {
     .replaceAll(/^(?=[.'])/gm, '\\&');
 }
 
-/** The man page dlrootfs(1), made from the same tables as `--help`. */
-export function manualPage(): string {
+/** The man page dlrootfs(1), made from the same tables as `--help`; `date` (YYYY-MM-DD) stands at its foot. */
+export function manualPage(date: string): string {
   const pull = commands['pull']!;
   const others = Object.values(commands).filter((command) => command !== pull);
   const groups = Map.groupBy(pull.options, (option) => option.helpGroupHeading ?? 'Other');
   return [
-    `.TH DLROOTFS 1 "" "dlrootfs ${version}" "User Commands"`,
+    `.TH DLROOTFS 1 "${date}" "dlrootfs ${version}" "User Commands"`,
+    // Names of files and flags are neither hyphenated nor pulled apart.
+    '.nh\n.ds AD l\n.ad l',
     section('NAME', 'dlrootfs \\- turn a container image in a registry into a root file system directory'),
     section('SYNOPSIS', `.B dlrootfs\n${roff(pull.synopsis)} [\\fIOPTION\\fR]...`, ...others.map(synopsis)),
     section('DESCRIPTION', description),
@@ -31,8 +35,9 @@ export function manualPage(): string {
         ([heading, options]) => `.SS ${roff(heading)}\n${options.map(optionEntry).join('\n')}`,
       ),
     ),
-    section('ENVIRONMENT', ...environment.map(([name, meaning]) => tagged(`\\fB${name}\\fR`, meaning))),
-    section('EXIT STATUS', ...exitCodes.map(([code, meaning]) => tagged(`\\fB${code}\\fR`, roff(meaning)))),
+    ...Object.values(topics).map(({ title, paragraphs }) =>
+      section(title, ...paragraphs.map(topicParagraph)),
+    ),
     section('EXAMPLES', ...examples.map(([text, line]) => tagged(roff(text), `.nf\n${roff(line)}\n.fi`))),
     section(
       'SEE ALSO',
@@ -46,9 +51,13 @@ const section = (title: string, ...paragraphs: readonly string[]) => `.SH ${titl
 const tagged = (tag: string, text: string) => `.TP\n${tag}\n${text}`;
 const synopsis = ({ synopsis: words }: { readonly synopsis: string }) => `.br\n.B dlrootfs\n${roff(words)}`;
 
-function optionEntry({ flags, description: text, defaultValue }: Option): string {
-  const value = typeof defaultValue === 'string' ? ` (default: ${defaultValue})` : '';
-  return tagged(`\\fB${roff(flags)}\\fR`, roff(`${text}${value}`));
+function topicParagraph(paragraph: Paragraph, index: number): string {
+  if (typeof paragraph === 'string') return `${index > 0 ? '.PP\n' : ''}${roff(paragraph)}`;
+  return paragraph.map(([term, meaning]) => tagged(`\\fB${roff(term)}\\fR`, roff(meaning))).join('\n');
+}
+
+function optionEntry(option: Option): string {
+  return tagged(`\\fB${roff(option.flags)}\\fR`, roff(optionDescription(option)));
 }
 
 const description = `Downloads an image from Docker Hub or any other registry and unpacks its layers, in order, into a directory:
@@ -59,16 +68,6 @@ the directory, whatever an image contains.
 A new or empty directory appears complete or not at all. Into a directory that holds files the image is laid over them.
 .PP
 Standard output carries what the original program of 2014 printed; everything else goes to standard error.`;
-
-const environment: readonly (readonly [name: string, meaning: string])[] = [
-  ['DLROOTFS_CREDS', 'credentials, as for \\fB\\-u\\fR'],
-  ['REGISTRY_AUTH_FILE', 'credentials file, as for \\fB\\-\\-authfile\\fR'],
-  ['DOCKER_CONFIG', "directory of docker's config.json"],
-  ['XDG_CACHE_HOME', 'layers are kept in its directory dlrootfs (default: ~/.cache)'],
-  ['HTTP_PROXY, HTTPS_PROXY, NO_PROXY', 'proxies, in capitals or small letters'],
-  ['NODE_EXTRA_CA_CERTS', 'file with further CAs to trust'],
-  ['NO_COLOR, TERM', 'a terminal that is dumb gets plain lines'],
-];
 
 const examples: readonly (readonly [text: string, line: string])[] = [
   ['The latest Ubuntu in ./rootfs:', 'dlrootfs ubuntu'],

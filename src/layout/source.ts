@@ -10,7 +10,8 @@ export interface Source {
   readonly image?: string | undefined;
 }
 
-const TRANSPORTS = ['oci', 'oci-archive', 'docker-archive'] as const;
+/** Names of local sources, as skopeo has them. */
+export const transports = ['oci', 'oci-archive', 'docker-archive'] as const;
 
 /**
  * Reads `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REFERENCE]` and `-[:TAG]` by skopeo's rules: the word before
@@ -21,7 +22,7 @@ const TRANSPORTS = ['oci', 'oci-archive', 'docker-archive'] as const;
 export function parseSource(text: string): Source | undefined {
   if (text === '-') return { transport: 'stdin', path: '' };
   if (text.startsWith('-:')) return { transport: 'stdin', path: '', ...imageOf(text.slice(2), text) };
-  const transport = TRANSPORTS.find((name) => text.startsWith(`${name}:`));
+  const transport = transports.find((name) => text.startsWith(`${name}:`));
   if (transport === undefined) return undefined;
   const rest = text.slice(transport.length + 1);
   const colon = rest.indexOf(':');

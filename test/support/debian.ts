@@ -10,6 +10,7 @@ const packageOf: Readonly<Record<string, string>> = {
   getfattr: 'attr',
   'lxc-execute': 'lxc',
   'lxc-start': 'lxc',
+  man: 'man-db',
   mke2fs: 'e2fsprogs',
   setcap: 'libcap2-bin',
   setfacl: 'acl',

@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { completionScript } from '../../src/command-line/completion.ts';
+import { missing } from '../support/debian.ts';
+import { Scratch } from '../support/program.ts';
+import { TerminalSession } from '../support/terminal-session.ts';
+
+/** What is typed before the tabulator, and what the line then is (a string) or what is offered (a list). */
+const cases: readonly (readonly [typed: string, expected: string | readonly string[]])[] = [
+  ['dlrootfs insp', 'dlrootfs inspect '],
+  ['dlrootfs completion fi', 'dlrootfs completion fish '],
+  ['dlrootfs completion ', ['bash', 'zsh', 'fish']],
+  ['dlrootfs help cred', 'dlrootfs help credentials '],
+  ['dlrootfs cache pr', 'dlrootfs cache prune '],
+  ['dlrootfs alpine --no-j', 'dlrootfs alpine --no-json '],
+  ['dlrootfs --platf', 'dlrootfs --platform'],
+  ['dlrootfs inspect alpine --mirr', 'dlrootfs inspect alpine --mirror'],
+  ['dlrootfs alpine --progress js', 'dlrootfs alpine --progress json '],
+  ['dlrootfs alpine --progress=js', 'dlrootfs alpine --progress=json '],
+  ['dlrootfs alpine --progress ', ['auto', 'tty', 'plain', 'json', 'none']],
+  ['dlrootfs alpine --for nsp', 'dlrootfs alpine --for nspawn '],
+  ['dlrootfs alpine --platform linux/ri', 'dlrootfs alpine --platform linux/riscv64 '],
+  ['dlrootfs alpine -d some-d', 'dlrootfs alpine -d some-directory/'],
+  ['dlrootfs alpine --authfile some-f', 'dlrootfs alpine --authfile some-file.json '],
+  ['dlrootfs docker-a', 'dlrootfs docker-archive:'],
+  ['dlrootfs oci-archive:some-f', 'dlrootfs oci-archive:some-file.json '],
+  ['dlrootfs inspect oci:some-d', 'dlrootfs inspect oci:some-directory/'],
+  ['dlrootfs checkout layer1', 'dlrootfs checkout layer1_abc '],
+  ['dlrootfs checkout -d some-directory br', 'dlrootfs checkout -d some-directory branch-of-it '],
+];
+
+/** A directory with files, directories and a rootfs with branches. */
+function workplace(): Scratch {
+  const scratch = new Scratch();
+  writeFileSync(scratch.join('some-file.json'), '');
+  for (const [name, branches] of [
+    ['rootfs', ['layer0_abc', 'layer1_abc']],
+    ['some-directory', ['branch-of-it']],
+  ] as const) {
+    mkdirSync(scratch.join(name));
+    const git = (...words: readonly string[]) =>
+      execFileSync('git', ['-c', 'user.name=x', '-c', 'user.email=x@x', ...words], {
+        cwd: scratch.join(name),
+        stdio: 'pipe',
+      });
+    git('init', '--quiet', '--initial-branch', branches[0]);
+    git('commit', '--quiet', '--allow-empty', '-m', 'x');
+    for (const branch of branches.slice(1)) git('branch', branch);
+  }
+  for (const shell of ['bash', 'zsh', 'fish'])
+    writeFileSync(scratch.join(`completions.${shell}`), completionScript(shell));
+  return scratch;
+}
+
+const ready = 'READY>';
+const terminals = {
+  bash: `exec env PS1='${ready}' HISTFILE= bash --noprofile --norc -i`,
+  zsh: `exec env PS1='${ready}' zsh -f -i`,
+};
+const setup = {
+  bash: '. ./completions.bash\n',
+  zsh: 'autoload -Uz compinit; compinit -D; setopt no_list_beep; . ./completions.zsh\n',
+};
+
+for (const shell of ['bash', 'zsh'] as const) {
+  test(`completions: ${shell} on a terminal`, { skip: missing(shell, 'git', 'script') }, async () => {
+    using scratch = workplace();
+    await using terminal = TerminalSession.start(terminals[shell], {
+      columns: 120,
+      rows: 12,
+      cwd: scratch.path,
+      environment: { HOME: scratch.path },
+    });
+    await terminal.until((screen) => screen === ready);
+    terminal.type(setup[shell]);
+    for (const [n, [typed, expected]] of cases.entries()) {
+      // Kills the line before, and shows that the shell is done with it.
+      terminal.type(`\u0015clear; echo case ${n}\n`);
+      await terminal.until((screen) => screen.endsWith(`case ${n}\n${ready}`));
+      const line = typeof expected === 'string';
+      terminal.type(`${typed}${line ? '\t' : '\t\t'}`);
+      const holds = (screen: string) => {
+        // zsh writes `--flag=`, ready for the value.
+        if (line) return screen.replaceAll(/=$/gm, '').split('\n').includes(`${ready}${expected}`.trimEnd());
+        const offered = screen.slice(screen.indexOf(typed) + typed.length).split(/\s+/);
+        return expected.every((word) => offered.includes(word));
+      };
+      const screen = await terminal.until(holds, 5000);
+      assert.ok(holds(screen), `${typed}<TAB> in ${shell} gives\n${screen}`);
+    }
+  });
+}
+
+test('completions: fish', { skip: missing('fish', 'git') }, () => {
+  using scratch = workplace();
+  const script = cases.map(([typed]) => `echo '=='; complete -C '${typed}'`).join('\n');
+  const output = execFileSync('fish', ['--no-config', '-c', `source completions.fish\n${script}`], {
+    cwd: scratch.path,
+    encoding: 'utf8',
+    env: { PATH: process.env['PATH'], HOME: scratch.path },
+  });
+  const offers = output.split('==\n').slice(1);
+  for (const [n, [typed, expected]] of cases.entries()) {
+    const offered = offers[n]!.trimEnd()
+      .split('\n')
+      .map((line) => line.split('\t')[0]!);
+    if (typeof expected === 'string') {
+      const word = expected.trimEnd().split(' ').at(-1)!;
+      assert.deepEqual(offered, [word], `${typed}<TAB>`);
+    } else {
+      assert.deepEqual(offered.toSorted(), expected.toSorted(), `${typed}<TAB>`);
+    }
+  }
+});
+
+function flagsAfter(line: string): string {
+  return execFileSync('fish', ['--no-config', '-c', `source; complete -C '${line}'`], {
+    input: completionScript('fish'),
+    encoding: 'utf8',
+  });
+}
+
+test('completions: each command completes its own flags only', { skip: missing('fish') }, () => {
+  assert.match(flagsAfter('dlrootfs alpine --'), /^--git\t/m);
+  assert.doesNotMatch(flagsAfter('dlrootfs inspect alpine --'), /^--git\t/m);
+  assert.match(flagsAfter('dlrootfs cache --'), /^--cache-size\t/m);
+});

@@ -1,0 +1,64 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { test } from 'node:test';
+import { commands } from '../../src/command-line/commands.ts';
+import { helpText } from '../../src/command-line/help.ts';
+import { manualPage } from '../../src/command-line/manual.ts';
+import { topics } from '../../src/command-line/topics.ts';
+import { UsageError } from '../../src/errors.ts';
+import { missing } from '../support/debian.ts';
+
+const words = [...new Set([...Object.keys(commands), ...Object.keys(topics)])];
+const terms = Object.values(topics).flatMap(({ paragraphs }) =>
+  paragraphs.flatMap((paragraph) => (typeof paragraph === 'string' ? [] : paragraph.map(([term]) => term))),
+);
+
+for (const word of words) {
+  test(`help: ${word} fits 80 columns`, () => {
+    const lines = helpText(word).split('\n');
+    assert.ok(lines.length > 3);
+    // The original's usage line is as it is.
+    assert.deepEqual(
+      lines.filter((line) => line.length > 80 && !line.startsWith('Usage: dlrootfs <image_name>')),
+      [],
+    );
+  });
+}
+
+test('help: a word that is a command and a topic shows both', () => {
+  assert.match(helpText('cache'), /^Usage: dlrootfs cache[^]*^Cache\n[^]*XDG_CACHE_HOME/m);
+});
+
+test('help: a mistyped topic is guessed', () => {
+  assert.throws(
+    () => helpText('credntials'),
+    (error) => error instanceof UsageError && error.hint === 'did you mean credentials?',
+  );
+});
+
+test('help: --help names every command and topic', () => {
+  const text = helpText();
+  for (const word of words.filter((name) => name !== 'pull'))
+    assert.match(text, new RegExp(`^  dlrootfs (?:help )?${word}\\b`, 'm'));
+});
+
+const page = manualPage('2026-11-24');
+
+test('the man page has every flag and what the topics say', { skip: missing('mandoc') }, () => {
+  const shown = execFileSync('mandoc', ['-T', 'utf8', '-O', 'width=200'], { input: page, encoding: 'utf8' })
+    // Bold is a letter printed twice.
+    // eslint-disable-next-line no-control-regex
+    .replaceAll(/.\u0008/g, '')
+    .replaceAll(/\s+/g, ' ');
+  const flags = Object.values(commands).flatMap(({ options }) => options.map((option) => option.flags));
+  for (const text of [...flags, ...terms]) assert.ok(shown.includes(text), text);
+  for (const { title } of Object.values(topics)) assert.ok(shown.includes(title), title);
+});
+
+test('mandoc and man-db find nothing wrong with the man page', { skip: missing('mandoc', 'man') }, () => {
+  const lint = spawnSync('mandoc', ['-T', 'lint', '-W', 'warning'], { input: page, encoding: 'utf8' });
+  assert.equal(`${lint.stdout}${lint.stderr}`, '');
+  const shown = spawnSync('man', ['--warnings', '--local-file', '-'], { input: page, encoding: 'utf8' });
+  assert.equal(shown.stderr, '');
+  assert.match(shown.stdout, /turn a container image/);
+});

@@ -1,0 +1,71 @@
+import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import xterm from '@xterm/headless';
+
+export interface TerminalOptions {
+  readonly columns: number;
+  readonly rows: number;
+  readonly cwd?: string;
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Called with every piece of output, before it is on the screen. */
+  readonly onOutput?: (bytes: Buffer) => void;
+}
+
+/** A shell command in a terminal of its own (a pty, made by `script`), with the screen that a person would see. */
+export class TerminalSession implements AsyncDisposable {
+  readonly #child: ChildProcessWithoutNullStreams;
+  readonly #terminal: InstanceType<typeof xterm.Terminal>;
+  /** The command's exit code. */
+  readonly ended: Promise<number>;
+
+  private constructor(command: string, options: TerminalOptions) {
+    const { columns: cols, rows } = options;
+    this.#terminal = new xterm.Terminal({ cols, rows, allowProposedApi: true });
+    const line = `stty cols ${cols} rows ${rows}; ${command}`;
+    this.#child = spawn('script', ['--quiet', '--flush', '--return', '--command', line, '/dev/null'], {
+      cwd: options.cwd,
+      env: { PATH: process.env['PATH'], HOME: '/nonexistent', TERM: 'xterm', ...options.environment },
+    });
+    this.#child.stdout.on('data', (bytes: Buffer) => {
+      options.onOutput?.(bytes);
+      this.#terminal.write(bytes);
+    });
+    this.#child.stdin.on('error', () => undefined);
+    this.ended = new Promise((resolve, reject) => {
+      this.#child.once('error', reject);
+      this.#child.once('close', (code) => resolve(code ?? 255));
+    });
+  }
+
+  static start(command: string, options: TerminalOptions): TerminalSession {
+    return new TerminalSession(command, options);
+  }
+
+  type(text: string): void {
+    this.#child.stdin.write(text);
+  }
+
+  /** The lines on the screen and scrolled off it, without blanks at the ends of lines. */
+  async text(): Promise<string> {
+    await new Promise<void>((resolve) => this.#terminal.write('', resolve));
+    const { active } = this.#terminal.buffer;
+    const lines = Array.from({ length: active.length }, (_, y) => active.getLine(y)!.translateToString(true));
+    return lines.join('\n').trimEnd();
+  }
+
+  /** Waits until the screen is as it should be, at most so long; answers it as it is then. */
+  async until(holds: (screen: string) => boolean, milliseconds = 10_000): Promise<string> {
+    const end = performance.now() + milliseconds;
+    for (;;) {
+      const text = await this.text();
+      if (holds(text) || performance.now() > end) return text;
+      await sleep(20);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.stdin.end();
+    this.#child.kill('SIGHUP');
+    await this.ended;
+  }
+}
