@@ -1,3 +1,6 @@
+import { constants } from 'node:os';
+import { getSystemErrorMap } from 'node:util';
+
 /** What every failure that a user can act on carries; anything else that is thrown is a bug. */
 export interface ErrorDetails {
   /** Stable name for programs, upper case with underscores. */
@@ -125,4 +128,19 @@ export function printable(text: string, max = 400): string {
       return point < 0x100 ? `\\x${point.toString(16).padStart(2, '0')}` : `\\u{${point.toString(16)}}`;
     },
   );
+}
+
+/** What Node has no words for. */
+const furtherReasons: Readonly<Record<string, string>> = {
+  EDQUOT: 'disk quota exceeded',
+  ESTALE: 'stale file handle',
+};
+
+/** What an errno(3), negated or not, is called and says: `EIO` and `i/o error (EIO)`. */
+export function systemError(errno: number): { readonly code: string; readonly text: string } {
+  const number = Math.abs(errno);
+  const known = getSystemErrorMap().get(-number);
+  const name = Object.entries(constants.errno).find(([, value]) => value === number)?.[0];
+  const code = known?.[0] ?? name ?? `errno ${number}`;
+  return { code, text: `${known?.[1] ?? furtherReasons[code] ?? 'unknown error'} (${code})` };
 }

@@ -68,8 +68,10 @@ export class RootfsBuild {
         build.#notice(`has ${resumed.common} of the image's layers: the others are put on top of them`);
       return build;
     } catch (error) {
-      await rootfs?.discard();
-      await destination.discard();
+      await tidy(options, async () => {
+        await rootfs?.discard();
+        await destination.discard();
+      });
       throw error;
     }
   }
@@ -124,11 +126,13 @@ export class RootfsBuild {
     });
   }
 
-  /** Leaves nothing of it behind, but in a DIR that held files. */
+  /** Leaves nothing of it behind, but in a DIR that held files. What cannot be removed is only said: why it is discarded counts. */
   async discard(): Promise<void> {
-    await this.#git?.discard();
-    await this.#rootfs.discard();
-    await this.#destination.discard();
+    await tidy(this.#options, async () => {
+      await this.#git?.discard();
+      await this.#rootfs.discard();
+      await this.#destination.discard();
+    });
   }
 
   async #commit(git: GitLayers, layer: PulledLayer, changes: Uint8Array | undefined): Promise<void> {
@@ -157,6 +161,13 @@ export class RootfsBuild {
   #notice(what: string): void {
     this.#options.report({ type: 'notice', message: `${printable(this.#options.destination)} ${what}` });
   }
+}
+
+async function tidy({ report, destination }: PullOptions, work: () => Promise<void>): Promise<void> {
+  await work().catch((error: unknown) => {
+    const reason = printable(error instanceof Error ? error.message : String(error));
+    report({ type: 'notice', message: `something was left beside ${printable(destination)}: ${reason}` });
+  });
 }
 
 async function openGit(

@@ -2,7 +2,7 @@ import type { FileHandle } from 'node:fs/promises';
 import type { Appetite } from './appetite.ts';
 import type { ByteReader } from './byte-reader.ts';
 import { MemoryQueue } from './memory-queue.ts';
-import { diskError } from './spool.ts';
+import { diskError } from './disk-error.ts';
 import { WriteBehind } from './write-behind.ts';
 
 /** Between a connection and its reader, in bytes. */

@@ -1,8 +1,9 @@
 import type { FileHandle } from 'node:fs/promises';
+import { systemError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import { BlobHash } from './blob-hash.ts';
 import type { ByteReader } from './byte-reader.ts';
-import { diskError } from './spool.ts';
+import { isSystemError } from './disk-error.ts';
 
 /** In bytes. */
 const PIECE = 2 ** 20;
@@ -11,60 +12,61 @@ const PIECE = 2 ** 20;
 export class CachedFile {
   readonly #handle: FileHandle;
   readonly #digest: Digest;
-  readonly #where: string;
 
-  /** `where` the file lies, for messages. */
-  constructor(handle: FileHandle, digest: Digest, where: string) {
+  constructor(handle: FileHandle, digest: Digest) {
     this.#handle = handle;
     this.#digest = digest;
-    this.#where = where;
   }
 
   /**
-   * The bytes from the start. Before it says that they are at the end it calls `damaged` if they were not right, and throws what that
-   * returns, then and whenever it is asked again.
+   * The bytes from the start. Before it says that they are at the end it calls `damaged` with what was the matter with them, if
+   * anything was, and throws what that returns, then and whenever it is asked again.
    */
-  reader(damaged: (found: Digest) => Error): ByteReader {
+  reader(damaged: (fault: string) => Error): ByteReader {
     const hash = new BlobHash({ digest: this.#digest });
     let ended = false;
     let failure: Error | undefined;
     return {
       read: async (into) => {
-        if (!ended) {
-          const bytesRead = await this.#read(into, hash.bytes);
-          hash.update(into.subarray(0, bytesRead));
-          if (bytesRead > 0) return bytesRead;
-          ended = true;
-          const found = hash.mismatch();
-          failure = found === undefined ? undefined : damaged(found);
-        }
+        const outcome = ended ? 0 : await this.#next(into, hash);
+        ended = typeof outcome === 'string' || outcome === 0;
+        if (typeof outcome === 'string') failure = damaged(outcome);
+        else if (!ended) return outcome;
         if (failure !== undefined) throw failure;
         return 0;
       },
     };
   }
 
-  /** Reads it all; what its digest is instead of the right one. */
-  async mismatch(): Promise<Digest | undefined> {
+  /** Reads it all; what is the matter with it, if anything is. */
+  async fault(): Promise<string | undefined> {
     const hash = new BlobHash({ digest: this.#digest });
     const buffer = new Uint8Array(PIECE);
     for (;;) {
-      const bytesRead = await this.#read(buffer, hash.bytes);
-      if (bytesRead === 0) return hash.mismatch();
-      hash.update(buffer.subarray(0, bytesRead));
+      const outcome = await this.#next(buffer, hash);
+      if (typeof outcome === 'string') return outcome;
+      if (outcome === 0) return undefined;
     }
   }
 
-  async #read(into: Uint8Array, position: number): Promise<number> {
+  /** The bytes behind those that `hash` has: how many, 0 at the end if all were right, or else what is the matter. */
+  async #next(into: Uint8Array, hash: BlobHash): Promise<number | string> {
     try {
-      return (await this.#handle.read(into, 0, into.length, position)).bytesRead;
+      const { bytesRead } = await this.#handle.read(into, 0, into.length, hash.bytes);
+      hash.update(into.subarray(0, bytesRead));
+      if (bytesRead > 0) return bytesRead;
     } catch (error) {
-      throw diskError(error, this.#where);
+      if (!isSystemError(error)) throw error;
+      return `cannot be read: ${systemError(error.errno).text}`;
     }
+    const found = hash.mismatch();
+    return found === undefined ? 0 : `has digest ${found} but must have ${this.#digest}`;
   }
 
-  async size(): Promise<number> {
-    return (await this.#handle.stat()).size;
+  /** Undefined where it cannot be told. */
+  async size(): Promise<number | undefined> {
+    const stats = await this.#handle.stat().catch(() => undefined);
+    return stats?.size;
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,4 @@
-import { IntegrityError, NetworkError } from '../errors.ts';
+import { DestinationError, IntegrityError, NetworkError } from '../errors.ts';
 import type { BlobResponse, Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import type { Appetite } from './appetite.ts';
@@ -79,7 +79,10 @@ export class Download {
   async #resume(existing: number): Promise<void> {
     if (this.#size !== undefined && existing > this.#size) return this.#startOver();
     this.#arrival.advance(existing);
-    await this.#hashTo(existing);
+    await this.#hashTo(existing).catch((error: unknown) => {
+      if (!(error instanceof DestinationError)) throw error;
+      throw new WrongBytesError(`what an earlier run left of it cannot be read: ${error.message}`);
+    });
     this.#complete = existing === this.#size;
     return undefined;
   }

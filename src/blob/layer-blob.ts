@@ -1,5 +1,4 @@
 import { IntegrityError, printable } from '../errors.ts';
-import type { Digest } from '../oci/digest.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import type { Appetite } from './appetite.ts';
@@ -69,7 +68,7 @@ export class LayerBlob {
 
   /** The bytes from the start, while they arrive. Says that they are at the end only when they were right; else throws. */
   reader(): ByteReader {
-    return this.#cached?.reader((found) => this.#damaged(found)) ?? this.#arrival!.reader();
+    return this.#cached?.reader((fault) => this.#damaged(fault)) ?? this.#arrival!.reader();
   }
 
   /** Nobody reads on. */
@@ -81,8 +80,8 @@ export class LayerBlob {
   async verdict(): Promise<unknown> {
     try {
       await this.whole;
-      const found = await this.#cached?.mismatch();
-      return found === undefined ? undefined : this.#damaged(found);
+      const fault = await this.#cached?.fault();
+      return fault === undefined ? undefined : this.#damaged(fault);
     } catch (error) {
       return error;
     }
@@ -104,26 +103,24 @@ export class LayerBlob {
     this.#cached = await this.#fromStore();
     if (!this.#cached) await this.#claimFile();
     for (const index of indexes) report({ type: 'layer-start', index, cached: this.#cached !== undefined });
-    if (!this.#cached) {
-      await this.#download();
-    } else {
-      this.#size = await this.#cached.size();
-      this.#ready.resolve();
-    }
+    if (this.#cached) this.#ready.resolve();
+    else await this.#download();
     for (const index of indexes) report({ type: 'layer-fetched', index });
   }
 
   /** What is in the store under this digest, unless it is seen at once that it is something else. */
   async #fromStore(): Promise<CachedFile | undefined> {
     const { digest, size } = this.#layer;
-    const { store } = this.#options;
+    const { store, hold } = this.#options;
     const handle = digest && (await store.openBlob(digest));
     if (!digest || !handle) return undefined;
-    const file = new CachedFile(handle, digest, store.directory ?? store.spoolDirectory);
+    const file = new CachedFile(handle, digest);
     const found = await file.size();
-    const wrongSize = size !== undefined && found !== size;
-    const check = this.#options.hold || store.suspect;
-    if (!wrongSize && !(check && (await file.mismatch()) !== undefined)) return file;
+    const plausible = found !== undefined && (size === undefined || found === size);
+    if (plausible && (!(hold || store.suspect) || (await file.fault()) === undefined)) {
+      this.#size = found;
+      return file;
+    }
     await file.close();
     await store.remove(digest);
     const message = `${this.#options.name}: what the cache had of it was damaged and is fetched anew`;
@@ -191,13 +188,11 @@ export class LayerBlob {
     });
   }
 
-  #damaged(found: Digest): DamagedBlobError {
+  #damaged(fault: string): DamagedBlobError {
     const { digest } = this.#layer;
     this.#options.store.suspect = true;
     if (digest) void this.#options.store.remove(digest);
-    return new DamagedBlobError(
-      `${this.#options.name}: what the cache had of it has digest ${found} but must have ${digest}`,
-    );
+    return new DamagedBlobError(`${this.#options.name}: what the cache had of it ${fault}`);
   }
 
   #progress(received: number): void {

@@ -6,7 +6,7 @@ import type { Connections } from './connections.ts';
 import { BrokenTransferError } from './damage.ts';
 import type { Persistence } from './persistence.ts';
 import { Pieces, type Piece } from './pieces.ts';
-import { diskError } from './spool.ts';
+import { diskError } from './disk-error.ts';
 import { abandon, timed } from './transfer.ts';
 import { writeFully } from './write-behind.ts';
 

@@ -1,5 +1,6 @@
 import { constants, type Stats } from 'node:fs';
 import { lstat, mkdir, open, stat, type FileHandle } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { geteuid } from 'node:process';
 
 /** Modes of what is made here: nobody else's business. */
@@ -18,9 +19,25 @@ function faultOf(stats: Stats): string | undefined {
 
 /** Makes the directory and what leads to it, where it is missing. Throws an Error that says why it cannot be used. */
 export async function trustedDirectory(path: string): Promise<void> {
-  await mkdir(path, { recursive: true, mode: DIRECTORY_MODE });
+  await makeDirectories(path);
   const fault = faultOf(await stat(path));
   if (fault !== undefined) throw new Error(`${path} ${fault}`);
+}
+
+/** Makes a directory and what is missing above it. Node's recursive mkdir calls a read-only or failing disk ENOENT. */
+async function makeDirectories(path: string): Promise<void> {
+  const make = () =>
+    mkdir(path, { mode: DIRECTORY_MODE }).then(
+      () => undefined,
+      (error: NodeJS.ErrnoException) => error,
+    );
+  let failure = await make();
+  if (failure?.code === 'ENOENT' && dirname(path) !== path) {
+    await makeDirectories(dirname(path));
+    failure = await make();
+  }
+  // What is there is looked at by the caller.
+  if (failure && failure.code !== 'EEXIST' && failure.code !== 'EISDIR') throw failure;
 }
 
 /** The same for a directory inside a trusted one: a link in its place is not followed. */

@@ -7,6 +7,7 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** The first that can be told to read no user's configuration (GIT_CONFIG_GLOBAL). */
 const oldest = [2, 32] as const;
+const elsewhere = 'choose a directory on another disk with -d';
 const defaultPath = '/usr/local/bin:/usr/bin:/bin';
 
 /**
@@ -81,10 +82,11 @@ export async function findGit(environment: Environment): Promise<GitProgram> {
       hint: 'install git, or pull without -g',
     });
   }
-  const git = guarded(binary, environment, { baseDir: '/' });
-  const answer = await git.raw(['version']).catch((error: unknown) => {
-    throw asGitError(error, `${binary} does not run`);
-  });
+  const answer = await runGitOutside({ binary, version: '' }, { environment }, '/', ['version']).catch(
+    (error: unknown) => {
+      throw asGitError(error, `${binary} does not run`);
+    },
+  );
   const version = /^git version (\d+)\.(\d+)\S*/.exec(answer);
   if (!version) {
     throw new GitError(`${binary} says it is ${printable(answer.trim(), 80)}, which is no version of git`, {
@@ -108,7 +110,7 @@ export async function findGit(environment: Environment): Promise<GitProgram> {
  * @param input what the command reads from stdin
  * @returns what it wrote to stdout
  */
-export function runGit(
+export async function runGit(
   program: GitProgram,
   options: GitOptions,
   place: GitPlace,
@@ -126,19 +128,18 @@ export function runGit(
     signal: options.signal,
     input,
   });
-  return git.raw([...command]);
+  return await git.raw([...command]);
 }
 
 /** Runs git where there is no repository yet. */
-export function runGitOutside(
+export async function runGitOutside(
   program: GitProgram,
   options: GitOptions,
   directory: string,
   command: readonly string[],
 ): Promise<string> {
-  return guarded(program.binary, options.environment, { baseDir: directory, signal: options.signal }).raw([
-    ...command,
-  ]);
+  const git = guarded(program.binary, options.environment, { baseDir: directory, signal: options.signal });
+  return await git.raw([...command]);
 }
 
 /** What simple-git threw, as an error a person can act on; what the signal threw, as it is. */
@@ -146,10 +147,16 @@ export function asGitError(error: unknown, what: string, hint?: string): Error {
   if (error instanceof GitError) return error;
   const text = error instanceof Error ? error.message : String(error);
   const said = printable(text.trim().replaceAll(/\s*\n\s*/g, '; '), 300);
-  const full = /no space left on device|disk quota exceeded|ENOSPC|EDQUOT/i.test(text);
-  return new GitError(full ? `the disk is full: ${what}` : said === '' ? what : `${what}: ${said}`, {
-    code: full ? 'ENOSPC' : 'GIT_FAILED',
-    hint: full ? 'free space, or choose a directory on another disk with -d' : hint,
+  const full = /no space left on device|disk quota exceeded|ENOSPC|EDQUOT|system error -122/i.test(text);
+  const dead = /input\/output error|EIO/i.test(text);
+  const disk = full ? 'the disk is full: ' : dead ? 'the disk fails: ' : '';
+  return new GitError(`${disk}${full || said === '' ? what : `${what}: ${said}`}`, {
+    code: full ? 'ENOSPC' : dead ? 'EIO' : 'GIT_FAILED',
+    hint: full
+      ? `free space, or ${elsewhere}`
+      : dead
+        ? `see what the kernel says of that disk (dmesg), or ${elsewhere}`
+        : hint,
     cause: error,
   });
 }

@@ -25,7 +25,8 @@ export function startRun(
   options: RunOptions,
   tell?: (changes: Uint8Array) => void,
 ): Run {
-  const creator = options.mode === 'overlay' ? carefulCreator : probe(filesystem, options.mode);
+  const creator =
+    options.mode === 'overlay' || options.leftover ? carefulCreator : probe(filesystem, options.mode);
   const run: Run = {
     filesystem,
     directories: new Directories(filesystem, {

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { access, lstat, mkdir, opendir, rename, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { geteuid } from 'node:process';
-import { DestinationError, DlrootfsError, printable } from '../errors.ts';
+import { DestinationError, DlrootfsError, printable, systemError } from '../errors.ts';
 import { exchange } from './exchange.ts';
 import { locate } from './location.ts';
 import type { Location } from './location.ts';
@@ -127,11 +127,12 @@ export class Destination {
     try {
       await removeStaleStages(target);
       const stage = await makeStage(target);
-      if (stage === undefined && stat) return await Destination.#straight(location, 'empty');
-      if (stage === undefined) {
+      if (typeof stage !== 'string') {
+        if (stat) return await Destination.#straight(location, 'empty');
         const above = printable(path.dirname(target));
-        throw new DestinationError(`${printable(target)} cannot be made: no right to write in ${above}`, {
-          code: 'EACCES',
+        const why = stage.denied === 'EROFS' ? `${above} is read-only` : `no right to write in ${above}`;
+        throw new DestinationError(`${printable(target)} cannot be made: ${why}`, {
+          code: stage.denied,
           hint: 'choose another directory with -d',
         });
       }
@@ -159,12 +160,30 @@ async function isEmpty(directory: string): Promise<boolean> {
 
 /** Makes a directory with all missing ones above it, and answers which, the uppermost first. */
 async function makeLevels(directory: string): Promise<string[]> {
-  const first = await mkdir(directory, { recursive: true });
-  if (first === undefined) return [];
+  // One by one: Node's recursive mkdir calls a read-only or failing disk ENOENT.
+  const missing: string[] = [];
+  for (let level = directory; await isMissing(level); level = path.dirname(level)) missing.unshift(level);
   const levels: string[] = [];
-  for (let level = directory; level !== path.dirname(first); level = path.dirname(level))
-    levels.unshift(level);
-  return levels;
+  try {
+    for (const level of missing) {
+      await mkdir(level);
+      levels.push(level);
+    }
+    return levels;
+  } catch (error) {
+    await removeLevels(levels);
+    // Another run was quicker.
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return makeLevels(directory);
+    throw error;
+  }
+}
+
+async function isMissing(directory: string): Promise<boolean> {
+  const code = await lstat(directory).then(
+    () => undefined,
+    (error: NodeJS.ErrnoException) => error.code,
+  );
+  return code === 'ENOENT';
 }
 
 /** Removes directories that are still empty. */
@@ -175,7 +194,7 @@ async function removeLevels(levels: readonly string[]): Promise<void> {
 /** Texts for what the system says of DIR; what has one already stays. */
 export function explained(error: unknown, directory: string): DlrootfsError {
   if (error instanceof DlrootfsError) return error;
-  const { code, message } = error as NodeJS.ErrnoException;
+  const { errno, message } = error as NodeJS.ErrnoException;
   const reasons: Readonly<Record<string, string>> = {
     EACCES: 'permission denied',
     EPERM: 'operation not permitted',
@@ -183,14 +202,19 @@ export function explained(error: unknown, directory: string): DlrootfsError {
     ENOTDIR: 'something above it is not a directory',
     ENOTEMPTY: 'it was filled by another process in the meantime',
     EEXIST: 'it was made by another process in the meantime',
+    EIO: 'the disk fails (EIO)',
     ENOSPC: 'the disk is full',
     EDQUOT: 'the disk quota is used up',
     ENAMETOOLONG: 'the name is too long',
   };
-  const reason = reasons[code ?? ''] ?? printable(message);
-  return new DestinationError(`cannot write ${printable(directory)}: ${reason}`, {
-    code: code ?? 'DESTINATION',
-    hint: 'choose another directory with -d',
-    cause: error,
-  });
+  const code = errno === undefined ? 'DESTINATION' : systemError(errno).code;
+  const advice = code === 'EIO' ? 'see what the kernel says of that disk (dmesg), or ' : '';
+  return new DestinationError(
+    `cannot write ${printable(directory)}: ${reasons[code] ?? printable(message)}`,
+    {
+      code,
+      hint: `${advice}choose another directory with -d`,
+      cause: error,
+    },
+  );
 }

@@ -30,7 +30,9 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
   for (const [path, mode] of deepestFirst) {
     run.directories.trim();
     const directory = run.directories.findExact(path);
-    if (directory) run.filesystem.setMode({ parent: directory, name: '.', file: -1 }, mode);
+    if (!directory) continue;
+    const node = { parent: directory, name: '.', file: -1 };
+    granted(run.filesystem.setMode(node, mode), `set the mode of ${shown(path)}`);
   }
   finishRoot(run, root);
 }

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { BytePath } from '../tar/entry.ts';
 import type { Filesystem } from './filesystem.ts';
+import { granted } from './refusal.ts';
 import type { Creator } from './run.ts';
 
 /** For a tree that others made: nothing is taken for granted. */
@@ -15,6 +16,8 @@ export const carefulCreator: Creator = {
 /**
  * Learns what the file system of an empty root gives to new files: from two directories, one in the other, that are removed at once.
  * A group may come from the directory (setgid, mount option grpid), access lists too.
+ *
+ * @throws Refusal when they cannot be removed
  */
 export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator {
   const { root } = filesystem;
@@ -27,6 +30,7 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
   const name = `.dlrootfs-probe-${randomBytes(6).toString('hex')}`;
   const outerNode = { parent: root, name, file: -1 };
   if (filesystem.makeDirectory(root, name, 0o777) < 0) return carefulCreator;
+  let removed = 0;
   try {
     const outer = filesystem.stat(root, name);
     const upper = filesystem.stat(root, name.toUpperCase());
@@ -37,7 +41,7 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
     filesystem.setOwner(outerNode, outer.uid, (outer.gid + 1) % 0xffff);
     filesystem.makeDirectory(directory, 'a', 0o777);
     const inner = filesystem.stat(directory, 'a');
-    filesystem.removeDirectory(directory, 'a');
+    removed = filesystem.removeDirectory(directory, 'a');
     filesystem.closeDirectory(directory);
     if (typeof inner === 'number') return carefulCreator;
     const asAsked = inner.gid === outer.gid && inner.mode === outer.mode && (outer.mode & ~0o777) === 0;
@@ -50,7 +54,8 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
       caseInsensitive: typeof upper !== 'number',
     };
   } finally {
-    filesystem.removeDirectory(root, name);
+    const outer = filesystem.removeDirectory(root, name);
+    granted(removed < 0 ? removed : outer, 'remove what it was tried with');
   }
 }
 

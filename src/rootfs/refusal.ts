@@ -1,10 +1,9 @@
 import { constants } from 'node:os';
-import { getSystemErrorMap } from 'node:util';
-import { DestinationError, IntegrityError, printable } from '../errors.ts';
+import { DestinationError, IntegrityError, printable, systemError } from '../errors.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { displayPath } from '../tar/byte-path.ts';
 
-const { EACCES, EDQUOT, EFBIG, EMFILE, EMLINK, ENAMETOOLONG, ENFILE, ENOSPC, ENOTEMPTY, EPERM } =
+const { EACCES, EDQUOT, EFBIG, EIO, EMFILE, EMLINK, ENAMETOOLONG, ENFILE, ENOSPC, ENOTEMPTY, EPERM } =
   constants.errno;
 
 /** The system said no: thrown inside the rootfs room, told to people by `explain`. */
@@ -15,7 +14,7 @@ export class Refusal extends Error {
 
   /** `errno` may be negated, as a Filesystem answers it. */
   constructor(errno: number, action: string) {
-    super(`cannot ${action}: ${reasonOf(errno).text}`);
+    super(`cannot ${action}: ${systemError(errno).text}`);
     this.errno = Math.abs(errno);
     this.action = action;
   }
@@ -29,7 +28,7 @@ export function granted(result: number, action: string): number {
 
 /** The error for what a layer asks and no system can do, told in the words of the system. */
 export function impossible(errno: number, action: string): IntegrityError {
-  const { code, text } = reasonOf(errno);
+  const { code, text } = systemError(errno);
   return new IntegrityError(`cannot ${action}: ${text}`, {
     code,
     hint: 'the layer is malformed, ask whoever built the image',
@@ -40,6 +39,7 @@ const elsewhere = 'choose a directory on another disk with -d';
 const hints: ReadonlyMap<number, string> = new Map([
   [ENOSPC, `free some space, or ${elsewhere}`],
   [EDQUOT, `free some space, or ${elsewhere}`],
+  [EIO, `see what the kernel says of that disk (dmesg), or ${elsewhere}`],
   [EACCES, 'choose a directory that you may write with -d, or run as root'],
   [EPERM, 'choose a directory that you may write with -d, or run as root'],
   [ENAMETOOLONG, `the file system takes no names of that length, ${elsewhere}`],
@@ -56,10 +56,11 @@ const hints: ReadonlyMap<number, string> = new Map([
  * @param where what was being written, fit for a terminal: a layer and the path of an entry; undefined: nothing in particular
  */
 export function explain(refusal: Refusal, where: string | undefined, destination: string): DestinationError {
-  const { code, text } = reasonOf(refusal.errno);
-  const full = refusal.errno === ENOSPC || refusal.errno === EDQUOT;
-  const place = full
-    ? `the disk of ${printable(destination)} is full`
+  const { code, text } = systemError(refusal.errno);
+  const { errno } = refusal;
+  const disk = errno === EIO ? 'fails' : errno === ENOSPC || errno === EDQUOT ? 'is full' : undefined;
+  const place = disk
+    ? `the disk of ${printable(destination)} ${disk}`
     : where
       ? undefined
       : printable(destination);
@@ -74,12 +75,4 @@ export function explain(refusal: Refusal, where: string | undefined, destination
 /** A path from an archive as people read it: as UTF-8, and fit for a terminal. */
 export function shown(path: string): string {
   return displayPath(path as BytePath);
-}
-
-function reasonOf(errno: number): { code: string; text: string } {
-  const [code, text] = getSystemErrorMap().get(-Math.abs(errno)) ?? [
-    `errno ${Math.abs(errno)}`,
-    'unknown error',
-  ];
-  return { code, text: `${text} (${code})` };
 }

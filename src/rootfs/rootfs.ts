@@ -37,6 +37,8 @@ export interface RootfsOptions {
   readonly hasLayers?: boolean;
   /** Files at its root that `writeLayerInfo` wrote then. */
   readonly ownFiles?: readonly string[];
+  /** Nothing will be written: what is there is only to be removed. */
+  readonly leftover?: boolean;
 }
 
 export interface ApplyOptions {
@@ -77,6 +79,7 @@ export class Rootfs {
         recordChanges: options.recordChanges ?? false,
         hasLayers: options.hasLayers ?? false,
         ownFiles: options.ownFiles ?? [],
+        leftover: options.leftover ?? false,
       },
       backend: options.backend,
       lock: options.mode === 'stage',

@@ -25,6 +25,8 @@ export interface RunOptions {
   readonly hasLayers?: boolean;
   /** Files at the root that an earlier run wrote as ours, not the image's. */
   readonly ownFiles?: readonly string[];
+  /** Nothing will be written, so nothing is tried. */
+  readonly leftover?: boolean;
 }
 
 /** What the system gives a new file without being asked. */

@@ -9,10 +9,10 @@ const longestName = 200;
 const deniedCodes = new Set(['EACCES', 'EPERM', 'EROFS']);
 
 /**
- * Makes the directory beside `target` in which it is built: `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. Undefined where the
- * directory above may not be written.
+ * Makes the directory beside `target` in which it is built: `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. Answers why
+ * not (EACCES, EPERM, EROFS) where the directory above may not be written.
  */
-export async function makeStage(target: string): Promise<string | undefined> {
+export async function makeStage(target: string): Promise<string | { readonly denied: string }> {
   const stage = path.join(
     path.dirname(target),
     `${prefixOf(target)}${pid}-${randomBytes(6).toString('hex')}`,
@@ -21,7 +21,8 @@ export async function makeStage(target: string): Promise<string | undefined> {
     await mkdir(stage, 0o700);
     return stage;
   } catch (error) {
-    if (deniedCodes.has((error as NodeJS.ErrnoException).code ?? '')) return undefined;
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (deniedCodes.has(code)) return { denied: code };
     throw error;
   }
 }
@@ -33,7 +34,7 @@ export async function makeStage(target: string): Promise<string | undefined> {
  */
 export async function removeStage(stage: string, mode: 'stage' | 'empty'): Promise<void> {
   if (mode === 'empty' && (await isRemoved(stage))) return;
-  const rootfs = await Rootfs.open(stage, { mode });
+  const rootfs = await Rootfs.open(stage, { mode, leftover: true });
   await rootfs.discard();
   await rmdir(stage);
 }

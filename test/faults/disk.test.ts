@@ -9,9 +9,9 @@ import type { ProgramResult } from '../support/program.ts';
 import { Setting, noise, until } from './setting.ts';
 
 /** Makes a disk of its own, of so many bytes; undefined where that is not allowed. */
-function mountDisk(t: TestContext, directory: string, size: string): Disposable | undefined {
+function mountDisk(t: TestContext, directory: string, size: string, more = ''): Disposable | undefined {
   mkdirSync(directory, { recursive: true });
-  const argv = ['-t', 'tmpfs', '-o', `size=${size},mode=700`, 'tmpfs', directory];
+  const argv = ['-t', 'tmpfs', '-o', `size=${size},mode=700${more}`, 'tmpfs', directory];
   if (spawnSync('mount', argv, { stdio: 'ignore' }).status !== 0) {
     t.skip('needs to mount');
     return undefined;
@@ -57,6 +57,53 @@ test('DIR is a full disk itself: exit 7, and it is empty again', { skip: missing
   assertFailed(await setting.pull(), /no space|full/i);
   assert.deepEqual(readdirSync(setting.scratch.join('out')), []);
 });
+
+test(
+  'the disk of DIR has no inodes left: exit 7, it is named, and nothing is left',
+  { skip: missing('root') },
+  async (t) => {
+    await using setting = await Setting.open();
+    const disk = setting.scratch.join('disk');
+    using mounted = mountDisk(t, disk, '64m', ',nr_inodes=40');
+    if (!mounted) return;
+    for (const flags of [[], ['--no-cache'], ['-g']]) {
+      assertFailed(await setting.pull(['-d', `${disk}/out`, ...flags]), /disk.* full/);
+      assert.deepEqual(readdirSync(disk), []);
+    }
+  },
+);
+
+test(
+  'the disk of the cache has no inodes left: said once, and the run goes on without',
+  { skip: missing('root') },
+  async (t) => {
+    await using setting = await Setting.open();
+    using mounted = mountDisk(t, setting.store, '64m', ',nr_inodes=9');
+    if (!mounted) return;
+    const { stderr } = await setting.pullWell();
+    assert.equal(stderr.match(/^notice: .*(?:ENOSPC|no space)/gm)?.length, 1, stderr);
+    assert.match(setting.tree(), /etc\/motd/);
+  },
+);
+
+test(
+  'a mount that is read-only: below it or itself as DIR exit 7, as the cache a notice',
+  { skip: missing('root') },
+  async (t) => {
+    await using setting = await Setting.open();
+    const disk = setting.scratch.join('disk');
+    using mounted = mountDisk(t, disk, '1m', ',ro');
+    if (!mounted) return;
+    for (const destination of ['disk/out', 'disk/a/b', 'disk']) {
+      for (const flags of [[], ['--no-cache'], ['-g']]) {
+        assertFailed(await setting.pull(['-d', destination, ...flags]), /^error: .*read-only/m);
+        assert.deepEqual([setting.names, readdirSync(disk)], [['disk'], []]);
+      }
+    }
+    const { stderr } = await setting.pullWell(['--cache-dir', disk]);
+    assert.match(stderr, /^notice: going on without the cache: .*EROFS/m);
+  },
+);
 
 test(
   'the disk of the cache is full: it is named, and no DIR is left',

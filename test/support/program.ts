@@ -23,6 +23,8 @@ export interface ProgramOptions {
   readonly stdin?: string | Uint8Array;
   /** Run as this user and group. */
   readonly uid?: number;
+  /** A command that the program is run by, such as strace with its flags. */
+  readonly under?: readonly string[];
   /** Sent after so many milliseconds. */
   readonly signalAfter?: readonly [signal: NodeJS.Signals, milliseconds: number];
   readonly timeoutMilliseconds?: number;
@@ -57,7 +59,7 @@ const text = (chunks: readonly Buffer[]) => Buffer.concat(chunks).toString('utf8
 
 /** Starts the program; it sees only the environment given here (and PATH), so no user's set-up plays in. */
 export function startProgram(argv: readonly string[], options: ProgramOptions = {}): RunningProgram {
-  const [command, ...first] = programCommand;
+  const [command, ...first] = [...(options.under ?? []), ...programCommand];
   const child = spawn(command!, [...first, ...argv], {
     cwd: options.cwd ?? tmpdir(),
     env: { PATH: process.env['PATH'], HOME: '/nonexistent', ...options.environment },

@@ -1,0 +1,222 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { test } from 'node:test';
+import { dir, file, symlink, tar, whiteout } from '../support/archive.ts';
+import { missing } from '../support/debian.ts';
+import type { FakeImage } from '../support/fake-image.ts';
+import { Setting, assertOriginalLines, noise, until } from './setting.ts';
+
+/** Why system calls cannot be made to fail here, if they cannot. */
+function noInjection(): string | false {
+  const absent = missing('strace');
+  if (absent !== false) return absent;
+  const works = spawnSync('strace', ['-qq', '-o', '/dev/null', 'true'], { stdio: 'ignore' }).status === 0;
+  return works ? false : 'needs the right to trace programs';
+}
+const skip = noInjection();
+
+/** Runs what follows with these system calls failing, as on a disk that is broken; with `path` only those on that file. */
+function failing(calls: string, error: string, { when = '1+', path }: { when?: string; path?: string } = {}) {
+  const only = path === undefined ? ['--seccomp-bpf'] : ['-P', path];
+  const inject = `inject=${calls}:error=${error}:when=${when}`;
+  return ['strace', '-f', '-qq', '-o', '/dev/null', ...only, '-e', `trace=${calls}`, '-e', inject];
+}
+
+/** Small enough to be read from memory: all that is written by place is the tree. */
+const tree: FakeImage = {
+  layers: [
+    {
+      tar: tar(dir('etc'), file('etc/motd', 'hello\n'), file('etc/gone', 'x'), dir('shut', { mode: 0o500 })),
+    },
+    { tar: tar(whiteout('etc/gone'), symlink('lib', 'usr/lib')) },
+  ],
+};
+
+interface Refused {
+  readonly calls: string;
+  readonly error: string;
+  readonly when?: string;
+  readonly flags?: readonly string[];
+  readonly says: RegExp;
+  /** Stages that cannot be removed, as the same call fails again: that is said. */
+  readonly left?: number;
+}
+
+const dead = /^error: the disk of out fails: .*i\/o error \(EIO\)\nhint: .*dmesg.*another disk with -d$/m;
+
+const destination: readonly Refused[] = [
+  { calls: 'pwrite64', error: 'EIO', says: dead },
+  { calls: 'mkdirat', error: 'EIO', when: '3+', says: dead },
+  { calls: 'symlinkat', error: 'EIO', says: dead },
+  { calls: 'utimensat', error: 'EIO', says: dead },
+  // The first two remove what the program tried the disk with.
+  { calls: 'unlinkat', error: 'EIO', when: '1', says: dead, left: 1 },
+  { calls: 'unlinkat', error: 'EIO', when: '2', says: dead, left: 1 },
+  { calls: 'unlinkat', error: 'EIO', when: '3', says: dead },
+  { calls: 'fchmod', error: 'EIO', says: dead },
+  { calls: 'mkdir', error: 'EIO', says: /^error: cannot write out: the disk fails \(EIO\)\nhint: .*dmesg/m },
+  {
+    calls: 'rename',
+    error: 'EIO',
+    says: /^error: cannot write .*out: the disk fails \(EIO\)\nhint: .*dmesg/m,
+  },
+  { calls: 'mkdir', error: 'EROFS', says: /^error: \/.*out cannot be made: \/.* is read-only\nhint: /m },
+  { calls: 'pwrite64', error: 'EROFS', says: /^error: .*read-only file system \(EROFS\)\nhint: /m },
+  {
+    calls: 'pwrite64',
+    error: 'EDQUOT',
+    says: /^error: the disk of out is full: .*\(EDQUOT\)\nhint: free some space/m,
+  },
+  { calls: 'pwrite64', error: 'EIO', flags: ['-g'], says: dead },
+];
+
+for (const { calls, error, when, flags = [], says, left = 0 } of destination) {
+  const name = `DIR: ${calls} fails with ${error}${when ? ` (${when})` : ''}${flags.join()}: exit 7, said, nothing is left`;
+  test(name, { skip: skip || (flags.includes('-g') && missing('git')) }, async () => {
+    await using setting = await Setting.open(tree);
+    const under = failing(calls, error, when === undefined ? {} : { when });
+    const { exitCode, stdout, stderr } = await setting.pull(['--no-cache', ...flags], { under });
+    assert.equal(exitCode, 7, stderr);
+    assert.match(stderr, says);
+    assert.doesNotMatch(stderr, /^\s+at /m);
+    assert.doesNotMatch(stdout, /^Rootfs of/m);
+    assert.equal(setting.names.length, left, setting.names.join());
+    assert.equal(/^notice: something was left beside out: .*EIO/m.test(stderr), left > 0, stderr);
+    await setting.pullWell(['--no-cache']);
+    assert.deepEqual(setting.names, ['out']);
+  });
+}
+
+const inStore = (setting: Setting, layer: number, where: 'blobs' | 'partial') => {
+  const { digest } = setting.image.layers[layer]!;
+  return where === 'blobs' ? setting.blob(digest) : `${setting.store}/partial/${digest.replace(':', '-')}`;
+};
+
+for (const [error, says] of [
+  [
+    'EIO',
+    /^error: cannot keep blobs in .*store: the disk fails: i\/o error \(EIO\)\nhint: .*dmesg.*--cache-dir/m,
+  ],
+  ['EDQUOT', /^error: cannot keep blobs in .*store: disk quota exceeded\nhint: free some space there/m],
+  ['ENOSPC', /^error: cannot keep blobs in .*store: no space left on the disk\nhint: free some space there/m],
+] as const) {
+  test(
+    `the store: writing a blob fails with ${error}: exit 7, the place is named, no DIR`,
+    { skip },
+    async () => {
+      await using setting = await Setting.open();
+      const calls = 'write,writev,pwrite64,pwritev';
+      const under = failing(calls, error, { path: inStore(setting, 0, 'partial') });
+      const { exitCode, stderr } = await setting.pull([], { under });
+      assert.equal(exitCode, 7, stderr);
+      assert.match(stderr, says);
+      assert.doesNotMatch(stderr, /^\s+at /m);
+      assert.deepEqual(setting.names, []);
+      await setting.pullWell();
+    },
+  );
+}
+
+test('the stage cannot be removed: that is said, and the error is the one before it', { skip }, async () => {
+  await using setting = await Setting.open(tree);
+  const under = failing('unlinkat', 'EIO', { when: '3+' });
+  const { exitCode, stderr } = await setting.pull(['--no-cache'], { under });
+  assert.equal(exitCode, 7, stderr);
+  assert.match(
+    stderr,
+    /^notice: something was left beside out: .*EIO.*\nerror: .*cannot remove etc\/gone: /m,
+  );
+});
+
+for (const [what, calls] of [
+  ['read', 'read,pread64,readv,preadv'],
+  ['looked at', 'statx,fstat,newfstatat'],
+  ['opened', 'openat'],
+] as const) {
+  for (const when of ['1', '2']) {
+    test(
+      `the store: a blob cannot be ${what} (${when}): fetched anew, the right tree, every line once`,
+      { skip },
+      async () => {
+        await using setting = await Setting.open();
+        await setting.pullWell(['-d', 'first']);
+        const under = failing(calls, 'EIO', { when, path: inStore(setting, 2, 'blobs') });
+        // Counted by thread: one that does all of it.
+        const { stdout } = await setting.pullWell([], { under, environment: { UV_THREADPOOL_SIZE: '1' } });
+        assertOriginalLines(stdout, setting.image);
+        assert.equal(setting.tree(), setting.tree('first'));
+        setting.registry.requests.length = 0;
+        await setting.pullWell(['-d', 'third']);
+        assert.deepEqual(setting.registry.log(/\/blobs\//), []);
+      },
+    );
+  }
+}
+
+test('the store: what an earlier run left of a blob cannot be read: fetched anew', { skip }, async () => {
+  await using setting = await Setting.open({ layers: [{ tar: tar(noise('big', 600_000)) }] });
+  setting.registry.fault({ path: new RegExp(setting.image.layers[0]!.digest), stallAfter: 200_000 });
+  const killed = setting.start();
+  await until('200,000 bytes', () => setting.partial(0) === 200_000);
+  killed.kill('SIGKILL');
+  await killed.result;
+  const under = failing('pread64', 'EIO', { when: '1', path: inStore(setting, 0, 'partial') });
+  const { stdout, stderr } = await setting.pullWell([], { under });
+  assertOriginalLines(stdout, setting.image);
+  assert.match(stderr, /^notice: .*cannot be read: .*\(EIO\); fetching it once more$/m);
+});
+
+test(
+  '--no-cache: what waits on the disk of DIR cannot be written: exit 7, it is named, nothing is left',
+  { skip },
+  async () => {
+    await using setting = await Setting.open();
+    const { exitCode, stderr } = await setting.pull(['--no-cache'], { under: failing('pwritev', 'EIO') });
+    assert.equal(exitCode, 7, stderr);
+    assert.match(stderr, /^error: cannot keep blobs in \/.*: the disk fails: i\/o error \(EIO\)\nhint: /m);
+    assert.deepEqual(setting.names, []);
+  },
+);
+
+test(
+  '--no-cache: files that wait there have no name at any moment, where the disk knows how',
+  { skip },
+  async () => {
+    await using setting = await Setting.open();
+    await setting.pullWell(['--no-cache'], { under: failing('unlink', 'EIO') });
+    assert.deepEqual(setting.names, ['out']);
+  },
+);
+
+test('git cannot look at its directory: exit 7, no bug', { skip: skip || missing('git') }, async () => {
+  await using setting = await Setting.open(tree);
+  for (const when of ['1', '2', '3']) {
+    const under = failing('statx', 'EIO', { when, path: '/' });
+    const { exitCode, stderr } = await setting.pull(['-g', '--no-cache'], { under });
+    assert.ok(exitCode === 7 || exitCode === 0, stderr);
+    assert.doesNotMatch(stderr, /^\s+at /m);
+    assert.deepEqual(setting.names, exitCode === 0 ? ['out'] : []);
+    rmSync(setting.scratch.join('out'), { recursive: true, force: true });
+  }
+});
+
+test('as few open files as 64, and far too few: done, or exit 7 with the limit named', async () => {
+  await using setting = await Setting.open();
+  for (const [limit, flags] of [
+    [64, []],
+    [64, ['--no-cache']],
+    [26, []],
+    [28, ['--no-cache']],
+    [30, []],
+  ] as const) {
+    const under = ['sh', '-c', `ulimit -n ${limit}; exec "$0" "$@"`];
+    const { exitCode, stderr } = await setting.pull(flags, { under });
+    assert.doesNotMatch(stderr, /^\s+at /m);
+    if (limit === 64) assert.equal(exitCode, 0, stderr);
+    if (exitCode !== 0) assert.match(stderr, /EMFILE|too many open files/, `${limit}: ${exitCode}`);
+    assert.deepEqual(setting.names, exitCode === 0 ? ['out'] : []);
+    rmSync(setting.scratch.join('out'), { recursive: true, force: true });
+    rmSync(setting.store, { recursive: true, force: true });
+  }
+});
