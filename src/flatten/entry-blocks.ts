@@ -1,8 +1,9 @@
 import { isUtf8 } from 'node:buffer';
 import { Header } from 'tar';
+import { accessList, modeWithList } from '../tar/access-list.ts';
 import type { Entry, EntryType, SparseExtent } from '../tar/entry.ts';
 import type { Inode } from './node.ts';
-import { paxRecord, paxTime, xattrRecord } from './pax-records.ts';
+import { paxRecord, paxTime, xattrRecords } from './pax-records.ts';
 import { sparseMapBlocks } from './sparse-map.ts';
 
 export const blockSize = 512;
@@ -29,8 +30,14 @@ export interface EntryBlocks {
 }
 
 /** The blocks of one more name for a file that the archive has already, at `linkTo`. */
-export function linkBlocks(path: string, linkTo: string, { entry }: Inode): Buffer {
-  return headerBlocks({ ...entry, type: 'hardlink' }, path, linkTo, 0, []);
+export function linkBlocks(path: string, linkTo: string, inode: Inode): Buffer {
+  return headerBlocks({ ...entryOf(inode), type: 'hardlink' }, path, linkTo, 0, []);
+}
+
+/** The entry with the mode that its access list makes of it: some who set the list set the mode after it. */
+function entryOf({ entry, xattrs }: Inode): Entry {
+  const list = xattrs?.get(accessList);
+  return list === undefined ? entry : { ...entry, mode: modeWithList(entry.mode, list) };
 }
 
 /**
@@ -41,10 +48,12 @@ export function linkBlocks(path: string, linkTo: string, { entry }: Inode): Buff
  */
 export function entryBlocks(
   path: string,
-  { entry, xattrs }: Inode,
+  inode: Inode,
   extents: readonly SparseExtent[] | undefined,
 ): EntryBlocks {
-  const records = [...(xattrs ?? [])].map(([name, value]) => xattrRecord(name, value));
+  const { xattrs } = inode;
+  const entry = entryOf(inode);
+  const records = [...(xattrs ?? [])].flatMap(([name, value]) => xattrRecords(name, value));
   if (extents === undefined) {
     const name = entry.type === 'directory' ? `${path === '' ? '.' : path}/` : path;
     return { blocks: headerBlocks(entry, name, entry.linkPath, entry.size, records), dataSize: entry.size };

@@ -1,4 +1,5 @@
 import { IntegrityError } from '../errors.ts';
+import { accessListBytes, textKeys, type FindId } from '../tar/access-list.ts';
 import { displayPath, noBytes } from '../tar/byte-path.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { classify, isPseudoLink, normalize } from '../tar/layer-path.ts';
@@ -15,6 +16,8 @@ export class FileTree {
   ignored = 0;
   #layer = -1;
   #ordinal = 0;
+  /** What has access lists with names, of this layer. */
+  readonly #named = new Set<Inode>();
   #pseudoLinks = new Map<string, Inode>();
 
   constructor() {
@@ -34,13 +37,27 @@ export class FileTree {
     this.#pseudoLinks = new Map();
   }
 
+  /** Gives numbers to the names in this layer's access lists; who is not known keeps the name. */
+  numberNamedLists(find: FindId): void {
+    for (const inode of this.#named) {
+      inode.xattrs = new Map(
+        [...(inode.xattrs ?? [])].map(([key, value]) => {
+          const name = textKeys.get(key);
+          const bytes = name && accessListBytes(Buffer.from(value).toString('latin1'), find);
+          return name && bytes ? [name, bytes] : [key, value];
+        }),
+      );
+    }
+    this.#named.clear();
+  }
+
   /**
    * Applies the layer's next entry.
    *
+   * @returns what it is on its own, wherever it went
    * @throws IntegrityError for a path or link that leads nowhere, and for a malformed whiteout
    */
-  apply(entry: Entry): void {
-    const meaning = classify(entry.path);
+  apply(entry: Entry): Inode {
     const inode: Inode = {
       entry,
       xattrs: entry.xattrs,
@@ -49,6 +66,14 @@ export class FileTree {
       linked: false,
     };
     this.#ordinal += 1;
+    this.#waitForNames(inode);
+    this.#play(inode);
+    return inode;
+  }
+
+  #play(inode: Inode): void {
+    const { entry } = inode;
+    const meaning = classify(entry.path);
     switch (meaning.kind) {
       case 'entry':
         if (meaning.path !== '') this.#place(inode, meaning.path);
@@ -106,6 +131,7 @@ export class FileTree {
     // What was replaced may have been the directory that the target is in.
     const { inode } = there?.children === undefined ? target : this.#target(entry, wanted);
     if (entry.xattrs !== undefined) inode.xattrs = new Map([...(inode.xattrs ?? []), ...entry.xattrs]);
+    this.#waitForNames(inode);
     inode.linked = true;
     this.#put(parent, name, inode);
   }
@@ -121,6 +147,10 @@ export class FileTree {
   #find(path: BytePath): [Node | undefined, string] {
     const cut = path.lastIndexOf('/');
     return [findDirectory(this.root, path.slice(0, Math.max(0, cut))), path.slice(cut + 1)];
+  }
+
+  #waitForNames(inode: Inode): void {
+    for (const key of textKeys.keys()) if (inode.xattrs?.has(key) === true) this.#named.add(inode);
   }
 
   #put(parent: Node, name: string, inode: Inode): Node {

@@ -3,6 +3,7 @@ import { DlrootfsError, IntegrityError } from '../errors.ts';
 import { AsyncTarReader } from '../tar/async-reader.ts';
 import { displayPath } from '../tar/byte-path.ts';
 import { MalformedTarError } from '../tar/malformed.ts';
+import { AccountFiles } from './account-files.ts';
 import { Batch } from './batch.ts';
 import { Contents, type FlattenLayer } from './contents.ts';
 import { blockSize, entryBlocks, linkBlocks, paddingOf } from './entry-blocks.ts';
@@ -36,7 +37,8 @@ export async function* flattenedTar(
 ): AsyncGenerator<Buffer, FlattenSummary, void> {
   const tree = new FileTree();
   let entriesRead = 0;
-  for (const layer of layers) entriesRead += await readLayer(tree, layer);
+  const accounts = new AccountFiles();
+  for (const layer of layers) entriesRead += await readLayer(tree, accounts, layer);
 
   const contents = new Contents(layers, inOrder(tree.root), temporaryFile);
   const batch = new Batch();
@@ -55,7 +57,7 @@ export async function* flattenedTar(
 }
 
 /** Applies one layer to the tree, and reads on to its end: only there it is known to be verified. Answers how many entries it has. */
-async function readLayer(tree: FileTree, layer: FlattenLayer): Promise<number> {
+async function readLayer(tree: FileTree, accounts: AccountFiles, layer: FlattenLayer): Promise<number> {
   tree.startLayer();
   const chunks = layer.open()[Symbol.asyncIterator]();
   try {
@@ -63,7 +65,7 @@ async function readLayer(tree: FileTree, layer: FlattenLayer): Promise<number> {
     let entries = 0;
     for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
       try {
-        tree.apply(entry);
+        await accounts.read(reader, tree.apply(entry));
       } catch (error) {
         if (!(error instanceof DlrootfsError) || error instanceof MalformedTarError) throw error;
         const { code, hint } = error;
@@ -75,6 +77,7 @@ async function readLayer(tree: FileTree, layer: FlattenLayer): Promise<number> {
       }
       entries += 1;
     }
+    tree.numberNamedLists(accounts.names(tree.root));
     while ((await chunks.next()).done !== true);
     return entries;
   } finally {

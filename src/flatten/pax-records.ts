@@ -1,3 +1,5 @@
+import { accessListText, textKeys } from '../tar/access-list.ts';
+
 /** `%d key=value\n` with the length of the whole record, in bytes (POSIX pax). Text is written as bytes, one for each character. */
 export function paxRecord(key: string, value: string | Uint8Array): Buffer {
   const bytes = typeof value === 'string' ? Buffer.from(value, 'latin1') : value;
@@ -7,11 +9,20 @@ export function paxRecord(key: string, value: string | Uint8Array): Buffer {
   return Buffer.concat([Buffer.from(`${length} ${key}=`, 'latin1'), bytes, Buffer.from('\n')]);
 }
 
+/** The records of an extended attribute: an access list as text too, which is what `tar --acls` reads. */
+export function xattrRecords(name: string, value: Uint8Array): Buffer[] {
+  if (textKeys.has(name)) return [paxRecord(name, value)];
+  const [key] = [...textKeys].find(([, attribute]) => attribute === name) ?? [];
+  const text = key === undefined ? undefined : accessListText(value);
+  const record = xattrRecord(name, value);
+  return key === undefined || text === undefined ? [record] : [paxRecord(key, text), record];
+}
+
 /**
  * The record of an extended attribute. A name with an equals sign would end at it: libarchive's kind of record takes that, with the
  * name percent-encoded and the value in base64.
  */
-export function xattrRecord(name: string, value: Uint8Array): Buffer {
+function xattrRecord(name: string, value: Uint8Array): Buffer {
   if (!name.includes('=')) return paxRecord(`SCHILY.xattr.${name}`, value);
   const encoded = name.replaceAll(/[%=]/g, (character) => (character === '%' ? '%25' : '%3D'));
   return paxRecord(`LIBARCHIVE.xattr.${encoded}`, Buffer.from(value).toString('base64'));

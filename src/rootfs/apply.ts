@@ -9,6 +9,7 @@ import type { Filesystem } from './filesystem.ts';
 import { nothingLost } from './not-restored.ts';
 import { PathSet } from './path-set.ts';
 import { placeEntry } from './place.ts';
+import { settleNamedLists } from './named-lists.ts';
 import { carefulCreator, probe } from './probe.ts';
 import { dropPseudoLinks, keepPseudoLink } from './pseudo-links.ts';
 import { Refusal, explain, shown } from './refusal.ts';
@@ -44,6 +45,7 @@ export function startRun(
     directoryXattrs: new Set(),
     changes: options.recordChanges ? new ChangeLog(tell) : undefined,
     ownFiles: new Set(options.ownFiles),
+    namedLists: new Map(),
     pseudoLinks: undefined,
     firstLayer: options.hasLayers !== true,
     rootEntry: undefined,
@@ -74,6 +76,7 @@ export function applyLayer(run: Run, reader: EntryReader, label: string): number
       }
       entries++;
     }
+    settleNamedLists(run);
   } finally {
     leavePseudoLinks(run, label);
   }

@@ -1,3 +1,4 @@
+import { textKeys } from '../tar/access-list.ts';
 import type { Entry } from '../tar/entry.ts';
 import { composeLine } from '../tar/mtree.ts';
 
@@ -16,13 +17,15 @@ export class ChangeLog {
   }
 
   /**
-   * An entry was put at `path`.
+   * An entry was put at `path`. Of access lists with names it is told again when those are numbers.
    *
    * @param target of a hard link: its other name on disk
    */
   written(path: string, entry: Entry, target: string): void {
-    const { mode, uid, gid, size, mtimeSeconds, mtimeNanoseconds, deviceMajor, deviceMinor, xattrs } = entry;
+    const { mode, uid, gid, size, mtimeSeconds, mtimeNanoseconds, deviceMajor, deviceMinor } = entry;
+    let { xattrs } = entry;
     const linkPath = entry.type === 'hardlink' ? target : entry.linkPath;
+    if (xattrs) xattrs = new Map([...xattrs].filter(([name]) => !textKeys.has(name)));
     const metadata = {
       mode,
       uid,

@@ -1,9 +1,9 @@
 import { constants } from 'node:os';
+import { defaultAccessList, textKeys } from '../tar/access-list.ts';
 import type { Entry } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import type { ByteName, Directory, FileStat, Node } from './filesystem.ts';
 import { isModeDoubtful, newOwner, removeInherited, restoreOwner, restoreXattrs } from './metadata.ts';
-import { defaultAccessList } from './probe.ts';
 import { Refusal, granted, shown } from './refusal.ts';
 import { markWritten, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
@@ -36,28 +36,29 @@ export function noteDirectory(
   run.log.add(path, late || run.lateModes.has(path) ? mode : undefined, seconds, nanoseconds);
 }
 
-/** Metadata of a directory that `makeDirectory` has just made with `fillingMode`. */
-export function dressNew(run: Run, parent: Directory, name: ByteName, entry: Entry): void {
+/** Metadata of a directory that `makeDirectory` has just made with `fillingMode`; answers the mode that it is to have. */
+export function dressNew(run: Run, parent: Directory, name: ByteName, entry: Entry): number {
   const node = { parent, name, file: -1 };
   settleMode(run, node, fillingMode(entry.mode));
   restoreOwner(run, node, entry, newOwner(run));
-  restoreDirectoryXattrs(run, node, entry);
+  return restoreDirectoryXattrs(run, node, entry);
 }
 
-/** Metadata of a directory that was there: lower layers' and the user's are merged with what comes. */
+/** Metadata of a directory that was there: lower layers' and the user's are merged with what comes. Answers as `dressNew`. */
 export function dressExisting(
   run: Run,
   parent: Directory,
   name: ByteName,
   entry: Entry,
   stat: FileStat,
-): void {
+): number {
   const node = { parent, name, file: -1 };
-  const mode = fillingMode(entry.mode);
   restoreOwner(run, node, entry, stat);
   removeStaleXattrs(run, node, entry);
-  restoreDirectoryXattrs(run, node, entry);
+  const ownMode = restoreDirectoryXattrs(run, node, entry);
+  const mode = fillingMode(ownMode);
   if (stat.mode !== mode || entry.xattrs) granted(run.filesystem.setMode(node, mode), 'set the mode');
+  return ownMode;
 }
 
 /** Makes sure of the mode of a new directory that was made with it. */
@@ -66,12 +67,13 @@ function settleMode(run: Run, node: Node, mode: number): void {
   if (isModeDoubtful(run, mode)) granted(run.filesystem.setMode(node, mode), 'set the mode');
 }
 
-function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): void {
-  if (!entry.xattrs) return;
-  restoreXattrs(run, node, entry);
-  for (const name of entry.xattrs.keys()) run.directoryXattrs.add(name);
+function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): number {
+  if (!entry.xattrs) return entry.mode;
+  const mode = restoreXattrs(run, node, entry);
+  for (const name of entry.xattrs.keys()) if (!textKeys.has(name)) run.directoryXattrs.add(name);
   // From here on new files inherit it.
   if (entry.xattrs.has(defaultAccessList)) run.creator.careful = true;
+  return mode;
 }
 
 /** Removes what an earlier layer's entry has set and this one has not. */

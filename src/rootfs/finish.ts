@@ -1,6 +1,7 @@
 import type { BytePath } from '../tar/entry.ts';
 import type { RootMetadata } from './messages.ts';
 import { restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
+import { settleNamedLists } from './named-lists.ts';
 import { granted, shown } from './refusal.ts';
 import type { Run } from './run.ts';
 
@@ -42,8 +43,8 @@ function finishRoot(run: Run, root: RootMetadata | undefined): void {
   const entry = run.rootEntry;
   if (entry) {
     restoreOwner(run, node, entry, undefined);
-    restoreXattrs(run, node, entry);
-    granted(run.filesystem.setMode(node, entry.mode), 'set the mode of the root');
+    granted(run.filesystem.setMode(node, restoreXattrs(run, node, entry)), 'set the mode of the root');
+    settleNamedLists(run);
     restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
   } else if (root) {
     if (root.uid !== undefined && root.gid !== undefined) {

@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import type { BytePath, EntryType } from '../tar/entry.ts';
+import { readAndClose } from './node-stat.ts';
 import { CallMemory } from './call-memory.ts';
 import type { ByteName, Directory, FileStat, Filesystem } from './filesystem.ts';
 import type { Libc } from './libc.ts';
@@ -18,9 +19,10 @@ import {
 import { LinuxMetadata } from './linux-metadata.ts';
 
 const { EAGAIN, EINTR, ENAMETOOLONG, EPERM, EWOULDBLOCK } = osConstants.errno;
-const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
+const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 
 const openNew = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
+const openToRead = O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
 
 const formats: Readonly<Partial<Record<EntryType, number>>> = {
   fifo: 0o010000,
@@ -87,6 +89,12 @@ export class LinuxFilesystem extends LinuxMetadata implements Filesystem {
       return -this.libc.errno();
     }
     return this.memory.takeStat();
+  }
+
+  readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number {
+    if (!this.memory.putName(name)) return -ENAMETOOLONG;
+    const file = this.result(this.libc.openat(parent.handle, this.memory.name, openToRead, 0));
+    return file < 0 ? file : readAndClose(file, most);
   }
 
   list(directory: Directory): ByteName[] | number {

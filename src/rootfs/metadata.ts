@@ -1,7 +1,8 @@
 import { constants } from 'node:os';
+import { accessList, defaultAccessList, modeWithList, textKeys } from '../tar/access-list.ts';
 import type { Entry } from '../tar/entry.ts';
+import { join } from './directories.ts';
 import type { Node } from './filesystem.ts';
-import { accessList, defaultAccessList } from './probe.ts';
 import { Refusal, granted, shown } from './refusal.ts';
 import type { Run } from './run.ts';
 
@@ -11,6 +12,9 @@ const setIdBits = 0o6000;
 const capability = 'security.capability';
 /** (uid_t) -1 asks chown(2) to leave the owner alone: nobody can be it. */
 const nobody = 0xffff_ffff;
+
+/** As many files of one layer may wait for the numbers of names. */
+const mostNamedLists = 10_000;
 
 /** Errors of chown(2) that say this process may not, or the number is not mapped in its user namespace. */
 const ownerDenied = new Set([-EPERM, -EINVAL, -ENOSYS, -ENOTSUP]);
@@ -49,22 +53,40 @@ export function isModeDoubtful(run: Run, mode: number): boolean {
 }
 
 /** The mode that a file may have: without setuid and setgid when it is not its owner's. Counted. */
-export function permittedMode(run: Run, entry: Entry, ownerIsRight: boolean): number {
-  if (ownerIsRight || (entry.mode & setIdBits) === 0) return entry.mode;
+export function permittedMode(run: Run, mode: number, ownerIsRight: boolean): number {
+  if (ownerIsRight || (mode & setIdBits) === 0) return mode;
   run.counts.setuid++;
-  return entry.mode & ~setIdBits;
+  return mode & ~setIdBits;
 }
 
-/** Sets the entry's extended attributes. What the system or the file system denies is counted. */
-export function restoreXattrs(run: Run, node: Node, entry: Entry): void {
-  if (!entry.xattrs) return;
+/**
+ * Sets the entry's extended attributes. What the system or the file system denies is counted. Access lists with names wait for the end
+ * of the layer.
+ *
+ * @returns the entry's mode, or what its access list makes of it: chmod(2) with that leaves the list as it is
+ */
+export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
+  let { mode } = entry;
+  if (!entry.xattrs) return mode;
   for (const [name, value] of entry.xattrs) {
+    if (textKeys.has(name)) {
+      waitForNames(run, node, entry);
+      continue;
+    }
     const result = run.filesystem.setXattr(node, name, value);
+    if (result === 0 && name === accessList) mode = modeWithList(mode, value);
     if (result === 0) continue;
     if (diskFailed.has(result)) throw new Refusal(result, `set the extended attribute ${shown(name)}`);
     if (name === capability) run.counts.capabilities++;
     else run.counts.xattrs++;
   }
+  return mode;
+}
+
+function waitForNames(run: Run, { parent, name }: Node, entry: Entry): void {
+  if (run.namedLists.size < mostNamedLists)
+    run.namedLists.set(name === '.' ? parent.path : join(parent.path, name), entry);
+  else run.counts.xattrs++;
 }
 
 /** Removes the access lists that a new node has from its directory. */
@@ -83,10 +105,9 @@ export function restoreTimes(run: Run, node: Node, seconds: number, nanoseconds:
 export function dress(run: Run, node: Node, entry: Entry, modeNow: number | undefined): void {
   const ownerIsRight = restoreOwner(run, node, entry, newOwner(run));
   if (run.creator.careful) removeInherited(run, node, false);
-  restoreXattrs(run, node, entry);
+  const ownMode = restoreXattrs(run, node, entry);
   if (modeNow !== undefined) {
-    const mode = permittedMode(run, entry, ownerIsRight);
-    // An access list changes the mode, and chmod(2) the list's mask: they agree where the archive is sound.
+    const mode = permittedMode(run, ownMode, ownerIsRight);
     if (mode !== modeNow || entry.xattrs || isModeDoubtful(run, mode)) {
       const result = run.filesystem.setMode(node, mode);
       if (result < 0) throw new Refusal(result, 'set the mode');

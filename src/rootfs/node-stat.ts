@@ -1,5 +1,9 @@
+import { closeSync, fstatSync, readSync } from 'node:fs';
 import type { BigIntStats } from 'node:fs';
+import { constants } from 'node:os';
 import type { FileStat } from './filesystem.ts';
+
+const { EFBIG, EINVAL } = constants.errno;
 
 /** What Node says of a file, in our terms. */
 export function fileStat(stat: BigIntStats): FileStat {
@@ -13,6 +17,21 @@ export function fileStat(stat: BigIntStats): FileStat {
     mtimeNanoseconds: Number(stat.mtimeNs - floorDivide(stat.mtimeNs) * billion),
     identity: `${stat.dev}:${stat.ino}`,
   };
+}
+
+/** All bytes of an open regular file, which is closed then; see `Filesystem.readFile`. */
+export function readAndClose(file: number, most: number): Uint8Array | number {
+  try {
+    const stat = fstatSync(file);
+    if (!stat.isFile()) return -EINVAL;
+    if (stat.size > most) return -EFBIG;
+    const bytes = Buffer.alloc(stat.size);
+    return bytes.subarray(0, readSync(file, bytes, 0, bytes.length, 0));
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).errno ?? -EINVAL;
+  } finally {
+    closeSync(file);
+  }
 }
 
 export const billion = 1_000_000_000n;

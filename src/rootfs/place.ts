@@ -23,6 +23,7 @@ export function placeEntry(run: Run, reader: EntryReader, entry: Entry, normalPa
   const name = nameOf(normalPath);
   const path = join(parent.path, name);
   refuseReserved(run, path);
+  run.namedLists.delete(path);
   let isNew = true;
   let target = '';
   switch (entry.type) {
@@ -61,16 +62,17 @@ function placeRoot(run: Run, entry: Entry): void {
 function placeDirectory(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): boolean {
   const { filesystem } = run;
   const mode = fillingMode(entry.mode);
-  noteDirectory(run, path, entry.mode, entry.mtimeSeconds, entry.mtimeNanoseconds);
+  const note = (ownMode: number): void =>
+    noteDirectory(run, path, ownMode, entry.mtimeSeconds, entry.mtimeNanoseconds);
   for (let tries = 0; ; tries++) {
     const made = filesystem.makeDirectory(parent, name, mode);
     if (made === 0) {
-      dressNew(run, parent, name, entry);
+      note(dressNew(run, parent, name, entry));
       return true;
     }
     const stat = filesystem.stat(parent, name);
     if (typeof stat !== 'number' && stat.type === 'directory') {
-      dressExisting(run, parent, name, entry, stat);
+      note(dressExisting(run, parent, name, entry, stat));
       return false;
     }
     makeWay(run, made, tries, parent, path, name);

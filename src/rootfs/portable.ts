@@ -3,15 +3,16 @@ import { platform, constants as osConstants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import { compresses } from './filesystem.ts';
-import { billion, fileStat } from './node-stat.ts';
+import { billion, fileStat, readAndClose } from './node-stat.ts';
 import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
 
 const { ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
-const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = fs.constants;
+const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = fs.constants;
 /** Linux's: a descriptor that is only a place to begin from, for which no right to read is needed. */
 const O_PATH = platform() === 'linux' ? 0o10_000_000 : 0;
 
 const openNew = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW;
+const openToRead = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
 
 /**
  * The file system by Node's calls, for macOS and where libc cannot be called. Extended attributes, devices and FIFOs are beyond it.
@@ -82,6 +83,11 @@ export class PortableFilesystem implements Filesystem {
     } catch (error) {
       return errnoOf(error);
     }
+  }
+
+  readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number {
+    const file = attempt(() => fs.openSync(this.#path(parent, name), openToRead));
+    return file < 0 ? file : readAndClose(file, most);
   }
 
   list(directory: Directory): ByteName[] | number {

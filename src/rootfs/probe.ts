@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { accessList, defaultAccessList } from '../tar/access-list.ts';
 import type { BytePath } from '../tar/entry.ts';
 import type { Filesystem } from './filesystem.ts';
 import { granted } from './refusal.ts';
@@ -58,7 +59,3 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
     granted(removed < 0 ? removed : outer, 'remove what it was tried with');
   }
 }
-
-/** What new files in a directory are given as `accessList`: acl(5). */
-export const defaultAccessList = 'system.posix_acl_default';
-export const accessList = 'system.posix_acl_access';

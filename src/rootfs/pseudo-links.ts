@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { constants } from 'node:os';
 import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { isPseudoLink } from '../tar/layer-path.ts';
+import { nameOf, parentPath } from './directories.ts';
 import { unlock } from './directory.ts';
 import type { ByteName, Directory } from './filesystem.ts';
 import { placeFile } from './place-file.ts';
@@ -37,6 +38,11 @@ export function findPseudoLink(
   return typeof run.filesystem.stat(parent, name) === 'number'
     ? undefined
     : { parent, name, path: pathIn(name) };
+}
+
+/** What the record of changes calls a path. */
+export function recordedPath(run: Run, path: BytePath): BytePath {
+  return run.pseudoLinks && parentPath(path) === run.pseudoLinks.path ? pathIn(nameOf(path)) : path;
 }
 
 /** Removes all that was kept aside: what has other names by now stays under those. */

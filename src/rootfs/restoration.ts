@@ -177,9 +177,9 @@ export class Restoration {
     for (const name of this.#attributes) {
       if (inode.xattrs?.has(name) !== true) filesystem.removeXattr(node, name);
     }
-    restoreXattrs(this.#run, node, entry);
+    const ownMode = restoreXattrs(this.#run, node, entry);
     if (inode.type !== 'symlink') {
-      const mode = permittedMode(this.#run, entry, ownerIsRight);
+      const mode = permittedMode(this.#run, ownMode, ownerIsRight);
       const doubtful = stat.uid !== inode.uid || stat.gid !== inode.gid || inode.xattrs !== undefined;
       if (mode !== stat.mode || doubtful)
         granted(filesystem.setMode(node, mode), `set the mode of ${shown(path)}`);

@@ -1,5 +1,5 @@
 import { IntegrityError } from '../errors.ts';
-import type { Entry } from '../tar/entry.ts';
+import type { BytePath, Entry } from '../tar/entry.ts';
 import type { ChangeLog } from './changes.ts';
 import type { DirectoryLog } from './directory-log.ts';
 import type { Directories } from './directories.ts';
@@ -63,6 +63,8 @@ export interface Run {
   readonly changes: ChangeLog | undefined;
   /** Files at the root that are ours, not the image's: `json`, `layersize`. */
   readonly ownFiles: Set<string>;
+  /** Files of this layer whose access lists say names: what they are in numbers is known at its end. */
+  readonly namedLists: Map<BytePath, Entry>;
   /** Where files that only hard links of this layer name are kept; undefined: it has none. */
   pseudoLinks: Directory | undefined;
   /** No layer was applied before this one: whiteouts have nothing to hide. */

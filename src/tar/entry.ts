@@ -27,7 +27,10 @@ export interface Entry {
   readonly mtimeNanoseconds: number;
   readonly deviceMajor: number;
   readonly deviceMinor: number;
-  /** Full name (`security.capability`, a byte string too) to value, in archive order; undefined when there is none. */
+  /**
+   * Full name (`security.capability`, a byte string too) to value, in archive order; undefined when there is none. An access list with
+   * names instead of numbers stands as it is under the key of its record (`textKeys`).
+   */
   readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
   /** Undefined for a file without holes. */
   readonly sparse: readonly SparseExtent[] | undefined;

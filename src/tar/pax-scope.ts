@@ -1,4 +1,5 @@
 import { printable } from '../errors.ts';
+import { textKeys } from './access-list.ts';
 import { MalformedTarError } from './malformed.ts';
 import type { PaxRecords } from './pax.ts';
 
@@ -52,6 +53,8 @@ export function mergeXattrs(
       else merged.set(name, value);
     }
   }
+  // Whoever writes an access list in both forms has said the numbers.
+  for (const [key, name] of textKeys) if (merged.has(name)) merged.delete(key);
   return merged.size === 0 ? undefined : merged;
 }
 

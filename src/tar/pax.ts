@@ -1,4 +1,5 @@
 import { printable } from '../errors.ts';
+import { accessListBytes, textKeys } from './access-list.ts';
 import { sliceBytes } from './byte-path.ts';
 import type { BytePath } from './entry.ts';
 import { MalformedTarError } from './malformed.ts';
@@ -115,7 +116,9 @@ function setRecord(records: PaxRecords, key: string, body: Buffer, start: number
       records.deviceMinor = empty ? null : numberValue(key, body, start, end);
       return;
     default:
-      if (key.startsWith(schilyXattr)) {
+      if (textKeys.has(key)) {
+        setAccessList(records, key, body.subarray(start, end));
+      } else if (key.startsWith(schilyXattr)) {
         setXattr(records, key.slice(schilyXattr.length), body.subarray(start, end));
       } else if (key.startsWith(libarchiveXattr)) {
         setXattr(
@@ -135,6 +138,18 @@ function setXattr(records: PaxRecords, name: string, value: Uint8Array): void {
   const takesBack = value.length === 0 && records.xattrs.has(name);
   // A copy: the body of a meta header may live in the source's memory or be far larger than the value.
   records.xattrs.set(name, takesBack ? null : Uint8Array.from(value));
+}
+
+/** As the attribute that the kernel knows; under the record's key where it has names, whose numbers only the image can tell. */
+function setAccessList(records: PaxRecords, key: string, text: Buffer): void {
+  const name = textKeys.get(key)!;
+  const bytes = accessListBytes(text.toString('latin1'), () => undefined);
+  records.xattrs ??= new Map();
+  if (bytes === undefined && records.xattrs.get(name) && text.length > 0) return;
+  for (const other of [name, key]) records.xattrs.delete(other);
+  if (bytes) records.xattrs.set(name, bytes);
+  else records.xattrs.set(key, text.length === 0 ? null : Uint8Array.from(text));
+  if (text.length === 0) records.xattrs.set(name, null);
 }
 
 function setSparse(sparse: PaxSparse, key: string, body: Buffer, start: number, end: number): void {

@@ -91,6 +91,9 @@ async function everyBranchIsItsLayer(directory: string, layers: readonly (readon
   }
 }
 
+/** As `tar --acls` writes it: the name becomes a number when the layer is complete. */
+const list = 'user::rw-,user:root:r--,group::r--,mask::rwx,other::---';
+
 test('every branch of a pull gives what the layers up to it give', needsRoot, (t) =>
   everyBranchIsItsLayer(scratch(t), [
     [
@@ -103,6 +106,8 @@ test('every branch of a pull gives what the layers up to it give', needsRoot, (t
         mtime: [1_600_000_000, 123_456_789],
         xattrs: { 'user.a': 'b' },
       }),
+      file('etc/listed', '', { pax: { 'SCHILY.acl.access': list } }),
+      dir('etc/handed-down', { pax: { 'SCHILY.acl.default': list, 'SCHILY.acl.access': list } }),
       symlink('bin', 'usr/bin'),
       dir('usr'),
       dir('usr/bin'),

@@ -1,0 +1,135 @@
+/** The extended attributes in which Linux keeps POSIX access lists: acl(5). The second one is what new files in a directory are given. */
+export const accessList = 'system.posix_acl_access';
+export const defaultAccessList = 'system.posix_acl_default';
+
+/** Keys of pax records with an access list as text, and the attribute that it stands for (star's, which GNU tar and bsdtar write). */
+export const textKeys: ReadonlyMap<string, string> = new Map([
+  ['SCHILY.acl.access', accessList],
+  ['SCHILY.acl.default', defaultAccessList],
+]);
+
+/** Who has the name; undefined: nobody is known by it. */
+export type FindId = (kind: 'user' | 'group', name: string) => number | undefined;
+
+interface Part {
+  readonly tag: number;
+  readonly permissions: number;
+  readonly id: number;
+}
+
+// linux/posix_acl.h and posix_acl_xattr.h
+const version = 2;
+const owner = 0x01;
+const user = 0x02;
+const owningGroup = 0x04;
+const group = 0x08;
+const mask = 0x10;
+const others = 0x20;
+const noId = 0xffff_ffff;
+const headSize = 4;
+const partSize = 8;
+
+/** The tag of a part without a qualifier and of one with it. */
+const tags: ReadonlyMap<string, readonly [own: number, named: number | undefined]> = new Map([
+  ['user', [owner, user]],
+  ['u', [owner, user]],
+  ['group', [owningGroup, group]],
+  ['g', [owningGroup, group]],
+  ['mask', [mask, undefined]],
+  ['m', [mask, undefined]],
+  ['other', [others, undefined]],
+  ['o', [others, undefined]],
+]);
+const words: ReadonlyMap<number, string> = new Map([
+  [owner, 'user'],
+  [user, 'user'],
+  [owningGroup, 'group'],
+  [group, 'group'],
+  [mask, 'mask'],
+  [others, 'other'],
+]);
+
+/**
+ * An access list as the kernel takes it, from text of acl(5), parts separated by newlines or commas. A number counts before a name: star
+ * and bsdtar put it behind the permissions (`user:daemon:rwx:1`), others in the name's place.
+ *
+ * @returns undefined for what is no access list, or has a name that `find` does not know
+ */
+export function accessListBytes(text: string, find: FindId): Buffer | undefined {
+  const parts: Part[] = [];
+  for (const line of text.split(/[\n,]/)) {
+    const said = line.replace(/#.*/s, '').trim();
+    if (said === '') continue;
+    const part = parsePart(said.split(':'), find);
+    if (part === undefined) return undefined;
+    parts.push(part);
+  }
+  if (parts.length === 0) return undefined;
+  // The kernel wants them in this order.
+  parts.sort((one, other) => one.tag - other.tag || one.id - other.id);
+  const bytes = Buffer.alloc(headSize + partSize * parts.length);
+  bytes.writeUInt32LE(version, 0);
+  for (const [index, { tag, permissions, id }] of parts.entries()) {
+    const at = headSize + partSize * index;
+    bytes.writeUInt16LE(tag, at);
+    bytes.writeUInt16LE(permissions, at + 2);
+    bytes.writeUInt32LE(id, at + 4);
+  }
+  return bytes;
+}
+
+/** The text of an access list, with numbers for names; undefined where the bytes are none. */
+export function accessListText(bytes: Uint8Array): string | undefined {
+  const parts = partsOf(bytes)?.map(({ tag, permissions, id }) => {
+    const word = words.get(tag);
+    const rights = ['r', 'w', 'x']
+      .map((right, index) => ((permissions >> (2 - index)) & 1 ? right : '-'))
+      .join('');
+    return word === undefined || permissions > 7
+      ? undefined
+      : `${word}:${tag === user || tag === group ? id : ''}:${rights}`;
+  });
+  return parts === undefined || parts.length === 0 || parts.includes(undefined) ? undefined : parts.join(',');
+}
+
+/** The mode that a file has with this access list: the list says the rights of owner and others, and for the group its mask. */
+export function modeWithList(mode: number, bytes: Uint8Array): number {
+  const permissions = new Map((partsOf(bytes) ?? []).map((part) => [part.tag, part.permissions & 7]));
+  const right = (tag: number | undefined, shift: number): number =>
+    (tag === undefined ? undefined : permissions.get(tag)) ?? (mode >> shift) & 7;
+  const groupTag = permissions.has(mask) ? mask : owningGroup;
+  return (mode & 0o7000) | (right(owner, 6) << 6) | (right(groupTag, 3) << 3) | right(others, 0);
+}
+
+function parsePart(fields: readonly string[], find: FindId): Part | undefined {
+  const [word = '', ...rest] = fields[0] === 'default' || fields[0] === 'd' ? fields.slice(1) : fields;
+  const [own, named] = tags.get(word.trim()) ?? [];
+  // Solaris has no qualifier for mask and other.
+  const [qualifier = '', rights = '', number = ''] =
+    rest.length === 1 ? ['', ...rest] : rest.map((field) => field.trim());
+  if (own === undefined || rest.length > 3 || !/^[rwx-]{1,3}$/.test(rights)) return undefined;
+  const permissions =
+    (rights.includes('r') ? 4 : 0) | (rights.includes('w') ? 2 : 0) | (rights.includes('x') ? 1 : 0);
+  if (qualifier === '') return { tag: own, permissions, id: noId };
+  if (named === undefined) return undefined;
+  const id = /^\d{1,10}$/.test(number)
+    ? Number(number)
+    : /^\d{1,10}$/.test(qualifier)
+      ? Number(qualifier)
+      : find(named === user ? 'user' : 'group', qualifier);
+  return id === undefined || id >= noId ? undefined : { tag: named, permissions, id };
+}
+
+function partsOf(bytes: Uint8Array): Part[] | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const count = (bytes.length - headSize) / partSize;
+  if (!Number.isInteger(count) || count < 0 || view.getUint32(0, true) !== version) return undefined;
+  return Array.from({ length: count }, (_, index) => {
+    const at = headSize + partSize * index;
+    return {
+      tag: view.getUint16(at, true),
+      permissions: view.getUint16(at + 2, true),
+      id: view.getUint32(at + 4, true),
+    };
+  });
+}
