@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import type { BytePath, EntryType } from '../tar/entry.ts';
-import { readAndClose } from './node-stat.ts';
+import { readAll } from './node-stat.ts';
 import { CallMemory } from './call-memory.ts';
 import type { ByteName, Directory, FileStat, Filesystem } from './filesystem.ts';
 import type { Libc } from './libc.ts';
@@ -94,7 +94,11 @@ export class LinuxFilesystem extends LinuxMetadata implements Filesystem {
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number {
     if (!this.memory.putName(name)) return -ENAMETOOLONG;
     const file = this.result(this.libc.openat(parent.handle, this.memory.name, openToRead, 0));
-    return file < 0 ? file : readAndClose(file, most);
+    if (file < 0) return file;
+    const bytes = readAll(file, most);
+    // Not by Node: it warns of a descriptor that it has not opened.
+    this.libc.close(file);
+    return bytes;
   }
 
   list(directory: Directory): ByteName[] | number {

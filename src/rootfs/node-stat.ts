@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, readSync } from 'node:fs';
+import { fstatSync, readSync } from 'node:fs';
 import type { BigIntStats } from 'node:fs';
 import { constants } from 'node:os';
 import type { FileStat } from './filesystem.ts';
@@ -19,8 +19,8 @@ export function fileStat(stat: BigIntStats): FileStat {
   };
 }
 
-/** All bytes of an open regular file, which is closed then; see `Filesystem.readFile`. */
-export function readAndClose(file: number, most: number): Uint8Array | number {
+/** All bytes of an open regular file; see `Filesystem.readFile`. */
+export function readAll(file: number, most: number): Uint8Array | number {
   try {
     const stat = fstatSync(file);
     if (!stat.isFile()) return -EINVAL;
@@ -29,8 +29,6 @@ export function readAndClose(file: number, most: number): Uint8Array | number {
     return bytes.subarray(0, readSync(file, bytes, 0, bytes.length, 0));
   } catch (error) {
     return (error as NodeJS.ErrnoException).errno ?? -EINVAL;
-  } finally {
-    closeSync(file);
   }
 }
 

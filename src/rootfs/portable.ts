@@ -3,7 +3,7 @@ import { platform, constants as osConstants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import { compresses } from './filesystem.ts';
-import { billion, fileStat, readAndClose } from './node-stat.ts';
+import { billion, fileStat, readAll } from './node-stat.ts';
 import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
 
 const { ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
@@ -87,7 +87,10 @@ export class PortableFilesystem implements Filesystem {
 
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number {
     const file = attempt(() => fs.openSync(this.#path(parent, name), openToRead));
-    return file < 0 ? file : readAndClose(file, most);
+    if (file < 0) return file;
+    const bytes = readAll(file, most);
+    fs.closeSync(file);
+    return bytes;
   }
 
   list(directory: Directory): ByteName[] | number {

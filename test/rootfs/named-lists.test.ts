@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { accessListText } from '../../src/tar/access-list.ts';
+import { archiveOf, layoutFiles, tagged } from '../layout/build-layout.ts';
 import { dir, file, hardlink, opaque, symlink, tar, whiteout } from '../support/archive.ts';
 import type { Item, Metadata } from '../support/archive.ts';
+import { fakeManifest } from '../support/fake-image.ts';
+import { Scratch, runProgram } from '../support/program.ts';
 import { printTree } from '../support/tree.ts';
 import { readXattrs } from '../support/xattrs.ts';
 import { backends, build, isRoot, temporaryDirectory } from './harness.ts';
@@ -160,6 +163,19 @@ describe('access lists as text', { skip }, () => {
       assert.equal(counts.xattrs, set ? 1 : 2);
     });
   }
+
+  test('come through the program, without a word of its own', async () => {
+    using scratch = new Scratch();
+    const manifest = fakeManifest({ layers: [{ tar: tar(passwd, groups, file('f', '', access())) }] });
+    writeFileSync(scratch.join('image.tar'), archiveOf(layoutFiles([tagged(manifest, 'v1')])));
+    const { stderr } = await runProgram([
+      `oci-archive:${scratch.join('image.tar')}`,
+      '-d',
+      scratch.join('d'),
+    ]);
+    assert.equal(stderr, '');
+    assert.deepEqual(lists(scratch.path, 'd/f'), [`access ${numbers}`]);
+  });
 
   test('are recorded as numbers', (t) => {
     const directory = temporaryDirectory(t);
