@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# install.sh PREFIX [BINARY]: the binary, its manual page and the shells' completions.
+# install.sh PREFIX [BINARY]: the binary, its manual page, the shells' completions and all licences.
 set -euo pipefail
 dist=$(dirname "$0")/../dist
 prefix=$1
@@ -9,3 +9,4 @@ place 0644 "$dist/dlrootfs.1" share/man/man1/dlrootfs.1
 place 0644 "$dist/completions/dlrootfs.bash" share/bash-completion/completions/dlrootfs
 place 0644 "$dist/completions/_dlrootfs" share/zsh/site-functions/_dlrootfs
 place 0644 "$dist/completions/dlrootfs.fish" share/fish/vendor_completions.d/dlrootfs.fish
+place 0644 "$dist/copyright" share/doc/dlrootfs/copyright

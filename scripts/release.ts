@@ -1,63 +1,29 @@
 // `make release`: for each architecture release/dlrootfs_VERSION_linux_MACHINE.tgz with its sha256, and a .deb.
 import { createHash } from 'node:crypto';
 import { execFile } from 'node:child_process';
-import { chmod, copyFile, cp, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { copyFile, cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { version } from '../src/version.ts';
 import { architectures, type Architecture } from './build/inject.ts';
+import { makeDebianPackage } from './build/debian-package.ts';
 import { commitTime } from './build/commit-time.ts';
 import { buildSingleExecutable, hostArchitecture } from './build/single-executable.ts';
 
 const run = promisify(execFile);
 const release = 'release';
 
-/** An archive with the binary alone, as the original's: `tar -C /usr/local/bin -xzf` installs it. */
+/** An archive with the binary as the original's had it, so that `tar -C /usr/local/bin -xzf … dlrootfs` installs it, and the licences. */
 async function makeTarball(folder: string, machine: string, time: string): Promise<void> {
   const name = `dlrootfs_${version}_linux_${machine}.tgz`;
   const same = ['--sort=name', '--owner=0', '--group=0', '--numeric-owner', `--mtime=@${time}`];
-  await run('tar', ['-c', ...same, '-f', `${folder}/archive.tar`, '-C', folder, 'dlrootfs']);
+  await copyFile('dist/copyright', `${folder}/dlrootfs.copyright`);
+  const files = ['dlrootfs', 'dlrootfs.copyright'];
+  await run('tar', ['-c', ...same, '-f', `${folder}/archive.tar`, '-C', folder, ...files]);
   const archive = gzipSync(await readFile(`${folder}/archive.tar`), { level: 9 });
   await writeFile(`${release}/${name}`, archive);
   const digest = createHash('sha256').update(archive).digest('hex');
   await writeFile(`${release}/${name}.sha256`, `${digest}  ${name}\n`);
-}
-
-/** A Debian package: binary, manual page, completions, licence. */
-async function makeDebianPackage(folder: string, architecture: string, time: string): Promise<void> {
-  const tree = `${folder}/package`;
-  await run('bash', ['scripts/install.sh', `${tree}/usr`, `${folder}/dlrootfs`]);
-  const manual = `${tree}/usr/share/man/man1/dlrootfs.1`;
-  await writeFile(`${manual}.gz`, gzipSync(await readFile(manual), { level: 9 }));
-  await rm(manual);
-  await mkdir(`${tree}/usr/share/doc/dlrootfs`, { recursive: true });
-  await copyFile('LICENSE', `${tree}/usr/share/doc/dlrootfs/copyright`);
-  await chmod(`${tree}/usr/share/doc/dlrootfs/copyright`, 0o644);
-  await rename(`${tree}/usr/share/zsh/site-functions`, `${tree}/usr/share/zsh/vendor-completions`);
-  const { stdout: size } = await run('du', ['-sk', '--apparent-size', tree]);
-  await mkdir(`${tree}/DEBIAN`);
-  await writeFile(
-    `${tree}/DEBIAN/control`,
-    [
-      'Package: dlrootfs',
-      `Version: ${version}`,
-      `Architecture: ${architecture}`,
-      'Maintainer: The dlrootfs developers <dlrootfs@localhost>',
-      `Installed-Size: ${size.split('\t')[0]}`,
-      'Depends: libc6 (>= 2.28), libgcc-s1, libstdc++6 (>= 7)',
-      'Suggests: git, lxc, runc, systemd-container',
-      'Section: admin',
-      'Priority: optional',
-      'Description: turns a container image in a registry into a root file system',
-      ' One command downloads an image from a container registry, verifies it and lays its',
-      ' layers down as a directory, exactly as they are in the image, without Docker: ready',
-      ' for chroot, LXC, runc or systemd-nspawn.',
-      '',
-    ].join('\n'),
-  );
-  const file = `${release}/dlrootfs_${version}_${architecture}.deb`;
-  const environment = { ...process.env, SOURCE_DATE_EPOCH: time };
-  await run('dpkg-deb', ['--root-owner-group', '-Zxz', '--build', tree, file], { env: environment });
 }
 
 async function releaseFor(architecture: Architecture, time: string): Promise<void> {
@@ -69,7 +35,7 @@ async function releaseFor(architecture: Architecture, time: string): Promise<voi
   else await buildSingleExecutable(architecture, `${folder}/dlrootfs`);
   await makeTarball(folder, machine, time);
   try {
-    await makeDebianPackage(folder, debian, time);
+    await makeDebianPackage(folder, debian, `${release}/dlrootfs_${version}_${debian}.deb`);
   } catch (error) {
     if (!(error instanceof Error) || !('code' in error) || error.code !== 'ENOENT') throw error;
     process.stderr.write('no dpkg-deb here: no .deb was made\n');

@@ -2,14 +2,16 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { completionScript } from '../../src/command-line/completion.ts';
 import { manualPage } from '../../src/command-line/manual.ts';
 import { commitTime } from './commit-time.ts';
+import { copyrightText } from './copyright.ts';
 
-/** Writes the manual page and the shells' completions, named as packages install them. */
+/** Writes the manual page, the shells' completions, named as packages install them, and the licences of what is in the binary. */
 export async function writeDocuments(directory: string): Promise<void> {
   const completions = `${directory}/completions`;
   await mkdir(completions, { recursive: true });
   await writeFile(`${completions}/dlrootfs.bash`, completionScript('bash'));
   await writeFile(`${completions}/_dlrootfs`, completionScript('zsh'));
   await writeFile(`${completions}/dlrootfs.fish`, completionScript('fish'));
+  await writeFile(`${directory}/copyright`, await copyrightText());
   const date = new Date(Number(await commitTime()) * 1000).toISOString().slice(0, 10);
   await writeFile(`${directory}/dlrootfs.1`, manualPage(date));
 }

@@ -59,6 +59,8 @@ async function packageFile(architecture: Architecture, project: string, file: st
     const as = ['--os=linux', '--libc=glibc', `--cpu=${architecture}`];
     const quietly = ['--no-audit', '--no-fund', '--loglevel=error'];
     await run('npm', ['ci', '--prefix', folder, '--omit=dev', '--ignore-scripts', ...as, ...quietly]);
+    // It is an optional dependency: npm says nothing when it could not be had.
+    if (!existsSync(foreign)) throw new Error(`npm ci did not bring ${foreign}: is the registry reachable?`);
   }
   return foreign;
 }

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { bundleForExecutable } from '../../scripts/build/bundle.ts';
+import { makeDebianPackage } from '../../scripts/build/debian-package.ts';
 import { version } from '../../src/version.ts';
 import { missing } from '../support/debian.ts';
 import { Scratch } from '../support/program.ts';
@@ -60,6 +62,7 @@ test(
     const installed = readdirSync(scratch.path, { recursive: true, encoding: 'utf8' });
     const expected = [
       'usr/bin/dlrootfs',
+      'usr/share/doc/dlrootfs/copyright',
       'usr/share/bash-completion/completions/dlrootfs',
       'usr/share/fish/vendor_completions.d/dlrootfs.fish',
       'usr/share/man/man1/dlrootfs.1',
@@ -69,6 +72,47 @@ test(
     assert.equal(
       execFileSync(scratch.join('usr/bin/dlrootfs'), ['version'], { encoding: 'utf8' }),
       `${version}\n`,
+    );
+  },
+);
+
+test('the licences of all that is in the binary are with it', { skip: built }, async () => {
+  const text = readFileSync(`${root}dist/copyright`, 'utf8');
+  const { inputs } = await bundleForExecutable();
+  const packages = inputs.flatMap((path) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1] ?? []);
+  for (const name of new Set([...packages, 'koffi'])) {
+    const [, entry = ''] = text.split(new RegExp(`^-+\n\n${name} \\d.*\n`, 'm'));
+    assert.match(entry.split(/^-{80}$/m)[0]!, /licen[cs]e|copyright/i, name);
+  }
+  for (const words of ['Robin Monjo', 'Node.js contributors', 'OpenSSL', 'libuv', 'The V8'])
+    assert.ok(text.includes(words), words);
+});
+
+test(
+  'a Debian package has everything in its place, with checksums',
+  { skip: built || missing('dpkg-deb') },
+  async () => {
+    using scratch = new Scratch();
+    mkdirSync(scratch.join('work'));
+    // Packing the real binary takes half a minute.
+    writeFileSync(scratch.join('work/dlrootfs'), '#!/bin/sh\necho stand-in\n', { mode: 0o755 });
+    await makeDebianPackage(scratch.join('work'), 'all', scratch.join('x.deb'));
+    execFileSync('dpkg-deb', ['--raw-extract', scratch.join('x.deb'), scratch.join('tree')]);
+    for (const path of [
+      'usr/bin/dlrootfs',
+      'usr/share/man/man1/dlrootfs.1.gz',
+      'usr/share/doc/dlrootfs/copyright',
+      'usr/share/doc/dlrootfs/changelog.gz',
+      'usr/share/bash-completion/completions/dlrootfs',
+      'usr/share/fish/vendor_completions.d/dlrootfs.fish',
+      'usr/share/zsh/vendor-completions/_dlrootfs',
+    ])
+      assert.ok(existsSync(scratch.join('tree', path)), path);
+    const check = ['--check', '--quiet', '--strict', 'DEBIAN/md5sums'];
+    execFileSync('md5sum', check, { cwd: scratch.join('tree') });
+    assert.match(
+      readFileSync(scratch.join('tree/DEBIAN/control'), 'utf8'),
+      /^Maintainer: dlrootfs <[^>]+>$/m,
     );
   },
 );
