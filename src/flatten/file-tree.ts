@@ -117,11 +117,7 @@ export class FileTree {
   #link(entry: Entry, parent: Node, name: string): void {
     const wanted = normalize(entry.linkPath);
     const pseudo = this.#pseudoLinks.get(wanted);
-    if (pseudo !== undefined) {
-      pseudo.linked = true;
-      this.#put(parent, name, pseudo);
-      return;
-    }
+    if (pseudo !== undefined) return this.#putAgain(entry, pseudo, parent, name);
     const target = this.#target(entry, wanted);
     const there = parent.children!.get(name);
     // A link to itself changes nothing.
@@ -130,6 +126,10 @@ export class FileTree {
     parent.children!.delete(name);
     // What was replaced may have been the directory that the target is in.
     const { inode } = there?.children === undefined ? target : this.#target(entry, wanted);
+    this.#putAgain(entry, inode, parent, name);
+  }
+
+  #putAgain(entry: Entry, inode: Inode, parent: Node, name: string): void {
     if (entry.xattrs !== undefined) inode.xattrs = new Map([...(inode.xattrs ?? []), ...entry.xattrs]);
     this.#waitForNames(inode);
     inode.linked = true;

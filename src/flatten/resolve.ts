@@ -12,9 +12,10 @@ const longestPath = 16_384;
  * The directory at `path` as the kernel would find it after chroot: symlinks are followed, the last one too, and neither they nor
  * `..` lead out of the root.
  *
- * @param make called for a directory that is missing, also where a dangling symlink points; left out: the answer is undefined
+ * @param make called for a directory that is missing, also where a dangling symlink points, or that a file is in the place of, unless
+ * the way there goes through a symlink; left out: the answer is undefined
  * @returns undefined also where something else is in the way, unless missing directories are to be made
- * @throws IntegrityError for a loop, a path without end, and with `make` for a file in the way
+ * @throws IntegrityError for a loop, a path without end, and with `make` for a file in the way behind a symlink
  */
 export function findDirectory(
   root: Node,
@@ -43,7 +44,9 @@ export function findDirectory(
     const { type, linkPath } = next.inode.entry;
     if (type !== 'symlink') {
       if (make === undefined) return undefined;
-      throw unusable(path, 'a file is in the way');
+      if (links > 0) throw unusable(path, 'a file is in the way');
+      current = make(current, name);
+      continue;
     }
     links += 1;
     if (links > mostLinks) throw unusable(path, 'too many symlinks, or a loop of them');

@@ -13,7 +13,7 @@ import { settleNamedLists } from './named-lists.ts';
 import { carefulCreator, probe } from './probe.ts';
 import { dropPseudoLinks, keepPseudoLink } from './pseudo-links.ts';
 import { Refusal, explain, shown } from './refusal.ts';
-import { hide, hideContent } from './removal.ts';
+import { clearWay, hide, hideContent } from './removal.ts';
 import type { Run, RunOptions } from './run.ts';
 
 /**
@@ -32,6 +32,7 @@ export function startRun(
     filesystem,
     directories: new Directories(filesystem, {
       make: (parent, name) => makeMissing(run, parent, name),
+      clear: (parent, name) => clearWay(run, parent, name),
       unlock: (directory) => unlock(run, directory),
     }),
     options,

@@ -23,6 +23,8 @@ interface Opened extends Directory {
 export interface Pathfinder {
   /** Makes the missing directory. */
   make(parent: Directory, name: ByteName): void;
+  /** Takes away what is no directory; false where it has to stay. */
+  clear(parent: Directory, name: ByteName): boolean;
   /** Lets this process into a directory that it owns but may not search or change; false when it cannot. */
   unlock(directory: Directory): boolean;
 }
@@ -49,7 +51,8 @@ export class Directories {
   /**
    * The directory at a normalised path, symlinks followed inside the root. Valid until the next `trim` or `drop`.
    *
-   * @param create make what is missing, also what a dangling symlink points to (as containerd and umoci do)
+   * @param create make what is missing, also what a dangling symlink points to (as containerd and umoci do), and in place of what is no
+   * directory, unless the way there goes through a symlink (as umoci does, and as overlayfs shows it)
    * @returns undefined when it is missing, or (unless `create`) when something else is in the way
    * @throws IntegrityError for symlinks in a circle, a path beyond all bounds, with `create` for a file as a directory; Refusal
    */
@@ -109,7 +112,7 @@ export class Directories {
         current = this.#above(current);
         continue;
       }
-      const next = this.#step(current, name, create);
+      const next = this.#step(current, name, create, links === 0);
       if (typeof next !== 'string') {
         leave(this.#filesystem, current);
         if (!next) return undefined;
@@ -151,7 +154,7 @@ export class Directories {
   }
 
   /** One component further: the directory, the target of a symlink, or undefined where there is none (and none was to be made). */
-  #step(parent: Opened, name: ByteName, create: boolean): Opened | BytePath | undefined {
+  #step(parent: Opened, name: ByteName, create: boolean, direct: boolean): Opened | BytePath | undefined {
     const path = join(parent.path, name);
     if (path.length > longestPath) throw impossible(ENAMETOOLONG, `find ${shown(path)}`);
     const known = path.length <= longestKept ? this.#open.get(path) : undefined;
@@ -170,7 +173,10 @@ export class Directories {
       const target = this.#filesystem.readLink(parent, name);
       if (typeof target === 'string') return target;
       if (!create) return undefined;
-      throw impossible(ENOTDIR, `use ${shown(path)} as a directory`);
+      const cleared = direct && this.#pathfinder.clear(parent, name);
+      if (!cleared) throw impossible(ENOTDIR, `use ${shown(path)} as a directory`);
+      this.#pathfinder.make(parent, name);
+      handle = this.#filesystem.openDirectory(parent, name);
     }
     if (handle < 0) throw new Refusal(handle, `open the directory ${shown(path)}`);
     const directory = { path, handle, kept: false };

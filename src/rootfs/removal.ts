@@ -5,7 +5,7 @@ import { unlock } from './directory.ts';
 import { join } from './directories.ts';
 import type { ByteName, Directory } from './filesystem.ts';
 import { Refusal, granted, shown } from './refusal.ts';
-import { isReserved } from './run.ts';
+import { isReserved, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
 
 const { EACCES, EEXIST, EISDIR, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
@@ -58,6 +58,15 @@ export function clear(run: Run, parent: Directory, name: ByteName, path: BytePat
     return;
   }
   removeTree(run, parent, name, path);
+}
+
+/** Takes away a file that a later entry takes for a directory; false for one of the user's. */
+export function clearWay(run: Run, parent: Directory, name: ByteName): boolean {
+  const path = join(parent.path, name);
+  refuseReserved(run, path);
+  if (run.options.mode === 'overlay' && run.made?.has(path) !== true) return false;
+  clear(run, parent, name, path);
+  return true;
 }
 
 /** Hides `path` of the layers below: what this layer wrote stays, and in a tree of the user's all that this run did not make. */

@@ -131,6 +131,16 @@ describe('the flattened archive', () => {
     it(title, async () => assert.deepEqual(await lines(...layers), expected));
   }
 
+  it('adds the attributes of a hard link to one of aufs’s files too', async () => {
+    const archive = await flattened([
+      tar(
+        file('.wh..wh.plnk/1', 'x', { xattrs: { 'user.a': 'b' } }),
+        hardlink('one', '.wh..wh.plnk/1', { xattrs: { 'user.c': 'd' } }),
+      ),
+    ]);
+    assert.deepEqual([...readArchive(archive)[0]!.xattrs!.keys()], ['user.a', 'user.c']);
+  });
+
   it('is the same whatever order and dialect the layers have', async () => {
     const items = [
       dir('d'),
@@ -216,9 +226,9 @@ describe('flatten refuses', () => {
       /cannot link to a\/b: it does not exist/,
     ],
     [
-      'a file as a parent',
-      [[file('a'), file('a/b')]],
-      /^layer 0: a\/b: cannot use a as a directory: a file is in the way/,
+      'a file as a parent behind a symlink',
+      [[file('a'), symlink('l', 'a'), file('l/b')]],
+      /^layer 0: l\/b: cannot use l as a directory: a file is in the way/,
     ],
     ['a loop of symlinks as a parent', [[symlink('a', 'b'), symlink('b', 'a'), file('a/x')]], /loop/],
     ['a path without end', [[file('a/'.repeat(9000))]], /too long/],

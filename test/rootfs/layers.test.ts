@@ -470,7 +470,7 @@ const parents: readonly Row[] = [
   {
     name: 'a symlink that a hard link has replaced is no way any more',
     layers: [[file('d/x', '1'), symlink('l', 'd'), hardlink('l', 'l/x'), file('l/y', '2')]],
-    error: /layer 0: l\/y: .*ENOTDIR/,
+    tree: ['d d/', '- d/x "1"', 'd l/', '- l/y "2"'],
   },
   {
     name: '.. after a symlink means the parent of what it points to',
@@ -493,15 +493,32 @@ const parents: readonly Row[] = [
     error: /a\/x: .*ELOOP/,
   },
   {
-    name: 'a file is no directory',
-    layers: [[file('f', '1')], [file('f/x', '2')]],
-    error: /layer 1: f\/x: .*ENOTDIR/,
+    name: 'a file of a layer below gives way to a directory that a path needs (umoci 588, overlayfs)',
+    layers: [
+      [file('a/b', '1'), hardlink('c', 'a/b')],
+      [file('a/b/c/d', '2'), whiteout('a/b')],
+    ],
+    tree: ['d a/', 'd a/b/', 'd a/b/c/', '- a/b/c/d "2"', '- c "1"'],
   },
   {
-    name: 'a FIFO is no directory',
-    layers: [[fifo('f'), file('f/x', '2')]],
-    error: /f\/x: .*ENOTDIR/,
+    name: 'a file, a FIFO, or a hard link of the same layer does too',
     only: 'libc',
+    layers: [
+      [
+        file('f', '1'),
+        hardlink('g', 'f'),
+        dir('f/x'),
+        symlink('g/y', 'z'),
+        fifo('p'),
+        hardlink('p/q', 'g/y'),
+      ],
+    ],
+    tree: ['d f/', 'd f/x/', 'd g/', 'l g/y -> z =1', 'd p/', 'l p/q -> z =1'],
+  },
+  {
+    name: 'a hard link into the place of its own target finds nothing',
+    layers: [[file('f', '1'), hardlink('f/x', 'f')]],
+    error: /layer 0: f\/x: cannot link to f: .*EISDIR/,
   },
   {
     name: 'a symlink to a file is no directory',

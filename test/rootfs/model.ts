@@ -45,19 +45,19 @@ const plain = (mtime: Meta['mtime']): Meta => ({ mode: 0o755, uid: 0, gid: 0, mt
 export class Model {
   readonly root: Directory = { type: 'directory', meta: plain([0, 0]), names: new Map() };
   #layer = -1;
-  /** Directories that the operation at hand has made on its way. */
-  #made: [Directory, string][] = [];
+  /** Takes back what the operation at hand has done on its way. */
+  #undo: (() => void)[] = [];
 
   /** Applies a layer, and answers the entries of its archive: those of `operations` that make sense. */
   apply(operations: readonly Operation[]): Item[] {
     this.#layer++;
     return operations.flatMap((operation) => {
-      this.#made = [];
+      this.#undo = [];
       try {
         return [this.#place(operation)];
       } catch (error) {
         if (!(error instanceof Senseless)) throw error;
-        for (const [directory, name] of this.#made) directory.names.delete(name);
+        for (const undo of this.#undo.toReversed()) undo();
         return [];
       }
     });
@@ -79,8 +79,8 @@ export class Model {
         return archive.opaque(path);
       }
       case 'hardlink': {
-        const [parent, thing] = this.#linkTarget(operation.target);
         const place = this.#directory(above, operation.meta.mtime)!;
+        const [parent, thing] = this.#linkTarget(operation.target);
         if (place === parent && operation.target.endsWith(name)) throw new Senseless();
         const there = place.names.get(name)?.thing;
         if (there?.type === 'directory' && contains(there, thing)) throw new Senseless();
@@ -161,11 +161,12 @@ export class Model {
         if (thing.target.startsWith('/')) stack.length = 1;
         rest.unshift(...thing.target.split('/'));
       } else if (mtime === undefined) return undefined;
-      else if (thing) throw new Senseless();
+      else if (thing && links > 0) throw new Senseless();
       else {
         const made = newDirectory(plain(mtime));
+        const before = current.names.get(name);
         current.names.set(name, { thing: made, layer: this.#layer });
-        this.#made.push([current, name]);
+        this.#undo.push(() => (before ? current.names.set(name, before) : current.names.delete(name)));
         stack.push(made);
       }
     }

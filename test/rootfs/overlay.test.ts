@@ -141,6 +141,18 @@ const rows: readonly Row[] = [
     come: ['- etc/b "2"'],
   },
   {
+    name: 'a file of the user is no directory',
+    layers: [[file('plain/x', '1')]],
+    error: /layer 0: plain\/x: cannot use plain as a directory: .*ENOTDIR/,
+    exitCode: 6,
+  },
+  {
+    name: 'a file of the run gives way to a directory that a path needs, also one that replaced one of the user',
+    layers: [[file('plain', '1')], [file('plain/x', '2')]],
+    come: ['d plain/', '- plain/x "2"'],
+    gone: ['- plain "mine"'],
+  },
+  {
     name: 'what hard links of aufs name is kept in DIR while the layer is applied, and no longer',
     layers: [
       [
