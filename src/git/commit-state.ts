@@ -1,5 +1,5 @@
 import type { Written } from '../tar/mtree.ts';
-import type { TreeFile } from './fast-import.ts';
+import type { TreeFile } from './tree-file.ts';
 import { chainOf, type History, type LayerRecord } from './history.ts';
 import { loadState, readTree, type Records } from './record.ts';
 import type { RootfsState } from './rootfs-state.ts';

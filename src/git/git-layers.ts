@@ -1,16 +1,17 @@
 import path from 'node:path';
 import { printable } from '../errors.ts';
 import { openBreath, type Breath } from './breath.ts';
+import { CommitWriter } from './commit-writer.ts';
 import { readyContents } from './contents.ts';
 import { copyRepository } from './copy.ts';
 import { asGitError, findGit, type GitOptions } from './git-program.ts';
 import { chainOf, readHistory, type LayerRecord } from './history.ts';
-import { Importer } from './importer.ts';
 import { initRepository } from './init.ts';
 import { LayerDraft } from './layer-draft.ts';
 import { LayerReader } from './layer-reader.ts';
 import { mark, unmark } from './marker.ts';
-import { branchName, branchRef, commitTime, composeTitle, recordPath, type LayerIdentity } from './names.ts';
+import { branchName, branchRef, commitTime, type LayerIdentity } from './names.ts';
+import { ObjectStore } from './object-store.ts';
 import { describeFile } from './own-file.ts';
 import { loadState, readRecords } from './record.ts';
 import { Repository } from './repository.ts';
@@ -26,9 +27,6 @@ interface Base {
   readonly workTree: WorkTree;
 }
 
-/** From so many bytes of blobs on, commits are made while further layers are being applied. */
-const importFrom = 64 * 2 ** 20;
-
 /**
  * The layers of a rootfs as branches of a repository in it, `.git`: `layer<n>_<id>`, each on top of the one before.
  *
@@ -40,7 +38,8 @@ export class GitLayers {
   readonly #repository: Repository;
   readonly #files: TreeFiles;
   readonly #reader: LayerReader;
-  readonly #importer: Importer;
+  readonly #objects: ObjectStore;
+  readonly #commits: CommitWriter;
   readonly #breath: Breath;
   readonly #state: RootfsState;
   readonly #branches: string[];
@@ -61,13 +60,10 @@ export class GitLayers {
     this.#attributes = base ? attributeNames(base.state) : new Set();
     this.#files = new TreeFiles(repository.directory);
     this.#breath = openBreath(repository.signal);
-    this.#reader = new LayerReader(
-      path.join(repository.gitDirectory, 'objects/pack'),
-      this.#files,
-      this.#breath,
-    );
-    const last = base?.chain.at(-1);
-    this.#importer = new Importer(repository, last && { commit: last.commit, record: last.id });
+    const packs = path.join(repository.gitDirectory, 'objects/pack');
+    this.#objects = new ObjectStore(packs, () => this.#breath.take());
+    this.#reader = new LayerReader(this.#objects, this.#files, this.#breath);
+    this.#commits = new CommitWriter(this.#objects, this.#breath, base?.chain.at(-1));
   }
 
   /**
@@ -151,12 +147,9 @@ export class GitLayers {
       if (this.#failure !== undefined) throw this.#failure;
       for (const lines of changes) draft.play(lines);
       await this.#reader.readAll(draft);
-      const id = await this.#reader.store(Buffer.from(composeTitle(branch) + draft.record(), 'latin1'));
-      const record = { path: recordPath, mode: '100644', id } as const;
-      this.#importer.add({ branch, number, time: commitTime(layer), draft, record });
+      await this.#commits.add({ branch, number, time: commitTime(layer), state: this.#state, draft });
       this.#branches.push(branch);
       this.#draft = new LayerDraft(this.#state);
-      if (this.#reader.pending >= importFrom) this.#importer.import(branch, this.#reader.complete());
     } catch (error) {
       throw explained(error, this.#repository, `cannot commit ${branch}`);
     }
@@ -173,10 +166,11 @@ export class GitLayers {
     const last = this.#branches.at(-1);
     if (last === undefined) return unmark(gitDirectory);
     try {
-      this.#importer.import(last, this.#reader.complete());
+      const completed = this.#objects.complete();
       this.#workTree?.restore(this.#state, new Map(), this.#attributes);
       await settle(gitDirectory, this.#state, this.#files, this.#breath);
-      await this.#importer.finish();
+      await completed;
+      await this.#repository.run(['update-ref', '--stdin'], Buffer.from(this.#commits.refs));
       writeWhole(path.join(gitDirectory, 'HEAD'), Buffer.from(`ref: ${branchRef(last)}\n`));
       unmark(gitDirectory);
     } catch (error) {
@@ -187,7 +181,7 @@ export class GitLayers {
   /** Lets go of what is open, where `finish` is not going to be called. */
   async discard(): Promise<void> {
     await this.#reader.discard();
-    await this.#importer.finish().catch(() => undefined);
+    await this.#objects.discard();
   }
 }
 

@@ -41,8 +41,6 @@ const configuration = [
   'submodule.recurse=false',
   'gc.auto=0',
   'maintenance.auto=false',
-  'fastimport.unpackLimit=1',
-  'pack.compression=1',
   'advice.detachedHead=false',
   // Owner and user of DIR often differ: the image says who owns it. git asks only where a directory was not named outright.
   'safe.directory=*',

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
-import type { TreeFile } from './fast-import.ts';
+import type { TreeFile } from './tree-file.ts';
 
 const version = 2;
 const headerSize = 12;

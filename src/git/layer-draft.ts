@@ -1,8 +1,8 @@
 import { GitError, printable } from '../errors.ts';
 import { composeLine, parseLine, type Change, type Written } from '../tar/mtree.ts';
-import type { TreeFile } from './fast-import.ts';
-import type { Inode, Place, RootfsState } from './rootfs-state.ts';
-import { isTreeType, treeFile } from './tree.ts';
+import { keptFiles } from './names.ts';
+import type { TreeEntry } from './objects.ts';
+import type { Inode, RootfsState } from './rootfs-state.ts';
 import { isHoldable } from './tree-path.ts';
 
 /** What came to a path. */
@@ -14,8 +14,6 @@ export interface Came {
 /** What one layer did, on its way to become a commit and a record. */
 export class LayerDraft {
   readonly #state: RootfsState;
-  /** Paths that git holds and that went, in the order in which they did. */
-  readonly deletions: string[] = [];
   /** Paths of files and symlinks that came; some may be gone again. */
   readonly #came = new Set<string>();
   /** Path of a file that git cannot hold → its name in the record's tree. */
@@ -39,8 +37,7 @@ export class LayerDraft {
     let start = 0;
     for (let end = lines.indexOf('\n'); end !== -1; start = end + 1, end = lines.indexOf('\n', start)) {
       const change = parseLine(lines.slice(start, end));
-      const gone = this.#apply(change);
-      if (gone && !isReplaced(gone, change)) this.deletions.push(change.path);
+      this.#apply(change);
       if (change.type !== 'file' && change.type !== 'symlink' && change.type !== 'hardlink') continue;
       this.#came.add(change.path);
       if (change.type === 'symlink') continue;
@@ -75,16 +72,11 @@ export class LayerDraft {
     );
   }
 
-  /** What the commit gets. All contents must be stored. */
-  files(): TreeFile[] {
-    return this.#present().flatMap(({ path, inode }) => treeFile(path, inode) ?? []);
-  }
-
-  /** What the record's tree gets besides the record. */
-  *keptFiles(): Generator<TreeFile, void, void> {
+  /** Contents that the record's tree gets, in a directory `files`. All must be stored. */
+  *keptFiles(): Generator<TreeEntry, void, void> {
     for (const [path, name] of this.#kept) {
       const id = this.#state.find(path)?.inode.id;
-      if (id !== undefined) yield { path: name, mode: '100644', id };
+      if (id !== undefined) yield { name, mode: '100644', id };
     }
   }
 
@@ -94,14 +86,14 @@ export class LayerDraft {
   }
 
   #keep({ path }: Written): string {
-    const name = this.#kept.get(path) ?? `files/${this.#kept.size}`;
+    const name = this.#kept.get(path) ?? String(this.#kept.size);
     this.#kept.set(path, name);
-    return name;
+    return `${keptFiles}/${name}`;
   }
 
-  #apply(change: Change): Place | undefined {
+  #apply(change: Change): void {
     try {
-      return this.#state.apply(change);
+      this.#state.apply(change);
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       throw new GitError(
@@ -120,9 +112,4 @@ export class LayerDraft {
       return place ? [{ path, inode: place.inode }] : [];
     });
   }
-}
-
-/** Whether git puts what comes in place of what it held there. */
-function isReplaced({ inode }: Place, { type, path }: Change): boolean {
-  return isTreeType(inode.type) && (type === 'file' || type === 'symlink') && isHoldable(path, type);
 }

@@ -1,6 +1,6 @@
 import { closeSync } from 'node:fs';
 import { GitError, printable } from '../errors.ts';
-import { BlobStore } from './blob-store.ts';
+import type { ObjectStore } from './object-store.ts';
 import type { Breath } from './breath.ts';
 import type { Came, LayerDraft } from './layer-draft.ts';
 import type { ObjectID } from './object-id.ts';
@@ -8,7 +8,7 @@ import { SizeMismatch, contentIn, contentOf, type TreeFiles } from './tree-files
 
 /** Turns what layers brought into blobs: each file is read once, mostly while the next ones are still being written. */
 export class LayerReader {
-  readonly #blobs: BlobStore;
+  readonly #objects: ObjectStore;
   readonly #files: TreeFiles;
   readonly #breath: Breath;
   readonly #queue: Came[] = [];
@@ -16,18 +16,10 @@ export class LayerReader {
   #early: Came[] = [];
   #reading: Promise<void> | undefined;
 
-  /**
-   * @param directory `objects/pack` of the repository
-   */
-  constructor(directory: string, files: TreeFiles, breath: Breath) {
-    this.#blobs = new BlobStore(directory, () => breath.take());
+  constructor(objects: ObjectStore, files: TreeFiles, breath: Breath) {
+    this.#objects = objects;
     this.#files = files;
     this.#breath = breath;
-  }
-
-  /** Bytes of blobs that git does not see yet. */
-  get pending(): number {
-    return this.#blobs.pending;
   }
 
   /**
@@ -57,21 +49,10 @@ export class LayerReader {
     }
   }
 
-  /** Adds a blob of our own. */
-  store(bytes: Uint8Array): ObjectID | Promise<ObjectID> {
-    return this.#blobs.add(bytes.length, contentIn(bytes));
-  }
-
-  /** Lets git see all blobs so far. */
-  complete(): Promise<void> {
-    return this.#blobs.complete();
-  }
-
-  /** Leaves nothing behind that was not completed. */
+  /** Stops reading. */
   async discard(): Promise<void> {
     this.#queue.length = 0;
     await this.#reading;
-    await this.#blobs.discard();
   }
 
   async #readQueue(draft: LayerDraft): Promise<void> {
@@ -107,11 +88,14 @@ export class LayerReader {
 
   /** Answers at once for small files. */
   #read({ path, inode }: Came): ObjectID | Promise<ObjectID> {
-    if (inode.type === 'symlink') return this.store(Buffer.from(inode.linkPath, 'latin1'));
+    if (inode.type === 'symlink') {
+      const target = Buffer.from(inode.linkPath, 'latin1');
+      return this.#objects.add(target.length, contentIn(target));
+    }
     const file = this.#files.open(path);
     let id: ObjectID | Promise<ObjectID>;
     try {
-      id = this.#blobs.add(inode.size, contentOf(file));
+      id = this.#objects.add(inode.size, contentOf(file));
     } catch (error) {
       closeSync(file);
       throw readError(error, path);

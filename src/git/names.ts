@@ -9,6 +9,9 @@ export interface LayerIdentity {
 /** A record's path in the tree of its commit. */
 export const recordPath = 'record.mtree';
 
+/** The directory in that tree of contents that no commit can hold. */
+export const keptFiles = 'files';
+
 /** Where the refs of the records are. */
 export const recordRefs = 'refs/dlrootfs/';
 const branches = 'refs/heads/';

@@ -24,12 +24,15 @@ import {
   zlibHeader,
 } from './stored-deflate.ts';
 
-/** Puts the next bytes of a blob into `buffer` at `at`: exactly `length` of them, the blob's last ones when `last`. */
-export type BlobSource = (buffer: Buffer, at: number, length: number, last: boolean) => void;
+/** The objects that are written here. */
+export type ObjectType = keyof typeof types;
+
+/** Puts the next bytes of an object into `buffer` at `at`: exactly `length` of them, its last ones when `last`. */
+export type ObjectSource = (buffer: Buffer, at: number, length: number, last: boolean) => void;
 
 const packVersion = 2;
 const packHeaderSize = 12;
-const blobType = 3;
+const types = { commit: 1, tree: 2, blob: 3 } as const;
 const bufferSize = 4 * 2 ** 20;
 /** An object's type and size take up to ten bytes; a source may look for one byte more than there should be. */
 const headroom = 10 + 2 + blockHeaderSize + storedBlockSize + trailerSize + 1;
@@ -37,7 +40,7 @@ const headroom = 10 + 2 + blockHeaderSize + storedBlockSize + trailerSize + 1;
 const readAsync = promisify(read);
 
 /**
- * Writes blobs into a pack: stored, not deflated, and hashed by OpenSSL.
+ * Writes objects into a pack, blobs for the most part: stored, not deflated, and hashed by OpenSSL.
  *
  * `git fast-import` and `git add` could do it, but their collision-detecting SHA-1 passes over each byte up to four times at 0.2 to
  * 0.4 GB/s, and they deflate at 0.1 GB/s: several times what all the rest of a pull takes. `git gc` packs it tightly whenever the
@@ -74,11 +77,11 @@ export class PackWriter {
     return this.#written + this.#length;
   }
 
-  /** Adds a blob of `size` bytes, unless this run has it already. What `source` throws goes through and leaves the pack as it was. */
-  async add(size: number, source: BlobSource): Promise<ObjectID> {
+  /** Adds an object of `size` bytes, unless this run has it already. What `source` throws goes through and leaves the pack as it was. */
+  async add(size: number, source: ObjectSource, type: ObjectType = 'blob'): Promise<ObjectID> {
     const start = this.#begin();
     try {
-      const steps = this.#steps(size, source, start);
+      const steps = this.#steps(size, source, start, type);
       let step = steps.next();
       for (; step.done !== true; step = steps.next()) await this.#breathe();
       return step.value;
@@ -88,11 +91,11 @@ export class PackWriter {
     }
   }
 
-  /** The same without a pause: for small blobs, of which there are many. */
-  addAtOnce(size: number, source: BlobSource): ObjectID {
+  /** The same without a pause: for small ones, of which there are many. */
+  addAtOnce(size: number, source: ObjectSource, type: ObjectType = 'blob'): ObjectID {
     const start = this.#begin();
     try {
-      const steps = this.#steps(size, source, start);
+      const steps = this.#steps(size, source, start, type);
       let step = steps.next();
       while (step.done !== true) step = steps.next();
       return step.value;
@@ -135,13 +138,18 @@ export class PackWriter {
     return this.size;
   }
 
-  /** Adds a blob, in steps of a few megabytes. */
-  *#steps(size: number, source: BlobSource, start: number): Generator<void, ObjectID, void> {
-    const hash = createHash('sha1').update(`blob ${size}\0`);
+  /** Adds an object, in steps of a few megabytes. */
+  *#steps(
+    size: number,
+    source: ObjectSource,
+    start: number,
+    type: ObjectType,
+  ): Generator<void, ObjectID, void> {
+    const hash = createHash('sha1').update(`${type} ${size}\0`);
     let checksum = 1;
     let crc = 0;
     let unsummed = this.#length;
-    this.#putObjectHeader(size);
+    this.#putObjectHeader(size, types[type]);
     for (let rest = size; ;) {
       const length = Math.min(rest, storedBlockSize);
       rest -= length;
@@ -173,11 +181,11 @@ export class PackWriter {
     return id;
   }
 
-  #putObjectHeader(size: number): void {
+  #putObjectHeader(size: number, type: number): void {
     const buffer = this.#buffer;
     let at = this.#length;
     let rest = Math.floor(size / 16);
-    buffer[at++] = (rest > 0 ? 0x80 : 0) | (blobType << 4) | (size % 16);
+    buffer[at++] = (rest > 0 ? 0x80 : 0) | (type << 4) | (size % 16);
     while (rest > 0) {
       const low = rest % 128;
       rest = Math.floor(rest / 128);

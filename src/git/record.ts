@@ -1,6 +1,6 @@
 import { GitError } from '../errors.ts';
 import { parseLine, type Change } from '../tar/mtree.ts';
-import type { TreeFile, TreeMode } from './fast-import.ts';
+import type { TreeFile, TreeMode } from './tree-file.ts';
 import type { LayerRecord } from './history.ts';
 import { recordPath } from './names.ts';
 import type { ObjectID } from './object-id.ts';
@@ -63,22 +63,41 @@ export async function loadState(
     for (const change of changesOf(records.get(id)!, id)) state.apply(change);
   }
   const top = chain.at(-1);
-  for (const { path, id } of top ? await readTree(repository, top.commit) : []) {
-    const inode = state.find(path)?.inode;
-    if (inode) inode.id = id;
-  }
+  if (top) await loadTrees(repository, state, top.commit);
   return state;
+}
+
+/** Takes from a commit what git calls the contents and directories of its rootfs. */
+async function loadTrees(repository: Repository, state: RootfsState, commit: string): Promise<void> {
+  const root = await repository.run(['rev-parse', '--verify', `${commit}^{tree}`]);
+  const entries = await listTree(repository, ['-t', commit]);
+  for (const { path, id, type } of entries) {
+    const place = state.find(path);
+    if (!place) continue;
+    if (type === 'blob') place.inode.id = id;
+    else if (place.children) state.setTree(place.children, id);
+  }
+  state.setTree(state.root(), root.trim() as ObjectID);
 }
 
 /** All files of a commit, in the order of their paths' bytes. */
 export async function readTree(repository: Repository, commit: string): Promise<TreeFile[]> {
-  const listing = await repository.run(['ls-tree', '-r', '--full-tree', commit]);
+  return listTree(repository, [commit]);
+}
+
+interface Listed extends TreeFile {
+  readonly type: 'blob' | 'tree';
+}
+
+async function listTree(repository: Repository, wanted: readonly string[]): Promise<Listed[]> {
+  const listing = await repository.run(['ls-tree', '-r', '--full-tree', ...wanted]);
   return listing
     .split('\n')
     .filter((line) => line !== '')
     .map((line) => {
       const tab = line.indexOf('\t');
-      const [mode, , id] = line.slice(0, tab).split(' ');
-      return { path: unquotePath(line.slice(tab + 1)), mode: mode as TreeMode, id: id as ObjectID };
+      const [mode, type, id] = line.slice(0, tab).split(' ');
+      const path = unquotePath(line.slice(tab + 1));
+      return { path, mode: mode as TreeMode, type: type as Listed['type'], id: id as ObjectID };
     });
 }

@@ -27,6 +27,10 @@ export class RootfsState {
   /** The directory looked up last, as the next path mostly lies in it too. */
   #lastPath: string | undefined;
   #last: Map<string, Place> | undefined;
+  /** What git calls the trees of directories, by what those hold; not of those that changed since. */
+  readonly #trees = new WeakMap<ReadonlyMap<string, Place>, ObjectID>();
+  /** The directory that lost its tree last, as those above it did. */
+  #lastChanged: string | undefined;
 
   /** What stands at a path; the root itself is known only where a layer said something of it. */
   find(path: string): Place | undefined {
@@ -42,6 +46,7 @@ export class RootfsState {
   apply(change: Change): Place | undefined {
     const { path } = change;
     const before = this.find(path);
+    this.#forgetTrees(path);
     if (before?.children || change.type === 'directory') this.#lastPath = undefined;
     if (change.type === 'removed') {
       this.#above(path)?.delete(nameOf(path));
@@ -71,6 +76,16 @@ export class RootfsState {
     return this.#names;
   }
 
+  /** The tree that was made of a directory, unless it changed since, or one below it. */
+  treeOf(children: ReadonlyMap<string, Place>): ObjectID | undefined {
+    return this.#trees.get(children);
+  }
+
+  setTree(children: ReadonlyMap<string, Place>, id: ObjectID): void {
+    this.#trees.set(children, id);
+    this.#lastChanged = undefined;
+  }
+
   /** All places but the root: each directory before what is in it, names in byte order. */
   [Symbol.iterator](): Generator<[path: string, place: Place], void, void> {
     return walk('', this.#names);
@@ -85,6 +100,20 @@ export class RootfsState {
     this.#lastPath = above;
     this.#last = names;
     return names;
+  }
+
+  /** The trees of the directories above a path are no more what git has. */
+  #forgetTrees(path: string): void {
+    const above = path.slice(0, Math.max(0, path.lastIndexOf('/')));
+    if (above === this.#lastChanged) return;
+    this.#lastChanged = above;
+    let names: Map<string, Place> | undefined = this.#names;
+    this.#trees.delete(names);
+    if (above === '') return;
+    for (const name of above.split('/')) {
+      names = names?.get(name)?.children;
+      if (names) this.#trees.delete(names);
+    }
   }
 
   #put(path: string, place: Place): void {

@@ -12,7 +12,7 @@ import {
   type PathLike,
 } from 'node:fs';
 import path from 'node:path';
-import type { BlobSource } from './pack-writer.ts';
+import type { ObjectSource } from './pack-writer.ts';
 import type { Inode } from './rootfs-state.ts';
 
 const { O_DIRECTORY, O_NOFOLLOW, O_RDONLY } = constants;
@@ -138,7 +138,7 @@ export class SizeMismatch extends Error {}
  *
  * @throws SizeMismatch from the source
  */
-export function contentOf(file: number): BlobSource {
+export function contentOf(file: number): ObjectSource {
   return (buffer, at, length, last) => {
     const wanted = length + (last ? 1 : 0);
     let done = 0;
@@ -152,7 +152,7 @@ export function contentOf(file: number): BlobSource {
 }
 
 /** Bytes in memory as a blob's content. */
-export function contentIn(bytes: Uint8Array): BlobSource {
+export function contentIn(bytes: Uint8Array): ObjectSource {
   let start = 0;
   return (buffer, at, length) => {
     buffer.set(bytes.subarray(start, start + length), at);

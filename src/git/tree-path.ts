@@ -7,13 +7,6 @@ export function isHoldable(path: string, type: 'file' | 'symlink'): boolean {
   return !/(?:^|\/)\.git(?:\/|$)/i.test(path) && !(type === 'symlink' && /(?:^|\/)\.gitmodules$/i.test(path));
 }
 
-/** A path as a command of `git fast-import` takes it: in C's quotes where it must, other bytes as they are. */
-export function quotePath(path: string): string {
-  if (!/["\\\n]/.test(path)) return path;
-  const escaped = path.replaceAll(/["\\]/g, String.raw`\$&`).replaceAll('\n', String.raw`\n`);
-  return `"${escaped}"`;
-}
-
 const escapes: Readonly<Record<string, string>> = {
   a: '\x07',
   b: '\b',

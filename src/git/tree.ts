@@ -1,9 +1,9 @@
-import type { TreeFile, TreeMode } from './fast-import.ts';
+import type { TreeFile, TreeMode } from './tree-file.ts';
 import type { Inode, RootfsState } from './rootfs-state.ts';
 import { isHoldable } from './tree-path.ts';
 
 /** Whether git has files of this type. */
-export function isTreeType(type: Inode['type']): type is 'file' | 'symlink' {
+function isTreeType(type: Inode['type']): type is 'file' | 'symlink' {
   return type === 'file' || type === 'symlink';
 }
 

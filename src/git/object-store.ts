@@ -1,11 +1,11 @@
 import type { ObjectID } from './object-id.ts';
-import { PackWriter, type BlobSource } from './pack-writer.ts';
+import { PackWriter, type ObjectSource, type ObjectType } from './pack-writer.ts';
 
 /** In bytes: what takes about a millisecond. */
 const small = 256 * 1024;
 
-/** The blobs of a run: each once, in as many packs as it takes. */
-export class BlobStore {
+/** The objects of a run: each once, in as many packs as it takes. */
+export class ObjectStore {
   readonly #directory: string;
   readonly #breathe: () => Promise<void>;
   readonly #known = new Map<ObjectID, number>();
@@ -21,18 +21,13 @@ export class BlobStore {
     this.#breathe = breathe;
   }
 
-  /** Bytes that no completed pack holds. */
-  get pending(): number {
-    return this.#pack?.size ?? 0;
-  }
-
-  /** Adds a blob of `size` bytes: at once when it is small. What `source` throws goes through. */
-  add(size: number, source: BlobSource): ObjectID | Promise<ObjectID> {
+  /** Adds an object of `size` bytes: at once when it is small. What `source` throws goes through. */
+  add(size: number, source: ObjectSource, type: ObjectType = 'blob'): ObjectID | Promise<ObjectID> {
     this.#pack ??= new PackWriter(this.#directory, this.#known, this.#breathe);
-    return size <= small ? this.#pack.addAtOnce(size, source) : this.#pack.add(size, source);
+    return size <= small ? this.#pack.addAtOnce(size, source, type) : this.#pack.add(size, source, type);
   }
 
-  /** Completes the pack: git sees all blobs added so far when the promise is fulfilled. More may be added in the meantime. */
+  /** Completes the pack: git sees all objects added so far when the promise is fulfilled. More may be added in the meantime. */
   complete(): Promise<void> {
     const pack = this.#pack;
     this.#pack = undefined;

@@ -1,0 +1,42 @@
+import type { TreeMode } from './tree-file.ts';
+import type { ObjectID } from './object-id.ts';
+
+/** What a tree holds under a name of one component, one character a byte. */
+export interface TreeEntry {
+  readonly name: string;
+  readonly mode: TreeMode | '40000';
+  readonly id: ObjectID;
+}
+
+export interface Commit {
+  readonly tree: ObjectID;
+  readonly parents: readonly ObjectID[];
+  /** Seconds since 1970. */
+  readonly time: number;
+  readonly message: string;
+}
+
+const author = 'dlrootfs <mail@mail.com>';
+const idSize = 20;
+
+/** A tree object (gitformat-pack(5) has no word on it; base_name_compare in git's read-cache.c says how it is sorted). */
+export function composeTree(entries: readonly TreeEntry[]): Buffer {
+  const sorted = entries
+    .map((entry) => ({ key: entry.mode === '40000' ? `${entry.name}/` : entry.name, entry }))
+    .toSorted((one, other) => (one.key < other.key ? -1 : 1));
+  const size = entries.reduce((sum, { mode, name }) => sum + mode.length + 1 + name.length + 1 + idSize, 0);
+  const tree = Buffer.allocUnsafe(size);
+  let at = 0;
+  for (const { entry } of sorted) {
+    at += tree.write(`${entry.mode} ${entry.name}\0`, at, 'latin1');
+    at += tree.write(entry.id, at, 'hex');
+  }
+  return tree;
+}
+
+/** A commit object, by us. */
+export function composeCommit({ tree, parents, time, message }: Commit): Buffer {
+  const head = [`tree ${tree}`, ...parents.map((parent) => `parent ${parent}`)];
+  const people = ['author', 'committer'].map((role) => `${role} ${author} ${time} +0000`);
+  return Buffer.from(`${[...head, ...people].join('\n')}\n\n${message}`, 'latin1');
+}
