@@ -77,7 +77,7 @@ function asksForJsonLines(argv: readonly string[]): boolean {
 function describeOutputFailure(error: NodeJS.ErrnoException): DlrootfsError {
   if (error.code === 'EPIPE') return new InterruptedError('SIGPIPE');
   return new DestinationError(`cannot write standard output: ${printable(error.message)}`, {
-    hint: 'see where it goes to',
+    hint: 'look at where it goes to: that disk may be full',
     cause: error,
   });
 }

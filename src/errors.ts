@@ -23,16 +23,23 @@ export const ExitCode = {
   rateLimit: 8,
 } as const;
 
+/** What an error says of itself where who throws it knows nothing better. */
+interface Defaults {
+  readonly code: string;
+  /** What helps with most failures of the kind; undefined where there is nothing to do. */
+  readonly hint: string | undefined;
+}
+
 export abstract class DlrootfsError extends Error {
   abstract readonly exitCode: number;
   readonly code: string;
   readonly hint: string | undefined;
 
-  constructor(message: string, defaultCode: string, details: ErrorDetails = {}) {
+  constructor(message: string, defaults: Defaults, details: ErrorDetails = {}) {
     super(message, { cause: details.cause });
     this.name = new.target.name;
-    this.code = details.code ?? defaultCode;
-    this.hint = details.hint;
+    this.code = details.code ?? defaults.code;
+    this.hint = details.hint ?? defaults.hint;
   }
 }
 
@@ -40,7 +47,7 @@ export abstract class DlrootfsError extends Error {
 export class UsageError extends DlrootfsError {
   readonly exitCode = ExitCode.usage;
   constructor(message: string, details?: ErrorDetails) {
-    super(message, 'USAGE', details);
+    super(message, { code: 'USAGE', hint: 'dlrootfs --help shows what goes where' }, details);
   }
 }
 
@@ -48,7 +55,11 @@ export class UsageError extends DlrootfsError {
 export class NotFoundError extends DlrootfsError {
   readonly exitCode = ExitCode.notFound;
   constructor(message: string, details?: ErrorDetails) {
-    super(message, 'NOT_FOUND', details);
+    super(
+      message,
+      { code: 'NOT_FOUND', hint: 'check the spelling of image and tag; dlrootfs tags IMAGE lists the tags' },
+      details,
+    );
   }
 }
 
@@ -56,7 +67,11 @@ export class NotFoundError extends DlrootfsError {
 export class UnauthorizedError extends DlrootfsError {
   readonly exitCode = ExitCode.unauthorized;
   constructor(message: string, details?: ErrorDetails) {
-    super(message, 'UNAUTHORIZED', details);
+    super(
+      message,
+      { code: 'UNAUTHORIZED', hint: 'give credentials with -u, or log in with docker, podman or skopeo' },
+      details,
+    );
   }
 }
 
@@ -64,7 +79,11 @@ export class UnauthorizedError extends DlrootfsError {
 export class NetworkError extends DlrootfsError {
   readonly exitCode = ExitCode.network;
   constructor(message: string, details?: ErrorDetails) {
-    super(message, 'NETWORK', details);
+    super(
+      message,
+      { code: 'NETWORK', hint: 'check the address and the network; -v shows the requests' },
+      details,
+    );
   }
 }
 
@@ -72,7 +91,11 @@ export class NetworkError extends DlrootfsError {
 export class IntegrityError extends DlrootfsError {
   readonly exitCode = ExitCode.integrity;
   constructor(message: string, details?: ErrorDetails) {
-    super(message, 'INTEGRITY', details);
+    super(
+      message,
+      { code: 'INTEGRITY', hint: 'get the image again; if it stays so, it is broken: tell who made it' },
+      details,
+    );
   }
 }
 
@@ -80,7 +103,7 @@ export class IntegrityError extends DlrootfsError {
 export class DestinationError extends DlrootfsError {
   readonly exitCode = ExitCode.destination;
   constructor(message: string, details?: ErrorDetails) {
-    super(message, 'DESTINATION', details);
+    super(message, { code: 'DESTINATION', hint: 'choose another directory with -d' }, details);
   }
 }
 
@@ -88,7 +111,7 @@ export class DestinationError extends DlrootfsError {
 export class GitError extends DlrootfsError {
   readonly exitCode = ExitCode.destination;
   constructor(message: string, details?: ErrorDetails) {
-    super(message, 'GIT', details);
+    super(message, { code: 'GIT', hint: 'choose another directory with -d, or pull without -g' }, details);
   }
 }
 
@@ -96,7 +119,11 @@ export class GitError extends DlrootfsError {
 export class RateLimitError extends DlrootfsError {
   readonly exitCode = ExitCode.rateLimit;
   constructor(message: string, details?: ErrorDetails) {
-    super(message, 'RATE_LIMIT', details);
+    super(
+      message,
+      { code: 'RATE_LIMIT', hint: 'log in for a larger quota, use a mirror (--mirror), or try again later' },
+      details,
+    );
   }
 }
 
@@ -108,7 +135,7 @@ export class InterruptedError extends DlrootfsError {
   readonly exitCode: number;
   readonly signal: EndingSignal;
   constructor(signal: EndingSignal) {
-    super(`interrupted by ${signal}`, 'INTERRUPTED');
+    super(`interrupted by ${signal}`, { code: 'INTERRUPTED', hint: undefined });
     this.signal = signal;
     this.exitCode = 128 + { SIGHUP: 1, SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 }[signal];
   }

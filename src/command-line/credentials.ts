@@ -30,7 +30,9 @@ export async function readCredentials(
   if (username === '')
     throw new UsageError(`${name} has no user name`, { hint: `write ${name} username:password` });
   if (colon >= 0 && sources.stdin !== undefined) {
-    throw new UsageError(`${name} already has a password, and --password-stdin brings another`);
+    throw new UsageError(`${name} already has a password, and --password-stdin brings another`, {
+      hint: `write ${name} username, without a password, or leave --password-stdin out`,
+    });
   }
   if (colon >= 0 && colon < text.length - 1)
     return { username, password: text.slice(colon + 1), source: name };
@@ -53,12 +55,17 @@ async function readPassword(stdin: Readable): Promise<string> {
     chunks.push(chunk);
     length += chunk.length;
     if (length > passwordLimitBytes)
-      throw new UsageError('the password on standard input is longer than 64 KiB');
+      throw new UsageError('the password on standard input is longer than 64 KiB', {
+        hint: 'is that the right file?',
+      });
   }
   const password = Buffer.concat(chunks)
     .toString('utf8')
     .replace(/\r?\n$/, '');
-  if (password === '') throw new UsageError('--password-stdin: standard input is empty');
+  if (password === '')
+    throw new UsageError('--password-stdin: standard input is empty', {
+      hint: 'pipe the password in, as in --password-stdin < FILE',
+    });
   return password;
 }
 
@@ -82,7 +89,14 @@ export function promptPassword(terminal: Terminal, question: string): Promise<st
     };
     const onData = (data: Buffer) => {
       for (const byte of data) {
-        if (byte === 3 || byte === 4) return finish(() => reject(new UsageError('no password was typed')));
+        if (byte === 3 || byte === 4)
+          return finish(() =>
+            reject(
+              new UsageError('no password was typed', {
+                hint: 'type one, or pipe it in with --password-stdin',
+              }),
+            ),
+          );
         if (byte === 13 || byte === 10) return finish(() => resolve(Buffer.from(typed).toString('utf8')));
         if (byte === 127 || byte === 8) typed.pop();
         else typed.push(byte);

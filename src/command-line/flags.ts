@@ -63,7 +63,10 @@ export function splitArguments(argv: readonly string[], shapes: readonly FlagSha
     if (shape.takes === 'value' && value === undefined) {
       i += 1;
       found = argv[i];
-      if (found === undefined) throw new UsageError(`flag needs an argument: ${spelled}`);
+      if (found === undefined)
+        throw new UsageError(`flag needs an argument: ${spelled}`, {
+          hint: `write ${spelled} VALUE or ${spelled}=VALUE`,
+        });
     }
     flags.push({ name: shape.names.at(-1)!, spelled, value: found });
   }
@@ -74,7 +77,10 @@ function dissect(argument: string): { spelled: string; name: string; value: stri
   const equals = argument.indexOf('=');
   const spelled = equals < 0 ? argument : argument.slice(0, equals);
   const name = spelled.replace(/^--?/, '');
-  if (name === '' || name.startsWith('-')) throw new UsageError(`bad flag syntax: ${printable(spelled)}`);
+  if (name === '' || name.startsWith('-'))
+    throw new UsageError(`bad flag syntax: ${printable(spelled)}`, {
+      hint: 'flags begin with one dash or two and a name; what follows -- is no flag',
+    });
   return { spelled, name, value: equals < 0 ? undefined : argument.slice(equals + 1) };
 }
 

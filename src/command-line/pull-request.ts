@@ -76,7 +76,9 @@ async function credentials(
   const fromStdin = invocation.values['passwordStdin'] === true;
   if (invocation.values['creds'] === false) {
     if (flag !== undefined || fromStdin)
-      throw new UsageError('--no-creds contradicts -u and --password-stdin');
+      throw new UsageError('--no-creds contradicts -u and --password-stdin', {
+        hint: 'leave one of them out',
+      });
     return undefined;
   }
   if (text === undefined || (flag === '' && !fromStdin)) {

@@ -16,7 +16,10 @@ export async function runExport(invocation: Invocation, surroundings: Surroundin
   const { values, given } = invocation;
   const { stdout } = surroundings;
   const contradiction = aboutDirectories.find((name) => given.has(name));
-  if (contradiction !== undefined) throw new UsageError(`--${contradiction} does not go with -o`);
+  if (contradiction !== undefined)
+    throw new UsageError(`--${contradiction} does not go with -o`, {
+      hint: 'leave it out, or leave -o out for a directory',
+    });
   const output = String(values['output']);
   if (output === '')
     throw new UsageError('-o has an empty file name', {

@@ -100,6 +100,7 @@ export class LayerDraft {
         `the changes of the layer do not fit together at ${printable(change.path)}: ${error.message}`,
         {
           code: 'GIT_CHANGES',
+          hint: 'pull it without -g, and report this with the name of the image',
           cause: error,
         },
       );

@@ -114,5 +114,8 @@ export class LayerReader {
 
 function readError(error: unknown, path: string): unknown {
   if (!(error instanceof SizeMismatch)) return error;
-  return new GitError(`${printable(path)} changed while it was read`, { code: 'GIT_CHANGED' });
+  return new GitError(`${printable(path)} changed while it was read`, {
+    code: 'GIT_CHANGED',
+    hint: 'see who else writes there, and run it again',
+  });
 }

@@ -42,7 +42,10 @@ export function selectImage(
   what: string,
 ): ListedImage {
   const [first] = images;
-  if (first === undefined) throw new NotFoundError(`${what} is empty: its manifest.json lists no image`);
+  if (first === undefined)
+    throw new NotFoundError(`${what} is empty: its manifest.json lists no image`, {
+      hint: 'save or copy the image again',
+    });
   if (wanted === undefined) {
     if (images.length === 1) return first;
     throw new UsageError(`${what} has ${images.length} images`, {

@@ -48,7 +48,11 @@ export function sourceError(error: unknown, path: string): unknown {
   switch (error.code) {
     case 'ENOENT':
     case 'ENOTDIR':
-      return new NotFoundError(`there is no ${name}`, { code: 'SOURCE_NOT_FOUND', cause: error });
+      return new NotFoundError(`there is no ${name}`, {
+        code: 'SOURCE_NOT_FOUND',
+        hint: 'check the path; it ends at the next colon, behind which a tag stands',
+        cause: error,
+      });
     case 'EACCES':
     case 'EPERM':
       return new NotFoundError(`${name} cannot be read: permission denied`, {
@@ -59,6 +63,7 @@ export function sourceError(error: unknown, path: string): unknown {
     default:
       return new NotFoundError(`${name} cannot be read: ${printable(String(error.code))}`, {
         code: 'SOURCE_UNREADABLE',
+        hint: 'see whether the file can be read otherwise, and what the kernel says of its disk (dmesg)',
         cause: error,
       });
   }

@@ -139,7 +139,10 @@ function selectEntries(index: ImageIndex, wanted: string | undefined, what: stri
   const { manifests } = index;
   if (wanted === undefined) {
     const images = manifests.filter((entry) => !isAttestation(entry) && entry.artifactType === undefined);
-    if (images.length === 0) throw new NotFoundError(`${what} is empty: its index lists no image`);
+    if (images.length === 0)
+      throw new NotFoundError(`${what} is empty: its index lists no image`, {
+        hint: 'save or copy the image again',
+      });
     if (new Set(images.map(nameOf)).size === 1) return images;
     throw new UsageError(`${what} has more than one image`, {
       code: 'AMBIGUOUS_IMAGE',

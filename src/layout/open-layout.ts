@@ -43,7 +43,10 @@ async function openFiles(source: Source, options: LayoutOptions): Promise<Stored
   );
   if (source.transport === 'oci') return DirectoryFiles.open(source.path, name);
   if (source.transport !== 'stdin') return ArchiveFiles.open(source.path, name, spooling);
-  if (stdin === undefined) throw new UsageError('there is no standard input to read an archive from');
+  if (stdin === undefined)
+    throw new UsageError('there is no standard input to read an archive from', {
+      hint: 'pass a stream as the option stdin',
+    });
   return ArchiveFiles.fromStream(stdin, name, spooling);
 }
 

@@ -15,7 +15,10 @@ const decoders = new Map([
 
 function tooLarge(response: Response, limit: number): NetworkError {
   const message = `${response.url.host} sent more than the ${limit} bytes that are allowed here`;
-  return new NetworkError(message, { code: 'BODY_TOO_LARGE' });
+  return new NetworkError(message, {
+    code: 'BODY_TOO_LARGE',
+    hint: 'is this a container registry? -v shows the requests',
+  });
 }
 
 /** Undoes a `Content-Encoding`, which some servers apply although `identity` was asked for; the bound holds for the result too. */

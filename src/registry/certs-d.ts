@@ -44,7 +44,10 @@ export function sortCertificates(directory: string, names: readonly string[]): C
     const [, stem, kind] = /^(.+)\.(cert|key)$/.exec(name) ?? [];
     if (stem === undefined) continue;
     const other = `${stem}.${kind === 'cert' ? 'key' : 'cert'}`;
-    if (!all.has(other)) throw new UsageError(`${directory} has ${name} but no ${other}`);
+    if (!all.has(other))
+      throw new UsageError(`${directory} has ${name} but no ${other}`, {
+        hint: 'put the other file beside it, or take this one away',
+      });
     clientCertificate ??= { cert: join(directory, `${stem}.cert`), key: join(directory, `${stem}.key`) };
   }
   return { authorities, clientCertificate };
@@ -57,7 +60,10 @@ export async function certificateDirectory(
 ): Promise<CertificateFiles> {
   if (options.certDir !== undefined) {
     const names = await list(options.certDir);
-    if (!names) throw new UsageError(`cannot read the certificate directory ${options.certDir}`);
+    if (!names)
+      throw new UsageError(`cannot read the certificate directory ${options.certDir}`, {
+        hint: 'name a directory with *.crt, or *.cert and *.key, that you may read',
+      });
     return sortCertificates(options.certDir, names);
   }
   for (const directory of candidates(registry, options)) {

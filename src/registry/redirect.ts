@@ -6,6 +6,9 @@ export const MAX_REDIRECTS = 10;
 
 const redirectStatus = new Set([301, 302, 303, 307, 308]);
 
+/** What to do about a redirect that cannot be followed. */
+export const misguided = { hint: 'the registry, or a proxy before it, is set up wrongly: tell who runs it' };
+
 /** Names of headers that must not reach another origin. */
 const privateHeaders = new Set(['authorization', 'cookie', 'proxy-authorization']);
 
@@ -25,10 +28,14 @@ export function redirected(
   if (!to || !/^https?:$/.test(to.protocol)) {
     throw new NetworkError(
       `${from.host} redirects to what is no web address: ${printable(location.split('?')[0]!, 120)}`,
+      misguided,
     );
   }
   if (from.protocol === 'https:' && to.protocol === 'http:') {
-    throw new NetworkError(`${from.host} redirects from https to plain http at ${to.host}: refused`);
+    throw new NetworkError(
+      `${from.host} redirects from https to plain http at ${to.host}: refused`,
+      misguided,
+    );
   }
   to.username = '';
   to.password = '';
@@ -38,6 +45,7 @@ export function redirected(
     if (to.origin === from.origin && (status === 307 || status === 308)) return { ...request, url: to };
     throw new NetworkError(
       `${from.host} redirects a token request to ${to.host}: refused, since it holds credentials`,
+      misguided,
     );
   }
   const kept = Object.entries(headers).filter(([name]) => !privateHeaders.has(name));

@@ -98,6 +98,7 @@ export function relocate(
   if (slash <= 0 || slash === moved.length - 1) {
     throw new UsageError(
       `registries.conf sends ${printable(name)} to ${printable(moved)}, which is no repository`,
+      { hint: 'correct location and prefix there' },
     );
   }
   return { registry: moved.slice(0, slash), repository: moved.slice(slash + 1) };
@@ -155,6 +156,9 @@ async function parse(text: string, path: string): Promise<readonly RegistryTable
     return registryTables(parseToml(text));
   } catch (error) {
     const reason = error instanceof Error ? error.message.split('\n', 1)[0]! : '';
-    throw new UsageError(`${printable(path)} cannot be read: ${printable(reason)}`, { cause: error });
+    throw new UsageError(`${printable(path)} cannot be read: ${printable(reason)}`, {
+      hint: 'correct the file, or name another by CONTAINERS_REGISTRIES_CONF',
+      cause: error,
+    });
   }
 }

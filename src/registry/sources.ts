@@ -47,7 +47,10 @@ export function sourcesOf(
   const table = findTable(tables, reference);
   if (!table) return [...named, { ...reference, insecure: false, plainHttp: false, mirrorOf: undefined }];
   if (table.blocked) {
-    throw new UsageError(`${printable(table.prefix)} is blocked in registries.conf`, { code: 'BLOCKED' });
+    throw new UsageError(`${printable(table.prefix)} is blocked in registries.conf`, {
+      code: 'BLOCKED',
+      hint: 'who set up this machine does not want it pulled from there: see blocked = true in registries.conf',
+    });
   }
   const excluded = reference.digest === undefined ? 'digest-only' : 'tag-only';
   const configured = table.mirrors

@@ -20,7 +20,10 @@ async function readPem(path: string, what: string): Promise<string> {
     return await readFile(path, 'utf8');
   } catch (error) {
     const reason = error instanceof Error ? error.message : 'unknown';
-    throw new UsageError(`cannot read ${what}: ${printable(reason)}`, { cause: error });
+    throw new UsageError(`cannot read ${what}: ${printable(reason)}`, {
+      hint: 'check the path, and whether you may read it',
+      cause: error,
+    });
   }
 }
 
@@ -33,7 +36,9 @@ export async function tlsSettings(
   const found: CertificateFiles = await certificateDirectory(registry, options);
   const { caFile, certFile, keyFile, environment } = options;
   if ((certFile === undefined) !== (keyFile === undefined)) {
-    throw new UsageError('a client certificate needs both --cert-file and --key-file');
+    throw new UsageError('a client certificate needs both --cert-file and --key-file', {
+      hint: 'add the other one',
+    });
   }
   const pair =
     certFile !== undefined && keyFile !== undefined
@@ -74,6 +79,7 @@ export async function secureContext(settings: TlsSettings, system: boolean): Pro
   } catch (error) {
     const reason = error instanceof Error ? error.message : 'unknown';
     throw new UsageError(`a certificate or key that was given cannot be used: ${printable(reason)}`, {
+      hint: 'they have to be PEM, and the key the one of the certificate, without a passphrase',
       cause: error,
     });
   }

@@ -124,7 +124,10 @@ export async function fetchToken(
     throw answerError(response, body, `a token from ${realm.host}`);
   }
   const token = parseToken(parse(body), start);
-  if (!token) throw new NetworkError(`what the token server ${realm.host} answered holds no token`);
+  if (!token)
+    throw new NetworkError(`what the token server ${realm.host} answered holds no token`, {
+      hint: 'the registry is set up wrongly: tell who runs it; -v shows the requests',
+    });
   return token;
 }
 

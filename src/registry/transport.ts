@@ -3,7 +3,7 @@ import type { Report } from '../report/event.ts';
 import { readAtMost } from './body.ts';
 import type { Connections } from './connections.ts';
 import { Exchange, type Request, type Response } from './exchange.ts';
-import { MAX_REDIRECTS, redirected } from './redirect.ts';
+import { MAX_REDIRECTS, misguided, redirected } from './redirect.ts';
 import type { Timeouts } from './registry-options.ts';
 import type { Slots } from './slots.ts';
 
@@ -31,7 +31,10 @@ export class Transport {
     for (let current = request; ;) {
       if (seen.has(current.url.href) || seen.size > MAX_REDIRECTS) {
         const why = seen.has(current.url.href) ? 'in a circle' : `more than ${MAX_REDIRECTS} times`;
-        throw new NetworkError(`${request.url.host} redirects ${why}`, { code: 'REDIRECTS' });
+        throw new NetworkError(`${request.url.host} redirects ${why}`, {
+          code: 'REDIRECTS',
+          ...misguided,
+        });
       }
       seen.add(current.url.href);
       const response = await this.#exchange(current, signal);

@@ -30,7 +30,10 @@ export async function locate(directory: string): Promise<Location> {
     if (link === undefined) return { path: await resolveMissing(name), stat: undefined, replaceable: true };
     name = path.resolve(path.dirname(name), link);
   }
-  throw new DestinationError(`${printable(directory)} is a symlink that leads nowhere`, { code: 'ELOOP' });
+  throw new DestinationError(`${printable(directory)} is a symlink that leads nowhere`, {
+    code: 'ELOOP',
+    hint: 'remove it, or choose another directory with -d',
+  });
 }
 
 async function locateExisting(directory: string, found: string): Promise<Location> {

@@ -201,6 +201,7 @@ export class Rootfs {
   #die(cause: Error): void {
     this.#dead ??= new DestinationError(`the thread that writes the files has died: ${cause.message}`, {
       code: 'THREAD_DIED',
+      hint: 'run it again; if it dies again, report it with these lines',
       cause,
     });
     this.#ring.fail();

@@ -69,7 +69,10 @@ export class Writer {
     const opened = libc ? LinuxFilesystem.open(libc, path) : PortableFilesystem.open(path);
     if (typeof opened === 'number') throw explain(new Refusal(opened, 'open it'), undefined, this.#name);
     if (lock && !opened.lock()) {
-      throw new DestinationError(`${this.#name} is being written by another process`, { code: 'BUSY' });
+      throw new DestinationError(`${this.#name} is being written by another process`, {
+        code: 'BUSY',
+        hint: 'wait until that is done, or choose another directory with -d',
+      });
     }
     return [opened, libc ? 'libc' : 'node'];
   }

@@ -29,6 +29,7 @@ export function placeOf(destination: string): Place {
   if (!isOneLine(directory)) {
     throw new UsageError(
       '--for cannot write configurations for a directory with control characters in its path',
+      { hint: 'choose another directory with -d' },
     );
   }
   const base = path.basename(directory);

@@ -105,7 +105,10 @@ export function parseLine(line: string): Change {
   }
   const type = types.get(values['type']!);
   if (type === undefined) {
-    throw new IntegrityError('a list of changes has a line of an unknown type', { code: 'BAD_RECORD' });
+    throw new IntegrityError('a list of changes has a line of an unknown type', {
+      code: 'BAD_RECORD',
+      hint: 'the record of the layer is damaged: pull the image again into another directory',
+    });
   }
   if (type === 'removed') return { type, path };
 

@@ -1,0 +1,46 @@
+import assert from 'node:assert/strict';
+import { readFileSync, readdirSync } from 'node:fs';
+import { test } from 'node:test';
+import { DamagedBlobError } from '../src/blob/damage.ts';
+import * as errors from '../src/errors.ts';
+import { MalformedTarError } from '../src/tar/malformed.ts';
+
+const { DlrootfsError, InterruptedError } = errors;
+
+const kinds = [
+  ...Object.values(errors).filter(
+    (value) => typeof value === 'function' && value.prototype instanceof DlrootfsError,
+  ),
+  DamagedBlobError,
+  MalformedTarError,
+].filter((kind) => kind !== InterruptedError) as unknown as readonly (new (
+  message: string,
+) => InstanceType<typeof DlrootfsError>)[];
+
+test('every error but an interruption says what to do, also where who throws it knows nothing better', () => {
+  assert.ok(kinds.length >= 9);
+  for (const kind of kinds) {
+    const { hint = '' } = new kind('something');
+    assert.match(hint, /^[a-z].{10,}[^.]$/s, kind.name);
+  }
+});
+
+test('hints are one sentence without a full stop, and no flag in them is unknown', async () => {
+  const { flagShapes } = await import('../src/command-line/options-table.ts');
+  const known = new Set(flagShapes().flatMap(({ names }) => names));
+  const source = new URL('../src/', import.meta.url);
+  const files = readdirSync(source, { recursive: true, encoding: 'utf8' }).filter((name) =>
+    name.endsWith('.ts'),
+  );
+  const hints = files.flatMap((file) =>
+    [...readFileSync(new URL(file, source), 'utf8').matchAll(/(?<!`)\bhint:\s*(['"`])([^\n]*?)\1/g)].map(
+      (match) => [file, match[2]!] as const,
+    ),
+  );
+  assert.ok(hints.length > 80);
+  for (const [file, hint] of hints) {
+    assert.doesNotMatch(hint, /\.$|^\s|\n/, `${file}: ${hint}`);
+    for (const [, flag = ''] of hint.matchAll(/(?<![\w-])--([a-z][a-z-]+)/g))
+      if (flag !== 'sparse') assert.ok(known.has(flag), `${file}: ${hint}`);
+  }
+});
