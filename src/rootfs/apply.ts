@@ -26,8 +26,9 @@ export function startRun(
   options: RunOptions,
   tell?: (changes: Uint8Array) => void,
 ): Run {
-  const creator =
-    options.mode === 'overlay' || options.leftover ? carefulCreator : probe(filesystem, options.mode);
+  const { mode, leftover, hasLayers = false } = options;
+  // Directories of lower layers may hand down what the root does not.
+  const creator = mode === 'overlay' || leftover || hasLayers ? carefulCreator : probe(filesystem, mode);
   const run: Run = {
     filesystem,
     directories: new Directories(filesystem, {
@@ -41,14 +42,14 @@ export function startRun(
     log: new DirectoryLog(),
     lateModes: new PathSet(),
     layer: new PathSet(),
-    made: options.mode === 'overlay' || creator.caseInsensitive ? new PathSet() : undefined,
+    made: mode === 'overlay' || creator.caseInsensitive ? new PathSet() : undefined,
     lostDevices: new PathSet(),
     directoryXattrs: new Set(),
     changes: options.recordChanges ? new ChangeLog(tell) : undefined,
     ownFiles: new Set(options.ownFiles),
     namedLists: new Map(),
     pseudoLinks: undefined,
-    firstLayer: options.hasLayers !== true,
+    firstLayer: !hasLayers,
     rootEntry: undefined,
     mtimeSeconds: 0,
     mtimeNanoseconds: 0,

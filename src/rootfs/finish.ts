@@ -1,7 +1,6 @@
 import type { BytePath } from '../tar/entry.ts';
 import type { RootMetadata } from './messages.ts';
 import { restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
-import { settleNamedLists } from './named-lists.ts';
 import { granted, shown } from './refusal.ts';
 import type { Run } from './run.ts';
 
@@ -44,7 +43,6 @@ function finishRoot(run: Run, root: RootMetadata | undefined): void {
   if (entry) {
     restoreOwner(run, node, entry, undefined);
     granted(run.filesystem.setMode(node, restoreXattrs(run, node, entry)), 'set the mode of the root');
-    settleNamedLists(run);
     restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
   } else if (root) {
     if (root.uid !== undefined && root.gid !== undefined) {

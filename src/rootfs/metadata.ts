@@ -68,11 +68,9 @@ export function permittedMode(run: Run, mode: number, ownerIsRight: boolean): nu
 export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
   let { mode } = entry;
   if (!entry.xattrs) return mode;
+  if (namesInLists(entry)) waitForNames(run, node, entry);
   for (const [name, value] of entry.xattrs) {
-    if (textKeys.has(name)) {
-      waitForNames(run, node, entry);
-      continue;
-    }
+    if (textKeys.has(name)) continue;
     const result = run.filesystem.setXattr(node, name, value);
     if (result === 0 && name === accessList) mode = modeWithList(mode, value);
     if (result === 0) continue;
@@ -83,9 +81,13 @@ export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
   return mode;
 }
 
+/** Whether an entry has access lists with names. */
+export function namesInLists({ xattrs }: Entry): boolean {
+  return xattrs !== undefined && [...textKeys.keys()].some((key) => xattrs.has(key));
+}
+
 function waitForNames(run: Run, { parent, name }: Node, entry: Entry): void {
-  if (run.namedLists.size < mostNamedLists)
-    run.namedLists.set(name === '.' ? parent.path : join(parent.path, name), entry);
+  if (run.namedLists.size < mostNamedLists) run.namedLists.set(join(parent.path, name), entry);
   else run.counts.xattrs++;
 }
 

@@ -1,5 +1,5 @@
-import { constants } from 'node:os';
 import {
+  accessList,
   accessListBytes,
   defaultAccessList,
   modeWithList,
@@ -9,12 +9,10 @@ import {
 import { accountNames, longestAccountFile } from '../tar/account-names.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { nameOf, parentPath } from './directories.ts';
-import type { FileStat, Node } from './filesystem.ts';
+import type { Node } from './filesystem.ts';
 import { noteDirectory } from './directory.ts';
 import { recordedPath } from './pseudo-links.ts';
 import type { Run } from './run.ts';
-
-const { EINVAL } = constants.errno;
 
 /**
  * Gives files the access lists that say names instead of numbers: those are the image's own users and groups, which are known when the
@@ -25,35 +23,68 @@ export function settleNamedLists(run: Run): void {
   const find = finder(run);
   for (const [path, entry] of run.namedLists) {
     run.directories.trim();
+    const lists = numbered(run, entry, find);
+    if (path === '') {
+      // The root is given all of it at the end.
+      run.rootEntry = { ...entry, xattrs: merged(entry, lists) };
+      run.changes?.written(path, run.rootEntry, '');
+      continue;
+    }
     const parent = run.directories.findExact(parentPath(path));
-    const name = path === '' ? '.' : nameOf(path);
-    const stat = parent && run.filesystem.stat(parent, name);
-    if (typeof stat === 'object') settle(run, { parent: parent!, name, file: -1 }, path, entry, stat, find);
+    const stat = parent && run.filesystem.stat(parent, nameOf(path));
+    if (typeof stat !== 'object') continue;
+    const node = { parent: parent!, name: nameOf(path), file: -1 };
+    if (stat.type === 'directory') settleDirectory(run, node, path, entry, lists);
+    else {
+      set(run, node, lists);
+      const recorded = recordedPath(run, path);
+      if (lists.size > 0)
+        run.changes?.written(recorded, { ...entry, type: 'hardlink', xattrs: lists }, recorded);
+    }
   }
   run.namedLists.clear();
 }
 
-function settle(run: Run, node: Node, path: BytePath, entry: Entry, stat: FileStat, find: FindId): void {
-  const set = new Map<string, Uint8Array>();
+/** The entry's lists in numbers, by attribute. */
+function numbered(run: Run, entry: Entry, find: FindId): Map<string, Uint8Array> {
+  const lists = new Map<string, Uint8Array>();
   for (const [key, name] of textKeys) {
     const text = entry.xattrs?.get(key);
     if (text === undefined) continue;
     const bytes = accessListBytes(Buffer.from(text).toString('latin1'), find);
-    const result = bytes ? run.filesystem.setXattr(node, name, bytes) : -EINVAL;
-    if (bytes) set.set(name, bytes);
-    if (result < 0) run.counts.xattrs++;
-    else if (stat.type === 'directory') run.directoryXattrs.add(name);
+    if (bytes) lists.set(name, bytes);
+    else run.counts.xattrs++;
   }
-  if (set.has(defaultAccessList)) run.creator.careful = true;
-  if (set.size === 0) return;
-  const list = set.get(textKeys.get('SCHILY.acl.access')!);
-  if (list && stat.type === 'directory') {
-    noteDirectory(run, path, modeWithList(entry.mode, list), entry.mtimeSeconds, entry.mtimeNanoseconds);
+  return lists;
+}
+
+function settleDirectory(
+  run: Run,
+  node: Node,
+  path: BytePath,
+  entry: Entry,
+  lists: ReadonlyMap<string, Uint8Array>,
+): void {
+  set(run, node, lists);
+  for (const name of lists.keys()) run.directoryXattrs.add(name);
+  // From here on new files inherit it.
+  if (lists.has(defaultAccessList)) run.creator.careful = true;
+  const list = lists.get(accessList);
+  if (list) {
+    const mode = modeWithList(entry.mode, list);
+    noteDirectory(run, path, mode, entry.mtimeSeconds, entry.mtimeNanoseconds);
   }
-  const recorded = recordedPath(run, path);
-  if (stat.type === 'directory')
-    run.changes?.written(recorded, { ...entry, xattrs: new Map([...(entry.xattrs ?? []), ...set]) }, '');
-  else run.changes?.written(recorded, { ...entry, type: 'hardlink', xattrs: set }, recorded);
+  if (lists.size > 0) run.changes?.written(path, { ...entry, xattrs: merged(entry, lists) }, '');
+}
+
+function set(run: Run, node: Node, lists: ReadonlyMap<string, Uint8Array>): void {
+  for (const [name, bytes] of lists) if (run.filesystem.setXattr(node, name, bytes) < 0) run.counts.xattrs++;
+}
+
+/** All of the entry's attributes, without names. */
+function merged(entry: Entry, lists: ReadonlyMap<string, Uint8Array>): Map<string, Uint8Array> {
+  const others = [...(entry.xattrs ?? [])].filter(([name]) => !textKeys.has(name));
+  return new Map([...others, ...lists]);
 }
 
 /** Looks names up in the image's passwd and group. */

@@ -4,7 +4,7 @@ import { normalize } from '../tar/layer-path.ts';
 import { dressExisting, dressNew, fillingMode, noteDirectory } from './directory.ts';
 import { join, nameOf, parentPath } from './directories.ts';
 import type { ByteName, Directory, Filesystem } from './filesystem.ts';
-import { dress, restoreXattrs } from './metadata.ts';
+import { dress, namesInLists, restoreXattrs } from './metadata.ts';
 import { placeFile } from './place-file.ts';
 import { findPseudoLink } from './pseudo-links.ts';
 import { Refusal, impossible, shown } from './refusal.ts';
@@ -54,6 +54,8 @@ export function placeEntry(run: Run, reader: EntryReader, entry: Entry, normalPa
 function placeRoot(run: Run, entry: Entry): void {
   if (entry.type === 'directory') {
     run.rootEntry = entry;
+    if (namesInLists(entry)) run.namedLists.set('' as BytePath, entry);
+    else run.namedLists.delete('' as BytePath);
     run.changes?.written('', entry, '');
   } else run.counts.ignored++;
 }

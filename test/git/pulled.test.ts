@@ -219,12 +219,14 @@ test('another tag of the image is what it is when it is pulled alone', needsRoot
   const directory = scratch(t);
   const common: Item[][] = [
     [
-      dir('.', { mode: 0o711, mtime: 5 }),
+      dir('.', { mode: 0o711, mtime: 5, xattrs: { 'user.root': 'x' }, pax: { 'SCHILY.acl.access': list } }),
       dir('d', { mtime: 6, xattrs: { 'user.gone': 'x' } }),
       file('d/f', '1'),
       dir('e/.git'),
       file('e/.git/c', '1'),
       character('null', 1, 3),
+      dir('handing-down', { mode: 0o2775, gid: 7, pax: { 'SCHILY.acl.default': list } }),
+      dir('setgid', { mode: 0o2755, gid: 7 }),
     ],
     [file('d/g', '2'), hardlink('d/h', 'd/f')],
   ];
@@ -236,7 +238,16 @@ test('another tag of the image is what it is when it is pulled alone', needsRoot
     await GitLayers.open(first, { environment }),
   );
 
-  const other = [...common, [file('d/new', '3'), whiteout('d/f'), file('x', ''), dir('d', { mtime: 7 })]];
+  const inherits: Item[] = ['handing-down', 'setgid'].flatMap((parent) => [
+    file(`${parent}/new`, '', { mode: 0o640 }),
+    dir(`${parent}/inner`, { mode: 0o750 }),
+    file(`${parent}/implicit/new`, '', { mode: 0o604 }),
+    symlink(`${parent}/link`, 'x'),
+  ]);
+  const other = [
+    ...common,
+    [...inherits, file('d/new', '3'), whiteout('d/f'), file('x', ''), dir('d', { mtime: 7 })],
+  ];
   const ids = [idOf(0), idOf(1), idOf(9)];
   const found = await surveyDirectory(
     first,
@@ -253,6 +264,7 @@ test('another tag of the image is what it is when it is pulled alone', needsRoot
   mkdirSync(alone);
   await pull(alone, other);
   assert.deepEqual(entries(stage), entries(alone));
+  assert.match(entries(stage).join('\n'), / 5\.0+ \.\/ \{system\.posix_acl_access=\w+ user\.root=78\}$/m);
   assert.equal(git(stage, 'status', '--porcelain'), '');
   assert.equal(git(stage, 'show', 'HEAD:json'), '{2}');
   assert.deepEqual(resumed.ownFiles(), ['json']);
