@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { film } from '../scripts/readme/film.ts';
 import { withHelp } from '../scripts/readme/help-block.ts';
 
 const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
@@ -21,4 +22,32 @@ test('readme: every runtime package has its line', () => {
   };
   const missing = Object.keys(dependencies).filter((name) => !readme.includes(`**${name}**`));
   assert.deepEqual(missing, []);
+});
+
+test('readme: the picture is small, needs nothing from elsewhere, and shows a run to its end (npm run picture)', () => {
+  const svg = readFileSync(new URL('../docs/demo.svg', import.meta.url), 'utf8');
+  assert.ok(svg.length < 60_000);
+  assert.doesNotMatch(svg, /<script|https?:\/\/(?!www\.w3\.org\/2000\/svg")|\bon\w+=/);
+  for (const text of [
+    '# dlrootfs demo/shell',
+    'layers unpacked',
+    'Rootfs of demo/shell:latest in ./rootfs',
+    'Hello from inside',
+  ])
+    assert.ok(svg.includes(text), text);
+  assert.ok(readme.includes('](docs/demo.svg)'));
+});
+
+test('readme: the film plays each frame in its time, and rests on the last', () => {
+  const frames = [
+    { at: 0, lines: ['$ a <b>'] },
+    { at: 1, lines: ['$ a <b>', '', 'c'] },
+  ];
+  const svg = film(frames, { columns: 10, rows: 3, title: 't', rest: 3 });
+  assert.match(svg, /play 4\.0s[^]*0%\{transform:translateY\(-0px\)\}25%\{transform:translateY\(-54px\)\}/);
+  assert.match(svg, />\$ a &lt;b&gt;<\/text>/);
+  assert.match(
+    svg,
+    /<g class="s" transform="translate\(0 -54\)">\n<use href="#l0" y="0"\/>\n<use href="#l0" y="54"\/><use href="#l1" y="90"\/>\n/,
+  );
 });
