@@ -13,6 +13,8 @@ const capability = 'security.capability';
 /** (uid_t) -1 asks chown(2) to leave the owner alone: nobody can be it. */
 const nobody = 0xffff_ffff;
 
+/** In 2038: seconds up to here every file system has. */
+const latestCommon = 0x7fff_ffff;
 /** As many files of one layer may wait for the numbers of names. */
 const mostNamedLists = 10_000;
 
@@ -97,10 +99,16 @@ export function removeInherited(run: Run, node: Node, directory: boolean): void 
   if (directory) run.filesystem.removeXattr(node, defaultAccessList);
 }
 
-/** Sets both times. What is not exact is counted. */
+/** Sets both times. What is not exact is counted, also what the kernel has made fit the file system without a word. */
 export function restoreTimes(run: Run, node: Node, seconds: number, nanoseconds: number): void {
-  const result = run.filesystem.setTimes(node, seconds, nanoseconds);
-  if (granted(result, 'set the time') > 0) run.counts.times++;
+  const result = granted(run.filesystem.setTimes(node, seconds, nanoseconds), 'set the time');
+  const isCommon = seconds >= 0 && seconds <= latestCommon;
+  if (result > 0 || (!isCommon && !isKept(run, node, seconds))) run.counts.times++;
+}
+
+function isKept(run: Run, { parent, name }: Node, seconds: number): boolean {
+  const stat = run.filesystem.stat(parent, name);
+  return typeof stat !== 'number' && stat.mtimeSeconds === seconds;
 }
 
 /** Owner, attributes, mode and times of something new that is no directory, in the order in which none undoes the other. */

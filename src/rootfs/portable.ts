@@ -12,6 +12,8 @@ const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY
 const O_PATH = platform() === 'linux' ? 0o10_000_000 : 0;
 
 const openNew = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW;
+/** The first millisecond that a Date can be. */
+const earliestDate = -8.64e15;
 const openToRead = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
 
 /**
@@ -188,7 +190,7 @@ export class PortableFilesystem implements Filesystem {
     // Node takes a negative number for "now", but not a negative Date.
     const time =
       seconds < 0
-        ? new Date(seconds * 1000 + nanoseconds / 1e6)
+        ? new Date(Math.max(seconds * 1000 + nanoseconds / 1e6, earliestDate))
         : seconds + (nanoseconds && nanoseconds + 0.5) / 1e9;
     if (node.file >= 0) {
       const set = attempt(() => fs.futimesSync(node.file, time, time));

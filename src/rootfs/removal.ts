@@ -51,7 +51,8 @@ export function clear(run: Run, parent: Directory, name: ByteName, path: BytePat
   if (!maybeDirectory(removed)) throw new Refusal(removed, `replace ${shown(path)}`);
   if (run.options.mode === 'overlay') {
     run.directories.drop(path);
-    withDirectory(run, parent, name, path, (directory) => removeOurs(run, directory));
+    const isDirectory = withDirectory(run, parent, name, path, (directory) => removeOurs(run, directory));
+    if (!isDirectory) throw new Refusal(removed, `replace ${shown(path)}`);
     const left = run.filesystem.removeDirectory(parent, name);
     if (left < 0) throw new Refusal(left, `replace the directory ${shown(path)}`);
     run.changes?.removed(path);

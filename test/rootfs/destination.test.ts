@@ -21,7 +21,7 @@ import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { Destination } from '../../src/rootfs/destination.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
-import { dir, file, tar } from '../support/archive.ts';
+import { dir, file, hardlink, tar } from '../support/archive.ts';
 import { printTree } from '../support/tree.ts';
 import { chunks, isRoot, temporaryDirectory } from './harness.ts';
 import { runPull, startPull, writeLayers } from './run-pull.ts';
@@ -78,9 +78,12 @@ describe('a new DIR', () => {
   test('a failure removes the stage and the levels that were made, not those that were there', async (t) => {
     const base = temporaryDirectory(t);
     mkdirSync(join(base, 'there'));
-    await assert.rejects(pullInto(join(base, 'there/a/b/rootfs'), tar(file('x', ''), file('x/y', ''))), {
-      exitCode: 6,
-    });
+    await assert.rejects(
+      pullInto(join(base, 'there/a/b/rootfs'), tar(file('x', ''), hardlink('y', 'nowhere'))),
+      {
+        exitCode: 6,
+      },
+    );
     assert.deepEqual(readdirSync(join(base, 'there')), []);
   });
 
@@ -167,7 +170,7 @@ describe('an empty DIR', () => {
     const base = temporaryDirectory(t);
     mkdirSync(join(base, 'r'), 0o711);
     const before = statSync(join(base, 'r')).ino;
-    await assert.rejects(pullInto(join(base, 'r'), tar(file('x', ''), file('x/y', ''))));
+    await assert.rejects(pullInto(join(base, 'r'), tar(file('x', ''), hardlink('y', 'nowhere'))));
     assert.deepEqual(readdirSync(base), ['r']);
     assert.equal(statSync(join(base, 'r')).ino, before);
   });
@@ -183,7 +186,7 @@ describe('an empty DIR', () => {
 
   test('the current folder is written in place, and emptied again on failure', async (t) => {
     const base = temporaryDirectory(t);
-    const [good, bad] = writeLayers(base, [layer, tar(file('x/y', ''), file('x/y/z', ''))]);
+    const [good, bad] = writeLayers(base, [layer, tar(file('x/y', ''), hardlink('x/z', 'nowhere'))]);
     const cwd = join(base, 'r');
     mkdirSync(cwd);
     const inode = statSync(cwd).ino;
@@ -206,7 +209,7 @@ describe('an empty DIR', () => {
     { skip: isRoot ? false : 'needs root' },
     async (t) => {
       const base = temporaryDirectory(t);
-      const [good, bad] = writeLayers(base, [layer, tar(file('x/y', ''), file('x/y/z', ''))]);
+      const [good, bad] = writeLayers(base, [layer, tar(file('x/y', ''), hardlink('x/z', 'nowhere'))]);
       const directory = join(base, 'r');
       mkdirSync(directory, 0o750);
       chownSync(directory, 65_534, 65_534);

@@ -1,16 +1,28 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
+import { nothingLost } from '../../src/rootfs/not-restored.ts';
 import { Destination } from '../../src/rootfs/destination.ts';
 import { PathSet } from '../../src/rootfs/path-set.ts';
 import { TarReader } from '../../src/tar/reader.ts';
-import { dir, file, symlink, tar } from '../support/archive.ts';
-import { printTree } from '../support/tree.ts';
+import {
+  character,
+  dir,
+  fifo,
+  file,
+  hardlink,
+  opaque,
+  sparse,
+  symlink,
+  tar,
+  whiteout,
+} from '../support/archive.ts';
+import { printTree, treeDiff } from '../support/tree.ts';
 import { netRawCapability } from './access-list.ts';
 import { build, isRoot, openFilesystem, source, temporaryDirectory } from './harness.ts';
 
@@ -39,6 +51,57 @@ test('a file system without extended attributes: they are counted, the rest is d
     'd 0:0 d/\n- 5:0 f "x"\nl 0:0 l -> x\n',
   );
 });
+
+for (const type of ['tmpfs', 'overlay'] as const) {
+  test(`all that an image has can be kept on ${type}`, (t) => {
+    let words = ['-t', 'tmpfs', 'tmpfs'];
+    if (type === 'overlay') {
+      const base = mounted(t, ...words);
+      for (const name of ['lower', 'upper', 'work']) if (base) mkdirSync(join(base, name));
+      words = [
+        '-t',
+        'overlay',
+        'overlay',
+        '-o',
+        `lowerdir=${base}/lower,upperdir=${base}/upper,workdir=${base}/work`,
+      ];
+    }
+    const root = mounted(t, ...words);
+    if (root === undefined) return t.skip(`needs the right to mount ${type}`);
+    const layers = [
+      tar(
+        dir('d', { mode: 0o2755, gid: 7, mtime: 5 }),
+        file('d/x', 'x', {
+          uid: 5,
+          mode: 0o4755,
+          xattrs: {
+            'trusted.b': '2',
+            'trusted.overlay.opaque': 'y',
+            'security.capability': netRawCapability,
+          },
+        }),
+        character('null', 1, 3),
+        hardlink('h', 'd/x'),
+        symlink('to', 'd'),
+        fifo('p', { mtime: [7, 123_456_789] }),
+        sparse('holes', 10_000_000, [[0, 'a']], '1.0'),
+      ),
+      tar(
+        whiteout('to/x'),
+        opaque('to'),
+        file('to/y', '', { mode: 0o600 }),
+        dir('p'),
+        hardlink('again', 'h'),
+      ),
+    ];
+    const { counts } = build(root, layers);
+    const expected = temporaryDirectory(t);
+    build(expected, layers);
+    assert.equal(treeDiff(printTree(expected), printTree(root)), '');
+    assert.deepEqual(counts, nothingLost());
+    assert.ok(statSync(join(root, 'holes')).blocks < 1000);
+  });
+}
 
 test('a file system that is read-only: an error before anything is done', async (t) => {
   const base = temporaryDirectory(t);

@@ -8,6 +8,7 @@ import {
   hardlink,
   header,
   opaque,
+  paxHeader,
   raw,
   sparse,
   symlink,
@@ -157,6 +158,14 @@ const whiteouts: readonly Row[] = [
     tree: [],
   },
   {
+    name: 'a whiteout may be a hard link, to whatever, and an opaque marker a directory (smolvm 397)',
+    layers: [
+      [file('x', '1'), file('y', '1'), file('d/z', '1')],
+      [hardlink('.wh.x', 'nowhere'), file('.wh.y', 'content'), dir('d/.wh..wh..opq')],
+    ],
+    tree: ['d d/'],
+  },
+  {
     name: 'a whiteout of nothing is an error',
     layers: [[file('.wh.', '')]],
     error: /layer 0.*whiteout of nothing/,
@@ -294,6 +303,13 @@ const links: readonly Row[] = [
     name: 'a hard link to itself leaves the file',
     layers: [[file('x', '1'), hardlink('x', 'x')]],
     tree: ['- x "1"'],
+  },
+  {
+    name: 'a hard link whose first name becomes another file in the same layer',
+    layers: [
+      [file('x', 'old'), hardlink('y', 'x'), file('x', 'new'), hardlink('z', 'x'), hardlink('w', 'y')],
+    ],
+    tree: ['- w "old" =1', '- x "new" =2', '- y "old" =1', '- z "new" =2'],
   },
   {
     name: 'a hard link made twice',
@@ -573,6 +589,59 @@ const parents: readonly Row[] = [
     name: 'an entry for the root that is no directory is left out',
     layers: [[file('x', '1'), symlink('..', 'x'), symlink('a/..', '/etc/'), fifo('.')]],
     tree: ['- x "1"'],
+  },
+  {
+    name: 'slashes at the end of names are nothing, but in v7, where they make a directory',
+    layers: [
+      [
+        raw(paxHeader([['path', 'a//']]), header({ name: 'x' })),
+        symlink('l/', 'a'),
+        hardlink('h///', 'a/'),
+        raw(header({ name: 'v7/', type: '\0' })),
+      ],
+    ],
+    tree: ['- a "" =1', '- h "" =1', 'l l -> a', 'd v7/'],
+  },
+  {
+    name: 'content of an entry for the root is passed over',
+    layers: [[file('.', 'x'.repeat(2000)), file('x', '1')]],
+    tree: ['- x "1"'],
+  },
+  {
+    name: 'a million of components that lead nowhere are taken away',
+    layers: [
+      [
+        file(`${'../'.repeat(300_000)}x`, '1'),
+        file(`${'./'.repeat(400_000)}y/`, '2'),
+        file('a/../'.repeat(100_000), ''),
+      ],
+    ],
+    tree: ['- x "1"', '- y "2"'],
+  },
+  {
+    name: 'symlinks that double at each step are no directory',
+    layers: [
+      [
+        dir('z'),
+        ...Array.from({ length: 60 }, (_, index) => symlink(`l${index}`, `l${index + 1}/../`.repeat(200))),
+        file('l0/x', ''),
+      ],
+    ],
+    error: /l0\/x: .*ELOOP/,
+  },
+  {
+    name: 'long symlinks, one after the other, lead where they lead',
+    layers: [
+      [
+        ...Array.from({ length: 39 }, (_, index) =>
+          symlink(`l${index}`, `l${index + 1}${'/.'.repeat(1900)}`),
+        ),
+        file('l0/x', '1'),
+        whiteout('nothing'),
+      ],
+      [file('l39/y', '2'), ...Array.from({ length: 39 }, (_, index) => whiteout(`l${index}`))],
+    ],
+    tree: ['d l39/', '- l39/x "1"', '- l39/y "2"'],
   },
   { name: 'an archive without entries', layers: [[]], tree: [] },
 ];

@@ -150,6 +150,37 @@ describe('metadata, as root', { skip }, () => {
       });
     });
 
+    test(`a symlink has 4095 bytes at most, ${backend}`, (t) => {
+      const target = 'x'.repeat(4095);
+      assert.equal(
+        builtTree(t, [tar(symlink('l', target))], { backend, hide: ['mode', 'owner', 'time'] }),
+        `l l -> ${target}\n`,
+      );
+      assert.throws(() => builtTree(t, [tar(symlink('l', `${target}x`))], { backend }), {
+        message: /^layer 0: l: cannot create l: name too long/,
+      });
+    });
+
+    test(`times that the file system cannot keep are counted, ${backend}`, (t) => {
+      const directory = temporaryDirectory(t);
+      const layer = tar(
+        file('a', '', { mtime: 2 ** 52 }),
+        file('b', '', { mtime: -(2 ** 52) }),
+        dir('c', { mtime: 2 ** 45 }),
+        symlink('d', 'x', { mtime: -(2 ** 40) }),
+        file('fits', '', { mtime: -1 }),
+        dir('fits-too', { mtime: 2 ** 32 }),
+      );
+      const { counts } = build(directory, [layer], { backend });
+      const kept = printTree(directory, { hide: ['mode', 'owner', 'xattrs'] });
+      assert.match(kept, / -1\.0+ .* fits\n.* 4294967296\.0+ fits-too\/\n$/);
+      const changed = [2 ** 52, -(2 ** 52), 2 ** 45, -(2 ** 40)].filter(
+        (wanted) => !kept.includes(`${wanted}.000000000`),
+      );
+      assert.ok(changed.length > 0);
+      assert.equal(counts.times, changed.length);
+    });
+
     test(`sparse files keep their holes, ${backend}`, (t) => {
       const size = 64 * 1024 * 1024;
       const extents = [
@@ -310,6 +341,28 @@ describe('metadata, as root', { skip }, () => {
     assert.equal(counts.xattrs, 3);
     assert.equal(counts.capabilities, 1);
     assert.deepEqual(readXattrs(join(directory, 'f')), [['user.ok', Buffer.from('2')]]);
+  });
+
+  test('extended attributes with long names, and more of them than fit, are counted', (t) => {
+    const directory = temporaryDirectory(t);
+    const many = Object.fromEntries(Array.from({ length: 20_000 }, (_, index) => [`user.${index}`, 'v']));
+    const layer = tar(
+      file('f', '', {
+        xattrs: {
+          [`user.${'n'.repeat(250)}`]: 'fits',
+          [`user.${'n'.repeat(251)}`]: 'one too long',
+          [`user.${'n'.repeat(20_000)}`]: 'far too long',
+          'user.': 'no name',
+        },
+      }),
+      file('many', '', { xattrs: many }),
+      file('after', ''),
+    );
+    const { counts } = build(directory, [layer]);
+    assert.deepEqual(readXattrs(join(directory, 'f')), [[`user.${'n'.repeat(250)}`, Buffer.from('fits')]]);
+    const kept = readXattrs(join(directory, 'many')).length;
+    assert.ok(kept > 0);
+    assert.equal(counts.xattrs, 3 + 20_000 - kept);
   });
 
   test('a capability stays on a file with another owner, setuid and a hard link', (t) => {

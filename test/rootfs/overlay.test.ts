@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
@@ -200,6 +201,23 @@ for (const backend of backends) {
         }
         const kept = users.filter((line) => row.gone?.includes(line) !== true);
         assert.deepEqual(tree.toSorted(), [...kept, ...(row.come ?? [])].toSorted());
+      });
+    }
+
+    for (const flag of ['i', 'a']) {
+      test(`a file of the user that nobody may remove (chattr +${flag}) is named`, (t) => {
+        const root = usersDirectory(t);
+        const plain = join(root, 'plain');
+        if (!isRoot || spawnSync('chattr', [`+${flag}`, plain]).status !== 0) return t.skip('needs chattr');
+        try {
+          assert.throws(() => build(root, [tar(file('plain', '1'))], { backend, mode: 'overlay' }), {
+            exitCode: 7,
+            message: 'layer 0: plain: cannot replace plain: operation not permitted (EPERM)',
+          });
+          assert.equal(readFileSync(plain, 'utf8'), 'mine');
+        } finally {
+          spawnSync('chattr', [`-${flag}`, plain]);
+        }
       });
     }
 
