@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { chownSync } from 'node:fs';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { isRoot, temporaryDirectory } from './harness.ts';
+
+const nobody = 65_534;
+
+/** What makes sense without root's rights: the tables and the property, on every back end. */
+const files = ['layers', 'confinement', 'overlay', 'model', 'rootfs'] as const;
+
+/** What only root can do, or look at. */
+const rootsOwn = /device|second pull over the first|nobody may remove/;
+
+for (const name of files) {
+  test(
+    `${name}.test.ts passes for an unprivileged user too`,
+    { skip: isRoot ? false : 'this is that pass' },
+    async (t) => {
+      const directory = temporaryDirectory(t);
+      chownSync(directory, nobody, nobody);
+      const file = fileURLToPath(new URL(`${name}.test.ts`, import.meta.url));
+      // The runner of this test must not take the other's results for its own.
+      const { NODE_TEST_CONTEXT: _, ...environment } = process.env;
+      const child = spawn(process.execPath, ['--test', '--test-reporter=tap', file], {
+        uid: nobody,
+        gid: nobody,
+        env: { ...environment, HOME: '/nonexistent', TMPDIR: directory },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
+      let text = '';
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.setEncoding('utf8').on('data', (piece: string) => (text += piece));
+      }
+      const status = await new Promise((resolve) => child.once('close', resolve));
+      assert.equal(
+        status,
+        0,
+        text
+          .split('\n')
+          .filter((line) => /^\s*not ok|error:/.test(line))
+          .join('\n'),
+      );
+      const count = (what: string): number => Number(new RegExp(`^# ${what} (\\d+)$`, 'm').exec(text)?.[1]);
+      assert.ok(count('pass') > 0, text);
+      const skipped = text.split('\n').filter((line) => line.includes('# SKIP'));
+      assert.deepEqual(
+        skipped.filter((line) => !rootsOwn.test(line)),
+        [],
+      );
+    },
+  );
+}
