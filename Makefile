@@ -49,7 +49,7 @@ soak: debian-packages dist/dlrootfs ## many pulls in a row, with faults, watchin
 test-live: dist/dlrootfs ## the original's integration tests against Docker Hub (needs internet; DLROOTFS_CREDS)
 	DLROOTFS_BINARY=dist/dlrootfs node --test --test-reporter=spec $(or $(ARGS),'test/live/*.ts')
 
-release: build ## release/: the binary for x86_64 and aarch64 as .tgz with its sha256, and as .deb
+release: build ## release/: the binary for x86_64 and aarch64 as .tgz with its sha256, and as .deb; the npm package
 	node scripts/release.ts
 
 install: dist/dlrootfs dist/dlrootfs.1 ## put the binary, its manual and completions under PREFIX (/usr/local), DESTDIR before it

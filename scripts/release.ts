@@ -1,4 +1,4 @@
-// `make release`: for each architecture release/dlrootfs_VERSION_linux_MACHINE.tgz with its sha256, and a .deb.
+// `make release`: for each architecture release/dlrootfs_VERSION_linux_MACHINE.tgz with its sha256, and a .deb; and what npm installs.
 import { createHash } from 'node:crypto';
 import { execFile } from 'node:child_process';
 import { copyFile, cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
@@ -47,5 +47,6 @@ await rm(release, { recursive: true, force: true });
 await mkdir(release);
 const time = await commitTime();
 for (const architecture of Object.keys(architectures) as Architecture[]) await releaseFor(architecture, time);
+await run('npm', ['pack', '--ignore-scripts', '--loglevel=error', '--pack-destination', release]);
 const { stdout: made } = await run('ls', ['-l', release]);
 process.stdout.write(made);

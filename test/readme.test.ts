@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { film } from '../scripts/readme/film.ts';
 import { withHelp } from '../scripts/readme/help-block.ts';
@@ -50,4 +50,52 @@ test('readme: the film plays each frame in its time, and rests on the last', () 
     svg,
     /<g class="s" transform="translate\(0 -54\)">\n<use href="#l0" y="0"\/>\n<use href="#l0" y="54"\/><use href="#l1" y="90"\/>\n/,
   );
+});
+
+/** The texts of the program's sources, with `…` for what is filled in. */
+function printedTexts(): string[] {
+  const source = new URL('../src/', import.meta.url);
+  const files = readdirSync(source, { recursive: true, encoding: 'utf8' }).filter((name) =>
+    name.endsWith('.ts'),
+  );
+  return files.flatMap((file) => {
+    const text = readFileSync(new URL(file, source), 'utf8').replaceAll(/\$\{(?:[^{}]|\{[^{}]*\})*\}/g, '…');
+    return [...text.matchAll(/`([^`\n]*)`|'([^'\n]*)'/g)].map((match) => match[1] ?? match[2]!);
+  });
+}
+
+test('readme: each error it explains is one that the program prints', () => {
+  const section = readme.slice(readme.indexOf('## When it says'));
+  const quoted = [...section.matchAll(/^\| ((?:`[^`]+`(?:, )?)+) \|/gm)].flatMap((match) =>
+    [...match[1]!.matchAll(/`([^`]+)`/g)].map(([, text]) => text!),
+  );
+  assert.ok(quoted.length >= 15);
+  const texts = printedTexts();
+  for (const text of quoted) {
+    const pieces = text
+      .split('…')
+      .map((piece) => piece.trim())
+      .filter((piece) => /\w/.test(piece));
+    const inOrder = (printed: string) =>
+      pieces.reduce((from, piece) => {
+        const found = from < 0 ? -1 : printed.indexOf(piece, from);
+        return found < 0 ? -1 : found + piece.length;
+      }, 0) > 0;
+    assert.ok(texts.some(inOrder), text);
+  }
+});
+
+test('readme: every place within a document that it names is there', () => {
+  for (const [, file = '', anchor = ''] of readme.matchAll(/\]\((docs\/[^)#]+)#([^)]+)\)/g)) {
+    const headings = [
+      ...readFileSync(new URL(`../${file}`, import.meta.url), 'utf8').matchAll(/^#+ (.*)$/gm),
+    ];
+    const anchors = headings.map(([, heading]) =>
+      heading!
+        .toLowerCase()
+        .replaceAll(/[^\w\s-]/g, '')
+        .replaceAll(' ', '-'),
+    );
+    assert.ok(anchors.includes(anchor), `${file}#${anchor}`);
+  }
 });

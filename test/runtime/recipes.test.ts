@@ -11,6 +11,8 @@ import { busyboxTree } from '../support/rootfs-trees.ts';
 const root = new URL('../../', import.meta.url).pathname;
 const needs = missing('root', 'busybox', 'lxc-execute', 'runc', 'systemd-nspawn', 'mke2fs', 'debugfs');
 
+const thisPlatform = `linux/${process.arch === 'x64' ? 'amd64' : process.arch}`;
+
 /** Title and commands of each recipe in docs/recipes.md. */
 function recipes(): Map<string, string> {
   const text = readFileSync(`${root}docs/recipes.md`, 'utf8');
@@ -35,6 +37,7 @@ function commandsFor(scratch: Scratch, registry: FakeRegistry): string {
     writeFileSync(`${bin}/${name}`, `#!/bin/sh\n${line}\n`, { mode: 0o755 });
   const image = registry.reference('alpine');
   script('dlrootfs', `shift; exec ${programCommand.join(' ')} ${image} --no-cache "$@"`);
+  script('sudo', 'exec "$@"');
   // No system bus in the sandbox, so no machined to register with and no unit to make.
   script(
     'systemd-nspawn',
@@ -69,7 +72,8 @@ for (const [title, commands] of recipes()) {
     const name = path.basename(scratch.path);
     symlinkSync(`${root}sample_configs`, scratch.join('sample_configs'));
     try {
-      const typed = commands.replaceAll(/\bweb\b/g, name);
+      // What is for a phone has to run here.
+      const typed = commands.replaceAll(/\bweb\b/g, name).replaceAll('linux/arm64', thisPlatform);
       const { status, output } = await run(typed, scratch.path, commandsFor(scratch, registry));
       assert.equal(status, 0, output);
       if (existsSync(scratch.join('rootfs.ext4'))) {
@@ -90,6 +94,23 @@ for (const [title, commands] of recipes()) {
     }
   });
 }
+
+test('recipe: what CI jobs run', { skip: needs, timeout: 120_000 }, async () => {
+  using scratch = new Scratch();
+  await using registry = await FakeRegistry.start();
+  registry.push('alpine', 'latest', { layers: [{ tar: alpine(scratch) }] });
+  const jobs = readFileSync(`${root}docs/recipes.md`, 'utf8').matchAll(/^```yaml\n([^]*?)^```$/gm);
+  const typed = [...jobs].map(([, job = '']) =>
+    [...job.matchAll(/^\s*- (?:run: )?((?:sudo )?(?:dlrootfs|chroot) .*)$/gm)].map((match) => match[1]),
+  );
+  assert.deepEqual(
+    typed.map((lines) => lines.length),
+    [2, 2],
+  );
+  const { status, output } = await run(typed.flat().join('\n'), scratch.path, commandsFor(scratch, registry));
+  assert.equal(status, 0, output);
+  assert.equal(output.match(/^hello from inside$/gm)?.length, 2);
+});
 
 test('there are recipes for each runtime', () => {
   const all = [...recipes().values()].join('');
