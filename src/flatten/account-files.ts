@@ -1,3 +1,4 @@
+import { IntegrityError } from '../errors.ts';
 import { accountNames, longestAccountFile } from '../tar/account-names.ts';
 import type { FindId } from '../tar/access-list.ts';
 import type { AsyncTarReader } from '../tar/async-reader.ts';
@@ -28,8 +29,18 @@ export class AccountFiles {
   /** Who is who in the tree as it is now. */
   names(root: Node): FindId {
     return accountNames((file) => {
-      const inode = findDirectory(root, 'etc')?.children?.get(file)?.inode;
+      const inode = accountDirectory(root)?.children?.get(file)?.inode;
       return inode && this.#contents.get(inode);
     });
+  }
+}
+
+function accountDirectory(root: Node): Node | undefined {
+  try {
+    return findDirectory(root, 'etc');
+  } catch (error) {
+    // A loop of symlinks is an error only for what is to be put there.
+    if (error instanceof IntegrityError) return undefined;
+    throw error;
   }
 }

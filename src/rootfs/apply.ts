@@ -78,9 +78,9 @@ export function applyLayer(run: Run, reader: EntryReader, label: string): number
       }
       entries++;
     }
-    settleNamedLists(run);
+    explained(run, label, settleNamedLists);
   } finally {
-    leavePseudoLinks(run, label);
+    explained(run, label, dropPseudoLinks);
   }
   run.layer.clear();
   run.marked = undefined;
@@ -88,9 +88,10 @@ export function applyLayer(run: Run, reader: EntryReader, label: string): number
   return entries;
 }
 
-function leavePseudoLinks(run: Run, label: string): void {
+/** What is done at the end of a layer, and is about no entry. */
+function explained(run: Run, label: string, work: (run: Run) => void): void {
   try {
-    dropPseudoLinks(run);
+    work(run);
   } catch (error) {
     throw error instanceof Refusal ? explain(error, label, run.options.name) : error;
   }

@@ -1,3 +1,4 @@
+import { IntegrityError } from '../errors.ts';
 import {
   accessList,
   accessListBytes,
@@ -9,7 +10,7 @@ import {
 import { accountNames, longestAccountFile } from '../tar/account-names.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { nameOf, parentPath } from './directories.ts';
-import type { Node } from './filesystem.ts';
+import type { Directory, Node } from './filesystem.ts';
 import { noteDirectory } from './directory.ts';
 import { recordedPath } from './pseudo-links.ts';
 import type { Run } from './run.ts';
@@ -90,8 +91,18 @@ function merged(entry: Entry, lists: ReadonlyMap<string, Uint8Array>): Map<strin
 /** Looks names up in the image's passwd and group. */
 function finder(run: Run): FindId {
   return accountNames((file) => {
-    const etc = run.directories.find('etc', false);
+    const etc = accountDirectory(run);
     const bytes = etc && run.filesystem.readFile(etc, file, longestAccountFile);
     return typeof bytes === 'object' ? Buffer.from(bytes).toString('latin1') : undefined;
   });
+}
+
+function accountDirectory(run: Run): Directory | undefined {
+  try {
+    return run.directories.find('etc', false);
+  } catch (error) {
+    // A loop of symlinks is an error only for who wants to write there.
+    if (error instanceof IntegrityError) return undefined;
+    throw error;
+  }
 }

@@ -141,6 +141,15 @@ describe('the flattened archive', () => {
     assert.deepEqual([...readArchive(archive)[0]!.xattrs!.keys()], ['user.a', 'user.c']);
   });
 
+  it('keeps the names of an access list that nobody in the image has, also where etc leads nowhere', async () => {
+    const list = 'user::rw-,user:alice:r--,group::r--,mask::r--,other::---';
+    for (const etc of [symlink('etc', 'etc'), file('etc', ''), file('etc/passwd', 'bob:x:1:\n')]) {
+      const archive = await flattened([tar(etc, file('f', '', { pax: { 'SCHILY.acl.access': list } }))]);
+      const { xattrs } = readArchive(archive).find(({ path }) => path === 'f')!;
+      assert.deepEqual(xattrs, new Map([['SCHILY.acl.access', new Uint8Array(Buffer.from(list))]]));
+    }
+  });
+
   it('is the same whatever order and dialect the layers have', async () => {
     const items = [
       dir('d'),

@@ -95,6 +95,15 @@ describe('access lists as text', { skip }, () => {
       lost: 1,
     },
     {
+      name: 'where etc is a loop of links, or a file, are counted',
+      layers: [
+        [symlink('etc', 'etc'), file('f', '', access())],
+        [file('etc', ''), file('g', '', access())],
+      ],
+      found: { f: [], g: [] },
+      lost: 2,
+    },
+    {
       name: 'go with their file',
       layers: [
         [passwd, groups, file('f', '', access())],
