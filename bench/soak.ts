@@ -1,10 +1,12 @@
 /**
- * Many pulls in a row with faults: `make soak`. 200 are killed at a random moment and run again (ARGS='50': so many), then as many
- * go over a link that drops, and memory, descriptors and what is left behind are watched.
+ * Many pulls in a row with faults: `make soak`. 200 are killed at a random moment and run again (ARGS='50': so many), as many with -g,
+ * then as many go over a link that drops, and memory, descriptors and what is left behind are watched. ARGS='50 git': one kind only
+ * (killed, git, dropping).
  */
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import process from 'node:process';
+import { killGitRounds } from '../test/faults/kill-git.ts';
 import { killRounds } from '../test/faults/kill.ts';
 import { Setting } from '../test/faults/setting.ts';
 import type { RunningProgram } from '../test/support/program.ts';
@@ -12,6 +14,7 @@ import type { RunningProgram } from '../test/support/program.ts';
 process.env['DLROOTFS_BINARY'] ??= 'dist/dlrootfs';
 const rounds = Number(process.argv[2] ?? 200);
 if (!Number.isInteger(rounds) || rounds < 1) throw new Error('the number of rounds is a positive integer');
+const only = process.argv[3];
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
 /** The most memory (MiB) and descriptors that a run has had, asked for while it runs. */
@@ -36,6 +39,16 @@ async function killed(): Promise<void> {
     done += 1;
     reused += round.reused;
     if (done % 20 === 0) say(`${done} runs were killed and run again; ${reused} layers were gone on with`);
+  });
+}
+
+async function killedWithGit(): Promise<void> {
+  let done = 0;
+  let unfinished = 0;
+  await killGitRounds(rounds, ({ layers }) => {
+    done += 1;
+    if (layers < 3) unfinished += 1;
+    if (done % 20 === 0) say(`${done} runs with -g were killed and run again; ${unfinished} were not done`);
   });
 }
 
@@ -68,6 +81,6 @@ async function dropping(): Promise<void> {
   assert.ok(descriptors < 200, `${descriptors} descriptors`);
 }
 
-await killed();
-await dropping();
+const kinds: Readonly<Record<string, () => Promise<void>>> = { killed, git: killedWithGit, dropping };
+for (const [kind, run] of Object.entries(kinds)) if (only === undefined || only === kind) await run();
 say(`${rounds} runs of each kind: nothing was lost, nothing was left behind`);

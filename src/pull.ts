@@ -52,7 +52,7 @@ async function build(image: Image, store: Store, options: PullOptions): Promise<
   const { signal, jobs, git, destination, environment } = options;
   const surveying = git ? await import('./git/survey.ts') : undefined;
   const survey = await surveying?.surveyDirectory(destination, image.layers, { environment, signal });
-  if (survey?.kind === 'complete') return alreadyThere(image, survey, options);
+  if (survey?.kind === 'complete') return await alreadyThere(image, survey, options);
   const resumed = survey?.kind === 'partial' ? { ...survey, layers: image.layers } : undefined;
   const common = resumed?.common ?? 0;
   const there = layersThere(image.layers.slice(0, common), options.report);

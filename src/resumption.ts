@@ -4,15 +4,17 @@ import type { Image, Layer } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { Report } from './report/event.ts';
 import type { Built } from './rootfs-build.ts';
+import { Destination } from './rootfs/destination.ts';
 import { nothingLost } from './rootfs/not-restored.ts';
 import type { LayerSummary } from './summary.ts';
 
 /** With -g: all layers of the image are in DIR already, and nothing is to be done but to say so. */
-export function alreadyThere(
+export async function alreadyThere(
   image: Image,
   { branch, checkedOut }: Extract<Survey, { kind: 'complete' }>,
   { destination, report }: PullOptions,
-): Built {
+): Promise<Built> {
+  await Destination.tidy(destination);
   const layers = layersThere(image.layers, report);
   const shown = printable(destination);
   const state = checkedOut

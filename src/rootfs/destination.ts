@@ -86,7 +86,18 @@ export class Destination {
    * @throws DestinationError
    */
   async commit(identity: string): Promise<void> {
-    if (this.mode !== 'stage') return;
+    if (this.mode === 'stage') await this.#place(identity);
+    // Once more: a program that a killed run had started may have written on while its stage was removed at the beginning.
+    await removeStaleStages(this.target);
+  }
+
+  /** Removes what killed runs have left beside a DIR that this one has nothing to do with; what cannot be removed stays. */
+  static async tidy(directory: string): Promise<void> {
+    const location = await locate(directory).catch(() => undefined);
+    if (location) await removeStaleStages(location.path);
+  }
+
+  async #place(identity: string): Promise<void> {
     try {
       const stat = await lstat(this.path, { bigint: true });
       if (`${stat.dev}:${stat.ino}` !== identity) {

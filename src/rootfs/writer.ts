@@ -41,14 +41,24 @@ export class Writer {
     if (command.kind === 'layer') return this.#layer(run, command.label);
     return this.#explained(() => {
       if (command.kind === 'file') return writeOwnFile(run, command.name, command.bytes);
-      const { root } = run.filesystem;
       if (command.kind === 'finish') finishRun(run, command.root);
-      if (command.kind === 'empty') empty(run, root, root, 0);
+      else this.#leave(run, command.kind);
       run.directories.close();
       run.filesystem.close();
       this.#run = undefined;
       return command.kind === 'finish' ? run.counts : null;
     });
+  }
+
+  #leave(run: Run, how: 'empty' | 'close'): void {
+    const { root } = run.filesystem;
+    try {
+      if (how === 'empty') empty(run, root, root, 0);
+    } catch (error) {
+      // The lock goes with the root: whoever tries again must not find it taken by us.
+      run.filesystem.close();
+      throw error;
+    }
   }
 
   #open(): Opened {

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
 import { test } from 'node:test';
+import { missing } from '../support/debian.ts';
+import { killGitRounds } from './kill-git.ts';
+import type { KilledGit } from './kill-git.ts';
 import { killRounds } from './kill.ts';
 import type { KillRound } from './kill.ts';
+import { Setting } from './setting.ts';
 
 test('killed at 20 random moments: DIR is not there or whole, and the same command then succeeds', async (t) => {
   const rounds: KillRound[] = [];
@@ -13,3 +18,32 @@ test('killed at 20 random moments: DIR is not there or whole, and the same comma
     'some of what a killed run left was gone on with',
   );
 });
+
+test(
+  'with -g, killed at 8 random moments, half of them while layers are put on top: DIR is what it was or whole, and the same command then succeeds',
+  { skip: missing('git') },
+  async (t) => {
+    const rounds: KilledGit[] = [];
+    await killGitRounds(8, (round) => rounds.push(round));
+    t.diagnostic(rounds.map(({ after, layers }) => `${after.toFixed(0)} ms: ${layers}`).join(', '));
+    assert.equal(rounds.length, 8);
+    assert.ok(
+      rounds.some(({ layers }) => layers < 3),
+      'some were killed before they were done',
+    );
+  },
+);
+
+test(
+  'with -g, what a killed run left beside DIR goes also where nothing else is to be done',
+  { skip: missing('git') },
+  async () => {
+    await using setting = await Setting.open();
+    await setting.pullWell(['-g']);
+    // No process has a number like that: pid_max is at most 2^22.
+    mkdirSync(setting.scratch.join('.out.dlrootfs-99999999-0123456789ab/usr'), { recursive: true });
+    const { stderr } = await setting.pullWell(['-g']);
+    assert.match(stderr, /nothing was done/);
+    assert.deepEqual(setting.names, ['out']);
+  },
+);
