@@ -119,6 +119,47 @@ test('cli: -u is warned about as the original did; DLROOTFS_CREDS is not', async
   assert.equal(fromStdin.exitCode, 0, fromStdin.stderr);
 });
 
+test('cli: --registry-token is sent as it is and warned about; DLROOTFS_REGISTRY_TOKEN is not; neither is shown', async () => {
+  await using registry = await FakeRegistry.start({
+    auth: { type: 'bearer', registryTokens: ['s3cret.token'], private: /./ },
+  });
+  using scratch = new Scratch();
+  registry.push('img', 'latest', image);
+  const run = async (argv: readonly string[], environment: Readonly<Record<string, string>> = {}) => {
+    const result = await runProgram([`${registry.host}/img`, '--no-cache', '-v', ...argv], {
+      cwd: scratch.path,
+      environment,
+    });
+    assert.doesNotMatch(result.stdout + result.stderr, /s3cret|^\s+at /m);
+    return result;
+  };
+  const withFlag = await run(['--registry-token', 's3cret.token', '-d', 'a']);
+  assert.equal(withFlag.exitCode, 0, withFlag.stderr);
+  assert.match(withFlag.stdout, /\nWARNING: .* history !!\n$/);
+  const withVariable = await run(['-d', 'b'], { DLROOTFS_REGISTRY_TOKEN: 's3cret.token' });
+  assert.equal(withVariable.exitCode, 0, withVariable.stderr);
+  assert.doesNotMatch(withVariable.stdout, /WARNING/);
+  assert.deepEqual(registry.log(/^\/token/), []);
+  const overCreds = await run(['--registry-token=s3cret.token', '-d', 'c'], { DLROOTFS_CREDS: 'me:word' });
+  assert.equal(overCreds.exitCode, 0, overCreds.stderr);
+  const wrong = await run(['-d', 'd'], { DLROOTFS_REGISTRY_TOKEN: 's3cretly-wrong' });
+  assert.equal(wrong.exitCode, 4);
+  assert.match(wrong.stderr, /the registry token from DLROOTFS_REGISTRY_TOKEN/);
+  for (const [token, more] of [
+    ['s3cret\r\nx: y', []],
+    ['s3crät', []],
+    ['s3cret.token', ['-u', 'me:word']],
+    ['s3cret.token', ['--no-creds']],
+  ] as const) {
+    const refused = await run(['-d', 'e', '--registry-token', token, ...more]);
+    assert.equal(refused.exitCode, 2, refused.stderr);
+    assert.match(refused.stderr, /^error: .*registry.token/m);
+  }
+  // Flags win over the environment.
+  const flagFirst = await run(['-d', 'f', '--no-creds'], { DLROOTFS_REGISTRY_TOKEN: 's3cret.token' });
+  assert.equal(flagFirst.exitCode, 4);
+});
+
 interface Failing {
   readonly sentence: string;
   readonly exitCode: number;

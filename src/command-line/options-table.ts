@@ -67,6 +67,7 @@ const what = [
 const credentials = [
   option('Credentials', '-u, --user <username:password>', 'registry credentials (also --creds)'),
   option('Credentials', '--password-stdin', 'read the password of -u from standard input'),
+  option('Credentials', '--registry-token <token>', 'bearer token, sent to the registry as it is'),
   option('Credentials', '--authfile <file>', 'credentials file in the format of docker and podman'),
   option('Credentials', '--no-creds', 'ask anonymously, whatever is configured'),
 ];

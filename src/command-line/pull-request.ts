@@ -1,6 +1,7 @@
 import { UsageError, printable } from '../errors.ts';
 import { parsePlatform } from '../oci/platform.ts';
 import type { PullRequest } from '../options.ts';
+import type { GivenToken } from '../registry/registry-options.ts';
 import type { Runtime } from '../runtime/place.ts';
 import { runtimes } from '../runtime/place.ts';
 import type { Credentials } from './credentials.ts';
@@ -35,6 +36,7 @@ export async function pullRequest(invocation: Invocation, surroundings: Surround
     cacheSize: parsed('cacheSize', (size) => parseBytes(size, '--cache-size')),
     registry: {
       credentials: await credentials(invocation, surroundings),
+      registryToken: registryToken(invocation, surroundings),
       noCredentials: values['creds'] === false,
       authFile: text('authfile'),
       tlsVerify: parseBoolean(text('tlsVerify') ?? 'true', '--tls-verify'),
@@ -64,6 +66,23 @@ function runtimesOf(words: readonly string[]): Runtime[] {
       hint: `it knows ${runtimes.join(', ')}`,
     });
   });
+}
+
+/** `--registry-token`, else, without any other flag for credentials, DLROOTFS_REGISTRY_TOKEN. */
+function registryToken({ values }: Invocation, { environment }: Surroundings): GivenToken | undefined {
+  const flag = (values['registryToken'] as string | undefined) || undefined;
+  const others = [
+    ...(values['user'] ? ['-u'] : []),
+    ...(values['passwordStdin'] === true ? ['--password-stdin'] : []),
+    ...(values['creds'] === false ? ['--no-creds'] : []),
+  ];
+  if (flag !== undefined) {
+    if (others.length > 0) throw new UsageError(`--registry-token contradicts ${others.join(' and ')}`);
+    return { token: flag, source: '--registry-token' };
+  }
+  const token = environment['DLROOTFS_REGISTRY_TOKEN'] || undefined;
+  if (token === undefined || others.length > 0 || values['authfile'] !== undefined) return undefined;
+  return { token, source: 'DLROOTFS_REGISTRY_TOKEN' };
 }
 
 /** `-u`, else DLROOTFS_CREDS; the registry's own sources come after these. */

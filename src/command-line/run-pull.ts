@@ -32,7 +32,7 @@ export async function runPull(invocation: Invocation, surroundings: Surroundings
   }
   if (json) stdout.write(`${JSON.stringify(summary)}\n`);
   else if (quiet) stdout.write(`${summary.destination}\n`);
-  else if (values['user'] !== undefined && values['user'] !== '') {
+  else if (Boolean(values['user']) || Boolean(values['registryToken'])) {
     stdout.write("WARNING: don't forget to remove your docker hub credentials from your history !!\n");
   }
   return 0;

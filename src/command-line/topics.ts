@@ -20,6 +20,10 @@ export const topics: Readonly<Record<string, Topic>> = {
       [
         ['-u USER:PASSWORD', 'cut at the first colon; -u USER alone asks for the password on the terminal'],
         ['--password-stdin', 'the password of -u, from standard input to its end'],
+        [
+          '--registry-token TOKEN',
+          'a bearer token, sent as it is instead of user name and password; also DLROOTFS_REGISTRY_TOKEN in the environment',
+        ],
         ['DLROOTFS_CREDS', 'USER:PASSWORD in the environment'],
         [
           '--authfile FILE',
@@ -31,7 +35,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['config.json', "docker's, in $DOCKER_CONFIG or ~/.docker; then ~/.dockercfg"],
       ],
       'Credential helpers that these files name are run. --no-creds asks anonymously whatever is configured.',
-      'A password is never printed, not with -v either, and never sent to another host than the registry it is for. One in the arguments is seen by other users of the machine, and stays in the history of the shell: prefer the other ways.',
+      'A password or token is never printed, not with -v either, and never sent to another host than the registry it is for. One in the arguments is seen by other users of the machine, and stays in the history of the shell: prefer the other ways.',
     ],
   },
   registries: {
@@ -120,6 +124,7 @@ export const topics: Readonly<Record<string, Topic>> = {
     paragraphs: [
       [
         ['DLROOTFS_CREDS', 'credentials, as for -u'],
+        ['DLROOTFS_REGISTRY_TOKEN', 'bearer token, as for --registry-token'],
         ['REGISTRY_AUTH_FILE', 'credentials file, as for --authfile'],
         ['DOCKER_AUTH_CONFIG', 'text of a credentials file'],
         ['DOCKER_CONFIG', "directory of docker's config.json"],

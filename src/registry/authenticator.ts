@@ -1,4 +1,4 @@
-import { NetworkError, UnauthorizedError } from '../errors.ts';
+import { NetworkError, UnauthorizedError, UsageError } from '../errors.ts';
 import type { Challenge } from './challenge.ts';
 import { describeCredential, type Credential } from './credential.ts';
 import type { Credentials } from './credentials.ts';
@@ -69,7 +69,7 @@ export class Authenticator {
     if (!scheme) return undefined;
     this.#credential ??= await this.#credentials.find(signal);
     const credential = this.#credential;
-    if (credential?.kind === 'registry-token') return `Bearer ${credential.token}`;
+    if (credential?.kind === 'registry-token') return asHeader(credential);
     if (scheme.kind === 'basic') return credential?.kind === 'password' ? basic(credential) : undefined;
     if (!this.#token || this.#token.until < performance.now())
       this.#token = await this.#renew(scheme, signal);
@@ -137,4 +137,10 @@ export class Authenticator {
       });
     return this.#fetching;
   }
+}
+
+/** Whatever comes from a file or a flag must not end the header, nor be what no header can have. */
+function asHeader(credential: Extract<Credential, { kind: 'registry-token' }>): string {
+  if (/^[\x21-\x7e]+$/.test(credential.token)) return `Bearer ${credential.token}`;
+  throw new UsageError(`${describeCredential(credential)} has characters that no token has`);
 }

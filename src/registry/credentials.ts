@@ -86,8 +86,10 @@ export class Credentials {
   async #search(signal: AbortSignal): Promise<Credential | undefined> {
     const { noCredentials, credentials, registryToken } = this.#options;
     if (noCredentials) return undefined;
-    if (registryToken !== undefined)
-      return { kind: 'registry-token', token: registryToken, source: '--registry-token' };
+    if (registryToken !== undefined) {
+      const given = typeof registryToken === 'string' ? { token: registryToken } : registryToken;
+      return { kind: 'registry-token', source: '--registry-token', ...given };
+    }
     if (credentials) {
       const { username, password, source = '--user' } = credentials;
       return { kind: 'password', username, password, source };

@@ -9,6 +9,12 @@ interface GivenCredentials {
   readonly source?: string | undefined;
 }
 
+/** A bearer token, and where it was given, for error messages. */
+export interface GivenToken {
+  readonly token: string;
+  readonly source: string;
+}
+
 /** Where manifests and configs that were seen before are kept; both are found by their digest. */
 export interface ManifestStore {
   /** The bytes as they were stored; they are verified again by the caller. */
@@ -41,7 +47,7 @@ export interface RegistryOptions {
 
   readonly credentials?: GivenCredentials | undefined;
   /** Sent as Bearer token as it is. */
-  readonly registryToken?: string | undefined;
+  readonly registryToken?: string | GivenToken | undefined;
   readonly authFile?: string | undefined;
   /** No credentials are sent, whatever files say. */
   readonly noCredentials?: boolean | undefined;
