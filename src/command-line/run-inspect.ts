@@ -13,7 +13,8 @@ export async function runInspect(invocation: Invocation, surroundings: Surroundi
   const { report } = openErrorChannel(invocation, surroundings, { linesOnStdout: false });
   const request = await pullRequest(invocation, surroundings);
   const found = await inspect(resolveOptions({ ...request, report }));
-  stdout.write(invocation.values['json'] === true ? `${JSON.stringify(found)}\n` : inspectionText(found));
+  const text = () => inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined);
+  stdout.write(invocation.values['json'] === true ? `${JSON.stringify(found)}\n` : text());
   return 0;
 }
 

@@ -7,7 +7,7 @@ import { parseArguments } from './parse.ts';
 export interface Surroundings {
   readonly environment: Environment;
   readonly stdin: Readable & { readonly isTTY?: boolean; setRawMode?(raw: boolean): unknown };
-  readonly stdout: Writable & { readonly isTTY?: boolean };
+  readonly stdout: Writable & { readonly isTTY?: boolean; readonly columns?: number };
   readonly stderr: Writable & { readonly isTTY?: boolean };
   readonly signal: AbortSignal;
 }

@@ -93,8 +93,8 @@ export function answerError(
   if (status === 404 || status === 410 || words.codes.some((code) => absentCodes.has(code))) {
     const hint =
       sent === undefined
-        ? 'check the name and the tag; private images need credentials'
-        : 'check the name and the tag';
+        ? 'check the name and the tag (dlrootfs tags NAME lists them); private images need credentials'
+        : 'check the name and the tag (dlrootfs tags NAME lists them)';
     return new NotFoundError(`${subject} is not there: ${url.host} answered ${said}`, { hint });
   }
   if (status === 408 || status === 425 || status >= 500) {

@@ -21,8 +21,8 @@ export interface InspectionFacts {
   readonly rateLimit?: string | undefined;
 }
 
-/** An inspection for people, a line a layer; texts of the image's are made printable. */
-export function inspectionText(facts: InspectionFacts): string {
+/** An inspection for people, a line a layer, cut to `columns` on a terminal; texts of the image's are made printable. */
+export function inspectionText(facts: InspectionFacts, columns = Infinity): string {
   const { layers, bytes } = facts;
   const rows: (readonly [name: string, value: string | undefined])[] = [
     ['Image', facts.reference],
@@ -33,18 +33,32 @@ export function inspectionText(facts: InspectionFacts): string {
     ['Created', textOf(facts.config['created'])],
     ...containerRows(facts.config['config']),
     ['Rate limit', facts.rateLimit],
-    ['To fetch', `${formatBytes(bytes.network)}, ${formatBytes(bytes.cache)} are in the store`],
+    ['To fetch', toFetch(bytes)],
     ['Layers', String(layers.length)],
   ];
   const lines = rows
     .filter(([, value]) => value !== undefined && value !== '')
     .map(([name, value]) => `${`${name}:`.padEnd(13)}${printable(value!, 2000)}\n`);
+  const anyStored = layers.some(({ cached }) => cached);
   const layerLines = layers.map(({ id, size, createdBy, cached }) => {
     const amount = size === undefined ? '?' : formatBytes(size);
-    const command = createdBy === undefined ? '' : `  ${printable(createdBy.replaceAll(/\s+/g, ' '), 100)}`;
-    return `  ${id.slice(0, 12)}  ${amount.padStart(9)}${cached ? '  stored' : '        '}${command}`.trimEnd();
+    const stored = cached ? '  stored' : '        ';
+    const command = createdBy === undefined ? '' : `  ${printable(shownCommand(createdBy), 100)}`;
+    const line = `  ${id.slice(0, 12)}  ${amount.padStart(9)}${anyStored ? stored : ''}${command}`.trimEnd();
+    return line.length > columns ? `${line.slice(0, columns - 1)}…` : line;
   });
   return `${lines.join('')}${layerLines.join('\n')}${layerLines.length > 0 ? '\n' : ''}`;
+}
+
+function toFetch({ network, cache }: InspectionFacts['bytes']): string {
+  return cache === 0
+    ? formatBytes(network)
+    : `${formatBytes(network)}, ${formatBytes(cache)} are in the store`;
+}
+
+/** Without what docker's old builder writes before instructions that run nothing. */
+function shownCommand(createdBy: string): string {
+  return createdBy.replace(/^\/bin\/sh -c #\(nop\)\s*/, '').replaceAll(/\s+/g, ' ');
 }
 
 /** Names as `docker inspect` has them, for what most people look for. */

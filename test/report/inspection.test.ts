@@ -1,0 +1,40 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { InspectionFacts } from '../../src/report/inspection.ts';
+import { inspectionText } from '../../src/report/inspection.ts';
+
+const facts: InspectionFacts = {
+  reference: 'library/x:1',
+  id: 'f'.repeat(64),
+  platform: { os: 'linux', architecture: 'amd64' },
+  platforms: [{ os: 'linux', architecture: 'amd64' }],
+  layers: [
+    { id: 'a'.repeat(64), size: 1024, createdBy: '/bin/sh -c #(nop)  CMD ["sh"]', cached: false },
+    { id: 'b'.repeat(64), createdBy: `/bin/sh -c ${'x'.repeat(200)}\n\ty`, cached: false },
+  ],
+  config: {},
+  bytes: { cache: 0, network: 1024 },
+};
+
+const layerLines = (text: string) => text.split('\n').filter((line) => /^ {2}[ab]{12}/.test(line));
+
+test('an inspection has a line a layer, with what made it', () => {
+  const text = inspectionText(facts);
+  assert.match(text, /^To fetch: {4}1\.0 KiB$/m);
+  const [first, second] = layerLines(text);
+  assert.equal(first, `  ${'a'.repeat(12)}    1.0 KiB  CMD ["sh"]`);
+  assert.equal(second, `  ${'b'.repeat(12)}          ?  /bin/sh -c ${'x'.repeat(89)}…`);
+});
+
+test('on a terminal no layer takes two lines', () => {
+  for (const columns of [40, 80])
+    for (const line of layerLines(inspectionText(facts, columns))) assert.ok(line.length <= columns, line);
+});
+
+test('what is in the store is told where something is', () => {
+  const [one, two] = facts.layers;
+  const stored = { ...facts, layers: [{ ...one!, cached: true }, two!], bytes: { cache: 1024, network: 7 } };
+  const text = inspectionText(stored);
+  assert.match(text, /^To fetch: {4}7 B, 1\.0 KiB are in the store$/m);
+  assert.match(text, /KiB {2}stored {2}CMD/);
+});
