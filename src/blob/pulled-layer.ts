@@ -112,7 +112,10 @@ export class PulledLayer {
   #wrongTar(expected: DiffID): IntegrityError {
     return new IntegrityError(
       `${this.#options.name}: its tar has digest ${this.#diffID} but the image's config says ${expected}`,
-      { code: 'DIFF_ID_MISMATCH', hint: 'the image is broken in the registry: push it again' },
+      {
+        code: 'DIFF_ID_MISMATCH',
+        hint: 'the image is broken in the registry: who made it has to push it again',
+      },
     );
   }
 }

@@ -43,13 +43,13 @@ export function parseArguments(argv: readonly string[]): Invocation {
 function checkWords(command: string, words: readonly string[]): void {
   const [least, most] = commands[command]!.arity;
   if (words.length > most) {
-    throw new UsageError(`unexpected argument: ${printable(words[most]!)}`, {
+    throw new UsageError(`unexpected argument: ${printable(words[most]!) || '""'}`, {
       hint: 'dlrootfs --help shows what goes where',
     });
   }
   if (words.length < least || words[0] === '') {
     throw new UsageError(command === 'pull' ? 'no image is named' : `${command} needs an argument`, {
-      hint: command === 'pull' ? 'dlrootfs IMAGE[:TAG] -d DIR' : `dlrootfs help ${command}`,
+      hint: command === 'pull' ? 'write dlrootfs IMAGE[:TAG] -d DIR' : `dlrootfs help ${command} says which`,
     });
   }
 }
@@ -63,7 +63,7 @@ function readValues(command: string, flags: readonly FoundFlag[]): FlagValues {
   for (const flag of flags) {
     if (!options.some((option) => option.long === `--${flag.name}`)) {
       throw new UsageError(`${flag.spelled} does not go with ${command}`, {
-        hint: `dlrootfs help ${command}`,
+        hint: `dlrootfs help ${command} lists what does`,
       });
     }
     canonical.push(...spell(flag, flags));

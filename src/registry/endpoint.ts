@@ -9,7 +9,7 @@ import { answerError, readFailure } from './registry-error.ts';
 import type { Timeouts } from './registry-options.ts';
 import { retry, type RetryPolicy } from './retry.ts';
 import type { Source } from './sources.ts';
-import { isTransient, TransientError } from './transient.ts';
+import { isTransient, refusedByStorage } from './transient.ts';
 import { NOT_HTTP } from './transport-error.ts';
 import { drain, type Transport } from './transport.ts';
 import { warningTexts } from './warning-header.ts';
@@ -171,9 +171,7 @@ export class Endpoint {
       }
       const body = await readFailure(response, this.#manners.timeouts, signal);
       const error = answerError(response, body, subject, this.#authenticator.sent);
-      // The signature of a storage address may have run out; the next try gets another.
-      if (!own && (status === 401 || status === 403))
-        throw new TransientError(error.message, { cause: error });
+      if (!own && (status === 401 || status === 403)) throw refusedByStorage(error);
       throw error;
     }
   }

@@ -1,4 +1,4 @@
-import { NetworkError, RateLimitError, type ErrorDetails } from '../errors.ts';
+import { NetworkError, RateLimitError, type DlrootfsError, type ErrorDetails } from '../errors.ts';
 
 /** How long the server asked to wait, in milliseconds. */
 interface Wait {
@@ -12,6 +12,14 @@ export class TransientError extends NetworkError {
     super(message, details);
     this.retryAfter = details.retryAfter;
   }
+}
+
+/** A storage address, which a registry redirected to, is refused: its signature may have run out, and the next try gets another. */
+export function refusedByStorage(refusal: DlrootfsError): TransientError {
+  return new TransientError(refusal.message, {
+    hint: 'the storage that the registry sends us to refuses: run it again, and if it stays so tell who runs the registry',
+    cause: refusal,
+  });
 }
 
 /** 429: waiting may help. */

@@ -4,7 +4,7 @@ import type { Manners, Query } from './endpoint.ts';
 import type { Response } from './exchange.ts';
 import { answerError, readFailure } from './registry-error.ts';
 import { retry } from './retry.ts';
-import { TransientError } from './transient.ts';
+import { refusedByStorage } from './transient.ts';
 import { drain, type Transport } from './transport.ts';
 import type { Authorization } from './v1-authorization.ts';
 
@@ -72,9 +72,7 @@ export class V1Server {
       }
       const body = await readFailure(response, timeouts, signal);
       const error = answerError(response, body, query.subject, this.#authorization.sent);
-      // The signature of a storage address may have run out; the next try gets another.
-      if (!own && (status === 401 || status === 403))
-        throw new TransientError(error.message, { cause: error });
+      if (!own && (status === 401 || status === 403)) throw refusedByStorage(error);
       throw error;
     }
   }

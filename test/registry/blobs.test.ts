@@ -144,6 +144,16 @@ test('an expired storage address is asked for again from the registry', async ()
   });
 });
 
+test('a storage that refuses for good is an error that sends nobody to look for credentials', async () => {
+  await open({ redirectBlobs: 307 }, async (layer, registry, client) => {
+    registry.fault({ path: /signature/, times: 99, status: 403, body: '<Error>no</Error>' });
+    await assert.rejects(
+      layer.open({ start: 0 }, client.signal),
+      (error) => isTransient(error) && /storage .* refuses/.test(error.hint ?? ''),
+    );
+  });
+});
+
 test('the addresses of a foreign layer are asked when the registry does not have it', async () => {
   await using elsewhere = await FakeRegistry.start();
   const digest = elsewhere.putBlob('x', blob);
