@@ -24,7 +24,9 @@ function tooLarge(response: Response, limit: number): NetworkError {
 /** Undoes a `Content-Encoding`, which some servers apply although `identity` was asked for; the bound holds for the result too. */
 async function decode(bytes: Uint8Array, response: Response, limit: number): Promise<Uint8Array> {
   const encoding = (response.header('content-encoding') ?? '').trim().toLowerCase();
-  if (encoding === '' || encoding === 'identity' || bytes.length === 0) return bytes;
+  // Storage servers give the encoding that a file was uploaded with, whatever it has now. A JSON text is none.
+  const plain = bytes.length === 0 || bytes[0] === '{'.charCodeAt(0);
+  if (encoding === '' || encoding === 'identity' || plain) return bytes;
   const decoder = decoders.get(encoding);
   if (!decoder)
     throw new NetworkError(

@@ -101,12 +101,12 @@ export class Documents {
       also: [404, 405],
       subject: what,
     };
-    const header = await this.#endpoints.ask(query, digestHeader, signal).catch((error: unknown) => {
+    const digest = await this.#endpoints.ask(query, digestOfHead, signal).catch((error: unknown) => {
       // An answer to HEAD has no words; those to GET will have.
       if (error instanceof DlrootfsError && !isTransient(error)) return undefined;
       throw error;
     });
-    return header === undefined ? undefined : this.#stored(Digest.parse(header, headerName), what);
+    return digest && this.#stored(digest, what);
   }
 
   async #stored(digest: Digest, what: string): Promise<FoundDocument | undefined> {
@@ -136,8 +136,7 @@ export class Documents {
       async (body, response) => {
         this.rateLimit = describeRateLimit((name) => response.header(name)) ?? this.rateLimit;
         const document = parseManifest(body, response.header('content-type'), what);
-        const header = response.header('docker-content-digest');
-        const expected = digest ?? (header === undefined ? undefined : Digest.parse(header, headerName));
+        const expected = digest ?? digestOfHeader(response);
         if (expected !== undefined) verifyManifest(document, expected, what);
         return Promise.resolve({
           found: { document, digest: expected ?? digestOf(document.payload) },
@@ -173,10 +172,17 @@ export class Documents {
   }
 }
 
-const headerName = 'the Docker-Content-Digest that the registry sent';
 const accept = { accept: MANIFEST_ACCEPT.join(', ') };
 
-/** Of an answer to HEAD, where it has one. */
-async function digestHeader({ status, header }: Response): Promise<string | undefined> {
-  return Promise.resolve(status === 200 ? header('docker-content-digest') : undefined);
+/** What the registry says the manifest's digest is; undefined where it says nothing, or nothing that can be checked. */
+function digestOfHeader(response: Response): Digest | undefined {
+  try {
+    return Digest.parse(response.header('docker-content-digest')?.trim() ?? '');
+  } catch {
+    return undefined;
+  }
+}
+
+async function digestOfHead(response: Response): Promise<Digest | undefined> {
+  return Promise.resolve(response.status === 200 ? digestOfHeader(response) : undefined);
 }

@@ -43,12 +43,12 @@ const cases: readonly (readonly [what: string, fault: Fault, expected: RegExp])[
   ],
   [
     'a manifest in an unknown encoding',
-    { path: /manifests/, headers: { 'content-encoding': 'x\u0001y'.replace('\u0001', '-') } },
+    { path: /manifests/, body: 'packed', headers: { 'content-encoding': 'x\u0001y'.replace('\u0001', '-') } },
     /unknown encoding x-y/,
   ],
   [
     'a manifest that lies about its encoding',
-    { path: /manifests/, headers: { 'content-encoding': 'br' } },
+    { path: /manifests/, body: 'packed', headers: { 'content-encoding': 'br' } },
     /broken br data/,
   ],
   ['a manifest that is no JSON', { path: /manifests/, body: '<html>' }, /not valid JSON/],
