@@ -3,9 +3,11 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { createHash, randomBytes } from 'node:crypto';
 import { file, tar } from '../support/archive.ts';
+import type { FakeAuthOptions } from '../support/fake-auth.ts';
 import type { Fault } from '../support/fake-fault.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
-import { Setting, assertOriginalLines, noise } from './setting.ts';
+import { runProgram } from '../support/program.ts';
+import { Setting, assertOriginalLines, noise, threeLayers } from './setting.ts';
 
 const sum = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
 
@@ -220,36 +222,75 @@ test('a token that is good for two requests, and one that runs out during the pu
   }
 });
 
-for (const [kind, auth, expected] of [
-  ['anonymous', undefined, ['ping', 'manifest', 'blob', 'blob', 'blob', 'blob']],
-  ['basic', { type: 'basic', users: { me: 'word' } }, ['ping', 'manifest', 'blob', 'blob', 'blob', 'blob']],
+const blobs = Array.from({ length: 4 }, () => 'GET blob');
+const secret = { me: 'word' };
+const healthy: readonly (readonly [
+  what: string,
+  auth: FakeAuthOptions | undefined,
+  reference: 'tag' | 'digest' | 'index',
+  first: readonly string[],
+  again: readonly string[],
+])[] = [
+  ['a tag', undefined, 'tag', ['GET ping', 'GET manifest', ...blobs], ['GET ping', 'HEAD manifest']],
+  ['a digest', undefined, 'digest', ['GET ping', 'GET manifest', ...blobs], []],
   [
-    'bearer',
-    { type: 'bearer', users: { me: 'word' } },
-    ['ping', 'token', 'manifest', 'blob', 'blob', 'blob', 'blob'],
+    'a tag of an index',
+    undefined,
+    'index',
+    ['GET ping', 'GET manifest', 'GET manifest', ...blobs],
+    ['GET ping', 'HEAD manifest'],
   ],
-] as const) {
-  test(`a healthy pull makes the requests that it needs and no other: ${kind}`, async () => {
+  [
+    'a tag, Basic',
+    { type: 'basic', users: secret },
+    'tag',
+    ['GET ping', 'GET manifest', ...blobs],
+    ['GET ping', 'HEAD manifest'],
+  ],
+  [
+    'a tag, Bearer',
+    { type: 'bearer', users: secret },
+    'tag',
+    ['GET ping', 'GET token', 'GET manifest', ...blobs],
+    ['GET ping', 'GET token', 'HEAD manifest'],
+  ],
+  [
+    'a digest, Bearer',
+    { type: 'bearer', users: secret },
+    'digest',
+    ['GET ping', 'GET token', 'GET manifest', ...blobs],
+    [],
+  ],
+];
+
+for (const [what, auth, kind, first, again] of healthy) {
+  test(`a healthy pull makes the requests that it needs and no other: ${what}`, async () => {
     await using setting = await Setting.open(undefined, auth ? { auth } : {});
+    const { registry, image } = setting;
+    registry.pushIndex('lib/img', 'many', [threeLayers()]);
+    const named = {
+      tag: setting.reference,
+      digest: registry.reference('lib/img', image.digest),
+      index: registry.reference('lib/img', 'many'),
+    };
     const environment: Record<string, string> = auth ? { DLROOTFS_CREDS: 'me:word' } : {};
     const kinds = () =>
-      setting.registry.requests.map(({ path }) =>
-        path === '/v2/'
+      registry.requests.map(({ method, path }) => {
+        const name = /^\/v2\/$/.test(path)
           ? 'ping'
-          : path.startsWith('/token')
-            ? 'token'
-            : path.includes('/blobs/')
-              ? 'blob'
-              : 'manifest',
-      );
-    await setting.pullWell([], { environment });
-    assert.deepEqual(kinds(), expected);
-    setting.registry.requests.length = 0;
-    await setting.pullWell(['-d', 'again'], { environment });
-    assert.deepEqual(
-      kinds(),
-      expected.filter((each) => each !== 'blob'),
-    );
+          : /^\/(token)|\/(blob|manifest)s\//.exec(path)?.slice(1).join('');
+        return `${method} ${name}`;
+      });
+    const pull = async (destination: string, ...flags: readonly string[]) => {
+      registry.requests.length = 0;
+      const argv = [named[kind], '-d', destination, '--cache-dir', setting.store, ...flags];
+      const { exitCode, stderr } = await runProgram(argv, { cwd: setting.scratch.path, environment });
+      assert.equal(exitCode, 0, stderr);
+      return kinds();
+    };
+    assert.deepEqual(await pull('uncached'), first);
+    assert.deepEqual(await pull('cached'), again);
+    assert.deepEqual(await pull('without', '--no-cache'), first);
   });
 }
 
