@@ -7,9 +7,9 @@ import { BlobHash } from './blob-hash.ts';
 import type { Connections } from './connections.ts';
 import { BrokenTransferError, DamagedBlobError, WrongBytesError } from './damage.ts';
 import { Persistence, type RetryPolicy } from './persistence.ts';
-import { outrunsReader, worthSplitting, type Pace } from './pieces.ts';
+import { judge, outrunsReader } from './pieces.ts';
 import { SplitDownload } from './split-download.ts';
-import { abandon, timed } from './transfer.ts';
+import { abandon, Meter, timed } from './transfer.ts';
 
 /** At once, for the digest, in bytes. */
 const READ_BACK = 512 * 1024;
@@ -19,6 +19,8 @@ export interface DownloadOptions {
   readonly name: string;
   readonly policy: RetryPolicy;
   readonly connections: Connections;
+  /** Place in the image, from 0. */
+  readonly rank: number;
   /** Of the layer that is being unpacked. */
   readonly appetite: Appetite;
   readonly signal: AbortSignal;
@@ -105,6 +107,7 @@ export class Download {
       this.#size = this.#sizeBy(response);
       await this.#take(response);
     } catch (error) {
+      this.#options.connections.settle(this.#options.rank);
       await this.#persistence.again(error, this.#arrival.received);
     }
   }
@@ -148,7 +151,7 @@ export class Download {
 
   async #take(response: BlobResponse): Promise<void> {
     const arrival = this.#arrival;
-    const pace: Pace = { bytes: 0, waited: 0 };
+    const pace = new Meter();
     let skip = arrival.received - response.start;
     const patient = () => outrunsReader(pace) && !this.#options.appetite.starving;
     const body = timed(response.body, pace);
@@ -177,10 +180,17 @@ export class Download {
     this.#complete = true;
   }
 
-  #shouldSplit(response: BlobResponse, pace: Pace): boolean {
-    if (this.#size === undefined || !response.ranges || !this.#splits) return false;
-    const left = this.#size - this.#arrival.received;
-    return this.#options.connections.spare > 0 && worthSplitting(pace, left);
+  #shouldSplit(response: BlobResponse, pace: Meter): boolean {
+    const possible =
+      this.#size !== undefined && response.ranges && this.#splits && this.#options.connections.count > 1;
+    const verdict = possible ? judge(pace, this.#size! - this.#arrival.received, this.#hungry) : 'alone';
+    if (verdict !== 'unknown') this.#options.connections.settle(this.#options.rank);
+    return verdict === 'share';
+  }
+
+  /** The layer that is being unpacked is this one, and waits. */
+  get #hungry(): boolean {
+    return this.#arrival.handedOut && this.#options.appetite.starving;
   }
 
   async #split(body: AsyncIterator<Uint8Array>): Promise<void> {

@@ -51,9 +51,14 @@ export class LayerBlob {
     this.#layer = layer;
     this.#options = options;
     this.ready = this.#ready.promise;
-    this.whole = options.connections.run(() => this.#obtain());
+    this.whole = options.connections.run(this.#rank, layer.size, () => this.#obtain());
     this.whole.catch((error: unknown) => this.#ready.reject(error));
     this.ready.catch(() => undefined);
+  }
+
+  /** The first layer that has it. */
+  get #rank(): number {
+    return this.#options.indexes[0]!;
   }
 
   /** In bytes, when the blob is whole. */
@@ -129,11 +134,13 @@ export class LayerBlob {
   }
 
   async #claimFile(): Promise<void> {
-    const { store, signal, name, report } = this.#options;
+    const { store, signal, name, report, connections } = this.#options;
     const { digest } = this.#layer;
     if (digest === undefined) return;
-    const waiting = () =>
+    const waiting = () => {
       report({ type: 'notice', message: `${name}: another run is fetching it, waiting for that` });
+      connections.settle(this.#rank);
+    };
     let claim = await store.claim(digest, signal, waiting);
     if (claim === 'there') {
       this.#cached = await this.#fromStore();
@@ -163,6 +170,7 @@ export class LayerBlob {
     try {
       const download = new Download(this.#layer, arrival, {
         ...this.#options,
+        rank: this.#rank,
         progress: (received) => this.#progress(received),
         sparseAfter: async (front) => claim?.sparseAfter(front),
       });

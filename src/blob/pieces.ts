@@ -1,3 +1,5 @@
+import { BIG } from './connections.ts';
+
 /** A stretch of a blob: from `at`, the next byte wanted, up to `end`, the first not wanted. */
 export interface Piece {
   at: number;
@@ -9,25 +11,34 @@ const LARGEST = 16 * 2 ** 20;
 const SMALLEST = 2 * 2 ** 20;
 
 /** Less than this is not worth a second connection, in bytes. */
-const LEAST = 16 * 2 ** 20;
+const LEAST = 8 * 2 ** 20;
 /** A connection that is faster than this needs no help, in bytes a second. */
 const FAST = 100e6;
 /** How long the first connection is watched, in milliseconds. */
-const WATCH = 250;
+const WATCH = 120;
 /** A rest that comes in less time is left to one connection, in milliseconds. */
-const SOON = 1000;
+const SOON = 300;
 
-/** What one connection did so far; `waited` is time spent waiting for the network, in milliseconds. */
+/** What one connection did so far. */
 export interface Pace {
   readonly bytes: number;
+  /** Milliseconds since the answer began. */
+  readonly elapsed: number;
+  /** Of those, waiting for the network with nothing else to do in this thread. */
   readonly waited: number;
 }
 
-/** Whether `remaining` bytes should come over more connections than the one whose pace is known. */
-export function worthSplitting(pace: Pace, remaining: number): boolean {
-  if (remaining < LEAST || pace.waited < WATCH || pace.bytes === 0) return false;
-  const rate = pace.bytes / pace.waited;
-  return rate * 1000 < FAST && remaining / rate > SOON;
+/**
+ * Whether `remaining` bytes should come over the one connection whose pace is known, or be shared among several. `hungry`: the layer
+ * that is being unpacked waits for them. Then the time counts in which they came; else only that in which the thread was idle,
+ * since when it is busy it is not the network that is slow.
+ */
+export function judge(pace: Pace, remaining: number, hungry: boolean): 'alone' | 'share' | 'unknown' {
+  if (remaining < LEAST) return 'alone';
+  const time = hungry ? pace.elapsed : pace.waited;
+  if (time < WATCH) return pace.bytes < BIG ? 'unknown' : 'alone';
+  const rate = pace.bytes / time;
+  return rate * 1000 < FAST && remaining / rate > SOON ? 'share' : 'alone';
 }
 
 /** Whether the connection is faster than a layer is unpacked, so that nothing is gained by fetching ahead onto the disk. */

@@ -4,16 +4,19 @@ import type { Layer } from '../oci/image.ts';
 import type { Arrival } from './arrival.ts';
 import type { Connections } from './connections.ts';
 import { BrokenTransferError } from './damage.ts';
+import { Delivery } from './delivery.ts';
 import type { Persistence } from './persistence.ts';
 import { Pieces, type Piece } from './pieces.ts';
 import { diskError } from './disk-error.ts';
-import { abandon, timed } from './transfer.ts';
+import { abandon, Meter, timed } from './transfer.ts';
 import { writeFully } from './write-behind.ts';
 
 export interface SplitOptions {
   readonly size: number;
   readonly etag: string | undefined;
   readonly connections: Connections;
+  /** Place in the image, from 0. */
+  readonly rank: number;
   readonly persistence: Persistence;
   readonly signal: AbortSignal;
   readonly progress: (received: number) => void;
@@ -28,12 +31,14 @@ export class SplitDownload {
   readonly #arrival: Arrival;
   readonly #options: SplitOptions;
   readonly #pieces: Pieces;
-  readonly #helpers: Promise<void>[] = [];
+  readonly #helpers = new Set<Promise<void>>();
   readonly #abort = new AbortController();
   readonly #signal: AbortSignal;
   #received: number;
   #mark: number;
   #refused = false;
+  /** A connection did not work, and since then no piece became whole: others would not either. */
+  #lame = false;
 
   constructor(layer: Layer, arrival: Arrival, options: SplitOptions) {
     this.#layer = layer;
@@ -52,34 +57,41 @@ export class SplitDownload {
   async run(body: AsyncIterator<Uint8Array>): Promise<boolean> {
     const file = await this.#arrival.toFile();
     await this.#options.sparseAfter(this.#mark);
-    this.#recruit(file);
+    const { connections, rank } = this.#options;
+    const end = connections.share({
+      rank,
+      wanting: () => this.#pieces.waiting && !this.#refused && !this.#lame && !this.#signal.aborted,
+      help: async () => this.#helped(this.#help(file)),
+    });
     try {
       await this.#work(file, body);
-      // The list may grow while it is waited for.
-      for (const helper of this.#helpers) await helper;
+      // There may be more of them while they are waited for.
+      while (this.#helpers.size > 0) await Promise.all(this.#helpers);
+      this.#signal.throwIfAborted();
       if (this.#pieces.waiting) await this.#work(file);
     } catch (error) {
       this.#abort.abort(error);
       await Promise.allSettled(this.#helpers);
       throw error;
+    } finally {
+      end();
     }
     return !this.#refused;
   }
 
-  #recruit(file: FileHandle): void {
-    for (let { spare } = this.#options.connections; spare > 0 && this.#pieces.waiting; spare -= 1) {
-      const helper = this.#options.connections.run(() => this.#help(file));
-      helper.catch((error: unknown) => this.#abort.abort(error));
-      this.#helpers.push(helper);
-    }
+  async #helped(helper: Promise<void>): Promise<void> {
+    this.#helpers.add(helper);
+    await helper.catch((error: unknown) => this.#abort.abort(error));
+    this.#helpers.delete(helper);
   }
 
-  /** Takes pieces until another blob needs the connection. One that does not work is done without. */
+  /** Takes pieces until a blob before this one wants the connection. One that does not work is done without. */
   async #help(file: FileHandle): Promise<void> {
     try {
-      await this.#work(file, undefined, () => this.#options.connections.wanted);
+      await this.#work(file, undefined, () => this.#options.connections.wantedBefore(this.#options.rank));
     } catch (error) {
       if (!(error instanceof NetworkError)) throw error;
+      this.#lame = true;
     }
   }
 
@@ -87,22 +99,31 @@ export class SplitDownload {
   async #work(file: FileHandle, first?: AsyncIterator<Uint8Array>, enough = () => false): Promise<void> {
     const persistence = this.#options.persistence.another();
     let brought = 0;
-    for (let body = first; !this.#refused && !enough(); body = undefined) {
-      const piece = this.#pieces.take(this.#helpers.length + 1);
-      if (!piece) return;
+    // What the first connection delivers goes on behind its piece, and is welcome unless another took that.
+    let whole = first && new Delivery(first, this.#arrival.received);
+    while (!this.#refused && !enough()) {
+      const piece = this.#pieces.take(this.#options.connections.count);
+      if (!piece) break;
       const start = piece.at;
       try {
-        await (body ? this.#fill(file, piece, body) : this.#fetch(file, piece));
+        if (whole && whole.at !== start) {
+          await whole.end();
+          whole = undefined;
+        }
+        await (whole ? this.#fill(file, piece, whole) : this.#fetch(file, piece));
         brought += piece.at - start;
         this.#pieces.give(piece);
-        this.#recruit(file);
+        this.#lame = false;
+        this.#options.connections.deal();
       } catch (error) {
         brought += piece.at - start;
         this.#pieces.give(piece);
         this.#signal.throwIfAborted();
+        whole = undefined;
         await persistence.again(error, brought, piece.at);
       }
     }
+    await whole?.end();
   }
 
   async #fetch(file: FileHandle, piece: Piece): Promise<void> {
@@ -119,27 +140,25 @@ export class SplitDownload {
       if (response) await abandon(response);
       return;
     }
-    const body = timed(response.body, { bytes: 0, waited: 0 });
+    const delivery = new Delivery(timed(response.body, new Meter()), start);
     try {
-      await this.#fill(file, piece, body);
+      await this.#fill(file, piece, delivery);
     } finally {
-      await body.return();
+      await delivery.end();
     }
   }
 
-  async #fill(file: FileHandle, piece: Piece, body: AsyncIterator<Uint8Array>): Promise<void> {
+  async #fill(file: FileHandle, piece: Piece, delivery: Delivery): Promise<void> {
     while (piece.at < piece.end && !this.#refused) {
-      const next = await body.next();
+      const chunk = await delivery.next(piece.end - piece.at);
       this.#signal.throwIfAborted();
-      if (next.done) throw new BrokenTransferError('a connection ended before its part was whole');
-      const chunk = next.value.subarray(0, piece.end - piece.at);
+      if (!chunk) throw new BrokenTransferError('a connection ended before its part was whole');
       await writeFully(file, [chunk], piece.at).catch((error: unknown) => {
         throw diskError(error, this.#arrival.where);
       });
       piece.at += chunk.length;
       await this.#moved(chunk.length);
     }
-    await body.return?.();
   }
 
   async #moved(bytes: number): Promise<void> {

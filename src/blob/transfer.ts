@@ -2,11 +2,23 @@ import { DlrootfsError, NetworkError, printable } from '../errors.ts';
 import type { BlobResponse } from '../oci/image.ts';
 import { idleTime } from './appetite.ts';
 import { BrokenTransferError } from './damage.ts';
+import type { Pace } from './pieces.ts';
+
+/** The pace of a body, from when it is made; `timed` keeps it. */
+export class Meter implements Pace {
+  bytes = 0;
+  waited = 0;
+  readonly #start = performance.now();
+
+  get elapsed(): number {
+    return performance.now() - this.#start;
+  }
+}
 
 /** A body whose waits for the network are added up in `pace`, and whose failures are BrokenTransferErrors. */
 export async function* timed(
   body: AsyncIterable<Uint8Array>,
-  pace: { bytes: number; waited: number },
+  pace: Meter,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const iterator = body[Symbol.asyncIterator]();
   let done = false;

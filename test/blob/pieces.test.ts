@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { outrunsReader, Pieces, worthSplitting, type Piece } from '../../src/blob/pieces.ts';
+import { judge, outrunsReader, Pieces, type Pace, type Piece } from '../../src/blob/pieces.ts';
 
 const MiB = 2 ** 20;
 
@@ -71,22 +71,30 @@ test('the front is the first byte that is missing', () => {
   assert.equal(pieces.front, second.end);
 });
 
-const paces: readonly [string, number, number, number, boolean][] = [
-  ['12 MB/s, 400 MB to come', 6e6, 500, 400e6, true],
-  ['12 MB/s, 10 MB to come', 6e6, 500, 10e6, false],
-  ['a gigabyte a second', 500e6, 500, 4e9, false],
-  ['watched too shortly', 1e6, 100, 400e6, false],
-  ['nothing came yet', 0, 1000, 400e6, false],
-  ['90 MB/s, 40 MB to come', 45e6, 500, 40e6, false],
+const paces: readonly [string, Pace, number, boolean, ReturnType<typeof judge>][] = [
+  ['12 MB/s, 400 MB to come', { bytes: 6e6, elapsed: 500, waited: 500 }, 400e6, false, 'share'],
+  ['12 MB/s, 8 MB to come', { bytes: 6e6, elapsed: 500, waited: 500 }, 8e6, false, 'alone'],
+  ['a gigabyte a second', { bytes: 500e6, elapsed: 500, waited: 500 }, 4e9, false, 'alone'],
+  ['watched too shortly', { bytes: 1e6, elapsed: 100, waited: 100 }, 400e6, false, 'unknown'],
+  ['nothing came yet', { bytes: 0, elapsed: 1000, waited: 1000 }, 400e6, false, 'share'],
+  ['90 MB/s, 20 MB to come', { bytes: 45e6, elapsed: 500, waited: 500 }, 20e6, false, 'alone'],
+  ['40 MB/s while the thread is busy', { bytes: 40e6, elapsed: 1000, waited: 100 }, 400e6, false, 'alone'],
+  [
+    'the same, with a layer waiting for it',
+    { bytes: 40e6, elapsed: 1000, waited: 100 },
+    400e6,
+    true,
+    'share',
+  ],
 ];
-for (const [name, bytes, waited, remaining, expected] of paces) {
-  test(`${name}: ${expected ? 'more connections' : 'one connection'}`, () => {
-    assert.equal(worthSplitting({ bytes, waited }, remaining), expected);
+for (const [name, pace, remaining, hungry, expected] of paces) {
+  test(`${name}: ${expected}`, () => {
+    assert.equal(judge(pace, remaining, hungry), expected);
   });
 }
 
 test('a fast connection waits for the reader, a slow or unknown one does not', () => {
-  assert.equal(outrunsReader({ bytes: 8 * MiB, waited: 20 }), true);
-  assert.equal(outrunsReader({ bytes: 8 * MiB, waited: 2000 }), false);
-  assert.equal(outrunsReader({ bytes: 1 * MiB, waited: 1 }), false);
+  assert.equal(outrunsReader({ bytes: 8 * MiB, elapsed: 20, waited: 20 }), true);
+  assert.equal(outrunsReader({ bytes: 8 * MiB, elapsed: 2000, waited: 2000 }), false);
+  assert.equal(outrunsReader({ bytes: 1 * MiB, elapsed: 1, waited: 1 }), false);
 });

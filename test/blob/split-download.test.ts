@@ -70,9 +70,8 @@ test('connections beyond the first that never work are done without', async () =
   const { registry, layer } = await slow({ times: 1 });
   await using _ = registry;
   registry.fault({ path: /blobs/, times: 999, cutAfter: 0, headers: {} });
-  const pulling = shop.pull([layer], { policy: { retries: 1, delay: 1 } });
-  // The first connection brings its part; what is left then fails for good, since every further one does.
-  await assert.rejects(pulling, { name: 'NetworkError' });
+  // The first connection goes on behind its own part, since nobody brings what follows.
+  assert.ok((await shop.pull([layer], { policy: { retries: 1, delay: 1 } }))[0]!.equals(big));
   const other = await slow({ times: 1 });
   await using __ = other.registry;
   other.registry.fault({ path: /blobs/, times: 12, cutAfter: 0 });
