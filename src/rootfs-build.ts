@@ -5,6 +5,7 @@ import type { LayerIdentity } from './git/names.ts';
 import type { Survey } from './git/survey.ts';
 import { formatLayerInfo } from './oci/layer-info.ts';
 import type { PullOptions } from './options.ts';
+import type { Packer } from './packer.ts';
 import { Destination } from './rootfs/destination.ts';
 import { Rootfs, describeNotRestored } from './rootfs/rootfs.ts';
 import type { LayerSummary, PullSummary } from './summary.ts';
@@ -22,6 +23,7 @@ export class RootfsBuild {
   readonly #destination: Destination;
   readonly #rootfs: Rootfs;
   readonly #git: GitLayers | undefined;
+  readonly #packer: Packer | undefined;
   readonly #options: PullOptions;
   readonly #resumed: Resumed | undefined;
   readonly #layers: LayerSummary[] = [];
@@ -30,14 +32,15 @@ export class RootfsBuild {
   private constructor(
     destination: Destination,
     rootfs: Rootfs,
-    git: GitLayers | undefined,
+    branches: Branches | undefined,
     options: PullOptions,
     resumed: Resumed | undefined,
   ) {
     this.#resumed = resumed;
     this.#destination = destination;
     this.#rootfs = rootfs;
-    this.#git = git;
+    this.#git = branches?.git;
+    this.#packer = branches?.packer;
     this.#options = options;
   }
 
@@ -50,8 +53,9 @@ export class RootfsBuild {
       ? Destination.replace(options.destination)
       : Destination.open(options.destination));
     let rootfs: Rootfs | undefined;
+    let branches: Branches | undefined;
     try {
-      const git = options.git ? await openGit(destination, resumed, options) : undefined;
+      branches = options.git ? await openBranches(destination, resumed, options) : undefined;
       rootfs = await Rootfs.open(destination.path, {
         mode: destination.mode,
         name: options.destination,
@@ -59,16 +63,18 @@ export class RootfsBuild {
         reservedNames: options.git ? ['.git'] : [],
         recordChanges: options.git,
         hasLayers: resumed !== undefined,
-        ownFiles: git?.ownFiles() ?? [],
+        contents: branches?.packer.ring,
+        ownFiles: branches?.git.ownFiles() ?? [],
       });
       if (rootfs.backend !== (options.backend ?? 'libc')) options.report({ type: 'notice', message: noLibc });
-      const build = new RootfsBuild(destination, rootfs, git, options, resumed);
+      const build = new RootfsBuild(destination, rootfs, branches, options, resumed);
       if (build.overlay) build.#notice('is not empty: the image is laid over what is there');
       if (resumed)
         build.#notice(`has ${resumed.common} of the image's layers: the others are put on top of them`);
       return build;
     } catch (error) {
       await tidy(options, async () => {
+        await branches?.packer.discard();
         await rootfs?.discard();
         await destination.discard();
       });
@@ -90,7 +96,6 @@ export class RootfsBuild {
       const { entries, changes } = await this.#rootfs.apply(layer.tar(), {
         label,
         signal: this.#options.signal,
-        // Files are read for git while the layer is still being written.
         onChanges: git && ((lines) => git.note(lines)),
       });
       this.#layers.push(summaryOf(layer, entries));
@@ -98,7 +103,7 @@ export class RootfsBuild {
       if (this.#git) await this.#commit(this.#git, layer, changes);
       return entries;
     } catch (error) {
-      throw await layer.blame(error);
+      throw await layer.blame(this.#packer ? await this.#packer.blame(error) : error);
     }
   }
 
@@ -107,6 +112,7 @@ export class RootfsBuild {
     if (!this.#git && this.#last) await this.#writeInfo(this.#last);
     const notRestored = await this.#rootfs.close(this.#destination.root);
     await this.#git?.finish();
+    await this.#packer?.discard();
     this.#options.signal.throwIfAborted();
     if (this.#resumed) await this.#refuseIfTouched(this.#resumed);
     await this.#destination.commit(this.#rootfs.identity);
@@ -129,6 +135,7 @@ export class RootfsBuild {
   /** Leaves nothing of it behind, but in a DIR that held files. What cannot be removed is only said: why it is discarded counts. */
   async discard(): Promise<void> {
     await tidy(this.#options, async () => {
+      await this.#packer?.discard();
       await this.#git?.discard();
       await this.#rootfs.discard();
       await this.#destination.discard();
@@ -168,6 +175,24 @@ async function tidy({ report, destination }: PullOptions, work: () => Promise<vo
     const reason = printable(error instanceof Error ? error.message : String(error));
     report({ type: 'notice', message: `something was left beside ${printable(destination)}: ${reason}` });
   });
+}
+
+/** The branches, and the thread that makes their blobs. */
+interface Branches {
+  readonly git: GitLayers;
+  readonly packer: Packer;
+}
+
+async function openBranches(
+  destination: Destination,
+  resumed: Resumed | undefined,
+  options: PullOptions,
+): Promise<Branches> {
+  const { Packer: Thread } = await import('./packer.ts');
+  const git = await openGit(destination, resumed, options);
+  const packer = new Thread(destination.path, (ids) => git.takeBlobs(ids));
+  git.expectBlobs(packer.finished);
+  return { git, packer };
 }
 
 async function openGit(

@@ -21,7 +21,20 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   runtime: ['errors.ts', 'oci'],
   report: ['errors.ts', 'oci'],
   'options.ts': ['errors.ts', 'oci', 'registry', 'report', 'runtime'],
-  'rootfs-build.ts': ['errors.ts', 'options.ts', 'summary.ts', 'report', 'oci', 'blob', 'rootfs', 'git'],
+  'packer.ts': ['errors.ts', 'rootfs'],
+  /** What runs in its thread. */
+  'packer-thread.ts': ['packer.ts', 'git', 'rootfs'],
+  'rootfs-build.ts': [
+    'packer.ts',
+    'errors.ts',
+    'options.ts',
+    'summary.ts',
+    'report',
+    'oci',
+    'blob',
+    'rootfs',
+    'git',
+  ],
   'source.ts': ['errors.ts', 'oci', 'options.ts', 'layout', 'registry'],
   'summary.ts': ['oci', 'rootfs'],
   'pull.ts': [

@@ -16,24 +16,27 @@ const shared = {
   logLevel: 'warning',
 } satisfies BuildOptions;
 
-/** In the bundle the thread's file is no TypeScript any more. */
+/** In the bundle the threads' files are no TypeScript any more, and all lie in one folder. */
 const threadBesideBundle: Plugin = {
   name: 'thread-beside-bundle',
   setup(bundle) {
     bundle.onLoad({ filter: /\/src\/rootfs\/spawn\.ts$/ }, async ({ path }) => {
       const source = await readFile(path, 'utf8');
-      const contents = source.replace("'./thread.ts'", "'./thread.js'");
-      if (contents === source) throw new Error('src/rootfs/spawn.ts does not start ./thread.ts');
+      const contents = source.replaceAll(/'\.\.?\/(thread|packer-thread)\.ts'/g, "'./$1.js'");
+      for (const thread of ['thread', 'packer-thread']) {
+        if (!contents.includes(`'./${thread}.js'`))
+          throw new Error(`src/rootfs/spawn.ts does not start ${thread}.ts`);
+      }
       return { contents, loader: 'ts' };
     });
   },
 };
 
-/** What npm publishes: the command, the library and the writing thread, with the packages they use left to npm. */
+/** What npm publishes: the command, the library and the threads, with the packages they use left to npm. */
 export async function bundleForNpm(directory: string): Promise<void> {
   await build({
     ...shared,
-    entryPoints: ['src/cli.ts', 'src/index.ts', 'src/rootfs/thread.ts'],
+    entryPoints: ['src/cli.ts', 'src/index.ts', 'src/rootfs/thread.ts', 'src/packer-thread.ts'],
     splitting: true,
     outdir: directory,
     target: 'node22.19',
@@ -51,7 +54,7 @@ const insideExecutable: Plugin = {
     });
     // A script of its own, since launch.js has started the thread before cli.js asks for it.
     bundle.onResolve({ filter: /\/spawn\.ts$/ }, ({ importer }) =>
-      importer.includes('/src/rootfs/') ? { path: './spawn.js', external: true } : undefined,
+      /\/src\/(rootfs\/|packer)/.test(importer) ? { path: './spawn.js', external: true } : undefined,
     );
   },
 };
@@ -70,13 +73,13 @@ const embedded = {
 
 /**
  * The scripts of the single executable by file name, each CommonJS in pure ASCII: `launch.js` and `launch-thread.js` run
- * first, `cli.js` with what it loads later in files of their own, and `thread.js` whole, so that its inner loops call each other directly.
+ * first, `cli.js` with what it loads later in files of their own, and the threads' whole, so that its inner loops call each other directly.
  * Also the paths of all files that went in, for the licences.
  */
 export async function bundleForExecutable(): Promise<{ scripts: Map<string, string>; inputs: string[] }> {
   const results = await Promise.all([
     build({ ...embedded, entryPoints: ['src/cli.ts'], splitting: true }),
-    build({ ...embedded, entryPoints: ['src/rootfs/thread.ts'], format: 'cjs' }),
+    build({ ...embedded, entryPoints: ['src/rootfs/thread.ts', 'src/packer-thread.ts'], format: 'cjs' }),
     build({
       ...embedded,
       entryPoints: ['src/binary/launch.ts', 'src/binary/launch-thread.ts', 'src/binary/spawn.ts'],

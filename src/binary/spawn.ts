@@ -17,7 +17,7 @@ let waiting: Waiting | undefined;
  * program and talks to the registry.
  */
 export function warmThread(): void {
-  const worker = start(expected);
+  const worker = start('thread.js', expected);
   waiting = { worker, limits: limitsOf(expected) };
   worker.unref();
   const forget = (): void => {
@@ -28,15 +28,27 @@ export function warmThread(): void {
 
 /** Starts the writing thread from the single executable's own scripts: there is no file to start it from. */
 export function spawnThread(options: WorkerOptions): Worker {
-  const ready = waiting?.limits === limitsOf(options) ? waiting.worker : start(options);
+  const ready = waiting?.limits === limitsOf(options) ? waiting.worker : start('thread.js', options);
   waiting = undefined;
   ready.ref();
   ready.postMessage(options.workerData, options.transferList);
   return ready;
 }
 
-function start({ name, resourceLimits }: WorkerOptions): Worker {
-  return new Worker(getAsset('launch-thread.js', 'latin1'), { name, resourceLimits, eval: true });
+/** Starts the thread that packs what files hold. */
+export function spawnPacker(options: WorkerOptions): Worker {
+  const worker = start('packer-thread.js', options);
+  worker.postMessage(options.workerData, options.transferList);
+  return worker;
+}
+
+function start(script: string, { name, resourceLimits }: WorkerOptions): Worker {
+  return new Worker(getAsset('launch-thread.js', 'latin1'), {
+    name,
+    resourceLimits,
+    workerData: script,
+    eval: true,
+  });
 }
 
 function limitsOf({ resourceLimits }: WorkerOptions): string {

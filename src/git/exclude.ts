@@ -16,7 +16,7 @@ export function composeExclude(state: RootfsState): Buffer {
       continue;
     patterns.push(pattern(path));
     if (path.slice(slash + 1) !== '.git') continue;
-    files ??= treeFiles(state).map((file) => file.path);
+    files ??= [...treeFiles(state)].map((file) => file.path);
     if (!files.some((file) => file.startsWith(`${above}/`))) patterns.push(pattern(above));
   }
   return Buffer.from(patterns.join(''), 'latin1');

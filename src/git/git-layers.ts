@@ -1,10 +1,12 @@
 import path from 'node:path';
 import { printable } from '../errors.ts';
 import { openBreath, type Breath } from './breath.ts';
+import { BlobNames } from './blob-names.ts';
 import { CommitWriter } from './commit-writer.ts';
 import { readyContents } from './contents.ts';
 import { copyRepository } from './copy.ts';
-import { asGitError, findGit, type GitOptions } from './git-program.ts';
+import { asGitError } from './git-error.ts';
+import { findGit, type GitOptions } from './git-program.ts';
 import { chainOf, readHistory, type LayerRecord } from './history.ts';
 import { initRepository } from './init.ts';
 import { LayerDraft } from './layer-draft.ts';
@@ -39,6 +41,7 @@ export class GitLayers {
   readonly #files: TreeFiles;
   readonly #reader: LayerReader;
   readonly #objects: ObjectStore;
+  readonly #names = new BlobNames();
   readonly #commits: CommitWriter;
   readonly #breath: Breath;
   readonly #state: RootfsState;
@@ -48,6 +51,8 @@ export class GitLayers {
   /** Names of extended attributes that it may have given. */
   readonly #attributes: ReadonlySet<string>;
   #draft: LayerDraft;
+  /** Fulfilled when git sees the blobs that are named by `takeBlobs`; undefined: there are none. */
+  #packed: Promise<void> | undefined;
   /** What `note` met. */
   #failure: unknown;
 
@@ -108,16 +113,31 @@ export class GitLayers {
   }
 
   /**
-   * Tells what has been done to the rootfs for the next layer so far, so that its files can be read while others are still being
-   * written. The rest comes with `commit`; nothing need come before it.
+   * Says, before the first layer, that blobs are made elsewhere of what its files and symlinks hold, and of those of all later layers,
+   * and that `takeBlobs` will be told how they are named. Where this is never called, `commit` reads all from the disk.
+   *
+   * @param packed fulfilled when git sees them all
+   */
+  expectBlobs(packed: Promise<void>): void {
+    this.#packed = packed;
+    packed.catch((error: unknown) => this.#names.fail(error));
+  }
+
+  /** Names of blobs, 20 bytes each: one for each file and symlink in the changes that are noted and committed, in the same order. */
+  takeBlobs(ids: Uint8Array): void {
+    this.#names.take(ids);
+  }
+
+  /**
+   * Tells what has been done to the rootfs for the next layer so far, so that there is less to do at its end. The rest comes with
+   * `commit`; nothing need come before it.
    *
    * @param lines of `composeLine`; when they are not the changes of this rootfs, `commit` throws
    */
   note(lines: Uint8Array): void {
     if (this.#failure !== undefined) return;
     try {
-      this.#draft.play(lines);
-      this.#reader.readAhead(this.#draft);
+      this.#play(lines);
     } catch (error) {
       this.#failure = error;
     }
@@ -145,7 +165,8 @@ export class GitLayers {
     const draft = this.#draft;
     try {
       if (this.#failure !== undefined) throw this.#failure;
-      for (const lines of changes) draft.play(lines);
+      for (const lines of changes) this.#play(lines);
+      await this.#names.settled();
       await this.#reader.readAll(draft);
       await this.#commits.add({ branch, number, time: commitTime(layer), state: this.#state, draft });
       this.#branches.push(branch);
@@ -170,6 +191,7 @@ export class GitLayers {
       this.#workTree?.restore(this.#state, new Map(), this.#attributes);
       await settle(gitDirectory, this.#state, this.#files, this.#breath);
       await completed;
+      await this.#packed;
       await this.#repository.run(['update-ref', '--stdin'], Buffer.from(this.#commits.refs));
       writeWhole(path.join(gitDirectory, 'HEAD'), Buffer.from(`ref: ${branchRef(last)}\n`));
       unmark(gitDirectory);
@@ -180,8 +202,13 @@ export class GitLayers {
 
   /** Lets go of what is open, where `finish` is not going to be called. */
   async discard(): Promise<void> {
-    await this.#reader.discard();
     await this.#objects.discard();
+  }
+
+  #play(lines: Uint8Array): void {
+    this.#draft.play(lines);
+    const written = this.#draft.takeWritten();
+    if (this.#packed) this.#names.expect(written);
   }
 }
 

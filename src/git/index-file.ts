@@ -7,6 +7,7 @@ const headerSize = 12;
 const checksumSize = 20;
 /** Times, device, inode, mode, owner and size of the file, its blob and the flags. */
 const statSize = 62;
+const firstSize = 64 * 1024;
 const longestNameInFlags = 0xfff;
 const low32 = 0xffff_ffffn;
 
@@ -15,33 +16,31 @@ const low32 = 0xffff_ffffn;
  * nothing to read. git itself could only write it by hashing all files once more.
  */
 export class IndexFile {
-  readonly #bytes: Buffer;
+  #bytes = Buffer.alloc(firstSize);
   #length = headerSize;
-
-  /** @param files what will be added, in the order of their paths' bytes */
-  constructor(files: readonly TreeFile[]) {
-    const size = files.reduce((sum, { path }) => sum + entrySize(path), headerSize);
-    this.#bytes = Buffer.alloc(size + checksumSize);
-    this.#bytes.write('DIRC');
-    this.#bytes.writeUInt32BE(version, 4);
-    this.#bytes.writeUInt32BE(files.length, 8);
-  }
+  #count = 0;
 
   /**
-   * The next file.
+   * The next file in the order of the paths' bytes.
    *
    * @param stat what the disk says of it; undefined when that is not known, and git has to read it
    */
   add(file: TreeFile, stat: BigIntStats | undefined): void {
+    const room = this.#length + entrySize(file.path) + checksumSize;
+    if (room > this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes], 2 * room);
     writeEntry(this.#bytes, this.#length, file, stat);
     this.#length += entrySize(file.path);
+    this.#count++;
   }
 
   /** The index, when all files are in it. */
   finish(): Buffer {
+    this.#bytes.write('DIRC');
+    this.#bytes.writeUInt32BE(version, 4);
+    this.#bytes.writeUInt32BE(this.#count, 8);
     const content = this.#bytes.subarray(0, this.#length);
     createHash('sha1').update(content).digest().copy(this.#bytes, this.#length);
-    return this.#bytes;
+    return this.#bytes.subarray(0, this.#length + checksumSize);
   }
 }
 

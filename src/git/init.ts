@@ -1,6 +1,7 @@
 import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { asGitError, runGitOutside, type GitOptions, type GitProgram } from './git-program.ts';
+import { asGitError } from './git-error.ts';
+import { runGitOutside, type GitOptions, type GitProgram } from './git-program.ts';
 
 /** What is left in `.git/config`: nothing that runs a program, and what a rootfs needs to be kept as it is by any git. */
 const configuration = `# A root file system, one branch a layer, by dlrootfs. Nothing may change a byte of it, and names that git

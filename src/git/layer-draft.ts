@@ -19,8 +19,8 @@ export class LayerDraft {
   /** Path of a file that git cannot hold → its name in the record's tree. */
   readonly #kept = new Map<string, string>();
   readonly #lines: string[] = [];
-  /** Files that came, not taken yet. */
-  #written: Came[] = [];
+  /** Files and symlinks that layers brought, not taken yet. */
+  #written: Inode[] = [];
 
   constructor(state: RootfsState) {
     this.#state = state;
@@ -40,10 +40,9 @@ export class LayerDraft {
       this.#apply(change);
       if (change.type !== 'file' && change.type !== 'symlink' && change.type !== 'hardlink') continue;
       this.#came.add(change.path);
-      if (change.type === 'symlink') continue;
       const { inode } = this.#state.find(change.path)!;
+      if (change.type !== 'hardlink' && change.own !== true) this.#written.push(inode);
       if (inode.type !== 'file') continue;
-      this.#written.push({ path: change.path, inode });
       if (isHoldable(change.path, 'file')) continue;
       this.#lines.push(lines.slice(copied, start), composeLine({ ...change, contents: this.#keep(change) }));
       copied = end + 1;
@@ -51,16 +50,11 @@ export class LayerDraft {
     this.#lines.push(lines.slice(copied, start));
   }
 
-  /** Files that came since the last call: some may be gone again. */
-  takeWritten(): Came[] {
+  /** Files and symlinks that layers brought since the last call, in their order: some may be gone again. */
+  takeWritten(): Inode[] {
     const written = this.#written;
     this.#written = [];
     return written;
-  }
-
-  /** Whether it still is what has its path. */
-  isThere({ path, inode }: Came): boolean {
-    return this.#state.find(path)?.inode === inode;
   }
 
   /** Files and symlinks that came, are there still, and have no content yet. */

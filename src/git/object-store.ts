@@ -21,6 +21,11 @@ export class ObjectStore {
     this.#breathe = breathe;
   }
 
+  /** Bytes that no completed pack holds. */
+  get pending(): number {
+    return this.#pack?.size ?? 0;
+  }
+
   /** Adds an object of `size` bytes: at once when it is small. What `source` throws goes through. */
   add(size: number, source: ObjectSource, type: ObjectType = 'blob'): ObjectID | Promise<ObjectID> {
     this.#pack ??= new PackWriter(this.#directory, this.#known, this.#breathe);

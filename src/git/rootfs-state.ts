@@ -61,7 +61,8 @@ export class RootfsState {
       this.#put(path, target);
       return before;
     }
-    const inode = { ...change, type: change.type };
+    const { path: _, type, ...metadata } = change;
+    const inode: Inode = { ...metadata, type };
     if (change.type !== 'directory') {
       this.#put(path, { inode, children: undefined });
       return before;
@@ -86,7 +87,7 @@ export class RootfsState {
     this.#lastChanged = undefined;
   }
 
-  /** All places but the root: each directory before what is in it, names in byte order. */
+  /** All places but the root: each directory right before what is in it, files in the order of their paths' bytes. */
   [Symbol.iterator](): Generator<[path: string, place: Place], void, void> {
     return walk('', this.#names);
   }
@@ -124,7 +125,9 @@ export class RootfsState {
 }
 
 function* walk(path: string, names: ReadonlyMap<string, Place>): Generator<[string, Place], void, void> {
-  for (const name of [...names.keys()].toSorted((one, other) => (one < other ? -1 : 1))) {
+  const keys = [...names].map(([name, { children }]) => (children ? `${name}/` : name));
+  for (const key of keys.toSorted((one, other) => (one < other ? -1 : 1))) {
+    const name = key.endsWith('/') ? key.slice(0, -1) : key;
     const place = names.get(name)!;
     const below = path === '' ? name : `${path}/${name}`;
     yield [below, place];

@@ -16,9 +16,8 @@ export async function settle(
   files: TreeFiles,
   breath: Breath,
 ): Promise<void> {
-  const tree = treeFiles(state);
-  const index = new IndexFile(tree);
-  for (const file of tree) {
+  const index = new IndexFile();
+  for (const file of treeFiles(state)) {
     index.add(file, files.statIfAllowed(file.path));
     if (breath.isDue()) await breath.take();
   }

@@ -14,10 +14,11 @@ export function treeFile(path: string, { type, mode, id }: Inode): TreeFile | un
 }
 
 /** All that git holds of a rootfs, in the order of the paths' bytes. */
-export function treeFiles(state: RootfsState): TreeFile[] {
-  return [...state]
-    .flatMap(([path, { inode }]) => treeFile(path, inode) ?? [])
-    .toSorted((one, other) => (one.path < other.path ? -1 : 1));
+export function* treeFiles(state: RootfsState): Generator<TreeFile, void, void> {
+  for (const [path, { inode }] of state) {
+    const file = treeFile(path, inode);
+    if (file) yield file;
+  }
 }
 
 /** Of a file's mode git keeps whether its owner may run it. */

@@ -2,6 +2,7 @@ import { IntegrityError } from '../errors.ts';
 import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { classify, isPseudoLink } from '../tar/layer-path.ts';
 import { ChangeLog } from './changes.ts';
+import type { ContentWriter } from './contents.ts';
 import { makeMissing, unlock } from './directory.ts';
 import { Directories, join, nameOf, parentPath } from './directories.ts';
 import { DirectoryLog } from './directory-log.ts';
@@ -19,12 +20,14 @@ import type { Run, RunOptions } from './run.ts';
 /**
  * Begins a run on the root of `filesystem`, which is what `options.mode` says.
  *
+ * @param contents told of what files and symlinks hold
  * @param tell with `options.recordChanges` told of changes while a layer is being applied; without it they are all taken at its end
  */
 export function startRun(
   filesystem: Filesystem,
   options: RunOptions,
   tell?: (changes: Uint8Array) => void,
+  contents?: ContentWriter,
 ): Run {
   const { mode, leftover, hasLayers = false } = options;
   // Directories of lower layers may hand down what the root does not.
@@ -46,6 +49,7 @@ export function startRun(
     lostDevices: new PathSet(),
     directoryXattrs: new Set(),
     changes: options.recordChanges ? new ChangeLog(tell) : undefined,
+    contents,
     ownFiles: new Set(options.ownFiles),
     namedLists: new Map(),
     pseudoLinks: undefined,

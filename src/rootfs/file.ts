@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import type { Entry, EntryReader, SparseExtent } from '../tar/entry.ts';
+import type { ContentWriter } from './contents.ts';
 import type { Filesystem } from './filesystem.ts';
 import { Refusal, granted } from './refusal.ts';
 
@@ -8,13 +9,21 @@ const { ENOSPC } = constants.errno;
 /** From this size on it is asked whether a file fits: what cannot is refused before any of it is written. */
 const largeFrom = 1024 * 1024;
 
-/** Writes the content of a file entry, holes as holes, into the new and empty `file`. */
-export function writeFile(filesystem: Filesystem, file: number, entry: Entry, reader: EntryReader): void {
-  if (entry.sparse) return writeSparse(filesystem, file, entry, entry.sparse, reader);
+/** Writes the content of a file entry, holes as holes, into the new and empty `file`; also to `contents`. */
+export function writeFile(
+  filesystem: Filesystem,
+  file: number,
+  entry: Entry,
+  reader: EntryReader,
+  contents?: ContentWriter,
+): void {
+  contents?.begin(entry.size);
+  if (entry.sparse) return writeSparse(filesystem, file, entry, entry.sparse, reader, contents);
   refuseTooLarge(filesystem, file, entry.size);
   let position = 0;
   for (let bytes = reader.data(); bytes; bytes = reader.data()) {
     granted(filesystem.write(file, bytes, position), 'write');
+    contents?.add(bytes);
     position += bytes.length;
   }
 }
@@ -25,16 +34,25 @@ function writeSparse(
   entry: Entry,
   extents: readonly SparseExtent[],
   reader: EntryReader,
+  contents: ContentWriter | undefined,
 ): void {
   const stored = extents.reduce((sum, extent) => sum + extent.length, 0);
   refuseTooLarge(filesystem, file, stored);
   let index = 0;
   let done = 0;
+  /** Where `contents` is. */
+  let position = 0;
   for (let bytes = reader.data(); bytes; bytes = reader.data()) {
     for (let rest = bytes; rest.length > 0;) {
       const extent = extents[index]!;
       const part = rest.subarray(0, extent.length - done);
-      if (part.length > 0) granted(filesystem.write(file, part, extent.offset + done), 'write');
+      if (part.length > 0) {
+        const start = extent.offset + done;
+        granted(filesystem.write(file, part, start), 'write');
+        contents?.addHole(start - position);
+        contents?.add(part);
+        position = start + part.length;
+      }
       rest = rest.subarray(part.length);
       done += part.length;
       if (done === extent.length) {
@@ -44,6 +62,7 @@ function writeSparse(
     }
   }
   granted(filesystem.truncate(file, entry.size), 'set the size');
+  contents?.addHole(entry.size - position);
 }
 
 function refuseTooLarge(filesystem: Filesystem, file: number, size: number): void {

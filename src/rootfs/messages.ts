@@ -11,6 +11,8 @@ export interface ThreadData {
   /** The root, as bytes: an existing directory. */
   readonly path: Uint8Array;
   readonly options: RunOptions;
+  /** Where a ContentWriter writes. */
+  readonly contents: SharedArrayBuffer | undefined;
   /** Undefined: libc where it can be called, else Node. */
   readonly backend: Backend | undefined;
   /** Keep every other process that asks for the same away from the root. */

@@ -23,7 +23,7 @@ export function placeFile(
     file = filesystem.createFile(parent, name, openMode);
   }
   try {
-    writeFile(filesystem, file, entry, reader);
+    writeFile(filesystem, file, entry, reader, run.contents);
     dress(run, { parent, name, file }, entry, openMode);
   } catch (error) {
     filesystem.closeFile(file);

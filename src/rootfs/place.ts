@@ -89,6 +89,7 @@ function placeSymlink(run: Run, entry: Entry, parent: Directory, name: ByteName,
     made = filesystem.makeSymlink(parent, name, entry.linkPath);
   }
   dress(run, { parent, name, file: -1 }, entry, undefined);
+  run.contents?.write(Buffer.from(entry.linkPath, 'latin1'));
 }
 
 /**

@@ -28,7 +28,7 @@ export function createRing(): SharedArrayBuffer {
   return new SharedArrayBuffer(controlSize + capacity);
 }
 
-/** The end of the ring where bytes go in: it never blocks, but waits while the ring is full. */
+/** The end of the ring where bytes go in. */
 export class RingWriter {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #copy: SharedCopy;
@@ -40,25 +40,31 @@ export class RingWriter {
     this.#head = Atomics.load(this.#control, head);
   }
 
-  /** Copies `chunk` into the ring. Answers false as soon as the other side has failed or this one has given up: then there is no use in more. */
+  /** Copies `chunk` into the ring, without blocking: it waits while the ring is full. Answers false as soon as the other side has failed or this one has given up: then there is no use in more. */
   async write(chunk: Uint8Array): Promise<boolean> {
-    let rest = chunk;
-    while (rest.length > 0) {
+    for (let rest = chunk; rest.length > 0;) {
       if (Atomics.load(this.#control, state) !== State.open) return false;
-      const free = this.#free();
-      if (free === 0) {
-        await this.#roomToCome();
-        continue;
-      }
-      const start = this.#head & (capacity - 1);
-      const part = rest.subarray(0, Math.min(free, capacity - start));
-      this.#copy(part, start);
-      this.#head = (this.#head + part.length) | 0;
-      Atomics.store(this.#control, head, this.#head);
-      this.#tell();
-      rest = rest.subarray(part.length);
+      const count = this.#put(rest);
+      if (count === 0) await this.#roomToCome();
+      rest = rest.subarray(count);
     }
     return true;
+  }
+
+  /** The same for a thread that may stand still: it blocks while the ring is full. */
+  writeBlocking(chunk: Uint8Array): boolean {
+    for (let rest = chunk; rest.length > 0;) {
+      if (Atomics.load(this.#control, state) !== State.open) return false;
+      const count = this.#put(rest);
+      if (count === 0) this.#blockUntilRoom();
+      rest = rest.subarray(count);
+    }
+    return true;
+  }
+
+  /** Whether there is no use in more: the other side has failed. */
+  get failed(): boolean {
+    return Atomics.load(this.#control, state) === State.failed;
   }
 
   /** The reader finds the end after what is in the ring. */
@@ -94,16 +100,40 @@ export class RingWriter {
     Atomics.notify(this.#control, news);
   }
 
+  /** Copies as much as there is room for in one piece; answers how much. */
+  #put(bytes: Uint8Array): number {
+    const free = this.#free();
+    if (free === 0) return 0;
+    const start = this.#head & (capacity - 1);
+    const part = bytes.subarray(0, Math.min(free, capacity - start));
+    this.#copy(part, start);
+    this.#head = (this.#head + part.length) | 0;
+    Atomics.store(this.#control, head, this.#head);
+    this.#tell();
+    return part.length;
+  }
+
   #free(): number {
     return capacity - ((this.#head - Atomics.load(this.#control, tail)) | 0);
   }
 
   async #roomToCome(): Promise<void> {
-    const seen = Atomics.load(this.#control, room);
-    Atomics.store(this.#control, writerWaits, 1);
-    if (this.#free() > 0 || Atomics.load(this.#control, state) !== State.open) return;
+    const seen = this.#askForRoom();
+    if (seen === undefined) return;
     const wait = Atomics.waitAsync(this.#control, room, seen);
     if (wait.async) await wait.value;
+  }
+
+  #blockUntilRoom(): void {
+    const seen = this.#askForRoom();
+    if (seen !== undefined) Atomics.wait(this.#control, room, seen);
+  }
+
+  /** Has the reader tell when there is room; answers the count to wait on, undefined where there is nothing to wait for. */
+  #askForRoom(): number | undefined {
+    const seen = Atomics.load(this.#control, room);
+    Atomics.store(this.#control, writerWaits, 1);
+    return this.#free() > 0 || Atomics.load(this.#control, state) !== State.open ? undefined : seen;
   }
 }
 

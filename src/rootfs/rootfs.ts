@@ -33,6 +33,8 @@ export interface RootfsOptions {
   readonly reservedNames?: readonly string[];
   /** Tell with each layer what it changed. */
   readonly recordChanges?: boolean;
+  /** A ring that takes what all files and symlinks of layers hold, for a ContentReader; `close` ends it. */
+  readonly contents?: SharedArrayBuffer | undefined;
   /** The stage holds lower layers, of an earlier run. */
   readonly hasLayers?: boolean;
   /** Files at its root that `writeLayerInfo` wrote then. */
@@ -81,6 +83,7 @@ export class Rootfs {
         ownFiles: options.ownFiles ?? [],
         leftover: options.leftover ?? false,
       },
+      contents: options.contents,
       backend: options.backend,
       lock: options.mode === 'stage',
     };

@@ -1,6 +1,7 @@
 import { IntegrityError } from '../errors.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import type { ChangeLog } from './changes.ts';
+import type { ContentWriter } from './contents.ts';
 import type { DirectoryLog } from './directory-log.ts';
 import type { Directories } from './directories.ts';
 import { parentPath } from './directories.ts';
@@ -61,6 +62,8 @@ export interface Run {
   /** Names of extended attributes that were set on directories. */
   readonly directoryXattrs: Set<string>;
   readonly changes: ChangeLog | undefined;
+  /** Gets a content for each file and each symlink in `changes`. */
+  readonly contents: ContentWriter | undefined;
   /** Files at the root that are ours, not the image's: `json`, `layersize`. */
   readonly ownFiles: Set<string>;
   /** Files of this layer whose access lists say names: what they are in numbers is known at its end. */

@@ -1,6 +1,7 @@
 import { DestinationError } from '../errors.ts';
 import { TarReader } from '../tar/reader.ts';
 import { applyLayer, startRun } from './apply.ts';
+import { ContentWriter } from './contents.ts';
 import type { Filesystem } from './filesystem.ts';
 import { finishRun } from './finish.ts';
 import { loadLibc } from './libc.ts';
@@ -10,7 +11,7 @@ import { writeOwnFile } from './own-file.ts';
 import { PortableFilesystem } from './portable.ts';
 import { Refusal, explain } from './refusal.ts';
 import { empty } from './removal.ts';
-import { RingReader } from './ring.ts';
+import { RingReader, RingWriter } from './ring.ts';
 import type { Run } from './run.ts';
 
 /** Most bytes taken from the ring at once where they are only thrown away. */
@@ -23,6 +24,7 @@ export class Writer {
   readonly #tell: (changes: Uint8Array) => void;
   /** The root, for messages. */
   readonly #name: string;
+  readonly #contents: ContentWriter | undefined;
   #run: Run | undefined;
 
   /** @param tell told what a layer has done so far, while it is being applied */
@@ -31,6 +33,7 @@ export class Writer {
     this.#tell = tell;
     this.#source = new RingReader(data.ring);
     this.#name = data.options.name;
+    this.#contents = data.contents && new ContentWriter(new RingWriter(data.contents));
   }
 
   /** @throws DlrootfsError, and RingAborted where the other side gave up */
@@ -41,6 +44,8 @@ export class Writer {
     if (command.kind === 'layer') return this.#layer(run, command.label);
     return this.#explained(() => {
       if (command.kind === 'file') return writeOwnFile(run, command.name, command.bytes);
+      if (command.kind === 'finish') this.#contents?.end();
+      else this.#contents?.abort();
       if (command.kind === 'finish') finishRun(run, command.root);
       else this.#leave(run, command.kind);
       run.directories.close();
@@ -63,7 +68,7 @@ export class Writer {
 
   #open(): Opened {
     const [filesystem, backend] = this.#openFilesystem();
-    this.#run = this.#explained(() => startRun(filesystem, this.#data.options, this.#tell));
+    this.#run = this.#explained(() => startRun(filesystem, this.#data.options, this.#tell, this.#contents));
     const stat = filesystem.stat(filesystem.root, '.');
     return { backend, identity: typeof stat === 'number' ? '' : stat.identity };
   }
@@ -91,6 +96,7 @@ export class Writer {
     this.#source.restart();
     try {
       const entries = applyLayer(run, new TarReader(this.#source, label), label);
+      this.#contents?.settle();
       // What follows the end mark counts for the digest, not for the tree.
       while (this.#source.read(drainSize)) continue;
       return { entries, changes: run.changes?.take() };

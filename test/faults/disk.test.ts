@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
@@ -57,6 +58,26 @@ test('DIR is a full disk itself: exit 7, and it is empty again', { skip: missing
   assertFailed(await setting.pull(), /no space|full/i);
   assert.deepEqual(readdirSync(setting.scratch.join('out')), []);
 });
+
+test(
+  'the disk of DIR has room for the files, and not for their contents in git: exit 7, and nothing is left',
+  { skip: missing('root') || missing('git') },
+  async (t) => {
+    await using setting = await Setting.open({
+      layers: [
+        { tar: tar(file('a', randomBytes(8 * 2 ** 20))) },
+        { tar: tar(file('b', randomBytes(8 * 2 ** 20))) },
+      ],
+    });
+    const disk = setting.scratch.join('disk');
+    for (const size of ['12m', '20m', '28m']) {
+      using mounted = mountDisk(t, disk, size);
+      if (!mounted) return;
+      assertFailed(await setting.pull(['-d', `${disk}/out`, '-g', '--no-cache']), /disk.* full|no space/i);
+      assert.deepEqual(readdirSync(disk), []);
+    }
+  },
+);
 
 test(
   'the disk of DIR has no inodes left: exit 7, it is named, and nothing is left',

@@ -1,0 +1,70 @@
+import path from 'node:path';
+import type { Worker } from 'node:worker_threads';
+import { GitError } from './errors.ts';
+import type { Failure } from './rootfs/messages.ts';
+import { RingWriter, createRing } from './rootfs/ring.ts';
+import { spawnPacker } from './rootfs/spawn.ts';
+
+/** What the thread is started with. */
+export interface PackerData {
+  readonly ring: SharedArrayBuffer;
+  /** `objects/pack` of the repository. */
+  readonly directory: string;
+}
+
+export type PackerMessage = { readonly ids: Uint8Array } | { readonly failure: Failure } | 'done';
+
+/** Heap of the thread, in MiB. */
+const resourceLimits = { maxYoungGenerationSizeMb: 2 };
+
+/**
+ * The thread that makes git's blobs of what files and symlinks hold, while they are being written: it is handed their bytes, so that
+ * none is read back from the disk.
+ */
+export class Packer {
+  /** For `RootfsOptions.contents`. */
+  readonly ring: SharedArrayBuffer = createRing();
+  /** Fulfilled when git sees all blobs, which takes `Rootfs.close`; rejected with a GitError. */
+  readonly finished: Promise<void>;
+  readonly #thread: Worker;
+  readonly #ringEnd = new RingWriter(this.ring);
+
+  /**
+   * @param directory of the rootfs, with a repository in it
+   * @param take told the names of blobs: see `packBlobs`
+   */
+  constructor(directory: string, take: (ids: Uint8Array) => void) {
+    const data: PackerData = { ring: this.ring, directory: path.join(directory, '.git/objects/pack') };
+    this.#thread = spawnPacker({ workerData: data, name: 'packer', resourceLimits });
+    this.finished = new Promise((resolve, reject) => {
+      this.#thread.on('message', (message: PackerMessage) => {
+        if (message === 'done') resolve();
+        else if ('ids' in message) take(message.ids);
+        else reject(new GitError(message.failure.message, message.failure));
+      });
+      const die = (what: string, cause?: Error): void => {
+        reject(new GitError(`the thread that packs for git ${what}`, { code: 'THREAD_DIED', cause }));
+        this.#ringEnd.fail();
+      };
+      this.#thread.on('error', (error) => die(`has died: ${error.message}`, error));
+      this.#thread.on('exit', (code) => die(`ended with code ${code}`));
+    });
+    // Who awaits it gets the error; when the pull fails first, nobody does.
+    this.finished.catch(() => undefined);
+  }
+
+  /** What is behind an error of the rootfs: the packer's own, where it has failed. */
+  async blame(error: unknown): Promise<unknown> {
+    if (!this.#ringEnd.failed) return error;
+    return this.finished.then(
+      () => error,
+      (reason: unknown) => reason,
+    );
+  }
+
+  /** Stops it, whatever it does. Whoever writes into the ring hears that there is no use in it. */
+  async discard(): Promise<void> {
+    this.#ringEnd.fail();
+    await this.#thread.terminate();
+  }
+}

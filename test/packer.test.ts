@@ -1,0 +1,52 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { GitError } from '../src/errors.ts';
+import { Packer } from '../src/packer.ts';
+import { ContentWriter } from '../src/rootfs/contents.ts';
+import { RingWriter } from '../src/rootfs/ring.ts';
+import { Scratch } from './support/program.ts';
+
+test('names of blobs come back, and the packs are there when it has finished', async () => {
+  using scratch = new Scratch();
+  mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
+  const names: string[] = [];
+  const packer = new Packer(scratch.path, (ids) => names.push(Buffer.from(ids).toString('hex')));
+  const writer = new ContentWriter(new RingWriter(packer.ring));
+  writer.write(Buffer.from('abc'));
+  writer.end();
+  await packer.finished;
+  assert.deepEqual(names, [createHash('sha1').update('blob 3\0abc').digest('hex')]);
+  const cause = new Error('of another thread');
+  assert.equal(await packer.blame(cause), cause);
+  await packer.discard();
+});
+
+const said = (error: unknown): boolean => error instanceof GitError && /ENOENT/.test(error.message);
+
+test('what fails in it is what stopped the one who writes', async () => {
+  using scratch = new Scratch();
+  const packer = new Packer(path.join(scratch.path, 'nowhere'), () => undefined);
+  const writer = new ContentWriter(new RingWriter(packer.ring));
+  assert.throws(
+    () => {
+      for (;;) writer.write(Buffer.alloc(100_000));
+    },
+    { code: 'CONTENTS_REFUSED' },
+  );
+  assert.ok(said(await packer.blame(new Error('refused'))));
+  await assert.rejects(packer.finished, said);
+  await packer.discard();
+});
+
+test('stopped, it lets go of the one who writes', async () => {
+  using scratch = new Scratch();
+  mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
+  const packer = new Packer(scratch.path, () => undefined);
+  await packer.discard();
+  const writer = new ContentWriter(new RingWriter(packer.ring));
+  assert.throws(() => writer.settle(), { code: 'CONTENTS_REFUSED' });
+  await assert.rejects(packer.finished, GitError);
+});
