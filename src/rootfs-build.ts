@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { platform } from 'node:os';
 import type { PulledLayer } from './blob/pulled-layer.ts';
 import { GitError, printable } from './errors.ts';
 import type { GitLayers } from './git/git-layers.ts';
@@ -16,7 +18,12 @@ export type Resumed = Extract<Survey, { kind: 'partial' }> & { readonly layers: 
 /** What came of it. */
 export type Built = Pick<PullSummary, 'layers' | 'notRestored'>;
 
-const noLibc = 'libc cannot be called here: extended attributes, devices and FIFOs are left out';
+/** Said where the files are not written through libc. */
+function noLibc(): string {
+  const procIsMissing = platform() === 'linux' && !existsSync('/proc/self/fd');
+  const lost = 'libc cannot be called here: extended attributes, devices and FIFOs are left out';
+  return procIsMissing ? `${lost}; it needs /proc: mount -t proc proc /proc` : lost;
+}
 
 /** A rootfs in the making: where it is built, the thread that writes it, and with -g its branches. */
 export class RootfsBuild {
@@ -66,7 +73,8 @@ export class RootfsBuild {
         contents: branches?.packer.ring,
         ownFiles: branches?.git.ownFiles() ?? [],
       });
-      if (rootfs.backend !== (options.backend ?? 'libc')) options.report({ type: 'notice', message: noLibc });
+      if (rootfs.backend !== (options.backend ?? 'libc'))
+        options.report({ type: 'notice', message: noLibc() });
       const build = new RootfsBuild(destination, rootfs, branches, options, resumed);
       if (build.overlay) build.#notice('is not empty: the image is laid over what is there');
       if (resumed)

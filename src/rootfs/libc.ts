@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { arch, platform } from 'node:os';
 import { loadKoffi } from './koffi.ts';
 
@@ -65,9 +66,13 @@ const prototypes = [
   'intptr_t syscall(intptr_t call, intptr_t directory, intptr_t path, intptr_t third, intptr_t fourth)',
 ] as const;
 
-/** libc of this process, or undefined where it cannot be called: not Linux on x64 or arm64, or no koffi for it. */
+/**
+ * libc of this process, or undefined where it cannot be called: not Linux on x64 or arm64, no koffi for it, or no /proc, through
+ * which the modes and attributes of links and directories are set.
+ */
 export function loadLibc(): Libc | undefined {
   if (platform() !== 'linux' || (arch() !== 'x64' && arch() !== 'arm64')) return undefined;
+  if (!existsSync('/proc/self/fd')) return undefined;
   try {
     const koffi = loadKoffi();
     const library = koffi.load(null);
