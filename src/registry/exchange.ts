@@ -29,7 +29,7 @@ export interface Response {
 }
 
 /** Bytes that wait for the reader before the connection is told to pause. */
-const HIGH_WATER = 1024 * 1024;
+const HIGH_WATER = 256 * 1024;
 const LOW_WATER = HIGH_WATER / 4;
 
 /** Fewer bytes than this in the time of a stall are a stall. */
