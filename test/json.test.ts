@@ -12,6 +12,8 @@ const schema = (name: string) =>
 schemas.addSchema(schema('summary'), 'summary.schema.json');
 schemas.addSchema(schema('inspection'), 'inspection.schema.json');
 schemas.addSchema(schema('progress'), 'progress.schema.json');
+schemas.addSchema(schema('cache'), 'cache.schema.json');
+schemas.addSchema(schema('tags'), 'tags.schema.json');
 
 /** Parses a text that must be one JSON object fit for the schema. */
 function checked(name: string, text: string): Record<string, unknown> {
@@ -148,6 +150,8 @@ test('tags: one a line, all pages', async () => {
   for (const tag of ['1', '2', '3', 'a', 'b']) registry.push('lib/img', tag, { layers });
   const result = await runProgram(['tags', `${registry.host}/lib/img`]);
   assert.deepEqual(result, { exitCode: 0, stdout: '1\n2\n3\na\nb\n', stderr: '' });
+  const asJson = await runProgram(['tags', `${registry.host}/lib/img`, '--json']);
+  assert.deepEqual(Object.values(checked('tags', asJson.stdout)), ['1', '2', '3', 'a', 'b']);
 });
 
 test('cache: size and prune', async () => {
@@ -156,12 +160,11 @@ test('cache: size and prune', async () => {
   registry.push('lib/img', '1', { layers });
   const cache = ['--cache-dir', scratch.join('cache')];
   await runProgram([registry.reference('lib/img', '1'), '-d', 'out', ...cache], { cwd: scratch.path });
-  const size = JSON.parse((await runProgram(['cache', ...cache, '--json'])).stdout) as {
-    blobs: number;
-    bytes: number;
-  };
-  assert.ok(size.blobs >= 4 && size.bytes > 0);
-  assert.equal((await runProgram(['cache', 'prune', ...cache])).exitCode, 0);
+  const size = checked('cache', (await runProgram(['cache', ...cache, '--json'])).stdout);
+  assert.ok(Number(size['blobs']) >= 4 && Number(size['bytes']) > 0);
+  const pruned = checked('cache', (await runProgram(['cache', 'prune', ...cache, '--json'])).stdout);
+  assert.equal(pruned['bytes'], size['bytes']);
+  assert.ok(Number(pruned['files']) >= Number(size['blobs']));
   const after = JSON.parse((await runProgram(['cache', 'size', ...cache, '--json'])).stdout) as {
     blobs: number;
     bytes: number;
