@@ -11,10 +11,12 @@ export function checkPlaces({ runtimes, destination, force }: PullOptions): void
 
 /** What was asked for beside the rootfs itself, or put into it. */
 export async function furnish(image: Image, options: PullOptions): Promise<void> {
-  const { destination, report, runtimes, force, rootless } = options;
+  const { destination, report, runtimes, force, rootless, git } = options;
   if (options.prepare) {
     const made = prepareRootfs(destination);
-    if (made.length > 0) report({ type: 'notice', message: `prepared ${printable(made.join(', '))}` });
+    const inGit = git ? ': no layer has them, so git shows files among them as changes of yours' : '';
+    if (made.length > 0)
+      report({ type: 'notice', message: `prepared ${printable(made.join(', '))}${inGit}` });
   }
   if (runtimes.length === 0) return;
   const ids = rootless ? { uid: options.uid, gid: options.gid } : undefined;

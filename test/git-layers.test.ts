@@ -134,3 +134,36 @@ test('-g with --json: a pull that goes on tells of all layers, base first', asyn
   );
   assert.equal(bytes.network, layers[2]!.size);
 });
+
+test('-g with --prepare: what it adds is in no layer, so git shows it, and only it, as changes', async () => {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  const hollow = { tar: tar(dir('etc'), file('etc/hosts', ''), file('etc/motd', 'hello\n')) };
+  registry.push('lib/img', '1', { layers: [hollow, top] });
+  const pull = () =>
+    runProgram([registry.reference('lib/img', '1'), '-d', 'out', '-g', '--prepare'], { cwd: scratch.path });
+  const first = await pull();
+  assert.equal(first.exitCode, 0, first.stderr);
+  assert.match(first.stderr, /^notice: prepared .*\/etc\/hosts.*: no layer has them, so git shows files/m);
+  const directory = scratch.join('out');
+  const changed = git(directory, 'status', '--porcelain')
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => !/ etc\/resolv\.conf$/.test(line));
+  assert.deepEqual(changed, ['M etc/hosts', '?? etc/hostname']);
+  const status = git(directory, 'status', '--porcelain');
+
+  const again = await pull();
+  assert.equal(again.exitCode, 0, again.stderr);
+  assert.equal(git(directory, 'status', '--porcelain'), status);
+
+  const refused = await runProgram(['checkout', 'layer0', '-d', 'out'], { cwd: scratch.path });
+  assert.match(refused.stderr, /etc\/hosts has changes that are in no commit\nhint: commit or remove/);
+  git(directory, 'add', '--all');
+  git(directory, 'commit', '--quiet', '--message=prepared');
+  for (const branch of ['layer0', 'layer1']) {
+    const { exitCode, stderr } = await runProgram(['checkout', branch, '-d', 'out'], { cwd: scratch.path });
+    assert.equal(exitCode, 0, stderr);
+  }
+  assert.match(readFileSync(scratch.join('out/etc/hosts'), 'utf8'), /localhost/);
+});
