@@ -4,7 +4,7 @@ import { isLoopback } from './loopback.ts';
 import { retry, type RetryPolicy } from './retry.ts';
 import type { Source } from './sources.ts';
 import { TransientError } from './transient.ts';
-import { BROKEN, NOT_HTTP, NOT_TLS, REFUSED } from './transport-error.ts';
+import { BROKEN, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './transport-error.ts';
 
 /** A closed port is no reason to wait long before the first word was said. */
 const FIRST_CONTACT_RETRIES = 2;
@@ -63,7 +63,9 @@ async function eitherScheme<T>(
   } catch (error) {
     if (otherScheme === undefined || !speaksOtherwise(error)) throw error;
     return await greet(otherScheme).catch((second: unknown) => {
-      throw speaksOtherwise(second) ? error : second;
+      // A server that waits for the rest of what it takes for a request tells less than what it answered before.
+      const mute = second instanceof NetworkError && second.code === UNREACHABLE;
+      throw speaksOtherwise(second) || mute ? error : second;
     });
   }
 }

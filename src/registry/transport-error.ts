@@ -15,6 +15,8 @@ export const NOT_TLS = 'NOT_TLS';
 export const NOT_HTTP = 'NOT_HTTP';
 const CERTIFICATE = 'CERTIFICATE';
 export const REFUSED = 'REFUSED';
+/** `code` of errors whose cause is that no connection came about in time. */
+export const UNREACHABLE = 'UNREACHABLE';
 /** The connection broke before or while an answer came. */
 export const BROKEN = 'BROKEN';
 
@@ -91,7 +93,7 @@ export function transportError(error: unknown, url: URL, inBody: boolean): unkno
     case 'EHOSTUNREACH':
     case 'ENETUNREACH':
       return new TransientError(`cannot connect to ${host}: ${reasonOf(error)}`, {
-        code: 'UNREACHABLE',
+        code: UNREACHABLE,
         cause,
       });
     case 'UND_ERR_HEADERS_TIMEOUT':

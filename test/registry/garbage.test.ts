@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { createServer, type Server, type Socket } from 'node:net';
+import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { DlrootfsError, printable } from '../../src/errors.ts';
+import { DlrootfsError, NetworkError, printable } from '../../src/errors.ts';
 import { RegistryClient } from '../support/registry-client.ts';
 
 const timeouts = { connect: 500, headers: 500, stall: 300, document: 600 };
@@ -85,4 +85,25 @@ test('any bytes, alone or as head or body, are an error that can be read', async
     bytes.map((rest) => Buffer.concat([head, Buffer.from('\r\n'), rest])),
   );
   await fc.assert(fc.asyncProperty(answer, refuses), { numRuns: 40 });
+});
+
+test('a server on this machine that answers http by nonsense and TLS by nothing: what it said to http is told', async () => {
+  const nonsense = 'HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nab';
+  const sockets: Socket[] = [];
+  const server = createServer((socket) => {
+    sockets.push(socket);
+    socket
+      .on('error', () => undefined)
+      .on('data', (data) => {
+        if (data.toString('latin1').startsWith('GET ')) socket.end(nonsense);
+      });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await using client = await RegistryClient.open(`127.0.0.1:${port}/team/app`, { timeouts, retry: 0 });
+  const outcome = await client.image().catch((error: unknown) => error);
+  for (const socket of sockets) socket.destroy();
+  server.close();
+  assert.ok(outcome instanceof NetworkError, String(outcome));
+  assert.match(outcome.message, /broke/);
 });
