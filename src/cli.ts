@@ -1,17 +1,16 @@
-import { writeSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { describeFailure } from './command-line/failure.ts';
 import { originalUsage } from './command-line/usage.ts';
 import type { DlrootfsError } from './errors.ts';
 import { DestinationError, InterruptedError, printable } from './errors.ts';
-import { version } from './version.ts';
+import { answersVersion } from './answer-version.ts';
 
 const endingSignals = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 
 /** The program: reads the process's arguments, runs one command, ends the process with its exit code. */
 export async function main(): Promise<void> {
   const argv = process.argv.slice(2);
-  if (argv.length === 1 && argv[0] === 'version' && wroteVersion()) return;
+  if (answersVersion(argv)) return;
   const abort = new AbortController();
   for (const signal of endingSignals) {
     process.on(signal, () => {
@@ -56,16 +55,6 @@ async function run(argv: readonly string[], signal: AbortSignal): Promise<number
     stderr: process.stderr,
     signal,
   });
-}
-
-/** The commonest question, before streams and signals are set up, which costs more than the answer; false where it did not get through. */
-function wroteVersion(): boolean {
-  try {
-    writeSync(1, `${version}\n`);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Asked before the arguments are understood, since that too may fail. */

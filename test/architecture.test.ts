@@ -74,9 +74,10 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'git',
     'runtime',
   ],
-  'cli.ts': ['errors.ts', 'command-line', 'version.ts'],
+  'answer-version.ts': ['version.ts'],
+  'cli.ts': ['errors.ts', 'command-line', 'answer-version.ts'],
   /** What takes the place of single files in the single executable. */
-  binary: ['cli.ts'],
+  binary: ['cli.ts', 'answer-version.ts'],
 };
 
 /** Node's modules that do I/O: not for the rooms that only decide. */
