@@ -11,8 +11,8 @@ if (!answersVersion(words)) {
 }
 
 /** Whether a command line looks like a pull into a directory. A wrong guess costs some time, nothing else. */
-function writes(words: readonly string[]): boolean {
+function writes(all: readonly string[]): boolean {
   const other =
     /^(version|help|completion|inspect|tags|cache|checkout|-h|--help|-V|--version|--dry-run|-o.*|--output.*)$/;
-  return words.length > 0 && !words.some((word) => other.test(word));
+  return all.length > 0 && !all.some((word) => other.test(word));
 }
