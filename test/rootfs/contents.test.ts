@@ -3,10 +3,9 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { ContentReader, ContentWriter } from '../../src/rootfs/contents.ts';
-import { Rootfs } from '../../src/rootfs/rootfs.ts';
 import { RingAborted, RingReader, RingWriter, createRing } from '../../src/rootfs/ring.ts';
 import { dir, fifo, file, hardlink, sparse, symlink, tar, whiteout } from '../support/archive.ts';
-import { chunks, temporaryDirectory } from './harness.ts';
+import { chunks, openRootfs, temporaryDirectory } from './harness.ts';
 
 /** All contents that come, until the end; `settle` stands for itself. */
 function readAll(memory: SharedArrayBuffer): (Buffer | 'settle')[] {
@@ -97,7 +96,12 @@ test('a reader hears that the writer has given up', () => {
 for (const backend of ['libc', 'node'] as const) {
   test(`${backend}: there is a content for each file and symlink that a layer brings, in their order`, async (t) => {
     const memory = createRing();
-    const rootfs = await Rootfs.open(temporaryDirectory(t), { mode: 'stage', backend, contents: memory });
+    await using opened = await openRootfs(temporaryDirectory(t), {
+      mode: 'stage',
+      backend,
+      contents: memory,
+    });
+    const { rootfs } = opened;
     const first = tar(
       dir('d'),
       file('d/a', 'one'),

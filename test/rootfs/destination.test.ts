@@ -20,10 +20,9 @@ import { basename, join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { Destination } from '../../src/rootfs/destination.ts';
-import { Rootfs } from '../../src/rootfs/rootfs.ts';
 import { dir, file, hardlink, tar } from '../support/archive.ts';
 import { printTree } from '../support/tree.ts';
-import { chunks, isRoot, temporaryDirectory } from './harness.ts';
+import { chunks, isRoot, openRootfs, temporaryDirectory } from './harness.ts';
 import { runPull, startPull, writeLayers } from './run-pull.ts';
 
 const layer = tar(dir('etc'), file('etc/motd', 'hi'));
@@ -33,7 +32,8 @@ const print = (directory: string): string =>
 
 async function pullInto(directory: string, ...layers: Uint8Array[]): Promise<Destination> {
   const destination = await Destination.open(directory);
-  const rootfs = await Rootfs.open(destination.path, { mode: destination.mode });
+  await using opened = await openRootfs(destination.path, { mode: destination.mode });
+  const { rootfs } = opened;
   try {
     for (const [index, bytes] of layers.entries())
       await rootfs.apply(chunks(bytes), { label: `layer ${index}` });
@@ -59,7 +59,8 @@ describe('a new DIR', () => {
     assert.equal(destination.mode, 'stage');
     assert.match(basename(destination.path), /^\.rootfs\.dlrootfs-\d+-[0-9a-f]{12}$/);
     assert.equal(statSync(destination.path).mode & 0o7777, 0o700);
-    const rootfs = await Rootfs.open(destination.path, { mode: destination.mode });
+    await using opened = await openRootfs(destination.path, { mode: destination.mode });
+    const { rootfs } = opened;
     await rootfs.apply(chunks(layer), { label: 'layer' });
     assert.deepEqual(readdirSync(join(base, 'a/b')), [basename(destination.path)]);
     await rootfs.close(destination.root);
@@ -124,7 +125,8 @@ describe('a new DIR', () => {
   test('is not taken when somebody else makes it meanwhile', async (t) => {
     const base = temporaryDirectory(t);
     const destination = await Destination.open(join(base, 'r'));
-    const rootfs = await Rootfs.open(destination.path, { mode: destination.mode });
+    await using opened = await openRootfs(destination.path, { mode: destination.mode });
+    const { rootfs } = opened;
     await rootfs.close(destination.root);
     mkdirSync(join(base, 'r'));
     writeFileSync(join(base, 'r/theirs'), '');
@@ -140,7 +142,8 @@ describe('a new DIR', () => {
   test('is not made of something that was put in the place of the stage', async (t) => {
     const base = temporaryDirectory(t);
     const destination = await Destination.open(join(base, 'r'));
-    const rootfs = await Rootfs.open(destination.path, { mode: destination.mode });
+    await using opened = await openRootfs(destination.path, { mode: destination.mode });
+    const { rootfs } = opened;
     await rootfs.apply(chunks(layer), { label: 'layer' });
     await rootfs.close(destination.root);
     renameSync(destination.path, join(base, 'stolen'));

@@ -9,7 +9,8 @@ import { finishRun } from '../../src/rootfs/finish.ts';
 import { loadLibc } from '../../src/rootfs/libc.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { PortableFilesystem } from '../../src/rootfs/portable.ts';
-import type { NotRestored, RootMetadata } from '../../src/rootfs/rootfs.ts';
+import { Rootfs } from '../../src/rootfs/rootfs.ts';
+import type { NotRestored, RootMetadata, RootfsOptions } from '../../src/rootfs/rootfs.ts';
 import type { RunOptions } from '../../src/rootfs/run.ts';
 import type { ByteSource } from '../../src/tar/entry.ts';
 import { TarReader } from '../../src/tar/reader.ts';
@@ -32,6 +33,15 @@ export function temporaryDirectory(t: TestContext): string {
 export function removeTree(directory: string): void {
   if (!isRoot) spawnSync('chmod', ['-R', 'u+rwx', directory], { stdio: 'ignore' });
   rmSync(directory, { recursive: true, force: true });
+}
+
+/** A rootfs whose thread ends with the test, also when that fails: a test file waits for its threads. */
+export async function openRootfs(
+  path: string,
+  options: RootfsOptions,
+): Promise<AsyncDisposable & { readonly rootfs: Rootfs }> {
+  const rootfs = await Rootfs.open(path, options);
+  return { rootfs, [Symbol.asyncDispose]: () => rootfs.discard() };
 }
 
 /** `bytes` in pieces of at most `size`. */

@@ -8,7 +8,7 @@ import { nothingLost } from '../../src/rootfs/not-restored.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
 import { dir, file, hardlink, symlink, tar, whiteout } from '../support/archive.ts';
 import { printTree } from '../support/tree.ts';
-import { chunks, isRoot, temporaryDirectory } from './harness.ts';
+import { chunks, isRoot, openRootfs, temporaryDirectory } from './harness.ts';
 
 const label = 'layer 0123456789ab';
 
@@ -23,7 +23,8 @@ for (const backend of ['libc', 'node'] as const) {
   describe(`a rootfs written by its thread, ${backend}`, () => {
     test('layers in chunks of any size, our own file, the end', async (t) => {
       const root = temporaryDirectory(t);
-      const rootfs = await Rootfs.open(root, { mode: 'stage', backend, recordChanges: true });
+      await using opened = await openRootfs(root, { mode: 'stage', backend, recordChanges: true });
+      const { rootfs } = opened;
       assert.equal(rootfs.backend, backend);
       const big = Buffer.alloc(9_000_000, 'x');
       const first = await rootfs.apply(chunks(tar(dir('d'), file('d/big', big), file('gone', '')), 100_000), {
@@ -46,7 +47,8 @@ for (const backend of ['libc', 'node'] as const) {
 
     test('an error of the layer says where, and discarding leaves the directory empty', async (t) => {
       const root = temporaryDirectory(t);
-      const rootfs = await Rootfs.open(root, { mode: 'stage', backend });
+      await using opened = await openRootfs(root, { mode: 'stage', backend });
+      const { rootfs } = opened;
       await rootfs.apply(chunks(tar(file('a/b/c', ''), symlink('l', '/etc'))), { label });
       await assert.rejects(
         rootfs.apply(chunks(tar(file('x', ''), hardlink('new\nline', 'nowhere'))), { label }),
@@ -62,7 +64,8 @@ for (const backend of ['libc', 'node'] as const) {
     });
 
     test('a broken archive is an IntegrityError', async (t) => {
-      const rootfs = await Rootfs.open(temporaryDirectory(t), { mode: 'stage', backend });
+      await using opened = await openRootfs(temporaryDirectory(t), { mode: 'stage', backend });
+      const { rootfs } = opened;
       const layer = tar(file('x', Buffer.alloc(10_000)));
       await assert.rejects(rootfs.apply(chunks(layer.subarray(0, 5000)), { label }), {
         exitCode: 6,
@@ -73,7 +76,8 @@ for (const backend of ['libc', 'node'] as const) {
 
     test('bytes after the end mark are read and left alone', async (t) => {
       const root = temporaryDirectory(t);
-      const rootfs = await Rootfs.open(root, { mode: 'stage', backend });
+      await using opened = await openRootfs(root, { mode: 'stage', backend });
+      const { rootfs } = opened;
       const layer = Buffer.concat([tar(file('x', '')), Buffer.alloc(9_000_000, 'garbage')]);
       let taken = 0;
       const counted = (async function* (): AsyncGenerator<Uint8Array> {
@@ -90,7 +94,8 @@ for (const backend of ['libc', 'node'] as const) {
 
     test('an error of the source is thrown as it is', async (t) => {
       const root = temporaryDirectory(t);
-      const rootfs = await Rootfs.open(root, { mode: 'stage', backend });
+      await using opened = await openRootfs(root, { mode: 'stage', backend });
+      const { rootfs } = opened;
       const failure = new Error('the network is down');
       const broken = (async function* (): AsyncGenerator<Uint8Array> {
         yield tar(file('x', Buffer.alloc(100_000))).subarray(0, 50_000);
@@ -110,7 +115,8 @@ for (const backend of ['libc', 'node'] as const) {
         })(),
       ]) {
         const root = temporaryDirectory(t);
-        const rootfs = await Rootfs.open(root, { mode: 'stage', backend });
+        await using opened = await openRootfs(root, { mode: 'stage', backend });
+        const { rootfs } = opened;
         const controller = new AbortController();
         const reason = new Error('enough');
         setTimeout(() => controller.abort(reason), 50);
@@ -125,7 +131,8 @@ for (const backend of ['libc', 'node'] as const) {
 
     test('discarding while a layer is applied', async (t) => {
       const root = temporaryDirectory(t);
-      const rootfs = await Rootfs.open(root, { mode: 'stage', backend });
+      await using opened = await openRootfs(root, { mode: 'stage', backend });
+      const { rootfs } = opened;
       const applied = rootfs.apply(endless(), { label });
       applied.catch(() => undefined);
       await new Promise((resolve) => setTimeout(resolve, 50));
@@ -136,7 +143,8 @@ for (const backend of ['libc', 'node'] as const) {
 
     test('a discarded overlay keeps what is there', async (t) => {
       const root = temporaryDirectory(t);
-      const rootfs = await Rootfs.open(root, { mode: 'overlay', backend });
+      await using opened = await openRootfs(root, { mode: 'overlay', backend });
+      const { rootfs } = opened;
       await rootfs.apply(chunks(tar(file('x', ''))), { label });
       await rootfs.discard();
       assert.deepEqual(readdirSync(root), ['x']);
@@ -148,7 +156,8 @@ test('the death of the thread is an error, not a wait', async (t) => {
   const started: Worker[] = [];
   const note = (message: unknown): void => void started.push((message as { worker: Worker }).worker);
   diagnostics.subscribe('worker_threads', note);
-  const rootfs = await Rootfs.open(temporaryDirectory(t), { mode: 'stage' });
+  await using opened = await openRootfs(temporaryDirectory(t), { mode: 'stage' });
+  const { rootfs } = opened;
   diagnostics.unsubscribe('worker_threads', note);
   const applied = rootfs.apply(endless(), { label });
   setTimeout(() => void started[0]!.terminate(), 50);
@@ -167,9 +176,9 @@ test('a directory that is not there, or is no directory, cannot be opened', asyn
 
 test('two runs do not get one stage', async (t) => {
   const root = temporaryDirectory(t);
-  const first = await Rootfs.open(root, { mode: 'stage', backend: 'libc' });
+  await using first = await openRootfs(root, { mode: 'stage', backend: 'libc' });
   await assert.rejects(Rootfs.open(root, { mode: 'stage', backend: 'libc' }), { code: 'BUSY', exitCode: 7 });
-  await first.discard();
-  const second = await Rootfs.open(root, { mode: 'stage', backend: 'libc' });
-  await second.discard();
+  await first.rootfs.discard();
+  await using second = await openRootfs(root, { mode: 'stage', backend: 'libc' });
+  await second.rootfs.discard();
 });
