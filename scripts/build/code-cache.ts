@@ -3,8 +3,10 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { dir, file, hardlink, symlink, tar, whiteout } from '../../test/support/archive.ts';
 import { FakeRegistry } from '../../test/support/fake-registry.ts';
+import { v8Default } from './v8-default.ts';
 
 const training = new URL('training.ts', import.meta.url).pathname;
+const accepted = new URL('accepted.ts', import.meta.url).pathname;
 
 const layers = [
   { tar: tar(dir('etc'), file('etc/motd', 'hi\n'), symlink('bin', 'usr/bin'), dir('usr'), dir('usr/bin')) },
@@ -33,7 +35,9 @@ export async function codeCaches(
     await using registry = await FakeRegistry.start();
     registry.push('library/small', 'latest', { layers });
     const pull = [registry.reference('library/small'), '--no-cache', '-d', `${directory}/rootfs`];
-    await runProgram([...flags, training, ...pull], `${directory}/scripts`);
+    await runScript([...flags, training, ...pull], `${directory}/scripts`);
+    const refused = await runScript([...flags, accepted], `${directory}/scripts`);
+    if (refused !== '') throw new Error(`V8 turns down the code caches of ${refused.split('\n').join(' ')}`);
     const caches = new Map<string, Uint8Array>();
     for (const name of await readdir(`${directory}/scripts`)) {
       if (name.endsWith('.cache')) caches.set(name, await readFile(`${directory}/scripts/${name}`));
@@ -44,15 +48,21 @@ export async function codeCaches(
   }
 }
 
-async function runProgram(argv: readonly string[], directory: string): Promise<void> {
+/** Runs a script of this folder, and answers what it printed. */
+async function runScript(argv: readonly string[], directory: string): Promise<string> {
   const child = spawn(process.execPath, argv, {
-    env: { PATH: process.env['PATH'], HOME: directory, TRAINING_DIRECTORY: directory },
+    env: {
+      PATH: process.env['PATH'],
+      HOME: directory,
+      TRAINING_DIRECTORY: directory,
+      TRAINING_GROWTH_FACTOR: v8Default('semi-space-growth-factor'),
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let output = '';
   child.stdout.on('data', (text: Buffer) => (output += text.toString()));
   child.stderr.on('data', (text: Buffer) => (output += text.toString()));
   const status = await new Promise((resolve) => child.on('close', resolve));
-  if (status !== 0)
-    throw new Error(`the pull that warms the code cache ended with ${String(status)}:\n${output}`);
+  if (status !== 0) throw new Error(`${argv.join(' ')} ended with ${String(status)}:\n${output}`);
+  return output.trim();
 }
