@@ -3,7 +3,6 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { dir, file, hardlink, symlink, tar, whiteout } from '../../test/support/archive.ts';
 import { FakeRegistry } from '../../test/support/fake-registry.ts';
-import { v8Default } from './v8-default.ts';
 
 const training = new URL('training.ts', import.meta.url).pathname;
 const accepted = new URL('accepted.ts', import.meta.url).pathname;
@@ -55,7 +54,6 @@ async function runScript(argv: readonly string[], directory: string): Promise<st
       PATH: process.env['PATH'],
       HOME: directory,
       TRAINING_DIRECTORY: directory,
-      TRAINING_GROWTH_FACTOR: v8Default('semi-space-growth-factor'),
     },
     stdio: ['ignore', 'pipe', 'pipe'],
   });

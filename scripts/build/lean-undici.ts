@@ -1,6 +1,6 @@
+import { execFileSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import type { Plugin } from 'esbuild';
-import { v8Default } from './v8-default.ts';
 
 const standIns: Readonly<Record<string, string>> = {
   'node:http':
@@ -37,12 +37,11 @@ export const leanUndici: Plugin = {
       const source = await readFile(path, 'utf8');
       const contents = source.replaceAll('new WebAssembly.Module(', 'baselineModule(');
       if (contents === source) throw new Error(`${path} makes no WebAssembly module`);
-      return { contents: contents + baselineModule(v8Default('wasm-tiering-budget')) };
+      return { contents: contents + baselineModule(tieringBudget()) };
     });
   },
 };
 
-/** `budget`: V8's default, to which the flag has to return exactly. */
 function baselineModule(budget: string): string {
   return `
 function baselineModule(bytes) {
@@ -54,4 +53,12 @@ function baselineModule(bytes) {
     setFlagsFromString('--wasm-tiering-budget=${budget}');
   }
 }`;
+}
+
+/** V8's default, to which the flag has to return exactly: it goes into every code cache. */
+function tieringBudget(): string {
+  const options = execFileSync(process.execPath, ['--v8-options'], { encoding: 'utf8' });
+  const budget = /default: --wasm-tiering-budget=(\d+)/.exec(options)?.[1];
+  if (budget === undefined) throw new Error('V8 has no --wasm-tiering-budget any more');
+  return budget;
 }

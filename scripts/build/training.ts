@@ -1,9 +1,8 @@
 // A run of the program as the single executable would make it, in plain Node, that leaves a code cache of each script as
 // it stands at the end: with all functions that the run needed compiled. Started by code-cache.ts, once for the program,
-// and by the program itself for its thread. TRAINING_DIRECTORY holds the scripts and takes the caches; TRAINING_GROWTH_FACTOR is V8's default.
+// and by the program itself for its thread. TRAINING_DIRECTORY holds the scripts and takes the caches.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { setFlagsFromString } from 'node:v8';
 import { Script } from 'node:vm';
 import { isMainThread } from 'node:worker_threads';
 import { wrapperHead, wrapperTail } from '../../src/binary/script.ts';
@@ -40,8 +39,6 @@ function requireFromScript(id: string): unknown {
 }
 
 function writeCaches(): void {
-  // V8 puts its flags into the caches, and the program has set one since it loaded its scripts (src/command-line/young-heap.ts).
-  setFlagsFromString(`--semi-space-growth-factor=${process.env['TRAINING_GROWTH_FACTOR']}`);
   for (const [name, script] of compiled) {
     writeFileSync(`${directory}/${name}.cache`, script.createCachedData());
   }

@@ -7,7 +7,6 @@ import { openErrorChannel } from './error-channel.ts';
 import type { Invocation } from './parse.ts';
 import { pullRequest } from './pull-request.ts';
 import type { Surroundings } from './run.ts';
-import { keepYoungHeapSmall } from './young-heap.ts';
 
 /** Flags that are about a directory. */
 const aboutDirectories = ['dest', 'git', 'no-json', 'for', 'force', 'rootless', 'prepare', 'json'] as const;
@@ -34,7 +33,7 @@ export async function runExport(invocation: Invocation, surroundings: Surroundin
   const quiet = values['quiet'] === true;
   const linesOnStdout = !quiet && output !== '-';
   const channel = openErrorChannel(invocation, surroundings, { linesOnStdout });
-  const report = fanOut([keepYoungHeapSmall, channel.report, ...(linesOnStdout ? [textReport(stdout)] : [])]);
+  const report = fanOut([channel.report, ...(linesOnStdout ? [textReport(stdout)] : [])]);
   try {
     const request = await pullRequest(invocation, surroundings);
     await exportArchive(

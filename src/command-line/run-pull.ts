@@ -8,7 +8,6 @@ import { openErrorChannel } from './error-channel.ts';
 import type { Invocation } from './parse.ts';
 import { pullRequest } from './pull-request.ts';
 import type { Surroundings } from './run.ts';
-import { keepYoungHeapSmall } from './young-heap.ts';
 
 /** `dlrootfs IMAGE …`: flags → request → pull, with the reporters that the flags ask for. */
 export async function runPull(invocation: Invocation, surroundings: Surroundings): Promise<number> {
@@ -27,9 +26,7 @@ export async function runPull(invocation: Invocation, surroundings: Surroundings
   const lines: readonly Report[] = quiet || json ? [] : [textReport(stdout)];
   let summary: PullSummary;
   try {
-    summary = await pull(
-      resolveOptions({ ...request, report: fanOut([keepYoungHeapSmall, channel.report, ...lines]) }),
-    );
+    summary = await pull(resolveOptions({ ...request, report: fanOut([channel.report, ...lines]) }));
   } finally {
     channel.stop();
   }
