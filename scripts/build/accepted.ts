@@ -10,5 +10,5 @@ for (const cache of readdirSync(directory).filter((name) => name.endsWith('.cach
   const filename = cache.replace(/\.cache$/, '');
   const source = wrapperHead + readFileSync(`${directory}/${filename}`, 'latin1') + wrapperTail;
   const cachedData = readFileSync(`${directory}/${cache}`);
-  if (new Script(source, { filename, cachedData }).cachedDataRejected) console.log(filename);
+  if (new Script(source, { filename, cachedData }).cachedDataRejected) process.stdout.write(`${filename}\n`);
 }
