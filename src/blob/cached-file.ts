@@ -38,11 +38,12 @@ export class CachedFile {
     };
   }
 
-  /** Reads it all; what is the matter with it, if anything is. */
-  async fault(): Promise<string | undefined> {
+  /** Reads it all; what is the matter with it, if anything is. Throws the signal's reason. */
+  async fault(signal: AbortSignal): Promise<string | undefined> {
     const hash = new BlobHash({ digest: this.#digest });
     const buffer = new Uint8Array(PIECE);
     for (;;) {
+      signal.throwIfAborted();
       const outcome = await this.#next(buffer, hash);
       if (typeof outcome === 'string') return outcome;
       if (outcome === 0) return undefined;

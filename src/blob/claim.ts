@@ -48,12 +48,15 @@ export async function claim(digest: Digest, options: ClaimOptions): Promise<Clai
     const handle = await openPartial(name);
     const outcome = lock(handle.fd, 'exclusive');
     if (outcome === 'locked' && (await isStill(name, handle))) {
-      if (await exists(files.blob(digest))) {
+      try {
+        if (!(await exists(files.blob(digest)))) return await shared(digest, files, handle, name);
         await unlink(name);
+      } catch (error) {
         await handle.close();
-        return 'there';
+        throw error;
       }
-      return shared(digest, files, handle, name);
+      await handle.close();
+      return 'there';
     }
     await handle.close();
     if (outcome === 'unsupported') return privateClaim(digest, files);

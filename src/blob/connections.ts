@@ -66,16 +66,17 @@ export class Connections {
     return () => this.#shared.delete(shared);
   }
 
-  /** A blob before this one wants another connection. */
+  /** A blob before this one can use a connection. */
   wantedBefore(rank: number): boolean {
-    return [...this.#shared].some((shared) => shared.rank < rank && shared.wanting());
+    const first = Math.min(this.#firstWanting()?.rank ?? rank, this.#firstStart()?.rank ?? rank);
+    return first < rank;
   }
 
   /** Gives away what is free; to be called whenever somebody can use a connection that could not before. */
   deal(): void {
     while (this.#limit.activeCount + this.#limit.pendingCount < this.count) {
       const shared = this.#firstWanting();
-      const start = this.#starts.find(({ big }) => !big || this.#watched.size < this.#mostWatched);
+      const start = this.#firstStart();
       if (shared && !(start && start.rank < shared.rank)) {
         void this.#limit(shared.help).finally(() => this.deal());
       } else if (start) {
@@ -88,8 +89,9 @@ export class Connections {
     }
   }
 
-  get #mostWatched(): number {
-    return Math.max(1, Math.floor(this.count / 2));
+  #firstStart(): Start | undefined {
+    const most = Math.max(1, Math.floor(this.count / 2));
+    return this.#starts.find(({ big }) => !big || this.#watched.size < most);
   }
 
   #firstWanting(): Shared | undefined {

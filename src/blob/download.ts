@@ -9,7 +9,7 @@ import { BrokenTransferError, DamagedBlobError, WrongBytesError } from './damage
 import { Persistence, type RetryPolicy } from './persistence.ts';
 import { judge, outrunsReader } from './pieces.ts';
 import { SplitDownload } from './split-download.ts';
-import { abandon, Meter, timed } from './transfer.ts';
+import { abandon, Meter, TimedBody } from './transfer.ts';
 
 /** At once, for the digest, in bytes. */
 const READ_BACK = 512 * 1024;
@@ -154,7 +154,7 @@ export class Download {
     const pace = new Meter();
     let skip = arrival.received - response.start;
     const patient = () => outrunsReader(pace) && !this.#options.appetite.starving;
-    const body = timed(response.body, pace);
+    const body = new TimedBody(response.body, pace);
     try {
       for await (const whole of body) {
         const chunk = whole.subarray(Math.min(skip, whole.length));

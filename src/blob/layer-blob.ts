@@ -8,6 +8,7 @@ import { CachedFile } from './cached-file.ts';
 import type { Claim } from './claim.ts';
 import type { Connections } from './connections.ts';
 import { DamagedBlobError } from './damage.ts';
+import { diskError } from './disk-error.ts';
 import { Download } from './download.ts';
 import type { RetryPolicy } from './persistence.ts';
 import type { Store } from './store.ts';
@@ -85,7 +86,7 @@ export class LayerBlob {
   async verdict(): Promise<unknown> {
     try {
       await this.whole;
-      const fault = await this.#cached?.fault();
+      const fault = await this.#cached?.fault(this.#options.signal);
       return fault === undefined ? undefined : this.#damaged(fault);
     } catch (error) {
       return error;
@@ -116,13 +117,13 @@ export class LayerBlob {
   /** What is in the store under this digest, unless it is seen at once that it is something else. */
   async #fromStore(): Promise<CachedFile | undefined> {
     const { digest, size } = this.#layer;
-    const { store, hold } = this.#options;
+    const { store, hold, signal } = this.#options;
     const handle = digest && (await store.openBlob(digest));
     if (!digest || !handle) return undefined;
     const file = new CachedFile(handle, digest);
     const found = await file.size();
     const plausible = found !== undefined && (size === undefined || found === size);
-    if (plausible && (!(hold || store.suspect) || (await file.fault()) === undefined)) {
+    if (plausible && (!(hold || store.suspect) || (await file.fault(signal)) === undefined)) {
       this.#size = found;
       return file;
     }
@@ -172,7 +173,11 @@ export class LayerBlob {
         ...this.#options,
         rank: this.#rank,
         progress: (received) => this.#progress(received),
-        sparseAfter: async (front) => claim?.sparseAfter(front),
+        sparseAfter: async (front) => {
+          await claim?.sparseAfter(front).catch((error: unknown) => {
+            throw diskError(error, arrival.where);
+          });
+        },
       });
       await download.run(existing);
       await this.#publish();

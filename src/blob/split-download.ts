@@ -1,5 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
-import { NetworkError, RateLimitError } from '../errors.ts';
+import { NetworkError } from '../errors.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Arrival } from './arrival.ts';
 import type { Connections } from './connections.ts';
@@ -8,7 +8,7 @@ import { Delivery } from './delivery.ts';
 import type { Persistence } from './persistence.ts';
 import { Pieces, type Piece } from './pieces.ts';
 import { diskError } from './disk-error.ts';
-import { abandon, Meter, timed } from './transfer.ts';
+import { abandon, Meter, TimedBody } from './transfer.ts';
 import { writeFully } from './write-behind.ts';
 
 export interface SplitOptions {
@@ -56,6 +56,8 @@ export class SplitDownload {
    */
   async run(body: AsyncIterator<Uint8Array>): Promise<boolean> {
     const file = await this.#arrival.toFile();
+    // Whatever it waits for: what ends the others ends it too.
+    this.#abort.signal.addEventListener('abort', () => void body.return?.());
     await this.#options.sparseAfter(this.#mark);
     const { connections, rank } = this.#options;
     const end = connections.share({
@@ -65,10 +67,12 @@ export class SplitDownload {
     });
     try {
       await this.#work(file, body);
-      // There may be more of them while they are waited for.
-      while (this.#helpers.size > 0) await Promise.all(this.#helpers);
-      this.#signal.throwIfAborted();
-      if (this.#pieces.waiting) await this.#work(file);
+      await this.#helpersLeft();
+      // What helpers gave up; meanwhile there may be new ones.
+      while (this.#pieces.waiting && !this.#refused) {
+        await this.#work(file);
+        await this.#helpersLeft();
+      }
     } catch (error) {
       this.#abort.abort(error);
       await Promise.allSettled(this.#helpers);
@@ -77,6 +81,13 @@ export class SplitDownload {
       end();
     }
     return !this.#refused;
+  }
+
+  /** Resolves when no connection but the first is at work. Throws what a helper failed with. */
+  async #helpersLeft(): Promise<void> {
+    // There may be more of them while they are waited for.
+    while (this.#helpers.size > 0) await Promise.all(this.#helpers);
+    this.#signal.throwIfAborted();
   }
 
   async #helped(helper: Promise<void>): Promise<void> {
@@ -129,18 +140,17 @@ export class SplitDownload {
   async #fetch(file: FileHandle, piece: Piece): Promise<void> {
     const { at: start, end } = piece;
     const range = { start, end, etag: this.#options.etag };
-    const response = await this.#layer.open(range, this.#signal).catch((error: unknown) => {
+    const response = await this.#layer.open(range, this.#signal).catch(() => {
       this.#signal.throwIfAborted();
       // Perhaps it is only several at once that the server minds; if not, the one connection that is left will tell.
-      if (error instanceof NetworkError || error instanceof RateLimitError) return undefined;
-      throw error;
+      return undefined;
     });
     if (response?.start !== start) {
       this.#refused = true;
       if (response) await abandon(response);
       return;
     }
-    const delivery = new Delivery(timed(response.body, new Meter()), start);
+    const delivery = new Delivery(new TimedBody(response.body, new Meter()), start);
     try {
       await this.#fill(file, piece, delivery);
     } finally {

@@ -4,7 +4,7 @@ import { idleTime } from './appetite.ts';
 import { BrokenTransferError } from './damage.ts';
 import type { Pace } from './pieces.ts';
 
-/** The pace of a body, from when it is made; `timed` keeps it. */
+/** The pace of a body, from when it is made; a TimedBody keeps it. */
 export class Meter implements Pace {
   bytes = 0;
   waited = 0;
@@ -15,28 +15,44 @@ export class Meter implements Pace {
   }
 }
 
-/** A body whose waits for the network are added up in `pace`, and whose failures are BrokenTransferErrors. */
-export async function* timed(
-  body: AsyncIterable<Uint8Array>,
-  pace: Meter,
-): AsyncGenerator<Uint8Array, void, undefined> {
-  const iterator = body[Symbol.asyncIterator]();
-  let done = false;
-  try {
-    for (;;) {
-      const before = idleTime();
-      const next = await iterator.next().catch((error: unknown) => {
-        done = true;
-        throw broken(error);
-      });
-      pace.waited += idleTime() - before;
-      done = next.done === true;
-      if (next.done) return;
-      pace.bytes += next.value.length;
-      yield next.value;
+/**
+ * A body whose waits for the network are added up in `pace`, and whose failures are BrokenTransferErrors. No generator: one that was
+ * not begun would not pass on that it is left, and the connection would stay open.
+ */
+export class TimedBody implements AsyncIterableIterator<Uint8Array, undefined> {
+  readonly #body: AsyncIterator<Uint8Array>;
+  readonly #pace: Meter;
+  #over = false;
+
+  constructor(body: AsyncIterable<Uint8Array>, pace: Meter) {
+    this.#body = body[Symbol.asyncIterator]();
+    this.#pace = pace;
+  }
+
+  async next(): Promise<IteratorResult<Uint8Array, undefined>> {
+    const before = idleTime();
+    const next = await this.#body.next().catch((error: unknown) => {
+      this.#over = true;
+      throw broken(error);
+    });
+    this.#pace.waited += idleTime() - before;
+    if (next.done) {
+      this.#over = true;
+      return { done: true, value: undefined };
     }
-  } finally {
-    if (!done) await iterator.return?.().catch(() => undefined);
+    this.#pace.bytes += next.value.length;
+    return next;
+  }
+
+  /** Closes its connection, unless it has come to its end. */
+  async return(): Promise<IteratorResult<Uint8Array, undefined>> {
+    if (!this.#over) await this.#body.return?.().catch(() => undefined);
+    this.#over = true;
+    return { done: true, value: undefined };
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
   }
 }
 

@@ -16,7 +16,9 @@ export class Slots {
     }
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const abort = () => {
-      this.#waiting.splice(this.#waiting.indexOf(resolve), 1);
+      const place = this.#waiting.indexOf(resolve);
+      // It may have been given its slot already.
+      if (place >= 0) this.#waiting.splice(place, 1);
       reject(signal.reason);
     };
     signal.addEventListener('abort', abort, { once: true });

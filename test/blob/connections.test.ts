@@ -97,6 +97,21 @@ test('a free connection goes to the first blob that can use it, before one that 
   assert.equal(play.log.length, 6, 'what has ended its sharing gets no more');
 });
 
+test('a connection that helps is given up for an earlier blob that may begin by now', async () => {
+  const play = new Play(4);
+  for (const [rank, size] of [BIG, BIG, BIG, 1000].entries()) void play.blob(rank, size);
+  play.share(3, { left: 9 });
+  await soon();
+  assert.deepEqual(play.log, ['blob 0', 'blob 1', 'blob 3', 'help 3']);
+  assert.equal(play.connections.wantedBefore(3), false);
+  play.connections.settle(1);
+  assert.equal(play.connections.wantedBefore(3), true);
+  assert.equal(play.connections.wantedBefore(2), false);
+  await play.end('help 3');
+  assert.deepEqual(play.log.slice(4), ['blob 2']);
+  assert.equal(play.connections.wantedBefore(3), false);
+});
+
 test('a blob that fails gives its connection back', async () => {
   const connections = new Connections(1);
   await assert.rejects(

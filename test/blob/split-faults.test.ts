@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict';
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DestinationError, NetworkError, UnauthorizedError } from '../../src/errors.ts';
+import { ScriptedLayer, type Play } from './support/scripted-layer.ts';
+import { noise, Workshop } from './support/workshop.ts';
+
+const MIB = 2 ** 20;
+const blob = noise(24 * MIB);
+/** 64 KiB each time: some 13 MB/s, slow enough for more connections. */
+const slow: Play = { pause: 5 };
+const once = { retries: 0, delay: 1 };
+
+test('pieces that connections give up come over others, and none of those is left behind at the end', async () => {
+  await using shop = await Workshop.open();
+  const gate = Promise.withResolvers<void>();
+  const gone: Play = { gate: gate.promise, stopAfter: 0, failure: new NetworkError('gone') };
+  let late = 0;
+  const script = new ScriptedLayer(blob, (number) => {
+    if (number === 0) return slow;
+    if (number <= 3) return gone;
+    return late === 0 ? {} : { gate: sleep(100 * late++) };
+  });
+  const pulled = shop.pull([script.layer], { jobs: 4, policy: once });
+  // All that the first connection can bring is there.
+  for (let before = -1; before !== script.sent || before < 8 * MIB; await sleep(200)) before = script.sent;
+  late = 1;
+  gate.resolve();
+  assert.ok((await pulled)[0]!.equals(blob));
+  assert.deepEqual(
+    script.requests.filter(({ end }) => end === undefined),
+    [{ start: 0, etag: undefined }],
+  );
+  assert.equal(script.open, 0);
+});
+
+test('a server that refuses parts, for whatever reason it gives, is asked for the rest over one connection', async () => {
+  await using shop = await Workshop.open();
+  const refusal = new UnauthorizedError('no more than one for you');
+  const script = new ScriptedLayer(blob, (number, { end }) =>
+    number === 0 ? slow : end === undefined ? {} : { refusal },
+  );
+  assert.ok((await shop.pull([script.layer], { jobs: 3, policy: once }))[0]!.equals(blob));
+  assert.equal(script.open, 0);
+});
+
+test('a refusal that holds for the one connection too is the error', async () => {
+  await using shop = await Workshop.open();
+  const refusal = new UnauthorizedError('gone for good');
+  const script = new ScriptedLayer(blob, (number) => (number === 0 ? slow : { refusal }));
+  await assert.rejects(shop.pull([script.layer], { jobs: 3, policy: once }), refusal);
+  assert.equal(script.open, 0);
+});
+
+test('an abort ends every connection of a blob at once', async () => {
+  await using shop = await Workshop.open();
+  const abort = new AbortController();
+  const script = new ScriptedLayer(blob, (number) => (number === 0 ? slow : { gate: new Promise(() => {}) }));
+  const pulled = shop.pull([script.layer], { jobs: 3, signal: abort.signal });
+  while (script.requests.length < 3) await sleep(10);
+  const reason = new Error('enough');
+  abort.abort(reason);
+  await assert.rejects(pulled, reason);
+  assert.equal(script.open, 0);
+});
+
+test('a cache where it cannot be noted how far a blob is is named', async () => {
+  await using shop = await Workshop.open();
+  const script = new ScriptedLayer(blob, () => slow);
+  const partial = `${script.layer.digest!.replace(':', '-')}.front`;
+  await mkdir(path.join(shop.cache, 'partial', partial), { recursive: true });
+  await assert.rejects(
+    shop.pull([script.layer], { jobs: 3 }),
+    (error) => error instanceof DestinationError && error.message.includes(shop.cache),
+  );
+  assert.equal(script.open, 0);
+});
+
+test('whatever connections do, the bytes are right or there is an error, and none stays open', async () => {
+  await Promise.all(
+    Array.from({ length: 8 }, async (_, round) => {
+      await using shop = await Workshop.open();
+      const random = generator(round + 1);
+      const play = (number: number): Play => {
+        if (number === 0)
+          return { ...slow, ...(random() < 0.5 && { stopAfter: (MIB * (4 + 10 * random())) | 0 }) };
+        const stopAfter = Math.floor(4 * MIB * random());
+        const kind = Math.floor(6 * random());
+        if (kind === 0) return { refusal: new NetworkError('no') };
+        if (kind === 1) return { stopAfter, failure: new Error('reset') };
+        if (kind === 2) return { stopAfter };
+        if (kind === 3) return { gate: sleep(50 * random()) };
+        return { pause: random() };
+      };
+      const script = new ScriptedLayer(blob, play);
+      const directory = round % 2 === 0 ? shop.cache : undefined;
+      const store = await shop.store({ directory });
+      const outcome = await shop
+        .pull([script.layer, script.layer], {
+          store,
+          jobs: 1 + (round % 4),
+          policy: { retries: 3, delay: 1 },
+        })
+        .catch((error: unknown) => error);
+      if (Array.isArray(outcome)) assert.ok(outcome.every((tar: Buffer) => tar.equals(blob)));
+      else assert.ok(outcome instanceof NetworkError, String(outcome));
+      assert.equal(script.open, 0, `round ${round}`);
+      await store.close();
+    }),
+  );
+});
+
+/** Numbers from 0 to 1, the same for the same seed. */
+function generator(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state * 48_271) % 2_147_483_647;
+    return state / 2_147_483_647;
+  };
+}
