@@ -20,6 +20,12 @@ export function sliceUntilNul(bytes: Buffer, start: number, length: number): Byt
   return sliceBytes(bytes, start, end);
 }
 
+/** Where `byte` is first, from `start` to `end`; −1: nowhere. A loop: the native search costs more than the few bytes there are to look at. */
+export function indexOfByte(bytes: Buffer, byte: number, start: number, end: number): number {
+  for (let index = start; index < end; index += 1) if (bytes[index] === byte) return index;
+  return -1;
+}
+
 export const noBytes = '' as BytePath;
 
 /** A name that people wrote, as the UTF-8 bytes it has on disk. */

@@ -35,8 +35,9 @@ export class HeaderSequence {
   #pax: PaxRecords | undefined;
   #longName = noBytes;
   #longLink = noBytes;
-  /** The type of the header whose body comes next. */
+  /** Type and path of the header whose body comes next. */
   #bodyType = 0;
+  #bodyPath = noBytes;
   #afterZeros = false;
   /** Header, type and path of a sparse file whose map goes on in the next block. */
   #sparse: { readonly header: Header; readonly type: EntryType; readonly map: SparseMap } | undefined;
@@ -93,7 +94,7 @@ export class HeaderSequence {
   acceptBody(body: Buffer): void {
     switch (this.#bodyType) {
       case 0x67:
-        this.#globals = addGlobals(this.#globals, parsePax(body));
+        this.#globals = addGlobals(this.#globals, parsePax(body, this.#bodyPath));
         break;
       case 0x4c:
         this.#longName = sliceUntilNul(body, 0, body.length) || this.#longName;
@@ -102,7 +103,7 @@ export class HeaderSequence {
         this.#longLink = sliceUntilNul(body, 0, body.length) || this.#longLink;
         break;
       default:
-        this.#pax = parsePax(body);
+        this.#pax = parsePax(body, this.#bodyPath);
     }
   }
 
@@ -147,6 +148,7 @@ export class HeaderSequence {
       throw new MalformedTarError(`a meta header of ${header.size} bytes, the limit is ${maxMetaSize}`);
     }
     this.#bodyType = header.type;
+    this.#bodyPath = header.path;
     this.size = sizeOf(header.size);
     return 'body';
   }

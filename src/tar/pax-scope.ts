@@ -49,7 +49,7 @@ export function mergeXattrs(
     for (const [name, value] of source ?? []) {
       if (name.includes('\0'))
         throw new MalformedTarError(`its extended attribute ${printable(name)} has a NUL byte`);
-      if (value === null || (value.length === 0 && merged.has(name))) merged.delete(name);
+      if (value === null || (value.length === 0 && merged.get(name)?.length)) merged.delete(name);
       else merged.set(name, value);
     }
   }

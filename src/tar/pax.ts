@@ -1,9 +1,10 @@
 import { printable } from '../errors.ts';
 import { accessListBytes, textKeys } from './access-list.ts';
-import { sliceBytes } from './byte-path.ts';
+import { indexOfByte, noBytes, sliceBytes } from './byte-path.ts';
 import type { BytePath } from './entry.ts';
 import { MalformedTarError } from './malformed.ts';
-import { parseDecimal, parseTime, type Time } from './numbers.ts';
+import { parseDecimal, type Time } from './numbers.ts';
+import { base64Value, listValue, nameValue, numberValue, percentDecoded, timeValue } from './pax-value.ts';
 
 /** A value that the header sets, `null` when it takes one back that a global header set, undefined when it says nothing. */
 type Record<T> = T | null | undefined;
@@ -36,23 +37,25 @@ export interface PaxSparse {
   map: number[];
 }
 
-const nul = 0x00;
 const newline = 0x0a;
 const space = 0x20;
-const comma = 0x2c;
 const equals = 0x3d;
 
 const schilyXattr = 'SCHILY.xattr.';
 const libarchiveXattr = 'LIBARCHIVE.xattr.';
+/** Where GNU tar and bsdtar put their pax headers; Go's are all in `PaxHeaders.0`. */
+const escapingHeaderPath = /(?:^|\/)PaxHeader(?:s(?:\.[1-9]\d*)?)?\//;
 
 /**
  * Parses the body of a pax header: records `%d %s=%s\n`, the number being the length of all of it. Values are bytes; the last record
  * of a key counts; an empty value takes back what was set before (POSIX pax, "pax Extended Header"), except that an extended
  * attribute which was not set is set empty, as GNU tar does.
  *
+ * @param headerPath The path of the pax header itself. GNU tar and bsdtar write `%` and `=` in names of SCHILY.xattr as `%25` and
+ * `%3D`, Go writes `%` as it is: they are known by the paths of their headers.
  * @throws MalformedTarError for a broken record, a name with NUL, and a number or time that is none.
  */
-export function parsePax(body: Buffer): PaxRecords {
+export function parsePax(body: Buffer, headerPath: BytePath = noBytes): PaxRecords {
   const records: PaxRecords = {
     path: undefined,
     linkPath: undefined,
@@ -65,24 +68,27 @@ export function parsePax(body: Buffer): PaxRecords {
     xattrs: undefined,
     sparse: undefined,
   };
-  for (let start = 0; start < body.length;) start = parseRecord(body, start, records);
+  for (let start = 0; start < body.length;) start = parseRecord(body, start, records, headerPath);
   return records;
 }
 
 /** Puts the record at `start` into `records` and returns where the next one starts. */
-function parseRecord(body: Buffer, start: number, records: PaxRecords): number {
+function parseRecord(body: Buffer, start: number, records: PaxRecords, headerPath: BytePath): number {
   // Twenty digits are more than any length that fits the cap on meta headers.
-  const blank = indexOf(body, space, start, Math.min(start + 21, body.length));
+  const blank = indexOfByte(body, space, start, Math.min(start + 21, body.length));
   const length = blank === -1 ? Number.NaN : parseDecimal(body, start, blank);
   const next = start + length;
   if (!(next > blank + 1 && next <= body.length) || body[next - 1] !== newline) {
     throw new MalformedTarError(`its pax header has a broken record at byte ${start}`);
   }
-  const sign = indexOf(body, equals, blank + 1, next);
+  const sign = indexOfByte(body, equals, blank + 1, next);
   if (sign === -1 || sign === blank + 1) {
     throw new MalformedTarError(`its pax header has a record without a key at byte ${start}`);
   }
-  const key = sliceBytes(body, blank + 1, sign);
+  let key: string = sliceBytes(body, blank + 1, sign);
+  if (key.startsWith(schilyXattr) && key.includes('%') && escapingHeaderPath.test(headerPath)) {
+    key = percentDecoded(key);
+  }
   if (key.includes('\0')) throw new MalformedTarError('its pax header has a key with a NUL byte');
   setRecord(records, key, body, sign + 1, next - 1);
   return next;
@@ -115,6 +121,9 @@ function setRecord(records: PaxRecords, key: string, body: Buffer, start: number
     case 'SCHILY.devminor':
       records.deviceMinor = empty ? null : numberValue(key, body, start, end);
       return;
+    case 'RHT.security.selinux':
+      setXattr(records, 'security.selinux', withNul(body.subarray(start, end)));
+      return;
     default:
       if (textKeys.has(key)) {
         setAccessList(records, key, body.subarray(start, end));
@@ -135,9 +144,16 @@ function setRecord(records: PaxRecords, key: string, body: Buffer, start: number
 function setXattr(records: PaxRecords, name: string, value: Uint8Array): void {
   if (name === '') throw new MalformedTarError('its pax header has an extended attribute without a name');
   records.xattrs ??= new Map();
-  const takesBack = value.length === 0 && records.xattrs.has(name);
+  const before = records.xattrs.get(name);
+  // bsdtar says everything twice, in its own record and in star's: what is empty in both is there, and empty.
+  const takesBack = value.length === 0 && before !== undefined && before?.length !== 0;
   // A copy: the body of a meta header may live in the source's memory or be far larger than the value.
   records.xattrs.set(name, takesBack ? null : Uint8Array.from(value));
+}
+
+/** `tar --selinux` leaves out the NUL that a context has on disk, and sets it with one. */
+function withNul(context: Buffer): Buffer {
+  return context.length === 0 ? context : Buffer.concat([context, Buffer.alloc(1)]);
 }
 
 /** As the attribute that the kernel knows; under the record's key where it has names, whose numbers only the image can tell. */
@@ -187,59 +203,4 @@ function setSparse(sparse: PaxSparse, key: string, body: Buffer, start: number, 
 
 function emptySparse(): PaxSparse {
   return { major: undefined, minor: undefined, name: undefined, size: undefined, blocks: undefined, map: [] };
-}
-
-function nameValue(key: string, body: Buffer, start: number, end: number): BytePath {
-  if (indexOf(body, nul, start, end) !== -1) throw new MalformedTarError(`its pax ${key} has a NUL byte`);
-  return sliceBytes(body, start, end);
-}
-
-function numberValue(key: string, body: Buffer, start: number, end: number): number {
-  const value = parseDecimal(body, start, end);
-  if (Number.isNaN(value)) throw badValue(key, body, start, end, 'no number, or too large a one');
-  return value;
-}
-
-function timeValue(key: string, body: Buffer, start: number, end: number): Time {
-  return parseTime(body, start, end) ?? throwError(badValue(key, body, start, end, 'no time'));
-}
-
-function listValue(key: string, body: Buffer, start: number, end: number): number[] {
-  const list: number[] = [];
-  for (let from = start; from <= end;) {
-    const found = indexOf(body, comma, from, end);
-    const to = found === -1 ? end : found;
-    list.push(numberValue(key, body, from, to));
-    from = to + 1;
-  }
-  return list;
-}
-
-/** libarchive leaves the padding out. */
-function base64Value(key: string, body: Buffer, start: number, end: number): Uint8Array {
-  const text = sliceBytes(body, start, end);
-  if (!/^[A-Za-z0-9+/]*={0,2}$/.test(text)) throw badValue(key, body, start, end, 'no base64');
-  return Buffer.from(text, 'base64');
-}
-
-function percentDecoded(text: string): string {
-  return text.replaceAll(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
-    String.fromCharCode(Number.parseInt(hex, 16)),
-  );
-}
-
-function badValue(key: string, body: Buffer, start: number, end: number, what: string): MalformedTarError {
-  return new MalformedTarError(
-    `its pax ${printable(key)} "${printable(sliceBytes(body, start, end), 60)}" is ${what}`,
-  );
-}
-
-/** A loop: the native search costs more than the few bytes there are to look at. */
-function indexOf(bytes: Buffer, byte: number, start: number, end: number): number {
-  for (let index = start; index < end; index += 1) if (bytes[index] === byte) return index;
-  return -1;
-}
-
-function throwError(error: Error): never {
-  throw error;
 }

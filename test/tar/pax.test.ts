@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { DlrootfsError } from '../../src/errors.ts';
+import { bytePath } from '../../src/tar/byte-path.ts';
 import { MalformedTarError } from '../../src/tar/malformed.ts';
 import { parsePax, type PaxRecords } from '../../src/tar/pax.ts';
 import { paxRecord, type Bytes } from '../support/archive.ts';
@@ -77,6 +78,25 @@ describe('parsePax', () => {
         ['user.c', [0x78]],
       ],
     );
+  });
+
+  it('undoes the escapes in names of attributes that GNU tar and bsdtar make, and Go does not (xattr05 of GNU tar’s tests)', () => {
+    const body = paxRecord('SCHILY.xattr.user.%3DNAME%253D%3D%20', 'value');
+    const nameIn = (path: string): string[] => [...parsePax(body, bytePath(path)).xattrs!.keys()];
+    for (const path of ['./PaxHeaders/f', 'PaxHeaders.4711/f', 'a/PaxHeader/f', 'PaxHeader/f'])
+      assert.deepEqual(nameIn(path), ['user.=NAME%3D= '], path);
+    for (const path of ['PaxHeaders.0/f', 'PaxHeaders.X/f', '././@PaxHeader', 'NoPaxHeaders/f', ''])
+      assert.deepEqual(nameIn(path), ['user.%3DNAME%253D%3D%20'], path);
+  });
+
+  it('takes the context that tar --selinux writes, with the NUL that it has on disk', () => {
+    const context = 'system_u:object_r:bin_t:s0';
+    const key = 'RHT.security.selinux';
+    assert.deepEqual(
+      Buffer.from(records([key, context]).xattrs!.get('security.selinux')!).toString('latin1'),
+      `${context}\0`,
+    );
+    assert.equal(records([key, context], [key, '']).xattrs!.get('security.selinux'), null);
   });
 
   it('takes an attribute back that the same header set', () => {

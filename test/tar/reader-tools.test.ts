@@ -137,17 +137,34 @@ describe('archives of other tools', () => {
     }
   });
 
-  it('GNU tar: extended attributes', (t) => {
-    if (!have(t, 'setfattr', '--version')) return;
-    const path = join(work, 'attributes');
-    writeFileSync(path, 'x');
-    if (spawnSync('setfattr', ['-n', 'user.bytes', '-v', '0x000a3dff', path]).status !== 0) {
-      t.skip('needs a file system with user attributes');
-      return;
-    }
-    const archive = execFileSync('tar', ['-C', work, '--format=pax', '--xattrs', '-cf', '-', 'attributes']);
-    assert.deepEqual([...readArchive(archive)[0]!.xattrs!.get('user.bytes')!], [0, 0x0a, 0x3d, 0xff]);
-  });
+  for (const program of ['tar', 'bsdtar']) {
+    it(`${program}: extended attributes`, (t) => {
+      if (!have(t, 'setfattr', '--version') || !have(t, program, '--version')) return;
+      const path = join(work, 'attributes');
+      writeFileSync(path, 'x');
+      if (spawnSync('setfattr', ['-n', 'user.bytes', '-v', '0x000a3dff', path]).status !== 0) {
+        t.skip('needs a file system with user attributes');
+        return;
+      }
+      execFileSync('setfattr', ['-n', 'user.=NAME%3D=', '-v', 'x', path]);
+      execFileSync('setfattr', ['-n', 'user.empty', path]);
+      const archive = execFileSync(program, [
+        '-C',
+        work,
+        '--format=pax',
+        '--xattrs',
+        '-cf',
+        '-',
+        'attributes',
+      ]);
+      const found = [...readArchive(archive)[0]!.xattrs!].map(([name, value]) => [name, [...value]] as const);
+      assert.deepEqual(Object.fromEntries(found), {
+        'user.bytes': [0, 0x0a, 0x3d, 0xff],
+        'user.=NAME%3D=': [0x78],
+        'user.empty': [],
+      });
+    });
+  }
 
   for (const format of ['ustar', 'pax', 'paxr', 'gnutar', 'v7']) {
     it(`bsdtar: ${format}`, (t) => {
