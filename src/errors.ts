@@ -157,6 +157,11 @@ export function printable(text: string, max = 400): string {
   );
 }
 
+/** What an error says of itself, fit for a terminal. */
+export function reasonOf(error: unknown): string {
+  return printable(error instanceof Error ? error.message : String(error));
+}
+
 /** What Node has no words for. */
 const furtherReasons: Readonly<Record<string, string>> = {
   EDQUOT: 'disk quota exceeded',

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { platform } from 'node:os';
 import type { PulledLayer } from './blob/pulled-layer.ts';
-import { GitError, printable } from './errors.ts';
+import { GitError, printable, reasonOf } from './errors.ts';
 import type { GitLayers } from './git/git-layers.ts';
 import type { LayerIdentity } from './git/names.ts';
 import type { Survey } from './git/survey.ts';
@@ -180,8 +180,8 @@ export class RootfsBuild {
 
 async function tidy({ report, destination }: PullOptions, work: () => Promise<void>): Promise<void> {
   await work().catch((error: unknown) => {
-    const reason = printable(error instanceof Error ? error.message : String(error));
-    report({ type: 'notice', message: `something was left beside ${printable(destination)}: ${reason}` });
+    const message = `something was left beside ${printable(destination)}: ${reasonOf(error)}`;
+    report({ type: 'notice', message });
   });
 }
 

@@ -1,4 +1,4 @@
-import { IntegrityError, printable } from '../errors.ts';
+import { IntegrityError, reasonOf } from '../errors.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import type { Appetite } from './appetite.ts';
@@ -195,8 +195,7 @@ export class LayerBlob {
 
   async #publish(): Promise<void> {
     await this.#claim?.publish().catch((error: unknown) => {
-      const reason = printable(error instanceof Error ? error.message : String(error));
-      const message = `${this.#options.name}: it cannot be kept in the cache: ${reason}`;
+      const message = `${this.#options.name}: it cannot be kept in the cache: ${reasonOf(error)}`;
       this.#options.report({ type: 'notice', message });
     });
   }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open, rename, unlink, type FileHandle } from 'node:fs/promises';
 import { Digest, algorithmOf, digestOf } from '../oci/digest.ts';
-import { printable } from '../errors.ts';
+import { reasonOf } from '../errors.ts';
 import type { Report } from '../report/event.ts';
 import { claim, type Claim } from './claim.ts';
 import { abandoned, removeUnused, victims } from './eviction.ts';
@@ -217,7 +217,6 @@ export class Store {
   }
 
   #warn(what: string, error: unknown): void {
-    const reason = printable(error instanceof Error ? error.message : String(error));
-    this.#report({ type: 'notice', message: `${what}: ${reason}` });
+    this.#report({ type: 'notice', message: `${what}: ${reasonOf(error)}` });
   }
 }

@@ -1,4 +1,4 @@
-import { DlrootfsError, NetworkError, printable } from '../errors.ts';
+import { DlrootfsError, NetworkError, reasonOf } from '../errors.ts';
 import type { BlobResponse } from '../oci/image.ts';
 import { idleTime } from './appetite.ts';
 import { BrokenTransferError } from './damage.ts';
@@ -65,6 +65,5 @@ export async function abandon(response: BlobResponse): Promise<void> {
 
 function broken(error: unknown): unknown {
   if (error instanceof DlrootfsError && !(error instanceof NetworkError)) return error;
-  const reason = error instanceof Error ? error.message : String(error);
-  return new BrokenTransferError(printable(reason), { cause: error });
+  return new BrokenTransferError(reasonOf(error), { cause: error });
 }

@@ -3,10 +3,10 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Layer } from '../../src/oci/image.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import type { Fault } from '../support/fake-fault.ts';
+import { until } from '../support/until.ts';
 import { layersOf } from './support/http-layer.ts';
 import { noise, Workshop } from './support/workshop.ts';
 
@@ -115,7 +115,7 @@ test('a run that is killed in the middle is gone on with from its front', async 
     stdio: 'ignore',
   });
   const partial = path.join(shop.cache, 'partial', layer.digest!.replace(':', '-'));
-  while (!existsSync(partial) || statSync(partial).size < 10 * MB) await sleep(10);
+  await until('the first bytes', () => existsSync(partial) && statSync(partial).size >= 10 * MB);
   child.kill('SIGKILL');
   await new Promise((resolve) => child.once('close', resolve));
   const front = Number(readFileSync(`${partial}.front`, 'utf8'));

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DestinationError, NetworkError, UnauthorizedError } from '../../src/errors.ts';
+import { until } from '../support/until.ts';
 import { ScriptedLayer, type Play } from './support/scripted-layer.ts';
 import { noise, Workshop } from './support/workshop.ts';
 
@@ -59,7 +60,7 @@ test('an abort ends every connection of a blob at once', async () => {
   const abort = new AbortController();
   const script = new ScriptedLayer(blob, (number) => (number === 0 ? slow : { gate: new Promise(() => {}) }));
   const pulled = shop.pull([script.layer], { jobs: 3, signal: abort.signal });
-  while (script.requests.length < 3) await sleep(10);
+  await until('three requests', () => script.requests.length >= 3);
   const reason = new Error('enough');
   abort.abort(reason);
   await assert.rejects(pulled, reason);

@@ -31,6 +31,7 @@ import { StoreFiles } from '../../src/blob/store-files.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import type { Layer } from '../../src/oci/image.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
+import { until } from '../support/until.ts';
 import { layersOf } from './support/http-layer.ts';
 import { native, noise, Workshop } from './support/workshop.ts';
 
@@ -359,7 +360,7 @@ test('a run that was killed leaves nothing that stops the next, which goes on wh
   const args = [program, shop.cache, url, layer.digest!, String(bytes.length)];
   const first = spawn('node', args, { stdio: 'ignore' });
   const partial = partialPath(shop, layer.digest!);
-  while (!existsSync(partial) || statSync(partial).size < 500_000) await sleep(20);
+  await until('the first bytes', () => existsSync(partial) && statSync(partial).size >= 500_000);
   const waiting = run('node', args);
   await sleep(300);
   first.kill('SIGKILL');

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BIG } from '../../src/blob/connections.ts';
 import type { Digest } from '../../src/oci/digest.ts';
+import { until } from '../support/until.ts';
 import { ScriptedLayer } from './support/scripted-layer.ts';
 import { noise, Workshop } from './support/workshop.ts';
 
@@ -45,7 +46,7 @@ test('big blobs do not wait for one that another run fetches', { timeout: 60_000
   const pulled = shop.pull(layers, { jobs: 2 });
   const fetched = (index: number) =>
     shop.events.some((event) => event.type === 'layer-fetched' && event.index === index);
-  while (!fetched(1) || !fetched(2)) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until('the others', () => fetched(1) && fetched(2));
   assert.equal(fetched(0), false);
   await claim.release(false);
   assert.deepEqual(
@@ -64,8 +65,7 @@ test('an abort ends waiting for another run, and what waits behind it', { timeou
   const abort = new AbortController();
   const reason = new Error('enough');
   const pulled = shop.pull(layers, { jobs: 1, signal: abort.signal });
-  while (!shop.notices.some((notice) => notice.includes('another run is fetching it')))
-    await new Promise((resolve) => setTimeout(resolve, 10));
+  await until('the wait', () => shop.notices.some((notice) => notice.includes('another run is fetching it')));
   abort.abort(reason);
   await assert.rejects(pulled, reason);
   await claim.release(false);

@@ -16,7 +16,8 @@ import {
 import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import { missing } from '../support/debian.ts';
-import { Setting, assertOriginalLines, until } from './setting.ts';
+import { until } from '../support/until.ts';
+import { Setting, assertOriginalLines } from './setting.ts';
 
 interface Damage {
   readonly what: string;

@@ -7,7 +7,8 @@ import type { TestContext } from 'node:test';
 import { file, tar } from '../support/archive.ts';
 import { missing } from '../support/debian.ts';
 import type { ProgramResult } from '../support/program.ts';
-import { Setting, noise, until } from './setting.ts';
+import { until } from '../support/until.ts';
+import { Setting, noise } from './setting.ts';
 
 /** Makes a disk of its own, of so many bytes; undefined where that is not allowed. */
 function mountDisk(t: TestContext, directory: string, size: string, more = ''): Disposable | undefined {

@@ -5,7 +5,8 @@ import { test } from 'node:test';
 import { dir, file, symlink, tar, whiteout } from '../support/archive.ts';
 import { missing } from '../support/debian.ts';
 import type { FakeImage } from '../support/fake-image.ts';
-import { Setting, assertOriginalLines, noise, until } from './setting.ts';
+import { until } from '../support/until.ts';
+import { Setting, assertOriginalLines, noise } from './setting.ts';
 
 /** Why system calls cannot be made to fail here, if they cannot. */
 function noInjection(): string | false {

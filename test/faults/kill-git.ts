@@ -4,7 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { dir, file, tar, whiteout } from '../support/archive.ts';
 import { git, snapshot } from '../git/git.ts';
 import { startProgram } from '../support/program.ts';
-import { Setting, noise, until } from './setting.ts';
+import { until } from '../support/until.ts';
+import { Setting, noise } from './setting.ts';
 
 /** What a round of `killGitRounds` was like. */
 export interface KilledGit {

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { RunningProgram } from '../support/program.ts';
-import { Setting, threeLayers, until } from './setting.ts';
+import { until } from '../support/until.ts';
+import { Setting, threeLayers } from './setting.ts';
 
 /** What a round of `killRounds` was like. */
 export interface KillRound {

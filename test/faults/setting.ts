@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, statSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { dir, file, symlink, tar, whiteout } from '../support/archive.ts';
 import type { FakeImage } from '../support/fake-image.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
@@ -25,14 +24,6 @@ export function threeLayers(): FakeImage {
       { tar: tar(symlink('lib', 'usr/lib'), noise('usr/big', 1.3 * 2 ** 20)) },
     ],
   };
-}
-
-/** Waits until `holds`; at most a minute. */
-export async function until(what: string, holds: () => boolean): Promise<void> {
-  for (const begin = performance.now(); !holds();) {
-    assert.ok(performance.now() - begin < 60_000, `waited in vain for ${what}`);
-    await sleep(10);
-  }
 }
 
 /** A registry with one image in it, and a directory to pull it to. */

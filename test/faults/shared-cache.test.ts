@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { runProgram } from '../support/program.ts';
-import { Setting, assertOriginalLines, threeLayers, until } from './setting.ts';
+import { until } from '../support/until.ts';
+import { Setting, assertOriginalLines, threeLayers } from './setting.ts';
 
 const slowly = { faults: [{ path: /\/blobs\//, rate: 2 ** 20, times: 1e9 }] };
 

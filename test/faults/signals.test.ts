@@ -10,7 +10,8 @@ import type { FakeRegistryOptions } from '../support/fake-registry.ts';
 import { missing } from '../support/debian.ts';
 import { startProgram } from '../support/program.ts';
 import type { RunningProgram } from '../support/program.ts';
-import { Setting, threeLayers, until } from './setting.ts';
+import { until } from '../support/until.ts';
+import { Setting, threeLayers } from './setting.ts';
 
 const signals = [
   ['SIGINT', 130],

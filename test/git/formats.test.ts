@@ -16,6 +16,7 @@ import { RootfsState } from '../../src/git/rootfs-state.ts';
 import { adler32 } from '../../src/git/stored-deflate.ts';
 import { contentIn } from '../../src/git/tree-files.ts';
 import { isHoldable, unquotePath } from '../../src/git/tree-path.ts';
+import { blank } from '../support/blank.ts';
 import { environment, git, scratch } from './git.ts';
 
 const byteString = (minLength: number): fc.Arbitrary<string> =>
@@ -201,27 +202,14 @@ test("a commit's date", () => {
   for (const [created, seconds] of rows) assert.equal(commitTime({ id: '', created }), seconds);
 });
 
-const plain = {
-  linkPath: '',
-  mode: 0o644,
-  uid: 0,
-  gid: 0,
-  size: 0,
-  mtimeSeconds: 0,
-  mtimeNanoseconds: 0,
-  deviceMajor: 0,
-  deviceMinor: 0,
-  xattrs: undefined,
-};
-
 test('a state: what one change does to another', () => {
   const state = new RootfsState();
-  const put = (type: 'file' | 'directory', name: string) => state.apply({ ...plain, type, path: name });
+  const put = (type: 'file' | 'directory', name: string) => state.apply({ ...blank, type, path: name });
   const list = (): string[] => [...state].map(([name]) => name);
   put('directory', 'd');
   put('file', 'd/a');
   state.apply({
-    ...plain,
+    ...blank,
     type: 'hardlink',
     path: 'b',
     linkPath: 'd/a',
@@ -235,7 +223,7 @@ test('a state: what one change does to another', () => {
   assert.deepEqual(list(), ['b', 'd']);
   assert.equal(state.apply({ type: 'removed', path: 'nothing/there' }), undefined);
   assert.throws(() => put('file', 'd/x'), RangeError);
-  assert.throws(() => state.apply({ ...plain, type: 'hardlink', path: 'y', linkPath: 'z' }), RangeError);
+  assert.throws(() => state.apply({ ...blank, type: 'hardlink', path: 'y', linkPath: 'z' }), RangeError);
 });
 
 test('git is looked for, and asked how old it is', async (t) => {

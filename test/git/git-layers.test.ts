@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { GitError } from '../../src/errors.ts';
 import { GitLayers } from '../../src/git/git-layers.ts';
 import { composeLine } from '../../src/tar/mtree.ts';
+import { blank } from '../support/blank.ts';
 import { branchOf, environment, git, idOf, pullLayers, scratch, type BuildLayer } from './git.ts';
 import { Stage } from './stage.ts';
 
@@ -286,16 +287,3 @@ function logLine(number: number, refs: string): string {
 function firstEntry(index: Buffer): Buffer {
   return index.subarray(12, 12 + 72);
 }
-
-const blank = {
-  linkPath: '',
-  mode: 0o644,
-  uid: 0,
-  gid: 0,
-  size: 0,
-  mtimeSeconds: 0,
-  mtimeNanoseconds: 0,
-  deviceMajor: 0,
-  deviceMinor: 0,
-  xattrs: undefined,
-};

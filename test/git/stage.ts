@@ -12,6 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { composeLine, type Written } from '../../src/tar/mtree.ts';
+import { blank } from '../support/blank.ts';
 
 type Metadata = Partial<Omit<Written, 'type' | 'path' | 'linkPath' | 'size'>>;
 
@@ -144,15 +145,3 @@ export class Stage {
     return this;
   }
 }
-
-const blank: Omit<Written, 'type' | 'path' | 'linkPath'> = {
-  mode: 0,
-  uid: 0,
-  gid: 0,
-  size: 0,
-  mtimeSeconds: 0,
-  mtimeNanoseconds: 0,
-  deviceMajor: 0,
-  deviceMinor: 0,
-  xattrs: undefined,
-};

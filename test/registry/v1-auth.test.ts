@@ -3,9 +3,10 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { NetworkError, NotFoundError, UnauthorizedError } from '../../src/errors.ts';
 import { FakeProxy } from '../support/fake-proxy.ts';
-import { FakeV1Registry, type FakeV1Options, type LoggedV1Request } from '../support/fake-v1-registry.ts';
+import { FakeV1Registry, type LoggedV1Request } from '../support/fake-v1-registry.ts';
 import { Scratch } from '../support/program.ts';
-import { RegistryClient, type ClientOptions } from '../support/registry-client.ts';
+import { RegistryClient } from '../support/registry-client.ts';
+import { withLayers } from '../support/v1-setting.ts';
 
 const layers = [Buffer.from('base layer'), Buffer.from('middle layer'), Buffer.from('top layer')];
 const repository = 'team/app';
@@ -13,18 +14,7 @@ const bob = { username: 'bob', password: 'hunter2:colon', source: '--user' };
 const users = { bob: 'hunter2:colon' };
 const basic = `Basic ${Buffer.from('bob:hunter2:colon').toString('base64')}`;
 
-async function withRegistry(
-  options: FakeV1Options,
-  client: ClientOptions,
-  run: (registry: FakeV1Registry, client: RegistryClient) => Promise<void>,
-): Promise<void> {
-  await using registry = await FakeV1Registry.start(options);
-  registry.push(repository, 'latest', { layers });
-  await using session = await RegistryClient.open(registry.reference(repository), client);
-  await run(registry, session);
-  assert.doesNotMatch(session.everything, /hunter2|signature=|Signature=secret/);
-  assert.ok(!session.everything.includes(basic.slice('Basic '.length)));
-}
+const withRegistry = withLayers(repository, layers);
 
 const at = (registry: FakeV1Registry, server: string): LoggedV1Request[] =>
   registry.requests.filter((request) => request.server === server);

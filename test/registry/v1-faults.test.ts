@@ -4,22 +4,14 @@ import { test } from 'node:test';
 import { DlrootfsError, IntegrityError, NetworkError, NotFoundError } from '../../src/errors.ts';
 import { Workshop } from '../blob/support/workshop.ts';
 import type { Fault } from '../support/fake-fault.ts';
-import { FakeV1Registry, type FakeV1Options } from '../support/fake-v1-registry.ts';
-import { RegistryClient, type ClientOptions } from '../support/registry-client.ts';
+import { FakeV1Registry } from '../support/fake-v1-registry.ts';
+import { RegistryClient } from '../support/registry-client.ts';
+import { withLayers } from '../support/v1-setting.ts';
 
 const layers = [randomBytes(300_000), randomBytes(100_000), randomBytes(2_000)];
 const repository = 'team/app';
 
-async function withRegistry(
-  options: FakeV1Options,
-  client: ClientOptions,
-  run: (registry: FakeV1Registry, client: RegistryClient) => Promise<void>,
-): Promise<void> {
-  await using registry = await FakeV1Registry.start(options);
-  registry.push(repository, 'latest', { layers });
-  await using session = await RegistryClient.open(registry.reference(repository), client);
-  await run(registry, session);
-}
+const withRegistry = withLayers(repository, layers);
 
 /** All layers the way the program fetches them: resumed, verified. */
 async function download(client: RegistryClient, shop: Workshop): Promise<Buffer[]> {

@@ -13,22 +13,14 @@ import {
 } from '../../src/errors.ts';
 import type { Answer } from '../support/fake-fault.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
-import { FakeV1Registry, type FakeV1Options } from '../support/fake-v1-registry.ts';
-import { RegistryClient, type ClientOptions } from '../support/registry-client.ts';
+import { FakeV1Registry } from '../support/fake-v1-registry.ts';
+import { RegistryClient } from '../support/registry-client.ts';
+import { withLayers } from '../support/v1-setting.ts';
 
 const layers = [Buffer.from('base layer'), Buffer.from('middle layer'), Buffer.from('top layer')];
 const repository = 'team/app';
 
-async function withRegistry(
-  options: FakeV1Options,
-  client: ClientOptions,
-  run: (registry: FakeV1Registry, client: RegistryClient) => Promise<void>,
-): Promise<void> {
-  await using registry = await FakeV1Registry.start(options);
-  registry.push(repository, 'latest', { layers });
-  await using session = await RegistryClient.open(registry.reference(repository), client);
-  await run(registry, session);
-}
+const withRegistry = withLayers(repository, layers);
 
 for (const mode of ['standalone', 'split'] as const) {
   test(`${mode}: image, layers base first with the ids of version 1, blobs as stored`, async () => {

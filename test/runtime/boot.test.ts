@@ -7,7 +7,7 @@ import { configOf } from '../../src/oci/config.ts';
 import { prepareRootfs } from '../../src/runtime/prepare.ts';
 import { writeRuntimeConfigs } from '../../src/runtime/write.ts';
 import { missing } from '../support/debian.ts';
-import { until } from '../support/machine.ts';
+import { until } from '../support/until.ts';
 import { Scratch } from '../support/program.ts';
 import { busyboxTree } from '../support/rootfs-trees.ts';
 

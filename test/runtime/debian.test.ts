@@ -12,7 +12,8 @@ import {
 } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { findProgram, missing } from '../support/debian.ts';
-import { configureAndStart, difficultTexts, runtimeProgram, until } from '../support/machine.ts';
+import { configureAndStart, difficultTexts, runtimeProgram } from '../support/machine.ts';
+import { until } from '../support/until.ts';
 import { Scratch } from '../support/program.ts';
 import { debianTree, probeScript, readProbe } from '../support/rootfs-trees.ts';
 

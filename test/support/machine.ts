@@ -1,7 +1,5 @@
-import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { configOf } from '../../src/oci/config.ts';
 import type { Runtime } from '../../src/runtime/place.ts';
 import { writeRuntimeConfigs } from '../../src/runtime/write.ts';
@@ -38,14 +36,6 @@ export async function configureAndStart(runtime: Runtime, rootfs: string, config
   const image = configOf({ os: 'linux', architecture: 'amd64', config });
   const { next } = await writeRuntimeConfigs([runtime], { destination: rootfs, image, force: true });
   return startContainer(next[0] ?? 'false');
-}
-
-/** Waits for something to come true; a container takes its time to start, and no clock decides whether it did. */
-export async function until(what: string, holds: () => boolean): Promise<void> {
-  for (let tries = 0; !holds(); tries += 1) {
-    assert.ok(tries < 1200, `waited in vain for ${what}`);
-    await sleep(50);
-  }
 }
 
 export interface Machine extends Disposable {

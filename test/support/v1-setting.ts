@@ -1,8 +1,9 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { dir, file, symlink, tar, whiteout } from './archive.ts';
 import { FakeV1Registry, type FakeV1Options } from './fake-v1-registry.ts';
 import { runHere } from './in-process.ts';
-import { mkdirSync, writeFileSync } from 'node:fs';
 import { Scratch, type ProgramResult } from './program.ts';
+import { RegistryClient, type ClientOptions } from './registry-client.ts';
 
 /** Two layers: files, and a deletion with a link. */
 export const image = {
@@ -51,6 +52,20 @@ export async function withV1(
       ]),
     run: runHere,
   });
+}
+
+/** Runs something with a registry of version 1 that has one image, of these layers, and a client of that. */
+export function withLayers(repository: string, layers: readonly Buffer[]) {
+  return async (
+    options: FakeV1Options,
+    client: ClientOptions,
+    run: (registry: FakeV1Registry, client: RegistryClient) => Promise<void>,
+  ): Promise<void> => {
+    await using registry = await FakeV1Registry.start(options);
+    registry.push(repository, 'latest', { layers });
+    await using session = await RegistryClient.open(registry.reference(repository), client);
+    await run(registry, session);
+  };
 }
 
 /** A registries.conf that says where Docker Hub is, and the environment it is found in. */

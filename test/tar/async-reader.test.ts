@@ -3,8 +3,9 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { AsyncTarReader } from '../../src/tar/async-reader.ts';
 import { MalformedTarError } from '../../src/tar/malformed.ts';
-import { character, dir, file, hardlink, sparse, symlink, tar } from '../support/archive.ts';
+import { character, dir, file, hardlink, symlink, tar } from '../support/archive.ts';
 import { readArchive, type ReadEntry } from '../support/read-archive.ts';
+import { sparseFiles } from './sparse-files.ts';
 
 /** Chunks that are valid only until the next is asked for, as decompressors give them. */
 async function* arriving(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Array, void> {
@@ -35,27 +36,7 @@ const archive = tar(
   file('unread', 'y'.repeat(2000)),
   symlink('s', 'l'.repeat(120), { dialect: 'gnu' }),
   hardlink('h', 'd/f'),
-  sparse(
-    'gnu',
-    9000,
-    [
-      [0, 'a'],
-      [1000, 'b'],
-      [2000, 'c'],
-      [3000, 'd'],
-      [4000, 'e'],
-    ],
-    'gnu',
-  ),
-  sparse(
-    'posix',
-    9000,
-    [
-      [0, 'a'],
-      [8999, 'b'],
-    ],
-    '1.0',
-  ),
+  ...sparseFiles,
   character('c', 1, 3),
 );
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { composeLine, parseLine, type Change } from '../../src/tar/mtree.ts';
+import { blank } from '../support/blank.ts';
 
 const byteString = (minLength: number): fc.Arbitrary<string> =>
   fc
@@ -59,18 +60,7 @@ test('a change as a line, and back; a line is plain ASCII', () => {
     ['removed', './a type=removed\n'],
     ['root', '. type=dir uid=0 gid=0 mode=755 time=-1.000000005 xattr.user.x=AP8=\n'],
   ];
-  const plain = {
-    linkPath: '',
-    mode: 0,
-    uid: 0,
-    gid: 0,
-    size: 0,
-    mtimeSeconds: 0,
-    mtimeNanoseconds: 0,
-    deviceMajor: 0,
-    deviceMinor: 0,
-    xattrs: undefined,
-  };
+  const plain = { ...blank, mode: 0 };
   assert.equal(composeLine({ ...plain, type: 'hardlink', path: 'a b', linkPath: 'c\nd' }), rows[0]![1]);
   assert.equal(composeLine({ type: 'removed', path: 'a' }), rows[1]![1]);
   const root = {

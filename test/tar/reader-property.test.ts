@@ -25,6 +25,7 @@ import {
   type Metadata,
 } from '../support/archive.ts';
 import { contentOf, readArchive, type ReadEntry } from '../support/read-archive.ts';
+import { sparseFiles } from './sparse-files.ts';
 
 interface Model {
   readonly type: EntryType;
@@ -245,27 +246,7 @@ describe('a TarReader', () => {
       file('d/f', 'content', { xattrs: { 'user.a': 'b' } }),
       file('n'.repeat(300), 'x'),
       symlink('s', 'l'.repeat(120), { dialect: 'gnu' }),
-      sparse(
-        'gnu',
-        9000,
-        [
-          [0, 'a'],
-          [1000, 'b'],
-          [2000, 'c'],
-          [3000, 'd'],
-          [4000, 'e'],
-        ],
-        'gnu',
-      ),
-      sparse(
-        'posix',
-        9000,
-        [
-          [0, 'a'],
-          [8999, 'b'],
-        ],
-        '1.0',
-      ),
+      ...sparseFiles,
       character('c', 1, 3),
     );
     for (let at = 0; at < archive.length - 1024; at += 1) {

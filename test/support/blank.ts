@@ -1,0 +1,13 @@
+/** What the record of changes says of a file, where a test does not say it. */
+export const blank = {
+  linkPath: '',
+  mode: 0o644,
+  uid: 0,
+  gid: 0,
+  size: 0,
+  mtimeSeconds: 0,
+  mtimeNanoseconds: 0,
+  deviceMajor: 0,
+  deviceMinor: 0,
+  xattrs: undefined,
+};
