@@ -4,7 +4,7 @@ import { open, unlink } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { Readable, addAbortSignal } from 'node:stream';
-import { DestinationError, DlrootfsError, printable } from '../errors.ts';
+import { DestinationError, printable } from '../errors.ts';
 import type { Decompress } from '../oci/compression.ts';
 
 /** What an archive needs that cannot be read where it is. */
@@ -42,17 +42,21 @@ async function unnamedFile(directory: string): Promise<FileHandle> {
   const place = path.join(directory, `.dlrootfs-spool-${randomUUID()}`);
   try {
     const handle = await open(place, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-    await unlink(place);
-    return handle;
+    try {
+      await unlink(place);
+      return handle;
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
   } catch (error) {
     throw spoolError(error, directory);
   }
 }
 
 function spoolError(error: unknown, directory: string): unknown {
-  if (error instanceof DlrootfsError || !(error instanceof Error) || !('code' in error)) return error;
+  if (!(error instanceof Error) || !('code' in error) || !('syscall' in error)) return error;
   const code = String(error.code);
-  if (!('syscall' in error)) return error;
   return new DestinationError(
     `cannot write a temporary file in ${printable(directory)}: ${printable(code)}`,
     {

@@ -40,7 +40,10 @@ export class RingWriter {
     this.#head = Atomics.load(this.#control, head);
   }
 
-  /** Copies `chunk` into the ring, without blocking: it waits while the ring is full. Answers false as soon as the other side has failed or this one has given up: then there is no use in more. */
+  /**
+   * Copies `chunk` into the ring, without blocking: it waits while the ring is full. Answers false as soon as the other side has failed
+   * or this one has given up: then there is no use in more.
+   */
   async write(chunk: Uint8Array): Promise<boolean> {
     for (let rest = chunk; rest.length > 0;) {
       if (Atomics.load(this.#control, state) !== State.open) return false;
