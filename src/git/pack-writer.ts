@@ -212,6 +212,7 @@ export class PackWriter {
     const hash = createHash('sha1');
     for (let at = 0; at < this.#written;) {
       const { bytesRead } = await readAsync(this.#file, this.#buffer, 0, bufferSize / 4, at);
+      if (bytesRead === 0) throw new GitError('a pack was cut off while it was written');
       hash.update(this.#buffer.subarray(0, bytesRead));
       at += bytesRead;
       await this.#breathe();

@@ -83,9 +83,15 @@ export function applyLayer(run: Run, reader: EntryReader, label: string): number
       entries++;
     }
     explained(run, label, settleNamedLists);
-  } finally {
-    explained(run, label, dropPseudoLinks);
+  } catch (error) {
+    try {
+      dropPseudoLinks(run);
+    } catch {
+      // Why the layer failed counts, not what could not be removed after that.
+    }
+    throw error;
   }
+  explained(run, label, dropPseudoLinks);
   run.layer.clear();
   run.marked = undefined;
   run.firstLayer = false;

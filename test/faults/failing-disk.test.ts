@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { test } from 'node:test';
-import { dir, file, symlink, tar, whiteout } from '../support/archive.ts';
+import { dir, file, hardlink, symlink, tar, whiteout } from '../support/archive.ts';
 import { missing } from '../support/debian.ts';
 import type { FakeImage } from '../support/fake-image.ts';
 import { until } from '../support/until.ts';
@@ -129,6 +129,23 @@ test('the stage cannot be removed: that is said, and the error is the one before
     /^notice: something was left beside out: .*EIO.*\nerror: .*cannot remove etc\/gone: /m,
   );
 });
+
+test(
+  'what is kept aside for links cannot be removed: the error is what is wrong with the layer',
+  { skip },
+  async () => {
+    const broken = tar(
+      file('.wh..wh.plnk/1', 'shared'),
+      hardlink('a', '.wh..wh.plnk/1'),
+      hardlink('b', 'nowhere'),
+    );
+    await using setting = await Setting.open({ layers: [{ tar: broken }] });
+    const under = failing('unlinkat', 'EIO', { when: '3+' });
+    const { exitCode, stderr } = await setting.pull(['--no-cache'], { under });
+    assert.equal(exitCode, 6, stderr);
+    assert.match(stderr, /^error: .*link to nowhere/m);
+  },
+);
 
 for (const [what, calls] of [
   ['read', 'read,pread64,readv,preadv'],

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { readdirSync } from 'node:fs';
+import { readdirSync, truncateSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { idSize, packBlobs, type Contents } from '../../src/git/blob-packer.ts';
 import { GitError } from '../../src/errors.ts';
+import { ObjectStore } from '../../src/git/object-store.ts';
+import { contentIn } from '../../src/git/tree-files.ts';
 import { git, scratch } from './git.ts';
 
 /** Contents out of memory. */
@@ -85,4 +87,23 @@ test('a content that ends early is an error', async (t) => {
     packBlobs(short, path.join(directory, '.git/objects/pack'), () => undefined),
     GitError,
   );
+});
+
+test('a pack that somebody cuts off is an error', { timeout: 30_000 }, async (t) => {
+  const directory = scratch(t);
+  git(directory, 'init', '--quiet');
+  const packs = path.join(directory, '.git/objects/pack');
+  let completing = false;
+  const store = new ObjectStore(packs, async () => {
+    if (completing) for (const name of readdirSync(packs)) truncateSync(path.join(packs, name));
+    return Promise.resolve();
+  });
+  const bytes = randomBytes(5_000_000);
+  await store.add(bytes.length, contentIn(bytes));
+  completing = true;
+  await assert.rejects(
+    store.complete(),
+    (error) => error instanceof GitError && /cut off/.test(error.message),
+  );
+  assert.deepEqual(readdirSync(packs), []);
 });
