@@ -1,5 +1,5 @@
-import type { Readable, Writable } from 'node:stream';
-import { UsageError } from '../errors.ts';
+import { addAbortSignal, type Readable } from 'node:stream';
+import { UsageError, printable } from '../errors.ts';
 
 export interface Credentials {
   readonly username: string;
@@ -12,6 +12,8 @@ export interface Credentials {
 export interface PasswordSources {
   /** Read the password from here to its end (`--password-stdin`). */
   readonly stdin?: Readable | undefined;
+  /** Ends the waiting for standard input. */
+  readonly signal: AbortSignal;
   /** Asks a person without echo; absent without a terminal. */
   readonly prompt?: ((question: string) => Promise<string>) | undefined;
 }
@@ -37,7 +39,11 @@ export async function readCredentials(
   if (colon >= 0 && colon < text.length - 1)
     return { username, password: text.slice(colon + 1), source: name };
   if (sources.stdin !== undefined)
-    return { username, password: await readPassword(sources.stdin), source: '--password-stdin' };
+    return {
+      username,
+      password: await readPassword(sources.stdin, sources.signal),
+      source: '--password-stdin',
+    };
   if (sources.prompt !== undefined) {
     return { username, password: await sources.prompt(`Password for ${username}: `), source: name };
   }
@@ -48,17 +54,27 @@ export async function readCredentials(
 
 const passwordLimitBytes = 64 * 1024;
 
-async function readPassword(stdin: Readable): Promise<string> {
+async function readPassword(stdin: Readable, signal: AbortSignal): Promise<string> {
   const chunks: Buffer[] = [];
   let length = 0;
-  for await (const chunk of stdin as AsyncIterable<Buffer>) {
-    chunks.push(chunk);
-    length += chunk.length;
-    if (length > passwordLimitBytes)
-      throw new UsageError('the password on standard input is longer than 64 KiB', {
-        hint: 'is that the right file?',
-      });
+  try {
+    for await (const chunk of addAbortSignal(signal, stdin) as AsyncIterable<Buffer>) {
+      chunks.push(chunk);
+      length += chunk.length;
+      if (length > passwordLimitBytes) break;
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    const reason = printable(error instanceof Error ? error.message : String(error));
+    throw new UsageError(`--password-stdin: standard input cannot be read: ${reason}`, {
+      hint: 'pipe the password in, as in --password-stdin < FILE',
+      cause: error,
+    });
   }
+  if (length > passwordLimitBytes)
+    throw new UsageError('the password on standard input is longer than 64 KiB', {
+      hint: 'is that the right file?',
+    });
   const password = Buffer.concat(chunks)
     .toString('utf8')
     .replace(/\r?\n$/, '');
@@ -67,44 +83,4 @@ async function readPassword(stdin: Readable): Promise<string> {
       hint: 'pipe the password in, as in --password-stdin < FILE',
     });
   return password;
-}
-
-/** A terminal as `readline` wants it. */
-export interface Terminal {
-  readonly input: Readable & { setRawMode?(raw: boolean): unknown };
-  readonly output: Writable;
-}
-
-/** Asks on the terminal and echoes nothing; Ctrl-C and Ctrl-D end the question with a UsageError. */
-export function promptPassword(terminal: Terminal, question: string): Promise<string> {
-  const { input, output } = terminal;
-  return new Promise((resolve, reject) => {
-    const typed: number[] = [];
-    const finish = (settle: () => void) => {
-      input.setRawMode?.(false);
-      input.off('data', onData);
-      input.pause();
-      output.write('\n');
-      settle();
-    };
-    const onData = (data: Buffer) => {
-      for (const byte of data) {
-        if (byte === 3 || byte === 4)
-          return finish(() =>
-            reject(
-              new UsageError('no password was typed', {
-                hint: 'type one, or pipe it in with --password-stdin',
-              }),
-            ),
-          );
-        if (byte === 13 || byte === 10) return finish(() => resolve(Buffer.from(typed).toString('utf8')));
-        if (byte === 127 || byte === 8) typed.pop();
-        else typed.push(byte);
-      }
-    };
-    output.write(question);
-    input.setRawMode?.(true);
-    input.on('data', onData);
-    input.resume();
-  });
 }

@@ -5,9 +5,10 @@ import type { GivenToken } from '../registry/registry-options.ts';
 import type { Runtime } from '../runtime/place.ts';
 import { runtimes } from '../runtime/place.ts';
 import type { Credentials } from './credentials.ts';
-import { promptPassword, readCredentials } from './credentials.ts';
+import { readCredentials } from './credentials.ts';
 import { parseBoolean } from './flags.ts';
 import type { Invocation } from './parse.ts';
+import { promptPassword } from './password-prompt.ts';
 import { parseBytes, parseCount, parseDuration } from './quantities.ts';
 import type { Surroundings } from './run.ts';
 
@@ -104,10 +105,13 @@ async function credentials(
     if (fromStdin) throw new UsageError('--password-stdin needs a user name', { hint: 'add -u username' });
     return undefined;
   }
-  const { stdin, stderr } = surroundings;
+  const { stdin, stderr, signal } = surroundings;
   const terminal = stdin.isTTY === true && stderr.isTTY === true;
   return await readCredentials(text, flag === undefined ? 'DLROOTFS_CREDS' : '-u', {
     stdin: fromStdin ? stdin : undefined,
-    prompt: terminal ? (question) => promptPassword({ input: stdin, output: stderr }, question) : undefined,
+    signal,
+    prompt: terminal
+      ? (question) => promptPassword({ input: stdin, output: stderr }, question, signal)
+      : undefined,
   });
 }

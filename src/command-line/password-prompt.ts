@@ -1,0 +1,67 @@
+import type { Readable, Writable } from 'node:stream';
+import { InterruptedError, UsageError } from '../errors.ts';
+
+/** What a person sits at. */
+export interface Terminal {
+  readonly input: Readable & { setRawMode?(raw: boolean): unknown };
+  readonly output: Writable;
+}
+
+/** Keys as a terminal in raw mode sends them. */
+const CTRL_C = 3;
+const CTRL_D = 4;
+const BACKSPACE: readonly number[] = [8, 127];
+const RETURN: readonly number[] = [10, 13];
+
+/**
+ * Asks on the terminal and echoes nothing. Throws InterruptedError for Ctrl-C, UsageError for Ctrl-D or a terminal that is gone,
+ * and the signal's reason.
+ */
+export async function promptPassword(
+  { input, output }: Terminal,
+  question: string,
+  signal: AbortSignal,
+): Promise<string> {
+  signal.throwIfAborted();
+  const answer = Promise.withResolvers<string>();
+  let typed: number[] = [];
+  const nothing = (): void =>
+    answer.reject(
+      new UsageError('no password was typed', { hint: 'type one, or pipe it in with --password-stdin' }),
+    );
+  const onKeys = (keys: Buffer): void => {
+    for (const key of keys) {
+      if (key === CTRL_C) answer.reject(new InterruptedError('SIGINT'));
+      else if (key === CTRL_D) nothing();
+      else if (RETURN.includes(key)) answer.resolve(Buffer.from(typed).toString('utf8'));
+      else if (BACKSPACE.includes(key)) typed = withoutLastCharacter(typed);
+      else typed.push(key);
+    }
+  };
+  const onAbort = (): void => answer.reject(signal.reason);
+  output.write(question);
+  input.setRawMode?.(true);
+  input.on('data', onKeys).once('end', nothing).once('error', nothing);
+  signal.addEventListener('abort', onAbort);
+  input.resume();
+  try {
+    return await answer.promise;
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    input.off('data', onKeys).off('end', nothing).off('error', nothing);
+    input.pause();
+    input.setRawMode?.(false);
+    output.write('\n');
+  }
+}
+
+/** In UTF-8, where the bytes after the first of a character begin with the bits 10. */
+function withoutLastCharacter(bytes: readonly number[]): number[] {
+  return bytes.slice(
+    0,
+    Math.max(
+      0,
+      bytes.findLastIndex((byte) => (byte & 0xc0) !== 0x80),
+    ),
+  );
+}
