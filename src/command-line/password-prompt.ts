@@ -10,8 +10,8 @@ export interface Terminal {
 /** Keys as a terminal in raw mode sends them. */
 const CTRL_C = 3;
 const CTRL_D = 4;
-const BACKSPACE: readonly number[] = [8, 127];
-const RETURN: readonly number[] = [10, 13];
+const BACKSPACE: ReadonlySet<number> = new Set([8, 127]);
+const RETURN: ReadonlySet<number> = new Set([10, 13]);
 
 /**
  * Asks on the terminal and echoes nothing. Throws InterruptedError for Ctrl-C, UsageError for Ctrl-D or a terminal that is gone,
@@ -33,8 +33,8 @@ export async function promptPassword(
     for (const key of keys) {
       if (key === CTRL_C) answer.reject(new InterruptedError('SIGINT'));
       else if (key === CTRL_D) nothing();
-      else if (RETURN.includes(key)) answer.resolve(Buffer.from(typed).toString('utf8'));
-      else if (BACKSPACE.includes(key)) typed = withoutLastCharacter(typed);
+      else if (RETURN.has(key)) answer.resolve(Buffer.from(typed).toString('utf8'));
+      else if (BACKSPACE.has(key)) typed = withoutLastCharacter(typed);
       else typed.push(key);
     }
   };

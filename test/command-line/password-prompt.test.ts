@@ -79,7 +79,7 @@ test('SIGTERM ends the question', { skip }, async () => {
 
 test('SIGTERM ends the waiting for --password-stdin', { timeout: 20_000 }, async () => {
   const [program, ...words] = [...programCommand, '127.0.0.1:9/img', '-u', 'me', '--password-stdin'];
-  const child = spawn(program!, words, { stdio: ['pipe', 'ignore', 'ignore'] });
+  const child = spawn(program, words, { stdio: ['pipe', 'ignore', 'ignore'] });
   const exit = once(child, 'close');
   // Before it listens, the signal would end it without an exit code.
   await sleep(1000);
