@@ -3,8 +3,22 @@ import { DestinationError, IntegrityError, printable, systemError } from '../err
 import type { BytePath } from '../tar/entry.ts';
 import { displayPath } from '../tar/byte-path.ts';
 
-const { EACCES, EDQUOT, EFBIG, EIO, EMFILE, EMLINK, ENAMETOOLONG, ENFILE, ENOSPC, ENOTEMPTY, EPERM } =
-  constants.errno;
+const {
+  EACCES,
+  EDQUOT,
+  EFBIG,
+  EILSEQ,
+  EIO,
+  EMFILE,
+  EMLINK,
+  ENAMETOOLONG,
+  ENFILE,
+  ENOSPC,
+  ENOSYS,
+  ENOTEMPTY,
+  EOPNOTSUPP,
+  EPERM,
+} = constants.errno;
 
 /** The system said no: thrown inside the rootfs room, told to people by `explain`. */
 export class Refusal extends Error {
@@ -36,12 +50,18 @@ export function impossible(errno: number, action: string): IntegrityError {
 }
 
 const elsewhere = 'choose a directory on another disk with -d';
+const unfit =
+  'the file system cannot hold what an image has, choose a directory on ext4, xfs or the like with -d';
 const hints: ReadonlyMap<number, string> = new Map([
   [ENOSPC, `free some space, or ${elsewhere}`],
   [EDQUOT, `free some space, or ${elsewhere}`],
   [EIO, `see what the kernel says of that disk (dmesg), or ${elsewhere}`],
   [EACCES, 'choose a directory that you may write with -d, or run as root'],
-  [EPERM, 'choose a directory that you may write with -d, or run as root'],
+  // Also what file systems without links answer, vfat and exfat: link(2), symlink(2).
+  [EPERM, 'choose a directory with -d that you may write, on a disk that takes links, or run as root'],
+  [ENOSYS, unfit],
+  [EOPNOTSUPP, unfit],
+  [EILSEQ, unfit],
   [ENAMETOOLONG, `the file system takes no names of that length, ${elsewhere}`],
   [EFBIG, `the file system takes no files of that size, ${elsewhere}`],
   [EMLINK, `the file system takes no more names for one file, ${elsewhere}`],

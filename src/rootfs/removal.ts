@@ -38,10 +38,15 @@ export function makeWay(
   throw new Refusal(failure, `create ${shown(path)}`);
 }
 
+/** Whether what stands at `path` has another name, in other letters, to this run. */
+function isOtherName(run: Run, path: BytePath): boolean {
+  return run.creator.caseInsensitive && run.made?.has(path) === false;
+}
+
 /** Removes whatever has the name; in a tree of the user's no directory that has files of theirs. */
 export function clear(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
-  if (run.made && run.creator.caseInsensitive && !run.made.has(path)) run.counts.collisions++;
   const removed = removeFile(run, parent, name);
+  if (removed !== -ENOENT && isOtherName(run, path)) run.counts.collisions++;
   if (removed === 0) {
     run.directories.forgetLinks();
     run.changes?.removed(path);
@@ -72,7 +77,7 @@ export function clearWay(run: Run, parent: Directory, name: ByteName): boolean {
 
 /** Hides `path` of the layers below: what this layer wrote stays, and in a tree of the user's all that this run did not make. */
 export function hide(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
-  if (isReserved(run, path) || path === run.pseudoLinks?.path) return;
+  if (isReserved(run, path) || path === run.pseudoLinks?.path || isOtherName(run, path)) return;
   const touched = run.layer.has(path);
   if (!touched && run.options.mode !== 'overlay') {
     const removed = removeFile(run, parent, name);
