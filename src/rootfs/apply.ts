@@ -121,7 +121,9 @@ function applyEntry(run: Run, reader: EntryReader, entry: Entry): void {
   const meaning = classify(entry.path);
   switch (meaning.kind) {
     case 'entry':
-      return placeEntry(run, reader, entry, meaning.path);
+      placeEntry(run, reader, entry, meaning.path);
+      if (run.creator.fixedModes && hasMode(entry)) run.counts.modes++;
+      return undefined;
     case 'whiteout':
       return applyWhiteout(run, meaning.path);
     case 'opaque':
@@ -130,6 +132,11 @@ function applyEntry(run: Run, reader: EntryReader, entry: Entry): void {
       if (entry.type === 'file' && isPseudoLink(meaning.path))
         keepPseudoLink(run, reader, entry, meaning.path);
   }
+}
+
+/** A hard link has the mode of what it is linked to, and a symlink has none. */
+function hasMode({ type }: Entry): boolean {
+  return type !== 'hardlink' && type !== 'symlink';
 }
 
 function applyWhiteout(run: Run, hidden: BytePath): void {

@@ -12,6 +12,8 @@ export interface NotRestored {
   setuid: number;
   /** Entries whose time is not exact to the nanosecond. */
   times: number;
+  /** Files and directories whose mode is what the file system gives them. */
+  modes: number;
   /** Names that the file system takes for one that was there already, such as `A` and `a`. */
   collisions: number;
   /** Entries that would have made the root something else than a directory. */
@@ -26,6 +28,7 @@ export function nothingLost(): NotRestored {
     capabilities: 0,
     setuid: 0,
     times: 0,
+    modes: 0,
     collisions: 0,
     ignored: 0,
   };
@@ -41,6 +44,7 @@ const privileged = [
 const unsupported = [
   ['xattrs', 'extended attribute', 'extended attributes'],
   ['times', 'exact time', 'exact times'],
+  ['modes', 'mode', 'modes'],
   ['collisions', 'name that differs from another only in case', 'names that differ from others only in case'],
   ['ignored', 'entry for the root that is no directory', 'entries for the root that are no directory'],
 ] as const;

@@ -12,6 +12,7 @@ export const carefulCreator: Creator = {
   umask: 0o777,
   careful: true,
   caseInsensitive: false,
+  fixedModes: false,
 };
 
 /**
@@ -35,8 +36,10 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
   try {
     const outer = filesystem.stat(root, name);
     const upper = filesystem.stat(root, name.toUpperCase());
+    const set = filesystem.setMode(outerNode, 0o701) >= 0;
+    const changed = filesystem.stat(root, name);
     const handle = filesystem.openDirectory(root, name);
-    if (typeof outer === 'number' || handle < 0) return carefulCreator;
+    if (typeof outer === 'number' || typeof changed === 'number' || handle < 0) return carefulCreator;
     const directory = { path: name as BytePath, handle };
     // Where groups are inherited, what is made in a directory of another group has that one.
     filesystem.setOwner(outerNode, outer.uid, (outer.gid + 1) % 0xffff);
@@ -53,6 +56,7 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
       umask: 0o777 & ~outer.mode,
       careful: !asAsked || inheritsList,
       caseInsensitive: typeof upper !== 'number',
+      fixedModes: set && changed.mode !== 0o701,
     };
   } finally {
     const outer = filesystem.removeDirectory(root, name);

@@ -40,6 +40,8 @@ export interface Creator {
   careful: boolean;
   /** Two names that differ only in case are one. */
   readonly caseInsensitive: boolean;
+  /** Files have the modes that the file system gives them, whatever they are set to, as on FAT. */
+  readonly fixedModes: boolean;
 }
 
 /** All that one pull knows of the tree it builds, from the first layer to the last. */

@@ -120,6 +120,27 @@ test('a file system that is read-only: an error before anything is done', async 
   assert.deepEqual(readdirSync(join(root, 'empty')), []);
 });
 
+test('modes that the file system does not take are found out at the start, and counted', (t) => {
+  const root = temporaryDirectory(t);
+  const filesystem = openFilesystem(root, 'node');
+  // As FAT mounted for one user, or exFAT by FUSE: chmod says yes and does nothing.
+  const stubborn = new Proxy(filesystem, {
+    get(target, name: keyof typeof filesystem) {
+      const member: unknown = target[name];
+      if (name === 'setMode') return () => 0;
+      return typeof member === 'function' ? (member.bind(target) as unknown) : member;
+    },
+  });
+  const begin = (system: typeof filesystem) =>
+    startRun(system, { name: root, mode: 'stage', reservedNames: [], recordChanges: false });
+  assert.equal(begin(filesystem).creator.fixedModes, false);
+  const run = begin(stubborn);
+  const layer = tar(dir('d'), file('d/a', '', { mode: 0o4755 }), hardlink('d/b', 'd/a'), symlink('l', 'd'));
+  applyLayer(run, new TarReader(source(layer), 'layer'), 'layer');
+  filesystem.close();
+  assert.equal(run.counts.modes, 2);
+});
+
 test('names that the file system takes for one are counted, and a whiteout takes only its own', (t) => {
   const root = temporaryDirectory(t);
   // Node cannot make FIFOs: where nothing comes, nothing meets anything.

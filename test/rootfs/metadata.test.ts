@@ -231,6 +231,7 @@ describe('metadata, as root', { skip }, () => {
       capabilities: 0,
       setuid: 0,
       times: 0,
+      modes: 0,
       collisions: 0,
       ignored: 0,
     });
@@ -257,6 +258,7 @@ describe('metadata, as root', { skip }, () => {
       capabilities: 1,
       setuid: 0,
       times: 1,
+      modes: 0,
       collisions: 0,
       ignored: 0,
     });

@@ -11,10 +11,10 @@ test('what could not be restored is said in one line', () => {
   );
   assert.equal(
     describeNotRestored(
-      { ...none, owners: 1, setuid: 2, xattrs: 1, times: 2, collisions: 1, ignored: 1 },
+      { ...none, owners: 1, setuid: 2, xattrs: 1, times: 2, modes: 3, collisions: 1, ignored: 1 },
       true,
     ),
-    '1 owner, 2 setuid bits, 1 extended attribute, 2 exact times, 1 name that differs from another only in case, ' +
+    '1 owner, 2 setuid bits, 1 extended attribute, 2 exact times, 3 modes, 1 name that differs from another only in case, ' +
       '1 entry for the root that is no directory not restored',
   );
   assert.equal(describeNotRestored({ ...none, times: 1 }, false), '1 exact time not restored');
