@@ -25,6 +25,7 @@ import {
   treeOf,
   unpackByUmoci,
 } from './peers.ts';
+import { noOtherUser } from '../support/other-user.ts';
 
 /** What an administrator does: accounts, a package gone, files replaced by others of another kind. */
 const changes = `
@@ -181,7 +182,7 @@ describe('a real Debian is what umoci unpacks', { skip: needs }, () => {
     rmSync(directory, { recursive: true });
   });
 
-  test('as a plain user, but for what only root can make', async () => {
+  test('as a plain user, but for what only root can make', { skip: noOtherUser }, async () => {
     const nobody = 65_534;
     const home = scratch.join('home');
     run('chmod', 'a+rx', scratch.path);

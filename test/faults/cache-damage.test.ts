@@ -18,6 +18,7 @@ import { test } from 'node:test';
 import { missing } from '../support/debian.ts';
 import { until } from '../support/until.ts';
 import { Setting, assertOriginalLines } from './setting.ts';
+import { noOtherUser } from '../support/other-user.ts';
 
 interface Damage {
   readonly what: string;
@@ -183,6 +184,7 @@ const unusable: readonly Unusable[] = [
 for (const { what, says, root, prepare, uid } of unusable) {
   test(`the cache directory is ${what}: one notice, exit 0 and the right tree`, async (t) => {
     if (root && missing('root') !== false) return t.skip('needs root');
+    if (uid !== undefined && noOtherUser !== false) return t.skip(noOtherUser);
     await using setting = await Setting.open();
     prepare(setting);
     const { stdout, stderr } = await setting.pullWell([], uid === undefined ? {} : { uid });

@@ -9,6 +9,7 @@ import { missing } from '../support/debian.ts';
 import type { ProgramResult } from '../support/program.ts';
 import { until } from '../support/until.ts';
 import { Setting, noise } from './setting.ts';
+import { noOtherUser } from '../support/other-user.ts';
 
 /** Makes a disk of its own, of so many bytes; undefined where that is not allowed. */
 function mountDisk(t: TestContext, directory: string, size: string, more = ''): Disposable | undefined {
@@ -157,21 +158,17 @@ test(
   },
 );
 
-test(
-  'DIR cannot be written by this user: exit 7, and nothing is left',
-  { skip: missing('root') },
-  async () => {
-    await using setting = await Setting.open();
-    chmodSync(setting.scratch.path, 0o755);
-    mkdirSync(setting.scratch.join('mine'), { mode: 0o755 });
-    const as = { uid: 65534, environment: { TMPDIR: '/tmp' } };
-    for (const destination of ['out', 'mine/out', 'mine']) {
-      const result = await setting.pull(['-d', destination, '--no-cache'], as);
-      assertFailed(result, /error: .*(?:no right to write|permission denied)/);
-      assert.deepEqual([setting.names, readdirSync(setting.scratch.join('mine'))], [['mine'], []]);
-    }
-  },
-);
+test('DIR cannot be written by this user: exit 7, and nothing is left', { skip: noOtherUser }, async () => {
+  await using setting = await Setting.open();
+  chmodSync(setting.scratch.path, 0o755);
+  mkdirSync(setting.scratch.join('mine'), { mode: 0o755 });
+  const as = { uid: 65534, environment: { TMPDIR: '/tmp' } };
+  for (const destination of ['out', 'mine/out', 'mine']) {
+    const result = await setting.pull(['-d', destination, '--no-cache'], as);
+    assertFailed(result, /error: .*(?:no right to write|permission denied)/);
+    assert.deepEqual([setting.names, readdirSync(setting.scratch.join('mine'))], [['mine'], []]);
+  }
+});
 
 test('--no-cache leaves no file anywhere, during the run and after', async () => {
   await using setting = await Setting.open(undefined, {

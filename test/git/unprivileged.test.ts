@@ -4,10 +4,10 @@ import { chmodSync, chownSync, mkdirSync, readdirSync, writeFileSync } from 'nod
 import path from 'node:path';
 import { test } from 'node:test';
 import { character, dir, fifo, file, hardlink, symlink, tar, whiteout } from '../support/archive.ts';
+import { noOtherUser } from '../support/other-user.ts';
 import { git, scratch, snapshot } from './git.ts';
 
-const isRoot = process.getuid?.() === 0;
-const needsRoot = { skip: !isRoot && 'needs root, to become somebody else' };
+const needsRoot = { skip: noOtherUser };
 const nobody = { uid: 65_534, gid: 65_534 };
 
 function run(...argv: string[]): { status: number | null; stderr: string } {

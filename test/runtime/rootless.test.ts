@@ -4,6 +4,7 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { missing } from '../support/debian.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
+import { noOtherUser } from '../support/other-user.ts';
 import { runProgram, Scratch } from '../support/program.ts';
 import { busyboxTree } from '../support/rootfs-trees.ts';
 
@@ -16,7 +17,7 @@ function usersHaveNamespaces(): boolean {
   return spawnSync('setpriv', [...as, 'unshare', '--map-root-user', 'true']).status === 0;
 }
 
-const skip = needs || (!usersHaveNamespaces() && 'needs user namespaces for users');
+const skip = needs || noOtherUser || (!usersHaveNamespaces() && 'needs user namespaces for users');
 
 test('without root: pulled and started by the same user, as runc needs no root', { skip }, async () => {
   using scratch = new Scratch();
