@@ -27,6 +27,19 @@ async function readPem(path: string, what: string): Promise<string> {
   }
 }
 
+/** What is set for all programs on Node, and may well be meant for another root directory than this one: like Node, go on without. */
+async function extraAuthorities({ environment, report }: RegistryOptions): Promise<string[]> {
+  const path = environment['NODE_EXTRA_CA_CERTS'];
+  if (path === undefined || path === '') return [];
+  try {
+    return [await readPem(path, 'NODE_EXTRA_CA_CERTS')];
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    report({ type: 'notice', message: `${error.message}; going on without it` });
+    return [];
+  }
+}
+
 /** Collects what options, environment and certs.d directories say about TLS with `registry` (`host[:port]`). */
 export async function tlsSettings(
   registry: string,
@@ -34,7 +47,7 @@ export async function tlsSettings(
   insecure: boolean,
 ): Promise<TlsSettings> {
   const found: CertificateFiles = await certificateDirectory(registry, options);
-  const { caFile, certFile, keyFile, environment } = options;
+  const { caFile, certFile, keyFile } = options;
   if ((certFile === undefined) !== (keyFile === undefined)) {
     throw new UsageError('a client certificate needs both --cert-file and --key-file', {
       hint: 'add the other one',
@@ -44,14 +57,10 @@ export async function tlsSettings(
     certFile !== undefined && keyFile !== undefined
       ? { cert: certFile, key: keyFile }
       : found.clientCertificate;
-  const extra = environment['NODE_EXTRA_CA_CERTS'];
   const own = [...(caFile === undefined ? [] : [caFile]), ...found.authorities];
-  const authorities = await Promise.all([
-    ...own.map((path) => readPem(path, 'a certificate authority')),
-    ...(extra ? [readPem(extra, 'NODE_EXTRA_CA_CERTS')] : []),
-  ]);
+  const authorities = await Promise.all(own.map((path) => readPem(path, 'a certificate authority')));
   return {
-    authorities,
+    authorities: [...authorities, ...(await extraAuthorities(options))],
     clientCertificate: pair && {
       cert: await readPem(pair.cert, 'the client certificate'),
       key: await readPem(pair.key, 'the key of the client certificate'),

@@ -6,19 +6,20 @@ import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { NetworkError, UsageError } from '../../src/errors.ts';
 import { sortCertificates } from '../../src/registry/certs-d.ts';
+import { file, tar } from '../support/archive.ts';
 import { createAuthority } from '../support/certificates.ts';
 import { FakeProxy } from '../support/fake-proxy.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry.ts';
-import { Scratch } from '../support/program.ts';
+import { runProgram, Scratch } from '../support/program.ts';
 import { RegistryClient, type ClientOptions } from '../support/registry-client.ts';
 
 const run = promisify(execFile);
 const layers = [Buffer.from('base layer')];
 
-function write(file: string, text: string): string {
-  mkdirSync(path.dirname(file), { recursive: true });
-  writeFileSync(file, text);
-  return file;
+function write(name: string, text: string): string {
+  mkdirSync(path.dirname(name), { recursive: true });
+  writeFileSync(name, text);
+  return name;
 }
 
 async function serve(options: FakeRegistryOptions): Promise<FakeRegistry> {
@@ -39,6 +40,17 @@ async function fails(reference: string, options: ClientOptions, expected: RegExp
     return true;
   });
 }
+
+test('NODE_EXTRA_CA_CERTS that names nothing is said, and gone on without', async () => {
+  using scratch = new Scratch();
+  await using registry = await FakeRegistry.start();
+  registry.push('team/app', 'latest', { layers: [{ tar: tar(file('a', 'b')) }] });
+  const argv = [registry.reference('team/app'), '--no-cache'];
+  const environment = { NODE_EXTRA_CA_CERTS: '/nowhere/ca.crt' };
+  const { exitCode, stderr } = await runProgram(argv, { cwd: scratch.path, environment });
+  assert.equal(exitCode, 0, stderr);
+  assert.match(stderr, /^notice: cannot read NODE_EXTRA_CA_CERTS: ENOENT.*; going on without it$/m);
+});
 
 test('an authority by --ca-file, --cert-dir, certs.d of docker and containers, and NODE_EXTRA_CA_CERTS', async () => {
   using scratch = new Scratch();
