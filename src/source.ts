@@ -2,6 +2,7 @@ import type { Decompress } from './oci/compression.ts';
 import type { Session } from './oci/image.ts';
 import { Reference } from './oci/reference.ts';
 import { formatSource, parseSource } from './layout/source.ts';
+import type { NamelessFile } from './layout/spool.ts';
 import type { PullOptions } from './options.ts';
 import type { ManifestStore } from './registry/registry-options.ts';
 
@@ -23,6 +24,7 @@ export interface Means {
   /** Takes what standard input brings, and what an archive is when it is unpacked. */
   readonly spoolDirectory: string;
   readonly decompress: Decompress;
+  readonly namelessFile: NamelessFile;
 }
 
 /** What the text of a command line or a caller names. Throws UsageError. */
@@ -32,11 +34,12 @@ export function parseImage(
   const source = parseSource(options.image);
   if (source !== undefined) {
     const name = formatSource(source);
-    const open: ImageSource['open'] = async ({ spoolDirectory, decompress }) => {
+    const open: ImageSource['open'] = async ({ spoolDirectory, decompress, namelessFile }) => {
       const { openLayout } = await import('./layout/open-layout.ts');
       return await openLayout(source, {
         spoolDirectory,
         decompress,
+        namelessFile,
         stdin: options.stdin,
         signal: options.signal,
       });

@@ -1,4 +1,5 @@
 import { decompressor } from './blob/decompress.ts';
+import { namelessFile } from './blob/spool.ts';
 import { Store } from './blob/store.ts';
 import { nativeCalls } from './native-calls.ts';
 import { platformNotice } from './oci/fitness.ts';
@@ -38,6 +39,7 @@ export async function withSession<T>(options: PullOptions, use: (opened: Opened)
       manifestStore: store,
       spoolDirectory,
       decompress: decompressor(store.native),
+      namelessFile,
     });
     try {
       return await use({ source, session, store });

@@ -7,12 +7,14 @@ import { DockerArchive } from './docker-archive.ts';
 import { OciLayout } from './oci-layout.ts';
 import { formatSource } from './source.ts';
 import type { Source } from './source.ts';
+import type { NamelessFile } from './spool.ts';
 import type { StoredFiles } from './stored-files.ts';
 
 export interface LayoutOptions {
   /** An existing directory; compressed archives and standard input are unpacked to a nameless file in it. */
   readonly spoolDirectory: string;
   readonly decompress: Decompress;
+  readonly namelessFile: NamelessFile;
   /** Needed for `-` only. */
   readonly stdin?: AsyncIterable<Uint8Array> | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -36,8 +38,9 @@ export async function openLayout(source: Source, options: LayoutOptions): Promis
 }
 
 async function openFiles(source: Source, options: LayoutOptions): Promise<StoredFiles> {
-  const { spoolDirectory: directory, decompress, stdin, signal = new AbortController().signal } = options;
-  const spooling = { directory, decompress, signal };
+  const { spoolDirectory: directory, decompress, namelessFile, stdin } = options;
+  const { signal = new AbortController().signal } = options;
+  const spooling = { directory, decompress, namelessFile, signal };
   const name = printable(
     source.transport === 'stdin' ? 'the archive on standard input' : formatSource(source),
   );

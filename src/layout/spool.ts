@@ -1,30 +1,32 @@
-import { randomUUID } from 'node:crypto';
-import { constants } from 'node:fs';
-import { open, unlink } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
-import path from 'node:path';
 import { Readable, addAbortSignal } from 'node:stream';
 import { DestinationError, printable } from '../errors.ts';
 import type { Decompress } from '../oci/compression.ts';
+
+/** Makes a new empty file without a name in a directory; throws the system's errors. */
+export type NamelessFile = (directory: string) => Promise<FileHandle>;
 
 /** What an archive needs that cannot be read where it is. */
 export interface Spooling {
   /** The file lies there. */
   readonly directory: string;
   readonly decompress: Decompress;
+  readonly namelessFile: NamelessFile;
   readonly signal: AbortSignal;
 }
 
 /**
- * Writes an archive that comes as a stream, decompressed, to a file that has no name any more when this returns: it goes when it is
- * closed, however the program ends. Throws what `decompress` throws, DestinationError where the file cannot be written.
+ * Writes an archive that comes as a stream, decompressed, to a file that has no name: it goes when it is closed, however
+ * the program ends. Throws what `decompress` throws, DestinationError where the file cannot be written.
  */
 export async function spool(
   input: AsyncIterable<Uint8Array>,
   name: string,
-  { directory, decompress, signal }: Spooling,
+  { directory, decompress, namelessFile, signal }: Spooling,
 ): Promise<FileHandle> {
-  const handle = await unnamedFile(directory);
+  const handle = await namelessFile(directory).catch((error: unknown) => {
+    throw spoolError(error, directory);
+  });
   const readable = input instanceof Readable ? input : Readable.from(input, { objectMode: false });
   try {
     await handle.writeFile(decompress(addAbortSignal(signal, readable), name), { signal });
@@ -35,22 +37,6 @@ export async function spool(
     throw spoolError(error, directory);
   } finally {
     readable.destroy();
-  }
-}
-
-async function unnamedFile(directory: string): Promise<FileHandle> {
-  const place = path.join(directory, `.dlrootfs-spool-${randomUUID()}`);
-  try {
-    const handle = await open(place, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-    try {
-      await unlink(place);
-      return handle;
-    } catch (error) {
-      await handle.close();
-      throw error;
-    }
-  } catch (error) {
-    throw spoolError(error, directory);
   }
 }
 

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { decompressor } from '../../src/blob/decompress.ts';
+import { namelessFile } from '../../src/blob/spool.ts';
 import { DlrootfsError } from '../../src/errors.ts';
 import { openLayout } from '../../src/layout/open-layout.ts';
 import { parseSource } from '../../src/layout/source.ts';
@@ -34,7 +35,7 @@ const arm = fakeManifest({ layers: [{ tar: tars[1]! }], platform: { os: 'linux',
 const decompress = decompressor(nativeCalls());
 
 function open(text: string, scratch: Scratch, stdin?: AsyncIterable<Uint8Array>): Promise<Session> {
-  return openLayout(parseSource(text)!, { spoolDirectory: scratch.path, decompress, stdin });
+  return openLayout(parseSource(text)!, { spoolDirectory: scratch.path, decompress, namelessFile, stdin });
 }
 
 function stdinOf(bytes: Uint8Array): Readable {
@@ -282,6 +283,7 @@ for (const [way, native] of [
       for (const text of [`oci-archive:${scratch.join('image')}`, '-']) {
         const session = await openLayout(parseSource(text)!, {
           spoolDirectory: scratch.path,
+          namelessFile,
           decompress: decompressor(native),
           stdin: stdinOf(bytes),
         });
@@ -349,7 +351,7 @@ test('a spool directory that cannot be written is an error with a hint', async (
   await assert.rejects(
     openLayout(
       { transport: 'stdin', path: '' },
-      { spoolDirectory: scratch.join('none'), decompress, stdin: stdinOf(tars[0]!) },
+      { spoolDirectory: scratch.join('none'), decompress, namelessFile, stdin: stdinOf(tars[0]!) },
     ),
     { exitCode: 7, message: /temporary file in .*none: ENOENT/, hint: /standard input/ },
   );
@@ -362,7 +364,7 @@ test('standard input that never ends is left at an abort', async () => {
   stdin.write('x');
   const opening = openLayout(
     { transport: 'stdin', path: '' },
-    { spoolDirectory: scratch.path, decompress, stdin, signal: abort.signal },
+    { spoolDirectory: scratch.path, decompress, namelessFile, stdin, signal: abort.signal },
   );
   setTimeout(() => abort.abort(new Error('enough')), 50);
   await assert.rejects(opening, { message: 'enough' });
