@@ -162,6 +162,9 @@ export function reasonOf(error: unknown): string {
   return printable(error instanceof Error ? error.message : String(error));
 }
 
+/** The beginning of a hint for EIO. */
+export const seeKernelLog = 'see what the kernel says of that disk (dmesg)';
+
 /** What Node has no words for. */
 const furtherReasons: Readonly<Record<string, string>> = {
   EDQUOT: 'disk quota exceeded',

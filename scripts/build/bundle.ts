@@ -73,7 +73,7 @@ const embedded = {
 
 /**
  * The scripts of the single executable by file name, each CommonJS in pure ASCII: `launch.js` and `launch-thread.js` run
- * first, `cli.js` with what it loads later in files of their own, and the threads' whole, so that its inner loops call each other directly.
+ * first, `cli.js` with what it loads later in files of their own, and the threads' whole, so that their inner loops call each other directly.
  * Also the paths of all files that went in, for the licences.
  */
 export async function bundleForExecutable(): Promise<{ scripts: Map<string, string>; inputs: string[] }> {

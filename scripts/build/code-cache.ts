@@ -50,11 +50,7 @@ export async function codeCaches(
 /** Runs a script of this folder, and answers what it printed. */
 async function runScript(argv: readonly string[], directory: string): Promise<string> {
   const child = spawn(process.execPath, argv, {
-    env: {
-      PATH: process.env['PATH'],
-      HOME: directory,
-      TRAINING_DIRECTORY: directory,
-    },
+    env: { PATH: process.env['PATH'], HOME: directory, TRAINING_DIRECTORY: directory },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let output = '';

@@ -1,4 +1,4 @@
-import { DestinationError, printable, systemError } from '../errors.ts';
+import { DestinationError, printable, seeKernelLog, systemError } from '../errors.ts';
 
 const FULL: Readonly<Record<string, string>> = {
   ENOSPC: 'no space left on the disk',
@@ -15,7 +15,7 @@ export function diskError(error: unknown, where: string): unknown {
     code in FULL
       ? 'free some space there'
       : code === 'EIO'
-        ? `see what the kernel says of that disk (dmesg), or ${ELSEWHERE}`
+        ? `${seeKernelLog}, or ${ELSEWHERE}`
         : code === 'EMFILE'
           ? 'raise the limit of open files (ulimit -n)'
           : ELSEWHERE;

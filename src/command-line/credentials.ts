@@ -1,5 +1,5 @@
 import { addAbortSignal, type Readable } from 'node:stream';
-import { UsageError, printable } from '../errors.ts';
+import { UsageError, reasonOf } from '../errors.ts';
 
 export interface Credentials {
   readonly username: string;
@@ -65,8 +65,7 @@ async function readPassword(stdin: Readable, signal: AbortSignal): Promise<strin
     }
   } catch (error) {
     signal.throwIfAborted();
-    const reason = printable(error instanceof Error ? error.message : String(error));
-    throw new UsageError(`--password-stdin: standard input cannot be read: ${reason}`, {
+    throw new UsageError(`--password-stdin: standard input cannot be read: ${reasonOf(error)}`, {
       hint: 'pipe the password in, as in --password-stdin < FILE',
       cause: error,
     });

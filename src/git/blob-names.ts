@@ -1,5 +1,4 @@
-import { idSize } from './blob-packer.ts';
-import type { ObjectID } from './object-id.ts';
+import { idSize, type ObjectID } from './object-id.ts';
 import type { Inode } from './rootfs-state.ts';
 
 /** Gives files and symlinks the names of their blobs, which come from elsewhere in the same order. */

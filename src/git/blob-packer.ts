@@ -1,4 +1,5 @@
 import { GitError } from '../errors.ts';
+import { idSize } from './object-id.ts';
 import { ObjectStore } from './object-store.ts';
 
 /** Contents, one after the other: see `BlobPacker`. */
@@ -9,8 +10,6 @@ export interface Contents {
   fill(into: Uint8Array, at: number, length: number): boolean;
 }
 
-/** In bytes. */
-export const idSize = 20;
 const namesAtOnce = 2048;
 
 /** In bytes: what has to be read once more at the end, as a pack's checksum is of all of it (see `PackWriter.close`). */

@@ -1,4 +1,4 @@
-import { GitError, printable } from '../errors.ts';
+import { GitError, printable, seeKernelLog } from '../errors.ts';
 
 const elsewhere = 'choose a directory on another disk with -d';
 
@@ -12,11 +12,7 @@ export function asGitError(error: unknown, what: string, hint?: string): Error {
   const disk = full ? 'the disk is full: ' : dead ? 'the disk fails: ' : '';
   return new GitError(`${disk}${full || said === '' ? what : `${what}: ${said}`}`, {
     code: full ? 'ENOSPC' : dead ? 'EIO' : 'GIT_FAILED',
-    hint: full
-      ? `free space, or ${elsewhere}`
-      : dead
-        ? `see what the kernel says of that disk (dmesg), or ${elsewhere}`
-        : hint,
+    hint: full ? `free space, or ${elsewhere}` : dead ? `${seeKernelLog}, or ${elsewhere}` : hint,
     cause: error,
   });
 }

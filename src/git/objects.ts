@@ -1,5 +1,5 @@
 import type { TreeMode } from './tree-file.ts';
-import type { ObjectID } from './object-id.ts';
+import { idSize, type ObjectID } from './object-id.ts';
 
 /** What a tree holds under a name of one component, one character a byte. */
 export interface TreeEntry {
@@ -17,7 +17,6 @@ export interface Commit {
 }
 
 const author = 'dlrootfs <mail@mail.com>';
-const idSize = 20;
 
 /** A tree object (gitformat-pack(5) has no word on it; base_name_compare in git's read-cache.c says how it is sorted). */
 export function composeTree(entries: readonly TreeEntry[]): Buffer {

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { SecureContext } from 'node:tls';
-import { UsageError, printable } from '../errors.ts';
+import { UsageError, reasonOf } from '../errors.ts';
 import { certificateDirectory, type CertificateFiles } from './certs-d.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
@@ -19,8 +19,7 @@ async function readPem(path: string, what: string): Promise<string> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
-    const reason = error instanceof Error ? error.message : 'unknown';
-    throw new UsageError(`cannot read ${what}: ${printable(reason)}`, {
+    throw new UsageError(`cannot read ${what}: ${reasonOf(error)}`, {
       hint: 'check the path, and whether you may read it',
       cause: error,
     });
@@ -86,8 +85,7 @@ export async function secureContext(settings: TlsSettings, system: boolean): Pro
   try {
     return createSecureContext({ ...clientCertificate, ...(!plain && { ca: [...new Set(all)] }) });
   } catch (error) {
-    const reason = error instanceof Error ? error.message : 'unknown';
-    throw new UsageError(`a certificate or key that was given cannot be used: ${printable(reason)}`, {
+    throw new UsageError(`a certificate or key that was given cannot be used: ${reasonOf(error)}`, {
       hint: 'they have to be PEM, and the key the one of the certificate, without a passphrase',
       cause: error,
     });

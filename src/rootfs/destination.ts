@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { access, lstat, mkdir, opendir, rename, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { geteuid } from 'node:process';
-import { DestinationError, DlrootfsError, printable, systemError } from '../errors.ts';
+import { DestinationError, DlrootfsError, printable, seeKernelLog, systemError } from '../errors.ts';
 import { exchange } from './exchange.ts';
 import { locate } from './location.ts';
 import type { Location } from './location.ts';
@@ -219,7 +219,7 @@ export function explained(error: unknown, directory: string): DlrootfsError {
     ENAMETOOLONG: 'the name is too long',
   };
   const code = errno === undefined ? 'DESTINATION' : systemError(errno).code;
-  const advice = code === 'EIO' ? 'see what the kernel says of that disk (dmesg), or ' : '';
+  const advice = code === 'EIO' ? `${seeKernelLog}, or ` : '';
   return new DestinationError(
     `cannot write ${printable(directory)}: ${reasons[code] ?? printable(message)}`,
     {

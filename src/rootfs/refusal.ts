@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import { DestinationError, IntegrityError, printable, systemError } from '../errors.ts';
+import { DestinationError, IntegrityError, printable, seeKernelLog, systemError } from '../errors.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { displayPath } from '../tar/byte-path.ts';
 
@@ -55,7 +55,7 @@ const unfit =
 const hints: ReadonlyMap<number, string> = new Map([
   [ENOSPC, `free some space, or ${elsewhere}`],
   [EDQUOT, `free some space, or ${elsewhere}`],
-  [EIO, `see what the kernel says of that disk (dmesg), or ${elsewhere}`],
+  [EIO, `${seeKernelLog}, or ${elsewhere}`],
   [EACCES, 'choose a directory that you may write with -d, or run as root'],
   // Also what file systems without links answer, vfat and exfat: link(2), symlink(2).
   [EPERM, 'choose a directory with -d that you may write, on a disk that takes links, or run as root'],

@@ -4,22 +4,15 @@ import fc from 'fast-check';
 import { entryBlocks, linkBlocks, paddingOf } from '../../src/flatten/entry-blocks.ts';
 import type { Inode } from '../../src/flatten/node.ts';
 import type { BytePath, Entry, EntryType } from '../../src/tar/entry.ts';
+import { blank } from '../support/blank.ts';
 import { readArchive, summary, type ReadEntry } from '../support/read-archive.ts';
 
 function inode(given: Partial<Entry>): Inode {
   const entry: Entry = {
     type: 'file',
     path: '' as BytePath,
+    ...blank,
     linkPath: '' as BytePath,
-    mode: 0o644,
-    uid: 0,
-    gid: 0,
-    size: 0,
-    mtimeSeconds: 0,
-    mtimeNanoseconds: 0,
-    deviceMajor: 0,
-    deviceMinor: 0,
-    xattrs: undefined,
     sparse: undefined,
     ...given,
   };

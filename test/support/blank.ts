@@ -1,4 +1,4 @@
-/** What the record of changes says of a file, where a test does not say it. */
+/** What an entry, or the record of changes, says of a file, where a test does not say it. */
 export const blank = {
   linkPath: '',
   mode: 0o644,
