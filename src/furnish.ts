@@ -25,6 +25,7 @@ export async function furnish(image: Image, options: PullOptions): Promise<void>
     image: image.config,
     force,
     rootless: ids,
+    hidden: git ? ['/.git'] : [],
   });
   for (const message of written.notices) report({ type: 'notice', message: printable(message) });
   for (const [index, file] of written.files.entries()) {

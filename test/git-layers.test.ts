@@ -167,3 +167,28 @@ test('-g with --prepare: what it adds is in no layer, so git shows it, and only 
   }
   assert.match(readFileSync(scratch.join('out/etc/hosts'), 'utf8'), /localhost/);
 });
+
+test('-g with --for: the configurations hide the repository from the container', async () => {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  registry.push('lib/img', '1', { layers: [{ tar: tar(dir('usr'), file('bin/sh', '')) }] });
+  const pull = (...more: readonly string[]) =>
+    runProgram([registry.reference('lib/img', '1'), '--for', 'runc,lxc,nspawn', '--force', ...more], {
+      cwd: scratch.path,
+    });
+  const withGit = await pull('-d', 'git', '-g');
+  assert.equal(withGit.exitCode, 0, withGit.stderr);
+  const config = JSON.parse(readFileSync(scratch.join('config.json'), 'utf8')) as {
+    linux: { maskedPaths: string[] };
+  };
+  assert.ok(config.linux.maskedPaths.includes('/.git'));
+  assert.match(readFileSync(scratch.join('config'), 'utf8'), /^lxc\.mount\.entry = none \.git tmpfs ro,/m);
+  assert.match(readFileSync(scratch.join('git.nspawn'), 'utf8'), /^\[Files\]\nInaccessible=\/\.git$/m);
+  assert.match(withGit.stderr, /systemd-nspawn --inaccessible=\/\.git -D /);
+
+  const plain = await pull('-d', 'plain');
+  assert.equal(plain.exitCode, 0, plain.stderr);
+  for (const name of ['config.json', 'config', 'plain.nspawn']) {
+    assert.doesNotMatch(readFileSync(scratch.join(name), 'utf8'), /\.git/);
+  }
+});

@@ -38,6 +38,8 @@ export interface Container {
   readonly stopSignal: string | undefined;
   readonly volumes: readonly string[];
   readonly ports: readonly string[];
+  /** Absolute paths that the container must not see: the repository of a rootfs that was pulled with -g. */
+  readonly hidden: readonly string[];
   readonly facts: RootfsFacts;
 }
 
@@ -52,7 +54,7 @@ export function containerOf(
   config: ContainerConfig,
   user: ContainerUser,
   facts: RootfsFacts,
-  place: Pick<Container, 'name' | 'rootfs'>,
+  place: Pick<Container, 'name' | 'rootfs' | 'hidden'>,
 ): Container {
   const said = [...(config.Entrypoint ?? []), ...(config.Cmd ?? [])];
   const args = said.length > 0 ? said : [facts.init ? '/sbin/init' : '/bin/sh'];

@@ -51,6 +51,10 @@ export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
     '#lxc.include = /usr/share/lxc/config/userns.conf',
     '#lxc.idmap = u 0 100000 65536',
     '#lxc.idmap = g 0 100000 65536',
+    ...container.hidden.flatMap((path) => [
+      `# What the container writes to ${commented(path)} would be read on the host.`,
+      `lxc.mount.entry = none ${mountTarget(path)} tmpfs ro,nosuid,nodev,noexec,size=4k,mode=000,optional 0 0`,
+    ]),
     ...container.ports.map((port) => `# The image exposes the port ${commented(port)}.`),
     ...container.volumes.flatMap((path) => [
       `# The image has a volume at ${commented(path)}: its data is in the rootfs. Kept elsewhere it is`,

@@ -21,6 +21,11 @@ export function nspawnConfig(container: Container): RuntimeConfig {
       `systemd-nspawn asks getent in the image for user ${user.uid}, and there is none: it will not start`,
     );
   }
+  for (const path of container.hidden) {
+    notices.push(
+      `systemd-nspawn ignores Inaccessible= in a file beside the machine: add --inaccessible=${path} to its command line`,
+    );
+  }
   if (!isOneLine(workingDirectory))
     notices.push('systemd-nspawn cannot be told the working directory: it has a line break');
   const lines = [
@@ -35,6 +40,7 @@ export function nspawnConfig(container: Container): RuntimeConfig {
       : [`WorkingDirectory=${unbroken(workingDirectory)}`]),
     // An init has its own signal, which systemd-nspawn knows.
     ...(boots ? [] : [`KillSignal=${stopSignal ?? 'SIGTERM'}`]),
+    ...container.hidden.flatMap((path) => ['[Files]', `Inaccessible=${path}`]),
     ...container.ports.map((port) => `# The image exposes the port ${commented(port)}.`),
     ...container.volumes.map(
       (path) => `# The image has a volume at ${commented(path)}: its data is in the rootfs.`,

@@ -59,12 +59,21 @@ export function rootInBundle({ directory }: Place): string {
 }
 
 /** The command that starts the container. */
-export function startCommand(runtime: Runtime, place: Place, boots: boolean): string {
+export function startCommand(
+  runtime: Runtime,
+  place: Place,
+  boots: boolean,
+  hidden: readonly string[] = [],
+): string {
   const { directory, parent, name } = place;
   if (runtime === 'runc') return `runc run -b ${quoted(parent)} ${name}`;
   if (runtime === 'nspawn') {
     const known = parent === '/var/lib/machines';
-    return known ? `systemd-nspawn -M ${machineName(directory)}` : `systemd-nspawn -D ${quoted(directory)}`;
+    const machine = known ? `-M ${machineName(directory)}` : `-D ${quoted(directory)}`;
+    // systemd.nspawn(5): a file beside the machine is not trusted with Inaccessible=.
+    return ['systemd-nspawn', ...hidden.map((inside) => `--inaccessible=${quoted(inside)}`), machine].join(
+      ' ',
+    );
   }
   const known = directory === `/var/lib/lxc/${name}/rootfs`;
   const start = `${boots ? 'lxc-start' : 'lxc-execute'} -n ${name}`;

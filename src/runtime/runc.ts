@@ -49,7 +49,7 @@ export function runcConfig(
     linux: {
       ...(rootless ? idMappings(rootless) : { resources: { devices: [{ allow: false, access: 'rwm' }] } }),
       namespaces: namespaces(rootless !== undefined).map((type) => ({ type })),
-      maskedPaths,
+      maskedPaths: [...maskedPaths, ...container.hidden],
       readonlyPaths,
     },
   };

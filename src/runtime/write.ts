@@ -18,6 +18,8 @@ export interface RuntimeRequest {
   readonly force: boolean;
   /** The caller's ids when that is not root. */
   readonly rootless?: Rootless | undefined;
+  /** Absolute paths that the container must not see. */
+  readonly hidden?: readonly string[];
 }
 
 export interface RuntimeResult {
@@ -50,7 +52,7 @@ export async function writeRuntimeConfigs(
   request: RuntimeRequest,
 ): Promise<RuntimeResult> {
   const place = placeOf(request.destination);
-  const container = inspectRootfs(request.image, place);
+  const container = inspectRootfs(request, place);
   const files: string[] = [];
   const notices: string[] = [];
   for (const runtime of runtimes) {
@@ -60,7 +62,11 @@ export async function writeRuntimeConfigs(
     files.push(file);
     notices.push(...config.notices);
   }
-  return { files, notices, next: runtimes.map((runtime) => startCommand(runtime, place, container.boots)) };
+  return {
+    files,
+    notices,
+    next: runtimes.map((runtime) => startCommand(runtime, place, container.boots, container.hidden)),
+  };
 }
 
 function configFor(
@@ -74,12 +80,12 @@ function configFor(
   return lxcConfig(container, { includes: lxcIncludes.filter((path) => existsSync(path)) });
 }
 
-function inspectRootfs(image: ImageConfig, place: Place): Container {
+function inspectRootfs({ image, hidden = [] }: RuntimeRequest, place: Place): Container {
   using root = new ConfinedRoot(place.directory);
   const accounts = { passwd: root.readText('etc/passwd') ?? '', group: root.readText('etc/group') ?? '' };
   const user = resolveUser(image.config.User ?? '', accounts);
   const facts = factsOf(root, image.config.Volumes ?? []);
-  const named = { name: place.name, rootfs: realpathSync(place.directory) };
+  const named = { name: place.name, rootfs: realpathSync(place.directory), hidden };
   return containerOf(image.config, user, facts, named);
 }
 

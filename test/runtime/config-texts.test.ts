@@ -16,7 +16,7 @@ const facts: RootfsFacts = {
   volumes: new Map(),
 };
 const user = { uid: 1000, gid: 1001, groups: [10, 44], name: 'app', home: '/srv/app' };
-const place = { name: 'box', rootfs: '/var/lib/lxc/box/rootfs' };
+const place = { name: 'box', rootfs: '/var/lib/lxc/box/rootfs', hidden: [] };
 
 function image(config: Record<string, unknown>): ImageConfig {
   return configOf({ os: 'linux', architecture: 'amd64', author: 'me', config });

@@ -42,7 +42,11 @@ test('config.json is valid by the OCI runtime specification, with and without ro
   const user = { uid: 1000, gid: 1000, groups: [4, 20], home: '/' };
   const volumes = new Map([['/data', { uid: 1, gid: 1, mode: 0o700 }]]);
   const facts = { shell: true, init: false, getent: true, usr: true, osRelease: true, volumes };
-  const container = containerOf(image.config, user, facts, { name: 'box', rootfs: '/box' });
+  const container = containerOf(image.config, user, facts, {
+    name: 'box',
+    rootfs: '/box',
+    hidden: ['/.git'],
+  });
   for (const rootless of [undefined, { uid: 1000, gid: 1000 }]) {
     const document = JSON.parse(runcConfig(container, image, 'rootfs', rootless).text) as Record<
       string,

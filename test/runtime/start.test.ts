@@ -7,6 +7,7 @@ import {
   existsSync,
   mkdirSync,
   readFileSync,
+  readdirSync,
   writeFileSync,
 } from 'node:fs';
 import { test } from 'node:test';
@@ -103,6 +104,29 @@ for (const runtime of ['lxc', 'nspawn'] as const) {
       const { status, output } = await box.start();
       assert.equal(status, 0, output);
       assert.equal(readFileSync(`${box.rootfs}/data/new`, 'utf8'), 'new\n');
+    },
+  );
+}
+
+for (const runtime of ['runc', 'lxc', 'nspawn'] as const) {
+  test(
+    `${runtime}: the container cannot read or change what is hidden`,
+    { skip: skip(runtime) },
+    async () => {
+      const script =
+        'cat /.git/HEAD; echo evil >/.git/config; rm -rf /.git; mv /.git /moved; echo evil >/.git/HEAD; exit 7';
+      using box = machine(runtime, { Cmd: ['/bin/sh', '-c', script] }, (rootfs) => {
+        busyboxTree(rootfs);
+        mkdirSync(`${rootfs}/.git`);
+        writeFileSync(`${rootfs}/.git/HEAD`, 'ref: refs/heads/layer0\n');
+      });
+      // systemd makes it when the host boots; this host may have another init.
+      if (runtime === 'nspawn') mkdirSync('/run/systemd/inaccessible/dir', { recursive: true });
+      const { status, output } = await box.start(['/.git']);
+      assert.equal(status, 7, output);
+      assert.doesNotMatch(output, /ref: /);
+      assert.deepEqual(readdirSync(`${box.rootfs}/.git`), ['HEAD']);
+      assert.equal(readFileSync(`${box.rootfs}/.git/HEAD`, 'utf8'), 'ref: refs/heads/layer0\n');
     },
   );
 }

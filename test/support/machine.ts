@@ -32,15 +32,21 @@ export function startContainer(command: string): Started {
 }
 
 /** Writes the configuration for an image config beside a rootfs and starts the container. */
-export async function configureAndStart(runtime: Runtime, rootfs: string, config: object): Promise<Started> {
+export async function configureAndStart(
+  runtime: Runtime,
+  rootfs: string,
+  config: object,
+  hidden: readonly string[] = [],
+): Promise<Started> {
   const image = configOf({ os: 'linux', architecture: 'amd64', config });
-  const { next } = await writeRuntimeConfigs([runtime], { destination: rootfs, image, force: true });
+  const { next } = await writeRuntimeConfigs([runtime], { destination: rootfs, image, force: true, hidden });
   return startContainer(next[0] ?? 'false');
 }
 
 export interface Machine extends Disposable {
   readonly rootfs: string;
-  start(): Promise<Started>;
+  /** @param hidden paths that the container must not see */
+  start(hidden?: readonly string[]): Promise<Started>;
 }
 
 /** A rootfs of the test's own, with the probe in it, for one runtime. */
@@ -53,7 +59,7 @@ export function machine(runtime: Runtime, config: object, fill: (rootfs: string)
   writeFileSync(`${rootfs}/probe`, probeScript, { mode: 0o755 });
   return {
     rootfs,
-    start: () => configureAndStart(runtime, rootfs, config),
+    start: (hidden) => configureAndStart(runtime, rootfs, config, hidden),
     [Symbol.dispose]: () => scratch[Symbol.dispose](),
   };
 }
