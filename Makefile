@@ -1,9 +1,9 @@
-# The one front door: `make` lists what there is. Every target sets up what it needs, also on a fresh clone;
-# what is already there and up to date is not made again.
+# The one front door: `make` builds, `make help` lists the targets. Every target sets up what it needs, also on a fresh clone;
+# what is up to date is not built again.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.DEFAULT_GOAL := help
+.DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
@@ -20,17 +20,17 @@ sources := $(shell find src bin -type f 2>/dev/null) package.json tsconfig.json
 recipes := $(shell find scripts -type f 2>/dev/null)
 packages := node_modules/.installed
 
-.PHONY: help build demo test lint format bench soak test-live release install clean debian-packages
+.PHONY: help build demo test lint format bench soak test-live release install uninstall clean debian-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-build: dist/dlrootfs dist/dlrootfs.1 dist/npm/.built ## dist/dlrootfs, the single binary, its manual and completions, and dist/npm for npm
+build: dist/dlrootfs dist/dlrootfs.1 dist/npm/.built ## dist/dlrootfs, the single binary, its manual and completions, and dist/package for npm (the default)
 
 demo: dist/dlrootfs ## pull an image from a registry of its own and run a command inside (IMAGE=alpine: a real one)
 	@node scripts/demo.ts $(if $(IMAGE),--image '$(IMAGE)')
 
-test: debian-packages build ## all tests; as root on Debian or Ubuntu it installs the programs they compare with
+test: debian-packages build dist/dlrootfs-aarch64 ## all tests; as root on Debian or Ubuntu it installs the programs they compare with
 	DLROOTFS_BINARY=dist/dlrootfs node --test --test-concurrency=2 --test-reporter=spec --test-timeout=600000 $(or $(ARGS),'test/**/*.test.ts')
 
 lint: $(packages) ## types, type-aware lint, format, unused files and exports
@@ -49,11 +49,14 @@ soak: debian-packages dist/dlrootfs ## many pulls in a row, with faults, watchin
 test-live: dist/dlrootfs ## the original's integration tests against Docker Hub (needs internet; DLROOTFS_CREDS)
 	DLROOTFS_BINARY=dist/dlrootfs node --test --test-reporter=spec $(or $(ARGS),'test/live/*.ts')
 
-release: build ## release/: the binary for x86_64 and aarch64 as .tgz with its sha256, and as .deb; the npm package
+release: build ## release/: .tgz and .deb for x86_64 and aarch64, the npm package, an SBOM, SHA256SUMS
 	node scripts/release.ts
 
-install: dist/dlrootfs dist/dlrootfs.1 ## put the binary, its manual and completions under PREFIX (/usr/local), DESTDIR before it
+install: dist/dlrootfs dist/dlrootfs.1 ## install binary, manual, completions, documents and samples under PREFIX (/usr/local), DESTDIR before it
 	@bash scripts/install.sh '$(DESTDIR)$(PREFIX)'
+
+uninstall: ## remove what `make install` installed, with the same PREFIX and DESTDIR
+	@bash scripts/install.sh --remove '$(DESTDIR)$(PREFIX)'
 
 clean: ## remove what was built
 	rm -rf dist release coverage
@@ -63,6 +66,9 @@ dist/dlrootfs: $(packages) $(sources) $(recipes)
 
 dist/dlrootfs.1: $(packages) $(sources) $(recipes)
 	node scripts/build.ts documents
+
+dist/dlrootfs-aarch64: $(packages) $(sources) $(recipes)
+	node scripts/build.ts aarch64
 
 dist/npm/.built: $(packages) $(sources) $(recipes)
 	node scripts/build.ts npm

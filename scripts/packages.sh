@@ -3,6 +3,16 @@
 # "prepare" in package.json brings Node 24 along; it is called again where npm was told to run no scripts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+need() {
+  echo "error: $1" >&2
+  echo "hint: install Node 20 or later with npm (Debian: apt install nodejs npm), then run make again" >&2
+  exit 2
+}
+command -v node >/dev/null || need 'cannot build: node is not installed'
+command -v npm >/dev/null || need 'cannot build: npm is not installed'
+version=$(node --version)
+major=${version#v}
+[ "${major%%.*}" -ge 20 ] || need "cannot build: node $version is too old"
 quiet=(--no-audit --no-fund --loglevel=error)
 for try in 1 2 3; do
   if [ -d node_modules/.bin ]; then npm install --no-save "${quiet[@]}"; else npm ci "${quiet[@]}"; fi && break

@@ -1,29 +1,39 @@
-// `make release`: for each architecture release/dlrootfs_VERSION_linux_MACHINE.tgz with its sha256, and a .deb; and what npm installs.
+// `make release` writes release/: a .tgz and a .deb for each architecture, the npm package, an SBOM, and SHA256SUMS over all of them.
 import { createHash } from 'node:crypto';
 import { execFile } from 'node:child_process';
-import { copyFile, cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
-import { gzipSync } from 'node:zlib';
+import { gzip } from 'node:zlib';
 import { version } from '../src/version.ts';
 import { architectures, type Architecture } from './build/inject.ts';
 import { makeDebianPackage } from './build/debian-package.ts';
 import { commitTime } from './build/commit-time.ts';
+import { softwareBillOfMaterials } from './build/sbom.ts';
 import { buildSingleExecutable, hostArchitecture } from './build/single-executable.ts';
 
 const run = promisify(execFile);
+const compress = promisify(gzip);
 const release = 'release';
 
-/** An archive with the binary as the original's had it, so that `tar -C /usr/local/bin -xzf … dlrootfs` installs it, and the licences. */
+/**
+ * Writes the archive of one architecture. The binary is its first member, without a directory, as in the original's archives:
+ * `tar -C /usr/local/bin -xzf FILE dlrootfs` installs it alone. `tar -C /usr/local -xzf FILE share` installs the rest.
+ */
 async function makeTarball(folder: string, machine: string, time: string): Promise<void> {
-  const name = `dlrootfs_${version}_linux_${machine}.tgz`;
-  const same = ['--sort=name', '--owner=0', '--group=0', '--numeric-owner', `--mtime=@${time}`];
-  await copyFile('dist/copyright', `${folder}/dlrootfs.copyright`);
-  const files = ['dlrootfs', 'dlrootfs.copyright'];
-  await run('tar', ['-c', ...same, '-f', `${folder}/archive.tar`, '-C', folder, ...files]);
-  const archive = gzipSync(await readFile(`${folder}/archive.tar`), { level: 9 });
-  await writeFile(`${release}/${name}`, archive);
-  const digest = createHash('sha256').update(archive).digest('hex');
-  await writeFile(`${release}/${name}.sha256`, `${digest}  ${name}\n`);
+  const tree = `${folder}/tree`;
+  await run('bash', ['scripts/install.sh', tree, `${folder}/dlrootfs`]);
+  await rename(`${tree}/bin/dlrootfs`, `${tree}/dlrootfs`);
+  const same = [
+    '--sort=name',
+    '--owner=0',
+    '--group=0',
+    '--numeric-owner',
+    '--mode=go=rX,u+rw',
+    `--mtime=@${time}`,
+  ];
+  await run('tar', ['-c', ...same, '-f', `${folder}/archive.tar`, '-C', tree, 'dlrootfs', 'share']);
+  const archive = await compress(await readFile(`${folder}/archive.tar`), { level: 9 });
+  await writeFile(`${release}/dlrootfs_${version}_linux_${machine}.tgz`, archive);
 }
 
 async function releaseFor(architecture: Architecture, time: string): Promise<void> {
@@ -38,15 +48,34 @@ async function releaseFor(architecture: Architecture, time: string): Promise<voi
     await makeDebianPackage(folder, debian, `${release}/dlrootfs_${version}_${debian}.deb`);
   } catch (error) {
     if (!(error instanceof Error) || !('code' in error) || error.code !== 'ENOENT') throw error;
-    process.stderr.write('no dpkg-deb here: no .deb was made\n');
+    process.stderr.write('no .deb was made: dpkg-deb is not installed (apt install dpkg)\n');
   }
   await rm(folder, { recursive: true });
+}
+
+async function writeSums(): Promise<void> {
+  const names = (await readdir(release)).toSorted();
+  const lines = names.map(async (name) => {
+    const digest = createHash('sha256').update(await readFile(`${release}/${name}`));
+    return `${digest.digest('hex')}  ${name}\n`;
+  });
+  await writeFile(`${release}/SHA256SUMS`, (await Promise.all(lines)).join(''));
 }
 
 await rm(release, { recursive: true, force: true });
 await mkdir(release);
 const time = await commitTime();
-for (const architecture of Object.keys(architectures) as Architecture[]) await releaseFor(architecture, time);
-await run('npm', ['pack', '--ignore-scripts', '--loglevel=error', '--pack-destination', release]);
+// Both at once: each spends most of its time in single-threaded compressors.
+await Promise.all((Object.keys(architectures) as Architecture[]).map((name) => releaseFor(name, time)));
+await run('npm', [
+  'pack',
+  './dist/package',
+  '--ignore-scripts',
+  '--loglevel=error',
+  '--pack-destination',
+  release,
+]);
+await writeFile(`${release}/dlrootfs_${version}.cdx.json`, await softwareBillOfMaterials());
+await writeSums();
 const { stdout: made } = await run('ls', ['-l', release]);
 process.stdout.write(made);

@@ -19,9 +19,9 @@ test('bin/dlrootfs.js runs the bundle where there is one', { skip: built }, () =
   );
 });
 
-test('npm packs the bundle, its types and the samples, and no sources', { skip: built }, () => {
+test('npm packs the bundle, its types, documents and samples, and no sources', { skip: built }, () => {
   const packed = execFileSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], {
-    cwd: root,
+    cwd: `${root}dist/package`,
     encoding: 'utf8',
   });
   const [{ files }] = JSON.parse(packed) as [{ files: { path: string }[] }];
@@ -31,6 +31,9 @@ test('npm packs the bundle, its types and the samples, and no sources', { skip: 
     'dist/npm/cli.js',
     'dist/npm/index.js',
     'dist/npm/thread.js',
+    'docs/recipes.md',
+    'docs/schema/summary.schema.json',
+    'sample_configs/config.json',
     'LICENSE',
   ]) {
     assert.ok(paths.includes(path), path);
@@ -40,6 +43,18 @@ test('npm packs the bundle, its types and the samples, and no sources', { skip: 
     [],
   );
 });
+
+test(
+  'the npm package runs no script on a user machine and names where it comes from',
+  { skip: built },
+  () => {
+    const text = readFileSync(`${root}dist/package/package.json`, 'utf8');
+    const manifest = JSON.parse(text) as Record<string, unknown>;
+    for (const name of ['scripts', 'devDependencies', 'private']) assert.ok(!(name in manifest), name);
+    for (const name of ['repository', 'bugs', 'homepage', 'license', 'engines'])
+      assert.ok(name in manifest, name);
+  },
+);
 
 test('the version is the same everywhere', () => {
   for (const file of ['package.json', 'package-lock.json']) {
@@ -52,17 +67,27 @@ test('the version is the same everywhere', () => {
 });
 
 test(
-  'make install puts binary, manual and completions under PREFIX',
+  'make install puts binary, manual, completions, documents and samples under PREFIX; make uninstall removes them',
   { skip: built || missing('make') },
   () => {
     using scratch = new Scratch();
-    const install = ['scripts/install.sh', scratch.join('usr')];
-    const { status, stderr } = spawnSync('bash', install, { cwd: root, encoding: 'utf8' });
-    assert.equal(status, 0, stderr);
+    const make = (target: string) => {
+      const command = ['scripts/install.sh', ...(target === 'uninstall' ? ['--remove'] : [])];
+      const { status, stderr } = spawnSync('bash', [...command, scratch.join('usr')], {
+        cwd: root,
+        encoding: 'utf8',
+      });
+      assert.equal(status, 0, stderr);
+    };
+    make('install');
     const installed = readdirSync(scratch.path, { recursive: true, encoding: 'utf8' });
     const expected = [
       'usr/bin/dlrootfs',
       'usr/share/doc/dlrootfs/copyright',
+      'usr/share/doc/dlrootfs/README.md',
+      'usr/share/doc/dlrootfs/docs/recipes.md',
+      'usr/share/doc/dlrootfs/docs/schema/progress.schema.json',
+      'usr/share/doc/dlrootfs/examples/prepare-ci.sh',
       'usr/share/bash-completion/completions/dlrootfs',
       'usr/share/fish/vendor_completions.d/dlrootfs.fish',
       'usr/share/man/man1/dlrootfs.1',
@@ -72,6 +97,13 @@ test(
     assert.equal(
       execFileSync(scratch.join('usr/bin/dlrootfs'), ['version'], { encoding: 'utf8' }),
       `${version}\n`,
+    );
+    writeFileSync(scratch.join('usr/share/doc/dlrootfs/mine'), 'a file of the user');
+    make('uninstall');
+    const left = readdirSync(scratch.path, { recursive: true, withFileTypes: true });
+    assert.deepEqual(
+      left.filter((entry) => entry.isFile()).map((entry) => entry.name),
+      ['mine'],
     );
   },
 );
@@ -103,6 +135,8 @@ test(
       'usr/share/man/man1/dlrootfs.1.gz',
       'usr/share/doc/dlrootfs/copyright',
       'usr/share/doc/dlrootfs/changelog.gz',
+      'usr/share/doc/dlrootfs/docs/library.md',
+      'usr/share/doc/dlrootfs/examples/lxc-config',
       'usr/share/bash-completion/completions/dlrootfs',
       'usr/share/fish/vendor_completions.d/dlrootfs.fish',
       'usr/share/zsh/vendor-completions/_dlrootfs',

@@ -14,7 +14,7 @@ function consumer(): Scratch {
   const scratch = new Scratch();
   mkdirSync(scratch.join('node_modules/dlrootfs'), { recursive: true });
   const pack = ['pack', '--ignore-scripts', '--loglevel=error', '--pack-destination', scratch.path];
-  const name = execFileSync('npm', pack, { cwd: root, encoding: 'utf8' }).trim();
+  const name = execFileSync('npm', pack, { cwd: `${root}dist/package`, encoding: 'utf8' }).trim();
   const unpack = [
     '-xzf',
     scratch.join(name),

@@ -25,6 +25,8 @@ export interface ProgramOptions {
   readonly uid?: number;
   /** A command that the program is run by, such as strace with its flags. */
   readonly under?: readonly string[];
+  /** The program to run, such as the binary of another architecture; by default programCommand. */
+  readonly program?: readonly string[];
   /** Sent after so many milliseconds. */
   readonly signalAfter?: readonly [signal: NodeJS.Signals, milliseconds: number];
   readonly timeoutMilliseconds?: number;
@@ -59,7 +61,7 @@ const text = (chunks: readonly Buffer[]) => Buffer.concat(chunks).toString('utf8
 
 /** Starts the program; it sees only the environment given here (and PATH), so no user's set-up plays in. */
 export function startProgram(argv: readonly string[], options: ProgramOptions = {}): RunningProgram {
-  const [command, ...first] = [...(options.under ?? []), ...programCommand];
+  const [command, ...first] = [...(options.under ?? []), ...(options.program ?? programCommand)];
   const child = spawn(command!, [...first, ...argv], {
     cwd: options.cwd ?? tmpdir(),
     env: { PATH: process.env['PATH'], HOME: '/nonexistent', ...options.environment },
