@@ -127,8 +127,19 @@ export function resolveOptions(request: PullRequest): PullOptions {
 export function defaultCacheDirectory(environment: Environment): string | undefined {
   const base = environment['XDG_CACHE_HOME'];
   if (base !== undefined && path.isAbsolute(base)) return path.join(base, 'dlrootfs');
-  const home = environment['HOME'] ?? homedir();
-  return path.isAbsolute(home) && home !== '/nonexistent' ? path.join(home, '.cache', 'dlrootfs') : undefined;
+  const home = environment['HOME'] ?? homeOfPasswd();
+  return home !== undefined && path.isAbsolute(home) && home !== '/nonexistent'
+    ? path.join(home, '.cache', 'dlrootfs')
+    : undefined;
+}
+
+/** From passwd(5); undefined for a user id without an entry, as in many containers. */
+function homeOfPasswd(): string | undefined {
+  try {
+    return homedir();
+  } catch {
+    return undefined;
+  }
 }
 
 function thisHost(): Platform {

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
 import { dir, file, gzip, symlink, tar, whiteout } from './support/archive.ts';
 import type { FakeImage } from './support/fake-image.ts';
 import { FakeRegistry } from './support/fake-registry.ts';
+import { noOtherUser } from './support/other-user.ts';
 import type { ProgramResult } from './support/program.ts';
 import { Scratch, runProgram } from './support/program.ts';
 
@@ -118,6 +119,55 @@ test('cli: -u is warned about as the original did; DLROOTFS_CREDS is not', async
   });
   assert.equal(fromStdin.exitCode, 0, fromStdin.stderr);
 });
+
+test('cli: -u with neither user name nor password is anonymous, as in the original, and that is said', async () => {
+  await using registry = await FakeRegistry.start({ auth: { type: 'basic', users: { me: 'pass' } } });
+  await using open = await FakeRegistry.start();
+  using scratch = new Scratch();
+  open.push('img', 'latest', image);
+  const login = { auths: { [registry.host]: { auth: Buffer.from('me:pass').toString('base64') } } };
+  for (const [argv, variable, source] of [
+    [['-u', ':'], undefined, '-u'],
+    [['-u='], ':', ''],
+    [[], ':', 'DLROOTFS_CREDS'],
+  ] as const) {
+    const environment: Record<string, string> = {
+      DOCKER_AUTH_CONFIG: JSON.stringify(login),
+      ...(variable !== undefined && { DLROOTFS_CREDS: variable }),
+    };
+    const notice = `notice: ${source} has neither user name nor password; going on without credentials\n`;
+    const pulled = await runProgram([`${open.host}/img`, '--no-cache', ...argv], {
+      cwd: scratch.path,
+      environment,
+    });
+    assert.equal(pulled.exitCode, 0, pulled.stderr);
+    assert.equal(pulled.stdout.includes('WARNING'), argv[1] === ':');
+    assert.equal(pulled.stderr.includes('neither user name'), source !== '', pulled.stderr);
+    if (source !== '') assert.ok(pulled.stderr.includes(notice), pulled.stderr);
+    const refused = await runProgram([`${registry.host}/img`, ...argv], { cwd: scratch.path, environment });
+    assert.equal(refused.exitCode, source === '' ? 3 : 4, refused.stderr);
+  }
+  const half = await runProgram([`${open.host}/img`, '-u', ':pass'], { cwd: scratch.path });
+  assert.equal(half.exitCode, 2, half.stderr);
+});
+
+test(
+  'cli: neither HOME nor an entry in passwd(5): pulls without a cache',
+  { skip: noOtherUser },
+  async () => {
+    await using registry = await FakeRegistry.start();
+    using scratch = new Scratch();
+    chmodSync(scratch.path, 0o777);
+    registry.push('img', 'latest', image);
+    const { exitCode, stderr } = await runProgram([`${registry.host}/img`], {
+      cwd: scratch.path,
+      uid: 54_321,
+      under: ['env', '-u', 'HOME'],
+    });
+    assert.equal(exitCode, 0, stderr);
+    assert.deepEqual(readdirSync(scratch.path), ['rootfs']);
+  },
+);
 
 test('cli: --registry-token is sent as it is and warned about; DLROOTFS_REGISTRY_TOKEN is not; neither is shown', async () => {
   await using registry = await FakeRegistry.start({

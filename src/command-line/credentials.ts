@@ -29,6 +29,8 @@ export async function readCredentials(
 ): Promise<Credentials> {
   const colon = text.indexOf(':');
   const username = colon < 0 ? text : text.slice(0, colon);
+  // `-u "$USER:$PASSWORD"` with neither set: anonymous, as in the original.
+  if (text === ':' && sources.stdin === undefined) return { username: '', password: '', source: name };
   if (username === '')
     throw new UsageError(`${name} has no user name`, { hint: `write ${name} username:password` });
   if (colon >= 0 && sources.stdin !== undefined) {

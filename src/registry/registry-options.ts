@@ -1,7 +1,7 @@
 import type { Digest } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
 
-/** A user name and a password that somebody gave on purpose. */
+/** A user name and a password that somebody gave on purpose; both empty: anonymous, with a notice. */
 interface GivenCredentials {
   readonly username: string;
   readonly password: string;

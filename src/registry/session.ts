@@ -25,7 +25,8 @@ import { Version2Session } from './v2.ts';
  * Prepares a conversation about one repository: reads configuration files, opens no connection yet. Throws UsageError for options and
  * files that make no sense, and where registries.conf blocks the repository.
  */
-export async function openSession(reference: Reference, options: RegistryOptions): Promise<Session> {
+export async function openSession(reference: Reference, given: RegistryOptions): Promise<Session> {
+  const options = withoutEmptyCredentials(given);
   const manners: Manners = {
     timeouts: { ...defaultTimeouts, ...options.timeouts },
     retry: { retries: options.retry ?? DEFAULT_RETRIES, delay: options.retryDelay ?? DEFAULT_RETRY_DELAY },
@@ -36,6 +37,14 @@ export async function openSession(reference: Reference, options: RegistryOptions
   const sources = await findSources(reference, options);
   const places = await Promise.all(sources.map((source) => placeOf(source, settings)));
   return new RegistrySession(reference, places, settings);
+}
+
+function withoutEmptyCredentials(options: RegistryOptions): RegistryOptions {
+  const { username, password, source = '--user' } = options.credentials ?? {};
+  if (username !== '' || password !== '') return options;
+  const message = `${source} has neither user name nor password; going on without credentials`;
+  options.report({ type: 'notice', message });
+  return { ...options, credentials: undefined, noCredentials: true };
 }
 
 async function placeOf(source: Source, settings: TransportSettings): Promise<Place> {
