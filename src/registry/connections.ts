@@ -1,6 +1,7 @@
 import type { SecureContext } from 'node:tls';
 import type { buildConnector, Dispatcher, Pool } from 'undici';
 import { NetworkError } from '../errors.ts';
+import type { Route } from './exchange.ts';
 import { proxyFor } from './proxy.ts';
 import type { RegistryOptions, Timeouts } from './registry-options.ts';
 import { secureContext, type TlsSettings } from './tls.ts';
@@ -14,7 +15,7 @@ export class Connections {
   readonly #environment: RegistryOptions['environment'];
   readonly #timeouts: Timeouts;
   readonly #tls: TlsSettings;
-  readonly #pools = new Map<string, Promise<Dispatcher>>();
+  readonly #routes = new Map<string, Promise<Route>>();
   #closed = false;
   readonly #contexts = new Map<boolean, Promise<SecureContext>>();
 
@@ -24,19 +25,24 @@ export class Connections {
     this.#tls = tls;
   }
 
-  /** What to dispatch requests to `url` on. */
-  async to(url: URL): Promise<Dispatcher> {
+  /** The way to the server of `url`. */
+  async to(url: URL): Promise<Route> {
     if (this.#closed) throw new NetworkError('the session with the registry is closed');
-    const known = this.#pools.get(url.origin);
+    const known = this.#routes.get(url.origin);
     if (known) return known;
     const opening = this.#open(url);
-    this.#pools.set(url.origin, opening);
+    this.#routes.set(url.origin, opening);
     return opening;
   }
 
-  async #open(url: URL): Promise<Dispatcher> {
+  async #open(url: URL): Promise<Route> {
     const proxy = proxyFor(url, this.#environment);
-    if (proxy) return this.#openProxy(proxy);
+    return proxy
+      ? { dispatcher: await this.#openProxy(proxy), proxy: proxy.host }
+      : { dispatcher: await this.#openDirect(url), proxy: undefined };
+  }
+
+  async #openDirect(url: URL): Promise<Dispatcher> {
     const { default: OriginPool } = await import('undici/lib/dispatcher/pool.js');
     const options: Pool.Options = {
       allowH2: false,
@@ -48,7 +54,9 @@ export class Connections {
   }
 
   async #openProxy(proxy: URL): Promise<Dispatcher> {
-    const { ProxyAgent } = await import('undici');
+    const { default: OriginPool } = await import('undici/lib/dispatcher/pool.js');
+    const { default: ProxyAgent } = await import('undici/lib/dispatcher/proxy-agent.js');
+    const { default: connect } = await import('undici/lib/api/api-connect.js');
     const tls = {
       secureContext: await this.#context(true),
       rejectUnauthorized: this.#tls.verify,
@@ -56,10 +64,13 @@ export class Connections {
     };
     return new ProxyAgent({
       uri: proxy.href,
+      // undici's index, which is not loaded, would give every dispatcher this method.
+      clientFactory: (origin, options) => Object.assign(new OriginPool(origin, options), { connect }),
       allowH2: false,
       connectTimeout: this.#timeouts.connect,
       requestTls: tls,
-      proxyTls: { ...tls, rejectUnauthorized: true },
+      // With these it would speak TLS to a SOCKS proxy too.
+      ...(proxy.protocol !== 'socks5:' && { proxyTls: { ...tls, rejectUnauthorized: true } }),
     });
   }
 
@@ -101,9 +112,9 @@ export class Connections {
   /** Ends all exchanges and closes all sockets; no other is opened afterwards. */
   async close(): Promise<void> {
     this.#closed = true;
-    const pools = await Promise.allSettled(this.#pools.values());
-    this.#pools.clear();
-    const open = pools.filter((pool) => pool.status === 'fulfilled');
-    await Promise.all(open.map((pool) => pool.value.destroy()));
+    const routes = await Promise.allSettled(this.#routes.values());
+    this.#routes.clear();
+    const open = routes.filter((route) => route.status === 'fulfilled');
+    await Promise.all(open.map((route) => route.value.dispatcher.destroy()));
   }
 }

@@ -1,6 +1,13 @@
 import type { Dispatcher } from 'undici';
 import type { Timeouts } from './registry-options.ts';
-import { StalledError, transportError } from './transport-error.ts';
+import { SilentError, StalledError, transportError } from './transport-error.ts';
+
+/** A way to a server. */
+export interface Route {
+  readonly dispatcher: Dispatcher;
+  /** `host:port` of the proxy on the way; undefined without one. */
+  readonly proxy: string | undefined;
+}
 
 /** A request as it goes to one server. */
 export interface Request {
@@ -52,11 +59,14 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   readonly #timeouts: Timeouts;
   readonly #signal: AbortSignal;
   readonly #finished: () => void;
+  readonly #patience: number;
   readonly #head = Promise.withResolvers<Response>();
   readonly #queue: Uint8Array[] = [];
   #queued = 0;
   #waiting: Waiter | undefined;
   #controller: Dispatcher.DispatchController | undefined;
+  #proxy: string | undefined;
+  #deadline: NodeJS.Timeout | undefined;
   #watch: NodeJS.Timeout | undefined;
   #progress = 0;
   #paused = false;
@@ -64,24 +74,36 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   #broken = false;
   #error: unknown;
 
-  /** @param finished called once, when nothing more comes from the server */
-  constructor(request: Request, timeouts: Timeouts, signal: AbortSignal, finished: () => void) {
+  /**
+   * @param finished called once, when nothing more comes from the server
+   * @param patience milliseconds until the final status; interim answers (1xx) do not extend them
+   */
+  constructor(
+    request: Request,
+    timeouts: Timeouts,
+    signal: AbortSignal,
+    finished: () => void,
+    patience: number,
+  ) {
     this.#request = request;
+    this.#patience = patience;
     this.#timeouts = timeouts;
     this.#signal = signal;
     this.#finished = finished;
   }
 
   /** Sends the request; resolves with the head of the answer. Throws what `transportError` makes, or the signal's reason. */
-  send(open: () => Promise<Dispatcher>): Promise<Response> {
+  send(open: () => Promise<Route>): Promise<Response> {
     this.#signal.addEventListener('abort', this.#abort);
     if (this.#signal.aborted) this.#abort();
     else this.#start(open).catch((error: unknown) => this.#fail(error));
     return this.#head.promise;
   }
 
-  async #start(open: () => Promise<Dispatcher>): Promise<void> {
-    const dispatcher = await open();
+  async #start(open: () => Promise<Route>): Promise<void> {
+    this.#deadline = setTimeout(() => this.#break(new SilentError(this.#patience)), this.#patience);
+    const { dispatcher, proxy } = await open();
+    this.#proxy = proxy;
     if (!this.#over) this.#dispatch(dispatcher);
   }
 
@@ -113,6 +135,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
 
   onResponseStart(_: Dispatcher.DispatchController, status: number, headers: Headers): void {
     if (status < 200 || this.#over) return;
+    clearTimeout(this.#deadline);
     this.#watch = setInterval(this.#look, this.#timeouts.stall);
     const headersOf = (name: string) => [headers[name] ?? []].flat();
     this.#head.resolve({
@@ -160,6 +183,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
 
   #end(): void {
     this.#over = true;
+    clearTimeout(this.#deadline);
     clearInterval(this.#watch);
     this.#signal.removeEventListener('abort', this.#abort);
     this.#finished();
@@ -174,7 +198,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     if (this.#over) return;
     this.#error = this.#signal.aborted
       ? this.#signal.reason
-      : transportError(error, this.#request.url, this.#watch !== undefined);
+      : transportError(error, this.#request.url, { inBody: this.#watch !== undefined, proxy: this.#proxy });
     this.#end();
     this.#head.reject(this.#error);
     this.#waiting?.reject(this.#error);

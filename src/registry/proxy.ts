@@ -43,12 +43,25 @@ export function proxyFor(url: URL, environment: RegistryOptions['environment']):
   if (!value || isLoopback(url.host)) return undefined;
   if (exempt(url, environment['NO_PROXY'] || environment['no_proxy'] || '')) return undefined;
   const text = value.includes('://') ? value : `http://${value}`;
-  const proxy = URL.parse(text);
-  if (proxy && /^(?:https?|socks5h?):$/.test(proxy.protocol) && proxy.hostname) {
-    if (proxy.protocol === 'socks5h:') return new URL(text.replace(/^socks5h/i, 'socks5'));
-    return proxy;
+  const proxy = URL.parse(text.replace(/^socks5h:/i, 'socks5:'));
+  if (!proxy?.hostname || !/^(?:https?|socks5):$/.test(proxy.protocol)) {
+    throw new UsageError(`${name} is not the address of a proxy`, {
+      hint: 'write it as http://proxy.example.com:3128',
+    });
   }
-  throw new UsageError(`${name} is not the address of a proxy`, {
-    hint: 'write it as http://proxy.example.com:3128',
-  });
+  if (!isDecodable(proxy.username) || !isDecodable(proxy.password)) {
+    throw new UsageError(`${name} has a user name or password that is not percent-encoded UTF-8`, {
+      hint: 'write %25 for %',
+    });
+  }
+  return proxy;
+}
+
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text);
+    return true;
+  } catch {
+    return false;
+  }
 }

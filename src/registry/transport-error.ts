@@ -1,4 +1,5 @@
 import { DlrootfsError, NetworkError, printable } from '../errors.ts';
+import { hostnameOf } from './loopback.ts';
 import { TransientError } from './transient.ts';
 
 /** The answer stopped in the middle. */
@@ -6,6 +7,14 @@ export class StalledError extends Error {
   /** @param time milliseconds that it was waited */
   constructor(time: number) {
     super(`next to nothing came for ${Math.round(time / 1000)} s`);
+  }
+}
+
+/** No final status came in time. */
+export class SilentError extends Error {
+  /** @param time milliseconds that it was waited */
+  constructor(time: number) {
+    super(`no final status within ${Math.round(time / 1000)} s`);
   }
 }
 
@@ -47,18 +56,32 @@ function reasonOf(error: Error): string {
  * neither of the network nor of ours come back as they are.
  *
  * @param inBody the head of the answer had come
+ * @param proxy `host:port` of the proxy on the way: what cannot be connected to is that
  */
-export function transportError(error: unknown, url: URL, inBody: boolean): unknown {
+export function transportError(
+  error: unknown,
+  url: URL,
+  { inBody, proxy }: { readonly inBody: boolean; readonly proxy?: string | undefined },
+): unknown {
   if (!(error instanceof Error) || error instanceof DlrootfsError) return error;
-  const host = url.host;
+  const host = proxy === undefined ? url.host : `${url.host} (through the proxy ${proxy})`;
+  const peer = proxy === undefined ? url.host : `the proxy ${proxy}`;
+  const name = proxy === undefined ? url.hostname : hostnameOf(proxy);
+  const check = proxy === undefined ? 'the name of the registry' : 'HTTPS_PROXY and HTTP_PROXY';
   const code = codeOf(error);
   const cause = error;
   if (error instanceof StalledError) {
     return new TransientError(`${host} stopped sending: ${error.message}`, { code: 'STALLED', cause });
   }
-  const proxy = /Proxy (?:response|Authentication Required) \((\d+)\)/.exec(error.message);
-  if (proxy) return proxyError(proxy[1]!, host, cause);
-  if (certificateCodes.test(code)) return certificateError(cause, host);
+  if (error instanceof SilentError) {
+    return new TransientError(`${host} took a request and did not answer in time: ${error.message}`, {
+      code: 'SILENT',
+      cause,
+    });
+  }
+  const refusal = /Proxy (?:response|Authentication Required) \((\d+)\)/.exec(error.message);
+  if (refusal) return proxyError(refusal[1]!, url.host, cause);
+  if (certificateCodes.test(code)) return certificateError(cause, host, url.host);
   if (wantsCertificate.test(code)) {
     const wants = code.endsWith('CERTIFICATE_REQUIRED');
     const message = wants
@@ -77,14 +100,14 @@ export function transportError(error: unknown, url: URL, inBody: boolean): unkno
   }
   switch (code) {
     case 'ECONNREFUSED':
-      return new TransientError(`nothing listens at ${host} (connection refused)`, { code: REFUSED, cause });
+      return new TransientError(`nothing listens at ${peer} (connection refused)`, { code: REFUSED, cause });
     case 'ENOTFOUND':
-      return new NetworkError(`there is no host ${url.hostname}`, {
-        hint: 'check the name of the registry',
+      return new NetworkError(`there is no host ${name}`, {
+        hint: `check ${check}`,
         cause,
       });
     case 'EAI_AGAIN':
-      return new TransientError(`the name ${url.hostname} could not be looked up`, {
+      return new TransientError(`the name ${name} could not be looked up`, {
         hint: 'check the network and its DNS',
         cause,
       });
@@ -92,7 +115,7 @@ export function transportError(error: unknown, url: URL, inBody: boolean): unkno
     case 'ETIMEDOUT':
     case 'EHOSTUNREACH':
     case 'ENETUNREACH':
-      return new TransientError(`cannot connect to ${host}: ${reasonOf(error)}`, {
+      return new TransientError(`cannot connect to ${peer}: ${reasonOf(error)}`, {
         code: UNREACHABLE,
         cause,
       });
@@ -143,12 +166,12 @@ function proxyError(status: string, host: string, cause: Error): NetworkError {
   return new NetworkError(message, { hint, cause });
 }
 
-function certificateError(error: Error, host: string): NetworkError {
+function certificateError(error: Error, peer: string, host: string): NetworkError {
   const hint =
     codeOf(error) === 'CERT_HAS_EXPIRED' || codeOf(error) === 'ERR_TLS_CERT_ALTNAME_INVALID'
       ? 'its operator has to renew it; --tls-verify=false goes on without a check'
       : `put its authority into /etc/docker/certs.d/${host}/ca.crt or name it by --ca-file; --tls-verify=false goes on without a check`;
-  return new NetworkError(`the certificate of ${host} cannot be trusted: ${reasonOf(error)}`, {
+  return new NetworkError(`the certificate of ${peer} cannot be trusted: ${reasonOf(error)}`, {
     code: CERTIFICATE,
     hint,
     cause: error,

@@ -9,6 +9,8 @@ import type { Slots } from './slots.ts';
 
 /** Bodies of redirects are read up to this many bytes, so that the connection can be used again. */
 const MAX_DRAINED = 65_536;
+/** Milliseconds for that: a new connection takes less. */
+const DRAIN_TIME = 1000;
 
 /** Sends requests on behalf of one registry, and follows where it redirects to. */
 export class Transport {
@@ -28,6 +30,9 @@ export class Transport {
   /** Whatever the server answers, redirects followed. Throws errors of `transportError`, or the signal's reason. */
   async send(request: Request, signal: AbortSignal): Promise<Response> {
     const seen = new Set<string>();
+    const { connect, headers } = this.#timeouts;
+    // One deadline for all servers on the way; waiting for a slot does not count.
+    let left = 2 * (connect + headers);
     for (let current = request; ;) {
       if (seen.has(current.url.href) || seen.size > MAX_REDIRECTS) {
         const why = seen.has(current.url.href) ? 'in a circle' : `more than ${MAX_REDIRECTS} times`;
@@ -37,7 +42,10 @@ export class Transport {
         });
       }
       seen.add(current.url.href);
-      const response = await this.#exchange(current, signal);
+      await this.#slots.acquire(signal);
+      const start = performance.now();
+      const response = await this.#exchange(current, Math.min(left, connect + headers), signal);
+      left -= performance.now() - start;
       const next = redirectOf(current, response);
       if (!next) return response;
       await drain(response, this.#timeouts, signal);
@@ -45,11 +53,11 @@ export class Transport {
     }
   }
 
-  async #exchange(request: Request, signal: AbortSignal): Promise<Response> {
+  /** Gives the slot back when the exchange is over. */
+  async #exchange(request: Request, patience: number, signal: AbortSignal): Promise<Response> {
     const { method, url } = request;
     const start = performance.now();
-    await this.#slots.acquire(signal);
-    const exchange = new Exchange(request, this.#timeouts, signal, () => this.#slots.release());
+    const exchange = new Exchange(request, this.#timeouts, signal, () => this.#slots.release(), patience);
     const response = await exchange.send(() => this.#connections.to(url));
     const time = Math.round(performance.now() - start);
     // A query may hold a signature.
@@ -74,5 +82,6 @@ function redirectOf(request: Request, response: Response): Request | undefined {
 
 /** Reads what is left of a small body, so that its connection can be used again. */
 export async function drain(response: Response, timeouts: Timeouts, signal: AbortSignal): Promise<void> {
-  await readAtMost(response, MAX_DRAINED, timeouts, signal).catch(() => undefined);
+  const bounded = { ...timeouts, document: Math.min(timeouts.document, DRAIN_TIME) };
+  await readAtMost(response, MAX_DRAINED, bounded, signal).catch(() => undefined);
 }

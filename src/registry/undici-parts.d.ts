@@ -1,5 +1,5 @@
-// Only these two files of undici are loaded for direct connections: its index would load fetch, caches and mocks as well, which
-// more than doubles the start of the program. The index has the types, and is what a proxy needs.
+// Only these files of undici are loaded: its index would load fetch, caches and mocks as well, which more than doubles the start of
+// the program. In the binary `import()` of a CommonJS module gives nothing but `default`, which each of these has.
 declare module 'undici/lib/dispatcher/pool.js' {
   import type { Pool } from 'undici';
   const pool: typeof Pool;
@@ -10,4 +10,16 @@ declare module 'undici/lib/core/connect.js' {
   import type { buildConnector } from 'undici';
   const build: typeof buildConnector;
   export default build;
+}
+
+declare module 'undici/lib/dispatcher/proxy-agent.js' {
+  import type { ProxyAgent } from 'undici';
+  const proxyAgent: typeof ProxyAgent;
+  export default proxyAgent;
+}
+
+declare module 'undici/lib/api/api-connect.js' {
+  import type { Dispatcher } from 'undici';
+  const connect: Dispatcher['connect'];
+  export default connect;
 }

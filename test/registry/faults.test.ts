@@ -264,7 +264,7 @@ test('an abort while the connection is being prepared is heard at once', async (
   const controller = new AbortController();
   const request = { method: 'GET', url: new URL('http://127.0.0.1/'), headers: {} } as const;
   let ended = 0;
-  const exchange = new Exchange(request, defaultTimeouts, controller.signal, () => (ended += 1));
+  const exchange = new Exchange(request, defaultTimeouts, controller.signal, () => (ended += 1), 9999);
   const answer = exchange.send(() => new Promise(() => undefined));
   setTimeout(() => controller.abort(reason), 10);
   await assert.rejects(answer, reason);

@@ -107,3 +107,79 @@ test('a server on this machine that answers http by nonsense and TLS by nothing:
   assert.ok(outcome instanceof NetworkError, String(outcome));
   assert.match(outcome.message, /broke/);
 });
+
+const hint103 = 'HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n';
+let redirections = 0;
+
+/** Servers that always have something more to send; `drip` is written every 20 ms. */
+const endless: readonly (readonly [what: string, first: string, drip: () => string])[] = [
+  ['nothing', '', () => ''],
+  ['interim answers (1xx)', '', () => hint103],
+  ['many interim answers at once', '', () => hint103.repeat(500)],
+  ['a status line, byte by byte', 'HTTP/1.1 20', () => '0'],
+  ['one header, byte by byte', 'HTTP/1.1 200 OK\r\nx: ', () => 'y'],
+  ['headers, one by one', 'HTTP/1.1 200 OK\r\n', () => 'a: b\r\n'],
+  ['an interim answer and then nothing', hint103, () => ''],
+  ['a body, byte by byte', 'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n', () => '1\r\n{\r\n'],
+  ['a chunk extension', 'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;x=', () => 'y'.repeat(500)],
+  ['trailers', 'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n', () => 'a: b\r\n'],
+];
+
+for (const [what, first, drip] of endless) {
+  for (const place of ['/v2/', 'manifests', 'proxy'] as const) {
+    test(`a server that goes on for ever with ${what}, at ${place}, is given up`, async () => {
+      const sockets = new Set<Socket>();
+      const timers = new Set<NodeJS.Timeout>();
+      const server = createServer((socket) => {
+        sockets.add(socket);
+        socket
+          .on('error', () => undefined)
+          .on('data', (data) => {
+            const request = data.toString('latin1');
+            if (place === 'manifests' && !request.includes('/manifests/')) {
+              socket.write('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}');
+              return;
+            }
+            socket.write(first);
+            timers.add(setInterval(() => socket.writable && socket.write(drip()), 20));
+          });
+      });
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const { port } = server.address() as AddressInfo;
+      const environment = { HTTPS_PROXY: `http://127.0.0.1:${port}` };
+      const name = place === 'proxy' ? 'registry.test/team/app' : `127.0.0.1:${port}/team/app`;
+      const start = performance.now();
+      await using client = await RegistryClient.open(name, { timeouts, retry: 0, environment });
+      await assert.rejects(client.image(), (error) => {
+        assert.ok(error instanceof DlrootfsError, String(error));
+        return true;
+      });
+      assert.ok(performance.now() - start < 3000);
+      for (const timer of timers) clearInterval(timer);
+      for (const socket of sockets) socket.destroy();
+      server.close();
+    });
+  }
+}
+
+test('redirects have one deadline together', async () => {
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket
+      .on('error', () => undefined)
+      .on('data', () => {
+        redirections += 1;
+        const answer = `HTTP/1.1 302 Found\r\nlocation: /v2/?${redirections}\r\ncontent-length: 0\r\n\r\n`;
+        setTimeout(() => socket.write(answer), 400);
+      });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await using client = await RegistryClient.open(`127.0.0.1:${port}/team/app`, { timeouts, retry: 0 });
+  await assert.rejects(client.image(), /did not answer in time/);
+  // Two seconds: twice the time to connect and to answer.
+  assert.ok(redirections <= 6, String(redirections));
+  for (const socket of sockets) socket.destroy();
+  server.close();
+});

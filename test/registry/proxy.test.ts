@@ -1,0 +1,174 @@
+/** Proxies through the program itself, since the binary loads undici in its own way. */
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { connect, createServer, type AddressInfo } from 'node:net';
+import { test } from 'node:test';
+import { createAuthority } from '../support/certificates.ts';
+import { FakeProxy, type FakeProxyOptions } from '../support/fake-proxy.ts';
+import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry.ts';
+import { runProgram, Scratch, type ProgramResult } from '../support/program.ts';
+
+const layers = [Buffer.alloc(1024)];
+const secret = 'hunter2';
+
+interface Setting {
+  readonly registry: FakeRegistry;
+  readonly proxy: FakeProxy;
+  /** Pulls `registry.test/team/app`; the environment may name the proxy. */
+  readonly pull: (environment: Record<string, string>, ...argv: string[]) => Promise<ProgramResult>;
+}
+
+/** A registry that is called `registry.test`, which only the proxy can find. */
+async function withProxy(
+  options: FakeProxyOptions,
+  tls: boolean,
+  run: (setting: Setting) => Promise<void>,
+): Promise<void> {
+  using scratch = new Scratch();
+  const authority = createAuthority();
+  writeFileSync(scratch.join('ca.pem'), authority.cert);
+  const certificate = authority.issue('registry.test');
+  const settings: FakeRegistryOptions = tls ? { tls: { authority, certificate } } : {};
+  await using registry = await FakeRegistry.start(settings);
+  registry.push('team/app', 'latest', { layers });
+  const hosts = { [`registry.test:${tls ? 443 : 80}`]: registry.host };
+  const own = options.certificate && { certificate: authority.issue('localhost') };
+  await using proxy = await FakeProxy.start({ hosts, ...options, ...own });
+  const flags = [...(tls ? ['--ca-file', scratch.join('ca.pem')] : ['--plain-http']), '--no-cache'];
+  await run({
+    registry,
+    proxy,
+    pull: async (environment, ...argv) => {
+      const command = ['registry.test/team/app', '-d', 'out', '-v', '--retry', '0', ...flags, ...argv];
+      const result = await runProgram(command, { cwd: scratch.path, environment });
+      assert.doesNotMatch(result.stdout + result.stderr, /hunter2|aHVudGVyM|^\s+at |this is a bug/m);
+      return result;
+    },
+  });
+}
+
+for (const credentials of [undefined, `me:${secret}`]) {
+  const what = credentials === undefined ? '' : ', with the credentials of its address';
+  test(`proxy: a tunnel for https${what}`, async () => {
+    await withProxy({ ...(credentials !== undefined && { credentials }) }, true, async ({ proxy, pull }) => {
+      const result = await pull({ HTTPS_PROXY: proxy.url() });
+      assert.equal(result.exitCode, 0, result.stderr);
+      assert.deepEqual([...new Set(proxy.log)], ['CONNECT registry.test:443']);
+    });
+  });
+
+  test(`proxy: requests in absolute form for http${what}`, async () => {
+    await withProxy({ ...(credentials !== undefined && { credentials }) }, false, async ({ proxy, pull }) => {
+      const result = await pull({ http_proxy: proxy.url() });
+      assert.equal(result.exitCode, 0, result.stderr);
+      assert.deepEqual(proxy.log.slice(0, 2), [
+        'GET http://registry.test/v2/',
+        'GET http://registry.test/v2/team/app/manifests/latest',
+      ]);
+    });
+  });
+
+  test(`proxy: one that speaks TLS itself${what}`, async () => {
+    const certificate = createAuthority().issue('replaced');
+    const options = { certificate, ...(credentials !== undefined && { credentials }) };
+    await withProxy(options, true, async ({ proxy, pull }) => {
+      const result = await pull({ HTTPS_PROXY: proxy.url().replace('127.0.0.1', 'localhost') });
+      assert.equal(result.exitCode, 0, result.stderr);
+      assert.deepEqual([...new Set(proxy.log)], ['CONNECT registry.test:443']);
+    });
+  });
+}
+
+test('proxy: NO_PROXY goes past it', async () => {
+  await withProxy({}, true, async ({ proxy, pull }) => {
+    const result = await pull({ HTTPS_PROXY: proxy.url(), NO_PROXY: 'other.test,registry.test' });
+    assert.equal(result.exitCode, 5);
+    assert.match(result.stderr, /^error: .*registry\.test/m);
+    assert.deepEqual(proxy.log, []);
+  });
+});
+
+for (const tls of [true, false]) {
+  test(`proxy: wrong credentials for ${tls ? 'https' : 'http'} are said without them`, async () => {
+    await withProxy({ credentials: 'me:right' }, tls, async ({ proxy, registry, pull }) => {
+      for (const given of [`me:${secret}`, '']) {
+        const url = proxy.url(given).replace('//@', '//');
+        const result = await pull({ HTTPS_PROXY: url, HTTP_PROXY: url });
+        assert.equal(result.exitCode, 5, result.stderr);
+        assert.match(
+          result.stderr,
+          /^error: the proxy did not connect to registry\.test but answered 407\nhint: put the user name/m,
+        );
+      }
+      assert.deepEqual(registry.requests, []);
+    });
+  });
+}
+
+test('proxy: one that refuses, one that is not there, one that says nothing, and what is none', async () => {
+  await withProxy({ refuse: 403 }, true, async ({ proxy, pull }) => {
+    const refused = await pull({ HTTPS_PROXY: proxy.url() });
+    assert.equal(refused.exitCode, 5);
+    assert.match(refused.stderr, /^error: .*answered 403\nhint: .*NO_PROXY/m);
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    await new Promise((resolve) => server.close(resolve));
+    const closed = await pull({ HTTPS_PROXY: `http://me:${secret}@127.0.0.1:${port}` });
+    assert.equal(closed.exitCode, 5);
+    assert.match(
+      closed.stderr,
+      new RegExp(`^error: nothing listens at the proxy 127\\.0\\.0\\.1:${port}`, 'm'),
+    );
+    const unknown = await pull({ HTTPS_PROXY: `http://me:${secret}@proxy.invalid:3128` });
+    assert.equal(unknown.exitCode, 5);
+    assert.match(unknown.stderr, /^error: .*proxy\.invalid.*$/m);
+    for (const url of [
+      `ftp://me:${secret}@proxy.test`,
+      `http://me:${secret}%@proxy.test`,
+      `http://me:${secret}%ff@proxy.test`,
+      `http://me:${secret}/x@proxy.test`,
+    ]) {
+      const wrong = await pull({ HTTPS_PROXY: url });
+      assert.equal(wrong.exitCode, 2, wrong.stderr);
+      assert.match(wrong.stderr, /^error: HTTPS_PROXY /m);
+    }
+  });
+});
+
+/** A SOCKS 5 proxy (RFC 1928) without authentication that leads everything to `target`; `log` gets the names. */
+function socksProxy(target: string, log: string[]) {
+  const [host, port] = target.split(':') as [string, string];
+  return createServer((socket) => {
+    socket.on('error', () => undefined);
+    socket.once('data', () => {
+      socket.write(Uint8Array.of(5, 0));
+      socket.once('data', (request) => {
+        const length = request[4]!;
+        log.push(`${request.toString('latin1', 5, 5 + length)}:${request.readUInt16BE(5 + length)}`);
+        const upstream = connect({ host, port: Number(port) }, () => {
+          socket.write(Uint8Array.of(5, 0, 0, 1, 127, 0, 0, 1, 0, 0));
+          upstream.pipe(socket).pipe(upstream);
+        });
+        upstream.on('error', () => socket.destroy());
+      });
+    });
+  });
+}
+
+for (const tls of [true, false]) {
+  test(`proxy: SOCKS for ${tls ? 'https' : 'http'}`, async () => {
+    await withProxy({}, tls, async ({ registry, pull }) => {
+      const log: string[] = [];
+      const server = socksProxy(registry.host, log);
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const url = `socks5h://127.0.0.1:${(server.address() as AddressInfo).port}`;
+      const result = await pull({ HTTPS_PROXY: url, HTTP_PROXY: url });
+      server.close();
+      assert.equal(result.exitCode, 0, result.stderr);
+      // Node prints a warning of undici's where nobody keeps it from that.
+      if (process.env['DLROOTFS_BINARY'] !== undefined) assert.doesNotMatch(result.stderr, /warning/i);
+      assert.deepEqual([...new Set(log)], [`registry.test:${tls ? 443 : 80}`]);
+    });
+  });
+}
