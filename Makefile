@@ -15,12 +15,13 @@ export npm_config_update_notifier := false
 PREFIX  ?= /usr/local
 DESTDIR ?=
 ARGS    ?=
+export MINUTES ?= 60
 
 sources := $(shell find src bin -type f 2>/dev/null) package.json tsconfig.json
 recipes := $(shell find scripts -type f 2>/dev/null)
 packages := node_modules/.installed
 
-.PHONY: help build demo test lint format bench soak test-live release install uninstall clean debian-packages
+.PHONY: help build demo test lint format bench soak fuzz test-live release install uninstall clean debian-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +46,9 @@ bench: debian-packages dist/dlrootfs ## time dlrootfs, the limit and its peers s
 
 soak: debian-packages dist/dlrootfs ## many pulls in a row, with faults, watching memory, descriptors and leftovers
 	node bench/soak.ts $(ARGS)
+
+fuzz: debian-packages dist/dlrootfs ## MINUTES (60) of malformed images, answers and files, as root; prints its seed and keeps what fails
+	node bench/fuzz.ts $(ARGS)
 
 test-live: dist/dlrootfs ## the original's integration tests against Docker Hub (needs internet; DLROOTFS_CREDS)
 	DLROOTFS_BINARY=dist/dlrootfs node --test --test-reporter=spec $(or $(ARGS),'test/live/*.ts')

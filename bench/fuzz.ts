@@ -1,0 +1,212 @@
+/**
+ * Runs the program on input that nobody means, for MINUTES (60) minutes, and judges every run: its exit code is one of the table,
+ * no trace, no hang, at most 200 MiB, nothing outside DIR, nothing left behind, no password shown.
+ * A case that fails is kept as a file, which `make fuzz ARGS='--replay FILE'` runs again. Needs root: all but its own directory is
+ * made read-only for it, as one of its kinds is command lines.
+ */
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import process from 'node:process';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { FakeRegistry } from '../test/support/fake-registry.ts';
+import type { Case } from './fuzz/case.ts';
+import { kinds, simpleLayers } from './fuzz/cases.ts';
+import { Random } from './fuzz/random.ts';
+import { runCase, type Outcome, type Place } from './fuzz/run.ts';
+import { SiteServer } from './fuzz/site.ts';
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: 'string', default: process.env['MINUTES'] ?? '60' },
+    seed: { type: 'string', default: String(Date.now()) },
+    /** Only cases of these kinds, with commas between them. */
+    kind: { type: 'string', default: Object.keys(kinds).join() },
+    /** The number of the first case. */
+    from: { type: 'string', default: '0' },
+    /** How many cases, where it is not the time that ends it. */
+    cases: { type: 'string' },
+    /** How many run side by side. */
+    jobs: { type: 'string', default: '1' },
+    replay: { type: 'string' },
+    tool: { type: 'string', default: fileURLToPath(new URL('../dist/dlrootfs', import.meta.url)) },
+  },
+});
+const directory = process.env['FUZZ_DIR'] ?? '/var/tmp/dlrootfs-fuzz';
+const say = (line: string) => process.stdout.write(`${line}\n`);
+
+/** The same again, in a mount namespace where everything but `directory` is read-only. */
+function runConfined(): void {
+  const { status, error } = spawnSync(
+    'unshare',
+    ['--mount', '--propagation', 'private', process.execPath, ...process.argv.slice(1)],
+    { stdio: 'inherit', env: { ...process.env, DLROOTFS_FUZZ_CONFINED: '1' } },
+  );
+  if (error) throw error;
+  process.exitCode = status ?? 1;
+}
+
+function makeReadOnly(): void {
+  execFileSync('mount', ['--bind', directory, directory]);
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => line.split(' ')[4]!.replaceAll('\\040', ' '));
+  for (const mount of new Set(mounts)) {
+    if (mount === directory || /^\/(?:proc|sys|dev)\b/.test(mount)) continue;
+    spawnSync('mount', ['-o', 'remount,bind,ro', mount], { stdio: 'ignore' });
+  }
+}
+
+/** A rootfs of two layers, pulled with -g. */
+async function pullRepository(program: string): Promise<string> {
+  await using registry = await FakeRegistry.start();
+  registry.push('lib/img', '1', { layers: simpleLayers.map((tar) => ({ tar })) });
+  const target = `${directory}/repository`;
+  rmSync(target, { recursive: true, force: true });
+  const argv = [registry.reference('lib/img', '1'), '-d', target, '-g', '--no-cache', '-q'];
+  const child = spawn(program, argv, {
+    stdio: 'inherit',
+    env: { PATH: process.env['PATH'], HOME: '/nonexistent' },
+  });
+  const code = await new Promise((resolve) => child.once('close', resolve));
+  if (code !== 0) throw new Error(`the pull of a rootfs with -g ends with ${String(code)}`);
+  return target;
+}
+
+function filesIn(root: string): Map<string, Buffer> {
+  const names = readdirSync(root, { recursive: true, encoding: 'utf8' }).toSorted();
+  const files = names.filter((name) => statSync(path.join(root, name)).isFile());
+  return new Map(files.map((name) => [name, readFileSync(path.join(root, name))]));
+}
+
+const replacer = (_: string, value: unknown) =>
+  typeof value === 'object' && value !== null && 'type' in value && value.type === 'Buffer' && 'data' in value
+    ? { base64: Buffer.from(value.data as number[]).toString('base64') }
+    : value;
+const reviver = (_: string, value: unknown) =>
+  typeof value === 'object' && value !== null && 'base64' in value
+    ? Buffer.from(value.base64 as string, 'base64')
+    : value;
+
+interface Kept {
+  readonly seed: string;
+  readonly number: number;
+  readonly kind: string;
+  readonly each: Case;
+  readonly outcome?: Outcome;
+}
+
+/** How many cases with the same fault are kept. */
+const KEPT_OF_A_KIND = 3;
+
+class Findings {
+  readonly #counts = new Map<string, number>();
+  count = 0;
+
+  keep(kept: Kept & { readonly outcome: Outcome }): void {
+    this.count += 1;
+    const { faults, stderr } = kept.outcome;
+    const words =
+      /error: .*/
+        .exec(stderr)?.[0]
+        .replaceAll(/[^ a-z]/gi, '')
+        .slice(0, 40) ?? '';
+    const signature = `${kept.kind} ${faults.join()} ${words}`;
+    const count = this.#counts.get(signature) ?? 0;
+    this.#counts.set(signature, count + 1);
+    if (count >= KEPT_OF_A_KIND) return;
+    const file = `${directory}/findings/${kept.kind}-${kept.seed}-${kept.number}.json`;
+    writeFileSync(file, JSON.stringify(kept, replacer, 1));
+    say(
+      `${faults.join(', ')}: ${file}\n  ${stderr.trimEnd().split('\n').slice(-2).join('\n  ').slice(0, 600)}`,
+    );
+  }
+}
+
+const chosen = values.kind
+  .split(',')
+  .flatMap((kind) => Array.from({ length: kinds[kind]?.share ?? 0 }, () => kind));
+if (chosen.length === 0) throw new Error(`no kind ${values.kind}: there are ${Object.keys(kinds).join()}`);
+
+class Tally {
+  readonly #byKind = new Map<string, Map<number, number>>();
+  #most = { mebibytes: 0, milliseconds: 0, cpuSeconds: 0 };
+  count = 0;
+
+  add(kind: string, outcome: Outcome): void {
+    this.count += 1;
+    const codes = this.#byKind.get(kind) ?? new Map<number, number>();
+    this.#byKind.set(kind, codes.set(outcome.exitCode, (codes.get(outcome.exitCode) ?? 0) + 1));
+    for (const key of ['mebibytes', 'milliseconds', 'cpuSeconds'] as const)
+      this.#most[key] = Math.max(this.#most[key], outcome[key]);
+  }
+
+  toString(): string {
+    const lines = [...this.#byKind]
+      .toSorted(([a], [b]) => a.localeCompare(b))
+      .map(([kind, codes]) => {
+        const cells = [...codes].toSorted(([a], [b]) => a - b).map(([code, count]) => `${code}: ${count}`);
+        return `  ${kind.padEnd(11)} exit ${cells.join(', ')}`;
+      });
+    const { mebibytes, milliseconds, cpuSeconds } = this.#most;
+    const most = `at most ${mebibytes.toFixed(0)} MiB, ${(milliseconds / 1000).toFixed(1)} s, ${cpuSeconds.toFixed(1)} s of a processor`;
+    return `${this.count} cases; ${most}\n${lines.join('\n')}`;
+  }
+}
+
+async function replay(file: string): Promise<void> {
+  const { kind, each } = JSON.parse(readFileSync(file, 'utf8'), reviver) as Kept;
+  await using server = await SiteServer.start();
+  const repository = await pullRepository(values.tool);
+  const outcome = await runCase(kind, each, {
+    program: values.tool,
+    server,
+    work: `${directory}/replay`,
+    repository,
+  });
+  say(JSON.stringify({ argv: each.argv, ...outcome }, undefined, 1));
+  process.exitCode = outcome.faults.length > 0 ? 1 : 0;
+}
+
+const REPORT_MILLISECONDS = 60_000;
+
+async function fuzz(): Promise<void> {
+  const repository = await pullRepository(values.tool);
+  const contents = filesIn(`${repository}/.git`);
+  const end = performance.now() + Number(values.minutes) * 60_000;
+  const last = values.cases === undefined ? Infinity : Number(values.from) + Number(values.cases);
+  const findings = new Findings();
+  const tally = new Tally();
+  let next = Number(values.from);
+  let reported = performance.now();
+  say(`seed ${values.seed}, ${values.minutes} minutes, findings in ${directory}/findings`);
+  const worker = async (_: unknown, index: number) => {
+    await using server = await SiteServer.start();
+    const place: Place = { program: values.tool, server, work: `${directory}/run${index}`, repository };
+    while (performance.now() < end && next < last) {
+      const number = next;
+      next += 1;
+      const random = new Random(`${values.seed}:${number}`);
+      const kind = random.pick(chosen);
+      const each = kinds[kind]!.make(random, contents);
+      const outcome = await runCase(kind, each, place);
+      tally.add(kind, outcome);
+      if (outcome.faults.length > 0) findings.keep({ seed: values.seed, number, kind, each, outcome });
+      if (performance.now() - reported < REPORT_MILLISECONDS) continue;
+      reported = performance.now();
+      say(tally.toString());
+    }
+  };
+  await Promise.all(Array.from({ length: Number(values.jobs) }, worker));
+  say(`${tally.toString()}\n${findings.count} of them failed; seed ${values.seed}`);
+  process.exitCode = findings.count > 0 ? 1 : 0;
+}
+
+mkdirSync(`${directory}/findings`, { recursive: true });
+if (process.env['DLROOTFS_FUZZ_CONFINED'] === undefined) runConfined();
+else {
+  makeReadOnly();
+  await (values.replay === undefined ? fuzz() : replay(values.replay));
+}
