@@ -78,6 +78,8 @@ export class CallMemory {
       size: Number(view.getBigInt64(at + 40, true)),
       mtimeSeconds: Number(view.getBigInt64(at + 112, true)),
       mtimeNanoseconds: view.getUint32(at + 120, true),
+      ctimeSeconds: view.getUint32(at + 96, true) + view.getInt32(at + 100, true) * 2 ** 32,
+      ctimeNanoseconds: view.getUint32(at + 104, true),
       identity: `${device}:${view.getBigUint64(at + 32, true)}`,
     };
   }

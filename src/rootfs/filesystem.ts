@@ -31,6 +31,9 @@ export interface FileStat {
   /** Seconds since 1970 and nanoseconds after them. */
   readonly mtimeSeconds: number;
   readonly mtimeNanoseconds: number;
+  /** When the inode changed last: its content, owner, mode, attributes or names. */
+  readonly ctimeSeconds: number;
+  readonly ctimeNanoseconds: number;
   /** `DEVICE:INODE`: equal for two names of one file. */
   readonly identity: string;
 }
@@ -52,6 +55,8 @@ export interface Filesystem {
   stat(parent: Directory, name: ByteName): FileStat | number;
   /** The content of a regular file of at most so many bytes; -EFBIG where it has more, -EINVAL where it is something else. */
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number;
+  /** Opens a regular file to read; -EINVAL where it is something else, which is not opened. `closeFile` closes it. */
+  openFile(parent: Directory, name: ByteName): number;
   /** The names in a directory, without `.` and `..`. */
   list(directory: Directory): ByteName[] | number;
 
@@ -88,6 +93,8 @@ export interface Filesystem {
   setTimes(node: Node, seconds: number, nanoseconds: number): number;
   setXattr(node: Node, name: string, value: Uint8Array): number;
   hasXattr(node: Node, name: string): boolean;
+  /** All extended attributes that this process may see. */
+  readXattrs(node: Node): Map<string, Uint8Array> | number;
   /** -ENODATA when there is none; of access lists some file systems answer 0 then. */
   removeXattr(node: Node, name: string): number;
 

@@ -28,6 +28,7 @@ export interface Libc {
   lsetxattr(path: Address, name: Address, value: Uint8Array, size: number, flags: number): number;
   fsetxattr(file: number, name: Address, value: Uint8Array, size: number, flags: number): number;
   lgetxattr(path: Address, name: Address, value: Address, size: number): number;
+  llistxattr(path: Address, buffer: Address, size: number): number;
   lremovexattr(path: Address, name: Address): number;
   fremovexattr(file: number, name: Address): number;
   pwrite(file: number, bytes: Uint8Array, size: number, position: number): number;
@@ -58,6 +59,7 @@ const prototypes = [
   'int lsetxattr(intptr_t path, intptr_t name, const void *value, size_t size, int flags)',
   'int fsetxattr(int file, intptr_t name, const void *value, size_t size, int flags)',
   'intptr_t lgetxattr(intptr_t path, intptr_t name, intptr_t value, size_t size)',
+  'intptr_t llistxattr(intptr_t path, intptr_t buffer, size_t size)',
   'int lremovexattr(intptr_t path, intptr_t name)',
   'int fremovexattr(int file, intptr_t name)',
   'intptr_t pwrite(int file, const void *bytes, size_t size, int64_t position)',

@@ -6,11 +6,15 @@ import { AT_SYMLINK_NOFOLLOW, calls, openPath } from './linux-numbers.ts';
 
 const { ENAMETOOLONG, ENOSYS, EPERM } = constants.errno;
 
+/** In bytes: of a value, and of all names together (xattr(7)). */
+const largestAttribute = 64 * 1024;
+
 /** The half of the file system that sets owners, modes, times and attributes, by libc's calls. */
 export class LinuxMetadata {
   protected readonly libc: Libc;
   protected readonly memory: CallMemory;
   #knowsFchmodat2 = true;
+  #attribute: Buffer | undefined;
 
   protected constructor(libc: Libc, memory: CallMemory) {
     this.libc = libc;
@@ -74,6 +78,23 @@ export class LinuxMetadata {
     this.memory.putSecond(name);
     this.memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
     return this.libc.lgetxattr(this.memory.name, this.memory.second, 0, 0) >= 0;
+  }
+
+  readXattrs(node: Node): Map<string, Uint8Array> | number {
+    const buffer = (this.#attribute ??= Buffer.alloc(largestAttribute));
+    const address = this.libc.address(buffer);
+    this.memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
+    const length = this.result(this.libc.llistxattr(this.memory.name, address, buffer.length));
+    if (length < 0) return length;
+    const names = buffer.toString('latin1', 0, length).split('\0').slice(0, -1);
+    const values = new Map<string, Uint8Array>();
+    for (const name of names) {
+      this.memory.putSecond(name);
+      const size = this.libc.lgetxattr(this.memory.name, this.memory.second, address, buffer.length);
+      // One that is gone again, or that only the kernel may read, is none.
+      if (size >= 0) values.set(name, Uint8Array.prototype.slice.call(buffer, 0, size));
+    }
+    return values;
   }
 
   removeXattr(node: Node, name: string): number {

@@ -18,7 +18,7 @@ import {
 } from './linux-numbers.ts';
 import { LinuxMetadata } from './linux-metadata.ts';
 
-const { EAGAIN, EINTR, ENAMETOOLONG, EPERM, EWOULDBLOCK } = osConstants.errno;
+const { EAGAIN, EINTR, EINVAL, ENAMETOOLONG, EPERM, EWOULDBLOCK } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 
 const openNew = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
@@ -99,6 +99,20 @@ export class LinuxFilesystem extends LinuxMetadata implements Filesystem {
     // Not by Node: it warns of a descriptor that it has not opened.
     this.libc.close(file);
     return bytes;
+  }
+
+  openFile(parent: Directory, name: ByteName): number {
+    if (!this.memory.putName(name)) return -ENAMETOOLONG;
+    const place = this.result(this.libc.openat(parent.handle, this.memory.name, openPath, 0));
+    if (place < 0) return place;
+    const stat = this.stat({ path: parent.path, handle: place }, '.');
+    let file = typeof stat === 'number' ? stat : -EINVAL;
+    if (typeof stat !== 'number' && stat.type === 'file') {
+      this.memory.putName(`/proc/self/fd/${place}`);
+      file = this.result(this.libc.open(this.memory.name, O_RDONLY | O_CLOEXEC));
+    }
+    this.libc.close(place);
+    return file;
   }
 
   list(directory: Directory): ByteName[] | number {

@@ -15,6 +15,8 @@ export function fileStat(stat: BigIntStats): FileStat {
     size: Number(stat.size),
     mtimeSeconds: Number(floorDivide(stat.mtimeNs)),
     mtimeNanoseconds: Number(stat.mtimeNs - floorDivide(stat.mtimeNs) * billion),
+    ctimeSeconds: Number(floorDivide(stat.ctimeNs)),
+    ctimeNanoseconds: Number(stat.ctimeNs - floorDivide(stat.ctimeNs) * billion),
     identity: `${stat.dev}:${stat.ino}`,
   };
 }

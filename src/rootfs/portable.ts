@@ -6,7 +6,7 @@ import { compresses } from './filesystem.ts';
 import { billion, fileStat, readAll } from './node-stat.ts';
 import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
 
-const { ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
+const { EINVAL, ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = fs.constants;
 /** Linux's: a descriptor that is only a place to begin from, for which no right to read is needed. */
 const O_PATH = platform() === 'linux' ? 0o10_000_000 : 0;
@@ -93,6 +93,17 @@ export class PortableFilesystem implements Filesystem {
     const bytes = readAll(file, most);
     fs.closeSync(file);
     return bytes;
+  }
+
+  openFile(parent: Directory, name: ByteName): number {
+    const stat = this.stat(parent, name);
+    if (typeof stat === 'number') return stat;
+    if (stat.type !== 'file') return -EINVAL;
+    const file = attempt(() => fs.openSync(this.#path(parent, name), openToRead));
+    // Something else may have taken the name since.
+    if (file < 0 || attempt(() => Number(fs.fstatSync(file).isFile())) === 1) return file;
+    fs.closeSync(file);
+    return -EINVAL;
   }
 
   list(directory: Directory): ByteName[] | number {
@@ -210,6 +221,10 @@ export class PortableFilesystem implements Filesystem {
 
   hasXattr(): boolean {
     return false;
+  }
+
+  readXattrs(): number {
+    return -ENOTSUP;
   }
 
   removeXattr(): number {
