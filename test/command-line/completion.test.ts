@@ -2,9 +2,8 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { completionScript } from '../../src/command-line/completion.ts';
 import { missing } from '../support/debian.ts';
-import { Scratch } from '../support/program.ts';
+import { runProgram, Scratch } from '../support/program.ts';
 import { TerminalSession } from '../support/terminal-session.ts';
 
 /** What is typed before the tabulator, and what the line then is (a string) or what is offered (a list). */
@@ -31,8 +30,14 @@ const cases: readonly (readonly [typed: string, expected: string | readonly stri
   ['dlrootfs checkout -d some-directory br', 'dlrootfs checkout -d some-directory branch-of-it '],
 ];
 
+async function completionScript(shell: string): Promise<string> {
+  const { exitCode, stdout, stderr } = await runProgram(['completion', shell]);
+  assert.deepEqual([exitCode, stderr], [0, '']);
+  return stdout;
+}
+
 /** A directory with files, directories and a rootfs with branches. */
-function workplace(): Scratch {
+async function workplace(): Promise<Scratch> {
   const scratch = new Scratch();
   writeFileSync(scratch.join('some-file.json'), '');
   for (const [name, branches] of [
@@ -50,7 +55,7 @@ function workplace(): Scratch {
     for (const branch of branches.slice(1)) git('branch', branch);
   }
   for (const shell of ['bash', 'zsh', 'fish'])
-    writeFileSync(scratch.join(`completions.${shell}`), completionScript(shell));
+    writeFileSync(scratch.join(`completions.${shell}`), await completionScript(shell));
   return scratch;
 }
 
@@ -66,7 +71,7 @@ const setup = {
 
 for (const shell of ['bash', 'zsh'] as const) {
   test(`completions: ${shell} on a terminal`, { skip: missing(shell, 'git', 'script') }, async () => {
-    using scratch = workplace();
+    using scratch = await workplace();
     await using terminal = TerminalSession.start(terminals[shell], {
       columns: 120,
       rows: 12,
@@ -93,8 +98,8 @@ for (const shell of ['bash', 'zsh'] as const) {
   });
 }
 
-test('completions: fish', { skip: missing('fish', 'git') }, () => {
-  using scratch = workplace();
+test('completions: fish', { skip: missing('fish', 'git') }, async () => {
+  using scratch = await workplace();
   const script = cases.map(([typed]) => `echo '=='; complete -C '${typed}'`).join('\n');
   const output = execFileSync('fish', ['--no-config', '-c', `source completions.fish\n${script}`], {
     cwd: scratch.path,
@@ -115,15 +120,15 @@ test('completions: fish', { skip: missing('fish', 'git') }, () => {
   }
 });
 
-function flagsAfter(line: string): string {
+async function flagsAfter(line: string): Promise<string> {
   return execFileSync('fish', ['--no-config', '-c', `source; complete -C '${line}'`], {
-    input: completionScript('fish'),
+    input: await completionScript('fish'),
     encoding: 'utf8',
   });
 }
 
-test('completions: each command completes its own flags only', { skip: missing('fish') }, () => {
-  assert.match(flagsAfter('dlrootfs alpine --'), /^--git\t/m);
-  assert.doesNotMatch(flagsAfter('dlrootfs inspect alpine --'), /^--git\t/m);
-  assert.match(flagsAfter('dlrootfs cache --'), /^--cache-size\t/m);
+test('completions: each command completes its own flags only', { skip: missing('fish') }, async () => {
+  assert.match(await flagsAfter('dlrootfs alpine --'), /^--git\t/m);
+  assert.doesNotMatch(await flagsAfter('dlrootfs inspect alpine --'), /^--git\t/m);
+  assert.match(await flagsAfter('dlrootfs cache --'), /^--cache-size\t/m);
 });
