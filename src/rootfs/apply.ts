@@ -45,6 +45,7 @@ export function startRun(
     log: new DirectoryLog(),
     lateModes: new PathSet(),
     layer: new PathSet(),
+    hidden: new PathSet(),
     made: mode === 'overlay' || creator.caseInsensitive ? new PathSet() : undefined,
     lostDevices: new PathSet(),
     directoryXattrs: new Set(),
@@ -52,6 +53,7 @@ export function startRun(
     contents,
     ownFiles: new Set(options.ownFiles),
     namedLists: new Map(),
+    namedListBytes: 0,
     pseudoLinks: undefined,
     firstLayer: !hasLayers,
     rootEntry: undefined,
@@ -93,6 +95,7 @@ export function applyLayer(run: Run, reader: EntryReader, label: string): number
   }
   explained(run, label, dropPseudoLinks);
   run.layer.clear();
+  run.hidden.clear();
   run.marked = undefined;
   run.firstLayer = false;
   return entries;

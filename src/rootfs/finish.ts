@@ -42,8 +42,10 @@ function finishRoot(run: Run, root: RootMetadata | undefined): void {
   const entry = run.rootEntry;
   if (entry) {
     restoreOwner(run, node, entry, undefined);
-    granted(run.filesystem.setMode(node, restoreXattrs(run, node, entry)), 'set the mode of the root');
+    const mode = restoreXattrs(run, node, entry);
+    // Its own mode may keep this process out of it.
     restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
+    granted(run.filesystem.setMode(node, mode), 'set the mode of the root');
   } else if (root) {
     if (root.uid !== undefined && root.gid !== undefined) {
       granted(run.filesystem.setOwner(node, root.uid, root.gid), 'set the owner of the root');

@@ -15,8 +15,10 @@ const nobody = 0xffff_ffff;
 
 /** In 2038: seconds up to here every file system has. */
 const latestCommon = 0x7fff_ffff;
-/** As many files of one layer may wait for the numbers of names. */
-const mostNamedLists = 10_000;
+/** Bytes that the access lists with names of one layer may take until its end: those of 10,000 files with lists of usual length. */
+const mostNamedListBytes = 16 * 1024 * 1024;
+/** What a file takes besides the text of its lists. */
+const namedListOverhead = 1024;
 
 /** Errors of chown(2) that say this process may not, or the number is not mapped in its user namespace. */
 const ownerDenied = new Set([-EPERM, -EINVAL, -ENOSYS, -ENOTSUP]);
@@ -89,8 +91,12 @@ export function namesInLists({ xattrs }: Entry): boolean {
 }
 
 function waitForNames(run: Run, { parent, name }: Node, entry: Entry): void {
-  if (run.namedLists.size < mostNamedLists) run.namedLists.set(join(parent.path, name), entry);
-  else run.counts.xattrs++;
+  let bytes = namedListOverhead;
+  for (const value of entry.xattrs!.values()) bytes += value.length;
+  if (run.namedListBytes + bytes <= mostNamedListBytes) {
+    run.namedListBytes += bytes;
+    run.namedLists.set(join(parent.path, name), entry);
+  } else run.counts.xattrs++;
 }
 
 /** Removes the access lists that a new node has from its directory. */

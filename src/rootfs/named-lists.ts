@@ -44,6 +44,7 @@ export function settleNamedLists(run: Run): void {
     }
   }
   run.namedLists.clear();
+  run.namedListBytes = 0;
 }
 
 /** The entry's lists in numbers, by attribute. */

@@ -109,6 +109,8 @@ function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName
     if (typeof filesystem.stat(parent, name) === 'number') throw impossible(ENOENT, action);
     return target;
   }
+  // The directory that the link replaces would be gone first, and its target with it.
+  if (target.startsWith(`${path}/`)) throw impossible(ENOENT, action);
   let made = filesystem.makeLink(targetParent, targetName, parent, name);
   for (let tries = 0; made < 0; tries++) {
     if (made === -ENOENT) throw impossible(ENOENT, action);

@@ -8,7 +8,7 @@ import { Refusal, granted, shown } from './refusal.ts';
 import { isReserved, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
 
-const { EACCES, EEXIST, EISDIR, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
+const { EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
 
 /** Directories in directories that are held open while a tree is removed; what is deeper is moved up first. */
 const deepest = 100;
@@ -91,8 +91,9 @@ export function hide(run: Run, parent: Directory, name: ByteName, path: BytePath
   hideInside(run, parent, name, path, touched);
 }
 
-/** Hides everything of the layers below that is in `directory`. */
+/** Hides everything of the layers below that is in `directory`. Once per layer is enough: what comes later is the layer's own. */
 export function hideContent(run: Run, directory: Directory): void {
+  if (!run.hidden.add(directory.path)) return;
   const names = list(run, directory);
   for (const name of names) hide(run, directory, name, join(directory.path, name));
 }
@@ -167,9 +168,11 @@ function moveUp(run: Run, directory: Directory, name: ByteName, top: Directory):
   granted(moved, `remove ${shown(join(directory.path, name))}`);
 }
 
+/** As `Filesystem.remove`, in a directory that may have to be unlocked; -ENOENT also for a name that is too long to exist. */
 function removeFile(run: Run, parent: Directory, name: ByteName): number {
-  const removed = run.filesystem.remove(parent, name);
-  return removed === -EACCES && unlock(run, parent) ? run.filesystem.remove(parent, name) : removed;
+  let removed = run.filesystem.remove(parent, name);
+  if (removed === -EACCES && unlock(run, parent)) removed = run.filesystem.remove(parent, name);
+  return removed === -ENAMETOOLONG ? -ENOENT : removed;
 }
 
 function list(run: Run, directory: Directory): ByteName[] {

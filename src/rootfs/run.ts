@@ -57,6 +57,8 @@ export interface Run {
   readonly lateModes: PathSet;
   /** What this layer wrote, and the directories above it: whiteouts of the same layer do not touch it. */
   readonly layer: PathSet;
+  /** Directories in which this layer has hidden what lower layers have. */
+  readonly hidden: PathSet;
   /** What this run made; kept only where it must be told from what was there, or from names that are the same to the file system. */
   readonly made: PathSet | undefined;
   /** Devices that could not be made: hard links to them cannot either. */
@@ -70,6 +72,8 @@ export interface Run {
   readonly ownFiles: Set<string>;
   /** Files of this layer whose access lists say names: what they are in numbers is known at its end. */
   readonly namedLists: Map<BytePath, Entry>;
+  /** About what `namedLists` takes in memory, in bytes. */
+  namedListBytes: number;
   /** Where files that only hard links of this layer name are kept; undefined: it has none. */
   pseudoLinks: Directory | undefined;
   /** No layer was applied before this one: whiteouts have nothing to hide. */

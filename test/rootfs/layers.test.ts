@@ -166,6 +166,11 @@ const whiteouts: readonly Row[] = [
     tree: ['d d/'],
   },
   {
+    name: 'a whiteout of a name that is too long to exist does nothing',
+    layers: [[file('x', '1')], [whiteout('n'.repeat(256)), whiteout('n'.repeat(4096))]],
+    tree: ['- x "1"'],
+  },
+  {
     name: 'a whiteout of nothing is an error',
     layers: [[file('.wh.', '')]],
     error: /layer 0.*whiteout of nothing/,
@@ -298,6 +303,21 @@ const links: readonly Row[] = [
     name: 'a hard link replaces what has its name',
     layers: [[file('x', '1'), file('y', '2')], [hardlink('y', 'x')]],
     tree: ['- x "1" =1', '- y "1" =1'],
+  },
+  {
+    name: 'a hard link that replaces the directory of its target finds nothing',
+    layers: [[file('a/b/c', '1'), hardlink('a', 'a/b/c')]],
+    error: /layer 0: a: cannot link to a\/b\/c: .*ENOENT/,
+  },
+  {
+    name: 'a hard link that replaces the directory of its target finds nothing, also by way of a symlink',
+    layers: [[file('a/b/c', '1'), symlink('s', 'a/b')], [hardlink('a', 's/c')]],
+    error: /layer 1: a: cannot link to s\/c: .*ENOENT/,
+  },
+  {
+    name: 'a hard link that replaces a directory, to a target elsewhere',
+    layers: [[file('a/b/c', '1'), file('d/e', '2')], [hardlink('a', 'd/e')]],
+    tree: ['- a "2" =1', 'd d/', '- d/e "2" =1'],
   },
   {
     name: 'a hard link to itself leaves the file',

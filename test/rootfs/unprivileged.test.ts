@@ -120,6 +120,15 @@ for (const backend of ['libc', 'node'] as const) {
       assert.match(tree, /^-rw-rw-rw- .* d\/f$/m);
     });
 
+    test('a root that is closed to its owner gets its time and mode', async (t) => {
+      const base = place(t);
+      const layers = writeLayers(base, [tar(file('x', '', own), dir('.', { mode: 0, mtime: 77, ...own }))]);
+      const directory = join(base, 'rootfs');
+      assert.equal((await runPull({ directory, layers, backend }, nobody)).error, undefined);
+      const { mode, mtimeMs } = statSync(directory);
+      assert.deepEqual([mode & 0o7777, mtimeMs], [0, 77_000]);
+    });
+
     test('a DIR that may not be written is an error that says so', async (t) => {
       if (!isRoot) return t.skip('needs root, to make a directory of another user');
       const base = temporaryDirectory(t);

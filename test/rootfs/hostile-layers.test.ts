@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
+import type { Filesystem } from '../../src/rootfs/filesystem.ts';
+import { TarReader } from '../../src/tar/reader.ts';
+import { dir, file, opaque, tar, whiteout, type Item } from '../support/archive.ts';
+import { openFilesystem, source, temporaryDirectory } from './harness.ts';
+
+/** The file system, and how often each of its calls was made. */
+function counting(filesystem: Filesystem): { filesystem: Filesystem; calls: Map<string, number> } {
+  const calls = new Map<string, number>();
+  const proxy = new Proxy(filesystem, {
+    get(target, key) {
+      const value: unknown = Reflect.get(target, key);
+      if (typeof value !== 'function') return value;
+      return (...values: unknown[]): unknown => {
+        calls.set(String(key), (calls.get(String(key)) ?? 0) + 1);
+        return Reflect.apply(value, target, values);
+      };
+    },
+  });
+  return { filesystem: proxy, calls };
+}
+
+const many = (count: number, item: (index: number) => Item): Item[] =>
+  Array.from({ length: count }, (_, index) => item(index));
+
+describe('what a layer hides again and again is looked at once', () => {
+  const names = 100;
+  const times = 50;
+  const lower = many(names, (index) => file(`d/s${index % 10}/f${index}`));
+  const table: [title: string, items: Item[]][] = [
+    ['opaque markers of one directory', many(times, () => opaque('d'))],
+    ['opaque markers of the root', many(times, () => opaque(''))],
+    ['whiteouts of one directory', many(times, () => whiteout('d'))],
+    [
+      'opaque markers of directories in one another',
+      many(times, (index) => opaque(index % 2 ? 'd' : 'd/s1')),
+    ],
+  ];
+  for (const [title, markers] of table) {
+    for (const mode of ['empty', 'overlay'] as const) {
+      test(`${title}, ${mode}`, (t) => {
+        const { filesystem, calls } = counting(openFilesystem(temporaryDirectory(t), 'libc'));
+        const run = startRun(filesystem, { name: 'x', mode, reservedNames: [], recordChanges: false });
+        const layers = [tar(...lower), tar(dir('d'), ...lower, ...markers)];
+        for (const layer of layers) applyLayer(run, new TarReader(source(layer), 'x'), 'x');
+        run.directories.close();
+        filesystem.close();
+        assert.ok(calls.get('list')! <= 12, `${calls.get('list')} directories were read`);
+        assert.ok(
+          calls.get('openDirectory')! <= 4 * names + times,
+          `${calls.get('openDirectory')} were opened`,
+        );
+      });
+    }
+  }
+});
