@@ -49,7 +49,7 @@ export function parseImage(
   const reference = Reference.parse(options.image);
   const open: ImageSource['open'] = async ({ manifestStore }) => {
     const { openSession } = await import('./registry/session.ts');
-    return await openSession(reference, { ...options.registry, manifestStore });
+    return await openSession(reference, { ...options.registry, manifestStore, signal: options.signal });
   };
   return { name: Reference.name(reference), reference: Reference.format(reference), local: false, open };
 }

@@ -1,7 +1,6 @@
-import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UsageError } from '../errors.ts';
-import { configHome, systemConfigs } from './config-dirs.ts';
+import { configHome, listConfigDirectory, systemConfigs } from './config/files.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
 /** Paths of what a certs.d directory holds for one registry. */
@@ -22,14 +21,6 @@ function candidates(registry: string, options: RegistryOptions): string[] {
     ...systemConfigs(options, 'docker'),
   ];
   return places.map((place) => join(place, 'certs.d', registry));
-}
-
-async function list(directory: string): Promise<string[] | undefined> {
-  try {
-    return (await readdir(directory)).toSorted();
-  } catch {
-    return undefined;
-  }
 }
 
 /**
@@ -59,7 +50,7 @@ export async function certificateDirectory(
   options: RegistryOptions,
 ): Promise<CertificateFiles> {
   if (options.certDir !== undefined) {
-    const names = await list(options.certDir);
+    const names = await listConfigDirectory(options.certDir);
     if (!names)
       throw new UsageError(`cannot read the certificate directory ${options.certDir}`, {
         hint: 'name a directory with *.crt, or *.cert and *.key, that you may read',
@@ -67,7 +58,7 @@ export async function certificateDirectory(
     return sortCertificates(options.certDir, names);
   }
   for (const directory of candidates(registry, options)) {
-    const names = await list(directory);
+    const names = await listConfigDirectory(directory);
     if (names) return sortCertificates(directory, names);
   }
   return nothing;

@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UsageError, printable } from '../errors.ts';
 import type { Reference } from '../oci/reference.ts';
@@ -11,7 +10,7 @@ import {
   storeKey,
   type AuthFile,
 } from './auth-file.ts';
-import { configHome } from './config-dirs.ts';
+import { configHome, readConfigFile } from './config/files.ts';
 import { askHelper, HelperError } from './credential-helper.ts';
 import type { Credential } from './credential.ts';
 import type { RegistryOptions } from './registry-options.ts';
@@ -95,7 +94,7 @@ export class Credentials {
       return { kind: 'password', username, password, source };
     }
     for (const source of credentialSources(this.#options)) {
-      const file = await this.#read(source);
+      const file = await this.#read(source, signal);
       const found = file && (await this.#lookUp(file, source.name, signal));
       if (found) return found;
     }
@@ -106,11 +105,14 @@ export class Credentials {
     this.#options.report({ type: 'notice', message });
   }
 
-  async #read(source: Source): Promise<AuthFile | undefined> {
+  async #read(source: Source, signal: AbortSignal): Promise<AuthFile | undefined> {
     try {
-      const document: unknown = JSON.parse(source.text ?? (await readFile(source.path!, 'utf8')));
+      const named = source.explicit === true;
+      const text = source.text ?? (await readConfigFile(source.path!, { named, signal }));
+      const document: unknown = JSON.parse(text);
       return source.legacy ? parseLegacyAuthFile(document) : parseAuthFile(document);
     } catch (error) {
+      signal.throwIfAborted();
       const absent =
         error instanceof Error && 'code' in error && /^(?:ENOENT|ENOTDIR)$/.test(String(error.code));
       if (absent && !source.explicit) return undefined;

@@ -1,9 +1,14 @@
-import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UsageError, printable } from '../errors.ts';
 import { isObject, textOf } from '../oci/json.ts';
 import type { Reference } from '../oci/reference.ts';
-import { configHome, systemConfigs } from './config-dirs.ts';
+import {
+  configHome,
+  listConfigDirectory,
+  readConfigFile,
+  systemConfigs,
+  type ReadOptions,
+} from './config/files.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
 /** A `[[registry]]` or `[[registry.mirror]]` table of containers-registries.conf(5). */
@@ -104,20 +109,18 @@ export function relocate(
   return { registry: moved.slice(0, slash), repository: moved.slice(slash + 1) };
 }
 
-async function readable(path: string): Promise<string | undefined> {
+async function readable(path: string, options: ReadOptions): Promise<string | undefined> {
   try {
-    return await readFile(path, 'utf8');
+    return await readConfigFile(path, options);
   } catch {
+    options.signal?.throwIfAborted();
     return undefined;
   }
 }
 
 async function dropIns(directory: string): Promise<string[]> {
-  const names = await readdir(directory).catch(() => []);
-  return names
-    .filter((name) => name.endsWith('.conf'))
-    .toSorted()
-    .map((name) => join(directory, name));
+  const names = (await listConfigDirectory(directory)) ?? [];
+  return names.filter((name) => name.endsWith('.conf')).map((name) => join(directory, name));
 }
 
 /**
@@ -125,9 +128,9 @@ async function dropIns(directory: string): Promise<string[]> {
  * Throws UsageError for a file that is not TOML.
  */
 export async function readRegistriesConf(
-  options: Pick<RegistryOptions, 'environment' | 'configDirs'>,
+  options: Pick<RegistryOptions, 'environment' | 'configDirs' | 'signal'>,
 ): Promise<readonly RegistryTable[]> {
-  const { environment } = options;
+  const { environment, signal } = options;
   const home = configHome(environment);
   const user = home === undefined ? [] : [join(home, 'containers')];
   const system = systemConfigs(options, 'containers');
@@ -135,14 +138,14 @@ export async function readRegistriesConf(
   const files = named ? [named] : [...user, ...system].map((directory) => join(directory, 'registries.conf'));
   const tables: RegistryTable[] = [];
   for (const path of files) {
-    const text = await readable(path);
+    const text = await readable(path, { named: Boolean(named), signal });
     if (text === undefined) continue;
     tables.push(...(await parse(text, path)));
     break;
   }
   for (const directory of [...system, ...user]) {
     for (const path of await dropIns(join(directory, 'registries.conf.d'))) {
-      tables.push(...(await parse((await readable(path)) ?? '', path)));
+      tables.push(...(await parse((await readable(path, { named: false, signal })) ?? '', path)));
     }
   }
   return tables;

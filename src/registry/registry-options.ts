@@ -75,6 +75,8 @@ export interface RegistryOptions {
   readonly connections?: number | undefined;
   readonly timeouts?: Partial<Timeouts> | undefined;
   readonly manifestStore?: ManifestStore | undefined;
+  /** Ends the reading of configuration files. */
+  readonly signal?: AbortSignal | undefined;
   /** Directories to look in instead of `/etc` for `containers/` and `docker/`. */
   readonly configDirs?: readonly string[] | undefined;
 }

@@ -1,7 +1,7 @@
-import { readFile } from 'node:fs/promises';
 import type { SecureContext } from 'node:tls';
 import { UsageError, reasonOf } from '../errors.ts';
 import { certificateDirectory, type CertificateFiles } from './certs-d.ts';
+import { NoDataError, readConfigFile } from './config/files.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
 /** What decides about the TLS connections made on behalf of one registry. */
@@ -15,10 +15,14 @@ export interface TlsSettings {
   readonly configured: boolean;
 }
 
-async function readPem(path: string, what: string): Promise<string> {
+/** Of all authorities for one registry together. */
+const MAX_AUTHORITIES_LENGTH = 16 * 1024 * 1024;
+
+async function readPem(path: string, what: string, signal: AbortSignal | undefined): Promise<string> {
   try {
-    return await readFile(path, 'utf8');
+    return await readConfigFile(path, { named: true, signal });
   } catch (error) {
+    signal?.throwIfAborted();
     throw new UsageError(`cannot read ${what}: ${reasonOf(error)}`, {
       hint: 'check the path, and whether you may read it',
       cause: error,
@@ -27,13 +31,15 @@ async function readPem(path: string, what: string): Promise<string> {
 }
 
 /** What is set for all programs on Node, and may well be meant for another root directory than this one: like Node, go on without. */
-async function extraAuthorities({ environment, report }: RegistryOptions): Promise<string[]> {
+async function extraAuthorities({ environment, report, signal }: RegistryOptions): Promise<string[]> {
   const path = environment['NODE_EXTRA_CA_CERTS'];
   if (path === undefined || path === '') return [];
   try {
-    return [await readPem(path, 'NODE_EXTRA_CA_CERTS')];
+    return [await readPem(path, 'NODE_EXTRA_CA_CERTS', signal)];
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
+    // Node's TLS opens the file itself, and would wait for ever.
+    if (error.cause instanceof NoDataError) throw error;
     report({ type: 'notice', message: `${error.message}; going on without it` });
     return [];
   }
@@ -46,7 +52,7 @@ export async function tlsSettings(
   insecure: boolean,
 ): Promise<TlsSettings> {
   const found: CertificateFiles = await certificateDirectory(registry, options);
-  const { caFile, certFile, keyFile } = options;
+  const { caFile, certFile, keyFile, signal } = options;
   if ((certFile === undefined) !== (keyFile === undefined)) {
     throw new UsageError('a client certificate needs both --cert-file and --key-file', {
       hint: 'add the other one',
@@ -57,12 +63,25 @@ export async function tlsSettings(
       ? { cert: certFile, key: keyFile }
       : found.clientCertificate;
   const own = [...(caFile === undefined ? [] : [caFile]), ...found.authorities];
-  const authorities = await Promise.all(own.map((path) => readPem(path, 'a certificate authority')));
+  const authorities: string[] = [];
+  let length = 0;
+  for (const path of own) {
+    const text = await readPem(path, 'a certificate authority', signal);
+    authorities.push(text);
+    length += text.length;
+    if (length > MAX_AUTHORITIES_LENGTH)
+      throw new UsageError(
+        `cannot use more than ${MAX_AUTHORITIES_LENGTH} bytes of certificate authorities`,
+        {
+          hint: 'give only the authorities of this registry',
+        },
+      );
+  }
   return {
     authorities: [...authorities, ...(await extraAuthorities(options))],
     clientCertificate: pair && {
-      cert: await readPem(pair.cert, 'the client certificate'),
-      key: await readPem(pair.key, 'the key of the client certificate'),
+      cert: await readPem(pair.cert, 'the client certificate', signal),
+      key: await readPem(pair.key, 'the key of the client certificate', signal),
     },
     verify: options.tlsVerify !== false && !insecure,
     configured: own.length > 0 || pair !== undefined,

@@ -1,0 +1,91 @@
+import { constants } from 'node:fs';
+import { open, readdir, type FileHandle } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { RegistryOptions } from '../registry-options.ts';
+
+type Environment = RegistryOptions['environment'];
+
+/** Limit in bytes for each file that is read: certificates, logins, registries.conf. */
+const MAX_FILE_BYTES = 4 * 1024 * 1024;
+/** Limit on the files of one directory. */
+const MAX_FILES = 1000;
+/** Milliseconds in which a pipe that the user named must deliver its data, as in `--ca-file <(command)`. */
+const PIPE_TIMEOUT = 5000;
+
+const READ_FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
+
+/** `$XDG_CONFIG_HOME`, else `~/.config`; undefined where there is no home. */
+export function configHome(environment: Environment): string | undefined {
+  const { XDG_CONFIG_HOME: xdg, HOME: home } = environment;
+  if (xdg) return xdg;
+  return home ? join(home, '.config') : undefined;
+}
+
+/** The directory of that name in `/etc`, or in each of what stands for `/etc`. */
+export function systemConfigs(
+  options: Pick<RegistryOptions, 'configDirs'>,
+  name: 'containers' | 'docker',
+): string[] {
+  return (options.configDirs ?? ['/etc']).map((directory) => join(directory, name));
+}
+
+/** A pipe or a terminal delivered nothing in time. */
+export class NoDataError extends Error {
+  constructor() {
+    super('it delivers no data');
+  }
+}
+
+/** How to read a file. */
+export interface ReadOptions {
+  /** The user named this file: wait for the data if it is a pipe. */
+  readonly named: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * The text of a configuration file, of at most 4 MiB. Never blocks on a FIFO or device. Throws system errors, NoDataError, and Error
+ * for a file that is too long.
+ */
+export async function readConfigFile(path: string, { named, signal }: ReadOptions): Promise<string> {
+  const file = await open(path, READ_FLAGS);
+  try {
+    const isPipe = (await file.stat()).isFIFO();
+    const deadline = performance.now() + (named ? PIPE_TIMEOUT : 0);
+    const chunks: Uint8Array[] = [];
+    for (let size = 0; ;) {
+      const chunk = await readChunk(file);
+      size += chunk?.length ?? 0;
+      if (size > MAX_FILE_BYTES) throw new Error(`it is longer than ${MAX_FILE_BYTES} bytes`);
+      if (chunk !== undefined && chunk.length > 0) chunks.push(chunk);
+      // A pipe is at its end too before its writer opens it.
+      else if (chunk !== undefined && !(isPipe && size === 0)) break;
+      else if (performance.now() >= deadline) throw new NoDataError();
+      else await sleep(20, undefined, { signal });
+    }
+    return Buffer.concat(chunks).toString('utf8');
+  } finally {
+    await file.close();
+  }
+}
+
+/** Undefined: no data yet. Empty: the end. */
+async function readChunk(file: FileHandle): Promise<Uint8Array | undefined> {
+  try {
+    const { buffer, bytesRead } = await file.read(new Uint8Array(65_536), 0, 65_536, null);
+    return buffer.subarray(0, bytesRead);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return undefined;
+    throw error;
+  }
+}
+
+/** The names in a configuration directory, sorted; undefined where it cannot be read. */
+export async function listConfigDirectory(directory: string): Promise<readonly string[] | undefined> {
+  try {
+    return (await readdir(directory)).toSorted().slice(0, MAX_FILES);
+  } catch {
+    return undefined;
+  }
+}
