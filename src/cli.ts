@@ -3,6 +3,7 @@ import { describeFailure } from './command-line/failure.ts';
 import { originalUsage } from './command-line/usage.ts';
 import type { DlrootfsError } from './errors.ts';
 import { DestinationError, InterruptedError, printable } from './errors.ts';
+import { exactArguments } from './sys/argv.ts';
 import { answersVersion } from './answer-version.ts';
 
 const endingSignals = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
@@ -48,7 +49,7 @@ async function run(argv: readonly string[], signal: AbortSignal): Promise<number
     return 0;
   }
   const { runCommand } = await import('./command-line/run.ts');
-  return await runCommand(argv, {
+  return await runCommand(exactArguments(argv), {
     environment: process.env,
     stdin: process.stdin,
     stdout: process.stdout,

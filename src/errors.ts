@@ -152,6 +152,8 @@ export function printable(text: string, max = 400): string {
     /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]/gu,
     (character) => {
       const point = character.codePointAt(0)!;
+      // A byte that is no UTF-8: see sys/os-path.ts.
+      if (point >= 0xdc80 && point <= 0xdcff) return `\\x${(point - 0xdc00).toString(16)}`;
       return point < 0x100 ? `\\x${point.toString(16).padStart(2, '0')}` : `\\u{${point.toString(16)}}`;
     },
   );

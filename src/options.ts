@@ -28,6 +28,8 @@ export interface PullRequest {
   readonly runtimes?: readonly Runtime[] | undefined;
   /** Replace configurations that are there. */
   readonly force?: boolean | undefined;
+  /** Lay the image over another one that the destination holds. Default: no. */
+  readonly merge?: boolean | undefined;
   /** For runc: a container that needs no root. Default: when the caller is not root. */
   readonly rootless?: boolean | undefined;
   /** Add mount points and files that a system needs to boot and the image leaves out. */
@@ -59,6 +61,7 @@ export interface PullOptions {
   readonly layerInfo: boolean;
   readonly runtimes: readonly Runtime[];
   readonly force: boolean;
+  readonly merge: boolean;
   readonly rootless: boolean;
   readonly prepare: boolean;
   readonly platform: Platform;
@@ -91,6 +94,11 @@ export function resolveOptions(request: PullRequest): PullOptions {
     throw new UsageError('the destination is empty', { hint: 'give a directory: -d DIR' });
   if (destination.includes('\0')) throw new UsageError('the destination has a NUL byte in its name');
   if (!Number.isInteger(jobs) || jobs < 1) throw new UsageError('jobs must be a whole number from 1 up');
+  if (request.merge === true && request.git === true) {
+    throw new UsageError('merge does not go with git: a git branch holds the layers of one image', {
+      hint: 'leave one of them out',
+    });
+  }
   return Object.freeze({
     image: request.image,
     destination,
@@ -98,6 +106,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
     layerInfo: request.layerInfo ?? true,
     runtimes: request.runtimes ?? [],
     force: request.force ?? false,
+    merge: request.merge ?? false,
     rootless: request.rootless ?? geteuid?.() !== 0,
     prepare: request.prepare ?? false,
     platform: request.platform ?? thisHost(),

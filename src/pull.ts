@@ -57,7 +57,7 @@ async function build(image: Image, store: Store, options: PullOptions): Promise<
   const common = resumed?.common ?? 0;
   const there = layersThere(image.layers.slice(0, common), options.report);
   const report = behind(common, options.report);
-  const rootfs = await RootfsBuild.open(options, resumed);
+  const rootfs = await RootfsBuild.open(options, image.layers, resumed);
   try {
     const queue = { store, jobs, hold: rootfs.overlay, policy: options.retryPolicy, signal, report };
     for await (const layer of layerQueue(image.layers.slice(common), queue)) {

@@ -1,15 +1,19 @@
 import { existsSync } from 'node:fs';
+import { lstat } from 'node:fs/promises';
 import { platform } from 'node:os';
 import type { PulledLayer } from './blob/pulled-layer.ts';
-import { GitError, printable, reasonOf } from './errors.ts';
+import { GitError, UsageError, printable, reasonOf } from './errors.ts';
 import type { GitLayers } from './git/git-layers.ts';
+import { compareHeldImage } from './held-image.ts';
 import type { LayerIdentity } from './git/names.ts';
 import type { Survey } from './git/survey.ts';
+import type { Layer } from './oci/image.ts';
 import { formatLayerInfo } from './oci/layer-info.ts';
 import type { PullOptions } from './options.ts';
 import type { Packer } from './packer.ts';
 import { Destination } from './rootfs/destination.ts';
 import { Rootfs, describeNotRestored } from './rootfs/rootfs.ts';
+import { osPath } from './sys/os-path.ts';
 import type { LayerSummary, PullSummary } from './summary.ts';
 
 /** The image's first layers are in DIR, of another pull with -g; `layers` are all that it is to have. */
@@ -55,13 +59,18 @@ export class RootfsBuild {
    * Makes DIR's stage, or opens DIR itself; `resumed` with -g: the stage begins with layers that DIR has already. Throws
    * DestinationError, GitError.
    */
-  static async open(options: PullOptions, resumed?: Resumed): Promise<RootfsBuild> {
+  static async open(options: PullOptions, layers: readonly Layer[], resumed?: Resumed): Promise<RootfsBuild> {
     const destination = await (resumed
       ? Destination.replace(options.destination)
       : Destination.open(options.destination));
     let rootfs: Rootfs | undefined;
     let branches: Branches | undefined;
     try {
+      if (options.git) refuseOtherBytes(destination);
+      const held =
+        destination.mode === 'overlay'
+          ? compareHeldImage(destination.path, options.destination, layers, options.merge)
+          : undefined;
       branches = options.git ? await openBranches(destination, resumed, options) : undefined;
       rootfs = await Rootfs.open(destination.path, {
         mode: destination.mode,
@@ -76,7 +85,7 @@ export class RootfsBuild {
       if (rootfs.backend !== (options.backend ?? 'libc'))
         options.report({ type: 'notice', message: noLibc() });
       const build = new RootfsBuild(destination, rootfs, branches, options, resumed);
-      if (build.overlay) build.#notice('is not empty: the image is laid over what is there');
+      if (build.overlay) build.#notice(overlayNotice(held));
       if (resumed)
         build.#notice(`has ${resumed.common} of the image's layers: the others are put on top of them`);
       return build;
@@ -124,9 +133,22 @@ export class RootfsBuild {
     this.#options.signal.throwIfAborted();
     if (this.#resumed) await this.#refuseIfTouched(this.#resumed);
     await this.#destination.commit(this.#rootfs.identity);
+    await this.#tellOwner();
     const lost = describeNotRestored(notRestored, this.#options.uid === 0);
     if (lost !== undefined) this.#options.report({ type: 'notice', message: lost });
     return { layers: this.#layers, notRestored };
+  }
+
+  /** An empty DIR of another user is no longer theirs, or still is. */
+  async #tellOwner(): Promise<void> {
+    const { ownerBefore, target, mode } = this.#destination;
+    if (ownerBefore === undefined || ownerBefore === this.#options.uid || mode === 'overlay') return;
+    const { uid } = await lstat(osPath(target));
+    this.#notice(
+      uid === ownerBefore
+        ? `belongs to user ${uid}, as before`
+        : `belonged to user ${ownerBefore} and now belongs to user ${uid}, as the root of the image does`,
+    );
   }
 
   /** The directory that is about to be replaced must still hold nothing but what it held when it was looked at. */
@@ -176,6 +198,20 @@ export class RootfsBuild {
   #notice(what: string): void {
     this.#options.report({ type: 'notice', message: `${printable(this.#options.destination)} ${what}` });
   }
+}
+
+/** git and its programs take names in UTF-8 only, from Node. */
+function refuseOtherBytes({ target }: Destination): void {
+  if (target.isWellFormed()) return;
+  throw new UsageError(`cannot use -g in ${printable(target)}: its path is not UTF-8`, {
+    hint: 'choose another directory with -d, or pull without -g',
+  });
+}
+
+function overlayNotice(held: 'same' | 'base' | undefined): string {
+  if (held === 'same') return 'holds this image already: its files are written again, other files stay';
+  if (held === 'base') return 'holds the first layers of this image: the image is laid over them';
+  return 'is not empty: the image is laid over what is there';
 }
 
 async function tidy({ report, destination }: PullOptions, work: () => Promise<void>): Promise<void> {

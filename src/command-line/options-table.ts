@@ -44,6 +44,7 @@ const what = [
     'write one tar instead of a directory, as x.tar, x.tar.gz, x.tar.zst, or - for stdout',
   ),
   ...platform,
+  option('What and where', '--merge', 'lay the image over another image that DIR holds'),
   new LayerInfoOption('--no-json', "do not write the image's JSON to DIR/json").helpGroup('What and where'),
   option(
     'What and where',

@@ -1,9 +1,10 @@
-import { UsageError, printable } from '../errors.ts';
+import { UsageError, printable, reasonOf } from '../errors.ts';
 import { parsePlatform } from '../oci/platform.ts';
 import type { PullRequest } from '../options.ts';
 import type { GivenToken } from '../registry/registry-options.ts';
 import type { Runtime } from '../runtime/place.ts';
 import { runtimes } from '../runtime/place.ts';
+import { utf8Directory, utf8Path } from '../sys/os-path.ts';
 import type { Credentials } from './credentials.ts';
 import { readCredentials } from './credentials.ts';
 import { parseBoolean } from './flags.ts';
@@ -28,24 +29,25 @@ export async function pullRequest(invocation: Invocation, surroundings: Surround
     layerInfo: values['layerInfo'] !== false,
     runtimes: runtimesOf((values['for'] as readonly string[] | undefined) ?? []),
     force: values['force'] === true,
+    merge: values['merge'] === true,
     rootless: values['rootless'] === true ? true : undefined,
     prepare: values['prepare'] === true,
     platform: parsed('platform', parsePlatform),
     jobs: parsed('jobs', (jobs) => parseCount(jobs, '--jobs', 1)),
     cache: values['cache'] !== false,
-    cacheDirectory: text('cacheDir'),
+    cacheDirectory: parsed('cacheDir', (name) => utf8Name(name, '--cache-dir', utf8Directory)),
     cacheSize: parsed('cacheSize', (size) => parseBytes(size, '--cache-size')),
     registry: {
       credentials: await credentials(invocation, surroundings),
       registryToken: registryToken(invocation, surroundings),
       noCredentials: values['creds'] === false,
-      authFile: text('authfile'),
+      authFile: parsed('authfile', (name) => utf8Name(name, '--authfile')),
       tlsVerify: parseBoolean(text('tlsVerify') ?? 'true', '--tls-verify'),
       plainHttp: values['plainHttp'] === true,
-      certDir: text('certDir'),
-      caFile: text('caFile'),
-      certFile: text('certFile'),
-      keyFile: text('keyFile'),
+      certDir: parsed('certDir', (name) => utf8Name(name, '--cert-dir')),
+      caFile: parsed('caFile', (name) => utf8Name(name, '--ca-file')),
+      certFile: parsed('certFile', (name) => utf8Name(name, '--cert-file')),
+      keyFile: parsed('keyFile', (name) => utf8Name(name, '--key-file')),
       mirrors: (values['mirror'] as readonly string[] | undefined) ?? [],
       registryVersion: parsed('registryVersion', (version) => (version === '1' ? 1 : 2)),
       retry: parsed('retry', (retry) => parseCount(retry, '--retry', 0)),
@@ -55,6 +57,15 @@ export async function pullRequest(invocation: Invocation, surroundings: Surround
     environment: surroundings.environment,
     signal: surroundings.signal,
   };
+}
+
+/** The name of a file or directory for the library, which takes UTF-8; throws UsageError where it cannot be opened. */
+export function utf8Name(name: string, flag: string, convert = utf8Path): string {
+  try {
+    return convert(name);
+  } catch (error) {
+    throw new UsageError(`cannot open ${printable(name)} for ${flag}: ${reasonOf(error)}`);
+  }
 }
 
 /** Several flags, or one with commas. */

@@ -3,7 +3,9 @@ import { UsageError, printable } from '../errors.ts';
 import { nativeCalls } from '../native-calls.ts';
 import { defaultCacheDirectory } from '../options.ts';
 import { formatBytes } from '../report/progress.ts';
+import { utf8Directory } from '../sys/os-path.ts';
 import type { Invocation } from './parse.ts';
+import { utf8Name } from './pull-request.ts';
 import { parseBytes } from './quantities.ts';
 import type { Surroundings } from './run.ts';
 
@@ -11,7 +13,9 @@ import type { Surroundings } from './run.ts';
 export async function runCache(invocation: Invocation, surroundings: Surroundings): Promise<number> {
   const { values, words } = invocation;
   const { stdout, environment } = surroundings;
-  const directory = (values['cacheDir'] as string | undefined) ?? defaultCacheDirectory(environment);
+  const named = values['cacheDir'] as string | undefined;
+  const directory =
+    named === undefined ? defaultCacheDirectory(environment) : utf8Name(named, '--cache-dir', utf8Directory);
   if (directory === undefined)
     throw new UsageError('there is no home directory to keep a cache in', { hint: 'use --cache-dir DIR' });
   const what = words[0] ?? 'size';

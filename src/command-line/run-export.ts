@@ -3,13 +3,24 @@ import { exportArchive } from '../export.ts';
 import { resolveOptions } from '../options.ts';
 import { fanOut } from '../report/messages.ts';
 import { textReport } from '../report/text.ts';
+import { osPath } from '../sys/os-path.ts';
 import { openErrorChannel } from './error-channel.ts';
 import type { Invocation } from './parse.ts';
 import { pullRequest } from './pull-request.ts';
 import type { Surroundings } from './run.ts';
 
 /** Flags that are about a directory. */
-const aboutDirectories = ['dest', 'git', 'no-json', 'for', 'force', 'rootless', 'prepare', 'json'] as const;
+const aboutDirectories = [
+  'dest',
+  'git',
+  'no-json',
+  'for',
+  'force',
+  'merge',
+  'rootless',
+  'prepare',
+  'json',
+] as const;
 
 /** `dlrootfs IMAGE -o FILE`: one archive instead of a directory. */
 export async function runExport(invocation: Invocation, surroundings: Surroundings): Promise<number> {
@@ -44,6 +55,6 @@ export async function runExport(invocation: Invocation, surroundings: Surroundin
   } finally {
     channel.stop();
   }
-  if (quiet && output !== '-') stdout.write(`${output}\n`);
+  if (quiet && output !== '-') stdout.write(osPath(`${output}\n`));
   return 0;
 }

@@ -4,6 +4,7 @@ import type { Report } from '../report/event.ts';
 import { fanOut } from '../report/messages.ts';
 import { textReport } from '../report/text.ts';
 import type { PullSummary } from '../summary.ts';
+import { osPath } from '../sys/os-path.ts';
 import { openErrorChannel } from './error-channel.ts';
 import type { Invocation } from './parse.ts';
 import { pullRequest } from './pull-request.ts';
@@ -31,7 +32,7 @@ export async function runPull(invocation: Invocation, surroundings: Surroundings
     channel.stop();
   }
   if (json) stdout.write(`${JSON.stringify(summary)}\n`);
-  else if (quiet) stdout.write(`${summary.destination}\n`);
+  else if (quiet) stdout.write(osPath(`${summary.destination}\n`));
   else if (Boolean(values['user']) || Boolean(values['registryToken'])) {
     stdout.write("WARNING: don't forget to remove your docker hub credentials from your history !!\n");
   }

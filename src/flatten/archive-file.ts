@@ -4,6 +4,7 @@ import { open, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/p
 import path from 'node:path';
 import type { Writable } from 'node:stream';
 import { DestinationError, printable } from '../errors.ts';
+import { absolutePath, osPath, pathText } from '../sys/os-path.ts';
 
 /**
  * A file that appears whole or not at all: it is written under another name beside its place and renamed when it is complete. A
@@ -24,15 +25,17 @@ export class ArchiveFile {
   /** @throws DestinationError when it cannot be written there */
   static async create(name: string): Promise<ArchiveFile> {
     try {
-      const existing = await stat(name).catch(absent);
+      const existing = await stat(osPath(name)).catch(absent);
       if (existing && !existing.isFile()) {
-        const handle = await open(name, constants.O_WRONLY);
+        const handle = await open(osPath(name), constants.O_WRONLY);
         return new ArchiveFile(handle, name, undefined);
       }
-      const place = existing ? await realpath(name) : path.resolve(name);
+      const place = existing
+        ? pathText(await realpath(osPath(name), { encoding: 'buffer' }))
+        : absolutePath(name);
       const random = randomBytes(6).toString('hex');
       const partial = path.join(path.dirname(place), `.${path.basename(place)}.${random}.part`);
-      return new ArchiveFile(await open(partial, 'wx', 0o666), place, partial);
+      return new ArchiveFile(await open(osPath(partial), 'wx', 0o666), place, partial);
     } catch (error) {
       throw unwritable(name, error);
     }
@@ -41,7 +44,7 @@ export class ArchiveFile {
   /** To be called when `output` has ended: puts the file in its place. */
   async commit(): Promise<void> {
     try {
-      if (this.#partial !== undefined) await rename(this.#partial, this.#path);
+      if (this.#partial !== undefined) await rename(osPath(this.#partial), osPath(this.#path));
     } catch (error) {
       throw unwritable(this.#path, error);
     }
@@ -50,7 +53,7 @@ export class ArchiveFile {
   /** Removes what was written. */
   async discard(): Promise<void> {
     this.output.destroy();
-    if (this.#partial !== undefined) await unlink(this.#partial).catch(() => undefined);
+    if (this.#partial !== undefined) await unlink(osPath(this.#partial)).catch(() => undefined);
   }
 }
 

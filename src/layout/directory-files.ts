@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { NotFoundError, printable } from '../errors.ts';
+import { osPath } from '../sys/os-path.ts';
 import { openRegular, readRange, sourceError } from './file-range.ts';
 import type { StoredFile, StoredFiles } from './stored-files.ts';
 
@@ -19,7 +20,7 @@ export class DirectoryFiles implements StoredFiles {
 
   /** Throws NotFoundError when there is no such directory. */
   static async open(directory: string, name: string): Promise<DirectoryFiles> {
-    const status = await stat(directory).catch((error: unknown) => {
+    const status = await stat(osPath(directory)).catch((error: unknown) => {
       throw sourceError(error, directory);
     });
     if (!status.isDirectory()) {

@@ -2,14 +2,17 @@ import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
+import { osPath } from '../sys/os-path.ts';
 
 const CHUNK_BYTES = 1024 * 1024;
 
 /** Opens a file for reading, and never waits for the other end of a pipe. Throws NotFoundError when it is none. */
 export async function openRegular(path: string): Promise<{ handle: FileHandle; size: number }> {
-  const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: unknown) => {
-    throw sourceError(error, path);
-  });
+  const handle = await open(osPath(path), constants.O_RDONLY | constants.O_NONBLOCK).catch(
+    (error: unknown) => {
+      throw sourceError(error, path);
+    },
+  );
   const status = await handle.stat();
   if (status.isFile()) return { handle, size: status.size };
   await handle.close();

@@ -1,4 +1,5 @@
 import type { Writable } from 'node:stream';
+import { osPath } from '../sys/os-path.ts';
 import type { PullEvent, Report } from './event.ts';
 
 const shortIdLength = 12;
@@ -18,7 +19,7 @@ export function textReport(out: Writable): Report {
 
   const told = new Set<string>();
 
-  const say = (text: string) => out.write(text);
+  const say = (text: string) => out.write(osPath(text));
   const later = (text: string) => {
     if (held === undefined) say(text);
     else held += text;

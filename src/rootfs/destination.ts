@@ -1,8 +1,10 @@
 import { constants } from 'node:fs';
+import type { Stats } from 'node:fs';
 import { access, lstat, mkdir, opendir, rename, rmdir } from 'node:fs/promises';
 import path from 'node:path';
-import { geteuid } from 'node:process';
+import { getegid, geteuid } from 'node:process';
 import { DestinationError, DlrootfsError, printable, seeKernelLog, systemError } from '../errors.ts';
+import { osPath } from '../sys/os-path.ts';
 import { exchange } from './exchange.ts';
 import { locate } from './location.ts';
 import type { Location } from './location.ts';
@@ -21,6 +23,8 @@ export class Destination {
   readonly mode: DestinationMode;
   /** For the root when no layer has an entry for it; undefined: it keeps its own. */
   readonly root: RootMetadata | undefined;
+  /** Of the directory that was there. */
+  readonly ownerBefore: number | undefined;
   readonly #levels: readonly string[];
   /** DIR's content gives way to the stage. */
   #replaces = false;
@@ -29,13 +33,15 @@ export class Destination {
     target: string,
     workPath: string,
     mode: DestinationMode,
-    root?: RootMetadata,
+    root: RootMetadata | undefined,
+    ownerBefore: number | undefined,
     levels: readonly string[] = [],
   ) {
     this.target = target;
     this.path = workPath;
     this.mode = mode;
     this.root = root;
+    this.ownerBefore = ownerBefore;
     this.#levels = levels;
   }
 
@@ -99,7 +105,7 @@ export class Destination {
 
   async #place(identity: string): Promise<void> {
     try {
-      const stat = await lstat(this.path, { bigint: true });
+      const stat = await lstat(osPath(this.path), { bigint: true });
       if (`${stat.dev}:${stat.ino}` !== identity) {
         throw new DestinationError(`${printable(this.path)} was replaced while it was written`, {
           code: 'SWAPPED',
@@ -107,7 +113,7 @@ export class Destination {
         });
       }
       if (this.#replaces) await this.#exchange();
-      else await rename(this.path, this.target);
+      else await rename(osPath(this.path), osPath(this.target));
     } catch (error) {
       throw explained(error, this.target);
     }
@@ -125,11 +131,14 @@ export class Destination {
   }
 
   static async #straight(location: Location, mode: 'empty' | 'overlay'): Promise<Destination> {
-    await access(location.path, constants.W_OK | constants.X_OK).catch((error: NodeJS.ErrnoException) => {
-      // An owner gets in, whatever the mode.
-      if (error.code !== 'EACCES' || location.stat?.uid !== geteuid!()) throw error;
-    });
-    return new Destination(location.path, location.path, mode);
+    await access(osPath(location.path), constants.W_OK | constants.X_OK).catch(
+      (error: NodeJS.ErrnoException) => {
+        // An owner gets in, whatever the mode.
+        if (error.code !== 'EACCES' || location.stat?.uid !== geteuid!()) throw error;
+      },
+    );
+    const root = mode === 'empty' && location.stat ? rootOf(location.stat) : undefined;
+    return new Destination(location.path, location.path, mode, root, location.stat?.uid);
   }
 
   static async #staged(location: Location): Promise<Destination> {
@@ -147,10 +156,8 @@ export class Destination {
           hint: 'choose another directory with -d',
         });
       }
-      const root = stat
-        ? { mode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid }
-        : { mode: 0o755, uid: undefined, gid: undefined };
-      return new Destination(target, stage, 'stage', root, levels);
+      const root = stat ? rootOf(stat) : { mode: 0o755, uid: undefined, gid: undefined };
+      return new Destination(target, stage, 'stage', root, stat?.uid, levels);
     } catch (error) {
       await removeLevels(levels);
       throw error;
@@ -158,10 +165,22 @@ export class Destination {
   }
 }
 
+/**
+ * What the root of an image without an entry for it has, in place of an empty directory: that one's mode, and its owner where that is the
+ * caller. Another user's directory becomes the caller's, as the root of a system must not belong to a user of it.
+ */
+function rootOf({ mode, uid, gid }: Stats): RootMetadata {
+  const permissions = mode & 0o7777;
+  if (uid === geteuid!()) return { mode: permissions, uid, gid };
+  // Only root can give a directory away.
+  if (geteuid!() !== 0) return { mode: permissions, uid: undefined, gid: undefined };
+  return { mode: permissions, uid: geteuid!(), gid: getegid!() };
+}
+
 /** Whether a directory has no content, as far as this process may see: what it may not read counts as full. */
 async function isEmpty(directory: string): Promise<boolean> {
   try {
-    await using handle = await opendir(directory);
+    await using handle = await opendir(osPath(directory));
     return (await handle.read()) === null;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EACCES') return false;
@@ -177,7 +196,7 @@ async function makeLevels(directory: string): Promise<string[]> {
   const levels: string[] = [];
   try {
     for (const level of missing) {
-      await mkdir(level);
+      await mkdir(osPath(level));
       levels.push(level);
     }
     return levels;
@@ -190,7 +209,7 @@ async function makeLevels(directory: string): Promise<string[]> {
 }
 
 async function isMissing(directory: string): Promise<boolean> {
-  const code = await lstat(directory).then(
+  const code = await lstat(osPath(directory)).then(
     () => undefined,
     (error: NodeJS.ErrnoException) => error.code,
   );
@@ -199,7 +218,7 @@ async function isMissing(directory: string): Promise<boolean> {
 
 /** Removes directories that are still empty. */
 async function removeLevels(levels: readonly string[]): Promise<void> {
-  for (const level of levels.toReversed()) await rmdir(level).catch(() => undefined);
+  for (const level of levels.toReversed()) await rmdir(osPath(level)).catch(() => undefined);
 }
 
 /** Texts for what the system says of DIR; what has one already stays. */

@@ -1,75 +1,144 @@
-import type { Stats } from 'node:fs';
+import type { BigIntStats, Stats } from 'node:fs';
 import { lstat, readFile, readlink, realpath, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
+import { osPath, pathText } from '../sys/os-path.ts';
 
 /** Where a DIR is, symlinks followed. */
 export interface Location {
   readonly path: string;
   /** Of the directory that is there; undefined when nothing is. */
   readonly stat: Stats | undefined;
-  /** An empty directory there may give way to a new one of the same owner by rename(2). */
+  /** An empty directory there may be replaced by a new one of the same owner with rename(2). */
   readonly replaceable: boolean;
 }
 
-const mostLinks = 40;
+/** As many as the kernel follows in one path (path_resolution(7)). */
+const MAX_LINKS = 40;
 
 /**
- * Finds the place that `directory` names. Its parents need not be there.
+ * Finds the place that `directory` names. Its parents need not exist.
  *
- * @throws DestinationError where something that is no directory has the name; the system's errors
+ * @throws DestinationError for something that is no directory, for the root of the running system, and for a symlink that the kernel would
+ * not follow; the system's errors
  */
 export async function locate(directory: string): Promise<Location> {
   if (directory === '') throw new DestinationError('the name of the directory is empty', { code: 'ENOENT' });
-  let name = directory;
-  for (let links = 0; links < mostLinks; links++) {
-    const found = await realpath(name).catch(unlessMissing);
-    if (found !== undefined) return locateExisting(directory, found);
-    const link = await readlink(name).catch(() => undefined);
-    if (link === undefined) return { path: await resolveMissing(name), stat: undefined, replaceable: true };
-    name = path.resolve(path.dirname(name), link);
-  }
-  throw new DestinationError(`${printable(directory)} is a symlink that leads nowhere`, {
-    code: 'ELOOP',
-    hint: 'remove it, or choose another directory with -d',
-  });
-}
-
-async function locateExisting(directory: string, found: string): Promise<Location> {
-  const there = await stat(found);
+  const found = await resolve(directory);
+  const there = await lstat(osPath(found)).catch(unlessMissing);
+  if (there === undefined) return { path: found, stat: undefined, replaceable: true };
   if (!there.isDirectory()) {
     throw new DestinationError(`${printable(directory)} is not a directory`, {
       code: 'ENOTDIR',
       hint: 'move it away, or choose another directory with -d',
     });
   }
-  return { path: found, stat: there, replaceable: await isReplaceable(found, there) };
+  const mounts = await readMounts();
+  await refuseMismatch(directory, found);
+  await refuseRunningSystem(directory, found, mounts);
+  return { path: found, stat: there, replaceable: await isReplaceable(found, there, mounts) };
 }
 
-/** The path of something that is not there, with all symlinks above it followed. */
-async function resolveMissing(name: string): Promise<string> {
-  const absolute = path.resolve(name);
-  const above = path.dirname(absolute);
-  const parent = await realpath(above).catch(unlessMissing);
-  return path.join(parent ?? (await resolveMissing(above)), path.basename(absolute));
+/** The absolute path without symlinks; `..` climbs from where a link leads to, as in the kernel. Missing levels stay as they are named. */
+async function resolve(name: string): Promise<string> {
+  let here = name.startsWith('/') ? '/' : pathText(await realpath('.', { encoding: 'buffer' }));
+  const pending = name.split('/');
+  let links = 0;
+  for (let next = pending.shift(); next !== undefined; next = pending.shift()) {
+    if (next === '' || next === '.') continue;
+    if (next === '..') {
+      here = path.dirname(here);
+      continue;
+    }
+    const place = path.join(here, next);
+    const there = await lstat(osPath(place)).catch(unlessMissing);
+    if (there === undefined) {
+      const rest = [next, ...pending];
+      if (!rest.includes('..')) return path.join(here, ...rest);
+      pending.splice(0, pending.length, ...path.normalize(rest.join('/')).split('/'));
+    } else if (there.isSymbolicLink()) {
+      links += 1;
+      if (links > MAX_LINKS) throw tooManyLinks(name);
+      await refuseForeignLink(name, place, there);
+      const target = pathText(await readlink(osPath(place), { encoding: 'buffer' }));
+      if (target.startsWith('/')) here = '/';
+      pending.unshift(...target.split('/'));
+    } else {
+      here = place;
+    }
+  }
+  return here;
 }
 
-async function isReplaceable(found: string, there: Stats): Promise<boolean> {
-  // Whoever works in it would be left in a directory that is gone.
-  if (found === (await realpath('.').catch(() => undefined))) return false;
-  if (await isMountPoint(found, there)) return false;
-  // The new one gets the owner of the old one, which only root can give away.
-  return geteuid!() === 0 || (there.uid === geteuid!() && there.gid === getegid!());
+function tooManyLinks(name: string): DestinationError {
+  return new DestinationError(`cannot use ${printable(name)}: it has more than ${MAX_LINKS} symlinks`, {
+    code: 'ELOOP',
+    hint: 'remove the symlinks that lead to each other, or choose another directory with -d',
+  });
 }
 
-async function isMountPoint(found: string, there: Stats): Promise<boolean> {
-  const above = path.dirname(found);
-  if (above === found || (await lstat(above)).dev !== there.dev) return true;
-  // A directory of the same file system may be mounted too: proc_pid_mountinfo(5), the fifth field.
-  const mounts = await readFile('/proc/self/mountinfo', 'latin1').catch(() => '');
-  const bytes = Buffer.from(found).toString('latin1');
-  return mounts.split('\n').some((line) => unescape(line.split(' ')[4] ?? '') === bytes);
+/**
+ * The rule of `protected_symlinks` (proc_sys_fs(5)), whatever this system's setting is: in a sticky directory that everybody may write, only
+ * links of the caller's own and of the directory's owner are followed.
+ */
+async function refuseForeignLink(name: string, link: string, { uid }: Stats): Promise<void> {
+  const above = await lstat(osPath(path.dirname(link)));
+  if ((above.mode & 0o1002) !== 0o1002 || uid === geteuid!() || uid === above.uid) return;
+  const shown = printable(link);
+  throw new DestinationError(
+    `cannot use ${printable(name)}: ${shown} is a symlink of user ${uid} in a directory that everybody may write`,
+    { code: 'FOREIGN_SYMLINK', hint: `remove it (rm ${shown}), or choose another directory with -d` },
+  );
+}
+
+/** The links of /proc lead to other places than their text says. */
+async function refuseMismatch(directory: string, found: string): Promise<void> {
+  const meant = await identity(directory);
+  if (meant === undefined || meant === (await identity(found))) return;
+  throw new DestinationError(`cannot use ${printable(directory)}: it has no path of its own here`, {
+    code: 'UNREACHABLE',
+    hint: 'it leads through a link of /proc: choose another directory with -d',
+  });
+}
+
+/** The root of this process, or of the host's first one, under whatever name or mount. */
+async function refuseRunningSystem(
+  directory: string,
+  found: string,
+  mounts: readonly Mount[],
+): Promise<void> {
+  const [root, mounted] = ['/', found].map((point) => mounts.findLast((mount) => mount.point === point));
+  const roots = [await identity('/'), await identity('/proc/1/root')];
+  const isRoot = roots.includes(await identity(found)) || (root !== undefined && root.id === mounted?.id);
+  if (!isRoot) return;
+  throw new DestinationError(`cannot use ${printable(directory)}: it is the root of the running system`, {
+    code: 'RUNNING_SYSTEM',
+    hint: 'choose another directory with -d',
+  });
+}
+
+/** Device and inode of a directory, links followed; undefined where it may not be seen. */
+async function identity(directory: string): Promise<string | undefined> {
+  const there = await stat(osPath(directory), { bigint: true }).catch(
+    (): BigIntStats | undefined => undefined,
+  );
+  return there && `${there.dev}:${there.ino}`;
+}
+
+interface Mount {
+  /** Device, and the directory of it that is mounted: the same for two mounts of the same directory. */
+  readonly id: string;
+  readonly point: string;
+}
+
+/** proc_pid_mountinfo(5); later lines lie over earlier ones. */
+async function readMounts(): Promise<Mount[]> {
+  const text = await readFile('/proc/self/mountinfo', 'latin1').catch(() => '');
+  return text.split('\n').map((line) => {
+    const [, , device = '', root = '', point = ''] = line.split(' ');
+    return { id: `${device} ${root}`, point: pathText(Buffer.from(unescape(point), 'latin1')) };
+  });
 }
 
 /** Blanks, tabs, newlines and backslashes are octal in mountinfo. */
@@ -77,6 +146,16 @@ function unescape(field: string): string {
   return field.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
     String.fromCharCode(Number.parseInt(digits, 8)),
   );
+}
+
+async function isReplaceable(found: string, there: Stats, mounts: readonly Mount[]): Promise<boolean> {
+  // Processes that work in it would be left in a directory that is gone.
+  if ((await identity('.')) === (await identity(found))) return false;
+  const above = path.dirname(found);
+  if ((await lstat(osPath(above))).dev !== there.dev) return false;
+  if (mounts.some(({ point }) => point === found)) return false;
+  // The new one gets the owner of the old one, which only root can give away.
+  return geteuid!() === 0 || (there.uid === geteuid!() && there.gid === getegid!());
 }
 
 function unlessMissing(error: NodeJS.ErrnoException): undefined {

@@ -1,5 +1,6 @@
 import type { Worker } from 'node:worker_threads';
 import { DestinationError, printable } from '../errors.ts';
+import { pathBytes } from '../sys/os-path.ts';
 import { fromFailure } from './messages.ts';
 import type {
   Answer,
@@ -73,7 +74,7 @@ export class Rootfs {
     const memory = createRing();
     const data: ThreadData = {
       ring: memory,
-      path: Buffer.from(path),
+      path: pathBytes(path),
       options: {
         name: printable(options.name ?? path),
         mode: options.mode,

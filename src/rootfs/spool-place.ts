@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 import path from 'node:path';
+import { osPath, utf8Path } from '../sys/os-path.ts';
 import { explained } from './destination.ts';
 import { locate } from './location.ts';
 
@@ -15,15 +16,15 @@ export async function spoolPlace(directory: string): Promise<string> {
   });
   let beside = path.dirname(location.path);
   while (!(await isThere(beside)) && beside !== path.dirname(beside)) beside = path.dirname(beside);
-  const writable = await access(beside, constants.W_OK | constants.X_OK).then(
+  const writable = await access(osPath(beside), constants.W_OK | constants.X_OK).then(
     () => true,
     () => false,
   );
-  return writable || location.stat === undefined ? beside : location.path;
+  return utf8Path(writable || location.stat === undefined ? beside : location.path);
 }
 
 function isThere(directory: string): Promise<boolean> {
-  return access(directory).then(
+  return access(osPath(directory)).then(
     () => true,
     () => false,
   );

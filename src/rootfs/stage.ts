@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { lstat, mkdir, readdir, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { geteuid, kill, pid } from 'node:process';
+import { osPath, pathText } from '../sys/os-path.ts';
 import { Rootfs } from './rootfs.ts';
 
 /** Bytes of DIR's name that fit into the stage's: the rest of it needs up to 45 of 255. */
@@ -18,7 +19,7 @@ export async function makeStage(target: string): Promise<string | { readonly den
     `${prefixOf(target)}${pid}-${randomBytes(6).toString('hex')}`,
   );
   try {
-    await mkdir(stage, 0o700);
+    await mkdir(osPath(stage), 0o700);
     return stage;
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
@@ -36,13 +37,13 @@ export async function removeStage(stage: string, mode: 'stage' | 'empty'): Promi
   if (mode === 'empty' && (await isRemoved(stage))) return;
   const rootfs = await Rootfs.open(stage, { mode, leftover: true });
   await rootfs.discard();
-  await rmdir(stage);
+  await rmdir(osPath(stage));
 }
 
 /** Removes the stage if nothing is in it; answers whether it is no more. */
 async function isRemoved(stage: string): Promise<boolean> {
   try {
-    await rmdir(stage);
+    await rmdir(osPath(stage));
     return true;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -59,22 +60,22 @@ async function isRemoved(stage: string): Promise<boolean> {
 export async function removeStaleStages(target: string): Promise<void> {
   const above = path.dirname(target);
   const prefix = prefixOf(target);
-  const names = await readdir(above).catch(() => []);
-  for (const name of names) {
+  const names = await readdir(osPath(above), { encoding: 'buffer' }).catch(() => []);
+  for (const name of names.map((bytes) => pathText(bytes))) {
     if (!name.startsWith(prefix)) continue;
     const owner = /^(\d+)-[0-9a-f]{12}$/.exec(name.slice(prefix.length))?.[1];
     if (owner === undefined || isAlive(Number(owner))) continue;
     const stage = path.join(above, name);
-    const stat = await lstat(stage).catch(() => undefined);
+    const stat = await lstat(osPath(stage)).catch(() => undefined);
     if (!stat?.isDirectory() || stat.uid !== geteuid!()) continue;
     await removeStage(stage, 'stage').catch(() => undefined);
   }
 }
 
 function prefixOf(target: string): string {
-  let name = path.basename(target);
-  while (Buffer.byteLength(name) > longestName) name = name.slice(0, -1);
-  return `.${name}.dlrootfs-`;
+  const characters = Array.from(path.basename(target));
+  while (Buffer.byteLength(characters.join('')) > longestName) characters.pop();
+  return `.${characters.join('')}.dlrootfs-`;
 }
 
 function isAlive(process: number): boolean {

@@ -13,6 +13,8 @@ import {
   type Stats,
 } from 'node:fs';
 
+import { osPath } from '../sys/os-path.ts';
+
 /** A directory is only gone through, never read: this needs no permission on it (open(2), not among Node's constants). */
 const O_PATH = 0o10000000;
 const throughDirectory = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
@@ -35,7 +37,7 @@ export class ConfinedRoot implements Disposable {
 
   /** Throws what open(2) says of the directory, and of /proc. */
   constructor(directory: string) {
-    this.#root = level(openSync(directory, O_PATH | constants.O_DIRECTORY));
+    this.#root = level(openSync(osPath(directory), O_PATH | constants.O_DIRECTORY));
   }
 
   [Symbol.dispose](): void {

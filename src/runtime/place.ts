@@ -1,6 +1,7 @@
 import { lstatSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import { UsageError } from '../errors.ts';
+import { absolutePath } from '../sys/os-path.ts';
 import { isOneLine } from './line.ts';
 
 /** Container engines that dlrootfs writes a configuration for. */
@@ -19,7 +20,7 @@ export interface Place {
 
 /** Throws UsageError where nothing can stand beside the directory, or its path cannot be said in a configuration. */
 export function placeOf(destination: string): Place {
-  const directory = path.resolve(destination);
+  const directory = absolutePath(destination);
   const parent = path.dirname(directory);
   if (directory === parent) {
     throw new UsageError('--for writes a file beside the rootfs, and nothing is beside /', {
@@ -32,11 +33,18 @@ export function placeOf(destination: string): Place {
       { hint: 'choose another directory with -d' },
     );
   }
-  const base = path.basename(directory);
-  return { directory, parent, name: hostname(base === 'rootfs' ? path.basename(parent) : base) };
+  if (!directory.isWellFormed()) {
+    throw new UsageError('--for cannot write configurations for a directory whose path is not UTF-8', {
+      hint: 'choose another directory with -d',
+    });
+  }
+  return { directory, parent, name: containerName(directory) };
 }
 
-function hostname(name: string): string {
+/** The directory's name, or its parent's where that is `rootfs`, as LXC lays containers out; fit for a hostname. */
+export function containerName(directory: string): string {
+  const base = path.basename(directory);
+  const name = base === 'rootfs' ? path.basename(path.dirname(directory)) : base;
   const clean = name.replaceAll(/[^A-Za-z0-9.-]+/g, '-').replaceAll(/^[.-]+|[.-]+$/g, '');
   return clean.slice(0, 63) || 'dlrootfs';
 }

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { ConfinedRoot } from './confined-root.ts';
-import { placeOf } from './place.ts';
+import { absolutePath } from '../sys/os-path.ts';
+import { containerName } from './place.ts';
 
 /** Mount points that every runtime wants, and the directories it looks for, by mode. */
 const mountPoints: readonly (readonly [path: string, mode: number])[] = [
@@ -19,7 +20,8 @@ const mountPoints: readonly (readonly [path: string, mode: number])[] = [
  * changed. Returns the paths that were made or filled.
  */
 export function prepareRootfs(destination: string): string[] {
-  const { directory, name } = placeOf(destination);
+  const directory = absolutePath(destination);
+  const name = containerName(directory);
   using root = new ConfinedRoot(directory);
   const made = mountPoints.filter(([path, mode]) => !root.stat(path) && root.makeDirectory(path, mode));
   const files: readonly (readonly [path: string, content: string])[] = [
