@@ -14,7 +14,12 @@ interface Bearer {
   readonly realm: URL;
   readonly service: string | undefined;
   readonly scopes: readonly string[];
+  /** Why a token was refused (RFC 6750, 3.1). */
+  readonly error: string | undefined;
 }
+
+/** What to do after a 401: end with an error, send the request with another authorization, or do that after a pause. */
+export type Verdict = 'final' | 'again' | 'later';
 
 function sameScopes(one: readonly string[], other: readonly string[]): boolean {
   return one.toSorted().join(' ') === other.toSorted().join(' ');
@@ -27,7 +32,14 @@ function chooseScheme(challenges: readonly Challenge[], base: URL): Scheme | und
     const realm = realmOf(challenge, base);
     if (!realm) continue;
     const scopes = (challenge.parameters.get('scope') ?? '').split(' ').filter(Boolean);
-    return { kind: 'bearer', realm, service: challenge.parameters.get('service'), scopes };
+    const { parameters } = challenge;
+    return {
+      kind: 'bearer',
+      realm,
+      service: parameters.get('service'),
+      scopes,
+      error: parameters.get('error'),
+    };
   }
   return challenges.some((each) => each.scheme === 'basic') ? { kind: 'basic' } : undefined;
 }
@@ -77,23 +89,23 @@ export class Authenticator {
   }
 
   /**
-   * Hears that a request which was sent with `header` was answered 401. True when another try makes sense: a challenge that was not
-   * known, or a token that was good until now.
+   * Takes in that a request with `header` was answered 401. Another try makes sense after an unknown challenge, or with a token that
+   * was good until now. A fresh token that is called invalid may become valid: clocks differ, and token servers replicate.
    */
-  refused(header: string | undefined, challenges: readonly Challenge[], base: URL): boolean {
+  refused(header: string | undefined, challenges: readonly Challenge[], base: URL): Verdict {
     this.#base = base;
     const before = this.#scheme;
     this.#scheme = chooseScheme(challenges, base) ?? before;
     const scheme = this.#scheme;
-    if (!scheme) return false;
-    if (header === undefined) return scheme.kind === 'bearer' || before === undefined;
-    if (scheme.kind === 'basic' || this.#credential?.kind === 'registry-token') return false;
+    if (!scheme) return 'final';
+    if (header === undefined) return scheme.kind === 'bearer' || before === undefined ? 'again' : 'final';
+    if (scheme.kind === 'basic' || this.#credential?.kind === 'registry-token') return 'final';
     // Others may have renewed the token while this request was under way.
-    if (header !== `Bearer ${this.#token?.text}`) return true;
+    if (header !== `Bearer ${this.#token?.text}`) return 'again';
     this.#token = undefined;
-    return (
-      this.#accepted || (before?.kind === 'bearer' && !sameScopes(this.#scopes(before), this.#scopes(scheme)))
-    );
+    if (this.#accepted) return 'again';
+    if (before?.kind === 'bearer' && !sameScopes(this.#scopes(before), this.#scopes(scheme))) return 'again';
+    return scheme.error === 'invalid_token' ? 'later' : 'final';
   }
 
   /** Hears that a request which was sent with `header` was let through. */

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import type { Report } from '../report/event.ts';
 import type { Authenticator } from './authenticator.ts';
@@ -7,11 +8,11 @@ import type { Response } from './exchange.ts';
 import { firstContact } from './first-contact.ts';
 import { answerError, readFailure } from './registry-error.ts';
 import type { Timeouts } from './registry-options.ts';
-import { retry, type RetryPolicy } from './retry.ts';
+import { backoff, retry, type RetryPolicy } from './retry.ts';
 import type { Source } from './sources.ts';
 import { isTransient, refusedByStorage } from './transient.ts';
 import { NOT_HTTP } from './transport-error.ts';
-import { drain, type Transport } from './transport.ts';
+import type { Transport } from './transport.ts';
 import { warningTexts } from './warning-header.ts';
 
 /** What all endpoints of a session have in common. */
@@ -161,19 +162,28 @@ export class Endpoint {
         return response;
       }
       const own = response.url.origin === url.origin;
+      const body = await readFailure(response, this.#manners.timeouts, signal);
       if (status === 401 && own && count < MAX_CHALLENGES) {
         const challenges = parseChallenges(response.headers('www-authenticate'));
-        if (this.#authenticator.refused(authorization, challenges, base)) {
-          await drain(response, this.#manners.timeouts, signal);
-          const next = await this.#authenticator.header(signal);
-          if (next !== authorization) continue;
+        const verdict = this.#authenticator.refused(authorization, challenges, base);
+        if (verdict === 'later') {
+          await this.#pause(count, signal);
+          continue;
         }
+        if (verdict === 'again' && (await this.#authenticator.header(signal)) !== authorization) continue;
       }
-      const body = await readFailure(response, this.#manners.timeouts, signal);
       const error = answerError(response, body, subject, this.#authenticator.sent);
       if (!own && (status === 401 || status === 403)) throw refusedByStorage(error);
       throw error;
     }
+  }
+
+  async #pause(count: number, signal: AbortSignal): Promise<void> {
+    const { retry: policy, report } = this.#manners;
+    const message = `${this.name} refused a fresh token as invalid; trying another one`;
+    report({ type: 'notice', message });
+    await sleep(backoff(policy, count, Math.random()), undefined, { signal }).catch(() => undefined);
+    signal.throwIfAborted();
   }
 
   /** Asks an address that a manifest names, with nothing that is private. */

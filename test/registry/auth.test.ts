@@ -168,7 +168,7 @@ test('Bearer: a token that runs out in the middle is renewed, once for all', asy
   assert.deepEqual(client.notices, []);
 });
 
-test('Bearer: a token that is refused after its renewal is final', async () => {
+test('Bearer: a token that stays refused after its renewal is final', async () => {
   await withRegistry({ auth: { type: 'bearer' } }, {}, async ({ registry, client }) => {
     const { layers: opened } = await client.image();
     registry.fault({
@@ -186,10 +186,44 @@ test('Bearer: a token that is refused after its renewal is final', async () => {
         .log()
         .slice(before)
         .filter((line) => line.includes('blobs')).length,
-      2,
+      3,
     );
   });
 });
+
+const invalid = (error: string) => (registry: FakeRegistry) => ({
+  path: /manifests/,
+  status: 401,
+  body: '{"errors":[{"code":"UNAUTHORIZED","message":"token used before issued"}]}',
+  headers: { 'www-authenticate': `Bearer realm="${registry.url}/token",service="s"${error}` },
+});
+
+test('Bearer: a fresh token that is called invalid is replaced by another, twice at most, after a pause', async () => {
+  const refusal = invalid(',error="invalid_token"');
+  await withRegistry({ auth: { type: 'bearer' } }, {}, async ({ registry, client }) => {
+    registry.fault({ ...refusal(registry), times: 2 });
+    assert.deepEqual(await client.pull(), layers);
+    assert.equal(registry.log(/token/).length, 3);
+    assert.equal(client.notices.length, 2);
+    assert.match(client.notices[0]!, /refused a fresh token as invalid; trying another one$/);
+  });
+  await withRegistry({ auth: { type: 'bearer' } }, {}, async ({ registry, client }) => {
+    registry.fault({ ...refusal(registry), times: 99 });
+    await assert.rejects(client.image(), unauthorized(/401: token used before issued \(UNAUTHORIZED\)/));
+    assert.equal(registry.log(/manifests/).length, 3);
+  });
+});
+
+for (const error of ['', ',error="insufficient_scope"']) {
+  test(`Bearer: a fresh token that is refused with "${error}" is final, with the registry's words`, async () => {
+    await withRegistry({ auth: { type: 'bearer' } }, {}, async ({ registry, client }) => {
+      registry.fault({ ...invalid(error)(registry), times: 99 });
+      await assert.rejects(client.image(), unauthorized(/401: token used before issued \(UNAUTHORIZED\)/));
+      assert.equal(registry.log(/manifests/).length, 1);
+      assert.deepEqual(client.notices, []);
+    });
+  });
+}
 
 test('Bearer: a scope that the registry names instead is asked for, once', async () => {
   await withRegistry({ auth: { type: 'bearer' } }, {}, async ({ registry, client }) => {
