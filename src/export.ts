@@ -1,5 +1,6 @@
+import path from 'node:path';
 import { withAllLayers } from './blob/queue.ts';
-import { ArchiveFile } from './flatten/archive-file.ts';
+import { ArchiveFile, isSpecialFile } from './flatten/archive-file.ts';
 import { compressionFor, flatten } from './flatten/flatten.ts';
 import type { PullOptions } from './options.ts';
 import { resolveImage, withSession } from './with-session.ts';
@@ -11,20 +12,29 @@ export type OpenOutput = NodeJS.WritableStream & Parameters<typeof flatten>[1];
  * Writes an image's flattened root file system as one archive, without a rootfs on disk: `output` names the file (its ending says
  * how it is compressed), `-` is standard output. Throws as `pull` does; a file appears whole or not at all.
  */
-export async function exportArchive(options: PullOptions, output: string, stdout: OpenOutput): Promise<void> {
+export async function exportArchive(request: PullOptions, output: string, stdout: OpenOutput): Promise<void> {
+  const special = output === '-' || (await isSpecialFile(output));
+  // Temporary files go where those of a pull into this directory would: beside the archive.
+  const options = { ...request, destination: path.join(special ? '.' : path.dirname(output), '-') };
   const { report, signal, jobs } = options;
-  const compression = compressionFor(output);
-  await withSession(options, async (opened) => {
-    const { source, store } = opened;
-    const image = await resolveImage(opened, options);
-    const file = output === '-' ? undefined : await ArchiveFile.create(output);
-    try {
+  const compression = special ? 'none' : compressionFor(output);
+  const file = output === '-' ? undefined : await ArchiveFile.create(output, signal);
+  try {
+    await withSession(options, async (opened) => {
+      const { source, store } = opened;
+      const image = await resolveImage(opened, options);
       const queue = { store, jobs, policy: options.retryPolicy, signal, report };
       const { ignored } = await withAllLayers(image.layers, queue, (layers) =>
         flatten(
           layers.map((layer) => ({ name: layer.layer.id.slice(0, 12), open: () => layer.tar() })),
           file?.output ?? stdout,
-          { compression, temporaryFile: () => store.spool(), keepOpen: file === undefined, signal },
+          {
+            compression,
+            temporaryFile: () => store.spool(),
+            name: file ? output : 'standard output',
+            keepOpen: file === undefined,
+            signal,
+          },
         ),
       );
       await file?.commit();
@@ -33,10 +43,10 @@ export async function exportArchive(options: PullOptions, output: string, stdout
           type: 'notice',
           message: `${ignored} entries for the root that are no directory are left out`,
         });
-    } catch (error) {
-      await file?.discard();
-      throw error;
-    }
-    report({ type: 'done', reference: source.reference, destination: output });
-  });
+      report({ type: 'done', reference: source.reference, destination: output });
+    });
+  } catch (error) {
+    await file?.discard();
+    throw error;
+  }
 }

@@ -1,14 +1,20 @@
 import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
-import { open, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
+import { constants, type Stats } from 'node:fs';
+import { open, readlink, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
-import type { Writable } from 'node:stream';
-import { DestinationError, printable } from '../errors.ts';
+import { Writable } from 'node:stream';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { DestinationError, DlrootfsError, printable, seeKernelLog, systemError } from '../errors.ts';
 import { absolutePath, osPath, pathText } from '../sys/os-path.ts';
+
+/** How long to wait before a FIFO or device that is not ready is tried again. */
+const POLL_MILLISECONDS = 20;
+/** How often it is tried first without a wait: a reader that is fast empties a pipe in less than a millisecond. */
+const EAGER_TRIES = 50;
 
 /**
  * A file that appears whole or not at all: it is written under another name beside its place and renamed when it is complete. A
- * symlink is followed; what is no file (a FIFO, `/dev/stdout`) is written to as it is.
+ * symlink is followed; what is no regular file (a FIFO, a device) is written to as it is.
  */
 export class ArchiveFile {
   readonly output: Writable;
@@ -16,27 +22,33 @@ export class ArchiveFile {
   /** The name until it is complete; undefined where there is nothing to rename. */
   readonly #partial: string | undefined;
 
-  private constructor(handle: FileHandle, place: string, partial: string | undefined) {
+  private constructor(output: Writable, place: string, partial?: string) {
     this.#path = place;
     this.#partial = partial;
-    this.output = handle.createWriteStream();
+    this.output = output;
   }
 
-  /** @throws DestinationError when it cannot be written there */
-  static async create(name: string): Promise<ArchiveFile> {
+  /**
+   * A file that exists is replaced only if this user may write to it, and keeps its permissions.
+   *
+   * @param signal ends the wait for the reader of a FIFO
+   * @throws DestinationError if it cannot be written there
+   */
+  static async create(name: string, signal?: AbortSignal): Promise<ArchiveFile> {
     try {
-      const existing = await stat(osPath(name)).catch(absent);
+      const existing = await statOf(name);
+      if (existing?.isDirectory() === true) throw isDirectory(name);
       if (existing && !existing.isFile()) {
-        const handle = await open(osPath(name), constants.O_WRONLY);
-        return new ArchiveFile(handle, name, undefined);
+        const handle = await openReady(name, signal);
+        return new ArchiveFile(new PatientOutput(handle), name);
       }
-      const place = existing
-        ? pathText(await realpath(osPath(name), { encoding: 'buffer' }))
-        : absolutePath(name);
+      const place = existing ? await writablePlace(name) : absolutePath(name);
       const random = randomBytes(6).toString('hex');
       const partial = path.join(path.dirname(place), `.${path.basename(place)}.${random}.part`);
-      return new ArchiveFile(await open(osPath(partial), 'wx', 0o666), place, partial);
+      const handle = await open(osPath(partial), 'wx', existing ? existing.mode & 0o777 : 0o666);
+      return new ArchiveFile(handle.createWriteStream(), place, partial);
     } catch (error) {
+      signal?.throwIfAborted();
       throw unwritable(name, error);
     }
   }
@@ -57,15 +69,109 @@ export class ArchiveFile {
   }
 }
 
-function absent(error: NodeJS.ErrnoException): undefined {
-  if (error.code !== 'ENOENT') throw error;
+/** Whether a FIFO or a device has the name: its name says nothing of the format that its reader wants. */
+export async function isSpecialFile(name: string): Promise<boolean> {
+  const existing = await stat(osPath(name)).catch(() => undefined);
+  return existing !== undefined && !existing.isFile() && !existing.isDirectory();
 }
 
-function unwritable(name: string, error: unknown): unknown {
-  if (!(error instanceof Error) || !('code' in error)) return error;
-  return new DestinationError(`cannot write ${printable(name)}: ${printable(error.message)}`, {
-    code: String(error.code),
-    hint: 'name a file in a directory that exists and that you may write to',
+/** The error for an archive that cannot be written; `name` is a file as the user gave it, or `standard output`. */
+export function unwritable(name: string, error: unknown): unknown {
+  if (error instanceof DlrootfsError || !(error instanceof Error)) return error;
+  const { code, text } = isSystemError(error)
+    ? systemError(error.errno)
+    : { code: undefined, text: printable(error.message) };
+  return new DestinationError(`cannot write ${printable(name)}: ${text}`, {
+    ...(code === undefined ? {} : { code }),
+    hint: HINTS[code ?? ''] ?? 'name a file in a directory that exists and that you may write to',
     cause: error,
   });
+}
+
+const HINTS: Readonly<Record<string, string>> = {
+  ENOSPC: 'free some space there, or name a file on another disk',
+  EDQUOT: 'free some space there, or name a file on another disk',
+  EFBIG: 'raise the limit of file sizes (ulimit -f), or name a file on another file system',
+  EIO: `${seeKernelLog}, or name a file on another disk`,
+  EPIPE: 'see why the reader of the archive ended',
+  EMFILE: 'raise the limit of open files (ulimit -n)',
+};
+
+function isSystemError(error: Error): error is Error & { errno: number } {
+  return 'errno' in error && typeof error.errno === 'number';
+}
+
+function isDirectory(name: string): DestinationError {
+  return new DestinationError(`cannot write ${printable(name)}: it is a directory`, {
+    code: 'EISDIR',
+    hint: 'name a file for -o, or use -d for a directory',
+  });
+}
+
+async function statOf(name: string): Promise<Stats | undefined> {
+  return await stat(osPath(name)).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+    return undefined;
+  });
+}
+
+/**
+ * The real path of an existing file. It is opened for writing first, so that the kernel decides whether this user may write to it
+ * and whether a symlink to it may be followed (protected_symlinks in proc(5)).
+ */
+async function writablePlace(name: string): Promise<string> {
+  const handle = await open(osPath(name), constants.O_WRONLY | constants.O_NONBLOCK);
+  try {
+    const encoding = 'buffer';
+    const found = await readlink(`/proc/self/fd/${handle.fd}`, { encoding }).catch(() =>
+      realpath(osPath(name), { encoding }),
+    );
+    return pathText(found);
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Opens a FIFO or device without blocking a thread, which would outlive a signal: waits until a FIFO has a reader. */
+async function openReady(name: string, signal?: AbortSignal): Promise<FileHandle> {
+  for (;;) {
+    try {
+      return await open(osPath(name), constants.O_WRONLY | constants.O_NONBLOCK);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENXIO') throw error;
+      await sleep(POLL_MILLISECONDS, undefined, { signal });
+    }
+  }
+}
+
+/** Writes to a descriptor that does not block, and waits while it takes nothing. */
+class PatientOutput extends Writable {
+  readonly #handle: FileHandle;
+
+  constructor(handle: FileHandle) {
+    super({ highWaterMark: 256 * 1024 });
+    this.#handle = handle;
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
+    this.#writeAll(chunk).then(() => done(), done);
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    this.#handle.close().then(() => done(error), done);
+  }
+
+  async #writeAll(chunk: Buffer): Promise<void> {
+    let tries = 0;
+    for (let written = 0; written < chunk.length && !this.destroyed;) {
+      try {
+        written += (await this.#handle.write(chunk, written)).bytesWritten;
+        tries = 0;
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+        tries += 1;
+        await (tries > EAGER_TRIES ? sleep(POLL_MILLISECONDS) : nextTurn());
+      }
+    }
+  }
 }

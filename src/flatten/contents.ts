@@ -3,6 +3,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { IntegrityError } from '../errors.ts';
 import { AsyncTarReader } from '../tar/async-reader.ts';
 import type { Entry } from '../tar/entry.ts';
+import { unwritable } from './archive-file.ts';
 import type { Inode } from './node.ts';
 import type { Placed } from './walk.ts';
 
@@ -91,8 +92,12 @@ export class Contents {
     this.#spool ??= await this.#temporaryFile();
     const start = this.#spoolSize;
     for (let piece = await reader.data(); piece !== undefined; piece = await reader.data()) {
-      for (let done = 0; done < piece.length;) {
-        done += writeSync(this.#spool.fd, piece, done, piece.length - done, this.#spoolSize + done);
+      try {
+        for (let done = 0; done < piece.length;) {
+          done += writeSync(this.#spool.fd, piece, done, piece.length - done, this.#spoolSize + done);
+        }
+      } catch (error) {
+        throw unwritable('a temporary file beside the archive', error);
       }
       this.#spoolSize += piece.length;
     }

@@ -2,7 +2,8 @@ import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { constants, createGzip, createZstdCompress } from 'node:zlib';
-import { DestinationError, UsageError, printable } from '../errors.ts';
+import { UsageError, printable } from '../errors.ts';
+import { unwritable } from './archive-file.ts';
 import type { FlattenLayer } from './contents.ts';
 import { flattenedTar, type FlattenSummary } from './flattened-tar.ts';
 
@@ -12,6 +13,8 @@ export interface FlattenOptions {
   readonly compression: ArchiveCompression;
   /** A new empty file, open for reading and writing, that nobody else has: for contents that come before their turn. */
   readonly temporaryFile: () => Promise<FileHandle>;
+  /** What messages call the output. Default: `the archive`. */
+  readonly name?: string | undefined;
   /** Leave the output open at the end, as for standard output. */
   readonly keepOpen?: boolean;
   readonly signal?: AbortSignal | undefined;
@@ -40,7 +43,7 @@ export function compressionFor(fileName: string): ArchiveCompression {
 export async function flatten(
   layers: readonly FlattenLayer[],
   output: Writable,
-  { compression, temporaryFile, keepOpen = false, signal }: FlattenOptions,
+  { compression, temporaryFile, name = 'the archive', keepOpen = false, signal }: FlattenOptions,
 ): Promise<FlattenSummary> {
   let summary: FlattenSummary | undefined;
   let sourceError: unknown;
@@ -48,7 +51,8 @@ export async function flatten(
     try {
       summary = yield* flattenedTar(layers, temporaryFile);
     } catch (error) {
-      sourceError = error;
+      // Where the output failed first, its error is thrown in here.
+      if (output.errored !== error) sourceError = error;
       throw error;
     }
   }
@@ -59,11 +63,7 @@ export async function flatten(
     else await pipeline(archive, compressor(compression), output, options);
   } catch (error) {
     signal?.throwIfAborted();
-    if (error === sourceError || !(error instanceof Error)) throw error;
-    throw new DestinationError(`cannot write the archive: ${printable(error.message)}`, {
-      hint: 'free some space there, or look at what reads it',
-      cause: error,
-    });
+    throw error === sourceError ? error : unwritable(name, error);
   }
   return summary!;
 }

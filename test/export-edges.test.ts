@@ -1,0 +1,234 @@
+import assert from 'node:assert/strict';
+import { execFile, execFileSync, spawn } from 'node:child_process';
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { test } from 'node:test';
+import { Setting, noise } from './faults/setting.ts';
+import { dir, file, tar } from './support/archive.ts';
+import { missing } from './support/debian.ts';
+import { noOtherUser } from './support/other-user.ts';
+import type { ProgramOptions, ProgramResult } from './support/program.ts';
+import { programCommand, runProgram } from './support/program.ts';
+
+const small = { layers: [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n')) }] };
+
+function assertRefused({ exitCode, stdout, stderr }: ProgramResult, says: RegExp): void {
+  assert.equal(exitCode, 7, stderr);
+  assert.match(stderr, says);
+  assert.match(stderr, /^error: .*\nhint: .*\n$/m);
+  assert.doesNotMatch(stderr, /^\s+at |this is a bug/m);
+  assert.doesNotMatch(stdout, /^Rootfs of/m);
+}
+
+/** The registry answers from this process, so it must not wait for the shell. */
+async function inShell(setting: Setting, line: string): Promise<{ status: number; stderr: string }> {
+  return await new Promise((resolve) => {
+    const options = { cwd: setting.scratch.path, timeout: 60_000 };
+    execFile('bash', ['-c', line], options, (error, _stdout, stderr) =>
+      resolve({ status: Number(error?.code ?? 0), stderr }),
+    );
+  });
+}
+
+/** Runs `dlrootfs IMAGE -o OUTPUT` beside the registry's image. */
+async function exported(
+  setting: Setting,
+  output: string,
+  flags: readonly string[] = [],
+  options: ProgramOptions = {},
+): Promise<ProgramResult> {
+  const argv = [
+    setting.reference,
+    '-o',
+    output,
+    '--cache-dir',
+    setting.store,
+    '--retry-delay',
+    '5ms',
+    ...flags,
+  ];
+  return await runProgram(argv, { cwd: setting.scratch.path, ...options });
+}
+
+async function exportedWell(setting: Setting, output: string): Promise<ProgramResult> {
+  const result = await exported(setting, output);
+  assert.equal(result.exitCode, 0, result.stderr);
+  return result;
+}
+
+const shown = (setting: Setting, archive: string) =>
+  execFileSync('tar', ['-tf', setting.scratch.join(archive)], { encoding: 'utf8' });
+
+const words = (setting: Setting, ...more: readonly string[]) =>
+  [...programCommand, setting.reference, '--no-cache', ...more].map((word) => `'${word}'`).join(' ');
+
+test('-o: a file that exists is replaced whole, and keeps its permissions', async () => {
+  await using setting = await Setting.open(small);
+  writeFileSync(setting.scratch.join('out.tar'), 'old', { mode: 0o600 });
+  const { stdout } = await exportedWell(setting, 'out.tar');
+  assert.match(stdout, /\nRootfs of .* in out\.tar\n$/);
+  assert.equal(shown(setting, 'out.tar'), 'etc/\netc/motd\n');
+  assert.equal(statSync(setting.scratch.join('out.tar')).mode & 0o777, 0o600);
+  assert.deepEqual(setting.names, ['out.tar']);
+});
+
+test('-o: an archive that fails leaves the file that was there', async () => {
+  await using setting = await Setting.open(small);
+  writeFileSync(setting.scratch.join('out.tar'), 'old');
+  setting.registry.fault({ path: /\/blobs\//, skip: 1, times: 1000, corruptAt: 20 });
+  const { exitCode } = await exported(setting, 'out.tar', ['--no-cache', '--retry', '1']);
+  assert.equal(exitCode, 6);
+  assert.equal(readFileSync(setting.scratch.join('out.tar'), 'utf8'), 'old');
+  assert.deepEqual(setting.names, ['out.tar']);
+});
+
+test('-o: a symlink stays, and the file that it leads to is replaced', async () => {
+  await using setting = await Setting.open(small);
+  mkdirSync(setting.scratch.join('there'));
+  writeFileSync(setting.scratch.join('there/real.tar'), 'old');
+  symlinkSync('there/real.tar', setting.scratch.join('out.tar'));
+  await exportedWell(setting, 'out.tar');
+  assert.ok(lstatSync(setting.scratch.join('out.tar')).isSymbolicLink());
+  assert.equal(shown(setting, 'there/real.tar'), 'etc/\netc/motd\n');
+});
+
+test('-o: a directory is refused before anything is fetched', async () => {
+  await using setting = await Setting.open(small);
+  mkdirSync(setting.scratch.join('out.tar'));
+  assertRefused(await exported(setting, 'out.tar'), /^error: cannot write out\.tar: it is a directory$/m);
+  assert.equal(setting.registry.requests.length, 0);
+  assertRefused(await exported(setting, 'missing/out.tar'), /cannot write missing\/out\.tar: no such file/);
+  assert.equal(setting.registry.requests.length, 0);
+});
+
+test('-o: a file that the user may not write to is refused', { skip: noOtherUser }, async () => {
+  await using setting = await Setting.open(small);
+  writeFileSync(setting.scratch.join('out.tar'), 'mine', { mode: 0o644 });
+  chmodSync(setting.scratch.path, 0o777);
+  assertRefused(await exported(setting, 'out.tar', [], { uid: 4711 }), /cannot write out\.tar: permission/);
+  assert.equal(readFileSync(setting.scratch.join('out.tar'), 'utf8'), 'mine');
+});
+
+test('-o: a FIFO and /dev/fd of a shell take the tar as it comes', async () => {
+  await using setting = await Setting.open();
+  execFileSync('mkfifo', [setting.scratch.join('pipe')]);
+  const { status, stderr } = await inShell(
+    setting,
+    `tar -t <pipe >names & ${words(setting, '-o', 'pipe')}; status=$?; wait; exit $status`,
+  );
+  assert.equal(status, 0, stderr);
+  assert.match(readFileSync(setting.scratch.join('names'), 'utf8'), /^etc\/motd$/m);
+  const substituted = await inShell(setting, `${words(setting, '-o')} >(cat >copy.tar); wait $!`);
+  assert.equal(substituted.status, 0, substituted.stderr);
+  assert.match(shown(setting, 'copy.tar'), /^usr\/big$/m);
+  assert.ok(lstatSync(setting.scratch.join('pipe')).isFIFO());
+});
+
+test('-o: a FIFO without a reader, or whose reader is stuck, does not outlive a signal', async () => {
+  await using setting = await Setting.open();
+  execFileSync('mkfifo', [setting.scratch.join('pipe')]);
+  for (const reader of [undefined, 'exec 3<>pipe; exec sleep 60']) {
+    const stuck =
+      reader === undefined ? undefined : spawn('sh', ['-c', reader], { cwd: setting.scratch.path });
+    const { exitCode, stderr } = await exported(setting, 'pipe', ['--no-cache'], {
+      signalAfter: ['SIGTERM', 2500],
+      timeoutMilliseconds: 20_000,
+    });
+    stuck?.kill();
+    assert.equal(exitCode, 143, stderr);
+  }
+});
+
+test('-o: a reader of a FIFO that goes away is an error', async () => {
+  await using setting = await Setting.open();
+  execFileSync('mkfifo', [setting.scratch.join('pipe')]);
+  const { status, stderr } = await inShell(
+    setting,
+    `head -c 1 <pipe >/dev/null & ${words(setting, '-o', 'pipe')}; status=$?; wait; exit $status`,
+  );
+  assert.equal(status, 7, stderr);
+  assert.match(stderr, /^error: cannot write pipe: broken pipe \(EPIPE\)\nhint: see why the reader/m);
+});
+
+test('-o to a device that is full: an error that says so', { skip: !existsSync('/dev/full') }, async () => {
+  await using setting = await Setting.open();
+  assertRefused(
+    await exported(setting, '/dev/full', ['--no-cache']),
+    /^error: cannot write \/dev\/full: no space left on device \(ENOSPC\)\nhint: free some space/m,
+  );
+});
+
+test('-o - with standard output closed is an error, and >/dev/null is none', async () => {
+  await using setting = await Setting.open(small);
+  for (const closed of ['>&-', '<&- >&-', '>&- 2>&-']) {
+    const { status, stderr } = await inShell(setting, `${words(setting, '-o', '-')} ${closed}`);
+    assert.equal(status, 7, `${closed} ${stderr}`);
+    if (!closed.includes('2>'))
+      assert.match(stderr, /^error: .*standard output is closed.*\nhint: .*-o FILE/m);
+  }
+  assert.equal((await inShell(setting, `${words(setting, '-o', '-')} >/dev/null`)).status, 0);
+});
+
+for (const [what, size, code] of [
+  ['full', '1m', 'ENOSPC'],
+  ['read-only', '8m', 'EROFS'],
+] as const) {
+  test(
+    `-o on a disk that is ${what}: exit 7, it is named, and nothing is left`,
+    { skip: missing('root') },
+    async (t) => {
+      await using setting = await Setting.open({ layers: [{ tar: tar(noise('big', 2 * 2 ** 20)) }] });
+      const disk = setting.scratch.join('disk');
+      mkdirSync(disk);
+      try {
+        execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', disk], { stdio: 'ignore' });
+      } catch {
+        t.skip('needs to mount');
+        return;
+      }
+      try {
+        if (code === 'EROFS') execFileSync('mount', ['-o', 'remount,ro', disk]);
+        for (const name of ['a.tar', 'a.tar.gz', 'a.tar.zst']) {
+          const result = await exported(setting, `disk/${name}`);
+          assertRefused(result, new RegExp(`^error: cannot write disk/${name}: .*\\(${code}\\)$`, 'm'));
+          assert.deepEqual(readdirSync(disk), []);
+        }
+      } finally {
+        execFileSync('umount', ['-l', disk]);
+      }
+    },
+  );
+}
+
+for (const code of ['EDQUOT', 'EIO'] as const) {
+  test(`-o: ${code} is named, with what to do`, { skip: missing('strace') }, async () => {
+    await using setting = await Setting.open({ layers: [{ tar: tar(noise('big', 2 ** 20)) }] });
+    const inject = `inject=write,pwrite64,writev,pwritev:error=${code}:when=1+`;
+    const under = [
+      'strace',
+      '-qq',
+      '-f',
+      '-o',
+      '/dev/null',
+      '-P',
+      setting.scratch.join('pipe'),
+      '-e',
+      inject,
+    ];
+    // The archive's own name is random: a FIFO has the name that it was given.
+    execFileSync('mkfifo', [setting.scratch.join('pipe')]);
+    const reader = spawn('cat', [setting.scratch.join('pipe')], { stdio: 'ignore' });
+    const result = await exported(setting, setting.scratch.join('pipe'), ['--no-cache'], { under });
+    reader.kill();
+    assertRefused(result, new RegExp(`^error: cannot write .*/pipe: .*\\(${code}\\)$`, 'm'));
+  });
+}
