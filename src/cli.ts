@@ -1,18 +1,22 @@
+import { fstatSync, readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
-import { describeFailure } from './command-line/failure.ts';
-import { originalUsage } from './command-line/usage.ts';
-import type { DlrootfsError } from './errors.ts';
-import { DestinationError, InterruptedError, printable } from './errors.ts';
-import { exactArguments } from './sys/argv.ts';
 import { answersVersion } from './answer-version.ts';
+import { describeFailure, type Failure } from './command-line/failure.ts';
+import { originalUsage } from './command-line/usage.ts';
+import { DestinationError, type DlrootfsError, ExitCode, InterruptedError, printable } from './errors.ts';
+import { exactArguments } from './sys/argv.ts';
 
 const endingSignals = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
+
+/** How long a run may take to remove its stage after an error that nobody caught. */
+const GRACE_MILLISECONDS = 10_000;
 
 /** The program: reads the process's arguments, runs one command, ends the process with its exit code. */
 export async function main(): Promise<void> {
   const argv = process.argv.slice(2);
   if (answersVersion(argv)) return;
   const abort = new AbortController();
+  const failureOf = (error: unknown): Failure => describeFailure(error, wantsJsonLines(argv));
   for (const signal of endingSignals) {
     process.on(signal, () => {
       const interrupted = new InterruptedError(signal);
@@ -20,26 +24,33 @@ export async function main(): Promise<void> {
       abort.abort(interrupted);
     });
   }
-  let outputFailure: unknown;
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    outputFailure ??= describeOutputFailure(error);
-    abort.abort(outputFailure);
+  process.on('uncaughtException', (error) => {
+    abort.abort(error);
+    const end = (): never => {
+      const { text, exitCode } = failureOf(abort.signal.reason);
+      process.stderr.write(text);
+      process.exit(exitCode);
+    };
+    setTimeout(end, GRACE_MILLISECONDS);
   });
+  // Node ends with 0 when nothing is left to wait for, even if the run was waiting for something that cannot come.
+  process.on('beforeExit', () => {
+    process.stderr.write(failureOf(new Error('nothing is left to wait for')).text);
+    process.exit(ExitCode.bug);
+  });
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => abort.abort(outputFailure(error)));
   process.stderr.on('error', () => undefined);
   let exitCode: number;
   try {
     exitCode = await run(argv, abort.signal);
-    await drained(process.stdout);
-    if (outputFailure !== undefined) throw outputFailure;
+    await drained(process.stdout, abort.signal);
+    abort.signal.throwIfAborted();
   } catch (error) {
-    const failure = describeFailure(
-      abort.signal.aborted ? abort.signal.reason : error,
-      asksForJsonLines(argv),
-    );
+    const failure = failureOf(abort.signal.aborted ? abort.signal.reason : error);
     process.stderr.write(failure.text);
     exitCode = failure.exitCode;
   }
-  await Promise.all([drained(process.stdout), drained(process.stderr)]);
+  await Promise.all([drained(process.stdout, abort.signal), drained(process.stderr, abort.signal)]);
   process.exit(exitCode);
 }
 
@@ -48,34 +59,94 @@ async function run(argv: readonly string[], signal: AbortSignal): Promise<number
     process.stderr.write(originalUsage);
     return 0;
   }
+  checkLimits();
   const { runCommand } = await import('./command-line/run.ts');
   return await runCommand(exactArguments(argv), {
     environment: process.env,
     stdin: process.stdin,
     stdout: process.stdout,
     stderr: process.stderr,
+    stdoutIsClosed,
+    workingDirectoryExists,
     signal,
   });
 }
 
-/** Asked before the arguments are understood, since that too may fail. */
-function asksForJsonLines(argv: readonly string[]): boolean {
+/** Read before the arguments are parsed, since parsing may fail too. */
+function wantsJsonLines(argv: readonly string[]): boolean {
   return /(?:^|\0)--?progress[=\0]json(?:\0|$)/.test(argv.join('\0'));
 }
 
-/** A reader that went away (`| head`) ends the run as SIGPIPE would; other faults of stdout are those of the disk it goes to. */
-function describeOutputFailure(error: NodeJS.ErrnoException): DlrootfsError {
+/** Below these Node itself aborts, with no error to catch: files for its event loops, addresses for its threads' heaps. */
+const LEAST_OPEN_FILES = 64;
+const LEAST_ADDRESS_SPACE_BYTES = 3 * 2 ** 30;
+
+/** @throws DestinationError where a limit of the process, as in getrlimit(2), is too low to run at all. */
+function checkLimits(): void {
+  const limits = procFile('limits').toString('latin1');
+  const softLimit = (name: string): number =>
+    Number(new RegExp(`^${name} +(\\d+) `, 'm').exec(limits)?.[1] ?? Infinity);
+  const files = softLimit('Max open files');
+  if (files < LEAST_OPEN_FILES) {
+    throw new DestinationError(`only ${files} files can be open at once: ${LEAST_OPEN_FILES} are needed`, {
+      code: 'EMFILE',
+      hint: 'raise the limit of open files (ulimit -n 1024)',
+    });
+  }
+  const bytes = softLimit('Max address space');
+  if (bytes < LEAST_ADDRESS_SPACE_BYTES) {
+    throw new DestinationError('the limit of the address space is too low: 3 GiB are needed', {
+      code: 'ENOMEM',
+      hint: 'raise the limit of virtual memory (ulimit -v unlimited)',
+    });
+  }
+}
+
+/** A file of /proc/self; empty where there is none. */
+function procFile(name: string): Buffer {
+  try {
+    return readFileSync(`/proc/self/${name}`);
+  } catch {
+    return Buffer.alloc(0);
+  }
+}
+
+/**
+ * Whether the program was started without a standard output. Node opens /dev/null in its place, for reading and writing; a shell's
+ * `>/dev/null` is for writing only.
+ */
+function stdoutIsClosed(): boolean {
+  const { rdev } = fstatSync(1);
+  const flags = /^flags:\s*(\d+)$/m.exec(procFile('fdinfo/1').toString('latin1'))?.[1];
+  const nullDevice = 0x103;
+  return rdev === nullDevice && flags !== undefined && (Number.parseInt(flags, 8) & 3) === 2;
+}
+
+function workingDirectoryExists(): boolean {
+  try {
+    process.cwd();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A reader that is gone (`| head`) ends the run as SIGPIPE would; other errors of standard output are those of its disk. */
+function outputFailure(error: NodeJS.ErrnoException): DlrootfsError {
   if (error.code === 'EPIPE') return new InterruptedError('SIGPIPE');
   return new DestinationError(`cannot write standard output: ${printable(error.message)}`, {
-    hint: 'look at where it goes to: that disk may be full',
+    hint: 'check where standard output goes: that disk may be full',
     cause: error,
   });
 }
 
-/** Until everything is written; a write that failed is told of a moment later. */
-async function drained(stream: NodeJS.WriteStream): Promise<void> {
-  if (!stream.destroyed && stream.writableLength > 0) {
-    await new Promise<void>((resolve) => stream.write('', () => resolve()));
+/** Until everything is written, or the run is to end: a reader may be stuck. A write error is reported one turn later. */
+async function drained(stream: NodeJS.WriteStream, signal: AbortSignal): Promise<void> {
+  if (!stream.destroyed && stream.writableLength > 0 && !signal.aborted) {
+    await new Promise<void>((resolve) => {
+      stream.write('', () => resolve());
+      signal.addEventListener('abort', () => resolve(), { once: true });
+    });
   }
   await setImmediate();
 }

@@ -4,7 +4,7 @@ import { plainReport } from '../report/plain.ts';
 import type { LiveReport } from '../report/terminal.ts';
 import { terminalReport } from '../report/terminal.ts';
 import type { Invocation } from './parse.ts';
-import type { Surroundings } from './run.ts';
+import type { CliContext } from './run.ts';
 
 /** How progress is shown on standard error. */
 type Style = 'tty' | 'plain' | 'json' | 'none';
@@ -12,13 +12,13 @@ type Style = 'tty' | 'plain' | 'json' | 'none';
 /** What standard error says of a running command: progress in the style that was asked for, notices, with -v what is done. */
 export function openErrorChannel(
   invocation: Invocation,
-  surroundings: Surroundings,
+  context: CliContext,
   { linesOnStdout }: { readonly linesOnStdout: boolean },
 ): LiveReport {
   const { values } = invocation;
-  const { stdout, stderr } = surroundings;
+  const { stdout, stderr } = context;
   const verbose = values['verbose'] === true;
-  const style = progressStyle(String(values['progress']), values['quiet'] === true, surroundings);
+  const style = progressStyle(String(values['progress']), values['quiet'] === true, context);
   if (style === 'json') return { report: jsonLinesReport(stderr, verbose), stop: () => undefined };
   const messages = messageReport(stderr, verbose);
   if (style === 'none') return { report: messages, stop: () => undefined };
@@ -27,7 +27,7 @@ export function openErrorChannel(
   return { report: fanOut([live.report, messages]), stop: live.stop };
 }
 
-function progressStyle(asked: string, quiet: boolean, { environment, stderr }: Surroundings): Style {
+function progressStyle(asked: string, quiet: boolean, { environment, stderr }: CliContext): Style {
   if (asked === 'tty' || asked === 'plain' || asked === 'json' || asked === 'none') return asked;
   if (quiet) return 'none';
   return stderr.isTTY === true && environment['TERM'] !== 'dumb' ? 'tty' : 'plain';

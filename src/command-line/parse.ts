@@ -54,6 +54,9 @@ function checkWords(command: string, words: readonly string[]): void {
   }
 }
 
+/** Empty as from a variable that is not set: then as without the flag. */
+const mayBeEmpty: ReadonlySet<string> = new Set(['user', 'registry-token']);
+
 function readValues(command: string, flags: readonly FoundFlag[]): FlagValues {
   const options = commands[command]!.options;
   const program = new Command(command).exitOverride().configureOutput({ writeErr: () => undefined });
@@ -65,6 +68,9 @@ function readValues(command: string, flags: readonly FoundFlag[]): FlagValues {
       throw new UsageError(`${flag.spelled} does not go with ${command}`, {
         hint: `dlrootfs help ${command} lists what does`,
       });
+    }
+    if (flag.value === '' && !mayBeEmpty.has(flag.name)) {
+      throw new UsageError(`${flag.spelled} has an empty value`, { hint: `write ${flag.spelled} VALUE` });
     }
     canonical.push(...spell(flag, flags));
   }

@@ -11,10 +11,10 @@ import { parseBoolean } from './flags.ts';
 import type { Invocation } from './parse.ts';
 import { promptPassword } from './password-prompt.ts';
 import { parseBytes, parseCount, parseDuration } from './quantities.ts';
-import type { Surroundings } from './run.ts';
+import type { CliContext } from './run.ts';
 
 /** Flags and environment → what to pull. Throws UsageError. */
-export async function pullRequest(invocation: Invocation, surroundings: Surroundings): Promise<PullRequest> {
+export async function pullRequest(invocation: Invocation, context: CliContext): Promise<PullRequest> {
   const { values, words } = invocation;
   const text = (name: string) => values[name] as string | undefined;
   /** Undefined where the flag is not given: then options.ts has the default. */
@@ -38,8 +38,8 @@ export async function pullRequest(invocation: Invocation, surroundings: Surround
     cacheDirectory: parsed('cacheDir', (name) => utf8Name(name, '--cache-dir', utf8Directory)),
     cacheSize: parsed('cacheSize', (size) => parseBytes(size, '--cache-size')),
     registry: {
-      credentials: await credentials(invocation, surroundings),
-      registryToken: registryToken(invocation, surroundings),
+      credentials: await credentials(invocation, context),
+      registryToken: registryToken(invocation, context),
       noCredentials: values['creds'] === false,
       authFile: parsed('authfile', (name) => utf8Name(name, '--authfile')),
       tlsVerify: parseBoolean(text('tlsVerify') ?? 'true', '--tls-verify'),
@@ -53,9 +53,9 @@ export async function pullRequest(invocation: Invocation, surroundings: Surround
       retry: parsed('retry', (retry) => parseCount(retry, '--retry', 0)),
       retryDelay: parsed('retryDelay', (delay) => parseDuration(delay, '--retry-delay')),
     },
-    stdin: words[0] === '-' || words[0]!.startsWith('-:') ? surroundings.stdin : undefined,
-    environment: surroundings.environment,
-    signal: surroundings.signal,
+    stdin: words[0] === '-' || words[0]!.startsWith('-:') ? context.stdin : undefined,
+    environment: context.environment,
+    signal: context.signal,
   };
 }
 
@@ -81,7 +81,7 @@ function runtimesOf(words: readonly string[]): Runtime[] {
 }
 
 /** `--registry-token`, else, without any other flag for credentials, DLROOTFS_REGISTRY_TOKEN. */
-function registryToken({ values }: Invocation, { environment }: Surroundings): GivenToken | undefined {
+function registryToken({ values }: Invocation, { environment }: CliContext): GivenToken | undefined {
   const flag = (values['registryToken'] as string | undefined) || undefined;
   const others = [
     ...(values['user'] ? ['-u'] : []),
@@ -98,12 +98,9 @@ function registryToken({ values }: Invocation, { environment }: Surroundings): G
 }
 
 /** `-u`, else DLROOTFS_CREDS; the registry's own sources come after these. */
-async function credentials(
-  invocation: Invocation,
-  surroundings: Surroundings,
-): Promise<Credentials | undefined> {
+async function credentials(invocation: Invocation, context: CliContext): Promise<Credentials | undefined> {
   const flag = invocation.values['user'] as string | undefined;
-  const text = flag ?? (surroundings.environment['DLROOTFS_CREDS'] || undefined);
+  const text = flag ?? (context.environment['DLROOTFS_CREDS'] || undefined);
   const fromStdin = invocation.values['passwordStdin'] === true;
   if (invocation.values['creds'] === false) {
     if (flag !== undefined || fromStdin)
@@ -116,7 +113,7 @@ async function credentials(
     if (fromStdin) throw new UsageError('--password-stdin needs a user name', { hint: 'add -u username' });
     return undefined;
   }
-  const { stdin, stderr, signal } = surroundings;
+  const { stdin, stderr, signal } = context;
   const terminal = stdin.isTTY === true && stderr.isTTY === true;
   return await readCredentials(text, flag === undefined ? 'DLROOTFS_CREDS' : '-u', {
     stdin: fromStdin ? stdin : undefined,

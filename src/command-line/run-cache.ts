@@ -7,12 +7,12 @@ import { utf8Directory } from '../sys/os-path.ts';
 import type { Invocation } from './parse.ts';
 import { utf8Name } from './pull-request.ts';
 import { parseBytes } from './quantities.ts';
-import type { Surroundings } from './run.ts';
+import type { CliContext } from './run.ts';
 
 /** `dlrootfs cache [size|prune]`: what the store holds; prune empties it, or makes it fit `--cache-size`. */
-export async function runCache(invocation: Invocation, surroundings: Surroundings): Promise<number> {
+export async function runCache(invocation: Invocation, context: CliContext): Promise<number> {
   const { values, words } = invocation;
-  const { stdout, environment } = surroundings;
+  const { stdout, environment } = context;
   const named = values['cacheDir'] as string | undefined;
   const directory =
     named === undefined ? defaultCacheDirectory(environment) : utf8Name(named, '--cache-dir', utf8Directory);

@@ -4,12 +4,12 @@ import { describeNotRestored } from '../rootfs/not-restored.ts';
 import type { WorkTree } from '../rootfs/work-tree.ts';
 import { openWorkTree } from '../rootfs/work-tree.ts';
 import type { Invocation } from './parse.ts';
-import type { Surroundings } from './run.ts';
+import type { CliContext } from './run.ts';
 
 /** `dlrootfs checkout BRANCH [-d DIR]`: the rootfs of that layer, exactly, in place. */
-export async function runCheckout(invocation: Invocation, surroundings: Surroundings): Promise<number> {
+export async function runCheckout(invocation: Invocation, context: CliContext): Promise<number> {
   const { values, words } = invocation;
-  const { environment, signal, stdout, stderr } = surroundings;
+  const { environment, signal, stdout, stderr } = context;
   let opened: WorkTree | undefined;
   const branch = await checkout(String(values['dest']), words[0]!, {
     environment,

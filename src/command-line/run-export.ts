@@ -1,4 +1,4 @@
-import { UsageError } from '../errors.ts';
+import { DestinationError, UsageError } from '../errors.ts';
 import { exportArchive } from '../export.ts';
 import { resolveOptions } from '../options.ts';
 import { fanOut } from '../report/messages.ts';
@@ -7,7 +7,7 @@ import { osPath } from '../sys/os-path.ts';
 import { openErrorChannel } from './error-channel.ts';
 import type { Invocation } from './parse.ts';
 import { pullRequest } from './pull-request.ts';
-import type { Surroundings } from './run.ts';
+import type { CliContext } from './run.ts';
 
 /** Flags that are about a directory. */
 const aboutDirectories = [
@@ -23,35 +23,32 @@ const aboutDirectories = [
 ] as const;
 
 /** `dlrootfs IMAGE -o FILE`: one archive instead of a directory. */
-export async function runExport(invocation: Invocation, surroundings: Surroundings): Promise<number> {
+export async function runExport(invocation: Invocation, context: CliContext): Promise<number> {
   const { values, given } = invocation;
-  const { stdout } = surroundings;
+  const { stdout } = context;
   const contradiction = aboutDirectories.find((name) => given.has(name));
   if (contradiction !== undefined)
     throw new UsageError(`--${contradiction} does not go with -o`, {
       hint: 'leave it out, or leave -o out for a directory',
     });
   const output = String(values['output']);
-  if (output === '')
-    throw new UsageError('-o has an empty file name', {
-      hint: 'use -o FILE.tar, or -o - for standard output',
-    });
   if (output === '-' && stdout.isTTY === true) {
     throw new UsageError('standard output is a terminal, which is no place for an archive', {
       hint: 'use -o FILE.tar, or pipe it on',
     });
   }
+  if (output === '-' && context.stdoutIsClosed()) {
+    throw new DestinationError('cannot write the archive: standard output is closed', {
+      hint: 'redirect it, as in > FILE.tar, or use -o FILE.tar',
+    });
+  }
   const quiet = values['quiet'] === true;
   const linesOnStdout = !quiet && output !== '-';
-  const channel = openErrorChannel(invocation, surroundings, { linesOnStdout });
+  const channel = openErrorChannel(invocation, context, { linesOnStdout });
   const report = fanOut([channel.report, ...(linesOnStdout ? [textReport(stdout)] : [])]);
   try {
-    const request = await pullRequest(invocation, surroundings);
-    await exportArchive(
-      resolveOptions({ ...request, destination: output === '-' ? './-' : output, report }),
-      output,
-      stdout,
-    );
+    const request = await pullRequest(invocation, context);
+    await exportArchive(resolveOptions({ ...request, report }), output, stdout);
   } finally {
     channel.stop();
   }

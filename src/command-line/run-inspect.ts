@@ -5,13 +5,13 @@ import { inspectionText } from '../report/inspection.ts';
 import { openErrorChannel } from './error-channel.ts';
 import type { Invocation } from './parse.ts';
 import { pullRequest } from './pull-request.ts';
-import type { Surroundings } from './run.ts';
+import type { CliContext } from './run.ts';
 
 /** `dlrootfs inspect IMAGE`, and a pull with `--dry-run`. */
-export async function runInspect(invocation: Invocation, surroundings: Surroundings): Promise<number> {
-  const { stdout } = surroundings;
-  const { report } = openErrorChannel(invocation, surroundings, { linesOnStdout: false });
-  const request = await pullRequest(invocation, surroundings);
+export async function runInspect(invocation: Invocation, context: CliContext): Promise<number> {
+  const { stdout } = context;
+  const { report } = openErrorChannel(invocation, context, { linesOnStdout: false });
+  const request = await pullRequest(invocation, context);
   const found = await inspect(resolveOptions({ ...request, report }));
   const text = () => inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined);
   stdout.write(invocation.values['json'] === true ? `${JSON.stringify(found)}\n` : text());
@@ -19,10 +19,10 @@ export async function runInspect(invocation: Invocation, surroundings: Surroundi
 }
 
 /** `dlrootfs tags REPOSITORY`: one a line, or one JSON array. */
-export async function runTags(invocation: Invocation, surroundings: Surroundings): Promise<number> {
-  const { stdout } = surroundings;
-  const { report } = openErrorChannel(invocation, surroundings, { linesOnStdout: false });
-  const request = await pullRequest(invocation, surroundings);
+export async function runTags(invocation: Invocation, context: CliContext): Promise<number> {
+  const { stdout } = context;
+  const { report } = openErrorChannel(invocation, context, { linesOnStdout: false });
+  const request = await pullRequest(invocation, context);
   const all: string[] = [];
   const json = invocation.values['json'] === true;
   await listTags(resolveOptions({ ...request, report }), (tag) => {

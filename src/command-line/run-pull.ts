@@ -8,22 +8,22 @@ import { osPath } from '../sys/os-path.ts';
 import { openErrorChannel } from './error-channel.ts';
 import type { Invocation } from './parse.ts';
 import { pullRequest } from './pull-request.ts';
-import type { Surroundings } from './run.ts';
+import type { CliContext } from './run.ts';
 
 /** `dlrootfs IMAGE …`: flags → request → pull, with the reporters that the flags ask for. */
-export async function runPull(invocation: Invocation, surroundings: Surroundings): Promise<number> {
+export async function runPull(invocation: Invocation, context: CliContext): Promise<number> {
   const { values } = invocation;
   if (values['dryRun'] === true) {
-    return await (await import('./run-inspect.ts')).runInspect(invocation, surroundings);
+    return await (await import('./run-inspect.ts')).runInspect(invocation, context);
   }
   if (values['output'] !== undefined) {
-    return await (await import('./run-export.ts')).runExport(invocation, surroundings);
+    return await (await import('./run-export.ts')).runExport(invocation, context);
   }
-  const { stdout } = surroundings;
-  const request = await pullRequest(invocation, surroundings);
+  const { stdout } = context;
+  const request = await pullRequest(invocation, context);
   const quiet = values['quiet'] === true;
   const json = values['json'] === true;
-  const channel = openErrorChannel(invocation, surroundings, { linesOnStdout: !quiet && !json });
+  const channel = openErrorChannel(invocation, context, { linesOnStdout: !quiet && !json });
   const lines: readonly Report[] = quiet || json ? [] : [textReport(stdout)];
   let summary: PullSummary;
   try {

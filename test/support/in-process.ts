@@ -24,6 +24,8 @@ export async function runHere(
       stdin: Readable.from([]),
       stdout: stdout.stream,
       stderr: stderr.stream,
+      stdoutIsClosed: () => false,
+      workingDirectoryExists: () => true,
       signal: new AbortController().signal,
     });
   } catch (error) {
