@@ -45,7 +45,7 @@ bench: debian-packages dist/dlrootfs ## time dlrootfs, the limit and its peers s
 	node bench/bench.ts $(ARGS)
 
 soak: debian-packages dist/dlrootfs ## many pulls in a row, with faults, watching memory, descriptors and leftovers
-	node bench/soak.ts $(ARGS)
+	DLROOTFS_BINARY=dist/dlrootfs node bench/soak.ts $(ARGS)
 
 fuzz: debian-packages dist/dlrootfs ## MINUTES (60) of malformed images, answers and files, as root; prints its seed and keeps what fails
 	node bench/fuzz.ts $(ARGS)

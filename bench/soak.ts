@@ -1,21 +1,32 @@
 /**
- * Many pulls in a row with faults: `make soak`. 200 are killed at a random moment and run again (ARGS='50': so many), as many with -g,
- * then as many go over a link that drops, and memory, descriptors and what is left behind are watched. ARGS='50 git': one kind only
- * (killed, git, dropping).
+ * Pulls from a local registry, many times. For each way to pull 200 are killed at a random moment and run again (ARGS='50': so many),
+ * then as many go over a link that drops, and memory, descriptors and what is left behind are watched. Other processes keep every
+ * processor busy meanwhile. ARGS='50 -g': one kind only (a directory, -g, -o, several connections, dropping).
  */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { readFileSync, readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import process from 'node:process';
-import { killGitRounds } from '../test/faults/kill-git.ts';
-import { killRounds } from '../test/faults/kill.ts';
+import { killKinds, killRounds } from '../test/faults/kill.ts';
 import { Setting } from '../test/faults/setting.ts';
-import type { RunningProgram } from '../test/support/program.ts';
+import { programCommand, type RunningProgram } from '../test/support/program.ts';
 
-process.env['DLROOTFS_BINARY'] ??= 'dist/dlrootfs';
 const rounds = Number(process.argv[2] ?? 200);
 if (!Number.isInteger(rounds) || rounds < 1) throw new Error('the number of rounds is a positive integer');
-const only = process.argv[3];
+const only = process.argv.slice(3).join(' ');
 const say = (line: string) => process.stdout.write(`${line}\n`);
+
+/** As many processes as there are processors that do nothing else than compute. */
+class Load implements Disposable {
+  readonly #processes = Array.from({ length: availableParallelism() }, () =>
+    spawn('sh', ['-c', 'while :; do :; done'], { stdio: 'ignore' }),
+  );
+
+  [Symbol.dispose](): void {
+    for (const each of this.#processes) each.kill('SIGKILL');
+  }
+}
 
 /** The most memory (MiB) and descriptors that a run has had, asked for while it runs. */
 function watch(run: RunningProgram): { readonly memory: number; readonly descriptors: number; stop(): void } {
@@ -32,23 +43,16 @@ function watch(run: RunningProgram): { readonly memory: number; readonly descrip
   return seen;
 }
 
-async function killed(): Promise<void> {
-  let done = 0;
-  let reused = 0;
-  await killRounds(rounds, (round) => {
-    done += 1;
-    reused += round.reused;
-    if (done % 20 === 0) say(`${done} runs were killed and run again; ${reused} layers were gone on with`);
-  });
-}
-
-async function killedWithGit(): Promise<void> {
+async function killed(name: keyof typeof killKinds): Promise<void> {
   let done = 0;
   let unfinished = 0;
-  await killGitRounds(rounds, ({ layers }) => {
+  let reused = 0;
+  await killRounds(name, rounds, (round) => {
     done += 1;
-    if (layers < 3) unfinished += 1;
-    if (done % 20 === 0) say(`${done} runs with -g were killed and run again; ${unfinished} were not done`);
+    reused += round.reused;
+    if (!round.finished) unfinished += 1;
+    if (done % 20 !== 0 && done !== rounds) return;
+    say(`${name}: ${done} killed and run again; ${unfinished} were not done, ${reused} layers were resumed`);
   });
 }
 
@@ -81,6 +85,9 @@ async function dropping(): Promise<void> {
   assert.ok(descriptors < 200, `${descriptors} descriptors`);
 }
 
-const kinds: Readonly<Record<string, () => Promise<void>>> = { killed, git: killedWithGit, dropping };
-for (const [kind, run] of Object.entries(kinds)) if (only === undefined || only === kind) await run();
+using _ = new Load();
+say(`${programCommand.join(' ')}, ${rounds} rounds of each kind`);
+for (const name of Object.keys(killKinds) as (keyof typeof killKinds)[])
+  if (only === '' || only === name) await killed(name);
+if (only === '' || only === 'dropping') await dropping();
 say(`${rounds} runs of each kind: nothing was lost, nothing was left behind`);

@@ -1,91 +1,217 @@
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { git, snapshot } from '../git/git.ts';
+import { dir, file, tar, whiteout } from '../support/archive.ts';
+import type { FakeImage } from '../support/fake-image.ts';
 import type { RunningProgram } from '../support/program.ts';
 import { until } from '../support/until.ts';
-import { Setting, threeLayers } from './setting.ts';
+import { Setting, noise, threeLayers } from './setting.ts';
 
 /** What a round of `killRounds` was like. */
 export interface KillRound {
   /** Milliseconds from the first request to the program's death. */
   readonly after: number;
-  /** Whether DIR was there by then. */
+  /** Whether the pull was done by then. */
   readonly finished: boolean;
   /** Of the layers, how many the next run found in the store, whole or in part. */
   readonly reused: number;
 }
 
+/** One way to pull, and what may be there after its death. */
+interface KillKind {
+  readonly image: FakeImage;
+  /** Bytes a second of each connection: slow enough that most of a run is the download, as on a real link. */
+  readonly rate: number;
+  readonly flags: readonly string[];
+  /** What the pull makes, in the directory of the setting. */
+  readonly name: string;
+  /** All of what the pull made, as text to compare; checked as far as one alone can be. */
+  readonly read: (setting: Setting) => string;
+  /** What stays beside it after a kill, also when the next run is done. */
+  readonly mayLeave?: RegExp;
+  /** An earlier tag that every second round has pulled before. */
+  readonly earlier?: FakeImage;
+  /** A run that goes on asks for each layer from where the store ends. Not so where pieces come over several connections. */
+  readonly inOrder?: boolean;
+}
+
+const many = Array.from({ length: 400 }, (_, n) => file(`usr/f${n}`, `${n}\n`));
+const base = [
+  { tar: tar(dir('etc'), file('etc/motd', 'old\n'), file('etc/gone', 'x'), noise('base', 2 ** 20)) },
+  { tar: tar(dir('usr'), ...many, whiteout('etc/gone')) },
+];
+const top = { tar: tar(file('etc/motd', 'new\n'), noise('usr/big', 2 ** 20), whiteout('usr/f7')) };
+
+function readRepository(setting: Setting): string {
+  const directory = setting.scratch.join('out');
+  assert.equal(git(directory, 'fsck', '--strict', '--full', '--no-dangling'), '');
+  assert.equal(git(directory, 'status', '--porcelain'), '');
+  const branches = git(directory, 'branch', '--format=%(refname:short)').trim().split('\n');
+  const lines = snapshot(directory).filter((line) => !/ (json|layersize|\.\/)$/.test(line));
+  return [`${branches.length} branches`, ...lines].join('\n');
+}
+
+function readArchive(setting: Setting): string {
+  return createHash('sha256')
+    .update(readFileSync(setting.scratch.join('out.tar')))
+    .digest('hex');
+}
+
+export const killKinds = {
+  'a directory': {
+    image: threeLayers(),
+    rate: 3 * 2 ** 20,
+    flags: ['-d', 'out'],
+    name: 'out',
+    read: (setting) => setting.tree(),
+    inOrder: true,
+  },
+  '-g': {
+    image: { layers: [...base, top] },
+    rate: 4 * 2 ** 20,
+    flags: ['-d', 'out', '-g'],
+    name: 'out',
+    read: readRepository,
+    earlier: { layers: base },
+  },
+  '-o': {
+    image: threeLayers(),
+    rate: 3 * 2 ** 20,
+    flags: ['-o', 'out.tar'],
+    name: 'out.tar',
+    read: readArchive,
+    mayLeave: /^\.out\.tar\.[0-9a-f]{12}\.part$/,
+    inOrder: true,
+  },
+  'several connections': {
+    image: { layers: [{ tar: tar(noise('big', 24 * 2 ** 20), file('last', 'x')) }] },
+    rate: 8 * 2 ** 20,
+    flags: ['-d', 'out', '-j', '4'],
+    name: 'out',
+    read: (setting) => setting.tree(),
+  },
+} as const satisfies Readonly<Record<string, KillKind>>;
+
 /** Rounds that run side by side: they mostly wait for a slow link. */
 const SIDE_BY_SIDE = 3;
 
 /**
- * Kills a pull at a random moment, sees that DIR is not there or whole, and runs the same command again; so many times, each with
- * an empty store and no DIR to begin with. `told` hears of every round.
+ * Kills a pull at a random moment, sees that what it makes is not there or whole, and runs the same command again; so many times,
+ * each with an empty store and nothing pulled, or with an earlier tag, to begin with. `told` hears of every round.
  */
-export async function killRounds(rounds: number, told: (round: KillRound) => void): Promise<void> {
-  const image = threeLayers();
-  // Slow enough that most of a run is the download, as it is on a real link.
-  const open = () => Setting.open(image, { faults: [{ path: /\/blobs\//, rate: 3 * 2 ** 20, times: 1e9 }] });
-  await using first = await open();
-  const whole = first.start();
-  const duration = await sinceFirstRequest(first, whole);
-  const expected = first.tree();
-  let left = rounds;
+export async function killRounds(
+  name: keyof typeof killKinds,
+  rounds: number,
+  told: (round: KillRound) => void,
+): Promise<void> {
+  const kind: KillKind = killKinds[name];
+  const model = await modelOf(kind);
+  let round = 0;
   const worker = async () => {
-    for (; left > 0;) {
-      left -= 1;
-      await using setting = await open();
-      told(await killOnce(setting, Math.random() * duration, expected));
+    for (; round < rounds;) {
+      const withEarlier = kind.earlier !== undefined && round % 2 === 1;
+      round += 1;
+      await using setting = await open(kind);
+      if (withEarlier) await pullEarlier(setting, kind);
+      told(await killOnce(setting, kind, model, withEarlier));
     }
   };
   await Promise.all(Array.from({ length: SIDE_BY_SIDE }, worker));
 }
 
-/** How long a run takes from its first request on, in milliseconds. */
-async function sinceFirstRequest({ registry }: Setting, run: RunningProgram): Promise<number> {
-  const { exitCode, stderr } = await run.result;
-  assert.equal(exitCode, 0, stderr);
-  return performance.now() - registry.requests[0]!.time;
+/** What undisturbed runs make, and how long they take from their first request on, in milliseconds. */
+interface Model {
+  readonly earlier: string | undefined;
+  readonly whole: string;
+  readonly milliseconds: number;
 }
 
-async function killOnce(setting: Setting, after: number, expected: string): Promise<KillRound> {
+async function open({ image, earlier, rate }: KillKind): Promise<Setting> {
+  const setting = await Setting.open(image, { faults: [{ path: /\/blobs\//, rate, times: 1e9 }] });
+  if (earlier !== undefined) setting.registry.push('lib/img', 'earlier', earlier);
+  return setting;
+}
+
+async function pullEarlier(setting: Setting, { flags }: KillKind): Promise<void> {
+  const reference = setting.registry.reference('lib/img', 'earlier');
+  const { exitCode, stderr } = await setting.start(flags, {}, reference).result;
+  assert.equal(exitCode, 0, stderr);
+  setting.registry.requests.length = 0;
+}
+
+async function modelOf(kind: KillKind): Promise<Model> {
+  await using setting = await open(kind);
+  if (kind.earlier !== undefined) await pullEarlier(setting, kind);
+  const earlier = kind.earlier === undefined ? undefined : kind.read(setting);
+  rmSync(setting.scratch.join(kind.name), { recursive: true, force: true });
+  rmSync(setting.store, { recursive: true, force: true });
+  await setting.pullWell(kind.flags);
+  return {
+    earlier,
+    whole: kind.read(setting),
+    milliseconds: performance.now() - setting.registry.requests[0]!.time,
+  };
+}
+
+async function killOnce(
+  setting: Setting,
+  kind: KillKind,
+  model: Model,
+  withEarlier: boolean,
+): Promise<KillRound> {
   const { registry, image } = setting;
-  const run = setting.start();
-  const watch = watchFor(setting, expected);
+  const after = Math.random() * model.milliseconds;
+  const run = setting.start(kind.flags);
+  const watch = withEarlier ? undefined : watchFor(setting, kind, model);
   await until('the first request', () => registry.requests.length > 0);
   await sleep(after);
-  run.kill('SIGKILL');
-  await run.result;
-  const finished = watch.end();
+  await kill(run);
+  watch?.end();
+  const state = stateOf(setting, kind);
+  assert.ok(state === model.whole || state === (withEarlier ? model.earlier : undefined), state);
 
   const left = image.layers.map((layer, n) =>
     existsSync(setting.blob(layer.digest)) ? 'whole' : (setting.partial(n) ?? 0),
   );
   registry.requests.length = 0;
-  const destination = finished ? 'again' : 'out';
-  const again = watchFor(setting, expected, destination);
-  await setting.pullWell(['-d', destination]);
-  assert.ok(again.end());
-  assert.equal(setting.tree(destination), expected);
-  assert.deepEqual(setting.names, finished ? ['again', 'out'] : ['out'], 'nothing is left beside DIR');
+  const finished = state === model.whole;
+  if (finished) rmSync(setting.scratch.join(kind.name), { recursive: true });
+  const again = withEarlier || finished ? undefined : watchFor(setting, kind, model);
+  await setting.pullWell(kind.flags);
+  again?.end();
+  assert.equal(stateOf(setting, kind), model.whole);
+  const names = setting.names.filter((name) => kind.mayLeave?.test(name) !== true);
+  assert.deepEqual(names, [kind.name], 'nothing is left beside it');
   for (const [n, found] of left.entries()) {
     const asked = found === 'whole' ? [] : [found];
     // A partial that is all there is not asked for.
-    if (found === image.layers[n]!.size) continue;
+    if (found === image.layers[n]!.size || kind.inOrder !== true) continue;
     assert.deepEqual(setting.asked(n), asked, 'what the store has is not fetched again');
   }
   return { after, finished, reused: left.filter((found) => found !== 0).length };
 }
 
-/** Looks for DIR all the time; the moment that it is there, it must be whole. `end` answers whether it is. */
-function watchFor(setting: Setting, expected: string, name = 'out'): { end: () => boolean } {
+async function kill(run: RunningProgram): Promise<void> {
+  run.kill('SIGKILL');
+  await run.result;
+}
+
+/** What the pull made, undefined where nothing is there. */
+function stateOf(setting: Setting, { name, read }: KillKind): string | undefined {
+  return readdirSync(setting.scratch.path).includes(name) ? read(setting) : undefined;
+}
+
+/** Looks for what the pull makes all the time; the moment that it is there, it must be whole. */
+function watchFor(setting: Setting, kind: KillKind, { whole }: Model): { end: () => void } {
   let seen = false;
   let failure: unknown;
   const look = () => {
-    if (seen || !existsSync(setting.scratch.join(name))) return;
+    if (seen || !existsSync(setting.scratch.join(kind.name))) return;
     seen = true;
     try {
-      assert.equal(setting.tree(name), expected, 'DIR was seen half made');
+      assert.equal(kind.read(setting), whole, 'it was seen half made');
     } catch (error) {
       failure = error;
     }
@@ -96,7 +222,6 @@ function watchFor(setting: Setting, expected: string, name = 'out'): { end: () =
       clearInterval(timer);
       look();
       if (failure !== undefined) throw failure;
-      return seen;
     },
   };
 }

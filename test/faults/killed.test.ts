@@ -2,37 +2,34 @@ import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { missing } from '../support/debian.ts';
-import { killGitRounds } from './kill-git.ts';
-import type { KilledGit } from './kill-git.ts';
-import { killRounds } from './kill.ts';
-import type { KillRound } from './kill.ts';
+import { killRounds, type killKinds, type KillRound } from './kill.ts';
 import { Setting } from './setting.ts';
 
-test('killed at 20 random moments: DIR is not there or whole, and the same command then succeeds', async (t) => {
-  const rounds: KillRound[] = [];
-  await killRounds(20, (round) => rounds.push(round));
-  t.diagnostic(rounds.map(({ after, reused }) => `${after.toFixed(0)} ms: ${reused}`).join(', '));
-  assert.equal(rounds.length, 20);
-  assert.ok(
-    rounds.some(({ reused }) => reused > 0),
-    'some of what a killed run left was gone on with',
-  );
-});
+/** How often each is killed here; `make soak` does it more often. */
+const rounds: Readonly<Record<keyof typeof killKinds, number>> = {
+  'a directory': 20,
+  '-g': 8,
+  '-o': 6,
+  'several connections': 4,
+};
 
-test(
-  'with -g, killed at 8 random moments, half of them while layers are put on top: DIR is what it was or whole, and the same command then succeeds',
-  { skip: missing('git') },
-  async (t) => {
-    const rounds: KilledGit[] = [];
-    await killGitRounds(8, (round) => rounds.push(round));
-    t.diagnostic(rounds.map(({ after, layers }) => `${after.toFixed(0)} ms: ${layers}`).join(', '));
-    assert.equal(rounds.length, 8);
+for (const [name, count] of Object.entries(rounds) as [keyof typeof killKinds, number][]) {
+  const sentence = `${name}: killed at ${count} random moments, it is not there, what it was, or whole, and the same command then succeeds`;
+  test(sentence, { skip: missing('git') }, async (t) => {
+    const all: KillRound[] = [];
+    await killRounds(name, count, (round) => all.push(round));
+    t.diagnostic(all.map(({ after, reused }) => `${after.toFixed(0)} ms: ${reused}`).join(', '));
+    assert.equal(all.length, count);
     assert.ok(
-      rounds.some(({ layers }) => layers < 3),
+      all.some(({ finished }) => !finished),
       'some were killed before they were done',
     );
-  },
-);
+    assert.ok(
+      all.some(({ reused }) => reused > 0),
+      'some of what a killed run left was gone on with',
+    );
+  });
+}
 
 test(
   'with -g, what a killed run left beside DIR goes also where nothing else is to be done',

@@ -50,9 +50,14 @@ export class Setting implements AsyncDisposable {
     return this.scratch.join('store');
   }
 
-  /** Starts a pull to `out` with a store beside it. The last of two flags counts. */
-  start(flags: readonly string[] = [], options: ProgramOptions = {}): RunningProgram {
-    const argv = [this.reference, '-d', 'out', '--cache-dir', this.store, '--retry-delay', '5ms', ...flags];
+  /** Starts a pull, to `out` where the flags name no place, with a store beside it. The last of two flags counts. */
+  start(
+    flags: readonly string[] = [],
+    options: ProgramOptions = {},
+    reference = this.reference,
+  ): RunningProgram {
+    const place = flags.includes('-o') ? [] : ['-d', 'out'];
+    const argv = [reference, ...place, '--cache-dir', this.store, '--retry-delay', '5ms', ...flags];
     return startProgram(argv, { cwd: this.scratch.path, ...options });
   }
 
