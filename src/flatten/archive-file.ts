@@ -4,6 +4,7 @@ import { open, readlink, realpath, rename, stat, unlink, type FileHandle } from 
 import path from 'node:path';
 import { Writable } from 'node:stream';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { callbackify } from 'node:util';
 import { DestinationError, DlrootfsError, printable, seeKernelLog, systemError } from '../errors.ts';
 import { absolutePath, osPath, pathText } from '../sys/os-path.ts';
 
@@ -154,11 +155,11 @@ class PatientOutput extends Writable {
   }
 
   override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
-    this.#writeAll(chunk).then(() => done(), done);
+    callbackify(async () => await this.#writeAll(chunk))((error) => done(error));
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    this.#handle.close().then(() => done(error), done);
+    callbackify(async () => await this.#handle.close())((failure) => done(failure ?? error));
   }
 
   async #writeAll(chunk: Buffer): Promise<void> {
