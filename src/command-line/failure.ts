@@ -8,7 +8,7 @@ export interface Failure {
 
 /**
  * How a run that threw ends: a DlrootfsError as `error:` and, last, `hint:`; anything else is a bug and shows its
- * stack. Messages come with outside text made printable already; the exit codes are those of the README.
+ * stack. Whatever a message quotes is made printable here at the latest; the exit codes are those of the README.
  */
 export function describeFailure(error: unknown, asJson = false): Failure {
   if (asJson) return jsonFailure(error);
@@ -17,8 +17,8 @@ export function describeFailure(error: unknown, asJson = false): Failure {
     return { exitCode: error.exitCode, text: '' };
   }
   if (error instanceof DlrootfsError) {
-    const hintLine = error.hint === undefined ? '' : `hint: ${error.hint}\n`;
-    return { exitCode: error.exitCode, text: `error: ${error.message}\n${hintLine}` };
+    const hintLine = error.hint === undefined ? '' : `hint: ${printable(error.hint, Infinity)}\n`;
+    return { exitCode: error.exitCode, text: `error: ${printable(error.message, Infinity)}\n${hintLine}` };
   }
   const stack = error instanceof Error ? (error.stack ?? error.message) : printable(String(error));
   return {

@@ -5,10 +5,12 @@ import type { Report } from './event.ts';
 /** Notices, and with `verbose` what the program does and why, a line each on standard error. */
 export function messageReport(err: Writable, verbose: boolean): Report {
   return (event) => {
-    if (event.type === 'notice') err.write(`notice: ${event.message}\n`);
+    if (event.type === 'notice') err.write(`notice: ${printable(event.message, Infinity)}\n`);
     if (event.type === 'runtime-config')
-      err.write(`${printable(event.file)} is written; start it with: ${printable(event.command)}\n`);
-    if (event.type === 'debug' && verbose) err.write(`debug: ${event.message}\n`);
+      err.write(
+        `${printable(event.file, Infinity)} is written; start it with: ${printable(event.command, Infinity)}\n`,
+      );
+    if (event.type === 'debug' && verbose) err.write(`debug: ${printable(event.message, Infinity)}\n`);
   };
 }
 
