@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { withAllLayers } from './blob/queue.ts';
-import { ArchiveFile, isSpecialFile } from './flatten/archive-file.ts';
-import { compressionFor, flatten } from './flatten/flatten.ts';
+import { ArchiveFile, isSpecialFile } from './archive/archive-file.ts';
+import { compressionFor, flatten } from './archive/flatten.ts';
 import type { PullOptions } from './options.ts';
 import { resolveImage, withSession } from './with-session.ts';
 

@@ -18,7 +18,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   layout: ['errors.ts', 'sys', 'oci', 'tar'],
   rootfs: ['errors.ts', 'sys', 'tar'],
   git: ['errors.ts', 'sys', 'tar', 'rootfs'],
-  flatten: ['errors.ts', 'sys', 'tar'],
+  archive: ['errors.ts', 'sys', 'tar', 'rootfs'],
   runtime: ['errors.ts', 'sys', 'oci'],
   report: ['errors.ts', 'sys', 'oci'],
   'options.ts': ['errors.ts', 'oci', 'registry', 'report', 'runtime'],
@@ -56,7 +56,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   'resumption.ts': ['errors.ts', 'rootfs'],
   'native-calls.ts': ['blob', 'rootfs'],
   'with-session.ts': ['options.ts', 'source.ts', 'native-calls.ts', 'oci', 'blob', 'rootfs'],
-  'export.ts': ['errors.ts', 'options.ts', 'with-session.ts', 'blob', 'flatten'],
+  'export.ts': ['errors.ts', 'options.ts', 'with-session.ts', 'blob', 'archive'],
   'inspect.ts': ['options.ts', 'with-session.ts', 'summary.ts', 'oci', 'blob'],
   'index.ts': ['errors.ts', 'options.ts', 'pull.ts', 'summary.ts', 'report', 'oci', 'version.ts'],
   'command-line': [

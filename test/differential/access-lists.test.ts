@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { flattened } from '../flatten/harness.ts';
+import { flattened } from '../archive/harness.ts';
 import { build, temporaryDirectory } from '../rootfs/harness.ts';
 import { missing } from '../support/debian.ts';
 import { printTree, treeDiff } from '../support/tree.ts';

@@ -4,7 +4,7 @@ import { Writable } from 'node:stream';
 import { describe, it } from 'node:test';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { DestinationError, IntegrityError, UsageError } from '../../src/errors.ts';
-import { compressionFor, flatten } from '../../src/flatten/flatten.ts';
+import { compressionFor, flatten } from '../../src/archive/flatten.ts';
 import {
   dir,
   file,

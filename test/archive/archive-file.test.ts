@@ -5,7 +5,7 @@ import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { describe, it } from 'node:test';
 import { DestinationError } from '../../src/errors.ts';
-import { ArchiveFile } from '../../src/flatten/archive-file.ts';
+import { ArchiveFile } from '../../src/archive/archive-file.ts';
 import { temporaryDirectory } from './harness.ts';
 
 describe('an ArchiveFile', () => {

@@ -4,7 +4,7 @@ import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { alignExtents, fillGaps, sparseMapBlocks } from '../../src/flatten/sparse-map.ts';
+import { alignExtents, fillGaps, sparseMapBlocks } from '../../src/archive/sparse-map.ts';
 import { sparse, tar } from '../support/archive.ts';
 import { contentOf, readArchive } from '../support/read-archive.ts';
 import { flattened, temporaryDirectory } from './harness.ts';

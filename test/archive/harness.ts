@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Writable } from 'node:stream';
 import type { TestContext } from 'node:test';
-import type { FlattenLayer } from '../../src/flatten/contents.ts';
-import { flatten, type FlattenOptions } from '../../src/flatten/flatten.ts';
+import type { FlattenLayer } from '../../src/archive/contents.ts';
+import { flatten, type FlattenOptions } from '../../src/archive/flatten.ts';
 
 /** A directory that is removed after the test, whatever is in it. */
 export function temporaryDirectory(t: TestContext): string {

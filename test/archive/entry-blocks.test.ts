@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { entryBlocks, linkBlocks, paddingOf } from '../../src/flatten/entry-blocks.ts';
-import type { Inode } from '../../src/flatten/node.ts';
+import { entryBlocks, linkBlocks, paddingOf } from '../../src/archive/entry-blocks.ts';
+import type { Inode } from '../../src/archive/node.ts';
 import type { BytePath, Entry, EntryType } from '../../src/tar/entry.ts';
 import { blank } from '../support/blank.ts';
 import { readArchive, summary, type ReadEntry } from '../support/read-archive.ts';
