@@ -151,9 +151,9 @@ export function mutateJson(random: Random, document: unknown, most = 3): Buffer 
       const at = random.below(text.length + 1);
       holder[key] = `${text.slice(0, at)}${oddText(random)}${text.slice(at)}`;
     } else holder[key] = oddValue(random);
-    if (isCircular(copy)) holder[key] = oddValue(random);
+    if (isCircular(copy)) holder[key] = null;
   }
-  const text = Buffer.from(JSON.stringify(copy) ?? 'null');
+  const text = Buffer.from(JSON.stringify(isCircular(copy) ? document : copy) ?? 'null');
   return random.percent(15) ? mutateBytes(random, text) : text;
 }
 

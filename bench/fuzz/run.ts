@@ -123,7 +123,12 @@ function* judge(kind: string, { argv }: Case, run: Omit<Outcome, 'faults'>): Gen
   if (run.milliseconds > LIMIT_MILLISECONDS - 1000) yield 'hangs';
   if (!exitCodes.has(exitCode)) yield `exit code ${exitCode}`;
   if (/^\s+at \S.*[:(]/m.test(stderr)) yield 'stack trace';
-  if (/this is a bug|node:internal|FATAL ERROR|Segmentation|Unhandled|^Warning: /m.test(stderr)) yield 'bug';
+  if (
+    /this is a bug|node:internal|FATAL ERROR|Segmentation|Unhandled|^Warning: (?!Ignoring extra certs)/m.test(
+      stderr,
+    )
+  )
+    yield 'bug';
   if (run.mebibytes > LIMIT_MIB) yield 'memory';
   if (run.cpuSeconds > LIMIT_CPU_SECONDS) yield 'processor time';
   const secrets = [PASSWORD, Buffer.from(`me:${PASSWORD}`).toString('base64')];
