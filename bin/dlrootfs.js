@@ -1,9 +1,19 @@
 #!/usr/bin/env node
-import { existsSync } from 'node:fs';
+// In the syntax of Node 12, so that an old Node gets a message instead of a syntax error.
+import { existsSync, readFileSync } from 'node:fs';
 
-// As installed by npm: the bundle. In a checkout that was not built: the sources, whose types Node strips.
-const bundle = new URL('../dist/npm/cli.js', import.meta.url);
-const { main } = await import(
-  existsSync(bundle) ? bundle.href : new URL('../src/cli.ts', import.meta.url).href
-);
-await main();
+const { engines } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+const [leastMajor, leastMinor] = engines.node.match(/\d+/g).map(Number);
+const [major, minor] = process.versions.node.split('.').map(Number);
+if (major < leastMajor || (major === leastMajor && minor < leastMinor)) {
+  process.stderr.write(
+    `error: dlrootfs needs Node ${leastMajor}.${leastMinor} or newer, and this is ${process.versions.node}\n` +
+      'hint: install a newer Node, or use the dlrootfs binary, which brings its own\n',
+  );
+  process.exitCode = 2;
+} else {
+  // As installed by npm: the bundle. In a checkout that was not built: the sources, whose types Node strips.
+  const bundle = new URL('../dist/npm/cli.js', import.meta.url);
+  const { href } = existsSync(bundle) ? bundle : new URL('../src/cli.ts', import.meta.url);
+  void import(href).then(({ main }) => main());
+}

@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import { getSystemErrorMap } from 'node:util';
+import util from 'node:util';
 
 /** What every failure that a user can act on carries; anything else that is thrown is a bug. */
 export interface ErrorDetails {
@@ -176,7 +176,7 @@ const furtherReasons: Readonly<Record<string, string>> = {
 /** What an errno(3), negated or not, is called and says: `EIO` and `i/o error (EIO)`. */
 export function systemError(errno: number): { readonly code: string; readonly text: string } {
   const number = Math.abs(errno);
-  const known = getSystemErrorMap().get(-number);
+  const known = util.getSystemErrorMap().get(-number);
   const name = Object.entries(constants.errno).find(([, value]) => value === number)?.[0];
   const code = known?.[0] ?? name ?? `errno ${number}`;
   return { code, text: `${known?.[1] ?? furtherReasons[code] ?? 'unknown error'} (${code})` };

@@ -32,17 +32,30 @@ const threadBesideBundle: Plugin = {
   },
 };
 
+/** The library's entry loads its errors before it checks the version of Node: an old one must be able to parse them. */
+const errorsApart: Plugin = {
+  name: 'errors-apart',
+  setup(bundle) {
+    bundle.onResolve({ filter: /\/errors\.ts$/ }, ({ kind }) =>
+      kind === 'entry-point' ? undefined : { path: './errors.js', external: true },
+    );
+  },
+};
+
 /** What npm publishes: the command, the library and the threads, with the packages they use left to npm. */
 export async function bundleForNpm(directory: string): Promise<void> {
-  await build({
-    ...shared,
-    entryPoints: ['src/cli.ts', 'src/index.ts', 'src/rootfs/thread.ts', 'src/packer-thread.ts'],
-    splitting: true,
-    outdir: directory,
-    target: 'node22.19',
-    packages: 'external',
-    plugins: [threadBesideBundle],
-  });
+  await Promise.all([
+    build({ ...shared, entryPoints: ['src/errors.ts'], outdir: directory, target: 'node12.22' }),
+    build({
+      ...shared,
+      entryPoints: ['src/cli.ts', 'src/index.ts', 'src/rootfs/thread.ts', 'src/packer-thread.ts'],
+      splitting: true,
+      outdir: directory,
+      target: 'node22.19',
+      packages: 'external',
+      plugins: [threadBesideBundle, errorsApart],
+    }),
+  ]);
 }
 
 /** In the single executable two modules are others: there are no files beside it to load from. */

@@ -12,9 +12,9 @@ const root = new URL('../..', import.meta.url).pathname;
 /**
  * Flags of Node and V8 that the program always runs with; it takes none from NODE_OPTIONS.
  * Warnings about experimental parts of Node are nothing that a user can act on. V8 would let young garbage take
- * 16 MiB and more, with -g 100, and no run is faster for it.
+ * 16 MiB and more, with -g 100, and no run is faster for it. SIGUSR1 would open a debugger that any local user can reach.
  */
-const flags = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=1'];
+const flags = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=1', '--disable-sigusr1'];
 
 export function hostArchitecture(): Architecture {
   const { arch, platform } = process;

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { transform } from 'esbuild';
+import { leastNode } from '../../src/version.ts';
 import { dir, file, tar } from '../support/archive.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { Scratch } from '../support/program.ts';
@@ -93,4 +95,73 @@ await pull(1);
 export const wrong: PullEvent = { type: 'layer-gone' };
 `;
   assert.equal(typecheck(scratch, source), '');
+});
+
+/** A module of Node's that pretends to be an older one; loaded before the program. */
+function pretending(scratch: Scratch, version: string): string {
+  const name = scratch.join('older.cjs');
+  const versions = `{ ...process.versions, node: '${version}' }`;
+  writeFileSync(name, `Object.defineProperty(process, 'versions', { value: ${versions} });\n`);
+  return name;
+}
+
+for (const version of ['12.22.12', '20.20.2', '22.18.0']) {
+  test(
+    `Node ${version} is told first that it is too old, by the command and by the library`,
+    { skip: built },
+    () => {
+      using scratch = consumer();
+      const older = pretending(scratch, version);
+      const run = (...words: readonly string[]) =>
+        spawnSync(process.execPath, ['-r', older, ...words], { cwd: scratch.path, encoding: 'utf8' });
+      const command = run('node_modules/dlrootfs/bin/dlrootfs.js', 'version');
+      assert.deepEqual([command.status, command.stdout], [2, '']);
+      const message = `dlrootfs needs Node 22.19 or newer, and this is ${version}\n`;
+      assert.ok(command.stderr.startsWith(`error: ${message}hint: `), command.stderr);
+      writeFileSync(
+        scratch.join('use.js'),
+        "import('dlrootfs').catch(({ name, message }) => console.log(`${name}: ${message}`));",
+      );
+      assert.equal(run('use.js').stdout, `UsageError: ${message}`);
+    },
+  );
+}
+
+test('what an old Node reads before it is told so is in the syntax of Node 12', { skip: built }, async () => {
+  const dist = new URL('../../dist/npm/', import.meta.url);
+  const first: string[] = [new URL('../../bin/dlrootfs.js', import.meta.url).pathname];
+  const reach = (name: string): void => {
+    const path = new URL(name, dist).pathname;
+    if (first.includes(path)) return;
+    first.push(path);
+    for (const [, from] of readFileSync(path, 'utf8').matchAll(
+      /^(?:import|export|\}) ?(?:from )?.*"(\.\/[^"]+)";$/gm,
+    ))
+      reach(from!);
+  };
+  reach('./index.js');
+  assert.ok(first.length >= 4, first.join(' '));
+  const named = new Set(['constants', 'existsSync', 'readFileSync', 'versions']);
+  for (const path of first) {
+    const source = readFileSync(path, 'utf8');
+    const [now, then] = await Promise.all(
+      ['esnext', 'node12.22'].map((target) => transform(source, { target, format: 'esm' })),
+    );
+    assert.equal(then!.code, now!.code, path);
+    for (const [, names = ''] of source.matchAll(/import \{([^}]*)\} from ["']node:/g)) {
+      const unknown = names.split(',').map((name) => name.trim().split(' ')[0]!);
+      assert.deepEqual(
+        unknown.filter((name) => !named.has(name)),
+        [],
+        path,
+      );
+    }
+  }
+});
+
+test('the oldest Node is that of package.json', () => {
+  const { engines } = JSON.parse(readFileSync(`${root}package.json`, 'utf8')) as {
+    engines: { node: string };
+  };
+  assert.equal(engines.node, `>=${leastNode.major}.${leastNode.minor}`);
 });
