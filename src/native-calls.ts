@@ -1,12 +1,9 @@
 import { openNative } from './blob/native.ts';
 import type { Native } from './blob/native.ts';
-import { loadKoffi } from './rootfs/koffi.ts';
+import { loadNative } from './sys/native.ts';
 
 /** What can be called in C; undefined where that is impossible: then the program is slower, and two runs may fetch the same blob. */
 export function nativeCalls(): Native | undefined {
-  try {
-    return openNative(loadKoffi());
-  } catch {
-    return undefined;
-  }
+  const library = loadNative();
+  return library && openNative(library);
 }

@@ -62,7 +62,7 @@ export async function bundleForNpm(directory: string): Promise<void> {
 const insideExecutable: Plugin = {
   name: 'inside-executable',
   setup(bundle) {
-    bundle.onLoad({ filter: /\/src\/rootfs\/koffi\.ts$/ }, ({ path }) => {
+    bundle.onLoad({ filter: /\/src\/sys\/koffi\.ts$/ }, ({ path }) => {
       return { contents: "export * from '../binary/koffi.ts';", resolveDir: dirname(path), loader: 'ts' };
     });
     // A script of its own, since launch.js has started the thread before cli.js asks for it.

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { lstat, open, readFile, rename, rm, unlink, writeFile, type FileHandle } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
-import type { LockFile } from './lock-file.ts';
+import type { lockFile } from '../sys/file-lock.ts';
 import type { StoreFiles } from './store-files.ts';
 import { FILE_MODE, openTrusted } from './trust.ts';
 
@@ -21,7 +21,7 @@ export interface Claim {
 
 export interface ClaimOptions {
   readonly files: StoreFiles;
-  readonly lock: LockFile | undefined;
+  readonly lock: typeof lockFile | undefined;
   readonly signal: AbortSignal;
   /** Called once when another process is at it. */
   readonly waiting: () => void;

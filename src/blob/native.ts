@@ -1,11 +1,11 @@
 import { nativeGzip } from './native-gzip.ts';
 import { nativeZstd } from './native-zstd.ts';
 import type { Engine, Region } from './engine.ts';
-import { nativeLock, type LockFile } from './lock-file.ts';
+import { lockFile } from '../sys/file-lock.ts';
+import type { Native as NativeLibrary } from '../sys/native.ts';
 
-export type Koffi = typeof import('koffi');
-/** The running program's own symbols: Node exports those of the libraries inside it for its addons, and libc's are there too. */
-export type Library = ReturnType<Koffi['load']>;
+export type Koffi = NativeLibrary['koffi'];
+export type Library = NativeLibrary['library'];
 
 /**
  * What is called in C where it can be: zlib and zstd as Node carries them, since through Node's streams each piece of output is
@@ -15,13 +15,12 @@ export interface Native {
   /** Undefined where Node does not export the functions. */
   readonly gzip: (() => Engine) | undefined;
   readonly zstd: (() => Engine) | undefined;
-  readonly lock: LockFile | undefined;
+  readonly lock: typeof lockFile;
   readonly allocate: (length: number) => Region;
 }
 
 /** Looks the functions up. */
-export function openNative(koffi: Koffi): Native {
-  const library = koffi.load(null);
+export function openNative({ koffi, library }: NativeLibrary): Native {
   const found = <T>(open: (koffi: Koffi, library: Library) => T): T | undefined => {
     try {
       return open(koffi, library);
@@ -32,7 +31,7 @@ export function openNative(koffi: Koffi): Native {
   return {
     gzip: found(nativeGzip),
     zstd: found(nativeZstd),
-    lock: found(nativeLock),
+    lock: lockFile,
     allocate: (length) => region(koffi, length),
   };
 }

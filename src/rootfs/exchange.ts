@@ -1,10 +1,5 @@
 import { rename } from 'node:fs/promises';
-import { arch, platform } from 'node:os';
-import { loadKoffi } from './koffi.ts';
-
-const renameat2 = { x64: 316, arm64: 276 } as const;
-const AT_FDCWD = -100;
-const RENAME_EXCHANGE = 2;
+import { AT_FDCWD, RENAME_EXCHANGE, systemCalls } from '../sys/system-calls.ts';
 
 /**
  * Gives two directories beside each other each other's names: in one step where the system can (renameat2(2)), else in three, of which a
@@ -25,14 +20,12 @@ export async function exchange(stage: string, directory: string, aside: string):
 }
 
 function isExchanged(one: string, other: string): boolean {
-  const machine = arch();
-  if (platform() !== 'linux' || (machine !== 'x64' && machine !== 'arm64')) return false;
-  try {
-    const syscall = loadKoffi()
-      .load(null)
-      .func('intptr_t syscall(intptr_t, intptr_t, const char *, intptr_t, const char *, intptr_t)');
-    return syscall(renameat2[machine], AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) === 0;
-  } catch {
-    return false;
-  }
+  const calls = systemCalls();
+  if (!calls) return false;
+  const names = Buffer.from(`${one}\0${other}\0`);
+  const first = calls.address(names);
+  const second = first + Buffer.byteLength(one) + 1;
+  const answer = calls.renameat2(AT_FDCWD, first, AT_FDCWD, second, RENAME_EXCHANGE);
+  // `names` is used until here: nothing may free it before.
+  return answer === 0 && names.length > 0;
 }

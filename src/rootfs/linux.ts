@@ -3,26 +3,29 @@ import { constants as osConstants } from 'node:os';
 import type { BytePath, EntryType } from '../tar/entry.ts';
 import { readAll } from './node-stat.ts';
 import { CallMemory } from './call-memory.ts';
-import type { ByteName, Directory, FileStat, Filesystem } from './filesystem.ts';
-import type { Libc } from './libc.ts';
+import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
+import { lockFile } from '../sys/file-lock.ts';
 import {
   AT_EMPTY_PATH,
+  AT_FDCWD,
   AT_REMOVEDIR,
   AT_SYMLINK_NOFOLLOW,
-  LOCK_EX_NB,
   O_CLOEXEC,
   O_PATH,
   STATX_BASIC_STATS,
-  calls,
-  openPath,
-} from './linux-numbers.ts';
-import { LinuxMetadata } from './linux-metadata.ts';
+  type SystemCalls,
+} from '../sys/system-calls.ts';
 
-const { EAGAIN, EINTR, EINVAL, ENAMETOOLONG, EPERM, EWOULDBLOCK } = osConstants.errno;
+const { EAGAIN, EINTR, EINVAL, EIO, ENAMETOOLONG, ENOSYS, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 
+/** For a descriptor that only names something. */
+const openPath = O_PATH | O_NOFOLLOW | O_CLOEXEC;
 const openNew = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
 const openToRead = O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
+
+/** In bytes: of a value, and of all names together (xattr(7)). */
+const largestAttribute = 64 * 1024;
 
 const formats: Readonly<Partial<Record<EntryType, number>>> = {
   fifo: 0o010000,
@@ -31,120 +34,120 @@ const formats: Readonly<Partial<Record<EntryType, number>>> = {
 };
 
 /**
- * The file system by libc's calls. Each directory is opened from its parent's descriptor, no symlink is ever followed by the kernel,
+ * The file system by Linux's system calls. Each directory is opened from its parent's descriptor, no symlink is ever followed by the kernel,
  * and no path is longer than one name: so there is nothing a name could climb out with, and no limit of PATH_MAX.
  */
-export class LinuxFilesystem extends LinuxMetadata implements Filesystem {
+export class LinuxFilesystem implements Filesystem {
   readonly root: Directory;
+  readonly #calls: SystemCalls;
+  readonly #memory: CallMemory;
+  #knowsFchmodat2 = true;
+  #attribute: Buffer | undefined;
 
   /** `root` is an open descriptor of the root directory, from then on this object's to close. */
-  private constructor(libc: Libc, memory: CallMemory, root: number) {
-    super(libc, memory);
+  private constructor(calls: SystemCalls, memory: CallMemory, root: number) {
+    this.#calls = calls;
+    this.#memory = memory;
     this.root = { path: '' as BytePath, handle: root };
   }
 
   /** Opens the directory at `path`, following symlinks to it. Answers an errno below zero where it cannot. */
-  static open(libc: Libc, path: Uint8Array): LinuxFilesystem | number {
-    const memory = new CallMemory((bytes) => libc.address(bytes));
+  static open(calls: SystemCalls, path: Uint8Array): LinuxFilesystem | number {
+    const memory = new CallMemory((bytes) => calls.address(bytes));
     if (!memory.putName(Buffer.from(path).toString('latin1'))) return -ENAMETOOLONG;
-    let root = libc.open(memory.name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    let root = calls.openat(AT_FDCWD, memory.name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     // An owner can give itself the right to read it.
-    if (root < 0) root = libc.open(memory.name, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0) return -libc.errno();
-    return new LinuxFilesystem(libc, memory, root);
+    if (root < 0) root = calls.openat(AT_FDCWD, memory.name, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    return root < 0 ? root : new LinuxFilesystem(calls, memory, root);
   }
 
   /** Takes the root for this process until it ends, however it ends: false when another has it. True where the file system knows no locks. */
   lock(): boolean {
-    return this.libc.flock(this.root.handle, LOCK_EX_NB) === 0 || this.libc.errno() !== EWOULDBLOCK;
+    return lockFile(this.root.handle, 'exclusive') !== 'busy';
   }
 
   openDirectory(parent: Directory, name: ByteName): number {
-    if (!this.memory.putName(name)) return -ENAMETOOLONG;
-    return this.result(this.libc.openat(parent.handle, this.memory.name, openPath | O_DIRECTORY, 0));
+    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
+    return this.#calls.openat(parent.handle, this.#memory.name, openPath | O_DIRECTORY, 0);
   }
 
   closeDirectory(directory: Directory): void {
-    this.libc.close(directory.handle);
+    this.#calls.close(directory.handle);
   }
 
   readLink(parent: Directory, name: ByteName): BytePath | number {
-    if (!this.memory.putName(name)) return -ENAMETOOLONG;
-    const length = this.libc.readlinkat(
+    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
+    const length = this.#calls.readlinkat(
       parent.handle,
-      this.memory.name,
-      this.memory.second,
-      this.memory.longestName,
+      this.#memory.name,
+      this.#memory.second,
+      this.#memory.longestName,
     );
-    if (length < 0) return -this.libc.errno();
-    return this.memory.takeSecond(length) as BytePath;
+    return length < 0 ? length : (this.#memory.takeSecond(length) as BytePath);
   }
 
   stat(parent: Directory, name: ByteName): FileStat | number {
     const itself = name === '.';
-    if (!this.memory.putName(itself ? '' : name)) return -ENAMETOOLONG;
+    if (!this.#memory.putName(itself ? '' : name)) return -ENAMETOOLONG;
     const flags = itself ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW;
-    const { handle } = parent;
-    if (this.libc.statx(handle, this.memory.name, flags, STATX_BASIC_STATS, this.memory.structure) !== 0) {
-      return -this.libc.errno();
-    }
-    return this.memory.takeStat();
+    const { name: path, structure } = this.#memory;
+    const failure = this.#calls.statx(parent.handle, path, flags, STATX_BASIC_STATS, structure);
+    return failure < 0 ? failure : this.#memory.takeStat();
   }
 
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number {
-    if (!this.memory.putName(name)) return -ENAMETOOLONG;
-    const file = this.result(this.libc.openat(parent.handle, this.memory.name, openToRead, 0));
+    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
+    const file = this.#calls.openat(parent.handle, this.#memory.name, openToRead, 0);
     if (file < 0) return file;
     const bytes = readAll(file, most);
     // Not by Node: it warns of a descriptor that it has not opened.
-    this.libc.close(file);
+    this.#calls.close(file);
     return bytes;
   }
 
   openFile(parent: Directory, name: ByteName): number {
-    if (!this.memory.putName(name)) return -ENAMETOOLONG;
-    const place = this.result(this.libc.openat(parent.handle, this.memory.name, openPath, 0));
+    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
+    const place = this.#calls.openat(parent.handle, this.#memory.name, openPath, 0);
     if (place < 0) return place;
     const stat = this.stat({ path: parent.path, handle: place }, '.');
     let file = typeof stat === 'number' ? stat : -EINVAL;
     if (typeof stat !== 'number' && stat.type === 'file') {
-      this.memory.putName(`/proc/self/fd/${place}`);
-      file = this.result(this.libc.open(this.memory.name, O_RDONLY | O_CLOEXEC));
+      this.#memory.putName(`/proc/self/fd/${place}`);
+      file = this.#calls.openat(AT_FDCWD, this.#memory.name, O_RDONLY | O_CLOEXEC, 0);
     }
-    this.libc.close(place);
+    this.#calls.close(place);
     return file;
   }
 
   list(directory: Directory): ByteName[] | number {
-    this.memory.putName('.');
-    const file = this.libc.openat(
+    this.#memory.putName('.');
+    const file = this.#calls.openat(
       directory.handle,
-      this.memory.name,
+      this.#memory.name,
       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
       0,
     );
-    if (file < 0) return -this.libc.errno();
+    if (file < 0) return file;
     const names: ByteName[] = [];
-    const { list, listSize } = this.memory;
+    const { list, listSize } = this.#memory;
     for (;;) {
-      const length = this.libc.syscall(calls.getdents64, file, list, listSize, 0);
+      const length = this.#calls.getdents64(file, list, listSize);
       if (length <= 0) {
-        const failure = length < 0 ? -this.libc.errno() : 0;
-        this.libc.close(file);
-        return failure < 0 ? failure : names;
+        this.#calls.close(file);
+        return length < 0 ? length : names;
       }
-      this.memory.takeNames(length, names);
+      this.#memory.takeNames(length, names);
     }
   }
 
   makeDirectory(parent: Directory, name: ByteName, mode: number): number {
-    if (!this.memory.putName(name)) return -ENAMETOOLONG;
-    return this.result(this.libc.mkdirat(parent.handle, this.memory.name, mode));
+    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
+    return this.#calls.mkdirat(parent.handle, this.#memory.name, mode);
   }
 
   makeSymlink(parent: Directory, name: ByteName, target: BytePath): number {
-    if (!this.memory.putName(name) || !this.memory.putSecond(target)) return -ENAMETOOLONG;
-    return this.result(this.libc.symlinkat(this.memory.second, parent.handle, this.memory.name));
+    if (!this.#memory.putName(name) || !this.#memory.putSecond(target)) return -ENAMETOOLONG;
+    return this.#calls.symlinkat(this.#memory.second, parent.handle, this.#memory.name);
   }
 
   makeSpecial(
@@ -155,53 +158,47 @@ export class LinuxFilesystem extends LinuxMetadata implements Filesystem {
     major: number,
     minor: number,
   ): number {
-    if (!this.memory.putName(name)) return -ENAMETOOLONG;
+    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
     if (major > 0xfff || minor > 0xfffff) return -EPERM;
     const device = (minor & 0xff) | (major << 8) | ((minor & 0xfff00) << 12);
     const format = formats[type]! | mode;
-    return this.result(
-      this.libc.syscall(calls.mknodat, parent.handle, this.memory.name, format, device >>> 0),
-    );
+    return this.#calls.mknodat(parent.handle, this.#memory.name, format, device >>> 0);
   }
 
   makeLink(targetParent: Directory, targetName: ByteName, parent: Directory, name: ByteName): number {
-    if (!this.memory.putName(name) || !this.memory.putSecond(targetName)) return -ENAMETOOLONG;
-    return this.result(
-      this.libc.linkat(targetParent.handle, this.memory.second, parent.handle, this.memory.name, 0),
-    );
+    if (!this.#memory.putName(name) || !this.#memory.putSecond(targetName)) return -ENAMETOOLONG;
+    return this.#calls.linkat(targetParent.handle, this.#memory.second, parent.handle, this.#memory.name);
   }
 
   rename(parent: Directory, name: ByteName, newParent: Directory, newName: ByteName): number {
-    if (!this.memory.putName(newName) || !this.memory.putSecond(name)) return -ENAMETOOLONG;
-    return this.result(
-      this.libc.renameat(parent.handle, this.memory.second, newParent.handle, this.memory.name),
-    );
+    if (!this.#memory.putName(newName) || !this.#memory.putSecond(name)) return -ENAMETOOLONG;
+    return this.#calls.renameat(parent.handle, this.#memory.second, newParent.handle, this.#memory.name);
   }
 
   remove(parent: Directory, name: ByteName): number {
-    if (!this.memory.putName(name)) return -ENAMETOOLONG;
-    return this.result(this.libc.unlinkat(parent.handle, this.memory.name, 0));
+    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
+    return this.#calls.unlinkat(parent.handle, this.#memory.name, 0);
   }
 
   removeDirectory(parent: Directory, name: ByteName): number {
-    if (!this.memory.putName(name)) return -ENAMETOOLONG;
-    return this.result(this.libc.unlinkat(parent.handle, this.memory.name, AT_REMOVEDIR));
+    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
+    return this.#calls.unlinkat(parent.handle, this.#memory.name, AT_REMOVEDIR);
   }
 
   createFile(parent: Directory, name: ByteName, mode: number): number {
-    if (!this.memory.putName(name)) return -ENAMETOOLONG;
-    return this.result(this.libc.openat(parent.handle, this.memory.name, openNew, mode));
+    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
+    return this.#calls.openat(parent.handle, this.#memory.name, openNew, mode);
   }
 
   write(file: number, bytes: Uint8Array, position: number): number {
     let rest = bytes;
     let at = position;
     for (;;) {
-      const written = this.libc.pwrite(file, rest, rest.length, at);
+      const written = this.#calls.pwrite(file, rest, rest.length, at);
       if (written === rest.length) return 0;
+      if (written === 0) return -EIO;
       if (written < 0) {
-        const failure = this.libc.errno();
-        if (failure !== EINTR && failure !== EAGAIN) return -failure;
+        if (written !== -EINTR && written !== -EAGAIN) return written;
       } else {
         rest = rest.subarray(written);
         at += written;
@@ -210,19 +207,101 @@ export class LinuxFilesystem extends LinuxMetadata implements Filesystem {
   }
 
   freeSpace(file: number): number {
-    if (this.libc.fstatfs(file, this.memory.structure) !== 0) return Infinity;
-    return this.memory.takeFreeSpace();
+    if (this.#calls.fstatfs(file, this.#memory.structure) < 0) return Infinity;
+    return this.#memory.takeFreeSpace();
   }
 
   truncate(file: number, size: number): number {
-    return this.result(this.libc.ftruncate(file, size));
+    return this.#calls.ftruncate(file, size);
   }
 
   closeFile(file: number): number {
-    return this.result(this.libc.close(file));
+    return this.#calls.close(file);
+  }
+
+  setOwner(node: Node, uid: number, gid: number): number {
+    if (node.file >= 0) return this.#calls.fchown(node.file, uid, gid);
+    this.#memory.putName(node.name);
+    return this.#calls.fchownat(node.parent.handle, this.#memory.name, uid, gid, AT_SYMLINK_NOFOLLOW);
+  }
+
+  setMode(node: Node, mode: number): number {
+    if (node.file >= 0) return this.#calls.fchmod(node.file, mode);
+    if (node.name === '.') return this.#setModeByHandle(node.parent.handle, mode);
+    if (this.#knowsFchmodat2) {
+      this.#memory.putName(node.name);
+      const { handle } = node.parent;
+      const result = this.#calls.fchmodat2(handle, this.#memory.name, mode, AT_SYMLINK_NOFOLLOW);
+      // A seccomp filter that does not know the call answers EPERM.
+      if (result !== -ENOSYS && result !== -EPERM) return result;
+      if (result === -ENOSYS) this.#knowsFchmodat2 = false;
+    }
+    this.#memory.putName(node.name);
+    const file = this.#calls.openat(node.parent.handle, this.#memory.name, openPath, 0);
+    if (file < 0) return file;
+    const result = this.#setModeByHandle(file, mode);
+    this.#calls.close(file);
+    return result;
+  }
+
+  /** The way for a descriptor that was opened with O_PATH, which fchmod(2) does not take. */
+  #setModeByHandle(handle: number, mode: number): number {
+    this.#memory.putName(`/proc/self/fd/${handle}`);
+    return this.#calls.chmod(this.#memory.name, mode);
+  }
+
+  setTimes(node: Node, seconds: number, nanoseconds: number): number {
+    this.#memory.putTimes(seconds, nanoseconds);
+    if (node.file >= 0) return this.#calls.futimens(node.file, this.#memory.structure);
+    this.#memory.putName(node.name);
+    return this.#calls.utimensat(
+      node.parent.handle,
+      this.#memory.name,
+      this.#memory.structure,
+      AT_SYMLINK_NOFOLLOW,
+    );
+  }
+
+  setXattr(node: Node, name: string, value: Uint8Array): number {
+    if (!this.#memory.putSecond(name)) return -ENAMETOOLONG;
+    if (node.file >= 0) {
+      return this.#calls.fsetxattr(node.file, this.#memory.second, value, value.length);
+    }
+    this.#memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
+    return this.#calls.lsetxattr(this.#memory.name, this.#memory.second, value, value.length);
+  }
+
+  hasXattr(node: Node, name: string): boolean {
+    this.#memory.putSecond(name);
+    this.#memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
+    return this.#calls.lgetxattr(this.#memory.name, this.#memory.second, 0, 0) >= 0;
+  }
+
+  readXattrs(node: Node): Map<string, Uint8Array> | number {
+    const buffer = (this.#attribute ??= Buffer.alloc(largestAttribute));
+    const address = this.#calls.address(buffer);
+    this.#memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
+    const length = this.#calls.llistxattr(this.#memory.name, address, buffer.length);
+    if (length < 0) return length;
+    const names = buffer.toString('latin1', 0, length).split('\0').slice(0, -1);
+    const values = new Map<string, Uint8Array>();
+    for (const name of names) {
+      this.#memory.putSecond(name);
+      const size = this.#calls.lgetxattr(this.#memory.name, this.#memory.second, address, buffer.length);
+      // One that is gone again, or that only the kernel may read, is none.
+      if (size >= 0) values.set(name, Uint8Array.prototype.slice.call(buffer, 0, size));
+    }
+    return values;
+  }
+
+  removeXattr(node: Node, name: string): number {
+    if (!this.#memory.putSecond(name)) return -ENAMETOOLONG;
+    if (node.file >= 0) return this.#calls.fremovexattr(node.file, this.#memory.second);
+    this.#memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
+    return this.#calls.lremovexattr(this.#memory.name, this.#memory.second);
   }
 
   close(): void {
-    this.libc.close(this.root.handle);
+    this.#calls.close(this.root.handle);
   }
 }

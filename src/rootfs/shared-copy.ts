@@ -1,4 +1,4 @@
-import { loadKoffi } from './koffi.ts';
+import { loadNative } from '../sys/native.ts';
 
 /** Bytes from which on a call of C is worth its price. */
 const worthACall = 512;
@@ -11,15 +11,13 @@ export type SharedCopy = (chunk: Uint8Array, position: number) => void;
  * byte where source and target are not aligned alike.
  */
 export function sharedCopy(bytes: Uint8Array<SharedArrayBuffer>): SharedCopy {
-  try {
-    const koffi = loadKoffi();
-    const memcpy = koffi.load(null).func('memcpy', 'intptr_t', ['intptr_t', 'const void *', 'size_t']);
-    const address = koffi.address(bytes);
-    return (chunk, position) => {
-      if (chunk.length < worthACall) bytes.set(chunk, position);
-      else memcpy(address + BigInt(position), chunk, chunk.length);
-    };
-  } catch {
-    return (chunk, position) => bytes.set(chunk, position);
-  }
+  const native = loadNative();
+  if (!native) return (chunk, position) => bytes.set(chunk, position);
+  const { koffi, library } = native;
+  const memcpy = library.func('memcpy', 'intptr_t', ['intptr_t', 'const void *', 'size_t']);
+  const address = koffi.address(bytes);
+  return (chunk, position) => {
+    if (chunk.length < worthACall) bytes.set(chunk, position);
+    else memcpy(address + BigInt(position), chunk, chunk.length);
+  };
 }

@@ -6,7 +6,7 @@ import { startRun } from './apply.ts';
 import { unlock } from './directory.ts';
 import { join, nameOf, parentPath } from './directories.ts';
 import type { ByteName, Directory, FileStat } from './filesystem.ts';
-import { loadLibc } from './libc.ts';
+import { systemCalls } from '../sys/system-calls.ts';
 import { LinuxFilesystem } from './linux.ts';
 import type { Backend } from './messages.ts';
 import { nothingLost } from './not-restored.ts';
@@ -86,9 +86,9 @@ export class WorkTree {
 
   #work(use: (run: Run) => void): void {
     const name = this.#directory;
-    const libc = this.#backend === 'node' ? undefined : loadLibc();
+    const calls = this.#backend === 'node' ? undefined : systemCalls();
     const path = Buffer.from(name);
-    const filesystem = libc ? LinuxFilesystem.open(libc, path) : PortableFilesystem.open(path);
+    const filesystem = calls ? LinuxFilesystem.open(calls, path) : PortableFilesystem.open(path);
     try {
       if (typeof filesystem === 'number') throw new Refusal(filesystem, 'open it');
       const run = startRun(filesystem, { name, mode: 'overlay', reservedNames: [], recordChanges: false });

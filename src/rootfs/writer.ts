@@ -4,7 +4,7 @@ import { applyLayer, startRun } from './apply.ts';
 import { ContentWriter } from './contents.ts';
 import type { Filesystem } from './filesystem.ts';
 import { finishRun } from './finish.ts';
-import { loadLibc } from './libc.ts';
+import { systemCalls } from '../sys/system-calls.ts';
 import { LinuxFilesystem } from './linux.ts';
 import type { Answers, Backend, Command, LayerResult, Opened, ThreadData } from './messages.ts';
 import { writeOwnFile } from './own-file.ts';
@@ -75,13 +75,13 @@ export class Writer {
 
   #openFilesystem(): [Filesystem, Backend] {
     const { path, backend, lock } = this.#data;
-    const libc = backend === 'node' ? undefined : loadLibc();
-    if (!libc && backend === 'libc') {
+    const calls = backend === 'node' ? undefined : systemCalls();
+    if (!calls && backend === 'libc') {
       throw new DestinationError('libc cannot be called on this system', {
         hint: 'leave the back end to us',
       });
     }
-    const opened = libc ? LinuxFilesystem.open(libc, path) : PortableFilesystem.open(path);
+    const opened = calls ? LinuxFilesystem.open(calls, path) : PortableFilesystem.open(path);
     if (typeof opened === 'number') throw explain(new Refusal(opened, 'open it'), undefined, this.#name);
     if (lock && !opened.lock()) {
       throw new DestinationError(`${this.#name} is being written by another process`, {
@@ -89,7 +89,7 @@ export class Writer {
         hint: 'wait until that is done, or choose another directory with -d',
       });
     }
-    return [opened, libc ? 'libc' : 'node'];
+    return [opened, calls ? 'libc' : 'node'];
   }
 
   #layer(run: Run, label: string): LayerResult {

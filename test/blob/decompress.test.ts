@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { createRequire } from 'node:module';
 import { test as always } from 'node:test';
 import { crc32, gzipSync, zstdCompressSync, constants } from 'node:zlib';
 import fc from 'fast-check';
@@ -9,9 +8,9 @@ import { compressionOf, promisedCompression } from '../../src/oci/compression.ts
 import { decompress } from '../../src/blob/decompress.ts';
 import { MalformedDataError } from '../../src/blob/malformed-data.ts';
 import { openNative, type Native } from '../../src/blob/native.ts';
+import { loadNative } from '../../src/sys/native.ts';
 
-const koffi = createRequire(import.meta.url)('koffi') as typeof import('koffi');
-const native = openNative(koffi);
+const native = openNative(loadNative()!);
 
 type Codec = 'gzip' | 'zstd' | 'bzip2' | 'xz' | 'none';
 

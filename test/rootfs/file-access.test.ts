@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { test } from 'node:test';
 import type { Filesystem } from '../../src/rootfs/filesystem.ts';
-import { loadLibc } from '../../src/rootfs/libc.ts';
+import { systemCalls } from '../../src/sys/system-calls.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { PortableFilesystem } from '../../src/rootfs/portable.ts';
 import { missing } from '../support/debian.ts';
@@ -13,7 +13,7 @@ import { Scratch } from '../support/program.ts';
 const { EINVAL, ENOENT, ENOTSUP } = constants.errno;
 
 const backends: [name: string, open: (path: string) => Filesystem | number][] = [
-  ['libc', (path) => LinuxFilesystem.open(loadLibc()!, Buffer.from(path))],
+  ['libc', (path) => LinuxFilesystem.open(systemCalls()!, Buffer.from(path))],
   ['portable', (path) => PortableFilesystem.open(Buffer.from(path))],
 ];
 
@@ -68,7 +68,7 @@ test(
     set('file', 'user.empty', '0x');
     set('directory', 'trusted.d', '0x31');
     set('link', 'trusted.l', '0x32');
-    const filesystem = LinuxFilesystem.open(loadLibc()!, Buffer.from(scratch.path));
+    const filesystem = LinuxFilesystem.open(systemCalls()!, Buffer.from(scratch.path));
     assert.ok(typeof filesystem !== 'number');
     const read = (name: string): [string, string][] => {
       const found = filesystem.readXattrs({ parent: filesystem.root, name, file: -1 });

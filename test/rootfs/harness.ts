@@ -6,7 +6,7 @@ import type { TestContext } from 'node:test';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import type { Filesystem } from '../../src/rootfs/filesystem.ts';
 import { finishRun } from '../../src/rootfs/finish.ts';
-import { loadLibc } from '../../src/rootfs/libc.ts';
+import { systemCalls } from '../../src/sys/system-calls.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { PortableFilesystem } from '../../src/rootfs/portable.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
@@ -74,7 +74,7 @@ export function openFilesystem(directory: string, backend: TestedBackend): Files
   const path = Buffer.from(directory);
   const filesystem =
     backend === 'libc'
-      ? LinuxFilesystem.open(loadLibc()!, path)
+      ? LinuxFilesystem.open(systemCalls()!, path)
       : PortableFilesystem.open(path, backend === 'node' ? '/proc/self/fd' : '/none');
   if (typeof filesystem === 'number') throw new Error(`cannot open ${directory}: ${filesystem}`);
   return filesystem;

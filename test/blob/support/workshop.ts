@@ -1,15 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { layerQueue, type LayerQueueOptions } from '../../../src/blob/queue.ts';
 import { openNative } from '../../../src/blob/native.ts';
+import { loadNative } from '../../../src/sys/native.ts';
 import { Store, type StoreOptions } from '../../../src/blob/store.ts';
 import type { Layer } from '../../../src/oci/image.ts';
 import type { PullEvent } from '../../../src/report/event.ts';
 
-export const native = openNative(createRequire(import.meta.url)('koffi') as typeof import('koffi'));
+export const native = openNative(loadNative()!);
 
 /** A folder for one test, with a cache and a spool in it, and what was reported. */
 export class Workshop implements AsyncDisposable {
