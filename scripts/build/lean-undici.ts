@@ -6,7 +6,9 @@ const standIns: Readonly<Record<string, string>> = {
   'node:http':
     'exports.maxHeaderSize = 16384; exports.IncomingMessage = class {}; exports.STATUS_CODES = {};',
   'node:assert': `module.exports = (value, message) => {
-    if (!value) throw message instanceof Error ? message : new Error(message ?? 'an assertion of undici failed');
+    if (value) return;
+    if (message instanceof Error) throw message;
+    throw Object.assign(new Error(message ?? 'an assertion of undici failed'), { code: 'ERR_ASSERTION' });
   }`,
 };
 

@@ -31,6 +31,9 @@ export interface LayerBlobOptions {
 /** Between two events about the same blob, in milliseconds. */
 const PROGRESS_INTERVAL = 100;
 
+/** Milliseconds for the rest of a blob whose size is not known. */
+const UNKNOWN_END_TIMEOUT = 10_000;
+
 /** The blob of a layer, wherever it comes from: the store, or a download that may still be going on. */
 export class LayerBlob {
   /** Resolves when it is known where it comes from, so that it can be read. */
@@ -82,14 +85,28 @@ export class LayerBlob {
     this.#arrival?.leave();
   }
 
-  /** Waits for the end and answers what was wrong with the bytes, if anything was. */
+  /** Milliseconds to wait for the rest of a blob that cannot be unpacked, to see whether its digest is right. */
+  get patience(): number {
+    const { digest, checksum, size } = this.#layer;
+    if ((digest ?? checksum) === undefined) return 0;
+    // It may have no end.
+    return size === undefined ? UNKNOWN_END_TIMEOUT : Infinity;
+  }
+
+  /** Waits for the end and answers what was wrong with the bytes, if anything was and `patience` is enough. */
   async verdict(): Promise<unknown> {
+    const { patience } = this;
+    if (patience === 0) return undefined;
+    const late = Promise.withResolvers<'late'>();
+    const timer = Number.isFinite(patience) ? setTimeout(() => late.resolve('late'), patience) : undefined;
     try {
-      await this.whole;
+      if ((await Promise.race([this.whole, late.promise])) === 'late') return undefined;
       const fault = await this.#cached?.fault(this.#options.signal);
       return fault === undefined ? undefined : this.#damaged(fault);
     } catch (error) {
       return error;
+    } finally {
+      clearTimeout(timer);
     }
   }
 

@@ -80,7 +80,7 @@ export class PulledLayer {
     } catch (error) {
       if (!(error instanceof MalformedDataError)) throw error;
       // When the blob was damaged on its way, that is what has to be said.
-      await drain(reader);
+      await drain(reader, this.#blob.patience);
       throw new IntegrityError(`${name}: its compressed data ${error.message}`, {
         code: 'MALFORMED_LAYER',
         cause: error,
@@ -124,7 +124,9 @@ function described(compression: string): string {
   return compression === 'none' ? 'a plain tar' : compression;
 }
 
-async function drain(reader: ByteReader): Promise<void> {
+/** @param patience in milliseconds */
+async function drain(reader: ByteReader, patience: number): Promise<void> {
   const buffer = new Uint8Array(256 * 1024);
-  while ((await reader.read(buffer)) > 0);
+  const deadline = performance.now() + patience;
+  while (performance.now() < deadline && (await reader.read(buffer)) > 0);
 }

@@ -1,6 +1,7 @@
 import { printable } from '../errors.ts';
 import type { BlobRange, BlobResponse } from '../oci/image.ts';
 import type { LayerDescription } from '../oci/layers.ts';
+import { contentLength } from './body.ts';
 import { parseContentRange } from './content-range.ts';
 import type { Endpoint, Query } from './endpoint.ts';
 import type { Response } from './exchange.ts';
@@ -27,11 +28,6 @@ export function rangeHeaders(range: BlobRange, etag: string | undefined): Record
 }
 
 async function* nothing(): AsyncIterable<Uint8Array> {}
-
-function contentLength(response: Response): number | undefined {
-  const text = response.header('content-length') ?? '';
-  return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
-}
 
 /** What an answer to a blob request holds; MISANSWERED when it is not what `range` asked for and not the whole either. */
 export function readBlobResponse(

@@ -5,6 +5,9 @@ import type { Response } from './exchange.ts';
 import type { Timeouts } from './registry-options.ts';
 import { TransientError } from './transient.ts';
 
+/** For a body of unknown length. */
+const FIRST_BUFFER_BYTES = 16_384;
+
 const decoders = new Map([
   ['gzip', promisify<Uint8Array, object, Uint8Array>(gunzip)],
   ['x-gzip', promisify<Uint8Array, object, Uint8Array>(gunzip)],
@@ -43,6 +46,12 @@ async function decode(bytes: Uint8Array, response: Response, limit: number): Pro
   }
 }
 
+/** What an answer says of the length of its body; undefined where it says nothing. */
+export function contentLength(response: Response): number | undefined {
+  const text = response.header('content-length') ?? '';
+  return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
+}
+
 /**
  * The whole of a small body, decoded. Throws NetworkError when it is longer than `limit` bytes, TransientError when it breaks off,
  * stalls, or takes longer than a document may.
@@ -53,7 +62,8 @@ export async function readAtMost(
   timeouts: Timeouts,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
-  if (Number(response.header('content-length') ?? 0) > limit) {
+  const length = contentLength(response) ?? 0;
+  if (length > limit) {
     response.discard();
     throw tooLarge(response, limit);
   }
@@ -62,13 +72,20 @@ export async function readAtMost(
     late = true;
     response.discard();
   }, timeouts.document);
-  const chunks: Uint8Array[] = [];
+  // Copied together: a server may send each byte as a chunk of its own, which costs a hundred.
+  let bytes = Buffer.allocUnsafe(Math.min(limit, length || FIRST_BUFFER_BYTES));
   let size = 0;
   try {
     for await (const chunk of response.body) {
-      size += chunk.length;
-      if (size > limit) throw tooLarge(response, limit);
-      chunks.push(chunk);
+      const needed = size + chunk.length;
+      if (needed > limit) throw tooLarge(response, limit);
+      if (needed > bytes.length) {
+        const larger = Buffer.allocUnsafe(Math.min(limit, Math.max(needed, 2 * bytes.length)));
+        bytes.copy(larger, 0, 0, size);
+        bytes = larger;
+      }
+      bytes.set(chunk, size);
+      size = needed;
     }
   } catch (error) {
     signal.throwIfAborted();
@@ -81,5 +98,5 @@ export async function readAtMost(
   } finally {
     clearTimeout(timer);
   }
-  return decode(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks), response, limit);
+  return decode(bytes.subarray(0, size), response, limit);
 }

@@ -50,6 +50,9 @@ export interface Contact {
 /** Tries of one request to satisfy a registry that asks for authorization. */
 const MAX_CHALLENGES = 3;
 
+/** Warnings of one registry that are passed on. */
+const MAX_WARNINGS = 10;
+
 const hubApi = 'registry-1.docker.io';
 
 /** One registry, or mirror, as the place of one repository: found, greeted, and asked with the right authorization. */
@@ -207,7 +210,7 @@ export class Endpoint {
 
   #passOn(warnings: readonly string[]): void {
     for (const text of warnings) {
-      if (this.#warnings.has(text)) continue;
+      if (this.#warnings.has(text) || this.#warnings.size >= MAX_WARNINGS) continue;
       this.#warnings.add(text);
       this.#manners.report({ type: 'notice', message: `${this.name} says: ${text}` });
     }

@@ -39,6 +39,9 @@ export interface Response {
 const HIGH_WATER = 256 * 1024;
 const LOW_WATER = HIGH_WATER / 4;
 
+/** Memory in bytes that a chunk takes beside its own. */
+const CHUNK_COST = 256;
+
 /** Fewer bytes than this in the time of a stall are a stall. */
 const LEAST_PROGRESS = 4096;
 
@@ -159,7 +162,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
       return;
     }
     this.#queue.push(chunk);
-    this.#queued += chunk.length;
+    this.#queued += chunk.length + CHUNK_COST;
     if (this.#queued < HIGH_WATER) return;
     this.#paused = true;
     controller.pause();
@@ -209,7 +212,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   next(): Promise<Chunk> {
     const value = this.#queue.shift();
     if (value) {
-      this.#queued -= value.length;
+      this.#queued -= value.length + CHUNK_COST;
       if (this.#paused && this.#queued < LOW_WATER) {
         this.#paused = false;
         this.#controller?.resume();

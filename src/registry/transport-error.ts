@@ -137,8 +137,8 @@ export function transportError(
       });
     default:
   }
-  // undici gives these no code.
-  if (error.name === 'HTTPParserError') {
+  // undici gives its parser's errors no code. Some answers fail its assertions: a status of 000.
+  if (error.name === 'HTTPParserError' || code === 'ERR_ASSERTION') {
     if (inBody)
       return new TransientError(`what ${host} sent is broken: ${reasonOf(error)}`, { code: BROKEN, cause });
     return new NetworkError(`what ${host} answered is not HTTP: ${reasonOf(error)}`, {

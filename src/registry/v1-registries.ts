@@ -8,6 +8,9 @@ import type { V1Server } from './v1-server.ts';
 /** Tries of a request where another registry is left. */
 const RETRIES_WITH_OTHERS = 1;
 
+/** Failures that an error message lists. */
+const LISTED_FAILURES = 3;
+
 /** The registries that an index names for a repository: what one does not give is asked from the next. */
 export class V1Registries {
   readonly #servers: readonly V1Server[];
@@ -71,7 +74,12 @@ export class V1Registries {
     if (answer) return answer;
     const [first, ...others] = failures;
     if (others.length === 0) return first!;
-    const reasons = failures.map((failure) => failure.message).join('; ');
+    const more = failures.length > LISTED_FAILURES ? '; …' : '';
+    const reasons =
+      failures
+        .slice(0, LISTED_FAILURES)
+        .map((failure) => failure.message)
+        .join('; ') + more;
     return new NetworkError(
       `none of the ${failures.length} registries that the index names could be asked: ${reasons}`,
       {

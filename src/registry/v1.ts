@@ -22,7 +22,7 @@ import type { V1Registries } from './v1-registries.ts';
 const MAX_TAGS_BYTES = 16 * 1024 * 1024;
 const MAX_ANCESTRY_BYTES = 1024 * 1024;
 /** Of all JSON documents of one image together. */
-const MAX_JSON_BYTES = 64 * 1024 * 1024;
+const MAX_JSON_BYTES = 32 * 1024 * 1024;
 
 /** What `images/ID/json` says. */
 interface ImageFacts {
