@@ -160,6 +160,29 @@ describe("another user's symlink in a sticky directory is not followed", { skip:
     }
   }
 
+  for (const [name, target] of [
+    ['out.tar', '../victim/file'],
+    ['link/out.tar', '../victim'],
+  ] as const) {
+    test(`of another user: -o shared/${name}`, async () => {
+      await withImages(async (pull, scratch) => {
+        mkdirSync(scratch.join('shared'));
+        chmodSync(scratch.join('shared'), 0o1777);
+        mkdirSync(scratch.join('victim'));
+        writeFileSync(scratch.join('victim/file'), 'mine');
+        const link = scratch.join('shared', name.split('/')[0]!);
+        symlinkSync(target, link);
+        lchownSync(link, 65_534, 65_534);
+        assertRefused(
+          await pull(['base:1', '-o', `shared/${name}`]),
+          new RegExp(`^error: cannot use shared/${name}: .* is a symlink of user 65534 `, 'm'),
+        );
+        assert.equal(readFileSync(scratch.join('victim/file'), 'utf8'), 'mine');
+        assert.deepEqual(readdirSync(scratch.join('victim')), ['file']);
+      });
+    });
+  }
+
   test('a link that leads to nothing either', async () => {
     await withImages(async (pull, scratch) => {
       mkdirSync(scratch.join('shared'));

@@ -6,7 +6,8 @@ import { Writable } from 'node:stream';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { callbackify } from 'node:util';
 import { DestinationError, DlrootfsError, printable, seeKernelLog, systemError } from '../errors.ts';
-import { absolutePath, osPath, pathText } from '../sys/os-path.ts';
+import { trustedPath } from '../rootfs/location.ts';
+import { osPath, pathText } from '../sys/os-path.ts';
 
 /** How long to wait before a FIFO or device that is not ready is tried again. */
 const POLL_MILLISECONDS = 20;
@@ -15,7 +16,7 @@ const EAGER_TRIES = 50;
 
 /**
  * A file that appears whole or not at all: it is written under another name beside its place and renamed when it is complete. A
- * symlink is followed; what is no regular file (a FIFO, a device) is written to as it is.
+ * symlink is followed, but none that another user may have put there; what is no regular file (a FIFO, a device) is written to as it is.
  */
 export class ArchiveFile {
   readonly output: Writable;
@@ -37,13 +38,14 @@ export class ArchiveFile {
    */
   static async create(name: string, signal?: AbortSignal): Promise<ArchiveFile> {
     try {
+      const trusted = await trustedPath(name);
       const existing = await statOf(name);
       if (existing?.isDirectory() === true) throw isDirectory(name);
       if (existing && !existing.isFile()) {
         const handle = await openReady(name, signal);
         return new ArchiveFile(new PatientOutput(handle), name);
       }
-      const place = existing ? await writablePlace(name) : absolutePath(name);
+      const place = existing ? await writablePlace(trusted) : trusted;
       const random = randomBytes(6).toString('hex');
       const partial = path.join(path.dirname(place), `.${path.basename(place)}.${random}.part`);
       const handle = await open(osPath(partial), 'wx', existing ? existing.mode & 0o777 : 0o666);
@@ -117,8 +119,7 @@ async function statOf(name: string): Promise<Stats | undefined> {
 }
 
 /**
- * The real path of an existing file. It is opened for writing first, so that the kernel decides whether this user may write to it
- * and whether a symlink to it may be followed (protected_symlinks in proc(5)).
+ * The real path of an existing file. It is opened for writing first, so that the kernel decides whether this user may write to it.
  */
 async function writablePlace(name: string): Promise<string> {
   const handle = await open(osPath(name), constants.O_WRONLY | constants.O_NONBLOCK);

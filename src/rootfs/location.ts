@@ -25,7 +25,7 @@ const MAX_LINKS = 40;
  */
 export async function locate(directory: string): Promise<Location> {
   if (directory === '') throw new DestinationError('the name of the directory is empty', { code: 'ENOENT' });
-  const found = await resolve(directory);
+  const found = await trustedPath(directory);
   const there = await lstat(osPath(found)).catch(unlessMissing);
   if (there === undefined) return { path: found, stat: undefined, replaceable: true };
   if (!there.isDirectory()) {
@@ -40,8 +40,12 @@ export async function locate(directory: string): Promise<Location> {
   return { path: found, stat: there, replaceable: await isReplaceable(found, there, mounts) };
 }
 
-/** The absolute path without symlinks; `..` climbs from where a link leads to, as in the kernel. Missing levels stay as they are named. */
-async function resolve(name: string): Promise<string> {
+/**
+ * The absolute path without symlinks; `..` climbs from where a link leads to, as in the kernel. Missing levels stay as they are named.
+ *
+ * @throws DestinationError for a symlink that the kernel would not follow; the system's errors
+ */
+export async function trustedPath(name: string): Promise<string> {
   let here = name.startsWith('/') ? '/' : pathText(await realpath('.', { encoding: 'buffer' }));
   const pending = name.split('/');
   let links = 0;
@@ -88,7 +92,7 @@ async function refuseForeignLink(name: string, link: string, { uid }: Stats): Pr
   const shown = printable(link);
   throw new DestinationError(
     `cannot use ${printable(name)}: ${shown} is a symlink of user ${uid} in a directory that everybody may write`,
-    { code: 'FOREIGN_SYMLINK', hint: `remove it (rm ${shown}), or choose another directory with -d` },
+    { code: 'FOREIGN_SYMLINK', hint: `remove it (rm ${shown}), or choose another place` },
   );
 }
 
