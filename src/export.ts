@@ -1,8 +1,9 @@
 import path from 'node:path';
-import { withAllLayers } from './blob/queue.ts';
+import { fetchAllLayers } from './blob/queue.ts';
 import { ArchiveFile, isSpecialFile } from './archive/archive-file.ts';
 import { compressionFor, flatten } from './archive/flatten.ts';
 import type { PullOptions } from './options.ts';
+import { withoutCorruptBlobs } from './resumption.ts';
 import { resolveImage, withSession } from './with-session.ts';
 
 /** A stream that takes bytes and is not ours to close: standard output. */
@@ -24,19 +25,25 @@ export async function exportArchive(request: PullOptions, output: string, stdout
       const { source, store } = opened;
       const image = await resolveImage(opened, options);
       const queue = { store, jobs, policy: options.retryPolicy, signal, report };
-      const { ignored } = await withAllLayers(image.layers, queue, (layers) =>
-        flatten(
-          layers.map((layer) => ({ name: layer.layer.id.slice(0, 12), open: () => layer.tar() })),
-          file?.output ?? stdout,
-          {
-            compression,
-            temporaryFile: () => store.spool(),
-            name: file ? output : 'standard output',
-            keepOpen: file === undefined,
-            signal,
-          },
-        ),
+      const fetched = await withoutCorruptBlobs(report, (careful) =>
+        fetchAllLayers(image.layers, { ...queue, careful }),
       );
+      let ignored: number;
+      try {
+        const layers = fetched.layers.map((layer) => ({
+          name: layer.layer.id.slice(0, 12),
+          open: () => layer.tar(),
+        }));
+        ({ ignored } = await flatten(layers, file?.output ?? stdout, {
+          compression,
+          temporaryFile: () => store.spool(),
+          name: file ? output : 'standard output',
+          keepOpen: file === undefined,
+          signal,
+        }));
+      } finally {
+        await fetched.close();
+      }
       await file?.commit();
       if (ignored > 0)
         report({

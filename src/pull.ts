@@ -1,9 +1,8 @@
-import { DamagedBlobError } from './blob/damage.ts';
 import { layerQueue } from './blob/queue.ts';
 import type { Store } from './blob/store.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
-import { alreadyThere, behind, layersThere } from './resumption.ts';
+import { alreadyThere, behind, layersThere, withoutCorruptBlobs } from './resumption.ts';
 import { RootfsBuild } from './rootfs-build.ts';
 import type { Built } from './rootfs-build.ts';
 import type { PullSummary } from './summary.ts';
@@ -29,7 +28,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
     const { source, store } = opened;
     const image = await resolveImage(opened, options);
     stopwatch.lap('resolve');
-    const built = await buildTwice(image, store, options);
+    const built = await withoutCorruptBlobs(report, (careful) => build(image, store, options, careful));
     stopwatch.lap('layers');
     await furnishing?.furnish(image, options);
     report({ type: 'done', reference: source.reference, destination });
@@ -37,18 +36,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   });
 }
 
-/** A blob in the store may turn out to be damaged when half of it is unpacked: then everything again, once, without it. */
-async function buildTwice(image: Image, store: Store, options: PullOptions): Promise<Built> {
-  try {
-    return await build(image, store, options);
-  } catch (error) {
-    if (!(error instanceof DamagedBlobError)) throw error;
-    options.report({ type: 'notice', message: `${error.message}: starting again without it` });
-    return await build(image, store, options);
-  }
-}
-
-async function build(image: Image, store: Store, options: PullOptions): Promise<Built> {
+async function build(image: Image, store: Store, options: PullOptions, careful: boolean): Promise<Built> {
   const { signal, jobs, git, destination, environment } = options;
   const surveying = git ? await import('./git/survey.ts') : undefined;
   const survey = await surveying?.surveyDirectory(destination, image.layers, { environment, signal });
@@ -59,7 +47,8 @@ async function build(image: Image, store: Store, options: PullOptions): Promise<
   const report = behind(common, options.report);
   const rootfs = await RootfsBuild.open(options, image.layers, resumed);
   try {
-    const queue = { store, jobs, hold: rootfs.overlay, policy: options.retryPolicy, signal, report };
+    const { overlay: hold } = rootfs;
+    const queue = { store, jobs, hold, careful, policy: options.retryPolicy, signal, report };
     for await (const layer of layerQueue(image.layers.slice(common), queue)) {
       report({ type: 'layer-apply', index: layer.index });
       const entries = await rootfs.apply(layer);

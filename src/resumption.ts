@@ -1,3 +1,4 @@
+import { CorruptBlobError } from './blob/damage.ts';
 import { printable } from './errors.ts';
 import type { Survey } from './git/survey.ts';
 import type { Image, Layer } from './oci/image.ts';
@@ -40,4 +41,24 @@ export function behind(count: number, report: Report): Report {
   return count === 0
     ? report
     : (event) => report('index' in event ? { ...event, index: event.index + count } : event);
+}
+
+/**
+ * Runs `attempt`, and again where a blob turns out to be corrupt: once for each blob, which is downloaded again. From the second attempt on
+ * `careful` is set: the digest of each cached blob is checked before it is read. Throws what the attempts throw.
+ */
+export async function withoutCorruptBlobs<T>(
+  report: Report,
+  attempt: (careful: boolean) => Promise<T>,
+): Promise<T> {
+  const corrupt = new Set<string>();
+  for (;;) {
+    try {
+      return await attempt(corrupt.size > 0);
+    } catch (error) {
+      if (!(error instanceof CorruptBlobError) || corrupt.has(error.blob)) throw error;
+      corrupt.add(error.blob);
+      report({ type: 'notice', message: `${error.message}; starting the pull again without it` });
+    }
+  }
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
-import { DamagedBlobError } from '../src/blob/damage.ts';
+import { CorruptBlobError } from '../src/blob/damage.ts';
 import * as errors from '../src/errors.ts';
 import { MalformedTarError } from '../src/tar/malformed.ts';
 
@@ -11,7 +11,7 @@ const kinds = [
   ...Object.values(errors).filter(
     (value) => typeof value === 'function' && value.prototype instanceof DlrootfsError,
   ),
-  DamagedBlobError,
+  CorruptBlobError,
   MalformedTarError,
 ].filter((kind) => kind !== InterruptedError) as unknown as readonly (new (
   message: string,

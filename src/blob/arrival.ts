@@ -40,7 +40,7 @@ export class Arrival {
   readonly #writes: WriteBehind;
   /** Of the one reader of bytes that are not kept. */
   #position = 0;
-  #handedOut = false;
+  #isRead = false;
   #left = false;
   /** The reader did not come in time, and until it has caught up no connection waits for it again. */
   #waitedEnough = false;
@@ -76,9 +76,9 @@ export class Arrival {
     return this.#options.keep;
   }
 
-  /** A reader has seen bytes: they cannot be taken back. */
-  get handedOut(): boolean {
-    return this.#handedOut;
+  /** A reader has got bytes. */
+  get isRead(): boolean {
+    return this.#isRead;
   }
 
   async file(): Promise<FileHandle> {
@@ -121,14 +121,6 @@ export class Arrival {
     this.#received = front;
     this.#written = front;
     this.#notify();
-  }
-
-  /** The bytes that came are worthless; nobody has seen them. */
-  async rewind(): Promise<void> {
-    await this.#settle();
-    this.#memory.clear();
-    if (this.#written > 0) await (await this.file()).truncate(0);
-    this.advance(0);
   }
 
   /** The blob is whole and right. */
@@ -186,8 +178,7 @@ export class Arrival {
       await this.#options.appetite.during(this.#change());
     }
     this.#throwIfFailed();
-    // Before the read, not after: meanwhile the bytes might be taken back.
-    this.#handedOut ||= handOut;
+    this.#isRead ||= handOut;
     return this.#pread(into, position);
   }
 
@@ -207,7 +198,6 @@ export class Arrival {
       this.#throwIfFailed();
       if (!this.#holding && this.#memory.bytes > 0) return this.#took(this.#memory.take(into));
       if (!this.#holding && this.#position < this.#written) {
-        this.#handedOut = true;
         return this.#took(await this.#pread(into, this.#position));
       }
       if (this.#state === 'whole' && this.#position >= this.#received) return 0;
@@ -217,7 +207,7 @@ export class Arrival {
 
   #took(count: number): number {
     this.#position += count;
-    this.#handedOut = true;
+    this.#isRead = true;
     this.#notify();
     return count;
   }

@@ -5,24 +5,19 @@ import { algorithmOf, type Digest } from '../oci/digest.ts';
 /** The running digest of a blob, over its checksum's prefix first (registry v1). */
 export class BlobHash {
   readonly #checksum: Checksum | undefined;
-  #hash: Hash | undefined;
+  readonly #hash: Hash | undefined;
   #bytes = 0;
 
   constructor(checksum: Checksum | undefined) {
     this.#checksum = checksum;
-    this.reset();
+    if (!checksum) return;
+    this.#hash = createHash(algorithmOf(checksum.digest));
+    if (checksum.prefix) this.#hash.update(checksum.prefix);
   }
 
   /** How many bytes of the blob went in. */
   get bytes(): number {
     return this.#bytes;
-  }
-
-  reset(): void {
-    this.#bytes = 0;
-    if (!this.#checksum) return;
-    this.#hash = createHash(algorithmOf(this.#checksum.digest));
-    if (this.#checksum.prefix) this.#hash.update(this.#checksum.prefix);
   }
 
   update(chunk: Uint8Array): void {

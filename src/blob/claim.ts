@@ -19,12 +19,19 @@ export interface Claim {
   release(keep: boolean): Promise<void>;
 }
 
-export interface ClaimOptions {
-  readonly files: StoreFiles;
-  readonly lock: typeof lockFile | undefined;
+/** A blob that is to be downloaded. */
+export interface Wanted {
+  readonly digest: Digest;
+  /** What an earlier run left is discarded where it is longer. */
+  readonly maxBytes?: number | undefined;
   readonly signal: AbortSignal;
   /** Called once when another process is at it. */
   readonly waiting: () => void;
+}
+
+export interface ClaimOptions {
+  readonly files: StoreFiles;
+  readonly lock: typeof lockFile | undefined;
   /** Milliseconds without progress of the other before this process does it alone. Default 30,000. */
   readonly patience?: number | undefined;
 }
@@ -38,8 +45,9 @@ const PATIENCE = 30_000;
  * for the lock; when that makes no progress, or there are no locks here, answers a private file that nobody else sees: a lock
  * saves work, but nothing ever depends on it, since a blob gets its name only whole and by rename(2).
  */
-export async function claim(digest: Digest, options: ClaimOptions): Promise<Claim | 'there'> {
-  const { files, lock, signal } = options;
+export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Claim | 'there'> {
+  const { digest, signal, waiting } = wanted;
+  const { files, lock } = options;
   if (!lock) return privateClaim(digest, files);
   const name = files.partial(digest);
   const progress = new Progress(options.patience ?? PATIENCE);
@@ -49,7 +57,7 @@ export async function claim(digest: Digest, options: ClaimOptions): Promise<Clai
     const outcome = lock(handle.fd, 'exclusive');
     if (outcome === 'locked' && (await isStill(name, handle))) {
       try {
-        if (!(await exists(files.blob(digest)))) return await shared(digest, files, handle, name);
+        if (!(await exists(files.blob(digest)))) return await shared(wanted, files, handle, name);
         await unlink(name);
       } catch (error) {
         await handle.close();
@@ -62,17 +70,23 @@ export async function claim(digest: Digest, options: ClaimOptions): Promise<Clai
     if (outcome === 'unsupported') return privateClaim(digest, files);
     if (outcome === 'locked') continue;
     if (await progress.stalled(name)) return privateClaim(digest, files);
-    if (!announced) options.waiting();
+    if (!announced) waiting();
     announced = true;
     await sleep(POLL, undefined, { signal }).catch(() => undefined);
     if (await exists(files.blob(digest))) return 'there';
   }
 }
 
-async function shared(digest: Digest, files: StoreFiles, handle: FileHandle, name: string): Promise<Claim> {
+async function shared(
+  { digest, maxBytes = Infinity }: Wanted,
+  files: StoreFiles,
+  handle: FileHandle,
+  name: string,
+): Promise<Claim> {
   const mark = `${name}.front`;
   const { size } = await handle.stat();
-  const length = frontOf(await readFile(mark, 'utf8').catch(() => undefined), size);
+  const front = frontOf(await readFile(mark, 'utf8').catch(() => undefined), size);
+  const length = size > maxBytes ? 0 : front;
   if (length < size) await handle.truncate(length);
   await unlink(mark).catch(() => undefined);
   let published = false;

@@ -1,16 +1,20 @@
 import { IntegrityError } from '../errors.ts';
 
 /**
- * A blob turned out to be damaged after some of it had been handed out. It is no longer in the store, and another pull of the same
- * image gets it afresh and checks it before it hands anything out: worth one more try with a new stage.
+ * The bytes of a blob are not what its digest, size or entity tag says. They are no longer in the store, so another pull of the same
+ * image downloads the blob again: worth one more attempt, see `withoutCorruptBlobs`.
  */
-export class DamagedBlobError extends IntegrityError {
-  constructor(message: string) {
-    super(message, { code: 'DAMAGED_BLOB', hint: 'run it again: the blob will be fetched afresh' });
+export class CorruptBlobError extends IntegrityError {
+  /** Which of the image's blobs it is, for people and for comparing. */
+  readonly blob: string;
+
+  constructor(blob: string, reason = 'it is corrupt') {
+    super(`${blob}: ${reason}`, { code: 'DIGEST_MISMATCH' });
+    this.blob = blob;
   }
 }
 
-/** Bytes that came over a connection are not those of the blob; a fresh start may bring the right ones. */
+/** The bytes of a download are not those of the blob. Whoever knows which blob it is turns this into a CorruptBlobError. */
 export class WrongBytesError extends Error {
   constructor(message: string) {
     super(message);

@@ -1,11 +1,11 @@
-import { DestinationError, IntegrityError, NetworkError } from '../errors.ts';
+import { DestinationError, NetworkError } from '../errors.ts';
 import type { BlobResponse, Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import type { Appetite } from './appetite.ts';
 import type { Arrival } from './arrival.ts';
 import { BlobHash } from './blob-hash.ts';
 import type { Connections } from './connections.ts';
-import { BrokenTransferError, DamagedBlobError, WrongBytesError } from './damage.ts';
+import { BrokenTransferError, WrongBytesError } from './damage.ts';
 import { Persistence, type RetryPolicy } from './persistence.ts';
 import { judge, outrunsReader } from './pieces.ts';
 import { SplitDownload } from './split-download.ts';
@@ -55,44 +55,22 @@ export class Download {
   }
 
   /**
-   * Resolves when the blob is whole and its digest right; `existing` bytes are in the arrival's file already. Wrong bytes are
-   * fetched once more from the start. Throws IntegrityError, DamagedBlobError where a reader has seen some of them, NetworkError, and
-   * what opening the blob throws.
+   * Resolves when the blob is whole and its digest right; `existing` bytes are in the arrival's file already. Throws WrongBytesError,
+   * NetworkError, and what opening the blob throws.
    */
   async run(existing: number): Promise<void> {
-    for (let fresh = false; ; fresh = true) {
-      try {
-        if (existing > 0 && !fresh) await this.#resume(existing);
-        while (!this.#complete) await this.#receive();
-        this.#verify();
-        return;
-      } catch (error) {
-        this.#options.signal.throwIfAborted();
-        if (!(error instanceof WrongBytesError)) throw error;
-        const message = `${this.#options.name}: ${error.message}`;
-        if (this.#arrival.handedOut) throw new DamagedBlobError(message);
-        if (fresh) throw new IntegrityError(message, { code: 'DIGEST_MISMATCH' });
-        this.#options.report({ type: 'notice', message: `${message}; fetching it once more` });
-        await this.#startOver();
-      }
-    }
+    if (existing > 0) await this.#resume(existing);
+    while (!this.#complete) await this.#receive();
+    this.#verify();
   }
 
   async #resume(existing: number): Promise<void> {
-    if (this.#size !== undefined && existing > this.#size) return this.#startOver();
     this.#arrival.advance(existing);
     await this.#hashTo(existing).catch((error: unknown) => {
       if (!(error instanceof DestinationError)) throw error;
       throw new WrongBytesError(`what an earlier run left of it cannot be read: ${error.message}`);
     });
     this.#complete = existing === this.#size;
-    return undefined;
-  }
-
-  async #startOver(): Promise<void> {
-    this.#complete = false;
-    this.#hash.reset();
-    await this.#arrival.rewind();
   }
 
   #verify(): void {
@@ -104,21 +82,12 @@ export class Download {
   async #receive(): Promise<void> {
     try {
       const response = await this.#open();
-      this.#size = this.#sizeBy(response);
+      this.#size = sizeBy(response, this.#layer, this.#size);
       await this.#take(response);
     } catch (error) {
       this.#options.connections.settle(this.#options.rank);
       await this.#persistence.again(error, this.#arrival.received);
     }
-  }
-
-  /** A manifest is right about a size; where there is only what a registry of version 1 says of it, the answer itself is. */
-  #sizeBy(response: BlobResponse): number | undefined {
-    const size = response.size ?? this.#size;
-    if (this.#size === undefined || size === this.#size || this.#layer.digest === undefined) return size;
-    throw new IntegrityError(
-      `${this.#options.name}: the server has ${size} bytes of it, but the manifest says ${this.#size}`,
-    );
   }
 
   /** Asks for the rest; where the server does not do that, for the whole again. */
@@ -190,7 +159,7 @@ export class Download {
 
   /** The layer that is being unpacked is this one, and waits. */
   get #hungry(): boolean {
-    return this.#arrival.handedOut && this.#options.appetite.starving;
+    return this.#arrival.isRead && this.#options.appetite.starving;
   }
 
   async #split(body: AsyncIterator<Uint8Array>): Promise<void> {
@@ -226,4 +195,16 @@ export class Download {
       this.#hash.update(wanted.subarray(0, count));
     }
   }
+}
+
+/**
+ * Size of the blob in bytes, as an answer says. A manifest is right about it; what a registry of version 1 says of it is not. `known`:
+ * what was said so far.
+ */
+function sizeBy({ size }: BlobResponse, layer: Layer, known: number | undefined): number | undefined {
+  if (size === undefined || known === undefined || size === known) return size ?? known;
+  if (layer.size === undefined)
+    throw new WrongBytesError(`the server had ${known} bytes of it, and now ${size}`);
+  if (layer.digest === undefined) return size;
+  throw new WrongBytesError(`the server has ${size} bytes of it, but the manifest says ${known}`);
 }

@@ -1,4 +1,4 @@
-import { IntegrityError, reasonOf } from '../errors.ts';
+import { reasonOf } from '../errors.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import type { Appetite } from './appetite.ts';
@@ -7,7 +7,7 @@ import type { ByteReader } from './byte-reader.ts';
 import { CachedFile } from './cached-file.ts';
 import type { Claim } from './claim.ts';
 import type { Connections } from './connections.ts';
-import { DamagedBlobError } from './damage.ts';
+import { CorruptBlobError, WrongBytesError } from './damage.ts';
 import { diskError } from './disk-error.ts';
 import { Download } from './download.ts';
 import type { RetryPolicy } from './persistence.ts';
@@ -26,6 +26,8 @@ export interface LayerBlobOptions {
   readonly indexes: readonly number[];
   /** Nothing is handed out before it is checked, and it can be read more than once. */
   readonly hold: boolean;
+  /** A blob was corrupt in an attempt before: those that the store has are checked before they are read. */
+  readonly careful: boolean;
 }
 
 /** Between two events about the same blob, in milliseconds. */
@@ -77,7 +79,7 @@ export class LayerBlob {
 
   /** The bytes from the start, while they arrive. Says that they are at the end only when they were right; else throws. */
   reader(): ByteReader {
-    return this.#cached?.reader((fault) => this.#damaged(fault)) ?? this.#arrival!.reader();
+    return this.#cached?.reader((fault) => this.#corrupt(fault)) ?? this.#arrival!.reader();
   }
 
   /** Nobody reads on. */
@@ -102,7 +104,7 @@ export class LayerBlob {
     try {
       if ((await Promise.race([this.whole, late.promise])) === 'late') return undefined;
       const fault = await this.#cached?.fault(this.#options.signal);
-      return fault === undefined ? undefined : this.#damaged(fault);
+      return fault === undefined ? undefined : this.#corrupt(fault);
     } catch (error) {
       return error;
     } finally {
@@ -134,37 +136,38 @@ export class LayerBlob {
   /** What is in the store under this digest, unless it is seen at once that it is something else. */
   async #fromStore(): Promise<CachedFile | undefined> {
     const { digest, size } = this.#layer;
-    const { store, hold, signal } = this.#options;
+    const { store, hold, careful, signal } = this.#options;
     const handle = digest && (await store.openBlob(digest));
     if (!digest || !handle) return undefined;
     const file = new CachedFile(handle, digest);
     const found = await file.size();
     const plausible = found !== undefined && (size === undefined || found === size);
-    if (plausible && (!(hold || store.suspect) || (await file.fault(signal)) === undefined)) {
+    if (plausible && (!(hold || careful) || (await file.fault(signal)) === undefined)) {
       this.#size = found;
       return file;
     }
     await file.close();
     await store.remove(digest);
-    const message = `${this.#options.name}: what the cache had of it was damaged and is fetched anew`;
+    const message = `${this.#options.name}: cached copy is corrupt; downloading it again`;
     this.#options.report({ type: 'notice', message });
     return undefined;
   }
 
   async #claimFile(): Promise<void> {
     const { store, signal, name, report, connections } = this.#options;
-    const { digest } = this.#layer;
+    const { digest, size } = this.#layer;
     if (digest === undefined) return;
     const waiting = () => {
       report({ type: 'notice', message: `${name}: another run is fetching it, waiting for that` });
       connections.settle(this.#rank);
     };
-    let claim = await store.claim(digest, signal, waiting);
+    const wanted = { digest, maxBytes: size, signal, waiting };
+    let claim = await store.claim(wanted);
     if (claim === 'there') {
       this.#cached = await this.#fromStore();
       if (this.#cached) return;
       // It was damaged, and is gone now.
-      claim = await store.claim(digest, signal, waiting);
+      claim = await store.claim(wanted);
     }
     this.#claim = claim === 'there' ? undefined : claim;
   }
@@ -177,8 +180,8 @@ export class LayerBlob {
       file: async () => claim?.handle ?? store.spool(),
       where: (claim && store.directory) ?? store.spoolDirectory,
       keep: claim !== undefined || hold || indexes.length > 1,
-      // What an earlier run left may be damaged, and once handed out it could not be taken back.
-      held: hold || existing > 0 || store.suspect,
+      // What an earlier run left may be corrupt: where that is seen before it is read, no layer is unpacked in vain.
+      held: hold || existing > 0,
       appetite: this.#options.appetite,
     });
     this.#arrival = arrival;
@@ -201,10 +204,10 @@ export class LayerBlob {
       await arrival.finish();
       this.#size = arrival.received;
     } catch (error) {
-      this.#worthless = error instanceof IntegrityError;
-      if (error instanceof DamagedBlobError) store.suspect = true;
-      arrival.fail(error);
-      throw error;
+      this.#worthless = error instanceof WrongBytesError;
+      const failure = this.#worthless ? new CorruptBlobError(this.#options.name, reasonOf(error)) : error;
+      arrival.fail(failure);
+      throw failure;
     } finally {
       signal.removeEventListener('abort', stop);
     }
@@ -217,11 +220,10 @@ export class LayerBlob {
     });
   }
 
-  #damaged(fault: string): DamagedBlobError {
+  #corrupt(fault: string): CorruptBlobError {
     const { digest } = this.#layer;
-    this.#options.store.suspect = true;
     if (digest) void this.#options.store.remove(digest);
-    return new DamagedBlobError(`${this.#options.name}: what the cache had of it ${fault}`);
+    return new CorruptBlobError(this.#options.name, `cached copy ${fault}`);
   }
 
   #progress(received: number): void {

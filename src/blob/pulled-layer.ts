@@ -101,7 +101,7 @@ export class PulledLayer {
 
   /**
    * What to throw when applying the tar failed with `error`: where bytes made no sense, first whether they were those of the blob at
-   * all, then DamagedBlobError.
+   * all, then CorruptBlobError.
    */
   async blame(error: unknown): Promise<unknown> {
     if (!(error instanceof IntegrityError)) return error;

@@ -11,8 +11,13 @@ export interface LayerQueueOptions {
   readonly store: Store;
   /** Connections at once, all together. */
   readonly jobs: number;
-  /** Nothing of a layer is handed out before its blob is checked, and it can be read again: for a DIR that holds files. */
+  /**
+   * No layer is handed out before the blobs of all are whole and right, and each can be read again: for a DIR that holds files, which is
+   * as it was where a download fails.
+   */
   readonly hold?: boolean | undefined;
+  /** See `LayerBlobOptions.careful`. */
+  readonly careful?: boolean | undefined;
   readonly policy?: RetryPolicy | undefined;
   readonly signal: AbortSignal;
   readonly report: Report;
@@ -33,31 +38,26 @@ class Blobs {
     this.#options = options;
     this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
     warnUnverifiable(layers, options.report);
-    const { store, report, policy = DEFAULT_POLICY, hold = false } = options;
+    const { store, report, policy = DEFAULT_POLICY, hold = false, careful = false } = options;
     const connections = new Connections(options.jobs);
     const appetite = new Appetite();
     for (const [key, indexes] of byBlob(layers)) {
       const name = this.#nameOf(indexes[0]!);
-      const shared = { store, report, signal: this.#signal, connections, appetite, policy, hold };
+      const shared = { store, report, signal: this.#signal, connections, appetite, policy, hold, careful };
       const blob = new LayerBlob(layers[indexes[0]!]!, { ...shared, indexes, name });
       blob.whole.catch((error: unknown) => this.#abort.abort(error));
       this.#blobs.set(key, blob);
     }
   }
 
-  /** The layer, as soon as its bytes begin to come. */
+  /** The layer, as soon as its bytes begin to come; with `hold` when all blobs are whole and right. */
   async layer(index: number): Promise<PulledLayer> {
-    const { store, report } = this.#options;
+    const { store, report, hold } = this.#options;
     const layer = this.#layers[index]!;
     const blob = this.#blobOf(index);
-    await blob.ready;
+    await (hold === true ? Promise.all([...this.#blobs.values()].map(({ whole }) => whole)) : blob.ready);
     const name = this.#nameOf(index);
     return new PulledLayer(index, layer, blob, { name, native: store.native, signal: this.#signal, report });
-  }
-
-  /** Waits for the layer's blob to be whole. */
-  async whole(index: number): Promise<void> {
-    await this.#blobOf(index).whole;
   }
 
   /** The layer is done with, and so is its blob, if no later layer has the same. */
@@ -73,8 +73,8 @@ class Blobs {
   }
 
   /** What ended everything, if anything did. */
-  throwIfAborted(): void {
-    this.#signal.throwIfAborted();
+  get failure(): unknown {
+    return this.#signal.reason;
   }
 
   async close(): Promise<void> {
@@ -107,31 +107,32 @@ export async function* layerQueue(
       await blobs.release(index);
     }
   } catch (error) {
-    blobs.throwIfAborted();
-    throw error;
+    throw blobs.failure ?? error;
   } finally {
     await blobs.close();
   }
 }
 
-/**
- * All layers of an image at once, base first, for whoever reads them side by side and more than once: their blobs are whole and right
- * before `use` sees them, and gone when it is done. Throws what `layerQueue` does, and what `use` throws.
- */
-export async function withAllLayers<T>(
+/** All layers of an image, base first, for reading side by side and more than once. */
+export interface AllLayers {
+  readonly layers: readonly PulledLayer[];
+  close(): Promise<void>;
+}
+
+/** Fetches all blobs of an image and resolves when they are whole and right. Throws what `layerQueue` does. */
+export async function fetchAllLayers(
   layers: readonly Layer[],
   options: Omit<LayerQueueOptions, 'hold'>,
-  use: (layers: readonly PulledLayer[]) => Promise<T>,
-): Promise<T> {
+): Promise<AllLayers> {
   const blobs = new Blobs(layers, { ...options, hold: true });
   try {
-    await Promise.all(layers.map((_, index) => blobs.whole(index)));
-    return await use(await Promise.all(layers.map((_, index) => blobs.layer(index))));
+    const pulled = await Promise.all(layers.map((_, index) => blobs.layer(index)));
+    return { layers: pulled, close: () => blobs.close() };
   } catch (error) {
-    blobs.throwIfAborted();
-    throw error;
-  } finally {
+    // Before `close`, which aborts too.
+    const reason = blobs.failure ?? error;
     await blobs.close();
+    throw reason;
   }
 }
 

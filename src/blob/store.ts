@@ -4,7 +4,7 @@ import { open, rename, unlink, type FileHandle } from 'node:fs/promises';
 import { Digest, algorithmOf, digestOf } from '../oci/digest.ts';
 import { reasonOf } from '../errors.ts';
 import type { Report } from '../report/event.ts';
-import { claim, type Claim } from './claim.ts';
+import { claim, type Claim, type Wanted } from './claim.ts';
 import { abandoned, removeUnused, victims } from './eviction.ts';
 import type { Native } from './native.ts';
 import { Spool } from './spool.ts';
@@ -34,8 +34,6 @@ const LONGEST_DIGEST = 135;
  */
 export class Store {
   readonly native: Native | undefined;
-  /** Some blob's bytes were bad in this run: from then on each is handed out only after it was checked whole. */
-  suspect = false;
   readonly #spool: Spool;
   readonly #maxBytes: number;
   readonly #report: Report;
@@ -147,17 +145,14 @@ export class Store {
   }
 
   /** A file to write a blob to, or word that it is there by now; undefined when it cannot be kept. */
-  async claim(
-    digest: Digest,
-    signal: AbortSignal,
-    waiting: () => void,
-  ): Promise<Claim | 'there' | undefined> {
+  async claim(wanted: Wanted): Promise<Claim | 'there' | undefined> {
     const files = this.#files;
     if (!files || !this.#writable) return undefined;
+    const { digest, signal } = wanted;
     this.#pinned.add(files.partial(digest)).add(files.blob(digest));
     try {
       const lock = this.native?.lock;
-      const claimed = await claim(digest, { files, lock, signal, waiting });
+      const claimed = await claim(wanted, { files, lock });
       return claimed === 'there' ? claimed : this.#counted(claimed);
     } catch (error) {
       signal.throwIfAborted();

@@ -46,7 +46,7 @@ test('whatever the pace of either side, what is read is what came', async () => 
           // A held arrival has no reader yet that a patient one could wait for.
           await arrival.append(source.subarray(at, (at += step.bytes)), () => step.patient && !held);
         }
-        assert.equal(arrival.handedOut && held, false);
+        assert.equal(arrival.isRead && held, false);
         await arrival.finish();
       };
       const read = async () => {

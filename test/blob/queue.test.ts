@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
-import { DamagedBlobError } from '../../src/blob/damage.ts';
+import { CorruptBlobError } from '../../src/blob/damage.ts';
 import { layerQueue } from '../../src/blob/queue.ts';
 import { IntegrityError, NetworkError } from '../../src/errors.ts';
 import type { Layer } from '../../src/oci/image.ts';
@@ -167,24 +167,52 @@ for (const [name, cached] of [
     await using _ = registry;
     registry.fault({ path: new RegExp(layers[1]!.id), corruptAt: 600_000, rate: 4_000_000 });
     const store = await shop.store(options);
-    await assert.rejects(shop.pull(layers, { store }), DamagedBlobError);
+    await assert.rejects(shop.pull(layers, { store }), CorruptBlobError);
     assert.deepEqual(await shop.pull(layers, { store }), [tars[0], tars[3]]);
     await store.close();
   });
 
-  test(`${name}: held layers with wrong bytes are fetched once more, and only once`, async () => {
+  test(`${name}: held layers with wrong bytes are pulled once more, and only once`, async () => {
     await using shop = await Workshop.open();
     const { registry, layers } = await start([packed[0]!, { tar: tars[3]!, compression: 'none' }]);
     await using _ = registry;
     registry.fault({ path: new RegExp(layers[1]!.id), corruptAt: 600_000 });
     const store = await shop.store(options);
-    assert.deepEqual(await shop.pull(layers, { store, hold: true }), [tars[0], tars[3]]);
-    assert.match(shop.notices.join(), /has digest sha256:.* but must have sha256:.*; fetching it once more/);
+    assert.deepEqual(await shop.pullAgain(layers, { store, hold: true }), [tars[0], tars[3]]);
+    assert.match(
+      shop.notices.join(),
+      /has digest sha256:.* but must have sha256:.*; starting the pull again without it/,
+    );
     await store.close();
     registry.fault({ path: new RegExp(layers[1]!.id), times: 2, corruptAt: 600_000 });
     const other = await shop.store({ directory: cached ? `${shop.cache}2` : undefined });
-    await assert.rejects(shop.pull(layers, { store: other, hold: true }), IntegrityError);
+    await assert.rejects(shop.pullAgain(layers, { store: other, hold: true }), IntegrityError);
     await other.close();
+  });
+
+  test(`${name}: each of several blobs may be wrong once`, async () => {
+    await using shop = await Workshop.open();
+    const { registry, layers } = await start([
+      { tar: tars[3]!, compression: 'none' },
+      { tar: tars[0]!, compression: 'none' },
+    ]);
+    await using _ = registry;
+    registry.fault({ path: new RegExp(layers[0]!.id), corruptAt: 100, rate: 1_000_000 });
+    registry.fault({ path: new RegExp(layers[1]!.id), corruptAt: 100 });
+    const store = await shop.store(options);
+    assert.deepEqual(await shop.pullAgain(layers, { store }), [tars[3], tars[0]]);
+    await store.close();
+  });
+
+  test(`${name}: a size that was learnt from a wrong answer is forgotten`, async () => {
+    await using shop = await Workshop.open();
+    const { registry, layers } = await start([{ tar: tars[3]!, compression: 'none' }]);
+    await using _ = registry;
+    const unsized = layers.map((layer): Layer => ({ ...layer, size: undefined }));
+    registry.fault({ path: /blobs/, body: 'please log in' });
+    const store = await shop.store(options);
+    assert.deepEqual(await shop.pullAgain(unsized, { store }), [tars[3]]);
+    await store.close();
   });
 
   test(`${name}: a diffID that is another is an error that names both`, async () => {

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BIG } from '../../src/blob/connections.ts';
-import type { Digest } from '../../src/oci/digest.ts';
 import { until } from '../support/until.ts';
 import { ScriptedLayer } from './support/scripted-layer.ts';
 import { noise, Workshop } from './support/workshop.ts';
@@ -41,7 +40,11 @@ test('big blobs do not wait for one that another run fetches', { timeout: 60_000
   const layers = layersOf(0).map(({ layer }) => layer);
   const never = new AbortController().signal;
   const other = await shop.store();
-  const claim = await other.claim(layers[0]!.digest as Digest, never, () => undefined);
+  const claim = await other.claim({
+    digest: layers[0]!.digest!,
+    signal: never,
+    waiting: () => undefined,
+  });
   assert.ok(claim !== undefined && claim !== 'there');
   const pulled = shop.pull(layers, { jobs: 2 });
   const fetched = (index: number) =>
@@ -60,7 +63,11 @@ test('an abort ends waiting for another run, and what waits behind it', { timeou
   await using shop = await Workshop.open();
   const layers = layersOf(0).map(({ layer }) => layer);
   const other = await shop.store();
-  const claim = await other.claim(layers[0]!.digest as Digest, new AbortController().signal, () => undefined);
+  const claim = await other.claim({
+    digest: layers[0]!.digest!,
+    signal: new AbortController().signal,
+    waiting: () => undefined,
+  });
   assert.ok(claim !== undefined && claim !== 'there');
   const abort = new AbortController();
   const reason = new Error('enough');

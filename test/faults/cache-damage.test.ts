@@ -122,7 +122,7 @@ test('what a killed run left is damaged: exit 0, the right tree, and every line 
   sound.registry.putManifest('lib/img', '1', setting.image);
   const { stdout, stderr } = await sound.pullWell(argv);
   assertOriginalLines(stdout, setting.image);
-  assert.match(stderr, /digest sha256:.*fetching it once more/);
+  assert.match(stderr, /digest sha256:.*starting the pull again without it/);
   await sound.pullWell(['-d', 'fresh', '--no-cache']);
   assert.equal(sound.tree('out'), sound.tree('fresh'));
 });

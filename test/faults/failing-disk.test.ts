@@ -1,21 +1,11 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { test } from 'node:test';
 import { dir, file, hardlink, symlink, tar, whiteout } from '../support/archive.ts';
 import { missing } from '../support/debian.ts';
 import type { FakeImage } from '../support/fake-image.ts';
 import { until } from '../support/until.ts';
-import { Setting, assertOriginalLines, noise } from './setting.ts';
-
-/** Why system calls cannot be made to fail here, if they cannot. */
-function noInjection(): string | false {
-  const absent = missing('strace');
-  if (absent !== false) return absent;
-  const works = spawnSync('strace', ['-qq', '-o', '/dev/null', 'true'], { stdio: 'ignore' }).status === 0;
-  return works ? false : 'needs the right to trace programs';
-}
-const skip = noInjection();
+import { Setting, assertOriginalLines, noInjection, noise } from './setting.ts';
 
 /** Runs what follows with these system calls failing, as on a disk that is broken; with `path` only those on that file. */
 function failing(calls: string, error: string, { when = '1+', path }: { when?: string; path?: string } = {}) {
@@ -74,7 +64,7 @@ const destination: readonly Refused[] = [
 
 for (const { calls, error, when, flags = [], says, left = 0 } of destination) {
   const name = `DIR: ${calls} fails with ${error}${when ? ` (${when})` : ''}${flags.join()}: exit 7, said, nothing is left`;
-  test(name, { skip: skip || (flags.includes('-g') && missing('git')) }, async () => {
+  test(name, { skip: noInjection || (flags.includes('-g') && missing('git')) }, async () => {
     await using setting = await Setting.open(tree);
     const under = failing(calls, error, when === undefined ? {} : { when });
     const { exitCode, stdout, stderr } = await setting.pull(['--no-cache', ...flags], { under });
@@ -104,7 +94,7 @@ for (const [error, says] of [
 ] as const) {
   test(
     `the store: writing a blob fails with ${error}: exit 7, the place is named, no DIR`,
-    { skip },
+    { skip: noInjection },
     async () => {
       await using setting = await Setting.open();
       const calls = 'write,writev,pwrite64,pwritev';
@@ -119,20 +109,24 @@ for (const [error, says] of [
   );
 }
 
-test('the stage cannot be removed: that is said, and the error is the one before it', { skip }, async () => {
-  await using setting = await Setting.open(tree);
-  const under = failing('unlinkat', 'EIO', { when: '3+' });
-  const { exitCode, stderr } = await setting.pull(['--no-cache'], { under });
-  assert.equal(exitCode, 7, stderr);
-  assert.match(
-    stderr,
-    /^notice: something was left beside out: .*EIO.*\nerror: .*cannot remove etc\/gone: /m,
-  );
-});
+test(
+  'the stage cannot be removed: that is said, and the error is the one before it',
+  { skip: noInjection },
+  async () => {
+    await using setting = await Setting.open(tree);
+    const under = failing('unlinkat', 'EIO', { when: '3+' });
+    const { exitCode, stderr } = await setting.pull(['--no-cache'], { under });
+    assert.equal(exitCode, 7, stderr);
+    assert.match(
+      stderr,
+      /^notice: something was left beside out: .*EIO.*\nerror: .*cannot remove etc\/gone: /m,
+    );
+  },
+);
 
 test(
   'what is kept aside for links cannot be removed: the error is what is wrong with the layer',
-  { skip },
+  { skip: noInjection },
   async () => {
     const broken = tar(
       file('.wh..wh.plnk/1', 'shared'),
@@ -155,7 +149,7 @@ for (const [what, calls] of [
   for (const when of ['1', '2']) {
     test(
       `the store: a blob cannot be ${what} (${when}): fetched anew, the right tree, every line once`,
-      { skip },
+      { skip: noInjection },
       async () => {
         await using setting = await Setting.open();
         await setting.pullWell(['-d', 'first']);
@@ -172,22 +166,28 @@ for (const [what, calls] of [
   }
 }
 
-test('the store: what an earlier run left of a blob cannot be read: fetched anew', { skip }, async () => {
-  await using setting = await Setting.open({ layers: [{ tar: tar(noise('big', 600_000)) }] });
-  setting.registry.fault({ path: new RegExp(setting.image.layers[0]!.digest), stallAfter: 200_000 });
-  const killed = setting.start();
-  await until('200,000 bytes', () => setting.partial(0) === 200_000);
-  killed.kill('SIGKILL');
-  await killed.result;
-  const under = failing('pread64', 'EIO', { when: '1', path: inStore(setting, 0, 'partial') });
-  const { stdout, stderr } = await setting.pullWell([], { under });
-  assertOriginalLines(stdout, setting.image);
-  assert.match(stderr, /^notice: .*cannot be read: .*\(EIO\); fetching it once more$/m);
-});
+test(
+  'the store: what an earlier run left of a blob cannot be read: fetched anew',
+  { skip: noInjection },
+  async () => {
+    await using setting = await Setting.open({ layers: [{ tar: tar(noise('big', 600_000)) }] });
+    setting.registry.fault({ path: new RegExp(setting.image.layers[0]!.digest), stallAfter: 200_000 });
+    const killed = setting.start();
+    await until('200,000 bytes', () => setting.partial(0) === 200_000);
+    killed.kill('SIGKILL');
+    await killed.result;
+    const under = failing('pread64', 'EIO', { when: '1', path: inStore(setting, 0, 'partial') });
+    // Counted by thread: one that does all of it.
+    const environment = { UV_THREADPOOL_SIZE: '1' };
+    const { stdout, stderr } = await setting.pullWell([], { under, environment });
+    assertOriginalLines(stdout, setting.image);
+    assert.match(stderr, /^notice: .*cannot be read: .*\(EIO\); starting the pull again without it$/m);
+  },
+);
 
 test(
   '--no-cache: what waits on the disk of DIR cannot be written: exit 7, it is named, nothing is left',
-  { skip },
+  { skip: noInjection },
   async () => {
     await using setting = await Setting.open();
     const { exitCode, stderr } = await setting.pull(['--no-cache'], { under: failing('pwritev', 'EIO') });
@@ -199,7 +199,7 @@ test(
 
 test(
   '--no-cache: files that wait there have no name at any moment, where the disk knows how',
-  { skip },
+  { skip: noInjection },
   async () => {
     await using setting = await Setting.open();
     await setting.pullWell(['--no-cache'], { under: failing('unlink', 'EIO') });
@@ -207,17 +207,21 @@ test(
   },
 );
 
-test('git cannot look at its directory: exit 7, no bug', { skip: skip || missing('git') }, async () => {
-  await using setting = await Setting.open(tree);
-  for (const when of ['1', '2', '3']) {
-    const under = failing('statx', 'EIO', { when, path: '/' });
-    const { exitCode, stderr } = await setting.pull(['-g', '--no-cache'], { under });
-    assert.ok(exitCode === 7 || exitCode === 0, stderr);
-    assert.doesNotMatch(stderr, /^\s+at /m);
-    assert.deepEqual(setting.names, exitCode === 0 ? ['out'] : []);
-    rmSync(setting.scratch.join('out'), { recursive: true, force: true });
-  }
-});
+test(
+  'git cannot look at its directory: exit 7, no bug',
+  { skip: noInjection || missing('git') },
+  async () => {
+    await using setting = await Setting.open(tree);
+    for (const when of ['1', '2', '3']) {
+      const under = failing('statx', 'EIO', { when, path: '/' });
+      const { exitCode, stderr } = await setting.pull(['-g', '--no-cache'], { under });
+      assert.ok(exitCode === 7 || exitCode === 0, stderr);
+      assert.doesNotMatch(stderr, /^\s+at /m);
+      assert.deepEqual(setting.names, exitCode === 0 ? ['out'] : []);
+      rmSync(setting.scratch.join('out'), { recursive: true, force: true });
+    }
+  },
+);
 
 test('as few open files as 64, and far too few: done, or exit 7 with the limit named', async () => {
   await using setting = await Setting.open();

@@ -1,13 +1,25 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { dir, file, symlink, tar, whiteout } from '../support/archive.ts';
+import { missing } from '../support/debian.ts';
 import type { FakeImage } from '../support/fake-image.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import type { FakeRegistryOptions, PushedImage } from '../support/fake-registry.ts';
 import { Scratch, startProgram } from '../support/program.ts';
 import type { ProgramOptions, ProgramResult, RunningProgram } from '../support/program.ts';
 import { printTree } from '../support/tree.ts';
+
+/** Why strace cannot inject faults here; false where it can. */
+export const noInjection = findNoInjection();
+
+function findNoInjection(): string | false {
+  const absent = missing('strace');
+  if (absent !== false) return absent;
+  const works = spawnSync('strace', ['-qq', '-o', '/dev/null', 'true'], { stdio: 'ignore' }).status === 0;
+  return works ? false : 'needs the right to trace programs';
+}
 
 /** Bytes that no compression makes fewer. */
 export function noise(name: string, bytes: number) {

@@ -8,6 +8,7 @@ import { loadNative } from '../../../src/sys/native.ts';
 import { Store, type StoreOptions } from '../../../src/blob/store.ts';
 import type { Layer } from '../../../src/oci/image.ts';
 import type { PullEvent } from '../../../src/report/event.ts';
+import { withoutCorruptBlobs } from '../../../src/resumption.ts';
 
 export const native = openNative(loadNative()!);
 
@@ -56,6 +57,12 @@ export class Workshop implements AsyncDisposable {
       if (!options.store) await store.close();
     }
     return tars;
+  }
+
+  /** Pulls all layers as the program does: again without blobs that are corrupt. */
+  async pullAgain(layers: readonly Layer[], options: Partial<LayerQueueOptions> = {}): Promise<Buffer[]> {
+    const report = (event: PullEvent) => void this.events.push(event);
+    return withoutCorruptBlobs(report, (careful) => this.pull(layers, { ...options, careful }));
   }
 
   #with(options: Partial<LayerQueueOptions>, store: Store): LayerQueueOptions {
