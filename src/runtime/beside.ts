@@ -1,15 +1,24 @@
 import { randomBytes } from 'node:crypto';
 import { lstatSync } from 'node:fs';
 import { link, open, rename, rm } from 'node:fs/promises';
-import { DestinationError, printable } from '../errors.ts';
+import { DestinationError, printable, systemError } from '../errors.ts';
 
 /**
  * Throws DestinationError when something is at one of the paths: asked before a pull, so that nobody waits for a download
  * first.
  */
 export function refuseExisting(paths: readonly string[]): void {
-  const there = paths.filter((path) => lstatSync(path, { throwIfNoEntry: false }) !== undefined);
+  const there = paths.filter((path) => exists(path));
   if (there.length > 0) throw existing(there);
+}
+
+function exists(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch (error) {
+    const { code, text } = systemError((error as { errno: number }).errno);
+    throw new DestinationError(`cannot write ${printable(path)}: ${text}`, { code, cause: error });
+  }
 }
 
 function existing(paths: readonly string[]): DestinationError {

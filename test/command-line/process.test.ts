@@ -1,0 +1,149 @@
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, mkdirSync } from 'node:fs';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Setting } from '../faults/setting.ts';
+import { dir, file, tar } from '../support/archive.ts';
+import { noOtherUser } from '../support/other-user.ts';
+import { programCommand, runProgram } from '../support/program.ts';
+
+// The process around the program: its limits, its working directory, its descriptors, its signals.
+
+const small = { layers: [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n')) }] };
+const isBinary = process.env['DLROOTFS_BINARY'] !== undefined;
+
+/** A shell's command line; `$PROGRAM` is the program. The registry answers from this process, so it must not wait. */
+async function inShell(
+  line: string,
+  cwd: string,
+  environment: Readonly<Record<string, string>> = {},
+): Promise<{ exitCode: number; stdout: string; stderr: string }> {
+  const program = programCommand.map((word) => `'${word}'`).join(' ');
+  const env = { PATH: process.env['PATH'], HOME: '/nonexistent', ...environment };
+  return await new Promise((resolve) => {
+    execFile(
+      'bash',
+      ['-c', line.replaceAll('$PROGRAM', program)],
+      { cwd, env, timeout: 60_000 },
+      (error, stdout, stderr) => resolve({ exitCode: Number(error?.code ?? 0), stdout, stderr }),
+    );
+  });
+}
+
+function assertError(result: { exitCode: number; stderr: string }, exitCode: number, says: RegExp): void {
+  assert.equal(result.exitCode, exitCode, result.stderr);
+  assert.match(result.stderr, says);
+  assert.match(result.stderr, /^error: .*\nhint: .*\n$/m);
+  assert.doesNotMatch(result.stderr, /^\s+at |this is a bug/m);
+}
+
+for (const [what, limit, says] of [
+  ['open files', '-n 40', /^error: only 40 files can be open at once: 64 are needed\nhint: .*ulimit -n/m],
+  ['addresses', '-v 2500000', /^error: the limit of the address space is too low.*\nhint: .*ulimit -v/m],
+] as const) {
+  test(`too low a limit of ${what} is an error`, async () => {
+    await using setting = await Setting.open(small);
+    for (const flags of ['', '-g']) {
+      const line = `ulimit ${limit}; exec $PROGRAM ${setting.reference} -d out --no-cache ${flags}`;
+      assertError(await inShell(line, setting.scratch.path), 7, says);
+    }
+    assert.deepEqual(setting.names, []);
+  });
+}
+
+test('64 open files are enough, with -g too', async () => {
+  await using setting = await Setting.open();
+  for (const flags of ['-d a', '-d b -g', '-o c.tar']) {
+    const line = `ulimit -n 64; exec $PROGRAM ${setting.reference} ${flags}`;
+    const { exitCode, stderr } = await inShell(line, setting.scratch.path);
+    assert.equal(exitCode, 0, stderr);
+  }
+});
+
+test('a working directory that was removed is an error, but for what needs none', async () => {
+  await using setting = await Setting.open(small);
+  const { path } = setting.scratch;
+  const gone = (words: string) => inShell(`mkdir gone; cd gone; rmdir ../gone; exec $PROGRAM ${words}`, path);
+  const { reference } = setting;
+  for (const words of [
+    reference,
+    `${reference} -d ${path}/out`,
+    `${reference} --for runc`,
+    `${reference} -o x.tar`,
+    `inspect ${reference}`,
+    `tags ${reference}`,
+    'checkout 1',
+    'cache',
+  ])
+    assertError(await gone(words), 7, /^error: the working directory does not exist any more$/m);
+  for (const words of ['version', '--help', 'completion bash', 'help git'])
+    assert.equal((await gone(words)).exitCode, 0);
+});
+
+test('empty values are errors, but those of credentials that are not set', async () => {
+  await using setting = await Setting.open(small);
+  for (const flag of [
+    '-d',
+    '-o',
+    '--platform',
+    '--for',
+    '--mirror',
+    '--cache-dir',
+    '--authfile',
+    '--ca-file',
+    '-j',
+  ])
+    assertError(
+      await runProgram([setting.reference, `${flag}=`]),
+      2,
+      new RegExp(`^error: ${flag} has an empty value$`, 'm'),
+    );
+  await setting.pullWell(['-u', '', '--registry-token', '']);
+});
+
+test(
+  '--for and checkout below a directory that may not be read are errors',
+  { skip: noOtherUser },
+  async () => {
+    await using setting = await Setting.open(small);
+    const locked = setting.scratch.join('locked');
+    mkdirSync(`${locked}/in`, { recursive: true });
+    chmodSync(locked, 0o700);
+    chmodSync(setting.scratch.path, 0o777);
+    const options = { cwd: setting.scratch.path, uid: 4711 };
+    const pull = [setting.reference, '--no-cache', '-d', 'locked/in/rootfs', '--for', 'runc'];
+    assertError(await runProgram(pull, options), 7, /^error: .*locked\/in.*permission denied/m);
+    const checkout = ['checkout', '1', '-d', 'locked/in'];
+    assertError(await runProgram(checkout, options), 7, /^error: .*locked\/in.*/m);
+  },
+);
+
+test('SIGUSR1 opens no debugger in the binary', { skip: isBinary ? false : 'needs the binary' }, async () => {
+  await using setting = await Setting.open(undefined, {
+    faults: [{ path: /\/blobs\//, skip: 1, rate: 2 ** 20, times: 99 }],
+  });
+  const running = setting.start(['--no-cache']);
+  await sleep(700);
+  running.kill('SIGUSR1');
+  const { exitCode, stderr } = await running.result;
+  assert.deepEqual([exitCode, stderr], [0, '']);
+});
+
+test('a signal ends the program while the reader of its output is stuck', async () => {
+  await using setting = await Setting.open();
+  const [program, ...words] = programCommand;
+  const child = spawn(program!, [...words, setting.reference, '--no-cache', '-o', '-'], {
+    cwd: setting.scratch.path,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  await once(child.stdout, 'readable');
+  await sleep(1000);
+  const begin = performance.now();
+  child.kill('SIGTERM');
+  const [exitCode] = (await once(child, 'exit')) as [number | null];
+  assert.equal(exitCode, 143);
+  assert.ok(performance.now() - begin < 3000);
+  child.stdout.destroy();
+});
