@@ -74,7 +74,7 @@ test('v1: defects 7 and 10: a second run says what it does, a failed one leaves 
     assert.equal((await pull('team/app')).exitCode, 0);
     const second = await pull('team/app');
     assert.equal(second.exitCode, 0);
-    assert.match(second.stderr, /notice: .*out is not empty/);
+    assert.match(second.stderr, /notice: .*out holds this image already/);
     registry.fault({ path: /layer$/, skip: 1, status: 404, times: always });
     assert.equal((await run([registry.reference('team/app'), '-d', scratch.join('other')])).exitCode, 3);
     assert.deepEqual(readdirSync(scratch.path), ['out']);
