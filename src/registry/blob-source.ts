@@ -1,12 +1,12 @@
 import { printable } from '../errors.ts';
 import type { BlobRange, BlobResponse } from '../oci/image.ts';
 import type { LayerDescription } from '../oci/layers.ts';
-import { contentLength } from './body.ts';
+import { contentLength } from './http/body.ts';
 import { parseContentRange } from './content-range.ts';
 import type { Endpoint, Query } from './endpoint.ts';
-import type { Response } from './exchange.ts';
-import { isLoopback } from './loopback.ts';
-import type { Mirrored } from './mirrored.ts';
+import type { Response } from './http/exchange.ts';
+import { isLoopback } from './http/loopback.ts';
+import type { Mirrored } from './failover.ts';
 import { TransientError } from './transient.ts';
 
 /** An answer to a request for a part that cannot be used: the whole has to be asked for. */

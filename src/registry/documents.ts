@@ -11,13 +11,13 @@ import {
 import type { Manifest } from '../oci/manifest.ts';
 import { MANIFEST_ACCEPT } from '../oci/media-types.ts';
 import { Reference } from '../oci/reference.ts';
-import { readAtMost } from './body.ts';
+import { readAtMost } from './http/body.ts';
 import type { Query } from './endpoint.ts';
-import type { Response } from './exchange.ts';
+import type { Response } from './http/exchange.ts';
 import type { ManifestStore, Timeouts } from './registry-options.ts';
 import { describeRateLimit } from './rate-limit.ts';
 import { isTransient } from './transient.ts';
-import type { Mirrored } from './mirrored.ts';
+import type { Mirrored } from './failover.ts';
 
 /** A manifest or index, verified, with the digest that it was asked for by or that it has. */
 export interface FoundDocument {

@@ -1,18 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import type { Report } from '../report/event.ts';
-import type { Authenticator } from './authenticator.ts';
-import { parseChallenges } from './challenge.ts';
+import type { Authenticator } from './auth/authenticator.ts';
+import { parseChallenges } from './auth/challenge.ts';
 import { commonHeaders } from './common-headers.ts';
-import type { Response } from './exchange.ts';
-import { firstContact } from './first-contact.ts';
-import { answerError, readFailure } from './registry-error.ts';
+import type { Response } from './http/exchange.ts';
+import { firstContact } from './contact.ts';
+import { answerError, readFailure } from './http/answer-error.ts';
 import type { Timeouts } from './registry-options.ts';
 import { backoff, retry, type RetryPolicy } from './retry.ts';
 import type { Source } from './sources.ts';
 import { isTransient, refusedByStorage } from './transient.ts';
-import { NOT_HTTP } from './transport-error.ts';
-import type { Transport } from './transport.ts';
+import { NOT_HTTP } from './http/transport-error.ts';
+import type { Transport } from './http/transport.ts';
 import { warningTexts } from './warning-header.ts';
 
 /** What all endpoints of a session have in common. */

@@ -1,9 +1,9 @@
-import { Connections } from './connections.ts';
+import { Connections } from './http/connections.ts';
 import type { Manners } from './endpoint.ts';
 import type { RegistryOptions } from './registry-options.ts';
-import type { Slots } from './slots.ts';
-import { tlsSettings } from './tls.ts';
-import { Transport } from './transport.ts';
+import type { Slots } from './http/slots.ts';
+import { tlsSettings } from './http/tls.ts';
+import { Transport } from './http/transport.ts';
 
 /** What all transports of a session have in common. */
 export interface TransportSettings {

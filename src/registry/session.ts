@@ -2,11 +2,11 @@ import { NetworkError, UsageError } from '../errors.ts';
 import type { Image, Session } from '../oci/image.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
-import { Authenticator } from './authenticator.ts';
-import { Credentials } from './credentials.ts';
+import { Authenticator } from './auth/authenticator.ts';
+import { Credentials } from './auth/credentials.ts';
 import { Documents } from './documents.ts';
 import { type Contact, Endpoint, type Manners } from './endpoint.ts';
-import { Mirrored } from './mirrored.ts';
+import { Mirrored } from './failover.ts';
 import { openTransport, type TransportSettings } from './open-transport.ts';
 import {
   DEFAULT_CONNECTIONS,
@@ -15,7 +15,7 @@ import {
   defaultTimeouts,
   type RegistryOptions,
 } from './registry-options.ts';
-import { Slots } from './slots.ts';
+import { Slots } from './http/slots.ts';
 import { findSources, type Source } from './sources.ts';
 import { V1Contact, type Place } from './v1-contact.ts';
 import { Version1Session } from './v1.ts';

@@ -1,6 +1,6 @@
 import { UsageError, printable } from '../errors.ts';
 import type { Reference } from '../oci/reference.ts';
-import { findTable, readRegistriesConf, relocate, type RegistryTable } from './registries-conf.ts';
+import { findTable, readRegistriesConf, relocate, type RegistryTable } from './config/registries-conf.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
 /** One place where a repository may be read from. */

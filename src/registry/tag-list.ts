@@ -1,6 +1,6 @@
 import { NetworkError } from '../errors.ts';
 import { parseJsonObject } from '../oci/json.ts';
-import { readAtMost } from './body.ts';
+import { readAtMost } from './http/body.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Timeouts } from './registry-options.ts';
 

@@ -1,6 +1,6 @@
 import { NetworkError } from '../errors.ts';
 import { parseJson } from '../oci/json.ts';
-import { readAtMost } from './body.ts';
+import { readAtMost } from './http/body.ts';
 import type { Timeouts } from './registry-options.ts';
 import type { Tokens } from './v1-authorization.ts';
 import { parseEndpoints, parseTokens, type RepositoryData } from './v1-repository.ts';

@@ -1,6 +1,6 @@
 import type { BlobRange, BlobResponse } from '../oci/image.ts';
 import { rangeHeaders, readBlobResponse } from './blob-source.ts';
-import type { Response } from './exchange.ts';
+import type { Response } from './http/exchange.ts';
 import { TransientError } from './transient.ts';
 import type { V1Registries } from './v1-registries.ts';
 import type { V1Server } from './v1-server.ts';

@@ -1,10 +1,10 @@
 import { isObject, parseJson } from '../oci/json.ts';
 import { commonHeaders } from './common-headers.ts';
-import type { Response } from './exchange.ts';
-import { answerError, readFailure } from './registry-error.ts';
+import type { Response } from './http/exchange.ts';
+import { answerError, readFailure } from './http/answer-error.ts';
 import type { Timeouts } from './registry-options.ts';
 import { isTransient } from './transient.ts';
-import type { Transport } from './transport.ts';
+import type { Transport } from './http/transport.ts';
 
 /** How a server answers to `/v1/_ping`. */
 export interface Ping {

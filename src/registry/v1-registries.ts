@@ -1,7 +1,7 @@
 import { DlrootfsError, NetworkError, UsageError } from '../errors.ts';
 import type { Report } from '../report/event.ts';
 import type { Query } from './endpoint.ts';
-import type { Response } from './exchange.ts';
+import type { Response } from './http/exchange.ts';
 import { isTransient } from './transient.ts';
 import type { V1Server } from './v1-server.ts';
 

@@ -1,4 +1,4 @@
-import { hostnameOf } from './loopback.ts';
+import { hostnameOf } from './http/loopback.ts';
 
 /** Registries that are asked at most. */
 const MAX_ENDPOINTS = 16;

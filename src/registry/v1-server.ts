@@ -1,11 +1,11 @@
 import { commonHeaders } from './common-headers.ts';
-import type { Cookies } from './cookies.ts';
+import type { Cookies } from './http/cookies.ts';
 import type { Manners, Query } from './endpoint.ts';
-import type { Response } from './exchange.ts';
-import { answerError, readFailure } from './registry-error.ts';
+import type { Response } from './http/exchange.ts';
+import { answerError, readFailure } from './http/answer-error.ts';
 import { retry } from './retry.ts';
 import { refusedByStorage } from './transient.ts';
-import { drain, type Transport } from './transport.ts';
+import { drain, type Transport } from './http/transport.ts';
 import type { Authorization } from './v1-authorization.ts';
 
 /** Tries of one request to satisfy a server that asks for authorization. */

@@ -5,7 +5,7 @@ import type { JsonObject } from '../oci/json.ts';
 import { historyOf } from '../oci/layers.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
-import { readAtMost } from './body.ts';
+import { readAtMost } from './http/body.ts';
 import type { Timeouts } from './registry-options.ts';
 import {
   imageOfTag,

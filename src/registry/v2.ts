@@ -6,7 +6,7 @@ import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
 import { BlobSource } from './blob-source.ts';
 import type { Documents } from './documents.ts';
-import type { Mirrored } from './mirrored.ts';
+import type { Mirrored } from './failover.ts';
 import type { Timeouts } from './registry-options.ts';
 import { listTags } from './tag-list.ts';
 

@@ -8,7 +8,7 @@ import {
   parseAuthFile,
   parseLegacyAuthFile,
   storeKey,
-} from '../../src/registry/auth-file.ts';
+} from '../../src/registry/config/auth-file.ts';
 
 const entry = { auth: Buffer.from('user:pass').toString('base64') };
 

@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { NetworkError, RateLimitError } from '../../src/errors.ts';
-import { Exchange } from '../../src/registry/exchange.ts';
+import { Exchange } from '../../src/registry/http/exchange.ts';
 import { defaultTimeouts } from '../../src/registry/registry-options.ts';
 import { backoff, retry } from '../../src/registry/retry.ts';
 import { isTransient, TransientError } from '../../src/registry/transient.ts';

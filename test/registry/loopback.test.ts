@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UsageError } from '../../src/errors.ts';
-import { isLoopback } from '../../src/registry/loopback.ts';
-import { proxyFor } from '../../src/registry/proxy.ts';
+import { isLoopback } from '../../src/registry/http/loopback.ts';
+import { proxyFor } from '../../src/registry/http/proxy.ts';
 
 for (const host of [
   'localhost',

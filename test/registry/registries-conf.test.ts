@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { UsageError } from '../../src/errors.ts';
 import { Reference } from '../../src/oci/reference.ts';
-import { findTable, readRegistriesConf, registryTables } from '../../src/registry/registries-conf.ts';
+import { findTable, readRegistriesConf, registryTables } from '../../src/registry/config/registries-conf.ts';
 import { findSources, sourcesOf } from '../../src/registry/sources.ts';
 import { Scratch } from '../support/program.ts';
 

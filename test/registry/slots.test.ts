@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Slots } from '../../src/registry/slots.ts';
+import { Slots } from '../../src/registry/http/slots.ts';
 
 const never = new AbortController().signal;
 

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { NetworkError, UsageError } from '../../src/errors.ts';
-import { sortCertificates } from '../../src/registry/certs-d.ts';
+import { sortCertificates } from '../../src/registry/config/certs-d.ts';
 import { file, tar } from '../support/archive.ts';
 import { createAuthority } from '../support/certificates.ts';
 import { FakeProxy } from '../support/fake-proxy.ts';

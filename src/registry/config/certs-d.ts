@@ -1,7 +1,7 @@
 import { join } from 'node:path';
-import { UsageError } from '../errors.ts';
-import { configHome, listConfigDirectory, systemConfigs } from './config/files.ts';
-import type { RegistryOptions } from './registry-options.ts';
+import { UsageError } from '../../errors.ts';
+import { configHome, listConfigDirectory, systemConfigs } from './files.ts';
+import type { RegistryOptions } from '../registry-options.ts';
 
 /** Paths of what a certs.d directory holds for one registry. */
 export interface CertificateFiles {

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { UsageError, printable } from '../errors.ts';
-import type { Reference } from '../oci/reference.ts';
+import { UsageError, printable } from '../../errors.ts';
+import type { Reference } from '../../oci/reference.ts';
 import {
   entryCredential,
   findEntry,
@@ -9,11 +9,11 @@ import {
   parseLegacyAuthFile,
   storeKey,
   type AuthFile,
-} from './auth-file.ts';
-import { configHome, readConfigFile } from './config/files.ts';
+} from '../config/auth-file.ts';
+import { configHome, readConfigFile } from '../config/files.ts';
 import { askHelper, HelperError } from './credential-helper.ts';
 import type { Credential } from './credential.ts';
-import type { RegistryOptions } from './registry-options.ts';
+import type { RegistryOptions } from '../registry-options.ts';
 
 /** One place where credentials may be. */
 interface Source {

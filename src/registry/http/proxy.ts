@@ -1,7 +1,7 @@
 import { BlockList, isIP } from 'node:net';
-import { UsageError } from '../errors.ts';
+import { UsageError } from '../../errors.ts';
 import { hostnameOf, isLoopback } from './loopback.ts';
-import type { RegistryOptions } from './registry-options.ts';
+import type { RegistryOptions } from '../registry-options.ts';
 
 function exempt(url: URL, noProxy: string): boolean {
   const host = hostnameOf(url.host);

@@ -1,9 +1,9 @@
 import type { SecureContext } from 'node:tls';
 import type { buildConnector, Dispatcher, Pool } from 'undici';
-import { NetworkError } from '../errors.ts';
+import { NetworkError } from '../../errors.ts';
 import type { Route } from './exchange.ts';
 import { proxyFor } from './proxy.ts';
-import type { RegistryOptions, Timeouts } from './registry-options.ts';
+import type { RegistryOptions, Timeouts } from '../registry-options.ts';
 import { secureContext, type TlsSettings } from './tls.ts';
 import { isUnknownAuthority } from './transport-error.ts';
 

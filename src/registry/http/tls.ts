@@ -1,8 +1,8 @@
 import type { SecureContext } from 'node:tls';
-import { UsageError, reasonOf } from '../errors.ts';
-import { certificateDirectory, type CertificateFiles } from './certs-d.ts';
-import { NoDataError, readConfigFile } from './config/files.ts';
-import type { RegistryOptions } from './registry-options.ts';
+import { UsageError, reasonOf } from '../../errors.ts';
+import { certificateDirectory, type CertificateFiles } from '../config/certs-d.ts';
+import { NoDataError, readConfigFile } from '../config/files.ts';
+import type { RegistryOptions } from '../registry-options.ts';
 
 /** What decides about the TLS connections made on behalf of one registry. */
 export interface TlsSettings {

@@ -1,10 +1,10 @@
-import { NetworkError } from '../errors.ts';
-import type { Report } from '../report/event.ts';
+import { NetworkError } from '../../errors.ts';
+import type { Report } from '../../report/event.ts';
 import { readAtMost } from './body.ts';
 import type { Connections } from './connections.ts';
 import { Exchange, type Request, type Response } from './exchange.ts';
 import { MAX_REDIRECTS, misguided, redirected } from './redirect.ts';
-import type { Timeouts } from './registry-options.ts';
+import type { Timeouts } from '../registry-options.ts';
 import type { Slots } from './slots.ts';
 
 /** Bodies of redirects are read up to this many bytes, so that the connection can be used again. */

@@ -1,4 +1,4 @@
-import { NetworkError, printable } from '../errors.ts';
+import { NetworkError, printable } from '../../errors.ts';
 import type { Request } from './exchange.ts';
 
 /** Hops after which a redirect is a fault. */

@@ -1,4 +1,4 @@
-import { printable } from '../errors.ts';
+import { printable } from '../../errors.ts';
 
 /** What proves to a registry who we are; `source` says where it was found, for people. */
 export type Credential =

@@ -1,5 +1,5 @@
 import type { Dispatcher } from 'undici';
-import type { Timeouts } from './registry-options.ts';
+import type { Timeouts } from '../registry-options.ts';
 import { SilentError, StalledError, transportError } from './transport-error.ts';
 
 /** A way to a server. */

@@ -1,7 +1,7 @@
 import { DlrootfsError, UsageError } from '../errors.ts';
 import type { Report } from '../report/event.ts';
 import type { Contact, Endpoint, Query } from './endpoint.ts';
-import type { Response } from './exchange.ts';
+import type { Response } from './http/exchange.ts';
 
 /** Tries of a request where another source is left. */
 const RETRIES_WITH_OTHERS = 1;

@@ -1,6 +1,6 @@
-import { DlrootfsError, NetworkError, printable } from '../errors.ts';
+import { DlrootfsError, NetworkError, printable } from '../../errors.ts';
 import { hostnameOf } from './loopback.ts';
-import { TransientError } from './transient.ts';
+import { TransientError } from '../transient.ts';
 
 /** The answer stopped in the middle. */
 export class StalledError extends Error {

@@ -1,11 +1,17 @@
-import { type DlrootfsError, NetworkError, NotFoundError, printable, UnauthorizedError } from '../errors.ts';
-import { isObject } from '../oci/json.ts';
+import {
+  type DlrootfsError,
+  NetworkError,
+  NotFoundError,
+  printable,
+  UnauthorizedError,
+} from '../../errors.ts';
+import { isObject } from '../../oci/json.ts';
 import { readAtMost } from './body.ts';
 import type { Response } from './exchange.ts';
-import { describeRateLimit } from './rate-limit.ts';
-import type { Timeouts } from './registry-options.ts';
-import { parseRetryAfter } from './retry-after.ts';
-import { TooManyRequestsError, TransientError } from './transient.ts';
+import { describeRateLimit } from '../rate-limit.ts';
+import type { Timeouts } from '../registry-options.ts';
+import { parseRetryAfter } from '../retry-after.ts';
+import { TooManyRequestsError, TransientError } from '../transient.ts';
 
 /** Error bodies are read up to this many bytes. */
 const MAX_ERROR_BYTES = 65_536;

@@ -1,14 +1,14 @@
-import { NetworkError, UnauthorizedError } from '../errors.ts';
-import { isObject } from '../oci/json.ts';
-import { readAtMost } from './body.ts';
+import { NetworkError, UnauthorizedError } from '../../errors.ts';
+import { isObject } from '../../oci/json.ts';
+import { readAtMost } from '../http/body.ts';
 import type { Challenge } from './challenge.ts';
-import { commonHeaders } from './common-headers.ts';
+import { commonHeaders } from '../common-headers.ts';
 import { describeCredential, type Credential } from './credential.ts';
-import type { Request } from './exchange.ts';
-import { isLoopback } from './loopback.ts';
-import { answerError } from './registry-error.ts';
-import type { Timeouts } from './registry-options.ts';
-import type { Transport } from './transport.ts';
+import type { Request } from '../http/exchange.ts';
+import { isLoopback } from '../http/loopback.ts';
+import { answerError } from '../http/answer-error.ts';
+import type { Timeouts } from '../registry-options.ts';
+import type { Transport } from '../http/transport.ts';
 
 /** A Bearer token and how long it is good for. */
 export interface Token {

@@ -1,9 +1,9 @@
 import { promisify } from 'node:util';
 import { brotliDecompress, gunzip, inflate, zstdDecompress } from 'node:zlib';
-import { NetworkError, printable } from '../errors.ts';
+import { NetworkError, printable } from '../../errors.ts';
 import type { Response } from './exchange.ts';
-import type { Timeouts } from './registry-options.ts';
-import { TransientError } from './transient.ts';
+import type { Timeouts } from '../registry-options.ts';
+import { TransientError } from '../transient.ts';
 
 /** For a body of unknown length. */
 const FIRST_BUFFER_BYTES = 16_384;

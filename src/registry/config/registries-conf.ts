@@ -1,15 +1,9 @@
 import { join } from 'node:path';
-import { UsageError, printable } from '../errors.ts';
-import { isObject, textOf } from '../oci/json.ts';
-import type { Reference } from '../oci/reference.ts';
-import {
-  configHome,
-  listConfigDirectory,
-  readConfigFile,
-  systemConfigs,
-  type ReadOptions,
-} from './config/files.ts';
-import type { RegistryOptions } from './registry-options.ts';
+import { UsageError, printable } from '../../errors.ts';
+import { isObject, textOf } from '../../oci/json.ts';
+import type { Reference } from '../../oci/reference.ts';
+import { configHome, listConfigDirectory, readConfigFile, systemConfigs, type ReadOptions } from './files.ts';
+import type { RegistryOptions } from '../registry-options.ts';
 
 /** A `[[registry]]` or `[[registry.mirror]]` table of containers-registries.conf(5). */
 interface RegistryLocation {

@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
-import { printable } from '../errors.ts';
-import { isObject } from '../oci/json.ts';
+import { printable } from '../../errors.ts';
+import { isObject } from '../../oci/json.ts';
 import type { Credential } from './credential.ts';
-import type { RegistryOptions } from './registry-options.ts';
+import type { RegistryOptions } from '../registry-options.ts';
 
 /** Milliseconds: a helper may ask its user to unlock something. */
 const HELPER_TIMEOUT = 30_000;

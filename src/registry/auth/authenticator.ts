@@ -1,10 +1,10 @@
-import { NetworkError, UnauthorizedError, UsageError } from '../errors.ts';
+import { NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
 import type { Challenge } from './challenge.ts';
 import { describeCredential, type Credential } from './credential.ts';
 import type { Credentials } from './credentials.ts';
-import type { Timeouts } from './registry-options.ts';
+import type { Timeouts } from '../registry-options.ts';
 import { basic, fetchToken, mayAsk, realmOf, type Token } from './token.ts';
-import type { Transport } from './transport.ts';
+import type { Transport } from '../http/transport.ts';
 
 /** How the registry wants to be convinced, as far as we know how. */
 type Scheme = { readonly kind: 'basic' } | Bearer;

@@ -1,10 +1,10 @@
 import { NetworkError } from '../errors.ts';
 import type { Report } from '../report/event.ts';
-import { isLoopback } from './loopback.ts';
+import { isLoopback } from './http/loopback.ts';
 import { retry, type RetryPolicy } from './retry.ts';
 import type { Source } from './sources.ts';
 import { TransientError } from './transient.ts';
-import { BROKEN, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './transport-error.ts';
+import { BROKEN, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transport-error.ts';
 
 /** A closed port is no reason to wait long before the first word was said. */
 const FIRST_CONTACT_RETRIES = 2;
