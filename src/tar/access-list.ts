@@ -28,6 +28,8 @@ const others = 0x20;
 const noId = 0xffff_ffff;
 const headSize = 4;
 const partSize = 8;
+/** What fits into the largest value of an attribute (XATTR_SIZE_MAX): longer text is no access list. */
+const MAX_PARTS = Math.floor((65_536 - headSize) / partSize);
 
 /** The tag of a part without a qualifier and of one with it. */
 const tags: ReadonlyMap<string, readonly [own: number, named: number | undefined]> = new Map([
@@ -57,10 +59,14 @@ const words: ReadonlyMap<number, string> = new Map([
  */
 export function accessListBytes(text: string, find: FindId): Buffer | undefined {
   const parts: Part[] = [];
-  for (const line of text.split(/[\n,]/)) {
-    const said = line.replace(/#.*/s, '').trim();
-    if (said === '') continue;
-    const part = parsePart(said.split(':'), find);
+  let lines = 0;
+  for (const [line] of text.matchAll(/[^\n,]+/g)) {
+    lines += 1;
+    if (lines > MAX_PARTS) return undefined;
+    const comment = line.indexOf('#');
+    const written = (comment === -1 ? line : line.slice(0, comment)).trim();
+    if (written === '') continue;
+    const part = parsePart(written.split(':'), find);
     if (part === undefined) return undefined;
     parts.push(part);
   }

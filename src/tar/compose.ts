@@ -2,14 +2,15 @@ import { noBytes } from './byte-path.ts';
 import type { BytePath, Entry, EntryType, SparseExtent } from './entry.ts';
 import type { Header } from './header.ts';
 import { MalformedTarError } from './malformed.ts';
-import { inForce, mergeXattrs, type PaxGlobals } from './pax-scope.ts';
+import { PaxGlobals, inForce } from './pax-scope.ts';
 import type { PaxRecords } from './pax.ts';
 
 /** All that stands before an entry's own header. */
 export interface MetaHeaders {
   /** Of the last pax header: it replaces earlier ones (GNU tar, bsdtar, Go). */
   readonly pax: PaxRecords | undefined;
-  readonly globals: PaxGlobals;
+  /** Undefined before the first global header. */
+  readonly globals: PaxGlobals | undefined;
   /** GNU's `L` and `K`; empty when there was none. */
   readonly longName: BytePath;
   readonly longLink: BytePath;
@@ -79,13 +80,17 @@ export function composeEntry(
     deviceMinor: isDevice
       ? deviceNumber(inForce(pax?.deviceMinor, globals?.deviceMinor) ?? header.deviceMinor)
       : 0,
-    xattrs: mergeXattrs(globals?.xattrs, pax?.xattrs),
+    xattrs: globals === undefined ? ownXattrs(pax) : globals.withXattrs(pax?.xattrs),
     sparse,
   };
 }
 
 function linkPathOf(header: Header, meta: MetaHeaders): BytePath {
   return meta.longLink !== noBytes ? meta.longLink : (meta.pax?.linkPath ?? header.linkPath);
+}
+
+function ownXattrs(pax: PaxRecords | undefined): Entry['xattrs'] {
+  return pax?.xattrs === undefined ? undefined : new PaxGlobals().withXattrs(pax.xattrs);
 }
 
 /** 0 to 2^32 − 1. Small negative numbers (−2 is nobody of old) become what the kernel makes of them, as with Go's readers. */

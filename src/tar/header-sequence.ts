@@ -4,7 +4,7 @@ import { composeEntry, pathOf, typeOf, type MetaHeaders } from './compose.ts';
 import type { BytePath, Entry, EntryType } from './entry.ts';
 import { checksumMatches, parseHeader, sumWords, type Header } from './header.ts';
 import { MalformedTarError } from './malformed.ts';
-import { addGlobals, type PaxGlobals } from './pax-scope.ts';
+import { PaxGlobals } from './pax-scope.ts';
 import { parsePax, type PaxRecords } from './pax.ts';
 import { oldSparseMap, paxSparseMap, type SparseMap } from './sparse.ts';
 
@@ -31,7 +31,7 @@ export class HeaderSequence {
   /** Bytes of the body, of the data, or to skip: see `Step`. */
   size = 0;
   #entry: Entry | undefined;
-  #globals: PaxGlobals;
+  #globals: PaxGlobals | undefined;
   #pax: PaxRecords | undefined;
   #longName = noBytes;
   #longLink = noBytes;
@@ -94,7 +94,7 @@ export class HeaderSequence {
   acceptBody(body: Buffer): void {
     switch (this.#bodyType) {
       case 0x67:
-        this.#globals = addGlobals(this.#globals, parsePax(body, this.#bodyPath));
+        (this.#globals ??= new PaxGlobals()).add(parsePax(body, this.#bodyPath));
         break;
       case 0x4c:
         this.#longName = sliceUntilNul(body, 0, body.length) || this.#longName;

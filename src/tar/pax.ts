@@ -4,6 +4,7 @@ import { indexOfByte, noBytes, sliceBytes } from './byte-path.ts';
 import type { BytePath } from './entry.ts';
 import { MalformedTarError } from './malformed.ts';
 import { parseDecimal, type Time } from './numbers.ts';
+import { tooManyXattrs } from './pax-scope.ts';
 import { base64Value, listValue, nameValue, numberValue, percentDecoded, timeValue } from './pax-value.ts';
 
 /** A value that the header sets, `null` when it takes one back that a global header set, undefined when it says nothing. */
@@ -36,6 +37,12 @@ export interface PaxSparse {
   /** Offset, length, offset, … (0.x). */
   map: number[];
 }
+
+/** Linux lists 64 KiB of names (XATTR_LIST_MAX), each of at least `user.x` and a NUL: no file has more attributes. */
+const MAX_XATTRS = 9362;
+
+/** XATTR_NAME_MAX of Linux, three characters each when percent-encoded: a longer name is of no use, and is not decoded. */
+const MAX_ENCODED_NAME = 3 * 255;
 
 const newline = 0x0a;
 const space = 0x20;
@@ -86,9 +93,8 @@ function parseRecord(body: Buffer, start: number, records: PaxRecords, headerPat
     throw new MalformedTarError(`its pax header has a record without a key at byte ${start}`);
   }
   let key: string = sliceBytes(body, blank + 1, sign);
-  if (key.startsWith(schilyXattr) && key.includes('%') && escapingHeaderPath.test(headerPath)) {
-    key = percentDecoded(key);
-  }
+  const mayBeEncoded = key.startsWith(schilyXattr) && key.length <= schilyXattr.length + MAX_ENCODED_NAME;
+  if (mayBeEncoded && key.includes('%') && escapingHeaderPath.test(headerPath)) key = percentDecoded(key);
   if (key.includes('\0')) throw new MalformedTarError('its pax header has a key with a NUL byte');
   setRecord(records, key, body, sign + 1, next - 1);
   return next;
@@ -130,25 +136,32 @@ function setRecord(records: PaxRecords, key: string, body: Buffer, start: number
       } else if (key.startsWith(schilyXattr)) {
         setXattr(records, key.slice(schilyXattr.length), body.subarray(start, end));
       } else if (key.startsWith(libarchiveXattr)) {
-        setXattr(
-          records,
-          percentDecoded(key.slice(libarchiveXattr.length)),
-          base64Value(key, body, start, end),
-        );
+        const name = key.slice(libarchiveXattr.length);
+        const decoded = name.length <= MAX_ENCODED_NAME ? percentDecoded(name) : name;
+        setXattr(records, decoded, base64Value(key, body, start, end));
       } else if (key.startsWith('GNU.sparse.') && !empty) {
         setSparse((records.sparse ??= emptySparse()), key, body, start, end);
       }
   }
 }
 
+/**
+ * An attribute of the entry, by what the header said before:
+ *
+ * | value | before          | now                                                                         |
+ * | ----- | --------------- | --------------------------------------------------------------------------- |
+ * | bytes | anything        | the bytes                                                                   |
+ * | empty | nothing, empty  | empty: bsdtar writes each attribute twice, in its own record and in star's  |
+ * | empty | bytes, null     | null                                                                        |
+ */
 function setXattr(records: PaxRecords, name: string, value: Uint8Array): void {
   if (name === '') throw new MalformedTarError('its pax header has an extended attribute without a name');
-  records.xattrs ??= new Map();
-  const before = records.xattrs.get(name);
-  // bsdtar says everything twice, in its own record and in star's: what is empty in both is there, and empty.
-  const takesBack = value.length === 0 && before !== undefined && before?.length !== 0;
+  const xattrs = (records.xattrs ??= new Map());
+  const before = xattrs.get(name);
+  const isSet = value.length > 0 || before === undefined || before?.length === 0;
   // A copy: the body of a meta header may live in the source's memory or be far larger than the value.
-  records.xattrs.set(name, takesBack ? null : Uint8Array.from(value));
+  xattrs.set(name, isSet ? new Uint8Array(value) : null);
+  if (xattrs.size > MAX_XATTRS) throw tooManyXattrs('pax header', MAX_XATTRS);
 }
 
 /** `tar --selinux` leaves out the NUL that a context has on disk, and sets it with one. */
@@ -156,16 +169,27 @@ function withNul(context: Buffer): Buffer {
   return context.length === 0 ? context : Buffer.concat([context, Buffer.alloc(1)]);
 }
 
-/** As the attribute that the kernel knows; under the record's key where it has names, whose numbers only the image can tell. */
+/**
+ * An access list: as the attribute that the kernel knows, or under the record's key where it has names, whose numbers only the image can tell.
+ *
+ * | text    | attribute before | attribute now | under the key now |
+ * | ------- | ---------------- | ------------- | ----------------- |
+ * | numbers | anything         | the bytes     | nothing           |
+ * | names   | bytes            | the same      | the same          |
+ * | names   | nothing, null    | nothing       | the text          |
+ * | empty   | anything         | null          | null              |
+ */
 function setAccessList(records: PaxRecords, key: string, text: Buffer): void {
   const name = textKeys.get(key)!;
-  const bytes = accessListBytes(text.toString('latin1'), () => undefined);
-  records.xattrs ??= new Map();
-  if (bytes === undefined && records.xattrs.get(name) && text.length > 0) return;
-  for (const other of [name, key]) records.xattrs.delete(other);
-  if (bytes) records.xattrs.set(name, bytes);
-  else records.xattrs.set(key, text.length === 0 ? null : Uint8Array.from(text));
-  if (text.length === 0) records.xattrs.set(name, null);
+  const xattrs = (records.xattrs ??= new Map());
+  const isEmpty = text.length === 0;
+  const bytes = isEmpty ? undefined : accessListBytes(text.toString('latin1'), () => undefined);
+  const hasNames = !isEmpty && bytes === undefined;
+  if (hasNames && xattrs.get(name)) return;
+  for (const other of [name, key]) xattrs.delete(other);
+  if (bytes !== undefined) xattrs.set(name, bytes);
+  if (hasNames) xattrs.set(key, new Uint8Array(text));
+  if (isEmpty) xattrs.set(key, null).set(name, null);
 }
 
 function setSparse(sparse: PaxSparse, key: string, body: Buffer, start: number, end: number): void {

@@ -1,7 +1,6 @@
 import type { SparseExtent } from './entry.ts';
 import { blockSize, isGnu, numberField } from './header.ts';
 import { MalformedTarError } from './malformed.ts';
-import { parseDecimal } from './numbers.ts';
 import type { PaxSparse } from './pax.ts';
 
 /** More extents than this in one file is refused: it bounds the memory that an archive can ask for. */
@@ -29,6 +28,8 @@ export interface SparseMap {
 }
 
 const newline = 0x0a;
+const minus = 0x2d;
+const digit0 = 0x30;
 const maxDigits = 20;
 
 /** Where GNU's old format has things: in the header four extents, in each block after it twenty-one. */
@@ -44,8 +45,7 @@ const oldFormat = {
  */
 export function oldSparseMap(header: Buffer, at: number, stored: number): SparseMap {
   if (!isGnu(header, at)) throw new MalformedTarError('it is sparse in a format that is not GNU’s');
-  const size = numberField(header, at + oldFormat.header.realSize, 12, 'sparse size');
-  const numbers: number[] = [];
+  const extents = new Extents(numberField(header, at + oldFormat.header.realSize, 12, 'sparse size'));
   const add = (
     block: Buffer,
     start: number,
@@ -54,10 +54,9 @@ export function oldSparseMap(header: Buffer, at: number, stored: number): Sparse
     for (let index = 0; index < layout.extents; index += 1) {
       const extent = start + layout.map + index * 24;
       if (block[extent] === 0) break;
-      numbers.push(numberField(block, extent, 12, 'sparse offset'));
-      numbers.push(numberField(block, extent + 12, 12, 'sparse length'));
+      const offset = numberField(block, extent, 12, 'sparse offset');
+      extents.add(offset, numberField(block, extent + 12, 12, 'sparse length'));
     }
-    if (numbers.length > 2 * maxExtents) throw tooManyExtents();
     return block[start + layout.more] !== 0;
   };
   let wantsBlock = add(header, at, oldFormat.header);
@@ -68,7 +67,7 @@ export function oldSparseMap(header: Buffer, at: number, stored: number): Sparse
     accept(block, start) {
       wantsBlock = add(block, start, oldFormat.block);
     },
-    file: () => sparseFile(numbers, size, stored),
+    file: () => extents.file(stored),
   };
 }
 
@@ -78,66 +77,78 @@ export function oldSparseMap(header: Buffer, at: number, stored: number): Sparse
  * @param stored Size of the data in the archive, the map of format 1.0 included.
  * @throws MalformedTarError for a version that does not exist, and a map that contradicts itself.
  */
-export function paxSparseMap(records: PaxSparse, stored: number): SparseMap {
-  const { size } = records;
+export function paxSparseMap({ size, major, minor, map, blocks }: PaxSparse, stored: number): SparseMap {
   if (size === undefined) throw new MalformedTarError('it is sparse without a size');
-  const version = `${records.major ?? '0'}.${records.minor ?? '1'}`;
+  const version = `${major ?? '0'}.${minor ?? '1'}`;
   if (version === '1.0') return new TextMap(size, stored);
   if (version !== '0.0' && version !== '0.1') {
     throw new MalformedTarError('it is sparse in a format of an unknown version');
   }
-  if (records.map.length !== 2 * (records.blocks ?? records.map.length / 2)) {
+  if (map.length % 2 !== 0 || map.length !== 2 * (blocks ?? map.length / 2)) {
     throw new MalformedTarError('its sparse map has another length than it says');
   }
-  return {
-    wantsBlock: false,
-    accept: () => {},
-    file: () => sparseFile(records.map, size, stored),
-  };
+  const extents = new Extents(size);
+  for (let index = 0; index < map.length; index += 2) extents.add(map[index]!, map[index + 1]!);
+  return { wantsBlock: false, accept: () => {}, file: () => extents.file(stored) };
 }
 
-/** Format 1.0: lines of decimal numbers, their count first, filled up to a block border. */
+/** Format 1.0: lines of decimal numbers, the count of extents first, filled up to a block border. */
 class TextMap implements SparseMap {
   wantsBlock = true;
-  readonly #size: number;
+  readonly #extents: Extents;
   /** Bytes of the data that are not map. */
   #stored: number;
-  readonly #numbers: number[] = [];
-  #expected: number | undefined;
-  readonly #line = Buffer.alloc(maxDigits);
-  #length = 0;
+  /** Numbers that are still to come; undefined: their count is. */
+  #missing: number | undefined;
+  /** The number at hand, and how many digits of it were read. */
+  #value = 0;
+  #digits = 0;
+  #offset = 0;
 
   constructor(size: number, stored: number) {
-    this.#size = size;
+    this.#extents = new Extents(size);
     this.#stored = stored;
     this.#checkRoom();
   }
 
   accept(block: Buffer, at: number): void {
     this.#stored -= blockSize;
+    let value = this.#value;
+    let digits = this.#digits;
     for (let index = at; index < at + blockSize && this.wantsBlock; index += 1) {
       const byte = block[index]!;
-      if (byte === newline) this.#endLine();
-      else if (this.#length < maxDigits) {
-        this.#line[this.#length] = byte;
-        this.#length += 1;
-      } else throw new MalformedTarError('its sparse map is no list of numbers');
+      if (byte === newline && digits > 0) {
+        this.#endNumber(value);
+        value = 0;
+        digits = 0;
+      } else {
+        const digit = byte - digit0;
+        digits += 1;
+        if (byte === minus && digits === 1 && this.#missing === undefined) throw tooManyExtents();
+        if (digit < 0 || digit > 9 || digits > maxDigits) throw noNumbers();
+        value = value * 10 + digit;
+      }
     }
+    this.#value = value;
+    this.#digits = digits;
     if (this.wantsBlock) this.#checkRoom();
   }
 
   file(): SparseFile {
-    return sparseFile(this.#numbers, this.#size, this.#stored);
+    return this.#extents.file(this.#stored);
   }
 
-  #endLine(): void {
-    const value = parseDecimal(this.#line, 0, this.#length);
-    this.#length = 0;
-    if (Number.isNaN(value)) throw new MalformedTarError('its sparse map is no list of numbers');
-    if (this.#expected !== undefined) this.#numbers.push(value);
-    else if (value < 0 || value > maxExtents) throw tooManyExtents();
-    else this.#expected = 2 * value;
-    this.wantsBlock = this.#numbers.length !== this.#expected;
+  #endNumber(value: number): void {
+    if (value > Number.MAX_SAFE_INTEGER) throw noNumbers();
+    if (this.#missing === undefined) {
+      if (value > maxExtents) throw tooManyExtents();
+      this.#missing = 2 * value;
+    } else {
+      if (this.#missing % 2 === 0) this.#offset = value;
+      else this.#extents.add(this.#offset, value);
+      this.#missing -= 1;
+    }
+    this.wantsBlock = this.#missing > 0;
   }
 
   #checkRoom(): void {
@@ -145,27 +156,45 @@ class TextMap implements SparseMap {
   }
 }
 
-function sparseFile(map: readonly number[], size: number, stored: number): SparseFile {
-  if (size < 0) throw new MalformedTarError('its sparse size is negative');
-  const extents: SparseExtent[] = [];
-  let end = 0;
-  let total = 0;
-  for (let index = 0; index < map.length; index += 2) {
-    const offset = map[index]!;
-    const length = map[index + 1]!;
-    if (offset < end || length < 0 || offset + length > size) {
+/** Extents of one file, checked one by one: in order, apart, within the file. */
+class Extents {
+  readonly #size: number;
+  readonly #extents: SparseExtent[] = [];
+  #count = 0;
+  #end = 0;
+  #total = 0;
+
+  constructor(size: number) {
+    if (size < 0) throw new MalformedTarError('its sparse size is negative');
+    this.#size = size;
+  }
+
+  add(offset: number, length: number): void {
+    this.#count += 1;
+    if (this.#count > maxExtents) throw tooManyExtents();
+    if (offset < this.#end || length < 0 || offset + length > this.#size) {
       throw new MalformedTarError(
         'its sparse map has extents that overlap, go backwards or lie outside the file',
       );
     }
-    end = offset + length;
-    total += length;
-    if (length > 0) extents.push({ offset, length });
+    this.#end = offset + length;
+    this.#total += length;
+    if (length > 0) this.#extents.push({ offset, length });
   }
-  if (total !== stored) {
-    throw new MalformedTarError(`its sparse map is for ${total} bytes of data, but ${stored} are stored`);
+
+  /** @param stored bytes of data in the archive */
+  file(stored: number): SparseFile {
+    if (this.#total !== stored) {
+      throw new MalformedTarError(
+        `its sparse map is for ${this.#total} bytes of data, but ${stored} are stored`,
+      );
+    }
+    return { size: this.#size, stored, extents: this.#extents };
   }
-  return { size, stored, extents };
+}
+
+function noNumbers(): MalformedTarError {
+  return new MalformedTarError('its sparse map is no list of numbers');
 }
 
 function tooManyExtents(): MalformedTarError {
