@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { Runner } from './runner.ts';
 import { describeMachine } from './machine.ts';
 import type { Results } from './results.ts';
-import { rows } from './rows.ts';
+import { comparedRows, rows as peerRows } from './rows.ts';
 import { startRegistry } from './registry.ts';
 import { mountScratch } from './scratch.ts';
 import { buildImages, craneExport, installPackages } from './setup.ts';
@@ -21,6 +21,9 @@ time), runs its own registry, and mounts a scratch file system of at most 24 GiB
 
   --runs N       rounds (5)
   --tool CMD     what to run as dlrootfs (${repository}/dist/dlrootfs)
+  --against CMD  no peers: compare it with another build of dlrootfs (${comparedRows('')
+    .map(({ name }) => name)
+    .join(', ')})
   --verify       no timing: compare the tree dlrootfs makes of each image with umoci's, entry by entry; ROW is an image then
   --json FILE    write every sample there
   --setup        only install, build the images, and stop
@@ -29,7 +32,7 @@ time), runs its own registry, and mounts a scratch file system of at most 24 GiB
 Environment: BENCH_DIR, the folder for all of it (/var/tmp/dlrootfs-bench).
 
 Rows:
-${rows.map(({ name, title }) => `  ${name.padEnd(12)} ${title}`).join('\n')}
+${peerRows.map(({ name, title }) => `  ${name.padEnd(12)} ${title}`).join('\n')}
 `;
 
 async function main(): Promise<void> {
@@ -38,6 +41,7 @@ async function main(): Promise<void> {
     options: {
       runs: { type: 'string', default: '5' },
       tool: { type: 'string', default: `${repository}/dist/dlrootfs` },
+      against: { type: 'string' },
       verify: { type: 'boolean', default: false },
       json: { type: 'string' },
       setup: { type: 'boolean', default: false },
@@ -48,6 +52,7 @@ async function main(): Promise<void> {
     process.stdout.write(help);
     return;
   }
+  const rows = values.against === undefined ? peerRows : comparedRows(values.against);
   const program = values.tool.split(' ')[0]!;
   if (program.includes('/') && !existsSync(program) && !values.setup)
     throw new Error(`${program} is not there: run make build, or name another with --tool`);
@@ -64,8 +69,10 @@ async function main(): Promise<void> {
   await using registry = await startRegistry(`${directory}/registry`);
   const verified =
     positionals.length > 0 ? positionals : ['small', 'debian', 'manyfiles', 'bigfiles', 'layers127'];
-  const images = values.verify ? verified : chosen.flatMap((row) => row.candidates.map(({ image }) => image));
-  await buildImages(new Set(images), registry.port, directory);
+  const images = values.verify
+    ? verified.map((image) => ({ image }))
+    : chosen.flatMap((row) => row.candidates);
+  await buildImages(images, registry.port, directory);
   if (values.setup) return;
 
   const runner = new Runner({

@@ -1,12 +1,18 @@
 import type { LinkSpeed } from './link.ts';
 import { median, ratio, type Results } from './results.ts';
 
+export type Compression = 'gzip' | 'zstd';
+
 /** One thing that is timed. */
 export interface Candidate {
   readonly name: string;
   /** For bash, after peers.sh; `dlrootfs` is the tool under test. */
   readonly script: string;
+  /** What `dlrootfs` is instead. */
+  readonly tool?: string;
   readonly image: string;
+  /** How its layers are compressed; gzip when left out. */
+  readonly compression?: Compression;
   /** Pulled over a slower link than loopback. */
   readonly link?: LinkSpeed;
   /** The script does it this many times over. */
@@ -237,3 +243,46 @@ export const rows: readonly Row[] = [
     ],
   },
 ];
+
+const comparisons: readonly (Pick<Candidate, 'script' | 'image' | 'compression' | 'repeat'> & {
+  readonly name: string;
+  readonly title: string;
+})[] = [
+  { name: 'manyfiles', title: 'many files', image: 'manyfiles', script: pull },
+  { name: 'bigfiles', title: 'big files', image: 'bigfiles', script: pull },
+  {
+    name: 'small',
+    title: 'a small image',
+    image: 'small',
+    script: `for ((n = 0; n < ${starts}; n++)); do dlrootfs --no-cache "$IMAGE" -d "$DEST/$n"; done`,
+    repeat: starts,
+  },
+  { name: 'git', title: 'many files, a git branch per layer', image: 'manyfiles', script: `${pull} -g` },
+  {
+    name: 'archive',
+    title: 'many files, as one archive',
+    image: 'manyfiles',
+    script: 'dlrootfs --no-cache "$IMAGE" -o "$DEST/out.tar"',
+  },
+  { name: 'zstd', title: 'many files, zstd', image: 'manyfiles', compression: 'zstd', script: pull },
+  {
+    name: 'start',
+    title: 'start',
+    image: 'small',
+    script: `for ((n = 0; n < ${starts}; n++)); do dlrootfs version; done`,
+    repeat: starts,
+  },
+];
+
+/** The tool beside another build of it, `against`: the same work, in turn. */
+export function comparedRows(against: string): readonly Row[] {
+  return comparisons.map(({ name, title, ...what }) => ({
+    name,
+    title,
+    candidates: [
+      { name: 'dlrootfs', ...what },
+      { name: 'the other', tool: against, ...what },
+    ],
+    goals: [wall('the other', 1.03), cpu('the other', 1.03), memory('dlrootfs', name === 'git' ? 256 : 128)],
+  }));
+}

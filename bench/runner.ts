@@ -92,8 +92,8 @@ export class Runner {
   async #warm(candidates: readonly Candidate[]): Promise<void> {
     const { cache, blobs, run } = this.#folders;
     for (const folder of [cache, blobs]) freshFolder(folder);
-    for (const image of new Set(candidates.map((candidate) => candidate.image))) {
-      const shared = { name: 'warm', image };
+    for (const { image, compression = 'gzip' } of candidates) {
+      const shared = { name: 'warm', image, compression };
       await this.#run({ ...shared, script: 'transfer' });
       if (candidates.some(({ script }) => script.includes('limit_local')))
         await this.#run({ ...shared, script: 'fetch_blobs "$BLOBS"' });
@@ -109,7 +109,7 @@ export class Runner {
     removeFolder(run);
     for (const folder of ['dest', 'scratch']) freshFolder(`${run}/${folder}`);
     await using link = candidate.link && (await openLink(registryPort, candidate.link));
-    const tool = `dlrootfs() { ${this.#settings.tool} "$@"; }`;
+    const tool = `dlrootfs() { ${candidate.tool ?? this.#settings.tool} "$@"; }`;
     return await sample({
       script: `set -o pipefail; . ${peers}; ${tool}; ${candidate.script}`,
       environment: this.#environment(candidate, link?.port ?? registryPort),
@@ -119,12 +119,12 @@ export class Runner {
     });
   }
 
-  #environment({ image }: Candidate, port: number): NodeJS.ProcessEnv {
+  #environment({ image, compression = 'gzip' }: Candidate, port: number): NodeJS.ProcessEnv {
     const { run, cache, blobs } = this.#folders;
     return {
       PATH: process.env['PATH'],
       HOME: `${run}/scratch`,
-      IMAGE: `127.0.0.1:${port}/bench/${image}:gzip`,
+      IMAGE: `127.0.0.1:${port}/bench/${image}:${compression}`,
       DEST: `${run}/dest`,
       SCRATCH: `${run}/scratch`,
       CACHE: cache,

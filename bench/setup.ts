@@ -2,7 +2,8 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { generated } from './generated.ts';
-import { hasTag, uploadImage } from './upload.ts';
+import type { Candidate } from './rows.ts';
+import { hasTag, recompress, uploadImage } from './upload.ts';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
 
@@ -70,20 +71,26 @@ export function craneExport(directory: string): string | undefined {
   return status === 0 ? binary : undefined;
 }
 
-/** Makes sure that the registry at `port` has `bench/NAME:gzip` for each name: builds what is not there yet. */
-export async function buildImages(names: Iterable<string>, port: number, directory: string): Promise<void> {
+/** Makes sure that the registry at `port` has `bench/IMAGE:COMPRESSION` for each: builds what is not there yet. */
+export async function buildImages(
+  candidates: Iterable<Pick<Candidate, 'image' | 'compression'>>,
+  port: number,
+  directory: string,
+): Promise<void> {
   const work = `${directory}/work`;
   mkdirSync(work, { recursive: true });
-  for (const name of names) {
-    const repository = { port, name: `bench/${name}` };
-    if (await hasTag(repository, 'gzip')) continue;
-    process.stderr.write(`building the image ${name}\n`);
-    const layers = generated[name]?.();
-    if (layers !== undefined) await uploadImage(repository, 'gzip', layers, work);
-    else
-      execFileSync(`${here}/images/build.sh`, [name, `127.0.0.1:${port}/${repository.name}`, work], {
-        stdio: ['ignore', 2, 2],
-      });
+  for (const { image, compression = 'gzip' } of candidates) {
+    const repository = { port, name: `bench/${image}` };
+    if (!(await hasTag(repository, 'gzip'))) {
+      process.stderr.write(`building the image ${image}\n`);
+      const layers = generated[image]?.();
+      if (layers !== undefined) await uploadImage(repository, 'gzip', layers, work);
+      else
+        execFileSync(`${here}/images/build.sh`, [image, `127.0.0.1:${port}/${repository.name}`, work], {
+          stdio: ['ignore', 2, 2],
+        });
+    }
+    if (compression === 'zstd' && !(await hasTag(repository, 'zstd'))) await recompress(repository, work);
   }
 }
 

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { createWriteStream, openAsBlob, rmSync } from 'node:fs';
+import { createReadStream, createWriteStream, openAsBlob, rmSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { createGzip } from 'node:zlib';
+import { createGunzip, createGzip, createZstdCompress } from 'node:zlib';
 
 /** A repository of the benchmark's registry. */
 export interface Repository {
@@ -57,11 +57,47 @@ export async function uploadImage(
     size: config.length,
   };
   await uploadBlob(repository, config, configDescriptor.digest);
+  await putManifest(repository, tag, configDescriptor, descriptors);
+}
+
+/** Pushes the image under the tag gzip again, its layers in zstd, under the tag zstd. */
+export async function recompress(repository: Repository, workFolder: string): Promise<void> {
+  const { body: manifest } = await get(`${base(repository)}/manifests/gzip`);
+  const { config, layers } = (await new Response(manifest).json()) as {
+    config: Descriptor;
+    layers: readonly Descriptor[];
+  };
+  const descriptors: Descriptor[] = [];
+  const file = `${workFolder}/layer.tar.zst`;
+  for (const layer of layers) {
+    const { body } = await get(`${base(repository)}/blobs/${layer.digest}`);
+    await pipeline(Readable.fromWeb(body!), createGunzip(), createZstdCompress(), createWriteStream(file));
+    const blob = await openAsBlob(file);
+    const hash = createHash('sha256');
+    for await (const bytes of createReadStream(file)) hash.update(bytes as Buffer);
+    const digest = `sha256:${hash.digest('hex')}`;
+    await uploadBlob(repository, blob, digest);
+    descriptors.push({ mediaType: `${oci}.layer.v1.tar+zstd`, digest, size: blob.size });
+  }
+  rmSync(file);
+  await putManifest(repository, 'zstd', config, descriptors);
+}
+
+async function get(url: string): Promise<Response> {
+  return await request(url, { headers: { accept: `${oci}.manifest.v1+json` } });
+}
+
+async function putManifest(
+  repository: Repository,
+  tag: string,
+  config: Descriptor,
+  layers: readonly Descriptor[],
+): Promise<void> {
   const mediaType = `${oci}.manifest.v1+json`;
   await request(`${base(repository)}/manifests/${tag}`, {
     method: 'PUT',
     headers: { 'content-type': mediaType },
-    body: json({ schemaVersion: 2, mediaType, config: configDescriptor, layers: descriptors }),
+    body: json({ schemaVersion: 2, mediaType, config, layers }),
   });
 }
 
