@@ -1,41 +1,11 @@
 import type { Store } from './blob/store.ts';
 import type { Image } from './oci/image.ts';
-import type { Platform } from './oci/platform.ts';
 import type { PullOptions } from './options.ts';
-import type { BytesBySource } from './summary.ts';
+import type { InspectedLayer, Inspection } from './report/text.ts';
 import { bytesBySource } from './summary.ts';
 import { withSession } from './with-session.ts';
 
-export interface InspectedLayer {
-  readonly id: string;
-  readonly digest?: string | undefined;
-  readonly diffID?: string | undefined;
-  readonly mediaType: string;
-  /** Compressed, in bytes. */
-  readonly size?: number | undefined;
-  readonly createdBy?: string | undefined;
-  /** It is in the store already. */
-  readonly cached: boolean;
-}
-
-/** What is to be known of an image without pulling it; `inspect` prints it. */
-export interface Inspection {
-  readonly reference: string;
-  readonly id: string;
-  readonly digest?: string | undefined;
-  readonly mediaType?: string | undefined;
-  readonly platform: Platform;
-  /** All that the reference offers; one where it names one image. */
-  readonly platforms: readonly Platform[];
-  /** Base layer first. */
-  readonly layers: readonly InspectedLayer[];
-  readonly config: Readonly<Record<string, unknown>>;
-  /** What a pull would take from the store, and what it would fetch. */
-  readonly bytes: BytesBySource;
-  readonly rateLimit?: string | undefined;
-}
-
-/** Looks an image up and fetches nothing of its layers. Throws as `pull` does. */
+/** Looks up an image and downloads none of its layers. @throws as `pull` does */
 export async function inspect(options: PullOptions): Promise<Inspection> {
   return await withSession(options, async ({ source: { reference }, session, store }) => {
     const image = await session.image(options.platform, options.signal);
@@ -55,7 +25,7 @@ export async function inspect(options: PullOptions): Promise<Inspection> {
   });
 }
 
-/** Tells all tags of the repository that the image is in, as the registry lists them. */
+/** Calls `tell` with each tag of the image's repository, in the registry's order. */
 export async function listTags(options: PullOptions, tell: (tag: string) => void): Promise<void> {
   await withSession(options, async ({ session }) => {
     for await (const tag of session.tags(options.signal)) tell(tag);

@@ -1,8 +1,9 @@
-import { jsonLinesReport } from '../report/json-lines.ts';
-import { fanOut, messageReport } from '../report/messages.ts';
-import { plainReport } from '../report/plain.ts';
-import type { LiveReport } from '../report/terminal.ts';
-import { terminalReport } from '../report/terminal.ts';
+import { jsonLinesReport } from '../report/json.ts';
+import { fanOut } from '../report/event.ts';
+import { messageReport } from '../report/text.ts';
+import { plainReport } from '../report/progress.ts';
+import type { LiveReport } from '../report/event.ts';
+import { terminalReport } from '../report/bars.ts';
 import type { Invocation } from './parse.ts';
 import type { CliContext } from './run.ts';
 

@@ -1,7 +1,7 @@
 import { DestinationError, UsageError } from '../errors.ts';
 import { exportArchive } from '../export.ts';
 import { resolveOptions } from '../options.ts';
-import { fanOut } from '../report/messages.ts';
+import { fanOut } from '../report/event.ts';
 import { textReport } from '../report/text.ts';
 import { osPath } from '../sys/os-path.ts';
 import { openErrorChannel } from './error-channel.ts';

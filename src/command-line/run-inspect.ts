@@ -1,7 +1,7 @@
 import { inspect, listTags } from '../inspect.ts';
 import { printable } from '../errors.ts';
 import { resolveOptions } from '../options.ts';
-import { inspectionText } from '../report/inspection.ts';
+import { inspectionText } from '../report/text.ts';
 import { openErrorChannel } from './error-channel.ts';
 import type { Invocation } from './parse.ts';
 import { pullRequest } from './pull-request.ts';

@@ -1,7 +1,7 @@
 import { resolveOptions } from '../options.ts';
 import { pull } from '../pull.ts';
 import type { Report } from '../report/event.ts';
-import { fanOut } from '../report/messages.ts';
+import { fanOut } from '../report/event.ts';
 import { textReport } from '../report/text.ts';
 import type { PullSummary } from '../summary.ts';
 import { osPath } from '../sys/os-path.ts';

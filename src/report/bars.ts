@@ -1,5 +1,65 @@
-import type { LayerProgress, Progress } from './progress.ts';
-import { describeProgress, formatBytes } from './progress.ts';
+import type { Writable } from 'node:stream';
+import type { LiveReport, PullEvent } from './event.ts';
+import { type LayerProgress, Progress, describeProgress, formatBytes } from './progress.ts';
+
+export interface TerminalStream extends Writable {
+  readonly columns?: number;
+  readonly rows?: number;
+}
+
+const redrawMilliseconds = 100;
+/** Where the original's unfinished line `<TAB><12 hex> ... ` leaves the cursor, counted from 1. */
+const columnBehindUnfinishedLine = 8 + 12 + 5 + 1;
+
+/**
+ * Bars on a terminal, redrawn ten times a second below whatever else is printed there, gone at the end. `linesHere`:
+ * the original's lines go to the same terminal, so its unfinished line must be left as it was. Stands before the
+ * other reporters: it erases its picture when they are about to print.
+ */
+export function terminalReport(err: TerminalStream, linesHere: boolean): LiveReport {
+  const progress = new Progress();
+  let drawn = 0;
+  let fetched = 0;
+  let unfinished = false;
+  let drawnBelowUnfinished = false;
+  let timer: NodeJS.Timeout | undefined;
+
+  const erase = () => {
+    if (drawn === 0) return;
+    const toFirstLine = drawn > 1 ? `\u001b[${drawn - 1}A` : '';
+    const back = drawnBelowUnfinished ? `\u001b[1A\u001b[${columnBehindUnfinishedLine}G` : '';
+    err.write(`\r${toFirstLine}\u001b[J${back}`);
+    drawn = 0;
+  };
+  const draw = () => {
+    erase();
+    const rows = Math.max(2, Math.min(12, (err.rows ?? 24) - 2));
+    const lines = renderBars(progress, Math.max(10, (err.columns ?? 80) - 1), rows, performance.now());
+    drawnBelowUnfinished = unfinished;
+    err.write(`${unfinished ? '\n' : ''}${lines.join('\n')}`);
+    drawn = lines.length;
+  };
+  const follow = (event: PullEvent) => {
+    if (event.type === 'layer-fetched') fetched += 1;
+    const released = linesHere && fetched >= progress.layers.length;
+    if (released) unfinished = progress.layers.some(({ state }) => state === 'applying');
+  };
+
+  return {
+    report: (event) => {
+      progress.add(event, performance.now());
+      if (event.type === 'layer-progress') return;
+      erase();
+      follow(event);
+      if (event.type === 'image') timer = setInterval(draw, redrawMilliseconds).unref();
+      if (event.type === 'done') clearInterval(timer);
+    },
+    stop: () => {
+      clearInterval(timer);
+      erase();
+    },
+  };
+}
 
 /**
  * The picture of a running pull: a line for each layer that is being fetched or unpacked (at most `rows` lines in

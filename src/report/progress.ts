@@ -1,4 +1,5 @@
-import type { PullEvent } from './event.ts';
+import type { Writable } from 'node:stream';
+import type { LiveReport, PullEvent } from './event.ts';
 
 export interface LayerProgress {
   /** First 12 hex digits of the id, as the original prints. */
@@ -106,4 +107,26 @@ export function describeProgress(progress: Progress, now: number, columns = Infi
   parts.push(`${applied} of ${layers.length} layers unpacked`);
   while (parts.length > 1 && parts.join(', ').length > columns) parts.pop();
   return parts.join(', ');
+}
+
+const everyMilliseconds = 5000;
+
+/** A line about the whole every few seconds, for logs; a pull that ends sooner prints none. */
+export function plainReport(err: Writable): LiveReport {
+  const progress = new Progress();
+  let timer: NodeJS.Timeout | undefined;
+  const stop = () => clearInterval(timer);
+  return {
+    report: (event) => {
+      progress.add(event, performance.now());
+      if (event.type === 'image') {
+        timer = setInterval(
+          () => err.write(`${describeProgress(progress, performance.now())}\n`),
+          everyMilliseconds,
+        ).unref();
+      }
+      if (event.type === 'done') stop();
+    },
+    stop,
+  };
 }

@@ -1,6 +1,9 @@
 import type { Writable } from 'node:stream';
+import { printable } from '../errors.ts';
+import { type Platform, formatPlatform } from '../oci/platform.ts';
 import { osPath } from '../sys/os-path.ts';
 import type { PullEvent, Report } from './event.ts';
+import { formatBytes } from './progress.ts';
 
 const shortIdLength = 12;
 
@@ -11,68 +14,167 @@ const shortIdLength = 12;
 export function textReport(out: Writable): Report {
   let ids: readonly string[] = [];
   let fetched = 0;
-  /** The next layer whose start is to be told: base first, whichever was found first. */
+  /** The next layer whose start is to be printed, base first. */
   let next = 0;
   const started = new Set<number>();
   const done = new Set<number>();
   let held: string | undefined = '';
 
-  const told = new Set<string>();
+  const seen = new Set<string>();
 
-  const say = (text: string) => out.write(osPath(text));
-  const later = (text: string) => {
-    if (held === undefined) say(text);
+  const print = (text: string) => out.write(osPath(text));
+  const printLater = (text: string) => {
+    if (held === undefined) print(text);
     else held += text;
   };
   const release = () => {
     if (held === undefined || fetched < ids.length) return;
-    say(`Downloading layers:\n${held}`);
+    print(`Downloading layers:\n${held}`);
     held = undefined;
   };
 
-  const tellDone = (index: number) => {
+  const printDone = (index: number) => {
     fetched += 1;
-    say(`\tDone ${ids[index]}\n`);
+    print(`\tDone ${ids[index]}\n`);
     release();
   };
 
   return (event: PullEvent) => {
     if ('index' in event) {
-      // A pull that starts again, without a blob that was damaged in the store, says nothing twice.
+      // A pull that starts again without a corrupt blob repeats its events.
       const line = `${event.type} ${event.index}`;
-      if (told.has(line)) return;
-      told.add(line);
+      if (seen.has(line)) return;
+      seen.add(line);
     }
     switch (event.type) {
       case 'session':
-        say(`Opening a session for ${event.name} ...\n`);
+        print(`Opening a session for ${event.name} ...\n`);
         break;
       case 'image':
         ids = event.layers.map((layer) => layer.id.slice(0, shortIdLength));
-        say(`Image ID: ${event.id}\nPulling ${ids.length} layers:\n`);
+        print(`Image ID: ${event.id}\nPulling ${ids.length} layers:\n`);
         release();
         break;
       case 'layer-start':
         started.add(event.index);
         for (; started.has(next); next += 1) {
-          say(`\tPulling fs layer ${ids[next]}\n`);
-          if (done.has(next)) tellDone(next);
+          print(`\tPulling fs layer ${ids[next]}\n`);
+          if (done.has(next)) printDone(next);
         }
         break;
       case 'layer-fetched':
         done.add(event.index);
-        if (event.index < next) tellDone(event.index);
+        if (event.index < next) printDone(event.index);
         break;
       case 'layer-apply':
-        later(`\t${ids[event.index]} ... `);
+        printLater(`\t${ids[event.index]} ... `);
         break;
       case 'layer-applied':
-        later('done\n');
+        printLater('done\n');
         break;
       case 'done':
-        say(`\nRootfs of ${event.reference} in ${event.destination}\n`);
+        print(`\nRootfs of ${event.reference} in ${event.destination}\n`);
         break;
       default:
     }
   };
 }
+
+/** Notices, and with `verbose` debug messages, one line each on standard error. */
+export function messageReport(err: Writable, verbose: boolean): Report {
+  return (event) => {
+    if (event.type === 'notice') err.write(`notice: ${printable(event.message, Infinity)}\n`);
+    if (event.type === 'runtime-config')
+      err.write(
+        `wrote ${printable(event.file, Infinity)}; start it with: ${printable(event.command, Infinity)}\n`,
+      );
+    if (event.type === 'debug' && verbose) err.write(`debug: ${printable(event.message, Infinity)}\n`);
+  };
+}
+
+export interface InspectedLayer {
+  readonly id: string;
+  readonly digest?: string | undefined;
+  readonly diffID?: string | undefined;
+  readonly mediaType: string;
+  /** Compressed, in bytes. */
+  readonly size?: number | undefined;
+  readonly createdBy?: string | undefined;
+  /** It is in the cache. */
+  readonly cached: boolean;
+}
+
+/** What `inspect` finds out about an image without a pull. */
+export interface Inspection {
+  readonly reference: string;
+  readonly id: string;
+  readonly digest?: string | undefined;
+  readonly mediaType?: string | undefined;
+  readonly platform: Platform;
+  /** All that the reference offers; one where it names one image. */
+  readonly platforms: readonly Platform[];
+  /** Base layer first. */
+  readonly layers: readonly InspectedLayer[];
+  readonly config: Readonly<Record<string, unknown>>;
+  /** What a pull would read from the cache, and what it would download. */
+  readonly bytes: { readonly cache: number; readonly network: number };
+  readonly rateLimit?: string | undefined;
+}
+
+/** An inspection as text, one line per layer, cut to `columns` on a terminal. Text from the image is made printable. */
+export function inspectionText(inspection: Inspection, columns = Infinity): string {
+  const { layers, bytes } = inspection;
+  const rows: (readonly [name: string, value: string | undefined])[] = [
+    ['Image', inspection.reference],
+    ['Image ID', inspection.id],
+    ['Digest', inspection.digest],
+    ['Platform', formatPlatform(inspection.platform)],
+    ['Platforms', [...new Set(inspection.platforms.map(formatPlatform))].join(', ')],
+    ['Created', textOf(inspection.config['created'])],
+    ...containerRows(inspection.config['config']),
+    ['Rate limit', inspection.rateLimit],
+    ['To fetch', toFetch(bytes)],
+    ['Layers', String(layers.length)],
+  ];
+  const lines = rows
+    .filter(([, value]) => value !== undefined && value !== '')
+    .map(([name, value]) => `${`${name}:`.padEnd(13)}${printable(value!, 2000)}\n`);
+  const anyCached = layers.some(({ cached }) => cached);
+  const layerLines = layers.map(({ id, size, createdBy, cached }) => {
+    const amount = size === undefined ? '?' : formatBytes(size);
+    const mark = cached ? '  cached' : '        ';
+    const command = createdBy === undefined ? '' : `  ${printable(shownCommand(createdBy), 100)}`;
+    const line = `  ${id.slice(0, 12)}  ${amount.padStart(9)}${anyCached ? mark : ''}${command}`.trimEnd();
+    return line.length > columns ? `${line.slice(0, columns - 1)}…` : line;
+  });
+  return `${lines.join('')}${layerLines.join('\n')}${layerLines.length > 0 ? '\n' : ''}`;
+}
+
+function toFetch({ network, cache }: Inspection['bytes']): string {
+  return cache === 0 ? formatBytes(network) : `${formatBytes(network)}, ${formatBytes(cache)} cached`;
+}
+
+/** Without the prefix of docker's old builder for instructions that run nothing. */
+function shownCommand(createdBy: string): string {
+  return createdBy.replace(/^\/bin\/sh -c #\(nop\)\s*/, '').replaceAll(/\s+/g, ' ');
+}
+
+/** The names of `docker inspect`. */
+function containerRows(config: unknown): (readonly [name: string, value: string | undefined])[] {
+  if (typeof config !== 'object' || config === null) return [];
+  const of = (name: string) => (config as Readonly<Record<string, unknown>>)[name];
+  const list = (value: unknown) => (Array.isArray(value) ? JSON.stringify(value) : textOf(value));
+  return [
+    ['Entrypoint', list(of('Entrypoint'))],
+    ['Cmd', list(of('Cmd'))],
+    ['User', textOf(of('User'))],
+    ['WorkingDir', textOf(of('WorkingDir'))],
+    ['Env', Array.isArray(of('Env')) ? (of('Env') as readonly unknown[]).map(String).join('  ') : undefined],
+    ['Volumes', keys(of('Volumes'))],
+    ['Ports', keys(of('ExposedPorts'))],
+  ];
+}
+
+const keys = (value: unknown) =>
+  typeof value === 'object' && value !== null ? Object.keys(value).join(' ') : undefined;
+const textOf = (value: unknown) => (typeof value === 'string' ? value : undefined);

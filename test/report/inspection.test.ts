@@ -1,16 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { InspectionFacts } from '../../src/report/inspection.ts';
-import { inspectionText } from '../../src/report/inspection.ts';
+import type { Inspection } from '../../src/report/text.ts';
+import { inspectionText } from '../../src/report/text.ts';
 
-const facts: InspectionFacts = {
+const mediaType = 'application/vnd.oci.image.layer.v1.tar+gzip';
+const facts: Inspection = {
   reference: 'library/x:1',
   id: 'f'.repeat(64),
   platform: { os: 'linux', architecture: 'amd64' },
   platforms: [{ os: 'linux', architecture: 'amd64' }],
   layers: [
-    { id: 'a'.repeat(64), size: 1024, createdBy: '/bin/sh -c #(nop)  CMD ["sh"]', cached: false },
-    { id: 'b'.repeat(64), createdBy: `/bin/sh -c ${'x'.repeat(200)}\n\ty`, cached: false },
+    { id: 'a'.repeat(64), mediaType, size: 1024, createdBy: '/bin/sh -c #(nop)  CMD ["sh"]', cached: false },
+    { id: 'b'.repeat(64), mediaType, createdBy: `/bin/sh -c ${'x'.repeat(200)}\n\ty`, cached: false },
   ],
   config: {},
   bytes: { cache: 0, network: 1024 },
@@ -31,10 +32,10 @@ test('on a terminal no layer takes two lines', () => {
     for (const line of layerLines(inspectionText(facts, columns))) assert.ok(line.length <= columns, line);
 });
 
-test('what is in the store is told where something is', () => {
+test('cached layers are marked', () => {
   const [one, two] = facts.layers;
   const stored = { ...facts, layers: [{ ...one!, cached: true }, two!], bytes: { cache: 1024, network: 7 } };
   const text = inspectionText(stored);
-  assert.match(text, /^To fetch: {4}7 B, 1\.0 KiB are in the store$/m);
-  assert.match(text, /KiB {2}stored {2}CMD/);
+  assert.match(text, /^To fetch: {4}7 B, 1\.0 KiB cached$/m);
+  assert.match(text, /KiB {2}cached {2}CMD/);
 });

@@ -5,8 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import xterm from '@xterm/headless';
 import type { Layer } from '../../src/oci/image.ts';
 import type { PullEvent } from '../../src/report/event.ts';
-import { fanOut } from '../../src/report/messages.ts';
-import { terminalReport } from '../../src/report/terminal.ts';
+import { fanOut } from '../../src/report/event.ts';
+import { terminalReport } from '../../src/report/bars.ts';
 import { textReport } from '../../src/report/text.ts';
 
 /** A terminal that both streams write to, as a person has it. */
