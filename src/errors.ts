@@ -1,6 +1,3 @@
-import { constants } from 'node:os';
-import util from 'node:util';
-
 /** What every failure that a user can act on carries; anything else that is thrown is a bug. */
 export interface ErrorDetails {
   /** Stable name for programs, upper case with underscores. */
@@ -162,22 +159,4 @@ export function printable(text: string, max = 400): string {
 /** What an error says of itself, fit for a terminal. */
 export function reasonOf(error: unknown): string {
   return printable(error instanceof Error ? error.message : String(error));
-}
-
-/** The beginning of a hint for EIO. */
-export const seeKernelLog = 'see what the kernel says of that disk (dmesg)';
-
-/** What Node has no words for. */
-const furtherReasons: Readonly<Record<string, string>> = {
-  EDQUOT: 'disk quota exceeded',
-  ESTALE: 'stale file handle',
-};
-
-/** What an errno(3), negated or not, is called and says: `EIO` and `i/o error (EIO)`. */
-export function systemError(errno: number): { readonly code: string; readonly text: string } {
-  const number = Math.abs(errno);
-  const known = util.getSystemErrorMap().get(-number);
-  const name = Object.entries(constants.errno).find(([, value]) => value === number)?.[0];
-  const code = known?.[0] ?? name ?? `errno ${number}`;
-  return { code, text: `${known?.[1] ?? furtherReasons[code] ?? 'unknown error'} (${code})` };
 }

@@ -1,5 +1,5 @@
 import { decompressor } from './blob/decompress.ts';
-import { namelessFile } from './blob/spool.ts';
+import { namelessFile } from './sys/temp-file.ts';
 import { Store } from './blob/store.ts';
 import { nativeCalls } from './native-calls.ts';
 import { platformNotice } from './oci/fitness.ts';

@@ -1,12 +1,13 @@
 import { IntegrityError } from '../errors.ts';
-import { accountNames, longestAccountFile } from '../tar/account-names.ts';
+import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
+import { accountNames } from '../tar/account-names.ts';
 import type { FindId } from '../tar/access-list.ts';
 import type { AsyncTarReader } from '../tar/async-reader.ts';
 import type { Inode, Node } from './node.ts';
 import { findDirectory } from './resolve.ts';
 
 /** Bytes of all files together; more is an attack on memory. */
-const mostBytes = 4 * longestAccountFile;
+const mostBytes = 4 * LARGEST_ACCOUNT_FILE;
 
 /** The contents of files that may be the image's passwd or group: whoever the names in access lists are stands there. */
 export class AccountFiles {
@@ -17,7 +18,7 @@ export class AccountFiles {
   async read(reader: AsyncTarReader, inode: Inode): Promise<void> {
     const { type, path, size, sparse } = inode.entry;
     if (type !== 'file' || sparse !== undefined || !/(?:^|\/)etc\/(?:passwd|group)$/.test(path)) return;
-    if (size > longestAccountFile || this.#size + size > mostBytes) return;
+    if (size > LARGEST_ACCOUNT_FILE || this.#size + size > mostBytes) return;
     this.#size += size;
     let text = '';
     for (let bytes = await reader.data(); bytes !== undefined; bytes = await reader.data()) {

@@ -5,8 +5,9 @@ import path from 'node:path';
 import { Writable } from 'node:stream';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { callbackify } from 'node:util';
-import { DestinationError, DlrootfsError, printable, seeKernelLog, systemError } from '../errors.ts';
+import { DestinationError, DlrootfsError, printable, reasonOf } from '../errors.ts';
 import { trustedPath } from '../rootfs/location.ts';
+import { osErrorOf } from '../sys/os-error.ts';
 import { osPath, pathText } from '../sys/os-path.ts';
 
 /** How long to wait before a FIFO or device that is not ready is tried again. */
@@ -81,28 +82,22 @@ export async function isSpecialFile(name: string): Promise<boolean> {
 /** The error for an archive that cannot be written; `name` is a file as the user gave it, or `standard output`. */
 export function unwritable(name: string, error: unknown): unknown {
   if (error instanceof DlrootfsError || !(error instanceof Error)) return error;
-  const { code, text } = isSystemError(error)
-    ? systemError(error.errno)
-    : { code: undefined, text: printable(error.message) };
-  return new DestinationError(`cannot write ${printable(name)}: ${text}`, {
-    ...(code === undefined ? {} : { code }),
-    hint: HINTS[code ?? ''] ?? 'name a file in a directory that exists and that you may write to',
+  const os = osErrorOf(error);
+  return new DestinationError(`cannot write ${printable(name)}: ${os?.text ?? reasonOf(error)}`, {
+    ...(os && { code: os.code }),
+    hint: HINTS[os?.code ?? ''] ?? os?.hint(ELSEWHERE) ?? DIRECTORY_HINT,
     cause: error,
   });
 }
 
+const ELSEWHERE = 'name a file on another disk';
+const DIRECTORY_HINT = 'name a file in a directory that exists and that you may write to';
 const HINTS: Readonly<Record<string, string>> = {
-  ENOSPC: 'free some space there, or name a file on another disk',
-  EDQUOT: 'free some space there, or name a file on another disk',
+  EACCES: DIRECTORY_HINT,
   EFBIG: 'raise the limit of file sizes (ulimit -f), or name a file on another file system',
-  EIO: `${seeKernelLog}, or name a file on another disk`,
+  EPERM: DIRECTORY_HINT,
   EPIPE: 'see why the reader of the archive ended',
-  EMFILE: 'raise the limit of open files (ulimit -n)',
 };
-
-function isSystemError(error: Error): error is Error & { errno: number } {
-  return 'errno' in error && typeof error.errno === 'number';
-}
 
 function isDirectory(name: string): DestinationError {
   return new DestinationError(`cannot write ${printable(name)}: it is a directory`, {

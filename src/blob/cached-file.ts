@@ -1,9 +1,8 @@
 import type { FileHandle } from 'node:fs/promises';
-import { systemError } from '../errors.ts';
+import { osErrorOf } from '../sys/os-error.ts';
 import type { Digest } from '../oci/digest.ts';
 import { BlobHash } from './blob-hash.ts';
 import type { ByteReader } from './byte-reader.ts';
-import { isSystemError } from './disk-error.ts';
 
 /** In bytes. */
 const PIECE = 2 ** 20;
@@ -57,8 +56,9 @@ export class CachedFile {
       hash.update(into.subarray(0, bytesRead));
       if (bytesRead > 0) return bytesRead;
     } catch (error) {
-      if (!isSystemError(error)) throw error;
-      return `cannot be read: ${systemError(error.errno).text}`;
+      const os = osErrorOf(error);
+      if (!os) throw error;
+      return `cannot be read: ${os.text}`;
     }
     const found = hash.mismatch();
     return found === undefined ? 0 : `has digest ${found} but must have ${this.#digest}`;

@@ -10,7 +10,7 @@ import type { Connections } from './connections.ts';
 import { CorruptBlobError, WrongBytesError } from './damage.ts';
 import { diskError } from './disk-error.ts';
 import { Download } from './download.ts';
-import type { RetryPolicy } from './persistence.ts';
+import type { RetryPolicy } from '../sys/retry.ts';
 import type { Store } from './store.ts';
 
 export interface LayerBlobOptions {

@@ -1,17 +1,8 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { NetworkError, printable } from '../errors.ts';
 import type { Report } from '../report/event.ts';
+import { backoff, inSeconds, pause, type RetryPolicy } from '../sys/retry.ts';
 import { BrokenTransferError } from './damage.ts';
 
-export interface RetryPolicy {
-  /** Tries after the first that bring nothing new. */
-  readonly retries: number;
-  /** Before the first of them, in milliseconds; doubled each time, half of it by chance. */
-  readonly delay: number;
-}
-
-/** No wait is longer, in milliseconds. */
-const MAX_WAIT = 30_000;
 /** A connection that brought so many bytes was worth it: the count starts anew, so that the size of the blob is the bound. */
 const WORTHWHILE = 64 * 1024;
 
@@ -49,19 +40,12 @@ export class Persistence {
     this.#failures = progress ? 0 : this.#failures + 1;
     if (this.#failures > this.#policy.retries) throw final(this.#name, failure);
     // After progress at once: such a link drops everything now and then.
-    const wait = progress ? 0 : backoff(this.#policy.delay, this.#failures, Math.random());
-    const how = wait === 0 ? 'going on' : `trying again in ${(wait / 1000).toFixed(1)} s`;
+    const wait = progress ? 0 : backoff(this.#policy, this.#failures);
+    const how = wait === 0 ? 'going on' : `trying again in ${inSeconds(wait)}`;
     const message = `${this.#name}: ${printable(failure.message)}; ${how} from byte ${from}`;
     this.#report({ type: 'notice', message });
-    await sleep(wait, undefined, { signal: this.#signal }).catch(() => undefined);
-    this.#signal.throwIfAborted();
+    await pause(wait, this.#signal);
   }
-}
-
-/** Wait before try number `attempt` (from 1), in milliseconds. */
-function backoff(delay: number, attempt: number, random: number): number {
-  const full = Math.min(delay * 2 ** Math.min(attempt - 1, 30), MAX_WAIT);
-  return full / 2 + (full / 2) * random;
 }
 
 function final(name: string, error: BrokenTransferError): unknown {

@@ -3,7 +3,7 @@ import type { Report } from '../report/event.ts';
 import { Appetite } from './appetite.ts';
 import { Connections } from './connections.ts';
 import { LayerBlob } from './layer-blob.ts';
-import type { RetryPolicy } from './persistence.ts';
+import type { RetryPolicy } from '../sys/retry.ts';
 import { PulledLayer } from './pulled-layer.ts';
 import type { Store } from './store.ts';
 

@@ -1,4 +1,6 @@
-import { GitError, printable, seeKernelLog } from '../errors.ts';
+import { constants } from 'node:os';
+import { GitError, printable } from '../errors.ts';
+import { osError } from '../sys/os-error.ts';
 
 const elsewhere = 'choose a directory on another disk with -d';
 
@@ -12,7 +14,7 @@ export function asGitError(error: unknown, what: string, hint?: string): Error {
   const disk = full ? 'the disk is full: ' : dead ? 'the disk fails: ' : '';
   return new GitError(`${disk}${full || said === '' ? what : `${what}: ${said}`}`, {
     code: full ? 'ENOSPC' : dead ? 'EIO' : 'GIT_FAILED',
-    hint: full ? `free space, or ${elsewhere}` : dead ? `${seeKernelLog}, or ${elsewhere}` : hint,
+    hint: full ? `free space, or ${elsewhere}` : dead ? osError(constants.errno.EIO).hint(elsewhere) : hint,
     cause: error,
   });
 }

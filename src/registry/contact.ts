@@ -1,7 +1,8 @@
 import { NetworkError } from '../errors.ts';
 import type { Report } from '../report/event.ts';
+import type { RetryPolicy } from '../sys/retry.ts';
 import { isLoopback } from './http/loopback.ts';
-import { retry, type RetryPolicy } from './retry.ts';
+import { retry } from './retry.ts';
 import type { Source } from './sources.ts';
 import { TransientError } from './transient.ts';
 import { BROKEN, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transport-error.ts';

@@ -8,7 +8,8 @@ import type { Response } from './http/exchange.ts';
 import { firstContact } from './contact.ts';
 import { answerError, readFailure } from './http/answer-error.ts';
 import type { Timeouts } from './registry-options.ts';
-import { backoff, retry, type RetryPolicy } from './retry.ts';
+import { backoff, type RetryPolicy } from '../sys/retry.ts';
+import { retry } from './retry.ts';
 import type { Source } from './sources.ts';
 import { isTransient, refusedByStorage } from './transient.ts';
 import { NOT_HTTP } from './http/transport-error.ts';
@@ -185,7 +186,7 @@ export class Endpoint {
     const { retry: policy, report } = this.#manners;
     const message = `${this.name} refused a fresh token as invalid; trying another one`;
     report({ type: 'notice', message });
-    await sleep(backoff(policy, count, Math.random()), undefined, { signal }).catch(() => undefined);
+    await sleep(backoff(policy, count), undefined, { signal }).catch(() => undefined);
     signal.throwIfAborted();
   }
 

@@ -13,7 +13,8 @@ import { placeEntry } from './place.ts';
 import { settleNamedLists } from './named-lists.ts';
 import { carefulCreator, probe } from './probe.ts';
 import { dropPseudoLinks, keepPseudoLink } from './pseudo-links.ts';
-import { Refusal, explain, shown } from './refusal.ts';
+import { explain, shown } from './refusal.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { clearWay, hide, hideContent } from './removal.ts';
 import type { Run, RunOptions } from './run.ts';
 
@@ -106,14 +107,14 @@ function explained(run: Run, label: string, work: (run: Run) => void): void {
   try {
     work(run);
   } catch (error) {
-    throw error instanceof Refusal ? explain(error, label, run.options.name) : error;
+    throw error instanceof SyscallError ? explain(error, label, run.options.name) : error;
   }
 }
 
 /** The error with the layer and the entry it is about. */
 function located(error: unknown, label: string, entry: Entry, destination: string): unknown {
   const path = shown(entry.path);
-  if (error instanceof Refusal) return explain(error, `${label}: ${path}`, destination);
+  if (error instanceof SyscallError) return explain(error, `${label}: ${path}`, destination);
   if (!(error instanceof IntegrityError) || error.message.startsWith(label)) return error;
   const { code, hint, message } = error;
   const what = message.startsWith(path) ? message : `${path}: ${message}`;

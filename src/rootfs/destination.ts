@@ -3,7 +3,8 @@ import type { Stats } from 'node:fs';
 import { access, lstat, mkdir, opendir, rename, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
-import { DestinationError, DlrootfsError, printable, seeKernelLog, systemError } from '../errors.ts';
+import { DestinationError, DlrootfsError, printable, reasonOf } from '../errors.ts';
+import { osErrorOf } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
 import { exchange } from './exchange.ts';
 import { locate } from './location.ts';
@@ -224,7 +225,6 @@ async function removeLevels(levels: readonly string[]): Promise<void> {
 /** Texts for what the system says of DIR; what has one already stays. */
 export function explained(error: unknown, directory: string): DlrootfsError {
   if (error instanceof DlrootfsError) return error;
-  const { errno, message } = error as NodeJS.ErrnoException;
   const reasons: Readonly<Record<string, string>> = {
     EACCES: 'permission denied',
     EPERM: 'operation not permitted',
@@ -237,14 +237,12 @@ export function explained(error: unknown, directory: string): DlrootfsError {
     EDQUOT: 'the disk quota is used up',
     ENAMETOOLONG: 'the name is too long',
   };
-  const code = errno === undefined ? 'DESTINATION' : systemError(errno).code;
-  const advice = code === 'EIO' ? `${seeKernelLog}, or ` : '';
-  return new DestinationError(
-    `cannot write ${printable(directory)}: ${reasons[code] ?? printable(message)}`,
-    {
-      code,
-      hint: `${advice}choose another directory with -d`,
-      cause: error,
-    },
-  );
+  const os = osErrorOf(error);
+  const code = os?.code ?? 'DESTINATION';
+  const elsewhere = 'choose another directory with -d';
+  return new DestinationError(`cannot write ${printable(directory)}: ${reasons[code] ?? reasonOf(error)}`, {
+    code,
+    hint: code === 'EIO' ? os?.hint(elsewhere) : elsewhere,
+    cause: error,
+  });
 }

@@ -1,7 +1,8 @@
 import { constants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import type { ByteName, Directory, Filesystem } from './filesystem.ts';
-import { Refusal, impossible, shown } from './refusal.ts';
+import { impossible, shown } from './refusal.ts';
+import { SyscallError } from '../sys/os-error.ts';
 
 const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 
@@ -54,7 +55,7 @@ export class Directories {
    * @param create make what is missing, also what a dangling symlink points to (as containerd and umoci do), and in place of what is no
    * directory, unless the way there goes through a symlink (as umoci does, and as overlayfs shows it)
    * @returns undefined when it is missing, or (unless `create`) when something else is in the way
-   * @throws IntegrityError for symlinks in a circle, a path beyond all bounds, with `create` for a file as a directory; Refusal
+   * @throws IntegrityError for symlinks in a circle, a path beyond all bounds, with `create` for a file as a directory; SyscallError
    */
   find(path: string, create: boolean): Directory | undefined {
     if (path === this.#lastPath) return this.#last;
@@ -149,7 +150,7 @@ export class Directories {
     const path = parentPath(directory.path);
     if (path === '') return this.#root;
     const above = this.#open.get(path) ?? this.#walk(path, false);
-    if (!above) throw new Refusal(ENOENT, `find ${shown(path)}`);
+    if (!above) throw new SyscallError(ENOENT, `find ${shown(path)}`);
     return above;
   }
 
@@ -178,7 +179,7 @@ export class Directories {
       this.#pathfinder.make(parent, name);
       handle = this.#filesystem.openDirectory(parent, name);
     }
-    if (handle < 0) throw new Refusal(handle, `open the directory ${shown(path)}`);
+    if (handle < 0) throw new SyscallError(handle, `open the directory ${shown(path)}`);
     const directory = { path, handle, kept: false };
     return path.length <= longestKept ? this.#keep(directory) : directory;
   }

@@ -4,7 +4,8 @@ import type { Entry } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import type { ByteName, Directory, FileStat, Node } from './filesystem.ts';
 import { isModeDoubtful, newOwner, removeInherited, restoreOwner, restoreXattrs } from './metadata.ts';
-import { Refusal, granted, shown } from './refusal.ts';
+import { granted, shown } from './refusal.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { markWritten, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
 
@@ -82,7 +83,7 @@ function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
     if (entry.xattrs?.has(name)) continue;
     const result = run.filesystem.removeXattr(node, name);
     if (result < 0 && result !== -ENODATA)
-      throw new Refusal(result, `remove the extended attribute ${shown(name)}`);
+      throw new SyscallError(result, `remove the extended attribute ${shown(name)}`);
   }
 }
 

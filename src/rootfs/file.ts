@@ -2,7 +2,8 @@ import { constants } from 'node:os';
 import type { Entry, EntryReader, SparseExtent } from '../tar/entry.ts';
 import type { ContentWriter } from './contents.ts';
 import type { Filesystem } from './filesystem.ts';
-import { Refusal, granted } from './refusal.ts';
+import { granted } from './refusal.ts';
+import { SyscallError } from '../sys/os-error.ts';
 
 const { ENOSPC } = constants.errno;
 
@@ -67,5 +68,5 @@ function writeSparse(
 
 function refuseTooLarge(filesystem: Filesystem, file: number, size: number): void {
   if (size >= largeFrom && size > filesystem.freeSpace(file))
-    throw new Refusal(ENOSPC, `write ${size} bytes`);
+    throw new SyscallError(ENOSPC, `write ${size} bytes`);
 }

@@ -3,7 +3,8 @@ import { accessList, defaultAccessList, modeWithList, textKeys } from '../tar/ac
 import type { Entry } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import type { Node } from './filesystem.ts';
-import { Refusal, granted, shown } from './refusal.ts';
+import { granted, shown } from './refusal.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import type { Run } from './run.ts';
 
 const { EDQUOT, EINVAL, EIO, ENOSYS, ENOTSUP, EPERM, EROFS } = constants.errno;
@@ -41,7 +42,7 @@ export function restoreOwner(
   if (known && known.uid === uid && known.gid === gid) return true;
   const result = run.filesystem.setOwner(node, uid, gid);
   if (result === 0 && uid !== nobody && gid !== nobody) return true;
-  if (result < 0 && !ownerDenied.has(result)) throw new Refusal(result, 'set the owner');
+  if (result < 0 && !ownerDenied.has(result)) throw new SyscallError(result, 'set the owner');
   run.counts.owners++;
   return false;
 }
@@ -78,7 +79,7 @@ export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
     const result = run.filesystem.setXattr(node, name, value);
     if (result === 0 && name === accessList) mode = modeWithList(mode, value);
     if (result === 0) continue;
-    if (diskFailed.has(result)) throw new Refusal(result, `set the extended attribute ${shown(name)}`);
+    if (diskFailed.has(result)) throw new SyscallError(result, `set the extended attribute ${shown(name)}`);
     if (name === capability) run.counts.capabilities++;
     else run.counts.xattrs++;
   }
@@ -126,7 +127,7 @@ export function dress(run: Run, node: Node, entry: Entry, modeNow: number | unde
     const mode = permittedMode(run, ownMode, ownerIsRight);
     if (mode !== modeNow || entry.xattrs || isModeDoubtful(run, mode)) {
       const result = run.filesystem.setMode(node, mode);
-      if (result < 0) throw new Refusal(result, 'set the mode');
+      if (result < 0) throw new SyscallError(result, 'set the mode');
     }
   }
   restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);

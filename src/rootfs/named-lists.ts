@@ -7,7 +7,8 @@ import {
   textKeys,
   type FindId,
 } from '../tar/access-list.ts';
-import { accountNames, longestAccountFile } from '../tar/account-names.ts';
+import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
+import { accountNames } from '../tar/account-names.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { nameOf, parentPath } from './directories.ts';
 import type { Directory, Node } from './filesystem.ts';
@@ -93,7 +94,7 @@ function merged(entry: Entry, lists: ReadonlyMap<string, Uint8Array>): Map<strin
 function finder(run: Run): FindId {
   return accountNames((file) => {
     const etc = accountDirectory(run);
-    const bytes = etc && run.filesystem.readFile(etc, file, longestAccountFile);
+    const bytes = etc && run.filesystem.readFile(etc, file, LARGEST_ACCOUNT_FILE);
     return typeof bytes === 'object' ? Buffer.from(bytes).toString('latin1') : undefined;
   });
 }

@@ -2,7 +2,8 @@ import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { writeFile } from './file.ts';
 import type { ByteName, Directory } from './filesystem.ts';
 import { dress } from './metadata.ts';
-import { Refusal, shown } from './refusal.ts';
+import { shown } from './refusal.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { makeWay } from './removal.ts';
 import type { Run } from './run.ts';
 
@@ -30,5 +31,5 @@ export function placeFile(
     throw error;
   }
   const closed = filesystem.closeFile(file);
-  if (closed < 0) throw new Refusal(closed, `write ${shown(path)}`);
+  if (closed < 0) throw new SyscallError(closed, `write ${shown(path)}`);
 }

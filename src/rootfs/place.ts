@@ -7,7 +7,8 @@ import type { ByteName, Directory, Filesystem } from './filesystem.ts';
 import { dress, namesInLists, restoreXattrs } from './metadata.ts';
 import { placeFile } from './place-file.ts';
 import { findPseudoLink } from './pseudo-links.ts';
-import { Refusal, impossible, shown } from './refusal.ts';
+import { impossible, shown } from './refusal.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { clear, makeWay } from './removal.ts';
 import { markWritten, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
@@ -141,7 +142,7 @@ function linkTarget(
 function linkDenied(filesystem: Filesystem, parent: Directory, name: ByteName, action: string): Error {
   const stat = filesystem.stat(parent, name);
   if (typeof stat !== 'number' && stat.type === 'directory') return impossible(EISDIR, action);
-  return new Refusal(EPERM, action);
+  return new SyscallError(EPERM, action);
 }
 
 function placeSpecial(

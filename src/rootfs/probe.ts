@@ -19,7 +19,7 @@ export const carefulCreator: Creator = {
  * Learns what the file system of an empty root gives to new files: from two directories, one in the other, that are removed at once.
  * A group may come from the directory (setgid, mount option grpid), access lists too.
  *
- * @throws Refusal when they cannot be removed
+ * @throws SyscallError when they cannot be removed
  */
 export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator {
   const { root } = filesystem;

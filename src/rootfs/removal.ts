@@ -4,7 +4,8 @@ import type { BytePath } from '../tar/entry.ts';
 import { unlock } from './directory.ts';
 import { join } from './directories.ts';
 import type { ByteName, Directory } from './filesystem.ts';
-import { Refusal, granted, shown } from './refusal.ts';
+import { granted, shown } from './refusal.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { isReserved, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
 
@@ -21,7 +22,7 @@ function maybeDirectory(result: number): boolean {
 /**
  * After `failure` of making `path`: takes away what stands there, or opens its directory for us, so that a second try can do.
  *
- * @throws Refusal when neither is the matter, or tries were enough
+ * @throws SyscallError when neither is the matter, or tries were enough
  */
 export function makeWay(
   run: Run,
@@ -35,7 +36,7 @@ export function makeWay(
     if (failure === -EEXIST) return clear(run, parent, name, path);
     if (failure === -EACCES && unlock(run, parent)) return;
   }
-  throw new Refusal(failure, `create ${shown(path)}`);
+  throw new SyscallError(failure, `create ${shown(path)}`);
 }
 
 /** Whether what stands at `path` has another name, in other letters, to this run. */
@@ -53,13 +54,13 @@ export function clear(run: Run, parent: Directory, name: ByteName, path: BytePat
     return;
   }
   if (removed === -ENOENT) return;
-  if (!maybeDirectory(removed)) throw new Refusal(removed, `replace ${shown(path)}`);
+  if (!maybeDirectory(removed)) throw new SyscallError(removed, `replace ${shown(path)}`);
   if (run.options.mode === 'overlay') {
     run.directories.drop(path);
     const isDirectory = withDirectory(run, parent, name, path, (directory) => removeOurs(run, directory));
-    if (!isDirectory) throw new Refusal(removed, `replace ${shown(path)}`);
+    if (!isDirectory) throw new SyscallError(removed, `replace ${shown(path)}`);
     const left = run.filesystem.removeDirectory(parent, name);
-    if (left < 0) throw new Refusal(left, `replace the directory ${shown(path)}`);
+    if (left < 0) throw new SyscallError(left, `replace the directory ${shown(path)}`);
     run.changes?.removed(path);
     return;
   }
@@ -85,7 +86,7 @@ export function hide(run: Run, parent: Directory, name: ByteName, path: BytePath
       run.directories.forgetLinks();
       run.changes?.removed(path);
     } else if (maybeDirectory(removed)) removeTree(run, parent, name, path);
-    else if (removed !== -ENOENT) throw new Refusal(removed, `remove ${shown(path)}`);
+    else if (removed !== -ENOENT) throw new SyscallError(removed, `remove ${shown(path)}`);
     return;
   }
   hideInside(run, parent, name, path, touched);
@@ -107,7 +108,7 @@ function hideInside(run: Run, parent: Directory, name: ByteName, path: BytePath,
     const removed = run.filesystem.removeDirectory(parent, name);
     if (removed === 0) run.changes?.removed(path);
     else if (removed !== -ENOTEMPTY && removed !== -EEXIST && removed !== -ENOENT) {
-      throw new Refusal(removed, `remove the directory ${shown(path)}`);
+      throw new SyscallError(removed, `remove the directory ${shown(path)}`);
     }
     return;
   }
@@ -115,7 +116,7 @@ function hideInside(run: Run, parent: Directory, name: ByteName, path: BytePath,
   if (removed === 0) {
     run.directories.forgetLinks();
     run.changes?.removed(path);
-  } else if (removed !== -ENOENT) throw new Refusal(removed, `remove ${shown(path)}`);
+  } else if (removed !== -ENOENT) throw new SyscallError(removed, `remove ${shown(path)}`);
 }
 
 /** In a tree of the user's: removes what this run made in `directory`, whichever layer. */
@@ -132,7 +133,7 @@ function removeOurs(run: Run, directory: Directory): void {
 function removeTree(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
   run.directories.drop(path);
   const removed = withDirectory(run, parent, name, path, (directory) => empty(run, directory, directory, 0));
-  if (!removed) throw new Refusal(ENOTDIR, `remove ${shown(path)}`);
+  if (!removed) throw new SyscallError(ENOTDIR, `remove ${shown(path)}`);
   granted(run.filesystem.removeDirectory(parent, name), `remove the directory ${shown(path)}`);
   run.changes?.removed(path);
 }
@@ -144,13 +145,13 @@ export function empty(run: Run, directory: Directory, top: Directory, depth: num
       const path = join(directory.path, name);
       const removed = removeFile(run, directory, name);
       if (removed === 0 || removed === -ENOENT) continue;
-      if (!maybeDirectory(removed)) throw new Refusal(removed, `remove ${shown(path)}`);
+      if (!maybeDirectory(removed)) throw new SyscallError(removed, `remove ${shown(path)}`);
       if (depth >= deepest) {
         moveUp(run, directory, name, top);
         continue;
       }
       const emptied = withDirectory(run, directory, name, path, (inner) => empty(run, inner, top, depth + 1));
-      if (!emptied) throw new Refusal(removed, `remove ${shown(path)}`);
+      if (!emptied) throw new SyscallError(removed, `remove ${shown(path)}`);
       granted(run.filesystem.removeDirectory(directory, name), `remove the directory ${shown(path)}`);
     }
   }
@@ -178,7 +179,7 @@ function removeFile(run: Run, parent: Directory, name: ByteName): number {
 function list(run: Run, directory: Directory): ByteName[] {
   let names = run.filesystem.list(directory);
   if (names === -EACCES && unlock(run, directory)) names = run.filesystem.list(directory);
-  if (typeof names === 'number') throw new Refusal(names, `read the directory ${shown(directory.path)}`);
+  if (typeof names === 'number') throw new SyscallError(names, `read the directory ${shown(directory.path)}`);
   return names;
 }
 
@@ -193,7 +194,7 @@ function withDirectory(
   let handle = run.filesystem.openDirectory(parent, name);
   if (handle === -EACCES && unlock(run, parent)) handle = run.filesystem.openDirectory(parent, name);
   if (handle === -ENOTDIR || handle === -ELOOP || handle === -ENOENT) return false;
-  if (handle < 0) throw new Refusal(handle, `open the directory ${shown(path)}`);
+  if (handle < 0) throw new SyscallError(handle, `open the directory ${shown(path)}`);
   const directory = { path, handle };
   try {
     use(directory);

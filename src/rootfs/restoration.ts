@@ -4,7 +4,8 @@ import type { BytePath, Entry } from '../tar/entry.ts';
 import { nameOf, parentPath } from './directories.ts';
 import type { ByteName, Directory, FileStat, Node } from './filesystem.ts';
 import { permittedMode, restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
-import { Refusal, granted, shown } from './refusal.ts';
+import { granted, shown } from './refusal.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { clear } from './removal.ts';
 import type { Run } from './run.ts';
 
@@ -105,7 +106,8 @@ export class Restoration {
       case 'file': {
         const from = this.#contents.get(path);
         const place = from === undefined ? undefined : directories.find(parentPath(from), false);
-        if (from === undefined || !place) throw new Refusal(-ENOENT, `find the content of ${shown(path)}`);
+        if (from === undefined || !place)
+          throw new SyscallError(-ENOENT, `find the content of ${shown(path)}`);
         granted(filesystem.rename(place, nameOf(from), parent, name), action);
         return true;
       }
@@ -120,7 +122,7 @@ export class Restoration {
       }
       case 'directory':
     }
-    throw new Refusal(-EINVAL, action);
+    throw new SyscallError(-EINVAL, action);
   }
 
   #makeDirectory(parent: Directory, name: ByteName, path: BytePath): void {
@@ -156,7 +158,7 @@ export class Restoration {
     const action = `copy ${shown(path)}`;
     if (inode.type === 'symlink') {
       const target = filesystem.readLink(parent, name);
-      if (typeof target === 'number') throw new Refusal(target, action);
+      if (typeof target === 'number') throw new SyscallError(target, action);
       granted(filesystem.makeSymlink(parent, aside, target), action);
     } else {
       const file = granted(filesystem.createFile(parent, aside, 0o600), action);
@@ -193,14 +195,14 @@ export class Restoration {
 
   #stat(parent: Directory, name: ByteName, path: BytePath): FileStat {
     const stat = this.#run.filesystem.stat(parent, name);
-    if (typeof stat === 'number') throw new Refusal(stat, `find ${shown(path)}`);
+    if (typeof stat === 'number') throw new SyscallError(stat, `find ${shown(path)}`);
     return stat;
   }
 
   #parentOf(path: BytePath): Directory {
     const above = parentPath(path);
     const parent = this.#run.directories.find(above, false);
-    if (parent?.path !== above) throw new Refusal(-ENOENT, `find the directory ${shown(above)}`);
+    if (parent?.path !== above) throw new SyscallError(-ENOENT, `find the directory ${shown(above)}`);
     return parent;
   }
 }

@@ -12,7 +12,8 @@ import type { Backend } from './messages.ts';
 import { nothingLost } from './not-restored.ts';
 import type { NotRestored } from './not-restored.ts';
 import { PortableFilesystem } from './portable.ts';
-import { Refusal, explain, shown } from './refusal.ts';
+import { explain, shown } from './refusal.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { clear } from './removal.ts';
 import { Restoration } from './restoration.ts';
 import type { Inode } from './restoration.ts';
@@ -90,7 +91,7 @@ export class WorkTree {
     const path = Buffer.from(name);
     const filesystem = calls ? LinuxFilesystem.open(calls, path) : PortableFilesystem.open(path);
     try {
-      if (typeof filesystem === 'number') throw new Refusal(filesystem, 'open it');
+      if (typeof filesystem === 'number') throw new SyscallError(filesystem, 'open it');
       const run = startRun(filesystem, { name, mode: 'overlay', reservedNames: [], recordChanges: false });
       try {
         use(run);
@@ -99,7 +100,7 @@ export class WorkTree {
         filesystem.close();
       }
     } catch (error) {
-      throw error instanceof Refusal ? explain(error, name, name) : error;
+      throw error instanceof SyscallError ? explain(error, name, name) : error;
     }
   }
 }
@@ -140,7 +141,7 @@ function removeEmpty(run: Run, parent: Directory, name: ByteName, path: string):
   run.directories.drop(path);
   const removed = run.filesystem.removeDirectory(parent, name);
   if (removed < 0 && ![-ENOENT, -ENOTDIR, -ENOTEMPTY, -EEXIST].includes(removed)) {
-    throw new Refusal(removed, `remove the directory ${shown(path)}`);
+    throw new SyscallError(removed, `remove the directory ${shown(path)}`);
   }
 }
 

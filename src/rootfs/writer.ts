@@ -9,7 +9,8 @@ import { LinuxFilesystem } from './linux.ts';
 import type { Answers, Backend, Command, LayerResult, Opened, ThreadData } from './messages.ts';
 import { writeOwnFile } from './own-file.ts';
 import { PortableFilesystem } from './portable.ts';
-import { Refusal, explain } from './refusal.ts';
+import { explain } from './refusal.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { empty } from './removal.ts';
 import { RingReader, RingWriter } from './ring.ts';
 import type { Run } from './run.ts';
@@ -82,7 +83,7 @@ export class Writer {
       });
     }
     const opened = calls ? LinuxFilesystem.open(calls, path) : PortableFilesystem.open(path);
-    if (typeof opened === 'number') throw explain(new Refusal(opened, 'open it'), undefined, this.#name);
+    if (typeof opened === 'number') throw explain(new SyscallError(opened, 'open it'), undefined, this.#name);
     if (lock && !opened.lock()) {
       throw new DestinationError(`${this.#name} is being written by another process`, {
         code: 'BUSY',
@@ -110,7 +111,7 @@ export class Writer {
     try {
       return work();
     } catch (error) {
-      throw error instanceof Refusal ? explain(error, undefined, this.#name) : error;
+      throw error instanceof SyscallError ? explain(error, undefined, this.#name) : error;
     }
   }
 }

@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto';
 import { lstatSync } from 'node:fs';
-import { link, open, rename, rm } from 'node:fs/promises';
-import { DestinationError, printable, systemError } from '../errors.ts';
+import { DestinationError, printable } from '../errors.ts';
+import { writeFileAtomically } from '../sys/atomic-file.ts';
+import { osError } from '../sys/os-error.ts';
 
 /**
  * Throws DestinationError when something is at one of the paths: asked before a pull, so that nobody waits for a download
@@ -16,7 +16,7 @@ function exists(path: string): boolean {
   try {
     return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
   } catch (error) {
-    const { code, text } = systemError((error as { errno: number }).errno);
+    const { code, text } = osError((error as { errno: number }).errno);
     throw new DestinationError(`cannot write ${printable(path)}: ${text}`, { code, cause: error });
   }
 }
@@ -34,16 +34,8 @@ function existing(paths: readonly string[]): DestinationError {
  * followed. Throws DestinationError.
  */
 export async function placeFile(path: string, text: string, force: boolean): Promise<void> {
-  const partial = `${path}.${randomBytes(6).toString('hex')}.partial`;
   try {
-    const file = await open(partial, 'wx', 0o644);
-    try {
-      await file.writeFile(text);
-    } finally {
-      await file.close();
-    }
-    if (force) await rename(partial, path);
-    else await link(partial, path);
+    await writeFileAtomically(path, text, { mode: 0o644, replace: force });
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === 'EEXIST') throw existing([path]);
@@ -51,7 +43,5 @@ export async function placeFile(path: string, text: string, force: boolean): Pro
       cause: error,
       hint: 'the rootfs is complete; make its parent directory writable and run the command again',
     });
-  } finally {
-    await rm(partial, { force: true });
   }
 }

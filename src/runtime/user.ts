@@ -1,4 +1,5 @@
 import { IntegrityError, printable } from '../errors.ts';
+import { parseGroup, parseId, parsePasswd } from '../sys/passwd.ts';
 
 /** Who a container's process runs as, in numbers. */
 export interface ContainerUser {
@@ -17,22 +18,6 @@ export interface Accounts {
   readonly group: string;
 }
 
-interface PasswdEntry {
-  readonly name: string;
-  readonly uid: number;
-  readonly gid: number;
-  readonly home: string;
-}
-
-interface GroupEntry {
-  readonly name: string;
-  readonly gid: number;
-  readonly members: readonly string[];
-}
-
-/** The largest id: 2^32 − 1 means "none" to the kernel. */
-const MAX_ID = 2 ** 32 - 2;
-
 /**
  * `Config.User` (`user`, `uid`, `user:group`, `uid:gid`, and mixed; empty is root) in numbers, as Docker takes it and the image
  * specification's conversion.md wants it: names are looked up in the image; a number stands for itself, and when passwd has it
@@ -44,11 +29,11 @@ export function resolveUser(text: string, accounts: Accounts): ContainerUser {
   const colon = text.indexOf(':');
   const userText = (colon < 0 ? text : text.slice(0, colon)) || '0';
   const groupText = colon < 0 ? '' : text.slice(colon + 1);
-  const uid = numberOf(userText);
-  const users = lines(accounts.passwd).flatMap((line) => passwdEntry(line));
+  const uid = parseId(userText);
+  const users = parsePasswd(accounts.passwd);
   const entry = users.find((each) => each.name === userText) ?? users.find((each) => each.uid === uid);
   if (!entry && uid === undefined) throw unknown('user', userText, '/etc/passwd');
-  const groups = lines(accounts.group).flatMap((line) => groupEntry(line));
+  const groups = parseGroup(accounts.group);
   const who = { uid: entry?.uid ?? uid ?? 0, name: entry?.name, home: entry?.home || '/' };
   if (groupText === '') {
     const member = groups
@@ -57,7 +42,7 @@ export function resolveUser(text: string, accounts: Accounts): ContainerUser {
     const supplementary = [...new Set(member)].toSorted((a, b) => a - b);
     return { ...who, gid: entry?.gid ?? 0, groups: supplementary };
   }
-  const gid = groups.find((group) => group.name === groupText)?.gid ?? numberOf(groupText);
+  const gid = groups.find((group) => group.name === groupText)?.gid ?? parseId(groupText);
   if (gid === undefined) throw unknown('group', groupText, '/etc/group');
   return { ...who, gid, groups: [] };
 }
@@ -67,28 +52,4 @@ function unknown(what: string, name: string, file: string): IntegrityError {
     code: 'UNKNOWN_USER',
     hint: `the rootfs is complete: leave --for out and write the runtime's configuration by hand`,
   });
-}
-
-/** An id in decimal digits, or undefined. */
-function numberOf(text: string): number | undefined {
-  return /^\d{1,10}$/.test(text) && Number(text) <= MAX_ID ? Number(text) : undefined;
-}
-
-function lines(text: string): string[] {
-  return text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
-}
-
-/** passwd(5); a line that is not one is left out, as libc does. */
-function passwdEntry(line: string): PasswdEntry[] {
-  const [name = '', , uidText = '', gidText = '', , home = ''] = line.split(':');
-  const uid = numberOf(uidText);
-  const gid = numberOf(gidText);
-  return name === '' || uid === undefined || gid === undefined ? [] : [{ name, uid, gid, home }];
-}
-
-/** group(5). */
-function groupEntry(line: string): GroupEntry[] {
-  const [name = '', , gidText = '', members = ''] = line.split(':');
-  const gid = numberOf(gidText);
-  return name === '' || gid === undefined ? [] : [{ name, gid, members: members.split(',') }];
 }

@@ -1,7 +1,5 @@
+import { parseGroup, parsePasswd } from '../sys/passwd.ts';
 import type { FindId } from './access-list.ts';
-
-/** A passwd or group file of an image is looked into up to this size. */
-export const longestAccountFile = 4 * 1024 * 1024;
 
 /**
  * Finds users and groups by what is in an image's `etc/passwd` and `etc/group`, each read when it is first asked for; undefined where there
@@ -12,18 +10,24 @@ export function accountNames(read: (file: 'passwd' | 'group') => string | undefi
   return (kind, name) => {
     let ids = known.get(kind);
     if (ids === undefined)
-      known.set(kind, (ids = parseIds(read(kind === 'user' ? 'passwd' : 'group') ?? '')));
+      known.set(kind, (ids = kind === 'user' ? userIds(read('passwd')) : groupIds(read('group'))));
     return ids.get(name) ?? (name === 'root' ? 0 : undefined);
   };
 }
 
-/** `NAME:…:NUMBER:…` (passwd(5), group(5)): the first line of a name counts. */
-function parseIds(text: string): ReadonlyMap<string, number> {
-  const ids = new Map<string, number>();
-  for (const line of text.split('\n')) {
-    const [name, , number] = line.split(':');
-    if (name !== undefined && /^\d{1,10}$/.test(number ?? '') && !ids.has(name))
-      ids.set(name, Number(number));
-  }
-  return ids;
+/** The first line of a name counts. */
+function userIds(passwd = ''): ReadonlyMap<string, number> {
+  return new Map(
+    parsePasswd(passwd)
+      .map(({ name, uid }) => [name, uid] as const)
+      .toReversed(),
+  );
+}
+
+function groupIds(group = ''): ReadonlyMap<string, number> {
+  return new Map(
+    parseGroup(group)
+      .map(({ name, gid }) => [name, gid] as const)
+      .toReversed(),
+  );
 }

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { decompressor } from '../../src/blob/decompress.ts';
-import { namelessFile } from '../../src/blob/spool.ts';
+import { namelessFile } from '../../src/sys/temp-file.ts';
 import { DlrootfsError } from '../../src/errors.ts';
 import { openLayout } from '../../src/layout/open-layout.ts';
 import { parseSource } from '../../src/layout/source.ts';

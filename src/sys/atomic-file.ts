@@ -1,0 +1,74 @@
+import { link, open, rename, unlink, type FileHandle } from 'node:fs/promises';
+import path from 'node:path';
+import { randomName } from './temp-file.ts';
+import { osPath } from './os-path.ts';
+
+/** Bytes of the file's name that its temporary name repeats: that needs 31 more of 255. */
+const LONGEST_NAME = 200;
+
+/**
+ * A file that appears whole or not at all: it is written under another name in the same directory, and gets its own when it is complete. A
+ * symlink at its path is replaced, not followed.
+ */
+export class AtomicFile {
+  readonly handle: FileHandle;
+  readonly #path: string;
+  readonly #partial: string;
+
+  private constructor(handle: FileHandle, name: string, partial: string) {
+    this.handle = handle;
+    this.#path = name;
+    this.#partial = partial;
+  }
+
+  /**
+   * @param mode less the umask
+   * @throws what open(2) says
+   */
+  static async create(name: string, mode = 0o666): Promise<AtomicFile> {
+    const base = path.basename(name).slice(0, LONGEST_NAME);
+    const partial = path.join(path.dirname(name), randomName(`.${base}.`));
+    return new AtomicFile(await open(osPath(partial), 'wx', mode), name, partial);
+  }
+
+  /**
+   * Closes the file and gives it its name.
+   *
+   * @param replace whether what has the name goes; if not, it stays and EEXIST is thrown
+   * @throws what close(2), rename(2) or link(2) say; then `discard` is still to be called
+   */
+  async commit(replace: boolean): Promise<void> {
+    await this.handle.close();
+    if (replace) return await rename(osPath(this.#partial), osPath(this.#path));
+    await link(osPath(this.#partial), osPath(this.#path));
+    await unlink(osPath(this.#partial));
+  }
+
+  /** Removes what was written. Throws nothing. */
+  async discard(): Promise<void> {
+    await this.handle.close().catch(() => undefined);
+    await unlink(osPath(this.#partial)).catch(() => undefined);
+  }
+}
+
+/**
+ * Puts a whole file at a path, at once.
+ *
+ * @param options.mode less the umask; 0o666 where it is left out
+ * @param options.replace whether what has the name goes (default); if not, EEXIST is thrown
+ * @throws what the system says; nothing is left then
+ */
+export async function writeFileAtomically(
+  name: string,
+  content: string | Uint8Array,
+  { mode, replace = true }: { readonly mode?: number; readonly replace?: boolean } = {},
+): Promise<void> {
+  const file = await AtomicFile.create(name, mode);
+  try {
+    await file.handle.writeFile(content);
+    await file.commit(replace);
+  } catch (error) {
+    await file.discard();
+    throw error;
+  }
+}

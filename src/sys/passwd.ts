@@ -1,0 +1,47 @@
+/** A line of passwd(5). */
+export interface PasswdEntry {
+  readonly name: string;
+  readonly uid: number;
+  readonly gid: number;
+  readonly home: string;
+}
+
+/** A line of group(5). */
+export interface GroupEntry {
+  readonly name: string;
+  readonly gid: number;
+  readonly members: readonly string[];
+}
+
+/** A passwd or group file of an image is looked into up to this size, in bytes. */
+export const LARGEST_ACCOUNT_FILE = 4 * 1024 * 1024;
+
+/** The largest id: 2^32 − 1 means "none" to the kernel. */
+const MAX_ID = 2 ** 32 - 2;
+
+/** A uid or gid in decimal digits, or undefined. */
+export function parseId(text: string | undefined): number | undefined {
+  return text !== undefined && /^\d{1,10}$/.test(text) && Number(text) <= MAX_ID ? Number(text) : undefined;
+}
+
+/** passwd(5); lines that are none are left out, as libc does. */
+export function parsePasswd(text: string): PasswdEntry[] {
+  return fields(text).flatMap(([name = '', , uidText, gidText, , home = '']) => {
+    const uid = parseId(uidText);
+    const gid = parseId(gidText);
+    return name === '' || uid === undefined || gid === undefined ? [] : [{ name, uid, gid, home }];
+  });
+}
+
+/** group(5). */
+export function parseGroup(text: string): GroupEntry[] {
+  return fields(text).flatMap(([name = '', , gidText, members = '']) => {
+    const gid = parseId(gidText);
+    return name === '' || gid === undefined ? [] : [{ name, gid, members: members.split(',') }];
+  });
+}
+
+function fields(text: string): string[][] {
+  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+  return lines.map((line) => line.split(':'));
+}
