@@ -3,7 +3,10 @@ import { lstat, readFile, readlink, realpath, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
+import { unlessCode } from '../sys/os-error.ts';
 import { osPath, pathText } from '../sys/os-path.ts';
+
+const unlessMissing = unlessCode('ENOENT');
 
 /** Where a DIR is, symlinks followed. */
 export interface Location {
@@ -160,8 +163,4 @@ async function isReplaceable(found: string, there: Stats, mounts: readonly Mount
   if (mounts.some(({ point }) => point === found)) return false;
   // The new one gets the owner of the old one, which only root can give away.
   return geteuid!() === 0 || (there.uid === geteuid!() && there.gid === getegid!());
-}
-
-function unlessMissing(error: NodeJS.ErrnoException): undefined {
-  if (error.code !== 'ENOENT') throw error;
 }

@@ -3,6 +3,7 @@ import { lstat, mkdir, readdir, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { geteuid, kill, pid } from 'node:process';
 import { osPath, pathText } from '../sys/os-path.ts';
+import { hasCode } from '../sys/os-error.ts';
 import { Rootfs } from './rootfs.ts';
 
 /** Bytes of DIR's name that fit into the stage's: the rest of it needs up to 45 of 255. */
@@ -46,9 +47,8 @@ async function isRemoved(stage: string): Promise<boolean> {
     await rmdir(osPath(stage));
     return true;
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOTEMPTY' || code === 'EEXIST') return false;
-    if (code === 'ENOENT') return true;
+    if (hasCode(error, 'ENOTEMPTY', 'EEXIST')) return false;
+    if (hasCode(error, 'ENOENT')) return true;
     throw error;
   }
 }
@@ -83,6 +83,6 @@ function isAlive(process: number): boolean {
     kill(process, 0);
     return true;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
+    return !hasCode(error, 'ESRCH');
   }
 }

@@ -12,6 +12,7 @@ import {
   writeFileSync,
   type Stats,
 } from 'node:fs';
+import { hasCode } from '../sys/os-error.ts';
 
 import { osPath } from '../sys/os-path.ts';
 
@@ -153,15 +154,11 @@ function linkTarget(path: string): string | undefined {
   try {
     return readlinkSync(path);
   } catch (error) {
-    if (codeOf(error) === 'EINVAL' || codeOf(error) === 'ENOENT') return undefined;
+    if (hasCode(error, 'EINVAL', 'ENOENT')) return undefined;
     throw error;
   }
 }
 
 function isAbsence(error: unknown): boolean {
-  return ['ENOENT', 'ENOTDIR', 'EACCES', 'ELOOP', 'ENXIO', 'ENAMETOOLONG'].includes(codeOf(error) ?? '');
-}
-
-function codeOf(error: unknown): string | undefined {
-  return (error as NodeJS.ErrnoException).code;
+  return hasCode(error, 'ENOENT', 'ENOTDIR', 'EACCES', 'ELOOP', 'ENXIO', 'ENAMETOOLONG');
 }

@@ -10,7 +10,7 @@ const LONGEST_NAME = 200;
  * A file that appears whole or not at all: it is written under another name in the same directory, and gets its own when it is complete. A
  * symlink at its path is replaced, not followed.
  */
-export class AtomicFile {
+class AtomicFile {
   readonly handle: FileHandle;
   readonly #path: string;
   readonly #partial: string;

@@ -17,7 +17,7 @@ export function lockFile(descriptor: number, mode: 'exclusive' | 'shared'): Lock
   return lockResult(answer ?? libcLock(descriptor, operation));
 }
 
-export function lockResult(answer: number): LockResult {
+function lockResult(answer: number): LockResult {
   if (answer >= 0) return 'locked';
   return answer === -constants.errno.EWOULDBLOCK ? 'busy' : 'unsupported';
 }

@@ -116,7 +116,7 @@ export function explainOsError(error: unknown, action: string, elsewhere: string
   const os = osErrorOf(error);
   if (!os) return error;
   const { code, text, disk } = os;
-  return new DestinationError(`cannot ${action}: ${disk ? `the disk ${disk}: ` : ''}${text}`, {
+  return new DestinationError(`cannot ${action}: ${disk === 'fails' ? 'the disk fails: ' : ''}${text}`, {
     code,
     hint: os.hint(elsewhere) ?? elsewhere,
     cause: error,

@@ -262,7 +262,7 @@ test('a full disk is named', async (t) => {
       await assert.rejects(shop.pull([layer], { store, hold: true }), {
         name: 'DestinationError',
         exitCode: 7,
-        message: `cannot keep blobs in ${small}: no space left on the disk`,
+        message: `cannot keep blobs in ${small}: no space left on device (ENOSPC)`,
       });
       await store.close();
       rmSync(path.join(small, 'partial'), { recursive: true, force: true });
