@@ -111,7 +111,8 @@ export async function send(
   answer: Answer,
   fault: Fault | undefined,
 ): Promise<void> {
-  const { socket } = response;
+  // A response that waits behind another one on its connection has no socket of its own yet.
+  const socket = response.socket ?? response.req.socket;
   if (fault?.before === 'reset') socket?.resetAndDestroy();
   if (fault?.before === 'close') socket?.destroy();
   if (fault?.before) return;
