@@ -347,7 +347,7 @@ describe('metadata, as root', { skip }, () => {
 
   test('extended attributes with long names, and more of them than fit, are counted', (t) => {
     const directory = temporaryDirectory(t);
-    const many = Object.fromEntries(Array.from({ length: 20_000 }, (_, index) => [`user.${index}`, 'v']));
+    const many = Object.fromEntries(Array.from({ length: 9_000 }, (_, index) => [`user.${index}`, 'v']));
     const layer = tar(
       file('f', '', {
         xattrs: {
@@ -364,7 +364,7 @@ describe('metadata, as root', { skip }, () => {
     assert.deepEqual(readXattrs(join(directory, 'f')), [[`user.${'n'.repeat(250)}`, Buffer.from('fits')]]);
     const kept = readXattrs(join(directory, 'many')).length;
     assert.ok(kept > 0);
-    assert.equal(counts.xattrs, 3 + 20_000 - kept);
+    assert.equal(counts.xattrs, 3 + 9_000 - kept);
   });
 
   test('a capability stays on a file with another owner, setuid and a hard link', (t) => {
