@@ -242,7 +242,8 @@ test('as few open files as 64, and far too few: done, or exit 7 with the limit n
     const { exitCode, stderr } = await setting.pull(flags, { under });
     assert.doesNotMatch(stderr, /^\s+at /m);
     if (limit === 64) assert.equal(exitCode, 0, stderr);
-    if (exitCode !== 0) assert.match(stderr, /EMFILE|too many open files|only \d+ files can be open/, `${limit}: ${exitCode}`);
+    if (exitCode !== 0)
+      assert.match(stderr, /EMFILE|too many open files|only \d+ files can be open/, `${limit}: ${exitCode}`);
     assert.deepEqual(setting.names, exitCode === 0 ? ['out'] : []);
     rmSync(setting.scratch.join('out'), { recursive: true, force: true });
     rmSync(setting.store, { recursive: true, force: true });
