@@ -31,6 +31,8 @@ export abstract class DlrootfsError extends Error {
   abstract readonly exitCode: number;
   readonly code: string;
   readonly hint: string | undefined;
+  /** What this run downloaded is in the cache, and the next run goes on with it. */
+  kept = false;
 
   constructor(message: string, defaults: Defaults, details: ErrorDetails = {}) {
     super(message, { cause: details.cause });

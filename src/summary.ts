@@ -21,15 +21,23 @@ export interface BytesBySource {
 
 /** Adds up what is in the store and what is, or would be, fetched. */
 export function bytesBySource(
-  layers: readonly (Pick<LayerSummary, 'id' | 'digest' | 'size'> & { readonly cached: boolean })[],
+  layers: readonly (Pick<LayerSummary, 'id' | 'digest' | 'size'> & {
+    readonly cached: boolean;
+    /** Bytes that an earlier run left; less than all. */
+    readonly resumed?: number | undefined;
+  })[],
 ): BytesBySource {
   // The first of several counts: it is the one that is fetched.
   const distinct = [
     ...new Map(layers.toReversed().map((layer) => [layer.digest ?? layer.id, layer])).values(),
   ];
-  const sum = (cached: boolean) =>
-    distinct.filter((layer) => layer.cached === cached).reduce((total, { size = 0 }) => total + size, 0);
-  return { cache: sum(true), network: sum(false) };
+  const bytes = { cache: 0, network: 0 };
+  for (const { cached, size = 0, resumed = 0 } of distinct) {
+    const there = cached ? size : resumed;
+    bytes.cache += there;
+    bytes.network += size - there;
+  }
+  return bytes;
 }
 
 /** What a pull brought, for programs: `pull()` returns it and `--json` prints it. */
@@ -56,18 +64,35 @@ export interface PullSummary {
 export class Tally {
   readonly #report: Report;
   readonly #cached = new Set<number>();
+  /** Bytes that an earlier run left, of each layer that is downloaded. */
+  readonly #resumed = new Map<number, number>();
 
   constructor(report: Report) {
     this.#report = report;
   }
 
   readonly report: Report = (event: PullEvent) => {
-    if (event.type === 'layer-start' && event.cached) this.#cached.add(event.index);
+    if (event.type === 'layer-start') this.#start(event.index, event.cached, event.resumed);
     this.#report(event);
   };
 
+  /** A pull that starts again finds in the store what it downloaded itself before. */
+  #start(index: number, cached: boolean, resumed = 0): void {
+    if (!cached) {
+      this.#cached.delete(index);
+      this.#resumed.set(index, resumed);
+    } else if (!this.#resumed.has(index)) {
+      this.#cached.add(index);
+    }
+  }
+
   bytes(layers: readonly LayerSummary[]): BytesBySource {
-    return bytesBySource(layers.map((layer, index) => ({ ...layer, cached: this.#cached.has(index) })));
+    return bytesBySource(
+      layers.map((layer, index) => {
+        const cached = this.#cached.has(index);
+        return { ...layer, cached, resumed: this.#resumed.get(index) };
+      }),
+    );
   }
 }
 

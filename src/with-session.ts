@@ -1,6 +1,7 @@
 import { decompressor } from './blob/decompress.ts';
 import { namelessFile } from './sys/temp-file.ts';
 import { Store } from './blob/store.ts';
+import { DlrootfsError, IntegrityError } from './errors.ts';
 import { nativeCalls } from './native-calls.ts';
 import { platformNotice } from './oci/fitness.ts';
 import type { Image, Session } from './oci/image.ts';
@@ -27,7 +28,7 @@ export async function resolveImage({ source, session }: Opened, options: PullOpt
 
 /** Opens store and session for an image, hands them to `use`, and closes them whatever happens. */
 export async function withSession<T>(options: PullOptions, use: (opened: Opened) => Promise<T>): Promise<T> {
-  const { report, destination } = options;
+  const { report, destination, signal } = options;
   const source = parseImage(options);
   const spoolDirectory = await spoolPlace(destination);
   const directory = source.local ? undefined : options.store.directory;
@@ -46,6 +47,11 @@ export async function withSession<T>(options: PullOptions, use: (opened: Opened)
     } finally {
       await session.close();
     }
+  } catch (error) {
+    const failure: unknown = signal.aborted ? signal.reason : error;
+    // Going on does not help where the image is corrupt.
+    if (failure instanceof DlrootfsError && !(failure instanceof IntegrityError)) failure.kept = store.keeps;
+    throw error;
   } finally {
     await store.close();
   }

@@ -67,6 +67,11 @@ export class Arrival {
     return this.#received;
   }
 
+  /** Up to here the file has all bytes, unless they are not kept. */
+  get written(): number {
+    return this.#written;
+  }
+
   /** Where the file lies, for messages. */
   get where(): string {
     return this.#options.where;

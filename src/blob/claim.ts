@@ -1,22 +1,38 @@
 import { constants } from 'node:fs';
-import { lstat, open, readFile, rename, rm, unlink, writeFile, type FileHandle } from 'node:fs/promises';
+import { lstat, open, rename, rm, unlink, writeFile, type FileHandle } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
 import type { lockFile } from '../sys/file-lock.ts';
 import type { StoreFiles } from './store-files.ts';
 import { FILE_MODE, openTrusted } from './trust.ts';
 
+/** Bytes of a blob, from `start` up to `end`, the first that is not among them. */
+export interface ByteRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** What a partial file has. */
+export interface Kept {
+  /** In order, none within another. */
+  readonly ranges: readonly ByteRange[];
+  /** Of the whole blob, in bytes, where it was known. */
+  readonly size: number | undefined;
+}
+
+const NOTHING: Kept = { ranges: [], size: undefined };
+
 /** A partial file that this process alone writes. */
 export interface Claim {
   readonly handle: FileHandle;
-  /** How much an earlier run left, without a hole, in bytes. */
-  readonly length: number;
-  /** The file has, or will have, holes after its first `front` bytes: should this process be killed, the next one must know. */
-  sparseAfter(front: number): Promise<void>;
+  /** What an earlier run left. */
+  readonly kept: Kept;
+  /** The file has holes, or will have: notes what it has, so that the next run knows even where this one is killed. One call at a time. */
+  note(kept: Kept): Promise<void>;
   /** The file is whole and its digest right: it becomes the blob. */
   publish(): Promise<void>;
-  /** Nothing more is written; `keep`: another run may go on with it. */
-  release(keep: boolean): Promise<void>;
+  /** Nothing more is written; `keep`: another run may go on with it. Answers whether one can. */
+  release(keep: boolean): Promise<boolean>;
 }
 
 /** A blob that is to be downloaded. */
@@ -83,35 +99,67 @@ async function shared(
   handle: FileHandle,
   name: string,
 ): Promise<Claim> {
-  const mark = `${name}.front`;
-  const { size } = await handle.stat();
-  const front = frontOf(await readFile(mark, 'utf8').catch(() => undefined), size);
-  const length = size > maxBytes ? 0 : front;
-  if (length < size) await handle.truncate(length);
-  await unlink(mark).catch(() => undefined);
+  const note = `${name}.ranges`;
+  const { size: length } = await handle.stat();
+  const noted = await readNote(note);
+  const found = noted === undefined ? { ranges: [{ start: 0, end: length }], size: undefined } : noted;
+  const kept = length > maxBytes ? NOTHING : { ...found, ranges: clip(found.ranges, length) };
+  const end = kept.ranges.at(-1)?.end ?? 0;
+  if (end < length) await handle.truncate(end);
+  let hasNote = noted !== undefined;
   let published = false;
   return {
     handle,
-    length,
-    async sparseAfter(bytes) {
-      await writeFile(mark, String(bytes), { mode: FILE_MODE });
+    kept,
+    async note({ ranges, size }) {
+      hasNote = true;
+      const lines = [size ?? '', ...ranges.map((range) => `${range.start}-${range.end}`)];
+      await writeFile(`${note}.new`, lines.join('\n'), { mode: FILE_MODE });
+      await rename(`${note}.new`, note);
     },
     async publish() {
       await rename(name, files.blob(digest));
       published = true;
     },
     async release(keep) {
-      if (published || !keep) await unlink(mark).catch(() => undefined);
+      if (hasNote && (published || !keep)) await unlink(note).catch(() => undefined);
       if (!published && !keep) await unlink(name).catch(() => undefined);
+      const size = await handle.stat().then(
+        (stats) => stats.size,
+        () => 0,
+      );
       await handle.close();
+      return keep && !published && size > 0;
     },
   };
 }
 
-/** Up to where a file of `size` bytes has no hole, by the mark beside it. */
-function frontOf(mark: string | undefined, size: number): number {
-  if (mark === undefined) return size;
-  return /^\d{1,15}$/.test(mark) ? Math.min(Number(mark), size) : 0;
+/** The size of the blob, and a line for each range; undefined where there is no note. One that makes no sense says that nothing is kept. */
+async function readNote(name: string): Promise<Kept | undefined> {
+  const handle = await openTrusted(name, constants.O_RDONLY);
+  if (!handle) return (await exists(name)) ? NOTHING : undefined;
+  try {
+    const [first, ...lines] = (await handle.readFile('latin1')).split('\n');
+    if (!/^\d{0,15}$/.test(first!) || !lines.every((line) => /^\d{1,15}-\d{1,15}$/.test(line)))
+      return NOTHING;
+    const ranges = lines.map((line) => {
+      const [start, end] = line.split('-');
+      return { start: Number(start), end: Number(end) };
+    });
+    const ordered = ranges.every(
+      ({ start, end }, n) => start <= end && (n === 0 || ranges[n - 1]!.end <= start),
+    );
+    return ordered ? { ranges, size: first === '' ? undefined : Number(first) } : NOTHING;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** What of the ranges lies before `length`. */
+function clip(ranges: readonly ByteRange[], length: number): ByteRange[] {
+  return ranges
+    .map(({ start, end }) => ({ start, end: Math.min(end, length) }))
+    .filter(({ start, end }) => start < end);
 }
 
 async function privateClaim(digest: Digest, files: StoreFiles): Promise<Claim> {
@@ -121,8 +169,8 @@ async function privateClaim(digest: Digest, files: StoreFiles): Promise<Claim> {
   let published = false;
   return {
     handle,
-    length: 0,
-    sparseAfter: async () => undefined,
+    kept: NOTHING,
+    note: async () => undefined,
     async publish() {
       await rename(name, files.blob(digest));
       published = true;
@@ -130,6 +178,7 @@ async function privateClaim(digest: Digest, files: StoreFiles): Promise<Claim> {
     async release() {
       if (!published) await unlink(name).catch(() => undefined);
       await handle.close();
+      return false;
     },
   };
 }

@@ -4,16 +4,19 @@ import type { Report } from '../report/event.ts';
 import type { Appetite } from './appetite.ts';
 import type { Arrival } from './arrival.ts';
 import { BlobHash } from './blob-hash.ts';
+import type { Kept } from './claim.ts';
 import type { Connections } from './connections.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
 import { BrokenTransferError, WrongBytesError } from './damage.ts';
 import { Persistence } from './persistence.ts';
-import { judge, outrunsReader } from './pieces.ts';
+import { judge, outrunsReader, Pieces } from './pieces.ts';
 import { SplitDownload } from './split-download.ts';
 import { abandon, Meter, TimedBody } from './transfer.ts';
 
 /** At once, for the digest, in bytes. */
 const READ_BACK = 512 * 1024;
+/** So many bytes more, and it is noted again what the file has: what a killed run loses at most. */
+const NOTE_EVERY = 4 * 2 ** 20;
 
 export interface DownloadOptions {
   /** For messages: `layer 3 of 7 (0123456789ab)`. */
@@ -28,8 +31,8 @@ export interface DownloadOptions {
   readonly report: Report;
   /** Hears how many bytes are here, as often as more come. */
   readonly progress: (received: number) => void;
-  /** Hears when the file is going to have holes after so many bytes. */
-  readonly sparseAfter: (front: number) => Promise<void>;
+  /** Notes what the file has, where it has holes or will have. */
+  readonly note: (kept: Kept) => Promise<void>;
 }
 
 /** Brings one blob into an arrival: resumed, retried, checked, and over several connections where that is faster. */
@@ -43,6 +46,12 @@ export class Download {
   #etag: string | undefined;
   #complete = false;
   #splits = true;
+  /** What is there beyond the front, and what is not; from when there is something. */
+  #pieces: Pieces | undefined;
+  /** The file has, or had, holes. */
+  #sparse = false;
+  #unnoted = 0;
+  #noting = Promise.resolve();
   #hashing: Promise<void> | undefined;
   #buffer: Uint8Array | undefined;
 
@@ -56,22 +65,31 @@ export class Download {
   }
 
   /**
-   * Resolves when the blob is whole and its digest right; `existing` bytes are in the arrival's file already. Throws WrongBytesError,
-   * NetworkError, and what opening the blob throws.
+   * Resolves when the blob is whole and its digest right; `kept` is in the arrival's file already. Throws WrongBytesError, NetworkError,
+   * and what opening the blob throws; then it is noted what the file has.
    */
-  async run(existing: number): Promise<void> {
-    if (existing > 0) await this.#resume(existing);
-    while (!this.#complete) await this.#receive();
+  async run(kept: Kept): Promise<void> {
+    try {
+      await this.#resume(kept);
+      while (!this.#complete) await this.#receive();
+    } catch (error) {
+      await this.#note().catch(() => undefined);
+      throw error;
+    }
     this.#verify();
   }
 
-  async #resume(existing: number): Promise<void> {
-    this.#arrival.advance(existing);
-    await this.#hashTo(existing).catch((error: unknown) => {
+  async #resume({ ranges, size = ranges.at(-1)?.end ?? 0 }: Kept): Promise<void> {
+    if (ranges.length === 0) return;
+    const pieces = new Pieces(ranges, this.#layer.size ?? size);
+    if (ranges.at(-1)!.end > pieces.front) this.#pieces = pieces;
+    this.#arrival.advance(pieces.front);
+    this.#options.progress(pieces.received);
+    await this.#hashTo(pieces.front).catch((error: unknown) => {
       if (!(error instanceof DestinationError)) throw error;
       throw new WrongBytesError(`what an earlier run left of it cannot be read: ${error.message}`);
     });
-    this.#complete = existing === this.#size;
+    this.#complete = pieces.front === this.#size;
   }
 
   #verify(): void {
@@ -82,13 +100,20 @@ export class Download {
 
   async #receive(): Promise<void> {
     try {
+      if (this.#pieces && this.#splits) return await this.#split(this.#pieces);
       const response = await this.#open();
       this.#size = sizeBy(response, this.#layer, this.#size);
       await this.#take(response);
     } catch (error) {
       this.#options.connections.settle(this.#options.rank);
-      await this.#persistence.again(error, this.#arrival.received);
+      await this.#persistence.again(error, this.#received);
     }
+    return undefined;
+  }
+
+  /** How many bytes are there. */
+  get #received(): number {
+    return this.#splits && this.#pieces ? this.#pieces.received : this.#arrival.received;
   }
 
   /** Asks for the rest; where the server does not do that, for the whole again. */
@@ -135,10 +160,10 @@ export class Download {
         }
         this.#hash.update(chunk);
         await arrival.append(chunk, patient);
-        this.#options.progress(arrival.received);
+        await this.#arrived(chunk.length);
         if (this.#shouldSplit(response, pace)) {
-          await this.#split(body);
-          return;
+          const front = { start: 0, end: arrival.received };
+          return await this.#split(new Pieces([front], this.#size!), body);
         }
       }
     } finally {
@@ -148,6 +173,7 @@ export class Download {
       throw new BrokenTransferError(`the connection ended after ${arrival.received} of ${this.#size} bytes`);
     }
     this.#complete = true;
+    return undefined;
   }
 
   #shouldSplit(response: BlobResponse, pace: Meter): boolean {
@@ -163,18 +189,42 @@ export class Download {
     return this.#arrival.isRead && this.#options.appetite.starving;
   }
 
-  async #split(body: AsyncIterator<Uint8Array>): Promise<void> {
-    const split = new SplitDownload(this.#layer, this.#arrival, {
+  async #split(pieces: Pieces, body?: AsyncIterator<Uint8Array>): Promise<void> {
+    this.#pieces = pieces;
+    this.#size = pieces.size;
+    this.#sparse = true;
+    // Before a hole is made.
+    await this.#note();
+    const split = new SplitDownload(this.#layer, this.#arrival, pieces, {
       ...this.#options,
-      size: this.#size!,
       etag: this.#etag,
       persistence: this.#persistence,
-      arrived: () => this.#hashSoon(),
+      arrived: (bytes) => this.#arrived(bytes),
     });
     this.#splits = await split.run(body);
     await this.#hashing;
     await this.#hashTo(this.#arrival.received);
-    this.#complete = this.#arrival.received === this.#size;
+    this.#complete = this.#arrival.received === pieces.size;
+  }
+
+  async #arrived(bytes: number): Promise<void> {
+    this.#options.progress(this.#received);
+    if (this.#hash.bytes < this.#arrival.received) this.#hashSoon();
+    this.#unnoted += bytes;
+    if (this.#unnoted >= NOTE_EVERY) await this.#note();
+  }
+
+  /** Notes what the file has, unless its length says that. */
+  async #note(): Promise<void> {
+    this.#unnoted = 0;
+    if (!this.#sparse) return;
+    this.#noting = this.#noting.then(() => {
+      const { written } = this.#arrival;
+      const behind = this.#pieces?.present.filter(({ end }) => end > written) ?? [];
+      const ranges = behind.map(({ start, end }) => ({ start: Math.max(start, written), end }));
+      return this.#options.note({ ranges: [{ start: 0, end: written }, ...ranges], size: this.#size });
+    });
+    await this.#noting;
   }
 
   #hashSoon(): void {

@@ -127,8 +127,11 @@ export class LayerBlob {
     signal.throwIfAborted();
     this.#cached = await this.#fromStore();
     if (!this.#cached) await this.#claimFile();
-    for (const index of indexes) report({ type: 'layer-start', index, cached: this.#cached !== undefined });
-    if (this.#cached) this.#ready.resolve();
+    const cached = this.#cached !== undefined;
+    const resumed = this.#claim?.kept.ranges.reduce((sum, { start, end }) => sum + end - start, 0) ?? 0;
+    const start = { type: 'layer-start', cached, ...(resumed > 0 && { resumed }) } as const;
+    for (const index of indexes) report({ ...start, index });
+    if (cached) this.#ready.resolve();
     else await this.#download();
     for (const index of indexes) report({ type: 'layer-fetched', index });
   }
@@ -175,13 +178,13 @@ export class LayerBlob {
   async #download(): Promise<void> {
     const { store, signal, hold, indexes } = this.#options;
     const claim = this.#claim;
-    const existing = claim?.length ?? 0;
+    const kept = claim?.kept ?? { ranges: [], size: undefined };
     const arrival = new Arrival({
       file: async () => claim?.handle ?? store.spool(),
       where: (claim && store.directory) ?? store.spoolDirectory,
       keep: claim !== undefined || hold || indexes.length > 1,
       // What an earlier run left may be corrupt: where that is seen before it is read, no layer is unpacked in vain.
-      held: hold || existing > 0,
+      held: hold || kept.ranges.length > 0,
       appetite: this.#options.appetite,
     });
     this.#arrival = arrival;
@@ -193,13 +196,13 @@ export class LayerBlob {
         ...this.#options,
         rank: this.#rank,
         progress: (received) => this.#progress(received),
-        sparseAfter: async (front) => {
-          await claim?.sparseAfter(front).catch((error: unknown) => {
+        note: async (present) => {
+          await claim?.note(present).catch((error: unknown) => {
             throw diskError(error, arrival.where);
           });
         },
       });
-      await download.run(existing);
+      await download.run(kept);
       await this.#publish();
       await arrival.finish();
       this.#size = arrival.received;

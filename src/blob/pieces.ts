@@ -1,3 +1,4 @@
+import type { ByteRange } from './claim.ts';
 import { BIG } from './connections.ts';
 
 /** A stretch of a blob: from `at`, the next byte wanted, up to `end`, the first not wanted. */
@@ -46,33 +47,31 @@ export function outrunsReader(pace: Pace): boolean {
   return pace.bytes >= 4 * 2 ** 20 && pace.bytes / Math.max(pace.waited, 1) >= 40e3;
 }
 
-/** The rest of a blob, handed out front first to several connections. */
+/** What is missing of a blob, handed out front first to several connections. */
 export class Pieces {
-  readonly #size: number;
-  #next: number;
+  readonly size: number;
+  /** Missing, and nobody's; in order. What a connection gave up goes to the next one as it is. */
+  readonly #free: (Piece & { readonly givenUp: boolean })[];
   readonly #open = new Set<Piece>();
-  readonly #returned: Piece[] = [];
 
-  constructor(start: number, size: number) {
-    this.#next = start;
-    this.#size = size;
+  /** @param present what is there, in order; the rest of `size` bytes is missing */
+  constructor(present: readonly ByteRange[], size: number) {
+    this.size = size;
+    this.#free = without(present, size).map(({ start, end }) => ({ at: start, end, givenUp: false }));
   }
 
   /** The foremost piece that nobody has; undefined when all are taken. They get smaller near the end, so that all end together. */
   take(connections: number): Piece | undefined {
-    this.#returned.sort((a, b) => a.at - b.at);
-    const again = this.#returned.shift();
-    if (again) {
-      this.#open.add(again);
-      return again;
-    }
-    const left = this.#size - this.#next;
-    if (left <= 0) return undefined;
+    const first = this.#free[0];
+    if (!first) return undefined;
+    const left = total(this.#free);
     const share = Math.min(LARGEST, Math.max(SMALLEST, Math.ceil(left / (2 * connections))));
+    const stretch = first.end - first.at;
     // A crumb at the end goes with the piece before it.
-    const length = left - share < SMALLEST ? Math.min(left, share + SMALLEST) : share;
-    const piece = { at: this.#next, end: this.#next + length };
-    this.#next = piece.end;
+    const length = first.givenUp || stretch - share < SMALLEST ? stretch : share;
+    const piece = { at: first.at, end: first.at + length };
+    first.at = piece.end;
+    if (first.at === first.end) this.#free.shift();
     this.#open.add(piece);
     return piece;
   }
@@ -80,17 +79,47 @@ export class Pieces {
   /** The connection is done with the piece; what it did not bring, somebody else takes. */
   give(piece: Piece): void {
     this.#open.delete(piece);
-    if (piece.at < piece.end) this.#returned.push({ at: piece.at, end: piece.end });
+    if (piece.at === piece.end) return;
+    this.#free.push({ ...piece, givenUp: true });
+    this.#free.sort((a, b) => a.at - b.at);
   }
 
   /** All bytes before this one are there. */
   get front(): number {
-    const unfinished = [...this.#open, ...this.#returned].filter((piece) => piece.at < piece.end);
-    return Math.min(this.#next, ...unfinished.map((piece) => piece.at));
+    let front = this.#free[0]?.at ?? this.size;
+    for (const { at, end } of this.#open) if (at < end) front = Math.min(front, at);
+    return front;
+  }
+
+  /** How many bytes are there. */
+  get received(): number {
+    return this.size - total(this.#free) - total(this.#open);
+  }
+
+  /** What is there, in order. */
+  get present(): ByteRange[] {
+    const missing = [...this.#free, ...this.#open].map(({ at, end }) => ({ start: at, end }));
+    return without(
+      missing.toSorted((a, b) => a.start - b.start),
+      this.size,
+    );
   }
 
   /** Pieces that nobody has yet. */
   get waiting(): boolean {
-    return this.#returned.length > 0 || this.#next < this.#size;
+    return this.#free.length > 0;
   }
+}
+
+function total(pieces: Iterable<Piece>): number {
+  let sum = 0;
+  for (const { at, end } of pieces) sum += end - at;
+  return sum;
+}
+
+/** What of `size` bytes is in none of the ranges, which come in order. */
+function without(ranges: readonly ByteRange[], size: number): ByteRange[] {
+  const starts = [0, ...ranges.map(({ end }) => end)];
+  const ends = [...ranges.map(({ start }) => start), size];
+  return starts.map((start, n) => ({ start, end: ends[n]! })).filter(({ start, end }) => start < end);
 }

@@ -6,26 +6,23 @@ import type { Connections } from './connections.ts';
 import { BrokenTransferError } from './damage.ts';
 import { Delivery } from './delivery.ts';
 import type { Persistence } from './persistence.ts';
-import { Pieces, type Piece } from './pieces.ts';
+import type { Piece, Pieces } from './pieces.ts';
 import { diskError } from './disk-error.ts';
 import { abandon, Meter, TimedBody } from './transfer.ts';
 import { writeFully } from './write-behind.ts';
 
 export interface SplitOptions {
-  readonly size: number;
   readonly etag: string | undefined;
   readonly connections: Connections;
   /** Place in the image, from 0. */
   readonly rank: number;
   readonly persistence: Persistence;
   readonly signal: AbortSignal;
-  readonly progress: (received: number) => void;
-  readonly sparseAfter: (front: number) => Promise<void>;
-  /** The front has moved on. */
-  readonly arrived: () => void;
+  /** Hears of so many bytes more that are in the file; the front may have moved on. */
+  readonly arrived: (bytes: number) => Promise<void>;
 }
 
-/** Fetches the rest of one blob over several connections, front first, each piece to its place in the file. */
+/** Fetches what is missing of one blob over several connections, front first, each piece to its place in the file. */
 export class SplitDownload {
   readonly #layer: Layer;
   readonly #arrival: Arrival;
@@ -34,31 +31,26 @@ export class SplitDownload {
   readonly #helpers = new Set<Promise<void>>();
   readonly #abort = new AbortController();
   readonly #signal: AbortSignal;
-  #received: number;
-  #mark: number;
   #refused = false;
   /** A connection did not work, and since then no piece became whole: others would not either. */
   #lame = false;
 
-  constructor(layer: Layer, arrival: Arrival, options: SplitOptions) {
+  constructor(layer: Layer, arrival: Arrival, pieces: Pieces, options: SplitOptions) {
     this.#layer = layer;
     this.#arrival = arrival;
     this.#options = options;
-    this.#received = arrival.received;
-    this.#mark = arrival.received;
-    this.#pieces = new Pieces(arrival.received, options.size);
+    this.#pieces = pieces;
     this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
   }
 
   /**
-   * Goes on with `body`, which delivers what follows the front. Resolves to true when all is there, to false when the server does
-   * not send the parts that it is asked for: then the arrival goes as far as its front. Throws what a connection failed with in the end.
+   * Goes on with `body`, if there is one: it delivers what follows the front. Resolves to true when all is there, to false when the server
+   * does not send the parts that it is asked for: then the arrival goes as far as its front. Throws what a connection failed with in the end.
    */
-  async run(body: AsyncIterator<Uint8Array>): Promise<boolean> {
+  async run(body: AsyncIterator<Uint8Array> | undefined): Promise<boolean> {
     const file = await this.#arrival.toFile();
     // Whatever it waits for: what ends the others ends it too.
-    this.#abort.signal.addEventListener('abort', () => void body.return?.());
-    await this.#options.sparseAfter(this.#mark);
+    this.#abort.signal.addEventListener('abort', () => void body?.return?.());
     const { connections, rank } = this.#options;
     const end = connections.share({
       rank,
@@ -172,14 +164,8 @@ export class SplitDownload {
   }
 
   async #moved(bytes: number): Promise<void> {
-    this.#received += bytes;
-    this.#options.progress(this.#received);
     const { front } = this.#pieces;
-    if (front === this.#arrival.received) return;
-    this.#arrival.advance(front);
-    this.#options.arrived();
-    if (front - this.#mark < 16 * 2 ** 20) return;
-    this.#mark = front;
-    await this.#options.sparseAfter(front);
+    if (front > this.#arrival.received) this.#arrival.advance(front);
+    await this.#options.arrived(bytes);
   }
 }

@@ -40,6 +40,7 @@ export class Store {
   readonly #pinned = new Set<string>();
   #files: StoreFiles | undefined;
   #writable = true;
+  #keeps = false;
   /** Of all files together, once somebody asked. */
   #bytes: number | undefined;
 
@@ -165,9 +166,20 @@ export class Store {
     const publish = async () => {
       const { size } = await claimed.handle.stat();
       await claimed.publish();
+      this.#keeps = true;
       await this.#grown(size);
     };
-    return { ...claimed, publish };
+    const release = async (keep: boolean) => {
+      const kept = await claimed.release(keep);
+      this.#keeps ||= kept;
+      return kept;
+    };
+    return { ...claimed, publish, release };
+  }
+
+  /** What this run has downloaded of layers, whole or in part, is here for the next one. */
+  get keeps(): boolean {
+    return this.#keeps;
   }
 
   /** A file for a blob that is not kept. Throws DestinationError. */

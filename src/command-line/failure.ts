@@ -7,7 +7,7 @@ export interface Failure {
 }
 
 /**
- * How a run that threw ends: a DlrootfsError as `error:` and, last, `hint:`; anything else is a bug and shows its
+ * How a run that threw ends: a DlrootfsError as `error:`, `hint:` and, last, `kept:`; anything else is a bug and shows its
  * stack. Whatever a message quotes is made printable here at the latest; the exit codes are those of the README.
  */
 export function describeFailure(error: unknown, asJson = false): Failure {
@@ -18,7 +18,9 @@ export function describeFailure(error: unknown, asJson = false): Failure {
   }
   if (error instanceof DlrootfsError) {
     const hintLine = error.hint === undefined ? '' : `hint: ${printable(error.hint, Infinity)}\n`;
-    return { exitCode: error.exitCode, text: `error: ${printable(error.message, Infinity)}\n${hintLine}` };
+    const keptLine = error.kept ? 'kept: run it again to go on\n' : '';
+    const text = `error: ${printable(error.message, Infinity)}\n${hintLine}${keptLine}`;
+    return { exitCode: error.exitCode, text };
   }
   const stack = error instanceof Error ? (error.stack ?? error.message) : printable(String(error));
   return {
@@ -32,7 +34,7 @@ function jsonFailure(error: unknown): Failure {
   const { exitCode, text } = describeFailure(error);
   const details =
     error instanceof DlrootfsError
-      ? { code: error.code, message: error.message, hint: error.hint }
+      ? { code: error.code, message: error.message, hint: error.hint, ...(error.kept && { kept: true }) }
       : { code: 'BUG', message: text };
   return { exitCode, text: `${JSON.stringify({ type: 'error', exitCode, ...details })}\n` };
 }

@@ -5,8 +5,13 @@ export type PullEvent =
   /** A session with the registry starts; `name` is `library/x` for Hub and `host[:port]/path` otherwise. */
   | { readonly type: 'session'; readonly name: string }
   | { readonly type: 'image'; readonly id: string; readonly layers: readonly Layer[] }
-  /** The download of layer `index` starts, or its blob is cached. */
-  | { readonly type: 'layer-start'; readonly index: number; readonly cached: boolean }
+  /** The download of layer `index` starts, or its blob is cached. `resumed`: bytes that an earlier run left in the cache. */
+  | {
+      readonly type: 'layer-start';
+      readonly index: number;
+      readonly cached: boolean;
+      readonly resumed?: number;
+    }
   /** `received` is the number of bytes of the blob that are on disk. */
   | { readonly type: 'layer-progress'; readonly index: number; readonly received: number }
   /** The blob is complete and verified. */

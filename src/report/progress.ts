@@ -7,6 +7,8 @@ export interface LayerProgress {
   /** Compressed size in bytes, where it is known. */
   readonly size: number | undefined;
   received: number;
+  /** Of those, received by an earlier run. */
+  resumed: number;
   state: 'waiting' | 'fetching' | 'fetched' | 'applying' | 'applied';
   cached: boolean;
 }
@@ -19,13 +21,16 @@ export class Progress {
   add(event: PullEvent, now: number): void {
     if (event.type === 'image') {
       this.layers = event.layers.map(({ id, size }) => {
-        return { name: id.slice(0, 12), size, received: 0, state: 'waiting', cached: false };
+        return { name: id.slice(0, 12), size, received: 0, resumed: 0, state: 'waiting', cached: false };
       });
       this.#samples = [{ at: now, received: 0 }];
     }
     const layer = 'index' in event ? this.layers[event.index] : undefined;
     if (layer === undefined) return;
-    if (event.type === 'layer-start') Object.assign(layer, { state: 'fetching', cached: event.cached });
+    if (event.type === 'layer-start') {
+      const { cached, resumed = 0 } = event;
+      Object.assign(layer, { state: 'fetching', cached, resumed, received: resumed });
+    }
     if (event.type === 'layer-progress') layer.received = event.received;
     if (event.type === 'layer-fetched') {
       layer.received = layer.size ?? layer.received;
@@ -54,7 +59,7 @@ export class Progress {
     return this.layers.filter((layer) => layer.state === 'applied').length;
   }
 
-  /** Bytes a second over the last few seconds; what was in the store already does not count. */
+  /** Bytes a second over the last few seconds, of this run: what was in the store already does not count. */
   rate(now: number): number {
     const oldest = this.#samples[0];
     if (oldest === undefined || now <= oldest.at) return 0;
@@ -62,7 +67,7 @@ export class Progress {
   }
 
   #networkBytes(): number {
-    return this.layers.reduce((sum, layer) => sum + (layer.cached ? 0 : layer.received), 0);
+    return this.layers.reduce((sum, layer) => sum + (layer.cached ? 0 : layer.received - layer.resumed), 0);
   }
 
   #sample(now: number): void {

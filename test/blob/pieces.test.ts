@@ -14,7 +14,7 @@ test('every byte is handed out once, whoever gives up what and when', () => {
       steps,
       (start, length, moves) => {
         const size = start + length;
-        const pieces = new Pieces(start, size);
+        const pieces = new Pieces([{ start: 0, end: start }], size);
         const held = new Map<number, Piece>();
         const came: [number, number][] = [];
         const step = (connection: number, bytes: number) => {
@@ -45,8 +45,41 @@ test('every byte is handed out once, whoever gives up what and when', () => {
   );
 });
 
+test('what is there is not handed out, and what is there and what is missing are all', () => {
+  const lengths = fc.array(fc.integer({ min: 1, max: 20 * MiB }), { minLength: 1, maxLength: 9 });
+  fc.assert(
+    fc.property(lengths, fc.boolean(), fc.nat(9), (stretches, begins, taken) => {
+      const present: { start: number; end: number }[] = [];
+      let size = 0;
+      for (const [n, length] of stretches.entries()) {
+        if ((n % 2 === 0) === begins) present.push({ start: size, end: size + length });
+        size += length;
+      }
+      const pieces = new Pieces(present, size);
+      assert.deepEqual(pieces.present, present);
+      const inOnePresent = (at: number) => present.some(({ start, end }) => start <= at && at < end);
+      let came = present.reduce((sum, { start, end }) => sum + end - start, 0);
+      for (let turn = 0; turn <= taken; turn += 1) {
+        const piece = pieces.take(3);
+        if (!piece) break;
+        assert.equal(inOnePresent(piece.at) || inOnePresent(piece.end - 1), false);
+        assert.equal(pieces.received, came);
+        came += piece.end - piece.at;
+        piece.at = piece.end;
+        pieces.give(piece);
+        assert.equal(pieces.received, came);
+        assert.equal(
+          pieces.present.reduce((sum, { start, end }) => sum + end - start, 0),
+          came,
+        );
+      }
+      assert.equal(pieces.front, pieces.present[0]?.start === 0 ? pieces.present[0].end : 0);
+    }),
+  );
+});
+
 test('pieces come front first, and smaller near the end', () => {
-  const pieces = new Pieces(0, 100 * MiB);
+  const pieces = new Pieces([], 100 * MiB);
   const sizes: number[] = [];
   for (let piece = pieces.take(4); piece; piece = pieces.take(4)) sizes.push((piece.end - piece.at) / MiB);
   assert.ok(sizes[0]! <= 16 && sizes.at(-1)! < 5, sizes.join(' '));
@@ -57,7 +90,7 @@ test('pieces come front first, and smaller near the end', () => {
 });
 
 test('the front is the first byte that is missing', () => {
-  const pieces = new Pieces(0, 64 * MiB);
+  const pieces = new Pieces([], 64 * MiB);
   const [first, second] = [pieces.take(2)!, pieces.take(2)!];
   second.at = second.end;
   pieces.give(second);

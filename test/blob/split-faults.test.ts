@@ -70,7 +70,7 @@ test('an abort ends every connection of a blob at once', async () => {
 test('a cache where it cannot be noted how far a blob is is named', async () => {
   await using shop = await Workshop.open();
   const script = new ScriptedLayer(blob, () => slow);
-  const partial = `${script.layer.digest!.replace(':', '-')}.front`;
+  const partial = `${script.layer.digest!.replace(':', '-')}.ranges`;
   await mkdir(path.join(shop.cache, 'partial', partial), { recursive: true });
   await assert.rejects(
     shop.pull([script.layer], { jobs: 3 }),

@@ -307,7 +307,7 @@ const leftovers: readonly [string, (bytes: Buffer, partial: string) => void, (st
     'known to have a hole',
     (bytes, partial) => {
       writeFileSync(partial, Buffer.concat([bytes.subarray(0, 5000), Buffer.alloc(20_000)]));
-      writeFileSync(`${partial}.front`, '5000');
+      writeFileSync(`${partial}.ranges`, '50000\n0-5000');
     },
     ['bytes=5000-'],
   ],
@@ -315,7 +315,40 @@ const leftovers: readonly [string, (bytes: Buffer, partial: string) => void, (st
     'marked with nonsense',
     (bytes, partial) => {
       writeFileSync(partial, bytes.subarray(0, 5000));
-      writeFileSync(`${partial}.front`, '5e99');
+      writeFileSync(`${partial}.ranges`, '\n0-5e99');
+    },
+    [undefined],
+  ],
+  [
+    'known to have several holes',
+    (bytes, partial) => {
+      const holes = Buffer.from(bytes).fill(0, 5000, 9000).fill(0, 12_000, 20_000);
+      writeFileSync(partial, holes.subarray(0, 30_000));
+      writeFileSync(`${partial}.ranges`, '50000\n0-5000\n9000-12000\n20000-30000');
+    },
+    ['bytes=5000-8999', 'bytes=12000-19999', 'bytes=30000-49999'],
+  ],
+  [
+    'without its first bytes',
+    (bytes, partial) => {
+      writeFileSync(partial, Buffer.from(bytes).fill(0, 0, 40_000));
+      writeFileSync(`${partial}.ranges`, '50000\n40000-50000');
+    },
+    ['bytes=0-39999'],
+  ],
+  [
+    'said to be longer than it is',
+    (bytes, partial) => {
+      writeFileSync(partial, bytes.subarray(0, 5000));
+      writeFileSync(`${partial}.ranges`, '50000\n0-9000\n12000-50000');
+    },
+    ['bytes=5000-'],
+  ],
+  [
+    'noted in no order',
+    (bytes, partial) => {
+      writeFileSync(partial, bytes.subarray(0, 9000));
+      writeFileSync(`${partial}.ranges`, '50000\n5000-9000\n0-5000');
     },
     [undefined],
   ],

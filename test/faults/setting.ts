@@ -73,13 +73,21 @@ export class Setting implements AsyncDisposable {
     return startProgram(argv, { cwd: this.scratch.path, ...options });
   }
 
-  pull(flags: readonly string[] = [], options: ProgramOptions = {}): Promise<ProgramResult> {
-    return this.start(flags, options).result;
+  pull(
+    flags: readonly string[] = [],
+    options: ProgramOptions = {},
+    reference = this.reference,
+  ): Promise<ProgramResult> {
+    return this.start(flags, options, reference).result;
   }
 
   /** A pull that must go well. */
-  async pullWell(flags: readonly string[] = [], options: ProgramOptions = {}): Promise<ProgramResult> {
-    const result = await this.pull(flags, options);
+  async pullWell(
+    flags: readonly string[] = [],
+    options: ProgramOptions = {},
+    reference = this.reference,
+  ): Promise<ProgramResult> {
+    const result = await this.pull(flags, options, reference);
     assert.equal(result.exitCode, 0, result.stderr);
     return result;
   }

@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { connect, createServer, type AddressInfo, type Server } from 'node:net';
+import { test } from 'node:test';
+import { file, tar } from '../support/archive.ts';
+import type { Fault } from '../support/fake-fault.ts';
+import type { RunningProgram } from '../support/program.ts';
+import { until } from '../support/until.ts';
+import { Setting, noise } from './setting.ts';
+
+const MIB = 2 ** 20;
+/** A manifest, a config, headers, and what was on its way when a run ended. */
+const SLACK = MIB / 2;
+/** Slow enough that a layer comes over several connections. */
+const slow: Fault = { path: /\/blobs\//, skip: 1, times: 999, rate: 5e6 };
+
+/** Stands between the program and a registry, and counts what the registry sent. */
+class Counter implements AsyncDisposable {
+  bytes = 0;
+  readonly #server: Server;
+
+  private constructor(port: number) {
+    this.#server = createServer((client) => {
+      const registry = connect(port, '127.0.0.1');
+      registry.on('data', (chunk) => {
+        this.bytes += chunk.length;
+      });
+      client.on('error', () => registry.destroy()).on('close', () => registry.destroy());
+      registry.on('error', () => client.destroy()).on('close', () => client.destroy());
+      client.pipe(registry);
+      registry.pipe(client);
+    });
+  }
+
+  static async before(host: string): Promise<Counter> {
+    const counter = new Counter(Number(host.split(':')[1]));
+    await new Promise<void>((resolve) => counter.#server.listen(0, '127.0.0.1', resolve));
+    return counter;
+  }
+
+  get host(): string {
+    return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
+interface Ending {
+  readonly what: string;
+  readonly flags?: readonly string[];
+  readonly end: (running: RunningProgram, setting: Setting) => void;
+  readonly exitCode: number;
+  /** Bytes on disk that may be fetched again. */
+  readonly lost: number;
+}
+
+const endings: readonly Ending[] = [
+  { what: 'SIGTERM', end: (running) => running.kill('SIGTERM'), exitCode: 143, lost: 0 },
+  { what: 'SIGKILL', end: (running) => running.kill('SIGKILL'), exitCode: 137, lost: 5 * MIB },
+  {
+    what: 'a registry that is gone',
+    flags: ['--retry', '0'],
+    end: (_, { registry }) => {
+      registry.requests.length = 0;
+      void registry.close();
+    },
+    exitCode: 5,
+    lost: 0,
+  },
+];
+
+for (const { what, flags = [], end, exitCode, lost } of endings) {
+  test(`a pull over several connections that is ended by ${what} is gone on with where it was`, async () => {
+    const content = randomBytes(25 * MIB);
+    const image = { layers: [{ tar: tar(file('big', content)), compression: 'none' as const }] };
+    await using setting = await Setting.open(image, { faults: [slow] });
+    const { digest, size } = setting.image.layers[0]!;
+    const partial = `${setting.store}/partial/${digest.replace(':', '-')}`;
+    const onDisk = () => (existsSync(partial) ? statSync(partial).blocks * 512 : 0);
+    const running = setting.start(flags);
+    await until('13 MiB', () => onDisk() >= 13 * MIB);
+    end(running, setting);
+    const first = await running.result;
+    assert.equal(first.exitCode, exitCode, first.stderr);
+    const kept = onDisk();
+    if (what !== 'SIGKILL') assert.match(first.stderr, /\nkept: run it again to go on\n$/);
+
+    await using sound = await Setting.open(image, { faults: [slow] });
+    await using counter = await Counter.before(sound.registry.host);
+    const argv = ['--cache-dir', setting.store, '--json', '--progress', 'json'];
+    const reference = sound.reference.replace(sound.registry.host, counter.host);
+    const { stdout, stderr } = await sound.pullWell(argv, {}, reference);
+    assert.ok(readFileSync(sound.scratch.join('out/big')).equals(content));
+    assert.ok(counter.bytes <= size - kept + lost + SLACK, `${counter.bytes} of ${size}, ${kept} on disk`);
+
+    const { bytes } = JSON.parse(stdout) as { readonly bytes: Record<'cache' | 'network', number> };
+    assert.equal(bytes.cache + bytes.network, size);
+    assert.ok(
+      bytes.network <= counter.bytes && bytes.network >= counter.bytes - SLACK,
+      JSON.stringify(bytes),
+    );
+    const events = stderr
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Readonly<Record<string, unknown>>);
+    assert.equal(events.find(({ type }) => type === 'layer-start')!['resumed'], bytes.cache);
+    assert.equal(existsSync(partial) || existsSync(`${partial}.ranges`), false);
+  });
+}
+
+test('nothing is said of what is kept where nothing is', async () => {
+  const image = { layers: [{ tar: tar(noise('big', 4 * MIB)) }] };
+  const cases: readonly (readonly [flags: readonly string[], faults: readonly Fault[]])[] = [
+    [['--no-cache'], [{ path: /\/blobs\//, skip: 1, times: 99, cutAfter: 2 * MIB }]],
+    [[], [{ path: /\/blobs\//, skip: 1, times: 99, status: 500 }]],
+    [[], [{ path: /\/manifests\//, times: 99, status: 500 }]],
+    // The image is corrupt: going on does not help.
+    [[], [{ path: /\/blobs\//, skip: 1, times: 99, corruptAt: 9 }]],
+  ];
+  for (const [flags, faults] of cases) {
+    await using setting = await Setting.open(image, { ranges: false, faults });
+    const { exitCode, stderr } = await setting.pull(['--retry', '0', ...flags]);
+    assert.notEqual(exitCode, 0);
+    assert.doesNotMatch(stderr, /kept/);
+  }
+});
