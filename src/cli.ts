@@ -1,8 +1,7 @@
 import { fstatSync, readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
-import { answersVersion } from './answer-version.ts';
+import { answersVersion, originalUsage } from './quick-answer.ts';
 import { describeFailure, type Failure } from './command-line/failure.ts';
-import { originalUsage } from './command-line/usage.ts';
 import { DestinationError, type DlrootfsError, ExitCode, InterruptedError, printable } from './errors.ts';
 import { exactArguments } from './sys/argv.ts';
 
@@ -40,9 +39,9 @@ export async function main(): Promise<void> {
   });
   process.stdout.on('error', (error: NodeJS.ErrnoException) => abort.abort(outputFailure(error)));
   process.stderr.on('error', () => undefined);
-  let exitCode: number;
+  let exitCode: number = ExitCode.done;
   try {
-    exitCode = await run(argv, abort.signal);
+    await run(argv, abort.signal);
     await drained(process.stdout, abort.signal);
     abort.signal.throwIfAborted();
   } catch (error) {
@@ -54,14 +53,14 @@ export async function main(): Promise<void> {
   process.exit(exitCode);
 }
 
-async function run(argv: readonly string[], signal: AbortSignal): Promise<number> {
+async function run(argv: readonly string[], signal: AbortSignal): Promise<void> {
   if (argv.length === 0) {
     process.stderr.write(originalUsage);
-    return 0;
+    return;
   }
   checkLimits();
   const { runCommand } = await import('./command-line/run.ts');
-  return await runCommand(exactArguments(argv), {
+  await runCommand(exactArguments(argv), {
     environment: process.env,
     stdin: process.stdin,
     stdout: process.stdout,

@@ -45,7 +45,7 @@ const top = [
   'inspect.ts',
   'index.ts',
   'command-line',
-  'answer-version.ts',
+  'quick-answer.ts',
   'cli.ts',
   'binary',
 ];

@@ -1,5 +1,5 @@
 import { mkdir, writeFile } from 'node:fs/promises';
-import { completionScript } from '../../src/command-line/completion.ts';
+import { completionScript } from '../../src/command-line/completions.ts';
 import { manualPage } from '../../src/command-line/manual.ts';
 import { commitTime } from './commit-time.ts';
 import { copyrightText } from './copyright.ts';

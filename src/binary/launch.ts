@@ -1,5 +1,5 @@
 import { argv } from 'node:process';
-import { answersVersion } from '../answer-version.ts';
+import { answersVersion } from '../quick-answer.ts';
 import { requireScript } from './script.ts';
 
 const line = argv.slice(2);

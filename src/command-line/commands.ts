@@ -1,78 +1,295 @@
-import type { Option } from 'commander';
-import { optionGroups as groups } from './options-table.ts';
+import { Option } from 'commander';
+import { UsageError, printable } from '../errors.ts';
+import { type Platform, parsePlatform } from '../oci/platform.ts';
+import { type Runtime, runtimes } from '../runtime/place.ts';
 
-/** A command as help, man page, completions and the parser know it. */
+/** The flags' values, by commander's names for them. A flag that is not given has its default, or none. */
+export interface FlagValues {
+  readonly dest?: string;
+  readonly git?: boolean;
+  readonly output?: string;
+  readonly platform?: Platform;
+  readonly merge?: boolean;
+  /** `--no-json`: no file `json` in the rootfs. */
+  readonly layerInfo?: boolean;
+  readonly for?: readonly Runtime[];
+  readonly force?: boolean;
+  readonly rootless?: boolean;
+  readonly prepare?: boolean;
+  readonly dryRun?: boolean;
+  readonly user?: string;
+  readonly passwordStdin?: boolean;
+  readonly registryToken?: string;
+  readonly authfile?: string;
+  /** False after `--no-creds`. */
+  readonly creds?: boolean;
+  readonly tlsVerify?: boolean;
+  readonly plainHttp?: boolean;
+  readonly certDir?: string;
+  readonly caFile?: string;
+  readonly certFile?: string;
+  readonly keyFile?: string;
+  readonly mirror?: readonly string[];
+  readonly registryVersion?: '1' | '2';
+  readonly retry?: number;
+  readonly retryDelay?: number;
+  readonly jobs?: number;
+  readonly cacheDir?: string;
+  readonly cacheSize?: number;
+  /** False after `--no-cache`. */
+  readonly cache?: boolean;
+  readonly quiet?: boolean;
+  readonly verbose?: boolean;
+  readonly json?: boolean;
+  readonly progress?: 'auto' | 'tty' | 'plain' | 'json' | 'none';
+}
+
+/** Reads a flag's value; `flag` is its long name with dashes. Throws UsageError. */
+type Parse<T> = (text: string, flag: string) => T;
+
+const BOOLEANS: ReadonlyMap<string, boolean> = new Map([
+  ...['1', 't', 'T', 'true', 'TRUE', 'True'].map((text) => [text, true] as const),
+  ...['0', 'f', 'F', 'false', 'FALSE', 'False'].map((text) => [text, false] as const),
+]);
+
+/** The texts of Go's strconv.ParseBool. Throws UsageError. */
+export const parseBoolean: Parse<boolean> = (text, flag) => {
+  const value = BOOLEANS.get(text);
+  if (value !== undefined) return value;
+  throw new UsageError(`invalid boolean value "${printable(text)}" for ${flag}`, {
+    hint: `write ${flag}, ${flag}=true or ${flag}=false`,
+  });
+};
+
+/** `7` → 7, at least `least`. */
+const count =
+  (least: number): Parse<number> =>
+  (text, flag) => {
+    const value = /^\d{1,9}$/.test(text) ? Number(text) : -1;
+    if (value >= least) return value;
+    throw new UsageError(`${flag} takes a whole number from ${least} up, not "${printable(text)}"`);
+  };
+
+const BYTES: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
+
+/** `10G`, `500MiB`, `1048576` → bytes; units are powers of 1024. */
+const parseBytes: Parse<number> = (text, flag) => {
+  const match = /^(\d{1,12}(?:\.\d{1,6})?)([kmgt]?)(?:i?b)?$/i.exec(text);
+  if (match) return Math.floor(Number(match[1]) * BYTES[match[2]!.toLowerCase()]!);
+  throw new UsageError(`${flag} takes a size, as 500M or 10G, not "${printable(text)}"`);
+};
+
+const MILLISECONDS: Readonly<Record<string, number>> = { ms: 1, '': 1000, s: 1000, m: 60_000 };
+
+/** `500ms`, `2s`, `1m`, `2` (seconds) → milliseconds. */
+const parseDuration: Parse<number> = (text, flag) => {
+  const match = /^(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|)$/.exec(text);
+  if (match) return Number(match[1]) * MILLISECONDS[match[2]!]!;
+  throw new UsageError(`${flag} takes a time, as 500ms or 2s, not "${printable(text)}"`);
+};
+
+const oneOf =
+  <T extends string>(choices: readonly T[]): Parse<T> =>
+  (text, flag) => {
+    const found = choices.find((choice) => choice === text);
+    if (found !== undefined) return found;
+    throw new UsageError(`${flag} takes one of ${choices.join(', ')}, not "${printable(text)}"`);
+  };
+
+/** Without what commander would add: choices stand in the flag or the description already. */
+class TableOption extends Option {
+  /** Collects the values of a flag that is given several times. */
+  list<T>(parse: Parse<readonly T[]>): this {
+    return this.argParser((text, before: readonly T[] = []) => [
+      ...new Set([...before, ...parse(text, this.long!)]),
+    ]);
+  }
+
+  parsed<T>(parse: Parse<T>): this {
+    return this.argParser((text) => parse(text, this.long!));
+  }
+
+  oneOf(choices: readonly string[]): this {
+    return this.choices(choices).parsed(oneOf(choices));
+  }
+
+  /** `--no-json` has nothing to do with `--json` (an object on standard output). */
+  override attributeName(): string {
+    return this.long === '--no-json' ? 'layerInfo' : super.attributeName();
+  }
+}
+
+type Row = readonly [flags: string, description: string, refine?: (option: TableOption) => TableOption];
+
+const group = (heading: string, rows: readonly Row[]): TableOption[] =>
+  rows.map(([flags, description, refine = (option) => option]) =>
+    refine(new TableOption(flags, description).helpGroup(heading)),
+  );
+
+const whatAndWhere = group('What and where', [
+  ['-d, --dest <dir>', 'destination of the resulting rootfs directory', (o) => o.default('./rootfs')],
+  ['-g, --git', 'use git layering: one branch and one commit per layer'],
+  [
+    '-o, --output <file>',
+    'write one tar instead of a directory: x.tar, x.tar.gz, x.tar.zst, or - for standard output',
+  ],
+  [
+    '--platform <os/arch[/variant]>',
+    'pull the image for another platform than this host',
+    (o) => o.parsed(parsePlatform),
+  ],
+  ['--merge', 'unpack the image over another image that DIR holds'],
+  ['--no-json', "do not write the image's JSON to DIR/json"],
+  [
+    '--for <runtime>',
+    'write the configuration of runc, lxc or nspawn beside DIR (repeatable)',
+    (o) => o.list((text, flag) => text.split(',').map((name) => oneOf(runtimes)(name, flag))),
+  ],
+  ['--force', 'replace existing configurations; with checkout, discard uncommitted changes'],
+  ['--rootless', 'with --for runc: a container that needs no root (the default when not root)'],
+  ['--prepare', 'add missing mount points and files that a system needs to boot'],
+  ['--dry-run', 'print what a pull would do, as inspect does'],
+]);
+
+const credentials = group('Credentials', [
+  ['-u, --user <username:password>', 'registry credentials (also --creds)'],
+  ['--password-stdin', 'read the password of -u from standard input'],
+  ['--registry-token <token>', 'bearer token for the registry'],
+  ['--authfile <file>', 'credentials file in the format of docker and podman'],
+  ['--no-creds', 'send no credentials, even configured ones'],
+]);
+
+const registry = group('Registry', [
+  [
+    '--tls-verify [bool]',
+    'verify certificates and refuse plain http (--tls-verify=false does not)',
+    (o) => o.parsed(parseBoolean).preset('true'),
+  ],
+  ['--plain-http', 'use http instead of https'],
+  ['--cert-dir <dir>', 'CA (*.crt) and client certificates (*.cert, *.key)'],
+  ['--ca-file <file>', 'trust this CA too'],
+  ['--cert-file <file>', 'client certificate'],
+  ['--key-file <file>', 'key of the client certificate'],
+  ['--mirror <host[:port][/path]>', 'try this registry first (repeatable)', (o) => o.list((text) => [text])],
+  ['--registry-version <1|2>', 'use only this version of the registry protocol', (o) => o.oneOf(['1', '2'])],
+  ['--retry <n>', 'retries after a transient error', (o) => o.parsed(count(0))],
+  [
+    '--retry-delay <duration>',
+    'delay before the first retry, as 500ms or 2s (doubles each time)',
+    (o) => o.parsed(parseDuration),
+  ],
+]);
+
+const download = group('Download and cache', [
+  ['-j, --jobs <n>', 'number of connections (default: 7)', (o) => o.parsed(count(1))],
+  ['--cache-dir <dir>', 'directory of the cache'],
+  ['--cache-size <size>', 'limit of the cache, as 500M or 10G (default: 10G)', (o) => o.parsed(parseBytes)],
+  ['--no-cache', 'do not use the cache'],
+]);
+
+const output = group('Output', [
+  ['-q, --quiet', 'print only the destination'],
+  ['-v, --verbose', 'log requests, decisions and timings on standard error (also --debug)'],
+  ['--json', 'print one JSON object at the end instead of lines'],
+  [
+    '--progress <style>',
+    'progress on standard error',
+    (o) => o.oneOf(['auto', 'tty', 'plain', 'json', 'none']).default('auto'),
+  ],
+]);
+
+const other = group('Other', [
+  ['-h, --help', 'print this help'],
+  ['-V, --version', 'print the version'],
+]);
+
+/** Every flag once, in the order of `--help`. */
+export const options: readonly Option[] = [
+  ...whatAndWhere,
+  ...credentials,
+  ...registry,
+  ...download,
+  ...output,
+  ...other,
+];
+
+/** Spellings that other tools use, and the long name of the flag that they mean. */
+const ALIASES: Readonly<Record<string, string>> = { creds: 'user', debug: 'verbose' };
+
+/** The flag of a name without dashes: long, short, or another tool's. */
+export function optionNamed(name: string): Option | undefined {
+  const meant = Object.hasOwn(ALIASES, name) ? ALIASES[name] : name;
+  return options.find(({ long, short }) => long === `--${meant}` || short === `-${meant}`);
+}
+
+/** A flag as it may be written, short one first. */
+export const spellings = ({ short, long }: Option): string[] =>
+  [short, long].filter((flag) => flag !== undefined);
+
+/** A flag in help and man page: choices and a default behind it, unless its text has them. */
+export function optionDescription({ description, defaultValue, argChoices, flags }: Option): string {
+  const choices =
+    argChoices === undefined || flags.includes(argChoices[0]!) ? '' : ` (${argChoices.join(', ')})`;
+  const value = typeof defaultValue === 'string' ? ` (default: ${defaultValue})` : '';
+  return `${description}${choices}${value}`;
+}
+
+const named = (...names: readonly string[]): Option[] =>
+  names.map((name) => options.find(({ long }) => long === `--${name}`)!);
+
+/** A command in help, man page, completions and parser. */
 export interface CommandDescription {
-  /** What stands behind the program's name, words only. */
+  /** The words after the program's name. */
   readonly synopsis: string;
   readonly summary: string;
-  /** How many words it takes: at least, at most. */
-  readonly arity: readonly [least: number, most: number];
+  /** commander's name for its word: `<required>`, `[optional]`, or none. */
+  readonly argument?: string;
   readonly options: readonly Option[];
 }
 
-/** `pull` is what runs without a command word; every other name wins over an image of that name. */
+/** `pull` runs without a command word; every other name wins over an image of that name. */
 export const commands: Readonly<Record<string, CommandDescription>> = {
   pull: {
     synopsis: 'IMAGE[:TAG|@DIGEST]',
     summary: 'turn an image into a root file system',
-    arity: [1, 1],
-    options: [
-      ...groups.what,
-      ...groups.credentials,
-      ...groups.registry,
-      ...groups.transfer,
-      ...groups.output,
-      ...groups.other,
-    ],
+    argument: '<image>',
+    options,
   },
   inspect: {
     synopsis: 'inspect IMAGE',
-    summary: 'say what an image is, and what a pull of it would fetch',
-    arity: [1, 1],
-    options: [
-      ...groups.platform,
-      ...groups.credentials,
-      ...groups.registry,
-      ...groups.transfer,
-      ...groups.output,
-      ...groups.other,
-    ],
+    summary: 'describe an image, and what a pull of it would download',
+    argument: '<image>',
+    options: [...named('platform'), ...credentials, ...registry, ...download, ...output, ...other],
   },
   tags: {
     synopsis: 'tags REPOSITORY',
-    summary: 'list the tags of a repository, one a line',
-    arity: [1, 1],
-    options: [...groups.credentials, ...groups.registry, ...groups.output, ...groups.other],
+    summary: 'list the tags of a repository, one per line',
+    argument: '<repository>',
+    options: [...credentials, ...registry, ...output, ...other],
   },
   cache: {
     synopsis: 'cache [size|prune]',
-    summary: 'say what the store holds; prune empties it, or makes it fit --cache-size',
-    arity: [0, 1],
-    options: [...groups.cache, ...groups.json, ...groups.other],
+    summary: 'print the size of the cache; prune empties it, or shrinks it to --cache-size',
+    argument: '[size|prune]',
+    options: [...named('cache-dir', 'cache-size', 'json'), ...other],
   },
   checkout: {
     synopsis: 'checkout BRANCH',
-    summary: 'make a rootfs pulled with -g exactly what it was after a layer (layer1_…, or layer1)',
-    arity: [1, 1],
-    options: [...groups.destination, ...groups.force, ...groups.other],
+    summary: 'reset a rootfs pulled with -g to its exact state after a layer (layer1_…, or layer1)',
+    argument: '<branch>',
+    options: [...named('dest', 'force'), ...other],
   },
   completion: {
     synopsis: 'completion bash|zsh|fish',
     summary: 'print the completions for a shell',
-    arity: [1, 1],
-    options: groups.other,
+    argument: '<shell>',
+    options: other,
   },
   help: {
     synopsis: 'help [COMMAND|TOPIC]',
-    summary: 'print the help of a command, or on a topic',
-    arity: [0, 1],
-    options: groups.other,
+    summary: 'print the help of a command or topic',
+    argument: '[topic]',
+    options: other,
   },
-  version: {
-    synopsis: 'version',
-    summary: 'print the version',
-    arity: [0, 0],
-    options: groups.other,
-  },
+  version: { synopsis: 'version', summary: 'print the version', options: other },
 };

@@ -1,87 +1,127 @@
 import { addAbortSignal, type Readable } from 'node:stream';
 import { UsageError, reasonOf } from '../errors.ts';
+import type { GivenToken } from '../registry/registry-options.ts';
+import type { Invocation } from './program.ts';
+import { promptPassword } from './prompt.ts';
+import type { CliContext } from './run.ts';
 
 export interface Credentials {
   readonly username: string;
   readonly password: string;
-  /** Where they were given, for messages. */
+  /** The flag or variable that they come from, for messages. */
   readonly source: string;
 }
 
-/** Where a password may come from besides the flag's own text. */
-export interface PasswordSources {
-  /** Read the password from here to its end (`--password-stdin`). */
-  readonly stdin?: Readable | undefined;
-  /** Ends the waiting for standard input. */
-  readonly signal: AbortSignal;
-  /** Asks a person without echo; absent without a terminal. */
-  readonly prompt?: ((question: string) => Promise<string>) | undefined;
+/** Credentials of the command line and of the program's own variables; the registry's other sources come after these. */
+export interface GivenCredentials {
+  readonly credentials: Credentials | undefined;
+  readonly registryToken: GivenToken | undefined;
+  readonly noCredentials: boolean;
 }
 
-/**
- * `username:password` (cut at the first colon) or `username` with the password from elsewhere. `name` is the flag
- * or variable that messages speak of: never its value.
- */
+/** Throws UsageError, also where a password is missing and there is no terminal to ask on. */
 export async function readCredentials(
-  text: string,
-  name: string,
-  sources: PasswordSources,
-): Promise<Credentials> {
+  { values }: Invocation,
+  context: CliContext,
+): Promise<GivenCredentials> {
+  const noCredentials = values.creds === false;
+  const flags = [
+    ...(values.user ? ['-u'] : []),
+    ...(values.passwordStdin === true ? ['--password-stdin'] : []),
+  ];
+  if (noCredentials && (values.user !== undefined || flags.length > 0))
+    throw new UsageError('--no-creds contradicts -u and --password-stdin', { hint: 'leave one of them out' });
+  const others = [...flags, ...(noCredentials ? ['--no-creds'] : [])];
+  if (values.registryToken) {
+    if (others.length > 0) throw new UsageError(`--registry-token contradicts ${others.join(' and ')}`);
+  }
+  return {
+    credentials: noCredentials
+      ? undefined
+      : await usernameAndPassword(values.user, values.passwordStdin === true, context),
+    registryToken: tokenOf(values.registryToken, others.length > 0 || values.authfile !== undefined, context),
+    noCredentials,
+  };
+}
+
+/** The flag, else, without any other flag for credentials, DLROOTFS_REGISTRY_TOKEN. */
+function tokenOf(
+  flag: string | undefined,
+  otherFlags: boolean,
+  { environment }: CliContext,
+): GivenToken | undefined {
+  if (flag) return { token: flag, source: '--registry-token' };
+  const token = environment['DLROOTFS_REGISTRY_TOKEN'];
+  return token && !otherFlags ? { token, source: 'DLROOTFS_REGISTRY_TOKEN' } : undefined;
+}
+
+/** `username:password`, cut at the first colon, or `username` and the password from standard input or the terminal. */
+async function usernameAndPassword(
+  flag: string | undefined,
+  passwordStdin: boolean,
+  context: CliContext,
+): Promise<Credentials | undefined> {
+  const text = flag ?? (context.environment['DLROOTFS_CREDS'] || undefined);
+  if (text === undefined || (flag === '' && !passwordStdin)) {
+    if (passwordStdin)
+      throw new UsageError('--password-stdin needs a user name', { hint: 'add -u username' });
+    return undefined;
+  }
+  const source = flag === undefined ? 'DLROOTFS_CREDS' : '-u';
+  // `-u "$USER:$PASSWORD"` with neither set: anonymous, as in the original.
+  if (text === ':' && !passwordStdin) return { username: '', password: '', source };
   const colon = text.indexOf(':');
   const username = colon < 0 ? text : text.slice(0, colon);
-  // `-u "$USER:$PASSWORD"` with neither set: anonymous, as in the original.
-  if (text === ':' && sources.stdin === undefined) return { username: '', password: '', source: name };
+  const password = colon < 0 ? '' : text.slice(colon + 1);
   if (username === '')
-    throw new UsageError(`${name} has no user name`, { hint: `write ${name} username:password` });
-  if (colon >= 0 && sources.stdin !== undefined) {
-    throw new UsageError(`${name} already has a password, and --password-stdin brings another`, {
-      hint: `write ${name} username, without a password, or leave --password-stdin out`,
-    });
-  }
-  if (colon >= 0 && colon < text.length - 1)
-    return { username, password: text.slice(colon + 1), source: name };
-  if (sources.stdin !== undefined)
+    throw new UsageError(`${source} has no user name`, { hint: `write ${source} username:password` });
+  if (passwordStdin) {
+    if (colon >= 0)
+      throw new UsageError(`${source} has a password already, and --password-stdin reads another`, {
+        hint: `write ${source} username, or leave out --password-stdin`,
+      });
     return {
       username,
-      password: await readPassword(sources.stdin, sources.signal),
+      password: await readPassword(context.stdin, context.signal),
       source: '--password-stdin',
     };
-  if (sources.prompt !== undefined) {
-    return { username, password: await sources.prompt(`Password for ${username}: `), source: name };
   }
-  throw new UsageError(`${name} has no password, and there is no terminal to ask on`, {
-    hint: `write ${name} username:password, or pipe the password in with --password-stdin`,
-  });
+  if (password !== '') return { username, password, source };
+  const { stdin: input, stderr: output, signal } = context;
+  if (input.isTTY !== true || output.isTTY !== true) {
+    throw new UsageError(`${source} has no password, and there is no terminal to ask on`, {
+      hint: `write ${source} username:password, or pipe the password to --password-stdin`,
+    });
+  }
+  return {
+    username,
+    password: await promptPassword({ input, output }, `Password for ${username}: `, signal),
+    source,
+  };
 }
 
-const passwordLimitBytes = 64 * 1024;
+const MAX_PASSWORD_BYTES = 64 * 1024;
 
 async function readPassword(stdin: Readable, signal: AbortSignal): Promise<string> {
+  const hint = 'pipe the password in, as in --password-stdin < FILE';
   const chunks: Buffer[] = [];
   let length = 0;
   try {
     for await (const chunk of addAbortSignal(signal, stdin) as AsyncIterable<Buffer>) {
       chunks.push(chunk);
       length += chunk.length;
-      if (length > passwordLimitBytes) break;
+      if (length > MAX_PASSWORD_BYTES) break;
     }
   } catch (error) {
     signal.throwIfAborted();
-    throw new UsageError(`--password-stdin: standard input cannot be read: ${reasonOf(error)}`, {
-      hint: 'pipe the password in, as in --password-stdin < FILE',
-      cause: error,
-    });
+    const message = `cannot read the password from standard input: ${reasonOf(error)}`;
+    throw new UsageError(message, { hint, cause: error });
   }
-  if (length > passwordLimitBytes)
-    throw new UsageError('the password on standard input is longer than 64 KiB', {
-      hint: 'is that the right file?',
-    });
+  if (length > MAX_PASSWORD_BYTES)
+    throw new UsageError('the password on standard input is longer than 64 KiB', { hint: 'check the file' });
   const password = Buffer.concat(chunks)
     .toString('utf8')
     .replace(/\r?\n$/, '');
-  if (password === '')
-    throw new UsageError('--password-stdin: standard input is empty', {
-      hint: 'pipe the password in, as in --password-stdin < FILE',
-    });
+  if (password === '') throw new UsageError('cannot read the password: standard input is empty', { hint });
   return password;
 }

@@ -1,7 +1,6 @@
 import type { Option } from 'commander';
 import { version } from '../version.ts';
-import { commands } from './commands.ts';
-import { optionDescription } from './option-description.ts';
+import { commands, optionDescription } from './commands.ts';
 import type { Paragraph } from './topics.ts';
 import { topics } from './topics.ts';
 

@@ -3,22 +3,21 @@ import { checkout } from '../git/checkout.ts';
 import { describeNotRestored } from '../rootfs/not-restored.ts';
 import type { WorkTree } from '../rootfs/work-tree.ts';
 import { openWorkTree } from '../rootfs/work-tree.ts';
-import type { Invocation } from './parse.ts';
+import type { Invocation } from './program.ts';
 import type { CliContext } from './run.ts';
 
 /** `dlrootfs checkout BRANCH [-d DIR]`: the rootfs of that layer, exactly, in place. */
-export async function runCheckout(invocation: Invocation, context: CliContext): Promise<number> {
+export async function runCheckout(invocation: Invocation, context: CliContext): Promise<void> {
   const { values, words } = invocation;
   const { environment, signal, stdout, stderr } = context;
   let opened: WorkTree | undefined;
-  const branch = await checkout(String(values['dest']), words[0]!, {
+  const branch = await checkout(values.dest!, words[0]!, {
     environment,
     signal,
-    force: values['force'] === true,
+    force: values.force === true,
     openWorkTree: (directory) => (opened = openWorkTree(directory)),
   });
   const lost = opened && describeNotRestored(opened.notRestored, geteuid?.() === 0);
   if (lost !== undefined) stderr.write(`notice: ${lost}\n`);
   stdout.write(`${branch}\n`);
-  return 0;
 }

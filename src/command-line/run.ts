@@ -1,15 +1,21 @@
 import type { Readable, Writable } from 'node:stream';
+import { DestinationError, UsageError, printable } from '../errors.ts';
 import type { Environment } from '../options.ts';
-import { DestinationError } from '../errors.ts';
+import { type TerminalStream, terminalReport } from '../report/bars.ts';
+import { type LiveReport, type Report, fanOut } from '../report/event.ts';
+import { jsonLinesReport } from '../report/json.ts';
+import { formatBytes, plainReport } from '../report/progress.ts';
+import { messageReport, textReport } from '../report/text.ts';
+import { osPath } from '../sys/os-path.ts';
 import { version } from '../version.ts';
-import { parseArguments } from './parse.ts';
+import { type Invocation, parseArguments } from './program.ts';
 
-/** What a command may use of the process. */
+/** The parts of the process that a command may use. */
 export interface CliContext {
   readonly environment: Environment;
   readonly stdin: Readable & { readonly isTTY?: boolean; setRawMode?(raw: boolean): unknown };
   readonly stdout: Writable & { readonly isTTY?: boolean; readonly columns?: number };
-  readonly stderr: Writable & { readonly isTTY?: boolean };
+  readonly stderr: TerminalStream & { readonly isTTY?: boolean };
   /** The program was started without a standard output. */
   readonly stdoutIsClosed: () => boolean;
   /** It was not removed. */
@@ -17,36 +23,177 @@ export interface CliContext {
   readonly signal: AbortSignal;
 }
 
-/** Runs one command line to its end, and loads no more than that command's code; returns the exit code, throws what `describeFailure` describes. */
-export async function runCommand(argv: readonly string[], context: CliContext): Promise<number> {
+type Run = (invocation: Invocation, context: CliContext) => Promise<void>;
+
+/** Runs one command line to its end, and loads no more than that command's code. Throws what `describeFailure` describes. */
+export async function runCommand(argv: readonly string[], context: CliContext): Promise<void> {
   const invocation = parseArguments(argv);
-  switch (invocation.command) {
-    case 'version':
-      context.stdout.write(`${version}\n`);
-      return 0;
-    case 'completion':
-      context.stdout.write((await import('./completion.ts')).completionScript(invocation.words[0]!));
-      return 0;
-    case 'help':
-      context.stdout.write((await import('./help.ts')).helpText(invocation.words[0]));
-      return 0;
-    default:
-  }
-  if (!context.workingDirectoryExists()) {
+  const { command, words } = invocation;
+  const print = (text: string) => void context.stdout.write(text);
+  if (command === 'version') return print(`${version}\n`);
+  if (command === 'help') return print((await import('./help.ts')).helpText(words[0]));
+  if (command === 'completion') return print((await import('./completions.ts')).completionScript(words[0]!));
+  if (!context.workingDirectoryExists())
     throw new DestinationError('the working directory does not exist any more', {
       hint: 'cd to another directory',
     });
+  if (command === 'checkout')
+    return await (await import('./run-checkout.ts')).runCheckout(invocation, context);
+  const others: Readonly<Record<string, Run>> = { cache: runCache, inspect: runInspect, tags: runTags };
+  await (others[command] ?? runPull)(invocation, context);
+}
+
+/** `dlrootfs IMAGE`. */
+async function runPull(invocation: Invocation, context: CliContext): Promise<void> {
+  const { values } = invocation;
+  if (values.dryRun === true) return await runInspect(invocation, context);
+  if (values.output !== undefined) return await runExport(invocation, values.output, context);
+  const { stdout } = context;
+  const [{ pull }, options] = await Promise.all([import('../pull.ts'), optionsOf(invocation, context)]);
+  const lines = values.quiet !== true && values.json !== true;
+  const summary = await reporting(invocation, context, lines, (report) => pull(options(report)));
+  if (values.json === true) stdout.write(`${JSON.stringify(summary)}\n`);
+  else if (values.quiet === true) stdout.write(osPath(`${summary.destination}\n`));
+  else if (values.user || values.registryToken)
+    stdout.write("WARNING: don't forget to remove your docker hub credentials from your history !!\n");
+}
+
+/** Flags about a directory. */
+const NOT_WITH_OUTPUT = [
+  'dest',
+  'git',
+  'no-json',
+  'for',
+  'force',
+  'merge',
+  'rootless',
+  'prepare',
+  'json',
+] as const;
+
+/** `dlrootfs IMAGE -o FILE`. */
+async function runExport(invocation: Invocation, output: string, context: CliContext): Promise<void> {
+  const { values, given } = invocation;
+  const { stdout } = context;
+  const contradiction = NOT_WITH_OUTPUT.find((name) => given.has(name));
+  if (contradiction !== undefined)
+    throw new UsageError(`--${contradiction} does not go with -o`, {
+      hint: `leave out --${contradiction}, or -o for a directory`,
+    });
+  if (output === '-' && stdout.isTTY === true)
+    throw new UsageError('cannot write the archive to a terminal', { hint: 'use -o FILE.tar, or a pipe' });
+  if (output === '-' && context.stdoutIsClosed())
+    throw new DestinationError('cannot write the archive: standard output is closed', {
+      hint: 'redirect it, as in > FILE.tar, or use -o FILE.tar',
+    });
+  const [{ exportArchive }, options] = await Promise.all([
+    import('../export.ts'),
+    optionsOf(invocation, context),
+  ]);
+  const lines = values.quiet !== true && output !== '-';
+  await reporting(invocation, context, lines, (report) => exportArchive(options(report), output, stdout));
+  if (values.quiet === true && output !== '-') stdout.write(osPath(`${output}\n`));
+}
+
+/** `dlrootfs inspect IMAGE`, and a pull with `--dry-run`. */
+async function runInspect(invocation: Invocation, context: CliContext): Promise<void> {
+  const { stdout } = context;
+  const options = await optionsOf(invocation, context);
+  const [{ inspect }, { inspectionText }] = await Promise.all([
+    import('../inspect.ts'),
+    import('../report/text.ts'),
+  ]);
+  const found = await reporting(invocation, context, false, (report) => inspect(options(report)));
+  const text = () => inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined);
+  stdout.write(invocation.values.json === true ? `${JSON.stringify(found)}\n` : text());
+}
+
+/** `dlrootfs tags REPOSITORY`: one per line, or one JSON array. */
+async function runTags(invocation: Invocation, context: CliContext): Promise<void> {
+  const { stdout } = context;
+  const json = invocation.values.json === true;
+  const all: string[] = [];
+  const [{ listTags }, options] = await Promise.all([
+    import('../inspect.ts'),
+    optionsOf(invocation, context),
+  ]);
+  await reporting(invocation, context, false, (report) =>
+    listTags(options(report), (tag) => {
+      if (json) all.push(tag);
+      else stdout.write(`${printable(tag)}\n`);
+    }),
+  );
+  if (json) stdout.write(`${JSON.stringify(all)}\n`);
+}
+
+/** `dlrootfs cache [size|prune]`. */
+async function runCache({ values, words }: Invocation, { stdout, environment }: CliContext): Promise<void> {
+  const [{ pruneStore, storeSize }, { nativeCalls }, { defaultCacheDirectory }, { cacheDirectory }] =
+    await Promise.all([
+      import('../blob/maintenance.ts'),
+      import('../native-calls.ts'),
+      import('../options.ts'),
+      import('./request.ts'),
+    ]);
+  const directory = cacheDirectory(values) ?? defaultCacheDirectory(environment);
+  if (directory === undefined)
+    throw new UsageError('there is no home directory for a cache', { hint: 'use --cache-dir DIR' });
+  const print = (result: object, text: string) =>
+    stdout.write(
+      values.json === true
+        ? `${JSON.stringify({ directory, ...result })}\n`
+        : `${printable(directory)}: ${text}\n`,
+    );
+  const what = words[0] ?? 'size';
+  if (what === 'size') {
+    const size = await storeSize(directory);
+    print(size, `${size.blobs} files, ${size.partials} partial, ${formatBytes(size.bytes)}`);
+  } else if (what === 'prune') {
+    const removed = await pruneStore(directory, values.cacheSize ?? 0, nativeCalls());
+    print(removed, `${removed.files} files removed, ${formatBytes(removed.bytes)}`);
+  } else {
+    throw new UsageError(`unexpected argument: ${printable(what)}`, {
+      hint: 'use dlrootfs cache size, or dlrootfs cache prune',
+    });
   }
-  switch (invocation.command) {
-    case 'cache':
-      return await (await import('./run-cache.ts')).runCache(invocation, context);
-    case 'checkout':
-      return await (await import('./run-checkout.ts')).runCheckout(invocation, context);
-    case 'inspect':
-      return await (await import('./run-inspect.ts')).runInspect(invocation, context);
-    case 'tags':
-      return await (await import('./run-inspect.ts')).runTags(invocation, context);
-    default:
-      return await (await import('./run-pull.ts')).runPull(invocation, context);
+}
+
+/** Flags and environment as options of the library; what is missing is the report. */
+async function optionsOf(invocation: Invocation, context: CliContext) {
+  const [{ pullRequest }, { resolveOptions }] = await Promise.all([
+    import('./request.ts'),
+    import('../options.ts'),
+  ]);
+  const request = await pullRequest(invocation, context);
+  return (report: Report) => resolveOptions({ ...request, report });
+}
+
+/** Runs `work` with the reports that the flags ask for: the original's lines on standard output, the rest on standard error. */
+async function reporting<T>(
+  invocation: Invocation,
+  context: CliContext,
+  linesOnStdout: boolean,
+  work: (report: Report) => Promise<T>,
+): Promise<T> {
+  const { report, stop } = openErrorChannel(invocation, context, linesOnStdout);
+  try {
+    return await work(linesOnStdout ? fanOut([report, textReport(context.stdout)]) : report);
+  } finally {
+    stop();
   }
+}
+
+/** Progress in the style of `--progress`, notices, and with -v debug messages. */
+function openErrorChannel({ values }: Invocation, context: CliContext, linesOnStdout: boolean): LiveReport {
+  const { stdout, stderr, environment } = context;
+  const verbose = values.verbose === true;
+  const isTerminal = stderr.isTTY === true && environment['TERM'] !== 'dumb';
+  const automatic = values.quiet === true ? 'none' : isTerminal ? 'tty' : 'plain';
+  const style = values.progress === undefined || values.progress === 'auto' ? automatic : values.progress;
+  if (style === 'json') return { report: jsonLinesReport(stderr, verbose), stop: () => undefined };
+  const messages = messageReport(stderr, verbose);
+  if (style === 'none') return { report: messages, stop: () => undefined };
+  const live =
+    style === 'tty' ? terminalReport(stderr, linesOnStdout && stdout.isTTY === true) : plainReport(stderr);
+  return { report: fanOut([live.report, messages]), stop: live.stop };
 }

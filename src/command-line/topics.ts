@@ -1,5 +1,3 @@
-import { exitCodes } from './exit-codes.ts';
-
 /** Running text, or a list of terms and what they mean. */
 export type Paragraph = string | readonly (readonly [term: string, meaning: string])[];
 
@@ -143,7 +141,20 @@ export const topics: Readonly<Record<string, Topic>> = {
   'exit-codes': {
     title: 'EXIT STATUS',
     summary: 'what the exit code says',
-    paragraphs: [exitCodes],
+    paragraphs: [
+      [
+        ['0', 'done'],
+        ['1', 'a bug in dlrootfs'],
+        ['2', 'usage: wrong flags, arguments or settings'],
+        ['3', 'image, tag or platform not found'],
+        ['4', 'not authorized'],
+        ['5', 'network: the registry cannot be reached, or its answer is not one of a registry'],
+        ['6', 'integrity: a digest is wrong, or manifest, config or layer are malformed'],
+        ['7', 'destination (or git): it cannot be read or written'],
+        ['8', 'rate limit of the registry'],
+        ['129, 130, 141, 143', 'ended by SIGHUP, SIGINT, SIGPIPE, SIGTERM'],
+      ],
+    ],
   },
 };
 

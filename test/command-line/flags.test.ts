@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { splitArguments } from '../../src/command-line/flags.ts';
-import { parseArguments } from '../../src/command-line/parse.ts';
+import type { FlagValues } from '../../src/command-line/commands.ts';
+import { parseArguments, splitArguments } from '../../src/command-line/program.ts';
 import { DlrootfsError, UsageError } from '../../src/errors.ts';
 
 const accepted: readonly (readonly [sentence: string, argv: string, expected: Record<string, unknown>])[] = [
@@ -23,8 +23,8 @@ const accepted: readonly (readonly [sentence: string, argv: string, expected: Re
   ['--creds for -u', 'ubuntu --creds a:b', { user: 'a:b' }],
   ['--no-json beside other flags', 'ubuntu --no-json', { layerInfo: false }],
   ['a repeated flag as a list', 'ubuntu --mirror a --mirror b', { mirror: ['a', 'b'] }],
-  ['--tls-verify without a value', 'ubuntu --tls-verify', { tlsVerify: 'true' }],
-  ['--tls-verify=false', 'ubuntu --tls-verify=false', { tlsVerify: 'false' }],
+  ['--tls-verify without a value', 'ubuntu --tls-verify', { tlsVerify: true }],
+  ['--tls-verify=false', 'ubuntu --tls-verify=false', { tlsVerify: false }],
 ];
 
 for (const [sentence, line, expected] of accepted) {
@@ -32,7 +32,7 @@ for (const [sentence, line, expected] of accepted) {
     const invocation = parseArguments(line.split(' '));
     assert.deepEqual([invocation.command, invocation.words], ['pull', ['ubuntu']]);
     for (const [name, value] of Object.entries(expected))
-      assert.deepEqual(invocation.values[name], value, name);
+      assert.deepEqual(invocation.values[name as keyof FlagValues], value, name);
   });
 }
 
@@ -76,7 +76,7 @@ test('flags: -h, --help, -V and --version work anywhere', () => {
 });
 
 test('flags: -- ends the flags', () => {
-  assert.deepEqual(splitArguments(['--', '-d', 'x'], []), { flags: [], words: ['-d', 'x'] });
+  assert.deepEqual(splitArguments(['--', '-d', 'x']), { flags: [], words: ['-d', 'x'] });
 });
 
 test('flags: a near miss is hinted at', () => {

@@ -17,9 +17,9 @@ export async function runHere(
 ): Promise<ProgramResult> {
   const stdout = collector();
   const stderr = collector();
-  let exitCode: number;
+  let exitCode = 0;
   try {
-    exitCode = await runCommand(argv, {
+    await runCommand(argv, {
       environment: { PATH: process.env['PATH'], HOME: '/nonexistent', ...environment },
       stdin: Readable.from([]),
       stdout: stdout.stream,

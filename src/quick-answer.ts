@@ -1,3 +1,6 @@
+import { writeSync } from 'node:fs';
+import { version } from './version.ts';
+
 /** The original's usage text, byte for byte (its flag defaults as Go 1.3 printed them, `dockefile` as misspelt there). */
 export const originalUsage = `Usage: dlrootfs <image_name>:[<image_tag>] [-d <rootfs_destination>] [-u <username>:<password>] [-g]
 
@@ -12,3 +15,17 @@ Default:
   -g=false: use git layering
   -u="": docker hub credentials: <username>:<password>
 `;
+
+/**
+ * Answers `version` before the program is loaded and its streams and signals are set up: that takes longer than the answer.
+ * Returns false for other words, or if the answer could not be written.
+ */
+export function answersVersion(words: readonly string[]): boolean {
+  if (words.length !== 1 || words[0] !== 'version') return false;
+  try {
+    writeSync(1, `${version}\n`);
+    return true;
+  } catch {
+    return false;
+  }
+}

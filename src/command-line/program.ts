@@ -1,0 +1,170 @@
+import { Command, CommanderError, type Option } from 'commander';
+import { UsageError, printable } from '../errors.ts';
+import { type FlagValues, commands, optionNamed, parseBoolean } from './commands.ts';
+
+export interface Invocation {
+  readonly command: string;
+  /** The words after the command word; for `pull` the image. */
+  readonly words: readonly string[];
+  readonly values: FlagValues;
+  /** Long names of the flags on the command line. */
+  readonly given: ReadonlySet<string>;
+}
+
+/** A flag of the command line. */
+interface Flag {
+  /** As typed, without its value. */
+  readonly spelled: string;
+  readonly name: string;
+  /** Undefined for an unknown flag. */
+  readonly option: Option | undefined;
+  readonly value: string | boolean | undefined;
+}
+
+/** Flags whose value may be empty, as from a variable that is not set: then they count as not given. */
+const MAY_BE_EMPTY: ReadonlySet<string> = new Set(['user', 'registry-token']);
+
+/**
+ * argv (without node and script) → command, words and values. A command word wins over an image of that name;
+ * `--help` and `--version` win over everything. Throws UsageError.
+ */
+export function parseArguments(argv: readonly string[]): Invocation {
+  const { flags, words } = splitArguments(argv);
+  const first = words[0];
+  const isCommand = first !== undefined && first !== 'pull' && Object.hasOwn(commands, first);
+  const command = isCommand ? first : 'pull';
+  for (const asked of ['help', 'version']) {
+    if (!flags.some(({ name, value }) => name === asked && value !== false)) continue;
+    const topic = asked === 'help' && isCommand ? [command] : [];
+    return { command: asked, words: topic, values: {}, given: new Set() };
+  }
+  const rest = isCommand ? words.slice(1) : words;
+  const values = readValues(command, flags, rest);
+  return { command, words: rest, values, given: new Set(flags.map(({ name }) => name)) };
+}
+
+/**
+ * Splits a command line by the rules of Go's `flag` package: `-d x`, `-d=x`, `--d x` and `--d=x` are the same, a boolean takes a
+ * value only after `=`, a value may begin with a dash, `--` ends the flags. Unlike in Go, flags may come before and after words.
+ */
+export function splitArguments(argv: readonly string[]): {
+  flags: readonly Flag[];
+  words: readonly string[];
+} {
+  const flags: Flag[] = [];
+  const words: string[] = [];
+  const rest = argv.values();
+  for (const argument of rest) {
+    if (argument === '--') words.push(...rest);
+    else if (!argument.startsWith('-') || argument === '-') words.push(argument);
+    else flags.push(readFlag(argument, rest));
+  }
+  return { flags, words };
+}
+
+/** @param rest where the value of a flag is taken from, if `argument` has none */
+function readFlag(argument: string, rest: Iterator<string>): Flag {
+  const [, spelled = '', typed = '', value] = /^(--?([^=]*))(?:=([^]*))?$/.exec(argument)!;
+  if (typed === '' || typed.startsWith('-')) {
+    throw new UsageError(`bad flag syntax: ${printable(spelled)}`, {
+      hint: 'write one dash or two, then a name; after -- nothing is a flag',
+    });
+  }
+  const option = optionNamed(typed);
+  const found = { spelled, option, name: option?.long!.slice(2) ?? typed };
+  if (option?.required !== true) {
+    const isBoolean = option !== undefined && !option.optional;
+    return { ...found, value: isBoolean ? value === undefined || parseBoolean(value, spelled) : value };
+  }
+  const word = value ?? rest.next().value;
+  if (word === undefined) {
+    throw new UsageError(`flag needs an argument: ${spelled}`, {
+      hint: `write ${spelled} VALUE or ${spelled}=VALUE`,
+    });
+  }
+  if (word === '' && !MAY_BE_EMPTY.has(found.name))
+    throw new UsageError(`${spelled} has an empty value`, { hint: `write ${spelled} VALUE` });
+  return { ...found, value: word };
+}
+
+/** Lets commander check and read what a command was given. */
+function readValues(command: string, flags: readonly Flag[], words: readonly string[]): FlagValues {
+  const { options, argument } = commands[command]!;
+  const foreign = flags.find(({ option }) => option && !options.includes(option));
+  if (foreign) {
+    throw new UsageError(`${foreign.spelled} does not go with ${command}`, {
+      hint: `dlrootfs help ${command} lists what does`,
+    });
+  }
+  const program = quietCommand(command).helpOption(false);
+  if (argument !== undefined) program.argument(argument);
+  for (const option of options) if (option.long !== '--help') program.addOption(option);
+  const canonical = flags.flatMap((flag) => commanderForm(flag, flags));
+  if (words[0] === '') throw missingWord(command);
+  try {
+    program.parse([...canonical, '--', ...words], { from: 'user' });
+  } catch (error) {
+    throw error instanceof CommanderError ? usageError(error, command, flags, words) : error;
+  }
+  return program.opts();
+}
+
+/** Of a boolean that is given several times the last decides. */
+function commanderForm({ name, option, value }: Flag, all: readonly Flag[]): string[] {
+  if (typeof value !== 'boolean')
+    return [value === undefined || !option ? `--${name}` : `--${name}=${value}`];
+  const last = all.findLast((other) => other.option === option)!;
+  return last.value === true ? [`--${name}`] : [];
+}
+
+function quietCommand(name: string): Command {
+  return new Command(name).exitOverride().configureOutput({ writeErr: () => undefined });
+}
+
+/** commander's error in the words of our own. */
+function usageError(
+  error: CommanderError,
+  command: string,
+  flags: readonly Flag[],
+  words: readonly string[],
+): UsageError {
+  switch (error.code) {
+    case 'commander.unknownOption': {
+      const { spelled } = flags.find(({ option }) => option === undefined)!;
+      const hint = suggestionOf(error) ?? 'dlrootfs --help lists all flags';
+      return new UsageError(`unknown flag: ${printable(spelled)}`, { hint });
+    }
+    case 'commander.excessArguments': {
+      const most = commands[command]!.argument === undefined ? 0 : 1;
+      return new UsageError(`unexpected argument: ${printable(words[most]!) || '""'}`);
+    }
+    case 'commander.missingArgument':
+      return missingWord(command);
+    default:
+      return new UsageError(printable(error.message.replace(/^error: /, '')));
+  }
+}
+
+function missingWord(command: string): UsageError {
+  if (command === 'pull')
+    return new UsageError('no image is named', { hint: 'write dlrootfs IMAGE[:TAG] -d DIR' });
+  return new UsageError(`${command} needs an argument`, { hint: `see dlrootfs help ${command}` });
+}
+
+function suggestionOf({ message }: CommanderError): string | undefined {
+  const similar = /\(Did you mean (?:one of )?(.*)\?\)/.exec(message)?.[1];
+  return similar && `did you mean ${similar.replaceAll(', ', ' or ')}?`;
+}
+
+/** `did you mean X?` for a mistyped word, by commander's measure; undefined where none is similar. */
+export function suggestion(word: string, candidates: readonly string[]): string | undefined {
+  const program = quietCommand('');
+  for (const candidate of new Set(candidates)) program.command(candidate);
+  try {
+    program.parse(['--', word], { from: 'user' });
+  } catch (error) {
+    if (error instanceof CommanderError) return suggestionOf(error);
+    throw error;
+  }
+  return undefined;
+}

@@ -1,0 +1,58 @@
+import { UsageError, printable, reasonOf } from '../errors.ts';
+import type { PullRequest } from '../options.ts';
+import { utf8Directory, utf8Path } from '../sys/os-path.ts';
+import type { FlagValues } from './commands.ts';
+import { readCredentials } from './credentials.ts';
+import type { Invocation } from './program.ts';
+import type { CliContext } from './run.ts';
+
+/** Flags and environment → what to pull. Undefined for a flag that is not given: options.ts has the defaults. Throws UsageError. */
+export async function pullRequest(invocation: Invocation, context: CliContext): Promise<PullRequest> {
+  const { values, words } = invocation;
+  const image = words[0]!;
+  return {
+    image,
+    destination: values.dest,
+    git: values.git,
+    layerInfo: values.layerInfo,
+    runtimes: values.for,
+    force: values.force,
+    merge: values.merge,
+    rootless: values.rootless,
+    prepare: values.prepare,
+    platform: values.platform,
+    jobs: values.jobs,
+    cache: values.cache,
+    cacheDirectory: cacheDirectory(values),
+    cacheSize: values.cacheSize,
+    registry: {
+      ...(await readCredentials(invocation, context)),
+      authFile: fileName(values.authfile, '--authfile'),
+      tlsVerify: values.tlsVerify ?? true,
+      plainHttp: values.plainHttp === true,
+      certDir: fileName(values.certDir, '--cert-dir'),
+      caFile: fileName(values.caFile, '--ca-file'),
+      certFile: fileName(values.certFile, '--cert-file'),
+      keyFile: fileName(values.keyFile, '--key-file'),
+      mirrors: values.mirror ?? [],
+      registryVersion: values.registryVersion && (values.registryVersion === '1' ? 1 : 2),
+      retry: values.retry,
+      retryDelay: values.retryDelay,
+    },
+    stdin: image === '-' || image.startsWith('-:') ? context.stdin : undefined,
+    environment: context.environment,
+    signal: context.signal,
+  };
+}
+
+export const cacheDirectory = ({ cacheDir }: FlagValues): string | undefined =>
+  fileName(cacheDir, '--cache-dir', utf8Directory);
+
+/** The name of a file or directory for the library, which takes UTF-8. Throws UsageError if it cannot be opened. */
+function fileName(name: string | undefined, flag: string, convert = utf8Path): string | undefined {
+  try {
+    return name === undefined ? undefined : convert(name);
+  } catch (error) {
+    throw new UsageError(`cannot open ${printable(name!)} for ${flag}: ${reasonOf(error)}`);
+  }
+}
