@@ -44,8 +44,8 @@ const top = [
   'export.ts',
   'inspect.ts',
   'index.ts',
-  'command-line',
   'quick-answer.ts',
+  'command-line',
   'cli.ts',
   'binary',
 ];

@@ -100,8 +100,8 @@ const oneOf =
 class TableOption extends Option {
   /** Collects the values of a flag that is given several times. */
   list<T>(parse: Parse<readonly T[]>): this {
-    return this.argParser((text, before: readonly T[] = []) => [
-      ...new Set([...before, ...parse(text, this.long!)]),
+    return this.argParser((text, before: readonly T[] | undefined) => [
+      ...new Set([...(before ?? []), ...parse(text, this.long!)]),
     ]);
   }
 

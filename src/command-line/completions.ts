@@ -2,7 +2,7 @@ import type { Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import { transports } from '../layout/source.ts';
 import { runtimes } from '../runtime/place.ts';
-import { commands, options, spellings } from './commands.ts';
+import { commands, options as everyOption, spellings } from './commands.ts';
 import { topicNames } from './topics.ts';
 
 const SCRIPTS: Readonly<Record<string, () => string>> = {
@@ -70,7 +70,7 @@ const commandArguments: Readonly<Record<string, Candidates>> = {
 
 /** Where a function offers nothing, bash itself offers files (`complete -o default`). */
 function bashCompletion(): string {
-  const values = options.flatMap((option) => {
+  const values = everyOption.flatMap((option) => {
     const candidates = candidatesAfter(option);
     return candidates === undefined
       ? []
@@ -216,7 +216,7 @@ function zshAction(candidates: Candidates): string {
 }
 
 function fishCompletion(): string {
-  const flags = options.map((option) => {
+  const flags = everyOption.map((option) => {
     const takers = Object.keys(commands).filter((name) => commands[name]!.options.includes(option));
     const short = option.short === undefined ? '' : ` -s ${option.short.slice(1)}`;
     const candidates = candidatesAfter(option);
