@@ -1,25 +1,44 @@
 import { printable } from '../errors.ts';
 import type { BlobRange, BlobResponse } from '../oci/image.ts';
-import type { LayerDescription } from '../oci/layers.ts';
-import { contentLength } from './http/body.ts';
-import { parseContentRange } from './content-range.ts';
 import type { Endpoint, Query } from './endpoint.ts';
+import type { Failover } from './failover.ts';
+import { contentLength } from './http/body.ts';
 import type { Response } from './http/exchange.ts';
 import { isLoopback } from './http/loopback.ts';
-import type { Mirrored } from './failover.ts';
-import { TransientError } from './transient.ts';
+import { TransientError } from './http/transport-error.ts';
 
-/** An answer to a request for a part that cannot be used: the whole has to be asked for. */
-const MISANSWERED = Symbol('misanswered');
+/** What a 206 or 416 answer says it holds (RFC 9110, 14.4). */
+export interface ContentRange {
+  /** Undefined in a 416 answer. */
+  readonly start: number | undefined;
+  /** First byte that is not in it; undefined in a 416 answer. */
+  readonly end: number | undefined;
+  /** Of the whole, in bytes; undefined for `*`. */
+  readonly size: number | undefined;
+}
+
+/**
+ * Reads `bytes 10-19/100`, with `*` for an unknown size or, in a 416 answer, for no range; without the word `bytes` too, as the
+ * registry of 2014 sends it. Undefined when it is missing, malformed or contradicts itself.
+ */
+export function parseContentRange(value: string | undefined): ContentRange | undefined {
+  const match = /^\s*(?:bytes[ =:]+)?(?:(\d{1,15})-(\d{1,15})|\*)\/(\d{1,15}|\*)\s*$/i.exec(value ?? '');
+  if (!match) return undefined;
+  const [, first, last, total] = match;
+  const size = total === '*' ? undefined : Number(total);
+  if (first === undefined || last === undefined) return { start: undefined, end: undefined, size };
+  const start = Number(first);
+  const end = Number(last) + 1;
+  if (start >= end || (size !== undefined && end > size)) return undefined;
+  return { start, end, size };
+}
 
 /** A comparison by `If-Range` needs a strong entity tag (RFC 9110, 13.1.5). */
 function isStrong(etag: string): boolean {
   return /^"[\x21\x23-\x7e\x80-\xff]*"$/.test(etag);
 }
 
-/** Headers that ask for `range`; `etag` only where this server gave it. */
-export function rangeHeaders(range: BlobRange, etag: string | undefined): Record<string, string> {
-  const { start, end } = range;
+function rangeHeaders({ start, end }: BlobRange, etag: string | undefined): Record<string, string> {
   if (start === 0 && end === undefined) return {};
   return {
     range: `bytes=${start}-${end === undefined ? '' : end - 1}`,
@@ -29,12 +48,15 @@ export function rangeHeaders(range: BlobRange, etag: string | undefined): Record
 
 async function* nothing(): AsyncIterable<Uint8Array> {}
 
-/** What an answer to a blob request holds; MISANSWERED when it is not what `range` asked for and not the whole either. */
-export function readBlobResponse(
+/** An answer to a range request that cannot be used: the whole blob has to be requested. */
+const WRONG_RANGE = Symbol('wrong range');
+
+/** What an answer to a blob request holds; `size` of the blob, where it is known. */
+function readBlobResponse(
   response: Response,
   range: BlobRange,
   size: number | undefined,
-): BlobResponse | typeof MISANSWERED {
+): BlobResponse | typeof WRONG_RANGE {
   const { status, body } = response;
   const etag = response.header('etag');
   if (status === 200) {
@@ -44,10 +66,12 @@ export function readBlobResponse(
   const content = parseContentRange(response.header('content-range'));
   if (status === 416) {
     response.discard();
+    // The registry of 2014 answers so for a layer of no bytes at all.
+    const empty = range.start === 0 && (size ?? 0) === 0;
     const complete = content?.size === range.start || (content?.size === undefined && size === range.start);
-    return complete
-      ? { body: nothing(), start: range.start, size: range.start, etag, ranges: true }
-      : MISANSWERED;
+    return empty || complete
+      ? { body: nothing(), start: range.start, size: range.start, etag, ranges: !empty }
+      : WRONG_RANGE;
   }
   const sound =
     content?.start === range.start &&
@@ -55,29 +79,39 @@ export function readBlobResponse(
     (range.etag === undefined || etag === undefined || etag === range.etag);
   if (sound) return { body, start: range.start, size: content.size, etag, ranges: true };
   response.discard();
-  return MISANSWERED;
+  return WRONG_RANGE;
 }
 
-/** The places where one blob may be had, and what is known of each. */
+/** A blob to request, by either version of the protocol. */
+export interface BlobQuery {
+  /** Relative to the base of an endpoint. */
+  readonly path: string;
+  /** For errors: `the layer sha256:… of library/alpine`. */
+  readonly subject: string;
+  /** In bytes, where it is known. */
+  readonly size: number | undefined;
+  /** Addresses that the manifest names (foreign layers). */
+  readonly urls?: readonly string[] | undefined;
+}
+
+/** The endpoints that have one blob, and what is known of each. */
 export class BlobSource {
-  readonly #layer: LayerDescription;
-  readonly #subject: string;
-  readonly #endpoints: Mirrored;
-  /** Which source gave an entity tag. */
+  readonly #blob: BlobQuery;
+  readonly #endpoints: Failover;
+  /** Which endpoint or address gave an entity tag. */
   readonly #etags = new Map<string, unknown>();
-  /** Bodies that were handed out, by the range they were asked for. */
+  /** Bodies that were handed out, by the range that was requested. */
   readonly #bodies = new Map<string, Response>();
   #turn = 0;
 
-  constructor(layer: LayerDescription, repository: string, endpoints: Mirrored) {
-    this.#layer = layer;
-    this.#subject = `the layer ${layer.digest} of ${repository}`;
+  constructor(blob: BlobQuery, endpoints: Failover) {
+    this.#blob = blob;
     this.#endpoints = endpoints;
   }
 
   /**
-   * One request for the blob or a part of it; a part that is answered wrongly is given up for the whole. When a body broke off, or
-   * the same part is asked for again (then what came was wrong), the next source is asked first.
+   * One request for the blob or a range of it; after a wrong range the whole is requested. When a body broke off, or the same range is
+   * requested again (its bytes were wrong), the next endpoint comes first.
    */
   async open(range: BlobRange, signal: AbortSignal): Promise<BlobResponse> {
     const key = `${range.start}-${range.end ?? ''}`;
@@ -85,33 +119,43 @@ export class BlobSource {
       this.#turn += 1;
       this.#bodies.clear();
     }
-    const answer = await this.#ask(range, key, signal);
-    if (answer !== MISANSWERED) return answer;
-    const whole = await this.#ask({ start: 0 }, key, signal);
-    if (whole !== MISANSWERED) return whole;
-    throw new TransientError(`${this.#subject} is answered with parts that nobody asked for`);
+    for (const asked of [range, { start: 0 }]) {
+      const answer = await this.#ask(asked, key, signal);
+      if (answer !== WRONG_RANGE) return answer;
+    }
+    throw new TransientError(
+      `cannot read ${this.#blob.subject}: the answer is a range that was not requested`,
+    );
   }
 
-  async #ask(range: BlobRange, key: string, signal: AbortSignal): Promise<BlobResponse | typeof MISANSWERED> {
-    const query = (endpoint: Endpoint | URL): Query => ({
-      path: `blobs/${this.#layer.digest}`,
-      headers: rangeHeaders(range, this.#etagFor(range.etag, endpoint)),
+  async #ask(range: BlobRange, key: string, signal: AbortSignal): Promise<BlobResponse | typeof WRONG_RANGE> {
+    const { path, subject, size } = this.#blob;
+    const query = (giver: Endpoint | URL): Query => ({
+      path,
+      headers: rangeHeaders(range, this.#etagFor(range.etag, giver)),
       also: [206, 416],
-      subject: this.#subject,
+      subject,
     });
-    const read = (response: Response, source: Endpoint | URL) => {
-      const expected = { ...range, etag: this.#etagFor(range.etag, source) };
-      const answer = readBlobResponse(response, expected, this.#layer.size);
-      if (answer !== MISANSWERED) this.#bodies.set(key, response);
-      if (answer !== MISANSWERED && answer.etag !== undefined) this.#etags.set(answer.etag, source);
-      return Promise.resolve(answer);
+    const read = async (
+      response: Response,
+      giver: Endpoint | URL,
+    ): Promise<BlobResponse | typeof WRONG_RANGE> => {
+      const expected = { ...range, etag: this.#etagFor(range.etag, giver) };
+      const answer = readBlobResponse(response, expected, size);
+      if (answer === WRONG_RANGE) return answer;
+      this.#bodies.set(key, response);
+      // Another server's entity tag says nothing about a change.
+      if (expected.etag !== range.etag) return { ...answer, etag: range.etag };
+      if (answer.etag !== undefined) this.#etags.set(answer.etag, giver);
+      return answer;
     };
     try {
       return await this.#endpoints.ask(query, read, signal, this.#turn);
     } catch (error) {
       signal.throwIfAborted();
       for (const url of this.#addresses()) {
-        const found = await this.#endpoints.registry
+        const found = await this.#endpoints.endpoints
+          .at(-1)!
           .askElsewhere(url, query(url), (response) => read(response, url), signal)
           .catch(() => undefined);
         if (found) return found;
@@ -121,15 +165,16 @@ export class BlobSource {
     }
   }
 
-  #etagFor(etag: string | undefined, source: unknown): string | undefined {
+  /** An entity tag is good for the server that gave it. */
+  #etagFor(etag: string | undefined, giver: unknown): string | undefined {
     if (etag === undefined) return undefined;
-    const giver = this.#etags.get(etag);
-    return giver === undefined || giver === source ? etag : undefined;
+    const known = this.#etags.get(etag);
+    return known === undefined || known === giver ? etag : undefined;
   }
 
-  /** The addresses that the manifest names for the blob (foreign layers), as far as they are safe to ask. */
+  /** The addresses that are safe to use. */
   #addresses(): URL[] {
-    return (this.#layer.urls ?? []).flatMap((text) => {
+    return (this.#blob.urls ?? []).flatMap((text) => {
       const url = URL.parse(text);
       const safe = url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopback(url.host));
       return url && safe && printable(text) === text ? [url] : [];

@@ -1,26 +1,45 @@
-import { NetworkError } from '../errors.ts';
-import type { Report } from '../report/event.ts';
-import type { RetryPolicy } from '../sys/retry.ts';
+/** The first request to a registry: which scheme it speaks, and which version of the protocol. */
+import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
+import { isObject, parseJson } from '../oci/json.ts';
+import type { Authenticator } from './auth/authenticator.ts';
+import { parseChallenges } from './auth/challenge.ts';
+import type { Credentials } from './auth/credentials.ts';
+import type { Location } from './config/registries-conf.ts';
+import { answerError } from './http/answer-error.ts';
+import { readFailure } from './http/body.ts';
+import type { Response } from './http/exchange.ts';
 import { isLoopback } from './http/loopback.ts';
-import { retry } from './retry.ts';
-import type { Source } from './sources.ts';
-import { TransientError } from './transient.ts';
-import { BROKEN, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transport-error.ts';
+import { retryRequest } from './http/retry-request.ts';
+import { commonHeaders, type Transport } from './http/transport.ts';
+import {
+  BROKEN,
+  isTransient,
+  NOT_HTTP,
+  NOT_TLS,
+  REFUSED,
+  TransientError,
+  UNREACHABLE,
+} from './http/transport-error.ts';
+import type { RequestPolicy } from './registry-options.ts';
 
-/** A closed port is no reason to wait long before the first word was said. */
-const FIRST_CONTACT_RETRIES = 2;
-
-/** What decides how a registry may be talked to before anything is known of it. */
-export interface Visit {
-  readonly source: Source;
+/** A registry, and what it takes to talk to it. */
+export interface Place {
+  readonly location: Location;
+  readonly transport: Transport;
   /** Somebody gave certificates for this registry. */
   readonly certificates: boolean;
-  readonly retry: RetryPolicy;
-  readonly report: Report;
+  readonly credentials: Credentials;
 }
 
-function schemesOf({ source, certificates }: Visit): readonly ('http' | 'https')[] {
-  const { plainHttp, insecure, registry } = source;
+type Scheme = 'http' | 'https';
+
+/** Retries at a closed port: no reason to wait long before the first answer. */
+const REFUSED_RETRIES = 2;
+
+const HUB_API = 'registry-1.docker.io';
+
+function schemesOf({ location, certificates }: Place): readonly Scheme[] {
+  const { plainHttp, insecure, registry } = location;
   if (plainHttp) return ['http'];
   if (isLoopback(registry)) return certificates ? ['https', 'http'] : ['http', 'https'];
   return insecure ? ['https', 'http'] : ['https'];
@@ -31,42 +50,165 @@ function speaksOtherwise(error: unknown): boolean {
 }
 
 /**
- * Says the first word to a registry: calls `greet` with `https` or, where that is allowed, `http`, and with the other where the
- * registry does not speak it; tries again what another try may heal.
+ * Calls `ping` with `https` or, where that is allowed, `http`, and with the other where the registry does not speak it; retries after
+ * transient errors.
  */
-export async function firstContact<T>(
-  visit: Visit,
-  greet: (scheme: 'http' | 'https') => Promise<T>,
+async function firstContact<T>(
+  place: Place,
+  ping: (scheme: Scheme) => Promise<T>,
+  policy: RequestPolicy,
   signal: AbortSignal,
 ): Promise<T> {
-  const { source, retry: policy, report } = visit;
-  const retries = source.mirrorOf === undefined ? policy.retries : Math.min(policy.retries, 1);
   let refusals = 0;
   const attempt = async () => {
     try {
-      return await eitherScheme(schemesOf(visit), greet);
+      return await eitherScheme(schemesOf(place), ping);
     } catch (error) {
       if (!(error instanceof TransientError) || error.code !== REFUSED) throw error;
       refusals += 1;
-      if (refusals <= FIRST_CONTACT_RETRIES) throw error;
+      if (refusals <= REFUSED_RETRIES) throw error;
       throw new NetworkError(error.message, { code: REFUSED, hint: 'check host and port', cause: error });
     }
   };
-  return retry(attempt, { ...policy, retries }, signal, report);
+  return retryRequest(attempt, policy, signal, place.location.mirrorOf === undefined ? undefined : 1);
 }
 
 async function eitherScheme<T>(
-  [scheme, otherScheme]: readonly ('http' | 'https')[],
-  greet: (scheme: 'http' | 'https') => Promise<T>,
+  [scheme, otherScheme]: readonly Scheme[],
+  ping: (scheme: Scheme) => Promise<T>,
 ): Promise<T> {
   try {
-    return await greet(scheme!);
+    return await ping(scheme!);
   } catch (error) {
     if (otherScheme === undefined || !speaksOtherwise(error)) throw error;
-    return await greet(otherScheme).catch((second: unknown) => {
+    return await ping(otherScheme).catch((second: unknown) => {
       // A server that waits for the rest of what it takes for a request tells less than what it answered before.
       const mute = second instanceof NetworkError && second.code === UNREACHABLE;
       throw speaksOtherwise(second) || mute ? error : second;
     });
+  }
+}
+
+/** How a registry answers `GET /v2/`. */
+export interface Contact {
+  /** Ends in `/v2/`. */
+  readonly base: URL;
+  /** False: `/v2/` is answered neither 200 nor 401. */
+  readonly version2: boolean;
+  /** `/v2/` is answered 200 with a web page, as by servers that answer so to everything. */
+  readonly page: boolean;
+  /** How `/v2/` is answered, where that is not 404. */
+  readonly refusal?: DlrootfsError | undefined;
+}
+
+/** Sends `GET /v2/`, which tells scheme, version and challenge; `authenticator` learns the challenge. */
+export async function contactVersion2(
+  place: Place,
+  authenticator: Authenticator,
+  policy: RequestPolicy,
+  signal: AbortSignal,
+): Promise<Contact> {
+  const { registry } = place.location;
+  const host = registry === 'docker.io' ? HUB_API : registry;
+  const ping = async (scheme: Scheme): Promise<Contact> => {
+    const url = new URL(`${scheme}://${host}/v2/`);
+    const response = await place.transport.send({ method: 'GET', url, headers: commonHeaders }, signal);
+    const { status } = response;
+    const body = await readFailure(response);
+    if (status === 400 && scheme === 'http' && /HTTPS/i.test(Buffer.from(body).toString('latin1'))) {
+      throw new NetworkError(`${host} speaks HTTPS, not plain HTTP`, {
+        code: NOT_HTTP,
+        hint: 'leave out --plain-http',
+      });
+    }
+    const base = new URL('/v2/', movedTo(response, url));
+    if (status === 401) authenticator.learn(parseChallenges(response.headers('www-authenticate')), base);
+    if (status === 401 || status === 200) return { base, version2: true, page: isWebPage(response) };
+    const error = answerError(response, body, { subject: `the registry API of ${registry}` });
+    // A server that does not know the address does not know version 2; a refusal or a transient error is another matter.
+    const unknown = error instanceof NotFoundError || error instanceof NetworkError;
+    if (!unknown || isTransient(error)) throw error;
+    return { base, version2: false, page: false, refusal: status === 404 ? undefined : error };
+  };
+  return firstContact(place, ping, policy, signal);
+}
+
+/** A registry that only redirects to https, or to another port, is talked to there. */
+function movedTo(response: Response, url: URL): URL {
+  const same = response.url.hostname === url.hostname && response.url.pathname === url.pathname;
+  return same ? response.url : url;
+}
+
+function isWebPage({ header }: Response): boolean {
+  const html = /\bhtml\b/i.test(header('content-type') ?? '');
+  return html && header('docker-distribution-api-version') === undefined;
+}
+
+/** How a server answers `GET /v1/_ping`. */
+export interface Ping {
+  readonly status: number;
+  /** Ends in `/v1/`. */
+  readonly base: URL;
+  /** This is a registry of version 1, as far as one can tell. */
+  readonly version1: boolean;
+  /** Index and registry in one. */
+  readonly standalone: boolean;
+}
+
+/**
+ * Sends `GET /v1/_ping`, without credentials.
+ *
+ * @param known where the registry was met before
+ */
+export async function contactVersion1(
+  place: Place,
+  known: URL | undefined,
+  policy: RequestPolicy,
+  signal: AbortSignal,
+): Promise<Ping> {
+  const ping = async (url: URL): Promise<Ping> => {
+    const response = await place.transport.send({ method: 'GET', url, headers: commonHeaders }, signal);
+    const body = await readFailure(response);
+    const { status } = response;
+    if (status !== 200) {
+      const error = answerError(response, body, { subject: `the registry API of ${url.host}` });
+      if (isTransient(error)) throw error;
+    }
+    return {
+      status,
+      base: new URL('/v1/', movedTo(response, url)),
+      version1: looksLikeVersion1(response),
+      standalone: isStandalone(response.header('x-docker-registry-standalone'), parsed(body)),
+    };
+  };
+  if (known) return retryRequest(() => ping(new URL('/v1/_ping', known)), policy, signal);
+  const { registry } = place.location;
+  const greet = (scheme: Scheme) => ping(new URL(`${scheme}://${registry}/v1/_ping`));
+  return firstContact(place, greet, policy, signal);
+}
+
+/**
+ * Whether a registry plays the index too: `X-Docker-Registry-Standalone`, else `standalone` in the body, else yes (Docker 1.4,
+ * registry/endpoint.go).
+ */
+export function isStandalone(header: string | undefined, body: unknown): boolean {
+  const said = header?.trim() ?? '';
+  if (said !== '') return said === '1' || said.toLowerCase() === 'true';
+  return !isObject(body) || body['standalone'] !== false;
+}
+
+function looksLikeVersion1({ status, header }: Response): boolean {
+  if (status === 401) return true;
+  if (status !== 200) return false;
+  const named =
+    header('x-docker-registry-version') !== undefined || header('x-docker-registry-standalone') !== undefined;
+  return named || !/\bhtml\b/i.test(header('content-type') ?? '');
+}
+
+function parsed(body: Uint8Array): unknown {
+  try {
+    return parseJson(body, 'the answer to a ping');
+  } catch {
+    return undefined;
   }
 }

@@ -11,13 +11,13 @@ import {
 import type { Manifest } from '../oci/manifest.ts';
 import { MANIFEST_ACCEPT } from '../oci/media-types.ts';
 import { Reference } from '../oci/reference.ts';
-import { readAtMost } from './http/body.ts';
+import { describeRateLimit } from './http/answer-error.ts';
+import { readDocument } from './http/body.ts';
 import type { Query } from './endpoint.ts';
+import type { Failover } from './failover.ts';
 import type { Response } from './http/exchange.ts';
-import type { ManifestStore, Timeouts } from './registry-options.ts';
-import { describeRateLimit } from './rate-limit.ts';
-import { isTransient } from './transient.ts';
-import type { Mirrored } from './failover.ts';
+import type { ManifestStore } from './registry-options.ts';
+import { isTransient } from './http/transport-error.ts';
 
 /** A manifest or index, verified, with the digest that it was asked for by or that it has. */
 export interface FoundDocument {
@@ -25,44 +25,44 @@ export interface FoundDocument {
   readonly digest: Digest;
 }
 
-/** What was wrong with bytes that came over the network may be right the next time: tried this often. */
+/** Tries of a document whose bytes were wrong. */
 const TRIES = 2;
 
-/** Gets the small documents of one repository: from the store where it has them, else from a registry; all are verified. */
+/** The manifests and configs of one repository: from the store where it has them, else from a registry; all are verified. */
 export class Documents {
   readonly #name: string;
-  readonly #endpoints: Mirrored;
+  readonly #endpoints: Failover;
   readonly #store: ManifestStore | undefined;
-  readonly #timeouts: Timeouts;
   /** What the registry said of its limits with the last manifest. */
   rateLimit: string | undefined;
 
-  constructor(
-    reference: Reference,
-    endpoints: Mirrored,
-    store: ManifestStore | undefined,
-    timeouts: Timeouts,
-  ) {
+  constructor(reference: Reference, endpoints: Failover, store: ManifestStore | undefined) {
     this.#name = Reference.name(reference);
     this.#endpoints = endpoints;
     this.#store = store;
-    this.#timeouts = timeouts;
   }
 
   /** The manifest or index that a tag points to now: one GET, or a HEAD when the store has it already. */
   async byTag(tag: string, signal: AbortSignal): Promise<FoundDocument> {
-    const what = `the manifest of ${this.#name}:${tag}`;
-    const known = await this.#stillThere(tag, what, signal);
+    const subject = `the manifest of ${this.#name}:${tag}`;
+    const query: Query = {
+      path: `manifests/${tag}`,
+      headers: accept,
+      subject,
+      absent: `${this.#name} has no tag ${tag}`,
+    };
+    const known = await this.#stillThere(tag, query, signal);
     if (known) return known;
-    const found = await this.#ask(`manifests/${tag}`, what, undefined, signal);
+    const found = await this.#ask(query, undefined, signal);
     await this.#store?.remember?.(`${this.#name}:${tag}`, found.digest);
     return found;
   }
 
   /** The manifest or index with this digest. */
   async byDigest(digest: Digest, signal: AbortSignal): Promise<FoundDocument> {
-    const what = `the manifest ${this.#name}@${digest}`;
-    return (await this.#stored(digest, what)) ?? this.#ask(`manifests/${digest}`, what, digest, signal);
+    const subject = `the manifest ${this.#name}@${digest}`;
+    const query = { path: `manifests/${digest}`, headers: accept, subject };
+    return (await this.#stored(digest, subject)) ?? this.#ask(query, digest, signal);
   }
 
   /** The config of an image. */
@@ -90,23 +90,17 @@ export class Documents {
     return bytes;
   }
 
-  async #stillThere(tag: string, what: string, signal: AbortSignal): Promise<FoundDocument | undefined> {
+  async #stillThere(tag: string, get: Query, signal: AbortSignal): Promise<FoundDocument | undefined> {
     const store = this.#store;
     if (!store || (store.recall && (await store.recall(`${this.#name}:${tag}`)) === undefined))
       return undefined;
-    const query: Query = {
-      method: 'HEAD',
-      path: `manifests/${tag}`,
-      headers: accept,
-      also: [404, 405],
-      subject: what,
-    };
-    const digest = await this.#endpoints.ask(query, digestOfHead, signal).catch((error: unknown) => {
+    const head: Query = { ...get, method: 'HEAD', also: [404, 405] };
+    const digest = await this.#endpoints.ask(head, digestOfHead, signal).catch((error: unknown) => {
       // An answer to HEAD has no words; those to GET will have.
       if (error instanceof DlrootfsError && !isTransient(error)) return undefined;
       throw error;
     });
-    return digest && this.#stored(digest, what);
+    return digest && this.#stored(digest, get.subject);
   }
 
   async #stored(digest: Digest, what: string): Promise<FoundDocument | undefined> {
@@ -117,27 +111,22 @@ export class Documents {
       verifyManifest(document, digest, what);
       return { document, digest };
     } catch {
-      // The store is healed by what comes instead.
+      // The document that is fetched instead replaces it.
       return undefined;
     }
   }
 
-  async #ask(
-    path: string,
-    what: string,
-    digest: Digest | undefined,
-    signal: AbortSignal,
-  ): Promise<FoundDocument> {
-    const query: Query = { path, headers: accept, subject: what };
+  async #ask(query: Query, digest: Digest | undefined, signal: AbortSignal): Promise<FoundDocument> {
+    const { subject } = query;
     const { found, bytes } = await this.#verified(
       query,
       MAX_MANIFEST_BYTES,
       signal,
       async (body, response) => {
         this.rateLimit = describeRateLimit((name) => response.header(name)) ?? this.rateLimit;
-        const document = parseManifest(body, response.header('content-type'), what);
+        const document = parseManifest(body, response.header('content-type'), subject);
         const expected = digest ?? digestOfHeader(response);
-        if (expected !== undefined) verifyManifest(document, expected, what);
+        if (expected !== undefined) verifyManifest(document, expected, subject);
         return Promise.resolve({
           found: { document, digest: expected ?? digestOf(document.payload) },
           bytes: body,
@@ -148,7 +137,7 @@ export class Documents {
     return found;
   }
 
-  /** Asks, reads at most `limit` bytes, and checks; what fails its check is asked for once more. */
+  /** Requests a document, reads at most `limit` bytes and checks them; after a failed check it requests the document once more. */
   async #verified<T>(
     query: Query,
     limit: number,
@@ -159,7 +148,7 @@ export class Documents {
       try {
         return await this.#endpoints.ask(
           query,
-          async (response) => check(await readAtMost(response, limit, this.#timeouts, signal), response),
+          async (response) => check(await readDocument(response, limit), response),
           signal,
         );
       } catch (error) {

@@ -1,132 +1,82 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
-import type { Report } from '../report/event.ts';
-import type { Authenticator } from './auth/authenticator.ts';
-import { parseChallenges } from './auth/challenge.ts';
-import { commonHeaders } from './common-headers.ts';
+import type { DlrootfsError } from '../errors.ts';
+import { backoff, pause } from '../sys/retry.ts';
+import { type Challenge, parseChallenges } from './auth/challenge.ts';
+import { answerError, refusedByStorage, type Subject, warningTexts } from './http/answer-error.ts';
+import { readFailure } from './http/body.ts';
+import type { Cookies } from './http/cookies.ts';
 import type { Response } from './http/exchange.ts';
-import { firstContact } from './contact.ts';
-import { answerError, readFailure } from './http/answer-error.ts';
-import type { Timeouts } from './registry-options.ts';
-import { backoff, type RetryPolicy } from '../sys/retry.ts';
-import { retry } from './retry.ts';
-import type { Source } from './sources.ts';
-import { isTransient, refusedByStorage } from './transient.ts';
-import { NOT_HTTP } from './http/transport-error.ts';
-import type { Transport } from './http/transport.ts';
-import { warningTexts } from './warning-header.ts';
+import { retryRequest } from './http/retry-request.ts';
+import { commonHeaders, type Transport } from './http/transport.ts';
+import type { RequestPolicy } from './registry-options.ts';
 
-/** What all endpoints of a session have in common. */
-export interface Manners {
-  readonly timeouts: Timeouts;
-  readonly retry: RetryPolicy;
-  readonly report: Report;
-}
-
-/** A request below `/v2/REPOSITORY/`. */
-export interface Query {
+/** A request to one endpoint. */
+export interface Query extends Subject {
   readonly method?: 'GET' | 'HEAD';
-  /** `manifests/latest` */
+  /** Relative to the base of the endpoint: `manifests/latest`. */
   readonly path: string;
   /** Lower-case names. */
   readonly headers?: Readonly<Record<string, string>>;
-  /** Statuses that are fine beside 200: the reader deals with them. */
+  /** Statuses that are no error, beside 200. */
   readonly also?: readonly number[];
-  /** What is asked for, for errors: `the manifest of library/alpine:latest`. */
-  readonly subject: string;
 }
 
-/** Where the registry is and what it speaks. */
-export interface Contact {
-  /** Ends in `/v2/`. */
+/** A 401. */
+export interface Refusal {
+  /** The Authorization header that was refused; undefined for none. */
+  readonly header: string | undefined;
+  readonly challenges: readonly Challenge[];
+  /** The base of the endpoint. */
   readonly base: URL;
-  /** False: `/v2/` is answered neither 200 nor 401. */
-  readonly version2: boolean;
-  /** `/v2/` is answered 200 with a web page, as by servers that answer so to everything. */
-  readonly page?: boolean;
-  /** How `/v2/` is answered, where that is not 404. */
-  readonly refusal?: DlrootfsError | undefined;
 }
 
-/** Tries of one request to satisfy a registry that asks for authorization. */
-const MAX_CHALLENGES = 3;
+/** What to do after a 401: throw an error, send the request with another authorization, or do that after a pause. */
+export type Verdict = 'final' | 'again' | 'later';
 
-/** Warnings of one registry that are passed on. */
+/** Values of the Authorization header that one request was sent with so far, in order. */
+export type Tried = readonly (string | undefined)[];
+
+/** Decides what goes into the Authorization header for one server. */
+export interface Authorization {
+  /** Names the credentials behind it; undefined when there are none. */
+  readonly used: string | undefined;
+  /** The header to send next; undefined for none. */
+  header(tried: Tried, signal: AbortSignal): Promise<string | undefined>;
+  refused(refusal: Refusal, tried: Tried, signal: AbortSignal): Promise<Verdict>;
+  accepted(header: string | undefined): void;
+}
+
+/** Limit on the tries of one request to satisfy a server that asks for authorization. */
+const MAX_AUTHORIZATIONS = 3;
+/** Limit on the warnings of one registry that are passed on. */
 const MAX_WARNINGS = 10;
 
-const hubApi = 'registry-1.docker.io';
-
-/** One registry, or mirror, as the place of one repository: found, greeted, and asked with the right authorization. */
-export class Endpoint {
-  readonly source: Source;
-  readonly #transport: Transport;
-  readonly #authenticator: Authenticator;
-  readonly #manners: Manners;
-  readonly #certificates: boolean;
-  readonly #warnings = new Set<string>();
-  #contact: Promise<Contact> | undefined;
-
-  /** @param certificates somebody gave certificates for this registry */
-  constructor(
-    source: Source,
-    transport: Transport,
-    authenticator: Authenticator,
-    manners: Manners,
-    certificates: boolean,
-  ) {
-    this.source = source;
-    this.#transport = transport;
-    this.#authenticator = authenticator;
-    this.#manners = manners;
-    this.#certificates = certificates;
-  }
-
+export interface EndpointOptions {
   /** `host[:port]` as people know it. */
-  get name(): string {
-    return this.source.registry;
-  }
+  readonly name: string;
+  /** Where paths are relative to; ends in a slash. */
+  readonly base: (signal: AbortSignal) => Promise<URL>;
+  readonly transport: Transport;
+  readonly authorization: Authorization;
+  readonly cookies?: Cookies;
+  readonly policy: RequestPolicy;
+}
 
-  /** The first request, made once: `GET /v2/` tells scheme, version and challenge. */
-  contact(signal: AbortSignal): Promise<Contact> {
-    const { retry: policy, report } = this.#manners;
-    const visit = { source: this.source, certificates: this.#certificates, retry: policy, report };
-    const host = this.name === 'docker.io' ? hubApi : this.name;
-    this.#contact ??= firstContact(
-      visit,
-      (scheme) => this.#ping(new URL(`${scheme}://${host}/v2/`), signal),
-      signal,
-    );
-    return this.#contact;
-  }
+/** One server as the place of one repository, with the authorization that it wants. Both versions of the protocol use it. */
+export class Endpoint {
+  readonly name: string;
+  readonly #options: EndpointOptions;
+  readonly #warnings = new Set<string>();
 
-  async #ping(base: URL, signal: AbortSignal): Promise<Contact> {
-    const { timeouts } = this.#manners;
-    const response = await this.#transport.send({ method: 'GET', url: base, headers: commonHeaders }, signal);
-    const { status } = response;
-    const body = await readFailure(response, timeouts, signal);
-    if (status === 400 && base.protocol === 'http:' && /HTTPS/i.test(Buffer.from(body).toString('latin1'))) {
-      const hint = 'leave --plain-http out';
-      throw new NetworkError(`${base.host} speaks https and was asked over plain http`, {
-        code: NOT_HTTP,
-        hint,
-      });
-    }
-    // A registry that only sends its visitors to https is talked to there.
-    const moved = response.url.hostname === base.hostname && response.url.pathname === '/v2/';
-    const place = moved ? new URL('/v2/', response.url) : base;
-    if (status === 401)
-      this.#authenticator.learn(parseChallenges(response.headers('www-authenticate')), place);
-    if (status === 401 || status === 200) return { base: place, version2: true, page: isWebPage(response) };
-    const error = answerError(response, body, `the registry API of ${this.name}`);
-    // Who does not know the address does not know version 2; what is refused, or may be better later, is another matter.
-    const unknown = error instanceof NotFoundError || error instanceof NetworkError;
-    if (!unknown || isTransient(error)) throw error;
-    return { base: place, version2: false, refusal: status === 404 ? undefined : error };
+  constructor(options: EndpointOptions) {
+    this.name = options.name;
+    this.#options = options;
   }
 
   /**
-   * Sends a request, with authorization where it is wanted, and reads the answer; tries again what another try may heal, reading
-   * included. Throws the errors of `answerError` and of the transport.
+   * Sends a request and reads the answer; retries after transient errors, also of `read`.
+   *
+   * @param retries fewer than those of the policy
+   * @throws errors of `answerError` and of the transport
    */
   async ask<T>(
     query: Query,
@@ -134,95 +84,91 @@ export class Endpoint {
     signal: AbortSignal,
     retries?: number,
   ): Promise<T> {
-    const { base, version2, refusal } = await this.contact(signal);
-    if (!version2) {
-      if (refusal) throw refusal;
-      const hint = 'is this a container registry?';
-      throw new NetworkError(`${this.name} does not speak version 2 of the registry protocol`, {
-        code: 'NO_V2',
-        hint,
-      });
-    }
-    const { retry: policy, report } = this.#manners;
-    const bound = { ...policy, retries: Math.min(policy.retries, retries ?? Infinity) };
-    return retry(async () => read(await this.#attempt(base, query, signal)), bound, signal, report);
+    const base = await this.#options.base(signal);
+    const attempt = async () => read(await this.#attempt(base, query, signal));
+    return retryRequest(attempt, this.#options.policy, signal, retries);
   }
 
   async #attempt(base: URL, query: Query, signal: AbortSignal): Promise<Response> {
-    const { method = 'GET', path, subject, also = [] } = query;
-    const url = new URL(`${this.source.repository}/${path}`, base);
-    for (let count = 1; ; count += 1) {
-      const authorization = await this.#authenticator.header(signal);
-      const headers = {
-        ...commonHeaders,
-        ...query.headers,
-        ...(authorization !== undefined && { authorization }),
-      };
-      const response = await this.#transport.send({ method, url, headers }, signal);
+    const { authorization } = this.#options;
+    const url = new URL(query.path, base);
+    for (const tried: (string | undefined)[] = []; ;) {
+      const header = await authorization.header(tried, signal);
+      tried.push(header);
+      const response = await this.#send(url, query, header, signal);
       const { status } = response;
-      if (status === 200 || also.includes(status)) {
-        this.#authenticator.accepted(authorization);
+      if (status === 200 || query.also?.includes(status)) {
+        authorization.accepted(header);
         this.#passOn(warningTexts(response.headers('warning')));
         return response;
       }
+      const body = await readFailure(response);
       const own = response.url.origin === url.origin;
-      const body = await readFailure(response, this.#manners.timeouts, signal);
-      if (status === 401 && own && count < MAX_CHALLENGES) {
+      if (status === 401 && own && tried.length < MAX_AUTHORIZATIONS) {
         const challenges = parseChallenges(response.headers('www-authenticate'));
-        const verdict = this.#authenticator.refused(authorization, challenges, base);
-        if (verdict === 'later') {
-          await this.#pause(count, signal);
-          continue;
-        }
-        if (verdict === 'again' && (await this.#authenticator.header(signal)) !== authorization) continue;
+        const verdict = await authorization.refused({ header, challenges, base }, tried, signal);
+        if (verdict === 'later') await this.#pause(tried.length, signal);
+        if (verdict !== 'final') continue;
       }
-      const error = answerError(response, body, subject, this.#authenticator.sent);
-      if (!own && (status === 401 || status === 403)) throw refusedByStorage(error);
-      throw error;
+      const error = answerError(response, body, query, authorization.used);
+      throw !own && (status === 401 || status === 403) ? refusedByStorage(error) : error;
     }
   }
 
-  async #pause(count: number, signal: AbortSignal): Promise<void> {
-    const { retry: policy, report } = this.#manners;
-    const message = `${this.name} refused a fresh token as invalid; trying another one`;
-    report({ type: 'notice', message });
-    await sleep(backoff(policy, count), undefined, { signal }).catch(() => undefined);
-    signal.throwIfAborted();
+  async #send(
+    url: URL,
+    query: Query,
+    authorization: string | undefined,
+    signal: AbortSignal,
+  ): Promise<Response> {
+    const { transport, cookies } = this.#options;
+    const cookie = cookies?.header(url);
+    const headers = {
+      ...commonHeaders,
+      ...query.headers,
+      ...(authorization !== undefined && { authorization }),
+      ...(cookie !== undefined && { cookie }),
+    };
+    const response = await transport.send({ method: query.method ?? 'GET', url, headers }, signal);
+    if (response.url.origin === url.origin) cookies?.take(url, response.headers('set-cookie'));
+    return response;
   }
 
-  /** Asks an address that a manifest names, with nothing that is private. */
+  async #pause(count: number, signal: AbortSignal): Promise<void> {
+    const { retry, report } = this.#options.policy;
+    const message = `${this.name} refused a fresh token as invalid; trying another one`;
+    report({ type: 'notice', message });
+    await pause(backoff(retry, count), signal);
+  }
+
+  /** Sends a request to an address that a manifest names, with nothing that is private. */
   async askElsewhere<T>(
     url: URL,
     query: Query,
     read: (response: Response) => Promise<T>,
     signal: AbortSignal,
   ): Promise<T> {
-    const { retry: policy, report, timeouts } = this.#manners;
+    const { transport, policy } = this.#options;
     const attempt = async () => {
-      const response = await this.#transport.send(
-        { method: 'GET', url, headers: { ...commonHeaders, ...query.headers } },
-        signal,
-      );
+      const headers = { ...commonHeaders, ...query.headers };
+      const response = await transport.send({ method: 'GET', url, headers }, signal);
       if (response.status === 200 || query.also?.includes(response.status)) return read(response);
-      throw answerError(response, await readFailure(response, timeouts, signal), query.subject);
+      throw answerError(response, await readFailure(response), query);
     };
-    return retry(attempt, policy, signal, report);
+    return retryRequest(attempt, policy, signal);
   }
 
   #passOn(warnings: readonly string[]): void {
     for (const text of warnings) {
       if (this.#warnings.has(text) || this.#warnings.size >= MAX_WARNINGS) continue;
       this.#warnings.add(text);
-      this.#manners.report({ type: 'notice', message: `${this.name} says: ${text}` });
+      this.#options.policy.report({ type: 'notice', message: `${this.name} says: ${text}` });
     }
   }
-
-  async close(): Promise<void> {
-    await this.#transport.close();
-  }
 }
 
-function isWebPage({ header }: Response): boolean {
-  const html = /\bhtml\b/i.test(header('content-type') ?? '');
-  return html && header('docker-distribution-api-version') === undefined;
-}
+/** Reads the answer of an endpoint. */
+export type Read<T> = (response: Response, endpoint: Endpoint) => Promise<T>;
+
+/** The error to throw when every endpoint failed. */
+export type Explain = (failures: ReadonlyMap<Endpoint, DlrootfsError>) => DlrootfsError;

@@ -1,83 +1,88 @@
 import { DlrootfsError, UsageError } from '../errors.ts';
 import type { Report } from '../report/event.ts';
-import type { Contact, Endpoint, Query } from './endpoint.ts';
-import type { Response } from './http/exchange.ts';
+import type { Endpoint, Explain, Query, Read } from './endpoint.ts';
+import { isTransient } from './http/transport-error.ts';
 
-/** Tries of a request where another source is left. */
+/** Retries of a request while another endpoint is left. */
 const RETRIES_WITH_OTHERS = 1;
 
-/** A registry and its mirrors: what one does not give is asked from the next. */
-export class Mirrored {
-  readonly #endpoints: readonly Endpoint[];
+/** The endpoints of one repository, mirrors or the registries of an index: what one does not deliver is requested from the next. */
+export class Failover {
+  readonly endpoints: readonly Endpoint[];
   readonly #report: Report;
+  readonly #explain: Explain;
+  /** They failed with a transient error: they come last. */
+  readonly #failed = new Set<Endpoint>();
   readonly #complained = new Set<Endpoint>();
-  #preferred = 0;
+  /** It answered last: it comes first. */
+  #preferred: Endpoint | undefined;
 
-  /** @param endpoints in the order to ask; the last is the registry itself */
-  constructor(endpoints: readonly Endpoint[], report: Report) {
-    this.#endpoints = endpoints;
+  /**
+   * @param endpoints in order of preference
+   * @param explain the error when all have failed
+   */
+  constructor(endpoints: readonly Endpoint[], report: Report, explain: Explain) {
+    this.endpoints = endpoints;
     this.#report = report;
-  }
-
-  /** The registry of the reference. */
-  get registry(): Endpoint {
-    return this.#endpoints.at(-1)!;
-  }
-
-  /** Greets until one answers. */
-  async contact(signal: AbortSignal): Promise<Contact> {
-    return this.#firstOf(0, signal, (endpoint) => endpoint.contact(signal));
+    this.#explain = explain;
   }
 
   /**
-   * Asks the source that answered last, then the others; `turn` begins further down the list. `query` may depend on the source.
-   * When all fail, throws the error of the registry itself.
+   * Sends a request to one endpoint after the other, until one answers.
+   *
+   * @param query may depend on the endpoint
+   * @param turn begins that many places further down the order
    */
   async ask<T>(
     query: Query | ((endpoint: Endpoint) => Query),
-    read: (response: Response, endpoint: Endpoint) => Promise<T>,
+    read: Read<T>,
     signal: AbortSignal,
     turn = 0,
   ): Promise<T> {
-    return this.#firstOf(turn, signal, (endpoint, last) => {
+    const attempt = (endpoint: Endpoint, retries: number | undefined) => {
       const asked = typeof query === 'function' ? query(endpoint) : query;
-      const retries = last ? undefined : RETRIES_WITH_OTHERS;
       return endpoint.ask(asked, (response) => read(response, endpoint), signal, retries);
-    });
+    };
+    return this.first(attempt, signal, turn);
   }
 
-  async #firstOf<T>(
-    turn: number,
+  /** The first result of an endpoint; `attempt` hears how many retries it has, where others are left. */
+  async first<T>(
+    attempt: (endpoint: Endpoint, retries: number | undefined) => Promise<T>,
     signal: AbortSignal,
-    attempt: (endpoint: Endpoint, last: boolean) => Promise<T>,
+    turn = 0,
   ): Promise<T> {
-    const count = this.#endpoints.length;
-    const start = this.#preferred + turn;
-    let failure: unknown;
-    for (let n = 0; n < count; n += 1) {
-      const place = (start + n) % count;
-      const endpoint = this.#endpoints[place]!;
+    const order = this.#order(turn);
+    const failures = new Map<Endpoint, DlrootfsError>();
+    for (const [place, endpoint] of order.entries()) {
+      const next = order[place + 1];
       try {
-        const result = await attempt(endpoint, n === count - 1);
-        if (turn === 0) this.#preferred = place;
+        const result = await attempt(endpoint, next && RETRIES_WITH_OTHERS);
+        this.#failed.delete(endpoint);
+        if (turn === 0) this.#preferred = endpoint;
         return result;
       } catch (error) {
         signal.throwIfAborted();
         if (!(error instanceof DlrootfsError) || error instanceof UsageError) throw error;
-        if (failure === undefined || endpoint === this.registry) failure = error;
-        if (n < count - 1) this.#complain(endpoint, error, this.#endpoints[(place + 1) % count]!);
+        failures.set(endpoint, error);
+        if (isTransient(error)) this.#failed.add(endpoint);
+        if (next) this.#complain(endpoint, error, next);
       }
     }
-    throw failure;
+    throw this.#explain(failures);
+  }
+
+  #order(turn: number): readonly Endpoint[] {
+    const sound = this.endpoints.filter((endpoint) => !this.#failed.has(endpoint));
+    const preferred = Math.max(0, this.#preferred === undefined ? 0 : sound.indexOf(this.#preferred));
+    const start = sound.length === 0 ? 0 : (preferred + turn) % sound.length;
+    const failed = this.endpoints.filter((endpoint) => this.#failed.has(endpoint));
+    return [...sound.slice(start), ...sound.slice(0, start), ...failed];
   }
 
   #complain(endpoint: Endpoint, error: DlrootfsError, next: Endpoint): void {
     const type = this.#complained.has(endpoint) || error.code === 'NOT_FOUND' ? 'debug' : 'notice';
     this.#complained.add(endpoint);
-    this.#report({ type, message: `${error.message}; asking ${next.name} instead` });
-  }
-
-  async close(): Promise<void> {
-    await Promise.all(this.#endpoints.map((endpoint) => endpoint.close()));
+    this.#report({ type, message: `${error.message}; trying ${next.name} instead` });
   }
 }

@@ -1,15 +1,16 @@
 import type { Digest } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
+import type { RetryPolicy } from '../sys/retry.ts';
 
-/** A user name and a password that somebody gave on purpose; both empty: anonymous, with a notice. */
+/** A user name and a password, given on purpose; both empty: anonymous, with a notice. */
 interface GivenCredentials {
   readonly username: string;
   readonly password: string;
-  /** Where they were given, for error messages: `--user`, `DLROOTFS_CREDS`. */
+  /** Where they were given, for messages: `-u`, `DLROOTFS_CREDS`. */
   readonly source?: string | undefined;
 }
 
-/** A bearer token, and where it was given, for error messages. */
+/** A bearer token, and where it was given, for messages. */
 export interface GivenToken {
   readonly token: string;
   readonly source: string;
@@ -25,11 +26,11 @@ export interface ManifestStore {
   remember?(reference: string, digest: Digest): Promise<void>;
 }
 
-/** Milliseconds after which a request that gets nowhere has failed. */
+/** Milliseconds after which a request without progress has failed. */
 export interface Timeouts {
   /** To connect, name look-up and TLS handshake included. */
   readonly connect: number;
-  /** From the request to the first byte of the answer. */
+  /** From the request to the final status; with `connect` also the limit for interim answers (1xx). */
   readonly headers: number;
   /** Without a minimum of bytes in the middle of a body. */
   readonly stall: number;
@@ -67,7 +68,7 @@ export interface RegistryOptions {
   /** Only this version of the protocol; left out: 2, and 1 where the registry does not know it. */
   readonly registryVersion?: 1 | 2 | undefined;
 
-  /** How many times a request is tried again; 5 when left out. */
+  /** Retries of a request; 5 when left out. */
   readonly retry?: number | undefined;
   /** Milliseconds before the first retry, doubled for each further one; 500 when left out. */
   readonly retryDelay?: number | undefined;
@@ -79,6 +80,13 @@ export interface RegistryOptions {
   readonly signal?: AbortSignal | undefined;
   /** Directories to look in instead of `/etc` for `containers/` and `docker/`. */
   readonly configDirs?: readonly string[] | undefined;
+}
+
+/** How all requests of a session are made. */
+export interface RequestPolicy {
+  readonly timeouts: Timeouts;
+  readonly retry: RetryPolicy;
+  readonly report: Report;
 }
 
 export const defaultTimeouts: Timeouts = {

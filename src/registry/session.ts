@@ -1,12 +1,15 @@
+import pLimit from 'p-limit';
 import { NetworkError, UsageError } from '../errors.ts';
 import type { Image, Session } from '../oci/image.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
 import { Authenticator } from './auth/authenticator.ts';
 import { Credentials } from './auth/credentials.ts';
+import { findLocations, type Location } from './config/registries-conf.ts';
+import { type Contact, contactVersion1, contactVersion2, type Ping, type Place } from './contact.ts';
 import { Documents } from './documents.ts';
-import { type Contact, Endpoint, type Manners } from './endpoint.ts';
-import { Mirrored } from './failover.ts';
+import { Endpoint } from './endpoint.ts';
+import { Failover } from './failover.ts';
 import { openTransport, type TransportSettings } from './open-transport.ts';
 import {
   DEFAULT_CONNECTIONS,
@@ -14,28 +17,28 @@ import {
   DEFAULT_RETRY_DELAY,
   defaultTimeouts,
   type RegistryOptions,
+  type RequestPolicy,
 } from './registry-options.ts';
-import { Slots } from './http/slots.ts';
-import { findSources, type Source } from './sources.ts';
-import { V1Contact, type Place } from './v1-contact.ts';
+import { V1Index } from './v1-index.ts';
 import { Version1Session } from './v1.ts';
 import { Version2Session } from './v2.ts';
 
 /**
- * Prepares a conversation about one repository: reads configuration files, opens no connection yet. Throws UsageError for options and
- * files that make no sense, and where registries.conf blocks the repository.
+ * Prepares a session about one repository: reads configuration files, opens no connection yet.
+ *
+ * @throws UsageError for options and files that make no sense, and where registries.conf blocks the repository
  */
 export async function openSession(reference: Reference, given: RegistryOptions): Promise<Session> {
   const options = withoutEmptyCredentials(given);
-  const manners: Manners = {
+  const policy: RequestPolicy = {
     timeouts: { ...defaultTimeouts, ...options.timeouts },
     retry: { retries: options.retry ?? DEFAULT_RETRIES, delay: options.retryDelay ?? DEFAULT_RETRY_DELAY },
     report: options.report,
   };
-  const slots = new Slots(options.connections ?? DEFAULT_CONNECTIONS);
-  const settings = { options, manners, slots };
-  const sources = await findSources(reference, options);
-  const places = await Promise.all(sources.map((source) => placeOf(source, settings)));
+  const slots = pLimit(options.connections ?? DEFAULT_CONNECTIONS);
+  const settings = { options, policy, slots };
+  const locations = await findLocations(reference, options);
+  const places = await Promise.all(locations.map((location) => placeOf(location, settings)));
   return new RegistrySession(reference, places, settings);
 }
 
@@ -47,45 +50,74 @@ function withoutEmptyCredentials(options: RegistryOptions): RegistryOptions {
   return { ...options, credentials: undefined, noCredentials: true };
 }
 
-async function placeOf(source: Source, settings: TransportSettings): Promise<Place> {
+async function placeOf(location: Location, settings: TransportSettings): Promise<Place> {
   const { options } = settings;
-  const { registry, repository } = source;
-  const own = source.mirrorOf === undefined;
-  const insecure = source.insecure || options.tlsVerify === false;
-  const plainHttp = source.plainHttp || (own && options.plainHttp === true);
-  // What was given by hand was given for the registry of the reference; a mirror's are in files.
+  const { registry, repository } = location;
+  const own = location.mirrorOf === undefined;
+  const insecure = location.insecure || options.tlsVerify === false;
+  const plainHttp = location.plainHttp || (own && options.plainHttp === true);
+  // Credentials of the caller are for the registry of the reference; those of a mirror are in files.
   const asked = own ? options : { ...options, credentials: undefined, registryToken: undefined };
   return {
     ...(await openTransport(registry, insecure, settings)),
-    source: { ...source, insecure, plainHttp },
+    location: { ...location, insecure, plainHttp },
     credentials: new Credentials({ registry, repository }, asked),
   };
 }
 
-function endpointOf({ source, transport, certificates, credentials }: Place, manners: Manners): Endpoint {
-  const authenticator = new Authenticator(source.repository, credentials, transport, manners.timeouts);
-  return new Endpoint(source, transport, authenticator, manners, certificates);
+/** A place as version 2 talks to it. */
+interface Version2Place {
+  readonly endpoint: Endpoint;
+  /** `GET /v2/`, sent once. */
+  readonly contact: (signal: AbortSignal) => Promise<Contact>;
+}
+
+function version2Of(place: Place, policy: RequestPolicy): Version2Place {
+  const { transport, credentials } = place;
+  const { registry, repository } = place.location;
+  const authorization = new Authenticator(repository, credentials, transport);
+  let met: Promise<Contact> | undefined;
+  const contact = (signal: AbortSignal) => {
+    met ??= contactVersion2(place, authorization, policy, signal);
+    return met;
+  };
+  const base = async (signal: AbortSignal) => {
+    const { version2, refusal, base: root } = await contact(signal);
+    if (version2) return new URL(`${repository}/`, root);
+    throw (
+      refusal ??
+      new NetworkError(`${registry} does not speak version 2 of the registry protocol`, {
+        code: 'NO_V2',
+        hint: 'check whether this is a container registry',
+      })
+    );
+  };
+  return { endpoint: new Endpoint({ name: registry, base, transport, authorization, policy }), contact };
 }
 
 /** Finds out on first use which version of the protocol the registry speaks. */
 class RegistrySession implements Session {
   readonly #reference: Reference;
-  readonly #endpoints: Mirrored;
-  /** Of the registry of the reference. */
-  readonly #place: Place;
+  /** In order of preference; the last is the registry of the reference. */
+  readonly #places: readonly Place[];
   readonly #settings: TransportSettings;
+  readonly #contacts: ReadonlyMap<Endpoint, Version2Place['contact']>;
+  readonly #endpoints: Failover;
   #session: Promise<Session> | undefined;
 
-  /** @param places in the order to ask; the last is the registry itself */
   constructor(reference: Reference, places: readonly Place[], settings: TransportSettings) {
-    const { manners } = settings;
     this.#reference = reference;
-    this.#endpoints = new Mirrored(
-      places.map((place) => endpointOf(place, manners)),
-      manners.report,
-    );
-    this.#place = places.at(-1)!;
+    this.#places = places;
     this.#settings = settings;
+    const all = places.map((place) => version2Of(place, settings.policy));
+    this.#contacts = new Map(all.map(({ endpoint, contact }) => [endpoint, contact]));
+    const registry = all.at(-1)!.endpoint;
+    // The registry of the reference knows best what is wrong.
+    this.#endpoints = new Failover(
+      [...this.#contacts.keys()],
+      settings.policy.report,
+      (failures) => failures.get(registry) ?? [...failures.values()][0]!,
+    );
   }
 
   async #choose(signal: AbortSignal): Promise<Session> {
@@ -94,56 +126,71 @@ class RegistrySession implements Session {
     // Version 1 has no digests: a reference with one needs no question, and perhaps no connection either.
     if (registryVersion === 2 || this.#reference.digest !== undefined) return this.#version2();
     const contact = await this.#contact(signal);
-    if (contact.version2 && contact.page !== true) return this.#version2();
+    if (contact.version2 && !contact.page) return this.#version2();
     return this.#version1Instead(contact, signal);
   }
 
   #version2(): Session {
-    const { options, manners } = this.#settings;
-    const documents = new Documents(
-      this.#reference,
-      this.#endpoints,
-      options.manifestStore,
-      manners.timeouts,
-    );
-    return new Version2Session(this.#reference, this.#endpoints, documents, manners.timeouts);
+    const documents = new Documents(this.#reference, this.#endpoints, this.#settings.options.manifestStore);
+    return new Version2Session(this.#reference, this.#endpoints, documents);
   }
 
-  /** What the first source says that speaks version 2, else the registry itself. */
+  /** Of the first place that speaks version 2, else of the registry itself. */
   async #contact(signal: AbortSignal): Promise<Contact> {
-    const contact = await this.#endpoints.contact(signal);
-    if (contact.version2 && contact.page !== true) return contact;
-    return this.#endpoints.registry.contact(signal);
+    const contactOf = (endpoint: Endpoint) => this.#contacts.get(endpoint)!(signal);
+    const contact = await this.#endpoints.first(contactOf, signal);
+    if (contact.version2 && !contact.page) return contact;
+    return contactOf(this.#endpoints.endpoints.at(-1)!);
   }
 
   async #version1(signal: AbortSignal): Promise<Session> {
-    const { options, manners } = this.#settings;
+    const { options, policy } = this.#settings;
     if (this.#reference.digest !== undefined) {
-      const hint = 'name a tag instead, or leave --registry-version out';
       throw new UsageError(
-        `${Reference.format(this.#reference)} names a digest, which version 1 of the registry protocol has not`,
-        { hint },
+        `cannot read ${Reference.format(this.#reference)} by version 1 of the registry protocol, which has no digests`,
+        { hint: 'name a tag, or leave out --registry-version' },
       );
     }
     if ((options.mirrors ?? []).length > 0) {
-      const message = 'mirrors are not asked with version 1 of the registry protocol';
-      manners.report({ type: 'notice', message });
+      const message = 'ignoring --mirror: version 1 of the registry protocol has no mirrors';
+      policy.report({ type: 'notice', message });
     }
-    const contact = new V1Contact(this.#reference, this.#place, this.#settings);
-    await contact.greet(undefined, signal);
-    return new Version1Session(this.#reference, contact, manners.timeouts);
+    return this.#openVersion1(await this.#pingVersion1(undefined, signal));
+  }
+
+  /** Docker Hub's index, while it had one, has no ping. */
+  async #pingVersion1(known: URL | undefined, signal: AbortSignal): Promise<Ping> {
+    const place = this.#places.at(-1)!;
+    if (place.location.registry === 'docker.io') {
+      const base = new URL('https://index.docker.io/v1/');
+      return { status: 200, base, version1: true, standalone: false };
+    }
+    return contactVersion1(place, known, this.#settings.policy, signal);
+  }
+
+  #openVersion1(ping: Ping): Session {
+    const { base, standalone } = ping;
+    const kind = standalone ? 'a standalone registry' : 'an index';
+    this.#settings.policy.report({ type: 'debug', message: `version 1: ${base.host} is ${kind}` });
+    const place = this.#places.at(-1)!;
+    const { repository } = place.location;
+    const path = repository.includes('/') ? repository : `library/${repository}`;
+    return new Version1Session(this.#reference, path, new V1Index(place, ping, path, this.#settings));
   }
 
   /** For a registry that does not seem to speak version 2. */
   async #version1Instead(met: Contact, signal: AbortSignal): Promise<Session> {
-    const contact = new V1Contact(this.#reference, this.#place, this.#settings);
     try {
-      const { version1, status } = await contact.greet(met.base, signal);
-      if (version1) return new Version1Session(this.#reference, contact, this.#settings.manners.timeouts);
-      const { name } = this.#endpoints.registry;
-      const hint = 'is this a container registry?';
-      const message = `${name} speaks no version of the registry protocol: GET /v2/ is answered 404, GET /v1/_ping ${status}`;
-      throw met.refusal ?? new NetworkError(message, { code: 'NO_REGISTRY', hint });
+      const ping = await this.#pingVersion1(met.base, signal);
+      if (ping.version1) return this.#openVersion1(ping);
+      const { registry } = this.#places.at(-1)!.location;
+      throw (
+        met.refusal ??
+        new NetworkError(
+          `${registry} is not a registry: GET /v2/ is answered 404, GET /v1/_ping ${ping.status}`,
+          { code: 'NO_REGISTRY', hint: 'check whether this is a container registry' },
+        )
+      );
     } catch (error) {
       signal.throwIfAborted();
       if (met.version2) return this.#version2();
@@ -162,7 +209,7 @@ class RegistrySession implements Session {
   }
 
   async close(): Promise<void> {
-    await this.#endpoints.close();
+    await Promise.all(this.#places.map(({ transport }) => transport.close()));
     const session = await this.#session?.catch(() => undefined);
     await session?.close();
   }

@@ -1,6 +1,7 @@
 /** What a registry of version 1 answers, read and checked; the rules are those of docker-registry (Python) and Docker 1.4. */
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { Digest } from '../oci/digest.ts';
+import { hostnameOf } from './http/loopback.ts';
 import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
 
 /** Docker's own limit is 127. */
@@ -30,10 +31,7 @@ export function imageOfTag(tags: JsonObject, tag: string, name: string): string 
     const more = names.length > LISTED_TAGS ? ', …' : '';
     throw new NotFoundError(`${name} has no tag ${printable(tag)}`, {
       code: 'TAG_NOT_FOUND',
-      hint:
-        names.length === 0
-          ? 'it has no tags at all'
-          : `there is: ${names.slice(0, LISTED_TAGS).join(', ')}${more}`,
+      hint: names.length === 0 ? 'it has no tags' : `it has ${names.slice(0, LISTED_TAGS).join(', ')}${more}`,
     });
   }
   return imageId(tags[tag], `the image that ${name}:${printable(tag)} points to`);
@@ -103,4 +101,47 @@ export function parseLayerSize(header: string | undefined, what: string): number
   if (text === '' || text === '-1') return undefined;
   if (/^\d{1,15}$/.test(text)) return Number(text);
   throw new IntegrityError(`the size of ${what} is "${printable(text, 40)}", which is no number of bytes`);
+}
+
+/** Limit on the registries of one index. */
+const MAX_ENDPOINTS = 16;
+
+/** What an index says of a repository in its headers. */
+export interface RepositoryData {
+  /** What goes after `Authorization: Token`; undefined when there is none. */
+  readonly token: string | undefined;
+  /** Where the repository's images are, in order; each ends in `/v1/`. */
+  readonly endpoints: readonly URL[];
+}
+
+/**
+ * The tokens of `X-Docker-Token` headers, joined. The standalone registry of 2014 puts the word `Token` before its own, which is not
+ * part of it. Undefined when there is none that can be sent back.
+ */
+export function parseTokens(values: readonly string[]): string | undefined {
+  const tokens = values
+    .map((value) => value.trim().replace(/^Token\s+/i, ''))
+    .filter((token) => /^[\x20-\x7e]+$/.test(token));
+  return tokens.length === 0 ? undefined : tokens.join(',');
+}
+
+/**
+ * The registries that `X-Docker-Endpoints` headers name, each once: `host` or `host:port`, separated by commas; anything else is left
+ * out. They use the index's own scheme, but http only where `mayUseHttp`. Without the header the index is the registry.
+ */
+export function parseEndpoints(
+  values: readonly string[],
+  index: URL,
+  mayUseHttp: (host: string) => boolean,
+): readonly URL[] {
+  const hosts = values.flatMap((value) => value.split(',')).map((item) => item.trim());
+  const named = hosts.filter(Boolean);
+  if (named.length === 0) return [index];
+  const urls = named.flatMap((host) => {
+    if (!/^[^\s/?#@\\]+$/.test(host) || hostnameOf(host) === '') return [];
+    const scheme = index.protocol === 'http:' && mayUseHttp(host) ? 'http' : 'https';
+    const url = URL.parse(`${scheme}://${host}/v1/`);
+    return url ? [url.href] : [];
+  });
+  return [...new Set(urls)].slice(0, MAX_ENDPOINTS).map((href) => new URL(href));
 }

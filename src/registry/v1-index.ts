@@ -1,74 +1,232 @@
-import { NetworkError } from '../errors.ts';
+import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import { parseJson } from '../oci/json.ts';
-import { readAtMost } from './http/body.ts';
-import type { Timeouts } from './registry-options.ts';
-import type { Tokens } from './v1-authorization.ts';
-import { parseEndpoints, parseTokens, type RepositoryData } from './v1-repository.ts';
-import type { V1Server } from './v1-server.ts';
+import { type Credential, describeCredential } from './auth/credentials.ts';
+import { basic } from './auth/token.ts';
+import type { Ping, Place } from './contact.ts';
+import {
+  type Authorization,
+  Endpoint,
+  type Explain,
+  type Refusal,
+  type Tried,
+  type Verdict,
+} from './endpoint.ts';
+import { Failover } from './failover.ts';
+import { readDocument } from './http/body.ts';
+import { Cookies } from './http/cookies.ts';
+import { hostnameOf, isLoopback } from './http/loopback.ts';
+import { openTransport, type OpenTransport, type TransportSettings } from './open-transport.ts';
+import { parseEndpoints, parseTokens, type RepositoryData } from './v1-documents.ts';
 
-/** Of the list of images, which is read to know that an index answers, and otherwise of no use. */
+/** Of the list of images, which shows that an index answers and is of no other use. */
 const MAX_IMAGES_BYTES = 16 * 1024 * 1024;
+/** Failures that an error message lists. */
+const LISTED_FAILURES = 3;
 
-/** The index of registry version 1, as far as one repository is concerned: where its images are, and the token to get them. */
-export class V1Index implements Tokens {
-  readonly #server: V1Server;
+/** What a credential gives to version 1, which knows user names and passwords only. */
+interface Basic {
+  /** The Authorization header; undefined for none. */
+  readonly header: string | undefined;
+  /** Names the credentials. */
+  readonly used: string | undefined;
+}
+
+/** For the index: user name and password with the first request. It answers for this user, and sends no challenge. */
+function indexAuthorization({ header, used }: Basic): Authorization {
+  return {
+    used,
+    header: () => Promise.resolve(header),
+    refused: () => Promise.resolve('final'),
+    accepted: () => undefined,
+  };
+}
+
+/** The index of registry version 1, as far as one repository is concerned: where its images are, and the token to read them. */
+export class V1Index {
+  readonly #place: Place;
+  readonly #settings: TransportSettings;
+  readonly #ping: Ping;
+  /** With its name space: `library/x`. */
   readonly #repository: string;
-  readonly #mayUseHttp: (host: string) => boolean;
-  readonly #timeouts: Timeouts;
+  readonly #cookies = new Cookies();
+  readonly #opened = new Map<string, Promise<OpenTransport>>();
+  #endpoint: Endpoint | undefined;
   #token: string | undefined;
-  #renewing: Promise<void> | undefined;
+  #renewing: Promise<RepositoryData> | undefined;
+  #registries: Promise<Failover> | undefined;
 
-  /** @param repository with its name space: `library/x` */
-  constructor(
-    server: V1Server,
-    repository: string,
-    mayUseHttp: (host: string) => boolean,
-    timeouts: Timeouts,
-  ) {
-    this.#server = server;
+  constructor(place: Place, ping: Ping, repository: string, settings: TransportSettings) {
+    this.#place = place;
+    this.#ping = ping;
     this.#repository = repository;
-    this.#mayUseHttp = mayUseHttp;
-    this.#timeouts = timeouts;
+    this.#settings = settings;
   }
 
+  /** What goes after `Authorization: Token`; undefined when the index gave none. */
   get token(): string | undefined {
     return this.#token;
   }
 
-  /** Asks for the repository. Throws NetworkError when nothing in what it names as registries is one. */
-  async repository(signal: AbortSignal): Promise<RepositoryData> {
+  /** The registries that hold the repository. Throws NetworkError when the index names none that is a host. */
+  registries(signal: AbortSignal): Promise<Failover> {
+    this.#registries ??= this.#find(signal);
+    return this.#registries;
+  }
+
+  async #find(signal: AbortSignal): Promise<Failover> {
+    const { policy } = this.#settings;
+    const { transport, credentials } = this.#place;
+    const { base, version1, status, standalone } = this.#ping;
+    const proof = this.#basicOf(await credentials.find(signal));
+    const endpoint = (url: URL, authorization: Authorization, own: OpenTransport['transport']) =>
+      new Endpoint({
+        name: url.host,
+        base: () => Promise.resolve(url),
+        transport: own,
+        authorization,
+        cookies: this.#cookies,
+        policy,
+      });
+    this.#endpoint = endpoint(base, indexAuthorization(proof), transport);
+    const { endpoints } = await this.#read(signal).catch((error: unknown) => {
+      if (version1 || !(error instanceof NotFoundError)) throw error;
+      const hint = `check whether this is a registry: GET /v1/_ping is answered ${status} too`;
+      throw new NotFoundError(error.message, { hint, cause: error });
+    });
+    const registries = endpoints.map(async (url) => {
+      const own = url.origin === base.origin;
+      const header = own ? proof.header : undefined;
+      const authorization = new RegistryAuthorization(this, { ...proof, header }, standalone);
+      return endpoint(url, authorization, own ? transport : (await this.#open(url)).transport);
+    });
+    return new Failover(await Promise.all(registries), policy.report, explainRegistries);
+  }
+
+  /** Requests where the repository is, and keeps the token. */
+  async #read(signal: AbortSignal): Promise<RepositoryData> {
     const subject = `the list of images of ${this.#repository}`;
-    const { base } = this.#server;
-    const data = await this.#server.ask(
-      { path: `repositories/${this.#repository}/images`, headers: { 'x-docker-token': 'true' }, subject },
+    const absent = `${this.#repository} does not exist`;
+    const { base } = this.#ping;
+    const data = await this.#endpoint!.ask(
+      {
+        path: `repositories/${this.#repository}/images`,
+        headers: { 'x-docker-token': 'true' },
+        subject,
+        absent,
+      },
       async (response) => {
-        const body = await readAtMost(response, MAX_IMAGES_BYTES, this.#timeouts, signal);
-        if (!Array.isArray(parseJson(body, subject))) {
-          throw new NetworkError(`${subject} from ${base.host} is not a JSON array`, {
-            hint: 'is this a container registry?',
+        if (!Array.isArray(parseJson(await readDocument(response, MAX_IMAGES_BYTES), subject))) {
+          throw new NetworkError(`cannot read ${subject}: the answer of ${base.host} is not a JSON array`, {
+            hint: 'check whether this is a container registry',
           });
         }
         return {
           token: parseTokens(response.headers('x-docker-token')),
-          endpoints: parseEndpoints(response.headers('x-docker-endpoints'), base, this.#mayUseHttp),
+          endpoints: parseEndpoints(response.headers('x-docker-endpoints'), base, (host) =>
+            this.#mayUseHttp(host),
+          ),
         };
       },
       signal,
     );
-    if (data.endpoints.length === 0) {
-      throw new NetworkError(`the index ${base.host} names nothing as registry that is a host`);
-    }
+    if (data.endpoints.length === 0) throw new NetworkError(`the index ${base.host} names no registry`);
     this.#token = data.token;
     return data;
   }
 
+  /** Requests another token in place of `old`, once for all that ask for it. */
   async renew(old: string, signal: AbortSignal): Promise<void> {
     if (this.#token !== old) return;
-    this.#renewing ??= this.repository(signal)
-      .then(() => undefined)
-      .finally(() => {
-        this.#renewing = undefined;
-      });
+    this.#renewing ??= this.#read(signal).finally(() => {
+      this.#renewing = undefined;
+    });
     await this.#renewing;
   }
+
+  #basicOf(credential: Credential | undefined): Basic {
+    if (!credential) return { header: undefined, used: undefined };
+    const used = describeCredential(credential);
+    if (credential.kind === 'password') return { header: basic(credential), used };
+    const message = `ignoring ${used}: version 1 of the registry protocol knows user names and passwords only`;
+    this.#settings.policy.report({ type: 'notice', message });
+    return { header: undefined, used: undefined };
+  }
+
+  #mayUseHttp(host: string): boolean {
+    const { plainHttp, insecure } = this.#place.location;
+    return plainHttp || insecure || isLoopback(host);
+  }
+
+  /** Connections to a registry that is not the index: with the certificates that are its own. */
+  #open({ host }: URL): Promise<OpenTransport> {
+    const { location } = this.#place;
+    const { options } = this.#settings;
+    const sameHost = hostnameOf(host) === hostnameOf(location.registry);
+    const insecure = options.tlsVerify === false || (location.insecure && sameHost);
+    const opening = this.#opened.get(host) ?? openTransport(host, insecure, this.#settings);
+    this.#opened.set(host, opening);
+    return opening;
+  }
+
+  async close(): Promise<void> {
+    const opened = await Promise.allSettled(this.#opened.values());
+    const open = opened.filter((each) => each.status === 'fulfilled');
+    await Promise.all(open.map((each) => each.value.transport.close()));
+  }
 }
+
+/** For a registry: the token of the index, or the password where the password is for this server. */
+class RegistryAuthorization implements Authorization {
+  readonly used: string | undefined;
+  readonly #index: V1Index;
+  readonly #basic: string | undefined;
+  readonly #basicFirst: boolean;
+  /** It was accepted last. */
+  #good: string | undefined;
+
+  /** @param basicFirst as for a standalone registry, where a proxy in front may want it */
+  constructor(index: V1Index, { header, used }: Basic, basicFirst: boolean) {
+    this.#index = index;
+    this.#basic = header;
+    this.#basicFirst = basicFirst;
+    this.used = used;
+  }
+
+  #candidates(): readonly string[] {
+    const { token } = this.#index;
+    const header = token === undefined ? undefined : `Token ${token}`;
+    const both = this.#basicFirst ? [this.#basic, header] : [header, this.#basic];
+    return both.filter((each) => each !== undefined);
+  }
+
+  header(tried: Tried): Promise<string | undefined> {
+    const candidates = this.#candidates().filter((header) => !tried.includes(header));
+    return Promise.resolve(candidates.find((header) => header === this.#good) ?? candidates[0]);
+  }
+
+  async refused({ header }: Refusal, tried: Tried, signal: AbortSignal): Promise<Verdict> {
+    // A token that was good until now has expired.
+    if (header !== undefined && header === this.#good && header !== this.#basic) {
+      await this.#index.renew(header.slice('Token '.length), signal);
+    }
+    return this.#candidates().some((each) => !tried.includes(each)) ? 'again' : 'final';
+  }
+
+  accepted(header: string | undefined): void {
+    this.#good = header;
+  }
+}
+
+/** The first error of a registry that answered at all, else what all of them say. */
+const explainRegistries: Explain = (failures) => {
+  const errors = [...failures.values()];
+  const [first] = errors;
+  const answer = errors.find((error) => !(error instanceof NetworkError));
+  if (answer ?? errors.length === 1) return answer ?? first!;
+  const more = errors.length > LISTED_FAILURES ? '; …' : '';
+  const reasons = errors.slice(0, LISTED_FAILURES).map((error: DlrootfsError) => error.message);
+  return new NetworkError(
+    `cannot reach any of the ${errors.length} registries of the index: ${reasons.join('; ')}${more}`,
+    { cause: first },
+  );
+};

@@ -5,8 +5,10 @@ import type { JsonObject } from '../oci/json.ts';
 import { historyOf } from '../oci/layers.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
-import { readAtMost } from './http/body.ts';
-import type { Timeouts } from './registry-options.ts';
+import { BlobSource } from './blob-source.ts';
+import type { Query } from './endpoint.ts';
+import type { Failover } from './failover.ts';
+import { readDocument } from './http/body.ts';
 import {
   imageOfTag,
   parseAncestry,
@@ -16,8 +18,7 @@ import {
   parseTags,
   tagNames,
 } from './v1-documents.ts';
-import { V1Layer } from './v1-layer.ts';
-import type { V1Registries } from './v1-registries.ts';
+import type { V1Index } from './v1-index.ts';
 
 const MAX_TAGS_BYTES = 16 * 1024 * 1024;
 const MAX_ANCESTRY_BYTES = 1024 * 1024;
@@ -32,34 +33,27 @@ interface ImageFacts {
   readonly size: number | undefined;
 }
 
-/** Registries for one repository, found on first use. */
-export interface V1Repository {
-  /** `library/x`, or `host[:port]/path`: for people. */
-  readonly name: string;
-  /** With its name space. */
-  readonly path: string;
-  registries(signal: AbortSignal): Promise<V1Registries>;
-  close(): Promise<void>;
-}
-
-/** A conversation by version 1 of the protocol, as Docker 1.4 spoke it. */
+/** A session by version 1 of the protocol, as Docker 1.4 spoke it. */
 export class Version1Session implements Session {
   readonly #reference: Reference;
-  readonly #repository: V1Repository;
-  readonly #timeouts: Timeouts;
+  /** `library/x`, or `host[:port]/path`: for people. */
+  readonly #name: string;
+  readonly #path: string;
+  readonly #index: V1Index;
 
-  constructor(reference: Reference, repository: V1Repository, timeouts: Timeouts) {
+  /** @param path of the repository, with its name space */
+  constructor(reference: Reference, path: string, index: V1Index) {
     this.#reference = reference;
-    this.#repository = repository;
-    this.#timeouts = timeouts;
+    this.#name = Reference.name(reference);
+    this.#path = path;
+    this.#index = index;
   }
 
   /** The image of the tag; there is only one, whatever the platform. */
   async image(_: Platform, signal: AbortSignal): Promise<Image> {
     const { tag = 'latest' } = this.#reference;
-    const { name } = this.#repository;
-    const registries = await this.#repository.registries(signal);
-    const id = imageOfTag(await this.#tags(registries, signal), tag, name);
+    const registries = await this.#index.registries(signal);
+    const id = imageOfTag(await this.#tags(registries, signal), tag, this.#name);
     const ids = await this.#ancestry(registries, id, signal);
     const all = await this.#allFacts(registries, ids, signal);
     const top = all.at(-1)!;
@@ -69,30 +63,32 @@ export class Version1Session implements Session {
     return { id, platform: config.platform, config, layers };
   }
 
-  async #tags(registries: V1Registries, signal: AbortSignal): Promise<JsonObject> {
-    const { name, path } = this.#repository;
-    const subject = `the list of tags of ${name}`;
+  async #tags(registries: Failover, signal: AbortSignal): Promise<JsonObject> {
+    const subject = `the list of tags of ${this.#name}`;
+    const query: Query = {
+      path: `repositories/${this.#path}/tags`,
+      subject,
+      absent: `${this.#name} does not exist`,
+    };
     return registries.ask(
-      { path: `repositories/${path}/tags`, subject },
-      async (response) =>
-        parseTags(await readAtMost(response, MAX_TAGS_BYTES, this.#timeouts, signal), subject),
+      query,
+      async (response) => parseTags(await readDocument(response, MAX_TAGS_BYTES), subject),
       signal,
     );
   }
 
-  async #ancestry(registries: V1Registries, id: string, signal: AbortSignal): Promise<readonly string[]> {
+  async #ancestry(registries: Failover, id: string, signal: AbortSignal): Promise<readonly string[]> {
     const subject = `the ancestry of image ${id}`;
     return registries.ask(
       { path: `images/${id}/ancestry`, subject },
-      async (response) =>
-        parseAncestry(await readAtMost(response, MAX_ANCESTRY_BYTES, this.#timeouts, signal), id, subject),
+      async (response) => parseAncestry(await readDocument(response, MAX_ANCESTRY_BYTES), id, subject),
       signal,
     );
   }
 
   /** What the registry says of each image, base first; as many at once as connections are allowed. */
   async #allFacts(
-    registries: V1Registries,
+    registries: Failover,
     ids: readonly string[],
     signal: AbortSignal,
   ): Promise<readonly ImageFacts[]> {
@@ -115,22 +111,22 @@ export class Version1Session implements Session {
   }
 
   async #facts(
-    registries: V1Registries,
-    place: { readonly id: string; readonly parent: string | undefined },
+    registries: Failover,
+    image: { readonly id: string; readonly parent: string | undefined },
     take: (bytes: number) => void,
     signal: AbortSignal,
   ): Promise<ImageFacts> {
-    const { id } = place;
+    const { id } = image;
     const subject = `the JSON of image ${id}`;
     return registries.ask(
       { path: `images/${id}/json`, subject },
       async (response) => {
-        const body = await readAtMost(response, MAX_CONFIG_BYTES, this.#timeouts, signal);
+        const body = await readDocument(response, MAX_CONFIG_BYTES);
         take(body.length);
         const digest = parsePayloadChecksum(response.header('x-docker-checksum-payload'));
         return {
           id,
-          json: parseImageJson(body, place, subject),
+          json: parseImageJson(body, image, subject),
           checksum: digest && { digest, prefix: Buffer.concat([body, Buffer.from('\n')]) },
           size: parseLayerSize(response.header('x-docker-size'), `layer ${id}`),
         };
@@ -139,9 +135,10 @@ export class Version1Session implements Session {
     );
   }
 
-  #layer(facts: ImageFacts, createdBy: string | undefined, registries: V1Registries): Layer {
+  #layer(facts: ImageFacts, createdBy: string | undefined, registries: Failover): Layer {
     const { id, json, checksum, size } = facts;
-    const layer = new V1Layer({ id, name: this.#repository.name, size }, registries);
+    const subject = `the layer ${id} of ${this.#name}`;
+    const source = new BlobSource({ path: `images/${id}/layer`, subject, size }, registries);
     return {
       id,
       mediaType: 'application/octet-stream',
@@ -149,15 +146,15 @@ export class Version1Session implements Session {
       size,
       info: json,
       createdBy,
-      open: (range, signal) => layer.open(range, signal),
+      open: (range, signal) => source.open(range, signal),
     };
   }
 
   async *tags(signal: AbortSignal): AsyncGenerator<string, void> {
-    yield* tagNames(await this.#tags(await this.#repository.registries(signal), signal));
+    yield* tagNames(await this.#tags(await this.#index.registries(signal), signal));
   }
 
   async close(): Promise<void> {
-    await this.#repository.close();
+    await this.#index.close();
   }
 }

@@ -1,27 +1,31 @@
-import type { Image, Session } from '../oci/image.ts';
+import { NetworkError } from '../errors.ts';
 import { chooseManifest, type Choice } from '../oci/choose-manifest.ts';
 import { platformsOf } from '../oci/image-index.ts';
+import type { Image, Session } from '../oci/image.ts';
+import { parseJsonObject } from '../oci/json.ts';
 import { describeImage, describeSchema1, type LayerDescription } from '../oci/layers.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
 import { BlobSource } from './blob-source.ts';
 import type { Documents } from './documents.ts';
-import type { Mirrored } from './failover.ts';
-import type { Timeouts } from './registry-options.ts';
-import { listTags } from './tag-list.ts';
+import type { Failover } from './failover.ts';
+import { readDocument } from './http/body.ts';
 
-/** A conversation by version 2 of the protocol (OCI distribution specification). */
+const MAX_PAGE_BYTES = 16 * 1024 * 1024;
+const MAX_PAGES = 10_000;
+
+/** A session by version 2 of the protocol (OCI distribution specification). */
 export class Version2Session implements Session {
   readonly #reference: Reference;
-  readonly #endpoints: Mirrored;
+  readonly #name: string;
+  readonly #endpoints: Failover;
   readonly #documents: Documents;
-  readonly #timeouts: Timeouts;
 
-  constructor(reference: Reference, endpoints: Mirrored, documents: Documents, timeouts: Timeouts) {
+  constructor(reference: Reference, endpoints: Failover, documents: Documents) {
     this.#reference = reference;
+    this.#name = Reference.name(reference);
     this.#endpoints = endpoints;
     this.#documents = documents;
-    this.#timeouts = timeouts;
   }
 
   async image(platform: Platform, signal: AbortSignal): Promise<Image> {
@@ -52,17 +56,57 @@ export class Version2Session implements Session {
     return { ...choice, platforms: platformsOf(document) };
   }
 
-  #openable(layer: LayerDescription): Image['layers'][number] {
-    const { urls: _, ...rest } = layer;
-    const source = new BlobSource(layer, Reference.name(this.#reference), this.#endpoints);
-    return { ...rest, open: (range, signal) => source.open(range, signal) };
+  #openable({ urls, ...layer }: LayerDescription): Image['layers'][number] {
+    const { digest, size } = layer;
+    const subject = `the layer ${digest} of ${this.#name}`;
+    const source = new BlobSource({ path: `blobs/${digest}`, subject, size, urls }, this.#endpoints);
+    return { ...layer, open: (range, signal) => source.open(range, signal) };
   }
 
-  tags(signal: AbortSignal): AsyncIterable<string> {
-    return listTags(this.#endpoints.registry, Reference.name(this.#reference), this.#timeouts, signal);
+  /** All tags, page by page, in the registry's order. Throws NetworkError when the pages have no end. */
+  async *tags(signal: AbortSignal): AsyncGenerator<string, void> {
+    const subject = `the list of tags of ${this.#name}`;
+    const registry = this.#endpoints.endpoints.at(-1)!;
+    const seen = new Set<string>();
+    for (let query: string | undefined = ''; query !== undefined;) {
+      if (seen.has(query) || seen.size >= MAX_PAGES)
+        throw new NetworkError(`cannot read ${subject}: it has no end`);
+      seen.add(query);
+      const page: { readonly tags: readonly string[]; readonly next: string | undefined } =
+        await registry.ask(
+          { path: `tags/list${query}`, subject },
+          async (response) => {
+            const body = await readDocument(response, MAX_PAGE_BYTES);
+            return {
+              tags: tagsOf(parseJsonObject(body, subject)['tags']),
+              next: nextPage(response.header('link'), response.url),
+            };
+          },
+          signal,
+        );
+      yield* page.tags;
+      query = page.next;
+    }
   }
 
   async close(): Promise<void> {
-    await this.#endpoints.close();
+    // Its connections are those of the session that chose it.
   }
+}
+
+/**
+ * The query of the next page, by a `Link: <…>; rel="next"` header (RFC 8288); undefined on the last page, and where the link leads to
+ * another server or is no tag list.
+ */
+export function nextPage(link: string | undefined, page: URL): string | undefined {
+  const [, target] = /<([^>]*)>\s*;[^,]*\brel="?next"?/i.exec(link ?? '') ?? [];
+  const next = target === undefined ? null : URL.parse(target, page.href);
+  if (!next || next.origin !== page.origin || !next.pathname.endsWith('/tags/list')) return undefined;
+  return next.search;
+}
+
+/** The tags of a page; names that are no tags are left out. */
+export function tagsOf(document: unknown): readonly string[] {
+  if (!Array.isArray(document)) return [];
+  return document.filter((tag) => typeof tag === 'string' && /^\w[\w.-]{0,127}$/.test(tag));
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import type { BlobRange, Layer } from '../../src/oci/image.ts';
-import { isTransient } from '../../src/registry/transient.ts';
+import { isTransient } from '../../src/registry/http/transport-error.ts';
 import type { Fault } from '../support/fake-fault.ts';
 import { sha256 } from '../support/fake-image.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry.ts';

@@ -3,7 +3,7 @@ import { createServer } from 'node:http';
 import { test } from 'node:test';
 import { brotliCompressSync, gzipSync } from 'node:zlib';
 import { DlrootfsError, NetworkError, printable } from '../../src/errors.ts';
-import { redirected } from '../../src/registry/http/redirect.ts';
+import { redirected } from '../../src/registry/http/transport.ts';
 import { registryWords } from '../../src/registry/http/answer-error.ts';
 import type { Fault } from '../support/fake-fault.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
@@ -29,8 +29,8 @@ async function imageWith(fault: Fault, expected: RegExp, seconds = 5): Promise<v
 }
 
 const cases: readonly (readonly [what: string, fault: Fault, expected: RegExp])[] = [
-  ['a manifest that is too large', { path: /manifests/, body: huge }, /more than the 4194304 bytes/],
-  ['a manifest without end', { path: /manifests/, endless: true }, /more than the 4194304 bytes/],
+  ['a manifest that is too large', { path: /manifests/, body: huge }, /more than the limit of 4194304 bytes/],
+  ['a manifest without end', { path: /manifests/, endless: true }, /more than the limit of 4194304 bytes/],
   [
     'a manifest that says it is small and is not',
     { path: /manifests/, endless: true, headers: { 'content-length': '100' } },
@@ -39,7 +39,7 @@ const cases: readonly (readonly [what: string, fault: Fault, expected: RegExp])[
   [
     'a manifest that inflates without end',
     { path: /manifests/, body: gzipSync(huge), headers: { 'content-encoding': 'gzip' } },
-    /more than the 4194304 bytes/,
+    /more than the limit of 4194304 bytes/,
   ],
   [
     'a manifest in an unknown encoding',
@@ -49,7 +49,7 @@ const cases: readonly (readonly [what: string, fault: Fault, expected: RegExp])[
   [
     'a manifest that lies about its encoding',
     { path: /manifests/, body: 'packed', headers: { 'content-encoding': 'br' } },
-    /broken br data/,
+    /corrupt br data/,
   ],
   ['a manifest that is no JSON', { path: /manifests/, body: '<html>' }, /not valid JSON/],
   [
@@ -60,17 +60,21 @@ const cases: readonly (readonly [what: string, fault: Fault, expected: RegExp])[
   [
     'a config that is larger than the manifest says',
     { path: /blobs/, body: huge },
-    /more than the \d+ bytes/,
+    /more than the limit of \d+ bytes/,
   ],
-  ['a token answer that is too large', { path: /token/, body: huge }, /more than the 1048576 bytes/],
-  ['an error that is too large', { path: /manifests/, status: 404, body: huge }, /answered 404$/],
-  ['an error without end', { path: /manifests/, status: 500, endless: true }, /failed with 500,/],
-  ['a ping without end', { path: /^\/v2\/$/, status: 500, endless: true }, /failed with 500,/],
-  ['headers without end', { path: /manifests/, headers: { x: 'y'.repeat(100_000) } }, /more headers/],
+  ['a token answer that is too large', { path: /token/, body: huge }, /more than the limit of 1048576 bytes/],
+  ['an error that is too large', { path: /manifests/, status: 404, body: huge }, /answered 404\)$/],
+  ['an error without end', { path: /manifests/, status: 500, endless: true }, /answered 500$/],
+  ['a ping without end', { path: /^\/v2\/$/, status: 500, endless: true }, /answered 500$/],
+  [
+    'headers without end',
+    { path: /manifests/, headers: { x: 'y'.repeat(100_000) } },
+    /more than 16 KiB of headers/,
+  ],
   [
     'a redirect to itself',
     { path: /manifests/, status: 302, headers: { location: '/v2/team/app/manifests/latest' } },
-    /redirects in a circle/,
+    /redirects in a loop/,
   ],
   [
     'a redirect to what is no web address',

@@ -115,7 +115,7 @@ test('a credential helper that prints without end, prints nothing, or leaves a c
   for (const [script, exitCode, says] of [
     ['exec cat /dev/zero', 4, /printed too much/],
     ['exec yes', 4, /printed too much/],
-    ['exit 0', 4, /is no credential/],
+    ['exit 0', 4, /printed no credential/],
     ['kill -9 $$', 4, /did not|failed/],
     ['sleep 20 & echo \'{"Username":"me","Secret":"pass"}\'', 0, /^$/],
   ] as const) {

@@ -53,7 +53,7 @@ test('a real registry: htpasswd', { skip }, async () => {
   await using anonymous = await RegistryClient.open(registry.reference('team/app'));
   await assert.rejects(
     anonymous.image(),
-    (error) => error instanceof UnauthorizedError && /no credentials were sent/.test(error.message),
+    (error) => error instanceof UnauthorizedError && /used no credentials/.test(error.message),
   );
 });
 

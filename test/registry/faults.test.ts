@@ -5,9 +5,9 @@ import { setImmediate } from 'node:timers/promises';
 import { NetworkError, RateLimitError } from '../../src/errors.ts';
 import { Exchange } from '../../src/registry/http/exchange.ts';
 import { defaultTimeouts } from '../../src/registry/registry-options.ts';
-import { retry } from '../../src/registry/retry.ts';
+import { retryRequest } from '../../src/registry/http/retry-request.ts';
+import { isTransient, TransientError } from '../../src/registry/http/transport-error.ts';
 import { backoff } from '../../src/sys/retry.ts';
-import { isTransient, TransientError } from '../../src/registry/transient.ts';
 import type { Fault } from '../support/fake-fault.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { collect, RegistryClient, type ClientOptions } from '../support/registry-client.ts';
@@ -124,7 +124,7 @@ test('a wait that is asked for is kept, and one that is too long is not begun', 
       (error) => error instanceof RateLimitError && /try again in 21600 s/.test(error.hint ?? ''),
     );
     assert.deepEqual(client.notices, [
-      'not tried again: the server asks for a wait of 21600 s, 60 s is the limit',
+      'not retrying: the server asks for a wait of 21600 s, the limit is 60 s',
     ]);
   });
 });
@@ -150,7 +150,7 @@ test('a closed port: two more tries, then a network error that names it', async 
     (error) =>
       error instanceof NetworkError &&
       error.exitCode === 5 &&
-      /nothing listens at 127\.0\.0\.1/.test(error.message),
+      /cannot connect to 127\.0\.0\.1:\d+: connection refused/.test(error.message),
   );
   assert.equal(client.notices.length, 2);
 });
@@ -325,14 +325,18 @@ test('back-off doubles, is half chance, and never longer than a minute', () => {
   assert.equal(backoff(policy, 500, 1), 60_000);
 });
 
-test('errors that are bugs are not tried again', async () => {
+test('errors that are bugs are not retried', async () => {
   let calls = 0;
   const attempt = () => {
     calls += 1;
     return Promise.reject(new TypeError('bug'));
   };
   await assert.rejects(
-    retry(attempt, { retries: 5, delay: 1 }, new AbortController().signal, () => undefined),
+    retryRequest(
+      attempt,
+      { timeouts: defaultTimeouts, retry: { retries: 5, delay: 1 }, report: () => undefined },
+      new AbortController().signal,
+    ),
     TypeError,
   );
   assert.equal(calls, 1);
@@ -346,10 +350,16 @@ test('all waits of one request together are bounded', async () => {
     return Promise.reject(new TransientError('no', { retryAfter: calls < 3 ? 1 : 299_999 }));
   };
   await assert.rejects(
-    retry(attempt, { retries: 1e9, delay: 0 }, new AbortController().signal, (event) =>
-      messages.push(JSON.stringify(event)),
+    retryRequest(
+      attempt,
+      {
+        timeouts: defaultTimeouts,
+        retry: { retries: 1e9, delay: 0 },
+        report: (event) => messages.push(JSON.stringify(event)),
+      },
+      new AbortController().signal,
     ),
     /no/,
   );
-  assert.match(messages.at(-1)!, /not tried again/);
+  assert.match(messages.at(-1)!, /not retrying/);
 });

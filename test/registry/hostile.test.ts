@@ -100,12 +100,12 @@ const attacks: Readonly<Record<string, Attack>> = {
   'a status of 000': {
     reply: at('manifests', () => Buffer.from('HTTP/1.1 000 OK\r\ncontent-length: 0\r\n\r\n')),
     exitCode: 5,
-    says: /is not HTTP/,
+    says: /does not speak HTTP/,
   },
   'a manifest without end in chunks of a byte': {
     reply: at('manifests', endless(chunked, '1\r\n \r\n'.repeat(10_000))),
     exitCode: 5,
-    says: /more than the 4194304 bytes/,
+    says: /more than the limit of 4194304 bytes/,
   },
   'a layer without end in chunks of a byte': {
     reply: at(sha256(layer), endless(chunked, '1\r\n \r\n'.repeat(10_000))),
@@ -132,7 +132,7 @@ const attacks: Readonly<Record<string, Attack>> = {
       answer(200, gzipSync(Buffer.alloc(300_000_000)), { 'content-encoding': 'gzip' }),
     ),
     exitCode: 5,
-    says: /more than the 4194304 bytes/,
+    says: /more than the limit of 4194304 bytes/,
   },
   'JSON in a million arrays': {
     reply: at('manifests', () => answer(200, '['.repeat(1e6) + ']'.repeat(1e6))),
@@ -149,7 +149,7 @@ const attacks: Readonly<Record<string, Attack>> = {
   'a length that is a lie': {
     reply: at('manifests', () => answer(200, '{}', { 'content-length': 4e9 })),
     exitCode: 5,
-    says: /more than the 4194304 bytes/,
+    says: /more than the limit of 4194304 bytes/,
   },
   'a redirect to a file': {
     reply: at('manifests', () => answer(302, '', { location: 'file:///etc/passwd' })),

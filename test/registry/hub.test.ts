@@ -91,7 +91,7 @@ test('Hub: an unknown or private repository says both, with the registry’s wor
     client.image(),
     (error) =>
       error instanceof UnauthorizedError &&
-      /the manifest of bob\/nothing:latest cannot be read, or does not exist: registry-1\.docker\.io answered 401/.test(
+      /cannot read the manifest of bob\/nothing:latest: registry-1\.docker\.io answered 401/.test(
         error.message,
       ),
   );

@@ -97,7 +97,7 @@ for (const tls of [true, false]) {
         assert.equal(result.exitCode, 5, result.stderr);
         assert.match(
           result.stderr,
-          /^error: the proxy did not connect to registry\.test but answered 407\nhint: put the user name/m,
+          /^error: the proxy did not connect to registry\.test: it answered 407\nhint: put the credentials of the proxy/m,
         );
       }
       assert.deepEqual(registry.requests, []);
@@ -118,7 +118,7 @@ test('proxy: one that refuses, one that is not there, one that says nothing, and
     assert.equal(closed.exitCode, 5);
     assert.match(
       closed.stderr,
-      new RegExp(`^error: nothing listens at the proxy 127\\.0\\.0\\.1:${port}`, 'm'),
+      new RegExp(`^error: cannot connect to the proxy 127\\.0\\.0\\.1:${port}: connection refused`, 'm'),
     );
     const unknown = await pull({ HTTPS_PROXY: `http://me:${secret}@proxy.invalid:3128` });
     assert.equal(unknown.exitCode, 5);

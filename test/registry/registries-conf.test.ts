@@ -5,8 +5,13 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { UsageError } from '../../src/errors.ts';
 import { Reference } from '../../src/oci/reference.ts';
-import { findTable, readRegistriesConf, registryTables } from '../../src/registry/config/registries-conf.ts';
-import { findSources, sourcesOf } from '../../src/registry/sources.ts';
+import {
+  findLocations,
+  findTable,
+  locationsOf,
+  readRegistriesConf,
+  registryTables,
+} from '../../src/registry/config/registries-conf.ts';
 import { Scratch } from '../support/program.ts';
 
 function tables(...registry: readonly Record<string, unknown>[]) {
@@ -18,7 +23,7 @@ function places(
   mirrors: readonly string[],
   ...registry: readonly Record<string, unknown>[]
 ): string[] {
-  return sourcesOf(Reference.parse(text), mirrors, tables(...registry)).map(
+  return locationsOf(Reference.parse(text), mirrors, tables(...registry)).map(
     ({ registry: host, repository, insecure, plainHttp, mirrorOf }) =>
       [
         `${host}/${repository}`,
@@ -197,5 +202,5 @@ test('files: what is not TOML is a usage error that names the file', async () =>
 
 test('files: none costs nothing and changes nothing', async () => {
   const options = { environment: {}, configDirs: ['/nonexistent'], report: () => undefined };
-  assert.equal((await findSources(Reference.parse('quay.io/a'), options)).length, 1);
+  assert.equal((await findLocations(Reference.parse('quay.io/a'), options)).length, 1);
 });

@@ -145,7 +145,7 @@ test('an unknown tag, and an unknown repository, are not found: exit code 3', as
   await using registry = await FakeRegistry.start();
   registry.push('team/app', '1.0', { layers });
   for (const [name, words] of [
-    ['team/app', /the manifest of .*team\/app:none is not there.*manifest unknown \(MANIFEST_UNKNOWN\)/],
+    ['team/app', /team\/app has no tag none \(.* answered 404: manifest unknown \(MANIFEST_UNKNOWN\)\)/],
     ['team/other', /repository name not known to registry \(NAME_UNKNOWN\)/],
   ] as const) {
     await using client = await RegistryClient.open(registry.reference(name, 'none'));

@@ -138,7 +138,7 @@ test('wrong credentials are refused, and where they came from is said', async ()
       assert.equal(error.exitCode, 4);
       assert.match(
         error.message,
-        /the list of images of team\/app cannot be read, .* answered 401: Unauthorized; sent were the credentials of bob from --user/,
+        /cannot read the list of images of team\/app: .* answered 401: Unauthorized; used bob's credentials from --user/,
       );
       assert.doesNotMatch(error.message, /wrong-pw/);
       return true;
@@ -153,7 +153,7 @@ test('a private repository without credentials', async () => {
       client.image(),
       (error) =>
         error instanceof UnauthorizedError &&
-        /no credentials were sent/.test(error.message) &&
+        /used no credentials/.test(error.message) &&
         /--user/.test(error.hint!),
     );
   });
@@ -166,7 +166,7 @@ test('an unknown repository', async () => {
     client.image(),
     (error) =>
       error instanceof NotFoundError &&
-      /the list of images of team\/other is not there: .* 404: images not found/.test(error.message),
+      /team\/other does not exist \(.* 404: images not found\)/.test(error.message),
   );
 });
 
@@ -187,7 +187,7 @@ test('credentials from docker’s file are used; an identity token is of no use,
   await assert.rejects(other.image(), UnauthorizedError);
   assert.match(
     other.notices.join('\n'),
-    /the identity token from .* is not used: version 1 .* user names and passwords only/,
+    /ignoring the identity token from .*: version 1 .* user names and passwords only/,
   );
   assert.doesNotMatch(other.everything, /hunter2/);
 });

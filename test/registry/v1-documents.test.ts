@@ -5,14 +5,15 @@ import { DlrootfsError, printable } from '../../src/errors.ts';
 import {
   imageOfTag,
   parseAncestry,
+  parseEndpoints,
   parseImageJson,
   parseLayerSize,
   parsePayloadChecksum,
   parseTags,
+  parseTokens,
   tagNames,
 } from '../../src/registry/v1-documents.ts';
-import { isStandalone } from '../../src/registry/v1-ping.ts';
-import { parseEndpoints, parseTokens } from '../../src/registry/v1-repository.ts';
+import { isStandalone } from '../../src/registry/contact.ts';
 
 const hex = 'ab'.repeat(32);
 const other = 'cd'.repeat(32);

@@ -37,12 +37,12 @@ test('several registries: one that is dead is passed over, said once, and not as
   await withRegistry(two, {}, async (registry, client) => {
     await registry.stop('registry0');
     assert.deepEqual(await client.pull(), layers);
-    const said = client.notices.filter((notice) => /asking .* instead/.test(notice));
+    const said = client.notices.filter((notice) => /trying .* instead/.test(notice));
     assert.equal(said.length, 1);
     assert.match(
       said[0]!,
       new RegExp(
-        `nothing listens at ${registry.hostOf('registry0')} .*; asking ${registry.hostOf('registry1')} instead`,
+        `cannot connect to ${registry.hostOf('registry0')}: .*; trying ${registry.hostOf('registry1')} instead`,
       ),
     );
     assert.equal(client.notices.filter((notice) => /retry/.test(notice)).length, 1);
@@ -112,7 +112,7 @@ test('several registries: all are dead', async () => {
       assert.ok(error instanceof NetworkError);
       assert.match(
         error.message,
-        /^none of the 2 registries that the index names could be asked: nothing listens at .*; nothing listens at /,
+        /^cannot reach any of the 2 registries of the index: cannot connect to .*; cannot connect to /,
       );
       return true;
     });
@@ -132,7 +132,7 @@ test('several registries: what one answered counts more than that another is dea
 
 test('registries that are named by nothing that is a host', async () => {
   await withRegistry({ endpoints: () => 'http://x/, y/z' }, {}, async (_, client) => {
-    await assert.rejects(client.image(), /names nothing as registry that is a host/);
+    await assert.rejects(client.image(), /the index .* names no registry$/);
   });
 });
 
@@ -323,7 +323,7 @@ test('the first failure of many requests is the one that is told', async () => {
     await assert.rejects(
       client.image(),
       (error) =>
-        error instanceof NotFoundError && /the JSON of image [0-9a-f]{64} is not there/.test(error.message),
+        error instanceof NotFoundError && /the JSON of image [0-9a-f]{64} does not exist/.test(error.message),
     );
   });
 });

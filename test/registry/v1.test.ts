@@ -195,7 +195,7 @@ test('a server that is no registry at all is said to be none', async () => {
       assert.ok(error instanceof NetworkError);
       assert.equal(
         error.message,
-        `${registry.host} speaks no version of the registry protocol: GET /v2/ is answered 404, GET /v1/_ping 404`,
+        `${registry.host} is not a registry: GET /v2/ is answered 404, GET /v1/_ping 404`,
       );
       assert.equal(error.exitCode, 5);
       assert.match(error.hint ?? '', /container registry/);
@@ -348,7 +348,7 @@ const refusals: readonly Refusal[] = [
     /images$/,
     {},
     NetworkError,
-    /the list of images of team\/app from .* is not a JSON array/,
+    /cannot read the list of images of team\/app: .* is not a JSON array/,
   ],
 ];
 
@@ -372,7 +372,7 @@ test('an unknown tag names those that there are', async () => {
   await assert.rejects(client.image(), (error) => {
     assert.ok(error instanceof NotFoundError);
     assert.equal(error.message, `${registry.host}/team/app has no tag 2.0`);
-    assert.equal(error.hint, 'there is: 1.0');
+    assert.equal(error.hint, 'it has 1.0');
     return true;
   });
   assert.deepEqual(registry.log(/images\//), []);

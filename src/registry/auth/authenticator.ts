@@ -1,12 +1,11 @@
 import { NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
 import type { Challenge } from './challenge.ts';
-import { describeCredential, type Credential } from './credential.ts';
-import type { Credentials } from './credentials.ts';
-import type { Timeouts } from '../registry-options.ts';
+import { type Credential, type Credentials, describeCredential } from './credentials.ts';
 import { basic, fetchToken, mayAsk, realmOf, type Token } from './token.ts';
+import type { Authorization, Refusal, Tried, Verdict } from '../endpoint.ts';
 import type { Transport } from '../http/transport.ts';
 
-/** How the registry wants to be convinced, as far as we know how. */
+/** The scheme that the registry asks for, of those that are known here. */
 type Scheme = { readonly kind: 'basic' } | Bearer;
 
 interface Bearer {
@@ -18,14 +17,11 @@ interface Bearer {
   readonly error: string | undefined;
 }
 
-/** What to do after a 401: end with an error, send the request with another authorization, or do that after a pause. */
-export type Verdict = 'final' | 'again' | 'later';
-
 function sameScopes(one: readonly string[], other: readonly string[]): boolean {
   return one.toSorted().join(' ') === other.toSorted().join(' ');
 }
 
-/** Chooses among challenges: Bearer before Basic, the first of each; schemes that are not known are passed over. */
+/** Chooses among challenges: Bearer before Basic, the first of each; unknown schemes are ignored. */
 function chooseScheme(challenges: readonly Challenge[], base: URL): Scheme | undefined {
   const bearer = challenges.filter((each) => each.scheme === 'bearer');
   for (const challenge of bearer) {
@@ -44,26 +40,24 @@ function chooseScheme(challenges: readonly Challenge[], base: URL): Scheme | und
   return challenges.some((each) => each.scheme === 'basic') ? { kind: 'basic' } : undefined;
 }
 
-/** Knows what to send to one registry so that it lets us read one repository. */
-export class Authenticator {
+/** The authorization to read one repository, by Basic or Bearer, as the challenges of its registry ask for. */
+export class Authenticator implements Authorization {
   readonly #credentials: Credentials;
   readonly #transport: Transport;
-  readonly #timeouts: Timeouts;
   readonly #ownScope: string;
   #base: URL | undefined;
   #scheme: Scheme | undefined;
   #credential: Credential | undefined;
   #token: Token | undefined;
-  /** A request was let through with `#token`. */
+  /** A request with `#token` succeeded. */
   #accepted = false;
   #fetching: Promise<Token> | undefined;
   /** What the token server said of our credentials does not change by asking again. */
   #refusal: UnauthorizedError | undefined;
 
-  constructor(repository: string, credentials: Credentials, transport: Transport, timeouts: Timeouts) {
+  constructor(repository: string, credentials: Credentials, transport: Transport) {
     this.#credentials = credentials;
     this.#transport = transport;
-    this.#timeouts = timeouts;
     this.#ownScope = `repository:${repository}:pull`;
   }
 
@@ -76,7 +70,11 @@ export class Authenticator {
   }
 
   /** The Authorization header to send, undefined for none. */
-  async header(signal: AbortSignal): Promise<string | undefined> {
+  async header(_: Tried, signal: AbortSignal): Promise<string | undefined> {
+    return this.#header(signal);
+  }
+
+  async #header(signal: AbortSignal): Promise<string | undefined> {
     const scheme = this.#scheme;
     if (!scheme) return undefined;
     this.#credential ??= await this.#credentials.find(signal);
@@ -89,10 +87,16 @@ export class Authenticator {
   }
 
   /**
-   * Takes in that a request with `header` was answered 401. Another try makes sense after an unknown challenge, or with a token that
-   * was good until now. A fresh token that is called invalid may become valid: clocks differ, and token servers replicate.
+   * Another try makes sense after an unknown challenge, or with another token in place of one that was good until now. A fresh token
+   * that is called invalid may be replaced by a valid one: clocks differ, and token servers replicate.
    */
-  refused(header: string | undefined, challenges: readonly Challenge[], base: URL): Verdict {
+  async refused(refusal: Refusal, _: Tried, signal: AbortSignal): Promise<Verdict> {
+    const verdict = this.#judge(refusal);
+    if (verdict !== 'again') return verdict;
+    return (await this.#header(signal)) === refusal.header ? 'final' : 'again';
+  }
+
+  #judge({ header, challenges, base }: Refusal): Verdict {
     this.#base = base;
     const before = this.#scheme;
     this.#scheme = chooseScheme(challenges, base) ?? before;
@@ -100,7 +104,7 @@ export class Authenticator {
     if (!scheme) return 'final';
     if (header === undefined) return scheme.kind === 'bearer' || before === undefined ? 'again' : 'final';
     if (scheme.kind === 'basic' || this.#credential?.kind === 'registry-token') return 'final';
-    // Others may have renewed the token while this request was under way.
+    // Another request may have renewed the token meanwhile.
     if (header !== `Bearer ${this.#token?.text}`) return 'again';
     this.#token = undefined;
     if (this.#accepted) return 'again';
@@ -108,7 +112,7 @@ export class Authenticator {
     return scheme.error === 'invalid_token' ? 'later' : 'final';
   }
 
-  /** Hears that a request which was sent with `header` was let through. */
+  /** Takes note that a request with `header` succeeded. */
   accepted(header: string | undefined): void {
     if (header === `Bearer ${this.#token?.text}`) this.#accepted = true;
   }
@@ -117,18 +121,16 @@ export class Authenticator {
     return scheme.scopes.length > 0 ? scheme.scopes : [this.#ownScope];
   }
 
-  /** Names the credentials that are sent; undefined when there are none. */
-  get sent(): string | undefined {
+  get used(): string | undefined {
     return this.#credential && describeCredential(this.#credential);
   }
 
   async #renew(scheme: Bearer, signal: AbortSignal): Promise<Token> {
     const { realm, service } = scheme;
     if (!mayAsk(realm, this.#base!)) {
-      const hint = 'the registry is set up wrongly: its token server has to speak https';
       throw new NetworkError(
-        `${this.#base!.host} sends us to a token server without TLS, ${realm.host}: refused`,
-        { hint },
+        `refused: the token server of ${this.#base!.host}, ${realm.host}, does not use TLS`,
+        { hint: 'report it to the operator of the registry' },
       );
     }
     if (this.#refusal) throw this.#refusal;
@@ -136,7 +138,6 @@ export class Authenticator {
       { realm, service, scopes: this.#scopes(scheme) },
       this.#credential,
       this.#transport,
-      this.#timeouts,
       signal,
     )
       .catch((error: unknown) => {
@@ -151,8 +152,8 @@ export class Authenticator {
   }
 }
 
-/** Whatever comes from a file or a flag must not end the header, nor be what no header can have. */
+/** What comes from a file or a flag must not end the header. */
 function asHeader(credential: Extract<Credential, { kind: 'registry-token' }>): string {
   if (/^[\x21-\x7e]+$/.test(credential.token)) return `Bearer ${credential.token}`;
-  throw new UsageError(`${describeCredential(credential)} has characters that no token has`);
+  throw new UsageError(`cannot use ${describeCredential(credential)}: it has characters that no token has`);
 }

@@ -1,6 +1,9 @@
+import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { UsageError, printable } from '../../errors.ts';
+import { isObject } from '../../oci/json.ts';
 import type { Reference } from '../../oci/reference.ts';
+import { hasCode } from '../../sys/os-error.ts';
 import {
   entryCredential,
   findEntry,
@@ -11,12 +14,30 @@ import {
   type AuthFile,
 } from '../config/auth-file.ts';
 import { configHome, readConfigFile } from '../config/files.ts';
-import { askHelper, HelperError } from './credential-helper.ts';
-import type { Credential } from './credential.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
+/** What proves to a registry who we are; `source` is where it was found, for messages. */
+export type Credential =
+  | {
+      readonly kind: 'password';
+      readonly username: string;
+      readonly password: string;
+      readonly source: string;
+    }
+  /** An OAuth2 refresh token, exchanged at the token server by POST. */
+  | { readonly kind: 'identity-token'; readonly token: string; readonly source: string }
+  /** A Bearer token, sent as it is. */
+  | { readonly kind: 'registry-token'; readonly token: string; readonly source: string };
+
+/** Names a credential without its secret: `bob's credentials from -u`. */
+export function describeCredential(credential: Credential): string {
+  const source = printable(credential.source, 200);
+  if (credential.kind !== 'password') return `the ${credential.kind.replace('-', ' ')} from ${source}`;
+  return `${printable(credential.username, 80)}'s credentials from ${source}`;
+}
+
 /** One place where credentials may be. */
-interface Source {
+interface CredentialSource {
   /** For people: a path, or the name of a variable. */
   readonly name: string;
   readonly path?: string;
@@ -26,7 +47,7 @@ interface Source {
   readonly legacy?: boolean;
 }
 
-function inDirectory(directory: string | undefined, ...file: string[]): Source[] {
+function inDirectory(directory: string | undefined, ...file: string[]): CredentialSource[] {
   return directory ? [{ name: join(directory, ...file), path: join(directory, ...file) }] : [];
 }
 
@@ -36,7 +57,7 @@ function inDirectory(directory: string | undefined, ...file: string[]): Source[]
  */
 function credentialSources(
   options: Pick<RegistryOptions, 'authFile' | 'environment' | 'uid'>,
-): readonly Source[] {
+): readonly CredentialSource[] {
   const { environment, authFile, uid } = options;
   const {
     REGISTRY_AUTH_FILE: named,
@@ -105,7 +126,7 @@ export class Credentials {
     this.#options.report({ type: 'notice', message });
   }
 
-  async #read(source: Source, signal: AbortSignal): Promise<AuthFile | undefined> {
+  async #read(source: CredentialSource, signal: AbortSignal): Promise<AuthFile | undefined> {
     try {
       const named = source.explicit === true;
       const text = source.text ?? (await readConfigFile(source.path!, { named, signal }));
@@ -113,9 +134,7 @@ export class Credentials {
       return source.legacy ? parseLegacyAuthFile(document) : parseAuthFile(document);
     } catch (error) {
       signal.throwIfAborted();
-      const absent =
-        error instanceof Error && 'code' in error && /^(?:ENOENT|ENOTDIR)$/.test(String(error.code));
-      if (absent && !source.explicit) return undefined;
+      if (hasCode(error, 'ENOENT', 'ENOTDIR') && !source.explicit) return undefined;
       // The message of a JSON error quotes the text, which holds secrets.
       const reason =
         error instanceof SyntaxError ? 'it is not JSON' : error instanceof Error ? error.message : '';
@@ -141,7 +160,7 @@ export class Credentials {
       return entryCredential(found.entry, `${name} (${found.key})`);
     } catch (error) {
       const reason = error instanceof Error ? error.message : '';
-      this.#notice(`the entry ${printable(found.key, 120)} in ${printable(name)} is not used: ${reason}`);
+      this.#notice(`ignoring the entry ${printable(found.key, 120)} in ${printable(name)}: ${reason}`);
       return undefined;
     }
   }
@@ -159,4 +178,100 @@ export class Credentials {
       return undefined;
     }
   }
+}
+
+/** Milliseconds: a helper may ask its user to unlock something. */
+const HELPER_TIMEOUT = 30_000;
+const MAX_OUTPUT = 65_536;
+/** Milliseconds between a helper's exit and the end of what it printed. */
+const LINGER = 500;
+
+/** Why a helper gave no answer; the message is fit for a terminal and holds no secret. */
+export class HelperError extends Error {}
+
+interface Outcome {
+  readonly code: number | null;
+  readonly output: string;
+}
+
+function run(
+  program: string,
+  key: string,
+  environment: RegistryOptions['environment'],
+  timeout: number,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, ['get'], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+      env: environment,
+      killSignal: 'SIGKILL',
+      signal,
+    });
+    // Node's own `timeout` keeps the process alive where the program is missing.
+    setTimeout(() => child.kill('SIGKILL'), timeout).unref();
+    let output = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+      if (output.length > MAX_OUTPUT) child.kill('SIGKILL');
+    });
+    child.once('error', reject);
+    child.once('close', (code) => resolve({ code, output }));
+    // What a helper leaves behind in the background may hold its output open.
+    child.once('exit', (code) =>
+      setTimeout(() => child.stdout.destroy(), code === null ? 0 : LINGER).unref(),
+    );
+    // A helper that does not read is no fault.
+    child.stdin.on('error', () => undefined).end(key);
+  });
+}
+
+/**
+ * Asks `docker-credential-NAME get` (docker-credential-helpers' protocol: the key on stdin, JSON on stdout) for the credential of
+ * `key`. Undefined when the helper has none. Throws HelperError.
+ */
+export async function askHelper(
+  name: string,
+  key: string,
+  environment: RegistryOptions['environment'],
+  signal: AbortSignal,
+  timeout = HELPER_TIMEOUT,
+): Promise<Credential | undefined> {
+  const program = `docker-credential-${name}`;
+  if (!/^[\w.-]+$/.test(name))
+    throw new HelperError(`"${printable(name, 60)}" is not a name of a credential helper`);
+  const outcome = await run(program, key, environment, timeout, signal).catch((error: unknown) => {
+    signal.throwIfAborted();
+    if (hasCode(error, 'ENOENT', 'EACCES'))
+      throw new HelperError(`the program ${program} is not in PATH`, { cause: error });
+    throw new HelperError(`cannot run ${program}: ${printable(String(error), 160)}`, { cause: error });
+  });
+  signal.throwIfAborted();
+  if (outcome.code === null) {
+    const why =
+      outcome.output.length > MAX_OUTPUT ? 'printed too much' : `did not answer in ${timeout / 1000} s`;
+    throw new HelperError(`${program} ${why}`);
+  }
+  if (outcome.code === 0) return parseAnswer(outcome.output, program);
+  // An error's text is on stdout; this one is agreed upon.
+  if (outcome.output.trim() === 'credentials not found in native keychain') return undefined;
+  throw new HelperError(
+    `${program} failed: ${printable(outcome.output.trim(), 200) || `exit code ${outcome.code}`}`,
+  );
+}
+
+function parseAnswer(output: string, program: string): Credential | undefined {
+  let answer: unknown;
+  try {
+    answer = JSON.parse(output);
+  } catch {
+    answer = undefined;
+  }
+  if (!isObject(answer) || typeof answer['Secret'] !== 'string' || typeof answer['Username'] !== 'string') {
+    throw new HelperError(`${program} printed no credential`);
+  }
+  const { Username: username, Secret: secret } = answer;
+  if (secret === '') return undefined;
+  if (username === '<token>') return { kind: 'identity-token', token: secret, source: program };
+  return { kind: 'password', username, password: secret, source: program };
 }

@@ -1,14 +1,12 @@
 import { NetworkError, UnauthorizedError } from '../../errors.ts';
 import { isObject } from '../../oci/json.ts';
-import { readAtMost } from '../http/body.ts';
+import { readDocument } from '../http/body.ts';
 import type { Challenge } from './challenge.ts';
-import { commonHeaders } from '../common-headers.ts';
-import { describeCredential, type Credential } from './credential.ts';
+import { type Credential, describeCredential } from './credentials.ts';
 import type { Request } from '../http/exchange.ts';
 import { isLoopback } from '../http/loopback.ts';
 import { answerError } from '../http/answer-error.ts';
-import type { Timeouts } from '../registry-options.ts';
-import type { Transport } from '../http/transport.ts';
+import { commonHeaders, type Transport } from '../http/transport.ts';
 
 /** A Bearer token and how long it is good for. */
 export interface Token {
@@ -94,7 +92,7 @@ function parseToken(document: unknown, now: number): Token | undefined {
   if (!isObject(document)) return undefined;
   const { token, access_token: accessToken, expires_in: lifetime } = document;
   const text = [token, accessToken].find((each) => typeof each === 'string' && each !== '');
-  // What is no visible ASCII could not be sent in a header.
+  // A header can hold visible ASCII only.
   if (typeof text !== 'string' || !/^[\x21-\x7e]+$/.test(text)) return undefined;
   const seconds = typeof lifetime === 'number' && lifetime > LEAST_LIFETIME ? lifetime : LEAST_LIFETIME;
   return { text, until: now + seconds * 1000 - MARGIN };
@@ -105,28 +103,27 @@ export async function fetchToken(
   request: TokenRequest,
   credential: Credential | undefined,
   transport: Transport,
-  timeouts: Timeouts,
   signal: AbortSignal,
 ): Promise<Token> {
   const start = performance.now();
   const { realm } = request;
   const response = await transport.send(tokenHttpRequest(request, credential), signal);
-  const body = await readAtMost(response, MAX_TOKEN_BYTES, timeouts, signal);
+  const body = await readDocument(response, MAX_TOKEN_BYTES);
   if (response.status === 401 || response.status === 403 || (response.status === 400 && credential)) {
-    const sent = credential ? describeCredential(credential) : 'a request without credentials';
-    throw new UnauthorizedError(`the token server ${realm.host} refused ${sent}`, {
+    const used = credential ? describeCredential(credential) : 'a request without credentials';
+    throw new UnauthorizedError(`the token server ${realm.host} refused ${used}`, {
       hint: credential
         ? 'check user name and password, or log in again'
         : 'log in with docker or podman, or use --user',
     });
   }
   if (response.status !== 200) {
-    throw answerError(response, body, `a token from ${realm.host}`);
+    throw answerError(response, body, { subject: `a token from ${realm.host}` });
   }
   const token = parseToken(parse(body), start);
   if (!token)
-    throw new NetworkError(`what the token server ${realm.host} answered holds no token`, {
-      hint: 'the registry is set up wrongly: tell who runs it; -v shows the requests',
+    throw new NetworkError(`the answer of the token server ${realm.host} holds no token`, {
+      hint: 'report it to the operator of the registry; -v shows the requests',
     });
   return token;
 }

@@ -1,5 +1,5 @@
 import { isObject, type JsonObject } from '../../oci/json.ts';
-import type { Credential } from '../auth/credential.ts';
+import type { Credential } from '../auth/credentials.ts';
 
 /** A file as docker and podman log in to: `config.json`, `auth.json`. */
 export interface AuthFile {

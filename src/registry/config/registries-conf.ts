@@ -6,18 +6,18 @@ import { configHome, listConfigDirectory, readConfigFile, systemConfigs, type Re
 import type { RegistryOptions } from '../registry-options.ts';
 
 /** A `[[registry]]` or `[[registry.mirror]]` table of containers-registries.conf(5). */
-interface RegistryLocation {
+interface TableLocation {
   /** `host[:port][/path]`; undefined: as in the reference. */
   readonly location: string | undefined;
-  /** http, and certificates that are not checked, are allowed. */
+  /** http and unchecked certificates are allowed. */
   readonly insecure: boolean;
 }
 
-interface RegistryMirror extends RegistryLocation {
+interface RegistryMirror extends TableLocation {
   readonly use: 'all' | 'digest-only' | 'tag-only';
 }
 
-export interface RegistryTable extends RegistryLocation {
+export interface RegistryTable extends TableLocation {
   /** `host[:port][/path]` or `*.domain`. */
   readonly prefix: string;
   readonly blocked: boolean;
@@ -85,7 +85,7 @@ function fullName({ registry, repository, tag, digest }: Reference): string {
 }
 
 /** Registry and repository where `location` stands for the part of the name that `prefix` covers. */
-export function relocate(
+function relocate(
   reference: Reference,
   prefix: string,
   location: string | undefined,
@@ -96,7 +96,7 @@ export function relocate(
   const slash = moved.indexOf('/');
   if (slash <= 0 || slash === moved.length - 1) {
     throw new UsageError(
-      `registries.conf sends ${printable(name)} to ${printable(moved)}, which is no repository`,
+      `cannot use registries.conf: it leads from ${printable(name)} to ${printable(moved)}, which is not a repository`,
       { hint: 'correct location and prefix there' },
     );
   }
@@ -153,9 +153,89 @@ async function parse(text: string, path: string): Promise<readonly RegistryTable
     return registryTables(parseToml(text));
   } catch (error) {
     const reason = error instanceof Error ? error.message.split('\n', 1)[0]! : '';
-    throw new UsageError(`${printable(path)} cannot be read: ${printable(reason)}`, {
+    throw new UsageError(`cannot read ${printable(path)}: ${printable(reason)}`, {
       hint: 'correct the file, or name another by CONTAINERS_REGISTRIES_CONF',
       cause: error,
     });
   }
+}
+
+/** Where a repository can be read: at its own registry or at a mirror. */
+export interface Location {
+  /** `host[:port]`, `docker.io` for Hub. */
+  readonly registry: string;
+  readonly repository: string;
+  /** http and unchecked certificates are allowed. */
+  readonly insecure: boolean;
+  /** http, without trying https. */
+  readonly plainHttp: boolean;
+  /** Undefined for the registry of the reference itself. */
+  readonly mirrorOf: string | undefined;
+}
+
+/** Reads `[scheme://]host[:port][/path]` of `--mirror`; throws UsageError. */
+function parseMirror(text: string, reference: Reference): Location {
+  const address = URL.parse(text.includes('://') ? text : `https://${text}`);
+  const sound =
+    address && /^https?:$/.test(address.protocol) && address.hostname && !address.search && !address.hash;
+  if (!sound || address.username || address.password) {
+    throw new UsageError('cannot use a mirror that is not [scheme://]host[:port][/path]', {
+      hint: 'write it as mirror.example.com or http://localhost:5000; put credentials into --authfile',
+    });
+  }
+  const path = address.pathname.replace(/^\/(?:v2\/?)?|\/$/g, '');
+  // The URL parser drops a port that is the scheme's own, which is right: it is not needed.
+  return {
+    registry: address.host,
+    repository: path === '' ? reference.repository : `${path}/${reference.repository}`,
+    insecure: false,
+    plainHttp: address.protocol === 'http:',
+    mirrorOf: reference.registry,
+  };
+}
+
+/** Where to read a reference, in order: the mirrors of `--mirror` and of registries.conf, then the registry itself. */
+export function locationsOf(
+  reference: Reference,
+  mirrors: readonly string[],
+  tables: readonly RegistryTable[],
+): readonly Location[] {
+  const named = mirrors.map((mirror) => parseMirror(mirror, reference));
+  const table = findTable(tables, reference);
+  if (!table) return [...named, { ...reference, insecure: false, plainHttp: false, mirrorOf: undefined }];
+  if (table.blocked) {
+    throw new UsageError(`${printable(table.prefix)} is blocked in registries.conf`, {
+      code: 'BLOCKED',
+      hint: 'ask the administrator of this machine about blocked = true in registries.conf',
+    });
+  }
+  const excluded = reference.digest === undefined ? 'digest-only' : 'tag-only';
+  const configured = table.mirrors
+    .filter(({ use }) => use !== excluded)
+    .map(({ location, insecure }) => ({
+      ...relocate(reference, table.prefix, location),
+      insecure,
+      plainHttp: false,
+      mirrorOf: reference.registry,
+    }));
+  const own = relocate(reference, table.prefix, table.location);
+  return [
+    ...named,
+    ...configured,
+    {
+      registry: own.registry,
+      repository: own.repository,
+      insecure: table.insecure,
+      plainHttp: false,
+      mirrorOf: undefined,
+    },
+  ];
+}
+
+/** As `locationsOf`, with registries.conf read. */
+export async function findLocations(
+  reference: Reference,
+  options: RegistryOptions,
+): Promise<readonly Location[]> {
+  return locationsOf(reference, options.mirrors ?? [], await readRegistriesConf(options));
 }

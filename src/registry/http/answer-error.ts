@@ -1,3 +1,4 @@
+/** What an answer says that is not what was asked for: its headers and body, in words and as an error. */
 import {
   type DlrootfsError,
   NetworkError,
@@ -6,36 +7,20 @@ import {
   UnauthorizedError,
 } from '../../errors.ts';
 import { isObject } from '../../oci/json.ts';
-import { readAtMost } from './body.ts';
 import type { Response } from './exchange.ts';
-import { describeRateLimit } from '../rate-limit.ts';
-import type { Timeouts } from '../registry-options.ts';
-import { parseRetryAfter } from '../retry-after.ts';
-import { TooManyRequestsError, TransientError } from '../transient.ts';
+import { TooManyRequestsError, TransientError } from './transport-error.ts';
 
 /** Error bodies are read up to this many bytes. */
-const MAX_ERROR_BYTES = 65_536;
+export const MAX_ERROR_BYTES = 65_536;
 
-/** Codes of the distribution specification that mean "it is not there". */
-const absentCodes = new Set([
+/** Codes of the distribution specification for what does not exist. */
+const ABSENT_CODES = new Set([
   'NAME_UNKNOWN',
   'MANIFEST_UNKNOWN',
   'BLOB_UNKNOWN',
   'NAME_INVALID',
   'NOT_FOUND',
 ]);
-
-/** The body of an answer that is a failure; empty where it cannot be read whole, since the status says enough. */
-export async function readFailure(
-  response: Response,
-  timeouts: Timeouts,
-  signal: AbortSignal,
-): Promise<Uint8Array> {
-  return readAtMost(response, MAX_ERROR_BYTES, timeouts, signal).catch(() => {
-    signal.throwIfAborted();
-    return new Uint8Array(0);
-  });
-}
 
 interface RegistryWords {
   readonly codes: readonly string[];
@@ -75,71 +60,122 @@ export function registryWords(body: Uint8Array): RegistryWords {
   return { codes, text: said === '' ? undefined : printable(said, 300) };
 }
 
-/** How an answer ends a sentence about it: `404: manifest unknown (MANIFEST_UNKNOWN)`. */
-function answered(response: Response, words: RegistryWords): string {
-  return words.text === undefined ? String(response.status) : `${response.status}: ${words.text}`;
+/** What was asked for, for errors. */
+export interface Subject {
+  /** As in `cannot read …`: `the manifest of library/alpine:latest`. */
+  readonly subject: string;
+  /** Where it does not exist: `library/alpine has no tag latest`. Left out: `… does not exist`. */
+  readonly absent?: string | undefined;
 }
 
 /**
- * The error for an answer that is not what was asked for. `subject` names that: `the manifest of library/alpine:latest`. `sent`
- * names the credentials that went with the request, if any.
+ * The error for an answer that is not what was asked for.
+ *
+ * @param used names the credentials that went with the request, if any
  */
 export function answerError(
   response: Response,
   body: Uint8Array,
-  subject: string,
-  sent?: string,
+  { subject, absent = `${subject} does not exist` }: Subject,
+  used?: string,
 ): DlrootfsError {
   const { status, url } = response;
   const words = registryWords(body);
-  const said = answered(response, words);
+  const answered = `${url.host} answered ${status}${words.text === undefined ? '' : `: ${words.text}`}`;
+  const message = `cannot read ${subject}: ${answered}`;
+  const credentials = used ?? 'no credentials';
   const retryAfter = parseRetryAfter(response.header('retry-after'), Date.now());
-  if (status === 429) return tooMany(response, words, retryAfter, sent);
-  if (status === 401 || status === 403) return refused(response, words, subject, sent);
-  if (status === 404 || status === 410 || words.codes.some((code) => absentCodes.has(code))) {
-    const hint =
-      sent === undefined
-        ? 'check the name and the tag (dlrootfs tags NAME lists them); private images need credentials'
-        : 'check the name and the tag (dlrootfs tags NAME lists them)';
-    return new NotFoundError(`${subject} is not there: ${url.host} answered ${said}`, { hint });
+  if (status === 429) {
+    const quota = describeRateLimit((name) => response.header(name));
+    const limit = quota === undefined ? '' : ` (${quota})`;
+    const later =
+      retryAfter === undefined ? 'try again later' : `try again in ${Math.ceil(retryAfter / 1000)} s`;
+    const login = used === undefined ? 'log in for a larger quota, ' : '';
+    const hint = `${login}use a mirror (--mirror), or ${later}`;
+    return new TooManyRequestsError(
+      `cannot read ${subject}: ${answered}; the rate limit is reached${limit}`,
+      { hint, retryAfter },
+    );
   }
-  if (status === 408 || status === 425 || status >= 500) {
-    return new TransientError(`${url.host} failed with ${said}, asked for ${subject}`, { retryAfter });
+  if (status === 401 || status === 403) {
+    return new UnauthorizedError(`cannot read ${subject}: ${answered}; used ${credentials}`, {
+      hint:
+        used === undefined
+          ? 'check the name; for a private image log in with docker or podman, or use --user'
+          : 'check the name, and whether this account may read it',
+    });
   }
-  return new NetworkError(`${url.host} answered ${said}, asked for ${subject}`, {
-    ...(words.text === undefined && { hint: 'is this a container registry?' }),
+  if (status === 404 || status === 410 || words.codes.some((code) => ABSENT_CODES.has(code))) {
+    const hint = 'check the name and the tag (dlrootfs tags NAME lists them)';
+    return new NotFoundError(`${absent} (${answered})`, {
+      hint: used === undefined ? `${hint}; private images need credentials` : hint,
+    });
+  }
+  if (status === 408 || status === 425 || status >= 500) return new TransientError(message, { retryAfter });
+  return new NetworkError(message, {
+    ...(words.text === undefined && { hint: 'check whether this is a container registry' }),
   });
 }
 
-function refused(
-  response: Response,
-  words: RegistryWords,
-  subject: string,
-  sent: string | undefined,
-): UnauthorizedError {
-  const with_ = sent === undefined ? 'no credentials were sent' : `sent were ${sent}`;
-  const message = `${subject} cannot be read, or does not exist: ${response.url.host} answered ${answered(response, words)}; ${with_}`;
-  const hint =
-    sent === undefined
-      ? 'check the name; if it is private, log in with docker or podman, or use --user'
-      : 'check the name, and whether this account may read it';
-  return new UnauthorizedError(message, { hint });
+/** A storage server that a registry redirects to refuses: its signature may have expired, and a retry gets another. */
+export function refusedByStorage(refusal: DlrootfsError): TransientError {
+  return new TransientError(refusal.message, {
+    hint: 'run it again; if the storage server refuses again, report it to the operator of the registry',
+    cause: refusal,
+  });
 }
 
-function tooMany(
-  response: Response,
-  words: RegistryWords,
-  retryAfter: number | undefined,
-  sent: string | undefined,
-): TooManyRequestsError {
-  const quota = describeRateLimit((name) => response.header(name));
-  const said = words.text === undefined ? '' : `: ${words.text}`;
-  const message = `${response.url.host} has a rate limit, and it is reached (429)${said}${quota === undefined ? '' : ` [${quota}]`}`;
-  const later =
-    retryAfter === undefined ? 'try again later' : `try again in ${Math.ceil(retryAfter / 1000)} s`;
-  const hint =
-    sent === undefined
-      ? `log in for a larger quota, use a mirror (--mirror), or ${later}`
-      : `use a mirror (--mirror), or ${later}`;
-  return new TooManyRequestsError(message, { hint, retryAfter });
+/**
+ * How long a server wants the client to wait, in milliseconds: `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3).
+ * Undefined when it is missing or neither. A date in the past means 0.
+ *
+ * @param now milliseconds since 1970
+ */
+export function parseRetryAfter(value: string | undefined, now: number): number | undefined {
+  const text = value?.trim() ?? '';
+  if (/^\d{1,12}$/.test(text)) return Number(text) * 1000;
+  if (!/^[A-Za-z]{3,9}, /.test(text) && !/^[A-Za-z]{3} [A-Za-z]{3} /.test(text)) return undefined;
+  const time = Date.parse(text.endsWith(' GMT') ? text : `${text} GMT`);
+  return Number.isNaN(time) ? undefined : Math.max(0, time - now);
+}
+
+function inWords(seconds: number): string {
+  const hours = seconds / 3600;
+  if (hours >= 1 && Number.isInteger(hours)) return hours === 1 ? 'an hour' : `${hours} hours`;
+  const minutes = seconds / 60;
+  if (minutes >= 1 && Number.isInteger(minutes)) return minutes === 1 ? 'a minute' : `${minutes} minutes`;
+  return `${seconds} s`;
+}
+
+/** `100;w=21600`: 100 requests in 21600 seconds. */
+function parseQuota(value: string | undefined): { count: number; window: number | undefined } | undefined {
+  const match = /^\s*(\d{1,12})\s*(?:;\s*w=(\d{1,12}))?/.exec(value ?? '');
+  if (!match) return undefined;
+  return { count: Number(match[1]), window: match[2] === undefined ? undefined : Number(match[2]) };
+}
+
+/**
+ * What the `ratelimit-*` headers of an answer say, as the end of a sentence: `0 of 100 requests left in 6 hours, counted for
+ * 203.0.113.7`. Undefined when they say nothing. Only what the server says is printed, never a number of our own.
+ *
+ * @param header reads one header; undefined when it is missing
+ */
+export function describeRateLimit(header: Response['header']): string | undefined {
+  const limit = parseQuota(header('ratelimit-limit') ?? header('x-ratelimit-limit'));
+  const left = parseQuota(header('ratelimit-remaining') ?? header('x-ratelimit-remaining'));
+  const source = header('docker-ratelimit-source');
+  const window = limit?.window ?? left?.window;
+  const parts: string[] = [];
+  if (left && limit) parts.push(`${left.count} of ${limit.count} requests left`);
+  else if (limit) parts.push(`${limit.count} requests are allowed`);
+  else if (left) parts.push(`${left.count} requests left`);
+  if (parts.length === 0) return undefined;
+  const per = window === undefined ? '' : ` in ${inWords(window)}`;
+  return `${parts[0]}${per}${source === undefined ? '' : `, counted for ${printable(source, 80)}`}`;
+}
+
+/** The texts of `Warning: 299 - "text"` headers, which registries may send to people (distribution specification). */
+export function warningTexts(headers: readonly string[]): readonly string[] {
+  const texts = headers.join(', ').matchAll(/\b299 \S+ "((?:[^"\\]|\\.)*)"/g);
+  return [...texts].map((match) => printable(match[1]!.replaceAll(/\\(.)/g, '$1'), 300));
 }

@@ -1,10 +1,13 @@
 import { promisify } from 'node:util';
 import { brotliDecompress, gunzip, inflate, zstdDecompress } from 'node:zlib';
 import { NetworkError, printable } from '../../errors.ts';
+import { hasCode } from '../../sys/os-error.ts';
 import type { Response } from './exchange.ts';
-import type { Timeouts } from '../registry-options.ts';
-import { TransientError } from '../transient.ts';
+import { MAX_ERROR_BYTES } from './answer-error.ts';
+import { TransientError } from './transport-error.ts';
 
+/** Milliseconds to drain a body: a new connection takes less. */
+const DRAIN_TIMEOUT = 1000;
 /** For a body of unknown length. */
 const FIRST_BUFFER_BYTES = 16_384;
 
@@ -17,50 +20,48 @@ const decoders = new Map([
 ]);
 
 function tooLarge(response: Response, limit: number): NetworkError {
-  const message = `${response.url.host} sent more than the ${limit} bytes that are allowed here`;
-  return new NetworkError(message, {
+  return new NetworkError(`${response.url.host} sent more than the limit of ${limit} bytes`, {
     code: 'BODY_TOO_LARGE',
-    hint: 'is this a container registry? -v shows the requests',
+    hint: 'check whether this is a container registry; -v shows the requests',
   });
 }
 
-/** Undoes a `Content-Encoding`, which some servers apply although `identity` was asked for; the bound holds for the result too. */
+/** Undoes a `Content-Encoding`, which some servers apply although `identity` was asked for; the limit holds for the result too. */
 async function decode(bytes: Uint8Array, response: Response, limit: number): Promise<Uint8Array> {
   const encoding = (response.header('content-encoding') ?? '').trim().toLowerCase();
   // Storage servers give the encoding that a file was uploaded with, whatever it has now. A JSON text is none.
   const plain = bytes.length === 0 || bytes[0] === '{'.charCodeAt(0);
   if (encoding === '' || encoding === 'identity' || plain) return bytes;
   const decoder = decoders.get(encoding);
+  const { host } = response.url;
   if (!decoder)
     throw new NetworkError(
-      `${response.url.host} sent an answer in the unknown encoding ${printable(encoding, 40)}`,
+      `cannot decode the answer of ${host}: unknown encoding ${printable(encoding, 40)}`,
     );
   try {
     return await decoder(bytes, { maxOutputLength: limit });
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ERR_BUFFER_TOO_LARGE')
-      throw tooLarge(response, limit);
-    throw new NetworkError(`${response.url.host} sent an answer that is broken ${encoding} data`, {
-      cause: error,
-    });
+    if (hasCode(error, 'ERR_BUFFER_TOO_LARGE')) throw tooLarge(response, limit);
+    throw new NetworkError(`cannot decode the answer of ${host}: corrupt ${encoding} data`, { cause: error });
   }
 }
 
-/** What an answer says of the length of its body; undefined where it says nothing. */
+/** What an answer says of the length of its body, in bytes; undefined where it says nothing. */
 export function contentLength(response: Response): number | undefined {
   const text = response.header('content-length') ?? '';
   return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
 }
 
 /**
- * The whole of a small body, decoded. Throws NetworkError when it is longer than `limit` bytes, TransientError when it breaks off,
- * stalls, or takes longer than a document may.
+ * The whole of a small body, decoded.
+ *
+ * @param timeout milliseconds for the whole of it
+ * @throws NetworkError when it is longer than `limit` bytes, TransientError when it breaks off, stalls, or takes too long
  */
-export async function readAtMost(
+export async function readDocument(
   response: Response,
   limit: number,
-  timeouts: Timeouts,
-  signal: AbortSignal,
+  timeout = response.documentTimeout,
 ): Promise<Uint8Array> {
   const length = contentLength(response) ?? 0;
   if (length > limit) {
@@ -71,7 +72,7 @@ export async function readAtMost(
   const timer = setTimeout(() => {
     late = true;
     response.discard();
-  }, timeouts.document);
+  }, timeout);
   // Copied together: a server may send each byte as a chunk of its own, which costs a hundred.
   let bytes = Buffer.allocUnsafe(Math.min(limit, length || FIRST_BUFFER_BYTES));
   let size = 0;
@@ -88,10 +89,10 @@ export async function readAtMost(
       size = needed;
     }
   } catch (error) {
-    signal.throwIfAborted();
+    response.signal.throwIfAborted();
     if (!late) throw error;
-    const seconds = Math.round(timeouts.document / 1000);
-    throw new TransientError(`${response.url.host} did not send its whole answer in ${seconds} s`, {
+    const seconds = Math.round(timeout / 1000);
+    throw new TransientError(`${response.url.host} did not send its whole answer within ${seconds} s`, {
       code: 'STALLED',
       cause: error,
     });
@@ -99,4 +100,17 @@ export async function readAtMost(
     clearTimeout(timer);
   }
   return decode(bytes.subarray(0, size), response, limit);
+}
+
+/** The body of an answer that is a failure; empty where it cannot be read whole, since the status says enough. */
+export async function readFailure(response: Response): Promise<Uint8Array> {
+  return readDocument(response, MAX_ERROR_BYTES).catch(() => {
+    response.signal.throwIfAborted();
+    return new Uint8Array(0);
+  });
+}
+
+/** Reads what is left of a small body, so that its connection can be used again. */
+export async function drain(response: Response): Promise<void> {
+  await readDocument(response, MAX_ERROR_BYTES, DRAIN_TIMEOUT).catch(() => undefined);
 }

@@ -1,10 +1,10 @@
 import type { SecureContext } from 'node:tls';
 import type { buildConnector, Dispatcher, Pool } from 'undici';
-import { NetworkError } from '../../errors.ts';
+import { NetworkError, reasonOf, UsageError } from '../../errors.ts';
 import type { Route } from './exchange.ts';
 import { proxyFor } from './proxy.ts';
 import type { RegistryOptions, Timeouts } from '../registry-options.ts';
-import { secureContext, type TlsSettings } from './tls.ts';
+import type { TlsSettings } from '../config/certificates.ts';
 import { isUnknownAuthority } from './transport-error.ts';
 
 /**
@@ -116,5 +116,29 @@ export class Connections {
     this.#routes.clear();
     const open = routes.filter((route) => route.status === 'fulfilled');
     await Promise.all(open.map((route) => route.value.dispatcher.destroy()));
+  }
+}
+
+/**
+ * The context for connections with these settings.
+ *
+ * @param system use the system's authorities too: they are slow to read, and seldom needed beside the bundled ones
+ */
+async function secureContext(settings: TlsSettings, system: boolean): Promise<SecureContext> {
+  const { createSecureContext, getCACertificates } = await import('node:tls');
+  const { authorities, clientCertificate } = settings;
+  const plain = authorities.length === 0 && !system;
+  const all = () => [
+    ...getCACertificates('bundled'),
+    ...(system ? getCACertificates('system') : []),
+    ...authorities,
+  ];
+  try {
+    return createSecureContext({ ...clientCertificate, ...(!plain && { ca: [...new Set(all())] }) });
+  } catch (error) {
+    throw new UsageError(`cannot use the certificate or key: ${reasonOf(error)}`, {
+      hint: 'give PEM files, and the key of the certificate, without a passphrase',
+      cause: error,
+    });
   }
 }

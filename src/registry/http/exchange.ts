@@ -20,10 +20,14 @@ export interface Request {
 
 /** The head of an answer, and its body as it arrives. */
 export interface Response {
-  /** What answered, after redirects. */
+  /** Milliseconds for the whole body, where that is a document. */
+  readonly documentTimeout: number;
+  /** Of the request. */
+  readonly signal: AbortSignal;
+  /** Of what answered, after redirects. */
   readonly url: URL;
   readonly status: number;
-  /** All values of a header, joined by a comma; undefined when it is not there. */
+  /** All values of a header, joined by a comma; undefined when it is missing. */
   readonly header: (name: string) => string | undefined;
   /** Each value of a header that may repeat. */
   readonly headers: (name: string) => readonly string[];
@@ -143,6 +147,8 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     const headersOf = (name: string) => [headers[name] ?? []].flat();
     this.#head.resolve({
       url: this.#request.url,
+      documentTimeout: this.#timeouts.document,
+      signal: this.#signal,
       status,
       headers: headersOf,
       header: (name) => (headers[name] === undefined ? undefined : headersOf(name).join(', ')),

@@ -1,9 +1,38 @@
-import { DlrootfsError, NetworkError, printable } from '../../errors.ts';
+/** What goes wrong below HTTP, in words; and the errors that a retry may heal. */
+import { DlrootfsError, type ErrorDetails, NetworkError, printable, RateLimitError } from '../../errors.ts';
 import { hostnameOf } from './loopback.ts';
-import { TransientError } from '../transient.ts';
 
-/** The answer stopped in the middle. */
+/** How long the server asked to wait, in milliseconds. */
+interface Wait {
+  readonly retryAfter?: number | undefined;
+}
+
+/** A failure that a retry may heal: a reset, a timeout, 408, a 5xx answer, a body that broke off. */
+export class TransientError extends NetworkError {
+  readonly retryAfter: number | undefined;
+  constructor(message: string, details: ErrorDetails & Wait = {}) {
+    super(message, details);
+    this.retryAfter = details.retryAfter;
+  }
+}
+
+/** 429: waiting may help. */
+export class TooManyRequestsError extends RateLimitError {
+  readonly retryAfter: number | undefined;
+  constructor(message: string, details: ErrorDetails & Wait = {}) {
+    super(message, details);
+    this.retryAfter = details.retryAfter;
+  }
+}
+
+/** Whether a retry makes sense after `error`, of a request or of a body. */
+export function isTransient(error: unknown): error is TransientError | TooManyRequestsError {
+  return error instanceof TransientError || error instanceof TooManyRequestsError;
+}
+
+/** A body delivered next to nothing for a while. */
 export class StalledError extends Error {
+  readonly code = 'STALLED';
   /** @param time milliseconds that it was waited */
   constructor(time: number) {
     super(`next to nothing came for ${Math.round(time / 1000)} s`);
@@ -12,6 +41,7 @@ export class StalledError extends Error {
 
 /** No final status came in time. */
 export class SilentError extends Error {
+  readonly code = 'SILENT';
   /** @param time milliseconds that it was waited */
   constructor(time: number) {
     super(`no final status within ${Math.round(time / 1000)} s`);
@@ -22,25 +52,24 @@ export class SilentError extends Error {
 export const NOT_TLS = 'NOT_TLS';
 /** `code` of errors whose cause is that the other side does not speak plain HTTP. */
 export const NOT_HTTP = 'NOT_HTTP';
-const CERTIFICATE = 'CERTIFICATE';
 export const REFUSED = 'REFUSED';
 /** `code` of errors whose cause is that no connection came about in time. */
 export const UNREACHABLE = 'UNREACHABLE';
-/** The connection broke before or while an answer came. */
+/** `code` of errors whose cause is that the connection broke before or in the answer. */
 export const BROKEN = 'BROKEN';
+const CERTIFICATE = 'CERTIFICATE';
 
-const certificateCodes =
-  /^(?:CERT_|UNABLE_TO_|SELF_SIGNED_CERT|DEPTH_ZERO_|ERR_TLS_CERT_|HOSTNAME_MISMATCH|INVALID_CA|PATH_LENGTH|ERR_PROXY_TLS)/;
-const wantsCertificate = /ALERT_(?:CERTIFICATE_REQUIRED|BAD_CERTIFICATE|HANDSHAKE_FAILURE|UNKNOWN_CA)/;
-const notTls = /WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|HTTP_REQUEST|RECORD_LAYER_FAILURE/;
-
-/** Whether a certificate could not be traced to a known authority: with more authorities it may be. */
+/** Whether a certificate has no known authority: with more authorities it may have one. */
 export function isUnknownAuthority(error: unknown): boolean {
   return /^(?:UNABLE_TO_|SELF_SIGNED_CERT|DEPTH_ZERO_)/.test(codeOf(error));
 }
 
 function codeOf(error: unknown): string {
   if (!(error instanceof Error)) return '';
+  // undici gives its parser's errors no code.
+  if (error.name === 'HTTPParserError') return 'HTTP_PARSER';
+  const proxy = /Proxy (?:response|Authentication Required) \((\d+)\)/.exec(error.message);
+  if (proxy) return `PROXY_${proxy[1]}`;
   if ('code' in error && typeof error.code === 'string') return error.code;
   return error.cause === undefined ? '' : codeOf(error.cause);
 }
@@ -51,9 +80,157 @@ function reasonOf(error: Error): string {
   return printable(texts.join('; ') || error.message, 300);
 }
 
+/** A failed exchange, as the table below needs it. */
+interface Failure {
+  /** Of Node, OpenSSL or undici. */
+  readonly code: string;
+  readonly reason: string;
+  /** `host[:port]` of the server. */
+  readonly host: string;
+  /** The server, with the proxy on the way if any. */
+  readonly server: string;
+  /** What is connected to: the server or the proxy. */
+  readonly peer: string;
+  /** The name that is resolved for that. */
+  readonly name: string;
+  readonly proxied: boolean;
+}
+
+interface Row {
+  /** Matches codes of Node, OpenSSL and undici. */
+  readonly codes: RegExp;
+  /** Only after the head of the answer. */
+  readonly inBody?: true;
+  readonly transient?: true;
+  /** Of our error. */
+  readonly code?: string;
+  readonly message: (failure: Failure) => string;
+  readonly hint?: string | ((failure: Failure) => string);
+}
+
+/** The first row that matches counts. */
+const ROWS: readonly Row[] = [
+  {
+    codes: /^PROXY_407$/,
+    code: 'PROXY_AUTHENTICATION',
+    message: ({ host }) => `the proxy did not connect to ${host}: it answered 407`,
+    hint: 'put the credentials of the proxy into HTTPS_PROXY or HTTP_PROXY: http://user:password@proxy:3128',
+  },
+  {
+    codes: /^PROXY_(?:5|429)/,
+    transient: true,
+    message: ({ host, code }) => `the proxy did not connect to ${host}: it answered ${code.slice(6)}`,
+    hint: 'check HTTPS_PROXY and HTTP_PROXY, or name the host in NO_PROXY',
+  },
+  {
+    codes: /^PROXY_/,
+    message: ({ host, code }) => `the proxy did not connect to ${host}: it answered ${code.slice(6)}`,
+    hint: 'check HTTPS_PROXY and HTTP_PROXY, or name the host in NO_PROXY',
+  },
+  {
+    codes: /^STALLED$/,
+    transient: true,
+    code: 'STALLED',
+    message: ({ server, reason }) => `${server} stopped sending: ${reason}`,
+  },
+  {
+    codes: /^(?:SILENT|UND_ERR_HEADERS_TIMEOUT)$/,
+    transient: true,
+    code: 'SILENT',
+    message: ({ server, reason }) => `${server} did not answer in time: ${reason}`,
+  },
+  {
+    codes: /^(?:CERT_HAS_EXPIRED|ERR_TLS_CERT_ALTNAME_INVALID)$/,
+    code: CERTIFICATE,
+    message: ({ server, reason }) => `cannot trust the certificate of ${server}: ${reason}`,
+    hint: 'ask its operator to renew it, or skip the check with --tls-verify=false',
+  },
+  {
+    codes:
+      /^(?:CERT_|UNABLE_TO_|SELF_SIGNED_CERT|DEPTH_ZERO_|ERR_TLS_CERT_|HOSTNAME_MISMATCH|INVALID_CA|PATH_LENGTH|ERR_PROXY_TLS)/,
+    code: CERTIFICATE,
+    message: ({ server, reason }) => `cannot trust the certificate of ${server}: ${reason}`,
+    hint: ({ host }) =>
+      `put its authority into /etc/docker/certs.d/${host}/ca.crt, name it by --ca-file, or skip the check with --tls-verify=false`,
+  },
+  {
+    codes: /ALERT_CERTIFICATE_REQUIRED$/,
+    code: CERTIFICATE,
+    message: ({ server }) => `${server} requires a client certificate`,
+    hint: 'give one by --cert-file and --key-file, or in certs.d',
+  },
+  {
+    codes: /ALERT_(?:BAD_CERTIFICATE|HANDSHAKE_FAILURE|UNKNOWN_CA)/,
+    code: CERTIFICATE,
+    message: ({ server, code }) => `${server} refused the TLS handshake (${printable(code, 80)})`,
+    hint: 'if it requires a client certificate, give one by --cert-file and --key-file, or in certs.d',
+  },
+  {
+    codes: /WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|HTTP_REQUEST|RECORD_LAYER_FAILURE/,
+    code: NOT_TLS,
+    message: ({ server }) => `${server} speaks plain HTTP, not HTTPS`,
+    hint: 'use --plain-http if you trust the network',
+  },
+  {
+    codes: /^ECONNREFUSED$/,
+    transient: true,
+    code: REFUSED,
+    message: ({ peer }) => `cannot connect to ${peer}: connection refused`,
+  },
+  {
+    codes: /^ENOTFOUND$/,
+    message: ({ name }) => `cannot resolve ${name}: no such host`,
+    hint: ({ proxied }) => `check ${proxied ? 'HTTPS_PROXY and HTTP_PROXY' : 'the name of the registry'}`,
+  },
+  {
+    codes: /^EAI_AGAIN$/,
+    transient: true,
+    message: ({ name }) => `cannot resolve ${name}: temporary failure of DNS`,
+    hint: 'check the network and its DNS',
+  },
+  {
+    codes: /^(?:UND_ERR_CONNECT_TIMEOUT|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH)$/,
+    transient: true,
+    code: UNREACHABLE,
+    message: ({ peer, reason }) => `cannot connect to ${peer}: ${reason}`,
+  },
+  {
+    codes: /^UND_ERR_HEADERS_OVERFLOW$/,
+    message: ({ server }) => `${server} sent more than 16 KiB of headers`,
+  },
+  {
+    codes: /^(?:UND_ERR_SOCKET|UND_ERR_RES_CONTENT_LENGTH_MISMATCH|ECONNRESET|ECONNABORTED|EPIPE)$/,
+    transient: true,
+    code: BROKEN,
+    message: ({ server, reason }) => `the connection to ${server} broke: ${reason}`,
+  },
+  {
+    // Some answers fail an assertion of undici: a status of 000.
+    codes: /^(?:HTTP_PARSER|ERR_ASSERTION)$/,
+    inBody: true,
+    transient: true,
+    code: BROKEN,
+    message: ({ server, reason }) => `cannot parse the answer of ${server}: ${reason}`,
+  },
+  {
+    codes: /^(?:HTTP_PARSER|ERR_ASSERTION)$/,
+    code: NOT_HTTP,
+    message: ({ server, reason }) => `${server} does not speak HTTP: ${reason}`,
+  },
+  {
+    codes: /^(?:EPROTO$|ERR_SSL_|ERR_TLS_)/,
+    code: NOT_TLS,
+    message: ({ server, reason }) => `cannot set up TLS with ${server}: ${reason}`,
+  },
+  {
+    codes: /./,
+    transient: true,
+    message: ({ server, reason }) => `the request to ${server} failed: ${reason}`,
+  },
+];
+
 /**
- * What a failure below HTTP means to a person: an error to act on, transient where another try may heal it. Errors that are
- * neither of the network nor of ours come back as they are.
+ * Turns a failure below HTTP into an error to act on. Errors that are neither of the network nor of ours come back as they are.
  *
  * @param inBody the head of the answer had come
  * @param proxy `host:port` of the proxy on the way: what cannot be connected to is that
@@ -64,116 +241,24 @@ export function transportError(
   { inBody, proxy }: { readonly inBody: boolean; readonly proxy?: string | undefined },
 ): unknown {
   if (!(error instanceof Error) || error instanceof DlrootfsError) return error;
-  const host = proxy === undefined ? url.host : `${url.host} (through the proxy ${proxy})`;
-  const peer = proxy === undefined ? url.host : `the proxy ${proxy}`;
-  const name = proxy === undefined ? url.hostname : hostnameOf(proxy);
-  const check = proxy === undefined ? 'the name of the registry' : 'HTTPS_PROXY and HTTP_PROXY';
+  const { host, hostname } = url;
   const code = codeOf(error);
-  const cause = error;
-  if (error instanceof StalledError) {
-    return new TransientError(`${host} stopped sending: ${error.message}`, { code: 'STALLED', cause });
-  }
-  if (error instanceof SilentError) {
-    return new TransientError(`${host} took a request and did not answer in time: ${error.message}`, {
-      code: 'SILENT',
-      cause,
-    });
-  }
-  const refusal = /Proxy (?:response|Authentication Required) \((\d+)\)/.exec(error.message);
-  if (refusal) return proxyError(refusal[1]!, url.host, cause);
-  if (certificateCodes.test(code)) return certificateError(cause, host, url.host);
-  if (wantsCertificate.test(code)) {
-    const wants = code.endsWith('CERTIFICATE_REQUIRED');
-    const message = wants
-      ? 'wants a client certificate'
-      : `refused the TLS handshake (${printable(code, 80)})`;
-    const hint = `${wants ? '' : 'if it wants a client certificate, '}give one by --cert-file and --key-file, or in certs.d`;
-    return new NetworkError(`${host} ${message}`, { code: CERTIFICATE, hint, cause });
-  }
-  if (notTls.test(code)) {
-    const hint = 'use --plain-http if you trust the network to it';
-    return new NetworkError(`${host} was asked over https and answered without TLS, as plain http does`, {
-      code: NOT_TLS,
-      hint,
-      cause,
-    });
-  }
-  switch (code) {
-    case 'ECONNREFUSED':
-      return new TransientError(`nothing listens at ${peer} (connection refused)`, { code: REFUSED, cause });
-    case 'ENOTFOUND':
-      return new NetworkError(`there is no host ${name}`, {
-        hint: `check ${check}`,
-        cause,
-      });
-    case 'EAI_AGAIN':
-      return new TransientError(`the name ${name} could not be looked up`, {
-        hint: 'check the network and its DNS',
-        cause,
-      });
-    case 'UND_ERR_CONNECT_TIMEOUT':
-    case 'ETIMEDOUT':
-    case 'EHOSTUNREACH':
-    case 'ENETUNREACH':
-      return new TransientError(`cannot connect to ${peer}: ${reasonOf(error)}`, {
-        code: UNREACHABLE,
-        cause,
-      });
-    case 'UND_ERR_HEADERS_TIMEOUT':
-      return new TransientError(`${host} took a request and did not answer in time`, {
-        code: 'SILENT',
-        cause,
-      });
-    case 'UND_ERR_HEADERS_OVERFLOW':
-      return new NetworkError(`${host} sent more headers than any registry`, { cause });
-    case 'UND_ERR_SOCKET':
-    case 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH':
-    case 'ECONNRESET':
-    case 'ECONNABORTED':
-    case 'EPIPE':
-      return new TransientError(`the connection to ${host} broke: ${reasonOf(error)}`, {
-        code: BROKEN,
-        cause,
-      });
-    default:
-  }
-  // undici gives its parser's errors no code. Some answers fail its assertions: a status of 000.
-  if (error.name === 'HTTPParserError' || code === 'ERR_ASSERTION') {
-    if (inBody)
-      return new TransientError(`what ${host} sent is broken: ${reasonOf(error)}`, { code: BROKEN, cause });
-    return new NetworkError(`what ${host} answered is not HTTP: ${reasonOf(error)}`, {
-      code: NOT_HTTP,
-      cause,
-    });
-  }
-  if (code === 'EPROTO' || code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_')) {
-    return new NetworkError(`no TLS connection to ${host}: ${reasonOf(error)}`, { code: NOT_TLS, cause });
-  }
-  return code === ''
-    ? error
-    : new TransientError(`the request to ${host} failed: ${reasonOf(error)}`, { cause });
-}
-
-function proxyError(status: string, host: string, cause: Error): NetworkError {
-  const message = `the proxy did not connect to ${host} but answered ${status}`;
-  if (status === '407') {
-    const hint =
-      'put the user name and password of the proxy into HTTPS_PROXY or HTTP_PROXY: http://user:password@proxy:3128';
-    return new NetworkError(message, { code: 'PROXY_AUTHENTICATION', hint, cause });
-  }
-  const hint = 'check HTTPS_PROXY and HTTP_PROXY, or name the host in NO_PROXY';
-  if (/^5|^429/.test(status)) return new TransientError(message, { hint, cause });
-  return new NetworkError(message, { hint, cause });
-}
-
-function certificateError(error: Error, peer: string, host: string): NetworkError {
-  const hint =
-    codeOf(error) === 'CERT_HAS_EXPIRED' || codeOf(error) === 'ERR_TLS_CERT_ALTNAME_INVALID'
-      ? 'its operator has to renew it; --tls-verify=false goes on without a check'
-      : `put its authority into /etc/docker/certs.d/${host}/ca.crt or name it by --ca-file; --tls-verify=false goes on without a check`;
-  return new NetworkError(`the certificate of ${peer} cannot be trusted: ${reasonOf(error)}`, {
-    code: CERTIFICATE,
-    hint,
+  const row = ROWS.find((each) => each.codes.test(code) && (each.inBody !== true || inBody));
+  if (!row) return error;
+  const failure: Failure = {
+    code,
+    reason: reasonOf(error),
+    host,
+    server: proxy === undefined ? host : `${host} (through the proxy ${proxy})`,
+    peer: proxy === undefined ? host : `the proxy ${proxy}`,
+    name: proxy === undefined ? hostname : hostnameOf(proxy),
+    proxied: proxy !== undefined,
+  };
+  const details: ErrorDetails = {
+    ...(row.code !== undefined && { code: row.code }),
+    hint: typeof row.hint === 'function' ? row.hint(failure) : row.hint,
     cause: error,
-  });
+  };
+  const message = row.message(failure);
+  return row.transient ? new TransientError(message, details) : new NetworkError(message, details);
 }

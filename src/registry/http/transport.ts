@@ -1,74 +1,105 @@
-import { NetworkError } from '../../errors.ts';
-import type { Report } from '../../report/event.ts';
-import { readAtMost } from './body.ts';
+import type { LimitFunction } from 'p-limit';
+import { NetworkError, printable } from '../../errors.ts';
+import { version } from '../../version.ts';
+import type { RequestPolicy } from '../registry-options.ts';
+import { drain } from './body.ts';
 import type { Connections } from './connections.ts';
 import { Exchange, type Request, type Response } from './exchange.ts';
-import { MAX_REDIRECTS, misguided, redirected } from './redirect.ts';
-import type { Timeouts } from '../registry-options.ts';
-import type { Slots } from './slots.ts';
 
-/** Bodies of redirects are read up to this many bytes, so that the connection can be used again. */
-const MAX_DRAINED = 65_536;
-/** Milliseconds for that: a new connection takes less. */
-const DRAIN_TIME = 1000;
+/** What every request says. `identity`: offsets and digests are of the bytes that are stored. */
+export const commonHeaders = { 'user-agent': `dlrootfs/${version}`, 'accept-encoding': 'identity' };
 
-/** Sends requests on behalf of one registry, and follows where it redirects to. */
+const MAX_REDIRECTS = 10;
+
+const REDIRECT_STATUS = new Set([301, 302, 303, 307, 308]);
+
+/** Names of headers that must not reach another origin. */
+const PRIVATE_HEADERS = new Set(['authorization', 'cookie', 'proxy-authorization']);
+
+/** Sends requests on behalf of one registry, and follows its redirects. */
 export class Transport {
   readonly #connections: Connections;
-  readonly #slots: Slots;
-  readonly #timeouts: Timeouts;
-  readonly #report: Report;
+  readonly #slots: LimitFunction;
+  readonly #policy: RequestPolicy;
 
-  /** @param slots shared by all transports of a session: the bound on connections */
-  constructor(connections: Connections, slots: Slots, timeouts: Timeouts, report: Report) {
+  /** @param slots shared by all transports of a session: limits the exchanges under way at once */
+  constructor(connections: Connections, slots: LimitFunction, policy: RequestPolicy) {
     this.#connections = connections;
     this.#slots = slots;
-    this.#timeouts = timeouts;
-    this.#report = report;
+    this.#policy = policy;
   }
 
-  /** Whatever the server answers, redirects followed. Throws errors of `transportError`, or the signal's reason. */
+  /**
+   * Whatever the server answers, redirects followed. One deadline counts until the final status, interim answers and redirects
+   * included; waiting for a slot does not count.
+   *
+   * @throws errors of `transportError`, or the signal's reason
+   */
   async send(request: Request, signal: AbortSignal): Promise<Response> {
+    const { connect, headers } = this.#policy.timeouts;
     const seen = new Set<string>();
-    const { connect, headers } = this.#timeouts;
-    // One deadline for all servers on the way; waiting for a slot does not count.
     let left = 2 * (connect + headers);
     for (let current = request; ;) {
-      if (seen.has(current.url.href) || seen.size > MAX_REDIRECTS) {
-        const why = seen.has(current.url.href) ? 'in a circle' : `more than ${MAX_REDIRECTS} times`;
-        throw new NetworkError(`${request.url.host} redirects ${why}`, {
-          code: 'REDIRECTS',
-          ...misguided,
-        });
+      const again = seen.has(current.url.href);
+      if (again || seen.size > MAX_REDIRECTS) {
+        const how = again ? 'in a loop' : `more than ${MAX_REDIRECTS} times`;
+        throw redirectError(`${request.url.host} redirects ${how}`, 'REDIRECTS');
       }
       seen.add(current.url.href);
-      await this.#slots.acquire(signal);
-      const start = performance.now();
-      const response = await this.#exchange(current, Math.min(left, connect + headers), signal);
-      left -= performance.now() - start;
+      const { response, time } = await this.#exchange(current, Math.min(left, connect + headers), signal);
+      left -= time;
       const next = redirectOf(current, response);
       if (!next) return response;
-      await drain(response, this.#timeouts, signal);
+      await drain(response);
       current = next;
     }
   }
 
-  /** Gives the slot back when the exchange is over. */
-  async #exchange(request: Request, patience: number, signal: AbortSignal): Promise<Response> {
+  /** Holds a slot until the exchange is over; `time` until the head of the answer, in milliseconds. */
+  async #exchange(
+    request: Request,
+    patience: number,
+    signal: AbortSignal,
+  ): Promise<{ readonly response: Response; readonly time: number }> {
     const { method, url } = request;
-    const start = performance.now();
-    const exchange = new Exchange(request, this.#timeouts, signal, () => this.#slots.release(), patience);
-    const response = await exchange.send(() => this.#connections.to(url));
-    const time = Math.round(performance.now() - start);
-    // A query may hold a signature.
-    const message = `${method} ${url.origin}${url.pathname}${url.search && '?…'} ${response.status} ${time} ms`;
-    this.#report({ type: 'debug', message });
-    return response;
+    const answer = Promise.withResolvers<Response>();
+    const abort = () => answer.reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    let start = 0;
+    void this.#slots(async () => {
+      if (signal.aborted) {
+        abort();
+        return;
+      }
+      start = performance.now();
+      const over = Promise.withResolvers<void>();
+      const exchange = new Exchange(request, this.#policy.timeouts, signal, over.resolve, patience);
+      answer.resolve(exchange.send(() => this.#connections.to(url)));
+      await over.promise;
+    });
+    try {
+      const response = await answer.promise;
+      const time = performance.now() - start;
+      // A query may hold a signature.
+      const place = `${url.origin}${url.pathname}${url.search && '?…'}`;
+      const message = `${method} ${place} ${response.status} ${Math.round(time)} ms`;
+      this.#policy.report({ type: 'debug', message });
+      return { response, time };
+    } finally {
+      signal.removeEventListener('abort', abort);
+    }
   }
 
   async close(): Promise<void> {
     await this.#connections.close();
   }
+}
+
+function redirectError(message: string, code?: string): NetworkError {
+  return new NetworkError(message, {
+    ...(code !== undefined && { code }),
+    hint: 'report it to the operator of the registry or of the proxy before it',
+  });
 }
 
 function redirectOf(request: Request, response: Response): Request | undefined {
@@ -80,8 +111,38 @@ function redirectOf(request: Request, response: Response): Request | undefined {
   }
 }
 
-/** Reads what is left of a small body, so that its connection can be used again. */
-export async function drain(response: Response, timeouts: Timeouts, signal: AbortSignal): Promise<void> {
-  const bounded = { ...timeouts, document: Math.min(timeouts.document, DRAIN_TIME) };
-  await readAtMost(response, MAX_DRAINED, bounded, signal).catch(() => undefined);
+/**
+ * The request that a redirect asks for, or undefined where the answer is none. Private headers stay with the origin they were meant
+ * for (OCI distribution specification, "pulling blobs").
+ *
+ * @throws NetworkError for a redirect from https to http, to something that is no web address, or of a POST to another origin
+ */
+export function redirected(
+  request: Request,
+  status: number,
+  location: string | undefined,
+): Request | undefined {
+  if (!REDIRECT_STATUS.has(status) || location === undefined) return undefined;
+  const { url: from, method, headers } = request;
+  const to = URL.parse(location, from.href);
+  if (!to || !/^https?:$/.test(to.protocol)) {
+    const place = printable(location.split('?')[0]!, 120);
+    throw redirectError(`${from.host} redirects to ${place}, which is no web address`);
+  }
+  if (from.protocol === 'https:' && to.protocol === 'http:') {
+    throw redirectError(`refused: ${from.host} redirects from https to plain http at ${to.host}`);
+  }
+  to.username = '';
+  to.password = '';
+  to.hash = '';
+  const sameOrigin = to.origin === from.origin;
+  if (method === 'POST') {
+    if (sameOrigin && (status === 307 || status === 308)) return { ...request, url: to };
+    throw redirectError(
+      `refused: ${from.host} redirects a token request, which holds credentials, to ${to.host}`,
+    );
+  }
+  if (sameOrigin) return { ...request, url: to };
+  const kept = Object.entries(headers).filter(([name]) => !PRIVATE_HEADERS.has(name));
+  return { ...request, url: to, headers: Object.fromEntries(kept) };
 }

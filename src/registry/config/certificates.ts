@@ -1,8 +1,7 @@
-import type { SecureContext } from 'node:tls';
+import { join } from 'node:path';
 import { UsageError, reasonOf } from '../../errors.ts';
-import { certificateDirectory, type CertificateFiles } from '../config/certs-d.ts';
-import { NoDataError, readConfigFile } from '../config/files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
+import { configHome, listConfigDirectory, NoDataError, readConfigFile, systemConfigs } from './files.ts';
 
 /** What decides about the TLS connections made on behalf of one registry. */
 export interface TlsSettings {
@@ -88,25 +87,63 @@ export async function tlsSettings(
   };
 }
 
-/**
- * The context for connections with these settings. The system's store is slow to read, and what it adds to the bundled
- * authorities is seldom needed: so it comes in only with `system`.
- */
-export async function secureContext(settings: TlsSettings, system: boolean): Promise<SecureContext> {
-  const { createSecureContext, getCACertificates } = await import('node:tls');
-  const { authorities, clientCertificate } = settings;
-  const plain = authorities.length === 0 && !system;
-  const all = [
-    ...getCACertificates('bundled'),
-    ...(system ? getCACertificates('system') : []),
-    ...authorities,
+/** Paths of what a certs.d directory holds for one registry. */
+export interface CertificateFiles {
+  readonly authorities: readonly string[];
+  readonly clientCertificate?: { readonly cert: string; readonly key: string } | undefined;
+}
+
+const nothing: CertificateFiles = { authorities: [] };
+
+/** The directories to look in, best first: containers-certs.d(5), then docker's. Only the first that exists counts. */
+function candidates(registry: string, options: RegistryOptions): string[] {
+  const home = configHome(options.environment);
+  const places = [
+    ...(home === undefined ? [] : [join(home, 'containers')]),
+    ...systemConfigs(options, 'containers'),
+    ...(home === undefined ? [] : [join(home, 'docker')]),
+    ...systemConfigs(options, 'docker'),
   ];
-  try {
-    return createSecureContext({ ...clientCertificate, ...(!plain && { ca: [...new Set(all)] }) });
-  } catch (error) {
-    throw new UsageError(`a certificate or key that was given cannot be used: ${reasonOf(error)}`, {
-      hint: 'they have to be PEM, and the key the one of the certificate, without a passphrase',
-      cause: error,
-    });
+  return places.map((place) => join(place, 'certs.d', registry));
+}
+
+/**
+ * Sorts the files of a certs.d directory: every `*.crt` is an authority, `X.cert` and `X.key` are a client certificate. Throws
+ * UsageError when one of a pair is missing.
+ */
+export function sortCertificates(directory: string, names: readonly string[]): CertificateFiles {
+  const all = new Set(names);
+  const authorities = names.filter((name) => name.endsWith('.crt')).map((name) => join(directory, name));
+  let clientCertificate: CertificateFiles['clientCertificate'];
+  for (const name of names) {
+    const [, stem, kind] = /^(.+)\.(cert|key)$/.exec(name) ?? [];
+    if (stem === undefined) continue;
+    const other = `${stem}.${kind === 'cert' ? 'key' : 'cert'}`;
+    if (!all.has(other))
+      throw new UsageError(`${directory} has ${name} but no ${other}`, {
+        hint: `add ${other}, or remove ${name}`,
+      });
+    clientCertificate ??= { cert: join(directory, `${stem}.cert`), key: join(directory, `${stem}.key`) };
   }
+  return { authorities, clientCertificate };
+}
+
+/** The certificates for `registry` (`host[:port]` as in the reference) from `certDir` or the first certs.d that has it. */
+async function certificateDirectory(
+  registry: string,
+  options: RegistryOptions,
+): Promise<CertificateFiles> {
+  if (options.certDir !== undefined) {
+    const names = await listConfigDirectory(options.certDir);
+    if (!names)
+      throw new UsageError(`cannot read the certificate directory ${options.certDir}`, {
+        hint: 'name a directory with *.crt, or *.cert and *.key, that you may read',
+      });
+    return sortCertificates(options.certDir, names);
+  }
+  for (const directory of candidates(registry, options)) {
+    const names = await listConfigDirectory(directory);
+    if (names) return sortCertificates(directory, names);
+  }
+  return nothing;
 }
