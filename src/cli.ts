@@ -71,7 +71,7 @@ async function run(argv: readonly string[], signal: AbortSignal): Promise<void> 
   });
 }
 
-/** Read before the arguments are parsed, since parsing may fail too. */
+/** Decided without the parsed arguments, since parsing may fail. */
 function wantsJsonLines(argv: readonly string[]): boolean {
   return /(?:^|\0)--?progress[=\0]json(?:\0|$)/.test(argv.join('\0'));
 }

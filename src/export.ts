@@ -6,12 +6,12 @@ import type { PullOptions } from './options.ts';
 import { withoutCorruptBlobs } from './resumption.ts';
 import { resolveImage, withSession } from './with-session.ts';
 
-/** A stream that takes bytes and is not ours to close: standard output. */
+/** Standard output: a stream that is not closed here. */
 export type OpenOutput = NodeJS.WritableStream & Parameters<typeof flatten>[1];
 
 /**
- * Writes an image's flattened root file system as one archive, without a rootfs on disk: `output` names the file (its ending says
- * how it is compressed), `-` is standard output. Throws as `pull` does; a file appears whole or not at all.
+ * Writes the root file system of an image as one archive, without a rootfs on disk. `output` is a file, whose ending selects the
+ * compression, or `-` for standard output. Throws as `pull` does; a file appears complete or not at all.
  */
 export async function exportArchive(request: PullOptions, output: string, stdout: OpenOutput): Promise<void> {
   const special = output === '-' || (await isSpecialFile(output));

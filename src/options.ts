@@ -16,7 +16,7 @@ import type { Runtime } from './runtime/place.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** What a caller may say of a pull; everything has a default but the image. */
+/** A pull as a caller requests it; all but the image have defaults. */
 export interface PullRequest {
   /** `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source as `oci:DIR`. */
   readonly image: string;
@@ -24,36 +24,36 @@ export interface PullRequest {
   readonly git?: boolean | undefined;
   /** Write the image's JSON to DIR/json, as the original does. Default: yes. */
   readonly layerInfo?: boolean | undefined;
-  /** Write these runtimes' configurations beside DIR. */
+  /** Write the configurations of these runtimes beside the destination. */
   readonly runtimes?: readonly Runtime[] | undefined;
-  /** Replace configurations that are there. */
+  /** Replace existing configurations. */
   readonly force?: boolean | undefined;
-  /** Lay the image over another one that the destination holds. Default: no. */
+  /** Unpack the image over another image that the destination holds. Default: no. */
   readonly merge?: boolean | undefined;
-  /** For runc: a container that needs no root. Default: when the caller is not root. */
+  /** For runc: a container without root. Default: true if the caller is not root. */
   readonly rootless?: boolean | undefined;
-  /** Add mount points and files that a system needs to boot and the image leaves out. */
+  /** Add missing mount points and files that a system needs to boot. */
   readonly prepare?: boolean | undefined;
   /** Default: the host's. */
   readonly platform?: Platform | undefined;
-  /** Connections at once, all together. */
+  /** Number of connections, over all blobs. */
   readonly jobs?: number | undefined;
-  /** Keep blobs for the next run. Default: yes. */
+  /** Keep blobs in the cache. Default: yes. */
   readonly cache?: boolean | undefined;
   readonly cacheDirectory?: string | undefined;
-  /** In bytes; what was used longest ago goes first. */
+  /** In bytes; the least recently used blobs are removed first. */
   readonly cacheSize?: number | undefined;
   readonly registry?: Partial<Omit<RegistryOptions, 'environment' | 'connections' | 'report'>> | undefined;
-  /** Force a file system back end; default libc where it can be called. */
+  /** File system back end. Default: libc if it can be loaded. */
   readonly backend?: 'libc' | 'node' | undefined;
-  /** What the image `-` is read from. */
+  /** The archive for the image `-`. */
   readonly stdin?: AsyncIterable<Uint8Array> | undefined;
   readonly environment?: Environment | undefined;
   readonly report?: Report | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A request with its defaults filled in and its contradictions refused. */
+/** A request with all defaults, checked for contradictions. */
 export interface PullOptions {
   readonly image: string;
   readonly destination: string;
@@ -65,15 +65,15 @@ export interface PullOptions {
   readonly rootless: boolean;
   readonly prepare: boolean;
   readonly platform: Platform;
-  /** It was named, and is not just this host's. */
+  /** The caller named the platform. */
   readonly platformAsked: boolean;
   readonly jobs: number;
-  /** Where blobs are kept (undefined: nowhere), and at most how many bytes of them. */
+  /** Directory of the cache (undefined: none), and its limit in bytes. */
   readonly store: { readonly directory: string | undefined; readonly maxBytes: number };
   readonly retryPolicy: { readonly retries: number; readonly delay: number };
   readonly registry: RegistryOptions;
   readonly backend: 'libc' | 'node' | undefined;
-  /** The caller's, effective. What could not be restored for 0 is not for want of rights. */
+  /** The caller's effective id. */
   readonly uid: number;
   readonly gid: number;
   readonly stdin: AsyncIterable<Uint8Array> | undefined;
@@ -82,9 +82,9 @@ export interface PullOptions {
   readonly signal: AbortSignal;
 }
 
-const defaultCacheBytes = 10 * 2 ** 30;
+const DEFAULT_CACHE_BYTES = 10 * 2 ** 30;
 
-/** Request over environment over defaults, once, frozen. Throws UsageError naming the option. */
+/** Request → options, frozen. Throws UsageError that names the option. */
 export function resolveOptions(request: PullRequest): PullOptions {
   const environment = request.environment ?? {};
   const report = request.report ?? (() => undefined);
@@ -116,7 +116,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
     store: {
       directory:
         request.cache === false ? undefined : (request.cacheDirectory ?? defaultCacheDirectory(environment)),
-      maxBytes: request.cacheSize ?? defaultCacheBytes,
+      maxBytes: request.cacheSize ?? DEFAULT_CACHE_BYTES,
     },
     retryPolicy: {
       retries: request.registry?.retry ?? DEFAULT_RETRIES,

@@ -10,14 +10,14 @@ import { Stopwatch, Tally, summarize } from './summary.ts';
 import { resolveImage, withSession } from './with-session.ts';
 
 /**
- * Turns an image into a root file system: the whole story. Throws a DlrootfsError, or the signal's reason; then DIR is as it was,
- * unless it held files and the image was being laid over them.
+ * Turns an image into a root file system. Throws a DlrootfsError, or the signal's reason; then DIR is unchanged,
+ * unless it held files and some layers were unpacked over them.
  */
 export async function pull(request: PullOptions): Promise<PullSummary> {
   const tally = new Tally(request.report);
   const options = { ...request, report: tally.report };
   const { report, destination } = options;
-  // Rooms that few pulls enter are loaded when one does: they would cost every start some 20 ms.
+  // Loaded on demand: they would add some 20 ms to every start.
   const git = options.git ? await import('./git/git-program.ts') : undefined;
   await git?.findGit(options.environment);
   const furnishing =

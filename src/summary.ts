@@ -19,7 +19,7 @@ export interface BytesBySource {
   readonly network: number;
 }
 
-/** Adds up what is in the store and what is, or would be, fetched. */
+/** Adds up the sizes of cached and of downloaded blobs. */
 export function bytesBySource(
   layers: readonly (Pick<LayerSummary, 'id' | 'digest' | 'size'> & {
     readonly cached: boolean;
@@ -27,7 +27,7 @@ export function bytesBySource(
     readonly resumed?: number | undefined;
   })[],
 ): BytesBySource {
-  // The first of several counts: it is the one that is fetched.
+  // Only the first of several equal blobs is downloaded.
   const distinct = [
     ...new Map(layers.toReversed().map((layer) => [layer.digest ?? layer.id, layer])).values(),
   ];
@@ -40,11 +40,11 @@ export function bytesBySource(
   return bytes;
 }
 
-/** What a pull brought, for programs: `pull()` returns it and `--json` prints it. */
+/** The result of a pull: `pull()` returns it and `--json` prints it. */
 export interface PullSummary {
   /** `library/ubuntu:14.04`, or `name@sha256:…`. */
   readonly reference: string;
-  /** 64 hex digits, as `Image ID:` says. */
+  /** 64 hex digits, as printed after `Image ID:`. */
   readonly id: string;
   /** The manifest's; absent with registry v1. */
   readonly digest?: string | undefined;
@@ -53,14 +53,14 @@ export interface PullSummary {
   readonly layers: readonly LayerSummary[];
   /** The image's configuration as it is in the registry. */
   readonly config: Readonly<Record<string, unknown>>;
-  /** As it was given. */
+  /** As given. */
   readonly destination: string;
   readonly notRestored: Readonly<NotRestored>;
   readonly bytes: BytesBySource;
   readonly seconds: Readonly<Record<string, number>>;
 }
 
-/** Counts, between the pull and its reporter, what came from where. */
+/** A reporter in front of another one, that counts bytes by source. */
 export class Tally {
   readonly #report: Report;
   readonly #cached = new Set<number>();
@@ -102,7 +102,7 @@ export class Stopwatch {
   readonly #start = performance.now();
   #last = this.#start;
 
-  /** What went by since the stage before belongs to `stage`. */
+  /** Adds the time since the previous call to `stage`. */
   lap(stage: string): void {
     const now = performance.now();
     this.#seconds[stage] = (this.#seconds[stage] ?? 0) + round(now - this.#last);
@@ -116,7 +116,7 @@ export class Stopwatch {
 
 const round = (milliseconds: number) => Math.round(milliseconds) / 1000;
 
-/** Everything about a pull that has ended, in one value. */
+/** The summary of a completed pull. */
 export function summarize(pulled: {
   readonly source: { readonly reference: string };
   readonly image: Image;

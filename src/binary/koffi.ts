@@ -2,14 +2,14 @@ import { closeSync, constants, openSync, writeSync } from 'node:fs';
 import { dlopen, getuid } from 'node:process';
 import { getRawAsset } from 'node:sea';
 
-/** O_TMPFILE of Linux, whose one half is O_DIRECTORY: a file without a name. With O_EXCL nobody can ever give it one. */
+/** O_TMPFILE of open(2), which includes O_DIRECTORY: a file without a name. With O_EXCL it can never get one. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 
 /**
- * koffi's native library, loaded from inside the executable without leaving a file anywhere: it is written to a file that
- * never had a name and that only this user's processes can open, and mapped through /proc/self/fd.
+ * Loads koffi's native library from the executable: it is written to a file without a name, which only processes of this user
+ * can open, and mapped through /proc/self/fd.
  *
- * Throws the last directory's error where no directory takes such a file and lets it be mapped for execution.
+ * @throws the error of the last directory, if none takes such a file and allows to map it for execution
  */
 export function loadKoffi(): typeof import('koffi') {
   let failure: unknown;

@@ -1,7 +1,7 @@
 import { compileScript, requireBuiltin, requireScript } from './script.ts';
 
-// The first script of each thread in the single executable, which is told by `workerData` what to run. It gets everything ready, then waits for what a thread is
-// usually started with.
+// The first script of each thread in the single executable; `workerData` names the script to run. It compiles that script, then
+// waits for a message with the usual `workerData`.
 const threads = requireBuiltin('node:worker_threads') as typeof import('node:worker_threads');
 const script = threads.workerData as string;
 compileScript(script);

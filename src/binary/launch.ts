@@ -10,7 +10,7 @@ if (!answersVersion(line)) {
   void (requireScript('cli.js') as typeof import('../cli.ts')).main();
 }
 
-/** Whether a command line looks like a pull into a directory. A wrong guess costs some time, nothing else. */
+/** Whether a command line looks like a pull into a directory. A wrong guess only costs time. */
 function writes(words: readonly string[]): boolean {
   const other =
     /^(version|help|completion|inspect|tags|cache|checkout|-h|--help|-V|--version|--dry-run|-o.*|--output.*)$/;

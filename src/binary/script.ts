@@ -2,27 +2,27 @@ import { createRequire } from 'node:module';
 import { getAssetKeys, getRawAsset } from 'node:sea';
 import { Script } from 'node:vm';
 
-/** What a script of the single executable is given: CommonJS. */
+/** A script of the single executable, as a CommonJS module. */
 type Wrapped = (require: (id: string) => unknown, module: { exports: unknown }, exports: unknown) => void;
 
-/** Around a script's source; its code cache is made with the same text. */
+/** The wrapper of a script's source; its code cache includes it. */
 export const wrapperHead = '(function(require,module,exports){';
 export const wrapperTail = '\n})';
 
 const compiled = new Map<string, Script>();
 const loaded = new Map<string, { exports: unknown }>();
 
-/** Node's own modules. */
+/** Loads a module of Node. */
 export const requireBuiltin = createRequire('/');
 
 /**
- * Compiles the embedded script `name`, once in this thread. The code cache, made at build time for this very Node, spares
- * parsing and compiling; where there is none (another architecture) or V8 turns it down, the script is compiled as usual.
+ * Compiles the embedded script `name`, once per thread. The code cache of the build saves parsing and compiling; without one
+ * (on another architecture), or if V8 rejects it, the script is compiled as usual.
  */
 export function compileScript(name: string): Script {
   const known = compiled.get(name);
   if (known) return known;
-  // The bundle is pure ASCII, so that V8 keeps one byte a character and nothing needs decoding.
+  // The bundle is ASCII: V8 needs one byte per character and no decoding.
   const source = Buffer.from(getRawAsset(name)).toString('latin1');
   const cache = `${name}.cache`;
   const cachedData = getAssetKeys().includes(cache) ? Buffer.from(getRawAsset(cache)) : undefined;
@@ -31,7 +31,7 @@ export function compileScript(name: string): Script {
   return script;
 }
 
-/** Runs the embedded script `name`, once in this thread, and returns its exports. Scripts require each other as `./NAME`. */
+/** Runs the embedded script `name`, once per thread, and returns its exports. Scripts require each other as `./NAME`. */
 export function requireScript(name: string): unknown {
   const known = loaded.get(name);
   if (known) return known.exports;

@@ -1,20 +1,20 @@
 import { getAsset } from 'node:sea';
 import { Worker, type WorkerOptions } from 'node:worker_threads';
 
-/** A thread that waits for its first message, and what it was started with. */
+/** A thread that waits for its first message, and the limits that it was started with. */
 interface Waiting {
   readonly worker: Worker;
   readonly limits: string;
 }
 
-/** What the writing thread asks for; a thread started with other limits than it then wants is not used. */
+/** The options of the writing thread; a thread that was started with other limits is not used. */
 const expected: WorkerOptions = { name: 'rootfs', resourceLimits: { maxYoungGenerationSizeMb: 2 } };
 
 let waiting: Waiting | undefined;
 
 /**
- * Starts the thread before anybody wants it: it gets ready on another processor, 50 ms or more, while this one loads the
- * program and talks to the registry.
+ * Starts the thread ahead of time: it loads on another processor, for 50 ms or more, while this one loads the program and
+ * connects to the registry.
  */
 export function warmThread(): void {
   const worker = start('thread.js', expected);
@@ -26,7 +26,7 @@ export function warmThread(): void {
   worker.once('error', forget).once('exit', forget);
 }
 
-/** Starts the writing thread from the single executable's own scripts: there is no file to start it from. */
+/** Starts the writing thread from a script in the single executable. */
 export function spawnThread(options: WorkerOptions): Worker {
   const ready = waiting?.limits === limitsOf(options) ? waiting.worker : start('thread.js', options);
   waiting = undefined;
@@ -35,7 +35,7 @@ export function spawnThread(options: WorkerOptions): Worker {
   return ready;
 }
 
-/** Starts the thread that packs what files hold. */
+/** Starts the thread that packs file contents for git. */
 export function spawnPacker(options: WorkerOptions): Worker {
   const worker = start('packer-thread.js', options);
   worker.postMessage(options.workerData, options.transferList);

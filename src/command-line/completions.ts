@@ -259,7 +259,7 @@ ${[...words, ...args, ...flags].join('\n')}
 const fishQuoted = (text: string) => `'${text.replaceAll(/['\\]/g, String.raw`\$&`)}'`;
 const fishWhen = (takers: readonly string[]) => `contains (__dlrootfs_command) ${takers.join(' ')}`;
 
-/** fish offers files unless it is told not to. */
+/** fish offers files by default. */
 function fishValue(candidates: Candidates): string {
   switch (candidates) {
     case 'files':

@@ -2,18 +2,18 @@ import { DlrootfsError, ExitCode, InterruptedError, printable } from '../errors.
 
 export interface Failure {
   readonly exitCode: number;
-  /** What standard error says, newline included. */
+  /** Lines for standard error. */
   readonly text: string;
 }
 
 /**
- * How a run that threw ends: a DlrootfsError as `error:`, `hint:` and, last, `kept:`; anything else is a bug and shows its
- * stack. Whatever a message quotes is made printable here at the latest; the exit codes are those of the README.
+ * The exit code and message for an error: a DlrootfsError as `error:`, `hint:` and, last, `kept:`; anything else is a bug and
+ * shows its stack. Text from outside is made printable.
  */
 export function describeFailure(error: unknown, asJson = false): Failure {
   if (asJson) return jsonFailure(error);
   if (error instanceof InterruptedError && error.signal === 'SIGPIPE') {
-    // `| head` is no failure to anybody who reads; programs that the signal ends say nothing either.
+    // As a program that SIGPIPE ends: `| head` is no failure.
     return { exitCode: error.exitCode, text: '' };
   }
   if (error instanceof DlrootfsError) {
@@ -29,7 +29,7 @@ export function describeFailure(error: unknown, asJson = false): Failure {
   };
 }
 
-/** With `--progress json` every line on standard error is an object, this one too. */
+/** With `--progress json` every line on standard error is an object. */
 function jsonFailure(error: unknown): Failure {
   const { exitCode, text } = describeFailure(error);
   const details =

@@ -4,7 +4,7 @@ import { commands, optionDescription } from './commands.ts';
 import type { Paragraph } from './topics.ts';
 import { topics } from './topics.ts';
 
-/** Text as roff: backslashes and hyphens escaped, no line taken for a request. */
+/** Escapes text for roff: backslashes, hyphens, and control characters at the start of a line. */
 function roff(text: string): string {
   return text
     .replaceAll('\\', '\\e')
@@ -12,14 +12,14 @@ function roff(text: string): string {
     .replaceAll(/^(?=[.'])/gm, '\\&');
 }
 
-/** The man page dlrootfs(1), made from the same tables as `--help`; `date` (YYYY-MM-DD) stands at its foot. */
+/** The man page dlrootfs(1), from the tables of `--help`. `date` is YYYY-MM-DD. */
 export function manualPage(date: string): string {
   const pull = commands['pull']!;
   const others = Object.values(commands).filter((command) => command !== pull);
   const groups = Map.groupBy(pull.options, (option) => option.helpGroupHeading ?? 'Other');
   return [
     `.TH DLROOTFS 1 "${date}" "dlrootfs ${version}" "User Commands"`,
-    // Names of files and flags are neither hyphenated nor pulled apart.
+    // No hyphenation and no justification: file names and flags stay whole.
     '.nh\n.ds AD l\n.ad l',
     section('NAME', 'dlrootfs \\- turn a container image in a registry into a root file system directory'),
     section('SYNOPSIS', `.B dlrootfs\n${roff(pull.synopsis)} [\\fIOPTION\\fR]...`, ...others.map(synopsis)),
@@ -60,13 +60,12 @@ function optionEntry(option: Option): string {
 }
 
 const description = `Downloads an image from Docker Hub or any other registry and unpacks its layers, in order, into a directory:
-the root file system that a container of that image would see, for LXC, runc, systemd\\-nspawn, chroot or a virtual machine.
-No daemon, no store and no other program is needed. Layers are verified by their digests, and nothing is written outside
-the directory, whatever an image contains.
+the root file system of a container of that image, for LXC, runc, systemd\\-nspawn, chroot or a virtual machine.
+It needs no daemon and no other program. Digests verify every layer. No image can write outside the directory.
 .PP
-A new or empty directory appears complete or not at all. Into a directory that holds files the image is laid over them.
+A new or empty directory appears complete or not at all. In a directory that holds files, the image is unpacked over them.
 .PP
-Standard output carries what the original program of 2014 printed; everything else goes to standard error.`;
+Standard output has the lines of the original program of 2014; everything else goes to standard error.`;
 
 const examples: readonly (readonly [text: string, line: string])[] = [
   ['The latest Ubuntu in ./rootfs:', 'dlrootfs ubuntu'],
@@ -76,5 +75,5 @@ const examples: readonly (readonly [text: string, line: string])[] = [
     'dlrootfs registry.example.com/app:2 -u ci --password-stdin < password',
   ],
   ['For another machine:', 'dlrootfs alpine --platform linux/arm64 -d alpine-arm64'],
-  ['One git branch a layer:', 'dlrootfs ubuntu -g && git -C rootfs branch'],
+  ['One git branch per layer:', 'dlrootfs ubuntu -g && git -C rootfs branch'],
 ];

@@ -1,20 +1,20 @@
 import type { Readable, Writable } from 'node:stream';
 import { InterruptedError, UsageError } from '../errors.ts';
 
-/** What a person sits at. */
+/** The terminal of a user. */
 export interface Terminal {
   readonly input: Readable & { setRawMode?(raw: boolean): unknown };
   readonly output: Writable;
 }
 
-/** Keys as a terminal in raw mode sends them. */
+/** Bytes of keys in raw mode. */
 const CTRL_C = 3;
 const CTRL_D = 4;
 const BACKSPACE: ReadonlySet<number> = new Set([8, 127]);
 const RETURN: ReadonlySet<number> = new Set([10, 13]);
 
 /**
- * Asks on the terminal and echoes nothing. Throws InterruptedError for Ctrl-C, UsageError for Ctrl-D or a terminal that is gone,
+ * Reads a password from the terminal without echo. Throws InterruptedError for Ctrl-C, UsageError for Ctrl-D or a closed terminal,
  * and the signal's reason.
  */
 export async function promptPassword(
@@ -55,7 +55,7 @@ export async function promptPassword(
   }
 }
 
-/** In UTF-8, where the bytes after the first of a character begin with the bits 10. */
+/** In UTF-8 every byte of a character but the first begins with the bits 10. */
 function withoutLastCharacter(bytes: readonly number[]): number[] {
   return bytes.slice(
     0,

@@ -8,13 +8,13 @@ export interface TerminalStream extends Writable {
 }
 
 const redrawMilliseconds = 100;
-/** Where the original's unfinished line `<TAB><12 hex> ... ` leaves the cursor, counted from 1. */
+/** The cursor's column after the original's unfinished line `<TAB><12 hex> ... `, counted from 1. */
 const columnBehindUnfinishedLine = 8 + 12 + 5 + 1;
 
 /**
- * Bars on a terminal, redrawn ten times a second below whatever else is printed there, gone at the end. `linesHere`:
- * the original's lines go to the same terminal, so its unfinished line must be left as it was. Stands before the
- * other reporters: it erases its picture when they are about to print.
+ * Bars on a terminal, redrawn ten times per second below all other lines and erased at the end. `linesHere`: the original's
+ * lines go to the same terminal, so its unfinished line must stay as it was. This report comes before the others: it
+ * erases its bars before they print.
  */
 export function terminalReport(err: TerminalStream, linesHere: boolean): LiveReport {
   const progress = new Progress();
@@ -62,8 +62,8 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
 }
 
 /**
- * The picture of a running pull: a line for each layer that is being fetched or unpacked (at most `rows` lines in
- * all) and one for the whole; no line is wider than `columns`.
+ * The lines of a running pull: one for each layer that is downloaded or unpacked, and one for the sum. At most `rows` lines,
+ * none wider than `columns`.
  */
 export function renderBars(progress: Progress, columns: number, rows: number, now: number): string[] {
   const running = progress.layers.filter(({ state }) => state === 'fetching' || state === 'applying');

@@ -1,16 +1,16 @@
 import type { Writable } from 'node:stream';
 import type { PullEvent, Report } from './event.ts';
 
-const progressEveryMilliseconds = 200;
+const PROGRESS_MILLISECONDS = 200;
 
-/** Every event as one JSON object on a line of its own (docs/schema/progress.schema.json); progress is thinned out. */
+/** One JSON object per event and line (docs/schema/progress.schema.json); progress at most five times per second. */
 export function jsonLinesReport(err: Writable, verbose: boolean): Report {
   const told = new Map<number, number>();
   return (event) => {
     if (event.type === 'debug' && !verbose) return;
     if (event.type === 'layer-progress') {
       const now = performance.now();
-      if (now - (told.get(event.index) ?? -Infinity) < progressEveryMilliseconds) return;
+      if (now - (told.get(event.index) ?? -Infinity) < PROGRESS_MILLISECONDS) return;
       told.set(event.index, now);
     }
     err.write(`${JSON.stringify(toJson(event))}\n`);

@@ -13,7 +13,7 @@ export interface LayerProgress {
   cached: boolean;
 }
 
-/** Where a pull stands, gathered from its events; times are milliseconds of one clock. */
+/** The state of a pull, from its events. Times are milliseconds of one clock. */
 export class Progress {
   layers: LayerProgress[] = [];
   #samples: { readonly at: number; readonly received: number }[] = [];
@@ -99,7 +99,7 @@ export function formatSeconds(seconds: number): string {
   return hours > 0 ? `${hours}:${tail}` : tail;
 }
 
-/** The whole in words: `12.3 MiB of 40.0 MiB, 3.1 MiB/s, 0:09 left, 2 of 7 layers unpacked`, or as much of it as fits. */
+/** The sum as text: `12.3 MiB of 40.0 MiB, 3.1 MiB/s, 0:09 left, 2 of 7 layers unpacked`, or the first parts of it that fit. */
 export function describeProgress(progress: Progress, now: number, columns = Infinity): string {
   const { received, size, layers, applied } = progress;
   const parts = [
@@ -116,7 +116,7 @@ export function describeProgress(progress: Progress, now: number, columns = Infi
 
 const everyMilliseconds = 5000;
 
-/** A line about the whole every few seconds, for logs; a pull that ends sooner prints none. */
+/** The sum as a line every few seconds, for logs; a shorter pull prints none. */
 export function plainReport(err: Writable): LiveReport {
   const progress = new Progress();
   let timer: NodeJS.Timeout | undefined;
