@@ -1,24 +1,34 @@
 import { lstatSync } from 'node:fs';
 import { DestinationError, printable } from '../errors.ts';
 import { writeFileAtomically } from '../sys/atomic-file.ts';
-import { osError } from '../sys/os-error.ts';
+import { explainOsError, hasCode } from '../sys/os-error.ts';
+
+const elsewhere = 'choose another directory with -d';
 
 /**
- * Throws DestinationError when something is at one of the paths: asked before a pull, so that nobody waits for a download
- * first.
+ * What `work` answers.
+ *
+ * @param action verb and object, for messages: `prepare rootfs`
+ * @throws DestinationError for a system error of its file calls; any other error as it is
  */
-export function refuseExisting(paths: readonly string[]): void {
-  const there = paths.filter((path) => exists(path));
-  if (there.length > 0) throw existing(there);
+export function explained<T>(action: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw explainOsError(error, action, elsewhere);
+  }
 }
 
-function exists(path: string): boolean {
-  try {
-    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
-  } catch (error) {
-    const { code, text } = osError((error as { errno: number }).errno);
-    throw new DestinationError(`cannot write ${printable(path)}: ${text}`, { code, cause: error });
-  }
+/**
+ * Checks before a pull that nothing has the names of the configurations.
+ *
+ * @throws DestinationError
+ */
+export function refuseExisting(paths: readonly string[]): void {
+  const found = paths.filter((path) =>
+    explained(`write ${printable(path)}`, () => lstatSync(path, { throwIfNoEntry: false }) !== undefined),
+  );
+  if (found.length > 0) throw existing(found);
 }
 
 function existing(paths: readonly string[]): DestinationError {
@@ -30,18 +40,15 @@ function existing(paths: readonly string[]): DestinationError {
 }
 
 /**
- * Puts a whole file at a path, at once. What is there is replaced only with `force`, and then itself: a symlink is not
- * followed. Throws DestinationError.
+ * Writes a configuration, whole or not at all. A file or symlink of its name is replaced with `force` only.
+ *
+ * @throws DestinationError
  */
-export async function placeFile(path: string, text: string, force: boolean): Promise<void> {
+export async function writeConfig(path: string, text: string, force: boolean): Promise<void> {
   try {
     await writeFileAtomically(path, text, { mode: 0o644, replace: force });
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST') throw existing([path]);
-    throw new DestinationError(`${printable(path)} cannot be written: ${message}`, {
-      cause: error,
-      hint: 'the rootfs is complete; make its parent directory writable and run the command again',
-    });
+    if (hasCode(error, 'EEXIST')) throw existing([path]);
+    throw explainOsError(error, `write ${printable(path)}`, `the rootfs is complete: ${elsewhere}`);
   }
 }

@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs';
+import { printable } from '../errors.ts';
+import { explained } from './beside.ts';
 import { ConfinedRoot } from './confined-root.ts';
 import { absolutePath } from '../sys/os-path.ts';
 import { containerName } from './place.ts';
@@ -17,9 +19,16 @@ const mountPoints: readonly (readonly [path: string, mode: number])[] = [
 /**
  * Adds to a rootfs what a system needs to boot and images leave out: mount points that are missing, and /etc/resolv.conf
  * (the host's), /etc/hosts and /etc/hostname where they are missing or empty, as Docker leaves them. Nothing with content is
- * changed. Returns the paths that were made or filled.
+ * changed.
+ *
+ * @returns the paths that were made or filled
+ * @throws DestinationError
  */
 export function prepareRootfs(destination: string): string[] {
+  return explained(`prepare ${printable(destination)}`, () => addMissing(destination));
+}
+
+function addMissing(destination: string): string[] {
   const directory = absolutePath(destination);
   const name = containerName(directory);
   using root = new ConfinedRoot(directory);

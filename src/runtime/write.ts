@@ -1,6 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs';
+import { printable } from '../errors.ts';
 import type { ImageConfig } from '../oci/config.ts';
-import { placeFile, refuseExisting } from './beside.ts';
+import { explained, writeConfig, refuseExisting } from './beside.ts';
 import { ConfinedRoot } from './confined-root.ts';
 import { absolute, containerOf, type Container, type RootfsFacts } from './container.ts';
 import { lxcConfig } from './lxc.ts';
@@ -52,13 +53,15 @@ export async function writeRuntimeConfigs(
   request: RuntimeRequest,
 ): Promise<RuntimeResult> {
   const place = placeOf(request.destination);
-  const container = inspectRootfs(request, place);
+  const container = explained(`read ${printable(request.destination)}`, () => inspectRootfs(request, place));
   const files: string[] = [];
   const notices: string[] = [];
   for (const runtime of runtimes) {
-    const config = configFor(runtime, container, place, request);
+    const config = explained(`read ${printable(request.destination)}`, () =>
+      configFor(runtime, container, place, request),
+    );
     const file = configPath(runtime, place);
-    await placeFile(file, config.text, request.force);
+    await writeConfig(file, config.text, request.force);
     files.push(file);
     notices.push(...config.notices);
   }

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { chmodSync, chownSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { geteuid } from 'node:process';
+import { describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { dir, file, tar } from '../support/archive.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { noOtherUser } from '../support/other-user.ts';
+import type { ProgramOptions, ProgramResult } from '../support/program.ts';
+import { Scratch, runProgram } from '../support/program.ts';
+
+type Pull = (argv: readonly string[], options?: ProgramOptions) => Promise<ProgramResult>;
+
+async function withImage(work: (pull: Pull, scratch: Scratch) => Promise<void>): Promise<void> {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  registry.push('img', '1', {
+    layers: [{ tar: tar(dir('etc'), file('etc/passwd', 'root:x:0:0::/:/bin/sh\n')) }],
+  });
+  const reference = registry.reference('img', '1');
+  await work(
+    (argv, options) => runProgram([reference, '--no-cache', ...argv], { cwd: scratch.path, ...options }),
+    scratch,
+  );
+}
+
+/** An error of the destination, with a hint: neither a trace nor a bug. */
+function assertExplained({ exitCode, stderr }: ProgramResult, reason: RegExp): void {
+  assert.equal(exitCode, 7, stderr);
+  assert.match(stderr, /^error: (?:cannot|.* is not a directory)[^\n]*\nhint: [^\n]+\n$/m);
+  assert.match(stderr, reason);
+  assert.doesNotMatch(stderr, /bug|^\s+at /m);
+}
+
+const every = ['--for', 'runc,lxc,nspawn', '--prepare'];
+
+describe('what the system refuses of --for and --prepare is explained', () => {
+  const errors = ['EACCES', 'ELOOP', 'ENOTDIR', 'ENOSPC', 'EROFS', 'EIO', 'EDQUOT', 'EMFILE', 'ENOENT'];
+  /** The call that fails, and what is asked for. DIR holds a file, so that none of the calls is made for the rootfs itself. */
+  const points: readonly (readonly [call: string, argv: readonly string[]])[] = [
+    ['link', ['--for', 'runc']],
+    ['rename', ['--for', 'lxc', '--force']],
+    ['mkdir', ['--prepare']],
+    ['fchmod', ['--for', 'nspawn', '--prepare']],
+  ];
+  for (const [call, argv] of points) {
+    for (const error of errors) {
+      test(`${call}: ${error}`, async () => {
+        await withImage(async (pull, scratch) => {
+          mkdirSync(scratch.join('out'));
+          writeFileSync(scratch.join('out/mine'), '');
+          const under = [
+            'strace',
+            '-f',
+            '-qqq',
+            '-o',
+            '/dev/null',
+            '-e',
+            `trace=${call}`,
+            '-e',
+            `inject=${call}:error=${error}`,
+          ];
+          const result = await pull(['-d', 'out', ...argv], { under });
+          // A directory that is gone has nothing to prepare in it.
+          if (call === 'mkdir' && ['EACCES', 'ELOOP', 'ENOTDIR', 'ENOENT'].includes(error)) {
+            assert.equal(result.exitCode, 0, result.stderr);
+          } else if (call !== 'fchmod') assertExplained(result, new RegExp(`\\(${error}\\)$`, 'm'));
+          assert.ok([0, 7].includes(result.exitCode), result.stderr);
+          assert.deepEqual(
+            readdirSync(scratch.path).filter((name) => name.includes('partial')),
+            [],
+          );
+        });
+      });
+    }
+  }
+});
+
+/** A file system of its own for the directory above DIR, or for DIR. */
+function mount(t: TestContext, words: readonly string[], place: string): boolean {
+  const done = geteuid?.() === 0 && spawnSync('mount', [...words, place]).status === 0;
+  if (done) t.after(() => spawnSync('umount', ['-l', place]));
+  else t.skip('needs the right to mount');
+  return done;
+}
+
+describe('places that cannot be written', () => {
+  test('below a directory that may not be entered', { skip: noOtherUser }, async () => {
+    await withImage(async (pull, scratch) => {
+      mkdirSync(scratch.join('closed/rootfs'), { recursive: true });
+      chmodSync(scratch.path, 0o755);
+      chmodSync(scratch.join('closed'), 0);
+      for (const flags of [every, ['--prepare'], ['--for', 'runc'], ['-g'], []]) {
+        for (const name of ['closed/rootfs', 'closed/new', 'closed/new/er']) {
+          assertExplained(await pull(['-d', name, ...flags], { uid: 65_534 }), /permission denied/);
+        }
+      }
+    });
+  });
+
+  test('beside a directory whose parent may not be written', { skip: noOtherUser }, async () => {
+    await withImage(async (pull, scratch) => {
+      mkdirSync(scratch.join('rootfs'));
+      chownSync(scratch.join('rootfs'), 65_534, 65_534);
+      chmodSync(scratch.path, 0o755);
+      assertExplained(
+        await pull(['-d', 'rootfs', '--for', 'runc'], { uid: 65_534 }),
+        /cannot write .*config\.json: permission denied \(EACCES\)/,
+      );
+    });
+  });
+
+  test('a circle of symlinks, and a file in place of a directory', async () => {
+    await withImage(async (pull, scratch) => {
+      symlinkSync('b', scratch.join('a'));
+      symlinkSync('a', scratch.join('b'));
+      writeFileSync(scratch.join('file'), '');
+      for (const name of ['a', 'a/x', 'file', 'file/x', 'file/x/y']) {
+        assertExplained(await pull(['-d', name, ...every]), /symlinks|not a directory/);
+      }
+    });
+  });
+
+  test('a read-only parent', async (t) => {
+    await withImage(async (pull, scratch) => {
+      mkdirSync(scratch.join('parent/rootfs'), { recursive: true });
+      if (!mount(t, ['-t', 'tmpfs', 'tmpfs'], scratch.join('parent'))) return;
+      mkdirSync(scratch.join('parent/rootfs'));
+      if (!mount(t, ['-t', 'tmpfs', 'tmpfs'], scratch.join('parent/rootfs'))) return;
+      execFileSync('mount', ['-o', 'remount,ro', scratch.join('parent')]);
+      for (const runtime of ['runc', 'lxc', 'nspawn'])
+        for (const force of [[], ['--force']])
+          assertExplained(
+            await pull(['-d', 'parent/rootfs', '--for', runtime, ...force]),
+            /read-only file system \(EROFS\)/,
+          );
+      spawnSync('umount', ['-l', scratch.join('parent/rootfs'), scratch.join('parent')]);
+    });
+  });
+
+  test('a parent whose disk is full, and a DIR whose disk is full behind the image', async (t) => {
+    await withImage(async (pull, scratch) => {
+      mkdirSync(scratch.join('parent'));
+      if (!mount(t, ['-t', 'tmpfs', '-o', 'nr_inodes=2', 'tmpfs'], scratch.join('parent'))) return;
+      mkdirSync(scratch.join('parent/rootfs'));
+      // The root, etc, etc/passwd and json, and the directory that is made and removed to look at the file system.
+      if (!mount(t, ['-t', 'tmpfs', '-o', 'nr_inodes=5', 'tmpfs'], scratch.join('parent/rootfs'))) return;
+      assertExplained(
+        await pull(['-d', 'parent/rootfs', '--for', 'runc']),
+        /cannot write .*config\.json: .*\(ENOSPC\)/,
+      );
+      assertExplained(await pull(['-d', 'parent/rootfs', '--prepare']), /cannot prepare .*: .*\(ENOSPC\)/);
+      spawnSync('umount', ['-l', scratch.join('parent/rootfs'), scratch.join('parent')]);
+    });
+  });
+});
