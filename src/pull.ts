@@ -20,9 +20,9 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   // Loaded on demand: they would add some 20 ms to every start.
   const git = options.git ? await import('./git/git-program.ts') : undefined;
   await git?.findGit(options.environment);
-  const furnishing =
-    options.prepare || options.runtimes.length > 0 ? await import('./furnish.ts') : undefined;
-  furnishing?.checkPlaces(options);
+  const runtime =
+    options.prepare || options.runtimes.length > 0 ? await import('./runtime/write.ts') : undefined;
+  runtime?.checkRuntimeConfigs(options.runtimes, destination, options.force);
   const stopwatch = new Stopwatch();
   return await withSession(options, async (opened) => {
     const { source, store } = opened;
@@ -30,7 +30,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
     stopwatch.lap('resolve');
     const built = await withoutCorruptBlobs(report, (careful) => build(image, store, options, careful));
     stopwatch.lap('layers');
-    await furnishing?.furnish(image, options);
+    await runtime?.writeRuntimeFiles(image.config, options);
     report({ type: 'done', reference: source.reference, destination });
     return summarize({ source, image, built, destination, tally, stopwatch });
   });

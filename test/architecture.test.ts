@@ -37,7 +37,6 @@ const top = [
   'native-calls.ts',
   'source.ts',
   'with-session.ts',
-  'furnish.ts',
   'rootfs-build.ts',
   'resumption.ts',
   'pull.ts',

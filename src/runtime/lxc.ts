@@ -1,7 +1,5 @@
 import type { Container } from './container.ts';
-import type { RuntimeConfig } from './runtime-config.ts';
-import { commented, isOneLine } from './line.ts';
-import { isShellName, wrappedCommand } from './wrapped-command.ts';
+import { commented, isOneLine, isShellName, type RuntimeConfig, wrappedCommand } from './config-text.ts';
 
 /** What the host's LXC has to include, by path, those that exist. */
 export interface LxcHost {

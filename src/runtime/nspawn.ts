@@ -1,7 +1,5 @@
 import type { Container } from './container.ts';
-import { commented, isOneLine } from './line.ts';
-import type { RuntimeConfig } from './runtime-config.ts';
-import { isShellName, wrappedCommand } from './wrapped-command.ts';
+import { commented, isOneLine, isShellName, type RuntimeConfig, wrappedCommand } from './config-text.ts';
 
 /**
  * The `.nspawn` file of a machine (systemd.nspawn(5)), as importctl makes it from an image's config: only settings that count

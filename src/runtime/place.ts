@@ -1,8 +1,10 @@
 import { lstatSync, realpathSync } from 'node:fs';
 import path from 'node:path';
-import { UsageError } from '../errors.ts';
+import { DestinationError, printable, UsageError } from '../errors.ts';
+import { writeFileAtomically } from '../sys/atomic-file.ts';
+import { explainOsError, hasCode } from '../sys/os-error.ts';
 import { absolutePath } from '../sys/os-path.ts';
-import { isOneLine } from './line.ts';
+import { isOneLine } from './config-text.ts';
 
 /** Container engines that dlrootfs writes a configuration for. */
 export const runtimes = ['runc', 'lxc', 'nspawn'] as const;
@@ -90,4 +92,54 @@ export function startCommand(
 
 function quoted(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+}
+
+const elsewhere = 'choose another directory with -d';
+
+/**
+ * What `work` answers.
+ *
+ * @param action verb and object, for messages: `prepare rootfs`
+ * @throws DestinationError for a system error of its file calls; any other error as it is
+ */
+export function explained<T>(action: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw explainOsError(error, action, elsewhere);
+  }
+}
+
+/**
+ * Checks before a pull that nothing has the names of the configurations.
+ *
+ * @throws DestinationError
+ */
+export function refuseExisting(files: readonly string[]): void {
+  const found = files.filter((file) =>
+    explained(`write ${printable(file)}`, () => lstatSync(file, { throwIfNoEntry: false }) !== undefined),
+  );
+  if (found.length > 0) throw existing(found);
+}
+
+function existing(files: readonly string[]): DestinationError {
+  const names = files.map((file) => printable(file)).join(' and ');
+  return new DestinationError(`${names} ${files.length === 1 ? 'is' : 'are'} there already`, {
+    code: 'FILE_EXISTS',
+    hint: 'add --force to replace it',
+  });
+}
+
+/**
+ * Writes a configuration, whole or not at all. A file or symlink of its name is replaced with `force` only.
+ *
+ * @throws DestinationError
+ */
+export async function writeConfig(file: string, text: string, force: boolean): Promise<void> {
+  try {
+    await writeFileAtomically(file, text, { mode: 0o644, replace: force });
+  } catch (error) {
+    if (hasCode(error, 'EEXIST')) throw existing([file]);
+    throw explainOsError(error, `write ${printable(file)}`, `the rootfs is complete: ${elsewhere}`);
+  }
 }

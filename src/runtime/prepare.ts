@@ -1,9 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { printable } from '../errors.ts';
-import { explained } from './beside.ts';
+import { containerName, explained } from './place.ts';
 import { ConfinedRoot } from './confined-root.ts';
 import { absolutePath } from '../sys/os-path.ts';
-import { containerName } from './place.ts';
 
 /** Mount points that every runtime wants, and the directories it looks for, by mode. */
 const mountPoints: readonly (readonly [path: string, mode: number])[] = [

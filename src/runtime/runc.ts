@@ -1,7 +1,6 @@
 import type { ImageConfig } from '../oci/config.ts';
+import type { RuntimeConfig } from './config-text.ts';
 import type { Container } from './container.ts';
-import { capabilities, maskedPaths, readonlyPaths } from './oci-defaults.ts';
-import type { RuntimeConfig } from './runtime-config.ts';
 
 /** Of the caller, where the container is to run without root (`runc spec --rootless`). */
 export interface Rootless {
@@ -153,3 +152,45 @@ function annotations(image: ImageConfig, notices: string[]): Record<string, stri
   if (left > 0) notices.push(`${left} of the image's labels would steer the runtime and were left out`);
   return Object.fromEntries(all);
 }
+
+/** Docker's set, and containerd's up to version 1: what images are made for, file capabilities of `ping` included. */
+const capabilities: readonly string[] = [
+  'CAP_AUDIT_WRITE',
+  'CAP_CHOWN',
+  'CAP_DAC_OVERRIDE',
+  'CAP_FOWNER',
+  'CAP_FSETID',
+  'CAP_KILL',
+  'CAP_MKNOD',
+  'CAP_NET_BIND_SERVICE',
+  'CAP_NET_RAW',
+  'CAP_SETFCAP',
+  'CAP_SETGID',
+  'CAP_SETPCAP',
+  'CAP_SETUID',
+  'CAP_SYS_CHROOT',
+];
+
+/** As `runc spec` and containerd hide them. */
+const maskedPaths: readonly string[] = [
+  '/proc/acpi',
+  '/proc/asound',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/sys/devices/virtual/powercap',
+  '/sys/firmware',
+];
+
+/** As `runc spec` and containerd protect them. */
+const readonlyPaths: readonly string[] = [
+  '/proc/bus',
+  '/proc/fs',
+  '/proc/irq',
+  '/proc/sys',
+  '/proc/sysrq-trigger',
+];

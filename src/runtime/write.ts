@@ -1,14 +1,25 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { printable } from '../errors.ts';
 import type { ImageConfig } from '../oci/config.ts';
-import { explained, writeConfig, refuseExisting } from './beside.ts';
+import {
+  configPath,
+  explained,
+  type Place,
+  placeOf,
+  refuseExisting,
+  rootInBundle,
+  type Runtime,
+  startCommand,
+  writeConfig,
+} from './place.ts';
 import { ConfinedRoot } from './confined-root.ts';
 import { absolute, containerOf, type Container, type RootfsFacts } from './container.ts';
 import { lxcConfig } from './lxc.ts';
+import type { Report } from '../report/event.ts';
 import { nspawnConfig } from './nspawn.ts';
-import { configPath, placeOf, rootInBundle, startCommand, type Place, type Runtime } from './place.ts';
+import { prepareRootfs } from './prepare.ts';
 import { runcConfig, type Rootless } from './runc.ts';
-import type { RuntimeConfig } from './runtime-config.ts';
+import type { RuntimeConfig } from './config-text.ts';
 import { resolveUser } from './user.ts';
 
 export interface RuntimeRequest {
@@ -26,7 +37,7 @@ export interface RuntimeRequest {
 export interface RuntimeResult {
   /** What was written, absolute paths. */
   readonly files: readonly string[];
-  /** One command a runtime, in their order: what to type next. */
+  /** One command per runtime, in their order: what to type next. */
   readonly next: readonly string[];
   /** What the image wants and a runtime cannot be told, one line each. */
   readonly notices: readonly string[];
@@ -35,11 +46,51 @@ export interface RuntimeResult {
 /** LXC's own defaults, where distributions have them: capabilities, devices, seccomp, mounts. */
 const lxcIncludes = ['/usr/share/lxc/config/common.conf'];
 
+/** What of a pull's options its files for runtimes need. */
+export interface RuntimeOptions extends Pick<RuntimeRequest, 'destination' | 'force'> {
+  readonly runtimes: readonly Runtime[];
+  readonly rootless: boolean;
+  readonly uid: number;
+  readonly gid: number;
+  readonly git: boolean;
+  readonly prepare: boolean;
+  readonly report: Report;
+}
+
 /**
- * To be asked before the pull: throws UsageError where no configuration can be written for the directory, and
- * DestinationError where one is there and `force` is not given.
+ * Adds to a finished rootfs what `--prepare` names, and writes the configurations that `--for` names.
+ *
+ * @throws DestinationError, IntegrityError
+ */
+export async function writeRuntimeFiles(image: ImageConfig, options: RuntimeOptions): Promise<void> {
+  const { destination, report, runtimes, force, rootless, git, uid, gid } = options;
+  if (options.prepare) {
+    const made = prepareRootfs(destination);
+    const inGit = git ? ': no layer has them, so git shows files among them as changes of yours' : '';
+    if (made.length > 0)
+      report({ type: 'notice', message: `prepared ${printable(made.join(', '))}${inGit}` });
+  }
+  if (runtimes.length === 0) return;
+  const written = await writeRuntimeConfigs(runtimes, {
+    destination,
+    image,
+    force,
+    rootless: rootless ? { uid, gid } : undefined,
+    hidden: git ? ['/.git'] : [],
+  });
+  for (const message of written.notices) report({ type: 'notice', message: printable(message) });
+  for (const [index, file] of written.files.entries()) {
+    report({ type: 'runtime-config', file, command: written.next[index]! });
+  }
+}
+
+/**
+ * Checks before a pull that the configurations can be written.
+ *
+ * @throws UsageError where none can be written for the directory; DestinationError where one exists and `force` is not given
  */
 export function checkRuntimeConfigs(runtimes: readonly Runtime[], destination: string, force: boolean): void {
+  if (runtimes.length === 0) return;
   const place = placeOf(destination);
   if (!force) refuseExisting(runtimes.map((runtime) => configPath(runtime, place)));
 }

@@ -1,3 +1,23 @@
+/** Whether text can stand in a line of a configuration file: no reader takes any of it for the end of the line. */
+export function isOneLine(text: string): boolean {
+  // eslint-disable-next-line no-control-regex
+  return !/[\u0000-\u0008\u000a-\u001f\u007f\u0085\u2028\u2029]/u.test(text);
+}
+
+/** Text made fit for a comment, where nobody but people reads it. */
+export function commented(text: string): string {
+  return JSON.stringify(text)
+    .slice(1, -1)
+    .replaceAll(/[\u007f\u0085\u2028\u2029]/g, '?');
+}
+
+/** A configuration as text, and what it could not say. */
+export interface RuntimeConfig {
+  readonly text: string;
+  /** One line each, for people. */
+  readonly notices: readonly string[];
+}
+
 /**
  * A command line and variables that a configuration file of lines cannot say (newlines, and for LXC words with both kinds of
  * quotes), said by a shell inside the container. The script itself is a single line of plain characters, no single quotes
