@@ -65,7 +65,7 @@ function printedTexts(): string[] {
 }
 
 test('readme: each error it explains is one that the program prints', () => {
-  const section = readme.slice(readme.indexOf('## When it says'));
+  const section = readme.slice(readme.indexOf('## Errors'));
   const quoted = [...section.matchAll(/^\| ((?:`[^`]+`(?:, )?)+) \|/gm)].flatMap((match) =>
     [...match[1]!.matchAll(/`([^`]+)`/g)].map(([, text]) => text!),
   );
