@@ -1,5 +1,4 @@
-import { openNative } from './blob/native.ts';
-import type { Native } from './blob/native.ts';
+import { type Native, openNative } from './blob/decode/native.ts';
 import { loadNative } from './sys/native.ts';
 
 /** What can be called in C; undefined where that is impossible: then the program is slower, and two runs may fetch the same blob. */

@@ -1,4 +1,4 @@
-import { CorruptBlobError } from './blob/damage.ts';
+import { CorruptBlobError } from './blob/transfer.ts';
 import { printable } from './errors.ts';
 import type { Survey } from './git/survey.ts';
 import type { Image, Layer } from './oci/image.ts';

@@ -1,5 +1,4 @@
-import { decompressor } from './blob/decompress.ts';
-import { namelessFile } from './sys/temp-file.ts';
+import { decompressor } from './blob/decode/decompress.ts';
 import { Store } from './blob/store.ts';
 import { DlrootfsError, IntegrityError } from './errors.ts';
 import { nativeCalls } from './native-calls.ts';
@@ -7,8 +6,8 @@ import { platformNotice } from './oci/fitness.ts';
 import type { Image, Session } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import { spoolPlace } from './rootfs/spool-place.ts';
-import type { ImageSource } from './source.ts';
-import { parseImage } from './source.ts';
+import { type ImageSource, parseImage } from './source.ts';
+import { namelessFile } from './sys/temp-file.ts';
 
 export interface Opened {
   readonly source: ImageSource;

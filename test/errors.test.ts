@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { readFileSync, readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { CorruptBlobError } from '../src/blob/damage.ts';
+import { CorruptBlobError } from '../src/blob/transfer.ts';
 import * as errors from '../src/errors.ts';
 import { MalformedTarError } from '../src/tar/malformed.ts';
 

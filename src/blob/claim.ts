@@ -1,10 +1,9 @@
 import { constants } from 'node:fs';
-import { lstat, open, rename, rm, unlink, writeFile, type FileHandle } from 'node:fs/promises';
+import { type FileHandle, lstat, open, rename, rm, unlink, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
 import type { lockFile } from '../sys/file-lock.ts';
-import type { StoreFiles } from './store-files.ts';
-import { FILE_MODE, openTrusted } from './trust.ts';
+import { FILE_MODE, openTrusted, type StoreFiles } from './store-files.ts';
 
 /** Bytes of a blob, from `start` up to `end`, the first that is not among them. */
 export interface ByteRange {

@@ -1,17 +1,14 @@
 import { DestinationError, NetworkError } from '../errors.ts';
 import type { BlobResponse, Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
-import type { Appetite } from './appetite.ts';
-import type { Arrival } from './arrival.ts';
-import { BlobHash } from './blob-hash.ts';
-import type { Kept } from './claim.ts';
-import type { Connections } from './connections.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
-import { BrokenTransferError, WrongBytesError } from './damage.ts';
-import { Persistence } from './persistence.ts';
-import { judge, outrunsReader, Pieces } from './pieces.ts';
-import { SplitDownload } from './split-download.ts';
-import { abandon, Meter, TimedBody } from './transfer.ts';
+import type { Arrival } from './buffer.ts';
+import type { Kept } from './claim.ts';
+import { type Appetite, judge, Meter, outrunsReader } from './pace.ts';
+import type { Connections } from './scheduler.ts';
+import { Pieces, SplitDownload } from './split.ts';
+import { abandon, BrokenTransferError, Persistence, TimedBody, WrongBytesError } from './transfer.ts';
+import { BlobHash } from './verification.ts';
 
 /** At once, for the digest, in bytes. */
 const READ_BACK = 512 * 1024;

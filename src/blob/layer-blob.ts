@@ -1,17 +1,17 @@
 import { reasonOf } from '../errors.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
-import type { Appetite } from './appetite.ts';
-import { Arrival } from './arrival.ts';
-import type { ByteReader } from './byte-reader.ts';
-import { CachedFile } from './cached-file.ts';
-import type { Claim } from './claim.ts';
-import type { Connections } from './connections.ts';
-import { CorruptBlobError, WrongBytesError } from './damage.ts';
-import { diskError } from './disk-error.ts';
-import { Download } from './download.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
+import { Arrival } from './buffer.ts';
+import type { Claim } from './claim.ts';
+import type { ByteReader } from './decode/byte-reader.ts';
+import { Download } from './download.ts';
+import type { Appetite } from './pace.ts';
+import type { Connections } from './scheduler.ts';
+import { diskError } from './store-files.ts';
 import type { Store } from './store.ts';
+import { CorruptBlobError, WrongBytesError } from './transfer.ts';
+import { CachedFile } from './verification.ts';
 
 export interface LayerBlobOptions {
   readonly store: Store;

@@ -1,14 +1,14 @@
 import { createHash } from 'node:crypto';
 import { IntegrityError } from '../errors.ts';
+import { promisedCompression } from '../oci/compression.ts';
 import { algorithmOf, type DiffID } from '../oci/digest.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
-import type { ByteReader } from './byte-reader.ts';
-import { promisedCompression } from '../oci/compression.ts';
-import { decompress } from './decompress.ts';
+import type { ByteReader } from './decode/byte-reader.ts';
+import { decompress } from './decode/decompress.ts';
+import { MalformedDataError } from './decode/malformed-data.ts';
+import type { Native } from './decode/native.ts';
 import type { LayerBlob } from './layer-blob.ts';
-import { MalformedDataError } from './malformed-data.ts';
-import type { Native } from './native.ts';
 
 export interface PulledLayerOptions {
   readonly name: string;

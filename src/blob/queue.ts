@@ -1,10 +1,10 @@
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
-import { Appetite } from './appetite.ts';
-import { Connections } from './connections.ts';
-import { LayerBlob } from './layer-blob.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
+import { LayerBlob } from './layer-blob.ts';
+import { Appetite } from './pace.ts';
 import { PulledLayer } from './pulled-layer.ts';
+import { Connections } from './scheduler.ts';
 import type { Store } from './store.ts';
 
 export interface LayerQueueOptions {

@@ -1,10 +1,12 @@
 import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
-import { lstat, readdir, rm, utimes, type FileHandle } from 'node:fs/promises';
+import { constants, type Stats } from 'node:fs';
+import { type FileHandle, lstat, mkdir, open, readdir, rm, stat, unlink, utimes } from 'node:fs/promises';
 import path from 'node:path';
-import { algorithmOf, digestOf, hexOf, type Digest, type DigestAlgorithm } from '../oci/digest.ts';
-import type { StoredFile } from './eviction.ts';
-import { openTrusted, trustedDirectory, trustedSubdirectory } from './trust.ts';
+import { geteuid } from 'node:process';
+import { printable } from '../errors.ts';
+import { algorithmOf, type Digest, type DigestAlgorithm, digestOf, hexOf } from '../oci/digest.ts';
+import { explainOsError } from '../sys/os-error.ts';
+import type { Native } from './decode/native.ts';
 
 const ALGORITHMS: readonly DigestAlgorithm[] = ['sha256', 'sha512'];
 
@@ -95,5 +97,134 @@ async function describe(name: string, pinned: ReadonlySet<string>): Promise<Stor
       lastUsed: stats.mtimeMs,
       pinned: pinned.has(name),
     }
+  );
+}
+
+/** Modes of what is made here: nobody else's business. */
+export const DIRECTORY_MODE = 0o700;
+export const FILE_MODE = 0o600;
+const WRITABLE_BY_OTHERS = 0o022;
+
+/** Why the store must not use a directory, for people, or undefined when it may: it must be ours and nobody else may write there. */
+function faultOf(stats: Stats): string | undefined {
+  if (!stats.isDirectory()) return 'is not a directory';
+  const me = geteuid?.();
+  if (me !== undefined && stats.uid !== me) return `belongs to user ${stats.uid}, not to user ${me}`;
+  if ((stats.mode & WRITABLE_BY_OTHERS) !== 0) return 'can be written by others';
+  return undefined;
+}
+
+/** Makes the directory and what leads to it, where it is missing. Throws an Error that says why it cannot be used. */
+async function trustedDirectory(name: string): Promise<void> {
+  await makeDirectories(name);
+  const fault = faultOf(await stat(name));
+  if (fault !== undefined) throw new Error(`${name} ${fault}`);
+}
+
+/** Makes a directory and what is missing above it. Node's recursive mkdir calls a read-only or failing disk ENOENT. */
+async function makeDirectories(name: string): Promise<void> {
+  const make = () =>
+    mkdir(name, { mode: DIRECTORY_MODE }).then(
+      () => undefined,
+      (error: NodeJS.ErrnoException) => error,
+    );
+  let failure = await make();
+  if (failure?.code === 'ENOENT' && path.dirname(name) !== name) {
+    await makeDirectories(path.dirname(name));
+    failure = await make();
+  }
+  // What is there is looked at by the caller.
+  if (failure && failure.code !== 'EEXIST' && failure.code !== 'EISDIR') throw failure;
+}
+
+/** The same for a directory inside a trusted one: a link in its place is not followed. */
+async function trustedSubdirectory(name: string): Promise<void> {
+  await mkdir(name, { mode: DIRECTORY_MODE }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error;
+  });
+  const fault = faultOf(await lstat(name));
+  if (fault !== undefined) throw new Error(`${name} ${fault}`);
+}
+
+/**
+ * Opens a file in a trusted directory, or answers undefined when there is none or what stands there is not a plain file of ours
+ * with one name. Throws other errors of open(2).
+ */
+export async function openTrusted(name: string, flags: number): Promise<FileHandle | undefined> {
+  const handle = await open(name, flags | constants.O_NOFOLLOW | constants.O_NONBLOCK, FILE_MODE).catch(
+    (error: NodeJS.ErrnoException) => {
+      if (['ENOENT', 'ELOOP', 'EISDIR', 'ENXIO', 'ENOTDIR'].includes(error.code ?? '')) return undefined;
+      throw error;
+    },
+  );
+  if (!handle) return undefined;
+  const stats = await handle.stat();
+  const me = geteuid?.();
+  if (stats.isFile() && stats.nlink <= 1 && (me === undefined || stats.uid === me)) return handle;
+  await handle.close();
+  return undefined;
+}
+
+/** A file of the store, whole or partial. */
+export interface StoredFile {
+  readonly path: string;
+  /** On disk, in bytes. */
+  readonly bytes: number;
+  /** Milliseconds since 1970. */
+  readonly lastUsed: number;
+  /** Being used by this run. */
+  readonly pinned: boolean;
+}
+
+/** Files that must go so that the rest fits into `maxBytes`: those used longest ago first, never a pinned one. */
+export function victims(files: readonly StoredFile[], maxBytes: number): StoredFile[] {
+  let excess = files.reduce((sum, file) => sum + file.bytes, 0) - maxBytes;
+  const chosen: StoredFile[] = [];
+  for (const file of files.toSorted((a, b) => a.lastUsed - b.lastUsed)) {
+    if (excess <= 0) break;
+    if (file.pinned) continue;
+    chosen.push(file);
+    excess -= file.bytes;
+  }
+  return chosen;
+}
+
+const DAY = 86_400_000;
+
+/** Files of runs that were killed: private ones after a day, other partial ones when nobody went on with them for a month. */
+export function abandoned(files: readonly StoredFile[], now: number): StoredFile[] {
+  return files.filter((file) => {
+    if (path.basename(path.dirname(file.path)) !== 'partial') return false;
+    const days = path.basename(file.path).startsWith('private-') ? 1 : 30;
+    return !file.pinned && now - file.lastUsed > days * DAY;
+  });
+}
+
+/** Removes files of the store, except partial ones that another process is writing. Answers how many bytes are free then. */
+export async function removeUnused(
+  files: readonly StoredFile[],
+  native: Native | undefined,
+): Promise<number> {
+  let freed = 0;
+  for (const file of files) {
+    const handle = await openTrusted(file.path, constants.O_RDWR).catch(() => undefined);
+    const busy = handle && native?.lock?.(handle.fd, 'exclusive') === 'busy';
+    const removed = busy
+      ? false
+      : await unlink(file.path)
+          .then(() => true)
+          .catch(() => false);
+    if (removed) freed += file.bytes;
+    await handle?.close();
+  }
+  return freed;
+}
+
+/** Names the disk where a blob could not be written or read; what is no error of the system's stays as it is. */
+export function diskError(error: unknown, where: string): unknown {
+  return explainOsError(
+    error,
+    `keep blobs in ${printable(where)}`,
+    'choose another directory with --cache-dir or -d',
   );
 }

@@ -1,15 +1,22 @@
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { open, rename, unlink, type FileHandle } from 'node:fs/promises';
-import { Digest, algorithmOf, digestOf } from '../oci/digest.ts';
+import { type FileHandle, mkdir, open, rename, rmdir, unlink } from 'node:fs/promises';
 import { reasonOf } from '../errors.ts';
+import { algorithmOf, Digest, digestOf } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
+import { namelessFile } from '../sys/temp-file.ts';
 import { claim, type Claim, type Wanted } from './claim.ts';
-import { abandoned, removeUnused, victims } from './eviction.ts';
-import type { Native } from './native.ts';
-import { Spool } from './spool.ts';
-import { StoreFiles } from './store-files.ts';
-import { FILE_MODE, openTrusted } from './trust.ts';
+import type { Native } from './decode/native.ts';
+import {
+  abandoned,
+  DIRECTORY_MODE,
+  diskError,
+  FILE_MODE,
+  openTrusted,
+  removeUnused,
+  StoreFiles,
+  victims,
+} from './store-files.ts';
 
 export interface StoreOptions {
   /** Undefined: nothing is kept. */
@@ -226,4 +233,72 @@ export class Store {
   #warn(what: string, error: unknown): void {
     this.#report({ type: 'notice', message: `${what}: ${reasonOf(error)}` });
   }
+}
+
+/** Files without a name, for blobs that nobody wants to keep: the kernel frees them however the program ends. */
+export class Spool {
+  readonly directory: string;
+  #made: string | undefined;
+
+  constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  /** A new empty file, for reading and writing. Throws DestinationError. */
+  async file(): Promise<FileHandle> {
+    try {
+      this.#made ??= await mkdir(this.directory, { recursive: true, mode: DIRECTORY_MODE });
+      return await namelessFile(this.directory);
+    } catch (error) {
+      throw diskError(error, this.directory);
+    }
+  }
+
+  /** Removes the directory if it was made here. */
+  async close(): Promise<void> {
+    if (this.#made !== undefined) await rmdir(this.directory).catch(() => undefined);
+  }
+}
+
+export interface StoreSize {
+  /** Whole blobs, manifests and configs. */
+  readonly blobs: number;
+  /** Blobs that an interrupted run left, or that another run is fetching. */
+  readonly partials: number;
+  /** On disk. */
+  readonly bytes: number;
+}
+
+/** What a store holds. A directory that is not there holds nothing. */
+export async function storeSize(directory: string): Promise<StoreSize> {
+  const store = new StoreFiles(directory);
+  const files = await store.list();
+  const below = (folder: string) => files.filter((file) => file.path.startsWith(`${folder}/`)).length;
+  const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
+  return { blobs: below(store.blobs), partials: below(store.partials), bytes };
+}
+
+/**
+ * Removes what was used longest ago until at most `maxBytes` are left; what another run is fetching stays. Answers how many files
+ * and bytes are gone.
+ */
+export async function pruneStore(
+  directory: string,
+  maxBytes: number,
+  native?: Native,
+): Promise<{ readonly files: number; readonly bytes: number }> {
+  const store = new StoreFiles(directory);
+  const before = await store.list();
+  const leftovers = new Set(abandoned(before, Date.now()));
+  await removeUnused([...leftovers], native);
+  await removeUnused(
+    victims(
+      before.filter((file) => !leftovers.has(file)),
+      maxBytes,
+    ),
+    native,
+  );
+  const left = new Set((await store.list()).map((file) => file.path));
+  const gone = before.filter((file) => !left.has(file.path));
+  return { files: gone.length, bytes: gone.reduce((sum, file) => sum + file.bytes, 0) };
 }

@@ -130,7 +130,7 @@ async function runTags(invocation: Invocation, context: CliContext): Promise<voi
 async function runCache({ values, words }: Invocation, { stdout, environment }: CliContext): Promise<void> {
   const [{ pruneStore, storeSize }, { nativeCalls }, { defaultCacheDirectory }, { cacheDirectory }] =
     await Promise.all([
-      import('../blob/maintenance.ts'),
+      import('../blob/store.ts'),
       import('../native-calls.ts'),
       import('../options.ts'),
       import('./request.ts'),

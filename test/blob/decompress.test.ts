@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { test as always } from 'node:test';
-import { crc32, gzipSync, zstdCompressSync, constants } from 'node:zlib';
+import { constants, crc32, gzipSync, zstdCompressSync } from 'node:zlib';
 import fc from 'fast-check';
-import { readerOf } from '../../src/blob/byte-reader.ts';
+import { readerOf } from '../../src/blob/decode/byte-reader.ts';
+import { decompress } from '../../src/blob/decode/decompress.ts';
+import { MalformedDataError } from '../../src/blob/decode/malformed-data.ts';
+import { type Native, openNative } from '../../src/blob/decode/native.ts';
 import { compressionOf, promisedCompression } from '../../src/oci/compression.ts';
-import { decompress } from '../../src/blob/decompress.ts';
-import { MalformedDataError } from '../../src/blob/malformed-data.ts';
-import { openNative, type Native } from '../../src/blob/native.ts';
 import { loadNative } from '../../src/sys/native.ts';
 
 const native = openNative(loadNative()!);

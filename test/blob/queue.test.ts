@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
-import { CorruptBlobError } from '../../src/blob/damage.ts';
 import { layerQueue } from '../../src/blob/queue.ts';
+import { CorruptBlobError } from '../../src/blob/transfer.ts';
 import { IntegrityError, NetworkError } from '../../src/errors.ts';
 import type { Layer } from '../../src/oci/image.ts';
-import { FakeRegistry } from '../support/fake-registry.ts';
 import type { FakeLayer } from '../support/fake-image.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
 import { layersOf } from './support/http-layer.ts';
 import { noise, Workshop } from './support/workshop.ts';
 

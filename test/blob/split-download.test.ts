@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, statSync } from 'node:fs';
 import { spawn } from 'node:child_process';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { CorruptBlobError } from '../../src/blob/damage.ts';
+import { CorruptBlobError } from '../../src/blob/transfer.ts';
 import type { Layer } from '../../src/oci/image.ts';
-import { FakeRegistry } from '../support/fake-registry.ts';
 import type { Fault } from '../support/fake-fault.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
 import { until } from '../support/until.ts';
 import { layersOf } from './support/http-layer.ts';
 import { noise, Workshop } from './support/workshop.ts';

@@ -5,7 +5,7 @@ import { Store } from '../../src/blob/store.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import { dir, tar } from '../support/archive.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
-import { Scratch, runProgram } from '../support/program.ts';
+import { runProgram, Scratch } from '../support/program.ts';
 
 const digest = digestOf(Buffer.from('manifest'));
 const openStore = (scratch: Scratch) =>

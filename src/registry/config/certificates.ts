@@ -129,10 +129,7 @@ export function sortCertificates(directory: string, names: readonly string[]): C
 }
 
 /** The certificates for `registry` (`host[:port]` as in the reference) from `certDir` or the first certs.d that has it. */
-async function certificateDirectory(
-  registry: string,
-  options: RegistryOptions,
-): Promise<CertificateFiles> {
+async function certificateDirectory(registry: string, options: RegistryOptions): Promise<CertificateFiles> {
   if (options.certDir !== undefined) {
     const names = await listConfigDirectory(options.certDir);
     if (!names)

@@ -2,13 +2,13 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { openNative } from '../../../src/blob/decode/native.ts';
 import { layerQueue, type LayerQueueOptions } from '../../../src/blob/queue.ts';
-import { openNative } from '../../../src/blob/native.ts';
-import { loadNative } from '../../../src/sys/native.ts';
 import { Store, type StoreOptions } from '../../../src/blob/store.ts';
 import type { Layer } from '../../../src/oci/image.ts';
 import type { PullEvent } from '../../../src/report/event.ts';
 import { withoutCorruptBlobs } from '../../../src/resumption.ts';
+import { loadNative } from '../../../src/sys/native.ts';
 
 export const native = openNative(loadNative()!);
 

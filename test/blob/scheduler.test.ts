@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as soon } from 'node:timers/promises';
-import { BIG, Connections } from '../../src/blob/connections.ts';
+import { BIG } from '../../src/blob/pace.ts';
+import { Connections } from '../../src/blob/scheduler.ts';
 
 /** Blobs that begin and end when the test says so; `log` has who has begun. */
 class Play {

@@ -1,4 +1,5 @@
 import pLimit, { type LimitFunction } from 'p-limit';
+import { BIG } from './pace.ts';
 
 /** A blob that comes over several connections. */
 export interface Shared {
@@ -16,9 +17,6 @@ interface Start {
   readonly big: boolean;
   readonly go: () => void;
 }
-
-/** From so many bytes on a blob may gain by more connections than one. */
-export const BIG = 16 * 2 ** 20;
 
 /**
  * The bound on all connections for blobs together, and who gets one. Layers are unpacked in the order of the image, so a connection that

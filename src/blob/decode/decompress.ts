@@ -1,6 +1,6 @@
-import { IntegrityError } from '../errors.ts';
-import { compressionOf, MAGIC_LENGTH, type Compression, type Decompress } from '../oci/compression.ts';
-import { prepend, readerOf, readFully, type ByteReader } from './byte-reader.ts';
+import { IntegrityError } from '../../errors.ts';
+import { type Compression, compressionOf, type Decompress, MAGIC_LENGTH } from '../../oci/compression.ts';
+import { type ByteReader, prepend, readerOf, readFully } from './byte-reader.ts';
 import { drive } from './engine.ts';
 import { MalformedDataError } from './malformed-data.ts';
 import type { Native } from './native.ts';

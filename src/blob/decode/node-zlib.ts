@@ -1,7 +1,12 @@
 import { constants, createGunzip, createZstdDecompress, type Gunzip, type ZstdDecompress } from 'node:zlib';
-import { prepend, type ByteReader } from './byte-reader.ts';
-import { ENDS_EARLY, MalformedDataError, TRAILING_BYTES } from './malformed-data.ts';
-import { WINDOW_LOG_MAX, WINDOW_TOO_LARGE } from './zstd-window.ts';
+import { type ByteReader, prepend } from './byte-reader.ts';
+import {
+  ENDS_EARLY,
+  MalformedDataError,
+  TRAILING_BYTES,
+  WINDOW_LOG_MAX,
+  WINDOW_TOO_LARGE,
+} from './malformed-data.ts';
 
 /** In bytes; see engine.ts. */
 const INPUT = 128 * 1024;

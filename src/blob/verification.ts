@@ -1,8 +1,9 @@
+import { createHash, type Hash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
+import { algorithmOf, type Digest } from '../oci/digest.ts';
+import type { Checksum } from '../oci/image.ts';
 import { osErrorOf } from '../sys/os-error.ts';
-import type { Digest } from '../oci/digest.ts';
-import { BlobHash } from './blob-hash.ts';
-import type { ByteReader } from './byte-reader.ts';
+import type { ByteReader } from './decode/byte-reader.ts';
 
 /** In bytes. */
 const PIECE = 2 ** 20;
@@ -72,5 +73,37 @@ export class CachedFile {
 
   async close(): Promise<void> {
     await this.#handle.close();
+  }
+}
+
+/** The running digest of a blob, over its checksum's prefix first (registry v1). */
+export class BlobHash {
+  readonly #checksum: Checksum | undefined;
+  readonly #hash: Hash | undefined;
+  #bytes = 0;
+
+  constructor(checksum: Checksum | undefined) {
+    this.#checksum = checksum;
+    if (!checksum) return;
+    this.#hash = createHash(algorithmOf(checksum.digest));
+    if (checksum.prefix) this.#hash.update(checksum.prefix);
+  }
+
+  /** How many bytes of the blob went in. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  update(chunk: Uint8Array): void {
+    this.#bytes += chunk.length;
+    this.#hash?.update(chunk);
+  }
+
+  /** The digest that was found instead of the right one; undefined when it is right, or nothing is known to compare with. */
+  mismatch(): Digest | undefined {
+    if (!this.#checksum || !this.#hash) return undefined;
+    const { digest } = this.#checksum;
+    const found = `${algorithmOf(digest)}:${this.#hash.digest('hex')}`;
+    return found === digest ? undefined : (found as Digest);
   }
 }

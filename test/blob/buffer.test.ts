@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { Appetite } from '../../src/blob/appetite.ts';
-import { Arrival } from '../../src/blob/arrival.ts';
-import { Spool } from '../../src/blob/spool.ts';
+import { Arrival } from '../../src/blob/buffer.ts';
+import { Appetite } from '../../src/blob/pace.ts';
+import { Spool } from '../../src/blob/store.ts';
 import { noise, Workshop } from './support/workshop.ts';
 
 const source = noise(6_000_000);

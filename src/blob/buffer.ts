@@ -1,9 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
-import type { Appetite } from './appetite.ts';
-import type { ByteReader } from './byte-reader.ts';
-import { MemoryQueue } from './memory-queue.ts';
-import { diskError } from './disk-error.ts';
-import { WriteBehind } from './write-behind.ts';
+import type { ByteReader } from './decode/byte-reader.ts';
+import type { Appetite } from './pace.ts';
+import { diskError } from './store-files.ts';
 
 /** Between a connection and its reader, in bytes. */
 const MEMORY = 512 * 1024;
@@ -240,4 +238,135 @@ export class Arrival {
     await this.#changed.promise;
     clearTimeout(timer);
   }
+}
+
+/** Pieces of bytes in the order they came. What is pushed belongs to the queue: its memory is freed as soon as it was taken. */
+class MemoryQueue {
+  #chunks: Uint8Array[] = [];
+  /** Of the first chunk, gone already. */
+  #offset = 0;
+  #bytes = 0;
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  push(chunk: Uint8Array): void {
+    this.#chunks.push(chunk);
+    this.#bytes += chunk.length;
+  }
+
+  /** Moves as much as fits into `into`; how many bytes that were. */
+  take(into: Uint8Array): number {
+    let count = 0;
+    while (this.#chunks.length > 0 && count < into.length) {
+      const first = this.#chunks[0]!;
+      const part = first.subarray(this.#offset, this.#offset + into.length - count);
+      into.set(part, count);
+      count += part.length;
+      this.#offset += part.length;
+      if (this.#offset < first.length) break;
+      this.#chunks.shift();
+      this.#offset = 0;
+      release(first);
+    }
+    this.#bytes -= count;
+    return count;
+  }
+
+  clear(): void {
+    this.#chunks = [];
+    this.#offset = 0;
+    this.#bytes = 0;
+  }
+}
+
+/** In bytes; smaller ones may lie in a pool that others share. */
+const WORTH_RELEASING = 32 * 1024;
+
+/** Frees the memory of a chunk that has a buffer of its own now: V8 would let 64 MiB of them pile up. */
+function release({ buffer, byteLength }: Uint8Array): void {
+  const alone = buffer instanceof ArrayBuffer && buffer.byteLength === byteLength;
+  if (alone && byteLength >= WORTH_RELEASING) buffer.transfer(0);
+}
+
+/** On the way to the file, in bytes. */
+const LIMIT = 512 * 1024;
+
+/** Writes to a file one after the other; whatever gathers during one write goes out with the next. */
+export class WriteBehind {
+  readonly #file: () => Promise<FileHandle>;
+  readonly #wrote: (end: number) => void;
+  readonly #failed: (error: unknown) => void;
+  #pending: Uint8Array[] = [];
+  #bytes = 0;
+  #writing: Promise<void> | undefined;
+
+  /** `wrote` hears where each write ended, `failed` of the first that went wrong. */
+  constructor(
+    file: () => Promise<FileHandle>,
+    wrote: (end: number) => void,
+    failed: (error: unknown) => void,
+  ) {
+    this.#file = file;
+    this.#wrote = wrote;
+    this.#failed = failed;
+  }
+
+  /** Takes bytes that follow those before; `offset` is where they belong. Waits when too much is on the way. */
+  async write(chunk: Uint8Array, offset: number): Promise<void> {
+    this.#pending.push(chunk);
+    this.#bytes += chunk.length;
+    if (!this.#writing) {
+      this.#writing = this.#flush(offset);
+      this.#writing.catch(this.#failed);
+    }
+    if (this.#bytes > LIMIT) await this.#writing;
+  }
+
+  /** Resolves when all is in the file. */
+  async settled(): Promise<void> {
+    await this.#writing;
+  }
+
+  async #flush(start: number): Promise<void> {
+    try {
+      const file = await this.#file();
+      for (let offset = start; this.#pending.length > 0; this.#wrote(offset)) {
+        const chunks = this.#pending;
+        this.#pending = [];
+        this.#bytes = 0;
+        offset = await writeFully(file, chunks, offset);
+      }
+    } finally {
+      // At once, not when the promise is looked at: a write in between would wait for nobody.
+      this.#writing = undefined;
+    }
+  }
+}
+
+/** Writes all chunks from `offset` on; answers where they end. */
+export async function writeFully(
+  file: FileHandle,
+  chunks: readonly Uint8Array[],
+  offset: number,
+): Promise<number> {
+  let end = offset;
+  for (let rest = chunks; rest.length > 0;) {
+    const { bytesWritten } = await file.writev(rest, end);
+    end += bytesWritten;
+    rest = skip(rest, bytesWritten);
+  }
+  return end;
+}
+
+function skip(chunks: readonly Uint8Array[], bytes: number): Uint8Array[] {
+  let left = bytes;
+  const index = chunks.findIndex((chunk) => {
+    if (chunk.length > left) return true;
+    left -= chunk.length;
+    return false;
+  });
+  if (index === -1) return [];
+  return [chunks[index]!.subarray(left), ...chunks.slice(index + 1)];
 }

@@ -1,4 +1,4 @@
-import { readFully, type ByteReader } from './byte-reader.ts';
+import { type ByteReader, readFully } from './byte-reader.ts';
 import { ENDS_EARLY, MalformedDataError, TRAILING_BYTES } from './malformed-data.ts';
 
 /** A block has at most 900,001 symbols of at most 20 bits. In bytes. */
