@@ -70,13 +70,15 @@ export function startRun(
  * one after.
  *
  * @param label what messages call the layer
+ * @param goOn asked before each entry; ends the layer by throwing
  * @returns the number of entries
  * @throws IntegrityError for what no layer can ask, DestinationError where the system refuses, what `reader` throws
  */
-export function applyLayer(run: Run, reader: EntryReader, label: string): number {
+export function applyLayer(run: Run, reader: EntryReader, label: string, goOn?: () => void): number {
   let entries = 0;
   try {
     for (let entry = reader.next(); entry; entry = reader.next()) {
+      goOn?.();
       run.directories.trim();
       try {
         applyEntry(run, reader, entry);

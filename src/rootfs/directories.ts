@@ -12,8 +12,14 @@ const mostLinks = 40;
 const longestPath = 16_384;
 /** How many directories stay open from one entry to the next. */
 const mostOpen = 256;
-/** Directories on the way to another one stay open only up to this length of path, so that a deep path needs few descriptors. */
-const longestKept = 256;
+/**
+ * Of the directories on the way to another one, those stay open whose path ends within the first bytes, and further down the first behind each
+ * multiple of so many bytes: so a deep path needs few descriptors, and no later path is far from one that is open.
+ */
+const keptBytes = 256;
+const spacing = 128;
+/** Directories opened for one path, also those that symlinks lead through. */
+const mostSteps = 20_000;
 
 /** A directory that this process opened; `kept` ones are closed by `trim`, `drop` and `close`, others when they are left behind. */
 interface Opened extends Directory {
@@ -72,10 +78,15 @@ export class Directories {
     return this.#open.get(path) ?? this.#walk(path, false, false);
   }
 
-  /** Closes directories, if many are open: to be called between two entries. */
+  /** Closes those opened first, if many are open: to be called between two entries. */
   trim(): void {
     if (this.#open.size <= mostOpen) return;
-    this.close();
+    for (const [path, directory] of this.#open) {
+      this.#filesystem.closeDirectory(directory);
+      this.#open.delete(path);
+      if (this.#open.size <= mostOpen / 2) break;
+    }
+    this.forgetLinks();
   }
 
   /** Forgets the directory at `path`, which is going to be removed or replaced, and all below it. */
@@ -104,13 +115,22 @@ export class Directories {
     if (path.length > longestPath) throw impossible(ENAMETOOLONG, `find ${shown(path)}`);
     let [current, rest] = this.#start(path);
     let links = 0;
+    let steps = 0;
     while (rest !== '') {
       const cut = rest.indexOf('/');
       const name = cut < 0 ? rest : rest.slice(0, cut);
       rest = cut < 0 ? '' : rest.slice(cut + 1);
       if (name === '' || name === '.') continue;
+      steps += 1;
+      if (steps > mostSteps) throw impossible(ELOOP, `follow the symlinks of ${shown(path)}`);
       if (name === '..') {
-        current = this.#above(current);
+        // By the path above, not by `..`, which is elsewhere as soon as another process moves the directory.
+        let above = parentPath(current.path);
+        for (; rest === '..' || rest.startsWith('../'); rest = rest.slice(3)) above = parentPath(above);
+        leave(this.#filesystem, current);
+        const [start, way] = this.#start(`${above}/`);
+        current = start;
+        rest = way + rest;
         continue;
       }
       const next = this.#step(current, name, create, links === 0);
@@ -124,7 +144,8 @@ export class Directories {
         leave(this.#filesystem, current);
         return undefined;
       }
-      if (++links > mostLinks) throw impossible(ELOOP, `follow the symlinks of ${shown(path)}`);
+      links += 1;
+      if (links > mostLinks) throw impossible(ELOOP, `follow the symlinks of ${shown(path)}`);
       rest = rest === '' ? next : `${next}/${rest}`;
       if (next.startsWith('/')) {
         leave(this.#filesystem, current);
@@ -136,29 +157,20 @@ export class Directories {
 
   /** The nearest directory on the way that is open, and the way from there. */
   #start(path: string): [Opened, string] {
-    if (path.length <= longestKept) {
-      for (let cut = path.lastIndexOf('/'); cut > 0; cut = path.lastIndexOf('/', cut - 1)) {
-        const known = this.#open.get(path.slice(0, cut));
-        if (known) return [known, path.slice(cut + 1)];
-      }
+    for (let cut = path.lastIndexOf('/'); cut > 0; cut = path.lastIndexOf('/', cut - 1)) {
+      if (path.length - cut > 2 * spacing && !isSpaced(path, cut)) continue;
+      const known = this.#open.get(path.slice(0, cut));
+      if (known) return [known, path.slice(cut + 1)];
     }
     return [this.#root, path];
-  }
-
-  #above(directory: Opened): Opened {
-    leave(this.#filesystem, directory);
-    const path = parentPath(directory.path);
-    if (path === '') return this.#root;
-    const above = this.#open.get(path) ?? this.#walk(path, false);
-    if (!above) throw new SyscallError(ENOENT, `find ${shown(path)}`);
-    return above;
   }
 
   /** One component further: the directory, the target of a symlink, or undefined where there is none (and none was to be made). */
   #step(parent: Opened, name: ByteName, create: boolean, direct: boolean): Opened | BytePath | undefined {
     const path = join(parent.path, name);
     if (path.length > longestPath) throw impossible(ENAMETOOLONG, `find ${shown(path)}`);
-    const known = path.length <= longestKept ? this.#open.get(path) : undefined;
+    const spaced = isSpaced(path, path.length);
+    const known = spaced ? this.#open.get(path) : undefined;
     if (known) return known;
 
     let handle = this.#filesystem.openDirectory(parent, name);
@@ -181,7 +193,7 @@ export class Directories {
     }
     if (handle < 0) throw new SyscallError(handle, `open the directory ${shown(path)}`);
     const directory = { path, handle, kept: false };
-    return path.length <= longestKept ? this.#keep(directory) : directory;
+    return spaced ? this.#keep(directory) : directory;
   }
 
   #keep(directory: Opened): Opened {
@@ -195,6 +207,13 @@ export class Directories {
     this.#open.set(directory.path, directory);
     return directory;
   }
+}
+
+/** Whether the directory whose path are the first `length` bytes of `path` stays open when it is gone through: see `spacing`. */
+function isSpaced(path: string, length: number): boolean {
+  if (length <= keptBytes) return true;
+  const above = path.lastIndexOf('/', length - 1);
+  return Math.floor(length / spacing) > Math.floor(above / spacing);
 }
 
 /** Closes a directory that was only on the way. */

@@ -171,6 +171,12 @@ export class RingReader implements ByteSource {
     }
   }
 
+  /** @throws RingAborted when the other side gave up, whatever is still in the ring or was read */
+  throwIfAborted(): void {
+    if (Atomics.load(this.#control, state) === State.aborted)
+      throw new RingAborted('the stream was given up');
+  }
+
   /** Begins with the next stream. */
   restart(): void {
     this.#taken = 0;

@@ -96,7 +96,9 @@ export class Writer {
   #layer(run: Run, label: string): LayerResult {
     this.#source.restart();
     try {
-      const entries = applyLayer(run, new TarReader(this.#source, label), label);
+      const entries = applyLayer(run, new TarReader(this.#source, label), label, () =>
+        this.#source.throwIfAborted(),
+      );
       this.#contents?.settle();
       // What follows the end mark counts for the digest, not for the tree.
       while (this.#source.read(drainSize)) continue;

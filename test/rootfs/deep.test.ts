@@ -1,0 +1,85 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
+import { finishRun } from '../../src/rootfs/finish.ts';
+import { TarReader } from '../../src/tar/reader.ts';
+import { Setting } from '../faults/setting.ts';
+import { dir, file, symlink, tar, whiteout, type Item } from '../support/archive.ts';
+import { until } from '../support/until.ts';
+import { openFilesystem, source, temporaryDirectory } from './harness.ts';
+
+const deep = (levels: number) => Array.from({ length: levels }, () => 'd').join('/');
+
+/** Levels in an order that is neither up nor down. */
+function mixed(levels: number): number[] {
+  return Array.from({ length: levels }, (_, n) => ((n * 7919) % levels) + 1);
+}
+
+/** Trees of directories in directories, by what is asked of them after they are there. */
+const trees: Readonly<Record<string, (levels: number) => readonly Item[][]>> = {
+  'from above downwards': (levels) => [Array.from({ length: levels }, (_, n) => dir(deep(n + 1)))],
+  'with modes that keep their owner out': (levels) => [
+    Array.from({ length: levels }, (_, n) => dir(deep(n + 1), { mode: 0 })),
+  ],
+  'with files at all levels, in no order': (levels) => [
+    [dir(deep(levels)), ...mixed(levels).map((level) => file(`${deep(level)}/f`, ''))],
+  ],
+  'with files at all levels, from below upwards': (levels) => [
+    [dir(deep(levels)), ...mixed(levels).map((_, n) => file(`${deep(levels - n)}/f`, ''))],
+  ],
+  'two, by turns': (levels) => [
+    Array.from({ length: levels }, (_, n) => [file(`a/${deep(n + 1)}/f`), file(`b/${deep(n + 1)}/f`)]).flat(),
+  ],
+  'through a symlink that climbs from the deepest to the top': (levels) => [
+    [
+      symlink(`${deep(levels)}/up`, '../'.repeat(1000)),
+      ...Array.from({ length: levels }, (_, n) => file(`${deep(levels)}/up/${n}`)),
+    ],
+  ],
+  'gone again': (levels) => [[dir(deep(levels))], [whiteout('d')]],
+};
+
+/** How often a directory is opened, of either back end. */
+function opens(directory: string, layers: readonly Item[][]): number {
+  const filesystem = openFilesystem(directory, 'libc');
+  let count = 0;
+  const open = filesystem.openDirectory.bind(filesystem);
+  filesystem.openDirectory = (parent, name) => {
+    count += 1;
+    return open(parent, name);
+  };
+  const run = startRun(filesystem, {
+    name: directory,
+    mode: 'stage',
+    reservedNames: [],
+    recordChanges: false,
+  });
+  for (const [index, layer] of layers.entries()) {
+    applyLayer(run, new TarReader(source(tar(...layer)), `layer ${index}`), `layer ${index}`);
+  }
+  finishRun(run, undefined);
+  run.directories.close();
+  filesystem.close();
+  return count;
+}
+
+for (const [name, layersOf] of Object.entries(trees)) {
+  test(`1,200 directories in directories ${name}: the calls for each do not grow with the depth`, (t) => {
+    const levels = 1200;
+    const count = opens(temporaryDirectory(t), layersOf(levels));
+    assert.ok(count < 80 * levels, `${count} calls`);
+  });
+}
+
+test('SIGTERM ends a pull of 4,000 directories in directories at once, and nothing is left', async () => {
+  const levels = 4000;
+  const items = [dir(deep(levels)), ...mixed(levels).map((level) => file(`${deep(level)}/f`))];
+  await using setting = await Setting.open({ layers: [{ tar: tar(...items) }] });
+  const running = setting.start();
+  await until('a stage', () => setting.names.length > 0);
+  const begin = performance.now();
+  running.kill('SIGTERM');
+  assert.equal((await running.result).exitCode, 143);
+  assert.ok(performance.now() - begin < 10_000);
+  assert.deepEqual(setting.names, []);
+});
