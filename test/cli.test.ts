@@ -3,7 +3,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileS
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
-import { dir, file, gzip, symlink, tar, whiteout } from './support/archive.ts';
+import { dir, file, symlink, tar, whiteout } from './support/archive.ts';
 import type { FakeImage } from './support/fake-image.ts';
 import { FakeRegistry } from './support/fake-registry.ts';
 import { noOtherUser } from './support/other-user.ts';
@@ -336,27 +336,6 @@ test('cli: an unknown tag prints no image id', async () => {
   registry.push('lib/img', '1', image);
   const { stdout } = await runProgram([registry.reference('lib/img', 'nope')]);
   assert.equal(stdout, `Opening a session for ${registry.host}/lib/img ...\n`);
-});
-
-test('cli: signals end a pull within a second, leave no stage, and say so by the exit code', async () => {
-  await using registry = await FakeRegistry.start();
-  registry.push('lib/img', '1', { layers: [gzip(tar(file('big', Buffer.alloc(100_000, 'x'))))] });
-  registry.fault({ path: /\/blobs\//, skip: 1, times: 1000, stallAfter: 5 });
-  for (const [signal, exitCode] of [
-    ['SIGINT', 130],
-    ['SIGTERM', 143],
-    ['SIGHUP', 129],
-  ] as const) {
-    using scratch = new Scratch();
-    const begin = performance.now();
-    const result = await runProgram([registry.reference('lib/img', '1'), '-d', 'out', '--no-cache'], {
-      cwd: scratch.path,
-      signalAfter: [signal, 1500],
-    });
-    assert.equal(result.exitCode, exitCode, result.stderr);
-    assert.ok(performance.now() - begin < 4000);
-    assert.deepEqual(readdirSync(scratch.path), []);
-  }
 });
 
 test('cli: files that were in DIR stay, and the image is laid over them', async () => {

@@ -1,16 +1,18 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { test } from 'node:test';
 import { dir, file, tar } from '../support/archive.ts';
+import type { FakeImage } from '../support/fake-image.ts';
 import type { FakeRegistryOptions } from '../support/fake-registry.ts';
 import { missing } from '../support/debian.ts';
 import { startProgram } from '../support/program.ts';
 import type { RunningProgram } from '../support/program.ts';
 import { until } from '../support/until.ts';
+import { killRounds, type killKinds, type KillRound } from './kill.ts';
 import { Setting, threeLayers } from './setting.ts';
 
 const signals = [
@@ -23,13 +25,18 @@ const signals = [
 const SOON = 15_000;
 
 /** Sends the signal and checks the end; answers how long it took. */
-async function interrupt(run: RunningProgram, signal: NodeJS.Signals, exitCode: number): Promise<void> {
+async function interrupt(
+  run: RunningProgram,
+  signal: NodeJS.Signals,
+  exitCode: number,
+  within = SOON,
+): Promise<void> {
   const begin = performance.now();
   run.kill(signal);
   const result = await run.result;
   const took = performance.now() - begin;
   assert.equal(result.exitCode, exitCode, result.stderr);
-  assert.ok(took < SOON, `ended after ${took.toFixed(0)} ms`);
+  assert.ok(took < within, `ended after ${took.toFixed(0)} ms`);
   assert.match(result.stderr, new RegExp(`error: interrupted by ${signal}\n`));
   assert.doesNotMatch(result.stderr, /^\s+at /m);
   assert.doesNotMatch(result.stdout, /^Rootfs of/m);
@@ -37,14 +44,36 @@ async function interrupt(run: RunningProgram, signal: NodeJS.Signals, exitCode: 
 
 interface Phase {
   readonly sentence: string;
-  readonly options: FakeRegistryOptions;
+  readonly signals?: readonly (typeof signals)[number][];
+  readonly image?: FakeImage;
+  readonly options?: FakeRegistryOptions;
   readonly flags?: readonly string[];
-  readonly environment?: (setting: Setting) => Record<string, string>;
+  /** What must be there before the run; answers more of the environment. */
+  readonly prepare?: (setting: Setting) => Record<string, string> | undefined;
   /** Whether the phase has begun. */
   readonly begun: (setting: Setting, run: RunningProgram) => boolean;
+  /** Milliseconds in which it has to end; `SOON` when left out. */
+  readonly within?: number;
+  /** What else holds when it has ended. */
+  readonly ended?: (setting: Setting) => Promise<void>;
 }
 
 const asked = (path: RegExp) => (setting: Setting) => setting.registry.log(path).length > 0;
+
+/** Many entries in few bytes: unpacking takes its time, the download none. */
+function manyFiles(): FakeImage {
+  const names = Array.from({ length: 30 }, (__, d) => [
+    dir(`d${d}`),
+    ...Array.from({ length: 250 }, (_, n) => file(`d${d}/f${n}`, 'x')),
+  ]);
+  return { layers: [{ tar: tar(...names.flat()) }] };
+}
+
+/** Whether the stage has more than so many names. */
+const unpacked = (count: number) => (setting: Setting) => {
+  const stage = setting.names.find((name) => name.startsWith('.out.dlrootfs-'));
+  return stage !== undefined && readdirSync(setting.scratch.join(stage)).length > count;
+};
 
 const phases: readonly Phase[] = [
   {
@@ -60,7 +89,7 @@ const phases: readonly Phase[] = [
   {
     sentence: 'while a credential helper does not answer',
     options: { auth: { type: 'basic', users: { me: 'x' } } },
-    environment: (setting) => {
+    prepare: (setting) => {
       writeFileSync(setting.scratch.join('docker-credential-slow'), '#!/bin/sh\n: >started\nexec sleep 60\n');
       chmodSync(setting.scratch.join('docker-credential-slow'), 0o755);
       writeFileSync(setting.scratch.join('config.json'), '{"credsStore":"slow"}');
@@ -75,7 +104,7 @@ const phases: readonly Phase[] = [
     begun: asked(/\/manifests\//),
   },
   {
-    sentence: 'while it waits to try again',
+    sentence: 'while it waits to retry',
     options: { faults: [{ path: /\/manifests\//, status: 503, headers: { 'retry-after': '20' }, times: 9 }] },
     begun: (_, run) => /20\.0 s|20 s/.test(run.stderr),
   },
@@ -86,25 +115,72 @@ const phases: readonly Phase[] = [
   },
   {
     sentence: 'while a layer does not come',
-    options: { faults: [{ path: /\/blobs\//, skip: 1, stallAfter: 5, times: 9 }] },
+    signals,
+    within: 2500,
+    flags: ['--no-cache'],
+    options: { faults: [{ path: /\/blobs\//, skip: 1, stallAfter: 5, times: 1000 }] },
     begun: (setting) => setting.registry.log(/\/blobs\//).length > 1,
+  },
+  {
+    sentence: 'while layers come: the store keeps what has come, and the next run resumes it',
+    signals,
+    prepare: ({ image, registry }) => {
+      for (const { digest } of image.layers)
+        registry.fault({ path: new RegExp(digest), stallAfter: 200_000 });
+      return undefined;
+    },
+    begun: (setting) => setting.partial(0) === 200_000 && setting.partial(2) === 200_000,
+    ended: async (setting) => {
+      assert.deepEqual([setting.partial(0), setting.partial(2)], [200_000, 200_000]);
+      setting.registry.requests.length = 0;
+      await setting.pullWell();
+      assert.deepEqual([setting.asked(0), setting.asked(2)], [[200_000], [200_000]]);
+      assert.match(setting.tree(), /etc\/motd/);
+    },
+  },
+  {
+    sentence: 'while a layer with thousands of files is unpacked',
+    signals: [signals[1]],
+    image: manyFiles(),
+    begun: unpacked(3),
+  },
+  {
+    sentence: 'while -g commits',
+    signals: [signals[0]],
+    image: manyFiles(),
+    flags: ['-g'],
+    begun: unpacked(12),
+  },
+  {
+    sentence: 'while -o writes',
+    signals: [signals[1]],
+    flags: ['-o', 'out.tar'],
+    options: { faults: [{ path: /\/blobs\//, skip: 2, stallAfter: 900_000, times: 9 }] },
+    begun: (setting) => setting.registry.log(/\/blobs\//).length > 2,
   },
 ];
 
-for (const [n, { sentence, options, flags, environment, begun }] of phases.entries()) {
-  const [signal, exitCode] = signals[n % signals.length]!;
-  test(`${signal} ${sentence}: exit ${exitCode}, soon, and no stage`, async () => {
-    await using setting = await Setting.open(undefined, options);
-    const more = environment?.(setting);
-    const before = setting.names;
-    const run = setting.start(flags, more && { environment: more });
-    await until('the phase', () => begun(setting, run));
-    await interrupt(run, signal, exitCode);
-    assert.deepEqual(
-      setting.names.filter((name) => name !== 'started'),
-      before,
+for (const [n, phase] of phases.entries()) {
+  const { sentence, image, options, flags, prepare, begun, within, ended } = phase;
+  for (const [signal, exitCode] of phase.signals ?? [signals[n % signals.length]!]) {
+    test(
+      `${signal} ${sentence}: exit ${exitCode}, soon, and no stage`,
+      { skip: missing('git') },
+      async () => {
+        await using setting = await Setting.open(image, options);
+        const environment = prepare?.(setting);
+        const before = setting.names;
+        const run = setting.start(flags, environment && { environment });
+        await until('the phase', () => begun(setting, run));
+        await interrupt(run, signal, exitCode, within);
+        assert.deepEqual(
+          setting.names.filter((name) => name !== 'started'),
+          before,
+        );
+        await ended?.(setting);
+      },
     );
-  });
+  }
 }
 
 test('SIGINT while a connection is not taken: exit 130, soon', async () => {
@@ -132,64 +208,10 @@ test('SIGINT while a connection is not taken: exit 130, soon', async () => {
   }
 });
 
-for (const [signal, exitCode] of signals) {
-  test(`${signal} while layers come: what has come stays in the store and the next run goes on with it`, async () => {
-    await using setting = await Setting.open();
-    for (const { digest } of setting.image.layers) {
-      setting.registry.fault({ path: new RegExp(digest), stallAfter: 200_000 });
-    }
-    const run = setting.start();
-    await until('200,000 bytes', () => setting.partial(0) === 200_000 && setting.partial(2) === 200_000);
-    await interrupt(run, signal, exitCode);
-    assert.deepEqual(setting.names, []);
-    assert.deepEqual([setting.partial(0), setting.partial(2)], [200_000, 200_000]);
-    setting.registry.requests.length = 0;
-    await setting.pullWell();
-    assert.deepEqual([setting.asked(0), setting.asked(2)], [[200_000], [200_000]]);
-    assert.match(setting.tree(), /etc\/motd/);
-  });
-}
-
-/** Many entries in few bytes: unpacking takes its time, the download none. */
-function manyFiles() {
-  const names = Array.from({ length: 30 }, (__, d) => [
-    dir(`d${d}`),
-    ...Array.from({ length: 250 }, (_, n) => file(`d${d}/f${n}`, 'x')),
-  ]);
-  return { layers: [{ tar: tar(...names.flat()) }] };
-}
-
-const stageOf = (setting: Setting) => setting.names.find((name) => name.startsWith('.out.dlrootfs-'));
-
-test('SIGTERM while a layer is unpacked: exit 143, soon, and the stage with its thousands of files is gone', async () => {
-  await using setting = await Setting.open(manyFiles());
-  const run = setting.start();
-  await until('some files', () => {
-    const stage = stageOf(setting);
-    return stage !== undefined && readdirSync(setting.scratch.join(stage)).length > 3;
-  });
-  await interrupt(run, 'SIGTERM', 143);
-  assert.deepEqual(setting.names, []);
-});
-
-test('SIGINT while -g commits: exit 130, soon, and no stage', { skip: missing('git') }, async () => {
-  await using setting = await Setting.open(manyFiles());
-  const run = setting.start(['-g']);
-  await until('some files', () => {
-    const stage = stageOf(setting);
-    return stage !== undefined && readdirSync(setting.scratch.join(stage)).length > 12;
-  });
-  await interrupt(run, 'SIGINT', 130);
-  assert.deepEqual(setting.names, []);
-});
-
 test('a second signal ends at once, and the next run removes what that left', async () => {
   await using setting = await Setting.open(manyFiles());
   const run = setting.start();
-  await until('many files', () => {
-    const stage = stageOf(setting);
-    return stage !== undefined && readdirSync(setting.scratch.join(stage)).length > 12;
-  });
+  await until('many files', () => unpacked(12)(setting));
   run.kill('SIGINT');
   const begin = performance.now();
   const timer = setInterval(() => run.kill('SIGINT'), 1);
@@ -214,3 +236,43 @@ test('SIGINT while another run has the blob: exit 130, soon, and the other one g
   assert.equal(exitCode, 0, stderr);
   assert.deepEqual(setting.names, ['out']);
 });
+
+/** How often each is killed here; `make soak` does it more often. */
+const rounds: Readonly<Record<keyof typeof killKinds, number>> = {
+  'a directory': 20,
+  '-g': 8,
+  '-o': 6,
+  'several connections': 4,
+};
+
+for (const [name, count] of Object.entries(rounds) as [keyof typeof killKinds, number][]) {
+  const sentence = `${name}: killed at ${count} random moments, it is not there, what it was, or whole, and the same command then succeeds`;
+  test(sentence, { skip: missing('git') }, async (t) => {
+    const all: KillRound[] = [];
+    await killRounds(name, count, (round) => all.push(round));
+    t.diagnostic(all.map(({ after, reused }) => `${after.toFixed(0)} ms: ${reused}`).join(', '));
+    assert.equal(all.length, count);
+    assert.ok(
+      all.some(({ finished }) => !finished),
+      'some were killed before they were done',
+    );
+    assert.ok(
+      all.some(({ reused }) => reused > 0),
+      'some of what a killed run left was gone on with',
+    );
+  });
+}
+
+test(
+  'with -g, what a killed run left beside DIR goes also where nothing else is to be done',
+  { skip: missing('git') },
+  async () => {
+    await using setting = await Setting.open();
+    await setting.pullWell(['-g']);
+    // No process has a number like that: pid_max is at most 2^22.
+    mkdirSync(setting.scratch.join('.out.dlrootfs-99999999-0123456789ab/usr'), { recursive: true });
+    const { stderr } = await setting.pullWell(['-g']);
+    assert.match(stderr, /nothing was done/);
+    assert.deepEqual(setting.names, ['out']);
+  },
+);
