@@ -3,8 +3,7 @@ import { arch, homedir, platform } from 'node:os';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { UsageError } from './errors.ts';
-import { hostPlatform } from './oci/host-platform.ts';
-import type { Platform } from './oci/platform.ts';
+import { hostPlatform, type Platform } from './oci/platform.ts';
 import {
   DEFAULT_CONNECTIONS,
   DEFAULT_RETRIES,

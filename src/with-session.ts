@@ -2,7 +2,7 @@ import { decompressor } from './blob/decode/decompress.ts';
 import { Store } from './blob/store.ts';
 import { DlrootfsError, IntegrityError } from './errors.ts';
 import { nativeCalls } from './native-calls.ts';
-import { platformNotice } from './oci/fitness.ts';
+import { platformNotice } from './oci/image-index.ts';
 import type { Image, Session } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import { spoolPlace } from './rootfs/spool-place.ts';

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { CorruptBlobError } from '../src/blob/transfer.ts';
 import * as errors from '../src/errors.ts';
-import { MalformedTarError } from '../src/tar/malformed.ts';
+import { MalformedTarError } from '../src/tar/entry.ts';
 
 const { DlrootfsError, InterruptedError } = errors;
 

@@ -1,7 +1,6 @@
 import { IntegrityError } from '../errors.ts';
 import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
-import { accountNames } from '../tar/account-names.ts';
-import type { FindId } from '../tar/access-list.ts';
+import { accountNames, type FindId } from '../tar/access-list.ts';
 import type { AsyncTarReader } from '../tar/async-reader.ts';
 import type { Inode, Node } from './node.ts';
 import { findDirectory } from './resolve.ts';

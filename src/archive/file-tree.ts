@@ -1,7 +1,6 @@
 import { IntegrityError } from '../errors.ts';
 import { accessListBytes, textKeys, type FindId } from '../tar/access-list.ts';
-import { displayPath, noBytes } from '../tar/byte-path.ts';
-import type { BytePath, Entry } from '../tar/entry.ts';
+import { type BytePath, displayPath, type Entry, noBytes } from '../tar/entry.ts';
 import { classify, isPseudoLink, normalize } from '../tar/layer-path.ts';
 import type { Inode, Node } from './node.ts';
 import { findDirectory } from './resolve.ts';

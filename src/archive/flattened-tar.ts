@@ -1,8 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { DlrootfsError, IntegrityError } from '../errors.ts';
 import { AsyncTarReader } from '../tar/async-reader.ts';
-import { displayPath } from '../tar/byte-path.ts';
-import { MalformedTarError } from '../tar/malformed.ts';
+import { displayPath, MalformedTarError } from '../tar/entry.ts';
 import { AccountFiles } from './account-files.ts';
 import { Batch } from './batch.ts';
 import { Contents, type FlattenLayer } from './contents.ts';

@@ -1,6 +1,5 @@
 import { IntegrityError } from '../errors.ts';
-import { displayPath } from '../tar/byte-path.ts';
-import type { BytePath } from '../tar/entry.ts';
+import { type BytePath, displayPath } from '../tar/entry.ts';
 import type { Node } from './node.ts';
 
 /** As many as the kernel follows: path_resolution(7). */

@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { IntegrityError, printable } from '../errors.ts';
 import { MAGIC_LENGTH, compressionOf } from '../oci/compression.ts';
-import { bytePath } from '../tar/byte-path.ts';
+import { bytePath } from '../tar/entry.ts';
 import { normalize } from '../tar/layer-path.ts';
 import { indexArchive } from './archive-index.ts';
 import type { ArchiveIndex, Stretch } from './archive-index.ts';

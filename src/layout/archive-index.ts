@@ -1,7 +1,6 @@
 import { readSync } from 'node:fs';
 import { IntegrityError, printable } from '../errors.ts';
-import { displayPath } from '../tar/byte-path.ts';
-import type { BytePath, ByteSource, Entry } from '../tar/entry.ts';
+import { type BytePath, type ByteSource, displayPath, type Entry } from '../tar/entry.ts';
 import { blockSize } from '../tar/header.ts';
 import { normalize } from '../tar/layer-path.ts';
 import { TarReader } from '../tar/reader.ts';

@@ -1,19 +1,20 @@
 import { IntegrityError, NotFoundError, UsageError, printable } from '../errors.ts';
-import { chooseManifest } from '../oci/choose-manifest.ts';
-import type { Choice } from '../oci/choose-manifest.ts';
+import { type Choice, chooseManifest, type ImageIndex, isAttestation } from '../oci/image-index.ts';
 import { MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
 import type { ImageConfig } from '../oci/config.ts';
 import type { Descriptor } from '../oci/descriptor.ts';
 import { algorithmOf, hexOf, verify } from '../oci/digest.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Image, Session } from '../oci/image.ts';
-import { isAttestation } from '../oci/image-index.ts';
-import type { ImageIndex } from '../oci/image-index.ts';
 import { parseJsonObject } from '../oci/json.ts';
 import { describeImage, describeSchema1 } from '../oci/layers.ts';
-import { MAX_MANIFEST_BYTES, parseManifest, verifyManifest } from '../oci/manifest-document.ts';
-import type { ManifestDocument } from '../oci/manifest-document.ts';
-import type { Manifest } from '../oci/manifest.ts';
+import {
+  type Manifest,
+  type ManifestDocument,
+  MAX_MANIFEST_BYTES,
+  parseManifest,
+  verifyManifest,
+} from '../oci/manifest.ts';
 import { MediaType } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
 import { openStored } from './stored-layer.ts';

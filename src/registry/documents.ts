@@ -3,12 +3,12 @@ import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.t
 import type { Descriptor } from '../oci/descriptor.ts';
 import { Digest, digestOf, verify } from '../oci/digest.ts';
 import {
+  type Manifest,
+  type ManifestDocument,
   MAX_MANIFEST_BYTES,
   parseManifest,
   verifyManifest,
-  type ManifestDocument,
-} from '../oci/manifest-document.ts';
-import type { Manifest } from '../oci/manifest.ts';
+} from '../oci/manifest.ts';
 import { MANIFEST_ACCEPT } from '../oci/media-types.ts';
 import { Reference } from '../oci/reference.ts';
 import { describeRateLimit } from './http/answer-error.ts';

@@ -1,6 +1,5 @@
 import { NetworkError } from '../errors.ts';
-import { chooseManifest, type Choice } from '../oci/choose-manifest.ts';
-import { platformsOf } from '../oci/image-index.ts';
+import { type Choice, chooseManifest, platformsOf } from '../oci/image-index.ts';
 import type { Image, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
 import { describeImage, describeSchema1, type LayerDescription } from '../oci/layers.ts';

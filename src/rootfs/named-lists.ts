@@ -2,13 +2,13 @@ import { IntegrityError } from '../errors.ts';
 import {
   accessList,
   accessListBytes,
+  accountNames,
   defaultAccessList,
+  type FindId,
   modeWithList,
   textKeys,
-  type FindId,
 } from '../tar/access-list.ts';
 import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
-import { accountNames } from '../tar/account-names.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { nameOf, parentPath } from './directories.ts';
 import type { Directory, Node } from './filesystem.ts';

@@ -1,7 +1,6 @@
 import { DestinationError, IntegrityError, printable } from '../errors.ts';
 import { SyscallError, osError } from '../sys/os-error.ts';
-import type { BytePath } from '../tar/entry.ts';
-import { displayPath } from '../tar/byte-path.ts';
+import { type BytePath, displayPath } from '../tar/entry.ts';
 
 /** `result` where it is no error, else a SyscallError of `action`. */
 export function granted(result: number, action: string): number {

@@ -1,3 +1,5 @@
+import { parseGroup, parsePasswd } from '../sys/passwd.ts';
+
 /** The extended attributes in which Linux keeps POSIX access lists: acl(5). The second one is what new files in a directory are given. */
 export const accessList = 'system.posix_acl_access';
 export const defaultAccessList = 'system.posix_acl_default';
@@ -138,4 +140,26 @@ function partsOf(bytes: Uint8Array): Part[] | undefined {
       id: view.getUint32(at + 4, true),
     };
   });
+}
+
+/**
+ * Finds users and groups in an image's `etc/passwd` and `etc/group`. Each file is read when it is first needed; root is known without. The first
+ * line of a name counts. One character per byte.
+ *
+ * @param read undefined where the image has no such file
+ */
+export function accountNames(read: (file: 'passwd' | 'group') => string | undefined): FindId {
+  const known = new Map<string, ReadonlyMap<string, number>>();
+  const readIds = (kind: 'user' | 'group'): ReadonlyMap<string, number> => {
+    const ids =
+      kind === 'user'
+        ? parsePasswd(read('passwd') ?? '').map(({ name, uid }) => [name, uid] as const)
+        : parseGroup(read('group') ?? '').map(({ name, gid }) => [name, gid] as const);
+    return new Map(ids.toReversed());
+  };
+  return (kind, name) => {
+    const ids = known.get(kind) ?? readIds(kind);
+    known.set(kind, ids);
+    return ids.get(name) ?? (name === 'root' ? 0 : undefined);
+  };
 }

@@ -1,8 +1,7 @@
 import { BlockStream } from './block-stream.ts';
-import type { ByteSource, Entry } from './entry.ts';
+import { type ByteSource, type Entry, MalformedTarError } from './entry.ts';
 import { HeaderSequence } from './header-sequence.ts';
 import { blockSize } from './header.ts';
-import { MalformedTarError } from './malformed.ts';
 
 /**
  * `TarReader` for bytes that arrive by and by: the same rules, the same errors, but whoever calls waits without blocking the thread.

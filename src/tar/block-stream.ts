@@ -1,6 +1,5 @@
-import type { ByteSource } from './entry.ts';
+import { type ByteSource, MalformedTarError } from './entry.ts';
 import { blockSize } from './header.ts';
-import { MalformedTarError } from './malformed.ts';
 
 const readSize = 1 << 20;
 const nothing = Buffer.alloc(0);

@@ -1,6 +1,5 @@
 import { IntegrityError } from '../errors.ts';
-import { displayPath } from './byte-path.ts';
-import type { BytePath } from './entry.ts';
+import { type BytePath, displayPath } from './entry.ts';
 
 /** What the path of a layer's entry asks for. All paths are normalised: no leading, trailing or double slash, no dot segments; the root is empty. */
 export type LayerPath =

@@ -1,11 +1,7 @@
 import { printable } from '../errors.ts';
 import { accessListBytes, textKeys } from './access-list.ts';
-import { indexOfByte, noBytes, sliceBytes } from './byte-path.ts';
-import type { BytePath } from './entry.ts';
-import { MalformedTarError } from './malformed.ts';
-import { parseDecimal, type Time } from './numbers.ts';
-import { tooManyXattrs } from './pax-scope.ts';
-import { base64Value, listValue, nameValue, numberValue, percentDecoded, timeValue } from './pax-value.ts';
+import { type BytePath, indexOfByte, MalformedTarError, noBytes, sliceBytes } from './entry.ts';
+import { parseDecimal, parseTime, type Time } from './header.ts';
 
 /** A value that the header sets, `null` when it takes one back that a global header set, undefined when it says nothing. */
 type Record<T> = T | null | undefined;
@@ -227,4 +223,143 @@ function setSparse(sparse: PaxSparse, key: string, body: Buffer, start: number, 
 
 function emptySparse(): PaxSparse {
   return { major: undefined, minor: undefined, name: undefined, size: undefined, blocks: undefined, map: [] };
+}
+
+/**
+ * How many attributes global headers may set, and how many bytes names and values may have: every entry after them gets all. No known tool writes any,
+ * and without a bound a small archive asks for any amount of work.
+ */
+const MAX_GLOBAL_XATTRS = 16;
+const MAX_GLOBAL_XATTR_BYTES = 4096;
+
+type Xattrs = Map<string, Uint8Array>;
+
+/** The records that global headers (type `g`) have left in force. */
+export class PaxGlobals {
+  uid: PaxRecords['uid'];
+  gid: PaxRecords['gid'];
+  mtime: PaxRecords['mtime'];
+  deviceMajor: PaxRecords['deviceMajor'];
+  deviceMinor: PaxRecords['deviceMinor'];
+  readonly #xattrs: Xattrs = new Map();
+  /** A copy for entries that have none of their own. */
+  #shared: Xattrs | undefined;
+
+  /**
+   * Takes the records of one more global header.
+   *
+   * @throws MalformedTarError where it gives all entries one path, link target, size or sparse map: no writer does that, readers differ in
+   * what they make of it, and that is how an archive shows one content to a scanner and another to its user. Also for more attributes than
+   * the bounds above
+   */
+  add(added: PaxRecords): void {
+    if (notNil(added.path) || notNil(added.linkPath) || notNil(added.size) || added.sparse !== undefined) {
+      throw new MalformedTarError(
+        'its global pax header sets a path, link target, size or sparse map for all entries',
+      );
+    }
+    this.uid = inForce(added.uid, this.uid);
+    this.gid = inForce(added.gid, this.gid);
+    this.mtime = inForce(added.mtime, this.mtime);
+    this.deviceMajor = inForce(added.deviceMajor, this.deviceMajor);
+    this.deviceMinor = inForce(added.deviceMinor, this.deviceMinor);
+    if (added.xattrs === undefined) return;
+    applyXattrs(this.#xattrs, added.xattrs);
+    this.#shared = undefined;
+    if (this.#xattrs.size > MAX_GLOBAL_XATTRS) throw tooManyXattrs('global pax headers', MAX_GLOBAL_XATTRS);
+    let bytes = 0;
+    for (const [name, value] of this.#xattrs) bytes += name.length + value.length;
+    if (bytes > MAX_GLOBAL_XATTR_BYTES) {
+      throw new MalformedTarError(
+        `its global pax headers set extended attributes of ${bytes} bytes, the limit is ${MAX_GLOBAL_XATTR_BYTES}`,
+      );
+    }
+  }
+
+  /** Attributes of an entry: the global ones, then its own; an empty value takes a global one back. Undefined when none are left. */
+  withXattrs(own: PaxRecords['xattrs']): ReadonlyMap<string, Uint8Array> | undefined {
+    if (own === undefined) this.#shared ??= new Map(this.#xattrs);
+    const xattrs = own === undefined ? this.#shared! : new Map(this.#xattrs);
+    if (own !== undefined) applyXattrs(xattrs, own);
+    return xattrs.size === 0 ? undefined : xattrs;
+  }
+}
+
+/** Puts the attributes of a pax header over others. */
+function applyXattrs(xattrs: Xattrs, own: NonNullable<PaxRecords['xattrs']>): void {
+  for (const [name, value] of own) {
+    if (name.includes('\0'))
+      throw new MalformedTarError(`its extended attribute ${printable(name)} has a NUL byte`);
+    if (value === null || (value.length === 0 && xattrs.get(name)?.length)) xattrs.delete(name);
+    else xattrs.set(name, value);
+  }
+  // Of an access list in both forms the numbers count.
+  for (const [key, name] of textKeys) if (xattrs.has(name)) xattrs.delete(key);
+}
+
+/** The entry's own value, else the global one; undefined where neither says anything or the entry takes the global one back. */
+export function inForce<T>(own: T | null | undefined, global: T | null | undefined): T | undefined {
+  return (own === undefined ? global : own) ?? undefined;
+}
+
+export function tooManyXattrs(where: string, limit: number): MalformedTarError {
+  return new MalformedTarError(`its ${where} set more than ${limit} extended attributes`);
+}
+
+function notNil(value: unknown): boolean {
+  return value !== undefined && value !== null;
+}
+
+/** The values of pax records: all of these throw MalformedTarError, with the record's key, for what is none of their kind. */
+
+const nul = 0x00;
+const comma = 0x2c;
+
+/** A path. */
+export function nameValue(key: string, body: Buffer, start: number, end: number): BytePath {
+  if (indexOfByte(body, nul, start, end) !== -1) throw new MalformedTarError(`its pax ${key} has a NUL byte`);
+  return sliceBytes(body, start, end);
+}
+
+export function numberValue(key: string, body: Buffer, start: number, end: number): number {
+  const value = parseDecimal(body, start, end);
+  if (Number.isNaN(value)) throw badValue(key, body, start, end, 'no number, or too large a one');
+  return value;
+}
+
+export function timeValue(key: string, body: Buffer, start: number, end: number): Time {
+  const time = parseTime(body, start, end);
+  if (time === undefined) throw badValue(key, body, start, end, 'no time');
+  return time;
+}
+
+/** Numbers between commas. */
+export function listValue(key: string, body: Buffer, start: number, end: number): number[] {
+  const list: number[] = [];
+  for (let from = start; from <= end;) {
+    const found = indexOfByte(body, comma, from, end);
+    const to = found === -1 ? end : found;
+    list.push(numberValue(key, body, from, to));
+    from = to + 1;
+  }
+  return list;
+}
+
+/** As libarchive writes it, which leaves the padding out. */
+export function base64Value(key: string, body: Buffer, start: number, end: number): Uint8Array {
+  const text = sliceBytes(body, start, end);
+  if (!/^[A-Za-z0-9+/]*={0,2}$/.test(text)) throw badValue(key, body, start, end, 'no base64');
+  return Buffer.from(text, 'base64');
+}
+
+export function percentDecoded(text: string): string {
+  return text.replaceAll(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  );
+}
+
+function badValue(key: string, body: Buffer, start: number, end: number, what: string): MalformedTarError {
+  return new MalformedTarError(
+    `its pax ${printable(key)} "${printable(sliceBytes(body, start, end), 60)}" is ${what}`,
+  );
 }

@@ -1,8 +1,7 @@
 import { BlockStream } from './block-stream.ts';
-import type { ByteSource, Entry, EntryReader } from './entry.ts';
+import { type ByteSource, type Entry, type EntryReader, MalformedTarError } from './entry.ts';
 import { HeaderSequence } from './header-sequence.ts';
 import { blockSize } from './header.ts';
-import { MalformedTarError } from './malformed.ts';
 
 /**
  * Reads one archive: v7, ustar, GNU, star and pax, by the rules of `HeaderSequence`. It may end without its end mark at a block

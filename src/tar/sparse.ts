@@ -1,6 +1,5 @@
-import type { SparseExtent } from './entry.ts';
+import { MalformedTarError, type SparseExtent } from './entry.ts';
 import { blockSize, isGnu, numberField } from './header.ts';
-import { MalformedTarError } from './malformed.ts';
 import type { PaxSparse } from './pax.ts';
 
 /** More extents than this in one file is refused: it bounds the memory that an archive can ask for. */

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { NotFoundError } from '../../src/errors.ts';
-import { chooseManifest } from '../../src/oci/choose-manifest.ts';
-import type { DocumentSource } from '../../src/oci/choose-manifest.ts';
+import { chooseManifest, type DocumentSource } from '../../src/oci/image-index.ts';
 import { configOf } from '../../src/oci/config.ts';
 import { digestOf } from '../../src/oci/digest.ts';
-import { parseManifest } from '../../src/oci/manifest-document.ts';
+import { parseManifest } from '../../src/oci/manifest.ts';
 import { MediaType } from '../../src/oci/media-types.ts';
 import { parsePlatform } from '../../src/oci/platform.ts';
 

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { DlrootfsError, IntegrityError } from '../../src/errors.ts';
 import { digestOf } from '../../src/oci/digest.ts';
-import { parseManifest, verifyManifest } from '../../src/oci/manifest-document.ts';
+import { parseManifest, verifyManifest } from '../../src/oci/manifest.ts';
 import { MANIFEST_ACCEPT, MediaType, isLayerType } from '../../src/oci/media-types.ts';
 
 const digest = `sha256:${'a'.repeat(64)}`;

@@ -2,8 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { UsageError } from '../../src/errors.ts';
-import { hostPlatform } from '../../src/oci/host-platform.ts';
-import { acceptablePlatforms, formatPlatform, parsePlatform, platformRank } from '../../src/oci/platform.ts';
+import {
+  acceptablePlatforms,
+  formatPlatform,
+  hostPlatform,
+  parsePlatform,
+  platformRank,
+} from '../../src/oci/platform.ts';
 
 const spellings: readonly (readonly [string, string])[] = [
   ['linux/amd64', 'linux/amd64'],

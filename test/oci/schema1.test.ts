@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { DlrootfsError } from '../../src/errors.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import { describeSchema1 } from '../../src/oci/layers.ts';
-import { parseManifest, verifyManifest } from '../../src/oci/manifest-document.ts';
+import { parseManifest, verifyManifest } from '../../src/oci/manifest.ts';
 import { MediaType } from '../../src/oci/media-types.ts';
 import { parseSchema1 } from '../../src/oci/schema1.ts';
 

@@ -3,9 +3,8 @@ import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { accessListBytes } from '../../src/tar/access-list.ts';
-import { MalformedTarError } from '../../src/tar/malformed.ts';
-import { PaxGlobals } from '../../src/tar/pax-scope.ts';
-import { parsePax } from '../../src/tar/pax.ts';
+import { MalformedTarError } from '../../src/tar/entry.ts';
+import { parsePax, PaxGlobals } from '../../src/tar/pax.ts';
 import {
   file,
   gzip,

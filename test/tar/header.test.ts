@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Header as OracleHeader } from 'tar';
-import { MalformedTarError } from '../../src/tar/malformed.ts';
+import { MalformedTarError } from '../../src/tar/entry.ts';
 import { checksumMatches, parseHeader, sumWords, type Header } from '../../src/tar/header.ts';
 import {
   checksumField,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { parseDecimal, parseNumber, parseTime } from '../../src/tar/numbers.ts';
+import { parseDecimal, parseNumber, parseTime } from '../../src/tar/header.ts';
 import { encodeNumber } from '../support/archive.ts';
 
 describe('parseNumber', () => {

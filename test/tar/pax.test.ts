@@ -2,8 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { DlrootfsError } from '../../src/errors.ts';
-import { bytePath } from '../../src/tar/byte-path.ts';
-import { MalformedTarError } from '../../src/tar/malformed.ts';
+import { bytePath, MalformedTarError } from '../../src/tar/entry.ts';
 import { parsePax, type PaxRecords } from '../../src/tar/pax.ts';
 import { paxRecord, type Bytes } from '../support/archive.ts';
 

@@ -14,7 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
-import { MalformedTarError } from '../../src/tar/malformed.ts';
+import { MalformedTarError } from '../../src/tar/entry.ts';
 import { contentOf, readArchive, summary, type ReadEntry } from '../support/read-archive.ts';
 
 const longName = `${'d'.repeat(90)}/${'f'.repeat(120)}`;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { MalformedTarError } from '../../src/tar/malformed.ts';
+import { MalformedTarError } from '../../src/tar/entry.ts';
 import { maxExtents } from '../../src/tar/sparse.ts';
 import {
   encodeNumber,
