@@ -48,7 +48,7 @@ export function isAttestation(descriptor: Descriptor): boolean {
  * order of the index, entries without a platform last. Of the latter the config (or, for a nested index, its entries)
  * must still be judged. None when nothing fits.
  */
-export function pickPlatform(index: ImageIndex, wanted: Platform): readonly Descriptor[] {
+function pickPlatform(index: ImageIndex, wanted: Platform): readonly Descriptor[] {
   const ranked = index.manifests.flatMap((descriptor) => {
     if (isAttestation(descriptor) || !mayBeImage(descriptor)) return [];
     if (descriptor.platform === undefined) return [{ descriptor, rank: Number.POSITIVE_INFINITY }];
@@ -71,7 +71,7 @@ export function platformsOf(index: ImageIndex): readonly Platform[] {
 }
 
 /** The error for an image that is not made for `wanted`; `present` are the platforms it is made for. */
-export function noPlatform(wanted: Platform, present: readonly Platform[], what: string): NotFoundError {
+function noPlatform(wanted: Platform, present: readonly Platform[], what: string): NotFoundError {
   const names = [...new Set(present.map((platform) => formatPlatform(platform)))];
   return new NotFoundError(`${what} has no image for ${formatPlatform(wanted)}`, {
     code: 'PLATFORM_NOT_FOUND',

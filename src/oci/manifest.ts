@@ -30,7 +30,7 @@ export interface Manifest {
  * Reads the body of a manifest. Throws IntegrityError when it is malformed, and when it is an artifact (another config type than
  * an image's) or has layers that are no tar archives.
  */
-export function manifestOf(document: JsonObject, mediaType: string, what: string): Manifest {
+function manifestOf(document: JsonObject, mediaType: string, what: string): Manifest {
   const version = document['schemaVersion'];
   if (version !== undefined && version !== 2) {
     throw new IntegrityError(

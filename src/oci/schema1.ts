@@ -131,7 +131,7 @@ const HASH: Readonly<Record<string, string>> = {
  * `formatTail`. All signatures must name the same part and be valid. The keys come with the signatures, so this proves that
  * the document is whole, not who made it. Throws IntegrityError.
  */
-export function signedPayload(body: Uint8Array, signatures: unknown, what: string): Uint8Array {
+function signedPayload(body: Uint8Array, signatures: unknown, what: string): Uint8Array {
   if (!Array.isArray(signatures) || signatures.length === 0 || signatures.length > 100) {
     throw new IntegrityError(`"signatures" of ${what} is not a list of signatures`);
   }

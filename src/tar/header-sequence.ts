@@ -237,13 +237,13 @@ const entryTypes: readonly (EntryType | undefined)[] = Object.assign(
 );
 
 /** What an entry's path is: GNU's long name before the pax path before the header's, as in Go. */
-export function pathOf(header: Header, meta: MetaHeaders): BytePath {
+function pathOf(header: Header, meta: MetaHeaders): BytePath {
   if (meta.pax?.sparse?.name !== undefined) return meta.pax.sparse.name;
   return meta.longName !== noBytes ? meta.longName : (meta.pax?.path ?? header.path);
 }
 
 /** The kind of entry; only a NUL flag with a slash at the end of the path (v7) is a directory in disguise. */
-export function typeOf(header: Header, path: string): EntryType {
+function typeOf(header: Header, path: string): EntryType {
   if (header.type === 0) return path.charCodeAt(path.length - 1) === slash ? 'directory' : 'file';
   return entryTypes[header.type] ?? 'file';
 }
@@ -253,7 +253,7 @@ export function typeOf(header: Header, path: string): EntryType {
  *
  * @throws MalformedTarError for what no file system can hold: a link to nothing, owners beyond 32 bits.
  */
-export function composeEntry(
+function composeEntry(
   header: Header,
   meta: MetaHeaders,
   path: BytePath,

@@ -302,7 +302,7 @@ export function inForce<T>(own: T | null | undefined, global: T | null | undefin
   return (own === undefined ? global : own) ?? undefined;
 }
 
-export function tooManyXattrs(where: string, limit: number): MalformedTarError {
+function tooManyXattrs(where: string, limit: number): MalformedTarError {
   return new MalformedTarError(`its ${where} set more than ${limit} extended attributes`);
 }
 
@@ -316,25 +316,25 @@ const nul = 0x00;
 const comma = 0x2c;
 
 /** A path. */
-export function nameValue(key: string, body: Buffer, start: number, end: number): BytePath {
+function nameValue(key: string, body: Buffer, start: number, end: number): BytePath {
   if (indexOfByte(body, nul, start, end) !== -1) throw new MalformedTarError(`its pax ${key} has a NUL byte`);
   return sliceBytes(body, start, end);
 }
 
-export function numberValue(key: string, body: Buffer, start: number, end: number): number {
+function numberValue(key: string, body: Buffer, start: number, end: number): number {
   const value = parseDecimal(body, start, end);
   if (Number.isNaN(value)) throw badValue(key, body, start, end, 'no number, or too large a one');
   return value;
 }
 
-export function timeValue(key: string, body: Buffer, start: number, end: number): Time {
+function timeValue(key: string, body: Buffer, start: number, end: number): Time {
   const time = parseTime(body, start, end);
   if (time === undefined) throw badValue(key, body, start, end, 'no time');
   return time;
 }
 
 /** Numbers between commas. */
-export function listValue(key: string, body: Buffer, start: number, end: number): number[] {
+function listValue(key: string, body: Buffer, start: number, end: number): number[] {
   const list: number[] = [];
   for (let from = start; from <= end;) {
     const found = indexOfByte(body, comma, from, end);
@@ -346,13 +346,13 @@ export function listValue(key: string, body: Buffer, start: number, end: number)
 }
 
 /** As libarchive writes it, which leaves the padding out. */
-export function base64Value(key: string, body: Buffer, start: number, end: number): Uint8Array {
+function base64Value(key: string, body: Buffer, start: number, end: number): Uint8Array {
   const text = sliceBytes(body, start, end);
   if (!/^[A-Za-z0-9+/]*={0,2}$/.test(text)) throw badValue(key, body, start, end, 'no base64');
   return Buffer.from(text, 'base64');
 }
 
-export function percentDecoded(text: string): string {
+function percentDecoded(text: string): string {
   return text.replaceAll(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
     String.fromCharCode(Number.parseInt(hex, 16)),
   );
