@@ -8,7 +8,7 @@ SHELL := bash
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
 
-# Node 24 comes from npm (tools/node): whatever Node started this, everything below runs on that one.
+# Node 24 comes from npm (tools/node): everything below runs on it, not on the Node that started make.
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 export npm_config_update_notifier := false
 

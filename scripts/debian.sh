@@ -27,7 +27,7 @@ export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get -q -y -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
 # Lists older than a day name versions that the mirrors may have dropped.
 if [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -mtime -1 -print -quit 2>/dev/null)" ]; then
-  "${apt[@]}" update >/dev/null || echo 'apt-get update failed; going on with the lists that are here' >&2
+  "${apt[@]}" update >/dev/null || echo 'apt-get update failed; using the existing lists' >&2
 fi
 has_candidate() { [[ $(apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [^\(] ]]; }
 install=() unknown=()

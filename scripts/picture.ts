@@ -10,8 +10,8 @@ import { film, type Frame } from './readme/film.ts';
 
 const columns = 80;
 const rows = 24;
-const bytesPerSecond = 700_000;
-const frameMilliseconds = 150;
+const BYTES_PER_SECOND = 700_000;
+const FRAME_MILLISECONDS = 150;
 const prompt = '# ';
 const commands = [
   'dlrootfs demo/shell',
@@ -26,7 +26,7 @@ mkdirSync(`${scratch}/bin`);
 symlinkSync(`${root}dist/dlrootfs`, `${scratch}/bin/dlrootfs`);
 
 await using registry = await FakeRegistry.start({
-  faults: [{ path: /\/blobs\//, skip: 1, times: 1000, rate: bytesPerSecond }],
+  faults: [{ path: /\/blobs\//, skip: 1, times: 1000, rate: BYTES_PER_SECOND }],
 });
 registry.push('demo/shell', 'latest', shellImage());
 const mirror = `[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "${registry.host}"\ninsecure = true\n`;
@@ -55,7 +55,7 @@ async function record(): Promise<void> {
     const lines = (await terminal.text()).split('\n').slice(-rows);
     if (lines.join('\n') !== frames.at(-1)?.lines.join('\n'))
       frames.push({ at: (performance.now() - begin) / 1000, lines });
-    await sleep(frameMilliseconds);
+    await sleep(FRAME_MILLISECONDS);
   }
 }
 

@@ -11,7 +11,9 @@ export type OpenOutput = NodeJS.WritableStream & Parameters<typeof flatten>[1];
 
 /**
  * Writes the root file system of an image as one archive, without a rootfs on disk. `output` is a file, whose ending selects the
- * compression, or `-` for standard output. Throws as `pull` does; a file appears complete or not at all.
+ * compression, or `-` for standard output.
+ *
+ * @throws as `pull` does; a file appears complete or not at all
  */
 export async function exportArchive(request: PullOptions, output: string, stdout: OpenOutput): Promise<void> {
   const special = output === '-' || (await isSpecialFile(output));

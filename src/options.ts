@@ -83,7 +83,11 @@ export interface PullOptions {
 
 const DEFAULT_CACHE_BYTES = 10 * 2 ** 30;
 
-/** Request → options, frozen. Throws UsageError that names the option. */
+/**
+ * Request → options, frozen.
+ *
+ * @throws UsageError that names the option
+ */
 export function resolveOptions(request: PullRequest): PullOptions {
   const environment = request.environment ?? {};
   const report = request.report ?? (() => undefined);

@@ -8,8 +8,9 @@ import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { resolveImage, withSession } from './with-session.ts';
 
 /**
- * Turns an image into a root file system. Throws a DlrootfsError, or the signal's reason; then DIR is unchanged,
- * unless it held files and some layers were unpacked over them.
+ * Turns an image into a root file system.
+ *
+ * @throws a DlrootfsError, or the signal's reason; then DIR is unchanged, unless it held files and some layers were unpacked over them
  */
 export async function pull(request: PullOptions): Promise<PullSummary> {
   const tally = new Tally(request.report);

@@ -1,14 +1,12 @@
 import assert from 'node:assert/strict';
 import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
-import type { AddressInfo } from 'node:net';
+import { createServer, type AddressInfo } from 'node:net';
 import { test } from 'node:test';
 import { dir, file, symlink, tar, whiteout } from './support/archive.ts';
 import type { FakeImage } from './support/fake-image.ts';
 import { FakeRegistry } from './support/fake-registry.ts';
 import { noOtherUser } from './support/other-user.ts';
-import type { ProgramResult } from './support/program.ts';
-import { Scratch, runProgram } from './support/program.ts';
+import { type ProgramResult, Scratch, runProgram } from './support/program.ts';
 
 const image: FakeImage = {
   layers: [

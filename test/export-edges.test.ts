@@ -16,8 +16,7 @@ import { Setting, noise } from './faults/setting.ts';
 import { dir, file, tar } from './support/archive.ts';
 import { missing } from './support/debian.ts';
 import { noOtherUser } from './support/other-user.ts';
-import type { ProgramOptions, ProgramResult } from './support/program.ts';
-import { programCommand, runProgram } from './support/program.ts';
+import { type ProgramOptions, type ProgramResult, programCommand, runProgram } from './support/program.ts';
 
 const small = { layers: [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n')) }] };
 

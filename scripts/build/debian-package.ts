@@ -17,7 +17,11 @@ dlrootfs: copyright-not-using-common-license-for-gpl
 dlrootfs: old-fsf-address-in-copyright-file
 `;
 
-/** Makes a Debian package of `folder/dlrootfs` and what scripts/install.sh installs with it. Throws ENOENT where there is no dpkg-deb. */
+/**
+ * Makes a Debian package of `folder/dlrootfs` and the other files of scripts/install.sh.
+ *
+ * @throws ENOENT without dpkg-deb
+ */
 export async function makeDebianPackage(folder: string, architecture: string, file: string): Promise<void> {
   const { version, author } = JSON.parse(await readFile(`${root}package.json`, 'utf8')) as {
     readonly version: string;

@@ -12,7 +12,7 @@ const requireBuiltin = createRequire('/');
 const compiled = new Map<string, Script>();
 const loaded = new Map<string, { exports: unknown }>();
 
-/** Stands in for node:sea, which knows assets only inside a single executable. */
+/** A replacement of node:sea, which has assets only inside a single executable. */
 const assets = {
   getAssetKeys: () => [],
   getRawAsset: (name: string) => new Uint8Array(readFileSync(`${directory}/${name}`)).buffer,

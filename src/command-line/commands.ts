@@ -44,7 +44,11 @@ export interface FlagValues {
   readonly progress?: 'auto' | 'tty' | 'plain' | 'json' | 'none';
 }
 
-/** Reads a flag's value; `flag` is its long name with dashes. Throws UsageError. */
+/**
+ * Reads a flag's value; `flag` is its long name with dashes.
+ *
+ * @throws UsageError
+ */
 type Parse<T> = (text: string, flag: string) => T;
 
 const BOOLEANS: ReadonlyMap<string, boolean> = new Map([
@@ -52,7 +56,11 @@ const BOOLEANS: ReadonlyMap<string, boolean> = new Map([
   ...['0', 'f', 'F', 'false', 'FALSE', 'False'].map((text) => [text, false] as const),
 ]);
 
-/** The texts of Go's strconv.ParseBool. Throws UsageError. */
+/**
+ * The texts of Go's strconv.ParseBool.
+ *
+ * @throws UsageError
+ */
 export const parseBoolean: Parse<boolean> = (text, flag) => {
   const value = BOOLEANS.get(text);
   if (value !== undefined) return value;
@@ -96,7 +104,7 @@ const oneOf =
     throw new UsageError(`${flag} takes one of ${choices.join(', ')}, not "${printable(text)}"`);
   };
 
-/** Without what commander would add: choices stand in the flag or the description already. */
+/** An option of the table. Its parsers get the flag's name, for their messages. */
 class TableOption extends Option {
   /** Collects the values of a flag that is given several times. */
   list<T>(parse: Parse<readonly T[]>): this {

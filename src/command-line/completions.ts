@@ -11,11 +11,15 @@ const SCRIPTS: Readonly<Record<string, () => string>> = {
   fish: fishCompletion,
 };
 
-/** The completion script for a shell. Throws UsageError for an unknown shell. */
+/**
+ * The completion script for a shell.
+ *
+ * @throws UsageError for an unknown shell
+ */
 export function completionScript(shell: string): string {
   const script = Object.hasOwn(SCRIPTS, shell) ? SCRIPTS[shell] : undefined;
   if (script !== undefined) return script();
-  throw new UsageError(`there are no completions for ${printable(shell)}`, {
+  throw new UsageError(`no completions for ${printable(shell)}`, {
     hint: `name one of ${Object.keys(SCRIPTS).join(', ')}`,
   });
 }
@@ -96,7 +100,7 @@ _dlrootfs_directories() {
 }
 _dlrootfs_branches() {
   local i dir=rootfs
-  for ((i = 1; i < COMP_CWORD; i++)); do
+  for ((i = 1; i < COMP_CWORD; i += 1)); do
     case \${COMP_WORDS[i]} in
       -d|--dest) dir=\${COMP_WORDS[i+1]}; [ "$dir" != = ] || dir=\${COMP_WORDS[i+2]} ;;
     esac
@@ -113,7 +117,7 @@ _dlrootfs() {
     =) word= ;;
     *) [ "$before" != = ] || before=\${COMP_WORDS[COMP_CWORD-2]} ;;
   esac
-  for ((i = 1; i < COMP_CWORD; i++)); do
+  for ((i = 1; i < COMP_CWORD; i += 1)); do
     case \${COMP_WORDS[i]} in ${commandWords.join('|')}) command=\${COMP_WORDS[i]}; break ;; esac
   done
   case $before in

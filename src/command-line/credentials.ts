@@ -19,7 +19,7 @@ export interface GivenCredentials {
   readonly noCredentials: boolean;
 }
 
-/** Throws UsageError, also where a password is missing and there is no terminal to ask on. */
+/** @throws UsageError, also if a password is missing and cannot be asked for on a terminal */
 export async function readCredentials(
   { values }: Invocation,
   context: CliContext,
@@ -89,7 +89,7 @@ async function usernameAndPassword(
   if (password !== '') return { username, password, source };
   const { stdin: input, stderr: output, signal } = context;
   if (input.isTTY !== true || output.isTTY !== true) {
-    throw new UsageError(`${source} has no password, and there is no terminal to ask on`, {
+    throw new UsageError(`${source} has no password, and this is not a terminal to ask for it`, {
       hint: `write ${source} username:password, or pipe the password to --password-stdin`,
     });
   }

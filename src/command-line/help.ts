@@ -12,7 +12,11 @@ const WIDEST_TERM_COLUMNS = 34;
 
 const layout = Object.assign(new Help(), { helpWidth: HELP_COLUMNS, optionDescription });
 
-/** The text of `dlrootfs --help` and `dlrootfs help WORD`; a word may be a command, a topic, or both. Throws UsageError. */
+/**
+ * The text of `dlrootfs --help` and `dlrootfs help WORD`; a word may be a command, a topic, or both.
+ *
+ * @throws UsageError
+ */
 export function helpText(name = 'pull'): string {
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   const topic = Object.hasOwn(topics, name) ? topics[name] : undefined;
@@ -21,7 +25,7 @@ export function helpText(name = 'pull'): string {
   const parts = [...(command ? [commandHelp(command)] : []), ...(topic ? [topicText(topic)] : [])];
   if (parts.length > 0) return parts.join('\n');
   const known = [...Object.keys(commands), ...topicNames];
-  throw new UsageError(`there is no help on ${printable(name)}`, {
+  throw new UsageError(`no help on ${printable(name)}`, {
     hint: suggestion(name, known) ?? `name one of ${known.join(', ')}`,
   });
 }

@@ -1,8 +1,7 @@
 import type { Option } from 'commander';
 import { version } from '../version.ts';
 import { commands, optionDescription } from './commands.ts';
-import type { Paragraph } from './topics.ts';
-import { topics } from './topics.ts';
+import { type Paragraph, topics } from './topics.ts';
 
 /** Escapes text for roff: backslashes, hyphens, and control characters at the start of a line. */
 function roff(text: string): string {

@@ -26,7 +26,9 @@ const MAY_BE_EMPTY: ReadonlySet<string> = new Set(['user', 'registry-token']);
 
 /**
  * argv (without node and script) → command, words and values. A command word wins over an image of that name;
- * `--help` and `--version` win over everything. Throws UsageError.
+ * `--help` and `--version` win over everything.
+ *
+ * @throws UsageError
  */
 export function parseArguments(argv: readonly string[]): Invocation {
   const { flags, words } = splitArguments(argv);

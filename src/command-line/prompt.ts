@@ -14,8 +14,9 @@ const BACKSPACE: ReadonlySet<number> = new Set([8, 127]);
 const RETURN: ReadonlySet<number> = new Set([10, 13]);
 
 /**
- * Reads a password from the terminal without echo. Throws InterruptedError for Ctrl-C, UsageError for Ctrl-D or a closed terminal,
- * and the signal's reason.
+ * Reads a password from the terminal without echo.
+ *
+ * @throws InterruptedError for Ctrl-C, UsageError for Ctrl-D or a closed terminal, and the signal's reason
  */
 export async function promptPassword(
   { input, output }: Terminal,

@@ -6,7 +6,11 @@ import { readCredentials } from './credentials.ts';
 import type { Invocation } from './program.ts';
 import type { CliContext } from './run.ts';
 
-/** Flags and environment → what to pull. Undefined for a flag that is not given: options.ts has the defaults. Throws UsageError. */
+/**
+ * Flags and environment → what to pull. Undefined for a flag that is not given: options.ts has the defaults.
+ *
+ * @throws UsageError
+ */
 export async function pullRequest(invocation: Invocation, context: CliContext): Promise<PullRequest> {
   const { values, words } = invocation;
   const image = words[0]!;
@@ -48,7 +52,11 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
 export const cacheDirectory = ({ cacheDir }: FlagValues): string | undefined =>
   fileName(cacheDir, '--cache-dir', utf8Directory);
 
-/** The name of a file or directory for the library, which takes UTF-8. Throws UsageError if it cannot be opened. */
+/**
+ * The name of a file or directory for the library, which takes UTF-8.
+ *
+ * @throws UsageError if it cannot be opened
+ */
 function fileName(name: string | undefined, flag: string, convert = utf8Path): string | undefined {
   try {
     return name === undefined ? undefined : convert(name);

@@ -1,8 +1,7 @@
 import { geteuid } from 'node:process';
 import { checkout } from '../git/checkout.ts';
 import { describeNotRestored } from '../rootfs/not-restored.ts';
-import type { WorkTree } from '../rootfs/work-tree.ts';
-import { openWorkTree } from '../rootfs/work-tree.ts';
+import { type WorkTree, openWorkTree } from '../rootfs/work-tree.ts';
 import type { Invocation } from './program.ts';
 import type { CliContext } from './run.ts';
 

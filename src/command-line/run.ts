@@ -25,7 +25,11 @@ export interface CliContext {
 
 type Run = (invocation: Invocation, context: CliContext) => Promise<void>;
 
-/** Runs one command line to its end, and loads no more than that command's code. Throws what `describeFailure` describes. */
+/**
+ * Runs one command line to its end, and loads no more than that command's code.
+ *
+ * @throws what `describeFailure` describes
+ */
 export async function runCommand(argv: readonly string[], context: CliContext): Promise<void> {
   const invocation = parseArguments(argv);
   const { command, words } = invocation;
@@ -137,7 +141,7 @@ async function runCache({ values, words }: Invocation, { stdout, environment }: 
     ]);
   const directory = cacheDirectory(values) ?? defaultCacheDirectory(environment);
   if (directory === undefined)
-    throw new UsageError('there is no home directory for a cache', { hint: 'use --cache-dir DIR' });
+    throw new UsageError('no home directory for the cache is known', { hint: 'use --cache-dir DIR' });
   const print = (result: object, text: string) =>
     stdout.write(
       values.json === true

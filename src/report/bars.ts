@@ -7,7 +7,7 @@ export interface TerminalStream extends Writable {
   readonly rows?: number;
 }
 
-const redrawMilliseconds = 100;
+const REDRAW_MILLISECONDS = 100;
 /** The cursor's column after the original's unfinished line `<TAB><12 hex> ... `, counted from 1. */
 const columnBehindUnfinishedLine = 8 + 12 + 5 + 1;
 
@@ -51,7 +51,7 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
       if (event.type === 'layer-progress') return;
       erase();
       follow(event);
-      if (event.type === 'image') timer = setInterval(draw, redrawMilliseconds).unref();
+      if (event.type === 'image') timer = setInterval(draw, REDRAW_MILLISECONDS).unref();
       if (event.type === 'done') clearInterval(timer);
     },
     stop: () => {
@@ -72,8 +72,8 @@ export function renderBars(progress: Progress, columns: number, rows: number, no
   return [...lines, describeProgress(progress, now, columns)].map((line) => line.slice(0, columns));
 }
 
-const narrowestBar = 8;
-const widestBar = 40;
+const NARROWEST_BAR = 8;
+const WIDEST_BAR = 40;
 
 function layerLine(layer: LayerProgress, columns: number): string {
   const { name, size, received, state } = layer;
@@ -83,8 +83,8 @@ function layerLine(layer: LayerProgress, columns: number): string {
   const percent = `${Math.floor(share * 100)}%`.padStart(4);
   const amount = formatBytes(size).padStart(9);
   const room = columns - name.length - percent.length - amount.length - 10;
-  if (room < narrowestBar) return `  ${name} ${percent}`;
-  const width = Math.min(widestBar, room);
+  if (room < NARROWEST_BAR) return `  ${name} ${percent}`;
+  const width = Math.min(WIDEST_BAR, room);
   const full = Math.floor(share * width);
   const bar = ('='.repeat(full) + (full < width ? '>' : '')).padEnd(width);
   return `  ${name}  [${bar}] ${percent} of ${amount}`;

@@ -5,7 +5,7 @@ import { osPath } from '../sys/os-path.ts';
 import type { PullEvent, Report } from './event.ts';
 import { formatBytes } from './progress.ts';
 
-const shortIdLength = 12;
+const SHORT_ID_LENGTH = 12;
 
 /**
  * The original's lines on standard output, byte for byte. Layers are applied while later ones still arrive, but
@@ -51,7 +51,7 @@ export function textReport(out: Writable): Report {
         print(`Opening a session for ${event.name} ...\n`);
         break;
       case 'image':
-        ids = event.layers.map((layer) => layer.id.slice(0, shortIdLength));
+        ids = event.layers.map((layer) => layer.id.slice(0, SHORT_ID_LENGTH));
         print(`Image ID: ${event.id}\nPulling ${ids.length} layers:\n`);
         release();
         break;

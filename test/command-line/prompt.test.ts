@@ -91,5 +91,8 @@ test('without a terminal it is an error of usage', async () => {
   await using registry = await open();
   const { exitCode, stderr } = await runProgram([`${registry.host}/img`, '-u', 'me']);
   assert.equal(exitCode, 2);
-  assert.match(stderr, /-u has no password, and there is no terminal to ask on\nhint: .*--password-stdin/);
+  assert.match(
+    stderr,
+    /-u has no password, and this is not a terminal to ask for it\nhint: .*--password-stdin/,
+  );
 });

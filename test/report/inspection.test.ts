@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Inspection } from '../../src/report/text.ts';
-import { inspectionText } from '../../src/report/text.ts';
+import { type Inspection, inspectionText } from '../../src/report/text.ts';
 
 const mediaType = 'application/vnd.oci.image.layer.v1.tar+gzip';
 const facts: Inspection = {

@@ -14,11 +14,11 @@ const layer = (digit: string, size: number | undefined): Layer => ({
   open: () => Promise.reject(new Error('not opened in this test')),
 });
 
-const mib = 2 ** 20;
+const MIB = 2 ** 20;
 
 function running(...events: readonly (readonly [at: number, event: PullEvent])[]): Progress {
   const progress = new Progress();
-  const layers = [layer('a', 40 * mib), layer('b', 20 * mib)];
+  const layers = [layer('a', 40 * MIB), layer('b', 20 * MIB)];
   progress.add({ type: 'image', id: 'f'.repeat(64), layers }, 0);
   for (const [at, event] of events) progress.add(event, at);
   return progress;
@@ -27,7 +27,7 @@ function running(...events: readonly (readonly [at: number, event: PullEvent])[]
 test('progress: amount, rate and time left', () => {
   const progress = running(
     [0, { type: 'layer-start', index: 0, cached: false }],
-    [1000, { type: 'layer-progress', index: 0, received: 10 * mib }],
+    [1000, { type: 'layer-progress', index: 0, received: 10 * MIB }],
   );
   assert.equal(
     describeProgress(progress, 1000),
@@ -49,7 +49,7 @@ test('bars: one line per running layer and one for the whole', () => {
   const progress = running(
     [0, { type: 'layer-start', index: 0, cached: false }],
     [0, { type: 'layer-start', index: 1, cached: false }],
-    [1000, { type: 'layer-progress', index: 0, received: 20 * mib }],
+    [1000, { type: 'layer-progress', index: 0, received: 20 * MIB }],
     [1000, { type: 'layer-fetched', index: 1 }],
     [1000, { type: 'layer-apply', index: 1 }],
   );
@@ -63,7 +63,7 @@ test('bars: one line per running layer and one for the whole', () => {
 test('property: no line is wider than the terminal, nor are there more than asked for', () => {
   const event = fc.record({
     index: fc.integer({ min: 0, max: 1 }),
-    received: fc.nat(50 * mib),
+    received: fc.nat(50 * MIB),
     state: fc.nat(4),
   });
   fc.assert(
@@ -93,7 +93,7 @@ test('property: no line is wider than the terminal, nor are there more than aske
 });
 
 test('quantities for people', () => {
-  assert.deepEqual([0, 999, 1536, 10 * mib, 999 * mib, 3 * 2 ** 30].map(formatBytes), [
+  assert.deepEqual([0, 999, 1536, 10 * MIB, 999 * MIB, 3 * 2 ** 30].map(formatBytes), [
     '0 B',
     '999 B',
     '1.5 KiB',

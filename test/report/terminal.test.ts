@@ -4,8 +4,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import xterm from '@xterm/headless';
 import type { Layer } from '../../src/oci/image.ts';
-import type { PullEvent } from '../../src/report/event.ts';
-import { fanOut } from '../../src/report/event.ts';
+import { type PullEvent, fanOut } from '../../src/report/event.ts';
 import { terminalReport } from '../../src/report/bars.ts';
 import { textReport } from '../../src/report/text.ts';
 
@@ -32,11 +31,11 @@ class Screen {
   }
 }
 
-const mib = 2 ** 20;
+const MIB = 2 ** 20;
 const layer = (digit: string): Layer => ({
   id: digit.repeat(64),
   mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
-  size: 40 * mib,
+  size: 40 * MIB,
   info: {},
   open: () => Promise.reject(new Error('not opened in this test')),
 });
@@ -46,7 +45,7 @@ const fetching: readonly PullEvent[] = [
   { type: 'image', id: 'f'.repeat(64), layers: [layer('a'), layer('b')] },
   { type: 'layer-start', index: 0, cached: false },
   { type: 'layer-start', index: 1, cached: false },
-  { type: 'layer-progress', index: 0, received: 20 * mib },
+  { type: 'layer-progress', index: 0, received: 20 * MIB },
 ];
 
 const applying: readonly PullEvent[] = [
