@@ -1,6 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { ByteReader } from './decode/byte-reader.ts';
-import type { Appetite } from './pace.ts';
+import type { StarvationMeter } from './pace.ts';
 import { diskError } from './store-files.ts';
 
 /** Between a connection and its reader, in bytes. */
@@ -10,7 +10,7 @@ const PATIENCE = 5000;
 /** How often it is asked whether that is still right, in milliseconds. */
 const LOOK_AGAIN = 100;
 
-export interface ArrivalOptions {
+export interface BlobBufferOptions {
   /** Opens the file, when the first byte has to go there. */
   readonly file: () => Promise<FileHandle>;
   /** Where the file lies, for messages. */
@@ -20,15 +20,15 @@ export interface ArrivalOptions {
   /** Readers wait until the blob is whole and checked. */
   readonly held: boolean;
   /** Hears of the reader's waits. */
-  readonly appetite: Appetite;
+  readonly starvation: StarvationMeter;
 }
 
 /**
  * The bytes of one blob, from where they come in to where they are read, at the same time. When they are not to be kept, they go
  * from memory to the reader; those that come while it is busy wait in the file, or make a fast connection wait.
  */
-export class Arrival {
-  readonly #options: ArrivalOptions;
+export class BlobBuffer {
+  readonly #options: BlobBufferOptions;
   #file: Promise<FileHandle> | undefined;
   readonly #memory = new MemoryQueue();
   /** Given to `append`. */
@@ -47,7 +47,7 @@ export class Arrival {
   #failure: unknown;
   #changed = Promise.withResolvers<void>();
 
-  constructor(options: ArrivalOptions) {
+  constructor(options: BlobBufferOptions) {
     this.#options = options;
     this.#fileOnly = options.keep || options.held;
     this.#writes = new WriteBehind(
@@ -178,7 +178,7 @@ export class Arrival {
     while (!ready()) {
       this.#throwIfFailed();
       if (this.#state === 'whole') return 0;
-      await this.#options.appetite.during(this.#change());
+      await this.#options.starvation.during(this.#change());
     }
     this.#throwIfFailed();
     this.#isRead ||= handOut;
@@ -204,7 +204,7 @@ export class Arrival {
         return this.#took(await this.#pread(into, this.#position));
       }
       if (this.#state === 'whole' && this.#position >= this.#received) return 0;
-      await this.#options.appetite.during(this.#change());
+      await this.#options.starvation.during(this.#change());
     }
   }
 

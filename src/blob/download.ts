@@ -1,13 +1,11 @@
 import { DestinationError, NetworkError } from '../errors.ts';
 import type { BlobResponse, Layer } from '../oci/image.ts';
-import type { Report } from '../report/event.ts';
-import type { RetryPolicy } from '../sys/retry.ts';
-import type { Arrival } from './buffer.ts';
+import type { BlobBuffer } from './buffer.ts';
 import type { Kept } from './claim.ts';
-import { type Appetite, judge, Meter, outrunsReader } from './pace.ts';
-import type { Connections } from './scheduler.ts';
+import { type StarvationMeter, judge, PaceMeter, outrunsReader } from './pace.ts';
+import type { SchedulerPlace } from './scheduler.ts';
 import { Pieces, SplitDownload } from './split.ts';
-import { abandon, BrokenTransferError, Persistence, TimedBody, WrongBytesError } from './transfer.ts';
+import { abandon, BrokenTransferError, type RetryBudget, TimedBody, WrongBytesError } from './transfer.ts';
 import { BlobHash } from './verification.ts';
 
 /** At once, for the digest, in bytes. */
@@ -16,16 +14,10 @@ const READ_BACK = 512 * 1024;
 const NOTE_EVERY = 4 * 2 ** 20;
 
 export interface DownloadOptions {
-  /** For messages: `layer 3 of 7 (0123456789ab)`. */
-  readonly name: string;
-  readonly policy: RetryPolicy;
-  readonly connections: Connections;
-  /** Place in the image, from 0. */
-  readonly rank: number;
+  readonly budget: RetryBudget;
+  readonly place: SchedulerPlace;
   /** Of the layer that is being unpacked. */
-  readonly appetite: Appetite;
-  readonly signal: AbortSignal;
-  readonly report: Report;
+  readonly starvation: StarvationMeter;
   /** Hears how many bytes are here, as often as more come. */
   readonly progress: (received: number) => void;
   /** Notes what the file has, where it has holes or will have. */
@@ -35,10 +27,9 @@ export interface DownloadOptions {
 /** Brings one blob into an arrival: resumed, retried, checked, and over several connections where that is faster. */
 export class Download {
   readonly #layer: Layer;
-  readonly #arrival: Arrival;
+  readonly #arrival: BlobBuffer;
   readonly #options: DownloadOptions;
   readonly #hash: BlobHash;
-  readonly #persistence: Persistence;
   #size: number | undefined;
   #etag: string | undefined;
   #complete = false;
@@ -52,13 +43,12 @@ export class Download {
   #hashing: Promise<void> | undefined;
   #buffer: Uint8Array | undefined;
 
-  constructor(layer: Layer, arrival: Arrival, options: DownloadOptions) {
+  constructor(layer: Layer, arrival: BlobBuffer, options: DownloadOptions) {
     this.#layer = layer;
     this.#arrival = arrival;
     this.#options = options;
     this.#hash = new BlobHash(layer.checksum);
     this.#size = layer.size;
-    this.#persistence = new Persistence(options.name, options.policy, options.signal, options.report);
   }
 
   /**
@@ -102,8 +92,8 @@ export class Download {
       this.#size = sizeBy(response, this.#layer, this.#size);
       await this.#take(response);
     } catch (error) {
-      this.#options.connections.settle(this.#options.rank);
-      await this.#persistence.again(error, this.#received);
+      this.#options.place.settle();
+      await this.#options.budget.again(error, this.#received);
     }
     return undefined;
   }
@@ -115,7 +105,7 @@ export class Download {
 
   /** Asks for the rest; where the server does not do that, for the whole again. */
   async #open(): Promise<BlobResponse> {
-    const { signal } = this.#options;
+    const { signal } = this.#options.budget;
     const start = this.#arrival.received;
     let response = await this.#layer.open({ start, etag: this.#etag }, signal).catch((error: unknown) => {
       signal.throwIfAborted();
@@ -143,9 +133,9 @@ export class Download {
 
   async #take(response: BlobResponse): Promise<void> {
     const arrival = this.#arrival;
-    const pace = new Meter();
+    const pace = new PaceMeter();
     let skip = arrival.received - response.start;
-    const patient = () => outrunsReader(pace) && !this.#options.appetite.starving;
+    const patient = () => outrunsReader(pace) && !this.#options.starvation.starving;
     const body = new TimedBody(response.body, pace);
     try {
       for await (const whole of body) {
@@ -173,17 +163,17 @@ export class Download {
     return undefined;
   }
 
-  #shouldSplit(response: BlobResponse, pace: Meter): boolean {
+  #shouldSplit(response: BlobResponse, pace: PaceMeter): boolean {
     const possible =
-      this.#size !== undefined && response.ranges && this.#splits && this.#options.connections.count > 1;
+      this.#size !== undefined && response.ranges && this.#splits && this.#options.place.connections > 1;
     const verdict = possible ? judge(pace, this.#size! - this.#arrival.received, this.#hungry) : 'alone';
-    if (verdict !== 'unknown') this.#options.connections.settle(this.#options.rank);
+    if (verdict !== 'unknown') this.#options.place.settle();
     return verdict === 'share';
   }
 
   /** The layer that is being unpacked is this one, and waits. */
   get #hungry(): boolean {
-    return this.#arrival.isRead && this.#options.appetite.starving;
+    return this.#arrival.isRead && this.#options.starvation.starving;
   }
 
   async #split(pieces: Pieces, body?: AsyncIterator<Uint8Array>): Promise<void> {
@@ -195,7 +185,6 @@ export class Download {
     const split = new SplitDownload(this.#layer, this.#arrival, pieces, {
       ...this.#options,
       etag: this.#etag,
-      persistence: this.#persistence,
       arrived: (bytes) => this.#arrived(bytes),
     });
     this.#splits = await split.run(body);

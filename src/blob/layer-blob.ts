@@ -2,28 +2,25 @@ import { reasonOf } from '../errors.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
-import { Arrival } from './buffer.ts';
+import { BlobBuffer } from './buffer.ts';
 import type { Claim } from './claim.ts';
 import type { ByteReader } from './decode/byte-reader.ts';
 import { Download } from './download.ts';
-import type { Appetite } from './pace.ts';
-import type { Connections } from './scheduler.ts';
+import type { StarvationMeter } from './pace.ts';
+import type { Scheduler, SchedulerPlace } from './scheduler.ts';
 import { diskError } from './store-files.ts';
 import type { Store } from './store.ts';
-import { CorruptBlobError, WrongBytesError } from './transfer.ts';
+import { CorruptBlobError, RetryBudget, WrongBytesError } from './transfer.ts';
 import { CachedFile } from './verification.ts';
 
-export interface LayerBlobOptions {
+/** What the blobs of one image share. */
+export interface BlobContext {
   readonly store: Store;
-  readonly connections: Connections;
-  readonly appetite: Appetite;
+  readonly scheduler: Scheduler;
+  readonly starvation: StarvationMeter;
   readonly policy: RetryPolicy;
   readonly signal: AbortSignal;
   readonly report: Report;
-  /** For messages. */
-  readonly name: string;
-  /** The layers that have this blob. */
-  readonly indexes: readonly number[];
   /** Nothing is handed out before it is checked, and it can be read more than once. */
   readonly hold: boolean;
   /** A blob was corrupt in an attempt before: those that the store has are checked before they are read. */
@@ -43,28 +40,33 @@ export class LayerBlob {
   /** Resolves when the blob is whole; for one that comes from the store, its digest is checked by whoever reads it. */
   readonly whole: Promise<void>;
   readonly #layer: Layer;
-  readonly #options: LayerBlobOptions;
+  readonly #name: string;
+  readonly #indexes: readonly number[];
+  readonly #context: BlobContext;
+  readonly #place: SchedulerPlace;
   readonly #ready = Promise.withResolvers<void>();
   #cached: CachedFile | undefined;
-  #arrival: Arrival | undefined;
+  #arrival: BlobBuffer | undefined;
   #claim: Claim | undefined;
   #size: number | undefined;
   /** What came is wrong: no later run may go on with it. */
   #worthless = false;
   #reported = 0;
 
-  constructor(layer: Layer, options: LayerBlobOptions) {
+  /**
+   * @param name for messages: `layer 3 of 7 (0123456789ab)`
+   * @param indexes of the layers that have this blob
+   */
+  constructor(layer: Layer, name: string, indexes: readonly number[], context: BlobContext) {
     this.#layer = layer;
-    this.#options = options;
+    this.#name = name;
+    this.#indexes = indexes;
+    this.#context = context;
     this.ready = this.#ready.promise;
-    this.whole = options.connections.run(this.#rank, layer.size, () => this.#obtain());
+    this.#place = context.scheduler.place(indexes[0]!);
+    this.whole = this.#place.run(layer.size, () => this.#obtain());
     this.whole.catch((error: unknown) => this.#ready.reject(error));
     this.ready.catch(() => undefined);
-  }
-
-  /** The first layer that has it. */
-  get #rank(): number {
-    return this.#options.indexes[0]!;
   }
 
   /** In bytes, when the blob is whole. */
@@ -103,7 +105,7 @@ export class LayerBlob {
     const timer = Number.isFinite(patience) ? setTimeout(() => late.resolve('late'), patience) : undefined;
     try {
       if ((await Promise.race([this.whole, late.promise])) === 'late') return undefined;
-      const fault = await this.#cached?.fault(this.#options.signal);
+      const fault = await this.#cached?.fault(this.#context.signal);
       return fault === undefined ? undefined : this.#corrupt(fault);
     } catch (error) {
       return error;
@@ -123,23 +125,23 @@ export class LayerBlob {
   }
 
   async #obtain(): Promise<void> {
-    const { signal, indexes, report } = this.#options;
+    const { signal, report } = this.#context;
     signal.throwIfAborted();
     this.#cached = await this.#fromStore();
     if (!this.#cached) await this.#claimFile();
     const cached = this.#cached !== undefined;
     const resumed = this.#claim?.kept.ranges.reduce((sum, { start, end }) => sum + end - start, 0) ?? 0;
     const start = { type: 'layer-start', cached, ...(resumed > 0 && { resumed }) } as const;
-    for (const index of indexes) report({ ...start, index });
+    for (const index of this.#indexes) report({ ...start, index });
     if (cached) this.#ready.resolve();
     else await this.#download();
-    for (const index of indexes) report({ type: 'layer-fetched', index });
+    for (const index of this.#indexes) report({ type: 'layer-fetched', index });
   }
 
   /** What is in the store under this digest, unless it is seen at once that it is something else. */
   async #fromStore(): Promise<CachedFile | undefined> {
     const { digest, size } = this.#layer;
-    const { store, hold, careful, signal } = this.#options;
+    const { store, hold, careful, signal } = this.#context;
     const handle = digest && (await store.openBlob(digest));
     if (!digest || !handle) return undefined;
     const file = new CachedFile(handle, digest);
@@ -151,18 +153,18 @@ export class LayerBlob {
     }
     await file.close();
     await store.remove(digest);
-    const message = `${this.#options.name}: cached copy is corrupt; downloading it again`;
-    this.#options.report({ type: 'notice', message });
+    const message = `${this.#name}: cached copy is corrupt; downloading it again`;
+    this.#context.report({ type: 'notice', message });
     return undefined;
   }
 
   async #claimFile(): Promise<void> {
-    const { store, signal, name, report, connections } = this.#options;
+    const { store, signal, report } = this.#context;
     const { digest, size } = this.#layer;
     if (digest === undefined) return;
     const waiting = () => {
-      report({ type: 'notice', message: `${name}: another run is fetching it, waiting for that` });
-      connections.settle(this.#rank);
+      report({ type: 'notice', message: `${this.#name}: another run is fetching it, waiting for that` });
+      this.#place.settle();
     };
     const wanted = { digest, maxBytes: size, signal, waiting };
     let claim = await store.claim(wanted);
@@ -176,16 +178,16 @@ export class LayerBlob {
   }
 
   async #download(): Promise<void> {
-    const { store, signal, hold, indexes } = this.#options;
+    const { store, signal, hold, starvation, policy, report } = this.#context;
     const claim = this.#claim;
     const kept = claim?.kept ?? { ranges: [], size: undefined };
-    const arrival = new Arrival({
+    const arrival = new BlobBuffer({
       file: async () => claim?.handle ?? store.spool(),
       where: (claim && store.directory) ?? store.spoolDirectory,
-      keep: claim !== undefined || hold || indexes.length > 1,
+      keep: claim !== undefined || hold || this.#indexes.length > 1,
       // What an earlier run left may be corrupt: where that is seen before it is read, no layer is unpacked in vain.
       held: hold || kept.ranges.length > 0,
-      appetite: this.#options.appetite,
+      starvation,
     });
     this.#arrival = arrival;
     const stop = () => arrival.fail(signal.reason);
@@ -193,8 +195,9 @@ export class LayerBlob {
     this.#ready.resolve();
     try {
       const download = new Download(this.#layer, arrival, {
-        ...this.#options,
-        rank: this.#rank,
+        budget: new RetryBudget(this.#name, policy, signal, report),
+        place: this.#place,
+        starvation,
         progress: (received) => this.#progress(received),
         note: async (present) => {
           await claim?.note(present).catch((error: unknown) => {
@@ -208,7 +211,7 @@ export class LayerBlob {
       this.#size = arrival.received;
     } catch (error) {
       this.#worthless = error instanceof WrongBytesError;
-      const failure = this.#worthless ? new CorruptBlobError(this.#options.name, reasonOf(error)) : error;
+      const failure = this.#worthless ? new CorruptBlobError(this.#name, reasonOf(error)) : error;
       arrival.fail(failure);
       throw failure;
     } finally {
@@ -218,23 +221,23 @@ export class LayerBlob {
 
   async #publish(): Promise<void> {
     await this.#claim?.publish().catch((error: unknown) => {
-      const message = `${this.#options.name}: it cannot be kept in the cache: ${reasonOf(error)}`;
-      this.#options.report({ type: 'notice', message });
+      const message = `${this.#name}: it cannot be kept in the cache: ${reasonOf(error)}`;
+      this.#context.report({ type: 'notice', message });
     });
   }
 
   #corrupt(fault: string): CorruptBlobError {
     const { digest } = this.#layer;
-    if (digest) void this.#options.store.remove(digest);
-    return new CorruptBlobError(this.#options.name, `cached copy ${fault}`);
+    if (digest) void this.#context.store.remove(digest);
+    return new CorruptBlobError(this.#name, `cached copy ${fault}`);
   }
 
   #progress(received: number): void {
     const now = performance.now();
     if (now - this.#reported < PROGRESS_INTERVAL) return;
     this.#reported = now;
-    for (const index of this.#options.indexes) {
-      this.#options.report({ type: 'layer-progress', index, received });
+    for (const index of this.#indexes) {
+      this.#context.report({ type: 'layer-progress', index, received });
     }
   }
 }

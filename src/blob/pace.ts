@@ -12,7 +12,7 @@ export function idleTime(): number {
 }
 
 /** Whether the layer that is being unpacked gets its bytes as fast as it can take them. */
-export class Appetite {
+export class StarvationMeter {
   #start = performance.now();
   #waited = 0;
   #starving = false;
@@ -58,7 +58,7 @@ export interface Pace {
 }
 
 /** The pace of a body, from when it is made; a TimedBody keeps it. */
-export class Meter implements Pace {
+export class PaceMeter implements Pace {
   bytes = 0;
   waited = 0;
   readonly #start = performance.now();

@@ -2,9 +2,9 @@ import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
 import { LayerBlob } from './layer-blob.ts';
-import { Appetite } from './pace.ts';
+import { StarvationMeter } from './pace.ts';
 import { PulledLayer } from './pulled-layer.ts';
-import { Connections } from './scheduler.ts';
+import { Scheduler } from './scheduler.ts';
 import type { Store } from './store.ts';
 
 export interface LayerQueueOptions {
@@ -16,7 +16,7 @@ export interface LayerQueueOptions {
    * as it was where a download fails.
    */
   readonly hold?: boolean | undefined;
-  /** See `LayerBlobOptions.careful`. */
+  /** See `BlobContext`. */
   readonly careful?: boolean | undefined;
   readonly policy?: RetryPolicy | undefined;
   readonly signal: AbortSignal;
@@ -39,12 +39,12 @@ class Blobs {
     this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
     warnUnverifiable(layers, options.report);
     const { store, report, policy = DEFAULT_POLICY, hold = false, careful = false } = options;
-    const connections = new Connections(options.jobs);
-    const appetite = new Appetite();
+    const scheduler = new Scheduler(options.jobs);
+    const starvation = new StarvationMeter();
+    const context = { store, report, signal: this.#signal, scheduler, starvation, policy, hold, careful };
     for (const [key, indexes] of byBlob(layers)) {
-      const name = this.#nameOf(indexes[0]!);
-      const shared = { store, report, signal: this.#signal, connections, appetite, policy, hold, careful };
-      const blob = new LayerBlob(layers[indexes[0]!]!, { ...shared, indexes, name });
+      const first = indexes[0]!;
+      const blob = new LayerBlob(layers[first]!, this.#nameOf(first), indexes, context);
       blob.whole.catch((error: unknown) => this.#abort.abort(error));
       this.#blobs.set(key, blob);
     }

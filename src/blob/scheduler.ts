@@ -1,66 +1,72 @@
 import pLimit, { type LimitFunction } from 'p-limit';
 import { BIG } from './pace.ts';
 
-/** A blob that comes over several connections. */
-export interface Shared {
-  /** Place in the image, from 0. */
-  readonly rank: number;
-  /** There is something to do for one more connection. */
-  readonly wanting: () => boolean;
-  /** Does some of it over one; never rejects. */
-  readonly help: () => Promise<void>;
-}
-
 /** A blob that waits for its first connection. */
 interface Start {
   readonly rank: number;
   readonly big: boolean;
-  readonly go: () => void;
+  /** Never rejects. */
+  readonly work: () => Promise<void>;
+}
+
+/** A blob that several connections may fetch. */
+interface Shared {
+  readonly rank: number;
+  /** One more connection has something to do. */
+  readonly wanting: () => boolean;
+  /** Does some of it over one more connection; never rejects. */
+  readonly work: () => Promise<void>;
 }
 
 /**
- * The bound on all connections for blobs together, and who gets one. Layers are unpacked in the order of the image, so a connection that
- * is free goes to the first blob that can use it: the sooner the first layers are here, the more of unpacking them is hidden behind the
- * transfer of the others. While it is not known of some big blobs whether they gain by more connections, further big ones wait.
+ * The order in which the connections for blobs are used; p-limit bounds their number. Layers are unpacked in the order of the image, so a
+ * free connection goes to the first blob that can use it: the sooner the first layers are here, the more of unpacking them is hidden behind
+ * the transfer of the others. While it is unknown of some big blobs whether they gain by more connections, further big ones wait.
  */
-export class Connections {
+export class Scheduler {
   readonly #limit: LimitFunction;
   readonly #starts: Start[] = [];
   readonly #shared = new Set<Shared>();
-  /** Ranks of big blobs that are being watched. */
+  /** Ranks of big blobs whose pace is unknown. */
   readonly #watched = new Set<number>();
+  #waiting = false;
 
-  constructor(count: number) {
-    this.#limit = pLimit(count);
+  /** @param connections at once, all together */
+  constructor(connections: number) {
+    this.#limit = pLimit(connections);
   }
 
-  get count(): number {
+  get connections(): number {
     return this.#limit.concurrency;
   }
 
-  /** Brings a blob from its first connection to its end; `size` in bytes, where it is known. To be called in the order of ranks. */
+  /** A blob's part in this; `rank`: its place in the image, from 0. */
+  place(rank: number): SchedulerPlace {
+    return new SchedulerPlace(this, rank);
+  }
+
+  /** Runs the first connection of a blob of `size` bytes, where that is known. To be called in the order of ranks. */
   async run<T>(rank: number, size: number | undefined, task: () => Promise<T>): Promise<T> {
     const big = size !== undefined && size >= BIG;
     try {
-      return await new Promise<T>((resolve) => {
-        this.#starts.push({ rank, big, go: () => resolve(this.#limit(task)) });
-        this.deal();
+      return await new Promise<T>((resolve, reject) => {
+        this.#starts.push({ rank, big, work: () => task().then(resolve, reject) });
+        this.assign();
       });
     } finally {
-      this.#watched.delete(rank);
-      this.deal();
+      this.settle(rank);
     }
   }
 
-  /** It is known how the blob comes, or it does not come for the time being: no other waits for that any more. */
+  /** The pace of the blob is known, or it does not come for the time being: no other blob waits for that any more. */
   settle(rank: number): void {
-    if (this.#watched.delete(rank)) this.deal();
+    if (this.#watched.delete(rank)) this.assign();
   }
 
-  /** Gives a blob what connections are free now and later. The answer ends it. */
+  /** Gives a blob the connections that are free, now and later. The answer ends it. */
   share(shared: Shared): () => void {
     this.#shared.add(shared);
-    this.deal();
+    this.assign();
     return () => this.#shared.delete(shared);
   }
 
@@ -70,25 +76,31 @@ export class Connections {
     return first < rank;
   }
 
-  /** Gives away what is free; to be called whenever somebody can use a connection that could not before. */
-  deal(): void {
-    while (this.#limit.activeCount + this.#limit.pendingCount < this.count) {
-      const shared = this.#firstWanting();
-      const start = this.#firstStart();
-      if (shared && !(start && start.rank < shared.rank)) {
-        void this.#limit(shared.help).finally(() => this.deal());
-      } else if (start) {
-        this.#starts.splice(this.#starts.indexOf(start), 1);
-        if (start.big) this.#watched.add(start.rank);
-        start.go();
-      } else {
-        return;
-      }
-    }
+  /** To be called whenever a blob can use a connection that could not before: the next free connection takes what is first by then. */
+  assign(): void {
+    if (this.#waiting) return;
+    this.#waiting = true;
+    void this.#limit(async () => {
+      this.#waiting = false;
+      const work = this.#takeFirst();
+      if (!work) return;
+      this.assign();
+      await work();
+      this.assign();
+    });
+  }
+
+  #takeFirst(): (() => Promise<void>) | undefined {
+    const shared = this.#firstWanting();
+    const start = this.#firstStart();
+    if (!start || (shared && shared.rank < start.rank)) return shared?.work;
+    this.#starts.splice(this.#starts.indexOf(start), 1);
+    if (start.big) this.#watched.add(start.rank);
+    return start.work;
   }
 
   #firstStart(): Start | undefined {
-    const most = Math.max(1, Math.floor(this.count / 2));
+    const most = Math.max(1, Math.floor(this.connections / 2));
     return this.#starts.find(({ big }) => !big || this.#watched.size < most);
   }
 
@@ -98,5 +110,40 @@ export class Connections {
       if (shared.wanting() && !(first && first.rank < shared.rank)) first = shared;
     }
     return first;
+  }
+}
+
+/** What one blob does with the scheduler; see there. */
+export class SchedulerPlace {
+  readonly #scheduler: Scheduler;
+  readonly #rank: number;
+
+  constructor(scheduler: Scheduler, rank: number) {
+    this.#scheduler = scheduler;
+    this.#rank = rank;
+  }
+
+  get connections(): number {
+    return this.#scheduler.connections;
+  }
+
+  async run<T>(size: number | undefined, task: () => Promise<T>): Promise<T> {
+    return this.#scheduler.run(this.#rank, size, task);
+  }
+
+  settle(): void {
+    this.#scheduler.settle(this.#rank);
+  }
+
+  share(shared: Omit<Shared, 'rank'>): () => void {
+    return this.#scheduler.share({ ...shared, rank: this.#rank });
+  }
+
+  get wantedBefore(): boolean {
+    return this.#scheduler.wantedBefore(this.#rank);
+  }
+
+  assign(): void {
+    this.#scheduler.assign();
   }
 }

@@ -1,20 +1,17 @@
 import type { FileHandle } from 'node:fs/promises';
 import { NetworkError } from '../errors.ts';
 import type { Layer } from '../oci/image.ts';
-import { type Arrival, writeFully } from './buffer.ts';
+import { type BlobBuffer, writeFully } from './buffer.ts';
 import type { ByteRange } from './claim.ts';
-import { Meter } from './pace.ts';
-import type { Connections } from './scheduler.ts';
+import { PaceMeter } from './pace.ts';
+import type { SchedulerPlace } from './scheduler.ts';
 import { diskError } from './store-files.ts';
-import { abandon, BrokenTransferError, type Persistence, TimedBody } from './transfer.ts';
+import { abandon, BrokenTransferError, type RetryBudget, TimedBody } from './transfer.ts';
 
 export interface SplitOptions {
   readonly etag: string | undefined;
-  readonly connections: Connections;
-  /** Place in the image, from 0. */
-  readonly rank: number;
-  readonly persistence: Persistence;
-  readonly signal: AbortSignal;
+  readonly place: SchedulerPlace;
+  readonly budget: RetryBudget;
   /** Hears of so many bytes more that are in the file; the front may have moved on. */
   readonly arrived: (bytes: number) => Promise<void>;
 }
@@ -22,7 +19,7 @@ export interface SplitOptions {
 /** Fetches what is missing of one blob over several connections, front first, each piece to its place in the file. */
 export class SplitDownload {
   readonly #layer: Layer;
-  readonly #arrival: Arrival;
+  readonly #arrival: BlobBuffer;
   readonly #options: SplitOptions;
   readonly #pieces: Pieces;
   readonly #helpers = new Set<Promise<void>>();
@@ -30,14 +27,14 @@ export class SplitDownload {
   readonly #signal: AbortSignal;
   #refused = false;
   /** A connection did not work, and since then no piece became whole: others would not either. */
-  #lame = false;
+  #failing = false;
 
-  constructor(layer: Layer, arrival: Arrival, pieces: Pieces, options: SplitOptions) {
+  constructor(layer: Layer, arrival: BlobBuffer, pieces: Pieces, options: SplitOptions) {
     this.#layer = layer;
     this.#arrival = arrival;
     this.#options = options;
     this.#pieces = pieces;
-    this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
+    this.#signal = AbortSignal.any([options.budget.signal, this.#abort.signal]);
   }
 
   /**
@@ -48,11 +45,9 @@ export class SplitDownload {
     const file = await this.#arrival.toFile();
     // Whatever it waits for: what ends the others ends it too.
     this.#abort.signal.addEventListener('abort', () => void body?.return?.());
-    const { connections, rank } = this.#options;
-    const end = connections.share({
-      rank,
-      wanting: () => this.#pieces.waiting && !this.#refused && !this.#lame && !this.#signal.aborted,
-      help: async () => this.#helped(this.#help(file)),
+    const end = this.#options.place.share({
+      wanting: () => this.#pieces.waiting && !this.#refused && !this.#failing && !this.#signal.aborted,
+      work: async () => this.#helped(this.#help(file)),
     });
     try {
       await this.#work(file, body);
@@ -88,21 +83,21 @@ export class SplitDownload {
   /** Takes pieces until a blob before this one wants the connection. One that does not work is done without. */
   async #help(file: FileHandle): Promise<void> {
     try {
-      await this.#work(file, undefined, () => this.#options.connections.wantedBefore(this.#options.rank));
+      await this.#work(file, undefined, () => this.#options.place.wantedBefore);
     } catch (error) {
       if (!(error instanceof NetworkError)) throw error;
-      this.#lame = true;
+      this.#failing = true;
     }
   }
 
   /** One connection's share: piece after piece until there are no more. */
   async #work(file: FileHandle, first?: AsyncIterator<Uint8Array>, enough = () => false): Promise<void> {
-    const persistence = this.#options.persistence.another();
+    const budget = this.#options.budget.another();
     let brought = 0;
     // What the first connection delivers goes on behind its piece, and is welcome unless another took that.
-    let whole = first && new Delivery(first, this.#arrival.received);
+    let whole = first && new PartReader(first, this.#arrival.received);
     while (!this.#refused && !enough()) {
-      const piece = this.#pieces.take(this.#options.connections.count);
+      const piece = this.#pieces.take(this.#options.place.connections);
       if (!piece) break;
       const start = piece.at;
       try {
@@ -113,14 +108,14 @@ export class SplitDownload {
         await (whole ? this.#fill(file, piece, whole) : this.#fetch(file, piece));
         brought += piece.at - start;
         this.#pieces.give(piece);
-        this.#lame = false;
-        this.#options.connections.deal();
+        this.#failing = false;
+        this.#options.place.assign();
       } catch (error) {
         brought += piece.at - start;
         this.#pieces.give(piece);
         this.#signal.throwIfAborted();
         whole = undefined;
-        await persistence.again(error, brought, piece.at);
+        await budget.again(error, brought, piece.at);
       }
     }
     await whole?.end();
@@ -139,7 +134,7 @@ export class SplitDownload {
       if (response) await abandon(response);
       return;
     }
-    const delivery = new Delivery(new TimedBody(response.body, new Meter()), start);
+    const delivery = new PartReader(new TimedBody(response.body, new PaceMeter()), start);
     try {
       await this.#fill(file, piece, delivery);
     } finally {
@@ -147,7 +142,7 @@ export class SplitDownload {
     }
   }
 
-  async #fill(file: FileHandle, piece: Piece, delivery: Delivery): Promise<void> {
+  async #fill(file: FileHandle, piece: Piece, delivery: PartReader): Promise<void> {
     while (piece.at < piece.end && !this.#refused) {
       const chunk = await delivery.next(piece.end - piece.at);
       this.#signal.throwIfAborted();
@@ -255,7 +250,7 @@ function without(ranges: readonly ByteRange[], size: number): ByteRange[] {
 }
 
 /** The body of an answer, taken in parts of the taker's size. */
-export class Delivery {
+export class PartReader {
   readonly #body: AsyncIterator<Uint8Array>;
   #at: number;
   #rest: Uint8Array | undefined;

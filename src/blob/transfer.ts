@@ -2,7 +2,7 @@ import { DlrootfsError, IntegrityError, NetworkError, printable, reasonOf } from
 import type { BlobResponse } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import { backoff, inSeconds, pause, type RetryPolicy } from '../sys/retry.ts';
-import { idleTime, type Meter } from './pace.ts';
+import { idleTime, type PaceMeter } from './pace.ts';
 
 /**
  * A body whose waits for the network are added up in `pace`, and whose failures are BrokenTransferErrors. No generator: one that was
@@ -10,10 +10,10 @@ import { idleTime, type Meter } from './pace.ts';
  */
 export class TimedBody implements AsyncIterableIterator<Uint8Array, undefined> {
   readonly #body: AsyncIterator<Uint8Array>;
-  readonly #pace: Meter;
+  readonly #pace: PaceMeter;
   #over = false;
 
-  constructor(body: AsyncIterable<Uint8Array>, pace: Meter) {
+  constructor(body: AsyncIterable<Uint8Array>, pace: PaceMeter) {
     this.#body = body[Symbol.asyncIterator]();
     this.#pace = pace;
   }
@@ -61,9 +61,9 @@ function broken(error: unknown): unknown {
 const WORTHWHILE = 64 * 1024;
 
 /** How often one blob's connections may break. */
-export class Persistence {
+export class RetryBudget {
   readonly #policy: RetryPolicy;
-  readonly #signal: AbortSignal;
+  readonly signal: AbortSignal;
   readonly #report: Report;
   readonly #name: string;
   #failures = 0;
@@ -72,13 +72,13 @@ export class Persistence {
   constructor(name: string, policy: RetryPolicy, signal: AbortSignal, report: Report) {
     this.#name = name;
     this.#policy = policy;
-    this.#signal = signal;
+    this.signal = signal;
     this.#report = report;
   }
 
   /** The same for another connection of the same blob, which counts for itself. */
-  another(): Persistence {
-    return new Persistence(this.#name, this.#policy, this.#signal, this.#report);
+  another(): RetryBudget {
+    return new RetryBudget(this.#name, this.#policy, this.signal, this.#report);
   }
 
   /**
@@ -86,7 +86,7 @@ export class Persistence {
    * the connection brought altogether, `from` where it will go on.
    */
   async again(failure: unknown, received: number, from = received): Promise<void> {
-    this.#signal.throwIfAborted();
+    this.signal.throwIfAborted();
     if (!(failure instanceof BrokenTransferError)) throw failure;
     // Less than before: it was begun anew.
     const progress = received - this.#mark >= WORTHWHILE || received < this.#mark;
@@ -98,7 +98,7 @@ export class Persistence {
     const how = wait === 0 ? 'going on' : `trying again in ${inSeconds(wait)}`;
     const message = `${this.#name}: ${printable(failure.message)}; ${how} from byte ${from}`;
     this.#report({ type: 'notice', message });
-    await pause(wait, this.#signal);
+    await pause(wait, this.signal);
   }
 }
 

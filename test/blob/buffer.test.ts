@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { Arrival } from '../../src/blob/buffer.ts';
-import { Appetite } from '../../src/blob/pace.ts';
+import { BlobBuffer } from '../../src/blob/buffer.ts';
+import { StarvationMeter } from '../../src/blob/pace.ts';
 import { Spool } from '../../src/blob/store.ts';
 import { noise, Workshop } from './support/workshop.ts';
 
@@ -31,12 +31,12 @@ test('whatever the pace of either side, what is read is what came', async () => 
   const spool = new Spool(shop.directory);
   await fc.assert(
     fc.asyncProperty(run, async ({ keep, held, steps, reads }) => {
-      const arrival = new Arrival({
+      const arrival = new BlobBuffer({
         file: () => spool.file(),
         where: '',
         keep,
         held,
-        appetite: new Appetite(),
+        starvation: new StarvationMeter(),
       });
       const total = steps.reduce((sum, step) => sum + step.bytes, 0);
       const write = async () => {
@@ -78,7 +78,13 @@ test('a patient sender waits for a reader, and the file stays empty', async () =
     opened += 1;
     return spool.file();
   };
-  const arrival = new Arrival({ file, where: '', keep: false, held: false, appetite: new Appetite() });
+  const arrival = new BlobBuffer({
+    file,
+    where: '',
+    keep: false,
+    held: false,
+    starvation: new StarvationMeter(),
+  });
   const chunk = Buffer.alloc(400_000);
   await arrival.append(chunk, () => true);
   const second = arrival.append(chunk, () => true);
@@ -93,12 +99,12 @@ test('a patient sender waits for a reader, and the file stays empty', async () =
 test('a sender that loses its patience fills the file, until the reader has caught up', async () => {
   await using shop = await Workshop.open();
   const spool = new Spool(shop.directory);
-  const arrival = new Arrival({
+  const arrival = new BlobBuffer({
     file: () => spool.file(),
     where: '',
     keep: false,
     held: false,
-    appetite: new Appetite(),
+    starvation: new StarvationMeter(),
   });
   let patient = true;
   await arrival.append(source.subarray(0, 500_000), () => patient);
@@ -125,12 +131,12 @@ async function noFile(): Promise<never> {
 }
 
 test('a failure reaches a reader that waits, and every later one', async () => {
-  const arrival = new Arrival({
+  const arrival = new BlobBuffer({
     file: noFile,
     where: '',
     keep: false,
     held: false,
-    appetite: new Appetite(),
+    starvation: new StarvationMeter(),
   });
   const cause = new Error('cable cut');
   const waiting = arrival.reader().read(Buffer.alloc(10));
