@@ -9,8 +9,7 @@ import { answerError } from './http/answer-error.ts';
 import { readFailure } from './http/body.ts';
 import type { Response } from './http/exchange.ts';
 import { isLoopback } from './http/loopback.ts';
-import { retryRequest } from './http/retry-request.ts';
-import { commonHeaders, type Transport } from './http/transport.ts';
+import { commonHeaders, retryRequest, type Transport } from './http/transport.ts';
 import {
   BROKEN,
   isTransient,
@@ -26,7 +25,7 @@ import type { RequestPolicy } from './registry-options.ts';
 export interface Place {
   readonly location: Location;
   readonly transport: Transport;
-  /** Somebody gave certificates for this registry. */
+  /** Certificates for this registry are configured. */
   readonly certificates: boolean;
   readonly credentials: Credentials;
 }

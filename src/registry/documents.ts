@@ -19,7 +19,7 @@ import type { Response } from './http/exchange.ts';
 import type { ManifestStore } from './registry-options.ts';
 import { isTransient } from './http/transport-error.ts';
 
-/** A manifest or index, verified, with the digest that it was asked for by or that it has. */
+/** A manifest or index, verified, with its digest. */
 export interface FoundDocument {
   readonly document: ManifestDocument;
   readonly digest: Digest;
@@ -33,7 +33,7 @@ export class Documents {
   readonly #name: string;
   readonly #endpoints: Failover;
   readonly #store: ManifestStore | undefined;
-  /** What the registry said of its limits with the last manifest. */
+  /** The rate limit that came with the last manifest, in words. */
   rateLimit: string | undefined;
 
   constructor(reference: Reference, endpoints: Failover, store: ManifestStore | undefined) {

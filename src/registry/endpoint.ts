@@ -5,8 +5,7 @@ import { answerError, refusedByStorage, type Subject, warningTexts } from './htt
 import { readFailure } from './http/body.ts';
 import type { Cookies } from './http/cookies.ts';
 import type { Response } from './http/exchange.ts';
-import { retryRequest } from './http/retry-request.ts';
-import { commonHeaders, type Transport } from './http/transport.ts';
+import { commonHeaders, retryRequest, type Transport } from './http/transport.ts';
 import type { RequestPolicy } from './registry-options.ts';
 
 /** A request to one endpoint. */
@@ -16,7 +15,7 @@ export interface Query extends Subject {
   readonly path: string;
   /** Lower-case names. */
   readonly headers?: Readonly<Record<string, string>>;
-  /** Statuses that are no error, beside 200. */
+  /** Further statuses that count as success, beside 200. */
   readonly also?: readonly number[];
 }
 

@@ -46,7 +46,7 @@ export class Failover {
     return this.first(attempt, signal, turn);
   }
 
-  /** The first result of an endpoint; `attempt` hears how many retries it has, where others are left. */
+  /** The first result of an endpoint; `attempt` gets the number of its retries while other endpoints are left. */
   async first<T>(
     attempt: (endpoint: Endpoint, retries: number | undefined) => Promise<T>,
     signal: AbortSignal,

@@ -21,7 +21,7 @@ export interface ManifestStore {
   /** The bytes as they were stored; they are verified again by the caller. */
   get(digest: Digest): Promise<Uint8Array | undefined>;
   put(digest: Digest, bytes: Uint8Array): Promise<void>;
-  /** The digest that `remember` was last told for this reference (`name:tag`). Without it a tag is always asked by HEAD. */
+  /** The digest last given to `remember` for this reference (`name:tag`). Without it a tag always costs a HEAD. */
   recall?(reference: string): Promise<Digest | undefined>;
   remember?(reference: string, digest: Digest): Promise<void>;
 }
@@ -43,7 +43,7 @@ export interface RegistryOptions {
   /** HOME, XDG_*, DOCKER_CONFIG, REGISTRY_AUTH_FILE, HTTP(S)_PROXY, NO_PROXY, NODE_EXTRA_CA_CERTS, PATH … */
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly report: Report;
-  /** Of the user, for `/run/containers/UID/auth.json`; undefined where there is no such thing. */
+  /** Of the user, for `/run/containers/UID/auth.json`; undefined on systems without user ids. */
   readonly uid?: number | undefined;
 
   readonly credentials?: GivenCredentials | undefined;
@@ -63,7 +63,7 @@ export interface RegistryOptions {
   readonly certFile?: string | undefined;
   readonly keyFile?: string | undefined;
 
-  /** `[scheme://]host[:port][/path]`, asked in order before the registry itself. */
+  /** `[scheme://]host[:port][/path]`, tried in order before the registry itself. */
   readonly mirrors?: readonly string[] | undefined;
   /** Only this version of the protocol; left out: 2, and 1 where the registry does not know it. */
   readonly registryVersion?: 1 | 2 | undefined;

@@ -10,7 +10,7 @@ import { type Contact, contactVersion1, contactVersion2, type Ping, type Place }
 import { Documents } from './documents.ts';
 import { Endpoint } from './endpoint.ts';
 import { Failover } from './failover.ts';
-import { openTransport, type TransportSettings } from './open-transport.ts';
+import { openTransport, type TransportSettings } from './http/transport.ts';
 import {
   DEFAULT_CONNECTIONS,
   DEFAULT_RETRIES,
@@ -26,7 +26,7 @@ import { Version2Session } from './v2.ts';
 /**
  * Prepares a session about one repository: reads configuration files, opens no connection yet.
  *
- * @throws UsageError for options and files that make no sense, and where registries.conf blocks the repository
+ * @throws UsageError for invalid options and files, and where registries.conf blocks the repository
  */
 export async function openSession(reference: Reference, given: RegistryOptions): Promise<Session> {
   const options = withoutEmptyCredentials(given);

@@ -17,7 +17,7 @@ export function parseTags(body: Uint8Array, what: string): JsonObject {
   return parseJsonObject(body, what);
 }
 
-/** The tags of a list, sorted; names that are no tags are left out. */
+/** The tags of a list, sorted; invalid names are left out. */
 export function tagNames(tags: JsonObject): readonly string[] {
   return Object.keys(tags)
     .filter((tag) => tagPattern.test(tag))
@@ -40,8 +40,9 @@ export function imageOfTag(tags: JsonObject, tag: string, name: string): string 
 /** An image id: 64 hex digits, in very old images 16. Throws IntegrityError that names `what`. */
 function imageId(value: unknown, what: string): string {
   if (typeof value === 'string' && idPattern.test(value)) return value;
-  const found = typeof value === 'string' ? `"${printable(value, 80)}"` : 'something that is no text';
-  throw new IntegrityError(`the id of ${what} is ${found}, which is not 64 or 16 hex digits`);
+  const found =
+    typeof value === 'string' ? `"${printable(value, 80)}", not 64 or 16 hex digits` : 'not a string';
+  throw new IntegrityError(`the id of ${what} is ${found}`);
 }
 
 /** Reads the ancestry of image `id`; the ids come out base first, `id` last. Throws IntegrityError. */
@@ -71,7 +72,7 @@ export function parseImageJson(
   const json = parseJsonObject(body, what);
   const said = textOf(json['id']);
   if (said !== undefined && said !== id) {
-    throw new IntegrityError(`${what} is that of another image, ${printable(said, 80)}`);
+    throw new IntegrityError(`${what} belongs to another image, ${printable(said, 80)}`);
   }
   const saidParent = textOf(json['parent']);
   if (saidParent !== undefined && saidParent !== parent) {
@@ -86,7 +87,7 @@ export function parseImageJson(
 /**
  * The sha256 in an `X-Docker-Checksum-Payload` header: over the image's JSON as sent, a newline, and the layer as sent. The server of
  * 2014 keeps a list, so the header may be one as text, in JSON's or Python's spelling, with a tarsum in it. Undefined when there is
- * none, or more than one, so that nobody knows which counts.
+ * none, or more than one.
  */
 export function parsePayloadChecksum(header: string | undefined): Digest | undefined {
   const found = [...(header ?? '').matchAll(/(?<![\w.+-])sha256:([0-9a-f]{64})(?![0-9a-f])/gi)];
@@ -100,7 +101,7 @@ export function parseLayerSize(header: string | undefined, what: string): number
   const text = header?.trim() ?? '';
   if (text === '' || text === '-1') return undefined;
   if (/^\d{1,15}$/.test(text)) return Number(text);
-  throw new IntegrityError(`the size of ${what} is "${printable(text, 40)}", which is no number of bytes`);
+  throw new IntegrityError(`the size of ${what} is "${printable(text, 40)}", which is not a number of bytes`);
 }
 
 /** Limit on the registries of one index. */

@@ -15,7 +15,7 @@ import { Failover } from './failover.ts';
 import { readDocument } from './http/body.ts';
 import { Cookies } from './http/cookies.ts';
 import { hostnameOf, isLoopback } from './http/loopback.ts';
-import { openTransport, type OpenTransport, type TransportSettings } from './open-transport.ts';
+import { openTransport, type OpenTransport, type TransportSettings } from './http/transport.ts';
 import { parseEndpoints, parseTokens, type RepositoryData } from './v1-documents.ts';
 
 /** Of the list of images, which shows that an index answers and is of no other use. */

@@ -36,7 +36,7 @@ interface ImageFacts {
 /** A session by version 1 of the protocol, as Docker 1.4 spoke it. */
 export class Version1Session implements Session {
   readonly #reference: Reference;
-  /** `library/x`, or `host[:port]/path`: for people. */
+  /** `library/x`, or `host[:port]/path`, for messages. */
   readonly #name: string;
   readonly #path: string;
   readonly #index: V1Index;
@@ -49,7 +49,7 @@ export class Version1Session implements Session {
     this.#index = index;
   }
 
-  /** The image of the tag; there is only one, whatever the platform. */
+  /** The image of the tag; there is only one, for every platform. */
   async image(_: Platform, signal: AbortSignal): Promise<Image> {
     const { tag = 'latest' } = this.#reference;
     const registries = await this.#index.registries(signal);

@@ -95,7 +95,7 @@ export class Version2Session implements Session {
 
 /**
  * The query of the next page, by a `Link: <…>; rel="next"` header (RFC 8288); undefined on the last page, and where the link leads to
- * another server or is no tag list.
+ * another server or to something other than a tag list.
  */
 export function nextPage(link: string | undefined, page: URL): string | undefined {
   const [, target] = /<([^>]*)>\s*;[^,]*\brel="?next"?/i.exec(link ?? '') ?? [];
@@ -104,7 +104,7 @@ export function nextPage(link: string | undefined, page: URL): string | undefine
   return next.search;
 }
 
-/** The tags of a page; names that are no tags are left out. */
+/** The tags of a page; invalid names are left out. */
 export function tagsOf(document: unknown): readonly string[] {
   if (!Array.isArray(document)) return [];
   return document.filter((tag) => typeof tag === 'string' && /^\w[\w.-]{0,127}$/.test(tag));

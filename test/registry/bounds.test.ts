@@ -77,9 +77,9 @@ const cases: readonly (readonly [what: string, fault: Fault, expected: RegExp])[
     /redirects in a loop/,
   ],
   [
-    'a redirect to what is no web address',
+    'a redirect to something other than a web address',
     { path: /manifests/, status: 302, headers: { location: 'file:///etc/passwd' } },
-    /no web address/,
+    /not a web address/,
   ],
   ['a redirect without a place', { path: /manifests/, status: 302 }, /answered 302/],
   [

@@ -5,7 +5,7 @@ import { setImmediate } from 'node:timers/promises';
 import { NetworkError, RateLimitError } from '../../src/errors.ts';
 import { Exchange } from '../../src/registry/http/exchange.ts';
 import { defaultTimeouts } from '../../src/registry/registry-options.ts';
-import { retryRequest } from '../../src/registry/http/retry-request.ts';
+import { retryRequest } from '../../src/registry/http/transport.ts';
 import { isTransient, TransientError } from '../../src/registry/http/transport-error.ts';
 import { backoff } from '../../src/sys/retry.ts';
 import type { Fault } from '../support/fake-fault.ts';

@@ -1,12 +1,15 @@
 // What comes out of a registry of version 1, from outside.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { shellImage } from '../../scripts/demo/shell-image.ts';
-import { endMark } from '../support/archive.ts';
+import { endMark, file, symlink, tar } from '../support/archive.ts';
+import type { Fault } from '../support/fake-fault.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
-import { runProgram, type ProgramResult } from '../support/program.ts';
+import type { FakeV1Options } from '../support/fake-v1-registry.ts';
+import { type ProgramResult, runProgram } from '../support/program.ts';
 import { printTree, treeDiff } from '../support/tree.ts';
 import { hubIs, image, withV1 } from '../support/v1-setting.ts';
 
@@ -213,10 +216,10 @@ test('v1: a tar, tags, inspect, and --registry-version', async () => {
     registry.push('team/app', '1.0', image);
     registry.push('team/app', 'latest', image);
     const reference = registry.reference('team/app');
-    const file = scratch.join('out.tar');
-    const packed = await run([reference, '-o', file]);
+    const archive = scratch.join('out.tar');
+    const packed = await run([reference, '-o', archive]);
     assert.equal(packed.exitCode, 0, packed.stderr);
-    assert.match(execFileSync('tar', ['-tf', file], { encoding: 'utf8' }), /usr\/bin\/tool/);
+    assert.match(execFileSync('tar', ['-tf', archive], { encoding: 'utf8' }), /usr\/bin\/tool/);
     assert.equal((await run(['tags', `${registry.host}/team/app`])).stdout, '1.0\nlatest\n');
     const inspected = await run(['inspect', reference]);
     assert.equal(inspected.exitCode, 0, inspected.stderr);
@@ -224,5 +227,347 @@ test('v1: a tar, tags, inspect, and --registry-version', async () => {
     assert.equal(forced.exitCode, 5);
     assert.match(forced.stderr, /does not speak version 2 of the registry protocol/);
     assert.equal((await pull('team/app', '--registry-version', '1')).exitCode, 0);
+  });
+});
+
+interface Row {
+  readonly what: string;
+  readonly options?: FakeV1Options;
+  readonly faults?: readonly Fault[];
+  readonly repository?: string;
+  readonly exitCode: number;
+  readonly message: RegExp;
+  /** How far standard output gets. */
+  readonly stdout?: RegExp;
+}
+
+const always = 99;
+const split = { mode: 'split' } as const;
+const onlySession = /^Opening a session for .* \.\.\.\n$/;
+const id = '[0-9a-f]{64}';
+
+const rows: readonly Row[] = [
+  {
+    what: 'bad name',
+    repository: 'Team/app',
+    exitCode: 2,
+    message: /lower-?case/,
+    stdout: /^$/,
+  },
+  {
+    what: 'no registry',
+    faults: [{ path: /_ping/, status: 404, times: always }],
+    exitCode: 5,
+    message: /is not a registry/,
+  },
+  {
+    what: 'ping reset',
+    faults: [{ path: /index/, before: 'reset', times: always }],
+    exitCode: 5,
+    message: /the connection to .* broke/,
+  },
+  {
+    what: 'index: HTTP code 404',
+    repository: 'team/other',
+    exitCode: 3,
+    message: /team\/other does not exist \(.* 404: images not found\)/,
+  },
+  {
+    what: 'index: 401',
+    options: { private: /./, users: {} },
+    exitCode: 4,
+    message: /used no credentials/,
+  },
+  {
+    what: 'index: 500',
+    faults: [{ path: /images$/, status: 500, times: always }],
+    exitCode: 5,
+    message: /answered 500/,
+  },
+  {
+    what: 'index: no JSON',
+    faults: [{ path: /images$/, body: '<html>', times: always }],
+    exitCode: 6,
+    message: /the list of images of team\/app is not valid JSON/,
+  },
+  {
+    what: 'index: unreachable',
+    faults: [{ path: /images$/, before: 'reset', times: always }],
+    exitCode: 5,
+    message: /the connection to .* broke/,
+  },
+  {
+    what: 'tags: 404',
+    faults: [{ path: /tags$/, status: 404, body: '{"error":"Repository not found"}', times: always }],
+    exitCode: 3,
+    message: /team\/app does not exist \(.* 404: Repository not found\)/,
+  },
+  {
+    what: 'tags: no registry can be reached',
+    options: { mode: 'split', registries: 2 },
+    faults: [{ path: /registry\d/, before: 'reset', times: always }],
+    exitCode: 5,
+    message: /cannot reach any of the 2 registries of the index/,
+  },
+  {
+    what: 'tags: an array',
+    faults: [{ path: /tags$/, body: '[]', times: always }],
+    exitCode: 6,
+    message: /the list of tags of .* is not a JSON object/,
+  },
+  {
+    what: 'ancestry: 404',
+    faults: [{ path: /ancestry/, status: 404, body: '{"error":"Image not found"}', times: always }],
+    exitCode: 3,
+    message: new RegExp(`the ancestry of image ${id} does not exist \\(.* 404: Image not found\\)`),
+  },
+  {
+    what: 'ancestry: 401',
+    options: split,
+    faults: [{ path: /ancestry/, status: 401, times: always }],
+    exitCode: 4,
+    message: /cannot read the ancestry of image /,
+  },
+  {
+    what: 'ancestry: 500',
+    faults: [{ path: /ancestry/, status: 500, times: always }],
+    exitCode: 5,
+    message: /answered 500/,
+  },
+  {
+    what: 'ancestry: empty',
+    faults: [{ path: /ancestry/, body: '[]', times: always }],
+    exitCode: 6,
+    message: /is empty: an image has one layer at least/,
+  },
+  {
+    what: 'tag unknown',
+    repository: 'team/app:9.9',
+    exitCode: 3,
+    message: /\/team\/app has no tag 9\.9\nhint: it has latest/,
+  },
+  {
+    what: 'layer JSON: 404',
+    faults: [{ path: /json/, status: 404, times: always }],
+    exitCode: 3,
+    message: new RegExp(`the JSON of image ${id} does not exist`),
+  },
+  {
+    what: 'layer JSON: nonsense',
+    faults: [{ path: /json/, body: '{', times: always }],
+    exitCode: 6,
+    message: new RegExp(`the JSON of image ${id} is not valid JSON`),
+  },
+  {
+    what: 'layer JSON: being uploaded',
+    faults: [
+      { path: /json/, status: 400, body: '{"error":"Image is being uploaded, retry later"}', times: always },
+    ],
+    exitCode: 5,
+    message: /answered 400: Image is being uploaded, retry later/,
+  },
+  {
+    what: 'layer data: 404',
+    faults: [{ path: /layer$/, status: 404, times: always }],
+    exitCode: 3,
+    message: new RegExp(`the layer ${id} of .* does not exist`),
+    stdout: /Pulling 2 layers/,
+  },
+  {
+    what: 'layer data: 500',
+    faults: [{ path: /layer$/, status: 500, body: '', times: always }],
+    exitCode: 5,
+    message: /answered 500/,
+    stdout: /Pulling 2 layers/,
+  },
+  {
+    what: 'layer data: wrong',
+    faults: [{ path: /layer$/, corruptAt: 20, times: always }],
+    exitCode: 6,
+    message: /layer \d of 2 .*digest/,
+    stdout: /Pulling 2 layers/,
+  },
+  {
+    what: 'quota',
+    faults: [{ path: /images$/, status: 429, times: always }],
+    exitCode: 8,
+    message: /answered 429.*; the rate limit is reached/,
+  },
+];
+
+for (const row of rows) {
+  test(`v1: error row: ${row.what}`, async () => {
+    await withV1({ ...row.options, faults: row.faults ?? [] }, async ({ registry, scratch, pull }) => {
+      registry.push('team/app', 'latest', image);
+      const { exitCode, stdout, stderr } = await pull(row.repository ?? 'team/app');
+      assert.equal(exitCode, row.exitCode, stderr);
+      assert.match(stderr, row.message);
+      assert.match(stderr, /^(?:notice: .*\n)*error: .*\n(?:hint: .*\n)?$/);
+      assert.match(stdout, row.stdout ?? onlySession);
+      assert.deepEqual(readdirSync(scratch.path), []);
+    });
+  });
+}
+
+test('v1: error row: a layer that is no tar', async () => {
+  await withV1({}, async ({ registry, scratch, pull }) => {
+    registry.push('team/app', 'latest', { layers: [image.layers[0]!.tar, Buffer.alloc(2048, 'x')] });
+    const { exitCode, stderr } = await pull('team/app');
+    assert.equal(exitCode, 6);
+    assert.match(stderr, /^error: layer [0-9a-f]{12}/);
+    assert.deepEqual(readdirSync(scratch.path), []);
+  });
+});
+
+test('v1: error row: the destination', async () => {
+  await withV1({}, async ({ registry, scratch, pull }) => {
+    registry.push('team/app', 'latest', image);
+    writeFileSync(scratch.join('out'), '');
+    const { exitCode, stderr } = await pull('team/app');
+    assert.equal(exitCode, 7);
+    assert.match(stderr, /^error: .*out is not a directory/);
+  });
+});
+
+test('v1: error row: git is missing', async () => {
+  await withV1({}, async ({ registry, scratch, run }) => {
+    registry.push('team/app', 'latest', image);
+    const argv = [registry.reference('team/app'), '-d', scratch.join('out'), '-g'];
+    const { exitCode, stderr } = await run(argv, { PATH: scratch.path });
+    assert.equal(exitCode, 7);
+    assert.match(stderr, /^error: .*git/);
+    assert.equal(existsSync(scratch.join('out')), false);
+  });
+});
+
+test('v1: defect 1: an unknown tag prints no empty image id and asks for no empty image', async () => {
+  await withV1({}, async ({ registry, pull }) => {
+    registry.push('team/app', 'latest', image);
+    const { exitCode, stdout, stderr } = await pull('team/app:none');
+    assert.equal(exitCode, 3);
+    assert.match(stderr, /has no tag none/);
+    assert.doesNotMatch(stdout, /Image ID/);
+    assert.deepEqual(registry.log(/images\/\//), []);
+  });
+});
+
+test('v1: defect 2: private registries with a port, with a name space and without', async () => {
+  await withV1({}, async ({ registry, scratch, run }) => {
+    registry.push('team/app', '2', image);
+    registry.push('busybox', 'latest', image);
+    assert.equal((await run([registry.reference('team/app', '2'), '-d', scratch.join('a')])).exitCode, 0);
+    assert.equal((await run([`${registry.host}/busybox`, '-d', scratch.join('b')])).exitCode, 0);
+    assert.deepEqual(readdirSync(scratch.path).toSorted(), ['a', 'b']);
+  });
+});
+
+test('v1: defect 3: whiteouts are applied', async () => {
+  await withV1({}, async ({ registry, scratch, pull }) => {
+    registry.push('team/app', 'latest', image);
+    assert.equal((await pull('team/app')).exitCode, 0);
+    assert.deepEqual(readdirSync(scratch.join('out/etc')), ['motd']);
+  });
+});
+
+test('v1: defect 4: nothing is written outside, neither by links nor by json', async () => {
+  await withV1({}, async ({ registry, scratch, pull }) => {
+    mkdirSync(scratch.join('outside'));
+    writeFileSync(scratch.join('victim'), 'untouched');
+    const attack = tar(
+      symlink('link', scratch.join('outside')),
+      file('link/evil', 'x'),
+      symlink('json', scratch.join('victim')),
+    );
+    registry.push('team/app', 'latest', { layers: [attack] });
+    await pull('team/app');
+    assert.deepEqual(readdirSync(scratch.join('outside')), []);
+    assert.equal(readFileSync(scratch.join('victim'), 'utf8'), 'untouched');
+  });
+});
+
+for (const dead of [0, 1]) {
+  test(`v1: defect 6: of two registries the one that works is asked, each layer once (${dead} is dead)`, async () => {
+    await withV1({ mode: 'split', registries: 2 }, async ({ registry, pull }) => {
+      registry.push('team/app', 'latest', image);
+      registry.fault({ path: new RegExp(`registry${dead} .*images/`), status: 500, times: always });
+      const { exitCode, stderr } = await pull('team/app');
+      assert.equal(exitCode, 0, stderr);
+      assert.deepEqual(
+        registry.log(/layer$/).map((line) => line.split(' ')[0]),
+        [`registry${1 - dead}`, `registry${1 - dead}`],
+      );
+    });
+  });
+}
+
+test('v1: defects 7 and 10: a second run says what it does, a failed one leaves nothing', async () => {
+  await withV1({}, async ({ registry, scratch, run, pull }) => {
+    registry.push('team/app', 'latest', image);
+    assert.equal((await pull('team/app')).exitCode, 0);
+    const second = await pull('team/app');
+    assert.equal(second.exitCode, 0);
+    assert.match(second.stderr, /notice: .*out holds this image already/);
+    registry.fault({ path: /layer$/, skip: 1, status: 404, times: always });
+    assert.equal((await run([registry.reference('team/app'), '-d', scratch.join('other')])).exitCode, 3);
+    assert.deepEqual(readdirSync(scratch.path), ['out']);
+  });
+});
+
+test('v1: defect 7: a second run with -g into the same directory', async () => {
+  await withV1({}, async ({ registry, pull }) => {
+    registry.push('team/app', 'latest', image);
+    assert.equal((await pull('team/app', '-g')).exitCode, 0);
+    const { exitCode, stderr } = await pull('team/app', '-g');
+    assert.ok(exitCode === 0 || exitCode === 7, stderr);
+    assert.doesNotMatch(stderr, /exit status 128|bug/);
+  });
+});
+
+test('v1: defect 8: no more connections than jobs are open, and a broken one is resumed', async () => {
+  await withV1({}, async ({ registry, scratch, pull }) => {
+    const layers = Array.from({ length: 12 }, (_, n) => tar(file(`f${n}`, randomBytes(50_000))));
+    registry.push('team/app', 'latest', { layers });
+    registry.fault({ path: /layer$/, cutAfter: 40_000, times: 12 });
+    const { exitCode, stderr } = await pull('team/app', '-j', '3', '--retry', '5');
+    assert.equal(exitCode, 0, stderr);
+    assert.equal(readdirSync(scratch.join('out')).length, 13);
+  });
+});
+
+test('v1: defect 9: an image’s own json stays, with a notice', async () => {
+  await withV1({}, async ({ registry, scratch, pull }) => {
+    registry.push('team/app', 'latest', { layers: [tar(file('json', 'mine'))] });
+    const { exitCode, stderr } = await pull('team/app');
+    assert.equal(exitCode, 0);
+    assert.equal(readFileSync(scratch.join('out/json'), 'utf8'), 'mine');
+    assert.match(stderr, /notice: .*json/);
+  });
+});
+
+test(
+  'v1: defect 13: an ancestry of no entries is an error, not a wait without end',
+  { timeout: 20_000 },
+  async () => {
+    await withV1(
+      { faults: [{ path: /ancestry/, body: '[]', times: always }] },
+      async ({ registry, pull }) => {
+        registry.push('team/app', 'latest', image);
+        const { exitCode, stdout } = await pull('team/app');
+        assert.equal(exitCode, 6);
+        assert.doesNotMatch(stdout, /Pulling/);
+      },
+    );
+  },
+);
+
+test('v1: defect 14: docker.io/library/x and index.docker.io/x are names at Docker Hub', async () => {
+  await withV1({}, async ({ registry, scratch, run }) => {
+    registry.push('library/ubuntu', 'latest', image);
+    const environment = hubIs(registry.host, scratch);
+    for (const name of ['docker.io/library/ubuntu', 'index.docker.io/ubuntu']) {
+      const { exitCode, stdout } = await run([name, '-d', scratch.join(`out-${name.length}`)], environment);
+      assert.equal(exitCode, 0);
+      assert.match(stdout, /^Opening a session for library\/ubuntu \.\.\.\n/);
+    }
   });
 });

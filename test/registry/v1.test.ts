@@ -1,19 +1,36 @@
 import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import type { Readable } from 'node:stream';
 import { test } from 'node:test';
 import { inspect } from 'node:util';
+import registryClient, { type ClientV1 } from 'docker-registry-client';
 import fc from 'fast-check';
 import {
   DlrootfsError,
   IntegrityError,
   NetworkError,
   NotFoundError,
+  printable,
   UnauthorizedError,
   UsageError,
-  printable,
 } from '../../src/errors.ts';
+import { isStandalone } from '../../src/registry/contact.ts';
+import {
+  imageOfTag,
+  parseAncestry,
+  parseEndpoints,
+  parseImageJson,
+  parseLayerSize,
+  parsePayloadChecksum,
+  parseTags,
+  parseTokens,
+  tagNames,
+} from '../../src/registry/v1-documents.ts';
 import type { Answer } from '../support/fake-fault.ts';
+import { FakeProxy } from '../support/fake-proxy.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
-import { FakeV1Registry } from '../support/fake-v1-registry.ts';
+import { type FakeV1Options, FakeV1Registry, type LoggedV1Request } from '../support/fake-v1-registry.ts';
+import { Scratch } from '../support/program.ts';
 import { RegistryClient } from '../support/registry-client.ts';
 import { withLayers } from '../support/v1-setting.ts';
 
@@ -287,7 +304,7 @@ test('no plain http because a registry is old: https stays', async () => {
 
 // --- what is refused ---
 
-const id = 'a'.repeat(64);
+const someId = 'a'.repeat(64);
 type Refusal = readonly [
   what: string,
   path: RegExp,
@@ -297,12 +314,12 @@ type Refusal = readonly [
 ];
 
 const refusals: readonly Refusal[] = [
-  ['a tag that is not there', /tags/, { '1.0': id }, NotFoundError, /team\/app has no tag latest$/],
+  ['a tag that is not there', /tags/, { '1.0': someId }, NotFoundError, /team\/app has no tag latest$/],
   ['no tags', /tags/, {}, NotFoundError, /has no tag latest/],
   [
     'tags as an array',
     /tags/,
-    [{ name: 'latest', layer: id }],
+    [{ name: 'latest', layer: someId }],
     IntegrityError,
     /list of tags .* is not a JSON object/,
   ],
@@ -312,17 +329,17 @@ const refusals: readonly Refusal[] = [
     /tags/,
     { latest: 'sha256:abc' },
     IntegrityError,
-    /"sha256:abc", which is not 64 or 16 hex digits/,
+    /"sha256:abc", not 64 or 16 hex digits/,
   ],
   ['a tag to a path', /tags/, { latest: '../../etc/passwd' }, IntegrityError, /not 64 or 16 hex/],
-  ['a tag to an object', /tags/, { latest: {} }, IntegrityError, /something that is no text/],
+  ['a tag to an object', /tags/, { latest: {} }, IntegrityError, /is not a string/],
   ['an id in capital letters', /tags/, { latest: 'A'.repeat(64) }, IntegrityError, /not 64 or 16 hex/],
   ['an empty ancestry', /ancestry/, [], IntegrityError, /is empty: an image has one layer at least/],
   ['an ancestry that is an object', /ancestry/, {}, IntegrityError, /is not a JSON array/],
   [
     'an ancestry that begins with another image',
     /ancestry/,
-    [id],
+    [someId],
     IntegrityError,
     /begins with another image/,
   ],
@@ -335,11 +352,11 @@ const refusals: readonly Refusal[] = [
     IntegrityError,
     /the JSON of image [0-9a-f]{64} is not a JSON object/,
   ],
-  ['the JSON of another image', /json/, { id }, IntegrityError, /is that of another image, a{64}/],
+  ['the JSON of another image', /json/, { id: someId }, IntegrityError, /belongs to another image, a{64}/],
   [
     'a JSON with another parent',
     /json/,
-    { parent: id },
+    { parent: someId },
     IntegrityError,
     /names the parent a{64}, but by the ancestry/,
   ],
@@ -469,7 +486,7 @@ test('an X-Docker-Size that is no number is malformed', async () => {
   await withRegistry({ faults }, {}, async (_, client) => {
     await assert.rejects(
       client.image(),
-      /the size of layer [0-9a-f]{64} is "1e3", which is no number of bytes/,
+      /the size of layer [0-9a-f]{64} is "1e3", which is not a number of bytes/,
     );
   });
 });
@@ -549,3 +566,617 @@ test(
     );
   },
 );
+
+const hex = 'ab'.repeat(32);
+const otherHex = 'cd'.repeat(32);
+
+for (const [header, digest] of [
+  [`sha256:${hex}`, hex],
+  [`SHA256:${hex.toUpperCase()}`, hex],
+  [`["sha256:${hex}"]`, hex],
+  [`['sha256:${hex}']`, hex],
+  [`[u'tarsum+sha256:${otherHex}', u'sha256:${hex}']`, hex],
+  [`["tarsum.v1+sha256:${otherHex}", "sha256:${hex}", "sha256:${hex}"]`, hex],
+  [`sha256:${hex}, sha256:${otherHex}`, undefined],
+  [`tarsum+sha256:${hex}`, undefined],
+  [`tarsum.v1+sha256:${hex}`, undefined],
+  [`sha256:${hex}0`, undefined],
+  [`sha256:${hex.slice(1)}`, undefined],
+  [`sha512:${hex}${hex}`, undefined],
+  [`md5:${hex.slice(32)}`, undefined],
+  ['[]', undefined],
+  ['', undefined],
+  [undefined, undefined],
+] as const) {
+  test(`X-Docker-Checksum-Payload ${JSON.stringify(header?.slice(0, 60))}`, () => {
+    assert.equal(parsePayloadChecksum(header), digest && `sha256:${digest}`);
+  });
+}
+
+for (const [header, body, standalone] of [
+  ['True', {}, true],
+  ['true', {}, true],
+  ['1', {}, true],
+  ['0', {}, false],
+  ['False', {}, false],
+  ['mirror', {}, false],
+  [undefined, {}, true],
+  ['', {}, true],
+  [undefined, undefined, true],
+  [undefined, true, true],
+  [undefined, { standalone: false }, false],
+  ['true', { standalone: false }, true],
+] as const) {
+  test(`standalone: ${JSON.stringify(header)} with ${JSON.stringify(body)} is ${standalone}`, () => {
+    assert.equal(isStandalone(header, body), standalone);
+  });
+}
+
+for (const [values, token] of [
+  [[], undefined],
+  [[''], undefined],
+  [['signature=1,repository="a/b",access=read'], 'signature=1,repository="a/b",access=read'],
+  [['Token signature=1'], 'signature=1'],
+  [['a', ' b '], 'a,b'],
+  [['a', 'ü'], 'a'],
+] as const) {
+  test(`X-Docker-Token ${JSON.stringify(values)}`, () => {
+    assert.equal(parseTokens(values), token);
+  });
+}
+
+const secure = new URL('https://index.example.com/v1/');
+const plain = new URL('http://127.0.0.1:5000/v1/');
+
+type EndpointCase = readonly [values: readonly string[], index: URL, expected: readonly string[]];
+
+const endpoints: readonly EndpointCase[] = [
+  [[], secure, ['https://index.example.com/v1/']],
+  [[''], secure, ['https://index.example.com/v1/']],
+  [['r1.example.com'], secure, ['https://r1.example.com/v1/']],
+  [['r1.example.com:5000'], secure, ['https://r1.example.com:5000/v1/']],
+  [['a , b:1', 'c'], secure, ['https://a/v1/', 'https://b:1/v1/', 'https://c/v1/']],
+  [['a,a, A ,a:443'], secure, ['https://a/v1/']],
+  [['[::1]:5000'], secure, ['https://[::1]:5000/v1/']],
+  [['127.0.0.1:5001'], plain, ['http://127.0.0.1:5001/v1/']],
+  [['r1.example.com'], plain, ['https://r1.example.com/v1/']],
+  [['http://a', 'a/b', 'a?b', 'a#b', 'u:p@a', 'a b', '\\a', ':80', 'a:99999'], secure, []],
+  [['http://a', 'b'], secure, ['https://b/v1/']],
+];
+
+for (const [values, index, expected] of endpoints) {
+  test(`X-Docker-Endpoints ${JSON.stringify(values)} from ${index.host}`, () => {
+    const found = parseEndpoints(values, index, (host) => host.startsWith('127.'));
+    assert.deepEqual(
+      found.map(({ href }) => href),
+      expected,
+    );
+  });
+}
+
+test('no more than sixteen registries are asked', () => {
+  const hosts = Array.from({ length: 1000 }, (_, n) => `h${n}`).join(',');
+  assert.equal(parseEndpoints([hosts], secure, () => false).length, 16);
+});
+
+for (const [header, size] of [
+  [undefined, undefined],
+  ['-1', undefined],
+  ['0', 0],
+  ['123456789012345', 123_456_789_012_345],
+] as const) {
+  test(`X-Docker-Size ${header} is ${size}`, () => {
+    assert.equal(parseLayerSize(header, 'layer x'), size);
+  });
+}
+
+for (const header of ['x', '1.5', '-2', '1234567890123456', '1\u001b[2J']) {
+  test(`X-Docker-Size ${JSON.stringify(header)} is refused`, () => {
+    assert.throws(
+      () => parseLayerSize(header, 'layer x'),
+      (error) => isClear(error),
+    );
+  });
+}
+
+/** An error of ours, fit for a terminal. */
+function isClear(error: unknown): boolean {
+  assert.ok(error instanceof DlrootfsError, String(error));
+  const text = `${error.message}${error.hint}`;
+  assert.equal(printable(text, 2000), text);
+  assert.ok(error.message.length < 1000, `${error.message.length} characters`);
+  return true;
+}
+
+function endsWell(parse: () => unknown): void {
+  try {
+    parse();
+  } catch (error) {
+    isClear(error);
+  }
+}
+
+const idLists = fc.uniqueArray(fc.stringMatching(/^[0-9a-f]{64}$/), { minLength: 1, maxLength: 20 });
+const jsonValues = fc.jsonValue({ maxDepth: 3 });
+const bytesOf = (value: unknown) => Buffer.from(JSON.stringify(value));
+const junk = fc.oneof(
+  fc.uint8Array({ maxLength: 200 }),
+  jsonValues.map(bytesOf),
+  idLists.map(bytesOf),
+  fc.dictionary(fc.string({ unit: 'binary' }), jsonValues).map(bytesOf),
+);
+
+test('property: whatever a server sends, it is read or refused in words of ours', () => {
+  fc.assert(
+    fc.property(junk, fc.string({ unit: 'binary' }), (body, text) => {
+      endsWell(() => {
+        const tags = parseTags(body, 'the tags');
+        tagNames(tags);
+        imageOfTag(tags, text, 'team/app');
+      });
+      for (const tag of [...Object.keys(tagsOf(body)), '__proto__', 'constructor']) {
+        endsWell(() => imageOfTag(parseTags(body, 'the tags'), tag, 'team/app'));
+      }
+      endsWell(() => parseAncestry(body, hex, 'the ancestry'));
+      endsWell(() => parseImageJson(body, { id: hex, parent: undefined }, 'the JSON'));
+      endsWell(() =>
+        parseImageJson(bytesOf({ id: text, parent: text }), { id: hex, parent: hex }, 'the JSON'),
+      );
+      endsWell(() => parseLayerSize(text, 'layer x'));
+    }),
+    { numRuns: 500 },
+  );
+});
+
+function tagsOf(body: Uint8Array): object {
+  try {
+    return parseTags(body, 'the tags');
+  } catch {
+    return {};
+  }
+}
+
+test('property: an ancestry comes out base first, and only when it is sound', () => {
+  fc.assert(
+    fc.property(idLists, fc.nat(), (list, at) => {
+      const [top] = list;
+      assert.deepEqual(parseAncestry(bytesOf(list), top!, 'the ancestry'), list.toReversed());
+      const repeated = list.toSpliced(at % (list.length + 1), 0, list[at % list.length]!);
+      assert.throws(() => parseAncestry(bytesOf(repeated), top!, 'the ancestry'), isClear);
+    }),
+  );
+});
+
+test('property: headers of any content give tokens and addresses that can be used', () => {
+  const headers = fc.array(fc.oneof(fc.string(), fc.string({ unit: 'binary' }), fc.webUrl(), fc.domain()));
+  fc.assert(
+    fc.property(headers, (values) => {
+      const token = parseTokens(values);
+      if (token !== undefined) assert.match(token, /^[\x20-\x7e]+$/);
+      for (const url of parseEndpoints(values, secure, () => true)) {
+        assert.match(url.href, /^https:\/\/[^/@?#\s]+\/v1\/$/);
+      }
+      parsePayloadChecksum(values.join(','));
+    }),
+    { numRuns: 500 },
+  );
+});
+
+const bob = { username: 'bob', password: 'hunter2:colon', source: '--user' };
+const users = { bob: 'hunter2:colon' };
+const basic = `Basic ${Buffer.from('bob:hunter2:colon').toString('base64')}`;
+
+const at = (registry: FakeV1Registry, server: string): LoggedV1Request[] =>
+  registry.requests.filter((request) => request.server === server);
+
+const authorizations = (requests: readonly LoggedV1Request[]): Set<string | undefined> =>
+  new Set(
+    requests.map(({ headers }) => headers.authorization?.replace(/signature=[0-9a-f]+/, 'signature=…')),
+  );
+
+test('split: the index hears who we are, registries the token of the index', async () => {
+  const options = { mode: 'split', users, private: /./, sessions: false, redirectLayers: 302 } as const;
+  await withRegistry(options, { credentials: bob }, async (registry, client) => {
+    assert.deepEqual(await client.pull(), layers);
+    const [, ping, images] = at(registry, 'index');
+    assert.equal(ping!.headers.authorization, undefined);
+    assert.equal(images!.headers.authorization, basic);
+    assert.equal(images!.headers['x-docker-token'], 'true');
+    assert.deepEqual(
+      authorizations(at(registry, 'registry0')),
+      new Set(['Token signature=…,repository="team/app",access=read']),
+    );
+    assert.deepEqual(authorizations(at(registry, 'storage')), new Set([undefined]));
+    for (const { headers } of registry.requests.slice(3)) assert.equal(headers['x-docker-token'], undefined);
+  });
+});
+
+test('split: without credentials a public repository gives its token to everybody', async () => {
+  await withRegistry({ mode: 'split', users }, {}, async (registry, client) => {
+    assert.deepEqual(await client.pull(), layers);
+    assert.deepEqual(authorizations(at(registry, 'index')), new Set([undefined]));
+  });
+});
+
+test('the token of the Python server begins with the word Token, which is not said twice', async () => {
+  await withRegistry({ mode: 'split', tokenWord: true }, {}, async (registry, client) => {
+    assert.deepEqual(await client.pull(), layers);
+    assert.match(at(registry, 'registry0')[0]!.headers.authorization!, /^Token signature=/);
+  });
+});
+
+test('several tokens are sent together', async () => {
+  const faults = [
+    {
+      path: /images$/,
+      headers: { 'x-docker-token': ['signature=00,repository="a/b",access=read', 'second=1'] },
+    },
+  ];
+  await withRegistry({ faults }, {}, async (registry, client) => {
+    await client.image();
+    const tags = registry.requests.find(({ path }) => path.endsWith('/tags'));
+    assert.equal(tags!.headers.authorization, 'Token signature=00,repository="a/b",access=read,second=1');
+  });
+});
+
+test('without a token nothing is said', async () => {
+  await withRegistry({ tokens: false }, {}, async (registry, client) => {
+    assert.deepEqual(await client.pull(), layers);
+    assert.deepEqual(authorizations(registry.requests), new Set([undefined]));
+  });
+});
+
+test('standalone behind a proxy that wants a password for everything', async () => {
+  await withRegistry({ users, basicEverywhere: true }, { credentials: bob }, async (registry, client) => {
+    assert.deepEqual(await client.pull(), layers);
+    assert.deepEqual(authorizations(registry.requests.slice(2)), new Set([basic]));
+    assert.deepEqual(authorizations(registry.requests.slice(0, 2)), new Set([undefined]));
+  });
+});
+
+test('the same where the ping says that it is not standalone: a refused token makes way for the password, once', async () => {
+  const pingHeaders = { 'x-docker-registry-standalone': 'False' };
+  await withRegistry(
+    { users, basicEverywhere: true, pingHeaders },
+    { credentials: bob },
+    async (registry, client) => {
+      assert.deepEqual(await client.pull(), layers);
+      assert.equal(
+        registry.requests.filter(({ headers }) => headers.authorization?.startsWith('Token')).length,
+        1,
+      );
+    },
+  );
+});
+
+test('a ping that wants a password is one of version 1 nevertheless', async () => {
+  const faults = [
+    { path: /_ping/, status: 401, headers: { 'www-authenticate': 'Basic realm="x"' }, times: 9 },
+  ];
+  await withRegistry({ users, basicEverywhere: true, faults }, { credentials: bob }, async (_, client) => {
+    assert.deepEqual(await client.pull(), layers);
+  });
+});
+
+test('the password goes to no registry but the one that it is for', async () => {
+  const options = {
+    mode: 'split',
+    registries: 2,
+    users,
+    pingHeaders: { 'x-docker-registry-standalone': 'True' },
+  } as const;
+  await withRegistry(options, { credentials: bob }, async (registry, client) => {
+    await client.pull();
+    registry.fault({
+      path: /registry/,
+      status: 401,
+      headers: { 'www-authenticate': 'Basic realm="give"' },
+      times: 99,
+    });
+    await assert.rejects(client.tags(), UnauthorizedError);
+    for (const { server, headers } of registry.requests) {
+      if (server !== 'index') assert.doesNotMatch(headers.authorization ?? '', /Basic/);
+    }
+  });
+});
+
+test('wrong credentials are refused, and where they came from is said', async () => {
+  const credentials = { ...bob, password: 'wrong-pw' };
+  await withRegistry({ mode: 'split', users }, { credentials }, async (registry, client) => {
+    await assert.rejects(client.image(), (error) => {
+      assert.ok(error instanceof UnauthorizedError);
+      assert.equal(error.exitCode, 4);
+      assert.match(
+        error.message,
+        /cannot read the list of images of team\/app: .* answered 401: Unauthorized; used bob's credentials from --user/,
+      );
+      assert.doesNotMatch(error.message, /wrong-pw/);
+      return true;
+    });
+    assert.equal(registry.requests.length, 3);
+  });
+});
+
+test('a private repository without credentials', async () => {
+  await withRegistry({ mode: 'split', users, private: /./ }, {}, async (_, client) => {
+    await assert.rejects(
+      client.image(),
+      (error) =>
+        error instanceof UnauthorizedError &&
+        /used no credentials/.test(error.message) &&
+        /--user/.test(error.hint!),
+    );
+  });
+});
+
+test('an unknown repository', async () => {
+  await using registry = await FakeV1Registry.start({ mode: 'split' });
+  await using client = await RegistryClient.open(registry.reference('team/other'));
+  await assert.rejects(
+    client.image(),
+    (error) =>
+      error instanceof NotFoundError &&
+      /team\/other does not exist \(.* 404: images not found\)/.test(error.message),
+  );
+});
+
+test('credentials from docker’s file are used; an identity token is of no use, which is said', async () => {
+  using scratch = new Scratch();
+  await using registry = await FakeV1Registry.start({ mode: 'split', users, private: /./ });
+  registry.push(repository, 'latest', { layers });
+  mkdirSync(scratch.join('.docker'));
+  const write = (entry: object) =>
+    writeFileSync(scratch.join('.docker/config.json'), JSON.stringify({ auths: { [registry.host]: entry } }));
+  const open = () =>
+    RegistryClient.open(registry.reference(repository), { environment: { HOME: scratch.path } });
+  write({ auth: Buffer.from('bob:hunter2:colon').toString('base64') });
+  await using client = await open();
+  assert.deepEqual(await client.pull(), layers);
+  write({ identitytoken: 'hunter2' });
+  await using other = await open();
+  await assert.rejects(other.image(), UnauthorizedError);
+  assert.match(
+    other.notices.join('\n'),
+    /ignoring the identity token from .*: version 1 .* user names and passwords only/,
+  );
+  assert.doesNotMatch(other.everything, /hunter2/);
+});
+
+test('a token that runs out on the way is renewed, once for all that need it', async () => {
+  const options = { mode: 'split', sessions: false, tokenUses: 4 } as const;
+  await withRegistry(options, {}, async (registry, client) => {
+    assert.deepEqual(await client.pull(), layers);
+    assert.ok(registry.log(/images$/).length > 1);
+  });
+});
+
+test('a token that was never good is not renewed', async () => {
+  await withRegistry({ mode: 'split', tokenUses: 0 }, {}, async (registry, client) => {
+    await assert.rejects(client.image(), UnauthorizedError);
+    assert.equal(registry.log(/images$/).length, 1);
+    assert.equal(at(registry, 'registry0').length, 1);
+  });
+});
+
+test('a token that is renewed and refused again is the end', async () => {
+  await withRegistry({ mode: 'split', sessions: false }, {}, async (registry, client) => {
+    const { layers: found } = await client.image();
+    registry.fault({ path: /layer$/, status: 401, times: 99 });
+    await assert.rejects(client.blob(found[0]!), UnauthorizedError);
+    assert.equal(registry.log(/layer$/).length, 2);
+  });
+});
+
+test('session cookies go back to the server that set them, and to no other', async () => {
+  const options = { mode: 'split', tokenUses: 1, redirectLayers: 307 } as const;
+  await withRegistry(options, {}, async (registry, client) => {
+    assert.deepEqual(await client.pull(), layers);
+    const cookies = (server: string) =>
+      at(registry, server).map(({ headers }) => headers.cookie?.replace(/=.*/, ''));
+    assert.deepEqual(cookies('index'), [undefined, undefined, undefined]);
+    assert.deepEqual(cookies('registry0'), [undefined, ...Array.from({ length: 7 }, () => 'session')]);
+    assert.deepEqual(cookies('storage'), [undefined, undefined, undefined]);
+  });
+});
+
+test('a standalone registry that knows its visitors by a cookie', async () => {
+  await withRegistry({}, {}, async (registry, client) => {
+    await client.pull();
+    const later = registry.requests.slice(3);
+    assert.deepEqual(new Set(later.map(({ headers }) => headers.cookie)), new Set(['idx=1']));
+  });
+});
+
+test('cookies of the storage, where a redirect led, are not sent anywhere', async () => {
+  const faults = [{ path: /^storage/, headers: { 'set-cookie': 'storage=1' }, times: 9 }];
+  await withRegistry({ redirectLayers: 302, faults }, {}, async (registry, client) => {
+    await client.pull();
+    await client.pull();
+    for (const { headers } of registry.requests) assert.doesNotMatch(headers.cookie ?? '', /storage/);
+  });
+});
+
+for (const status of [301, 302, 303, 307, 308] as const) {
+  test(`layers behind a redirect ${status}`, async () => {
+    await withRegistry({ mode: 'split', redirectLayers: status }, {}, async (registry, client) => {
+      assert.deepEqual(await client.pull(), layers);
+      for (const { headers } of at(registry, 'storage')) {
+        assert.equal(headers.authorization, undefined);
+        assert.equal(headers.cookie, undefined);
+      }
+    });
+  });
+}
+
+test('a redirect of the index to another one brings its token', async () => {
+  await using second = await FakeV1Registry.start();
+  second.push(repository, 'latest', { layers });
+  const location = `${second.url}/v1/repositories/team/app/images`;
+  const handler = ({ path }: LoggedV1Request) =>
+    path.endsWith('/images') ? { status: 302, headers: { location }, body: Buffer.alloc(0) } : undefined;
+  await withRegistry({ handler, users }, { credentials: bob }, async (_, client) => {
+    await client.image();
+    const [request] = second.requests;
+    assert.equal(request!.headers.authorization, undefined);
+    assert.equal(request!.headers['x-docker-token'], 'true');
+  });
+});
+
+test('TLS: certificates are checked at registries too, and a client’s certificates come from the registry’s own directory', async () => {
+  using scratch = new Scratch();
+  await using registry = await FakeV1Registry.start({ mode: 'split', tls: true });
+  registry.push(repository, 'latest', { layers });
+  const open = () =>
+    RegistryClient.open(registry.reference(repository), { configDirs: [scratch.path], retry: 0 });
+  const trust = (host: string) => {
+    mkdirSync(scratch.join('docker/certs.d', host), { recursive: true });
+    writeFileSync(scratch.join('docker/certs.d', host, 'ca.crt'), registry.authority!.cert);
+  };
+  trust(registry.host);
+  await using half = await open();
+  await assert.rejects(
+    half.image(),
+    (error) => error instanceof NetworkError && error.message.includes(registry.hostOf('registry0')),
+  );
+  trust(registry.hostOf('registry0'));
+  await using client = await open();
+  assert.deepEqual(await client.pull(), layers);
+});
+
+test('a password that was given for https is not sent over http', async () => {
+  await using registry = await FakeV1Registry.start({ tls: true, users });
+  registry.push(repository, 'latest', { layers });
+  const location = `http://127.0.0.1:9/v1/repositories/team/app/images`;
+  registry.fault({ path: /images$/, status: 302, headers: { location }, times: 9 });
+  await using client = await RegistryClient.open(registry.reference(repository), {
+    tlsVerify: false,
+    credentials: bob,
+  });
+  await assert.rejects(client.image(), /redirects from https to plain http/);
+});
+
+test('Docker Hub as it was: index and registry by their names, no ping, a password for the index only', async () => {
+  using scratch = new Scratch();
+  await using registry = await FakeV1Registry.start({
+    mode: 'split',
+    tls: true,
+    tlsNames: ['index.docker.io', 'registry-1.docker.io'],
+    endpoints: () => 'registry-1.docker.io',
+    users,
+  });
+  registry.push('library/ubuntu', '14.04', { layers });
+  await using proxy = await FakeProxy.start({
+    hosts: { 'index.docker.io:443': registry.host, 'registry-1.docker.io:443': registry.hostOf('registry0') },
+  });
+  writeFileSync(scratch.join('ca.crt'), registry.authority!.cert);
+  await using client = await RegistryClient.open('ubuntu:14.04', {
+    registryVersion: 1,
+    environment: { HTTPS_PROXY: proxy.url() },
+    caFile: scratch.join('ca.crt'),
+    credentials: bob,
+  });
+  assert.deepEqual(await client.pull(), layers);
+  assert.deepEqual(registry.log().slice(0, 2), [
+    'index GET /v1/repositories/library/ubuntu/images',
+    'registry0 GET /v1/repositories/library/ubuntu/tags',
+  ]);
+  assert.deepEqual(authorizations(at(registry, 'index')), new Set([basic]));
+  for (const { headers } of at(registry, 'registry0')) assert.match(headers.authorization!, /^Token /);
+  assert.deepEqual(
+    new Set(proxy.log),
+    new Set(['CONNECT index.docker.io:443', 'CONNECT registry-1.docker.io:443']),
+  );
+});
+
+test('a registry that an index over http names is asked over https, unless it is this machine', async () => {
+  await using registry = await FakeV1Registry.start({ endpoints: () => 'registry.example.com' });
+  registry.push(repository, 'latest', { layers });
+  await using proxy = await FakeProxy.start({ refuse: 403 });
+  await using client = await RegistryClient.open(registry.reference(repository), {
+    environment: { HTTPS_PROXY: proxy.url(), HTTP_PROXY: proxy.url() },
+  });
+  await assert.rejects(client.image(), NetworkError);
+  assert.deepEqual(new Set(proxy.log), new Set(['CONNECT registry.example.com:443']));
+});
+
+type Callback<T> = (error: Error | null, result: T) => void;
+
+function answer<T>(call: (callback: Callback<T>) => void): Promise<T> {
+  return new Promise((resolve, reject) => {
+    call((error, result) => (error ? reject(error) : resolve(result)));
+  });
+}
+
+async function read(stream: Readable): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+  stream.resume();
+  await new Promise((resolve, reject) => stream.once('end', resolve).once('error', reject));
+  return Buffer.concat(chunks);
+}
+
+const ways: readonly (readonly [what: string, options: FakeV1Options])[] = [
+  ['standalone', {}],
+  ['standalone, tokens checked', { checkTokens: true, sessions: false }],
+  ['standalone, sessions by cookie', { checkTokens: true, tokenUses: 1 }],
+  ['index and registry on ports of their own', { mode: 'split', checkTokens: false }],
+  ['layers behind a redirect', { redirectLayers: 302 }],
+];
+
+for (const [what, options] of ways) {
+  test(`docker-registry-client reads the server: ${what}`, async () => {
+    await using registry = await FakeV1Registry.start(options);
+    const stored = registry.push('team/app', '1.0', { layers });
+    registry.tag('team/app', 'base', stored[0]!.id);
+    const ids = stored.map(({ id }) => id);
+    const client = registryClient.createClientV1({ name: `${registry.host}/team/app` });
+    try {
+      assert.deepEqual(await answer((done) => client.ping(done)), {});
+      const images = await answer<readonly { readonly id: string }[]>((done) => client.listRepoImgs(done));
+      assert.deepEqual(
+        images.map(({ id }) => id),
+        ids,
+      );
+      assert.deepEqual(await answer((done) => client.listRepoTags(done)), { '1.0': ids[2], base: ids[0] });
+      assert.equal(await answer((done) => client.getImgId({ tag: '1.0' }, done)), ids[2]);
+      assert.deepEqual(
+        await answer((done) => client.getImgAncestry({ imgId: ids[2]! }, done)),
+        ids.toReversed(),
+      );
+      for (const [n, { id, json }] of stored.entries()) {
+        const found = await answer((done) => client.getImgJson({ imgId: id }, done));
+        assert.deepEqual(found, JSON.parse(Buffer.from(json).toString()));
+        const stream = await answer<Readable>((done) => client.getImgLayerStream({ imgId: id }, done));
+        assert.deepEqual(await read(stream), layers[n]);
+      }
+    } finally {
+      client.close();
+    }
+  });
+}
+
+test('docker-registry-client is refused by the server what it should be', async () => {
+  await using registry = await FakeV1Registry.start({ private: /private/, users: { bob: 'x' } });
+  registry.push('team/private', '1.0', { layers });
+  registry.push('team/app', '1.0', { layers });
+  const status = async (name: string, ask: (client: ClientV1, done: Callback<unknown>) => void) => {
+    const client = registryClient.createClientV1({ name: `${registry.host}/${name}` });
+    try {
+      await answer((done) => ask(client, done));
+      return 200;
+    } catch (error) {
+      return (error as { readonly statusCode?: number }).statusCode;
+    } finally {
+      client.close();
+    }
+  };
+  assert.equal(await status('team/private', (client, done) => client.listRepoTags(done)), 401);
+  assert.equal(await status('team/other', (client, done) => client.listRepoTags(done)), 404);
+  assert.equal(await status('team/app', (client, done) => client.getImgId({ tag: '2.0' }, done)), 404);
+  assert.equal(
+    await status('team/app', (client, done) => client.getImgJson({ imgId: '0'.repeat(64) }, done)),
+    404,
+  );
+  assert.equal(await status('team/app', (client, done) => client.getImgAncestry({ imgId: 'x' }, done)), 404);
+  assert.equal(await status('team/app', (client, done) => client.listRepoTags(done)), 200);
+});

@@ -1,16 +1,6 @@
-import {
-  createServer,
-  type IncomingHttpHeaders,
-  type IncomingMessage,
-  type Server,
-  type ServerResponse,
-} from 'node:http';
-import { createServer as createSecureServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { createAuthority, type Authority, type Certificate } from './certificates.ts';
 import { errorAnswer, FakeAuth, type FakeAuthOptions } from './fake-auth.ts';
-import { Faults, send, withFault, type Answer, type Fault } from './fake-fault.ts';
+import type { Answer, Fault } from './fake-fault.ts';
 import {
   fakeIndex,
   fakeManifest,
@@ -19,6 +9,7 @@ import {
   type FakeManifest,
   type FakePlatform,
 } from './fake-image.ts';
+import { FakeServers, type LoggedRequest as AnyRequest } from './fake-server.ts';
 
 export interface FakeRegistryOptions {
   readonly auth?: FakeAuthOptions;
@@ -48,16 +39,9 @@ export interface FakeRegistryOptions {
   readonly host?: '127.0.0.1' | '::1' | 'localhost';
 }
 
-export interface LoggedRequest {
-  readonly server: 'registry' | 'token' | 'storage';
-  readonly method: string;
-  /** Path and query. */
-  readonly path: string;
-  readonly headers: IncomingHttpHeaders;
-  readonly body: string;
-  /** Milliseconds, monotonic. */
-  readonly time: number;
-}
+type Server = 'registry' | 'token' | 'storage';
+
+export type LoggedRequest = AnyRequest<Server>;
 
 /** What was pushed, with every digest a test may want. */
 export type PushedImage = FakeManifest;
@@ -71,98 +55,65 @@ interface Repository {
   readonly blobs: Map<string, Uint8Array>;
 }
 
-function portOf(address: AddressInfo | string | null): number {
-  if (address === null || typeof address === 'string') throw new Error('not listening on a port');
-  return address.port;
-}
-
-async function listen(server: Server, host: string): Promise<number> {
-  await new Promise<void>((resolve) => server.listen(0, host, resolve));
-  return portOf(server.address());
-}
-
-async function read(request: IncomingMessage): Promise<string> {
-  request.setEncoding('utf8');
-  let text = '';
-  for await (const chunk of request) text += chunk;
-  return text;
-}
-
 /** A registry in this process: a real HTTP(S) server on loopback, filled by `push`, broken by `fault`. */
 export class FakeRegistry implements AsyncDisposable {
-  /** Every request that came, to any of the three servers, in order. */
-  readonly requests: LoggedRequest[] = [];
   /** What `tls` made or was given. */
   readonly authority: Authority | undefined;
   readonly #options: FakeRegistryOptions;
   readonly #auth: FakeAuth | undefined;
   readonly #repositories = new Map<string, Repository>();
-  readonly #faults = new Faults();
-  readonly #servers: Record<LoggedRequest['server'], Server>;
-  #ports: Record<LoggedRequest['server'], number> = { registry: 0, token: 0, storage: 0 };
+  readonly #servers: FakeServers<Server>;
 
   private constructor(options: FakeRegistryOptions) {
     this.#options = options;
     this.#auth = options.auth && new FakeAuth(options.auth);
     this.authority = options.tls === true ? createAuthority() : options.tls?.authority;
-    for (const fault of options.faults ?? []) this.fault(fault);
-    this.#servers = {
-      registry: this.#server('registry'),
-      token: this.#server('token'),
-      storage: this.#server('storage'),
-    };
+    this.#servers = new FakeServers({
+      names: ['registry', 'token', 'storage'],
+      host: options.host,
+      tls: this.#tls(),
+      faults: options.faults,
+      answer: (request, fault) => this.#answer(request, fault),
+    });
   }
 
   static async start(options: FakeRegistryOptions = {}): Promise<FakeRegistry> {
     const registry = new FakeRegistry(options);
-    const host = options.host ?? '127.0.0.1';
-    for (const name of ['registry', 'token', 'storage'] as const) {
-      registry.#ports[name] = await listen(registry.#servers[name], host);
-    }
+    await registry.#servers.start();
     return registry;
   }
 
-  #server(name: LoggedRequest['server']): Server {
-    const listener = (request: IncomingMessage, response: ServerResponse) => {
-      this.#handle(name, request, response).catch(() => response.destroy());
-    };
+  #tls() {
     const { tls } = this.#options;
-    if (!tls || !this.authority) return createServer(listener);
+    if (!tls || !this.authority) return undefined;
     const given = tls === true ? undefined : tls;
     const certificate = given?.certificate ?? this.authority.issue('localhost', '127.0.0.1', '::1');
     const client = given?.clientCertificates === true;
-    return createSecureServer(
-      { ...certificate, ca: this.authority.cert, requestCert: client, rejectUnauthorized: client },
-      listener,
-    );
+    return { ...certificate, ca: this.authority.cert, requestCert: client, rejectUnauthorized: client };
+  }
+
+  /** Every request that came, to any of the three servers, in order. */
+  get requests(): LoggedRequest[] {
+    return this.#servers.requests;
   }
 
   /** `host:port`, the first part of a reference to an image here. */
   get host(): string {
-    return this.#hostOf('registry');
+    return this.#servers.hostOf('registry');
   }
 
   /** `host:port` of the server that blobs are redirected to. */
   get storageHost(): string {
-    return this.#hostOf('storage');
+    return this.#servers.hostOf('storage');
   }
 
   /** `host:port` of the token server where it has a port of its own. */
   get tokenHost(): string {
-    return this.#hostOf('token');
+    return this.#servers.hostOf('token');
   }
 
   get url(): string {
-    return this.#url('registry');
-  }
-
-  #hostOf(server: LoggedRequest['server']): string {
-    const host = this.#options.host ?? '127.0.0.1';
-    return `${host.includes(':') ? `[${host}]` : host}:${this.#ports[server]}`;
-  }
-
-  #url(server: LoggedRequest['server']): string {
-    return `${this.#options.tls ? 'https' : 'http'}://${this.#hostOf(server)}`;
+    return this.#servers.url('registry');
   }
 
   /** The reference to type for an image here; `target` is a tag or a digest. */
@@ -225,7 +176,7 @@ export class FakeRegistry implements AsyncDisposable {
 
   /** Something goes wrong from now on; faults are tried in the order given, one for a request. */
   fault(fault: Fault): void {
-    this.#faults.add(fault);
+    this.#servers.fault(fault);
   }
 
   /** `METHOD path` of each request so far, for a readable comparison; `path` is tried on path and query. */
@@ -234,31 +185,11 @@ export class FakeRegistry implements AsyncDisposable {
   }
 
   async close(): Promise<void> {
-    const closing = Object.values(this.#servers).map(
-      (server) =>
-        new Promise<void>((resolve) => {
-          server.close(() => resolve());
-          server.closeAllConnections();
-        }),
-    );
-    await Promise.all(closing);
+    await this.#servers.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
-  }
-
-  async #handle(
-    server: LoggedRequest['server'],
-    request: IncomingMessage,
-    response: ServerResponse,
-  ): Promise<void> {
-    const { method = 'GET', url = '/', headers } = request;
-    const logged = { server, method, path: url, headers, body: await read(request), time: performance.now() };
-    this.requests.push(logged);
-    const fault = this.#faults.take(method, logged.path);
-    if (fault?.delay) await sleep(fault.delay);
-    await send(response, withFault(this.#answer(logged, fault), fault), fault);
   }
 
   #answer(request: LoggedRequest, fault: Fault | undefined): Answer {
@@ -279,7 +210,7 @@ export class FakeRegistry implements AsyncDisposable {
     if (!path) return errorAnswer(404, 'UNSUPPORTED', 'not found');
     const [, name, kind, target = ''] = path;
     const { auth } = this.#options;
-    const realm = `${this.#url(auth?.type === 'bearer' && auth.ownServer ? 'token' : 'registry')}/token`;
+    const realm = `${this.#servers.url(auth?.type === 'bearer' && auth.ownServer ? 'token' : 'registry')}/token`;
     const refusal = this.#auth?.refusal(request.headers.authorization, name, realm);
     if (refusal) return refusal;
     const version = { 'docker-distribution-api-version': 'registry/2.0' };
@@ -295,7 +226,7 @@ export class FakeRegistry implements AsyncDisposable {
     if (kind === 'tags') return this.#tags(repository, name, url);
     if (kind === 'manifests') return this.#manifest(repository, target, request);
     if (this.#options.redirectBlobs && repository.blobs.has(target)) {
-      const location = `${this.#url('storage')}/${encodeURIComponent(name)}/${target}?signature=secret`;
+      const location = `${this.#servers.url('storage')}/${encodeURIComponent(name)}/${target}?signature=secret`;
       return { status: this.#options.redirectBlobs, headers: { location }, body: Buffer.alloc(0) };
     }
     return this.#blob(repository, target, request, fault);

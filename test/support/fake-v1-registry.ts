@@ -1,16 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import {
-  createServer,
-  type IncomingHttpHeaders,
-  type IncomingMessage,
-  type Server,
-  type ServerResponse,
-} from 'node:http';
-import { createServer as createSecureServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { createAuthority, type Authority } from './certificates.ts';
-import { Faults, send, withFault, type Answer, type Fault } from './fake-fault.ts';
+import type { Answer, Fault } from './fake-fault.ts';
+import { FakeServers, type LoggedRequest } from './fake-server.ts';
 import { fakeV1Images, type FakeV1Image, type StoredV1Image } from './fake-v1-image.ts';
 
 export interface FakeV1Options {
@@ -59,14 +50,8 @@ export interface FakeV1Options {
   readonly handler?: (request: LoggedV1Request) => Answer | undefined;
 }
 
-export interface LoggedV1Request {
-  /** `index`, `registry0`, `registry1` …, `storage`. With `standalone` all is at `index`. */
-  readonly server: string;
-  readonly method: string;
-  /** Path and query. */
-  readonly path: string;
-  readonly headers: IncomingHttpHeaders;
-}
+/** `server`: `index`, `registry0`, `registry1` …, `storage`. With `standalone` all is at `index`. */
+export type LoggedV1Request = LoggedRequest;
 
 interface Repository {
   readonly tags: Map<string, string>;
@@ -90,14 +75,10 @@ function refuse(status: number, error: string, headers: Answer['headers'] = {}):
  * filled by `push`, broken by `fault`.
  */
 export class FakeV1Registry implements AsyncDisposable {
-  /** Every request that came, to any of the servers, in order. */
-  readonly requests: LoggedV1Request[] = [];
   readonly authority: Authority | undefined;
   readonly #options: FakeV1Options;
   readonly #repositories = new Map<string, Repository>();
-  readonly #faults = new Faults();
-  readonly #servers = new Map<string, Server>();
-  readonly #ports = new Map<string, number>();
+  readonly #servers: FakeServers<string>;
   /** Signature to the repository it is for, and the requests it is still good for. */
   readonly #tokens = new Map<string, { readonly repository: string; uses: number }>();
   /** Session to server and repository. */
@@ -106,17 +87,25 @@ export class FakeV1Registry implements AsyncDisposable {
   private constructor(options: FakeV1Options) {
     this.#options = options;
     this.authority = options.tls && createAuthority();
-    for (const fault of options.faults ?? []) this.fault(fault);
-    for (const name of this.#names()) this.#servers.set(name, this.#server(name));
+    this.#servers = new FakeServers({
+      names: this.#names(),
+      tls: this.authority?.issue('localhost', '127.0.0.1', ...(options.tlsNames ?? [])),
+      faults: options.faults,
+      // Of several registries a fault can be meant for one.
+      subject: ({ server, path }) => `${server} ${path}`,
+      answer: (request, fault) => this.#answer(request, fault),
+    });
   }
 
   static async start(options: FakeV1Options = {}): Promise<FakeV1Registry> {
     const registry = new FakeV1Registry(options);
-    for (const [name, server] of registry.#servers) {
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-      registry.#ports.set(name, (server.address() as AddressInfo).port);
-    }
+    await registry.#servers.start();
     return registry;
+  }
+
+  /** Every request that came, to any of the servers, in order. */
+  get requests(): LoggedV1Request[] {
+    return this.#servers.requests;
   }
 
   #names(): string[] {
@@ -125,32 +114,17 @@ export class FakeV1Registry implements AsyncDisposable {
     return ['index', ...split, 'storage'];
   }
 
-  #server(name: string): Server {
-    const listener = (request: IncomingMessage, response: ServerResponse) => {
-      this.#handle(name, request, response).catch(() => response.destroy());
-    };
-    if (!this.authority) return createServer(listener);
-    return createSecureServer(
-      this.authority.issue('localhost', '127.0.0.1', ...(this.#options.tlsNames ?? [])),
-      listener,
-    );
-  }
-
   /** `host:port` of the index, the first part of a reference to an image here. */
   get host(): string {
     return this.hostOf('index');
   }
 
   hostOf(server: string): string {
-    return `127.0.0.1:${this.#ports.get(server)}`;
+    return this.#servers.hostOf(server);
   }
 
   get url(): string {
-    return this.#url('index');
-  }
-
-  #url(server: string): string {
-    return `${this.#options.tls ? 'https' : 'http'}://${this.hostOf(server)}`;
+    return this.#servers.url('index');
   }
 
   reference(repository: string, tag = 'latest'): string {
@@ -180,7 +154,7 @@ export class FakeV1Registry implements AsyncDisposable {
 
   /** Something goes wrong from now on; faults are tried in the order given, one for a request. */
   fault(fault: Fault): void {
-    this.#faults.add(fault);
+    this.#servers.fault(fault);
   }
 
   /** `server METHOD path` of each request so far. */
@@ -190,32 +164,17 @@ export class FakeV1Registry implements AsyncDisposable {
       .map((each) => `${each.server} ${each.method} ${each.path}`);
   }
 
-  /** Stops one server: nothing listens there any more. */
+  /** Closes the port of one server. */
   async stop(name: string): Promise<void> {
-    const server = this.#servers.get(name)!;
-    await new Promise<void>((resolve) => {
-      server.close(() => resolve());
-      server.closeAllConnections();
-    });
+    await this.#servers.stop(name);
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#servers.keys()].map((name) => this.stop(name)));
+    await this.#servers.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
-  }
-
-  async #handle(server: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { method = 'GET', url = '/', headers } = request;
-    const logged = { server, method, path: url, headers };
-    this.requests.push(logged);
-    request.resume();
-    // Of several registries a fault can be meant for one.
-    const fault = this.#faults.take(method, `${server} ${url}`);
-    if (fault?.delay) await sleep(fault.delay);
-    await send(response, withFault(this.#answer(logged, fault), fault), fault);
   }
 
   #answer(request: LoggedV1Request, fault: Fault | undefined): Answer {
@@ -343,7 +302,7 @@ export class FakeV1Registry implements AsyncDisposable {
     if (kind === 'layer') {
       const { redirectLayers } = this.#options;
       if (redirectLayers === undefined) return this.#layer(image, request, fault, common);
-      const location = `${this.#url('storage')}/${image.id}?Signature=secret&Expires=1`;
+      const location = `${this.#servers.url('storage')}/${image.id}?Signature=secret&Expires=1`;
       return { status: redirectLayers, headers: { ...common, location }, body: nothing };
     }
     const checksum = this.#checksum(image);

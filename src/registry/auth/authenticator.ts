@@ -52,7 +52,7 @@ export class Authenticator implements Authorization {
   /** A request with `#token` succeeded. */
   #accepted = false;
   #fetching: Promise<Token> | undefined;
-  /** What the token server said of our credentials does not change by asking again. */
+  /** The token server's refusal of the credentials is final. */
   #refusal: UnauthorizedError | undefined;
 
   constructor(repository: string, credentials: Credentials, transport: Transport) {
@@ -61,7 +61,7 @@ export class Authenticator implements Authorization {
     this.#ownScope = `repository:${repository}:pull`;
   }
 
-  /** Remembers what the ping's 401 said, so that the first real request goes out with its token. */
+  /** Takes the challenge of the ping's 401, so that the first request has its token. */
   learn(challenges: readonly Challenge[], base: URL): void {
     this.#base = base;
     const scheme = chooseScheme(challenges, base);

@@ -16,7 +16,7 @@ import {
 import { configHome, readConfigFile } from '../config/files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
-/** What proves to a registry who we are; `source` is where it was found, for messages. */
+/** A proof of identity for a registry; `source` is where it was found, for messages. */
 export type Credential =
   | {
       readonly kind: 'password';
@@ -42,7 +42,7 @@ interface CredentialSource {
   readonly name: string;
   readonly path?: string;
   readonly text?: string;
-  /** Somebody named this very file: that it cannot be read is an error. */
+  /** The user named this file: it must be readable. */
   readonly explicit?: boolean;
   readonly legacy?: boolean;
 }
@@ -180,7 +180,7 @@ export class Credentials {
   }
 }
 
-/** Milliseconds: a helper may ask its user to unlock something. */
+/** Milliseconds: the helper may wait for its user to unlock a store. */
 const HELPER_TIMEOUT = 30_000;
 const MAX_OUTPUT = 65_536;
 /** Milliseconds between a helper's exit and the end of what it printed. */
@@ -221,7 +221,7 @@ function run(
     child.once('exit', (code) =>
       setTimeout(() => child.stdout.destroy(), code === null ? 0 : LINGER).unref(),
     );
-    // A helper that does not read is no fault.
+    // A helper may end without reading.
     child.stdin.on('error', () => undefined).end(key);
   });
 }

@@ -23,20 +23,20 @@ export interface TokenRequest {
 }
 
 const MAX_TOKEN_BYTES = 1024 * 1024;
-/** Seconds: what a token is good for when nothing is said, and at least (distribution's token specification). */
+/** Default and least lifetime of a token, in seconds (distribution's token specification). */
 const LEAST_LIFETIME = 60;
 
 /** Milliseconds before its end from which a token is not used any more. */
 const MARGIN = 5000;
 
-/** The realm of a challenge; undefined when it is no web address. */
+/** The realm of a challenge; undefined when it is not a web address. */
 export function realmOf(challenge: Challenge, base: URL): URL | undefined {
   const realm = URL.parse(challenge.parameters.get('realm') ?? '', base.href);
   return realm && /^https?:$/.test(realm.protocol) && challenge.parameters.get('realm') ? realm : undefined;
 }
 
 /**
- * Whether a token server may be told what its registry may be told: over https always, over http only on this machine or when the
+ * Whether a token server may receive the credentials of its registry: over https always, over http only on this machine or when the
  * registry itself is talked to over http.
  */
 export function mayAsk(realm: URL, registry: URL): boolean {

@@ -10,7 +10,7 @@ export interface AuthFile {
   readonly credsStore: string | undefined;
 }
 
-/** The key of Docker Hub in docker's files, and what its helpers are asked for. */
+/** The key of Docker Hub in docker's files, and the key for its helpers. */
 const HUB_KEY = 'https://index.docker.io/v1/';
 
 const hubNames = new Set(['docker.io', 'index.docker.io', 'registry-1.docker.io']);
@@ -56,7 +56,7 @@ function namespacedKey(key: string): string {
   return host + key.slice(slash);
 }
 
-/** The helper program that keeps the credentials of `registry`, and what to ask it for. */
+/** The helper program that keeps the credentials of `registry`, and the key for it. */
 export function findHelper(
   file: AuthFile,
   registry: string,
@@ -67,7 +67,7 @@ export function findHelper(
   return undefined;
 }
 
-/** What a credential store is asked for. */
+/** The key of `registry` for a credential store. */
 export function storeKey(registry: string): string {
   return hostOfKey(registry) === 'docker.io' ? HUB_KEY : registry;
 }

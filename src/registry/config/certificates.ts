@@ -3,14 +3,14 @@ import { UsageError, reasonOf } from '../../errors.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 import { configHome, listConfigDirectory, NoDataError, readConfigFile, systemConfigs } from './files.ts';
 
-/** What decides about the TLS connections made on behalf of one registry. */
+/** Settings of the TLS connections on behalf of one registry. */
 export interface TlsSettings {
   /** PEM, beside the bundled and the system's authorities. */
   readonly authorities: readonly string[];
   /** PEM. */
   readonly clientCertificate?: { readonly cert: string; readonly key: string } | undefined;
   readonly verify: boolean;
-  /** Somebody gave certificates for this registry: it speaks TLS. */
+  /** Certificates for this registry are configured: it speaks TLS. */
   readonly configured: boolean;
 }
 
@@ -29,7 +29,7 @@ async function readPem(path: string, what: string, signal: AbortSignal | undefin
   }
 }
 
-/** What is set for all programs on Node, and may well be meant for another root directory than this one: like Node, go on without. */
+/** It is set for all programs on Node, and may be meant for another root directory: like Node, go on without it. */
 async function extraAuthorities({ environment, report, signal }: RegistryOptions): Promise<string[]> {
   const path = environment['NODE_EXTRA_CA_CERTS'];
   if (path === undefined || path === '') return [];
@@ -37,7 +37,7 @@ async function extraAuthorities({ environment, report, signal }: RegistryOptions
     return [await readPem(path, 'NODE_EXTRA_CA_CERTS', signal)];
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    // Node's TLS opens the file itself, and would wait for ever.
+    // Node's TLS opens the file itself, and would never return.
     if (error.cause instanceof NoDataError) throw error;
     report({ type: 'notice', message: `${error.message}; going on without it` });
     return [];

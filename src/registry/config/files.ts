@@ -22,7 +22,7 @@ export function configHome(environment: Environment): string | undefined {
   return home ? join(home, '.config') : undefined;
 }
 
-/** The directory of that name in `/etc`, or in each of what stands for `/etc`. */
+/** The directory of that name in `/etc`, or in each replacement of `/etc`. */
 export function systemConfigs(
   options: Pick<RegistryOptions, 'configDirs'>,
   name: 'containers' | 'docker',

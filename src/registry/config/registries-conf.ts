@@ -84,7 +84,7 @@ function fullName({ registry, repository, tag, digest }: Reference): string {
   return `${registry}/${repository}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
 }
 
-/** Registry and repository where `location` stands for the part of the name that `prefix` covers. */
+/** Registry and repository with `location` in place of `prefix`. */
 function relocate(
   reference: Reference,
   prefix: string,

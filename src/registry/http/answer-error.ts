@@ -1,4 +1,4 @@
-/** What an answer says that is not what was asked for: its headers and body, in words and as an error. */
+/** Answers that are not the expected ones: their headers and bodies in words, and as an error. */
 import {
   type DlrootfsError,
   NetworkError,
@@ -24,7 +24,7 @@ const ABSENT_CODES = new Set([
 
 interface RegistryWords {
   readonly codes: readonly string[];
-  /** Fit for a terminal; undefined when the registry said nothing a person can read. */
+  /** Fit for a terminal; undefined when the answer has no readable text. */
   readonly text: string | undefined;
 }
 
@@ -36,8 +36,8 @@ function detailText(value: unknown): string {
 }
 
 /**
- * What a registry says about a failure: `{"errors":[{"code","message"}]}` of the distribution specification, `{"error":"…"}` of
- * registry v1 and others, or a short plain text. A web page is no answer of a registry.
+ * The registry's own words about a failure: `{"errors":[{"code","message"}]}` of the distribution specification, `{"error":"…"}` of
+ * registry v1 and others, or a short plain text. A web page is ignored.
  */
 export function registryWords(body: Uint8Array): RegistryWords {
   const text = Buffer.from(body.subarray(0, MAX_ERROR_BYTES)).toString('utf8').trim();
@@ -60,7 +60,7 @@ export function registryWords(body: Uint8Array): RegistryWords {
   return { codes, text: said === '' ? undefined : printable(said, 300) };
 }
 
-/** What was asked for, for errors. */
+/** The object of a request, for errors. */
 export interface Subject {
   /** As in `cannot read …`: `the manifest of library/alpine:latest`. */
   readonly subject: string;
@@ -69,7 +69,7 @@ export interface Subject {
 }
 
 /**
- * The error for an answer that is not what was asked for.
+ * The error for an answer other than the expected one.
  *
  * @param used names the credentials that went with the request, if any
  */

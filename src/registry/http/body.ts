@@ -26,10 +26,10 @@ function tooLarge(response: Response, limit: number): NetworkError {
   });
 }
 
-/** Undoes a `Content-Encoding`, which some servers apply although `identity` was asked for; the limit holds for the result too. */
+/** Undoes a `Content-Encoding`, which some servers apply despite `Accept-Encoding: identity`; the limit holds for the result too. */
 async function decode(bytes: Uint8Array, response: Response, limit: number): Promise<Uint8Array> {
   const encoding = (response.header('content-encoding') ?? '').trim().toLowerCase();
-  // Storage servers give the encoding that a file was uploaded with, whatever it has now. A JSON text is none.
+  // Storage servers may name an encoding that the file no longer has: JSON text is not encoded.
   const plain = bytes.length === 0 || bytes[0] === '{'.charCodeAt(0);
   if (encoding === '' || encoding === 'identity' || plain) return bytes;
   const decoder = decoders.get(encoding);

@@ -47,7 +47,7 @@ function isUnder(path: string, cookiePath: string): boolean {
   return path.startsWith(cookiePath.endsWith('/') ? cookiePath : `${cookiePath}/`);
 }
 
-/** The cookies of one session, in memory. Each goes back to the origin that set it and to no other, whatever its `Domain` says. */
+/** The cookies of one session, in memory. Each goes back to the origin that set it only; its `Domain` is ignored. */
 export class Cookies {
   readonly #jars = new Map<string, Map<string, Cookie>>();
 

@@ -39,7 +39,7 @@ export interface Response {
   discard(): void;
 }
 
-/** Bytes that wait for the reader before the connection is told to pause. */
+/** Bytes that wait for the reader before the connection is paused. */
 const HIGH_WATER = 256 * 1024;
 const LOW_WATER = HIGH_WATER / 4;
 

@@ -4,7 +4,7 @@ export function hostnameOf(host: string): string {
   return (bracketed?.[1] ?? host.replace(/:\d*$/, '')).toLowerCase();
 }
 
-/** Whether a `host[:port]` is this machine by its very name: only there is plain http tried without being asked for. */
+/** Whether a `host[:port]` names this machine: only there plain http is tried without `--plain-http`. */
 export function isLoopback(host: string): boolean {
   const name = hostnameOf(host);
   if (name === 'localhost' || name.endsWith('.localhost')) return true;

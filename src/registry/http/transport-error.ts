@@ -1,8 +1,8 @@
-/** What goes wrong below HTTP, in words; and the errors that a retry may heal. */
+/** Failures below HTTP, in words; and the errors that a retry may heal. */
 import { DlrootfsError, type ErrorDetails, NetworkError, printable, RateLimitError } from '../../errors.ts';
 import { hostnameOf } from './loopback.ts';
 
-/** How long the server asked to wait, in milliseconds. */
+/** The wait that the server asked for, in milliseconds. */
 interface Wait {
   readonly retryAfter?: number | undefined;
 }

@@ -1,10 +1,13 @@
 import type { LimitFunction } from 'p-limit';
 import { NetworkError, printable } from '../../errors.ts';
 import { version } from '../../version.ts';
-import type { RequestPolicy } from '../registry-options.ts';
+import { backoff, type Decide, inSeconds, MAX_WAIT, retryWhile } from '../../sys/retry.ts';
+import { tlsSettings } from '../config/certificates.ts';
+import type { RegistryOptions, RequestPolicy } from '../registry-options.ts';
 import { drain } from './body.ts';
-import type { Connections } from './connections.ts';
+import { Connections } from './connections.ts';
 import { Exchange, type Request, type Response } from './exchange.ts';
+import { isTransient } from './transport-error.ts';
 
 /** What every request says. `identity`: offsets and digests are of the bytes that are stored. */
 export const commonHeaders = { 'user-agent': `dlrootfs/${version}`, 'accept-encoding': 'identity' };
@@ -30,7 +33,7 @@ export class Transport {
   }
 
   /**
-   * Whatever the server answers, redirects followed. One deadline counts until the final status, interim answers and redirects
+   * The answer of the server, redirects followed. One deadline counts until the final status, interim answers and redirects
    * included; waiting for a slot does not count.
    *
    * @throws errors of `transportError`, or the signal's reason
@@ -115,7 +118,7 @@ function redirectOf(request: Request, response: Response): Request | undefined {
  * The request that a redirect asks for, or undefined where the answer is none. Private headers stay with the origin they were meant
  * for (OCI distribution specification, "pulling blobs").
  *
- * @throws NetworkError for a redirect from https to http, to something that is no web address, or of a POST to another origin
+ * @throws NetworkError for a redirect from https to http, to something other than a web address, or of a POST to another origin
  */
 export function redirected(
   request: Request,
@@ -127,7 +130,7 @@ export function redirected(
   const to = URL.parse(location, from.href);
   if (!to || !/^https?:$/.test(to.protocol)) {
     const place = printable(location.split('?')[0]!, 120);
-    throw redirectError(`${from.host} redirects to ${place}, which is no web address`);
+    throw redirectError(`${from.host} redirects to ${place}, which is not a web address`);
   }
   if (from.protocol === 'https:' && to.protocol === 'http:') {
     throw redirectError(`refused: ${from.host} redirects from https to plain http at ${to.host}`);
@@ -145,4 +148,70 @@ export function redirected(
   if (sameOrigin) return { ...request, url: to };
   const kept = Object.entries(headers).filter(([name]) => !PRIVATE_HEADERS.has(name));
   return { ...request, url: to, headers: Object.fromEntries(kept) };
+}
+
+/** What all transports of a session have in common. */
+export interface TransportSettings {
+  readonly options: RegistryOptions;
+  readonly policy: RequestPolicy;
+  readonly slots: LimitFunction;
+}
+
+/** A way to talk to one registry. */
+export interface OpenTransport {
+  readonly transport: Transport;
+  /** Certificates for this registry are configured. */
+  readonly certificates: boolean;
+}
+
+/**
+ * Prepares connections on behalf of `registry` (`host[:port]`) with the certificates that belong to it.
+ *
+ * @param insecure leaves the server's certificates unchecked
+ * @throws UsageError for unusable certificate files
+ */
+export async function openTransport(
+  registry: string,
+  insecure: boolean,
+  { options, policy, slots }: TransportSettings,
+): Promise<OpenTransport> {
+  const tls = await tlsSettings(registry, options, insecure);
+  const connections = new Connections(options.environment, policy.timeouts, tls);
+  return { transport: new Transport(connections, slots, policy), certificates: tls.configured };
+}
+
+/** Limit on all waits for one request together, in milliseconds. */
+const MAX_WAITS = 300_000;
+
+/**
+ * Calls `attempt` until it succeeds, fails for good, or the retries are used up; then throws its last error. Every retry is reported.
+ * A server may ask for longer waits (`Retry-After`), up to a minute: beyond that the error is final.
+ *
+ * @param retries fewer than those of the policy
+ * @throws the signal's reason as soon as it aborts
+ */
+export async function retryRequest<T>(
+  attempt: () => Promise<T>,
+  policy: RequestPolicy,
+  signal: AbortSignal,
+  retries = Infinity,
+): Promise<T> {
+  const most = Math.min(policy.retry.retries, retries);
+  const notice = (message: string) => policy.report({ type: 'notice', message });
+  let waited = 0;
+  const decide: Decide = (error, failures) => {
+    if (!isTransient(error) || failures > most) return undefined;
+    const asked = error.retryAfter ?? 0;
+    const wait = Math.max(backoff(policy.retry, failures), asked);
+    waited += wait;
+    if (wait <= MAX_WAIT && waited <= MAX_WAITS) {
+      notice(`retry ${failures} of ${most} in ${inSeconds(wait)}: ${error.message}`);
+      return wait;
+    }
+    const why = asked > 0 ? 'the server asks for a wait' : 'it would need a wait';
+    const limit = inSeconds(wait > MAX_WAIT ? MAX_WAIT : MAX_WAITS);
+    notice(`not retrying: ${why} of ${inSeconds(wait)}, the limit is ${limit}`);
+    return undefined;
+  };
+  return retryWhile(attempt, decide, signal);
 }

@@ -1,0 +1,115 @@
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createSecureServer, type ServerOptions } from 'node:https';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Faults, send, withFault, type Answer, type Fault } from './fake-fault.ts';
+
+/** A request as it came. */
+export interface LoggedRequest<Name extends string = string> {
+  readonly server: Name;
+  readonly method: string;
+  /** Path and query. */
+  readonly path: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: string;
+  /** Milliseconds, monotonic. */
+  readonly time: number;
+}
+
+export interface FakeServersOptions<Name extends string> {
+  /** Each has a port of its own. */
+  readonly names: readonly Name[];
+  readonly host?: '127.0.0.1' | '::1' | 'localhost' | undefined;
+  /** https; http when left out. */
+  readonly tls?: ServerOptions | undefined;
+  readonly faults?: readonly Fault[] | undefined;
+  /** The text that the `path` of a fault is tried on; path and query when left out. */
+  readonly subject?: (request: LoggedRequest<Name>) => string;
+  readonly answer: (request: LoggedRequest<Name>, fault: Fault | undefined) => Answer;
+}
+
+async function read(request: IncomingMessage): Promise<string> {
+  request.setEncoding('utf8');
+  let text = '';
+  for await (const chunk of request) text += chunk;
+  return text;
+}
+
+/** The HTTP(S) servers under a fake registry, on loopback in this process: one log and one list of faults for all. */
+export class FakeServers<Name extends string> {
+  /** Every request that came, to any of the servers, in order. */
+  readonly requests: LoggedRequest<Name>[] = [];
+  readonly #options: FakeServersOptions<Name>;
+  readonly #faults = new Faults();
+  readonly #servers = new Map<Name, Server>();
+  readonly #ports = new Map<Name, number>();
+
+  constructor(options: FakeServersOptions<Name>) {
+    this.#options = options;
+    for (const fault of options.faults ?? []) this.fault(fault);
+    for (const name of options.names) this.#servers.set(name, this.#create(name));
+  }
+
+  #create(name: Name): Server {
+    const listener = (request: IncomingMessage, response: ServerResponse) => {
+      this.#handle(name, request, response).catch(() => response.destroy());
+    };
+    const { tls } = this.#options;
+    return tls ? createSecureServer(tls, listener) : createServer(listener);
+  }
+
+  async start(): Promise<void> {
+    for (const [name, server] of this.#servers) {
+      await new Promise<void>((resolve) => server.listen(0, this.#host, resolve));
+      const address = server.address();
+      if (address === null || typeof address === 'string') throw new Error('not listening on a port');
+      this.#ports.set(name, address.port);
+    }
+  }
+
+  get #host(): string {
+    return this.#options.host ?? '127.0.0.1';
+  }
+
+  /** `host:port` of a server. */
+  hostOf(name: Name): string {
+    const host = this.#host;
+    return `${host.includes(':') ? `[${host}]` : host}:${this.#ports.get(name)}`;
+  }
+
+  url(name: Name): string {
+    return `${this.#options.tls ? 'https' : 'http'}://${this.hostOf(name)}`;
+  }
+
+  /** From now on requests that match go wrong; faults are tried in the order given, one for a request. */
+  fault(fault: Fault): void {
+    this.#faults.add(fault);
+  }
+
+  /** Closes the port of one server. */
+  async stop(name: Name): Promise<void> {
+    const server = this.#servers.get(name)!;
+    await new Promise<void>((resolve) => {
+      server.close(() => resolve());
+      server.closeAllConnections();
+    });
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#servers.keys()].map((name) => this.stop(name)));
+  }
+
+  async #handle(server: Name, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { method = 'GET', url = '/', headers } = request;
+    const logged = { server, method, path: url, headers, body: await read(request), time: performance.now() };
+    this.requests.push(logged);
+    const fault = this.#faults.take(method, this.#options.subject?.(logged) ?? url);
+    if (fault?.delay) await sleep(fault.delay);
+    await send(response, withFault(this.#options.answer(logged, fault), fault), fault);
+  }
+}
