@@ -38,7 +38,8 @@ function writeSparse(
   contents: ContentWriter | undefined,
 ): void {
   const stored = extents.reduce((sum, extent) => sum + extent.length, 0);
-  refuseTooLarge(filesystem, file, stored);
+  // git has no holes: it stores as many bytes as the file has.
+  refuseTooLarge(filesystem, file, contents === undefined ? stored : stored + entry.size);
   let index = 0;
   let done = 0;
   /** Where `contents` is. */

@@ -1,8 +1,10 @@
 // What `make fuzz` has found, one test each.
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { test } from 'node:test';
-import { file, tar } from '../support/archive.ts';
+import { file, sparse, tar } from '../support/archive.ts';
+import { missing } from '../support/debian.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
 import { programCommand, runProgram, Scratch } from '../support/program.ts';
 
 const built = programCommand.length === 1 ? false : 'needs DLROOTFS_BINARY: make test';
@@ -18,3 +20,25 @@ test('binary: a name in an archive with control characters is not printed raw', 
   assert.match(stderr, /^error: .*config\\x1b\[2J\\x93\\u\{202e\}\.json\nhint: .*\n$/);
   assert.deepEqual(readdirSync(scratch.path), []);
 });
+
+for (const format of ['gnu', '1.0'] as const) {
+  test(
+    `binary: a file of 1 TiB of holes (${format}) is refused with -g, which would store them, and not otherwise`,
+    { skip: built || missing('git') },
+    async () => {
+      using scratch = new Scratch();
+      await using registry = await FakeRegistry.start();
+      const holes = sparse('holes', 2 ** 40, [[4096, 'x']], format);
+      registry.push('lib/img', '1', { layers: [{ tar: tar(holes) }] });
+      const pull = (...flags: readonly string[]) =>
+        runProgram([registry.reference('lib/img', '1'), '--no-cache', ...flags], { cwd: scratch.path });
+      const refused = await pull('-g', '-d', 'git');
+      assert.equal(refused.exitCode, 7, refused.stderr);
+      assert.match(refused.stderr, /^error: .*holes.*(?:disk|space).*\nhint: /m);
+      const plain = await pull('-d', 'plain');
+      assert.equal(plain.exitCode, 0, plain.stderr);
+      assert.deepEqual(readdirSync(scratch.path), ['plain']);
+      assert.equal(statSync(scratch.join('plain/holes')).size, 2 ** 40);
+    },
+  );
+}
