@@ -2,8 +2,9 @@ import { fstatSync, readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { answersVersion, originalUsage } from './quick-answer.ts';
 import { describeFailure, type Failure } from './command-line/failure.ts';
-import { DestinationError, type DlrootfsError, ExitCode, InterruptedError, printable } from './errors.ts';
+import { DestinationError, ExitCode, InterruptedError } from './errors.ts';
 import { exactArguments } from './sys/argv.ts';
+import { explainOsError } from './sys/os-error.ts';
 
 const endingSignals = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 
@@ -131,12 +132,9 @@ function workingDirectoryExists(): boolean {
 }
 
 /** A reader that is gone (`| head`) ends the run as SIGPIPE would; other errors of standard output are those of its disk. */
-function outputFailure(error: NodeJS.ErrnoException): DlrootfsError {
+function outputFailure(error: NodeJS.ErrnoException): unknown {
   if (error.code === 'EPIPE') return new InterruptedError('SIGPIPE');
-  return new DestinationError(`cannot write standard output: ${printable(error.message)}`, {
-    hint: 'check where standard output goes: that disk may be full',
-    cause: error,
-  });
+  return explainOsError(error, 'write standard output', 'redirect it to another file');
 }
 
 /** Until everything is written, or the run is to end: a reader may be stuck. A write error is reported one turn later. */

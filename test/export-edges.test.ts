@@ -23,7 +23,7 @@ const small = { layers: [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n')) }] 
 function assertRefused({ exitCode, stdout, stderr }: ProgramResult, says: RegExp): void {
   assert.equal(exitCode, 7, stderr);
   assert.match(stderr, says);
-  assert.match(stderr, /^error: .*\nhint: .*\n$/m);
+  assert.match(stderr, /^error: .*\nhint: .*\n(?:kept: .*\n)?$/m);
   assert.doesNotMatch(stderr, /^\s+at |this is a bug/m);
   assert.doesNotMatch(stdout, /^Rootfs of/m);
 }
@@ -130,6 +130,20 @@ test('-o: a FIFO and /dev/fd of a shell take the tar as it comes', async () => {
   assert.equal(substituted.status, 0, substituted.stderr);
   assert.match(shown(setting, 'copy.tar'), /^usr\/big$/m);
   assert.ok(lstatSync(setting.scratch.join('pipe')).isFIFO());
+});
+
+test('-o /dev/stdout is standard output: no lines beside the archive', async () => {
+  await using setting = await Setting.open(small);
+  for (const name of ['/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']) {
+    for (const line of [
+      `${words(setting, '-o', name)} >out.tar`,
+      `${words(setting, '-o', name)} | cat >out.tar`,
+    ]) {
+      const { status, stderr } = await inShell(setting, line);
+      assert.equal(status, 0, stderr);
+      assert.equal(shown(setting, 'out.tar'), 'etc/\netc/motd\n');
+    }
+  }
 });
 
 test('-o: a FIFO without a reader, or whose reader is stuck, does not outlive a signal', async () => {

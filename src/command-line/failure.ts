@@ -1,4 +1,5 @@
 import { DlrootfsError, ExitCode, InterruptedError, printable } from '../errors.ts';
+import { explainOsError, hasCode } from '../sys/os-error.ts';
 
 export interface Failure {
   readonly exitCode: number;
@@ -21,6 +22,11 @@ export function describeFailure(error: unknown, asJson = false): Failure {
     const keptLine = error.kept ? 'kept: run it again to go on\n' : '';
     const text = `error: ${printable(error.message, Infinity)}\n${hintLine}${keptLine}`;
     return { exitCode: error.exitCode, text };
+  }
+  if (hasCode(error, 'EMFILE', 'ENFILE', 'ENOMEM')) {
+    // A limit of the process or the system may be reached in any call.
+    const explained = explainOsError(error, 'continue', 'raise the limits of this process (ulimit -a)');
+    if (explained !== error) return describeFailure(explained);
   }
   const stack = error instanceof Error ? (error.stack ?? error.message) : printable(String(error));
   return {

@@ -51,7 +51,10 @@ export async function runCommand(argv: readonly string[], context: CliContext): 
 async function runPull(invocation: Invocation, context: CliContext): Promise<void> {
   const { values } = invocation;
   if (values.dryRun === true) return await runInspect(invocation, context);
-  if (values.output !== undefined) return await runExport(invocation, values.output, context);
+  if (values.output !== undefined) {
+    const output = STDOUT_NAMES.has(values.output) ? '-' : values.output;
+    return await runExport(invocation, output, context);
+  }
   const { stdout } = context;
   const [{ pull }, options] = await Promise.all([import('../pull.ts'), optionsOf(invocation, context)]);
   const lines = values.quiet !== true && values.json !== true;
@@ -61,6 +64,9 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<voi
   else if (values.user || values.registryToken)
     stdout.write("WARNING: don't forget to remove your docker hub credentials from your history !!\n");
 }
+
+/** Standard output as a file: lines beside the archive would damage it. */
+const STDOUT_NAMES: ReadonlySet<string> = new Set(['/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']);
 
 /** Flags about a directory. */
 const NOT_WITH_OUTPUT = [
