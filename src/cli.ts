@@ -60,7 +60,7 @@ async function run(argv: readonly string[], signal: AbortSignal): Promise<void> 
     return;
   }
   checkLimits();
-  const { runCommand } = await import('./command-line/run.ts');
+  const { runCommand } = await import('./command-line/execute.ts');
   await runCommand(exactArguments(argv), {
     environment: process.env,
     stdin: process.stdin,

@@ -2,9 +2,9 @@ import { UsageError, printable, reasonOf } from '../errors.ts';
 import type { PullRequest } from '../options.ts';
 import { utf8Directory, utf8Path } from '../sys/os-path.ts';
 import type { FlagValues } from './commands.ts';
-import { readCredentials } from './credentials.ts';
+import { readCredentials } from './given-credentials.ts';
 import type { Invocation } from './program.ts';
-import type { CliContext } from './run.ts';
+import type { CliContext } from './execute.ts';
 
 /**
  * Flags and environment → what to pull. Undefined for a flag that is not given: options.ts has the defaults.

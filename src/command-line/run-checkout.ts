@@ -3,7 +3,7 @@ import { checkout } from '../git/checkout.ts';
 import { describeNotRestored } from '../rootfs/not-restored.ts';
 import { type WorkTree, openWorkTree } from '../rootfs/work-tree.ts';
 import type { Invocation } from './program.ts';
-import type { CliContext } from './run.ts';
+import type { CliContext } from './execute.ts';
 
 /** `dlrootfs checkout BRANCH [-d DIR]`: the rootfs of that layer, exactly, in place. */
 export async function runCheckout(invocation: Invocation, context: CliContext): Promise<void> {

@@ -1,6 +1,6 @@
 import { PassThrough, Readable, type Writable } from 'node:stream';
 import { describeFailure } from '../../src/command-line/failure.ts';
-import { runCommand } from '../../src/command-line/run.ts';
+import { runCommand } from '../../src/command-line/execute.ts';
 import type { ProgramResult } from './program.ts';
 
 function collector(): { readonly stream: Writable; text(): string } {

@@ -3,7 +3,7 @@ import { DestinationError, UsageError, printable } from '../errors.ts';
 import type { Environment } from '../options.ts';
 import { type TerminalStream, terminalReport } from '../report/bars.ts';
 import { type LiveReport, type Report, fanOut } from '../report/event.ts';
-import { jsonLinesReport } from '../report/json.ts';
+import { jsonLinesReport } from '../report/json-lines.ts';
 import { formatBytes, plainReport } from '../report/progress.ts';
 import { messageReport, textReport } from '../report/text.ts';
 import { osPath } from '../sys/os-path.ts';

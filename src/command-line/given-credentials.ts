@@ -3,7 +3,7 @@ import { UsageError, reasonOf } from '../errors.ts';
 import type { GivenToken } from '../registry/registry-options.ts';
 import type { Invocation } from './program.ts';
 import { promptPassword } from './prompt.ts';
-import type { CliContext } from './run.ts';
+import type { CliContext } from './execute.ts';
 
 export interface Credentials {
   readonly username: string;
