@@ -36,6 +36,13 @@ export interface Pathfinder {
   unlock(directory: Directory): boolean;
 }
 
+/** Takes the tree as it is: for `find` without `create`. */
+const fixed: Pathfinder = {
+  make: () => undefined,
+  clear: () => false,
+  unlock: () => false,
+};
+
 /**
  * Finds the directories that an archive's paths mean, as the kernel would after chroot: absolute symlinks and `..` stay inside the root.
  * Keeps those last used open.
@@ -48,7 +55,8 @@ export class Directories {
   #lastPath: string | undefined;
   #last: Directory;
 
-  constructor(filesystem: Filesystem, pathfinder: Pathfinder) {
+  /** @param pathfinder left out: nothing is made, cleared or unlocked */
+  constructor(filesystem: Filesystem, pathfinder: Pathfinder = fixed) {
     this.#filesystem = filesystem;
     this.#pathfinder = pathfinder;
     this.#root = { ...filesystem.root, kept: true };

@@ -1,11 +1,11 @@
+import { constants } from 'node:os';
 import { DestinationError } from '../errors.ts';
 import { TarReader } from '../tar/reader.ts';
 import { applyLayer, startRun } from './apply.ts';
+import { openFilesystem } from './confined-root.ts';
 import { ContentWriter } from './contents.ts';
 import type { Filesystem } from './filesystem.ts';
 import { finishRun } from './finish.ts';
-import { systemCalls } from '../sys/system-calls.ts';
-import { LinuxFilesystem } from './linux.ts';
 import type { Answers, Backend, Command, LayerResult, Opened, ThreadData } from './messages.ts';
 import { writeOwnFile } from './own-file.ts';
 import { PortableFilesystem } from './portable.ts';
@@ -14,6 +14,8 @@ import { SyscallError } from '../sys/os-error.ts';
 import { empty } from './removal.ts';
 import { RingReader, RingWriter } from './ring.ts';
 import type { Run } from './run.ts';
+
+const { ENOSYS } = constants.errno;
 
 /** Most bytes taken from the ring at once where they are only thrown away. */
 const drainSize = 1024 * 1024;
@@ -76,13 +78,12 @@ export class Writer {
 
   #openFilesystem(): [Filesystem, Backend] {
     const { path, backend, lock } = this.#data;
-    const calls = backend === 'node' ? undefined : systemCalls();
-    if (!calls && backend === 'libc') {
+    const opened = openFilesystem(path, backend);
+    if (opened === -ENOSYS) {
       throw new DestinationError('libc cannot be called on this system', {
         hint: 'leave the back end to us',
       });
     }
-    const opened = calls ? LinuxFilesystem.open(calls, path) : PortableFilesystem.open(path);
     if (typeof opened === 'number') throw explain(new SyscallError(opened, 'open it'), undefined, this.#name);
     if (lock && !opened.lock()) {
       throw new DestinationError(`${this.#name} is being written by another process`, {
@@ -90,7 +91,7 @@ export class Writer {
         hint: 'wait until that is done, or choose another directory with -d',
       });
     }
-    return [opened, calls ? 'libc' : 'node'];
+    return [opened, opened instanceof PortableFilesystem ? 'node' : 'libc'];
   }
 
   #layer(run: Run, label: string): LayerResult {

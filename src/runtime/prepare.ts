@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { printable } from '../errors.ts';
 import { containerName, explained } from './place.ts';
-import { ConfinedRoot } from './confined-root.ts';
+import { ConfinedRoot } from '../rootfs/confined-root.ts';
 import { absolutePath } from '../sys/os-path.ts';
 
 /** Mount points that every runtime wants, and the directories it looks for, by mode. */

@@ -12,7 +12,7 @@ import {
   startCommand,
   writeConfig,
 } from './place.ts';
-import { ConfinedRoot } from './confined-root.ts';
+import { ConfinedRoot } from '../rootfs/confined-root.ts';
 import { absolute, containerOf, type Container, type RootfsFacts } from './container.ts';
 import { lxcConfig } from './lxc.ts';
 import type { Report } from '../report/event.ts';
@@ -144,11 +144,11 @@ function inspectRootfs({ image, hidden = [] }: RuntimeRequest, place: Place): Co
 }
 
 function factsOf(root: ConfinedRoot, volumes: readonly string[]): RootfsFacts {
-  const has = (path: string) => root.stat(path)?.isFile() === true;
+  const has = (path: string) => root.stat(path)?.type === 'file';
   const directories = volumes.flatMap((path) => {
     const stat = root.stat(path);
-    return stat?.isDirectory()
-      ? [[absolute(path), { uid: stat.uid, gid: stat.gid, mode: stat.mode & 0o7777 }] as const]
+    return stat?.type === 'directory'
+      ? [[absolute(path), { uid: stat.uid, gid: stat.gid, mode: stat.mode }] as const]
       : [];
   });
   return {

@@ -94,6 +94,11 @@ export function osErrorOf(error: unknown): OsError | undefined {
   return typeof error.errno === 'number' ? osError(error.errno) : undefined;
 }
 
+/** Whether a system call failed with one of these: `hasErrno(error, ENOENT)`. */
+export function hasErrno(error: unknown, ...errnos: readonly number[]): boolean {
+  return error instanceof SyscallError && errnos.includes(error.errno);
+}
+
 /** Whether an error has one of these codes: `hasCode(error, 'ENOENT', 'ENOTDIR')`. */
 export function hasCode(error: unknown, ...codes: readonly string[]): boolean {
   return error instanceof Error && 'code' in error && codes.includes(String(error.code));

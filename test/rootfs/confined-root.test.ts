@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { ConfinedRoot } from '../../src/runtime/confined-root.ts';
+import { ConfinedRoot } from '../../src/rootfs/confined-root.ts';
 import { prepareRootfs } from '../../src/runtime/prepare.ts';
 import { Scratch } from '../support/program.ts';
 
@@ -52,8 +52,8 @@ test('directories and devices are no text, and long files are cut', () => {
   using root = new ConfinedRoot(directory);
   assert.equal(root.readText('usr/etc'), undefined);
   assert.equal(root.readText('usr/etc/passwd', 3), 'ins');
-  assert.equal(root.stat('/')?.isDirectory(), true);
-  assert.equal(root.stat('..')?.isDirectory(), true);
+  assert.equal(root.stat('/')?.type, 'directory');
+  assert.equal(root.stat('..')?.type, 'directory');
 });
 
 test('prepare adds what is missing, keeps what is there, and stays inside', () => {

@@ -1,0 +1,158 @@
+import { fstatSync, readSync } from 'node:fs';
+import { constants } from 'node:os';
+import { IntegrityError } from '../errors.ts';
+import { SyscallError, hasErrno } from '../sys/os-error.ts';
+import { systemCalls } from '../sys/system-calls.ts';
+import { bytePath, type BytePath } from '../tar/entry.ts';
+import { Directories, nameOf, parentPath } from './directories.ts';
+import type { ByteName, Directory, FileStat, Filesystem } from './filesystem.ts';
+import { LinuxFilesystem } from './linux.ts';
+import type { Backend } from './messages.ts';
+import { PortableFilesystem } from './portable.ts';
+import { granted, shown } from './refusal.ts';
+import { randomName } from '../sys/temp-file.ts';
+
+const { EACCES, EEXIST, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
+
+/**
+ * Opens a directory as the root of a file system: by Linux's system calls where they can be made, else by Node's. Symlinks to it are followed.
+ *
+ * @param backend what it has to be; left out: the best there is
+ * @returns an errno below zero where it cannot be opened, -ENOSYS where the back end cannot be had
+ */
+export function openFilesystem(
+  path: Uint8Array,
+  backend?: Backend,
+): LinuxFilesystem | PortableFilesystem | number {
+  const calls = backend === 'node' ? undefined : systemCalls();
+  if (calls) return LinuxFilesystem.open(calls, path);
+  return backend === 'libc' ? -constants.errno.ENOSYS : PortableFilesystem.open(path);
+}
+
+/** As many as the kernel follows in one path: path_resolution(7). */
+const mostLinks = 40;
+
+/**
+ * The files of a rootfs as a process would see them after chroot into it: absolute and climbing symlinks stay inside, also for the last
+ * name of a path. Each directory is opened from the one above without following links, so that nothing that changes meanwhile
+ * leads out. Paths are text; a leading slash means the root.
+ */
+export class ConfinedRoot implements Disposable {
+  readonly #filesystem: Filesystem;
+  readonly #directories: Directories;
+
+  /** @throws SyscallError */
+  constructor(directory: string) {
+    const filesystem = openFilesystem(Buffer.from(directory));
+    if (typeof filesystem === 'number') throw new SyscallError(filesystem, `open ${directory}`);
+    this.#filesystem = filesystem;
+    this.#directories = new Directories(filesystem);
+  }
+
+  [Symbol.dispose](): void {
+    this.#directories.close();
+    this.#filesystem.close();
+  }
+
+  /** What is at a path, symlinks followed; undefined when nothing is. */
+  stat(path: string): FileStat | undefined {
+    return this.#at(path, (parent, name) => {
+      const stat = this.#filesystem.stat(parent, name);
+      return typeof stat === 'number' ? undefined : stat;
+    });
+  }
+
+  /** The text of a regular file (UTF-8, its first `maxBytes`); undefined when there is none or it may not be read. */
+  readText(path: string, maxBytes = 1 << 20): string | undefined {
+    return this.#at(path, (parent, name) => {
+      const file = this.#filesystem.openFile(parent, name);
+      if (file < 0) return undefined;
+      try {
+        const bytes = Buffer.allocUnsafe(Math.min(maxBytes, fstatSync(file).size));
+        let length = 0;
+        for (let count = -1; count !== 0 && length < bytes.length; length += count) {
+          count = readSync(file, bytes, length, bytes.length - length, length);
+        }
+        return bytes.toString('utf8', 0, length);
+      } finally {
+        this.#filesystem.closeFile(file);
+      }
+    });
+  }
+
+  /**
+   * Makes a directory with exactly this mode. False where its parent is missing.
+   *
+   * @throws SyscallError, also when it is there
+   */
+  makeDirectory(path: string, mode: number): boolean {
+    const made = this.#at(path, (parent, name) => {
+      const action = `make the directory ${path}`;
+      granted(this.#filesystem.makeDirectory(parent, name, mode), action);
+      granted(this.#filesystem.setMode({ parent, name, file: -1 }, mode), action);
+      return true;
+    });
+    return made === true;
+  }
+
+  /**
+   * Puts a file of mode 0644 where nothing is, or a regular file of no bytes. False where its parent is missing or something else is there.
+   *
+   * @throws SyscallError
+   */
+  fillFile(path: string, content: string): boolean {
+    const filled = this.#at(path, (parent, name) => {
+      const filesystem = this.#filesystem;
+      const stat = filesystem.stat(parent, name);
+      const isEmpty = typeof stat !== 'number' && stat.type === 'file' && stat.size === 0;
+      if (stat !== -ENOENT && !isEmpty) return false;
+      const action = `write ${path}`;
+      const partial = randomName('.dlrootfs-');
+      const file = granted(filesystem.createFile(parent, partial, 0o644), action);
+      try {
+        granted(filesystem.write(file, Buffer.from(content), 0), action);
+        granted(filesystem.setMode({ parent, name: partial, file }, 0o644), action);
+        if (isEmpty) granted(filesystem.rename(parent, partial, parent, name), action);
+        else if (filesystem.makeLink(parent, partial, parent, name) === -EEXIST) return false;
+        return true;
+      } finally {
+        filesystem.closeFile(file);
+        filesystem.remove(parent, partial);
+      }
+    });
+    return filled === true;
+  }
+
+  /**
+   * Calls `use` with the directory that a path leads to and the last name, which is no symlink unless it leads to nothing. Undefined where
+   * a directory is missing, is something else, or may not be entered.
+   */
+  #at<T>(path: string, use: (parent: Directory, name: ByteName) => T): T | undefined {
+    try {
+      return this.#follow(bytePath(path), use);
+    } catch (error) {
+      // Symlinks in a circle, or a path that is too long.
+      if (error instanceof IntegrityError) return undefined;
+      if (hasErrno(error, ENOENT, ENOTDIR, EACCES, ELOOP, ENAMETOOLONG)) return undefined;
+      throw error;
+    } finally {
+      this.#directories.trim();
+    }
+  }
+
+  #follow<T>(path: BytePath, use: (parent: Directory, name: ByteName) => T): T | undefined {
+    let rest: string = path;
+    for (let links = 0; links <= mostLinks; links += 1) {
+      while (rest.endsWith('/')) rest = rest.slice(0, -1);
+      const name = nameOf(rest);
+      const isDirectory = name === '' || name === '.' || name === '..';
+      const parent = this.#directories.find(isDirectory ? rest : parentPath(rest), false);
+      if (!parent) return undefined;
+      if (isDirectory) return use(parent, '.');
+      const target = this.#filesystem.readLink(parent, name);
+      if (typeof target === 'number') return use(parent, name);
+      rest = target.startsWith('/') ? target : `${parent.path}/${target}`;
+    }
+    throw new SyscallError(ELOOP, `follow the symlinks of ${shown(path)}`);
+  }
+}
