@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what scripts/debian-packages.txt lists and is missing: as root on Debian or Ubuntu, in one go.
-# Elsewhere it names what is missing in one line; tests that need it are then skipped, each saying so.
-# A package marked with `?` is only for releases: it is taken where the distribution has it, and never named.
+# Installs the missing packages of scripts/debian-packages.txt, as root on Debian or Ubuntu.
+# Without root it lists the missing packages in one line; tests that need them are skipped, each with the reason.
+# A package marked with `?` is only for releases: it is installed if the distribution has it, and never listed.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -25,7 +25,7 @@ fi
 
 export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get -q -y -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
-# Lists older than a day name versions that the mirrors may have dropped.
+# Package lists older than a day may name versions that the mirrors no longer have.
 if [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -mtime -1 -print -quit 2>/dev/null)" ]; then
   "${apt[@]}" update >/dev/null || echo 'apt-get update failed; using the existing lists' >&2
 fi

@@ -1,6 +1,5 @@
-// `make demo`: the main job for real, without internet. Makes an image of this machine's own shell, serves it from a
-// registry on loopback, pulls it with dist/dlrootfs and runs a command in what came out. With --image NAME it pulls that
-// one from where its name says instead.
+// `make demo`: one pull without internet. Builds an image of this machine's shell, serves it from a registry on loopback,
+// pulls it with dist/dlrootfs and runs a command in the rootfs. With --image NAME it pulls that image instead.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -16,7 +15,7 @@ function say(text: string): void {
   process.stdout.write(`${bold(text)}\n`);
 }
 
-/** Shows a command as one would type it, runs it, and returns its exit status. */
+/** Prints a command, runs it, and returns its exit status. */
 async function run(...words: readonly string[]): Promise<number> {
   const typed = words.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word}'`));
   say(`$ ${typed.join(' ').replace(program, 'dlrootfs')}`);
@@ -29,12 +28,11 @@ async function run(...words: readonly string[]): Promise<number> {
   return status;
 }
 
-/** Runs a shell script inside the rootfs: by chroot as root, else as root of a user namespace of one's own. */
+/** Runs a shell script inside the rootfs: by chroot as root, else in a user namespace. */
 async function enter(rootfs: string, script: string): Promise<number> {
   const enterAsUser = isRoot ? [] : ['unshare', '--map-root-user'];
   const status = await run(...enterAsUser, 'chroot', rootfs, '/bin/sh', '-c', script);
-  if (status !== 0 && !isRoot)
-    process.stderr.write('no user namespace could be had here: run the demo as root\n');
+  if (status !== 0 && !isRoot) process.stderr.write('cannot create a user namespace: run the demo as root\n');
   return status;
 }
 
@@ -42,13 +40,12 @@ async function demoOwnShell(rootfs: string): Promise<number> {
   await using registry = await FakeRegistry.start();
   registry.push('demo/shell', 'latest', shellImage());
   say(
-    `${registry.host} is a registry now. It serves demo/shell: this machine's shell and libraries, three layers.\n`,
+    `${registry.host} is now a registry with demo/shell: this machine's shell and libraries, in three layers.\n`,
   );
   const pulled = await run(program, registry.reference('demo/shell'), '-d', rootfs, '--no-cache');
   if (pulled !== 0) return pulled;
   const entered = await enter(rootfs, 'cat /etc/motd; echo; ls -l /; echo; ls /etc; id');
-  if (entered === 0)
-    say('That is all: a directory, exactly the image, ready for chroot, runc, LXC or systemd-nspawn.');
+  if (entered === 0) say('The rootfs is ready for chroot, runc, LXC or systemd-nspawn.');
   return entered;
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the npm packages of the lockfile: from scratch where there are none, else only what differs.
-# "prepare" in package.json brings Node 24 along; it is called again where npm was told to run no scripts.
+# Installs the npm packages of the lockfile: all of them, or only the differences to installed ones.
+# "prepare" in package.json installs Node 24; it is called again if npm is configured to run no scripts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 need() {

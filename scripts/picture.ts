@@ -1,5 +1,5 @@
-// `npm run picture`: docs/demo.svg, the picture in the README. A real run of dist/dlrootfs in a real terminal, of an image of this
-// machine's own shell that comes from a slow registry on loopback; as root, and without internet.
+// `npm run picture`: docs/demo.svg, the picture in the README. It records dist/dlrootfs in a terminal, with an image of
+// this machine's shell from a slow registry on loopback; as root, without internet.
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -16,7 +16,7 @@ const shared = {
   logLevel: 'warning',
 } satisfies BuildOptions;
 
-/** In the bundle the threads' files are no TypeScript any more, and all lie in one folder. */
+/** In the bundle the threads' files are JavaScript, in one directory. */
 const threadBesideBundle: Plugin = {
   name: 'thread-beside-bundle',
   setup(bundle) {
@@ -32,7 +32,7 @@ const threadBesideBundle: Plugin = {
   },
 };
 
-/** The library's entry loads its errors before it checks the version of Node: an old one must be able to parse them. */
+/** The library's entry loads its errors before it checks the version of Node: an old Node must be able to parse them. */
 const errorsApart: Plugin = {
   name: 'errors-apart',
   setup(bundle) {
@@ -42,7 +42,7 @@ const errorsApart: Plugin = {
   },
 };
 
-/** What npm publishes: the command, the library and the threads, with the packages they use left to npm. */
+/** The files of the npm package: command, library and threads; npm installs the packages that they import. */
 export async function bundleForNpm(directory: string): Promise<void> {
   await Promise.all([
     build({ ...shared, entryPoints: ['src/errors.ts'], outdir: directory, target: 'node12.22' }),
@@ -58,7 +58,7 @@ export async function bundleForNpm(directory: string): Promise<void> {
   ]);
 }
 
-/** In the single executable two modules are others: there are no files beside it to load from. */
+/** The single executable replaces two modules, since it has no files to load from. */
 const insideExecutable: Plugin = {
   name: 'inside-executable',
   setup(bundle) {
@@ -86,8 +86,8 @@ const embedded = {
 
 /**
  * The scripts of the single executable by file name, each CommonJS in pure ASCII: `launch.js` and `launch-thread.js` run
- * first, `cli.js` with what it loads later in files of their own, and the threads' whole, so that their inner loops call each other directly.
- * Also the paths of all files that went in, for the licences.
+ * first; `cli.js` loads others on demand; each thread is one script, so that its inner loops call each other directly.
+ * Also the paths of all bundled files, for the licences.
  */
 export async function bundleForExecutable(): Promise<{ scripts: Map<string, string>; inputs: string[] }> {
   const results = await Promise.all([
@@ -106,7 +106,7 @@ export async function bundleForExecutable(): Promise<{ scripts: Map<string, stri
   return { scripts, inputs: results.flatMap((result) => Object.keys(result.metafile.inputs)) };
 }
 
-/** esbuild splits only ES modules; turned into CommonJS afterwards, `import()` becomes a `require` at that time. */
+/** esbuild splits only ES modules; this converts them to CommonJS, where `import()` becomes a `require` on demand. */
 async function asCommonJS(source: string): Promise<string> {
   const result = await transform(source, {
     format: 'cjs',

@@ -19,9 +19,9 @@ const layers = [
 ];
 
 /**
- * Code caches for the scripts of the single executable, by asset name: what V8 has compiled once each was used, so that a
- * run starts with compiled functions instead of a megabyte of source. Made by really pulling a small image from a registry
- * on loopback, under the flags that the executable will run with (V8 turns down a cache made under others).
+ * Code caches for the scripts of the single executable, by asset name: compiled functions, so that a run does not compile a
+ * megabyte of source. They are made by a pull of a small image from a registry on loopback, with the flags of the executable
+ * (V8 rejects a cache that was made with other flags).
  */
 export async function codeCaches(
   scripts: ReadonlyMap<string, string>,
@@ -36,7 +36,7 @@ export async function codeCaches(
     const pull = [registry.reference('library/small'), '--no-cache', '-d', `${directory}/rootfs`];
     await runScript([...flags, training, ...pull], `${directory}/scripts`);
     const refused = await runScript([...flags, accepted], `${directory}/scripts`);
-    if (refused !== '') throw new Error(`V8 turns down the code caches of ${refused.split('\n').join(' ')}`);
+    if (refused !== '') throw new Error(`V8 rejects the code caches of ${refused.split('\n').join(' ')}`);
     const caches = new Map<string, Uint8Array>();
     for (const name of await readdir(`${directory}/scripts`)) {
       if (name.endsWith('.cache')) caches.set(name, await readFile(`${directory}/scripts/${name}`));
@@ -47,7 +47,7 @@ export async function codeCaches(
   }
 }
 
-/** Runs a script of this folder, and answers what it printed. */
+/** Runs a script of this directory, and returns its output. */
 async function runScript(argv: readonly string[], directory: string): Promise<string> {
   const child = spawn(process.execPath, argv, {
     env: { PATH: process.env['PATH'], HOME: directory, TRAINING_DIRECTORY: directory },

@@ -3,12 +3,12 @@ import { bundleForExecutable } from './bundle.ts';
 
 const root = new URL('../..', import.meta.url).pathname;
 
-/** Packages whose code is in the executable without esbuild's doing: koffi's library travels as it is. */
+/** Packages in the executable that esbuild does not bundle: koffi's library. */
 const alsoInside = ['koffi'];
 
 const rule = `\n${'-'.repeat(80)}\n\n`;
 
-/** The licences of all that the single executable is made of: our own, each npm package's, and Node's with what is in Node. */
+/** The licences of all parts of the single executable: our own, those of npm packages, and Node's with its parts. */
 export async function copyrightText(): Promise<string> {
   const { inputs } = await bundleForExecutable();
   const bundled = inputs.flatMap((path) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1] ?? []);

@@ -7,7 +7,7 @@ import { commitTime } from './commit-time.ts';
 const run = promisify(execFile);
 const root = new URL('../..', import.meta.url).pathname;
 
-/** What lintian (Debian's checker) finds, and why it is so. */
+/** Findings of lintian, and the reason for each. */
 const lintianOverrides = `# The binary is Node.js with the program inside; Node brings the libraries it was tested with.
 dlrootfs: embedded-library *
 dlrootfs: hardening-no-pie [usr/bin/dlrootfs]

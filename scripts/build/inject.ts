@@ -4,7 +4,7 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-/** Processor names as Node and npm spell them, with what `uname -m` and cross tools of Debian say. */
+/** Architectures by their names in Node and npm, with those of `uname -m` and of Debian's cross tools. */
 export const architectures = {
   x64: { machine: 'x86_64', debian: 'amd64', strip: ['strip', 'x86_64-linux-gnu-strip'] },
   arm64: { machine: 'aarch64', debian: 'arm64', strip: ['strip', 'aarch64-linux-gnu-strip'] },
@@ -27,7 +27,7 @@ export interface ExecutableOptions {
   readonly output: string;
 }
 
-/** The mark that Node looks for in itself, and postject flips. */
+/** The marker in Node's binary that postject changes. */
 const fuse = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2';
 
 /** Makes the single executable: a stripped copy of Node with the scripts and koffi's library inside. */
@@ -60,8 +60,8 @@ export async function makeExecutable(options: ExecutableOptions): Promise<void> 
 }
 
 /**
- * Takes the symbols out of the base: about 18 MB of 126. It has to come before the injection, which moves the headers in
- * a way that strip breaks. Where no strip for the architecture is at hand the binary is only larger.
+ * Strips the symbols of the base: about 18 MB of 126. This must precede the injection, since strip breaks the injected
+ * headers. Without a strip for the architecture the binary is only larger.
  */
 async function strip(binary: string, architecture: Architecture): Promise<void> {
   for (const program of architectures[architecture].strip) {
@@ -79,9 +79,9 @@ async function strip(binary: string, architecture: Architecture): Promise<void> 
 }
 
 /**
- * Copies to the final name in pieces of 64 KiB, then renames. Linux keeps what is written in one piece as one large folio
- * of the page cache, and maps such a folio whole when a program touches one page of it: written by large pieces, the very
- * same executable takes 12 to 24 MiB more resident memory.
+ * Copies to the final name in pieces of 64 KiB, then renames. Linux keeps a large write as one large folio of the page cache,
+ * and maps the whole folio when a program touches one page: written in large pieces, the same executable takes 12 to 24 MiB
+ * more resident memory.
  */
 async function publish(from: string, to: string): Promise<void> {
   const partial = `${to}.partial`;

@@ -13,15 +13,15 @@ const standIns: Readonly<Record<string, string>> = {
 };
 
 /**
- * What undici does for nothing here, more than half of the start of a pull:
+ * Removes work of undici that this program does not need, more than half of the start of a pull:
  *
  * All connections are HTTP/1.1 (`allowH2: false`), but node:http2 is loaded, and with it node:tls, which begins to parse all
  * of Node's root certificates. Of node:http it needs one number and a class to compare with, of node:assert one function.
  *
- * Its HTTP parser is WebAssembly, one function of which is so large that V8 takes it for hot after the headers of a few
- * responses, and optimises it: 120 ms of processor time and 40 MB of memory. The baseline code is as fast as any network, so
- * the budget that triggers this is raised while the module is made. (As a flag on the command line it would make V8 turn
- * down the code caches of Node's own modules, made without.)
+ * Its HTTP parser is WebAssembly. V8 optimises one large function of it after the headers of a few responses: 120 ms of
+ * processor time and 40 MB of memory. The baseline code is as fast as any network, so the budget that triggers the
+ * optimisation is raised while the module is compiled. (As a flag of the process it would make V8 reject the code caches of
+ * Node's own modules.)
  */
 export const leanUndici: Plugin = {
   name: 'lean-undici',
@@ -57,7 +57,7 @@ function baselineModule(bytes) {
 }`;
 }
 
-/** V8's default, to which the flag has to return exactly: it goes into every code cache. */
+/** V8's default. The flag must return to exactly this value: it is part of every code cache. */
 function tieringBudget(): string {
   const options = execFileSync(process.execPath, ['--v8-options'], { encoding: 'utf8' });
   const budget = /default: --wasm-tiering-budget=(\d+)/.exec(options)?.[1];

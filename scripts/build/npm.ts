@@ -16,7 +16,7 @@ export async function buildNpm(directory: string): Promise<void> {
 
 /**
  * Writes the folder that `npm pack` and `npm publish` take: the files that package.json lists, and a package.json without the
- * scripts and packages of development. So no script of ours runs on a user's machine.
+ * scripts and packages of development, so that no script runs on a user's machine.
  */
 export async function writeNpmPackage(directory: string): Promise<void> {
   const target = `${root}${directory}`;

@@ -11,8 +11,8 @@ const root = new URL('../..', import.meta.url).pathname;
 
 /**
  * Flags of Node and V8 that the program always runs with; it takes none from NODE_OPTIONS.
- * Warnings about experimental parts of Node are nothing that a user can act on. V8 would let young garbage take
- * 16 MiB and more, with -g 100, and no run is faster for it. SIGUSR1 would open a debugger that any local user can reach.
+ * Users cannot act on warnings about experimental parts of Node. V8's default lets young garbage take 16 MiB and more, with
+ * -g 100, and makes no run faster. SIGUSR1 would open a debugger that any local user can reach.
  */
 const flags = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=1', '--disable-sigusr1'];
 
@@ -25,8 +25,8 @@ export function hostArchitecture(): Architecture {
 }
 
 /**
- * Makes the single binary. For the architecture of this machine it gets code caches; for another one, whose Node cannot
- * run here, it compiles its scripts when it starts.
+ * Makes the single binary. It gets code caches for the architecture of this machine; on another one it compiles its scripts at
+ * the start, since that Node cannot run here.
  */
 export async function buildSingleExecutable(architecture: Architecture, output: string): Promise<void> {
   const { scripts } = await bundleForExecutable();
@@ -44,8 +44,8 @@ export async function buildSingleExecutable(architecture: Architecture, output: 
 }
 
 /**
- * A file of a package that exists for one architecture only. npm has installed just this machine's; for another one the
- * project's lockfile is installed once more, in dist/.foreign-ARCHITECTURE, as if on that machine.
+ * A file of a package for one architecture. npm installs the package of this machine only; for another architecture the
+ * project's lockfile is installed again in dist/.foreign-ARCHITECTURE, with the options of that architecture.
  */
 async function packageFile(architecture: Architecture, project: string, file: string): Promise<string> {
   const installed = `${root}${project}/node_modules/${file}`;

@@ -1,6 +1,6 @@
-// A run of the program as the single executable would make it, in plain Node, that leaves a code cache of each script as
-// it stands at the end: with all functions that the run needed compiled. Started by code-cache.ts, once for the program,
-// and by the program itself for its thread. TRAINING_DIRECTORY holds the scripts and takes the caches.
+// Runs the program in plain Node as the single executable does, and writes a code cache of each script at the end, with all
+// compiled functions of the run. Started by code-cache.ts for the program, and by the program for its thread.
+// TRAINING_DIRECTORY holds the scripts and gets the caches.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { Script } from 'node:vm';
@@ -51,7 +51,7 @@ if (isMainThread) {
   trainThread();
 }
 
-/** As launch-thread.ts does; the program ends without waiting for it, so its cache is written with each of its answers. */
+/** As launch-thread.ts does. The program does not wait for the thread, so its cache is written with each of its messages. */
 function trainThread(): void {
   const threads = requireBuiltin('node:worker_threads') as typeof import('node:worker_threads');
   const port = threads.parentPort;

@@ -6,7 +6,7 @@ import type { FakeImage } from '../../test/support/fake-image.ts';
 
 const greeting = 'Hello from inside a root file system that no Docker has seen.\n';
 
-/** A program of this machine by its name, and the libraries it is linked with. */
+/** The files of a program of this machine: itself and its libraries. */
 function programFiles(name: string): string[] {
   const path = spawnSync('sh', ['-c', `command -v ${name}`], { encoding: 'utf8' }).stdout.trim();
   if (!path.startsWith('/')) return [];
@@ -14,7 +14,7 @@ function programFiles(name: string): string[] {
   return [path, ...(stdout.match(/\/\S+(?= \(0x)/g) ?? [])];
 }
 
-/** Where a path really is, were its last component no link: `/bin/sh` may be `/usr/bin/sh`. */
+/** The real path of the parent, plus the last component: `/bin/sh` may be `/usr/bin/sh`. */
 function resolved(path: string): string {
   return `${realpathSync(dirname(path))}/${basename(path)}`;
 }
@@ -28,7 +28,7 @@ function ancestors(path: string): string[] {
   return parent === '/' ? [] : [...ancestors(parent), parent];
 }
 
-/** `bin -> usr/bin` and its like, where this machine has them. */
+/** Links such as `bin -> usr/bin` of this machine. */
 function topLevelLinks(): Item[] {
   return ['bin', 'sbin', 'lib', 'lib64'].flatMap((name) => {
     try {
@@ -40,8 +40,8 @@ function topLevelLinks(): Item[] {
 }
 
 /**
- * An image of this machine's own shell in three layers: programs with their libraries, then files, then a change, a
- * hard link and a deletion.
+ * An image of this machine's shell in three layers: programs with their libraries; files; a change, a hard link and a
+ * deletion.
  */
 export function shellImage(): FakeImage {
   const programs = ['sh', 'ls', 'cat', 'id', 'uname'].flatMap((name) => programFiles(name));

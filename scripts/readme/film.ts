@@ -1,6 +1,6 @@
-/** A terminal's screen from one moment on. */
+/** The screen of a terminal, from a point in time on. */
 export interface Frame {
-  /** Seconds from the beginning. */
+  /** Seconds from the start. */
   readonly at: number;
   readonly lines: readonly string[];
 }
@@ -9,7 +9,7 @@ export interface FilmOptions {
   readonly columns: number;
   readonly rows: number;
   readonly title: string;
-  /** Seconds that the last frame stays before all begins again. */
+  /** Seconds that the last frame is shown before the film repeats. */
   readonly rest: number;
 }
 
@@ -17,8 +17,8 @@ const cell = { width: 8.4, height: 18 };
 const margin = { side: 16, top: 40, bottom: 14 };
 
 /**
- * An SVG that plays the frames over and over: they stand below each other on a strip, which is moved by CSS. Where nothing
- * is animated (a printer, a reader who wants no motion) the last frame is seen. The colours are readable on light and dark pages.
+ * An SVG that repeats the frames: they are below each other on a strip that CSS moves. Without animation (in print, with reduced
+ * motion) the last frame is shown. The colours are readable on light and dark pages.
  */
 export function film(frames: readonly Frame[], options: FilmOptions): string {
   const { columns, rows, title, rest } = options;
