@@ -1,7 +1,8 @@
 import path from 'node:path';
 import { fetchAllLayers } from './blob/queue.ts';
 import { ArchiveFile, isSpecialFile } from './archive/archive-file.ts';
-import { compressionFor, flatten } from './archive/flatten.ts';
+import { compressionFor, flatten, type FlattenSummary } from './archive/flatten.ts';
+import { describeNotRestored } from './rootfs/rootfs.ts';
 import type { PullOptions } from './options.ts';
 import { withoutCorruptBlobs } from './resumption.ts';
 import { resolveImage, withSession } from './with-session.ts';
@@ -30,28 +31,25 @@ export async function exportArchive(request: PullOptions, output: string, stdout
       const fetched = await withoutCorruptBlobs(report, (careful) =>
         fetchAllLayers(image.layers, { ...queue, careful }),
       );
-      let ignored: number;
+      let summary: FlattenSummary;
       try {
         const layers = fetched.layers.map((layer) => ({
-          name: layer.layer.id.slice(0, 12),
+          name: `layer ${layer.layer.id.slice(0, 12)}`,
           open: () => layer.tar(),
         }));
-        ({ ignored } = await flatten(layers, file?.output ?? stdout, {
+        summary = await flatten(layers, file?.output ?? stdout, {
           compression,
           temporaryFile: () => store.spool(),
           name: file ? output : 'standard output',
           keepOpen: file === undefined,
           signal,
-        }));
+        });
       } finally {
         await fetched.close();
       }
       await file?.commit();
-      if (ignored > 0)
-        report({
-          type: 'notice',
-          message: `${ignored} entries for the root that are no directory are left out`,
-        });
+      const message = describeNotRestored(summary.notRestored, true);
+      if (message !== undefined) report({ type: 'notice', message });
       report({ type: 'done', reference: source.reference, destination: output });
     });
   } catch (error) {

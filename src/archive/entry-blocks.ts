@@ -1,8 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import { Header } from 'tar';
-import { accessList, modeWithList } from '../tar/access-list.ts';
-import type { Entry, EntryType, SparseExtent } from '../tar/entry.ts';
-import type { Inode } from './node.ts';
+import type { TreeEntry } from '../rootfs/image-tree.ts';
+import type { EntryType, SparseExtent } from '../tar/entry.ts';
 import { paxRecord, paxTime, xattrRecords } from './pax-records.ts';
 import { sparseMapBlocks } from './sparse-map.ts';
 
@@ -23,6 +22,9 @@ const headerTypes = {
   fifo: 'FIFO',
 } as const satisfies Record<EntryType, string>;
 
+/** Without a slash at the end of its path. */
+export type ArchiveEntry = Omit<TreeEntry, 'linkTo' | 'inode'>;
+
 /** What stands before an entry's data, and how many bytes of data follow (without the padding). */
 export interface EntryBlocks {
   readonly blocks: Buffer;
@@ -30,43 +32,31 @@ export interface EntryBlocks {
 }
 
 /** The blocks of one more name for a file that the archive has already, at `linkTo`. */
-export function linkBlocks(path: string, linkTo: string, inode: Inode): Buffer {
-  return headerBlocks({ ...entryOf(inode), type: 'hardlink' }, path, linkTo, 0, []);
-}
-
-/** The entry with the mode that its access list makes of it: some who set the list set the mode after it. */
-function entryOf({ entry, xattrs }: Inode): Entry {
-  const list = xattrs?.get(accessList);
-  return list === undefined ? entry : { ...entry, mode: modeWithList(entry.mode, list) };
+export function linkBlocks(entry: ArchiveEntry, linkTo: string): Buffer {
+  return headerBlocks(entry, 'hardlink', entry.path, linkTo, 0, []);
 }
 
 /**
  * The header of an entry, with a pax header before it where ustar cannot hold all of it, and with the sparse map after it.
  *
- * @param path a byte string without a slash at the end; empty for the root
  * @param extents where the data goes, for a sparse file: at block borders (`alignExtents`)
  */
-export function entryBlocks(
-  path: string,
-  inode: Inode,
-  extents: readonly SparseExtent[] | undefined,
-): EntryBlocks {
-  const { xattrs } = inode;
-  const entry = entryOf(inode);
+export function entryBlocks(entry: ArchiveEntry, extents: readonly SparseExtent[] | undefined): EntryBlocks {
+  const { type, path, linkPath, size, xattrs } = entry;
   const records = [...(xattrs ?? [])].flatMap(([name, value]) => xattrRecords(name, value));
   if (extents === undefined) {
-    const name = entry.type === 'directory' ? `${path === '' ? '.' : path}/` : path;
-    return { blocks: headerBlocks(entry, name, entry.linkPath, entry.size, records), dataSize: entry.size };
+    const name = type === 'directory' ? `${path === '' ? '.' : path}/` : path;
+    return { blocks: headerBlocks(entry, type, name, linkPath, size, records), dataSize: size };
   }
-  const map = sparseMapBlocks(extents, entry.size);
+  const map = sparseMapBlocks(extents, size);
   const dataSize = extents.reduce((sum, { length }) => sum + length, 0);
   records.push(
     ...nameRecords('GNU.sparse.name', path),
     paxRecord('GNU.sparse.major', '1'),
     paxRecord('GNU.sparse.minor', '0'),
-    paxRecord('GNU.sparse.realsize', String(entry.size)),
+    paxRecord('GNU.sparse.realsize', String(size)),
   );
-  const header = headerBlocks(entry, 'GNUSparseFile.0/sparse', '', map.length + dataSize, records);
+  const header = headerBlocks(entry, type, 'GNUSparseFile.0/sparse', '', map.length + dataSize, records);
   return { blocks: Buffer.concat([header, map]), dataSize };
 }
 
@@ -76,7 +66,8 @@ export function paddingOf(dataSize: number): number {
 }
 
 function headerBlocks(
-  entry: Entry,
+  entry: ArchiveEntry,
+  type: EntryType,
   path: string,
   linkPath: string,
   size: number,
@@ -97,7 +88,7 @@ function headerBlocks(
 
   const block = ustarBlock(
     {
-      type: headerTypes[entry.type],
+      type: headerTypes[type],
       mode: entry.mode,
       uid: fitting('uid', entry.uid, largest.id),
       gid: fitting('gid', entry.gid, largest.id),

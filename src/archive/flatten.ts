@@ -3,9 +3,11 @@ import { pipeline } from 'node:stream/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { constants, createGzip, createZstdCompress } from 'node:zlib';
 import { UsageError, printable } from '../errors.ts';
+import type { ImageLayer } from '../rootfs/image-contents.ts';
 import { unwritable } from './archive-file.ts';
-import type { FlattenLayer } from './contents.ts';
 import { flattenedTar, type FlattenSummary } from './flattened-tar.ts';
+
+export type { FlattenSummary } from './flattened-tar.ts';
 
 export type ArchiveCompression = 'none' | 'gzip' | 'zstd';
 
@@ -41,7 +43,7 @@ export function compressionFor(fileName: string): ArchiveCompression {
  * @throws IntegrityError for a malformed layer, DestinationError when the output cannot be written, and what the layers throw
  */
 export async function flatten(
-  layers: readonly FlattenLayer[],
+  layers: readonly ImageLayer[],
   output: Writable,
   { compression, temporaryFile, name = 'the archive', keepOpen = false, signal }: FlattenOptions,
 ): Promise<FlattenSummary> {

@@ -75,33 +75,68 @@ export function startRun(
  * @throws IntegrityError for what no layer can ask, DestinationError where the system refuses, what `reader` throws
  */
 export function applyLayer(run: Run, reader: EntryReader, label: string, goOn?: () => void): number {
-  let entries = 0;
+  const layer = new LayerApplication(run, label);
   try {
     for (let entry = reader.next(); entry; entry = reader.next()) {
       goOn?.();
-      run.directories.trim();
-      try {
-        applyEntry(run, reader, entry);
-      } catch (error) {
-        throw located(error, label, entry, run.options.name);
-      }
-      entries++;
+      layer.apply(entry, reader);
     }
-    explained(run, label, settleNamedLists);
+    return layer.finish();
   } catch (error) {
+    layer.abandon();
+    throw error;
+  }
+}
+
+/** A layer that is being applied, for those who get its entries one by one: `apply` them all, then `finish`, or `abandon` it. */
+export class LayerApplication {
+  readonly #run: Run;
+  readonly #label: string;
+  #entries = 0;
+
+  /** @param label what messages call the layer */
+  constructor(run: Run, label: string) {
+    this.#run = run;
+    this.#label = label;
+  }
+
+  /**
+   * The next entry.
+   *
+   * @param content more of its data with each call
+   * @throws as `applyLayer`
+   */
+  apply(entry: Entry, content: Pick<EntryReader, 'data'>): void {
+    const run = this.#run;
+    run.directories.trim();
     try {
-      dropPseudoLinks(run);
+      applyEntry(run, content, entry);
+    } catch (error) {
+      throw located(error, this.#label, entry, run.options.name);
+    }
+    this.#entries += 1;
+  }
+
+  /** Does what can be done only when all entries are known. Answers how many they are. */
+  finish(): number {
+    const run = this.#run;
+    explained(run, this.#label, settleNamedLists);
+    explained(run, this.#label, dropPseudoLinks);
+    run.layer.clear();
+    run.hidden.clear();
+    run.marked = undefined;
+    run.firstLayer = false;
+    return this.#entries;
+  }
+
+  /** Removes what is only there while a layer is applied. */
+  abandon(): void {
+    try {
+      dropPseudoLinks(this.#run);
     } catch {
       // Why the layer failed counts, not what could not be removed after that.
     }
-    throw error;
   }
-  explained(run, label, dropPseudoLinks);
-  run.layer.clear();
-  run.hidden.clear();
-  run.marked = undefined;
-  run.firstLayer = false;
-  return entries;
 }
 
 /** What is done at the end of a layer, and is about no entry. */
@@ -123,7 +158,7 @@ function located(error: unknown, label: string, entry: Entry, destination: strin
   return new IntegrityError(`${label}: ${what}`, { code, hint, cause: error });
 }
 
-function applyEntry(run: Run, reader: EntryReader, entry: Entry): void {
+function applyEntry(run: Run, reader: Pick<EntryReader, 'data'>, entry: Entry): void {
   const meaning = classify(entry.path);
   switch (meaning.kind) {
     case 'entry':

@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import { defaultAccessList, textKeys } from '../tar/access-list.ts';
+import { accessList, defaultAccessList, textKeys } from '../tar/access-list.ts';
 import type { Entry } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import type { ByteName, Directory, FileStat, Node } from './filesystem.ts';
@@ -71,7 +71,8 @@ function settleMode(run: Run, node: Node, mode: number): void {
 function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): number {
   if (!entry.xattrs) return entry.mode;
   const mode = restoreXattrs(run, node, entry);
-  for (const name of entry.xattrs.keys()) if (!textKeys.has(name)) run.directoryXattrs.add(name);
+  for (const name of entry.xattrs.keys())
+    if (!textKeys.has(name) || run.filesystem.hasXattr(node, name)) run.directoryXattrs.add(name);
   // From here on new files inherit it.
   if (entry.xattrs.has(defaultAccessList)) run.creator.careful = true;
   return mode;
@@ -79,9 +80,14 @@ function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): number {
 
 /** Removes what an earlier layer's entry has set and this one has not. */
 function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
-  for (const name of run.directoryXattrs) {
-    if (entry.xattrs?.has(name)) continue;
-    const result = run.filesystem.removeXattr(node, name);
+  const { directoryXattrs, filesystem } = run;
+  if (directoryXattrs.size === 0) return;
+  const present = filesystem.readXattrs(node);
+  // Some file systems do not list access lists.
+  const names = typeof present === 'number' ? [] : [...present.keys(), accessList, defaultAccessList];
+  for (const name of new Set(names)) {
+    if (!directoryXattrs.has(name) || entry.xattrs?.has(name)) continue;
+    const result = filesystem.removeXattr(node, name);
     if (result < 0 && result !== -ENODATA)
       throw new SyscallError(result, `remove the extended attribute ${shown(name)}`);
   }

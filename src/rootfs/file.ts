@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import type { Entry, EntryReader, SparseExtent } from '../tar/entry.ts';
+import { storedSize } from '../tar/sparse.ts';
 import type { ContentWriter } from './contents.ts';
 import type { Filesystem } from './filesystem.ts';
 import { granted } from './refusal.ts';
@@ -15,14 +16,14 @@ export function writeFile(
   filesystem: Filesystem,
   file: number,
   entry: Entry,
-  reader: EntryReader,
+  content: Pick<EntryReader, 'data'>,
   contents?: ContentWriter,
 ): void {
   contents?.begin(entry.size);
-  if (entry.sparse) return writeSparse(filesystem, file, entry, entry.sparse, reader, contents);
+  if (entry.sparse) return writeSparse(filesystem, file, entry, entry.sparse, content, contents);
   refuseTooLarge(filesystem, file, entry.size);
   let position = 0;
-  for (let bytes = reader.data(); bytes; bytes = reader.data()) {
+  for (let bytes = content.data(); bytes; bytes = content.data()) {
     granted(filesystem.write(file, bytes, position), 'write');
     contents?.add(bytes);
     position += bytes.length;
@@ -34,17 +35,17 @@ function writeSparse(
   file: number,
   entry: Entry,
   extents: readonly SparseExtent[],
-  reader: EntryReader,
+  content: Pick<EntryReader, 'data'>,
   contents: ContentWriter | undefined,
 ): void {
-  const stored = extents.reduce((sum, extent) => sum + extent.length, 0);
+  const stored = storedSize(entry);
   // git has no holes: it stores as many bytes as the file has.
   refuseTooLarge(filesystem, file, contents === undefined ? stored : stored + entry.size);
   let index = 0;
   let done = 0;
   /** Where `contents` is. */
   let position = 0;
-  for (let bytes = reader.data(); bytes; bytes = reader.data()) {
+  for (let bytes = content.data(); bytes; bytes = content.data()) {
     for (let rest = bytes; rest.length > 0;) {
       const extent = extents[index]!;
       const part = rest.subarray(0, extent.length - done);

@@ -55,8 +55,6 @@ export interface Filesystem {
   stat(parent: Directory, name: ByteName): FileStat | number;
   /** The content of a regular file of at most so many bytes; -EFBIG where it has more, -EINVAL where it is something else. */
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number;
-  /** Opens a regular file to read; -EINVAL where it is something else, which is not opened. `closeFile` closes it. */
-  openFile(parent: Directory, name: ByteName): number;
   /** The names in a directory, without `.` and `..`. */
   list(directory: Directory): ByteName[] | number;
 
@@ -99,6 +97,12 @@ export interface Filesystem {
   removeXattr(node: Node, name: string): number;
 
   close(): void;
+}
+
+/** A file system of the kernel's. */
+export interface DiskFilesystem extends Filesystem {
+  /** Opens a regular file to read; -EINVAL where it is something else, which is not opened. `closeFile` closes it. */
+  openFile(parent: Directory, name: ByteName): number;
 }
 
 /** Magic numbers of btrfs and ZFS: statfs(2). */

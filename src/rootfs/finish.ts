@@ -26,13 +26,13 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
     }
     restoreTimes(run, node, mtimeSeconds, mtimeNanoseconds);
   }
-  const deepestFirst = [...barring].toSorted(([one], [other]) => other.length - one.length);
-  for (const [path, mode] of deepestFirst) {
+  const deepestFirst = [...barring.keys()].toSorted((one, other) => other.length - one.length);
+  for (const path of deepestFirst) {
     run.directories.trim();
     const directory = run.directories.findExact(path);
     if (!directory) continue;
     const node = { parent: directory, name: '.', file: -1 };
-    granted(run.filesystem.setMode(node, mode), `set the mode of ${shown(path)}`);
+    granted(run.filesystem.setMode(node, barring.get(path)!), `set the mode of ${shown(path)}`);
   }
   finishRoot(run, root);
 }

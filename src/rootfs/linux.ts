@@ -3,7 +3,7 @@ import { constants as osConstants } from 'node:os';
 import type { BytePath, EntryType } from '../tar/entry.ts';
 import { readAll } from './node-stat.ts';
 import { CallMemory } from './call-memory.ts';
-import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
+import type { ByteName, Directory, FileStat, DiskFilesystem, Node } from './filesystem.ts';
 import { lockFile } from '../sys/file-lock.ts';
 import {
   AT_EMPTY_PATH,
@@ -37,7 +37,7 @@ const formats: Readonly<Partial<Record<EntryType, number>>> = {
  * The file system by Linux's system calls. Each directory is opened from its parent's descriptor, no symlink is ever followed by the kernel,
  * and no path is longer than one name: so there is nothing a name could climb out with, and no limit of PATH_MAX.
  */
-export class LinuxFilesystem implements Filesystem {
+export class LinuxFilesystem implements DiskFilesystem {
   readonly root: Directory;
   readonly #calls: SystemCalls;
   readonly #memory: CallMemory;

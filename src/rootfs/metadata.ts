@@ -41,10 +41,15 @@ export function restoreOwner(
   const { uid, gid } = entry;
   if (known && known.uid === uid && known.gid === gid) return true;
   const result = run.filesystem.setOwner(node, uid, gid);
-  if (result === 0 && uid !== nobody && gid !== nobody) return true;
+  if (result === 0 && ((uid !== nobody && gid !== nobody) || isOwner(run, node, uid, gid))) return true;
   if (result < 0 && !ownerDenied.has(result)) throw new SyscallError(result, 'set the owner');
   run.counts.owners++;
   return false;
+}
+
+function isOwner(run: Run, { parent, name }: Node, uid: number, gid: number): boolean {
+  const stat = run.filesystem.stat(parent, name);
+  return typeof stat !== 'number' && stat.uid === uid && stat.gid === gid;
 }
 
 /** The owner that a new file has before anyone sets it, where that is known. */
@@ -73,10 +78,14 @@ export function permittedMode(run: Run, mode: number, ownerIsRight: boolean): nu
 export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
   let { mode } = entry;
   if (!entry.xattrs) return mode;
-  if (namesInLists(entry)) waitForNames(run, node, entry);
+  const waits = namesInLists(entry) && waitForNames(run, node, entry);
   for (const [name, value] of entry.xattrs) {
-    if (textKeys.has(name)) continue;
     const result = run.filesystem.setXattr(node, name, value);
+    if (textKeys.has(name)) {
+      // A list with names: only a tree in memory can keep it as it is.
+      if (!waits && result < 0) run.counts.xattrs++;
+      continue;
+    }
     if (result === 0 && name === accessList) mode = modeWithList(mode, value);
     if (result === 0) continue;
     if (diskFailed.has(result)) throw new SyscallError(result, `set the extended attribute ${shown(name)}`);
@@ -91,13 +100,14 @@ export function namesInLists({ xattrs }: Entry): boolean {
   return xattrs !== undefined && [...textKeys.keys()].some((key) => xattrs.has(key));
 }
 
-function waitForNames(run: Run, { parent, name }: Node, entry: Entry): void {
+/** False where too many wait. */
+function waitForNames(run: Run, { parent, name }: Node, entry: Entry): boolean {
   let bytes = namedListOverhead;
   for (const value of entry.xattrs!.values()) bytes += value.length;
-  if (run.namedListBytes + bytes <= mostNamedListBytes) {
-    run.namedListBytes += bytes;
-    run.namedLists.set(join(parent.path, name), entry);
-  } else run.counts.xattrs++;
+  if (run.namedListBytes + bytes > mostNamedListBytes) return false;
+  run.namedListBytes += bytes;
+  run.namedLists.set(join(parent.path, name), entry);
+  return true;
 }
 
 /** Removes the access lists that a new node has from its directory. */

@@ -18,15 +18,15 @@ import type { Run } from './run.ts';
 
 /**
  * Gives files the access lists that say names instead of numbers: those are the image's own users and groups, which are known when the
- * layer is complete. A list with a name that the image does not know is counted.
+ * layer is complete. A list with a name that the image does not know is counted, where the file system cannot keep it as it is.
  */
 export function settleNamedLists(run: Run): void {
   if (run.namedLists.size === 0) return;
   const find = finder(run);
   for (const [path, entry] of run.namedLists) {
     run.directories.trim();
-    const lists = numbered(run, entry, find);
     if (path === '') {
+      const lists = numbered(run, { parent: run.filesystem.root, name: '.', file: -1 }, entry, find);
       // The root is given all of it at the end.
       run.rootEntry = { ...entry, xattrs: merged(entry, lists) };
       run.changes?.written(path, run.rootEntry, '');
@@ -36,6 +36,7 @@ export function settleNamedLists(run: Run): void {
     const stat = parent && run.filesystem.stat(parent, nameOf(path));
     if (typeof stat !== 'object') continue;
     const node = { parent: parent!, name: nameOf(path), file: -1 };
+    const lists = numbered(run, node, entry, find);
     if (stat.type === 'directory') settleDirectory(run, node, path, entry, lists);
     else {
       set(run, node, lists);
@@ -49,14 +50,16 @@ export function settleNamedLists(run: Run): void {
 }
 
 /** The entry's lists in numbers, by attribute. */
-function numbered(run: Run, entry: Entry, find: FindId): Map<string, Uint8Array> {
+function numbered(run: Run, node: Node, entry: Entry, find: FindId): Map<string, Uint8Array> {
   const lists = new Map<string, Uint8Array>();
   for (const [key, name] of textKeys) {
     const text = entry.xattrs?.get(key);
     if (text === undefined) continue;
     const bytes = accessListBytes(Buffer.from(text).toString('latin1'), find);
     if (bytes) lists.set(name, bytes);
-    else run.counts.xattrs++;
+    else if (!run.filesystem.hasXattr(node, key) && run.filesystem.setXattr(node, key, text) < 0) {
+      run.counts.xattrs++;
+    }
   }
   return lists;
 }
@@ -84,10 +87,14 @@ function set(run: Run, node: Node, lists: ReadonlyMap<string, Uint8Array>): void
   for (const [name, bytes] of lists) if (run.filesystem.setXattr(node, name, bytes) < 0) run.counts.xattrs++;
 }
 
-/** All of the entry's attributes, without names. */
+/** All of the entry's attributes, in their order: lists in numbers where there are such. */
 function merged(entry: Entry, lists: ReadonlyMap<string, Uint8Array>): Map<string, Uint8Array> {
-  const others = [...(entry.xattrs ?? [])].filter(([name]) => !textKeys.has(name));
-  return new Map([...others, ...lists]);
+  const numbers = (key: string): [string, Uint8Array] | undefined => {
+    const name = textKeys.get(key);
+    const list = name === undefined ? undefined : lists.get(name);
+    return list && [name!, list];
+  };
+  return new Map([...(entry.xattrs ?? [])].map((pair) => numbers(pair[0]) ?? pair));
 }
 
 /** Looks names up in the image's passwd and group. */

@@ -10,7 +10,7 @@ import type { Run } from './run.ts';
 /** Writes a file entry as `name` in `parent`; `path` is what messages and the record of changes call it. */
 export function placeFile(
   run: Run,
-  reader: EntryReader,
+  content: Pick<EntryReader, 'data'>,
   entry: Entry,
   parent: Directory,
   name: ByteName,
@@ -24,7 +24,7 @@ export function placeFile(
     file = filesystem.createFile(parent, name, openMode);
   }
   try {
-    writeFile(filesystem, file, entry, reader, run.contents);
+    writeFile(filesystem, file, entry, content, run.contents);
     dress(run, { parent, name, file }, entry, openMode);
   } catch (error) {
     filesystem.closeFile(file);

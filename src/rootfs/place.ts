@@ -16,7 +16,12 @@ import type { Run } from './run.ts';
 const { EISDIR, ENOENT, EPERM } = constants.errno;
 
 /** Puts the entry at `normalPath`, in place of what is there. */
-export function placeEntry(run: Run, reader: EntryReader, entry: Entry, normalPath: BytePath): void {
+export function placeEntry(
+  run: Run,
+  content: Pick<EntryReader, 'data'>,
+  entry: Entry,
+  normalPath: BytePath,
+): void {
   if (normalPath === '') return placeRoot(run, entry);
   run.mtimeSeconds = entry.mtimeSeconds;
   run.mtimeNanoseconds = entry.mtimeNanoseconds;
@@ -29,7 +34,7 @@ export function placeEntry(run: Run, reader: EntryReader, entry: Entry, normalPa
   let target = '';
   switch (entry.type) {
     case 'file':
-      placeFile(run, reader, entry, parent, name, path);
+      placeFile(run, content, entry, parent, name, path);
       break;
     case 'directory':
       isNew = placeDirectory(run, entry, parent, name, path);
@@ -119,6 +124,9 @@ function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName
     makeWay(run, made, tries, parent, path, name);
     made = filesystem.makeLink(targetParent, targetName, parent, name);
   }
+  // The file may lose the name under which its access list waits.
+  const waiting = run.namedLists.get(target);
+  if (waiting) run.namedLists.set(path, waiting);
   restoreXattrs(run, { parent, name, file: -1 }, entry);
   return target;
 }

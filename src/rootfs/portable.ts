@@ -4,7 +4,7 @@ import type { BytePath } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import { compresses } from './filesystem.ts';
 import { billion, fileStat, readAll } from './node-stat.ts';
-import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
+import type { ByteName, Directory, FileStat, DiskFilesystem, Node } from './filesystem.ts';
 
 const { EINVAL, ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = fs.constants;
@@ -22,7 +22,7 @@ const openToRead = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
  * On Linux a directory is opened from its parent and named by its descriptor in /proc, so that what another process swaps meanwhile
  * is not followed. Elsewhere paths are used, of directories that were looked at one by one: nothing that is in an archive leads out.
  */
-export class PortableFilesystem implements Filesystem {
+export class PortableFilesystem implements DiskFilesystem {
   readonly root: Directory;
   readonly #rootPath: Buffer;
   /** Where directories are named by their descriptors; undefined: by `#rootPath` and their path. */

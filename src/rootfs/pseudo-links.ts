@@ -19,11 +19,16 @@ const recorded = '.wh..wh.plnk' as BytePath;
  * Keeps a file of `.wh..wh.plnk/` aside until the layer ends: aufs had files with several names there, and hard links name it, but it is
  * no part of the rootfs (docker does the same).
  */
-export function keepPseudoLink(run: Run, reader: EntryReader, entry: Entry, path: BytePath): void {
+export function keepPseudoLink(
+  run: Run,
+  content: Pick<EntryReader, 'data'>,
+  entry: Entry,
+  path: BytePath,
+): void {
   const parent = (run.pseudoLinks ??= makePlace(run));
   const name = nameFor(path);
   run.filesystem.remove(parent, name);
-  placeFile(run, reader, entry, parent, name, path);
+  placeFile(run, content, entry, parent, name, path);
   run.changes?.written(pathIn(name), entry, '');
 }
 

@@ -1,9 +1,14 @@
-import { MalformedTarError, type SparseExtent } from './entry.ts';
+import { MalformedTarError, type Entry, type SparseExtent } from './entry.ts';
 import { blockSize, isGnu, numberField } from './header.ts';
 import type { PaxSparse } from './pax.ts';
 
 /** More extents than this in one file is refused: it bounds the memory that an archive can ask for. */
 export const maxExtents = 1 << 20;
+
+/** Bytes that an archive has of an entry's data: without the holes. */
+export function storedSize({ size, sparse }: Pick<Entry, 'size' | 'sparse'>): number {
+  return sparse === undefined ? size : sparse.reduce((sum, { length }) => sum + length, 0);
+}
 
 /** A sparse file: its size with the holes, the bytes that the archive stores of it, and where they go. */
 interface SparseFile {

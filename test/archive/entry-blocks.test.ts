@@ -1,27 +1,18 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { entryBlocks, linkBlocks, paddingOf } from '../../src/archive/entry-blocks.ts';
-import type { Inode } from '../../src/archive/node.ts';
-import type { BytePath, Entry, EntryType } from '../../src/tar/entry.ts';
+import { entryBlocks, linkBlocks, paddingOf, type ArchiveEntry } from '../../src/archive/entry-blocks.ts';
+import type { BytePath } from '../../src/tar/entry.ts';
 import { blank } from '../support/blank.ts';
 import { readArchive, summary, type ReadEntry } from '../support/read-archive.ts';
 
-function inode(given: Partial<Entry>): Inode {
-  const entry: Entry = {
-    type: 'file',
-    path: '' as BytePath,
-    ...blank,
-    linkPath: '' as BytePath,
-    sparse: undefined,
-    ...given,
-  };
-  return { entry, xattrs: entry.xattrs, layer: 0, ordinal: 0, linked: false };
+function entry(path: string, given: Partial<ArchiveEntry>): ArchiveEntry {
+  return { type: 'file', ...blank, linkPath: '' as BytePath, ...given, path: path as BytePath };
 }
 
 /** What our reader makes of the blocks, with zeros for data. */
-function readBack(path: string, given: Partial<Entry>): ReadEntry {
-  const { blocks, dataSize } = entryBlocks(path, inode(given), given.sparse);
+function readBack(path: string, given: Partial<ArchiveEntry>): ReadEntry {
+  const { blocks, dataSize } = entryBlocks(entry(path, given), undefined);
   return readArchive(Buffer.concat([blocks, Buffer.alloc(dataSize + paddingOf(dataSize))]))[0]!;
 }
 
@@ -43,7 +34,7 @@ describe('entryBlocks', () => {
   for (const [title, path, pax] of paths) {
     it(`keeps a path: ${title}`, () => {
       assert.equal(readBack(path, {}).path, path);
-      assert.equal(entryBlocks(path, inode({}), undefined).blocks.length > 512, pax);
+      assert.equal(entryBlocks(entry(path, {}), undefined).blocks.length > 512, pax);
       assert.equal(readBack(path, { type: 'directory' }).path, `${path}/`);
       const link = readBack('link', { type: 'symlink', linkPath: path as BytePath });
       assert.equal(link.linkPath, path);
@@ -51,20 +42,20 @@ describe('entryBlocks', () => {
   }
 
   it('says that a record is no UTF-8 only where it is none', () => {
-    const { blocks } = entryBlocks(`${'l'.repeat(200)}\xe9`, inode({}), undefined);
+    const { blocks } = entryBlocks(entry(`${'l'.repeat(200)}\xe9`, {}), undefined);
     assert.ok(blocks.includes('21 hdrcharset=BINARY\n'));
-    assert.ok(!entryBlocks(`${'l'.repeat(200)}\xc3\xa9`, inode({}), undefined).blocks.includes('hdrcharset'));
+    assert.ok(!entryBlocks(entry(`${'l'.repeat(200)}\xc3\xa9`, {}), undefined).blocks.includes('hdrcharset'));
   });
 
   it('puts numbers that ustar cannot hold into pax records', () => {
-    const entry = readBack('f', { uid: 0xffff_ffff, gid: 0o10000000, mtimeSeconds: 8 ** 11, mode: 0o7777 });
-    assert.equal(summary(entry), '-7777 4294967295:2097152 0 f');
-    assert.equal(entry.mtimeSeconds, 8 ** 11);
+    const read = readBack('f', { uid: 0xffff_ffff, gid: 0o10000000, mtimeSeconds: 8 ** 11, mode: 0o7777 });
+    assert.equal(summary(read), '-7777 4294967295:2097152 0 f');
+    assert.equal(read.mtimeSeconds, 8 ** 11);
     assert.equal(
-      entryBlocks('f', inode({ uid: 0o7777777, mtimeSeconds: 8 ** 11 - 1 }), undefined).blocks.length,
+      entryBlocks(entry('f', { uid: 0o7777777, mtimeSeconds: 8 ** 11 - 1 }), undefined).blocks.length,
       512,
     );
-    const { blocks, dataSize } = entryBlocks('f', inode({ size: 8 ** 11 }), undefined);
+    const { blocks, dataSize } = entryBlocks(entry('f', { size: 8 ** 11 }), undefined);
     assert.equal(dataSize, 8 ** 11);
     assert.ok(blocks.includes('19 size=8589934592\n'));
   });
@@ -85,7 +76,7 @@ describe('entryBlocks', () => {
   });
 
   it('writes every kind of file', () => {
-    const kinds: [type: EntryType, line: string][] = [
+    const kinds: [type: ArchiveEntry['type'], line: string][] = [
       ['file', '-0644 0:0 0 x'],
       ['directory', 'd0644 0:0 x/'],
       ['symlink', 'l0644 0:0 x -> t'],
@@ -100,7 +91,7 @@ describe('entryBlocks', () => {
       assert.equal(summary(readBack('x', { type, linkPath, ...device })), line);
     }
     assert.equal(summary(readBack('', { type: 'directory' })), 'd0644 0:0 ./');
-    assert.equal(summary(readArchive(linkBlocks('b', 'a', inode({ size: 5 })))[0]!), 'h0644 0:0 b -> a');
+    assert.equal(summary(readArchive(linkBlocks(entry('b', { size: 5 }), 'a'))[0]!), 'h0644 0:0 b -> a');
   });
 
   it('is read back as it was given', () => {
@@ -113,7 +104,7 @@ describe('entryBlocks', () => {
         fc.record({
           path: name,
           linkPath: name,
-          type: fc.constantFrom<EntryType>('file', 'symlink', 'fifo'),
+          type: fc.constantFrom<ArchiveEntry['type']>('file', 'symlink', 'fifo'),
           mode: fc.nat(0o7777),
           uid: fc.nat(0xffff_ffff),
           gid: fc.nat(0xffff_ffff),
@@ -122,10 +113,10 @@ describe('entryBlocks', () => {
         }),
         ({ path, linkPath, ...given }) => {
           const wanted = { ...given, linkPath: (given.type === 'symlink' ? linkPath : '') as BytePath };
-          const entry = readBack(path, wanted);
-          assert.equal(entry.path, path);
+          const read = readBack(path, wanted);
+          assert.equal(read.path, path);
           for (const [key, value] of Object.entries(wanted))
-            assert.equal(entry[key as keyof Entry], value, key);
+            assert.equal(read[key as keyof ReadEntry], value, key);
         },
       ),
       { numRuns: 500 },

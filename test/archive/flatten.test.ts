@@ -5,6 +5,7 @@ import { describe, it } from 'node:test';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { DestinationError, IntegrityError, UsageError } from '../../src/errors.ts';
 import { compressionFor, flatten } from '../../src/archive/flatten.ts';
+import { nothingLost } from '../../src/rootfs/not-restored.ts';
 import {
   dir,
   file,
@@ -195,7 +196,11 @@ describe('the flattened archive', () => {
       compression: 'none',
       temporaryFile: spool.file,
     });
-    assert.deepEqual(counts, { entriesRead: 4, entriesWritten: 1, ignored: 1 });
+    assert.deepEqual(counts, {
+      entriesRead: 4,
+      entriesWritten: 1,
+      notRestored: { ...nothingLost(), ignored: 1 },
+    });
     assert.equal(output.bytes.length % 512, 0);
     assert.ok(output.writableFinished);
   });
@@ -221,25 +226,29 @@ describe('flatten refuses', () => {
     [
       'a link to what does not exist',
       [[], [hardlink('a', 'b')]],
-      /^layer 1: a: cannot link to b: it does not exist/,
+      /^layer 1: a: cannot link to b: .*\(ENOENT\)$/,
     ],
     [
       'a link to a directory',
       [[dir('d'), hardlink('a', 'd')]],
-      /^layer 0: a: cannot link to d: it is a directory/,
+      /^layer 0: a: cannot link to d: .*\(EISDIR\)$/,
     ],
-    ['a link to the root', [[hardlink('a', '/')]], /it is a directory/],
+    ['a link to the root', [[hardlink('a', '/')]], /^layer 0: a: cannot link to \/: .*\(ENOENT\)$/],
     [
       'a link into what it replaces',
       [[file('a/b', '1'), hardlink('a', 'a/b')]],
-      /cannot link to a\/b: it does not exist/,
+      /cannot link to a\/b: .*\(ENOENT\)$/,
     ],
     [
       'a file as a parent behind a symlink',
       [[file('a'), symlink('l', 'a'), file('l/b')]],
-      /^layer 0: l\/b: cannot use l as a directory: a file is in the way/,
+      /^layer 0: l\/b: cannot use a as a directory: .*\(ENOTDIR\)$/,
     ],
-    ['a loop of symlinks as a parent', [[symlink('a', 'b'), symlink('b', 'a'), file('a/x')]], /loop/],
+    [
+      'a loop of symlinks as a parent',
+      [[symlink('a', 'b'), symlink('b', 'a'), file('a/x')]],
+      /^layer 0: a\/x: cannot follow the symlinks of a: .*\(ELOOP\)$/,
+    ],
     ['a path without end', [[file('a/'.repeat(9000))]], /too long/],
     ['a whiteout of nothing', [[file('etc/.wh.')]], /^layer 0: etc\/\.wh\.: /],
     ['a damaged archive', [[raw('garbage '.repeat(64))]], /^layer 0: header at byte 0: /],

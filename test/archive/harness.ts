@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Writable } from 'node:stream';
 import type { TestContext } from 'node:test';
-import type { FlattenLayer } from '../../src/archive/contents.ts';
+import type { ImageLayer } from '../../src/rootfs/image-contents.ts';
 import { flatten, type FlattenOptions } from '../../src/archive/flatten.ts';
 
 /** A directory that is removed after the test, whatever is in it. */
@@ -27,7 +27,7 @@ export const spool = {
 };
 
 /** Layers whose chunks are valid only until the next one is asked for. */
-export function layersOf(archives: readonly Uint8Array[], chunkSize = 1000): FlattenLayer[] {
+export function layersOf(archives: readonly Uint8Array[], chunkSize = 1000): ImageLayer[] {
   return archives.map((archive, index) => ({
     name: `layer ${index}`,
     async *open() {

@@ -35,8 +35,8 @@ import {
 } from '../support/archive.ts';
 import type { Item } from '../support/archive.ts';
 import { printTree } from '../support/tree.ts';
-import { backends, build, isRoot, openFilesystem, source, temporaryDirectory } from './harness.ts';
-import type { TestedBackend } from './harness.ts';
+import { diskBackends, build, isRoot, openFilesystem, source, temporaryDirectory } from './harness.ts';
+import type { DiskBackend } from './harness.ts';
 
 /** Where canaries are, as an attacker who knows the machine would name them. */
 interface Targets {
@@ -362,7 +362,7 @@ function scene(t: TestContext): { root: string; targets: Targets; check: () => v
   };
 }
 
-for (const backend of backends) {
+for (const backend of diskBackends) {
   for (const mode of ['stage', 'overlay'] as const) {
     describe(`breakouts, ${backend}, ${mode}`, () => {
       for (const attack of attacks) {
@@ -494,7 +494,7 @@ for (const backend of backends) {
 /** Applies a layer, while `swaps` happen each before the entry of its name; what fails fails. */
 function interfere(
   root: string,
-  backend: TestedBackend,
+  backend: DiskBackend,
   layer: Uint8Array,
   swaps: Readonly<Record<string, () => void>>,
 ): void {

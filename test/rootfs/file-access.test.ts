@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { test } from 'node:test';
-import type { Filesystem } from '../../src/rootfs/filesystem.ts';
+import type { DiskFilesystem } from '../../src/rootfs/filesystem.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { PortableFilesystem } from '../../src/rootfs/portable.ts';
@@ -12,7 +12,7 @@ import { Scratch } from '../support/program.ts';
 
 const { EINVAL, ENOENT, ENOTSUP } = constants.errno;
 
-const backends: [name: string, open: (path: string) => Filesystem | number][] = [
+const backends: [name: string, open: (path: string) => DiskFilesystem | number][] = [
   ['libc', (path) => LinuxFilesystem.open(systemCalls()!, Buffer.from(path))],
   ['portable', (path) => PortableFilesystem.open(Buffer.from(path))],
 ];

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
-import type { Filesystem } from '../../src/rootfs/filesystem.ts';
+import type { DiskFilesystem, Filesystem } from '../../src/rootfs/filesystem.ts';
 import { finishRun } from '../../src/rootfs/finish.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
@@ -12,13 +12,18 @@ import { PortableFilesystem } from '../../src/rootfs/portable.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
 import type { NotRestored, RootMetadata, RootfsOptions } from '../../src/rootfs/rootfs.ts';
 import type { RunOptions } from '../../src/rootfs/run.ts';
-import type { ByteSource } from '../../src/tar/entry.ts';
+import { MemoryFilesystem } from '../../src/rootfs/memory.ts';
+import type { ByteSource, EntryReader } from '../../src/tar/entry.ts';
+import { storedSize } from '../../src/tar/sparse.ts';
+import { printMemory } from './print-memory.ts';
 import { TarReader } from '../../src/tar/reader.ts';
 import { printTree } from '../support/tree.ts';
 import type { TreeOptions } from '../support/tree.ts';
 
 /** `node-paths` is Node's back end as it works on macOS. */
-export const backends = ['libc', 'node', 'node-paths'] as const;
+export const diskBackends = ['libc', 'node', 'node-paths'] as const;
+export const backends = [...diskBackends, 'memory'] as const;
+export type DiskBackend = (typeof diskBackends)[number];
 export type TestedBackend = (typeof backends)[number];
 export const isRoot = process.geteuid!() === 0;
 
@@ -49,8 +54,8 @@ export async function* chunks(bytes: Uint8Array, size = 65_536): AsyncGenerator<
   for (let start = 0; start < bytes.length; start += size) yield bytes.subarray(start, start + size);
 }
 
-export interface BuildOptions extends Partial<RunOptions> {
-  readonly backend?: TestedBackend;
+export interface BuildOptions<Backend = DiskBackend> extends Partial<RunOptions> {
+  readonly backend?: Backend;
   readonly rootMetadata?: RootMetadata;
 }
 
@@ -70,7 +75,7 @@ export function source(bytes: Uint8Array): ByteSource {
   };
 }
 
-export function openFilesystem(directory: string, backend: TestedBackend): Filesystem {
+export function openFilesystem(directory: string, backend: DiskBackend): DiskFilesystem {
   const path = Buffer.from(directory);
   const filesystem =
     backend === 'libc'
@@ -82,10 +87,27 @@ export function openFilesystem(directory: string, backend: TestedBackend): Files
 
 /** Applies layers to a directory that is there, in this thread. What fails leaves it as it is then. */
 export function build(directory: string, layers: readonly Uint8Array[], options: BuildOptions = {}): Built {
-  const { rootMetadata, backend = 'libc', ...others } = options;
-  const filesystem = openFilesystem(directory, backend);
+  const { backend = 'libc', ...others } = options;
+  return buildOn(openFilesystem(directory, backend), layers, { name: directory, ...others });
+}
+
+/** Applies layers to a tree in memory, with what files hold. */
+export function buildInMemory(
+  layers: readonly Uint8Array[],
+  options: Omit<BuildOptions, 'backend'> = {},
+): Built & { readonly filesystem: MemoryFilesystem } {
+  const filesystem = new MemoryFilesystem();
+  return { ...buildOn(filesystem, layers, { mode: 'stage', ...options }), filesystem };
+}
+
+function buildOn(
+  filesystem: Filesystem,
+  layers: readonly Uint8Array[],
+  options: Partial<RunOptions> & { readonly rootMetadata?: RootMetadata | undefined },
+): Built {
+  const { rootMetadata, ...others } = options;
   const run = startRun(filesystem, {
-    name: directory,
+    name: 'the tree',
     mode: 'empty',
     reservedNames: [],
     recordChanges: false,
@@ -96,7 +118,10 @@ export function build(directory: string, layers: readonly Uint8Array[], options:
     const changes: string[][] = [];
     for (const [index, layer] of layers.entries()) {
       const label = `layer ${index}`;
-      entries.push(applyLayer(run, new TarReader(source(layer), label), label));
+      const reader = new TarReader(source(layer), label);
+      entries.push(
+        applyLayer(run, filesystem instanceof MemoryFilesystem ? noting(reader, filesystem) : reader, label),
+      );
       if (run.changes)
         changes.push(Buffer.from(run.changes.take()).toString('latin1').split('\n').slice(0, -1));
     }
@@ -108,13 +133,38 @@ export function build(directory: string, layers: readonly Uint8Array[], options:
   }
 }
 
-/** The tree that `layers` make in an empty directory, printed. */
+/** Tells the file system before each entry what a file holds, as the image's tree does. */
+function noting(reader: EntryReader, filesystem: MemoryFilesystem): EntryReader {
+  let ordinal = -1;
+  return {
+    data: () => reader.data(),
+    next() {
+      const entry = reader.next();
+      ordinal += 1;
+      if (entry) {
+        const { size, sparse } = entry;
+        filesystem.source = {
+          layer: 0,
+          ordinal,
+          size,
+          stored: storedSize(entry),
+          sparse: sparse !== undefined,
+        };
+      }
+      return entry;
+    },
+  };
+}
+
+/** The tree that `layers` make in an empty directory or in memory, printed. */
 export function builtTree(
   t: TestContext,
   layers: readonly Uint8Array[],
-  options: BuildOptions & TreeOptions = {},
+  options: BuildOptions<TestedBackend> & TreeOptions = {},
 ): string {
+  const { backend, ...others } = options;
+  if (backend === 'memory') return printMemory(buildInMemory(layers, others).filesystem, options);
   const directory = temporaryDirectory(t);
-  build(directory, layers, options);
+  build(directory, layers, { ...others, ...(backend && { backend }) });
   return printTree(directory, options);
 }

@@ -18,7 +18,7 @@ import {
 import { printTree } from '../support/tree.ts';
 import { readXattrs, writeXattr } from '../support/xattrs.ts';
 import { accessListBytes, netRawCapability } from './access-list.ts';
-import { backends, build, builtTree, isRoot, temporaryDirectory } from './harness.ts';
+import { diskBackends, build, builtTree, isRoot, temporaryDirectory } from './harness.ts';
 
 const skip = isRoot ? false : 'needs root';
 const time = '1000000000.000000000';
@@ -27,7 +27,7 @@ const empty = 'e3b0c44298fc';
 const lines = (...list: string[]): string => list.map((line) => `${line}\n`).join('');
 
 describe('metadata, as root', { skip }, () => {
-  for (const backend of backends) {
+  for (const backend of diskBackends) {
     test(`all mode bits stay, with and without a change of owner, whatever the umask, ${backend}`, (t) => {
       const before = process.umask(0o077);
       t.after(() => process.umask(before));

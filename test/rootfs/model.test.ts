@@ -6,9 +6,11 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { tarAs } from '../support/archive.ts';
 import { printTree, treeDiff } from '../support/tree.ts';
-import { backends, build, isRoot, removeTree } from './harness.ts';
+import type { TreeOptions } from '../support/tree.ts';
+import { backends, build, buildInMemory, isRoot, removeTree } from './harness.ts';
 import { Model } from './model.ts';
 import type { Meta, Operation } from './model.ts';
+import { printMemory } from './print-memory.ts';
 
 const open = [0o755, 0o700, 0o4755, 0o2755, 0o1777, 0o2770, 0o7777];
 
@@ -77,7 +79,7 @@ const layers = (rich: boolean): fc.Arbitrary<Operation[][]> =>
 for (const backend of backends) {
   test(`random layers make the tree that the model has, ${backend}`, () => {
     const base = mkdtempSync(join(tmpdir(), 'dlrootfs-test-'));
-    const rich = backend === 'libc';
+    const rich = backend === 'libc' || backend === 'memory';
     try {
       fc.assert(
         fc.property(
@@ -87,16 +89,22 @@ for (const backend of backends) {
           (operations, dialect, mode) => {
             const model = new Model();
             const archives = operations.map((layer) => tarAs(dialect, ...model.apply(layer)));
-            const root = join(base, 'root');
-            removeTree(root);
-            mkdirSync(root);
-            const descriptors = readdirSync('/proc/self/fd').length;
-            build(root, archives, { backend, mode });
-            assert.equal(readdirSync('/proc/self/fd').length, descriptors, 'no descriptor stays open');
-            const tree = printTree(root, {
+            const options: TreeOptions = {
               text: true,
               hide: [...(isRoot ? [] : ['owner' as const]), ...(rich ? [] : ['xattrs' as const])],
-            });
+            };
+            let tree;
+            if (backend === 'memory') {
+              tree = printMemory(buildInMemory(archives, { mode }).filesystem, options);
+            } else {
+              const root = join(base, 'root');
+              removeTree(root);
+              mkdirSync(root);
+              const descriptors = readdirSync('/proc/self/fd').length;
+              build(root, archives, { backend, mode });
+              assert.equal(readdirSync('/proc/self/fd').length, descriptors, 'no descriptor stays open');
+              tree = printTree(root, options);
+            }
             assert.equal(treeDiff(model.print({ owners: isRoot, xattrs: rich }), tree), '');
           },
         ),

@@ -10,7 +10,7 @@ import { fakeManifest } from '../support/fake-image.ts';
 import { Scratch, runProgram } from '../support/program.ts';
 import { printTree } from '../support/tree.ts';
 import { readXattrs } from '../support/xattrs.ts';
-import { backends, build, isRoot, temporaryDirectory } from './harness.ts';
+import { diskBackends, build, isRoot, temporaryDirectory } from './harness.ts';
 
 const passwd = file('etc/passwd', 'root:x:0:0::/:\nalice:x:4242:1::/:\nalice:x:1:1::/:\nbroken\nbob:x:nan\n');
 const groups = file('etc/group', 'staff:x:77:\n');
@@ -156,7 +156,7 @@ describe('access lists as text', { skip }, () => {
     assert.match(tree, /^drw-rwx--- \d+ \.\/$/m);
   });
 
-  for (const backend of backends) {
+  for (const backend of diskBackends) {
     test(`give the group no more than the mode says where they cannot be set, ${backend}`, (t) => {
       const directory = join(temporaryDirectory(t), 'd');
       mkdirSync(directory);

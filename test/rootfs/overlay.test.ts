@@ -18,7 +18,7 @@ import { dir, fifo, file, hardlink, opaque, symlink, tar, whiteout } from '../su
 import type { Item } from '../support/archive.ts';
 import { printTree } from '../support/tree.ts';
 import { writeXattr } from '../support/xattrs.ts';
-import { backends, build, isRoot, temporaryDirectory } from './harness.ts';
+import { diskBackends, build, isRoot, temporaryDirectory } from './harness.ts';
 
 /** A directory of the user's: `etc/mine`, `full/a/b`, `bare/`, `link -> full`, `dangling -> nowhere`, `plain`. */
 function usersDirectory(t: TestContext): string {
@@ -178,7 +178,7 @@ const rows: readonly Row[] = [
   },
 ];
 
-for (const backend of backends) {
+for (const backend of diskBackends) {
   describe(`over a directory of the user's, ${backend}`, () => {
     for (const row of rows) {
       test(row.name, (t) => {
@@ -314,7 +314,7 @@ test('what was changed is told, in the order in which it happened', (t) => {
   assert.equal(readFileSync(join(root, 'd'), 'utf8'), '');
 });
 
-for (const backend of backends) {
+for (const backend of diskBackends) {
   test(`names that are reserved at the root are refused before anything of them is written, ${backend}`, (t) => {
     const attempts: Readonly<Record<string, Item[]>> = {
       'a file below': [file('.git/config', 'evil')],

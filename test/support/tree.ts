@@ -96,6 +96,51 @@ function openDirectory(path: Buffer): number | undefined {
   }
 }
 
+/** What is printed of one name. */
+export interface PrintedNode {
+  /** As it is printed; `.` for the root. */
+  readonly path: string;
+  /** As ls(1) shows it. */
+  readonly letter: string;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly size: number;
+  readonly device: string;
+  readonly mtimeNanoseconds: bigint;
+  readonly links: number;
+  /** Equal for the names of one file. */
+  readonly identity: string;
+  readonly target: () => Uint8Array;
+  readonly content: () => { readonly text: string; readonly hash: string };
+  readonly xattrs: () => readonly (readonly [name: string, value: Uint8Array])[];
+}
+
+/** The line of one name; `groups` has the files with several names that were printed before. */
+export function formatNode(node: PrintedNode, options: TreeOptions, groups: Map<string, string>): string {
+  const { letter, path } = node;
+  const hidden = new Set(options.hide);
+  const fields: string[] = [letter + (hidden.has('mode') ? '' : permissions(node.mode))];
+  if (!hidden.has('owner')) fields.push(`${node.uid}:${node.gid}`);
+  if (letter === '-' && options.text !== true) fields.push(String(node.size));
+  if (letter === 'c' || letter === 'b') fields.push(node.device);
+  if (!hidden.has('time')) fields.push(time(node.mtimeNanoseconds, hidden.has('nanoseconds')));
+  if (letter === '-' && options.text !== true) fields.push(node.content().hash);
+  fields.push(letter === 'd' ? `${path}/` : path);
+  if (letter === '-' && options.text === true) fields.push(node.content().text);
+  if (letter === 'l') fields.push('->', escapeBytes(node.target()));
+  if (letter !== 'd' && node.links > 1) {
+    const group = groups.get(node.identity) ?? `=${groups.size + 1}`;
+    groups.set(node.identity, group);
+    fields.push(group);
+  }
+  if (!hidden.has('xattrs')) {
+    const xattrs = node.xattrs().map(([name, value]) => `${name}=${Buffer.from(value).toString('hex')}`);
+    if (xattrs.length > 0) fields.push(`{${xattrs.join(' ')}}`);
+  }
+  return fields.join(' ');
+}
+
 function printLine(
   text: string,
   bytes: Buffer,
@@ -103,29 +148,27 @@ function printLine(
   options: TreeOptions,
   groups: Map<string, string>,
 ): string {
-  const hidden = new Set(options.hide);
   const stat = lstatSync(bytes, { bigint: true });
-  const mode = Number(stat.mode);
-  const fields: string[] = [typeLetter(stat) + (hidden.has('mode') ? '' : permissions(mode))];
-  if (!hidden.has('owner')) fields.push(`${stat.uid}:${stat.gid}`);
-  if (stat.isFile() && options.text !== true) fields.push(String(stat.size));
-  if (stat.isCharacterDevice() || stat.isBlockDevice()) fields.push(deviceOf(stat.rdev));
-  if (!hidden.has('time')) fields.push(time(stat.mtimeNs, hidden.has('nanoseconds')));
-  if (stat.isFile() && options.text !== true) fields.push(contentHash(bytes));
-  fields.push(stat.isDirectory() ? `${path}/` : path);
-  if (stat.isFile() && options.text === true) fields.push(textOf(bytes));
-  if (stat.isSymbolicLink()) fields.push('->', escapeBytes(readlinkSync(bytes, { encoding: 'buffer' })));
-  if (!stat.isDirectory() && stat.nlink > 1n) {
-    const key = `${stat.dev}:${stat.ino}`;
-    const group = groups.get(key) ?? `=${groups.size + 1}`;
-    groups.set(key, group);
-    fields.push(group);
-  }
-  if (!hidden.has('xattrs') && bytes.equals(Buffer.from(text))) {
-    const xattrs = readXattrs(text).map(([name, value]) => `${name}=${value.toString('hex')}`);
-    if (xattrs.length > 0) fields.push(`{${xattrs.join(' ')}}`);
-  }
-  return fields.join(' ');
+  return formatNode(
+    {
+      path,
+      letter: typeLetter(stat),
+      mode: Number(stat.mode),
+      uid: Number(stat.uid),
+      gid: Number(stat.gid),
+      size: Number(stat.size),
+      device: deviceOf(stat.rdev),
+      mtimeNanoseconds: stat.mtimeNs,
+      links: Number(stat.nlink),
+      identity: `${stat.dev}:${stat.ino}`,
+      target: () => readlinkSync(bytes, { encoding: 'buffer' }),
+      content: () =>
+        options.text === true ? { text: textOf(bytes), hash: '' } : { text: '', hash: contentHash(bytes) },
+      xattrs: () => (bytes.equals(Buffer.from(text)) ? readXattrs(text) : []),
+    },
+    options,
+    groups,
+  );
 }
 
 function typeLetter(stat: BigIntStats): string {

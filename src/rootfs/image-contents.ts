@@ -1,0 +1,180 @@
+import { IntegrityError } from '../errors.ts';
+import { AsyncTarReader } from '../tar/async-reader.ts';
+import type { Entry, SparseExtent } from '../tar/entry.ts';
+import { storedSize } from '../tar/sparse.ts';
+import type { FileContent, Inodes } from './memory-inodes.ts';
+import type { Spool } from './memory-tables.ts';
+
+/** One layer of an image as its tree needs it. */
+export interface ImageLayer {
+  /** What messages call it: `layer 0123456789ab`. */
+  readonly name: string;
+  /** The layer's tar, verified to its last byte; opened again when contents are read. Each chunk is valid until the next is asked for. */
+  open(): AsyncIterable<Uint8Array>;
+}
+
+/** A file that is being read. */
+export interface OpenFile {
+  /** Where the bytes belong, of a sparse file. */
+  readonly extents: readonly SparseExtent[] | undefined;
+  /** The stored bytes, extents back to back; each piece is valid until the next is asked for. */
+  readonly pieces: AsyncIterable<Uint8Array>;
+}
+
+const PIECE_BYTES = 256 * 1024;
+/** In the spool, of each extent: its offset and its length, as doubles. */
+const EXTENT_BYTES = 16;
+const none: AsyncIterable<Uint8Array> = { async *[Symbol.asyncIterator]() {} };
+
+/**
+ * Hands out what files hold in an order that is not quite that of the layers. All layers are read at once, each as far as it is needed;
+ * data that comes before its turn waits in the spool. Archives are nearly always in the order of names, so that hardly any does.
+ */
+export class ImageContents {
+  readonly #layers: readonly ImageLayer[];
+  readonly #inodes: Inodes;
+  readonly #spool: () => Promise<Spool>;
+  /** Of each layer, by the ordinal of an entry, the inode whose content it has; 0: nobody wants it. */
+  readonly #wanted: Uint32Array[];
+  /** How many of them are yet to come. */
+  readonly #waiting: number[];
+  readonly #cursors: (Cursor | undefined)[];
+
+  /** @param spool where data waits; asked for when some has to */
+  constructor(
+    layers: readonly ImageLayer[],
+    inodes: Inodes,
+    files: Iterable<{ readonly inode: number; readonly content: FileContent }>,
+    spool: () => Promise<Spool>,
+  ) {
+    this.#layers = layers;
+    this.#inodes = inodes;
+    this.#spool = spool;
+    this.#wanted = layers.map(() => new Uint32Array(1024));
+    this.#waiting = layers.map(() => 0);
+    this.#cursors = layers.map(() => undefined);
+    for (const { inode, content } of files)
+      if (!content.spooled) this.#want(inode, content.layer, content.ordinal);
+  }
+
+  /** Opens a file, to be read to its end before the next one is opened. */
+  async open(inode: number): Promise<OpenFile> {
+    const content = this.#inodes.content(inode);
+    if (content === undefined || content.stored === 0)
+      return { extents: content?.sparse === true ? [] : undefined, pieces: none };
+    if (content.spooled) return this.#openSpooled(content);
+    const cursor = (this.#cursors[content.layer] ??= new Cursor(this.#layers[content.layer]!));
+    const entry = await this.#advance(cursor, content.layer, inode);
+    return { extents: entry.sparse, pieces: this.#piecesOf(cursor, content.layer) };
+  }
+
+  /** Frees what is open, after an error too. */
+  async close(): Promise<void> {
+    for (const cursor of this.#cursors) await cursor?.close();
+  }
+
+  #want(inode: number, layer: number, ordinal: number): void {
+    let wanted = this.#wanted[layer]!;
+    if (ordinal >= wanted.length) {
+      const longer = new Uint32Array(Math.max(2 * wanted.length, ordinal + 1));
+      longer.set(wanted);
+      this.#wanted[layer] = wanted = longer;
+    }
+    wanted[ordinal] = inode;
+    this.#waiting[layer]! += 1;
+  }
+
+  /** Goes on in a layer to the entry of `inode`; what others want on the way goes to the spool. */
+  async #advance(cursor: Cursor, layer: number, inode: number): Promise<Entry> {
+    const wanted = this.#wanted[layer]!;
+    for (;;) {
+      const entry = await cursor.next();
+      const found = wanted[cursor.ordinal] ?? 0;
+      if (found === 0) continue;
+      if (this.#inodes.content(found)?.stored !== storedSize(entry)) throw cursor.changed();
+      this.#waiting[layer]! -= 1;
+      if (found === inode) return entry;
+      await this.#putAside(cursor, entry, found);
+    }
+  }
+
+  async *#piecesOf(cursor: Cursor, layer: number): AsyncGenerator<Uint8Array, void, void> {
+    for (let piece = await cursor.reader.data(); piece !== undefined; piece = await cursor.reader.data())
+      yield piece;
+    if (this.#waiting[layer] === 0) await cursor.close();
+  }
+
+  async #putAside({ reader }: Cursor, { sparse }: Entry, inode: number): Promise<void> {
+    const spool = await this.#spool();
+    this.#inodes.moveToSpool(inode, spool.size);
+    if (sparse !== undefined) {
+      const numbers = Float64Array.of(
+        sparse.length,
+        ...sparse.flatMap(({ offset, length }) => [offset, length]),
+      );
+      spool.append(new Uint8Array(numbers.buffer));
+    }
+    for (let piece = await reader.data(); piece !== undefined; piece = await reader.data())
+      spool.append(piece);
+  }
+
+  async #openSpooled({ position, stored, sparse }: FileContent & { spooled: true }): Promise<OpenFile> {
+    const spool = await this.#spool();
+    if (!sparse) return { extents: undefined, pieces: spooledPieces(spool, position, stored) };
+    const count = new Float64Array(1);
+    spool.read(position, new Uint8Array(count.buffer));
+    const numbers = new Float64Array(2 * count[0]!);
+    spool.read(position + 8, new Uint8Array(numbers.buffer));
+    const extents = Array.from({ length: count[0]! }, (_, index) => ({
+      offset: numbers[2 * index]!,
+      length: numbers[2 * index + 1]!,
+    }));
+    return { extents, pieces: spooledPieces(spool, position + 8 + EXTENT_BYTES * extents.length, stored) };
+  }
+}
+
+async function* spooledPieces(
+  spool: Spool,
+  position: number,
+  size: number,
+): AsyncGenerator<Uint8Array, void, void> {
+  const buffer = Buffer.allocUnsafe(Math.min(size, PIECE_BYTES));
+  for (let done = 0; done < size;) {
+    const piece = buffer.subarray(0, Math.min(buffer.length, size - done));
+    spool.read(position + done, piece);
+    done += piece.length;
+    yield piece;
+  }
+}
+
+/** A layer that is being read, and how far. */
+class Cursor {
+  ordinal = -1;
+  readonly reader: AsyncTarReader;
+  readonly #name: string;
+  readonly #chunks: AsyncIterator<Uint8Array>;
+
+  constructor(layer: ImageLayer) {
+    this.#name = layer.name;
+    this.#chunks = layer.open()[Symbol.asyncIterator]();
+    this.reader = new AsyncTarReader(this.#chunks, layer.name);
+  }
+
+  async next(): Promise<Entry> {
+    this.ordinal += 1;
+    const entry = await this.reader.next();
+    if (entry === undefined) throw this.changed();
+    return entry;
+  }
+
+  changed(): IntegrityError {
+    return new IntegrityError(`${this.#name}: it has other entries than when it was read first`, {
+      code: 'LAYER_CHANGED',
+      hint: 'the store was changed meanwhile, run it again',
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.#chunks.return?.();
+  }
+}

@@ -1,0 +1,227 @@
+import type { FileHandle } from 'node:fs/promises';
+import { DestinationError, IntegrityError } from '../errors.ts';
+import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
+import { AsyncTarReader } from '../tar/async-reader.ts';
+import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
+import { storedSize } from '../tar/sparse.ts';
+import { LayerApplication, startRun } from './apply.ts';
+import { ImageContents, type ImageLayer } from './image-contents.ts';
+import { finishRun } from './finish.ts';
+import { MemoryFilesystem } from './memory.ts';
+import type { FileContent, InodeMetadata } from './memory-inodes.ts';
+import { Spool } from './memory-tables.ts';
+import type { NotRestored } from './not-restored.ts';
+
+/** One name in an image's tree. */
+export interface TreeEntry extends InodeMetadata {
+  /** Without a slash at the ends; empty for the root. */
+  readonly path: BytePath;
+  /** Of an inode that has more than one name: the path that came first. It is undefined for that one, and for directories. */
+  readonly linkTo: BytePath | undefined;
+  /** Equal for two names of one inode. */
+  readonly inode: number;
+}
+
+export interface ImageTreeOptions {
+  /** What messages call it. */
+  readonly name: string;
+  /** A new empty file, open for reading and writing, that nobody else has: for what would take too much memory. */
+  readonly temporaryFile: () => Promise<FileHandle>;
+}
+
+/** Bytes of all account files together; more is an attack on memory. */
+const MOST_ACCOUNT_BYTES = 4 * LARGEST_ACCOUNT_FILE;
+/** Bytes of attributes or of a link's target from which on the tree needs its temporary file. */
+const LONG = 1024;
+
+const nothing: Pick<EntryReader, 'data'> = { data: () => undefined };
+
+/**
+ * The root file system of an image in memory, by the rules by which it is written to disk: all names with their metadata, in about a
+ * hundred bytes each. What files hold is read from the layers once more, when it is asked for.
+ */
+export class ImageTree {
+  /** Entries of the layers. */
+  entriesRead = 0;
+  /** What the tree does not have as the image has it. */
+  readonly counts: Readonly<NotRestored>;
+  readonly #layers: readonly ImageLayer[];
+  readonly #filesystem: MemoryFilesystem;
+  readonly #hasRoot: boolean;
+  readonly #scratch: Scratch;
+
+  private constructor(builder: Builder, layers: readonly ImageLayer[]) {
+    this.entriesRead = builder.entries;
+    this.counts = builder.run.counts;
+    this.#layers = layers;
+    this.#filesystem = builder.filesystem;
+    this.#hasRoot = builder.run.rootEntry !== undefined;
+    this.#scratch = builder.scratch;
+  }
+
+  /**
+   * Applies layers, base layer first, each to its last byte: only there it is known to be verified.
+   *
+   * @throws IntegrityError for a layer that makes no sense, naming it and the entry, and what the layers themselves throw
+   */
+  static async build(layers: readonly ImageLayer[], options: ImageTreeOptions): Promise<ImageTree> {
+    const builder = new Builder(options);
+    try {
+      for (const [index, layer] of layers.entries()) await builder.apply(layer, index);
+      finishRun(builder.run, undefined);
+      builder.run.directories.close();
+      return new ImageTree(builder, layers);
+    } catch (error) {
+      await builder.scratch.close();
+      throw malformed(error);
+    }
+  }
+
+  /**
+   * All names: each directory before what is in it, all of that before anything else, names by their bytes. So readers can finish a
+   * directory when they leave it, and the order does not depend on the layers. The root comes only if an entry made it.
+   */
+  *[Symbol.iterator](): Generator<TreeEntry, void, void> {
+    for (const name of this.#names()) yield { ...this.#filesystem.inodes.metadata(name.inode), ...name };
+  }
+
+  *#names(): Generator<Pick<TreeEntry, 'path' | 'linkTo' | 'inode'>, void, void> {
+    const filesystem = this.#filesystem;
+    const root = filesystem.root.handle;
+    const firstNames = new Map<number, BytePath>();
+    if (this.#hasRoot) yield { path: '' as BytePath, linkTo: undefined, inode: root };
+    /** The directories on the way, each with the length of its path and the slash after it: the path itself may be long. */
+    const way = [{ names: filesystem.inOrder(root), length: 0 }];
+    let path = '' as BytePath;
+    for (let last = way.at(-1); last !== undefined; last = way.at(-1)) {
+      const next = last.names.next();
+      if (next.done === true) {
+        way.pop();
+        continue;
+      }
+      const [name, inode] = next.value;
+      path = (path.slice(0, last.length) + name) as BytePath;
+      const linked = filesystem.inodes.type(inode) !== 'directory' && filesystem.inodes.links(inode) > 1;
+      const linkTo = linked ? firstNames.get(inode) : undefined;
+      if (linked && linkTo === undefined) firstNames.set(inode, path);
+      yield { path, linkTo, inode };
+      if (filesystem.inodes.type(inode) !== 'directory') continue;
+      path = `${path}/` as BytePath;
+      way.push({ names: filesystem.inOrder(inode), length: path.length });
+    }
+  }
+
+  /**
+   * The contents of files, each to be read once.
+   *
+   * @param entries those whose files will be read, or more, in the order in which they will be: another one costs room on disk
+   */
+  contents(entries: Iterable<Pick<TreeEntry, 'inode' | 'linkTo'>> = this.#names()): ImageContents {
+    const filesystem = this.#filesystem;
+    function* files(): Generator<{ inode: number; content: FileContent }> {
+      for (const { inode, linkTo } of entries) {
+        const content = linkTo === undefined ? filesystem.inodes.content(inode) : undefined;
+        if (content !== undefined && content.stored > 0) yield { inode, content };
+      }
+    }
+    return new ImageContents(this.#layers, filesystem.inodes, files(), () => this.#scratch.spool());
+  }
+
+  /** Gives back the temporary file. */
+  async close(): Promise<void> {
+    await this.#scratch.close();
+  }
+}
+
+/** The tree refuses nothing but names that are too long for every Linux: whoever made the layer has to know. */
+function malformed(error: unknown): unknown {
+  if (!(error instanceof DestinationError) || error.code !== 'ENAMETOOLONG') return error;
+  const { message, code } = error;
+  const hint = 'the layer is malformed, ask whoever built the image';
+  return new IntegrityError(message, { code, hint, cause: error });
+}
+
+/** The temporary file, if it was needed. */
+class Scratch {
+  readonly #temporaryFile: () => Promise<FileHandle>;
+  #handle: FileHandle | undefined;
+  #spool: Spool | undefined;
+
+  constructor(temporaryFile: () => Promise<FileHandle>) {
+    this.#temporaryFile = temporaryFile;
+  }
+
+  async spool(): Promise<Spool> {
+    if (this.#spool !== undefined) return this.#spool;
+    this.#handle = await this.#temporaryFile();
+    this.#spool = new Spool(this.#handle.fd);
+    return this.#spool;
+  }
+
+  async close(): Promise<void> {
+    await this.#handle?.close();
+    this.#handle = undefined;
+  }
+}
+
+/** A tree while layers are applied to it. */
+class Builder {
+  readonly filesystem = new MemoryFilesystem();
+  readonly scratch: Scratch;
+  readonly run;
+  entries = 0;
+  #accountBytes = 0;
+
+  constructor({ name, temporaryFile }: ImageTreeOptions) {
+    this.scratch = new Scratch(temporaryFile);
+    const options = { name, mode: 'stage', reservedNames: [], recordChanges: false } as const;
+    this.run = startRun(this.filesystem, options);
+  }
+
+  async apply(layer: ImageLayer, index: number): Promise<void> {
+    const chunks = layer.open()[Symbol.asyncIterator]();
+    const application = new LayerApplication(this.run, layer.name);
+    try {
+      const reader = new AsyncTarReader(chunks, layer.name);
+      let ordinal = 0;
+      for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
+        if (needsSpool(entry)) this.filesystem.inodes.spool = await this.scratch.spool();
+        const sparse = entry.sparse !== undefined;
+        this.filesystem.source = {
+          layer: index,
+          ordinal,
+          size: entry.size,
+          stored: storedSize(entry),
+          sparse,
+        };
+        application.apply(entry, this.#isAccountFile(entry) ? await contentOf(reader) : nothing);
+        ordinal += 1;
+      }
+      this.entries += application.finish();
+      while ((await chunks.next()).done !== true);
+    } finally {
+      await chunks.return?.();
+    }
+  }
+
+  /** Whether it may be the image's passwd or group: who the names in access lists are stands there. */
+  #isAccountFile({ type, path, size, sparse }: Entry): boolean {
+    if (type !== 'file' || sparse !== undefined || !/(?:^|\/)etc\/(?:passwd|group)$/.test(path)) return false;
+    if (size > LARGEST_ACCOUNT_FILE || this.#accountBytes + size > MOST_ACCOUNT_BYTES) return false;
+    this.#accountBytes += size;
+    return true;
+  }
+}
+
+function needsSpool({ linkPath, xattrs }: Entry): boolean {
+  let length = 0;
+  for (const [name, value] of xattrs ?? []) length += name.length + value.length;
+  return linkPath.length > LONG || length > LONG;
+}
+
+async function contentOf(reader: AsyncTarReader): Promise<Pick<EntryReader, 'data'>> {
+  const pieces: Uint8Array[] = [];
+  for (let bytes = await reader.data(); bytes !== undefined; bytes = await reader.data())
+    pieces.push(Uint8Array.from(bytes));
+  return { data: () => pieces.shift() };
+}

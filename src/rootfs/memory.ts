@@ -1,0 +1,246 @@
+import { constants } from 'node:os';
+import type { BytePath } from '../tar/entry.ts';
+import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
+import { Inodes, type FileSource, type InodeType } from './memory-inodes.ts';
+import { NameTable } from './memory-tables.ts';
+
+const { EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENODATA, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, EPERM } =
+  constants.errno;
+
+const ROOT = 1;
+
+/** In bytes, as everywhere on Linux: NAME_MAX, and PATH_MAX without its NUL. */
+const LONGEST_NAME = 255;
+const LONGEST_TARGET = 4095;
+/**
+ * A file system in memory, about a hundred bytes for each file. It keeps everything that an image can say, with one exception: what
+ * files hold is not written but noted (`FileSource`); only of files that are written to, as etc/passwd, are the bytes kept.
+ */
+export class MemoryFilesystem implements Filesystem {
+  readonly root: Directory = { path: '' as BytePath, handle: ROOT };
+  /** To be set before a file is created. */
+  source: FileSource = { layer: 0, ordinal: 0, size: 0, stored: 0, sparse: false };
+  readonly inodes = new Inodes();
+  readonly #names = new NameTable(this.inodes);
+  /** Of the files that were written to. */
+  readonly #written = new Map<number, Buffer>();
+
+  constructor() {
+    this.inodes.add('directory', 0o755);
+  }
+
+  openDirectory(parent: Directory, name: ByteName): number {
+    const inode = this.#find(parent, name);
+    if (inode < 0) return inode;
+    return this.inodes.type(inode) === 'directory' ? inode : -ENOTDIR;
+  }
+
+  closeDirectory(): void {}
+
+  readLink(parent: Directory, name: ByteName): BytePath | number {
+    const inode = this.#find(parent, name);
+    if (inode < 0) return inode;
+    return this.inodes.type(inode) === 'symlink' ? this.inodes.target(inode) : -EINVAL;
+  }
+
+  stat(parent: Directory, name: ByteName): FileStat | number {
+    const inode = this.#find(parent, name);
+    if (inode < 0) return inode;
+    const { type, mode, uid, gid, size, mtimeSeconds, mtimeNanoseconds } = this.inodes.status(inode);
+    const times = { mtimeSeconds, mtimeNanoseconds, ctimeSeconds: 0, ctimeNanoseconds: 0 };
+    return { type, mode, uid, gid, size, ...times, identity: `0:${inode}` };
+  }
+
+  readFile(parent: Directory, name: ByteName): Uint8Array | number {
+    const inode = this.#find(parent, name);
+    return inode < 0 ? inode : (this.#written.get(inode) ?? -EINVAL);
+  }
+
+  list(directory: Directory): ByteName[] {
+    return this.#names.list(directory.handle).map((name) => this.#names.text(name));
+  }
+
+  makeDirectory(parent: Directory, name: ByteName, mode: number): number {
+    return this.#make(parent, name, 'directory', mode & 0o1777).error;
+  }
+
+  makeSymlink(parent: Directory, name: ByteName, target: BytePath): number {
+    if (target.length > LONGEST_TARGET) return -ENAMETOOLONG;
+    const { inode, error } = this.#make(parent, name, 'symlink', 0o777);
+    if (error < 0) return error;
+    this.inodes.setTarget(inode, target);
+    return 0;
+  }
+
+  makeSpecial(
+    parent: Directory,
+    name: ByteName,
+    type: 'character' | 'block' | 'fifo',
+    mode: number,
+    major: number,
+    minor: number,
+  ): number {
+    const { inode, error } = this.#make(parent, name, type, mode);
+    if (error < 0) return error;
+    this.inodes.setDevice(inode, major, minor);
+    return 0;
+  }
+
+  makeLink(targetParent: Directory, targetName: ByteName, parent: Directory, name: ByteName): number {
+    const inode = this.#find(targetParent, targetName);
+    if (inode < 0) return inode;
+    const taken = this.#refuse(parent, name);
+    if (taken < 0) return taken;
+    if (this.inodes.type(inode) === 'directory') return -EPERM;
+    this.#names.add(parent.handle, name, inode);
+    this.inodes.setLinks(inode, this.inodes.links(inode) + 1);
+    return 0;
+  }
+
+  rename(parent: Directory, name: ByteName, newParent: Directory, newName: ByteName): number {
+    const from = this.#names.find(parent.handle, name);
+    if (from === 0) return -ENOENT;
+    const taken = this.#refuse(newParent, newName);
+    if (taken < 0) return taken;
+    this.#names.add(newParent.handle, newName, this.#names.inode(from));
+    this.#names.remove(from);
+    return 0;
+  }
+
+  remove(parent: Directory, name: ByteName): number {
+    const found = this.#names.find(parent.handle, name);
+    if (found === 0) return -ENOENT;
+    if (this.inodes.type(this.#names.inode(found)) === 'directory') return -EISDIR;
+    this.#unlink(found);
+    return 0;
+  }
+
+  removeDirectory(parent: Directory, name: ByteName): number {
+    const found = this.#names.find(parent.handle, name);
+    if (found === 0) return -ENOENT;
+    const inode = this.#names.inode(found);
+    if (this.inodes.type(inode) !== 'directory') return -ENOTDIR;
+    if (this.inodes.firstName(inode) !== 0) return -ENOTEMPTY;
+    this.#unlink(found);
+    return 0;
+  }
+
+  /** The file is what `source` says. */
+  createFile(parent: Directory, name: ByteName, mode: number): number {
+    const { inode, error } = this.#make(parent, name, 'file', mode);
+    if (error < 0) return error;
+    this.inodes.setSource(inode, this.source);
+    return inode;
+  }
+
+  write(file: number, bytes: Uint8Array, position: number): number {
+    let content = this.#written.get(file);
+    if (content === undefined) {
+      content = Buffer.alloc(this.inodes.size(file));
+      this.#written.set(file, content);
+    }
+    content.set(bytes, position);
+    return 0;
+  }
+
+  freeSpace(): number {
+    return Infinity;
+  }
+
+  truncate(file: number, size: number): number {
+    this.inodes.setSize(file, size);
+    return 0;
+  }
+
+  closeFile(): number {
+    return 0;
+  }
+
+  setOwner(node: Node, uid: number, gid: number): number {
+    const inode = this.#inodeOf(node);
+    if (inode > 0) this.inodes.setOwner(inode, uid, gid);
+    return Math.min(inode, 0);
+  }
+
+  setMode(node: Node, mode: number): number {
+    const inode = this.#inodeOf(node);
+    if (inode > 0) this.inodes.setMode(inode, mode);
+    return Math.min(inode, 0);
+  }
+
+  setTimes(node: Node, seconds: number, nanoseconds: number): number {
+    const inode = this.#inodeOf(node);
+    if (inode > 0) this.inodes.setTimes(inode, seconds, nanoseconds);
+    return Math.min(inode, 0);
+  }
+
+  /** See `Inodes.setXattr`. */
+  setXattr(node: Node, name: string, value: Uint8Array): number {
+    const inode = this.#inodeOf(node);
+    if (inode < 0) return inode;
+    return this.inodes.setXattr(inode, name, value) ? 0 : -ENOSPC;
+  }
+
+  hasXattr(node: Node, name: string): boolean {
+    const inode = this.#inodeOf(node);
+    return inode > 0 && this.inodes.hasXattr(inode, name);
+  }
+
+  readXattrs(node: Node): Map<string, Uint8Array> | number {
+    const inode = this.#inodeOf(node);
+    return inode < 0 ? inode : new Map(this.inodes.xattrs(inode));
+  }
+
+  removeXattr(node: Node, name: string): number {
+    const inode = this.#inodeOf(node);
+    if (inode < 0) return inode;
+    return this.inodes.removeXattr(inode, name) ? 0 : -ENODATA;
+  }
+
+  close(): void {}
+
+  /** Name and inode of all that is in a directory, by the bytes of the names. */
+  *inOrder(directory: number): Generator<[name: ByteName, inode: number], void, void> {
+    for (const name of this.#names.sorted(directory)) yield [this.#names.text(name), this.#names.inode(name)];
+  }
+
+  #find(parent: Directory, name: ByteName): number {
+    if (name === '.') return parent.handle;
+    const found = this.#names.find(parent.handle, name);
+    if (found !== 0) return this.#names.inode(found);
+    return name.length > LONGEST_NAME ? -ENAMETOOLONG : -ENOENT;
+  }
+
+  #inodeOf({ parent, name, file }: Node): number {
+    return file >= 0 ? file : this.#find(parent, name);
+  }
+
+  /** Why nothing can be made with this name; 0: it can. */
+  #refuse(parent: Directory, name: ByteName): number {
+    if (name.length > LONGEST_NAME) return -ENAMETOOLONG;
+    return this.#names.find(parent.handle, name) === 0 ? 0 : -EEXIST;
+  }
+
+  #make(
+    parent: Directory,
+    name: ByteName,
+    type: InodeType,
+    mode: number,
+  ): { readonly inode: number; readonly error: number } {
+    const error = this.#refuse(parent, name);
+    if (error < 0) return { inode: 0, error };
+    const inode = this.inodes.add(type, mode);
+    this.#names.add(parent.handle, name, inode);
+    return { inode, error: 0 };
+  }
+
+  #unlink(name: number): void {
+    const inode = this.#names.inode(name);
+    this.#names.remove(name);
+    const links = this.inodes.links(inode) - 1;
+    this.inodes.setLinks(inode, links);
+    if (links > 0) return;
+    this.#written.delete(inode);
+    this.inodes.remove(inode);
+  }
+}
