@@ -5,7 +5,7 @@ import { SyscallError, hasErrno } from '../sys/os-error.ts';
 import { systemCalls } from '../sys/system-calls.ts';
 import { bytePath, type BytePath } from '../tar/entry.ts';
 import { Directories, nameOf, parentPath } from './directories.ts';
-import type { ByteName, Directory, FileStat, Filesystem } from './filesystem.ts';
+import type { ByteName, Directory, FileStat, DiskFilesystem } from './filesystem.ts';
 import { LinuxFilesystem } from './linux.ts';
 import type { Backend } from './messages.ts';
 import { PortableFilesystem } from './portable.ts';
@@ -38,7 +38,7 @@ const mostLinks = 40;
  * leads out. Paths are text; a leading slash means the root.
  */
 export class ConfinedRoot implements Disposable {
-  readonly #filesystem: Filesystem;
+  readonly #filesystem: DiskFilesystem;
   readonly #directories: Directories;
 
   /** @throws SyscallError */
