@@ -120,7 +120,7 @@ export class RootfsBuild {
       if (this.#git) await this.#commit(this.#git, layer, changes);
       return entries;
     } catch (error) {
-      throw await layer.blame(this.#packer ? await this.#packer.blame(error) : error);
+      throw await layer.explainFailure(this.#packer ? await this.#packer.blame(error) : error);
     }
   }
 

@@ -1,7 +1,7 @@
 import { decompressor } from './blob/decode/decompress.ts';
+import { nativeDecoders } from './blob/decode/native.ts';
 import { Store } from './blob/store.ts';
 import { DlrootfsError, IntegrityError } from './errors.ts';
-import { nativeCalls } from './native-calls.ts';
 import { platformNotice } from './oci/image-index.ts';
 import type { Image, Session } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
@@ -32,13 +32,13 @@ export async function withSession<T>(options: PullOptions, use: (opened: Opened)
   const spoolDirectory = await spoolPlace(destination);
   const directory = source.local ? undefined : options.store.directory;
   const { maxBytes } = options.store;
-  const store = await Store.open({ directory, maxBytes, native: nativeCalls(), spoolDirectory, report });
+  const store = await Store.open({ directory, maxBytes, spoolDirectory, report });
   try {
     report({ type: 'session', name: source.name });
     const session = await source.open({
       manifestStore: store,
       spoolDirectory,
-      decompress: decompressor(store.native),
+      decompress: decompressor(nativeDecoders()),
       namelessFile,
     });
     try {

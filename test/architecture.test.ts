@@ -34,7 +34,6 @@ const top = [
   'held-image.ts',
   'packer.ts',
   'packer-thread.ts',
-  'native-calls.ts',
   'source.ts',
   'with-session.ts',
   'rootfs-build.ts',

@@ -106,6 +106,11 @@ async function shared(
   const end = kept.ranges.at(-1)?.end ?? 0;
   if (end < length) await handle.truncate(end);
   let hasNote = noted !== undefined;
+  // What follows has no hole: the length of the file says it all.
+  if (hasNote && (kept.ranges.length === 0 || (kept.ranges.length === 1 && kept.ranges[0]!.start === 0))) {
+    await unlink(note).catch(() => undefined);
+    hasNote = false;
+  }
   let published = false;
   return {
     handle,

@@ -74,7 +74,7 @@ export class Download {
     this.#options.progress(pieces.received);
     await this.#hashTo(pieces.front).catch((error: unknown) => {
       if (!(error instanceof DestinationError)) throw error;
-      throw new WrongBytesError(`what an earlier run left of it cannot be read: ${error.message}`);
+      throw new WrongBytesError(`cannot read what an earlier run downloaded of it: ${error.message}`);
     });
     this.#complete = pieces.front === this.#size;
   }
@@ -107,26 +107,22 @@ export class Download {
   async #open(): Promise<BlobResponse> {
     const { signal } = this.#options.budget;
     const start = this.#arrival.received;
-    let response = await this.#layer.open({ start, etag: this.#etag }, signal).catch((error: unknown) => {
+    const answer = await this.#layer.open({ start, etag: this.#etag }, signal).catch((error: unknown) => {
       signal.throwIfAborted();
       if (start === 0 || !(error instanceof NetworkError)) throw error;
       return undefined;
     });
-    if (response && response.start !== start && response.start !== 0) {
-      await abandon(response);
-      response = undefined;
-    }
-    response ??= await this.#layer.open({ start: 0 }, signal);
+    const response = answer ?? (await this.#layer.open({ start: 0 }, signal));
     if (response.start > start) {
       await abandon(response);
-      throw new BrokenTransferError('the server answered with another part than it was asked for');
+      throw new BrokenTransferError('the server sent another range than requested');
     }
     // With a digest, whatever is at that address must be the same bytes; without one, only the tag says so.
     const changed = this.#etag !== undefined && response.etag !== this.#etag && !this.#layer.checksum;
     this.#etag = response.etag;
     if (changed && start > 0) {
       await abandon(response);
-      throw new WrongBytesError('it changed at the server while it was fetched');
+      throw new WrongBytesError('it changed on the server during the download');
     }
     return response;
   }
@@ -143,7 +139,7 @@ export class Download {
         skip -= whole.length - chunk.length;
         if (chunk.length === 0) continue;
         if (this.#size !== undefined && arrival.received + chunk.length > this.#size) {
-          throw new WrongBytesError(`more than its ${this.#size} bytes came`);
+          throw new WrongBytesError(`received more than its ${this.#size} bytes`);
         }
         this.#hash.update(chunk);
         await arrival.append(chunk, patient);

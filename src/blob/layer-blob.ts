@@ -163,7 +163,10 @@ export class LayerBlob {
     const { digest, size } = this.#layer;
     if (digest === undefined) return;
     const waiting = () => {
-      report({ type: 'notice', message: `${this.#name}: another run is fetching it, waiting for that` });
+      report({
+        type: 'notice',
+        message: `${this.#name}: another run is downloading it; waiting for that run`,
+      });
       this.#place.settle();
     };
     const wanted = { digest, maxBytes: size, signal, waiting };
@@ -221,7 +224,7 @@ export class LayerBlob {
 
   async #publish(): Promise<void> {
     await this.#claim?.publish().catch((error: unknown) => {
-      const message = `${this.#name}: it cannot be kept in the cache: ${reasonOf(error)}`;
+      const message = `${this.#name}: cannot keep it in the cache: ${reasonOf(error)}`;
       this.#context.report({ type: 'notice', message });
     });
   }

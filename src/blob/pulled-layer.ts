@@ -7,12 +7,11 @@ import type { Report } from '../report/event.ts';
 import type { ByteReader } from './decode/byte-reader.ts';
 import { decompress } from './decode/decompress.ts';
 import { MalformedDataError } from './decode/malformed-data.ts';
-import type { Native } from './decode/native.ts';
+import { nativeDecoders } from './decode/native.ts';
 import type { LayerBlob } from './layer-blob.ts';
 
 export interface PulledLayerOptions {
   readonly name: string;
-  readonly native: Native | undefined;
   readonly signal: AbortSignal;
   readonly report: Report;
 }
@@ -55,10 +54,10 @@ export class PulledLayer {
    * the store keeps blobs, the queue holds them, or the layer is there more than once.
    */
   async *tar(): AsyncGenerator<Uint8Array, void, undefined> {
-    const { native, signal, name } = this.#options;
+    const { signal, name } = this.#options;
     const reader = this.#blob.reader();
     try {
-      const { compression, chunks } = await decompress(reader, native);
+      const { compression, chunks } = await decompress(reader, nativeDecoders());
       const promised = promisedCompression(this.layer.mediaType);
       if (promised !== undefined && promised !== compression) {
         const message = `${name}: the manifest says ${described(promised)}, but it is ${described(compression)}`;
@@ -79,7 +78,7 @@ export class PulledLayer {
       if (expected !== undefined && this.#diffID !== expected) throw this.#wrongTar(expected);
     } catch (error) {
       if (!(error instanceof MalformedDataError)) throw error;
-      // When the blob was damaged on its way, that is what has to be said.
+      // Where the blob is corrupt, this throws that.
       await drain(reader, this.#blob.patience);
       throw new IntegrityError(`${name}: its compressed data ${error.message}`, {
         code: 'MALFORMED_LAYER',
@@ -103,7 +102,7 @@ export class PulledLayer {
    * What to throw when applying the tar failed with `error`: where bytes made no sense, first whether they were those of the blob at
    * all, then CorruptBlobError.
    */
-  async blame(error: unknown): Promise<unknown> {
+  async explainFailure(error: unknown): Promise<unknown> {
     if (!(error instanceof IntegrityError)) return error;
     this.#blob.leave();
     return (await this.#blob.verdict()) ?? error;
@@ -114,7 +113,7 @@ export class PulledLayer {
       `${this.#options.name}: its tar has digest ${this.#diffID} but the image's config says ${expected}`,
       {
         code: 'DIFF_ID_MISMATCH',
-        hint: 'the image is broken in the registry: who made it has to push it again',
+        hint: 'the image is corrupt: ask its publisher to push it again',
       },
     );
   }

@@ -52,12 +52,12 @@ class Blobs {
 
   /** The layer, as soon as its bytes begin to come; with `hold` when all blobs are whole and right. */
   async layer(index: number): Promise<PulledLayer> {
-    const { store, report, hold } = this.#options;
+    const { report, hold } = this.#options;
     const layer = this.#layers[index]!;
     const blob = this.#blobOf(index);
     await (hold === true ? Promise.all([...this.#blobs.values()].map(({ whole }) => whole)) : blob.ready);
     const name = this.#nameOf(index);
-    return new PulledLayer(index, layer, blob, { name, native: store.native, signal: this.#signal, report });
+    return new PulledLayer(index, layer, blob, { name, signal: this.#signal, report });
   }
 
   /** The layer is done with, and so is its blob, if no later layer has the same. */
@@ -153,6 +153,6 @@ function keyOf(layer: Layer, index: number): string {
 function warnUnverifiable(layers: readonly Layer[], report: Report): void {
   const count = layers.filter((layer) => layer.checksum === undefined).length;
   if (count === 0) return;
-  const message = `${count} of ${layers.length} layers cannot be verified: the registry has no checksum of them`;
+  const message = `${count} of ${layers.length} layers cannot be verified: the registry has no checksums for them`;
   report({ type: 'notice', message });
 }

@@ -146,7 +146,7 @@ export class SplitDownload {
     while (piece.at < piece.end && !this.#refused) {
       const chunk = await delivery.next(piece.end - piece.at);
       this.#signal.throwIfAborted();
-      if (!chunk) throw new BrokenTransferError('a connection ended before its part was whole');
+      if (!chunk) throw new BrokenTransferError('the connection ended before its range was complete');
       await writeFully(file, [chunk], piece.at).catch((error: unknown) => {
         throw diskError(error, this.#arrival.where);
       });

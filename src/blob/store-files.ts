@@ -6,7 +6,7 @@ import { geteuid } from 'node:process';
 import { printable } from '../errors.ts';
 import { algorithmOf, type Digest, type DigestAlgorithm, digestOf, hexOf } from '../oci/digest.ts';
 import { explainOsError } from '../sys/os-error.ts';
-import type { Native } from './decode/native.ts';
+import { lockFile } from '../sys/file-lock.ts';
 
 const ALGORITHMS: readonly DigestAlgorithm[] = ['sha256', 'sha512'];
 
@@ -201,14 +201,11 @@ export function abandoned(files: readonly StoredFile[], now: number): StoredFile
 }
 
 /** Removes files of the store, except partial ones that another process is writing. Answers how many bytes are free then. */
-export async function removeUnused(
-  files: readonly StoredFile[],
-  native: Native | undefined,
-): Promise<number> {
+export async function removeUnused(files: readonly StoredFile[]): Promise<number> {
   let freed = 0;
   for (const file of files) {
     const handle = await openTrusted(file.path, constants.O_RDWR).catch(() => undefined);
-    const busy = handle && native?.lock?.(handle.fd, 'exclusive') === 'busy';
+    const busy = handle && lockFile(handle.fd, 'exclusive') === 'busy';
     const removed = busy
       ? false
       : await unlink(file.path)

@@ -6,7 +6,7 @@ import { algorithmOf, Digest, digestOf } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
 import { namelessFile } from '../sys/temp-file.ts';
 import { claim, type Claim, type Wanted } from './claim.ts';
-import type { Native } from './decode/native.ts';
+import { lockFile } from '../sys/file-lock.ts';
 import {
   abandoned,
   DIRECTORY_MODE,
@@ -24,8 +24,8 @@ export interface StoreOptions {
   /** Where blobs lie that are not kept: on the disk of the destination, never in a temporary folder that is small. */
   readonly spoolDirectory: string;
   readonly maxBytes?: number | undefined;
-  /** What can be called in C. Without it there are no locks between processes, and more memory is used. */
-  readonly native?: Native | undefined;
+  /** False: as where there are no locks between processes. */
+  readonly locks?: boolean | undefined;
   readonly report: Report;
 }
 
@@ -40,7 +40,7 @@ const LONGEST_DIGEST = 135;
  * and the run goes on without it. Nothing that is read from it is trusted: see `openBlob`.
  */
 export class Store {
-  readonly native: Native | undefined;
+  readonly #lock: typeof lockFile | undefined;
   readonly #spool: Spool;
   readonly #maxBytes: number;
   readonly #report: Report;
@@ -52,7 +52,7 @@ export class Store {
   #bytes: number | undefined;
 
   private constructor(options: StoreOptions) {
-    this.native = options.native;
+    this.#lock = options.locks === false ? undefined : lockFile;
     this.#spool = new Spool(options.spoolDirectory);
     this.#maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES;
     this.#report = options.report;
@@ -159,8 +159,7 @@ export class Store {
     const { digest, signal } = wanted;
     this.#pinned.add(files.partial(digest)).add(files.blob(digest));
     try {
-      const lock = this.native?.lock;
-      const claimed = await claim(wanted, { files, lock });
+      const claimed = await claim(wanted, { files, lock: this.#lock });
       return claimed === 'there' ? claimed : this.#counted(claimed);
     } catch (error) {
       signal.throwIfAborted();
@@ -207,7 +206,7 @@ export class Store {
   async close(): Promise<void> {
     this.#pinned.clear();
     if (this.#files && this.#writable) {
-      await removeUnused(abandoned(await this.#files.list(), Date.now()), this.native);
+      await removeUnused(abandoned(await this.#files.list(), Date.now()));
       await this.#fit(this.#files);
     }
     await this.#spool.close();
@@ -222,7 +221,7 @@ export class Store {
   async #fit(files: StoreFiles): Promise<void> {
     const all = await files.list(this.#pinned);
     const total = all.reduce((sum, file) => sum + file.bytes, 0);
-    this.#bytes = total - (await removeUnused(victims(all, this.#maxBytes), this.native));
+    this.#bytes = total - (await removeUnused(victims(all, this.#maxBytes)));
   }
 
   #readOnly(error: unknown): void {
@@ -285,18 +284,16 @@ export async function storeSize(directory: string): Promise<StoreSize> {
 export async function pruneStore(
   directory: string,
   maxBytes: number,
-  native?: Native,
 ): Promise<{ readonly files: number; readonly bytes: number }> {
   const store = new StoreFiles(directory);
   const before = await store.list();
   const leftovers = new Set(abandoned(before, Date.now()));
-  await removeUnused([...leftovers], native);
+  await removeUnused([...leftovers]);
   await removeUnused(
     victims(
       before.filter((file) => !leftovers.has(file)),
       maxBytes,
     ),
-    native,
   );
   const left = new Set((await store.list()).map((file) => file.path));
   const gone = before.filter((file) => !left.has(file.path));

@@ -95,7 +95,7 @@ export class RetryBudget {
     if (this.#failures > this.#policy.retries) throw final(this.#name, failure);
     // After progress at once: such a link drops everything now and then.
     const wait = progress ? 0 : backoff(this.#policy, this.#failures);
-    const how = wait === 0 ? 'going on' : `trying again in ${inSeconds(wait)}`;
+    const how = wait === 0 ? 'resuming' : `retrying in ${inSeconds(wait)}`;
     const message = `${this.#name}: ${printable(failure.message)}; ${how} from byte ${from}`;
     this.#report({ type: 'notice', message });
     await pause(wait, this.signal);

@@ -138,13 +138,11 @@ async function runTags(invocation: Invocation, context: CliContext): Promise<voi
 
 /** `dlrootfs cache [size|prune]`. */
 async function runCache({ values, words }: Invocation, { stdout, environment }: CliContext): Promise<void> {
-  const [{ pruneStore, storeSize }, { nativeCalls }, { defaultCacheDirectory }, { cacheDirectory }] =
-    await Promise.all([
-      import('../blob/store.ts'),
-      import('../native-calls.ts'),
-      import('../options.ts'),
-      import('./request.ts'),
-    ]);
+  const [{ pruneStore, storeSize }, { defaultCacheDirectory }, { cacheDirectory }] = await Promise.all([
+    import('../blob/store.ts'),
+    import('../options.ts'),
+    import('./request.ts'),
+  ]);
   const directory = cacheDirectory(values) ?? defaultCacheDirectory(environment);
   if (directory === undefined)
     throw new UsageError('no home directory for the cache is known', { hint: 'use --cache-dir DIR' });
@@ -159,7 +157,7 @@ async function runCache({ values, words }: Invocation, { stdout, environment }: 
     const size = await storeSize(directory);
     print(size, `${size.blobs} files, ${size.partials} partial, ${formatBytes(size.bytes)}`);
   } else if (what === 'prune') {
-    const removed = await pruneStore(directory, values.cacheSize ?? 0, nativeCalls());
+    const removed = await pruneStore(directory, values.cacheSize ?? 0);
     print(removed, `${removed.files} files removed, ${formatBytes(removed.bytes)}`);
   } else {
     throw new UsageError(`unexpected argument: ${printable(what)}`, {

@@ -80,7 +80,7 @@ for (const [name, cached] of [
     assert.equal(ranges[0], undefined);
     assert.equal(ranges[5], 'bytes=1000000-');
     assert.equal(shop.notices.length, 5);
-    assert.match(shop.notices[0]!, /^layer 1 of 1 \([0-9a-f]{12}\): .*; going on from byte 200000$/);
+    assert.match(shop.notices[0]!, /^layer 1 of 1 \([0-9a-f]{12}\): .*; resuming from byte 200000$/);
   });
 
   test(`${name}: a server that ignores the range sends what is here already once more`, async () => {

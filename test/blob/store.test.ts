@@ -27,12 +27,13 @@ import { claim } from '../../src/blob/claim.ts';
 import { abandoned, type StoredFile, StoreFiles, victims } from '../../src/blob/store-files.ts';
 import { pruneStore, storeSize } from '../../src/blob/store.ts';
 import { CorruptBlobError } from '../../src/blob/transfer.ts';
+import { lockFile } from '../../src/sys/file-lock.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import type { Layer } from '../../src/oci/image.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { until } from '../support/until.ts';
 import { layersOf } from './support/http-layer.ts';
-import { native, noise, Workshop } from './support/workshop.ts';
+import { noise, Workshop } from './support/workshop.ts';
 
 const root = getuid?.() === 0;
 const run = promisify(execFile);
@@ -370,6 +371,24 @@ for (const [name, leave, ranges] of leftovers) {
   });
 }
 
+test('a note of ranges goes where the file has no hole any more: what follows is not lost either', async () => {
+  await using shop = await Workshop.open();
+  const bytes = noise(50_000);
+  const { registry, layer } = await oneBlob(bytes);
+  await using _ = registry;
+  await (await shop.store()).close();
+  const partial = partialPath(shop, layer.digest!);
+  writeFileSync(partial, Buffer.concat([bytes.subarray(0, 5000), Buffer.alloc(20_000)]));
+  writeFileSync(`${partial}.ranges`, '50000\n0-5000');
+  registry.fault({ path: /blobs/, times: 9, cutAfter: 30_000 });
+  const policy = { retries: 0, delay: 1 };
+  await assert.rejects(shop.pull([layer], { policy }), /./);
+  assert.equal(statSync(partial).size, 35_000);
+  assert.equal(existsSync(`${partial}.ranges`), false);
+  assert.deepEqual(await shop.pull([layer], { policy }), [bytes]);
+  assert.equal(registry.requests.at(-1)!.headers.range, 'bytes=35000-');
+});
+
 test('two runs at once fetch a blob once', async () => {
   await using shop = await Workshop.open();
   const bytes = noise(3_000_000);
@@ -380,7 +399,7 @@ test('two runs at once fetch a blob once', async () => {
   const runs = await Promise.all([run('node', args), run('node', args), run('node', args)]);
   for (const { stdout } of runs) assert.equal(stdout, `${layer.digest}\n`);
   assert.equal(registry.requests.length, 1);
-  assert.ok(runs.some(({ stderr }) => /another run is fetching it, waiting for that/.test(stderr)));
+  assert.ok(runs.some(({ stderr }) => /another run is downloading it; waiting for that run/.test(stderr)));
 });
 
 test('a run that was killed leaves nothing that stops the next, which goes on where it was', async () => {
@@ -408,7 +427,7 @@ test('a lock whose owner makes no progress is not waited for', async () => {
   await files.prepare();
   const digest = digestOf(Buffer.from('x'));
   const wanted = { digest, signal: never, waiting: () => undefined };
-  const options = { files, lock: native.lock, patience: 150 };
+  const options = { files, lock: lockFile, patience: 150 };
   const first = await claim(wanted, options);
   const second = await claim(wanted, options);
   assert.ok(first !== 'there' && second !== 'there');
@@ -430,7 +449,7 @@ test('without locks every run has a file of its own', async () => {
   const bytes = noise(100_000);
   const { registry, layer } = await oneBlob(bytes);
   await using _ = registry;
-  const stores = await Promise.all([shop.store({ native: undefined }), shop.store({ native: undefined })]);
+  const stores = await Promise.all([shop.store({ locks: false }), shop.store({ locks: false })]);
   const pulls = await Promise.all(stores.map((store) => shop.pull([layer], { store })));
   assert.deepEqual(pulls, [[bytes], [bytes]]);
   assert.deepEqual(readdirSync(path.join(shop.cache, 'partial')), []);
@@ -474,12 +493,12 @@ test('a file that another run is writing is not evicted', async () => {
   await files.prepare();
   const digest = digestOf(Buffer.from('x'));
   const wanted = { digest, signal: never, waiting: () => undefined };
-  const mine = await claim(wanted, { files, lock: native.lock });
+  const mine = await claim(wanted, { files, lock: lockFile });
   assert.ok(mine !== 'there');
   await mine.handle.writeFile(noise(200_000));
-  assert.deepEqual(await pruneStore(shop.cache, 0, native), { files: 0, bytes: 0 });
+  assert.deepEqual(await pruneStore(shop.cache, 0), { files: 0, bytes: 0 });
   await mine.release(true);
-  assert.equal((await pruneStore(shop.cache, 0, native)).files, 1);
+  assert.equal((await pruneStore(shop.cache, 0)).files, 1);
   assert.deepEqual(await storeSize(shop.cache), { blobs: 0, partials: 0, bytes: 0 });
 });
 

@@ -72,7 +72,9 @@ test('an abort ends waiting for another run, and what waits behind it', { timeou
   const abort = new AbortController();
   const reason = new Error('enough');
   const pulled = shop.pull(layers, { jobs: 1, signal: abort.signal });
-  await until('the wait', () => shop.notices.some((notice) => notice.includes('another run is fetching it')));
+  await until('the wait', () =>
+    shop.notices.some((notice) => notice.includes('another run is downloading it')),
+  );
   abort.abort(reason);
   await assert.rejects(pulled, reason);
   await claim.release(false);

@@ -230,7 +230,7 @@ test('SIGINT while another run has the blob: exit 130, soon, and the other one g
   const first = setting.start();
   await until('the first layer', () => (setting.partial(0) ?? 0) > 0);
   const second = setting.start(['-d', 'second']);
-  await until('the wait', () => second.stderr.includes('another run is fetching it'));
+  await until('the wait', () => second.stderr.includes('another run is downloading it'));
   await interrupt(second, 'SIGINT', 130);
   const { exitCode, stderr } = await first.result;
   assert.equal(exitCode, 0, stderr);

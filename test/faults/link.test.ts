@@ -24,7 +24,7 @@ test('a link that drops every 2 MiB: every byte comes once, each break is said, 
     const breaks = setting.asked(n).length - 1;
     assert.ok(breaks >= Math.floor(layer.size / (2 * 2 ** 20)), `${breaks} breaks`);
   }
-  assert.match(stderr, /^notice: layer 1 of 2 .* going on from byte \d+$/m);
+  assert.match(stderr, /^notice: layer 1 of 2 .* resuming from byte \d+$/m);
   assert.doesNotMatch(stderr, /from byte 0$/m);
 });
 

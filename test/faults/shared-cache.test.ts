@@ -31,7 +31,7 @@ test('the run that fetches is killed while another waits for it: that one goes o
   const first = setting.start(['-d', 'one']);
   await until('250,000 bytes', () => setting.partial(0) === 250_000 && setting.partial(2) === 250_000);
   const second = setting.start(['-d', 'two']);
-  await until('the wait', () => second.stderr.split('another run is fetching it').length > 2);
+  await until('the wait', () => second.stderr.split('another run is downloading it').length > 2);
   first.kill('SIGKILL');
   await first.result;
   const { exitCode, stdout, stderr } = await second.result;

@@ -8,7 +8,7 @@ import { decompressor } from '../../src/blob/decode/decompress.ts';
 import { DlrootfsError } from '../../src/errors.ts';
 import { openLayout } from '../../src/layout/open-layout.ts';
 import { parseSource } from '../../src/layout/source.ts';
-import { nativeCalls } from '../../src/native-calls.ts';
+import { nativeDecoders } from '../../src/blob/decode/native.ts';
 import { digestOf, verify } from '../../src/oci/digest.ts';
 import type { Session } from '../../src/oci/image.ts';
 import { namelessFile } from '../../src/sys/temp-file.ts';
@@ -31,7 +31,7 @@ const manifest = fakeManifest({ layers: tars.map((bytes) => ({ tar: bytes })) })
 const other = fakeManifest({ layers: [{ tar: tars[0]!, compression: 'zstd' }] });
 const arm = fakeManifest({ layers: [{ tar: tars[1]! }], platform: { os: 'linux', architecture: 'arm64' } });
 
-const decompress = decompressor(nativeCalls());
+const decompress = decompressor(nativeDecoders());
 
 function open(text: string, scratch: Scratch, stdin?: AsyncIterable<Uint8Array>): Promise<Session> {
   return openLayout(parseSource(text)!, { spoolDirectory: scratch.path, decompress, namelessFile, stdin });
@@ -255,7 +255,7 @@ for (const [name, damage, exitCode, message] of damages) {
 }
 
 for (const [way, native] of [
-  ['in C', nativeCalls()],
+  ['in C', nativeDecoders()],
   ["by Node's streams", undefined],
 ] as const) {
   test(`an archive may be packed in all ways that a layer may, ${way}`, async () => {
@@ -323,7 +323,7 @@ test('what is not there, or is something else, is said', async () => {
     [`oci-archive:${scratch.join('x')}`, 6, /ends within a header block/],
     [`docker-archive:${scratch.join('rootfs.tar')}`, 3, /holds no image/, /neither index\.json/],
     [`docker-archive:${scratch.join('old.tar')}`, 3, /holds no image/, /older than 1\.10/],
-    [`oci-archive:${scratch.join('xz')}`, 6, /its compressed data ends too early/, /get it again/],
+    [`oci-archive:${scratch.join('xz')}`, 6, /its compressed data ends too early/, /download it again/],
     [`oci-archive:${scratch.join('cut.gz')}`, 6, /cut\.gz: its compressed data ends too early/],
     [`oci-archive:${scratch.join('more.gz')}`, 6, /more\.gz: its compressed data is followed by bytes/],
   ];

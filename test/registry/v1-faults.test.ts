@@ -221,7 +221,7 @@ for (const checksums of ['none', 'tarsum-only'] as const) {
       await using shop = await Workshop.open();
       assert.deepEqual(await download(client, shop), layers);
       const notices = [...client.notices, ...shop.notices];
-      assert.deepEqual(notices, ['3 of 3 layers cannot be verified: the registry has no checksum of them']);
+      assert.deepEqual(notices, ['3 of 3 layers cannot be verified: the registry has no checksums for them']);
     });
   });
 }

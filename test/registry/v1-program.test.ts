@@ -194,7 +194,10 @@ test('v1: layers without a checksum are said to be unverified, once', async () =
     registry.push('team/app', 'latest', image);
     const { exitCode, stderr } = await pull('team/app');
     assert.equal(exitCode, 0);
-    assert.equal(stderr, 'notice: 2 of 2 layers cannot be verified: the registry has no checksum of them\n');
+    assert.equal(
+      stderr,
+      'notice: 2 of 2 layers cannot be verified: the registry has no checksums for them\n',
+    );
   });
 });
 

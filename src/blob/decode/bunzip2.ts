@@ -109,5 +109,5 @@ function guard<T>(step: () => T): T {
 function explain(error: unknown): unknown {
   if (error instanceof MalformedDataError) return error;
   const noMagic = error instanceof Error && error.message.includes('magic');
-  return new MalformedDataError(noMagic ? TRAILING_BYTES : 'is damaged', { cause: error });
+  return new MalformedDataError(noMagic ? TRAILING_BYTES : 'is corrupt', { cause: error });
 }

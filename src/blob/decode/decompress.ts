@@ -3,7 +3,7 @@ import { type Compression, compressionOf, type Decompress, MAGIC_LENGTH } from '
 import { type ByteReader, prepend, readerOf, readFully } from './byte-reader.ts';
 import { drive } from './engine.ts';
 import { MalformedDataError } from './malformed-data.ts';
-import type { Native } from './native.ts';
+import type { NativeDecoders } from './native.ts';
 import { nodeGunzip, nodeUnzstd } from './node-zlib.ts';
 
 /** A piece of a plain tar, in bytes. */
@@ -18,7 +18,10 @@ export interface Decompressed {
 }
 
 /** Looks at the first bytes and unpacks accordingly: gzip and zstd in C where `native` can, bzip2 and xz by packages loaded then. */
-export async function decompress(blob: ByteReader, native: Native | undefined): Promise<Decompressed> {
+export async function decompress(
+  blob: ByteReader,
+  native: NativeDecoders | undefined,
+): Promise<Decompressed> {
   const head = new Uint8Array(MAGIC_LENGTH);
   const length = await readFully(blob, head);
   const compression = compressionOf(head.subarray(0, length));
@@ -28,7 +31,7 @@ export async function decompress(blob: ByteReader, native: Native | undefined): 
 }
 
 /** `decompress` for what is no layer, such as an archive that holds an image. */
-export function decompressor(native: Native | undefined): Decompress {
+export function decompressor(native: NativeDecoders | undefined): Decompress {
   return async function* (bytes, name) {
     try {
       yield* (await decompress(readerOf(bytes), native)).chunks;
@@ -36,7 +39,7 @@ export function decompressor(native: Native | undefined): Decompress {
       if (!(error instanceof MalformedDataError)) throw error;
       throw new IntegrityError(`${name}: its compressed data ${error.message}`, {
         code: 'MALFORMED_ARCHIVE',
-        hint: 'the file is damaged or incomplete, get it again',
+        hint: 'the file is corrupt or incomplete: download it again',
         cause: error,
       });
     }
@@ -45,7 +48,7 @@ export function decompressor(native: Native | undefined): Decompress {
 
 type Decoder = (reader: ByteReader) => Decompressed['chunks'];
 
-async function decoderOf(compression: Compression, native: Native | undefined): Promise<Decoder> {
+async function decoderOf(compression: Compression, native: NativeDecoders | undefined): Promise<Decoder> {
   const { gzip, zstd } = native ?? {};
   if (compression === 'gzip')
     return gzip && native ? (reader) => drive(gzip, reader, native.allocate) : nodeGunzip;

@@ -7,8 +7,8 @@ export class MalformedDataError extends Error {
 }
 
 export const ENDS_EARLY = 'ends too early';
-export const TRAILING_BYTES = 'is followed by bytes that do not belong to it';
+export const TRAILING_BYTES = 'is followed by extra bytes';
 
 /** The longest window, as a power of two in bytes: 128 MiB, what the zstd program takes without `--long`. */
 export const WINDOW_LOG_MAX = 27;
-export const WINDOW_TOO_LARGE = 'needs a window of more than 128 MiB, the most that is taken';
+export const WINDOW_TOO_LARGE = 'needs a window of more than 128 MiB, the limit';

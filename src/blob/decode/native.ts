@@ -1,25 +1,28 @@
-import { lockFile } from '../../sys/file-lock.ts';
-import type { Native as NativeLibrary } from '../../sys/native.ts';
+import { loadNative, type Native as NativeLibrary } from '../../sys/native.ts';
 import type { Engine, Region, Run } from './engine.ts';
 import { MalformedDataError, WINDOW_LOG_MAX, WINDOW_TOO_LARGE } from './malformed-data.ts';
 
-export type Koffi = NativeLibrary['koffi'];
-export type Library = NativeLibrary['library'];
+type Koffi = NativeLibrary['koffi'];
+type Library = NativeLibrary['library'];
 
 /**
- * What is called in C where it can be: zlib and zstd as Node carries them, since through Node's streams each piece of output is
- * a new buffer (60 MiB of garbage at any time), and flock(2), which Node does not have.
+ * zlib and zstd called in C, as Node carries them: through Node's streams each piece of output is a new buffer (60 MiB of garbage at any
+ * time).
  */
-export interface Native {
+export interface NativeDecoders {
   /** Undefined where Node does not export the functions. */
   readonly gzip: (() => Engine) | undefined;
   readonly zstd: (() => Engine) | undefined;
-  readonly lock: typeof lockFile;
   readonly allocate: (length: number) => Region;
 }
 
-/** Looks the functions up. */
-export function openNative({ koffi, library }: NativeLibrary): Native {
+let decoders: NativeDecoders | undefined;
+
+/** The decoders of this thread; undefined where no C function can be called. */
+export function nativeDecoders(): NativeDecoders | undefined {
+  const native = loadNative();
+  if (!native) return undefined;
+  const { koffi, library } = native;
   const found = <T>(open: (koffi: Koffi, library: Library) => T): T | undefined => {
     try {
       return open(koffi, library);
@@ -27,12 +30,12 @@ export function openNative({ koffi, library }: NativeLibrary): Native {
       return undefined;
     }
   };
-  return {
+  decoders ??= {
     gzip: found(nativeGzip),
     zstd: found(nativeZstd),
-    lock: lockFile,
     allocate: (length) => region(koffi, length),
   };
+  return decoders;
 }
 
 /** A buffer of its own outside V8's heap: it stays where it is for as long as it is referred to. */
@@ -104,7 +107,7 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
           );
         });
         if ((code < 0 && code !== Z_BUF_ERROR) || code === Z_NEED_DICT)
-          throw new MalformedDataError('is damaged');
+          throw new MalformedDataError('is corrupt');
         return {
           produced: output.bytes.length - memory.readUInt32LE(at.availOut),
           ended: code === Z_STREAM_END,
@@ -175,5 +178,5 @@ function nativeZstd(koffi: Koffi, library: Library): () => Engine {
 
 function malformed(name: string): MalformedDataError {
   if (/window|memory/i.test(name)) return new MalformedDataError(WINDOW_TOO_LARGE);
-  return new MalformedDataError(`is damaged (${name})`);
+  return new MalformedDataError(`is corrupt (${name})`);
 }

@@ -76,6 +76,6 @@ function explain(error: unknown): unknown {
   if (error.code === 'Z_BUF_ERROR') return new MalformedDataError(ENDS_EARLY);
   if (/^ZSTD_error_(?:frameParameter_window|memory)/.test(error.code))
     return new MalformedDataError(WINDOW_TOO_LARGE);
-  if (/^(?:Z_|ZSTD_)/.test(error.code)) return new MalformedDataError('is damaged', { cause: error });
+  if (/^(?:Z_|ZSTD_)/.test(error.code)) return new MalformedDataError('is corrupt', { cause: error });
   return error;
 }

@@ -54,5 +54,5 @@ function explain(error: unknown): unknown {
   if (code === XZ_UNSUPPORTED_CHECK || code === XZ_OPTIONS_ERROR) {
     return new MalformedDataError('uses a filter or a check that is not supported');
   }
-  return new MalformedDataError('is damaged');
+  return new MalformedDataError('is corrupt');
 }

@@ -4,7 +4,6 @@ import { Store } from '../../../src/blob/store.ts';
 import type { Digest } from '../../../src/oci/digest.ts';
 import type { Layer } from '../../../src/oci/image.ts';
 import { open } from './http-layer.ts';
-import { native } from './workshop.ts';
 
 /** Pulls one plain blob into a store and prints its digest: what a test starts, and kills. Arguments: cache, URL, digest, size. */
 const [cache, url, digest, size] = process.argv.slice(2);
@@ -20,7 +19,7 @@ const layer: Layer = {
 const report = (event: { readonly type: string; readonly message?: string }) => {
   if (event.type === 'notice') process.stderr.write(`${event.message}\n`);
 };
-const store = await Store.open({ directory: cache, spoolDirectory: `${cache}-spool`, native, report });
+const store = await Store.open({ directory: cache, spoolDirectory: `${cache}-spool`, report });
 const queue = layerQueue([layer], {
   store,
   jobs: 3,

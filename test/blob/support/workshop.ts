@@ -2,15 +2,11 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { openNative } from '../../../src/blob/decode/native.ts';
 import { layerQueue, type LayerQueueOptions } from '../../../src/blob/queue.ts';
 import { Store, type StoreOptions } from '../../../src/blob/store.ts';
 import type { Layer } from '../../../src/oci/image.ts';
 import type { PullEvent } from '../../../src/report/event.ts';
 import { withoutCorruptBlobs } from '../../../src/resumption.ts';
-import { loadNative } from '../../../src/sys/native.ts';
-
-export const native = openNative(loadNative()!);
 
 /** A folder for one test, with a cache and a spool in it, and what was reported. */
 export class Workshop implements AsyncDisposable {
@@ -37,7 +33,6 @@ export class Workshop implements AsyncDisposable {
     return Store.open({
       directory: this.cache,
       spoolDirectory: path.join(this.directory, 'spool'),
-      native,
       report: (event) => this.events.push(event),
       ...options,
     });
