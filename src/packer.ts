@@ -1,4 +1,3 @@
-import path from 'node:path';
 import type { Worker } from 'node:worker_threads';
 import { GitError } from './errors.ts';
 import type { Failure } from './rootfs/messages.ts';
@@ -30,11 +29,11 @@ export class Packer {
   readonly #ringEnd = new RingWriter(this.ring);
 
   /**
-   * @param directory of the rootfs, with a repository in it
+   * @param directory `objects/pack` of the repository
    * @param take told the names of blobs: see `packBlobs`
    */
   constructor(directory: string, take: (ids: Uint8Array) => void) {
-    const data: PackerData = { ring: this.ring, directory: path.join(directory, '.git/objects/pack') };
+    const data: PackerData = { ring: this.ring, directory };
     this.#thread = spawnPacker({ workerData: data, name: 'packer', resourceLimits });
     this.finished = new Promise((resolve, reject) => {
       this.#thread.on('message', (message: PackerMessage) => {

@@ -234,7 +234,7 @@ async function openBranches(
 ): Promise<Branches> {
   const { Packer: Thread } = await import('./packer.ts');
   const git = await openGit(destination, resumed, options);
-  const packer = new Thread(destination.path, (ids) => git.takeBlobs(ids));
+  const packer = new Thread(git.packDirectory, (ids) => git.takeBlobs(ids));
   git.expectBlobs(packer.finished);
   return { git, packer };
 }
@@ -248,9 +248,8 @@ async function openGit(
   const gitOptions = { signal, environment };
   const { GitLayers: layers } = await import('./git/git-layers.ts');
   if (!resumed) return await layers.open(destination.path, gitOptions);
-  const { openWorkTree } = await import('./rootfs/work-tree.ts');
   const { path, target } = destination;
-  return await layers.resume(path, target, resumed.base, { ...gitOptions, openWorkTree });
+  return await layers.resume(path, target, resumed.base, gitOptions);
 }
 
 function summaryOf(layer: PulledLayer, entries: number): LayerSummary {

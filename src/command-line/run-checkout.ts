@@ -1,7 +1,6 @@
 import { geteuid } from 'node:process';
 import { checkout } from '../git/checkout.ts';
 import { describeNotRestored } from '../rootfs/not-restored.ts';
-import { type WorkTree, openWorkTree } from '../rootfs/work-tree.ts';
 import type { Invocation } from './program.ts';
 import type { CliContext } from './execute.ts';
 
@@ -9,14 +8,12 @@ import type { CliContext } from './execute.ts';
 export async function runCheckout(invocation: Invocation, context: CliContext): Promise<void> {
   const { values, words } = invocation;
   const { environment, signal, stdout, stderr } = context;
-  let opened: WorkTree | undefined;
-  const branch = await checkout(values.dest!, words[0]!, {
+  const { branch, notRestored } = await checkout(values.dest!, words[0]!, {
     environment,
     signal,
     force: values.force === true,
-    openWorkTree: (directory) => (opened = openWorkTree(directory)),
   });
-  const lost = opened && describeNotRestored(opened.notRestored, geteuid?.() === 0);
+  const lost = describeNotRestored(notRestored, geteuid?.() === 0);
   if (lost !== undefined) stderr.write(`notice: ${lost}\n`);
   stdout.write(`${branch}\n`);
 }

@@ -1,45 +1,56 @@
 import { GitError, printable } from '../errors.ts';
-import { resolveBranch } from './branches.ts';
-import { openBreath } from './breath.ts';
+import { locate } from '../rootfs/location.ts';
+import type { NotRestored } from '../rootfs/not-restored.ts';
+import { WorkTree } from '../rootfs/work-tree.ts';
 import { stateAt } from './commit-state.ts';
-import { readyContents } from './contents.ts';
+import { restoreState } from './contents.ts';
 import { asGitError } from './git-error.ts';
 import type { GitOptions } from './git-program.ts';
 import { readHistory, type History } from './history.ts';
 import { inspect, type Found, type Inspection } from './inspection.ts';
 import { mark, unmark } from './marker.ts';
 import { branchRef } from './names.ts';
+import type { ObjectID } from './object-id.ts';
 import { readRecords } from './record.ts';
+import { resolveBranch } from './refs.ts';
 import { Repository } from './repository.ts';
 import type { RootfsState } from './rootfs-state.ts';
 import { settle } from './settle.ts';
-import { TreeFiles } from './tree-files.ts';
-import type { OpenWorkTree } from './work-tree.ts';
 
 export interface CheckoutOptions extends GitOptions {
   /** Give up what is in no commit. */
   readonly force: boolean;
-  readonly openWorkTree: OpenWorkTree;
+}
+
+export interface CheckedOut {
+  readonly branch: string;
+  /** What the system denied. */
+  readonly notRestored: NotRestored;
 }
 
 /**
- * Makes the rootfs in `directory` exactly what it was at a branch, and checks that out.
+ * Makes the rootfs in `directory` exactly what it was at a branch, and checks that out. Nothing in the rootfs, its `.git` included, decides
+ * what runs or where is written.
  *
  * Killed half-way it can be run again, and then finishes; until then no pull takes the directory for whole.
  *
  * @param wanted name of a branch, or enough of it: `layer3`, `3`
- * @returns the branch's name
- * @throws GitError when there is no such branch, or something of the user's would be lost
+ * @throws GitError when there is no such branch, the repository is damaged, or something of the user's would be lost
  */
-export async function checkout(directory: string, wanted: string, options: CheckoutOptions): Promise<string> {
-  const repository = await Repository.open(directory, options);
-  if (!repository) throw notOurs(directory);
+export async function checkout(
+  directory: string,
+  wanted: string,
+  options: CheckoutOptions,
+): Promise<CheckedOut> {
   try {
+    const { path } = await locate(directory);
+    await using repository = await Repository.open(path, options);
+    if (!repository) throw notOurs(directory);
     const history = await readHistory(repository);
     if (history.size === 0) throw notOurs(directory);
-    const branch = await resolveBranch(repository, wanted);
-    await checkOut(repository, history, branch, options);
-    return branch;
+    const branch = resolveBranch(repository.refs, wanted);
+    const notRestored = await checkOut(repository, path, history, branch, options.force);
+    return { branch, notRestored };
   } catch (error) {
     if (options.signal?.aborted === true) throw options.signal.reason;
     throw asGitError(error, `cannot check out ${printable(wanted)} in ${printable(directory)}`);
@@ -48,35 +59,35 @@ export async function checkout(directory: string, wanted: string, options: Check
 
 async function checkOut(
   repository: Repository,
+  directory: string,
   history: History,
   branch: string,
-  options: CheckoutOptions,
-): Promise<void> {
-  const { directory, gitDirectory, signal } = repository;
+  force: boolean,
+): Promise<NotRestored> {
+  const { files, signal } = repository;
   const records = await readRecords(repository, [...history.values()]);
-  const stateOf = async (name: string): Promise<RootfsState> =>
-    stateAt(repository, await repository.commitOf(name), history, records);
-  const target = await stateOf(branchRef(branch));
-  const current = await stateOf('HEAD');
-
-  const files = new TreeFiles(directory);
-  const interrupted = mark(gitDirectory);
+  const stateOf = (commit: ObjectID): Promise<RootfsState> => stateAt(repository, commit, history, records);
+  const target = await stateOf(repository.commitOf(branchRef(branch)));
+  const current = await stateOf(repository.head());
+  const interrupted = mark(files);
+  const gives = force || interrupted;
   let begun = interrupted;
   try {
-    const found = await inspect(repository, files, current, records);
-    if (!options.force && !interrupted) refuseLoss(found, target, branch);
+    const found = await inspect(repository, current, history, records, !gives);
+    if (!gives) refuseLoss(found, target, branch);
     signal?.throwIfAborted();
     begun = true;
-    const workTree = options.openWorkTree(directory);
-    workTree.clear(found.ours.filter((one) => !isIn(target, one)));
-    await repository.run(['checkout', '--force', '--no-recurse-submodules', branch, '--']);
-    const contents = await readyContents(repository, target, files);
-    workTree.restore(target, contents.files, found.attributes);
-    contents.discard();
-    await settle(gitDirectory, target, files, openBreath(signal));
-    unmark(gitDirectory);
+    const workTree = new WorkTree(directory);
+    const inTheWay = found.strangers.filter((stranger) => isInTheWay(stranger, target));
+    // Also in directories that keep their owner out, which only `clear` opens.
+    const ours = [...current].map(([path, { inode }]) => ({ path, type: inode.type }));
+    await workTree.clear([...[...ours, ...found.ours].filter((one) => !isIn(target, one)), ...inTheWay]);
+    await restoreState(repository, workTree, target, { ...found, files });
+    await settle(files, target, branch, repository.breath);
+    unmark(files);
+    return workTree.notRestored;
   } finally {
-    if (!begun) unmark(gitDirectory);
+    if (!begun) unmark(files);
   }
 }
 
@@ -84,16 +95,22 @@ function isIn(state: RootfsState, { path, type }: Found): boolean {
   return state.find(path)?.inode.type === type;
 }
 
-/** @throws GitError naming a file of the user's that would not be there afterwards */
-function refuseLoss({ changed, strangers }: Inspection, target: RootfsState, branch: string): void {
-  const inTheWay = strangers.find((stranger) => isInTheWay(stranger, target));
-  const lost = changed[0] ?? inTheWay?.path;
+/** @throws GitError naming what is the user's and would not be there afterwards */
+function refuseLoss({ changed, altered, strangers }: Inspection, target: RootfsState, branch: string): void {
+  const inTheWay = strangers.find((stranger) => isInTheWay(stranger, target))?.path;
+  const [lost, what] =
+    changed[0] !== undefined
+      ? [changed[0], 'has changes that are in no commit']
+      : inTheWay !== undefined
+        ? [inTheWay, `is in no commit, and in the way of ${branch}`]
+        : [altered[0], 'has an owner, a mode or an extended attribute that no layer gave it'];
   if (lost === undefined) return;
-  const what =
-    changed.length > 0 ? 'has changes that are in no commit' : `is in no commit, and in the way of ${branch}`;
-  throw new GitError(`${printable(lost)} ${what}`, {
+  throw new GitError(`${printable(lost === '' ? '/' : lost)} ${what}`, {
     code: 'GIT_DIRTY',
-    hint: 'commit or remove what you changed, or give it up with --force',
+    hint:
+      changed.length > 0 || inTheWay !== undefined
+        ? 'commit or remove what you changed, or give it up with --force'
+        : 'undo it, or give it up with --force',
   });
 }
 

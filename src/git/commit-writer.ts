@@ -6,7 +6,7 @@ import type { ObjectID } from './object-id.ts';
 import type { ObjectStore } from './object-store.ts';
 import { composeCommit, type Commit } from './objects.ts';
 import type { RootfsState } from './rootfs-state.ts';
-import { contentIn } from './tree-files.ts';
+import { contentIn } from './pack-writer.ts';
 import { TreeWriter } from './tree-writer.ts';
 
 /** Commits that the next layer's are put upon. */
@@ -32,7 +32,7 @@ export class CommitWriter {
   readonly #objects: ObjectStore;
   readonly #trees: TreeWriter;
   #tip: Tip | undefined;
-  #refs = '';
+  readonly #refs = new Map<string, ObjectID>();
 
   /** @param tip the layer to go on from, undefined: there is none */
   constructor(objects: ObjectStore, breath: Breath, tip: Tip | undefined) {
@@ -41,8 +41,8 @@ export class CommitWriter {
     this.#tip = tip;
   }
 
-  /** What makes branches of the commits, once git sees them: commands of git-update-ref(1). */
-  get refs(): string {
+  /** Refs of the commits, by their full names, once git sees them. */
+  get refs(): ReadonlyMap<string, ObjectID> {
     return this.#refs;
   }
 
@@ -62,7 +62,7 @@ export class CommitWriter {
       message: `what git cannot hold of ${branch}`,
     });
     this.#tip = { commit, id };
-    this.#refs += `create ${branchRef(branch)} ${commit}\ncreate ${recordRef(branch)} ${id}\n`;
+    this.#refs.set(branchRef(branch), commit).set(recordRef(branch), id);
   }
 
   /** The tree with the record of the layer and the contents that no commit can hold. */

@@ -1,62 +1,73 @@
-import { mkdirSync, rmSync } from 'node:fs';
-import path from 'node:path';
-import { secondsAndRest } from './index-file.ts';
+import { GitError, printable } from '../errors.ts';
+import type { WorkTree } from '../rootfs/work-tree.ts';
+import type { Inspection } from './inspection.ts';
+import type { ObjectID } from './object-id.ts';
 import type { Repository } from './repository.ts';
-import type { RootfsState } from './rootfs-state.ts';
-import type { TreeFiles } from './tree-files.ts';
+import { PULL_AGAIN, type RootfsFiles } from './rootfs-files.ts';
+import type { Inode, RootfsState } from './rootfs-state.ts';
 import { isHoldable } from './tree-path.ts';
 
-/** A directory in the repository, while a checkout needs it. */
-const aside = 'dlrootfs-contents';
-
-/** Files that git cannot hold, put ready by it all the same: path where they belong → path where they are, both from the root. */
-export interface ReadyContents {
-  readonly files: ReadonlyMap<string, string>;
-  /** Removes what was not taken. */
-  discard(): void;
+/** What there is of the rootfs already. */
+export interface OnDisk extends Pick<Inspection, 'verified' | 'attributes'> {
+  /** Undefined: the rootfs is empty. */
+  readonly files?: RootfsFiles;
 }
 
-/** Has git write the contents of a rootfs that only records keep, but for those that are on disk. */
-export async function readyContents(
+/** Makes a rootfs what `state` says: git hands out the contents that are not on disk yet, and this program writes them. */
+export async function restoreState(
   repository: Repository,
+  workTree: WorkTree,
   state: RootfsState,
-  onDisk: TreeFiles,
-): Promise<ReadyContents> {
-  const directory = path.join(repository.gitDirectory, aside);
-  const indexFile = `${directory}.index`;
-  const discard = (): void => {
-    rmSync(directory, { recursive: true, force: true });
-    for (const file of [indexFile, `${indexFile}.lock`]) rmSync(file, { force: true });
+  { files, verified, attributes }: OnDisk,
+): Promise<void> {
+  const missing = missingContents(files, state, verified);
+  const objects = repository.objects([...missing.values()]);
+  const contents = {
+    has: (path: string) => missing.has(path),
+    async *read(path: string): AsyncGenerator<Uint8Array, void, void> {
+      const { value: object } = await objects.next();
+      if (!object || object.type !== 'blob') throw withoutContent(path);
+      yield* object.content;
+    },
   };
-  discard();
-  const missing = missingContents(state, onDisk);
-  if (missing.size === 0) return { files: new Map(), discard };
-
-  mkdirSync(directory, { mode: 0o700 });
-  const names = [...new Set(missing.values())];
-  const wanted = Buffer.from(names.map((name) => `${name}\n`).join(''));
-  const answer = await repository.run(['cat-file', '--batch-check=%(objectname)'], wanted);
-  const ids = answer.split('\n');
-  const entries = names.map((_, number) => `100644 ${ids[number]}\t${number}\n`);
-  const place = { workTree: directory, indexFile };
-  await repository.run(['update-index', '--index-info'], Buffer.from(entries.join('')), place);
-  await repository.run(['checkout-index', '--all'], undefined, place);
-  const ready = new Map(names.map((name, number) => [name, `.git/${aside}/${number}`]));
-  const files = new Map([...missing].map(([belongs, name]) => [belongs, ready.get(name)!]));
-  return { files, discard };
+  try {
+    await workTree.restore(state, contents, attributes, () => repository.breath.take());
+  } finally {
+    await objects.return();
+  }
 }
 
-/** Where content is missing → what gitrevisions(7) would call it. */
-function missingContents(state: RootfsState, onDisk: TreeFiles): Map<string, string> {
+/** Paths of files whose content is not on disk → what gitrevisions(7) calls it; in the order of `state`, each inode once. */
+function missingContents(
+  files: RootfsFiles | undefined,
+  state: RootfsState,
+  verified: ReadonlyMap<string, ObjectID>,
+): Map<string, string> {
   const missing = new Map<string, string>();
-  for (const [place, { inode }] of state) {
-    if (inode.type !== 'file' || inode.contents === undefined || isHoldable(place, 'file')) continue;
-    const stat = onDisk.find(place);
-    const there =
-      stat?.isFile() === true &&
-      stat.size === BigInt(inode.size) &&
-      secondsAndRest(stat.mtimeNs)[0] === BigInt(inode.mtimeSeconds);
-    if (!there) missing.set(place, inode.contents);
+  const seen = new Set<Inode>();
+  for (const [path, { inode }] of state) {
+    // Of a symlink in a commit of the user's, only the blob says where it points.
+    const hasContent = inode.type === 'file' || (inode.type === 'symlink' && inode.timeless === true);
+    if (!hasContent || seen.has(inode)) continue;
+    seen.add(inode);
+    if (inode.id !== undefined && verified.get(path) === inode.id) continue;
+    if (files && !isHoldable(path, 'file') && isOnDisk(files, path, inode)) continue;
+    const name = inode.id ?? inode.contents;
+    if (name === undefined) throw withoutContent(path);
+    missing.set(path, name);
   }
   return missing;
+}
+
+/** Whether a file that git cannot hold is there, as far as its size and time tell. */
+function isOnDisk(files: RootfsFiles, path: string, { size, mtimeSeconds }: Inode): boolean {
+  const stat = files.stat(path);
+  return stat?.type === 'file' && stat.size === size && stat.mtimeSeconds === mtimeSeconds;
+}
+
+function withoutContent(path: string): GitError {
+  return new GitError(`the repository has no content for ${printable(path)}`, {
+    code: 'GIT_DAMAGED',
+    hint: PULL_AGAIN,
+  });
 }

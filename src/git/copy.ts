@@ -1,39 +1,71 @@
-import {
-  constants,
-  copyFileSync,
-  linkSync,
-  mkdirSync,
-  readdirSync,
-  readlinkSync,
-  symlinkSync,
-} from 'node:fs';
-import path from 'node:path';
+import { constants } from 'node:os';
+import { readSync } from 'node:fs';
+import { parentPath } from '../rootfs/directories.ts';
+import type { Breath } from './breath.ts';
+import { refused } from './git-error.ts';
+import type { RootfsFiles } from './rootfs-files.ts';
 
 /** What belongs to one work tree or to one process. */
 const passing = /^index$|\.lock$|^tmp_|^dlrootfs-/;
+const COPY_SIZE = 1024 * 1024;
 
-/** Copies a repository. Objects never change, so that they may be shared by hard links; git replaces all other files it writes. */
-export function copyRepository(from: string, to: string): void {
-  copyDirectory(from, to, false);
-}
-
-function copyDirectory(from: string, to: string, objects: boolean): void {
-  mkdirSync(to, { mode: 0o755 });
-  for (const entry of readdirSync(from, { withFileTypes: true })) {
-    if (passing.test(entry.name)) continue;
-    const [source, copy] = [path.join(from, entry.name), path.join(to, entry.name)];
-    if (entry.isDirectory()) copyDirectory(source, copy, objects || entry.name === 'objects');
-    else if (entry.isSymbolicLink()) symlinkSync(readlinkSync(source), copy);
-    else if (entry.isFile() && !(objects && isLinked(source, copy)))
-      copyFileSync(source, copy, constants.COPYFILE_EXCL);
+/**
+ * Copies a repository, byte for byte, into a rootfs that has none: all its directories, regular files and symlinks, of which none is
+ * followed. Objects never change, so that they may be shared by hard links; git replaces all other files it writes.
+ *
+ * @throws GitError, the reason of the signal
+ */
+export async function copyRepository(from: RootfsFiles, to: RootfsFiles, breath: Breath): Promise<void> {
+  const waiting = ['.git'];
+  for (let directory = waiting.pop(); directory !== undefined; directory = waiting.pop()) {
+    to.makeDirectory(directory);
+    for (const name of from.list(directory)) {
+      if (passing.test(name)) continue;
+      const path = `${directory}/${name}`;
+      const type = from.stat(path)?.type;
+      if (type === 'directory') waiting.push(path);
+      else if (type === 'symlink') copySymlink(from, to, path, name);
+      else if (type === 'file' && !(path.startsWith('.git/objects/') && isLinked(from, to, path, name)))
+        await copyFile(from, to, path, name, breath);
+      if (breath.isDue()) await breath.take();
+    }
   }
 }
 
-function isLinked(source: string, copy: string): boolean {
+function copySymlink(from: RootfsFiles, to: RootfsFiles, path: string, name: string): void {
+  const [parent, copy] = [from.directory(parentPath(path)), to.directory(parentPath(path))];
+  const target = parent && from.filesystem.readLink(parent, name);
+  if (copy && typeof target === 'string') to.filesystem.makeSymlink(copy, name, target);
+}
+
+function isLinked(from: RootfsFiles, to: RootfsFiles, path: string, name: string): boolean {
+  const [parent, copy] = [from.directory(parentPath(path)), to.directory(parentPath(path))];
+  return parent !== undefined && copy !== undefined && to.filesystem.makeLink(parent, name, copy, name) === 0;
+}
+
+async function copyFile(
+  from: RootfsFiles,
+  to: RootfsFiles,
+  path: string,
+  name: string,
+  breath: Breath,
+): Promise<void> {
+  const source = from.open(path);
+  const parent = to.directory(parentPath(path));
+  if (source === undefined || !parent) return;
+  const copy = to.filesystem.createFile(parent, name, 0o644);
+  const buffer = Buffer.allocUnsafe(COPY_SIZE);
+  let result = copy;
   try {
-    linkSync(source, copy);
-    return true;
-  } catch {
-    return false;
+    let position = 0;
+    for (let count = -1; result >= 0 && count !== 0; position += count) {
+      count = readSync(source, buffer, 0, COPY_SIZE, position);
+      result = to.filesystem.write(copy, buffer.subarray(0, count), position);
+      await breath.take();
+    }
+  } finally {
+    from.filesystem.closeFile(source);
+    if (copy >= 0) result = Math.min(result, to.filesystem.closeFile(copy));
   }
+  if (result < 0 && result !== -constants.errno.EEXIST) throw refused(`write ${to.place(path)}`, result);
 }

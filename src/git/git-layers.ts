@@ -1,26 +1,26 @@
-import path from 'node:path';
-import { printable } from '../errors.ts';
+import { GitError, printable } from '../errors.ts';
+import { parentPath } from '../rootfs/directories.ts';
+import { WorkTree } from '../rootfs/work-tree.ts';
 import { openBreath, type Breath } from './breath.ts';
 import { BlobNames } from './blob-names.ts';
 import { CommitWriter } from './commit-writer.ts';
-import { readyContents } from './contents.ts';
+import { restoreState } from './contents.ts';
 import { copyRepository } from './copy.ts';
 import { asGitError } from './git-error.ts';
-import { findGit, type GitOptions } from './git-program.ts';
+import { findGit, type GitOptions, type GitProgram } from './git-program.ts';
 import { chainOf, readHistory, type LayerRecord } from './history.ts';
 import { initRepository } from './init.ts';
 import { LayerDraft } from './layer-draft.ts';
 import { LayerReader } from './layer-reader.ts';
 import { mark, unmark } from './marker.ts';
-import { branchName, branchRef, commitTime, type LayerIdentity } from './names.ts';
+import { branchName, commitTime, type LayerIdentity } from './names.ts';
 import { ObjectStore } from './object-store.ts';
 import { describeFile } from './own-file.ts';
 import { loadState, readRecords } from './record.ts';
 import { Repository } from './repository.ts';
 import { RootfsState, attributeNames } from './rootfs-state.ts';
-import { settle, writeWhole } from './settle.ts';
-import { TreeFiles } from './tree-files.ts';
-import type { OpenWorkTree, WorkTree } from './work-tree.ts';
+import { RootfsFiles } from './rootfs-files.ts';
+import { settle } from './settle.ts';
 
 /** What an earlier run has left to go on from. */
 interface Base {
@@ -37,8 +37,11 @@ interface Base {
  * record of the layer below, where there is one, and last the layer's own commit.
  */
 export class GitLayers {
-  readonly #repository: Repository;
-  readonly #files: TreeFiles;
+  readonly #program: GitProgram;
+  readonly #options: GitOptions;
+  readonly #files: RootfsFiles;
+  /** `objects/pack`, by a descriptor: what takes its name meanwhile is not written to. */
+  readonly packDirectory: string;
   readonly #reader: LayerReader;
   readonly #objects: ObjectStore;
   readonly #names = new BlobNames();
@@ -56,17 +59,18 @@ export class GitLayers {
   /** What `note` met. */
   #failure: unknown;
 
-  private constructor(repository: Repository, base?: Base) {
-    this.#repository = repository;
+  private constructor(files: RootfsFiles, program: GitProgram, options: GitOptions, base?: Base) {
+    this.#program = program;
+    this.#options = options;
+    this.#files = files;
     this.#state = base?.state ?? new RootfsState();
     this.#draft = new LayerDraft(this.#state);
     this.#branches = base?.chain.map(({ branch }) => branch) ?? [];
     this.#workTree = base?.workTree;
     this.#attributes = base ? attributeNames(base.state) : new Set();
-    this.#files = new TreeFiles(repository.directory);
-    this.#breath = openBreath(repository.signal);
-    const packs = path.join(repository.gitDirectory, 'objects/pack');
-    this.#objects = new ObjectStore(packs, () => this.#breath.take());
+    this.#breath = openBreath(options.signal);
+    this.packDirectory = files.hold('.git/objects/pack');
+    this.#objects = new ObjectStore(this.packDirectory, () => this.#breath.take());
     this.#reader = new LayerReader(this.#objects, this.#files, this.#breath);
     this.#commits = new CommitWriter(this.#objects, this.#breath, base?.chain.at(-1));
   }
@@ -74,14 +78,19 @@ export class GitLayers {
   /**
    * Makes the repository in a directory that is empty still.
    *
-   * @throws GitError when git is missing, too old, or refuses
+   * @throws GitError when git is missing or too old
    */
   static async open(directory: string, options: GitOptions): Promise<GitLayers> {
     const program = await findGit(options.environment);
-    await initRepository(program, options, directory);
-    const repository = new Repository(directory, program, options);
-    mark(repository.gitDirectory);
-    return new GitLayers(repository);
+    const files = openDirectory(directory);
+    try {
+      initRepository(files);
+      mark(files);
+      return new GitLayers(files, program, options);
+    } catch (error) {
+      files[Symbol.dispose]();
+      throw asGitError(error, 'git could not make its repository');
+    }
   }
 
   /**
@@ -93,22 +102,22 @@ export class GitLayers {
     directory: string,
     from: string,
     base: LayerRecord,
-    options: GitOptions & { readonly openWorkTree: OpenWorkTree },
+    options: GitOptions,
   ): Promise<GitLayers> {
-    const repository = new Repository(directory, await findGit(options.environment), options);
+    const files = openDirectory(directory);
     try {
-      copyRepository(path.join(from, '.git'), repository.gitDirectory);
-      mark(repository.gitDirectory);
+      await using repository = await Repository.open(from, options);
+      if (!repository) throw new GitError(`${printable(from)} has no repository any more`);
+      await copyRepository(repository.files, files, repository.breath);
+      mark(files);
       const chain = chainOf(await readHistory(repository), base);
       const state = await loadState(repository, await readRecords(repository, chain), chain);
-      await repository.run(['checkout', '--force', '--detach', base.commit, '--']);
-      const contents = await readyContents(repository, state, new TreeFiles(directory));
-      const workTree = options.openWorkTree(directory);
-      workTree.restore(state, contents.files, new Set());
-      contents.discard();
-      return new GitLayers(repository, { state, chain, workTree });
+      const workTree = new WorkTree(directory);
+      await restoreState(repository, workTree, state, { verified: new Map(), attributes: new Set() });
+      return new GitLayers(files, repository.program, options, { state, chain, workTree });
     } catch (error) {
-      throw explained(error, repository, `cannot go on from ${base.branch} of ${printable(from)}`);
+      files[Symbol.dispose]();
+      throw explained(error, options, `cannot go on from ${base.branch} of ${printable(from)}`);
     }
   }
 
@@ -172,7 +181,7 @@ export class GitLayers {
       this.#branches.push(branch);
       this.#draft = new LayerDraft(this.#state);
     } catch (error) {
-      throw explained(error, this.#repository, `cannot commit ${branch}`);
+      throw explained(error, this.#options, `cannot commit ${branch}`);
     }
   }
 
@@ -183,26 +192,39 @@ export class GitLayers {
    * @throws GitError, or the reason of the signal
    */
   async finish(): Promise<void> {
-    const { gitDirectory } = this.#repository;
     const last = this.#branches.at(-1);
-    if (last === undefined) return unmark(gitDirectory);
     try {
-      const completed = this.#objects.complete();
-      this.#workTree?.restore(this.#state, new Map(), this.#attributes);
-      await settle(gitDirectory, this.#state, this.#files, this.#breath);
-      await completed;
-      await this.#packed;
-      await this.#repository.run(['update-ref', '--stdin'], Buffer.from(this.#commits.refs));
-      writeWhole(path.join(gitDirectory, 'HEAD'), Buffer.from(`ref: ${branchRef(last)}\n`));
-      unmark(gitDirectory);
+      if (last !== undefined) await this.#complete(last);
+      unmark(this.#files);
     } catch (error) {
-      throw explained(error, this.#repository, 'git could not make the branches');
+      throw explained(error, this.#options, 'git could not make the branches');
+    }
+    this.#files[Symbol.dispose]();
+  }
+
+  async #complete(last: string): Promise<void> {
+    const files = this.#files;
+    const completed = this.#objects.complete();
+    await this.#workTree?.restore(this.#state, noContents, this.#attributes, () => this.#breath.take());
+    await settle(files, this.#state, last, this.#breath);
+    await completed;
+    await this.#packed;
+    const { refs } = this.#commits;
+    if (refs.size === 0) return;
+    // git says whether it finds the commits, before anything names them.
+    await using repository = new Repository(files, this.#program, this.#options);
+    const commands = [...refs].map(([name, id]) => `create ${name} ${id}\n`).join('');
+    await repository.run(['update-ref', '--stdin'], Buffer.from(commands));
+    for (const [name, id] of refs) {
+      files.makeDirectory(`.git/${parentPath(name)}`);
+      files.replace(`.git/${name}`, Buffer.from(`${id}\n`));
     }
   }
 
   /** Lets go of what is open, where `finish` is not going to be called. */
   async discard(): Promise<void> {
     await this.#objects.discard();
+    this.#files[Symbol.dispose]();
   }
 
   #play(lines: Uint8Array): void {
@@ -212,6 +234,19 @@ export class GitLayers {
   }
 }
 
-function explained(error: unknown, { signal }: Repository, what: string): unknown {
+const noContents = {
+  has: () => false,
+  async *read(): AsyncGenerator<Uint8Array, void, void> {
+    // Everything is on disk.
+  },
+};
+
+function openDirectory(directory: string): RootfsFiles {
+  const files = RootfsFiles.open(directory);
+  if (files) return files;
+  throw new GitError(`${printable(directory)} is not there any more`);
+}
+
+function explained(error: unknown, { signal }: GitOptions, what: string): unknown {
   return signal?.aborted === true ? signal.reason : asGitError(error, what);
 }

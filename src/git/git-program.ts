@@ -1,8 +1,11 @@
+import { spawn } from 'node:child_process';
 import { accessSync, constants, statSync } from 'node:fs';
 import path from 'node:path';
-import { simpleGit, type SimpleGit } from 'simple-git';
+import { Readable } from 'node:stream';
+import { simpleGit } from 'simple-git';
 import { GitError, printable } from '../errors.ts';
 import { asGitError } from './git-error.ts';
+import { PULL_AGAIN } from './rootfs-files.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -10,54 +13,9 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 const oldest = [2, 32] as const;
 const defaultPath = '/usr/local/bin:/usr/bin:/bin';
 
-/**
- * Configuration of every call, over whatever the repository, and all else, says: nothing of an image's or a user's may run or change
- * a byte. git's own refusals of names are for other systems' file systems; what this one cannot hold, `isHoldable` knows.
- */
-const configuration = [
-  'core.hooksPath=/dev/null',
-  'core.fsmonitor=false',
-  'core.attributesFile=/dev/null',
-  'core.excludesFile=/dev/null',
-  'core.autocrlf=false',
-  'core.safecrlf=false',
-  'core.ignoreCase=false',
-  'core.precomposeUnicode=false',
-  'core.protectHFS=false',
-  'core.protectNTFS=false',
-  'core.symlinks=true',
-  'core.fileMode=true',
-  'core.trustctime=true',
-  'core.checkStat=default',
-  'core.sparseCheckout=false',
-  'core.untrackedCache=false',
-  'core.splitIndex=false',
-  'core.quotePath=true',
-  'core.multiPackIndex=true',
-  // The rootfs is not synced either; both are whole or not at all by one rename.
-  'core.fsync=none',
-  'core.bigFileThreshold=16m',
-  'commit.gpgSign=false',
-  'submodule.recurse=false',
-  'gc.auto=0',
-  'maintenance.auto=false',
-  'advice.detachedHead=false',
-  // Owner and user of DIR often differ: the image says who owns it. git asks only where a directory was not named outright.
-  'safe.directory=*',
-];
-
 export interface GitOptions {
   readonly environment: Environment;
   readonly signal?: AbortSignal | undefined;
-}
-
-/** Where a call works. */
-export interface GitPlace {
-  /** The repository, `.git`. */
-  readonly gitDirectory: string;
-  readonly workTree: string;
-  /** Instead of the repository's own. */
-  readonly indexFile?: string;
 }
 
 /** git, found and known to be new enough. */
@@ -80,7 +38,7 @@ export async function findGit(environment: Environment): Promise<GitProgram> {
       hint: 'install git, or pull without -g',
     });
   }
-  const answer = await runGitOutside({ binary, version: '' }, { environment }, '/', ['version']).catch(
+  const answer = await runGit({ binary, version: '' }, { environment }, '/', ['version']).catch(
     (error: unknown) => {
       throw asGitError(error, `${binary} does not run`);
     },
@@ -103,84 +61,182 @@ export async function findGit(environment: Environment): Promise<GitProgram> {
 }
 
 /**
- * Runs git in one place, out of reach of hooks, filters, monitors, templates, signing, includes and variables.
+ * Runs git in a GIT_DIR of ours, out of reach of hooks, filters, monitors, templates, signing, includes, remotes and variables.
  *
  * @param input what the command reads from stdin
  * @returns what it wrote to stdout
  */
 export async function runGit(
-  program: GitProgram,
-  options: GitOptions,
-  place: GitPlace,
+  { binary }: GitProgram,
+  { environment, signal }: GitOptions,
+  gitDirectory: string,
   command: readonly string[],
   input?: Buffer,
 ): Promise<string> {
-  const { gitDirectory, workTree, indexFile } = place;
-  const git = guarded(program.binary, options.environment, {
+  const variables = variablesOf(environment, gitDirectory);
+  const git = simpleGit({
     baseDir: gitDirectory,
-    variables: {
-      GIT_DIR: gitDirectory,
-      GIT_WORK_TREE: workTree,
-      ...(indexFile === undefined ? {} : { GIT_INDEX_FILE: indexFile }),
-    },
-    signal: options.signal,
-    input,
+    binary,
+    allowEnvironment: Object.keys(variables),
+    unsafe: { allowUnsafeConfigPaths: true, allowUnsafeCustomBinary: true },
+    completion: { onClose: true, onExit: false },
+    ...(signal === undefined ? {} : { abort: signal }),
+    ...(input === undefined ? {} : { input: () => input }),
+  }).env(variables);
+  return await git.raw([...command]);
+}
+
+/**
+ * Contents of objects, in the order in which they are asked for. Not by simple-git, which keeps all that a command writes in memory.
+ *
+ * @param names as gitrevisions(7) has them, one line each
+ * @returns for each a stream of its bytes, to be read to its end before the next one is taken
+ */
+export async function* readObjects(
+  { binary }: GitProgram,
+  { environment, signal }: GitOptions,
+  gitDirectory: string,
+  names: readonly string[],
+): AsyncGenerator<GitObject, void, void> {
+  const git = spawn(binary, ['cat-file', '--batch'], {
+    cwd: gitDirectory,
+    env: variablesOf(environment, gitDirectory),
+    stdio: ['pipe', 'pipe', 'pipe'],
+    signal,
   });
-  return await git.raw([...command]);
+  let said = '';
+  git.stderr.setEncoding('utf8').on('data', (text: string) => {
+    if (said.length < LONGEST_COMPLAINT) said += text;
+  });
+  const ended = new Promise<Error | undefined>((resolve) => {
+    git.once('error', resolve).once('close', (code, killer) => {
+      const how = killer ? `it was ended by ${killer}` : `it ended with code ${code}`;
+      resolve(code === 0 ? undefined : new Error(said.trim() === '' ? how : said));
+    });
+  });
+  // What git says when it ends early counts, not the broken pipe.
+  git.stdin.on('error', () => undefined);
+  Readable.from(lines(names)).pipe(git.stdin);
+  const output = new ByteReader(git.stdout);
+  try {
+    for (const name of names) {
+      const header = await output.line();
+      const [, type, size] = /^[0-9a-f]+ (\w+) (\d+)$/.exec(header ?? '') ?? [];
+      if (type === undefined) throw await explained(header, name, ended);
+      const rest = { bytes: Number(size) };
+      yield { type, size: rest.bytes, content: output.take(rest) };
+      if (rest.bytes > 0) throw new Error(`${name} was not read to its end`);
+      await output.line();
+    }
+  } finally {
+    git.stdout.destroy();
+    git.kill();
+    await ended;
+  }
+  signal?.throwIfAborted();
 }
 
-/** Runs git where there is no repository yet. */
-export async function runGitOutside(
-  program: GitProgram,
-  options: GitOptions,
-  directory: string,
-  command: readonly string[],
-): Promise<string> {
-  const git = guarded(program.binary, options.environment, { baseDir: directory, signal: options.signal });
-  return await git.raw([...command]);
+/** An object as git hands it out. */
+export interface GitObject {
+  readonly type: string;
+  /** In bytes. */
+  readonly size: number;
+  readonly content: AsyncIterable<Buffer>;
 }
 
-interface Guard {
-  readonly baseDir: string;
-  readonly variables?: Readonly<Record<string, string>>;
-  readonly signal?: AbortSignal | undefined;
-  readonly input?: Buffer | undefined;
+const LONGEST_COMPLAINT = 2000;
+const LINES_AT_ONCE = 1000;
+
+function* lines(names: readonly string[]): Generator<string, void, void> {
+  let text = '';
+  let count = 0;
+  for (const name of names) {
+    text += `${name}\n`;
+    count += 1;
+    if (count % LINES_AT_ONCE !== 0) continue;
+    yield text;
+    text = '';
+  }
+  if (text !== '') yield text;
 }
 
-/** simple-git, unlocked for the constants above and the variables here, all of them ours. */
-function guarded(binary: string, environment: Environment, guard: Guard): SimpleGit {
-  const variables = {
+async function explained(
+  header: string | undefined,
+  name: string,
+  ended: Promise<Error | undefined>,
+): Promise<Error> {
+  if (header !== undefined) return missing(name);
+  return (await ended) ?? missing(name);
+}
+
+function missing(name: string): GitError {
+  return new GitError(`the repository lacks the object ${name}`, { code: 'GIT_DAMAGED', hint: PULL_AGAIN });
+}
+
+/** Lines and counted bytes of a stream. */
+class ByteReader {
+  readonly #chunks: AsyncIterator<Buffer>;
+  #chunk: Buffer = Buffer.alloc(0);
+
+  constructor(stream: Readable) {
+    this.#chunks = stream[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+  }
+
+  /** The next line without its end; undefined at the end of the stream. */
+  async line(): Promise<string | undefined> {
+    let line = '';
+    for (;;) {
+      const end = this.#chunk.indexOf(0x0a);
+      if (end >= 0) {
+        line += this.#chunk.toString('latin1', 0, end);
+        this.#chunk = this.#chunk.subarray(end + 1);
+        return line;
+      }
+      line += this.#chunk.toString('latin1');
+      if (!(await this.#fill())) return undefined;
+    }
+  }
+
+  /** The next bytes; `rest` counts down. Throws where the stream ends before. */
+  async *take(rest: { bytes: number }): AsyncGenerator<Buffer, void, void> {
+    while (rest.bytes > 0) {
+      if (this.#chunk.length === 0 && !(await this.#fill())) throw new Error('an object was cut off');
+      const part = this.#chunk.subarray(0, rest.bytes);
+      this.#chunk = this.#chunk.subarray(part.length);
+      rest.bytes -= part.length;
+      yield part;
+    }
+  }
+
+  async #fill(): Promise<boolean> {
+    const next = await this.#chunks.next();
+    this.#chunk = next.done === true ? Buffer.alloc(0) : next.value;
+    return next.done !== true;
+  }
+}
+
+/** All that git's process sees of ours. */
+function variablesOf(environment: Environment, gitDirectory?: string): Record<string, string> {
+  return {
+    PATH: absolutePath(environment),
+    LC_ALL: 'C',
+    HOME: '/dev/null',
+    XDG_CONFIG_HOME: '/dev/null',
     GIT_CONFIG_NOSYSTEM: '1',
     GIT_CONFIG_GLOBAL: '/dev/null',
     GIT_ATTR_NOSYSTEM: '1',
     GIT_TERMINAL_PROMPT: '0',
     GIT_NO_REPLACE_OBJECTS: '1',
+    GIT_NO_LAZY_FETCH: '1',
+    GIT_ALLOW_PROTOCOL: '',
     GIT_LITERAL_PATHSPECS: '1',
-    ...guard.variables,
+    GIT_ALLOC_LIMIT: LARGEST_ALLOCATION,
+    ...(gitDirectory === undefined ? {} : { GIT_DIR: gitDirectory }),
   };
-  return simpleGit({
-    baseDir: guard.baseDir,
-    binary,
-    config: configuration,
-    allowEnvironment: Object.keys(variables),
-    unsafe: {
-      allowUnsafeConfigPaths: true,
-      allowUnsafeCustomBinary: true,
-      allowUnsafeFsMonitor: true,
-      allowUnsafeHooksPath: true,
-      allowUnsafeTemplateDir: true,
-    },
-    completion: { onClose: true, onExit: false },
-    ...(guard.signal === undefined ? {} : { abort: guard.signal }),
-    ...(guard.input === undefined ? {} : { input: () => guard.input }),
-  }).env({
-    PATH: absolutePath(environment),
-    LC_ALL: 'C',
-    HOME: '/dev/null',
-    XDG_CONFIG_HOME: '/dev/null',
-    ...variables,
-  });
 }
+
+/** For one allocation of git's: an object that is larger is streamed, or is an attack. */
+const LARGEST_ALLOCATION = '1g';
 
 /** PATH without what depends on the directory we are in, which an image may have filled. */
 function absolutePath(environment: Environment): string {

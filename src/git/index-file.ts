@@ -1,5 +1,7 @@
 import { createHash } from 'node:crypto';
-import type { BigIntStats } from 'node:fs';
+import { GitError } from '../errors.ts';
+import type { FileStat } from '../rootfs/filesystem.ts';
+import type { ObjectID } from './object-id.ts';
 import type { TreeFile } from './tree-file.ts';
 
 const version = 2;
@@ -9,7 +11,6 @@ const checksumSize = 20;
 const statSize = 62;
 const firstSize = 64 * 1024;
 const longestNameInFlags = 0xfff;
-const low32 = 0xffff_ffffn;
 
 /**
  * An index in which every file is known to be as it is in the tree (gitindex format 2, gitformat-index(5)), so that `git status` has
@@ -25,7 +26,7 @@ export class IndexFile {
    *
    * @param stat what the disk says of it; undefined when that is not known, and git has to read it
    */
-  add(file: TreeFile, stat: BigIntStats | undefined): void {
+  add(file: TreeFile, stat: FileStat | undefined): void {
     const room = this.#length + entrySize(file.path) + checksumSize;
     if (room > this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes], 2 * room);
     writeEntry(this.#bytes, this.#length, file, stat);
@@ -53,32 +54,126 @@ function writeEntry(
   index: Buffer,
   start: number,
   { path, mode, id }: TreeFile,
-  stat: BigIntStats | undefined,
+  stat: FileStat | undefined,
 ): void {
-  const numbers = [
-    ...secondsAndRest(stat?.ctimeNs ?? 0n),
-    ...secondsAndRest(stat?.mtimeNs ?? 0n),
-    stat?.dev ?? 0n,
-    stat?.ino ?? 0n,
-    BigInt(Number.parseInt(mode, 8)),
-    stat?.uid ?? 0n,
-    stat?.gid ?? 0n,
-    shownSize(stat?.size ?? 0n),
-  ];
   let at = start;
-  for (const number of numbers) at = index.writeUInt32BE(Number(number & low32), at);
+  for (const number of stat ? numbersOf(stat) : noStat) at = index.writeUInt32BE(number, at);
+  index.writeUInt32BE(Number.parseInt(mode, 8), start + modeAt);
   at += index.write(id, at, 'hex');
   at = index.writeUInt16BE(Math.min(path.length, longestNameInFlags), at);
   index.write(path, at, 'latin1');
 }
 
-/** Whole seconds, rounded down, and the nanoseconds after them. */
-export function secondsAndRest(nanoseconds: bigint): [seconds: bigint, rest: bigint] {
-  const rest = ((nanoseconds % 1_000_000_000n) + 1_000_000_000n) % 1_000_000_000n;
-  return [(nanoseconds - rest) / 1_000_000_000n, rest];
+const noStat: readonly number[] = Array.from({ length: 10 }, () => 0);
+const modeAt = 24;
+
+/** What an index says of a file's inode, but for its mode: low halves of the numbers. */
+function numbersOf(stat: FileStat): number[] {
+  const [device, inode] = stat.identity.split(':');
+  return [
+    stat.ctimeSeconds,
+    stat.ctimeNanoseconds,
+    stat.mtimeSeconds,
+    stat.mtimeNanoseconds,
+    low32(device),
+    low32(inode),
+    0,
+    stat.uid,
+    stat.gid,
+    shownSize(stat.size),
+  ].map((number) => number >>> 0);
+}
+
+function low32(number = '0'): number {
+  return Number(BigInt.asUintN(32, BigInt(number)));
 }
 
 /** git keeps 32 bits of the size, and none of them set would mean that it does not know (munge_st_size in its statinfo.c). */
-function shownSize(size: bigint): bigint {
-  return size !== 0n && (size & low32) === 0n ? 0x8000_0000n : size;
+function shownSize(size: number): number {
+  return size !== 0 && size >>> 0 === 0 ? 0x8000_0000 : size;
+}
+
+/** A file as an index has it. */
+export interface IndexEntry {
+  readonly id: ObjectID;
+  /** As in a tree, octal. */
+  readonly mode: string;
+  /** Of a merge that has conflicts; else 0. */
+  readonly stage: number;
+  /** Whether a file's inode is as it was when git read it last: then its content is the blob's. */
+  isOf(stat: FileStat): boolean;
+}
+
+/**
+ * Reads an index of version 2 to 4 (gitformat-index(5)).
+ *
+ * @param writtenSeconds when it was written: what changed since, or right then, may have changed unseen
+ * @returns entries by their paths, one character a byte
+ * @throws GitError when it is damaged, or only a part of one
+ */
+export function parseIndex(bytes: Buffer, writtenSeconds: number): Map<string, IndexEntry> {
+  const entries = new Map<string, IndexEntry>();
+  try {
+    const parsed = bytes.readUInt32BE(4);
+    const end = bytes.length - checksumSize;
+    if (bytes.toString('latin1', 0, 4) !== 'DIRC' || parsed < 2 || parsed > 4)
+      throw new RangeError('no index');
+    const checksum = bytes.subarray(end);
+    const isHashed = checksum.some((byte) => byte !== 0);
+    if (isHashed && !createHash('sha1').update(bytes.subarray(0, end)).digest().equals(checksum))
+      throw new RangeError('its checksum is wrong');
+    let at = headerSize;
+    let path = '';
+    for (let count = bytes.readUInt32BE(8); count > 0; count -= 1) {
+      const start = at;
+      const flags = bytes.readUInt16BE(start + 60);
+      at += statSize + ((flags & 0x4000) === 0 ? 0 : 2);
+      let kept = 0;
+      if (parsed === 4) [kept, at] = readOffset(bytes, at, path.length);
+      const nul = bytes.indexOf(0, at);
+      if (nul < 0 || nul >= end) throw new RangeError('it is cut off');
+      path = path.slice(0, kept) + bytes.toString('latin1', at, nul);
+      at = parsed === 4 ? nul + 1 : start + ((nul - start + 8) & ~7);
+      entries.set(path, entryAt(bytes, start, (flags >>> 12) & 3, writtenSeconds));
+    }
+    for (; at + 8 <= end; at += 8 + bytes.readUInt32BE(at + 4)) {
+      const name = bytes.toString('latin1', at, at + 4);
+      if (name === 'link' || name === 'sdir') throw new RangeError('it holds only a part of the files');
+    }
+    return entries;
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new GitError(`cannot read the index of the repository: ${error.message}`, {
+      code: 'GIT_INDEX',
+      hint: 'dlrootfs checkout BRANCH --force writes it again, and gives up what is in no commit',
+      cause: error,
+    });
+  }
+}
+
+function entryAt(bytes: Buffer, start: number, stage: number, writtenSeconds: number): IndexEntry {
+  return {
+    id: bytes.toString('hex', start + 40, start + 60) as ObjectID,
+    mode: bytes.readUInt32BE(start + modeAt).toString(8),
+    stage,
+    isOf: (stat) =>
+      stat.mtimeSeconds < writtenSeconds &&
+      numbersOf(stat).every(
+        // git does not compare devices either: their numbers change from one boot to the next.
+        (number, field) => field === 4 || field === 6 || number === bytes.readUInt32BE(start + 4 * field),
+      ),
+  };
+}
+
+/** Version 4: how much of the path before is left, as a number of OFFSET_VARINT (gitformat-pack(5)). */
+function readOffset(bytes: Buffer, start: number, length: number): [kept: number, at: number] {
+  let at = start;
+  let byte = bytes.readUInt8(at++);
+  let dropped = byte & 0x7f;
+  while ((byte & 0x80) !== 0) {
+    byte = bytes.readUInt8(at++);
+    dropped = (dropped + 1) * 128 + (byte & 0x7f);
+  }
+  if (dropped > length) throw new RangeError('it is damaged');
+  return [length - dropped, at];
 }

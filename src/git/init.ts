@@ -1,12 +1,13 @@
-import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
-import path from 'node:path';
-import { asGitError } from './git-error.ts';
-import { runGitOutside, type GitOptions, type GitProgram } from './git-program.ts';
+import type { RootfsFiles } from './rootfs-files.ts';
 
 /** What is left in `.git/config`: nothing that runs a program, and what a rootfs needs to be kept as it is by any git. */
 const configuration = `# A root file system, one branch a layer, by dlrootfs. Nothing may change a byte of it, and names that git
 # refuses for the sake of other systems are allowed.
 [core]
+	repositoryformatversion = 0
+	filemode = true
+	bare = false
+	logallrefupdates = true
 	autocrlf = false
 	ignoreCase = false
 	precomposeUnicode = false
@@ -39,22 +40,12 @@ const configuration = `# A root file system, one branch a layer, by dlrootfs. No
 const attributes =
   '* -text !eol -crlf -filter -ident -working-tree-encoding -export-ignore -export-subst !diff !merge\n';
 
-/**
- * Makes an empty repository in `directory`, `.git`, with no template and no hook.
- *
- * @throws GitError
- */
-export async function initRepository(
-  program: GitProgram,
-  options: GitOptions,
-  directory: string,
-): Promise<void> {
-  await runGitOutside(program, options, directory, ['init', '--template=', '.']).catch((error: unknown) => {
-    throw asGitError(error, 'git could not make its repository');
-  });
-  const gitDirectory = path.join(directory, '.git');
-  appendFileSync(path.join(gitDirectory, 'config'), configuration);
-  mkdirSync(path.join(gitDirectory, 'info'), { recursive: true });
-  writeFileSync(path.join(gitDirectory, 'info/attributes'), attributes);
-  mkdirSync(path.join(gitDirectory, 'objects/pack'), { recursive: true });
+/** Makes an empty repository in a rootfs, `.git`, as git-init(1) does with no template: nothing in it runs a program. */
+export function initRepository(files: RootfsFiles): void {
+  for (const name of ['objects/info', 'objects/pack', 'refs/heads', 'refs/tags', 'info']) {
+    files.makeDirectory(`.git/${name}`);
+  }
+  files.create('.git/HEAD', Buffer.from('ref: refs/heads/master\n'));
+  files.create('.git/config', Buffer.from(configuration));
+  files.create('.git/info/attributes', Buffer.from(attributes));
 }

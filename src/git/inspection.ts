@@ -1,11 +1,21 @@
-import type { BigIntStats } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { readFileSync, readSync } from 'node:fs';
+import { geteuid, umask } from 'node:process';
+import { accessList, modeWithList } from '../tar/access-list.ts';
 import type { Written } from '../tar/mtree.ts';
-import { secondsAndRest } from './index-file.ts';
-import { changesOf, type Records } from './record.ts';
-import type { RootfsState } from './rootfs-state.ts';
-import type { FileType, TreeFiles } from './tree-files.ts';
-import { isHoldable, unquotePath } from './tree-path.ts';
+import { join } from '../rootfs/directories.ts';
+import type { ByteName, Directory, FileStat } from '../rootfs/filesystem.ts';
+import { parseIndex, type IndexEntry } from './index-file.ts';
+import { chainOf, type History, type LayerRecord } from './history.ts';
+import type { ObjectID } from './object-id.ts';
+import { changesOf, playRecord, type Records } from './record.ts';
 import type { Repository } from './repository.ts';
+import type { RootfsFiles } from './rootfs-files.ts';
+import { RootfsState, type Inode, type Place } from './rootfs-state.ts';
+import { treeFile } from './tree.ts';
+import { isHoldable } from './tree-path.ts';
+
+export type FileType = FileStat['type'];
 
 /** Something on disk. */
 export interface Found {
@@ -17,14 +27,288 @@ export interface Found {
 export interface Inspection {
   /** Paths whose content is in no commit and no record. */
   readonly changed: readonly string[];
+  /** Paths whose owner, mode or extended attributes no layer and no git gave them. */
+  readonly altered: readonly string[];
   /** What is the user's: neither in the commit that is checked out nor in any record. */
   readonly strangers: readonly Found[];
-  /** What a record knows and git cannot hold, of any layer; directories too. */
+  /** What is not: of any layer. */
   readonly ours: readonly Found[];
+  /** Blobs of files that are on disk as git holds them. */
+  readonly verified: ReadonlyMap<string, ObjectID>;
   /** Names of all extended attributes in the records. */
   readonly attributes: ReadonlySet<string>;
 }
 
+/** In bytes. */
+const LARGEST_INDEX = 1024 * 1024 * 1024;
+const READ_SIZE = 1024 * 1024;
+
+/**
+ * Looks through the rootfs for what the user, or a container, did to it. Nothing is written.
+ *
+ * @param current what is checked out
+ * @param useIndex believe the index, which a killed checkout may have left wrong
+ * @throws GitError where the index is damaged, the reason of the signal
+ */
+export async function inspect(
+  repository: Repository,
+  current: RootfsState,
+  history: History,
+  records: Records,
+  useIndex: boolean,
+): Promise<Inspection> {
+  const index = useIndex ? readIndex(repository.files) : undefined;
+  const inspector = new Inspector(repository, current, knownPaths(history, records, !useIndex), index);
+  await inspector.walk();
+  const { changed, strangers, ours, verified } = inspector;
+  const altered = unexplained(inspector, history, records);
+  return { changed, altered, strangers, ours, verified, attributes: attributesOf(history, records) };
+}
+
+function readIndex(files: RootfsFiles): Map<string, IndexEntry> | undefined {
+  const bytes = files.read('.git/index', LARGEST_INDEX);
+  const stat = files.stat('.git/index');
+  return bytes && stat ? parseIndex(bytes, stat.mtimeSeconds) : undefined;
+}
+
+/** What is on disk of a path whose metadata is not what it should be. */
+interface Suspect {
+  readonly stat: FileStat;
+  readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
+}
+
+class Inspector {
+  readonly changed: string[] = [];
+  readonly strangers: Found[] = [];
+  readonly ours: Found[] = [];
+  readonly verified = new Map<string, ObjectID>();
+  readonly suspects = new Map<string, Suspect>();
+  readonly puller: Puller;
+  readonly #repository: Repository;
+  readonly #files: RootfsFiles;
+  readonly #current: RootfsState;
+  readonly #known: ReadonlyMap<string, readonly Version[]>;
+  readonly #index: ReadonlyMap<string, IndexEntry> | undefined;
+  readonly #buffer = Buffer.allocUnsafe(READ_SIZE);
+
+  constructor(
+    repository: Repository,
+    current: RootfsState,
+    known: ReadonlyMap<string, readonly Version[]>,
+    index: ReadonlyMap<string, IndexEntry> | undefined,
+  ) {
+    this.#repository = repository;
+    this.#files = repository.files;
+    this.#current = current;
+    this.#known = known;
+    this.#index = index;
+    this.puller = pullerOf(this.#files);
+  }
+
+  async walk(): Promise<void> {
+    const { breath } = this.#repository;
+    const waiting: [path: string, names: ReadonlyMap<string, Place> | undefined][] = [
+      ['', this.#current.root()],
+    ];
+    const root = this.#current.find('')?.inode;
+    const rootStat = this.#files.stat('');
+    if (root && rootStat) this.#compareMetadata(this.#files.filesystem.root, '.', '', root, rootStat);
+    for (let next = waiting.pop(); next; next = waiting.pop()) {
+      const [path, places] = next;
+      const names = this.#list(path);
+      for (const name of names ?? []) {
+        const below = join(path, name);
+        if (below === '.git') continue;
+        const place = places?.get(name);
+        const type = await this.#look(below, name, place);
+        if (type === 'directory') waiting.push([below, place?.children]);
+        if (breath.isDue()) await breath.take();
+      }
+      if (places && names) this.#noteMissing(path, places, new Set(names));
+    }
+    for (const [path, { id, mode, stage }] of this.#index ?? []) {
+      const place = this.#current.find(path);
+      const held = place && treeFile(path, place.inode);
+      if (held && stage === 0 && held.id === id && held.mode === mode) continue;
+      if (isHoldable(path, 'file')) this.changed.push(path);
+    }
+  }
+
+  /** The names in a directory; undefined where this process may not read it. */
+  #list(path: string): ByteName[] | undefined {
+    const directory = this.#files.directory(path);
+    const names = directory && this.#files.filesystem.list(directory);
+    return typeof names === 'number' ? undefined : names;
+  }
+
+  async #look(path: string, name: ByteName, place: Place | undefined): Promise<FileType | undefined> {
+    const { filesystem } = this.#files;
+    const parent = this.#files.directory(path.slice(0, Math.max(0, path.length - name.length - 1)));
+    const stat = parent && filesystem.stat(parent, name);
+    if (!parent || !stat || typeof stat === 'number') return undefined;
+    const { type } = stat;
+    const isPlace = place?.inode.type === type;
+    const versions = this.#known.get(path)?.filter((version) => version.type === type) ?? [];
+    const isOurs = versions.length > 0 || isPlace;
+    (isOurs ? this.ours : this.strangers).push({ path, type });
+    if (isPlace) this.#compareMetadata(parent, name, path, place.inode, stat);
+    const held = place && treeFile(path, place.inode);
+    if (held) await this.#compareContent(path, held, isPlace ? stat : undefined);
+    else if (type === 'file' && versions.length > 0 && !isOneOf(stat, versions)) this.changed.push(path);
+    return type;
+  }
+
+  /** Whether a file that git holds is as it is in the commit. */
+  async #compareContent(
+    path: string,
+    { id, mode }: { readonly id: ObjectID; readonly mode: string },
+    stat: FileStat | undefined,
+  ): Promise<void> {
+    const entry = this.#index?.get(path);
+    const isExecutable = stat !== undefined && (stat.mode & 0o100) !== 0;
+    const hasMode = stat !== undefined && (mode === '120000' || (mode === '100755') === isExecutable);
+    if (!stat || !hasMode || (this.#index && !entry)) {
+      this.changed.push(path);
+      if (!stat || !(await this.#hasContent(path, id, stat))) return;
+      this.verified.set(path, id);
+      return;
+    }
+    const isSame = entry?.id === id && entry.isOf(stat) ? true : await this.#hasContent(path, id, stat);
+    if (isSame) this.verified.set(path, id);
+    else this.changed.push(path);
+  }
+
+  async #hasContent(path: string, id: ObjectID, { type, size }: FileStat): Promise<boolean> {
+    const hash = createHash('sha1');
+    if (type === 'symlink') {
+      const parent = this.#files.directory(path.slice(0, Math.max(0, path.lastIndexOf('/'))));
+      const target = parent && this.#files.filesystem.readLink(parent, path.slice(path.lastIndexOf('/') + 1));
+      if (typeof target !== 'string') return false;
+      return hash.update(`blob ${target.length}\0`).update(target, 'latin1').digest('hex') === id;
+    }
+    const file = this.#files.open(path);
+    if (file === undefined) return false;
+    try {
+      hash.update(`blob ${size}\0`);
+      let rest = size;
+      while (rest > 0) {
+        const count = readSync(file, this.#buffer, 0, Math.min(rest, READ_SIZE), null);
+        if (count === 0) return false;
+        hash.update(this.#buffer.subarray(0, count));
+        rest -= count;
+        await this.#repository.breath.take();
+      }
+      return hash.digest('hex') === id;
+    } finally {
+      this.#files.filesystem.closeFile(file);
+    }
+  }
+
+  /** Files of git's that are in the commit and not on disk. */
+  #noteMissing(path: string, places: ReadonlyMap<string, Place>, names: ReadonlySet<string>): void {
+    const waiting: [path: string, places: ReadonlyMap<string, Place>][] = [[path, places]];
+    for (let next = waiting.pop(); next; next = waiting.pop()) {
+      const [above, below] = next;
+      for (const [name, { inode, children }] of below) {
+        if (above === path && names.has(name)) continue;
+        const missing = join(above, name);
+        if (children) waiting.push([missing, children]);
+        else if (treeFile(missing, inode)) this.changed.push(missing);
+      }
+    }
+  }
+
+  #compareMetadata(parent: Directory, name: ByteName, path: string, inode: Inode, stat: FileStat): void {
+    if (inode.timeless === true) return;
+    const read = this.#files.filesystem.readXattrs({ parent, name, file: -1 });
+    const xattrs = typeof read === 'number' ? undefined : read;
+    if (isMadeByGit(inode, stat, xattrs, this.puller)) return;
+    const suspect = { stat, xattrs };
+    if (!hasMetadata(suspect, inode, this.puller)) this.suspects.set(path, suspect);
+  }
+}
+
+/** Attributes that the system sets, or that the overlay file system keeps for itself. */
+const systemAttribute = /^(?:security\.(?:selinux|ima|evm|SMACK64)|trusted\.overlay\.|user\.overlay\.)/;
+
+/** What is known of the user who pulled the rootfs. */
+interface Puller {
+  /** Of `.git`. */
+  readonly uid: number;
+  readonly gid: number;
+  /** Could not give owners, devices and the attributes of root. */
+  readonly isUnprivileged: boolean;
+}
+
+function pullerOf(files: RootfsFiles): Puller {
+  const { uid = 0, gid = 0 } = files.stat('.git') ?? {};
+  const isRoot = uid === 0 && geteuid?.() === 0 && isInitialUserNamespace();
+  return { uid, gid, isUnprivileged: !isRoot };
+}
+
+/** user_namespaces(7): elsewhere there are owners and attributes that root may not give. */
+function isInitialUserNamespace(): boolean {
+  try {
+    return /^\s*0\s+0\s+4294967295\s*$/.test(readFileSync('/proc/self/uid_map', 'latin1'));
+  } catch {
+    return true;
+  }
+}
+
+/** Whether what is on disk has the owner, mode and extended attributes of an inode, as far as the puller could give them. */
+function hasMetadata({ stat, xattrs }: Suspect, inode: Inode, puller: Puller): boolean {
+  const isOwner = stat.uid === inode.uid && stat.gid === inode.gid;
+  if (!isOwner && !(puller.isUnprivileged && stat.uid === puller.uid)) return false;
+  const wanted = inode.xattrs ?? new Map<string, Uint8Array>();
+  const list = wanted.get(accessList);
+  if (stat.type !== 'symlink') {
+    const mode = list ? modeWithList(inode.mode, list) : inode.mode;
+    if (stat.mode !== mode && (isOwner || stat.mode !== (mode & ~0o6000))) return false;
+  }
+  if (!xattrs) return true;
+  for (const [name, value] of xattrs) {
+    if (systemAttribute.test(name)) continue;
+    const expected = wanted.get(name);
+    if (!expected || !Buffer.from(expected).equals(value)) return false;
+  }
+  if (puller.isUnprivileged) return true;
+  return [...wanted.keys()].every((name) => xattrs.has(name) || !/^(?:user|trusted|security)\./.test(name));
+}
+
+/** Whether a file looks as git makes one: a plain `git checkout` may have written it. Its time is then not the layer's. */
+function isMadeByGit(
+  inode: Inode,
+  stat: FileStat,
+  xattrs: ReadonlyMap<string, Uint8Array> | undefined,
+  puller: Puller,
+): boolean {
+  if (stat.mtimeSeconds === inode.mtimeSeconds && stat.mtimeNanoseconds === inode.mtimeNanoseconds)
+    return false;
+  if (stat.uid !== puller.uid || stat.gid !== puller.gid) return false;
+  if ([...(xattrs?.keys() ?? [])].some((name) => !systemAttribute.test(name))) return false;
+  const open = stat.type === 'symlink' || (stat.mode & 0o111) !== 0 ? 0o777 : 0o666;
+  return [0o022, umask()].some((mask) => stat.mode === (open & ~mask)) || stat.type === 'symlink';
+}
+
+/** Of paths whose metadata is not that of the layer that is checked out, those that no other layer explains. */
+function unexplained({ suspects, puller }: Inspector, history: History, records: Records): string[] {
+  const left = new Map(suspects);
+  const isBelow = new Set([...history.values()].map(({ below }) => below));
+  for (const tip of [...history.values()].filter(({ id }) => !isBelow.has(id))) {
+    if (left.size === 0) break;
+    const state = new RootfsState();
+    for (const layer of chainOf(history, tip)) {
+      playRecord(state, records, layer);
+      for (const [path, suspect] of left) {
+        const inode = state.find(path)?.inode;
+        if (inode?.type === suspect.stat.type && hasMetadata(suspect, inode, puller)) left.delete(path);
+      }
+    }
+  }
+  return [...left.keys()].toSorted((one, other) => (one < other ? -1 : 1));
+}
+
+/** A file in a record: what may be on disk at its path. */
 interface Version {
   readonly type: FileType;
   /** Undefined: a second name of a file, which may be any. */
@@ -32,70 +316,44 @@ interface Version {
   readonly mtimeSeconds?: number;
 }
 
-/**
- * Looks through the rootfs for what the user did to it.
- *
- * @param current what is checked out
- */
-export async function inspect(
-  repository: Repository,
-  files: TreeFiles,
-  current: RootfsState,
-  records: Records,
-): Promise<Inspection> {
-  const changed = await changedFiles(repository);
-  const strangers: Found[] = [];
-  const ours: Found[] = [];
-  const { known, attributes } = unholdable(records);
-  for (const [path, type] of files.walk()) {
-    const versions = known.get(path)?.filter((version) => version.type === type);
-    if (versions === undefined || versions.length === 0) {
-      if (current.find(path)?.inode.type !== type) strangers.push({ path, type });
-      continue;
-    }
-    ours.push({ path, type });
-    if (type === 'file' && !isOneOf(files.stat(path), versions)) changed.push(path);
-  }
-  return { changed, strangers, ours, attributes };
-}
-
-function isOneOf(stat: BigIntStats, versions: readonly Version[]): boolean {
-  const [seconds] = secondsAndRest(stat.mtimeNs);
+function isOneOf(stat: FileStat, versions: readonly Version[]): boolean {
   return versions.some(
     ({ size, mtimeSeconds }) =>
-      size === undefined || (BigInt(size) === stat.size && BigInt(mtimeSeconds!) === seconds),
+      size === undefined || (size === stat.size && mtimeSeconds === stat.mtimeSeconds),
   );
 }
 
-/** Files of the checked-out commit that are not as they are in it. */
-async function changedFiles(repository: Repository): Promise<string[]> {
-  const status = await repository.run(['status', '--porcelain=v1', '--untracked-files=no', '--no-renames']);
-  return status
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => unquotePath(line.slice(3)));
-}
-
-/** All versions that any layer has of what git cannot hold. */
-function unholdable(records: Records): { known: Map<string, Version[]>; attributes: Set<string> } {
+/** All versions that any layer has of what git cannot hold; with `all` of what it can, too. */
+function knownPaths(history: History, records: Records, all: boolean): Map<string, Version[]> {
   const known = new Map<string, Version[]>();
-  const attributes = new Set<string>();
-  for (const [id, record] of records) {
-    for (const change of changesOf(record, id)) {
-      if (change.type === 'removed') continue;
-      for (const name of change.xattrs?.keys() ?? []) attributes.add(name);
-      const versions = versionsOf(change);
-      if (versions.length > 0) known.set(change.path, [...(known.get(change.path) ?? []), ...versions]);
-    }
+  for (const change of written(history, records)) {
+    const versions = versionsOf(change, all);
+    if (versions.length > 0) known.set(change.path, [...(known.get(change.path) ?? []), ...versions]);
   }
-  return { known, attributes };
+  return known;
 }
 
-function versionsOf({ type, path, size, mtimeSeconds }: Written): Version[] {
+function versionsOf({ type, path, size, mtimeSeconds }: Written, all: boolean): Version[] {
   if (type === 'hardlink') {
     const special: Version[] = [{ type: 'character' }, { type: 'block' }, { type: 'fifo' }];
-    return isHoldable(path, 'file') ? special : [...special, { type: 'file' }, { type: 'symlink' }];
+    const isHeld = !all && isHoldable(path, 'file');
+    return isHeld ? special : [...special, { type: 'file' }, { type: 'symlink' }];
   }
-  if ((type === 'file' || type === 'symlink') && isHoldable(path, type)) return [];
+  if ((type === 'file' || type === 'symlink') && isHoldable(path, type)) return all ? [{ type }] : [];
   return [{ type, size, mtimeSeconds }];
+}
+
+function attributesOf(history: History, records: Records): Set<string> {
+  const names = new Set<string>();
+  for (const { xattrs } of written(history, records))
+    for (const name of xattrs?.keys() ?? []) names.add(name);
+  return names;
+}
+
+function* written(history: History, records: Records): Generator<Written, void, void> {
+  for (const layer of history.values()) yield* writtenBy(layer, records);
+}
+
+function* writtenBy(layer: LayerRecord, records: Records): Generator<Written, void, void> {
+  for (const change of changesOf(records.get(layer.id)!, layer)) if (change.type !== 'removed') yield change;
 }

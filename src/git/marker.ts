@@ -1,14 +1,15 @@
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import path from 'node:path';
 import { kill, pid } from 'node:process';
 import { GitError } from '../errors.ts';
+import type { RootfsFiles } from './rootfs-files.ts';
 
 /** In the repository while its rootfs is being changed: who does it. */
-const name = 'dlrootfs-checkout';
+const MARKER = '.git/dlrootfs-checkout';
+/** In bytes. */
+const LARGEST_MARKER = 4096;
 
 /** Whether a checkout began and did not end. */
-export function isInterrupted(gitDirectory: string): boolean {
-  return existsSync(path.join(gitDirectory, name));
+export function isInterrupted(files: RootfsFiles): boolean {
+  return files.stat(MARKER) !== undefined;
 }
 
 /**
@@ -17,28 +18,26 @@ export function isInterrupted(gitDirectory: string): boolean {
  * @returns whether an earlier checkout had left it so
  * @throws GitError when another process is at it
  */
-export function mark(gitDirectory: string): boolean {
-  const marker = path.join(gitDirectory, name);
-  const interrupted = existsSync(marker);
-  if (interrupted) {
-    const other = Number.parseInt(readFileSync(marker, 'utf8'), 10);
+export function mark(files: RootfsFiles): boolean {
+  const earlier = files.read(MARKER, LARGEST_MARKER);
+  if (earlier) {
+    const other = Number.parseInt(earlier.toString('latin1'), 10);
     if (other > 0 && other !== pid && isAlive(other)) {
       throw new GitError(`process ${other} is checking out another layer`, {
         code: 'GIT_BUSY',
-        hint: 'wait until it is done',
+        hint: `wait until it is done; if it is no dlrootfs, remove ${files.place(MARKER)}`,
       });
     }
-    // What the killed git would have removed.
-    for (const lock of ['index.lock', 'HEAD.lock', 'info/exclude.lock']) {
-      rmSync(path.join(gitDirectory, lock), { force: true });
-    }
+    // What the killed run would have removed.
+    for (const lock of ['index', 'HEAD', 'info/exclude']) files.remove(`.git/${lock}.lock`);
+    files.remove(MARKER);
   }
-  writeFileSync(marker, `${pid}\n`, { flag: interrupted ? 'w' : 'wx', mode: 0o644 });
-  return interrupted;
+  files.create(MARKER, Buffer.from(`${pid}\n`));
+  return earlier !== undefined;
 }
 
-export function unmark(gitDirectory: string): void {
-  rmSync(path.join(gitDirectory, name), { force: true });
+export function unmark(files: RootfsFiles): void {
+  files.remove(MARKER);
 }
 
 function isAlive(process: number): boolean {

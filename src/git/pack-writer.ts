@@ -4,6 +4,7 @@ import {
   ftruncateSync,
   openSync,
   read,
+  readSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -226,4 +227,34 @@ function collision(id: ObjectID): GitError {
     code: 'GIT_COLLISION',
     hint: 'the image was made to deceive git; pull it without -g',
   });
+}
+
+/** A file had more or fewer bytes than it should. */
+export class SizeMismatch extends Error {}
+
+/**
+ * The content of an open file, from its position on, as a blob's.
+ *
+ * @throws SizeMismatch from the source
+ */
+export function contentOf(file: number): ObjectSource {
+  return (buffer, at, length, last) => {
+    const wanted = length + (last ? 1 : 0);
+    let done = 0;
+    while (done < wanted) {
+      const count = readSync(file, buffer, at + done, wanted - done, null);
+      if (count === 0) break;
+      done += count;
+    }
+    if (done !== length) throw new SizeMismatch();
+  };
+}
+
+/** Bytes in memory as a blob's content. */
+export function contentIn(bytes: Uint8Array): ObjectSource {
+  let start = 0;
+  return (buffer, at, length) => {
+    buffer.set(bytes.subarray(start, start + length), at);
+    start += length;
+  };
 }

@@ -1,30 +1,66 @@
-import { lstatSync } from 'node:fs';
-import path from 'node:path';
-import { findGit, runGit, type GitOptions, type GitPlace, type GitProgram } from './git-program.ts';
+import { GitError } from '../errors.ts';
+import { openBreath, type Breath } from './breath.ts';
+import { asGitError } from './git-error.ts';
+import {
+  findGit,
+  readObjects,
+  runGit,
+  type GitObject,
+  type GitOptions,
+  type GitProgram,
+} from './git-program.ts';
+import type { ObjectID } from './object-id.ts';
+import { PrivateGitDir } from './private-git-dir.ts';
+import { readHead, readRefs } from './refs.ts';
+import { RootfsFiles } from './rootfs-files.ts';
 
-/** A rootfs with a repository in it, `.git`. */
-export class Repository {
-  readonly directory: string;
-  readonly gitDirectory: string;
-  readonly #program: GitProgram;
+/** A rootfs with a repository in it, `.git`, as a container may have left it: git sees what was checked, by a `PrivateGitDir`. */
+export class Repository implements AsyncDisposable {
+  readonly files: RootfsFiles;
+  /** Ids of all refs, by their full names. */
+  readonly refs: ReadonlyMap<string, ObjectID>;
+  readonly breath: Breath;
+  readonly program: GitProgram;
   readonly #options: GitOptions;
+  #private: Promise<PrivateGitDir> | undefined;
+  #ownsFiles = false;
 
-  constructor(directory: string, program: GitProgram, options: GitOptions) {
-    this.directory = path.resolve(directory);
-    this.gitDirectory = path.join(this.directory, '.git');
-    this.#program = program;
+  /** @param files stay open when this object is disposed of */
+  constructor(files: RootfsFiles, program: GitProgram, options: GitOptions) {
+    this.files = files;
+    this.refs = readRefs(files);
+    this.breath = openBreath(options.signal);
+    this.program = program;
     this.#options = options;
   }
 
   /**
    * The repository in a directory, undefined where `.git` is no directory.
    *
-   * @throws GitError when git is missing or too old
+   * @throws GitError when git is missing or too old, or refs are damaged
    */
   static async open(directory: string, options: GitOptions): Promise<Repository | undefined> {
-    const repository = new Repository(directory, await findGit(options.environment), options);
-    const stat = lstatSync(repository.gitDirectory, { throwIfNoEntry: false });
-    return stat?.isDirectory() === true ? repository : undefined;
+    const program = await findGit(options.environment);
+    const files = RootfsFiles.open(directory);
+    if (!files) return undefined;
+    try {
+      if (files.stat('.git')?.type === 'directory') {
+        const repository = new Repository(files, program, options);
+        repository.#ownsFiles = true;
+        return repository;
+      }
+    } catch (error) {
+      files[Symbol.dispose]();
+      throw error;
+    }
+    files[Symbol.dispose]();
+    return undefined;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const made = await this.#private?.catch(() => undefined);
+    made?.close();
+    if (this.#ownsFiles) this.files[Symbol.dispose]();
   }
 
   get signal(): AbortSignal | undefined {
@@ -35,22 +71,64 @@ export class Repository {
    * Runs a command of git's.
    *
    * @param input what it reads from stdin
-   * @param place instead of this work tree and its index
    * @returns what it wrote to stdout
+   * @throws GitError, or the reason of the signal
    */
-  run(command: readonly string[], input?: Buffer, place?: Partial<GitPlace>): Promise<string> {
-    const { gitDirectory, directory } = this;
-    return runGit(
-      this.#program,
-      this.#options,
-      { gitDirectory, workTree: directory, ...place },
-      command,
-      input,
-    );
+  async run(command: readonly string[], input?: Buffer): Promise<string> {
+    const { path } = await this.#prepare();
+    try {
+      return await runGit(this.program, this.#options, path, command, input);
+    } catch (error) {
+      this.signal?.throwIfAborted();
+      throw asGitError(error, `git ${command[0]} failed`);
+    }
   }
 
-  /** The commit that a name means. */
-  async commitOf(name: string): Promise<string> {
-    return (await this.run(['rev-parse', '--verify', `${name}^0`])).trim();
+  /**
+   * Contents of objects, in the order of their names (gitrevisions(7)).
+   *
+   * @throws GitError, or the reason of the signal
+   */
+  async *objects(names: readonly string[]): AsyncGenerator<GitObject, void, void> {
+    const { path } = await this.#prepare();
+    try {
+      yield* readObjects(this.program, this.#options, path, names);
+    } catch (error) {
+      this.signal?.throwIfAborted();
+      throw asGitError(error, 'git cat-file failed');
+    }
+  }
+
+  /** The commit that is checked out. */
+  head(): ObjectID {
+    const head = readHead(this.files);
+    return 'id' in head ? head.id : this.commitOf(head.ref);
+  }
+
+  /** The commit that a ref names. */
+  commitOf(ref: string): ObjectID {
+    const id = this.refs.get(ref);
+    if (id !== undefined) return id;
+    throw new GitError(`${this.files.place('')} has no commit on ${ref}`, {
+      code: 'GIT_DAMAGED',
+      hint: 'check out another branch: dlrootfs checkout BRANCH --force',
+    });
+  }
+
+  #prepare(): Promise<PrivateGitDir> {
+    this.#private ??= this.#makePrivate();
+    return this.#private;
+  }
+
+  async #makePrivate(): Promise<PrivateGitDir> {
+    const made = await PrivateGitDir.make(this.#options.environment);
+    try {
+      made.setRefs(this.refs);
+      await made.addObjects(this.files, this.breath);
+      return made;
+    } catch (error) {
+      made.close();
+      throw error;
+    }
   }
 }

@@ -89,7 +89,7 @@ export class RootfsState {
 
   /** All places but the root: each directory right before what is in it, files in the order of their paths' bytes. */
   [Symbol.iterator](): Generator<[path: string, place: Place], void, void> {
-    return walk('', this.#names);
+    return walk(this.#names);
   }
 
   /** What the directory above a path holds. */
@@ -124,15 +124,27 @@ export class RootfsState {
   }
 }
 
-function* walk(path: string, names: ReadonlyMap<string, Place>): Generator<[string, Place], void, void> {
-  const keys = [...names].map(([name, { children }]) => (children ? `${name}/` : name));
-  for (const key of keys.toSorted((one, other) => (one < other ? -1 : 1))) {
+function* walk(root: ReadonlyMap<string, Place>): Generator<[string, Place], void, void> {
+  const levels = [{ path: '', names: root, keys: sortedKeys(root).values() }];
+  for (let level = levels.at(-1); level; level = levels.at(-1)) {
+    const key = level.keys.next().value;
+    if (key === undefined) {
+      levels.pop();
+      continue;
+    }
     const name = key.endsWith('/') ? key.slice(0, -1) : key;
-    const place = names.get(name)!;
-    const below = path === '' ? name : `${path}/${name}`;
-    yield [below, place];
-    if (place.children) yield* walk(below, place.children);
+    const place = level.names.get(name)!;
+    const path = level.path === '' ? name : `${level.path}/${name}`;
+    yield [path, place];
+    if (place.children)
+      levels.push({ path, names: place.children, keys: sortedKeys(place.children).values() });
   }
+}
+
+/** Names, directories with a slash: so they sort as the paths of the files in them do. */
+function sortedKeys(names: ReadonlyMap<string, Place>): string[] {
+  const keys = [...names].map(([name, { children }]) => (children ? `${name}/` : name));
+  return keys.toSorted((one, other) => (one < other ? -1 : 1));
 }
 
 function nameOf(path: string): string {

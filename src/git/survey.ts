@@ -1,14 +1,15 @@
 import { lstatSync, readdirSync } from 'node:fs';
 import { GitError, printable } from '../errors.ts';
+import { asGitError } from './git-error.ts';
 import { stateAt } from './commit-state.ts';
 import type { GitOptions } from './git-program.ts';
 import { countCommon, readHistory, type History, type LayerRecord } from './history.ts';
 import { inspect } from './inspection.ts';
 import { isInterrupted } from './marker.ts';
-import { branchName, type LayerIdentity } from './names.ts';
+import { branchName, branchRef, type LayerIdentity } from './names.ts';
 import { readRecords } from './record.ts';
+import { readHead } from './refs.ts';
 import { Repository } from './repository.ts';
-import { TreeFiles } from './tree-files.ts';
 
 /** What -g finds in a directory. */
 export type Survey =
@@ -33,7 +34,20 @@ export async function surveyDirectory(
   layers: readonly LayerIdentity[],
   options: GitOptions,
 ): Promise<Survey> {
-  const repository = await Repository.open(directory, options);
+  try {
+    await using repository = await Repository.open(directory, options);
+    return await survey(repository, directory, layers);
+  } catch (error) {
+    if (options.signal?.aborted === true) throw options.signal.reason;
+    throw asGitError(error, `cannot go on from what is in ${printable(directory)}`);
+  }
+}
+
+async function survey(
+  repository: Repository | undefined,
+  directory: string,
+  layers: readonly LayerIdentity[],
+): Promise<Survey> {
   const stat = lstatSync(`${directory}/.`, { throwIfNoEntry: false });
   if (!stat || readdirSync(directory).length === 0) return { kind: 'new' };
   const shown = printable(directory);
@@ -44,7 +58,7 @@ export async function surveyDirectory(
     });
   }
   const history = await readHistory(repository);
-  if (isInterrupted(repository.gitDirectory)) {
+  if (isInterrupted(repository.files)) {
     throw history.size === 0
       ? new GitError(`${shown} was left by a pull that did not end`, {
           code: 'GIT_INTERRUPTED',
@@ -71,8 +85,9 @@ export async function surveyDirectory(
     });
   }
   if (common === layers.length) {
-    const head = (await repository.run(['symbolic-ref', '--quiet', '--short', 'HEAD'])).trim();
-    return { kind: 'complete', branch: base.branch, checkedOut: head === base.branch };
+    const head = readHead(repository.files);
+    const checkedOut = 'ref' in head && head.ref === branchRef(base.branch);
+    return { kind: 'complete', branch: base.branch, checkedOut };
   }
   refuseTaken(history, ids, common, shown);
   await refuseDirty(repository, history, shown);
@@ -91,17 +106,16 @@ function refuseTaken(history: History, ids: readonly string[], common: number, s
 
 async function refuseDirty(repository: Repository, history: History, shown: string): Promise<void> {
   const records = await readRecords(repository, [...history.values()]);
-  const current = await stateAt(repository, await repository.commitOf('HEAD'), history, records);
-  const { changed, strangers } = await inspect(
-    repository,
-    new TreeFiles(repository.directory),
-    current,
-    records,
-  );
-  const first = changed[0] ?? strangers[0]?.path;
+  const current = await stateAt(repository, repository.head(), history, records);
+  const { changed, altered, strangers } = await inspect(repository, current, history, records, true);
+  const first = changed[0] ?? strangers[0]?.path ?? altered[0];
   if (first === undefined) return;
-  throw new GitError(`${shown} has files that are in no commit, ${printable(first)} for one`, {
+  const isAltered = changed.length === 0 && strangers.length === 0;
+  const what = isAltered ? 'owners, modes or attributes that no layer gave' : 'files that are in no commit';
+  throw new GitError(`${shown} has ${what}, ${printable(first)} for one`, {
     code: 'GIT_DIRTY',
-    hint: 'commit them, or take them away, or choose another directory with -d',
+    hint: isAltered
+      ? 'dlrootfs checkout BRANCH --force gives them up; or choose another directory with -d'
+      : 'commit them, or take them away, or choose another directory with -d',
   });
 }

@@ -1,15 +1,19 @@
 import { randomBytes } from 'node:crypto';
+import { readSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { nameOf, parentPath } from './directories.ts';
-import type { ByteName, Directory, FileStat, Node } from './filesystem.ts';
+import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
 import { permittedMode, restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
 import { granted, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clear } from './removal.ts';
 import type { Run } from './run.ts';
 
-const { EINVAL, ENOENT, EPERM } = constants.errno;
+const { EINVAL, ENAMETOOLONG, ENOENT, EPERM } = constants.errno;
+
+/** Of a symlink, in bytes: symlink(2). */
+const longestTarget = 4095;
 
 /** What is to stand at one or, when they share the object, at several paths. */
 export type Inode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'sparse'> & {
@@ -19,37 +23,36 @@ export type Inode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'sparse'> & {
   readonly timeless?: boolean;
 };
 
+/** Contents of files that are not on disk, or are others'. */
+export interface Contents {
+  has(path: string): boolean;
+  /** The content of a path that it has: each once, in the order of the tree. */
+  read(path: string): AsyncIterable<Uint8Array>;
+}
+
 /** One pass over a tree that is there, and is to be as a list of paths and inodes says. */
 export class Restoration {
   readonly #run: Run;
-  readonly #contents: ReadonlyMap<string, string>;
+  readonly #contents: Contents;
   readonly #attributes: ReadonlySet<string>;
-  readonly #readFile: (path: string) => Iterable<Uint8Array>;
   readonly #directories: [path: BytePath, inode: Inode][] = [];
   /** The first name of each inode, and what is on disk there. */
   readonly #first = new Map<Inode, { readonly path: BytePath; readonly identity: string }>();
   readonly #taken = new Set<string>();
 
   /**
-   * @param contents where files are that belong elsewhere: path they belong to → path they have
    * @param attributes names of extended attributes that only stay where an inode has them
-   * @param readFile reads a file of the tree in pieces
    */
-  constructor(
-    run: Run,
-    contents: ReadonlyMap<string, string>,
-    attributes: ReadonlySet<string>,
-    readFile: (path: string) => Iterable<Uint8Array>,
-  ) {
+  constructor(run: Run, contents: Contents, attributes: ReadonlySet<string>) {
     this.#run = run;
     this.#contents = contents;
     this.#attributes = attributes;
-    this.#readFile = readFile;
   }
 
   /** The next path; directories come before what is in them. */
-  place(path: BytePath, inode: Inode): void {
+  async place(path: BytePath, inode: Inode): Promise<void> {
     this.#run.directories.trim();
+    if (this.#contents.has(path)) await this.#write(path, inode.type);
     const parent = this.#parentOf(path);
     const name = nameOf(path);
     const first = this.#first.get(inode);
@@ -75,7 +78,7 @@ export class Restoration {
   }
 
   #placeFirst(parent: Directory, name: ByteName, path: BytePath, inode: Inode): void {
-    if (!this.#isRight(parent, name, path, inode) && !this.#make(parent, name, path, inode)) return;
+    if (!this.#isRight(parent, name, inode) && !this.#make(parent, name, path, inode)) return;
     let stat = this.#stat(parent, name, path);
     if (this.#taken.has(stat.identity)) {
       this.#part(parent, name, path, inode);
@@ -87,30 +90,24 @@ export class Restoration {
   }
 
   /** Whether what is there may stay, but for its metadata. Of devices nobody can say. */
-  #isRight(parent: Directory, name: ByteName, path: BytePath, inode: Inode): boolean {
+  #isRight(parent: Directory, name: ByteName, inode: Inode): boolean {
     const stat = this.#run.filesystem.stat(parent, name);
-    if (typeof stat === 'number' || stat.type !== inode.type || this.#contents.has(path)) return false;
+    if (typeof stat === 'number' || stat.type !== inode.type) return false;
     if (stat.type !== 'symlink') return stat.type === 'file' || stat.type === 'fifo';
     return inode.timeless === true || this.#run.filesystem.readLink(parent, name) === inode.linkPath;
   }
 
   /** Makes it anew; false for a device that this process may not make. */
   #make(parent: Directory, name: ByteName, path: BytePath, inode: Inode): boolean {
-    const { filesystem, directories, counts } = this.#run;
+    const { filesystem, counts } = this.#run;
     clear(this.#run, parent, name, path);
     const action = `create ${shown(path)}`;
     switch (inode.type) {
       case 'symlink':
         granted(filesystem.makeSymlink(parent, name, inode.linkPath as BytePath), action);
         return true;
-      case 'file': {
-        const from = this.#contents.get(path);
-        const place = from === undefined ? undefined : directories.find(parentPath(from), false);
-        if (from === undefined || !place)
-          throw new SyscallError(-ENOENT, `find the content of ${shown(path)}`);
-        granted(filesystem.rename(place, nameOf(from), parent, name), action);
-        return true;
-      }
+      case 'file':
+        throw new SyscallError(-ENOENT, `find the content of ${shown(path)}`);
       case 'character':
       case 'block':
       case 'fifo': {
@@ -123,6 +120,50 @@ export class Restoration {
       case 'directory':
     }
     throw new SyscallError(-EINVAL, action);
+  }
+
+  /** Writes a file, or a symlink to what its content says, beside its place and puts it there: whole or not at all. */
+  async #write(path: BytePath, type: Inode['type']): Promise<void> {
+    const { filesystem, directories } = this.#run;
+    const action = `write ${shown(path)}`;
+    const aside = temporaryName();
+    if (type === 'symlink') {
+      const target = await this.#targetOf(path);
+      granted(filesystem.makeSymlink(this.#parentOf(path), aside, target), action);
+    } else await this.#writeContent(path, aside);
+    const parent = this.#parentOf(path);
+    const name = nameOf(path);
+    const stat = filesystem.stat(parent, name);
+    if (typeof stat !== 'number' && stat.type === 'directory') clear(this.#run, parent, name, path);
+    granted(filesystem.rename(parent, aside, parent, name), action);
+    directories.forgetLinks();
+  }
+
+  async #writeContent(path: BytePath, aside: ByteName): Promise<void> {
+    const { filesystem } = this.#run;
+    const action = `write ${shown(path)}`;
+    const file = granted(filesystem.createFile(this.#parentOf(path), aside, 0o600), action);
+    try {
+      let position = 0;
+      for await (const bytes of this.#contents.read(path)) {
+        granted(filesystem.write(file, bytes, position), action);
+        position += bytes.length;
+      }
+    } catch (error) {
+      filesystem.closeFile(file);
+      filesystem.remove(this.#parentOf(path), aside);
+      throw error;
+    }
+    granted(filesystem.closeFile(file), action);
+  }
+
+  async #targetOf(path: BytePath): Promise<BytePath> {
+    let target = '';
+    for await (const bytes of this.#contents.read(path)) {
+      target += Buffer.from(bytes).toString('latin1');
+      if (target.length > longestTarget) throw new SyscallError(-ENAMETOOLONG, `create ${shown(path)}`);
+    }
+    return target as BytePath;
   }
 
   #makeDirectory(parent: Directory, name: ByteName, path: BytePath): void {
@@ -161,13 +202,9 @@ export class Restoration {
       if (typeof target === 'number') throw new SyscallError(target, action);
       granted(filesystem.makeSymlink(parent, aside, target), action);
     } else {
+      const from = granted(filesystem.openFile(parent, name), action);
       const file = granted(filesystem.createFile(parent, aside, 0o600), action);
-      let position = 0;
-      for (const bytes of this.#readFile(path)) {
-        granted(filesystem.write(file, bytes, position), action);
-        position += bytes.length;
-      }
-      granted(filesystem.closeFile(file), action);
+      copy(filesystem, from, file, action);
     }
     granted(filesystem.rename(parent, aside, parent, name), action);
   }
@@ -204,6 +241,21 @@ export class Restoration {
     const parent = this.#run.directories.find(above, false);
     if (parent?.path !== above) throw new SyscallError(-ENOENT, `find the directory ${shown(above)}`);
     return parent;
+  }
+}
+
+/** Copies all of one open file to another, and closes both. */
+function copy(filesystem: Filesystem, from: number, to: number, action: string): void {
+  const buffer = Buffer.alloc(1024 * 1024);
+  let position = 0;
+  try {
+    for (let count = readSync(from, buffer); count > 0; count = readSync(from, buffer)) {
+      granted(filesystem.write(to, buffer.subarray(0, count), position), action);
+      position += count;
+    }
+  } finally {
+    filesystem.closeFile(from);
+    granted(filesystem.closeFile(to), action);
   }
 }
 

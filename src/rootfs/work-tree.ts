@@ -1,7 +1,7 @@
-import { closeSync, constants as fsConstants, openSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { geteuid } from 'node:process';
 import type { BytePath } from '../tar/entry.ts';
+import { pathBytes } from '../sys/os-path.ts';
 import { startRun } from './apply.ts';
 import { unlock } from './directory.ts';
 import { join, nameOf, parentPath } from './directories.ts';
@@ -16,7 +16,7 @@ import { explain, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clear } from './removal.ts';
 import { Restoration } from './restoration.ts';
-import type { Inode } from './restoration.ts';
+import type { Contents, Inode } from './restoration.ts';
 import type { Run } from './run.ts';
 
 const { EEXIST, ENOENT, ENOTDIR, ENOTEMPTY } = constants.errno;
@@ -51,9 +51,9 @@ export class WorkTree {
    *
    * @throws DestinationError
    */
-  clear(found: readonly Found[]): void {
+  clear(found: readonly Found[]): Promise<void> {
     const deepestFirst = found.toSorted((one, other) => other.path.length - one.path.length);
-    this.#work((run) => {
+    return this.#work((run) => {
       if (geteuid!() !== 0) unlockAll(run);
       for (const { path, type } of deepestFirst) {
         run.directories.trim();
@@ -72,29 +72,38 @@ export class WorkTree {
   /**
    * Makes everything in `tree` as it says.
    *
-   * @param contents for files that are not there yet or are others: paths of files to be moved to where they belong
+   * @param contents of files that are not on disk yet, or are others'
    * @param attributes names of extended attributes that stay only where `tree` has them
+   * @param pause called between two paths: lets the event loop run, and throws when the run is to end
    * @throws DestinationError
    */
-  restore(tree: Tree, contents: ReadonlyMap<string, string>, attributes: ReadonlySet<string>): void {
-    this.#work((run) => {
-      const restoration = new Restoration(run, contents, attributes, (path) => pieces(this.#directory, path));
-      for (const [path, { inode }] of tree) restoration.place(path as BytePath, inode);
+  async restore(
+    tree: Tree,
+    contents: Contents,
+    attributes: ReadonlySet<string>,
+    pause: () => Promise<void>,
+  ): Promise<void> {
+    await this.#work(async (run) => {
+      const restoration = new Restoration(run, contents, attributes);
+      for (const [path, { inode }] of tree) {
+        await restoration.place(path as BytePath, inode);
+        await pause();
+      }
       restoration.finish(tree.find('')?.inode);
       this.notRestored = run.counts;
     });
   }
 
-  #work(use: (run: Run) => void): void {
+  async #work(use: (run: Run) => void | Promise<void>): Promise<void> {
     const name = this.#directory;
     const calls = this.#backend === 'node' ? undefined : systemCalls();
-    const path = Buffer.from(name);
+    const path = pathBytes(name);
     const filesystem = calls ? LinuxFilesystem.open(calls, path) : PortableFilesystem.open(path);
     try {
       if (typeof filesystem === 'number') throw new SyscallError(filesystem, 'open it');
       const run = startRun(filesystem, { name, mode: 'overlay', reservedNames: [], recordChanges: false });
       try {
-        use(run);
+        await use(run);
       } finally {
         run.directories.close();
         filesystem.close();
@@ -123,19 +132,6 @@ function unlockAll(run: Run): void {
   }
 }
 
-/** A file's content, a megabyte at a time. */
-function* pieces(directory: string, path: string): Generator<Uint8Array, void, void> {
-  const name = Buffer.concat([Buffer.from(`${directory}/`), Buffer.from(path, 'latin1')]);
-  const file = openSync(name, fsConstants.O_RDONLY | fsConstants.O_NOFOLLOW);
-  try {
-    const buffer = Buffer.alloc(1024 * 1024);
-    for (let count = readSync(file, buffer); count > 0; count = readSync(file, buffer))
-      yield buffer.subarray(0, count);
-  } finally {
-    closeSync(file);
-  }
-}
-
 /** Removes a directory that is empty by now. */
 function removeEmpty(run: Run, parent: Directory, name: ByteName, path: string): void {
   run.directories.drop(path);
@@ -143,9 +139,4 @@ function removeEmpty(run: Run, parent: Directory, name: ByteName, path: string):
   if (removed < 0 && ![-ENOENT, -ENOTDIR, -ENOTEMPTY, -EEXIST].includes(removed)) {
     throw new SyscallError(removed, `remove the directory ${shown(path)}`);
   }
-}
-
-/** A work tree for whoever must not know this class. */
-export function openWorkTree(directory: string): WorkTree {
-  return new WorkTree(directory);
 }

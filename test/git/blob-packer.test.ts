@@ -7,7 +7,7 @@ import { packBlobs, type Contents } from '../../src/git/blob-packer.ts';
 import { idSize } from '../../src/git/object-id.ts';
 import { GitError } from '../../src/errors.ts';
 import { ObjectStore } from '../../src/git/object-store.ts';
-import { contentIn } from '../../src/git/tree-files.ts';
+import { contentIn } from '../../src/git/pack-writer.ts';
 import { git, scratch } from './git.ts';
 
 /** Contents out of memory. */

@@ -159,7 +159,10 @@ test(
     rmSync(path.join(directory, 'empty'), { recursive: true });
     rmSync(path.join(directory, 'dev/null'));
     rmSync(path.join(directory, 'app/.git/config'));
-    await checkOut(directory, '0');
+    await assert.rejects(checkOut(directory, '0'), dirty('etc'));
+    chownSync(path.join(directory, 'etc'), 5, 6);
+    await assert.rejects(checkOut(directory, '0'), dirty('usr/bin/su'));
+    await checkOut(directory, '0', true);
     assert.deepEqual(snapshot(directory), snapshots[0]);
     unlinkSync(path.join(directory, 'h1'));
     await assert.rejects(checkOut(directory, '0'), dirty('h1'));

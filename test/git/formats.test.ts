@@ -14,7 +14,7 @@ import { composePackIndex } from '../../src/git/pack-index.ts';
 import { PackWriter } from '../../src/git/pack-writer.ts';
 import { RootfsState } from '../../src/git/rootfs-state.ts';
 import { adler32 } from '../../src/git/stored-deflate.ts';
-import { contentIn } from '../../src/git/tree-files.ts';
+import { contentIn } from '../../src/git/pack-writer.ts';
 import { isHoldable, unquotePath } from '../../src/git/tree-path.ts';
 import { blank } from '../support/blank.ts';
 import { environment, git, scratch } from './git.ts';

@@ -257,7 +257,11 @@ test('a file that is not as the changes say is an error that names it', async (t
   const rows: [what: string, line: Parameters<typeof composeLine>[0], message: RegExp][] = [
     ['larger', { ...blank, type: 'file', path: 'a', size: 1 }, /^a changed while it was read$/],
     ['smaller', { ...blank, type: 'file', path: 'a', size: 99 }, /^a changed while it was read$/],
-    ['missing', { ...blank, type: 'file', path: 'b', size: 1 }, /cannot commit layer0_.*ENOENT.*\/b'/],
+    [
+      'missing',
+      { ...blank, type: 'file', path: 'b', size: 1 },
+      /cannot read .*\/b: no such file or directory \(ENOENT\)$/,
+    ],
     ['in no directory', { ...blank, type: 'file', path: 'x/b', size: 1 }, /do not fit together at x\/b/],
     [
       'linked to nothing',

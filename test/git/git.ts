@@ -5,12 +5,10 @@ import path from 'node:path';
 import type { TestContext } from 'node:test';
 import { checkout } from '../../src/git/checkout.ts';
 import { GitLayers } from '../../src/git/git-layers.ts';
-import { WorkTree } from '../../src/rootfs/work-tree.ts';
 import { printTree } from '../support/tree.ts';
 import { Stage } from './stage.ts';
 
 export const environment = { PATH: process.env['PATH'] };
-export const openWorkTree = (directory: string): WorkTree => new WorkTree(directory);
 
 /** The id of the nth layer of an image. */
 export function idOf(number: number, image = 'a'): string {
@@ -60,8 +58,9 @@ export async function pullLayers(
   return stage;
 }
 
-export function checkOut(directory: string, branch: string, force = false): Promise<string> {
-  return checkout(directory, branch, { environment, force, openWorkTree });
+export async function checkOut(directory: string, wanted: string, force = false): Promise<string> {
+  const { branch } = await checkout(directory, wanted, { environment, force });
+  return branch;
 }
 
 /** A rootfs as lines, one a path, `.git` aside. */

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { checkout } from '../../src/git/checkout.ts';
 import { GitLayers } from '../../src/git/git-layers.ts';
-import { branchOf, git, idOf, openWorkTree, scratch, type BuildLayer, snapshot } from './git.ts';
+import { branchOf, git, idOf, scratch, type BuildLayer, snapshot } from './git.ts';
 import { Stage } from './stage.ts';
 
 /** A program that must never run: it leaves a file. */
@@ -348,7 +348,7 @@ async function holds(
   assert.equal(git(rootfs, 'log', '-1', '--format=%an %ae', 'HEAD', '--'), 'dlrootfs mail@mail.com\n');
   assert.deepEqual(snapshot(rootfs), snapshots[2]);
   for (const number of [0, 2, 1]) {
-    await checkout(rootfs, branchOf(number), { environment, force: false, openWorkTree });
+    await checkout(rootfs, branchOf(number), { environment, force: false });
     assert.deepEqual(snapshot(rootfs), snapshots[number], branchOf(number));
   }
   assert.equal(git(rootfs, 'status', '--porcelain'), '');

@@ -18,7 +18,7 @@ import {
   whiteout,
   type Item,
 } from '../support/archive.ts';
-import { branchOf, checkOut, environment, git, idOf, openWorkTree, scratch, snapshot } from './git.ts';
+import { branchOf, checkOut, environment, git, idOf, scratch, snapshot } from './git.ts';
 
 const isRoot = process.getuid?.() === 0;
 const needsRoot = { skip: !isRoot && 'needs root' };
@@ -257,7 +257,7 @@ test('another tag of the image is what it is when it is pulled alone', needsRoot
   assert.ok(found.kind === 'partial');
   const stage = path.join(directory, 'stage');
   mkdirSync(stage);
-  const resumed = await GitLayers.resume(stage, first, found.base, { environment, openWorkTree });
+  const resumed = await GitLayers.resume(stage, first, found.base, { environment });
   await pull(stage, other, resumed, found.common, ids);
 
   const alone = path.join(directory, 'alone');

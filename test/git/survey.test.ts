@@ -11,7 +11,6 @@ import {
   environment,
   git,
   idOf,
-  openWorkTree,
   pullLayers,
   scratch,
   type BuildLayer,
@@ -177,7 +176,7 @@ test(
     assert.ok(found.kind === 'partial');
     const staged = path.join(parent, 'stage');
     const stage = new Stage(staged);
-    const resumed = await GitLayers.resume(staged, directory, found.base, { environment, openWorkTree });
+    const resumed = await GitLayers.resume(staged, directory, found.base, { environment });
     assert.deepEqual(snapshot(staged), snapshots[1]);
     assert.deepEqual(snapshot(directory), before);
 

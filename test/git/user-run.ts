@@ -3,12 +3,9 @@ import { readFileSync } from 'node:fs';
 import { GitLayers } from '../../src/git/git-layers.ts';
 import { checkout } from '../../src/git/checkout.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
-import { WorkTree } from '../../src/rootfs/work-tree.ts';
 
 const environment = { PATH: process.env['PATH'] };
 const [command, directory, ...rest] = process.argv.slice(2);
-
-const openWorkTree = (place: string): WorkTree => new WorkTree(place);
 
 async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array, void, void> {
   yield bytes;
@@ -33,7 +30,7 @@ async function pull(layers: readonly string[]): Promise<void> {
 try {
   if (command === 'pull') await pull(rest);
   else {
-    await checkout(directory!, rest[0]!, { environment, force: false, openWorkTree });
+    await checkout(directory!, rest[0]!, { environment, force: false });
   }
 } catch (error) {
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);

@@ -1,0 +1,167 @@
+import {
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  readSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import path from 'node:path';
+import { geteuid, pid } from 'node:process';
+import { GitError, printable } from '../errors.ts';
+import { systemCalls } from '../sys/system-calls.ts';
+import { LinuxFilesystem } from '../rootfs/linux.ts';
+import { makeStage, removeStaleStages } from '../rootfs/stage.ts';
+import type { Breath } from './breath.ts';
+import type { Environment } from './git-program.ts';
+import type { RootfsFiles } from './rootfs-files.ts';
+
+/**
+ * All that git is told: nothing of a rootfs, an image or a user decides what runs or what a byte becomes. git's own refusals of names are
+ * for other systems' file systems; what this one cannot hold, `isHoldable` knows.
+ */
+const configuration = `[core]
+	repositoryFormatVersion = 0
+	bare = true
+	hooksPath = /dev/null
+	attributesFile = /dev/null
+	excludesFile = /dev/null
+	fsmonitor = false
+	protectHFS = false
+	protectNTFS = false
+	ignoreCase = false
+	quotePath = true
+	multiPackIndex = false
+	commitGraph = false
+	logAllRefUpdates = false
+	fsync = none
+	bigFileThreshold = 16m
+[gc]
+	auto = 0
+[maintenance]
+	auto = false
+[protocol]
+	allow = never
+`;
+
+/** Objects up to here are copied; larger ones, and packs, are read where they are. In bytes. */
+const LARGEST_COPY = 1024 * 1024;
+const packName = /^pack-(?:[0-9a-f]{40}|[0-9a-f]{64})\.(?:pack|idx)$/;
+
+/**
+ * A GIT_DIR of our own, outside the rootfs, for us alone, with our configuration: git never sees the rootfs's `.git`, which a container
+ * may have written. It gets refs as text, and objects that were opened without following links: small ones as copies, others as
+ * symbolic links to our open descriptors.
+ */
+export class PrivateGitDir {
+  readonly path: string;
+  readonly #lock: LinuxFilesystem | undefined;
+  /** Files that git reads by our descriptors, and what they belong to. */
+  readonly #open: (readonly [files: RootfsFiles, file: number])[] = [];
+
+  private constructor(directory: string, lock: LinuxFilesystem | undefined) {
+    this.path = directory;
+    this.#lock = lock;
+  }
+
+  /** @throws GitError */
+  static async make(environment: Environment): Promise<PrivateGitDir> {
+    const above = temporaryDirectory(environment);
+    const target = path.join(above, 'git');
+    await removeStaleStages(target);
+    const made = await makeStage(target);
+    if (typeof made !== 'string') {
+      throw new GitError(`cannot write ${printable(above)}: ${made.denied}`, {
+        code: made.denied,
+        hint: 'name a directory for temporary files in TMPDIR',
+      });
+    }
+    const calls = systemCalls();
+    const opened = calls && LinuxFilesystem.open(calls, Buffer.from(made));
+    const lock = typeof opened === 'number' ? undefined : opened;
+    // A run in another PID namespace sees by the lock that this one lives.
+    lock?.lock();
+    for (const name of ['objects', 'objects/pack', 'refs']) mkdirSync(path.join(made, name));
+    writeFileSync(path.join(made, 'config'), configuration);
+    writeFileSync(path.join(made, 'HEAD'), 'ref: refs/heads/none\n');
+    return new PrivateGitDir(made, lock);
+  }
+
+  /** Gives git the refs of a repository: names and ids. */
+  setRefs(refs: ReadonlyMap<string, string>): void {
+    const lines = [...refs].toSorted(([one], [other]) => (one < other ? -1 : 1));
+    writeFileSync(
+      path.join(this.path, 'packed-refs'),
+      `# pack-refs with: sorted \n${lines.map(([name, id]) => `${id} ${name}\n`).join('')}`,
+    );
+  }
+
+  /**
+   * Gives git the objects of a repository.
+   *
+   * @throws GitError where one is not a regular file
+   */
+  async addObjects(files: RootfsFiles, breath: Breath): Promise<void> {
+    for (const name of files.list('.git/objects')) {
+      if (!/^[0-9a-f]{2}$/.test(name)) continue;
+      mkdirSync(path.join(this.path, 'objects', name));
+      for (const rest of files.list(`.git/objects/${name}`)) {
+        if (/^(?:[0-9a-f]{38}|[0-9a-f]{62})$/.test(rest)) this.#add(files, `objects/${name}/${rest}`);
+        if (breath.isDue()) await breath.take();
+      }
+    }
+    for (const name of files.list('.git/objects/pack')) {
+      if (packName.test(name)) this.#add(files, `objects/pack/${name}`);
+      if (breath.isDue()) await breath.take();
+    }
+  }
+
+  close(): void {
+    for (const [{ filesystem }, file] of this.#open) filesystem.closeFile(file);
+    rmSync(this.path, { recursive: true, force: true });
+    this.#lock?.close();
+  }
+
+  #add(files: RootfsFiles, name: string): void {
+    const file = files.open(`.git/${name}`);
+    if (file === undefined) return;
+    const { size } = fstatSync(file);
+    const place = path.join(this.path, name);
+    const link = `/proc/${pid}/fd/${file}`;
+    if ((size > LARGEST_COPY || name.startsWith('objects/pack/')) && existsSync(link)) {
+      this.#open.push([files, file]);
+      symlinkSync(link, place);
+      return;
+    }
+    try {
+      const bytes = Buffer.alloc(size);
+      const length = readSync(file, bytes, 0, size, 0);
+      writeFileSync(place, bytes.subarray(0, length), { mode: 0o400 });
+    } finally {
+      files.filesystem.closeFile(file);
+    }
+  }
+}
+
+/** @throws GitError for a directory in which others could put something else in place of ours */
+function temporaryDirectory(environment: Environment): string {
+  const named = environment['TMPDIR'];
+  const directory = named !== undefined && path.isAbsolute(named) ? named : '/tmp';
+  const stat = statSync(directory, { throwIfNoEntry: false });
+  const hint = 'name a directory for temporary files in TMPDIR';
+  if (!stat?.isDirectory()) {
+    throw new GitError(`cannot write ${printable(directory)}: it is not a directory`, {
+      code: 'ENOENT',
+      hint,
+    });
+  }
+  const isOurs = stat.uid === 0 || stat.uid === geteuid?.();
+  const isSticky = (stat.mode & 0o1000) !== 0;
+  if (isOurs && (isSticky || (stat.mode & 0o022) === 0)) return directory;
+  throw new GitError(
+    `cannot use ${printable(directory)} for temporary files: other users may replace files in it`,
+    { code: 'EACCES', hint: `${hint} that only you can write` },
+  );
+}

@@ -1,0 +1,115 @@
+import { GitError, printable } from '../errors.ts';
+import { branchRef, parseBranchName } from './names.ts';
+import type { ObjectID } from './object-id.ts';
+import { PULL_AGAIN, type RootfsFiles } from './rootfs-files.ts';
+
+/** Most bytes of `HEAD` or of a file with one ref, of `packed-refs`, and most refs: beyond them a repository is an attack. */
+const LARGEST_REF = 4096;
+const LARGEST_PACKED_REFS = 64 * 1024 * 1024;
+const MOST_REFS = 200_000;
+/** How many branches an error names. */
+const LONGEST_LIST = 10;
+
+/** What is checked out: a branch, or a commit. */
+export type Head = { readonly ref: string } | { readonly id: ObjectID };
+
+/**
+ * The refs of a repository, by their full names: `refs/heads/…`.
+ *
+ * @throws GitError where a file of them is damaged, or is not a regular file
+ */
+export function readRefs(files: RootfsFiles): Map<string, ObjectID> {
+  const refs = readPackedRefs(files);
+  const waiting = ['.git/refs'];
+  for (let directory = waiting.pop(); directory !== undefined; directory = waiting.pop()) {
+    for (const name of files.list(directory)) {
+      const path = `${directory}/${name}`;
+      const ref = nameOfRef(path.slice('.git/'.length));
+      const type = files.stat(path)?.type;
+      if (type === 'directory') waiting.push(path);
+      else if (ref !== undefined && type !== undefined) {
+        const text = files.read(path, LARGEST_REF)?.toString('latin1').trimEnd();
+        if (text === undefined || text.startsWith('ref: ')) continue;
+        if (!isID(text)) throw damaged(files, path, 'it names no object');
+        refs.set(ref, text);
+      }
+      if (refs.size + waiting.length > MOST_REFS) {
+        throw damaged(files, '.git/refs', `it holds more than ${MOST_REFS} refs`);
+      }
+    }
+  }
+  return refs;
+}
+
+function readPackedRefs(files: RootfsFiles): Map<string, ObjectID> {
+  const refs = new Map<string, ObjectID>();
+  const text = files.read('.git/packed-refs', LARGEST_PACKED_REFS)?.toString('latin1') ?? '';
+  for (const line of text.split('\n')) {
+    if (line === '' || line.startsWith('#') || line.startsWith('^')) continue;
+    const id = line.slice(0, 40);
+    const ref = nameOfRef(line.slice(41));
+    if (!isID(id) || line[40] !== ' ') throw damaged(files, '.git/packed-refs', 'a line of it names no ref');
+    if (ref !== undefined) refs.set(ref, id);
+  }
+  return refs;
+}
+
+/** @throws GitError where `HEAD` is missing, damaged, or not a regular file */
+export function readHead(files: RootfsFiles): Head {
+  const text = files.read('.git/HEAD', LARGEST_REF)?.toString('latin1').trimEnd() ?? '';
+  if (isID(text)) return { id: text };
+  const ref = text.startsWith('ref: ') ? nameOfRef(text.slice('ref: '.length).trimStart()) : undefined;
+  if (ref !== undefined) return { ref };
+  throw damaged(files, '.git/HEAD', text === '' ? 'it is missing or empty' : 'it names no branch');
+}
+
+/**
+ * The branch that is meant: by its name, a layer's number (`3`, `layer3`), or the beginning of a name that only one has.
+ *
+ * @throws GitError when there is none, or more than one
+ */
+export function resolveBranch(refs: ReadonlyMap<string, ObjectID>, wanted: string): string {
+  const prefix = branchRef('');
+  const names = [...refs.keys()]
+    .filter((ref) => ref.startsWith(prefix))
+    .map((ref) => ref.slice(prefix.length))
+    .toSorted((one, other) => (one < other ? -1 : 1));
+  if (names.includes(wanted)) return wanted;
+  const number = /^(?:layer)?(\d+)$/.exec(wanted)?.[1];
+  const matches = names.filter((name) =>
+    number === undefined ? name.startsWith(wanted) : parseBranchName(name)?.number === Number(number),
+  );
+  if (matches.length === 1 && wanted !== '') return matches[0]!;
+  const none = matches.length === 0 || wanted === '';
+  const shown = (matches.length === 0 ? names : matches)
+    .slice(0, LONGEST_LIST)
+    .map((name) => printable(name));
+  throw new GitError(
+    none
+      ? `there is no branch ${printable(wanted)}`
+      : `${printable(wanted)} could be ${matches.length} branches`,
+    {
+      code: 'GIT_NO_BRANCH',
+      hint: `there are ${shown.join(', ')}${names.length > LONGEST_LIST ? ', …' : ''}`,
+    },
+  );
+}
+
+function isID(text: string): text is ObjectID {
+  return /^[0-9a-f]{40}$/.test(text);
+}
+
+/** A ref's name, from bytes as characters; undefined for what git-check-ref-format(1) does not allow, or is not UTF-8. */
+function nameOfRef(bytes: string): string | undefined {
+  const name = Buffer.from(bytes, 'latin1').toString('utf8');
+  // eslint-disable-next-line no-control-regex
+  const isWrong = /^(?!refs\/)|[\0- ~^:?*[\\\x7f\ufffd]|\.\.|\/\/|\/$|(?:^|\/)\.|\.(?:lock)?(?:\/|$)|@\{/;
+  return isWrong.test(name) ? undefined : name;
+}
+
+function damaged(files: RootfsFiles, name: string, reason: string): GitError {
+  return new GitError(`cannot read ${files.place(name)}: ${reason}`, {
+    code: 'GIT_DAMAGED',
+    hint: PULL_AGAIN,
+  });
+}

@@ -1,0 +1,248 @@
+import { existsSync, fstatSync, readSync } from 'node:fs';
+import { constants } from 'node:os';
+import path from 'node:path';
+import { GitError, printable } from '../errors.ts';
+import type { BytePath } from '../tar/entry.ts';
+import { Directories, nameOf, parentPath } from '../rootfs/directories.ts';
+import type { Directory, FileStat, Filesystem } from '../rootfs/filesystem.ts';
+import { refused } from './git-error.ts';
+import { systemCalls } from '../sys/system-calls.ts';
+import { LinuxFilesystem } from '../rootfs/linux.ts';
+import { PortableFilesystem } from '../rootfs/portable.ts';
+import { shown } from '../rootfs/refusal.ts';
+import { absolutePath, pathBytes } from '../sys/os-path.ts';
+
+const { EACCES, EEXIST, EINVAL, ENOENT, ENOTDIR } = constants.errno;
+
+const typeNames: Readonly<Record<string, string>> = {
+  file: 'a regular file',
+  directory: 'a directory',
+  symlink: 'a symbolic link',
+  character: 'a character device',
+  block: 'a block device',
+  fifo: 'a FIFO',
+  other: 'a socket',
+};
+
+/**
+ * The files of a rootfs, `.git` among them, by their paths from its root (one character a byte). A container may have written them, and
+ * may be changing them now: each directory is opened from the one above, no link is followed, and only regular files are read.
+ */
+export class RootfsFiles implements Disposable {
+  readonly filesystem: Filesystem;
+  /** The rootfs as people name it. */
+  readonly #shown: string;
+  readonly #path: string;
+  readonly #directories: Directories;
+  readonly #held: Directory[] = [];
+
+  private constructor(filesystem: Filesystem, directory: string) {
+    this.filesystem = filesystem;
+    this.#shown = printable(directory);
+    this.#path = absolutePath(directory);
+    this.#directories = new Directories(filesystem, {
+      make: () => undefined,
+      clear: () => false,
+      unlock: () => false,
+    });
+  }
+
+  /**
+   * @param directory symlinks to it are followed
+   * @returns undefined where there is no directory
+   * @throws GitError
+   */
+  static open(directory: string): RootfsFiles | undefined {
+    const calls = systemCalls();
+    const name = pathBytes(absolutePath(directory));
+    const filesystem = calls ? LinuxFilesystem.open(calls, name) : PortableFilesystem.open(name);
+    if (typeof filesystem !== 'number') return new RootfsFiles(filesystem, directory);
+    if (filesystem === -ENOENT || filesystem === -ENOTDIR) return undefined;
+    throw refused(`open ${printable(directory)}`, filesystem);
+  }
+
+  /** To be called when directories may have been replaced by others since the last call. */
+  forget(): void {
+    this.#directories.close();
+  }
+
+  /** A name for a directory that stays its own, whatever takes its place: until this object is disposed of. */
+  hold(name: string): string {
+    const parent = this.#parent(name);
+    const handle = this.filesystem.openDirectory(parent, nameOf(name));
+    if (handle < 0) throw refused(`open ${this.place(name)}`, handle);
+    this.#held.push({ path: name as BytePath, handle });
+    const link = `/proc/self/fd/${handle}`;
+    return existsSync(link) ? link : path.join(this.#path, name);
+  }
+
+  [Symbol.dispose](): void {
+    for (const held of this.#held.splice(0)) this.filesystem.closeDirectory(held);
+    this.#directories.close();
+    this.filesystem.close();
+  }
+
+  /**
+   * The directory at a path, until the next call.
+   *
+   * @returns undefined where nothing is
+   * @throws GitError where something else is on the way
+   */
+  directory(name: string): Directory | undefined {
+    this.#directories.trim();
+    const found = this.#directories.findExact(name);
+    if (found) return found;
+    for (let end = name.indexOf('/'); ; end = name.indexOf('/', end + 1)) {
+      const above = end < 0 ? name : name.slice(0, end);
+      const stat = this.stat(above);
+      if (!stat) return undefined;
+      if (stat.type !== 'directory') throw this.notA('directory', above, stat.type);
+      if (end < 0) return undefined;
+    }
+  }
+
+  /** What is at a path; undefined where nothing is, or this process may not look. */
+  stat(name: string): FileStat | undefined {
+    const parent = this.#directories.findExact(parentPath(name));
+    const stat = parent && this.filesystem.stat(parent, name === '' ? '.' : nameOf(name));
+    return typeof stat === 'number' ? undefined : stat;
+  }
+
+  /** The names in a directory: none where there is none. */
+  list(name: string): string[] {
+    const directory = this.directory(name);
+    if (!directory) return [];
+    const names = this.filesystem.list(directory);
+    if (typeof names === 'number') throw refused(`read ${this.place(name)}`, names);
+    return names;
+  }
+
+  /**
+   * Opens a regular file to read; one that keeps its owner out gets a mode that does not, for a moment.
+   *
+   * @returns undefined where nothing is
+   * @throws GitError where something else is
+   */
+  open(name: string): number | undefined {
+    const parent = this.directory(parentPath(name));
+    if (!parent) return undefined;
+    const base = nameOf(name);
+    const file = this.filesystem.openFile(parent, base);
+    if (file >= 0) return file;
+    const stat = file === -ENOENT ? undefined : this.stat(name);
+    if (file === -ENOENT) return undefined;
+    if (file === -EACCES && stat?.type === 'file') return this.#openUnreadable(parent, base, stat.mode);
+    if (file === -EINVAL && stat && stat.type !== 'file') throw this.notA('regular file', name, stat.type);
+    throw refused(`read ${this.place(name)}`, file);
+  }
+
+  /**
+   * All of a regular file.
+   *
+   * @param most bytes that it may have
+   * @returns undefined where nothing is
+   * @throws GitError where something else is, or more bytes
+   */
+  read(name: string, most: number): Buffer | undefined {
+    const file = this.open(name);
+    if (file === undefined) return undefined;
+    try {
+      const { size } = fstatSync(file);
+      if (size > most) {
+        throw new GitError(`cannot read ${this.place(name)}: it has ${size} bytes, more than ${most}`, {
+          code: 'GIT_DAMAGED',
+          hint: PULL_AGAIN,
+        });
+      }
+      const bytes = Buffer.alloc(size);
+      let length = 0;
+      for (let count = -1; count !== 0 && length < size; length += count) {
+        count = readSync(file, bytes, length, size - length, length);
+      }
+      return bytes.subarray(0, length);
+    } finally {
+      this.filesystem.closeFile(file);
+    }
+  }
+
+  /** Puts a file in place of what has its name, as git does: whole or not at all. The directory must be there. */
+  replace(name: string, content: Uint8Array): void {
+    const lock = `${name}.lock`;
+    this.create(lock, content);
+    const parent = this.#parent(name);
+    const renamed = this.filesystem.rename(parent, nameOf(lock), parent, nameOf(name));
+    if (renamed === 0) return;
+    this.remove(lock);
+    throw refused(`write ${this.place(name)}`, renamed);
+  }
+
+  /** Makes a file that is not there. */
+  create(name: string, content: Uint8Array, mode = 0o644): void {
+    const parent = this.#parent(name);
+    const file = this.filesystem.createFile(parent, nameOf(name), mode);
+    if (file === -EEXIST) {
+      throw new GitError(`cannot write ${this.place(name)}: it exists`, {
+        code: 'GIT_LOCKED',
+        hint: 'wait until no other git runs there; if none does, remove that file',
+      });
+    }
+    if (file < 0) throw refused(`write ${this.place(name)}`, file);
+    const written = this.filesystem.write(file, content, 0);
+    const closed = this.filesystem.closeFile(file);
+    if (written === 0 && closed === 0) return;
+    this.remove(name);
+    throw refused(`write ${this.place(name)}`, written < 0 ? written : closed);
+  }
+
+  /** Removes a file, if there is one. */
+  remove(name: string): void {
+    const parent = this.directory(parentPath(name));
+    const removed = parent ? this.filesystem.remove(parent, nameOf(name)) : 0;
+    if (removed < 0 && removed !== -ENOENT) throw refused(`remove ${this.place(name)}`, removed);
+  }
+
+  /** Makes a directory, and those above it that are missing. */
+  makeDirectory(name: string): void {
+    for (let end = name.indexOf('/'); ; end = name.indexOf('/', end + 1)) {
+      const level = end < 0 ? name : name.slice(0, end);
+      if (!this.directory(level)) {
+        const made = this.filesystem.makeDirectory(this.#parent(level), nameOf(level), 0o755);
+        if (made < 0 && made !== -EEXIST) throw refused(`make ${this.place(level)}`, made);
+      }
+      if (end < 0) return;
+    }
+  }
+
+  /** A path as people read it. */
+  place(name: string): string {
+    return name === '' ? this.#shown : `${this.#shown}/${shown(name)}`;
+  }
+
+  notA(wanted: string, name: string, type: string): GitError {
+    return new GitError(
+      `cannot read ${this.place(name)}: it is ${typeNames[type] ?? type}, not a ${wanted}`,
+      {
+        code: 'GIT_DAMAGED',
+        hint: PULL_AGAIN,
+      },
+    );
+  }
+
+  #parent(name: string): Directory {
+    const parent = this.directory(parentPath(name));
+    if (!parent) throw refused(`write ${this.place(name)}`, -ENOENT);
+    return parent;
+  }
+
+  #openUnreadable(parent: Directory, name: string, mode: number): number {
+    const node = { parent, name, file: -1 };
+    this.filesystem.setMode(node, mode | 0o400);
+    const file = this.filesystem.openFile(parent, name);
+    this.filesystem.setMode(node, mode);
+    if (file < 0) throw refused(`read ${this.place(name)}`, file);
+    return file;
+  }
+}
+
+/** What helps where a repository is damaged. */
+export const PULL_AGAIN = 'the repository is damaged: pull the image again into another directory';
