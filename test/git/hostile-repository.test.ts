@@ -517,7 +517,7 @@ test('other things that lead elsewhere', { skip }, async (t) => {
 
 /** Gives layer 0 a record of the container's making. */
 function forgeRecord(setting: Setting, lines: string): void {
-  const [ref] = readdirSync(setting.at('refs/dlrootfs')).filter((name) => name.startsWith('layer0_'));
+  const ref = readdirSync(setting.at('refs/dlrootfs')).find((name) => name.startsWith('layer0_'))!;
   const call = (input: string, ...words: readonly string[]) =>
     execFileSync('git', ['-C', setting.rootfs, '-c', 'user.name=x', '-c', 'user.email=x', ...words], {
       input,
@@ -572,7 +572,7 @@ test('a commit with files that no rootfs can have', { skip }, async (t) => {
         const tree = call(entry, 'hash-object', '-w', '-t', 'tree', '--literally', '--stdin');
         const commit = call('', 'commit-tree', tree, '-p', 'HEAD', '-m', 'x');
         writeFileSync(setting.at('HEAD'), `${commit}\n`);
-        const [ref] = readdirSync(setting.at('refs/heads')).filter((one) => one.startsWith('layer0_'));
+        const ref = readdirSync(setting.at('refs/heads')).find((one) => one.startsWith('layer0_'))!;
         writeFileSync(setting.at(`refs/heads/${ref}`), `${commit}\n`);
       }),
     );
