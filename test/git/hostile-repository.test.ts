@@ -96,8 +96,8 @@ const commands: [name: string, words: (rootfs: string) => string[]][] = [
 ];
 
 /** Runs each command on a rootfs of its own, spoilt; every one ends soon, in order or with an error that helps, and touches nothing outside. */
-async function holds(spoil: (setting: Setting) => unknown): Promise<void> {
-  for (const [name, words] of commands) {
+async function holds(spoil: (setting: Setting) => unknown, ran = commands): Promise<void> {
+  for (const [name, words] of ran) {
     const setting = new Setting();
     using scratch = setting.scratch;
     await spoil(setting);
@@ -253,14 +253,16 @@ const programs: [name: string, spoil: (setting: Setting) => unknown][] = [
   ],
   [
     'everything else that has a program as its value',
-    (setting) =>
+    (setting) => {
       setting.configure(
         '[core]\n\teditor = CANARY\n\tpager = CANARY\n\taskPass = CANARY\n\tgitProxy = CANARY\n\talternateRefsCommand = CANARY\n' +
           '[diff]\n\texternal = CANARY\n[diff "evil"]\n\ttextconv = CANARY\n\tcommand = CANARY\n[merge "evil"]\n\tdriver = CANARY\n' +
           '[gpg]\n\tprogram = CANARY\n[commit]\n\tgpgSign = true\n[credential]\n\thelper = !CANARY\n[uploadpack]\n\tpackObjectsHook = CANARY\n' +
           '[alias]\n\tcheckout = !CANARY\n\tcat-file = !CANARY\n\tfor-each-ref = !CANARY\n\tls-tree = !CANARY\n\tupdate-ref = !CANARY\n' +
           '[sequence]\n\teditor = CANARY\n[pager]\n\tls-tree = CANARY\n\tcat-file = CANARY\n[trace2]\n\teventTarget = CANARY\n',
-      ),
+      );
+      setting.touch();
+    },
   ],
 ];
 
@@ -282,7 +284,13 @@ test('a program that a repository names: it does not run', { skip }, async (t) =
 
 /** git as an unsuspecting user would call it. */
 function naive(rootfs: string): void {
-  for (const words of [['status'], ['checkout', '-f', 'HEAD~1'], ['show', 'HEAD~1'], ['add', '-A']]) {
+  for (const words of [
+    ['status'],
+    ['diff'],
+    ['checkout', '-f', 'HEAD~1'],
+    ['show', 'HEAD~1'],
+    ['add', '-A'],
+  ]) {
     spawnSync('git', ['-C', rootfs, ...words], { env: { PATH: process.env['PATH'] }, timeout: 20_000 });
   }
 }
@@ -380,14 +388,11 @@ function replace(setting: Setting, name: string, make: (place: string) => unknow
 
 /** What may stand in a place where git has a file or a directory. */
 const obstacles: [what: string, make: (setting: Setting, place: string) => unknown][] = [
-  ['a link to a file outside', (_, place) => symlinkSync('/proc/self/root/etc/passwd', place)],
   ['a link to a file of root outside', ({ outside }, place) => symlinkSync(`${outside}/file`, place)],
   ['a link to a directory outside', ({ outside }, place) => symlinkSync(outside, place)],
   ['a link to nothing outside', ({ outside }, place) => symlinkSync(`${outside}/new`, place)],
-  ['a link in a circle', (_, place) => symlinkSync(path.basename(place), place)],
   ['a FIFO', (_, place) => execFileSync('mkfifo', [place])],
   ['a device without an end', (_, place) => execFileSync('mknod', [place, 'c', '1', '5'])],
-  ['a terminal', (_, place) => execFileSync('mknod', [place, 'c', '5', '0'])],
   ['a socket', (_, place) => listenOn(place)],
   [
     'a file of a terabyte',
@@ -418,12 +423,16 @@ async function listenOn(place: string): Promise<void> {
   });
 }
 
+/** Each pair meets one of the commands; each obstacle and each name meet all of them. */
 test('anything in the place of a file of git: no hang, no bug, nothing outside', { skip }, async (t) => {
-  for (const [what, make] of obstacles) {
-    await t.test(what, async (row) => {
-      for (const name of names) {
-        await row.test(name, () =>
-          holds((setting) => replace(setting, name, (place) => make(setting, place))),
+  for (const [row, [what, make]] of obstacles.entries()) {
+    await t.test(what, async () => {
+      for (const [column, name] of names.entries()) {
+        const command = commands[(row + column) % commands.length]!;
+        await holds((setting) => replace(setting, name, (place) => make(setting, place)), [command]).catch(
+          (error: unknown) => {
+            throw new Error(`${what} at ${name}`, { cause: error });
+          },
         );
       }
     });
