@@ -4,11 +4,9 @@ import path from 'node:path';
 import { GitError, printable } from '../errors.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { Directories, nameOf, parentPath } from '../rootfs/directories.ts';
-import type { Directory, FileStat, Filesystem } from '../rootfs/filesystem.ts';
+import type { Directory, FileStat, DiskFilesystem } from '../rootfs/filesystem.ts';
 import { refused } from './git-error.ts';
-import { systemCalls } from '../sys/system-calls.ts';
-import { LinuxFilesystem } from '../rootfs/linux.ts';
-import { PortableFilesystem } from '../rootfs/portable.ts';
+import { openFilesystem } from '../rootfs/confined-root.ts';
 import { shown } from '../rootfs/refusal.ts';
 import { absolutePath, pathBytes } from '../sys/os-path.ts';
 
@@ -29,22 +27,18 @@ const typeNames: Readonly<Record<string, string>> = {
  * may be changing them now: each directory is opened from the one above, no link is followed, and only regular files are read.
  */
 export class RootfsFiles implements Disposable {
-  readonly filesystem: Filesystem;
+  readonly filesystem: DiskFilesystem;
   /** The rootfs as people name it. */
   readonly #shown: string;
   readonly #path: string;
   readonly #directories: Directories;
   readonly #held: Directory[] = [];
 
-  private constructor(filesystem: Filesystem, directory: string) {
+  private constructor(filesystem: DiskFilesystem, directory: string) {
     this.filesystem = filesystem;
     this.#shown = printable(directory);
     this.#path = absolutePath(directory);
-    this.#directories = new Directories(filesystem, {
-      make: () => undefined,
-      clear: () => false,
-      unlock: () => false,
-    });
+    this.#directories = new Directories(filesystem);
   }
 
   /**
@@ -53,9 +47,7 @@ export class RootfsFiles implements Disposable {
    * @throws GitError
    */
   static open(directory: string): RootfsFiles | undefined {
-    const calls = systemCalls();
-    const name = pathBytes(absolutePath(directory));
-    const filesystem = calls ? LinuxFilesystem.open(calls, name) : PortableFilesystem.open(name);
+    const filesystem = openFilesystem(pathBytes(absolutePath(directory)));
     if (typeof filesystem !== 'number') return new RootfsFiles(filesystem, directory);
     if (filesystem === -ENOENT || filesystem === -ENOTDIR) return undefined;
     throw refused(`open ${printable(directory)}`, filesystem);

@@ -3,7 +3,7 @@ import { readSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { nameOf, parentPath } from './directories.ts';
-import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
+import type { ByteName, Directory, FileStat, DiskFilesystem, Filesystem, Node } from './filesystem.ts';
 import { permittedMode, restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
 import { granted, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
@@ -33,6 +33,7 @@ export interface Contents {
 /** One pass over a tree that is there, and is to be as a list of paths and inodes says. */
 export class Restoration {
   readonly #run: Run;
+  readonly #disk: DiskFilesystem;
   readonly #contents: Contents;
   readonly #attributes: ReadonlySet<string>;
   readonly #directories: [path: BytePath, inode: Inode][] = [];
@@ -43,8 +44,9 @@ export class Restoration {
   /**
    * @param attributes names of extended attributes that only stay where an inode has them
    */
-  constructor(run: Run, contents: Contents, attributes: ReadonlySet<string>) {
+  constructor(run: Run, disk: DiskFilesystem, contents: Contents, attributes: ReadonlySet<string>) {
     this.#run = run;
+    this.#disk = disk;
     this.#contents = contents;
     this.#attributes = attributes;
   }
@@ -202,7 +204,7 @@ export class Restoration {
       if (typeof target === 'number') throw new SyscallError(target, action);
       granted(filesystem.makeSymlink(parent, aside, target), action);
     } else {
-      const from = granted(filesystem.openFile(parent, name), action);
+      const from = granted(this.#disk.openFile(parent, name), action);
       const file = granted(filesystem.createFile(parent, aside, 0o600), action);
       copy(filesystem, from, file, action);
     }

@@ -5,13 +5,11 @@ import { pathBytes } from '../sys/os-path.ts';
 import { startRun } from './apply.ts';
 import { unlock } from './directory.ts';
 import { join, nameOf, parentPath } from './directories.ts';
-import type { ByteName, Directory, FileStat } from './filesystem.ts';
-import { systemCalls } from '../sys/system-calls.ts';
-import { LinuxFilesystem } from './linux.ts';
+import { openFilesystem } from './confined-root.ts';
+import type { ByteName, Directory, DiskFilesystem, FileStat } from './filesystem.ts';
 import type { Backend } from './messages.ts';
 import { nothingLost } from './not-restored.ts';
 import type { NotRestored } from './not-restored.ts';
-import { PortableFilesystem } from './portable.ts';
 import { explain, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clear } from './removal.ts';
@@ -83,8 +81,8 @@ export class WorkTree {
     attributes: ReadonlySet<string>,
     pause: () => Promise<void>,
   ): Promise<void> {
-    await this.#work(async (run) => {
-      const restoration = new Restoration(run, contents, attributes);
+    await this.#work(async (run, disk) => {
+      const restoration = new Restoration(run, disk, contents, attributes);
       for (const [path, { inode }] of tree) {
         await restoration.place(path as BytePath, inode);
         await pause();
@@ -94,16 +92,14 @@ export class WorkTree {
     });
   }
 
-  async #work(use: (run: Run) => void | Promise<void>): Promise<void> {
+  async #work(use: (run: Run, disk: DiskFilesystem) => void | Promise<void>): Promise<void> {
     const name = this.#directory;
-    const calls = this.#backend === 'node' ? undefined : systemCalls();
-    const path = pathBytes(name);
-    const filesystem = calls ? LinuxFilesystem.open(calls, path) : PortableFilesystem.open(path);
+    const filesystem = openFilesystem(pathBytes(name), this.#backend);
     try {
       if (typeof filesystem === 'number') throw new SyscallError(filesystem, 'open it');
       const run = startRun(filesystem, { name, mode: 'overlay', reservedNames: [], recordChanges: false });
       try {
-        await use(run);
+        await use(run, filesystem);
       } finally {
         run.directories.close();
         filesystem.close();
