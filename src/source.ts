@@ -27,7 +27,11 @@ export interface Means {
   readonly namelessFile: NamelessFile;
 }
 
-/** What the text of a command line or a caller names. Throws UsageError. */
+/**
+ * The image that the text of a command line or a caller names.
+ *
+ * @throws UsageError
+ */
 export function parseImage(
   options: Pick<PullOptions, 'image' | 'registry' | 'stdin' | 'signal'>,
 ): ImageSource {

@@ -15,7 +15,11 @@ export interface Opened {
   readonly store: Store;
 }
 
-/** Finds the image for the platform that is wanted, and tells of it. Throws what the session does, and NotFoundError for another platform's. */
+/**
+ * Finds the image for the wanted platform, and reports it.
+ *
+ * @throws errors of the session, and NotFoundError without an image for the platform
+ */
 export async function resolveImage({ source, session }: Opened, options: PullOptions): Promise<Image> {
   const { platform, platformAsked, report, signal } = options;
   const image = await session.image(platform, signal);
@@ -25,7 +29,7 @@ export async function resolveImage({ source, session }: Opened, options: PullOpt
   return image;
 }
 
-/** Opens store and session for an image, hands them to `use`, and closes them whatever happens. */
+/** Opens store and session for an image, hands them to `use`, and closes them in any case. */
 export async function withSession<T>(options: PullOptions, use: (opened: Opened) => Promise<T>): Promise<T> {
   const { report, destination, signal } = options;
   const source = parseImage(options);

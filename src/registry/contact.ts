@@ -9,7 +9,7 @@ import { answerError } from './http/answer-error.ts';
 import { readFailure } from './http/body.ts';
 import type { Response } from './http/exchange.ts';
 import { isLoopback } from './http/loopback.ts';
-import { commonHeaders, retryRequest, type Transport } from './http/transport.ts';
+import { COMMON_HEADERS, retryRequest, type Transport } from './http/transport.ts';
 import {
   BROKEN,
   isTransient,
@@ -111,7 +111,7 @@ export async function contactVersion2(
   const host = registry === 'docker.io' ? HUB_API : registry;
   const ping = async (scheme: Scheme): Promise<Contact> => {
     const url = new URL(`${scheme}://${host}/v2/`);
-    const response = await place.transport.send({ method: 'GET', url, headers: commonHeaders }, signal);
+    const response = await place.transport.send({ method: 'GET', url, headers: COMMON_HEADERS }, signal);
     const { status } = response;
     const body = await readFailure(response);
     if (status === 400 && scheme === 'http' && /HTTPS/i.test(Buffer.from(body).toString('latin1'))) {
@@ -166,7 +166,7 @@ export async function contactVersion1(
   signal: AbortSignal,
 ): Promise<Ping> {
   const ping = async (url: URL): Promise<Ping> => {
-    const response = await place.transport.send({ method: 'GET', url, headers: commonHeaders }, signal);
+    const response = await place.transport.send({ method: 'GET', url, headers: COMMON_HEADERS }, signal);
     const body = await readFailure(response);
     const { status } = response;
     if (status !== 200) {

@@ -47,7 +47,7 @@ export class Documents {
     const subject = `the manifest of ${this.#name}:${tag}`;
     const query: Query = {
       path: `manifests/${tag}`,
-      headers: accept,
+      headers: ACCEPT,
       subject,
       absent: `${this.#name} has no tag ${tag}`,
     };
@@ -61,7 +61,7 @@ export class Documents {
   /** The manifest or index with this digest. */
   async byDigest(digest: Digest, signal: AbortSignal): Promise<FoundDocument> {
     const subject = `the manifest ${this.#name}@${digest}`;
-    const query = { path: `manifests/${digest}`, headers: accept, subject };
+    const query = { path: `manifests/${digest}`, headers: ACCEPT, subject };
     return (await this.#stored(digest, subject)) ?? this.#ask(query, digest, signal);
   }
 
@@ -161,7 +161,7 @@ export class Documents {
   }
 }
 
-const accept = { accept: MANIFEST_ACCEPT.join(', ') };
+const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };
 
 /** What the registry says the manifest's digest is; undefined where it says nothing, or nothing that can be checked. */
 function digestOfHeader(response: Response): Digest | undefined {

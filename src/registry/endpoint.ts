@@ -5,7 +5,7 @@ import { answerError, refusedByStorage, type Subject, warningTexts } from './htt
 import { readFailure } from './http/body.ts';
 import type { Cookies } from './http/cookies.ts';
 import type { Response } from './http/exchange.ts';
-import { commonHeaders, retryRequest, type Transport } from './http/transport.ts';
+import { COMMON_HEADERS, retryRequest, type Transport } from './http/transport.ts';
 import type { RequestPolicy } from './registry-options.ts';
 
 /** A request to one endpoint. */
@@ -123,7 +123,7 @@ export class Endpoint {
     const { transport, cookies } = this.#options;
     const cookie = cookies?.header(url);
     const headers = {
-      ...commonHeaders,
+      ...COMMON_HEADERS,
       ...query.headers,
       ...(authorization !== undefined && { authorization }),
       ...(cookie !== undefined && { cookie }),
@@ -149,7 +149,7 @@ export class Endpoint {
   ): Promise<T> {
     const { transport, policy } = this.#options;
     const attempt = async () => {
-      const headers = { ...commonHeaders, ...query.headers };
+      const headers = { ...COMMON_HEADERS, ...query.headers };
       const response = await transport.send({ method: 'GET', url, headers }, signal);
       if (response.status === 200 || query.also?.includes(response.status)) return read(response);
       throw answerError(response, await readFailure(response), query);

@@ -50,7 +50,7 @@ export interface RegistryOptions {
   /** Sent as Bearer token as it is. */
   readonly registryToken?: string | GivenToken | undefined;
   readonly authFile?: string | undefined;
-  /** No credentials are sent, whatever files say. */
+  /** Send no credentials, and read no files for them. */
   readonly noCredentials?: boolean | undefined;
 
   /** False: certificates are not checked, and http is tried where https fails. True when left out. */
@@ -89,7 +89,7 @@ export interface RequestPolicy {
   readonly report: Report;
 }
 
-export const defaultTimeouts: Timeouts = {
+export const DEFAULT_TIMEOUTS: Timeouts = {
   connect: 15_000,
   headers: 30_000,
   stall: 30_000,

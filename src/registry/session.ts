@@ -15,7 +15,7 @@ import {
   DEFAULT_CONNECTIONS,
   DEFAULT_RETRIES,
   DEFAULT_RETRY_DELAY,
-  defaultTimeouts,
+  DEFAULT_TIMEOUTS,
   type RegistryOptions,
   type RequestPolicy,
 } from './registry-options.ts';
@@ -31,7 +31,7 @@ import { Version2Session } from './v2.ts';
 export async function openSession(reference: Reference, given: RegistryOptions): Promise<Session> {
   const options = withoutEmptyCredentials(given);
   const policy: RequestPolicy = {
-    timeouts: { ...defaultTimeouts, ...options.timeouts },
+    timeouts: { ...DEFAULT_TIMEOUTS, ...options.timeouts },
     retry: { retries: options.retry ?? DEFAULT_RETRIES, delay: options.retryDelay ?? DEFAULT_RETRY_DELAY },
     report: options.report,
   };

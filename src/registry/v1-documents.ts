@@ -9,10 +9,14 @@ const MAX_LAYERS = 4096;
 /** Tags that an error message lists. */
 const LISTED_TAGS = 8;
 
-const idPattern = /^(?:[0-9a-f]{64}|[0-9a-f]{16})$/;
-const tagPattern = /^\w[\w.-]{0,127}$/;
+const ID_PATTERN = /^(?:[0-9a-f]{64}|[0-9a-f]{16})$/;
+const TAG_PATTERN = /^\w[\w.-]{0,127}$/;
 
-/** Reads the list of tags: an object from tag to image id. Throws IntegrityError. */
+/**
+ * Reads the list of tags: an object from tag to image id.
+ *
+ * @throws IntegrityError
+ */
 export function parseTags(body: Uint8Array, what: string): JsonObject {
   return parseJsonObject(body, what);
 }
@@ -20,11 +24,15 @@ export function parseTags(body: Uint8Array, what: string): JsonObject {
 /** The tags of a list, sorted; invalid names are left out. */
 export function tagNames(tags: JsonObject): readonly string[] {
   return Object.keys(tags)
-    .filter((tag) => tagPattern.test(tag))
+    .filter((tag) => TAG_PATTERN.test(tag))
     .toSorted();
 }
 
-/** The id of the image that `tag` points to. Throws NotFoundError that lists some tags there are, IntegrityError. */
+/**
+ * The id of the image that `tag` points to.
+ *
+ * @throws NotFoundError that lists some tags there are, IntegrityError
+ */
 export function imageOfTag(tags: JsonObject, tag: string, name: string): string {
   if (!Object.hasOwn(tags, tag)) {
     const names = tagNames(tags);
@@ -37,15 +45,23 @@ export function imageOfTag(tags: JsonObject, tag: string, name: string): string 
   return imageId(tags[tag], `the image that ${name}:${printable(tag)} points to`);
 }
 
-/** An image id: 64 hex digits, in very old images 16. Throws IntegrityError that names `what`. */
+/**
+ * An image id: 64 hex digits, in very old images 16.
+ *
+ * @throws IntegrityError that names `what`
+ */
 function imageId(value: unknown, what: string): string {
-  if (typeof value === 'string' && idPattern.test(value)) return value;
+  if (typeof value === 'string' && ID_PATTERN.test(value)) return value;
   const found =
     typeof value === 'string' ? `"${printable(value, 80)}", not 64 or 16 hex digits` : 'not a string';
   throw new IntegrityError(`the id of ${what} is ${found}`);
 }
 
-/** Reads the ancestry of image `id`; the ids come out base first, `id` last. Throws IntegrityError. */
+/**
+ * Reads the ancestry of image `id`; the ids come out base first, `id` last.
+ *
+ * @throws IntegrityError
+ */
 export function parseAncestry(body: Uint8Array, id: string, what: string): readonly string[] {
   const list = parseJson(body, what);
   if (!Array.isArray(list)) throw new IntegrityError(`${what} is not a JSON array`);
@@ -63,7 +79,11 @@ export function parseAncestry(body: Uint8Array, id: string, what: string): reado
   return ids.toReversed();
 }
 
-/** Reads the JSON of image `id` on top of `parent`. Throws IntegrityError, also where it names other images than these. */
+/**
+ * Reads the JSON of image `id` on top of `parent`.
+ *
+ * @throws IntegrityError, also where it names other images than these
+ */
 export function parseImageJson(
   body: Uint8Array,
   { id, parent }: { readonly id: string; readonly parent: string | undefined },
@@ -96,7 +116,11 @@ export function parsePayloadChecksum(header: string | undefined): Digest | undef
   return digests.size === 1 ? Digest.parse(`sha256:${hex}`) : undefined;
 }
 
-/** The size in an `X-Docker-Size` header, in bytes; undefined when it is missing or -1. Throws IntegrityError. */
+/**
+ * The size in an `X-Docker-Size` header, in bytes; undefined when it is missing or -1.
+ *
+ * @throws IntegrityError
+ */
 export function parseLayerSize(header: string | undefined, what: string): number | undefined {
   const text = header?.trim() ?? '';
   if (text === '' || text === '-1') return undefined;

@@ -67,7 +67,11 @@ export class V1Index {
     return this.#token;
   }
 
-  /** The registries that hold the repository. Throws NetworkError when the index names none that is a host. */
+  /**
+   * The registries that hold the repository.
+   *
+   * @throws NetworkError when the index names none that is a host
+   */
   registries(signal: AbortSignal): Promise<Failover> {
     this.#registries ??= this.#find(signal);
     return this.#registries;

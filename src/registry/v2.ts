@@ -62,7 +62,11 @@ export class Version2Session implements Session {
     return { ...layer, open: (range, signal) => source.open(range, signal) };
   }
 
-  /** All tags, page by page, in the registry's order. Throws NetworkError when the pages have no end. */
+  /**
+   * All tags, page by page, in the registry's order.
+   *
+   * @throws NetworkError when the pages have no end
+   */
   async *tags(signal: AbortSignal): AsyncGenerator<string, void> {
     const subject = `the list of tags of ${this.#name}`;
     const registry = this.#endpoints.endpoints.at(-1)!;

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { NetworkError, RateLimitError } from '../../src/errors.ts';
 import { Exchange } from '../../src/registry/http/exchange.ts';
-import { defaultTimeouts } from '../../src/registry/registry-options.ts';
+import { DEFAULT_TIMEOUTS } from '../../src/registry/registry-options.ts';
 import { retryRequest } from '../../src/registry/http/transport.ts';
 import { isTransient, TransientError } from '../../src/registry/http/transport-error.ts';
 import { backoff } from '../../src/sys/retry.ts';
@@ -265,7 +265,7 @@ test('an abort while the connection is being prepared is heard at once', async (
   const controller = new AbortController();
   const request = { method: 'GET', url: new URL('http://127.0.0.1/'), headers: {} } as const;
   let ended = 0;
-  const exchange = new Exchange(request, defaultTimeouts, controller.signal, () => (ended += 1), 9999);
+  const exchange = new Exchange(request, DEFAULT_TIMEOUTS, controller.signal, () => (ended += 1), 9999);
   const answer = exchange.send(() => new Promise(() => undefined));
   setTimeout(() => controller.abort(reason), 10);
   await assert.rejects(answer, reason);
@@ -334,7 +334,7 @@ test('errors that are bugs are not retried', async () => {
   await assert.rejects(
     retryRequest(
       attempt,
-      { timeouts: defaultTimeouts, retry: { retries: 5, delay: 1 }, report: () => undefined },
+      { timeouts: DEFAULT_TIMEOUTS, retry: { retries: 5, delay: 1 }, report: () => undefined },
       new AbortController().signal,
     ),
     TypeError,
@@ -353,7 +353,7 @@ test('all waits of one request together are bounded', async () => {
     retryRequest(
       attempt,
       {
-        timeouts: defaultTimeouts,
+        timeouts: DEFAULT_TIMEOUTS,
         retry: { retries: 1e9, delay: 0 },
         report: (event) => messages.push(JSON.stringify(event)),
       },

@@ -6,10 +6,10 @@ export interface Challenge {
   readonly parameters: ReadonlyMap<string, string>;
 }
 
-const token = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
-const token68 = /[0-9A-Za-z._~+/-]+=*(?=\s*(?:,|$))/y;
-const quoted = /"((?:[^"\\]|\\.)*)(?:"|$)/sy;
-const unquoted = /[^\s,]*/y;
+const TOKEN = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
+const TOKEN68 = /[0-9A-Za-z._~+/-]+=*(?=\s*(?:,|$))/y;
+const QUOTED = /"((?:[^"\\]|\\.)*)(?:"|$)/sy;
+const UNQUOTED = /[^\s,]*/y;
 
 class Scanner {
   readonly #text: string;
@@ -44,13 +44,13 @@ class Scanner {
   }
 }
 
-const equals = /[ \t]*=[ \t]*/y;
-const separators = /[\s,]+/y;
+const EQUALS = /[ \t]*=[ \t]*/y;
+const SEPARATORS = /[\s,]+/y;
 
 function valueOf(scanner: Scanner): string {
-  const match = scanner.take(quoted);
+  const match = scanner.take(QUOTED);
   if (match) return match[1]!.replaceAll(/\\(.)/gs, '$1');
-  return scanner.take(unquoted)?.[0] ?? '';
+  return scanner.take(UNQUOTED)?.[0] ?? '';
 }
 
 /**
@@ -65,22 +65,22 @@ function parseHeader(header: string): Challenge[] {
   const scanner = new Scanner(header);
   const challenges: { scheme: string; parameters: Map<string, string> }[] = [];
   while (!scanner.done) {
-    if (scanner.take(separators)) continue;
-    const name = challenges.length > 0 ? scanner.takeBefore(token, equals) : undefined;
+    if (scanner.take(SEPARATORS)) continue;
+    const name = challenges.length > 0 ? scanner.takeBefore(TOKEN, EQUALS) : undefined;
     if (name !== undefined) {
       const { parameters } = challenges.at(-1)!;
       const value = valueOf(scanner);
       if (!parameters.has(name.toLowerCase())) parameters.set(name.toLowerCase(), value);
       continue;
     }
-    const scheme = scanner.take(token);
+    const scheme = scanner.take(TOKEN);
     if (!scheme) {
       scanner.skip();
       continue;
     }
     challenges.push({ scheme: scheme[0].toLowerCase(), parameters: new Map() });
     scanner.take(/[ \t]+/y);
-    scanner.take(token68);
+    scanner.take(TOKEN68);
   }
   return challenges;
 }

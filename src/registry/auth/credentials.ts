@@ -97,7 +97,7 @@ export class Credentials {
     this.#repository = repository;
   }
 
-  /** Throws UsageError for a named file that cannot be read; other troubles are notices, and the search goes on. */
+  /** @throws UsageError for a named file that cannot be read; other troubles are notices, and the search goes on */
   find(signal: AbortSignal): Promise<Credential | undefined> {
     this.#found ??= this.#search(signal);
     return this.#found;
@@ -228,7 +228,9 @@ function run(
 
 /**
  * Asks `docker-credential-NAME get` (docker-credential-helpers' protocol: the key on stdin, JSON on stdout) for the credential of
- * `key`. Undefined when the helper has none. Throws HelperError.
+ * `key`. Undefined when the helper has none.
+ *
+ * @throws HelperError
  */
 export async function askHelper(
   name: string,

@@ -6,7 +6,7 @@ import { type Credential, describeCredential } from './credentials.ts';
 import type { Request } from '../http/exchange.ts';
 import { isLoopback } from '../http/loopback.ts';
 import { answerError } from '../http/answer-error.ts';
-import { commonHeaders, type Transport } from '../http/transport.ts';
+import { COMMON_HEADERS, type Transport } from '../http/transport.ts';
 
 /** A Bearer token and how long it is good for. */
 export interface Token {
@@ -52,7 +52,7 @@ function tokenHttpRequest(
   url.username = '';
   url.password = '';
   url.hash = '';
-  const headers = { ...commonHeaders, accept: 'application/json' };
+  const headers = { ...COMMON_HEADERS, accept: 'application/json' };
   if (credential?.kind === 'identity-token') {
     const form = new URLSearchParams({
       grant_type: 'refresh_token',
@@ -87,7 +87,7 @@ export function basic({
   return `Basic ${Buffer.from(`${username}:${password}`, 'utf8').toString('base64')}`;
 }
 
-/** Reads a token server's answer. Undefined when there is no usable token in it. */
+/** Reads a token server's answer. Undefined when it holds no usable token. */
 function parseToken(document: unknown, now: number): Token | undefined {
   if (!isObject(document)) return undefined;
   const { token, access_token: accessToken, expires_in: lifetime } = document;
@@ -98,7 +98,11 @@ function parseToken(document: unknown, now: number): Token | undefined {
   return { text, until: now + seconds * 1000 - MARGIN };
 }
 
-/** Gets a token. Throws UnauthorizedError when the server refuses, NetworkError when it answers something else. */
+/**
+ * Gets a token.
+ *
+ * @throws UnauthorizedError when the server refuses, NetworkError when it answers something else
+ */
 export async function fetchToken(
   request: TokenRequest,
   credential: Credential | undefined,

@@ -13,7 +13,7 @@ export interface AuthFile {
 /** The key of Docker Hub in docker's files, and the key for its helpers. */
 const HUB_KEY = 'https://index.docker.io/v1/';
 
-const hubNames = new Set(['docker.io', 'index.docker.io', 'registry-1.docker.io']);
+const HUB_NAMES = new Set(['docker.io', 'index.docker.io', 'registry-1.docker.io']);
 
 /** Reads the members that matter; what is malformed is left out, since these files hold much else. */
 export function parseAuthFile(document: unknown): AuthFile {
@@ -39,7 +39,7 @@ function hostOfKey(key: string): string {
     .replace(/^https?:\/\//i, '')
     .split('/', 1)[0]!
     .toLowerCase();
-  return hubNames.has(host) ? 'docker.io' : host;
+  return HUB_NAMES.has(host) ? 'docker.io' : host;
 }
 
 /** `docker.io/library/alpine`, `docker.io/library`, `docker.io`: containers-auth.json(5). */
@@ -102,7 +102,11 @@ export function findEntry(
   return undefined;
 }
 
-/** Reads an entry's credential; undefined for one that only marks a log-in. Throws a string-only reason as Error. */
+/**
+ * Reads an entry's credential; undefined for one that only marks a login.
+ *
+ * @throws Error with the reason, without secrets
+ */
 export function entryCredential(entry: JsonObject, source: string): Credential | undefined {
   const text = (name: string) => (typeof entry[name] === 'string' ? entry[name] : '');
   if (text('registrytoken')) return { kind: 'registry-token', token: text('registrytoken'), source };

@@ -108,8 +108,9 @@ function candidates(registry: string, options: RegistryOptions): string[] {
 }
 
 /**
- * Sorts the files of a certs.d directory: every `*.crt` is an authority, `X.cert` and `X.key` are a client certificate. Throws
- * UsageError when one of a pair is missing.
+ * Sorts the files of a certs.d directory: every `*.crt` is an authority, `X.cert` and `X.key` are a client certificate.
+ *
+ * @throws UsageError when one of a pair is missing
  */
 export function sortCertificates(directory: string, names: readonly string[]): CertificateFiles {
   const all = new Set(names);

@@ -15,7 +15,7 @@ const PIPE_TIMEOUT = 5000;
 
 const READ_FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
-/** `$XDG_CONFIG_HOME`, else `~/.config`; undefined where there is no home. */
+/** `$XDG_CONFIG_HOME`, else `~/.config`; undefined without a home. */
 export function configHome(environment: Environment): string | undefined {
   const { XDG_CONFIG_HOME: xdg, HOME: home } = environment;
   if (xdg) return xdg;
@@ -45,8 +45,9 @@ export interface ReadOptions {
 }
 
 /**
- * The text of a configuration file, of at most 4 MiB. Never blocks on a FIFO or device. Throws system errors, NoDataError, and Error
- * for a file that is too long.
+ * The text of a configuration file, of at most 4 MiB. Never blocks on a FIFO or device.
+ *
+ * @throws system errors, NoDataError, and Error for a file that is too long
  */
 export async function readConfigFile(path: string, { named, signal }: ReadOptions): Promise<string> {
   const file = await open(path, READ_FLAGS);

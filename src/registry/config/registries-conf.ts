@@ -119,7 +119,8 @@ async function dropIns(directory: string): Promise<string[]> {
 
 /**
  * The tables of `registries.conf` (the user's instead of the system's) and of the drop-ins, in the order in which later ones win.
- * Throws UsageError for a file that is not TOML.
+ *
+ * @throws UsageError for a file that is not TOML
  */
 export async function readRegistriesConf(
   options: Pick<RegistryOptions, 'environment' | 'configDirs' | 'signal'>,
@@ -173,7 +174,11 @@ export interface Location {
   readonly mirrorOf: string | undefined;
 }
 
-/** Reads `[scheme://]host[:port][/path]` of `--mirror`; throws UsageError. */
+/**
+ * Reads `[scheme://]host[:port][/path]` of `--mirror`.
+ *
+ * @throws UsageError
+ */
 function parseMirror(text: string, reference: Reference): Location {
   const address = URL.parse(text.includes('://') ? text : `https://${text}`);
   const sound =

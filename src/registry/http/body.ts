@@ -11,7 +11,7 @@ const DRAIN_TIMEOUT = 1000;
 /** For a body of unknown length. */
 const FIRST_BUFFER_BYTES = 16_384;
 
-const decoders = new Map([
+const DECODERS = new Map([
   ['gzip', promisify<Uint8Array, object, Uint8Array>(gunzip)],
   ['x-gzip', promisify<Uint8Array, object, Uint8Array>(gunzip)],
   ['deflate', promisify<Uint8Array, object, Uint8Array>(inflate)],
@@ -32,7 +32,7 @@ async function decode(bytes: Uint8Array, response: Response, limit: number): Pro
   // Storage servers may name an encoding that the file no longer has: JSON text is not encoded.
   const plain = bytes.length === 0 || bytes[0] === '{'.charCodeAt(0);
   if (encoding === '' || encoding === 'identity' || plain) return bytes;
-  const decoder = decoders.get(encoding);
+  const decoder = DECODERS.get(encoding);
   const { host } = response.url;
   if (!decoder)
     throw new NetworkError(

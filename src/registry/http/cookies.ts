@@ -8,9 +8,9 @@ interface Cookie {
 const MAX_COOKIES = 50;
 const MAX_COOKIE_BYTES = 4096;
 
-const namePattern = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+const NAME_PATTERN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 /** What a cookie may hold that is sent back as it came: visible ASCII and blanks, but no `;` (RFC 6265, 4.1.1, taken broadly). */
-const valuePattern = /^[\x20-\x3a\x3c-\x7e]*$/;
+const VALUE_PATTERN = /^[\x20-\x3a\x3c-\x7e]*$/;
 
 /** Reads a `Set-Cookie` header; undefined when it is none that can be sent back. `over`: it deletes the cookie. */
 export function parseSetCookie(
@@ -22,7 +22,7 @@ export function parseSetCookie(
   const equals = pair.indexOf('=');
   const name = pair.slice(0, equals).trim();
   const value = pair.slice(equals + 1).trim();
-  if (equals < 1 || !namePattern.test(name) || !valuePattern.test(value)) return undefined;
+  if (equals < 1 || !NAME_PATTERN.test(name) || !VALUE_PATTERN.test(value)) return undefined;
   const settings = new Map(
     attributes.map((attribute) => {
       const [key = '', ...rest] = attribute.split('=');

@@ -99,7 +99,11 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     this.#finished = finished;
   }
 
-  /** Sends the request; resolves with the head of the answer. Throws what `transportError` makes, or the signal's reason. */
+  /**
+   * Sends the request; resolves with the head of the answer.
+   *
+   * @throws what `transportError` makes, or the signal's reason
+   */
   send(open: () => Promise<Route>): Promise<Response> {
     this.#signal.addEventListener('abort', this.#abort);
     if (this.#signal.aborted) this.#abort();

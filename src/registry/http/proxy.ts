@@ -35,7 +35,9 @@ function inNetwork(host: string, address: string, prefix: number): boolean {
 
 /**
  * The proxy to use for `url`, by HTTPS_PROXY for https and HTTP_PROXY for http (lower case too), but for what NO_PROXY exempts and
- * for loopback: the rules of Go's httpproxy, which docker and skopeo follow. Throws UsageError for an invalid address.
+ * for loopback: the rules of Go's httpproxy, which docker and skopeo follow.
+ *
+ * @throws UsageError for an invalid address
  */
 export function proxyFor(url: URL, environment: RegistryOptions['environment']): URL | undefined {
   const name = url.protocol === 'https:' ? 'HTTPS_PROXY' : 'HTTP_PROXY';

@@ -10,7 +10,7 @@ import { Exchange, type Request, type Response } from './exchange.ts';
 import { isTransient } from './transport-error.ts';
 
 /** What every request says. `identity`: offsets and digests are of the bytes that are stored. */
-export const commonHeaders = { 'user-agent': `dlrootfs/${version}`, 'accept-encoding': 'identity' };
+export const COMMON_HEADERS = { 'user-agent': `dlrootfs/${version}`, 'accept-encoding': 'identity' };
 
 const MAX_REDIRECTS = 10;
 
