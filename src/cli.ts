@@ -1,6 +1,6 @@
 import { fstatSync, readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
-import { answersVersion, originalUsage } from './quick-answer.ts';
+import { answersVersion, originalUsage, tooLowLimit } from './quick-answer.ts';
 import { describeFailure, type Failure } from './command-line/failure.ts';
 import { DestinationError, ExitCode, InterruptedError } from './errors.ts';
 import { exactArguments } from './sys/argv.ts';
@@ -77,29 +77,14 @@ function wantsJsonLines(argv: readonly string[]): boolean {
   return /(?:^|\0)--?progress[=\0]json(?:\0|$)/.test(argv.join('\0'));
 }
 
-/** Below these Node itself aborts, with no error to catch: files for its event loops, addresses for its threads' heaps. */
-const LEAST_OPEN_FILES = 64;
-const LEAST_ADDRESS_SPACE_BYTES = 3 * 2 ** 30;
-
-/** @throws DestinationError where a limit of the process, as in getrlimit(2), is too low to run at all. */
+/** @throws DestinationError where a limit of the process, as in getrlimit(2), is too low to run at all */
 function checkLimits(): void {
-  const limits = procFile('limits').toString('latin1');
-  const softLimit = (name: string): number =>
-    Number(new RegExp(`^${name} +(\\d+) `, 'm').exec(limits)?.[1] ?? Infinity);
-  const files = softLimit('Max open files');
-  if (files < LEAST_OPEN_FILES) {
-    throw new DestinationError(`only ${files} files can be open at once: ${LEAST_OPEN_FILES} are needed`, {
-      code: 'EMFILE',
-      hint: 'raise the limit of open files (ulimit -n 1024)',
-    });
-  }
-  const bytes = softLimit('Max address space');
-  if (bytes < LEAST_ADDRESS_SPACE_BYTES) {
-    throw new DestinationError('the limit of the address space is too low: 3 GiB are needed', {
-      code: 'ENOMEM',
-      hint: 'raise the limit of virtual memory (ulimit -v unlimited)',
-    });
-  }
+  const low = tooLowLimit();
+  if (low === undefined) return;
+  throw new DestinationError(`cannot run: the limit of ${low.what}`, {
+    code: 'LIMIT',
+    hint: `raise the limit: ${low.command}`,
+  });
 }
 
 /** A file of /proc/self; empty where there is none. */

@@ -1,12 +1,13 @@
 import { argv } from 'node:process';
-import { answersVersion } from '../quick-answer.ts';
+import { answersVersion, tooLowLimit } from '../quick-answer.ts';
 import { requireScript } from './script.ts';
 
 const line = argv.slice(2);
 
 // The first script of the single executable.
 if (!answersVersion(line)) {
-  if (writes(line)) (requireScript('spawn.js') as typeof import('./spawn.ts')).warmThread();
+  if (writes(line) && tooLowLimit() === undefined)
+    (requireScript('spawn.js') as typeof import('./spawn.ts')).warmThread();
   void (requireScript('cli.js') as typeof import('../cli.ts')).main();
 }
 

@@ -40,8 +40,13 @@ function assertError(result: { exitCode: number; stderr: string }, exitCode: num
 }
 
 for (const [what, limit, says] of [
-  ['open files', '-n 40', /^error: only 40 files can be open at once: 64 are needed\nhint: .*ulimit -n/m],
-  ['addresses', '-v 2500000', /^error: the limit of the address space is too low.*\nhint: .*ulimit -v/m],
+  ['open files', '-n 40', /^error: cannot run: the limit of open files is below 64\nhint: .*ulimit -n/m],
+  ['stack', '-s 256', /^error: cannot run: the limit of the stack is below 1 MiB\nhint: .*ulimit -s/m],
+  [
+    'addresses',
+    '-v 2000000',
+    /^error: cannot run: the limit of address space is below 4 GiB\nhint: .*ulimit -v/m,
+  ],
 ] as const) {
   test(`too low a limit of ${what} is an error`, async () => {
     await using setting = await Setting.open(small);
