@@ -3,7 +3,7 @@ import type { Store } from './blob/store.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import { alreadyThere, behind, layersThere, withoutCorruptBlobs } from './resumption.ts';
-import { type Built, RootfsBuild } from './rootfs-build.ts';
+import { type Built, RootfsBuild } from './build.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { resolveImage, withSession } from './with-session.ts';
 

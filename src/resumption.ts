@@ -4,7 +4,7 @@ import type { Survey } from './git/survey.ts';
 import type { Image, Layer } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { Report } from './report/event.ts';
-import type { Built } from './rootfs-build.ts';
+import type { Built } from './build.ts';
 import { Destination } from './rootfs/destination.ts';
 import { nothingLost } from './rootfs/not-restored.ts';
 import type { LayerSummary } from './summary.ts';

@@ -5,7 +5,7 @@ import { DlrootfsError, IntegrityError } from './errors.ts';
 import { platformNotice } from './oci/image-index.ts';
 import type { Image, Session } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
-import { spoolPlace } from './rootfs/spool-place.ts';
+import { spoolPlace } from './rootfs/destination.ts';
 import { type ImageSource, parseImage } from './source.ts';
 import { namelessFile } from './sys/temp-file.ts';
 

@@ -31,12 +31,11 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
 const top = [
   'options.ts',
   'summary.ts',
-  'held-image.ts',
   'packer.ts',
   'packer-thread.ts',
   'source.ts',
   'with-session.ts',
-  'rootfs-build.ts',
+  'build.ts',
   'resumption.ts',
   'pull.ts',
   'export.ts',

@@ -1,20 +1,16 @@
 import { createHash } from 'node:crypto';
-import { IntegrityError } from '../errors.ts';
-import { MAGIC_LENGTH, compressionOf } from '../oci/compression.ts';
-import { MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
-import type { ImageConfig } from '../oci/config.ts';
+import { IntegrityError, NotFoundError, printable, UsageError } from '../errors.ts';
+import { compressionOf, MAGIC_LENGTH } from '../oci/compression.ts';
+import { type ImageConfig, MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
 import type { Descriptor } from '../oci/descriptor.ts';
-import { Digest, digestOf, verify } from '../oci/digest.ts';
-import type { DiffID } from '../oci/digest.ts';
+import { type DiffID, Digest, digestOf, verify } from '../oci/digest.ts';
 import type { Image, Session } from '../oci/image.ts';
+import { isObject, parseJson, textOf, textsOf } from '../oci/json.ts';
 import { describeImage } from '../oci/layers.ts';
 import { MediaType } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
-import { MAX_LISTING_BYTES, parseListing, selectImage } from './docker-listing.ts';
-import type { ListedImage } from './docker-listing.ts';
-import { findFile, readDocument } from './stored-files.ts';
-import type { StoredFile, StoredFiles } from './stored-files.ts';
-import { openStored } from './stored-layer.ts';
+import { Reference } from '../oci/reference.ts';
+import { findFile, openStored, readDocument, type StoredFile, type StoredFiles } from './stored-files.ts';
 
 /**
  * Images in an archive of `docker save`, old or new, or of another tool that writes manifest.json. A layer that is a plain tar has its
@@ -111,4 +107,75 @@ async function digestOfFile(file: StoredFile, signal: AbortSignal): Promise<Dige
   const hash = createHash('sha256');
   for await (const chunk of file.read(0, file.size, signal)) hash.update(chunk);
   return Digest.parse(`sha256:${hash.digest('hex')}`);
+}
+
+/** An archive of thousands of images has less. */
+const MAX_LISTING_BYTES = 16 * 1024 * 1024;
+
+/** One image of manifest.json: paths in the archive, and its names. */
+interface ListedImage {
+  readonly config: string;
+  /** Base layer first. */
+  readonly layers: readonly string[];
+  /** `name:tag`, as they were given. */
+  readonly names: readonly string[];
+}
+
+/** Reads manifest.json of `docker save` (moby, image/tarexport). Throws IntegrityError. */
+function parseListing(bytes: Uint8Array, what: string): readonly ListedImage[] {
+  const list = parseJson(bytes, what);
+  if (!Array.isArray(list)) throw new IntegrityError(`${what} is not a list of images`);
+  return list.map((entry: unknown, place) => {
+    const config = isObject(entry) ? textOf(entry['Config']) : undefined;
+    const layers = isObject(entry) ? (entry['Layers'] ?? []) : undefined;
+    if (!isObject(entry) || config === undefined || !Array.isArray(layers)) {
+      throw new IntegrityError(`image ${place} in ${what} lacks its config or its layers`);
+    }
+    const paths = textsOf(layers) ?? [];
+    if (paths.length !== layers.length) {
+      throw new IntegrityError(`a layer of image ${place} in ${what} is not a path`);
+    }
+    return { config, layers: paths, names: textsOf(entry['RepoTags']) ?? [] };
+  });
+}
+
+/**
+ * The image that is `wanted` by a reference or by `@N`; without either the only one. Names are compared once they are
+ * normalised, as skopeo does. Throws NotFoundError and UsageError that list the names.
+ */
+function selectImage(images: readonly ListedImage[], wanted: string | undefined, what: string): ListedImage {
+  const [first] = images;
+  if (first === undefined)
+    throw new NotFoundError(`${what} is empty: its manifest.json lists no image`, {
+      hint: 'save or copy the image again',
+    });
+  if (wanted === undefined) {
+    if (images.length === 1) return first;
+    throw new UsageError(`${what} has ${images.length} images`, {
+      code: 'AMBIGUOUS_IMAGE',
+      hint: namesHint(images),
+    });
+  }
+  const place = /^@(\d{1,9})$/.exec(wanted)?.[1];
+  const found = place === undefined ? findByName(images, wanted) : images[Number(place)];
+  if (found !== undefined) return found;
+  throw new NotFoundError(`${what} has no image "${printable(wanted, 120)}"`, { hint: namesHint(images) });
+}
+
+function findByName(images: readonly ListedImage[], wanted: string): ListedImage | undefined {
+  const name = normalised(wanted) ?? wanted;
+  return images.find(({ names }) => names.some((text) => (normalised(text) ?? text) === name));
+}
+
+function normalised(text: string): string | undefined {
+  try {
+    return Reference.format(Reference.parse(text));
+  } catch {
+    return undefined;
+  }
+}
+
+function namesHint(images: readonly ListedImage[]): string {
+  const names = images.map(({ names: [name] }, place) => printable(name ?? `@${place}`, 80));
+  return `name one after a colon: ${names.join(', ')}`;
 }

@@ -17,9 +17,7 @@ import {
 } from '../oci/manifest.ts';
 import { MediaType } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
-import { openStored } from './stored-layer.ts';
-import { findFile, readDocument } from './stored-files.ts';
-import type { StoredFiles } from './stored-files.ts';
+import { findFile, openStored, readDocument, type StoredFiles } from './stored-files.ts';
 
 const REF_NAME = 'org.opencontainers.image.ref.name';
 /** The full name, as containerd and Docker write it beside the tag. */

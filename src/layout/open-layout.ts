@@ -1,14 +1,12 @@
 import { NotFoundError, UsageError, printable } from '../errors.ts';
 import type { Decompress } from '../oci/compression.ts';
 import type { Session } from '../oci/image.ts';
-import { ArchiveFiles } from './archive-files.ts';
-import { DirectoryFiles } from './directory-files.ts';
+import { ArchiveFiles, type NamelessFile } from './archive-files.ts';
+import { DirectoryFiles, type StoredFiles } from './stored-files.ts';
 import { DockerArchive } from './docker-archive.ts';
 import { OciLayout } from './oci-layout.ts';
 import { formatSource } from './source.ts';
 import type { Source } from './source.ts';
-import type { NamelessFile } from './spool.ts';
-import type { StoredFiles } from './stored-files.ts';
 
 export interface LayoutOptions {
   /** An existing directory; compressed archives and standard input are unpacked to a nameless file in it. */

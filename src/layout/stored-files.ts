@@ -1,4 +1,9 @@
-import { IntegrityError, NotFoundError } from '../errors.ts';
+import { constants } from 'node:fs';
+import { type FileHandle, open, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { IntegrityError, NotFoundError, printable } from '../errors.ts';
+import type { Layer } from '../oci/image.ts';
+import { osPath } from '../sys/os-path.ts';
 
 /** One file of a layout: its size in bytes, and a way to read a part of it. */
 export interface StoredFile {
@@ -37,4 +42,144 @@ export async function readDocument(
   const chunks: Uint8Array[] = [];
   for await (const chunk of file.read(0, file.size, signal)) chunks.push(chunk);
   return Buffer.concat(chunks);
+}
+
+const CHUNK_BYTES = 1024 * 1024;
+
+/** Opens a file for reading, and never waits for the other end of a pipe. Throws NotFoundError when it is none. */
+export async function openRegular(path: string): Promise<{ handle: FileHandle; size: number }> {
+  const handle = await open(osPath(path), constants.O_RDONLY | constants.O_NONBLOCK).catch(
+    (error: unknown) => {
+      throw sourceError(error, path);
+    },
+  );
+  const status = await handle.stat();
+  if (status.isFile()) return { handle, size: status.size };
+  await handle.close();
+  throw new NotFoundError(
+    `${printable(path)} is ${status.isDirectory() ? 'a directory' : 'no regular file'}`,
+    {
+      code: 'SOURCE_UNREADABLE',
+      hint: status.isDirectory()
+        ? `for an OCI layout in a directory write oci:${printable(path)}`
+        : 'to read an archive from a pipe write - and connect the pipe to standard input',
+    },
+  );
+}
+
+/** The bytes of an open file from `start` up to `end`; throws IntegrityError when the file ends before. */
+export async function* readRange(
+  handle: FileHandle,
+  start: number,
+  end: number,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  for (let position = start; position < end;) {
+    signal.throwIfAborted();
+    const chunk = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, end - position));
+    const { bytesRead } = await handle.read(chunk, 0, chunk.length, position);
+    if (bytesRead === 0) throw new IntegrityError(`a file became shorter while it was read`);
+    position += bytesRead;
+    yield chunk.subarray(0, bytesRead);
+  }
+}
+
+/** What a failed system call on a source means to its user; other errors come back as they are. */
+function sourceError(error: unknown, path: string): unknown {
+  if (!(error instanceof Error) || !('code' in error) || !('syscall' in error)) return error;
+  const name = printable(path);
+  switch (error.code) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return new NotFoundError(`there is no ${name}`, {
+        code: 'SOURCE_NOT_FOUND',
+        hint: 'check the path; it ends at the next colon, behind which a tag stands',
+        cause: error,
+      });
+    case 'EACCES':
+    case 'EPERM':
+      return new NotFoundError(`${name} cannot be read: permission denied`, {
+        code: 'SOURCE_UNREADABLE',
+        hint: 'change its permissions, or run as a user who may read it',
+        cause: error,
+      });
+    default:
+      return new NotFoundError(`${name} cannot be read: ${printable(String(error.code))}`, {
+        code: 'SOURCE_UNREADABLE',
+        hint: 'see whether the file can be read otherwise, and what the kernel says of its disk (dmesg)',
+        cause: error,
+      });
+  }
+}
+
+/**
+ * The files of a layout in a directory. Callers build paths from fixed names and digests only. Links are followed: some
+ * tools link blobs to a shared store, and all but index.json is checked against a digest.
+ */
+export class DirectoryFiles implements StoredFiles {
+  readonly name: string;
+  readonly #directory: string;
+
+  private constructor(directory: string, name: string) {
+    this.#directory = directory;
+    this.name = name;
+  }
+
+  /** Throws NotFoundError when there is no such directory. */
+  static async open(directory: string, name: string): Promise<DirectoryFiles> {
+    const status = await stat(osPath(directory)).catch((error: unknown) => {
+      throw sourceError(error, directory);
+    });
+    if (!status.isDirectory()) {
+      throw new NotFoundError(`${printable(directory)} is not a directory`, {
+        code: 'SOURCE_NOT_FOUND',
+        hint: `for an archive write oci-archive:${printable(directory)}`,
+      });
+    }
+    return new DirectoryFiles(directory, name);
+  }
+
+  async find(name: string): Promise<StoredFile | undefined> {
+    const place = join(this.#directory, name);
+    try {
+      const { handle, size } = await openRegular(place);
+      await handle.close();
+      return { size, read: (start, end, signal) => readFrom(place, start, end, signal) };
+    } catch (error) {
+      if (error instanceof NotFoundError && error.code === 'SOURCE_NOT_FOUND') return undefined;
+      throw error;
+    }
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+async function* readFrom(
+  place: string,
+  start: number,
+  end: number,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const { handle } = await openRegular(place);
+  try {
+    yield* readRange(handle, start, end, signal);
+  } finally {
+    await handle.close();
+  }
+}
+
+/** `Layer.open` for a blob that is a file of a layout; `size` is what the manifest says, where it says it. */
+export function openStored(files: StoredFiles, path: string, size: number | undefined): Layer['open'] {
+  return async (range, signal) => {
+    const file = await findFile(files, path, 'a layer');
+    if (size !== undefined && file.size !== size) {
+      throw new IntegrityError(`${path} of ${files.name} has ${file.size} bytes but must have ${size}`, {
+        code: 'SIZE_MISMATCH',
+      });
+    }
+    const end = Math.min(range.end ?? file.size, file.size);
+    return { body: file.read(range.start, end, signal), start: range.start, size: file.size, ranges: true };
+  };
 }

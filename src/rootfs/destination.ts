@@ -1,16 +1,15 @@
-import { constants } from 'node:fs';
-import type { Stats } from 'node:fs';
-import { access, lstat, mkdir, opendir, rename, rmdir } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { constants, type Stats } from 'node:fs';
+import { access, lstat, mkdir, opendir, readdir, rename, rmdir } from 'node:fs/promises';
 import path from 'node:path';
-import { getegid, geteuid } from 'node:process';
+import { getegid, geteuid, kill, pid } from 'node:process';
 import { DestinationError, DlrootfsError, printable, reasonOf } from '../errors.ts';
-import { osErrorOf } from '../sys/os-error.ts';
-import { osPath } from '../sys/os-path.ts';
+import { hasCode, osErrorOf } from '../sys/os-error.ts';
+import { osPath, pathText, utf8Path } from '../sys/os-path.ts';
 import { exchange } from './exchange.ts';
-import { locate } from './location.ts';
-import type { Location } from './location.ts';
+import { locate, type Location } from './location.ts';
 import type { RootMetadata } from './messages.ts';
-import { makeStage, removeStage, removeStaleStages } from './stage.ts';
+import { Rootfs } from './rootfs.ts';
 
 export type DestinationMode = 'stage' | 'empty' | 'overlay';
 
@@ -223,7 +222,7 @@ async function removeLevels(levels: readonly string[]): Promise<void> {
 }
 
 /** Texts for what the system says of DIR; what has one already stays. */
-export function explained(error: unknown, directory: string): DlrootfsError {
+function explained(error: unknown, directory: string): DlrootfsError {
   if (error instanceof DlrootfsError) return error;
   const reasons: Readonly<Record<string, string>> = {
     EACCES: 'permission denied',
@@ -245,4 +244,110 @@ export function explained(error: unknown, directory: string): DlrootfsError {
     hint: code === 'EIO' ? os?.hint(elsewhere) : elsewhere,
     cause: error,
   });
+}
+
+/** Bytes of DIR's name that fit into the stage's: the rest of it needs up to 45 of 255. */
+const longestName = 200;
+const deniedCodes = new Set(['EACCES', 'EPERM', 'EROFS']);
+
+/**
+ * Makes the directory beside `target` in which it is built: `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. Answers why
+ * not (EACCES, EPERM, EROFS) where the directory above may not be written.
+ */
+async function makeStage(target: string): Promise<string | { readonly denied: string }> {
+  const stage = path.join(
+    path.dirname(target),
+    `${prefixOf(target)}${pid}-${randomBytes(6).toString('hex')}`,
+  );
+  try {
+    await mkdir(osPath(stage), 0o700);
+    return stage;
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (deniedCodes.has(code)) return { denied: code };
+    throw error;
+  }
+}
+
+/**
+ * Removes a stage with all that is in it.
+ *
+ * @param mode `stage`: only when no other run has it; `empty`: it is known to be ours
+ */
+async function removeStage(stage: string, mode: 'stage' | 'empty'): Promise<void> {
+  if (mode === 'empty' && (await isRemoved(stage))) return;
+  const rootfs = await Rootfs.open(stage, { mode, leftover: true });
+  await rootfs.discard();
+  await rmdir(osPath(stage));
+}
+
+/** Removes the stage if nothing is in it; answers whether it is no more. */
+async function isRemoved(stage: string): Promise<boolean> {
+  try {
+    await rmdir(osPath(stage));
+    return true;
+  } catch (error) {
+    if (hasCode(error, 'ENOTEMPTY', 'EEXIST')) return false;
+    if (hasCode(error, 'ENOENT')) return true;
+    throw error;
+  }
+}
+
+/**
+ * Removes stages for `target` that killed runs have left: this user's, of a process that is no more (also in another container: a living
+ * one holds a lock). What cannot be removed stays, without a word.
+ */
+async function removeStaleStages(target: string): Promise<void> {
+  const above = path.dirname(target);
+  const prefix = prefixOf(target);
+  const names = await readdir(osPath(above), { encoding: 'buffer' }).catch(() => []);
+  for (const name of names.map((bytes) => pathText(bytes))) {
+    if (!name.startsWith(prefix)) continue;
+    const owner = /^(\d+)-[0-9a-f]{12}$/.exec(name.slice(prefix.length))?.[1];
+    if (owner === undefined || isAlive(Number(owner))) continue;
+    const stage = path.join(above, name);
+    const stat = await lstat(osPath(stage)).catch(() => undefined);
+    if (!stat?.isDirectory() || stat.uid !== geteuid!()) continue;
+    await removeStage(stage, 'stage').catch(() => undefined);
+  }
+}
+
+function prefixOf(target: string): string {
+  const characters = Array.from(path.basename(target));
+  while (Buffer.byteLength(characters.join('')) > longestName) characters.pop();
+  return `.${characters.join('')}.dlrootfs-`;
+}
+
+function isAlive(process: number): boolean {
+  try {
+    kill(process, 0);
+    return true;
+  } catch (error) {
+    return !hasCode(error, 'ESRCH');
+  }
+}
+
+/**
+ * Where blobs that nobody keeps may lie while DIR is built: on the same disk, beside it where that can be written, else in it.
+ *
+ * @throws DestinationError where DIR is no directory, or what should be above it is none
+ */
+export async function spoolPlace(directory: string): Promise<string> {
+  const location = await locate(directory).catch((error: unknown) => {
+    throw explained(error, directory);
+  });
+  let beside = path.dirname(location.path);
+  while (!(await isThere(beside)) && beside !== path.dirname(beside)) beside = path.dirname(beside);
+  const writable = await access(osPath(beside), constants.W_OK | constants.X_OK).then(
+    () => true,
+    () => false,
+  );
+  return utf8Path(writable || location.stat === undefined ? beside : location.path);
+}
+
+function isThere(directory: string): Promise<boolean> {
+  return access(osPath(directory)).then(
+    () => true,
+    () => false,
+  );
 }

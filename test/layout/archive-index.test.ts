@@ -3,8 +3,7 @@ import { closeSync, ftruncateSync, openSync, readSync, writeFileSync, writeSync 
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { DlrootfsError } from '../../src/errors.ts';
-import { indexArchive } from '../../src/layout/archive-index.ts';
-import type { ArchiveIndex } from '../../src/layout/archive-index.ts';
+import { type ArchiveIndex, indexArchive } from '../../src/layout/archive-files.ts';
 import {
   dir,
   file,

@@ -1,20 +1,21 @@
-import { existsSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { lstat } from 'node:fs/promises';
 import { platform } from 'node:os';
+import { join } from 'node:path';
 import type { PulledLayer } from './blob/pulled-layer.ts';
-import { GitError, UsageError, printable, reasonOf } from './errors.ts';
+import { DestinationError, GitError, printable, reasonOf, UsageError } from './errors.ts';
 import type { GitLayers } from './git/git-layers.ts';
-import { compareHeldImage } from './held-image.ts';
 import type { LayerIdentity } from './git/names.ts';
 import type { Survey } from './git/survey.ts';
 import type { Layer } from './oci/image.ts';
+import { type JsonObject, parseJsonObject, textOf } from './oci/json.ts';
 import { formatLayerInfo } from './oci/layer-info.ts';
 import type { PullOptions } from './options.ts';
 import type { Packer } from './packer.ts';
 import { Destination } from './rootfs/destination.ts';
-import { Rootfs, describeNotRestored } from './rootfs/rootfs.ts';
-import { osPath } from './sys/os-path.ts';
+import { describeNotRestored, Rootfs } from './rootfs/rootfs.ts';
 import type { LayerSummary, PullSummary } from './summary.ts';
+import { osPath } from './sys/os-path.ts';
 
 /** The image's first layers are in DIR, of another pull with -g; `layers` are all that it is to have. */
 export type Resumed = Extract<Survey, { kind: 'partial' }> & { readonly layers: readonly LayerIdentity[] };
@@ -255,4 +256,70 @@ async function openGit(
 function summaryOf(layer: PulledLayer, entries: number): LayerSummary {
   const { id, digest, diffID } = layer.layer;
   return { id, digest, diffID: diffID ?? layer.diffID, size: layer.blobSize, entries };
+}
+
+/** The largest `json` that is read. */
+const MAX_BYTES = 4 * 1024 * 1024;
+
+/** Members of registry v1's image JSON, of which a file with an id has at least one. */
+const members = ['created', 'parent', 'container_config', 'config', 'os', 'architecture'];
+
+/**
+ * Checks a DIR with files against the image that is to be unpacked over them. A pull leaves the JSON of its top layer in DIR/json, the original's
+ * does too: two images in one directory give a mixture that does not run.
+ *
+ * @param shown DIR in messages
+ * @param layers of the image, base first
+ * @returns `same`: DIR holds the image. `base`: it holds the image's first layers. undefined: it holds no image, as far as is known
+ * @throws DestinationError for another image, unless `merge` is set
+ */
+function compareHeldImage(
+  directory: string,
+  shown: string,
+  layers: readonly Pick<Layer, 'info'>[],
+  merge: boolean,
+): 'same' | 'base' | undefined {
+  const held = readHeldImage(directory);
+  if (held === undefined) return undefined;
+  const found = layers.findLastIndex(
+    ({ info }) => info['id'] === held['id'] && textOf(info['parent']) === textOf(held['parent']),
+  );
+  if (found !== -1) return found === layers.length - 1 ? 'same' : 'base';
+  if (merge) return undefined;
+  const name = printable(shown);
+  throw new DestinationError(`cannot unpack into ${name}: it holds another image, ${describe(held)}`, {
+    code: 'OTHER_IMAGE',
+    hint: `remove ${name}, choose another directory with -d, or add --merge to lay this image over the other one`,
+  });
+}
+
+/** The image JSON in DIR, whose id is that of the top layer; undefined where there is none. */
+function readHeldImage(directory: string): JsonObject | undefined {
+  let file: number | undefined;
+  try {
+    // A rootfs is as untrusted as an image: no link is followed, and no FIFO waited for.
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+    file = openSync(osPath(join(directory, 'json')), flags);
+    const stat = fstatSync(file);
+    if (!stat.isFile() || stat.size > MAX_BYTES) return undefined;
+    const json = parseJsonObject(readFileSync(file), 'json');
+    if (!/^[0-9a-f]{64}$/.test(textOf(json['id']) ?? '')) return undefined;
+    return members.some((name) => json[name] !== undefined) ? json : undefined;
+  } catch {
+    return undefined;
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
+}
+
+function describe(held: JsonObject): string {
+  const created = textOf(held['created']);
+  const [os, architecture] = [textOf(held['os']), textOf(held['architecture'])];
+  return [
+    `with the top layer ${textOf(held['id'])!.slice(0, 12)}`,
+    ...(os === undefined || architecture === undefined
+      ? []
+      : [`for ${printable(`${os}/${architecture}`, 60)}`]),
+    ...(created === undefined ? [] : [`of ${printable(created, 40)}`]),
+  ].join(' ');
 }
