@@ -13,7 +13,7 @@ import { geteuid, pid } from 'node:process';
 import { GitError, printable } from '../errors.ts';
 import { systemCalls } from '../sys/system-calls.ts';
 import { LinuxFilesystem } from '../rootfs/linux.ts';
-import { makeStage, removeStaleStages } from '../rootfs/stage.ts';
+import { makeStage, removeStaleStages } from '../rootfs/destination.ts';
 import type { Breath } from './breath.ts';
 import type { Environment } from './git-program.ts';
 import type { RootfsFiles } from './rootfs-files.ts';

@@ -254,7 +254,7 @@ const deniedCodes = new Set(['EACCES', 'EPERM', 'EROFS']);
  * Makes the directory beside `target` in which it is built: `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. Answers why
  * not (EACCES, EPERM, EROFS) where the directory above may not be written.
  */
-async function makeStage(target: string): Promise<string | { readonly denied: string }> {
+export async function makeStage(target: string): Promise<string | { readonly denied: string }> {
   const stage = path.join(
     path.dirname(target),
     `${prefixOf(target)}${pid}-${randomBytes(6).toString('hex')}`,
@@ -297,7 +297,7 @@ async function isRemoved(stage: string): Promise<boolean> {
  * Removes stages for `target` that killed runs have left: this user's, of a process that is no more (also in another container: a living
  * one holds a lock). What cannot be removed stays, without a word.
  */
-async function removeStaleStages(target: string): Promise<void> {
+export async function removeStaleStages(target: string): Promise<void> {
   const above = path.dirname(target);
   const prefix = prefixOf(target);
   const names = await readdir(osPath(above), { encoding: 'buffer' }).catch(() => []);
