@@ -15,7 +15,7 @@ import { carefulCreator, probe } from './probe.ts';
 import { dropPseudoLinks, keepPseudoLink } from './pseudo-links.ts';
 import { explain, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
-import { clearWay, hide, hideContent } from './removal.ts';
+import { clearForDirectory, hide, hideContent } from './removal.ts';
 import type { Run, RunOptions } from './run.ts';
 
 /**
@@ -37,7 +37,7 @@ export function startRun(
     filesystem,
     directories: new Directories(filesystem, {
       make: (parent, name) => makeMissing(run, parent, name),
-      clear: (parent, name) => clearWay(run, parent, name),
+      clear: (parent, name) => clearForDirectory(run, parent, name),
       unlock: (directory) => unlock(run, directory),
     }),
     options,

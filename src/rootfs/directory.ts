@@ -38,15 +38,15 @@ export function noteDirectory(
 }
 
 /** Metadata of a directory that `makeDirectory` has just made with `fillingMode`; answers the mode that it is to have. */
-export function dressNew(run: Run, parent: Directory, name: ByteName, entry: Entry): number {
+export function applyDirectoryMetadata(run: Run, parent: Directory, name: ByteName, entry: Entry): number {
   const node = { parent, name, file: -1 };
   settleMode(run, node, fillingMode(entry.mode));
   restoreOwner(run, node, entry, newOwner(run));
   return restoreDirectoryXattrs(run, node, entry);
 }
 
-/** Metadata of a directory that was there: lower layers' and the user's are merged with what comes. Answers as `dressNew`. */
-export function dressExisting(
+/** Metadata of a directory that was there: lower layers' and the user's are merged with what comes. Answers as `applyDirectoryMetadata`. */
+export function mergeDirectoryMetadata(
   run: Run,
   parent: Directory,
   name: ByteName,

@@ -129,7 +129,7 @@ function isKept(run: Run, { parent, name }: Node, seconds: number): boolean {
 }
 
 /** Owner, attributes, mode and times of something new that is no directory, in the order in which none undoes the other. */
-export function dress(run: Run, node: Node, entry: Entry, modeNow: number | undefined): void {
+export function applyMetadata(run: Run, node: Node, entry: Entry, modeNow: number | undefined): void {
   const ownerIsRight = restoreOwner(run, node, entry, newOwner(run));
   if (run.creator.careful) removeInherited(run, node, false);
   const ownMode = restoreXattrs(run, node, entry);

@@ -1,11 +1,20 @@
-import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
-import { writeFile } from './file.ts';
-import type { ByteName, Directory } from './filesystem.ts';
-import { dress } from './metadata.ts';
-import { shown } from './refusal.ts';
+import { constants } from 'node:os';
 import { SyscallError } from '../sys/os-error.ts';
-import { makeWay } from './removal.ts';
+import type { BytePath, Entry, EntryReader, SparseExtent } from '../tar/entry.ts';
+import { storedSize } from '../tar/sparse.ts';
+import type { ContentWriter } from './contents.ts';
+import type { ByteName, Directory, Filesystem } from './filesystem.ts';
+import { applyMetadata } from './metadata.ts';
+import { granted, shown } from './refusal.ts';
+import { clearObstacle } from './removal.ts';
 import type { Run } from './run.ts';
+
+const { ENOSPC } = constants.errno;
+
+/** From this size on it is asked whether a file fits: what cannot is refused before any of it is written. */
+const LARGE_BYTES = 1024 * 1024;
+/** A directory that is not ours to fill, and what stands in it; more is somebody who puts it there again. */
+const MOST_OBSTACLES = 3;
 
 /** Writes a file entry as `name` in `parent`; `path` is what messages and the record of changes call it. */
 export function placeFile(
@@ -18,18 +27,96 @@ export function placeFile(
 ): void {
   const { filesystem } = run;
   const openMode = entry.mode & 0o777;
-  let file = filesystem.createFile(parent, name, openMode);
-  for (let tries = 0; file < 0; tries++) {
-    makeWay(run, file, tries, parent, path, name);
-    file = filesystem.createFile(parent, name, openMode);
-  }
+  const file = makeInPlace(run, parent, path, name, () => filesystem.createFile(parent, name, openMode));
+  if (file < 0) throw new SyscallError(file, `create ${shown(path)}`);
   try {
-    writeFile(filesystem, file, entry, content, run.contents);
-    dress(run, { parent, name, file }, entry, openMode);
+    writeContent(filesystem, file, entry, content, run.contents);
+    applyMetadata(run, { parent, name, file }, entry, openMode);
   } catch (error) {
     filesystem.closeFile(file);
     throw error;
   }
   const closed = filesystem.closeFile(file);
   if (closed < 0) throw new SyscallError(closed, `write ${shown(path)}`);
+}
+
+/**
+ * Calls `make` until it has made `path`, after each failure with what was in its way gone. Answers what the last call did: an error that
+ * has another reason.
+ */
+export function makeInPlace(
+  run: Run,
+  parent: Directory,
+  path: BytePath,
+  name: ByteName,
+  make: () => number,
+): number {
+  let made = make();
+  for (let tries = 0; made < 0 && tries < MOST_OBSTACLES; tries += 1) {
+    if (!clearObstacle(run, made, parent, path, name)) break;
+    made = make();
+  }
+  return made;
+}
+
+/** Writes the content of a file entry, holes as holes, into the new and empty `file`; also to `contents`. */
+function writeContent(
+  filesystem: Filesystem,
+  file: number,
+  entry: Entry,
+  content: Pick<EntryReader, 'data'>,
+  contents?: ContentWriter,
+): void {
+  contents?.begin(entry.size);
+  if (entry.sparse) return writeSparse(filesystem, file, entry, entry.sparse, content, contents);
+  refuseTooLarge(filesystem, file, entry.size);
+  let position = 0;
+  for (let bytes = content.data(); bytes; bytes = content.data()) {
+    granted(filesystem.write(file, bytes, position), 'write');
+    contents?.add(bytes);
+    position += bytes.length;
+  }
+}
+
+function writeSparse(
+  filesystem: Filesystem,
+  file: number,
+  entry: Entry,
+  extents: readonly SparseExtent[],
+  content: Pick<EntryReader, 'data'>,
+  contents: ContentWriter | undefined,
+): void {
+  const stored = storedSize(entry);
+  // git has no holes: it stores as many bytes as the file has.
+  refuseTooLarge(filesystem, file, contents === undefined ? stored : stored + entry.size);
+  let index = 0;
+  let done = 0;
+  /** Where `contents` is. */
+  let position = 0;
+  for (let bytes = content.data(); bytes; bytes = content.data()) {
+    for (let rest = bytes; rest.length > 0;) {
+      const extent = extents[index]!;
+      const part = rest.subarray(0, extent.length - done);
+      if (part.length > 0) {
+        const start = extent.offset + done;
+        granted(filesystem.write(file, part, start), 'write');
+        contents?.addHole(start - position);
+        contents?.add(part);
+        position = start + part.length;
+      }
+      rest = rest.subarray(part.length);
+      done += part.length;
+      if (done === extent.length) {
+        index += 1;
+        done = 0;
+      }
+    }
+  }
+  granted(filesystem.truncate(file, entry.size), 'set the size');
+  contents?.addHole(entry.size - position);
+}
+
+function refuseTooLarge(filesystem: Filesystem, file: number, size: number): void {
+  if (size >= LARGE_BYTES && size > filesystem.freeSpace(file))
+    throw new SyscallError(ENOSPC, `write ${size} bytes`);
 }

@@ -1,15 +1,15 @@
 import { constants } from 'node:os';
 import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { normalize } from '../tar/layer-path.ts';
-import { dressExisting, dressNew, fillingMode, noteDirectory } from './directory.ts';
+import { applyDirectoryMetadata, fillingMode, mergeDirectoryMetadata, noteDirectory } from './directory.ts';
 import { join, nameOf, parentPath } from './directories.ts';
-import type { ByteName, Directory, Filesystem } from './filesystem.ts';
-import { dress, namesInLists, restoreXattrs } from './metadata.ts';
-import { placeFile } from './place-file.ts';
+import type { ByteName, Directory, FileStat, Filesystem } from './filesystem.ts';
+import { applyMetadata, namesInLists, restoreXattrs } from './metadata.ts';
+import { makeInPlace, placeFile } from './place-file.ts';
 import { findPseudoLink } from './pseudo-links.ts';
 import { impossible, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
-import { clear, makeWay } from './removal.ts';
+import { clear } from './removal.ts';
 import { markWritten, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
 
@@ -63,38 +63,35 @@ function placeRoot(run: Run, entry: Entry): void {
     if (namesInLists(entry)) run.namedLists.set('' as BytePath, entry);
     else run.namedLists.delete('' as BytePath);
     run.changes?.written('', entry, '');
-  } else run.counts.ignored++;
+  } else run.counts.ignored += 1;
 }
 
 /** Makes the directory, or merges with the one that is there; answers whether it is new. */
 function placeDirectory(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): boolean {
   const { filesystem } = run;
   const mode = fillingMode(entry.mode);
-  const note = (ownMode: number): void =>
-    noteDirectory(run, path, ownMode, entry.mtimeSeconds, entry.mtimeNanoseconds);
-  for (let tries = 0; ; tries++) {
-    const made = filesystem.makeDirectory(parent, name, mode);
-    if (made === 0) {
-      note(dressNew(run, parent, name, entry));
-      return true;
-    }
+  let existing: FileStat | undefined;
+  const made = makeInPlace(run, parent, path, name, () => {
+    const answer = filesystem.makeDirectory(parent, name, mode);
+    if (answer === 0) return 0;
     const stat = filesystem.stat(parent, name);
-    if (typeof stat !== 'number' && stat.type === 'directory') {
-      note(dressExisting(run, parent, name, entry, stat));
-      return false;
-    }
-    makeWay(run, made, tries, parent, path, name);
-  }
+    if (typeof stat === 'number' || stat.type !== 'directory') return answer;
+    existing = stat;
+    return 0;
+  });
+  if (made < 0) throw new SyscallError(made, `create ${shown(path)}`);
+  const ownMode = existing
+    ? mergeDirectoryMetadata(run, parent, name, entry, existing)
+    : applyDirectoryMetadata(run, parent, name, entry);
+  noteDirectory(run, path, ownMode, entry.mtimeSeconds, entry.mtimeNanoseconds);
+  return existing === undefined;
 }
 
 function placeSymlink(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): void {
-  const { filesystem } = run;
-  let made = filesystem.makeSymlink(parent, name, entry.linkPath);
-  for (let tries = 0; made < 0; tries++) {
-    makeWay(run, made, tries, parent, path, name);
-    made = filesystem.makeSymlink(parent, name, entry.linkPath);
-  }
-  dress(run, { parent, name, file: -1 }, entry, undefined);
+  const make = (): number => run.filesystem.makeSymlink(parent, name, entry.linkPath);
+  const made = makeInPlace(run, parent, path, name, make);
+  if (made < 0) throw new SyscallError(made, `create ${shown(path)}`);
+  applyMetadata(run, { parent, name, file: -1 }, entry, undefined);
   run.contents?.write(Buffer.from(entry.linkPath, 'latin1'));
 }
 
@@ -117,13 +114,11 @@ function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName
   }
   // The directory that the link replaces would be gone first, and its target with it.
   if (target.startsWith(`${path}/`)) throw impossible(ENOENT, action);
-  let made = filesystem.makeLink(targetParent, targetName, parent, name);
-  for (let tries = 0; made < 0; tries++) {
-    if (made === -ENOENT) throw impossible(ENOENT, action);
-    if (made === -EPERM) throw linkDenied(filesystem, targetParent, targetName, action);
-    makeWay(run, made, tries, parent, path, name);
-    made = filesystem.makeLink(targetParent, targetName, parent, name);
-  }
+  const make = (): number => filesystem.makeLink(targetParent, targetName, parent, name);
+  const made = makeInPlace(run, parent, path, name, make);
+  if (made === -ENOENT) throw impossible(ENOENT, action);
+  if (made === -EPERM) throw linkDenied(filesystem, targetParent, targetName, action);
+  if (made < 0) throw new SyscallError(made, `create ${shown(path)}`);
   // The file may lose the name under which its access list waits.
   const waiting = run.namedLists.get(target);
   if (waiting) run.namedLists.set(path, waiting);
@@ -161,21 +156,18 @@ function placeSpecial(
   name: ByteName,
   path: BytePath,
 ): void {
-  const { filesystem } = run;
   const { deviceMajor, deviceMinor } = entry;
   const mode = entry.mode & 0o777;
-  let made = filesystem.makeSpecial(parent, name, type, mode, deviceMajor, deviceMinor);
-  for (let tries = 0; made < 0; tries++) {
-    if (made === -EPERM) return loseDevice(run, parent, name, path);
-    makeWay(run, made, tries, parent, path, name);
-    made = filesystem.makeSpecial(parent, name, type, mode, deviceMajor, deviceMinor);
-  }
-  dress(run, { parent, name, file: -1 }, entry, mode);
+  const make = (): number => run.filesystem.makeSpecial(parent, name, type, mode, deviceMajor, deviceMinor);
+  const made = makeInPlace(run, parent, path, name, make);
+  if (made === -EPERM) return loseDevice(run, parent, name, path);
+  if (made < 0) throw new SyscallError(made, `create ${shown(path)}`);
+  applyMetadata(run, { parent, name, file: -1 }, entry, mode);
 }
 
 /** The device cannot be made, and what it should replace must not stay in its place. */
 function loseDevice(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
-  run.counts.devices++;
+  run.counts.devices += 1;
   run.lostDevices.add(path);
   clear(run, parent, name, path);
 }

@@ -20,23 +20,18 @@ function maybeDirectory(result: number): boolean {
 }
 
 /**
- * After `failure` of making `path`: takes away what stands there, or opens its directory for us, so that a second try can do.
- *
- * @throws SyscallError when neither is the matter, or tries were enough
+ * After `failure` of making `path`: takes away what stands there, or opens its directory for us, so that a second try can do. False where
+ * neither is the matter.
  */
-export function makeWay(
+export function clearObstacle(
   run: Run,
   failure: number,
-  tries: number,
   parent: Directory,
   path: BytePath,
   name: ByteName,
-): void {
-  if (tries < 3) {
-    if (failure === -EEXIST) return clear(run, parent, name, path);
-    if (failure === -EACCES && unlock(run, parent)) return;
-  }
-  throw new SyscallError(failure, `create ${shown(path)}`);
+): boolean {
+  if (failure === -EEXIST) clear(run, parent, name, path);
+  return failure === -EEXIST || (failure === -EACCES && unlock(run, parent));
 }
 
 /** Whether what stands at `path` has another name, in other letters, to this run. */
@@ -46,29 +41,13 @@ function isOtherName(run: Run, path: BytePath): boolean {
 
 /** Removes whatever has the name; in a tree of the user's no directory that has files of theirs. */
 export function clear(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
-  const removed = removeFile(run, parent, name);
-  if (removed !== -ENOENT && isOtherName(run, path)) run.counts.collisions++;
-  if (removed === 0) {
-    run.directories.forgetLinks();
-    run.changes?.removed(path);
-    return;
-  }
-  if (removed === -ENOENT) return;
-  if (!maybeDirectory(removed)) throw new SyscallError(removed, `replace ${shown(path)}`);
-  if (run.options.mode === 'overlay') {
-    run.directories.drop(path);
-    const isDirectory = withDirectory(run, parent, name, path, (directory) => removeOurs(run, directory));
-    if (!isDirectory) throw new SyscallError(removed, `replace ${shown(path)}`);
-    const left = run.filesystem.removeDirectory(parent, name);
-    if (left < 0) throw new SyscallError(left, `replace the directory ${shown(path)}`);
-    run.changes?.removed(path);
-    return;
-  }
-  removeTree(run, parent, name, path);
+  const isOther = isOtherName(run, path);
+  const removeDirectory = run.options.mode === 'overlay' ? removeOurDirectory : removeTree;
+  if (removeAny(run, 'replace', parent, name, path, removeDirectory) && isOther) run.counts.collisions += 1;
 }
 
-/** Takes away a file that a later entry takes for a directory; false for one of the user's. */
-export function clearWay(run: Run, parent: Directory, name: ByteName): boolean {
+/** Removes a file that a later entry takes for a directory; false for one of the user's. */
+export function clearForDirectory(run: Run, parent: Directory, name: ByteName): boolean {
   const path = join(parent.path, name);
   refuseReserved(run, path);
   if (run.options.mode === 'overlay' && run.made?.has(path) !== true) return false;
@@ -76,47 +55,66 @@ export function clearWay(run: Run, parent: Directory, name: ByteName): boolean {
   return true;
 }
 
-/** Hides `path` of the layers below: what this layer wrote stays, and in a tree of the user's all that this run did not make. */
+/** Removes what lower layers have at `path`: what this layer wrote stays, and in a tree of the user's all that this run did not make. */
 export function hide(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
   if (isReserved(run, path) || path === run.pseudoLinks?.path || isOtherName(run, path)) return;
-  const touched = run.layer.has(path);
-  if (!touched && run.options.mode !== 'overlay') {
-    const removed = removeFile(run, parent, name);
-    if (removed === 0) {
-      run.directories.forgetLinks();
-      run.changes?.removed(path);
-    } else if (maybeDirectory(removed)) removeTree(run, parent, name, path);
-    else if (removed !== -ENOENT) throw new SyscallError(removed, `remove ${shown(path)}`);
+  const isOfThisLayer = run.layer.has(path);
+  const isOfTheUser = run.options.mode === 'overlay' && run.made?.has(path) !== true;
+  if (!isOfThisLayer && run.options.mode !== 'overlay') {
+    removeAny(run, 'remove', parent, name, path, removeTree);
     return;
   }
-  hideInside(run, parent, name, path, touched);
+  withDirectory(run, parent, name, path, (directory) => hideContent(run, directory));
+  if (!isOfThisLayer && !isOfTheUser) removeAny(run, 'remove', parent, name, path, removeIfEmpty);
 }
 
 /** Hides everything of the layers below that is in `directory`. Once per layer is enough: what comes later is the layer's own. */
 export function hideContent(run: Run, directory: Directory): void {
   if (!run.hidden.add(directory.path)) return;
-  const names = list(run, directory);
-  for (const name of names) hide(run, directory, name, join(directory.path, name));
+  for (const name of list(run, directory)) hide(run, directory, name, join(directory.path, name));
 }
 
-/** The rule for one name where not everything below it goes. */
-function hideInside(run: Run, parent: Directory, name: ByteName, path: BytePath, touched: boolean): void {
-  const isDirectory = withDirectory(run, parent, name, path, (directory) => hideContent(run, directory));
-  if (touched || (run.made && run.options.mode === 'overlay' && !run.made.has(path))) return;
-  if (isDirectory) {
-    run.directories.drop(path);
-    const removed = run.filesystem.removeDirectory(parent, name);
-    if (removed === 0) run.changes?.removed(path);
-    else if (removed !== -ENOTEMPTY && removed !== -EEXIST && removed !== -ENOENT) {
-      throw new SyscallError(removed, `remove the directory ${shown(path)}`);
-    }
-    return;
-  }
+/** Removes a directory of that name. Answers 0, 1 where it may stay, an errno below 0; -ENOTDIR: it is none. */
+type RemoveDirectory = (run: Run, parent: Directory, name: ByteName, path: BytePath) => number;
+
+/** Removes what has the name, a directory by `removeDirectory`. Answers whether there was anything. */
+function removeAny(
+  run: Run,
+  verb: 'remove' | 'replace',
+  parent: Directory,
+  name: ByteName,
+  path: BytePath,
+  removeDirectory: RemoveDirectory,
+): boolean {
   const removed = removeFile(run, parent, name);
-  if (removed === 0) {
-    run.directories.forgetLinks();
-    run.changes?.removed(path);
-  } else if (removed !== -ENOENT) throw new SyscallError(removed, `remove ${shown(path)}`);
+  if (removed === -ENOENT) return false;
+  run.directories.forgetLinks();
+  let result = removed;
+  if (maybeDirectory(removed)) {
+    run.directories.drop(path);
+    result = removeDirectory(run, parent, name, path);
+  }
+  if (result === 0) run.changes?.removed(path);
+  if (result === removed || result === -ENOTDIR) granted(removed, `${verb} ${shown(path)}`);
+  if (result < 0) throw new SyscallError(result, `${verb} the directory ${shown(path)}`);
+  return true;
+}
+
+/** Removes a directory with all that is in it. */
+function removeTree(run: Run, parent: Directory, name: ByteName, path: BytePath): number {
+  const isDirectory = withDirectory(run, parent, name, path, (inner) => empty(run, inner, inner, 0));
+  return isDirectory ? run.filesystem.removeDirectory(parent, name) : -ENOTDIR;
+}
+
+/** In a tree of the user's: removes a directory that holds nothing but what this run made, whichever layer. */
+function removeOurDirectory(run: Run, parent: Directory, name: ByteName, path: BytePath): number {
+  const isDirectory = withDirectory(run, parent, name, path, (inner) => removeOurs(run, inner));
+  return isDirectory ? run.filesystem.removeDirectory(parent, name) : -ENOTDIR;
+}
+
+function removeIfEmpty(run: Run, parent: Directory, name: ByteName): number {
+  const removed = run.filesystem.removeDirectory(parent, name);
+  return removed === -ENOTEMPTY || removed === -EEXIST || removed === -ENOENT ? 1 : removed;
 }
 
 /** In a tree of the user's: removes what this run made in `directory`, whichever layer. */
@@ -127,15 +125,6 @@ function removeOurs(run: Run, directory: Directory): void {
     if (!run.made?.has(path)) continue;
     if (maybeDirectory(removeFile(run, directory, name))) run.filesystem.removeDirectory(directory, name);
   }
-}
-
-/** Removes a directory with all that is in it. */
-function removeTree(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
-  run.directories.drop(path);
-  const removed = withDirectory(run, parent, name, path, (directory) => empty(run, directory, directory, 0));
-  if (!removed) throw new SyscallError(ENOTDIR, `remove ${shown(path)}`);
-  granted(run.filesystem.removeDirectory(parent, name), `remove the directory ${shown(path)}`);
-  run.changes?.removed(path);
 }
 
 /** Removes all that is in `directory`. What is too deep is moved to `top`, to be removed from there. */

@@ -72,11 +72,11 @@ export class Restoration {
       directories.trim();
       const parent = this.#parentOf(path);
       const name = nameOf(path);
-      this.#dress({ parent, name, file: -1 }, path, inode, this.#stat(parent, name, path));
+      this.#applyMetadata({ parent, name, file: -1 }, path, inode, this.#stat(parent, name, path));
     }
     const { root: directory } = filesystem;
     const node = { parent: directory, name: '.', file: -1 };
-    if (root) this.#dress(node, directory.path, root, this.#stat(directory, '.', directory.path));
+    if (root) this.#applyMetadata(node, directory.path, root, this.#stat(directory, '.', directory.path));
   }
 
   #placeFirst(parent: Directory, name: ByteName, path: BytePath, inode: Inode): void {
@@ -88,7 +88,7 @@ export class Restoration {
     }
     this.#taken.add(stat.identity);
     this.#first.set(inode, { path, identity: stat.identity });
-    this.#dress({ parent, name, file: -1 }, path, inode, stat);
+    this.#applyMetadata({ parent, name, file: -1 }, path, inode, stat);
   }
 
   /** Whether what is there may stay, but for its metadata. Of devices nobody can say. */
@@ -211,7 +211,7 @@ export class Restoration {
     granted(filesystem.rename(parent, aside, parent, name), action);
   }
 
-  #dress(node: Node, path: BytePath, inode: Inode, stat: FileStat): void {
+  #applyMetadata(node: Node, path: BytePath, inode: Inode, stat: FileStat): void {
     const { filesystem } = this.#run;
     const entry: Entry = { ...inode, path, linkPath: inode.linkPath as BytePath, sparse: undefined };
     const ownerIsRight = restoreOwner(this.#run, node, entry, stat);
