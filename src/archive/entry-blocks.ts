@@ -1,18 +1,17 @@
 import { isUtf8 } from 'node:buffer';
 import { Header } from 'tar';
 import type { TreeEntry } from '../rootfs/image-tree.ts';
+import { accessListText, textKeys } from '../tar/access-list.ts';
 import type { EntryType, SparseExtent } from '../tar/entry.ts';
-import { paxRecord, paxTime, xattrRecords } from './pax-records.ts';
+import { blockSize } from '../tar/header.ts';
 import { sparseMapBlocks } from './sparse-map.ts';
 
-export const blockSize = 512;
-
-const field = { checksum: 148, checksumEnd: 156, linkName: 157, prefix: 345 } as const;
-const longest = { name: 100, linkName: 100, prefix: 155 } as const;
+const FIELD = { checksum: 148, checksumEnd: 156, linkName: 157, prefix: 345 } as const;
+const LONGEST = { name: 100, linkName: 100, prefix: 155 } as const;
 /** What seven and eleven octal digits hold. */
-const largest = { id: 0o7777777, long: 0o77777777777 } as const;
+const LARGEST = { id: 0o7777777, long: 0o77777777777 } as const;
 
-const headerTypes = {
+const HEADER_TYPES = {
   file: 'File',
   directory: 'Directory',
   symlink: 'SymbolicLink',
@@ -80,24 +79,24 @@ function headerBlocks(
     records.push(paxRecord(key, String(value)));
     return 0;
   };
-  const timeFits = mtimeNanoseconds === 0 && mtimeSeconds >= 0 && mtimeSeconds <= largest.long;
+  const timeFits = mtimeNanoseconds === 0 && mtimeSeconds >= 0 && mtimeSeconds <= LARGEST.long;
   if (!timeFits) records.push(paxRecord('mtime', paxTime(mtimeSeconds, mtimeNanoseconds)));
   const split = splitPath(path);
   if (split === undefined) records.push(...nameRecords('path', path));
-  if (linkPath.length > longest.linkName) records.push(...nameRecords('linkpath', linkPath));
+  if (linkPath.length > LONGEST.linkName) records.push(...nameRecords('linkpath', linkPath));
 
   const block = ustarBlock(
     {
-      type: headerTypes[type],
+      type: HEADER_TYPES[type],
       mode: entry.mode,
-      uid: fitting('uid', entry.uid, largest.id),
-      gid: fitting('gid', entry.gid, largest.id),
-      size: fitting('size', size, largest.long),
+      uid: fitting('uid', entry.uid, LARGEST.id),
+      gid: fitting('gid', entry.gid, LARGEST.id),
+      size: fitting('size', size, LARGEST.long),
       mtime: new Date(timeFits ? mtimeSeconds * 1000 : 0),
       devmaj: entry.deviceMajor,
       devmin: entry.deviceMinor,
     },
-    split ?? { prefix: '', name: path.slice(0, longest.name).replace(/\/+$/, '') },
+    split ?? { prefix: '', name: path.slice(0, LONGEST.name).replace(/\/+$/, '') },
     linkPath,
   );
   return records.length === 0 ? block : Buffer.concat([paxBlocks(records), block]);
@@ -115,7 +114,7 @@ function paxBlocks(records: readonly Buffer[]): Buffer {
   return Buffer.concat([header, body, Buffer.alloc(paddingOf(body.length))]);
 }
 
-/** The package writes the numbers and the type; names are bytes, which its strings cannot hold, and so the sum is ours too. */
+/** tar's Header writes the numbers and the type; names are bytes, which its UTF-8 strings cannot hold, and so the sum is ours too. */
 function ustarBlock(
   numbers: ConstructorParameters<typeof Header>[0],
   path: SplitPath,
@@ -123,13 +122,13 @@ function ustarBlock(
 ): Buffer {
   const block = Buffer.alloc(blockSize);
   new Header(numbers).encode(block);
-  block.write(path.name, 0, longest.name, 'latin1');
-  block.write(linkPath, field.linkName, longest.linkName, 'latin1');
-  block.write(path.prefix, field.prefix, longest.prefix, 'latin1');
-  block.fill(' ', field.checksum, field.checksumEnd);
+  block.write(path.name, 0, LONGEST.name, 'latin1');
+  block.write(linkPath, FIELD.linkName, LONGEST.linkName, 'latin1');
+  block.write(path.prefix, FIELD.prefix, LONGEST.prefix, 'latin1');
+  block.fill(' ', FIELD.checksum, FIELD.checksumEnd);
   let sum = 0;
   for (const byte of block) sum += byte;
-  block.write(`${sum.toString(8).padStart(6, '0')}\0`, field.checksum, 'latin1');
+  block.write(`${sum.toString(8).padStart(6, '0')}\0`, FIELD.checksum, 'latin1');
   return block;
 }
 
@@ -140,9 +139,9 @@ interface SplitPath {
 
 /** Where ustar cuts a path: at a slash, so that both parts fit and none is empty. Undefined: it does not fit. */
 function splitPath(path: string): SplitPath | undefined {
-  if (path.length <= longest.name) return { prefix: '', name: path };
-  const cut = path.lastIndexOf('/', Math.min(longest.prefix, path.length - 2));
-  if (cut <= 0 || path.length - cut - 1 > longest.name) return undefined;
+  if (path.length <= LONGEST.name) return { prefix: '', name: path };
+  const cut = path.lastIndexOf('/', Math.min(LONGEST.prefix, path.length - 2));
+  if (cut <= 0 || path.length - cut - 1 > LONGEST.name) return undefined;
   return { prefix: path.slice(0, cut), name: path.slice(cut + 1) };
 }
 
@@ -151,4 +150,47 @@ function nameRecords(key: string, name: string): Buffer[] {
   const bytes = Buffer.from(name, 'latin1');
   const record = paxRecord(key, bytes);
   return isUtf8(bytes) ? [record] : [paxRecord('hdrcharset', 'BINARY'), record];
+}
+
+/*
+ * The records are written here: tar's Pax knows a dozen keys and no attribute, its values are UTF-8 strings, and its times are Dates of
+ * milliseconds.
+ */
+
+/** `%d key=value\n` with the length of the whole record, in bytes (POSIX pax). Text is written as bytes, one for each character. */
+function paxRecord(key: string, value: string | Uint8Array): Buffer {
+  const bytes = typeof value === 'string' ? Buffer.from(value, 'latin1') : value;
+  const rest = key.length + bytes.length + 3;
+  let length = rest + String(rest).length;
+  if (String(length).length > String(rest).length) length = rest + String(length).length;
+  return Buffer.concat([Buffer.from(`${length} ${key}=`, 'latin1'), bytes, Buffer.from('\n')]);
+}
+
+/** The records of an extended attribute: an access list as text too, which is what `tar --acls` reads. */
+function xattrRecords(name: string, value: Uint8Array): Buffer[] {
+  if (textKeys.has(name)) return [paxRecord(name, value)];
+  const [key] = [...textKeys].find(([, attribute]) => attribute === name) ?? [];
+  const text = key === undefined ? undefined : accessListText(value);
+  const record = xattrRecord(name, value);
+  return key === undefined || text === undefined ? [record] : [paxRecord(key, text), record];
+}
+
+/**
+ * The record of an extended attribute. A name with an equals sign would end at it: libarchive's kind of record takes that, with the
+ * name percent-encoded and the value in base64.
+ */
+function xattrRecord(name: string, value: Uint8Array): Buffer {
+  if (!name.includes('=')) return paxRecord(`SCHILY.xattr.${name}`, value);
+  const encoded = name.replaceAll(/[%=]/g, (character) => (character === '%' ? '%25' : '%3D'));
+  return paxRecord(`LIBARCHIVE.xattr.${encoded}`, Buffer.from(value).toString('base64'));
+}
+
+/** A time as pax writes it; the nanoseconds count upwards from the second, before 1970 too. */
+function paxTime(seconds: number, nanoseconds: number): string {
+  if (nanoseconds === 0) return String(seconds);
+  const negative = seconds < 0;
+  const whole = negative ? -(seconds + 1) : seconds;
+  const fraction = negative ? 1_000_000_000 - nanoseconds : nanoseconds;
+  const digits = String(fraction).padStart(9, '0').replace(/0+$/, '');
+  return `${negative ? '-' : ''}${whole}.${digits}`;
 }

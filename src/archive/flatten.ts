@@ -3,11 +3,17 @@ import { pipeline } from 'node:stream/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { constants, createGzip, createZstdCompress } from 'node:zlib';
 import { UsageError, printable } from '../errors.ts';
-import type { ImageLayer } from '../rootfs/image-contents.ts';
+import type { ImageContents, ImageLayer } from '../rootfs/image-contents.ts';
+import { blockSize } from '../tar/header.ts';
+import { ImageTree, type TreeEntry } from '../rootfs/image-tree.ts';
+import type { NotRestored } from '../rootfs/not-restored.ts';
 import { unwritable } from './archive-file.ts';
-import { flattenedTar, type FlattenSummary } from './flattened-tar.ts';
+import { entryBlocks, linkBlocks, paddingOf } from './entry-blocks.ts';
+import { alignExtents, fillGaps } from './sparse-map.ts';
 
-export type { FlattenSummary } from './flattened-tar.ts';
+const END_MARK = Buffer.alloc(2 * blockSize);
+const ZEROS = Buffer.alloc(blockSize);
+const BATCH_BYTES = 256 * 1024;
 
 export type ArchiveCompression = 'none' | 'gzip' | 'zstd';
 
@@ -20,6 +26,15 @@ export interface FlattenOptions {
   /** Leave the output open at the end, as for standard output. */
   readonly keepOpen?: boolean;
   readonly signal?: AbortSignal | undefined;
+}
+
+/** What the archive became. */
+export interface FlattenSummary {
+  /** Entries of the layers, and of the archive. */
+  readonly entriesRead: number;
+  readonly entriesWritten: number;
+  /** What it does not have as the image has it. */
+  readonly notRestored: Readonly<NotRestored>;
 }
 
 /**
@@ -79,4 +94,81 @@ function compressor(
     chunkSize: 256 * 1024,
     params: { [constants.ZSTD_c_compressionLevel]: 3, [constants.ZSTD_c_checksumFlag]: 1 },
   });
+}
+
+/**
+ * The root file system of an image as one archive: pax, entries in the order of the tree, nothing that the image does not say. The
+ * same image gives the same bytes. The layers are read twice: first for what there is in the end, then for the contents of that.
+ *
+ * @param layers base layer first; each is read to its last byte before the archive begins, so that nothing unverified gets into it
+ * @param temporaryFile a new empty file for contents that come before their turn
+ * @throws IntegrityError for a layer that makes no sense, naming it and the entry, and what the layers themselves throw
+ */
+async function* flattenedTar(
+  layers: readonly ImageLayer[],
+  temporaryFile: () => Promise<FileHandle>,
+): AsyncGenerator<Buffer, FlattenSummary, void> {
+  const tree = await ImageTree.build(layers, { name: 'the archive', temporaryFile });
+  const contents = tree.contents();
+  const batch = new Batch();
+  let entriesWritten = 0;
+  try {
+    for (const entry of tree) {
+      yield* writeEntry(entry, contents, batch);
+      entriesWritten += 1;
+    }
+  } finally {
+    await contents.close();
+    await tree.close();
+  }
+  yield* batch.add(END_MARK);
+  yield* batch.flush();
+  return { entriesRead: tree.entriesRead, entriesWritten, notRestored: tree.counts };
+}
+
+async function* writeEntry(entry: TreeEntry, contents: ImageContents, batch: Batch): AsyncGenerator<Buffer> {
+  if (entry.linkTo !== undefined) {
+    yield* batch.add(linkBlocks(entry, entry.linkTo));
+    return;
+  }
+  if (entry.type !== 'file') {
+    yield* batch.add(entryBlocks(entry, undefined).blocks);
+    return;
+  }
+  const { extents, pieces } = await contents.open(entry.inode);
+  const aligned = extents && alignExtents(extents, entry.size);
+  const { blocks, dataSize } = entryBlocks(entry, aligned);
+  yield* batch.add(blocks);
+  const filled = extents && aligned ? fillGaps(pieces, extents, aligned) : pieces;
+  for await (const piece of filled) yield* batch.add(piece);
+  yield* batch.add(ZEROS.subarray(0, paddingOf(dataSize)));
+}
+
+/** Gathers many small pieces into buffers of one size, each of its own memory: what readers hand out lives only until their next piece. */
+class Batch {
+  #buffer = Buffer.allocUnsafe(BATCH_BYTES);
+  #length = 0;
+
+  /** Takes the bytes; yields every buffer that is full. */
+  *add(bytes: Uint8Array): Generator<Buffer, void, void> {
+    for (let at = 0; at < bytes.length;) {
+      const end = Math.min(bytes.length, at + BATCH_BYTES - this.#length);
+      this.#buffer.set(bytes.subarray(at, end), this.#length);
+      this.#length += end - at;
+      at = end;
+      if (this.#length === BATCH_BYTES) yield this.#take();
+    }
+  }
+
+  /** What is left. */
+  *flush(): Generator<Buffer, void, void> {
+    if (this.#length > 0) yield this.#take();
+  }
+
+  #take(): Buffer {
+    const full = this.#buffer.subarray(0, this.#length);
+    this.#buffer = Buffer.allocUnsafe(BATCH_BYTES);
+    this.#length = 0;
+    return full;
+  }
 }

@@ -1,6 +1,5 @@
 import type { SparseExtent } from '../tar/entry.ts';
-
-const blockSize = 512;
+import { blockSize } from '../tar/header.ts';
 
 /**
  * Extents as GNU tar can read them: each begins at a block border and ends at one or at the end of the file. What is put between is
