@@ -11,11 +11,11 @@ import { nothingLost } from './not-restored.ts';
 import { PathSet } from './path-set.ts';
 import { placeEntry } from './place.ts';
 import { settleNamedLists } from './named-lists.ts';
-import { carefulCreator, probe } from './probe.ts';
 import { dropPseudoLinks, keepPseudoLink } from './pseudo-links.ts';
 import { explain, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clearForDirectory, hide, hideContent } from './removal.ts';
+import { carefulCreator, probe } from './run.ts';
 import type { Run, RunOptions } from './run.ts';
 
 /**

@@ -4,9 +4,9 @@ import { access, lstat, mkdir, opendir, readdir, rename, rmdir } from 'node:fs/p
 import path from 'node:path';
 import { getegid, geteuid, kill, pid } from 'node:process';
 import { DestinationError, DlrootfsError, printable, reasonOf } from '../errors.ts';
+import { exchangeNames } from '../sys/atomic-file.ts';
 import { hasCode, osErrorOf } from '../sys/os-error.ts';
 import { osPath, pathText, utf8Path } from '../sys/os-path.ts';
-import { exchange } from './exchange.ts';
 import { locate, type Location } from './location.ts';
 import type { RootMetadata } from './messages.ts';
 import { Rootfs } from './rootfs.ts';
@@ -126,7 +126,7 @@ export class Destination {
   }
 
   async #exchange(): Promise<void> {
-    await exchange(this.path, this.target, `${this.path}-old`);
+    await exchangeNames(this.path, this.target, `${this.path}-old`);
     await removeStage(this.path, 'empty');
   }
 

@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import type { BytePath, EntryType } from '../tar/entry.ts';
-import { readAll } from './node-stat.ts';
+import { readAll } from './portable.ts';
 import { CallMemory } from './call-memory.ts';
 import type { ByteName, Directory, FileStat, DiskFilesystem, Node } from './filesystem.ts';
 import { lockFile } from '../sys/file-lock.ts';

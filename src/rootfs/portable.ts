@@ -3,14 +3,14 @@ import { platform, constants as osConstants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import { compresses } from './filesystem.ts';
-import { billion, fileStat, readAll } from './node-stat.ts';
 import type { ByteName, Directory, FileStat, DiskFilesystem, Node } from './filesystem.ts';
 
-const { EINVAL, ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
+const { EFBIG, EINVAL, ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = fs.constants;
 /** Linux's: a descriptor that is only a place to begin from, for which no right to read is needed. */
 const O_PATH = platform() === 'linux' ? 0o10_000_000 : 0;
 
+const billion = 1_000_000_000n;
 const openNew = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW;
 /** The first millisecond that a Date can be. */
 const earliestDate = -8.64e15;
@@ -258,4 +258,47 @@ function errnoOf(error: unknown): number {
   const { errno } = error as NodeJS.ErrnoException;
   if (typeof errno !== 'number' || errno >= 0) throw error;
   return errno;
+}
+
+/** What Node says of a file, in our terms. */
+function fileStat(stat: fs.BigIntStats): FileStat {
+  return {
+    type: typeOf(stat),
+    mode: Number(stat.mode) & 0o7777,
+    uid: Number(stat.uid),
+    gid: Number(stat.gid),
+    size: Number(stat.size),
+    mtimeSeconds: Number(floorDivide(stat.mtimeNs)),
+    mtimeNanoseconds: Number(stat.mtimeNs - floorDivide(stat.mtimeNs) * billion),
+    ctimeSeconds: Number(floorDivide(stat.ctimeNs)),
+    ctimeNanoseconds: Number(stat.ctimeNs - floorDivide(stat.ctimeNs) * billion),
+    identity: `${stat.dev}:${stat.ino}`,
+  };
+}
+
+/** All bytes of an open regular file; see `Filesystem.readFile`. */
+export function readAll(file: number, most: number): Uint8Array | number {
+  try {
+    const stat = fs.fstatSync(file);
+    if (!stat.isFile()) return -EINVAL;
+    if (stat.size > most) return -EFBIG;
+    const bytes = Buffer.alloc(stat.size);
+    return bytes.subarray(0, fs.readSync(file, bytes, 0, bytes.length, 0));
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).errno ?? -EINVAL;
+  }
+}
+
+function floorDivide(nanoseconds: bigint): bigint {
+  const quotient = nanoseconds / billion;
+  return nanoseconds < 0n && quotient * billion !== nanoseconds ? quotient - 1n : quotient;
+}
+
+function typeOf(stat: fs.BigIntStats): FileStat['type'] {
+  if (stat.isFile()) return 'file';
+  if (stat.isDirectory()) return 'directory';
+  if (stat.isSymbolicLink()) return 'symlink';
+  if (stat.isCharacterDevice()) return 'character';
+  if (stat.isBlockDevice()) return 'block';
+  return stat.isFIFO() ? 'fifo' : 'other';
 }

@@ -1,7 +1,134 @@
+import { constants } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
+import { DestinationError } from '../errors.ts';
+import { TarReader } from '../tar/reader.ts';
+import { applyLayer, startRun } from './apply.ts';
+import { openFilesystem } from './confined-root.ts';
+import { ContentWriter } from './contents.ts';
+import type { Filesystem } from './filesystem.ts';
+import { finishRun } from './finish.ts';
 import { toFailure } from './messages.ts';
-import type { Answer, Command, Notice, ThreadData } from './messages.ts';
-import { Writer } from './writer.ts';
+import type {
+  Answer,
+  Answers,
+  Backend,
+  Command,
+  LayerResult,
+  Notice,
+  Opened,
+  ThreadData,
+} from './messages.ts';
+import { writeOwnFile } from './own-file.ts';
+import { PortableFilesystem } from './portable.ts';
+import { explain } from './refusal.ts';
+import { SyscallError } from '../sys/os-error.ts';
+import { empty } from './removal.ts';
+import { RingReader, RingWriter } from './ring.ts';
+import type { Run } from './run.ts';
+
+const { ENOSYS } = constants.errno;
+
+/** Most bytes taken from the ring at once where they are only thrown away. */
+const drainSize = 1024 * 1024;
+
+/** Opens the root and does what commands say. */
+class Writer {
+  readonly #data: ThreadData;
+  readonly #source: RingReader;
+  readonly #tell: (changes: Uint8Array) => void;
+  /** The root, for messages. */
+  readonly #name: string;
+  readonly #contents: ContentWriter | undefined;
+  #run: Run | undefined;
+
+  /** @param tell told what a layer has done so far, while it is being applied */
+  constructor(data: ThreadData, tell: (changes: Uint8Array) => void) {
+    this.#data = data;
+    this.#tell = tell;
+    this.#source = new RingReader(data.ring);
+    this.#name = data.options.name;
+    this.#contents = data.contents && new ContentWriter(new RingWriter(data.contents));
+  }
+
+  /** @throws DlrootfsError, and RingAborted where the other side gave up */
+  obey(command: Command): Answers[Command['kind']] {
+    if (command.kind === 'open') return this.#open();
+    const run = this.#run;
+    if (!run) throw new DestinationError(`${this.#name} is not open`);
+    if (command.kind === 'layer') return this.#layer(run, command.label);
+    return this.#explained(() => {
+      if (command.kind === 'file') return writeOwnFile(run, command.name, command.bytes);
+      if (command.kind === 'finish') this.#contents?.end();
+      else this.#contents?.abort();
+      if (command.kind === 'finish') finishRun(run, command.root);
+      else this.#leave(run, command.kind);
+      run.directories.close();
+      run.filesystem.close();
+      this.#run = undefined;
+      return command.kind === 'finish' ? run.counts : null;
+    });
+  }
+
+  #leave(run: Run, how: 'empty' | 'close'): void {
+    const { root } = run.filesystem;
+    try {
+      if (how === 'empty') empty(run, root, root, 0);
+    } catch (error) {
+      // The lock goes with the root: whoever tries again must not find it taken by us.
+      run.filesystem.close();
+      throw error;
+    }
+  }
+
+  #open(): Opened {
+    const [filesystem, backend] = this.#openFilesystem();
+    this.#run = this.#explained(() => startRun(filesystem, this.#data.options, this.#tell, this.#contents));
+    const stat = filesystem.stat(filesystem.root, '.');
+    return { backend, identity: typeof stat === 'number' ? '' : stat.identity };
+  }
+
+  #openFilesystem(): [Filesystem, Backend] {
+    const { path, backend, lock } = this.#data;
+    const opened = openFilesystem(path, backend);
+    if (opened === -ENOSYS) {
+      throw new DestinationError('libc cannot be called on this system', {
+        hint: 'leave the back end to us',
+      });
+    }
+    if (typeof opened === 'number') throw explain(new SyscallError(opened, 'open it'), undefined, this.#name);
+    if (lock && !opened.lock()) {
+      throw new DestinationError(`${this.#name} is being written by another process`, {
+        code: 'BUSY',
+        hint: 'wait until that is done, or choose another directory with -d',
+      });
+    }
+    return [opened, opened instanceof PortableFilesystem ? 'node' : 'libc'];
+  }
+
+  #layer(run: Run, label: string): LayerResult {
+    this.#source.restart();
+    try {
+      const entries = applyLayer(run, new TarReader(this.#source, label), label, () =>
+        this.#source.throwIfAborted(),
+      );
+      this.#contents?.settle();
+      // What follows the end mark counts for the digest, not for the tree.
+      while (this.#source.read(drainSize)) continue;
+      return { entries, changes: run.changes?.take() };
+    } catch (error) {
+      this.#source.fail();
+      throw error;
+    }
+  }
+
+  #explained<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      throw error instanceof SyscallError ? explain(error, undefined, this.#name) : error;
+    }
+  }
+}
 
 // What runs in the writing thread: commands come as messages, each is done without pause, and answered.
 const port = parentPort!;

@@ -2,9 +2,7 @@ import { link, open, rename, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { randomName } from './temp-file.ts';
 import { osPath } from './os-path.ts';
-
-/** Bytes of the file's name that its temporary name repeats: that needs 31 more of 255. */
-const LONGEST_NAME = 200;
+import { AT_FDCWD, RENAME_EXCHANGE, systemCalls } from './system-calls.ts';
 
 /**
  * A file that appears whole or not at all: it is written under another name in the same directory, and gets its own when it is complete. A
@@ -26,8 +24,7 @@ class AtomicFile {
    * @throws what open(2) says
    */
   static async create(name: string, mode = 0o666): Promise<AtomicFile> {
-    const base = path.basename(name).slice(0, LONGEST_NAME);
-    const partial = path.join(path.dirname(name), randomName(`.${base}.`));
+    const partial = path.join(path.dirname(name), randomName('.dlrootfs-'));
     return new AtomicFile(await open(osPath(partial), 'wx', mode), name, partial);
   }
 
@@ -71,4 +68,33 @@ export async function writeFileAtomically(
     await file.discard();
     throw error;
   }
+}
+
+/**
+ * Gives two directories beside each other each other's names: in one step where the system can (renameat2(2)), else in three, of which a
+ * killed process may leave the second one out: then `directory` has the name `aside`.
+ *
+ * @throws what rename(2) says; then both have the names they had
+ */
+export async function exchangeNames(stage: string, directory: string, aside: string): Promise<void> {
+  if (isExchanged(stage, directory)) return;
+  await rename(directory, aside);
+  try {
+    await rename(stage, directory);
+  } catch (error) {
+    await rename(aside, directory);
+    throw error;
+  }
+  await rename(aside, stage);
+}
+
+function isExchanged(one: string, other: string): boolean {
+  const calls = systemCalls();
+  if (!calls) return false;
+  const names = Buffer.from(`${one}\0${other}\0`);
+  const first = calls.address(names);
+  const second = first + Buffer.byteLength(one) + 1;
+  const answer = calls.renameat2(AT_FDCWD, first, AT_FDCWD, second, RENAME_EXCHANGE);
+  // `names` is used until here: nothing may free it before.
+  return answer === 0 && names.length > 0;
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { DestinationError } from '../../src/errors.ts';
 import { Destination } from '../../src/rootfs/destination.ts';
-import { exchange } from '../../src/rootfs/exchange.ts';
+import { exchangeNames } from '../../src/sys/atomic-file.ts';
 import { temporaryDirectory } from './harness.ts';
 
 function identityOf(directory: string): string {
@@ -53,10 +53,10 @@ test('two directories exchange their names, or none does', async (t) => {
     mkdirSync(join(base, name));
     writeFileSync(join(base, name, name), '');
   }
-  await exchange(join(base, 'one'), join(base, 'other'), join(base, 'aside'));
+  await exchangeNames(join(base, 'one'), join(base, 'other'), join(base, 'aside'));
   assert.deepEqual(readdirSync(join(base, 'one')), ['other']);
   assert.deepEqual(readdirSync(join(base, 'other')), ['one']);
-  await assert.rejects(exchange(join(base, 'missing'), join(base, 'other'), join(base, 'aside')), {
+  await assert.rejects(exchangeNames(join(base, 'missing'), join(base, 'other'), join(base, 'aside')), {
     code: 'ENOENT',
   });
   assert.deepEqual(readdirSync(join(base, 'other')), ['one']);
