@@ -1,0 +1,208 @@
+import assert from 'node:assert/strict';
+import { open, unlink, type FileHandle } from 'node:fs/promises';
+import { describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import fc from 'fast-check';
+import { IntegrityError } from '../../src/errors.ts';
+import { ImageTree } from '../../src/rootfs/image-tree.ts';
+import { NameTable, Records } from '../../src/rootfs/memory-tables.ts';
+import { dir, file, hardlink, sparse, symlink, tar, type Item } from '../support/archive.ts';
+import { layersOf } from '../archive/harness.ts';
+import { temporaryDirectory } from './harness.ts';
+
+interface BuiltTree {
+  readonly tree: ImageTree;
+  /** How many temporary files were asked for. */
+  readonly files: () => number;
+}
+
+async function treeOf(t: TestContext, ...layers: readonly (readonly Item[])[]): Promise<BuiltTree> {
+  let files = 0;
+  const directory = temporaryDirectory(t);
+  const temporaryFile = async (): Promise<FileHandle> => {
+    files += 1;
+    const handle = await open(`${directory}/${files}`, 'wx+');
+    await unlink(`${directory}/${files}`);
+    return handle;
+  };
+  const archives = layers.map((items) => tar(...items));
+  const tree = await ImageTree.build(layersOf(archives), { name: 'the tree', temporaryFile });
+  t.after(() => tree.close());
+  return { tree, files: () => files };
+}
+
+async function read(tree: ImageTree, paths: readonly string[]): Promise<string[]> {
+  const entries = [...tree].filter(({ path }) => paths.includes(path));
+  const contents = tree.contents(entries);
+  const texts: string[] = [];
+  for (const path of paths) {
+    const { inode } = entries.find((entry) => entry.path === path)!;
+    let text = '';
+    const { pieces } = await contents.open(inode);
+    for await (const piece of pieces) text += Buffer.from(piece).toString('latin1');
+    texts.push(text);
+  }
+  await contents.close();
+  return texts;
+}
+
+const attributes = (count: number): Record<string, string> =>
+  Object.fromEntries(Array.from({ length: count }, (_, index) => [`user.${index}`, 'v'.repeat(100)]));
+
+describe('the tree of an image', () => {
+  test('lists its names in order, with their metadata and the first name of a file', async (t) => {
+    const { tree } = await treeOf(
+      t,
+      [dir('b', { mode: 0o750, uid: 7 }), file('b/y', 'text', { mtime: [5, 6] }), file('b-a')],
+      [hardlink('a', 'b/y'), symlink('b/l', '../b-a')],
+    );
+    assert.deepEqual(
+      [...tree].map(({ path, type, linkTo }) => [path, type, linkTo]),
+      [
+        ['a', 'file', undefined],
+        ['b', 'directory', undefined],
+        ['b/l', 'symlink', undefined],
+        ['b/y', 'file', 'a'],
+        ['b-a', 'file', undefined],
+      ],
+    );
+    const [a, b, l, y] = [...tree];
+    assert.equal(a!.inode, y!.inode);
+    assert.deepEqual([b!.mode, b!.uid, l!.linkPath], [0o750, 7, '../b-a']);
+    assert.deepEqual([y!.size, y!.mtimeSeconds, y!.mtimeNanoseconds], [4, 5, 6]);
+    assert.deepEqual([tree.entriesRead, tree.counts.ignored], [5, 0]);
+  });
+
+  test('hands out the contents of the files that were asked for, in any order', async (t) => {
+    const holes = [
+      [0, 'start'],
+      [5000, 'end'],
+    ] as const;
+    const { tree, files } = await treeOf(
+      t,
+      [file('a', '1'), file('b', '2'.repeat(70_000)), sparse('c', 6000, holes, '1.0')],
+      [file('d', '4'), file('a', 'one')],
+    );
+    assert.deepEqual(await read(tree, ['a']), ['one']);
+    assert.equal(files(), 0, 'what nobody wants is not put aside');
+    assert.deepEqual(await read(tree, ['c', 'b']), ['startend', '2'.repeat(70_000)]);
+    assert.equal(files(), 1);
+    assert.deepEqual(await read(tree, ['b']), ['2'.repeat(70_000)], 'what was put aside stays there');
+  });
+
+  test('keeps long targets and attributes in its temporary file', async (t) => {
+    const { tree, files } = await treeOf(t, [
+      symlink('l', 's'.repeat(4095)),
+      file('f', '', { xattrs: attributes(500) }),
+      symlink('short', 'x'),
+    ]);
+    assert.equal(files(), 1);
+    const [f, l, short] = [...tree];
+    assert.equal(l!.linkPath, 's'.repeat(4095));
+    assert.equal(short!.linkPath, 'x');
+    assert.deepEqual(
+      [...f!.xattrs!].map(([name, value]) => [name, Buffer.from(value).toString()]),
+      Object.entries(attributes(500)),
+    );
+  });
+
+  test('takes all attributes of an entry, but from hard links none beyond 64 KiB', async (t) => {
+    const { tree } = await treeOf(t, [
+      file('f', '', { xattrs: attributes(700) }),
+      file('g', '', { xattrs: { 'user.0': 'old', 'user.1': '1' } }),
+      hardlink('h', 'f', { xattrs: { 'user.more': 'x' } }),
+      hardlink('i', 'g', { xattrs: { 'user.0': 'new', 'user.2': '2' } }),
+    ]);
+    const [f, g] = [...tree];
+    assert.equal(f!.xattrs!.size, 700);
+    assert.equal(tree.counts.xattrs, 1);
+    assert.deepEqual(
+      [...g!.xattrs!].map(([name, value]) => [name, Buffer.from(value).toString()]),
+      [
+        ['user.0', 'new'],
+        ['user.1', '1'],
+        ['user.2', '2'],
+      ],
+    );
+  });
+
+  test('a directory has the attributes of its last entry alone, in their order', async (t) => {
+    const { tree } = await treeOf(
+      t,
+      [dir('d', { xattrs: { 'user.a': '1', 'user.b': '2', 'user.c': '3' } })],
+      [dir('d', { xattrs: { 'user.c': '4', 'user.a': '5' } })],
+    );
+    const [d] = [...tree];
+    assert.deepEqual(
+      [...d!.xattrs!].map(([name, value]) => [name, Buffer.from(value).toString()]),
+      [
+        ['user.c', '4'],
+        ['user.a', '5'],
+      ],
+    );
+  });
+
+  for (const item of [file('n'.repeat(256), ''), symlink('l', 's'.repeat(4096))]) {
+    test('a name that no Linux takes is the fault of the layer', async (t) => {
+      await assert.rejects(treeOf(t, [item]), (error) => {
+        assert.ok(error instanceof IntegrityError);
+        assert.equal(error.code, 'ENAMETOOLONG');
+        assert.match(error.message, /^layer 0: /);
+        return true;
+      });
+    });
+  }
+});
+
+test('a table of names is as good as maps of maps, whatever is added and removed', () => {
+  const directory = fc.nat(3).map((number) => number + 1);
+  const text = fc.constantFrom('a', 'b', 'ab', 'ba', '\xff', 'n'.repeat(255), ...'cdefghij');
+  fc.assert(
+    fc.property(fc.array(fc.tuple(directory, text, fc.boolean()), { maxLength: 200 }), (steps) => {
+      const firsts = new Map<number, number>();
+      const table = new NameTable({
+        firstName: (number) => firsts.get(number) ?? 0,
+        setFirstName: (number, first) => void firsts.set(number, first),
+      });
+      const model = new Map<string, number>();
+      for (const [index, [parent, name, add]] of steps.entries()) {
+        const key = `${parent}/${name}`;
+        const found = table.find(parent, name);
+        assert.equal(found === 0 ? undefined : table.inode(found), model.get(key));
+        if (found === 0 && add) {
+          table.add(parent, name, index + 1);
+          model.set(key, index + 1);
+        } else if (found !== 0 && !add) {
+          table.remove(found);
+          model.delete(key);
+        }
+      }
+      for (const parent of [1, 2, 3, 4]) {
+        const expected = [...model.keys()]
+          .filter((key) => key.startsWith(`${parent}/`))
+          .map((key) => key.slice(2))
+          .toSorted((one, other) => (one < other ? -1 : 1));
+        assert.deepEqual(
+          [...table.sorted(parent)].map((name) => table.text(name)),
+          expected,
+        );
+      }
+    }),
+  );
+});
+
+test('records keep what is set, over many chunks, and a freed one comes back empty', () => {
+  const records = new Records(4);
+  const count = 40_000;
+  for (let index = 1; index <= count; index += 1) {
+    assert.equal(records.allocate(), index);
+    records.set(index, 1, index);
+    records.setDouble(index, 1, index / 3);
+  }
+  for (let index = 1; index <= count; index += 1)
+    assert.deepEqual([records.get(index, 1), records.getDouble(index, 1)], [index, index / 3]);
+  records.free(7);
+  records.free(20_000);
+  assert.deepEqual([records.allocate(), records.allocate(), records.allocate()], [20_000, 7, count + 1]);
+  assert.deepEqual([records.get(7, 0), records.get(7, 1), records.getDouble(7, 1)], [0, 0, 0]);
+});
