@@ -7,8 +7,8 @@ import { Directories, nameOf, parentPath } from '../rootfs/directories.ts';
 import type { Directory, FileStat, DiskFilesystem } from '../rootfs/filesystem.ts';
 import { refused } from './git-error.ts';
 import { openFilesystem } from '../rootfs/confined-root.ts';
-import { shown } from '../rootfs/refusal.ts';
 import { absolutePath, pathBytes } from '../sys/os-path.ts';
+import { displayPath } from '../tar/entry.ts';
 
 const { EACCES, EEXIST, EINVAL, ENOENT, ENOTDIR } = constants.errno;
 
@@ -207,7 +207,7 @@ export class RootfsFiles implements Disposable {
 
   /** A path as people read it. */
   place(name: string): string {
-    return name === '' ? this.#shown : `${this.#shown}/${shown(name)}`;
+    return name === '' ? this.#shown : `${this.#shown}/${displayPath(name)}`;
   }
 
   notA(wanted: string, name: string, type: string): GitError {

@@ -3,7 +3,7 @@ import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { classify, isPseudoLink } from '../tar/layer-path.ts';
 import { ChangeLog } from './changes.ts';
 import type { ContentWriter } from './contents.ts';
-import { makeMissing, unlock } from './directory.ts';
+import { makeMissing, unlock } from './directory-metadata.ts';
 import { Directories, join, nameOf, parentPath } from './directories.ts';
 import { DirectoryLog } from './directory-log.ts';
 import type { Filesystem } from './filesystem.ts';
@@ -12,11 +12,12 @@ import { PathSet } from './path-set.ts';
 import { placeEntry } from './place.ts';
 import { settleNamedLists } from './named-lists.ts';
 import { dropPseudoLinks, keepPseudoLink } from './pseudo-links.ts';
-import { explain, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clearForDirectory, hide, hideContent } from './removal.ts';
 import { carefulCreator, probe } from './run.ts';
 import type { Run, RunOptions } from './run.ts';
+import { displayPath } from '../tar/entry.ts';
+import { explain } from './filesystem.ts';
 
 /**
  * Begins a run on the root of `filesystem`, which is what `options.mode` says.
@@ -150,7 +151,7 @@ function explained(run: Run, label: string, work: (run: Run) => void): void {
 
 /** The error with the layer and the entry it is about. */
 function located(error: unknown, label: string, entry: Entry, destination: string): unknown {
-  const path = shown(entry.path);
+  const path = displayPath(entry.path);
   if (error instanceof SyscallError) return explain(error, `${label}: ${path}`, destination);
   if (!(error instanceof IntegrityError) || error.message.startsWith(label)) return error;
   const { code, hint, message } = error;

@@ -3,14 +3,14 @@ import { constants } from 'node:os';
 import { IntegrityError } from '../errors.ts';
 import { SyscallError, hasErrno } from '../sys/os-error.ts';
 import { systemCalls } from '../sys/system-calls.ts';
-import { bytePath, type BytePath } from '../tar/entry.ts';
+import { bytePath, type BytePath, displayPath } from '../tar/entry.ts';
 import { Directories, nameOf, parentPath } from './directories.ts';
 import type { ByteName, Directory, FileStat, DiskFilesystem } from './filesystem.ts';
 import { LinuxFilesystem } from './linux.ts';
 import type { Backend } from './messages.ts';
 import { PortableFilesystem } from './portable.ts';
-import { granted, shown } from './refusal.ts';
 import { randomName } from '../sys/temp-file.ts';
+import { granted } from './filesystem.ts';
 
 const { EACCES, EEXIST, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 
@@ -153,6 +153,6 @@ export class ConfinedRoot implements Disposable {
       if (typeof target === 'number') return use(parent, name);
       rest = target.startsWith('/') ? target : `${parent.path}/${target}`;
     }
-    throw new SyscallError(ELOOP, `follow the symlinks of ${shown(path)}`);
+    throw new SyscallError(ELOOP, `follow the symlinks of ${displayPath(path)}`);
   }
 }

@@ -1,8 +1,9 @@
 import { constants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import type { ByteName, Directory, Filesystem } from './filesystem.ts';
-import { impossible, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
+import { displayPath } from '../tar/entry.ts';
+import { impossible } from './filesystem.ts';
 
 const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 
@@ -120,7 +121,7 @@ export class Directories {
   }
 
   #walk(path: string, create: boolean, follow = true): Opened | undefined {
-    if (path.length > longestPath) throw impossible(ENAMETOOLONG, `find ${shown(path)}`);
+    if (path.length > longestPath) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
     let [current, rest] = this.#start(path);
     let links = 0;
     let steps = 0;
@@ -130,7 +131,7 @@ export class Directories {
       rest = cut < 0 ? '' : rest.slice(cut + 1);
       if (name === '' || name === '.') continue;
       steps += 1;
-      if (steps > mostSteps) throw impossible(ELOOP, `follow the symlinks of ${shown(path)}`);
+      if (steps > mostSteps) throw impossible(ELOOP, `follow the symlinks of ${displayPath(path)}`);
       if (name === '..') {
         // By the path above, not by `..`, which is elsewhere as soon as another process moves the directory.
         let above = parentPath(current.path);
@@ -153,7 +154,7 @@ export class Directories {
         return undefined;
       }
       links += 1;
-      if (links > mostLinks) throw impossible(ELOOP, `follow the symlinks of ${shown(path)}`);
+      if (links > mostLinks) throw impossible(ELOOP, `follow the symlinks of ${displayPath(path)}`);
       rest = rest === '' ? next : `${next}/${rest}`;
       if (next.startsWith('/')) {
         leave(this.#filesystem, current);
@@ -176,7 +177,7 @@ export class Directories {
   /** One component further: the directory, the target of a symlink, or undefined where there is none (and none was to be made). */
   #step(parent: Opened, name: ByteName, create: boolean, direct: boolean): Opened | BytePath | undefined {
     const path = join(parent.path, name);
-    if (path.length > longestPath) throw impossible(ENAMETOOLONG, `find ${shown(path)}`);
+    if (path.length > longestPath) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
     const spaced = isSpaced(path, path.length);
     const known = spaced ? this.#open.get(path) : undefined;
     if (known) return known;
@@ -195,11 +196,11 @@ export class Directories {
       if (typeof target === 'string') return target;
       if (!create) return undefined;
       const cleared = direct && this.#pathfinder.clear(parent, name);
-      if (!cleared) throw impossible(ENOTDIR, `use ${shown(path)} as a directory`);
+      if (!cleared) throw impossible(ENOTDIR, `use ${displayPath(path)} as a directory`);
       this.#pathfinder.make(parent, name);
       handle = this.#filesystem.openDirectory(parent, name);
     }
-    if (handle < 0) throw new SyscallError(handle, `open the directory ${shown(path)}`);
+    if (handle < 0) throw new SyscallError(handle, `open the directory ${displayPath(path)}`);
     const directory = { path, handle, kept: false };
     return spaced ? this.#keep(directory) : directory;
   }

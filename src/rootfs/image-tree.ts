@@ -6,7 +6,7 @@ import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import { LayerApplication, startRun } from './apply.ts';
 import { ImageContents, type ImageLayer } from './image-contents.ts';
-import { finishRun } from './finish.ts';
+import { finishRun } from './directory-metadata.ts';
 import { MemoryFilesystem } from './memory.ts';
 import type { FileContent, InodeMetadata } from './memory-inodes.ts';
 import { Spool } from './memory-tables.ts';

@@ -3,9 +3,10 @@ import { accessList, defaultAccessList, modeWithList, textKeys } from '../tar/ac
 import type { Entry } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import type { Node } from './filesystem.ts';
-import { granted, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import type { Run } from './run.ts';
+import { displayPath } from '../tar/entry.ts';
+import { granted } from './filesystem.ts';
 
 const { EDQUOT, EINVAL, EIO, ENOSYS, ENOTSUP, EPERM, EROFS } = constants.errno;
 
@@ -88,7 +89,8 @@ export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
     }
     if (result === 0 && name === accessList) mode = modeWithList(mode, value);
     if (result === 0) continue;
-    if (diskFailed.has(result)) throw new SyscallError(result, `set the extended attribute ${shown(name)}`);
+    if (diskFailed.has(result))
+      throw new SyscallError(result, `set the extended attribute ${displayPath(name)}`);
     if (name === capability) run.counts.capabilities++;
     else run.counts.xattrs++;
   }

@@ -12,7 +12,7 @@ import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { nameOf, parentPath } from './directories.ts';
 import type { Directory, Node } from './filesystem.ts';
-import { noteDirectory } from './directory.ts';
+import { noteDirectory } from './directory-metadata.ts';
 import { recordedPath } from './pseudo-links.ts';
 import type { Run } from './run.ts';
 

@@ -1,8 +1,8 @@
 import { constants } from 'node:os';
-import { unlock } from './directory.ts';
+import { unlock } from './directory-metadata.ts';
 import type { FileStat } from './filesystem.ts';
-import { granted } from './refusal.ts';
 import type { Run } from './run.ts';
+import { granted } from './filesystem.ts';
 
 const { EACCES, ENOENT } = constants.errno;
 

@@ -5,9 +5,10 @@ import { storedSize } from '../tar/sparse.ts';
 import type { ContentWriter } from './contents.ts';
 import type { ByteName, Directory, Filesystem } from './filesystem.ts';
 import { applyMetadata } from './metadata.ts';
-import { granted, shown } from './refusal.ts';
 import { clearObstacle } from './removal.ts';
 import type { Run } from './run.ts';
+import { displayPath } from '../tar/entry.ts';
+import { granted } from './filesystem.ts';
 
 const { ENOSPC } = constants.errno;
 
@@ -28,7 +29,7 @@ export function placeFile(
   const { filesystem } = run;
   const openMode = entry.mode & 0o777;
   const file = makeInPlace(run, parent, path, name, () => filesystem.createFile(parent, name, openMode));
-  if (file < 0) throw new SyscallError(file, `create ${shown(path)}`);
+  if (file < 0) throw new SyscallError(file, `create ${displayPath(path)}`);
   try {
     writeContent(filesystem, file, entry, content, run.contents);
     applyMetadata(run, { parent, name, file }, entry, openMode);
@@ -37,7 +38,7 @@ export function placeFile(
     throw error;
   }
   const closed = filesystem.closeFile(file);
-  if (closed < 0) throw new SyscallError(closed, `write ${shown(path)}`);
+  if (closed < 0) throw new SyscallError(closed, `write ${displayPath(path)}`);
 }
 
 /**

@@ -1,17 +1,23 @@
 import { constants } from 'node:os';
 import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { normalize } from '../tar/layer-path.ts';
-import { applyDirectoryMetadata, fillingMode, mergeDirectoryMetadata, noteDirectory } from './directory.ts';
+import {
+  applyDirectoryMetadata,
+  fillingMode,
+  mergeDirectoryMetadata,
+  noteDirectory,
+} from './directory-metadata.ts';
 import { join, nameOf, parentPath } from './directories.ts';
 import type { ByteName, Directory, FileStat, Filesystem } from './filesystem.ts';
 import { applyMetadata, namesInLists, restoreXattrs } from './metadata.ts';
 import { makeInPlace, placeFile } from './place-file.ts';
 import { findPseudoLink } from './pseudo-links.ts';
-import { impossible, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clear } from './removal.ts';
 import { markWritten, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
+import { displayPath } from '../tar/entry.ts';
+import { impossible } from './filesystem.ts';
 
 const { EISDIR, ENOENT, EPERM } = constants.errno;
 
@@ -79,7 +85,7 @@ function placeDirectory(run: Run, entry: Entry, parent: Directory, name: ByteNam
     existing = stat;
     return 0;
   });
-  if (made < 0) throw new SyscallError(made, `create ${shown(path)}`);
+  if (made < 0) throw new SyscallError(made, `create ${displayPath(path)}`);
   const ownMode = existing
     ? mergeDirectoryMetadata(run, parent, name, entry, existing)
     : applyDirectoryMetadata(run, parent, name, entry);
@@ -90,7 +96,7 @@ function placeDirectory(run: Run, entry: Entry, parent: Directory, name: ByteNam
 function placeSymlink(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): void {
   const make = (): number => run.filesystem.makeSymlink(parent, name, entry.linkPath);
   const made = makeInPlace(run, parent, path, name, make);
-  if (made < 0) throw new SyscallError(made, `create ${shown(path)}`);
+  if (made < 0) throw new SyscallError(made, `create ${displayPath(path)}`);
   applyMetadata(run, { parent, name, file: -1 }, entry, undefined);
   run.contents?.write(Buffer.from(entry.linkPath, 'latin1'));
 }
@@ -102,7 +108,7 @@ function placeSymlink(run: Run, entry: Entry, parent: Directory, name: ByteName,
 function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): BytePath {
   const { filesystem } = run;
   const wanted = normalize(entry.linkPath);
-  const action = `link to ${shown(entry.linkPath)}`;
+  const action = `link to ${displayPath(entry.linkPath)}`;
   const { parent: targetParent, name: targetName, path: target } = linkTarget(run, wanted, action);
   if (run.lostDevices.has(target)) {
     loseDevice(run, parent, name, path);
@@ -118,7 +124,7 @@ function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName
   const made = makeInPlace(run, parent, path, name, make);
   if (made === -ENOENT) throw impossible(ENOENT, action);
   if (made === -EPERM) throw linkDenied(filesystem, targetParent, targetName, action);
-  if (made < 0) throw new SyscallError(made, `create ${shown(path)}`);
+  if (made < 0) throw new SyscallError(made, `create ${displayPath(path)}`);
   // The file may lose the name under which its access list waits.
   const waiting = run.namedLists.get(target);
   if (waiting) run.namedLists.set(path, waiting);
@@ -161,7 +167,7 @@ function placeSpecial(
   const make = (): number => run.filesystem.makeSpecial(parent, name, type, mode, deviceMajor, deviceMinor);
   const made = makeInPlace(run, parent, path, name, make);
   if (made === -EPERM) return loseDevice(run, parent, name, path);
-  if (made < 0) throw new SyscallError(made, `create ${shown(path)}`);
+  if (made < 0) throw new SyscallError(made, `create ${displayPath(path)}`);
   applyMetadata(run, { parent, name, file: -1 }, entry, mode);
 }
 

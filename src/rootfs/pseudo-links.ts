@@ -3,12 +3,12 @@ import { constants } from 'node:os';
 import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { isPseudoLink } from '../tar/layer-path.ts';
 import { nameOf, parentPath } from './directories.ts';
-import { unlock } from './directory.ts';
+import { unlock } from './directory-metadata.ts';
 import type { ByteName, Directory } from './filesystem.ts';
 import { placeFile } from './place-file.ts';
-import { granted } from './refusal.ts';
 import { empty } from './removal.ts';
 import type { Run } from './run.ts';
+import { granted } from './filesystem.ts';
 
 const { EACCES } = constants.errno;
 

@@ -1,13 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
-import { unlock } from './directory.ts';
+import { unlock } from './directory-metadata.ts';
 import { join } from './directories.ts';
 import type { ByteName, Directory } from './filesystem.ts';
-import { granted, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { isReserved, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
+import { displayPath } from '../tar/entry.ts';
+import { granted } from './filesystem.ts';
 
 const { EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
 
@@ -95,8 +96,8 @@ function removeAny(
     result = removeDirectory(run, parent, name, path);
   }
   if (result === 0) run.changes?.removed(path);
-  if (result === removed || result === -ENOTDIR) granted(removed, `${verb} ${shown(path)}`);
-  if (result < 0) throw new SyscallError(result, `${verb} the directory ${shown(path)}`);
+  if (result === removed || result === -ENOTDIR) granted(removed, `${verb} ${displayPath(path)}`);
+  if (result < 0) throw new SyscallError(result, `${verb} the directory ${displayPath(path)}`);
   return true;
 }
 
@@ -134,14 +135,14 @@ export function empty(run: Run, directory: Directory, top: Directory, depth: num
       const path = join(directory.path, name);
       const removed = removeFile(run, directory, name);
       if (removed === 0 || removed === -ENOENT) continue;
-      if (!maybeDirectory(removed)) throw new SyscallError(removed, `remove ${shown(path)}`);
+      if (!maybeDirectory(removed)) throw new SyscallError(removed, `remove ${displayPath(path)}`);
       if (depth >= deepest) {
         moveUp(run, directory, name, top);
         continue;
       }
       const emptied = withDirectory(run, directory, name, path, (inner) => empty(run, inner, top, depth + 1));
-      if (!emptied) throw new SyscallError(removed, `remove ${shown(path)}`);
-      granted(run.filesystem.removeDirectory(directory, name), `remove the directory ${shown(path)}`);
+      if (!emptied) throw new SyscallError(removed, `remove ${displayPath(path)}`);
+      granted(run.filesystem.removeDirectory(directory, name), `remove the directory ${displayPath(path)}`);
     }
   }
 }
@@ -155,7 +156,7 @@ function moveUp(run: Run, directory: Directory, name: ByteName, top: Directory):
     filesystem.setMode({ parent: directory, name, file: -1 }, 0o700);
     moved = filesystem.rename(directory, name, top, newName);
   }
-  granted(moved, `remove ${shown(join(directory.path, name))}`);
+  granted(moved, `remove ${displayPath(join(directory.path, name))}`);
 }
 
 /** As `Filesystem.remove`, in a directory that may have to be unlocked; -ENOENT also for a name that is too long to exist. */
@@ -168,7 +169,8 @@ function removeFile(run: Run, parent: Directory, name: ByteName): number {
 function list(run: Run, directory: Directory): ByteName[] {
   let names = run.filesystem.list(directory);
   if (names === -EACCES && unlock(run, directory)) names = run.filesystem.list(directory);
-  if (typeof names === 'number') throw new SyscallError(names, `read the directory ${shown(directory.path)}`);
+  if (typeof names === 'number')
+    throw new SyscallError(names, `read the directory ${displayPath(directory.path)}`);
   return names;
 }
 
@@ -183,7 +185,7 @@ function withDirectory(
   let handle = run.filesystem.openDirectory(parent, name);
   if (handle === -EACCES && unlock(run, parent)) handle = run.filesystem.openDirectory(parent, name);
   if (handle === -ENOTDIR || handle === -ELOOP || handle === -ENOENT) return false;
-  if (handle < 0) throw new SyscallError(handle, `open the directory ${shown(path)}`);
+  if (handle < 0) throw new SyscallError(handle, `open the directory ${displayPath(path)}`);
   const directory = { path, handle };
   try {
     use(directory);

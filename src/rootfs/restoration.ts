@@ -5,10 +5,11 @@ import type { BytePath, Entry } from '../tar/entry.ts';
 import { nameOf, parentPath } from './directories.ts';
 import type { ByteName, Directory, FileStat, DiskFilesystem, Filesystem, Node } from './filesystem.ts';
 import { permittedMode, restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
-import { granted, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clear } from './removal.ts';
 import type { Run } from './run.ts';
+import { displayPath } from '../tar/entry.ts';
+import { granted } from './filesystem.ts';
 
 const { EINVAL, ENAMETOOLONG, ENOENT, EPERM } = constants.errno;
 
@@ -103,13 +104,13 @@ export class Restoration {
   #make(parent: Directory, name: ByteName, path: BytePath, inode: Inode): boolean {
     const { filesystem, counts } = this.#run;
     clear(this.#run, parent, name, path);
-    const action = `create ${shown(path)}`;
+    const action = `create ${displayPath(path)}`;
     switch (inode.type) {
       case 'symlink':
         granted(filesystem.makeSymlink(parent, name, inode.linkPath as BytePath), action);
         return true;
       case 'file':
-        throw new SyscallError(-ENOENT, `find the content of ${shown(path)}`);
+        throw new SyscallError(-ENOENT, `find the content of ${displayPath(path)}`);
       case 'character':
       case 'block':
       case 'fifo': {
@@ -127,7 +128,7 @@ export class Restoration {
   /** Writes a file, or a symlink to what its content says, beside its place and puts it there: whole or not at all. */
   async #write(path: BytePath, type: Inode['type']): Promise<void> {
     const { filesystem, directories } = this.#run;
-    const action = `write ${shown(path)}`;
+    const action = `write ${displayPath(path)}`;
     const aside = temporaryName();
     if (type === 'symlink') {
       const target = await this.#targetOf(path);
@@ -143,7 +144,7 @@ export class Restoration {
 
   async #writeContent(path: BytePath, aside: ByteName): Promise<void> {
     const { filesystem } = this.#run;
-    const action = `write ${shown(path)}`;
+    const action = `write ${displayPath(path)}`;
     const file = granted(filesystem.createFile(this.#parentOf(path), aside, 0o600), action);
     try {
       let position = 0;
@@ -163,7 +164,7 @@ export class Restoration {
     let target = '';
     for await (const bytes of this.#contents.read(path)) {
       target += Buffer.from(bytes).toString('latin1');
-      if (target.length > longestTarget) throw new SyscallError(-ENAMETOOLONG, `create ${shown(path)}`);
+      if (target.length > longestTarget) throw new SyscallError(-ENAMETOOLONG, `create ${displayPath(path)}`);
     }
     return target as BytePath;
   }
@@ -173,7 +174,7 @@ export class Restoration {
     const stat = filesystem.stat(parent, name);
     if (typeof stat !== 'number' && stat.type === 'directory') return;
     clear(this.#run, parent, name, path);
-    granted(filesystem.makeDirectory(parent, name, 0o700), `make the directory ${shown(path)}`);
+    granted(filesystem.makeDirectory(parent, name, 0o700), `make the directory ${displayPath(path)}`);
   }
 
   /** A further name for what stands at the first one. */
@@ -189,7 +190,7 @@ export class Restoration {
     if (typeof stat !== 'number' && stat.type === 'directory') clear(this.#run, parent, name, path);
     const firstParent = this.#parentOf(first.path);
     const aside = temporaryName();
-    const action = `link ${shown(path)} to ${shown(first.path)}`;
+    const action = `link ${displayPath(path)} to ${displayPath(first.path)}`;
     granted(filesystem.makeLink(firstParent, nameOf(first.path), parent, aside), action);
     granted(filesystem.rename(parent, aside, parent, name), action);
   }
@@ -198,7 +199,7 @@ export class Restoration {
   #part(parent: Directory, name: ByteName, path: BytePath, inode: Inode): void {
     const { filesystem } = this.#run;
     const aside = temporaryName();
-    const action = `copy ${shown(path)}`;
+    const action = `copy ${displayPath(path)}`;
     if (inode.type === 'symlink') {
       const target = filesystem.readLink(parent, name);
       if (typeof target === 'number') throw new SyscallError(target, action);
@@ -223,7 +224,7 @@ export class Restoration {
       const mode = permittedMode(this.#run, ownMode, ownerIsRight);
       const doubtful = stat.uid !== inode.uid || stat.gid !== inode.gid || inode.xattrs !== undefined;
       if (mode !== stat.mode || doubtful)
-        granted(filesystem.setMode(node, mode), `set the mode of ${shown(path)}`);
+        granted(filesystem.setMode(node, mode), `set the mode of ${displayPath(path)}`);
     }
     const timeIsRight =
       stat.mtimeSeconds === inode.mtimeSeconds && stat.mtimeNanoseconds === inode.mtimeNanoseconds;
@@ -234,14 +235,14 @@ export class Restoration {
 
   #stat(parent: Directory, name: ByteName, path: BytePath): FileStat {
     const stat = this.#run.filesystem.stat(parent, name);
-    if (typeof stat === 'number') throw new SyscallError(stat, `find ${shown(path)}`);
+    if (typeof stat === 'number') throw new SyscallError(stat, `find ${displayPath(path)}`);
     return stat;
   }
 
   #parentOf(path: BytePath): Directory {
     const above = parentPath(path);
     const parent = this.#run.directories.find(above, false);
-    if (parent?.path !== above) throw new SyscallError(-ENOENT, `find the directory ${shown(above)}`);
+    if (parent?.path !== above) throw new SyscallError(-ENOENT, `find the directory ${displayPath(above)}`);
     return parent;
   }
 }

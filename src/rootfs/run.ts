@@ -10,7 +10,8 @@ import { parentPath } from './directories.ts';
 import type { Directory, Filesystem } from './filesystem.ts';
 import type { NotRestored } from './not-restored.ts';
 import type { PathSet } from './path-set.ts';
-import { granted, shown } from './refusal.ts';
+import { displayPath } from '../tar/entry.ts';
+import { granted } from './filesystem.ts';
 
 export interface RunOptions {
   /** What messages call the root. */
@@ -115,7 +116,7 @@ export function isReserved(run: Run, path: string): boolean {
 /** @throws IntegrityError for a path that is reserved */
 export function refuseReserved(run: Run, path: string): void {
   if (!isReserved(run, path)) return;
-  throw new IntegrityError(`an image may not have ${shown(path)} together with -g`, {
+  throw new IntegrityError(`an image may not have ${displayPath(path)} together with -g`, {
     code: 'RESERVED_NAME',
     hint: 'pull it without -g',
   });

@@ -6,7 +6,7 @@ import { applyLayer, startRun } from './apply.ts';
 import { openFilesystem } from './confined-root.ts';
 import { ContentWriter } from './contents.ts';
 import type { Filesystem } from './filesystem.ts';
-import { finishRun } from './finish.ts';
+import { finishRun } from './directory-metadata.ts';
 import { toFailure } from './messages.ts';
 import type {
   Answer,
@@ -20,11 +20,11 @@ import type {
 } from './messages.ts';
 import { writeOwnFile } from './own-file.ts';
 import { PortableFilesystem } from './portable.ts';
-import { explain } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { empty } from './removal.ts';
 import { RingReader, RingWriter } from './ring.ts';
 import type { Run } from './run.ts';
+import { explain } from './filesystem.ts';
 
 const { ENOSYS } = constants.errno;
 

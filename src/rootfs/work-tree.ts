@@ -3,19 +3,20 @@ import { geteuid } from 'node:process';
 import type { BytePath } from '../tar/entry.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { startRun } from './apply.ts';
-import { unlock } from './directory.ts';
+import { unlock } from './directory-metadata.ts';
 import { join, nameOf, parentPath } from './directories.ts';
 import { openFilesystem } from './confined-root.ts';
 import type { ByteName, Directory, DiskFilesystem, FileStat } from './filesystem.ts';
 import type { Backend } from './messages.ts';
 import { nothingLost } from './not-restored.ts';
 import type { NotRestored } from './not-restored.ts';
-import { explain, shown } from './refusal.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clear } from './removal.ts';
 import { Restoration } from './restoration.ts';
 import type { Contents, Inode } from './restoration.ts';
 import type { Run } from './run.ts';
+import { displayPath } from '../tar/entry.ts';
+import { explain } from './filesystem.ts';
 
 const { EEXIST, ENOENT, ENOTDIR, ENOTEMPTY } = constants.errno;
 
@@ -133,6 +134,6 @@ function removeEmpty(run: Run, parent: Directory, name: ByteName, path: string):
   run.directories.drop(path);
   const removed = run.filesystem.removeDirectory(parent, name);
   if (removed < 0 && ![-ENOENT, -ENOTDIR, -ENOTEMPTY, -EEXIST].includes(removed)) {
-    throw new SyscallError(removed, `remove the directory ${shown(path)}`);
+    throw new SyscallError(removed, `remove the directory ${displayPath(path)}`);
   }
 }

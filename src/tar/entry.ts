@@ -85,7 +85,7 @@ export function bytePath(text: string): BytePath {
 }
 
 /** For messages: decoded as UTF-8 and harmless to a terminal. */
-export function displayPath(path: BytePath): string {
+export function displayPath(path: string): string {
   return printable(Buffer.from(path, 'latin1').toString());
 }
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import type { DiskFilesystem, Filesystem } from '../../src/rootfs/filesystem.ts';
-import { finishRun } from '../../src/rootfs/finish.ts';
+import { finishRun } from '../../src/rootfs/directory-metadata.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { PortableFilesystem } from '../../src/rootfs/portable.ts';

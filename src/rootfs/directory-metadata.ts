@@ -1,13 +1,22 @@
 import { constants } from 'node:os';
 import { accessList, defaultAccessList, textKeys } from '../tar/access-list.ts';
-import type { Entry } from '../tar/entry.ts';
+import type { Entry, BytePath } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import type { ByteName, Directory, FileStat, Node } from './filesystem.ts';
-import { isModeDoubtful, newOwner, removeInherited, restoreOwner, restoreXattrs } from './metadata.ts';
-import { granted, shown } from './refusal.ts';
+import {
+  isModeDoubtful,
+  newOwner,
+  removeInherited,
+  restoreOwner,
+  restoreXattrs,
+  restoreTimes,
+} from './metadata.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { markWritten, refuseReserved } from './run.ts';
 import type { Run } from './run.ts';
+import { displayPath } from '../tar/entry.ts';
+import { granted } from './filesystem.ts';
+import { type RootMetadata } from './messages.ts';
 
 const { EACCES, ENODATA } = constants.errno;
 
@@ -89,7 +98,7 @@ function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
     if (!directoryXattrs.has(name) || entry.xattrs?.has(name)) continue;
     const result = filesystem.removeXattr(node, name);
     if (result < 0 && result !== -ENODATA)
-      throw new SyscallError(result, `remove the extended attribute ${shown(name)}`);
+      throw new SyscallError(result, `remove the extended attribute ${displayPath(name)}`);
   }
 }
 
@@ -100,7 +109,7 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
   const { filesystem, mtimeSeconds, mtimeNanoseconds } = run;
   let made = filesystem.makeDirectory(parent, name, 0o755);
   if (made === -EACCES && unlock(run, parent)) made = filesystem.makeDirectory(parent, name, 0o755);
-  granted(made, `make the directory ${shown(path)}`);
+  granted(made, `make the directory ${displayPath(path)}`);
   const node = { parent, name, file: -1 };
   settleMode(run, node, 0o755);
   const owner = newOwner(run);
@@ -122,4 +131,52 @@ export function unlock(run: Run, directory: Directory): boolean {
   run.lateModes.add(directory.path);
   run.log.add(directory.path, stat.mode, stat.mtimeSeconds, stat.mtimeNanoseconds);
   return true;
+}
+
+/**
+ * Sets the directories' modes and times, now that nothing more is written into them, and the root's last of all.
+ *
+ * @param root for the root when no layer has an entry for it, undefined: it stays as it is
+ */
+export function finishRun(run: Run, root: RootMetadata | undefined): void {
+  /** Modes that would keep this process out of what is below: after all others, the deepest first. */
+  const barring = new Map<BytePath, number>();
+  for (const { path, mode, mtimeSeconds, mtimeNanoseconds } of run.log) {
+    run.directories.trim();
+    const directory = run.directories.findExact(path);
+    if (!directory) continue;
+    const node = { parent: directory, name: '.', file: -1 };
+    if (mode !== undefined) {
+      if ((mode & ownerBits) === ownerBits) barring.delete(path);
+      else barring.set(path, mode);
+      granted(run.filesystem.setMode(node, mode | ownerBits), `set the mode of ${displayPath(path)}`);
+    }
+    restoreTimes(run, node, mtimeSeconds, mtimeNanoseconds);
+  }
+  const deepestFirst = [...barring.keys()].toSorted((one, other) => other.length - one.length);
+  for (const path of deepestFirst) {
+    run.directories.trim();
+    const directory = run.directories.findExact(path);
+    if (!directory) continue;
+    const node = { parent: directory, name: '.', file: -1 };
+    granted(run.filesystem.setMode(node, barring.get(path)!), `set the mode of ${displayPath(path)}`);
+  }
+  finishRoot(run, root);
+}
+
+function finishRoot(run: Run, root: RootMetadata | undefined): void {
+  const node = { parent: run.filesystem.root, name: '.', file: -1 };
+  const entry = run.rootEntry;
+  if (entry) {
+    restoreOwner(run, node, entry, undefined);
+    const mode = restoreXattrs(run, node, entry);
+    // Its own mode may keep this process out of it.
+    restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
+    granted(run.filesystem.setMode(node, mode), 'set the mode of the root');
+  } else if (root) {
+    if (root.uid !== undefined && root.gid !== undefined) {
+      granted(run.filesystem.setOwner(node, root.uid, root.gid), 'set the owner of the root');
+    }
+    granted(run.filesystem.setMode(node, root.mode), 'set the mode of the root');
+  }
 }
