@@ -20,7 +20,7 @@ import { osPath } from './sys/os-path.ts';
 /** The image's first layers are in DIR, of another pull with -g; `layers` are all that it is to have. */
 export type Resumed = Extract<Survey, { kind: 'partial' }> & { readonly layers: readonly LayerIdentity[] };
 
-/** What came of it. */
+/** The result of a build. */
 export type Built = Pick<PullSummary, 'layers' | 'notRestored'>;
 
 /** Said where the files are not written through libc. */
@@ -121,7 +121,7 @@ export class RootfsBuild {
       if (this.#git) await this.#commit(this.#git, layer, changes);
       return entries;
     } catch (error) {
-      throw await layer.explainFailure(this.#packer ? await this.#packer.blame(error) : error);
+      throw await layer.explainFailure(this.#packer ? await this.#packer.explainFailure(error) : error);
     }
   }
 

@@ -31,7 +31,7 @@ export abstract class DlrootfsError extends Error {
   abstract readonly exitCode: number;
   readonly code: string;
   readonly hint: string | undefined;
-  /** What this run downloaded is in the cache, and the next run goes on with it. */
+  /** The downloads of this run are in the cache, and the next run resumes them. */
   kept = false;
 
   constructor(message: string, defaults: Defaults, details: ErrorDetails = {}) {
@@ -92,7 +92,10 @@ export class IntegrityError extends DlrootfsError {
   constructor(message: string, details?: ErrorDetails) {
     super(
       message,
-      { code: 'INTEGRITY', hint: 'get the image again; if it stays so, it is broken: tell who made it' },
+      {
+        code: 'INTEGRITY',
+        hint: 'pull again; if it fails again, the image is corrupt: report it to its publisher',
+      },
       details,
     );
   }
@@ -126,7 +129,7 @@ export class RateLimitError extends DlrootfsError {
   }
 }
 
-/** What ended a run from outside; SIGPIPE stands for a reader of standard output that went away. */
+/** A signal that ended a run; SIGPIPE means that the reader of standard output is gone. */
 export type EndingSignal = 'SIGHUP' | 'SIGINT' | 'SIGPIPE' | 'SIGTERM';
 
 /** A signal ended the run; the exit code is 128 + its number (129, 130, 141, 143). */

@@ -53,7 +53,7 @@ export class Packer {
   }
 
   /** What is behind an error of the rootfs: the packer's own, where it has failed. */
-  async blame(error: unknown): Promise<unknown> {
+  async explainFailure(error: unknown): Promise<unknown> {
     if (!this.#ringEnd.failed) return error;
     return this.finished.then(
       () => error,
@@ -61,7 +61,7 @@ export class Packer {
     );
   }
 
-  /** Stops it, whatever it does. Whoever writes into the ring hears that there is no use in it. */
+  /** Stops the thread at once. Writers of the ring get an error. */
   async discard(): Promise<void> {
     this.#ringEnd.fail();
     await this.#thread.terminate();

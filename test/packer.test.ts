@@ -20,7 +20,7 @@ test('names of blobs come back, and the packs are there when it has finished', a
   await packer.finished;
   assert.deepEqual(names, [createHash('sha1').update('blob 3\0abc').digest('hex')]);
   const cause = new Error('of another thread');
-  assert.equal(await packer.blame(cause), cause);
+  assert.equal(await packer.explainFailure(cause), cause);
   await packer.discard();
 });
 
@@ -36,7 +36,7 @@ test('what fails in it is what stopped the one who writes', async () => {
     },
     { code: 'CONTENTS_REFUSED' },
   );
-  assert.ok(said(await packer.blame(new Error('refused'))));
+  assert.ok(said(await packer.explainFailure(new Error('refused'))));
   await assert.rejects(packer.finished, said);
   await packer.discard();
 });

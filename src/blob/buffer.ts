@@ -293,7 +293,7 @@ function release({ buffer, byteLength }: Uint8Array): void {
 /** On the way to the file, in bytes. */
 const LIMIT = 512 * 1024;
 
-/** Writes to a file one after the other; whatever gathers during one write goes out with the next. */
+/** Writes to a file one after the other; bytes that arrive during one write go out with the next. */
 export class WriteBehind {
   readonly #file: () => Promise<FileHandle>;
   readonly #wrote: (end: number) => void;

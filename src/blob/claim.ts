@@ -30,7 +30,7 @@ export interface Claim {
   note(kept: Kept): Promise<void>;
   /** The file is whole and its digest right: it becomes the blob. */
   publish(): Promise<void>;
-  /** Nothing more is written; `keep`: another run may go on with it. Answers whether one can. */
+  /** Ends the writing. `keep`: another run may resume the file. Returns whether one can. */
   release(keep: boolean): Promise<boolean>;
 }
 
@@ -138,7 +138,7 @@ async function shared(
   };
 }
 
-/** The size of the blob, and a line for each range; undefined where there is no note. One that makes no sense says that nothing is kept. */
+/** The size of the blob, and a line for each range; undefined without a note. An invalid note means that nothing is kept. */
 async function readNote(name: string): Promise<Kept | undefined> {
   const handle = await openTrusted(name, constants.O_RDONLY);
   if (!handle) return (await exists(name)) ? NOTHING : undefined;

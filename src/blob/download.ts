@@ -117,7 +117,7 @@ export class Download {
       await abandon(response);
       throw new BrokenTransferError('the server sent another range than requested');
     }
-    // With a digest, whatever is at that address must be the same bytes; without one, only the tag says so.
+    // With a digest, any content at that address must be the same bytes; without one, only the tag says so.
     const changed = this.#etag !== undefined && response.etag !== this.#etag && !this.#layer.checksum;
     this.#etag = response.etag;
     if (changed && start > 0) {

@@ -37,7 +37,7 @@ const UNKNOWN_END_TIMEOUT = 10_000;
 export class LayerBlob {
   /** Resolves when it is known where it comes from, so that it can be read. */
   readonly ready: Promise<void>;
-  /** Resolves when the blob is whole; for one that comes from the store, its digest is checked by whoever reads it. */
+  /** Resolves when the blob is complete; the reader of a cached blob checks its digest. */
   readonly whole: Promise<void>;
   readonly #layer: Layer;
   readonly #name: string;
@@ -49,7 +49,7 @@ export class LayerBlob {
   #arrival: BlobBuffer | undefined;
   #claim: Claim | undefined;
   #size: number | undefined;
-  /** What came is wrong: no later run may go on with it. */
+  /** The received bytes are wrong: no later run may resume them. */
   #worthless = false;
   #reported = 0;
 

@@ -50,7 +50,7 @@ export class PulledLayer {
 
   /**
    * The tar, while the blob arrives; each chunk is valid until the next is asked for. It ends only when the blob's digest and the
-   * tar's were right. Throws IntegrityError, and whatever ended the queue, be it another layer. It can be read once; more often when
+   * tar's were right. Throws IntegrityError, and any error that ended the queue, also of another layer. It can be read once; more often when
    * the store keeps blobs, the queue holds them, or the layer is there more than once.
    */
   async *tar(): AsyncGenerator<Uint8Array, void, undefined> {

@@ -38,12 +38,12 @@ export class SplitDownload {
   }
 
   /**
-   * Goes on with `body`, if there is one: it delivers what follows the front. Resolves to true when all is there, to false when the server
+   * Continues with `body`, if given: it delivers what follows the front. Resolves to true when all is there, to false when the server
    * does not send the parts that it is asked for: then the arrival goes as far as its front. Throws what a connection failed with in the end.
    */
   async run(body: AsyncIterator<Uint8Array> | undefined): Promise<boolean> {
     const file = await this.#arrival.toFile();
-    // Whatever it waits for: what ends the others ends it too.
+    // It may be waiting: an end of the others ends it too.
     this.#abort.signal.addEventListener('abort', () => void body?.return?.());
     const end = this.#options.place.share({
       wanting: () => this.#pieces.waiting && !this.#refused && !this.#failing && !this.#signal.aborted,

@@ -44,7 +44,7 @@ export class StoreFiles {
     return path.join(this.blobs, algorithmOf(digest), hexOf(digest));
   }
 
-  /** What another run, or the next one, goes on with. */
+  /** The partial file that another run, or the next one, resumes. */
   partial(digest: Digest): string {
     return path.join(this.partials, `${algorithmOf(digest)}-${hexOf(digest)}`);
   }
@@ -191,7 +191,7 @@ export function victims(files: readonly StoredFile[], maxBytes: number): StoredF
 
 const DAY = 86_400_000;
 
-/** Files of runs that were killed: private ones after a day, other partial ones when nobody went on with them for a month. */
+/** Files of runs that were killed: private ones after a day, other partial ones when unused for a month. */
 export function abandoned(files: readonly StoredFile[], now: number): StoredFile[] {
   return files.filter((file) => {
     if (path.basename(path.dirname(file.path)) !== 'partial') return false;

@@ -36,7 +36,7 @@ const SMALL = 8 * 2 ** 20;
 const LONGEST_DIGEST = 135;
 
 /**
- * Blobs by their digest, on disk, between runs. Whatever is wrong with the directory (another's, read-only, a file), it is said once
+ * Blobs by their digest, on disk, between runs. A directory that cannot be used (another user's, read-only, a file) is reported once
  * and the run goes on without it. Nothing that is read from it is trusted: see `openBlob`.
  */
 export class Store {
@@ -140,7 +140,7 @@ export class Store {
     return handle !== undefined;
   }
 
-  /** A whole blob, for reading. Its bytes may be anything: whoever reads them checks the digest. It stays here during this run. */
+  /** A complete blob, for reading; the reader checks the digest. It is not evicted during this run. */
   async openBlob(digest: Digest): Promise<FileHandle | undefined> {
     if (!this.#files) return undefined;
     this.#pinned.add(this.#files.blob(digest));

@@ -57,7 +57,7 @@ function broken(error: unknown): unknown {
   return new BrokenTransferError(reasonOf(error), { cause: error });
 }
 
-/** A connection that brought so many bytes was worth it: the count starts anew, so that the size of the blob is the bound. */
+/** A connection that received so many bytes resets the count of retries: the size of the blob bounds them. */
 const WORTHWHILE = 64 * 1024;
 
 /** How often one blob's connections may break. */
@@ -88,7 +88,7 @@ export class RetryBudget {
   async again(failure: unknown, received: number, from = received): Promise<void> {
     this.signal.throwIfAborted();
     if (!(failure instanceof BrokenTransferError)) throw failure;
-    // Less than before: it was begun anew.
+    // Less than before: the download was restarted.
     const progress = received - this.#mark >= WORTHWHILE || received < this.#mark;
     this.#mark = received;
     this.#failures = progress ? 0 : this.#failures + 1;
@@ -121,7 +121,7 @@ export class CorruptBlobError extends IntegrityError {
   }
 }
 
-/** The bytes of a download are not those of the blob. Whoever knows which blob it is turns this into a CorruptBlobError. */
+/** The bytes of a download are not those of the blob. Callers that know the blob turn this into a CorruptBlobError. */
 export class WrongBytesError extends Error {
   constructor(message: string) {
     super(message);

@@ -94,7 +94,7 @@ async function startsPlain(handle: FileHandle): Promise<boolean> {
   return compressionOf(buffer.subarray(0, bytesRead)) === 'none';
 }
 
-/** Where a member's bytes stand in the archive. */
+/** The position of a member's bytes in the archive. */
 export interface Stretch {
   readonly offset: number;
   readonly size: number;

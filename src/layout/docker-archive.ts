@@ -26,7 +26,7 @@ export class DockerArchive implements Session {
     this.#wanted = wanted;
   }
 
-  /** The archive holds one image of a name, for whatever platform: the config tells. */
+  /** The archive holds one image per name; its config has the platform. */
   async image(_platform: Platform, signal: AbortSignal): Promise<Image> {
     const listed = selectImage(await this.#listing(signal), this.#wanted, this.#files.name);
     const { config, descriptor } = await this.#config(listed, signal);

@@ -19,7 +19,7 @@ export interface LayoutOptions {
 }
 
 /**
- * Opens an image that is on this machine. Manifest and config are checked when the image is asked for; the blobs of its layers by whoever
+ * Opens an image that is on this machine. Manifest and config are checked when the image is requested; the blobs of its layers by the code that
  * reads them. Throws NotFoundError where nothing like it is there, IntegrityError where the archive is damaged, UsageError for
  * `-` without standard input.
  */
@@ -45,7 +45,7 @@ async function openFiles(source: Source, options: LayoutOptions): Promise<Stored
   if (source.transport === 'oci') return DirectoryFiles.open(source.path, name);
   if (source.transport !== 'stdin') return ArchiveFiles.open(source.path, name, spooling);
   if (stdin === undefined)
-    throw new UsageError('there is no standard input to read an archive from', {
+    throw new UsageError('cannot read an archive: no standard input is given', {
       hint: 'pass a stream as the option stdin',
     });
   return ArchiveFiles.fromStream(stdin, name, spooling);

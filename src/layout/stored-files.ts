@@ -25,7 +25,7 @@ export interface StoredFiles {
 export async function findFile(files: StoredFiles, path: string, what: string): Promise<StoredFile> {
   const file = await files.find(path);
   if (file !== undefined) return file;
-  throw new NotFoundError(`${files.name} lacks ${what}: there is no ${path}`, {
+  throw new NotFoundError(`${files.name} lacks ${what}: ${path} is missing`, {
     code: 'BLOB_NOT_FOUND',
     hint: 'the image is incomplete here: save or copy it again',
   });
@@ -91,7 +91,7 @@ function sourceError(error: unknown, path: string): unknown {
   switch (error.code) {
     case 'ENOENT':
     case 'ENOTDIR':
-      return new NotFoundError(`there is no ${name}`, {
+      return new NotFoundError(`${name} does not exist`, {
         code: 'SOURCE_NOT_FOUND',
         hint: 'check the path; it ends at the next colon, behind which a tag stands',
         cause: error,
@@ -125,7 +125,7 @@ export class DirectoryFiles implements StoredFiles {
     this.name = name;
   }
 
-  /** Throws NotFoundError when there is no such directory. */
+  /** @throws NotFoundError if the directory does not exist */
   static async open(directory: string, name: string): Promise<DirectoryFiles> {
     const status = await stat(osPath(directory)).catch((error: unknown) => {
       throw sourceError(error, directory);

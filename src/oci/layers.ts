@@ -112,7 +112,7 @@ export function describeSchema1(manifest: Schema1): ImageDescription {
   };
 }
 
-/** The step of the build that an image JSON of registry v1 tells of. */
+/** The step of the build in an image JSON of registry v1. */
 export function historyOf({ json, empty }: Pick<Schema1Entry, 'json' | 'empty'>): HistoryEntry {
   const command = isObject(json['container_config']) ? textsOf(json['container_config']['Cmd']) : undefined;
   return {

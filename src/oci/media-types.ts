@@ -68,7 +68,7 @@ export function isConfigType(mediaType: string): boolean {
 }
 
 /**
- * A layer of this type is a tar, whatever its compression (magic bytes tell that). Types that say nothing pass, since
+ * A layer of this type is a tar with any compression (magic bytes tell which). Unspecific types pass, since
  * digest and diffID decide; encrypted layers and other formats do not.
  */
 export function isLayerType(mediaType: string): boolean {

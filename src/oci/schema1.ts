@@ -111,7 +111,7 @@ function baseFirst(newestFirst: readonly ParsedEntry[], what: string): readonly 
   return entries;
 }
 
-/** What a signature's `protected` header says of the document it stands in. */
+/** The `protected` header of a signature, about the document that contains it. */
 interface Format {
   readonly length: number;
   readonly tail: string;

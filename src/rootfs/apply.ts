@@ -22,8 +22,8 @@ import { explain } from './filesystem.ts';
 /**
  * Begins a run on the root of `filesystem`, which is what `options.mode` says.
  *
- * @param contents told of what files and symlinks hold
- * @param tell with `options.recordChanges` told of changes while a layer is being applied; without it they are all taken at its end
+ * @param contents gets the contents of files and symlinks
+ * @param tell with `options.recordChanges` gets changes while a layer is being applied; without it they are all taken at its end
  */
 export function startRun(
   filesystem: Filesystem,

@@ -11,7 +11,7 @@ export class ChangeLog {
   #bytes = Buffer.allocUnsafeSlow(batchSize);
   #length = 0;
 
-  /** @param tell told of the lines, many at a time; without it all stay until they are taken */
+  /** @param tell gets the lines, many at a time; without it all stay until they are taken */
   constructor(tell?: (lines: Uint8Array) => void) {
     this.#tell = tell;
   }

@@ -2,7 +2,7 @@ import { DestinationError } from '../errors.ts';
 import type { ByteSource } from '../tar/entry.ts';
 import type { RingWriter } from './ring.ts';
 
-// What stands in the ring: for each content its size, eight bytes, and then so many bytes.
+// Format of the ring: for each content its size in eight bytes, then its bytes.
 
 const headerSize = 8;
 /** Instead of a size: the other side may have to wait for the next content. */

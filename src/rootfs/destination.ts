@@ -133,7 +133,7 @@ export class Destination {
   static async #straight(location: Location, mode: 'empty' | 'overlay'): Promise<Destination> {
     await access(osPath(location.path), constants.W_OK | constants.X_OK).catch(
       (error: NodeJS.ErrnoException) => {
-        // An owner gets in, whatever the mode.
+        // The owner may enter with any mode.
         if (error.code !== 'EACCES' || location.stat?.uid !== geteuid!()) throw error;
       },
     );

@@ -133,11 +133,11 @@ export class ImageTree {
   }
 }
 
-/** The tree refuses nothing but names that are too long for every Linux: whoever made the layer has to know. */
+/** The tree refuses only names that are too long for every Linux. */
 function malformed(error: unknown): unknown {
   if (!(error instanceof DestinationError) || error.code !== 'ENAMETOOLONG') return error;
   const { message, code } = error;
-  const hint = 'the layer is malformed, ask whoever built the image';
+  const hint = 'the layer is malformed: report it to the publisher of the image';
   return new IntegrityError(message, { code, hint, cause: error });
 }
 

@@ -86,7 +86,7 @@ function tooManyLinks(name: string): DestinationError {
 }
 
 /**
- * The rule of `protected_symlinks` (proc_sys_fs(5)), whatever this system's setting is: in a sticky directory that everybody may write, only
+ * The rule of `protected_symlinks` (proc_sys_fs(5)), independent of this system's setting: in a sticky directory that everybody may write, only
  * links of the caller's own and of the directory's owner are followed.
  */
 async function refuseForeignLink(name: string, link: string, { uid }: Stats): Promise<void> {
@@ -109,7 +109,7 @@ async function refuseMismatch(directory: string, found: string): Promise<void> {
   });
 }
 
-/** The root of this process, or of the host's first one, under whatever name or mount. */
+/** The root of this process, or of the host's first one, under any name or mount. */
 async function refuseRunningSystem(
   directory: string,
   found: string,

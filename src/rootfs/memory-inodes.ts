@@ -65,7 +65,7 @@ export interface InodeStatus {
   readonly mtimeNanoseconds: number;
 }
 
-/** All that stat(2), readlink(2) and getxattr(2) would tell of an inode. */
+/** All that stat(2), readlink(2) and getxattr(2) return for an inode. */
 export interface InodeMetadata extends InodeStatus {
   /** Target of a symlink, else empty. */
   readonly linkPath: BytePath;

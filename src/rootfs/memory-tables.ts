@@ -129,7 +129,7 @@ export class ByteStrings {
     return place;
   }
 
-  /** Puts other bytes in the place of a string, and answers where they are. */
+  /** Replaces a string by other bytes, and returns their position. */
   replace(place: number, bytes: Buffer): number {
     const [chunk, at] = this.#arena.at(place);
     const capacity = chunk.readUInt32LE(at + 4) % SPOOLED;
@@ -201,7 +201,7 @@ interface FirstNames {
 }
 
 /**
- * The names of all directories: which inode `name` is in a directory, and the names in it. The hash has a key that is drawn anew for
+ * The names of all directories: which inode `name` is in a directory, and the names in it. The hash has a random key for
  * every table, so that no archive can be made to collide. Names are byte strings of at most 65,535 bytes, numbered from 1.
  */
 export class NameTable {

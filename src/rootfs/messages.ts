@@ -64,7 +64,7 @@ export interface Answers {
 
 export type Answer = { readonly value: Answers[Command['kind']] } | { readonly failure: Failure };
 
-/** What is told of a layer before the answer: see `LayerResult.changes`. */
+/** Changes of a layer that are sent before the result: see `LayerResult.changes`. */
 export interface Notice {
   readonly changes: Uint8Array;
 }

@@ -3,7 +3,7 @@ import { randomFillSync } from 'node:crypto';
 const initialCapacity = 1024;
 
 /**
- * A set of paths in 16 to 32 bytes each, however long they are: it keeps 64 bits of a hash whose key is drawn anew for every set.
+ * A set of paths in 16 to 32 bytes each, however long they are: it keeps 64 bits of a hash with a random key for every set.
  * So no archive can be made to collide, and among a million paths a new one is taken for a known one once in 10^13 questions.
  */
 export class PathSet {

@@ -14,7 +14,7 @@ const { ENOSPC } = constants.errno;
 
 /** From this size on it is asked whether a file fits: what cannot is refused before any of it is written. */
 const LARGE_BYTES = 1024 * 1024;
-/** A directory that is not ours to fill, and what stands in it; more is somebody who puts it there again. */
+/** How many obstacles are removed at one name; more mean that another process makes them again. */
 const MOST_OBSTACLES = 3;
 
 /** Writes a file entry as `name` in `parent`; `path` is what messages and the record of changes call it. */

@@ -102,7 +102,7 @@ function placeSymlink(run: Run, entry: Entry, parent: Directory, name: ByteName,
 }
 
 /**
- * A second name. Owner, mode and times are the file's, whatever this entry says (as umoci and GNU tar); attributes are set again. Answers
+ * A second name. Owner, mode and times are the file's, not this entry's (as umoci and GNU tar); attributes are set again. Answers
  * the path of the first name.
  */
 function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): BytePath {

@@ -40,7 +40,7 @@ function isOtherName(run: Run, path: BytePath): boolean {
   return run.creator.caseInsensitive && run.made?.has(path) === false;
 }
 
-/** Removes whatever has the name; in a tree of the user's no directory that has files of theirs. */
+/** Removes the entry of this name; in a tree of the user's no directory that has files of theirs. */
 export function clear(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
   const isOther = isOtherName(run, path);
   const removeDirectory = run.options.mode === 'overlay' ? removeOurDirectory : removeTree;
@@ -107,7 +107,7 @@ function removeTree(run: Run, parent: Directory, name: ByteName, path: BytePath)
   return isDirectory ? run.filesystem.removeDirectory(parent, name) : -ENOTDIR;
 }
 
-/** In a tree of the user's: removes a directory that holds nothing but what this run made, whichever layer. */
+/** In a tree of the user's: removes a directory that holds only files of this run, of any layer. */
 function removeOurDirectory(run: Run, parent: Directory, name: ByteName, path: BytePath): number {
   const isDirectory = withDirectory(run, parent, name, path, (inner) => removeOurs(run, inner));
   return isDirectory ? run.filesystem.removeDirectory(parent, name) : -ENOTDIR;
@@ -118,7 +118,7 @@ function removeIfEmpty(run: Run, parent: Directory, name: ByteName): number {
   return removed === -ENOTEMPTY || removed === -EEXIST || removed === -ENOENT ? 1 : removed;
 }
 
-/** In a tree of the user's: removes what this run made in `directory`, whichever layer. */
+/** In a tree of the user's: removes what this run made in `directory`, in any layer. */
 function removeOurs(run: Run, directory: Directory): void {
   for (const name of list(run, directory)) {
     const path = join(directory.path, name);

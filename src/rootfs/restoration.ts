@@ -100,7 +100,7 @@ export class Restoration {
     return inode.timeless === true || this.#run.filesystem.readLink(parent, name) === inode.linkPath;
   }
 
-  /** Makes it anew; false for a device that this process may not make. */
+  /** Makes it again; false for a device that this process may not make. */
   #make(parent: Directory, name: ByteName, path: BytePath, inode: Inode): boolean {
     const { filesystem, counts } = this.#run;
     clear(this.#run, parent, name, path);

@@ -41,7 +41,7 @@ export class RingWriter {
 
   /**
    * Copies `chunk` into the ring, without blocking: it waits while the ring is full. Answers false as soon as the other side has failed
-   * or this one has given up: then there is no use in more.
+   * or this one has given up: then more bytes are useless.
    */
   async write(chunk: Uint8Array): Promise<boolean> {
     for (let rest = chunk; rest.length > 0;) {
@@ -64,7 +64,7 @@ export class RingWriter {
     return true;
   }
 
-  /** Whether there is no use in more: the other side has failed. */
+  /** Whether the other side has failed: then more bytes are useless. */
   get failed(): boolean {
     return Atomics.load(this.#control, state) === State.failed;
   }
@@ -74,7 +74,7 @@ export class RingWriter {
     this.#change(State.ended);
   }
 
-  /** The reader stops at once, whatever is in the ring. */
+  /** The reader stops at once, also with bytes left in the ring. */
   abort(): void {
     this.#change(State.aborted);
   }
@@ -170,7 +170,7 @@ export class RingReader implements ByteSource {
     }
   }
 
-  /** @throws RingAborted when the other side gave up, whatever is still in the ring or was read */
+  /** @throws RingAborted when the other side gave up, also with bytes left in the ring */
   throwIfAborted(): void {
     if (Atomics.load(this.#control, state) === State.aborted)
       throw new RingAborted('the stream was given up');

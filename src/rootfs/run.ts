@@ -43,7 +43,7 @@ export interface Creator {
   careful: boolean;
   /** Two names that differ only in case are one. */
   readonly caseInsensitive: boolean;
-  /** Files have the modes that the file system gives them, whatever they are set to, as on FAT. */
+  /** Files have the modes that the file system gives them, and chmod(2) has no effect, as on FAT. */
   readonly fixedModes: boolean;
 }
 
@@ -56,7 +56,7 @@ export interface Run {
   readonly counts: NotRestored;
   /** Modes and times of directories, for the end. */
   readonly log: DirectoryLog;
-  /** Directories that were given a mode for the end: whatever comes for them later needs one too. */
+  /** Directories that were given a mode for the end: later entries for them need one too. */
   readonly lateModes: PathSet;
   /** What this layer wrote, and the directories above it: whiteouts of the same layer do not touch it. */
   readonly layer: PathSet;

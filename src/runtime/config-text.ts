@@ -1,4 +1,4 @@
-/** Whether text can stand in a line of a configuration file: no reader takes any of it for the end of the line. */
+/** Whether text fits into a line of a configuration file: no reader takes any of it for the end of the line. */
 export function isOneLine(text: string): boolean {
   // eslint-disable-next-line no-control-regex
   return !/[\u0000-\u0008\u000a-\u001f\u007f\u0085\u2028\u2029]/u.test(text);

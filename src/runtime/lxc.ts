@@ -8,7 +8,7 @@ export interface LxcHost {
 
 /**
  * The `config` of an LXC container (lxc.container.conf(5), LXC 3 and later): one `key = value` a line. Values from the image
- * stand in double quotes, of which LXC takes off the outermost pair; a line break cannot be said in any way, so what has one
+ * are quoted, and LXC removes the outermost pair of quotes; a line break cannot be written in any way, so a word with one
  * is left to a shell in the container.
  */
 export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
@@ -88,9 +88,7 @@ function commandLine(
       .map((word) => quoted(word))
       .join(' ');
   if (!words.includes(undefined)) return words.join(' ');
-  notices.push(
-    'the command of the image cannot be said to LXC, and there is no shell in the image: set lxc.init.cmd',
-  );
+  notices.push('LXC cannot run the command of the image, and the image has no shell: set lxc.init.cmd');
   return undefined;
 }
 

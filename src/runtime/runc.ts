@@ -92,7 +92,7 @@ function systemMounts(rootless: boolean): Mount[] {
   return [
     { destination: '/proc', type: 'proc', source: 'proc', options: closed },
     { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: dev },
-    // Group 5 is tty; in a namespace of one id there is no such group.
+    // Group 5 is tty; a namespace of one id does not have it.
     {
       destination: '/dev/pts',
       type: 'devpts',

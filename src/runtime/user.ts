@@ -20,7 +20,7 @@ export interface Accounts {
 
 /**
  * `Config.User` (`user`, `uid`, `user:group`, `uid:gid`, and mixed; empty is root) in numbers, as Docker takes it and the image
- * specification's conversion.md wants it: names are looked up in the image; a number stands for itself, and when passwd has it
+ * specification's conversion.md wants it: names are looked up in the image; a number is an id, and when passwd has it
  * brings that entry's group and home. Supplementary groups are those that list the user's name, none where a group is named.
  *
  * Throws IntegrityError for a name that the image does not have.

@@ -4,7 +4,7 @@ import { parseGroup, parsePasswd } from '../sys/passwd.ts';
 export const accessList = 'system.posix_acl_access';
 export const defaultAccessList = 'system.posix_acl_default';
 
-/** Keys of pax records with an access list as text, and the attribute that it stands for (star's, which GNU tar and bsdtar write). */
+/** Keys of pax records with an access list as text, and its attribute (star's, which GNU tar and bsdtar write). */
 export const textKeys: ReadonlyMap<string, string> = new Map([
   ['SCHILY.acl.access', accessList],
   ['SCHILY.acl.default', defaultAccessList],

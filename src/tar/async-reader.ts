@@ -4,7 +4,7 @@ import { HeaderSequence } from './header-sequence.ts';
 import { blockSize } from './header.ts';
 
 /**
- * `TarReader` for bytes that arrive by and by: the same rules, the same errors, but whoever calls waits without blocking the thread.
+ * `TarReader` for bytes that arrive by and by: the same rules, the same errors, but the caller waits without blocking the thread.
  * It takes chunks as it needs them, each of which has to be valid only until the next is asked for; what follows the end mark is
  * left in the iterator.
  */

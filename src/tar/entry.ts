@@ -97,7 +97,7 @@ export class MalformedTarError extends IntegrityError {
   constructor(message: string, cause?: unknown) {
     super(message, {
       code: 'MALFORMED_TAR',
-      hint: 'the layer is damaged or made by a broken or hostile tool: pull again, or ask whoever built the image',
+      hint: 'pull again; if it fails again, the layer is malformed: report it to the publisher of the image',
       cause,
     });
   }

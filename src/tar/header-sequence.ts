@@ -26,7 +26,7 @@ const dumpDirectory = 0x44;
 const oldSparse = 0x53;
 
 /**
- * The rules by which blocks become entries, without the reading: whoever has the bytes, at once or bit by bit, hands over blocks and
+ * The rules by which blocks become entries, without the reading: a caller with bytes, at once or bit by bit, hands over blocks and
  * bodies as `Step` asks for them. Where tools differ the rules are those of Go's archive/tar, which containerd, docker and umoci are
  * built on, except that global pax headers count, unknown types are regular files (POSIX), and a meta header needs its entry.
  *

@@ -313,10 +313,10 @@ test('what is not there, or is something else, is said', async () => {
   writeFileSync(scratch.join('rootfs.tar'), tar(file('etc/passwd', 'x')));
   writeFileSync(scratch.join('old.tar'), tar(file('repositories', '{}')));
   const rows: readonly (readonly [string, number, RegExp, RegExp?])[] = [
-    [`oci:${scratch.join('none')}`, 3, /there is no /],
+    [`oci:${scratch.join('none')}`, 3, /does not exist/],
     [`oci:${scratch.join('x')}`, 3, /not a directory/, /oci-archive:/],
     [`oci:${scratch.join('d')}`, 3, /holds no image/],
-    [`oci-archive:${scratch.join('none')}`, 3, /there is no /],
+    [`oci-archive:${scratch.join('none')}`, 3, /does not exist/],
     [`oci-archive:${scratch.join('d')}`, 3, /is a directory/, /oci:/],
     [`oci-archive:${scratch.join('fifo')}`, 3, /no regular file/, /write - and/],
     ['docker-archive:/dev/zero', 3, /no regular file/],
@@ -493,13 +493,13 @@ const brokenArchives: readonly (readonly [string, Map<string, Uint8Array>, numbe
     'a layer that is missing',
     dockerFiles([{ ...saved, Layers: ['1.tar', '../2.tar.gz'] }], sound),
     3,
-    /there is no \.\.\/2\.tar\.gz/,
+    /\.\.\/2\.tar\.gz is missing/,
   ],
   [
     'a config that is missing',
     dockerFiles([{ ...saved, Config: '/etc/passwd' }], sound),
     3,
-    /there is no \/etc\/passwd/,
+    /\/etc\/passwd is missing/,
   ],
   ['a list that is an object', new Map([['manifest.json', Buffer.from('{}')]]), 6, /not a list of images/],
   [

@@ -11,7 +11,7 @@ const PIECE = 256 * 1024;
 
 /** A tar on its way out of a blob. */
 export interface Decompressed {
-  /** By what the bytes are, whatever a media type says. */
+  /** By the bytes, not by a media type. */
   readonly compression: Compression;
   /** Each chunk is valid until the next is asked for. Throws MalformedDataError. */
   readonly chunks: AsyncGenerator<Uint8Array, void, undefined>;

@@ -1,4 +1,4 @@
-/** Compressed data is not what its format says. Whoever knows which layer it is turns this into an IntegrityError. */
+/** Compressed data is malformed. Callers that know the layer turn this into an IntegrityError. */
 export class MalformedDataError extends Error {
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);

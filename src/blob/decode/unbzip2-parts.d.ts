@@ -1,4 +1,4 @@
-// The block decoder alone: the package's stream decodes whatever a write completes before it lets the reader have any of it,
+// The block decoder alone: the package's stream decodes all blocks of a write before the reader gets any of them,
 // so that a few hundred bytes grow to gigabytes in memory.
 declare module 'unbzip2-stream/lib/bzip2.js' {
   /** Reads that many bits, most significant first; `null`: goes on to the next whole byte. */
