@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdirSync } from 'node:fs';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Setting } from '../faults/setting.ts';
@@ -108,15 +108,32 @@ test('empty values are errors, but those of credentials that are not set', async
   await setting.pullWell(['-u', '', '--registry-token', '']);
 });
 
-test('--for below a directory that may not be read is an error', { skip: noOtherUser }, async () => {
+test(
+  '--for and checkout below a directory that may not be read are errors',
+  { skip: noOtherUser },
+  async () => {
+    await using setting = await Setting.open(small);
+    const locked = setting.scratch.join('locked');
+    mkdirSync(`${locked}/in`, { recursive: true });
+    chmodSync(locked, 0o700);
+    chmodSync(setting.scratch.path, 0o777);
+    const options = { cwd: setting.scratch.path, uid: 4711 };
+    const pull = [setting.reference, '--no-cache', '-d', 'locked/in/rootfs', '--for', 'runc'];
+    assertError(await runProgram(pull, options), 7, /^error: .*locked\/in.*permission denied/m);
+    const checkout = ['checkout', '1', '-d', 'locked/in'];
+    assertError(await runProgram(checkout, options), 7, /^error: .*locked\/in.*permission denied/m);
+  },
+);
+
+test('checkout in what is no directory is an error', async () => {
   await using setting = await Setting.open(small);
-  const locked = setting.scratch.join('locked');
-  mkdirSync(`${locked}/in`, { recursive: true });
-  chmodSync(locked, 0o700);
-  chmodSync(setting.scratch.path, 0o777);
-  const options = { cwd: setting.scratch.path, uid: 4711 };
-  const pull = [setting.reference, '--no-cache', '-d', 'locked/in/rootfs', '--for', 'runc'];
-  assertError(await runProgram(pull, options), 7, /^error: .*locked\/in.*permission denied/m);
+  writeFileSync(setting.scratch.join('file'), '');
+  for (const name of ['file', 'missing'])
+    assertError(
+      await runProgram(['checkout', '1', '-d', name], { cwd: setting.scratch.path }),
+      7,
+      new RegExp(`^error: .*${name}`, 'm'),
+    );
 });
 
 test('SIGUSR1 opens no debugger in the binary', { skip: isBinary ? false : 'needs the binary' }, async () => {
