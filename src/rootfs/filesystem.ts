@@ -126,7 +126,7 @@ export function impossible(errno: number, action: string): IntegrityError {
   const { code, text } = osError(errno);
   return new IntegrityError(`cannot ${action}: ${text}`, {
     code,
-    hint: 'the layer is malformed, ask whoever built the image',
+    hint: 'the layer is malformed: report it to the publisher of the image',
   });
 }
 

@@ -74,7 +74,7 @@ class Writer {
     try {
       if (how === 'empty') empty(run, root, root, 0);
     } catch (error) {
-      // The lock goes with the root: whoever tries again must not find it taken by us.
+      // The lock is released with the root: a second attempt must get it.
       run.filesystem.close();
       throw error;
     }
