@@ -19,7 +19,7 @@ export interface BlobBufferOptions {
   readonly keep: boolean;
   /** Readers wait until the blob is whole and checked. */
   readonly held: boolean;
-  /** Hears of the reader's waits. */
+  /** Counts the waits of the reader. */
   readonly starvation: StarvationMeter;
 }
 
@@ -91,25 +91,33 @@ export class BlobBuffer {
 
   /** Takes the next bytes. `patient`: whether it may rather wait for the reader than fill the disk. */
   async append(chunk: Uint8Array, patient: () => boolean): Promise<void> {
-    const deadline = performance.now() + PATIENCE;
-    while (this.#state !== 'failed' && !this.#left && !this.#fileOnly) {
-      const backlog = this.#position + this.#memory.bytes < this.#received;
-      if (!backlog && (this.#memory.bytes === 0 || this.#memory.bytes + chunk.length <= MEMORY)) {
-        this.#waitedEnough = false;
-        this.#memory.push(chunk);
-        this.#received += chunk.length;
-        this.#notify();
-        return;
-      }
-      const wait = deadline - performance.now();
-      this.#waitedEnough ||= wait <= 0;
-      if (this.#waitedEnough || !patient()) break;
-      await this.#change(Math.min(wait, LOOK_AGAIN));
-    }
+    const inMemory = await this.#memoryIsFree(chunk.length, patient);
     this.#throwIfFailed();
     const offset = this.#received;
     this.#received += chunk.length;
-    if (!this.#left) await this.#onDisk(this.#writes.write(chunk, offset));
+    if (inMemory) {
+      this.#memory.push(chunk);
+      this.#notify();
+    } else if (!this.#left) {
+      await this.#onDisk(this.#writes.write(chunk, offset));
+    }
+  }
+
+  /** Whether so many bytes can go to the reader by memory; waits for it as long as that is worth it. */
+  async #memoryIsFree(bytes: number, patient: () => boolean): Promise<boolean> {
+    const deadline = performance.now() + PATIENCE;
+    while (this.#state === 'arriving' && !this.#left && !this.#fileOnly) {
+      const backlog = this.#position + this.#memory.bytes < this.#received;
+      if (!backlog && (this.#memory.bytes === 0 || this.#memory.bytes + bytes <= MEMORY)) {
+        this.#waitedEnough = false;
+        return true;
+      }
+      const wait = deadline - performance.now();
+      this.#waitedEnough ||= wait <= 0;
+      if (this.#waitedEnough || !patient()) return false;
+      await this.#change(Math.min(wait, LOOK_AGAIN));
+    }
+    return false;
   }
 
   /** From now on all bytes go to the file, written there by `writeAt` in any order. */

@@ -1,7 +1,8 @@
 import { constants } from 'node:fs';
-import { type FileHandle, lstat, open, rename, rm, unlink, writeFile } from 'node:fs/promises';
+import { type FileHandle, lstat, open, rename, rm, unlink } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
+import { writeFileAtomically } from '../sys/atomic-file.ts';
 import type { lockFile } from '../sys/file-lock.ts';
 import { FILE_MODE, openTrusted, type StoreFiles } from './store-files.ts';
 
@@ -118,8 +119,7 @@ async function shared(
     async note({ ranges, size }) {
       hasNote = true;
       const lines = [size ?? '', ...ranges.map((range) => `${range.start}-${range.end}`)];
-      await writeFile(`${note}.new`, lines.join('\n'), { mode: FILE_MODE });
-      await rename(`${note}.new`, note);
+      await writeFileAtomically(note, lines.join('\n'), { mode: FILE_MODE });
     },
     async publish() {
       await rename(name, files.blob(digest));

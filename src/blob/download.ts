@@ -18,16 +18,16 @@ export interface DownloadOptions {
   readonly place: SchedulerPlace;
   /** Of the layer that is being unpacked. */
   readonly starvation: StarvationMeter;
-  /** Hears how many bytes are here, as often as more come. */
+  /** Called with the number of bytes that are here, whenever there are more. */
   readonly progress: (received: number) => void;
   /** Notes what the file has, where it has holes or will have. */
   readonly note: (kept: Kept) => Promise<void>;
 }
 
-/** Brings one blob into an arrival: resumed, retried, checked, and over several connections where that is faster. */
+/** Brings one blob into its buffer: resumed, retried, checked, and over several connections where that is faster. */
 export class Download {
   readonly #layer: Layer;
-  readonly #arrival: BlobBuffer;
+  readonly #buffer: BlobBuffer;
   readonly #options: DownloadOptions;
   readonly #hash: BlobHash;
   #size: number | undefined;
@@ -41,18 +41,18 @@ export class Download {
   #unnoted = 0;
   #noting = Promise.resolve();
   #hashing: Promise<void> | undefined;
-  #buffer: Uint8Array | undefined;
+  #readBack: Uint8Array | undefined;
 
-  constructor(layer: Layer, arrival: BlobBuffer, options: DownloadOptions) {
+  constructor(layer: Layer, buffer: BlobBuffer, options: DownloadOptions) {
     this.#layer = layer;
-    this.#arrival = arrival;
+    this.#buffer = buffer;
     this.#options = options;
     this.#hash = new BlobHash(layer.checksum);
     this.#size = layer.size;
   }
 
   /**
-   * Resolves when the blob is whole and its digest right; `kept` is in the arrival's file already. Throws WrongBytesError, NetworkError,
+   * Resolves when the blob is whole and its digest right; `kept` is in the buffer's file already. Throws WrongBytesError, NetworkError,
    * and what opening the blob throws; then it is noted what the file has.
    */
   async run(kept: Kept): Promise<void> {
@@ -70,7 +70,7 @@ export class Download {
     if (ranges.length === 0) return;
     const pieces = new Pieces(ranges, this.#layer.size ?? size);
     if (ranges.at(-1)!.end > pieces.front) this.#pieces = pieces;
-    this.#arrival.advance(pieces.front);
+    this.#buffer.advance(pieces.front);
     this.#options.progress(pieces.received);
     await this.#hashTo(pieces.front).catch((error: unknown) => {
       if (!(error instanceof DestinationError)) throw error;
@@ -100,13 +100,13 @@ export class Download {
 
   /** How many bytes are there. */
   get #received(): number {
-    return this.#splits && this.#pieces ? this.#pieces.received : this.#arrival.received;
+    return this.#splits && this.#pieces ? this.#pieces.received : this.#buffer.received;
   }
 
   /** Asks for the rest; where the server does not do that, for the whole again. */
   async #open(): Promise<BlobResponse> {
     const { signal } = this.#options.budget;
-    const start = this.#arrival.received;
+    const start = this.#buffer.received;
     const answer = await this.#layer.open({ start, etag: this.#etag }, signal).catch((error: unknown) => {
       signal.throwIfAborted();
       if (start === 0 || !(error instanceof NetworkError)) throw error;
@@ -128,9 +128,9 @@ export class Download {
   }
 
   async #take(response: BlobResponse): Promise<void> {
-    const arrival = this.#arrival;
+    const buffer = this.#buffer;
     const pace = new PaceMeter();
-    let skip = arrival.received - response.start;
+    let skip = buffer.received - response.start;
     const patient = () => outrunsReader(pace) && !this.#options.starvation.starving;
     const body = new TimedBody(response.body, pace);
     try {
@@ -138,22 +138,22 @@ export class Download {
         const chunk = whole.subarray(Math.min(skip, whole.length));
         skip -= whole.length - chunk.length;
         if (chunk.length === 0) continue;
-        if (this.#size !== undefined && arrival.received + chunk.length > this.#size) {
+        if (this.#size !== undefined && buffer.received + chunk.length > this.#size) {
           throw new WrongBytesError(`received more than its ${this.#size} bytes`);
         }
         this.#hash.update(chunk);
-        await arrival.append(chunk, patient);
+        await buffer.append(chunk, patient);
         await this.#arrived(chunk.length);
         if (this.#shouldSplit(response, pace)) {
-          const front = { start: 0, end: arrival.received };
+          const front = { start: 0, end: buffer.received };
           return await this.#split(new Pieces([front], this.#size!), body);
         }
       }
     } finally {
       await body.return();
     }
-    if (this.#size !== undefined && arrival.received < this.#size) {
-      throw new BrokenTransferError(`the connection ended after ${arrival.received} of ${this.#size} bytes`);
+    if (this.#size !== undefined && buffer.received < this.#size) {
+      throw new BrokenTransferError(`the connection ended after ${buffer.received} of ${this.#size} bytes`);
     }
     this.#complete = true;
     return undefined;
@@ -162,14 +162,14 @@ export class Download {
   #shouldSplit(response: BlobResponse, pace: PaceMeter): boolean {
     const possible =
       this.#size !== undefined && response.ranges && this.#splits && this.#options.place.connections > 1;
-    const verdict = possible ? judge(pace, this.#size! - this.#arrival.received, this.#hungry) : 'alone';
+    const verdict = possible ? judge(pace, this.#size! - this.#buffer.received, this.#hungry) : 'alone';
     if (verdict !== 'unknown') this.#options.place.settle();
     return verdict === 'share';
   }
 
   /** The layer that is being unpacked is this one, and waits. */
   get #hungry(): boolean {
-    return this.#arrival.isRead && this.#options.starvation.starving;
+    return this.#buffer.isRead && this.#options.starvation.starving;
   }
 
   async #split(pieces: Pieces, body?: AsyncIterator<Uint8Array>): Promise<void> {
@@ -178,20 +178,20 @@ export class Download {
     this.#sparse = true;
     // Before a hole is made.
     await this.#note();
-    const split = new SplitDownload(this.#layer, this.#arrival, pieces, {
+    const split = new SplitDownload(this.#layer, this.#buffer, pieces, {
       ...this.#options,
       etag: this.#etag,
       arrived: (bytes) => this.#arrived(bytes),
     });
     this.#splits = await split.run(body);
     await this.#hashing;
-    await this.#hashTo(this.#arrival.received);
-    this.#complete = this.#arrival.received === pieces.size;
+    await this.#hashTo(this.#buffer.received);
+    this.#complete = this.#buffer.received === pieces.size;
   }
 
   async #arrived(bytes: number): Promise<void> {
     this.#options.progress(this.#received);
-    if (this.#hash.bytes < this.#arrival.received) this.#hashSoon();
+    if (this.#hash.bytes < this.#buffer.received) this.#hashSoon();
     this.#unnoted += bytes;
     if (this.#unnoted >= NOTE_EVERY) await this.#note();
   }
@@ -201,7 +201,7 @@ export class Download {
     this.#unnoted = 0;
     if (!this.#sparse) return;
     this.#noting = this.#noting.then(() => {
-      const { written } = this.#arrival;
+      const { written } = this.#buffer;
       const behind = this.#pieces?.present.filter(({ end }) => end > written) ?? [];
       const ranges = behind.map(({ start, end }) => ({ start: Math.max(start, written), end }));
       return this.#options.note({ ranges: [{ start: 0, end: written }, ...ranges], size: this.#size });
@@ -211,20 +211,20 @@ export class Download {
 
   #hashSoon(): void {
     this.#hashing ??= this.#hashFront();
-    this.#hashing.catch((error: unknown) => this.#arrival.fail(error));
+    this.#hashing.catch((error: unknown) => this.#buffer.fail(error));
   }
 
   async #hashFront(): Promise<void> {
-    while (this.#hash.bytes < this.#arrival.received) await this.#hashTo(this.#arrival.received);
+    while (this.#hash.bytes < this.#buffer.received) await this.#hashTo(this.#buffer.received);
     this.#hashing = undefined;
   }
 
   /** Reads back what went to the file without passing by here. */
   async #hashTo(end: number): Promise<void> {
-    this.#buffer ??= new Uint8Array(READ_BACK);
+    this.#readBack ??= new Uint8Array(READ_BACK);
     while (this.#hash.bytes < end) {
-      const wanted = this.#buffer.subarray(0, end - this.#hash.bytes);
-      const count = await this.#arrival.readAt(wanted, this.#hash.bytes);
+      const wanted = this.#readBack.subarray(0, end - this.#hash.bytes);
+      const count = await this.#buffer.readAt(wanted, this.#hash.bytes);
       this.#hash.update(wanted.subarray(0, count));
     }
   }

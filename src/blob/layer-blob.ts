@@ -46,7 +46,7 @@ export class LayerBlob {
   readonly #place: SchedulerPlace;
   readonly #ready = Promise.withResolvers<void>();
   #cached: CachedFile | undefined;
-  #arrival: BlobBuffer | undefined;
+  #buffer: BlobBuffer | undefined;
   #claim: Claim | undefined;
   #size: number | undefined;
   /** The received bytes are wrong: no later run may resume them. */
@@ -76,17 +76,17 @@ export class LayerBlob {
 
   /** It can be read again. */
   get keeps(): boolean {
-    return this.#cached !== undefined || this.#arrival?.keeps === true;
+    return this.#cached !== undefined || this.#buffer?.keeps === true;
   }
 
   /** The bytes from the start, while they arrive. Says that they are at the end only when they were right; else throws. */
   reader(): ByteReader {
-    return this.#cached?.reader((fault) => this.#corrupt(fault)) ?? this.#arrival!.reader();
+    return this.#cached?.reader((fault) => this.#corrupt(fault)) ?? this.#buffer!.reader();
   }
 
   /** Nobody reads on. */
   leave(): void {
-    this.#arrival?.leave();
+    this.#buffer?.leave();
   }
 
   /** Milliseconds to wait for the rest of a blob that cannot be unpacked, to see whether its digest is right. */
@@ -115,11 +115,11 @@ export class LayerBlob {
   }
 
   async close(): Promise<void> {
-    this.#arrival?.fail(new Error('the blob was closed'));
+    this.#buffer?.fail(new Error('the blob was closed'));
     await this.whole.catch(() => undefined);
     await this.#cached?.close();
     this.#cached = undefined;
-    if (!this.#claim) await this.#arrival?.close();
+    if (!this.#claim) await this.#buffer?.close();
     await this.#claim?.release(!this.#worthless);
     this.#claim = undefined;
   }
@@ -174,7 +174,7 @@ export class LayerBlob {
     if (claim === 'there') {
       this.#cached = await this.#fromStore();
       if (this.#cached) return;
-      // It was damaged, and is gone now.
+      // It was corrupt, and is removed.
       claim = await store.claim(wanted);
     }
     this.#claim = claim === 'there' ? undefined : claim;
@@ -184,7 +184,7 @@ export class LayerBlob {
     const { store, signal, hold, starvation, policy, report } = this.#context;
     const claim = this.#claim;
     const kept = claim?.kept ?? { ranges: [], size: undefined };
-    const arrival = new BlobBuffer({
+    const buffer = new BlobBuffer({
       file: async () => claim?.handle ?? store.spool(),
       where: (claim && store.directory) ?? store.spoolDirectory,
       keep: claim !== undefined || hold || this.#indexes.length > 1,
@@ -192,30 +192,30 @@ export class LayerBlob {
       held: hold || kept.ranges.length > 0,
       starvation,
     });
-    this.#arrival = arrival;
-    const stop = () => arrival.fail(signal.reason);
+    this.#buffer = buffer;
+    const stop = () => buffer.fail(signal.reason);
     signal.addEventListener('abort', stop);
     this.#ready.resolve();
     try {
-      const download = new Download(this.#layer, arrival, {
+      const download = new Download(this.#layer, buffer, {
         budget: new RetryBudget(this.#name, policy, signal, report),
         place: this.#place,
         starvation,
         progress: (received) => this.#progress(received),
         note: async (present) => {
           await claim?.note(present).catch((error: unknown) => {
-            throw diskError(error, arrival.where);
+            throw diskError(error, buffer.where);
           });
         },
       });
       await download.run(kept);
       await this.#publish();
-      await arrival.finish();
-      this.#size = arrival.received;
+      await buffer.finish();
+      this.#size = buffer.received;
     } catch (error) {
       this.#worthless = error instanceof WrongBytesError;
       const failure = this.#worthless ? new CorruptBlobError(this.#name, reasonOf(error)) : error;
-      arrival.fail(failure);
+      buffer.fail(failure);
       throw failure;
     } finally {
       signal.removeEventListener('abort', stop);

@@ -18,6 +18,16 @@ interface Shared {
   readonly work: () => Promise<void>;
 }
 
+/** What one blob asks of the scheduler; see there. */
+export interface SchedulerPlace {
+  readonly connections: number;
+  run<T>(size: number | undefined, task: () => Promise<T>): Promise<T>;
+  settle(): void;
+  share(shared: Omit<Shared, 'rank'>): () => void;
+  wantedBefore(): boolean;
+  assign(): void;
+}
+
 /**
  * The order in which the connections for blobs are used; p-limit bounds their number. Layers are unpacked in the order of the image, so a
  * free connection goes to the first blob that can use it: the sooner the first layers are here, the more of unpacking them is hidden behind
@@ -40,9 +50,16 @@ export class Scheduler {
     return this.#limit.concurrency;
   }
 
-  /** A blob's part in this; `rank`: its place in the image, from 0. */
+  /** The same for one blob; `rank`: its place in the image, from 0. */
   place(rank: number): SchedulerPlace {
-    return new SchedulerPlace(this, rank);
+    return {
+      connections: this.connections,
+      run: (size, task) => this.run(rank, size, task),
+      settle: () => this.settle(rank),
+      share: (shared) => this.share({ ...shared, rank }),
+      wantedBefore: () => this.wantedBefore(rank),
+      assign: () => this.assign(),
+    };
   }
 
   /** Runs the first connection of a blob of `size` bytes, where that is known. To be called in the order of ranks. */
@@ -110,40 +127,5 @@ export class Scheduler {
       if (shared.wanting() && !(first && first.rank < shared.rank)) first = shared;
     }
     return first;
-  }
-}
-
-/** What one blob does with the scheduler; see there. */
-export class SchedulerPlace {
-  readonly #scheduler: Scheduler;
-  readonly #rank: number;
-
-  constructor(scheduler: Scheduler, rank: number) {
-    this.#scheduler = scheduler;
-    this.#rank = rank;
-  }
-
-  get connections(): number {
-    return this.#scheduler.connections;
-  }
-
-  async run<T>(size: number | undefined, task: () => Promise<T>): Promise<T> {
-    return this.#scheduler.run(this.#rank, size, task);
-  }
-
-  settle(): void {
-    this.#scheduler.settle(this.#rank);
-  }
-
-  share(shared: Omit<Shared, 'rank'>): () => void {
-    return this.#scheduler.share({ ...shared, rank: this.#rank });
-  }
-
-  get wantedBefore(): boolean {
-    return this.#scheduler.wantedBefore(this.#rank);
-  }
-
-  assign(): void {
-    this.#scheduler.assign();
   }
 }

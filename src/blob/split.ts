@@ -12,14 +12,14 @@ export interface SplitOptions {
   readonly etag: string | undefined;
   readonly place: SchedulerPlace;
   readonly budget: RetryBudget;
-  /** Hears of so many bytes more that are in the file; the front may have moved on. */
+  /** Called with the number of further bytes in the file, after the front has moved on. */
   readonly arrived: (bytes: number) => Promise<void>;
 }
 
 /** Fetches what is missing of one blob over several connections, front first, each piece to its place in the file. */
 export class SplitDownload {
   readonly #layer: Layer;
-  readonly #arrival: BlobBuffer;
+  readonly #buffer: BlobBuffer;
   readonly #options: SplitOptions;
   readonly #pieces: Pieces;
   readonly #helpers = new Set<Promise<void>>();
@@ -29,9 +29,9 @@ export class SplitDownload {
   /** A connection did not work, and since then no piece became whole: others would not either. */
   #failing = false;
 
-  constructor(layer: Layer, arrival: BlobBuffer, pieces: Pieces, options: SplitOptions) {
+  constructor(layer: Layer, buffer: BlobBuffer, pieces: Pieces, options: SplitOptions) {
     this.#layer = layer;
-    this.#arrival = arrival;
+    this.#buffer = buffer;
     this.#options = options;
     this.#pieces = pieces;
     this.#signal = AbortSignal.any([options.budget.signal, this.#abort.signal]);
@@ -39,10 +39,10 @@ export class SplitDownload {
 
   /**
    * Continues with `body`, if given: it delivers what follows the front. Resolves to true when all is there, to false when the server
-   * does not send the parts that it is asked for: then the arrival goes as far as its front. Throws what a connection failed with in the end.
+   * does not send the parts that it is asked for: then the buffer ends at its front. Throws what a connection failed with in the end.
    */
   async run(body: AsyncIterator<Uint8Array> | undefined): Promise<boolean> {
-    const file = await this.#arrival.toFile();
+    const file = await this.#buffer.toFile();
     // It may be waiting: an end of the others ends it too.
     this.#abort.signal.addEventListener('abort', () => void body?.return?.());
     const end = this.#options.place.share({
@@ -83,42 +83,55 @@ export class SplitDownload {
   /** Takes pieces until a blob before this one wants the connection. One that does not work is done without. */
   async #help(file: FileHandle): Promise<void> {
     try {
-      await this.#work(file, undefined, () => this.#options.place.wantedBefore);
+      await this.#work(file, undefined, () => this.#options.place.wantedBefore());
     } catch (error) {
       if (!(error instanceof NetworkError)) throw error;
       this.#failing = true;
     }
   }
 
-  /** One connection's share: piece after piece until there are no more. */
+  /** One connection: piece after piece until there are no more, or `enough`. */
   async #work(file: FileHandle, first?: AsyncIterator<Uint8Array>, enough = () => false): Promise<void> {
     const budget = this.#options.budget.another();
-    let brought = 0;
-    // What the first connection delivers goes on behind its piece, and is welcome unless another took that.
-    let whole = first && new PartReader(first, this.#arrival.received);
+    let received = 0;
+    // The first connection sends what follows its piece too, which is of use unless another connection took that.
+    let open = first && new PartReader(first, this.#buffer.received);
     while (!this.#refused && !enough()) {
       const piece = this.#pieces.take(this.#options.place.connections);
       if (!piece) break;
-      const start = piece.at;
-      try {
-        if (whole && whole.at !== start) {
-          await whole.end();
-          whole = undefined;
-        }
-        await (whole ? this.#fill(file, piece, whole) : this.#fetch(file, piece));
-        brought += piece.at - start;
-        this.#pieces.give(piece);
-        this.#failing = false;
-        this.#options.place.assign();
-      } catch (error) {
-        brought += piece.at - start;
-        this.#pieces.give(piece);
-        this.#signal.throwIfAborted();
-        whole = undefined;
-        await budget.again(error, brought, piece.at);
+      // Not before this connection has its piece: the first one goes on with what follows.
+      this.#options.place.assign();
+      const { at: start } = piece;
+      if (open && open.at !== start) {
+        await open.end();
+        open = undefined;
       }
+      const failure = await this.#tryPiece(file, piece, open);
+      received += piece.at - start;
+      if (failure === undefined) continue;
+      this.#signal.throwIfAborted();
+      this.#options.place.assign();
+      open = undefined;
+      await budget.again(failure.error, received, piece.at);
     }
-    await whole?.end();
+    await open?.end();
+  }
+
+  /** Answers why the piece is not complete; what it lacks, another connection may take. */
+  async #tryPiece(
+    file: FileHandle,
+    piece: Piece,
+    open: PartReader | undefined,
+  ): Promise<{ readonly error: unknown } | undefined> {
+    try {
+      await (open ? this.#fill(file, piece, open) : this.#fetch(file, piece));
+      this.#failing = false;
+      return undefined;
+    } catch (error) {
+      return { error };
+    } finally {
+      this.#pieces.give(piece);
+    }
   }
 
   async #fetch(file: FileHandle, piece: Piece): Promise<void> {
@@ -148,7 +161,7 @@ export class SplitDownload {
       this.#signal.throwIfAborted();
       if (!chunk) throw new BrokenTransferError('the connection ended before its range was complete');
       await writeFully(file, [chunk], piece.at).catch((error: unknown) => {
-        throw diskError(error, this.#arrival.where);
+        throw diskError(error, this.#buffer.where);
       });
       piece.at += chunk.length;
       await this.#moved(chunk.length);
@@ -157,7 +170,7 @@ export class SplitDownload {
 
   async #moved(bytes: number): Promise<void> {
     const { front } = this.#pieces;
-    if (front > this.#arrival.received) this.#arrival.advance(front);
+    if (front > this.#buffer.received) this.#buffer.advance(front);
     await this.#options.arrived(bytes);
   }
 }

@@ -147,7 +147,7 @@ export class Store {
     return this.#files.openBlob(digest).catch(() => undefined);
   }
 
-  /** Removes a blob that turned out to be damaged. */
+  /** Removes a corrupt blob. */
   async remove(digest: Digest): Promise<void> {
     if (this.#files) await unlink(this.#files.blob(digest)).catch(() => undefined);
   }

@@ -8,7 +8,7 @@ import type { ByteReader } from './decode/byte-reader.ts';
 /** In bytes. */
 const PIECE = 2 ** 20;
 
-/** A whole file of the store, which may have been tampered with: its digest is taken again whenever it is read. */
+/** A whole file of the store, which somebody may have changed: its digest is computed whenever it is read. */
 export class CachedFile {
   readonly #handle: FileHandle;
   readonly #digest: Digest;
@@ -19,10 +19,9 @@ export class CachedFile {
   }
 
   /**
-   * The bytes from the start. Before it says that they are at the end it calls `damaged` with what was the matter with them, if
-   * anything was, and throws what that returns, then and whenever it is asked again.
+   * The bytes from the start. Where they are corrupt, throws what `failureOf` makes of the reason, in place of the end and from then on.
    */
-  reader(damaged: (fault: string) => Error): ByteReader {
+  reader(failureOf: (fault: string) => Error): ByteReader {
     const hash = new BlobHash({ digest: this.#digest });
     let ended = false;
     let failure: Error | undefined;
@@ -30,7 +29,7 @@ export class CachedFile {
       read: async (into) => {
         const outcome = ended ? 0 : await this.#next(into, hash);
         ended = typeof outcome === 'string' || outcome === 0;
-        if (typeof outcome === 'string') failure = damaged(outcome);
+        if (typeof outcome === 'string') failure = failureOf(outcome);
         else if (!ended) return outcome;
         if (failure !== undefined) throw failure;
         return 0;
@@ -38,7 +37,7 @@ export class CachedFile {
     };
   }
 
-  /** Reads it all; what is the matter with it, if anything is. Throws the signal's reason. */
+  /** Reads all of it; answers why it is corrupt, if it is. Throws the signal's reason. */
   async fault(signal: AbortSignal): Promise<string | undefined> {
     const hash = new BlobHash({ digest: this.#digest });
     const buffer = new Uint8Array(PIECE);
@@ -50,7 +49,7 @@ export class CachedFile {
     }
   }
 
-  /** The bytes behind those that `hash` has: how many, 0 at the end if all were right, or else what is the matter. */
+  /** Reads the bytes behind those that `hash` has: answers how many, 0 at the end if all were right, or else why they are corrupt. */
   async #next(into: Uint8Array, hash: BlobHash): Promise<number | string> {
     try {
       const { bytesRead } = await this.#handle.read(into, 0, into.length, hash.bytes);

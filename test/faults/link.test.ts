@@ -117,13 +117,13 @@ const bounded: readonly Bounded[] = [
     what: 'an endless manifest',
     faults: [{ path: /\/manifests\//, endless: true, times: 99 }],
     exitCode: 5,
-    says: /more than the 4194304 bytes/,
+    says: /more than the limit of 4194304 bytes/,
   },
   {
     what: 'an endless config',
     faults: [{ path: layers, endless: true, times: 99 }],
     exitCode: 5,
-    says: /more than the \d+ bytes/,
+    says: /more than the limit of \d+ bytes/,
   },
   {
     what: 'an endless layer',
@@ -141,7 +141,7 @@ const bounded: readonly Bounded[] = [
     what: 'a wait of an hour',
     faults: [{ path: /\/manifests\//, status: 429, headers: { 'retry-after': '3600' }, times: 99 }],
     exitCode: 8,
-    says: /60 s is the limit/,
+    says: /the limit is 60 s/,
   },
   {
     what: 'a redirect in a circle',
