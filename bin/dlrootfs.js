@@ -2,6 +2,9 @@
 // In the syntax of Node 12, so that an old Node gets a message instead of a syntax error.
 import { existsSync, readFileSync } from 'node:fs';
 
+// Node would open its debugger, to which every local process can connect. The binary runs with --disable-sigusr1.
+process.on('SIGUSR1', () => {});
+
 const { engines } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
 const [leastMajor, leastMinor] = engines.node.match(/\d+/g).map(Number);
 const [major, minor] = process.versions.node.split('.').map(Number);

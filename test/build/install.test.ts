@@ -1,12 +1,16 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { bundleForExecutable } from '../../scripts/build/bundle.ts';
 import { makeDebianPackage } from '../../scripts/build/debian-package.ts';
 import { version } from '../../src/version.ts';
+import { Setting } from '../faults/setting.ts';
 import { missing } from '../support/debian.ts';
 import { Scratch } from '../support/program.ts';
+import { until } from '../support/until.ts';
 
 const root = new URL('../../', import.meta.url).pathname;
 const built =
@@ -17,6 +21,19 @@ test('bin/dlrootfs.js runs the bundle where there is one', { skip: built }, () =
     execFileSync(process.execPath, [`${root}bin/dlrootfs.js`, 'version'], { encoding: 'utf8' }),
     `${version}\n`,
   );
+});
+
+test('SIGUSR1 opens no debugger in the npm package', { skip: built }, async () => {
+  const faults = [{ path: /\/v2\/$/, before: 'silent', times: 9 }] as const;
+  await using setting = await Setting.open(undefined, { faults });
+  const argv = [`${root}bin/dlrootfs.js`, setting.reference, '--no-cache', '-d', setting.scratch.join('out')];
+  const child = spawn(process.execPath, argv, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const said = text(child.stderr);
+  await until('a request', () => setting.registry.log(/\/v2\/$/).length > 0);
+  child.kill('SIGUSR1');
+  await sleep(300);
+  child.kill('SIGTERM');
+  assert.equal(await said, 'error: interrupted by SIGTERM\n');
 });
 
 test('npm packs the bundle, its types, documents and samples, and no sources', { skip: built }, () => {
