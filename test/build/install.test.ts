@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { text } from 'node:stream/consumers';
+import { text as textOf } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { bundleForExecutable } from '../../scripts/build/bundle.ts';
@@ -28,7 +28,7 @@ test('SIGUSR1 opens no debugger in the npm package', { skip: built }, async () =
   await using setting = await Setting.open(undefined, { faults });
   const argv = [`${root}bin/dlrootfs.js`, setting.reference, '--no-cache', '-d', setting.scratch.join('out')];
   const child = spawn(process.execPath, argv, { stdio: ['ignore', 'ignore', 'pipe'] });
-  const said = text(child.stderr);
+  const said = textOf(child.stderr);
   await until('a request', () => setting.registry.log(/\/v2\/$/).length > 0);
   child.kill('SIGUSR1');
   await sleep(300);
