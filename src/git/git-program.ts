@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process';
-import { accessSync, constants, statSync } from 'node:fs';
+import { accessSync, constants as fsConstants, statSync } from 'node:fs';
+import { constants } from 'node:os';
 import path from 'node:path';
 import { Readable } from 'node:stream';
 import { simpleGit } from 'simple-git';
 import { GitError, printable } from '../errors.ts';
-import { asGitError } from './git-error.ts';
+import { asGitError, refused } from './git-error.ts';
 import { PULL_AGAIN } from './rootfs-files.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -83,7 +84,10 @@ export async function runGit(
     ...(signal === undefined ? {} : { abort: signal }),
     ...(input === undefined ? {} : { input: () => input }),
   }).env(variables);
-  return await git.raw([...command]);
+  return await git.raw([...command]).catch((error: unknown) => {
+    // So simple-git fails where there is no descriptor left for its pipes.
+    throw error instanceof TypeError ? refused('start git', constants.errno.EMFILE) : error;
+  });
 }
 
 /**
@@ -250,7 +254,7 @@ function whereIs(name: string, directories: string): string | undefined {
     .map((directory) => path.join(directory, name))
     .find((candidate) => {
       try {
-        accessSync(candidate, constants.X_OK);
+        accessSync(candidate, fsConstants.X_OK);
         return statSync(candidate).isFile();
       } catch {
         return false;
