@@ -1,6 +1,6 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { packBlobs } from './git/blob-packer.ts';
 import { asGitError } from './git/git-error.ts';
+import { packBlobs } from './git/object-store.ts';
 import type { PackerData, PackerMessage } from './packer.ts';
 import { ContentReader } from './rootfs/contents.ts';
 import { toFailure } from './rootfs/messages.ts';

@@ -1,21 +1,18 @@
 import { GitError, printable } from '../errors.ts';
+import { mark, settle, unmark } from './dot-git.ts';
+import { asGitError } from './git-error.ts';
+import type { GitOptions } from './git-program.ts';
+import { type History, readHistory, readRecords, stateAt } from './history.ts';
+import { type Found, type Inspection, inspect } from './inspection.ts';
+import { branchRef } from './names.ts';
+import type { ObjectID } from './objects.ts';
+import { resolveBranch } from './refs.ts';
+import { Repository } from './repository.ts';
+import { restoreState } from './restore.ts';
+import type { RootfsState } from './rootfs-state.ts';
 import { locate } from '../rootfs/location.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { WorkTree } from '../rootfs/work-tree.ts';
-import { stateAt } from './commit-state.ts';
-import { restoreState } from './contents.ts';
-import { asGitError } from './git-error.ts';
-import type { GitOptions } from './git-program.ts';
-import { readHistory, type History } from './history.ts';
-import { inspect, type Found, type Inspection } from './inspection.ts';
-import { mark, unmark } from './marker.ts';
-import { branchRef } from './names.ts';
-import type { ObjectID } from './object-id.ts';
-import { readRecords } from './record.ts';
-import { resolveBranch } from './refs.ts';
-import { Repository } from './repository.ts';
-import type { RootfsState } from './rootfs-state.ts';
-import { settle } from './settle.ts';
 
 export interface CheckoutOptions extends GitOptions {
   /** Give up what is in no commit. */

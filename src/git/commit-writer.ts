@@ -1,13 +1,12 @@
-import type { Breath } from './breath.ts';
 import type { LayerRecord } from './history.ts';
 import type { LayerDraft } from './layer-draft.ts';
 import { branchRef, composeTitle, keptFiles, recordPath, recordRef } from './names.ts';
-import type { ObjectID } from './object-id.ts';
 import type { ObjectStore } from './object-store.ts';
-import { composeCommit, type Commit } from './objects.ts';
-import type { RootfsState } from './rootfs-state.ts';
+import { type Commit, type ObjectID, composeCommit } from './objects.ts';
 import { contentIn } from './pack-writer.ts';
-import { TreeWriter } from './tree-writer.ts';
+import type { RootfsState } from './rootfs-state.ts';
+import { TreeWriter } from './trees.ts';
+import type { Breath } from './yielder.ts';
 
 /** Commits that the next layer's are put upon. */
 type Tip = Pick<LayerRecord, 'commit' | 'id'>;

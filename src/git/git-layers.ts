@@ -1,26 +1,21 @@
 import { GitError, printable } from '../errors.ts';
-import { parentPath } from '../rootfs/directories.ts';
-import { WorkTree } from '../rootfs/work-tree.ts';
-import { openBreath, type Breath } from './breath.ts';
-import { BlobNames } from './blob-names.ts';
 import { CommitWriter } from './commit-writer.ts';
-import { restoreState } from './contents.ts';
-import { copyRepository } from './copy.ts';
+import { copyRepository } from './copy-repository.ts';
+import { initRepository, mark, settle, unmark } from './dot-git.ts';
 import { asGitError } from './git-error.ts';
-import { findGit, type GitOptions, type GitProgram } from './git-program.ts';
-import { chainOf, readHistory, type LayerRecord } from './history.ts';
-import { initRepository } from './init.ts';
-import { LayerDraft } from './layer-draft.ts';
-import { LayerReader } from './layer-reader.ts';
-import { mark, unmark } from './marker.ts';
-import { branchName, commitTime, type LayerIdentity } from './names.ts';
+import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
+import { type LayerRecord, chainOf, loadState, readHistory, readRecords } from './history.ts';
+import { BlobNames, LayerDraft, LayerReader } from './layer-draft.ts';
+import { type LayerIdentity, branchName, commitTime } from './names.ts';
 import { ObjectStore } from './object-store.ts';
 import { describeFile } from './own-file.ts';
-import { loadState, readRecords } from './record.ts';
 import { Repository } from './repository.ts';
-import { RootfsState, attributeNames } from './rootfs-state.ts';
+import { restoreState } from './restore.ts';
 import { RootfsFiles } from './rootfs-files.ts';
-import { settle } from './settle.ts';
+import { RootfsState, attributeNames } from './rootfs-state.ts';
+import { type Breath, openBreath } from './yielder.ts';
+import { parentPath } from '../rootfs/directories.ts';
+import { WorkTree } from '../rootfs/work-tree.ts';
 
 /** What an earlier run has left to go on from. */
 interface Base {

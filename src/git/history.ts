@@ -1,7 +1,11 @@
-import { GitError } from '../errors.ts';
-import { branchName, branchOfRecord, recordRefs } from './names.ts';
-import type { ObjectID } from './object-id.ts';
+import { GitError, printable } from '../errors.ts';
+import { branchName, branchOfRecord, recordPath, recordRefs } from './names.ts';
+import type { ObjectID, TreeFile, TreeMode } from './objects.ts';
 import type { Repository } from './repository.ts';
+import { PULL_AGAIN } from './rootfs-files.ts';
+import { RootfsState } from './rootfs-state.ts';
+import { isSoundPath, treeFile, treeFiles, unquotePath } from './trees.ts';
+import { type Change, type Written, parseLine } from '../tar/mtree.ts';
 
 /** A layer's record, as a repository has it. */
 export interface LayerRecord {
@@ -65,4 +69,223 @@ export function chainOf(history: History, record: LayerRecord): LayerRecord[] {
     }
   }
   return chain;
+}
+
+/** Texts of records, by the names of their commits. */
+export type Records = ReadonlyMap<ObjectID, string>;
+
+/** Of a record, in bytes: one of a million files has about 130 MB. */
+const LARGEST_RECORD = 500 * 1024 * 1024;
+
+/**
+ * Reads records, all by one call.
+ *
+ * @throws GitError when one is missing, or is no record
+ */
+export async function readRecords(repository: Repository, layers: readonly LayerRecord[]): Promise<Records> {
+  const records = new Map<ObjectID, string>();
+  const waiting = [...layers];
+  for await (const { type, size, content } of repository.objects(
+    layers.map(({ id }) => `${id}:${recordPath}`),
+  )) {
+    const { id, branch } = waiting.shift()!;
+    if (type !== 'blob' || size > LARGEST_RECORD) throw badRecord(branch, 'it is no record');
+    const parts: Buffer[] = [];
+    for await (const part of content) parts.push(part);
+    records.set(id, Buffer.concat(parts).toString('latin1'));
+  }
+  return records;
+}
+
+/**
+ * The changes of a record. `contents` names a blob of the repository, in the way of gitrevisions(7).
+ *
+ * @throws GitError for a line that no layer can have made
+ */
+export function* changesOf(record: string, { id, branch }: LayerRecord): Generator<Change, void, void> {
+  let start = 0;
+  for (let end = record.indexOf('\n'); end !== -1; start = end + 1, end = record.indexOf('\n', start)) {
+    if (record[start] === '#') continue;
+    const change = parseLine(record.slice(start, end));
+    if (!isSound(change)) throw badRecord(branch, `a line of it is damaged: ${record.slice(start, end)}`);
+    const inRecord = change.type !== 'removed' && change.contents !== undefined;
+    yield inRecord ? { ...change, contents: `${id}:${change.contents}` } : change;
+  }
+}
+
+/** Whether a change says something that can be: what a container wrote into a record may be anything. */
+function isSound(change: Change): boolean {
+  const { type, path } = change;
+  if (!isSoundPath(path, type === 'directory')) return false;
+  if (type === 'removed') return true;
+  if (type === 'hardlink' ? !isSoundPath(change.linkPath, false) : change.linkPath.includes('\0'))
+    return false;
+  const { mode, uid, gid, size, mtimeSeconds, mtimeNanoseconds, deviceMajor, deviceMinor } = change;
+  return (
+    isWhole(mode, 0, 0o7777) &&
+    [uid, gid, deviceMajor, deviceMinor].every((number) => isWhole(number, 0, 0xffff_ffff)) &&
+    isWhole(size, 0, Number.MAX_SAFE_INTEGER) &&
+    isWhole(mtimeSeconds, Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER) &&
+    isWhole(mtimeNanoseconds, 0, 999_999_999) &&
+    /^[\w/]*$/.test(change.contents ?? '')
+  );
+}
+
+function isWhole(number: number, least: number, most: number): boolean {
+  return Number.isSafeInteger(number) && number >= least && number <= most;
+}
+
+/** The error for a record that this program did not write. */
+function badRecord(branch: string, reason: string): GitError {
+  return new GitError(`cannot read the record of ${branch}: ${printable(reason)}`, {
+    code: 'GIT_RECORD',
+    hint: PULL_AGAIN,
+  });
+}
+
+/**
+ * What the rootfs was after the last of these layers, with the blobs of what git holds.
+ *
+ * @param chain base layer first
+ */
+export async function loadState(
+  repository: Repository,
+  records: Records,
+  chain: readonly LayerRecord[],
+): Promise<RootfsState> {
+  const state = new RootfsState();
+  for (const layer of chain) playRecord(state, records, layer);
+  const top = chain.at(-1);
+  if (top) await loadTrees(repository, state, top.commit);
+  return state;
+}
+
+/** Plays what a layer did. */
+export function playRecord(state: RootfsState, records: Records, layer: LayerRecord): void {
+  for (const change of changesOf(records.get(layer.id)!, layer)) {
+    try {
+      state.apply(change);
+    } catch (error) {
+      throw error instanceof RangeError ? badRecord(layer.branch, `${change.path}: ${error.message}`) : error;
+    }
+  }
+}
+
+/** Takes from a commit what git calls the contents and directories of its rootfs. */
+async function loadTrees(repository: Repository, state: RootfsState, commit: string): Promise<void> {
+  const root = await repository.run(['rev-parse', '--verify', `${commit}^{tree}`]);
+  const entries = await listTree(repository, ['-t', commit]);
+  for (const { path, id, type } of entries) {
+    const place = state.find(path);
+    if (!place) continue;
+    if (type === 'blob') place.inode.id = id;
+    else if (place.children) state.setTree(place.children, id);
+  }
+  state.setTree(state.root(), root.trim() as ObjectID);
+}
+
+/** All files of a commit, in the order of their paths' bytes. */
+export async function readTree(repository: Repository, commit: string): Promise<TreeFile[]> {
+  return listTree(repository, [commit]);
+}
+
+interface Listed extends TreeFile {
+  readonly type: 'blob' | 'tree';
+}
+
+const lineOfTree = /^(100644|100755|120000|040000) (blob|tree) ([0-9a-f]{40})\t(.+)$/;
+
+async function listTree(repository: Repository, wanted: readonly string[]): Promise<Listed[]> {
+  const listing = await repository.run(['ls-tree', '-r', '--full-tree', ...wanted]);
+  const entries: Listed[] = [];
+  for (const line of listing.split('\n')) {
+    // What is no file or directory is a submodule: for git a directory, in which nothing of ours is.
+    const [, mode, type, id, name] = lineOfTree.exec(line) ?? [];
+    if (name === undefined) continue;
+    const path = unquotePath(name);
+    if (!isSoundPath(path, false)) throw badTree(path);
+    entries.push({ path, mode: mode as TreeMode, type: type as Listed['type'], id: id as ObjectID });
+  }
+  return entries;
+}
+
+function badTree(path: string): GitError {
+  return new GitError(`a commit has a file that no rootfs can have: ${printable(path)}`, {
+    code: 'GIT_DAMAGED',
+    hint: PULL_AGAIN,
+  });
+}
+
+const plain: Omit<Written, 'type' | 'path'> = {
+  linkPath: '',
+  mode: 0o755,
+  uid: 0,
+  gid: 0,
+  size: 0,
+  mtimeSeconds: 0,
+  mtimeNanoseconds: 0,
+  deviceMajor: 0,
+  deviceMinor: 0,
+  xattrs: undefined,
+};
+
+/**
+ * What the rootfs is at a commit: a layer's, or a user's on top of one. Files that the user changed keep owner and mode, new ones are
+ * root's, as far as git's own means go.
+ */
+export async function stateAt(
+  repository: Repository,
+  commit: string,
+  history: History,
+  records: Records,
+): Promise<RootfsState> {
+  const layer = await nearestLayer(repository, commit, history);
+  const state = await loadState(repository, records, layer ? chainOf(history, layer) : []);
+  if (layer?.commit !== commit) replaceFiles(state, await readTree(repository, commit));
+  return state;
+}
+
+/** The layer that a commit is, or stands on. */
+async function nearestLayer(
+  repository: Repository,
+  commit: string,
+  history: History,
+): Promise<LayerRecord | undefined> {
+  const layers = new Map([...history.values()].map((layer) => [layer.commit as string, layer]));
+  const known = layers.get(commit);
+  if (known) return known;
+  const ancestors = await repository.run(['rev-list', commit, '--']);
+  return ancestors
+    .split('\n')
+    .map((ancestor) => layers.get(ancestor))
+    .find((layer) => layer !== undefined);
+}
+
+/** Makes `tree` all that git holds of `state`. */
+function replaceFiles(state: RootfsState, tree: readonly TreeFile[]): void {
+  const wanted = new Set(tree.map(({ path }) => path));
+  for (const { path } of treeFiles(state)) {
+    if (!wanted.has(path)) state.apply({ type: 'removed', path });
+  }
+  for (const file of tree) {
+    const before = state.find(file.path)?.inode;
+    const held = before && treeFile(file.path, before);
+    if (held && held.id === file.id && held.mode === file.mode) continue;
+    makeAbove(state, file.path);
+    const type = file.mode === '120000' ? 'symlink' : 'file';
+    const kept = before?.type === type ? before : { ...plain, mode: 0o644 };
+    const mode = file.mode === '100755' ? kept.mode | 0o111 : kept.mode & ~0o111;
+    state.apply({ ...plain, uid: kept.uid, gid: kept.gid, mode, type, path: file.path });
+    Object.assign(state.find(file.path)!.inode, { id: file.id, timeless: true });
+  }
+}
+
+/** Makes the directories above a path that are missing. */
+function makeAbove(state: RootfsState, path: string): void {
+  for (let end = path.indexOf('/'); end !== -1; end = path.indexOf('/', end + 1)) {
+    const above = path.slice(0, end);
+    if (state.find(above)?.children) continue;
+    state.apply({ ...plain, type: 'directory', path: above });
+    Object.assign(state.find(above)!.inode, { timeless: true });
+  }
 }

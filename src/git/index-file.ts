@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
 import { GitError } from '../errors.ts';
+import type { ObjectID, TreeFile } from './objects.ts';
 import type { FileStat } from '../rootfs/filesystem.ts';
-import type { ObjectID } from './object-id.ts';
-import type { TreeFile } from './tree-file.ts';
 
 const version = 2;
 const headerSize = 12;

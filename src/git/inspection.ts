@@ -1,19 +1,17 @@
 import { createHash } from 'node:crypto';
 import { readFileSync, readSync } from 'node:fs';
 import { geteuid, umask } from 'node:process';
-import { accessList, modeWithList } from '../tar/access-list.ts';
-import type { Written } from '../tar/mtree.ts';
-import { join } from '../rootfs/directories.ts';
-import type { ByteName, Directory, FileStat } from '../rootfs/filesystem.ts';
-import { parseIndex, type IndexEntry } from './index-file.ts';
-import { chainOf, type History, type LayerRecord } from './history.ts';
-import type { ObjectID } from './object-id.ts';
-import { changesOf, playRecord, type Records } from './record.ts';
+import { type History, type LayerRecord, type Records, chainOf, changesOf, playRecord } from './history.ts';
+import { type IndexEntry, parseIndex } from './index-file.ts';
+import type { ObjectID } from './objects.ts';
 import type { Repository } from './repository.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
-import { RootfsState, type Inode, type Place } from './rootfs-state.ts';
-import { treeFile } from './tree.ts';
-import { isHoldable } from './tree-path.ts';
+import { type Inode, type Place, RootfsState } from './rootfs-state.ts';
+import { isHoldable, treeFile } from './trees.ts';
+import { join } from '../rootfs/directories.ts';
+import type { ByteName, Directory, FileStat } from '../rootfs/filesystem.ts';
+import { accessList, modeWithList } from '../tar/access-list.ts';
+import type { Written } from '../tar/mtree.ts';
 
 export type FileType = FileStat['type'];
 

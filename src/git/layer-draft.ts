@@ -1,9 +1,15 @@
+import { constants } from 'node:os';
 import { GitError, printable } from '../errors.ts';
-import { composeLine, parseLine, type Change, type Written } from '../tar/mtree.ts';
+import { refused } from './git-error.ts';
 import { keptFiles } from './names.ts';
-import type { TreeEntry } from './objects.ts';
+import type { ObjectStore } from './object-store.ts';
+import { type ObjectID, type TreeEntry, idSize } from './objects.ts';
+import { SizeMismatch, contentIn, contentOf } from './pack-writer.ts';
+import type { RootfsFiles } from './rootfs-files.ts';
 import type { Inode, RootfsState } from './rootfs-state.ts';
-import { isHoldable } from './tree-path.ts';
+import { isHoldable } from './trees.ts';
+import type { Breath } from './yielder.ts';
+import { type Change, type Written, composeLine, parseLine } from '../tar/mtree.ts';
 
 /** What came to a path. */
 export interface Came {
@@ -107,4 +113,106 @@ export class LayerDraft {
       return place ? [{ path, inode: place.inode }] : [];
     });
   }
+}
+
+/** Gives files and symlinks the names of their blobs, which come from elsewhere in the same order. */
+export class BlobNames {
+  #waiting: Inode[] = [];
+  #named = 0;
+  #ids: Uint8Array[] = [];
+  #failure: { readonly reason: unknown } | undefined;
+  #settled: (() => void) | undefined;
+
+  /** What was written next. */
+  expect(inodes: readonly Inode[]): void {
+    for (const inode of inodes) this.#waiting.push(inode);
+    this.#match();
+  }
+
+  /** The next names, `idSize` bytes each. */
+  take(ids: Uint8Array): void {
+    this.#ids.push(ids);
+    this.#match();
+  }
+
+  /** No more names will come. */
+  fail(reason: unknown): void {
+    this.#failure ??= { reason };
+    this.#settled?.();
+  }
+
+  /** Waits until all have their names. Throws what it failed with. */
+  async settled(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      if (this.#failure) throw this.#failure.reason;
+      await new Promise<void>((resolve) => {
+        this.#settled = resolve;
+      });
+    }
+  }
+
+  #match(): void {
+    for (let ids = this.#ids[0]; ids && this.#named < this.#waiting.length;) {
+      this.#waiting[this.#named++]!.id = Buffer.from(ids.buffer, ids.byteOffset, idSize).toString(
+        'hex',
+      ) as ObjectID;
+      this.#ids[0] = ids = ids.subarray(idSize);
+      if (ids.length > 0) continue;
+      this.#ids.shift();
+      ids = this.#ids[0]!;
+    }
+    if (this.#named < this.#waiting.length) return;
+    this.#waiting = [];
+    this.#named = 0;
+    this.#settled?.();
+  }
+}
+
+/** Turns what is on disk into blobs. */
+export class LayerReader {
+  readonly #objects: ObjectStore;
+  readonly #files: RootfsFiles;
+  readonly #breath: Breath;
+
+  constructor(objects: ObjectStore, files: RootfsFiles, breath: Breath) {
+    this.#objects = objects;
+    this.#files = files;
+    this.#breath = breath;
+  }
+
+  /**
+   * Reads all of a complete layer that has no blob yet.
+   *
+   * @throws the system's errors, GitError for a file that is not what the layer says, the reason of the signal
+   */
+  async readAll(draft: LayerDraft): Promise<void> {
+    this.#files.forget();
+    for (const came of draft.unstored()) {
+      came.inode.id = await this.#read(came);
+      if (this.#breath.isDue()) await this.#breath.take();
+    }
+  }
+
+  async #read({ path, inode }: Came): Promise<ObjectID> {
+    if (inode.type === 'symlink') {
+      const target = Buffer.from(inode.linkPath, 'latin1');
+      return this.#objects.add(target.length, contentIn(target));
+    }
+    const file = this.#files.open(path);
+    if (file === undefined) throw refused(`read ${this.#files.place(path)}`, -constants.errno.ENOENT);
+    try {
+      return await this.#objects.add(inode.size, contentOf(file));
+    } catch (error) {
+      throw error instanceof SizeMismatch ? changed(path) : error;
+    } finally {
+      this.#files.filesystem.closeFile(file);
+    }
+  }
+}
+
+function changed(path: string): GitError {
+  return new GitError(`${printable(path)} changed while it was read`, {
+    code: 'GIT_CHANGED',
+    hint: 'see who else writes there, and run it again',
+  });
 }

@@ -1,5 +1,6 @@
-import type { ObjectID } from './object-id.ts';
-import { PackWriter, type ObjectSource, type ObjectType } from './pack-writer.ts';
+import { GitError } from '../errors.ts';
+import { type ObjectID, idSize } from './objects.ts';
+import { type ObjectSource, type ObjectType, PackWriter } from './pack-writer.ts';
 
 /** In bytes: what takes about a millisecond. */
 const small = 256 * 1024;
@@ -51,4 +52,56 @@ export class ObjectStore {
     this.#pack = undefined;
     await this.#completed.catch(() => undefined);
   }
+}
+
+/** Contents, one after the other: see `BlobPacker`. */
+export interface Contents {
+  /** Size of the next content; `settle` where its names are awaited; undefined after the last one. */
+  next(): number | 'settle' | undefined;
+  /** Puts its next `length` bytes at `at`; false when there are none. */
+  fill(into: Uint8Array, at: number, length: number): boolean;
+}
+
+const namesAtOnce = 2048;
+
+/** In bytes: what has to be read once more at the end, as a pack's checksum is of all of it (see `PackWriter.close`). */
+const smallestPack = 64 * 2 ** 20;
+
+/**
+ * Makes blobs of contents, each once, in packs that git sees when the promise is fulfilled.
+ *
+ * @param directory `objects/pack` of the repository
+ * @param tell told the names of the blobs, `idSize` bytes each, in the order of the contents, many at a time
+ * @throws what `contents` throws, GitError, the system's errors
+ */
+export async function packBlobs(
+  contents: Contents,
+  directory: string,
+  tell: (ids: Uint8Array) => void,
+): Promise<void> {
+  const store = new ObjectStore(directory, () => Promise.resolve());
+  let ids = Buffer.allocUnsafeSlow(namesAtOnce * idSize);
+  let length = 0;
+  const answer = (): void => {
+    if (length > 0) tell(ids.subarray(0, length));
+    ids = Buffer.allocUnsafeSlow(namesAtOnce * idSize);
+    length = 0;
+  };
+  let completed = 0;
+  for (let size = contents.next(); size !== undefined; size = contents.next()) {
+    if (size === 'settle') {
+      answer();
+      continue;
+    }
+    const added = store.add(size, (into, at, count) => {
+      if (!contents.fill(into, at, count)) throw new GitError('a file ended before its end');
+    });
+    length += ids.write(typeof added === 'string' ? added : await added, length, 'hex');
+    if (length === ids.length) answer();
+    if (store.pending < Math.max(smallestPack, completed / 4)) continue;
+    completed += store.pending;
+    await store.complete();
+  }
+  answer();
+  await store.complete();
 }

@@ -1,5 +1,18 @@
-import type { TreeMode } from './tree-file.ts';
-import { idSize, type ObjectID } from './object-id.ts';
+/** Name of a git object: 40 hex digits, SHA-1 of its type, size and content. */
+export type ObjectID = string & { readonly objectID: unique symbol };
+
+/** The same as bytes: so many. */
+export const idSize = 20;
+
+/** What git calls the kind of a file in a tree. */
+export type TreeMode = '100644' | '100755' | '120000';
+
+/** A file of a commit. */
+export interface TreeFile {
+  readonly path: string;
+  readonly mode: TreeMode;
+  readonly id: ObjectID;
+}
 
 /** What a tree holds under a name of one component, one character a byte. */
 export interface TreeEntry {

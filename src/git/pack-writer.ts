@@ -14,16 +14,17 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { crc32 } from 'node:zlib';
 import { GitError } from '../errors.ts';
-import type { ObjectID } from './object-id.ts';
-import { composePackIndex, type PackedObject } from './pack-index.ts';
+import type { ObjectID } from './objects.ts';
 import {
+  type PackedObject,
   adler32,
   blockHeaderSize,
+  composePackIndex,
   storedBlockSize,
   trailerSize,
   writeBlockHeader,
   zlibHeader,
-} from './stored-deflate.ts';
+} from './pack-format.ts';
 
 /** The objects that are written here. */
 export type ObjectType = keyof typeof types;

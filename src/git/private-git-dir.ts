@@ -11,12 +11,12 @@ import {
 import path from 'node:path';
 import { geteuid, pid } from 'node:process';
 import { GitError, printable } from '../errors.ts';
-import { systemCalls } from '../sys/system-calls.ts';
-import { LinuxFilesystem } from '../rootfs/linux.ts';
-import { makeStage, removeStaleStages } from '../rootfs/destination.ts';
-import type { Breath } from './breath.ts';
 import type { Environment } from './git-program.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
+import type { Breath } from './yielder.ts';
+import { makeStage, removeStaleStages } from '../rootfs/destination.ts';
+import { LinuxFilesystem } from '../rootfs/linux.ts';
+import { systemCalls } from '../sys/system-calls.ts';
 
 /**
  * All that git is told: nothing of a rootfs, an image or a user decides what runs or what a byte becomes. git's own refusals of names are

@@ -1,6 +1,6 @@
 import { GitError, printable } from '../errors.ts';
 import { branchRef, parseBranchName } from './names.ts';
-import type { ObjectID } from './object-id.ts';
+import type { ObjectID } from './objects.ts';
 import { PULL_AGAIN, type RootfsFiles } from './rootfs-files.ts';
 
 /** Most bytes of `HEAD` or of a file with one ref, of `packed-refs`, and most refs: beyond them a repository is an attack. */

@@ -1,18 +1,18 @@
 import { GitError } from '../errors.ts';
-import { openBreath, type Breath } from './breath.ts';
 import { asGitError } from './git-error.ts';
 import {
-  findGit,
-  readObjects,
-  runGit,
   type GitObject,
   type GitOptions,
   type GitProgram,
+  findGit,
+  readObjects,
+  runGit,
 } from './git-program.ts';
-import type { ObjectID } from './object-id.ts';
+import type { ObjectID } from './objects.ts';
 import { PrivateGitDir } from './private-git-dir.ts';
 import { readHead, readRefs } from './refs.ts';
 import { RootfsFiles } from './rootfs-files.ts';
+import { type Breath, openBreath } from './yielder.ts';
 
 /** A rootfs with a repository in it, `.git`, as a container may have left it: git sees what was checked, by a `PrivateGitDir`. */
 export class Repository implements AsyncDisposable {

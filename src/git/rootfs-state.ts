@@ -1,5 +1,5 @@
+import type { ObjectID } from './objects.ts';
 import type { Change, Written } from '../tar/mtree.ts';
-import type { ObjectID } from './object-id.ts';
 
 /** What stands at one or, for hard links, several paths. */
 export interface Inode extends Omit<Written, 'type' | 'path' | 'xattrs' | 'contents'> {

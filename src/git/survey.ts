@@ -1,13 +1,11 @@
 import { lstatSync, readdirSync } from 'node:fs';
 import { GitError, printable } from '../errors.ts';
+import { isInterrupted } from './dot-git.ts';
 import { asGitError } from './git-error.ts';
-import { stateAt } from './commit-state.ts';
 import type { GitOptions } from './git-program.ts';
-import { countCommon, readHistory, type History, type LayerRecord } from './history.ts';
+import { type History, type LayerRecord, countCommon, readHistory, readRecords, stateAt } from './history.ts';
 import { inspect } from './inspection.ts';
-import { isInterrupted } from './marker.ts';
-import { branchName, branchRef, type LayerIdentity } from './names.ts';
-import { readRecords } from './record.ts';
+import { type LayerIdentity, branchName, branchRef } from './names.ts';
 import { readHead } from './refs.ts';
 import { Repository } from './repository.ts';
 

@@ -3,10 +3,9 @@ import { createHash, randomBytes } from 'node:crypto';
 import { readdirSync, truncateSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { packBlobs, type Contents } from '../../src/git/blob-packer.ts';
-import { idSize } from '../../src/git/object-id.ts';
 import { GitError } from '../../src/errors.ts';
-import { ObjectStore } from '../../src/git/object-store.ts';
+import { type Contents, ObjectStore, packBlobs } from '../../src/git/object-store.ts';
+import { idSize } from '../../src/git/objects.ts';
 import { contentIn } from '../../src/git/pack-writer.ts';
 import { git, scratch } from './git.ts';
 

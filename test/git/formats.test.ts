@@ -9,15 +9,13 @@ import fc from 'fast-check';
 import { GitError } from '../../src/errors.ts';
 import { findGit } from '../../src/git/git-program.ts';
 import { commitTime, parseBranchName } from '../../src/git/names.ts';
-import type { ObjectID } from '../../src/git/object-id.ts';
-import { composePackIndex } from '../../src/git/pack-index.ts';
-import { PackWriter } from '../../src/git/pack-writer.ts';
+import type { ObjectID } from '../../src/git/objects.ts';
+import { adler32, composePackIndex } from '../../src/git/pack-format.ts';
+import { PackWriter, contentIn } from '../../src/git/pack-writer.ts';
 import { RootfsState } from '../../src/git/rootfs-state.ts';
-import { adler32 } from '../../src/git/stored-deflate.ts';
-import { contentIn } from '../../src/git/pack-writer.ts';
-import { isHoldable, unquotePath } from '../../src/git/tree-path.ts';
-import { blank } from '../support/blank.ts';
+import { isHoldable, unquotePath } from '../../src/git/trees.ts';
 import { environment, git, scratch } from './git.ts';
+import { blank } from '../support/blank.ts';
 
 const byteString = (minLength: number): fc.Arbitrary<string> =>
   fc

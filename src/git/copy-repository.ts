@@ -1,9 +1,9 @@
-import { constants } from 'node:os';
 import { readSync } from 'node:fs';
-import { parentPath } from '../rootfs/directories.ts';
-import type { Breath } from './breath.ts';
+import { constants } from 'node:os';
 import { refused } from './git-error.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
+import type { Breath } from './yielder.ts';
+import { parentPath } from '../rootfs/directories.ts';
 
 /** What belongs to one work tree or to one process. */
 const passing = /^index$|\.lock$|^tmp_|^dlrootfs-/;

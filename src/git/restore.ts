@@ -1,11 +1,11 @@
 import { GitError, printable } from '../errors.ts';
-import type { WorkTree } from '../rootfs/work-tree.ts';
 import type { Inspection } from './inspection.ts';
-import type { ObjectID } from './object-id.ts';
+import type { ObjectID } from './objects.ts';
 import type { Repository } from './repository.ts';
 import { PULL_AGAIN, type RootfsFiles } from './rootfs-files.ts';
 import type { Inode, RootfsState } from './rootfs-state.ts';
-import { isHoldable } from './tree-path.ts';
+import { isHoldable } from './trees.ts';
+import type { WorkTree } from '../rootfs/work-tree.ts';
 
 /** What there is of the rootfs already. */
 export interface OnDisk extends Pick<Inspection, 'verified' | 'attributes'> {

@@ -1,0 +1,154 @@
+import { kill, pid } from 'node:process';
+import { GitError } from '../errors.ts';
+import { IndexFile } from './index-file.ts';
+import { branchRef } from './names.ts';
+import type { RootfsFiles } from './rootfs-files.ts';
+import type { RootfsState } from './rootfs-state.ts';
+import { isHoldable, treeFiles } from './trees.ts';
+import type { Breath } from './yielder.ts';
+
+/** What is left in `.git/config`: nothing that runs a program, and what a rootfs needs to be kept as it is by any git. */
+const configuration = `# A root file system, one branch a layer, by dlrootfs. Nothing may change a byte of it, and names that git
+# refuses for the sake of other systems are allowed.
+[core]
+	repositoryformatversion = 0
+	filemode = true
+	bare = false
+	logallrefupdates = true
+	autocrlf = false
+	ignoreCase = false
+	precomposeUnicode = false
+	protectHFS = false
+	protectNTFS = false
+	fsmonitor = false
+	hooksPath = /dev/null
+[user]
+	name = dlrootfs
+	email = mail@mail.com
+# What an image has in .gitmodules, .gitattributes and the like is its own affair: here they are files as any other.
+[fsck]
+	hasDotgit = ignore
+	gitmodulesBlob = ignore
+	gitmodulesLarge = ignore
+	gitmodulesName = ignore
+	gitmodulesParse = ignore
+	gitmodulesPath = ignore
+	gitmodulesUpdate = ignore
+	gitmodulesUrl = ignore
+	gitattributesBlob = ignore
+	gitattributesLarge = ignore
+	gitattributesLineLength = ignore
+	gitattributesSymlink = ignore
+	gitignoreSymlink = ignore
+	mailmapSymlink = ignore
+`;
+
+/** The attributes that count before all `.gitattributes` of a tree: no filter, no conversion, nothing left out of an archive. */
+const attributes =
+  '* -text !eol -crlf -filter -ident -working-tree-encoding -export-ignore -export-subst !diff !merge\n';
+
+/** Makes an empty repository in a rootfs, `.git`, as git-init(1) does with no template: nothing in it runs a program. */
+export function initRepository(files: RootfsFiles): void {
+  for (const name of ['objects/info', 'objects/pack', 'refs/heads', 'refs/tags', 'info']) {
+    files.makeDirectory(`.git/${name}`);
+  }
+  files.create('.git/HEAD', Buffer.from('ref: refs/heads/master\n'));
+  files.create('.git/config', Buffer.from(configuration));
+  files.create('.git/info/attributes', Buffer.from(attributes));
+}
+
+/** In the repository while its rootfs is being changed: who does it. */
+const MARKER = '.git/dlrootfs-checkout';
+/** In bytes. */
+const LARGEST_MARKER = 4096;
+
+/** Whether a checkout began and did not end. */
+export function isInterrupted(files: RootfsFiles): boolean {
+  return files.stat(MARKER) !== undefined;
+}
+
+/**
+ * Says that the rootfs is between two layers, until `unmark`.
+ *
+ * @returns whether an earlier checkout had left it so
+ * @throws GitError when another process is at it
+ */
+export function mark(files: RootfsFiles): boolean {
+  const earlier = files.read(MARKER, LARGEST_MARKER);
+  if (earlier) {
+    const other = Number.parseInt(earlier.toString('latin1'), 10);
+    if (other > 0 && other !== pid && isAlive(other)) {
+      throw new GitError(`process ${other} is checking out another layer`, {
+        code: 'GIT_BUSY',
+        hint: `wait until it is done; if it is no dlrootfs, remove ${files.place(MARKER)}`,
+      });
+    }
+    // What the killed run would have removed.
+    for (const lock of ['index', 'HEAD', 'info/exclude']) files.remove(`.git/${lock}.lock`);
+    files.remove(MARKER);
+  }
+  files.create(MARKER, Buffer.from(`${pid}\n`));
+  return earlier !== undefined;
+}
+
+export function unmark(files: RootfsFiles): void {
+  files.remove(MARKER);
+}
+
+function isAlive(process: number): boolean {
+  try {
+    kill(process, 0);
+    return true;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code !== 'ESRCH';
+  }
+}
+
+/**
+ * Tells git that the rootfs on disk is `state`, and that `branch` is checked out, so that `git status` is clean and quick: writes the
+ * index, `info/exclude` and `HEAD`.
+ *
+ * @throws GitError
+ */
+export async function settle(
+  files: RootfsFiles,
+  state: RootfsState,
+  branch: string,
+  breath: Breath,
+): Promise<void> {
+  files.forget();
+  const index = new IndexFile();
+  for (const file of treeFiles(state)) {
+    index.add(file, files.stat(file.path));
+    if (breath.isDue()) await breath.take();
+  }
+  files.replace('.git/index', index.finish());
+  files.makeDirectory('.git/info');
+  files.replace('.git/info/exclude', composeExclude(state));
+  files.replace('.git/HEAD', Buffer.from(`ref: ${branchRef(branch)}\n`));
+}
+
+/**
+ * `.git/info/exclude` for a rootfs: what git cannot hold should not show up in `git status` as untracked either. A folder with a
+ * repository of its own and nothing of ours git would show as a whole.
+ */
+function composeExclude(state: RootfsState): Buffer {
+  const patterns: string[] = [];
+  let files: readonly string[] | undefined;
+  for (const [path, { inode }] of state) {
+    const slash = path.lastIndexOf('/');
+    const above = path.slice(0, Math.max(0, slash));
+    if (isHoldable(path, inode.type === 'symlink' ? 'symlink' : 'file') || !isHoldable(above, 'file'))
+      continue;
+    patterns.push(pattern(path));
+    if (path.slice(slash + 1) !== '.git') continue;
+    files ??= [...treeFiles(state)].map((file) => file.path);
+    if (!files.some((file) => file.startsWith(`${above}/`))) patterns.push(pattern(above));
+  }
+  return Buffer.from(patterns.join(''), 'latin1');
+}
+
+/** A line that means this path alone; a pattern has no way to name a newline. */
+function pattern(path: string): string {
+  return path.includes('\n') ? '' : `/${path.replaceAll(/[\\*?[\] ]/g, String.raw`\$&`)}\n`;
+}

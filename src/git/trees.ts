@@ -1,0 +1,147 @@
+import type { ObjectStore } from './object-store.ts';
+import { type ObjectID, type TreeEntry, type TreeFile, type TreeMode, composeTree } from './objects.ts';
+import { contentIn } from './pack-writer.ts';
+import type { Inode, Place, RootfsState } from './rootfs-state.ts';
+import type { Breath } from './yielder.ts';
+
+/**
+ * Whether git can hold a path at all. It refuses a component `.git` in any case (verify_path in its read-cache.c), and a symlink
+ * `.gitmodules`, which could make it read configuration from anywhere. What is longer than PATH_MAX it could not check out. All else it
+ * takes with core.protectHFS and core.protectNTFS off.
+ */
+export function isHoldable(path: string, type: 'file' | 'symlink'): boolean {
+  if (path.length > LONGEST_FOR_GIT) return false;
+  if (!path.includes('.')) return true;
+  return !/(?:^|\/)\.git(?:\/|$)/i.test(path) && !(type === 'symlink' && /(?:^|\/)\.gitmodules$/i.test(path));
+}
+
+/** In bytes: what the kernel takes of a path in one piece, its NUL counted (PATH_MAX). */
+export const LONGEST_FOR_GIT = 4095;
+/** In bytes: as far as a rootfs goes. */
+const LONGEST_PATH = 16_384;
+
+/** Whether a path from the root leads nowhere but down, and not into the repository. */
+export function isSoundPath(path: string, root: boolean): boolean {
+  if (path === '') return root;
+  return path.length <= LONGEST_PATH && !/(?:^|\/)\.{0,2}(?:\/|$)|\0|^\.git(?:\/|$)/i.test(path);
+}
+
+const escapes: Readonly<Record<string, string>> = {
+  a: '\x07',
+  b: '\b',
+  f: '\f',
+  n: '\n',
+  r: '\r',
+  t: '\t',
+  v: '\v',
+};
+
+/** A path as git prints it with core.quotePath, one character a byte again. */
+export function unquotePath(text: string): string {
+  if (!text.startsWith('"')) return text;
+  return text
+    .slice(1, -1)
+    .replaceAll(/\\(?:([0-7]{3})|(.))/g, (_, octal: string | undefined, letter: string) =>
+      octal === undefined ? (escapes[letter] ?? letter) : String.fromCharCode(Number.parseInt(octal, 8)),
+    );
+}
+
+/** Whether git has files of this type. */
+function isTreeType(type: Inode['type']): type is 'file' | 'symlink' {
+  return type === 'file' || type === 'symlink';
+}
+
+/** How git shows an inode at a path, undefined where it cannot hold it. Its content must be stored. */
+export function treeFile(path: string, { type, mode, id }: Inode): TreeFile | undefined {
+  if (!isTreeType(type) || id === undefined || !isHoldable(path, type)) return undefined;
+  return { path, mode: treeMode(type, mode), id };
+}
+
+/** All that git holds of a rootfs, in the order of the paths' bytes. */
+export function* treeFiles(state: RootfsState): Generator<TreeFile, void, void> {
+  for (const [path, { inode }] of state) {
+    const file = treeFile(path, inode);
+    if (file) yield file;
+  }
+}
+
+/** Of a file's mode git keeps whether its owner may run it. */
+function treeMode(type: 'file' | 'symlink', mode: number): TreeMode {
+  if (type === 'symlink') return '120000';
+  return (mode & 0o100) === 0 ? '100644' : '100755';
+}
+
+/** Makes the trees of a rootfs: only of directories in which something changed since they were made last. */
+export class TreeWriter {
+  readonly #store: ObjectStore;
+  readonly #breath: Breath;
+
+  constructor(store: ObjectStore, breath: Breath) {
+    this.#store = store;
+    this.#breath = breath;
+  }
+
+  /** The tree of all that git holds of a rootfs. All contents must be stored. */
+  async write(state: RootfsState): Promise<ObjectID> {
+    const root = state.root();
+    const known = state.treeOf(root);
+    if (known !== undefined) return known;
+    const open = [openTree('', 0, root)];
+    for (;;) {
+      const tree = open.at(-1)!;
+      const next = tree.rest.next();
+      if (next.done !== true) {
+        const below = addPlace(state, tree, ...next.value);
+        if (below) open.push(below);
+        continue;
+      }
+      open.pop();
+      const above = open.at(-1);
+      // Git has no directory that holds nothing.
+      if (tree.entries.length > 0 || !above) {
+        const id = await this.add(tree.entries);
+        state.setTree(tree.names, id);
+        if (!above) return id;
+        above.entries.push({ name: tree.name, mode: '40000', id });
+      }
+      if (this.#breath.isDue()) await this.#breath.take();
+    }
+  }
+
+  /** The tree of some files. */
+  async add(entries: readonly TreeEntry[]): Promise<ObjectID> {
+    const tree = composeTree(entries);
+    return this.#store.add(tree.length, contentIn(tree), 'tree');
+  }
+}
+
+/** A tree in the making. */
+interface OpenTree {
+  readonly name: string;
+  /** Of the path, with a slash after it. */
+  readonly length: number;
+  readonly names: ReadonlyMap<string, Place>;
+  readonly rest: MapIterator<[string, Place]>;
+  readonly entries: TreeEntry[];
+}
+
+function openTree(name: string, length: number, names: ReadonlyMap<string, Place>): OpenTree {
+  return { name, length, names, rest: names.entries(), entries: [] };
+}
+
+/** Adds what stands at a name to the tree; answers the tree that has to be made first. */
+function addPlace(state: RootfsState, tree: OpenTree, name: string, place: Place): OpenTree | undefined {
+  const length = tree.length + name.length;
+  if (length > LONGEST_FOR_GIT) return undefined;
+  const { inode, children } = place;
+  if (!children) {
+    const file = treeFile(name, inode);
+    if (file) tree.entries.push({ name, mode: file.mode, id: file.id });
+    return undefined;
+  }
+  if (children.size === 0 || !isHoldable(name, 'file')) return undefined;
+  const id = state.treeOf(children);
+  if (id === undefined) return openTree(name, length + 1, children);
+  tree.entries.push({ name, mode: '40000', id });
+  return undefined;
+}
