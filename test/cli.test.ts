@@ -225,7 +225,7 @@ const failing: readonly Failing[] = [
   {
     sentence: 'an unknown tag',
     exitCode: 3,
-    says: /lib\/img:nope/,
+    says: /lib\/img has no tag nope \(/,
     run: (registry, { path }) => runProgram([registry.reference('lib/img', 'nope')], { cwd: path }),
   },
   {
