@@ -2,10 +2,10 @@ import { compresses } from './filesystem.ts';
 import type { FileStat } from './filesystem.ts';
 
 /** Where things lie: two names, a structure, directory entries. */
-const layout = { name: 0, second: 8192, structure: 16_384, list: 24_576, size: 57_344 } as const;
+const LAYOUT = { name: 0, second: 8192, structure: 16_384, list: 24_576, size: 57_344 } as const;
 const longestName = 8191;
 
-const types: Readonly<Record<number, FileStat['type']>> = {
+const TYPES: Readonly<Record<number, FileStat['type']>> = {
   0o010000: 'fifo',
   0o020000: 'character',
   0o040000: 'directory',
@@ -21,42 +21,42 @@ export class CallMemory {
   readonly second: number;
   readonly structure: number;
   readonly list: number;
-  readonly listSize = layout.size - layout.list;
+  readonly listSize = LAYOUT.size - LAYOUT.list;
   readonly longestName = longestName;
-  readonly #bytes = Buffer.alloc(layout.size);
+  readonly #bytes = Buffer.alloc(LAYOUT.size);
   readonly #view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.length);
 
   constructor(addressOf: (memory: Uint8Array) => number) {
     const address = addressOf(this.#bytes);
-    this.name = address + layout.name;
-    this.second = address + layout.second;
-    this.structure = address + layout.structure;
-    this.list = address + layout.list;
+    this.name = address + LAYOUT.name;
+    this.second = address + LAYOUT.second;
+    this.structure = address + LAYOUT.structure;
+    this.list = address + LAYOUT.list;
   }
 
   /** Puts a byte string at `name`, ended by NUL; false when it is longer than anything the kernel takes. */
   putName(name: string): boolean {
     if (name.length > longestName) return false;
-    this.#bytes[this.#bytes.write(name, layout.name, 'latin1')] = 0;
+    this.#bytes[this.#bytes.write(name, LAYOUT.name, 'latin1')] = 0;
     return true;
   }
 
   /** The same at `second`. */
   putSecond(name: string): boolean {
     if (name.length > longestName) return false;
-    this.#bytes[layout.second + this.#bytes.write(name, layout.second, 'latin1')] = 0;
+    this.#bytes[LAYOUT.second + this.#bytes.write(name, LAYOUT.second, 'latin1')] = 0;
     return true;
   }
 
   /** The first `length` bytes at `second`. */
   takeSecond(length: number): string {
-    return this.#bytes.toString('latin1', layout.second, layout.second + length);
+    return this.#bytes.toString('latin1', LAYOUT.second, LAYOUT.second + length);
   }
 
   /** Two equal struct timespec at `structure`, for utimensat(2). */
   putTimes(seconds: number, nanoseconds: number): void {
     const view = this.#view;
-    for (let at: number = layout.structure; at < layout.structure + 32; at += 16) {
+    for (let at: number = LAYOUT.structure; at < LAYOUT.structure + 32; at += 16) {
       view.setUint32(at, seconds >>> 0, true);
       view.setInt32(at + 4, Math.floor(seconds / 0x1_0000_0000), true);
       view.setUint32(at + 8, nanoseconds, true);
@@ -66,12 +66,12 @@ export class CallMemory {
 
   /** The struct statx at `structure`, the same on every architecture: statx(2). */
   takeStat(): FileStat {
-    const at = layout.structure;
+    const at = LAYOUT.structure;
     const view = this.#view;
     const mode = view.getUint16(at + 28, true);
     const device = deviceNumber(view.getUint32(at + 136, true), view.getUint32(at + 140, true));
     return {
-      type: types[mode & 0o170000] ?? 'other',
+      type: TYPES[mode & 0o170000] ?? 'other',
       mode: mode & 0o7777,
       uid: view.getUint32(at + 20, true),
       gid: view.getUint32(at + 24, true),
@@ -86,7 +86,7 @@ export class CallMemory {
 
   /** Free bytes, also those kept for root, from the struct statfs at `structure`: f_type, f_bsize and f_bfree of statfs(2). */
   takeFreeSpace(): number {
-    const at = layout.structure;
+    const at = LAYOUT.structure;
     if (compresses(this.#view.getUint32(at, true))) return Infinity;
     const blockSize = Number(this.#view.getBigInt64(at + 8, true));
     return Number(this.#view.getBigUint64(at + 24, true)) * blockSize;
@@ -97,8 +97,8 @@ export class CallMemory {
    * from 19) to `names`.
    */
   takeNames(length: number, names: string[]): void {
-    const end = layout.list + length;
-    for (let at: number = layout.list; at < end; at += this.#view.getUint16(at + 16, true)) {
+    const end = LAYOUT.list + length;
+    for (let at: number = LAYOUT.list; at < end; at += this.#view.getUint16(at + 16, true)) {
       const start = at + 19;
       const name = this.#bytes.toString('latin1', start, this.#bytes.indexOf(0, start));
       if (name !== '.' && name !== '..') names.push(name);

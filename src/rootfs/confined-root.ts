@@ -30,7 +30,7 @@ export function openFilesystem(
 }
 
 /** As many as the kernel follows in one path: path_resolution(7). */
-const mostLinks = 40;
+const MAX_LINKS = 40;
 
 /**
  * The files of a rootfs as a process would see them after chroot into it: absolute and climbing symlinks stay inside, also for the last
@@ -142,7 +142,7 @@ export class ConfinedRoot implements Disposable {
 
   #follow<T>(path: BytePath, use: (parent: Directory, name: ByteName) => T): T | undefined {
     let rest: string = path;
-    for (let links = 0; links <= mostLinks; links += 1) {
+    for (let links = 0; links <= MAX_LINKS; links += 1) {
       while (rest.endsWith('/')) rest = rest.slice(0, -1);
       const name = nameOf(rest);
       const isDirectory = name === '' || name === '.' || name === '..';

@@ -8,19 +8,19 @@ import { impossible } from './filesystem.ts';
 const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 
 /** As many as the kernel follows: path_resolution(7). */
-const mostLinks = 40;
+const MAX_LINKS = 40;
 /** Paths that the kernel would take in one piece end at 4095 bytes; beyond this a path is an attack on time and memory. */
-const longestPath = 16_384;
+const MAX_PATH_BYTES = 16_384;
 /** How many directories stay open from one entry to the next. */
-const mostOpen = 256;
+const MAX_OPEN = 256;
 /**
  * Of the directories on the way to another one, those stay open whose path ends within the first bytes, and further down the first behind each
  * multiple of so many bytes: so a deep path needs few descriptors, and no later path is far from one that is open.
  */
-const keptBytes = 256;
-const spacing = 128;
+const KEPT_BYTES = 256;
+const KEPT_SPACING = 128;
 /** Directories opened for one path, also those that symlinks lead through. */
-const mostSteps = 20_000;
+const MAX_STEPS = 20_000;
 
 /** A directory that this process opened; `kept` ones are closed by `trim`, `drop` and `close`, others when they are left behind. */
 interface Opened extends Directory {
@@ -38,7 +38,7 @@ export interface Pathfinder {
 }
 
 /** Takes the tree as it is: for `find` without `create`. */
-const fixed: Pathfinder = {
+const UNCHANGED: Pathfinder = {
   make: () => undefined,
   clear: () => false,
   unlock: () => false,
@@ -57,7 +57,7 @@ export class Directories {
   #last: Directory;
 
   /** @param pathfinder left out: nothing is made, cleared or unlocked */
-  constructor(filesystem: Filesystem, pathfinder: Pathfinder = fixed) {
+  constructor(filesystem: Filesystem, pathfinder: Pathfinder = UNCHANGED) {
     this.#filesystem = filesystem;
     this.#pathfinder = pathfinder;
     this.#root = { ...filesystem.root, kept: true };
@@ -89,11 +89,11 @@ export class Directories {
 
   /** Closes those opened first, if many are open: to be called between two entries. */
   trim(): void {
-    if (this.#open.size <= mostOpen) return;
+    if (this.#open.size <= MAX_OPEN) return;
     for (const [path, directory] of this.#open) {
       this.#filesystem.closeDirectory(directory);
       this.#open.delete(path);
-      if (this.#open.size <= mostOpen / 2) break;
+      if (this.#open.size <= MAX_OPEN / 2) break;
     }
     this.forgetLinks();
   }
@@ -121,7 +121,7 @@ export class Directories {
   }
 
   #walk(path: string, create: boolean, follow = true): Opened | undefined {
-    if (path.length > longestPath) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
+    if (path.length > MAX_PATH_BYTES) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
     let [current, rest] = this.#start(path);
     let links = 0;
     let steps = 0;
@@ -131,7 +131,7 @@ export class Directories {
       rest = cut < 0 ? '' : rest.slice(cut + 1);
       if (name === '' || name === '.') continue;
       steps += 1;
-      if (steps > mostSteps) throw impossible(ELOOP, `follow the symlinks of ${displayPath(path)}`);
+      if (steps > MAX_STEPS) throw impossible(ELOOP, `follow the symlinks of ${displayPath(path)}`);
       if (name === '..') {
         // By the path above, not by `..`, which is elsewhere as soon as another process moves the directory.
         let above = parentPath(current.path);
@@ -154,7 +154,7 @@ export class Directories {
         return undefined;
       }
       links += 1;
-      if (links > mostLinks) throw impossible(ELOOP, `follow the symlinks of ${displayPath(path)}`);
+      if (links > MAX_LINKS) throw impossible(ELOOP, `follow the symlinks of ${displayPath(path)}`);
       rest = rest === '' ? next : `${next}/${rest}`;
       if (next.startsWith('/')) {
         leave(this.#filesystem, current);
@@ -167,7 +167,7 @@ export class Directories {
   /** The nearest directory on the way that is open, and the way from there. */
   #start(path: string): [Opened, string] {
     for (let cut = path.lastIndexOf('/'); cut > 0; cut = path.lastIndexOf('/', cut - 1)) {
-      if (path.length - cut > 2 * spacing && !isSpaced(path, cut)) continue;
+      if (path.length - cut > 2 * KEPT_SPACING && !isSpaced(path, cut)) continue;
       const known = this.#open.get(path.slice(0, cut));
       if (known) return [known, path.slice(cut + 1)];
     }
@@ -177,7 +177,7 @@ export class Directories {
   /** One component further: the directory, the target of a symlink, or undefined where there is none (and none was to be made). */
   #step(parent: Opened, name: ByteName, create: boolean, direct: boolean): Opened | BytePath | undefined {
     const path = join(parent.path, name);
-    if (path.length > longestPath) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
+    if (path.length > MAX_PATH_BYTES) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
     const spaced = isSpaced(path, path.length);
     const known = spaced ? this.#open.get(path) : undefined;
     if (known) return known;
@@ -218,11 +218,11 @@ export class Directories {
   }
 }
 
-/** Whether the directory whose path are the first `length` bytes of `path` stays open when it is gone through: see `spacing`. */
+/** Whether the directory whose path are the first `length` bytes of `path` stays open when it is gone through: see `KEPT_SPACING`. */
 function isSpaced(path: string, length: number): boolean {
-  if (length <= keptBytes) return true;
+  if (length <= KEPT_BYTES) return true;
   const above = path.lastIndexOf('/', length - 1);
-  return Math.floor(length / spacing) > Math.floor(above / spacing);
+  return Math.floor(length / KEPT_SPACING) > Math.floor(above / KEPT_SPACING);
 }
 
 /** Closes a directory that was only on the way. */

@@ -9,10 +9,10 @@ export interface DirectoryRecord {
   readonly mtimeNanoseconds: number;
 }
 
-const chunkSize = 65_536;
-const noMode = 0xffff;
+const CHUNK_BYTES = 65_536;
+const NO_MODE = 0xffff;
 /** Length of shared beginning, length of the rest, mode, seconds, nanoseconds. */
-const fixedSize = 2 + 2 + 2 + 8 + 4;
+const FIXED_BYTES = 2 + 2 + 2 + 8 + 4;
 
 /**
  * The directories of a run in the order of their entries, in some thirty bytes each: of a path only what differs from the one before.
@@ -26,13 +26,13 @@ export class DirectoryLog {
   add(path: string, mode: number | undefined, mtimeSeconds: number, mtimeNanoseconds: number): void {
     let shared = 0;
     const most = Math.min(path.length, this.#last.length);
-    while (shared < most && path.charCodeAt(shared) === this.#last.charCodeAt(shared)) shared++;
+    while (shared < most && path.charCodeAt(shared) === this.#last.charCodeAt(shared)) shared += 1;
     const rest = path.length - shared;
-    const chunk = this.#room(fixedSize + rest);
+    const chunk = this.#room(FIXED_BYTES + rest);
     let at = this.#lengths.at(-1)!;
     at = chunk.writeUInt16LE(shared, at);
     at = chunk.writeUInt16LE(rest, at);
-    at = chunk.writeUInt16LE(mode ?? noMode, at);
+    at = chunk.writeUInt16LE(mode ?? NO_MODE, at);
     at = chunk.writeDoubleLE(mtimeSeconds, at);
     at = chunk.writeUInt32LE(mtimeNanoseconds, at);
     at += chunk.write(path.slice(shared), at, 'latin1');
@@ -48,11 +48,11 @@ export class DirectoryLog {
         const shared = chunk.readUInt16LE(at);
         const rest = chunk.readUInt16LE(at + 2);
         const mode = chunk.readUInt16LE(at + 4);
-        const start = at + fixedSize;
+        const start = at + FIXED_BYTES;
         path = path.slice(0, shared) + chunk.toString('latin1', start, start + rest);
         yield {
           path: path as BytePath,
-          mode: mode === noMode ? undefined : mode,
+          mode: mode === NO_MODE ? undefined : mode,
           mtimeSeconds: chunk.readDoubleLE(at + 6),
           mtimeNanoseconds: chunk.readUInt32LE(at + 14),
         };
@@ -65,7 +65,7 @@ export class DirectoryLog {
   #room(size: number): Buffer {
     const chunk = this.#chunks.at(-1);
     if (chunk && this.#lengths.at(-1)! + size <= chunk.length) return chunk;
-    const next = Buffer.allocUnsafeSlow(Math.max(chunkSize, size));
+    const next = Buffer.allocUnsafeSlow(Math.max(CHUNK_BYTES, size));
     this.#chunks.push(next);
     this.#lengths.push(0);
     return next;

@@ -21,16 +21,16 @@ import { type RootMetadata } from './messages.ts';
 const { EACCES, ENODATA } = constants.errno;
 
 /** This process needs all three to fill a directory. */
-const ownerBits = 0o700;
+const OWNER_BITS = 0o700;
 /** Inherited by what is made in the directory, so given last; setuid has no meaning but is kept. */
-const setIdBits = 0o6000;
+const SET_ID_BITS = 0o6000;
 
 /**
  * The mode for a directory while it is filled, and whether its own must be set at the end: what keeps us out of it, or is inherited by
  * what is made in it, has to wait.
  */
 export function fillingMode(mode: number): number {
-  return (mode & ~setIdBits) | ownerBits;
+  return (mode & ~SET_ID_BITS) | OWNER_BITS;
 }
 
 /** Notes what a directory gets at the end: its times, and its mode where it has another one until then or had in this run. */
@@ -125,9 +125,9 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
  */
 export function unlock(run: Run, directory: Directory): boolean {
   const stat = run.filesystem.stat(directory, '.');
-  if (typeof stat === 'number' || (stat.mode & ownerBits) === ownerBits) return false;
+  if (typeof stat === 'number' || (stat.mode & OWNER_BITS) === OWNER_BITS) return false;
   const node = { parent: directory, name: '.', file: -1 };
-  if (run.filesystem.setMode(node, stat.mode | ownerBits) < 0) return false;
+  if (run.filesystem.setMode(node, stat.mode | OWNER_BITS) < 0) return false;
   run.lateModes.add(directory.path);
   run.log.add(directory.path, stat.mode, stat.mtimeSeconds, stat.mtimeNanoseconds);
   return true;
@@ -147,9 +147,9 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
     if (!directory) continue;
     const node = { parent: directory, name: '.', file: -1 };
     if (mode !== undefined) {
-      if ((mode & ownerBits) === ownerBits) barring.delete(path);
+      if ((mode & OWNER_BITS) === OWNER_BITS) barring.delete(path);
       else barring.set(path, mode);
-      granted(run.filesystem.setMode(node, mode | ownerBits), `set the mode of ${displayPath(path)}`);
+      granted(run.filesystem.setMode(node, mode | OWNER_BITS), `set the mode of ${displayPath(path)}`);
     }
     restoreTimes(run, node, mtimeSeconds, mtimeNanoseconds);
   }

@@ -20,14 +20,14 @@ const { EAGAIN, EINTR, EINVAL, EIO, ENAMETOOLONG, ENOSYS, EPERM } = osConstants.
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 
 /** For a descriptor that only names something. */
-const openPath = O_PATH | O_NOFOLLOW | O_CLOEXEC;
-const openNew = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
-const openToRead = O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
+const OPEN_PATH = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+const OPEN_NEW = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
+const OPEN_READ = O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
 
 /** In bytes: of a value, and of all names together (xattr(7)). */
-const largestAttribute = 64 * 1024;
+const MAX_XATTR_BYTES = 64 * 1024;
 
-const formats: Readonly<Partial<Record<EntryType, number>>> = {
+const FORMATS: Readonly<Partial<Record<EntryType, number>>> = {
   fifo: 0o010000,
   character: 0o020000,
   block: 0o060000,
@@ -68,7 +68,7 @@ export class LinuxFilesystem implements DiskFilesystem {
 
   openDirectory(parent: Directory, name: ByteName): number {
     if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#calls.openat(parent.handle, this.#memory.name, openPath | O_DIRECTORY, 0);
+    return this.#calls.openat(parent.handle, this.#memory.name, OPEN_PATH | O_DIRECTORY, 0);
   }
 
   closeDirectory(directory: Directory): void {
@@ -97,7 +97,7 @@ export class LinuxFilesystem implements DiskFilesystem {
 
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number {
     if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    const file = this.#calls.openat(parent.handle, this.#memory.name, openToRead, 0);
+    const file = this.#calls.openat(parent.handle, this.#memory.name, OPEN_READ, 0);
     if (file < 0) return file;
     const bytes = readAll(file, most);
     // Not by Node: it warns of a descriptor that it has not opened.
@@ -107,7 +107,7 @@ export class LinuxFilesystem implements DiskFilesystem {
 
   openFile(parent: Directory, name: ByteName): number {
     if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    const place = this.#calls.openat(parent.handle, this.#memory.name, openPath, 0);
+    const place = this.#calls.openat(parent.handle, this.#memory.name, OPEN_PATH, 0);
     if (place < 0) return place;
     const stat = this.stat({ path: parent.path, handle: place }, '.');
     let file = typeof stat === 'number' ? stat : -EINVAL;
@@ -161,7 +161,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     if (!this.#memory.putName(name)) return -ENAMETOOLONG;
     if (major > 0xfff || minor > 0xfffff) return -EPERM;
     const device = (minor & 0xff) | (major << 8) | ((minor & 0xfff00) << 12);
-    const format = formats[type]! | mode;
+    const format = FORMATS[type]! | mode;
     return this.#calls.mknodat(parent.handle, this.#memory.name, format, device >>> 0);
   }
 
@@ -187,7 +187,7 @@ export class LinuxFilesystem implements DiskFilesystem {
 
   createFile(parent: Directory, name: ByteName, mode: number): number {
     if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#calls.openat(parent.handle, this.#memory.name, openNew, mode);
+    return this.#calls.openat(parent.handle, this.#memory.name, OPEN_NEW, mode);
   }
 
   write(file: number, bytes: Uint8Array, position: number): number {
@@ -237,7 +237,7 @@ export class LinuxFilesystem implements DiskFilesystem {
       if (result === -ENOSYS) this.#knowsFchmodat2 = false;
     }
     this.#memory.putName(node.name);
-    const file = this.#calls.openat(node.parent.handle, this.#memory.name, openPath, 0);
+    const file = this.#calls.openat(node.parent.handle, this.#memory.name, OPEN_PATH, 0);
     if (file < 0) return file;
     const result = this.#setModeByHandle(file, mode);
     this.#calls.close(file);
@@ -278,7 +278,7 @@ export class LinuxFilesystem implements DiskFilesystem {
   }
 
   readXattrs(node: Node): Map<string, Uint8Array> | number {
-    const buffer = (this.#attribute ??= Buffer.alloc(largestAttribute));
+    const buffer = (this.#attribute ??= Buffer.alloc(MAX_XATTR_BYTES));
     const address = this.#calls.address(buffer);
     this.#memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
     const length = this.#calls.llistxattr(this.#memory.name, address, buffer.length);

@@ -10,11 +10,11 @@ const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY
 /** Linux's: a descriptor that is only a place to begin from, for which no right to read is needed. */
 const O_PATH = platform() === 'linux' ? 0o10_000_000 : 0;
 
-const billion = 1_000_000_000n;
-const openNew = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW;
+const BILLION = 1_000_000_000n;
+const OPEN_NEW = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW;
 /** The first millisecond that a Date can be. */
-const earliestDate = -8.64e15;
-const openToRead = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
+const EARLIEST_DATE = -8.64e15;
+const OPEN_READ = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
 
 /**
  * The file system by Node's calls, for macOS and where libc cannot be called. Extended attributes, devices and FIFOs are beyond it.
@@ -88,7 +88,7 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number {
-    const file = attempt(() => fs.openSync(this.#path(parent, name), openToRead));
+    const file = attempt(() => fs.openSync(this.#path(parent, name), OPEN_READ));
     if (file < 0) return file;
     const bytes = readAll(file, most);
     fs.closeSync(file);
@@ -99,7 +99,7 @@ export class PortableFilesystem implements DiskFilesystem {
     const stat = this.stat(parent, name);
     if (typeof stat === 'number') return stat;
     if (stat.type !== 'file') return -EINVAL;
-    const file = attempt(() => fs.openSync(this.#path(parent, name), openToRead));
+    const file = attempt(() => fs.openSync(this.#path(parent, name), OPEN_READ));
     // Something else may have taken the name since.
     if (file < 0 || attempt(() => Number(fs.fstatSync(file).isFile())) === 1) return file;
     fs.closeSync(file);
@@ -151,7 +151,7 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   createFile(parent: Directory, name: ByteName, mode: number): number {
-    return attempt(() => fs.openSync(this.#path(parent, name), openNew, mode));
+    return attempt(() => fs.openSync(this.#path(parent, name), OPEN_NEW, mode));
   }
 
   write(file: number, bytes: Uint8Array, position: number): number {
@@ -201,12 +201,12 @@ export class PortableFilesystem implements DiskFilesystem {
     // Node takes a negative number for "now", but not a negative Date.
     const time =
       seconds < 0
-        ? new Date(Math.max(seconds * 1000 + nanoseconds / 1e6, earliestDate))
+        ? new Date(Math.max(seconds * 1000 + nanoseconds / 1e6, EARLIEST_DATE))
         : seconds + (nanoseconds && nanoseconds + 0.5) / 1e9;
     if (node.file >= 0) {
       const set = attempt(() => fs.futimesSync(node.file, time, time));
       if (set < 0 || nanoseconds === 0) return set;
-      return fs.fstatSync(node.file, { bigint: true }).mtimeNs % billion === BigInt(nanoseconds) ? 0 : 1;
+      return fs.fstatSync(node.file, { bigint: true }).mtimeNs % BILLION === BigInt(nanoseconds) ? 0 : 1;
     }
     const path = this.#path(node.parent, node.name);
     const set = attempt(() => fs.lutimesSync(path, time, time));
@@ -269,9 +269,9 @@ function fileStat(stat: fs.BigIntStats): FileStat {
     gid: Number(stat.gid),
     size: Number(stat.size),
     mtimeSeconds: Number(floorDivide(stat.mtimeNs)),
-    mtimeNanoseconds: Number(stat.mtimeNs - floorDivide(stat.mtimeNs) * billion),
+    mtimeNanoseconds: Number(stat.mtimeNs - floorDivide(stat.mtimeNs) * BILLION),
     ctimeSeconds: Number(floorDivide(stat.ctimeNs)),
-    ctimeNanoseconds: Number(stat.ctimeNs - floorDivide(stat.ctimeNs) * billion),
+    ctimeNanoseconds: Number(stat.ctimeNs - floorDivide(stat.ctimeNs) * BILLION),
     identity: `${stat.dev}:${stat.ino}`,
   };
 }
@@ -290,8 +290,8 @@ export function readAll(file: number, most: number): Uint8Array | number {
 }
 
 function floorDivide(nanoseconds: bigint): bigint {
-  const quotient = nanoseconds / billion;
-  return nanoseconds < 0n && quotient * billion !== nanoseconds ? quotient - 1n : quotient;
+  const quotient = nanoseconds / BILLION;
+  return nanoseconds < 0n && quotient * BILLION !== nanoseconds ? quotient - 1n : quotient;
 }
 
 function typeOf(stat: fs.BigIntStats): FileStat['type'] {

@@ -2,20 +2,20 @@ import { loadNative } from '../sys/native.ts';
 import type { ByteSource } from '../tar/entry.ts';
 
 /** A power of two, in bytes. */
-const capacity = 4 * 1024 * 1024;
+const CAPACITY = 4 * 1024 * 1024;
 /** The most that is taken, or given back to the producer, at once. */
-const quarter = capacity / 4;
+const QUARTER = CAPACITY / 4;
 
 /** Words at the beginning of the shared memory. The counters of bytes wrap around, only their difference counts. */
-const head = 0;
-const tail = 1;
-const state = 2;
+const HEAD = 0;
+const TAIL = 1;
+const STATE = 2;
 /** Counts what the reader may be waiting for; the reader sleeps on it. */
-const news = 3;
+const NEWS = 3;
 /** Counts what the writer may be waiting for. */
-const room = 4;
-const writerWaits = 5;
-const controlSize = 64;
+const ROOM = 4;
+const WRITER_WAITS = 5;
+const CONTROL_BYTES = 64;
 
 const State = { open: 0, ended: 1, aborted: 2, failed: 3 } as const;
 
@@ -24,7 +24,7 @@ export class RingAborted extends Error {}
 
 /** Memory for one ring, to be given to both sides. */
 export function createRing(): SharedArrayBuffer {
-  return new SharedArrayBuffer(controlSize + capacity);
+  return new SharedArrayBuffer(CONTROL_BYTES + CAPACITY);
 }
 
 /** The end of the ring where bytes go in. */
@@ -34,9 +34,9 @@ export class RingWriter {
   #head: number;
 
   constructor(memory: SharedArrayBuffer) {
-    this.#control = new Int32Array(memory, 0, controlSize / 4);
-    this.#copy = sharedCopy(new Uint8Array(memory, controlSize));
-    this.#head = Atomics.load(this.#control, head);
+    this.#control = new Int32Array(memory, 0, CONTROL_BYTES / 4);
+    this.#copy = sharedCopy(new Uint8Array(memory, CONTROL_BYTES));
+    this.#head = Atomics.load(this.#control, HEAD);
   }
 
   /**
@@ -45,7 +45,7 @@ export class RingWriter {
    */
   async write(chunk: Uint8Array): Promise<boolean> {
     for (let rest = chunk; rest.length > 0;) {
-      if (Atomics.load(this.#control, state) !== State.open) return false;
+      if (Atomics.load(this.#control, STATE) !== State.open) return false;
       const count = this.#put(rest);
       if (count === 0) await this.#roomToCome();
       rest = rest.subarray(count);
@@ -56,7 +56,7 @@ export class RingWriter {
   /** The same for a thread that may stand still: it blocks while the ring is full. */
   writeBlocking(chunk: Uint8Array): boolean {
     for (let rest = chunk; rest.length > 0;) {
-      if (Atomics.load(this.#control, state) !== State.open) return false;
+      if (Atomics.load(this.#control, STATE) !== State.open) return false;
       const count = this.#put(rest);
       if (count === 0) this.#blockUntilRoom();
       rest = rest.subarray(count);
@@ -66,7 +66,7 @@ export class RingWriter {
 
   /** Whether the other side has failed: then more bytes are useless. */
   get failed(): boolean {
-    return Atomics.load(this.#control, state) === State.failed;
+    return Atomics.load(this.#control, STATE) === State.failed;
   }
 
   /** The reader finds the end after what is in the ring. */
@@ -81,8 +81,8 @@ export class RingWriter {
 
   /** For the next stream, when the reader has answered for the one before. */
   reopen(): void {
-    Atomics.store(this.#control, tail, this.#head);
-    Atomics.store(this.#control, state, State.open);
+    Atomics.store(this.#control, TAIL, this.#head);
+    Atomics.store(this.#control, STATE, State.open);
   }
 
   /** Wakes a waiting `write` for good: the reader is gone. */
@@ -91,51 +91,51 @@ export class RingWriter {
   }
 
   #change(to: number): void {
-    if (Atomics.compareExchange(this.#control, state, State.open, to) !== State.open) return;
+    if (Atomics.compareExchange(this.#control, STATE, State.open, to) !== State.open) return;
     this.#tell();
-    Atomics.add(this.#control, room, 1);
-    Atomics.notify(this.#control, room);
+    Atomics.add(this.#control, ROOM, 1);
+    Atomics.notify(this.#control, ROOM);
   }
 
   #tell(): void {
-    Atomics.add(this.#control, news, 1);
-    Atomics.notify(this.#control, news);
+    Atomics.add(this.#control, NEWS, 1);
+    Atomics.notify(this.#control, NEWS);
   }
 
   /** Copies as much as there is room for in one piece; answers how much. */
   #put(bytes: Uint8Array): number {
     const free = this.#free();
     if (free === 0) return 0;
-    const start = this.#head & (capacity - 1);
-    const part = bytes.subarray(0, Math.min(free, capacity - start));
+    const start = this.#head & (CAPACITY - 1);
+    const part = bytes.subarray(0, Math.min(free, CAPACITY - start));
     this.#copy(part, start);
     this.#head = (this.#head + part.length) | 0;
-    Atomics.store(this.#control, head, this.#head);
+    Atomics.store(this.#control, HEAD, this.#head);
     this.#tell();
     return part.length;
   }
 
   #free(): number {
-    return capacity - ((this.#head - Atomics.load(this.#control, tail)) | 0);
+    return CAPACITY - ((this.#head - Atomics.load(this.#control, TAIL)) | 0);
   }
 
   async #roomToCome(): Promise<void> {
     const seen = this.#askForRoom();
     if (seen === undefined) return;
-    const wait = Atomics.waitAsync(this.#control, room, seen);
+    const wait = Atomics.waitAsync(this.#control, ROOM, seen);
     if (wait.async) await wait.value;
   }
 
   #blockUntilRoom(): void {
     const seen = this.#askForRoom();
-    if (seen !== undefined) Atomics.wait(this.#control, room, seen);
+    if (seen !== undefined) Atomics.wait(this.#control, ROOM, seen);
   }
 
   /** Has the reader tell when there is room; answers the count to wait on, undefined where there is nothing to wait for. */
   #askForRoom(): number | undefined {
-    const seen = Atomics.load(this.#control, room);
-    Atomics.store(this.#control, writerWaits, 1);
-    return this.#free() > 0 || Atomics.load(this.#control, state) !== State.open ? undefined : seen;
+    const seen = Atomics.load(this.#control, ROOM);
+    Atomics.store(this.#control, WRITER_WAITS, 1);
+    return this.#free() > 0 || Atomics.load(this.#control, STATE) !== State.open ? undefined : seen;
   }
 }
 
@@ -148,38 +148,38 @@ export class RingReader implements ByteSource {
   #taken = 0;
 
   constructor(memory: SharedArrayBuffer) {
-    this.#control = new Int32Array(memory, 0, controlSize / 4);
-    this.#bytes = new Uint8Array(memory, controlSize);
+    this.#control = new Int32Array(memory, 0, CONTROL_BYTES / 4);
+    this.#bytes = new Uint8Array(memory, CONTROL_BYTES);
   }
 
   /** @throws RingAborted when the other side gave up */
   read(max: number): Uint8Array | undefined {
     this.#release();
     for (;;) {
-      const seen = Atomics.load(this.#control, news);
-      const now = Atomics.load(this.#control, state);
+      const seen = Atomics.load(this.#control, NEWS);
+      const now = Atomics.load(this.#control, STATE);
       if (now === State.aborted) throw new RingAborted('the stream was given up');
-      const available = (Atomics.load(this.#control, head) - this.#tail) | 0;
+      const available = (Atomics.load(this.#control, HEAD) - this.#tail) | 0;
       if (available > 0) {
-        const start = this.#tail & (capacity - 1);
-        this.#taken = Math.min(available, max, quarter, capacity - start);
+        const start = this.#tail & (CAPACITY - 1);
+        this.#taken = Math.min(available, max, QUARTER, CAPACITY - start);
         return this.#bytes.subarray(start, start + this.#taken);
       }
       if (now === State.ended) return undefined;
-      Atomics.wait(this.#control, news, seen);
+      Atomics.wait(this.#control, NEWS, seen);
     }
   }
 
   /** @throws RingAborted when the other side gave up, also with bytes left in the ring */
   throwIfAborted(): void {
-    if (Atomics.load(this.#control, state) === State.aborted)
+    if (Atomics.load(this.#control, STATE) === State.aborted)
       throw new RingAborted('the stream was given up');
   }
 
   /** Begins with the next stream. */
   restart(): void {
     this.#taken = 0;
-    this.#tail = Atomics.load(this.#control, tail);
+    this.#tail = Atomics.load(this.#control, TAIL);
   }
 
   /** Tells the other side that nothing more will be read. */
@@ -191,24 +191,24 @@ export class RingReader implements ByteSource {
     if (this.#taken === 0) return;
     this.#tail = (this.#tail + this.#taken) | 0;
     this.#taken = 0;
-    Atomics.store(this.#control, tail, this.#tail);
-    if (Atomics.load(this.#control, writerWaits) === 0) return;
-    const used = (Atomics.load(this.#control, head) - this.#tail) | 0;
-    if (capacity - used < quarter) return;
-    Atomics.store(this.#control, writerWaits, 0);
-    Atomics.add(this.#control, room, 1);
-    Atomics.notify(this.#control, room);
+    Atomics.store(this.#control, TAIL, this.#tail);
+    if (Atomics.load(this.#control, WRITER_WAITS) === 0) return;
+    const used = (Atomics.load(this.#control, HEAD) - this.#tail) | 0;
+    if (CAPACITY - used < QUARTER) return;
+    Atomics.store(this.#control, WRITER_WAITS, 0);
+    Atomics.add(this.#control, ROOM, 1);
+    Atomics.notify(this.#control, ROOM);
   }
 }
 
 function failRing(control: Int32Array<SharedArrayBuffer>): void {
-  Atomics.store(control, state, State.failed);
-  Atomics.add(control, room, 1);
-  Atomics.notify(control, room);
+  Atomics.store(control, STATE, State.failed);
+  Atomics.add(control, ROOM, 1);
+  Atomics.notify(control, ROOM);
 }
 
 /** Bytes from which on a call of C is worth its price. */
-const worthACall = 512;
+const MEMCPY_MIN_BYTES = 512;
 
 /** Copies `chunk` to `position` of the memory that it was made for. */
 type SharedCopy = (chunk: Uint8Array, position: number) => void;
@@ -224,7 +224,7 @@ function sharedCopy(bytes: Uint8Array<SharedArrayBuffer>): SharedCopy {
   const memcpy = library.func('memcpy', 'intptr_t', ['intptr_t', 'const void *', 'size_t']);
   const address = koffi.address(bytes);
   return (chunk, position) => {
-    if (chunk.length < worthACall) bytes.set(chunk, position);
+    if (chunk.length < MEMCPY_MIN_BYTES) bytes.set(chunk, position);
     else memcpy(address + BigInt(position), chunk, chunk.length);
   };
 }

@@ -29,7 +29,7 @@ import { explain } from './filesystem.ts';
 const { ENOSYS } = constants.errno;
 
 /** Most bytes taken from the ring at once where they are only thrown away. */
-const drainSize = 1024 * 1024;
+const DRAIN_BYTES = 1024 * 1024;
 
 /** Opens the root and does what commands say. */
 class Writer {
@@ -113,7 +113,7 @@ class Writer {
       );
       this.#contents?.settle();
       // What follows the end mark counts for the digest, not for the tree.
-      while (this.#source.read(drainSize)) continue;
+      while (this.#source.read(DRAIN_BYTES)) continue;
       return { entries, changes: run.changes?.take() };
     } catch (error) {
       this.#source.fail();
