@@ -1,9 +1,9 @@
 import { compresses } from './filesystem.ts';
 import type { FileStat } from './filesystem.ts';
 
-/** Where things lie: two names, a structure, directory entries. */
+/** Offsets, in bytes: two names, a structure, directory entries. */
 const LAYOUT = { name: 0, second: 8192, structure: 16_384, list: 24_576, size: 57_344 } as const;
-const longestName = 8191;
+const MAX_NAME_BYTES = 8191;
 
 const TYPES: Readonly<Record<number, FileStat['type']>> = {
   0o010000: 'fifo',
@@ -14,7 +14,7 @@ const TYPES: Readonly<Record<number, FileStat['type']>> = {
   0o120000: 'symlink',
 };
 
-/** Memory at a fixed address, through which libc's calls are given names and structures and give theirs back. */
+/** Memory at a fixed address for the names and structures of system calls, both ways. */
 export class CallMemory {
   /** Addresses for the calls. */
   readonly name: number;
@@ -22,7 +22,7 @@ export class CallMemory {
   readonly structure: number;
   readonly list: number;
   readonly listSize = LAYOUT.size - LAYOUT.list;
-  readonly longestName = longestName;
+  readonly longestName = MAX_NAME_BYTES;
   readonly #bytes = Buffer.alloc(LAYOUT.size);
   readonly #view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.length);
 
@@ -34,16 +34,16 @@ export class CallMemory {
     this.list = address + LAYOUT.list;
   }
 
-  /** Puts a byte string at `name`, ended by NUL; false when it is longer than anything the kernel takes. */
+  /** Writes a byte string and a NUL at `name`; false if it is longer than the kernel takes. */
   putName(name: string): boolean {
-    if (name.length > longestName) return false;
+    if (name.length > MAX_NAME_BYTES) return false;
     this.#bytes[this.#bytes.write(name, LAYOUT.name, 'latin1')] = 0;
     return true;
   }
 
   /** The same at `second`. */
   putSecond(name: string): boolean {
-    if (name.length > longestName) return false;
+    if (name.length > MAX_NAME_BYTES) return false;
     this.#bytes[LAYOUT.second + this.#bytes.write(name, LAYOUT.second, 'latin1')] = 0;
     return true;
   }
@@ -84,7 +84,7 @@ export class CallMemory {
     };
   }
 
-  /** Free bytes, also those kept for root, from the struct statfs at `structure`: f_type, f_bsize and f_bfree of statfs(2). */
+  /** Free bytes, including those reserved for root, of the struct statfs at `structure`: f_type, f_bsize and f_bfree of statfs(2). */
   takeFreeSpace(): number {
     const at = LAYOUT.structure;
     if (compresses(this.#view.getUint32(at, true))) return Infinity;

@@ -9,35 +9,35 @@ const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 
 /** As many as the kernel follows: path_resolution(7). */
 const MAX_LINKS = 40;
-/** Paths that the kernel would take in one piece end at 4095 bytes; beyond this a path is an attack on time and memory. */
+/** The kernel takes paths of up to 4095 bytes at once; a path beyond this length is an attack on time and memory. */
 const MAX_PATH_BYTES = 16_384;
-/** How many directories stay open from one entry to the next. */
+/** Directories that stay open from one entry to the next. */
 const MAX_OPEN = 256;
 /**
- * Of the directories on the way to another one, those stay open whose path ends within the first bytes, and further down the first behind each
- * multiple of so many bytes: so a deep path needs few descriptors, and no later path is far from one that is open.
+ * Of the directories above another one, those with a path of up to KEPT_BYTES stay open, and below them the first one after each multiple of
+ * KEPT_SPACING bytes. So a deep path needs few descriptors, and every later path is near an open directory.
  */
 const KEPT_BYTES = 256;
 const KEPT_SPACING = 128;
-/** Directories opened for one path, also those that symlinks lead through. */
+/** The most components of one path, including those in targets of symlinks. */
 const MAX_STEPS = 20_000;
 
-/** A directory that this process opened; `kept` ones are closed by `trim`, `drop` and `close`, others when they are left behind. */
+/** An open directory. `trim`, `drop` and `close` close it if it is `kept`, else the walk does when it leaves it. */
 interface Opened extends Directory {
   kept: boolean;
 }
 
-/** What to do where the way to a directory is not there yet or barred. */
+/** What to do if a directory of a path is missing, something else, or not accessible. */
 export interface Pathfinder {
   /** Makes the missing directory. */
   make(parent: Directory, name: ByteName): void;
-  /** Takes away what is no directory; false where it has to stay. */
+  /** Removes what is not a directory; false if it must stay. */
   clear(parent: Directory, name: ByteName): boolean;
-  /** Lets this process into a directory that it owns but may not search or change; false when it cannot. */
+  /** Gives this process access to a directory that it owns; false if it cannot. */
   unlock(directory: Directory): boolean;
 }
 
-/** Takes the tree as it is: for `find` without `create`. */
+/** Changes nothing: for `find` without `create`. */
 const UNCHANGED: Pathfinder = {
   make: () => undefined,
   clear: () => false,
@@ -45,8 +45,9 @@ const UNCHANGED: Pathfinder = {
 };
 
 /**
- * Finds the directories that an archive's paths mean, as the kernel would after chroot: absolute symlinks and `..` stay inside the root.
- * Keeps those last used open.
+ * The walker: finds the directory of a path as the kernel would after chroot(2). Absolute symlinks and `..` stay inside the root. Each directory is
+ * opened from the descriptor of the one above, without following symlinks, so no path leads out, whatever else changes the tree. Keeps
+ * recently used directories open. Serves layers, `-g` and the files that `--for` reads (ConfinedRoot).
  */
 export class Directories {
   readonly #filesystem: Filesystem;
@@ -67,10 +68,10 @@ export class Directories {
   /**
    * The directory at a normalised path, symlinks followed inside the root. Valid until the next `trim` or `drop`.
    *
-   * @param create make what is missing, also what a dangling symlink points to (as containerd and umoci do), and in place of what is no
-   * directory, unless the way there goes through a symlink (as umoci does, and as overlayfs shows it)
-   * @returns undefined when it is missing, or (unless `create`) when something else is in the way
-   * @throws IntegrityError for symlinks in a circle, a path beyond all bounds, with `create` for a file as a directory; SyscallError
+   * @param create make what is missing, also the target of a dangling symlink (as containerd and umoci do), and replace what is not a
+   * directory, unless the path goes through a symlink (as umoci does, and as overlayfs shows it)
+   * @returns undefined if it is missing, or (without `create`) if something else has its name
+   * @throws IntegrityError for a loop of symlinks, a path that is too long, or (with `create`) a file as a directory; SyscallError
    */
   find(path: string, create: boolean): Directory | undefined {
     if (path === this.#lastPath) return this.#last;
@@ -82,12 +83,12 @@ export class Directories {
     return found;
   }
 
-  /** The directory at `path` itself, undefined where anything else, such as a symlink, is on the way. */
+  /** The directory at `path` without following symlinks; undefined if any component is not a directory. */
   findExact(path: string): Directory | undefined {
     return this.#open.get(path) ?? this.#walk(path, false, false);
   }
 
-  /** Closes those opened first, if many are open: to be called between two entries. */
+  /** Closes the directories opened first, if many are open. To be called between two entries. */
   trim(): void {
     if (this.#open.size <= MAX_OPEN) return;
     for (const [path, directory] of this.#open) {
@@ -98,7 +99,7 @@ export class Directories {
     this.forgetLinks();
   }
 
-  /** Forgets the directory at `path`, which is going to be removed or replaced, and all below it. */
+  /** Closes the directory at `path`, which is about to be removed or replaced, and all below it. */
   drop(path: string): void {
     const below = `${path}/`;
     for (const [key, directory] of this.#open) {
@@ -109,7 +110,7 @@ export class Directories {
     this.forgetLinks();
   }
 
-  /** To be called when a symlink may have gone: what led through it may lead elsewhere. */
+  /** To be called when a symlink may have been removed: a path through it may lead elsewhere. */
   forgetLinks(): void {
     this.#lastPath = undefined;
   }
@@ -133,7 +134,7 @@ export class Directories {
       steps += 1;
       if (steps > MAX_STEPS) throw impossible(ELOOP, `follow the symlinks of ${displayPath(path)}`);
       if (name === '..') {
-        // By the path above, not by `..`, which is elsewhere as soon as another process moves the directory.
+        // Not by opening `..`: that is elsewhere if another process has moved the directory.
         let above = parentPath(current.path);
         for (; rest === '..' || rest.startsWith('../'); rest = rest.slice(3)) above = parentPath(above);
         leave(this.#filesystem, current);
@@ -164,7 +165,7 @@ export class Directories {
     return this.#keep(current);
   }
 
-  /** The nearest directory on the way that is open, and the way from there. */
+  /** The nearest open directory above `path`, and the rest of the path. */
   #start(path: string): [Opened, string] {
     for (let cut = path.lastIndexOf('/'); cut > 0; cut = path.lastIndexOf('/', cut - 1)) {
       if (path.length - cut > 2 * KEPT_SPACING && !isSpaced(path, cut)) continue;
@@ -174,7 +175,7 @@ export class Directories {
     return [this.#root, path];
   }
 
-  /** One component further: the directory, the target of a symlink, or undefined where there is none (and none was to be made). */
+  /** One component further: the directory, the target of a symlink, or undefined if there is none and none is to be made. */
   #step(parent: Opened, name: ByteName, create: boolean, direct: boolean): Opened | BytePath | undefined {
     const path = join(parent.path, name);
     if (path.length > MAX_PATH_BYTES) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
@@ -218,24 +219,24 @@ export class Directories {
   }
 }
 
-/** Whether the directory whose path are the first `length` bytes of `path` stays open when it is gone through: see `KEPT_SPACING`. */
+/** Whether the directory at the first `length` bytes of `path` stays open: see `KEPT_SPACING`. */
 function isSpaced(path: string, length: number): boolean {
   if (length <= KEPT_BYTES) return true;
   const above = path.lastIndexOf('/', length - 1);
   return Math.floor(length / KEPT_SPACING) > Math.floor(above / KEPT_SPACING);
 }
 
-/** Closes a directory that was only on the way. */
+/** Closes a directory that is not kept. */
 function leave(filesystem: Filesystem, directory: Opened): void {
   if (!directory.kept) filesystem.closeDirectory(directory);
 }
 
-/** `path` and a name below it. */
+/** The path of `name` in the directory `path`. */
 export function join(path: string, name: ByteName): BytePath {
   return (path === '' ? name : `${path}/${name}`) as BytePath;
 }
 
-/** Where `path` lies: the empty path for what lies at the root. */
+/** The path of the directory above; empty for the root. */
 export function parentPath(path: string): BytePath {
   return path.slice(0, Math.max(0, path.lastIndexOf('/'))) as BytePath;
 }

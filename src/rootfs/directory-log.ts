@@ -1,9 +1,9 @@
 import type { BytePath } from '../tar/entry.ts';
 
-/** What a directory gets when everything is written. */
+/** Mode and time that a directory gets after everything is written. */
 export interface DirectoryRecord {
   readonly path: BytePath;
-  /** Undefined: it has its mode already. */
+  /** Undefined: the directory already has its mode. */
   readonly mode: number | undefined;
   readonly mtimeSeconds: number;
   readonly mtimeNanoseconds: number;
@@ -11,12 +11,12 @@ export interface DirectoryRecord {
 
 const CHUNK_BYTES = 65_536;
 const NO_MODE = 0xffff;
-/** Length of shared beginning, length of the rest, mode, seconds, nanoseconds. */
+/** In bytes: length of the shared prefix, length of the rest, mode, seconds, nanoseconds. */
 const FIXED_BYTES = 2 + 2 + 2 + 8 + 4;
 
 /**
- * The directories of a run in the order of their entries, in some thirty bytes each: of a path only what differs from the one before.
- * Of two records of one path the later one counts.
+ * The directories of a run in the order of their entries, in about thirty bytes each: a path is stored without the prefix that it shares
+ * with the previous one. The last record of a path applies.
  */
 export class DirectoryLog {
   readonly #chunks: Buffer[] = [];
@@ -61,7 +61,7 @@ export class DirectoryLog {
     }
   }
 
-  /** The last chunk, or a new one where it has no `size` bytes left. */
+  /** The last chunk, or a new one if fewer than `size` bytes are left in it. */
   #room(size: number): Buffer {
     const chunk = this.#chunks.at(-1);
     if (chunk && this.#lengths.at(-1)! + size <= chunk.length) return chunk;

@@ -20,20 +20,19 @@ import { type RootMetadata } from './messages.ts';
 
 const { EACCES, ENODATA } = constants.errno;
 
-/** This process needs all three to fill a directory. */
+/** The owner needs all three to fill a directory. */
 const OWNER_BITS = 0o700;
-/** Inherited by what is made in the directory, so given last; setuid has no meaning but is kept. */
+/** Inherited by new files in the directory, so set last. Setuid has no meaning there but is kept. */
 const SET_ID_BITS = 0o6000;
 
 /**
- * The mode for a directory while it is filled, and whether its own must be set at the end: what keeps us out of it, or is inherited by
- * what is made in it, has to wait.
+ * The mode of a directory while it is filled. Bits that keep its owner out, or that new files inherit, are set at the end.
  */
 export function fillingMode(mode: number): number {
   return (mode & ~SET_ID_BITS) | OWNER_BITS;
 }
 
-/** Notes what a directory gets at the end: its times, and its mode where it has another one until then or had in this run. */
+/** Records the time that a directory gets at the end, and its mode if it has or had another one in this run. */
 export function noteDirectory(
   run: Run,
   path: string,
@@ -71,7 +70,7 @@ export function mergeDirectoryMetadata(
   return ownMode;
 }
 
-/** Makes sure of the mode of a new directory that was made with it. */
+/** Sets the mode of a new directory again where the system may have changed it. */
 function settleMode(run: Run, node: Node, mode: number): void {
   if (run.creator.careful) removeInherited(run, node, true);
   if (isModeDoubtful(run, mode)) granted(run.filesystem.setMode(node, mode), 'set the mode');
@@ -87,7 +86,7 @@ function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): number {
   return mode;
 }
 
-/** Removes what an earlier layer's entry has set and this one has not. */
+/** Removes attributes that an earlier layer has set and this entry has not. */
 function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
   const { directoryXattrs, filesystem } = run;
   if (directoryXattrs.size === 0) return;
@@ -102,7 +101,7 @@ function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
   }
 }
 
-/** Makes a directory that an entry's path needs and no entry has made: 0755, root's, with that entry's time. */
+/** Makes a directory of an entry's path that has no entry: mode 0755, owner root, the time of that entry. */
 export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
   const path = join(parent.path, name);
   refuseReserved(run, path);
@@ -120,8 +119,8 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
 }
 
 /**
- * Lets this process into a directory that it owns but may not read, search or change: its mode is put back at the end. False when
- * nothing can be done.
+ * Gives this process access to a directory that it owns; the directory's mode is restored at the end. False if that is not the reason, or
+ * not possible.
  */
 export function unlock(run: Run, directory: Directory): boolean {
   const stat = run.filesystem.stat(directory, '.');
@@ -139,7 +138,7 @@ export function unlock(run: Run, directory: Directory): boolean {
  * @param root for the root when no layer has an entry for it, undefined: it stays as it is
  */
 export function finishRun(run: Run, root: RootMetadata | undefined): void {
-  /** Modes that would keep this process out of what is below: after all others, the deepest first. */
+  /** Modes that keep their owner out: set after all others, the deepest first. */
   const barring = new Map<BytePath, number>();
   for (const { path, mode, mtimeSeconds, mtimeNanoseconds } of run.log) {
     run.directories.trim();
@@ -170,7 +169,7 @@ function finishRoot(run: Run, root: RootMetadata | undefined): void {
   if (entry) {
     restoreOwner(run, node, entry, undefined);
     const mode = restoreXattrs(run, node, entry);
-    // Its own mode may keep this process out of it.
+    // Its own mode may keep its owner out.
     restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
     granted(run.filesystem.setMode(node, mode), 'set the mode of the root');
   } else if (root) {

@@ -7,15 +7,15 @@ export type ByteName = string;
 
 /** An open directory inside the root. */
 export interface Directory {
-  /** Where it is, from the root, no component a symlink; the root itself is empty. */
+  /** Its path from the root, without symlinks; empty for the root itself. */
   readonly path: BytePath;
-  /** The backend's handle, 0 where it needs none. */
+  /** Handle of the back end, 0 if it needs none. */
   readonly handle: number;
 }
 
 /**
- * What metadata is set on: a name in a directory, never followed when it is a symlink. With `file` not -1 it is the open file of
- * that name, and the backend may use that instead.
+ * The target of metadata: a name in a directory; a symlink is not followed. `file` is the open file of that name, which the back end may use
+ * instead, or -1.
  */
 export interface Node {
   parent: Directory;
@@ -41,10 +41,10 @@ export interface FileStat {
 }
 
 /**
- * What the applier needs of a file system, on names in directories that were opened from the root downward, so that nothing
- * outside the root can be named.
+ * A file system to which layers are applied. Every call takes a name in a directory that was opened from the root downward, so no call
+ * reaches outside the root.
  *
- * Numbers below zero are errors, the negated errno; a call that has nothing to tell answers 0.
+ * Results below zero are errors, the negated errno; a call without a result answers 0.
  */
 export interface Filesystem {
   readonly root: Directory;
@@ -82,14 +82,14 @@ export interface Filesystem {
   createFile(parent: Directory, name: ByteName, mode: number): number;
   /** All of `bytes`, at `position`. */
   write(file: number, bytes: Uint8Array, position: number): number;
-  /** Bytes that the content of a new file can have; infinite where nobody knows, as on a disk that compresses. */
+  /** The most bytes of a new file's content; infinite if unknown, as on a file system that compresses. */
   freeSpace(file: number): number;
   truncate(file: number, size: number): number;
   closeFile(file: number): number;
 
   setOwner(node: Node, uid: number, gid: number): number;
   setMode(node: Node, mode: number): number;
-  /** Modification and access time alike; 1 where the time that was kept is not exact. */
+  /** Sets modification and access time; answers 1 if the stored time is not exact. */
   setTimes(node: Node, seconds: number, nanoseconds: number): number;
   setXattr(node: Node, name: string, value: Uint8Array): number;
   hasXattr(node: Node, name: string): boolean;
@@ -101,7 +101,7 @@ export interface Filesystem {
   close(): void;
 }
 
-/** A file system of the kernel's. */
+/** A file system of the kernel, in contrast to one in memory. */
 export interface DiskFilesystem extends Filesystem {
   /** Opens a regular file to read; -EINVAL where it is something else, which is not opened. `closeFile` closes it. */
   openFile(parent: Directory, name: ByteName): number;
@@ -115,13 +115,17 @@ export function compresses(type: number): boolean {
   return compressing.has(type);
 }
 
-/** `result` where it is no error, else a SyscallError of `action`. */
+/**
+ * `result` if it is no error.
+ *
+ * @throws SyscallError for `action` otherwise
+ */
 export function granted(result: number, action: string): number {
   if (result < 0) throw new SyscallError(result, action);
   return result;
 }
 
-/** The error for what a layer asks and no system can do, told in the words of the system. */
+/** The error for a request of a layer that no system can fulfil, in the words of the system. */
 export function impossible(errno: number, action: string): IntegrityError {
   const { code, text } = osError(errno);
   return new IntegrityError(`cannot ${action}: ${text}`, {
@@ -133,9 +137,9 @@ export function impossible(errno: number, action: string): IntegrityError {
 const ELSEWHERE = 'choose a directory on another disk with -d';
 
 /**
- * The error a user sees for a failed system call.
+ * The error that a user sees for a failed system call.
  *
- * @param where what was being written, fit for a terminal: a layer and the path of an entry; undefined: nothing in particular
+ * @param where what was being written, fit for a terminal: a layer and the path of an entry; undefined: unknown
  */
 export function explain(
   failure: SyscallError,

@@ -19,7 +19,7 @@ import {
 const { EAGAIN, EINTR, EINVAL, EIO, ENAMETOOLONG, ENOSYS, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 
-/** For a descriptor that only names something. */
+/** For a descriptor that only refers to a file. */
 const OPEN_PATH = O_PATH | O_NOFOLLOW | O_CLOEXEC;
 const OPEN_NEW = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
 const OPEN_READ = O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
@@ -34,8 +34,8 @@ const FORMATS: Readonly<Partial<Record<EntryType, number>>> = {
 };
 
 /**
- * The file system by Linux's system calls. Each directory is opened from its parent's descriptor, no symlink is ever followed by the kernel,
- * and no path is longer than one name: so there is nothing a name could climb out with, and no limit of PATH_MAX.
+ * The file system by Linux's system calls. Each directory is opened from its parent's descriptor, the kernel follows no symlink,
+ * and no path is longer than one name. So no name leads out of the root, and PATH_MAX is no limit.
  */
 export class LinuxFilesystem implements DiskFilesystem {
   readonly root: Directory;
@@ -44,7 +44,7 @@ export class LinuxFilesystem implements DiskFilesystem {
   #knowsFchmodat2 = true;
   #attribute: Buffer | undefined;
 
-  /** `root` is an open descriptor of the root directory, from then on this object's to close. */
+  /** Takes ownership of `root`, an open descriptor of the root directory. */
   private constructor(calls: SystemCalls, memory: CallMemory, root: number) {
     this.#calls = calls;
     this.#memory = memory;
@@ -61,7 +61,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     return root < 0 ? root : new LinuxFilesystem(calls, memory, root);
   }
 
-  /** Takes the root for this process until it ends, however it ends: false when another has it. True where the file system knows no locks. */
+  /** Locks the root until this process ends, however it ends; false if another process has the lock. True if the file system has no locks. */
   lock(): boolean {
     return lockFile(this.root.handle, 'exclusive') !== 'busy';
   }
@@ -100,7 +100,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     const file = this.#calls.openat(parent.handle, this.#memory.name, OPEN_READ, 0);
     if (file < 0) return file;
     const bytes = readAll(file, most);
-    // Not by Node: it warns of a descriptor that it has not opened.
+    // Not by Node, which warns about a descriptor that it has not opened.
     this.#calls.close(file);
     return bytes;
   }
@@ -244,7 +244,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     return result;
   }
 
-  /** The way for a descriptor that was opened with O_PATH, which fchmod(2) does not take. */
+  /** For a descriptor that was opened with O_PATH, which fchmod(2) refuses. */
   #setModeByHandle(handle: number, mode: number): number {
     this.#memory.putName(`/proc/self/fd/${handle}`);
     return this.#calls.chmod(this.#memory.name, mode);
@@ -288,7 +288,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     for (const name of names) {
       this.#memory.putSecond(name);
       const size = this.#calls.lgetxattr(this.#memory.name, this.#memory.second, address, buffer.length);
-      // One that is gone again, or that only the kernel may read, is none.
+      // Skips an attribute that is gone by now, or that only the kernel may read.
       if (size >= 0) values.set(name, Uint8Array.prototype.slice.call(buffer, 0, size));
     }
     return values;

@@ -7,7 +7,7 @@ import type { ByteName, Directory, FileStat, DiskFilesystem, Node } from './file
 
 const { EFBIG, EINVAL, ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = fs.constants;
-/** Linux's: a descriptor that is only a place to begin from, for which no right to read is needed. */
+/** Linux: a descriptor that only refers to a directory, which needs no permission to read. */
 const O_PATH = platform() === 'linux' ? 0o10_000_000 : 0;
 
 const BILLION = 1_000_000_000n;
@@ -17,15 +17,15 @@ const EARLIEST_DATE = -8.64e15;
 const OPEN_READ = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
 
 /**
- * The file system by Node's calls, for macOS and where libc cannot be called. Extended attributes, devices and FIFOs are beyond it.
+ * The file system by Node's calls, for macOS and where system calls cannot be made. It has no extended attributes, devices and FIFOs.
  *
- * On Linux a directory is opened from its parent and named by its descriptor in /proc, so that what another process swaps meanwhile
- * is not followed. Elsewhere paths are used, of directories that were looked at one by one: nothing that is in an archive leads out.
+ * On Linux a directory is opened from its parent and named by its descriptor in /proc, so that a symlink that another process
+ * puts in its place is not followed. Elsewhere paths are used, after a check of each directory: nothing in an archive leads out.
  */
 export class PortableFilesystem implements DiskFilesystem {
   readonly root: Directory;
   readonly #rootPath: Buffer;
-  /** Where directories are named by their descriptors; undefined: by `#rootPath` and their path. */
+  /** The directory of links to descriptors; undefined: directories are named by `#rootPath` and their path. */
   readonly #descriptors: string | undefined;
 
   private constructor(rootPath: Buffer, handle: number, descriptors: string | undefined) {
@@ -37,7 +37,7 @@ export class PortableFilesystem implements DiskFilesystem {
   /**
    * Opens the directory at `path`, following symlinks to it. Answers an errno below zero where it cannot.
    *
-   * @param links where the system has its links from descriptors to what they are open on, if it has them
+   * @param links the system's directory of links to descriptors, if it has one
    */
   static open(path: Uint8Array, links = '/proc/self/fd'): PortableFilesystem | number {
     try {
@@ -50,7 +50,7 @@ export class PortableFilesystem implements DiskFilesystem {
     }
   }
 
-  /** Node has no locks: always true. */
+  /** Always true: Node has no locks. */
   lock(): boolean {
     return true;
   }
@@ -124,14 +124,14 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   makeSpecial(parent: Directory, name: ByteName): number {
-    // As mknod(2): that something has the name comes before that nobody may.
+    // As mknod(2): EEXIST comes before EPERM.
     const stat = this.stat(parent, name);
     return typeof stat === 'number' ? -EPERM : -osConstants.errno.EEXIST;
   }
 
   makeLink(targetParent: Directory, targetName: ByteName, parent: Directory, name: ByteName): number {
     if (platform() === 'darwin') {
-      // link(2) of macOS follows a symlink: another one takes the place of a second name.
+      // link(2) of macOS follows a symlink: make a second symlink instead of a hard link.
       const target = this.readLink(targetParent, targetName);
       if (typeof target === 'string') return this.makeSymlink(parent, name, target);
     }
@@ -191,7 +191,7 @@ export class PortableFilesystem implements DiskFilesystem {
     if (node.file >= 0) return attempt(() => fs.fchmodSync(node.file, mode));
     const path = this.#path(node.parent, node.name);
     return attempt(() => {
-      // Only directories come here: nothing else is made without being open.
+      // For directories only: everything else is open when it is made.
       if (!fs.lstatSync(path).isDirectory()) throw Object.assign(new Error(), { errno: -ENOTDIR });
       fs.chmodSync(path, mode);
     });
@@ -244,7 +244,7 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 }
 
-/** What `call` answers if that is a number, 0 for anything else, the negated errno where it throws. */
+/** The result of `call` if it is a number, 0 for any other, the negated errno if it throws. */
 function attempt(call: () => unknown): number {
   try {
     const result = call();
@@ -260,7 +260,7 @@ function errnoOf(error: unknown): number {
   return errno;
 }
 
-/** What Node says of a file, in our terms. */
+/** Node's stat as a FileStat. */
 function fileStat(stat: fs.BigIntStats): FileStat {
   return {
     type: typeOf(stat),

@@ -3,31 +3,31 @@ import type { ByteSource } from '../tar/entry.ts';
 
 /** A power of two, in bytes. */
 const CAPACITY = 4 * 1024 * 1024;
-/** The most that is taken, or given back to the producer, at once. */
+/** The most bytes read, or released to the writer, at once. */
 const QUARTER = CAPACITY / 4;
 
-/** Words at the beginning of the shared memory. The counters of bytes wrap around, only their difference counts. */
+/** Indexes of the control words. The byte counters wrap around; only their difference matters. */
 const HEAD = 0;
 const TAIL = 1;
 const STATE = 2;
-/** Counts what the reader may be waiting for; the reader sleeps on it. */
+/** Incremented when bytes or the end arrive; the reader waits on it. */
 const NEWS = 3;
-/** Counts what the writer may be waiting for. */
+/** Incremented when space is free or the reader has failed; the writer waits on it. */
 const ROOM = 4;
 const WRITER_WAITS = 5;
 const CONTROL_BYTES = 64;
 
 const State = { open: 0, ended: 1, aborted: 2, failed: 3 } as const;
 
-/** Thrown by the reading side when the writing side gave up. */
+/** Thrown by the reader when the writer has aborted. */
 export class RingAborted extends Error {}
 
-/** Memory for one ring, to be given to both sides. */
+/** The shared memory of one ring, for its writer and its reader. */
 export function createRing(): SharedArrayBuffer {
   return new SharedArrayBuffer(CONTROL_BYTES + CAPACITY);
 }
 
-/** The end of the ring where bytes go in. */
+/** Writes into the ring. */
 export class RingWriter {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #copy: SharedCopy;
@@ -40,8 +40,8 @@ export class RingWriter {
   }
 
   /**
-   * Copies `chunk` into the ring, without blocking: it waits while the ring is full. Answers false as soon as the other side has failed
-   * or this one has given up: then more bytes are useless.
+   * Copies `chunk` into the ring; waits asynchronously while the ring is full (back-pressure). False as soon as the reader has failed
+   * or this writer has aborted.
    */
   async write(chunk: Uint8Array): Promise<boolean> {
     for (let rest = chunk; rest.length > 0;) {
@@ -53,7 +53,7 @@ export class RingWriter {
     return true;
   }
 
-  /** The same for a thread that may stand still: it blocks while the ring is full. */
+  /** The same, blocking the thread while the ring is full. */
   writeBlocking(chunk: Uint8Array): boolean {
     for (let rest = chunk; rest.length > 0;) {
       if (Atomics.load(this.#control, STATE) !== State.open) return false;
@@ -64,28 +64,28 @@ export class RingWriter {
     return true;
   }
 
-  /** Whether the other side has failed: then more bytes are useless. */
+  /** Whether the reader has failed. */
   get failed(): boolean {
     return Atomics.load(this.#control, STATE) === State.failed;
   }
 
-  /** The reader finds the end after what is in the ring. */
+  /** Marks the end of the stream: the reader gets it after the bytes in the ring. */
   end(): void {
     this.#change(State.ended);
   }
 
-  /** The reader stops at once, also with bytes left in the ring. */
+  /** Makes the reader throw RingAborted at once, also with bytes left in the ring. */
   abort(): void {
     this.#change(State.aborted);
   }
 
-  /** For the next stream, when the reader has answered for the one before. */
+  /** Begins the next stream, after the reader has finished the previous one. */
   reopen(): void {
     Atomics.store(this.#control, TAIL, this.#head);
     Atomics.store(this.#control, STATE, State.open);
   }
 
-  /** Wakes a waiting `write` for good: the reader is gone. */
+  /** Ends a waiting `write`: the reader has died. */
   fail(): void {
     failRing(this.#control);
   }
@@ -102,7 +102,7 @@ export class RingWriter {
     Atomics.notify(this.#control, NEWS);
   }
 
-  /** Copies as much as there is room for in one piece; answers how much. */
+  /** Copies as many bytes as fit in one piece; answers how many. */
   #put(bytes: Uint8Array): number {
     const free = this.#free();
     if (free === 0) return 0;
@@ -131,7 +131,7 @@ export class RingWriter {
     if (seen !== undefined) Atomics.wait(this.#control, ROOM, seen);
   }
 
-  /** Has the reader tell when there is room; answers the count to wait on, undefined where there is nothing to wait for. */
+  /** Asks the reader to signal free space. Answers the counter's value to wait on, undefined if no wait is needed. */
   #askForRoom(): number | undefined {
     const seen = Atomics.load(this.#control, ROOM);
     Atomics.store(this.#control, WRITER_WAITS, 1);
@@ -139,12 +139,12 @@ export class RingWriter {
   }
 }
 
-/** The end of the ring where bytes come out: it blocks its thread while the ring is empty. */
+/** Reads from the ring; blocks the thread while the ring is empty. */
 export class RingReader implements ByteSource {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #bytes: Uint8Array<SharedArrayBuffer>;
   #tail = 0;
-  /** Length of the view that was handed out last, still in the ring. */
+  /** Length of the last view, whose bytes are still in the ring. */
   #taken = 0;
 
   constructor(memory: SharedArrayBuffer) {
@@ -152,7 +152,7 @@ export class RingReader implements ByteSource {
     this.#bytes = new Uint8Array(memory, CONTROL_BYTES);
   }
 
-  /** @throws RingAborted when the other side gave up */
+  /** @throws RingAborted when the writer has aborted */
   read(max: number): Uint8Array | undefined {
     this.#release();
     for (;;) {
@@ -170,19 +170,19 @@ export class RingReader implements ByteSource {
     }
   }
 
-  /** @throws RingAborted when the other side gave up, also with bytes left in the ring */
+  /** @throws RingAborted when the writer has aborted, also with bytes left in the ring */
   throwIfAborted(): void {
     if (Atomics.load(this.#control, STATE) === State.aborted)
       throw new RingAborted('the stream was given up');
   }
 
-  /** Begins with the next stream. */
+  /** Begins to read the next stream. */
   restart(): void {
     this.#taken = 0;
     this.#tail = Atomics.load(this.#control, TAIL);
   }
 
-  /** Tells the other side that nothing more will be read. */
+  /** Tells the writer that nothing more is read. */
   fail(): void {
     failRing(this.#control);
   }
@@ -207,10 +207,10 @@ function failRing(control: Int32Array<SharedArrayBuffer>): void {
   Atomics.notify(control, ROOM);
 }
 
-/** Bytes from which on a call of C is worth its price. */
+/** From this length on a call of memcpy(3) is faster than V8. */
 const MEMCPY_MIN_BYTES = 512;
 
-/** Copies `chunk` to `position` of the memory that it was made for. */
+/** Copies `chunk` to `position` in the shared memory. */
 type SharedCopy = (chunk: Uint8Array, position: number) => void;
 
 /**

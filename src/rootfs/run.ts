@@ -14,86 +14,86 @@ import { displayPath } from '../tar/entry.ts';
 import { granted } from './filesystem.ts';
 
 export interface RunOptions {
-  /** What messages call the root. */
+  /** Name of the root in messages. */
   readonly name: string;
   /**
-   * `stage`: the root is new and ours. `empty`: it was there, without content. `overlay`: it holds files of the user's, which are
-   * kept: only what this run wrote is ever removed.
+   * `stage`: the root is new and ours. `empty`: it existed, without content. `overlay`: it holds files of the user, which are
+   * kept: only files that this run wrote are ever removed.
    */
   readonly mode: 'stage' | 'empty' | 'overlay';
-  /** Names at the root that no layer may use, in lower case; any case of them is meant. */
+  /** Names at the root that no layer may use, in any case; given in lower case. */
   readonly reservedNames: readonly string[];
-  /** Keep a record of what each layer changed. */
+  /** Record the changes of each layer. */
   readonly recordChanges: boolean;
-  /** Lower layers are there already, of an earlier run: whiteouts hide them, and all of it is ours. */
+  /** An earlier run has written lower layers: whiteouts hide them, and all of the tree is ours. */
   readonly hasLayers?: boolean;
-  /** Files at the root that an earlier run wrote as ours, not the image's. */
+  /** Files at the root that an earlier run wrote for us, not for the image. */
   readonly ownFiles?: readonly string[];
-  /** Nothing will be written, so nothing is tried. */
+  /** Nothing is written, so the file system is not probed. */
   readonly leftover?: boolean;
 }
 
-/** What the system gives a new file without being asked. */
+/** Owner and mode that the system gives a new file. */
 export interface Creator {
   readonly uid: number;
   readonly gid: number;
-  /** Mode bits that are taken from it. */
+  /** Mode bits that are removed from it. */
   readonly umask: number;
-  /** Owner, mode and access lists may be inherited from the directory: each is set or removed again on everything. */
+  /** Owner, mode and access lists may be inherited from the directory: all are set or removed on every file. */
   careful: boolean;
-  /** Two names that differ only in case are one. */
+  /** Names are case-insensitive. */
   readonly caseInsensitive: boolean;
   /** Files have the modes that the file system gives them, and chmod(2) has no effect, as on FAT. */
   readonly fixedModes: boolean;
 }
 
-/** All that one pull knows of the tree it builds, from the first layer to the last. */
+/** The state of one pull's tree, from the first layer to the last. */
 export interface Run {
   readonly filesystem: Filesystem;
   readonly directories: Directories;
   readonly options: RunOptions;
   readonly creator: Creator;
   readonly counts: NotRestored;
-  /** Modes and times of directories, for the end. */
+  /** Modes and times that directories get at the end. */
   readonly log: DirectoryLog;
   /** Directories that were given a mode for the end: later entries for them need one too. */
   readonly lateModes: PathSet;
-  /** What this layer wrote, and the directories above it: whiteouts of the same layer do not touch it. */
+  /** Paths that this layer wrote, and the directories above them: its whiteouts do not hide them. */
   readonly layer: PathSet;
   /** Directories in which this layer has hidden what lower layers have. */
   readonly hidden: PathSet;
-  /** What this run made; kept only where it must be told from what was there, or from names that are the same to the file system. */
+  /** Paths that this run made; only for an overlay or a case-insensitive file system. */
   readonly made: PathSet | undefined;
-  /** Devices that could not be made: hard links to them cannot either. */
+  /** Devices that could not be made: hard links to them are skipped too. */
   readonly lostDevices: PathSet;
   /** Names of extended attributes that were set on directories. */
   readonly directoryXattrs: Set<string>;
   readonly changes: ChangeLog | undefined;
-  /** Gets a content for each file and each symlink in `changes`. */
+  /** Receives the content of each file and symlink in `changes`. */
   readonly contents: ContentWriter | undefined;
   /** Files at the root that are ours, not the image's: `json`, `layersize`. */
   readonly ownFiles: Set<string>;
-  /** Files of this layer whose access lists say names: what they are in numbers is known at its end. */
+  /** Files of this layer whose access lists contain names: the numbers are known at its end. */
   readonly namedLists: Map<BytePath, Entry>;
   /** About what `namedLists` takes in memory, in bytes. */
   namedListBytes: number;
-  /** Where files that only hard links of this layer name are kept; undefined: it has none. */
+  /** Directory of the files that only hard links of this layer name; undefined: there are none. */
   pseudoLinks: Directory | undefined;
-  /** No layer was applied before this one: whiteouts have nothing to hide. */
+  /** This is the first layer: whiteouts hide nothing. */
   firstLayer: boolean;
   /** The last entry for the root itself. */
   rootEntry: Entry | undefined;
-  /** Time of the entry being applied, for directories above it that no entry makes. */
+  /** Time of the current entry, for directories above it that have no entry. */
   mtimeSeconds: number;
   mtimeNanoseconds: number;
-  /** The directory whose path and those above it are in `layer`. */
+  /** A directory whose path and all paths above it are in `layer`. */
   marked: string | undefined;
 }
 
 /**
  * Notes that this layer wrote `path` in `parent`, so that none of its whiteouts hides it, nor a directory above it.
  *
- * @param isNew whether it was made, and not only merged with what was there
+ * @param isNew whether it was created, not merged with an existing directory
  */
 export function markWritten(run: Run, parent: Directory, path: string, isNew: boolean): void {
   if (isNew) run.made?.add(path);
@@ -105,7 +105,7 @@ export function markWritten(run: Run, parent: Directory, path: string, isNew: bo
   for (let above: string = parent.path; above !== '' && run.layer.add(above);) above = parentPath(above);
 }
 
-/** Whether `path` is one that no layer may use, or lies below it. */
+/** Whether `path` is reserved or lies below a reserved path. */
 export function isReserved(run: Run, path: string): boolean {
   const { reservedNames } = run.options;
   if (reservedNames.length === 0) return false;
@@ -122,7 +122,7 @@ export function refuseReserved(run: Run, path: string): void {
   });
 }
 
-/** For a tree that others made: nothing is taken for granted. */
+/** For a tree that others made: nothing is assumed. */
 export const carefulCreator: Creator = {
   uid: -1,
   gid: -1,
@@ -133,15 +133,15 @@ export const carefulCreator: Creator = {
 };
 
 /**
- * Learns what the file system of an empty root gives to new files: from two directories, one in the other, that are removed at once.
- * A group may come from the directory (setgid, mount option grpid), access lists too.
+ * Finds out what the file system of an empty root gives to new files, by two nested directories that are removed at once.
+ * A directory may hand down its group (setgid, mount option grpid) and access lists.
  *
  * @throws SyscallError when they cannot be removed
  */
 export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator {
   const { root } = filesystem;
   if (mode === 'stage') {
-    // What a new directory has inherited goes, so that nothing inherits it from there.
+    // Remove inherited access lists, so that nothing inherits them from here.
     const rootNode = { parent: root, name: '.', file: -1 };
     filesystem.removeXattr(rootNode, accessList);
     filesystem.removeXattr(rootNode, defaultAccessList);
@@ -158,7 +158,7 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
     const handle = filesystem.openDirectory(root, name);
     if (typeof outer === 'number' || typeof changed === 'number' || handle < 0) return carefulCreator;
     const directory = { path: name as BytePath, handle };
-    // Where groups are inherited, what is made in a directory of another group has that one.
+    // Where groups are inherited, a new directory has the group of the directory above.
     filesystem.setOwner(outerNode, outer.uid, (outer.gid + 1) % 0xffff);
     filesystem.makeDirectory(directory, 'a', 0o777);
     const inner = filesystem.stat(directory, 'a');

@@ -28,10 +28,10 @@ import { explain } from './filesystem.ts';
 
 const { ENOSYS } = constants.errno;
 
-/** Most bytes taken from the ring at once where they are only thrown away. */
+/** The most bytes read from the ring at once to discard them. */
 const DRAIN_BYTES = 1024 * 1024;
 
-/** Opens the root and does what commands say. */
+/** Opens the root and runs the commands. */
 class Writer {
   readonly #data: ThreadData;
   readonly #source: RingReader;
@@ -41,7 +41,7 @@ class Writer {
   readonly #contents: ContentWriter | undefined;
   #run: Run | undefined;
 
-  /** @param tell told what a layer has done so far, while it is being applied */
+  /** @param tell receives the changes of a layer while it is being applied */
   constructor(data: ThreadData, tell: (changes: Uint8Array) => void) {
     this.#data = data;
     this.#tell = tell;
@@ -50,7 +50,7 @@ class Writer {
     this.#contents = data.contents && new ContentWriter(new RingWriter(data.contents));
   }
 
-  /** @throws DlrootfsError, and RingAborted where the other side gave up */
+  /** @throws DlrootfsError; RingAborted if the main thread has aborted */
   obey(command: Command): Answers[Command['kind']] {
     if (command.kind === 'open') return this.#open();
     const run = this.#run;
@@ -112,7 +112,7 @@ class Writer {
         this.#source.throwIfAborted(),
       );
       this.#contents?.settle();
-      // What follows the end mark counts for the digest, not for the tree.
+      // Bytes after the end mark are part of the digest, not of the tree.
       while (this.#source.read(DRAIN_BYTES)) continue;
       return { entries, changes: run.changes?.take() };
     } catch (error) {
@@ -130,7 +130,7 @@ class Writer {
   }
 }
 
-// What runs in the writing thread: commands come as messages, each is done without pause, and answered.
+// Entry point of the writing thread. Each message is a command; it runs synchronously and is answered.
 const port = parentPort!;
 const writer = new Writer(workerData as ThreadData, (changes) => {
   const notice: Notice = { changes };
