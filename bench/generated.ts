@@ -12,7 +12,7 @@ export const generated: Readonly<Record<string, () => Iterable<Iterable<Uint8Arr
   onelayer: () => [archive(folderOf('data', oneLayer()))],
   file4g: () => [archive(folderOf('data', [hugeFile()]))],
   layers127: function* () {
-    for (let n = 0; n < 127; n++) yield archive(folderOf(`layer${n}`, smallFiles(20, n)));
+    for (let n = 0; n < 127; n += 1) yield archive(folderOf(`layer${n}`, smallFiles(20, n)));
   },
   entries10k: () => [archive(manyEntries(10_000))],
   entries100k: () => [archive(manyEntries(100_000))],
@@ -79,7 +79,7 @@ function* bigfiles(): Generator<Iterable<Uint8Array>> {
 }
 
 function* repeatedText(words: Uint8Array, sizeMiB: number): Generator<Uint8Array> {
-  for (let piece = 0; piece < sizeMiB / 4; piece++) {
+  for (let piece = 0; piece < sizeMiB / 4; piece += 1) {
     const cut = (piece * 1_234_567) % (8 * MiB);
     yield words.subarray(cut, cut + 4 * MiB);
   }
@@ -88,7 +88,7 @@ function* repeatedText(words: Uint8Array, sizeMiB: number): Generator<Uint8Array
 /** 500 MB that gzip can do nothing about. */
 function* oneLayer(): Generator<ArchiveEntry> {
   const random = noise(2);
-  for (let n = 0; n < 10; n++)
+  for (let n = 0; n < 10; n += 1)
     yield file(
       `part${n}`,
       50_000_000,
@@ -108,12 +108,12 @@ function hugeFile(): ArchiveEntry {
 }
 
 function* pieces(count: number, piece: () => Uint8Array): Generator<Uint8Array> {
-  for (let n = 0; n < count; n++) yield piece();
+  for (let n = 0; n < count; n += 1) yield piece();
 }
 
 function* smallFiles(count: number, seed: number): Generator<ArchiveEntry> {
   const random = noise(seed);
-  for (let n = 0; n < count; n++) {
+  for (let n = 0; n < count; n += 1) {
     const bytes = Buffer.from(random(600).toString('base64'));
     yield file(`file${n}.txt`, bytes.length, [bytes]);
   }
@@ -124,13 +124,13 @@ function* manyEntries(count: number): Generator<ArchiveEntry> {
   const words = text(noise(4), MiB);
   yield directory('srv');
   let made = 1;
-  for (let group = 0; made < count; group++) {
+  for (let group = 0; made < count; group += 1) {
     yield directory(`srv/group${group}`);
-    made++;
-    for (let n = 0; n < 100 && made < count; n++) {
+    made += 1;
+    for (let n = 0; n < 100 && made < count; n += 1) {
       yield directory(`srv/group${group}/package${n}`);
-      made++;
-      for (let m = 0; m < 19 && made < count; m++, made++) {
+      made += 1;
+      for (let m = 0; m < 19 && made < count; m += 1, made += 1) {
         const size = 40 + ((made * 7919) % 1961);
         const cut = (made * 104_729) % (words.length - 2000);
         yield file(`srv/group${group}/package${n}/module${m}.js`, size, [words.subarray(cut, cut + size)]);

@@ -47,7 +47,7 @@ export function text(random: Noise, length: number): Buffer<ArrayBuffer> {
 export function table(random: Noise, length: number): Buffer<ArrayBuffer> {
   const rows = Buffer.alloc(4096 * 32);
   const values = random(4096 * 4);
-  for (let row = 0; row < 4096; row++) {
+  for (let row = 0; row < 4096; row += 1) {
     rows.writeUInt32LE(row, row * 32);
     rows.writeUInt32LE(row * 4096, row * 32 + 8);
     rows.writeUInt32LE(values[row * 4]! & 63, row * 32 + 16);
@@ -58,7 +58,7 @@ export function table(random: Noise, length: number): Buffer<ArrayBuffer> {
 
 /** A mixture: half weights, a quarter text, a quarter tables, in pieces of 8 MiB. */
 export function* mixture(random: Noise, sharedText: Uint8Array, sizeMiB: number): Generator<Uint8Array> {
-  for (let piece = 0; piece < sizeMiB / 8; piece++) {
+  for (let piece = 0; piece < sizeMiB / 8; piece += 1) {
     yield weights(random, 4 * MiB);
     const cut = random(4).readUInt32LE() % (sharedText.length - 2 * MiB);
     yield sharedText.subarray(cut, cut + 2 * MiB);

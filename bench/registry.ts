@@ -30,7 +30,7 @@ http: {addr: '127.0.0.1:${port}', secret: bench}
     server.once('exit', () => resolve());
     server.once('error', () => resolve());
   });
-  for (let attempt = 0; ; attempt++) {
+  for (let attempt = 0; ; attempt += 1) {
     const answer = await fetch(`http://127.0.0.1:${port}/v2/`).catch(() => undefined);
     if (answer?.ok) break;
     if (attempt === 100 || server.exitCode !== null)

@@ -82,7 +82,7 @@ function memory(candidate: string, atMost: number): Goal {
 
 const fastLink = { rateMbit: 200, rttMs: 20 };
 const slowLink = { rateMbit: 100, rttMs: 20 };
-const starts = 20;
+const STARTS = 20;
 
 /** Seconds an entry takes in the image of `thousands` thousand entries, against the one of ten thousand. */
 function perEntry(results: Results, thousands: number): number | undefined {
@@ -192,15 +192,15 @@ export const rows: readonly Row[] = [
     candidates: [
       {
         name: 'dlrootfs version',
-        script: `for ((n = 0; n < ${starts}; n++)); do dlrootfs version; done`,
+        script: `for ((n = 0; n < ${STARTS}; n += 1)); do dlrootfs version; done`,
         image: 'small',
-        repeat: starts,
+        repeat: STARTS,
       },
       {
         name: 'node -e 0',
-        script: `for ((n = 0; n < ${starts}; n++)); do "$NODE" -e 0; done`,
+        script: `for ((n = 0; n < ${STARTS}; n += 1)); do "$NODE" -e 0; done`,
         image: 'small',
-        repeat: starts,
+        repeat: STARTS,
       },
     ],
     goals: [wall('node -e 0', 1, 'dlrootfs version')],
@@ -254,8 +254,8 @@ const comparisons: readonly (Pick<Candidate, 'script' | 'image' | 'compression' 
     name: 'small',
     title: 'a small image',
     image: 'small',
-    script: `for ((n = 0; n < ${starts}; n++)); do dlrootfs --no-cache "$IMAGE" -d "$DEST/$n"; done`,
-    repeat: starts,
+    script: `for ((n = 0; n < ${STARTS}; n += 1)); do dlrootfs --no-cache "$IMAGE" -d "$DEST/$n"; done`,
+    repeat: STARTS,
   },
   { name: 'git', title: 'many files, a git branch per layer', image: 'manyfiles', script: `${pull} -g` },
   {
@@ -269,8 +269,8 @@ const comparisons: readonly (Pick<Candidate, 'script' | 'image' | 'compression' 
     name: 'start',
     title: 'start',
     image: 'small',
-    script: `for ((n = 0; n < ${starts}; n++)); do dlrootfs version; done`,
-    repeat: starts,
+    script: `for ((n = 0; n < ${STARTS}; n += 1)); do dlrootfs version; done`,
+    repeat: STARTS,
   },
 ];
 

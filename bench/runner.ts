@@ -41,8 +41,8 @@ export class Runner {
     const candidates = row.candidates.filter((candidate) => this.#isHere(candidate));
     const results = new Map<string, Sample[]>(candidates.map(({ name }) => [name, []]));
     await this.#warm(candidates);
-    for (let round = 0; round < this.#settings.runs; round++) {
-      for (let turn = 0; turn < candidates.length; turn++) {
+    for (let round = 0; round < this.#settings.runs; round += 1) {
+      for (let turn = 0; turn < candidates.length; turn += 1) {
         const candidate = candidates[(round + turn) % candidates.length]!;
         const taken = await this.#run(candidate);
         if (taken.exitCode !== 0)

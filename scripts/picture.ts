@@ -8,8 +8,8 @@ import { TerminalSession } from '../test/support/terminal-session.ts';
 import { shellImage } from './demo/shell-image.ts';
 import { film, type Frame } from './readme/film.ts';
 
-const columns = 80;
-const rows = 24;
+const COLUMNS = 80;
+const ROWS = 24;
 const BYTES_PER_SECOND = 700_000;
 const FRAME_MILLISECONDS = 150;
 const prompt = '# ';
@@ -35,8 +35,8 @@ writeFileSync(`${scratch}/registries.conf`, mirror);
 await using terminal = TerminalSession.start(
   `exec env PS1='${prompt}' HISTFILE= bash --noprofile --norc -i`,
   {
-    columns,
-    rows,
+    columns: COLUMNS,
+    rows: ROWS,
     cwd: scratch,
     environment: {
       HOME: scratch,
@@ -52,7 +52,7 @@ const begin = performance.now();
 
 async function record(): Promise<void> {
   while (!recorder.signal.aborted) {
-    const lines = (await terminal.text()).split('\n').slice(-rows);
+    const lines = (await terminal.text()).split('\n').slice(-ROWS);
     if (lines.join('\n') !== frames.at(-1)?.lines.join('\n'))
       frames.push({ at: (performance.now() - begin) / 1000, lines });
     await sleep(FRAME_MILLISECONDS);
@@ -78,4 +78,4 @@ recorder.abort();
 await recording;
 const title =
   'A terminal: dlrootfs turns an image into the directory rootfs, and chroot runs a command in it';
-writeFileSync(`${root}docs/demo.svg`, film(frames, { columns, rows, title, rest: 5 }));
+writeFileSync(`${root}docs/demo.svg`, film(frames, { columns: COLUMNS, rows: ROWS, title, rest: 5 }));

@@ -42,7 +42,14 @@ const WORDS: readonly Rule[] = [
   },
 ];
 
-const STYLE: readonly Rule[] = [];
+/** The linter checks imports and increments. */
+const STYLE: readonly Rule[] = [
+  { pattern: /^\s*(?:\/\*\*|\*).*\bThrows\b/gm, better: 'a line `@throws …` of the doc comment' },
+  {
+    pattern: /^(?:export )?const [a-z]\w* = -?[0-9][0-9_.* x]*;/gm,
+    better: 'UPPER_SNAKE for a constant number, with its unit in the name or doc',
+  },
+];
 
 const root = new URL('../', import.meta.url);
 

@@ -57,8 +57,9 @@ export class RootfsBuild {
   }
 
   /**
-   * Makes DIR's stage, or opens DIR itself; `resumed` with -g: the stage begins with layers that DIR has already. Throws
-   * DestinationError, GitError.
+   * Makes DIR's stage, or opens DIR itself; `resumed` with -g: the stage begins with layers that DIR has already.
+   *
+   * @throws DestinationError, GitError
    */
   static async open(options: PullOptions, layers: readonly Layer[], resumed?: Resumed): Promise<RootfsBuild> {
     const destination = await (resumed
@@ -105,7 +106,11 @@ export class RootfsBuild {
     return this.#destination.mode === 'overlay';
   }
 
-  /** Unpacks a layer on top of those before; answers how many entries it had. Throws IntegrityError, DestinationError. */
+  /**
+   * Unpacks a layer on top of those before; answers how many entries it had.
+   *
+   * @throws IntegrityError, DestinationError
+   */
   async apply(layer: PulledLayer): Promise<number> {
     const label = `layer ${layer.layer.id.slice(0, 12)}`;
     try {

@@ -45,7 +45,9 @@ export function behind(count: number, report: Report): Report {
 
 /**
  * Runs `attempt`, and again where a blob turns out to be corrupt: once for each blob, which is downloaded again. From the second attempt on
- * `careful` is set: the digest of each cached blob is checked before it is read. Throws what the attempts throw.
+ * `careful` is set: the digest of each cached blob is checked before it is read.
+ *
+ * @throws what the attempts throw
  */
 export async function withoutCorruptBlobs<T>(
   report: Report,

@@ -15,11 +15,15 @@ import {
 } from 'node:fs';
 import { geteuid } from 'node:process';
 import { describe, test } from 'node:test';
-import { dir, file, tar } from './support/archive.ts';
-import type { Item } from './support/archive.ts';
+import { dir, file, tar, type Item } from './support/archive.ts';
 import { FakeRegistry } from './support/fake-registry.ts';
-import type { ProgramOptions, ProgramResult } from './support/program.ts';
-import { Scratch, programCommand, runProgram } from './support/program.ts';
+import {
+  type ProgramOptions,
+  type ProgramResult,
+  Scratch,
+  programCommand,
+  runProgram,
+} from './support/program.ts';
 
 const isRoot = geteuid?.() === 0;
 const needsRoot = isRoot ? false : 'needs root';

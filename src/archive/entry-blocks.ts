@@ -3,7 +3,7 @@ import { Header } from 'tar';
 import type { TreeEntry } from '../rootfs/image-tree.ts';
 import { accessListText, textKeys } from '../tar/access-list.ts';
 import type { EntryType, SparseExtent } from '../tar/entry.ts';
-import { blockSize } from '../tar/header.ts';
+import { BLOCK_SIZE } from '../tar/header.ts';
 import { sparseMapBlocks } from './sparse-map.ts';
 
 const FIELD = { checksum: 148, checksumEnd: 156, linkName: 157, prefix: 345 } as const;
@@ -61,7 +61,7 @@ export function entryBlocks(entry: ArchiveEntry, extents: readonly SparseExtent[
 
 /** How many zeros fill data up to a block border. */
 export function paddingOf(dataSize: number): number {
-  return -dataSize & (blockSize - 1);
+  return -dataSize & (BLOCK_SIZE - 1);
 }
 
 function headerBlocks(
@@ -120,7 +120,7 @@ function ustarBlock(
   path: SplitPath,
   linkPath: string,
 ): Buffer {
-  const block = Buffer.alloc(blockSize);
+  const block = Buffer.alloc(BLOCK_SIZE);
   new Header(numbers).encode(block);
   block.write(path.name, 0, LONGEST.name, 'latin1');
   block.write(linkPath, FIELD.linkName, LONGEST.linkName, 'latin1');

@@ -4,15 +4,15 @@ import type { FileHandle } from 'node:fs/promises';
 import { constants, createGzip, createZstdCompress } from 'node:zlib';
 import { UsageError, printable } from '../errors.ts';
 import type { ImageContents, ImageLayer } from '../rootfs/image-contents.ts';
-import { blockSize } from '../tar/header.ts';
+import { BLOCK_SIZE } from '../tar/header.ts';
 import { ImageTree, type TreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { unwritable } from './archive-file.ts';
 import { entryBlocks, linkBlocks, paddingOf } from './entry-blocks.ts';
 import { alignExtents, fillGaps } from './sparse-map.ts';
 
-const END_MARK = Buffer.alloc(2 * blockSize);
-const ZEROS = Buffer.alloc(blockSize);
+const END_MARK = Buffer.alloc(2 * BLOCK_SIZE);
+const ZEROS = Buffer.alloc(BLOCK_SIZE);
 const BATCH_BYTES = 256 * 1024;
 
 export type ArchiveCompression = 'none' | 'gzip' | 'zstd';

@@ -1,5 +1,5 @@
 import type { SparseExtent } from '../tar/entry.ts';
-import { blockSize } from '../tar/header.ts';
+import { BLOCK_SIZE } from '../tar/header.ts';
 
 /**
  * Extents as GNU tar can read them: each begins at a block border and ends at one or at the end of the file. What is put between is
@@ -8,8 +8,8 @@ import { blockSize } from '../tar/header.ts';
 export function alignExtents(extents: readonly SparseExtent[], size: number): SparseExtent[] {
   const aligned: SparseExtent[] = [];
   for (const { offset, length } of extents) {
-    const start = offset - (offset % blockSize);
-    const end = Math.min(size, Math.ceil((offset + length) / blockSize) * blockSize);
+    const start = offset - (offset % BLOCK_SIZE);
+    const end = Math.min(size, Math.ceil((offset + length) / BLOCK_SIZE) * BLOCK_SIZE);
     const last = aligned.at(-1);
     if (last !== undefined && start <= last.offset + last.length) {
       aligned[aligned.length - 1] = { offset: last.offset, length: end - last.offset };
@@ -26,7 +26,7 @@ export function sparseMapBlocks(extents: readonly SparseExtent[], size: number):
       ? extents
       : [...extents, { offset: size, length: 0 }];
   const text = `${closed.length}\n${closed.map(({ offset, length }) => `${offset}\n${length}\n`).join('')}`;
-  const blocks = Buffer.alloc(Math.ceil(text.length / blockSize) * blockSize);
+  const blocks = Buffer.alloc(Math.ceil(text.length / BLOCK_SIZE) * BLOCK_SIZE);
   blocks.write(text, 'latin1');
   return blocks;
 }
@@ -37,7 +37,7 @@ export async function* fillGaps(
   extents: readonly SparseExtent[],
   aligned: readonly SparseExtent[],
 ): AsyncGenerator<Uint8Array, void, void> {
-  const zeros = Buffer.alloc(2 * blockSize);
+  const zeros = Buffer.alloc(2 * BLOCK_SIZE);
   const gaps = gapsBetween(extents, aligned);
   let index = 0;
   let left = 0;

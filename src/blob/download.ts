@@ -52,8 +52,9 @@ export class Download {
   }
 
   /**
-   * Resolves when the blob is whole and its digest right; `kept` is in the buffer's file already. Throws WrongBytesError, NetworkError,
-   * and what opening the blob throws; then it is noted what the file has.
+   * Resolves when the blob is whole and its digest right; `kept` is in the buffer's file already.
+   *
+   * @throws WrongBytesError, NetworkError, and what opening the blob throws; then it is noted what the file has
    */
   async run(kept: Kept): Promise<void> {
     try {

@@ -50,8 +50,10 @@ export class PulledLayer {
 
   /**
    * The tar, while the blob arrives; each chunk is valid until the next is asked for. It ends only when the blob's digest and the
-   * tar's were right. Throws IntegrityError, and any error that ended the queue, also of another layer. It can be read once; more often when
-   * the store keeps blobs, the queue holds them, or the layer is there more than once.
+   * tar's were right. It can be read once; more often when the store keeps blobs, the queue holds them, or the layer is there more
+   * than once.
+   *
+   * @throws IntegrityError, and any error that ended the queue, also of another layer
    */
   async *tar(): AsyncGenerator<Uint8Array, void, undefined> {
     const { signal, name } = this.#options;

@@ -119,7 +119,11 @@ export interface AllLayers {
   close(): Promise<void>;
 }
 
-/** Fetches all blobs of an image and resolves when they are whole and right. Throws what `layerQueue` does. */
+/**
+ * Fetches all blobs of an image and resolves when they are whole and right.
+ *
+ * @throws what `layerQueue` does
+ */
 export async function fetchAllLayers(
   layers: readonly Layer[],
   options: Omit<LayerQueueOptions, 'hold'>,

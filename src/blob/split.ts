@@ -39,7 +39,9 @@ export class SplitDownload {
 
   /**
    * Continues with `body`, if given: it delivers what follows the front. Resolves to true when all is there, to false when the server
-   * does not send the parts that it is asked for: then the buffer ends at its front. Throws what a connection failed with in the end.
+   * does not send the parts that it is asked for: then the buffer ends at its front.
+   *
+   * @throws what a connection failed with in the end
    */
   async run(body: AsyncIterator<Uint8Array> | undefined): Promise<boolean> {
     const file = await this.#buffer.toFile();
@@ -67,7 +69,11 @@ export class SplitDownload {
     return !this.#refused;
   }
 
-  /** Resolves when no connection but the first is at work. Throws what a helper failed with. */
+  /**
+   * Resolves when no connection but the first is at work.
+   *
+   * @throws what a helper failed with
+   */
   async #helpersLeft(): Promise<void> {
     // There may be more of them while they are waited for.
     while (this.#helpers.size > 0) await Promise.all(this.#helpers);
@@ -99,7 +105,7 @@ export class SplitDownload {
     while (!this.#refused && !enough()) {
       const piece = this.#pieces.take(this.#options.place.connections);
       if (!piece) break;
-      // Not before this connection has its piece: the first one goes on with what follows.
+      // Not before this connection has its piece: the first one continues with the bytes that follow.
       this.#options.place.assign();
       const { at: start } = piece;
       if (open && open.at !== start) {
@@ -279,7 +285,11 @@ export class PartReader {
     return this.#at;
   }
 
-  /** The next bytes, at most `most`; undefined at the end. Throws what the body does. */
+  /**
+   * The next bytes, at most `most`; undefined at the end.
+   *
+   * @throws what the body does
+   */
   async next(most: number): Promise<Uint8Array | undefined> {
     let chunk = this.#rest;
     if (!chunk) {

@@ -21,7 +21,11 @@ export class StoreFiles {
     this.directory = directory;
   }
 
-  /** Makes what is missing. Throws an Error that says why the directory cannot be used. */
+  /**
+   * Makes what is missing.
+   *
+   * @throws an Error that says why the directory cannot be used
+   */
   async prepare(): Promise<void> {
     await trustedDirectory(this.directory);
     await trustedSubdirectory(this.blobs);
@@ -114,7 +118,11 @@ function faultOf(stats: Stats): string | undefined {
   return undefined;
 }
 
-/** Makes the directory and what leads to it, where it is missing. Throws an Error that says why it cannot be used. */
+/**
+ * Makes the directory and what leads to it, where it is missing.
+ *
+ * @throws an Error that says why it cannot be used
+ */
 async function trustedDirectory(name: string): Promise<void> {
   await makeDirectories(name);
   const fault = faultOf(await stat(name));
@@ -148,7 +156,9 @@ async function trustedSubdirectory(name: string): Promise<void> {
 
 /**
  * Opens a file in a trusted directory, or answers undefined when there is none or what stands there is not a plain file of ours
- * with one name. Throws other errors of open(2).
+ * with one name.
+ *
+ * @throws other errors of open(2)
  */
 export async function openTrusted(name: string, flags: number): Promise<FileHandle | undefined> {
   const handle = await open(name, flags | constants.O_NOFOLLOW | constants.O_NONBLOCK, FILE_MODE).catch(

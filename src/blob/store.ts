@@ -188,7 +188,11 @@ export class Store {
     return this.#keeps;
   }
 
-  /** A file for a blob that is not kept. Throws DestinationError. */
+  /**
+   * A file for a blob that is not kept.
+   *
+   * @throws DestinationError
+   */
   async spool(): Promise<FileHandle> {
     return this.#spool.file();
   }
@@ -243,7 +247,11 @@ export class Spool {
     this.directory = directory;
   }
 
-  /** A new empty file, for reading and writing. Throws DestinationError. */
+  /**
+   * A new empty file, for reading and writing.
+   *
+   * @throws DestinationError
+   */
   async file(): Promise<FileHandle> {
     try {
       this.#made ??= await mkdir(this.directory, { recursive: true, mode: DIRECTORY_MODE });

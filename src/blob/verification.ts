@@ -37,7 +37,11 @@ export class CachedFile {
     };
   }
 
-  /** Reads all of it; answers why it is corrupt, if it is. Throws the signal's reason. */
+  /**
+   * Reads all of it; answers why it is corrupt, if it is.
+   *
+   * @throws the signal's reason
+   */
   async fault(signal: AbortSignal): Promise<string | undefined> {
     const hash = new BlobHash({ digest: this.#digest });
     const buffer = new Uint8Array(PIECE);

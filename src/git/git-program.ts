@@ -201,7 +201,11 @@ class ByteReader {
     }
   }
 
-  /** The next bytes; `rest` counts down. Throws where the stream ends before. */
+  /**
+   * The next bytes; `rest` counts down.
+   *
+   * @throws where the stream ends before
+   */
   async *take(rest: { bytes: number }): AsyncGenerator<Buffer, void, void> {
     while (rest.bytes > 0) {
       if (this.#chunk.length === 0 && !(await this.#fill())) throw new Error('an object was cut off');

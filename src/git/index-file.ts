@@ -3,12 +3,12 @@ import { GitError } from '../errors.ts';
 import type { ObjectID, TreeFile } from './objects.ts';
 import type { FileStat } from '../rootfs/filesystem.ts';
 
-const version = 2;
-const headerSize = 12;
-const checksumSize = 20;
+const VERSION = 2;
+const HEADER_SIZE = 12;
+const CHECKSUM_SIZE = 20;
 /** Times, device, inode, mode, owner and size of the file, its blob and the flags. */
-const statSize = 62;
-const firstSize = 64 * 1024;
+const STAT_SIZE = 62;
+const FIRST_SIZE = 64 * 1024;
 const longestNameInFlags = 0xfff;
 
 /**
@@ -16,8 +16,8 @@ const longestNameInFlags = 0xfff;
  * nothing to read. git itself could only write it by hashing all files once more.
  */
 export class IndexFile {
-  #bytes = Buffer.alloc(firstSize);
-  #length = headerSize;
+  #bytes = Buffer.alloc(FIRST_SIZE);
+  #length = HEADER_SIZE;
   #count = 0;
 
   /**
@@ -26,27 +26,27 @@ export class IndexFile {
    * @param stat what the disk says of it; undefined when that is not known, and git has to read it
    */
   add(file: TreeFile, stat: FileStat | undefined): void {
-    const room = this.#length + entrySize(file.path) + checksumSize;
+    const room = this.#length + entrySize(file.path) + CHECKSUM_SIZE;
     if (room > this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes], 2 * room);
     writeEntry(this.#bytes, this.#length, file, stat);
     this.#length += entrySize(file.path);
-    this.#count++;
+    this.#count += 1;
   }
 
   /** The index, when all files are in it. */
   finish(): Buffer {
     this.#bytes.write('DIRC');
-    this.#bytes.writeUInt32BE(version, 4);
+    this.#bytes.writeUInt32BE(VERSION, 4);
     this.#bytes.writeUInt32BE(this.#count, 8);
     const content = this.#bytes.subarray(0, this.#length);
     createHash('sha1').update(content).digest().copy(this.#bytes, this.#length);
-    return this.#bytes.subarray(0, this.#length + checksumSize);
+    return this.#bytes.subarray(0, this.#length + CHECKSUM_SIZE);
   }
 }
 
 /** NULs after the path make it a multiple of eight; one at least. */
 function entrySize(path: string): number {
-  return (statSize + path.length + 8) & ~7;
+  return (STAT_SIZE + path.length + 8) & ~7;
 }
 
 function writeEntry(
@@ -57,14 +57,14 @@ function writeEntry(
 ): void {
   let at = start;
   for (const number of stat ? numbersOf(stat) : noStat) at = index.writeUInt32BE(number, at);
-  index.writeUInt32BE(Number.parseInt(mode, 8), start + modeAt);
+  index.writeUInt32BE(Number.parseInt(mode, 8), start + MODE_AT);
   at += index.write(id, at, 'hex');
   at = index.writeUInt16BE(Math.min(path.length, longestNameInFlags), at);
   index.write(path, at, 'latin1');
 }
 
 const noStat: readonly number[] = Array.from({ length: 10 }, () => 0);
-const modeAt = 24;
+const MODE_AT = 24;
 
 /** What an index says of a file's inode, but for its mode: low halves of the numbers. */
 function numbersOf(stat: FileStat): number[] {
@@ -104,7 +104,7 @@ export interface IndexEntry {
 }
 
 /**
- * Reads an index of version 2 to 4 (gitformat-index(5)).
+ * Reads an index of VERSION 2 to 4 (gitformat-index(5)).
  *
  * @param writtenSeconds when it was written: what changed since, or right then, may have changed unseen
  * @returns entries by their paths, one character a byte
@@ -114,19 +114,19 @@ export function parseIndex(bytes: Buffer, writtenSeconds: number): Map<string, I
   const entries = new Map<string, IndexEntry>();
   try {
     const parsed = bytes.readUInt32BE(4);
-    const end = bytes.length - checksumSize;
+    const end = bytes.length - CHECKSUM_SIZE;
     if (bytes.toString('latin1', 0, 4) !== 'DIRC' || parsed < 2 || parsed > 4)
       throw new RangeError('no index');
     const checksum = bytes.subarray(end);
     const isHashed = checksum.some((byte) => byte !== 0);
     if (isHashed && !createHash('sha1').update(bytes.subarray(0, end)).digest().equals(checksum))
       throw new RangeError('its checksum is wrong');
-    let at = headerSize;
+    let at = HEADER_SIZE;
     let path = '';
     for (let count = bytes.readUInt32BE(8); count > 0; count -= 1) {
       const start = at;
       const flags = bytes.readUInt16BE(start + 60);
-      at += statSize + ((flags & 0x4000) === 0 ? 0 : 2);
+      at += STAT_SIZE + ((flags & 0x4000) === 0 ? 0 : 2);
       let kept = 0;
       if (parsed === 4) [kept, at] = readOffset(bytes, at, path.length);
       const nul = bytes.indexOf(0, at);
@@ -153,7 +153,7 @@ export function parseIndex(bytes: Buffer, writtenSeconds: number): Map<string, I
 function entryAt(bytes: Buffer, start: number, stage: number, writtenSeconds: number): IndexEntry {
   return {
     id: bytes.toString('hex', start + 40, start + 60) as ObjectID,
-    mode: bytes.readUInt32BE(start + modeAt).toString(8),
+    mode: bytes.readUInt32BE(start + MODE_AT).toString(8),
     stage,
     isOf: (stat) =>
       stat.mtimeSeconds < writtenSeconds &&
@@ -167,10 +167,12 @@ function entryAt(bytes: Buffer, start: number, stage: number, writtenSeconds: nu
 /** Version 4: how much of the path before is left, as a number of OFFSET_VARINT (gitformat-pack(5)). */
 function readOffset(bytes: Buffer, start: number, length: number): [kept: number, at: number] {
   let at = start;
-  let byte = bytes.readUInt8(at++);
+  let byte = bytes.readUInt8(at);
+  at += 1;
   let dropped = byte & 0x7f;
   while ((byte & 0x80) !== 0) {
-    byte = bytes.readUInt8(at++);
+    byte = bytes.readUInt8(at);
+    at += 1;
     dropped = (dropped + 1) * 128 + (byte & 0x7f);
   }
   if (dropped > length) throw new RangeError('it is damaged');

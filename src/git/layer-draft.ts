@@ -3,7 +3,7 @@ import { GitError, printable } from '../errors.ts';
 import { refused } from './git-error.ts';
 import { keptFiles } from './names.ts';
 import type { ObjectStore } from './object-store.ts';
-import { type ObjectID, type TreeEntry, idSize } from './objects.ts';
+import { type ObjectID, type TreeEntry, ID_SIZE } from './objects.ts';
 import { SizeMismatch, contentIn, contentOf } from './pack-writer.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 import type { Inode, RootfsState } from './rootfs-state.ts';
@@ -141,7 +141,11 @@ export class BlobNames {
     this.#settled?.();
   }
 
-  /** Waits until all have their names. Throws what it failed with. */
+  /**
+   * Waits until all have their names.
+   *
+   * @throws what it failed with
+   */
   async settled(): Promise<void> {
     while (this.#waiting.length > 0) {
       if (this.#failure) throw this.#failure.reason;
@@ -153,10 +157,11 @@ export class BlobNames {
 
   #match(): void {
     for (let ids = this.#ids[0]; ids && this.#named < this.#waiting.length;) {
-      this.#waiting[this.#named++]!.id = Buffer.from(ids.buffer, ids.byteOffset, idSize).toString(
+      this.#waiting[this.#named]!.id = Buffer.from(ids.buffer, ids.byteOffset, ID_SIZE).toString(
         'hex',
       ) as ObjectID;
-      this.#ids[0] = ids = ids.subarray(idSize);
+      this.#named += 1;
+      this.#ids[0] = ids = ids.subarray(ID_SIZE);
       if (ids.length > 0) continue;
       this.#ids.shift();
       ids = this.#ids[0]!;

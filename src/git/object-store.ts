@@ -1,9 +1,9 @@
 import { GitError } from '../errors.ts';
-import { type ObjectID, idSize } from './objects.ts';
+import { type ObjectID, ID_SIZE } from './objects.ts';
 import { type ObjectSource, type ObjectType, PackWriter } from './pack-writer.ts';
 
 /** In bytes: what takes about a millisecond. */
-const small = 256 * 1024;
+const SMALL = 256 * 1024;
 
 /** The objects of a run: each once, in as many packs as it takes. */
 export class ObjectStore {
@@ -27,10 +27,10 @@ export class ObjectStore {
     return this.#pack?.size ?? 0;
   }
 
-  /** Adds an object of `size` bytes: at once when it is small. What `source` throws goes through. */
+  /** Adds an object of `size` bytes: at once when it is SMALL. What `source` throws goes through. */
   add(size: number, source: ObjectSource, type: ObjectType = 'blob'): ObjectID | Promise<ObjectID> {
     this.#pack ??= new PackWriter(this.#directory, this.#known, this.#breathe);
-    return size <= small ? this.#pack.addAtOnce(size, source, type) : this.#pack.add(size, source, type);
+    return size <= SMALL ? this.#pack.addAtOnce(size, source, type) : this.#pack.add(size, source, type);
   }
 
   /** Completes the pack: git sees all objects added so far when the promise is fulfilled. More may be added in the meantime. */
@@ -62,10 +62,10 @@ export interface Contents {
   fill(into: Uint8Array, at: number, length: number): boolean;
 }
 
-const namesAtOnce = 2048;
+const NAMES_AT_ONCE = 2048;
 
 /** In bytes: what has to be read once more at the end, as a pack's checksum is of all of it (see `PackWriter.close`). */
-const smallestPack = 64 * 2 ** 20;
+const SMALLEST_PACK = 64 * 2 ** 20;
 
 /**
  * Makes blobs of contents, each once, in packs that git sees when the promise is fulfilled.
@@ -80,11 +80,11 @@ export async function packBlobs(
   tell: (ids: Uint8Array) => void,
 ): Promise<void> {
   const store = new ObjectStore(directory, () => Promise.resolve());
-  let ids = Buffer.allocUnsafeSlow(namesAtOnce * idSize);
+  let ids = Buffer.allocUnsafeSlow(NAMES_AT_ONCE * ID_SIZE);
   let length = 0;
   const answer = (): void => {
     if (length > 0) tell(ids.subarray(0, length));
-    ids = Buffer.allocUnsafeSlow(namesAtOnce * idSize);
+    ids = Buffer.allocUnsafeSlow(NAMES_AT_ONCE * ID_SIZE);
     length = 0;
   };
   let completed = 0;
@@ -98,7 +98,7 @@ export async function packBlobs(
     });
     length += ids.write(typeof added === 'string' ? added : await added, length, 'hex');
     if (length === ids.length) answer();
-    if (store.pending < Math.max(smallestPack, completed / 4)) continue;
+    if (store.pending < Math.max(SMALLEST_PACK, completed / 4)) continue;
     completed += store.pending;
     await store.complete();
   }

@@ -2,7 +2,7 @@
 export type ObjectID = string & { readonly objectID: unique symbol };
 
 /** The same as bytes: so many. */
-export const idSize = 20;
+export const ID_SIZE = 20;
 
 /** What git calls the kind of a file in a tree. */
 export type TreeMode = '100644' | '100755' | '120000';
@@ -36,7 +36,7 @@ export function composeTree(entries: readonly TreeEntry[]): Buffer {
   const sorted = entries
     .map((entry) => ({ key: entry.mode === '40000' ? `${entry.name}/` : entry.name, entry }))
     .toSorted((one, other) => (one.key < other.key ? -1 : 1));
-  const size = entries.reduce((sum, { mode, name }) => sum + mode.length + 1 + name.length + 1 + idSize, 0);
+  const size = entries.reduce((sum, { mode, name }) => sum + mode.length + 1 + name.length + 1 + ID_SIZE, 0);
   const tree = Buffer.allocUnsafe(size);
   let at = 0;
   for (const { entry } of sorted) {

@@ -11,36 +11,39 @@ export interface PackedObject {
 }
 
 const signature = 0xff744f63;
-const version = 2;
-const fanoutSize = 256 * 4;
+const VERSION = 2;
+const FANOUT_SIZE = 256 * 4;
 const recordSize = 20 + 4 + 4;
 /** Offsets from here on stand in a table of their own. */
-const large = 0x8000_0000;
+const LARGE = 0x8000_0000;
 
 /**
- * The index of a pack, version 2: gitformat-pack(5).
+ * The index of a pack, VERSION 2: gitformat-pack(5).
  *
  * @param packChecksum the pack's last 20 bytes
  */
 export function composePackIndex(objects: readonly PackedObject[], packChecksum: Uint8Array): Buffer {
   const sorted = objects.toSorted((one, other) => (one.id < other.id ? -1 : 1));
-  const far = sorted.filter(({ offset }) => offset >= large);
-  const namesAt = 8 + fanoutSize;
+  const far = sorted.filter(({ offset }) => offset >= LARGE);
+  const namesAt = 8 + FANOUT_SIZE;
   const crcsAt = namesAt + 20 * sorted.length;
   const offsetsAt = crcsAt + 4 * sorted.length;
   const farAt = offsetsAt + 4 * sorted.length;
   const trailerAt = farAt + 8 * far.length;
-  const index = Buffer.alloc(8 + fanoutSize + recordSize * sorted.length + 8 * far.length + 40);
+  const index = Buffer.alloc(8 + FANOUT_SIZE + recordSize * sorted.length + 8 * far.length + 40);
 
   index.writeUInt32BE(signature, 0);
-  index.writeUInt32BE(version, 4);
+  index.writeUInt32BE(VERSION, 4);
   let farCount = 0;
   for (const [rank, { id, offset, crc32 }] of sorted.entries()) {
     index.write(id, namesAt + 20 * rank, 'hex');
     index.writeUInt32BE(crc32, crcsAt + 4 * rank);
-    const place = offset < large ? offset : large + farCount;
+    const place = offset < LARGE ? offset : LARGE + farCount;
     index.writeUInt32BE(place, offsetsAt + 4 * rank);
-    if (offset >= large) index.writeBigUInt64BE(BigInt(offset), farAt + 8 * farCount++);
+    if (offset >= LARGE) {
+      index.writeBigUInt64BE(BigInt(offset), farAt + 8 * farCount);
+      farCount += 1;
+    }
   }
   writeFanout(index, sorted);
   index.set(packChecksum, trailerAt);
@@ -54,7 +57,7 @@ export function composePackIndex(objects: readonly PackedObject[], packChecksum:
 /** For each first byte, how many objects have that one or a lower one. */
 function writeFanout(index: Buffer, sorted: readonly PackedObject[]): void {
   const counts = new Uint32Array(256);
-  for (const { id } of sorted) counts[Number.parseInt(id.slice(0, 2), 16)]!++;
+  for (const { id } of sorted) counts[Number.parseInt(id.slice(0, 2), 16)]! += 1;
   let count = 0;
   for (const [byte, more] of counts.entries()) {
     count += more;
@@ -65,24 +68,24 @@ function writeFanout(index: Buffer, sorted: readonly PackedObject[]): void {
 /** Most bytes that one stored block of deflate holds (RFC 1951, 3.2.4). */
 export const storedBlockSize = 0xffff;
 /** Bytes that stand before each block's data. */
-export const blockHeaderSize = 5;
+export const BLOCK_HEADER_SIZE = 5;
 /** Bytes of a zlib stream's checksum (RFC 1950). */
-export const trailerSize = 4;
+export const TRAILER_SIZE = 4;
 
 /** First two bytes of a zlib stream: deflate, 32 KiB window, fastest (RFC 1950, 2.2). */
-export const zlibHeader = 0x7801;
+export const ZLIB_HEADER = 0x7801;
 
 /** Writes the header of a stored block at `at`; answers where the data goes. */
 export function writeBlockHeader(into: Buffer, at: number, length: number, last: boolean): number {
   into[at] = last ? 1 : 0;
   into.writeUInt16LE(length, at + 1);
   into.writeUInt16LE(length ^ 0xffff, at + 3);
-  return at + blockHeaderSize;
+  return at + BLOCK_HEADER_SIZE;
 }
 
-const modulus = 65_521;
+const MODULUS = 65_521;
 /** Bytes between two reductions, few enough for sums of 31 bits, which are the fast integers; a multiple of 64. */
-const stride = 3840;
+const STRIDE = 3840;
 
 /**
  * Adler-32 (RFC 1950, 8.2) of the bytes from `start` to `end`, going on from `sum` (1 at first). Node has it only inside zlib streams,
@@ -96,7 +99,7 @@ export function adler32(bytes: DataView, start: number, end: number, sum: number
   let at = start;
   const whole = end - ((end - start) % 64);
   while (at < whole) {
-    const stop = Math.min(at + stride, whole);
+    const stop = Math.min(at + STRIDE, whole);
     while (at < stop) {
       let even = 0;
       let odd = 0;
@@ -114,12 +117,12 @@ export function adler32(bytes: DataView, start: number, end: number, sum: number
       high = (high + 64 * low + 4 * (above + first) + 3 * second + 2 * third + fourth) | 0;
       low = (low + first + second + third + fourth) | 0;
     }
-    low %= modulus;
-    high %= modulus;
+    low %= MODULUS;
+    high %= MODULUS;
   }
-  for (; at < end; at++) {
+  for (; at < end; at += 1) {
     low += bytes.getUint8(at);
     high += low;
   }
-  return (((high % modulus) << 16) | (low % modulus)) >>> 0;
+  return (((high % MODULUS) << 16) | (low % MODULUS)) >>> 0;
 }

@@ -18,12 +18,12 @@ import type { ObjectID } from './objects.ts';
 import {
   type PackedObject,
   adler32,
-  blockHeaderSize,
+  BLOCK_HEADER_SIZE,
   composePackIndex,
   storedBlockSize,
-  trailerSize,
+  TRAILER_SIZE,
   writeBlockHeader,
-  zlibHeader,
+  ZLIB_HEADER,
 } from './pack-format.ts';
 
 /** The objects that are written here. */
@@ -32,12 +32,12 @@ export type ObjectType = keyof typeof types;
 /** Puts the next bytes of an object into `buffer` at `at`: exactly `length` of them, its last ones when `last`. */
 export type ObjectSource = (buffer: Buffer, at: number, length: number, last: boolean) => void;
 
-const packVersion = 2;
-const packHeaderSize = 12;
+const PACK_VERSION = 2;
+const PACK_HEADER_SIZE = 12;
 const types = { commit: 1, tree: 2, blob: 3 } as const;
-const bufferSize = 4 * 2 ** 20;
+const BUFFER_SIZE = 4 * 2 ** 20;
 /** An object's type and size take up to ten bytes; a source may look for one byte more than there should be. */
-const headroom = 10 + 2 + blockHeaderSize + storedBlockSize + trailerSize + 1;
+const headroom = 10 + 2 + BLOCK_HEADER_SIZE + storedBlockSize + TRAILER_SIZE + 1;
 
 const readAsync = promisify(read);
 
@@ -54,12 +54,12 @@ export class PackWriter {
   readonly #file: number;
   readonly #breathe: () => Promise<void>;
   readonly #known: Map<ObjectID, number>;
-  readonly #buffer = Buffer.allocUnsafeSlow(bufferSize);
-  readonly #view = new DataView(this.#buffer.buffer, 0, bufferSize);
+  readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
+  readonly #view = new DataView(this.#buffer.buffer, 0, BUFFER_SIZE);
   readonly #objects: PackedObject[] = [];
   /** Bytes written, and bytes in the buffer after them. */
   #written = 0;
-  #length = packHeaderSize;
+  #length = PACK_HEADER_SIZE;
 
   /**
    * @param directory `objects/pack` of the repository
@@ -114,9 +114,9 @@ export class PackWriter {
       this.#flush();
       ftruncateSync(this.#file, this.#written);
       const header = Buffer.from('PACK0000....');
-      header.writeUInt32BE(packVersion, 4);
+      header.writeUInt32BE(PACK_VERSION, 4);
       header.writeUInt32BE(this.#objects.length, 8);
-      writeSync(this.#file, header, 0, packHeaderSize, 0);
+      writeSync(this.#file, header, 0, PACK_HEADER_SIZE, 0);
       const checksum = await this.#checksum();
       writeSync(this.#file, checksum, 0, checksum.length, this.#written);
       const name = path.join(this.#directory, `pack-${checksum.toString('hex')}`);
@@ -136,7 +136,7 @@ export class PackWriter {
 
   /** Makes room, and answers where the next object begins. */
   #begin(): number {
-    if (this.#length + headroom > bufferSize) this.#flush();
+    if (this.#length + headroom > BUFFER_SIZE) this.#flush();
     return this.size;
   }
 
@@ -161,7 +161,7 @@ export class PackWriter {
       hash.update(this.#buffer.subarray(at, this.#length));
       checksum = adler32(this.#view, at, this.#length, checksum);
       if (rest === 0) break;
-      if (this.#length + headroom > bufferSize) {
+      if (this.#length + headroom > BUFFER_SIZE) {
         crc = crc32(this.#buffer.subarray(unsummed, this.#length), crc);
         this.#flush();
         unsummed = 0;
@@ -187,13 +187,15 @@ export class PackWriter {
     const buffer = this.#buffer;
     let at = this.#length;
     let rest = Math.floor(size / 16);
-    buffer[at++] = (rest > 0 ? 0x80 : 0) | (type << 4) | (size % 16);
+    buffer[at] = (rest > 0 ? 0x80 : 0) | (type << 4) | (size % 16);
+    at += 1;
     while (rest > 0) {
       const low = rest % 128;
       rest = Math.floor(rest / 128);
-      buffer[at++] = (rest > 0 ? 0x80 : 0) | low;
+      buffer[at] = (rest > 0 ? 0x80 : 0) | low;
+      at += 1;
     }
-    this.#length = buffer.writeUInt16BE(zlibHeader, at);
+    this.#length = buffer.writeUInt16BE(ZLIB_HEADER, at);
   }
 
   #rollBack(start: number): void {
@@ -213,7 +215,7 @@ export class PackWriter {
   async #checksum(): Promise<Buffer> {
     const hash = createHash('sha1');
     for (let at = 0; at < this.#written;) {
-      const { bytesRead } = await readAsync(this.#file, this.#buffer, 0, bufferSize / 4, at);
+      const { bytesRead } = await readAsync(this.#file, this.#buffer, 0, BUFFER_SIZE / 4, at);
       if (bytesRead === 0) throw new GitError('a pack was cut off while it was written');
       hash.update(this.#buffer.subarray(0, bytesRead));
       at += bytesRead;

@@ -2,13 +2,12 @@ import { existsSync, fstatSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
 import { GitError, printable } from '../errors.ts';
-import type { BytePath } from '../tar/entry.ts';
+import { type BytePath, displayPath } from '../tar/entry.ts';
 import { Directories, nameOf, parentPath } from '../rootfs/directories.ts';
 import type { Directory, FileStat, DiskFilesystem } from '../rootfs/filesystem.ts';
 import { refused } from './git-error.ts';
 import { openFilesystem } from '../rootfs/confined-root.ts';
 import { absolutePath, pathBytes } from '../sys/os-path.ts';
-import { displayPath } from '../tar/entry.ts';
 
 const { EACCES, EEXIST, EINVAL, ENOENT, ENOTDIR } = constants.errno;
 

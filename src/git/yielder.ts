@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 
 /** How long the event loop may have to wait for us, in milliseconds. */
-const longestTurn = 3;
+const LONGEST_TURN = 3;
 
 /** For long loops, so that all else goes on. */
 export interface Breath {
@@ -12,7 +12,7 @@ export interface Breath {
 }
 
 export function openBreath(signal: AbortSignal | undefined): Breath {
-  let turnEnds = performance.now() + longestTurn;
+  let turnEnds = performance.now() + LONGEST_TURN;
   const isDue = (): boolean => performance.now() > turnEnds;
   return {
     isDue,
@@ -20,7 +20,7 @@ export function openBreath(signal: AbortSignal | undefined): Breath {
       if (!isDue()) return;
       await setImmediate();
       signal?.throwIfAborted();
-      turnEnds = performance.now() + longestTurn;
+      turnEnds = performance.now() + LONGEST_TURN;
     },
   };
 }

@@ -4,7 +4,7 @@ import { addAbortSignal, Readable } from 'node:stream';
 import { DestinationError, IntegrityError, printable } from '../errors.ts';
 import { compressionOf, type Decompress, MAGIC_LENGTH } from '../oci/compression.ts';
 import { bytePath, type BytePath, type ByteSource, displayPath, type Entry } from '../tar/entry.ts';
-import { blockSize } from '../tar/header.ts';
+import { BLOCK_SIZE } from '../tar/header.ts';
 import { normalize } from '../tar/layer-path.ts';
 import { TarReader } from '../tar/reader.ts';
 import { openRegular, readRange, type StoredFile, type StoredFiles } from './stored-files.ts';
@@ -24,8 +24,9 @@ export class ArchiveFiles implements StoredFiles {
   }
 
   /**
-   * Opens an archive, plain or compressed. What is compressed is first unpacked to a file that nobody sees. Throws NotFoundError,
-   * IntegrityError, DestinationError.
+   * Opens an archive, plain or compressed. What is compressed is first unpacked to a file that nobody sees.
+   *
+   * @throws NotFoundError, IntegrityError, DestinationError
    */
   static async open(file: string, name: string, spooling: Spooling): Promise<ArchiveFiles> {
     return ArchiveFiles.#from(await openPlain(file, name, spooling), name);
@@ -64,7 +65,7 @@ export class ArchiveFiles implements StoredFiles {
   /** Follows links, as `docker save` once wrote them, which lead to other members or nowhere. */
   #resolve(name: string): Stretch | undefined {
     let path: string = normalize(bytePath(name));
-    for (let links = 0; links < MAX_LINKS; links++) {
+    for (let links = 0; links < MAX_LINKS; links += 1) {
       const member = this.#index.get(path);
       if (typeof member !== 'string') return member;
       path = member;
@@ -110,14 +111,14 @@ const MAX_MEMBERS = 500_000;
 class HeaderSource implements ByteSource {
   position = 0;
   readonly #descriptor: number;
-  readonly #block = Buffer.alloc(blockSize);
+  readonly #block = Buffer.alloc(BLOCK_SIZE);
 
   constructor(descriptor: number) {
     this.#descriptor = descriptor;
   }
 
   read(): Uint8Array | undefined {
-    const length = readSync(this.#descriptor, this.#block, 0, blockSize, this.position);
+    const length = readSync(this.#descriptor, this.#block, 0, BLOCK_SIZE, this.position);
     this.position += length;
     return length === 0 ? undefined : this.#block.subarray(0, length);
   }
@@ -125,7 +126,9 @@ class HeaderSource implements ByteSource {
 
 /**
  * Finds the members of a plain tar of `size` bytes by reading only its headers. Of members with the same path the last one counts, as when
- * the archive is unpacked. Throws IntegrityError when the archive is damaged, cut off or has sparse members.
+ * the archive is unpacked.
+ *
+ * @throws IntegrityError when the archive is damaged, cut off or has sparse members
  */
 export function indexArchive(descriptor: number, size: number, name: string): ArchiveIndex {
   const members = new Map<string, Stretch | BytePath>();
@@ -140,7 +143,7 @@ export function indexArchive(descriptor: number, size: number, name: string): Ar
     if (members.size > MAX_MEMBERS) throw new IntegrityError(`${name} has more than ${MAX_MEMBERS} members`);
     if (typeof member === 'string') continue;
     if (entry.sparse !== undefined) throw sparseMember(entry, name);
-    source.position += Math.ceil(member.size / blockSize) * blockSize;
+    source.position += Math.ceil(member.size / BLOCK_SIZE) * BLOCK_SIZE;
     if (member.offset + member.size > size) {
       throw new IntegrityError(`${name} is cut off: it ends within ${displayPath(entry.path)}`, {
         code: 'TRUNCATED_ARCHIVE',
@@ -193,7 +196,9 @@ export interface Spooling {
 
 /**
  * Writes an archive that comes as a stream, decompressed, to a file that has no name: it goes when it is closed, however
- * the program ends. Throws what `decompress` throws, DestinationError where the file cannot be written.
+ * the program ends.
+ *
+ * @throws what `decompress` throws, DestinationError where the file cannot be written
  */
 async function spool(
   input: AsyncIterable<Uint8Array>,

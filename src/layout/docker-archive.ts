@@ -121,7 +121,11 @@ interface ListedImage {
   readonly names: readonly string[];
 }
 
-/** Reads manifest.json of `docker save` (moby, image/tarexport). Throws IntegrityError. */
+/**
+ * Reads manifest.json of `docker save` (moby, image/tarexport).
+ *
+ * @throws IntegrityError
+ */
 function parseListing(bytes: Uint8Array, what: string): readonly ListedImage[] {
   const list = parseJson(bytes, what);
   if (!Array.isArray(list)) throw new IntegrityError(`${what} is not a list of images`);
@@ -141,7 +145,9 @@ function parseListing(bytes: Uint8Array, what: string): readonly ListedImage[] {
 
 /**
  * The image that is `wanted` by a reference or by `@N`; without either the only one. Names are compared once they are
- * normalised, as skopeo does. Throws NotFoundError and UsageError that list the names.
+ * normalised, as skopeo does.
+ *
+ * @throws NotFoundError and UsageError that list the names
  */
 function selectImage(images: readonly ListedImage[], wanted: string | undefined, what: string): ListedImage {
   const [first] = images;

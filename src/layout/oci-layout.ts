@@ -1,10 +1,8 @@
 import { IntegrityError, NotFoundError, UsageError, printable } from '../errors.ts';
 import { type Choice, chooseManifest, type ImageIndex, isAttestation } from '../oci/image-index.ts';
-import { MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
-import type { ImageConfig } from '../oci/config.ts';
+import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
 import type { Descriptor } from '../oci/descriptor.ts';
-import { algorithmOf, hexOf, verify } from '../oci/digest.ts';
-import type { Digest } from '../oci/digest.ts';
+import { algorithmOf, hexOf, verify, type Digest } from '../oci/digest.ts';
 import type { Image, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
 import { describeImage, describeSchema1 } from '../oci/layers.ts';
@@ -132,7 +130,9 @@ function nameOf({ annotations }: Descriptor): string | undefined {
 
 /**
  * The entries of index.json that are the image: with a tag those of that name, without one all, when they have but one name. More than
- * one of a name are the image for several platforms. Throws NotFoundError and UsageError that list the names.
+ * one of a name are the image for several platforms.
+ *
+ * @throws NotFoundError and UsageError that list the names
  */
 function selectEntries(index: ImageIndex, wanted: string | undefined, what: string): readonly Descriptor[] {
   const { manifests } = index;

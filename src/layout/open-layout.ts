@@ -5,8 +5,7 @@ import { ArchiveFiles, type NamelessFile } from './archive-files.ts';
 import { DirectoryFiles, type StoredFiles } from './stored-files.ts';
 import { DockerArchive } from './docker-archive.ts';
 import { OciLayout } from './oci-layout.ts';
-import { formatSource } from './source.ts';
-import type { Source } from './source.ts';
+import { formatSource, type Source } from './source.ts';
 
 export interface LayoutOptions {
   /** An existing directory; compressed archives and standard input are unpacked to a nameless file in it. */
@@ -20,8 +19,9 @@ export interface LayoutOptions {
 
 /**
  * Opens an image that is on this machine. Manifest and config are checked when the image is requested; the blobs of its layers by the code that
- * reads them. Throws NotFoundError where nothing like it is there, IntegrityError where the archive is damaged, UsageError for
- * `-` without standard input.
+ * reads them.
+ *
+ * @throws NotFoundError where nothing like it is there, IntegrityError where the archive is damaged, UsageError for `-` without standard input
  */
 export async function openLayout(source: Source, options: LayoutOptions): Promise<Session> {
   const files = await openFiles(source, options);

@@ -17,7 +17,9 @@ export const transports = ['oci', 'oci-archive', 'docker-archive'] as const;
  * Reads `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REFERENCE]` and `-[:TAG]` by skopeo's rules: the word before
  * the first colon is a transport when it is one of these, and the path ends at the next colon (so it cannot contain
  * one). An image that is really called `oci` is written `library/oci:1.0`. Returns undefined for everything else: that is a
- * reference to a registry. Throws UsageError for a transport without path or with an empty tag.
+ * reference to a registry.
+ *
+ * @throws UsageError for a transport without path or with an empty tag
  */
 export function parseSource(text: string): Source | undefined {
   if (text === '-') return { transport: 'stdin', path: '' };

@@ -46,7 +46,11 @@ export async function readDocument(
 
 const CHUNK_BYTES = 1024 * 1024;
 
-/** Opens a file for reading, and never waits for the other end of a pipe. Throws NotFoundError when it is none. */
+/**
+ * Opens a file for reading, and never waits for the other end of a pipe.
+ *
+ * @throws NotFoundError when it is none
+ */
 export async function openRegular(path: string): Promise<{ handle: FileHandle; size: number }> {
   const handle = await open(osPath(path), constants.O_RDONLY | constants.O_NONBLOCK).catch(
     (error: unknown) => {

@@ -2,8 +2,9 @@
 export type Compression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
 
 /**
- * Unpacks the bytes of what messages call `name`, by what they are; each chunk is valid until the next one is asked for. Throws
- * IntegrityError where they are damaged.
+ * Unpacks the bytes of what messages call `name`, by what they are; each chunk is valid until the next one is requested.
+ *
+ * @throws IntegrityError where they are corrupt
  */
 export type Decompress = (bytes: AsyncIterable<Uint8Array>, name: string) => AsyncIterable<Uint8Array>;
 

@@ -1,9 +1,7 @@
 import { IntegrityError } from '../errors.ts';
 import { DiffID } from './digest.ts';
-import { isObject, parseJsonObject, textMapOf, textOf, textsOf } from './json.ts';
-import type { JsonObject } from './json.ts';
-import { normalisePlatform } from './platform.ts';
-import type { Platform } from './platform.ts';
+import { isObject, parseJsonObject, textMapOf, textOf, textsOf, type JsonObject } from './json.ts';
+import { normalisePlatform, type Platform } from './platform.ts';
 
 /** Configs larger than this are refused before they are read: the limit of containers/image. */
 export const MAX_CONFIG_BYTES = 4 * 1024 * 1024;
@@ -51,7 +49,9 @@ export interface ImageConfig {
 
 /**
  * Reads a config blob. Only what the rootfs depends on must be right (an object, with well-formed `diff_ids`); optional parts
- * that have another type than the specification's are left out, as real images have them. Throws IntegrityError.
+ * that have another type than the specification's are left out, as real images have them.
+ *
+ * @throws IntegrityError
  */
 export function parseConfig(bytes: Uint8Array, what = 'the image config'): ImageConfig {
   return configOf(parseJsonObject(bytes, what), what);

@@ -1,10 +1,8 @@
 import { IntegrityError } from '../errors.ts';
 import { Digest } from './digest.ts';
-import { isObject, textMapOf, textOf, textsOf } from './json.ts';
-import type { JsonObject } from './json.ts';
+import { isObject, textMapOf, textOf, textsOf, type JsonObject } from './json.ts';
 import { mediaTypeOf } from './media-types.ts';
-import { normalisePlatform } from './platform.ts';
-import type { Platform } from './platform.ts';
+import { normalisePlatform, type Platform } from './platform.ts';
 
 /** What a manifest says of a blob or of another manifest (OCI descriptor.md). */
 export interface Descriptor {

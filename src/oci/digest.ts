@@ -76,7 +76,7 @@ export function digestOf(bytes: Uint8Array, algorithm: DigestAlgorithm = 'sha256
   return Digest.parse(`${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}`);
 }
 
-/** Throws IntegrityError, naming `what`, unless `bytes` have `digest`. */
+/** @throws IntegrityError, naming `what`, unless `bytes` have `digest` */
 export function verify(bytes: Uint8Array, digest: Digest, what: string): void {
   const found = digestOf(bytes, algorithmOf(digest));
   if (found === digest) return;

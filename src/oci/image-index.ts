@@ -110,8 +110,9 @@ const MAX_DEPTH = 4;
 const MAX_FETCHES = 64;
 
 /**
- * The image of `index` that fits `wanted` best, through nested indexes. Entries without a platform are judged by their configs. Throws
- * NotFoundError that lists the platforms there are, IntegrityError where indexes nest too deep, and what `source` throws.
+ * The image of `index` that fits `wanted` best, through nested indexes. Entries without a platform are judged by their configs.
+ *
+ * @throws NotFoundError that lists the platforms there are, IntegrityError where indexes nest too deep, and what `source` throws
  */
 export async function chooseManifest(
   index: ImageIndex,
@@ -167,7 +168,7 @@ async function judge(descriptor: Descriptor, search: Search, depth: number): Pro
 
 /** An entry that names no platform may well be no image: it is passed over. */
 async function fetchDocument(descriptor: Descriptor, search: Search): Promise<ManifestDocument | undefined> {
-  search.fetches++;
+  search.fetches += 1;
   if (search.fetches > MAX_FETCHES) {
     throw new IntegrityError(
       `${search.what} has more than ${MAX_FETCHES} entries that do not name their platform`,
@@ -184,7 +185,9 @@ async function fetchDocument(descriptor: Descriptor, search: Search): Promise<Ma
 
 /**
  * What a person should know of an image that is not exactly for the platform that was wanted; undefined when it is. `asked`: the
- * platform was named on purpose. Throws NotFoundError when such an image does not run there at all.
+ * platform was named on purpose.
+ *
+ * @throws NotFoundError when such an image does not run there at all
  */
 export function platformNotice(
   image: Pick<Image, 'platform'>,

@@ -10,8 +10,9 @@ const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /**
  * The value of a JSON document from outside. Bytes that are no UTF-8 read as U+FFFD and of two equal keys the last one counts,
- * as with Go's decoder, which wrote and reads nearly all of these documents. Throws IntegrityError, naming `what`, when it
- * does not parse or is nested deeper than any real document (so that recursion over the value is safe).
+ * as with Go's decoder, which wrote and reads nearly all of these documents.
+ *
+ * @throws IntegrityError, naming `what`, when it does not parse or is nested deeper than any real document (so that recursion over the value is safe)
  */
 export function parseJson(bytes: Uint8Array, what: string): unknown {
   if (nestsDeeper(bytes, MAX_DEPTH)) {
@@ -59,16 +60,16 @@ export function textMapOf(value: unknown): Readonly<Record<string, string>> | un
 function nestsDeeper(bytes: Uint8Array, limit: number): boolean {
   let depth = 0;
   let inString = false;
-  for (let index = 0; index < bytes.length; index++) {
+  for (let index = 0; index < bytes.length; index += 1) {
     const byte = bytes[index];
     if (inString) {
-      if (byte === 0x5c) index++;
+      if (byte === 0x5c) index += 1;
       else if (byte === 0x22) inString = false;
     } else if (byte === 0x22) inString = true;
     else if (byte === 0x7b || byte === 0x5b) {
-      depth++;
+      depth += 1;
       if (depth > limit) return true;
-    } else if (byte === 0x7d || byte === 0x5d) depth--;
+    } else if (byte === 0x7d || byte === 0x5d) depth -= 1;
   }
   return false;
 }

@@ -1,6 +1,5 @@
 import type { HistoryEntry } from './config.ts';
-import { isObject } from './json.ts';
-import type { JsonObject } from './json.ts';
+import { isObject, type JsonObject } from './json.ts';
 
 /**
  * The step that made each layer, base first: the steps that made one, in order. When their number is not `layerCount` nobody knows which

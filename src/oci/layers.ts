@@ -1,10 +1,8 @@
 import { IntegrityError } from '../errors.ts';
-import { configOf } from './config.ts';
-import type { HistoryEntry, ImageConfig } from './config.ts';
+import { configOf, type HistoryEntry, type ImageConfig } from './config.ts';
 import { hexOf } from './digest.ts';
 import type { Image, Layer } from './image.ts';
-import { isObject, textOf, textsOf } from './json.ts';
-import type { JsonObject } from './json.ts';
+import { isObject, textOf, textsOf, type JsonObject } from './json.ts';
 import { pairHistory } from './layer-info.ts';
 import type { Manifest } from './manifest.ts';
 import { MediaType } from './media-types.ts';
@@ -22,7 +20,11 @@ export type ImageDescription = Omit<Image, 'layers' | 'digest'> & {
   readonly layers: readonly LayerDescription[];
 };
 
-/** Puts manifest and config together. Throws IntegrityError when they name different numbers of layers. */
+/**
+ * Puts manifest and config together.
+ *
+ * @throws IntegrityError when they name different numbers of layers
+ */
 export function describeImage(manifest: Manifest, config: ImageConfig, what = 'the image'): ImageDescription {
   return {
     id: hexOf(manifest.config.digest),

@@ -27,8 +27,9 @@ export interface Manifest {
 }
 
 /**
- * Reads the body of a manifest. Throws IntegrityError when it is malformed, and when it is an artifact (another config type than
- * an image's) or has layers that are no tar archives.
+ * Reads the body of a manifest.
+ *
+ * @throws IntegrityError when it is malformed, and when it is an artifact (another config type than an image's) or has layers that are no tar archives
  */
 function manifestOf(document: JsonObject, mediaType: string, what: string): Manifest {
   const version = document['schemaVersion'];
@@ -87,7 +88,9 @@ export type ManifestDocument = (Manifest | ImageIndex | Schema1) & {
 
 /**
  * Reads a manifest of any kind. The kind is decided by the Content-Type, then by `mediaType` in the body, then by the body's shape. A
- * body of another kind than that, or of two kinds at once, is refused (CVE-2021-41190). Throws IntegrityError.
+ * body of another kind than that, or of two kinds at once, is refused (CVE-2021-41190).
+ *
+ * @throws IntegrityError
  */
 export function parseManifest(
   bytes: Uint8Array,
@@ -115,7 +118,7 @@ export function parseManifest(
   return parseSchema1(bytes, mediaType, what);
 }
 
-/** Throws IntegrityError, naming `what`, unless `document` has `digest`. */
+/** @throws IntegrityError, naming `what`, unless `document` has `digest` */
 export function verifyManifest(document: ManifestDocument, digest: Digest, what: string): void {
   verify(document.payload, digest, what);
 }

@@ -9,7 +9,11 @@ export interface Platform {
   readonly osVersion?: string | undefined;
 }
 
-/** Reads `os/arch[/variant]`, as `linux/arm/v7`, and normalises it. Throws UsageError. */
+/**
+ * Reads `os/arch[/variant]`, as `linux/arm/v7`, and normalises it.
+ *
+ * @throws UsageError
+ */
 export function parsePlatform(text: string): Platform {
   const parts = text.split('/');
   const [os, architecture, variant] = parts;
@@ -114,7 +118,7 @@ function acceptableArchitectures(
 function descending(variant: string, least: number): readonly string[] {
   const major = Number(/^v(\d)$/.exec(variant)?.[1] ?? 0);
   const names: string[] = [];
-  for (let number = major - 1; number >= least; number--) names.push(`v${number}`);
+  for (let number = major - 1; number >= least; number -= 1) names.push(`v${number}`);
   return names;
 }
 
@@ -124,9 +128,9 @@ function arm64Below(variant: string): readonly (readonly [string, string])[] {
   if (match === null) return [];
   const minor = Number(match[2] ?? 0);
   const names: string[] = [];
-  for (let number = minor - 1; number >= 0; number--) names.push(`v${match[1]}.${number}`);
+  for (let number = minor - 1; number >= 0; number -= 1) names.push(`v${match[1]}.${number}`);
   if (match[1] === '9')
-    for (let number = Math.min(minor + 5, 9); number >= 0; number--) names.push(`v8.${number}`);
+    for (let number = Math.min(minor + 5, 9); number >= 0; number -= 1) names.push(`v8.${number}`);
   return names.map((name) => ['arm64', name] as const);
 }
 

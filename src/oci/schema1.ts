@@ -35,7 +35,9 @@ const EMPTY_BLOB = 'sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7
 
 /**
  * Reads the body of a schema 1 manifest, base first; by its media type or with signatures it must be signed. `payload` is what its digest is of and the only part that is
- * read, so that nothing outside the signed part can count. Throws IntegrityError.
+ * read, so that nothing outside the signed part can count.
+ *
+ * @throws IntegrityError
  */
 export function parseSchema1(
   body: Uint8Array,
@@ -129,7 +131,9 @@ const HASH: Readonly<Record<string, string>> = {
 /**
  * The signed part of a schema 1 manifest (docker/libtrust, jsonsign.go): the first `formatLength` bytes of the document and the decoded
  * `formatTail`. All signatures must name the same part and be valid. The keys come with the signatures, so this proves that
- * the document is whole, not who made it. Throws IntegrityError.
+ * the document is whole, not who made it.
+ *
+ * @throws IntegrityError
  */
 function signedPayload(body: Uint8Array, signatures: unknown, what: string): Uint8Array {
   if (!Array.isArray(signatures) || signatures.length === 0 || signatures.length > 100) {

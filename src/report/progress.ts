@@ -114,7 +114,7 @@ export function describeProgress(progress: Progress, now: number, columns = Infi
   return parts.join(', ');
 }
 
-const everyMilliseconds = 5000;
+const LINE_MILLISECONDS = 5000;
 
 /** The sum as a line every few seconds, for logs; a shorter pull prints none. */
 export function plainReport(err: Writable): LiveReport {
@@ -127,7 +127,7 @@ export function plainReport(err: Writable): LiveReport {
       if (event.type === 'image') {
         timer = setInterval(
           () => err.write(`${describeProgress(progress, performance.now())}\n`),
-          everyMilliseconds,
+          LINE_MILLISECONDS,
         ).unref();
       }
       if (event.type === 'done') stop();

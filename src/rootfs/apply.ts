@@ -1,12 +1,12 @@
 import { IntegrityError } from '../errors.ts';
-import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
+import { type BytePath, type Entry, type EntryReader, displayPath } from '../tar/entry.ts';
 import { classify, isPseudoLink } from '../tar/layer-path.ts';
 import { ChangeLog } from './changes.ts';
 import type { ContentWriter } from './contents.ts';
 import { makeMissing, unlock } from './directory-metadata.ts';
 import { Directories, join, nameOf, parentPath } from './directories.ts';
 import { DirectoryLog } from './directory-log.ts';
-import type { Filesystem } from './filesystem.ts';
+import { type Filesystem, explain } from './filesystem.ts';
 import { nothingLost } from './not-restored.ts';
 import { PathSet } from './path-set.ts';
 import { placeEntry } from './place.ts';
@@ -14,10 +14,7 @@ import { settleNamedLists } from './named-lists.ts';
 import { dropPseudoLinks, keepPseudoLink } from './pseudo-links.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clearForDirectory, hide, hideContent } from './removal.ts';
-import { carefulCreator, probe } from './run.ts';
-import type { Run, RunOptions } from './run.ts';
-import { displayPath } from '../tar/entry.ts';
-import { explain } from './filesystem.ts';
+import { carefulCreator, probe, type Run, type RunOptions } from './run.ts';
 
 /**
  * Begins a run on the root of `filesystem`, which is what `options.mode` says.
@@ -164,7 +161,7 @@ function applyEntry(run: Run, reader: Pick<EntryReader, 'data'>, entry: Entry): 
   switch (meaning.kind) {
     case 'entry':
       placeEntry(run, reader, entry, meaning.path);
-      if (run.creator.fixedModes && hasMode(entry)) run.counts.modes++;
+      if (run.creator.fixedModes && hasMode(entry)) run.counts.modes += 1;
       return undefined;
     case 'whiteout':
       return applyWhiteout(run, meaning.path);

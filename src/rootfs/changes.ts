@@ -3,12 +3,12 @@ import type { Entry } from '../tar/entry.ts';
 import { composeLine } from '../tar/mtree.ts';
 
 /** So many bytes of lines are told at once. */
-const batchSize = 32 * 1024;
+const BATCH_SIZE = 32 * 1024;
 
 /** What a layer did, in order, as lines of `composeLine`. Paths are those on disk, metadata what the image says, whether it could be set or not. */
 export class ChangeLog {
   readonly #tell: ((lines: Uint8Array) => void) | undefined;
-  #bytes = Buffer.allocUnsafeSlow(batchSize);
+  #bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
   #length = 0;
 
   /** @param tell gets the lines, many at a time; without it all stay until they are taken */
@@ -57,13 +57,13 @@ export class ChangeLog {
   /** The lines since the last call that were not told. */
   take(): Uint8Array {
     const lines = this.#bytes.subarray(0, this.#length);
-    this.#bytes = Buffer.allocUnsafeSlow(batchSize);
+    this.#bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
     this.#length = 0;
     return lines;
   }
 
   #add(line: string): void {
-    if (this.#tell && this.#length >= batchSize / 2) this.#tell(this.take());
+    if (this.#tell && this.#length >= BATCH_SIZE / 2) this.#tell(this.take());
     if (this.#length + line.length > this.#bytes.length) {
       const larger = Buffer.allocUnsafeSlow(2 * (this.#bytes.length + line.length));
       this.#bytes.copy(larger, 0, 0, this.#length);

@@ -4,11 +4,11 @@ import type { RingWriter } from './ring.ts';
 
 // Format of the ring: for each content its size in eight bytes, then its bytes.
 
-const headerSize = 8;
+const HEADER_SIZE = 8;
 /** Instead of a size: the other side may have to wait for the next content. */
-const pause = -1;
-const batchSize = 256 * 1024;
-const zeros = new Uint8Array(batchSize);
+const PAUSE = -1;
+const BATCH_SIZE = 256 * 1024;
+const zeros = new Uint8Array(BATCH_SIZE);
 
 /**
  * Hands what files and symlinks hold on to another thread, in the order in which they are written: for each file, and for each target
@@ -19,7 +19,7 @@ const zeros = new Uint8Array(batchSize);
 export class ContentWriter {
   readonly #ring: RingWriter;
   /** Small contents go many at a time, so that the other side is not woken for each. */
-  readonly #batch = Buffer.allocUnsafeSlow(batchSize);
+  readonly #batch = Buffer.allocUnsafeSlow(BATCH_SIZE);
   #length = 0;
 
   constructor(ring: RingWriter) {
@@ -28,13 +28,13 @@ export class ContentWriter {
 
   /** The next content, of which `size` bytes are to be added. */
   begin(size: number): void {
-    if (this.#length + headerSize > batchSize) this.#send();
+    if (this.#length + HEADER_SIZE > BATCH_SIZE) this.#send();
     this.#length = this.#batch.writeDoubleLE(size, this.#length);
   }
 
   add(bytes: Uint8Array): void {
-    if (this.#length + bytes.length > batchSize) this.#send();
-    if (bytes.length > batchSize / 4) {
+    if (this.#length + bytes.length > BATCH_SIZE) this.#send();
+    if (bytes.length > BATCH_SIZE / 4) {
       this.#send();
       this.#put(bytes);
       return;
@@ -58,7 +58,7 @@ export class ContentWriter {
 
   /** Has the other side answer for all contents so far. */
   settle(): void {
-    this.begin(pause);
+    this.begin(PAUSE);
     this.#send();
   }
 
@@ -89,17 +89,21 @@ export class ContentWriter {
 /** The other side of a ContentWriter. */
 export class ContentReader {
   readonly #source: ByteSource;
-  readonly #header = Buffer.alloc(headerSize);
+  readonly #header = Buffer.alloc(HEADER_SIZE);
 
   constructor(source: ByteSource) {
     this.#source = source;
   }
 
-  /** Size of the next content; `settle` where an answer is awaited; undefined after the last one. Throws what the source throws. */
+  /**
+   * Size of the next content; `settle` where an answer is awaited; undefined after the last one.
+   *
+   * @throws what the source throws
+   */
   next(): number | 'settle' | undefined {
-    if (!this.fill(this.#header, 0, headerSize)) return undefined;
+    if (!this.fill(this.#header, 0, HEADER_SIZE)) return undefined;
     const size = this.#header.readDoubleLE();
-    return size === pause ? 'settle' : size;
+    return size === PAUSE ? 'settle' : size;
   }
 
   /** Puts the next `length` bytes of the content into `into`; false where the writer has ended. */

@@ -247,7 +247,7 @@ function explained(error: unknown, directory: string): DlrootfsError {
 }
 
 /** Bytes of DIR's name that fit into the stage's: the rest of it needs up to 45 of 255. */
-const longestName = 200;
+const LONGEST_NAME = 200;
 const deniedCodes = new Set(['EACCES', 'EPERM', 'EROFS']);
 
 /**
@@ -314,7 +314,7 @@ export async function removeStaleStages(target: string): Promise<void> {
 
 function prefixOf(target: string): string {
   const characters = Array.from(path.basename(target));
-  while (Buffer.byteLength(characters.join('')) > longestName) characters.pop();
+  while (Buffer.byteLength(characters.join('')) > LONGEST_NAME) characters.pop();
   return `.${characters.join('')}.dlrootfs-`;
 }
 

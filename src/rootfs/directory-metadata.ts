@@ -1,8 +1,8 @@
 import { constants } from 'node:os';
 import { accessList, defaultAccessList, textKeys } from '../tar/access-list.ts';
-import type { Entry, BytePath } from '../tar/entry.ts';
+import { type Entry, type BytePath, displayPath } from '../tar/entry.ts';
 import { join } from './directories.ts';
-import type { ByteName, Directory, FileStat, Node } from './filesystem.ts';
+import { type ByteName, type Directory, type FileStat, type Node, granted } from './filesystem.ts';
 import {
   isModeDoubtful,
   newOwner,
@@ -12,10 +12,7 @@ import {
   restoreTimes,
 } from './metadata.ts';
 import { SyscallError } from '../sys/os-error.ts';
-import { markWritten, refuseReserved } from './run.ts';
-import type { Run } from './run.ts';
-import { displayPath } from '../tar/entry.ts';
-import { granted } from './filesystem.ts';
+import { markWritten, refuseReserved, type Run } from './run.ts';
 import { type RootMetadata } from './messages.ts';
 
 const { EACCES, ENODATA } = constants.errno;

@@ -1,12 +1,10 @@
 import { constants } from 'node:os';
 import { accessList, defaultAccessList, modeWithList, textKeys } from '../tar/access-list.ts';
-import type { Entry } from '../tar/entry.ts';
+import { type Entry, displayPath } from '../tar/entry.ts';
 import { join } from './directories.ts';
-import type { Node } from './filesystem.ts';
+import { type Node, granted } from './filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import type { Run } from './run.ts';
-import { displayPath } from '../tar/entry.ts';
-import { granted } from './filesystem.ts';
 
 const { EDQUOT, EINVAL, EIO, ENOSYS, ENOTSUP, EPERM, EROFS } = constants.errno;
 
@@ -18,9 +16,9 @@ const nobody = 0xffff_ffff;
 /** In 2038: seconds up to here every file system has. */
 const latestCommon = 0x7fff_ffff;
 /** Bytes that the access lists with names of one layer may take until its end: those of 10,000 files with lists of usual length. */
-const mostNamedListBytes = 16 * 1024 * 1024;
+const MOST_NAMED_LIST_BYTES = 16 * 1024 * 1024;
 /** What a file takes besides the text of its lists. */
-const namedListOverhead = 1024;
+const NAMED_LIST_OVERHEAD = 1024;
 
 /** Errors of chown(2) that say this process may not, or the number is not mapped in its user namespace. */
 const ownerDenied = new Set([-EPERM, -EINVAL, -ENOSYS, -ENOTSUP]);
@@ -44,7 +42,7 @@ export function restoreOwner(
   const result = run.filesystem.setOwner(node, uid, gid);
   if (result === 0 && ((uid !== nobody && gid !== nobody) || isOwner(run, node, uid, gid))) return true;
   if (result < 0 && !ownerDenied.has(result)) throw new SyscallError(result, 'set the owner');
-  run.counts.owners++;
+  run.counts.owners += 1;
   return false;
 }
 
@@ -66,7 +64,7 @@ export function isModeDoubtful(run: Run, mode: number): boolean {
 /** The mode that a file may have: without setuid and setgid when it is not its owner's. Counted. */
 export function permittedMode(run: Run, mode: number, ownerIsRight: boolean): number {
   if (ownerIsRight || (mode & setIdBits) === 0) return mode;
-  run.counts.setuid++;
+  run.counts.setuid += 1;
   return mode & ~setIdBits;
 }
 
@@ -84,15 +82,15 @@ export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
     const result = run.filesystem.setXattr(node, name, value);
     if (textKeys.has(name)) {
       // A list with names: only a tree in memory can keep it as it is.
-      if (!waits && result < 0) run.counts.xattrs++;
+      if (!waits && result < 0) run.counts.xattrs += 1;
       continue;
     }
     if (result === 0 && name === accessList) mode = modeWithList(mode, value);
     if (result === 0) continue;
     if (diskFailed.has(result))
       throw new SyscallError(result, `set the extended attribute ${displayPath(name)}`);
-    if (name === capability) run.counts.capabilities++;
-    else run.counts.xattrs++;
+    if (name === capability) run.counts.capabilities += 1;
+    else run.counts.xattrs += 1;
   }
   return mode;
 }
@@ -104,9 +102,9 @@ export function namesInLists({ xattrs }: Entry): boolean {
 
 /** False where too many wait. */
 function waitForNames(run: Run, { parent, name }: Node, entry: Entry): boolean {
-  let bytes = namedListOverhead;
+  let bytes = NAMED_LIST_OVERHEAD;
   for (const value of entry.xattrs!.values()) bytes += value.length;
-  if (run.namedListBytes + bytes > mostNamedListBytes) return false;
+  if (run.namedListBytes + bytes > MOST_NAMED_LIST_BYTES) return false;
   run.namedListBytes += bytes;
   run.namedLists.set(join(parent.path, name), entry);
   return true;
@@ -122,7 +120,7 @@ export function removeInherited(run: Run, node: Node, directory: boolean): void 
 export function restoreTimes(run: Run, node: Node, seconds: number, nanoseconds: number): void {
   const result = granted(run.filesystem.setTimes(node, seconds, nanoseconds), 'set the time');
   const isCommon = seconds >= 0 && seconds <= latestCommon;
-  if (result > 0 || (!isCommon && !isKept(run, node, seconds))) run.counts.times++;
+  if (result > 0 || (!isCommon && !isKept(run, node, seconds))) run.counts.times += 1;
 }
 
 function isKept(run: Run, { parent, name }: Node, seconds: number): boolean {

@@ -58,7 +58,7 @@ function numbered(run: Run, node: Node, entry: Entry, find: FindId): Map<string,
     const bytes = accessListBytes(Buffer.from(text).toString('latin1'), find);
     if (bytes) lists.set(name, bytes);
     else if (!run.filesystem.hasXattr(node, key) && run.filesystem.setXattr(node, key, text) < 0) {
-      run.counts.xattrs++;
+      run.counts.xattrs += 1;
     }
   }
   return lists;
@@ -84,7 +84,8 @@ function settleDirectory(
 }
 
 function set(run: Run, node: Node, lists: ReadonlyMap<string, Uint8Array>): void {
-  for (const [name, bytes] of lists) if (run.filesystem.setXattr(node, name, bytes) < 0) run.counts.xattrs++;
+  for (const [name, bytes] of lists)
+    if (run.filesystem.setXattr(node, name, bytes) < 0) run.counts.xattrs += 1;
 }
 
 /** All of the entry's attributes, in their order: lists in numbers where there are such. */

@@ -1,8 +1,7 @@
 import { constants } from 'node:os';
 import { unlock } from './directory-metadata.ts';
-import type { FileStat } from './filesystem.ts';
+import { type FileStat, granted } from './filesystem.ts';
 import type { Run } from './run.ts';
-import { granted } from './filesystem.ts';
 
 const { EACCES, ENOENT } = constants.errno;
 

@@ -1,6 +1,6 @@
 import { randomFillSync } from 'node:crypto';
 
-const initialCapacity = 1024;
+const INITIAL_CAPACITY = 1024;
 
 /**
  * A set of paths in 16 to 32 bytes each, however long they are: it keeps 64 bits of a hash with a random key for every set.
@@ -8,8 +8,8 @@ const initialCapacity = 1024;
  */
 export class PathSet {
   /** Two words for each place, both zero where it is free. */
-  #table = new Uint32Array(2 * initialCapacity);
-  #capacity = initialCapacity;
+  #table = new Uint32Array(2 * INITIAL_CAPACITY);
+  #capacity = INITIAL_CAPACITY;
   #size = 0;
   readonly #keys = randomFillSync(new Uint32Array(2));
   #first = 0;
@@ -26,7 +26,7 @@ export class PathSet {
     if (this.#table[place] !== 0 || this.#table[place + 1] !== 0) return false;
     this.#table[place] = this.#first;
     this.#table[place + 1] = this.#second;
-    this.#size++;
+    this.#size += 1;
     if (this.#size * 2 > this.#capacity) this.#grow();
     return true;
   }
@@ -40,8 +40,8 @@ export class PathSet {
 
   clear(): void {
     if (this.#size === 0) return;
-    this.#table = new Uint32Array(2 * initialCapacity);
-    this.#capacity = initialCapacity;
+    this.#table = new Uint32Array(2 * INITIAL_CAPACITY);
+    this.#capacity = INITIAL_CAPACITY;
     this.#size = 0;
   }
 
@@ -75,7 +75,7 @@ export class PathSet {
   #hash(path: string): void {
     let first = this.#keys[0]!;
     let second = this.#keys[1]!;
-    for (let index = 0; index < path.length; index++) {
+    for (let index = 0; index < path.length; index += 1) {
       const byte = path.charCodeAt(index);
       first = Math.imul(first ^ byte, 0x85eb_ca6b);
       first ^= first >>> 15;

@@ -1,14 +1,12 @@
 import { constants } from 'node:os';
 import { SyscallError } from '../sys/os-error.ts';
-import type { BytePath, Entry, EntryReader, SparseExtent } from '../tar/entry.ts';
+import { type BytePath, type Entry, type EntryReader, type SparseExtent, displayPath } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import type { ContentWriter } from './contents.ts';
-import type { ByteName, Directory, Filesystem } from './filesystem.ts';
+import { type ByteName, type Directory, type Filesystem, granted } from './filesystem.ts';
 import { applyMetadata } from './metadata.ts';
 import { clearObstacle } from './removal.ts';
 import type { Run } from './run.ts';
-import { displayPath } from '../tar/entry.ts';
-import { granted } from './filesystem.ts';
 
 const { ENOSPC } = constants.errno;
 

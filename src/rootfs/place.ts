@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
+import { type BytePath, type Entry, type EntryReader, displayPath } from '../tar/entry.ts';
 import { normalize } from '../tar/layer-path.ts';
 import {
   applyDirectoryMetadata,
@@ -8,16 +8,13 @@ import {
   noteDirectory,
 } from './directory-metadata.ts';
 import { join, nameOf, parentPath } from './directories.ts';
-import type { ByteName, Directory, FileStat, Filesystem } from './filesystem.ts';
+import { type ByteName, type Directory, type FileStat, type Filesystem, impossible } from './filesystem.ts';
 import { applyMetadata, namesInLists, restoreXattrs } from './metadata.ts';
 import { makeInPlace, placeFile } from './place-file.ts';
 import { findPseudoLink } from './pseudo-links.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clear } from './removal.ts';
-import { markWritten, refuseReserved } from './run.ts';
-import type { Run } from './run.ts';
-import { displayPath } from '../tar/entry.ts';
-import { impossible } from './filesystem.ts';
+import { markWritten, refuseReserved, type Run } from './run.ts';
 
 const { EISDIR, ENOENT, EPERM } = constants.errno;
 

@@ -2,8 +2,14 @@ import * as fs from 'node:fs';
 import { platform, constants as osConstants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import { join } from './directories.ts';
-import { compresses } from './filesystem.ts';
-import type { ByteName, Directory, FileStat, DiskFilesystem, Node } from './filesystem.ts';
+import {
+  compresses,
+  type ByteName,
+  type Directory,
+  type FileStat,
+  type DiskFilesystem,
+  type Node,
+} from './filesystem.ts';
 
 const { EFBIG, EINVAL, ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = fs.constants;

@@ -4,11 +4,10 @@ import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { isPseudoLink } from '../tar/layer-path.ts';
 import { nameOf, parentPath } from './directories.ts';
 import { unlock } from './directory-metadata.ts';
-import type { ByteName, Directory } from './filesystem.ts';
+import { type ByteName, type Directory, granted } from './filesystem.ts';
 import { placeFile } from './place-file.ts';
 import { empty } from './removal.ts';
 import type { Run } from './run.ts';
-import { granted } from './filesystem.ts';
 
 const { EACCES } = constants.errno;
 

@@ -1,19 +1,16 @@
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:os';
-import type { BytePath } from '../tar/entry.ts';
+import { type BytePath, displayPath } from '../tar/entry.ts';
 import { unlock } from './directory-metadata.ts';
 import { join } from './directories.ts';
-import type { ByteName, Directory } from './filesystem.ts';
+import { type ByteName, type Directory, granted } from './filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
-import { isReserved, refuseReserved } from './run.ts';
-import type { Run } from './run.ts';
-import { displayPath } from '../tar/entry.ts';
-import { granted } from './filesystem.ts';
+import { isReserved, refuseReserved, type Run } from './run.ts';
 
 const { EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
 
 /** Directories in directories that are held open while a tree is removed; what is deeper is moved up first. */
-const deepest = 100;
+const DEEPEST = 100;
 
 /** What unlink(2) answers for a directory: Linux the first, POSIX the second. */
 function maybeDirectory(result: number): boolean {
@@ -136,7 +133,7 @@ export function empty(run: Run, directory: Directory, top: Directory, depth: num
       const removed = removeFile(run, directory, name);
       if (removed === 0 || removed === -ENOENT) continue;
       if (!maybeDirectory(removed)) throw new SyscallError(removed, `remove ${displayPath(path)}`);
-      if (depth >= deepest) {
+      if (depth >= DEEPEST) {
         moveUp(run, directory, name, top);
         continue;
       }

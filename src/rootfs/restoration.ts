@@ -1,20 +1,26 @@
 import { randomBytes } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { constants } from 'node:os';
-import type { BytePath, Entry } from '../tar/entry.ts';
+import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
 import { nameOf, parentPath } from './directories.ts';
-import type { ByteName, Directory, FileStat, DiskFilesystem, Filesystem, Node } from './filesystem.ts';
+import {
+  type ByteName,
+  type Directory,
+  type FileStat,
+  type DiskFilesystem,
+  type Filesystem,
+  type Node,
+  granted,
+} from './filesystem.ts';
 import { permittedMode, restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clear } from './removal.ts';
 import type { Run } from './run.ts';
-import { displayPath } from '../tar/entry.ts';
-import { granted } from './filesystem.ts';
 
 const { EINVAL, ENAMETOOLONG, ENOENT, EPERM } = constants.errno;
 
 /** Of a symlink, in bytes: symlink(2). */
-const longestTarget = 4095;
+const LONGEST_TARGET = 4095;
 
 /** What is to stand at one or, when they share the object, at several paths. */
 export type Inode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'sparse'> & {
@@ -116,7 +122,7 @@ export class Restoration {
       case 'fifo': {
         const { type, deviceMajor, deviceMinor } = inode;
         const made = filesystem.makeSpecial(parent, name, type, 0o600, deviceMajor, deviceMinor);
-        if (made === -EPERM) counts.devices++;
+        if (made === -EPERM) counts.devices += 1;
         else granted(made, action);
         return made !== -EPERM;
       }
@@ -164,7 +170,8 @@ export class Restoration {
     let target = '';
     for await (const bytes of this.#contents.read(path)) {
       target += Buffer.from(bytes).toString('latin1');
-      if (target.length > longestTarget) throw new SyscallError(-ENAMETOOLONG, `create ${displayPath(path)}`);
+      if (target.length > LONGEST_TARGET)
+        throw new SyscallError(-ENAMETOOLONG, `create ${displayPath(path)}`);
     }
     return target as BytePath;
   }

@@ -1,16 +1,16 @@
 import type { Worker } from 'node:worker_threads';
 import { DestinationError, printable } from '../errors.ts';
 import { pathBytes } from '../sys/os-path.ts';
-import { fromFailure } from './messages.ts';
-import type {
-  Answer,
-  Answers,
-  Backend,
-  Command,
-  LayerResult,
-  RootMetadata,
-  ThreadData,
-  Notice,
+import {
+  fromFailure,
+  type Answer,
+  type Answers,
+  type Backend,
+  type Command,
+  type LayerResult,
+  type RootMetadata,
+  type ThreadData,
+  type Notice,
 } from './messages.ts';
 import type { NotRestored } from './not-restored.ts';
 import { RingWriter, createRing } from './ring.ts';

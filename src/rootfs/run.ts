@@ -1,17 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { IntegrityError } from '../errors.ts';
 import { accessList, defaultAccessList } from '../tar/access-list.ts';
-import type { BytePath, Entry } from '../tar/entry.ts';
+import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
 import type { ChangeLog } from './changes.ts';
 import type { ContentWriter } from './contents.ts';
 import type { DirectoryLog } from './directory-log.ts';
-import type { Directories } from './directories.ts';
-import { parentPath } from './directories.ts';
-import type { Directory, Filesystem } from './filesystem.ts';
+import { type Directories, parentPath } from './directories.ts';
+import { type Directory, type Filesystem, granted } from './filesystem.ts';
 import type { NotRestored } from './not-restored.ts';
 import type { PathSet } from './path-set.ts';
-import { displayPath } from '../tar/entry.ts';
-import { granted } from './filesystem.ts';
 
 export interface RunOptions {
   /** Name of the root in messages. */

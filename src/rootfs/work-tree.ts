@@ -1,22 +1,18 @@
 import { constants } from 'node:os';
 import { geteuid } from 'node:process';
-import type { BytePath } from '../tar/entry.ts';
+import { type BytePath, displayPath } from '../tar/entry.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { startRun } from './apply.ts';
 import { unlock } from './directory-metadata.ts';
 import { join, nameOf, parentPath } from './directories.ts';
 import { openFilesystem } from './confined-root.ts';
-import type { ByteName, Directory, DiskFilesystem, FileStat } from './filesystem.ts';
+import { type ByteName, type Directory, type DiskFilesystem, type FileStat, explain } from './filesystem.ts';
 import type { Backend } from './messages.ts';
-import { nothingLost } from './not-restored.ts';
-import type { NotRestored } from './not-restored.ts';
+import { nothingLost, type NotRestored } from './not-restored.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clear } from './removal.ts';
-import { Restoration } from './restoration.ts';
-import type { Contents, Inode } from './restoration.ts';
+import { Restoration, type Contents, type Inode } from './restoration.ts';
 import type { Run } from './run.ts';
-import { displayPath } from '../tar/entry.ts';
-import { explain } from './filesystem.ts';
 
 const { EEXIST, ENOENT, ENOTDIR, ENOTEMPTY } = constants.errno;
 

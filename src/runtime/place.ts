@@ -20,7 +20,7 @@ export interface Place {
   readonly name: string;
 }
 
-/** Throws UsageError where nothing can stand beside the directory, or its path cannot be said in a configuration. */
+/** @throws UsageError where nothing can stand beside the directory, or its path cannot be said in a configuration */
 export function placeOf(destination: string): Place {
   const directory = absolutePath(destination);
   const parent = path.dirname(directory);

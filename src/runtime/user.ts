@@ -23,7 +23,7 @@ export interface Accounts {
  * specification's conversion.md wants it: names are looked up in the image; a number is an id, and when passwd has it
  * brings that entry's group and home. Supplementary groups are those that list the user's name, none where a group is named.
  *
- * Throws IntegrityError for a name that the image does not have.
+ * @throws IntegrityError for a name that the image does not have
  */
 export function resolveUser(text: string, accounts: Accounts): ContainerUser {
   const colon = text.indexOf(':');

@@ -97,7 +97,9 @@ export function checkRuntimeConfigs(runtimes: readonly Runtime[], destination: s
 
 /**
  * Writes a configuration for each runtime beside the rootfs, made from the image's config and the rootfs's own passwd and
- * group. Throws what `checkRuntimeConfigs` does, and IntegrityError where the image's user is not in the image.
+ * group.
+ *
+ * @throws what `checkRuntimeConfigs` does, and IntegrityError where the image's user is not in the image
  */
 export async function writeRuntimeConfigs(
   runtimes: readonly Runtime[],

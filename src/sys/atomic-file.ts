@@ -41,7 +41,11 @@ class AtomicFile {
     await unlink(osPath(this.#partial));
   }
 
-  /** Removes what was written. Throws nothing. */
+  /**
+   * Removes what was written.
+   *
+   * @throws nothing
+   */
   async discard(): Promise<void> {
     await this.handle.close().catch(() => undefined);
     await unlink(osPath(this.#partial)).catch(() => undefined);

@@ -20,42 +20,42 @@ interface Part {
 }
 
 // linux/posix_acl.h and posix_acl_xattr.h
-const version = 2;
-const owner = 0x01;
-const user = 0x02;
-const owningGroup = 0x04;
-const group = 0x08;
-const mask = 0x10;
-const others = 0x20;
+const VERSION = 2;
+const OWNER = 0x01;
+const USER = 0x02;
+const OWNING_GROUP = 0x04;
+const GROUP = 0x08;
+const MASK = 0x10;
+const OTHERS = 0x20;
 const noId = 0xffff_ffff;
-const headSize = 4;
-const partSize = 8;
+const HEAD_SIZE = 4;
+const PART_SIZE = 8;
 /** What fits into the largest value of an attribute (XATTR_SIZE_MAX): longer text is no access list. */
-const MAX_PARTS = Math.floor((65_536 - headSize) / partSize);
+const MAX_PARTS = Math.floor((65_536 - HEAD_SIZE) / PART_SIZE);
 
 /** The tag of a part without a qualifier and of one with it. */
 const tags: ReadonlyMap<string, readonly [own: number, named: number | undefined]> = new Map([
-  ['user', [owner, user]],
-  ['u', [owner, user]],
-  ['group', [owningGroup, group]],
-  ['g', [owningGroup, group]],
-  ['mask', [mask, undefined]],
-  ['m', [mask, undefined]],
-  ['other', [others, undefined]],
-  ['o', [others, undefined]],
+  ['user', [OWNER, USER]],
+  ['u', [OWNER, USER]],
+  ['group', [OWNING_GROUP, GROUP]],
+  ['g', [OWNING_GROUP, GROUP]],
+  ['mask', [MASK, undefined]],
+  ['m', [MASK, undefined]],
+  ['other', [OTHERS, undefined]],
+  ['o', [OTHERS, undefined]],
 ]);
 const words: ReadonlyMap<number, string> = new Map([
-  [owner, 'user'],
-  [user, 'user'],
-  [owningGroup, 'group'],
-  [group, 'group'],
-  [mask, 'mask'],
-  [others, 'other'],
+  [OWNER, 'user'],
+  [USER, 'user'],
+  [OWNING_GROUP, 'group'],
+  [GROUP, 'group'],
+  [MASK, 'mask'],
+  [OTHERS, 'other'],
 ]);
 
 /**
  * An access list as the kernel takes it, from text of acl(5), parts separated by newlines or commas. A number counts before a name: star
- * and bsdtar put it behind the permissions (`user:daemon:rwx:1`), others in the name's place.
+ * and bsdtar put it behind the permissions (`user:daemon:rwx:1`), OTHERS in the name's place.
  *
  * @returns undefined for what is no access list, or has a name that `find` does not know
  */
@@ -75,10 +75,10 @@ export function accessListBytes(text: string, find: FindId): Buffer | undefined 
   if (parts.length === 0) return undefined;
   // The kernel wants them in this order.
   parts.sort((one, other) => one.tag - other.tag || one.id - other.id);
-  const bytes = Buffer.alloc(headSize + partSize * parts.length);
-  bytes.writeUInt32LE(version, 0);
+  const bytes = Buffer.alloc(HEAD_SIZE + PART_SIZE * parts.length);
+  bytes.writeUInt32LE(VERSION, 0);
   for (const [index, { tag, permissions, id }] of parts.entries()) {
-    const at = headSize + partSize * index;
+    const at = HEAD_SIZE + PART_SIZE * index;
     bytes.writeUInt16LE(tag, at);
     bytes.writeUInt16LE(permissions, at + 2);
     bytes.writeUInt32LE(id, at + 4);
@@ -95,18 +95,18 @@ export function accessListText(bytes: Uint8Array): string | undefined {
       .join('');
     return word === undefined || permissions > 7
       ? undefined
-      : `${word}:${tag === user || tag === group ? id : ''}:${rights}`;
+      : `${word}:${tag === USER || tag === GROUP ? id : ''}:${rights}`;
   });
   return parts === undefined || parts.length === 0 || parts.includes(undefined) ? undefined : parts.join(',');
 }
 
-/** The mode that a file has with this access list: the list says the rights of owner and others, and for the group its mask. */
+/** The mode that a file has with this access list: the list says the rights of OWNER and OTHERS, and for the GROUP its mask. */
 export function modeWithList(mode: number, bytes: Uint8Array): number {
   const permissions = new Map((partsOf(bytes) ?? []).map((part) => [part.tag, part.permissions & 7]));
   const right = (tag: number | undefined, shift: number): number =>
     (tag === undefined ? undefined : permissions.get(tag)) ?? (mode >> shift) & 7;
-  const groupTag = permissions.has(mask) ? mask : owningGroup;
-  return (mode & 0o7000) | (right(owner, 6) << 6) | (right(groupTag, 3) << 3) | right(others, 0);
+  const groupTag = permissions.has(MASK) ? MASK : OWNING_GROUP;
+  return (mode & 0o7000) | (right(OWNER, 6) << 6) | (right(groupTag, 3) << 3) | right(OTHERS, 0);
 }
 
 function parsePart(fields: readonly string[], find: FindId): Part | undefined {
@@ -124,16 +124,16 @@ function parsePart(fields: readonly string[], find: FindId): Part | undefined {
     ? Number(number)
     : /^\d{1,10}$/.test(qualifier)
       ? Number(qualifier)
-      : find(named === user ? 'user' : 'group', qualifier);
+      : find(named === USER ? 'user' : 'group', qualifier);
   return id === undefined || id >= noId ? undefined : { tag: named, permissions, id };
 }
 
 function partsOf(bytes: Uint8Array): Part[] | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const count = (bytes.length - headSize) / partSize;
-  if (!Number.isInteger(count) || count < 0 || view.getUint32(0, true) !== version) return undefined;
+  const count = (bytes.length - HEAD_SIZE) / PART_SIZE;
+  if (!Number.isInteger(count) || count < 0 || view.getUint32(0, true) !== VERSION) return undefined;
   return Array.from({ length: count }, (_, index) => {
-    const at = headSize + partSize * index;
+    const at = HEAD_SIZE + PART_SIZE * index;
     return {
       tag: view.getUint16(at, true),
       permissions: view.getUint16(at + 2, true),
@@ -143,7 +143,7 @@ function partsOf(bytes: Uint8Array): Part[] | undefined {
 }
 
 /**
- * Finds users and groups in an image's `etc/passwd` and `etc/group`. Each file is read when it is first needed; root is known without. The first
+ * Finds users and groups in an image's `etc/passwd` and `etc/GROUP`. Each file is read when it is first needed; root is known without. The first
  * line of a name counts. One character per byte.
  *
  * @param read undefined where the image has no such file

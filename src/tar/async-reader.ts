@@ -1,7 +1,7 @@
 import { BlockStream } from './block-stream.ts';
 import { type ByteSource, type Entry, MalformedTarError } from './entry.ts';
 import { HeaderSequence } from './header-sequence.ts';
-import { blockSize } from './header.ts';
+import { BLOCK_SIZE } from './header.ts';
 
 /**
  * `TarReader` for bytes that arrive by and by: the same rules, the same errors, but the caller waits without blocking the thread.
@@ -51,7 +51,7 @@ export class AsyncTarReader {
     sequence.leaveEntry();
     for (;;) {
       this.#headerOffset = this.#stream.offset;
-      if (this.#buffered < blockSize) await this.#fill(blockSize);
+      if (this.#buffered < BLOCK_SIZE) await this.#fill(BLOCK_SIZE);
       if (!this.#stream.nextBlock()) {
         sequence.finish();
         this.#ended = true;
@@ -88,7 +88,7 @@ export class AsyncTarReader {
 
   #startData(size: number): void {
     this.#remaining = size;
-    this.#padding = -size & (blockSize - 1);
+    this.#padding = -size & (BLOCK_SIZE - 1);
   }
 
   async #take(): Promise<Uint8Array> {

@@ -1,5 +1,5 @@
 import { type ByteSource, MalformedTarError } from './entry.ts';
-import { blockSize } from './header.ts';
+import { BLOCK_SIZE } from './header.ts';
 
 const readSize = 1 << 20;
 const nothing = Buffer.alloc(0);
@@ -17,7 +17,7 @@ export class BlockStream {
   wordsAt = 0;
 
   readonly #source: ByteSource;
-  readonly #scratch = Buffer.from(new ArrayBuffer(blockSize));
+  readonly #scratch = Buffer.from(new ArrayBuffer(BLOCK_SIZE));
   readonly #scratchWords = new Int32Array(this.#scratch.buffer);
   #chunk: Buffer = nothing;
   #chunkWords: Int32Array = this.#scratchWords;
@@ -50,8 +50,8 @@ export class BlockStream {
    */
   nextBlock(): boolean {
     const start = this.#position;
-    if (start + blockSize > this.#chunk.length) return this.#collectBlock();
-    this.#position = start + blockSize;
+    if (start + BLOCK_SIZE > this.#chunk.length) return this.#collectBlock();
+    this.#position = start + BLOCK_SIZE;
     const wordByte = start + this.#chunkShift;
     if ((wordByte & 3) === 0) {
       this.block = this.#chunk;
@@ -59,7 +59,7 @@ export class BlockStream {
       this.words = this.#chunkWords;
       this.wordsAt = wordByte >> 2;
     } else {
-      this.#chunk.copy(this.#scratch, 0, start, start + blockSize);
+      this.#chunk.copy(this.#scratch, 0, start, start + BLOCK_SIZE);
       this.#useScratch();
     }
     return true;
@@ -90,8 +90,8 @@ export class BlockStream {
 
   #collectBlock(): boolean {
     let filled = 0;
-    while (filled < blockSize) {
-      const bytes = this.take(blockSize - filled);
+    while (filled < BLOCK_SIZE) {
+      const bytes = this.take(BLOCK_SIZE - filled);
       if (bytes === undefined) {
         if (filled === 0) return false;
         throw new MalformedTarError('the archive ends within a header block');

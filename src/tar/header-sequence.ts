@@ -22,8 +22,8 @@ export const maxMetaSize = 1 << 20;
  */
 export type Step = 'block' | 'body' | 'skip' | 'entry' | 'end';
 
-const dumpDirectory = 0x44;
-const oldSparse = 0x53;
+const DUMP_DIRECTORY = 0x44;
+const OLD_SPARSE = 0x53;
 
 /**
  * The rules by which blocks become entries, without the reading: a caller with bytes, at once or bit by bit, hands over blocks and
@@ -165,9 +165,9 @@ export class HeaderSequence {
     const type = typeOf(header, path);
     const sparse = meta.pax?.sparse;
     // The size in the pax header is the true one: a reader that takes the other sees other entries (CVE-2025-62518).
-    const hasData = type === 'file' || header.type === dumpDirectory;
+    const hasData = type === 'file' || header.type === DUMP_DIRECTORY;
     this.size = hasData ? sizeOf(meta.pax?.size ?? header.size) : 0;
-    if (header.type === oldSparse) {
+    if (header.type === OLD_SPARSE) {
       this.#sparse = { header, type, map: oldSparseMap(block, at, this.size) };
       return this.#goOnWithSparse();
     }

@@ -1,7 +1,7 @@
 import { printable } from '../errors.ts';
 import { type BytePath, MalformedTarError, noBytes, sliceBytes, sliceUntilNul } from './entry.ts';
 
-export const blockSize = 512;
+export const BLOCK_SIZE = 512;
 
 /** One header block, as it stands: meta headers before it are not applied. */
 export interface Header {
@@ -42,8 +42,8 @@ const field = {
   starTrailer: 508,
 } as const;
 
-const character = 0x33;
-const blockDevice = 0x34;
+const CHARACTER = 0x33;
+const BLOCK_DEVICE = 0x34;
 
 type Format = 'v7' | 'ustar' | 'gnu';
 
@@ -53,7 +53,7 @@ type Format = 'v7' | 'ustar' | 'gnu';
  */
 export function sumWords(words: Int32Array, start: number): number {
   let lanes = 0;
-  for (let index = start; index < start + blockSize / 4; index += 1) {
+  for (let index = start; index < start + BLOCK_SIZE / 4; index += 1) {
     const word = words[index]!;
     lanes = (lanes + (word & 0x00ff00ff) + ((word >>> 8) & 0x00ff00ff)) | 0;
   }
@@ -71,7 +71,7 @@ export function checksumMatches(block: Buffer, at: number, sum: number): boolean
   if (stored === unsigned) return true;
 
   let signed = unsigned;
-  for (let index = at; index < at + blockSize; index += 1) {
+  for (let index = at; index < at + BLOCK_SIZE; index += 1) {
     if (block[index]! >= 0x80 && (index < at + field.checksum || index >= at + field.type)) signed -= 0x100;
   }
   return stored === signed;
@@ -85,7 +85,7 @@ export function checksumMatches(block: Buffer, at: number, sum: number): boolean
 export function parseHeader(block: Buffer, at: number): Header {
   const format = formatOf(block, at);
   const type = block[at + field.type]!;
-  const isDevice = (type === character || type === blockDevice) && format !== 'v7';
+  const isDevice = (type === CHARACTER || type === BLOCK_DEVICE) && format !== 'v7';
   return {
     type,
     path: parsePath(block, at, format),
@@ -139,7 +139,7 @@ function parsePath(block: Buffer, at: number, format: Format): BytePath {
 }
 
 function ustarPrefix(block: Buffer, at: number): BytePath {
-  const isStar = sliceBytes(block, at + field.starTrailer, at + blockSize) === 'tar\0';
+  const isStar = sliceBytes(block, at + field.starTrailer, at + BLOCK_SIZE) === 'tar\0';
   return sliceUntilNul(block, at + field.prefix, isStar ? 131 : 155);
 }
 
@@ -155,13 +155,13 @@ function misplacedPrefix(block: Buffer, at: number): BytePath {
   return Buffer.from(prefix, 'latin1').every((byte) => byte < 0x80) ? prefix : noBytes;
 }
 
-const nul = 0x00;
-const space = 0x20;
+const NUL = 0x00;
+const SPACE = 0x20;
 const plus = 0x2b;
 const minus = 0x2d;
 const point = 0x2e;
-const digit0 = 0x30;
-const digit7 = 0x37;
+const DIGIT0 = 0x30;
+const DIGIT7 = 0x37;
 
 /**
  * A numeric field of a header: octal digits after any NULs and spaces, ended by a NUL, by nothing but spaces and NULs, or by
@@ -174,23 +174,23 @@ export function parseNumber(block: Uint8Array, start: number, length: number): n
   let index = start;
   let byte = block[index]!;
   if (byte >= 0x80) return parseBase256(block, start, length);
-  while (byte === space || byte === nul) {
+  while (byte === SPACE || byte === NUL) {
     index += 1;
     if (index === end) return 0;
     byte = block[index]!;
   }
   let value = 0;
   for (;;) {
-    if (byte < digit0 || byte > digit7) break;
-    value = value * 8 + (byte - digit0);
+    if (byte < DIGIT0 || byte > DIGIT7) break;
+    value = value * 8 + (byte - DIGIT0);
     index += 1;
     if (index === end) return value;
     byte = block[index]!;
   }
-  if (byte === nul) return value;
+  if (byte === NUL) return value;
   for (; index < end; index += 1) {
     const rest = block[index];
-    if (rest !== space && rest !== nul) return Number.NaN;
+    if (rest !== SPACE && rest !== NUL) return Number.NaN;
   }
   return value;
 }
@@ -218,7 +218,7 @@ export function parseDecimal(bytes: Uint8Array, start: number, end: number): num
   if (index >= end) return Number.NaN;
   let value = 0;
   for (; index < end; index += 1) {
-    const digit = bytes[index]! - digit0;
+    const digit = bytes[index]! - DIGIT0;
     if (digit < 0 || digit > 9) return Number.NaN;
     value = value * 10 + digit;
     if (value > Number.MAX_SAFE_INTEGER) return Number.NaN;
@@ -247,7 +247,7 @@ export function parseTime(bytes: Uint8Array, start: number, end: number): Time |
   if (dot !== -1) {
     let unit = 100_000_000;
     for (let index = start + dot + 1; index < end; index += 1) {
-      const digit = bytes[index]! - digit0;
+      const digit = bytes[index]! - DIGIT0;
       if (digit < 0 || digit > 9) return undefined;
       nanoseconds += digit * unit;
       unit = Math.floor(unit / 10);

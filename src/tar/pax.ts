@@ -41,7 +41,7 @@ const MAX_XATTRS = 9362;
 const MAX_ENCODED_NAME = 3 * 255;
 
 const newline = 0x0a;
-const space = 0x20;
+const SPACE = 0x20;
 const equals = 0x3d;
 
 const schilyXattr = 'SCHILY.xattr.';
@@ -78,7 +78,7 @@ export function parsePax(body: Buffer, headerPath: BytePath = noBytes): PaxRecor
 /** Puts the record at `start` into `records` and returns where the next one starts. */
 function parseRecord(body: Buffer, start: number, records: PaxRecords, headerPath: BytePath): number {
   // Twenty digits are more than any length that fits the cap on meta headers.
-  const blank = indexOfByte(body, space, start, Math.min(start + 21, body.length));
+  const blank = indexOfByte(body, SPACE, start, Math.min(start + 21, body.length));
   const length = blank === -1 ? Number.NaN : parseDecimal(body, start, blank);
   const next = start + length;
   if (!(next > blank + 1 && next <= body.length) || body[next - 1] !== newline) {
@@ -312,12 +312,12 @@ function notNil(value: unknown): boolean {
 
 /** The values of pax records: all of these throw MalformedTarError, with the record's key, for what is none of their kind. */
 
-const nul = 0x00;
+const NUL = 0x00;
 const comma = 0x2c;
 
 /** A path. */
 function nameValue(key: string, body: Buffer, start: number, end: number): BytePath {
-  if (indexOfByte(body, nul, start, end) !== -1) throw new MalformedTarError(`its pax ${key} has a NUL byte`);
+  if (indexOfByte(body, NUL, start, end) !== -1) throw new MalformedTarError(`its pax ${key} has a NUL byte`);
   return sliceBytes(body, start, end);
 }
 

@@ -1,7 +1,7 @@
 import { BlockStream } from './block-stream.ts';
 import { type ByteSource, type Entry, type EntryReader, MalformedTarError } from './entry.ts';
 import { HeaderSequence } from './header-sequence.ts';
-import { blockSize } from './header.ts';
+import { BLOCK_SIZE } from './header.ts';
 
 /**
  * Reads one archive: v7, ustar, GNU, star and pax, by the rules of `HeaderSequence`. It may end without its end mark at a block
@@ -80,7 +80,7 @@ export class TarReader implements EntryReader {
 
   #startData(size: number): void {
     this.#remaining = size;
-    this.#padding = -size & (blockSize - 1);
+    this.#padding = -size & (BLOCK_SIZE - 1);
   }
 
   #take(): Uint8Array {

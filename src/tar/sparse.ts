@@ -1,5 +1,5 @@
 import { MalformedTarError, type Entry, type SparseExtent } from './entry.ts';
-import { blockSize, isGnu, numberField } from './header.ts';
+import { BLOCK_SIZE, isGnu, numberField } from './header.ts';
 import type { PaxSparse } from './pax.ts';
 
 /** More extents than this in one file is refused: it bounds the memory that an archive can ask for. */
@@ -33,8 +33,8 @@ export interface SparseMap {
 
 const newline = 0x0a;
 const minus = 0x2d;
-const digit0 = 0x30;
-const maxDigits = 20;
+const DIGIT0 = 0x30;
+const MAX_DIGITS = 20;
 
 /** Where GNU's old format has things: in the header four extents, in each block after it twenty-one. */
 const oldFormat = {
@@ -116,20 +116,20 @@ class TextMap implements SparseMap {
   }
 
   accept(block: Buffer, at: number): void {
-    this.#stored -= blockSize;
+    this.#stored -= BLOCK_SIZE;
     let value = this.#value;
     let digits = this.#digits;
-    for (let index = at; index < at + blockSize && this.wantsBlock; index += 1) {
+    for (let index = at; index < at + BLOCK_SIZE && this.wantsBlock; index += 1) {
       const byte = block[index]!;
       if (byte === newline && digits > 0) {
         this.#endNumber(value);
         value = 0;
         digits = 0;
       } else {
-        const digit = byte - digit0;
+        const digit = byte - DIGIT0;
         digits += 1;
         if (byte === minus && digits === 1 && this.#missing === undefined) throw tooManyExtents();
-        if (digit < 0 || digit > 9 || digits > maxDigits) throw noNumbers();
+        if (digit < 0 || digit > 9 || digits > MAX_DIGITS) throw noNumbers();
         value = value * 10 + digit;
       }
     }
@@ -156,7 +156,7 @@ class TextMap implements SparseMap {
   }
 
   #checkRoom(): void {
-    if (this.#stored < blockSize) throw new MalformedTarError('its data ends within its sparse map');
+    if (this.#stored < BLOCK_SIZE) throw new MalformedTarError('its data ends within its sparse map');
   }
 }
 

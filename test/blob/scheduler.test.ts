@@ -42,7 +42,7 @@ class Play {
 
 test('no more connections than were allowed, blobs in the order of the image', async () => {
   const play = new Play(2);
-  for (let rank = 0; rank < 4; rank++) void play.blob(rank);
+  for (let rank = 0; rank < 4; rank += 1) void play.blob(rank);
   await soon();
   assert.deepEqual(play.log, ['blob 0', 'blob 1']);
   await play.end('blob 1');
@@ -77,7 +77,7 @@ test('one connection is enough for big blobs, one after the other', async () => 
 
 test('a free connection goes to the first blob that can use it, before one that has not begun', async () => {
   const play = new Play(3);
-  for (let rank = 0; rank < 4; rank++) void play.blob(rank, 1000);
+  for (let rank = 0; rank < 4; rank += 1) void play.blob(rank, 1000);
   await soon();
   const second = { left: 1 };
   const first = { left: 1 };

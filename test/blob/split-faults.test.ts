@@ -22,7 +22,9 @@ test('pieces that connections give up come over others, and none of those is lef
   const script = new ScriptedLayer(blob, (number) => {
     if (number === 0) return slow;
     if (number <= 3) return gone;
-    return late === 0 ? {} : { gate: sleep(100 * late++) };
+    if (late === 0) return {};
+    late += 1;
+    return { gate: sleep(100 * (late - 1)) };
   });
   const pulled = shop.pull([script.layer], { jobs: 4, policy: once });
   // All that the first connection can bring is there.

@@ -5,10 +5,14 @@ import { existsSync, readdirSync, statSync } from 'node:fs';
 import { dir, file, symlink, tar, whiteout } from '../support/archive.ts';
 import { missing } from '../support/debian.ts';
 import type { FakeImage } from '../support/fake-image.ts';
-import { FakeRegistry } from '../support/fake-registry.ts';
-import type { FakeRegistryOptions, PushedImage } from '../support/fake-registry.ts';
-import { Scratch, startProgram } from '../support/program.ts';
-import type { ProgramOptions, ProgramResult, RunningProgram } from '../support/program.ts';
+import { FakeRegistry, type FakeRegistryOptions, type PushedImage } from '../support/fake-registry.ts';
+import {
+  Scratch,
+  startProgram,
+  type ProgramOptions,
+  type ProgramResult,
+  type RunningProgram,
+} from '../support/program.ts';
 import { printTree } from '../support/tree.ts';
 
 /** Why strace cannot inject faults here; false where it can. */

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { GitError } from '../../src/errors.ts';
 import { type Contents, ObjectStore, packBlobs } from '../../src/git/object-store.ts';
-import { idSize } from '../../src/git/objects.ts';
+import { ID_SIZE } from '../../src/git/objects.ts';
 import { contentIn } from '../../src/git/pack-writer.ts';
 import { git, scratch } from './git.ts';
 
@@ -15,7 +15,8 @@ function contentsOf(list: readonly (Uint8Array | 'settle')[]): Contents {
   let rest: Uint8Array = new Uint8Array(0);
   return {
     next() {
-      const content = list[next++];
+      const content = list[next];
+      next += 1;
       if (content === undefined || content === 'settle') return content;
       rest = content;
       return content.length;
@@ -37,7 +38,7 @@ async function pack(directory: string, list: readonly (Uint8Array | 'settle')[])
   const answers: string[][] = [];
   await packBlobs(contentsOf(list), path.join(directory, '.git/objects/pack'), (ids) => {
     const hex = Buffer.from(ids).toString('hex');
-    answers.push(hex.match(new RegExp(`.{${2 * idSize}}`, 'g')) ?? []);
+    answers.push(hex.match(new RegExp(`.{${2 * ID_SIZE}}`, 'g')) ?? []);
   });
   return answers;
 }

@@ -122,13 +122,14 @@ export class Stage {
   #note(type: Written['type'], path: string, linkPath: string, size: number, metadata: Metadata): this {
     const change: Written = {
       ...blank,
-      mtimeSeconds: 1_600_000_000 + this.#count++,
+      mtimeSeconds: 1_600_000_000 + this.#count,
       ...metadata,
       type,
       path,
       linkPath,
       size,
     };
+    this.#count += 1;
     const place = this.place(path);
     if (type === 'symlink') lchownSync(place, change.uid, change.gid);
     else {

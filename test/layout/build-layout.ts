@@ -1,10 +1,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { Image, Layer, Session } from '../../src/oci/image.ts';
-import { tar, file } from '../support/archive.ts';
-import type { Item } from '../support/archive.ts';
-import { sha256 } from '../support/fake-image.ts';
-import type { FakeManifest } from '../support/fake-image.ts';
+import { tar, file, type Item } from '../support/archive.ts';
+import { sha256, type FakeManifest } from '../support/fake-image.ts';
 
 export interface IndexEntry {
   readonly manifest: { readonly mediaType: string; readonly bytes: Uint8Array; readonly digest: string };

@@ -7,7 +7,7 @@ import { runProgram, Scratch } from '../support/program.ts';
 
 const credentials = process.env['DLROOTFS_CREDS'] ?? '';
 const privateImage = process.env['DLROOTFS_PRIVATE_IMAGE'] ?? 'robinmonjo/debian';
-const hour = 3_600_000;
+const HOUR = 3_600_000;
 
 /** What every image of a system has; busybox's have fewer of them today than in 2014. */
 const systemDirectories = 'bin dev etc home lib mnt opt proc root run sbin sys tmp usr var'.split(' ');
@@ -29,7 +29,7 @@ for (const image of ['busybox', 'progrium/busybox']) {
   test(`${image} comes down`, async () => {
     using scratch = new Scratch();
     const argv = [image, '-d', scratch.join('rootfs'), '-u', ''];
-    const { exitCode, stdout, stderr } = await runProgram(argv, { timeoutMilliseconds: hour });
+    const { exitCode, stdout, stderr } = await runProgram(argv, { timeoutMilliseconds: HOUR });
     assert.equal(exitCode, 0, stderr);
     assert.match(
       stdout,
@@ -45,7 +45,7 @@ test(
   async () => {
     using scratch = new Scratch();
     const argv = [privateImage, '-d', scratch.join('rootfs'), '-u', credentials];
-    const { exitCode, stdout, stderr } = await runProgram(argv, { timeoutMilliseconds: hour });
+    const { exitCode, stdout, stderr } = await runProgram(argv, { timeoutMilliseconds: HOUR });
     assert.equal(exitCode, 0, stderr);
     assert.match(
       stdout,
@@ -59,7 +59,7 @@ test('ubuntu:14.04 -g is a branch a layer, the last one checked out', async () =
   using scratch = new Scratch();
   const rootfs = scratch.join('rootfs');
   const argv = ['ubuntu:14.04', '-d', rootfs, '-g'];
-  const { exitCode, stdout, stderr } = await runProgram(argv, { timeoutMilliseconds: hour });
+  const { exitCode, stdout, stderr } = await runProgram(argv, { timeoutMilliseconds: HOUR });
   assert.equal(exitCode, 0, stderr);
   const ids = [...stdout.matchAll(/^\tPulling fs layer ([0-9a-f]{12})$/gm)].map(([, id]) => id!);
   const branches = execFileSync('git', ['-C', rootfs, 'branch', '--format=%(refname:short)'], {

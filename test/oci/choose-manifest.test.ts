@@ -40,7 +40,7 @@ class Documents implements DocumentSource {
   }
 
   manifest: DocumentSource['manifest'] = (descriptor) => {
-    this.fetches++;
+    this.fetches += 1;
     return Promise.resolve().then(() =>
       parseManifest(this.bodies.get(descriptor.digest)!, descriptor.mediaType),
     );
@@ -214,7 +214,7 @@ test('only what may fit is fetched', async () => {
 test('nesting and fetching have their ends', async () => {
   const documents = new Documents();
   let index = documents.index(documents.named('linux/amd64'));
-  for (let depth = 0; depth < 10; depth++) index = documents.index(index);
+  for (let depth = 0; depth < 10; depth += 1) index = documents.index(index);
   await assert.rejects(documents.choose('linux/amd64', index), { name: 'IntegrityError', message: /nested/ });
   const many = Array.from({ length: 100 }, (_, number) =>
     documents.image('linux/arm64', { n: String(number) }),

@@ -4,8 +4,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { UsageError } from '../../src/errors.ts';
 import { Reference } from '../../src/oci/reference.ts';
-import { askHelper, HelperError } from '../../src/registry/auth/credentials.ts';
-import { Credentials } from '../../src/registry/auth/credentials.ts';
+import { askHelper, HelperError, Credentials } from '../../src/registry/auth/credentials.ts';
 import type { RegistryOptions } from '../../src/registry/registry-options.ts';
 import { Scratch } from '../support/program.ts';
 

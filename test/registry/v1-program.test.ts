@@ -244,7 +244,7 @@ interface Row {
   readonly stdout?: RegExp;
 }
 
-const always = 99;
+const ALWAYS = 99;
 const split = { mode: 'split' } as const;
 const onlySession = /^Opening a session for .* \.\.\.\n$/;
 const id = '[0-9a-f]{64}';
@@ -259,13 +259,13 @@ const rows: readonly Row[] = [
   },
   {
     what: 'no registry',
-    faults: [{ path: /_ping/, status: 404, times: always }],
+    faults: [{ path: /_ping/, status: 404, times: ALWAYS }],
     exitCode: 5,
     message: /is not a registry/,
   },
   {
     what: 'ping reset',
-    faults: [{ path: /index/, before: 'reset', times: always }],
+    faults: [{ path: /index/, before: 'reset', times: ALWAYS }],
     exitCode: 5,
     message: /the connection to .* broke/,
   },
@@ -283,63 +283,63 @@ const rows: readonly Row[] = [
   },
   {
     what: 'index: 500',
-    faults: [{ path: /images$/, status: 500, times: always }],
+    faults: [{ path: /images$/, status: 500, times: ALWAYS }],
     exitCode: 5,
     message: /answered 500/,
   },
   {
     what: 'index: no JSON',
-    faults: [{ path: /images$/, body: '<html>', times: always }],
+    faults: [{ path: /images$/, body: '<html>', times: ALWAYS }],
     exitCode: 6,
     message: /the list of images of team\/app is not valid JSON/,
   },
   {
     what: 'index: unreachable',
-    faults: [{ path: /images$/, before: 'reset', times: always }],
+    faults: [{ path: /images$/, before: 'reset', times: ALWAYS }],
     exitCode: 5,
     message: /the connection to .* broke/,
   },
   {
     what: 'tags: 404',
-    faults: [{ path: /tags$/, status: 404, body: '{"error":"Repository not found"}', times: always }],
+    faults: [{ path: /tags$/, status: 404, body: '{"error":"Repository not found"}', times: ALWAYS }],
     exitCode: 3,
     message: /team\/app does not exist \(.* 404: Repository not found\)/,
   },
   {
     what: 'tags: no registry can be reached',
     options: { mode: 'split', registries: 2 },
-    faults: [{ path: /registry\d/, before: 'reset', times: always }],
+    faults: [{ path: /registry\d/, before: 'reset', times: ALWAYS }],
     exitCode: 5,
     message: /cannot reach any of the 2 registries of the index/,
   },
   {
     what: 'tags: an array',
-    faults: [{ path: /tags$/, body: '[]', times: always }],
+    faults: [{ path: /tags$/, body: '[]', times: ALWAYS }],
     exitCode: 6,
     message: /the list of tags of .* is not a JSON object/,
   },
   {
     what: 'ancestry: 404',
-    faults: [{ path: /ancestry/, status: 404, body: '{"error":"Image not found"}', times: always }],
+    faults: [{ path: /ancestry/, status: 404, body: '{"error":"Image not found"}', times: ALWAYS }],
     exitCode: 3,
     message: new RegExp(`the ancestry of image ${id} does not exist \\(.* 404: Image not found\\)`),
   },
   {
     what: 'ancestry: 401',
     options: split,
-    faults: [{ path: /ancestry/, status: 401, times: always }],
+    faults: [{ path: /ancestry/, status: 401, times: ALWAYS }],
     exitCode: 4,
     message: /cannot read the ancestry of image /,
   },
   {
     what: 'ancestry: 500',
-    faults: [{ path: /ancestry/, status: 500, times: always }],
+    faults: [{ path: /ancestry/, status: 500, times: ALWAYS }],
     exitCode: 5,
     message: /answered 500/,
   },
   {
     what: 'ancestry: empty',
-    faults: [{ path: /ancestry/, body: '[]', times: always }],
+    faults: [{ path: /ancestry/, body: '[]', times: ALWAYS }],
     exitCode: 6,
     message: /is empty: an image has one layer at least/,
   },
@@ -351,48 +351,48 @@ const rows: readonly Row[] = [
   },
   {
     what: 'layer JSON: 404',
-    faults: [{ path: /json/, status: 404, times: always }],
+    faults: [{ path: /json/, status: 404, times: ALWAYS }],
     exitCode: 3,
     message: new RegExp(`the JSON of image ${id} does not exist`),
   },
   {
     what: 'layer JSON: nonsense',
-    faults: [{ path: /json/, body: '{', times: always }],
+    faults: [{ path: /json/, body: '{', times: ALWAYS }],
     exitCode: 6,
     message: new RegExp(`the JSON of image ${id} is not valid JSON`),
   },
   {
     what: 'layer JSON: being uploaded',
     faults: [
-      { path: /json/, status: 400, body: '{"error":"Image is being uploaded, retry later"}', times: always },
+      { path: /json/, status: 400, body: '{"error":"Image is being uploaded, retry later"}', times: ALWAYS },
     ],
     exitCode: 5,
     message: /answered 400: Image is being uploaded, retry later/,
   },
   {
     what: 'layer data: 404',
-    faults: [{ path: /layer$/, status: 404, times: always }],
+    faults: [{ path: /layer$/, status: 404, times: ALWAYS }],
     exitCode: 3,
     message: new RegExp(`the layer ${id} of .* does not exist`),
     stdout: /Pulling 2 layers/,
   },
   {
     what: 'layer data: 500',
-    faults: [{ path: /layer$/, status: 500, body: '', times: always }],
+    faults: [{ path: /layer$/, status: 500, body: '', times: ALWAYS }],
     exitCode: 5,
     message: /answered 500/,
     stdout: /Pulling 2 layers/,
   },
   {
     what: 'layer data: wrong',
-    faults: [{ path: /layer$/, corruptAt: 20, times: always }],
+    faults: [{ path: /layer$/, corruptAt: 20, times: ALWAYS }],
     exitCode: 6,
     message: /layer \d of 2 .*digest/,
     stdout: /Pulling 2 layers/,
   },
   {
     what: 'quota',
-    faults: [{ path: /images$/, status: 429, times: always }],
+    faults: [{ path: /images$/, status: 429, times: ALWAYS }],
     exitCode: 8,
     message: /answered 429.*; the rate limit is reached/,
   },
@@ -492,7 +492,7 @@ for (const dead of [0, 1]) {
   test(`v1: defect 6: of two registries the one that works is asked, each layer once (${dead} is dead)`, async () => {
     await withV1({ mode: 'split', registries: 2 }, async ({ registry, pull }) => {
       registry.push('team/app', 'latest', image);
-      registry.fault({ path: new RegExp(`registry${dead} .*images/`), status: 500, times: always });
+      registry.fault({ path: new RegExp(`registry${dead} .*images/`), status: 500, times: ALWAYS });
       const { exitCode, stderr } = await pull('team/app');
       assert.equal(exitCode, 0, stderr);
       assert.deepEqual(
@@ -510,7 +510,7 @@ test('v1: defects 7 and 10: a second run says what it does, a failed one leaves 
     const second = await pull('team/app');
     assert.equal(second.exitCode, 0);
     assert.match(second.stderr, /notice: .*out holds this image already/);
-    registry.fault({ path: /layer$/, skip: 1, status: 404, times: always });
+    registry.fault({ path: /layer$/, skip: 1, status: 404, times: ALWAYS });
     assert.equal((await run([registry.reference('team/app'), '-d', scratch.join('other')])).exitCode, 3);
     assert.deepEqual(readdirSync(scratch.path), ['out']);
   });
@@ -552,7 +552,7 @@ test(
   { timeout: 20_000 },
   async () => {
     await withV1(
-      { faults: [{ path: /ancestry/, body: '[]', times: always }] },
+      { faults: [{ path: /ancestry/, body: '[]', times: ALWAYS }] },
       async ({ registry, pull }) => {
         registry.push('team/app', 'latest', image);
         const { exitCode, stdout } = await pull('team/app');

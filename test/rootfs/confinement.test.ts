@@ -14,8 +14,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
-import type { TestContext } from 'node:test';
+import { describe, test, type TestContext } from 'node:test';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import { finishRun } from '../../src/rootfs/directory-metadata.ts';
 import { writeOwnFile } from '../../src/rootfs/own-file.ts';
@@ -32,11 +31,18 @@ import {
   symlink,
   tar,
   whiteout,
+  type Item,
 } from '../support/archive.ts';
-import type { Item } from '../support/archive.ts';
 import { printTree } from '../support/tree.ts';
-import { diskBackends, build, isRoot, openFilesystem, source, temporaryDirectory } from './harness.ts';
-import type { DiskBackend } from './harness.ts';
+import {
+  diskBackends,
+  build,
+  isRoot,
+  openFilesystem,
+  source,
+  temporaryDirectory,
+  type DiskBackend,
+} from './harness.ts';
 
 /** Where canaries are, as an attacker who knows the machine would name them. */
 interface Targets {

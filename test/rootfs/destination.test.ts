@@ -17,8 +17,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { describe, test } from 'node:test';
-import type { TestContext } from 'node:test';
+import { describe, test, type TestContext } from 'node:test';
 import { getgid, getuid } from 'node:process';
 import { Destination } from '../../src/rootfs/destination.ts';
 import { dir, file, hardlink, tar } from '../support/archive.ts';

@@ -9,16 +9,14 @@ import { finishRun } from '../../src/rootfs/directory-metadata.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { PortableFilesystem } from '../../src/rootfs/portable.ts';
-import { Rootfs } from '../../src/rootfs/rootfs.ts';
-import type { NotRestored, RootMetadata, RootfsOptions } from '../../src/rootfs/rootfs.ts';
+import { Rootfs, type NotRestored, type RootMetadata, type RootfsOptions } from '../../src/rootfs/rootfs.ts';
 import type { RunOptions } from '../../src/rootfs/run.ts';
 import { MemoryFilesystem } from '../../src/rootfs/memory.ts';
 import type { ByteSource, EntryReader } from '../../src/tar/entry.ts';
 import { storedSize } from '../../src/tar/sparse.ts';
 import { printMemory } from './print-memory.ts';
 import { TarReader } from '../../src/tar/reader.ts';
-import { printTree } from '../support/tree.ts';
-import type { TreeOptions } from '../support/tree.ts';
+import { printTree, type TreeOptions } from '../support/tree.ts';
 
 /** `node-paths` is Node's back end as it works on macOS. */
 export const diskBackends = ['libc', 'node', 'node-paths'] as const;

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { open, unlink, type FileHandle } from 'node:fs/promises';
-import { describe, test } from 'node:test';
-import type { TestContext } from 'node:test';
+import { describe, test, type TestContext } from 'node:test';
 import fc from 'fast-check';
 import { IntegrityError } from '../../src/errors.ts';
 import { ImageTree } from '../../src/rootfs/image-tree.ts';

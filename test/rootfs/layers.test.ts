@@ -14,8 +14,8 @@ import {
   symlink,
   tar,
   whiteout,
+  type Item,
 } from '../support/archive.ts';
-import type { Item } from '../support/archive.ts';
 import { backends, builtTree, isRoot, type TestedBackend } from './harness.ts';
 
 interface Row {

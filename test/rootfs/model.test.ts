@@ -5,11 +5,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { tarAs } from '../support/archive.ts';
-import { printTree, treeDiff } from '../support/tree.ts';
-import type { TreeOptions } from '../support/tree.ts';
+import { printTree, treeDiff, type TreeOptions } from '../support/tree.ts';
 import { backends, build, buildInMemory, isRoot, removeTree } from './harness.ts';
-import { Model } from './model.ts';
-import type { Meta, Operation } from './model.ts';
+import { Model, type Meta, type Operation } from './model.ts';
 import { printMemory } from './print-memory.ts';
 
 const open = [0o755, 0o700, 0o4755, 0o2755, 0o1777, 0o2770, 0o7777];

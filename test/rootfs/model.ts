@@ -50,7 +50,7 @@ export class Model {
 
   /** Applies a layer, and answers the entries of its archive: those of `operations` that make sense. */
   apply(operations: readonly Operation[]): Item[] {
-    this.#layer++;
+    this.#layer += 1;
     return operations.flatMap((operation) => {
       this.#undo = [];
       try {
@@ -157,7 +157,8 @@ export class Model {
       const thing = current.names.get(name)?.thing;
       if (thing?.type === 'directory') stack.push(thing);
       else if (thing?.type === 'symlink') {
-        if (++links > 40) throw new Senseless();
+        links += 1;
+        if (links > 40) throw new Senseless();
         if (thing.target.startsWith('/')) stack.length = 1;
         rest.unshift(...thing.target.split('/'));
       } else if (mtime === undefined) return undefined;

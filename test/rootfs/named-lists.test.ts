@@ -4,8 +4,17 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { accessListText } from '../../src/tar/access-list.ts';
 import { archiveOf, layoutFiles, tagged } from '../layout/build-layout.ts';
-import { dir, file, hardlink, opaque, symlink, tar, whiteout } from '../support/archive.ts';
-import type { Item, Metadata } from '../support/archive.ts';
+import {
+  dir,
+  file,
+  hardlink,
+  opaque,
+  symlink,
+  tar,
+  whiteout,
+  type Item,
+  type Metadata,
+} from '../support/archive.ts';
 import { fakeManifest } from '../support/fake-image.ts';
 import { Scratch, runProgram } from '../support/program.ts';
 import { printTree } from '../support/tree.ts';

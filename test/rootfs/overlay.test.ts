@@ -11,11 +11,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
-import type { TestContext } from 'node:test';
+import { describe, test, type TestContext } from 'node:test';
 import { parseLine } from '../../src/tar/mtree.ts';
-import { dir, fifo, file, hardlink, opaque, symlink, tar, whiteout } from '../support/archive.ts';
-import type { Item } from '../support/archive.ts';
+import { dir, fifo, file, hardlink, opaque, symlink, tar, whiteout, type Item } from '../support/archive.ts';
 import { printTree } from '../support/tree.ts';
 import { writeXattr } from '../support/xattrs.ts';
 import { diskBackends, build, isRoot, temporaryDirectory } from './harness.ts';

@@ -4,8 +4,7 @@
  */
 import { readFileSync, writeSync } from 'node:fs';
 import { Destination } from '../../src/rootfs/destination.ts';
-import { Rootfs } from '../../src/rootfs/rootfs.ts';
-import type { Backend, NotRestored } from '../../src/rootfs/rootfs.ts';
+import { Rootfs, type Backend, type NotRestored } from '../../src/rootfs/rootfs.ts';
 import { chunks } from './harness.ts';
 
 export interface PullRequest {

@@ -155,7 +155,7 @@ test('a reader that fails wakes a writer that waits for room', async () => {
     reader.writer.reopen();
     const answer = reader.start(1, { stopAfter: 1_000_000 });
     let more = true;
-    for (let count = 0; more && count < 100; count++)
+    for (let count = 0; more && count < 100; count += 1)
       more = await reader.writer.write(Buffer.alloc(1_000_000));
     assert.equal(more, false);
     assert.ok((await answer).total > 1_000_000);
@@ -171,7 +171,7 @@ test('the counters may wrap around', () => {
   writer.reopen();
   let written = 0;
   let read = 0;
-  for (let round = 0; round < 10; round++) {
+  for (let round = 0; round < 10; round += 1) {
     const chunk = Buffer.alloc(1000, round + 1);
     void writer.write(chunk);
     written += chunk.length;

@@ -14,7 +14,7 @@ const label = 'layer 0123456789ab';
 
 /** A layer that never ends. */
 async function* endless(): AsyncGenerator<Uint8Array> {
-  for (let count = 0; ; count++) {
+  for (let count = 0; ; count += 1) {
     yield file(`f${count}`, Buffer.alloc(100_000)).encode('ustar');
   }
 }

@@ -6,13 +6,13 @@ import { fileURLToPath } from 'node:url';
 import { isRoot, temporaryDirectory } from './harness.ts';
 import { noOtherUser } from '../support/other-user.ts';
 
-const nobody = 65_534;
+const NOBODY = 65_534;
 
 /** What makes sense without root's rights: the tables and the property, on every back end. */
 const files = ['layers', 'confinement', 'overlay', 'model', 'rootfs'] as const;
 
 /** What only root can do, or look at. */
-const rootsOwn = /device|second pull over the first|nobody may remove/;
+const rootsOwn = /device|second pull over the first|NOBODY may remove/;
 
 for (const name of files) {
   test(
@@ -20,13 +20,13 @@ for (const name of files) {
     { skip: isRoot ? noOtherUser : 'this is that pass' },
     async (t) => {
       const directory = temporaryDirectory(t);
-      chownSync(directory, nobody, nobody);
+      chownSync(directory, NOBODY, NOBODY);
       const file = fileURLToPath(new URL(`${name}.test.ts`, import.meta.url));
       // The runner of this test must not take the other's results for its own.
       const { NODE_TEST_CONTEXT: _, ...environment } = process.env;
       const child = spawn(process.execPath, ['--test', '--test-reporter=tap', file], {
-        uid: nobody,
-        gid: nobody,
+        uid: NOBODY,
+        gid: NOBODY,
         env: { ...environment, HOME: '/nonexistent', TMPDIR: directory },
         stdio: ['ignore', 'pipe', 'pipe'],
       });

@@ -2,16 +2,14 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chownSync, mkdirSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
-import type { TestContext } from 'node:test';
+import { describe, test, type TestContext } from 'node:test';
 import { character, dir, fifo, file, hardlink, opaque, symlink, tar, whiteout } from '../support/archive.ts';
 import { noOtherUser } from '../support/other-user.ts';
 import { printTree } from '../support/tree.ts';
 import { readXattrs } from '../support/xattrs.ts';
 import { netRawCapability } from './access-list.ts';
 import { isRoot, temporaryDirectory } from './harness.ts';
-import { runPull, writeLayers } from './run-pull.ts';
-import type { RunOptions } from './run-pull.ts';
+import { runPull, writeLayers, type RunOptions } from './run-pull.ts';
 
 /** Who is not root already is the user that is meant. */
 const skip = isRoot && noOtherUser;

@@ -6,8 +6,7 @@ import { describe, test } from 'node:test';
 import { dir, file, tar } from '../support/archive.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { noOtherUser } from '../support/other-user.ts';
-import type { ProgramOptions, ProgramResult } from '../support/program.ts';
-import { Scratch, runProgram } from '../support/program.ts';
+import { type ProgramOptions, type ProgramResult, Scratch, runProgram } from '../support/program.ts';
 
 type Pull = (argv: readonly string[], options?: ProgramOptions) => Promise<ProgramResult>;
 

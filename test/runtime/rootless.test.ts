@@ -8,12 +8,12 @@ import { noOtherUser } from '../support/other-user.ts';
 import { runProgram, Scratch } from '../support/program.ts';
 import { busyboxTree } from '../support/rootfs-trees.ts';
 
-const nobody = 65534;
+const NOBODY = 65534;
 const needs = missing('root', 'busybox', 'runc', 'setpriv', 'unshare');
 
 /** Whether this kernel lets a user have a user namespace. */
 function usersHaveNamespaces(): boolean {
-  const as = ['--reuid', String(nobody), '--regid', String(nobody), '--clear-groups'];
+  const as = ['--reuid', String(NOBODY), '--regid', String(NOBODY), '--clear-groups'];
   return spawnSync('setpriv', [...as, 'unshare', '--map-root-user', 'true']).status === 0;
 }
 
@@ -40,7 +40,7 @@ test('without root: pulled and started by the same user, as runc needs no root',
     'runc',
     '--no-cache',
   ];
-  const { exitCode, stderr } = await runProgram(argv, { uid: nobody, environment: { HOME: scratch.path } });
+  const { exitCode, stderr } = await runProgram(argv, { uid: NOBODY, environment: { HOME: scratch.path } });
   assert.equal(exitCode, 0, stderr);
   assert.match(stderr, /without root, runc runs the container as its root, not as 1000:1001/);
   const {
@@ -48,8 +48,8 @@ test('without root: pulled and started by the same user, as runc needs no root',
     stdout,
     stderr: complaint,
   } = spawnSync('runc', ['run', '-b', scratch.join('bundle'), 'app'], {
-    uid: nobody,
-    gid: nobody,
+    uid: NOBODY,
+    gid: NOBODY,
     env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', XDG_RUNTIME_DIR: scratch.path },
     encoding: 'utf8',
     timeout: 60_000,

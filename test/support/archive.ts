@@ -29,7 +29,7 @@ export interface Item {
   encode(dialect: Dialect): Uint8Array;
 }
 
-export const blockSize = 512;
+export const BLOCK_SIZE = 512;
 
 const toBytes = (value: Bytes): Buffer =>
   typeof value === 'string' ? Buffer.from(value) : Buffer.from(value);
@@ -47,7 +47,7 @@ export function tarAs(dialect: Dialect, ...items: readonly Item[]): Buffer {
 }
 
 /** Two blocks of zeros. */
-export const endMark: Buffer = Buffer.alloc(2 * blockSize);
+export const endMark: Buffer = Buffer.alloc(2 * BLOCK_SIZE);
 
 export function dir(name: Bytes, metadata: Metadata = {}): Item {
   const path = toBytes(name);
@@ -178,7 +178,7 @@ export const v7Magic = '\0'.repeat(8);
 
 /** One header block. Numbers become octal digits with a NUL, or base 256 where they do not fit; bytes are written as they are. */
 export function header(fields: HeaderFields): Buffer {
-  const block512 = Buffer.alloc(blockSize);
+  const block512 = Buffer.alloc(BLOCK_SIZE);
   const put = (offset: number, length: number, value: Bytes | undefined): void => {
     if (value !== undefined) toBytes(value).copy(block512, offset, 0, length);
   };
@@ -230,7 +230,7 @@ export function encodeNumber(value: number, length: number): Buffer {
 
 /** Data followed by zeros up to the next block border. */
 export function padded(data: Uint8Array): Buffer {
-  return Buffer.concat([data, Buffer.alloc((blockSize - (data.length % blockSize)) % blockSize)]);
+  return Buffer.concat([data, Buffer.alloc((BLOCK_SIZE - (data.length % BLOCK_SIZE)) % BLOCK_SIZE)]);
 }
 
 /** `%d key=value\n` with the length of the whole record, in bytes. */
@@ -349,7 +349,7 @@ function oldSparse({ name, mode, size, map, stored }: OldSparse, metadata: Metad
     Buffer.concat([encodeNumber(offset, 12), encodeNumber(length, 12)]);
   const blocks: Buffer[] = [];
   for (let index = 4; index < map.length; index += 21) {
-    const more = Buffer.alloc(blockSize);
+    const more = Buffer.alloc(BLOCK_SIZE);
     Buffer.concat(map.slice(index, index + 21).map(extent)).copy(more);
     more[504] = map.length > index + 21 ? 1 : 0;
     blocks.push(more);

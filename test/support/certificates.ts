@@ -15,7 +15,7 @@ export interface Authority extends Certificate {
   issueExpired(...names: readonly string[]): Certificate;
 }
 
-const day = 86_400_000;
+const DAY = 86_400_000;
 
 function tlv(tag: number, ...contents: readonly Uint8Array[]): Buffer {
   const content = Buffer.concat(contents);
@@ -79,7 +79,7 @@ function certificate(subject: Subject, issuerKey: KeyObject): string {
     tlv(0x02, Buffer.concat([Buffer.from([1]), randomBytes(15)])),
     ecdsaWithSha256,
     commonName(subject.issuer),
-    sequence(generalizedTime(Date.now() - 3650 * day), generalizedTime(subject.notAfter)),
+    sequence(generalizedTime(Date.now() - 3650 * DAY), generalizedTime(subject.notAfter)),
     commonName(subject.name),
     subject.publicKey.export({ type: 'spki', format: 'der' }),
     tlv(0xa3, sequence(...subject.extensions)),
@@ -103,13 +103,13 @@ export function createAuthority(name = 'dlrootfs test authority'): Authority {
     name,
     issuer: name,
     publicKey: own.publicKey,
-    notAfter: Date.now() + 3650 * day,
+    notAfter: Date.now() + 3650 * DAY,
     extensions: [basicConstraints(true), keyUsage(0x06)],
   };
   return {
     cert: certificate(subject, own.privateKey),
     key: exportKey(own.privateKey),
-    issue: (...names) => issue(names, Date.now() + 3650 * day),
-    issueExpired: (...names) => issue(names, Date.now() - day),
+    issue: (...names) => issue(names, Date.now() + 3650 * DAY),
+    issueExpired: (...names) => issue(names, Date.now() - DAY),
   };
 }

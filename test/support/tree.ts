@@ -18,8 +18,8 @@ import {
   readSync,
   readdirSync,
   readlinkSync,
+  type BigIntStats,
 } from 'node:fs';
-import type { BigIntStats } from 'node:fs';
 import { readXattrs } from './xattrs.ts';
 
 export interface TreeOptions {

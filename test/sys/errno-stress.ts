@@ -2,15 +2,14 @@
 // and the wrong answers.
 import { constants } from 'node:os';
 import { Worker, isMainThread } from 'node:worker_threads';
-import { libcEntry, routineEntry } from '../../src/sys/kernel-entry.ts';
-import type { KernelEntry } from '../../src/sys/kernel-entry.ts';
+import { libcEntry, routineEntry, type KernelEntry } from '../../src/sys/kernel-entry.ts';
 import { openSystemCalls } from '../../src/sys/system-calls.ts';
 
 const { EBADF, EEXIST, ENOENT, ENOTDIR, EINVAL } = constants.errno;
 
 /** Code that V8 has never seen: it takes the lock of its code space to compile that. */
 function fresh<T>(call: () => T, seed: number): T {
-  const body = `let sum = ${seed}; for (let i = 0; i < 300; i++) sum += i; return call(sum);`;
+  const body = `let sum = ${seed}; for (let i = 0; i < 300; i += 1) sum += i; return call(sum);`;
   // eslint-disable-next-line typescript/no-implied-eval
   return new Function('call', body)(call) as T;
 }

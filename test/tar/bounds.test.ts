@@ -15,8 +15,8 @@ import {
   paxRecord,
   raw,
   tar,
+  type Item,
 } from '../support/archive.ts';
-import type { Item } from '../support/archive.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { Scratch, startProgram } from '../support/program.ts';
 import { readArchive } from '../support/read-archive.ts';

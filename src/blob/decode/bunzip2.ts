@@ -9,8 +9,10 @@ const BLOCK_UNIT = 100_000;
 const OUTPUT = 256 * 1024;
 
 /**
- * bzip2: streams one after another, nothing else after them. Throws MalformedDataError. Slow, and keeps the thread for a block
- * (0.1 s) at a time: for the few old images that have it.
+ * bzip2: streams one after another, nothing else after them. It is slow, and blocks the thread for 0.1 s per block: for a few
+ * old images.
+ *
+ * @throws MalformedDataError
  */
 export async function* bunzip2(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   const { default: decoder } = await import('unbzip2-stream/lib/bzip2.js');

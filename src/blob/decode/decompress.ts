@@ -13,7 +13,11 @@ const PIECE = 256 * 1024;
 export interface Decompressed {
   /** By the bytes, not by a media type. */
   readonly compression: Compression;
-  /** Each chunk is valid until the next is asked for. Throws MalformedDataError. */
+  /**
+   * Each chunk is valid until the next is asked for.
+   *
+   * @throws MalformedDataError
+   */
   readonly chunks: AsyncGenerator<Uint8Array, void, undefined>;
 }
 

@@ -21,7 +21,11 @@ export interface Engine {
   feed(input: Region, length: number): void;
   /** Bytes of the input that are not used yet. */
   left(): number;
-  /** Decodes until the input is used up, the output is full, or a member ends. Throws MalformedDataError. */
+  /**
+   * Decodes until the input is used up, the output is full, or a member ends.
+   *
+   * @throws MalformedDataError
+   */
   run(output: Region): Promise<Run>;
   /** What the first byte after a member means. */
   after(byte: number): 'member' | 'padding' | 'garbage';
@@ -67,7 +71,9 @@ class Input {
 
 /**
  * Decodes `reader` through an engine: while the caller has one output buffer, the pool fills the other. A chunk is valid until
- * the next one is asked for. Throws MalformedDataError, and what the reader throws.
+ * the next one is asked for.
+ *
+ * @throws MalformedDataError, and what the reader throws
  */
 export async function* drive(
   open: () => Engine,

@@ -54,7 +54,11 @@ const Z_OK = 0;
 const GZIP_ONLY = 15 + 16;
 const FIRST_MAGIC_BYTE = 0x1f;
 
-/** gzip by the zlib inside Node. Throws where its functions cannot be found. */
+/**
+ * gzip by the zlib inside Node.
+ *
+ * @throws where its functions cannot be found
+ */
 function nativeGzip(koffi: Koffi, library: Library): () => Engine {
   const stream = koffi.struct({
     next_in: 'uintptr_t',
@@ -124,7 +128,11 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
 /** zstd.h */
 const ZSTD_D_WINDOW_LOG_MAX = 100;
 
-/** zstd by the library inside Node. Throws where its functions cannot be found. */
+/**
+ * zstd by the library inside Node.
+ *
+ * @throws where its functions cannot be found
+ */
 function nativeZstd(koffi: Koffi, library: Library): () => Engine {
   // ZSTD_inBuffer and ZSTD_outBuffer: pointer, size, position.
   const buffer = koffi.struct({ pointer: 'uintptr_t', size: 'size_t', position: 'size_t' });

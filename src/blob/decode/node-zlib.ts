@@ -12,7 +12,11 @@ import {
 const INPUT = 128 * 1024;
 const OUTPUT = 128 * 1024;
 
-/** gzip (RFC 1952) by Node's stream: members one after another, then zeros at most. Throws MalformedDataError. */
+/**
+ * gzip (RFC 1952) by Node's stream: members one after another, then zeros at most.
+ *
+ * @throws MalformedDataError
+ */
 export async function* nodeGunzip(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   // The stream goes on to the next member itself, and stops at a zero after one.
   const rest = yield* decodeOne(createGunzip({ chunkSize: OUTPUT }), reader);
@@ -22,7 +26,11 @@ export async function* nodeGunzip(reader: ByteReader): AsyncGenerator<Uint8Array
   }
 }
 
-/** zstd (RFC 8878) by Node's stream, which ends with each frame, hence one for each. Throws MalformedDataError. */
+/**
+ * zstd (RFC 8878) by Node's stream, which ends with each frame, hence one for each.
+ *
+ * @throws MalformedDataError
+ */
 export async function* nodeUnzstd(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   const params = { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX };
   const head = new Uint8Array(1);

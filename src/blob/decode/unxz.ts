@@ -12,8 +12,9 @@ const XZ_OPTIONS_ERROR = 6;
 const XZ_BUF_ERROR = 8;
 
 /**
- * xz: streams one after another, zeros between and after them. Throws MalformedDataError, also for filters other than LZMA2 and for
- * SHA-256 as the check, which this decoder does not have.
+ * xz: streams one after another, zeros between and after them.
+ *
+ * @throws MalformedDataError, also for filters other than LZMA2 and for SHA-256 as the check, which this decoder does not have
  */
 export async function* unxz(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   const XzReadableStream = await load();
