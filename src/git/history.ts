@@ -185,7 +185,7 @@ async function loadTrees(repository: Repository, state: RootfsState, commit: str
 }
 
 /** All files of a commit, in the order of their paths' bytes. */
-export async function readTree(repository: Repository, commit: string): Promise<TreeFile[]> {
+async function readTree(repository: Repository, commit: string): Promise<TreeFile[]> {
   return listTree(repository, [commit]);
 }
 

@@ -16,7 +16,7 @@ export function isHoldable(path: string, type: 'file' | 'symlink'): boolean {
 }
 
 /** In bytes: what the kernel takes of a path in one piece, its NUL counted (PATH_MAX). */
-export const LONGEST_FOR_GIT = 4095;
+const LONGEST_FOR_GIT = 4095;
 /** In bytes: as far as a rootfs goes. */
 const LONGEST_PATH = 16_384;
 

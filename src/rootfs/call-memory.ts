@@ -1,5 +1,4 @@
-import { compresses } from './filesystem.ts';
-import type { FileStat } from './filesystem.ts';
+import { compresses, type FileStat } from './filesystem.ts';
 
 /** Offsets, in bytes: two names, a structure, directory entries. */
 const LAYOUT = { name: 0, second: 8192, structure: 16_384, list: 24_576, size: 57_344 } as const;

@@ -5,12 +5,11 @@ import { SyscallError, hasErrno } from '../sys/os-error.ts';
 import { systemCalls } from '../sys/system-calls.ts';
 import { bytePath, type BytePath, displayPath } from '../tar/entry.ts';
 import { Directories, nameOf, parentPath } from './directories.ts';
-import type { ByteName, Directory, FileStat, DiskFilesystem } from './filesystem.ts';
+import { type ByteName, type Directory, type FileStat, type DiskFilesystem, granted } from './filesystem.ts';
 import { LinuxFilesystem } from './linux.ts';
 import type { Backend } from './messages.ts';
 import { PortableFilesystem } from './portable.ts';
 import { randomName } from '../sys/temp-file.ts';
-import { granted } from './filesystem.ts';
 
 const { EACCES, EEXIST, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 

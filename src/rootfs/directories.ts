@@ -1,9 +1,7 @@
 import { constants } from 'node:os';
-import type { BytePath } from '../tar/entry.ts';
-import type { ByteName, Directory, Filesystem } from './filesystem.ts';
+import { type BytePath, displayPath } from '../tar/entry.ts';
+import { type ByteName, type Directory, type Filesystem, impossible } from './filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
-import { displayPath } from '../tar/entry.ts';
-import { impossible } from './filesystem.ts';
 
 const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 
@@ -46,7 +44,7 @@ const UNCHANGED: Pathfinder = {
 
 /**
  * The walker: finds the directory of a path as the kernel would after chroot(2). Absolute symlinks and `..` stay inside the root. Each directory is
- * opened from the descriptor of the one above, without following symlinks, so no path leads out, whatever else changes the tree. Keeps
+ * opened from the descriptor of the one above, without following symlinks, so no path leads out, even if other processes change the tree. Keeps
  * recently used directories open. Serves layers, `-g` and the files that `--for` reads (ConfinedRoot).
  */
 export class Directories {

@@ -5,18 +5,18 @@ import { TarReader } from '../tar/reader.ts';
 import { applyLayer, startRun } from './apply.ts';
 import { openFilesystem } from './confined-root.ts';
 import { ContentWriter } from './contents.ts';
-import type { Filesystem } from './filesystem.ts';
+import { type Filesystem, explain } from './filesystem.ts';
 import { finishRun } from './directory-metadata.ts';
-import { toFailure } from './messages.ts';
-import type {
-  Answer,
-  Answers,
-  Backend,
-  Command,
-  LayerResult,
-  Notice,
-  Opened,
-  ThreadData,
+import {
+  toFailure,
+  type Answer,
+  type Answers,
+  type Backend,
+  type Command,
+  type LayerResult,
+  type Notice,
+  type Opened,
+  type ThreadData,
 } from './messages.ts';
 import { writeOwnFile } from './own-file.ts';
 import { PortableFilesystem } from './portable.ts';
@@ -24,7 +24,6 @@ import { SyscallError } from '../sys/os-error.ts';
 import { empty } from './removal.ts';
 import { RingReader, RingWriter } from './ring.ts';
 import type { Run } from './run.ts';
-import { explain } from './filesystem.ts';
 
 const { ENOSYS } = constants.errno;
 
