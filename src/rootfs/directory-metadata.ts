@@ -137,9 +137,13 @@ export function unlock(run: Run, directory: Directory): boolean {
 export function finishRun(run: Run, root: RootMetadata | undefined): void {
   /** Modes that keep their owner out: set after all others, the deepest first. */
   const barring = new Map<BytePath, number>();
+  let gone: string | undefined;
   for (const { path, mode, mtimeSeconds, mtimeNanoseconds } of run.log) {
+    // A whole tree of directories may be gone: the way to each of them need not be tried.
+    if (gone !== undefined && path.startsWith(gone)) continue;
     run.directories.trim();
     const directory = run.directories.findExact(path);
+    gone = directory ? gone : `${path}/`;
     if (!directory) continue;
     const node = { parent: directory, name: '.', file: -1 };
     if (mode !== undefined) {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import type { Filesystem } from '../../src/rootfs/filesystem.ts';
+import { finishRun } from '../../src/rootfs/directory-metadata.ts';
 import { TarReader } from '../../src/tar/reader.ts';
 import { dir, file, opaque, tar, whiteout, type Item } from '../support/archive.ts';
 import { openFilesystem, source, temporaryDirectory } from './harness.ts';
@@ -55,4 +56,19 @@ describe('what a layer hides again and again is looked at once', () => {
       });
     }
   }
+});
+
+test('a tree of directories that is gone is looked for once at the end', (t) => {
+  const { filesystem, calls } = counting(openFilesystem(temporaryDirectory(t), 'libc'));
+  const run = startRun(filesystem, { name: 'x', mode: 'empty', reservedNames: [], recordChanges: false });
+  const layers = [
+    tar(file(`${'a/'.repeat(300)}x`), file(`b/${'a/'.repeat(300)}x`)),
+    tar(whiteout('a'), whiteout('b')),
+  ];
+  for (const layer of layers) applyLayer(run, new TarReader(source(layer), 'x'), 'x');
+  calls.clear();
+  finishRun(run, undefined);
+  run.directories.close();
+  filesystem.close();
+  assert.ok(calls.get('openDirectory')! <= 4, `${calls.get('openDirectory')} directories were looked for`);
 });

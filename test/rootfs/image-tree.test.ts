@@ -155,7 +155,7 @@ describe('the tree of an image', () => {
 
 test('a table of names is as good as maps of maps, whatever is added and removed', () => {
   const directory = fc.nat(3).map((number) => number + 1);
-  const text = fc.constantFrom('a', 'b', 'ab', 'ba', '\xff', 'n'.repeat(255), ...'cdefghij'.split(''));
+  const text = fc.constantFrom('a', 'b', 'c', 'd', 'e', 'ab', 'ba', 'abc', '\xff', 'n'.repeat(255));
   fc.assert(
     fc.property(fc.array(fc.tuple(directory, text, fc.boolean()), { maxLength: 200 }), (steps) => {
       const firsts = new Map<number, number>();
