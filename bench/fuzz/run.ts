@@ -139,6 +139,7 @@ function* judge(kind: string, { argv }: Case, run: Omit<Outcome, 'faults'>): Gen
     yield 'control character';
   if (argv.includes('json')) return;
   const lines = stderr.trimEnd().split('\n');
+  if (lines.at(-1)?.startsWith('kept: ') === true) lines.pop();
   const last = lines.at(-1) ?? '';
   const error = last.startsWith('hint: ') ? (lines.at(-2) ?? '') : last;
   if (exitCode !== 0 && !error.startsWith('error: ')) yield 'no error: line';

@@ -154,6 +154,11 @@ function namesDomain(name: string): boolean {
   return slash !== -1 && (name.startsWith('localhost/') || /[.:A-Z]/.test(name.slice(0, slash)));
 }
 
+/** Whether this is `host[:port]` as in a reference, and a host that a URL can have: `1.2.3.4.5` is none, as its last part is a number. */
+export function isRegistry(text: string): boolean {
+  return domain.test(text) && URL.canParse(`http://${text}`);
+}
+
 function checkDomain(registry: string, text: string): void {
   const match = domain.exec(registry);
   if (match === null) {
@@ -161,6 +166,9 @@ function checkDomain(registry: string, text: string): void {
   }
   if (Number(match.groups?.['port'] ?? 0) > 65_535) {
     throw invalid(text, `bad registry "${printable(registry, 160)}": ports end at 65535`);
+  }
+  if (!isRegistry(registry)) {
+    throw invalid(text, `bad registry "${printable(registry, 160)}": no URL can have this host`);
   }
 }
 

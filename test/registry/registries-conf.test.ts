@@ -121,6 +121,15 @@ test('a location that leaves no repository is a usage error', () => {
   assert.throws(() => places('quay.io/a', [], { prefix: 'quay.io/a', location: 'host' }), UsageError);
 });
 
+for (const location of ['1.2.3.4.5', 'me:secret@host', 'host?x', 'host#x', 'ho st', 'host:99999']) {
+  test(`a location that is no registry is a usage error: "${location}"`, () => {
+    assert.throws(
+      () => places('quay.io/a', [], { prefix: 'quay.io', location }),
+      (error) => error instanceof UsageError && !error.message.includes('secret'),
+    );
+  });
+}
+
 test('any document is read without an error', () => {
   fc.assert(
     fc.property(fc.jsonValue(), (value) => {

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { UsageError, printable } from '../../errors.ts';
 import { isObject, textOf } from '../../oci/json.ts';
-import type { Reference } from '../../oci/reference.ts';
+import { isRegistry, type Reference } from '../../oci/reference.ts';
 import { configHome, listConfigDirectory, readConfigFile, systemConfigs, type ReadOptions } from './files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
@@ -94,9 +94,9 @@ function relocate(
   const name = `${reference.registry}/${reference.repository}`;
   const moved = location.replace(/\/+$/, '') + name.slice(matchLength(prefix, name) ?? name.length);
   const slash = moved.indexOf('/');
-  if (slash <= 0 || slash === moved.length - 1) {
+  if (slash <= 0 || slash === moved.length - 1 || !isRegistry(moved.slice(0, slash))) {
     throw new UsageError(
-      `cannot use registries.conf: it leads from ${printable(name)} to ${printable(moved)}, which is not a repository`,
+      `cannot use registries.conf: the location for ${printable(prefix)} does not lead from ${printable(name)} to HOST[:PORT]/REPOSITORY`,
       { hint: 'correct location and prefix there' },
     );
   }
