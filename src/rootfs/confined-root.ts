@@ -1,6 +1,7 @@
 import { fstatSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { IntegrityError } from '../errors.ts';
+import { pathBytes } from '../sys/os-path.ts';
 import { SyscallError, hasErrno } from '../sys/os-error.ts';
 import { systemCalls } from '../sys/system-calls.ts';
 import { bytePath, type BytePath, displayPath } from '../tar/entry.ts';
@@ -42,7 +43,7 @@ export class ConfinedRoot implements Disposable {
 
   /** @throws SyscallError */
   constructor(directory: string) {
-    const filesystem = openFilesystem(Buffer.from(directory));
+    const filesystem = openFilesystem(pathBytes(directory));
     if (typeof filesystem === 'number') throw new SyscallError(filesystem, `open ${directory}`);
     this.#filesystem = filesystem;
     this.#directories = new Directories(filesystem);
