@@ -1,7 +1,13 @@
 import { decompressor } from './blob/decode/decompress.ts';
 import { nativeDecoders } from './blob/decode/native.ts';
 import { Store } from './blob/store.ts';
-import { DlrootfsError, IntegrityError } from './errors.ts';
+import {
+  type DlrootfsError,
+  InterruptedError,
+  NetworkError,
+  RateLimitError,
+  UnauthorizedError,
+} from './errors.ts';
 import { platformNotice } from './oci/image-index.ts';
 import type { Image, Session } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
@@ -29,6 +35,9 @@ export async function resolveImage({ source, session }: Opened, options: PullOpt
   return image;
 }
 
+/** Failures after which the same command, run again, may succeed. */
+const resumable = [InterruptedError, NetworkError, RateLimitError, UnauthorizedError];
+
 /** Opens store and session for an image, hands them to `use`, and closes them in any case. */
 export async function withSession<T>(options: PullOptions, use: (opened: Opened) => Promise<T>): Promise<T> {
   const { report, destination, signal } = options;
@@ -52,8 +61,7 @@ export async function withSession<T>(options: PullOptions, use: (opened: Opened)
     }
   } catch (error) {
     const failure: unknown = signal.aborted ? signal.reason : error;
-    // Going on does not help where the image is corrupt.
-    if (failure instanceof DlrootfsError && !(failure instanceof IntegrityError)) failure.kept = store.keeps;
+    if (resumable.some((kind) => failure instanceof kind)) (failure as DlrootfsError).kept = store.keeps;
     throw error;
   } finally {
     await store.close();

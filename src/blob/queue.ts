@@ -18,12 +18,10 @@ export interface LayerQueueOptions {
   readonly hold?: boolean | undefined;
   /** See `BlobContext`. */
   readonly careful?: boolean | undefined;
-  readonly policy?: RetryPolicy | undefined;
+  readonly policy: RetryPolicy;
   readonly signal: AbortSignal;
   readonly report: Report;
 }
-
-const DEFAULT_POLICY: RetryPolicy = { retries: 5, delay: 1000 };
 
 /** The blobs of an image's layers, being fetched. The first failure ends all, and is what is thrown. */
 class Blobs {
@@ -38,7 +36,7 @@ class Blobs {
     this.#options = options;
     this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
     warnUnverifiable(layers, options.report);
-    const { store, report, policy = DEFAULT_POLICY, hold = false, careful = false } = options;
+    const { store, report, policy, hold = false, careful = false } = options;
     const scheduler = new Scheduler(options.jobs);
     const starvation = new StarvationMeter();
     const context = { store, report, signal: this.#signal, scheduler, starvation, policy, hold, careful };

@@ -125,6 +125,7 @@ for (const [name, cached] of [
     const queue = layerQueue(layers, {
       store,
       jobs: 2,
+      policy: { retries: 2, delay: 10 },
       signal: new AbortController().signal,
       report: (event) => shop.events.push(event),
     });
@@ -240,6 +241,7 @@ for (const [name, cached] of [
     const queue = layerQueue(layers, {
       store,
       jobs: 2,
+      policy: { retries: 2, delay: 10 },
       hold: true,
       signal: new AbortController().signal,
       report: (event) => shop.events.push(event),
