@@ -80,7 +80,7 @@ async function checkOut(
     const ours = [...current].map(([path, { inode }]) => ({ path, type: inode.type }));
     await workTree.clear([...[...ours, ...found.ours].filter((one) => !isIn(target, one)), ...inTheWay]);
     await restoreState(repository, workTree, target, { ...found, files });
-    await settle(files, target, branch, repository.breath);
+    await settle(files, target, branch, repository.yielder);
     unmark(files);
     return workTree.notRestored;
   } finally {

@@ -6,7 +6,7 @@ import { type Commit, type ObjectID, composeCommit } from './objects.ts';
 import { contentIn } from './pack-writer.ts';
 import type { RootfsState } from './rootfs-state.ts';
 import { TreeWriter } from './trees.ts';
-import type { Breath } from './yielder.ts';
+import type { Yielder } from './yielder.ts';
 
 /** Commits that the next layer's are put upon. */
 type Tip = Pick<LayerRecord, 'commit' | 'id'>;
@@ -34,9 +34,9 @@ export class CommitWriter {
   readonly #refs = new Map<string, ObjectID>();
 
   /** @param tip the layer to go on from, undefined: there is none */
-  constructor(objects: ObjectStore, breath: Breath, tip: Tip | undefined) {
+  constructor(objects: ObjectStore, yielder: Yielder, tip: Tip | undefined) {
     this.#objects = objects;
-    this.#trees = new TreeWriter(objects, breath);
+    this.#trees = new TreeWriter(objects, yielder);
     this.#tip = tip;
   }
 

@@ -1,12 +1,15 @@
-import { readSync } from 'node:fs';
+import { GitError } from '../errors.ts';
+import { fstatSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { refused } from './git-error.ts';
-import type { RootfsFiles } from './rootfs-files.ts';
-import type { Breath } from './yielder.ts';
+import { PULL_AGAIN, type RootfsFiles } from './rootfs-files.ts';
+import type { Yielder } from './yielder.ts';
 import { parentPath } from '../rootfs/directories.ts';
 
 /** What belongs to one work tree or to one process. */
 const passing = /^index$|\.lock$|^tmp_|^dlrootfs-/;
+/** Of a file that is no object, in bytes: beyond it a repository is an attack. */
+const LARGEST_COPY = 256 * 1024 * 1024;
 const COPY_SIZE = 1024 * 1024;
 
 /**
@@ -15,7 +18,7 @@ const COPY_SIZE = 1024 * 1024;
  *
  * @throws GitError, the reason of the signal
  */
-export async function copyRepository(from: RootfsFiles, to: RootfsFiles, breath: Breath): Promise<void> {
+export async function copyRepository(from: RootfsFiles, to: RootfsFiles, yielder: Yielder): Promise<void> {
   const waiting = ['.git'];
   for (let directory = waiting.pop(); directory !== undefined; directory = waiting.pop()) {
     to.makeDirectory(directory);
@@ -26,8 +29,8 @@ export async function copyRepository(from: RootfsFiles, to: RootfsFiles, breath:
       if (type === 'directory') waiting.push(path);
       else if (type === 'symlink') copySymlink(from, to, path, name);
       else if (type === 'file' && !(path.startsWith('.git/objects/') && isLinked(from, to, path, name)))
-        await copyFile(from, to, path, name, breath);
-      if (breath.isDue()) await breath.take();
+        await copyFile(from, to, path, name, yielder);
+      if (yielder.isDue()) await yielder.pause();
     }
   }
 }
@@ -48,11 +51,19 @@ async function copyFile(
   to: RootfsFiles,
   path: string,
   name: string,
-  breath: Breath,
+  yielder: Yielder,
 ): Promise<void> {
   const source = from.open(path);
   const parent = to.directory(parentPath(path));
   if (source === undefined || !parent) return;
+  const { size } = fstatSync(source);
+  if (!path.startsWith('.git/objects/') && size > LARGEST_COPY) {
+    from.filesystem.closeFile(source);
+    throw new GitError(`cannot copy ${from.place(path)}: it has ${size} bytes, more than ${LARGEST_COPY}`, {
+      code: 'GIT_DAMAGED',
+      hint: PULL_AGAIN,
+    });
+  }
   const copy = to.filesystem.createFile(parent, name, 0o644);
   const buffer = Buffer.allocUnsafe(COPY_SIZE);
   let result = copy;
@@ -61,7 +72,7 @@ async function copyFile(
     for (let count = -1; result >= 0 && count !== 0; position += count) {
       count = readSync(source, buffer, 0, COPY_SIZE, position);
       result = to.filesystem.write(copy, buffer.subarray(0, count), position);
-      await breath.take();
+      await yielder.pause();
     }
   } finally {
     from.filesystem.closeFile(source);

@@ -5,7 +5,7 @@ import { branchRef } from './names.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 import type { RootfsState } from './rootfs-state.ts';
 import { isHoldable, treeFiles } from './trees.ts';
-import type { Breath } from './yielder.ts';
+import type { Yielder } from './yielder.ts';
 
 /** What is left in `.git/config`: nothing that runs a program, and what a rootfs needs to be kept as it is by any git. */
 const configuration = `# A root file system, one branch a layer, by dlrootfs. Nothing may change a byte of it, and names that git
@@ -114,13 +114,13 @@ export async function settle(
   files: RootfsFiles,
   state: RootfsState,
   branch: string,
-  breath: Breath,
+  yielder: Yielder,
 ): Promise<void> {
   files.forget();
   const index = new IndexFile();
   for (const file of treeFiles(state)) {
     index.add(file, files.stat(file.path));
-    if (breath.isDue()) await breath.take();
+    if (yielder.isDue()) await yielder.pause();
   }
   files.replace('.git/index', index.finish());
   files.makeDirectory('.git/info');

@@ -13,7 +13,7 @@ import { Repository } from './repository.ts';
 import { restoreState } from './restore.ts';
 import { RootfsFiles } from './rootfs-files.ts';
 import { RootfsState, attributeNames } from './rootfs-state.ts';
-import { type Breath, openBreath } from './yielder.ts';
+import { type Yielder, openYielder } from './yielder.ts';
 import { parentPath } from '../rootfs/directories.ts';
 import { WorkTree } from '../rootfs/work-tree.ts';
 
@@ -41,7 +41,7 @@ export class GitLayers {
   readonly #objects: ObjectStore;
   readonly #names = new BlobNames();
   readonly #commits: CommitWriter;
-  readonly #breath: Breath;
+  readonly #yielder: Yielder;
   readonly #state: RootfsState;
   readonly #branches: string[];
   /** Where an earlier run wrote directories: what it gave them may have to be given, or taken, once more. */
@@ -63,11 +63,11 @@ export class GitLayers {
     this.#branches = base?.chain.map(({ branch }) => branch) ?? [];
     this.#workTree = base?.workTree;
     this.#attributes = base ? attributeNames(base.state) : new Set();
-    this.#breath = openBreath(options.signal);
+    this.#yielder = openYielder(options.signal);
     this.packDirectory = files.hold('.git/objects/pack');
-    this.#objects = new ObjectStore(this.packDirectory, () => this.#breath.take());
-    this.#reader = new LayerReader(this.#objects, this.#files, this.#breath);
-    this.#commits = new CommitWriter(this.#objects, this.#breath, base?.chain.at(-1));
+    this.#objects = new ObjectStore(this.packDirectory, () => this.#yielder.pause());
+    this.#reader = new LayerReader(this.#objects, this.#files, this.#yielder);
+    this.#commits = new CommitWriter(this.#objects, this.#yielder, base?.chain.at(-1));
   }
 
   /**
@@ -103,7 +103,7 @@ export class GitLayers {
     try {
       await using repository = await Repository.open(from, options);
       if (!repository) throw new GitError(`${printable(from)} has no repository any more`);
-      await copyRepository(repository.files, files, repository.breath);
+      await copyRepository(repository.files, files, repository.yielder);
       mark(files);
       const chain = chainOf(await readHistory(repository), base);
       const state = await loadState(repository, await readRecords(repository, chain), chain);
@@ -200,8 +200,8 @@ export class GitLayers {
   async #complete(last: string): Promise<void> {
     const files = this.#files;
     const completed = this.#objects.complete();
-    await this.#workTree?.restore(this.#state, noContents, this.#attributes, () => this.#breath.take());
-    await settle(files, this.#state, last, this.#breath);
+    await this.#workTree?.restore(this.#state, noContents, this.#attributes, () => this.#yielder.pause());
+    await settle(files, this.#state, last, this.#yielder);
     await completed;
     await this.#packed;
     const { refs } = this.#commits;

@@ -104,7 +104,7 @@ class Inspector {
   }
 
   async walk(): Promise<void> {
-    const { breath } = this.#repository;
+    const { yielder } = this.#repository;
     const waiting: [path: string, names: ReadonlyMap<string, Place> | undefined][] = [
       ['', this.#current.root()],
     ];
@@ -120,7 +120,7 @@ class Inspector {
         const place = places?.get(name);
         const type = await this.#look(below, name, place);
         if (type === 'directory') waiting.push([below, place?.children]);
-        if (breath.isDue()) await breath.take();
+        if (yielder.isDue()) await yielder.pause();
       }
       if (places && names) this.#noteMissing(path, places, new Set(names));
     }
@@ -194,7 +194,7 @@ class Inspector {
         if (count === 0) return false;
         hash.update(this.#buffer.subarray(0, count));
         rest -= count;
-        await this.#repository.breath.take();
+        await this.#repository.yielder.pause();
       }
       return hash.digest('hex') === id;
     } finally {

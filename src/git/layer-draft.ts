@@ -8,7 +8,7 @@ import { SizeMismatch, contentIn, contentOf } from './pack-writer.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 import type { Inode, RootfsState } from './rootfs-state.ts';
 import { isHoldable } from './trees.ts';
-import type { Breath } from './yielder.ts';
+import type { Yielder } from './yielder.ts';
 import { type Change, type Written, composeLine, parseLine } from '../tar/mtree.ts';
 
 /** What came to a path. */
@@ -177,12 +177,12 @@ export class BlobNames {
 export class LayerReader {
   readonly #objects: ObjectStore;
   readonly #files: RootfsFiles;
-  readonly #breath: Breath;
+  readonly #yielder: Yielder;
 
-  constructor(objects: ObjectStore, files: RootfsFiles, breath: Breath) {
+  constructor(objects: ObjectStore, files: RootfsFiles, yielder: Yielder) {
     this.#objects = objects;
     this.#files = files;
-    this.#breath = breath;
+    this.#yielder = yielder;
   }
 
   /**
@@ -194,7 +194,7 @@ export class LayerReader {
     this.#files.forget();
     for (const came of draft.unstored()) {
       came.inode.id = await this.#read(came);
-      if (this.#breath.isDue()) await this.#breath.take();
+      if (this.#yielder.isDue()) await this.#yielder.pause();
     }
   }
 

@@ -8,18 +8,18 @@ const SMALL = 256 * 1024;
 /** The objects of a run: each once, in as many packs as it takes. */
 export class ObjectStore {
   readonly #directory: string;
-  readonly #breathe: () => Promise<void>;
+  readonly #pause: () => Promise<void>;
   readonly #known = new Map<ObjectID, number>();
   #pack: PackWriter | undefined;
   #completed: Promise<void> = Promise.resolve();
 
   /**
    * @param directory `objects/pack` of the repository
-   * @param breathe called in long loops
+   * @param pause called in long loops
    */
-  constructor(directory: string, breathe: () => Promise<void>) {
+  constructor(directory: string, pause: () => Promise<void>) {
     this.#directory = directory;
-    this.#breathe = breathe;
+    this.#pause = pause;
   }
 
   /** Bytes that no completed pack holds. */
@@ -27,9 +27,9 @@ export class ObjectStore {
     return this.#pack?.size ?? 0;
   }
 
-  /** Adds an object of `size` bytes: at once when it is SMALL. What `source` throws goes through. */
+  /** Adds an object of `size` bytes: at once when it is small. What `source` throws goes through. */
   add(size: number, source: ObjectSource, type: ObjectType = 'blob'): ObjectID | Promise<ObjectID> {
-    this.#pack ??= new PackWriter(this.#directory, this.#known, this.#breathe);
+    this.#pack ??= new PackWriter(this.#directory, this.#known, this.#pause);
     return size <= SMALL ? this.#pack.addAtOnce(size, source, type) : this.#pack.add(size, source, type);
   }
 

@@ -52,7 +52,7 @@ export class PackWriter {
   readonly #directory: string;
   readonly #temporary: string;
   readonly #file: number;
-  readonly #breathe: () => Promise<void>;
+  readonly #pause: () => Promise<void>;
   readonly #known: Map<ObjectID, number>;
   readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
   readonly #view = new DataView(this.#buffer.buffer, 0, BUFFER_SIZE);
@@ -64,12 +64,12 @@ export class PackWriter {
   /**
    * @param directory `objects/pack` of the repository
    * @param known blobs of this run, in this or another pack, with their Adler-32: filled in here
-   * @param breathe called often, lets the event loop run where it has waited, and throws when the run is to end
+   * @param pause called often, lets the event loop run where it has waited, and throws when the run is to end
    */
-  constructor(directory: string, known: Map<ObjectID, number>, breathe: () => Promise<void>) {
+  constructor(directory: string, known: Map<ObjectID, number>, pause: () => Promise<void>) {
     this.#directory = directory;
     this.#known = known;
-    this.#breathe = breathe;
+    this.#pause = pause;
     this.#temporary = path.join(directory, `tmp_pack_${randomBytes(6).toString('hex')}`);
     this.#file = openSync(this.#temporary, 'wx+', 0o444);
   }
@@ -85,7 +85,7 @@ export class PackWriter {
     try {
       const steps = this.#steps(size, source, start, type);
       let step = steps.next();
-      for (; step.done !== true; step = steps.next()) await this.#breathe();
+      for (; step.done !== true; step = steps.next()) await this.#pause();
       return step.value;
     } catch (error) {
       this.#rollBack(start);
@@ -219,7 +219,7 @@ export class PackWriter {
       if (bytesRead === 0) throw new GitError('a pack was cut off while it was written');
       hash.update(this.#buffer.subarray(0, bytesRead));
       at += bytesRead;
-      await this.#breathe();
+      await this.#pause();
     }
     return hash.digest();
   }

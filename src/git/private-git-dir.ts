@@ -13,7 +13,7 @@ import { geteuid, pid } from 'node:process';
 import { GitError, printable } from '../errors.ts';
 import type { Environment } from './git-program.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
-import type { Breath } from './yielder.ts';
+import type { Yielder } from './yielder.ts';
 import { makeStage, removeStaleStages } from '../rootfs/destination.ts';
 import { LinuxFilesystem } from '../rootfs/linux.ts';
 import { systemCalls } from '../sys/system-calls.ts';
@@ -103,18 +103,18 @@ export class PrivateGitDir {
    *
    * @throws GitError where one is not a regular file
    */
-  async addObjects(files: RootfsFiles, breath: Breath): Promise<void> {
+  async addObjects(files: RootfsFiles, yielder: Yielder): Promise<void> {
     for (const name of files.list('.git/objects')) {
       if (!/^[0-9a-f]{2}$/.test(name)) continue;
       mkdirSync(path.join(this.path, 'objects', name));
       for (const rest of files.list(`.git/objects/${name}`)) {
         if (/^(?:[0-9a-f]{38}|[0-9a-f]{62})$/.test(rest)) this.#add(files, `objects/${name}/${rest}`);
-        if (breath.isDue()) await breath.take();
+        if (yielder.isDue()) await yielder.pause();
       }
     }
     for (const name of files.list('.git/objects/pack')) {
       if (packName.test(name)) this.#add(files, `objects/pack/${name}`);
-      if (breath.isDue()) await breath.take();
+      if (yielder.isDue()) await yielder.pause();
     }
   }
 

@@ -12,14 +12,14 @@ import type { ObjectID } from './objects.ts';
 import { PrivateGitDir } from './private-git-dir.ts';
 import { readHead, readRefs } from './refs.ts';
 import { RootfsFiles } from './rootfs-files.ts';
-import { type Breath, openBreath } from './yielder.ts';
+import { type Yielder, openYielder } from './yielder.ts';
 
 /** A rootfs with a repository in it, `.git`, as a container may have left it: git sees what was checked, by a `PrivateGitDir`. */
 export class Repository implements AsyncDisposable {
   readonly files: RootfsFiles;
   /** Ids of all refs, by their full names. */
   readonly refs: ReadonlyMap<string, ObjectID>;
-  readonly breath: Breath;
+  readonly yielder: Yielder;
   readonly program: GitProgram;
   readonly #options: GitOptions;
   #private: Promise<PrivateGitDir> | undefined;
@@ -29,7 +29,7 @@ export class Repository implements AsyncDisposable {
   constructor(files: RootfsFiles, program: GitProgram, options: GitOptions) {
     this.files = files;
     this.refs = readRefs(files);
-    this.breath = openBreath(options.signal);
+    this.yielder = openYielder(options.signal);
     this.program = program;
     this.#options = options;
   }
@@ -124,7 +124,7 @@ export class Repository implements AsyncDisposable {
     const made = await PrivateGitDir.make(this.#options.environment);
     try {
       made.setRefs(this.refs);
-      await made.addObjects(this.files, this.breath);
+      await made.addObjects(this.files, this.yielder);
       return made;
     } catch (error) {
       made.close();

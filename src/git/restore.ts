@@ -31,7 +31,7 @@ export async function restoreState(
     },
   };
   try {
-    await workTree.restore(state, contents, attributes, () => repository.breath.take());
+    await workTree.restore(state, contents, attributes, () => repository.yielder.pause());
   } finally {
     await objects.return();
   }

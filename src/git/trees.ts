@@ -2,7 +2,7 @@ import type { ObjectStore } from './object-store.ts';
 import { type ObjectID, type TreeEntry, type TreeFile, type TreeMode, composeTree } from './objects.ts';
 import { contentIn } from './pack-writer.ts';
 import type { Inode, Place, RootfsState } from './rootfs-state.ts';
-import type { Breath } from './yielder.ts';
+import type { Yielder } from './yielder.ts';
 
 /**
  * Whether git can hold a path at all. It refuses a component `.git` in any case (verify_path in its read-cache.c), and a symlink
@@ -74,11 +74,11 @@ function treeMode(type: 'file' | 'symlink', mode: number): TreeMode {
 /** Makes the trees of a rootfs: only of directories in which something changed since they were made last. */
 export class TreeWriter {
   readonly #store: ObjectStore;
-  readonly #breath: Breath;
+  readonly #yielder: Yielder;
 
-  constructor(store: ObjectStore, breath: Breath) {
+  constructor(store: ObjectStore, yielder: Yielder) {
     this.#store = store;
-    this.#breath = breath;
+    this.#yielder = yielder;
   }
 
   /** The tree of all that git holds of a rootfs. All contents must be stored. */
@@ -104,7 +104,7 @@ export class TreeWriter {
         if (!above) return id;
         above.entries.push({ name: tree.name, mode: '40000', id });
       }
-      if (this.#breath.isDue()) await this.#breath.take();
+      if (this.#yielder.isDue()) await this.#yielder.pause();
     }
   }
 

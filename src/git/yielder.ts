@@ -4,19 +4,19 @@ import { setImmediate } from 'node:timers/promises';
 const LONGEST_TURN = 3;
 
 /** For long loops, so that all else goes on. */
-export interface Breath {
+export interface Yielder {
   /** Whether it is time to take one. */
   isDue(): boolean;
   /** Lets the event loop run if it is time, and throws the signal's reason. */
-  take(): Promise<void>;
+  pause(): Promise<void>;
 }
 
-export function openBreath(signal: AbortSignal | undefined): Breath {
+export function openYielder(signal: AbortSignal | undefined): Yielder {
   let turnEnds = performance.now() + LONGEST_TURN;
   const isDue = (): boolean => performance.now() > turnEnds;
   return {
     isDue,
-    take: async () => {
+    pause: async () => {
       if (!isDue()) return;
       await setImmediate();
       signal?.throwIfAborted();
