@@ -71,9 +71,7 @@ function violations(file: string, rules: readonly Rule[]): string[] {
 
 const worded = [...['src/', 'bin/', 'scripts/', 'docs/'].flatMap(files), 'README.md', 'Makefile'];
 const found = [
-  ...worded
-    .filter((file) => file !== 'scripts/words.ts')
-    .flatMap((file) => violations(file, WORDS)),
+  ...worded.filter((file) => file !== 'scripts/words.ts').flatMap((file) => violations(file, WORDS)),
   ...[...worded, ...['test/', 'bench/'].flatMap(files)]
     .filter((file) => file.endsWith('.ts'))
     .flatMap((file) => violations(file, STYLE)),

@@ -48,7 +48,7 @@ export class Packer {
       this.#thread.on('error', (error) => die(`has died: ${error.message}`, error));
       this.#thread.on('exit', (code) => die(`ended with code ${code}`));
     });
-    // Who awaits it gets the error; when the pull fails first, nobody does.
+    // An error reaches the caller that awaits it; when the pull fails first, no caller does.
     this.finished.catch(() => undefined);
   }
 

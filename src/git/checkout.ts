@@ -32,7 +32,7 @@ export interface CheckedOut {
  * Killed half-way it can be run again, and then finishes; until then no pull takes the directory for whole.
  *
  * @param wanted name of a branch, or enough of it: `layer3`, `3`
- * @throws GitError when there is no such branch, the repository is damaged, or something of the user's would be lost
+ * @throws GitError when the branch does not exist, the repository is damaged, or something of the user's would be lost
  */
 export async function checkout(
   directory: string,

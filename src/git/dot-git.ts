@@ -8,7 +8,7 @@ import { isHoldable, treeFiles } from './trees.ts';
 import type { Yielder } from './yielder.ts';
 
 /** What is left in `.git/config`: nothing that runs a program, and what a rootfs needs to be kept as it is by any git. */
-const configuration = `# A root file system, one branch a layer, by dlrootfs. Nothing may change a byte of it, and names that git
+const configuration = `# A root file system, one branch per layer, by dlrootfs. Nothing may change a byte of it, and names that git
 # refuses for the sake of other systems are allowed.
 [core]
 	repositoryformatversion = 0

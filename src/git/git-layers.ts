@@ -28,7 +28,7 @@ interface Base {
  * The layers of a rootfs as branches of a repository in it, `.git`: `layer<n>_<id>`, each on top of the one before.
  *
  * What a commit cannot hold (owners, exact modes, times, attributes, hard links, devices, empty directories, nested repositories)
- * stands in a record a layer: the ref `refs/dlrootfs/<branch>`, a commit with `record.mtree` in its tree, whose parents are the
+ * is kept in one record per layer: the ref `refs/dlrootfs/<branch>`, a commit with `record.mtree` in its tree, whose parents are the
  * record of the layer below, where there is one, and last the layer's own commit.
  */
 export class GitLayers {
@@ -216,7 +216,7 @@ export class GitLayers {
     }
   }
 
-  /** Lets go of what is open, where `finish` is not going to be called. */
+  /** Closes what is open, where `finish` is not going to be called. */
   async discard(): Promise<void> {
     await this.#objects.discard();
     this.#files[Symbol.dispose]();

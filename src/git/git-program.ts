@@ -85,7 +85,7 @@ export async function runGit(
     ...(input === undefined ? {} : { input: () => input }),
   }).env(variables);
   return await git.raw([...command]).catch((error: unknown) => {
-    // So simple-git fails where there is no descriptor left for its pipes.
+    // So simple-git fails where no descriptor is left for its pipes.
     throw error instanceof TypeError ? refused('start git', constants.errno.EMFILE) : error;
   });
 }

@@ -33,7 +33,7 @@ export interface Inspection {
   readonly ours: readonly Found[];
   /** Blobs of files that are on disk as git holds them. */
   readonly verified: ReadonlyMap<string, ObjectID>;
-  /** Names of all extended attributes in the records. */
+  /** Names of all extended attributes in the records, and of those that others gave. */
   readonly attributes: ReadonlySet<string>;
 }
 
@@ -60,7 +60,11 @@ export async function inspect(
   await inspector.walk();
   const { changed, strangers, ours, verified } = inspector;
   const altered = unexplained(inspector, history, records);
-  return { changed, altered, strangers, ours, verified, attributes: attributesOf(history, records) };
+  const attributes = attributesOf(history, records);
+  for (const { xattrs } of inspector.suspects.values()) {
+    for (const name of xattrs?.keys() ?? []) if (!systemAttribute.test(name)) attributes.add(name);
+  }
+  return { changed, altered, strangers, ours, verified, attributes };
 }
 
 function readIndex(files: RootfsFiles): Map<string, IndexEntry> | undefined {

@@ -41,7 +41,7 @@ export class ObjectStore {
     this.#completed = (async () => {
       await Promise.all([before, pack?.close()]);
     })();
-    // Who awaits it gets the error; when the pull fails first, nobody does.
+    // An error reaches the caller that awaits it; when the pull fails first, no caller does.
     this.#completed.catch(() => undefined);
     return this.#completed;
   }

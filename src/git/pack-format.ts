@@ -14,7 +14,7 @@ const signature = 0xff744f63;
 const VERSION = 2;
 const FANOUT_SIZE = 256 * 4;
 const recordSize = 20 + 4 + 4;
-/** Offsets from here on stand in a table of their own. */
+/** Offsets from here on have a table of their own. */
 const LARGE = 0x8000_0000;
 
 /**

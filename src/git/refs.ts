@@ -86,7 +86,7 @@ export function resolveBranch(refs: ReadonlyMap<string, ObjectID>, wanted: strin
     .map((name) => printable(name));
   throw new GitError(
     none
-      ? `there is no branch ${printable(wanted)}`
+      ? `branch ${printable(wanted)} does not exist`
       : `${printable(wanted)} could be ${matches.length} branches`,
     {
       code: 'GIT_NO_BRANCH',

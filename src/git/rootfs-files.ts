@@ -42,7 +42,7 @@ export class RootfsFiles implements Disposable {
 
   /**
    * @param directory symlinks to it are followed
-   * @returns undefined where there is no directory
+   * @returns undefined where no directory is
    * @throws GitError
    */
   static open(directory: string): RootfsFiles | undefined {
@@ -57,7 +57,7 @@ export class RootfsFiles implements Disposable {
     this.#directories.close();
   }
 
-  /** A name for a directory that stays its own, whatever takes its place: until this object is disposed of. */
+  /** A path to a directory that stays valid when another one takes its name: until this object is disposed of. */
   hold(name: string): string {
     const parent = this.#parent(name);
     const handle = this.filesystem.openDirectory(parent, nameOf(name));

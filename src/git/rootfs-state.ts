@@ -41,7 +41,7 @@ export class RootfsState {
    * Plays one change.
    *
    * @returns what stood at its path and does no more
-   * @throws RangeError when there is no directory for it or nothing to link to: these are not the changes of one rootfs
+   * @throws RangeError when its directory or the target of a link is missing: these are not the changes of one rootfs
    */
   apply(change: Change): Place | undefined {
     const { path } = change;

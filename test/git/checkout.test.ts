@@ -196,11 +196,11 @@ test('a branch is found by its number, or by enough of its name', async (t) => {
     ['mine', 'mine'],
     ['min', /^min could be 2 branches$/],
     ['layer', /^layer could be 2 branches$/],
-    ['2', /^there is no branch 2$/],
-    ['', /^there is no branch $/],
-    ['HEAD', /^there is no branch HEAD$/],
-    ['--force', /^there is no branch --force$/],
-    ['la\x1byer', /^there is no branch la\\x1byer$/],
+    ['2', /^branch 2 does not exist$/],
+    ['', /^branch  does not exist$/],
+    ['HEAD', /^branch HEAD does not exist$/],
+    ['--force', /^branch --force does not exist$/],
+    ['la\x1byer', /^branch la\\x1byer does not exist$/],
   ];
   for (const [wanted, branch] of rows) {
     if (typeof branch === 'string') assert.equal(await checkOut(directory, wanted), branch);
