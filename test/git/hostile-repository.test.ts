@@ -424,12 +424,16 @@ async function listenOn(place: string): Promise<void> {
   });
 }
 
+/** All pairs of a name and an obstacle, not every other one, where properties are tested longer too. */
+const isThorough = process.env['DLROOTFS_RUNS'] !== undefined;
+
 /** Each pair meets one of the commands; each obstacle and each name meet all of them. */
 test('anything in the place of a file of git: no hang, no bug, nothing outside', { skip }, async (t) => {
   for (const [row, [what, make]] of obstacles.entries()) {
     await t.test(what, async () => {
       const ran = names.map(async (name, column) => {
-        const command = commands[(row + column) % commands.length]!;
+        if (!isThorough && (row + column) % 2 === 1) return;
+        const command = commands[Math.floor((row + column) / 2) % commands.length]!;
         await holds((setting) => replace(setting, name, (place) => make(setting, place)), [command]).catch(
           (error: unknown) => {
             throw new Error(`${what} at ${name}`, { cause: error });
