@@ -18,7 +18,7 @@ const recordSize = 20 + 4 + 4;
 const LARGE = 0x8000_0000;
 
 /**
- * The index of a pack, VERSION 2: gitformat-pack(5).
+ * The index of a pack, version 2: gitformat-pack(5).
  *
  * @param packChecksum the pack's last 20 bytes
  */
