@@ -3,7 +3,7 @@ import { type FileHandle, lstat, open, rename, rm, unlink } from 'node:fs/promis
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
 import { writeFileAtomically } from '../sys/atomic-file.ts';
-import type { lockFile } from '../sys/file-lock.ts';
+import type { lockFile } from '../sys/system-calls.ts';
 import { FILE_MODE, openTrusted, type StoreFiles } from './store-files.ts';
 
 /** Bytes of a blob, from `start` up to `end`, the first that is not among them. */

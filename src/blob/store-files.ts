@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, lstat, mkdir, open, readdir, rm, stat, unlink, utimes } from 'node:fs/promises';
 import path from 'node:path';
@@ -6,7 +5,8 @@ import { geteuid } from 'node:process';
 import { printable } from '../errors.ts';
 import { algorithmOf, type Digest, type DigestAlgorithm, digestOf, hexOf } from '../oci/digest.ts';
 import { explainOsError } from '../sys/os-error.ts';
-import { lockFile } from '../sys/file-lock.ts';
+import { lockFile } from '../sys/system-calls.ts';
+import { randomName } from '../sys/temp-file.ts';
 
 const ALGORITHMS: readonly DigestAlgorithm[] = ['sha256', 'sha512'];
 
@@ -64,7 +64,7 @@ export class StoreFiles {
 
   /** A name that nobody else uses. */
   private(): string {
-    return path.join(this.partials, `private-${randomBytes(12).toString('hex')}`);
+    return path.join(this.partials, randomName('private-'));
   }
 
   /** Opens a whole blob for reading and marks it as used; what stands there but cannot be trusted is removed. */

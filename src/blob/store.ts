@@ -6,7 +6,7 @@ import { algorithmOf, Digest, digestOf } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
 import { namelessFile } from '../sys/temp-file.ts';
 import { claim, type Claim, type Wanted } from './claim.ts';
-import { lockFile } from '../sys/file-lock.ts';
+import { lockFile } from '../sys/system-calls.ts';
 import {
   abandoned,
   DIRECTORY_MODE,

@@ -4,7 +4,6 @@ import type { BytePath, EntryType } from '../tar/entry.ts';
 import { readAll } from './portable.ts';
 import { CallMemory } from './call-memory.ts';
 import type { ByteName, Directory, FileStat, DiskFilesystem, Node } from './filesystem.ts';
-import { lockFile } from '../sys/file-lock.ts';
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
@@ -13,6 +12,7 @@ import {
   O_CLOEXEC,
   O_PATH,
   STATX_BASIC_STATS,
+  lockFile,
   type SystemCalls,
 } from '../sys/system-calls.ts';
 

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
-import { arch, platform } from 'node:os';
-import { openKernelEntry, type KernelEntry, type Machine } from './kernel-entry.ts';
+import { arch, constants, platform } from 'node:os';
+import { certain, openKernelEntry, type KernelEntry, type Machine } from './kernel-entry.ts';
 import { loadNative, type Native } from './native.ts';
 
 /** Address of bytes that stay where they are: the caller keeps them referenced until the call has returned. */
@@ -87,15 +87,15 @@ const NUMBERS = {
 } as const;
 type Numbers = Readonly<Record<keyof typeof NUMBERS, number>>;
 
-let calls: SystemCalls | null | undefined;
+let calls: { readonly found: SystemCalls | undefined } | undefined;
 
 /**
  * The system calls, the same object for all of this thread. Undefined where they cannot be made: not Linux on x64 or arm64, no koffi for it,
  * or no /proc, through which the modes and attributes of links and directories are set.
  */
 export function systemCalls(): SystemCalls | undefined {
-  calls ??= openSystemCalls(openKernelEntry) ?? null;
-  return calls ?? undefined;
+  calls ??= { found: openSystemCalls(openKernelEntry) };
+  return calls.found;
 }
 
 /** `systemCalls` with another way into the kernel, for tests. */
@@ -157,4 +157,37 @@ function callsThrough(
     ftruncate: (file, size) => call(n.ftruncate, file, size, 0, 0, 0),
     flock: (file, operation) => call(n.flock, file, operation, 0, 0, 0),
   };
+}
+
+const LOCK_SH = 1;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+/** A lock of a whole open file, without waiting; `unsupported`: neither this platform nor the file system may have it. */
+export type LockResult = 'locked' | 'busy' | 'unsupported';
+
+/** flock(2): until the descriptor is closed, or the process ends, however it ends. */
+export function lockFile(descriptor: number, mode: 'exclusive' | 'shared'): LockResult {
+  const operation = (mode === 'shared' ? LOCK_SH : LOCK_EX) | LOCK_NB;
+  const answer = platform() === 'linux' ? systemCalls()?.flock(descriptor, operation) : undefined;
+  return lockResult(answer ?? libcLock(descriptor, operation));
+}
+
+function lockResult(answer: number): LockResult {
+  if (answer >= 0) return 'locked';
+  return answer === -constants.errno.EWOULDBLOCK ? 'busy' : 'unsupported';
+}
+
+let libcFlock: ((descriptor: number, operation: number) => number) | undefined;
+
+/** Where system calls are not made directly: macOS, and processors that `systemCalls` does not know. */
+function libcLock(descriptor: number, operation: number): number {
+  const there = loadNative();
+  if (!there) return -constants.errno.ENOSYS;
+  libcFlock ??= there.library.func('int flock(int file, int operation)');
+  const flock = libcFlock;
+  return certain(
+    () => flock(descriptor, operation),
+    () => there.koffi.errno(),
+  );
 }

@@ -27,7 +27,7 @@ import { claim } from '../../src/blob/claim.ts';
 import { abandoned, type StoredFile, StoreFiles, victims } from '../../src/blob/store-files.ts';
 import { pruneStore, storeSize } from '../../src/blob/store.ts';
 import { CorruptBlobError } from '../../src/blob/transfer.ts';
-import { lockFile } from '../../src/sys/file-lock.ts';
+import { lockFile } from '../../src/sys/system-calls.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import type { Layer } from '../../src/oci/image.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { test, type TestContext } from 'node:test';
 import { text } from 'node:stream/consumers';
+import { systemCalls } from '../../src/sys/system-calls.ts';
 import { Setting } from '../faults/setting.ts';
 import { missing } from '../support/debian.ts';
 import { Scratch } from '../support/program.ts';
@@ -41,6 +42,14 @@ async function runStress(
   });
   return JSON.parse(await text(child.stdout)) as Outcome;
 }
+
+test('the routine is mapped for reading and execution only, from a file that nobody can change', () => {
+  assert.ok(systemCalls());
+  const maps = readFileSync('/proc/self/maps', 'utf8').split('\n');
+  const ours = maps.filter((line) => line.includes('/memfd:dlrootfs'));
+  assert.equal(ours.length, 1);
+  assert.match(ours[0]!, /^[0-9a-f]+-[0-9a-f]+ r-xs /);
+});
 
 for (const way of ['routine', 'libc'] as const) {
   test(`${way}: errno is right where another one is read for it each third time`, async (t) => {
