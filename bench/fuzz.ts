@@ -68,7 +68,7 @@ async function pullRepository(program: string): Promise<string> {
   const argv = [registry.reference('lib/img', '1'), '-d', target, '-g', '--no-cache', '-q'];
   const child = spawn(program, argv, {
     stdio: 'inherit',
-    env: { PATH: process.env['PATH'], HOME: '/nonexistent' },
+    env: { PATH: process.env['PATH'], HOME: '/nonexistent', TMPDIR: directory },
   });
   const code = await new Promise((resolve) => child.once('close', resolve));
   if (code !== 0) throw new Error(`the pull of a rootfs with -g ends with ${String(code)}`);
