@@ -1,12 +1,12 @@
 import { readSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { addAbortSignal, Readable } from 'node:stream';
+import { Parser, type ReadEntry } from 'tar';
 import { DestinationError, IntegrityError, printable } from '../errors.ts';
 import { compressionOf, type Decompress, MAGIC_LENGTH } from '../oci/compression.ts';
-import { bytePath, type BytePath, type ByteSource, displayPath, type Entry } from '../tar/entry.ts';
+import type { BytePath } from '../tar/entry.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
 import { normalize } from '../tar/layer-path.ts';
-import { TarReader } from '../tar/reader.ts';
 import { openRegular, readRange, type StoredFile, type StoredFiles } from './stored-files.ts';
 
 const MAX_LINKS = 16;
@@ -64,7 +64,7 @@ export class ArchiveFiles implements StoredFiles {
 
   /** Follows links, as `docker save` once wrote them, which lead to other members or nowhere. */
   #resolve(name: string): Stretch | undefined {
-    let path: string = normalize(bytePath(name));
+    let path: string = normalize(name as BytePath);
     for (let links = 0; links < MAX_LINKS; links += 1) {
       const member = this.#index.get(path);
       if (typeof member !== 'string') return member;
@@ -102,84 +102,143 @@ export interface Stretch {
 }
 
 /** By normalised path: a file, or the path of the member that a link leads to. */
-export type ArchiveIndex = ReadonlyMap<string, Stretch | BytePath>;
+export type ArchiveIndex = ReadonlyMap<string, Stretch | string>;
 
-/** Archives of images have a few files a layer. */
+/** Archives of images have a few files per layer. */
 const MAX_MEMBERS = 500_000;
 
-/** The header blocks of an archive that is a file, wherever it is told to look. */
-class HeaderSource implements ByteSource {
-  position = 0;
-  readonly #descriptor: number;
-  readonly #block = Buffer.alloc(BLOCK_SIZE);
-
-  constructor(descriptor: number) {
-    this.#descriptor = descriptor;
-  }
-
-  read(): Uint8Array | undefined {
-    const length = readSync(this.#descriptor, this.#block, 0, BLOCK_SIZE, this.position);
-    this.position += length;
-    return length === 0 ? undefined : this.#block.subarray(0, length);
-  }
-}
-
 /**
- * Finds the members of a plain tar of `size` bytes by reading only its headers. Of members with the same path the last one counts, as when
- * the archive is unpacked.
+ * Finds the members of a plain tar of `size` bytes by its headers. The package `tar` parses them: it reads what it needs, and zeros in place of
+ * file contents. Of members with the same path the last one counts, as when the archive is unpacked.
  *
- * @throws IntegrityError when the archive is damaged, cut off or has sparse members
+ * @throws IntegrityError when the archive is corrupt, cut off or has sparse members
  */
 export function indexArchive(descriptor: number, size: number, name: string): ArchiveIndex {
-  const members = new Map<string, Stretch | BytePath>();
-  const source = new HeaderSource(descriptor);
-  for (;;) {
-    // A reader for each header: the next one starts after data that nobody reads.
-    const entry = new TarReader(source, name).next();
-    if (entry === undefined) return members;
-    const member = memberOf(entry, source.position);
-    if (member === undefined) continue;
-    members.set(normalize(entry.path), member);
-    if (members.size > MAX_MEMBERS) throw new IntegrityError(`${name} has more than ${MAX_MEMBERS} members`);
-    if (typeof member === 'string') continue;
-    if (entry.sparse !== undefined) throw sparseMember(entry, name);
-    source.position += Math.ceil(member.size / BLOCK_SIZE) * BLOCK_SIZE;
-    if (member.offset + member.size > size) {
-      throw new IntegrityError(`${name} is cut off: it ends within ${displayPath(entry.path)}`, {
+  const members = new Map<string, Stretch | string>();
+  const scan = new HeaderScan(descriptor, name);
+  for (let entry = scan.next(); entry !== undefined; entry = scan.next()) {
+    const member = memberOf(entry, scan.position);
+    if (typeof member === 'object' && member.offset + member.size > size) {
+      throw new IntegrityError(`${name} is cut off: it ends within ${printable(entry.path)}`, {
         code: 'TRUNCATED_ARCHIVE',
         hint: 'save or copy the image again',
       });
     }
+    if (member !== undefined) members.set(normalize(entry.path as BytePath), member);
+    if (members.size > MAX_MEMBERS) throw new IntegrityError(`${name} has more than ${MAX_MEMBERS} members`);
+    scan.skip(entry.startBlockSize);
+  }
+  return members;
+}
+
+/** Gives the package's parser the header blocks of an archive that is a file, one by one, so that it is known where contents begin. */
+class HeaderScan {
+  /** Of the next byte to read. */
+  position = 0;
+  readonly #descriptor: number;
+  readonly #name: string;
+  readonly #parser = new Parser({ strict: true, zstd: false });
+  /** What the last block brought. */
+  #entry: ReadEntry | undefined;
+  #failure: Error | undefined;
+  #end = false;
+  /** Blocks since the last entry: a block of zeros, or headers about the next entry. */
+  #zeros = 0;
+  #meta = 0;
+  #sparse = false;
+
+  constructor(descriptor: number, name: string) {
+    this.#descriptor = descriptor;
+    this.#name = name;
+    const take = (entry: ReadEntry) => {
+      this.#entry = entry;
+      entry.resume();
+    };
+    this.#parser.on('entry', take);
+    this.#parser.on('ignoredEntry', take);
+    this.#parser.on('meta', (records: string) => (this.#sparse ||= /^\d+ GNU\.sparse\./m.test(records)));
+    this.#parser.on('nullBlock', () => (this.#zeros += 1));
+    this.#parser.on('eof', () => (this.#end = true));
+    this.#parser.on('error', (error: unknown) => (this.#failure ??= error as Error));
+  }
+
+  /** The next entry, which the package has read all headers of; undefined after the last one. `skip` comes before the one after it. */
+  next(): ReadEntry | undefined {
+    this.#entry = undefined;
+    this.#meta = 0;
+    this.#sparse = false;
+    for (;;) {
+      const block = Buffer.alloc(BLOCK_SIZE);
+      const length = readSync(this.#descriptor, block, 0, BLOCK_SIZE, this.position);
+      if (length === 0 && this.#meta > 0) throw this.#error('the archive ends before the entry of a header');
+      if (length === 0) return undefined;
+      if (length < BLOCK_SIZE) throw this.#error('the archive ends within a header block');
+      if (this.position === 0 && compressionOf(block) !== 'none') throw this.#error('this is no tar header');
+      const zeros = this.#zeros;
+      this.#feed(block);
+      this.position += BLOCK_SIZE;
+      if (this.#end) return undefined;
+      if (zeros > 0) throw this.#error('half an end mark: one block of zeros, then something else');
+      if (this.#entry !== undefined) return this.#checked(this.#entry);
+      this.#meta += this.#zeros > 0 ? 0 : 1;
+    }
+  }
+
+  /** Passes over the contents of an entry. */
+  skip(bytes: number): void {
+    for (let rest = bytes; rest > 0; rest -= ZEROS.length) this.#feed(ZEROS.subarray(0, rest));
+    this.position += bytes;
+  }
+
+  #feed(bytes: Buffer): void {
+    this.#parser.write(bytes);
+    if (this.#failure === undefined) return;
+    throw this.#error(`this is no tar header (${printable(this.#failure.message, 80)})`);
+  }
+
+  #checked(entry: ReadEntry): ReadEntry {
+    if (entry.meta) throw this.#error(`a meta header of ${entry.size} bytes, the limit is ${MAX_META_BYTES}`);
+    if (this.#sparse || entry.type === 'SparseFile') {
+      throw new IntegrityError(`${this.#name} has the sparse member ${printable(entry.path)}`, {
+        hint: 'images have none: make the archive again without --sparse',
+      });
+    }
+    const { size } = entry.header;
+    if (size !== undefined && Number.isSafeInteger(size)) return entry;
+    throw this.#error(`the size of ${printable(entry.path)} is not a whole number from 0 up`);
+  }
+
+  #error(reason: string): IntegrityError {
+    return new IntegrityError(`${this.#name}: header at byte ${this.position}: ${reason}`, {
+      code: 'MALFORMED_TAR',
+      hint: 'save or copy the image again',
+    });
   }
 }
 
-function memberOf(entry: Entry, offset: number): Stretch | BytePath | undefined {
+/** The package's own limit. */
+const MAX_META_BYTES = 1024 * 1024;
+const ZEROS = Buffer.alloc(1024 * 1024);
+
+function memberOf(entry: ReadEntry, offset: number): Stretch | string | undefined {
   switch (entry.type) {
-    case 'file':
+    case 'File':
+    case 'OldFile':
+    case 'ContiguousFile':
       return { offset, size: entry.size };
-    case 'symlink':
+    case 'SymbolicLink':
       return symlinkTarget(entry);
-    case 'hardlink':
-      return normalize(entry.linkPath);
+    case 'Link':
+      return normalize((entry.linkpath ?? '') as BytePath);
     default:
       return undefined;
   }
 }
 
 /** Relative to the link's directory, and never out of the archive: what climbs higher, or is absolute, starts at its root. */
-function symlinkTarget({ path, linkPath }: Entry): BytePath {
-  if (linkPath.startsWith('/')) return normalize(linkPath);
-  const directory = path.slice(0, path.lastIndexOf('/') + 1);
-  return normalize(`${directory}${linkPath}` as BytePath);
-}
-
-function sparseMember(entry: Entry, name: string): IntegrityError {
-  return new IntegrityError(
-    `${name} has the sparse member ${displayPath(entry.path)}, which images have not`,
-    {
-      hint: `make the archive again without --sparse (${printable(entry.path, 80)})`,
-    },
-  );
+function symlinkTarget({ path, linkpath = '' }: ReadEntry): string {
+  if (linkpath.startsWith('/')) return normalize(linkpath as BytePath);
+  return normalize(`${path.slice(0, path.lastIndexOf('/') + 1)}${linkpath}` as BytePath);
 }
 
 /** Makes a new empty file without a name in a directory; throws the system's errors. */

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { DlrootfsError } from '../../src/errors.ts';
 import { type ArchiveIndex, indexArchive } from '../../src/layout/archive-files.ts';
 import {
+  gzip,
   dir,
   file,
   hardlink,
@@ -123,6 +124,18 @@ const broken: readonly (readonly [string, Uint8Array, RegExp])[] = [
     /size/,
   ],
   ['a sparse member', tar(sparse('a', 100_000, [[0, 'x']], '1.0')), /sparse member/],
+  [
+    'half an end mark',
+    Buffer.concat([tar(file('a', 'x')).subarray(0, 1024), Buffer.alloc(512), tar(file('b'))]),
+    /half an end mark/,
+  ],
+  ['a meta header without its entry', paxHeader([['path', 'x']]), /ends before the entry/],
+  [
+    'a meta header that is too large',
+    tar(raw(paxHeader([['comment', 'x'.repeat(2 ** 21)]])), file('a')),
+    /a meta header of \d+ bytes, the limit is 1048576/,
+  ],
+  ['an archive that is compressed once more', gzip(tar(file('a'))), /no tar header/],
   ['an old sparse member', tar(sparse('a', 100_000, [[0, 'x']], 'gnu')), /sparse member/],
 ];
 
