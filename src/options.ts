@@ -11,7 +11,7 @@ import {
   type RegistryOptions,
 } from './registry/registry-options.ts';
 import type { Report } from './report/event.ts';
-import type { Runtime } from './runtime/place.ts';
+import type { Runtime } from './runtime/config-files.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 

@@ -1,7 +1,7 @@
 import type { Decompress } from './oci/compression.ts';
 import type { Session } from './oci/image.ts';
 import { Reference } from './oci/reference.ts';
-import { formatSource, parseSource } from './layout/source.ts';
+import { formatSource, parseSource } from './layout/local-source.ts';
 import type { NamelessFile } from './layout/archive-files.ts';
 import type { PullOptions } from './options.ts';
 import type { ManifestStore } from './registry/registry-options.ts';

@@ -1,7 +1,7 @@
 import { Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import { type Platform, parsePlatform } from '../oci/platform.ts';
-import { type Runtime, runtimes } from '../runtime/place.ts';
+import { type Runtime, runtimes } from '../runtime/config-files.ts';
 
 /** The flags' values, by commander's names for them. A flag that is not given has its default, or none. */
 export interface FlagValues {

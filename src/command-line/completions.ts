@@ -1,7 +1,7 @@
 import type { Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
-import { transports } from '../layout/source.ts';
-import { runtimes } from '../runtime/place.ts';
+import { transports } from '../layout/local-source.ts';
+import { runtimes } from '../runtime/config-files.ts';
 import { commands, options as everyOption, spellings } from './commands.ts';
 import { topicNames } from './topics.ts';
 

@@ -5,7 +5,7 @@ import { ArchiveFiles, type NamelessFile } from './archive-files.ts';
 import { DirectoryFiles, type StoredFiles } from './stored-files.ts';
 import { DockerArchive } from './docker-archive.ts';
 import { OciLayout } from './oci-layout.ts';
-import { formatSource, type Source } from './source.ts';
+import { formatSource, type Source } from './local-source.ts';
 
 export interface LayoutOptions {
   /** An existing directory; compressed archives and standard input are unpacked to a nameless file in it. */

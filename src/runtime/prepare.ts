@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { printable } from '../errors.ts';
-import { containerName, explained } from './place.ts';
+import { containerName, explained } from './config-files.ts';
 import { ConfinedRoot } from '../rootfs/confined-root.ts';
 import { absolutePath } from '../sys/os-path.ts';
 

@@ -11,7 +11,7 @@ import {
   type Runtime,
   startCommand,
   writeConfig,
-} from './place.ts';
+} from './config-files.ts';
 import { ConfinedRoot } from '../rootfs/confined-root.ts';
 import { absolute, containerOf, type Container, type RootfsFacts } from './container.ts';
 import { lxcConfig } from './lxc.ts';

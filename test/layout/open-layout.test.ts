@@ -7,7 +7,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { decompressor } from '../../src/blob/decode/decompress.ts';
 import { DlrootfsError } from '../../src/errors.ts';
 import { openLayout } from '../../src/layout/open-layout.ts';
-import { parseSource } from '../../src/layout/source.ts';
+import { parseSource } from '../../src/layout/local-source.ts';
 import { nativeDecoders } from '../../src/blob/decode/native.ts';
 import { digestOf, verify } from '../../src/oci/digest.ts';
 import type { Session } from '../../src/oci/image.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { UsageError } from '../../src/errors.ts';
-import { formatSource, parseSource } from '../../src/layout/source.ts';
+import { formatSource, parseSource } from '../../src/layout/local-source.ts';
 
 const sources: readonly (readonly [string, string, string, string | undefined])[] = [
   ['oci:dir', 'oci', 'dir', undefined],

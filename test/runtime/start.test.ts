@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { test } from 'node:test';
-import type { Runtime } from '../../src/runtime/place.ts';
+import type { Runtime } from '../../src/runtime/config-files.ts';
 import { findProgram, missing } from '../support/debian.ts';
 import { difficultTexts, machine, runtimeProgram } from '../support/machine.ts';
 import { busyboxTree, readProbe } from '../support/rootfs-trees.ts';

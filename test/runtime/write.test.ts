@@ -3,7 +3,7 @@ import { lstatSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFile
 import { test } from 'node:test';
 import { DestinationError, UsageError } from '../../src/errors.ts';
 import { configOf } from '../../src/oci/config.ts';
-import { placeOf, startCommand } from '../../src/runtime/place.ts';
+import { placeOf, startCommand } from '../../src/runtime/config-files.ts';
 import { checkRuntimeConfigs, writeRuntimeConfigs } from '../../src/runtime/write.ts';
 import { Scratch } from '../support/program.ts';
 

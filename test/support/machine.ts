@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { configOf } from '../../src/oci/config.ts';
-import type { Runtime } from '../../src/runtime/place.ts';
+import type { Runtime } from '../../src/runtime/config-files.ts';
 import { writeRuntimeConfigs } from '../../src/runtime/write.ts';
 import { Scratch } from './program.ts';
 import { probeScript } from './rootfs-trees.ts';
