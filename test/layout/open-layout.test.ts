@@ -325,7 +325,7 @@ test('what is not there, or is something else, is said', async () => {
     [`docker-archive:${scratch.join('old.tar')}`, 3, /holds no image/, /older than 1\.10/],
     [`oci-archive:${scratch.join('xz')}`, 6, /its compressed data ends too early/, /download it again/],
     [`oci-archive:${scratch.join('cut.gz')}`, 6, /cut\.gz: its compressed data ends too early/],
-    [`oci-archive:${scratch.join('more.gz')}`, 6, /more\.gz: its compressed data is followed by bytes/],
+    [`oci-archive:${scratch.join('more.gz')}`, 6, /more\.gz: its compressed data is followed by extra bytes/],
   ];
   for (const [text, exitCode, message, hint] of rows) {
     await assert.rejects(open(text, scratch), (error) => {
