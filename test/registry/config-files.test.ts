@@ -54,7 +54,7 @@ async function pullWith(where: string, place: Place, what: string, make: Make): 
   mkdirSync(path.dirname(file), { recursive: true });
   make(file);
   const start = performance.now();
-  const argv = [registry.reference('team/app'), '-d', 'out', '--retry', '0', ...(place.argv ?? [])];
+  const argv = [registry.reference('team/app'), '-d', 'out', ...(place.argv ?? [])];
   const { exitCode, stdout, stderr } = await runProgram(argv, {
     cwd: scratch.path,
     environment: { HOME: scratch.path, ...place.environment },

@@ -231,7 +231,8 @@ describe('a hostile server', { concurrency: 2 }, () => {
       assert.doesNotMatch(result.stderr, /^\s+at |this is a bug/m, said);
       // From the sources, with TypeScript to strip, it takes more.
       if (process.env['DLROOTFS_BINARY'] !== undefined) assert.ok(peak < 200 * 1024, said);
-      assert.ok(performance.now() - start < 60_000, said);
+      // A document has 60 s.
+      assert.ok(performance.now() - start < 90_000, said);
     });
   }
 });
