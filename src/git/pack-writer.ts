@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import {
   closeSync,
   ftruncateSync,
@@ -25,6 +25,7 @@ import {
   writeBlockHeader,
   ZLIB_HEADER,
 } from './pack-format.ts';
+import { randomName } from '../sys/temp-file.ts';
 
 /** The objects that are written here. */
 export type ObjectType = keyof typeof types;
@@ -70,7 +71,7 @@ export class PackWriter {
     this.#directory = directory;
     this.#known = known;
     this.#pause = pause;
-    this.#temporary = path.join(directory, `tmp_pack_${randomBytes(6).toString('hex')}`);
+    this.#temporary = path.join(directory, randomName('tmp_pack_'));
     this.#file = openSync(this.#temporary, 'wx+', 0o444);
   }
 

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { constants } from 'node:os';
 import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { isPseudoLink } from '../tar/layer-path.ts';
@@ -8,6 +8,7 @@ import { type ByteName, type Directory, granted } from './filesystem.ts';
 import { placeFile } from './place-file.ts';
 import { empty } from './removal.ts';
 import type { Run } from './run.ts';
+import { randomName } from '../sys/temp-file.ts';
 
 const { EACCES } = constants.errno;
 
@@ -64,7 +65,7 @@ export function dropPseudoLinks(run: Run): void {
 function makePlace(run: Run): Directory {
   const { filesystem } = run;
   const { root } = filesystem;
-  const name = `.dlrootfs-links-${randomBytes(12).toString('hex')}`;
+  const name = randomName('.dlrootfs-links-');
   let made = filesystem.makeDirectory(root, name, 0o700);
   if (made === -EACCES && unlock(run, root)) made = filesystem.makeDirectory(root, name, 0o700);
   granted(made, 'make a temporary directory');

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { constants } from 'node:os';
 import { type BytePath, displayPath } from '../tar/entry.ts';
 import { unlock } from './directory-metadata.ts';
@@ -6,6 +5,7 @@ import { join } from './directories.ts';
 import { type ByteName, type Directory, granted } from './filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { isReserved, refuseReserved, type Run } from './run.ts';
+import { randomName } from '../sys/temp-file.ts';
 
 const { EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
 
@@ -146,7 +146,7 @@ export function empty(run: Run, directory: Directory, top: Directory, depth: num
 
 function moveUp(run: Run, directory: Directory, name: ByteName, top: Directory): void {
   const { filesystem } = run;
-  const newName = `.removed-${randomBytes(12).toString('hex')}`;
+  const newName = randomName('.removed-');
   let moved = filesystem.rename(directory, name, top, newName);
   if (moved === -EACCES) {
     // Moving a directory writes its `..`, which its own mode may forbid.

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
@@ -16,6 +15,7 @@ import { permittedMode, restoreOwner, restoreTimes, restoreXattrs } from './meta
 import { SyscallError } from '../sys/os-error.ts';
 import { clear } from './removal.ts';
 import type { Run } from './run.ts';
+import { randomName } from '../sys/temp-file.ts';
 
 const { EINVAL, ENAMETOOLONG, ENOENT, EPERM } = constants.errno;
 
@@ -270,5 +270,5 @@ function copy(filesystem: Filesystem, from: number, to: number, action: string):
 }
 
 function temporaryName(): ByteName {
-  return `.dlrootfs-${randomBytes(6).toString('hex')}`;
+  return randomName('.dlrootfs-');
 }

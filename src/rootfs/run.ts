@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { IntegrityError } from '../errors.ts';
 import { accessList, defaultAccessList } from '../tar/access-list.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
@@ -9,6 +8,7 @@ import { type Directories, parentPath } from './directories.ts';
 import { type Directory, type Filesystem, granted } from './filesystem.ts';
 import type { NotRestored } from './not-restored.ts';
 import type { PathSet } from './path-set.ts';
+import { randomName } from '../sys/temp-file.ts';
 
 export interface RunOptions {
   /** Name of the root in messages. */
@@ -143,7 +143,7 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
     filesystem.removeXattr(rootNode, accessList);
     filesystem.removeXattr(rootNode, defaultAccessList);
   }
-  const name = `.dlrootfs-probe-${randomBytes(6).toString('hex')}`;
+  const name = randomName('.dlrootfs-probe-');
   const outerNode = { parent: root, name, file: -1 };
   if (filesystem.makeDirectory(root, name, 0o777) < 0) return carefulCreator;
   let removed = 0;
