@@ -24,6 +24,8 @@ export async function main(): Promise<void> {
       abort.abort(interrupted);
     });
   }
+  // Without a listener Node opens a debugger, which any local user can reach; the binary also runs with --disable-sigusr1.
+  process.on('SIGUSR1', () => undefined);
   process.on('uncaughtException', (error) => {
     abort.abort(error);
     const end = (): never => {

@@ -8,11 +8,11 @@ import { Setting } from '../faults/setting.ts';
 import { dir, file, tar } from '../support/archive.ts';
 import { noOtherUser } from '../support/other-user.ts';
 import { programCommand, runProgram } from '../support/program.ts';
+import { until } from '../support/until.ts';
 
 // The process around the program: its limits, its working directory, its descriptors, its signals.
 
 const small = { layers: [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n')) }] };
-const isBinary = process.env['DLROOTFS_BINARY'] !== undefined;
 
 /** A shell's command line; `$PROGRAM` is the program. The registry answers from this process, so it must not wait. */
 async function inShell(
@@ -136,12 +136,12 @@ test('checkout in what is no directory is an error', async () => {
     );
 });
 
-test('SIGUSR1 opens no debugger in the binary', { skip: isBinary ? false : 'needs the binary' }, async () => {
+test('SIGUSR1 opens no debugger', async () => {
   await using setting = await Setting.open(undefined, {
     faults: [{ path: /\/blobs\//, skip: 1, rate: 2 ** 20, times: 99 }],
   });
   const running = setting.start(['--no-cache']);
-  await sleep(700);
+  await until('the pull', () => running.stdout.includes('Pulling'));
   running.kill('SIGUSR1');
   const { exitCode, stderr } = await running.result;
   assert.deepEqual([exitCode, stderr], [0, '']);
