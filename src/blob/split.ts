@@ -8,6 +8,9 @@ import type { SchedulerPlace } from './scheduler.ts';
 import { diskError } from './store-files.ts';
 import { abandon, BrokenTransferError, type RetryBudget, TimedBody } from './transfer.ts';
 
+/** After so many failures no helper is tried any more: each may take the piece that the first connection is about to receive. */
+const MAX_FAILURES = 8;
+
 export interface SplitOptions {
   readonly etag: string | undefined;
   readonly place: SchedulerPlace;
@@ -26,6 +29,8 @@ export class SplitDownload {
   readonly #abort = new AbortController();
   readonly #signal: AbortSignal;
   #refused = false;
+  /** Helpers that failed since one worked. */
+  #failures = 0;
   /** A connection did not work, and since then no piece became whole: others would not either. */
   #failing = false;
 
@@ -48,7 +53,7 @@ export class SplitDownload {
     // It may be waiting: an end of the others ends it too.
     this.#abort.signal.addEventListener('abort', () => void body?.return?.());
     const end = this.#options.place.share({
-      wanting: () => this.#pieces.waiting && !this.#refused && !this.#failing && !this.#signal.aborted,
+      wanting: () => this.#pieces.waiting && this.#helpersWork && !this.#signal.aborted,
       work: async () => this.#helped(this.#help(file)),
     });
     try {
@@ -86,13 +91,19 @@ export class SplitDownload {
     this.#helpers.delete(helper);
   }
 
+  get #helpersWork(): boolean {
+    return !this.#refused && !this.#failing && this.#failures < MAX_FAILURES;
+  }
+
   /** Takes pieces until a blob before this one wants the connection. One that does not work is done without. */
   async #help(file: FileHandle): Promise<void> {
     try {
       await this.#work(file, undefined, () => this.#options.place.wantedBefore());
+      this.#failures = 0;
     } catch (error) {
       if (!(error instanceof NetworkError)) throw error;
       this.#failing = true;
+      this.#failures += 1;
     }
   }
 
