@@ -86,7 +86,7 @@ export async function runGit(
   }).env(variables);
   return await git.raw([...command]).catch((error: unknown) => {
     // So simple-git fails where no descriptor is left for its pipes.
-    throw error instanceof TypeError ? refused('start git', constants.errno.EMFILE) : error;
+    throw String(error).includes('TypeError') ? refused('start git', constants.errno.EMFILE) : error;
   });
 }
 

@@ -104,7 +104,7 @@ export interface IndexEntry {
 }
 
 /**
- * Reads an index of VERSION 2 to 4 (gitformat-index(5)).
+ * Reads an index of version 2 to 4 (gitformat-index(5)).
  *
  * @param writtenSeconds when it was written: what changed since, or right then, may have changed unseen
  * @returns entries by their paths, one character a byte

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   appendFileSync,
   chmodSync,
@@ -642,3 +643,65 @@ test(
 function setAttribute(place: string, name: string): void {
   execFileSync('setfattr', ['-n', name, '-v', 'mine', place]);
 }
+
+test(
+  'a process that swaps directories for links meanwhile: nothing is written outside',
+  { skip },
+  async () => {
+    const setting = new Setting();
+    using scratch = setting.scratch;
+    const swap = (name: string) =>
+      `mv ${name} ${name}.x; ln -s ${setting.outside} ${name}; rm ${name}; mv ${name}.x ${name}`;
+    const loop = `while :; do ${swap('etc')}; ${swap('.git/info')}; ${swap('.git')}; done`;
+    const swapper = spawn('sh', ['-c', loop], { cwd: setting.rootfs, stdio: 'ignore' });
+    try {
+      const outside = printTree(setting.outside, { hide: ['time'] });
+      for (const branch of ['0', '2', '1', '0', '1', '2']) {
+        const { exitCode, stderr } = await runProgram(['checkout', branch, '-d', setting.rootfs, '--force']);
+        assert.ok(exitCode === 0 || exitCode === 7, stderr);
+      }
+      assert.equal(printTree(setting.outside, { hide: ['time'] }), outside);
+    } finally {
+      swapper.kill('SIGKILL');
+      await once(swapper, 'close');
+    }
+    assert.ok(scratch.path !== '');
+  },
+);
+
+test(
+  'what a killed run left in the directory for temporary files goes with the next one',
+  { skip },
+  async () => {
+    const setting = new Setting();
+    using scratch = setting.scratch;
+    const temporary = scratch.join('tmp');
+    // No process has this number.
+    mkdirSync(path.join(temporary, '.git.dlrootfs-4194305-0123456789ab/objects/pack'), { recursive: true });
+    const environment = { TMPDIR: temporary };
+    const { exitCode, stderr } = await runProgram(['checkout', '0', '-d', setting.rootfs], { environment });
+    assert.equal(exitCode, 0, stderr);
+    assert.deepEqual(readdirSync(temporary), []);
+
+    chmodSync(temporary, 0o777);
+    const open = await runProgram(['checkout', '1', '-d', setting.rootfs], { environment });
+    assert.equal(open.exitCode, 7);
+    assert.match(open.stderr, /^error: cannot use .* other users may replace files in it\nhint: .*TMPDIR/m);
+  },
+);
+
+test('-g: 4,000 directories in directories, and few descriptors', { skip }, async () => {
+  using scratch = new Scratch();
+  const deep = Array.from({ length: 4000 }, () => 'd').join('/');
+  registry.push('lib/deep', '1', { layers: [{ tar: tar(dir(deep), file(`${deep}/f`, 'x')) }] });
+  const pull = (name: string, under: readonly string[] = []) =>
+    runProgram([registry.reference('lib/deep', '1'), '-d', scratch.join(name), '-g', '-q'], { under });
+  const { exitCode, stderr } = await pull('deep');
+  assert.equal(exitCode, 0, stderr);
+  for (const limit of [20, 24, 28, 32]) {
+    const few = await pull('few', ['sh', '-c', `ulimit -n ${limit}; exec "$@"`, 'sh']);
+    assert.equal(few.exitCode, 7, few.stderr);
+    assert.match(few.stderr, /^error: (?!.*TypeError).+\nhint: .*ulimit/m);
+  }
+  execFileSync('rm', ['-rf', scratch.join('deep')]);
+});
