@@ -102,6 +102,7 @@ function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
 export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
   const path = join(parent.path, name);
   refuseReserved(run, path);
+  run.namedLists.delete(path);
   const { filesystem, mtimeSeconds, mtimeNanoseconds } = run;
   let made = filesystem.makeDirectory(parent, name, 0o755);
   if (made === -EACCES && unlock(run, parent)) made = filesystem.makeDirectory(parent, name, 0o755);

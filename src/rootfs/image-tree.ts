@@ -193,6 +193,7 @@ class Builder {
           size: entry.size,
           stored: storedSize(entry),
           sparse,
+          linkMode: entry.mode,
         };
         application.apply(entry, this.#isAccountFile(entry) ? await contentOf(reader) : nothing);
         ordinal += 1;

@@ -48,11 +48,13 @@ export interface FileSource {
   readonly size: number;
   readonly stored: number;
   readonly sparse: boolean;
+  /** Of a symlink: what its entry says. On disk it has none, and no call sets it. */
+  readonly linkMode: number;
 }
 
 /** Where the bytes of a file are. */
 export type FileContent =
-  | ({ readonly spooled: false } & FileSource)
+  | ({ readonly spooled: false } & Omit<FileSource, 'linkMode'>)
   | { readonly spooled: true; readonly position: number; readonly stored: number; readonly sparse: boolean };
 
 export interface InodeStatus {

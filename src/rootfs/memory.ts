@@ -18,8 +18,8 @@ const LONGEST_TARGET = 4095;
  */
 export class MemoryFilesystem implements Filesystem {
   readonly root: Directory = { path: '' as BytePath, handle: ROOT };
-  /** To be set before a file is created. */
-  source: FileSource = { layer: 0, ordinal: 0, size: 0, stored: 0, sparse: false };
+  /** To be set before a file or symlink is made. */
+  source: FileSource = { layer: 0, ordinal: 0, size: 0, stored: 0, sparse: false, linkMode: 0o777 };
   readonly inodes = new Inodes();
   readonly #names = new NameTable(this.inodes);
   /** Of the files that were written to. */
@@ -66,7 +66,7 @@ export class MemoryFilesystem implements Filesystem {
 
   makeSymlink(parent: Directory, name: ByteName, target: BytePath): number {
     if (target.length > LONGEST_TARGET) return -ENAMETOOLONG;
-    const { inode, error } = this.#make(parent, name, 'symlink', 0o777);
+    const { inode, error } = this.#make(parent, name, 'symlink', this.source.linkMode);
     if (error < 0) return error;
     this.inodes.setTarget(inode, target);
     return 0;

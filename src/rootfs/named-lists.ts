@@ -57,7 +57,7 @@ function numbered(run: Run, node: Node, entry: Entry, find: FindId): Map<string,
     if (text === undefined) continue;
     const bytes = accessListBytes(Buffer.from(text).toString('latin1'), find);
     if (bytes) lists.set(name, bytes);
-    else if (!run.filesystem.hasXattr(node, key) && run.filesystem.setXattr(node, key, text) < 0) {
+    else if (!keeps(run, node, key, text)) {
       run.counts.xattrs += 1;
     }
   }
@@ -86,6 +86,12 @@ function settleDirectory(
 function set(run: Run, node: Node, lists: ReadonlyMap<string, Uint8Array>): void {
   for (const [name, bytes] of lists)
     if (run.filesystem.setXattr(node, name, bytes) < 0) run.counts.xattrs += 1;
+}
+
+/** Whether the file system has a list with names as it is; the root, which is given all of it at the end, would have it then. */
+function keeps({ filesystem }: Run, node: Node, key: string, text: Uint8Array): boolean {
+  if (filesystem.hasXattr(node, key)) return true;
+  return filesystem.setXattr(node, key, text) >= 0 && filesystem.removeXattr(node, key) >= 0;
 }
 
 /** All of the entry's attributes, in their order: lists in numbers where there are such. */

@@ -32,7 +32,8 @@ export function placeEntry(
   const name = nameOf(normalPath);
   const path = join(parent.path, name);
   refuseReserved(run, path);
-  run.namedLists.delete(path);
+  // A hard link to itself changes nothing.
+  if (entry.type !== 'hardlink') run.namedLists.delete(path);
   let isNew = true;
   let target = '';
   switch (entry.type) {
@@ -54,7 +55,6 @@ export function placeEntry(
       placeSpecial(run, entry, entry.type, parent, name, path);
       break;
   }
-  // A link to itself changes nothing.
   if (target !== path) run.changes?.written(path, entry, target);
   markWritten(run, parent, path, isNew);
 }
@@ -125,6 +125,7 @@ function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName
   // The file may lose the name under which its access list waits.
   const waiting = run.namedLists.get(target);
   if (waiting) run.namedLists.set(path, waiting);
+  else run.namedLists.delete(path);
   restoreXattrs(run, { parent, name, file: -1 }, entry);
   return target;
 }

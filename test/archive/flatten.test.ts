@@ -151,6 +151,31 @@ describe('the flattened archive', () => {
     }
   });
 
+  it('gives the numbers of an access list to its file, whatever becomes of the name', async () => {
+    const list = { pax: { 'SCHILY.acl.access': 'user::rw-,user:al:r--,group::r--,mask::r--,other::---' } };
+    const passwd = file('etc/passwd', 'al:x:7:7::/:\n');
+    const table: [items: Item[], names: string[]][] = [
+      [[file('f', '', list)], ['f']],
+      [[file('f', '', list), hardlink('f', 'f')], ['f']],
+      [[file('f', '', list), hardlink('g', 'f'), file('f')], ['g']],
+      [[file('f', '', list), file('f/x')], []],
+      [[file('f', '', list), symlink('f', 'x')], []],
+    ];
+    for (const [items, names] of table) {
+      const entries = readArchive(await flattened([tar(passwd, ...items)]));
+      const withList = entries.filter(({ xattrs }) => xattrs?.has('system.posix_acl_access') === true);
+      assert.deepEqual(
+        withList.map(({ path }) => path),
+        names,
+      );
+      assert.ok(!entries.some(({ xattrs }) => xattrs?.has('SCHILY.acl.access') === true));
+    }
+  });
+
+  it('has the mode that the entry of a symlink says, which none has on disk', async () => {
+    assert.deepEqual(await lines([symlink('a', 'b', { mode: 0o600 })]), ['l0600 a -> b']);
+  });
+
   it('is the same whatever order and dialect the layers have', async () => {
     const items = [
       dir('d'),

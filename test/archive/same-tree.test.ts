@@ -162,7 +162,7 @@ describe('the flattened archive', () => {
         assert.ok(archive.equals(await flattened(archives)), 'the same bytes again');
         assert.ok(archive.equals(await flattened([archive])), 'flattened once more it stays as it is');
       }),
-      { numRuns: 250 },
+      { numRuns: 60 },
     );
   });
 

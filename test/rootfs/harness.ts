@@ -147,6 +147,7 @@ function noting(reader: EntryReader, filesystem: MemoryFilesystem): EntryReader 
           size,
           stored: storedSize(entry),
           sparse: sparse !== undefined,
+          linkMode: 0o777,
         };
       }
       return entry;
