@@ -154,14 +154,14 @@ describe('the flattened archive', () => {
   it('gives the numbers of an access list to its file, whatever becomes of the name', async () => {
     const list = { pax: { 'SCHILY.acl.access': 'user::rw-,user:al:r--,group::r--,mask::r--,other::---' } };
     const passwd = file('etc/passwd', 'al:x:7:7::/:\n');
-    const table: [items: Item[], names: string[]][] = [
+    const rows: [items: Item[], names: string[]][] = [
       [[file('f', '', list)], ['f']],
       [[file('f', '', list), hardlink('f', 'f')], ['f']],
       [[file('f', '', list), hardlink('g', 'f'), file('f')], ['g']],
       [[file('f', '', list), file('f/x')], []],
       [[file('f', '', list), symlink('f', 'x')], []],
     ];
-    for (const [items, names] of table) {
+    for (const [items, names] of rows) {
       const entries = readArchive(await flattened([tar(passwd, ...items)]));
       const withList = entries.filter(({ xattrs }) => xattrs?.has('system.posix_acl_access') === true);
       assert.deepEqual(
