@@ -108,10 +108,8 @@ export class ImageContents {
     const spool = await this.#spool();
     this.#inodes.moveToSpool(inode, spool.size);
     if (sparse !== undefined) {
-      const numbers = Float64Array.of(
-        sparse.length,
-        ...sparse.flatMap(({ offset, length }) => [offset, length]),
-      );
+      const pairs = sparse.flatMap(({ offset, length }) => [offset, length]);
+      const numbers = Float64Array.from([sparse.length].concat(pairs));
       spool.append(new Uint8Array(numbers.buffer));
     }
     for (let piece = await reader.data(); piece !== undefined; piece = await reader.data())

@@ -83,8 +83,6 @@ export class Inodes {
   /** The inode whose attributes were changed last, 0: none. They are its and not those in its record. */
   #opened = 0;
   #openXattrs = new Map<string, Uint8Array>();
-  /** They were too many before, so that they are not to become more. */
-  #xattrsAreFull = false;
 
   /** From now on long targets and attributes go there. */
   set spool(spool: Spool) {
@@ -237,8 +235,8 @@ export class Inodes {
    * (`textKeys`) stays under its record's key until it comes in numbers, which then take its place. False where there are too many.
    */
   setXattr(inode: number, name: string, value: Uint8Array): boolean {
+    if (this.#isFull(inode)) return false;
     this.#openXattrsOf(inode);
-    if (this.#xattrsAreFull) return false;
     const xattrs = this.#openXattrs;
     const [text] = [...textKeys].find(([key, attribute]) => attribute === name && xattrs.has(key)) ?? [];
     if (text !== undefined) {
@@ -264,11 +262,15 @@ export class Inodes {
   #openXattrsOf(inode: number): void {
     if (inode === this.#opened) return;
     this.#closeXattrs();
-    const place = this.#records.get(inode, word.xattrs);
-    const bytes = place === 0 ? 0 : this.#strings.size(place);
     this.#openXattrs = new Map(this.xattrs(inode));
     this.#opened = inode;
-    this.#xattrsAreFull = bytes > MOST_XATTR_BYTES && this.type(inode) !== 'directory';
+  }
+
+  /** Whether attributes that an earlier entry gave are too many for a hard link to add to. */
+  #isFull(inode: number): boolean {
+    const place = this.#records.get(inode, word.xattrs);
+    if (place === 0 || this.type(inode) === 'directory') return false;
+    return this.#strings.size(place) > MOST_XATTR_BYTES;
   }
 
   #closeXattrs(): void {
