@@ -164,7 +164,7 @@ function entryAt(bytes: Buffer, start: number, stage: number, writtenSeconds: nu
   };
 }
 
-/** Version 4: how much of the path before is left, as a number of OFFSET_VARINT (gitformat-pack(5)). */
+/** Version 4: how much of the path before is left, as a number of offset varint (gitformat-pack(5)). */
 function readOffset(bytes: Buffer, start: number, length: number): [kept: number, at: number] {
   let at = start;
   let byte = bytes.readUInt8(at);

@@ -55,7 +55,7 @@ const words: ReadonlyMap<number, string> = new Map([
 
 /**
  * An access list as the kernel takes it, from text of acl(5), parts separated by newlines or commas. A number counts before a name: star
- * and bsdtar put it behind the permissions (`user:daemon:rwx:1`), OTHERS in the name's place.
+ * and bsdtar put it behind the permissions (`user:daemon:rwx:1`), others in the name's place.
  *
  * @returns undefined for what is no access list, or has a name that `find` does not know
  */
@@ -100,7 +100,7 @@ export function accessListText(bytes: Uint8Array): string | undefined {
   return parts === undefined || parts.length === 0 || parts.includes(undefined) ? undefined : parts.join(',');
 }
 
-/** The mode that a file has with this access list: the list says the rights of OWNER and OTHERS, and for the GROUP its mask. */
+/** The mode that a file has with this access list: the list says the rights of owner and others, and for the group its mask. */
 export function modeWithList(mode: number, bytes: Uint8Array): number {
   const permissions = new Map((partsOf(bytes) ?? []).map((part) => [part.tag, part.permissions & 7]));
   const right = (tag: number | undefined, shift: number): number =>
@@ -143,7 +143,7 @@ function partsOf(bytes: Uint8Array): Part[] | undefined {
 }
 
 /**
- * Finds users and groups in an image's `etc/passwd` and `etc/GROUP`. Each file is read when it is first needed; root is known without. The first
+ * Finds users and groups in an image's `etc/passwd` and `etc/group`. Each file is read when it is first needed; root is known without. The first
  * line of a name counts. One character per byte.
  *
  * @param read undefined where the image has no such file
