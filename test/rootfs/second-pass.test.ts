@@ -12,7 +12,7 @@ const NOBODY = 65_534;
 const files = ['layers', 'confinement', 'overlay', 'model', 'rootfs'] as const;
 
 /** What only root can do, or look at. */
-const rootsOwn = /device|second pull over the first|NOBODY may remove/;
+const rootsOwn = /device|second pull over the first|nobody may remove/;
 
 for (const name of files) {
   test(
