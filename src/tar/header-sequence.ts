@@ -6,6 +6,7 @@ import {
   type EntryType,
   MalformedTarError,
   noBytes,
+  sliceBytes,
   sliceUntilNul,
   type SparseExtent,
 } from './entry.ts';
@@ -38,8 +39,8 @@ export class HeaderSequence {
   #entry: Entry | undefined;
   #globals: PaxGlobals | undefined;
   #pax: PaxRecords | undefined;
-  #longName = noBytes;
-  #longLink = noBytes;
+  readonly #longName = new LongName();
+  readonly #longLink = new LongName();
   /** Type and path of the header whose body comes next. */
   #bodyType = 0;
   #bodyPath = noBytes;
@@ -102,10 +103,10 @@ export class HeaderSequence {
         (this.#globals ??= new PaxGlobals()).add(parsePax(body, this.#bodyPath));
         break;
       case 0x4c:
-        this.#longName = sliceUntilNul(body, 0, body.length) || this.#longName;
+        this.#longName.set(body);
         break;
       case 0x4b:
-        this.#longLink = sliceUntilNul(body, 0, body.length) || this.#longLink;
+        this.#longLink.set(body);
         break;
       default:
         this.#pax = parsePax(body, this.#bodyPath);
@@ -115,7 +116,7 @@ export class HeaderSequence {
   /** The archive is over, with its end mark or without one: is that a place for it? */
   finish(): void {
     if (this.#sparse !== undefined) throw new MalformedTarError('the archive ends within its sparse map');
-    if (this.#pax !== undefined || this.#longName !== noBytes || this.#longLink !== noBytes) {
+    if (this.#pax !== undefined || this.#longName.isSet || this.#longLink.isSet) {
       throw new MalformedTarError('the archive ends after a meta header, without the entry it is for');
     }
   }
@@ -198,8 +199,8 @@ export class HeaderSequence {
 
   #forget(): void {
     this.#pax = undefined;
-    this.#longName = noBytes;
-    this.#longLink = noBytes;
+    this.#longName.clear();
+    this.#longLink.clear();
   }
 }
 
@@ -214,9 +215,37 @@ export interface MetaHeaders {
   readonly pax: PaxRecords | undefined;
   /** Undefined before the first global header. */
   readonly globals: PaxGlobals | undefined;
-  /** GNU's `L` and `K`; empty when there was none. */
-  readonly longName: BytePath;
-  readonly longLink: BytePath;
+  /** GNU's `L` and `K`. */
+  readonly longName: LongName;
+  readonly longLink: LongName;
+}
+
+/** The body of GNU's `L` or `K`, up to its first NUL, in memory that is used again: only the last one before an entry becomes a string. */
+class LongName {
+  #bytes: Buffer = Buffer.alloc(0);
+  #length = 0;
+
+  /** Takes a copy; an empty name changes nothing. */
+  set(body: Buffer): void {
+    const nul = body.indexOf(0);
+    const length = nul === -1 ? body.length : nul;
+    if (length === 0) return;
+    if (this.#bytes.length < length) this.#bytes = Buffer.allocUnsafeSlow(length);
+    body.copy(this.#bytes, 0, 0, length);
+    this.#length = length;
+  }
+
+  get isSet(): boolean {
+    return this.#length > 0;
+  }
+
+  get path(): BytePath {
+    return sliceBytes(this.#bytes, 0, this.#length);
+  }
+
+  clear(): void {
+    this.#length = 0;
+  }
 }
 
 const slash = 0x2f;
@@ -239,7 +268,7 @@ const entryTypes: readonly (EntryType | undefined)[] = Object.assign(
 /** What an entry's path is: GNU's long name before the pax path before the header's, as in Go. */
 function pathOf(header: Header, meta: MetaHeaders): BytePath {
   if (meta.pax?.sparse?.name !== undefined) return meta.pax.sparse.name;
-  return meta.longName !== noBytes ? meta.longName : (meta.pax?.path ?? header.path);
+  return meta.longName.isSet ? meta.longName.path : (meta.pax?.path ?? header.path);
 }
 
 /** The kind of entry; only a NUL flag with a slash at the end of the path (v7) is a directory in disguise. */
@@ -289,7 +318,7 @@ function composeEntry(
 }
 
 function linkPathOf(header: Header, meta: MetaHeaders): BytePath {
-  return meta.longLink !== noBytes ? meta.longLink : (meta.pax?.linkPath ?? header.linkPath);
+  return meta.longLink.isSet ? meta.longLink.path : (meta.pax?.linkPath ?? header.linkPath);
 }
 
 function ownXattrs(pax: PaxRecords | undefined): Entry['xattrs'] {

@@ -17,6 +17,8 @@ export class TarReader implements EntryReader {
   /** Bytes of the current entry's data, and of the padding after it, that were not taken. */
   #remaining = 0;
   #padding = 0;
+  /** Grows with the largest meta header. */
+  #body: Buffer = Buffer.alloc(0);
   #headerOffset = 0;
   #ended = false;
   #failure: unknown;
@@ -99,10 +101,11 @@ export class TarReader implements EntryReader {
     this.#padding = 0;
   }
 
-  /** The body of a meta header, in memory of its own. */
+  /** The body of a meta header, valid until the next one: memory of its own for each would be garbage of a MiB. */
   #readBody(size: number): Buffer {
     this.#startData(size);
-    const body = Buffer.allocUnsafe(size);
+    if (this.#body.length < size) this.#body = Buffer.allocUnsafeSlow(size);
+    const body = this.#body.subarray(0, size);
     while (this.#remaining > 0) {
       const from = size - this.#remaining;
       body.set(this.#take(), from);
