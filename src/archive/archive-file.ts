@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
-import { open, readlink, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
+import { open, readdir, readlink, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
+import { geteuid } from 'node:process';
 import { Writable } from 'node:stream';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { callbackify } from 'node:util';
@@ -9,6 +10,7 @@ import { DestinationError, DlrootfsError, printable, reasonOf } from '../errors.
 import { trustedPath } from '../rootfs/location.ts';
 import { osErrorOf } from '../sys/os-error.ts';
 import { osPath, pathText } from '../sys/os-path.ts';
+import { lockFile } from '../sys/system-calls.ts';
 
 /** How long to wait before a FIFO or device that is not ready is tried again. */
 const POLL_MILLISECONDS = 20;
@@ -22,10 +24,10 @@ const EAGER_TRIES = 50;
 export class ArchiveFile {
   readonly output: Writable;
   readonly #path: string;
-  /** The name until it is complete; undefined where there is nothing to rename. */
-  readonly #partial: string | undefined;
+  /** What has another name until it is complete; undefined where there is nothing to rename. */
+  readonly #partial: Partial | undefined;
 
-  private constructor(output: Writable, place: string, partial?: string) {
+  private constructor(output: Writable, place: string, partial?: Partial) {
     this.#path = place;
     this.#partial = partial;
     this.output = output;
@@ -47,10 +49,8 @@ export class ArchiveFile {
         return new ArchiveFile(new PatientOutput(handle), name);
       }
       const place = existing ? await writablePlace(trusted) : trusted;
-      const random = randomBytes(6).toString('hex');
-      const partial = path.join(path.dirname(place), `.${path.basename(place)}.${random}.part`);
-      const handle = await open(osPath(partial), 'wx', existing ? existing.mode & 0o777 : 0o666);
-      return new ArchiveFile(handle.createWriteStream(), place, partial);
+      const partial = await createPartial(place, existing ? existing.mode & 0o777 : 0o666);
+      return new ArchiveFile(partial.file.createWriteStream(), place, partial);
     } catch (error) {
       signal?.throwIfAborted();
       throw unwritable(name, error);
@@ -59,17 +59,73 @@ export class ArchiveFile {
 
   /** To be called when `output` has ended: puts the file in its place. */
   async commit(): Promise<void> {
+    if (this.#partial === undefined) return;
     try {
-      if (this.#partial !== undefined) await rename(osPath(this.#partial), osPath(this.#path));
+      await rename(osPath(this.#partial.path), osPath(this.#path));
     } catch (error) {
       throw unwritable(this.#path, error);
     }
+    await this.#partial.lock?.close();
   }
 
   /** Removes what was written. */
   async discard(): Promise<void> {
     this.output.destroy();
-    if (this.#partial !== undefined) await unlink(osPath(this.#partial)).catch(() => undefined);
+    if (this.#partial === undefined) return;
+    await unlink(osPath(this.#partial.path)).catch(() => undefined);
+    await this.#partial.lock?.close();
+  }
+}
+
+interface Partial {
+  readonly path: string;
+  readonly file: FileHandle;
+  /** Holds the file's lock until it is renamed or removed, also after `file` is closed: an unlocked one is what a killed run left. */
+  readonly lock: FileHandle | undefined;
+}
+
+/**
+ * Makes a new file beside `place`, and removes what killed runs left of the same one. Another run may take a file that is not locked yet
+ * for such a one: then another is made.
+ */
+async function createPartial(place: string, mode: number): Promise<Partial> {
+  await removeAbandoned(place);
+  for (;;) {
+    const random = randomBytes(6).toString('hex');
+    const partial = path.join(path.dirname(place), `.${path.basename(place)}.${random}.part`);
+    const file = await open(osPath(partial), 'wx', mode);
+    // Whoever may not read it may not lock it: then no other run of the same user can either.
+    const lock = await open(osPath(partial), constants.O_RDONLY | constants.O_NOFOLLOW).catch(
+      () => undefined,
+    );
+    if (lock === undefined) {
+      if ((await file.stat()).nlink > 0) return { path: partial, file, lock };
+    } else if (lockFile(lock.fd, 'exclusive') !== 'busy' && (await lock.stat()).nlink > 0) {
+      return { path: partial, file, lock };
+    }
+    await file.close();
+    await lock?.close();
+  }
+}
+
+async function removeAbandoned(place: string): Promise<void> {
+  const directory = path.dirname(place);
+  const names = await readdir(osPath(directory), { encoding: 'buffer' }).catch(() => []);
+  const prefix = `.${path.basename(place)}.`;
+  for (const name of names.map((bytes) => pathText(bytes))) {
+    if (!name.startsWith(prefix) || !/^[0-9a-f]{12}\.part$/.test(name.slice(prefix.length))) continue;
+    const abandoned = path.join(directory, name);
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+    const handle = await open(osPath(abandoned), flags).catch(() => undefined);
+    if (handle === undefined) continue;
+    try {
+      const found = await handle.stat();
+      const isOurs = found.isFile() && found.uid === geteuid?.();
+      if (isOurs && lockFile(handle.fd, 'exclusive') === 'locked')
+        await unlink(osPath(abandoned)).catch(() => undefined);
+    } finally {
+      await handle.close();
+    }
   }
 }
 
