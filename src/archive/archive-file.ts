@@ -94,7 +94,7 @@ async function createPartial(place: string, mode: number): Promise<Partial> {
     const random = randomBytes(6).toString('hex');
     const partial = path.join(path.dirname(place), `.${path.basename(place)}.${random}.part`);
     const file = await open(osPath(partial), 'wx', mode);
-    // Whoever may not read it may not lock it: then no other run of the same user can either.
+    // A user who may not read the file cannot lock it, and no other run of that user can remove it.
     const lock = await open(osPath(partial), constants.O_RDONLY | constants.O_NOFOLLOW).catch(
       () => undefined,
     );
