@@ -59,7 +59,7 @@ export class SplitDownload {
     try {
       await this.#work(file, body);
       await this.#helpersLeft();
-      // What helpers gave up; meanwhile there may be new ones.
+      // Pieces that helpers gave up: there may be new ones since the last look.
       while (this.#pieces.waiting && !this.#refused) {
         await this.#work(file);
         await this.#helpersLeft();

@@ -35,7 +35,7 @@ export class GitLayers {
   readonly #program: GitProgram;
   readonly #options: GitOptions;
   readonly #files: RootfsFiles;
-  /** `objects/pack`, by a descriptor: what takes its name meanwhile is not written to. */
+  /** `objects/pack`, by a descriptor: a file that takes its name later is not written to. */
   readonly packDirectory: string;
   readonly #reader: LayerReader;
   readonly #objects: ObjectStore;

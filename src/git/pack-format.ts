@@ -89,7 +89,7 @@ const STRIDE = 3840;
 
 /**
  * Adler-32 (RFC 1950, 8.2) of the bytes from `start` to `end`, going on from `sum` (1 at first). Node has it only inside zlib streams,
- * which cost more than all else here.
+ * which cost more than the rest of this file.
  *
  * Four bytes are added at once: `even` and `odd` hold two 16-bit sums each, and the `above` ones the sums of those sums.
  */

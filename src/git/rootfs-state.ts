@@ -16,7 +16,7 @@ export interface Inode extends Omit<Written, 'type' | 'path' | 'xattrs' | 'conte
 /** What has a name. */
 export interface Place {
   readonly inode: Inode;
-  /** What a directory holds, by name; undefined for all else. */
+  /** What a directory holds, by name; undefined for other types. */
   readonly children: Map<string, Place> | undefined;
 }
 

@@ -3,7 +3,7 @@ import { setImmediate } from 'node:timers/promises';
 /** How long the event loop may have to wait for us, in milliseconds. */
 const LONGEST_TURN = 3;
 
-/** For long loops, so that all else goes on. */
+/** For long loops: lets the event loop run in between. */
 export interface Yielder {
   /** Whether it is time to take one. */
   isDue(): boolean;

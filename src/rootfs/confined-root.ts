@@ -34,7 +34,7 @@ const MAX_LINKS = 40;
 
 /**
  * The files of a rootfs as a process would see them after chroot into it: absolute and climbing symlinks stay inside, also for the last
- * name of a path. Each directory is opened from the one above without following links, so that nothing that changes meanwhile
+ * name of a path. Each directory is opened from the one above without following links, so that no change by another process
  * leads out. Paths are text; a leading slash means the root.
  */
 export class ConfinedRoot implements Disposable {

@@ -18,6 +18,16 @@ async function pull(layers: readonly string[]): Promise<void> {
     reservedNames: ['.git'],
     recordChanges: true,
   });
+  try {
+    await commitLayers(rootfs, layers);
+  } catch (error) {
+    // Its thread would keep the process alive.
+    await rootfs.discard();
+    throw error;
+  }
+}
+
+async function commitLayers(rootfs: Rootfs, layers: readonly string[]): Promise<void> {
   const layersOfGit = await GitLayers.open(directory!, { environment });
   for (const [number, name] of layers.entries()) {
     const { changes } = await rootfs.apply(once(readFileSync(name)), { label: `layer ${number}` });

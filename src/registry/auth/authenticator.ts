@@ -104,7 +104,7 @@ export class Authenticator implements Authorization {
     if (!scheme) return 'final';
     if (header === undefined) return scheme.kind === 'bearer' || before === undefined ? 'again' : 'final';
     if (scheme.kind === 'basic' || this.#credential?.kind === 'registry-token') return 'final';
-    // Another request may have renewed the token meanwhile.
+    // Another request may have renewed the token already.
     if (header !== `Bearer ${this.#token?.text}`) return 'again';
     this.#token = undefined;
     if (this.#accepted) return 'again';
