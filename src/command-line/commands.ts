@@ -250,8 +250,8 @@ export interface CommandDescription {
   /** The words after the program's name. */
   readonly synopsis: string;
   readonly summary: string;
-  /** commander's name for its word: `<required>`, `[optional]`, or none. */
-  readonly argument?: string;
+  /** Its words after the command, by commander's names for them: `<required>` before `[optional]`; left out: none. */
+  readonly words?: readonly string[];
   readonly options: readonly Option[];
 }
 
@@ -260,43 +260,43 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
   pull: {
     synopsis: 'IMAGE[:TAG|@DIGEST]',
     summary: 'turn an image into a root file system',
-    argument: '<image>',
+    words: ['<image>'],
     options,
   },
   inspect: {
     synopsis: 'inspect IMAGE',
     summary: 'describe an image, and what a pull of it would download',
-    argument: '<image>',
+    words: ['<image>'],
     options: [...named('platform'), ...credentials, ...registry, ...download, ...output, ...other],
   },
   tags: {
     synopsis: 'tags REPOSITORY',
     summary: 'list the tags of a repository, one per line',
-    argument: '<repository>',
+    words: ['<repository>'],
     options: [...credentials, ...registry, ...output, ...other],
   },
   cache: {
     synopsis: 'cache [size|prune]',
     summary: 'print the size of the cache; prune empties it, or shrinks it to --cache-size',
-    argument: '[size|prune]',
+    words: ['[size|prune]'],
     options: [...named('cache-dir', 'cache-size', 'json'), ...other],
   },
   checkout: {
     synopsis: 'checkout BRANCH',
     summary: 'reset a rootfs pulled with -g to its exact state after a layer (layer1_…, or layer1)',
-    argument: '<branch>',
+    words: ['<branch>'],
     options: [...named('dest', 'force'), ...other],
   },
   completion: {
     synopsis: 'completion bash|zsh|fish',
     summary: 'print the completions for a shell',
-    argument: '<shell>',
+    words: ['<shell>'],
     options: other,
   },
   help: {
     synopsis: 'help [COMMAND|TOPIC]',
     summary: 'print the help of a command or topic',
-    argument: '[topic]',
+    words: ['[topic]'],
     options: other,
   },
   version: { synopsis: 'version', summary: 'print the version', options: other },

@@ -91,7 +91,7 @@ function readFlag(argument: string, rest: Iterator<string>): Flag {
 
 /** Lets commander check and read what a command was given. */
 function readValues(command: string, flags: readonly Flag[], words: readonly string[]): FlagValues {
-  const { options, argument } = commands[command]!;
+  const { options, words: expected = [] } = commands[command]!;
   const foreign = flags.find(({ option }) => option && !options.includes(option));
   if (foreign) {
     throw new UsageError(`${foreign.spelled} does not go with ${command}`, {
@@ -99,10 +99,10 @@ function readValues(command: string, flags: readonly Flag[], words: readonly str
     });
   }
   const program = quietCommand(command).helpOption(false);
-  if (argument !== undefined) program.argument(argument);
+  for (const word of expected) program.argument(word);
   for (const option of options) if (option.long !== '--help') program.addOption(option);
   const canonical = flags.flatMap((flag) => commanderForm(flag, flags));
-  if (words[0] === '') throw missingWord(command);
+  if (words.slice(0, expected.length).includes('')) throw missingWord(command);
   try {
     program.parse([...canonical, '--', ...words], { from: 'user' });
   } catch (error) {
@@ -137,7 +137,7 @@ function usageError(
       return new UsageError(`unknown flag: ${printable(spelled)}`, { hint });
     }
     case 'commander.excessArguments': {
-      const most = commands[command]!.argument === undefined ? 0 : 1;
+      const most = commands[command]!.words?.length ?? 0;
       return new UsageError(`unexpected argument: ${printable(words[most]!) || '""'}`);
     }
     case 'commander.missingArgument':
@@ -150,7 +150,9 @@ function usageError(
 function missingWord(command: string): UsageError {
   if (command === 'pull')
     return new UsageError('no image is named', { hint: 'write dlrootfs IMAGE[:TAG] -d DIR' });
-  return new UsageError(`${command} needs an argument`, { hint: `see dlrootfs help ${command}` });
+  const count = commands[command]!.words?.filter((word) => word.startsWith('<')).length ?? 0;
+  const needed = count > 1 ? `${count} arguments` : 'an argument';
+  return new UsageError(`${command} needs ${needed}`, { hint: `see dlrootfs help ${command}` });
 }
 
 function suggestionOf({ message }: CommanderError): string | undefined {
