@@ -1,6 +1,6 @@
 import { fstatSync, readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
-import { answersVersion, originalUsage, tooLowLimit } from './quick-answer.ts';
+import { answersVersion, shortUsage, tooLowLimit } from './quick-answer.ts';
 import { describeFailure, type Failure } from './command-line/failure.ts';
 import { DestinationError, ExitCode, InterruptedError } from './errors.ts';
 import { exactArguments } from './sys/argv.ts';
@@ -58,7 +58,7 @@ export async function main(): Promise<void> {
 
 async function run(argv: readonly string[], signal: AbortSignal): Promise<void> {
   if (argv.length === 0) {
-    process.stderr.write(originalUsage);
+    process.stderr.write(shortUsage);
     return;
   }
   checkLimits();

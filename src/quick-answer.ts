@@ -16,6 +16,9 @@ Default:
   -u="": docker hub credentials: <username>:<password>
 `;
 
+/** What `dlrootfs` alone prints: the original's usage, and where today's help is. */
+export const shortUsage = `${originalUsage}All flags and commands: dlrootfs --help\n`;
+
 /**
  * Answers `version` before the program is loaded and its streams and signals are set up: that takes longer than the answer.
  * Returns false for other words, or if the answer could not be written.

@@ -42,6 +42,8 @@ export interface FlagValues {
   readonly verbose?: boolean;
   readonly json?: boolean;
   readonly progress?: 'auto' | 'tty' | 'plain' | 'json' | 'none';
+  /** With `--help`: all of it. */
+  readonly all?: boolean;
 }
 
 /**
@@ -75,7 +77,9 @@ const count =
   (text, flag) => {
     const value = /^\d{1,9}$/.test(text) ? Number(text) : -1;
     if (value >= least) return value;
-    throw new UsageError(`${flag} takes a whole number from ${least} up, not "${printable(text)}"`);
+    throw new UsageError(`${flag} takes a whole number from ${least} up, not "${printable(text)}"`, {
+      hint: `write a number, as in ${flag} ${Math.max(least, 3)}`,
+    });
   };
 
 const BYTES: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
@@ -84,7 +88,9 @@ const BYTES: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20,
 const parseBytes: Parse<number> = (text, flag) => {
   const match = /^(\d{1,12}(?:\.\d{1,6})?)([kmgt]?)(?:i?b)?$/i.exec(text);
   if (match) return Math.floor(Number(match[1]) * BYTES[match[2]!.toLowerCase()]!);
-  throw new UsageError(`${flag} takes a size, as 500M or 10G, not "${printable(text)}"`);
+  throw new UsageError(`${flag} takes a size, not "${printable(text)}"`, {
+    hint: `write a size, as in ${flag} 500M or ${flag} 10G`,
+  });
 };
 
 const MILLISECONDS: Readonly<Record<string, number>> = { ms: 1, '': 1000, s: 1000, m: 60_000 };
@@ -93,7 +99,9 @@ const MILLISECONDS: Readonly<Record<string, number>> = { ms: 1, '': 1000, s: 100
 const parseDuration: Parse<number> = (text, flag) => {
   const match = /^(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|)$/.exec(text);
   if (match) return Number(match[1]) * MILLISECONDS[match[2]!]!;
-  throw new UsageError(`${flag} takes a time, as 500ms or 2s, not "${printable(text)}"`);
+  throw new UsageError(`${flag} takes a time, not "${printable(text)}"`, {
+    hint: `write a time, as in ${flag} 500ms or ${flag} 2s`,
+  });
 };
 
 const oneOf =
@@ -101,7 +109,9 @@ const oneOf =
   (text, flag) => {
     const found = choices.find((choice) => choice === text);
     if (found !== undefined) return found;
-    throw new UsageError(`${flag} takes one of ${choices.join(', ')}, not "${printable(text)}"`);
+    throw new UsageError(`${flag} takes one of ${choices.join(', ')}, not "${printable(text)}"`, {
+      hint: `write one of them, as in ${flag} ${choices[0]!}`,
+    });
   };
 
 /** An option of the table. Its parsers get the flag's name, for their messages. */
@@ -207,9 +217,11 @@ const output = group('Output', [
 ]);
 
 const other = group('Other', [
-  ['-h, --help', 'print this help'],
+  ['-h, --help', 'print help'],
   ['-V, --version', 'print the version'],
 ]);
+
+const wholeHelp = group('Other', [['--all', 'with --help: print every command, flag and exit code']]);
 
 /** Every flag once, in the order of `--help`. */
 export const options: readonly Option[] = [
@@ -219,6 +231,7 @@ export const options: readonly Option[] = [
   ...download,
   ...output,
   ...other,
+  ...wholeHelp,
 ];
 
 /** Spellings that other tools use, and the long name of the flag that they mean. */
@@ -245,6 +258,9 @@ export function optionDescription({ description, defaultValue, argChoices, flags
 const named = (...names: readonly string[]): Option[] =>
   names.map((name) => options.find(({ long }) => long === `--${name}`)!);
 
+/** Flags about output of a command whose result is text: it cannot be silent. */
+const report = named('verbose', 'json', 'progress');
+
 /** A command in help, man page, completions and parser. */
 export interface CommandDescription {
   /** The words after the program's name. */
@@ -267,13 +283,13 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     synopsis: 'inspect IMAGE',
     summary: 'describe an image, and what a pull of it would download',
     words: ['<image>'],
-    options: [...named('platform'), ...credentials, ...registry, ...download, ...output, ...other],
+    options: [...named('platform'), ...credentials, ...registry, ...download, ...report, ...other],
   },
   tags: {
     synopsis: 'tags REPOSITORY',
     summary: 'list the tags of a repository, one per line',
     words: ['<repository>'],
-    options: [...credentials, ...registry, ...output, ...other],
+    options: [...credentials, ...registry, ...report, ...other],
   },
   cache: {
     synopsis: 'cache [size|prune]',
@@ -297,7 +313,7 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     synopsis: 'help [COMMAND|TOPIC]',
     summary: 'print the help of a command or topic',
     words: ['[topic]'],
-    options: other,
+    options: [...other, ...wholeHelp],
   },
   version: { synopsis: 'version', summary: 'print the version', options: other },
 };

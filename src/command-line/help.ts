@@ -1,6 +1,5 @@
 import { Command, Help } from 'commander';
 import { UsageError, printable } from '../errors.ts';
-import { originalUsage } from '../quick-answer.ts';
 import { type CommandDescription, commands, optionDescription } from './commands.ts';
 import { suggestion } from './program.ts';
 import { type Paragraph, type Topic, topicNames, topics } from './topics.ts';
@@ -8,20 +7,39 @@ import { type Paragraph, type Topic, topicNames, topics } from './topics.ts';
 const HELP_COLUMNS = 80;
 const INDENT_COLUMNS = 2;
 /** Longer terms get a line of their own. */
-const WIDEST_TERM_COLUMNS = 34;
+const WIDEST_TERM_COLUMNS = 40;
 
 const layout = Object.assign(new Help(), { helpWidth: HELP_COLUMNS, optionDescription });
+
+/** The commonest tasks and flags: with them `--help` fits a terminal of 80 × 24. */
+const EXAMPLES: readonly (readonly [line: string, meaning: string])[] = [
+  ['dlrootfs ubuntu', 'into ./rootfs, tag latest'],
+  ['dlrootfs ubuntu:14.04 -d trusty', 'another tag, another directory'],
+  ['dlrootfs ghcr.io/org/app -u bob', 'private: it asks for the password'],
+  ['dlrootfs alpine -o alpine.tar.zst', 'one archive instead of a directory'],
+  ['dlrootfs alpine -d web/rootfs --for runc', 'with the configuration of runc'],
+  ['dlrootfs inspect alpine', 'look before you pull'],
+];
+export const COMMON_FLAGS: readonly (readonly [flag: string, meaning: string])[] = [
+  ['-d DIR', 'directory of the root file system (default: ./rootfs)'],
+  ['-u USER[:PASSWORD]', 'credentials; logins of docker and podman work as they are'],
+  ['-g', 'one git branch and one commit per layer'],
+  ['-o FILE', 'one archive instead: FILE.tar, FILE.tar.gz or FILE.tar.zst'],
+  ['--platform OS/ARCH', 'for another machine, as linux/arm64'],
+  ['--for RUNTIME', 'write the configuration of runc, lxc or nspawn beside DIR'],
+];
 
 /**
  * The text of `dlrootfs --help` and `dlrootfs help WORD`; a word may be a command, a topic, or both.
  *
+ * @param all every command, flag and exit code instead of one screen
  * @throws UsageError
  */
-export function helpText(name = 'pull'): string {
+export function helpText(name?: string, all = false): string {
+  if (name === undefined) return all ? wholeHelp() : screenHelp();
+  if (name === 'pull') return wholeHelp();
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   const topic = Object.hasOwn(topics, name) ? topics[name] : undefined;
-  if (name === 'pull' && command)
-    return `${programHead()}\n${optionHelp(command)}\n${topicList()}\n${topicText(topics['exit-codes']!)}`;
   const parts = [...(command ? [commandHelp(command)] : []), ...(topic ? [topicText(topic)] : [])];
   if (parts.length > 0) return parts.join('\n');
   const known = [...Object.keys(commands), ...topicNames];
@@ -30,12 +48,35 @@ export function helpText(name = 'pull'): string {
   });
 }
 
-function programHead(): string {
-  const [usageAndExamples] = originalUsage.split('\nDefault:\n');
-  const entries = Object.entries(commands)
-    .filter(([name]) => name !== 'pull')
-    .map(([, { synopsis, summary }]) => [`dlrootfs ${synopsis}`, summary] as const);
-  return `${usageAndExamples}\n\nCommands:\n${definitions(entries)}`;
+const HEAD = `Usage: dlrootfs IMAGE[:TAG|@DIGEST] [FLAGS]
+Turns a container image in a registry into a root file system directory.
+`;
+
+const commandNames = Object.keys(commands).filter((name) => name !== 'pull');
+
+function screenHelp(): string {
+  const more = [
+    ['More', 'dlrootfs --help --all, or man dlrootfs'],
+    ['Commands', commandNames.join(', ')],
+    ['Topics', topicNames.join(', ')],
+  ] as const;
+  return `${HEAD}\n${definitions(EXAMPLES)}\n${definitions(COMMON_FLAGS)}\n${definitions(more)}`;
+}
+
+function wholeHelp(): string {
+  const entries = commandNames.map((name) => {
+    const { synopsis, summary } = commands[name]!;
+    return [`dlrootfs ${synopsis}`, summary] as const;
+  });
+  const parts = [
+    HEAD,
+    `Examples\n${definitions(EXAMPLES)}`,
+    `Commands\n${definitions(entries)}`,
+    optionHelp(commands['pull']!),
+    topicList(),
+    topicText(topics['exit-codes']!),
+  ];
+  return parts.join('\n');
 }
 
 function commandHelp(command: CommandDescription): string {

@@ -1,6 +1,8 @@
 import { Command, CommanderError, type Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
+import { type Source, parseSource } from '../layout/local-source.ts';
 import { type FlagValues, commands, optionNamed, parseBoolean } from './commands.ts';
+import { foreignCommand, foreignFlag, wordBehindImage } from './other-tools.ts';
 
 export interface Invocation {
   readonly command: string;
@@ -38,11 +40,61 @@ export function parseArguments(argv: readonly string[]): Invocation {
   for (const asked of ['help', 'version']) {
     if (!flags.some(({ name, value }) => name === asked && value !== false)) continue;
     const topic = asked === 'help' && isCommand ? [command] : [];
-    return { command: asked, words: topic, values: {}, given: new Set() };
+    const all = flags.some(({ name, value }) => name === 'all' && value !== false);
+    return { command: asked, words: topic, values: { all }, given: new Set() };
   }
   const rest = isCommand ? words.slice(1) : words;
   const values = readValues(command, flags, rest);
-  return { command, words: rest, values, given: new Set(flags.map(({ name }) => name)) };
+  const invocation = { command, words: rest, values, given: new Set(flags.map(({ name }) => name)) };
+  refuseWithoutEffect(invocation);
+  return invocation;
+}
+
+/** @throws UsageError for a flag that the rest of the command line leaves without effect */
+function refuseWithoutEffect({ command, words, values, given }: Invocation): void {
+  const useless = (flag: string, why: string, hint: string): UsageError =>
+    new UsageError(`${flag} has no effect ${why}`, { hint });
+  if (values.all === true && command !== 'help')
+    throw useless('--all', 'without --help', 'write dlrootfs --help --all');
+  if (command === 'cache' && given.has('cache-size') && words[0] !== 'prune')
+    throw useless('--cache-size', 'on the size of the cache', 'write dlrootfs cache prune --cache-size SIZE');
+  const cacheFlag = ['cache-dir', 'cache-size'].find((name) => given.has(name));
+  if (values.cache === false && cacheFlag !== undefined)
+    throw useless(`--${cacheFlag}`, 'with --no-cache', 'leave one of them out');
+  const source = ['pull', 'inspect', 'tags'].includes(command) ? parseSource(words[0]!) : undefined;
+  const aboutRegistry = commands['pull']!.options.find(
+    ({ helpGroupHeading, long }) =>
+      /^(?:Credentials|Registry)$/.test(helpGroupHeading ?? '') && given.has(long!.slice(2)),
+  );
+  if (source !== undefined && aboutRegistry !== undefined)
+    throw useless(
+      aboutRegistry.long!,
+      'on an image of this machine',
+      'leave it out, or name an image in a registry',
+    );
+  if (command === 'tags') refuseTag(words[0]!, source);
+  if (command !== 'pull') return;
+  if (values.rootless !== undefined && values.for?.includes('runc') !== true)
+    throw useless('--rootless', 'without --for runc', 'add --for runc, or leave it out');
+  if (values.force === true && values.for === undefined)
+    throw useless(
+      '--force',
+      'without --for',
+      'add --for RUNTIME, or leave it out; --merge unpacks over another image',
+    );
+  if (values.dryRun === true && values.quiet === true)
+    throw useless('--quiet', 'with --dry-run', 'leave one of them out');
+}
+
+/** @throws UsageError for a tag or digest behind the repository of `tags` */
+function refuseTag(text: string, source: Source | undefined): void {
+  const [, tag] = /[:@]([^/]*)$/.exec(text) ?? [];
+  const named = source === undefined ? tag : source.image;
+  if (named === undefined) return;
+  const repository = text.slice(0, text.length - named.length - 1);
+  throw new UsageError(`tags takes a repository without a tag, not ${printable(text)}`, {
+    hint: `write dlrootfs tags ${printable(repository)}, or dlrootfs inspect ${printable(text)}`,
+  });
 }
 
 /**
@@ -98,11 +150,15 @@ function readValues(command: string, flags: readonly Flag[], words: readonly str
       hint: `dlrootfs help ${command} lists what does`,
     });
   }
+  if (command === 'pull') {
+    const meant = foreignCommand(words);
+    if (meant !== undefined) throw meant;
+  }
   const program = quietCommand(command).helpOption(false);
   for (const word of expected) program.argument(word);
   for (const option of options) if (option.long !== '--help') program.addOption(option);
   const canonical = flags.flatMap((flag) => commanderForm(flag, flags));
-  if (words.slice(0, expected.length).includes('')) throw missingWord(command);
+  if (words.slice(0, expected.length).includes('')) throw missingWord(command, words);
   try {
     program.parse([...canonical, '--', ...words], { from: 'user' });
   } catch (error) {
@@ -132,27 +188,39 @@ function usageError(
 ): UsageError {
   switch (error.code) {
     case 'commander.unknownOption': {
-      const { spelled } = flags.find(({ option }) => option === undefined)!;
-      const hint = suggestionOf(error) ?? 'dlrootfs --help lists all flags';
+      const { spelled, name } = flags.find(({ option }) => option === undefined)!;
+      const hint = foreignFlag(name) ?? suggestionOf(error) ?? 'dlrootfs --help --all lists all flags';
       return new UsageError(`unknown flag: ${printable(spelled)}`, { hint });
     }
     case 'commander.excessArguments': {
-      const most = commands[command]!.words?.length ?? 0;
-      return new UsageError(`unexpected argument: ${printable(words[most]!) || '""'}`);
+      if (command === 'pull') return wordsBehindImage(words);
+      const { words: expected = [], synopsis } = commands[command]!;
+      return new UsageError(`unexpected word: ${printable(words[expected.length]!) || '""'}`, {
+        hint: `write dlrootfs ${synopsis}`,
+      });
     }
     case 'commander.missingArgument':
-      return missingWord(command);
+      return missingWord(command, words);
     default:
       return new UsageError(printable(error.message.replace(/^error: /, '')));
   }
 }
 
-function missingWord(command: string): UsageError {
+function wordsBehindImage(words: readonly string[]): UsageError {
+  const known = Object.keys(commands).filter((name) => name !== 'pull');
+  const hint = suggestion(words[0]!, known);
+  if (hint !== undefined) return new UsageError(`dlrootfs has no command ${printable(words[0]!)}`, { hint });
+  return wordBehindImage(words[0]!, words[1]!, known);
+}
+
+function missingWord(command: string, given: readonly string[]): UsageError {
+  const { words: expected = [], synopsis } = commands[command]!;
   if (command === 'pull')
     return new UsageError('no image is named', { hint: 'write dlrootfs IMAGE[:TAG] -d DIR' });
-  const count = commands[command]!.words?.filter((word) => word.startsWith('<')).length ?? 0;
-  const needed = count > 1 ? `${count} arguments` : 'an argument';
-  return new UsageError(`${command} needs ${needed}`, { hint: `see dlrootfs help ${command}` });
+  const missing = expected.filter((word) => word.startsWith('<'))[given.filter((word) => word !== '').length];
+  const name = /\w+/.exec(missing ?? 'word')![0];
+  const article = /^[aeiou]/.test(name) ? 'an' : 'a';
+  return new UsageError(`${command} needs ${article} ${name}`, { hint: `write dlrootfs ${synopsis}` });
 }
 
 function suggestionOf({ message }: CommanderError): string | undefined {

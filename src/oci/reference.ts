@@ -122,17 +122,25 @@ function refuseOtherForms(text: string): void {
 
 function parseDigest(digest: string, text: string): Digest {
   const fault = digest === '' ? 'nothing follows the "@"' : digestFault(digest);
-  if (fault !== undefined) throw invalid(text, `bad digest "${printable(digest, 160)}": ${fault}`);
+  if (fault !== undefined) {
+    throw invalid(
+      text,
+      `bad digest "${printable(digest, 160)}": ${fault}`,
+      'write IMAGE@sha256: and 64 hex digits; dlrootfs inspect IMAGE prints the digest',
+    );
+  }
   return Digest.parse(digest);
 }
 
 function parseTag(tag: string, text: string): string {
   if (tagRule.test(tag)) return tag;
   if (tag === '') throw invalid(text, 'nothing follows the ":"', 'leave the colon out for the tag latest');
-  if (tag.length > 128) throw invalid(text, `the tag has ${tag.length} characters, 128 are allowed`);
+  if (tag.length > 128)
+    throw invalid(text, `the tag has ${tag.length} characters, 128 are allowed`, 'shorten the tag');
   throw invalid(
     text,
     `bad tag "${printable(tag, 160)}": letters, digits, "_", "." and "-" are allowed, "." and "-" not first`,
+    'write IMAGE:TAG, as in alpine:3.20',
   );
 }
 
@@ -162,7 +170,14 @@ export function isRegistry(text: string): boolean {
 function checkDomain(registry: string, text: string): void {
   const match = domain.exec(registry);
   if (match === null) {
-    throw invalid(text, `bad registry "${printable(registry, 160)}": host[:port] is wanted`);
+    const isPath = /^\.{0,2}$/.test(registry);
+    throw invalid(
+      text,
+      `bad registry "${printable(registry, 160)}": host[:port] is wanted`,
+      isPath
+        ? 'name an image, as in alpine; for an image on this machine write oci:DIR or docker-archive:FILE'
+        : 'write HOST[:PORT]/REPOSITORY, as in registry.example.com:5000/team/app',
+    );
   }
   if (Number(match.groups?.['port'] ?? 0) > 65_535) {
     throw invalid(text, `bad registry "${printable(registry, 160)}": ports end at 65535`);
@@ -179,7 +194,10 @@ function checkPath(path: string, text: string): void {
   }
   for (const part of path.split('/')) {
     if (component.test(part)) continue;
-    if (part === '') throw invalid(text, 'a part of the repository name is empty');
+    if (part === '') {
+      const hint = 'leave out the slash at the beginning or the end, and double ones';
+      throw invalid(text, 'a part of the repository name is empty', hint);
+    }
     if (component.test(part.toLowerCase())) {
       throw invalid(
         text,
@@ -191,6 +209,7 @@ function checkPath(path: string, text: string): void {
       text,
       `bad part "${printable(part, 160)}" of the repository name: lower-case letters and digits are allowed, ` +
         'with ".", "_", "__" or "-" between them',
+      'correct the name, as in registry.example.com/team/app:1.0',
     );
   }
 }

@@ -40,15 +40,15 @@ const refused: readonly (readonly [sentence: string, argv: readonly string[], me
   ['an unknown flag is named', ['ubuntu', '-x'], /^unknown flag: -x$/],
   ['flags are not run together', ['ubuntu', '-gd'], /^unknown flag: -gd$/],
   ['an unknown flag is named without its value', ['ubuntu', '--pass=secret'], /^unknown flag: --pass$/],
-  ['a stray word is named', ['ubuntu', 'stray', '-d', 'out'], /^unexpected argument: stray$/],
+  ['a stray word is named', ['ubuntu', 'stray', '-d', 'out'], /^unexpected word: stray$/],
   ['a value that is missing', ['ubuntu', '-d'], /^flag needs an argument: -d$/],
   ['three dashes', ['ubuntu', '---d'], /^bad flag syntax: ---d$/],
   ['a bad boolean', ['ubuntu', '-g=maybe'], /^invalid boolean value "maybe" for -g$/],
-  ['`-g true` leaves a stray word', ['ubuntu', '-g', 'true'], /^unexpected argument: true$/],
+  ['`-g true` leaves a stray word', ['ubuntu', '-g', 'true'], /^unexpected word: true$/],
   ['an empty image', [''], /^no image is named$/],
   ['flags without an image', ['-d', 'x'], /^no image is named$/],
   ['a flag that goes with pull only', ['version', '-d', 'x'], /^-d does not go with version$/],
-  ['control characters are never printed raw', ['ubuntu', '\u001b[31m'], /^unexpected argument: \\x1b\[31m$/],
+  ['control characters are never printed raw', ['ubuntu', '\u001b[31m'], /^unexpected word: \\x1b\[31m$/],
 ];
 
 for (const [sentence, argv, message] of refused) {
@@ -63,7 +63,8 @@ for (const [sentence, argv, message] of refused) {
 test('flags: a command word wins over an image of that name', () => {
   assert.equal(parseArguments(['version']).command, 'version');
   assert.deepEqual(parseArguments(['library/version']).words, ['library/version']);
-  assert.deepEqual(parseArguments(['pull']).words, ['pull']);
+  assert.deepEqual(parseArguments(['library/pull']).words, ['library/pull']);
+  assert.throws(() => parseArguments(['pull']), { hint: /; an image of that name is library\/pull$/ });
 });
 
 test('flags: -h, --help, -V and --version work anywhere', () => {
@@ -98,4 +99,35 @@ test('property: any argument list is a command or a usage error', () => {
     }),
     { numRuns: 500 },
   );
+});
+
+const without = 'has no effect';
+const useless: readonly (readonly [argv: string, message: string])[] = [
+  ['ubuntu --rootless', `--rootless ${without} without --for runc`],
+  ['ubuntu --for lxc --rootless', `--rootless ${without} without --for runc`],
+  ['ubuntu --force', `--force ${without} without --for`],
+  ['ubuntu --all', `--all ${without} without --help`],
+  ['ubuntu --dry-run -q', `--quiet ${without} with --dry-run`],
+  ['ubuntu --no-cache --cache-dir x', `--cache-dir ${without} with --no-cache`],
+  ['cache size --cache-size 1G', `--cache-size ${without} on the size of the cache`],
+  ['oci:dir -u a:b', `--user ${without} on an image of this machine`],
+  ['inspect oci-archive:x --mirror m', `--mirror ${without} on an image of this machine`],
+];
+
+for (const [line, message] of useless) {
+  test(`flags: ${line} is refused`, () => {
+    assert.throws(() => parseArguments(line.split(' ')), { name: 'UsageError', message });
+  });
+}
+
+test('flags: what has an effect is not refused', () => {
+  for (const line of [
+    'ubuntu --for runc,lxc --rootless',
+    'ubuntu --for lxc --force',
+    'checkout layer1 --force',
+    'cache prune --cache-size 1G',
+    'oci:dir --platform linux/arm64 --no-cache',
+    'help --all',
+  ])
+    parseArguments(line.split(' '));
 });

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { test } from 'node:test';
-import { commands } from '../../src/command-line/commands.ts';
-import { helpText } from '../../src/command-line/help.ts';
+import { commands, optionNamed } from '../../src/command-line/commands.ts';
+import { COMMON_FLAGS, helpText } from '../../src/command-line/help.ts';
 import { manualPage } from '../../src/command-line/manual.ts';
 import { topics } from '../../src/command-line/topics.ts';
-import { UsageError } from '../../src/errors.ts';
+import { ExitCode, UsageError } from '../../src/errors.ts';
 import { missing } from '../support/debian.ts';
 
 const words = [...new Set([...Object.keys(commands), ...Object.keys(topics)])];
@@ -17,9 +17,8 @@ for (const word of words) {
   test(`help: ${word} fits 80 columns`, () => {
     const lines = helpText(word).split('\n');
     assert.ok(lines.length > 3);
-    // The original's usage line is as it is.
     assert.deepEqual(
-      lines.filter((line) => line.length > 80 && !line.startsWith('Usage: dlrootfs <image_name>')),
+      lines.filter((line) => line.length > 80),
       [],
     );
   });
@@ -36,10 +35,22 @@ test('help: a mistyped topic is guessed', () => {
   );
 });
 
-test('help: --help names every command and topic', () => {
-  const text = helpText();
+test('help: --help leaves a line for the prompt on a terminal of 80 × 24, and names every command and topic', () => {
+  const lines = helpText().trimEnd().split('\n');
+  assert.ok(lines.length <= 23 && lines.every((line) => line.length <= 80), lines.join('\n'));
+  for (const word of words.filter((name) => name !== 'pull'))
+    assert.match(lines.join('\n'), new RegExp(`\\s${word}(?:,|$)`, 'm'));
+  for (const [flag] of COMMON_FLAGS)
+    assert.ok(optionNamed(/^--?([a-z]+)/.exec(flag)![1]!) !== undefined, flag);
+});
+
+test('help: --help --all names every command, topic, flag and exit code', () => {
+  const text = helpText(undefined, true);
   for (const word of words.filter((name) => name !== 'pull'))
     assert.match(text, new RegExp(`^  dlrootfs (?:help )?${word}\\b`, 'm'));
+  for (const { flags } of commands['pull']!.options) assert.ok(text.includes(`\n  ${flags} `), flags);
+  for (const code of Object.values(ExitCode)) assert.match(text, new RegExp(`^  ${code} {2,}\\w`, 'm'));
+  assert.equal(helpText('pull'), text);
 });
 
 const page = manualPage('2026-11-24');

@@ -1,0 +1,96 @@
+import { UsageError, printable } from '../errors.ts';
+
+/** Flags of crane, skopeo, docker, podman, buildah, umoci, oras, regctl and curl, and what to write here. */
+const FLAGS: readonly (readonly [names: string, hint: string])[] = [
+  [
+    'insecure skip-tls-verify insecure-skip-tls-verify tls-no-verify no-tls-verify allow-insecure src-tls-verify k',
+    'use --tls-verify=false, or --plain-http for a registry without TLS',
+  ],
+  ['http insecure-http use-http', 'use --plain-http'],
+  ['output-dir outdir out-dir dir directory rootfs target destination path-to-rootfs r C', 'use -d DIR'],
+  ['file f tarball archive', 'use -o FILE.tar'],
+  ['format', 'use -o FILE.tar, FILE.tar.gz or FILE.tar.zst; for JSON use --json'],
+  ['username login src-username src-creds credentials', 'use -u USER, which asks for the password'],
+  ['password pass src-password', 'use -u USER with --password-stdin'],
+  ['token bearer-token identity-token src-registry-token', 'use --registry-token TOKEN'],
+  ['anonymous no-auth src-no-creds', 'use --no-creds'],
+  ['registry-config auth-file config', 'use --authfile FILE'],
+  [
+    'arch os variant override-arch override-os override-variant src-platform',
+    'use --platform OS/ARCH, as in --platform linux/arm64',
+  ],
+  ['tag t', 'write the tag behind the image, as in alpine:3.20'],
+  ['digest', 'write the digest behind the image, as in alpine@sha256:…'],
+  ['image name', 'write the image without a flag, as in dlrootfs alpine'],
+  ['registry host server', 'write the registry before the image, as in registry.example.com/team/app'],
+  [
+    'cacert ca-cert cacerts certificate-authority tls-ca-cert src-cert-dir',
+    'use --ca-file FILE or --cert-dir DIR',
+  ],
+  ['client-cert cert tls-cert', 'use --cert-file FILE with --key-file FILE'],
+  ['client-key key tls-key', 'use --key-file FILE with --cert-file FILE'],
+  ['retries retry-times max-retries', 'use --retry N'],
+  [
+    'concurrency parallel parallelism image-parallel-copies max-concurrent-downloads threads workers',
+    'use -j N',
+  ],
+  ['cache_path cache-path', 'use --cache-dir DIR'],
+  ['silent no-progress no-tty', 'use -q, or --progress none for the lines without progress'],
+  ['log-level trace', 'use -v'],
+  ['all-tags list-tags list', 'use dlrootfs tags REPOSITORY'],
+  ['proxy', 'set HTTPS_PROXY in the environment'],
+  ['bundle', 'use -d BUNDLE/rootfs --for runc'],
+  [
+    'it ti rm detach entrypoint',
+    'pull without it, then run chroot rootfs /bin/sh: dlrootfs starts no containers',
+  ],
+  ['extract untar unpack', 'leave it out: dlrootfs always unpacks'],
+  ['dryrun dry', 'use --dry-run'],
+];
+
+/** What to write instead of a flag of another tool; undefined for a flag that none of them has. */
+export function foreignFlag(name: string): string | undefined {
+  return FLAGS.find(([names]) => names.split(' ').includes(name))?.[1];
+}
+
+/** A hint for a word that other tools have as a command; `rest` is what follows it. */
+type CommandHint = (rest: string) => string;
+
+const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
+  [
+    'pull export copy cp unpack extract get fetch download create import save build-rootfs',
+    (rest) => `write dlrootfs ${rest || 'IMAGE'}`,
+  ],
+  [
+    'run exec start',
+    (rest) =>
+      `dlrootfs starts no containers: write dlrootfs ${rest.split(' ')[0] || 'IMAGE'}, then chroot rootfs /bin/sh`,
+  ],
+  ['login logout auth', () => 'log in with docker, podman or skopeo, or use -u USER'],
+  ['manifest config info show history', (rest) => `write dlrootfs inspect ${rest || 'IMAGE'}`],
+  ['ls list list-tags search', (rest) => `write dlrootfs tags ${rest || 'REPOSITORY'}`],
+  ['images ps rmi rm', () => 'use ls and rm for a rootfs, and dlrootfs cache for what is kept'],
+  ['prune clean', () => 'write dlrootfs cache prune'],
+  ['push commit build tag', () => 'use podman or buildah for that: dlrootfs only reads from registries'],
+];
+
+/** The error for words of which the first is a command of other tools; undefined if it is none. */
+export function foreignCommand([first = '', ...rest]: readonly string[]): UsageError | undefined {
+  const hint = COMMANDS.find(([names]) => names.split(' ').includes(first))?.[1];
+  if (hint === undefined) return undefined;
+  return new UsageError(`dlrootfs has no command ${first}`, {
+    hint: `${hint(printable(rest.join(' ')))}${rest.length > 0 ? '' : `; an image of that name is library/${first}`}`,
+  });
+}
+
+/** The error for a word behind the image: a tag, a directory or a command that stands in the wrong place. */
+export function wordBehindImage(image: string, word: string, commands: readonly string[]): UsageError {
+  const [name, shown] = [printable(image), printable(word) || '""'];
+  const error = (hint: string) => new UsageError(`unexpected word: ${shown}`, { hint });
+  if (commands.includes(word)) return error(`write dlrootfs ${shown} ${name}`);
+  if (word === 'true' || word === 'false') return error(`write =${word} behind a flag, as in -g=${word}`);
+  const mayHaveTag = !/[:@][^/]*$/.test(image) && /^\w[\w.-]{0,127}$/.test(word);
+  if (!mayHaveTag) return error(`write -d ${shown} for that directory`);
+  if (word === 'latest' || /^v?\d/.test(word)) return error(`write dlrootfs ${name}:${shown}`);
+  return error(`write -d ${shown} for that directory, or ${name}:${shown} for that tag`);
+}
