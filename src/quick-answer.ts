@@ -2,7 +2,7 @@ import { readFileSync, writeSync } from 'node:fs';
 import { version } from './version.ts';
 
 /** The original's usage text, byte for byte (its flag defaults as Go 1.3 printed them, `dockefile` as misspelt there). */
-export const originalUsage = `Usage: dlrootfs <image_name>:[<image_tag>] [-d <rootfs_destination>] [-u <username>:<password>] [-g]
+const originalUsage = `Usage: dlrootfs <image_name>:[<image_tag>] [-d <rootfs_destination>] [-u <username>:<password>] [-g]
 
 Examples:
   dlrootfs ubuntu  #if no tag, use latest

@@ -143,6 +143,12 @@ async function runCache({ values, words }: Invocation, { stdout, environment }: 
     import('../options.ts'),
     import('./request.ts'),
   ]);
+  const what = words[0] ?? 'size';
+  if (what !== 'size' && what !== 'prune') {
+    throw new UsageError(`unexpected word: ${printable(what)}`, {
+      hint: 'write dlrootfs cache size, or dlrootfs cache prune',
+    });
+  }
   const directory = cacheDirectory(values) ?? defaultCacheDirectory(environment);
   if (directory === undefined)
     throw new UsageError('no home directory for the cache is known', { hint: 'use --cache-dir DIR' });
@@ -152,17 +158,12 @@ async function runCache({ values, words }: Invocation, { stdout, environment }: 
         ? `${JSON.stringify({ directory, ...result })}\n`
         : `${printable(directory)}: ${text}\n`,
     );
-  const what = words[0] ?? 'size';
   if (what === 'size') {
     const size = await storeSize(directory);
     print(size, `${size.blobs} files, ${size.partials} partial, ${formatBytes(size.bytes)}`);
-  } else if (what === 'prune') {
+  } else {
     const removed = await pruneStore(directory, values.cacheSize ?? 0);
     print(removed, `${removed.files} files removed, ${formatBytes(removed.bytes)}`);
-  } else {
-    throw new UsageError(`unexpected argument: ${printable(what)}`, {
-      hint: 'use dlrootfs cache size, or dlrootfs cache prune',
-    });
   }
 }
 

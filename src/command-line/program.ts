@@ -52,8 +52,6 @@ export function parseArguments(argv: readonly string[]): Invocation {
 
 /** @throws UsageError for a flag that the rest of the command line leaves without effect */
 function refuseWithoutEffect({ command, words, values, given }: Invocation): void {
-  const useless = (flag: string, why: string, hint: string): UsageError =>
-    new UsageError(`${flag} has no effect ${why}`, { hint });
   if (values.all === true && command !== 'help')
     throw useless('--all', 'without --help', 'write dlrootfs --help --all');
   if (command === 'cache' && given.has('cache-size') && words[0] !== 'prune')
@@ -85,6 +83,9 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
   if (values.dryRun === true && values.quiet === true)
     throw useless('--quiet', 'with --dry-run', 'leave one of them out');
 }
+
+const useless = (flag: string, why: string, hint: string): UsageError =>
+  new UsageError(`${flag} has no effect ${why}`, { hint });
 
 /** @throws UsageError for a tag or digest behind the repository of `tags` */
 function refuseTag(text: string, source: Source | undefined): void {
@@ -131,13 +132,10 @@ function readFlag(argument: string, rest: Iterator<string>): Flag {
     return { ...found, value: isBoolean ? value === undefined || parseBoolean(value, spelled) : value };
   }
   const word = value ?? rest.next().value;
-  if (word === undefined) {
-    throw new UsageError(`flag needs an argument: ${spelled}`, {
-      hint: `write ${spelled} VALUE or ${spelled}=VALUE`,
-    });
-  }
+  const hint = `write ${spelled} ${/<(.*)>/.exec(option.flags)![1]!.toUpperCase()}`;
+  if (word === undefined) throw new UsageError(`flag needs an argument: ${spelled}`, { hint });
   if (word === '' && !MAY_BE_EMPTY.has(found.name))
-    throw new UsageError(`${spelled} has an empty value`, { hint: `write ${spelled} VALUE` });
+    throw new UsageError(`${spelled} has an empty value`, { hint });
   return { ...found, value: word };
 }
 

@@ -19,16 +19,13 @@ export function parsePlatform(text: string): Platform {
   const [os, architecture, variant] = parts;
   if (parts.length > 3 || !parts.every((part) => /^[A-Za-z0-9_.-]+$/.test(part))) {
     throw new UsageError(`platform "${printable(text, 80)}" is not os/arch[/variant]`, {
-      hint: 'write it as linux/amd64, linux/arm64 or linux/arm/v7',
+      hint: 'write one like linux/amd64, linux/arm64 or linux/arm/v7',
     });
   }
   if (os === undefined || architecture === undefined) {
-    throw new UsageError(
-      `platform "${printable(text, 80)}" lacks its architecture: os/arch[/variant] is wanted`,
-      {
-        hint: `did you mean linux/${printable(text, 80)}?`,
-      },
-    );
+    throw new UsageError(`platform "${printable(text, 80)}" is not os/arch[/variant]`, {
+      hint: `write --platform linux/${printable(text, 80)}`,
+    });
   }
   return normalisePlatform({ os, architecture, variant });
 }
