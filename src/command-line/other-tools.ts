@@ -83,7 +83,7 @@ export function foreignCommand([first = '', ...rest]: readonly string[]): UsageE
   });
 }
 
-/** The error for a word behind the image: a tag, a directory or a command that stands in the wrong place. */
+/** The error for a word behind the image: a tag, a directory or a command in the wrong place. */
 export function wordBehindImage(image: string, word: string, commands: readonly string[]): UsageError {
   const [name, shown] = [printable(image), printable(word) || '""'];
   const error = (hint: string) => new UsageError(`unexpected word: ${shown}`, { hint });

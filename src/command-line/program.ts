@@ -56,9 +56,6 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
     throw useless('--all', 'without --help', 'write dlrootfs --help --all');
   if (command === 'cache' && given.has('cache-size') && words[0] !== 'prune')
     throw useless('--cache-size', 'on the size of the cache', 'write dlrootfs cache prune --cache-size SIZE');
-  const cacheFlag = ['cache-dir', 'cache-size'].find((name) => given.has(name));
-  if (values.cache === false && cacheFlag !== undefined)
-    throw useless(`--${cacheFlag}`, 'with --no-cache', 'leave one of them out');
   const source = ['pull', 'inspect', 'tags'].includes(command) ? parseSource(words[0]!) : undefined;
   const aboutRegistry = commands['pull']!.options.find(
     ({ helpGroupHeading, long }) =>
