@@ -1,26 +1,28 @@
-import { DestinationError, NetworkError } from '../errors.ts';
+import { DestinationError } from '../errors.ts';
 import type { BlobResponse, Layer } from '../oci/image.ts';
 import type { BlobBuffer } from './buffer.ts';
 import type { Kept } from './claim.ts';
-import { type StarvationMeter, judge, PaceMeter, outrunsReader } from './pace.ts';
-import type { SchedulerPlace } from './scheduler.ts';
-import { Pieces, SplitDownload } from './split.ts';
-import { abandon, BrokenTransferError, type RetryBudget, TimedBody, WrongBytesError } from './transfer.ts';
+import { type StarvationMeter, judge, outrunsReader, type Pace } from './pace.ts';
+import { Pieces } from './pieces.ts';
+import type { Scheduler } from './scheduler.ts';
+import { SplitDownload } from './split.ts';
+import { Body, BrokenTransferError, RetryBudget, type RetryOptions, WrongBytesError } from './transfer.ts';
 import { BlobHash } from './verification.ts';
 
-/** At once, for the digest, in bytes. */
+/** Bytes read back at once, for the digest. */
 const READ_BACK = 512 * 1024;
-/** So many bytes more, and it is noted again what the file has: what a killed run loses at most. */
+/** After this many further bytes, the contents of the file are noted again: a killed run loses at most these. */
 const NOTE_EVERY = 4 * 2 ** 20;
 
-export interface DownloadOptions {
-  readonly budget: RetryBudget;
-  readonly place: SchedulerPlace;
+export interface DownloadOptions extends RetryOptions {
+  readonly scheduler: Scheduler;
+  /** Of the blob, see `Scheduler`. */
+  readonly rank: number;
   /** Of the layer that is being unpacked. */
   readonly starvation: StarvationMeter;
-  /** Called with the number of bytes that are here, whenever there are more. */
+  /** Called with the number of received bytes whenever it has grown. */
   readonly progress: (received: number) => void;
-  /** Notes what the file has, where it has holes or will have. */
+  /** Notes the contents of the file, where it has or will have holes. */
   readonly note: (kept: Kept) => Promise<void>;
 }
 
@@ -29,12 +31,14 @@ export class Download {
   readonly #layer: Layer;
   readonly #buffer: BlobBuffer;
   readonly #options: DownloadOptions;
+  readonly #budget: RetryBudget;
   readonly #hash: BlobHash;
   #size: number | undefined;
   #etag: string | undefined;
   #complete = false;
+  /** The server has sent ranges as requested so far. */
   #splits = true;
-  /** What is there beyond the front, and what is not; from when there is something. */
+  /** The received and the missing pieces; set when there are bytes beyond the front. */
   #pieces: Pieces | undefined;
   /** The file has, or had, holes. */
   #sparse = false;
@@ -47,14 +51,15 @@ export class Download {
     this.#layer = layer;
     this.#buffer = buffer;
     this.#options = options;
+    this.#budget = new RetryBudget(options);
     this.#hash = new BlobHash(layer.checksum);
     this.#size = layer.size;
   }
 
   /**
-   * Resolves when the blob is whole and its digest right; `kept` is in the buffer's file already.
+   * Resolves when the blob is complete and its digest right; `kept` is in the buffer's file already.
    *
-   * @throws WrongBytesError, NetworkError, and what opening the blob throws; then it is noted what the file has
+   * @throws WrongBytesError, NetworkError, and errors of opening the blob; then the contents of the file are noted
    */
   async run(kept: Kept): Promise<void> {
     try {
@@ -64,7 +69,9 @@ export class Download {
       await this.#note().catch(() => undefined);
       throw error;
     }
-    this.#verify();
+    const found = this.#hash.mismatch();
+    if (found === undefined) return;
+    throw new WrongBytesError(`it has digest ${found} but must have ${this.#layer.checksum?.digest}`);
   }
 
   async #resume({ ranges, size = ranges.at(-1)?.end ?? 0 }: Kept): Promise<void> {
@@ -73,30 +80,20 @@ export class Download {
     if (ranges.at(-1)!.end > pieces.front) this.#pieces = pieces;
     this.#buffer.advance(pieces.front);
     this.#options.progress(pieces.received);
-    await this.#hashTo(pieces.front).catch((error: unknown) => {
+    await this.#hashFront().catch((error: unknown) => {
       if (!(error instanceof DestinationError)) throw error;
       throw new WrongBytesError(`cannot read what an earlier run downloaded of it: ${error.message}`);
     });
     this.#complete = pieces.front === this.#size;
   }
 
-  #verify(): void {
-    const found = this.#hash.mismatch();
-    if (found === undefined) return;
-    throw new WrongBytesError(`it has digest ${found} but must have ${this.#layer.checksum?.digest}`);
-  }
-
   async #receive(): Promise<void> {
     try {
-      if (this.#pieces && this.#splits) return await this.#split(this.#pieces);
-      const response = await this.#open();
-      this.#size = sizeBy(response, this.#layer, this.#size);
-      await this.#take(response);
+      await (this.#pieces && this.#splits ? this.#split(this.#pieces) : this.#rest());
     } catch (error) {
-      this.#options.place.settle();
-      await this.#options.budget.again(error, this.#received);
+      this.#settle();
+      await this.#budget.again(error, this.#received);
     }
-    return undefined;
   }
 
   /** How many bytes are there. */
@@ -104,76 +101,66 @@ export class Download {
     return this.#splits && this.#pieces ? this.#pieces.received : this.#buffer.received;
   }
 
-  /** Asks for the rest; where the server does not do that, for the whole again. */
-  async #open(): Promise<BlobResponse> {
-    const { signal } = this.#options.budget;
-    const start = this.#buffer.received;
-    const answer = await this.#layer.open({ start, etag: this.#etag }, signal).catch((error: unknown) => {
-      signal.throwIfAborted();
-      if (start === 0 || !(error instanceof NetworkError)) throw error;
-      return undefined;
-    });
-    const response = answer ?? (await this.#layer.open({ start: 0 }, signal));
-    if (response.start > start) {
-      await abandon(response);
-      throw new BrokenTransferError('the server sent another range than requested');
-    }
-    // With a digest, any content at that address must be the same bytes; without one, only the tag says so.
-    const changed = this.#etag !== undefined && response.etag !== this.#etag && !this.#layer.checksum;
-    this.#etag = response.etag;
-    if (changed && start > 0) {
-      await abandon(response);
-      throw new WrongBytesError('it changed on the server during the download');
-    }
-    return response;
+  #settle(): void {
+    this.#options.scheduler.settle(this.#options.rank);
   }
 
-  async #take(response: BlobResponse): Promise<void> {
+  /** Receives the rest in order, until more connections are worth it. */
+  async #rest(): Promise<void> {
     const buffer = this.#buffer;
-    const pace = new PaceMeter();
-    let skip = buffer.received - response.start;
-    const patient = () => outrunsReader(pace) && !this.#options.starvation.starving;
-    const body = new TimedBody(response.body, pace);
+    const range = { start: buffer.received, etag: this.#etag };
+    const response = await this.#layer.open(range, this.#options.signal);
+    const body = new Body(response);
     try {
-      for await (const whole of body) {
-        const chunk = whole.subarray(Math.min(skip, whole.length));
-        skip -= whole.length - chunk.length;
-        if (chunk.length === 0) continue;
-        if (this.#size !== undefined && buffer.received + chunk.length > this.#size) {
-          throw new WrongBytesError(`received more than its ${this.#size} bytes`);
-        }
-        this.#hash.update(chunk);
-        await buffer.append(chunk, patient);
-        await this.#arrived(chunk.length);
-        if (this.#shouldSplit(response, pace)) {
-          const front = { start: 0, end: buffer.received };
-          return await this.#split(new Pieces([front], this.#size!), body);
-        }
+      this.#check(response);
+      // A server without ranges sends again what is here already.
+      while (body.at < buffer.received && (await body.next(buffer.received - body.at)));
+      for (let chunk = await body.next(); chunk; chunk = await body.next()) {
+        await this.#append(chunk, body.pace);
+        if (!this.#shouldSplit(response.ranges, body.pace)) continue;
+        await this.#split(new Pieces([{ start: 0, end: buffer.received }], this.#size!), body);
+        return;
       }
     } finally {
-      await body.return();
+      await body.close();
     }
     if (this.#size !== undefined && buffer.received < this.#size) {
       throw new BrokenTransferError(`the connection ended after ${buffer.received} of ${this.#size} bytes`);
     }
     this.#complete = true;
-    return undefined;
   }
 
-  #shouldSplit(response: BlobResponse, pace: PaceMeter): boolean {
-    const possible =
-      this.#size !== undefined && response.ranges && this.#splits && this.#options.place.connections > 1;
-    const verdict = possible ? judge(pace, this.#size! - this.#buffer.received, this.#hungry) : 'alone';
-    if (verdict !== 'unknown') this.#options.place.settle();
+  /** @throws WrongBytesError when the answer is about another blob than the bytes that are here */
+  #check(response: BlobResponse): void {
+    this.#size = sizeBy(response, this.#layer, this.#size);
+    // With a digest, any content at that address must be the same bytes; without one, only the entity tag tells.
+    const changed = this.#etag !== undefined && response.etag !== this.#etag && !this.#layer.checksum;
+    this.#etag = response.etag;
+    if (changed && this.#buffer.received > 0) {
+      throw new WrongBytesError('it changed on the server during the download');
+    }
+  }
+
+  async #append(chunk: Uint8Array, pace: Pace): Promise<void> {
+    if (this.#size !== undefined && this.#buffer.received + chunk.length > this.#size) {
+      throw new WrongBytesError(`received more than its ${this.#size} bytes`);
+    }
+    this.#hash.update(chunk);
+    await this.#buffer.append(chunk, () => outrunsReader(pace) && !this.#options.starvation.starving);
+    await this.#arrived(chunk.length);
+  }
+
+  #shouldSplit(ranges: boolean, pace: Pace): boolean {
+    const { scheduler, starvation } = this.#options;
+    const possible = this.#size !== undefined && ranges && this.#splits && scheduler.connections > 1;
+    // This layer is the one that is being unpacked, and it waits.
+    const hungry = this.#buffer.isRead && starvation.starving;
+    const verdict = possible ? judge(pace, this.#size! - this.#buffer.received, hungry) : 'alone';
+    if (verdict !== 'unknown') this.#settle();
     return verdict === 'share';
   }
 
-  /** The layer that is being unpacked is this one, and waits. */
-  get #hungry(): boolean {
-    return this.#buffer.isRead && this.#options.starvation.starving;
-  }
-
-  async #split(pieces: Pieces, body?: AsyncIterator<Uint8Array>): Promise<void> {
+  async #split(pieces: Pieces, body?: Body): Promise<void> {
     this.#pieces = pieces;
     this.#size = pieces.size;
     this.#sparse = true;
@@ -186,18 +173,19 @@ export class Download {
     });
     this.#splits = await split.run(body);
     await this.#hashing;
-    await this.#hashTo(this.#buffer.received);
+    await this.#hashFront();
     this.#complete = this.#buffer.received === pieces.size;
   }
 
   async #arrived(bytes: number): Promise<void> {
+    this.#budget.received(bytes);
     this.#options.progress(this.#received);
     if (this.#hash.bytes < this.#buffer.received) this.#hashSoon();
     this.#unnoted += bytes;
     if (this.#unnoted >= NOTE_EVERY) await this.#note();
   }
 
-  /** Notes what the file has, unless its length says that. */
+  /** Notes the contents of the file, unless its length says them. */
   async #note(): Promise<void> {
     this.#unnoted = 0;
     if (!this.#sparse) return;
@@ -211,20 +199,17 @@ export class Download {
   }
 
   #hashSoon(): void {
-    this.#hashing ??= this.#hashFront();
+    this.#hashing ??= this.#hashFront().finally(() => {
+      this.#hashing = undefined;
+    });
     this.#hashing.catch((error: unknown) => this.#buffer.fail(error));
   }
 
+  /** Reads back what went to the file without passing by here, up to the front. */
   async #hashFront(): Promise<void> {
-    while (this.#hash.bytes < this.#buffer.received) await this.#hashTo(this.#buffer.received);
-    this.#hashing = undefined;
-  }
-
-  /** Reads back what went to the file without passing by here. */
-  async #hashTo(end: number): Promise<void> {
     this.#readBack ??= new Uint8Array(READ_BACK);
-    while (this.#hash.bytes < end) {
-      const wanted = this.#readBack.subarray(0, end - this.#hash.bytes);
+    while (this.#hash.bytes < this.#buffer.received) {
+      const wanted = this.#readBack.subarray(0, this.#buffer.received - this.#hash.bytes);
       const count = await this.#buffer.readAt(wanted, this.#hash.bytes);
       this.#hash.update(wanted.subarray(0, count));
     }

@@ -7,10 +7,10 @@ import type { Claim } from './claim.ts';
 import type { ByteReader } from './decode/byte-reader.ts';
 import { Download } from './download.ts';
 import type { StarvationMeter } from './pace.ts';
-import type { Scheduler, SchedulerPlace } from './scheduler.ts';
+import type { Scheduler } from './scheduler.ts';
 import { diskError } from './store-files.ts';
 import type { Store } from './store.ts';
-import { CorruptBlobError, RetryBudget, WrongBytesError } from './transfer.ts';
+import { CorruptBlobError, WrongBytesError } from './transfer.ts';
 import { CachedFile } from './verification.ts';
 
 /** What the blobs of one image share. */
@@ -43,7 +43,7 @@ export class LayerBlob {
   readonly #name: string;
   readonly #indexes: readonly number[];
   readonly #context: BlobContext;
-  readonly #place: SchedulerPlace;
+  readonly #rank: number;
   readonly #ready = Promise.withResolvers<void>();
   #cached: CachedFile | undefined;
   #buffer: BlobBuffer | undefined;
@@ -63,8 +63,8 @@ export class LayerBlob {
     this.#indexes = indexes;
     this.#context = context;
     this.ready = this.#ready.promise;
-    this.#place = context.scheduler.place(indexes[0]!);
-    this.whole = this.#place.run(layer.size, () => this.#obtain());
+    this.#rank = indexes[0]!;
+    this.whole = context.scheduler.run(this.#rank, layer.size, () => this.#obtain());
     this.whole.catch((error: unknown) => this.#ready.reject(error));
     this.ready.catch(() => undefined);
   }
@@ -159,7 +159,7 @@ export class LayerBlob {
   }
 
   async #claimFile(): Promise<void> {
-    const { store, signal, report } = this.#context;
+    const { store, scheduler, signal, report } = this.#context;
     const { digest, size } = this.#layer;
     if (digest === undefined) return;
     const waiting = () => {
@@ -167,7 +167,7 @@ export class LayerBlob {
         type: 'notice',
         message: `${this.#name}: another run is downloading it; waiting for that run`,
       });
-      this.#place.settle();
+      scheduler.settle(this.#rank);
     };
     const wanted = { digest, maxBytes: size, signal, waiting };
     let claim = await store.claim(wanted);
@@ -181,7 +181,7 @@ export class LayerBlob {
   }
 
   async #download(): Promise<void> {
-    const { store, signal, hold, starvation, policy, report } = this.#context;
+    const { store, signal, hold, starvation } = this.#context;
     const claim = this.#claim;
     const kept = claim?.kept ?? { ranges: [], size: undefined };
     const buffer = new BlobBuffer({
@@ -198,9 +198,9 @@ export class LayerBlob {
     this.#ready.resolve();
     try {
       const download = new Download(this.#layer, buffer, {
-        budget: new RetryBudget(this.#name, policy, signal, report),
-        place: this.#place,
-        starvation,
+        ...this.#context,
+        name: this.#name,
+        rank: this.#rank,
         progress: (received) => this.#progress(received),
         note: async (present) => {
           await claim?.note(present).catch((error: unknown) => {

@@ -57,7 +57,7 @@ export interface Pace {
   readonly waited: number;
 }
 
-/** The pace of a body, from when it is made; a TimedBody keeps it. */
+/** The pace of a body, from when it is made; a Body keeps it. */
 export class PaceMeter implements Pace {
   bytes = 0;
   waited = 0;

@@ -18,16 +18,6 @@ interface Shared {
   readonly work: () => Promise<void>;
 }
 
-/** What one blob asks of the scheduler; see there. */
-export interface SchedulerPlace {
-  readonly connections: number;
-  run<T>(size: number | undefined, task: () => Promise<T>): Promise<T>;
-  settle(): void;
-  share(shared: Omit<Shared, 'rank'>): () => void;
-  wantedBefore(): boolean;
-  assign(): void;
-}
-
 /**
  * The order in which the connections for blobs are used; p-limit bounds their number. Layers are unpacked in the order of the image, so a
  * free connection goes to the first blob that can use it: the sooner the first layers are here, the more of unpacking them is hidden behind
@@ -48,18 +38,6 @@ export class Scheduler {
 
   get connections(): number {
     return this.#limit.concurrency;
-  }
-
-  /** The same for one blob; `rank`: its place in the image, from 0. */
-  place(rank: number): SchedulerPlace {
-    return {
-      connections: this.connections,
-      run: (size, task) => this.run(rank, size, task),
-      settle: () => this.settle(rank),
-      share: (shared) => this.share({ ...shared, rank }),
-      wantedBefore: () => this.wantedBefore(rank),
-      assign: () => this.assign(),
-    };
   }
 
   /** Runs the first connection of a blob of `size` bytes, where that is known. To be called in the order of ranks. */

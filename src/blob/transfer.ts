@@ -2,54 +2,61 @@ import { DlrootfsError, IntegrityError, NetworkError, printable, reasonOf } from
 import type { BlobResponse } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import { backoff, inSeconds, pause, type RetryPolicy } from '../sys/retry.ts';
-import { idleTime, type PaceMeter } from './pace.ts';
+import { idleTime, PaceMeter } from './pace.ts';
 
-/**
- * A body whose waits for the network are added up in `pace`, and whose failures are BrokenTransferErrors. No generator: one that was
- * not begun would not pass on that it is left, and the connection would stay open.
- */
-export class TimedBody implements AsyncIterableIterator<Uint8Array, undefined> {
+/** The body of an answer, read in parts of the caller's size, and the pace at which it arrives. */
+export class Body {
+  readonly pace = new PaceMeter();
+  /** Offset in the blob of the first byte that it does not deliver. */
+  readonly end: number;
   readonly #body: AsyncIterator<Uint8Array>;
-  readonly #pace: PaceMeter;
+  #at: number;
+  #rest: Uint8Array | undefined;
   #over = false;
 
-  constructor(body: AsyncIterable<Uint8Array>, pace: PaceMeter) {
+  constructor({ body, start }: BlobResponse, end = Infinity) {
+    this.end = end;
+    this.#at = start;
     this.#body = body[Symbol.asyncIterator]();
-    this.#pace = pace;
   }
 
-  async next(): Promise<IteratorResult<Uint8Array, undefined>> {
+  /** Offset of the next byte in the blob. */
+  get at(): number {
+    return this.#at;
+  }
+
+  /**
+   * The next bytes, at most `most`; undefined at the end.
+   *
+   * @throws BrokenTransferError for a failure of the network; other errors of ours as they are
+   */
+  async next(most = Infinity): Promise<Uint8Array | undefined> {
+    const chunk = this.#rest ?? (await this.#receive());
+    if (!chunk) return undefined;
+    const part = chunk.subarray(0, most);
+    this.#rest = part.length < chunk.length ? chunk.subarray(part.length) : undefined;
+    this.#at += part.length;
+    return part;
+  }
+
+  async #receive(): Promise<Uint8Array | undefined> {
     const before = idleTime();
     const next = await this.#body.next().catch((error: unknown) => {
       this.#over = true;
       throw broken(error);
     });
-    this.#pace.waited += idleTime() - before;
-    if (next.done) {
-      this.#over = true;
-      return { done: true, value: undefined };
-    }
-    this.#pace.bytes += next.value.length;
-    return next;
+    this.pace.waited += idleTime() - before;
+    this.#over = next.done === true;
+    if (next.done) return undefined;
+    this.pace.bytes += next.value.length;
+    return next.value;
   }
 
-  /** Closes its connection, unless it has come to its end. */
-  async return(): Promise<IteratorResult<Uint8Array, undefined>> {
+  /** Closes its connection, unless the body has ended. */
+  async close(): Promise<void> {
     if (!this.#over) await this.#body.return?.().catch(() => undefined);
     this.#over = true;
-    return { done: true, value: undefined };
   }
-
-  [Symbol.asyncIterator](): this {
-    return this;
-  }
-}
-
-/** Closes the connection of a response that is not wanted. */
-export async function abandon(response: BlobResponse): Promise<void> {
-  await response.body[Symbol.asyncIterator]()
-    .return?.()
-    .catch(() => undefined);
 }
 
 function broken(error: unknown): unknown {
@@ -57,48 +64,52 @@ function broken(error: unknown): unknown {
   return new BrokenTransferError(reasonOf(error), { cause: error });
 }
 
-/** A connection that received so many bytes resets the count of retries: the size of the blob bounds them. */
+/** A connection that received this many bytes resets the count of retries: the size of the blob bounds them. */
 const WORTHWHILE = 64 * 1024;
 
-/** How often one blob's connections may break. */
-export class RetryBudget {
-  readonly #policy: RetryPolicy;
+export interface RetryOptions {
+  /** Of the blob, for messages. */
+  readonly name: string;
+  readonly policy: RetryPolicy;
   readonly signal: AbortSignal;
-  readonly #report: Report;
-  readonly #name: string;
-  #failures = 0;
-  #mark = 0;
+  readonly report: Report;
+}
 
-  constructor(name: string, policy: RetryPolicy, signal: AbortSignal, report: Report) {
-    this.#name = name;
-    this.#policy = policy;
-    this.signal = signal;
-    this.#report = report;
+/** How often one connection to a blob may break. */
+export class RetryBudget {
+  readonly #options: RetryOptions;
+  #failures = 0;
+  /** Bytes since the last failure. */
+  #received = 0;
+
+  constructor(options: RetryOptions) {
+    this.#options = options;
   }
 
-  /** The same for another connection of the same blob, which counts for itself. */
-  another(): RetryBudget {
-    return new RetryBudget(this.#name, this.#policy, this.signal, this.#report);
+  received(bytes: number): void {
+    this.#received += bytes;
   }
 
   /**
-   * Waits, says so, and returns when it is time to try again; throws `failure` when there have been enough tries. `received` is what
-   * the connection brought altogether, `from` where it will go on.
+   * Reports the retry, waits, and returns when it is due.
+   *
+   * @param from offset in the blob where the retry starts
+   * @throws `failure` when the retries are used up, or when it is not a BrokenTransferError
    */
-  async again(failure: unknown, received: number, from = received): Promise<void> {
-    this.signal.throwIfAborted();
+  async again(failure: unknown, from: number): Promise<void> {
+    const { name, policy, signal, report } = this.#options;
+    signal.throwIfAborted();
     if (!(failure instanceof BrokenTransferError)) throw failure;
-    // Less than before: the download was restarted.
-    const progress = received - this.#mark >= WORTHWHILE || received < this.#mark;
-    this.#mark = received;
+    const progress = this.#received >= WORTHWHILE;
+    this.#received = 0;
     this.#failures = progress ? 0 : this.#failures + 1;
-    if (this.#failures > this.#policy.retries) throw final(this.#name, failure);
-    // After progress at once: such a link drops everything now and then.
-    const wait = progress ? 0 : backoff(this.#policy, this.#failures);
+    if (this.#failures > policy.retries) throw final(name, failure);
+    // At once after progress: such a link drops every connection after a while.
+    const wait = progress ? 0 : backoff(policy, this.#failures);
     const how = wait === 0 ? 'resuming' : `retrying in ${inSeconds(wait)}`;
-    const message = `${this.#name}: ${printable(failure.message)}; ${how} from byte ${from}`;
-    this.#report({ type: 'notice', message });
-    await pause(wait, this.signal);
+    const message = `${name}: ${printable(failure.message)}; ${how} from byte ${from}`;
+    report({ type: 'notice', message });
+    await pause(wait, signal);
   }
 }
 
@@ -108,31 +119,21 @@ function final(name: string, error: BrokenTransferError): unknown {
 }
 
 /**
- * The bytes of a blob are not what its digest, size or entity tag says. They are no longer in the store, so another pull of the same
- * image downloads the blob again: worth one more attempt, see `withoutCorruptBlobs`.
+ * The bytes of a blob do not match its digest, size or entity tag. They are no longer in the store, so another pull of the same image
+ * downloads the blob again: worth one more attempt, see `withoutCorruptBlobs`.
  */
 export class CorruptBlobError extends IntegrityError {
-  /** Which of the image's blobs it is, for people and for comparing. */
+  /** Which of the image's blobs it is, for messages and for comparing. */
   readonly blob: string;
 
-  constructor(blob: string, reason = 'it is corrupt') {
+  constructor(blob: string, reason: string) {
     super(`${blob}: ${reason}`, { code: 'DIGEST_MISMATCH' });
     this.blob = blob;
   }
 }
 
 /** The bytes of a download are not those of the blob. Callers that know the blob turn this into a CorruptBlobError. */
-export class WrongBytesError extends Error {
-  constructor(message: string) {
-    super(message);
-    this.name = 'WrongBytesError';
-  }
-}
+export class WrongBytesError extends Error {}
 
-/** The connection ended too early, or the server sent another stretch than it was asked for. */
-export class BrokenTransferError extends Error {
-  constructor(message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.name = 'BrokenTransferError';
-  }
-}
+/** The connection ended too early. */
+export class BrokenTransferError extends Error {}

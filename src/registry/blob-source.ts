@@ -1,11 +1,10 @@
-import { printable } from '../errors.ts';
+import { NetworkError, printable } from '../errors.ts';
 import type { BlobRange, BlobResponse } from '../oci/image.ts';
 import type { Endpoint, Query } from './endpoint.ts';
 import type { Failover } from './failover.ts';
 import { contentLength } from './http/body.ts';
 import type { Response } from './http/exchange.ts';
 import { isLoopback } from './http/loopback.ts';
-import { TransientError } from './http/transport-error.ts';
 
 /** What a 206 or 416 answer says it holds (RFC 9110, 14.4). */
 export interface ContentRange {
@@ -48,15 +47,12 @@ function rangeHeaders({ start, end }: BlobRange, etag: string | undefined): Reco
 
 async function* nothing(): AsyncIterable<Uint8Array> {}
 
-/** An answer to a range request that cannot be used: the whole blob has to be requested. */
-const WRONG_RANGE = Symbol('wrong range');
-
-/** What an answer to a blob request holds; `size` of the blob, where it is known. */
-function readBlobResponse(
-  response: Response,
-  range: BlobRange,
-  size: number | undefined,
-): BlobResponse | typeof WRONG_RANGE {
+/**
+ * What an answer to a blob request holds; `size` of the blob, where it is known.
+ *
+ * @throws NetworkError when it is another range than the requested one
+ */
+function readBlobResponse(response: Response, range: BlobRange, { size, subject }: BlobQuery): BlobResponse {
   const { status, body } = response;
   const etag = response.header('etag');
   if (status === 200) {
@@ -64,22 +60,25 @@ function readBlobResponse(
     return { body, start: 0, size: contentLength(response), etag, ranges };
   }
   const content = parseContentRange(response.header('content-range'));
-  if (status === 416) {
-    response.discard();
-    // The registry of 2014 answers so for a layer of no bytes at all.
-    const empty = range.start === 0 && (size ?? 0) === 0;
-    const complete = content?.size === range.start || (content?.size === undefined && size === range.start);
-    return empty || complete
-      ? { body: nothing(), start: range.start, size: range.start, etag, ranges: !empty }
-      : WRONG_RANGE;
-  }
+  const { start } = range;
   const sound =
-    content?.start === range.start &&
+    status === 206 &&
+    content?.start === start &&
     (content.size === undefined || size === undefined || content.size === size) &&
     (range.etag === undefined || etag === undefined || etag === range.etag);
-  if (sound) return { body, start: range.start, size: content.size, etag, ranges: true };
+  if (sound) return { body, start, size: content.size, etag, ranges: true };
   response.discard();
-  return WRONG_RANGE;
+  // The registry of 2014 answers 416 for a layer of no bytes at all.
+  const empty = start === 0 && (size ?? 0) === 0;
+  const atEnd = (content?.size ?? size) === start;
+  if (status === 416 && (empty || atEnd))
+    return { body: nothing(), start, size: start, etag, ranges: !empty };
+  throw new NetworkError(
+    `cannot read ${subject}: ${response.url.host} sent another range than the requested one`,
+    {
+      hint: 'report it to the operator of the registry or of the proxy before it',
+    },
+  );
 }
 
 /** A blob to request, by either version of the protocol. */
@@ -110,8 +109,9 @@ export class BlobSource {
   }
 
   /**
-   * One request for the blob or a range of it; after a wrong range the whole is requested. When a body broke off, or the same range is
-   * requested again (its bytes were wrong), the next endpoint comes first.
+   * One request for the blob or a range of it. Where a server does not send the rest of the blob, the whole is requested; where it does not
+   * send a range that has an end, the error is the caller's. When a body broke off, or the same range is requested again (its bytes were
+   * wrong), the next endpoint comes first.
    */
   async open(range: BlobRange, signal: AbortSignal): Promise<BlobResponse> {
     const key = `${range.start}-${range.end ?? ''}`;
@@ -119,30 +119,25 @@ export class BlobSource {
       this.#turn += 1;
       this.#bodies.clear();
     }
-    for (const asked of [range, { start: 0 }]) {
-      const answer = await this.#ask(asked, key, signal);
-      if (answer !== WRONG_RANGE) return answer;
-    }
-    throw new TransientError(
-      `cannot read ${this.#blob.subject}: the answer is a range that was not requested`,
-    );
+    const rest = range.start > 0 && range.end === undefined;
+    return this.#ask(range, key, signal).catch((error: unknown) => {
+      signal.throwIfAborted();
+      if (!rest || !(error instanceof NetworkError)) throw error;
+      return this.#ask({ start: 0 }, key, signal);
+    });
   }
 
-  async #ask(range: BlobRange, key: string, signal: AbortSignal): Promise<BlobResponse | typeof WRONG_RANGE> {
-    const { path, subject, size } = this.#blob;
+  async #ask(range: BlobRange, key: string, signal: AbortSignal): Promise<BlobResponse> {
+    const { path, subject } = this.#blob;
     const query = (giver: Endpoint | URL): Query => ({
       path,
       headers: rangeHeaders(range, this.#etagFor(range.etag, giver)),
       also: [206, 416],
       subject,
     });
-    const read = async (
-      response: Response,
-      giver: Endpoint | URL,
-    ): Promise<BlobResponse | typeof WRONG_RANGE> => {
+    const read = async (response: Response, giver: Endpoint | URL): Promise<BlobResponse> => {
       const expected = { ...range, etag: this.#etagFor(range.etag, giver) };
-      const answer = readBlobResponse(response, expected, size);
-      if (answer === WRONG_RANGE) return answer;
+      const answer = readBlobResponse(response, expected, this.#blob);
       this.#bodies.set(key, response);
       // Another server's entity tag says nothing about a change.
       if (expected.etag !== range.etag) return { ...answer, etag: range.etag };

@@ -66,19 +66,6 @@ test('connections that break are replaced, each from where it was', async () => 
   assert.ok(shop.notices.length >= 6);
 });
 
-test('connections beyond the first that never work are done without', async () => {
-  await using shop = await Workshop.open();
-  const { registry, layer } = await slow({ times: 1 });
-  await using _ = registry;
-  registry.fault({ path: /blobs/, times: 999, cutAfter: 0, headers: {} });
-  // The first connection goes on behind its own part, since nobody brings what follows.
-  assert.ok((await shop.pull([layer], { policy: { retries: 1, delay: 1 } }))[0]!.equals(big));
-  const other = await slow({ times: 1 });
-  await using __ = other.registry;
-  other.registry.fault({ path: /blobs/, times: 12, cutAfter: 0 });
-  assert.ok((await shop.pull([other.layer], { policy: { retries: 1, delay: 1 } }))[0]!.equals(big));
-});
-
 test('a server that stops sending parts is asked for the rest over one connection', async () => {
   await using shop = await Workshop.open();
   const { registry, layer } = await slow({ times: 2 });

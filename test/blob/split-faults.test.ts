@@ -39,6 +39,26 @@ test('pieces that connections give up come over others, and none of those is lef
   assert.equal(script.open, 0);
 });
 
+for (const [what, failing] of [
+  ['never work', Infinity],
+  ['work only after twelve failures', 12],
+] as const) {
+  // In one process the order is certain: a connection that fails has failed before the first one has received its piece.
+  test(`the first connection brings the rest while others ${what}`, async () => {
+    await using shop = await Workshop.open();
+    const cut: Play = { stopAfter: 0, failure: new Error('cut') };
+    const script = new ScriptedLayer(blob, (number) => (number === 0 ? slow : number <= failing ? cut : {}));
+    const policy = { retries: 1, delay: 1 };
+    assert.ok((await shop.pull([script.layer], { jobs: 7, policy }))[0]!.equals(blob));
+    assert.ok(script.requests.length > 2, `${script.requests.length} requests`);
+    assert.deepEqual(
+      script.requests.filter(({ end }) => end === undefined),
+      [{ start: 0, etag: undefined }],
+    );
+    assert.equal(script.open, 0);
+  });
+}
+
 test('a server that refuses parts, for whatever reason it gives, is asked for the rest over one connection', async () => {
   await using shop = await Workshop.open();
   const refusal = new UnauthorizedError('no more than one for you');
