@@ -181,10 +181,12 @@ async function killOnce(
   assert.equal(stateOf(setting, kind), model.whole);
   assert.deepEqual(setting.names, [kind.name], 'nothing is left beside it');
   for (const [n, found] of left.entries()) {
-    const asked = found === 'whole' ? [] : [found];
-    // A partial that is all there is not asked for.
+    // A partial that is all there is not asked for. A busy machine may break a connection: what follows begins where that ended.
     if (found === image.layers[n]!.size || kind.inOrder !== true) continue;
-    assert.deepEqual(setting.asked(n), asked, 'what the store has is not fetched again');
+    const asked = setting.asked(n);
+    const message = 'what the store has is not fetched again';
+    if (found === 'whole') assert.deepEqual(asked, [], message);
+    else assert.ok(asked[0] === found && asked.every((start) => start >= found), `${message}: ${asked.join()}`);
   }
   return { after, finished, reused: left.filter((found) => found !== 0).length };
 }
