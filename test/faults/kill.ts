@@ -186,7 +186,8 @@ async function killOnce(
     const asked = setting.asked(n);
     const message = 'what the store has is not fetched again';
     if (found === 'whole') assert.deepEqual(asked, [], message);
-    else assert.ok(asked[0] === found && asked.every((start) => start >= found), `${message}: ${asked.join()}`);
+    else
+      assert.ok(asked[0] === found && asked.every((start) => start >= found), `${message}: ${asked.join()}`);
   }
   return { after, finished, reused: left.filter((found) => found !== 0).length };
 }
