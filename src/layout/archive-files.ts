@@ -173,7 +173,7 @@ class HeaderScan {
       if (length === 0 && this.#meta > 0) throw this.#error('the archive ends before the entry of a header');
       if (length === 0) return undefined;
       if (length < BLOCK_SIZE) throw this.#error('the archive ends within a header block');
-      if (this.position === 0 && compressionOf(block) !== 'none') throw this.#error('this is no tar header');
+      if (this.position === 0 && compressionOf(block) !== 'none') throw this.#error('not a tar header');
       const zeros = this.#zeros;
       this.#feed(block);
       this.position += BLOCK_SIZE;
@@ -193,7 +193,7 @@ class HeaderScan {
   #feed(bytes: Buffer): void {
     this.#parser.write(bytes);
     if (this.#failure === undefined) return;
-    throw this.#error(`this is no tar header (${printable(this.#failure.message, 80)})`);
+    throw this.#error(`not a tar header (${printable(this.#failure.message, 80)})`);
   }
 
   #checked(entry: ReadEntry): ReadEntry {

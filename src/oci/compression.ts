@@ -2,13 +2,13 @@
 export type Compression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
 
 /**
- * Unpacks the bytes of what messages call `name`, by what they are; each chunk is valid until the next one is requested.
+ * Decompresses bytes, by their first bytes; `name` is for messages; each chunk is valid until the next one is requested.
  *
  * @throws IntegrityError where they are corrupt
  */
 export type Decompress = (bytes: AsyncIterable<Uint8Array>, name: string) => AsyncIterable<Uint8Array>;
 
-/** Bytes of a file that `compressionOf` wants to see, where there are so many. */
+/** First bytes of a file that `compressionOf` needs, or all of a shorter one. */
 export const MAGIC_LENGTH = 10;
 
 const MAGICS: readonly (readonly [Compression, readonly number[]])[] = [
@@ -19,7 +19,7 @@ const MAGICS: readonly (readonly [Compression, readonly number[]])[] = [
 /** After `BZh` and the block size: the mark of a block, or that of the end. A plain tar may begin with a file named `BZh9`. */
 const BZIP2_MARKS = new Set(['314159265359', '177245385090']);
 
-/** What the first bytes of a layer or an archive say; anything unknown is taken for a plain tar. */
+/** The compression, by the first bytes of a layer or an archive; unknown bytes mean a plain tar. */
 export function compressionOf(head: Uint8Array): Compression {
   for (const [compression, magic] of MAGICS) {
     if (magic.every((byte, index) => head[index] === byte)) return compression;
@@ -32,12 +32,12 @@ function isBzip2(head: Buffer): boolean {
   return /^BZh[1-9]$/.test(head.toString('latin1', 0, 4)) && BZIP2_MARKS.has(head.toString('hex', 4, 10));
 }
 
-/** RFC 8878, 3.1.2: a zstd stream may begin with frames that a decoder passes over. */
+/** RFC 8878, 3.1.2: a zstd stream may begin with frames that a decoder skips. */
 function isSkippableFrame(head: Uint8Array): boolean {
   return head[0]! >> 4 === 5 && head[1] === 0x2a && head[2] === 0x4d && head[3] === 0x18;
 }
 
-/** What a layer's media type promises, or undefined where it promises nothing (registry v1, schema 1). */
+/** The compression that a layer's media type names; undefined where it names none (registry v1, schema 1). */
 export function promisedCompression(mediaType: string): Compression | undefined {
   const suffix = /(?:\.tar|\.diff\.tar)(?:[.+](gzip|zstd|bzip2|xz))?$/.exec(mediaType);
   if (!suffix) return undefined;

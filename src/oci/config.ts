@@ -49,7 +49,7 @@ export interface ImageConfig {
 
 /**
  * Reads a config blob. Only what the rootfs depends on must be right (an object, with well-formed `diff_ids`); optional parts
- * that have another type than the specification's are left out, as real images have them.
+ * of another type than the specification's are left out: real images have them.
  *
  * @throws IntegrityError
  */
@@ -107,7 +107,7 @@ function containerConfigOf(config: JsonObject): ContainerConfig {
   };
 }
 
-/** Docker's old JSON has a lone string where a list of one is meant. */
+/** Docker's old JSON has a string for a list of one. */
 function commandOf(value: unknown): readonly string[] | undefined {
   return typeof value === 'string' ? [value] : textsOf(value);
 }

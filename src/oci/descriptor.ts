@@ -4,14 +4,14 @@ import { isObject, textMapOf, textOf, textsOf, type JsonObject } from './json.ts
 import { mediaTypeOf } from './media-types.ts';
 import { normalisePlatform, type Platform } from './platform.ts';
 
-/** What a manifest says of a blob or of another manifest (OCI descriptor.md). */
+/** The description of a blob or manifest in a manifest or index (OCI descriptor.md). */
 export interface Descriptor {
   /** Lower case, without parameters; may be empty. */
   readonly mediaType: string;
   readonly digest: Digest;
   /** Bytes. */
   readonly size: number;
-  /** Where else the blob may be had; foreign layers carry it. */
+  /** Other places to download the blob from; foreign layers have them. */
   readonly urls?: readonly string[] | undefined;
   readonly annotations?: Readonly<Record<string, string>> | undefined;
   readonly artifactType?: string | undefined;
@@ -41,7 +41,7 @@ export function parseDescriptor(value: unknown, what: string): Descriptor {
   };
 }
 
-/** An entry that names neither system nor architecture says nothing: its config will. */
+/** An entry without system and architecture has no platform: its config names it. */
 function platformOf(value: JsonObject): Platform | undefined {
   const os = textOf(value['os']) ?? '';
   const architecture = textOf(value['architecture']) ?? '';

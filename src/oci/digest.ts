@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { IntegrityError, printable } from '../errors.ts';
 
-/** `algorithm:hex` of bytes as they travel (compressed), as in the OCI image specification, descriptor.md. */
+/** `algorithm:hex` of bytes as they are transferred (compressed), as in the OCI image specification, descriptor.md. */
 export type Digest = string & { readonly digest: unique symbol };
 
 /** `algorithm:hex` of a layer's uncompressed tar: the image config's `rootfs.diff_ids`. */
@@ -16,7 +16,7 @@ function isAlgorithm(name: string): name is DigestAlgorithm {
   return Object.hasOwn(HEX_LENGTH, name);
 }
 
-/** Why `text` is no digest that this program can check, or undefined when it is one. */
+/** The reason why `text` is not a digest that this program can check; undefined if it is one. */
 export function digestFault(text: string): string | undefined {
   const colon = text.indexOf(':');
   if (colon < 1) return 'it must be algorithm:hex, as sha256:…';
@@ -61,7 +61,7 @@ export const DiffID = {
   },
 };
 
-/** The part before the colon: what to hand to `createHash`. */
+/** The part before the colon: the argument of `createHash`. */
 export function algorithmOf(digest: Digest | DiffID): DigestAlgorithm {
   return digest.startsWith('sha512:') ? 'sha512' : 'sha256';
 }

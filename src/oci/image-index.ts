@@ -36,7 +36,7 @@ export function indexOf(document: JsonObject, mediaType: string, what: string): 
   };
 }
 
-/** Build provenance and the like, which BuildKit lists beside the images. */
+/** Build provenance and other attestations, which BuildKit lists beside the images. */
 export function isAttestation(descriptor: Descriptor): boolean {
   const { annotations, platform } = descriptor;
   if (annotations !== undefined && Object.hasOwn(annotations, 'vnd.docker.reference.type')) return true;
@@ -46,7 +46,7 @@ export function isAttestation(descriptor: Descriptor): boolean {
 /**
  * The entries to try for `wanted`, best first, as containerd orders them: by how well the platform fits, equals in the
  * order of the index, entries without a platform last. Of the latter the config (or, for a nested index, its entries)
- * must still be judged. None when nothing fits.
+ * must still be checked. Empty if nothing fits.
  */
 function pickPlatform(index: ImageIndex, wanted: Platform): readonly Descriptor[] {
   const ranked = index.manifests.flatMap((descriptor) => {
@@ -97,20 +97,20 @@ export interface DocumentSource {
 export interface Choice {
   readonly digest: Digest;
   readonly manifest: Manifest | Schema1;
-  /** Where it was needed to judge the image. */
+  /** Undefined where it was not needed to choose the image. */
   readonly config?: ImageConfig | undefined;
 }
 
 type Ranked = Choice & { readonly rank: number };
 
-/** An index in an index in an index is odd already. */
+/** Real indexes nest once at most. */
 const MAX_DEPTH = 4;
 
-/** Each costs requests; indexes name their platforms, nearly always. */
+/** Each costs requests; nearly all indexes name their platforms. */
 const MAX_FETCHES = 64;
 
 /**
- * The image of `index` that fits `wanted` best, through nested indexes. Entries without a platform are judged by their configs.
+ * The image of `index` that fits `wanted` best, through nested indexes. For entries without a platform the config decides.
  *
  * @throws NotFoundError that lists the platforms there are, IntegrityError where indexes nest too deep, and what `source` throws
  */
@@ -166,7 +166,7 @@ async function judge(descriptor: Descriptor, search: Search, depth: number): Pro
   return undefined;
 }
 
-/** An entry that names no platform may well be no image: it is passed over. */
+/** An entry without a platform may be no image: it is skipped. */
 async function fetchDocument(descriptor: Descriptor, search: Search): Promise<ManifestDocument | undefined> {
   search.fetches += 1;
   if (search.fetches > MAX_FETCHES) {

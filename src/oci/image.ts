@@ -2,7 +2,7 @@ import type { DiffID, Digest } from './digest.ts';
 import type { Platform } from './platform.ts';
 import type { ImageConfig } from './config.ts';
 
-/** Part of a blob to ask for. */
+/** The part of a blob to request. */
 export interface BlobRange {
   /** First byte wanted. */
   readonly start: number;
@@ -12,7 +12,7 @@ export interface BlobRange {
   readonly etag?: string | undefined;
 }
 
-/** What came for a blob request. */
+/** The response to a blob request. */
 export interface BlobResponse {
   /**
    * Bytes as stored in the registry, never decoded by the transport. Each chunk is the receiver's, who may detach its buffer. Errors on
@@ -28,13 +28,13 @@ export interface BlobResponse {
   readonly ranges: boolean;
 }
 
-/** What the bytes of a blob are checked against: the digest of `prefix` (registry v1 only) followed by the blob. */
+/** The checksum of a blob: the digest of `prefix` (registry v1 only) followed by the blob. */
 export interface Checksum {
   readonly digest: Digest;
   readonly prefix?: Uint8Array | undefined;
 }
 
-/** One layer of an image: a value with one way in. */
+/** One layer of an image. */
 export interface Layer {
   /** 64 hex digits: the blob digest's, with schema 1 and registry v1 the v1 id. Names the git branch. */
   readonly id: string;
@@ -51,7 +51,7 @@ export interface Layer {
   readonly info: Readonly<Record<string, unknown>>;
   /** The command that made the layer, for people. */
   readonly createdBy?: string | undefined;
-  /** Asks for the blob or a part of it: one request, redirects followed; retries of the body are the caller's. */
+  /** Requests the blob or a part of it: one request, redirects followed; retries of the body are the caller's. */
   open(range: BlobRange, signal: AbortSignal): Promise<BlobResponse>;
 }
 
@@ -65,14 +65,14 @@ export interface Image {
   readonly platform: Platform;
   /** All platforms that the reference has images for; absent where it names one image. */
   readonly platforms?: readonly Platform[] | undefined;
-  /** What the registry said of its limits, as `20 of 100 requests left in 6 hours`. */
+  /** The rate limit that the registry reported, as `20 of 100 requests left in 6 hours`. */
   readonly rateLimit?: string | undefined;
   readonly config: ImageConfig;
   /** Base layer first. */
   readonly layers: readonly Layer[];
 }
 
-/** A conversation with one repository of one registry (or a local source of images). */
+/** A session with one repository of one registry, or with a local source of images. */
 export interface Session {
   /** Resolves tag or digest, chooses the platform, and verifies manifest and config. */
   image(platform: Platform, signal: AbortSignal): Promise<Image>;

@@ -9,7 +9,7 @@ const MAX_DEPTH = 100;
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /**
- * The value of a JSON document from outside. Bytes that are no UTF-8 read as U+FFFD and of two equal keys the last one counts,
+ * The value of a JSON document from outside. Bytes that are not UTF-8 become U+FFFD and of two equal keys the last one counts,
  * as with Go's decoder, which wrote and reads nearly all of these documents.
  *
  * @throws IntegrityError, naming `what`, when it does not parse or is nested deeper than any real document (so that recursion over the value is safe)
@@ -38,17 +38,17 @@ export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The value when it is a non-empty string, else undefined: Go writes "" and null where nothing is meant. */
+/** The value if it is a non-empty string, else undefined: Go writes "" and null for nothing. */
 export function textOf(value: unknown): string | undefined {
   return typeof value === 'string' && value !== '' ? value : undefined;
 }
 
-/** The strings of an array; other members are left out, and what is no array is undefined. */
+/** The strings of an array; other members are left out, and undefined for a value that is not an array. */
 export function textsOf(value: unknown): readonly string[] | undefined {
   return Array.isArray(value) ? value.filter((member) => typeof member === 'string') : undefined;
 }
 
-/** The members of an object that are strings; undefined when it is no object. */
+/** The members of an object that are strings; undefined if it is not an object. */
 export function textMapOf(value: unknown): Readonly<Record<string, string>> | undefined {
   if (!isObject(value)) return undefined;
   const members = Object.entries(value).filter(

@@ -2,8 +2,8 @@ import type { HistoryEntry } from './config.ts';
 import { isObject, type JsonObject } from './json.ts';
 
 /**
- * The step that made each layer, base first: the steps that made one, in order. When their number is not `layerCount` nobody knows which
- * belongs to which, and all are undefined.
+ * The step that made each layer, base first: the steps that made one, in order. When their number is not `layerCount`, they cannot be
+ * assigned, and all are undefined.
  */
 export function pairHistory(
   history: readonly HistoryEntry[],

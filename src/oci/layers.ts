@@ -8,20 +8,20 @@ import type { Manifest } from './manifest.ts';
 import { MediaType } from './media-types.ts';
 import type { Schema1, Schema1Entry } from './schema1.ts';
 
-/** A layer before anybody knows how to open its blob. */
+/** A layer without the way to open its blob. */
 export type LayerDescription = Omit<Layer, 'open'> & {
   readonly digest: NonNullable<Layer['digest']>;
-  /** Where else the blob may be had (foreign layers). */
+  /** Other places to download the blob from (foreign layers). */
   readonly urls?: readonly string[] | undefined;
 };
 
-/** An image before anybody knows how to open its layers' blobs. */
+/** An image whose layers are not yet connected to their source. */
 export type ImageDescription = Omit<Image, 'layers' | 'digest'> & {
   readonly layers: readonly LayerDescription[];
 };
 
 /**
- * Puts manifest and config together.
+ * Combines manifest and config.
  *
  * @throws IntegrityError when they name different numbers of layers
  */
@@ -91,7 +91,7 @@ function defined(members: JsonObject): JsonObject {
 }
 
 /**
- * The image of a schema 1 manifest: what registry v1 would have said of it, without the layers that are empty. The last layer
+ * The image of a schema 1 manifest: as registry v1 would describe it, without empty layers. The last layer
  * that is left carries the image's own JSON, so that `json` in the rootfs describes the image.
  */
 export function describeSchema1(manifest: Schema1): ImageDescription {

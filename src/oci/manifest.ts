@@ -29,7 +29,7 @@ export interface Manifest {
 /**
  * Reads the body of a manifest.
  *
- * @throws IntegrityError when it is malformed, and when it is an artifact (another config type than an image's) or has layers that are no tar archives
+ * @throws IntegrityError when it is malformed, and when it is an artifact (another config type than an image's) or has layers that are not tar archives
  */
 function manifestOf(document: JsonObject, mediaType: string, what: string): Manifest {
   const version = document['schemaVersion'];

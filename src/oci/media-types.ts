@@ -21,7 +21,7 @@ export const MediaType = {
   schema1Signed: 'application/vnd.docker.distribution.manifest.v1+prettyjws',
 } as const;
 
-/** What to send as `Accept` when a manifest is asked for, best first. */
+/** The `Accept` header of a manifest request, best first. */
 export const MANIFEST_ACCEPT: readonly string[] = [
   MediaType.ociIndex,
   MediaType.ociManifest,

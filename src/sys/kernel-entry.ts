@@ -151,7 +151,7 @@ export function libcEntry({ koffi, library }: Native): KernelEntry {
   };
 }
 
-/** What a futex of V8's may leave in errno. */
+/** Values of errno that a futex of V8 may leave. */
 const DOUBTFUL: ReadonlySet<number> = new Set([0, EAGAIN, EINTR, ETIMEDOUT]);
 const DOUBTFUL_AGREEMENT = 8;
 const AGREEMENT = 2;
@@ -166,7 +166,7 @@ const MOST_CALLS = 200;
  * - renameat, unlinkat: what failed moved or removed nothing; a network file system that did it all the same answers ENOENT then,
  *   and for unlinkat that is as good as done.
  * - pwrite, ftruncate, fchmod, fchown, utimensat, the calls for extended attributes: the same twice is the same once.
- * - flock with LOCK_NB: EWOULDBLOCK is EAGAIN, so it is asked eight times. A success is a lock that is held.
+ * - flock with LOCK_NB: EWOULDBLOCK is EAGAIN, so it is made eight times. A success is a lock that is held.
  * - getdents64: a failure does not move the position.
  * - close is the exception: see `KernelEntry.close`.
  */

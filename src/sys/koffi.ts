@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module';
 
 /**
- * koffi where the program runs from its sources or from a package; the single executable brings its own loader in this place.
+ * koffi where the program runs from its sources or from a package; the single executable has a loader of its own instead.
  *
  * @throws where koffi has no library for this platform
  */

@@ -2,13 +2,13 @@ import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 import { DestinationError } from '../errors.ts';
 
-/** What is known of an errno, beside what Node says. */
+/** Words for an errno that are better than Node's. */
 interface Row {
-  /** In place of Node's words, or where it has none. */
+  /** Words that replace Node's. */
   readonly words?: string;
   /** What a person can do; `elsewhere` is an imperative that names another place, such as `choose another directory with -d`. */
   readonly hint?: (elsewhere: string) => string;
-  /** What is the matter with the disk. */
+  /** The state of the disk. */
   readonly disk?: 'is full' | 'fails';
 }
 

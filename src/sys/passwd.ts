@@ -24,7 +24,7 @@ export function parseId(text: string | undefined): number | undefined {
   return text !== undefined && /^\d{1,10}$/.test(text) && Number(text) <= MAX_ID ? Number(text) : undefined;
 }
 
-/** passwd(5); lines that are none are left out, as libc does. */
+/** passwd(5); malformed lines are skipped, as by libc. */
 export function parsePasswd(text: string): PasswdEntry[] {
   return fields(text).flatMap(([name = '', , uidText, gidText, , home = '']) => {
     const uid = parseId(uidText);

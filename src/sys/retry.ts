@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** How often, and after how long, something that failed is tried again. One set of defaults: `--retries`, `--retry-delay`. */
+/** The number of retries and the delay before them. One set of defaults: `--retries`, `--retry-delay`. */
 export interface RetryPolicy {
   /** Tries after the first. */
   readonly retries: number;

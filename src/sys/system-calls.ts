@@ -7,8 +7,7 @@ import { loadNative, type Native } from './native.ts';
 export type Address = number;
 
 /**
- * Linux's system calls, each by the name of its manual page. Each answers the kernel's result, or the negated errno: no errno variable
- * stands beside the answer.
+ * Linux's system calls, each by the name of its manual page. Each returns the kernel's result, or the negated errno.
  */
 export interface SystemCalls {
   address(memory: Uint8Array): Address;
@@ -44,7 +43,7 @@ export interface SystemCalls {
   flock(file: number, operation: number): number;
 }
 
-// Numbers of Linux's headers that Node does not tell: the same on x64 and arm64.
+// Numbers of Linux's headers that Node does not have: the same on x64 and arm64.
 export const AT_FDCWD = -100;
 export const AT_SYMLINK_NOFOLLOW = 0x100;
 export const AT_EMPTY_PATH = 0x1000;

@@ -5,7 +5,7 @@ import path from 'node:path';
 
 /** A file that never has a name: open(2). Node has no word for it; other systems answer an error. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
-/** Its bytes are nobody else's business. */
+/** Readable by this user alone. */
 const MODE = 0o600;
 
 /**
@@ -32,7 +32,7 @@ async function unlinkedFile(directory: string): Promise<FileHandle> {
   }
 }
 
-/** A name that nobody else uses or guesses: `PREFIX` and 24 hexadecimal digits. */
+/** A name that is unique and cannot be guessed: `PREFIX` and 24 hexadecimal digits. */
 export function randomName(prefix: string): string {
   return prefix + randomBytes(12).toString('hex');
 }

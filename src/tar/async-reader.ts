@@ -4,9 +4,8 @@ import { HeaderSequence } from './header-sequence.ts';
 import { BLOCK_SIZE } from './header.ts';
 
 /**
- * `TarReader` for bytes that arrive by and by: the same rules, the same errors, but the caller waits without blocking the thread.
- * It takes chunks as it needs them, each of which has to be valid only until the next is asked for; what follows the end mark is
- * left in the iterator.
+ * `TarReader` over an asynchronous source: the same rules and errors, without blocking the thread.
+ * A chunk has to be valid only until the next is requested. Bytes after the end mark stay in the iterator.
  */
 export class AsyncTarReader {
   readonly #chunks: ChunkQueue;

@@ -14,7 +14,7 @@ import { checksumMatches, type Header, parseHeader, sumWords } from './header.ts
 import { inForce, parsePax, PaxGlobals, type PaxRecords } from './pax.ts';
 import { oldSparseMap, paxSparseMap, type SparseMap } from './sparse.ts';
 
-/** What one meta header (pax records, a long name) may hold, in bytes; Go's archive/tar has the same limit. */
+/** Most bytes of one meta header (pax records, a long name); Go's archive/tar has the same limit. */
 export const maxMetaSize = 1 << 20;
 
 /**
@@ -27,8 +27,8 @@ const DUMP_DIRECTORY = 0x44;
 const OLD_SPARSE = 0x53;
 
 /**
- * The rules by which blocks become entries, without the reading: a caller with bytes, at once or bit by bit, hands over blocks and
- * bodies as `Step` asks for them. Where tools differ the rules are those of Go's archive/tar, which containerd, docker and umoci are
+ * The rules by which blocks become entries, without the reading: the caller reads, and passes the blocks and
+ * bodies that `Step` requests. Where tools differ the rules are those of Go's archive/tar, which containerd, docker and umoci are
  * built on, except that global pax headers count, unknown types are regular files (POSIX), and a meta header needs its entry.
  *
  * All methods throw MalformedTarError.
@@ -45,7 +45,7 @@ export class HeaderSequence {
   #bodyType = 0;
   #bodyPath = noBytes;
   #afterZeros = false;
-  /** Header, type and path of a sparse file whose map goes on in the next block. */
+  /** Header, type and map of a sparse file whose map continues in the next block. */
   #sparse: { readonly header: Header; readonly type: EntryType; readonly map: SparseMap } | undefined;
   /** For messages: the entry at hand and the one before it. */
   #path: BytePath | undefined;
@@ -56,7 +56,7 @@ export class HeaderSequence {
     return this.#entry!;
   }
 
-  /** The data of the entry is behind: what follows is about the next one. */
+  /** The data of the entry was read: the next block is of the next entry. */
   leaveEntry(): void {
     this.#previous = this.#path ?? this.#previous;
     this.#path = undefined;
@@ -67,14 +67,14 @@ export class HeaderSequence {
     const { block, at } = stream;
     if (this.#sparse !== undefined) {
       this.#sparse.map.accept(block, at);
-      return this.#goOnWithSparse();
+      return this.#continueSparse();
     }
     const sum = sumWords(stream.words, stream.wordsAt);
     if (sum === 0) return this.#acceptZeros();
     if (this.#afterZeros)
       throw new MalformedTarError('half an end mark: one block of zeros, then something else');
     if (!checksumMatches(block, at, sum)) {
-      throw new MalformedTarError('this is no tar header, its checksum is wrong');
+      throw new MalformedTarError('not a tar header: its checksum is wrong');
     }
     const header = this.#parse(block, at);
     switch (header.type) {
@@ -85,12 +85,12 @@ export class HeaderSequence {
       case 0x4b: // K
         return this.#wantBody(header);
       case 0x56: // V, the label of a volume
-      case 0x41: // A, an access list of Solaris, which Linux has no place for
+      case 0x41: // A, an access list of Solaris: Linux has none of that kind
         this.size = sizeOf(header.size);
         return 'skip';
       case 0x4d: // M
         this.#path = header.path;
-        throw new MalformedTarError('it goes on from another volume, which a layer cannot have');
+        throw new MalformedTarError('it continues from another volume, which a layer cannot have');
       default:
         return this.#acceptHeader(header, block, at);
     }
@@ -113,7 +113,7 @@ export class HeaderSequence {
     }
   }
 
-  /** The archive is over, with its end mark or without one: is that a place for it? */
+  /** The archive ends here, with or without its end mark. @throws MalformedTarError after a meta header and within a sparse map */
   finish(): void {
     if (this.#sparse !== undefined) throw new MalformedTarError('the archive ends within its sparse map');
     if (this.#pax !== undefined || this.#longName.isSet || this.#longLink.isSet) {
@@ -170,19 +170,19 @@ export class HeaderSequence {
     this.size = hasData ? sizeOf(meta.pax?.size ?? header.size) : 0;
     if (header.type === OLD_SPARSE) {
       this.#sparse = { header, type, map: oldSparseMap(block, at, this.size) };
-      return this.#goOnWithSparse();
+      return this.#continueSparse();
     }
     if (sparse !== undefined) {
-      if (type !== 'file') throw new MalformedTarError('it is sparse but no file');
+      if (type !== 'file') throw new MalformedTarError('it is sparse and not a file');
       this.#sparse = { header, type, map: paxSparseMap(sparse, this.size) };
-      return this.#goOnWithSparse();
+      return this.#continueSparse();
     }
     this.#entry = composeEntry(header, meta, path, type, type === 'file' ? this.size : 0, undefined);
     this.#forget();
     return 'entry';
   }
 
-  #goOnWithSparse(): Step {
+  #continueSparse(): Step {
     const { header, type, map } = this.#sparse!;
     if (map.wantsBlock) return 'block';
     const file = map.file();
@@ -209,7 +209,7 @@ function sizeOf(size: number): number {
   return size;
 }
 
-/** All that stands before an entry's own header. */
+/** The meta headers before an entry's own header. */
 export interface MetaHeaders {
   /** Of the last pax header: it replaces earlier ones (GNU tar, bsdtar, Go). */
   readonly pax: PaxRecords | undefined;
@@ -250,7 +250,7 @@ class LongName {
 
 const slash = 0x2f;
 
-/** The kind of file for each type flag; what is not here is a regular file, as POSIX says of types that a reader does not know. */
+/** The entry type for each type flag. POSIX: a flag that is not listed means a regular file. */
 const entryTypes: readonly (EntryType | undefined)[] = Object.assign(
   Array.from<EntryType | undefined>({ length: 256 }),
   {
@@ -265,13 +265,13 @@ const entryTypes: readonly (EntryType | undefined)[] = Object.assign(
   } satisfies Record<number, EntryType>,
 );
 
-/** What an entry's path is: GNU's long name before the pax path before the header's, as in Go. */
+/** The path of an entry: GNU's long name, else the pax path, else the header's, as in Go. */
 function pathOf(header: Header, meta: MetaHeaders): BytePath {
   if (meta.pax?.sparse?.name !== undefined) return meta.pax.sparse.name;
   return meta.longName.isSet ? meta.longName.path : (meta.pax?.path ?? header.path);
 }
 
-/** The kind of entry; only a NUL flag with a slash at the end of the path (v7) is a directory in disguise. */
+/** The type of an entry. In v7, a NUL flag and a slash at the end of the path mean a directory. */
 function typeOf(header: Header, path: string): EntryType {
   if (header.type === 0) return path.charCodeAt(path.length - 1) === slash ? 'directory' : 'file';
   return entryTypes[header.type] ?? 'file';

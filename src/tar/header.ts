@@ -80,7 +80,7 @@ export function checksumMatches(block: Buffer, at: number, sum: number): boolean
 /**
  * Decodes the header block at `at`, whose checksum was found right: v7, ustar (with prefix), star, GNU.
  *
- * @throws MalformedTarError for a number that is none.
+ * @throws MalformedTarError for a field that is not a number.
  */
 export function parseHeader(block: Buffer, at: number): Header {
   const format = formatOf(block, at);
@@ -110,7 +110,7 @@ export function numberField(block: Buffer, start: number, length: number, name: 
   const value = parseNumber(block, start, length);
   if (value !== value) {
     const bytes = printable(block.toString('latin1', start, start + length));
-    throw new MalformedTarError(`its ${name} "${bytes}" is no number, or too large a one`);
+    throw new MalformedTarError(`its ${name} "${bytes}" is not a number, or is too large`);
   }
   return value;
 }

@@ -77,7 +77,7 @@ export function composeLine(change: Change): string {
 /**
  * Reads a line of `composeLine`, without its end.
  *
- * @throws IntegrityError for a type that is none of ours
+ * @throws IntegrityError for an unknown type
  */
 export function parseLine(line: string): Change {
   let end = endOfWord(line, 0);

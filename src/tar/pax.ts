@@ -3,10 +3,10 @@ import { accessListBytes, textKeys } from './access-list.ts';
 import { type BytePath, indexOfByte, MalformedTarError, noBytes, sliceBytes } from './entry.ts';
 import { parseDecimal, parseTime, type Time } from './header.ts';
 
-/** A value that the header sets, `null` when it takes one back that a global header set, undefined when it says nothing. */
+/** The value of a record; `null` if the header removes the value of a global header; undefined without a record. */
 type Record<T> = T | null | undefined;
 
-/** What a pax header says about an entry, as far as a root file system can hold it. */
+/** The records of a pax header that a root file system can hold. */
 export interface PaxRecords {
   path: Record<BytePath>;
   linkPath: Record<BytePath>;
@@ -16,7 +16,7 @@ export interface PaxRecords {
   mtime: Record<Time>;
   deviceMajor: Record<number>;
   deviceMinor: Record<number>;
-  /** Byte strings to values; `null` takes back a global one. */
+  /** Byte strings to values; `null` removes a global one. */
   xattrs: Map<string, Uint8Array | null> | undefined;
   sparse: PaxSparse | undefined;
 }
@@ -37,7 +37,7 @@ export interface PaxSparse {
 /** Linux lists 64 KiB of names (XATTR_LIST_MAX), each of at least `user.x` and a NUL: no file has more attributes. */
 const MAX_XATTRS = 9362;
 
-/** XATTR_NAME_MAX of Linux, three characters each when percent-encoded: a longer name is of no use, and is not decoded. */
+/** XATTR_NAME_MAX of Linux, three characters each when percent-encoded: a longer name is not decoded. */
 const MAX_ENCODED_NAME = 3 * 255;
 
 const newline = 0x0a;
@@ -51,12 +51,12 @@ const escapingHeaderPath = /(?:^|\/)PaxHeader(?:s(?:\.[1-9]\d*)?)?\//;
 
 /**
  * Parses the body of a pax header: records `%d %s=%s\n`, the number being the length of all of it. Values are bytes; the last record
- * of a key counts; an empty value takes back what was set before (POSIX pax, "pax Extended Header"), except that an extended
+ * of a key counts; an empty value removes what was set before (POSIX pax, "pax Extended Header"), except that an extended
  * attribute which was not set is set empty, as GNU tar does.
  *
  * @param headerPath The path of the pax header itself. GNU tar and bsdtar write `%` and `=` in names of SCHILY.xattr as `%25` and
  * `%3D`, Go writes `%` as it is: they are known by the paths of their headers.
- * @throws MalformedTarError for a broken record, a name with NUL, and a number or time that is none.
+ * @throws MalformedTarError for a broken record, a name with NUL, and a value that is not a number or time.
  */
 export function parsePax(body: Buffer, headerPath: BytePath = noBytes): PaxRecords {
   const records: PaxRecords = {
@@ -276,7 +276,7 @@ export class PaxGlobals {
     }
   }
 
-  /** Attributes of an entry: the global ones, then its own; an empty value takes a global one back. Undefined when none are left. */
+  /** Attributes of an entry: the global ones, then its own; an empty value removes a global one. Undefined when none are left. */
   withXattrs(own: PaxRecords['xattrs']): ReadonlyMap<string, Uint8Array> | undefined {
     if (own === undefined) this.#shared ??= new Map(this.#xattrs);
     const xattrs = own === undefined ? this.#shared! : new Map(this.#xattrs);
@@ -297,7 +297,7 @@ function applyXattrs(xattrs: Xattrs, own: NonNullable<PaxRecords['xattrs']>): vo
   for (const [key, name] of textKeys) if (xattrs.has(name)) xattrs.delete(key);
 }
 
-/** The entry's own value, else the global one; undefined where neither says anything or the entry takes the global one back. */
+/** The entry's own value, else the global one; undefined where neither is set or the entry removes the global one. */
 export function inForce<T>(own: T | null | undefined, global: T | null | undefined): T | undefined {
   return (own === undefined ? global : own) ?? undefined;
 }
@@ -310,8 +310,6 @@ function notNil(value: unknown): boolean {
   return value !== undefined && value !== null;
 }
 
-/** The values of pax records: all of these throw MalformedTarError, with the record's key, for what is none of their kind. */
-
 const NUL = 0x00;
 const comma = 0x2c;
 
@@ -323,13 +321,13 @@ function nameValue(key: string, body: Buffer, start: number, end: number): ByteP
 
 function numberValue(key: string, body: Buffer, start: number, end: number): number {
   const value = parseDecimal(body, start, end);
-  if (Number.isNaN(value)) throw badValue(key, body, start, end, 'no number, or too large a one');
+  if (Number.isNaN(value)) throw badValue(key, body, start, end, 'not a number, or is too large');
   return value;
 }
 
 function timeValue(key: string, body: Buffer, start: number, end: number): Time {
   const time = parseTime(body, start, end);
-  if (time === undefined) throw badValue(key, body, start, end, 'no time');
+  if (time === undefined) throw badValue(key, body, start, end, 'not a time');
   return time;
 }
 
@@ -348,7 +346,7 @@ function listValue(key: string, body: Buffer, start: number, end: number): numbe
 /** As libarchive writes it, which leaves the padding out. */
 function base64Value(key: string, body: Buffer, start: number, end: number): Uint8Array {
   const text = sliceBytes(body, start, end);
-  if (!/^[A-Za-z0-9+/]*={0,2}$/.test(text)) throw badValue(key, body, start, end, 'no base64');
+  if (!/^[A-Za-z0-9+/]*={0,2}$/.test(text)) throw badValue(key, body, start, end, 'not base64');
   return Buffer.from(text, 'base64');
 }
 
