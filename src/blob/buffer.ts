@@ -3,12 +3,12 @@ import type { ByteReader } from './decode/byte-reader.ts';
 import type { StarvationMeter } from './pace.ts';
 import { diskError } from './store-files.ts';
 
-/** Between a connection and its reader, in bytes. */
+/** Limit on the bytes in memory between a connection and its reader. */
 const MEMORY = 512 * 1024;
-/** How long a connection is kept waiting for the reader, in milliseconds; servers hang up after 20 s and more. */
+/** Milliseconds for which a connection waits for the reader; servers hang up after 20 s and more. */
 const PATIENCE = 5000;
-/** How often it is asked whether that is still right, in milliseconds. */
-const LOOK_AGAIN = 100;
+/** Milliseconds between two checks whether to wait on. */
+const RECONSIDER = 100;
 
 export interface BlobBufferOptions {
   /** Opens the file, when the first byte has to go there. */
@@ -40,8 +40,8 @@ export class BlobBuffer {
   #position = 0;
   #isRead = false;
   #left = false;
-  /** The reader did not come in time, and until it has caught up no connection waits for it again. */
-  #waitedEnough = false;
+  /** The reader was too slow: no connection waits for it again until it has caught up. */
+  #gaveUp = false;
   #fileOnly: boolean;
   #state: 'arriving' | 'whole' | 'failed' = 'arriving';
   #failure: unknown;
@@ -89,35 +89,33 @@ export class BlobBuffer {
     return this.#file;
   }
 
-  /** Takes the next bytes. `patient`: whether it may rather wait for the reader than fill the disk. */
+  /** Takes the next bytes. `patient`: whether the caller may wait for the reader rather than fill the disk. */
   async append(chunk: Uint8Array, patient: () => boolean): Promise<void> {
-    const inMemory = await this.#memoryIsFree(chunk.length, patient);
+    const deadline = performance.now() + PATIENCE;
+    let route = this.#route(chunk.length, patient);
+    while (route === 'wait') {
+      await this.#change(Math.min(deadline - performance.now(), RECONSIDER));
+      this.#gaveUp ||= performance.now() >= deadline;
+      route = this.#route(chunk.length, patient);
+    }
     this.#throwIfFailed();
     const offset = this.#received;
     this.#received += chunk.length;
-    if (inMemory) {
+    if (route === 'file') await this.#onDisk(this.#writes.write(chunk, offset));
+    if (route === 'memory') {
+      this.#gaveUp = false;
       this.#memory.push(chunk);
       this.#notify();
-    } else if (!this.#left) {
-      await this.#onDisk(this.#writes.write(chunk, offset));
     }
   }
 
-  /** Whether so many bytes can go to the reader by memory; waits for it as long as that is worth it. */
-  async #memoryIsFree(bytes: number, patient: () => boolean): Promise<boolean> {
-    const deadline = performance.now() + PATIENCE;
-    while (this.#state === 'arriving' && !this.#left && !this.#fileOnly) {
-      const backlog = this.#position + this.#memory.bytes < this.#received;
-      if (!backlog && (this.#memory.bytes === 0 || this.#memory.bytes + bytes <= MEMORY)) {
-        this.#waitedEnough = false;
-        return true;
-      }
-      const wait = deadline - performance.now();
-      this.#waitedEnough ||= wait <= 0;
-      if (this.#waitedEnough || !patient()) return false;
-      await this.#change(Math.min(wait, LOOK_AGAIN));
-    }
-    return false;
+  /** Where so many bytes go next. */
+  #route(bytes: number, patient: () => boolean): 'file' | 'memory' | 'wait' | 'nowhere' {
+    if (this.#left) return 'nowhere';
+    if (this.#fileOnly || this.#state !== 'arriving') return 'file';
+    const inFile = this.#position + this.#memory.bytes < this.#received;
+    if (!inFile && (this.#memory.bytes === 0 || this.#memory.bytes + bytes <= MEMORY)) return 'memory';
+    return !this.#gaveUp && patient() ? 'wait' : 'file';
   }
 
   /** From now on all bytes go to the file, written there by `writeAt` in any order. */

@@ -22,17 +22,47 @@ export interface Kept {
 
 const NOTHING: Kept = { ranges: [], size: undefined };
 
-/** A partial file that this process alone writes. */
-export interface Claim {
+/** A partial file that only this process writes; see `claim`. */
+export class Claim {
   readonly handle: FileHandle;
-  /** What an earlier run left. */
+  /** Left by an earlier run. */
   readonly kept: Kept;
-  /** The file has holes, or will have: notes what it has, so that the next run knows even where this one is killed. One call at a time. */
-  note(kept: Kept): Promise<void>;
-  /** The file is whole and its digest right: it becomes the blob. */
-  publish(): Promise<void>;
+  readonly #name: string;
+  readonly #blob: string;
+  /** File for the contents of a file with holes; undefined for a private file, which no other run can resume. */
+  readonly #note: string | undefined;
+  #published = false;
+
+  constructor(handle: FileHandle, kept: Kept, name: string, blob: string, note?: string) {
+    this.handle = handle;
+    this.kept = kept;
+    this.#name = name;
+    this.#blob = blob;
+    this.#note = note;
+  }
+
+  /** Notes the contents of a file that has or will have holes, so that the next run knows them even if this one is killed. One call at a time. */
+  async note({ ranges, size }: Kept): Promise<void> {
+    if (this.#note === undefined) return;
+    const lines = [size ?? '', ...ranges.map(({ start, end }) => `${start}-${end}`)];
+    await writeFileAtomically(this.#note, lines.join('\n'), { mode: FILE_MODE });
+  }
+
+  /** The file is complete and its digest right: it becomes the blob. */
+  async publish(): Promise<void> {
+    await rename(this.#name, this.#blob);
+    this.#published = true;
+  }
+
   /** Ends the writing. `keep`: another run may resume the file. Returns whether one can. */
-  release(keep: boolean): Promise<boolean>;
+  async release(keep: boolean): Promise<boolean> {
+    const resumable = keep && !this.#published && this.#note !== undefined;
+    if (!resumable && this.#note !== undefined) await unlink(this.#note).catch(() => undefined);
+    if (!resumable && !this.#published) await unlink(this.#name).catch(() => undefined);
+    const stats = await this.handle.stat().catch(() => undefined);
+    await this.handle.close();
+    return resumable && stats !== undefined && stats.size > 0;
+  }
 }
 
 /** A blob that is to be downloaded. */
@@ -102,40 +132,14 @@ async function shared(
   const note = `${name}.ranges`;
   const { size: length } = await handle.stat();
   const noted = await readNote(note);
-  const found = noted === undefined ? { ranges: [{ start: 0, end: length }], size: undefined } : noted;
+  const found = noted ?? { ranges: [{ start: 0, end: length }], size: undefined };
   const kept = length > maxBytes ? NOTHING : { ...found, ranges: clip(found.ranges, length) };
   const end = kept.ranges.at(-1)?.end ?? 0;
   if (end < length) await handle.truncate(end);
-  let hasNote = noted !== undefined;
-  // What follows has no hole: the length of the file says it all.
-  if (hasNote && (kept.ranges.length === 0 || (kept.ranges.length === 1 && kept.ranges[0]!.start === 0))) {
-    await unlink(note).catch(() => undefined);
-    hasNote = false;
-  }
-  let published = false;
-  return {
-    handle,
-    kept,
-    async note({ ranges, size }) {
-      hasNote = true;
-      const lines = [size ?? '', ...ranges.map((range) => `${range.start}-${range.end}`)];
-      await writeFileAtomically(note, lines.join('\n'), { mode: FILE_MODE });
-    },
-    async publish() {
-      await rename(name, files.blob(digest));
-      published = true;
-    },
-    async release(keep) {
-      if (hasNote && (published || !keep)) await unlink(note).catch(() => undefined);
-      if (!published && !keep) await unlink(name).catch(() => undefined);
-      const size = await handle.stat().then(
-        (stats) => stats.size,
-        () => 0,
-      );
-      await handle.close();
-      return keep && !published && size > 0;
-    },
-  };
+  // Without holes the length of the file says what it has.
+  const holes = kept.ranges.length > 1 || (kept.ranges[0]?.start ?? 0) > 0;
+  if (noted && !holes) await unlink(note).catch(() => undefined);
+  return new Claim(handle, kept, name, files.blob(digest), note);
 }
 
 /** The size of the blob, and a line for each range; undefined without a note. An invalid note means that nothing is kept. */
@@ -169,22 +173,7 @@ function clip(ranges: readonly ByteRange[], length: number): ByteRange[] {
 async function privateClaim(digest: Digest, files: StoreFiles): Promise<Claim> {
   const name = files.private();
   const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-  const handle = await open(name, flags, FILE_MODE);
-  let published = false;
-  return {
-    handle,
-    kept: NOTHING,
-    note: async () => undefined,
-    async publish() {
-      await rename(name, files.blob(digest));
-      published = true;
-    },
-    async release() {
-      if (!published) await unlink(name).catch(() => undefined);
-      await handle.close();
-      return false;
-    },
-  };
+  return new Claim(await open(name, flags, FILE_MODE), NOTHING, name, files.blob(digest));
 }
 
 /** What is in the way and cannot be trusted (a link, another user's file) is removed. */

@@ -1,4 +1,5 @@
 import { reasonOf } from '../errors.ts';
+import type { Digest } from '../oci/digest.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
@@ -13,18 +14,24 @@ import type { Store } from './store.ts';
 import { CorruptBlobError, WrongBytesError } from './transfer.ts';
 import { CachedFile } from './verification.ts';
 
-/** What the blobs of one image share. */
-export interface BlobContext {
+export interface FetchOptions {
   readonly store: Store;
-  readonly scheduler: Scheduler;
-  readonly starvation: StarvationMeter;
   readonly policy: RetryPolicy;
   readonly signal: AbortSignal;
   readonly report: Report;
-  /** Nothing is handed out before it is checked, and it can be read more than once. */
-  readonly hold: boolean;
-  /** A blob was corrupt in an attempt before: those that the store has are checked before they are read. */
-  readonly careful: boolean;
+  /**
+   * No layer is handed out before the blobs of all are complete and right, and each can be read again: for a DIR that holds files, which stays
+   * as it is when a download fails.
+   */
+  readonly hold?: boolean | undefined;
+  /** A blob was corrupt in an earlier attempt: cached blobs are checked before they are read. */
+  readonly careful?: boolean | undefined;
+}
+
+/** What the blobs of one image share. */
+export interface BlobContext extends FetchOptions {
+  readonly scheduler: Scheduler;
+  readonly starvation: StarvationMeter;
 }
 
 /** Between two events about the same blob, in milliseconds. */
@@ -119,16 +126,15 @@ export class LayerBlob {
     await this.whole.catch(() => undefined);
     await this.#cached?.close();
     this.#cached = undefined;
-    if (!this.#claim) await this.#buffer?.close();
-    await this.#claim?.release(!this.#worthless);
+    if (this.#claim) await this.#context.store.release(this.#claim, !this.#worthless);
+    else await this.#buffer?.close();
     this.#claim = undefined;
   }
 
   async #obtain(): Promise<void> {
     const { signal, report } = this.#context;
     signal.throwIfAborted();
-    this.#cached = await this.#fromStore();
-    if (!this.#cached) await this.#claimFile();
+    await this.#findOrClaim();
     const cached = this.#cached !== undefined;
     const resumed = this.#claim?.kept.ranges.reduce((sum, { start, end }) => sum + end - start, 0) ?? 0;
     const start = { type: 'layer-start', cached, ...(resumed > 0 && { resumed }) } as const;
@@ -138,12 +144,32 @@ export class LayerBlob {
     for (const index of this.#indexes) report({ type: 'layer-fetched', index });
   }
 
-  /** What is in the store under this digest, unless it is seen at once that it is something else. */
-  async #fromStore(): Promise<CachedFile | undefined> {
+  /** Finds the blob in the store, or claims a file there for its download; where the store keeps nothing, neither. */
+  async #findOrClaim(): Promise<void> {
+    const { store, scheduler, signal, report } = this.#context;
     const { digest, size } = this.#layer;
+    if (digest === undefined) return;
+    const waiting = () => {
+      const message = `${this.#name}: another run is downloading it; waiting for that run`;
+      report({ type: 'notice', message });
+      scheduler.settle(this.#rank);
+    };
+    // Again where the blob of another run is corrupt, and removed.
+    for (let attempts = 0; attempts < 2; attempts += 1) {
+      this.#cached = await this.#fromStore(digest);
+      if (this.#cached) return;
+      const claim = await store.claim({ digest, maxBytes: size, signal, waiting });
+      this.#claim = claim === 'there' ? undefined : claim;
+      if (claim !== 'there') return;
+    }
+  }
+
+  /** The store's file for this digest, unless it is obviously corrupt. */
+  async #fromStore(digest: Digest): Promise<CachedFile | undefined> {
+    const { size } = this.#layer;
     const { store, hold, careful, signal } = this.#context;
-    const handle = digest && (await store.openBlob(digest));
-    if (!digest || !handle) return undefined;
+    const handle = await store.openBlob(digest);
+    if (!handle) return undefined;
     const file = new CachedFile(handle, digest);
     const found = await file.size();
     const plausible = found !== undefined && (size === undefined || found === size);
@@ -158,30 +184,8 @@ export class LayerBlob {
     return undefined;
   }
 
-  async #claimFile(): Promise<void> {
-    const { store, scheduler, signal, report } = this.#context;
-    const { digest, size } = this.#layer;
-    if (digest === undefined) return;
-    const waiting = () => {
-      report({
-        type: 'notice',
-        message: `${this.#name}: another run is downloading it; waiting for that run`,
-      });
-      scheduler.settle(this.#rank);
-    };
-    const wanted = { digest, maxBytes: size, signal, waiting };
-    let claim = await store.claim(wanted);
-    if (claim === 'there') {
-      this.#cached = await this.#fromStore();
-      if (this.#cached) return;
-      // It was corrupt, and is removed.
-      claim = await store.claim(wanted);
-    }
-    this.#claim = claim === 'there' ? undefined : claim;
-  }
-
   async #download(): Promise<void> {
-    const { store, signal, hold, starvation } = this.#context;
+    const { store, signal, hold = false, starvation } = this.#context;
     const claim = this.#claim;
     const kept = claim?.kept ?? { ranges: [], size: undefined };
     const buffer = new BlobBuffer({
@@ -223,7 +227,8 @@ export class LayerBlob {
   }
 
   async #publish(): Promise<void> {
-    await this.#claim?.publish().catch((error: unknown) => {
+    if (!this.#claim) return;
+    await this.#context.store.publish(this.#claim).catch((error: unknown) => {
       const message = `${this.#name}: cannot keep it in the cache: ${reasonOf(error)}`;
       this.#context.report({ type: 'notice', message });
     });

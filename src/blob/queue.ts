@@ -1,26 +1,13 @@
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
-import type { RetryPolicy } from '../sys/retry.ts';
-import { LayerBlob } from './layer-blob.ts';
+import { type FetchOptions, LayerBlob } from './layer-blob.ts';
 import { StarvationMeter } from './pace.ts';
 import { PulledLayer } from './pulled-layer.ts';
 import { Scheduler } from './scheduler.ts';
-import type { Store } from './store.ts';
 
-export interface LayerQueueOptions {
-  readonly store: Store;
-  /** Connections at once, all together. */
+export interface LayerQueueOptions extends FetchOptions {
+  /** Limit on the connections, of all blobs together. */
   readonly jobs: number;
-  /**
-   * No layer is handed out before the blobs of all are whole and right, and each can be read again: for a DIR that holds files, which is
-   * as it was where a download fails.
-   */
-  readonly hold?: boolean | undefined;
-  /** See `BlobContext`. */
-  readonly careful?: boolean | undefined;
-  readonly policy: RetryPolicy;
-  readonly signal: AbortSignal;
-  readonly report: Report;
 }
 
 /** The blobs of an image's layers, being fetched. The first failure ends all, and is what is thrown. */
@@ -36,10 +23,8 @@ class Blobs {
     this.#options = options;
     this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
     warnUnverifiable(layers, options.report);
-    const { store, report, policy, hold = false, careful = false } = options;
     const scheduler = new Scheduler(options.jobs);
-    const starvation = new StarvationMeter();
-    const context = { store, report, signal: this.#signal, scheduler, starvation, policy, hold, careful };
+    const context = { ...options, signal: this.#signal, scheduler, starvation: new StarvationMeter() };
     for (const [key, indexes] of byBlob(layers)) {
       const first = indexes[0]!;
       const blob = new LayerBlob(layers[first]!, this.#nameOf(first), indexes, context);

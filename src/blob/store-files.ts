@@ -186,9 +186,13 @@ export interface StoredFile {
   readonly pinned: boolean;
 }
 
-/** Files that must go so that the rest fits into `maxBytes`: those used longest ago first, never a pinned one. */
+export function totalBytes(files: readonly StoredFile[]): number {
+  return files.reduce((sum, file) => sum + file.bytes, 0);
+}
+
+/** The files to remove so that the others fit into `maxBytes`: the least recently used first, never a pinned one. */
 export function victims(files: readonly StoredFile[], maxBytes: number): StoredFile[] {
-  let excess = files.reduce((sum, file) => sum + file.bytes, 0) - maxBytes;
+  let excess = totalBytes(files) - maxBytes;
   const chosen: StoredFile[] = [];
   for (const file of files.toSorted((a, b) => a.lastUsed - b.lastUsed)) {
     if (excess <= 0) break;
@@ -205,26 +209,25 @@ const DAY = 86_400_000;
 export function abandoned(files: readonly StoredFile[], now: number): StoredFile[] {
   return files.filter((file) => {
     if (path.basename(path.dirname(file.path)) !== 'partial') return false;
-    const days = path.basename(file.path).startsWith('private-') ? 1 : 30;
+    const days = /^(?:private-|\.dlrootfs-)/.test(path.basename(file.path)) ? 1 : 30;
     return !file.pinned && now - file.lastUsed > days * DAY;
   });
 }
 
-/** Removes files of the store, except partial ones that another process is writing. Answers how many bytes are free then. */
-export async function removeUnused(files: readonly StoredFile[]): Promise<number> {
-  let freed = 0;
+/** Removes files of the store, except partial ones that another process is writing. Returns those that are gone. */
+export async function removeUnused(files: readonly StoredFile[]): Promise<StoredFile[]> {
+  const removed: StoredFile[] = [];
   for (const file of files) {
     const handle = await openTrusted(file.path, constants.O_RDWR).catch(() => undefined);
     const busy = handle && lockFile(handle.fd, 'exclusive') === 'busy';
-    const removed = busy
-      ? false
-      : await unlink(file.path)
-          .then(() => true)
-          .catch(() => false);
-    if (removed) freed += file.bytes;
+    if (!busy)
+      await unlink(file.path).then(
+        () => removed.push(file),
+        () => undefined,
+      );
     await handle?.close();
   }
-  return freed;
+  return removed;
 }
 
 /** Names the disk where a blob could not be written or read; what is no error of the system's stays as it is. */

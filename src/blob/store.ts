@@ -1,9 +1,9 @@
-import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, rename, rmdir, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, rmdir, unlink } from 'node:fs/promises';
 import { reasonOf } from '../errors.ts';
 import { algorithmOf, Digest, digestOf } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
+import { writeFileAtomically } from '../sys/atomic-file.ts';
 import { namelessFile } from '../sys/temp-file.ts';
 import { claim, type Claim, type Wanted } from './claim.ts';
 import { lockFile } from '../sys/system-calls.ts';
@@ -15,6 +15,7 @@ import {
   openTrusted,
   removeUnused,
   StoreFiles,
+  totalBytes,
   victims,
 } from './store-files.ts';
 
@@ -41,7 +42,10 @@ const LONGEST_DIGEST = 135;
  */
 export class Store {
   readonly #lock: typeof lockFile | undefined;
-  readonly #spool: Spool;
+  /** Of the files of `spool`. */
+  readonly spoolDirectory: string;
+  /** The first directory that was made for it. */
+  #madeSpool: string | undefined;
   readonly #maxBytes: number;
   readonly #report: Report;
   readonly #pinned = new Set<string>();
@@ -53,7 +57,7 @@ export class Store {
 
   private constructor(options: StoreOptions) {
     this.#lock = options.locks === false ? undefined : lockFile;
-    this.#spool = new Spool(options.spoolDirectory);
+    this.spoolDirectory = options.spoolDirectory;
     this.#maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES;
     this.#report = options.report;
   }
@@ -117,18 +121,10 @@ export class Store {
   async #write(place: (files: StoreFiles) => string, bytes: Uint8Array): Promise<void> {
     const files = this.#files;
     if (!files || !this.#writable) return;
-    const name = `${files.partials}/private-${randomUUID()}`;
     try {
-      const handle = await open(name, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, FILE_MODE);
-      try {
-        await handle.writeFile(bytes);
-      } finally {
-        await handle.close();
-      }
-      await rename(name, place(files));
+      await writeFileAtomically(place(files), bytes, { mode: FILE_MODE, workDirectory: files.partials });
       await this.#grown(bytes.length);
     } catch (error) {
-      await unlink(name).catch(() => undefined);
       this.#readOnly(error);
     }
   }
@@ -159,8 +155,7 @@ export class Store {
     const { digest, signal } = wanted;
     this.#pinned.add(files.partial(digest)).add(files.blob(digest));
     try {
-      const claimed = await claim(wanted, { files, lock: this.#lock });
-      return claimed === 'there' ? claimed : this.#counted(claimed);
+      return await claim(wanted, { files, lock: this.#lock });
     } catch (error) {
       signal.throwIfAborted();
       this.#readOnly(error);
@@ -168,19 +163,17 @@ export class Store {
     }
   }
 
-  #counted(claimed: Claim): Claim {
-    const publish = async () => {
-      const { size } = await claimed.handle.stat();
-      await claimed.publish();
-      this.#keeps = true;
-      await this.#grown(size);
-    };
-    const release = async (keep: boolean) => {
-      const kept = await claimed.release(keep);
-      this.#keeps ||= kept;
-      return kept;
-    };
-    return { ...claimed, publish, release };
+  /** The claimed file is complete and its digest right: it becomes the blob. */
+  async publish(claimed: Claim): Promise<void> {
+    const { size } = await claimed.handle.stat();
+    await claimed.publish();
+    this.#keeps = true;
+    await this.#grown(size);
+  }
+
+  /** Ends a claim. `keep`: another run may resume the file. */
+  async release(claimed: Claim, keep: boolean): Promise<void> {
+    if (await claimed.release(keep)) this.#keeps = true;
   }
 
   /** What this run has downloaded of layers, whole or in part, is here for the next one. */
@@ -189,17 +182,18 @@ export class Store {
   }
 
   /**
-   * A file for a blob that is not kept.
+   * A file for a blob that is not kept, without a name: the kernel frees it however the program ends.
    *
    * @throws DestinationError
    */
   async spool(): Promise<FileHandle> {
-    return this.#spool.file();
-  }
-
-  /** Where `spool` puts files. */
-  get spoolDirectory(): string {
-    return this.#spool.directory;
+    const directory = this.spoolDirectory;
+    try {
+      this.#madeSpool ??= await mkdir(directory, { recursive: true, mode: DIRECTORY_MODE });
+      return await namelessFile(directory);
+    } catch (error) {
+      throw diskError(error, directory);
+    }
   }
 
   get directory(): string | undefined {
@@ -213,7 +207,7 @@ export class Store {
       await removeUnused(abandoned(await this.#files.list(), Date.now()));
       await this.#fit(this.#files);
     }
-    await this.#spool.close();
+    if (this.#madeSpool !== undefined) await rmdir(this.spoolDirectory).catch(() => undefined);
   }
 
   async #grown(bytes: number): Promise<void> {
@@ -224,8 +218,8 @@ export class Store {
 
   async #fit(files: StoreFiles): Promise<void> {
     const all = await files.list(this.#pinned);
-    const total = all.reduce((sum, file) => sum + file.bytes, 0);
-    this.#bytes = total - (await removeUnused(victims(all, this.#maxBytes)));
+    const removed = await removeUnused(victims(all, this.#maxBytes));
+    this.#bytes = totalBytes(all) - totalBytes(removed);
   }
 
   #readOnly(error: unknown): void {
@@ -238,35 +232,6 @@ export class Store {
   }
 }
 
-/** Files without a name, for blobs that nobody wants to keep: the kernel frees them however the program ends. */
-export class Spool {
-  readonly directory: string;
-  #made: string | undefined;
-
-  constructor(directory: string) {
-    this.directory = directory;
-  }
-
-  /**
-   * A new empty file, for reading and writing.
-   *
-   * @throws DestinationError
-   */
-  async file(): Promise<FileHandle> {
-    try {
-      this.#made ??= await mkdir(this.directory, { recursive: true, mode: DIRECTORY_MODE });
-      return await namelessFile(this.directory);
-    } catch (error) {
-      throw diskError(error, this.directory);
-    }
-  }
-
-  /** Removes the directory if it was made here. */
-  async close(): Promise<void> {
-    if (this.#made !== undefined) await rmdir(this.directory).catch(() => undefined);
-  }
-}
-
 export interface StoreSize {
   /** Whole blobs, manifests and configs. */
   readonly blobs: number;
@@ -276,34 +241,25 @@ export interface StoreSize {
   readonly bytes: number;
 }
 
-/** What a store holds. A directory that is not there holds nothing. */
+/** What a store holds: nothing where the directory does not exist. */
 export async function storeSize(directory: string): Promise<StoreSize> {
   const store = new StoreFiles(directory);
   const files = await store.list();
   const below = (folder: string) => files.filter((file) => file.path.startsWith(`${folder}/`)).length;
-  const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
-  return { blobs: below(store.blobs), partials: below(store.partials), bytes };
+  return { blobs: below(store.blobs), partials: below(store.partials), bytes: totalBytes(files) };
 }
 
 /**
- * Removes what was used longest ago until at most `maxBytes` are left; what another run is fetching stays. Answers how many files
- * and bytes are gone.
+ * Removes the least recently used files until at most `maxBytes` are left, except those that another run is writing. Returns how many files
+ * and bytes were removed.
  */
 export async function pruneStore(
   directory: string,
   maxBytes: number,
 ): Promise<{ readonly files: number; readonly bytes: number }> {
-  const store = new StoreFiles(directory);
-  const before = await store.list();
-  const leftovers = new Set(abandoned(before, Date.now()));
-  await removeUnused([...leftovers]);
-  await removeUnused(
-    victims(
-      before.filter((file) => !leftovers.has(file)),
-      maxBytes,
-    ),
-  );
-  const left = new Set((await store.list()).map((file) => file.path));
-  const gone = before.filter((file) => !left.has(file.path));
-  return { files: gone.length, bytes: gone.reduce((sum, file) => sum + file.bytes, 0) };
+  const files = await new StoreFiles(directory).list();
+  const leftovers = abandoned(files, Date.now());
+  const others = files.filter((file) => !leftovers.includes(file));
+  const removed = await removeUnused([...leftovers, ...victims(others, maxBytes)]);
+  return { files: removed.length, bytes: totalBytes(removed) };
 }

@@ -23,8 +23,8 @@ class AtomicFile {
    * @param mode less the umask
    * @throws what open(2) says
    */
-  static async create(name: string, mode = 0o666): Promise<AtomicFile> {
-    const partial = path.join(path.dirname(name), randomName('.dlrootfs-'));
+  static async create(name: string, mode = 0o666, workDirectory = path.dirname(name)): Promise<AtomicFile> {
+    const partial = path.join(workDirectory, randomName('.dlrootfs-'));
     return new AtomicFile(await open(osPath(partial), 'wx', mode), name, partial);
   }
 
@@ -57,14 +57,19 @@ class AtomicFile {
  *
  * @param options.mode less the umask; 0o666 where it is left out
  * @param options.replace whether what has the name goes (default); if not, EEXIST is thrown
+ * @param options.workDirectory where the incomplete file is, on the same file system; that of the path where it is left out
  * @throws what the system says; nothing is left then
  */
 export async function writeFileAtomically(
   name: string,
   content: string | Uint8Array,
-  { mode, replace = true }: { readonly mode?: number; readonly replace?: boolean } = {},
+  {
+    mode,
+    replace = true,
+    workDirectory,
+  }: { readonly mode?: number; readonly replace?: boolean; readonly workDirectory?: string } = {},
 ): Promise<void> {
-  const file = await AtomicFile.create(name, mode);
+  const file = await AtomicFile.create(name, mode, workDirectory);
   try {
     await file.handle.writeFile(content);
     await file.commit(replace);

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { BlobBuffer } from '../../src/blob/buffer.ts';
 import { StarvationMeter } from '../../src/blob/pace.ts';
-import { Spool } from '../../src/blob/store.ts';
+import { namelessFile } from '../../src/sys/temp-file.ts';
 import { noise, Workshop } from './support/workshop.ts';
 
 const source = noise(6_000_000);
@@ -28,11 +28,10 @@ async function pause(ticks: number): Promise<void> {
 
 test('whatever the pace of either side, what is read is what came', async () => {
   await using shop = await Workshop.open();
-  const spool = new Spool(shop.directory);
   await fc.assert(
     fc.asyncProperty(run, async ({ keep, held, steps, reads }) => {
       const arrival = new BlobBuffer({
-        file: () => spool.file(),
+        file: () => namelessFile(shop.directory),
         where: '',
         keep,
         held,
@@ -72,11 +71,10 @@ test('whatever the pace of either side, what is read is what came', async () => 
 
 test('a patient sender waits for a reader, and the file stays empty', async () => {
   await using shop = await Workshop.open();
-  const spool = new Spool(shop.directory);
   let opened = 0;
   const file = () => {
     opened += 1;
-    return spool.file();
+    return namelessFile(shop.directory);
   };
   const arrival = new BlobBuffer({
     file,
@@ -98,9 +96,8 @@ test('a patient sender waits for a reader, and the file stays empty', async () =
 
 test('a sender that loses its patience fills the file, until the reader has caught up', async () => {
   await using shop = await Workshop.open();
-  const spool = new Spool(shop.directory);
   const arrival = new BlobBuffer({
-    file: () => spool.file(),
+    file: () => namelessFile(shop.directory),
     where: '',
     keep: false,
     held: false,

@@ -30,7 +30,8 @@ for (const [name, options] of [
 ] as const) {
   test(`${name}: a big blob comes over several connections, front first, while it is read`, async () => {
     await using shop = await Workshop.open();
-    const { registry, layer } = await slow();
+    // Slow enough that this thread is idle for some time on a busy machine too.
+    const { registry, layer } = await slow({ rate: 4 * MB });
     await using _ = registry;
     const store = await shop.store(options);
     assert.ok((await shop.pull([layer], { store }))[0]!.equals(big));
