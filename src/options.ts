@@ -3,7 +3,7 @@ import { arch, homedir, platform } from 'node:os';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { UsageError } from './errors.ts';
-import { hostPlatform, type Platform } from './oci/platform.ts';
+import { formatPlatform, hostPlatform, type Platform } from './oci/platform.ts';
 import {
   DEFAULT_CONNECTIONS,
   DEFAULT_RETRIES,
@@ -12,6 +12,7 @@ import {
 } from './registry/registry-options.ts';
 import type { Report } from './report/event.ts';
 import type { Runtime } from './runtime/config-files.ts';
+import { shellWord } from './sys/argv.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -42,7 +43,11 @@ export interface PullRequest {
   readonly cacheDirectory?: string | undefined;
   /** In bytes; the least recently used blobs are removed first. */
   readonly cacheSize?: number | undefined;
-  readonly registry?: Partial<Omit<RegistryOptions, 'environment' | 'connections' | 'report'>> | undefined;
+  /** Use the cache alone, and no network. */
+  readonly offline?: boolean | undefined;
+  readonly registry?:
+    | Partial<Omit<RegistryOptions, 'environment' | 'connections' | 'offline' | 'report'>>
+    | undefined;
   /** File system back end. Default: libc if it can be loaded. */
   readonly backend?: 'libc' | 'node' | undefined;
   /** The archive for the image `-`. */
@@ -69,6 +74,8 @@ export interface PullOptions {
   readonly jobs: number;
   /** Directory of the cache (undefined: none), and its limit in bytes. */
   readonly store: { readonly directory: string | undefined; readonly maxBytes: number };
+  /** `hint` says how to fill the cache; undefined: the network may be used. */
+  readonly offline: { readonly hint: string } | undefined;
   readonly retryPolicy: { readonly retries: number; readonly delay: number };
   readonly registry: RegistryOptions;
   readonly backend: 'libc' | 'node' | undefined;
@@ -102,6 +109,12 @@ export function resolveOptions(request: PullRequest): PullOptions {
       hint: 'leave one of them out',
     });
   }
+  if (request.offline === true && request.cache === false) {
+    throw new UsageError('--offline does not go with --no-cache: it uses nothing but the cache', {
+      hint: 'leave one of them out',
+    });
+  }
+  const offline = request.offline === true ? { hint: `run ${fillingCommand(request)}` } : undefined;
   return Object.freeze({
     image: request.image,
     destination,
@@ -121,11 +134,12 @@ export function resolveOptions(request: PullRequest): PullOptions {
         request.cache === false ? undefined : (request.cacheDirectory ?? defaultCacheDirectory(environment)),
       maxBytes: request.cacheSize ?? DEFAULT_CACHE_BYTES,
     },
+    offline,
     retryPolicy: {
       retries: request.registry?.retry ?? DEFAULT_RETRIES,
       delay: request.registry?.retryDelay ?? DEFAULT_RETRY_DELAY,
     },
-    registry: { uid: geteuid?.(), ...request.registry, environment, connections: jobs, report },
+    registry: { uid: geteuid?.(), ...request.registry, environment, connections: jobs, offline, report },
     backend: request.backend,
     uid: geteuid?.() ?? 0,
     gid: getegid?.() ?? 0,
@@ -133,6 +147,14 @@ export function resolveOptions(request: PullRequest): PullOptions {
     report,
     signal: request.signal ?? new AbortController().signal,
   });
+}
+
+/** What a person types, where there is a network, to have the image in the cache. */
+function fillingCommand(request: PullRequest): string {
+  const words = ['dlrootfs', 'cache', 'add', request.image];
+  if (request.platform) words.push('--platform', formatPlatform(request.platform));
+  if (request.cacheDirectory !== undefined) words.push('--cache-dir', request.cacheDirectory);
+  return words.map((word) => shellWord(word)).join(' ');
 }
 
 /** `$XDG_CACHE_HOME/dlrootfs` (XDG base directory specification: a relative value is ignored), else under the home. */

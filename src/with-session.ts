@@ -5,6 +5,7 @@ import {
   type DlrootfsError,
   InterruptedError,
   NetworkError,
+  NotFoundError,
   RateLimitError,
   UnauthorizedError,
 } from './errors.ts';
@@ -24,15 +25,38 @@ export interface Opened {
 /**
  * Finds the image for the wanted platform, and reports it.
  *
- * @throws errors of the session, and NotFoundError without an image for the platform
+ * @throws errors of the session; NotFoundError without an image for the platform, and offline where the cache has not all layers
  */
-export async function resolveImage({ source, session }: Opened, options: PullOptions): Promise<Image> {
-  const { platform, platformAsked, report, signal } = options;
+export async function resolveImage({ source, session, store }: Opened, options: PullOptions): Promise<Image> {
+  const { platform, platformAsked, offline, report, signal } = options;
   const image = await session.image(platform, signal);
   const unfit = platformNotice(image, platform, platformAsked, source.name);
   if (unfit !== undefined) report({ type: 'notice', message: unfit });
+  if (offline && !source.local) await requireCached(image, source, store, offline.hint);
   report({ type: 'image', id: image.id, layers: image.layers });
   return image;
+}
+
+/** Layers that an error names; of more it tells the number. */
+const MOST_NAMED = 3;
+
+async function requireCached(
+  { layers }: Image,
+  { reference }: ImageSource,
+  store: Store,
+  hint: string,
+): Promise<void> {
+  const missing: string[] = [];
+  for (const { id, digest } of layers) {
+    if (digest === undefined || !(await store.has(digest))) missing.push(id.slice(0, 12));
+  }
+  if (missing.length === 0) return;
+  const more = missing.length > MOST_NAMED ? ' …' : '';
+  const named = `${missing.slice(0, MOST_NAMED).join(' ')}${more}`;
+  throw new NotFoundError(
+    `cannot read ${reference} offline: the cache does not have ${missing.length} of its ${layers.length} layers (${named})`,
+    { code: 'NOT_CACHED', hint },
+  );
 }
 
 /** Failures after which the same command, run again, may succeed. */

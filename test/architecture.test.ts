@@ -40,6 +40,7 @@ const top = [
   'pull.ts',
   'export.ts',
   'inspect.ts',
+  'cache.ts',
   'index.ts',
   'quick-answer.ts',
   'command-line',

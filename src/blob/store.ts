@@ -98,14 +98,15 @@ export class Store {
     await this.#write((files) => files.blob(digest), bytes);
   }
 
-  /** The digest that `remember` was told for `reference` (`name:tag`): perhaps not the tag's any more, but worth asking by HEAD. */
-  async recall(reference: string): Promise<Digest | undefined> {
+  /** What `remember` was told for `reference` (`name:tag`): perhaps not the tag's digest any more, but worth asking by HEAD. */
+  async recall(reference: string): Promise<{ readonly digest: Digest; readonly at: Date } | undefined> {
     if (!this.#files) return undefined;
     const name = this.#files.tag(reference);
     const handle = await openTrusted(name, constants.O_RDONLY).catch(() => undefined);
     if (!handle) return undefined;
     try {
-      return Digest.parse((await handle.readFile('latin1')).slice(0, LONGEST_DIGEST));
+      const { mtime: at } = await handle.stat();
+      return { digest: Digest.parse((await handle.readFile('latin1')).slice(0, LONGEST_DIGEST)), at };
     } catch {
       return undefined;
     } finally {
@@ -113,7 +114,7 @@ export class Store {
     }
   }
 
-  /** Notes which digest a tag has. */
+  /** Notes which digest a tag has now. */
   async remember(reference: string, digest: Digest): Promise<void> {
     await this.#write((files) => files.tag(reference), Buffer.from(digest));
   }

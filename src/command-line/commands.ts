@@ -36,6 +36,7 @@ export interface FlagValues {
   readonly jobs?: number;
   readonly cacheDir?: string;
   readonly cacheSize?: number;
+  readonly offline?: boolean;
   /** False after `--no-cache`. */
   readonly cache?: boolean;
   readonly quiet?: boolean;
@@ -203,6 +204,7 @@ const download = group('Download and cache', [
   ['--cache-dir <dir>', 'directory of the cache'],
   ['--cache-size <size>', 'limit of the cache, as 500M or 10G (default: 10G)', (o) => o.parsed(parseBytes)],
   ['--no-cache', 'do not use the cache'],
+  ['--offline', 'use the cache alone, and no network'],
 ]);
 
 const output = group('Output', [
@@ -292,10 +294,18 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     options: [...credentials, ...registry, ...report, ...other],
   },
   cache: {
-    synopsis: 'cache [size|prune]',
-    summary: 'print the size of the cache; prune empties it, or shrinks it to --cache-size',
-    words: ['[size|prune]'],
-    options: [...named('cache-dir', 'cache-size', 'json'), ...other],
+    synopsis: 'cache [size|prune|add]',
+    summary:
+      'print the size of the cache; prune empties it, or shrinks it to --cache-size; add IMAGE fills it',
+    words: ['[size|prune|add]', '[image]'],
+    options: [
+      ...named('platform'),
+      ...credentials,
+      ...registry,
+      ...named('jobs', 'cache-dir', 'cache-size'),
+      ...report,
+      ...other,
+    ],
   },
   checkout: {
     synopsis: 'checkout BRANCH',

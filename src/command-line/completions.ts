@@ -65,7 +65,7 @@ const commandArguments: Readonly<Record<string, Candidates>> = {
   pull: 'images',
   inspect: 'images',
   tags: 'nothing',
-  cache: ['size', 'prune'],
+  cache: ['size', 'prune', 'add'],
   checkout: 'branches',
   completion: ['bash', 'zsh', 'fish'],
   help: [...new Set([...commandWords, ...topicNames])],

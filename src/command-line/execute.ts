@@ -136,28 +136,25 @@ async function runTags(invocation: Invocation, context: CliContext): Promise<voi
   if (json) stdout.write(`${JSON.stringify(all)}\n`);
 }
 
-/** `dlrootfs cache [size|prune]`. */
-async function runCache({ values, words }: Invocation, { stdout, environment }: CliContext): Promise<void> {
+/** `dlrootfs cache [size|prune|add IMAGE]`. */
+async function runCache(invocation: Invocation, context: CliContext): Promise<void> {
+  const { values, words } = invocation;
+  const [what = 'size', image] = words;
+  if (what === 'add') return await runCacheAdd(invocation, context);
   const [{ pruneStore, storeSize }, { defaultCacheDirectory }, { cacheDirectory }] = await Promise.all([
     import('../blob/store.ts'),
     import('../options.ts'),
     import('./request.ts'),
   ]);
-  const what = words[0] ?? 'size';
-  if (what !== 'size' && what !== 'prune') {
-    throw new UsageError(`unexpected word: ${printable(what)}`, {
-      hint: 'write dlrootfs cache size, or dlrootfs cache prune',
+  if ((what !== 'size' && what !== 'prune') || image !== undefined) {
+    throw new UsageError(`unexpected word: ${printable(image ?? what)}`, {
+      hint: 'write dlrootfs cache size, dlrootfs cache prune or dlrootfs cache add IMAGE',
     });
   }
-  const directory = cacheDirectory(values) ?? defaultCacheDirectory(environment);
+  const directory = cacheDirectory(values) ?? defaultCacheDirectory(context.environment);
   if (directory === undefined)
     throw new UsageError('no home directory for the cache is known', { hint: 'use --cache-dir DIR' });
-  const print = (result: object, text: string) =>
-    stdout.write(
-      values.json === true
-        ? `${JSON.stringify({ directory, ...result })}\n`
-        : `${printable(directory)}: ${text}\n`,
-    );
+  const print = (result: object, text: string) => printCache({ directory, ...result }, text, values, context);
   if (what === 'size') {
     const size = await storeSize(directory);
     print(size, `${size.blobs} files, ${size.partials} partial, ${formatBytes(size.bytes)}`);
@@ -165,6 +162,30 @@ async function runCache({ values, words }: Invocation, { stdout, environment }: 
     const removed = await pruneStore(directory, values.cacheSize ?? 0);
     print(removed, `${removed.files} files removed, ${formatBytes(removed.bytes)}`);
   }
+}
+
+/** `dlrootfs cache add IMAGE`. */
+async function runCacheAdd(invocation: Invocation, context: CliContext): Promise<void> {
+  const image = invocation.words[1];
+  if (image === undefined)
+    throw new UsageError('cache add needs an image', { hint: 'write dlrootfs cache add IMAGE' });
+  const named = { ...invocation, words: [image] };
+  const [{ addToCache }, options] = await Promise.all([import('../cache.ts'), optionsOf(named, context)]);
+  const added = await reporting(named, context, false, (report) => addToCache(options(report)));
+  const { reference, layers, sizes } = added;
+  const fetched = `${formatBytes(sizes.network)} downloaded, ${formatBytes(sizes.cache)} there before`;
+  const text = `has ${reference}: ${layers} layers, ${fetched}`;
+  printCache(added, text, invocation.values, context);
+}
+
+function printCache(
+  result: { readonly directory: string },
+  text: string,
+  { json }: Invocation['values'],
+  { stdout }: CliContext,
+): void {
+  if (json === true) stdout.write(`${JSON.stringify(result)}\n`);
+  else stdout.write(`${printable(result.directory)}: ${text}\n`);
 }
 
 /** Flags and environment as options of the library; what is missing is the report. */

@@ -54,8 +54,7 @@ export function parseArguments(argv: readonly string[]): Invocation {
 function refuseWithoutEffect({ command, words, values, given }: Invocation): void {
   if (values.all === true && command !== 'help')
     throw useless('--all', 'without --help', 'write dlrootfs --help --all');
-  if (command === 'cache' && given.has('cache-size') && words[0] !== 'prune')
-    throw useless('--cache-size', 'on the size of the cache', 'write dlrootfs cache prune --cache-size SIZE');
+  if (command === 'cache') refuseForCache(words[0], given);
   const source = ['pull', 'inspect', 'tags'].includes(command) ? parseSource(words[0]!) : undefined;
   const aboutRegistry = commands['pull']!.options.find(
     ({ helpGroupHeading, long }) =>
@@ -79,6 +78,22 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
     );
   if (values.dryRun === true && values.quiet === true)
     throw useless('--quiet', 'with --dry-run', 'leave one of them out');
+}
+
+/** Flags of `cache size` and `cache prune`; `cache add` takes those of a pull. */
+const ABOUT_CACHE: ReadonlySet<string> = new Set(['cache-dir', 'cache-size', 'json']);
+
+function refuseForCache(what: string | undefined, given: ReadonlySet<string>): void {
+  if (what === 'add') return;
+  if (given.has('cache-size') && what !== 'prune')
+    throw useless('--cache-size', 'on the size of the cache', 'write dlrootfs cache prune --cache-size SIZE');
+  const foreign = [...given].find((name) => !ABOUT_CACHE.has(name));
+  if (foreign !== undefined)
+    throw useless(
+      `--${foreign}`,
+      `with cache ${what ?? 'size'}`,
+      'leave it out, or write dlrootfs cache add IMAGE',
+    );
 }
 
 const useless = (flag: string, why: string, hint: string): UsageError =>

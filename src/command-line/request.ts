@@ -29,6 +29,7 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
     cache: values.cache,
     cacheDirectory: cacheDirectory(values),
     cacheSize: values.cacheSize,
+    offline: values.offline,
     registry: {
       ...(await readCredentials(invocation, context)),
       authFile: fileName(values.authfile, '--authfile'),

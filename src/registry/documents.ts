@@ -51,9 +51,7 @@ export class Documents {
       subject,
       absent: `${this.#name} has no tag ${tag}`,
     };
-    const known = await this.#stillThere(tag, query, signal);
-    if (known) return known;
-    const found = await this.#ask(query, undefined, signal);
+    const found = (await this.#stillThere(tag, query, signal)) ?? (await this.#ask(query, undefined, signal));
     await this.#store?.remember?.(`${this.#name}:${tag}`, found.digest);
     return found;
   }

@@ -21,9 +21,15 @@ export interface ManifestStore {
   /** The bytes as they were stored; they are verified again by the caller. */
   get(digest: Digest): Promise<Uint8Array | undefined>;
   put(digest: Digest, bytes: Uint8Array): Promise<void>;
-  /** The digest last given to `remember` for this reference (`name:tag`). Without it a tag always costs a HEAD. */
-  recall?(reference: string): Promise<Digest | undefined>;
+  /** What `remember` was told last for this reference (`name:tag`). Without it a tag always costs a HEAD. */
+  recall?(reference: string): Promise<Remembered | undefined>;
   remember?(reference: string, digest: Digest): Promise<void>;
+}
+
+/** The digest that a tag had at a time. */
+export interface Remembered {
+  readonly digest: Digest;
+  readonly at: Date;
 }
 
 /** Milliseconds after which a request without progress has failed. */
@@ -76,6 +82,8 @@ export interface RegistryOptions {
   readonly connections?: number | undefined;
   readonly timeouts?: Partial<Timeouts> | undefined;
   readonly manifestStore?: ManifestStore | undefined;
+  /** Ask nobody: all comes from `manifestStore`. `hint` says what to do where it lacks something. */
+  readonly offline?: { readonly hint: string } | undefined;
   /** Ends the reading of configuration files. */
   readonly signal?: AbortSignal | undefined;
   /** Directories to look in instead of `/etc` for `containers/` and `docker/`. */

@@ -11,6 +11,7 @@ import { Documents } from './documents.ts';
 import { Endpoint } from './endpoint.ts';
 import { Failover } from './failover.ts';
 import { openTransport, type TransportSettings } from './http/transport.ts';
+import { OfflineSession } from './offline.ts';
 import {
   DEFAULT_CONNECTIONS,
   DEFAULT_RETRIES,
@@ -29,6 +30,10 @@ import { Version2Session } from './v2.ts';
  * @throws UsageError for invalid options and files, and where registries.conf blocks the repository
  */
 export async function openSession(reference: Reference, given: RegistryOptions): Promise<Session> {
+  if (given.offline) {
+    const { manifestStore, report } = given;
+    return new OfflineSession(reference, { manifestStore, report, ...given.offline });
+  }
   const options = withoutEmptyCredentials(given);
   const policy: RequestPolicy = {
     timeouts: { ...DEFAULT_TIMEOUTS, ...options.timeouts },

@@ -28,31 +28,8 @@ export class Version2Session implements Session {
   }
 
   async image(platform: Platform, signal: AbortSignal): Promise<Image> {
-    const { digest, manifest, config: known, platforms } = await this.#choose(platform, signal);
-    const what = Reference.format(this.#reference);
-    const description =
-      manifest.kind === 'schema1'
-        ? describeSchema1(manifest)
-        : describeImage(manifest, known ?? (await this.#documents.config(manifest, signal)), what);
-    const { rateLimit } = this.#documents;
-    const layers = description.layers.map((layer) => this.#openable(layer));
-    return { ...description, digest, platforms, rateLimit, layers };
-  }
-
-  async #choose(platform: Platform, signal: AbortSignal): Promise<Choice & Pick<Image, 'platforms'>> {
-    const { tag = 'latest', digest: wanted } = this.#reference;
-    const documents = this.#documents;
-    const { document, digest } = await (wanted === undefined
-      ? documents.byTag(tag, signal)
-      : documents.byDigest(wanted, signal));
-    if (document.kind !== 'index') return { digest, manifest: document };
-    const source = {
-      manifest: async (descriptor: { readonly digest: typeof digest }) =>
-        (await documents.byDigest(descriptor.digest, signal)).document,
-      config: (manifest: Parameters<Documents['config']>[0]) => documents.config(manifest, signal),
-    };
-    const choice = await chooseManifest(document, platform, source, Reference.format(this.#reference));
-    return { ...choice, platforms: platformsOf(document) };
+    const image = await describedImage(this.#reference, this.#documents, platform, signal);
+    return { ...image, layers: image.layers.map((layer) => this.#openable(layer)) };
   }
 
   #openable({ urls, ...layer }: LayerDescription): Image['layers'][number] {
@@ -95,6 +72,52 @@ export class Version2Session implements Session {
   async close(): Promise<void> {
     // Its connections are those of the session that chose it.
   }
+}
+
+/** An image, and its layers as manifest and config describe them. */
+type DescribedImage = Omit<Image, 'layers'> & { readonly layers: readonly LayerDescription[] };
+
+/**
+ * The image that `reference` names for a platform.
+ *
+ * @throws what `documents` throws; NotFoundError without an image for the platform; IntegrityError
+ */
+export async function describedImage(
+  reference: Reference,
+  documents: Documents,
+  platform: Platform,
+  signal: AbortSignal,
+): Promise<DescribedImage> {
+  const { digest, manifest, config: known, platforms } = await choose(reference, documents, platform, signal);
+  const description =
+    manifest.kind === 'schema1'
+      ? describeSchema1(manifest)
+      : describeImage(
+          manifest,
+          known ?? (await documents.config(manifest, signal)),
+          Reference.format(reference),
+        );
+  return { ...description, digest, platforms, rateLimit: documents.rateLimit };
+}
+
+async function choose(
+  reference: Reference,
+  documents: Documents,
+  platform: Platform,
+  signal: AbortSignal,
+): Promise<Choice & Pick<Image, 'platforms'>> {
+  const { tag = 'latest', digest: wanted } = reference;
+  const { document, digest } = await (wanted === undefined
+    ? documents.byTag(tag, signal)
+    : documents.byDigest(wanted, signal));
+  if (document.kind !== 'index') return { digest, manifest: document };
+  const source = {
+    manifest: async (descriptor: { readonly digest: typeof digest }) =>
+      (await documents.byDigest(descriptor.digest, signal)).document,
+    config: (manifest: Parameters<Documents['config']>[0]) => documents.config(manifest, signal),
+  };
+  const choice = await chooseManifest(document, platform, source, Reference.format(reference));
+  return { ...choice, platforms: platformsOf(document) };
 }
 
 /**

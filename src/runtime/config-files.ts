@@ -2,6 +2,7 @@ import { lstatSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import { DestinationError, printable, UsageError } from '../errors.ts';
 import { writeFileAtomically } from '../sys/atomic-file.ts';
+import { shellWord } from '../sys/argv.ts';
 import { explainOsError, hasCode } from '../sys/os-error.ts';
 import { absolutePath } from '../sys/os-path.ts';
 import { isOneLine } from './config-text.ts';
@@ -76,22 +77,18 @@ export function startCommand(
   hidden: readonly string[] = [],
 ): string {
   const { directory, parent, name } = place;
-  if (runtime === 'runc') return `runc run -b ${quoted(parent)} ${name}`;
+  if (runtime === 'runc') return `runc run -b ${shellWord(parent)} ${name}`;
   if (runtime === 'nspawn') {
     const known = parent === '/var/lib/machines';
-    const machine = known ? `-M ${machineName(directory)}` : `-D ${quoted(directory)}`;
+    const machine = known ? `-M ${machineName(directory)}` : `-D ${shellWord(directory)}`;
     // systemd.nspawn(5): a file beside the machine is not trusted with Inaccessible=.
-    return ['systemd-nspawn', ...hidden.map((inside) => `--inaccessible=${quoted(inside)}`), machine].join(
+    return ['systemd-nspawn', ...hidden.map((inside) => `--inaccessible=${shellWord(inside)}`), machine].join(
       ' ',
     );
   }
   const known = directory === `/var/lib/lxc/${name}/rootfs`;
   const start = `${boots ? 'lxc-start' : 'lxc-execute'} -n ${name}`;
-  return known ? start : `${start} -f ${quoted(configPath('lxc', place))}`;
-}
-
-function quoted(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+  return known ? start : `${start} -f ${shellWord(configPath('lxc', place))}`;
 }
 
 const elsewhere = 'choose another directory with -d';

@@ -31,3 +31,8 @@ function readArguments(source: string): Buffer[] {
     return [];
   }
 }
+
+/** A word as sh(1) takes it, quoted where it has to be. */
+export function shellWord(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+}

@@ -1,0 +1,99 @@
+import { fetchAllLayers } from './blob/queue.ts';
+import { DestinationError, printable, UsageError } from './errors.ts';
+import type { Digest } from './oci/digest.ts';
+import type { Image } from './oci/image.ts';
+import type { PullOptions } from './options.ts';
+import { withoutCorruptBlobs } from './resumption.ts';
+import { type ImageSource, parseImage } from './source.ts';
+import { type BytesBySource, Tally } from './summary.ts';
+import { type Opened, resolveImage, withSession } from './with-session.ts';
+
+/** What `cache add` found, and what it downloaded. */
+export interface CacheAddition {
+  readonly directory: string;
+  /** `library/ubuntu:14.04`, or `name@sha256:…`. */
+  readonly reference: string;
+  /** The manifest's. */
+  readonly digest: string;
+  readonly layers: number;
+  /** Compressed layers: `cache` was there before. */
+  readonly sizes: BytesBySource;
+}
+
+/**
+ * Puts all that a pull of the image needs into the cache: manifest, config and layers.
+ *
+ * @throws UsageError for an image that no cache can hold; DestinationError where the cache cannot be written; as `pull` does
+ */
+export async function addToCache(request: PullOptions): Promise<CacheAddition> {
+  const { local, name } = parseImage(request);
+  if (local)
+    throw new UsageError(`cannot add ${printable(name)} to the cache: it is on this machine already`, {
+      hint: 'name an image of a registry',
+    });
+  const { directory } = request.store;
+  if (directory === undefined)
+    throw new UsageError('no home directory for the cache is known', { hint: 'use --cache-dir DIR' });
+  const tally = new Tally(request.report);
+  const { report } = tally;
+  // Files that are not kept lie beside the cache.
+  const options = { ...request, destination: directory, report };
+  return await withSession(options, async (opened) => {
+    const { source, store } = opened;
+    const image = await resolveImage(opened, options);
+    refuseUncacheable(image, source, options);
+    // Before anything is downloaded in vain.
+    await requireKept([image.digest], opened);
+    const { jobs, retryPolicy: policy, signal } = options;
+    await withoutCorruptBlobs(report, async (careful) => {
+      const fetched = await fetchAllLayers(image.layers, { store, jobs, policy, signal, report, careful });
+      await fetched.close();
+    });
+    await requireKept(
+      image.layers.map(({ digest }) => digest),
+      opened,
+    );
+    const { reference } = source;
+    report({ type: 'done', reference, destination: directory });
+    const layers = image.layers.map((layer) => ({ ...layer, entries: 0 }));
+    return {
+      directory,
+      reference,
+      digest: image.digest!,
+      layers: layers.length,
+      sizes: tally.bytes(layers),
+    };
+  });
+}
+
+function refuseUncacheable(
+  { layers, digest }: Image,
+  { reference }: ImageSource,
+  options: PullOptions,
+): void {
+  if (digest === undefined || layers.some((layer) => layer.digest === undefined))
+    throw new UsageError(`cannot add ${reference} to the cache: its registry has no digests`, {
+      hint: 'pull it into a directory: dlrootfs IMAGE -d DIR',
+    });
+  const sizes = new Map(layers.map((layer) => [layer.digest, layer.size ?? 0]));
+  const bytes = [...sizes.values()].reduce((sum, size) => sum + size, 0);
+  if (bytes > options.store.maxBytes)
+    throw new UsageError(
+      `cannot add ${reference} to the cache: its layers have ${bytes} bytes, and the cache may have ${options.store.maxBytes}`,
+      { hint: 'raise the limit with --cache-size' },
+    );
+}
+
+/** @throws DestinationError where the store keeps nothing */
+async function requireKept(
+  digests: readonly (Digest | undefined)[],
+  { source, store }: Opened,
+): Promise<void> {
+  for (const digest of digests) {
+    if (digest !== undefined && (await store.has(digest))) continue;
+    throw new DestinationError(`cannot add ${source.reference} to the cache: it does not keep ${digest}`, {
+      code: 'NOT_KEPT',
+      hint: 'see the notice above, or choose another directory with --cache-dir',
+    });
+  }
+}
