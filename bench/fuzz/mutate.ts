@@ -124,14 +124,18 @@ function oddValue(random: Random): unknown {
 
 type Holder = Record<string, unknown>;
 
-/** Every place in a document that holds a value. */
-function places(value: unknown, into: [holder: Holder, key: string][] = []): [Holder, string][] {
-  if (typeof value !== 'object' || value === null) return into;
-  for (const key of Object.keys(value)) {
-    into.push([value as Holder, key]);
-    places((value as Holder)[key], into);
+/** Every place in a document that holds a value. Documents may be nested deeper than the stack is. */
+function places(document: unknown): [holder: Holder, key: string][] {
+  const found: [Holder, string][] = [];
+  const waiting = [document];
+  for (let value = waiting.pop(); value !== undefined; value = waiting.pop()) {
+    if (typeof value !== 'object' || value === null) continue;
+    for (const [key, member] of Object.entries(value)) {
+      found.push([value as Holder, key]);
+      waiting.push(member);
+    }
   }
-  return into;
+  return found;
 }
 
 /** A document with some values changed, doubled, moved or taken away; now and then broken as text too. */

@@ -227,7 +227,7 @@ describe('sparse maps that make no sense', () => {
     [
       'a sparse directory',
       tar(raw(paxHeader([['GNU.sparse.size', '1']]), header({ name: 'evil/', type: '5' }))),
-      /no file/,
+      /not a file/,
     ],
     ['1.0: no data', version1('10', ''), /ends within its sparse map/],
     ['1.0: a map that never ends', version1('10', Buffer.from(`900\n${'0\n'.repeat(254)}`)), /ends within/],
