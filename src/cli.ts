@@ -44,7 +44,7 @@ export async function main(): Promise<void> {
   process.stderr.on('error', () => undefined);
   let exitCode: number = ExitCode.done;
   try {
-    await run(argv, abort.signal);
+    exitCode = await run(argv, abort.signal);
     await drained(process.stdout, abort.signal);
     abort.signal.throwIfAborted();
   } catch (error) {
@@ -56,14 +56,14 @@ export async function main(): Promise<void> {
   process.exit(exitCode);
 }
 
-async function run(argv: readonly string[], signal: AbortSignal): Promise<void> {
+async function run(argv: readonly string[], signal: AbortSignal): Promise<number> {
   if (argv.length === 0) {
     process.stderr.write(shortUsage);
-    return;
+    return ExitCode.done;
   }
   checkLimits();
   const { runCommand } = await import('./command-line/execute.ts');
-  await runCommand(exactArguments(argv), {
+  return await runCommand(exactArguments(argv), {
     environment: process.env,
     stdin: process.stdin,
     stdout: process.stdout,

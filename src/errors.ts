@@ -18,6 +18,8 @@ export const ExitCode = {
   integrity: 6,
   destination: 7,
   rateLimit: 8,
+  /** No failure: a comparison found differences. */
+  different: 9,
 } as const;
 
 /** What an error says of itself where who throws it knows nothing better. */

@@ -5,6 +5,7 @@ import { compressionFor, flatten, type FlattenSummary } from './archive/flatten.
 import { describeNotRestored } from './rootfs/rootfs.ts';
 import type { PullOptions } from './options.ts';
 import { withoutCorruptBlobs } from './resumption.ts';
+import { treeLayer } from './with-image-tree.ts';
 import { resolveImage, withSession } from './with-session.ts';
 
 /** Standard output: a stream that is not closed here. */
@@ -33,11 +34,7 @@ export async function exportArchive(request: PullOptions, output: string, stdout
       );
       let summary: FlattenSummary;
       try {
-        const layers = fetched.layers.map((layer) => ({
-          name: `layer ${layer.layer.id.slice(0, 12)}`,
-          open: () => layer.tar(),
-        }));
-        summary = await flatten(layers, file?.output ?? stdout, {
+        summary = await flatten(fetched.layers.map(treeLayer), file?.output ?? stdout, {
           compression,
           temporaryFile: () => store.spool(),
           name: file ? output : 'standard output',

@@ -24,6 +24,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   report: [],
   git: ['rootfs'],
   archive: ['rootfs'],
+  comparison: ['rootfs'],
   runtime: ['rootfs'],
 };
 
@@ -37,8 +38,10 @@ const top = [
   'with-session.ts',
   'build.ts',
   'resumption.ts',
+  'with-image-tree.ts',
   'pull.ts',
   'export.ts',
+  'verify.ts',
   'inspect.ts',
   'cache.ts',
   'index.ts',

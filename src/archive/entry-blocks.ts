@@ -22,7 +22,7 @@ const HEADER_TYPES = {
 } as const satisfies Record<EntryType, string>;
 
 /** Without a slash at the end of its path. */
-export type ArchiveEntry = Omit<TreeEntry, 'linkTo' | 'inode'>;
+export type ArchiveEntry = Omit<TreeEntry, 'linkTo' | 'inode' | 'links'>;
 
 /** What stands before an entry's data, and how many bytes of data follow (without the padding). */
 export interface EntryBlocks {

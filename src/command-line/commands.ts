@@ -17,6 +17,7 @@ export interface FlagValues {
   readonly rootless?: boolean;
   readonly prepare?: boolean;
   readonly dryRun?: boolean;
+  readonly contents?: boolean;
   readonly user?: string;
   readonly passwordStdin?: boolean;
   readonly registryToken?: string;
@@ -170,6 +171,10 @@ const whatAndWhere = group('What and where', [
   ['--dry-run', 'print what a pull would do, as inspect does'],
 ]);
 
+const comparison = group('Comparison', [
+  ['--contents', 'compare what files hold too, not only sizes and times: reads every byte'],
+]);
+
 const credentials = group('Credentials', [
   ['-u, --user <username:password>', 'registry credentials (also --creds)'],
   ['--password-stdin', 'read the password of -u from standard input'],
@@ -228,6 +233,7 @@ const wholeHelp = group('Other', [['--all', 'with --help: print every command, f
 /** Every flag once, in the order of `--help`. */
 export const options: readonly Option[] = [
   ...whatAndWhere,
+  ...comparison,
   ...credentials,
   ...registry,
   ...download,
@@ -279,13 +285,26 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     synopsis: 'IMAGE[:TAG|@DIGEST]',
     summary: 'turn an image into a root file system',
     words: ['<image>'],
-    options,
+    options: options.filter((option) => !comparison.includes(option as TableOption)),
   },
   inspect: {
     synopsis: 'inspect IMAGE',
     summary: 'describe an image, and what a pull of it would download',
     words: ['<image>'],
     options: [...named('platform'), ...credentials, ...registry, ...download, ...report, ...other],
+  },
+  verify: {
+    synopsis: 'verify IMAGE',
+    summary: 'tell what differs between DIR and an image; exit code 9 if anything does',
+    words: ['<image>'],
+    options: [
+      ...named('dest', 'contents', 'prepare', 'platform'),
+      ...credentials,
+      ...registry,
+      ...download,
+      ...output,
+      ...other,
+    ],
   },
   tags: {
     synopsis: 'tags REPOSITORY',

@@ -64,6 +64,7 @@ function candidatesAfter(option: Option): Candidates | undefined {
 const commandArguments: Readonly<Record<string, Candidates>> = {
   pull: 'images',
   inspect: 'images',
+  verify: 'images',
   tags: 'nothing',
   cache: ['size', 'prune', 'add'],
   checkout: 'branches',

@@ -1,5 +1,6 @@
 import type { Readable, Writable } from 'node:stream';
-import { DestinationError, UsageError, printable } from '../errors.ts';
+import type { Difference } from '../comparison/differences.ts';
+import { DestinationError, ExitCode, UsageError, printable } from '../errors.ts';
 import type { Environment } from '../options.ts';
 import { type TerminalStream, terminalReport } from '../report/bars.ts';
 import { type LiveReport, type Report, fanOut } from '../report/event.ts';
@@ -8,6 +9,7 @@ import { formatBytes, plainReport } from '../report/progress.ts';
 import { messageReport, textReport } from '../report/text.ts';
 import { osPath } from '../sys/os-path.ts';
 import { version } from '../version.ts';
+import type { FlagValues } from './commands.ts';
 import { type Invocation, parseArguments } from './program.ts';
 
 /** The parts of the process that a command may use. */
@@ -23,15 +25,20 @@ export interface CliContext {
   readonly signal: AbortSignal;
 }
 
-type Run = (invocation: Invocation, context: CliContext) => Promise<void>;
+/** Answers the exit code, if it is not that of success. */
+type Run = (invocation: Invocation, context: CliContext) => Promise<number | void>;
 
 /**
  * Runs one command line to its end, and loads no more than that command's code.
  *
+ * @returns the exit code of a run that did not fail
  * @throws what `describeFailure` describes
  */
-export async function runCommand(argv: readonly string[], context: CliContext): Promise<void> {
-  const invocation = parseArguments(argv);
+export async function runCommand(argv: readonly string[], context: CliContext): Promise<number> {
+  return (await runInvocation(parseArguments(argv), context)) ?? ExitCode.done;
+}
+
+async function runInvocation(invocation: Invocation, context: CliContext): Promise<number | void> {
   const { command, words } = invocation;
   const print = (text: string) => void context.stdout.write(text);
   if (command === 'version') return print(`${version}\n`);
@@ -43,8 +50,13 @@ export async function runCommand(argv: readonly string[], context: CliContext): 
     });
   if (command === 'checkout')
     return await (await import('./run-checkout.ts')).runCheckout(invocation, context);
-  const others: Readonly<Record<string, Run>> = { cache: runCache, inspect: runInspect, tags: runTags };
-  await (others[command] ?? runPull)(invocation, context);
+  const others: Readonly<Record<string, Run>> = {
+    cache: runCache,
+    inspect: runInspect,
+    tags: runTags,
+    verify: runVerify,
+  };
+  return await (others[command] ?? runPull)(invocation, context);
 }
 
 /** `dlrootfs IMAGE`. */
@@ -116,6 +128,29 @@ async function runInspect(invocation: Invocation, context: CliContext): Promise<
   const found = await reporting(invocation, context, false, (report) => inspect(options(report)));
   const text = () => inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined);
   stdout.write(invocation.values.json === true ? `${JSON.stringify(found)}\n` : text());
+}
+
+/** `dlrootfs verify IMAGE`: a line for each difference. */
+async function runVerify(invocation: Invocation, context: CliContext): Promise<number | void> {
+  const { values } = invocation;
+  const [{ verify }, options] = await Promise.all([import('../verify.ts'), optionsOf(invocation, context)]);
+  const found = await reporting(invocation, context, false, (report) =>
+    verify(options(report), values.contents === true),
+  );
+  return await printDifferences(found, values, context);
+}
+
+async function printDifferences(
+  found: { readonly differences: readonly Difference[] },
+  { json, quiet }: FlagValues,
+  { stdout }: CliContext,
+): Promise<number | void> {
+  const { differenceText } = await import('../comparison/differences.ts');
+  const { differences } = found;
+  if (json === true) stdout.write(`${JSON.stringify(found)}\n`);
+  else if (quiet !== true)
+    stdout.write(differences.map((difference) => `${differenceText(difference)}\n`).join(''));
+  return differences.length > 0 ? ExitCode.different : undefined;
 }
 
 /** `dlrootfs tags REPOSITORY`: one per line, or one JSON array. */

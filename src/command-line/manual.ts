@@ -1,6 +1,6 @@
 import type { Option } from 'commander';
 import { version } from '../version.ts';
-import { commands, optionDescription } from './commands.ts';
+import { commands, optionDescription, options } from './commands.ts';
 import { type Paragraph, topics } from './topics.ts';
 
 /** Escapes text for roff: backslashes, hyphens, and control characters at the start of a line. */
@@ -15,7 +15,7 @@ function roff(text: string): string {
 export function manualPage(date: string): string {
   const pull = commands['pull']!;
   const others = Object.values(commands).filter((command) => command !== pull);
-  const groups = Map.groupBy(pull.options, (option) => option.helpGroupHeading ?? 'Other');
+  const groups = Map.groupBy(options, (option) => option.helpGroupHeading ?? 'Other');
   return [
     `.TH DLROOTFS 1 "${date}" "dlrootfs ${version}" "User Commands"`,
     // No hyphenation and no justification: file names and flags stay whole.
@@ -29,9 +29,7 @@ export function manualPage(date: string): string {
     ),
     section(
       'OPTIONS',
-      ...[...groups].map(
-        ([heading, options]) => `.SS ${roff(heading)}\n${options.map(optionEntry).join('\n')}`,
-      ),
+      ...[...groups].map(([heading, list]) => `.SS ${roff(heading)}\n${list.map(optionEntry).join('\n')}`),
     ),
     ...Object.values(topics).map(({ title, paragraphs }) =>
       section(title, ...paragraphs.map(topicParagraph)),

@@ -112,6 +112,21 @@ export const topics: Readonly<Record<string, Topic>> = {
       ],
     ],
   },
+  comparison: {
+    title: 'COMPARISON',
+    summary: 'what verify compares, and how it tells differences',
+    paragraphs: [
+      'verify prints one line for each path that differs, in the order of the paths, and nothing where DIR is the image:',
+      [
+        ['missing PATH', 'the image has it, DIR has not'],
+        ['extra PATH', 'DIR has it, the image has not'],
+        ['changed PATH: …', 'such as mode 0755→0777, owner 0:0→1000:1000, size 5→6: the image, then DIR'],
+      ],
+      'A directory that is missing or extra is one line, with a slash at its end. Compared are type, mode, owner, size, time (as exact as the file system keeps it), target of symlinks, device numbers, hard links and extended attributes with access lists; with --contents every byte too. Where something in a directory was made or removed, the time of the directory is not told.',
+      'Not told: the files json, layersize and .git of a pull; with --prepare what a pull with --prepare adds; what this user could not have restored. A plain user may have other owners, no setuid bits, devices and capabilities. What the user may not read is counted in a notice.',
+      'Nothing in DIR is changed, no symlink in it is followed, and only regular files are opened. --json prints one object (docs/schema/verification.schema.json); -q prints nothing, for the exit code alone.',
+    ],
+  },
   git: {
     title: 'GIT LAYERS',
     summary: 'the branches of -g, and how to go back to a layer',
@@ -154,6 +169,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['6', 'integrity: a digest is wrong, or manifest, config or layer are malformed'],
         ['7', 'destination (or git): it cannot be read or written'],
         ['8', 'rate limit of the registry'],
+        ['9', 'verify found differences'],
         ['129, 130, 141, 143', 'ended by SIGHUP, SIGINT, SIGPIPE, SIGTERM'],
       ],
     ],

@@ -6,7 +6,7 @@ import { type Commit, type ObjectID, composeCommit } from './objects.ts';
 import { contentIn } from './pack-writer.ts';
 import type { RootfsState } from './rootfs-state.ts';
 import { TreeWriter } from './trees.ts';
-import type { Yielder } from './yielder.ts';
+import type { Yielder } from '../sys/yielder.ts';
 
 /** Commits that the next layer's are put upon. */
 type Tip = Pick<LayerRecord, 'commit' | 'id'>;

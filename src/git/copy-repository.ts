@@ -3,7 +3,7 @@ import { fstatSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { refused } from './git-error.ts';
 import { PULL_AGAIN, type RootfsFiles } from './rootfs-files.ts';
-import type { Yielder } from './yielder.ts';
+import type { Yielder } from '../sys/yielder.ts';
 import { parentPath } from '../rootfs/directories.ts';
 
 /** What belongs to one work tree or to one process. */

@@ -5,7 +5,7 @@ import { branchRef } from './names.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 import type { RootfsState } from './rootfs-state.ts';
 import { isHoldable, treeFiles } from './trees.ts';
-import type { Yielder } from './yielder.ts';
+import type { Yielder } from '../sys/yielder.ts';
 
 /** What is left in `.git/config`: nothing that runs a program, and what a rootfs needs to be kept as it is by any git. */
 const configuration = `# A root file system, one branch per layer, by dlrootfs. Nothing may change a byte of it, and names that git

@@ -13,7 +13,7 @@ import { Repository } from './repository.ts';
 import { restoreState } from './restore.ts';
 import { RootfsFiles } from './rootfs-files.ts';
 import { RootfsState, attributeNames } from './rootfs-state.ts';
-import { type Yielder, openYielder } from './yielder.ts';
+import { type Yielder, openYielder } from '../sys/yielder.ts';
 import { parentPath } from '../rootfs/directories.ts';
 import { WorkTree } from '../rootfs/work-tree.ts';
 

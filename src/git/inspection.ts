@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFileSync, readSync } from 'node:fs';
+import { readSync } from 'node:fs';
 import { geteuid, umask } from 'node:process';
 import { type History, type LayerRecord, type Records, chainOf, changesOf, playRecord } from './history.ts';
 import { type IndexEntry, parseIndex } from './index-file.ts';
@@ -10,6 +10,8 @@ import { type Inode, type Place, RootfsState } from './rootfs-state.ts';
 import { isHoldable, treeFile } from './trees.ts';
 import { join } from '../rootfs/directories.ts';
 import type { ByteName, Directory, FileStat } from '../rootfs/filesystem.ts';
+import { systemAttribute } from '../rootfs/metadata.ts';
+import { isInitialUserNamespace } from '../sys/privileges.ts';
 import { accessList, modeWithList } from '../tar/access-list.ts';
 import type { Written } from '../tar/mtree.ts';
 
@@ -230,9 +232,6 @@ class Inspector {
   }
 }
 
-/** Attributes that the system sets, or that the overlay file system keeps for itself. */
-const systemAttribute = /^(?:security\.(?:selinux|ima|evm|SMACK64)|trusted\.overlay\.|user\.overlay\.)/;
-
 /** What is known of the user who pulled the rootfs. */
 interface Puller {
   /** Of `.git`. */
@@ -246,15 +245,6 @@ function pullerOf(files: RootfsFiles): Puller {
   const { uid = 0, gid = 0 } = files.stat('.git') ?? {};
   const isRoot = uid === 0 && geteuid?.() === 0 && isInitialUserNamespace();
   return { uid, gid, isUnprivileged: !isRoot };
-}
-
-/** user_namespaces(7): elsewhere there are owners and attributes that root may not give. */
-function isInitialUserNamespace(): boolean {
-  try {
-    return /^\s*0\s+0\s+4294967295\s*$/.test(readFileSync('/proc/self/uid_map', 'latin1'));
-  } catch {
-    return true;
-  }
 }
 
 /** Whether what is on disk has the owner, mode and extended attributes of an inode, as far as the puller could give them. */

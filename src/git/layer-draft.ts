@@ -8,7 +8,7 @@ import { SizeMismatch, contentIn, contentOf } from './pack-writer.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 import type { Inode, RootfsState } from './rootfs-state.ts';
 import { isHoldable } from './trees.ts';
-import type { Yielder } from './yielder.ts';
+import type { Yielder } from '../sys/yielder.ts';
 import { type Change, type Written, composeLine, parseLine } from '../tar/mtree.ts';
 
 /** What came to a path. */

@@ -12,7 +12,7 @@ import type { ObjectID } from './objects.ts';
 import { PrivateGitDir } from './private-git-dir.ts';
 import { readHead, readRefs } from './refs.ts';
 import { RootfsFiles } from './rootfs-files.ts';
-import { type Yielder, openYielder } from './yielder.ts';
+import { type Yielder, openYielder } from '../sys/yielder.ts';
 
 /** A rootfs with a repository in it, `.git`, as a container may have left it: git sees what was checked, by a `PrivateGitDir`. */
 export class Repository implements AsyncDisposable {

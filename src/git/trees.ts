@@ -2,7 +2,7 @@ import type { ObjectStore } from './object-store.ts';
 import { type ObjectID, type TreeEntry, type TreeFile, type TreeMode, composeTree } from './objects.ts';
 import { contentIn } from './pack-writer.ts';
 import type { Inode, Place, RootfsState } from './rootfs-state.ts';
-import type { Yielder } from './yielder.ts';
+import type { Yielder } from '../sys/yielder.ts';
 
 /**
  * Whether git can hold a path at all. It refuses a component `.git` in any case (verify_path in its read-cache.c), and a symlink

@@ -79,6 +79,9 @@ export class CallMemory {
       mtimeNanoseconds: view.getUint32(at + 120, true),
       ctimeSeconds: view.getUint32(at + 96, true) + view.getInt32(at + 100, true) * 2 ** 32,
       ctimeNanoseconds: view.getUint32(at + 104, true),
+      links: view.getUint32(at + 16, true),
+      deviceMajor: view.getUint32(at + 128, true),
+      deviceMinor: view.getUint32(at + 132, true),
       identity: `${device}:${view.getBigUint64(at + 32, true)}`,
     };
   }

@@ -36,6 +36,11 @@ export interface FileStat {
   /** When the inode changed last: its content, owner, mode, attributes or names. */
   readonly ctimeSeconds: number;
   readonly ctimeNanoseconds: number;
+  /** How many names the inode has. */
+  readonly links: number;
+  /** Of a device, else 0. */
+  readonly deviceMajor: number;
+  readonly deviceMinor: number;
   /** `DEVICE:INODE`: equal for two names of one file. */
   readonly identity: string;
 }
@@ -105,6 +110,8 @@ export interface Filesystem {
 export interface DiskFilesystem extends Filesystem {
   /** Opens a regular file to read; -EINVAL where it is something else, which is not opened. `closeFile` closes it. */
   openFile(parent: Directory, name: ByteName): number;
+  /** Where data begins in an open file, from `position` on: what is before it reads as zeros. -ENXIO: none follows. */
+  nextData(file: number, position: number): number;
 }
 
 /** Magic numbers of btrfs and ZFS: statfs(2). */

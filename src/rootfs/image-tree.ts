@@ -5,7 +5,7 @@ import { AsyncTarReader } from '../tar/async-reader.ts';
 import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import { LayerApplication, startRun } from './apply.ts';
-import { ImageContents, type ImageLayer } from './image-contents.ts';
+import { ImageContents, type ImageLayer, type OpenFile } from './image-contents.ts';
 import { finishRun } from './directory-metadata.ts';
 import { MemoryFilesystem } from './memory.ts';
 import type { FileContent, InodeMetadata } from './memory-inodes.ts';
@@ -47,7 +47,8 @@ export class ImageTree {
   readonly counts: Readonly<NotRestored>;
   readonly #layers: readonly ImageLayer[];
   readonly #filesystem: MemoryFilesystem;
-  readonly #hasRoot: boolean;
+  /** An entry of the layers says what the root itself is. */
+  readonly hasRoot: boolean;
   readonly #scratch: Scratch;
 
   private constructor(builder: Builder, layers: readonly ImageLayer[]) {
@@ -55,7 +56,7 @@ export class ImageTree {
     this.counts = builder.run.counts;
     this.#layers = layers;
     this.#filesystem = builder.filesystem;
-    this.#hasRoot = builder.run.rootEntry !== undefined;
+    this.hasRoot = builder.run.rootEntry !== undefined;
     this.#scratch = builder.scratch;
   }
 
@@ -64,13 +65,20 @@ export class ImageTree {
    *
    * @throws IntegrityError for a layer that makes no sense, naming it and the entry, and what the layers themselves throw
    */
-  static async build(layers: readonly ImageLayer[], options: ImageTreeOptions): Promise<ImageTree> {
+  static async build(
+    layers: Iterable<ImageLayer> | AsyncIterable<ImageLayer>,
+    options: ImageTreeOptions,
+  ): Promise<ImageTree> {
     const builder = new Builder(options);
+    const applied: ImageLayer[] = [];
     try {
-      for (const [index, layer] of layers.entries()) await builder.apply(layer, index);
+      for await (const layer of layers) {
+        await builder.apply(layer, applied.length);
+        applied.push(layer);
+      }
       finishRun(builder.run, undefined);
       builder.run.directories.close();
-      return new ImageTree(builder, layers);
+      return new ImageTree(builder, applied);
     } catch (error) {
       await builder.scratch.close();
       throw malformed(error);
@@ -81,15 +89,30 @@ export class ImageTree {
    * All names: each directory before what is in it, all of that before anything else, names by their bytes. So readers can finish a
    * directory when they leave it, and the order does not depend on the layers. The root comes only if an entry made it.
    */
-  *[Symbol.iterator](): Generator<TreeEntry, void, void> {
-    for (const name of this.#names()) yield { ...this.#filesystem.inodes.metadata(name.inode), ...name };
+  [Symbol.iterator](): Generator<TreeEntry, void, boolean | undefined> {
+    return this.walk();
   }
 
-  *#names(): Generator<Pick<TreeEntry, 'path' | 'linkTo' | 'inode'>, void, void> {
+  /**
+   * The same. `next(false)` after a directory passes over what is in it.
+   *
+   * @param withRoot false: the root does not come
+   */
+  *walk(withRoot = this.hasRoot): Generator<TreeEntry, void, boolean | undefined> {
+    const names = this.#names(withRoot);
+    let descend: boolean | undefined;
+    for (let next = names.next(); next.done !== true; next = names.next(descend)) {
+      descend = yield { ...this.#filesystem.inodes.metadata(next.value.inode), ...next.value };
+    }
+  }
+
+  *#names(
+    withRoot = this.hasRoot,
+  ): Generator<Pick<TreeEntry, 'path' | 'linkTo' | 'inode'>, void, boolean | undefined> {
     const filesystem = this.#filesystem;
     const root = filesystem.root.handle;
     const firstNames = new Map<number, BytePath>();
-    if (this.#hasRoot) yield { path: '' as BytePath, linkTo: undefined, inode: root };
+    if (withRoot) yield { path: '' as BytePath, linkTo: undefined, inode: root };
     /** The directories on the way, each with the length of its path and the slash after it: the path itself may be long. */
     const way = [{ names: filesystem.inOrder(root), length: 0 }];
     let path = '' as BytePath;
@@ -104,8 +127,8 @@ export class ImageTree {
       const linked = filesystem.inodes.type(inode) !== 'directory' && filesystem.inodes.links(inode) > 1;
       const linkTo = linked ? firstNames.get(inode) : undefined;
       if (linked && linkTo === undefined) firstNames.set(inode, path);
-      yield { path, linkTo, inode };
-      if (filesystem.inodes.type(inode) !== 'directory') continue;
+      const descend = yield { path, linkTo, inode };
+      if (descend === false || filesystem.inodes.type(inode) !== 'directory') continue;
       path = `${path}/` as BytePath;
       way.push({ names: filesystem.inOrder(inode), length: path.length });
     }
@@ -125,6 +148,28 @@ export class ImageTree {
       }
     }
     return new ImageContents(this.#layers, filesystem.inodes, files(), () => this.#scratch.spool());
+  }
+
+  /**
+   * Reads what files hold, layer by layer as it comes, so that nothing has to be put aside: calls `use` for each of `inodes`, which reads
+   * the file to its end.
+   */
+  async readInOrder(
+    inodes: Iterable<number>,
+    use: (inode: number, file: OpenFile) => Promise<void>,
+  ): Promise<void> {
+    const placeOf = (inode: number): readonly [layer: number, ordinal: number] => {
+      const content = this.#filesystem.inodes.content(inode);
+      return content === undefined || content.spooled ? [0, 0] : [content.layer, content.ordinal];
+    };
+    const places = Array.from(inodes, (inode) => ({ inode, place: placeOf(inode), linkTo: undefined }));
+    places.sort((one, other) => one.place[0] - other.place[0] || one.place[1] - other.place[1]);
+    const contents = this.contents(places);
+    try {
+      for (const { inode } of places) await use(inode, await contents.open(inode));
+    } finally {
+      await contents.close();
+    }
   }
 
   /** Gives back the temporary file. */

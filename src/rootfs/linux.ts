@@ -11,6 +11,7 @@ import {
   AT_SYMLINK_NOFOLLOW,
   O_CLOEXEC,
   O_PATH,
+  SEEK_DATA,
   STATX_BASIC_STATS,
   lockFile,
   type SystemCalls,
@@ -117,6 +118,11 @@ export class LinuxFilesystem implements DiskFilesystem {
     }
     this.#calls.close(place);
     return file;
+  }
+
+  nextData(file: number, position: number): number {
+    const found = this.#calls.lseek(file, position, SEEK_DATA);
+    return found === -EINVAL ? position : found;
   }
 
   list(directory: Directory): ByteName[] | number {

@@ -65,14 +65,16 @@ export interface InodeStatus {
   readonly size: number;
   readonly mtimeSeconds: number;
   readonly mtimeNanoseconds: number;
+  /** How many names it has. */
+  readonly links: number;
+  readonly deviceMajor: number;
+  readonly deviceMinor: number;
 }
 
 /** All that stat(2), readlink(2) and getxattr(2) return for an inode. */
 export interface InodeMetadata extends InodeStatus {
   /** Target of a symlink, else empty. */
   readonly linkPath: BytePath;
-  readonly deviceMajor: number;
-  readonly deviceMinor: number;
   readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
@@ -193,25 +195,27 @@ export class Inodes {
 
   status(inode: number): InodeStatus {
     const records = this.#records;
+    const type = this.type(inode);
+    const isDevice = type === 'character' || type === 'block';
     return {
-      type: this.type(inode),
+      type,
       mode: this.mode(inode),
       uid: records.get(inode, word.uid),
       gid: records.get(inode, word.gid),
       size: records.getDouble(inode, SIZE),
       mtimeSeconds: records.getDouble(inode, MTIME),
       mtimeNanoseconds: records.get(inode, word.mtimeNanoseconds),
+      links: records.get(inode, word.links),
+      deviceMajor: isDevice ? records.get(inode, word.major) : 0,
+      deviceMinor: isDevice ? records.get(inode, word.minor) : 0,
     };
   }
 
   metadata(inode: number): InodeMetadata {
     const status = this.status(inode);
-    const isDevice = status.type === 'character' || status.type === 'block';
     return {
       ...status,
       linkPath: status.type === 'symlink' ? this.target(inode) : ('' as BytePath),
-      deviceMajor: isDevice ? this.#records.get(inode, word.major) : 0,
-      deviceMinor: isDevice ? this.#records.get(inode, word.minor) : 0,
       xattrs: this.xattrs(inode),
     };
   }

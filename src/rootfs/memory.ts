@@ -46,9 +46,7 @@ export class MemoryFilesystem implements Filesystem {
   stat(parent: Directory, name: ByteName): FileStat | number {
     const inode = this.#find(parent, name);
     if (inode < 0) return inode;
-    const { type, mode, uid, gid, size, mtimeSeconds, mtimeNanoseconds } = this.inodes.status(inode);
-    const times = { mtimeSeconds, mtimeNanoseconds, ctimeSeconds: 0, ctimeNanoseconds: 0 };
-    return { type, mode, uid, gid, size, ...times, identity: `0:${inode}` };
+    return { ...this.inodes.status(inode), ctimeSeconds: 0, ctimeNanoseconds: 0, identity: `0:${inode}` };
   }
 
   readFile(parent: Directory, name: ByteName): Uint8Array | number {

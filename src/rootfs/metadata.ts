@@ -8,6 +8,10 @@ import type { Run } from './run.ts';
 
 const { EDQUOT, EINVAL, EIO, ENOSYS, ENOTSUP, EPERM, EROFS } = constants.errno;
 
+/** Attributes that the system sets, or that the overlay file system keeps for itself. */
+export const systemAttribute =
+  /^(?:security\.(?:selinux|ima|evm|SMACK64)|trusted\.overlay\.|user\.overlay\.)/;
+
 const setIdBits = 0o6000;
 const capability = 'security.capability';
 /** (uid_t) -1 asks chown(2) to leave the owner alone: nobody can be it. */

@@ -112,6 +112,11 @@ export class PortableFilesystem implements DiskFilesystem {
     return -EINVAL;
   }
 
+  /** Node cannot tell. */
+  nextData(_file: number, position: number): number {
+    return position;
+  }
+
   list(directory: Directory): ByteName[] | number {
     try {
       const names = fs.readdirSync(this.#path(directory, '.'), { encoding: 'buffer' });
@@ -278,6 +283,9 @@ function fileStat(stat: fs.BigIntStats): FileStat {
     mtimeNanoseconds: Number(stat.mtimeNs - floorDivide(stat.mtimeNs) * BILLION),
     ctimeSeconds: Number(floorDivide(stat.ctimeNs)),
     ctimeNanoseconds: Number(stat.ctimeNs - floorDivide(stat.ctimeNs) * BILLION),
+    links: Number(stat.nlink),
+    deviceMajor: Number(((stat.rdev >> 8n) & 0xfffn) | ((stat.rdev >> 32n) & 0xffff_f000n)),
+    deviceMinor: Number((stat.rdev & 0xffn) | ((stat.rdev >> 12n) & 0xffff_ff00n)),
     identity: `${stat.dev}:${stat.ino}`,
   };
 }

@@ -5,7 +5,7 @@ import { ConfinedRoot } from '../rootfs/confined-root.ts';
 import { absolutePath } from '../sys/os-path.ts';
 
 /** Mount points that every runtime wants, and the directories it looks for, by mode. */
-const mountPoints: readonly (readonly [path: string, mode: number])[] = [
+export const mountPoints: readonly (readonly [path: string, mode: number])[] = [
   ['dev', 0o755],
   ['proc', 0o555],
   ['sys', 0o555],
@@ -14,6 +14,9 @@ const mountPoints: readonly (readonly [path: string, mode: number])[] = [
   ['etc', 0o755],
   ['usr', 0o755],
 ];
+
+/** What is filled where it is missing or empty. */
+export const filledFiles = ['etc/hostname', 'etc/hosts', 'etc/resolv.conf'] as const;
 
 /**
  * Adds to a rootfs what a system needs to boot and images leave out: mount points that are missing, and /etc/resolv.conf
@@ -32,13 +35,13 @@ function addMissing(destination: string): string[] {
   const name = containerName(directory);
   using root = new ConfinedRoot(directory);
   const made = mountPoints.filter(([path, mode]) => !root.stat(path) && root.makeDirectory(path, mode));
-  const files: readonly (readonly [path: string, content: string])[] = [
-    ['etc/hostname', `${name}\n`],
-    ['etc/hosts', `127.0.0.1\tlocalhost\n127.0.1.1\t${name}\n::1\tlocalhost ip6-localhost ip6-loopback\n`],
-    ['etc/resolv.conf', hostResolvConf()],
-  ];
-  const filled = files.filter(([path, content]) => content !== '' && root.fillFile(path, content));
-  return [...made, ...filled].map(([path]) => `/${path}`);
+  const contents: Readonly<Record<(typeof filledFiles)[number], string>> = {
+    'etc/hostname': `${name}\n`,
+    'etc/hosts': `127.0.0.1\tlocalhost\n127.0.1.1\t${name}\n::1\tlocalhost ip6-localhost ip6-loopback\n`,
+    'etc/resolv.conf': hostResolvConf(),
+  };
+  const filled = filledFiles.filter((path) => contents[path] !== '' && root.fillFile(path, contents[path]));
+  return [...made.map(([path]) => path), ...filled].map((path) => `/${path}`);
 }
 
 /** The host's name servers; those behind systemd-resolved's local one, which no container reaches. */

@@ -167,7 +167,7 @@ const MOST_CALLS = 200;
  *   and for unlinkat that is as good as done.
  * - pwrite, ftruncate, fchmod, fchown, utimensat, the calls for extended attributes: the same twice is the same once.
  * - flock with LOCK_NB: EWOULDBLOCK is EAGAIN, so it is made eight times. A success is a lock that is held.
- * - getdents64: a failure does not move the position.
+ * - getdents64: a failure does not move the position. lseek with SEEK_DATA finds the same place again.
  * - close is the exception: see `KernelEntry.close`.
  */
 export function certain(call: () => number, errnoNow: () => number): number {

@@ -40,6 +40,7 @@ export interface SystemCalls {
   fremovexattr(file: number, name: Address): number;
   pwrite(file: number, bytes: Uint8Array, size: number, position: number): number;
   ftruncate(file: number, size: number): number;
+  lseek(file: number, position: number, whence: number): number;
   flock(file: number, operation: number): number;
 }
 
@@ -51,6 +52,7 @@ export const AT_REMOVEDIR = 0x200;
 export const O_CLOEXEC = 0o2_000_000;
 export const O_PATH = 0o10_000_000;
 export const RENAME_EXCHANGE = 2;
+export const SEEK_DATA = 3;
 export const STATX_BASIC_STATS = 0x7ff;
 
 /** Numbers of the calls on x64 and arm64: syscall_64.tbl and asm-generic/unistd.h of Linux. */
@@ -71,6 +73,7 @@ const NUMBERS = {
   linkat: [265, 37],
   llistxattr: [195, 12],
   lremovexattr: [198, 15],
+  lseek: [8, 62],
   lsetxattr: [189, 6],
   mkdirat: [258, 34],
   mknodat: [259, 33],
@@ -154,6 +157,7 @@ function callsThrough(
     fremovexattr: (file, name) => call(n.fremovexattr, file, name, 0, 0, 0),
     pwrite: (file, bytes, size, position) => callBytes2(n.pwrite64, file, bytes, size, position, 0),
     ftruncate: (file, size) => call(n.ftruncate, file, size, 0, 0, 0),
+    lseek: (file, position, whence) => call(n.lseek, file, position, whence, 0, 0),
     flock: (file, operation) => call(n.flock, file, operation, 0, 0, 0),
   };
 }

@@ -100,6 +100,11 @@ export function accessListText(bytes: Uint8Array): string | undefined {
   return parts === undefined || parts.length === 0 || parts.includes(undefined) ? undefined : parts.join(',');
 }
 
+/** Whether an access list says no more than a mode does. */
+export function isPlainList(bytes: Uint8Array): boolean {
+  return partsOf(bytes)?.every(({ tag }) => [OWNER, OWNING_GROUP, OTHERS].includes(tag)) === true;
+}
+
 /** The mode that a file has with this access list: the list says the rights of owner and others, and for the group its mask. */
 export function modeWithList(mode: number, bytes: Uint8Array): number {
   const permissions = new Map((partsOf(bytes) ?? []).map((part) => [part.tag, part.permissions & 7]));

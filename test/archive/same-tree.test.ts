@@ -7,117 +7,10 @@ import fc from 'fast-check';
 import { DlrootfsError } from '../../src/errors.ts';
 import { SyscallError } from '../../src/sys/os-error.ts';
 import { build, isRoot } from '../rootfs/harness.ts';
-import {
-  character,
-  dir,
-  fifo,
-  file,
-  hardlink,
-  opaque,
-  sparse,
-  symlink,
-  tar,
-  whiteout,
-  type Item,
-  type Metadata,
-} from '../support/archive.ts';
+import { character, dir, fifo, file, hardlink, sparse, symlink, tar } from '../support/archive.ts';
+import { randomLayers } from '../support/random-layers.ts';
 import { printTree } from '../support/tree.ts';
 import { flattened, temporaryDirectory } from './harness.ts';
-
-const names = fc.constantFrom(
-  'a',
-  'b',
-  'c',
-  'a/b',
-  'a/c',
-  'b/a',
-  'a/b/c',
-  'c/a',
-  'a-b',
-  'a/b-c',
-  './a',
-  'c/../b',
-  '\xe9',
-  '',
-  '.wh.a/b',
-  '.wh..wh.plnk/1',
-  '.wh..wh.plnk/1',
-);
-const targets = fc.oneof(
-  names,
-  fc.constantFrom('/a', '../b', '../../a/b', '/', '..', 'a/../c', '/missing/x', '.'),
-);
-const metadata: fc.Arbitrary<Metadata> = fc.record({
-  mode: fc.constantFrom(0o755, 0o644, 0o4755, 0o1777, 0o500, 0),
-  uid: fc.constantFrom(0, 1, 1000, 0xffff_fffe),
-  gid: fc.constantFrom(0, 5, 0xffff_fffe),
-  mtime: fc.tuple(fc.integer({ min: -1000, max: 2 ** 31 }), fc.nat(999_999_999)),
-});
-const xattrs: fc.Arbitrary<Metadata> = fc.record(
-  { xattrs: fc.dictionary(fc.constantFrom('user.a', 'user.b'), fc.string({ minLength: 1, maxLength: 5 })) },
-  { requiredKeys: [] },
-);
-const content = fc.oneof(
-  fc.string({ maxLength: 5 }),
-  fc.nat(3000).map((length) => 'x'.repeat(length)),
-);
-
-/** An item that a failing property prints as a sentence. */
-function said(item: Item, ...words: readonly (string | number | undefined)[]): Item {
-  const told = words.map((word) => (word === undefined ? '' : JSON.stringify(word))).join(' ');
-  return Object.assign({ ...item }, { [fc.toStringMethod]: () => told });
-}
-
-const item: fc.Arbitrary<Item> = fc.oneof(
-  {
-    weight: 4,
-    arbitrary: fc
-      .tuple(names, content, metadata, xattrs)
-      .map(([name, text, own, more]) => said(file(name, text, { ...own, ...more }), 'file', name)),
-  },
-  { weight: 3, arbitrary: fc.tuple(names, metadata).map(([name, own]) => said(dir(name, own), 'dir', name)) },
-  {
-    weight: 2,
-    arbitrary: fc
-      .tuple(names, targets, metadata)
-      .map(([name, target, own]) => said(symlink(name, target, own), 'symlink', name, target)),
-  },
-  {
-    weight: 3,
-    arbitrary: fc
-      .tuple(names, names, metadata, xattrs)
-      .map(([name, target, own, more]) =>
-        said(hardlink(name, target, { ...own, ...more }), 'link', name, target),
-      ),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.tuple(names, metadata).map(([name, own]) => said(fifo(name, own), 'fifo', name)),
-  },
-  {
-    weight: 1,
-    arbitrary: fc
-      .tuple(names, metadata)
-      .map(([name, own]) => said(character(name, 1, 3, own), 'device', name)),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.tuple(names, fc.nat(5000), metadata).map(([name, hole, own]) => {
-      const parts = [
-        [0, 'start'],
-        [hole + 10, 'end'],
-      ] as const;
-      return said(sparse(name, hole + 600, parts, '1.0', own), 'sparse', name);
-    }),
-  },
-  { weight: 3, arbitrary: names.map((name) => said(whiteout(name), 'whiteout', name)) },
-  {
-    weight: 2,
-    arbitrary: fc.oneof(names, fc.constant('')).map((name) => said(opaque(name), 'opaque', name)),
-  },
-  { weight: 1, arbitrary: metadata.map((own) => said(dir('./', own), 'root')) },
-);
-const layers = fc.array(fc.array(item, { maxLength: 8 }), { minLength: 1, maxLength: 4 });
 
 /** Runs it, and answers that it failed as an image's fault, or that it did not. */
 async function refused(run: () => void | Promise<void>): Promise<boolean> {
@@ -141,7 +34,7 @@ describe('the flattened archive', () => {
     const work = temporaryDirectory(t);
     let runs = 0;
     await fc.assert(
-      fc.asyncProperty(layers, fc.constantFrom(512, 1000, 65_536), async (items, chunkSize) => {
+      fc.asyncProperty(randomLayers, fc.constantFrom(512, 1000, 65_536), async (items, chunkSize) => {
         runs += 1;
         const [direct, unpacked] = [path.join(work, `d${runs}`), path.join(work, `u${runs}`)];
         for (const directory of [direct, unpacked]) mkdirSync(directory);

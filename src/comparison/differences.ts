@@ -1,0 +1,149 @@
+import { printable } from '../errors.ts';
+import { pathText } from '../sys/os-path.ts';
+import type { BytePath } from '../tar/entry.ts';
+import type { FileStat } from '../rootfs/filesystem.ts';
+
+/** What may stand at a path; `socket` only in a directory. */
+export type FileType = 'file' | 'directory' | 'symlink' | 'character' | 'block' | 'fifo' | 'socket';
+
+/** One thing that is not the same at a path. */
+export interface Change {
+  /** `link`: the path is, or is not, a further name of the file at another path. */
+  readonly what:
+    | 'type'
+    | 'mode'
+    | 'owner'
+    | 'size'
+    | 'content'
+    | 'mtime'
+    | 'target'
+    | 'device'
+    | 'link'
+    | 'xattr';
+  /** Of an extended attribute. */
+  readonly name?: string;
+  /** In the image (the first one, of two); absent where there is none, and with `content`. The value of an attribute is in base64. */
+  readonly expected?: string;
+  /** In the directory, or in the second image. */
+  readonly found?: string;
+}
+
+/** What is different at one path. */
+export interface Difference<Kind extends string = string> {
+  /** From the root of the image: `/etc/motd`. A byte that is no UTF-8 is a lone surrogate, U+DC80 to U+DCFF (PEP 383). */
+  readonly path: string;
+  readonly kind: Kind | 'changed';
+  /** Of what is there, or should be. A directory that only one side has is told once, with all that is in it. */
+  readonly type: FileType;
+  /** Empty unless the kind is `changed`. */
+  readonly changes: readonly Change[];
+}
+
+/** What is compared of a path. */
+export interface Comparable extends Omit<FileStat, 'identity' | 'ctimeSeconds' | 'ctimeNanoseconds'> {
+  readonly path: BytePath;
+  /** Equal for two names of one inode. */
+  readonly inode: number | string;
+  /** Target of a symlink, else empty. */
+  readonly linkPath: BytePath;
+  /** Undefined: there are none. */
+  readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
+}
+
+/** What need not be equal. */
+export interface Rules {
+  hasMode(expected: Comparable, found: Comparable): boolean;
+  hasOwner(expected: Comparable, found: Comparable): boolean;
+  hasTime(expected: Comparable, found: Comparable): boolean;
+  xattrs(expected: Comparable, found: Comparable): ComparedXattrs;
+}
+
+export type Xattrs = ReadonlyMap<string, Uint8Array>;
+
+/** Extended attributes that are compared: `found` is to have all of `needed`, and only some of `allowed`. */
+export interface ComparedXattrs {
+  readonly needed: Xattrs;
+  readonly allowed: Xattrs;
+  readonly found: Xattrs;
+}
+
+export const noXattrs: Xattrs = new Map();
+
+/** What is different between two things of one path, in a fixed order; contents and links are not looked at. */
+export function compareEntries(expected: Comparable, found: Comparable, rules: Rules): Change[] {
+  const changes: Change[] = [];
+  const note = (what: Change['what'], text: (of: Comparable) => string): void =>
+    void changes.push({ what, expected: text(expected), found: text(found) });
+  if (expected.type !== found.type) {
+    note('type', typeOf);
+    return changes;
+  }
+  const { type } = expected;
+  if (type !== 'symlink' && !rules.hasMode(expected, found)) note('mode', modeText);
+  if (!rules.hasOwner(expected, found)) note('owner', ({ uid, gid }) => `${uid}:${gid}`);
+  if (type === 'file' && expected.size !== found.size) note('size', ({ size }) => String(size));
+  if (type === 'symlink' && expected.linkPath !== found.linkPath)
+    note('target', ({ linkPath }) => pathText(Buffer.from(linkPath, 'latin1')));
+  const device = ({ deviceMajor, deviceMinor }: Comparable): string => `${deviceMajor}:${deviceMinor}`;
+  if (device(expected) !== device(found)) note('device', device);
+  if (!rules.hasTime(expected, found)) note('mtime', timeText);
+  changes.push(...compareXattrs(rules.xattrs(expected, found)));
+  return changes;
+}
+
+function compareXattrs({ needed, allowed, found }: ComparedXattrs): Change[] {
+  const changes: Change[] = [];
+  for (const name of [...new Set([...needed.keys(), ...found.keys()])].toSorted()) {
+    const [wanted, there] = [allowed.get(name), found.get(name)];
+    if (there === undefined ? !needed.has(name) : wanted !== undefined && Buffer.compare(wanted, there) === 0)
+      continue;
+    changes.push({
+      what: 'xattr',
+      name: pathText(Buffer.from(name, 'latin1')),
+      ...(wanted && { expected: Buffer.from(wanted).toString('base64') }),
+      ...(there && { found: Buffer.from(there).toString('base64') }),
+    });
+  }
+  return changes;
+}
+
+export function typeOf({ type }: Pick<Comparable, 'type'>): FileType {
+  // An inode is never a hard link: that is a kind of entry.
+  return type === 'other' || type === 'hardlink' ? 'socket' : type;
+}
+
+function modeText({ mode }: Comparable): string {
+  return mode.toString(8).padStart(4, '0');
+}
+
+/** In milliseconds, before and after 1970: what a Date can be. */
+const LATEST_DATE = 8.64e15;
+
+function timeText({ mtimeSeconds, mtimeNanoseconds }: Comparable): string {
+  const fraction = String(mtimeNanoseconds).padStart(9, '0').replace(/0+$/, '');
+  const end = fraction === '' ? '' : `.${fraction}`;
+  const milliseconds = mtimeSeconds * 1000;
+  if (Math.abs(milliseconds) > LATEST_DATE) return `@${mtimeSeconds}${end}`;
+  return `${new Date(milliseconds).toISOString().slice(0, -'.000Z'.length)}${end}Z`;
+}
+
+/** The path of a difference as it is told: from `/`. */
+export function shownPath(path: BytePath): string {
+  return `/${pathText(Buffer.from(path, 'latin1'))}`;
+}
+
+/** One line, fit for a terminal: `changed /etc/motd: mode 0644→0600, content`, `missing /srv/` (a directory, with all that is in it). */
+export function differenceText({ path, kind, type, changes }: Difference): string {
+  const slash = type === 'directory' && kind !== 'changed' && path !== '/' ? '/' : '';
+  const told = changes.map(changeText).join(', ');
+  return `${kind} ${printable(path, Infinity)}${slash}${told === '' ? '' : `: ${told}`}`;
+}
+
+function changeText({ what, name, expected, found }: Change): string {
+  if (what === 'content') return what;
+  if (what === 'xattr') {
+    const state = found === undefined ? ' missing' : expected === undefined ? ' extra' : '';
+    return `xattr ${printable(name!)}${state}`;
+  }
+  return `${what} ${printable(expected ?? 'none', Infinity)}→${printable(found ?? 'none', Infinity)}`;
+}

@@ -1,0 +1,176 @@
+import { parentPath } from '../rootfs/directories.ts';
+import type { BytePath } from '../tar/entry.ts';
+import {
+  type Change,
+  type Comparable,
+  compareEntries,
+  type Difference,
+  type Rules,
+  shownPath,
+  typeOf,
+} from './differences.ts';
+
+/**
+ * Each directory before what is in it, all of that before anything else, names by their bytes. `next(false)` after a directory passes
+ * over what is in it.
+ */
+export type Walk<T> = Generator<T, void, boolean | undefined>;
+
+/** How two trees are compared. */
+export interface ComparisonOptions<First, Second, Kind extends string> {
+  /** What is said of a path that only the first tree has, and of one that only the second has. */
+  readonly kinds: readonly [onlyFirst: Kind, onlySecond: Kind];
+  readonly rules: Rules;
+  /** Whether a path of the first tree may be missing; by default none. */
+  readonly mayLack?: (entry: First) => boolean;
+  /**
+   * Whether a path that only the second tree has is not told: as something `known`, or as `added`, which has changed the time of
+   * its directory. By default all are told.
+   */
+  readonly untold?: (entry: Second) => 'known' | 'added' | undefined;
+  /** Whether a directory cannot be compared beyond itself. */
+  readonly isClosed?: (entry: Second) => boolean;
+  /** Whether what has become of a path is as it should be, however different; by default never. */
+  readonly mayBecome?: (expected: First, found: Second) => boolean;
+  /** Told each pair of files whose contents are to be compared. */
+  readonly onFiles?: (expected: First, found: Second) => void;
+}
+
+interface Draft<Kind extends string> {
+  readonly path: BytePath;
+  readonly kind: Kind | 'changed';
+  readonly type: Difference['type'];
+  readonly changes: Change[];
+}
+
+/** Changes in a directory that give it another time: what was made, removed, renamed there, or written by way of another file. */
+const renaming: ReadonlySet<Change['what']> = new Set([
+  'type',
+  'size',
+  'content',
+  'mtime',
+  'target',
+  'device',
+  'link',
+]);
+
+/** Two trees, compared path by path. */
+export class TreeComparison<First extends Comparable, Second extends Comparable, Kind extends string> {
+  readonly #options: ComparisonOptions<First, Second, Kind>;
+  readonly #drafts = new Map<BytePath, Draft<Kind>>();
+  /** Directories whose time follows from what is known already. */
+  readonly #explained = new Set<BytePath>();
+  /** The path at which an inode of several names came first, of each tree. */
+  readonly #firstNames: readonly [Map<unknown, BytePath>, Map<unknown, BytePath>] = [new Map(), new Map()];
+
+  constructor(options: ComparisonOptions<First, Second, Kind>) {
+    this.#options = options;
+  }
+
+  /** @param pause called now and then: may throw */
+  async compare(first: Walk<First>, second: Walk<Second>, pause: () => Promise<void>): Promise<void> {
+    let [one, other] = [first.next(), second.next()];
+    while (one.done !== true || other.done !== true) {
+      await pause();
+      const order = one.done === true ? 1 : other.done === true ? -1 : byPath(one.value, other.value);
+      if (order < 0) {
+        this.#onlyFirst(one.value!);
+        one = first.next(false);
+      } else if (order > 0) {
+        this.#onlySecond(other.value!);
+        other = second.next(false);
+      } else {
+        const descend = this.#both(one.value!, other.value!);
+        one = first.next(descend);
+        other = second.next(descend);
+      }
+    }
+  }
+
+  /** Notes that a file holds something else. */
+  noteContent(entry: First): void {
+    this.#draft('changed', entry).changes.push({ what: 'content' });
+  }
+
+  /** All differences, in the order of the trees. The time of a directory is not told where something that is told gave it another. */
+  differences(): Difference<Kind>[] {
+    const told: Difference<Kind>[] = [];
+    for (const draft of [...this.#drafts.values()].toSorted(byPath).toReversed()) {
+      const { path, kind, type } = draft;
+      const isExplained = type === 'directory' && kind === 'changed' && this.#explained.has(path);
+      const changes = isExplained ? draft.changes.filter(({ what }) => what !== 'mtime') : draft.changes;
+      if (kind === 'changed' && changes.length === 0) continue;
+      const isDirectory = type === 'directory' && kind === 'changed' && changes[0]?.what !== 'type';
+      if (kind !== 'changed' || (!isDirectory && changes.some(({ what }) => renaming.has(what))))
+        this.#explained.add(parentPath(path));
+      told.push({ path: shownPath(path), kind, type, changes });
+    }
+    return told.toReversed();
+  }
+
+  #onlyFirst(entry: First): void {
+    if (this.#options.mayLack?.(entry) !== true) this.#draft(this.#options.kinds[0], entry);
+  }
+
+  #onlySecond(entry: Second): void {
+    const untold = this.#options.untold?.(entry);
+    if (untold === undefined) this.#draft(this.#options.kinds[1], entry);
+    else if (untold === 'added') this.#explained.add(parentPath(entry.path));
+  }
+
+  /** Answers whether what is in it is compared next. */
+  #both(expected: First, found: Second): boolean {
+    const { rules, mayBecome, isClosed, onFiles } = this.#options;
+    if (mayBecome?.(expected, found) === true) {
+      this.#explained.add(parentPath(expected.path));
+      return false;
+    }
+    const changes = compareEntries(expected, found, rules);
+    const isSameType = expected.type === found.type;
+    const isDirectory = expected.type === 'directory';
+    if (isSameType && !isDirectory) changes.push(...this.#compareLinks(expected, found));
+    if (changes.length > 0) this.#draft('changed', expected).changes.push(...changes);
+    if (isSameType && expected.type === 'file' && expected.size === found.size && expected.size > 0)
+      onFiles?.(expected, found);
+    return isSameType && isDirectory && isClosed?.(found) !== true;
+  }
+
+  #compareLinks(expected: First, found: Second): Change[] {
+    const [wanted, there] = [expected, found].map((entry, index) => {
+      if (entry.links < 2) return undefined;
+      const names = this.#firstNames[index]!;
+      const first = names.get(entry.inode);
+      if (first === undefined) names.set(entry.inode, entry.path);
+      return first;
+    });
+    if (wanted === there) return [];
+    return [
+      {
+        what: 'link',
+        ...(wanted !== undefined && { expected: shownPath(wanted) }),
+        ...(there !== undefined && { found: shownPath(there) }),
+      },
+    ];
+  }
+
+  #draft(kind: Kind | 'changed', entry: Comparable): Draft<Kind> {
+    const known = this.#drafts.get(entry.path);
+    if (known) return known;
+    const draft = { path: entry.path, kind, type: typeOf(entry), changes: [] };
+    this.#drafts.set(entry.path, draft);
+    return draft;
+  }
+}
+
+/** The order of a walk: component by component. */
+function byPath(one: { readonly path: BytePath }, other: { readonly path: BytePath }): number {
+  const [a, b] = [one.path, other.path];
+  if (a === b) return 0;
+  const length = Math.min(a.length, b.length);
+  let at = 0;
+  while (at < length && a.charCodeAt(at) === b.charCodeAt(at)) at += 1;
+  if (at === length) return a.length - b.length;
+  const slash = 0x2f;
+  const [x, y] = [a.charCodeAt(at), b.charCodeAt(at)];
+  return x === slash ? -1 : y === slash ? 1 : x - y;
+}

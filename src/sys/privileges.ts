@@ -1,0 +1,27 @@
+import { readFileSync } from 'node:fs';
+import { geteuid } from 'node:process';
+
+/** Capabilities that restoring a rootfs takes, by their numbers in linux/capability.h. */
+const capabilities = { chown: 0, sysAdmin: 21, mknod: 27, setfcap: 31 } as const;
+
+/** Whether this process may do something on all of the system: with the capability for it, outside of any user namespace. */
+export function mayDo(what: keyof typeof capabilities): boolean {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(procFile('status'))?.[1];
+  if (effective === undefined) return geteuid?.() === 0;
+  return ((BigInt(`0x${effective}`) >> BigInt(capabilities[what])) & 1n) === 1n && isInitialUserNamespace();
+}
+
+/** user_namespaces(7): elsewhere there are owners and attributes that root may not give. */
+export function isInitialUserNamespace(): boolean {
+  const map = procFile('uid_map');
+  return map === '' || /^\s*0\s+0\s+4294967295\s*$/.test(map);
+}
+
+/** Empty without /proc. */
+function procFile(name: string): string {
+  try {
+    return readFileSync(`/proc/self/${name}`, 'latin1');
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,200 @@
+import { access, constants } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { type Difference, shownPath } from './comparison/differences.ts';
+import { type DiskFile, filesWith } from './comparison/disk-file.ts';
+import { DiskRules } from './comparison/disk-rules.ts';
+import { type DiskEntry, DiskTree } from './comparison/disk-tree.ts';
+import { TreeComparison } from './comparison/trees.ts';
+import { DlrootfsError, printable } from './errors.ts';
+import type { Image } from './oci/image.ts';
+import { parseJsonObject } from './oci/json.ts';
+import type { PullOptions } from './options.ts';
+import { join } from './rootfs/directories.ts';
+import type { ImageTree, TreeEntry } from './rootfs/image-tree.ts';
+import { filledFiles, mountPoints } from './runtime/prepare.ts';
+import { explainOsError } from './sys/os-error.ts';
+import { absolutePath, osPath } from './sys/os-path.ts';
+import { openYielder } from './sys/yielder.ts';
+import type { BytePath } from './tar/entry.ts';
+import { withImageTree } from './with-image-tree.ts';
+import { resolveImage, withSession } from './with-session.ts';
+
+/** What `verify` found: `--json` prints it. */
+export interface Verification {
+  /** `library/ubuntu:14.04`, or `name@sha256:…`. */
+  readonly reference: string;
+  /** 64 hex digits, of the image. */
+  readonly id: string;
+  /** The manifest's; absent with registry v1. */
+  readonly digest?: string | undefined;
+  /** The directory, as given. */
+  readonly destination: string;
+  /** What files hold was compared too. */
+  readonly contents: boolean;
+  /** In the order of their paths, each directory before what is in it; empty: the directory holds the image and nothing else. */
+  readonly differences: readonly Difference<'missing' | 'extra'>[];
+  /** Directories and files that this process may not read: nothing is known of what they hold. */
+  readonly unread: readonly string[];
+}
+
+/**
+ * Compares a directory with an image and changes nothing. Not told are files that the pull itself wrote there (`json`, `layersize`,
+ * `.git`), what this process could not have restored (owners, devices and so on of a plain user), and with `prepare` what that adds.
+ *
+ * @param contents compare what files hold, not only their sizes and times
+ * @throws a DlrootfsError, or the signal's reason
+ */
+export async function verify(request: PullOptions, contents: boolean): Promise<Verification> {
+  const { destination, report, signal } = request;
+  using disk = new DiskTree(destination);
+  const options = { ...request, destination: await placeForSpool(destination) };
+  return await withSession(options, async (opened) => {
+    const image = await resolveImage(opened, options);
+    const differ = new DirectoryComparison(disk, image, request);
+    await withImageTree(image, opened, options, contents, async (tree) => {
+      await differ.compare(tree, contents).catch((error: unknown) => {
+        throw signal.aborted || error instanceof DlrootfsError
+          ? error
+          : explainOsError(error, `read ${printable(destination)}`, 'name another directory with -d');
+      });
+    });
+    const { differences, unread } = differ;
+    if (unread.length > 0) report({ type: 'notice', message: unreadNotice(unread.length) });
+    const { id, digest } = image;
+    return {
+      reference: opened.source.reference,
+      id,
+      digest,
+      destination,
+      contents,
+      differences,
+      unread: unread.toSorted().map(shownPath),
+    };
+  });
+}
+
+function unreadNotice(count: number): string {
+  const what = count === 1 ? '1 file or directory' : `${count} files or directories`;
+  return `${what} may not be read by this user and could not be compared: run as root`;
+}
+
+/** Blobs that are not cached are kept beside the directory, not in it: that would change its time. */
+async function placeForSpool(destination: string): Promise<string> {
+  const beside = path.dirname(absolutePath(destination));
+  const isWritable = await access(osPath(beside), constants.W_OK | constants.X_OK).then(
+    () => true,
+    () => false,
+  );
+  return path.join(isWritable ? beside : tmpdir(), '-');
+}
+
+/** The largest `json` that is read. */
+const MAX_JSON_BYTES = 4 * 1024 * 1024;
+
+/** One directory against one image. */
+class DirectoryComparison {
+  readonly unread: BytePath[] = [];
+  readonly #disk: DiskTree;
+  readonly #image: Image;
+  readonly #options: PullOptions;
+  readonly #comparison: TreeComparison<TreeEntry, DiskEntry, 'missing' | 'extra'>;
+  /** Files whose content is to be compared, by the inode that the image has for them, then by the one on disk: all names of it. */
+  readonly #files = new Map<number, Map<DiskEntry['inode'], TreeEntry[]>>();
+
+  constructor(disk: DiskTree, image: Image, options: PullOptions) {
+    this.#disk = disk;
+    this.#image = image;
+    this.#options = options;
+    const rules = new DiskRules(disk);
+    this.#comparison = new TreeComparison<TreeEntry, DiskEntry, 'missing' | 'extra'>({
+      kinds: ['missing', 'extra'],
+      rules,
+      mayLack: rules.mayLack,
+      untold: (entry) => this.#untold(entry),
+      mayBecome: (expected, found) => options.prepare && isFilled(expected, found),
+      isClosed: (found) => {
+        if (found.names !== undefined) return false;
+        this.unread.push(found.path);
+        return true;
+      },
+      onFiles: (expected, found) => {
+        const copies = this.#files.get(expected.inode) ?? new Map<DiskEntry['inode'], TreeEntry[]>();
+        this.#files.set(expected.inode, copies);
+        copies.set(found.inode, [...(copies.get(found.inode) ?? []), expected]);
+      },
+    });
+  }
+
+  get differences(): Difference<'missing' | 'extra'>[] {
+    return this.#comparison.differences();
+  }
+
+  async compare(tree: ImageTree, contents: boolean): Promise<void> {
+    const { signal } = this.#options;
+    const yielder = openYielder(signal);
+    const pause = (): Promise<void> => yielder.pause();
+    await this.#comparison.compare(tree.walk(), this.#disk.walk(tree.hasRoot), pause);
+    if (!contents) return;
+    await tree.readInOrder(this.#files.keys(), async (inode, content) => {
+      await pause();
+      const copies = [...this.#files.get(inode)!.values()];
+      const open = new Map<DiskFile, readonly TreeEntry[]>();
+      try {
+        for (const names of copies) this.#open(names, open);
+        const same = await filesWith(content, copies[0]![0]!.size, [...open.keys()]);
+        for (const [file, names] of open) if (!same.has(file)) this.#noteContent(names);
+      } finally {
+        for (const file of open.keys()) file.close();
+      }
+    });
+  }
+
+  #open(names: readonly TreeEntry[], open: Map<DiskFile, readonly TreeEntry[]>): void {
+    const first = names[0]!.path;
+    const file = this.#disk.open(first);
+    if (file === 'denied') this.unread.push(first);
+    else if (file === undefined) this.#noteContent(names);
+    else open.set(file, names);
+  }
+
+  #noteContent(names: readonly TreeEntry[]): void {
+    for (const name of names) this.#comparison.noteContent(name);
+  }
+
+  /** What dlrootfs itself has put there. */
+  #untold({ path: place, type, mode, names }: DiskEntry): 'known' | 'added' | undefined {
+    if (place === '.git' && type === 'directory') return 'known';
+    if (place === 'layersize' && type === 'file' && this.#isLayerSize()) return 'known';
+    if (place === 'json' && type === 'file' && this.#isOwnJson()) return 'known';
+    if (!this.#options.prepare) return undefined;
+    const isMountPoint = mountPoints.some(([name, own]) => name === place && own === mode);
+    const isFilledAlone = names?.every((name) => filledFiles.some((file) => file === join(place, name)));
+    if (isMountPoint && type === 'directory' && isFilledAlone === true) return 'added';
+    return filledFiles.some((name) => name === place) && type === 'file' ? 'added' : undefined;
+  }
+
+  #isLayerSize(): boolean {
+    return /^-?\d{1,20}$/.test(this.#text('layersize'));
+  }
+
+  /** Whether it describes this image's top layer. */
+  #isOwnJson(): boolean {
+    try {
+      const { id } = parseJsonObject(Buffer.from(this.#text('json')), 'json');
+      return id === this.#image.layers.at(-1)?.info['id'];
+    } catch {
+      return false;
+    }
+  }
+
+  #text(name: string): string {
+    return Buffer.from(this.#disk.readSmall(name, MAX_JSON_BYTES) ?? []).toString();
+  }
+}
+
+/** Whether `prepare` has written a file that was empty. */
+function isFilled(expected: TreeEntry, found: DiskEntry): boolean {
+  const isOne = filledFiles.some((name) => name === expected.path);
+  return isOne && expected.type === 'file' && found.type === 'file' && expected.size === 0 && found.size > 0;
+}
