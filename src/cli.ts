@@ -68,7 +68,7 @@ async function run(argv: readonly string[], signal: AbortSignal): Promise<number
     stdin: process.stdin,
     stdout: process.stdout,
     stderr: process.stderr,
-    stdoutIsClosed,
+    isClosed,
     workingDirectoryExists,
     signal,
   });
@@ -99,12 +99,12 @@ function procFile(name: string): Buffer {
 }
 
 /**
- * Whether the program was started without a standard output. Node opens /dev/null in its place, for reading and writing; a shell's
- * `>/dev/null` is for writing only.
+ * Whether the program was started without this descriptor. Node opens /dev/null in its place, for reading and writing; a shell's
+ * `</dev/null` is for reading only, and its `>/dev/null` for writing.
  */
-function stdoutIsClosed(): boolean {
-  const { rdev } = fstatSync(1);
-  const flags = /^flags:\s*(\d+)$/m.exec(procFile('fdinfo/1').toString('latin1'))?.[1];
+function isClosed(descriptor: 0 | 1): boolean {
+  const { rdev } = fstatSync(descriptor);
+  const flags = /^flags:\s*(\d+)$/m.exec(procFile(`fdinfo/${descriptor}`).toString('latin1'))?.[1];
   const nullDevice = 0x103;
   return rdev === nullDevice && flags !== undefined && (Number.parseInt(flags, 8) & 3) === 2;
 }

@@ -33,7 +33,7 @@ export abstract class DlrootfsError extends Error {
   abstract readonly exitCode: number;
   readonly code: string;
   readonly hint: string | undefined;
-  /** The downloads of this run are in the cache, and the next run resumes them. */
+  /** The same command, run again, resumes the download: the bytes that this run has are in the cache. */
   kept = false;
 
   constructor(message: string, defaults: Defaults, details: ErrorDetails = {}) {
@@ -161,9 +161,4 @@ export function printable(text: string, max = 400): string {
       return point < 0x100 ? `\\x${point.toString(16).padStart(2, '0')}` : `\\u{${point.toString(16)}}`;
     },
   );
-}
-
-/** What an error says of itself, fit for a terminal. */
-export function reasonOf(error: unknown): string {
-  return printable(error instanceof Error ? error.message : String(error));
 }

@@ -1,5 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { asGitError } from './git/git-error.ts';
+import { asGitError, ELSEWHERE } from './git/git-error.ts';
 import { packBlobs } from './git/object-store.ts';
 import type { PackerData, PackerMessage } from './packer.ts';
 import { ContentReader } from './rootfs/contents.ts';
@@ -16,7 +16,7 @@ packBlobs(new ContentReader(source), directory, (ids) => post({ ids })).then(
   () => post('done'),
   (error: unknown) => {
     if (!(error instanceof RingAborted)) {
-      post({ failure: toFailure(asGitError(error, 'git could not be given what files hold')) });
+      post({ failure: toFailure(asGitError(error, 'git could not be given what files hold', ELSEWHERE)) });
     }
     source.fail();
   },

@@ -85,7 +85,8 @@ export async function withSession<T>(options: PullOptions, use: (opened: Opened)
     }
   } catch (error) {
     const failure: unknown = signal.aborted ? signal.reason : error;
-    if (resumable.some((kind) => failure instanceof kind)) (failure as DlrootfsError).kept = store.keeps;
+    if (resumable.some((kind) => failure instanceof kind))
+      (failure as DlrootfsError).kept = store.isResumable;
     throw error;
   } finally {
     await store.close();

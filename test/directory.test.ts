@@ -46,10 +46,10 @@ async function withImages(
   registry.push('other', '1', { layers: [layer(file('other', ''))] });
   registry.push('rooted', '1', { layers: [layer(dir('.', { mode: 0o711, uid: 9, gid: 9 }), file('x', ''))] });
   const named = (word: string) => (/^\w+:1$/.test(word) ? `${registry.host}/${word}` : word);
-  await work(
-    (argv, options) => runProgram([...argv.map(named), '--no-cache'], { cwd: scratch.path, ...options }),
-    scratch,
-  );
+  await work((argv, options) => {
+    const cache = argv.includes('--cache-dir') ? [] : ['--no-cache'];
+    return runProgram([...argv.map(named), ...cache], { cwd: scratch.path, ...options });
+  }, scratch);
 }
 
 function assertRefused(result: ProgramResult, says: RegExp, exitCode = 7): void {
@@ -84,6 +84,23 @@ describe('the root of the running system is refused', () => {
       });
     });
   }
+
+  test('a bind mount of it over the working directory', async (t) => {
+    await withImages(async (pull, scratch) => {
+      mkdirSync(scratch.join('root'));
+      const mounted = (line: string) => ['unshare', '-m', 'sh', '-c', `${line} && exec "$@"`, 'sh'];
+      const cwd = scratch.join('root');
+      if (spawnSync('unshare', ['-m', 'true']).status !== 0) return t.skip('needs the right to mount');
+      const covered = await pull(['base:1', '-d', '.'], { cwd, under: mounted('mount --bind / ../root') });
+      assertRefused(covered, /^error: cannot use \.: something was mounted over the working directory$/m);
+      assert.match(covered.stderr, /^hint: enter it again \(cd "\$PWD"\)/m);
+      const again = mounted('mount --bind / ../root && cd "$PWD"');
+      assertRefused(
+        await pull(['base:1', '-d', '.'], { cwd, under: again }),
+        /it is the root of the running/,
+      );
+    });
+  });
 
   test('a bind mount of it', async (t) => {
     await withImages(async (pull, scratch) => {
@@ -186,6 +203,28 @@ describe("another user's symlink in a sticky directory is not followed", { skip:
       });
     });
   }
+
+  test('of another user: --cache-dir', async () => {
+    await withImages(async (pull, scratch) => {
+      mkdirSync(scratch.join('shared'));
+      chmodSync(scratch.join('shared'), 0o1777);
+      mkdirSync(scratch.join('victim'), { mode: 0o700 });
+      mkdirSync(scratch.join('victim/partial'), { mode: 0o700 });
+      writeFileSync(scratch.join('victim/partial/mine'), '');
+      symlinkSync('../victim', scratch.join('shared/link'));
+      lchownSync(scratch.join('shared/link'), 65_534, 65_534);
+      const says = /^error: cannot use shared\/link.*: .*shared\/link is a symlink of user 65534 /m;
+      for (const directory of ['shared/link', 'shared/link/new']) {
+        assertRefused(await pull(['base:1', '--cache-dir', directory]), says);
+        for (const what of ['size', 'prune']) {
+          const words = ['cache', what, '--cache-dir', directory];
+          assertRefused(await runProgram(words, { cwd: scratch.path }), says);
+        }
+      }
+      assert.deepEqual(readdirSync(scratch.join('victim'), { recursive: true }), ['partial', 'partial/mine']);
+      assert.deepEqual(readdirSync(scratch.path), ['shared', 'victim']);
+    });
+  });
 
   test('a link that leads to nothing either', async () => {
     await withImages(async (pull, scratch) => {

@@ -6,9 +6,9 @@ import { geteuid } from 'node:process';
 import { Writable } from 'node:stream';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { callbackify } from 'node:util';
-import { DestinationError, DlrootfsError, printable, reasonOf } from '../errors.ts';
-import { trustedPath } from '../rootfs/location.ts';
-import { osErrorOf } from '../sys/os-error.ts';
+import { DestinationError, DlrootfsError, printable } from '../errors.ts';
+import { trustedPath } from '../sys/trusted-path.ts';
+import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { osPath, pathText } from '../sys/os-path.ts';
 import { lockFile } from '../sys/system-calls.ts';
 

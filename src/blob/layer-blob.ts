@@ -1,7 +1,7 @@
-import { reasonOf } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
+import { reasonOf } from '../sys/os-error.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
 import { BlobBuffer } from './buffer.ts';
 import type { Claim } from './claim.ts';

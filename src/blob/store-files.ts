@@ -4,9 +4,10 @@ import path from 'node:path';
 import { geteuid } from 'node:process';
 import { printable } from '../errors.ts';
 import { algorithmOf, type Digest, type DigestAlgorithm, digestOf, hexOf } from '../oci/digest.ts';
-import { explainOsError } from '../sys/os-error.ts';
+import { explainOsError, hasCode } from '../sys/os-error.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import { randomName } from '../sys/temp-file.ts';
+import { trustedPath } from '../sys/trusted-path.ts';
 
 const ALGORITHMS: readonly DigestAlgorithm[] = ['sha256', 'sha512'];
 
@@ -22,11 +23,29 @@ export class StoreFiles {
   }
 
   /**
+   * The store in a directory, which may be missing.
+   *
+   * @throws DestinationError for a symlink that the kernel would not follow, or something that cannot be read as a directory
+   */
+  static async find(directory: string): Promise<StoreFiles> {
+    const shown = printable(directory);
+    const elsewhere = 'choose another directory with --cache-dir';
+    try {
+      await trustedPath(directory);
+      await readdir(directory);
+    } catch (error) {
+      if (!hasCode(error, 'ENOENT')) throw explainOsError(error, `read the cache ${shown}`, elsewhere);
+    }
+    return new StoreFiles(directory);
+  }
+
+  /**
    * Makes what is missing.
    *
-   * @throws an Error that says why the directory cannot be used
+   * @throws DestinationError for a symlink that the kernel would not follow; an Error that says why the directory cannot be used
    */
   async prepare(): Promise<void> {
+    await trustedPath(this.directory);
     await trustedDirectory(this.directory);
     await trustedSubdirectory(this.blobs);
     for (const algorithm of ALGORITHMS) {

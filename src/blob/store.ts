@@ -1,9 +1,10 @@
 import { constants } from 'node:fs';
 import { type FileHandle, mkdir, rmdir, unlink } from 'node:fs/promises';
-import { reasonOf } from '../errors.ts';
+import { DestinationError } from '../errors.ts';
 import { algorithmOf, Digest, digestOf } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
 import { writeFileAtomically } from '../sys/atomic-file.ts';
+import { reasonOf } from '../sys/os-error.ts';
 import { namelessFile } from '../sys/temp-file.ts';
 import { claim, type Claim, type Wanted } from './claim.ts';
 import { lockFile } from '../sys/system-calls.ts';
@@ -52,6 +53,7 @@ export class Store {
   #files: StoreFiles | undefined;
   #writable = true;
   #keeps = false;
+  readonly #unpublished = new Set<Claim>();
   /** Of all files together, once somebody asked. */
   #bytes: number | undefined;
 
@@ -62,6 +64,7 @@ export class Store {
     this.#report = options.report;
   }
 
+  /** @throws DestinationError for a directory behind a symlink that the kernel would not follow */
   static async open(options: StoreOptions): Promise<Store> {
     const store = new Store(options);
     if (options.directory === undefined) return store;
@@ -70,6 +73,7 @@ export class Store {
       await files.prepare();
       store.#files = files;
     } catch (error) {
+      if (error instanceof DestinationError) throw error;
       store.#writable = false;
       store.#warn('going on without the cache', error);
     }
@@ -156,7 +160,9 @@ export class Store {
     const { digest, signal } = wanted;
     this.#pinned.add(files.partial(digest)).add(files.blob(digest));
     try {
-      return await claim(wanted, { files, lock: this.#lock });
+      const claimed = await claim(wanted, { files, lock: this.#lock });
+      if (claimed !== 'there') this.#unpublished.add(claimed);
+      return claimed;
     } catch (error) {
       signal.throwIfAborted();
       this.#readOnly(error);
@@ -168,6 +174,7 @@ export class Store {
   async publish(claimed: Claim): Promise<void> {
     const { size } = await claimed.handle.stat();
     await claimed.publish();
+    this.#unpublished.delete(claimed);
     this.#keeps = true;
     await this.#grown(size);
   }
@@ -177,9 +184,9 @@ export class Store {
     if (await claimed.release(keep)) this.#keeps = true;
   }
 
-  /** What this run has downloaded of layers, whole or in part, is here for the next one. */
-  get keeps(): boolean {
-    return this.#keeps;
+  /** Layers are missing, and the next run downloads less of them: what this one has, whole or in part, is here. */
+  get isResumable(): boolean {
+    return this.#keeps && this.#unpublished.size > 0;
   }
 
   /**
@@ -242,9 +249,13 @@ export interface StoreSize {
   readonly bytes: number;
 }
 
-/** What a store holds: nothing where the directory does not exist. */
+/**
+ * What a store holds: nothing where the directory does not exist.
+ *
+ * @throws what `StoreFiles.find` throws
+ */
 export async function storeSize(directory: string): Promise<StoreSize> {
-  const store = new StoreFiles(directory);
+  const store = await StoreFiles.find(directory);
   const files = await store.list();
   const below = (folder: string) => files.filter((file) => file.path.startsWith(`${folder}/`)).length;
   return { blobs: below(store.blobs), partials: below(store.partials), bytes: totalBytes(files) };
@@ -253,12 +264,14 @@ export async function storeSize(directory: string): Promise<StoreSize> {
 /**
  * Removes the least recently used files until at most `maxBytes` are left, except those that another run is writing. Returns how many files
  * and bytes were removed.
+ *
+ * @throws what `StoreFiles.find` throws
  */
 export async function pruneStore(
   directory: string,
   maxBytes: number,
 ): Promise<{ readonly files: number; readonly bytes: number }> {
-  const files = await new StoreFiles(directory).list();
+  const files = await (await StoreFiles.find(directory)).list();
   const leftovers = abandoned(files, Date.now());
   const others = files.filter((file) => !leftovers.includes(file));
   const removed = await removeUnused([...leftovers, ...victims(others, maxBytes)]);

@@ -1,4 +1,5 @@
-import { DlrootfsError, IntegrityError, NetworkError, printable, reasonOf } from '../errors.ts';
+import { DlrootfsError, IntegrityError, NetworkError, printable } from '../errors.ts';
+import { reasonOf } from '../sys/os-error.ts';
 import type { BlobResponse } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import { backoff, inSeconds, pause, type RetryPolicy } from '../sys/retry.ts';

@@ -18,8 +18,8 @@ export interface CliContext {
   readonly stdin: Readable & { readonly isTTY?: boolean; setRawMode?(raw: boolean): unknown };
   readonly stdout: Writable & { readonly isTTY?: boolean; readonly columns?: number };
   readonly stderr: TerminalStream & { readonly isTTY?: boolean };
-  /** The program was started without a standard output. */
-  readonly stdoutIsClosed: () => boolean;
+  /** Whether the program was started without standard input, 0, or standard output, 1. */
+  readonly isClosed: (descriptor: 0 | 1) => boolean;
   /** It was not removed. */
   readonly workingDirectoryExists: () => boolean;
   readonly signal: AbortSignal;
@@ -104,7 +104,7 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
     });
   if (output === '-' && stdout.isTTY === true)
     throw new UsageError('cannot write the archive to a terminal', { hint: 'use -o FILE.tar, or a pipe' });
-  if (output === '-' && context.stdoutIsClosed())
+  if (output === '-' && context.isClosed(1))
     throw new DestinationError('cannot write the archive: standard output is closed', {
       hint: 'redirect it, as in > FILE.tar, or use -o FILE.tar',
     });

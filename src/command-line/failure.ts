@@ -1,5 +1,5 @@
-import { DlrootfsError, ExitCode, InterruptedError, printable } from '../errors.ts';
-import { explainOsError, hasCode } from '../sys/os-error.ts';
+import { DestinationError, DlrootfsError, ExitCode, InterruptedError, printable } from '../errors.ts';
+import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 
 export interface Failure {
   readonly exitCode: number;
@@ -23,16 +23,26 @@ export function describeFailure(error: unknown, asJson = false): Failure {
     const text = `error: ${printable(error.message, Infinity)}\n${hintLine}${keptLine}`;
     return { exitCode: error.exitCode, text };
   }
-  if (hasCode(error, 'EMFILE', 'ENFILE', 'ENOMEM')) {
-    // A limit of the process or the system may be reached in any call.
-    const explained = explainOsError(error, 'continue', 'raise the limits of this process (ulimit -a)');
-    if (explained !== error) return describeFailure(explained);
-  }
+  const explained = explainFault(error);
+  if (explained !== undefined) return describeFailure(explained);
   const stack = error instanceof Error ? (error.stack ?? error.message) : printable(String(error));
   return {
     exitCode: ExitCode.bug,
     text: `${stack}\nerror: this is a bug in dlrootfs\nhint: please report it with the lines above\n`,
   };
+}
+
+/** For an error of the operating system that no room explained: a limit, a disk or a permission may fail in any call. */
+function explainFault(error: unknown): DlrootfsError | undefined {
+  const os = osErrorOf(error);
+  // These are ours.
+  if (!os || ['EBADF', 'EFAULT', 'EINVAL'].includes(os.code)) return undefined;
+  const isLimit = ['EMFILE', 'ENFILE', 'ENOMEM'].includes(os.code);
+  return new DestinationError(isLimit ? `cannot continue: ${os.text}` : reasonOf(error), {
+    code: os.code,
+    hint: os.hint(undefined) ?? (isLimit ? 'raise the limits of this process (ulimit -a)' : undefined),
+    cause: error,
+  });
 }
 
 /** With `--progress json` every line on standard error is an object. */

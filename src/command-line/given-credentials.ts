@@ -1,5 +1,6 @@
 import { addAbortSignal, type Readable } from 'node:stream';
-import { UsageError, reasonOf } from '../errors.ts';
+import { UsageError } from '../errors.ts';
+import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 import type { GivenToken } from '../registry/registry-options.ts';
 import type { Invocation } from './program.ts';
 import { promptPassword } from './prompt.ts';
@@ -114,7 +115,8 @@ async function readPassword(stdin: Readable, signal: AbortSignal): Promise<strin
     }
   } catch (error) {
     signal.throwIfAborted();
-    const message = `cannot read the password from standard input: ${reasonOf(error)}`;
+    const reason = osErrorOf(error)?.text ?? reasonOf(error);
+    const message = `cannot read the password from standard input: ${reason}`;
     throw new UsageError(message, { hint, cause: error });
   }
   if (length > MAX_PASSWORD_BYTES)

@@ -1,4 +1,5 @@
-import { UsageError, printable, reasonOf } from '../errors.ts';
+import { UsageError, printable } from '../errors.ts';
+import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 import type { PullRequest } from '../options.ts';
 import { utf8Directory, utf8Path } from '../sys/os-path.ts';
 import type { FlagValues } from './commands.ts';
@@ -44,10 +45,18 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
       retry: values.retry,
       retryDelay: values.retryDelay,
     },
-    stdin: image === '-' || image.startsWith('-:') ? context.stdin : undefined,
+    stdin: image === '-' || image.startsWith('-:') ? openStdin(context) : undefined,
     environment: context.environment,
     signal: context.signal,
   };
+}
+
+/** @throws UsageError if the program was started without one */
+function openStdin({ stdin, isClosed }: CliContext): CliContext['stdin'] {
+  if (!isClosed(0)) return stdin;
+  throw new UsageError('cannot read the archive: standard input is closed', {
+    hint: 'connect it, as in docker save IMAGE | dlrootfs -',
+  });
 }
 
 export const cacheDirectory = ({ cacheDir }: FlagValues): string | undefined =>
@@ -62,6 +71,7 @@ function fileName(name: string | undefined, flag: string, convert = utf8Path): s
   try {
     return name === undefined ? undefined : convert(name);
   } catch (error) {
-    throw new UsageError(`cannot open ${printable(name!)} for ${flag}: ${reasonOf(error)}`);
+    const reason = osErrorOf(error)?.text ?? reasonOf(error);
+    throw new UsageError(`cannot open ${printable(name!)} for ${flag}: ${reason}`);
   }
 }

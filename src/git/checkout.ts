@@ -50,7 +50,7 @@ export async function checkout(
     return { branch, notRestored };
   } catch (error) {
     if (options.signal?.aborted === true) throw options.signal.reason;
-    throw asGitError(error, `cannot check out ${printable(wanted)} in ${printable(directory)}`);
+    throw asGitError(error, `cannot check out ${printable(wanted)} in ${printable(directory)}`, undefined);
   }
 }
 

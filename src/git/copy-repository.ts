@@ -1,7 +1,7 @@
 import { GitError } from '../errors.ts';
 import { fstatSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
-import { refused } from './git-error.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { PULL_AGAIN, type RootfsFiles } from './rootfs-files.ts';
 import type { Yielder } from '../sys/yielder.ts';
 import { parentPath } from '../rootfs/directories.ts';
@@ -78,5 +78,6 @@ async function copyFile(
     from.filesystem.closeFile(source);
     if (copy >= 0) result = Math.min(result, to.filesystem.closeFile(copy));
   }
-  if (result < 0 && result !== -constants.errno.EEXIST) throw refused(`write ${to.place(path)}`, result);
+  if (result < 0 && result !== -constants.errno.EEXIST)
+    throw new SyscallError(result, `write ${to.place(path)}`);
 }

@@ -1,27 +1,44 @@
 import { constants } from 'node:os';
 import { DestinationError, GitError, printable } from '../errors.ts';
-import { SyscallError, osError } from '../sys/os-error.ts';
+import { osError, type OsError, osErrorOf, reasonOf } from '../sys/os-error.ts';
 
-const elsewhere = 'choose a directory on another disk with -d';
+/** For a new rootfs, which can be anywhere. */
+export const ELSEWHERE = 'choose another directory with -d';
 
-/** What simple-git, the system or another room threw, as an error a person can act on. */
-export function asGitError(error: unknown, what: string, hint?: string): Error {
-  if (error instanceof SyscallError) return asGitError(refused(error.action, error.errno), what, hint);
-  const text = error instanceof Error ? error.message : String(error);
-  const said = printable(text.trim().replaceAll(/\s*\n\s*/g, '; '), 300);
-  const full = /no space left on device|disk quota exceeded|ENOSPC|EDQUOT|system error -122/i.test(text);
-  const dead = /input\/output error|EIO/i.test(text);
-  if (error instanceof DestinationError || (error instanceof GitError && !full && !dead)) return error;
-  const disk = full ? 'the disk is full: ' : dead ? 'the disk fails: ' : '';
-  return new GitError(`${disk}${full || said === '' ? what : `${what}: ${said}`}`, {
-    code: full ? 'ENOSPC' : dead ? 'EIO' : 'GIT_FAILED',
-    hint: full ? `free space, or ${elsewhere}` : dead ? osError(constants.errno.EIO).hint(elsewhere) : hint,
+/** What the system's errors are called in git's messages: strerror(3). */
+const strerror: readonly (readonly [words: RegExp, errno: number])[] = [
+  [/no space left on device/i, constants.errno.ENOSPC],
+  [/disk quota exceeded/i, constants.errno.EDQUOT],
+  [/input\/output error/i, constants.errno.EIO],
+];
+
+/**
+ * What git, the system or another room threw, as an error a person can act on.
+ *
+ * @param what failed: a sentence
+ * @param elsewhere an imperative that names another place; undefined where there is none to choose
+ */
+export function asGitError(error: unknown, what: string, elsewhere: string | undefined): Error {
+  if (error instanceof DestinationError || error instanceof GitError) return error;
+  const own = osErrorOf(error);
+  const text = own ? reasonOf(error) : printable(textOf(error), 300);
+  const os = own ?? saidByGit(text);
+  const isFull = os?.disk === 'is full';
+  const reason = own && !isFull ? text : isFull || text === '' ? what : `${what}: ${text}`;
+  return new GitError(os?.disk === undefined ? reason : `the disk ${os.disk}: ${reason}`, {
+    code: os?.code ?? 'GIT_FAILED',
+    hint: os && (os.hint(elsewhere) ?? elsewhere),
     cause: error,
   });
 }
 
-/** The error for a system call that failed. */
-export function refused(action: string, errno: number): GitError {
-  const { code, text, hint } = osError(errno);
-  return new GitError(`cannot ${action}: ${text}`, { code, hint: hint('choose another directory with -d') });
+/** In one line. */
+function textOf(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return text.trim().replaceAll(/\s*\n\s*/g, '; ');
+}
+
+function saidByGit(text: string): OsError | undefined {
+  const row = strerror.find(([words]) => words.test(text));
+  return row && osError(row[1]);
 }

@@ -2,7 +2,7 @@ import { GitError, printable } from '../errors.ts';
 import { CommitWriter } from './commit-writer.ts';
 import { copyRepository } from './copy-repository.ts';
 import { initRepository, mark, settle, unmark } from './dot-git.ts';
-import { asGitError } from './git-error.ts';
+import { asGitError, ELSEWHERE } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
 import { type LayerRecord, chainOf, loadState, readHistory, readRecords } from './history.ts';
 import { BlobNames, LayerDraft, LayerReader } from './layer-draft.ts';
@@ -84,7 +84,7 @@ export class GitLayers {
       return new GitLayers(files, program, options);
     } catch (error) {
       files[Symbol.dispose]();
-      throw asGitError(error, 'git could not make its repository');
+      throw asGitError(error, 'git could not make its repository', ELSEWHERE);
     }
   }
 
@@ -243,5 +243,5 @@ function openDirectory(directory: string): RootfsFiles {
 }
 
 function explained(error: unknown, { signal }: GitOptions, what: string): unknown {
-  return signal?.aborted === true ? signal.reason : asGitError(error, what);
+  return signal?.aborted === true ? signal.reason : asGitError(error, what, ELSEWHERE);
 }

@@ -2,10 +2,12 @@ import { spawn } from 'node:child_process';
 import { accessSync, constants as fsConstants, statSync } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
+import { geteuid, umask } from 'node:process';
 import { Readable } from 'node:stream';
 import { simpleGit } from 'simple-git';
 import { GitError, printable } from '../errors.ts';
-import { asGitError, refused } from './git-error.ts';
+import { asGitError } from './git-error.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { PULL_AGAIN } from './rootfs-files.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -29,9 +31,10 @@ export interface GitProgram {
 /**
  * Looks for git and asks for its version.
  *
- * @throws GitError when there is none, or it is too old, or does not run
+ * @throws GitError when there is none, or it is too old, or does not run, or files of this process could not be read by itself
  */
 export async function findGit(environment: Environment): Promise<GitProgram> {
+  refuseUmask();
   const binary = whereIs('git', absolutePath(environment));
   if (binary === undefined) {
     throw new GitError('git was not found, and -g needs it', {
@@ -41,7 +44,7 @@ export async function findGit(environment: Environment): Promise<GitProgram> {
   }
   const answer = await runGit({ binary, version: '' }, { environment }, '/', ['version']).catch(
     (error: unknown) => {
-      throw asGitError(error, `${binary} does not run`);
+      throw asGitError(error, `${binary} does not run`, undefined);
     },
   );
   const version = /^git version (\d+)\.(\d+)\S*/.exec(answer);
@@ -59,6 +62,16 @@ export async function findGit(environment: Environment): Promise<GitProgram> {
     });
   }
   return { binary, version: version[0].slice('git version '.length) };
+}
+
+/** With such a umask git could not enter a directory that was made for it. Root may enter any. */
+function refuseUmask(): void {
+  const mask = umask();
+  if ((mask & 0o700) === 0 || geteuid?.() === 0) return;
+  throw new GitError(`cannot use git with the umask ${mask.toString(8).padStart(4, '0')}`, {
+    code: 'UMASK',
+    hint: 'leave the owner of new files their rights: umask 022',
+  });
 }
 
 /**
@@ -86,7 +99,7 @@ export async function runGit(
   }).env(variables);
   return await git.raw([...command]).catch((error: unknown) => {
     // So simple-git fails where no descriptor is left for its pipes.
-    throw String(error).includes('TypeError') ? refused('start git', constants.errno.EMFILE) : error;
+    throw String(error).includes('TypeError') ? new SyscallError(constants.errno.EMFILE, 'start git') : error;
   });
 }
 

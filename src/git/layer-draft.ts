@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { GitError, printable } from '../errors.ts';
-import { refused } from './git-error.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { keptFiles } from './names.ts';
 import type { ObjectStore } from './object-store.ts';
 import { type ObjectID, type TreeEntry, ID_SIZE } from './objects.ts';
@@ -204,7 +204,8 @@ export class LayerReader {
       return this.#objects.add(target.length, contentIn(target));
     }
     const file = this.#files.open(path);
-    if (file === undefined) throw refused(`read ${this.#files.place(path)}`, -constants.errno.ENOENT);
+    if (file === undefined)
+      throw new SyscallError(-constants.errno.ENOENT, `read ${this.#files.place(path)}`);
     try {
       return await this.#objects.add(inode.size, contentOf(file));
     } catch (error) {

@@ -66,7 +66,11 @@ export class PrivateGitDir {
     this.#lock = lock;
   }
 
-  /** @throws GitError */
+  /**
+   * An empty directory.
+   *
+   * @throws GitError, the system's errors
+   */
   static async make(environment: Environment): Promise<PrivateGitDir> {
     const above = temporaryDirectory(environment);
     const target = path.join(above, 'git');
@@ -75,7 +79,7 @@ export class PrivateGitDir {
     if (typeof made !== 'string') {
       throw new GitError(`cannot write ${printable(above)}: ${made.denied}`, {
         code: made.denied,
-        hint: 'name a directory for temporary files in TMPDIR',
+        hint: OTHER_TEMPORARY,
       });
     }
     const calls = systemCalls();
@@ -83,10 +87,14 @@ export class PrivateGitDir {
     const lock = typeof opened === 'number' ? undefined : opened;
     // A run in another PID namespace sees by the lock that this one lives.
     lock?.lock();
-    for (const name of ['objects', 'objects/pack', 'refs']) mkdirSync(path.join(made, name));
-    writeFileSync(path.join(made, 'config'), configuration);
-    writeFileSync(path.join(made, 'HEAD'), 'ref: refs/heads/none\n');
     return new PrivateGitDir(made, lock);
+  }
+
+  /** Makes a repository without refs and objects. */
+  init(): void {
+    for (const name of ['objects', 'objects/pack', 'refs']) mkdirSync(path.join(this.path, name));
+    writeFileSync(path.join(this.path, 'config'), configuration);
+    writeFileSync(path.join(this.path, 'HEAD'), 'ref: refs/heads/none\n');
   }
 
   /** Gives git the refs of a repository: names and ids. */
@@ -145,16 +153,18 @@ export class PrivateGitDir {
   }
 }
 
+/** What helps where temporary files cannot be written. */
+export const OTHER_TEMPORARY = 'name another directory for temporary files in TMPDIR';
+
 /** @throws GitError for a directory in which others could put something else in place of ours */
 function temporaryDirectory(environment: Environment): string {
   const named = environment['TMPDIR'];
   const directory = named !== undefined && path.isAbsolute(named) ? named : '/tmp';
   const stat = statSync(directory, { throwIfNoEntry: false });
-  const hint = 'name a directory for temporary files in TMPDIR';
   if (!stat?.isDirectory()) {
     throw new GitError(`cannot write ${printable(directory)}: it is not a directory`, {
       code: 'ENOENT',
-      hint,
+      hint: OTHER_TEMPORARY,
     });
   }
   const isOurs = stat.uid === 0 || stat.uid === geteuid?.();
@@ -162,6 +172,6 @@ function temporaryDirectory(environment: Environment): string {
   if (isOurs && (isSticky || (stat.mode & 0o022) === 0)) return directory;
   throw new GitError(
     `cannot use ${printable(directory)} for temporary files: other users may replace files in it`,
-    { code: 'EACCES', hint: `${hint} that only you can write` },
+    { code: 'EACCES', hint: `${OTHER_TEMPORARY} that only you can write` },
   );
 }

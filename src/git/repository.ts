@@ -9,9 +9,10 @@ import {
   runGit,
 } from './git-program.ts';
 import type { ObjectID } from './objects.ts';
-import { PrivateGitDir } from './private-git-dir.ts';
+import { OTHER_TEMPORARY, PrivateGitDir } from './private-git-dir.ts';
 import { readHead, readRefs } from './refs.ts';
 import { RootfsFiles } from './rootfs-files.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { type Yielder, openYielder } from '../sys/yielder.ts';
 
 /** A rootfs with a repository in it, `.git`, as a container may have left it: git sees what was checked, by a `PrivateGitDir`. */
@@ -37,14 +38,17 @@ export class Repository implements AsyncDisposable {
   /**
    * The repository in a directory, undefined where `.git` is no directory.
    *
-   * @throws GitError when git is missing or too old, or refs are damaged
+   * @throws GitError when git is missing or too old, or refs are damaged; SyscallError where the directory may not be read
    */
   static async open(directory: string, options: GitOptions): Promise<Repository | undefined> {
     const program = await findGit(options.environment);
     const files = RootfsFiles.open(directory);
     if (!files) return undefined;
     try {
-      if (files.stat('.git')?.type === 'directory') {
+      const found = files.stat('.git');
+      // Throws where this process may not look.
+      if (!found) files.list('');
+      if (found?.type === 'directory') {
         const repository = new Repository(files, program, options);
         repository.#ownsFiles = true;
         return repository;
@@ -80,7 +84,7 @@ export class Repository implements AsyncDisposable {
       return await runGit(this.program, this.#options, path, command, input);
     } catch (error) {
       this.signal?.throwIfAborted();
-      throw asGitError(error, `git ${command[0]} failed`);
+      throw asGitError(error, `git ${command[0]} failed`, OTHER_TEMPORARY);
     }
   }
 
@@ -95,7 +99,7 @@ export class Repository implements AsyncDisposable {
       yield* readObjects(this.program, this.#options, path, names);
     } catch (error) {
       this.signal?.throwIfAborted();
-      throw asGitError(error, 'git cat-file failed');
+      throw asGitError(error, 'git cat-file failed', OTHER_TEMPORARY);
     }
   }
 
@@ -123,12 +127,15 @@ export class Repository implements AsyncDisposable {
   async #makePrivate(): Promise<PrivateGitDir> {
     const made = await PrivateGitDir.make(this.#options.environment);
     try {
+      made.init();
       made.setRefs(this.refs);
       await made.addObjects(this.files, this.yielder);
       return made;
     } catch (error) {
       made.close();
-      throw error;
+      // The repository cannot be read.
+      if (error instanceof SyscallError) throw error;
+      throw asGitError(error, 'git cannot be given the repository', OTHER_TEMPORARY);
     }
   }
 }

@@ -5,7 +5,7 @@ import { GitError, printable } from '../errors.ts';
 import { type BytePath, displayPath } from '../tar/entry.ts';
 import { Directories, nameOf, parentPath } from '../rootfs/directories.ts';
 import type { Directory, FileStat, DiskFilesystem } from '../rootfs/filesystem.ts';
-import { refused } from './git-error.ts';
+import { SyscallError } from '../sys/os-error.ts';
 import { openFilesystem } from '../rootfs/confined-root.ts';
 import { absolutePath, pathBytes } from '../sys/os-path.ts';
 
@@ -49,7 +49,7 @@ export class RootfsFiles implements Disposable {
     const filesystem = openFilesystem(pathBytes(absolutePath(directory)));
     if (typeof filesystem !== 'number') return new RootfsFiles(filesystem, directory);
     if (filesystem === -ENOENT || filesystem === -ENOTDIR) return undefined;
-    throw refused(`open ${printable(directory)}`, filesystem);
+    throw new SyscallError(filesystem, `open ${printable(directory)}`);
   }
 
   /** To be called when directories may have been replaced by others since the last call. */
@@ -61,7 +61,7 @@ export class RootfsFiles implements Disposable {
   hold(name: string): string {
     const parent = this.#parent(name);
     const handle = this.filesystem.openDirectory(parent, nameOf(name));
-    if (handle < 0) throw refused(`open ${this.place(name)}`, handle);
+    if (handle < 0) throw new SyscallError(handle, `open ${this.place(name)}`);
     this.#held.push({ path: name as BytePath, handle });
     const link = `/proc/self/fd/${handle}`;
     return existsSync(link) ? link : path.join(this.#path, name);
@@ -104,7 +104,7 @@ export class RootfsFiles implements Disposable {
     const directory = this.directory(name);
     if (!directory) return [];
     const names = this.filesystem.list(directory);
-    if (typeof names === 'number') throw refused(`read ${this.place(name)}`, names);
+    if (typeof names === 'number') throw new SyscallError(names, `read ${this.place(name)}`);
     return names;
   }
 
@@ -124,7 +124,7 @@ export class RootfsFiles implements Disposable {
     if (file === -ENOENT) return undefined;
     if (file === -EACCES && stat?.type === 'file') return this.#openUnreadable(parent, base, stat.mode);
     if (file === -EINVAL && stat && stat.type !== 'file') throw this.notA('regular file', name, stat.type);
-    throw refused(`read ${this.place(name)}`, file);
+    throw new SyscallError(file, `read ${this.place(name)}`);
   }
 
   /**
@@ -164,7 +164,7 @@ export class RootfsFiles implements Disposable {
     const renamed = this.filesystem.rename(parent, nameOf(lock), parent, nameOf(name));
     if (renamed === 0) return;
     this.remove(lock);
-    throw refused(`write ${this.place(name)}`, renamed);
+    throw new SyscallError(renamed, `write ${this.place(name)}`);
   }
 
   /** Makes a file that is not there. */
@@ -177,19 +177,19 @@ export class RootfsFiles implements Disposable {
         hint: 'wait until no other git runs there; if none does, remove that file',
       });
     }
-    if (file < 0) throw refused(`write ${this.place(name)}`, file);
+    if (file < 0) throw new SyscallError(file, `write ${this.place(name)}`);
     const written = this.filesystem.write(file, content, 0);
     const closed = this.filesystem.closeFile(file);
     if (written === 0 && closed === 0) return;
     this.remove(name);
-    throw refused(`write ${this.place(name)}`, written < 0 ? written : closed);
+    throw new SyscallError(written < 0 ? written : closed, `write ${this.place(name)}`);
   }
 
   /** Removes a file, if there is one. */
   remove(name: string): void {
     const parent = this.directory(parentPath(name));
     const removed = parent ? this.filesystem.remove(parent, nameOf(name)) : 0;
-    if (removed < 0 && removed !== -ENOENT) throw refused(`remove ${this.place(name)}`, removed);
+    if (removed < 0 && removed !== -ENOENT) throw new SyscallError(removed, `remove ${this.place(name)}`);
   }
 
   /** Makes a directory, and those above it that are missing. */
@@ -198,7 +198,7 @@ export class RootfsFiles implements Disposable {
       const level = end < 0 ? name : name.slice(0, end);
       if (!this.directory(level)) {
         const made = this.filesystem.makeDirectory(this.#parent(level), nameOf(level), 0o755);
-        if (made < 0 && made !== -EEXIST) throw refused(`make ${this.place(level)}`, made);
+        if (made < 0 && made !== -EEXIST) throw new SyscallError(made, `make ${this.place(level)}`);
       }
       if (end < 0) return;
     }
@@ -221,7 +221,7 @@ export class RootfsFiles implements Disposable {
 
   #parent(name: string): Directory {
     const parent = this.directory(parentPath(name));
-    if (!parent) throw refused(`write ${this.place(name)}`, -ENOENT);
+    if (!parent) throw new SyscallError(-ENOENT, `write ${this.place(name)}`);
     return parent;
   }
 
@@ -230,7 +230,7 @@ export class RootfsFiles implements Disposable {
     this.filesystem.setMode(node, mode | 0o400);
     const file = this.filesystem.openFile(parent, name);
     this.filesystem.setMode(node, mode);
-    if (file < 0) throw refused(`read ${this.place(name)}`, file);
+    if (file < 0) throw new SyscallError(file, `read ${this.place(name)}`);
     return file;
   }
 }

@@ -1,7 +1,7 @@
 import { lstatSync, readdirSync } from 'node:fs';
 import { GitError, printable } from '../errors.ts';
 import { isInterrupted } from './dot-git.ts';
-import { asGitError } from './git-error.ts';
+import { asGitError, ELSEWHERE } from './git-error.ts';
 import type { GitOptions } from './git-program.ts';
 import { type History, type LayerRecord, countCommon, readHistory, readRecords, stateAt } from './history.ts';
 import { inspect } from './inspection.ts';
@@ -37,7 +37,7 @@ export async function surveyDirectory(
     return await survey(repository, directory, layers);
   } catch (error) {
     if (options.signal?.aborted === true) throw options.signal.reason;
-    throw asGitError(error, `cannot go on from what is in ${printable(directory)}`);
+    throw asGitError(error, `cannot go on from what is in ${printable(directory)}`, ELSEWHERE);
   }
 }
 

@@ -2,7 +2,7 @@ import { readSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { addAbortSignal, Readable } from 'node:stream';
 import { Parser, type ReadEntry } from 'tar';
-import { DestinationError, IntegrityError, printable } from '../errors.ts';
+import { DestinationError, IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { compressionOf, type Decompress, MAGIC_LENGTH } from '../oci/compression.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
@@ -44,6 +44,12 @@ export class ArchiveFiles implements StoredFiles {
   static async #from(handle: FileHandle, name: string): Promise<ArchiveFiles> {
     try {
       const { size } = await handle.stat();
+      if (size === 0) {
+        throw new NotFoundError(`${name} is empty`, {
+          code: 'NOT_AN_IMAGE',
+          hint: 'save or copy the image again',
+        });
+      }
       return new ArchiveFiles(handle, indexArchive(handle.fd, size, name), name);
     } catch (error) {
       await handle.close();

@@ -1,10 +1,11 @@
 import type { BigIntStats, Stats } from 'node:fs';
-import { lstat, readFile, readlink, realpath, stat } from 'node:fs/promises';
+import { lstat, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
 import { unlessCode } from '../sys/os-error.ts';
 import { osPath, pathText } from '../sys/os-path.ts';
+import { trustedPath } from '../sys/trusted-path.ts';
 
 const unlessMissing = unlessCode('ENOENT');
 
@@ -16,9 +17,6 @@ export interface Location {
   /** An empty directory there may be replaced by a new one of the same owner with rename(2). */
   readonly replaceable: boolean;
 }
-
-/** As many as the kernel follows in one path (path_resolution(7)). */
-const MAX_LINKS = 40;
 
 /**
  * Finds the place that `directory` names. Its parents need not exist.
@@ -43,66 +41,16 @@ export async function locate(directory: string): Promise<Location> {
   return { path: found, stat: there, replaceable: await isReplaceable(found, there, mounts) };
 }
 
-/**
- * The absolute path without symlinks; `..` climbs from where a link leads to, as in the kernel. Missing levels stay as they are named.
- *
- * @throws DestinationError for a symlink that the kernel would not follow; the system's errors
- */
-export async function trustedPath(name: string): Promise<string> {
-  let here = name.startsWith('/') ? '/' : pathText(await realpath('.', { encoding: 'buffer' }));
-  const pending = name.split('/');
-  let links = 0;
-  for (let next = pending.shift(); next !== undefined; next = pending.shift()) {
-    if (next === '' || next === '.') continue;
-    if (next === '..') {
-      here = path.dirname(here);
-      continue;
-    }
-    const place = path.join(here, next);
-    const there = await lstat(osPath(place)).catch(unlessMissing);
-    if (there === undefined) {
-      const rest = [next, ...pending];
-      if (!rest.includes('..')) return path.join(here, ...rest);
-      pending.splice(0, pending.length, ...path.normalize(rest.join('/')).split('/'));
-    } else if (there.isSymbolicLink()) {
-      links += 1;
-      if (links > MAX_LINKS) throw tooManyLinks(name);
-      await refuseForeignLink(name, place, there);
-      const target = pathText(await readlink(osPath(place), { encoding: 'buffer' }));
-      if (target.startsWith('/')) here = '/';
-      pending.unshift(...target.split('/'));
-    } else {
-      here = place;
-    }
-  }
-  return here;
-}
-
-function tooManyLinks(name: string): DestinationError {
-  return new DestinationError(`cannot use ${printable(name)}: it has more than ${MAX_LINKS} symlinks`, {
-    code: 'ELOOP',
-    hint: 'remove the symlinks that lead to each other, or choose another directory with -d',
-  });
-}
-
-/**
- * The rule of `protected_symlinks` (proc_sys_fs(5)), independent of this system's setting: in a sticky directory that everybody may write, only
- * links of the caller's own and of the directory's owner are followed.
- */
-async function refuseForeignLink(name: string, link: string, { uid }: Stats): Promise<void> {
-  const above = await lstat(osPath(path.dirname(link)));
-  if ((above.mode & 0o1002) !== 0o1002 || uid === geteuid!() || uid === above.uid) return;
-  const shown = printable(link);
-  throw new DestinationError(
-    `cannot use ${printable(name)}: ${shown} is a symlink of user ${uid} in a directory that everybody may write`,
-    { code: 'FOREIGN_SYMLINK', hint: `remove it (rm ${shown}), or choose another place` },
-  );
-}
-
-/** The links of /proc lead to other places than their text says. */
+/** The links of /proc lead to other places than their text says, and so does a working directory that something was mounted over. */
 async function refuseMismatch(directory: string, found: string): Promise<void> {
   const meant = await identity(directory);
   if (meant === undefined || meant === (await identity(found))) return;
+  if (!directory.startsWith('/') && (await identity('.')) !== (await identity(await trustedPath('.')))) {
+    throw new DestinationError(
+      `cannot use ${printable(directory)}: something was mounted over the working directory`,
+      { code: 'UNREACHABLE', hint: 'enter it again (cd "$PWD"), or choose another directory with -d' },
+    );
+  }
   throw new DestinationError(`cannot use ${printable(directory)}: it has no path of its own here`, {
     code: 'UNREACHABLE',
     hint: 'it leads through a link of /proc: choose another directory with -d',

@@ -1,45 +1,64 @@
 import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
-import { DestinationError } from '../errors.ts';
+import { DestinationError, printable } from '../errors.ts';
 
 /** Words for an errno that are better than Node's. */
 interface Row {
   /** Words that replace Node's. */
   readonly words?: string;
-  /** What a person can do; `elsewhere` is an imperative that names another place, such as `choose another directory with -d`. */
-  readonly hint?: (elsewhere: string) => string;
+  /** What a person can do; `elsewhere` is an imperative that names another place, where there is one: `choose another directory with -d`. */
+  readonly hint?: (elsewhere: string | undefined) => string;
   /** The state of the disk. */
   readonly disk?: 'is full' | 'fails';
 }
 
-const full = { disk: 'is full', hint: (elsewhere: string) => `free some space, or ${elsewhere}` } as const;
+/** An imperative that works anywhere, and the one that names another place. */
+function or(first: string, elsewhere: string | undefined): string {
+  return elsewhere === undefined ? first : `${first}, or ${elsewhere}`;
+}
+
+const full = {
+  disk: 'is full',
+  hint: (elsewhere: string | undefined) => or('free some space', elsewhere),
+} as const;
+const failing = {
+  disk: 'fails',
+  hint: (elsewhere: string | undefined) => or('see what the kernel says of that disk (dmesg)', elsewhere),
+} as const;
+const ANOTHER = 'use another directory';
 const unfit = {
-  hint: (elsewhere: string) =>
+  hint: (elsewhere = ANOTHER) =>
     `the file system cannot hold what an image has: ${elsewhere}, on ext4, xfs or the like`,
 };
 
 /** One row per errno(3) that says more than its name. */
 const ROWS: Readonly<Record<string, Row>> = {
-  EACCES: { hint: (elsewhere) => `${elsewhere}, or run as root` },
+  EACCES: { hint: (elsewhere) => (elsewhere === undefined ? 'run as root' : `${elsewhere}, or run as root`) },
+  // What ext4 and xfs call a wrong checksum, and other damage.
+  EBADMSG: { words: 'the file system is corrupt', ...failing },
+  EUCLEAN: { words: 'the file system is corrupt', ...failing },
   EDQUOT: { words: 'disk quota exceeded', ...full },
-  EFBIG: { hint: (elsewhere) => `the file system takes no files of that size: ${elsewhere}` },
+  EFBIG: { hint: (elsewhere = ANOTHER) => `the file system takes no files of that size: ${elsewhere}` },
   EILSEQ: unfit,
-  EIO: {
-    disk: 'fails',
-    hint: (elsewhere) => `see what the kernel says of that disk (dmesg), or ${elsewhere}`,
-  },
+  EIO: failing,
   EMFILE: { hint: () => 'raise the limit of open files (ulimit -n)' },
-  EMLINK: { hint: (elsewhere) => `the file system takes no more names for one file: ${elsewhere}` },
-  ENAMETOOLONG: { hint: (elsewhere) => `the file system takes no names of that length: ${elsewhere}` },
+  EMLINK: { hint: (elsewhere = ANOTHER) => `the file system takes no more names for one file: ${elsewhere}` },
+  ENAMETOOLONG: {
+    hint: (elsewhere = ANOTHER) => `the file system takes no names of that length: ${elsewhere}`,
+  },
   ENFILE: { hint: () => 'the system has too many open files: try again later' },
+  ENOLCK: { words: 'no locks available' },
   ENOSPC: full,
   ENOSYS: unfit,
-  ENOTEMPTY: { hint: (elsewhere) => `move it away, or ${elsewhere}` },
+  ENOTEMPTY: { hint: (elsewhere) => or('move it away', elsewhere) },
   EOPNOTSUPP: unfit,
   // Also what file systems without links answer, vfat and exfat: link(2), symlink(2).
-  EPERM: { hint: (elsewhere) => `${elsewhere}, on a disk that takes links, or run as root` },
+  EPERM: { hint: (elsewhere = ANOTHER) => `${elsewhere}, on a disk that takes links, or run as root` },
   ESTALE: { words: 'stale file handle' },
 };
+
+/** errno(3) of Linux, which Node has no name for. */
+const EUCLEAN = 117;
 
 /** An error of the operating system. */
 export interface OsError {
@@ -47,24 +66,28 @@ export interface OsError {
   readonly errno: number;
   /** Such as `EIO`. */
   readonly code: string;
-  /** Such as `i/o error (EIO)`. */
+  /** Such as `i/o error (EIO)`; the code alone where there are no words for it. */
   readonly text: string;
   readonly disk: 'is full' | 'fails' | undefined;
   /** What a person can do, where that does not depend on what was tried; see `Row.hint`. */
-  readonly hint: (elsewhere: string) => string | undefined;
+  readonly hint: (elsewhere: string | undefined) => string | undefined;
 }
 
 /** All that is known of an errno(3), negated or not. */
 export function osError(errno: number): OsError {
   const number = Math.abs(errno);
   const known = getSystemErrorMap().get(-number);
-  const name = Object.entries(constants.errno).find(([, value]) => value === number)?.[0];
+  const name =
+    number === EUCLEAN
+      ? 'EUCLEAN'
+      : Object.entries(constants.errno).find(([, value]) => value === number)?.[0];
   const code = known?.[0] ?? name ?? `errno ${number}`;
   const row = ROWS[code] ?? {};
+  const words = row.words ?? known?.[1];
   return {
     errno: number,
     code,
-    text: `${row.words ?? known?.[1] ?? 'unknown error'} (${code})`,
+    text: words === undefined ? code : `${words} (${code})`,
     disk: row.disk,
     hint: (elsewhere) => row.hint?.(elsewhere),
   };
@@ -92,6 +115,40 @@ export function osErrorOf(error: unknown): OsError | undefined {
   if (error instanceof SyscallError) return osError(error.errno);
   if (!(error instanceof Error) || !('syscall' in error) || !('errno' in error)) return undefined;
   return typeof error.errno === 'number' ? osError(error.errno) : undefined;
+}
+
+/** What calls of Node's do, where their names are no verbs. */
+const VERBS: Readonly<Record<string, string>> = {
+  access: 'use',
+  copyfile: 'copy',
+  fstat: 'read',
+  ftruncate: 'cut',
+  lstat: 'read',
+  mkdir: 'make',
+  mkdtemp: 'make',
+  opendir: 'read',
+  readlink: 'read',
+  realpath: 'find',
+  rm: 'remove',
+  rmdir: 'remove',
+  scandir: 'read',
+  stat: 'read',
+  statfs: 'read',
+  unlink: 'remove',
+};
+
+/**
+ * What an error says of itself, fit for a terminal and in this program's words: `cannot make /srv/x: permission denied (EACCES)` where Node says
+ * `EACCES: permission denied, mkdir '/srv/x'`.
+ */
+export function reasonOf(error: unknown): string {
+  const os = osErrorOf(error);
+  if (!os || error instanceof SyscallError) {
+    return printable(error instanceof Error ? error.message : String(error));
+  }
+  const { syscall, path = '' } = error as NodeJS.ErrnoException;
+  const action = VERBS[syscall!] ?? syscall!;
+  return `cannot ${path === '' ? action : `${action} ${printable(path)}`}: ${os.text}`;
 }
 
 /** Whether a system call failed with one of these: `hasErrno(error, ENOENT)`. */

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Setting } from '../faults/setting.ts';
 import { dir, file, tar } from '../support/archive.ts';
 import { noOtherUser } from '../support/other-user.ts';
-import { programCommand, runProgram } from '../support/program.ts';
+import { programCommand, runProgram, Scratch } from '../support/program.ts';
 import { until } from '../support/until.ts';
 
 // The process around the program: its limits, its working directory, its descriptors, its signals.
@@ -134,6 +134,29 @@ test('checkout in what is no directory is an error', async () => {
       7,
       new RegExp(`^error: .*${name}`, 'm'),
     );
+});
+
+test('a cache that is no directory, or may not be read, is an error', { skip: noOtherUser }, async () => {
+  using scratch = new Scratch();
+  chmodSync(scratch.path, 0o755);
+  writeFileSync(scratch.join('file'), '');
+  mkdirSync(scratch.join('locked'), { mode: 0o700 });
+  for (const what of ['size', 'prune']) {
+    const cache = (directory: string) =>
+      runProgram(['cache', what, '--cache-dir', directory], { cwd: scratch.path, uid: 4711 });
+    assertError(await cache('file'), 7, /^error: cannot read the cache .*: not a directory /m);
+    assertError(await cache('file/below'), 7, /^error: cannot read the cache .*: not a directory /m);
+    assertError(await cache('locked'), 7, /^error: cannot read the cache .*: permission denied /m);
+    assert.equal((await cache('missing')).exitCode, 0);
+  }
+});
+
+test('an image from a standard input that is closed or empty is an error', async () => {
+  using scratch = new Scratch();
+  const pull = (redirection: string) => inShell(`exec $PROGRAM - -d out ${redirection}`, scratch.path);
+  assertError(await pull('<&-'), 2, /^error: cannot read the archive: standard input is closed$/m);
+  assertError(await pull('</dev/null'), 3, /^error: the archive on standard input is empty$/m);
+  assert.deepEqual(readdirSync(scratch.path), []);
 });
 
 test('SIGUSR1 opens no debugger', async () => {

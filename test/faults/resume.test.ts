@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { connect, createServer, type AddressInfo, type Server } from 'node:net';
 import { test } from 'node:test';
 import { file, tar } from '../support/archive.ts';
 import type { Fault } from '../support/fake-fault.ts';
-import type { RunningProgram } from '../support/program.ts';
+import { programCommand, type RunningProgram } from '../support/program.ts';
 import { until } from '../support/until.ts';
 import { Setting, noise } from './setting.ts';
 
@@ -71,6 +73,31 @@ const endings: readonly Ending[] = [
     lost: 0,
   },
 ];
+
+test('nothing is kept to go on with where no download is missing, or none can go on', async () => {
+  await using setting = await Setting.open();
+  const words = [setting.reference, '--cache-dir', setting.store, '-o', '-'];
+  const [program, ...first] = programCommand;
+  const stuck = spawn(program!, [...first, ...words], { cwd: setting.scratch.path });
+  const errors: string[] = [];
+  stuck.stderr.setEncoding('utf8').on('data', (text: string) => errors.push(text));
+  const count = (folder: string) => {
+    const name = `${setting.store}/${folder}`;
+    return existsSync(name) ? readdirSync(name).length : -1;
+  };
+  // Three layers, manifest and config.
+  await until('all blobs', () => count('blobs/sha256') === 5 && count('partial') === 0);
+  stuck.kill('SIGTERM');
+  assert.deepEqual(await once(stuck, 'close'), [143, null]);
+  assert.equal(errors.join(''), 'error: interrupted by SIGTERM\n');
+
+  const { digest } = setting.image.layers[2]!;
+  setting.registry.fault({ path: new RegExp(`/blobs/${digest}`), status: 404, times: 99 });
+  rmSync(setting.store, { recursive: true });
+  const { exitCode, stderr } = await setting.pull();
+  assert.equal(exitCode, 3, stderr);
+  assert.doesNotMatch(stderr, /^kept:/m);
+});
 
 for (const { what, flags = [], end, exitCode, lost } of endings) {
   test(`a pull over several connections that is ended by ${what} is gone on with where it was`, async () => {

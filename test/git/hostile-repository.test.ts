@@ -321,37 +321,53 @@ test(
   },
 );
 
-test('the command of the README copies a hostile repository and runs nothing', { skip }, async (t) => {
+test('the commands of the README look at a hostile repository and run nothing', { skip }, async (t) => {
   const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
-  const command = /^ {4}(git clone --no-local [^#\n]+)/m.exec(readme)?.[1]?.trim();
-  assert.ok(command !== undefined);
+  const block = /^ {4}git clone --no-local .*\n(?: {4}.*\n)+/m.exec(readme)?.[0] ?? '';
+  const commands = block.split('\n').flatMap((line) => line.replace(/ #.*/, '').trim() || []);
+  assert.deepEqual(
+    commands.map((line) => / (clone|reset|diff) /.exec(line)?.[1]),
+    ['clone', 'reset', 'diff'],
+  );
+  const run = (setting: Setting, command: string) => {
+    const heads = path.join(setting.scratch.path, 'copy.git/packed-refs');
+    const refs = existsSync(heads) ? readFileSync(heads, 'utf8') : '';
+    const branch = /refs\/heads\/(layer2_\w+)/.exec(refs)?.[1] ?? 'HEAD';
+    return spawnSync('sh', ['-c', command.replace('layer2_…', branch)], {
+      cwd: setting.scratch.path,
+      env: { PATH: process.env['PATH'], HOME: '/nonexistent' },
+      timeout: 20_000,
+      encoding: 'utf8',
+    });
+  };
   for (const [name, spoil] of programs) {
     await t.test(name, async () => {
       const setting = new Setting();
       using scratch = setting.scratch;
       await spoil(setting);
-      const env = { PATH: process.env['PATH'], HOME: '/nonexistent' };
-      const ended = spawnSync('sh', ['-c', command], {
-        cwd: scratch.path,
-        env,
-        timeout: 20_000,
-        encoding: 'utf8',
-      });
-      assert.equal(setting.song, '', ended.stderr);
+      for (const command of commands) {
+        const { stderr } = run(setting, command);
+        assert.equal(setting.song, '', `${command}: ${stderr}`);
+      }
       assert.equal(readFileSync(scratch.join('outside/file'), 'utf8'), 'precious\n');
     });
   }
   const setting = new Setting();
   using scratch = setting.scratch;
-  execFileSync('sh', ['-c', command], { cwd: scratch.path, stdio: 'ignore' });
-  const branches = execFileSync(
-    'git',
-    ['-C', scratch.join('copy.git'), 'branch', '--format=%(refname:short)'],
-    {
-      encoding: 'utf8',
-    },
+  setting.touch();
+  const ended = commands.map((command) => run(setting, command));
+  assert.deepEqual(
+    ended.map(({ status }) => status),
+    [0, 0, 0],
+    ended.map(({ stderr }) => stderr).join(''),
   );
-  assert.match(branches, /^layer0_\w+\nlayer1_\w+\nlayer2_\w+\n$/);
+  const branches = readFileSync(scratch.join('copy.git/packed-refs'), 'utf8').match(/(?<=refs\/heads\/)\w+/g);
+  assert.deepEqual(
+    branches?.map((name) => name.slice(0, 7)),
+    ['layer0_', 'layer1_', 'layer2_'],
+  );
+  const changes = ended[2]!.stdout.match(/^[-+]\w.*/gm);
+  assert.deepEqual(changes, ['-one', '+changed in the container']);
 });
 
 const names = [

@@ -5,14 +5,16 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { character, dir, fifo, file, hardlink, symlink, tar, whiteout } from '../support/archive.ts';
 import { noOtherUser } from '../support/other-user.ts';
+import { runProgram } from '../support/program.ts';
 import { git, scratch, snapshot } from './git.ts';
 
 const needsRoot = { skip: noOtherUser };
 const nobody = { uid: 65_534, gid: 65_534 };
 
+const userRun = new URL('user-run.ts', import.meta.url).pathname;
+
 function run(...argv: string[]): { status: number | null; stderr: string } {
-  const script = new URL('user-run.ts', import.meta.url).pathname;
-  return spawnSync(process.execPath, [script, ...argv], {
+  return spawnSync(process.execPath, [userRun, ...argv], {
     ...nobody,
     cwd: '/',
     env: { PATH: process.env['PATH'], HOME: '/nonexistent' },
@@ -85,16 +87,59 @@ test('as a user: -g, and back and forth between the layers', needsRoot, (t) => {
   assert.equal(shadow, 'changed');
 
   // What the user could not make is in the record all the same: root gets it.
-  const root = spawnSync(
-    process.execPath,
-    [new URL('user-run.ts', import.meta.url).pathname, 'checkout', directory, '0'],
-    { encoding: 'utf8', env: { PATH: process.env['PATH'] } },
-  );
+  const root = spawnSync(process.execPath, [userRun, 'checkout', directory, '0'], {
+    encoding: 'utf8',
+    env: { PATH: process.env['PATH'] },
+  });
   assert.equal(root.stderr, '');
   const lines = snapshot(directory).map((line) => line.replaceAll(/ \d+\.\d{9}/g, ''));
   assert.ok(lines.includes('crw------- 0:0 1,3 null =1'), lines.join('\n'));
   assert.ok(lines.some((line) => /^-rwsr-xr-x 0:0 .* su$/.test(line)));
   assert.ok(lines.some((line) => line === 'drwxr-xr-x 5:0 etc/'));
+});
+
+test('a checkout of what may not be read is an error that says so', needsRoot, async (t) => {
+  const base = scratch(t);
+  chmodSync(base, 0o755);
+  const layer = path.join(base, 'layer.tar');
+  writeFileSync(layer, tar(dir('etc'), file('etc/motd', 'hello\n')));
+  const pristine = path.join(base, 'pristine');
+  mkdirSync(pristine);
+  assert.equal(spawnSync(process.execPath, [userRun, 'pull', pristine, layer]).status, 0);
+  const closed: readonly (readonly [what: string, closed: string])[] = [
+    ['below', '..'],
+    ['at', '.'],
+    ['git', '.git'],
+    ['head', '.git/HEAD'],
+  ];
+  for (const [what, name] of closed) {
+    const rootfs = path.join(base, what, 'rootfs');
+    mkdirSync(path.dirname(rootfs));
+    execFileSync('cp', ['-a', pristine, rootfs]);
+    chmodSync(path.join(rootfs, name), 0o600);
+    const options = { uid: nobody.uid, cwd: base };
+    const { exitCode, stderr } = await runProgram(['checkout', '0', '-d', `${what}/rootfs`], options);
+    assert.equal(exitCode, 7, stderr);
+    assert.match(
+      stderr,
+      new RegExp(`^error: cannot read .*${what}/rootfs.*: permission denied .*\nhint: run as root\n$`),
+    );
+  }
+});
+
+test('a umask that keeps the owner out is an error before anything is fetched', needsRoot, async (t) => {
+  const base = scratch(t);
+  chownSync(base, nobody.uid, nobody.gid);
+  const under = ['sh', '-c', 'umask 0777; exec "$@"', 'sh'];
+  for (const words of [
+    ['localhost:1/none', '-g', '-d', 'rootfs'],
+    ['checkout', '0', '-d', '.'],
+  ]) {
+    const { exitCode, stderr } = await runProgram(words, { uid: nobody.uid, cwd: base, under });
+    assert.equal(exitCode, 7, stderr);
+    assert.match(stderr, /^error: cannot use git with the umask 0777\nhint: .*umask 022\n$/);
+  }
+  assert.deepEqual(readdirSync(base), []);
 });
 
 test('a full disk: an error that says so, before or in git', needsRoot, (t) => {

@@ -24,7 +24,7 @@ export async function runHere(
       stdin: Readable.from([]),
       stdout: stdout.stream,
       stderr: stderr.stream,
-      stdoutIsClosed: () => false,
+      isClosed: () => false,
       workingDirectoryExists: () => true,
       signal: new AbortController().signal,
     });

@@ -57,6 +57,9 @@ export interface RunningProgram {
   kill(signal: NodeJS.Signals): void;
 }
 
+/** As in `EACCES: permission denied, mkdir '/srv/x'`: no message of the program may have it. */
+const NODE_WORDS = /^.*\bE[A-Z0-9]{2,}: [^\n]*, [a-z]+(?: '.*)?$/m;
+
 const text = (chunks: readonly Buffer[]) => Buffer.concat(chunks).toString('utf8');
 
 /** Starts the program; it sees only the environment given here (and PATH), so no user's set-up plays in. */
@@ -85,7 +88,9 @@ export function startProgram(argv: readonly string[], options: ProgramOptions = 
     child.on('close', (code, signal) => {
       clearTimeout(timer);
       const exitCode = code ?? (signal === 'SIGKILL' ? 137 : 255);
-      resolve({ exitCode, stdout: text(stdout), stderr: text(stderr) });
+      const leak = NODE_WORDS.exec(text(stderr))?.[0];
+      if (leak !== undefined) reject(new Error(`a message in the words of Node: ${leak}`));
+      else resolve({ exitCode, stdout: text(stdout), stderr: text(stderr) });
     });
   });
   return {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { UsageError, printable } from '../../errors.ts';
 import { isObject } from '../../oci/json.ts';
 import type { Reference } from '../../oci/reference.ts';
-import { hasCode } from '../../sys/os-error.ts';
+import { hasCode, osErrorOf, reasonOf } from '../../sys/os-error.ts';
 import {
   entryCredential,
   findEntry,
@@ -137,7 +137,7 @@ export class Credentials {
       if (hasCode(error, 'ENOENT', 'ENOTDIR') && !source.explicit) return undefined;
       // The message of a JSON error quotes the text, which holds secrets.
       const reason =
-        error instanceof SyntaxError ? 'it is not JSON' : error instanceof Error ? error.message : '';
+        error instanceof SyntaxError ? 'it is not JSON' : (osErrorOf(error)?.text ?? reasonOf(error));
       const message = `cannot read credentials from ${printable(source.name)}: ${printable(reason)}`;
       if (source.explicit)
         throw new UsageError(message, { hint: 'name another file by --authfile, or use --no-creds' });

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
-import { UsageError, reasonOf } from '../../errors.ts';
+import { UsageError } from '../../errors.ts';
+import { reasonOf } from '../../sys/os-error.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 import { configHome, listConfigDirectory, NoDataError, readConfigFile, systemConfigs } from './files.ts';
 

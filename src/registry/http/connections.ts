@@ -1,6 +1,7 @@
 import type { SecureContext } from 'node:tls';
 import type { buildConnector, Dispatcher, Pool } from 'undici';
-import { NetworkError, reasonOf, UsageError } from '../../errors.ts';
+import { NetworkError, UsageError } from '../../errors.ts';
+import { reasonOf } from '../../sys/os-error.ts';
 import type { Route } from './exchange.ts';
 import { proxyFor } from './proxy.ts';
 import type { RegistryOptions, Timeouts } from '../registry-options.ts';
