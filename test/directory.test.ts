@@ -59,6 +59,9 @@ function assertRefused(result: ProgramResult, says: RegExp, exitCode = 7): void 
   assert.equal(result.stdout, '', 'nothing is fetched first');
 }
 
+/** Runs a command behind a line of shell, in a mount namespace of its own. */
+const mounted = (line: string) => ['unshare', '-m', 'sh', '-c', `${line} && exec "$@"`, 'sh'];
+
 describe('the root of the running system is refused', () => {
   const names = [
     '/',
@@ -88,7 +91,6 @@ describe('the root of the running system is refused', () => {
   test('a bind mount of it over the working directory', async (t) => {
     await withImages(async (pull, scratch) => {
       mkdirSync(scratch.join('root'));
-      const mounted = (line: string) => ['unshare', '-m', 'sh', '-c', `${line} && exec "$@"`, 'sh'];
       const cwd = scratch.join('root');
       if (spawnSync('unshare', ['-m', 'true']).status !== 0) return t.skip('needs the right to mount');
       const covered = await pull(['base:1', '-d', '.'], { cwd, under: mounted('mount --bind / ../root') });

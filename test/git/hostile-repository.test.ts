@@ -324,9 +324,9 @@ test(
 test('the commands of the README look at a hostile repository and run nothing', { skip }, async (t) => {
   const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
   const block = /^ {4}git clone --no-local .*\n(?: {4}.*\n)+/m.exec(readme)?.[0] ?? '';
-  const commands = block.split('\n').flatMap((line) => line.replace(/ #.*/, '').trim() || []);
+  const lines = block.split('\n').flatMap((line) => line.replace(/ #.*/, '').trim() || []);
   assert.deepEqual(
-    commands.map((line) => / (clone|reset|diff) /.exec(line)?.[1]),
+    lines.map((line) => / (clone|reset|diff) /.exec(line)?.[1]),
     ['clone', 'reset', 'diff'],
   );
   const run = (setting: Setting, command: string) => {
@@ -345,7 +345,7 @@ test('the commands of the README look at a hostile repository and run nothing', 
       const setting = new Setting();
       using scratch = setting.scratch;
       await spoil(setting);
-      for (const command of commands) {
+      for (const command of lines) {
         const { stderr } = run(setting, command);
         assert.equal(setting.song, '', `${command}: ${stderr}`);
       }
@@ -355,7 +355,7 @@ test('the commands of the README look at a hostile repository and run nothing', 
   const setting = new Setting();
   using scratch = setting.scratch;
   setting.touch();
-  const ended = commands.map((command) => run(setting, command));
+  const ended = lines.map((command) => run(setting, command));
   assert.deepEqual(
     ended.map(({ status }) => status),
     [0, 0, 0],
