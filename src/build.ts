@@ -3,6 +3,7 @@ import { lstat } from 'node:fs/promises';
 import { platform } from 'node:os';
 import { join } from 'node:path';
 import type { PulledLayer } from './blob/pulled-layer.ts';
+import { Decoder } from './decoder.ts';
 import { DestinationError, GitError, printable, UsageError } from './errors.ts';
 import { reasonOf } from './sys/os-error.ts';
 import type { GitLayers } from './git/git-layers.ts';
@@ -37,6 +38,7 @@ export class RootfsBuild {
   readonly #rootfs: Rootfs;
   readonly #git: GitLayers | undefined;
   readonly #packer: Packer | undefined;
+  readonly #decoder: Decoder | undefined;
   readonly #options: PullOptions;
   readonly #resumed: Resumed | undefined;
   readonly #layers: LayerSummary[] = [];
@@ -47,11 +49,13 @@ export class RootfsBuild {
     rootfs: Rootfs,
     branches: Branches | undefined,
     options: PullOptions,
+    layers: readonly Layer[],
     resumed: Resumed | undefined,
   ) {
     this.#resumed = resumed;
     this.#destination = destination;
     this.#rootfs = rootfs;
+    this.#decoder = isWorthDecoder(rootfs, layers) ? new Decoder(rootfs) : undefined;
     this.#git = branches?.git;
     this.#packer = branches?.packer;
     this.#options = options;
@@ -87,7 +91,7 @@ export class RootfsBuild {
       });
       if (rootfs.backend !== (options.backend ?? 'libc'))
         options.report({ type: 'notice', message: noLibc() });
-      const build = new RootfsBuild(destination, rootfs, branches, options, resumed);
+      const build = new RootfsBuild(destination, rootfs, branches, options, layers, resumed);
       if (build.overlay) build.#notice(overlayNotice(held));
       if (resumed)
         build.#notice(`has ${resumed.common} of the image's layers: the others are put on top of them`);
@@ -117,7 +121,7 @@ export class RootfsBuild {
     try {
       if (this.overlay) await layer.verified();
       const git = this.#git;
-      const { entries, changes } = await this.#rootfs.apply(layer.tar(), {
+      const { entries, changes } = await this.#rootfs.apply(layer.tar(this.#decoder), {
         label,
         signal: this.#options.signal,
         onChanges: git && ((lines) => git.note(lines)),
@@ -137,6 +141,7 @@ export class RootfsBuild {
     const notRestored = await this.#rootfs.close(this.#destination.root);
     await this.#git?.finish();
     await this.#packer?.discard();
+    await this.#decoder?.discard();
     this.#options.signal.throwIfAborted();
     if (this.#resumed) await this.#refuseIfTouched(this.#resumed);
     await this.#destination.commit(this.#rootfs.identity);
@@ -175,6 +180,7 @@ export class RootfsBuild {
       await this.#packer?.discard();
       await this.#git?.discard();
       await this.#rootfs.discard();
+      await this.#decoder?.discard();
       await this.#destination.discard();
     });
   }
@@ -257,6 +263,14 @@ async function openGit(
   if (!resumed) return await layers.open(destination.path, gitOptions);
   const { path, target } = destination;
   return await layers.resume(path, target, resumed.base, gitOptions);
+}
+
+/** From this size of all compressed layers on, in bytes, the decoder's thread wins more than its start costs. */
+const WORTH_DECODER = 4 * 2 ** 20;
+
+function isWorthDecoder({ backend }: Rootfs, layers: readonly Layer[]): boolean {
+  const bytes = layers.reduce((sum, { size = 0 }) => sum + size, 0);
+  return backend === 'libc' && bytes >= WORTH_DECODER;
 }
 
 function summaryOf(layer: PulledLayer, entries: number): LayerSummary {

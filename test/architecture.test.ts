@@ -34,6 +34,8 @@ const top = [
   'summary.ts',
   'packer.ts',
   'packer-thread.ts',
+  'decoder.ts',
+  'decoder-thread.ts',
   'source.ts',
   'with-session.ts',
   'build.ts',

@@ -16,14 +16,16 @@ const shared = {
   logLevel: 'warning',
 } satisfies BuildOptions;
 
+const threads = ['src/rootfs/thread.ts', 'src/packer-thread.ts', 'src/decoder-thread.ts'];
+
 /** In the bundle the threads' files are JavaScript, in one directory. */
 const threadBesideBundle: Plugin = {
   name: 'thread-beside-bundle',
   setup(bundle) {
     bundle.onLoad({ filter: /\/src\/rootfs\/spawn\.ts$/ }, async ({ path }) => {
       const source = await readFile(path, 'utf8');
-      const contents = source.replaceAll(/'\.\.?\/(thread|packer-thread)\.ts'/g, "'./$1.js'");
-      for (const thread of ['thread', 'packer-thread']) {
+      const contents = source.replaceAll(/'\.\.?\/(thread|packer-thread|decoder-thread)\.ts'/g, "'./$1.js'");
+      for (const thread of ['thread', 'packer-thread', 'decoder-thread']) {
         if (!contents.includes(`'./${thread}.js'`))
           throw new Error(`src/rootfs/spawn.ts does not start ${thread}.ts`);
       }
@@ -48,7 +50,7 @@ export async function bundleForNpm(directory: string): Promise<void> {
     build({ ...shared, entryPoints: ['src/errors.ts'], outdir: directory, target: 'node12.22' }),
     build({
       ...shared,
-      entryPoints: ['src/cli.ts', 'src/index.ts', 'src/rootfs/thread.ts', 'src/packer-thread.ts'],
+      entryPoints: ['src/cli.ts', 'src/index.ts', ...threads],
       splitting: true,
       outdir: directory,
       target: 'node22.19',
@@ -67,7 +69,7 @@ const insideExecutable: Plugin = {
     });
     // A script of its own, since launch.js has started the thread before cli.js asks for it.
     bundle.onResolve({ filter: /\/spawn\.ts$/ }, ({ importer }) =>
-      /\/src\/(rootfs\/|packer)/.test(importer) ? { path: './spawn.js', external: true } : undefined,
+      /\/src\/(rootfs\/|packer|decoder)/.test(importer) ? { path: './spawn.js', external: true } : undefined,
     );
   },
 };
@@ -92,7 +94,7 @@ const embedded = {
 export async function bundleForExecutable(): Promise<{ scripts: Map<string, string>; inputs: string[] }> {
   const results = await Promise.all([
     build({ ...embedded, entryPoints: ['src/cli.ts'], splitting: true }),
-    build({ ...embedded, entryPoints: ['src/rootfs/thread.ts', 'src/packer-thread.ts'], format: 'cjs' }),
+    build({ ...embedded, entryPoints: threads, format: 'cjs' }),
     build({
       ...embedded,
       entryPoints: ['src/binary/launch.ts', 'src/binary/launch-thread.ts', 'src/binary/spawn.ts'],

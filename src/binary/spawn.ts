@@ -42,6 +42,13 @@ export function spawnPacker(options: WorkerOptions): Worker {
   return worker;
 }
 
+/** Starts the thread that decodes blobs. */
+export function spawnDecoder(options: WorkerOptions): Worker {
+  const worker = start('decoder-thread.js', options);
+  worker.postMessage(options.workerData, options.transferList);
+  return worker;
+}
+
 function start(script: string, { name, resourceLimits }: WorkerOptions): Worker {
   return new Worker(getAsset('launch-thread.js', 'latin1'), {
     name,

@@ -1,14 +1,33 @@
 import { createHash } from 'node:crypto';
 import { IntegrityError } from '../errors.ts';
-import { promisedCompression } from '../oci/compression.ts';
+import { type Compression, promisedCompression } from '../oci/compression.ts';
 import { algorithmOf, type DiffID } from '../oci/digest.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import type { ByteReader } from './decode/byte-reader.ts';
-import { decompress } from './decode/decompress.ts';
+import { decode, recognise } from './decode/decompress.ts';
 import { MalformedDataError } from './decode/malformed-data.ts';
 import { nativeDecoders } from './decode/native.ts';
 import type { LayerBlob } from './layer-blob.ts';
+
+/** What puts tar bytes of compressed ones somewhere by itself, in another thread. */
+export interface RemoteDecoder {
+  /** Whether it can do that for blobs compressed so. */
+  handles(compression: Compression): boolean;
+  /**
+   * Resolves when all is decoded; undefined where the tar is not wanted any more.
+   *
+   * @throws MalformedDataError, what `blob` throws
+   */
+  decode(compression: Compression, blob: ByteReader, algorithm: string): Promise<RemoteTar | undefined>;
+}
+
+/** A tar that was decoded elsewhere. */
+export interface RemoteTar {
+  /** In bytes. */
+  readonly size: number;
+  readonly hexDigest: string;
+}
 
 export interface PulledLayerOptions {
   readonly name: string;
@@ -53,13 +72,14 @@ export class PulledLayer {
    * tar's were right. It can be read once; more often when the store keeps blobs, the queue holds them, or the layer is there more
    * than once.
    *
+   * @param remote where it handles the blob, the bytes go there instead of into chunks
    * @throws IntegrityError, and any error that ended the queue, also of another layer
    */
-  async *tar(): AsyncGenerator<Uint8Array, void, undefined> {
+  async *tar(remote?: RemoteDecoder): AsyncGenerator<Uint8Array, void, undefined> {
     const { signal, name } = this.#options;
-    const reader = this.#blob.reader();
+    const blob = this.#blob.reader();
     try {
-      const { compression, chunks } = await decompress(reader, nativeDecoders());
+      const { compression, reader } = await recognise(blob);
       const promised = promisedCompression(this.layer.mediaType);
       if (promised !== undefined && promised !== compression) {
         const message = `${name}: the manifest says ${described(promised)}, but it is ${described(compression)}`;
@@ -67,21 +87,31 @@ export class PulledLayer {
       }
       const expected = this.layer.diffID;
       const algorithm = expected ? algorithmOf(expected) : 'sha256';
-      const hash = createHash(algorithm);
       let size = 0;
-      for await (const chunk of chunks) {
+      let digest: string;
+      if (remote?.handles(compression)) {
+        const decoded = await remote.decode(compression, reader, algorithm);
         signal.throwIfAborted();
-        hash.update(chunk);
-        size += chunk.length;
-        yield chunk;
+        if (!decoded) return;
+        size = decoded.size;
+        digest = decoded.hexDigest;
+      } else {
+        const hash = createHash(algorithm);
+        for await (const chunk of await decode(compression, reader, nativeDecoders())) {
+          signal.throwIfAborted();
+          hash.update(chunk);
+          size += chunk.length;
+          yield chunk;
+        }
+        digest = hash.digest('hex');
       }
       this.#tarSize = size;
-      this.#diffID = `${algorithm}:${hash.digest('hex')}` as DiffID;
+      this.#diffID = `${algorithm}:${digest}` as DiffID;
       if (expected !== undefined && this.#diffID !== expected) throw this.#wrongTar(expected);
     } catch (error) {
       if (!(error instanceof MalformedDataError)) throw error;
       // Where the blob is corrupt, this throws that.
-      await drain(reader, this.#blob.patience);
+      await drain(blob, this.#blob.patience);
       throw new IntegrityError(`${name}: its compressed data ${error.message}`, {
         code: 'MALFORMED_LAYER',
         cause: error,

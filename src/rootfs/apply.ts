@@ -6,6 +6,7 @@ import type { ContentWriter } from './contents.ts';
 import { makeMissing, unlock } from './directory-metadata.ts';
 import { Directories, join, nameOf, parentPath } from './directories.ts';
 import { DirectoryLog } from './directory-log.ts';
+import type { FileJobs } from './file-jobs.ts';
 import { type Filesystem, explain } from './filesystem.ts';
 import { nothingLost } from './not-restored.ts';
 import { PathSet } from './path-set.ts';
@@ -20,6 +21,7 @@ import { carefulCreator, probe, type Run, type RunOptions } from './run.ts';
  * Begins a run on the root of `filesystem`, which is what `options.mode` says.
  *
  * @param contents gets the contents of files and symlinks
+ * @param jobs gets the writing of some files
  * @param tell with `options.recordChanges` gets changes while a layer is being applied; without it they are all taken at its end
  */
 export function startRun(
@@ -27,6 +29,7 @@ export function startRun(
   options: RunOptions,
   tell?: (changes: Uint8Array) => void,
   contents?: ContentWriter,
+  jobs?: FileJobs,
 ): Run {
   const { mode, leftover, hasLayers = false } = options;
   // Directories of lower layers may hand down what the root does not.
@@ -50,6 +53,7 @@ export function startRun(
     directoryXattrs: new Set(),
     changes: options.recordChanges ? new ChangeLog(tell) : undefined,
     contents,
+    jobs,
     ownFiles: new Set(options.ownFiles),
     namedLists: new Map(),
     namedListBytes: 0,
@@ -60,6 +64,7 @@ export function startRun(
     mtimeNanoseconds: 0,
     marked: undefined,
   };
+  jobs?.begin(creator);
   return run;
 }
 
@@ -81,8 +86,9 @@ export function applyLayer(run: Run, reader: EntryReader, label: string, goOn?: 
     }
     return layer.finish();
   } catch (error) {
+    const first = layer.firstFailure(error);
     layer.abandon();
-    throw error;
+    throw first;
   }
 }
 
@@ -110,7 +116,7 @@ export class LayerApplication {
     try {
       applyEntry(run, content, entry);
     } catch (error) {
-      throw located(error, this.#label, entry, run.options.name);
+      throw this.firstFailure(located(error, this.#label, entry, run.options.name));
     }
     this.#entries += 1;
   }
@@ -118,6 +124,12 @@ export class LayerApplication {
   /** Does what can be done only when all entries are known. Answers how many they are. */
   finish(): number {
     const run = this.#run;
+    run.jobs?.settle();
+    const failure = this.#jobFailure();
+    if (failure !== undefined) throw failure;
+    const lost = run.jobs?.takeLost();
+    run.counts.owners += lost?.owners ?? 0;
+    run.counts.setuid += lost?.setuid ?? 0;
     explained(run, this.#label, settleNamedLists);
     explained(run, this.#label, dropPseudoLinks);
     run.layer.clear();
@@ -125,6 +137,20 @@ export class LayerApplication {
     run.marked = undefined;
     run.firstLayer = false;
     return this.#entries;
+  }
+
+  /** What to throw where an entry failed with `error`: the failure of a file before it that another thread has met, if one has. */
+  firstFailure(error: unknown): unknown {
+    // All of them come before this entry.
+    this.#run.jobs?.settle();
+    return this.#jobFailure() ?? error;
+  }
+
+  #jobFailure(): unknown {
+    const failed = this.#run.jobs?.failed;
+    if (!failed) return undefined;
+    const where = `${this.#label}: ${displayPath(failed.path)}`;
+    return explain(failed.failure, where, this.#run.options.name);
   }
 
   /** Removes what is only there while a layer is applied. */

@@ -3,6 +3,7 @@ import { constants as osConstants } from 'node:os';
 import type { BytePath, EntryType } from '../tar/entry.ts';
 import { readAll } from './portable.ts';
 import { CallMemory } from './call-memory.ts';
+import type { OpenFiles } from './file-jobs.ts';
 import type { ByteName, Directory, FileStat, DiskFilesystem, Node } from './filesystem.ts';
 import {
   AT_EMPTY_PATH,
@@ -60,6 +61,11 @@ export class LinuxFilesystem implements DiskFilesystem {
     // An owner can give itself the right to read it.
     if (root < 0) root = calls.openat(AT_FDCWD, memory.name, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
     return root < 0 ? root : new LinuxFilesystem(calls, memory, root);
+  }
+
+  /** The calls for files that are open already. */
+  static ofOpenFiles(calls: SystemCalls): OpenFiles {
+    return new LinuxFilesystem(calls, new CallMemory((bytes) => calls.address(bytes)), -1);
   }
 
   /** Locks the root until this process ends, however it ends; false if another process has the lock. True if the file system has no locks. */

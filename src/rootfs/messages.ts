@@ -8,6 +8,8 @@ export type Backend = 'libc' | 'node';
 /** What the writing thread is started with. */
 export interface ThreadData {
   readonly ring: SharedArrayBuffer;
+  /** The queue of FileJobs. */
+  readonly jobs: SharedArrayBuffer;
   /** The root, as bytes: an existing directory. */
   readonly path: Uint8Array;
   readonly options: RunOptions;

@@ -2,9 +2,9 @@ import { constants } from 'node:os';
 import { accessList, defaultAccessList, modeWithList, textKeys } from '../tar/access-list.ts';
 import { type Entry, displayPath } from '../tar/entry.ts';
 import { join } from './directories.ts';
-import { type Node, granted } from './filesystem.ts';
+import { type Filesystem, type Node, granted } from './filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
-import type { Run } from './run.ts';
+import type { Creator, Run } from './run.ts';
 
 const { EDQUOT, EINVAL, EIO, ENOSYS, ENOTSUP, EPERM, EROFS } = constants.errno;
 
@@ -29,6 +29,14 @@ const ownerDenied = new Set([-EPERM, -EINVAL, -ENOSYS, -ENOTSUP]);
 /** Errors of setxattr(2) that are about the disk, not about the attribute. */
 const diskFailed = new Set([-EIO, -EROFS, -EDQUOT]);
 
+/** The part of a run that metadata needs. */
+export type MetadataState = Pick<Run, 'counts'> & {
+  readonly filesystem: Pick<Filesystem, 'stat' | 'setOwner' | 'setMode' | 'setTimes'>;
+  readonly creator: Pick<Creator, 'uid' | 'gid' | 'umask' | 'careful'>;
+};
+
+type Owner = Pick<Entry, 'uid' | 'gid'>;
+
 /**
  * Gives `node` the owner of `entry`. What the system denies is counted.
  *
@@ -36,10 +44,10 @@ const diskFailed = new Set([-EIO, -EROFS, -EDQUOT]);
  * @returns whether the owner is right now
  */
 export function restoreOwner(
-  run: Run,
+  run: MetadataState,
   node: Node,
-  entry: Entry,
-  known: { uid: number; gid: number } | undefined,
+  entry: Owner,
+  known: Owner | undefined,
 ): boolean {
   const { uid, gid } = entry;
   if (known && known.uid === uid && known.gid === gid) return true;
@@ -50,23 +58,23 @@ export function restoreOwner(
   return false;
 }
 
-function isOwner(run: Run, { parent, name }: Node, uid: number, gid: number): boolean {
+function isOwner(run: MetadataState, { parent, name }: Node, uid: number, gid: number): boolean {
   const stat = run.filesystem.stat(parent, name);
   return typeof stat !== 'number' && stat.uid === uid && stat.gid === gid;
 }
 
 /** The owner that a new file has before anyone sets it, where that is known. */
-export function newOwner(run: Run): { uid: number; gid: number } | undefined {
+export function newOwner(run: MetadataState): Owner | undefined {
   return run.creator.careful ? undefined : run.creator;
 }
 
 /** Whether something new that was made with `mode` may have got another one. */
-export function isModeDoubtful(run: Run, mode: number): boolean {
+export function isModeDoubtful(run: MetadataState, mode: number): boolean {
   return run.creator.careful || (mode & run.creator.umask) !== 0;
 }
 
 /** The mode that a file may have: without setuid and setgid when it is not its owner's. Counted. */
-export function permittedMode(run: Run, mode: number, ownerIsRight: boolean): number {
+export function permittedMode(run: MetadataState, mode: number, ownerIsRight: boolean): number {
   if (ownerIsRight || (mode & setIdBits) === 0) return mode;
   run.counts.setuid += 1;
   return mode & ~setIdBits;
@@ -121,13 +129,13 @@ export function removeInherited(run: Run, node: Node, directory: boolean): void 
 }
 
 /** Sets both times. What is not exact is counted, also what the kernel has made fit the file system without a word. */
-export function restoreTimes(run: Run, node: Node, seconds: number, nanoseconds: number): void {
+export function restoreTimes(run: MetadataState, node: Node, seconds: number, nanoseconds: number): void {
   const result = granted(run.filesystem.setTimes(node, seconds, nanoseconds), 'set the time');
   const isCommon = seconds >= 0 && seconds <= latestCommon;
   if (result > 0 || (!isCommon && !isKept(run, node, seconds))) run.counts.times += 1;
 }
 
-function isKept(run: Run, { parent, name }: Node, seconds: number): boolean {
+function isKept(run: MetadataState, { parent, name }: Node, seconds: number): boolean {
   const stat = run.filesystem.stat(parent, name);
   return typeof stat !== 'number' && stat.mtimeSeconds === seconds;
 }
@@ -139,10 +147,45 @@ export function applyMetadata(run: Run, node: Node, entry: Entry, modeNow: numbe
   const ownMode = restoreXattrs(run, node, entry);
   if (modeNow !== undefined) {
     const mode = permittedMode(run, ownMode, ownerIsRight);
-    if (mode !== modeNow || entry.xattrs || isModeDoubtful(run, mode)) {
-      const result = run.filesystem.setMode(node, mode);
-      if (result < 0) throw new SyscallError(result, 'set the mode');
-    }
+    restoreMode(run, node, mode, modeNow, entry.xattrs !== undefined);
   }
   restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
+}
+
+/** Whether `applyToOpenFile` is enough: nothing needs the file's name, and no attribute is set or removed. */
+export function needsOnlyOpenFile(run: Run, { uid, gid, xattrs, sparse, mtimeSeconds }: Entry): boolean {
+  const isCommon = mtimeSeconds >= 0 && mtimeSeconds <= latestCommon;
+  return (
+    isCommon &&
+    !run.creator.careful &&
+    !xattrs &&
+    !sparse &&
+    uid < nobody &&
+    gid < nobody &&
+    uid >= 0 &&
+    gid >= 0
+  );
+}
+
+/** `applyMetadata` for a file that `needsOnlyOpenFile`, which was opened with the low nine bits of its mode. */
+export function applyToOpenFile(
+  state: MetadataState,
+  node: Node,
+  entry: Pick<Entry, 'uid' | 'gid' | 'mode' | 'mtimeSeconds' | 'mtimeNanoseconds'>,
+): void {
+  const ownerIsRight = restoreOwner(state, node, entry, newOwner(state));
+  restoreMode(state, node, permittedMode(state, entry.mode, ownerIsRight), entry.mode & 0o777, false);
+  restoreTimes(state, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
+}
+
+function restoreMode(
+  run: MetadataState,
+  node: Node,
+  mode: number,
+  modeNow: number,
+  isChanged: boolean,
+): void {
+  if (mode === modeNow && !isChanged && !isModeDoubtful(run, mode)) return;
+  const result = run.filesystem.setMode(node, mode);
+  if (result < 0) throw new SyscallError(result, 'set the mode');
 }

@@ -4,7 +4,8 @@ import { type BytePath, type Entry, type EntryReader, type SparseExtent, display
 import { storedSize } from '../tar/sparse.ts';
 import type { ContentWriter } from './contents.ts';
 import { type ByteName, type Directory, type Filesystem, granted } from './filesystem.ts';
-import { applyMetadata } from './metadata.ts';
+import type { FileJobs } from './file-jobs.ts';
+import { applyMetadata, applyToOpenFile, needsOnlyOpenFile } from './metadata.ts';
 import { clearObstacle } from './removal.ts';
 import type { Run } from './run.ts';
 
@@ -24,10 +25,14 @@ export function placeFile(
   name: ByteName,
   path: BytePath,
 ): void {
-  const { filesystem } = run;
+  const { filesystem, jobs } = run;
+  const failed = jobs?.failed;
+  if (failed) throw failed.failure;
   const openMode = entry.mode & 0o777;
   const file = makeInPlace(run, parent, path, name, () => filesystem.createFile(parent, name, openMode));
   if (file < 0) throw new SyscallError(file, `create ${displayPath(path)}`);
+  if (jobs && needsOnlyOpenFile(run, entry))
+    return writeByJobs(run, jobs, file, entry, content, parent, name, path);
   try {
     writeContent(filesystem, file, entry, content, run.contents);
     applyMetadata(run, { parent, name, file }, entry, openMode);
@@ -35,6 +40,49 @@ export function placeFile(
     filesystem.closeFile(file);
     throw error;
   }
+  closeWritten(filesystem, file, path);
+}
+
+/** Hands pieces of the content to the other thread whenever that has time for them; once it has one, the end of the file too. */
+function writeByJobs(
+  run: Run,
+  jobs: FileJobs,
+  file: number,
+  entry: Entry,
+  content: Pick<EntryReader, 'data'>,
+  parent: Directory,
+  name: ByteName,
+  path: BytePath,
+): void {
+  const { filesystem, contents } = run;
+  let shared = false;
+  try {
+    contents?.begin(entry.size);
+    refuseTooLarge(filesystem, file, entry.size);
+    let position = 0;
+    for (let bytes = content.data(); bytes; bytes = content.data()) {
+      contents?.add(bytes);
+      const isLast = position + bytes.length === entry.size;
+      if (jobs.open) {
+        if (isLast) return jobs.complete(file, bytes, position, entry, path);
+        jobs.write(file, bytes, position, entry, path);
+        shared = true;
+      } else granted(filesystem.write(file, bytes, position), 'write');
+      position += bytes.length;
+    }
+    if (shared || (entry.size === 0 && jobs.open)) return jobs.complete(file, undefined, 0, entry, path);
+    applyToOpenFile(run, { parent, name, file }, entry);
+  } catch (error) {
+    // Jobs that need it come before.
+    if (shared) jobs.settle();
+    filesystem.closeFile(file);
+    throw error;
+  }
+  closeWritten(filesystem, file, path);
+  return undefined;
+}
+
+function closeWritten(filesystem: Filesystem, file: number, path: BytePath): void {
   const closed = filesystem.closeFile(file);
   if (closed < 0) throw new SyscallError(closed, `write ${displayPath(path)}`);
 }

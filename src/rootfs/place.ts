@@ -126,7 +126,11 @@ function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName
   const waiting = run.namedLists.get(target);
   if (waiting) run.namedLists.set(path, waiting);
   else run.namedLists.delete(path);
-  restoreXattrs(run, { parent, name, file: -1 }, entry);
+  if (entry.xattrs) {
+    // A change of owner that is yet to come would remove capabilities.
+    run.jobs?.settle();
+    restoreXattrs(run, { parent, name, file: -1 }, entry);
+  }
   return target;
 }
 

@@ -1,10 +1,8 @@
 import { loadNative } from '../sys/native.ts';
 import type { ByteSource } from '../tar/entry.ts';
 
-/** A power of two, in bytes. */
+/** Of a ring for tar bytes: a power of two, in bytes. */
 const CAPACITY = 4 * 1024 * 1024;
-/** The most bytes read, or released to the writer, at once. */
-const QUARTER = CAPACITY / 4;
 
 /** Indexes of the control words. The byte counters wrap around; only their difference matters. */
 const HEAD = 0;
@@ -12,9 +10,12 @@ const TAIL = 1;
 const STATE = 2;
 /** Incremented when bytes or the end arrive; the reader waits on it. */
 const NEWS = 3;
-/** Incremented when space is free or the reader has failed; the writer waits on it. */
+/** Incremented when space is free, the reader has failed, or the writer has other work; the writer waits on it. */
 const ROOM = 4;
 const WRITER_WAITS = 5;
+/** Number of the stream, from 1 on, and of the last one that the reader is done with. */
+const STREAM = 6;
+const LEFT = 7;
 const CONTROL_BYTES = 64;
 
 const State = { open: 0, ended: 1, aborted: 2, failed: 3 } as const;
@@ -22,20 +23,32 @@ const State = { open: 0, ended: 1, aborted: 2, failed: 3 } as const;
 /** Thrown by the reader when the writer has aborted. */
 export class RingAborted extends Error {}
 
-/** The shared memory of one ring, for its writer and its reader. */
-export function createRing(): SharedArrayBuffer {
-  return new SharedArrayBuffer(CONTROL_BYTES + CAPACITY);
+/**
+ * The shared memory of one ring, for its writer and its reader.
+ *
+ * @param capacity in bytes, a power of two
+ */
+export function createRing(capacity = CAPACITY): SharedArrayBuffer {
+  return new SharedArrayBuffer(CONTROL_BYTES + capacity);
 }
 
 /** Writes into the ring. */
 export class RingWriter {
+  /** All bytes of the ring. */
+  readonly bytes: Uint8Array<SharedArrayBuffer>;
   readonly #control: Int32Array<SharedArrayBuffer>;
-  readonly #copy: SharedCopy;
+  readonly #capacity: number;
+  readonly #onNews: (() => void) | undefined;
+  #copy: SharedCopy | undefined;
   #head: number;
+  #stream = 0;
 
-  constructor(memory: SharedArrayBuffer) {
+  /** @param onNews called when bytes or the end have come, for a reader that does not wait in `read` */
+  constructor(memory: SharedArrayBuffer, onNews?: () => void) {
     this.#control = new Int32Array(memory, 0, CONTROL_BYTES / 4);
-    this.#copy = sharedCopy(new Uint8Array(memory, CONTROL_BYTES));
+    this.bytes = new Uint8Array(memory, CONTROL_BYTES);
+    this.#capacity = this.bytes.length;
+    this.#onNews = onNews;
     this.#head = Atomics.load(this.#control, HEAD);
   }
 
@@ -69,6 +82,76 @@ export class RingWriter {
     return Atomics.load(this.#control, STATE) === State.failed;
   }
 
+  /** Whether bytes may still be written. */
+  get open(): boolean {
+    return Atomics.load(this.#control, STATE) === State.open;
+  }
+
+  /** Whether the reader is not yet done with the stream. */
+  get isRead(): boolean {
+    return Atomics.load(this.#control, LEFT) !== this.#stream;
+  }
+
+  /** Bytes that the reader has not asked for. */
+  get unread(): number {
+    return (this.#head - Atomics.load(this.#control, TAIL)) | 0;
+  }
+
+  /** Where the next byte belongs, counted from the first: it wraps around. */
+  get position(): number {
+    return this.#head;
+  }
+
+  /** Begins to write in another thread than the one that opened the stream. */
+  join(): void {
+    this.#head = Atomics.load(this.#control, HEAD);
+    this.#stream = Atomics.load(this.#control, STREAM);
+  }
+
+  get stream(): number {
+    return this.#stream;
+  }
+
+  /**
+   * Free bytes in one piece, to be filled in place; then `commit`.
+   *
+   * @param held answers the position of the first byte that is still in use beyond the reader's, undefined where none is
+   */
+  reserve(most: number, held: () => number | undefined): Uint8Array<SharedArrayBuffer> {
+    // In this order: the reader notes what it keeps in use before it goes on.
+    const tail = Atomics.load(this.#control, TAIL);
+    const used = Math.max((this.#head - tail) | 0, (this.#head - (held() ?? tail)) | 0);
+    const start = this.#head & (this.#capacity - 1);
+    return this.bytes.subarray(start, start + Math.min(most, this.#capacity - used, this.#capacity - start));
+  }
+
+  /** Hands the next `length` bytes to the reader. */
+  commit(length: number): void {
+    if (length === 0) return;
+    this.#head = (this.#head + length) | 0;
+    Atomics.store(this.#control, HEAD, this.#head);
+    this.#tell();
+  }
+
+  /** Blocks the thread until room comes free or `wake` is called, unless `ready` by then. */
+  waitUnless(ready: () => boolean): void {
+    const seen = Atomics.load(this.#control, ROOM);
+    Atomics.store(this.#control, WRITER_WAITS, 1);
+    if (!ready()) Atomics.wait(this.#control, ROOM, seen);
+    Atomics.store(this.#control, WRITER_WAITS, 0);
+  }
+
+  /** Ends a wait of the reader's, so that it looks again. */
+  wakeReader(): void {
+    Atomics.add(this.#control, NEWS, 1);
+    Atomics.notify(this.#control, NEWS);
+  }
+
+  /** Ends a wait of the thread that writes, where another one calls this. */
+  wakeWriter(): void {
+    wakeWriter(this.#control);
+  }
+
   /** Marks the end of the stream: the reader gets it after the bytes in the ring. */
   end(): void {
     this.#change(State.ended);
@@ -81,12 +164,15 @@ export class RingWriter {
 
   /** Begins the next stream, after the reader has finished the previous one. */
   reopen(): void {
+    Atomics.add(this.#control, STREAM, 1);
+    this.join();
     Atomics.store(this.#control, TAIL, this.#head);
     Atomics.store(this.#control, STATE, State.open);
   }
 
   /** Ends a waiting `write`: the reader has died. */
   fail(): void {
+    Atomics.store(this.#control, LEFT, Atomics.load(this.#control, STREAM));
     failRing(this.#control);
   }
 
@@ -98,16 +184,17 @@ export class RingWriter {
   }
 
   #tell(): void {
-    Atomics.add(this.#control, NEWS, 1);
-    Atomics.notify(this.#control, NEWS);
+    this.wakeReader();
+    this.#onNews?.();
   }
 
   /** Copies as many bytes as fit in one piece; answers how many. */
   #put(bytes: Uint8Array): number {
     const free = this.#free();
     if (free === 0) return 0;
-    const start = this.#head & (CAPACITY - 1);
-    const part = bytes.subarray(0, Math.min(free, CAPACITY - start));
+    const start = this.#head & (this.#capacity - 1);
+    const part = bytes.subarray(0, Math.min(free, this.#capacity - start));
+    this.#copy ??= sharedCopy(this.bytes);
     this.#copy(part, start);
     this.#head = (this.#head + part.length) | 0;
     Atomics.store(this.#control, HEAD, this.#head);
@@ -116,7 +203,7 @@ export class RingWriter {
   }
 
   #free(): number {
-    return CAPACITY - ((this.#head - Atomics.load(this.#control, TAIL)) | 0);
+    return this.#capacity - this.unread;
   }
 
   async #roomToCome(): Promise<void> {
@@ -139,52 +226,124 @@ export class RingWriter {
   }
 }
 
-/** Reads from the ring; blocks the thread while the ring is empty. */
+/** Reads from the ring. */
 export class RingReader implements ByteSource {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #bytes: Uint8Array<SharedArrayBuffer>;
+  readonly #capacity: number;
+  /** The most bytes read, or released to a waiting writer, at once. */
+  readonly #quarter: number;
   #tail = 0;
+  #stream = 0;
   /** Length of the last view, whose bytes are still in the ring. */
   #taken = 0;
+  /** Called before the thread is blocked. */
+  beforeWait: (() => void) | undefined;
 
   constructor(memory: SharedArrayBuffer) {
     this.#control = new Int32Array(memory, 0, CONTROL_BYTES / 4);
     this.#bytes = new Uint8Array(memory, CONTROL_BYTES);
+    this.#capacity = this.#bytes.length;
+    this.#quarter = this.#capacity / 4;
   }
 
-  /** @throws RingAborted when the writer has aborted */
+  /**
+   * The next bytes; blocks the thread while there are none.
+   *
+   * @throws RingAborted when the writer has aborted
+   */
   read(max: number): Uint8Array | undefined {
     this.#release();
     for (;;) {
       const seen = Atomics.load(this.#control, NEWS);
-      const now = Atomics.load(this.#control, STATE);
-      if (now === State.aborted) throw new RingAborted('the stream was given up');
-      const available = (Atomics.load(this.#control, HEAD) - this.#tail) | 0;
-      if (available > 0) {
-        const start = this.#tail & (CAPACITY - 1);
-        this.#taken = Math.min(available, max, QUARTER, CAPACITY - start);
-        return this.#bytes.subarray(start, start + this.#taken);
-      }
+      const now = this.#state();
+      if (this.#available() > 0) return this.#take(max);
       if (now === State.ended) return undefined;
+      this.beforeWait?.();
       Atomics.wait(this.#control, NEWS, seen);
     }
   }
 
+  /**
+   * The next bytes, without waiting: `none` where they have not come, undefined at the end.
+   *
+   * @throws RingAborted when the writer has aborted
+   */
+  poll(max: number): Uint8Array | 'none' | undefined {
+    this.#release();
+    const now = this.#state();
+    if (this.#available() > 0) return this.#take(max);
+    return now === State.ended ? undefined : 'none';
+  }
+
+  /** Whether `poll` would answer something else than `none`. */
+  get hasNews(): boolean {
+    return Atomics.load(this.#control, STATE) !== State.open || this.#available() - this.#taken > 0;
+  }
+
+  /** Bytes behind the last view that are here already. */
+  get ahead(): number {
+    return this.#available() - this.#taken;
+  }
+
+  /** The position of a byte in the last view, as `RingWriter.position` counts. */
+  positionOf(bytes: Uint8Array): number {
+    return (this.#tail + bytes.byteOffset - CONTROL_BYTES - (this.#tail & (this.#capacity - 1))) | 0;
+  }
+
+  /** Blocks the thread until something comes, unless `ready` by then. */
+  waitUnless(ready: () => boolean): void {
+    const seen = Atomics.load(this.#control, NEWS);
+    if (!ready()) Atomics.wait(this.#control, NEWS, seen);
+  }
+
+  /** Ends a wait of the writer for something to do. */
+  wakeWriter(): void {
+    wakeWriter(this.#control);
+  }
+
   /** @throws RingAborted when the writer has aborted, also with bytes left in the ring */
   throwIfAborted(): void {
-    if (Atomics.load(this.#control, STATE) === State.aborted)
-      throw new RingAborted('the stream was given up');
+    this.#state();
   }
 
   /** Begins to read the next stream. */
   restart(): void {
     this.#taken = 0;
     this.#tail = Atomics.load(this.#control, TAIL);
+    this.#stream = Atomics.load(this.#control, STREAM);
+  }
+
+  /** Number of the current stream. */
+  get stream(): number {
+    return this.#stream;
   }
 
   /** Tells the writer that nothing more is read. */
   fail(): void {
     failRing(this.#control);
+  }
+
+  /** Tells the writer that the stream is done with, also with what was made of its bytes. */
+  leave(): void {
+    Atomics.store(this.#control, LEFT, this.#stream);
+    wakeWriter(this.#control);
+  }
+
+  #state(): number {
+    const now = Atomics.load(this.#control, STATE);
+    if (now === State.aborted) throw new RingAborted('the stream was given up');
+    return now;
+  }
+
+  #available(): number {
+    return (Atomics.load(this.#control, HEAD) - this.#tail) | 0;
+  }
+
+  #take(max: number): Uint8Array {
+    const start = this.#tail & (this.#capacity - 1);
+    this.#taken = Math.min(this.#available(), max, this.#quarter, this.#capacity - start);
+    return this.#bytes.subarray(start, start + this.#taken);
   }
 
   #release(): void {
@@ -193,12 +352,16 @@ export class RingReader implements ByteSource {
     this.#taken = 0;
     Atomics.store(this.#control, TAIL, this.#tail);
     if (Atomics.load(this.#control, WRITER_WAITS) === 0) return;
-    const used = (Atomics.load(this.#control, HEAD) - this.#tail) | 0;
-    if (CAPACITY - used < QUARTER) return;
-    Atomics.store(this.#control, WRITER_WAITS, 0);
-    Atomics.add(this.#control, ROOM, 1);
-    Atomics.notify(this.#control, ROOM);
+    if (this.#capacity - this.#available() >= this.#quarter) wakeWriter(this.#control);
   }
+}
+
+/** Wakes a writer that waits. */
+function wakeWriter(control: Int32Array<SharedArrayBuffer>): void {
+  if (Atomics.load(control, WRITER_WAITS) === 0) return;
+  Atomics.store(control, WRITER_WAITS, 0);
+  Atomics.add(control, ROOM, 1);
+  Atomics.notify(control, ROOM);
 }
 
 function failRing(control: Int32Array<SharedArrayBuffer>): void {

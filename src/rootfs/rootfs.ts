@@ -12,6 +12,7 @@ import {
   type ThreadData,
   type Notice,
 } from './messages.ts';
+import { createFileJobs } from './file-jobs.ts';
 import type { NotRestored } from './not-restored.ts';
 import { RingWriter, createRing } from './ring.ts';
 import { spawnThread } from './spawn.ts';
@@ -60,8 +61,11 @@ const resourceLimits = { maxYoungGenerationSizeMb: 2 };
  */
 export class Rootfs {
   readonly #thread: Worker;
-  readonly #ring: RingWriter;
+  readonly #writer: RingWriter;
   readonly #options: RootfsOptions;
+  /** The memory of the ring that tar bytes go through, and of the queue of FileJobs: for another thread that fills the one and serves the other. */
+  readonly ring: SharedArrayBuffer = createRing();
+  readonly jobs: SharedArrayBuffer = createFileJobs();
   #waiting: { resolve: (answer: Answer) => void; reject: (reason: Error) => void } | undefined;
   #lastCall: Promise<unknown> = Promise.resolve();
   #dead: Error | undefined;
@@ -71,9 +75,9 @@ export class Rootfs {
   backend: Backend = 'node';
 
   private constructor(path: string, options: RootfsOptions) {
-    const memory = createRing();
     const data: ThreadData = {
-      ring: memory,
+      ring: this.ring,
+      jobs: this.jobs,
       path: pathBytes(path),
       options: {
         name: printable(options.name ?? path),
@@ -89,7 +93,7 @@ export class Rootfs {
       lock: options.mode === 'stage',
     };
     this.#options = options;
-    this.#ring = new RingWriter(memory);
+    this.#writer = new RingWriter(this.ring);
     this.#thread = spawnThread({ workerData: data, name: 'rootfs', resourceLimits });
     this.#thread.on('message', (message: Answer | Notice) => {
       if ('changes' in message) this.#onChanges?.(message.changes);
@@ -128,19 +132,19 @@ export class Rootfs {
     signal?.throwIfAborted();
     const told: Uint8Array[] = [];
     this.#onChanges = options.onChanges ?? ((changes) => told.push(changes));
-    this.#ring.reopen();
+    this.#writer.reopen();
     const result = this.#call({ kind: 'layer', label });
     // Its failure is awaited below, but may come before.
     result.catch(() => undefined);
-    const abort = (): void => this.#ring.abort();
+    const abort = (): void => this.#writer.abort();
     signal?.addEventListener('abort', abort, { once: true });
     try {
       for await (const chunk of tar) {
-        if (!(await this.#ring.write(chunk))) break;
+        if (!(await this.#writer.write(chunk))) break;
       }
-      this.#ring.end();
+      this.#writer.end();
     } catch (error) {
-      this.#ring.abort();
+      this.#writer.abort();
       await result.catch(() => undefined);
       throw error;
     } finally {
@@ -179,7 +183,7 @@ export class Rootfs {
    * With a thread that has died nothing is removed.
    */
   async discard(): Promise<void> {
-    this.#ring.abort();
+    this.#writer.abort();
     await this.#lastCall.catch(() => undefined);
     try {
       if (!this.#dead) await this.#call({ kind: this.#options.mode === 'overlay' ? 'close' : 'empty' });
@@ -208,7 +212,7 @@ export class Rootfs {
       hint: 'run it again; if it dies again, report it with these lines',
       cause,
     });
-    this.#ring.fail();
+    this.#writer.fail();
     this.#waiting?.reject(this.#dead);
   }
 

@@ -7,6 +7,7 @@ import type { DirectoryLog } from './directory-log.ts';
 import { type Directories, parentPath } from './directories.ts';
 import { type Directory, type Filesystem, granted } from './filesystem.ts';
 import type { NotRestored } from './not-restored.ts';
+import type { FileJobs } from './file-jobs.ts';
 import type { PathSet } from './path-set.ts';
 import { randomName } from '../sys/temp-file.ts';
 
@@ -68,6 +69,8 @@ export interface Run {
   readonly changes: ChangeLog | undefined;
   /** Receives the content of each file and symlink in `changes`. */
   readonly contents: ContentWriter | undefined;
+  /** Takes the writing of open files to another thread, where one has time for it. */
+  readonly jobs: FileJobs | undefined;
   /** Files at the root that are ours, not the image's: `json`, `layersize`. */
   readonly ownFiles: Set<string>;
   /** Files of this layer whose access lists contain names: the numbers are known at its end. */

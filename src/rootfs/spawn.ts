@@ -9,3 +9,8 @@ export function spawnThread(options: WorkerOptions): Worker {
 export function spawnPacker(options: WorkerOptions): Worker {
   return new Worker(new URL('../packer-thread.ts', import.meta.url), options);
 }
+
+/** Starts the thread that decodes blobs. */
+export function spawnDecoder(options: WorkerOptions): Worker {
+  return new Worker(new URL('../decoder-thread.ts', import.meta.url), options);
+}

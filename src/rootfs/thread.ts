@@ -5,6 +5,7 @@ import { TarReader } from '../tar/reader.ts';
 import { applyLayer, startRun } from './apply.ts';
 import { openFilesystem } from './confined-root.ts';
 import { ContentWriter } from './contents.ts';
+import { FileJobs } from './file-jobs.ts';
 import { type Filesystem, explain } from './filesystem.ts';
 import { finishRun } from './directory-metadata.ts';
 import {
@@ -81,7 +82,11 @@ class Writer {
 
   #open(): Opened {
     const [filesystem, backend] = this.#openFilesystem();
-    this.#run = this.#explained(() => startRun(filesystem, this.#data.options, this.#tell, this.#contents));
+    this.#run = this.#explained(() => {
+      const { options, jobs } = this.#data;
+      const shared = backend === 'libc' ? new FileJobs(jobs, this.#source) : undefined;
+      return startRun(filesystem, options, this.#tell, this.#contents, shared);
+    });
     const stat = filesystem.stat(filesystem.root, '.');
     return { backend, identity: typeof stat === 'number' ? '' : stat.identity };
   }
@@ -117,6 +122,8 @@ class Writer {
     } catch (error) {
       this.#source.fail();
       throw error;
+    } finally {
+      this.#source.leave();
     }
   }
 

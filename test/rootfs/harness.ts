@@ -3,6 +3,8 @@ import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { readerOf } from '../../src/blob/decode/byte-reader.ts';
+import type { Decoder } from '../../src/decoder.ts';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import type { DiskFilesystem, Filesystem } from '../../src/rootfs/filesystem.ts';
 import { finishRun } from '../../src/rootfs/directory-metadata.ts';
@@ -50,6 +52,17 @@ export async function openRootfs(
 /** `bytes` in pieces of at most `size`. */
 export async function* chunks(bytes: Uint8Array, size = 65_536): AsyncGenerator<Uint8Array> {
   for (let start = 0; start < bytes.length; start += size) yield bytes.subarray(start, start + size);
+}
+
+/** What `Rootfs.apply` takes where a decoder fills the ring: no chunk, then the end. */
+export async function* decoded(
+  decoder: Decoder,
+  blob: Uint8Array | AsyncIterable<Uint8Array>,
+  compression: 'gzip' | 'zstd' = 'gzip',
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const bytes = blob instanceof Uint8Array ? chunks(blob) : blob;
+  await decoder.decode(compression, readerOf(bytes), 'sha256');
+  yield* [];
 }
 
 export interface BuildOptions<Backend = DiskBackend> extends Partial<RunOptions> {

@@ -3,15 +3,19 @@
  * `node pull-layers.ts '{"directory": …, "layers": [paths], "backend": …, "pause": …}'`. Prints one line of JSON.
  */
 import { readFileSync, writeSync } from 'node:fs';
+import { gzipSync } from 'node:zlib';
+import { Decoder } from '../../src/decoder.ts';
 import { Destination } from '../../src/rootfs/destination.ts';
 import { Rootfs, type Backend, type NotRestored } from '../../src/rootfs/rootfs.ts';
-import { chunks } from './harness.ts';
+import { chunks, decoded } from './harness.ts';
 
 export interface PullRequest {
   readonly directory: string;
   readonly layers: readonly string[];
   readonly backend?: Backend;
   readonly umask?: number;
+  /** Layers are compressed, and decoded by the thread that writes files beside the other one. */
+  readonly decoder?: boolean;
   /** Say `applied` and wait for ever when all layers are applied, before the rootfs is closed. */
   readonly hang?: boolean;
 }
@@ -31,14 +35,18 @@ async function pull(request: PullRequest): Promise<PullOutcome> {
   if (request.umask !== undefined) process.umask(request.umask);
   const destination = await Destination.open(request.directory);
   let rootfs: Rootfs | undefined;
+  let decoder: Decoder | undefined;
   try {
     rootfs = await Rootfs.open(destination.path, {
       mode: destination.mode,
       name: request.directory,
       backend: request.backend,
     });
+    if (request.decoder === true) decoder = new Decoder(rootfs);
     for (const [index, layer] of request.layers.entries()) {
-      await rootfs.apply(chunks(readFileSync(layer)), { label: `layer ${index}` });
+      const bytes = readFileSync(layer);
+      const tar = decoder ? decoded(decoder, gzipSync(bytes)) : chunks(bytes);
+      await rootfs.apply(tar, { label: `layer ${index}` });
     }
     await rootfs.writeLayerInfo('json', Buffer.from('{}'));
     if (request.hang === true) {
@@ -46,10 +54,12 @@ async function pull(request: PullRequest): Promise<PullOutcome> {
       await new Promise((resolve) => setTimeout(resolve, 60_000));
     }
     const counts = await rootfs.close(destination.root);
+    await decoder?.discard();
     await destination.commit(rootfs.identity);
     return { mode: destination.mode, counts };
   } catch (error) {
     await rootfs?.discard();
+    await decoder?.discard();
     await destination.discard();
     throw error;
   }

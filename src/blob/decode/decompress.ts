@@ -9,29 +9,38 @@ import { nodeGunzip, nodeUnzstd } from './node-zlib.ts';
 /** A piece of a plain tar, in bytes. */
 const PIECE = 256 * 1024;
 
-/** A tar on its way out of a blob. */
-export interface Decompressed {
-  /** By the bytes, not by a media type. */
-  readonly compression: Compression;
-  /**
-   * Each chunk is valid until the next is asked for.
-   *
-   * @throws MalformedDataError
-   */
-  readonly chunks: AsyncGenerator<Uint8Array, void, undefined>;
+/** Looks at the first bytes of a blob: by them, not by a media type, its compression is known. The reader begins with them again. */
+export async function recognise(
+  blob: ByteReader,
+): Promise<{ readonly compression: Compression; readonly reader: ByteReader }> {
+  const head = new Uint8Array(MAGIC_LENGTH);
+  const length = await readFully(blob, head);
+  const start = head.subarray(0, length);
+  return { compression: compressionOf(start), reader: prepend(start, blob) };
 }
 
-/** Looks at the first bytes and unpacks accordingly: gzip and zstd in C where `native` can, bzip2 and xz by packages loaded then. */
+/**
+ * The bytes of a blob, unpacked: gzip and zstd in C where `native` can, bzip2 and xz by packages loaded then. Each chunk is valid until the
+ * next is asked for, and throws MalformedDataError.
+ */
+export async function decode(
+  compression: Compression,
+  reader: ByteReader,
+  native: NativeDecoders | undefined,
+): Promise<AsyncGenerator<Uint8Array, void, undefined>> {
+  return (await decoderOf(compression, native))(reader);
+}
+
+/** Both: a blob's compression, and its bytes unpacked. */
 export async function decompress(
   blob: ByteReader,
   native: NativeDecoders | undefined,
-): Promise<Decompressed> {
-  const head = new Uint8Array(MAGIC_LENGTH);
-  const length = await readFully(blob, head);
-  const compression = compressionOf(head.subarray(0, length));
-  const reader = prepend(head.subarray(0, length), blob);
-  const decode = await decoderOf(compression, native);
-  return { compression, chunks: decode(reader) };
+): Promise<{
+  readonly compression: Compression;
+  readonly chunks: AsyncGenerator<Uint8Array, void, undefined>;
+}> {
+  const { compression, reader } = await recognise(blob);
+  return { compression, chunks: await decode(compression, reader, native) };
 }
 
 /** `decompress` for what is no layer, such as an archive that holds an image. */
@@ -50,7 +59,7 @@ export function decompressor(native: NativeDecoders | undefined): Decompress {
   };
 }
 
-type Decoder = (reader: ByteReader) => Decompressed['chunks'];
+type Decoder = (reader: ByteReader) => AsyncGenerator<Uint8Array, void, undefined>;
 
 async function decoderOf(compression: Compression, native: NativeDecoders | undefined): Promise<Decoder> {
   const { gzip, zstd } = native ?? {};

@@ -15,18 +15,20 @@ export interface Run {
   readonly ended: boolean;
 }
 
-/** A native decoder: it works through its input in Node's thread pool, one call at a time. */
+/** A native decoder: it works through its input one call at a time. */
 export interface Engine {
   /** Sets the input; the last one must be used up. */
   feed(input: Region, length: number): void;
   /** Bytes of the input that are not used yet. */
   left(): number;
   /**
-   * Decodes until the input is used up, the output is full, or a member ends.
+   * Decodes until the input is used up, the output is full, or a member ends, in Node's thread pool.
    *
    * @throws MalformedDataError
    */
   run(output: Region): Promise<Run>;
+  /** The same in the calling thread. */
+  runNow(output: Region): Run;
   /** What the first byte after a member means. */
   after(byte: number): 'member' | 'padding' | 'garbage';
   /** Makes ready for another member. */
@@ -110,57 +112,30 @@ function release({ bytes }: Region): void {
 }
 
 class Decoder {
+  readonly #members: Members;
   readonly #engine: Engine;
   readonly #input: Input;
-  #current: { readonly region: Region; readonly length: number } | undefined;
-  #state: 'member' | 'between' | 'padding' = 'member';
-  #outputWasFull = false;
   #running: Promise<unknown> = Promise.resolve();
   #closed = false;
 
   constructor(engine: Engine, input: Input) {
+    this.#members = new Members(engine);
     this.#engine = engine;
     this.#input = input;
   }
 
   /** Bytes produced, perhaps none yet; undefined at the end. */
   async advance(output: Region): Promise<number | undefined> {
-    if (this.#engine.left() === 0 && !this.#outputWasFull) {
-      this.#current = await this.#input.next();
+    if (this.#members.hungry) {
+      const { region, length } = await this.#input.next();
       if (this.#closed) return undefined;
-      if (this.#current.length === 0) return this.#end();
-      this.#engine.feed(this.#current.region, this.#current.length);
+      if (length === 0) return this.#members.end();
+      this.#members.feed(region, length);
     }
-    if (this.#state !== 'member') this.#follow();
-    if (this.#state === 'padding') return this.#skipPadding();
+    if (!this.#members.prepare()) return 0;
     const running = this.#engine.run(output);
     this.#running = running.catch(() => undefined);
-    const { produced, ended } = await running;
-    this.#outputWasFull = produced === output.bytes.length && !ended;
-    if (ended) this.#state = 'between';
-    return produced;
-  }
-
-  #end(): undefined {
-    if (this.#state === 'member') throw new MalformedDataError(ENDS_EARLY);
-    return undefined;
-  }
-
-  #follow(): void {
-    const { region, length } = this.#current!;
-    const meaning =
-      this.#state === 'padding' ? 'padding' : this.#engine.after(region.bytes[length - this.#engine.left()]!);
-    if (meaning === 'garbage') throw new MalformedDataError(TRAILING_BYTES);
-    if (meaning === 'member') this.#engine.restart();
-    this.#state = meaning;
-  }
-
-  #skipPadding(): number {
-    const { region, length } = this.#current!;
-    const rest = region.bytes.subarray(length - this.#engine.left(), length);
-    if (rest.some((byte) => byte !== 0)) throw new MalformedDataError(TRAILING_BYTES);
-    this.#engine.feed(region, 0);
-    return 0;
+    return this.#members.note(await running, output);
   }
 
   /** Waits for the native call at work, if any, then frees the decoder; input still on its way is dropped. */
@@ -168,5 +143,107 @@ class Decoder {
     this.#closed = true;
     await this.#running;
     this.#engine.close();
+  }
+}
+
+/** Where a decoder is in a sequence of members, and what may follow. */
+class Members {
+  readonly #engine: Engine;
+  #input: { readonly region: Region; readonly length: number } | undefined;
+  #state: 'member' | 'between' | 'padding' = 'member';
+  #outputWasFull = false;
+
+  constructor(engine: Engine) {
+    this.#engine = engine;
+  }
+
+  /** The next step needs more input. */
+  get hungry(): boolean {
+    return this.#engine.left() === 0 && !this.#outputWasFull;
+  }
+
+  feed(region: Region, length: number): void {
+    this.#input = { region, length };
+    this.#engine.feed(region, length);
+  }
+
+  /** All input was fed. */
+  end(): undefined {
+    if (this.#state === 'member') throw new MalformedDataError(ENDS_EARLY);
+    return undefined;
+  }
+
+  /** Looks at what follows a member; false where that is padding, which is skipped: nothing is to be run. */
+  prepare(): boolean {
+    if (this.#state !== 'member') this.#follow();
+    if (this.#state !== 'padding') return true;
+    this.#skipPadding();
+    return false;
+  }
+
+  /** Answers how many bytes a run put into `output`. */
+  note({ produced, ended }: Run, output: Region): number {
+    this.#outputWasFull = produced === output.bytes.length && !ended;
+    if (ended) this.#state = 'between';
+    return produced;
+  }
+
+  #follow(): void {
+    const { region, length } = this.#input!;
+    const meaning =
+      this.#state === 'padding' ? 'padding' : this.#engine.after(region.bytes[length - this.#engine.left()]!);
+    if (meaning === 'garbage') throw new MalformedDataError(TRAILING_BYTES);
+    if (meaning === 'member') this.#engine.restart();
+    this.#state = meaning;
+  }
+
+  #skipPadding(): void {
+    const { region, length } = this.#input!;
+    const rest = region.bytes.subarray(length - this.#engine.left(), length);
+    if (rest.some((byte) => byte !== 0)) throw new MalformedDataError(TRAILING_BYTES);
+    this.#engine.feed(region, 0);
+  }
+}
+
+const NOTHING: Region = { bytes: new Uint8Array(0), address: 0n };
+
+/** One blob through an engine, step by step, in the calling thread. The engine serves one after another. */
+export class StepDecoder {
+  readonly #members: Members;
+  readonly #engine: Engine;
+
+  constructor(engine: Engine) {
+    engine.feed(NOTHING, 0);
+    engine.restart();
+    this.#engine = engine;
+    this.#members = new Members(engine);
+  }
+
+  /** The next step needs more input. */
+  get hungry(): boolean {
+    return this.#members.hungry;
+  }
+
+  /** Sets the input; the last one must be used up, and this one stay as it is until the next step is `hungry`. */
+  feed(region: Region): void {
+    this.#members.feed(region, region.bytes.length);
+  }
+
+  /**
+   * All input was fed.
+   *
+   * @throws MalformedDataError
+   */
+  end(): void {
+    this.#members.end();
+  }
+
+  /**
+   * Decodes into the front of `output`; answers how many bytes, perhaps none.
+   *
+   * @throws MalformedDataError
+   */
+  step(output: Region): number {
+    return this.#members.prepare() ? this.#members.note(this.#engine.runNow(output), output) : 0;
   }
 }

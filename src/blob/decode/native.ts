@@ -14,6 +14,8 @@ export interface NativeDecoders {
   readonly gzip: (() => Engine) | undefined;
   readonly zstd: (() => Engine) | undefined;
   readonly allocate: (length: number) => Region;
+  /** Bytes of shared memory, which stay where they are. */
+  readonly locate: (bytes: Uint8Array<SharedArrayBuffer>) => Region;
 }
 
 let decoders: NativeDecoders | undefined;
@@ -34,6 +36,7 @@ export function nativeDecoders(): NativeDecoders | undefined {
     gzip: found(nativeGzip),
     zstd: found(nativeZstd),
     allocate: (length) => region(koffi, length),
+    locate: (bytes) => ({ bytes, address: koffi.address(bytes) }),
   };
   return decoders;
 }
@@ -96,6 +99,18 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
     const address = koffi.address(memory);
     if (inflateInit2(address, GZIP_ONLY, version, size) !== Z_OK)
       throw new Error('zlib cannot be initialised');
+    const prepare = (output: Region): void => {
+      memory.writeBigUInt64LE(output.address, at.nextOut);
+      memory.writeUInt32LE(output.bytes.length, at.availOut);
+    };
+    const outcome = (code: number, output: Region): Run => {
+      if ((code < 0 && code !== Z_BUF_ERROR) || code === Z_NEED_DICT)
+        throw new MalformedDataError('is corrupt');
+      return {
+        produced: output.bytes.length - memory.readUInt32LE(at.availOut),
+        ended: code === Z_STREAM_END,
+      };
+    };
     return {
       feed(input: Region, length: number) {
         memory.writeBigUInt64LE(input.address, at.nextIn);
@@ -103,19 +118,17 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
       },
       left: () => memory.readUInt32LE(at.availIn),
       async run(output: Region): Promise<Run> {
-        memory.writeBigUInt64LE(output.address, at.nextOut);
-        memory.writeUInt32LE(output.bytes.length, at.availOut);
+        prepare(output);
         const code = await new Promise<number>((resolve, reject) => {
           inflate.async(address, Z_NO_FLUSH, (error: Error | null, result: number) =>
             error ? reject(error) : resolve(result),
           );
         });
-        if ((code < 0 && code !== Z_BUF_ERROR) || code === Z_NEED_DICT)
-          throw new MalformedDataError('is corrupt');
-        return {
-          produced: output.bytes.length - memory.readUInt32LE(at.availOut),
-          ended: code === Z_STREAM_END,
-        };
+        return outcome(code, output);
+      },
+      runNow(output: Region): Run {
+        prepare(output);
+        return outcome(inflate(address, Z_NO_FLUSH) as number, output);
       },
       // GNU tar and tape drives pad with zeros; everything else that follows a member must be one.
       after: (byte) => (byte === FIRST_MAGIC_BYTE ? 'member' : byte === 0 ? 'padding' : 'garbage'),
@@ -127,6 +140,7 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
 
 /** zstd.h */
 const ZSTD_D_WINDOW_LOG_MAX = 100;
+const ZSTD_RESET_SESSION_ONLY = 1;
 
 /**
  * zstd by the library inside Node.
@@ -145,6 +159,7 @@ function nativeZstd(koffi: Koffi, library: Library): () => Engine {
   const decompress = library.func(
     'size_t ZSTD_decompressStream(uintptr_t stream, uintptr_t output, uintptr_t input)',
   );
+  const reset = library.func('size_t ZSTD_DCtx_reset(uintptr_t stream, int directive)');
   const isError = library.func('unsigned int ZSTD_isError(size_t code)');
   const errorName = library.func('const char *ZSTD_getErrorName(size_t code)');
   const free = library.func('size_t ZSTD_freeDStream(uintptr_t stream)');
@@ -157,6 +172,15 @@ function nativeZstd(koffi: Koffi, library: Library): () => Engine {
     const input = koffi.address(memory);
     const output = input + BigInt(size);
     const number = (offset: number) => Number(memory.readBigUInt64LE(offset));
+    const prepare = (target: Region): void => {
+      memory.writeBigUInt64LE(target.address, size);
+      memory.writeBigUInt64LE(BigInt(target.bytes.length), size + at.size);
+      memory.writeBigUInt64LE(0n, size + at.position);
+    };
+    const outcome = (code: bigint | number): Run => {
+      if (isError(code) !== 0) throw malformed(errorName(code) as string);
+      return { produced: number(size + at.position), ended: Number(code) === 0 };
+    };
     return {
       feed(bytes: Region, length: number) {
         memory.writeBigUInt64LE(bytes.address, 0);
@@ -165,20 +189,21 @@ function nativeZstd(koffi: Koffi, library: Library): () => Engine {
       },
       left: () => number(at.size) - number(at.position),
       async run(target: Region): Promise<Run> {
-        memory.writeBigUInt64LE(target.address, size);
-        memory.writeBigUInt64LE(BigInt(target.bytes.length), size + at.size);
-        memory.writeBigUInt64LE(0n, size + at.position);
+        prepare(target);
         const code = await new Promise<bigint | number>((resolve, reject) => {
           decompress.async(stream, output, input, (error: Error | null, result: bigint | number) =>
             error ? reject(error) : resolve(result),
           );
         });
-        if (isError(code) !== 0) throw malformed(errorName(code) as string);
-        return { produced: number(size + at.position), ended: Number(code) === 0 };
+        return outcome(code);
+      },
+      runNow(target: Region): Run {
+        prepare(target);
+        return outcome(decompress(stream, output, input) as bigint | number);
       },
       // RFC 8878: frames follow one another; the decoder tells a frame from garbage itself.
       after: () => 'member',
-      restart: () => undefined,
+      restart: () => void reset(stream, ZSTD_RESET_SESSION_ONLY),
       close: () => void free(stream),
     };
   };

@@ -1,0 +1,125 @@
+import { createHash } from 'node:crypto';
+import { parentPort, workerData } from 'node:worker_threads';
+import { type Engine, StepDecoder } from './blob/decode/engine.ts';
+import { MalformedDataError } from './blob/decode/malformed-data.ts';
+import { type NativeDecoders, nativeDecoders } from './blob/decode/native.ts';
+import type { DecoderAnswer, DecoderData, DecoderOrder, Remote } from './decoder.ts';
+import { FileJobRunner } from './rootfs/file-jobs.ts';
+import { LinuxFilesystem } from './rootfs/linux.ts';
+import { toFailure } from './rootfs/messages.ts';
+import { RingAborted, RingReader, RingWriter } from './rootfs/ring.ts';
+import { systemCalls } from './sys/system-calls.ts';
+
+/** Decoded at once, in bytes: what the processor's cache holds while it is hashed. */
+const STEP = 256 * 1024;
+/** The least room for a step, in bytes: many short steps cost more. */
+const LEAST_STEP = 64 * 1024;
+/** While the reader has so many bytes before it, jobs come first. */
+const AHEAD = 1024 * 1024;
+/** Jobs at once, before it is looked again what is more urgent. */
+const JOBS = 16;
+const MOST_INPUT = 1024 * 1024;
+
+/** One after another, decodes blobs into the ring; in between it does the jobs of FileJobs. */
+class Pipeline {
+  readonly #input: RingReader;
+  readonly #output: RingWriter;
+  readonly #jobs: FileJobRunner;
+  readonly #native: NativeDecoders;
+  readonly #engines = new Map<Remote, Engine>();
+
+  constructor({ input, output, jobs }: DecoderData) {
+    this.#input = new RingReader(input);
+    this.#output = new RingWriter(output);
+    this.#native = nativeDecoders()!;
+    this.#jobs = new FileJobRunner(jobs, this.#output.bytes, LinuxFilesystem.ofOpenFiles(systemCalls()!));
+  }
+
+  /** Answers as soon as all is decoded, then does jobs until the reader is done with the tar. */
+  run(
+    { compression, algorithm }: { compression: Remote; algorithm: string },
+    answer: (answer: DecoderAnswer) => void,
+  ): void {
+    this.#input.restart();
+    this.#output.join();
+    this.#jobs.begin(this.#output.stream);
+    const result = this.#outcome(compression, algorithm);
+    // Before the answer: the next stream may begin right after it.
+    this.#input.fail();
+    answer(result);
+    while (this.#output.isRead) this.#work(() => !this.#output.isRead);
+  }
+
+  #outcome(compression: Remote, algorithm: string): DecoderAnswer {
+    try {
+      return this.#decode(new StepDecoder(this.#engine(compression)), algorithm);
+    } catch (error) {
+      if (error instanceof RingAborted) return 'left';
+      if (error instanceof MalformedDataError) return { malformed: error.message };
+      return { failure: toFailure(error) };
+    }
+  }
+
+  #decode(decoder: StepDecoder, algorithm: string): DecoderAnswer {
+    const hash = createHash(algorithm);
+    let size = 0;
+    for (;;) {
+      if (!this.#output.open) return 'left';
+      if (decoder.hungry) {
+        const bytes = this.#input.poll(MOST_INPUT);
+        if (bytes === undefined) break;
+        if (bytes === 'none') {
+          this.#work(() => this.#input.hasNews || !this.#output.open);
+          continue;
+        }
+        decoder.feed(this.#native.locate(bytes as Uint8Array<SharedArrayBuffer>));
+      }
+      const room = this.#output.reserve(STEP, this.#jobs.held);
+      if (room.length < LEAST_STEP && !this.#isLastPiece(room)) {
+        this.#work(() => this.#hasRoom() || !this.#output.open);
+        continue;
+      }
+      const produced = decoder.step(this.#native.locate(room));
+      hash.update(room.subarray(0, produced));
+      size += produced;
+      this.#output.commit(produced);
+      if (this.#jobs.waiting > 0 && this.#output.unread >= AHEAD) this.#jobs.run(JOBS);
+    }
+    decoder.end();
+    return { tar: { size, hexDigest: hash.digest('hex') } };
+  }
+
+  #hasRoom(): boolean {
+    const room = this.#output.reserve(STEP, this.#jobs.held);
+    return room.length >= LEAST_STEP || this.#isLastPiece(room);
+  }
+
+  /** The piece ends where the ring does: it does not get longer. */
+  #isLastPiece(room: Uint8Array): boolean {
+    return room.length > 0 && room.byteOffset + room.length === room.buffer.byteLength;
+  }
+
+  /** Does jobs, or waits until there are some or `ready`. */
+  #work(ready: () => boolean): void {
+    if (this.#jobs.waiting > 0) {
+      this.#jobs.run(JOBS);
+      if (this.#jobs.waiting === 0) this.#output.wakeReader();
+    } else this.#output.waitUnless(() => this.#jobs.waiting > 0 || ready());
+  }
+
+  #engine(compression: Remote): Engine {
+    const known = this.#engines.get(compression);
+    if (known) return known;
+    const engine = this.#native[compression]!();
+    this.#engines.set(compression, engine);
+    return engine;
+  }
+}
+
+// What runs in a thread of its own while large layers are unpacked.
+const port = parentPort!;
+const pipeline = new Pipeline(workerData as DecoderData);
+port.on('message', (order: DecoderOrder) => {
+  if (order === 'end') port.close();
+  else pipeline.run(order, (answer) => port.postMessage(answer));
+});

@@ -1,0 +1,339 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import diagnostics from 'node:diagnostics_channel';
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { Worker } from 'node:worker_threads';
+import { gzipSync, zstdCompressSync } from 'node:zlib';
+import { readerOf } from '../src/blob/decode/byte-reader.ts';
+import { Decoder } from '../src/decoder.ts';
+import { Rootfs, type RootfsOptions } from '../src/rootfs/rootfs.ts';
+import { netRawCapability } from './rootfs/access-list.ts';
+import { build, chunks, decoded, isRoot, temporaryDirectory } from './rootfs/harness.ts';
+import { runPull, writeLayers } from './rootfs/run-pull.ts';
+import { dir, file, hardlink, type Item, raw, sparse, symlink, tar, whiteout } from './support/archive.ts';
+import { missing } from './support/debian.ts';
+import { noOtherUser } from './support/other-user.ts';
+import { printTree, treeDiff } from './support/tree.ts';
+
+const label = 'layer 0123456789ab';
+
+class Pair implements AsyncDisposable {
+  readonly rootfs: Rootfs;
+  readonly decoder: Decoder;
+
+  private constructor(rootfs: Rootfs) {
+    this.rootfs = rootfs;
+    this.decoder = new Decoder(rootfs);
+  }
+
+  static async open(directory: string, options: Partial<RootfsOptions> = {}): Promise<Pair> {
+    return new Pair(await Rootfs.open(directory, { mode: 'stage', backend: 'libc', ...options }));
+  }
+
+  async apply(layer: Uint8Array, signal?: AbortSignal): Promise<number> {
+    const tarBytes = decoded(this.decoder, gzipSync(layer, { level: 1 }));
+    return (await this.rootfs.apply(tarBytes, { label, signal })).entries;
+  }
+
+  /** How many jobs the decoder's thread has done: the second word of FileJobs. */
+  get jobs(): number {
+    return new Int32Array(this.rootfs.jobs)[1]!;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.rootfs.discard();
+    await this.decoder.discard();
+  }
+}
+
+/** The same on every run, and hard to compress. */
+function noise(seed: number, length: number): Buffer {
+  const block = createHash('sha512').update(String(seed)).digest();
+  const bytes = Buffer.alloc(length);
+  for (let at = 0; at < length; at += 64) {
+    block.writeUInt32LE(at, 0);
+    block.copy(bytes, at);
+  }
+  return bytes;
+}
+
+/** Entries enough that the decoder's thread gets ahead of the one that writes. */
+function many(folder: string, count: number, size = 3000): Item[] {
+  return [
+    dir(folder),
+    ...Array.from({ length: count }, (_, n) =>
+      file(`${folder}/f${n}`, noise(n, n % 7 === 0 ? 0 : size + (n % 513)), {
+        mode: [0o644, 0o755, 0o600, 0o4755, 0o666, 0o2711][n % 6]!,
+        uid: n % 5 === 0 ? 1000 : 0,
+        gid: n % 11 === 0 ? 50 : 0,
+        mtime: [1_000_000_000 + n, (n * 7919) % 1_000_000_000],
+      }),
+    ),
+  ];
+}
+
+const layers = [
+  tar(
+    ...many('usr', 3000),
+    file('usr/big', noise(1, 9_000_000)),
+    file('usr/late', 'x', { mtime: -5 }),
+    file('usr/ping', 'elf', { xattrs: { 'security.capability': netRawCapability }, uid: 7 }),
+    hardlink('usr/second', 'usr/f1'),
+    sparse('usr/holes', 3_000_000, [[1_000_000, noise(2, 100_000)]], '1.0'),
+    ...many('lib', 1500),
+    hardlink('lib/capable', 'lib/f1499', { xattrs: { 'security.capability': netRawCapability } }),
+    symlink('lib64', 'lib'),
+  ),
+  tar(
+    ...many('usr', 2000, 4000),
+    whiteout('usr/f2500'),
+    file('usr/f1', 'replaced'),
+    ...many('lib64', 500, 5000),
+    dir('usr', { mode: 0o555, mtime: 5 }),
+  ),
+  tar(file('small', 'x')),
+];
+
+/** Open files below `directory`; directories stay open until the end. */
+function openBelow(directory: string): string[] {
+  return readdirSync('/proc/self/fd').flatMap((name) => {
+    try {
+      const path = readlinkSync(`/proc/self/fd/${name}`);
+      return path.startsWith(`${directory}/`) && !statSync(`/proc/self/fd/${name}`).isDirectory()
+        ? [path]
+        : [];
+    } catch {
+      return [];
+    }
+  });
+}
+
+test('the tree is the one that a single thread writes, and the other thread has done a part', async (t) => {
+  const [one, two] = [temporaryDirectory(t), temporaryDirectory(t)];
+  const expected = build(one, layers, { mode: 'stage' });
+  await using pair = await Pair.open(two);
+  const entries: number[] = [];
+  for (const layer of layers) entries.push(await pair.apply(layer));
+  const { jobs } = pair;
+  const counts = await pair.rootfs.close();
+  assert.deepEqual(entries, expected.entries);
+  assert.deepEqual(counts, expected.counts);
+  assert.equal(treeDiff(printTree(one), printTree(two)), '');
+  assert.ok(jobs > 100, `${jobs} jobs`);
+  assert.deepEqual(openBelow(two), []);
+});
+
+test('layers that come through chunks and through the decoder take turns', async (t) => {
+  const [one, two] = [temporaryDirectory(t), temporaryDirectory(t)];
+  build(one, layers, { mode: 'stage' });
+  await using pair = await Pair.open(two);
+  await pair.apply(layers[0]!);
+  await pair.rootfs.apply(chunks(layers[1]!), { label });
+  await pair.apply(layers[2]!);
+  await pair.rootfs.close();
+  assert.equal(treeDiff(printTree(one), printTree(two)), '');
+});
+
+test('size and digest of a tar, of one member or many, gzip and zstd', async (t) => {
+  const layer = tar(...many('a', 300), file('b', noise(3, 3_000_000)));
+  const hexDigest = createHash('sha256').update(layer).digest('hex');
+  const [front, back] = [layer.subarray(0, 700_001), layer.subarray(700_001)];
+  for (const [compression, blob] of [
+    ['gzip', gzipSync(layer)],
+    ['gzip', Buffer.concat([gzipSync(front), gzipSync(back), Buffer.alloc(3000)])],
+    ['zstd', zstdCompressSync(layer)],
+    ['zstd', Buffer.concat([zstdCompressSync(front), zstdCompressSync(back)])],
+  ] as const) {
+    await using pair = await Pair.open(temporaryDirectory(t));
+    for (let round = 0; round < 2; round += 1) {
+      let found;
+      const source = async function* (): AsyncGenerator<Uint8Array> {
+        found = await pair.decoder.decode(compression, readerOf(chunks(blob, 10_007)), 'sha256');
+        yield* [];
+      };
+      await pair.rootfs.apply(source(), { label });
+      assert.deepEqual(found, { size: layer.length, hexDigest });
+    }
+  }
+});
+
+for (const [what, blob, message] of [
+  ['cut', (whole: Buffer) => whole.subarray(0, whole.length / 2), 'ends too early'],
+  [
+    'followed by more',
+    (whole: Buffer) => Buffer.concat([whole, Buffer.from('more')]),
+    'is followed by extra bytes',
+  ],
+  ['changed', (whole: Buffer) => Buffer.from(whole).fill(0x55, whole.length - 8), 'is corrupt'],
+  ['empty', () => Buffer.alloc(0), 'ends too early'],
+] as const) {
+  test(`compressed bytes that are ${what}: said, no file stays open, and nothing is left`, async (t) => {
+    const root = temporaryDirectory(t);
+    await using pair = await Pair.open(root);
+    const whole = gzipSync(tar(...many('a', 2000)));
+    await assert.rejects(pair.rootfs.apply(decoded(pair.decoder, blob(whole)), { label }), {
+      name: 'MalformedDataError',
+      message,
+    });
+    assert.deepEqual(openBelow(root), []);
+    await pair.rootfs.discard();
+    assert.deepEqual(readdirSync(root), []);
+  });
+}
+
+test('an error of the blob is thrown as it is', async (t) => {
+  const root = temporaryDirectory(t);
+  await using pair = await Pair.open(root);
+  const failure = new Error('the network is down');
+  const blob = gzipSync(tar(...many('a', 2000)));
+  const broken = (async function* (): AsyncGenerator<Uint8Array> {
+    yield blob.subarray(0, blob.length / 2);
+    throw failure;
+  })();
+  await assert.rejects(
+    pair.rootfs.apply(decoded(pair.decoder, broken), { label }),
+    (error) => error === failure,
+  );
+  assert.deepEqual(openBelow(root), []);
+});
+
+test('an entry that cannot be: said as by one thread, the decoder stops, and the blob is not read on', async (t) => {
+  const root = temporaryDirectory(t);
+  await using pair = await Pair.open(root);
+  const layer = tar(...many('a', 2000), hardlink('b', 'nowhere'), ...many('c', 4000, 9000));
+  const blob = gzipSync(layer, { level: 0 });
+  let given = 0;
+  const counted = (async function* (): AsyncGenerator<Uint8Array> {
+    for await (const chunk of chunks(blob)) {
+      given += chunk.length;
+      yield chunk;
+    }
+  })();
+  await assert.rejects(pair.rootfs.apply(decoded(pair.decoder, counted), { label }), {
+    name: 'IntegrityError',
+    message: /^layer 0123456789ab: b: cannot link to nowhere/,
+  });
+  assert.ok(given < blob.length, 'it was read to its end');
+  assert.deepEqual(openBelow(root), []);
+});
+
+test('a signal ends it at every stage, and discarding leaves nothing', async (t) => {
+  const layer = tar(...many('a', 3000));
+  for (let round = 0; round < 12; round += 1) {
+    const root = temporaryDirectory(t);
+    await using pair = await Pair.open(root);
+    const controller = new AbortController();
+    const reason = new Error('enough');
+    setTimeout(() => controller.abort(reason), round * 12);
+    const outcome = await pair.apply(layer, controller.signal).catch((error: unknown) => error);
+    assert.ok(outcome === reason || outcome === 3001, String(outcome));
+    assert.deepEqual(openBelow(root), []);
+    await pair.rootfs.discard();
+    assert.deepEqual(readdirSync(root), []);
+  }
+});
+
+test('discarding while a layer is applied', async (t) => {
+  for (const milliseconds of [0, 20, 60]) {
+    const root = temporaryDirectory(t);
+    await using pair = await Pair.open(root);
+    const applied = pair.apply(tar(...many('a', 4000)));
+    applied.catch(() => undefined);
+    await new Promise((resolve) => setTimeout(resolve, milliseconds));
+    await pair.rootfs.discard();
+    await pair.decoder.discard();
+    await applied.catch(() => undefined);
+    assert.deepEqual(openBelow(root), []);
+    assert.deepEqual(readdirSync(root), []);
+  }
+});
+
+test('the death of the decoder is an error, not a wait', async (t) => {
+  const started: Worker[] = [];
+  const note = (message: unknown): void => void started.push((message as { worker: Worker }).worker);
+  diagnostics.subscribe('worker_threads', note);
+  await using pair = await Pair.open(temporaryDirectory(t));
+  diagnostics.unsubscribe('worker_threads', note);
+  await pair.apply(tar(file('x', 'x')));
+  const endless = (async function* (): AsyncGenerator<Uint8Array> {
+    for (let n = 0; ; n += 1) yield gzipSync(file(`f${n}`, noise(n, 100_000)).encode('ustar'));
+  })();
+  const applied = pair.rootfs.apply(decoded(pair.decoder, endless), { label });
+  setTimeout(() => void started[1]!.terminate(), 50);
+  await assert.rejects(applied, { name: 'DestinationError', code: 'THREAD_DIED', message: /decodes layers/ });
+  await assert.rejects(pair.apply(tar(file('x', 'x'))), { code: 'THREAD_DIED' });
+});
+
+test(
+  'the disk is full at every tenth entry: the first entry that failed is said, those before it are whole, no file stays open',
+  { skip: missing('root') },
+  async (t) => {
+    const items = Array.from({ length: 400 }, (_, n) =>
+      file(`f${n}`, noise(n, 9000 + n), { mtime: 1000 + n, uid: n % 3 }),
+    );
+    const layer = tar(...items, dir('last'), file('last/x', noise(1, 2_000_000)));
+    let byTheOther = 0;
+    for (let fits = 10; fits <= 400; fits += 10) {
+      const root = join(temporaryDirectory(t), 'disk');
+      mkdirSync(root);
+      const argv = ['-t', 'tmpfs', '-o', `size=${fits * 12}k,mode=700`, 'tmpfs', root];
+      if (spawnSync('mount', argv, { stdio: 'ignore' }).status !== 0) return t.skip('needs to mount');
+      try {
+        await using pair = await Pair.open(root);
+        const failure = await pair.apply(layer).catch((error: unknown) => error as Error);
+        assert.ok(failure instanceof Error, String(failure));
+        const said =
+          /^the disk of .* is full: layer 0123456789ab: (?:f(\d+)|last\/x): cannot write: no space left on device \(ENOSPC\)$/.exec(
+            failure.message.replace(/cannot (?:write \d+ bytes|create \S+):/, 'cannot write:'),
+          );
+        assert.ok(said, failure.message);
+        const first = Number(said[1] ?? 400);
+        for (let n = 0; n < first; n += 1) {
+          const { size, mtimeMs, uid } = statSync(join(root, `f${n}`));
+          assert.deepEqual([size, mtimeMs, uid], [9000 + n, (1000 + n) * 1000, n % 3], `f${n} of ${first}`);
+        }
+        assert.deepEqual(openBelow(root), []);
+        byTheOther += pair.jobs;
+        await pair.rootfs.discard();
+        assert.deepEqual(readdirSync(root), []);
+      } finally {
+        execFileSync('umount', ['-l', root]);
+      }
+    }
+    assert.ok(byTheOther > 1000, `${byTheOther} jobs`);
+    return undefined;
+  },
+);
+
+test(
+  'as a plain user: what cannot be restored is counted as by one thread',
+  { skip: isRoot ? noOtherUser : false },
+  async (t) => {
+    const nobody = isRoot ? { uid: 65_534, gid: 65_534 } : {};
+    const places = [temporaryDirectory(t), temporaryDirectory(t)];
+    const outcomes = [];
+    for (const [index, place] of places.entries()) {
+      if (isRoot) execFileSync('chown', ['65534:65534', place]);
+      const paths = writeLayers(place, layers);
+      const request = { directory: join(place, 'rootfs'), layers: paths, backend: 'libc' } as const;
+      outcomes.push(await runPull({ ...request, decoder: index === 1 }, nobody));
+    }
+    assert.equal(outcomes[1]!.error, undefined);
+    assert.deepEqual(outcomes[1], outcomes[0]);
+    assert.ok(outcomes[1]!.counts!.setuid > 100);
+    const [one, two] = places.map((place) => printTree(join(place, 'rootfs'), { without: ['json'] }));
+    assert.equal(treeDiff(one!, two!), '');
+  },
+);
+
+test('a layer that is malformed behind thousands of files', async (t) => {
+  const root = temporaryDirectory(t);
+  await using pair = await Pair.open(root);
+  const layer = tar(...many('a', 3000), raw(Buffer.alloc(512, 'x')), file('b', 'x'));
+  await assert.rejects(pair.apply(layer), { code: 'MALFORMED_TAR', exitCode: 6 });
+  assert.deepEqual(openBelow(root), []);
+  assert.ok(readFileSync(join(root, 'a/f2999')).length > 0);
+});
