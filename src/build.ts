@@ -42,7 +42,8 @@ export class RootfsBuild {
   readonly #options: PullOptions;
   readonly #resumed: Resumed | undefined;
   readonly #layers: LayerSummary[] = [];
-  #last: PulledLayer | undefined;
+  /** Of the top layer so far: what `json` is to say. */
+  #info: JsonObject | undefined;
 
   private constructor(
     destination: Destination,
@@ -55,7 +56,7 @@ export class RootfsBuild {
     this.#resumed = resumed;
     this.#destination = destination;
     this.#rootfs = rootfs;
-    this.#decoder = isWorthDecoder(rootfs, layers) ? new Decoder(rootfs) : undefined;
+    this.#decoder = !options.part && isWorthDecoder(rootfs, layers) ? new Decoder(rootfs) : undefined;
     this.#git = branches?.git;
     this.#packer = branches?.packer;
     this.#options = options;
@@ -127,7 +128,7 @@ export class RootfsBuild {
         onChanges: git && ((lines) => git.note(lines)),
       });
       this.#layers.push(summaryOf(layer, entries));
-      this.#last = layer;
+      this.#info = layer.layer.info;
       if (this.#git) await this.#commit(this.#git, layer, changes);
       return entries;
     } catch (error) {
@@ -135,9 +136,28 @@ export class RootfsBuild {
     }
   }
 
+  /**
+   * Unpacks a part of an image, in place of its layers.
+   *
+   * @param tar what it consists of, verified
+   * @param layers of the image, base first
+   * @param info of the top layer
+   * @throws IntegrityError, DestinationError
+   */
+  async applyPart(
+    tar: AsyncIterable<Uint8Array>,
+    layers: readonly LayerSummary[],
+    info: JsonObject | undefined,
+  ): Promise<void> {
+    const { signal, part } = this.#options;
+    await this.#rootfs.apply(tar, { label: 'the image', signal });
+    this.#layers.push(...layers);
+    this.#info = info && { ...info, [PART]: part };
+  }
+
   /** Completes the rootfs and gives it its name. */
   async finish(): Promise<Built> {
-    if (!this.#git && this.#last) await this.#writeInfo(this.#last);
+    if (!this.#git && this.#info) await this.#writeInfo(this.#info);
     const notRestored = await this.#rootfs.close(this.#destination.root);
     await this.#git?.finish();
     await this.#packer?.discard();
@@ -186,7 +206,7 @@ export class RootfsBuild {
   }
 
   async #commit(git: GitLayers, layer: PulledLayer, changes: Uint8Array | undefined): Promise<void> {
-    const own = await this.#writeInfo(layer);
+    const own = await this.#writeInfo(layer.layer.info, layer.blobSize);
     const { id, info: json } = layer.layer;
     const created = typeof json['created'] === 'string' ? json['created'] : undefined;
     await git.commit({ id, created }, [
@@ -196,15 +216,15 @@ export class RootfsBuild {
   }
 
   /** Answers which files were written. */
-  async #writeInfo(layer: PulledLayer): Promise<string[]> {
+  async #writeInfo(info: JsonObject, blobSize?: number): Promise<string[]> {
     const { layerInfo, git } = this.#options;
     const written: string[] = [];
     const write = async (name: 'json' | 'layersize', text: string) => {
       if (await this.#rootfs.writeLayerInfo(name, Buffer.from(text))) written.push(name);
       else this.#notice(`has a ${name} of the image's own: the layer's information is not written`);
     };
-    if (layerInfo) await write('json', formatLayerInfo(layer.layer.info));
-    if (git) await write('layersize', String(layer.blobSize ?? -1));
+    if (layerInfo) await write('json', formatLayerInfo(info));
+    if (git) await write('layersize', String(blobSize ?? -1));
     return written;
   }
 
@@ -221,7 +241,8 @@ function refuseOtherBytes({ target }: Destination): void {
   });
 }
 
-function overlayNotice(held: 'same' | 'base' | undefined): string {
+function overlayNotice(held: 'same' | 'part' | 'base' | undefined): string {
+  if (held === 'part') return 'holds a part of this image: its files are written again, other files stay';
   if (held === 'same') return 'holds this image already: its files are written again, other files stay';
   if (held === 'base') return 'holds the first layers of this image: the image is laid over them';
   return 'is not empty: the image is laid over what is there';
@@ -273,10 +294,14 @@ function isWorthDecoder({ backend }: Rootfs, layers: readonly Layer[]): boolean 
   return backend === 'libc' && bytes >= WORTH_DECODER;
 }
 
-function summaryOf(layer: PulledLayer, entries: number): LayerSummary {
+/** What a summary says of a layer. */
+export function summaryOf(layer: PulledLayer, entries: number): LayerSummary {
   const { id, digest, diffID } = layer.layer;
   return { id, digest, diffID: diffID ?? layer.diffID, size: layer.blobSize, entries };
 }
+
+/** In `json`, where DIR holds a part of the image: which one. */
+export const PART = 'dlrootfs.part';
 
 /** The largest `json` that is read. */
 const MAX_BYTES = 4 * 1024 * 1024;
@@ -290,7 +315,7 @@ const members = ['created', 'parent', 'container_config', 'config', 'os', 'archi
  *
  * @param shown DIR in messages
  * @param layers of the image, base first
- * @returns `same`: DIR holds the image. `base`: it holds the image's first layers. undefined: it holds no image, as far as is known
+ * @returns `same`: DIR holds the image, `part`: a part of it. `base`: it holds the image's first layers. undefined: it holds no image, as far as is known
  * @throws DestinationError for another image, unless `merge` is set
  */
 function compareHeldImage(
@@ -298,13 +323,14 @@ function compareHeldImage(
   shown: string,
   layers: readonly Pick<Layer, 'info'>[],
   merge: boolean,
-): 'same' | 'base' | undefined {
+): 'same' | 'part' | 'base' | undefined {
   const held = readHeldImage(directory);
   if (held === undefined) return undefined;
   const found = layers.findLastIndex(
     ({ info }) => info['id'] === held['id'] && textOf(info['parent']) === textOf(held['parent']),
   );
-  if (found !== -1) return found === layers.length - 1 ? 'same' : 'base';
+  if (found === layers.length - 1 && found !== -1) return held[PART] === undefined ? 'same' : 'part';
+  if (found !== -1) return 'base';
   if (merge) return undefined;
   const name = printable(shown);
   throw new DestinationError(`cannot unpack into ${name}: it holds another image, ${describe(held)}`, {

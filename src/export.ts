@@ -39,6 +39,8 @@ export async function exportArchive(request: PullOptions, output: string, stdout
           temporaryFile: () => store.spool(),
           name: file ? output : 'standard output',
           keepOpen: file === undefined,
+          part: options.part,
+          image: source.reference,
           signal,
         });
       } finally {

@@ -11,6 +11,7 @@ import {
   type RegistryOptions,
 } from './registry/registry-options.ts';
 import type { Report } from './report/event.ts';
+import { type PartOptions, Selection } from './rootfs/selection.ts';
 import type { Runtime } from './runtime/config-files.ts';
 import { shellWord } from './sys/argv.ts';
 
@@ -34,6 +35,10 @@ export interface PullRequest {
   readonly rootless?: boolean | undefined;
   /** Add missing mount points and files that a system needs to boot. */
   readonly prepare?: boolean | undefined;
+  /** Only these files and directories of the image, with all that is in them. Default: everything. */
+  readonly paths?: readonly string[] | undefined;
+  /** Patterns, as in gitignore(5), of what is left out. */
+  readonly excludes?: readonly string[] | undefined;
   /** Default: the host's. */
   readonly platform?: Platform | undefined;
   /** Number of connections, over all blobs. */
@@ -68,6 +73,8 @@ export interface PullOptions {
   readonly merge: boolean;
   readonly rootless: boolean;
   readonly prepare: boolean;
+  /** The part of the image that is wanted; undefined: all of it. */
+  readonly part: PartOptions | undefined;
   readonly platform: Platform;
   /** The caller named the platform. */
   readonly platformAsked: boolean;
@@ -115,6 +122,14 @@ export function resolveOptions(request: PullRequest): PullOptions {
     });
   }
   const offline = request.offline === true ? { hint: `run ${fillingCommand(request)}` } : undefined;
+  const { paths = [], excludes = [] } = request;
+  const part = paths.length > 0 || excludes.length > 0 ? { paths, excludes } : undefined;
+  if (part) Selection.check(part);
+  if (part && request.git === true) {
+    throw new UsageError('a part of an image does not go with git: a git branch holds a whole layer', {
+      hint: 'leave out -g, or --path and --exclude',
+    });
+  }
   return Object.freeze({
     image: request.image,
     destination,
@@ -125,6 +140,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
     merge: request.merge ?? false,
     rootless: request.rootless ?? geteuid?.() !== 0,
     prepare: request.prepare ?? false,
+    part,
     platform: request.platform ?? thisHost(),
     platformAsked: request.platform !== undefined,
     stdin: request.stdin,

@@ -27,7 +27,9 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
     const { source, store } = opened;
     const image = await resolveImage(opened, options);
     stopwatch.lap('resolve');
-    const built = await withoutCorruptBlobs(report, (careful) => build(image, store, options, careful));
+    const built = options.part
+      ? await (await import('./build-part.ts')).buildPart(image, opened, options)
+      : await withoutCorruptBlobs(report, (careful) => build(image, store, options, careful));
     stopwatch.lap('layers');
     await runtime?.writeRuntimeFiles(image.config, options);
     report({ type: 'done', reference: source.reference, destination });

@@ -1,6 +1,7 @@
 import { access, constants } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { PART } from './build.ts';
 import { type Difference, shownPath } from './comparison/differences.ts';
 import { type DiskFile, filesWith } from './comparison/disk-file.ts';
 import { DiskRules } from './comparison/disk-rules.ts';
@@ -8,10 +9,11 @@ import { type DiskEntry, DiskTree } from './comparison/disk-tree.ts';
 import { TreeComparison } from './comparison/trees.ts';
 import { DlrootfsError, printable } from './errors.ts';
 import type { Image } from './oci/image.ts';
-import { parseJsonObject } from './oci/json.ts';
+import { isObject, parseJsonObject, textsOf } from './oci/json.ts';
 import type { PullOptions } from './options.ts';
 import { join } from './rootfs/directories.ts';
 import type { ImageTree, TreeEntry } from './rootfs/image-tree.ts';
+import type { PartOptions } from './rootfs/selection.ts';
 import { filledFiles, mountPoints } from './runtime/prepare.ts';
 import { explainOsError } from './sys/os-error.ts';
 import { absolutePath, osPath } from './sys/os-path.ts';
@@ -40,7 +42,8 @@ export interface Verification {
 
 /**
  * Compares a directory with an image and changes nothing. Not told are files that the pull itself wrote there (`json`, `layersize`,
- * `.git`), what this process could not have restored (owners, devices and so on of a plain user), and with `prepare` what that adds.
+ * `.git`), what this process could not have restored (owners, devices and so on of a plain user), with `prepare` what that adds, and
+ * what is not in the part of the image that the options name.
  *
  * @param contents compare what files hold, not only their sizes and times
  * @throws a DlrootfsError, or the signal's reason
@@ -60,6 +63,8 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
       });
     });
     const { differences, unread } = differ;
+    if (differ.heldPart !== undefined)
+      report({ type: 'notice', message: partNotice(destination, differ.heldPart) });
     if (unread.length > 0) report({ type: 'notice', message: unreadNotice(unread.length) });
     const { id, digest } = image;
     return {
@@ -79,6 +84,15 @@ function unreadNotice(count: number): string {
   return `${what} may not be read by this user and could not be compared: run as root`;
 }
 
+/** The directory is somebody else's: what it says of itself does not decide what is compared. */
+function partNotice(destination: string, { paths, excludes }: PartOptions): string {
+  const shown = printable(destination);
+  const flags = [...paths.map((each) => `--path ${each}`), ...excludes.map((each) => `--exclude ${each}`)];
+  const what =
+    flags.length > 0 ? `only a part of the image: ${printable(flags.join(' '))}` : 'all of the image';
+  return `${shown}/json says that ${shown} holds ${what}`;
+}
+
 /** Blobs that are not cached are kept beside the directory, not in it: that would change its time. */
 async function placeForSpool(destination: string): Promise<string> {
   const beside = path.dirname(absolutePath(destination));
@@ -89,12 +103,16 @@ async function placeForSpool(destination: string): Promise<string> {
   return path.join(isWritable ? beside : tmpdir(), '-');
 }
 
+const none: PartOptions = { paths: [], excludes: [] };
 /** The largest `json` that is read. */
 const MAX_JSON_BYTES = 4 * 1024 * 1024;
 
 /** One directory against one image. */
 class DirectoryComparison {
   readonly unread: BytePath[] = [];
+  /** What the directory says it holds, where that is not what it is compared with. */
+  heldPart: PartOptions | undefined;
+  #tree: ImageTree | undefined;
   readonly #disk: DiskTree;
   readonly #image: Image;
   readonly #options: PullOptions;
@@ -132,6 +150,7 @@ class DirectoryComparison {
 
   async compare(tree: ImageTree, contents: boolean): Promise<void> {
     const { signal } = this.#options;
+    this.#tree = tree;
     const yielder = openYielder(signal);
     const pause = (): Promise<void> => yielder.pause();
     await this.#comparison.compare(tree.walk(), this.#disk.walk(tree.hasRoot), pause);
@@ -167,6 +186,7 @@ class DirectoryComparison {
     if (place === '.git' && type === 'directory') return 'known';
     if (place === 'layersize' && type === 'file' && this.#isLayerSize()) return 'known';
     if (place === 'json' && type === 'file' && this.#isOwnJson()) return 'known';
+    if (this.#tree?.isSelected(place, type === 'directory') === false) return 'known';
     if (!this.#options.prepare) return undefined;
     const isMountPoint = mountPoints.some(([name, own]) => name === place && own === mode);
     const isFilledAlone = names?.every((name) => filledFiles.some((file) => file === join(place, name)));
@@ -181,8 +201,14 @@ class DirectoryComparison {
   /** Whether it describes this image's top layer. */
   #isOwnJson(): boolean {
     try {
-      const { id } = parseJsonObject(Buffer.from(this.#text('json')), 'json');
-      return id === this.#image.layers.at(-1)?.info['id'];
+      const { id, [PART]: part } = parseJsonObject(Buffer.from(this.#text('json')), 'json');
+      if (id !== this.#image.layers.at(-1)?.info['id']) return false;
+      const { paths = [], excludes = [] } = this.#options.part ?? {};
+      const held = isObject(part)
+        ? { paths: textsOf(part['paths']) ?? [], excludes: textsOf(part['excludes']) ?? [] }
+        : none;
+      if (JSON.stringify(held) !== JSON.stringify({ paths, excludes })) this.heldPart = held;
+      return true;
     } catch {
       return false;
     }

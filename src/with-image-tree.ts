@@ -1,66 +1,93 @@
-import { fetchAllLayers, layerQueue } from './blob/queue.ts';
+import { fetchAllLayers, layerQueue, type LayerQueueOptions } from './blob/queue.ts';
 import type { PulledLayer } from './blob/pulled-layer.ts';
+import { summaryOf } from './build.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import { withoutCorruptBlobs } from './resumption.ts';
 import type { ImageLayer } from './rootfs/image-contents.ts';
-import { ImageTree } from './rootfs/image-tree.ts';
+import { ImageTree, type ImageTreeOptions } from './rootfs/image-tree.ts';
+import type { LayerSummary } from './summary.ts';
 import type { Opened } from './with-session.ts';
 
 /**
- * The root file system of an image in memory, while `use` runs. Every layer was read to its end, and so verified.
+ * The root file system of an image in memory, or the part of it that the options name, while `use` runs. Every layer was read to its end, and
+ * so verified.
  *
  * @param contents what files hold is read too: else the layers are read while they arrive, and need no room
- * @throws what fetching and reading the layers throws, and `use`
+ * @throws what fetching and reading the layers throws, NotFoundError for a path that the image has not, and what `use` throws
  */
 export async function withImageTree<T>(
   image: Image,
   { store, source }: Opened,
-  { report, signal, jobs, retryPolicy: policy }: PullOptions,
+  { report, signal, jobs, part, retryPolicy: policy }: PullOptions,
   contents: boolean,
-  use: (tree: ImageTree) => Promise<T>,
+  use: (tree: ImageTree, layers: readonly LayerSummary[]) => Promise<T>,
 ): Promise<T> {
-  const queue = { store, jobs, policy, signal, report };
   const treeOptions = { name: source.reference, temporaryFile: () => store.spool() };
-  const closed = { close: async () => Promise.resolve() };
-  const [tree, layers] = await withoutCorruptBlobs(report, async (careful) => {
-    if (!contents) return [await streamed(image, { ...queue, careful }, treeOptions), closed] as const;
-    const fetched = await fetchAllLayers(image.layers, { ...queue, careful });
-    try {
-      return [await ImageTree.build(fetched.layers.map(treeLayer), treeOptions), fetched] as const;
-    } catch (error) {
-      await fetched.close();
-      throw error;
-    }
-  });
+  const open = contents ? openHeld : openStreamed;
+  const { tree, layers, close } = await withoutCorruptBlobs(report, (careful) =>
+    open(image, { store, jobs, policy, signal, report, careful }, treeOptions),
+  );
   try {
-    return await use(tree);
+    if (part) tree.select(part);
+    return await use(tree, layers);
   } finally {
-    await tree.close();
-    await layers.close();
+    await close();
   }
 }
 
-async function streamed(
+interface OpenTree {
+  readonly tree: ImageTree;
+  readonly layers: readonly LayerSummary[];
+  readonly close: () => Promise<void>;
+}
+
+/** The tree of layers that are all here, and can be read again. */
+async function openHeld(
   image: Image,
-  queue: Parameters<typeof layerQueue>[1],
-  treeOptions: Parameters<typeof ImageTree.build>[1],
-): Promise<ImageTree> {
-  let last: PulledLayer | undefined;
+  queue: LayerQueueOptions,
+  treeOptions: ImageTreeOptions,
+): Promise<OpenTree> {
+  const fetched = await fetchAllLayers(image.layers, queue);
+  try {
+    const tree = await ImageTree.build(fetched.layers.map(treeLayer), treeOptions);
+    const close = async (): Promise<void> => {
+      await tree.close();
+      await fetched.close();
+    };
+    return { tree, layers: summariesOf(fetched.layers, tree), close };
+  } catch (error) {
+    await fetched.close();
+    throw error;
+  }
+}
+
+/** The tree of layers that are read once, while they arrive. */
+async function openStreamed(
+  image: Image,
+  queue: LayerQueueOptions,
+  treeOptions: ImageTreeOptions,
+): Promise<OpenTree> {
+  const pulled: PulledLayer[] = [];
   async function* layers(): AsyncGenerator<ImageLayer, void, void> {
     for await (const layer of layerQueue(image.layers, queue)) {
-      last = layer;
+      pulled.push(layer);
       yield treeLayer(layer);
     }
   }
   try {
-    return await ImageTree.build(layers(), treeOptions);
+    const tree = await ImageTree.build(layers(), treeOptions);
+    return { tree, layers: summariesOf(pulled, tree), close: () => tree.close() };
   } catch (error) {
-    throw last ? await last.explainFailure(error) : error;
+    throw (await pulled.at(-1)?.explainFailure(error)) ?? error;
   }
 }
 
 /** A layer as trees and archives read it. */
 export function treeLayer(layer: PulledLayer): ImageLayer {
   return { name: `layer ${layer.layer.id.slice(0, 12)}`, open: () => layer.tar() };
+}
+
+function summariesOf(layers: readonly PulledLayer[], { layerEntries }: ImageTree): LayerSummary[] {
+  return layers.map((layer, index) => summaryOf(layer, layerEntries[index]!));
 }

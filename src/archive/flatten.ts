@@ -7,6 +7,7 @@ import type { ImageContents, ImageLayer } from '../rootfs/image-contents.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
 import { ImageTree, type TreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
+import type { PartOptions } from '../rootfs/selection.ts';
 import { unwritable } from './archive-file.ts';
 import { entryBlocks, linkBlocks, paddingOf } from './entry-blocks.ts';
 import { alignExtents, fillGaps } from './sparse-map.ts';
@@ -25,6 +26,10 @@ export interface FlattenOptions {
   readonly name?: string | undefined;
   /** Leave the output open at the end, as for standard output. */
   readonly keepOpen?: boolean;
+  /** The part of the image that is written; left out: all of it. */
+  readonly part?: PartOptions | undefined;
+  /** What messages call the image. */
+  readonly image?: string;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -52,7 +57,7 @@ export function compressionFor(fileName: string): ArchiveCompression {
 }
 
 /**
- * Writes the root file system of an image as one archive: see `flattenedTar`. Nothing is written before every layer was read to its
+ * Writes the root file system of an image as one archive: see `flattenedTree`. Nothing is written before every layer was read to its
  * end. The output is ended (unless `keepOpen`), or destroyed on failure.
  *
  * @throws IntegrityError for a malformed layer, DestinationError when the output cannot be written, and what the layers throw
@@ -60,13 +65,13 @@ export function compressionFor(fileName: string): ArchiveCompression {
 export async function flatten(
   layers: readonly ImageLayer[],
   output: Writable,
-  { compression, temporaryFile, name = 'the archive', keepOpen = false, signal }: FlattenOptions,
+  { compression, name = 'the archive', keepOpen = false, signal, ...treeOptions }: FlattenOptions,
 ): Promise<FlattenSummary> {
   let summary: FlattenSummary | undefined;
   let sourceError: unknown;
   async function* source(): AsyncGenerator<Buffer, void, void> {
     try {
-      summary = yield* flattenedTar(layers, temporaryFile);
+      summary = yield* flattenedLayers(layers, treeOptions);
     } catch (error) {
       // Where the output failed first, its error is thrown in here.
       if (output.errored !== error) sourceError = error;
@@ -97,33 +102,46 @@ function compressor(
 }
 
 /**
- * The root file system of an image as one archive: pax, entries in the order of the tree, nothing that the image does not say. The
- * same image gives the same bytes. The layers are read twice: first for what there is in the end, then for the contents of that.
+ * The layers are read twice: first for what there is in the end, then for the contents of that.
  *
  * @param layers base layer first; each is read to its last byte before the archive begins, so that nothing unverified gets into it
- * @param temporaryFile a new empty file for contents that come before their turn
- * @throws IntegrityError for a layer that makes no sense, naming it and the entry, and what the layers themselves throw
  */
-async function* flattenedTar(
+async function* flattenedLayers(
   layers: readonly ImageLayer[],
-  temporaryFile: () => Promise<FileHandle>,
+  { temporaryFile, part, image = 'the image' }: Pick<FlattenOptions, 'temporaryFile' | 'part' | 'image'>,
 ): AsyncGenerator<Buffer, FlattenSummary, void> {
-  const tree = await ImageTree.build(layers, { name: 'the archive', temporaryFile });
+  const tree = await ImageTree.build(layers, { name: image, temporaryFile });
+  try {
+    if (part) tree.select(part);
+    const entriesWritten = yield* flattenedTree(tree);
+    const entriesRead = tree.layerEntries.reduce((sum, count) => sum + count, 0);
+    return { entriesRead, entriesWritten, notRestored: tree.counts };
+  } finally {
+    await tree.close();
+  }
+}
+
+/**
+ * The root file system of an image, or the part of it that is selected, as one archive: pax, entries in the order of the tree, nothing
+ * that the image does not say. The same image gives the same bytes. Returns the number of entries.
+ *
+ * @throws what the layers throw
+ */
+export async function* flattenedTree(tree: ImageTree): AsyncGenerator<Buffer, number, void> {
   const contents = tree.contents();
   const batch = new Batch();
-  let entriesWritten = 0;
+  let entries = 0;
   try {
     for (const entry of tree) {
       yield* writeEntry(entry, contents, batch);
-      entriesWritten += 1;
+      entries += 1;
     }
   } finally {
     await contents.close();
-    await tree.close();
   }
   yield* batch.add(END_MARK);
   yield* batch.flush();
-  return { entriesRead: tree.entriesRead, entriesWritten, notRestored: tree.counts };
+  return entries;
 }
 
 async function* writeEntry(entry: TreeEntry, contents: ImageContents, batch: Batch): AsyncGenerator<Buffer> {

@@ -1,6 +1,8 @@
 import type { SparseExtent } from '../tar/entry.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
 
+const ZEROS = Buffer.alloc(64 * 1024);
+
 /**
  * Extents as GNU tar can read them: each begins at a block border and ends at one or at the end of the file. What is put between is
  * zeros.
@@ -37,14 +39,13 @@ export async function* fillGaps(
   extents: readonly SparseExtent[],
   aligned: readonly SparseExtent[],
 ): AsyncGenerator<Uint8Array, void, void> {
-  const zeros = Buffer.alloc(2 * BLOCK_SIZE);
   const gaps = gapsBetween(extents, aligned);
   let index = 0;
   let left = 0;
   for await (const piece of data) {
     for (let at = 0; at < piece.length;) {
       while (left === 0) {
-        yield* zerosOf(zeros, gaps[index]!);
+        yield* zerosOf(gaps[index]!);
         left = extents[index]!.length;
         index += 1;
       }
@@ -54,7 +55,7 @@ export async function* fillGaps(
       at = end;
     }
   }
-  for (; index < gaps.length; index += 1) yield* zerosOf(zeros, gaps[index]!);
+  for (; index < gaps.length; index += 1) yield* zerosOf(gaps[index]!);
 }
 
 /** Zeros before each extent, and after the last one: each time what `aligned` covers beyond the extents themselves. */
@@ -83,7 +84,7 @@ function endOf({ offset, length }: SparseExtent): number {
   return offset + length;
 }
 
-function* zerosOf(zeros: Uint8Array, count: number): Generator<Uint8Array, void, void> {
-  for (let left = count; left > 0; left -= zeros.length)
-    yield zeros.subarray(0, Math.min(left, zeros.length));
+function* zerosOf(count: number): Generator<Uint8Array, void, void> {
+  for (let left = count; left > 0; left -= ZEROS.length)
+    yield ZEROS.subarray(0, Math.min(left, ZEROS.length));
 }

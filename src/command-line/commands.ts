@@ -16,6 +16,8 @@ export interface FlagValues {
   readonly force?: boolean;
   readonly rootless?: boolean;
   readonly prepare?: boolean;
+  readonly path?: readonly string[];
+  readonly exclude?: readonly string[];
   readonly dryRun?: boolean;
   readonly contents?: boolean;
   readonly user?: string;
@@ -158,6 +160,12 @@ const whatAndWhere = group('What and where', [
     'pull the image for another platform than this host',
     (o) => o.parsed(parsePlatform),
   ],
+  ['--path <path>', 'only this file or directory of the image (repeatable)', (o) => o.list((text) => [text])],
+  [
+    '--exclude <pattern>',
+    'leave out what the pattern matches, as *.pyc or usr/share/doc (repeatable)',
+    (o) => o.list((text) => [text]),
+  ],
   ['--merge', 'unpack the image over another image that DIR holds'],
   ['--no-json', "do not write the image's JSON to DIR/json"],
   [
@@ -298,11 +306,24 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     summary: 'tell what differs between DIR and an image; exit code 9 if anything does',
     words: ['<image>'],
     options: [
-      ...named('dest', 'contents', 'prepare', 'platform'),
+      ...named('dest', 'path', 'exclude', 'contents', 'prepare', 'platform'),
       ...credentials,
       ...registry,
       ...download,
       ...output,
+      ...other,
+    ],
+  },
+  cat: {
+    synopsis: 'cat IMAGE PATH',
+    summary: 'write what a file of an image holds to standard output',
+    words: ['<image>', '<path>'],
+    options: [
+      ...named('platform'),
+      ...credentials,
+      ...registry,
+      ...download,
+      ...named('verbose', 'progress'),
       ...other,
     ],
   },

@@ -65,6 +65,7 @@ const commandArguments: Readonly<Record<string, Candidates>> = {
   pull: 'images',
   inspect: 'images',
   verify: 'images',
+  cat: 'images',
   tags: 'nothing',
   cache: ['size', 'prune', 'add'],
   checkout: 'branches',

@@ -52,6 +52,7 @@ async function runInvocation(invocation: Invocation, context: CliContext): Promi
     return await (await import('./run-checkout.ts')).runCheckout(invocation, context);
   const others: Readonly<Record<string, Run>> = {
     cache: runCache,
+    cat: runCat,
     inspect: runInspect,
     tags: runTags,
     verify: runVerify,
@@ -128,6 +129,17 @@ async function runInspect(invocation: Invocation, context: CliContext): Promise<
   const found = await reporting(invocation, context, false, (report) => inspect(options(report)));
   const text = () => inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined);
   stdout.write(invocation.values.json === true ? `${JSON.stringify(found)}\n` : text());
+}
+
+/** `dlrootfs cat IMAGE PATH`. */
+async function runCat(invocation: Invocation, context: CliContext): Promise<void> {
+  const { stdout } = context;
+  if (context.isClosed(1))
+    throw new DestinationError('cannot write the file: standard output is closed', {
+      hint: 'redirect it, as in > FILE',
+    });
+  const [{ cat }, options] = await Promise.all([import('../cat.ts'), optionsOf(invocation, context)]);
+  await reporting(invocation, context, false, (report) => cat(options(report), invocation.words[1]!, stdout));
 }
 
 /** `dlrootfs verify IMAGE`: a line for each difference. */

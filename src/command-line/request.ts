@@ -25,6 +25,8 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
     merge: values.merge,
     rootless: values.rootless,
     prepare: values.prepare,
+    paths: values.path,
+    excludes: values.exclude,
     platform: values.platform,
     jobs: values.jobs,
     cache: values.cache,

@@ -112,6 +112,29 @@ export const topics: Readonly<Record<string, Topic>> = {
       ],
     ],
   },
+  parts: {
+    title: 'PARTS',
+    summary: 'a part of an image: --path, --exclude, cat',
+    paragraphs: [
+      'With --path a pull, -o and verify take only that file, or that directory with all that is in it, and the directories above. Layers are applied as a whole first: what a later layer replaces or deletes is replaced or deleted, and every layer is verified. Of a file with several names, the first name that is taken has the content.',
+      [
+        ['--path etc/ssl', 'from the root of the image; with or without a slash before it'],
+        [
+          '--path bin/sh',
+          'where bin is a symlink to usr/bin: that symlink, and usr/bin/sh; a symlink at the end is taken as it is, unless a slash follows',
+        ],
+        ['--exclude "*.pyc"', 'a name at any level'],
+        ['--exclude usr/share/doc', 'a path from the root, with all that is in it, as a slash says'],
+        [
+          '--exclude "usr/share/man/**"',
+          'what is in a directory, not the directory; ** is any number of names',
+        ],
+        ['--exclude "[!a-z]?/"', 'sets, any one character, a slash at the end for directories only'],
+        ['dlrootfs cat IMAGE PATH', 'the content of a file; symlinks are followed inside the image'],
+      ],
+      'A path that the image does not have is an error (exit code 3), a pattern that matches nothing is none. DIR/json says which part DIR holds (dlrootfs.part). -g does not go with it.',
+    ],
+  },
   comparison: {
     title: 'COMPARISON',
     summary: 'what verify compares, and how it tells differences',
@@ -123,7 +146,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['changed PATH: …', 'such as mode 0755→0777, owner 0:0→1000:1000, size 5→6: the image, then DIR'],
       ],
       'A directory that is missing or extra is one line, with a slash at its end. Compared are type, mode, owner, size, time (as exact as the file system keeps it), target of symlinks, device numbers, hard links and extended attributes with access lists; with --contents every byte too. Where something in a directory was made or removed, the time of the directory is not told.',
-      'Not told: the files json, layersize and .git of a pull; with --prepare what a pull with --prepare adds; what this user could not have restored. A plain user may have other owners, no setuid bits, devices and capabilities. What the user may not read is counted in a notice.',
+      'Not told: the files json, layersize and .git of a pull; with --prepare what a pull with --prepare adds; with --path and --exclude what is not in that part; what this user could not have restored. A plain user may have other owners, no setuid bits, devices and capabilities. What the user may not read is counted in a notice.',
       'Nothing in DIR is changed, no symlink in it is followed, and only regular files are opened. --json prints one object (docs/schema/verification.schema.json); -q prints nothing, for the exit code alone.',
     ],
   },

@@ -4,8 +4,8 @@ import { IntegrityError } from '../errors.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { SyscallError, hasErrno } from '../sys/os-error.ts';
 import { systemCalls } from '../sys/system-calls.ts';
-import { bytePath, type BytePath, displayPath } from '../tar/entry.ts';
-import { Directories, nameOf, parentPath } from './directories.ts';
+import { bytePath } from '../tar/entry.ts';
+import { Directories } from './directories.ts';
 import { type ByteName, type Directory, type FileStat, type DiskFilesystem, granted } from './filesystem.ts';
 import { LinuxFilesystem } from './linux.ts';
 import type { Backend } from './messages.ts';
@@ -28,9 +28,6 @@ export function openFilesystem(
   if (calls) return LinuxFilesystem.open(calls, path);
   return backend === 'libc' ? -constants.errno.ENOSYS : PortableFilesystem.open(path);
 }
-
-/** As many as the kernel follows in one path: path_resolution(7). */
-const MAX_LINKS = 40;
 
 /**
  * The files of a rootfs as a process would see them after chroot into it: absolute and climbing symlinks stay inside, also for the last
@@ -129,7 +126,8 @@ export class ConfinedRoot implements Disposable {
    */
   #at<T>(path: string, use: (parent: Directory, name: ByteName) => T): T | undefined {
     try {
-      return this.#follow(bytePath(path), use);
+      const found = this.#directories.follow(bytePath(path));
+      return found && use(found.parent, found.name);
     } catch (error) {
       // Symlinks in a circle, or a path that is too long.
       if (error instanceof IntegrityError) return undefined;
@@ -138,21 +136,5 @@ export class ConfinedRoot implements Disposable {
     } finally {
       this.#directories.trim();
     }
-  }
-
-  #follow<T>(path: BytePath, use: (parent: Directory, name: ByteName) => T): T | undefined {
-    let rest: string = path;
-    for (let links = 0; links <= MAX_LINKS; links += 1) {
-      while (rest.endsWith('/')) rest = rest.slice(0, -1);
-      const name = nameOf(rest);
-      const isDirectory = name === '' || name === '.' || name === '..';
-      const parent = this.#directories.find(isDirectory ? rest : parentPath(rest), false);
-      if (!parent) return undefined;
-      if (isDirectory) return use(parent, '.');
-      const target = this.#filesystem.readLink(parent, name);
-      if (typeof target === 'number') return use(parent, name);
-      rest = target.startsWith('/') ? target : `${parent.path}/${target}`;
-    }
-    throw new SyscallError(ELOOP, `follow the symlinks of ${displayPath(path)}`);
   }
 }

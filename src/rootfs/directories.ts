@@ -25,6 +25,9 @@ interface Opened extends Directory {
   kept: boolean;
 }
 
+/** What a walk needs of a file system. */
+type Walkable = Pick<Filesystem, 'root' | 'openDirectory' | 'closeDirectory' | 'readLink'>;
+
 /** What to do if a directory of a path is missing, something else, or not accessible. */
 export interface Pathfinder {
   /** Makes the missing directory. */
@@ -48,7 +51,7 @@ const UNCHANGED: Pathfinder = {
  * recently used directories open. Serves layers, `-g` and the files that `--for` reads (ConfinedRoot).
  */
 export class Directories {
-  readonly #filesystem: Filesystem;
+  readonly #filesystem: Walkable;
   readonly #pathfinder: Pathfinder;
   readonly #open = new Map<string, Opened>();
   readonly #root: Opened;
@@ -56,7 +59,7 @@ export class Directories {
   #last: Directory;
 
   /** @param pathfinder left out: nothing is made, cleared or unlocked */
-  constructor(filesystem: Filesystem, pathfinder: Pathfinder = UNCHANGED) {
+  constructor(filesystem: Walkable, pathfinder: Pathfinder = UNCHANGED) {
     this.#filesystem = filesystem;
     this.#pathfinder = pathfinder;
     this.#root = { ...filesystem.root, kept: true };
@@ -84,6 +87,29 @@ export class Directories {
   /** The directory at `path` without following symlinks; undefined if any component is not a directory. */
   findExact(path: string): Directory | undefined {
     return this.#open.get(path) ?? this.#walk(path, false, false);
+  }
+
+  /**
+   * What a path leads to as for a process: the directory and the name in it, symlinks followed, that of the last name too. The name is
+   * no symlink unless there are too many, and `.` for what can only be a directory. Valid until the next `trim` or `drop`.
+   *
+   * @returns undefined where a directory is missing or something else
+   * @throws as `find`
+   */
+  follow(path: BytePath): { readonly parent: Directory; readonly name: ByteName } | undefined {
+    let rest: string = path;
+    for (let links = 0; links <= MAX_LINKS; links += 1) {
+      while (rest.endsWith('/')) rest = rest.slice(0, -1);
+      const name = nameOf(rest);
+      const isDirectory = name === '' || name === '.' || name === '..';
+      const parent = this.find(isDirectory ? rest : parentPath(rest), false);
+      if (!parent) return undefined;
+      if (isDirectory) return { parent, name: '.' };
+      const target = this.#filesystem.readLink(parent, name);
+      if (typeof target === 'number') return { parent, name };
+      rest = target.startsWith('/') ? target : `${parent.path}/${target}`;
+    }
+    throw new SyscallError(ELOOP, `follow the symlinks of ${displayPath(path)}`);
   }
 
   /** Closes the directories opened first, if many are open. To be called between two entries. */
@@ -225,7 +251,7 @@ function isSpaced(path: string, length: number): boolean {
 }
 
 /** Closes a directory that is not kept. */
-function leave(filesystem: Filesystem, directory: Opened): void {
+function leave(filesystem: Walkable, directory: Opened): void {
   if (!directory.kept) filesystem.closeDirectory(directory);
 }
 

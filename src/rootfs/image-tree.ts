@@ -6,11 +6,15 @@ import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import { LayerApplication, startRun } from './apply.ts';
 import { ImageContents, type ImageLayer, type OpenFile } from './image-contents.ts';
+import { Directories, join, nameOf, parentPath } from './directories.ts';
 import { finishRun } from './directory-metadata.ts';
+import type { ByteName, Directory } from './filesystem.ts';
 import { MemoryFilesystem } from './memory.ts';
 import type { FileContent, InodeMetadata } from './memory-inodes.ts';
 import { Spool } from './memory-tables.ts';
 import type { NotRestored } from './not-restored.ts';
+import { type PartOptions, type Place, Selection } from './selection.ts';
+import { SyscallError } from '../sys/os-error.ts';
 
 /** One name in an image's tree. */
 export interface TreeEntry extends InodeMetadata {
@@ -41,8 +45,8 @@ const nothing: Pick<EntryReader, 'data'> = { data: () => undefined };
  * hundred bytes each. What files hold is read from the layers once more, when it is asked for.
  */
 export class ImageTree {
-  /** Entries of the layers. */
-  entriesRead = 0;
+  /** How many entries each layer has. */
+  readonly layerEntries: readonly number[];
   /** What the tree does not have as the image has it. */
   readonly counts: Readonly<NotRestored>;
   readonly #layers: readonly ImageLayer[];
@@ -50,9 +54,12 @@ export class ImageTree {
   /** An entry of the layers says what the root itself is. */
   readonly hasRoot: boolean;
   readonly #scratch: Scratch;
+  readonly #name: string;
+  #selection: Selection | undefined;
 
-  private constructor(builder: Builder, layers: readonly ImageLayer[]) {
-    this.entriesRead = builder.entries;
+  private constructor(builder: Builder, layers: readonly ImageLayer[], name: string) {
+    this.#name = name;
+    this.layerEntries = builder.entries;
     this.counts = builder.run.counts;
     this.#layers = layers;
     this.#filesystem = builder.filesystem;
@@ -73,15 +80,68 @@ export class ImageTree {
     const applied: ImageLayer[] = [];
     try {
       for await (const layer of layers) {
-        await builder.apply(layer, applied.length);
+        builder.entries.push(await builder.apply(layer, applied.length));
         applied.push(layer);
       }
       finishRun(builder.run, undefined);
       builder.run.directories.close();
-      return new ImageTree(builder, applied);
+      return new ImageTree(builder, applied, options.name);
     } catch (error) {
       await builder.scratch.close();
       throw malformed(error);
+    }
+  }
+
+  /**
+   * From now on the tree is a part of it only. A file of several names is where it has the first one that is left.
+   *
+   * @throws NotFoundError for a path that the tree has not, UsageError for contradictions
+   */
+  select(options: PartOptions): void {
+    this.#selection = Selection.of(options, this.#name, (path) => this.find(path, false));
+  }
+
+  /** Whether a path that the tree may not have would be in the part that is selected. */
+  isSelected(path: BytePath, isDirectory: boolean): boolean {
+    if (!this.#selection) return true;
+    let wanted: 'whole' | 'way' | undefined = this.#selection.root;
+    for (let end = path.indexOf('/'); end >= 0 && wanted; end = path.indexOf('/', end + 1))
+      wanted = this.#selection.of(path.slice(0, end) as BytePath, true, wanted);
+    return wanted !== undefined && this.#selection.of(path, isDirectory, wanted) === 'whole';
+  }
+
+  /**
+   * What a path leads to as for a process in the image.
+   *
+   * @param followLast a symlink there is followed too
+   * @returns undefined where nothing is
+   */
+  find(path: BytePath, followLast: boolean): Place | undefined {
+    const filesystem = this.#filesystem;
+    const links: BytePath[] = [];
+    const directories = new Directories({
+      root: filesystem.root,
+      openDirectory: (parent, name) => filesystem.openDirectory(parent, name),
+      closeDirectory: () => undefined,
+      readLink: (parent, name) => {
+        const target = filesystem.readLink(parent, name);
+        if (typeof target === 'string') links.push(join(parent.path, name));
+        return target;
+      },
+    });
+    try {
+      const isDirectory = /(?:^|\/)\.{0,2}$/.test(path);
+      const found = followLast || isDirectory ? directories.follow(path) : lastNameOf(path, directories);
+      if (!found) return undefined;
+      const inode = filesystem.inodeAt(found.parent, found.name);
+      if (inode < 0) return undefined;
+      const own = found.name === '.' ? found.parent.path : join(found.parent.path, found.name);
+      const { type, size } = filesystem.inodes.status(inode);
+      return isDirectory && type !== 'directory' ? undefined : { path: own, inode, type, size, links };
+    } catch (error) {
+      // Symlinks in a circle, or a path that is too long.
+      if (error instanceof IntegrityError || error instanceof SyscallError) return undefined;
+      throw error;
     }
   }
 
@@ -111,10 +171,13 @@ export class ImageTree {
   ): Generator<Pick<TreeEntry, 'path' | 'linkTo' | 'inode'>, void, boolean | undefined> {
     const filesystem = this.#filesystem;
     const root = filesystem.root.handle;
+    const selection = this.#selection;
     const firstNames = new Map<number, BytePath>();
     if (withRoot) yield { path: '' as BytePath, linkTo: undefined, inode: root };
     /** The directories on the way, each with the length of its path and the slash after it: the path itself may be long. */
-    const way = [{ names: filesystem.inOrder(root), length: 0 }];
+    const way = [
+      { names: filesystem.inOrder(root), length: 0, wanted: selection?.root ?? ('whole' as const) },
+    ];
     let path = '' as BytePath;
     for (let last = way.at(-1); last !== undefined; last = way.at(-1)) {
       const next = last.names.next();
@@ -124,13 +187,16 @@ export class ImageTree {
       }
       const [name, inode] = next.value;
       path = (path.slice(0, last.length) + name) as BytePath;
-      const linked = filesystem.inodes.type(inode) !== 'directory' && filesystem.inodes.links(inode) > 1;
+      const isDirectory = filesystem.inodes.type(inode) === 'directory';
+      const wanted = selection ? selection.of(path, isDirectory, last.wanted) : last.wanted;
+      if (wanted === undefined) continue;
+      const linked = !isDirectory && filesystem.inodes.links(inode) > 1;
       const linkTo = linked ? firstNames.get(inode) : undefined;
       if (linked && linkTo === undefined) firstNames.set(inode, path);
       const descend = yield { path, linkTo, inode };
-      if (descend === false || filesystem.inodes.type(inode) !== 'directory') continue;
+      if (descend === false || !isDirectory) continue;
       path = `${path}/` as BytePath;
-      way.push({ names: filesystem.inOrder(inode), length: path.length });
+      way.push({ names: filesystem.inOrder(inode), length: path.length, wanted });
     }
   }
 
@@ -178,6 +244,14 @@ export class ImageTree {
   }
 }
 
+function lastNameOf(
+  path: BytePath,
+  directories: Directories,
+): { readonly parent: Directory; readonly name: ByteName } | undefined {
+  const parent = directories.find(parentPath(path), false);
+  return parent && { parent, name: nameOf(path) };
+}
+
 /** The tree refuses only names that are too long for every Linux. */
 function malformed(error: unknown): unknown {
   if (!(error instanceof DestinationError) || error.code !== 'ENAMETOOLONG') return error;
@@ -214,7 +288,7 @@ class Builder {
   readonly filesystem = new MemoryFilesystem();
   readonly scratch: Scratch;
   readonly run;
-  entries = 0;
+  readonly entries: number[] = [];
   #accountBytes = 0;
 
   constructor({ name, temporaryFile }: ImageTreeOptions) {
@@ -223,7 +297,8 @@ class Builder {
     this.run = startRun(this.filesystem, options);
   }
 
-  async apply(layer: ImageLayer, index: number): Promise<void> {
+  /** Answers how many entries it had. */
+  async apply(layer: ImageLayer, index: number): Promise<number> {
     const chunks = layer.open()[Symbol.asyncIterator]();
     const application = new LayerApplication(this.run, layer.name);
     try {
@@ -243,8 +318,9 @@ class Builder {
         application.apply(entry, this.#isAccountFile(entry) ? await contentOf(reader) : nothing);
         ordinal += 1;
       }
-      this.entries += application.finish();
+      const entries = application.finish();
       while ((await chunks.next()).done !== true);
+      return entries;
     } finally {
       await chunks.return?.();
     }

@@ -197,6 +197,11 @@ export class MemoryFilesystem implements Filesystem {
 
   close(): void {}
 
+  /** The inode of a name; an errno below zero where there is none. */
+  inodeAt(parent: Directory, name: ByteName): number {
+    return this.#find(parent, name);
+  }
+
   /** Name and inode of all that is in a directory, by the bytes of the names. */
   *inOrder(directory: number): Generator<[name: ByteName, inode: number], void, void> {
     for (const name of this.#names.sorted(directory)) yield [this.#names.text(name), this.#names.inode(name)];

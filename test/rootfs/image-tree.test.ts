@@ -69,7 +69,7 @@ describe('the tree of an image', () => {
     assert.equal(a!.inode, y!.inode);
     assert.deepEqual([b!.mode, b!.uid, l!.linkPath], [0o750, 7, '../b-a']);
     assert.deepEqual([y!.size, y!.mtimeSeconds, y!.mtimeNanoseconds], [4, 5, 6]);
-    assert.deepEqual([tree.entriesRead, tree.counts.ignored], [5, 0]);
+    assert.deepEqual([tree.layerEntries, tree.counts.ignored], [[3, 2], 0]);
   });
 
   test('hands out the contents of the files that were asked for, in any order', async (t) => {

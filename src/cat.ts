@@ -1,0 +1,68 @@
+import { Readable, type Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { unwritable } from './archive/archive-file.ts';
+import { fillGaps } from './archive/sparse-map.ts';
+import { NotFoundError, printable } from './errors.ts';
+import type { PullOptions } from './options.ts';
+import type { ImageTree } from './rootfs/image-tree.ts';
+import { absent, type Place } from './rootfs/selection.ts';
+import { pathBytes } from './sys/os-path.ts';
+import type { BytePath } from './tar/entry.ts';
+import { withImageTree } from './with-image-tree.ts';
+import { resolveImage, withSession } from './with-session.ts';
+
+/**
+ * Writes what a file of an image holds to `output`, which stays open. Symlinks are followed inside the image.
+ *
+ * @param file from the root of the image, with or without a slash
+ * @throws NotFoundError for a path where no file is, DestinationError when the output cannot be written, and as `pull` does
+ */
+export async function cat(options: PullOptions, file: string, output: Writable): Promise<void> {
+  const { signal } = options;
+  await withSession(options, async (opened) => {
+    const image = await resolveImage(opened, options);
+    const { reference } = opened.source;
+    await withImageTree(image, opened, options, true, async (tree) => {
+      const place = tree.find(pathBytes(file).toString('latin1') as BytePath, true);
+      if (!place) throw absent(file, reference);
+      if (place.type !== 'file') throw noFile(file, place, reference);
+      let sourceError: unknown;
+      async function* source(): AsyncGenerator<Uint8Array, void, void> {
+        try {
+          yield* content(tree, place!);
+        } catch (error) {
+          if (output.errored !== error) sourceError = error;
+          throw error;
+        }
+      }
+      try {
+        await pipeline(Readable.from(source(), { objectMode: false }), output, { end: false, signal });
+      } catch (error) {
+        signal.throwIfAborted();
+        throw error === sourceError ? error : unwritable('standard output', error);
+      }
+    });
+  });
+}
+
+async function* content(tree: ImageTree, { inode, size }: Place): AsyncGenerator<Uint8Array, void, void> {
+  const contents = tree.contents([{ inode, linkTo: undefined }]);
+  try {
+    const { extents, pieces } = await contents.open(inode);
+    const whole = extents ? fillGaps(pieces, extents, [{ offset: 0, length: size }]) : pieces;
+    // A piece lives only until the next one is asked for, and a stream asks early.
+    for await (const piece of whole) yield Uint8Array.from(piece);
+  } finally {
+    await contents.close();
+  }
+}
+
+function noFile(file: string, { type }: Place, reference: string): NotFoundError {
+  const what = { directory: 'a directory', symlink: 'a symlink', fifo: 'a FIFO' } as const;
+  const is = type in what ? what[type as keyof typeof what] : 'a device';
+  const path = printable(file);
+  return new NotFoundError(`cannot read ${path} of ${printable(reference)}: it is ${is}, not a file`, {
+    code: 'NOT_A_FILE',
+    hint: `take it with dlrootfs ${printable(reference)} --path ${path} -d DIR`,
+  });
+}
