@@ -129,30 +129,25 @@ export class BlobSource {
 
   async #ask(range: BlobRange, key: string, signal: AbortSignal): Promise<BlobResponse> {
     const { path, subject } = this.#blob;
-    const query = (giver: Endpoint | URL): Query => ({
-      path,
-      headers: rangeHeaders(range, this.#etagFor(range.etag, giver)),
-      also: [206, 416],
-      subject,
-    });
-    const read = async (response: Response, giver: Endpoint | URL): Promise<BlobResponse> => {
-      const expected = { ...range, etag: this.#etagFor(range.etag, giver) };
-      const answer = readBlobResponse(response, expected, this.#blob);
-      this.#bodies.set(key, response);
-      // Another server's entity tag says nothing about a change.
-      if (expected.etag !== range.etag) return { ...answer, etag: range.etag };
-      if (answer.etag !== undefined) this.#etags.set(answer.etag, giver);
-      return answer;
+    const query = (giver: Endpoint | URL): Query<BlobResponse> => {
+      const etag = this.#etagFor(range.etag, giver);
+      const read = async (response: Response) => {
+        const answer = readBlobResponse(response, { ...range, etag }, this.#blob);
+        this.#bodies.set(key, response);
+        // Another server's entity tag says nothing about a change.
+        if (etag !== range.etag) return { ...answer, etag: range.etag };
+        if (answer.etag !== undefined) this.#etags.set(answer.etag, giver);
+        return answer;
+      };
+      return { path, headers: rangeHeaders(range, etag), also: [206, 416], subject, read };
     };
     try {
-      return await this.#endpoints.ask(query, read, signal, this.#turn);
+      return await this.#endpoints.ask(query, signal, this.#turn);
     } catch (error) {
       signal.throwIfAborted();
+      const registry = this.#endpoints.endpoints.at(-1)!;
       for (const url of this.#addresses()) {
-        const found = await this.#endpoints.endpoints
-          .at(-1)!
-          .askElsewhere(url, query(url), (response) => read(response, url), signal)
-          .catch(() => undefined);
+        const found = await registry.askElsewhere(url, query(url), signal).catch(() => undefined);
         if (found) return found;
         signal.throwIfAborted();
       }

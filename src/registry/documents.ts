@@ -1,6 +1,5 @@
 import { DlrootfsError, IntegrityError } from '../errors.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
-import type { Descriptor } from '../oci/descriptor.ts';
 import { Digest, digestOf, verify } from '../oci/digest.ts';
 import {
   type Manifest,
@@ -14,7 +13,6 @@ import { Reference } from '../oci/reference.ts';
 import { describeRateLimit } from './http/answer-error.ts';
 import { readDocument } from './http/body.ts';
 import type { Query } from './endpoint.ts';
-import type { Failover } from './failover.ts';
 import type { Response } from './http/exchange.ts';
 import type { ManifestStore } from './registry-options.ts';
 import { isTransient } from './http/transport-error.ts';
@@ -25,33 +23,32 @@ export interface FoundDocument {
   readonly digest: Digest;
 }
 
-/** Tries of a document whose bytes were wrong. */
-const TRIES = 2;
+/** Sends a request and reads its answer, as `Failover.ask` does. */
+type Ask = <T>(query: Query<T>, signal: AbortSignal) => Promise<T>;
 
 /** The manifests and configs of one repository: from the store where it has them, else from a registry; all are verified. */
 export class Documents {
   readonly #name: string;
-  readonly #endpoints: Failover;
+  readonly #ask: Ask;
   readonly #store: ManifestStore | undefined;
-  /** The rate limit that came with the last manifest, in words. */
+  /** As in the answer with the last manifest, in words. */
   rateLimit: string | undefined;
 
-  constructor(reference: Reference, endpoints: Failover, store: ManifestStore | undefined) {
+  constructor(reference: Reference, ask: Ask, store: ManifestStore | undefined) {
     this.#name = Reference.name(reference);
-    this.#endpoints = endpoints;
+    this.#ask = ask;
     this.#store = store;
   }
 
   /** The manifest or index that a tag points to now: one GET, or a HEAD when the store has it already. */
   async byTag(tag: string, signal: AbortSignal): Promise<FoundDocument> {
-    const subject = `the manifest of ${this.#name}:${tag}`;
-    const query: Query = {
+    const query = {
       path: `manifests/${tag}`,
-      headers: ACCEPT,
-      subject,
+      subject: `the manifest of ${this.#name}:${tag}`,
       absent: `${this.#name} has no tag ${tag}`,
     };
-    const found = (await this.#stillThere(tag, query, signal)) ?? (await this.#ask(query, undefined, signal));
+    const known = await this.#storedByTag(tag, query, signal);
+    const found = known ?? (await this.#fetchManifest(query, undefined, signal));
     await this.#store?.remember?.(`${this.#name}:${tag}`, found.digest);
     return found;
   }
@@ -59,49 +56,35 @@ export class Documents {
   /** The manifest or index with this digest. */
   async byDigest(digest: Digest, signal: AbortSignal): Promise<FoundDocument> {
     const subject = `the manifest ${this.#name}@${digest}`;
-    const query = { path: `manifests/${digest}`, headers: ACCEPT, subject };
-    return (await this.#stored(digest, subject)) ?? this.#ask(query, digest, signal);
+    const stored = await this.#storedManifest(digest, subject);
+    return stored ?? this.#fetchManifest({ path: `manifests/${digest}`, subject }, digest, signal);
   }
 
-  /** The config of an image. */
-  async config({ config }: Manifest, signal: AbortSignal): Promise<ImageConfig> {
-    const what = `the config of ${this.#name}`;
-    return parseConfig(await this.#configBytes(config, what, signal), what);
-  }
-
-  async #configBytes({ digest, size }: Descriptor, what: string, signal: AbortSignal): Promise<Uint8Array> {
-    const stored = await this.#store?.get(digest);
-    if (stored && digestOf(stored) === digest) return stored;
-    if (size > MAX_CONFIG_BYTES) {
-      throw new IntegrityError(`${what} has ${size} bytes, ${MAX_CONFIG_BYTES} are allowed`);
-    }
-    const bytes = await this.#verified(
-      { path: `blobs/${digest}`, subject: what },
-      size,
-      signal,
-      async (body) => {
-        verify(body, digest, what);
-        return Promise.resolve(body);
-      },
-    );
-    await this.#store?.put(digest, bytes);
-    return bytes;
-  }
-
-  async #stillThere(tag: string, get: Query, signal: AbortSignal): Promise<FoundDocument | undefined> {
+  /** What the store has for a tag, if a HEAD says that the tag still points to it. */
+  async #storedByTag(
+    tag: string,
+    target: ManifestTarget,
+    signal: AbortSignal,
+  ): Promise<FoundDocument | undefined> {
     const store = this.#store;
     if (!store || (store.recall && (await store.recall(`${this.#name}:${tag}`)) === undefined))
       return undefined;
-    const head: Query = { ...get, method: 'HEAD', also: [404, 405] };
-    const digest = await this.#endpoints.ask(head, digestOfHead, signal).catch((error: unknown) => {
-      // An answer to HEAD has no words; those to GET will have.
+    const head = {
+      ...target,
+      method: 'HEAD',
+      headers: ACCEPT,
+      also: [404, 405],
+      read: digestOfHead,
+    } as const;
+    const digest = await this.#ask(head, signal).catch((error: unknown) => {
+      // The answer to a HEAD has no words; that to the GET will have.
       if (error instanceof DlrootfsError && !isTransient(error)) return undefined;
       throw error;
     });
-    return digest && this.#stored(digest, get.subject);
+    return digest && this.#storedManifest(digest, target.subject);
   }
 
-  async #stored(digest: Digest, what: string): Promise<FoundDocument | undefined> {
+  async #storedManifest(digest: Digest, what: string): Promise<FoundDocument | undefined> {
     const bytes = await this.#store?.get(digest);
     if (!bytes) return undefined;
     try {
@@ -109,59 +92,55 @@ export class Documents {
       verifyManifest(document, digest, what);
       return { document, digest };
     } catch {
-      // The document that is fetched instead replaces it.
+      // The downloaded document replaces it.
       return undefined;
     }
   }
 
-  async #ask(query: Query, digest: Digest | undefined, signal: AbortSignal): Promise<FoundDocument> {
-    const { subject } = query;
-    const { found, bytes } = await this.#verified(
-      query,
-      MAX_MANIFEST_BYTES,
-      signal,
-      async (body, response) => {
-        this.rateLimit = describeRateLimit((name) => response.header(name)) ?? this.rateLimit;
-        const document = parseManifest(body, response.header('content-type'), subject);
-        const expected = digest ?? digestOfHeader(response);
-        if (expected !== undefined) verifyManifest(document, expected, subject);
-        return Promise.resolve({
-          found: { document, digest: expected ?? digestOf(document.payload) },
-          bytes: body,
-        });
-      },
-    );
+  async #fetchManifest(
+    target: ManifestTarget,
+    digest: Digest | undefined,
+    signal: AbortSignal,
+  ): Promise<FoundDocument> {
+    const { subject } = target;
+    const read = async (response: Response) => {
+      const bytes = await readDocument(response, MAX_MANIFEST_BYTES);
+      this.rateLimit = describeRateLimit(response.header) ?? this.rateLimit;
+      const document = parseManifest(bytes, response.header('content-type'), subject);
+      const expected = digest ?? digestOfHeader(response);
+      if (expected !== undefined) verifyManifest(document, expected, subject);
+      return { document, digest: expected ?? digestOf(document.payload), bytes };
+    };
+    const { bytes, ...found } = await this.#ask({ ...target, headers: ACCEPT, read }, signal);
     await this.#store?.put(found.digest, bytes);
     return found;
   }
 
-  /** Requests a document, reads at most `limit` bytes and checks them; after a failed check it requests the document once more. */
-  async #verified<T>(
-    query: Query,
-    limit: number,
-    signal: AbortSignal,
-    check: (body: Uint8Array, response: Response) => Promise<T>,
-  ): Promise<T> {
-    for (let count = 1; ; count += 1) {
-      try {
-        return await this.#endpoints.ask(
-          query,
-          async (response) => check(await readDocument(response, limit), response),
-          signal,
-        );
-      } catch (error) {
-        // Malformed may mean broken off.
-        const mismatch =
-          error instanceof IntegrityError && /^(?:INTEGRITY|DIGEST_MISMATCH)$/.test(error.code);
-        if (!mismatch || count >= TRIES) throw error;
-      }
+  /** The config of an image. */
+  async config({ config: { digest, size } }: Manifest, signal: AbortSignal): Promise<ImageConfig> {
+    const subject = `the config of ${this.#name}`;
+    const stored = await this.#store?.get(digest);
+    if (stored && digestOf(stored) === digest) return parseConfig(stored, subject);
+    if (size > MAX_CONFIG_BYTES) {
+      throw new IntegrityError(`${subject} has ${size} bytes, ${MAX_CONFIG_BYTES} are allowed`);
     }
+    const read = async (response: Response) => {
+      const bytes = await readDocument(response, size);
+      verify(bytes, digest, subject);
+      return bytes;
+    };
+    const bytes = await this.#ask({ path: `blobs/${digest}`, subject, read }, signal);
+    await this.#store?.put(digest, bytes);
+    return parseConfig(bytes, subject);
   }
 }
 
+/** Where a manifest is, and its name in errors. */
+type ManifestTarget = Pick<Query<unknown>, 'path' | 'subject' | 'absent'>;
+
 const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };
 
-/** What the registry says the manifest's digest is; undefined where it says nothing, or nothing that can be checked. */
+/** The digest of the manifest in the answer's header; undefined without one, or where it cannot be checked. */
 function digestOfHeader(response: Response): Digest | undefined {
   try {
     return Digest.parse(response.header('docker-content-digest')?.trim() ?? '');

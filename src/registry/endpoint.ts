@@ -1,4 +1,3 @@
-import type { DlrootfsError } from '../errors.ts';
 import { backoff, pause } from '../sys/retry.ts';
 import { type Challenge, parseChallenges } from './auth/challenge.ts';
 import { answerError, refusedByStorage, type Subject, warningTexts } from './http/answer-error.ts';
@@ -8,8 +7,8 @@ import type { Response } from './http/exchange.ts';
 import { COMMON_HEADERS, retryRequest, type Transport } from './http/transport.ts';
 import type { RequestPolicy } from './registry-options.ts';
 
-/** A request to one endpoint. */
-export interface Query extends Subject {
+/** A request to one endpoint, and how to read its answer. */
+export interface Query<T> extends Subject {
   readonly method?: 'GET' | 'HEAD';
   /** Relative to the base of the endpoint: `manifests/latest`. */
   readonly path: string;
@@ -17,6 +16,7 @@ export interface Query extends Subject {
   readonly headers?: Readonly<Record<string, string>>;
   /** Further statuses that count as success, beside 200. */
   readonly also?: readonly number[];
+  readonly read: (response: Response) => Promise<T>;
 }
 
 /** A 401. */
@@ -75,20 +75,15 @@ export class Endpoint {
    * Sends a request and reads the answer; retries after transient errors, also of `read`.
    *
    * @param retries fewer than those of the policy
-   * @throws errors of `answerError` and of the transport
+   * @throws errors of `answerError`, of the transport and of `read`
    */
-  async ask<T>(
-    query: Query,
-    read: (response: Response) => Promise<T>,
-    signal: AbortSignal,
-    retries?: number,
-  ): Promise<T> {
+  async ask<T>(query: Query<T>, signal: AbortSignal, retries?: number): Promise<T> {
     const base = await this.#options.base(signal);
-    const attempt = async () => read(await this.#attempt(base, query, signal));
+    const attempt = async () => query.read(await this.#attempt(base, query, signal));
     return retryRequest(attempt, this.#options.policy, signal, retries);
   }
 
-  async #attempt(base: URL, query: Query, signal: AbortSignal): Promise<Response> {
+  async #attempt(base: URL, query: Query<unknown>, signal: AbortSignal): Promise<Response> {
     const { authorization } = this.#options;
     const url = new URL(query.path, base);
     for (const tried: (string | undefined)[] = []; ;) {
@@ -116,7 +111,7 @@ export class Endpoint {
 
   async #send(
     url: URL,
-    query: Query,
+    query: Query<unknown>,
     authorization: string | undefined,
     signal: AbortSignal,
   ): Promise<Response> {
@@ -141,17 +136,12 @@ export class Endpoint {
   }
 
   /** Sends a request to an address that a manifest names, with nothing that is private. */
-  async askElsewhere<T>(
-    url: URL,
-    query: Query,
-    read: (response: Response) => Promise<T>,
-    signal: AbortSignal,
-  ): Promise<T> {
+  async askElsewhere<T>(url: URL, query: Query<T>, signal: AbortSignal): Promise<T> {
     const { transport, policy } = this.#options;
     const attempt = async () => {
       const headers = { ...COMMON_HEADERS, ...query.headers };
       const response = await transport.send({ method: 'GET', url, headers }, signal);
-      if (response.status === 200 || query.also?.includes(response.status)) return read(response);
+      if (response.status === 200 || query.also?.includes(response.status)) return query.read(response);
       throw answerError(response, await readFailure(response), query);
     };
     return retryRequest(attempt, policy, signal);
@@ -165,9 +155,3 @@ export class Endpoint {
     }
   }
 }
-
-/** Reads the answer of an endpoint. */
-export type Read<T> = (response: Response, endpoint: Endpoint) => Promise<T>;
-
-/** The error to throw when every endpoint failed. */
-export type Explain = (failures: ReadonlyMap<Endpoint, DlrootfsError>) => DlrootfsError;

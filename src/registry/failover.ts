@@ -1,10 +1,13 @@
 import { DlrootfsError, UsageError } from '../errors.ts';
 import type { Report } from '../report/event.ts';
-import type { Endpoint, Explain, Query, Read } from './endpoint.ts';
+import type { Endpoint, Query } from './endpoint.ts';
 import { isTransient } from './http/transport-error.ts';
 
 /** Retries of a request while another endpoint is left. */
 const RETRIES_WITH_OTHERS = 1;
+
+/** The error to throw when every endpoint failed. */
+export type Explain = (failures: ReadonlyMap<Endpoint, DlrootfsError>) => DlrootfsError;
 
 /** The endpoints of one repository, mirrors or the registries of an index: what one does not deliver is requested from the next. */
 export class Failover {
@@ -34,15 +37,12 @@ export class Failover {
    * @param turn begins that many places further down the order
    */
   async ask<T>(
-    query: Query | ((endpoint: Endpoint) => Query),
-    read: Read<T>,
+    query: Query<T> | ((endpoint: Endpoint) => Query<T>),
     signal: AbortSignal,
     turn = 0,
   ): Promise<T> {
-    const attempt = (endpoint: Endpoint, retries: number | undefined) => {
-      const asked = typeof query === 'function' ? query(endpoint) : query;
-      return endpoint.ask(asked, (response) => read(response, endpoint), signal, retries);
-    };
+    const attempt = (endpoint: Endpoint, retries: number | undefined) =>
+      endpoint.ask(typeof query === 'function' ? query(endpoint) : query, signal, retries);
     return this.first(attempt, signal, turn);
   }
 

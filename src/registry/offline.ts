@@ -5,8 +5,6 @@ import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
 import type { Report } from '../report/event.ts';
 import { Documents, type FoundDocument } from './documents.ts';
-import type { Query } from './endpoint.ts';
-import { Failover } from './failover.ts';
 import type { ManifestStore } from './registry-options.ts';
 import { describedImage } from './v2.ts';
 
@@ -59,20 +57,6 @@ function notCached(subject: string, hint: string): NotFoundError {
   });
 }
 
-/** No endpoint at all: what is asked is missing. */
-class Nobody extends Failover {
-  readonly #missing: Missing;
-
-  constructor(report: Report, missing: Missing) {
-    super([], report, () => missing('the image'));
-    this.#missing = missing;
-  }
-
-  override ask(query: Query): Promise<never> {
-    return Promise.reject(this.#missing(query.subject));
-  }
-}
-
 /** The documents of the store. A tag means what it meant when it was asked for last. */
 class StoredDocuments extends Documents {
   readonly #name: string;
@@ -81,7 +65,7 @@ class StoredDocuments extends Documents {
   readonly #report: Report;
 
   constructor(reference: Reference, store: ManifestStore | undefined, missing: Missing, report: Report) {
-    super(reference, new Nobody(report, missing), store);
+    super(reference, ({ subject }) => Promise.reject(missing(subject)), store);
     this.#name = Reference.name(reference);
     this.#store = store;
     this.#missing = missing;

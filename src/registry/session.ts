@@ -136,8 +136,14 @@ class RegistrySession implements Session {
   }
 
   #version2(): Session {
-    const documents = new Documents(this.#reference, this.#endpoints, this.#settings.options.manifestStore);
-    return new Version2Session(this.#reference, this.#endpoints, documents);
+    const endpoints = this.#endpoints;
+    const { manifestStore } = this.#settings.options;
+    const documents = new Documents(
+      this.#reference,
+      (query, signal) => endpoints.ask(query, signal),
+      manifestStore,
+    );
+    return new Version2Session(this.#reference, endpoints, documents);
   }
 
   /** Of the first place that speaks version 2, else of the registry itself. */

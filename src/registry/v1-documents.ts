@@ -12,16 +12,7 @@ const LISTED_TAGS = 8;
 const ID_PATTERN = /^(?:[0-9a-f]{64}|[0-9a-f]{16})$/;
 const TAG_PATTERN = /^\w[\w.-]{0,127}$/;
 
-/**
- * Reads the list of tags: an object from tag to image id.
- *
- * @throws IntegrityError
- */
-export function parseTags(body: Uint8Array, what: string): JsonObject {
-  return parseJsonObject(body, what);
-}
-
-/** The tags of a list, sorted; invalid names are left out. */
+/** The tags of a list (an object from tag to image id), sorted; invalid names are left out. */
 export function tagNames(tags: JsonObject): readonly string[] {
   return Object.keys(tags)
     .filter((tag) => TAG_PATTERN.test(tag))

@@ -3,15 +3,8 @@ import { parseJson } from '../oci/json.ts';
 import { type Credential, describeCredential } from './auth/credentials.ts';
 import { basic } from './auth/token.ts';
 import type { Ping, Place } from './contact.ts';
-import {
-  type Authorization,
-  Endpoint,
-  type Explain,
-  type Refusal,
-  type Tried,
-  type Verdict,
-} from './endpoint.ts';
-import { Failover } from './failover.ts';
+import { type Authorization, Endpoint, type Refusal, type Tried, type Verdict } from './endpoint.ts';
+import { type Explain, Failover } from './failover.ts';
 import { readDocument } from './http/body.ts';
 import { Cookies } from './http/cookies.ts';
 import { hostnameOf, isLoopback } from './http/loopback.ts';
@@ -117,19 +110,19 @@ export class V1Index {
         headers: { 'x-docker-token': 'true' },
         subject,
         absent,
-      },
-      async (response) => {
-        if (!Array.isArray(parseJson(await readDocument(response, MAX_IMAGES_BYTES), subject))) {
-          throw new NetworkError(`cannot read ${subject}: the answer of ${base.host} is not a JSON array`, {
-            hint: 'check whether this is a container registry',
-          });
-        }
-        return {
-          token: parseTokens(response.headers('x-docker-token')),
-          endpoints: parseEndpoints(response.headers('x-docker-endpoints'), base, (host) =>
-            this.#mayUseHttp(host),
-          ),
-        };
+        read: async (response) => {
+          if (!Array.isArray(parseJson(await readDocument(response, MAX_IMAGES_BYTES), subject))) {
+            throw new NetworkError(`cannot read ${subject}: the answer of ${base.host} is not a JSON array`, {
+              hint: 'check whether this is a container registry',
+            });
+          }
+          return {
+            token: parseTokens(response.headers('x-docker-token')),
+            endpoints: parseEndpoints(response.headers('x-docker-endpoints'), base, (host) =>
+              this.#mayUseHttp(host),
+            ),
+          };
+        },
       },
       signal,
     );

@@ -1,12 +1,11 @@
 import { IntegrityError } from '../errors.ts';
 import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
 import type { Image, Layer, Session } from '../oci/image.ts';
-import type { JsonObject } from '../oci/json.ts';
+import { type JsonObject, parseJsonObject } from '../oci/json.ts';
 import { historyOf } from '../oci/layers.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
 import { BlobSource } from './blob-source.ts';
-import type { Query } from './endpoint.ts';
 import type { Failover } from './failover.ts';
 import { readDocument } from './http/body.ts';
 import {
@@ -15,7 +14,6 @@ import {
   parseImageJson,
   parseLayerSize,
   parsePayloadChecksum,
-  parseTags,
   tagNames,
 } from './v1-documents.ts';
 import type { V1Index } from './v1-index.ts';
@@ -65,14 +63,13 @@ export class Version1Session implements Session {
 
   async #tags(registries: Failover, signal: AbortSignal): Promise<JsonObject> {
     const subject = `the list of tags of ${this.#name}`;
-    const query: Query = {
-      path: `repositories/${this.#path}/tags`,
-      subject,
-      absent: `${this.#name} does not exist`,
-    };
     return registries.ask(
-      query,
-      async (response) => parseTags(await readDocument(response, MAX_TAGS_BYTES), subject),
+      {
+        path: `repositories/${this.#path}/tags`,
+        subject,
+        absent: `${this.#name} does not exist`,
+        read: async (response) => parseJsonObject(await readDocument(response, MAX_TAGS_BYTES), subject),
+      },
       signal,
     );
   }
@@ -80,8 +77,12 @@ export class Version1Session implements Session {
   async #ancestry(registries: Failover, id: string, signal: AbortSignal): Promise<readonly string[]> {
     const subject = `the ancestry of image ${id}`;
     return registries.ask(
-      { path: `images/${id}/ancestry`, subject },
-      async (response) => parseAncestry(await readDocument(response, MAX_ANCESTRY_BYTES), id, subject),
+      {
+        path: `images/${id}/ancestry`,
+        subject,
+        read: async (response) =>
+          parseAncestry(await readDocument(response, MAX_ANCESTRY_BYTES), id, subject),
+      },
       signal,
     );
   }
@@ -119,17 +120,20 @@ export class Version1Session implements Session {
     const { id } = image;
     const subject = `the JSON of image ${id}`;
     return registries.ask(
-      { path: `images/${id}/json`, subject },
-      async (response) => {
-        const body = await readDocument(response, MAX_CONFIG_BYTES);
-        take(body.length);
-        const digest = parsePayloadChecksum(response.header('x-docker-checksum-payload'));
-        return {
-          id,
-          json: parseImageJson(body, image, subject),
-          checksum: digest && { digest, prefix: Buffer.concat([body, Buffer.from('\n')]) },
-          size: parseLayerSize(response.header('x-docker-size'), `layer ${id}`),
-        };
+      {
+        path: `images/${id}/json`,
+        subject,
+        read: async (response) => {
+          const body = await readDocument(response, MAX_CONFIG_BYTES);
+          take(body.length);
+          const digest = parsePayloadChecksum(response.header('x-docker-checksum-payload'));
+          return {
+            id,
+            json: parseImageJson(body, image, subject),
+            checksum: digest && { digest, prefix: Buffer.concat([body, Buffer.from('\n')]) },
+            size: parseLayerSize(response.header('x-docker-size'), `layer ${id}`),
+          };
+        },
       },
       signal,
     );

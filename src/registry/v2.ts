@@ -9,6 +9,7 @@ import { BlobSource } from './blob-source.ts';
 import type { Documents } from './documents.ts';
 import type { Failover } from './failover.ts';
 import { readDocument } from './http/body.ts';
+import type { Response } from './http/exchange.ts';
 
 const MAX_PAGE_BYTES = 16 * 1024 * 1024;
 const MAX_PAGES = 10_000;
@@ -52,18 +53,14 @@ export class Version2Session implements Session {
       if (seen.has(query) || seen.size >= MAX_PAGES)
         throw new NetworkError(`cannot read ${subject}: it has no end`);
       seen.add(query);
-      const page: { readonly tags: readonly string[]; readonly next: string | undefined } =
-        await registry.ask(
-          { path: `tags/list${query}`, subject },
-          async (response) => {
-            const body = await readDocument(response, MAX_PAGE_BYTES);
-            return {
-              tags: tagsOf(parseJsonObject(body, subject)['tags']),
-              next: nextPage(response.header('link'), response.url),
-            };
-          },
-          signal,
-        );
+      const read = async (response: Response) => ({
+        tags: tagsOf(parseJsonObject(await readDocument(response, MAX_PAGE_BYTES), subject)['tags']),
+        next: nextPage(response.header('link'), response.url),
+      });
+      const page: Awaited<ReturnType<typeof read>> = await registry.ask(
+        { path: `tags/list${query}`, subject, read },
+        signal,
+      );
       yield* page.tags;
       query = page.next;
     }

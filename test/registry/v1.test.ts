@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { inspect } from 'node:util';
 import registryClient, { type ClientV1 } from 'docker-registry-client';
 import fc from 'fast-check';
+import { parseJsonObject } from '../../src/oci/json.ts';
 import {
   DlrootfsError,
   IntegrityError,
@@ -22,7 +23,6 @@ import {
   parseImageJson,
   parseLayerSize,
   parsePayloadChecksum,
-  parseTags,
   parseTokens,
   tagNames,
 } from '../../src/registry/v1-documents.ts';
@@ -710,12 +710,12 @@ test('property: whatever a server sends, it is read or refused in words of ours'
   fc.assert(
     fc.property(junk, fc.string({ unit: 'binary' }), (body, text) => {
       endsWell(() => {
-        const tags = parseTags(body, 'the tags');
+        const tags = parseJsonObject(body, 'the tags');
         tagNames(tags);
         imageOfTag(tags, text, 'team/app');
       });
       for (const tag of [...Object.keys(tagsOf(body)), '__proto__', 'constructor']) {
-        endsWell(() => imageOfTag(parseTags(body, 'the tags'), tag, 'team/app'));
+        endsWell(() => imageOfTag(parseJsonObject(body, 'the tags'), tag, 'team/app'));
       }
       endsWell(() => parseAncestry(body, hex, 'the ancestry'));
       endsWell(() => parseImageJson(body, { id: hex, parent: undefined }, 'the JSON'));
@@ -730,7 +730,7 @@ test('property: whatever a server sends, it is read or refused in words of ours'
 
 function tagsOf(body: Uint8Array): object {
   try {
-    return parseTags(body, 'the tags');
+    return parseJsonObject(body, 'the tags');
   } catch {
     return {};
   }

@@ -1,5 +1,5 @@
 import type { LimitFunction } from 'p-limit';
-import { NetworkError, printable } from '../../errors.ts';
+import { IntegrityError, NetworkError, printable } from '../../errors.ts';
 import { version } from '../../version.ts';
 import { backoff, type Decide, inSeconds, MAX_WAIT, retryWhile } from '../../sys/retry.ts';
 import { tlsSettings } from '../config/certificates.ts';
@@ -184,10 +184,11 @@ export async function openTransport(
 const MAX_WAITS = 300_000;
 
 /**
- * Calls `attempt` until it succeeds, fails for good, or the retries are used up; then throws its last error. Every retry is reported.
- * A server may ask for longer waits (`Retry-After`), up to a minute: beyond that the error is final.
+ * Calls `attempt` until it succeeds, fails for good, or the retries are used up; then throws its last error. Every retry after a transient
+ * error is reported. A server may ask for longer waits (`Retry-After`), up to a minute: beyond that the error is final. A document whose
+ * bytes are wrong may have been cut off: it is requested once more.
  *
- * @param retries fewer than those of the policy
+ * @param retries fewer than those of the policy, where another endpoint is left to try
  * @throws the signal's reason as soon as it aborts
  */
 export async function retryRequest<T>(
@@ -199,7 +200,12 @@ export async function retryRequest<T>(
   const most = Math.min(policy.retry.retries, retries);
   const notice = (message: string) => policy.report({ type: 'notice', message });
   let waited = 0;
+  let wrong = 0;
   const decide: Decide = (error, failures) => {
+    if (isWrongDocument(error)) {
+      wrong += 1;
+      return wrong > 1 || retries < Infinity ? undefined : 0;
+    }
     if (!isTransient(error) || failures > most) return undefined;
     const asked = error.retryAfter ?? 0;
     const wait = Math.max(backoff(policy.retry, failures), asked);
@@ -214,4 +220,8 @@ export async function retryRequest<T>(
     return undefined;
   };
   return retryWhile(attempt, decide, signal);
+}
+
+function isWrongDocument(error: unknown): boolean {
+  return error instanceof IntegrityError && ['INTEGRITY', 'DIGEST_MISMATCH'].includes(error.code);
 }
