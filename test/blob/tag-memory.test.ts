@@ -17,7 +17,9 @@ test('tags: what was remembered is recalled by another run', async () => {
   assert.equal(await store.recall('library/x:1'), undefined);
   await store.remember('library/x:1', digest);
   await store.close();
-  assert.equal(await (await openStore(scratch)).recall('library/x:1'), digest);
+  const recalled = await (await openStore(scratch)).recall('library/x:1');
+  assert.equal(recalled?.digest, digest);
+  assert.ok(Math.abs(Date.now() - recalled.at.getTime()) < 60_000);
   assert.equal(await (await openStore(scratch)).recall('library/x:2'), undefined);
 });
 
