@@ -33,6 +33,8 @@ export interface PullRequest {
   readonly merge?: boolean | undefined;
   /** For runc: a container without root. Default: true if the caller is not root. */
   readonly rootless?: boolean | undefined;
+  /** For runc: the container gets a terminal. Default: no. */
+  readonly terminal?: boolean | undefined;
   /** Add missing mount points and files that a system needs to boot. */
   readonly prepare?: boolean | undefined;
   /** Only these files and directories of the image, with all that is in them. Default: everything. */
@@ -72,6 +74,7 @@ export interface PullOptions {
   readonly force: boolean;
   readonly merge: boolean;
   readonly rootless: boolean;
+  readonly terminal: boolean;
   readonly prepare: boolean;
   /** The part of the image that is wanted; undefined: all of it. */
   readonly part: PartOptions | undefined;
@@ -139,6 +142,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
     force: request.force ?? false,
     merge: request.merge ?? false,
     rootless: request.rootless ?? geteuid?.() !== 0,
+    terminal: request.terminal ?? false,
     prepare: request.prepare ?? false,
     part,
     platform: request.platform ?? thisHost(),

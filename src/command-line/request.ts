@@ -24,6 +24,7 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
     force: values.force,
     merge: values.merge,
     rootless: values.rootless,
+    terminal: context.stdin.isTTY === true && context.stdout.isTTY === true,
     prepare: values.prepare,
     paths: values.path,
     excludes: values.exclude,

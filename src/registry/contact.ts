@@ -32,7 +32,7 @@ export interface Place {
 
 type Scheme = 'http' | 'https';
 
-/** Retries at a closed port: no reason to wait long before the first answer. */
+/** Retries of first contact at a closed port: no reason to wait long before the first answer. */
 const REFUSED_RETRIES = 2;
 
 const HUB_API = 'registry-1.docker.io';
@@ -69,7 +69,9 @@ async function firstContact<T>(
       throw new NetworkError(error.message, { code: REFUSED, hint: 'check host and port', cause: error });
     }
   };
-  return retryRequest(attempt, policy, signal, place.location.mirrorOf === undefined ? undefined : 1);
+  const most = place.location.mirrorOf === undefined ? Infinity : 1;
+  const retries = ({ code }: DlrootfsError) => (code === REFUSED ? Math.min(most, REFUSED_RETRIES) : most);
+  return retryRequest(attempt, policy, signal, retries);
 }
 
 async function eitherScheme<T>(

@@ -1,5 +1,5 @@
 import pLimit from 'p-limit';
-import { NetworkError, UsageError } from '../errors.ts';
+import { type DlrootfsError, NetworkError, UsageError } from '../errors.ts';
 import type { Image, Session } from '../oci/image.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
@@ -100,6 +100,27 @@ function version2Of(place: Place, policy: RequestPolicy): Version2Place {
   return { endpoint: new Endpoint({ name: registry, base, transport, authorization, policy }), contact };
 }
 
+const explained = new WeakSet<DlrootfsError>();
+
+/** The registry of the reference knows best what is wrong; what the mirrors said comes after that. */
+function explainFailures(failures: ReadonlyMap<Endpoint, DlrootfsError>, registry: Endpoint): DlrootfsError {
+  const [first, ...others] = [...failures].toSorted(
+    ([one], [other]) => Number(other === registry) - Number(one === registry),
+  );
+  const error = first![1];
+  const own = error.message;
+  const answers = others.map(([{ name }, { message }]) =>
+    message.replaceAll(name, registry.name) === own
+      ? `; the mirror ${name} answered the same`
+      : `; the mirror ${name}: ${message}`,
+  );
+  const said = answers.join('');
+  // A first contact is not repeated: its error may come here again.
+  if (!explained.has(error)) error.message += said;
+  explained.add(error);
+  return error;
+}
+
 /** Finds out on first use which version of the protocol the registry speaks. */
 class RegistrySession implements Session {
   readonly #reference: Reference;
@@ -116,12 +137,8 @@ class RegistrySession implements Session {
     this.#settings = settings;
     const all = places.map((place) => version2Of(place, settings.policy));
     this.#contacts = new Map(all.map(({ endpoint, contact }) => [endpoint, contact]));
-    const registry = all.at(-1)!.endpoint;
-    // The registry of the reference knows best what is wrong.
-    this.#endpoints = new Failover(
-      [...this.#contacts.keys()],
-      settings.policy.report,
-      (failures) => failures.get(registry) ?? [...failures.values()][0]!,
+    this.#endpoints = new Failover([...this.#contacts.keys()], settings.policy.report, (failures) =>
+      explainFailures(failures, all.at(-1)!.endpoint),
     );
   }
 

@@ -7,12 +7,18 @@ import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
 import { BlobSource } from './blob-source.ts';
 import type { Documents } from './documents.ts';
+import type { Endpoint } from './endpoint.ts';
 import type { Failover } from './failover.ts';
 import { readDocument } from './http/body.ts';
 import type { Response } from './http/exchange.ts';
 
 const MAX_PAGE_BYTES = 16 * 1024 * 1024;
 const MAX_PAGES = 10_000;
+
+interface TagPage {
+  readonly tags: readonly string[];
+  readonly next: string | undefined;
+}
 
 /** A session by version 2 of the protocol (OCI distribution specification). */
 export class Version2Session implements Session {
@@ -47,20 +53,24 @@ export class Version2Session implements Session {
    */
   async *tags(signal: AbortSignal): AsyncGenerator<string, void> {
     const subject = `the list of tags of ${this.#name}`;
-    const registry = this.#endpoints.endpoints.at(-1)!;
+    /** Who answered the first page: the others may have other tags, in other pages. */
+    let source: Endpoint | undefined;
     const seen = new Set<string>();
     for (let query: string | undefined = ''; query !== undefined;) {
       if (seen.has(query) || seen.size >= MAX_PAGES)
         throw new NetworkError(`cannot read ${subject}: it has no end`);
       seen.add(query);
-      const read = async (response: Response) => ({
+      const read = async (response: Response): Promise<TagPage> => ({
         tags: tagsOf(parseJsonObject(await readDocument(response, MAX_PAGE_BYTES), subject)['tags']),
         next: nextPage(response.header('link'), response.url),
       });
-      const page: Awaited<ReturnType<typeof read>> = await registry.ask(
-        { path: `tags/list${query}`, subject, read },
-        signal,
-      );
+      const asked = { path: `tags/list${query}`, subject, read };
+      const page: TagPage = await (source?.ask(asked, signal) ??
+        this.#endpoints.first(async (endpoint, retries) => {
+          const first = await endpoint.ask(asked, signal, retries);
+          source = endpoint;
+          return first;
+        }, signal));
       yield* page.tags;
       query = page.next;
     }

@@ -8,8 +8,8 @@ export interface TerminalStream extends Writable {
 }
 
 const REDRAW_MILLISECONDS = 100;
-/** The cursor's column after the original's unfinished line `<TAB><12 hex> ... `, counted from 1. */
-const columnBehindUnfinishedLine = 8 + 12 + 5 + 1;
+/** Columns of the original's unfinished line `<TAB><12 hex> ... `. */
+const UNFINISHED_LINE_COLUMNS = 8 + 12 + 5;
 
 /**
  * Bars on a terminal, redrawn ten times per second below all other lines and erased at the end. `linesHere`: the original's
@@ -18,26 +18,30 @@ const columnBehindUnfinishedLine = 8 + 12 + 5 + 1;
  */
 export function terminalReport(err: TerminalStream, linesHere: boolean): LiveReport {
   const progress = new Progress();
-  let drawn = 0;
+  let drawn: readonly string[] = [];
   let fetched = 0;
   let unfinished = false;
   let drawnBelowUnfinished = false;
   let timer: NodeJS.Timeout | undefined;
 
+  const columnsNow = () => err.columns ?? 80;
+  /** Where the terminal was made narrower since, it has wrapped what was drawn. */
   const erase = () => {
-    if (drawn === 0) return;
-    const toFirstLine = drawn > 1 ? `\u001b[${drawn - 1}A` : '';
-    const back = drawnBelowUnfinished ? `\u001b[1A\u001b[${columnBehindUnfinishedLine}G` : '';
+    if (drawn.length === 0) return;
+    const columns = columnsNow();
+    const rows = drawn.reduce((sum, { length }) => sum + Math.max(1, Math.ceil(length / columns)), 0);
+    const toFirstLine = rows > 1 ? `\u001b[${rows - 1}A` : '';
+    const behind = (UNFINISHED_LINE_COLUMNS % columns) + 1;
+    const back = drawnBelowUnfinished ? `\u001b[1A\u001b[${behind}G` : '';
     err.write(`\r${toFirstLine}\u001b[J${back}`);
-    drawn = 0;
+    drawn = [];
   };
   const draw = () => {
     erase();
     const rows = Math.max(2, Math.min(12, (err.rows ?? 24) - 2));
-    const lines = renderBars(progress, Math.max(10, (err.columns ?? 80) - 1), rows, performance.now());
+    drawn = renderBars(progress, Math.max(1, columnsNow() - 1), rows, performance.now());
     drawnBelowUnfinished = unfinished;
-    err.write(`${unfinished ? '\n' : ''}${lines.join('\n')}`);
-    drawn = lines.length;
+    err.write(`${unfinished ? '\n' : ''}${drawn.join('\n')}`);
   };
   const follow = (event: PullEvent) => {
     if (event.type === 'layer-fetched') fetched += 1;
@@ -69,21 +73,28 @@ export function renderBars(progress: Progress, columns: number, rows: number, no
   const running = progress.layers.filter(({ state }) => state === 'fetching' || state === 'applying');
   const shown = running.slice(0, Math.max(0, rows - 1));
   const lines = shown.map((layer) => layerLine(layer, columns));
-  return [...lines, describeProgress(progress, now, columns)].map((line) => line.slice(0, columns));
+  return [...lines, describeProgress(progress, now, columns)];
 }
 
 const NARROWEST_BAR = 8;
 const WIDEST_BAR = 40;
 
+/** The longest form that fits: a number is never cut. */
 function layerLine(layer: LayerProgress, columns: number): string {
   const { name, size, received, state } = layer;
-  if (state === 'applying' && (size === undefined || received >= size)) return `  ${name}  unpacking`;
-  if (size === undefined) return `  ${name}  ${formatBytes(received)}`;
+  const fitting = (...forms: readonly string[]) => forms.find(({ length }) => length <= columns) ?? '';
+  const short = name.slice(0, 4);
+  if (state === 'applying' && (size === undefined || received >= size))
+    return fitting(`  ${name}  unpacking`, `${short} unpacking`, short);
+  if (size === undefined) {
+    const amount = formatBytes(received);
+    return fitting(`  ${name}  ${amount}`, `${short} ${amount}`, short);
+  }
   const share = size === 0 ? 1 : Math.min(1, received / size);
   const percent = `${Math.floor(share * 100)}%`.padStart(4);
   const amount = formatBytes(size).padStart(9);
   const room = columns - name.length - percent.length - amount.length - 10;
-  if (room < NARROWEST_BAR) return `  ${name} ${percent}`;
+  if (room < NARROWEST_BAR) return fitting(`  ${name} ${percent}`, `${short} ${percent}`, percent);
   const width = Math.min(WIDEST_BAR, room);
   const full = Math.floor(share * width);
   const bar = ('='.repeat(full) + (full < width ? '>' : '')).padEnd(width);

@@ -99,7 +99,7 @@ export function formatSeconds(seconds: number): string {
   return hours > 0 ? `${hours}:${tail}` : tail;
 }
 
-/** The sum as text: `12.3 MiB of 40.0 MiB, 3.1 MiB/s, 0:09 left, 2 of 7 layers unpacked`, or the first parts of it that fit. */
+/** The sum as text: `12.3 MiB of 40.0 MiB, 3.1 MiB/s, 0:09 left, 2 of 7 layers unpacked`, or as much of it as fits, whole numbers only. */
 export function describeProgress(progress: Progress, now: number, columns = Infinity): string {
   const { received, size, layers, applied } = progress;
   const parts = [
@@ -111,7 +111,10 @@ export function describeProgress(progress: Progress, now: number, columns = Infi
   if (rate > 0 && left !== undefined && left > 0) parts.push(`${formatSeconds(left / rate)} left`);
   parts.push(`${applied} of ${layers.length} layers unpacked`);
   while (parts.length > 1 && parts.join(', ').length > columns) parts.pop();
-  return parts.join(', ');
+  const whole = parts.join(', ');
+  if (whole.length <= columns) return whole;
+  const amount = formatBytes(received);
+  return amount.length <= columns ? amount : '';
 }
 
 const LINE_MILLISECONDS = 5000;

@@ -144,8 +144,11 @@ export function inspectionText(inspection: Inspection, columns = Infinity): stri
     const amount = size === undefined ? '?' : formatBytes(size);
     const mark = cached ? '  cached' : '        ';
     const command = createdBy === undefined ? '' : `  ${printable(shownCommand(createdBy), 100)}`;
-    const line = `  ${id.slice(0, 12)}  ${amount.padStart(9)}${anyCached ? mark : ''}${command}`.trimEnd();
-    return line.length > columns ? `${line.slice(0, columns - 1)}…` : line;
+    const facts = `  ${id.slice(0, 12)}  ${amount.padStart(9)}${anyCached ? mark : ''}`;
+    const line = `${facts}${command}`.trimEnd();
+    if (line.length <= columns) return line;
+    // The command is cut, and no number.
+    return columns > facts.length + 2 ? `${line.slice(0, columns - 1)}…` : facts.trimEnd();
   });
   return `${lines.join('')}${layerLines.join('\n')}${layerLines.length > 0 ? '\n' : ''}`;
 }

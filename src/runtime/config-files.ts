@@ -52,10 +52,14 @@ export function containerName(directory: string): string {
   return clean.slice(0, 63) || 'dlrootfs';
 }
 
-/** `config.json` and `config` in the directory above, as runc and LXC want them; NAME.nspawn beside NAME. */
+/**
+ * `config.json` in the directory above, as runc wants it; `config` there for a directory `rootfs`, as LXC lays containers out; else
+ * NAME.lxc and NAME.nspawn beside NAME, so that several can be in one directory.
+ */
 export function configPath(runtime: Runtime, { parent, directory }: Place): string {
   if (runtime === 'runc') return path.join(parent, 'config.json');
-  if (runtime === 'lxc') return path.join(parent, 'config');
+  if (runtime === 'lxc' && path.basename(directory) === 'rootfs') return path.join(parent, 'config');
+  if (runtime === 'lxc') return path.join(parent, `${machineName(directory)}.lxc`);
   return path.join(parent, `${machineName(directory)}.nspawn`);
 }
 
@@ -123,7 +127,7 @@ function existing(files: readonly string[]): DestinationError {
   const names = files.map((file) => printable(file)).join(' and ');
   return new DestinationError(`${names} ${files.length === 1 ? 'is' : 'are'} there already`, {
     code: 'FILE_EXISTS',
-    hint: 'add --force to replace it',
+    hint: 'give each container a directory of its own, as in -d NAME/rootfs, or replace it with --force',
   });
 }
 

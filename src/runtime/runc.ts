@@ -10,13 +10,16 @@ export interface Rootless {
 
 /**
  * The `config.json` of an OCI runtime bundle: the image's config by the image specification's conversion.md, the rest as
- * `runc spec` and containerd choose it. `root` is the rootfs as seen from the bundle.
+ * `runc spec` and containerd choose it. `root` is the rootfs as seen from the bundle; with `terminal` the command gets one.
  */
 export function runcConfig(
   container: Container,
   image: ImageConfig,
   root: string,
-  rootless?: Rootless,
+  {
+    rootless,
+    terminal = false,
+  }: { readonly rootless?: Rootless | undefined; readonly terminal?: boolean } = {},
 ): RuntimeConfig {
   const notices: string[] = [];
   const { user } = container;
@@ -28,7 +31,7 @@ export function runcConfig(
   const document = {
     ociVersion: '1.0.2',
     process: {
-      terminal: false,
+      terminal,
       user: {
         uid: runsAs.uid,
         gid: runsAs.gid,
@@ -52,6 +55,11 @@ export function runcConfig(
       readonlyPaths,
     },
   };
+  if (terminal) {
+    notices.push(
+      'the container gets a terminal, as this command has one; for a pipe set "terminal" to false in config.json',
+    );
+  }
   if (container.volumes.length > 0) {
     notices.push(`with runc, the image's volumes are in memory: ${container.volumes.join(' ')}`);
   }

@@ -30,6 +30,8 @@ export interface RuntimeRequest {
   readonly force: boolean;
   /** The caller's ids when that is not root. */
   readonly rootless?: Rootless | undefined;
+  /** The caller works on a terminal, and so will the container of runc. */
+  readonly terminal?: boolean;
   /** Absolute paths that the container must not see. */
   readonly hidden?: readonly string[];
 }
@@ -50,6 +52,7 @@ const lxcIncludes = ['/usr/share/lxc/config/common.conf'];
 export interface RuntimeOptions extends Pick<RuntimeRequest, 'destination' | 'force'> {
   readonly runtimes: readonly Runtime[];
   readonly rootless: boolean;
+  readonly terminal: boolean;
   readonly uid: number;
   readonly gid: number;
   readonly git: boolean;
@@ -63,7 +66,7 @@ export interface RuntimeOptions extends Pick<RuntimeRequest, 'destination' | 'fo
  * @throws DestinationError, IntegrityError
  */
 export async function writeRuntimeFiles(image: ImageConfig, options: RuntimeOptions): Promise<void> {
-  const { destination, report, runtimes, force, rootless, git, uid, gid } = options;
+  const { destination, report, runtimes, force, rootless, terminal, git, uid, gid } = options;
   if (options.prepare) {
     const made = prepareRootfs(destination);
     const inGit = git ? ': no layer has them, so git shows files among them as changes of yours' : '';
@@ -76,6 +79,7 @@ export async function writeRuntimeFiles(image: ImageConfig, options: RuntimeOpti
     image,
     force,
     rootless: rootless ? { uid, gid } : undefined,
+    terminal,
     hidden: git ? ['/.git'] : [],
   });
   for (const message of written.notices) report({ type: 'notice', message: printable(message) });
@@ -129,9 +133,9 @@ function configFor(
   runtime: Runtime,
   container: Container,
   place: Place,
-  { image, rootless }: RuntimeRequest,
+  { image, rootless, terminal }: RuntimeRequest,
 ): RuntimeConfig {
-  if (runtime === 'runc') return runcConfig(container, image, rootInBundle(place), rootless);
+  if (runtime === 'runc') return runcConfig(container, image, rootInBundle(place), { rootless, terminal });
   if (runtime === 'nspawn') return nspawnConfig(container);
   return lxcConfig(container, { includes: lxcIncludes.filter((path) => existsSync(path)) });
 }

@@ -163,7 +163,7 @@ test('SIGUSR1 opens no debugger', async () => {
   await using setting = await Setting.open(undefined, {
     faults: [{ path: /\/blobs\//, skip: 1, rate: 2 ** 20, times: 99 }],
   });
-  const running = setting.start(['--no-cache']);
+  const running = setting.start(['--no-cache', '--progress', 'none']);
   await until('the pull', () => running.stdout.includes('Pulling'));
   running.kill('SIGUSR1');
   const { exitCode, stderr } = await running.result;

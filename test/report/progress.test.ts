@@ -86,6 +86,13 @@ test('property: no line is wider than the terminal, nor are there more than aske
         );
         const lines = renderBars(progress, columns, rows, events.length);
         assert.ok(lines.length <= Math.max(1, rows) && lines.every((line) => line.length <= columns));
+        // Whole numbers with their units: what is shown in little room is in the full text too.
+        const numbers = (line: string) =>
+          [...line.matchAll(/[\d.]+ [KMGT]?i?B(?:\/s)?|\d+%|\d+:\d\d|\d[^\s]*/g)].map(([number]) => number);
+        const full = renderBars(progress, 1000, rows, events.length);
+        for (const [index, line] of lines.entries())
+          for (const number of numbers(line.replace(/^ *[ab]+/, '')))
+            assert.ok(numbers(full[index]!).includes(number), `${number} of ${line}`);
       },
     ),
     { numRuns: 300 },

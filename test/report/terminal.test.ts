@@ -20,6 +20,13 @@ class Screen {
     this.stream = Object.assign(new Writable({ write }), { columns, rows });
   }
 
+  /** As when a person makes the window wider or narrower. */
+  async resize(columns: number): Promise<void> {
+    await new Promise<void>((resolve) => this.stream.write('', () => resolve()));
+    this.#terminal.resize(columns, this.stream.rows);
+    this.stream.columns = columns;
+  }
+
   /** The lines that a person sees, and can scroll back to. */
   async text(): Promise<string> {
     await new Promise<void>((resolve) => this.stream.write('', () => resolve()));
@@ -81,5 +88,34 @@ for (const columns of [40, 80, 200]) {
     for (const event of ending) report(event);
     live.stop();
     assert.equal(await screen.text(), await bare.text());
+  });
+}
+
+for (const [from, to] of [
+  [80, 40],
+  [200, 30],
+  [40, 120],
+] as const) {
+  test(`terminal: nothing stale stays when it is resized from ${from} to ${to} columns`, async () => {
+    const screen = new Screen(from, 24);
+    const live = terminalReport(screen.stream, true);
+    const report = fanOut([live.report, textReport(screen.stream)]);
+    for (const event of fetching) report(event);
+    await sleep(250);
+    await screen.resize(to);
+    await sleep(250);
+    const during = await screen.text();
+    assert.equal(during.match(/^ {2}a{12}/gm)?.length, 1, during);
+    assert.equal(during.match(/50%/g)?.length, 1, during);
+    assert.equal(during.match(/20\.0 MiB of 80\.0 MiB/g)?.length, 1, during);
+    for (const event of applying) report(event);
+    await sleep(250);
+    await screen.resize(from);
+    await sleep(250);
+    for (const event of ending) report(event);
+    live.stop();
+    const text = await screen.text();
+    assert.doesNotMatch(text, /%|MiB|unpack/);
+    assert.match(text, /^ +aaaaaaaaaaaa \.\.\. done$[^]*^Rootfs of library\/x:1 in \.\/rootfs$/m);
   });
 }

@@ -172,7 +172,9 @@ test('runc: the image config by conversion.md', () => {
 });
 
 test('without root, runc gets a user namespace, no devices and the host’s network', () => {
-  const { text, notices } = runcConfig(container({}), image({}), 'rootfs', { uid: 500, gid: 600 });
+  const { text, notices } = runcConfig(container({}), image({}), 'rootfs', {
+    rootless: { uid: 500, gid: 600 },
+  });
   const { linux, process } = JSON.parse(text) as {
     linux: { namespaces: { type: string }[]; uidMappings: unknown; resources?: unknown };
     process: { user: { uid: number } };

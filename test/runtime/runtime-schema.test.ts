@@ -48,7 +48,7 @@ test('config.json is valid by the OCI runtime specification, with and without ro
     hidden: ['/.git'],
   });
   for (const rootless of [undefined, { uid: 1000, gid: 1000 }]) {
-    const document = JSON.parse(runcConfig(container, image, 'rootfs', rootless).text) as Record<
+    const document = JSON.parse(runcConfig(container, image, 'rootfs', { rootless }).text) as Record<
       string,
       unknown
     >;

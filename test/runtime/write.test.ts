@@ -89,7 +89,7 @@ test('a rootfs that is a symlink: beside what was typed, and runc gets the real 
   symlinkSync('../rootfs', scratch.join('typed', 'link'));
   const destination = scratch.join('typed', 'link');
   const { files } = await writeRuntimeConfigs(['runc', 'lxc'], { destination, image, force: false });
-  assert.deepEqual(files, [scratch.join('typed', 'config.json'), scratch.join('typed', 'config')]);
+  assert.deepEqual(files, [scratch.join('typed', 'config.json'), scratch.join('typed', 'link.lxc')]);
   const { root } = JSON.parse(readFileSync(files[0]!, 'utf8')) as { root: { path: string } };
   assert.equal(root.path, scratch.join('rootfs'));
   assert.match(
@@ -114,7 +114,7 @@ const places: readonly (readonly [directory: string, name: string, next: readonl
     'web',
     [
       'runc run -b /var/lib/machines web',
-      'lxc-execute -n web -f /var/lib/machines/config',
+      'lxc-execute -n web -f /var/lib/machines/web.lxc',
       'systemd-nspawn -M web',
     ],
   ],
@@ -123,7 +123,7 @@ const places: readonly (readonly [directory: string, name: string, next: readonl
     'my-box',
     [
       `runc run -b '/srv/it'\\''s here' my-box`,
-      `lxc-execute -n my-box -f '/srv/it'\\''s here/config'`,
+      `lxc-execute -n my-box -f '/srv/it'\\''s here/mybox.lxc'`,
       `systemd-nspawn -D '/srv/it'\\''s here/my box'`,
     ],
   ],

@@ -54,7 +54,7 @@ export class TerminalSession implements AsyncDisposable {
   }
 
   /** Waits until the screen is as it should be, at most so long; answers it as it is then. */
-  async until(holds: (screen: string) => boolean, milliseconds = 10_000): Promise<string> {
+  async until(holds: (screen: string) => boolean, milliseconds = 30_000): Promise<string> {
     const end = performance.now() + milliseconds;
     for (;;) {
       const text = await this.text();

@@ -1,5 +1,6 @@
 /** Failures below HTTP, in words; and the errors that a retry may heal. */
 import { DlrootfsError, type ErrorDetails, NetworkError, printable, RateLimitError } from '../../errors.ts';
+import { inSeconds } from '../../sys/retry.ts';
 import { hostnameOf } from './loopback.ts';
 
 /** The wait that the server asked for, in milliseconds. */
@@ -74,7 +75,61 @@ function codeOf(error: unknown): string {
   return error.cause === undefined ? '' : codeOf(error.cause);
 }
 
-function reasonOf(error: Error): string {
+/** Reasons in place of the words of Node, undici and OpenSSL, by their codes. */
+const REASONS: Readonly<Record<string, string>> = {
+  CERT_HAS_EXPIRED: 'it has expired',
+  CERT_NOT_YET_VALID: 'it is not valid yet',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'it is self-signed',
+  SELF_SIGNED_CERT_IN_CHAIN: 'its authority is unknown on this machine',
+  UNABLE_TO_GET_ISSUER_CERT: 'its authority is unknown on this machine',
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its authority is unknown on this machine',
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its authority is unknown on this machine',
+  ECONNRESET: 'connection reset by peer',
+  ECONNABORTED: 'connection aborted',
+  EPIPE: 'broken pipe',
+  ETIMEDOUT: 'connection timed out',
+  EHOSTUNREACH: 'no route to host',
+  ENETUNREACH: 'network is unreachable',
+  UND_ERR_HEADERS_TIMEOUT: 'no headers came in time',
+  ERR_ASSERTION: 'its status line is invalid',
+};
+
+function reasonOf(error: Error, code: string): string {
+  const known = REASONS[code] ?? wrongName(error) ?? connectTimeout(error) ?? opensslReason(error);
+  return known === undefined ? wordsOf(error) : printable(known, 300);
+}
+
+/** Of a certificate for other hosts. */
+function wrongName(error: Error): string | undefined {
+  const found = causes(error).find(({ code }) => code === 'ERR_TLS_CERT_ALTNAME_INVALID');
+  const { cert, host } = (found ?? {}) as { cert?: { subjectaltname?: string }; host?: string };
+  const names = cert?.subjectaltname?.replaceAll(/\b(?:DNS|IP Address|URI):/g, '');
+  return names !== undefined && host !== undefined ? `it is for ${names}, not for ${host}` : undefined;
+}
+
+function connectTimeout(error: Error): string | undefined {
+  const found = causes(error).find(({ code }) => code === 'UND_ERR_CONNECT_TIMEOUT');
+  if (found === undefined) return undefined;
+  const milliseconds = /timeout: (\d+)ms/.exec(found.message)?.[1];
+  return milliseconds === undefined
+    ? 'no connection in time'
+    : `no connection within ${inSeconds(Number(milliseconds))}`;
+}
+
+/** OpenSSL's reason, without its file names and numbers. */
+function opensslReason(error: Error): string | undefined {
+  const texts = causes(error).map(({ reason }) => reason);
+  return texts.find((text): text is string => typeof text === 'string' && text !== '');
+}
+
+type Cause = Error & { readonly code?: unknown; readonly reason?: unknown };
+
+/** The error, its cause, the cause of that, and so on. */
+function causes(error: Error): readonly Cause[] {
+  return error.cause instanceof Error ? [error, ...causes(error.cause)] : [error];
+}
+
+function wordsOf(error: Error): string {
   const inner = error instanceof AggregateError ? error.errors : [];
   const texts = inner.map((each: unknown) => (each instanceof Error ? each.message : '')).filter(Boolean);
   return printable(texts.join('; ') || error.message, 300);
@@ -140,10 +195,22 @@ const ROWS: readonly Row[] = [
     message: ({ server, reason }) => `${server} did not answer in time: ${reason}`,
   },
   {
-    codes: /^(?:CERT_HAS_EXPIRED|ERR_TLS_CERT_ALTNAME_INVALID)$/,
+    codes: /^CERT_HAS_EXPIRED$/,
     code: CERTIFICATE,
     message: ({ server, reason }) => `cannot trust the certificate of ${server}: ${reason}`,
     hint: 'ask its operator to renew it, or skip the check with --tls-verify=false',
+  },
+  {
+    codes: /^ERR_TLS_CERT_ALTNAME_INVALID$/,
+    code: CERTIFICATE,
+    message: ({ server, reason }) => `cannot trust the certificate of ${server}: ${reason}`,
+    hint: 'use the name that the certificate is for, or skip the check with --tls-verify=false',
+  },
+  {
+    codes: /^CERT_NOT_YET_VALID$/,
+    code: CERTIFICATE,
+    message: ({ server, reason }) => `cannot trust the certificate of ${server}: ${reason}`,
+    hint: 'set the clock of this machine, or skip the check with --tls-verify=false',
   },
   {
     codes:
@@ -180,7 +247,14 @@ const ROWS: readonly Row[] = [
   {
     codes: /^ENOTFOUND$/,
     message: ({ name }) => `cannot resolve ${name}: no such host`,
-    hint: ({ proxied }) => `check ${proxied ? 'HTTPS_PROXY and HTTP_PROXY' : 'the name of the registry'}`,
+    hint: ({ proxied, name }) => {
+      if (proxied) return 'check HTTPS_PROXY and HTTP_PROXY';
+      // The user named no host.
+      const isHub = name.endsWith('docker.io') || name.endsWith('docker.com');
+      return isHub
+        ? 'check the network and its DNS; behind a proxy, set HTTPS_PROXY'
+        : 'check the name of the registry, the network and its DNS; behind a proxy, set HTTPS_PROXY';
+    },
   },
   {
     codes: /^EAI_AGAIN$/,
@@ -247,7 +321,7 @@ export function transportError(
   if (!row) return error;
   const failure: Failure = {
     code,
-    reason: reasonOf(error),
+    reason: reasonOf(error, code),
     host,
     server: proxy === undefined ? host : `${host} (through the proxy ${proxy})`,
     peer: proxy === undefined ? host : `the proxy ${proxy}`,

@@ -7,7 +7,7 @@ import type { RegistryOptions, RequestPolicy } from '../registry-options.ts';
 import { drain } from './body.ts';
 import { Connections } from './connections.ts';
 import { Exchange, type Request, type Response } from './exchange.ts';
-import { isTransient } from './transport-error.ts';
+import { isTransient, type TooManyRequestsError, type TransientError } from './transport-error.ts';
 
 /** What every request says. `identity`: offsets and digests are of the bytes that are stored. */
 export const COMMON_HEADERS = { 'user-agent': `dlrootfs/${version}`, 'accept-encoding': 'identity' };
@@ -188,25 +188,26 @@ const MAX_WAITS = 300_000;
  * error is reported. A server may ask for longer waits (`Retry-After`), up to a minute: beyond that the error is final. A document whose
  * bytes are wrong may have been cut off: it is requested once more.
  *
- * @param retries fewer than those of the policy, where another endpoint is left to try
+ * @param retries fewer than those of the policy, where another endpoint is left to try, or by the error
  * @throws the signal's reason as soon as it aborts
  */
 export async function retryRequest<T>(
   attempt: () => Promise<T>,
   policy: RequestPolicy,
   signal: AbortSignal,
-  retries = Infinity,
+  retries: number | ((error: TransientError | TooManyRequestsError) => number) = Infinity,
 ): Promise<T> {
-  const most = Math.min(policy.retry.retries, retries);
   const notice = (message: string) => policy.report({ type: 'notice', message });
   let waited = 0;
   let wrong = 0;
   const decide: Decide = (error, failures) => {
     if (isWrongDocument(error)) {
       wrong += 1;
-      return wrong > 1 || retries < Infinity ? undefined : 0;
+      return wrong > 1 || retries !== Infinity ? undefined : 0;
     }
-    if (!isTransient(error) || failures > most) return undefined;
+    if (!isTransient(error)) return undefined;
+    const most = Math.min(policy.retry.retries, typeof retries === 'number' ? retries : retries(error));
+    if (failures > most) return undefined;
     const asked = error.retryAfter ?? 0;
     const wait = Math.max(backoff(policy.retry, failures), asked);
     waited += wait;
