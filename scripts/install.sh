@@ -12,7 +12,8 @@ listing() {
     "dist/completions/_dlrootfs share/zsh/site-functions/_dlrootfs" \
     "dist/completions/dlrootfs.fish share/fish/vendor_completions.d/dlrootfs.fish" \
     "dist/copyright share/doc/dlrootfs/copyright" \
-    "README.md share/doc/dlrootfs/README.md"
+    "README.md share/doc/dlrootfs/README.md" \
+    "CHANGELOG.md share/doc/dlrootfs/CHANGELOG.md"
   local file
   for file in docs/*.md docs/schema/*; do echo "$file share/doc/dlrootfs/$file"; done
   for file in sample_configs/*; do echo "$file share/doc/dlrootfs/examples/${file##*/}"; done

@@ -2,30 +2,89 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { film } from '../scripts/readme/film.ts';
-import { withHelp } from '../scripts/readme/help-block.ts';
+import { commands, optionNamed } from '../src/command-line/commands.ts';
+import { topics } from '../src/command-line/topics.ts';
 
-const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
+const root = new URL('../', import.meta.url);
+const read = (name: string) => readFileSync(new URL(name, root), 'utf8');
+const readme = read('README.md');
+const names = [
+  'README.md',
+  'CONTRIBUTING.md',
+  'CHANGELOG.md',
+  ...readdirSync(new URL('docs', root)).map((name) => `docs/${name}`),
+];
+const documents = new Map(names.filter((name) => name.endsWith('.md')).map((name) => [name, read(name)]));
 
-test('readme: its help is what --help prints (npm run readme)', () => {
-  assert.equal(readme, withHelp(readme));
+test('readme: at most 200 lines; its first screen has the shell, the clone and its two commands', () => {
+  const lines = readme.split('\n');
+  assert.ok(lines.length <= 200, String(lines.length));
+  const first = lines.slice(0, 24).join('\n');
+  for (const text of [
+    'dlrootfs alpine && chroot rootfs /bin/sh',
+    'docs/demo.svg',
+    'git clone',
+    'make demo',
+    'make test',
+  ])
+    assert.ok(first.includes(text), text);
 });
 
-test('readme: every file it links to is there', () => {
-  const links = [...readme.matchAll(/\]\((?!https?:)([^)#]+)/g)].map((match) => match[1]!);
-  const missing = links.filter((link) => !existsSync(new URL(`../${link}`, import.meta.url)));
-  assert.deepEqual(missing, []);
+for (const [name, text] of documents) {
+  test(`${name}: every file it links to is there, and every place within one`, () => {
+    for (const [, link = '', anchor] of text.matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g)) {
+      const target = new URL(link, new URL(name, root));
+      assert.ok(existsSync(target), link);
+      if (anchor === undefined) continue;
+      const headings = [...readFileSync(target, 'utf8').matchAll(/^#+ (.*)$/gm)];
+      const anchors = headings.map(([, heading]) =>
+        heading!
+          .toLowerCase()
+          .replaceAll(/[^\w\s-]/g, '')
+          .replaceAll(' ', '-'),
+      );
+      assert.ok(anchors.includes(anchor), `${link}#${anchor}`);
+    }
+  });
+
+  test(`${name}: every command and flag of dlrootfs in it exists`, () => {
+    for (const [, line = ''] of text.matchAll(/\bdlrootfs((?: [^`|&;)#\n]+)+)/g)) {
+      const words = line.trim().split(/\s+/);
+      for (const [, flag = ''] of line.matchAll(/(?<=\s)--?([a-z][a-z-]*)/g))
+        assert.ok(optionNamed(flag) !== undefined, `${flag} in dlrootfs${line}`);
+      if (words[0] !== 'help') continue;
+      const topic = words[1] ?? 'help';
+      const known = topic in topics || topic in commands || topic === topic.toUpperCase();
+      assert.ok(known || topic.startsWith('-'), `help ${topic}`);
+    }
+  });
+}
+
+test('docs/README.md names every document and schema', () => {
+  const index = documents.get('docs/README.md')!;
+  for (const name of documents.keys())
+    if (!/README|CHANGELOG/.test(name)) assert.ok(index.includes(name.replace('docs/', '')), name);
 });
 
-test('readme: every runtime package has its line', () => {
-  const { dependencies } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
-    dependencies: Record<string, string>;
-  };
-  const missing = Object.keys(dependencies).filter((name) => !readme.includes(`**${name}**`));
+test('docs/recipes.md names every file of sample_configs, and what starts it', () => {
+  const recipes = documents.get('docs/recipes.md')!;
+  for (const name of readdirSync(new URL('sample_configs', root)))
+    assert.match(
+      recipes,
+      new RegExp(`^\\| \`${name.replaceAll('.', '\\.')}\` \\|.*\\| .*\`.+\` \\|$`, 'm'),
+      name,
+    );
+});
+
+test('docs/architecture.md: every runtime package has its line', () => {
+  const { dependencies } = JSON.parse(read('package.json')) as { dependencies: Record<string, string> };
+  const text = documents.get('docs/architecture.md')!;
+  const missing = Object.keys(dependencies).filter((name) => !text.includes(`**${name}**`));
   assert.deepEqual(missing, []);
 });
 
 test('readme: the picture is small, needs nothing from elsewhere, and shows a run to its end (npm run picture)', () => {
-  const svg = readFileSync(new URL('../docs/demo.svg', import.meta.url), 'utf8');
+  const svg = read('docs/demo.svg');
   assert.ok(svg.length < 60_000);
   assert.doesNotMatch(svg, /<script|https?:\/\/(?!www\.w3\.org\/2000\/svg")|\bon\w+=/);
   for (const text of [
@@ -54,7 +113,7 @@ test('readme: the film plays each frame in its time, and rests on the last', () 
 
 /** The texts of the program's sources, with `…` for what is filled in. */
 function printedTexts(): string[] {
-  const source = new URL('../src/', import.meta.url);
+  const source = new URL('src/', root);
   const files = readdirSync(source, { recursive: true, encoding: 'utf8' }).filter((name) =>
     name.endsWith('.ts'),
   );
@@ -64,15 +123,15 @@ function printedTexts(): string[] {
   });
 }
 
-test('readme: each error it explains is one that the program prints', () => {
-  const section = readme.slice(readme.indexOf('## Errors'));
-  const quoted = [...section.matchAll(/^\| ((?:`[^`]+`(?:, )?)+) \|/gm)].flatMap((match) =>
-    [...match[1]!.matchAll(/`([^`]+)`/g)].map(([, text]) => text!),
+test('docs/troubleshooting.md: each error it explains is one that the program prints', () => {
+  const text = documents.get('docs/troubleshooting.md')!;
+  const quoted = [...text.matchAll(/^\| ((?:`[^`]+`(?:, )?)+) \|/gm)].flatMap((match) =>
+    [...match[1]!.matchAll(/`([^`]+)`/g)].map(([, each]) => each!),
   );
   assert.ok(quoted.length >= 15);
   const texts = printedTexts();
-  for (const text of quoted) {
-    const pieces = text
+  for (const each of quoted) {
+    const pieces = each
       .split('…')
       .map((piece) => piece.trim())
       .filter((piece) => /\w/.test(piece));
@@ -81,21 +140,6 @@ test('readme: each error it explains is one that the program prints', () => {
         const found = from < 0 ? -1 : printed.indexOf(piece, from);
         return found < 0 ? -1 : found + piece.length;
       }, 0) > 0;
-    assert.ok(texts.some(inOrder), text);
-  }
-});
-
-test('readme: every place within a document that it names is there', () => {
-  for (const [, file = '', anchor = ''] of readme.matchAll(/\]\((docs\/[^)#]+)#([^)]+)\)/g)) {
-    const headings = [
-      ...readFileSync(new URL(`../${file}`, import.meta.url), 'utf8').matchAll(/^#+ (.*)$/gm),
-    ];
-    const anchors = headings.map(([, heading]) =>
-      heading!
-        .toLowerCase()
-        .replaceAll(/[^\w\s-]/g, '')
-        .replaceAll(' ', '-'),
-    );
-    assert.ok(anchors.includes(anchor), `${file}#${anchor}`);
+    assert.ok(texts.some(inOrder), each);
   }
 });

@@ -194,7 +194,7 @@ export const topics: Readonly<Record<string, Topic>> = {
           'digest',
           'digest of the manifest; of a layer, of its compressed blob. Absent with version 1 of the protocol',
         ],
-        ['platform', 'an object with os, architecture and, where there is one, variant'],
+        ['platform', 'an object with os, architecture and, where there are any, variant and osVersion'],
         [
           'layers',
           'array, base layer first, of objects with id, digest, diffID, size (compressed) and entries (of the tar)',
@@ -214,6 +214,12 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['platforms', 'all that the reference offers'],
         ['createdBy, cached', 'of a layer: the command that made it, and whether it is in the cache'],
         ['rateLimit', 'what the registry said of its limits'],
+      ],
+      'verify --json prints reference, id, digest, destination, contents (whether they were compared), and:',
+      [
+        ['differences', 'array of objects with path, kind (missing, extra, changed), type and changes'],
+        ['changes', 'array of objects with what, name (of an attribute), expected and found'],
+        ['unread', 'paths that this user may not read'],
       ],
       'cache --json prints directory, bytes (on disk), blobs and partials; with prune, files and bytes that were removed. tags --json prints an array of strings.',
       'With --progress json each line on standard error is an object with a type:',

@@ -30,10 +30,9 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
     if (drawn.length === 0) return;
     const columns = columnsNow();
     const rows = drawn.reduce((sum, { length }) => sum + Math.max(1, Math.ceil(length / columns)), 0);
-    const toFirstLine = rows > 1 ? `\u001b[${rows - 1}A` : '';
     const behind = (UNFINISHED_LINE_COLUMNS % columns) + 1;
     const back = drawnBelowUnfinished ? `\u001b[1A\u001b[${behind}G` : '';
-    err.write(`\r${toFirstLine}\u001b[J${back}`);
+    err.write(`\u001b[${rows}A\u001b[J${back}`);
     drawn = [];
   };
   const draw = () => {
@@ -41,7 +40,8 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
     const rows = Math.max(2, Math.min(12, (err.rows ?? 24) - 2));
     drawn = renderBars(progress, Math.max(1, columnsNow() - 1), rows, performance.now());
     drawnBelowUnfinished = unfinished;
-    err.write(`${unfinished ? '\n' : ''}${drawn.join('\n')}`);
+    // The cursor waits on an empty line: terminals differ in whether they wrap the line that has it.
+    err.write(`${unfinished ? '\n' : ''}${drawn.join('\n')}\n`);
   };
   const follow = (event: PullEvent) => {
     if (event.type === 'layer-fetched') fetched += 1;
@@ -93,7 +93,7 @@ function layerLine(layer: LayerProgress, columns: number): string {
   const share = size === 0 ? 1 : Math.min(1, received / size);
   const percent = `${Math.floor(share * 100)}%`.padStart(4);
   const amount = formatBytes(size).padStart(9);
-  const room = columns - name.length - percent.length - amount.length - 10;
+  const room = columns - name.length - percent.length - amount.length - 11;
   if (room < NARROWEST_BAR) return fitting(`  ${name} ${percent}`, `${short} ${percent}`, percent);
   const width = Math.min(WIDEST_BAR, room);
   const full = Math.floor(share * width);

@@ -321,8 +321,8 @@ test(
   },
 );
 
-test('the commands of the README look at a hostile repository and run nothing', { skip }, async (t) => {
-  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+test('the commands of docs/git.md look at a hostile repository and run nothing', { skip }, async (t) => {
+  const readme = readFileSync(new URL('../../docs/git.md', import.meta.url), 'utf8');
   const block = /^ {4}git clone --no-local .*\n(?: {4}.*\n)+/m.exec(readme)?.[0] ?? '';
   const lines = block.split('\n').flatMap((line) => line.replace(/ #.*/, '').trim() || []);
   assert.deepEqual(

@@ -60,6 +60,10 @@ test('bars: one line per running layer and one for the whole', () => {
   ]);
 });
 
+/** Numbers with their units. */
+const numbers = (line: string) =>
+  [...line.matchAll(/[\d.]+ [KMGT]?i?B(?:\/s)?|\d+%|\d+:\d\d|\d[^\s]*/g)].map(([number]) => number);
+
 test('property: no line is wider than the terminal, nor are there more than asked for', () => {
   const event = fc.record({
     index: fc.integer({ min: 0, max: 1 }),
@@ -86,9 +90,7 @@ test('property: no line is wider than the terminal, nor are there more than aske
         );
         const lines = renderBars(progress, columns, rows, events.length);
         assert.ok(lines.length <= Math.max(1, rows) && lines.every((line) => line.length <= columns));
-        // Whole numbers with their units: what is shown in little room is in the full text too.
-        const numbers = (line: string) =>
-          [...line.matchAll(/[\d.]+ [KMGT]?i?B(?:\/s)?|\d+%|\d+:\d\d|\d[^\s]*/g)].map(([number]) => number);
+        // No number is cut: what is shown in little room is in the full text too.
         const full = renderBars(progress, 1000, rows, events.length);
         for (const [index, line] of lines.entries())
           for (const number of numbers(line.replace(/^ *[ab]+/, '')))
