@@ -49,7 +49,7 @@ test('NODE_EXTRA_CA_CERTS that names nothing is said, and gone on without', asyn
   const environment = { NODE_EXTRA_CA_CERTS: '/nowhere/ca.crt' };
   const { exitCode, stderr } = await runProgram(argv, { cwd: scratch.path, environment });
   assert.equal(exitCode, 0, stderr);
-  assert.match(stderr, /^notice: cannot read NODE_EXTRA_CA_CERTS: ENOENT.*; going on without it$/m);
+  assert.match(stderr, /^notice: cannot read NODE_EXTRA_CA_CERTS: .*ENOENT.*; going on without it$/m);
 });
 
 test('an authority by --ca-file, --cert-dir, certs.d of docker and containers, and NODE_EXTRA_CA_CERTS', async () => {
