@@ -8,6 +8,7 @@ import { FileJobRunner } from './rootfs/file-jobs.ts';
 import { LinuxFilesystem } from './rootfs/linux.ts';
 import { toFailure } from './rootfs/messages.ts';
 import { RingAborted, RingReader, RingWriter } from './rootfs/ring.ts';
+import { releaseFreeMemory } from './sys/native.ts';
 import { systemCalls } from './sys/system-calls.ts';
 
 /** Decoded at once, in bytes: what the processor's cache holds while it is hashed. */
@@ -19,6 +20,8 @@ const AHEAD = 1024 * 1024;
 /** Jobs at once, before it is looked again what is more urgent. */
 const JOBS = 16;
 const MOST_INPUT = 1024 * 1024;
+/** So many bytes further, free memory is given back: without that, what is received leaves 8 MiB and more behind. */
+const RELEASE_EVERY = 32 * 1024 * 1024;
 
 /** One after another, decodes blobs into the ring; in between it does the jobs of FileJobs. */
 class Pipeline {
@@ -63,6 +66,7 @@ class Pipeline {
   #decode(decoder: StepDecoder, algorithm: string): DecoderAnswer {
     const hash = createHash(algorithm);
     let size = 0;
+    let released = 0;
     for (;;) {
       if (!this.#output.open) return 'left';
       if (decoder.hungry) {
@@ -83,6 +87,10 @@ class Pipeline {
       hash.update(room.subarray(0, produced));
       size += produced;
       this.#output.commit(produced);
+      if (size - released >= RELEASE_EVERY) {
+        releaseFreeMemory();
+        released = size;
+      }
       if (this.#jobs.waiting > 0 && this.#output.unread >= AHEAD) this.#jobs.run(JOBS);
     }
     decoder.end();

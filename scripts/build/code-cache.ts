@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dir, file, hardlink, symlink, tar, whiteout } from '../../test/support/archive.ts';
 import { FakeRegistry } from '../../test/support/fake-registry.ts';
@@ -16,7 +17,14 @@ const layers = [
     ),
   },
   { tar: tar(whiteout('etc/motd'), file('etc/issue', 'new\n')) },
+  // Large enough for the thread that decodes.
+  { tar: tar(...Array.from({ length: 1500 }, (_, n) => file(`usr/f${n}`, incompressible(n, 4096)))) },
 ];
+
+/** The same bytes in every build. */
+function incompressible(seed: number, length: number): Uint8Array {
+  return createHash('shake256', { outputLength: length }).update(String(seed)).digest();
+}
 
 /**
  * Code caches for the scripts of the single executable, by asset name: compiled functions, so that a run does not compile a
@@ -25,11 +33,13 @@ const layers = [
  */
 export async function codeCaches(
   scripts: ReadonlyMap<string, string>,
+  koffi: string,
   flags: readonly string[],
 ): Promise<Map<string, Uint8Array>> {
   const directory = await mkdtemp(`${tmpdir()}/dlrootfs-build-`);
   try {
     await mkdir(`${directory}/scripts`);
+    await copyFile(koffi, `${directory}/scripts/koffi.node`);
     for (const [name, source] of scripts) await writeFile(`${directory}/scripts/${name}`, source);
     await using registry = await FakeRegistry.start();
     registry.push('library/small', 'latest', { layers });

@@ -30,12 +30,16 @@ export function hostArchitecture(): Architecture {
  */
 export async function buildSingleExecutable(architecture: Architecture, output: string): Promise<void> {
   const { scripts } = await bundleForExecutable();
-  const caches = architecture === hostArchitecture() ? await codeCaches(scripts, flags) : new Map();
-  const koffi = `@koromix/koffi-linux-${architecture}`;
+  const koffi = await packageFile(
+    architecture,
+    '.',
+    `@koromix/koffi-linux-${architecture}/linux_${architecture}/koffi.node`,
+  );
+  const caches = architecture === hostArchitecture() ? await codeCaches(scripts, koffi, flags) : new Map();
   await makeExecutable({
     architecture,
     node: await packageFile(architecture, 'tools/node', `node-linux-${architecture}/bin/node`),
-    koffi: await packageFile(architecture, '.', `${koffi}/linux_${architecture}/koffi.node`),
+    koffi,
     flags,
     assets: new Map<string, string | Uint8Array>([...scripts, ...caches]),
     scratch: `${root}dist/.executable-${architecture}`,

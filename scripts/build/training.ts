@@ -5,6 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { Script } from 'node:vm';
 import { isMainThread } from 'node:worker_threads';
+import type { StartMessage } from '../../src/binary/launch-thread.ts';
 import { wrapperHead, wrapperTail } from '../../src/binary/script.ts';
 
 const directory = process.env['TRAINING_DIRECTORY'] ?? '';
@@ -51,7 +52,7 @@ if (isMainThread) {
   trainThread();
 }
 
-/** As launch-thread.ts does. The program does not wait for the thread, so its cache is written with each of its messages. */
+/** As launch-thread.ts does. The program does not wait for its threads, so its cache is written with each of its messages. */
 function trainThread(): void {
   const threads = requireBuiltin('node:worker_threads') as typeof import('node:worker_threads');
   const port = threads.parentPort;
@@ -61,8 +62,9 @@ function trainThread(): void {
     writeCaches();
     post(message);
   };
-  port.once('message', (data: unknown) => {
-    Object.assign(threads, { workerData: data });
-    requireScript('thread.js');
+  const script = threads.workerData as string;
+  port.once('message', ({ workerData }: StartMessage) => {
+    Object.assign(threads, { workerData });
+    requireScript(script);
   });
 }

@@ -1,17 +1,24 @@
 import { closeSync, constants, openSync, writeSync } from 'node:fs';
 import { dlopen, getuid } from 'node:process';
 import { getRawAsset } from 'node:sea';
+import { getEnvironmentData, isMainThread, setEnvironmentData } from 'node:worker_threads';
 
 /** O_TMPFILE of open(2), which includes O_DIRECTORY: a file without a name. With O_EXCL it can never get one. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 
+/** In the environment data of threads: the descriptor of the file that the main thread has made. */
+export const LIBRARY_KEY = 'dlrootfs-koffi';
+
 /**
  * Loads koffi's native library from the executable: it is written to a file without a name, which only processes of this user
- * can open, and mapped through /proc/self/fd.
+ * can open, and mapped through /proc/self/fd. The main thread keeps it open for the others, so that they
+ * map the same file.
  *
  * @throws the error of the last directory, if none takes such a file and allows to map it for execution
  */
 export function loadKoffi(): typeof import('koffi') {
+  const shared = getEnvironmentData(LIBRARY_KEY);
+  if (typeof shared === 'number') return map(shared);
   let failure: unknown;
   for (const directory of ['/dev/shm', `/run/user/${getuid?.() ?? 0}`, '/run', '/tmp', '/var/tmp', '.']) {
     try {
@@ -29,10 +36,18 @@ function loadThrough(directory: string): typeof import('koffi') {
     const library = Buffer.from(getRawAsset('koffi.node'));
     let written = 0;
     while (written < library.length) written += writeSync(descriptor, library, written);
-    const module = { exports: {} };
-    dlopen(module, `/proc/self/fd/${descriptor}`);
-    return module.exports as typeof import('koffi');
-  } finally {
+    const koffi = map(descriptor);
+    if (isMainThread) setEnvironmentData(LIBRARY_KEY, descriptor);
+    else closeSync(descriptor);
+    return koffi;
+  } catch (error) {
     closeSync(descriptor);
+    throw error;
   }
+}
+
+function map(descriptor: number): typeof import('koffi') {
+  const module = { exports: {} };
+  dlopen(module, `/proc/self/fd/${descriptor}`);
+  return module.exports as typeof import('koffi');
 }

@@ -1,4 +1,12 @@
+import type { Serializable } from 'node:worker_threads';
+import { LIBRARY_KEY } from './koffi.ts';
 import { compileScript, requireBuiltin, requireScript } from './script.ts';
+
+/** What each thread is sent first: its data, and where koffi's library is, if that is known. */
+export interface StartMessage {
+  readonly workerData: unknown;
+  readonly library: Serializable;
+}
 
 // The first script of each thread in the single executable; `workerData` names the script to run. It compiles that script, then
 // waits for a message with the usual `workerData`.
@@ -6,7 +14,8 @@ const threads = requireBuiltin('node:worker_threads') as typeof import('node:wor
 const script = threads.workerData as string;
 compileScript(script);
 for (const id of ['node:crypto', 'node:fs', 'node:os', 'node:util']) requireBuiltin(id);
-threads.parentPort?.once('message', (data: unknown) => {
-  Object.assign(threads, { workerData: data });
+threads.parentPort?.once('message', ({ workerData, library }: StartMessage) => {
+  Object.assign(threads, { workerData });
+  threads.setEnvironmentData(LIBRARY_KEY, library);
   requireScript(script);
 });

@@ -1,5 +1,7 @@
 import { getAsset } from 'node:sea';
-import { Worker, type WorkerOptions } from 'node:worker_threads';
+import { getEnvironmentData, Worker, type WorkerOptions } from 'node:worker_threads';
+import { LIBRARY_KEY } from './koffi.ts';
+import type { StartMessage } from './launch-thread.ts';
 
 /** A thread that waits for its first message, and the limits that it was started with. */
 interface Waiting {
@@ -31,21 +33,21 @@ export function spawnThread(options: WorkerOptions): Worker {
   const ready = waiting?.limits === limitsOf(options) ? waiting.worker : start('thread.js', options);
   waiting = undefined;
   ready.ref();
-  ready.postMessage(options.workerData, options.transferList);
+  begin(ready, options);
   return ready;
 }
 
 /** Starts the thread that packs file contents for git. */
 export function spawnPacker(options: WorkerOptions): Worker {
   const worker = start('packer-thread.js', options);
-  worker.postMessage(options.workerData, options.transferList);
+  begin(worker, options);
   return worker;
 }
 
 /** Starts the thread that decodes blobs. */
 export function spawnDecoder(options: WorkerOptions): Worker {
   const worker = start('decoder-thread.js', options);
-  worker.postMessage(options.workerData, options.transferList);
+  begin(worker, options);
   return worker;
 }
 
@@ -56,6 +58,12 @@ function start(script: string, { name, resourceLimits }: WorkerOptions): Worker 
     workerData: script,
     eval: true,
   });
+}
+
+function begin(worker: Worker, { workerData, transferList }: WorkerOptions): void {
+  // A thread that was started before the library was loaded has not inherited where it is.
+  const message: StartMessage = { workerData, library: getEnvironmentData(LIBRARY_KEY) };
+  worker.postMessage(message, transferList);
 }
 
 function limitsOf({ resourceLimits }: WorkerOptions): string {
