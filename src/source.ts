@@ -12,6 +12,8 @@ export interface ImageSource {
   readonly name: string;
   /** `name:tag` or `name@digest`. */
   readonly reference: string;
+  /** `docker.io`, or `host[:port]`; undefined for a local source. */
+  readonly registry: string | undefined;
   /** The blobs are on this machine already: no store needs a copy of them. */
   readonly local: boolean;
   /** Opens the conversation. */
@@ -48,12 +50,13 @@ export function parseImage(
         signal: options.signal,
       });
     };
-    return { name, reference: name, local: true, open };
+    return { name, reference: name, registry: undefined, local: true, open };
   }
   const reference = Reference.parse(options.image);
   const open: ImageSource['open'] = async ({ manifestStore }) => {
     const { openSession } = await import('./registry/session.ts');
     return await openSession(reference, { ...options.registry, manifestStore, signal: options.signal });
   };
-  return { name: Reference.name(reference), reference: Reference.format(reference), local: false, open };
+  const [name, formatted] = [Reference.name(reference), Reference.format(reference)];
+  return { name, reference: formatted, registry: reference.registry, local: false, open };
 }

@@ -45,6 +45,7 @@ const top = [
   'pull.ts',
   'export.ts',
   'cat.ts',
+  'diff.ts',
   'verify.ts',
   'inspect.ts',
   'cache.ts',

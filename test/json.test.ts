@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { dir, file, tar } from './support/archive.ts';
@@ -14,6 +14,8 @@ schemas.addSchema(schema('inspection'), 'inspection.schema.json');
 schemas.addSchema(schema('progress'), 'progress.schema.json');
 schemas.addSchema(schema('cache'), 'cache.schema.json');
 schemas.addSchema(schema('tags'), 'tags.schema.json');
+schemas.addSchema(schema('verification'), 'verification.schema.json');
+schemas.addSchema(schema('differences'), 'differences.schema.json');
 
 /** Parses a text that must be one JSON object fit for the schema. */
 function checked(name: string, text: string): Record<string, unknown> {
@@ -198,4 +200,42 @@ test('a layout on this machine is not copied into the store', async () => {
   assert.equal((checked('summary', stdout)['layers'] as unknown[]).length, 2);
   assert.equal(readFileSync(scratch.join('out/etc/motd'), 'utf8'), 'hello\n');
   assert.ok(!existsSync(scratch.join('cache')));
+});
+
+test('json: verify and diff print each difference, with names of any bytes', async () => {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  const own = [dir('etc'), file('etc/a', 'x')];
+  const first = registry.push('lib/img', '1', { layers: [{ tar: tar(...own, file('gone', 'x')) }] });
+  registry.push('lib/img', '2', { layers: [{ tar: tar(...own, file(Buffer.from([0xe9, 10]), 'x')) }] });
+  const run = async (...argv: readonly string[]) => {
+    const all = [...argv, '--json', '--progress', 'none', '--cache-dir', scratch.join('cache')];
+    const { exitCode, stdout, stderr } = await runProgram(all, { cwd: scratch.path });
+    assert.equal(stderr, '');
+    return { exitCode, stdout };
+  };
+  const [one, two] = [registry.reference('lib/img', '1'), registry.reference('lib/img', '2')];
+  const differing = await run('diff', one, two);
+  const { images, differences } = checked('differences', differing.stdout);
+  assert.deepEqual(
+    [differing.exitCode, (images as { reference: string }[]).map(({ reference }) => reference)],
+    [9, [one, two]],
+  );
+  assert.deepEqual(differences, [
+    { path: '/gone', kind: 'removed', type: 'file', changes: [] },
+    { path: '/\udce9\n', kind: 'added', type: 'file', changes: [] },
+  ]);
+  await run(one, '-d', 'out');
+  chmodSync(scratch.join('out/etc/a'), 0o600);
+  const found = await run('verify', one, '-d', 'out', '--contents');
+  const { id, digest, ...verification } = checked('verification', found.stdout);
+  assert.deepEqual([found.exitCode, digest, id], [9, first.digest, first.configDigest.slice(7)]);
+  const mode = { what: 'mode', expected: '0644', found: '0600' };
+  assert.deepEqual(verification, {
+    reference: one,
+    destination: 'out',
+    contents: true,
+    differences: [{ path: '/etc/a', kind: 'changed', type: 'file', changes: [mode] }],
+    unread: [],
+  });
 });

@@ -314,6 +314,19 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
       ...other,
     ],
   },
+  diff: {
+    synopsis: 'diff IMAGE1 IMAGE2',
+    summary: 'tell what differs between two images; exit code 9 if anything does',
+    words: ['<image>', '<image>'],
+    options: [
+      ...named('path', 'exclude', 'platform'),
+      ...credentials,
+      ...registry,
+      ...download,
+      ...output,
+      ...other,
+    ],
+  },
   cat: {
     synopsis: 'cat IMAGE PATH',
     summary: 'write what a file of an image holds to standard output',

@@ -66,6 +66,7 @@ const commandArguments: Readonly<Record<string, Candidates>> = {
   inspect: 'images',
   verify: 'images',
   cat: 'images',
+  diff: 'images',
   tags: 'nothing',
   cache: ['size', 'prune', 'add'],
   checkout: 'branches',

@@ -53,6 +53,7 @@ async function runInvocation(invocation: Invocation, context: CliContext): Promi
   const others: Readonly<Record<string, Run>> = {
     cache: runCache,
     cat: runCat,
+    diff: runDiff,
     inspect: runInspect,
     tags: runTags,
     verify: runVerify,
@@ -152,6 +153,16 @@ async function runVerify(invocation: Invocation, context: CliContext): Promise<n
   return await printDifferences(found, values, context);
 }
 
+/** `dlrootfs diff IMAGE1 IMAGE2`, likewise. */
+async function runDiff(invocation: Invocation, context: CliContext): Promise<number | void> {
+  const image = invocation.words[1]!;
+  const [{ diff }, options] = await Promise.all([import('../diff.ts'), optionsOf(invocation, context)]);
+  const found = await reporting(invocation, context, false, (report) =>
+    diff(options(report), options(report, image)),
+  );
+  return await printDifferences(found, invocation.values, context);
+}
+
 async function printDifferences(
   found: { readonly differences: readonly Difference[] },
   { json, quiet }: FlagValues,
@@ -242,7 +253,7 @@ async function optionsOf(invocation: Invocation, context: CliContext) {
     import('../options.ts'),
   ]);
   const request = await pullRequest(invocation, context);
-  return (report: Report) => resolveOptions({ ...request, report });
+  return (report: Report, image = request.image) => resolveOptions({ ...request, image, report });
 }
 
 /** Runs `work` with the reports that the flags ask for: the original's lines on standard output, the rest on standard error. */

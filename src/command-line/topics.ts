@@ -137,7 +137,7 @@ export const topics: Readonly<Record<string, Topic>> = {
   },
   comparison: {
     title: 'COMPARISON',
-    summary: 'what verify compares, and how it tells differences',
+    summary: 'what verify and diff compare, and how they tell differences',
     paragraphs: [
       'verify prints one line for each path that differs, in the order of the paths, and nothing where DIR is the image:',
       [
@@ -147,7 +147,8 @@ export const topics: Readonly<Record<string, Topic>> = {
       ],
       'A directory that is missing or extra is one line, with a slash at its end. Compared are type, mode, owner, size, time (as exact as the file system keeps it), target of symlinks, device numbers, hard links and extended attributes with access lists; with --contents every byte too. Where something in a directory was made or removed, the time of the directory is not told.',
       'Not told: the files json, layersize and .git of a pull; with --prepare what a pull with --prepare adds; with --path and --exclude what is not in that part; what this user could not have restored. A plain user may have other owners, no setuid bits, devices and capabilities. What the user may not read is counted in a notice.',
-      'Nothing in DIR is changed, no symlink in it is followed, and only regular files are opened. --json prints one object (docs/schema/verification.schema.json); -q prints nothing, for the exit code alone.',
+      'diff compares two images in the same way, without a directory: removed PATH, added PATH, changed PATH: the first image, then the second. Contents are compared wherever the sizes are equal; layers that both images have need not be. Credentials of the command line are for one registry: for two, log in to both.',
+      'A digest in the name of an image (…@sha256:…) that is cached needs no network. In a DIR nothing is changed, no symlink in it is followed, and only regular files are opened. --json prints one object (docs/schema/verification.schema.json, docs/schema/differences.schema.json); -q prints nothing, for the exit code alone.',
     ],
   },
   git: {
@@ -251,7 +252,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['6', 'integrity: a digest is wrong, or manifest, config or layer are malformed'],
         ['7', 'destination (or git): it cannot be read or written'],
         ['8', 'rate limit of the registry'],
-        ['9', 'verify found differences'],
+        ['9', 'verify or diff found differences'],
         ['129, 130, 141, 143', 'ended by SIGHUP, SIGINT, SIGPIPE, SIGTERM'],
       ],
     ],

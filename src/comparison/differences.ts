@@ -67,6 +67,18 @@ export interface ComparedXattrs {
   readonly found: Xattrs;
 }
 
+/** Everything has to be equal, but for what the system itself gives to files. */
+export const exact: Rules = {
+  hasMode: (expected, found) => expected.mode === found.mode,
+  hasOwner: (expected, found) => expected.uid === found.uid && expected.gid === found.gid,
+  hasTime: (expected, found) =>
+    expected.mtimeSeconds === found.mtimeSeconds && expected.mtimeNanoseconds === found.mtimeNanoseconds,
+  xattrs: (expected, found) => {
+    const wanted = expected.xattrs ?? noXattrs;
+    return { needed: wanted, allowed: wanted, found: found.xattrs ?? noXattrs };
+  },
+};
+
 export const noXattrs: Xattrs = new Map();
 
 /** What is different between two things of one path, in a fixed order; contents and links are not looked at. */

@@ -10,10 +10,10 @@ import { Directories, join, nameOf, parentPath } from './directories.ts';
 import { finishRun } from './directory-metadata.ts';
 import type { ByteName, Directory } from './filesystem.ts';
 import { MemoryFilesystem } from './memory.ts';
-import type { FileContent, InodeMetadata } from './memory-inodes.ts';
+import type { FileContent, FileSource, InodeMetadata } from './memory-inodes.ts';
 import { Spool } from './memory-tables.ts';
 import type { NotRestored } from './not-restored.ts';
-import { type PartOptions, type Place, Selection } from './selection.ts';
+import { absent, type PartOptions, type Place, Selection } from './selection.ts';
 import { SyscallError } from '../sys/os-error.ts';
 
 /** One name in an image's tree. */
@@ -95,10 +95,14 @@ export class ImageTree {
   /**
    * From now on the tree is a part of it only. A file of several names is where it has the first one that is left.
    *
-   * @throws NotFoundError for a path that the tree has not, UsageError for contradictions
+   * @param onAbsent told each path that the tree has not; left out: that is an error
+   * @throws NotFoundError, UsageError for contradictions
    */
-  select(options: PartOptions): void {
-    this.#selection = Selection.of(options, this.#name, (path) => this.find(path, false));
+  select(options: PartOptions, onAbsent?: (path: string) => void): void {
+    const refuse = (path: string): never => {
+      throw absent(path, this.#name);
+    };
+    this.#selection = Selection.of(options, (path) => this.find(path, false), onAbsent ?? refuse);
   }
 
   /** Whether a path that the tree may not have would be in the part that is selected. */
@@ -216,6 +220,12 @@ export class ImageTree {
     return new ImageContents(this.#layers, filesystem.inodes, files(), () => this.#scratch.spool());
   }
 
+  /** The layer and its entry in which a file has its content; undefined for anything else. */
+  sourceOf(inode: number): Pick<FileSource, 'layer' | 'ordinal'> | undefined {
+    const content = this.#filesystem.inodes.content(inode);
+    return content?.spooled === false ? content : undefined;
+  }
+
   /**
    * Reads what files hold, layer by layer as it comes, so that nothing has to be put aside: calls `use` for each of `inodes`, which reads
    * the file to its end.
@@ -224,15 +234,16 @@ export class ImageTree {
     inodes: Iterable<number>,
     use: (inode: number, file: OpenFile) => Promise<void>,
   ): Promise<void> {
-    const placeOf = (inode: number): readonly [layer: number, ordinal: number] => {
-      const content = this.#filesystem.inodes.content(inode);
-      return content === undefined || content.spooled ? [0, 0] : [content.layer, content.ordinal];
-    };
-    const places = Array.from(inodes, (inode) => ({ inode, place: placeOf(inode), linkTo: undefined }));
-    places.sort((one, other) => one.place[0] - other.place[0] || one.place[1] - other.place[1]);
-    const contents = this.contents(places);
+    const nowhere = { layer: 0, ordinal: 0 };
+    const files = Array.from(inodes, (inode) => ({
+      inode,
+      linkTo: undefined,
+      ...(this.sourceOf(inode) ?? nowhere),
+    }));
+    files.sort((one, other) => one.layer - other.layer || one.ordinal - other.ordinal);
+    const contents = this.contents(files);
     try {
-      for (const { inode } of places) await use(inode, await contents.open(inode));
+      for (const { inode } of files) await use(inode, await contents.open(inode));
     } finally {
       await contents.close();
     }

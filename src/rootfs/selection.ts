@@ -51,15 +51,20 @@ export class Selection {
   /**
    * Looks up the paths.
    *
-   * @param name of the image, for messages
-   * @throws NotFoundError for a path that the image has not, UsageError for one that a pattern leaves out
+   * @param find what is at a path
+   * @param onAbsent told each path at which nothing is
+   * @throws UsageError for a path that a pattern leaves out
    */
-  static of(options: PartOptions, name: string, find: (path: BytePath) => Place | undefined): Selection {
+  static of(
+    options: PartOptions,
+    find: (path: BytePath) => Place | undefined,
+    onAbsent: (path: string) => void,
+  ): Selection {
     const selection = new Selection(options);
     for (const text of options.paths) {
       const place = find(pathBytes(text).toString('latin1') as BytePath);
-      if (!place) throw absent(text, name);
-      selection.#add(text, place);
+      if (place) selection.#add(text, place);
+      else onAbsent(text);
     }
     return selection;
   }

@@ -1,0 +1,154 @@
+import { contentDigest } from './comparison/content-digest.ts';
+import { type Difference, exact } from './comparison/differences.ts';
+import { TreeComparison } from './comparison/trees.ts';
+import { UsageError } from './errors.ts';
+import type { Image } from './oci/image.ts';
+import type { PullOptions } from './options.ts';
+import type { ImageTree, TreeEntry } from './rootfs/image-tree.ts';
+import { absent, type PartOptions } from './rootfs/selection.ts';
+import { parseImage } from './source.ts';
+import { openYielder } from './sys/yielder.ts';
+import { withImageTree } from './with-image-tree.ts';
+import { type Opened, resolveImage, withSession } from './with-session.ts';
+
+/** One of two images. */
+export interface ComparedImage {
+  /** `library/ubuntu:14.04`, or `name@sha256:…`. */
+  readonly reference: string;
+  /** 64 hex digits. */
+  readonly id: string;
+  /** The manifest's; absent with registry v1. */
+  readonly digest?: string | undefined;
+}
+
+/** What `diff` found: `--json` prints it. */
+export interface ImageDifferences {
+  readonly images: readonly [ComparedImage, ComparedImage];
+  /** In the order of their paths, each directory before what is in it; empty: both images make the same root file system. */
+  readonly differences: readonly Difference<'removed' | 'added'>[];
+}
+
+/**
+ * Compares the root file systems of two images, without a directory. Contents are compared wherever the sizes are equal, unless both files
+ * come from the same entry of the same layer.
+ *
+ * @throws a DlrootfsError, or the signal's reason
+ */
+export async function diff(first: PullOptions, second: PullOptions): Promise<ImageDifferences> {
+  refuseSharedCredentials(first, second);
+  return await withSession(first, async (opened) => {
+    const image = await resolveImage(opened, first);
+    return await withSession(second, async (other) => {
+      const otherImage = await resolveImage(other, second);
+      const images = [toldOf(opened, image), toldOf(other, otherImage)] as const;
+      const { part } = first;
+      if (!part && hasSameLayers(image, otherImage)) return { images, differences: [] };
+      // The blobs of the first one arrive first: progress is about its layers until then.
+      first.report({ type: 'image', id: image.id, layers: image.layers });
+      const whole = { ...first, part: undefined };
+      return await withImageTree(image, opened, whole, true, async (tree) => {
+        second.report({ type: 'image', id: otherImage.id, layers: otherImage.layers });
+        return await withImageTree(otherImage, other, whole, true, async (otherTree) => {
+          if (part) selectOfEither(part, [tree, otherTree], images);
+          const differences = await compare({ image, tree }, { image: otherImage, tree: otherTree }, first);
+          return { images, differences };
+        });
+      });
+    });
+  });
+}
+
+/** @throws NotFoundError for a path that neither image has */
+function selectOfEither(
+  part: PartOptions,
+  trees: readonly [ImageTree, ImageTree],
+  [{ reference }]: readonly [ComparedImage, ComparedImage],
+): void {
+  const [missing, missingToo] = trees.map((tree) => {
+    const paths = new Set<string>();
+    tree.select(part, (path) => paths.add(path));
+    return paths;
+  });
+  const nowhere = [...missing!].find((path) => missingToo!.has(path));
+  if (nowhere !== undefined) throw absent(nowhere, reference);
+}
+
+/** An image whose tree is open. */
+interface OpenImage {
+  readonly image: Image;
+  readonly tree: ImageTree;
+}
+
+/** @throws UsageError: credentials are for one registry */
+function refuseSharedCredentials(first: PullOptions, second: PullOptions): void {
+  const { credentials, registryToken } = first.registry;
+  const given = credentials ?? registryToken;
+  const [one, other] = [parseImage(first).registry, parseImage(second).registry];
+  if (given === undefined || one === undefined || other === undefined || one === other) return;
+  throw new UsageError(`cannot send the credentials to two registries: ${one} and ${other}`, {
+    hint: 'log in to both with docker, podman or skopeo, and leave out the credentials',
+  });
+}
+
+function toldOf({ source: { reference } }: Opened, { id, digest }: Image): ComparedImage {
+  return { reference, id, digest };
+}
+
+function hasSameLayers(one: Image, other: Image): boolean {
+  const isSame = ({ diffID }: Image['layers'][number], index: number): boolean =>
+    diffID !== undefined && diffID === other.layers[index]?.diffID;
+  return one.layers.length === other.layers.length && one.layers.every(isSame);
+}
+
+async function compare(
+  first: OpenImage,
+  second: OpenImage,
+  { signal }: PullOptions,
+): Promise<Difference<'removed' | 'added'>[]> {
+  const yielder = openYielder(signal);
+  const pause = (): Promise<void> => yielder.pause();
+  const pairs: (readonly [TreeEntry, TreeEntry])[] = [];
+  const comparison = new TreeComparison<TreeEntry, TreeEntry, 'removed' | 'added'>({
+    kinds: ['removed', 'added'],
+    rules: exact,
+    onFiles: (one, other) => {
+      if (!isSameEntry(first, one.inode, second, other.inode)) pairs.push([one, other]);
+    },
+  });
+  const withRoot = first.tree.hasRoot && second.tree.hasRoot;
+  await comparison.compare(first.tree.walk(withRoot), second.tree.walk(withRoot), pause);
+  const ones = await digestsOf(
+    first.tree,
+    pairs.map(([one]) => one.inode),
+    pause,
+  );
+  const others = await digestsOf(
+    second.tree,
+    pairs.map(([, other]) => other.inode),
+    pause,
+  );
+  for (const [one, other] of pairs)
+    if (ones.get(one.inode) !== others.get(other.inode)) comparison.noteContent(one);
+  return comparison.differences();
+}
+
+/** Whether two files have the content of one entry: both images have its layer. */
+function isSameEntry(first: OpenImage, inode: number, second: OpenImage, otherInode: number): boolean {
+  const [one, other] = [first.tree.sourceOf(inode), second.tree.sourceOf(otherInode)];
+  if (!one || !other || one.ordinal !== other.ordinal) return false;
+  const diffID = first.image.layers[one.layer]?.diffID;
+  return diffID !== undefined && diffID === second.image.layers[other.layer]?.diffID;
+}
+
+async function digestsOf(
+  tree: ImageTree,
+  inodes: readonly number[],
+  pause: () => Promise<void>,
+): Promise<Map<number, string>> {
+  const digests = new Map<number, string>();
+  await tree.readInOrder(new Set(inodes), async (inode, file) => {
+    await pause();
+    digests.set(inode, await contentDigest(file));
+  });
+  return digests;
+}

@@ -1,0 +1,207 @@
+import assert from 'node:assert/strict';
+import { after, before as beforeAll, test } from 'node:test';
+import fc from 'fast-check';
+import { mkdirSync, rmSync } from 'node:fs';
+import {
+  character,
+  dir,
+  fifo,
+  file,
+  hardlink,
+  sparse,
+  symlink,
+  tar,
+  whiteout,
+  type Item,
+} from './support/archive.ts';
+import { FakeRegistry } from './support/fake-registry.ts';
+import { runProgram, Scratch, startProgram, type ProgramResult } from './support/program.ts';
+import { randomLayers } from './support/random-layers.ts';
+import { printTree } from './support/tree.ts';
+import { until } from './support/until.ts';
+
+const needsRoot = process.geteuid!() === 0 ? false : 'needs root, to make devices and give owners';
+
+let registry: FakeRegistry;
+let images = 0;
+beforeAll(async () => {
+  registry = await FakeRegistry.start();
+});
+after(async () => {
+  await registry[Symbol.asyncDispose]();
+});
+
+/** Pushes an image; answers how to name it. */
+function pushed(...layers: readonly (readonly Item[])[]): string {
+  images += 1;
+  registry.push('lib/img', String(images), { layers: layers.map((items) => ({ tar: tar(...items) })) });
+  return registry.reference('lib/img', String(images));
+}
+
+async function run(scratch: Scratch, ...argv: readonly string[]): Promise<ProgramResult> {
+  return await runProgram([...argv, '--progress', 'none', '--cache-dir', scratch.join('cache')], {
+    cwd: scratch.path,
+  });
+}
+
+/** The lines of diff, which must say by its exit code whether there are any. */
+async function diff(scratch: Scratch, ...argv: readonly string[]): Promise<string[]> {
+  const { exitCode, stdout, stderr } = await run(scratch, 'diff', ...argv);
+  assert.deepEqual([exitCode, stderr], [stdout === '' ? 0 : 9, '']);
+  return stdout.split('\n').slice(0, -1);
+}
+
+const base: readonly Item[] = [
+  dir('etc'),
+  file('etc/same', 'same'),
+  file('etc/changed', 'one'),
+  file('etc/grown', 'one'),
+  file('etc/gone', 'x'),
+  dir('old/tree'),
+  file('old/tree/x', 'x'),
+  symlink('link', 'a'),
+  file('a', 'linked'),
+  hardlink('b', 'a'),
+  file('moded', 'x', { mode: 0o755, uid: 1 }),
+  file('marked', 'x', { xattrs: { 'user.a': '1' } }),
+  character('device', 1, 3),
+  fifo('pipe'),
+  sparse('holes', 100_000, [[0, 'a'], [60_000, 'b']], '1.0'), // prettier-ignore
+];
+
+test('diff tells what is removed, added and changed, and nothing else', async () => {
+  using scratch = new Scratch();
+  const one = pushed(base);
+  const other = pushed(base, [
+    file('etc/changed', 'two'),
+    file('etc/grown', 'three'),
+    file('etc/same', 'same'),
+    whiteout('etc/gone'),
+    whiteout('old'),
+    file('new/tree/y', 'y'),
+    symlink('link', 'b'),
+    file('b', 'linked'),
+    file('moded', 'x', { mode: 0o4700, uid: 2 }),
+    file('marked', 'x', { xattrs: { 'user.b': '1' } }),
+    character('device', 1, 5),
+    file('pipe', ''),
+    file(
+      'holes',
+      Buffer.concat([Buffer.from('a'), Buffer.alloc(59_999), Buffer.from('b'), Buffer.alloc(39_999)]),
+    ),
+  ]);
+  assert.deepEqual(await diff(scratch, one, other), [
+    'changed /b: link /a→none',
+    'changed /device: device 1:3→1:5',
+    'changed /etc/changed: content',
+    'removed /etc/gone',
+    'changed /etc/grown: size 3→5',
+    'changed /link: target a→b',
+    'changed /marked: xattr user.a missing, xattr user.b extra',
+    'changed /moded: mode 0755→4700, owner 1:0→2:0',
+    'added /new/',
+    'removed /old/',
+    'changed /pipe: type fifo→file',
+  ]);
+  assert.deepEqual(await diff(scratch, one, other, '--path', 'etc', '--exclude', 'g*'), [
+    'changed /etc/changed: content',
+  ]);
+  assert.deepEqual(await diff(scratch, one, one), []);
+  assert.deepEqual(await diff(scratch, other, pushed(base, []), '--path', 'etc/same'), []);
+});
+
+/** A file of a TiB with some data. */
+const sparseImage = (...extents: readonly (readonly [number, string])[]) =>
+  pushed([sparse('f', 2 ** 40, extents, '1.0')]);
+
+test('diff finds a byte in a sparse file, and none where only the holes differ', async () => {
+  using scratch = new Scratch();
+  const one = sparseImage([0, 'a'], [2 ** 35, 'b']);
+  assert.deepEqual(
+    await diff(scratch, one, sparseImage([0, 'a\0\0'], [2 ** 35 - 3, '\0\0\0b'], [2 ** 36, '\0'])),
+    [],
+  );
+  assert.deepEqual(await diff(scratch, one, sparseImage([0, 'a'], [2 ** 35 + 1, 'b'])), [
+    'changed /f: content',
+  ]);
+});
+
+test(
+  'diff is empty just where the directories of two images are the same',
+  { skip: needsRoot, timeout: 240_000 },
+  async () => {
+    using scratch = new Scratch();
+    await fc.assert(
+      fc.asyncProperty(randomLayers, randomLayers, fc.boolean(), async (layers, others, related) => {
+        for (const name of ['one', 'other']) rmSync(scratch.join(name), { recursive: true, force: true });
+        const one = pushed(...layers);
+        const other = related ? pushed(...layers, ...others.slice(0, 1)) : pushed(...layers, [], []);
+        const pulls = [
+          await run(scratch, one, '-d', 'one', '--no-json'),
+          await run(scratch, other, '-d', 'other', '--no-json'),
+        ];
+        fc.pre(pulls.every(({ exitCode }) => exitCode === 0));
+        const lines = await diff(scratch, one, other);
+        const [first, second] = ['one', 'other'].map((name) => printTree(scratch.join(name)));
+        assert.equal(
+          lines.filter((line) => !line.startsWith('changed /:')).length === 0,
+          first === second,
+          lines.join('\n'),
+        );
+      }),
+      { numRuns: 20 },
+    );
+  },
+);
+
+test('diff of two digests needs no network once the images are cached', async () => {
+  using scratch = new Scratch();
+  await using own = await FakeRegistry.start();
+  const digests = ['1', '2'].map(
+    (tag) => own.push('lib/img', tag, { layers: [{ tar: tar(file('a', tag)) }] }).digest,
+  );
+  const [one, other] = digests.map((digest) => own.reference('lib/img', digest));
+  assert.deepEqual(await diff(scratch, one!, other!), ['changed /a: content']);
+  const asked = own.requests.length;
+  assert.deepEqual(await diff(scratch, one!, other!), ['changed /a: content']);
+  assert.equal(own.requests.length, asked);
+});
+
+test('diff sends credentials to no second registry', async () => {
+  using scratch = new Scratch();
+  await using other = await FakeRegistry.start();
+  const one = pushed([file('a', 'x')]);
+  other.push('lib/img', '1', { layers: [{ tar: tar(file('a', 'x')) }] });
+  const argv = ['diff', one, other.reference('lib/img', '1'), '--cache-dir', scratch.join('cache')];
+  const { exitCode, stderr } = await runProgram([...argv, '-u', 'me:secret'], { cwd: scratch.path });
+  assert.equal(exitCode, 2);
+  assert.match(
+    stderr,
+    /^error: cannot send the credentials to two registries: \S+ and \S+\nhint: log in to both /,
+  );
+  assert.equal(other.requests.length, 0);
+  assert.deepEqual(await diff(scratch, one, other.reference('lib/img', '1')), []);
+});
+
+test('diff says which image is missing, and ends at a signal with nothing left', async () => {
+  using scratch = new Scratch();
+  mkdirSync(scratch.join('work'));
+  const one = pushed([file('a', 'x')]);
+  const absent = await run(scratch, 'diff', one, registry.reference('lib/img', 'nowhere'));
+  assert.deepEqual([absent.exitCode, absent.stdout], [3, '']);
+  assert.match(absent.stderr, /no tag nowhere/);
+  const path = await run(scratch, 'diff', one, one, '--path', 'b');
+  assert.equal(path.exitCode, 3, path.stderr);
+  await using slow = await FakeRegistry.start({
+    faults: [{ path: /\/blobs\//, skip: 1, times: 9, rate: 1000 }],
+  });
+  slow.push('lib/img', '1', { layers: [{ tar: tar(file('a', 'x'.repeat(100_000))), compression: 'none' }] });
+  const running = startProgram(['diff', one, slow.reference('lib/img', '1'), '--no-cache'], {
+    cwd: scratch.join('work'),
+  });
+  await until('the blob to be asked for', () =>
+    slow.requests.some((request) => request.path.includes('/blobs/')),
+  );
+  running.kill('SIGHUP');
+  assert.equal((await running.result).exitCode, 129);
+});
