@@ -222,6 +222,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['changes', 'array of objects with what, name (of an attribute), expected and found'],
         ['unread', 'paths that this user may not read'],
       ],
+      'diff --json prints images (two objects with reference, id and digest) and differences, whose kind is removed, added or changed.',
       'cache --json prints directory, bytes (on disk), blobs and partials; with prune, files and bytes that were removed. tags --json prints an array of strings.',
       'With --progress json each line on standard error is an object with a type:',
       [
