@@ -1,10 +1,12 @@
 import path from 'node:path';
 import { fetchAllLayers } from './blob/queue.ts';
+import { summaryOf } from './build.ts';
 import { ArchiveFile, isSpecialFile } from './archive/archive-file.ts';
 import { compressionFor, flatten, type FlattenSummary } from './archive/flatten.ts';
 import { describeNotRestored } from './rootfs/rootfs.ts';
 import type { PullOptions } from './options.ts';
 import { withoutCorruptBlobs } from './resumption.ts';
+import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { treeLayer } from './with-image-tree.ts';
 import { resolveImage, withSession } from './with-session.ts';
 
@@ -15,19 +17,28 @@ export type OpenOutput = NodeJS.WritableStream & Parameters<typeof flatten>[1];
  * Writes the root file system of an image as one archive, without a rootfs on disk. `output` is a file, whose ending selects the
  * compression, or `-` for standard output.
  *
+ * @returns what `pull` returns, with the file as its destination
  * @throws as `pull` does; a file appears complete or not at all
  */
-export async function exportArchive(request: PullOptions, output: string, stdout: OpenOutput): Promise<void> {
+export async function exportArchive(
+  request: PullOptions,
+  output: string,
+  stdout: OpenOutput,
+): Promise<PullSummary> {
   const special = output === '-' || (await isSpecialFile(output));
   // Temporary files go where those of a pull into this directory would: beside the archive.
-  const options = { ...request, destination: path.join(special ? '.' : path.dirname(output), '-') };
+  const tally = new Tally(request.report);
+  const destination = path.join(special ? '.' : path.dirname(output), '-');
+  const options = { ...request, destination, report: tally.report };
+  const stopwatch = new Stopwatch();
   const { report, signal, jobs } = options;
   const compression = special ? 'none' : compressionFor(output);
   const file = output === '-' ? undefined : await ArchiveFile.create(output, signal);
   try {
-    await withSession(options, async (opened) => {
+    return await withSession(options, async (opened) => {
       const { source, store } = opened;
       const image = await resolveImage(opened, options);
+      stopwatch.lap('resolve');
       const queue = { store, jobs, policy: options.retryPolicy, signal, report };
       const fetched = await withoutCorruptBlobs(report, (careful) =>
         fetchAllLayers(image.layers, { ...queue, careful }),
@@ -49,7 +60,11 @@ export async function exportArchive(request: PullOptions, output: string, stdout
       await file?.commit();
       const message = describeNotRestored(summary.notRestored, true);
       if (message !== undefined) report({ type: 'notice', message });
+      stopwatch.lap('layers');
       report({ type: 'done', reference: source.reference, destination: output });
+      const layers = fetched.layers.map((layer, index) => summaryOf(layer, summary.layerEntries[index]!));
+      const built = { layers, notRestored: summary.notRestored };
+      return summarize({ source, image, built, destination: output, tally, stopwatch });
     });
   } catch (error) {
     await file?.discard();

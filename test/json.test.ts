@@ -61,6 +61,29 @@ test('json: --json prints one object on one line, and stderr stays silent', asyn
   assert.deepEqual(again['bytes'], { cache: network, network: 0 });
 });
 
+test('json: --json with -o prints the summary of the archive', async () => {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  const { digest } = registry.push('lib/img', '1', { layers });
+  const argv = [registry.reference('lib/img', '1'), '--no-cache', '--json', '-o'];
+  const { exitCode, stdout, stderr } = await runProgram([...argv, 'x.tar'], { cwd: scratch.path });
+  assert.deepEqual([exitCode, stdout.split('\n').length], [0, 2], stderr);
+  const summary = checked('summary', stdout);
+  assert.deepEqual([summary['digest'], summary['destination']], [digest, 'x.tar']);
+  assert.deepEqual(
+    (summary['layers'] as { entries: number }[]).map(({ entries }) => entries),
+    [2, 1],
+  );
+  assert.ok((summary['bytes'] as { network: number }).network > 0);
+  assert.ok(existsSync(scratch.join('x.tar')));
+  const both = await runProgram([...argv, '-'], { cwd: scratch.path });
+  assert.match(
+    both.stderr,
+    /^error: --json does not go with -o -: the archive is on standard output\nhint: /,
+  );
+  assert.equal(both.exitCode, 2);
+});
+
 test('json: inspect and --dry-run print what a pull would fetch, and write nothing', async () => {
   await using registry = await FakeRegistry.start({
     manifestHeaders: { 'ratelimit-limit': '100;w=21600', 'ratelimit-remaining': '20;w=21600' },

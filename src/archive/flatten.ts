@@ -38,6 +38,8 @@ export interface FlattenSummary {
   /** Entries of the layers, and of the archive. */
   readonly entriesRead: number;
   readonly entriesWritten: number;
+  /** Entries of each layer, base layer first. */
+  readonly layerEntries: readonly number[];
   /** What it does not have as the image has it. */
   readonly notRestored: Readonly<NotRestored>;
 }
@@ -114,8 +116,9 @@ async function* flattenedLayers(
   try {
     if (part) tree.select(part);
     const entriesWritten = yield* flattenedTree(tree);
-    const entriesRead = tree.layerEntries.reduce((sum, count) => sum + count, 0);
-    return { entriesRead, entriesWritten, notRestored: tree.counts };
+    const { layerEntries, counts: notRestored } = tree;
+    const entriesRead = layerEntries.reduce((sum, count) => sum + count, 0);
+    return { entriesRead, entriesWritten, layerEntries, notRestored };
   } finally {
     await tree.close();
   }

@@ -83,17 +83,7 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<voi
 const STDOUT_NAMES: ReadonlySet<string> = new Set(['/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']);
 
 /** Flags about a directory. */
-const NOT_WITH_OUTPUT = [
-  'dest',
-  'git',
-  'no-json',
-  'for',
-  'force',
-  'merge',
-  'rootless',
-  'prepare',
-  'json',
-] as const;
+const NOT_WITH_OUTPUT = ['dest', 'git', 'no-json', 'for', 'force', 'merge', 'rootless', 'prepare'] as const;
 
 /** `dlrootfs IMAGE -o FILE`. */
 async function runExport(invocation: Invocation, output: string, context: CliContext): Promise<void> {
@@ -103,6 +93,10 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
   if (contradiction !== undefined)
     throw new UsageError(`--${contradiction} does not go with -o`, {
       hint: `leave out --${contradiction}, or -o for a directory`,
+    });
+  if (output === '-' && values.json === true)
+    throw new UsageError('--json does not go with -o -: the archive is on standard output', {
+      hint: 'use -o FILE.tar, or --progress json for standard error',
     });
   if (output === '-' && stdout.isTTY === true)
     throw new UsageError('cannot write the archive to a terminal', { hint: 'use -o FILE.tar, or a pipe' });
@@ -114,9 +108,13 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
     import('../export.ts'),
     optionsOf(invocation, context),
   ]);
-  const lines = values.quiet !== true && output !== '-';
-  await reporting(invocation, context, lines, (report) => exportArchive(options(report), output, stdout));
-  if (values.quiet === true && output !== '-') stdout.write(osPath(`${output}\n`));
+  const lines = values.quiet !== true && values.json !== true && output !== '-';
+  const summary = await reporting(invocation, context, lines, (report) =>
+    exportArchive(options(report), output, stdout),
+  );
+  if (output === '-') return;
+  if (values.json === true) stdout.write(`${JSON.stringify(summary)}\n`);
+  else if (values.quiet === true) stdout.write(osPath(`${output}\n`));
 }
 
 /** `dlrootfs inspect IMAGE`, and a pull with `--dry-run`. */

@@ -1,0 +1,182 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { Scratch, runProgram } from '../support/program.ts';
+
+// What people type who know other tools, or are in a hurry: each answer names what is wrong and says what to do. Whoever changes a
+// text reads it here as a sentence.
+
+const mistakes: readonly (readonly [line: string, exitCode: number, error: string, hint: string])[] = [
+  ['pull alpine', 2, 'dlrootfs has no command pull', 'write dlrootfs alpine'],
+  [
+    'run alpine sh',
+    2,
+    'dlrootfs has no command run',
+    'dlrootfs starts no containers: write dlrootfs alpine, then chroot rootfs /bin/sh',
+  ],
+  [
+    'run',
+    2,
+    'dlrootfs has no command run',
+    'dlrootfs starts no containers: write dlrootfs IMAGE, then chroot rootfs /bin/sh; an image of that name is library/run',
+  ],
+  ['ubuntu latest', 2, 'unexpected word: latest', 'write dlrootfs ubuntu:latest'],
+  ['ubuntu 14.04', 2, 'unexpected word: 14.04', 'write dlrootfs ubuntu:14.04'],
+  ['ubuntu dir', 2, 'unexpected word: dir', 'write -d dir for that directory, or ubuntu:dir for that tag'],
+  ['ubuntu ./dir', 2, 'unexpected word: ./dir', 'write -d ./dir for that directory'],
+  ['ubuntu:1 dir', 2, 'unexpected word: dir', 'write -d dir for that directory'],
+  ['alpine inspect', 2, 'unexpected word: inspect', 'write dlrootfs inspect alpine'],
+  ['insepct alpine', 2, 'dlrootfs has no command insepct', 'did you mean inspect?'],
+  ['alpine -g true', 2, 'unexpected word: true', 'write =true behind a flag, as in -g=true'],
+  [
+    'login',
+    2,
+    'dlrootfs has no command login',
+    'log in with docker, podman or skopeo, or use -u USER; an image of that name is library/login',
+  ],
+  [
+    'images',
+    2,
+    'dlrootfs has no command images',
+    'use ls and rm for a rootfs, and dlrootfs cache for what is kept; an image of that name is library/images',
+  ],
+  [
+    'alpine --insecure',
+    2,
+    'unknown flag: --insecure',
+    'use --tls-verify=false, or --plain-http for a registry without TLS',
+  ],
+  ['alpine --platform arm64', 2, 'platform "arm64" is not os/arch[/variant]', 'write --platform linux/arm64'],
+  ['alpine --output-dir x', 2, 'unknown flag: --output-dir', 'use -d DIR'],
+  ['alpine --username bob', 2, 'unknown flag: --username', 'use -u USER, which asks for the password'],
+  ['alpine --arch arm64', 2, 'unknown flag: --arch', 'use --platform OS/ARCH, as in --platform linux/arm64'],
+  ['alpine --tag 3', 2, 'unknown flag: --tag', 'write the tag behind the image, as in alpine:3.20'],
+  ['alpine --plaform x', 2, 'unknown flag: --plaform', 'did you mean --platform?'],
+  ['alpine --frobnicate', 2, 'unknown flag: --frobnicate', 'dlrootfs --help --all lists all flags'],
+  ['alpine -d', 2, 'flag needs an argument: -d', 'write -d DIR'],
+  ['alpine -d=', 2, '-d has an empty value', 'write -d DIR'],
+  ['alpine -j 0', 2, '--jobs takes a whole number from 1 up, not "0"', 'write a number, as in --jobs 3'],
+  [
+    'alpine --cache-size lots',
+    2,
+    '--cache-size takes a size, not "lots"',
+    'write a size, as in --cache-size 500M or --cache-size 10G',
+  ],
+  [
+    'alpine --for docker',
+    2,
+    '--for takes one of runc, lxc, nspawn, not "docker"',
+    'write one of them, as in --for runc',
+  ],
+  [
+    'alpine -u bob',
+    2,
+    '-u has no password, and this is not a terminal to ask for it',
+    'write -u username:password, or pipe the password to --password-stdin',
+  ],
+  ['alpine -o x.tar -d y', 2, '--dest does not go with -o', 'leave out --dest, or -o for a directory'],
+  ['alpine --rootless', 2, '--rootless has no effect without --for runc', 'add --for runc, or leave it out'],
+  ['inspect alpine -q', 2, '-q does not go with inspect', 'dlrootfs help inspect lists what does'],
+  [
+    'tags alpine:3.20',
+    2,
+    'tags takes a repository without a tag, not alpine:3.20',
+    'write dlrootfs tags alpine, or dlrootfs inspect alpine:3.20',
+  ],
+  ['inspect', 2, 'inspect needs an image', 'write dlrootfs inspect IMAGE'],
+  [
+    'cache clear',
+    2,
+    'unexpected word: clear',
+    'write dlrootfs cache size, dlrootfs cache prune or dlrootfs cache add IMAGE',
+  ],
+  ['help credntials', 2, 'no help on credntials', 'did you mean credentials?'],
+  [
+    'docker://alpine',
+    2,
+    'invalid image name "docker://alpine": it starts with "docker://"',
+    'write it without: alpine',
+  ],
+  [
+    'Alpine',
+    2,
+    'invalid image name "Alpine": repository name "Alpine" must be lowercase',
+    'write the repository as alpine',
+  ],
+  [
+    './alpine',
+    2,
+    'invalid image name "./alpine": bad registry ".": host[:port] is wanted',
+    'name an image, as in alpine; for an image on this machine write oci:DIR or docker-archive:FILE',
+  ],
+  [
+    'alpine@sha256:abc',
+    2,
+    'invalid image name "alpine@sha256:abc": bad digest "sha256:abc": sha256 needs exactly 64 hex digits after the colon',
+    'write IMAGE@sha256: and 64 hex digits; dlrootfs inspect IMAGE prints the digest',
+  ],
+  ['--dest x', 2, 'no image is named', 'write dlrootfs IMAGE[:TAG] -d DIR'],
+];
+
+test('likely mistakes have an answer that helps', async (t) => {
+  using scratch = new Scratch();
+  for (const [line, exitCode, error, hint] of mistakes) {
+    await t.test(line, async () => {
+      const result = await runProgram(line.split(' '), { cwd: scratch.path });
+      assert.deepEqual(result, { exitCode, stdout: '', stderr: `error: ${error}\nhint: ${hint}\n` });
+    });
+  }
+});
+
+test('mistakes about a registry, a host, a certificate and files', async (t) => {
+  using scratch = new Scratch();
+  await using registry = await FakeRegistry.start();
+  await using secure = await FakeRegistry.start({ tls: true });
+  registry.push('team/app', '1', { layers: [] });
+  secure.push('team/app', '1', { layers: [] });
+  mkdirSync(scratch.join('full'));
+  writeFileSync(scratch.join('file'), '');
+  const { host } = registry;
+  const rows: readonly (readonly [argv: readonly string[], exitCode: number, stderr: RegExp])[] = [
+    [[`${host}/team/app:2`], 3, /^error: .*\/team\/app has no tag 2 \(.*404.*\)\nhint: .*dlrootfs tags /],
+    [[`${host}/team/none:1`], 3, /^error: .*team\/none.*\nhint: check the name/],
+    [
+      ['nowhere.invalid/app', '--retry', '0'],
+      5,
+      /^error: cannot resolve nowhere\.invalid: .*\nhint: check the n(?:ame of the registry, the network and its DNS; behind a proxy, set HTTPS_PROXY|etwork and its DNS)\n/,
+    ],
+    [
+      ['alpine', '--retry', '0'],
+      5,
+      /^error: cannot resolve registry-1\.docker\.io: .*\nhint: check the network and its DNS/,
+    ],
+    [
+      [`${secure.host}/team/app:1`],
+      5,
+      /^error: cannot trust the certificate of .*: its authority is unknown on this machine\nhint: put its authority into .*, name it by --ca-file, or /,
+    ],
+    [
+      ['127.0.0.1:1/app', '--retry', '0'],
+      5,
+      /^error: cannot connect to 127\.0\.0\.1:1: connection refused\nhint: /,
+    ],
+    [[`${host}/team/app:1`, '-d', 'file'], 7, /^error: .*file.*\nhint: .*-d/],
+    [
+      [`${host}/team/app:1`, '-o', 'none/x.tar'],
+      7,
+      /^error: cannot write none\/x\.tar: .*\nhint: name a file in a directory that exists/,
+    ],
+    [[`${host}/team/app:1`, '-o', 'full/'], 2, /^error: .*full\/.*\nhint: (?!.*-d\b)/],
+    [['oci:none'], 3, /^error: none does not exist\nhint: check the path/],
+    [['checkout', 'layer1'], 7, /^error: \.\/rootfs .*\nhint: .*-d/],
+  ];
+  for (const [argv, exitCode, stderr] of rows) {
+    await t.test(argv.join(' '), async () => {
+      const result = await runProgram(argv, { cwd: scratch.path, environment: { HOME: scratch.path } });
+      assert.equal(result.exitCode, exitCode, result.stderr);
+      assert.match(result.stderr.replaceAll(/^(?:notice|retry).*\n/gm, ''), stderr);
+      assert.doesNotMatch(result.stderr, /use-system-ca|0\.0\.0\.0|E[A-Z]+: |\bat .*\.[jt]s:/);
+    });
+  }
+});
