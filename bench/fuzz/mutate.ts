@@ -130,7 +130,9 @@ function places(document: unknown): [holder: Holder, key: string][] {
   const waiting = [document];
   for (let value = waiting.pop(); value !== undefined; value = waiting.pop()) {
     if (typeof value !== 'object' || value === null) continue;
-    for (const [key, member] of Object.entries(value)) {
+    // Members of an array with other keys are not in its JSON; they may even lead back to it.
+    const members = Array.isArray(value) ? Object.entries([...value]) : Object.entries(value);
+    for (const [key, member] of members) {
       found.push([value as Holder, key]);
       waiting.push(member);
     }
