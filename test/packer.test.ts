@@ -6,7 +6,6 @@ import { test } from 'node:test';
 import { GitError } from '../src/errors.ts';
 import { Packer } from '../src/packer.ts';
 import { ContentWriter } from '../src/rootfs/contents.ts';
-import { RingWriter } from '../src/rootfs/ring.ts';
 import { Scratch } from './support/program.ts';
 
 test('names of blobs come back, and the packs are there when it has finished', async () => {
@@ -14,7 +13,7 @@ test('names of blobs come back, and the packs are there when it has finished', a
   mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
   const names: string[] = [];
   const packer = new Packer(scratch.path, (ids) => names.push(Buffer.from(ids).toString('hex')));
-  const writer = new ContentWriter(new RingWriter(packer.ring));
+  const writer = new ContentWriter(packer.ring);
   writer.write(Buffer.from('abc'));
   writer.end();
   await packer.finished;
@@ -29,7 +28,7 @@ const said = (error: unknown): boolean => error instanceof GitError && /ENOENT/.
 test('what fails in it is what stopped the one who writes', async () => {
   using scratch = new Scratch();
   const packer = new Packer(path.join(scratch.path, 'nowhere'), () => undefined);
-  const writer = new ContentWriter(new RingWriter(packer.ring));
+  const writer = new ContentWriter(packer.ring);
   assert.throws(
     () => {
       for (;;) writer.write(Buffer.alloc(100_000));
@@ -46,7 +45,7 @@ test('stopped, it lets go of the one who writes', async () => {
   mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
   const packer = new Packer(scratch.path, () => undefined);
   await packer.discard();
-  const writer = new ContentWriter(new RingWriter(packer.ring));
+  const writer = new ContentWriter(packer.ring);
   assert.throws(() => writer.settle(), { code: 'CONTENTS_REFUSED' });
   await assert.rejects(packer.finished, GitError);
 });

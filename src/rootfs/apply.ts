@@ -27,7 +27,7 @@ import { carefulCreator, probe, type Run, type RunOptions } from './run.ts';
 export function startRun(
   filesystem: Filesystem,
   options: RunOptions,
-  tell?: (changes: Uint8Array) => void,
+  tell?: (changes: Uint8Array<ArrayBuffer>) => void,
   contents?: ContentWriter,
   jobs?: FileJobs,
 ): Run {

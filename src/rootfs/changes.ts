@@ -2,17 +2,17 @@ import { textKeys } from '../tar/access-list.ts';
 import type { Entry } from '../tar/entry.ts';
 import { composeLine } from '../tar/mtree.ts';
 
-/** So many bytes of lines are told at once. */
-const BATCH_SIZE = 32 * 1024;
+/** So many bytes of lines are told at once: each time costs some 0.3 ms. */
+const BATCH_SIZE = 256 * 1024;
 
 /** What a layer did, in order, as lines of `composeLine`. Paths are those on disk, metadata what the image says, whether it could be set or not. */
 export class ChangeLog {
-  readonly #tell: ((lines: Uint8Array) => void) | undefined;
+  readonly #tell: ((lines: Uint8Array<ArrayBuffer>) => void) | undefined;
   #bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
   #length = 0;
 
   /** @param tell gets the lines, many at a time; without it all stay until they are taken */
-  constructor(tell?: (lines: Uint8Array) => void) {
+  constructor(tell?: (lines: Uint8Array<ArrayBuffer>) => void) {
     this.#tell = tell;
   }
 
@@ -55,7 +55,7 @@ export class ChangeLog {
   }
 
   /** The lines since the last call that were not told. */
-  take(): Uint8Array {
+  take(): Uint8Array<ArrayBuffer> {
     const lines = this.#bytes.subarray(0, this.#length);
     this.#bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
     this.#length = 0;

@@ -1,12 +1,12 @@
 import { DestinationError } from '../errors.ts';
-import type { ByteSource } from '../tar/entry.ts';
-import type { RingWriter } from './ring.ts';
+import { type RingReader, RingWriter } from './ring.ts';
 
 // Format of the ring: for each content its size in eight bytes, then its bytes.
 
 const HEADER_SIZE = 8;
 /** Instead of a size: the other side may have to wait for the next content. */
 const PAUSE = -1;
+/** Many small contents go at a time, in bytes, so that the other side is not woken for each. */
 const BATCH_SIZE = 256 * 1024;
 const zeros = new Uint8Array(BATCH_SIZE);
 
@@ -18,29 +18,21 @@ const zeros = new Uint8Array(BATCH_SIZE);
  */
 export class ContentWriter {
   readonly #ring: RingWriter;
-  /** Small contents go many at a time, so that the other side is not woken for each. */
-  readonly #batch = Buffer.allocUnsafeSlow(BATCH_SIZE);
-  #length = 0;
+  readonly #header = Buffer.alloc(HEADER_SIZE);
 
-  constructor(ring: RingWriter) {
-    this.#ring = ring;
+  constructor(memory: SharedArrayBuffer) {
+    this.#ring = new RingWriter(memory, undefined, BATCH_SIZE);
   }
 
   /** The next content, of which `size` bytes are to be added. */
   begin(size: number): void {
-    if (this.#length + HEADER_SIZE > BATCH_SIZE) this.#send();
-    this.#length = this.#batch.writeDoubleLE(size, this.#length);
+    this.#header.writeDoubleLE(size);
+    this.add(this.#header);
   }
 
   add(bytes: Uint8Array): void {
-    if (this.#length + bytes.length > BATCH_SIZE) this.#send();
-    if (bytes.length > BATCH_SIZE / 4) {
-      this.#send();
-      this.#put(bytes);
-      return;
-    }
-    this.#batch.set(bytes, this.#length);
-    this.#length += bytes.length;
+    if (this.#ring.writeBlocking(bytes)) return;
+    throw new DestinationError('what files hold was not taken', { code: 'CONTENTS_REFUSED' });
   }
 
   /** Adds so many zeros: a hole. */
@@ -59,12 +51,11 @@ export class ContentWriter {
   /** Has the other side answer for all contents so far. */
   settle(): void {
     this.begin(PAUSE);
-    this.#send();
+    this.#ring.flush();
   }
 
   /** There are no more. */
   end(): void {
-    this.#send();
     this.#ring.end();
   }
 
@@ -72,26 +63,14 @@ export class ContentWriter {
   abort(): void {
     this.#ring.abort();
   }
-
-  #send(): void {
-    if (this.#length === 0) return;
-    const bytes = this.#batch.subarray(0, this.#length);
-    this.#length = 0;
-    this.#put(bytes);
-  }
-
-  #put(bytes: Uint8Array): void {
-    if (this.#ring.writeBlocking(bytes)) return;
-    throw new DestinationError('what files hold was not taken', { code: 'CONTENTS_REFUSED' });
-  }
 }
 
 /** The other side of a ContentWriter. */
 export class ContentReader {
-  readonly #source: ByteSource;
+  readonly #source: Pick<RingReader, 'readInto'>;
   readonly #header = Buffer.alloc(HEADER_SIZE);
 
-  constructor(source: ByteSource) {
+  constructor(source: Pick<RingReader, 'readInto'>) {
     this.#source = source;
   }
 
@@ -109,10 +88,9 @@ export class ContentReader {
   /** Puts the next `length` bytes of the content into `into`; false where the writer has ended. */
   fill(into: Uint8Array, at: number, length: number): boolean {
     for (let done = 0; done < length;) {
-      const bytes = this.#source.read(length - done);
-      if (bytes === undefined) return false;
-      into.set(bytes, at + done);
-      done += bytes.length;
+      const count = this.#source.readInto(into.subarray(at + done, at + length));
+      if (count === 0) return false;
+      done += count;
     }
     return true;
   }

@@ -39,16 +39,23 @@ export class RingWriter {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #capacity: number;
   readonly #onNews: (() => void) | undefined;
+  readonly #batch: number;
+  /** Bytes that the reader was not told about. */
+  #untold = 0;
   #copy: SharedCopy | undefined;
   #head: number;
   #stream = 0;
 
-  /** @param onNews called when bytes or the end have come, for a reader that does not wait in `read` */
-  constructor(memory: SharedArrayBuffer, onNews?: () => void) {
+  /**
+   * @param onNews called when bytes or the end have come, for a reader that does not wait in `read`
+   * @param batch a reader that waits is woken when so many bytes have come, the ring is full, or `flush` is called
+   */
+  constructor(memory: SharedArrayBuffer, onNews?: () => void, batch = 1) {
     this.#control = new Int32Array(memory, 0, CONTROL_BYTES / 4);
     this.bytes = new Uint8Array(memory, CONTROL_BYTES);
     this.#capacity = this.bytes.length;
     this.#onNews = onNews;
+    this.#batch = batch;
     this.#head = Atomics.load(this.#control, HEAD);
   }
 
@@ -75,6 +82,11 @@ export class RingWriter {
       rest = rest.subarray(count);
     }
     return true;
+  }
+
+  /** Wakes a reader that waits for bytes written so far. */
+  flush(): void {
+    if (this.#untold > 0) this.#tell();
   }
 
   /** Whether the reader has failed. */
@@ -184,6 +196,7 @@ export class RingWriter {
   }
 
   #tell(): void {
+    this.#untold = 0;
     this.wakeReader();
     this.#onNews?.();
   }
@@ -198,7 +211,8 @@ export class RingWriter {
     this.#copy(part, start);
     this.#head = (this.#head + part.length) | 0;
     Atomics.store(this.#control, HEAD, this.#head);
-    this.#tell();
+    this.#untold += part.length;
+    if (this.#untold >= this.#batch) this.#tell();
     return part.length;
   }
 
@@ -207,6 +221,7 @@ export class RingWriter {
   }
 
   async #roomToCome(): Promise<void> {
+    this.flush();
     const seen = this.#askForRoom();
     if (seen === undefined) return;
     const wait = Atomics.waitAsync(this.#control, ROOM, seen);
@@ -214,6 +229,7 @@ export class RingWriter {
   }
 
   #blockUntilRoom(): void {
+    this.flush();
     const seen = this.#askForRoom();
     if (seen !== undefined) Atomics.wait(this.#control, ROOM, seen);
   }
@@ -237,6 +253,7 @@ export class RingReader implements ByteSource {
   #stream = 0;
   /** Length of the last view, whose bytes are still in the ring. */
   #taken = 0;
+  #copyOut: ((bytes: Uint8Array, into: Uint8Array) => void) | undefined;
   /** Called before the thread is blocked. */
   beforeWait: (() => void) | undefined;
 
@@ -262,6 +279,15 @@ export class RingReader implements ByteSource {
       this.beforeWait?.();
       Atomics.wait(this.#control, NEWS, seen);
     }
+  }
+
+  /** The same, copied to the front of `into`; answers how many bytes, 0 at the end. */
+  readInto(into: Uint8Array): number {
+    const bytes = this.read(into.length);
+    if (bytes === undefined) return 0;
+    this.#copyOut ??= copyFromShared(this.#bytes);
+    this.#copyOut(bytes, into);
+    return bytes.length;
   }
 
   /**
@@ -389,5 +415,20 @@ function sharedCopy(bytes: Uint8Array<SharedArrayBuffer>): SharedCopy {
   return (chunk, position) => {
     if (chunk.length < MEMCPY_MIN_BYTES) bytes.set(chunk, position);
     else memcpy(address + BigInt(position), chunk, chunk.length);
+  };
+}
+
+/** The same the other way: from a view of the shared memory to the front of `into`. */
+function copyFromShared(
+  shared: Uint8Array<SharedArrayBuffer>,
+): (bytes: Uint8Array, into: Uint8Array) => void {
+  const native = loadNative();
+  if (!native) return (bytes, into) => into.set(bytes);
+  const { koffi, library } = native;
+  const memcpy = library.func('memcpy', 'intptr_t', ['void *', 'intptr_t', 'size_t']);
+  const address = koffi.address(shared) - BigInt(shared.byteOffset);
+  return (bytes, into) => {
+    if (bytes.length < MEMCPY_MIN_BYTES) into.set(bytes);
+    else memcpy(into, address + BigInt(bytes.byteOffset), bytes.length);
   };
 }

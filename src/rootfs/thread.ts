@@ -23,7 +23,7 @@ import { writeOwnFile } from './own-file.ts';
 import { PortableFilesystem } from './portable.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { empty } from './removal.ts';
-import { RingReader, RingWriter } from './ring.ts';
+import { RingReader } from './ring.ts';
 import type { Run } from './run.ts';
 
 const { ENOSYS } = constants.errno;
@@ -35,19 +35,19 @@ const DRAIN_BYTES = 1024 * 1024;
 class Writer {
   readonly #data: ThreadData;
   readonly #source: RingReader;
-  readonly #tell: (changes: Uint8Array) => void;
+  readonly #tell: (changes: Uint8Array<ArrayBuffer>) => void;
   /** The root, for messages. */
   readonly #name: string;
   readonly #contents: ContentWriter | undefined;
   #run: Run | undefined;
 
   /** @param tell receives the changes of a layer while it is being applied */
-  constructor(data: ThreadData, tell: (changes: Uint8Array) => void) {
+  constructor(data: ThreadData, tell: (changes: Uint8Array<ArrayBuffer>) => void) {
     this.#data = data;
     this.#tell = tell;
     this.#source = new RingReader(data.ring);
     this.#name = data.options.name;
-    this.#contents = data.contents && new ContentWriter(new RingWriter(data.contents));
+    this.#contents = data.contents && new ContentWriter(data.contents);
   }
 
   /** @throws DlrootfsError; RingAborted if the main thread has aborted */
@@ -140,7 +140,7 @@ class Writer {
 const port = parentPort!;
 const writer = new Writer(workerData as ThreadData, (changes) => {
   const notice: Notice = { changes };
-  port.postMessage(notice);
+  port.postMessage(notice, [changes.buffer]);
 });
 
 port.on('message', (command: Command) => {

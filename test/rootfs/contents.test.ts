@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { ContentReader, ContentWriter } from '../../src/rootfs/contents.ts';
-import { RingAborted, RingReader, RingWriter, createRing } from '../../src/rootfs/ring.ts';
+import { RingAborted, RingReader, createRing } from '../../src/rootfs/ring.ts';
 import { dir, fifo, file, hardlink, sparse, symlink, tar, whiteout } from '../support/archive.ts';
 import { chunks, openRootfs, temporaryDirectory } from './harness.ts';
 
@@ -30,7 +30,7 @@ const writerCode = `
   Promise.all([${JSON.stringify(new URL('../../src/rootfs/contents.ts', import.meta.url).href)},
     ${JSON.stringify(new URL('../../src/rootfs/ring.ts', import.meta.url).href)}].map((url) => import(url)))
     .then(([{ ContentWriter }, { RingWriter }]) => {
-      const writer = new ContentWriter(new RingWriter(workerData.memory));
+      const writer = new ContentWriter(workerData.memory);
       try {
         for (const bytes of workerData.contents) writer.write(bytes);
         writer.end();
@@ -64,7 +64,7 @@ test('contents of any size come as they were written, more than the ring holds',
 
 test('holes are zeros, and an answer is asked for where it stands', () => {
   const memory = createRing();
-  const writer = new ContentWriter(new RingWriter(memory));
+  const writer = new ContentWriter(memory);
   writer.begin(600_003);
   writer.add(Buffer.from('a'));
   writer.addHole(600_000);
@@ -89,7 +89,7 @@ test('a writer that is blocked hears that the other side has given up', async ()
 
 test('a reader hears that the writer has given up', () => {
   const memory = createRing();
-  new ContentWriter(new RingWriter(memory)).abort();
+  new ContentWriter(memory).abort();
   assert.throws(() => new ContentReader(new RingReader(memory)).next(), RingAborted);
 });
 
