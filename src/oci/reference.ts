@@ -35,7 +35,12 @@ export interface Reference {
 /** The registry of names without a domain; its API is at registry-1.docker.io. */
 const DOCKER_HUB = 'docker.io';
 
-const HUB_ALIASES: ReadonlySet<string> = new Set([DOCKER_HUB, 'index.docker.io', 'registry-1.docker.io']);
+/** The names of Docker Hub in references and in docker's files. */
+export const HUB_ALIASES: ReadonlySet<string> = new Set([
+  DOCKER_HUB,
+  'index.docker.io',
+  'registry-1.docker.io',
+]);
 
 const label = '[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?';
 const ipv6 = String.raw`\[[a-fA-F0-9:]+\]`;
@@ -132,8 +137,13 @@ function parseDigest(digest: string, text: string): Digest {
   return Digest.parse(digest);
 }
 
+/** Whether a text is a valid tag. */
+export function isTag(text: string): boolean {
+  return tagRule.test(text);
+}
+
 function parseTag(tag: string, text: string): string {
-  if (tagRule.test(tag)) return tag;
+  if (isTag(tag)) return tag;
   if (tag === '') throw invalid(text, 'nothing follows the ":"', 'leave the colon out for the tag latest');
   if (tag.length > 128)
     throw invalid(text, `the tag has ${tag.length} characters, 128 are allowed`, 'shorten the tag');
@@ -212,4 +222,17 @@ function checkPath(path: string, text: string): void {
       'correct the name, as in registry.example.com/team/app:1.0',
     );
   }
+}
+
+/** The host of `host`, `host:port` or `[::1]:port`, without brackets, lower case. */
+export function hostnameOf(address: string): string {
+  const bracketed = /^\[([^\]]*)\]/.exec(address);
+  return (bracketed?.[1] ?? address.replace(/:\d*$/, '')).toLowerCase();
+}
+
+/** Whether a `host[:port]` names this machine: only there plain http is tried without `--plain-http`. */
+export function isLoopback(address: string): boolean {
+  const name = hostnameOf(address);
+  if (name === 'localhost' || name.endsWith('.localhost')) return true;
+  return /^(?:::ffff:)?127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name) || name === '::1';
 }

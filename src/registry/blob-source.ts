@@ -1,10 +1,10 @@
+import { isLoopback } from '../oci/reference.ts';
 import { NetworkError, printable } from '../errors.ts';
 import type { BlobRange, BlobResponse } from '../oci/image.ts';
 import type { Endpoint, Query } from './endpoint.ts';
 import type { Failover } from './failover.ts';
 import { contentLength } from './http/body.ts';
 import type { Response } from './http/exchange.ts';
-import { isLoopback } from './http/loopback.ts';
 
 /** What a 206 or 416 answer says it holds (RFC 9110, 14.4). */
 export interface ContentRange {

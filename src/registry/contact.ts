@@ -1,4 +1,5 @@
 /** The first request to a registry: which scheme it speaks, and which version of the protocol. */
+import { isLoopback } from '../oci/reference.ts';
 import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import { isObject, parseJson } from '../oci/json.ts';
 import type { Authenticator } from './auth/authenticator.ts';
@@ -8,26 +9,16 @@ import type { Location } from './config/registries-conf.ts';
 import { answerError } from './http/answer-error.ts';
 import { readFailure } from './http/body.ts';
 import type { Response } from './http/exchange.ts';
-import { isLoopback } from './http/loopback.ts';
 import { COMMON_HEADERS, retryRequest, type Transport } from './http/transport.ts';
-import {
-  BROKEN,
-  isTransient,
-  NOT_HTTP,
-  NOT_TLS,
-  REFUSED,
-  TransientError,
-  UNREACHABLE,
-} from './http/transport-error.ts';
+import { BROKEN, isTransient, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transport-error.ts';
 import type { RequestPolicy } from './registry-options.ts';
 
 /** A registry, and what it takes to talk to it. */
 export interface Place {
   readonly location: Location;
   readonly transport: Transport;
-  /** Certificates for this registry are configured. */
-  readonly certificates: boolean;
   readonly credentials: Credentials;
+  readonly policy: RequestPolicy;
 }
 
 type Scheme = 'http' | 'https';
@@ -37,10 +28,10 @@ const REFUSED_RETRIES = 2;
 
 const HUB_API = 'registry-1.docker.io';
 
-function schemesOf({ location, certificates }: Place): readonly Scheme[] {
+function schemesOf({ location, transport }: Place): readonly Scheme[] {
   const { plainHttp, insecure, registry } = location;
   if (plainHttp) return ['http'];
-  if (isLoopback(registry)) return certificates ? ['https', 'http'] : ['http', 'https'];
+  if (isLoopback(registry)) return transport.certificates ? ['https', 'http'] : ['http', 'https'];
   return insecure ? ['https', 'http'] : ['https'];
 }
 
@@ -55,23 +46,11 @@ function speaksOtherwise(error: unknown): boolean {
 async function firstContact<T>(
   place: Place,
   ping: (scheme: Scheme) => Promise<T>,
-  policy: RequestPolicy,
   signal: AbortSignal,
 ): Promise<T> {
-  let refusals = 0;
-  const attempt = async () => {
-    try {
-      return await eitherScheme(schemesOf(place), ping);
-    } catch (error) {
-      if (!(error instanceof TransientError) || error.code !== REFUSED) throw error;
-      refusals += 1;
-      if (refusals <= REFUSED_RETRIES) throw error;
-      throw new NetworkError(error.message, { code: REFUSED, hint: 'check host and port', cause: error });
-    }
-  };
   const most = place.location.mirrorOf === undefined ? Infinity : 1;
   const retries = ({ code }: DlrootfsError) => (code === REFUSED ? Math.min(most, REFUSED_RETRIES) : most);
-  return retryRequest(attempt, policy, signal, retries);
+  return retryRequest(() => eitherScheme(schemesOf(place), ping), place.policy, signal, retries);
 }
 
 async function eitherScheme<T>(
@@ -94,10 +73,8 @@ async function eitherScheme<T>(
 export interface Contact {
   /** Ends in `/v2/`. */
   readonly base: URL;
-  /** False: `/v2/` is answered neither 200 nor 401. */
-  readonly version2: boolean;
-  /** `/v2/` is answered 200 with a web page, as by servers that answer so to everything. */
-  readonly page: boolean;
+  /** Yes: `/v2/` is answered 401, or 200. Perhaps: 200 with a web page, as by servers that answer so to everything. */
+  readonly version2: 'yes' | 'perhaps' | 'no';
   /** How `/v2/` is answered, where that is not 404. */
   readonly refusal?: DlrootfsError | undefined;
 }
@@ -106,7 +83,6 @@ export interface Contact {
 export async function contactVersion2(
   place: Place,
   authenticator: Authenticator,
-  policy: RequestPolicy,
   signal: AbortSignal,
 ): Promise<Contact> {
   const { registry } = place.location;
@@ -124,14 +100,14 @@ export async function contactVersion2(
     }
     const base = new URL('/v2/', movedTo(response, url));
     if (status === 401) authenticator.learn(parseChallenges(response.headers('www-authenticate')), base);
-    if (status === 401 || status === 200) return { base, version2: true, page: isWebPage(response) };
+    if (status === 401 || status === 200) return { base, version2: isWebPage(response) ? 'perhaps' : 'yes' };
     const error = answerError(response, body, { subject: `the registry API of ${registry}` });
     // A server that does not know the address does not know version 2; a refusal or a transient error is another matter.
     const unknown = error instanceof NotFoundError || error instanceof NetworkError;
     if (!unknown || isTransient(error)) throw error;
-    return { base, version2: false, page: false, refusal: status === 404 ? undefined : error };
+    return { base, version2: 'no', refusal: status === 404 ? undefined : error };
   };
-  return firstContact(place, ping, policy, signal);
+  return firstContact(place, ping, signal);
 }
 
 /** A registry that only redirects to https, or to another port, is talked to there. */
@@ -141,8 +117,11 @@ function movedTo(response: Response, url: URL): URL {
 }
 
 function isWebPage({ header }: Response): boolean {
-  const html = /\bhtml\b/i.test(header('content-type') ?? '');
-  return html && header('docker-distribution-api-version') === undefined;
+  return isHtml(header) && header('docker-distribution-api-version') === undefined;
+}
+
+function isHtml(header: Response['header']): boolean {
+  return /\bhtml\b/i.test(header('content-type') ?? '');
 }
 
 /** How a server answers `GET /v1/_ping`. */
@@ -164,7 +143,6 @@ export interface Ping {
 export async function contactVersion1(
   place: Place,
   known: URL | undefined,
-  policy: RequestPolicy,
   signal: AbortSignal,
 ): Promise<Ping> {
   const ping = async (url: URL): Promise<Ping> => {
@@ -182,10 +160,10 @@ export async function contactVersion1(
       standalone: isStandalone(response.header('x-docker-registry-standalone'), parsed(body)),
     };
   };
-  if (known) return retryRequest(() => ping(new URL('/v1/_ping', known)), policy, signal);
+  if (known) return retryRequest(() => ping(new URL('/v1/_ping', known)), place.policy, signal);
   const { registry } = place.location;
   const greet = (scheme: Scheme) => ping(new URL(`${scheme}://${registry}/v1/_ping`));
-  return firstContact(place, greet, policy, signal);
+  return firstContact(place, greet, signal);
 }
 
 /**
@@ -203,7 +181,7 @@ function looksLikeVersion1({ status, header }: Response): boolean {
   if (status !== 200) return false;
   const named =
     header('x-docker-registry-version') !== undefined || header('x-docker-registry-standalone') !== undefined;
-  return named || !/\bhtml\b/i.test(header('content-type') ?? '');
+  return named || !isHtml(header);
 }
 
 function parsed(body: Uint8Array): unknown {

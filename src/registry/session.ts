@@ -64,9 +64,10 @@ async function placeOf(location: Location, settings: TransportSettings): Promise
   // Credentials of the caller are for the registry of the reference; those of a mirror are in files.
   const asked = own ? options : { ...options, credentials: undefined, registryToken: undefined };
   return {
-    ...(await openTransport(registry, insecure, settings)),
+    transport: await openTransport(registry, insecure, settings),
     location: { ...location, insecure, plainHttp },
     credentials: new Credentials({ registry, repository }, asked),
+    policy: settings.policy,
   };
 }
 
@@ -77,18 +78,18 @@ interface Version2Place {
   readonly contact: (signal: AbortSignal) => Promise<Contact>;
 }
 
-function version2Of(place: Place, policy: RequestPolicy): Version2Place {
-  const { transport, credentials } = place;
+function version2Of(place: Place): Version2Place {
+  const { transport, credentials, policy } = place;
   const { registry, repository } = place.location;
   const authorization = new Authenticator(repository, credentials, transport);
   let met: Promise<Contact> | undefined;
   const contact = (signal: AbortSignal) => {
-    met ??= contactVersion2(place, authorization, policy, signal);
+    met ??= contactVersion2(place, authorization, signal);
     return met;
   };
   const base = async (signal: AbortSignal) => {
     const { version2, refusal, base: root } = await contact(signal);
-    if (version2) return new URL(`${repository}/`, root);
+    if (version2 !== 'no') return new URL(`${repository}/`, root);
     throw (
       refusal ??
       new NetworkError(`${registry} does not speak version 2 of the registry protocol`, {
@@ -135,7 +136,7 @@ class RegistrySession implements Session {
     this.#reference = reference;
     this.#places = places;
     this.#settings = settings;
-    const all = places.map((place) => version2Of(place, settings.policy));
+    const all = places.map(version2Of);
     this.#contacts = new Map(all.map(({ endpoint, contact }) => [endpoint, contact]));
     this.#endpoints = new Failover([...this.#contacts.keys()], settings.policy.report, (failures) =>
       explainFailures(failures, all.at(-1)!.endpoint),
@@ -148,7 +149,7 @@ class RegistrySession implements Session {
     // Version 1 has no digests: a reference with one needs no question, and perhaps no connection either.
     if (registryVersion === 2 || this.#reference.digest !== undefined) return this.#version2();
     const contact = await this.#contact(signal);
-    if (contact.version2 && !contact.page) return this.#version2();
+    if (contact.version2 === 'yes') return this.#version2();
     return this.#version1Instead(contact, signal);
   }
 
@@ -167,7 +168,7 @@ class RegistrySession implements Session {
   async #contact(signal: AbortSignal): Promise<Contact> {
     const contactOf = (endpoint: Endpoint) => this.#contacts.get(endpoint)!(signal);
     const contact = await this.#endpoints.first(contactOf, signal);
-    if (contact.version2 && !contact.page) return contact;
+    if (contact.version2 === 'yes') return contact;
     return contactOf(this.#endpoints.endpoints.at(-1)!);
   }
 
@@ -193,7 +194,7 @@ class RegistrySession implements Session {
       const base = new URL('https://index.docker.io/v1/');
       return { status: 200, base, version1: true, standalone: false };
     }
-    return contactVersion1(place, known, this.#settings.policy, signal);
+    return contactVersion1(place, known, signal);
   }
 
   #openVersion1(ping: Ping): Session {
@@ -221,7 +222,7 @@ class RegistrySession implements Session {
       );
     } catch (error) {
       signal.throwIfAborted();
-      if (met.version2) return this.#version2();
+      if (met.version2 !== 'no') return this.#version2();
       throw met.refusal ?? error;
     }
   }

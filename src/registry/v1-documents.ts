@@ -1,7 +1,7 @@
 /** What a registry of version 1 answers, read and checked; the rules are those of docker-registry (Python) and Docker 1.4. */
+import { hostnameOf, isTag } from '../oci/reference.ts';
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { Digest } from '../oci/digest.ts';
-import { hostnameOf } from './http/loopback.ts';
 import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
 
 /** Docker's own limit is 127. */
@@ -10,13 +10,10 @@ const MAX_LAYERS = 4096;
 const LISTED_TAGS = 8;
 
 const ID_PATTERN = /^(?:[0-9a-f]{64}|[0-9a-f]{16})$/;
-const TAG_PATTERN = /^\w[\w.-]{0,127}$/;
 
 /** The tags of a list (an object from tag to image id), sorted; invalid names are left out. */
 export function tagNames(tags: JsonObject): readonly string[] {
-  return Object.keys(tags)
-    .filter((tag) => TAG_PATTERN.test(tag))
-    .toSorted();
+  return Object.keys(tags).filter(isTag).toSorted();
 }
 
 /**

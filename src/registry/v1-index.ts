@@ -1,14 +1,13 @@
+import { hostnameOf, isLoopback } from '../oci/reference.ts';
 import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import { parseJson } from '../oci/json.ts';
-import { type Credential, describeCredential } from './auth/credentials.ts';
-import { basic } from './auth/token.ts';
+import { basic, type Credential, describeCredential } from './auth/credentials.ts';
 import type { Ping, Place } from './contact.ts';
 import { type Authorization, Endpoint, type Refusal, type Tried, type Verdict } from './endpoint.ts';
 import { type Explain, Failover } from './failover.ts';
 import { readDocument } from './http/body.ts';
 import { Cookies } from './http/cookies.ts';
-import { hostnameOf, isLoopback } from './http/loopback.ts';
-import { openTransport, type OpenTransport, type TransportSettings } from './http/transport.ts';
+import { openTransport, type Transport, type TransportSettings } from './http/transport.ts';
 import { parseEndpoints, parseTokens, type RepositoryData } from './v1-documents.ts';
 
 /** Of the list of images, which shows that an index answers and is of no other use. */
@@ -42,7 +41,7 @@ export class V1Index {
   /** With its name space: `library/x`. */
   readonly #repository: string;
   readonly #cookies = new Cookies();
-  readonly #opened = new Map<string, Promise<OpenTransport>>();
+  readonly #opened = new Map<string, Promise<Transport>>();
   #endpoint: Endpoint | undefined;
   #token: string | undefined;
   #renewing: Promise<RepositoryData> | undefined;
@@ -75,7 +74,7 @@ export class V1Index {
     const { transport, credentials } = this.#place;
     const { base, version1, status, standalone } = this.#ping;
     const proof = this.#basicOf(await credentials.find(signal));
-    const endpoint = (url: URL, authorization: Authorization, own: OpenTransport['transport']) =>
+    const endpoint = (url: URL, authorization: Authorization, own: Transport) =>
       new Endpoint({
         name: url.host,
         base: () => Promise.resolve(url),
@@ -94,7 +93,7 @@ export class V1Index {
       const own = url.origin === base.origin;
       const header = own ? proof.header : undefined;
       const authorization = new RegistryAuthorization(this, { ...proof, header }, standalone);
-      return endpoint(url, authorization, own ? transport : (await this.#open(url)).transport);
+      return endpoint(url, authorization, own ? transport : await this.#open(url));
     });
     return new Failover(await Promise.all(registries), policy.report, explainRegistries);
   }
@@ -155,7 +154,7 @@ export class V1Index {
   }
 
   /** Connections to a registry that is not the index: with the certificates that are its own. */
-  #open({ host }: URL): Promise<OpenTransport> {
+  #open({ host }: URL): Promise<Transport> {
     const { location } = this.#place;
     const { options } = this.#settings;
     const sameHost = hostnameOf(host) === hostnameOf(location.registry);
@@ -168,7 +167,7 @@ export class V1Index {
   async close(): Promise<void> {
     const opened = await Promise.allSettled(this.#opened.values());
     const open = opened.filter((each) => each.status === 'fulfilled');
-    await Promise.all(open.map((each) => each.value.transport.close()));
+    await Promise.all(open.map((each) => each.value.close()));
   }
 }
 

@@ -4,7 +4,7 @@ import type { Image, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
 import { describeImage, describeSchema1, type LayerDescription } from '../oci/layers.ts';
 import type { Platform } from '../oci/platform.ts';
-import { Reference } from '../oci/reference.ts';
+import { isTag, Reference } from '../oci/reference.ts';
 import { BlobSource } from './blob-source.ts';
 import type { Documents } from './documents.ts';
 import type { Endpoint } from './endpoint.ts';
@@ -141,5 +141,5 @@ export function nextPage(link: string | undefined, page: URL): string | undefine
 /** The tags of a page; invalid names are left out. */
 export function tagsOf(document: unknown): readonly string[] {
   if (!Array.isArray(document)) return [];
-  return document.filter((tag) => typeof tag === 'string' && /^\w[\w.-]{0,127}$/.test(tag));
+  return document.filter((tag) => typeof tag === 'string' && isTag(tag));
 }

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { inspect } from 'node:util';
 import { NetworkError, NotFoundError, UnauthorizedError } from '../../src/errors.ts';
 import { isTransient } from '../../src/registry/http/transport-error.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry.ts';
-import { Scratch } from '../support/program.ts';
+import { runProgram, Scratch } from '../support/program.ts';
 import { RegistryClient, type ClientOptions } from '../support/registry-client.ts';
 
 const layers = [Buffer.from('base layer'), Buffer.from('top layer')];
@@ -209,6 +209,34 @@ test('Bearer: a fresh token that is called invalid is replaced by another, twice
     await assert.rejects(client.image(), unauthorized(/401: token used before issued \(UNAUTHORIZED\)/));
     assert.equal(registry.log(/manifests/).length, 3);
   });
+});
+
+test('Bearer: the program tries three fresh tokens before it reports that they are refused', async () => {
+  await using registry = await FakeRegistry.start({ auth: { type: 'bearer' } });
+  registry.push('team/app', 'latest', { layers: [Buffer.alloc(1024)] });
+  const refusal = invalid(',error="invalid_token"')(registry);
+  for (const [times, exitCode] of [
+    [2, 0],
+    [99, 4],
+  ] as const) {
+    using scratch = new Scratch();
+    registry.requests.length = 0;
+    registry.fault({ ...refusal, times });
+    const flags = ['--no-cache', '--retry-delay', '1ms', '--retry', '1'];
+    const result = await runProgram([registry.reference('team/app'), '-d', 'out', ...flags], {
+      cwd: scratch.path,
+    });
+    assert.equal(result.exitCode, exitCode, result.stderr);
+    assert.equal(registry.log(/token/).length, 3);
+    assert.equal(registry.log(/manifests/).length, 3);
+    assert.equal(result.stderr.split('refused a fresh token as invalid; trying another one').length, 3);
+    assert.equal(existsSync(scratch.join('out')), exitCode === 0);
+    if (exitCode === 0) continue;
+    assert.match(
+      result.stderr,
+      /^error: cannot read the manifest of .*: .* answered 401: token used before issued \(UNAUTHORIZED\); used no credentials\nhint: /m,
+    );
+  }
 });
 
 for (const error of ['', ',error="insufficient_scope"']) {

@@ -1,7 +1,7 @@
+import { isLoopback } from '../../src/oci/reference.ts';
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UsageError } from '../../src/errors.ts';
-import { isLoopback } from '../../src/registry/http/loopback.ts';
 import { proxyFor } from '../../src/registry/http/proxy.ts';
 
 for (const host of [

@@ -1,9 +1,13 @@
+import { isLoopback } from '../../oci/reference.ts';
 import { NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
 import type { Challenge } from './challenge.ts';
-import { type Credential, type Credentials, describeCredential } from './credentials.ts';
-import { basic, fetchToken, mayAsk, realmOf, type Token } from './token.ts';
+import { basic, type Credential, type Credentials, describeCredential } from './credentials.ts';
 import type { Authorization, Refusal, Tried, Verdict } from '../endpoint.ts';
-import type { Transport } from '../http/transport.ts';
+import { isObject } from '../../oci/json.ts';
+import { answerError } from '../http/answer-error.ts';
+import { readDocument } from '../http/body.ts';
+import type { Request } from '../http/exchange.ts';
+import { COMMON_HEADERS, type Transport } from '../http/transport.ts';
 
 /** The scheme that the registry asks for, of those that are known here. */
 type Scheme = { readonly kind: 'basic' } | Bearer;
@@ -21,23 +25,24 @@ function sameScopes(one: readonly string[], other: readonly string[]): boolean {
   return one.toSorted().join(' ') === other.toSorted().join(' ');
 }
 
+/** A Bearer challenge; undefined for other schemes, and where its realm is not a web address. */
+function bearerOf({ scheme, parameters }: Challenge, base: URL): Bearer | undefined {
+  const address = parameters.get('realm');
+  const realm = address ? URL.parse(address, base.href) : null;
+  if (scheme !== 'bearer' || !realm || !/^https?:$/.test(realm.protocol)) return undefined;
+  return {
+    kind: 'bearer',
+    realm,
+    service: parameters.get('service'),
+    scopes: (parameters.get('scope') ?? '').split(' ').filter(Boolean),
+    error: parameters.get('error'),
+  };
+}
+
 /** Chooses among challenges: Bearer before Basic, the first of each; unknown schemes are ignored. */
 function chooseScheme(challenges: readonly Challenge[], base: URL): Scheme | undefined {
-  const bearer = challenges.filter((each) => each.scheme === 'bearer');
-  for (const challenge of bearer) {
-    const realm = realmOf(challenge, base);
-    if (!realm) continue;
-    const scopes = (challenge.parameters.get('scope') ?? '').split(' ').filter(Boolean);
-    const { parameters } = challenge;
-    return {
-      kind: 'bearer',
-      realm,
-      service: parameters.get('service'),
-      scopes,
-      error: parameters.get('error'),
-    };
-  }
-  return challenges.some((each) => each.scheme === 'basic') ? { kind: 'basic' } : undefined;
+  const bearer = challenges.map((each) => bearerOf(each, base)).find((each) => each !== undefined);
+  return bearer ?? (challenges.some(({ scheme }) => scheme === 'basic') ? { kind: 'basic' } : undefined);
 }
 
 /** The authorization to read one repository, by Basic or Bearer, as the challenges of its registry ask for. */
@@ -69,12 +74,7 @@ export class Authenticator implements Authorization {
     this.#scheme = scheme?.kind === 'bearer' ? { ...scheme, scopes: [] } : scheme;
   }
 
-  /** The Authorization header to send, undefined for none. */
   async header(_: Tried, signal: AbortSignal): Promise<string | undefined> {
-    return this.#header(signal);
-  }
-
-  async #header(signal: AbortSignal): Promise<string | undefined> {
     const scheme = this.#scheme;
     if (!scheme) return undefined;
     this.#credential ??= await this.#credentials.find(signal);
@@ -86,29 +86,30 @@ export class Authenticator implements Authorization {
     return `Bearer ${this.#token.text}`;
   }
 
-  /**
-   * Another try makes sense after an unknown challenge, or with another token in place of one that was good until now. A fresh token
-   * that is called invalid may be replaced by a valid one: clocks differ, and token servers replicate.
-   */
-  async refused(refusal: Refusal, _: Tried, signal: AbortSignal): Promise<Verdict> {
+  async refused(refusal: Refusal, tried: Tried, signal: AbortSignal): Promise<Verdict> {
     const verdict = this.#judge(refusal);
     if (verdict !== 'again') return verdict;
-    return (await this.#header(signal)) === refusal.header ? 'final' : 'again';
+    return (await this.header(tried, signal)) === refusal.header ? 'final' : 'again';
   }
 
+  /** The first line that applies counts. */
   #judge({ header, challenges, base }: Refusal): Verdict {
-    this.#base = base;
     const before = this.#scheme;
-    this.#scheme = chooseScheme(challenges, base) ?? before;
-    const scheme = this.#scheme;
+    const scheme = chooseScheme(challenges, base) ?? before;
+    this.#base = base;
+    this.#scheme = scheme;
+    const sent = this.#token && `Bearer ${this.#token.text}`;
+    // Nothing to authenticate with: no known scheme, or credentials that stay the same.
     if (!scheme) return 'final';
-    if (header === undefined) return scheme.kind === 'bearer' || before === undefined ? 'again' : 'final';
+    if (header === undefined) return scheme.kind === 'bearer' || !before ? 'again' : 'final';
     if (scheme.kind === 'basic' || this.#credential?.kind === 'registry-token') return 'final';
-    // Another request may have renewed the token already.
-    if (header !== `Bearer ${this.#token?.text}`) return 'again';
+    // Another request has renewed the token already.
+    if (header !== sent) return 'again';
     this.#token = undefined;
+    // The token has expired, or is for other scopes.
     if (this.#accepted) return 'again';
     if (before?.kind === 'bearer' && !sameScopes(this.#scopes(before), this.#scopes(scheme))) return 'again';
+    // A fresh token may be invalid for a moment: clocks differ, and token servers replicate.
     return scheme.error === 'invalid_token' ? 'later' : 'final';
   }
 
@@ -126,7 +127,7 @@ export class Authenticator implements Authorization {
   }
 
   async #renew(scheme: Bearer, signal: AbortSignal): Promise<Token> {
-    const { realm, service } = scheme;
+    const { realm } = scheme;
     if (!mayAsk(realm, this.#base!)) {
       throw new NetworkError(
         `refused: the token server of ${this.#base!.host}, ${realm.host}, does not use TLS`,
@@ -134,12 +135,8 @@ export class Authenticator implements Authorization {
       );
     }
     if (this.#refusal) throw this.#refusal;
-    this.#fetching ??= fetchToken(
-      { realm, service, scopes: this.#scopes(scheme) },
-      this.#credential,
-      this.#transport,
-      signal,
-    )
+    const wanted = { ...scheme, scopes: this.#scopes(scheme) };
+    this.#fetching ??= fetchToken(wanted, this.#credential, this.#transport, signal)
       .catch((error: unknown) => {
         if (error instanceof UnauthorizedError) this.#refusal = error;
         throw error;
@@ -156,4 +153,107 @@ export class Authenticator implements Authorization {
 function asHeader(credential: Extract<Credential, { kind: 'registry-token' }>): string {
   if (/^[\x21-\x7e]+$/.test(credential.token)) return `Bearer ${credential.token}`;
   throw new UsageError(`cannot use ${describeCredential(credential)}: it has characters that no token has`);
+}
+
+/** A Bearer token and how long it is good for. */
+interface Token {
+  readonly text: string;
+  /** On the monotonic clock, in milliseconds. */
+  readonly until: number;
+}
+
+const MAX_TOKEN_BYTES = 1024 * 1024;
+/** Default and least lifetime of a token, in seconds (distribution's token specification). */
+const LEAST_LIFETIME = 60;
+
+/** Milliseconds before its end from which a token is not used any more. */
+const MARGIN = 5000;
+
+/**
+ * Whether a token server may receive the credentials of its registry: over https always, over http only on this machine or when the
+ * registry itself is talked to over http.
+ */
+function mayAsk(realm: URL, registry: URL): boolean {
+  return realm.protocol === 'https:' || isLoopback(realm.host) || registry.protocol === 'http:';
+}
+
+/** The request for a token: GET, or POST with an identity token (distribution's token and OAuth2 specifications). */
+function tokenRequest({ realm, service, scopes }: Bearer, credential: Credential | undefined): Request {
+  const url = new URL(realm);
+  url.username = '';
+  url.password = '';
+  url.hash = '';
+  const headers = { ...COMMON_HEADERS, accept: 'application/json' };
+  if (credential?.kind === 'identity-token') {
+    const form = new URLSearchParams({
+      grant_type: 'refresh_token',
+      refresh_token: credential.token,
+      client_id: 'dlrootfs',
+    });
+    if (service !== undefined) form.set('service', service);
+    form.set('scope', scopes.join(' '));
+    const body = form.toString();
+    return {
+      method: 'POST',
+      url,
+      headers: { ...headers, 'content-type': 'application/x-www-form-urlencoded' },
+      body,
+    };
+  }
+  if (service !== undefined) url.searchParams.set('service', service);
+  for (const scope of scopes) url.searchParams.append('scope', scope);
+  if (credential?.kind !== 'password') return { method: 'GET', url, headers };
+  url.searchParams.set('account', credential.username);
+  return { method: 'GET', url, headers: { ...headers, authorization: basic(credential) } };
+}
+
+/** Reads a token server's answer. Undefined when it holds no usable token. */
+function parseToken(body: Uint8Array, now: number): Token | undefined {
+  let document: unknown;
+  try {
+    document = JSON.parse(Buffer.from(body).toString('utf8'));
+  } catch {
+    return undefined;
+  }
+  if (!isObject(document)) return undefined;
+  const { token, access_token: accessToken, expires_in: lifetime } = document;
+  const text = [token, accessToken].find((each) => typeof each === 'string' && each !== '');
+  // A header can hold visible ASCII only.
+  if (typeof text !== 'string' || !/^[\x21-\x7e]+$/.test(text)) return undefined;
+  const seconds = typeof lifetime === 'number' && lifetime > LEAST_LIFETIME ? lifetime : LEAST_LIFETIME;
+  return { text, until: now + seconds * 1000 - MARGIN };
+}
+
+/**
+ * Gets a token.
+ *
+ * @throws UnauthorizedError when the server refuses, NetworkError when it answers something else
+ */
+async function fetchToken(
+  scheme: Bearer,
+  credential: Credential | undefined,
+  transport: Transport,
+  signal: AbortSignal,
+): Promise<Token> {
+  const start = performance.now();
+  const { realm } = scheme;
+  const response = await transport.send(tokenRequest(scheme, credential), signal);
+  const body = await readDocument(response, MAX_TOKEN_BYTES);
+  if (response.status === 401 || response.status === 403 || (response.status === 400 && credential)) {
+    const used = credential ? describeCredential(credential) : 'a request without credentials';
+    throw new UnauthorizedError(`the token server ${realm.host} refused ${used}`, {
+      hint: credential
+        ? 'check user name and password, or log in again'
+        : 'log in with docker or podman, or use --user',
+    });
+  }
+  if (response.status !== 200) {
+    throw answerError(response, body, { subject: `a token from ${realm.host}` });
+  }
+  const token = parseToken(body, start);
+  if (!token)
+    throw new NetworkError(`the answer of the token server ${realm.host} holds no token`, {
+      hint: 'report it to the operator of the registry; -v shows the requests',
+    });
+  return token;
 }

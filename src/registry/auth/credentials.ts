@@ -36,6 +36,11 @@ export function describeCredential(credential: Credential): string {
   return `${printable(credential.username, 80)}'s credentials from ${source}`;
 }
 
+/** The value of an Authorization header for a user name and a password. */
+export function basic({ username, password }: Extract<Credential, { kind: 'password' }>): string {
+  return `Basic ${Buffer.from(`${username}:${password}`, 'utf8').toString('base64')}`;
+}
+
 /** One place where credentials may be. */
 interface CredentialSource {
   /** For people: a path, or the name of a variable. */

@@ -1,3 +1,4 @@
+import { HUB_ALIASES } from '../../oci/reference.ts';
 import { isObject, type JsonObject } from '../../oci/json.ts';
 import type { Credential } from '../auth/credentials.ts';
 
@@ -12,8 +13,6 @@ export interface AuthFile {
 
 /** The key of Docker Hub in docker's files, and the key for its helpers. */
 const HUB_KEY = 'https://index.docker.io/v1/';
-
-const HUB_NAMES = new Set(['docker.io', 'index.docker.io', 'registry-1.docker.io']);
 
 /** Reads the members that matter; what is malformed is left out, since these files hold much else. */
 export function parseAuthFile(document: unknown): AuthFile {
@@ -39,7 +38,7 @@ function hostOfKey(key: string): string {
     .replace(/^https?:\/\//i, '')
     .split('/', 1)[0]!
     .toLowerCase();
-  return HUB_NAMES.has(host) ? 'docker.io' : host;
+  return HUB_ALIASES.has(host) ? 'docker.io' : host;
 }
 
 /** `docker.io/library/alpine`, `docker.io/library`, `docker.io`: containers-auth.json(5). */

@@ -1,6 +1,6 @@
+import { hostnameOf, isLoopback } from '../../oci/reference.ts';
 import { BlockList, isIP } from 'node:net';
 import { UsageError } from '../../errors.ts';
-import { hostnameOf, isLoopback } from './loopback.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
 function exempt(url: URL, noProxy: string): boolean {

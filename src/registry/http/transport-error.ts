@@ -1,7 +1,7 @@
 /** Failures below HTTP, in words; and the errors that a retry may heal. */
+import { hostnameOf } from '../../oci/reference.ts';
 import { DlrootfsError, type ErrorDetails, NetworkError, printable, RateLimitError } from '../../errors.ts';
 import { inSeconds } from '../../sys/retry.ts';
-import { hostnameOf } from './loopback.ts';
 
 /** The wait that the server asked for, in milliseconds. */
 interface Wait {
@@ -243,6 +243,7 @@ const ROWS: readonly Row[] = [
     transient: true,
     code: REFUSED,
     message: ({ peer }) => `cannot connect to ${peer}: connection refused`,
+    hint: ({ proxied }) => `check ${proxied ? 'HTTPS_PROXY and HTTP_PROXY' : 'host and port'}`,
   },
   {
     codes: /^ENOTFOUND$/,

@@ -2,7 +2,7 @@ import type { LimitFunction } from 'p-limit';
 import { IntegrityError, NetworkError, printable } from '../../errors.ts';
 import { version } from '../../version.ts';
 import { backoff, type Decide, inSeconds, MAX_WAIT, retryWhile } from '../../sys/retry.ts';
-import { tlsSettings } from '../config/certificates.ts';
+import { tlsSettings, type TlsSettings } from '../config/certificates.ts';
 import type { RegistryOptions, RequestPolicy } from '../registry-options.ts';
 import { drain } from './body.ts';
 import { Connections } from './connections.ts';
@@ -21,13 +21,15 @@ const PRIVATE_HEADERS = new Set(['authorization', 'cookie', 'proxy-authorization
 
 /** Sends requests on behalf of one registry, and follows its redirects. */
 export class Transport {
+  /** Certificates for this registry are configured. */
+  readonly certificates: boolean;
   readonly #connections: Connections;
   readonly #slots: LimitFunction;
   readonly #policy: RequestPolicy;
 
-  /** @param slots shared by all transports of a session: limits the exchanges under way at once */
-  constructor(connections: Connections, slots: LimitFunction, policy: RequestPolicy) {
-    this.#connections = connections;
+  constructor(tls: TlsSettings, { options, policy, slots }: TransportSettings) {
+    this.certificates = tls.configured;
+    this.#connections = new Connections(options.environment, policy.timeouts, tls);
     this.#slots = slots;
     this.#policy = policy;
   }
@@ -154,14 +156,8 @@ export function redirected(
 export interface TransportSettings {
   readonly options: RegistryOptions;
   readonly policy: RequestPolicy;
+  /** Limits the exchanges under way at once. */
   readonly slots: LimitFunction;
-}
-
-/** A way to talk to one registry. */
-export interface OpenTransport {
-  readonly transport: Transport;
-  /** Certificates for this registry are configured. */
-  readonly certificates: boolean;
 }
 
 /**
@@ -173,11 +169,9 @@ export interface OpenTransport {
 export async function openTransport(
   registry: string,
   insecure: boolean,
-  { options, policy, slots }: TransportSettings,
-): Promise<OpenTransport> {
-  const tls = await tlsSettings(registry, options, insecure);
-  const connections = new Connections(options.environment, policy.timeouts, tls);
-  return { transport: new Transport(connections, slots, policy), certificates: tls.configured };
+  settings: TransportSettings,
+): Promise<Transport> {
+  return new Transport(await tlsSettings(registry, settings.options, insecure), settings);
 }
 
 /** Limit on all waits for one request together, in milliseconds. */
