@@ -3,6 +3,8 @@ import { fetchAllLayers } from './blob/queue.ts';
 import { summaryOf } from './build.ts';
 import { ArchiveFile, isSpecialFile } from './archive/archive-file.ts';
 import { compressionFor, flatten, type FlattenSummary } from './archive/flatten.ts';
+import { diskFormatOf } from './disk/format.ts';
+import { UsageError } from './errors.ts';
 import { describeNotRestored } from './rootfs/rootfs.ts';
 import type { PullOptions } from './options.ts';
 import { withoutCorruptBlobs } from './resumption.ts';
@@ -14,8 +16,8 @@ import { resolveImage, withSession } from './with-session.ts';
 export type OpenOutput = NodeJS.WritableStream & Parameters<typeof flatten>[1];
 
 /**
- * Writes the root file system of an image as one archive, without a rootfs on disk. `output` is a file, whose ending selects the
- * compression, or `-` for standard output.
+ * Writes the root file system of an image as one file, without a rootfs on disk. `output` is a file, whose ending selects an archive and
+ * its compression, or the format of a disk image; `-` is an archive on standard output.
  *
  * @returns what `pull` returns, with the file as its destination
  * @throws as `pull` does; a file appears complete or not at all
@@ -32,6 +34,14 @@ export async function exportArchive(
   const options = { ...request, destination, report: tally.report };
   const stopwatch = new Stopwatch();
   const { report, signal, jobs } = options;
+  const format = output === '-' ? undefined : diskFormatOf(output);
+  if (format !== undefined) {
+    const { exportDisk, notRegular } = await import('./export-disk.ts');
+    if (special) throw notRegular(output);
+    return await exportDisk(options, output, format);
+  }
+  if (options.diskSize !== undefined)
+    throw new UsageError('--size is the size of an ext4', { hint: 'leave it out, or use -o FILE.ext4' });
   const compression = special ? 'none' : compressionFor(output);
   const file = output === '-' ? undefined : await ArchiveFile.create(output, signal);
   try {

@@ -41,6 +41,8 @@ export interface PullRequest {
   readonly paths?: readonly string[] | undefined;
   /** Patterns, as in gitignore(5), of what is left out. */
   readonly excludes?: readonly string[] | undefined;
+  /** Of an ext4 disk image, in bytes. Default: by its content. */
+  readonly diskSize?: number | undefined;
   /** Default: the host's. */
   readonly platform?: Platform | undefined;
   /** Number of connections, over all blobs. */
@@ -78,6 +80,7 @@ export interface PullOptions {
   readonly prepare: boolean;
   /** The part of the image that is wanted; undefined: all of it. */
   readonly part: PartOptions | undefined;
+  readonly diskSize: number | undefined;
   readonly platform: Platform;
   /** The caller named the platform. */
   readonly platformAsked: boolean;
@@ -145,6 +148,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
     terminal: request.terminal ?? false,
     prepare: request.prepare ?? false,
     part,
+    diskSize: request.diskSize,
     platform: request.platform ?? thisHost(),
     platformAsked: request.platform !== undefined,
     stdin: request.stdin,

@@ -25,6 +25,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   git: ['rootfs'],
   archive: ['rootfs'],
   comparison: ['rootfs'],
+  disk: ['archive', 'rootfs'],
   runtime: ['rootfs'],
 };
 
@@ -43,6 +44,7 @@ const top = [
   'with-image-tree.ts',
   'build-part.ts',
   'pull.ts',
+  'export-disk.ts',
   'export.ts',
   'cat.ts',
   'diff.ts',

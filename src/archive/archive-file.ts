@@ -22,15 +22,27 @@ const EAGER_TRIES = 50;
  * symlink is followed, but none that another user may have put there; what is no regular file (a FIFO, a device) is written to as it is.
  */
 export class ArchiveFile {
-  readonly output: Writable;
   readonly #path: string;
+  readonly #handle: FileHandle;
+  #output: Writable | undefined;
   /** What has another name until it is complete; undefined where there is nothing to rename. */
   readonly #partial: Partial | undefined;
 
-  private constructor(output: Writable, place: string, partial?: Partial) {
+  private constructor(handle: FileHandle, place: string, partial?: Partial) {
+    this.#handle = handle;
     this.#path = place;
     this.#partial = partial;
-    this.output = output;
+  }
+
+  /** Takes the content. */
+  get output(): Writable {
+    this.#output ??= this.#partial ? this.#handle.createWriteStream() : new PatientOutput(this.#handle);
+    return this.#output;
+  }
+
+  /** For a program that writes the content in place of `output`; undefined for a FIFO or device. */
+  get descriptor(): number | undefined {
+    return this.#partial && this.#handle.fd;
   }
 
   /**
@@ -46,21 +58,22 @@ export class ArchiveFile {
       if (existing?.isDirectory() === true) throw isDirectory(name);
       if (existing && !existing.isFile()) {
         const handle = await openReady(name, signal);
-        return new ArchiveFile(new PatientOutput(handle), name);
+        return new ArchiveFile(handle, name);
       }
       const place = existing ? await writablePlace(trusted) : trusted;
       const partial = await createPartial(place, existing ? existing.mode & 0o777 : 0o666);
-      return new ArchiveFile(partial.file.createWriteStream(), place, partial);
+      return new ArchiveFile(partial.file, place, partial);
     } catch (error) {
       signal?.throwIfAborted();
       throw unwritable(name, error);
     }
   }
 
-  /** To be called when `output` has ended: puts the file in its place. */
+  /** To be called when all is written: puts the file in its place. */
   async commit(): Promise<void> {
     if (this.#partial === undefined) return;
     try {
+      if (this.#output === undefined) await this.#handle.close();
       await rename(osPath(this.#partial.path), osPath(this.#path));
     } catch (error) {
       throw unwritable(this.#path, error);
@@ -70,7 +83,8 @@ export class ArchiveFile {
 
   /** Removes what was written. */
   async discard(): Promise<void> {
-    this.output.destroy();
+    if (this.#output === undefined) await this.#handle.close().catch(() => undefined);
+    this.#output?.destroy();
     if (this.#partial === undefined) return;
     await unlink(osPath(this.#partial.path)).catch(() => undefined);
     await this.#partial.lock?.close();

@@ -1,4 +1,4 @@
-import { isUtf8 } from 'node:buffer';
+import { isAscii, isUtf8 } from 'node:buffer';
 import { Header } from 'tar';
 import type { TreeEntry } from '../rootfs/image-tree.ts';
 import { accessListText, textKeys } from '../tar/access-list.ts';
@@ -21,6 +21,12 @@ const HEADER_TYPES = {
   fifo: 'FIFO',
 } as const satisfies Record<EntryType, string>;
 
+/**
+ * What is said of long names that are not ASCII: nothing where they are UTF-8, which is what pax has, or always that they are bytes. mke2fs
+ * reads a tar in the C locale, in which libarchive does not convert UTF-8.
+ */
+export type NameRecords = 'utf-8' | 'binary';
+
 /** Without a slash at the end of its path. */
 export type ArchiveEntry = Omit<TreeEntry, 'linkTo' | 'inode' | 'links'>;
 
@@ -31,8 +37,8 @@ export interface EntryBlocks {
 }
 
 /** The blocks of one more name for a file that the archive has already, at `linkTo`. */
-export function linkBlocks(entry: ArchiveEntry, linkTo: string): Buffer {
-  return headerBlocks(entry, 'hardlink', entry.path, linkTo, 0, []);
+export function linkBlocks(entry: ArchiveEntry, linkTo: string, names: NameRecords = 'utf-8'): Buffer {
+  return headerBlocks(entry, 'hardlink', entry.path, linkTo, 0, [], names);
 }
 
 /**
@@ -40,22 +46,34 @@ export function linkBlocks(entry: ArchiveEntry, linkTo: string): Buffer {
  *
  * @param extents where the data goes, for a sparse file: at block borders (`alignExtents`)
  */
-export function entryBlocks(entry: ArchiveEntry, extents: readonly SparseExtent[] | undefined): EntryBlocks {
+export function entryBlocks(
+  entry: ArchiveEntry,
+  extents: readonly SparseExtent[] | undefined,
+  names: NameRecords = 'utf-8',
+): EntryBlocks {
   const { type, path, linkPath, size, xattrs } = entry;
   const records = [...(xattrs ?? [])].flatMap(([name, value]) => xattrRecords(name, value));
   if (extents === undefined) {
     const name = type === 'directory' ? `${path === '' ? '.' : path}/` : path;
-    return { blocks: headerBlocks(entry, type, name, linkPath, size, records), dataSize: size };
+    return { blocks: headerBlocks(entry, type, name, linkPath, size, records, names), dataSize: size };
   }
   const map = sparseMapBlocks(extents, size);
   const dataSize = extents.reduce((sum, { length }) => sum + length, 0);
   records.push(
-    ...nameRecords('GNU.sparse.name', path),
+    ...nameRecords('GNU.sparse.name', path, names),
     paxRecord('GNU.sparse.major', '1'),
     paxRecord('GNU.sparse.minor', '0'),
     paxRecord('GNU.sparse.realsize', String(size)),
   );
-  const header = headerBlocks(entry, type, 'GNUSparseFile.0/sparse', '', map.length + dataSize, records);
+  const header = headerBlocks(
+    entry,
+    type,
+    'GNUSparseFile.0/sparse',
+    '',
+    map.length + dataSize,
+    records,
+    names,
+  );
   return { blocks: Buffer.concat([header, map]), dataSize };
 }
 
@@ -71,6 +89,7 @@ function headerBlocks(
   linkPath: string,
   size: number,
   given: readonly Buffer[],
+  names: NameRecords,
 ): Buffer {
   const { mtimeSeconds, mtimeNanoseconds } = entry;
   const records = [...given];
@@ -82,8 +101,8 @@ function headerBlocks(
   const timeFits = mtimeNanoseconds === 0 && mtimeSeconds >= 0 && mtimeSeconds <= LARGEST.long;
   if (!timeFits) records.push(paxRecord('mtime', paxTime(mtimeSeconds, mtimeNanoseconds)));
   const split = splitPath(path);
-  if (split === undefined) records.push(...nameRecords('path', path));
-  if (linkPath.length > LONGEST.linkName) records.push(...nameRecords('linkpath', linkPath));
+  if (split === undefined) records.push(...nameRecords('path', path, names));
+  if (linkPath.length > LONGEST.linkName) records.push(...nameRecords('linkpath', linkPath, names));
 
   const block = ustarBlock(
     {
@@ -146,10 +165,12 @@ function splitPath(path: string): SplitPath | undefined {
 }
 
 /** A name as a pax record, which is UTF-8 unless the record before says that it is not (POSIX pax, hdrcharset). */
-function nameRecords(key: string, name: string): Buffer[] {
+function nameRecords(key: string, name: string, names: NameRecords): Buffer[] {
   const bytes = Buffer.from(name, 'latin1');
   const record = paxRecord(key, bytes);
-  return isUtf8(bytes) ? [record] : [paxRecord('hdrcharset', 'BINARY'), record];
+  return (names === 'utf-8' ? isUtf8(bytes) : isAscii(bytes))
+    ? [record]
+    : [paxRecord('hdrcharset', 'BINARY'), record];
 }
 
 /*
@@ -185,12 +206,15 @@ function xattrRecord(name: string, value: Uint8Array): Buffer {
   return paxRecord(`LIBARCHIVE.xattr.${encoded}`, Buffer.from(value).toString('base64'));
 }
 
-/** A time as pax writes it; the nanoseconds count upwards from the second, before 1970 too. */
+/**
+ * A time as pax writes it; the nanoseconds count upwards from the second, before 1970 too. All nine digits of a fraction are written:
+ * erofs-utils reads `.5` as five nanoseconds.
+ */
 function paxTime(seconds: number, nanoseconds: number): string {
   if (nanoseconds === 0) return String(seconds);
   const negative = seconds < 0;
   const whole = negative ? -(seconds + 1) : seconds;
   const fraction = negative ? 1_000_000_000 - nanoseconds : nanoseconds;
-  const digits = String(fraction).padStart(9, '0').replace(/0+$/, '');
+  const digits = String(fraction).padStart(9, '0');
   return `${negative ? '-' : ''}${whole}.${digits}`;
 }

@@ -9,7 +9,7 @@ import { ImageTree, type TreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import type { PartOptions } from '../rootfs/selection.ts';
 import { unwritable } from './archive-file.ts';
-import { entryBlocks, linkBlocks, paddingOf } from './entry-blocks.ts';
+import { entryBlocks, linkBlocks, type NameRecords, paddingOf } from './entry-blocks.ts';
 import { alignExtents, fillGaps } from './sparse-map.ts';
 
 const END_MARK = Buffer.alloc(2 * BLOCK_SIZE);
@@ -124,19 +124,32 @@ async function* flattenedLayers(
   }
 }
 
+/** What not all readers of a tar take alike. */
+export interface TarDialect {
+  /** Of sparse files: kept, in GNU's format, or filled with zeros. */
+  readonly holes: 'kept' | 'filled';
+  readonly names: NameRecords;
+}
+
 /**
  * The root file system of an image, or the part of it that is selected, as one archive: pax, entries in the order of the tree, nothing
  * that the image does not say. The same image gives the same bytes. Returns the number of entries.
  *
+ * @param written the tree's own entries, in its order, as they are to be written; some may be missing
+ * @param dialect what the reader of the tar takes
  * @throws what the layers throw
  */
-export async function* flattenedTree(tree: ImageTree): AsyncGenerator<Buffer, number, void> {
+export async function* flattenedTree(
+  tree: ImageTree,
+  written: Iterable<TreeEntry> = tree,
+  dialect: TarDialect = { holes: 'kept', names: 'utf-8' },
+): AsyncGenerator<Buffer, number, void> {
   const contents = tree.contents();
   const batch = new Batch();
   let entries = 0;
   try {
-    for (const entry of tree) {
-      yield* writeEntry(entry, contents, batch);
+    for (const entry of written) {
+      yield* writeEntry(entry, contents, dialect, batch);
       entries += 1;
     }
   } finally {
@@ -147,18 +160,24 @@ export async function* flattenedTree(tree: ImageTree): AsyncGenerator<Buffer, nu
   return entries;
 }
 
-async function* writeEntry(entry: TreeEntry, contents: ImageContents, batch: Batch): AsyncGenerator<Buffer> {
+async function* writeEntry(
+  entry: TreeEntry,
+  contents: ImageContents,
+  { holes, names }: TarDialect,
+  batch: Batch,
+): AsyncGenerator<Buffer> {
   if (entry.linkTo !== undefined) {
-    yield* batch.add(linkBlocks(entry, entry.linkTo));
+    yield* batch.add(linkBlocks(entry, entry.linkTo, names));
     return;
   }
   if (entry.type !== 'file') {
-    yield* batch.add(entryBlocks(entry, undefined).blocks);
+    yield* batch.add(entryBlocks(entry, undefined, names).blocks);
     return;
   }
   const { extents, pieces } = await contents.open(entry.inode);
-  const aligned = extents && alignExtents(extents, entry.size);
-  const { blocks, dataSize } = entryBlocks(entry, aligned);
+  const whole = [{ offset: 0, length: entry.size }];
+  const aligned = extents && (holes === 'filled' ? whole : alignExtents(extents, entry.size));
+  const { blocks, dataSize } = entryBlocks(entry, holes === 'filled' ? undefined : aligned, names);
   yield* batch.add(blocks);
   const filled = extents && aligned ? fillGaps(pieces, extents, aligned) : pieces;
   for await (const piece of filled) yield* batch.add(piece);

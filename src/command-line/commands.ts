@@ -8,6 +8,8 @@ export interface FlagValues {
   readonly dest?: string;
   readonly git?: boolean;
   readonly output?: string;
+  /** In bytes. */
+  readonly size?: number;
   readonly platform?: Platform;
   readonly merge?: boolean;
   /** `--no-json`: no file `json` in the rootfs. */
@@ -153,8 +155,9 @@ const whatAndWhere = group('What and where', [
   ['-g, --git', 'use git layering: one branch and one commit per layer'],
   [
     '-o, --output <file>',
-    'write one tar instead of a directory: x.tar, x.tar.gz, x.tar.zst, or - for standard output',
+    'write one file instead of a directory: x.tar, x.tar.gz, x.tar.zst, - for a tar on standard output, or a disk image: x.ext4, x.squashfs, x.erofs',
   ],
+  ['--size <size>', 'size of the ext4, as 500M or 2G (default: by its content)', (o) => o.parsed(parseBytes)],
   [
     '--platform <os/arch[/variant]>',
     'pull the image for another platform than this host',

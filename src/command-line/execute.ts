@@ -69,6 +69,8 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<voi
     const output = STDOUT_NAMES.has(values.output) ? '-' : values.output;
     return await runExport(invocation, output, context);
   }
+  if (values.size !== undefined)
+    throw new UsageError('--size is the size of a disk image', { hint: 'add -o FILE.ext4' });
   const { stdout } = context;
   const [{ pull }, options] = await Promise.all([import('../pull.ts'), optionsOf(invocation, context)]);
   const lines = values.quiet !== true && values.json !== true;

@@ -28,6 +28,7 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
     prepare: values.prepare,
     paths: values.path,
     excludes: values.exclude,
+    diskSize: values.size,
     platform: values.platform,
     jobs: values.jobs,
     cache: values.cache,

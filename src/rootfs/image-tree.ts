@@ -157,6 +157,11 @@ export class ImageTree {
     return this.walk();
   }
 
+  /** Of a file, without its holes. */
+  storedBytes(inode: number): number {
+    return this.#filesystem.inodes.content(inode)?.stored ?? 0;
+  }
+
   /**
    * The same. `next(false)` after a directory passes over what is in it.
    *

@@ -1,0 +1,261 @@
+import { ftruncateSync } from 'node:fs';
+import { type FileHandle, statfs } from 'node:fs/promises';
+import { constants } from 'node:os';
+import { unwritable } from '../archive/archive-file.ts';
+import { flattenedTree } from '../archive/flatten.ts';
+import { DestinationError, printable } from '../errors.ts';
+import type { ImageTree, TreeEntry } from '../rootfs/image-tree.ts';
+import type { NotRestored } from '../rootfs/not-restored.ts';
+import { SyscallError } from '../sys/os-error.ts';
+import { osPath } from '../sys/os-path.ts';
+import { debugfsCommands, type Ext4Layout, Ext4Usage, mke2fsArguments } from './ext4.ts';
+import { type DiskFormat, type DiskIdentity, Fitting } from './format.ts';
+import {
+  besideTool,
+  type DiskTool,
+  lastLine,
+  OUTPUT,
+  runTool,
+  SECOND_FILE,
+  type ToolResult,
+} from './tools.ts';
+
+const { EFBIG, ENOSPC } = constants.errno;
+
+/** Files with more bytes than these together, their holes included, are an attack on time: the tools read holes as zeros. */
+const MOST_BYTES = 2 ** 40;
+const BATCH_CHARACTERS = 256 * 1024;
+
+/** The tool and its file. */
+export interface DiskTarget {
+  readonly format: DiskFormat;
+  readonly tool: DiskTool;
+  /** What messages call the file. */
+  readonly name: string;
+  /** The empty file, open for writing. */
+  readonly descriptor: number;
+  /** Of an ext4, in bytes; left out: by its content. */
+  readonly size?: number | undefined;
+  /** Where the file is; a tool may have temporary files there. */
+  readonly directory: string;
+  readonly signal: AbortSignal;
+}
+
+export interface DiskRequest extends DiskTarget {
+  readonly identity: DiskIdentity;
+  /** A new empty file, open for reading and writing, that nobody else has. */
+  readonly temporaryFile: () => Promise<FileHandle>;
+}
+
+/**
+ * Finds out before anything is fetched whether mke2fs reads tars: it may be built without libarchive, or not find it.
+ *
+ * @throws DestinationError
+ */
+export async function checkDiskTool(request: DiskTarget): Promise<void> {
+  const { format, tool, descriptor, signal, name } = request;
+  if (format !== 'ext4') return;
+  async function* empty(): AsyncGenerator<Buffer, void, void> {
+    yield Buffer.alloc(1024);
+  }
+  const words = ['-q', '-F', '-O', 'none', '-b', '1024', '-d', '-', OUTPUT, '256k'];
+  const environment = mke2fsEnvironment({ madeAt: 0 });
+  const result = await runTool(tool, words, { input: empty(), files: [descriptor], environment, signal });
+  if (/libarchive/.test(result.output) && result.exitCode !== 0) {
+    throw new DestinationError(
+      `cannot write ext4: mke2fs reads no tar here: ${lastLine(result.output, tool, name)}`,
+      {
+        code: 'TOOL_MISSING',
+        hint: 'install libarchive (apt-get install libarchive13t64, or libarchive13 before Debian 13)',
+      },
+    );
+  }
+  if (result.exitCode !== 0) throw failed(tool, result, request);
+  ftruncateSync(descriptor, 0);
+}
+
+/**
+ * Writes a tree as a file system into a file, by the tool of its format. The same tree and identity give the same bytes.
+ *
+ * @returns what the file system does not have as the image has it
+ * @throws DestinationError, and what the tree's layers throw
+ */
+export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Promise<NotRestored> {
+  const { format, tool, descriptor, identity, signal } = request;
+  const layout = await measure(tree, request);
+  const fitting = new Fitting(format, tree.counts);
+  function* entries(): Generator<TreeEntry, void, void> {
+    // The root comes first, and has the same name for each image: no tool takes what comes for another format than a tar.
+    for (const entry of tree.walk(true)) {
+      const fitted = fitting.fit(entry).entry;
+      if (entry.path !== '' || format !== 'squashfs') yield fitted;
+      else fitting.lost.xattrs += fitted.xattrs?.size ?? 0;
+    }
+  }
+  const tar = flattenedTree(tree, entries(), {
+    holes: format === 'erofs' ? 'filled' : 'kept',
+    names: format === 'ext4' ? 'binary' : 'utf-8',
+  });
+  const words =
+    layout !== undefined
+      ? mke2fsArguments(OUTPUT, identity, layout)
+      : format === 'erofs'
+        ? mkfsErofsArguments(identity)
+        : sqfstarArguments(identity, rootOf(tree));
+  const environment = { ...temporaryFiles(request), ...mke2fsEnvironment(identity) };
+  const result = await runTool(tool, words, { input: tar, files: [descriptor], environment, signal });
+  if (result.exitCode !== 0) throw failed(tool, result, request, layout);
+  if (layout !== undefined) await setTheRest(tree, fitting.lost, request);
+  return fitting.lost;
+}
+
+/** @throws DestinationError for what no tool, or ext4, can take, or the disk has no room for */
+async function measure(tree: ImageTree, target: DiskTarget): Promise<Ext4Layout | undefined> {
+  const { format, size, name } = target;
+  const usage = format === 'ext4' ? new Ext4Usage() : undefined;
+  let bytes = 0;
+  for (const entry of tree) {
+    usage?.add(entry, entry.type === 'file' ? tree.storedBytes(entry.inode) : 0);
+    if (entry.linkTo === undefined) bytes += entry.size;
+    if (bytes > MOST_BYTES) {
+      throw new DestinationError(
+        `cannot write ${printable(name)}: its files take more than 1 TiB with their holes`,
+        {
+          code: 'EFBIG',
+          hint: 'use -o FILE.tar, or -d for a directory',
+        },
+      );
+    }
+  }
+  await checkSpace(bytes, target);
+  return usage?.layout(size);
+}
+
+/** What mke2fs leaves out, by debugfs. */
+async function setTheRest(
+  tree: ImageTree,
+  lost: NotRestored,
+  request: DiskRequest,
+): Promise<void> {
+  const { tool, descriptor, identity, signal } = request;
+  const debugfs = besideTool(tool, 'debugfs');
+  const fitting = new Fitting('ext4');
+  function* commands(): Generator<string, void, void> {
+    yield* debugfsCommands(fitting.fit(root), lost);
+    for (const entry of tree) if (entry.path !== '') yield* debugfsCommands(fitting.fit(entry), lost);
+  }
+  const lines = commands();
+  const first = lines.next();
+  if (first.done === true) return;
+  const script = await request.temporaryFile();
+  let result: ToolResult;
+  try {
+    await script.write(Buffer.from(first.value, 'latin1'));
+    for (const text of inBatches(lines)) await script.write(Buffer.from(text, 'latin1'));
+    const words = ['-w', '-f', SECOND_FILE, OUTPUT];
+    const environment = mke2fsEnvironment(identity);
+    result = await runTool(debugfs, words, { files: [descriptor, script.fd], environment, signal });
+  } finally {
+    await script.close();
+  }
+  const messages = result.output.split('\n').filter((line) => line !== '' && !/^debugfs \d/.test(line));
+  // ext4 has room for 4 KiB of attributes of a file.
+  const refused = messages.filter((line) => /^ea_set: .* while setting extended attribute/.test(line));
+  lost.xattrs += refused.length;
+  if (result.endedBy !== undefined || refused.length < messages.length)
+    throw failed(
+      debugfs,
+      { ...result, output: messages.filter((line) => !refused.includes(line)).join('\n') },
+      request,
+    );
+}
+
+/** No file of the host's defaults is read, and the time is the image's. */
+function mke2fsEnvironment({ madeAt }: Pick<DiskIdentity, 'madeAt'>): Record<string, string> {
+  // 0 would be the time of the clock.
+  return { MKE2FS_CONFIG: '/dev/null', E2FSPROGS_FAKE_TIME: String(Math.max(1, madeAt)) };
+}
+
+/** Texts of some size, to be written at once. */
+function* inBatches(lines: Iterable<string>): Generator<string, void, void> {
+  let batch = '';
+  for (const line of lines) {
+    batch += line;
+    if (batch.length < BATCH_CHARACTERS) continue;
+    yield batch;
+    batch = '';
+  }
+  yield batch;
+}
+
+/** mkfs.erofs copies the files before it writes them; of a copy that did not fit it says nothing that one can understand. */
+async function checkSpace(bytes: number, { format, directory, name }: DiskTarget): Promise<void> {
+  if (format !== 'erofs') return;
+  const { bavail, bsize } = await statfs(osPath(directory));
+  if (2 * bytes > bavail * bsize) throw unwritable(name, new SyscallError(ENOSPC, 'write'));
+}
+
+function temporaryFiles({ directory }: DiskTarget): Record<string, string> {
+  return directory.isWellFormed() ? { TMPDIR: directory } : {};
+}
+
+function rootOf(tree: ImageTree): TreeEntry {
+  for (const root of tree.walk(true)) return new Fitting('squashfs').fit(root).entry;
+  throw new Error('a tree has a root');
+}
+
+/** The root's own entry is for sqfstar no file of the tar. */
+function sqfstarArguments({ madeAt }: DiskIdentity, root: TreeEntry): string[] {
+  const owner = ['-root-uid', String(root.uid), '-root-gid', String(root.gid)];
+  const metadata = ['-root-mode', root.mode.toString(8), ...owner, '-root-time', String(root.mtimeSeconds)];
+  const plain = ['-quiet', '-no-progress', '-force', '-exit-on-error', '-comp', 'gzip', '-b', '131072'];
+  return [...plain, '-mkfs-time', String(madeAt), ...metadata, OUTPUT];
+}
+
+function mkfsErofsArguments({ uuid, madeAt }: DiskIdentity): string[] {
+  return [
+    '--quiet',
+    '--tar=f',
+    '-b4096',
+    `-T${madeAt}`,
+    '--mkfs-time',
+    '--preserve-mtime',
+    `-U${uuid}`,
+    OUTPUT,
+  ];
+}
+
+/** The error for a tool that did not do its work. */
+function failed(
+  tool: DiskTool,
+  result: ToolResult,
+  { name, size }: DiskTarget,
+  layout?: Ext4Layout,
+): unknown {
+  const { endedBy, output } = result;
+  if (/No space left on device/i.test(output)) return unwritable(name, new SyscallError(ENOSPC, 'write'));
+  if (endedBy === 'SIGXFSZ') return unwritable(name, new SyscallError(EFBIG, 'write'));
+  const shown = printable(name);
+  if (
+    layout &&
+    /could not allocate|no free space|not enough space|too (?:small|big)|invalid blocks/i.test(output)
+  ) {
+    const given = formatMebibytes(size ?? layout.bytes);
+    return new DestinationError(`cannot write ${shown}: the image does not fit into ${given}`, {
+      code: 'TOO_SMALL',
+      hint: size === undefined ? 'give a size: --size 10G' : 'give a larger --size, or leave it out',
+    });
+  }
+  const reason =
+    endedBy === undefined
+      ? `${tool.program}: ${lastLine(output, tool, name)}`
+      : `${tool.program} was ended by ${endedBy}`;
+  return new DestinationError(`cannot write ${shown}: ${reason}`, {
+    code: 'TOOL_FAILED',
+    hint: 'use -o FILE.tar, or another format',
+  });
+}
+
+function formatMebibytes(bytes: number): string {
+  return `${Math.floor(bytes / 2 ** 20)} MiB`;
+}

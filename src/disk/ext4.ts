@@ -1,0 +1,215 @@
+import { DestinationError } from '../errors.ts';
+import type { TreeEntry } from '../rootfs/image-tree.ts';
+import type { NotRestored } from '../rootfs/not-restored.ts';
+import { displayPath } from '../tar/entry.ts';
+import type { DiskIdentity, FittedEntry } from './format.ts';
+
+const BLOCK_BYTES = 4096;
+const INODES_PER_BLOCK = 16;
+const MIB_BLOCKS = 2 ** 20 / BLOCK_BYTES;
+/** Of a block group, which one block of bitmap describes. */
+const GROUP_BLOCKS = 8 * BLOCK_BYTES;
+/** Inodes below 11 are the file system's own; 11 is lost+found, which has four blocks. */
+const OWN_INODES = 11;
+const OWN_BLOCKS = 16;
+/** EXT4_LINK_MAX: mke2fs does not check it. */
+const MOST_LINKS = 65_000;
+/** A longer target of a symlink takes a block. */
+const LONGEST_LINK_IN_INODE = 59;
+/** Attributes that take more, their names included, take a block. */
+const XATTR_BYTES_IN_INODE = 90;
+const XATTR_HEAD_BYTES = 24;
+/** In a block of a directory: the checksum, and the most that stays empty at its end. */
+const DIRECTORY_LOSS = 12 + 264;
+/** `.` and `..`. */
+const DIRECTORY_HEAD = 24;
+/** Groups that have a copy of the superblock: 1 and the powers of these (sparse_super). */
+const BACKUP_BASES = [3, 5, 7];
+
+export interface Ext4Layout {
+  readonly bytes: number;
+  readonly inodes: number;
+  readonly journalMiB: number;
+}
+
+/** What a tree takes on ext4, added up name by name. */
+export class Ext4Usage {
+  #inodes = 0;
+  #blocks = OWN_BLOCKS;
+  /** The directories on the way to the last name, each with the bytes of its names so far; the root first. */
+  readonly #way = [{ path: '', bytes: DIRECTORY_HEAD }];
+  /** Of files with several names. */
+  readonly #links = new Map<number, number>();
+
+  /**
+   * The next name, in the order of the tree.
+   *
+   * @param storedBytes of a file, without its holes
+   * @throws DestinationError for what ext4 cannot have
+   */
+  add(entry: TreeEntry, storedBytes: number): void {
+    const { path, linkTo, inode, type } = entry;
+    if (path !== '') this.#addName(path);
+    if (path === 'lost+found' && type !== 'directory') throw lostAndFound();
+    if (linkTo !== undefined) {
+      const links = (this.#links.get(inode) ?? 1) + 1;
+      if (links > MOST_LINKS) throw tooManyLinks(entry);
+      this.#links.set(inode, links);
+      return;
+    }
+    this.#inodes += 1;
+    if (type === 'directory' && path !== '') this.#way.push({ path: `${path}/`, bytes: DIRECTORY_HEAD });
+    if (type === 'file') this.#blocks += fileBlocks(entry.size, storedBytes);
+    if (type === 'symlink' && entry.linkPath.length > LONGEST_LINK_IN_INODE) this.#blocks += 1;
+    let xattrBytes = 0;
+    for (const [name, value] of entry.xattrs ?? [])
+      xattrBytes += XATTR_HEAD_BYTES + name.length + value.length;
+    if (xattrBytes > XATTR_BYTES_IN_INODE) this.#blocks += 1;
+  }
+
+  /**
+   * A file system that the tree fits into.
+   *
+   * @param bytes its size where it is given; else a tenth stays free, and 16 MiB at least
+   */
+  layout(bytes: number | undefined): Ext4Layout {
+    while (this.#way.length > 0) this.#leave();
+    const least = OWN_INODES + Math.ceil(this.#inodes * 1.1) + 1024;
+    if (bytes !== undefined) {
+      const blocks = Math.floor(bytes / BLOCK_BYTES);
+      // One for each 16 KiB, as mke2fs has them.
+      const inodes = Math.max(least, Math.floor(blocks / 4));
+      return { bytes: blocks * BLOCK_BYTES, inodes, journalMiB: journalMiB(blocks) };
+    }
+    const content = this.#blocks + Math.ceil(least / INODES_PER_BLOCK);
+    const withRoom = Math.ceil(content + Math.max(16 * MIB_BLOCKS, content / 10));
+    const journal = journalMiB(withRoom);
+    const groups = Math.ceil((withRoom + journal * MIB_BLOCKS) / GROUP_BLOCKS) + 1;
+    // Descriptors, some 64 to a block, and the blocks that are kept for more of them; bitmaps and what is left of an inode table.
+    const descriptors = (1 + backups(groups)) * (1 + Math.ceil(groups / 64) + Math.min(1024, 16 * groups));
+    const blocks = withRoom + journal * MIB_BLOCKS + descriptors + 3 * groups;
+    const mebibytes = Math.ceil(blocks / MIB_BLOCKS);
+    return { bytes: mebibytes * 2 ** 20, inodes: least, journalMiB: journal };
+  }
+
+  #addName(path: string): void {
+    while (!path.startsWith(this.#way.at(-1)!.path)) this.#leave();
+    const directory = this.#way.at(-1)!;
+    directory.bytes += 8 + 4 * Math.ceil((path.length - directory.path.length) / 4);
+  }
+
+  #leave(): void {
+    const { bytes } = this.#way.pop()!;
+    this.#blocks += Math.ceil(
+      bytes / (bytes < BLOCK_BYTES - 12 ? BLOCK_BYTES - 12 : BLOCK_BYTES - DIRECTORY_LOSS),
+    );
+  }
+}
+
+/** Blocks of data, and of the extents that do not fit into the inode. */
+function fileBlocks(size: number, storedBytes: number): number {
+  const whole = Math.ceil(size / BLOCK_BYTES);
+  // Data between holes begins and ends within blocks.
+  const data = storedBytes < size ? Math.min(whole, 2 * Math.ceil(storedBytes / BLOCK_BYTES) + 64) : whole;
+  return data > MIB_BLOCKS ? data + Math.ceil(data / 2048) : data;
+}
+
+/** As mke2fs chooses it by the size of the file system, but 4 MiB at least. */
+function journalMiB(blocks: number): number {
+  const gibibytes = blocks / (1024 * MIB_BLOCKS);
+  if (gibibytes < 1 / 8) return 4;
+  if (gibibytes < 1) return 16;
+  if (gibibytes < 2) return 32;
+  return gibibytes < 16 ? 64 : 128;
+}
+
+function backups(groups: number): number {
+  let count = 1;
+  for (const base of BACKUP_BASES) for (let group = base; group < groups; group *= base) count += 1;
+  return count;
+}
+
+function lostAndFound(): DestinationError {
+  return new DestinationError('the image has a file lost+found, which is a directory on ext4', {
+    code: 'UNFIT',
+    hint: 'use -o FILE.squashfs, -o FILE.erofs or -o FILE.tar',
+  });
+}
+
+function tooManyLinks({ linkTo }: TreeEntry): DestinationError {
+  return new DestinationError(`${displayPath(linkTo!)} has more than ${MOST_LINKS} names, the most on ext4`, {
+    code: 'UNFIT',
+    hint: 'use -o FILE.squashfs, -o FILE.erofs or -o FILE.tar',
+  });
+}
+
+/** Features of all kernels since 3.18, and no others: the file of defaults, mke2fs.conf, is not read. */
+const FEATURES =
+  'none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum';
+
+/** Arguments of mke2fs(8), which reads the tar on its standard input. */
+export function mke2fsArguments(file: string, { uuid }: DiskIdentity, layout: Ext4Layout): string[] {
+  const extended = `hash_seed=${uuid},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0`;
+  const numbers = ['-b', String(BLOCK_BYTES), '-I', '256', '-N', String(layout.inodes), '-m', '0'];
+  const journal = ['-J', `size=${layout.journalMiB}`];
+  const names = ['-U', uuid, '-E', extended];
+  return [
+    '-q',
+    '-F',
+    '-O',
+    FEATURES,
+    ...numbers,
+    ...journal,
+    ...names,
+    '-d',
+    '-',
+    file,
+    `${layout.bytes / 1024}k`,
+  ];
+}
+
+/** debugfs reads lines of up to 8,191 bytes, and would take the rest of a longer one for another command. */
+const LONGEST_COMMAND = 8000;
+
+/**
+ * Commands of debugfs(8) for what mke2fs does not take from a tar: attributes but capabilities, and times that are no whole seconds or
+ * after 2038. What cannot be said to debugfs is counted.
+ *
+ * @returns one a line
+ */
+export function debugfsCommands({ entry, xattrs, time }: FittedEntry, lost: NotRestored): string[] {
+  const file = quoted(`/${entry.path}`);
+  const attributes = xattrs.map(([name, value]) => line('ea_set', file, quoted(name), `"${escaped(value)}"`));
+  const commands = attributes.filter((command) => command !== undefined);
+  lost.xattrs += attributes.length - commands.length;
+  if (time === undefined) return commands;
+  const low = ((time.seconds % 2 ** 32) + 2 ** 32) % 2 ** 32;
+  const epoch = Math.floor((time.seconds + 2 ** 31) / 2 ** 32);
+  const seconds = line('sif', file, 'mtime', `@${low}`);
+  const rest = line('sif', file, 'mtime_extra', String(time.nanoseconds * 4 + epoch));
+  if (seconds === undefined || rest === undefined) lost.times += 1;
+  else commands.push(seconds, rest);
+  return commands;
+}
+
+function line(
+  command: string,
+  file: string | undefined,
+  ...words: readonly (string | undefined)[]
+): string | undefined {
+  if (file === undefined || words.includes(undefined)) return undefined;
+  const text = [command, file, ...words].join(' ');
+  return text.length > LONGEST_COMMAND ? undefined : `${text}\n`;
+}
+
+/** A word as libss reads it: two quotes for one. No line break can be said. */
+function quoted(word: string): string | undefined {
+  return /[\r\n]/.test(word) ? undefined : `"${word.replaceAll('"', '""')}"`;
+}
+
+/** A value as debugfs reads it, with the escapes of C. */
+function escaped(value: Uint8Array): string {
+  return Buffer.from(value)
+    .toString('latin1')
+    .replaceAll(/[^A-Za-z0-9 ._:/,=-]/g, (byte) => `\\${byte.charCodeAt(0).toString(8).padStart(3, '0')}`);
+}

@@ -1,0 +1,201 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { accessSync, constants } from 'node:fs';
+import path from 'node:path';
+import type { Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { DestinationError, printable } from '../errors.ts';
+import { explainOsError } from '../sys/os-error.ts';
+import type { DiskFormat } from './format.ts';
+
+/** Where Debian has the programs, which a plain user's PATH does not name. */
+const MORE_DIRECTORIES = ['/usr/local/sbin', '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
+/** How the tools call the file that they write: a descriptor that they inherit, so that its name is no matter to them. */
+export const OUTPUT = '/proc/self/fd/3';
+export const SECOND_FILE = '/proc/self/fd/4';
+/** Of a tool's messages, the last ones. */
+const MOST_MESSAGE_CHARACTERS = 1024 * 1024;
+
+interface ToolDescription {
+  readonly program: string;
+  readonly versionFlag: string;
+  readonly oldest: readonly [major: number, minor: number, patch: number];
+  /** Of Debian. */
+  readonly package: string;
+}
+
+const tools: Readonly<Record<DiskFormat, ToolDescription>> = {
+  ext4: { program: 'mke2fs', versionFlag: '-V', oldest: [1, 47, 1], package: 'e2fsprogs' },
+  squashfs: { program: 'sqfstar', versionFlag: '-version', oldest: [4, 6, 0], package: 'squashfs-tools' },
+  erofs: { program: 'mkfs.erofs', versionFlag: '-V', oldest: [1, 8, 0], package: 'erofs-utils' },
+};
+
+/** A program that makes file systems, found and new enough. */
+export interface DiskTool {
+  /** As messages call it. */
+  readonly program: string;
+  /** Absolute. */
+  readonly binary: string;
+}
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Looks for the program that makes a format, and asks for its version.
+ *
+ * @throws DestinationError when there is none, it is too old, or it does not run
+ */
+export async function findDiskTool(
+  format: DiskFormat,
+  environment: Environment,
+  signal: AbortSignal,
+): Promise<DiskTool> {
+  const { program, versionFlag, oldest, package: debian } = tools[format];
+  const binary = whereIs(program, environment);
+  if (binary === undefined) {
+    throw new DestinationError(`cannot write ${format}: ${program} was not found`, {
+      code: 'TOOL_MISSING',
+      hint: `install ${debian} (apt-get install ${debian})`,
+    });
+  }
+  const tool = { program, binary };
+  const { output } = await runTool(tool, [versionFlag], { signal, environment: {} });
+  const found = /\b(\d+)\.(\d+)(?:\.(\d+))?/.exec(output);
+  const version = [1, 2, 3].map((index) => Number(found?.[index] ?? 0));
+  const at = version.findIndex((number, index) => number !== oldest[index]);
+  if (!found || (at >= 0 && version[at]! < oldest[at]!)) {
+    const shown = found ? found[0] : 'of no known version';
+    throw new DestinationError(
+      `cannot write ${format}: ${program} is ${shown}, and ${oldest.slice(0, oldest[2] > 0 ? 3 : 2).join('.')} or newer is needed`,
+      { code: 'TOOL_TOO_OLD', hint: `install a newer ${debian}, or use -o FILE.tar` },
+    );
+  }
+  return tool;
+}
+
+/** Another program of the same package. */
+export function besideTool({ binary }: DiskTool, program: string): DiskTool {
+  return { program, binary: path.join(path.dirname(binary), program) };
+}
+
+function whereIs(program: string, environment: Environment): string | undefined {
+  const directories = [...(environment['PATH'] ?? '').split(':'), ...MORE_DIRECTORIES];
+  // Not in the current directory, whatever PATH says.
+  const candidates = directories
+    .filter((directory) => path.isAbsolute(directory))
+    .map((directory) => path.join(directory, program));
+  return candidates.find((file) => {
+    try {
+      accessSync(file, constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+export interface ToolRun {
+  /** Its standard input; it gets none without. */
+  readonly input?: AsyncIterable<Uint8Array> | undefined;
+  /** Files that it inherits, as descriptors from 3 on. */
+  readonly files?: readonly number[];
+  /** All variables that it gets beside PATH and the language. */
+  readonly environment: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal;
+}
+
+export interface ToolResult {
+  /** 0 when it did its work; undefined after a signal. */
+  readonly exitCode: number | undefined;
+  readonly endedBy: NodeJS.Signals | undefined;
+  /** The last of what it wrote to standard error; without `files`, also to standard output. */
+  readonly output: string;
+}
+
+/**
+ * Runs a program to its end. It is killed when its input fails or the signal comes.
+ *
+ * @throws DestinationError where it cannot be started, what `input` throws, and the signal's reason
+ */
+export async function runTool(
+  { program, binary }: DiskTool,
+  words: readonly string[],
+  run: ToolRun,
+): Promise<ToolResult> {
+  const { input, files, signal } = run;
+  signal.throwIfAborted();
+  const child = spawn(binary, words, {
+    env: { PATH: MORE_DIRECTORIES.join(':'), LC_ALL: 'C.UTF-8', ...run.environment },
+    stdio: [input ? 'pipe' : 'ignore', files ? 'ignore' : 'pipe', 'pipe', ...(files ?? [])],
+  });
+  const kill = (): void => void child.kill('SIGKILL');
+  signal.addEventListener('abort', kill, { once: true });
+  const ended = endOf(child, program);
+  try {
+    const messages = collect(child);
+    const failure = input && (await feed(input, child.stdin!));
+    if (failure) kill();
+    const { code, by } = await ended;
+    signal.throwIfAborted();
+    if (failure) throw failure.error;
+    return { exitCode: code ?? undefined, endedBy: by ?? undefined, output: messages() };
+  } finally {
+    signal.removeEventListener('abort', kill);
+  }
+}
+
+/** @throws DestinationError where it could not be started */
+async function endOf(
+  child: ChildProcess,
+  program: string,
+): Promise<{ code: number | null; by: NodeJS.Signals | null }> {
+  const ended = new Promise<{ code: number | null; by: NodeJS.Signals | null }>((resolve, reject) => {
+    child.once('error', (error) => reject(explainOsError(error, `run ${program}`, 'use -o FILE.tar')));
+    child.once('close', (code, by) => resolve({ code, by }));
+  });
+  // It may fail while the input is still written.
+  ended.catch(() => undefined);
+  return await ended;
+}
+
+function collect({ stdout, stderr }: ChildProcess): () => string {
+  let text = '';
+  for (const stream of [stdout, stderr]) {
+    stream?.setEncoding('utf8').on('data', (piece: string) => {
+      text = (text + piece).slice(-MOST_MESSAGE_CHARACTERS);
+    });
+  }
+  return () => text;
+}
+
+/** Writes the input to a program. Answers the input's own error; that the program has ended early is for its exit code to say. */
+async function feed(
+  input: AsyncIterable<Uint8Array>,
+  stdin: Writable,
+): Promise<{ readonly error: unknown } | undefined> {
+  let failure: { readonly error: unknown } | undefined;
+  async function* source(): AsyncGenerator<Uint8Array, void, void> {
+    try {
+      yield* input;
+    } catch (error) {
+      failure = { error };
+      throw error;
+    }
+  }
+  await pipeline(source(), stdin).catch(() => undefined);
+  return failure;
+}
+
+/** What mke2fs says after the reason. */
+const GENERAL = /while populating file system$/;
+
+/** The last line of a tool's messages that has a reason, without its own name and the name that it knows its output by. */
+export function lastLine(output: string, { program }: DiskTool, name: string): string {
+  const lines = output.split('\n').map((line) => line.trim());
+  const told = lines.filter((line) => line !== '');
+  const last = told.findLast((line) => !GENERAL.test(line)) ?? told.at(-1) ?? 'it says nothing';
+  const own = last.startsWith(`${program}: `) ? last.slice(program.length + 2) : last;
+  return printable(
+    own.replaceAll(OUTPUT, () => name),
+    300,
+  );
+}

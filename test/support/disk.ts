@@ -1,0 +1,29 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import type { TestContext } from 'node:test';
+
+/** Formats of disk images, and the program that each is made by. */
+export const diskPrograms = [
+  ['ext4', 'mke2fs'],
+  ['squashfs', 'sqfstar'],
+  ['erofs', 'mkfs.erofs'],
+] as const;
+
+/** Mounts a disk image, read-only, until the test ends. Undefined where that cannot be: then the test is skipped, with the reason. */
+export function mountDisk(t: TestContext, file: string, format: string): string | undefined {
+  const directory = mkdtempSync(path.join(tmpdir(), 'dlrootfs-test-mount-'));
+  const { status, stderr } = spawnSync('mount', ['-o', 'loop,ro', '-t', format, file, directory], {
+    encoding: 'utf8',
+  });
+  t.after(() => {
+    if (status === 0) spawnSync('umount', [directory]);
+    rmdirSync(directory);
+  });
+  if (status === 0) return directory;
+  if (!/unknown filesystem|failed to setup loop|permission denied|must be superuser/i.test(stderr))
+    throw new Error(`mount: ${stderr}`);
+  t.skip(`needs a kernel with loop devices and ${format}: ${stderr.trim()}`);
+  return undefined;
+}
