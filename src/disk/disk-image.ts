@@ -8,6 +8,7 @@ import type { ImageTree, TreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
+import { BLOCK_SIZE } from '../tar/header.ts';
 import { debugfsCommands, type Ext4Layout, Ext4Usage, mke2fsArguments } from './ext4.ts';
 import { type DiskFormat, type DiskIdentity, Fitting } from './format.ts';
 import {
@@ -55,12 +56,9 @@ export interface DiskRequest extends DiskTarget {
 export async function checkDiskTool(request: DiskTarget): Promise<void> {
   const { format, tool, descriptor, signal, name } = request;
   if (format !== 'ext4') return;
-  async function* empty(): AsyncGenerator<Buffer, void, void> {
-    yield Buffer.alloc(1024);
-  }
   const words = ['-q', '-F', '-O', 'none', '-b', '1024', '-d', '-', OUTPUT, '256k'];
   const environment = mke2fsEnvironment({ madeAt: 0 });
-  const result = await runTool(tool, words, { input: empty(), files: [descriptor], environment, signal });
+  const result = await runTool(tool, words, { input: emptyTar(), files: [descriptor], environment, signal });
   if (/libarchive/.test(result.output) && result.exitCode !== 0) {
     throw new DestinationError(
       `cannot write ext4: mke2fs reads no tar here: ${lastLine(result.output, tool, name)}`,
@@ -72,6 +70,10 @@ export async function checkDiskTool(request: DiskTarget): Promise<void> {
   }
   if (result.exitCode !== 0) throw failed(tool, result, request);
   ftruncateSync(descriptor, 0);
+}
+
+async function* emptyTar(): AsyncGenerator<Buffer, void, void> {
+  yield Buffer.alloc(2 * BLOCK_SIZE);
 }
 
 /**
@@ -104,9 +106,14 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
         : sqfstarArguments(identity, rootOf(tree));
   const environment = { ...temporaryFiles(request), ...mke2fsEnvironment(identity) };
   const result = await runTool(tool, words, { input: tar, files: [descriptor], environment, signal });
-  if (result.exitCode !== 0) throw failed(tool, result, request, layout);
+  if (result.exitCode !== 0 || leavesOut(result)) throw failed(tool, result, request, layout);
   if (layout !== undefined) await setTheRest(tree, fitting.lost, request);
   return fitting.lost;
+}
+
+/** sqfstar ends well also when it has left out something. What it says of names that are not UTF-8 is about no file. */
+function leavesOut({ output }: ToolResult): boolean {
+  return output.split('\n').some((line) => /, ignoring!?$/.test(line) && !line.includes('"hdrcharset"'));
 }
 
 /** @throws DestinationError for what no tool, or ext4, can take, or the disk has no room for */
@@ -132,17 +139,12 @@ async function measure(tree: ImageTree, target: DiskTarget): Promise<Ext4Layout 
 }
 
 /** What mke2fs leaves out, by debugfs. */
-async function setTheRest(
-  tree: ImageTree,
-  lost: NotRestored,
-  request: DiskRequest,
-): Promise<void> {
+async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskRequest): Promise<void> {
   const { tool, descriptor, identity, signal } = request;
   const debugfs = besideTool(tool, 'debugfs');
   const fitting = new Fitting('ext4');
   function* commands(): Generator<string, void, void> {
-    yield* debugfsCommands(fitting.fit(root), lost);
-    for (const entry of tree) if (entry.path !== '') yield* debugfsCommands(fitting.fit(entry), lost);
+    for (const entry of tree.walk(true)) yield* debugfsCommands(fitting.fit(entry), lost);
   }
   const lines = commands();
   const first = lines.next();

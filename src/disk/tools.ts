@@ -79,7 +79,7 @@ export function besideTool({ binary }: DiskTool, program: string): DiskTool {
 
 function whereIs(program: string, environment: Environment): string | undefined {
   const directories = [...(environment['PATH'] ?? '').split(':'), ...MORE_DIRECTORIES];
-  // Not in the current directory, whatever PATH says.
+  // A relative entry of PATH would be a directory that the user happens to be in.
   const candidates = directories
     .filter((directory) => path.isAbsolute(directory))
     .map((directory) => path.join(directory, program));

@@ -121,9 +121,10 @@ function asErofsHasIt(tree: string): string {
   return sorted(tree.replaceAll(/( -\d+)\.\d{9} /g, '$1.000000000 '));
 }
 
+const inTime = (seconds: string) => String(Math.min(Math.max(Number(seconds), 0), 2 ** 32 - 1));
+
 /** squashfs has whole seconds from 1970 to 2106, and no access lists. */
 function asSquashfsHasIt(tree: string): string {
-  const inTime = (seconds: string) => String(Math.min(Math.max(Number(seconds), 0), 2 ** 32 - 1));
   return sorted(
     tree
       .replaceAll(/ (-?\d+)\.\d{9} /g, (_, seconds: string) => ` ${inTime(seconds)}.000000000 `)
