@@ -37,7 +37,10 @@ export async function exportDisk(options: PullOptions, output: string, format: D
       const image = await resolveImage(opened, options);
       const identity = identityOf(format, image.id, image.config.created);
       const request = { ...target, identity, temporaryFile: () => store.spool() };
-      const lost = await withImageTree(image, opened, options, true, (tree) => writeDiskImage(tree, request));
+      const lost = await withImageTree(image, opened, options, true, async (tree) => {
+        if (options.part) tree.select(options.part);
+        return await writeDiskImage(tree, request);
+      });
       await file.commit();
       const message = describeNotRestored(lost, true);
       if (message !== undefined) report({ type: 'notice', message });

@@ -157,11 +157,6 @@ export class ImageTree {
     return this.walk();
   }
 
-  /** Of a file, without its holes. */
-  storedBytes(inode: number): number {
-    return this.#filesystem.inodes.content(inode)?.stored ?? 0;
-  }
-
   /**
    * The same. `next(false)` after a directory passes over what is in it.
    *
@@ -207,6 +202,11 @@ export class ImageTree {
       path = `${path}/` as BytePath;
       way.push({ names: filesystem.inOrder(inode), length: path.length, wanted });
     }
+  }
+
+  /** Bytes that a file holds, without its holes. */
+  storedBytes(inode: number): number {
+    return this.#filesystem.inodes.content(inode)?.stored ?? 0;
   }
 
   /**
