@@ -6,6 +6,7 @@ import { findDiskTool } from './disk/tools.ts';
 import { DestinationError, printable, UsageError } from './errors.ts';
 import type { PullOptions } from './options.ts';
 import { describeNotRestored } from './rootfs/rootfs.ts';
+import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { absolutePath } from './sys/os-path.ts';
 import { withImageTree } from './with-image-tree.ts';
 import { resolveImage, withSession } from './with-session.ts';
@@ -15,9 +16,17 @@ import { resolveImage, withSession } from './with-session.ts';
  * same image gives the same bytes.
  *
  * @param output a file; what has the name is replaced when the new file is complete
+ * @returns what `pull` returns, with the file as its destination
  * @throws as `pull` does, and DestinationError where the program that makes the format is missing, too old, or fails
  */
-export async function exportDisk(options: PullOptions, output: string, format: DiskFormat): Promise<void> {
+export async function exportDisk(
+  request: PullOptions,
+  output: string,
+  format: DiskFormat,
+): Promise<PullSummary> {
+  const tally = new Tally(request.report);
+  const options = { ...request, report: tally.report };
+  const stopwatch = new Stopwatch();
   const { diskSize, environment, report, signal } = options;
   if (diskSize !== undefined && format !== 'ext4') {
     throw new UsageError(`--size is the size of an ext4: a ${format} has no free room`, {
@@ -32,19 +41,27 @@ export async function exportDisk(options: PullOptions, output: string, format: D
     const directory = absolutePath(path.dirname(output));
     const target = { format, tool, name: output, descriptor, size: diskSize, directory, signal };
     await checkDiskTool(target);
-    await withSession(options, async (opened) => {
+    return await withSession(options, async (opened) => {
       const { source, store } = opened;
       const image = await resolveImage(opened, options);
+      stopwatch.lap('resolve');
       const identity = identityOf(format, image.id, image.config.created);
-      const request = { ...target, identity, temporaryFile: () => store.spool() };
-      const lost = await withImageTree(image, opened, options, true, async (tree) => {
+      const disk = { ...target, identity, temporaryFile: () => store.spool() };
+      const built = await withImageTree(image, opened, options, true, async (tree) => {
         if (options.part) tree.select(options.part);
-        return await writeDiskImage(tree, request);
+        const notRestored = await writeDiskImage(tree, disk);
+        const layers = image.layers.map(({ id, digest, diffID, size }, index) => ({
+          ...{ id, digest, diffID, size },
+          entries: tree.layerEntries[index]!,
+        }));
+        return { layers, notRestored };
       });
       await file.commit();
-      const message = describeNotRestored(lost, true);
+      stopwatch.lap('layers');
+      const message = describeNotRestored(built.notRestored, true);
       if (message !== undefined) report({ type: 'notice', message });
       report({ type: 'done', reference: source.reference, destination: output });
+      return summarize({ source, image, built, destination: output, tally, stopwatch });
     });
   } catch (error) {
     await file.discard();

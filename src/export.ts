@@ -28,18 +28,18 @@ export async function exportArchive(
   stdout: OpenOutput,
 ): Promise<PullSummary> {
   const special = output === '-' || (await isSpecialFile(output));
-  // Temporary files go where those of a pull into this directory would: beside the archive.
-  const tally = new Tally(request.report);
+  // Temporary files go where those of a pull into this directory would: beside the file.
   const destination = path.join(special ? '.' : path.dirname(output), '-');
-  const options = { ...request, destination, report: tally.report };
-  const stopwatch = new Stopwatch();
-  const { report, signal, jobs } = options;
   const format = output === '-' ? undefined : diskFormatOf(output);
   if (format !== undefined) {
     const { exportDisk, notRegular } = await import('./export-disk.ts');
     if (special) throw notRegular(output);
-    return await exportDisk(options, output, format);
+    return await exportDisk({ ...request, destination }, output, format);
   }
+  const tally = new Tally(request.report);
+  const options = { ...request, destination, report: tally.report };
+  const stopwatch = new Stopwatch();
+  const { report, signal, jobs } = options;
   if (options.diskSize !== undefined)
     throw new UsageError('--size is the size of an ext4', { hint: 'leave it out, or use -o FILE.ext4' });
   const compression = special ? 'none' : compressionFor(output);

@@ -15,6 +15,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
+import type { PullSummary } from '../../src/summary.ts';
 import { noise, Setting } from '../faults/setting.ts';
 import { character, dir, file, hardlink, sparse, symlink, tar } from '../support/archive.ts';
 import { findProgram, missing } from '../support/debian.ts';
@@ -66,6 +67,13 @@ for (const [format, program] of diskPrograms) {
       assert.ok(readFileSync(disk('a')).equals(readFileSync(disk('b'))), 'the bytes differ');
       assert.equal(magicOf(disk('a')), format);
       assert.deepEqual(setting.names, [`a.${format}`, `b.${format}`]);
+      const { stdout } = await setting.pullWell(['--json', '-o', `a.${format}`]);
+      const { destination, layers } = JSON.parse(stdout) as PullSummary;
+      assert.equal(destination, `a.${format}`);
+      assert.deepEqual(
+        layers.map(({ entries }) => entries),
+        [8],
+      );
       if (process.getuid?.() !== 0) return t.skip('needs root, to mount it');
       const root = mountDisk(t, disk('a'), format);
       if (root === undefined) return;
