@@ -4,7 +4,7 @@ import { copyRepository } from './copy-repository.ts';
 import { initRepository, mark, settle, unmark } from './dot-git.ts';
 import { asGitError, ELSEWHERE } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
-import { type LayerRecord, chainOf, loadState, readHistory, readRecords } from './history.ts';
+import { type LayerRecord, chainOf, loadState, loadTrees, readHistory, readRecords } from './history.ts';
 import { BlobNames, LayerDraft, LayerReader } from './layer-draft.ts';
 import { type LayerIdentity, branchName, commitTime } from './names.ts';
 import { ObjectStore } from './object-store.ts';
@@ -107,6 +107,7 @@ export class GitLayers {
       mark(files);
       const chain = chainOf(await readHistory(repository), base);
       const state = await loadState(repository, await readRecords(repository, chain), chain);
+      await loadTrees(repository, state, base.commit);
       const workTree = new WorkTree(directory);
       await restoreState(repository, workTree, state, { verified: new Map(), attributes: new Set() });
       return new GitLayers(files, repository.program, options, { state, chain, workTree });

@@ -156,7 +156,11 @@ export async function loadState(
   const state = new RootfsState();
   for (const layer of chain) playRecord(state, records, layer);
   const top = chain.at(-1);
-  if (top) await loadTrees(repository, state, top.commit);
+  if (!top) return state;
+  for (const { path, id } of await listTree(repository, [top.commit])) {
+    const inode = state.find(path)?.inode;
+    if (inode) inode.id = id;
+  }
   return state;
 }
 
@@ -171,40 +175,34 @@ export function playRecord(state: RootfsState, records: Records, layer: LayerRec
   }
 }
 
-/** Takes from a commit what git calls the contents and directories of its rootfs. */
-async function loadTrees(repository: Repository, state: RootfsState, commit: string): Promise<void> {
+/** Takes from a commit the trees of its rootfs: of directories that do not change, a later commit has the same. */
+export async function loadTrees(repository: Repository, state: RootfsState, commit: string): Promise<void> {
   const root = await repository.run(['rev-parse', '--verify', `${commit}^{tree}`]);
-  const entries = await listTree(repository, ['-t', commit]);
-  for (const { path, id, type } of entries) {
-    const place = state.find(path);
-    if (!place) continue;
-    if (type === 'blob') place.inode.id = id;
-    else if (place.children) state.setTree(place.children, id);
+  for (const { path, id } of await listTree(repository, ['-d', commit])) {
+    const children = state.find(path)?.children;
+    if (children) state.setTree(children, id);
   }
   state.setTree(state.root(), root.trim() as ObjectID);
 }
 
-/** All files of a commit, in the order of their paths' bytes. */
-async function readTree(repository: Repository, commit: string): Promise<TreeFile[]> {
-  return listTree(repository, [commit]);
+/** What git-ls-tree(1) shows of a file or a directory. */
+interface Listed extends Omit<TreeFile, 'mode'> {
+  readonly mode: TreeMode | '040000';
 }
 
-interface Listed extends TreeFile {
-  readonly type: 'blob' | 'tree';
-}
+const lineOfTree = /^(100644|100755|120000|040000) (?:blob|tree) ([0-9a-f]{40})\t(.+)$/;
 
-const lineOfTree = /^(100644|100755|120000|040000) (blob|tree) ([0-9a-f]{40})\t(.+)$/;
-
+/** All files of a commit, or with `-d` its directories, in the order of their paths' bytes. */
 async function listTree(repository: Repository, wanted: readonly string[]): Promise<Listed[]> {
   const listing = await repository.run(['ls-tree', '-r', '--full-tree', ...wanted]);
   const entries: Listed[] = [];
   for (const line of listing.split('\n')) {
     // What is no file or directory is a submodule: for git a directory, in which nothing of ours is.
-    const [, mode, type, id, name] = lineOfTree.exec(line) ?? [];
+    const [, mode, id, name] = lineOfTree.exec(line) ?? [];
     if (name === undefined) continue;
     const path = unquotePath(name);
     if (!isSoundPath(path, false)) throw badTree(path);
-    entries.push({ path, mode: mode as TreeMode, type: type as Listed['type'], id: id as ObjectID });
+    entries.push({ path, mode: mode as Listed['mode'], id: id as ObjectID });
   }
   return entries;
 }
@@ -241,7 +239,7 @@ export async function stateAt(
 ): Promise<RootfsState> {
   const layer = await nearestLayer(repository, commit, history);
   const state = await loadState(repository, records, layer ? chainOf(history, layer) : []);
-  if (layer?.commit !== commit) replaceFiles(state, await readTree(repository, commit));
+  if (layer?.commit !== commit) replaceFiles(state, await listTree(repository, [commit]));
   return state;
 }
 
@@ -262,7 +260,7 @@ async function nearestLayer(
 }
 
 /** Makes `tree` all that git holds of `state`. */
-function replaceFiles(state: RootfsState, tree: readonly TreeFile[]): void {
+function replaceFiles(state: RootfsState, tree: readonly Listed[]): void {
   const wanted = new Set(tree.map(({ path }) => path));
   for (const { path } of treeFiles(state)) {
     if (!wanted.has(path)) state.apply({ type: 'removed', path });

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { geteuid, umask } from 'node:process';
-import { type History, type LayerRecord, type Records, chainOf, changesOf, playRecord } from './history.ts';
+import { type History, type Records, chainOf, changesOf, playRecord } from './history.ts';
 import { type IndexEntry, parseIndex } from './index-file.ts';
 import type { ObjectID } from './objects.ts';
 import type { Repository } from './repository.ts';
@@ -58,11 +58,11 @@ export async function inspect(
   useIndex: boolean,
 ): Promise<Inspection> {
   const index = useIndex ? readIndex(repository.files) : undefined;
-  const inspector = new Inspector(repository, current, knownPaths(history, records, !useIndex), index);
+  const { known, attributes } = allVersions(history, records, !useIndex);
+  const inspector = new Inspector(repository, current, known, index);
   await inspector.walk();
   const { changed, strangers, ours, verified } = inspector;
   const altered = unexplained(inspector, history, records);
-  const attributes = attributesOf(history, records);
   for (const { xattrs } of inspector.suspects.values()) {
     for (const name of xattrs?.keys() ?? []) if (!systemAttribute.test(name)) attributes.add(name);
   }
@@ -315,14 +315,23 @@ function isOneOf(stat: FileStat, versions: readonly Version[]): boolean {
   );
 }
 
-/** All versions that any layer has of what git cannot hold; with `all` of what it can, too. */
-function knownPaths(history: History, records: Records, all: boolean): Map<string, Version[]> {
+/** All versions that any layer has of what git cannot hold, and with `all` of what it can; and names of all extended attributes. */
+function allVersions(
+  history: History,
+  records: Records,
+  all: boolean,
+): { readonly known: ReadonlyMap<string, readonly Version[]>; readonly attributes: Set<string> } {
   const known = new Map<string, Version[]>();
-  for (const change of written(history, records)) {
-    const versions = versionsOf(change, all);
-    if (versions.length > 0) known.set(change.path, [...(known.get(change.path) ?? []), ...versions]);
+  const attributes = new Set<string>();
+  for (const layer of history.values()) {
+    for (const change of changesOf(records.get(layer.id)!, layer)) {
+      if (change.type === 'removed') continue;
+      for (const name of change.xattrs?.keys() ?? []) attributes.add(name);
+      const versions = versionsOf(change, all);
+      if (versions.length > 0) known.set(change.path, [...(known.get(change.path) ?? []), ...versions]);
+    }
   }
-  return known;
+  return { known, attributes };
 }
 
 function versionsOf({ type, path, size, mtimeSeconds }: Written, all: boolean): Version[] {
@@ -333,19 +342,4 @@ function versionsOf({ type, path, size, mtimeSeconds }: Written, all: boolean): 
   }
   if ((type === 'file' || type === 'symlink') && isHoldable(path, type)) return all ? [{ type }] : [];
   return [{ type, size, mtimeSeconds }];
-}
-
-function attributesOf(history: History, records: Records): Set<string> {
-  const names = new Set<string>();
-  for (const { xattrs } of written(history, records))
-    for (const name of xattrs?.keys() ?? []) names.add(name);
-  return names;
-}
-
-function* written(history: History, records: Records): Generator<Written, void, void> {
-  for (const layer of history.values()) yield* writtenBy(layer, records);
-}
-
-function* writtenBy(layer: LayerRecord, records: Records): Generator<Written, void, void> {
-  for (const change of changesOf(records.get(layer.id)!, layer)) if (change.type !== 'removed') yield change;
 }

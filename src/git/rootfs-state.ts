@@ -20,17 +20,24 @@ export interface Place {
   readonly children: Map<string, Place> | undefined;
 }
 
+/** A directory on the way to the path looked up last. */
+interface Level {
+  readonly path: string;
+  readonly names: Map<string, Place>;
+  /** No tree has been set since this one and those above lost theirs. */
+  changed: number;
+}
+
 /** What is in a rootfs after some of its layers: their changes, played in order. Paths are those of `Change`. */
 export class RootfsState {
   readonly #names = new Map<string, Place>();
   #root: Place | undefined;
-  /** The directory looked up last, as the next path mostly lies in it too. */
-  #lastPath: string | undefined;
-  #last: Map<string, Place> | undefined;
+  /** From the root down to the directory looked up last: the next path mostly lies in one of them. */
+  readonly #levels: Level[] = [{ path: '', names: this.#names, changed: -1 }];
   /** What git calls the trees of directories, by what those hold; not of those that changed since. */
   readonly #trees = new WeakMap<ReadonlyMap<string, Place>, ObjectID>();
-  /** The directory that lost its tree last, as those above it did. */
-  #lastChanged: string | undefined;
+  /** How many trees were set. */
+  #treeCount = 0;
 
   /** What stands at a path; the root itself is known only where a layer said something of it. */
   find(path: string): Place | undefined {
@@ -46,8 +53,7 @@ export class RootfsState {
   apply(change: Change): Place | undefined {
     const { path } = change;
     const before = this.find(path);
-    this.#forgetTrees(path);
-    if (before?.children || change.type === 'directory') this.#lastPath = undefined;
+    this.#forgetTrees();
     if (change.type === 'removed') {
       this.#above(path)?.delete(nameOf(path));
       return before;
@@ -84,7 +90,7 @@ export class RootfsState {
 
   setTree(children: ReadonlyMap<string, Place>, id: ObjectID): void {
     this.#trees.set(children, id);
-    this.#lastChanged = undefined;
+    this.#treeCount += 1;
   }
 
   /** All places but the root: each directory right before what is in it, files in the order of their paths' bytes. */
@@ -92,28 +98,31 @@ export class RootfsState {
     return walk(this.#names);
   }
 
-  /** What the directory above a path holds. */
+  /** What the directory above a path holds. Costs what the way there from the last one does, also in deep directories. */
   #above(path: string): Map<string, Place> | undefined {
     const above = path.slice(0, Math.max(0, path.lastIndexOf('/')));
-    if (above === this.#lastPath) return this.#last;
-    let names: Map<string, Place> | undefined = this.#names;
-    if (above !== '') for (const name of above.split('/')) names = names?.get(name)?.children;
-    this.#lastPath = above;
-    this.#last = names;
-    return names;
+    let level = this.#levels.at(-1)!;
+    for (; !isWithin(above, level.path); level = this.#levels.at(-1)!) this.#levels.pop();
+    let start = level.path === '' ? 0 : level.path.length + 1;
+    while (start < above.length) {
+      const slash = above.indexOf('/', start);
+      const end = slash < 0 ? above.length : slash;
+      const names = level.names.get(above.slice(start, end))?.children;
+      if (!names) return undefined;
+      level = { path: above.slice(0, end), names, changed: -1 };
+      this.#levels.push(level);
+      start = end + 1;
+    }
+    return level.names;
   }
 
-  /** The trees of the directories above a path are no more what git has. */
-  #forgetTrees(path: string): void {
-    const above = path.slice(0, Math.max(0, path.lastIndexOf('/')));
-    if (above === this.#lastChanged) return;
-    this.#lastChanged = above;
-    let names: Map<string, Place> | undefined = this.#names;
-    this.#trees.delete(names);
-    if (above === '') return;
-    for (const name of above.split('/')) {
-      names = names?.get(name)?.children;
-      if (names) this.#trees.delete(names);
+  /** The trees of the directories above a path, which was looked up right before, are no longer what git has. */
+  #forgetTrees(): void {
+    for (let depth = this.#levels.length - 1; depth >= 0; depth -= 1) {
+      const level = this.#levels[depth]!;
+      if (level.changed === this.#treeCount) return;
+      level.changed = this.#treeCount;
+      this.#trees.delete(level.names);
     }
   }
 
@@ -122,6 +131,11 @@ export class RootfsState {
     if (!names || path === '') throw new RangeError('a file in no directory');
     names.set(nameOf(path), place);
   }
+}
+
+/** Whether a directory is another one or in it. */
+function isWithin(path: string, above: string): boolean {
+  return above === '' || path === above || (path.startsWith(above) && path[above.length] === '/');
 }
 
 function* walk(root: ReadonlyMap<string, Place>): Generator<[string, Place], void, void> {

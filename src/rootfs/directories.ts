@@ -191,8 +191,9 @@ export class Directories {
 
   /** The nearest open directory above `path`, and the rest of the path. */
   #start(path: string): [Opened, string] {
-    for (let cut = path.lastIndexOf('/'); cut > 0; cut = path.lastIndexOf('/', cut - 1)) {
-      if (path.length - cut > 2 * KEPT_SPACING && !isSpaced(path, cut)) continue;
+    const end = path.lastIndexOf('/');
+    for (let cut = end; cut > 0; cut = path.lastIndexOf('/', cut - 1)) {
+      if (cut !== end && !isSpaced(path, cut)) continue;
       const known = this.#open.get(path.slice(0, cut));
       if (known) return [known, path.slice(cut + 1)];
     }

@@ -17,7 +17,7 @@ import { clear } from './removal.ts';
 import type { Run } from './run.ts';
 import { randomName } from '../sys/temp-file.ts';
 
-const { EINVAL, ENAMETOOLONG, ENOENT, EPERM } = constants.errno;
+const { EINVAL, EISDIR, ENAMETOOLONG, ENOENT, EPERM } = constants.errno;
 
 /** Of a symlink, in bytes: symlink(2). */
 const LONGEST_TARGET = 4095;
@@ -47,6 +47,8 @@ export class Restoration {
   /** The first name of each inode, and what is on disk there. */
   readonly #first = new Map<Inode, { readonly path: BytePath; readonly identity: string }>();
   readonly #taken = new Set<string>();
+  /** For what is written before it is renamed to its place: one at a time. */
+  readonly #aside = randomName('.dlrootfs-');
 
   /**
    * @param attributes names of extended attributes that only stay where an inode has them
@@ -87,8 +89,9 @@ export class Restoration {
   }
 
   #placeFirst(parent: Directory, name: ByteName, path: BytePath, inode: Inode): void {
-    if (!this.#isRight(parent, name, inode) && !this.#make(parent, name, path, inode)) return;
-    let stat = this.#stat(parent, name, path);
+    const there = this.#findUsable(parent, name, inode);
+    if (!there && !this.#make(parent, name, path, inode)) return;
+    let stat = there ?? this.#stat(parent, name, path);
     if (this.#taken.has(stat.identity)) {
       this.#part(parent, name, path, inode);
       stat = this.#stat(parent, name, path);
@@ -98,12 +101,14 @@ export class Restoration {
     this.#applyMetadata({ parent, name, file: -1 }, path, inode, stat);
   }
 
-  /** Whether what is there may stay, but for its metadata. Of devices nobody can say. */
-  #isRight(parent: Directory, name: ByteName, inode: Inode): boolean {
+  /** What is there, where it may stay but for its metadata. A device may be any. */
+  #findUsable(parent: Directory, name: ByteName, inode: Inode): FileStat | undefined {
     const stat = this.#run.filesystem.stat(parent, name);
-    if (typeof stat === 'number' || stat.type !== inode.type) return false;
-    if (stat.type !== 'symlink') return stat.type === 'file' || stat.type === 'fifo';
-    return inode.timeless === true || this.#run.filesystem.readLink(parent, name) === inode.linkPath;
+    if (typeof stat === 'number' || stat.type !== inode.type) return undefined;
+    if (stat.type === 'file' || stat.type === 'fifo') return stat;
+    if (stat.type !== 'symlink') return undefined;
+    const isRight = inode.timeless === true || this.#run.filesystem.readLink(parent, name) === inode.linkPath;
+    return isRight ? stat : undefined;
   }
 
   /** Makes it again; false for a device that this process may not make. */
@@ -135,16 +140,19 @@ export class Restoration {
   async #write(path: BytePath, type: Inode['type']): Promise<void> {
     const { filesystem, directories } = this.#run;
     const action = `write ${displayPath(path)}`;
-    const aside = temporaryName();
+    const aside = this.#aside;
     if (type === 'symlink') {
       const target = await this.#targetOf(path);
       granted(filesystem.makeSymlink(this.#parentOf(path), aside, target), action);
     } else await this.#writeContent(path, aside);
     const parent = this.#parentOf(path);
     const name = nameOf(path);
-    const stat = filesystem.stat(parent, name);
-    if (typeof stat !== 'number' && stat.type === 'directory') clear(this.#run, parent, name, path);
-    granted(filesystem.rename(parent, aside, parent, name), action);
+    let renamed = filesystem.rename(parent, aside, parent, name);
+    if (renamed === -EISDIR) {
+      clear(this.#run, parent, name, path);
+      renamed = filesystem.rename(parent, aside, parent, name);
+    }
+    granted(renamed, action);
     directories.forgetLinks();
   }
 
@@ -196,7 +204,7 @@ export class Restoration {
     if (typeof stat !== 'number' && stat.identity === first.identity) return;
     if (typeof stat !== 'number' && stat.type === 'directory') clear(this.#run, parent, name, path);
     const firstParent = this.#parentOf(first.path);
-    const aside = temporaryName();
+    const aside = this.#aside;
     const action = `link ${displayPath(path)} to ${displayPath(first.path)}`;
     granted(filesystem.makeLink(firstParent, nameOf(first.path), parent, aside), action);
     granted(filesystem.rename(parent, aside, parent, name), action);
@@ -205,7 +213,7 @@ export class Restoration {
   /** Gives a name content of its own that shares it with another one. */
   #part(parent: Directory, name: ByteName, path: BytePath, inode: Inode): void {
     const { filesystem } = this.#run;
-    const aside = temporaryName();
+    const aside = this.#aside;
     const action = `copy ${displayPath(path)}`;
     if (inode.type === 'symlink') {
       const target = filesystem.readLink(parent, name);
@@ -267,8 +275,4 @@ function copy(filesystem: Filesystem, from: number, to: number, action: string):
     filesystem.closeFile(from);
     granted(filesystem.closeFile(to), action);
   }
-}
-
-function temporaryName(): ByteName {
-  return randomName('.dlrootfs-');
 }

@@ -721,3 +721,25 @@ test('-g: 4,000 directories in directories, and few descriptors', { skip }, asyn
   }
   execFileSync('rm', ['-rf', scratch.join('deep')]);
 });
+
+test('checkout: 2,100 directories in directories, gone and back', { skip }, async () => {
+  using scratch = new Scratch();
+  const deep = Array.from({ length: 2100 }, () => 'd').join('/');
+  const layers = [{ tar: tar(file('base', '')) }, { tar: tar(dir(deep), file(`${deep}/f`, 'x')) }];
+  registry.push('lib/deeper', '1', { layers });
+  const pulled = await runProgram([registry.reference('lib/deeper', '1'), '-d', scratch.join('deep'), '-g']);
+  assert.equal(pulled.exitCode, 0, pulled.stderr);
+  const files = () =>
+    execFileSync('find', [scratch.join('deep'), '-name', 'f', '-size', '1c', '-printf', '%d'], {
+      encoding: 'utf8',
+    });
+  for (const [branch, depth] of [
+    ['0', ''],
+    ['1', '2101'],
+  ] as const) {
+    const back = await runProgram(['checkout', branch, '-d', scratch.join('deep')]);
+    assert.equal(back.exitCode, 0, back.stderr);
+    assert.equal(files(), depth);
+  }
+  execFileSync('rm', ['-rf', scratch.join('deep')]);
+});
