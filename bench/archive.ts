@@ -3,7 +3,7 @@ import { Header } from 'tar';
 /** What goes into a generated layer. */
 export interface ArchiveEntry {
   readonly path: string;
-  readonly type: 'Directory' | 'File' | 'SymbolicLink';
+  readonly type: 'Directory' | 'File' | 'SymbolicLink' | 'Link';
   readonly mode: number;
   readonly target?: string;
   /** Size of a file in bytes; its `content` yields as many. */

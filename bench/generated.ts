@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { archive, type ArchiveEntry } from './archive.ts';
-import { mixture, noise, text } from './noise.ts';
+import { mixture, type Noise, noise, text } from './noise.ts';
 
 const MiB = 1 << 20;
 
@@ -17,6 +17,16 @@ export const generated: Readonly<Record<string, () => Iterable<Iterable<Uint8Arr
   entries10k: () => [archive(manyEntries(10_000))],
   entries100k: () => [archive(manyEntries(100_000))],
   entries1m: () => [archive(manyEntries(1_000_000))],
+  shapefat: function* () {
+    const random = noise(11);
+    const words = text(random, 12 * MiB);
+    for (let n = 0; n < 3; n += 1) yield archive(folderOf(`srv${n}`, fatFiles(random, words)));
+  },
+  shapethin: function* () {
+    for (let n = 0; n < 120; n += 1) yield archive(folderOf(`srv/part${n % 10}`, thinLayer(n)));
+  },
+  shapelinks: () => [archive(folderOf('usr', linkedFiles()))],
+  shapereal: realistic,
 };
 
 function directory(path: string, mode = 0o755): ArchiveEntry {
@@ -116,6 +126,80 @@ function* smallFiles(count: number, seed: number): Generator<ArchiveEntry> {
   for (let n = 0; n < count; n += 1) {
     const bytes = Buffer.from(random(600).toString('base64'));
     yield file(`file${n}.txt`, bytes.length, [bytes]);
+  }
+}
+
+/** 25 files of 8 MiB. */
+function* fatFiles(random: Noise, words: Uint8Array): Generator<ArchiveEntry> {
+  for (let n = 0; n < 25; n += 1) yield file(`part${n}`, 8 * MiB, mixture(random, words, 8));
+}
+
+/** 40 files, one of the layer before written again, and one that is gone. */
+function* thinLayer(layer: number): Generator<ArchiveEntry> {
+  yield* smallFiles(40, layer % 250);
+  if (layer < 10) return;
+  yield file('.wh.file7.txt', 0, []);
+}
+
+/** 2,000 files, 18,000 hard links to them and 10,000 symlinks, in 200 folders. */
+function* linkedFiles(): Generator<ArchiveEntry> {
+  const words = text(noise(12), MiB);
+  for (let folder = 0; folder < 200; folder += 1) {
+    yield directory(`d${folder}`);
+    for (let n = 0; n < 10; n += 1) {
+      const size = 200 + (((folder * 10 + n) * 7919) % 9800);
+      yield file(`d${folder}/f${n}`, size, [words.subarray(n * 1000, n * 1000 + size)]);
+      for (let m = 0; m < 9; m += 1)
+        yield {
+          path: `d${folder}/f${n}-link${m}`,
+          type: 'Link',
+          mode: 0o644,
+          target: `usr/d${folder}/f${n}`,
+        };
+      for (let m = 0; m < 5; m += 1)
+        yield {
+          path: `d${folder}/f${n}-soft${m}`,
+          type: 'SymbolicLink',
+          mode: 0o777,
+          target: `../d${(folder + m) % 200}/f${n}`,
+        };
+    }
+  }
+}
+
+/** A base with libraries, an interpreter, an application's modules, and small layers above that change and remove a few of them. */
+function* realistic(): Generator<Iterable<Uint8Array>> {
+  const random = noise(13);
+  const words = text(random, 12 * MiB);
+  yield archive(folderOf('usr', sizedFiles(6000, random, words, 4 * MiB)));
+  yield archive(folderOf('opt', sizedFiles(4000, random, words, 24 * MiB)));
+  yield archive(folderOf('srv', sizedFiles(16_000, random, words, 256 * 1024)));
+  for (let n = 0; n < 6; n += 1)
+    yield archive(
+      folderOf('srv', [
+        directory(`d${n}`),
+        file(`d${n}/.wh.f${n}`, 0, []),
+        ...Array.from({ length: 30 }, (_, m) => file(`d${n}/new${m}`, 3000, [words.subarray(m, m + 3000)])),
+      ]),
+    );
+}
+
+/** Files of many sizes, most of them small: as often between 100 bytes and 1 KB as between 1 and 10 KB, and so on, up to `largest`. */
+function* sizedFiles(
+  count: number,
+  random: Noise,
+  words: Uint8Array,
+  largest: number,
+): Generator<ArchiveEntry> {
+  for (let n = 0; n < count; n += 1) {
+    if (n % 20 === 0) yield directory(`d${n / 20}`);
+    const folder = `d${Math.floor(n / 20)}`;
+    const fraction = ((n * 7919) % 10_007) / 10_007;
+    const size = Math.floor(100 * (largest / 100) ** (fraction ** 3));
+    const cut = (n * 104_729) % MiB;
+    const bytes = n % 3 === 0 ? random(size) : words.subarray(cut, cut + size);
+    yield file(`${folder}/f${n}`, bytes.length, [bytes], n % 9 === 0 ? 0o755 : 0o644);
+    if (n % 12 === 0) yield { path: `${folder}/l${n}`, type: 'SymbolicLink', mode: 0o777, target: `f${n}` };
   }
 }
 

@@ -11,8 +11,10 @@ layers() { # the digests of the image's layers, base layer first
 # A layer that turns a folder into a link makes tar complain, because nothing here applies whiteouts.
 unpack() { "${untar[@]}" -f - -C "$DEST" 2>>"$SCRATCH/tar.err" || true; }
 
+inflate() { if [ "${IMAGE##*:}" = zstd ]; then zstd -dcq; else igzip -dc; fi; }
+
 # The limit: what the kernel and C tools need for the bytes alone, layer by layer, nothing verified.
-limit() { local d; for d in $(layers); do curl -fsS "$blobs/$d" | igzip -dc | unpack; done; }
+limit() { local d; for d in $(layers); do curl -fsS "$blobs/$d" | inflate | unpack; done; }
 # The same with the sha256 of each blob and of each plain layer taken.
 limit_sha256() {
   local d
@@ -22,6 +24,8 @@ limit_sha256() {
 }
 # The same from files that are there already, see fetch_blobs.
 limit_local() { local d; for d in $(layers); do igzip -dc <"$BLOBS/$d" | unpack; done; }
+# Only so many processors, for all that comes after in the same script.
+cores() { taskset -pc "0-$(($1 - 1))" $$ >/dev/null; }
 # All blobs at once, to files.
 transfer() { fetch_blobs "$SCRATCH"; }
 fetch_blobs() { # FOLDER

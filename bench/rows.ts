@@ -15,6 +15,8 @@ export interface Candidate {
   readonly compression?: Compression;
   /** Pulled over a slower link than loopback. */
   readonly link?: LinkSpeed;
+  /** Processors that it is given; left out, and said, where the machine has fewer. */
+  readonly cores?: number;
   /** The script does it this many times over. */
   readonly repeat?: number;
   /** Programs without which this candidate is left out. */
@@ -46,6 +48,35 @@ function dlrootfs(image: string, link?: LinkSpeed): Candidate {
 
 function limit(image: string): Candidate {
   return { name: 'limit', script: 'limit', image };
+}
+
+/** dlrootfs and the limit side by side, nothing else. */
+function againstLimit(
+  name: string,
+  title: string,
+  image: string,
+  most: number,
+  compression: Compression = 'gzip',
+): Row {
+  return {
+    name,
+    title,
+    candidates: [
+      { ...dlrootfs(image), compression },
+      { ...limit(image), compression },
+    ],
+    goals: [wall('limit', most), memory('dlrootfs', 128)],
+  };
+}
+
+/** The same with so many processors. */
+function withCores(cores: number): readonly Candidate[] {
+  return [dlrootfs('manyfiles'), limit('manyfiles')].map((candidate) => ({
+    ...candidate,
+    name: `${candidate.name}, ${cores} cores`,
+    script: `cores ${cores}; ${candidate.script}`,
+    cores,
+  }));
 }
 
 function crane(image: string, link?: LinkSpeed): Candidate {
@@ -81,6 +112,7 @@ function memory(candidate: string, atMost: number): Goal {
 }
 
 const fastLink = { rateMbit: 200, rttMs: 20 };
+const officeLink = { rateMbit: 1000, rttMs: 5, shared: true };
 const slowLink = { rateMbit: 100, rttMs: 20 };
 const STARTS = 20;
 
@@ -104,7 +136,7 @@ export const rows: readonly Row[] = [
       crane('manyfiles'),
     ],
     goals: [
-      wall('limit', 0.9),
+      wall('limit', 0.65),
       cpu('limit', 1.3),
       wall('skopeo+umoci', 0.35),
       wall('podman', 0.25),
@@ -120,7 +152,37 @@ export const rows: readonly Row[] = [
       limit('bigfiles'),
       { name: 'limit with sha256sum', script: 'limit_sha256', image: 'bigfiles' },
     ],
-    goals: [wall('limit', 1.1), wall('limit with sha256sum', 0.7), memory('dlrootfs', 128)],
+    goals: [wall('limit', 0.75), wall('limit with sha256sum', 0.7), memory('dlrootfs', 128)],
+  },
+  againstLimit('debian', 'Debian without documents: 4 layers, 5,500 entries', 'debian', 0.9),
+  againstLimit('manyzstd', 'many files, zstd', 'manyfiles', 0.7, 'zstd'),
+  againstLimit('bigzstd', 'big files, zstd', 'bigfiles', 0.9, 'zstd'),
+  againstLimit('fat', 'a few fat layers: 3 of 200 MiB', 'shapefat', 0.75),
+  againstLimit('thin', 'many thin layers: 120 of 40 files', 'shapethin', 0.65),
+  againstLimit('files', 'one layer of 100,000 files', 'entries100k', 0.65),
+  againstLimit('links', 'mostly links: 2,000 files, 18,000 hard links, 10,000 symlinks', 'shapelinks', 0.9),
+  againstLimit(
+    'realistic',
+    'a base, an interpreter, an application, and small layers above',
+    'shapereal',
+    0.75,
+  ),
+  {
+    name: 'cores',
+    title: 'many files on 2, 4 and 8 processors',
+    candidates: [2, 4, 8].flatMap(withCores),
+    goals: [2, 4, 8].map((cores) => wall(`limit, ${cores} cores`, 0.65, `dlrootfs, ${cores} cores`)),
+  },
+  {
+    name: 'office',
+    title: 'many files from a registry on a link of 1 Gbit/s in all, 5 ms',
+    candidates: [
+      dlrootfs('manyfiles', officeLink),
+      crane('manyfiles', officeLink),
+      { name: 'transfer alone', script: 'transfer', image: 'manyfiles', link: officeLink },
+      { ...limit('manyfiles'), link: officeLink },
+    ],
+    goals: [wall('limit', 0.75), wall('crane', 0.6)],
   },
   {
     name: 'link',

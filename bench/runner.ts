@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { openLink } from './link.ts';
 import type { Results } from './results.ts';
@@ -80,7 +81,8 @@ export class Runner {
     return `${image}${exits}: ${verdict}\n`;
   }
 
-  #isHere({ needs = [] }: Candidate): boolean {
+  #isHere({ needs = [], cores = 1 }: Candidate): boolean {
+    if (cores > availableParallelism()) return false;
     return needs.every((program) =>
       program === 'CRANE_EXPORT'
         ? this.#settings.craneExport !== undefined

@@ -13,6 +13,8 @@ const needed = [
   'curl',
   'jq',
   'isal',
+  'zstd',
+  'iproute2',
   'time',
   'busybox-static',
   'e2fsprogs',

@@ -8,10 +8,10 @@ export const tableHead = `| row | candidate | wall s | min–max | cpu s | rss M
 /** The lines of one row: a line a candidate. */
 export function tableLines(row: Row, results: Results): string {
   let lines = '';
-  for (const { name } of row.candidates) {
+  for (const { name, cores } of row.candidates) {
     const samples = results.get(name);
     if (samples === undefined) {
-      lines += `| ${row.name} | ${name} | not here | | | | |\n`;
+      lines += `| ${row.name} | ${name} | ${cores === undefined ? 'not here' : 'skipped: too few processors'} | | | | |\n`;
       continue;
     }
     const walls = samples.map((sample) => sample.wallSeconds);
