@@ -1,6 +1,7 @@
 import { fstatSync, readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { answersVersion, shortUsage, tooLowLimit } from './quick-answer.ts';
+import { ownProcess } from './sys/native.ts';
 import { describeFailure, type Failure } from './command-line/failure.ts';
 import { DestinationError, ExitCode, InterruptedError } from './errors.ts';
 import { exactArguments } from './sys/argv.ts';
@@ -15,6 +16,7 @@ const GRACE_MILLISECONDS = 10_000;
 export async function main(): Promise<void> {
   const argv = process.argv.slice(2);
   if (answersVersion(argv)) return;
+  ownProcess();
   const abort = new AbortController();
   const failureOf = (error: unknown): Failure => describeFailure(error, wantsJsonLines(argv));
   for (const signal of endingSignals) {

@@ -1,6 +1,7 @@
 import type { Worker } from 'node:worker_threads';
 import type { ByteReader } from './blob/decode/byte-reader.ts';
 import { MalformedDataError } from './blob/decode/malformed-data.ts';
+import { nativeDecoders } from './blob/decode/native.ts';
 import type { RemoteDecoder, RemoteTar } from './blob/pulled-layer.ts';
 import { DestinationError } from './errors.ts';
 import type { Compression } from './oci/compression.ts';
@@ -74,7 +75,9 @@ export class Decoder implements RemoteDecoder {
   }
 
   handles(compression: Compression): compression is Remote {
-    return compression === 'gzip' || compression === 'zstd';
+    return (
+      (compression === 'gzip' || compression === 'zstd') && nativeDecoders()?.[compression] !== undefined
+    );
   }
 
   async decode(

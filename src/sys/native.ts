@@ -16,7 +16,7 @@ export function loadNative(): Native | undefined {
     try {
       const koffi = loadKoffi();
       native = { koffi, library: koffi.load(null) };
-      tuneMalloc(native);
+      if (isOwnProcess) tuneMalloc(native);
     } catch {
       native = null;
     }
@@ -28,7 +28,22 @@ let trim: ((pad: number) => number) | undefined;
 
 /** Gives back to the system what malloc holds on to though it is free, in all threads: it takes about a millisecond. */
 export function releaseFreeMemory(): void {
-  trim?.(0);
+  const there = loadNative();
+  if (!there) return;
+  try {
+    trim ??= there.library.func('int malloc_trim(size_t pad)') as (pad: number) => number;
+  } catch {
+    // Other libcs than glibc have no such function.
+    trim = () => 0;
+  }
+  trim(0);
+}
+
+let isOwnProcess = false;
+
+/** This process does nothing but what it was started for, so that its malloc may be tuned. For a library that is its user's business. */
+export function ownProcess(): void {
+  isOwnProcess = true;
 }
 
 /** malloc.h of glibc. */
@@ -40,15 +55,14 @@ const ARENAS = 2;
 
 /**
  * Keeps malloc from holding on to what is free: by default, windows of zstd that were freed stay (20 MiB and more), and each thread has an
- * arena of its own. Done by the first thread that comes here, for the process; other libcs than glibc have no such function.
+ * arena of its own.
  */
 function tuneMalloc({ library }: Native): void {
   try {
     const mallopt = library.func('int mallopt(int parameter, int value)');
     mallopt(M_MMAP_THRESHOLD, LARGE);
     mallopt(M_ARENA_MAX, ARENAS);
-    trim = library.func('int malloc_trim(size_t pad)') as (pad: number) => number;
   } catch {
-    // musl.
+    // Other libcs than glibc have no such function.
   }
 }
