@@ -42,7 +42,10 @@ async function runInvocation(invocation: Invocation, context: CliContext): Promi
   const { command, words } = invocation;
   const print = (text: string) => void context.stdout.write(text);
   if (command === 'version') return print(`${version}\n`);
-  if (command === 'help') return print((await import('./help.ts')).helpText(words[0], invocation.values.all));
+  if (command === 'help')
+    return print(
+      (await import('./help.ts')).helpText(words[0], invocation.values.all, context.stdout.columns),
+    );
   if (command === 'completion') return print((await import('./completions.ts')).completionScript(words[0]!));
   if (!context.workingDirectoryExists())
     throw new DestinationError('the working directory does not exist any more', {

@@ -6,10 +6,15 @@ import { type Paragraph, type Topic, topicNames, topics } from './topics.ts';
 
 const HELP_COLUMNS = 80;
 const INDENT_COLUMNS = 2;
-/** Longer terms get a line of their own. */
+/** Longer terms get a line of their own, and so do those that leave too little to their text. */
 const WIDEST_TERM_COLUMNS = 40;
+const NARROWEST_TEXT_COLUMNS = 20;
 
-const layout = Object.assign(new Help(), { helpWidth: HELP_COLUMNS, optionDescription });
+const layout = Object.assign(new Help(), {
+  helpWidth: HELP_COLUMNS,
+  minWidthToWrap: NARROWEST_TEXT_COLUMNS,
+  optionDescription,
+});
 
 /** The commonest tasks and flags: with them `--help` fits a terminal of 80 × 24. */
 const EXAMPLES: readonly (readonly [line: string, meaning: string])[] = [
@@ -33,9 +38,11 @@ export const COMMON_FLAGS: readonly (readonly [flag: string, meaning: string])[]
  * The text of `dlrootfs --help` and `dlrootfs help WORD`; a word may be a command, a topic, or both.
  *
  * @param all every command, flag and exit code instead of one screen
+ * @param columns of the terminal; wide lines are hard to read
  * @throws UsageError
  */
-export function helpText(name?: string, all = false): string {
+export function helpText(name?: string, all = false, columns = HELP_COLUMNS): string {
+  layout.helpWidth = Math.min(Math.max(columns, 2 * NARROWEST_TEXT_COLUMNS), HELP_COLUMNS);
   if (name === undefined) return all ? wholeHelp() : screenHelp();
   if (name === 'pull') return wholeHelp();
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
@@ -48,9 +55,10 @@ export function helpText(name?: string, all = false): string {
   });
 }
 
-const HEAD = `Usage: dlrootfs IMAGE[:TAG|@DIGEST] [FLAGS]
-Turns a container image in a registry into a root file system directory.
-`;
+const USAGE = 'Usage: dlrootfs IMAGE[:TAG|@DIGEST] [FLAGS]';
+const SUMMARY = 'Turns a container image in a registry into a root file system directory.';
+const head = (): string => `${wrapped(USAGE)}\n${wrapped(SUMMARY)}\n`;
+const wrapped = (text: string): string => layout.boxWrap(text, layout.helpWidth);
 
 const commandNames = Object.keys(commands).filter((name) => name !== 'pull');
 
@@ -60,7 +68,7 @@ function screenHelp(): string {
     ['Commands', commandNames.join(', ')],
     ['Topics', topicNames.join(', ')],
   ] as const;
-  return `${HEAD}\n${definitions(EXAMPLES)}\n${definitions(COMMON_FLAGS)}\n${definitions(more)}`;
+  return `${head()}\n${definitions(EXAMPLES)}\n${definitions(COMMON_FLAGS)}\n${definitions(more)}`;
 }
 
 function wholeHelp(): string {
@@ -69,7 +77,7 @@ function wholeHelp(): string {
     return [`dlrootfs ${synopsis}`, summary] as const;
   });
   const parts = [
-    HEAD,
+    head(),
     `Examples\n${definitions(EXAMPLES)}`,
     `Commands\n${definitions(entries)}`,
     optionHelp(commands['pull']!),
@@ -80,7 +88,7 @@ function wholeHelp(): string {
 }
 
 function commandHelp(command: CommandDescription): string {
-  const summary = layout.boxWrap(command.summary, HELP_COLUMNS);
+  const summary = wrapped(command.summary);
   return `Usage: dlrootfs ${command.synopsis}\n\n${summary}\n\n${optionHelp(command)}`;
 }
 
@@ -105,13 +113,15 @@ function topicText({ title, paragraphs }: Topic): string {
 function paragraphText(paragraph: Paragraph): string {
   if (typeof paragraph !== 'string') return definitions(paragraph);
   const indent = ' '.repeat(INDENT_COLUMNS);
-  const lines = layout.boxWrap(paragraph, HELP_COLUMNS - INDENT_COLUMNS);
+  const lines = layout.boxWrap(paragraph, layout.helpWidth - INDENT_COLUMNS);
   return `${lines.replaceAll(/^/gm, indent)}\n`;
 }
 
 function definitions(entries: readonly (readonly [term: string, meaning: string])[]): string {
-  const fitting = entries.map(([term]) => term.length).filter((length) => length <= WIDEST_TERM_COLUMNS);
-  const width = Math.max(...fitting);
+  const left = layout.helpWidth - NARROWEST_TEXT_COLUMNS - 2 * INDENT_COLUMNS;
+  const widest = Math.min(WIDEST_TERM_COLUMNS, left);
+  const fitting = entries.map(([term]) => term.length).filter((length) => length <= widest);
+  const width = Math.max(...fitting, 2 * INDENT_COLUMNS);
   const lines = entries.map(([term, meaning]) => {
     if (term.length <= width) return layout.formatItem(term, width, meaning, layout);
     return `${' '.repeat(INDENT_COLUMNS)}${term}\n${layout.formatItem('', width, meaning, layout)}`;

@@ -44,6 +44,12 @@ test('help: --help leaves a line for the prompt on a terminal of 80 × 24, and n
     assert.ok(optionNamed(/^--?([a-z]+)/.exec(flag)![1]!) !== undefined, flag);
 });
 
+test('help: on a narrow terminal no word is broken', () => {
+  for (const columns of [40, 60])
+    for (const line of helpText(undefined, false, columns).split('\n'))
+      assert.ok(line.length <= columns || /^ {2}dlrootfs \S.{0,40}$/.test(line), line);
+});
+
 test('help: --help --all names every command, topic, flag and exit code', () => {
   const text = helpText(undefined, true);
   for (const word of words.filter((name) => name !== 'pull'))
