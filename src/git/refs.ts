@@ -90,7 +90,7 @@ export function resolveBranch(refs: ReadonlyMap<string, ObjectID>, wanted: strin
       : `${printable(wanted)} could be ${matches.length} branches`,
     {
       code: 'GIT_NO_BRANCH',
-      hint: `there are ${shown.join(', ')}${names.length > LONGEST_LIST ? ', …' : ''}`,
+      hint: `choose one of ${shown.join(', ')}${names.length > LONGEST_LIST ? ', …' : ''}`,
     },
   );
 }

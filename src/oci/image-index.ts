@@ -76,9 +76,7 @@ function noPlatform(wanted: Platform, present: readonly Platform[], what: string
   return new NotFoundError(`${what} has no image for ${formatPlatform(wanted)}`, {
     code: 'PLATFORM_NOT_FOUND',
     hint:
-      names.length === 0
-        ? 'it names no platforms at all'
-        : `there is: ${names.join(', ')} (choose by --platform)`,
+      names.length === 0 ? 'it names no platforms at all' : `choose one with --platform: ${names.join(', ')}`,
   });
 }
 

@@ -27,7 +27,10 @@ export function imageOfTag(tags: JsonObject, tag: string, name: string): string 
     const more = names.length > LISTED_TAGS ? ', …' : '';
     throw new NotFoundError(`${name} has no tag ${printable(tag)}`, {
       code: 'TAG_NOT_FOUND',
-      hint: names.length === 0 ? 'it has no tags' : `it has ${names.slice(0, LISTED_TAGS).join(', ')}${more}`,
+      hint:
+        names.length === 0
+          ? 'choose another repository: this one has no tags'
+          : `choose one of its tags: ${names.slice(0, LISTED_TAGS).join(', ')}${more}`,
     });
   }
   return imageId(tags[tag], `the image that ${name}:${printable(tag)} points to`);

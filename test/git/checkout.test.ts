@@ -210,7 +210,7 @@ test('a branch is found by its number, or by enough of its name', async (t) => {
         (error: unknown) =>
           (error instanceof GitError &&
             branch.test(error.message) &&
-            error.hint?.startsWith('there are layer0_') === true) ||
+            error.hint?.startsWith('choose one of layer0_') === true) ||
           (error instanceof GitError && branch.test(error.message) && error.hint!.includes('mine2')),
       );
     }

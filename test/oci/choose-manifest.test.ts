@@ -193,7 +193,7 @@ test('where nothing fits the error lists what there is', async () => {
     assert.equal(error.message, 'a/b:1 has no image for linux/riscv64');
     assert.equal(
       error.hint,
-      'there is: linux/amd64, linux/arm/v7, linux/s390x, linux/mips (choose by --platform)',
+      'choose one with --platform: linux/amd64, linux/arm/v7, linux/s390x, linux/mips',
     );
     return true;
   });

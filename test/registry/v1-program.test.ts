@@ -347,7 +347,7 @@ const rows: readonly Row[] = [
     what: 'tag unknown',
     repository: 'team/app:9.9',
     exitCode: 3,
-    message: /\/team\/app has no tag 9\.9\nhint: it has latest/,
+    message: /\/team\/app has no tag 9\.9\nhint: choose one of its tags: latest/,
   },
   {
     what: 'layer JSON: 404',

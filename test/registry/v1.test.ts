@@ -389,7 +389,7 @@ test('an unknown tag names those that there are', async () => {
   await assert.rejects(client.image(), (error) => {
     assert.ok(error instanceof NotFoundError);
     assert.equal(error.message, `${registry.host}/team/app has no tag 2.0`);
-    assert.equal(error.hint, 'it has 1.0');
+    assert.equal(error.hint, 'choose one of its tags: 1.0');
     return true;
   });
   assert.deepEqual(registry.log(/images\//), []);

@@ -268,6 +268,10 @@ const ROWS: readonly Row[] = [
     transient: true,
     code: UNREACHABLE,
     message: ({ peer, reason }) => `cannot connect to ${peer}: ${reason}`,
+    hint: ({ proxied }) =>
+      proxied
+        ? 'check HTTPS_PROXY and HTTP_PROXY'
+        : 'check host and port, and the network; behind a proxy, set HTTPS_PROXY',
   },
   {
     codes: /^UND_ERR_HEADERS_OVERFLOW$/,
