@@ -53,8 +53,8 @@ export function compressionFor(fileName: string): ArchiveCompression {
   if (fileName === '-' || /\.tar$/i.test(fileName)) return 'none';
   if (/\.(?:tar\.gz|tgz)$/i.test(fileName)) return 'gzip';
   if (/\.(?:tar\.zst|tzst)$/i.test(fileName)) return 'zstd';
-  throw new UsageError(`cannot tell from the name what kind of archive ${printable(fileName)} is to be`, {
-    hint: 'use a name that ends in .tar, .tar.gz or .tar.zst, or - for a tar on standard output',
+  throw new UsageError(`cannot tell the format of ${printable(fileName)} by its name`, {
+    hint: 'use a name that ends in .tar, .tar.gz, .tar.zst, .ext4, .squashfs or .erofs, or - for a tar on standard output',
   });
 }
 

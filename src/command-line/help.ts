@@ -29,7 +29,7 @@ export const COMMON_FLAGS: readonly (readonly [flag: string, meaning: string])[]
   ['-d DIR', 'directory of the root file system (default: ./rootfs)'],
   ['-u USER[:PASSWORD]', 'credentials; logins of docker and podman work as they are'],
   ['-g', 'one git branch and one commit per layer'],
-  ['-o FILE', 'one archive instead: FILE.tar, FILE.tar.gz or FILE.tar.zst'],
+  ['-o FILE', 'one file instead: FILE.tar, .tar.gz, .tar.zst, .ext4, .squashfs'],
   ['--platform OS/ARCH', 'for another machine, as linux/arm64'],
   ['--for RUNTIME', 'write the configuration of runc, lxc or nspawn beside DIR'],
 ];

@@ -109,6 +109,10 @@ export const topics: Readonly<Record<string, Topic>> = {
           'one archive instead of a directory; the same image gives the same bytes, and no root is needed',
         ],
         ['-o -', 'the tar on standard output, without other lines'],
+        [
+          '-o FILE.ext4, FILE.squashfs, FILE.erofs',
+          'a disk image, as exact as the archive; it needs mke2fs, sqfstar or mkfs.erofs. --size is for ext4',
+        ],
       ],
     ],
   },
