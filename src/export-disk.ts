@@ -51,7 +51,10 @@ export async function exportDisk(
         if (options.part) tree.select(options.part);
         const notRestored = await writeDiskImage(tree, disk);
         const layers = image.layers.map(({ id, digest, diffID, size }, index) => ({
-          ...{ id, digest, diffID, size },
+          id,
+          digest,
+          diffID,
+          size,
           entries: tree.layerEntries[index]!,
         }));
         return { layers, notRestored };
