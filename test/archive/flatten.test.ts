@@ -223,6 +223,7 @@ describe('the flattened archive', () => {
     });
     assert.deepEqual(counts, {
       entriesRead: 4,
+      layerEntries: [2, 2],
       entriesWritten: 1,
       notRestored: { ...nothingLost(), ignored: 1 },
     });

@@ -22,6 +22,8 @@ export interface Started {
 export function startContainer(command: string): Started {
   const here = '--quiet --pipe --register=no --keep-unit';
   const line = command.replace('systemd-nspawn', `systemd-nspawn ${here}`);
+  // systemd makes it when the host boots; this host may have another init.
+  if (command.includes('--inaccessible')) mkdirSync('/run/systemd/inaccessible/dir', { recursive: true });
   for (let tries = 0; ; tries += 1) {
     const { status, stdout, stderr } = spawnSync('sh', ['-c', line], { encoding: 'utf8', timeout: 120_000 });
     // Another test's machine of the same name is just starting or ending: nspawn takes one of a name at a time.
