@@ -25,8 +25,13 @@ const SET_ID_BITS = 0o6000;
 /**
  * The mode of a directory while it is filled. Bits that keep its owner out, or that new files inherit, are set at the end.
  */
-export function fillingMode(mode: number): number {
-  return (mode & ~SET_ID_BITS) | OWNER_BITS;
+export function fillingMode(run: Run, mode: number): number {
+  return (mode & ~SET_ID_BITS) | ownerBits(run);
+}
+
+/** Bits that the owner needs. */
+function ownerBits({ filesystem }: Run): number {
+  return filesystem.checksAccess ? OWNER_BITS : 0;
 }
 
 /** Records the time that a directory gets at the end, and its mode if it has or had another one in this run. */
@@ -37,7 +42,7 @@ export function noteDirectory(
   seconds: number,
   nanoseconds: number,
 ): void {
-  const late = mode !== fillingMode(mode);
+  const late = mode !== fillingMode(run, mode);
   if (late) run.lateModes.add(path);
   run.log.add(path, late || run.lateModes.has(path) ? mode : undefined, seconds, nanoseconds);
 }
@@ -45,7 +50,7 @@ export function noteDirectory(
 /** Metadata of a directory that `makeDirectory` has just made with `fillingMode`; answers the mode that it is to have. */
 export function applyDirectoryMetadata(run: Run, parent: Directory, name: ByteName, entry: Entry): number {
   const node = { parent, name, file: -1 };
-  settleMode(run, node, fillingMode(entry.mode));
+  settleMode(run, node, fillingMode(run, entry.mode));
   restoreOwner(run, node, entry, newOwner(run));
   return restoreDirectoryXattrs(run, node, entry);
 }
@@ -62,7 +67,7 @@ export function mergeDirectoryMetadata(
   restoreOwner(run, node, entry, stat);
   removeStaleXattrs(run, node, entry);
   const ownMode = restoreDirectoryXattrs(run, node, entry);
-  const mode = fillingMode(ownMode);
+  const mode = fillingMode(run, ownMode);
   if (stat.mode !== mode || entry.xattrs) granted(run.filesystem.setMode(node, mode), 'set the mode');
   return ownMode;
 }
@@ -148,9 +153,10 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
     if (!directory) continue;
     const node = { parent: directory, name: '.', file: -1 };
     if (mode !== undefined) {
-      if ((mode & OWNER_BITS) === OWNER_BITS) barring.delete(path);
+      const open = mode | ownerBits(run);
+      if (mode === open) barring.delete(path);
       else barring.set(path, mode);
-      granted(run.filesystem.setMode(node, mode | OWNER_BITS), `set the mode of ${displayPath(path)}`);
+      granted(run.filesystem.setMode(node, open), `set the mode of ${displayPath(path)}`);
     }
     restoreTimes(run, node, mtimeSeconds, mtimeNanoseconds);
   }

@@ -53,6 +53,8 @@ export interface FileStat {
  */
 export interface Filesystem {
   readonly root: Directory;
+  /** A directory's mode may keep its owner out. */
+  readonly checksAccess: boolean;
   /** A directory of the parent's, not a symlink to one: its handle, -ENOENT, -ENOTDIR or -ELOOP for anything else that has the name. */
   openDirectory(parent: Directory, name: ByteName): number;
   /** Gives back a handle of `openDirectory`. */

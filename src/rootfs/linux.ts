@@ -41,6 +41,7 @@ const FORMATS: Readonly<Partial<Record<EntryType, number>>> = {
  */
 export class LinuxFilesystem implements DiskFilesystem {
   readonly root: Directory;
+  readonly checksAccess = true;
   readonly #calls: SystemCalls;
   readonly #memory: CallMemory;
   #knowsFchmodat2 = true;

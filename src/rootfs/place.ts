@@ -72,7 +72,7 @@ function placeRoot(run: Run, entry: Entry): void {
 /** Makes the directory, or merges with the one that is there; answers whether it is new. */
 function placeDirectory(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): boolean {
   const { filesystem } = run;
-  const mode = fillingMode(entry.mode);
+  const mode = fillingMode(run, entry.mode);
   let existing: FileStat | undefined;
   const made = makeInPlace(run, parent, path, name, () => {
     const answer = filesystem.makeDirectory(parent, name, mode);
