@@ -12,15 +12,10 @@ import type { Opened } from './with-session.ts';
  * @throws as a pull of the whole; NotFoundError for a path that the image has not, before anything is written
  */
 export async function buildPart(image: Image, opened: Opened, options: PullOptions): Promise<Built> {
-  const { report } = options;
   return await withImageTree(image, opened, options, true, async (tree, layers) => {
     const rootfs = await RootfsBuild.open(options, image.layers);
     try {
       await rootfs.applyPart(flattenedTree(tree), layers, image.layers.at(-1)?.info);
-      for (const [index, { entries }] of layers.entries()) {
-        report({ type: 'layer-apply', index });
-        report({ type: 'layer-applied', index, entries });
-      }
       return await rootfs.finish();
     } catch (error) {
       await rootfs.discard();

@@ -54,9 +54,9 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
   const options = { ...request, destination: await placeForSpool(destination) };
   return await withSession(options, async (opened) => {
     const image = await resolveImage(opened, options);
-    const differ = new DirectoryComparison(disk, image, request);
+    const differ = new DirectoryComparison(disk, image, request, contents);
     await withImageTree(image, opened, options, contents, async (tree) => {
-      await differ.compare(tree, contents).catch((error: unknown) => {
+      await differ.compare(tree).catch((error: unknown) => {
         throw signal.aborted || error instanceof DlrootfsError
           ? error
           : explainOsError(error, `read ${printable(destination)}`, 'name another directory with -d');
@@ -120,7 +120,7 @@ class DirectoryComparison {
   /** Files whose content is to be compared, by the inode that the image has for them, then by the one on disk: all names of it. */
   readonly #files = new Map<number, Map<DiskEntry['inode'], TreeEntry[]>>();
 
-  constructor(disk: DiskTree, image: Image, options: PullOptions) {
+  constructor(disk: DiskTree, image: Image, options: PullOptions, contents: boolean) {
     this.#disk = disk;
     this.#image = image;
     this.#options = options;
@@ -136,25 +136,29 @@ class DirectoryComparison {
         this.unread.push(found.path);
         return true;
       },
-      onFiles: (expected, found) => {
-        const copies = this.#files.get(expected.inode) ?? new Map<DiskEntry['inode'], TreeEntry[]>();
-        this.#files.set(expected.inode, copies);
-        copies.set(found.inode, [...(copies.get(found.inode) ?? []), expected]);
-      },
+      ...(contents && {
+        onFiles: (expected: TreeEntry, found: DiskEntry) => this.#noteFiles(expected, found),
+      }),
     });
+  }
+
+  #noteFiles(expected: TreeEntry, found: DiskEntry): void {
+    const copies = this.#files.get(expected.inode) ?? new Map<DiskEntry['inode'], TreeEntry[]>();
+    this.#files.set(expected.inode, copies);
+    copies.set(found.inode, [...(copies.get(found.inode) ?? []), expected]);
   }
 
   get differences(): Difference<'missing' | 'extra'>[] {
     return this.#comparison.differences();
   }
 
-  async compare(tree: ImageTree, contents: boolean): Promise<void> {
+  async compare(tree: ImageTree): Promise<void> {
     const { signal } = this.#options;
     this.#tree = tree;
     const yielder = openYielder(signal);
     const pause = (): Promise<void> => yielder.pause();
     await this.#comparison.compare(tree.walk(), this.#disk.walk(tree.hasRoot), pause);
-    if (!contents) return;
+    if (this.#files.size === 0) return;
     await tree.readInOrder(this.#files.keys(), async (inode, content) => {
       await pause();
       const copies = [...this.#files.get(inode)!.values()];

@@ -23,7 +23,14 @@ export async function withImageTree<T>(
   contents: boolean,
   use: (tree: ImageTree, layers: readonly LayerSummary[]) => Promise<T>,
 ): Promise<T> {
-  const treeOptions = { name: source.reference, temporaryFile: () => store.spool() };
+  const treeOptions = {
+    name: source.reference,
+    temporaryFile: () => store.spool(),
+    onLayer: (index: number, entries?: number) =>
+      report(
+        entries === undefined ? { type: 'layer-apply', index } : { type: 'layer-applied', index, entries },
+      ),
+  };
   const open = contents ? openHeld : openStreamed;
   const { tree, layers, close } = await withoutCorruptBlobs(report, (careful) =>
     open(image, { store, jobs, policy, signal, report, careful }, treeOptions),

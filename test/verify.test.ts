@@ -471,7 +471,7 @@ describe('verify of a directory that somebody else makes', () => {
       for (let runs = 0; runs < 8; runs += 1) {
         const { exitCode, stdout, stderr } = await place.run('verify', image, '-d', 'out', '--contents');
         assert.ok(exitCode === 0 || exitCode === 9, stderr);
-        assert.doesNotMatch(stdout, /stolen|content/);
+        assert.doesNotMatch(stdout, /stolen/);
         assert.equal(stderr, '');
       }
     } finally {

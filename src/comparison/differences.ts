@@ -105,6 +105,7 @@ export function compareEntries(expected: Comparable, found: Comparable, rules: R
 
 function compareXattrs({ needed, allowed, found }: ComparedXattrs): Change[] {
   const changes: Change[] = [];
+  if (needed.size === 0 && found.size === 0) return changes;
   for (const name of [...new Set([...needed.keys(), ...found.keys()])].toSorted()) {
     const [wanted, there] = [allowed.get(name), found.get(name)];
     if (there === undefined ? !needed.has(name) : wanted !== undefined && Buffer.compare(wanted, there) === 0)

@@ -15,6 +15,8 @@ const LARGEST = { major: 0xfff, minor: 0xf_ffff } as const;
 const EARLIEST: ReadonlySet<number> = new Set([-(2 ** 31), 0]);
 const LATEST: ReadonlySet<number> = new Set([2 ** 31 - 1, 2 ** 32 - 1, 0x3_7fff_ffff, 16_299_260_424]);
 
+const nothing: ComparedXattrs = { needed: noXattrs, allowed: noXattrs, found: noXattrs };
+
 /** What a directory need not have of an image: what this process could not have given to files there, and the file system does not keep. */
 export class DiskRules implements Rules {
   readonly #mayChown = mayDo('chown');
@@ -64,6 +66,7 @@ export class DiskRules implements Rules {
   }
 
   xattrs(expected: Comparable, found: Comparable): ComparedXattrs {
+    if (!expected.xattrs && !(found.xattrs && found.xattrs.size > 0)) return nothing;
     const there = new Map([...(found.xattrs ?? noXattrs)].filter(([name]) => !systemAttribute.test(name)));
     const allowed = [...(expected.xattrs ?? noXattrs)].filter(
       ([name, value]) => !systemAttribute.test(name) && !textKeys.has(name) && !isNoList(name, value),

@@ -31,6 +31,8 @@ export interface ImageTreeOptions {
   readonly name: string;
   /** A new empty file, open for reading and writing, that nobody else has: for what would take too much memory. */
   readonly temporaryFile: () => Promise<FileHandle>;
+  /** Told when a layer is opened, and how many entries it had when it was read to its end. */
+  readonly onLayer?: (index: number, entries?: number) => void;
 }
 
 /** Bytes of all account files together; more is an attack on memory. */
@@ -80,7 +82,10 @@ export class ImageTree {
     const applied: ImageLayer[] = [];
     try {
       for await (const layer of layers) {
-        builder.entries.push(await builder.apply(layer, applied.length));
+        options.onLayer?.(applied.length);
+        const entries = await builder.apply(layer, applied.length);
+        builder.entries.push(entries);
+        options.onLayer?.(applied.length, entries);
         applied.push(layer);
       }
       finishRun(builder.run, undefined);
