@@ -1,7 +1,9 @@
 import { versions } from 'node:process';
 import { UsageError } from './errors.ts';
-import type { PullRequest } from './options.ts';
+import type { ImageDifferences } from './diff.ts';
+import type { DiffRequest, PullRequest, VerifyRequest } from './options.ts';
 import type { PullSummary } from './summary.ts';
+import type { Verification } from './verify.ts';
 import { leastNode } from './version.ts';
 
 export {
@@ -17,11 +19,14 @@ export {
   UnauthorizedError,
   UsageError,
 } from './errors.ts';
-export type { PullRequest } from './options.ts';
+export type { Change, Difference } from './comparison/differences.ts';
+export type { ComparedImage, ImageDifferences } from './diff.ts';
+export type { DiffRequest, PullRequest, VerifyRequest } from './options.ts';
 export type { Layer } from './oci/image.ts';
 export type { Platform } from './oci/platform.ts';
 export type { PullEvent, Report } from './report/event.ts';
 export type { LayerSummary, PullSummary } from './summary.ts';
+export type { Verification } from './verify.ts';
 export { version } from './version.ts';
 
 const [major = 0, minor = 0] = versions.node.split('.').map(Number);
@@ -42,4 +47,33 @@ if (major < leastNode.major || (major === leastNode.major && minor < leastNode.m
 export async function pull(image: string, options: Omit<PullRequest, 'image'> = {}): Promise<PullSummary> {
   const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./pull.ts')]);
   return await library.pull(resolveOptions({ ...options, image }));
+}
+
+/**
+ * Compares a directory with an image, and changes nothing: what `dlrootfs verify` tells.
+ *
+ * @param image as for `pull`
+ * @throws as `pull`, but not for differences
+ */
+export async function verify(image: string, options: VerifyRequest = {}): Promise<Verification> {
+  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./verify.ts')]);
+  const { contents = false, ...request } = options;
+  return await library.verify(resolveOptions({ ...request, image }), contents);
+}
+
+/**
+ * Compares the root file systems of two images, without a directory: what `dlrootfs diff` tells.
+ *
+ * @param first as for `pull`
+ * @param second likewise
+ * @throws as `pull`, but not for differences
+ */
+export async function diff(
+  first: string,
+  second: string,
+  options: DiffRequest = {},
+): Promise<ImageDifferences> {
+  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./diff.ts')]);
+  const [one, other] = [first, second].map((image) => resolveOptions({ ...options, image }));
+  return await library.diff(one!, other!);
 }

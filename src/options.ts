@@ -66,6 +66,31 @@ export interface PullRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Options of a comparison: which image, and how to get it; all have defaults, as for a pull. */
+export type DiffRequest = Pick<
+  PullRequest,
+  | 'platform'
+  | 'paths'
+  | 'excludes'
+  | 'jobs'
+  | 'cache'
+  | 'cacheDirectory'
+  | 'cacheSize'
+  | 'offline'
+  | 'registry'
+  | 'stdin'
+  | 'environment'
+  | 'report'
+  | 'signal'
+>;
+
+export interface VerifyRequest extends DiffRequest, Pick<PullRequest, 'destination'> {
+  /** Compare what files hold too, not only sizes and times. Default: no. */
+  readonly contents?: boolean | undefined;
+  /** The directory was pulled with `prepare`: what that adds is no difference. */
+  readonly prepare?: boolean | undefined;
+}
+
 /** A request with all defaults, checked for contradictions. */
 export interface PullOptions {
   readonly image: string;

@@ -42,18 +42,19 @@ function typecheck(scratch: Scratch, source: string): string {
   return `${result.stdout}${result.stderr}`;
 }
 
-const [, example = ''] = /^```ts\n([^]*?)^```$/m.exec(readFileSync(`${root}docs/library.md`, 'utf8')) ?? [];
+const [example = '', comparison = ''] = Array.from(
+  readFileSync(`${root}docs/library.md`, 'utf8').matchAll(/^```ts\n([^]*?)^```$/gm),
+  ([, code]) => code!,
+);
 
-test('the example of the library runs as it stands in its document', { skip: built }, async () => {
-  using scratch = consumer();
-  assert.equal(typecheck(scratch, example), '');
-  await using registry = await FakeRegistry.start();
-  const { digest } = registry.push('library/alpine', 'latest', {
-    layers: [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n')) }, { tar: tar(file('etc/issue', 'x')) }],
-  });
+/** Runs the example; `docker.io` is the registry. */
+function exampleRunner(
+  scratch: Scratch,
+  registry: FakeRegistry,
+): () => Promise<{ readonly exitCode: number | null; readonly output: string }> {
   const moved = `[[registry]]\nprefix = "docker.io"\nlocation = "${registry.host}"\ninsecure = true\n`;
   writeFileSync(scratch.join('registries.conf'), moved);
-  const run = async () => {
+  return async () => {
     const child = spawn(process.execPath, ['example.ts'], {
       cwd: scratch.path,
       env: {
@@ -68,6 +69,16 @@ test('the example of the library runs as it stands in its document', { skip: bui
     const exitCode = await new Promise<number | null>((resolve) => child.once('close', resolve));
     return { exitCode, output };
   };
+}
+
+test('the example of the library runs as it stands in its document', { skip: built }, async () => {
+  using scratch = consumer();
+  assert.equal(typecheck(scratch, example), '');
+  await using registry = await FakeRegistry.start();
+  const { digest } = registry.push('library/alpine', 'latest', {
+    layers: [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n')) }, { tar: tar(file('etc/issue', 'x')) }],
+  });
+  const run = exampleRunner(scratch, registry);
   const { exitCode, output } = await run();
   assert.equal(exitCode, 0, output);
   const lines = output.trim().split('\n');
@@ -78,6 +89,25 @@ test('the example of the library runs as it stands in its document', { skip: bui
   const failed = await run();
   assert.equal(failed.exitCode, 3);
   assert.match(failed.output, /^NOT_FOUND: .*\(.+\)$/m);
+});
+
+test('the example of verify and diff runs as it stands in its document', { skip: built }, async () => {
+  using scratch = consumer();
+  assert.equal(typecheck(scratch, comparison), '');
+  await using registry = await FakeRegistry.start();
+  const base = tar(dir('etc'), file('etc/motd', 'hello\n'), file('usr/x', 'x'));
+  registry.push('library/alpine', 'latest', { layers: [{ tar: base }] });
+  registry.push('library/alpine', 'edge', {
+    layers: [{ tar: base }, { tar: tar(file('etc/issue', 'x'), file('usr/x', 'y')) }],
+  });
+  execFileSync('sh', ['-c', 'mkdir -p alpine-rootfs/etc; echo hallo >alpine-rootfs/etc/motd'], {
+    cwd: scratch.path,
+  });
+  const { exitCode, output } = await exampleRunner(scratch, registry)();
+  assert.equal(exitCode, 0, output);
+  const lines = output.trim().split('\n');
+  assert.match(lines.join('\n'), /^changed \/etc\/motd mtime \S+ \S+,content undefined undefined$/m);
+  assert.deepEqual(lines.slice(-3), ['missing /usr ', '2 differences, 0 unread', 'added /etc/issue']);
 });
 
 test('its types say what is wrong with a call', { skip: built }, () => {

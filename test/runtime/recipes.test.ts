@@ -36,7 +36,8 @@ function commandsFor(scratch: Scratch, registry: FakeRegistry): string {
   const script = (name: string, line: string) =>
     writeFileSync(`${bin}/${name}`, `#!/bin/sh\n${line}\n`, { mode: 0o755 });
   const image = registry.reference('alpine');
-  script('dlrootfs', `shift; exec ${programCommand.join(' ')} ${image} --no-cache "$@"`);
+  const named = `for word; do shift; [ "$word" != alpine ] || word=${image}; set -- "$@" "$word"; done`;
+  script('dlrootfs', `${named}; exec ${programCommand.join(' ')} --no-cache "$@"`);
   script('sudo', 'exec "$@"');
   // No system bus in the sandbox, so no machined to register with and no unit to make.
   script(
