@@ -47,18 +47,10 @@ export async function exportDisk(
       stopwatch.lap('resolve');
       const identity = identityOf(format, image.id, image.config.created);
       const disk = { ...target, identity, temporaryFile: () => store.spool() };
-      const built = await withImageTree(image, opened, options, true, async (tree) => {
-        if (options.part) tree.select(options.part);
-        const notRestored = await writeDiskImage(tree, disk);
-        const layers = image.layers.map(({ id, digest, diffID, size }, index) => ({
-          id,
-          digest,
-          diffID,
-          size,
-          entries: tree.layerEntries[index]!,
-        }));
-        return { layers, notRestored };
-      });
+      const built = await withImageTree(image, opened, options, true, async (tree, layers) => ({
+        layers,
+        notRestored: await writeDiskImage(tree, disk),
+      }));
       await file.commit();
       stopwatch.lap('layers');
       const message = describeNotRestored(built.notRestored, true);
