@@ -11,32 +11,32 @@ const PATIENCE = 5000;
 const RECONSIDER = 100;
 
 export interface BlobBufferOptions {
-  /** Opens the file, when the first byte has to go there. */
+  /** Opens the file, before the first byte goes there. */
   readonly file: () => Promise<FileHandle>;
-  /** Where the file lies, for messages. */
+  /** The directory of the file, for messages. */
   readonly where: string;
   /** Every byte goes to the file and stays, so that there may be several readers, each from the start. */
   readonly keep: boolean;
-  /** Readers wait until the blob is whole and checked. */
+  /** Readers wait until the blob is complete and checked. */
   readonly held: boolean;
-  /** Counts the waits of the reader. */
+  /** Measures how long the reader waits. */
   readonly starvation: StarvationMeter;
 }
 
 /**
- * The bytes of one blob, from where they come in to where they are read, at the same time. When they are not to be kept, they go
- * from memory to the reader; those that come while it is busy wait in the file, or make a fast connection wait.
+ * The bytes of one blob between its connections and its readers. Bytes that are not kept go to the reader through memory; while the reader
+ * is busy, they go to the file, or a fast connection waits.
  */
 export class BlobBuffer {
   readonly #options: BlobBufferOptions;
   #file: Promise<FileHandle> | undefined;
   readonly #memory = new MemoryQueue();
-  /** Given to `append`. */
+  /** Bytes given to `append`. */
   #received = 0;
   /** Up to here bytes can be read from the file, unless they went through memory. */
   #written = 0;
   readonly #writes: WriteBehind;
-  /** Of the one reader of bytes that are not kept. */
+  /** Position of the only reader of bytes that are not kept. */
   #position = 0;
   #isRead = false;
   #left = false;
@@ -60,7 +60,7 @@ export class BlobBuffer {
     );
   }
 
-  /** How many bytes have come. */
+  /** Number of received bytes. */
   get received(): number {
     return this.#received;
   }
@@ -70,7 +70,7 @@ export class BlobBuffer {
     return this.#written;
   }
 
-  /** Where the file lies, for messages. */
+  /** The directory of the file, for messages. */
   get where(): string {
     return this.#options.where;
   }
@@ -79,7 +79,7 @@ export class BlobBuffer {
     return this.#options.keep;
   }
 
-  /** A reader has got bytes. */
+  /** A reader has received bytes. */
   get isRead(): boolean {
     return this.#isRead;
   }
@@ -109,7 +109,7 @@ export class BlobBuffer {
     }
   }
 
-  /** Where so many bytes go next. */
+  /** Where the next bytes go. */
   #route(bytes: number, patient: () => boolean): 'file' | 'memory' | 'wait' | 'nowhere' {
     if (this.#left) return 'nowhere';
     if (this.#fileOnly || this.#state !== 'arriving') return 'file';
@@ -118,7 +118,7 @@ export class BlobBuffer {
     return !this.#gaveUp && patient() ? 'wait' : 'file';
   }
 
-  /** From now on all bytes go to the file, written there by `writeAt` in any order. */
+  /** From now on all bytes go to the file; the caller writes them there in any order. */
   async toFile(): Promise<FileHandle> {
     this.#fileOnly = true;
     await this.#settle();
@@ -132,14 +132,14 @@ export class BlobBuffer {
     this.#notify();
   }
 
-  /** The blob is whole and right. */
+  /** The blob is complete and its digest right. */
   async finish(): Promise<void> {
     await this.#settle();
     this.#state = 'whole';
     this.#notify();
   }
 
-  /** Readers get `error`, now and later. */
+  /** Readers get `error` from now on. */
   fail(error: unknown): void {
     if (this.#state !== 'arriving') return;
     this.#state = 'failed';
@@ -153,7 +153,7 @@ export class BlobBuffer {
     await (await this.#file)?.close();
   }
 
-  /** The reader of bytes that are not kept has gone: what still comes is dropped. */
+  /** The only reader stops: further bytes are dropped, unless bytes are kept. */
   leave(): void {
     if (this.#options.keep) return;
     this.#left = true;
@@ -174,7 +174,7 @@ export class BlobBuffer {
     };
   }
 
-  /** Bytes of the file from `position` on, as soon as there are any, for checking them; 0 at the end. */
+  /** Reads bytes of the file from `position` on, as soon as there are any, for the digest; 0 at the end. */
   async readAt(into: Uint8Array, position: number): Promise<number> {
     return this.#readKept(into, position, false);
   }
@@ -198,7 +198,7 @@ export class BlobBuffer {
   async #pread(into: Uint8Array, position: number): Promise<number> {
     const length = Math.min(into.length, this.#written - position);
     const { bytesRead } = await this.#onDisk((await this.file()).read(into, 0, length, position));
-    if (bytesRead === 0) throw new Error('a file was cut off while it was read');
+    if (bytesRead === 0) throw new Error('the file was truncated while it was read');
     return bytesRead;
   }
 
@@ -246,10 +246,10 @@ export class BlobBuffer {
   }
 }
 
-/** Pieces of bytes in the order they came. What is pushed belongs to the queue: its memory is freed as soon as it was taken. */
+/** Chunks in the order of their arrival. A pushed chunk belongs to the queue, which frees its memory after the last byte was taken. */
 class MemoryQueue {
   #chunks: Uint8Array[] = [];
-  /** Of the first chunk, gone already. */
+  /** Bytes of the first chunk that were taken already. */
   #offset = 0;
   #bytes = 0;
 
@@ -262,7 +262,7 @@ class MemoryQueue {
     this.#bytes += chunk.length;
   }
 
-  /** Moves as much as fits into `into`; how many bytes that were. */
+  /** Moves as many bytes as fit into `into`; returns their number. */
   take(into: Uint8Array): number {
     let count = 0;
     while (this.#chunks.length > 0 && count < into.length) {
@@ -287,19 +287,19 @@ class MemoryQueue {
   }
 }
 
-/** In bytes; smaller ones may lie in a pool that others share. */
+/** In bytes; smaller chunks may be part of a shared pool. */
 const WORTH_RELEASING = 32 * 1024;
 
-/** Frees the memory of a chunk that has a buffer of its own now: V8 would let 64 MiB of them pile up. */
+/** Frees the memory of a chunk with a buffer of its own at once: V8 collects such buffers only after 64 MiB. */
 function release({ buffer, byteLength }: Uint8Array): void {
   const alone = buffer instanceof ArrayBuffer && buffer.byteLength === byteLength;
   if (alone && byteLength >= WORTH_RELEASING) buffer.transfer(0);
 }
 
-/** On the way to the file, in bytes. */
+/** Limit on the bytes that wait for a write. */
 const LIMIT = 512 * 1024;
 
-/** Writes to a file one after the other; bytes that arrive during one write go out with the next. */
+/** Writes to a file, one write after the other; bytes that arrive during a write are part of the next one. */
 export class WriteBehind {
   readonly #file: () => Promise<FileHandle>;
   readonly #wrote: (end: number) => void;
@@ -308,7 +308,7 @@ export class WriteBehind {
   #bytes = 0;
   #writing: Promise<void> | undefined;
 
-  /** `wrote` hears where each write ended, `failed` of the first that went wrong. */
+  /** `wrote` gets the end of each write, `failed` the error of the first that failed. */
   constructor(
     file: () => Promise<FileHandle>,
     wrote: (end: number) => void,
@@ -319,7 +319,7 @@ export class WriteBehind {
     this.#failed = failed;
   }
 
-  /** Takes bytes that follow those before; `offset` is where they belong. Waits when too much is on the way. */
+  /** Takes bytes for `offset`, which follow the previous ones. Waits while too many bytes wait for a write. */
   async write(chunk: Uint8Array, offset: number): Promise<void> {
     this.#pending.push(chunk);
     this.#bytes += chunk.length;
@@ -330,7 +330,7 @@ export class WriteBehind {
     if (this.#bytes > LIMIT) await this.#writing;
   }
 
-  /** Resolves when all is in the file. */
+  /** Resolves when all bytes are in the file. */
   async settled(): Promise<void> {
     await this.#writing;
   }
@@ -345,13 +345,13 @@ export class WriteBehind {
         offset = await writeFully(file, chunks, offset);
       }
     } finally {
-      // At once, not when the promise is looked at: a write in between would wait for nobody.
+      // Before the promise settles: a `write` in between would wait for a flush that has ended.
       this.#writing = undefined;
     }
   }
 }
 
-/** Writes all chunks from `offset` on; answers where they end. */
+/** Writes all chunks from `offset` on; returns the offset of their end. */
 export async function writeFully(
   file: FileHandle,
   chunks: readonly Uint8Array[],

@@ -6,17 +6,17 @@ import { writeFileAtomically } from '../sys/atomic-file.ts';
 import type { lockFile } from '../sys/system-calls.ts';
 import { FILE_MODE, openTrusted, type StoreFiles } from './store-files.ts';
 
-/** Bytes of a blob, from `start` up to `end`, the first that is not among them. */
+/** Bytes of a blob from `start` to `end`, which is exclusive. */
 export interface ByteRange {
   readonly start: number;
   readonly end: number;
 }
 
-/** What a partial file has. */
+/** The contents of a partial file. */
 export interface Kept {
-  /** In order, none within another. */
+  /** In order, without overlaps. */
   readonly ranges: readonly ByteRange[];
-  /** Of the whole blob, in bytes, where it was known. */
+  /** Size of the whole blob in bytes, where it was known. */
   readonly size: number | undefined;
 }
 
@@ -29,7 +29,7 @@ export class Claim {
   readonly kept: Kept;
   readonly #name: string;
   readonly #blob: string;
-  /** File for the contents of a file with holes; undefined for a private file, which no other run can resume. */
+  /** File that lists the ranges of a partial file with holes; undefined for a private file, which no other run can resume. */
   readonly #note: string | undefined;
   #published = false;
 
@@ -68,17 +68,17 @@ export class Claim {
 /** A blob that is to be downloaded. */
 export interface Wanted {
   readonly digest: Digest;
-  /** What an earlier run left is discarded where it is longer. */
+  /** A longer partial file is discarded. */
   readonly maxBytes?: number | undefined;
   readonly signal: AbortSignal;
-  /** Called once when another process is at it. */
+  /** Called once when another process is downloading it. */
   readonly waiting: () => void;
 }
 
 export interface ClaimOptions {
   readonly files: StoreFiles;
   readonly lock: typeof lockFile | undefined;
-  /** Milliseconds without progress of the other before this process does it alone. Default 30,000. */
+  /** Milliseconds without progress of the other process before this one downloads alone. Default 30,000. */
   readonly patience?: number | undefined;
 }
 
@@ -86,10 +86,10 @@ const POLL = 100;
 const PATIENCE = 30_000;
 
 /**
- * Claims the partial file of a blob. The lock is flock(2) on the file itself: the kernel drops it with its owner, however that
- * ends, and it holds between containers that share the directory. When another process has it, waits for the blob (`there`) or
- * for the lock; when that makes no progress, or there are no locks here, answers a private file that nobody else sees: a lock
- * saves work, but nothing ever depends on it, since a blob gets its name only whole and by rename(2).
+ * Claims the partial file of a blob by flock(2) on the file itself: the kernel releases the lock when its owner ends, and it works between
+ * containers that share the directory. While another process has the lock, waits for the blob (`there`) or for the lock. Without locks,
+ * or when the other process makes no progress, returns a private file. A lock only saves work: a blob gets its name when it is complete,
+ * by rename(2).
  */
 export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Claim | 'there'> {
   const { digest, signal, waiting } = wanted;
@@ -136,13 +136,13 @@ async function shared(
   const kept = length > maxBytes ? NOTHING : { ...found, ranges: clip(found.ranges, length) };
   const end = kept.ranges.at(-1)?.end ?? 0;
   if (end < length) await handle.truncate(end);
-  // Without holes the length of the file says what it has.
+  // The length of a file without holes describes its contents.
   const holes = kept.ranges.length > 1 || (kept.ranges[0]?.start ?? 0) > 0;
   if (noted && !holes) await unlink(note).catch(() => undefined);
   return new Claim(handle, kept, name, files.blob(digest), note);
 }
 
-/** The size of the blob, and a line for each range; undefined without a note. An invalid note means that nothing is kept. */
+/** Reads the size of the blob and one range per line; undefined without a note. An invalid note means that nothing is kept. */
 async function readNote(name: string): Promise<Kept | undefined> {
   const handle = await openTrusted(name, constants.O_RDONLY);
   if (!handle) return (await exists(name)) ? NOTHING : undefined;
@@ -163,7 +163,7 @@ async function readNote(name: string): Promise<Kept | undefined> {
   }
 }
 
-/** What of the ranges lies before `length`. */
+/** The parts of the ranges before `length`. */
 function clip(ranges: readonly ByteRange[], length: number): ByteRange[] {
   return ranges
     .map(({ start, end }) => ({ start, end: Math.min(end, length) }))
@@ -176,7 +176,7 @@ async function privateClaim(digest: Digest, files: StoreFiles): Promise<Claim> {
   return new Claim(await open(name, flags, FILE_MODE), NOTHING, name, files.blob(digest));
 }
 
-/** What is in the way and cannot be trusted (a link, another user's file) is removed. */
+/** Replaces a file that cannot be trusted (a link, another user's file). */
 async function openPartial(name: string): Promise<FileHandle> {
   const flags = constants.O_RDWR | constants.O_CREAT;
   const handle = await openTrusted(name, flags);
@@ -187,7 +187,7 @@ async function openPartial(name: string): Promise<FileHandle> {
   return again;
 }
 
-/** The owner before may have renamed or removed the file between our open and our lock. */
+/** The previous owner may have renamed or removed the file between our open and our lock. */
 async function isStill(name: string, handle: FileHandle): Promise<boolean> {
   const [named, opened] = await Promise.all([lstat(name).catch(() => undefined), handle.stat()]);
   return named !== undefined && named.ino === opened.ino && named.dev === opened.dev;

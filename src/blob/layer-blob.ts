@@ -34,15 +34,15 @@ export interface BlobContext extends FetchOptions {
   readonly starvation: StarvationMeter;
 }
 
-/** Between two events about the same blob, in milliseconds. */
+/** Milliseconds between two progress events about the same blob. */
 const PROGRESS_INTERVAL = 100;
 
-/** Milliseconds for the rest of a blob whose size is not known. */
+/** Milliseconds to wait for the rest of a blob of unknown size. */
 const UNKNOWN_END_TIMEOUT = 10_000;
 
-/** The blob of a layer, wherever it comes from: the store, or a download that may still be going on. */
+/** The blob of a layer: from the store, or from a download that may still run. */
 export class LayerBlob {
-  /** Resolves when it is known where it comes from, so that it can be read. */
+  /** Resolves when the blob can be read: it is in the store, or its download starts. */
   readonly ready: Promise<void>;
   /** Resolves when the blob is complete; the reader of a cached blob checks its digest. */
   readonly whole: Promise<void>;
@@ -76,7 +76,7 @@ export class LayerBlob {
     this.ready.catch(() => undefined);
   }
 
-  /** In bytes, when the blob is whole. */
+  /** In bytes, when the blob is complete. */
   get size(): number | undefined {
     return this.#size;
   }
@@ -86,25 +86,25 @@ export class LayerBlob {
     return this.#cached !== undefined || this.#buffer?.keeps === true;
   }
 
-  /** The bytes from the start, while they arrive. Says that they are at the end only when they were right; else throws. */
+  /** The bytes from the start, while they arrive. It reports the end only when the digest is right; else it throws. */
   reader(): ByteReader {
     return this.#cached?.reader((fault) => this.#corrupt(fault)) ?? this.#buffer!.reader();
   }
 
-  /** Nobody reads on. */
+  /** The reader stops. */
   leave(): void {
     this.#buffer?.leave();
   }
 
-  /** Milliseconds to wait for the rest of a blob that cannot be unpacked, to see whether its digest is right. */
+  /** Milliseconds to wait for the rest of a blob that cannot be unpacked, to check its digest. */
   get patience(): number {
     const { digest, checksum, size } = this.#layer;
     if ((digest ?? checksum) === undefined) return 0;
-    // It may have no end.
+    // It may be endless.
     return size === undefined ? UNKNOWN_END_TIMEOUT : Infinity;
   }
 
-  /** Waits for the end and answers what was wrong with the bytes, if anything was and `patience` is enough. */
+  /** Waits for the end, `patience` at most, and returns the error of the blob; undefined where its bytes are right. */
   async verdict(): Promise<unknown> {
     const { patience } = this;
     if (patience === 0) return undefined;
@@ -122,7 +122,7 @@ export class LayerBlob {
   }
 
   async close(): Promise<void> {
-    this.#buffer?.fail(new Error('the blob was closed'));
+    this.#buffer?.fail(new Error('the blob is closed'));
     await this.whole.catch(() => undefined);
     await this.#cached?.close();
     this.#cached = undefined;
@@ -154,7 +154,7 @@ export class LayerBlob {
       report({ type: 'notice', message });
       scheduler.settle(this.#rank);
     };
-    // Again where the blob of another run is corrupt, and removed.
+    // A second time where the blob of another run was corrupt, and was removed.
     for (let attempts = 0; attempts < 2; attempts += 1) {
       this.#cached = await this.#fromStore(digest);
       if (this.#cached) return;
@@ -192,7 +192,7 @@ export class LayerBlob {
       file: async () => claim?.handle ?? store.spool(),
       where: (claim && store.directory) ?? store.spoolDirectory,
       keep: claim !== undefined || hold || this.#indexes.length > 1,
-      // What an earlier run left may be corrupt: where that is seen before it is read, no layer is unpacked in vain.
+      // The bytes of an earlier run may be corrupt: they are checked before a layer is unpacked from them.
       held: hold || kept.ranges.length > 0,
       starvation,
     });

@@ -1,30 +1,30 @@
-/** In milliseconds. */
+/** Milliseconds between two measurements. */
 const WINDOW = 250;
-/** Of a window, idle for want of bytes: from here on the network is what everything waits for. */
+/** Share of a window that was idle for lack of bytes: above it, the network is the bottleneck. */
 const STARVING = 0.3;
 
 /**
- * How long this thread had nothing to do so far, in milliseconds. Waits are counted in that: while the thread is busy, with other
- * connections for example, it is not the network that keeps a connection waiting.
+ * How long the event loop was idle so far, in milliseconds. Waits are measured in idle time: while the thread is busy, for example with other
+ * connections, the network is not the bottleneck.
  */
 export function idleTime(): number {
   return performance.eventLoopUtilization().idle;
 }
 
-/** Whether the layer that is being unpacked gets its bytes as fast as it can take them. */
+/** Measures whether the layer that is being unpacked waits for bytes. */
 export class StarvationMeter {
   #start = performance.now();
   #waited = 0;
   #starving = false;
 
-  /** Waits for bytes: `wait` resolves when some have come. */
+  /** Waits for bytes: `wait` resolves when there are some. */
   async during(wait: Promise<void>): Promise<void> {
     const before = idleTime();
     await wait;
     this.#waited += idleTime() - before;
   }
 
-  /** Fetching ahead is worth filling the disk for. */
+  /** The reader waits for bytes: downloading ahead onto the disk is worth it. */
   get starving(): boolean {
     const elapsed = performance.now() - this.#start;
     if (elapsed >= WINDOW) {
@@ -36,28 +36,28 @@ export class StarvationMeter {
   }
 }
 
-/** From so many bytes on a blob may gain by more connections than one. */
+/** Least size in bytes of a blob that may gain from more than one connection. */
 export const BIG = 16 * 2 ** 20;
 
-/** Less than this is not worth a second connection, in bytes. */
+/** Least number of missing bytes that is worth a second connection. */
 const LEAST = 8 * 2 ** 20;
-/** A connection that is faster than this needs no help, in bytes a second. */
+/** In bytes per second; a faster connection needs no second one. */
 const FAST = 100e6;
-/** How long the first connection is watched, in milliseconds. */
+/** Milliseconds for which the pace of the first connection is measured. */
 const WATCH = 120;
-/** A rest that comes in less time is left to one connection, in milliseconds. */
+/** In milliseconds; a rest that takes less time stays with one connection. */
 const SOON = 300;
 
-/** What one connection did so far. */
+/** The pace of one connection so far. */
 export interface Pace {
   readonly bytes: number;
   /** Milliseconds since the answer began. */
   readonly elapsed: number;
-  /** Of those, waiting for the network with nothing else to do in this thread. */
+  /** Milliseconds of those in which the event loop was idle. */
   readonly waited: number;
 }
 
-/** The pace of a body, from when it is made; a Body keeps it. */
+/** The pace of a body since its creation; `Body` updates it. */
 export class PaceMeter implements Pace {
   bytes = 0;
   waited = 0;
@@ -69,9 +69,10 @@ export class PaceMeter implements Pace {
 }
 
 /**
- * Whether `remaining` bytes should come over the one connection whose pace is known, or be shared among several. `hungry`: the layer
- * that is being unpacked waits for them. Then the time counts in which they came; else only that in which the thread was idle,
- * since when it is busy it is not the network that is slow.
+ * Whether one connection should receive the `remaining` bytes alone, or share them with others.
+ *
+ * @param hungry the layer that is being unpacked waits for them: then all elapsed time counts; else only idle time, since the network is not
+ * the bottleneck while the thread is busy
  */
 export function judge(pace: Pace, remaining: number, hungry: boolean): 'alone' | 'share' | 'unknown' {
   if (remaining < LEAST) return 'alone';
@@ -81,7 +82,7 @@ export function judge(pace: Pace, remaining: number, hungry: boolean): 'alone' |
   return rate * 1000 < FAST && remaining / rate > SOON ? 'share' : 'alone';
 }
 
-/** Whether the connection is faster than a layer is unpacked, so that nothing is gained by fetching ahead onto the disk. */
+/** Whether the connection is faster than unpacking: then downloading ahead onto the disk gains nothing. */
 export function outrunsReader(pace: Pace): boolean {
   return pace.bytes >= 4 * 2 ** 20 && pace.bytes / Math.max(pace.waited, 1) >= 40e3;
 }

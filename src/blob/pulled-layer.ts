@@ -10,12 +10,12 @@ import { MalformedDataError } from './decode/malformed-data.ts';
 import { nativeDecoders } from './decode/native.ts';
 import type { LayerBlob } from './layer-blob.ts';
 
-/** What puts tar bytes of compressed ones somewhere by itself, in another thread. */
+/** Decodes a compressed tar in another thread, and delivers it there. */
 export interface RemoteDecoder {
-  /** Whether it can do that for blobs compressed so. */
+  /** Whether it can decode this compression. */
   handles(compression: Compression): boolean;
   /**
-   * Resolves when all is decoded; undefined where the tar is not wanted any more.
+   * Resolves when all is decoded; to undefined when the tar is no longer wanted.
    *
    * @throws MalformedDataError, what `blob` throws
    */
@@ -35,7 +35,7 @@ export interface PulledLayerOptions {
   readonly report: Report;
 }
 
-/** A layer whose blob is here or on its way: a blob in, verified tar bytes out. */
+/** A layer whose blob is complete or arriving: it turns the blob into verified tar bytes. */
 export class PulledLayer {
   /** From 0, base layer first. */
   readonly index: number;
@@ -68,9 +68,8 @@ export class PulledLayer {
   }
 
   /**
-   * The tar, while the blob arrives; each chunk is valid until the next is asked for. It ends only when the blob's digest and the
-   * tar's were right. It can be read once; more often when the store keeps blobs, the queue holds them, or the layer is there more
-   * than once.
+   * The tar, while the blob arrives; each chunk is valid until the next one is requested. It ends only when the digests of blob and tar are
+   * right. It can be read once, or more often if the store keeps blobs, the queue holds them, or the image lists the layer twice.
    *
    * @param remote where it handles the blob, the bytes go there instead of into chunks
    * @throws IntegrityError, and any error that ended the queue, also of another layer
@@ -110,7 +109,7 @@ export class PulledLayer {
       if (expected !== undefined && this.#diffID !== expected) throw this.#wrongTar(expected);
     } catch (error) {
       if (!(error instanceof MalformedDataError)) throw error;
-      // Where the blob is corrupt, this throws that.
+      // If the blob is corrupt, this throws that error.
       await drain(blob, this.#blob.patience);
       throw new IntegrityError(`${name}: its compressed data ${error.message}`, {
         code: 'MALFORMED_LAYER',
@@ -122,8 +121,7 @@ export class PulledLayer {
   }
 
   /**
-   * Resolves when the blob is whole and right, and so is the tar in it; it can be read afterwards. Only where the blob can be read more
-   * than once, see `tar`.
+   * Resolves when blob and tar are complete and right; the tar can be read afterwards. Only for blobs that can be read more than once, see `tar`.
    */
   async verified(): Promise<void> {
     if (!this.#blob.keeps) throw new Error('the queue was not told to hold layers until they are checked');
@@ -131,8 +129,7 @@ export class PulledLayer {
   }
 
   /**
-   * What to throw when applying the tar failed with `error`: where bytes made no sense, first whether they were those of the blob at
-   * all, then CorruptBlobError.
+   * The error to throw when applying the tar failed with `error`. If the tar is malformed because the blob is corrupt, that is a CorruptBlobError.
    */
   async explainFailure(error: unknown): Promise<unknown> {
     if (!(error instanceof IntegrityError)) return error;

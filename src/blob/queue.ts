@@ -10,7 +10,7 @@ export interface LayerQueueOptions extends FetchOptions {
   readonly jobs: number;
 }
 
-/** The blobs of an image's layers, being fetched. The first failure ends all, and is what is thrown. */
+/** The blobs of an image's layers and their downloads. The first failure ends all of them. */
 class Blobs {
   readonly #layers: readonly Layer[];
   readonly #options: LayerQueueOptions;
@@ -33,7 +33,7 @@ class Blobs {
     }
   }
 
-  /** The layer, as soon as its bytes begin to come; with `hold` when all blobs are whole and right. */
+  /** The layer, as soon as its first bytes arrive; with `hold`, when all blobs are complete and right. */
   async layer(index: number): Promise<PulledLayer> {
     const { report, hold } = this.#options;
     const layer = this.#layers[index]!;
@@ -43,7 +43,7 @@ class Blobs {
     return new PulledLayer(index, layer, blob, { name, signal: this.#signal, report });
   }
 
-  /** The layer is done with, and so is its blob, if no later layer has the same. */
+  /** The layer is applied: releases its blob, unless a later layer has the same. */
   async release(index: number): Promise<void> {
     const blob = this.#blobOf(index);
     blob.leave();
@@ -55,13 +55,13 @@ class Blobs {
     this.#blobs.delete(key);
   }
 
-  /** What ended everything, if anything did. */
+  /** The reason of the end; undefined while the queue runs. */
   get failure(): unknown {
     return this.#signal.reason;
   }
 
   async close(): Promise<void> {
-    this.#abort.abort(new Error('the queue was left'));
+    this.#abort.abort(new Error('the queue has ended'));
     await Promise.all([...this.#blobs.values()].map((blob) => blob.close()));
   }
 
@@ -75,9 +75,10 @@ class Blobs {
 }
 
 /**
- * The layers of an image, base first, each as soon as its bytes begin to come; the downloads of the next ones run ahead. A blob that is
- * listed twice is fetched once. The first failure, wherever it is, ends all, and is what is thrown. Ending the iteration early ends
- * the downloads.
+ * The layers of an image, base first, each as soon as its first bytes arrive; the downloads of the next ones run ahead. A blob that is
+ * listed twice is downloaded once. Ending the iteration early ends the downloads.
+ *
+ * @throws the first failure of any blob, which ends all downloads
  */
 export async function* layerQueue(
   layers: readonly Layer[],
@@ -96,14 +97,14 @@ export async function* layerQueue(
   }
 }
 
-/** All layers of an image, base first, for reading side by side and more than once. */
+/** All layers of an image, base first; they can be read in parallel and more than once. */
 export interface AllLayers {
   readonly layers: readonly PulledLayer[];
   close(): Promise<void>;
 }
 
 /**
- * Fetches all blobs of an image and resolves when they are whole and right.
+ * Downloads all blobs of an image and resolves when they are complete and right.
  *
  * @throws what `layerQueue` does
  */
@@ -123,7 +124,7 @@ export async function fetchAllLayers(
   }
 }
 
-/** Which layers share a blob: those of one digest. Without one, each has its own. */
+/** The indexes of the layers of each blob: layers with the same digest share one; a layer without a digest has its own. */
 function byBlob(layers: readonly Layer[]): Map<string, number[]> {
   const blobs = new Map<string, number[]>();
   for (const [index, layer] of layers.entries()) {

@@ -9,19 +9,19 @@ interface Start {
   readonly work: () => Promise<void>;
 }
 
-/** A blob that several connections may fetch. */
+/** A blob that several connections may download. */
 interface Shared {
   readonly rank: number;
-  /** One more connection has something to do. */
+  /** Another connection would have a piece to receive. */
   readonly wanting: () => boolean;
-  /** Does some of it over one more connection; never rejects. */
+  /** Receives pieces over another connection; never rejects. */
   readonly work: () => Promise<void>;
 }
 
 /**
- * The order in which the connections for blobs are used; p-limit bounds their number. Layers are unpacked in the order of the image, so a
- * free connection goes to the first blob that can use it: the sooner the first layers are here, the more of unpacking them is hidden behind
- * the transfer of the others. While it is unknown of some big blobs whether they gain by more connections, further big ones wait.
+ * Assigns connections to blobs; p-limit bounds their number. Layers are unpacked in the order of the image, so a free connection goes to the
+ * first blob that can use it: the sooner the first layers arrive, the more of their unpacking overlaps with the other downloads. While the
+ * pace of half as many big blobs as there are connections is unknown, further big blobs wait. The rank of a blob is its place in the image, from 0.
  */
 export class Scheduler {
   readonly #limit: LimitFunction;
@@ -31,7 +31,7 @@ export class Scheduler {
   readonly #watched = new Set<number>();
   #waiting = false;
 
-  /** @param connections at once, all together */
+  /** @param connections limit on their number, for all blobs together */
   constructor(connections: number) {
     this.#limit = pLimit(connections);
   }
@@ -40,7 +40,7 @@ export class Scheduler {
     return this.#limit.concurrency;
   }
 
-  /** Runs the first connection of a blob of `size` bytes, where that is known. To be called in the order of ranks. */
+  /** Runs the first connection of a blob; `size` in bytes, where it is known. Call it in the order of ranks. */
   async run<T>(rank: number, size: number | undefined, task: () => Promise<T>): Promise<T> {
     const big = size !== undefined && size >= BIG;
     try {
@@ -53,25 +53,25 @@ export class Scheduler {
     }
   }
 
-  /** The pace of the blob is known, or it does not come for the time being: no other blob waits for that any more. */
+  /** The pace of the blob is known, or its download pauses: other blobs need not wait for it. */
   settle(rank: number): void {
     if (this.#watched.delete(rank)) this.assign();
   }
 
-  /** Gives a blob the connections that are free, now and later. The answer ends it. */
+  /** Lets a blob use free connections, now and later. Call the result to end that. */
   share(shared: Shared): () => void {
     this.#shared.add(shared);
     this.assign();
     return () => this.#shared.delete(shared);
   }
 
-  /** A blob before this one can use a connection. */
+  /** An earlier blob can use a connection. */
   wantedBefore(rank: number): boolean {
     const first = Math.min(this.#firstWanting()?.rank ?? rank, this.#firstStart()?.rank ?? rank);
     return first < rank;
   }
 
-  /** To be called whenever a blob can use a connection that could not before: the next free connection takes what is first by then. */
+  /** Call this when a blob becomes able to use a connection: the next free one goes to the first such blob. */
   assign(): void {
     if (this.#waiting) return;
     this.#waiting = true;

@@ -12,8 +12,8 @@ import { trustedPath } from '../sys/trusted-path.ts';
 const ALGORITHMS: readonly DigestAlgorithm[] = ['sha256', 'sha512'];
 
 /**
- * Where things lie in the store's directory: `blobs/<algorithm>/<hex>` whole, `partial/<algorithm>-<hex>` on their way, and in
- * `tags/<sha256 of the reference>` the digest that a tag had last.
+ * The layout of the store's directory: complete blobs in `blobs/<algorithm>/<hex>`, incomplete ones in `partial/<algorithm>-<hex>`, and the last
+ * known digest of a tag in `tags/<sha256 of the reference>`.
  */
 export class StoreFiles {
   readonly directory: string;
@@ -40,7 +40,7 @@ export class StoreFiles {
   }
 
   /**
-   * Makes what is missing.
+   * Creates the missing directories.
    *
    * @throws DestinationError for a symlink that the kernel would not follow; an Error that says why the directory cannot be used
    */
@@ -67,7 +67,7 @@ export class StoreFiles {
     return path.join(this.blobs, algorithmOf(digest), hexOf(digest));
   }
 
-  /** The partial file that another run, or the next one, resumes. */
+  /** The partial file, which other runs can resume. */
   partial(digest: Digest): string {
     return path.join(this.partials, `${algorithmOf(digest)}-${hexOf(digest)}`);
   }
@@ -76,17 +76,17 @@ export class StoreFiles {
     return path.join(this.directory, 'tags');
   }
 
-  /** Where the digest of a tag is noted; `reference` is `name:tag`. */
+  /** The file with the digest of a tag; `reference` is `name:tag`. */
   tag(reference: string): string {
     return path.join(this.#tags, hexOf(digestOf(Buffer.from(reference))));
   }
 
-  /** A name that nobody else uses. */
+  /** A unique name for a partial file that no other run resumes. */
   private(): string {
     return path.join(this.partials, randomName('private-'));
   }
 
-  /** Opens a whole blob for reading and marks it as used; what stands there but cannot be trusted is removed. */
+  /** Opens a complete blob for reading and marks it as used; removes a file there that cannot be trusted. */
   async openBlob(digest: Digest): Promise<FileHandle | undefined> {
     const name = this.blob(digest);
     const handle = await openTrusted(name, constants.O_RDONLY);
@@ -99,7 +99,7 @@ export class StoreFiles {
     return handle;
   }
 
-  /** All files, whole and partial. `pinned` names those that must stay. */
+  /** All files, complete and partial. `pinned`: paths that must stay. */
   async list(pinned: ReadonlySet<string> = new Set()): Promise<StoredFile[]> {
     const directories = [...ALGORITHMS.map((name) => path.join(this.blobs, name)), this.partials, this.#tags];
     const files = directories.map(async (directory) => {
@@ -112,7 +112,7 @@ export class StoreFiles {
 
 async function describe(name: string, pinned: ReadonlySet<string>): Promise<StoredFile | undefined> {
   const stats = await lstat(name).catch(() => undefined);
-  // A partial file may have holes: what counts is what lies on the disk, in blocks of 512 bytes.
+  // A partial file may have holes: its size on disk counts, in blocks of 512 bytes.
   return (
     stats && {
       path: name,
@@ -123,12 +123,12 @@ async function describe(name: string, pinned: ReadonlySet<string>): Promise<Stor
   );
 }
 
-/** Modes of what is made here: nobody else's business. */
+/** Modes of new directories and files: private. */
 export const DIRECTORY_MODE = 0o700;
 export const FILE_MODE = 0o600;
 const WRITABLE_BY_OTHERS = 0o022;
 
-/** Why the store must not use a directory, for people, or undefined when it may: it must be ours and nobody else may write there. */
+/** Why the store must not use a directory; undefined when it belongs to this user and no other may write there. */
 function faultOf(stats: Stats): string | undefined {
   if (!stats.isDirectory()) return 'is not a directory';
   const me = geteuid?.();
@@ -138,7 +138,7 @@ function faultOf(stats: Stats): string | undefined {
 }
 
 /**
- * Makes the directory and what leads to it, where it is missing.
+ * Creates a directory and its missing parents.
  *
  * @throws an Error that says why it cannot be used
  */
@@ -148,7 +148,7 @@ async function trustedDirectory(name: string): Promise<void> {
   if (fault !== undefined) throw new Error(`${name} ${fault}`);
 }
 
-/** Makes a directory and what is missing above it. Node's recursive mkdir calls a read-only or failing disk ENOENT. */
+/** Creates a directory and its missing parents. Node's recursive mkdir reports ENOENT for a read-only or failing disk. */
 async function makeDirectories(name: string): Promise<void> {
   const make = () =>
     mkdir(name, { mode: DIRECTORY_MODE }).then(
@@ -160,11 +160,11 @@ async function makeDirectories(name: string): Promise<void> {
     await makeDirectories(path.dirname(name));
     failure = await make();
   }
-  // What is there is looked at by the caller.
+  // The caller checks an existing one.
   if (failure && failure.code !== 'EEXIST' && failure.code !== 'EISDIR') throw failure;
 }
 
-/** The same for a directory inside a trusted one: a link in its place is not followed. */
+/** The same inside a trusted directory, without following links. */
 async function trustedSubdirectory(name: string): Promise<void> {
   await mkdir(name, { mode: DIRECTORY_MODE }).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EEXIST') throw error;
@@ -174,8 +174,7 @@ async function trustedSubdirectory(name: string): Promise<void> {
 }
 
 /**
- * Opens a file in a trusted directory, or answers undefined when there is none or what stands there is not a plain file of ours
- * with one name.
+ * Opens a file in a trusted directory; undefined without one, and for anything but a regular file of this user with one link.
  *
  * @throws other errors of open(2)
  */
@@ -194,14 +193,14 @@ export async function openTrusted(name: string, flags: number): Promise<FileHand
   return undefined;
 }
 
-/** A file of the store, whole or partial. */
+/** A file of the store, complete or partial. */
 export interface StoredFile {
   readonly path: string;
   /** On disk, in bytes. */
   readonly bytes: number;
   /** Milliseconds since 1970. */
   readonly lastUsed: number;
-  /** Being used by this run. */
+  /** This run uses it. */
   readonly pinned: boolean;
 }
 
@@ -224,7 +223,7 @@ export function victims(files: readonly StoredFile[], maxBytes: number): StoredF
 
 const DAY = 86_400_000;
 
-/** Files of runs that were killed: private ones after a day, other partial ones when unused for a month. */
+/** Files of killed runs: private ones after a day, other partial ones after a month without use. */
 export function abandoned(files: readonly StoredFile[], now: number): StoredFile[] {
   return files.filter((file) => {
     if (path.basename(path.dirname(file.path)) !== 'partial') return false;
@@ -249,7 +248,7 @@ export async function removeUnused(files: readonly StoredFile[]): Promise<Stored
   return removed;
 }
 
-/** Names the disk where a blob could not be written or read; what is no error of the system's stays as it is. */
+/** Names the directory in which a blob could not be written or read; errors that are not the system's stay as they are. */
 export function diskError(error: unknown, where: string): unknown {
   return explainOsError(
     error,

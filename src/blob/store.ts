@@ -23,29 +23,29 @@ import {
 export interface StoreOptions {
   /** Undefined: nothing is kept. */
   readonly directory: string | undefined;
-  /** Where blobs lie that are not kept: on the disk of the destination, never in a temporary folder that is small. */
+  /** Directory for blobs that are not kept: on the disk of the destination, since a temporary folder may be small. */
   readonly spoolDirectory: string;
   readonly maxBytes?: number | undefined;
-  /** False: as where there are no locks between processes. */
+  /** False: without locks between processes. */
   readonly locks?: boolean | undefined;
   readonly report: Report;
 }
 
 const DEFAULT_MAX_BYTES = 10 * 2 ** 30;
-/** Manifests and configs are not larger than this, in bytes. */
+/** Limit in bytes on manifests and configs. */
 const SMALL = 8 * 2 ** 20;
 /** `sha512:` and 128 digits. */
 const LONGEST_DIGEST = 135;
 
 /**
- * Blobs by their digest, on disk, between runs. A directory that cannot be used (another user's, read-only, a file) is reported once
- * and the run goes on without it. Nothing that is read from it is trusted: see `openBlob`.
+ * Blobs by digest, on disk, for further runs. A directory that cannot be used (another user's, read-only, a file) is reported once, and the run
+ * continues without it. Its contents are not trusted: see `openBlob`.
  */
 export class Store {
   readonly #lock: typeof lockFile | undefined;
-  /** Of the files of `spool`. */
+  /** Directory of the files of `spool`. */
   readonly spoolDirectory: string;
-  /** The first directory that was made for it. */
+  /** The topmost directory that was created for it. */
   #madeSpool: string | undefined;
   readonly #maxBytes: number;
   readonly #report: Report;
@@ -54,7 +54,7 @@ export class Store {
   #writable = true;
   #keeps = false;
   readonly #unpublished = new Set<Claim>();
-  /** Of all files together, once somebody asked. */
+  /** Size of all files together, once it was needed. */
   #bytes: number | undefined;
 
   private constructor(options: StoreOptions) {
@@ -80,7 +80,7 @@ export class Store {
     return store;
   }
 
-  /** A manifest or config, whose digest was checked; undefined when it is not here. */
+  /** A manifest or config with a verified digest; undefined when the store has none. */
   async get(digest: Digest): Promise<Uint8Array | undefined> {
     const handle = await this.openBlob(digest);
     if (!handle) return undefined;
@@ -97,7 +97,7 @@ export class Store {
     }
   }
 
-  /** Keeps a manifest or config, whose digest the caller has checked, if it can be kept. */
+  /** Keeps a manifest or config, if possible; the caller has verified its digest. */
   async put(digest: Digest, bytes: Uint8Array): Promise<void> {
     await this.#write((files) => files.blob(digest), bytes);
   }
@@ -118,7 +118,7 @@ export class Store {
     }
   }
 
-  /** Notes which digest a tag has now. */
+  /** Notes the digest of a tag. */
   async remember(reference: string, digest: Digest): Promise<void> {
     await this.#write((files) => files.tag(reference), Buffer.from(digest));
   }
@@ -134,14 +134,14 @@ export class Store {
     }
   }
 
-  /** Whether a blob is here; not yet that it is right. */
+  /** Whether the store has a blob; its digest is not checked. */
   async has(digest: Digest): Promise<boolean> {
     const handle = await this.openBlob(digest);
     await handle?.close();
     return handle !== undefined;
   }
 
-  /** A complete blob, for reading; the reader checks the digest. It is not evicted during this run. */
+  /** Opens a complete blob; the reader checks its digest. This run does not evict it. */
   async openBlob(digest: Digest): Promise<FileHandle | undefined> {
     if (!this.#files) return undefined;
     this.#pinned.add(this.#files.blob(digest));
@@ -153,7 +153,7 @@ export class Store {
     if (this.#files) await unlink(this.#files.blob(digest)).catch(() => undefined);
   }
 
-  /** A file to write a blob to, or word that it is there by now; undefined when it cannot be kept. */
+  /** A file for a blob, or `there` when another run has completed the blob; undefined when it cannot be kept. */
   async claim(wanted: Wanted): Promise<Claim | 'there' | undefined> {
     const files = this.#files;
     if (!files || !this.#writable) return undefined;
@@ -190,7 +190,7 @@ export class Store {
   }
 
   /**
-   * A file for a blob that is not kept, without a name: the kernel frees it however the program ends.
+   * A nameless file for a blob that is not kept: the kernel frees it when the program ends.
    *
    * @throws DestinationError
    */
@@ -208,7 +208,7 @@ export class Store {
     return this.#files?.directory;
   }
 
-  /** Makes the store fit its bound and removes what was left behind long ago. */
+  /** Removes old leftovers, and evicts blobs until the store is within its limit. */
   async close(): Promise<void> {
     this.#pinned.clear();
     if (this.#files && this.#writable) {
@@ -241,16 +241,16 @@ export class Store {
 }
 
 export interface StoreSize {
-  /** Whole blobs, manifests and configs. */
+  /** Complete blobs, manifests and configs. */
   readonly blobs: number;
-  /** Blobs that an interrupted run left, or that another run is fetching. */
+  /** Incomplete blobs of interrupted runs, and blobs that another run is downloading. */
   readonly partials: number;
-  /** On disk. */
+  /** On disk, in bytes. */
   readonly bytes: number;
 }
 
 /**
- * What a store holds: nothing where the directory does not exist.
+ * The contents of a store; nothing where the directory does not exist.
  *
  * @throws what `StoreFiles.find` throws
  */

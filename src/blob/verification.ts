@@ -5,10 +5,10 @@ import type { Checksum } from '../oci/image.ts';
 import { osErrorOf } from '../sys/os-error.ts';
 import type { ByteReader } from './decode/byte-reader.ts';
 
-/** In bytes. */
+/** Bytes read at once. */
 const PIECE = 2 ** 20;
 
-/** A whole file of the store, which somebody may have changed: its digest is computed whenever it is read. */
+/** A complete blob in the store. Its digest is checked on every read, since the file may have changed. */
 export class CachedFile {
   readonly #handle: FileHandle;
   readonly #digest: Digest;
@@ -19,7 +19,7 @@ export class CachedFile {
   }
 
   /**
-   * The bytes from the start. Where they are corrupt, throws what `failureOf` makes of the reason, in place of the end and from then on.
+   * The bytes from the start. If they are corrupt, throws `failureOf(reason)` instead of reporting the end.
    */
   reader(failureOf: (fault: string) => Error): ByteReader {
     const hash = new BlobHash({ digest: this.#digest });
@@ -38,7 +38,7 @@ export class CachedFile {
   }
 
   /**
-   * Reads all of it; answers why it is corrupt, if it is.
+   * Reads all of it; returns why it is corrupt, or undefined.
    *
    * @throws the signal's reason
    */
@@ -53,7 +53,7 @@ export class CachedFile {
     }
   }
 
-  /** Reads the bytes behind those that `hash` has: answers how many, 0 at the end if all were right, or else why they are corrupt. */
+  /** Reads the bytes that follow those in `hash`: returns their number, 0 at the end if the digest is right, or why they are corrupt. */
   async #next(into: Uint8Array, hash: BlobHash): Promise<number | string> {
     try {
       const { bytesRead } = await this.#handle.read(into, 0, into.length, hash.bytes);
@@ -68,7 +68,7 @@ export class CachedFile {
     return found === undefined ? 0 : `has digest ${found} but must have ${this.#digest}`;
   }
 
-  /** Undefined where it cannot be told. */
+  /** In bytes; undefined where stat(2) fails. */
   async size(): Promise<number | undefined> {
     const stats = await this.#handle.stat().catch(() => undefined);
     return stats?.size;
@@ -79,7 +79,7 @@ export class CachedFile {
   }
 }
 
-/** The running digest of a blob, over its checksum's prefix first (registry v1). */
+/** The running digest of a blob; it starts with the prefix of its checksum (registry v1). */
 export class BlobHash {
   readonly #checksum: Checksum | undefined;
   readonly #hash: Hash | undefined;
@@ -92,7 +92,7 @@ export class BlobHash {
     if (checksum.prefix) this.#hash.update(checksum.prefix);
   }
 
-  /** How many bytes of the blob went in. */
+  /** Number of bytes of the blob so far. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -102,7 +102,7 @@ export class BlobHash {
     this.#hash?.update(chunk);
   }
 
-  /** The digest that was found instead of the right one; undefined when it is right, or nothing is known to compare with. */
+  /** The wrong digest that was computed; undefined when it is right, or without a checksum. */
   mismatch(): Digest | undefined {
     if (!this.#checksum || !this.#hash) return undefined;
     const { digest } = this.#checksum;
