@@ -6,19 +6,19 @@ import type { Failover } from './failover.ts';
 import { contentLength } from './http/body.ts';
 import type { Response } from './http/exchange.ts';
 
-/** What a 206 or 416 answer says it holds (RFC 9110, 14.4). */
+/** The `Content-Range` of a 206 or 416 answer (RFC 9110, 14.4). */
 export interface ContentRange {
   /** Undefined in a 416 answer. */
   readonly start: number | undefined;
-  /** First byte that is not in it; undefined in a 416 answer. */
+  /** Exclusive; undefined in a 416 answer. */
   readonly end: number | undefined;
-  /** Of the whole, in bytes; undefined for `*`. */
+  /** Size of the whole in bytes; undefined for `*`. */
   readonly size: number | undefined;
 }
 
 /**
- * Reads `bytes 10-19/100`, with `*` for an unknown size or, in a 416 answer, for no range; without the word `bytes` too, as the
- * registry of 2014 sends it. Undefined when it is missing, malformed or contradicts itself.
+ * Reads `bytes 10-19/100`, with `*` for an unknown size, or for no range in a 416 answer. The registry of 2014 omits the word `bytes`. Undefined
+ * when the header is missing, malformed or contradicts itself.
  */
 export function parseContentRange(value: string | undefined): ContentRange | undefined {
   const match = /^\s*(?:bytes[ =:]+)?(?:(\d{1,15})-(\d{1,15})|\*)\/(\d{1,15}|\*)\s*$/i.exec(value ?? '');
@@ -48,7 +48,7 @@ function rangeHeaders({ start, end }: BlobRange, etag: string | undefined): Reco
 async function* nothing(): AsyncIterable<Uint8Array> {}
 
 /**
- * What an answer to a blob request holds; `size` of the blob, where it is known.
+ * The contents of an answer to a blob request.
  *
  * @throws NetworkError when it is another range than the requested one
  */
@@ -68,7 +68,7 @@ function readBlobResponse(response: Response, range: BlobRange, { size, subject 
     (range.etag === undefined || etag === undefined || etag === range.etag);
   if (sound) return { body, start, size: content.size, etag, ranges: true };
   response.discard();
-  // The registry of 2014 answers 416 for a layer of no bytes at all.
+  // The registry of 2014 answers 416 for an empty layer.
   const empty = start === 0 && (size ?? 0) === 0;
   const atEnd = (content?.size ?? size) === start;
   if (status === 416 && (empty || atEnd))
@@ -93,13 +93,13 @@ export interface BlobQuery {
   readonly urls?: readonly string[] | undefined;
 }
 
-/** The endpoints that have one blob, and what is known of each. */
+/** Reads one blob from the endpoints of its repository. */
 export class BlobSource {
   readonly #blob: BlobQuery;
   readonly #endpoints: Failover;
-  /** Which endpoint or address gave an entity tag. */
+  /** The endpoint or address that sent an entity tag. */
   readonly #etags = new Map<string, unknown>();
-  /** Bodies that were handed out, by the range that was requested. */
+  /** The last bodies, by the requested range. */
   readonly #bodies = new Map<string, Response>();
   #turn = 0;
 
@@ -109,9 +109,9 @@ export class BlobSource {
   }
 
   /**
-   * One request for the blob or a range of it. Where a server does not send the rest of the blob, the whole is requested; where it does not
-   * send a range that has an end, the error is the caller's. When a body broke off, or the same range is requested again (its bytes were
-   * wrong), the next endpoint comes first.
+   * Requests the blob or a range of it. If no server sends the rest of the blob (a range without an end), this requests the whole: the only
+   * fallback from ranges. After a body that broke, or when the same range is requested again (its bytes were wrong), the next endpoint
+   * comes first.
    */
   async open(range: BlobRange, signal: AbortSignal): Promise<BlobResponse> {
     const key = `${range.start}-${range.end ?? ''}`;
@@ -134,7 +134,7 @@ export class BlobSource {
       const read = async (response: Response) => {
         const answer = readBlobResponse(response, { ...range, etag }, this.#blob);
         this.#bodies.set(key, response);
-        // Another server's entity tag says nothing about a change.
+        // The entity tag of another server does not show a change.
         if (etag !== range.etag) return { ...answer, etag: range.etag };
         if (answer.etag !== undefined) this.#etags.set(answer.etag, giver);
         return answer;
@@ -155,7 +155,7 @@ export class BlobSource {
     }
   }
 
-  /** An entity tag is good for the server that gave it. */
+  /** The entity tag, if it is from this server or its server is unknown. */
   #etagFor(etag: string | undefined, giver: unknown): string | undefined {
     if (etag === undefined) return undefined;
     const known = this.#etags.get(etag);

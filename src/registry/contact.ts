@@ -1,4 +1,4 @@
-/** The first request to a registry: which scheme it speaks, and which version of the protocol. */
+/** The first request to a registry: finds its scheme and the version of its protocol. */
 import { isLoopback } from '../oci/reference.ts';
 import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import { isObject, parseJson } from '../oci/json.ts';
@@ -13,7 +13,7 @@ import { COMMON_HEADERS, retryRequest, type Transport } from './http/transport.t
 import { BROKEN, isTransient, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transport-error.ts';
 import type { RequestPolicy } from './registry-options.ts';
 
-/** A registry, and what it takes to talk to it. */
+/** A registry and the means to use it. */
 export interface Place {
   readonly location: Location;
   readonly transport: Transport;
@@ -23,7 +23,7 @@ export interface Place {
 
 type Scheme = 'http' | 'https';
 
-/** Retries of first contact at a closed port: no reason to wait long before the first answer. */
+/** Retries at a closed port: the first answer must not take long. */
 const REFUSED_RETRIES = 2;
 
 const HUB_API = 'registry-1.docker.io';
@@ -40,7 +40,7 @@ function speaksOtherwise(error: unknown): boolean {
 }
 
 /**
- * Calls `ping` with `https` or, where that is allowed, `http`, and with the other where the registry does not speak it; retries after
+ * Calls `ping` with the first scheme that is allowed, and with the second where the registry does not speak the first; retries after
  * transient errors.
  */
 async function firstContact<T>(
@@ -62,24 +62,24 @@ async function eitherScheme<T>(
   } catch (error) {
     if (otherScheme === undefined || !speaksOtherwise(error)) throw error;
     return await ping(otherScheme).catch((second: unknown) => {
-      // A server that waits for the rest of what it takes for a request tells less than what it answered before.
+      // A server that waits for the rest of a request says less than its first answer.
       const mute = second instanceof NetworkError && second.code === UNREACHABLE;
       throw speaksOtherwise(second) || mute ? error : second;
     });
   }
 }
 
-/** How a registry answers `GET /v2/`. */
+/** The answer of a registry to `GET /v2/`. */
 export interface Contact {
   /** Ends in `/v2/`. */
   readonly base: URL;
-  /** Yes: `/v2/` is answered 401, or 200. Perhaps: 200 with a web page, as by servers that answer so to everything. */
+  /** Yes: `/v2/` is answered 401, or 200. Perhaps: 200 with a web page, as from servers that answer so to everything. */
   readonly version2: 'yes' | 'perhaps' | 'no';
-  /** How `/v2/` is answered, where that is not 404. */
+  /** The error for the answer to `/v2/`, unless that is 404. */
   readonly refusal?: DlrootfsError | undefined;
 }
 
-/** Sends `GET /v2/`, which tells scheme, version and challenge; `authenticator` learns the challenge. */
+/** Sends `GET /v2/` to find scheme and version; `authenticator` gets the challenge. */
 export async function contactVersion2(
   place: Place,
   authenticator: Authenticator,
@@ -102,7 +102,7 @@ export async function contactVersion2(
     if (status === 401) authenticator.learn(parseChallenges(response.headers('www-authenticate')), base);
     if (status === 401 || status === 200) return { base, version2: isWebPage(response) ? 'perhaps' : 'yes' };
     const error = answerError(response, body, { subject: `the registry API of ${registry}` });
-    // A server that does not know the address does not know version 2; a refusal or a transient error is another matter.
+    // Only a server that does not know the address may speak version 1; other answers are errors.
     const unknown = error instanceof NotFoundError || error instanceof NetworkError;
     if (!unknown || isTransient(error)) throw error;
     return { base, version2: 'no', refusal: status === 404 ? undefined : error };
@@ -110,7 +110,7 @@ export async function contactVersion2(
   return firstContact(place, ping, signal);
 }
 
-/** A registry that only redirects to https, or to another port, is talked to there. */
+/** The address of a registry that only redirects to https, or to another port. */
 function movedTo(response: Response, url: URL): URL {
   const same = response.url.hostname === url.hostname && response.url.pathname === url.pathname;
   return same ? response.url : url;
@@ -124,12 +124,12 @@ function isHtml(header: Response['header']): boolean {
   return /\bhtml\b/i.test(header('content-type') ?? '');
 }
 
-/** How a server answers `GET /v1/_ping`. */
+/** The answer of a server to `GET /v1/_ping`. */
 export interface Ping {
   readonly status: number;
   /** Ends in `/v1/`. */
   readonly base: URL;
-  /** This is a registry of version 1, as far as one can tell. */
+  /** The answer looks like one of registry version 1. */
   readonly version1: boolean;
   /** Index and registry in one. */
   readonly standalone: boolean;
@@ -138,7 +138,7 @@ export interface Ping {
 /**
  * Sends `GET /v1/_ping`, without credentials.
  *
- * @param known where the registry was met before
+ * @param known address of an earlier answer of the registry
  */
 export async function contactVersion1(
   place: Place,
@@ -167,7 +167,7 @@ export async function contactVersion1(
 }
 
 /**
- * Whether a registry plays the index too: `X-Docker-Registry-Standalone`, else `standalone` in the body, else yes (Docker 1.4,
+ * Whether a registry is also the index: `X-Docker-Registry-Standalone`, else `standalone` in the body, else yes (Docker 1.4,
  * registry/endpoint.go).
  */
 export function isStandalone(header: string | undefined, body: unknown): boolean {

@@ -31,7 +31,7 @@ export class Documents {
   readonly #name: string;
   readonly #ask: Ask;
   readonly #store: ManifestStore | undefined;
-  /** As in the answer with the last manifest, in words. */
+  /** The rate limit in the answer with the last manifest, in words. */
   rateLimit: string | undefined;
 
   constructor(reference: Reference, ask: Ask, store: ManifestStore | undefined) {
@@ -60,7 +60,7 @@ export class Documents {
     return stored ?? this.#fetchManifest({ path: `manifests/${digest}`, subject }, digest, signal);
   }
 
-  /** What the store has for a tag, if a HEAD says that the tag still points to it. */
+  /** The store's manifest of a tag, if a HEAD says that the tag still points to it. */
   async #storedByTag(
     tag: string,
     target: ManifestTarget,
@@ -77,7 +77,7 @@ export class Documents {
       read: digestOfHead,
     } as const;
     const digest = await this.#ask(head, signal).catch((error: unknown) => {
-      // The answer to a HEAD has no words; that to the GET will have.
+      // The answer to a HEAD has no body; the one to the GET will explain the error.
       if (error instanceof DlrootfsError && !isTransient(error)) return undefined;
       throw error;
     });
@@ -135,7 +135,7 @@ export class Documents {
   }
 }
 
-/** Where a manifest is, and its name in errors. */
+/** The path of a manifest, and its name in errors. */
 type ManifestTarget = Pick<Query<unknown>, 'path' | 'subject' | 'absent'>;
 
 const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };

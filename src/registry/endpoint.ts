@@ -31,10 +31,10 @@ export interface Refusal {
 /** What to do after a 401: throw an error, send the request with another authorization, or do that after a pause. */
 export type Verdict = 'final' | 'again' | 'later';
 
-/** Values of the Authorization header that one request was sent with so far, in order. */
+/** The Authorization headers that one request was sent with so far, in order. */
 export type Tried = readonly (string | undefined)[];
 
-/** Decides what goes into the Authorization header for one server. */
+/** Chooses the Authorization header for one server. */
 export interface Authorization {
   /** Names the credentials behind it; undefined when there are none. */
   readonly used: string | undefined;
@@ -44,15 +44,15 @@ export interface Authorization {
   accepted(header: string | undefined): void;
 }
 
-/** Limit on the tries of one request to satisfy a server that asks for authorization. */
+/** Limit on the tries of one request with different Authorization headers. */
 const MAX_AUTHORIZATIONS = 3;
-/** Limit on the warnings of one registry that are passed on. */
+/** Limit on the reported warnings of one registry. */
 const MAX_WARNINGS = 10;
 
 export interface EndpointOptions {
-  /** `host[:port]` as people know it. */
+  /** `host[:port]` for messages. */
   readonly name: string;
-  /** Where paths are relative to; ends in a slash. */
+  /** The base of relative paths; ends in a slash. */
   readonly base: (signal: AbortSignal) => Promise<URL>;
   readonly transport: Transport;
   readonly authorization: Authorization;
@@ -60,7 +60,7 @@ export interface EndpointOptions {
   readonly policy: RequestPolicy;
 }
 
-/** One server as the place of one repository, with the authorization that it wants. Both versions of the protocol use it. */
+/** One repository on one server, with its authorization. Both versions of the protocol use it. */
 export class Endpoint {
   readonly name: string;
   readonly #options: EndpointOptions;
@@ -135,7 +135,7 @@ export class Endpoint {
     await pause(backoff(retry, count), signal);
   }
 
-  /** Sends a request to an address that a manifest names, with nothing that is private. */
+  /** Sends a request to an address in a manifest, without credentials and cookies. */
   async askElsewhere<T>(url: URL, query: Query<T>, signal: AbortSignal): Promise<T> {
     const { transport, policy } = this.#options;
     const attempt = async () => {

@@ -9,15 +9,15 @@ const RETRIES_WITH_OTHERS = 1;
 /** The error to throw when every endpoint failed. */
 export type Explain = (failures: ReadonlyMap<Endpoint, DlrootfsError>) => DlrootfsError;
 
-/** The endpoints of one repository, mirrors or the registries of an index: what one does not deliver is requested from the next. */
+/** The endpoints of one repository: mirrors, or the registries of an index. When one fails, the next one gets the request. */
 export class Failover {
   readonly endpoints: readonly Endpoint[];
   readonly #report: Report;
   readonly #explain: Explain;
-  /** They failed with a transient error: they come last. */
+  /** Endpoints with a transient error: they come last. */
   readonly #failed = new Set<Endpoint>();
   readonly #complained = new Set<Endpoint>();
-  /** It answered last: it comes first. */
+  /** The last one that answered: it comes first. */
   #preferred: Endpoint | undefined;
 
   /**
@@ -34,7 +34,7 @@ export class Failover {
    * Sends a request to one endpoint after the other, until one answers.
    *
    * @param query may depend on the endpoint
-   * @param turn begins that many places further down the order
+   * @param turn starts this many places later in the order
    */
   async ask<T>(
     query: Query<T> | ((endpoint: Endpoint) => Query<T>),

@@ -10,12 +10,12 @@ import { describedImage } from './v2.ts';
 
 export interface OfflineOptions {
   readonly manifestStore: ManifestStore | undefined;
-  /** What to do where the store lacks something. */
+  /** For errors about what the store lacks. */
   readonly hint: string;
   readonly report: Report;
 }
 
-/** A session that asks nobody: manifests and configs come from the store alone, and no layer can be opened. */
+/** A session without a network: manifests and configs come from the store, and no layer can be opened. */
 export class OfflineSession implements Session {
   readonly #reference: Reference;
   readonly #missing: Missing;
@@ -57,7 +57,7 @@ function notCached(subject: string, hint: string): NotFoundError {
   });
 }
 
-/** The documents of the store. A tag means what it meant when it was asked for last. */
+/** The documents of the store. A tag has the digest of its last download. */
 class StoredDocuments extends Documents {
   readonly #name: string;
   readonly #store: ManifestStore | undefined;

@@ -2,26 +2,26 @@ import type { Digest } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
 
-/** A user name and a password, given on purpose; both empty: anonymous, with a notice. */
+/** A user name and a password of the caller; both empty: anonymous, with a notice. */
 interface GivenCredentials {
   readonly username: string;
   readonly password: string;
-  /** Where they were given, for messages: `-u`, `DLROOTFS_CREDS`. */
+  /** Their source, for messages: `-u`, `DLROOTFS_CREDS`. */
   readonly source?: string | undefined;
 }
 
-/** A bearer token, and where it was given, for messages. */
+/** A bearer token and its source, for messages. */
 export interface GivenToken {
   readonly token: string;
   readonly source: string;
 }
 
-/** Where manifests and configs that were seen before are kept; both are found by their digest. */
+/** Keeps manifests and configs of earlier runs, by digest. */
 export interface ManifestStore {
   /** The bytes as they were stored; they are verified again by the caller. */
   get(digest: Digest): Promise<Uint8Array | undefined>;
   put(digest: Digest, bytes: Uint8Array): Promise<void>;
-  /** What `remember` was told last for this reference (`name:tag`). Without it a tag always costs a HEAD. */
+  /** What `remember` got last for this reference (`name:tag`). Without it, each tag costs a HEAD. */
   recall?(reference: string): Promise<Remembered | undefined>;
   remember?(reference: string, digest: Digest): Promise<void>;
 }
@@ -32,19 +32,19 @@ export interface Remembered {
   readonly at: Date;
 }
 
-/** Milliseconds after which a request without progress has failed. */
+/** Milliseconds until a request without progress fails. */
 export interface Timeouts {
   /** To connect, name look-up and TLS handshake included. */
   readonly connect: number;
   /** From the request to the final status; with `connect` also the limit for interim answers (1xx). */
   readonly headers: number;
-  /** Without a minimum of bytes in the middle of a body. */
+  /** With fewer bytes of the body than a minimum. */
   readonly stall: number;
   /** For a whole small body: a manifest, a token, an error. */
   readonly document: number;
 }
 
-/** How to talk to registries. Nothing is read from `process`: the environment comes in. */
+/** How to use registries. Nothing is read from `process`: the environment is an option. */
 export interface RegistryOptions {
   /** HOME, XDG_*, DOCKER_CONFIG, REGISTRY_AUTH_FILE, HTTP(S)_PROXY, NO_PROXY, NODE_EXTRA_CA_CERTS, PATH … */
   readonly environment: Readonly<Record<string, string | undefined>>;
@@ -82,9 +82,9 @@ export interface RegistryOptions {
   readonly connections?: number | undefined;
   readonly timeouts?: Partial<Timeouts> | undefined;
   readonly manifestStore?: ManifestStore | undefined;
-  /** Ask nobody: all comes from `manifestStore`. `hint` says what to do where it lacks something. */
+  /** No requests: manifests and configs come from `manifestStore`. `hint` is for errors about what it lacks. */
   readonly offline?: { readonly hint: string } | undefined;
-  /** Ends the reading of configuration files. */
+  /** Aborts reading configuration files. */
   readonly signal?: AbortSignal | undefined;
   /** Directories to look in instead of `/etc` for `containers/` and `docker/`. */
   readonly configDirs?: readonly string[] | undefined;
@@ -104,7 +104,7 @@ export const DEFAULT_TIMEOUTS: Timeouts = {
   document: 60_000,
 };
 
-/** Tries of a request after the first, and the milliseconds before the first of them. */
+/** Retries of a request, and the milliseconds before the first of them. */
 export const DEFAULT_RETRIES = 5;
 export const DEFAULT_RETRY_DELAY = 500;
 

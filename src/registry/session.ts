@@ -61,7 +61,7 @@ async function placeOf(location: Location, settings: TransportSettings): Promise
   const own = location.mirrorOf === undefined;
   const insecure = location.insecure || options.tlsVerify === false;
   const plainHttp = location.plainHttp || (own && options.plainHttp === true);
-  // Credentials of the caller are for the registry of the reference; those of a mirror are in files.
+  // The caller's credentials are for the registry of the reference; those of mirrors are in files.
   const asked = own ? options : { ...options, credentials: undefined, registryToken: undefined };
   return {
     transport: await openTransport(registry, insecure, settings),
@@ -71,7 +71,7 @@ async function placeOf(location: Location, settings: TransportSettings): Promise
   };
 }
 
-/** A place as version 2 talks to it. */
+/** A place, by version 2 of the protocol. */
 interface Version2Place {
   readonly endpoint: Endpoint;
   /** `GET /v2/`, sent once. */
@@ -122,7 +122,7 @@ function explainFailures(failures: ReadonlyMap<Endpoint, DlrootfsError>, registr
   return error;
 }
 
-/** Finds out on first use which version of the protocol the registry speaks. */
+/** Finds the registry's version of the protocol on first use. */
 class RegistrySession implements Session {
   readonly #reference: Reference;
   /** In order of preference; the last is the registry of the reference. */
@@ -146,7 +146,7 @@ class RegistrySession implements Session {
   async #choose(signal: AbortSignal): Promise<Session> {
     const { registryVersion } = this.#settings.options;
     if (registryVersion === 1) return this.#version1(signal);
-    // Version 1 has no digests: a reference with one needs no question, and perhaps no connection either.
+    // Version 1 has no digests: a reference with one needs no first contact, and perhaps no connection.
     if (registryVersion === 2 || this.#reference.digest !== undefined) return this.#version2();
     const contact = await this.#contact(signal);
     if (contact.version2 === 'yes') return this.#version2();
@@ -207,7 +207,7 @@ class RegistrySession implements Session {
     return new Version1Session(this.#reference, path, new V1Index(place, ping, path, this.#settings));
   }
 
-  /** For a registry that does not seem to speak version 2. */
+  /** Tries version 1, for a registry that does not seem to speak version 2. */
   async #version1Instead(met: Contact, signal: AbortSignal): Promise<Session> {
     try {
       const ping = await this.#pingVersion1(met.base, signal);

@@ -1,4 +1,4 @@
-/** What a registry of version 1 answers, read and checked; the rules are those of docker-registry (Python) and Docker 1.4. */
+/** Parses the answers of a registry of version 1, by the rules of docker-registry (Python) and Docker 1.4. */
 import { hostnameOf, isTag } from '../oci/reference.ts';
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { Digest } from '../oci/digest.ts';
@@ -97,8 +97,8 @@ export function parseImageJson(
 
 /**
  * The sha256 in an `X-Docker-Checksum-Payload` header: over the image's JSON as sent, a newline, and the layer as sent. The server of
- * 2014 keeps a list, so the header may be one as text, in JSON's or Python's spelling, with a tarsum in it. Undefined when there is
- * none, or more than one.
+ * 2014 keeps a list, so the header may be a list as text, in the syntax of JSON or Python, with a tarsum in it. Undefined without a sha256,
+ * or with more than one.
  */
 export function parsePayloadChecksum(header: string | undefined): Digest | undefined {
   const found = [...(header ?? '').matchAll(/(?<![\w.+-])sha256:([0-9a-f]{64})(?![0-9a-f])/gi)];
@@ -122,9 +122,9 @@ export function parseLayerSize(header: string | undefined, what: string): number
 /** Limit on the registries of one index. */
 const MAX_ENDPOINTS = 16;
 
-/** What an index says of a repository in its headers. */
+/** The headers of an index about a repository. */
 export interface RepositoryData {
-  /** What goes after `Authorization: Token`; undefined when there is none. */
+  /** For `Authorization: Token …`; undefined without one. */
   readonly token: string | undefined;
   /** Where the repository's images are, in order; each ends in `/v1/`. */
   readonly endpoints: readonly URL[];

@@ -10,12 +10,12 @@ import { Cookies } from './http/cookies.ts';
 import { openTransport, type Transport, type TransportSettings } from './http/transport.ts';
 import { parseEndpoints, parseTokens, type RepositoryData } from './v1-documents.ts';
 
-/** Of the list of images, which shows that an index answers and is of no other use. */
+/** Limit on the list of images, which only shows that an index answers. */
 const MAX_IMAGES_BYTES = 16 * 1024 * 1024;
 /** Failures that an error message lists. */
 const LISTED_FAILURES = 3;
 
-/** What a credential gives to version 1, which knows user names and passwords only. */
+/** A credential for version 1, which knows only user names and passwords. */
 interface Basic {
   /** The Authorization header; undefined for none. */
   readonly header: string | undefined;
@@ -23,7 +23,7 @@ interface Basic {
   readonly used: string | undefined;
 }
 
-/** For the index: user name and password with the first request. It answers for this user, and sends no challenge. */
+/** For the index: user name and password with the first request, since it sends no challenge. */
 function indexAuthorization({ header, used }: Basic): Authorization {
   return {
     used,
@@ -33,7 +33,7 @@ function indexAuthorization({ header, used }: Basic): Authorization {
   };
 }
 
-/** The index of registry version 1, as far as one repository is concerned: where its images are, and the token to read them. */
+/** The index of registry version 1, for one repository: the registries of its images, and the token for them. */
 export class V1Index {
   readonly #place: Place;
   readonly #settings: TransportSettings;

@@ -9,7 +9,7 @@ import { readDocument } from '../http/body.ts';
 import type { Request } from '../http/exchange.ts';
 import { COMMON_HEADERS, type Transport } from '../http/transport.ts';
 
-/** The scheme that the registry asks for, of those that are known here. */
+/** The scheme of a challenge, if it is supported. */
 type Scheme = { readonly kind: 'basic' } | Bearer;
 
 interface Bearer {
@@ -57,7 +57,7 @@ export class Authenticator implements Authorization {
   /** A request with `#token` succeeded. */
   #accepted = false;
   #fetching: Promise<Token> | undefined;
-  /** The token server's refusal of the credentials is final. */
+  /** The token server refused the credentials; this is final. */
   #refusal: UnauthorizedError | undefined;
 
   constructor(repository: string, credentials: Credentials, transport: Transport) {
@@ -66,11 +66,11 @@ export class Authenticator implements Authorization {
     this.#ownScope = `repository:${repository}:pull`;
   }
 
-  /** Takes the challenge of the ping's 401, so that the first request has its token. */
+  /** Takes the challenge of the first 401, so that the next request has its token. */
   learn(challenges: readonly Challenge[], base: URL): void {
     this.#base = base;
     const scheme = chooseScheme(challenges, base);
-    // What the ping names as scope is not the repository's.
+    // The scope in this challenge is not the repository's.
     this.#scheme = scheme?.kind === 'bearer' ? { ...scheme, scopes: [] } : scheme;
   }
 
@@ -149,13 +149,13 @@ export class Authenticator implements Authorization {
   }
 }
 
-/** What comes from a file or a flag must not end the header. */
+/** A token from a file or a flag must not end the header. */
 function asHeader(credential: Extract<Credential, { kind: 'registry-token' }>): string {
   if (/^[\x21-\x7e]+$/.test(credential.token)) return `Bearer ${credential.token}`;
   throw new UsageError(`cannot use ${describeCredential(credential)}: it has characters that no token has`);
 }
 
-/** A Bearer token and how long it is good for. */
+/** A Bearer token and its end. */
 interface Token {
   readonly text: string;
   /** On the monotonic clock, in milliseconds. */
@@ -166,12 +166,12 @@ const MAX_TOKEN_BYTES = 1024 * 1024;
 /** Default and least lifetime of a token, in seconds (distribution's token specification). */
 const LEAST_LIFETIME = 60;
 
-/** Milliseconds before its end from which a token is not used any more. */
+/** Milliseconds before its end after which a token is not used. */
 const MARGIN = 5000;
 
 /**
  * Whether a token server may receive the credentials of its registry: over https always, over http only on this machine or when the
- * registry itself is talked to over http.
+ * registry itself uses http.
  */
 function mayAsk(realm: URL, registry: URL): boolean {
   return realm.protocol === 'https:' || isLoopback(realm.host) || registry.protocol === 'http:';

@@ -30,7 +30,7 @@ class Scanner {
     return match;
   }
 
-  /** Takes `pattern` and, if `next` does not follow, gives it back. */
+  /** Takes `pattern` if `next` follows. */
   takeBefore(pattern: RegExp, next: RegExp): string | undefined {
     const start = this.#at;
     const match = this.take(pattern);
@@ -54,8 +54,7 @@ function valueOf(scanner: Scanner): string {
 }
 
 /**
- * Reads all challenges of all `WWW-Authenticate` headers, in order. Never throws: what is malformed is skipped, since registries
- * and the boxes before them send what they like.
+ * Reads all challenges of all `WWW-Authenticate` headers, in order. Malformed parts are skipped, since registries and proxies send many.
  */
 export function parseChallenges(headers: readonly string[]): readonly Challenge[] {
   return headers.flatMap(parseHeader);

@@ -16,7 +16,7 @@ import {
 import { configHome, readConfigFile } from '../config/files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
-/** A proof of identity for a registry; `source` is where it was found, for messages. */
+/** A credential for a registry; `source` is its origin, for messages. */
 export type Credential =
   | {
       readonly kind: 'password';
@@ -41,9 +41,9 @@ export function basic({ username, password }: Extract<Credential, { kind: 'passw
   return `Basic ${Buffer.from(`${username}:${password}`, 'utf8').toString('base64')}`;
 }
 
-/** One place where credentials may be. */
+/** A possible source of credentials. */
 interface CredentialSource {
-  /** For people: a path, or the name of a variable. */
+  /** For messages: a path, or the name of a variable. */
   readonly name: string;
   readonly path?: string;
   readonly text?: string;
@@ -188,10 +188,10 @@ export class Credentials {
 /** Milliseconds: the helper may wait for its user to unlock a store. */
 const HELPER_TIMEOUT = 30_000;
 const MAX_OUTPUT = 65_536;
-/** Milliseconds between a helper's exit and the end of what it printed. */
+/** Milliseconds between a helper's exit and the end of its output. */
 const LINGER = 500;
 
-/** Why a helper gave no answer; the message is fit for a terminal and holds no secret. */
+/** A helper failed; the message is fit for a terminal and has no secret. */
 export class HelperError extends Error {}
 
 interface Outcome {
@@ -222,7 +222,7 @@ function run(
     });
     child.once('error', reject);
     child.once('close', (code) => resolve({ code, output }));
-    // What a helper leaves behind in the background may hold its output open.
+    // A background process of a helper may keep its output open.
     child.once('exit', (code) =>
       setTimeout(() => child.stdout.destroy(), code === null ? 0 : LINGER).unref(),
     );
@@ -260,7 +260,7 @@ export async function askHelper(
     throw new HelperError(`${program} ${why}`);
   }
   if (outcome.code === 0) return parseAnswer(outcome.output, program);
-  // An error's text is on stdout; this one is agreed upon.
+  // The protocol has this text for a missing credential, on stdout.
   if (outcome.output.trim() === 'credentials not found in native keychain') return undefined;
   throw new HelperError(
     `${program} failed: ${printable(outcome.output.trim(), 200) || `exit code ${outcome.code}`}`,

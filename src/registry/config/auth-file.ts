@@ -2,7 +2,7 @@ import { HUB_ALIASES } from '../../oci/reference.ts';
 import { isObject, type JsonObject } from '../../oci/json.ts';
 import type { Credential } from '../auth/credentials.ts';
 
-/** A file as docker and podman log in to: `config.json`, `auth.json`. */
+/** A file of docker or podman with logins: `config.json`, `auth.json`. */
 export interface AuthFile {
   /** Key (`host`, `host/namespace/repository`, or an address) to entry. */
   readonly auths: ReadonlyMap<string, JsonObject>;
@@ -14,7 +14,7 @@ export interface AuthFile {
 /** The key of Docker Hub in docker's files, and the key for its helpers. */
 const HUB_KEY = 'https://index.docker.io/v1/';
 
-/** Reads the members that matter; what is malformed is left out, since these files hold much else. */
+/** Reads the members for logins; malformed ones are left out, since these files have many others. */
 export function parseAuthFile(document: unknown): AuthFile {
   const root = isObject(document) ? document : {};
   const auths = isObject(root['auths']) ? Object.entries(root['auths']) : [];

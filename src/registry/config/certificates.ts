@@ -6,7 +6,7 @@ import { configHome, listConfigDirectory, NoDataError, readConfigFile, systemCon
 
 /** Settings of the TLS connections on behalf of one registry. */
 export interface TlsSettings {
-  /** PEM, beside the bundled and the system's authorities. */
+  /** PEM, in addition to the bundled and the system's authorities. */
   readonly authorities: readonly string[];
   /** PEM. */
   readonly clientCertificate?: { readonly cert: string; readonly key: string } | undefined;
@@ -30,7 +30,7 @@ async function readPem(path: string, what: string, signal: AbortSignal | undefin
   }
 }
 
-/** It is set for all programs on Node, and may be meant for another root directory: like Node, go on without it. */
+/** It is set for all programs on Node, and its path may be of another root directory: like Node, this continues without it. */
 async function extraAuthorities({ environment, report, signal }: RegistryOptions): Promise<string[]> {
   const path = environment['NODE_EXTRA_CA_CERTS'];
   if (path === undefined || path === '') return [];
@@ -45,7 +45,7 @@ async function extraAuthorities({ environment, report, signal }: RegistryOptions
   }
 }
 
-/** Collects what options, environment and certs.d directories say about TLS with `registry` (`host[:port]`). */
+/** The TLS settings for `registry` (`host[:port]`), from options, environment and certs.d directories. */
 export async function tlsSettings(
   registry: string,
   options: RegistryOptions,
@@ -88,7 +88,7 @@ export async function tlsSettings(
   };
 }
 
-/** Paths of what a certs.d directory holds for one registry. */
+/** The paths in a certs.d directory for one registry. */
 export interface CertificateFiles {
   readonly authorities: readonly string[];
   readonly clientCertificate?: { readonly cert: string; readonly key: string } | undefined;

@@ -30,7 +30,7 @@ export function systemConfigs(
   return (options.configDirs ?? ['/etc']).map((directory) => join(directory, name));
 }
 
-/** A pipe or a terminal delivered nothing in time. */
+/** A pipe or a terminal delivered no data in time. */
 export class NoDataError extends Error {
   constructor() {
     super('it delivers no data');
@@ -39,7 +39,7 @@ export class NoDataError extends Error {
 
 /** How to read a file. */
 export interface ReadOptions {
-  /** The user named this file: wait for the data if it is a pipe. */
+  /** The user named this file: wait for data if it is a pipe. */
   readonly named: boolean;
   readonly signal?: AbortSignal | undefined;
 }

@@ -59,7 +59,7 @@ export function registryTables(document: unknown): readonly RegistryTable[] {
   });
 }
 
-/** How many characters of `name` the prefix covers; undefined when it does not match. */
+/** The number of characters of `name` that the prefix matches; undefined without a match. */
 function matchLength(prefix: string, name: string): number | undefined {
   if (prefix.startsWith('*.')) {
     const host = name.split('/', 1)[0]!;
@@ -161,7 +161,7 @@ async function parse(text: string, path: string): Promise<readonly RegistryTable
   }
 }
 
-/** Where a repository can be read: at its own registry or at a mirror. */
+/** A place of a repository: its own registry or a mirror. */
 export interface Location {
   /** `host[:port]`, `docker.io` for Hub. */
   readonly registry: string;
@@ -199,7 +199,7 @@ function parseMirror(text: string, reference: Reference): Location {
   };
 }
 
-/** Where to read a reference, in order: the mirrors of `--mirror` and of registries.conf, then the registry itself. */
+/** The places of a reference, in order: the mirrors of `--mirror` and of registries.conf, then the registry itself. */
 export function locationsOf(
   reference: Reference,
   mirrors: readonly string[],

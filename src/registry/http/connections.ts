@@ -9,8 +9,8 @@ import type { TlsSettings } from '../config/certificates.ts';
 import { isUnknownAuthority } from './transport-error.ts';
 
 /**
- * The open connections made on behalf of one registry: one pool for each server it sends us to, straight or through a proxy.
- * HTTP/1.1 only: each blob has a connection to itself, which is faster than sharing one.
+ * The open connections on behalf of one registry: one pool per server it redirects to, direct or through a proxy.
+ * HTTP/1.1 only: a connection per blob is faster than a shared one.
  */
 export class Connections {
   readonly #environment: RegistryOptions['environment'];
@@ -26,7 +26,7 @@ export class Connections {
     this.#tls = tls;
   }
 
-  /** The way to the server of `url`. */
+  /** The route to the server of `url`. */
   async to(url: URL): Promise<Route> {
     if (this.#closed) throw new NetworkError('the session with the registry is closed');
     const known = this.#routes.get(url.origin);
@@ -75,7 +75,7 @@ export class Connections {
     });
   }
 
-  /** Connects with the bundled authorities, and once more with the system's when those do not know the server's. */
+  /** Connects with the bundled authorities, and again with the system's if those do not know the server's. */
   async #secureConnect(): Promise<buildConnector.connector> {
     const { default: build } = await import('undici/lib/core/connect.js');
     const { verify } = this.#tls;

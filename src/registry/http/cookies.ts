@@ -4,15 +4,15 @@ interface Cookie {
   readonly path: string;
 }
 
-/** As many cookies of one server, and bytes in one of them, as browsers keep at least (RFC 6265, 6.1). */
+/** Limits of one server: the least that browsers must support (RFC 6265, 6.1). */
 const MAX_COOKIES = 50;
 const MAX_COOKIE_BYTES = 4096;
 
 const NAME_PATTERN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
-/** What a cookie may hold that is sent back as it came: visible ASCII and blanks, but no `;` (RFC 6265, 4.1.1, taken broadly). */
+/** Values that can be sent back unchanged: visible ASCII and blanks, but no `;` (broader than RFC 6265, 4.1.1). */
 const VALUE_PATTERN = /^[\x20-\x3a\x3c-\x7e]*$/;
 
-/** Reads a `Set-Cookie` header; undefined when it is none that can be sent back. `over`: it deletes the cookie. */
+/** Reads a `Set-Cookie` header; undefined for a cookie that cannot be sent back. `over`: it deletes the cookie. */
 export function parseSetCookie(
   header: string,
   now: number,
@@ -51,7 +51,7 @@ function isUnder(path: string, cookiePath: string): boolean {
 export class Cookies {
   readonly #jars = new Map<string, Map<string, Cookie>>();
 
-  /** Takes what an answer from `url` sets. */
+  /** Stores the cookies of an answer from `url`. */
   take(url: URL, headers: readonly string[]): void {
     for (const header of headers) {
       const parsed = parseSetCookie(header, Date.now());

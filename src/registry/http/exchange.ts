@@ -2,7 +2,7 @@ import type { Dispatcher } from 'undici';
 import type { Timeouts } from '../registry-options.ts';
 import { SilentError, StalledError, transportError } from './transport-error.ts';
 
-/** A way to a server. */
+/** A route to a server. */
 export interface Route {
   readonly dispatcher: Dispatcher;
   /** `host:port` of the proxy on the way; undefined without one. */
@@ -22,9 +22,9 @@ export interface Request {
 export interface Response {
   /** Milliseconds for the whole body, where that is a document. */
   readonly documentTimeout: number;
-  /** Of the request. */
+  /** The signal of the request. */
   readonly signal: AbortSignal;
-  /** Of what answered, after redirects. */
+  /** Of the server that answered, after redirects. */
   readonly url: URL;
   readonly status: number;
   /** All values of a header, joined by a comma; undefined when it is missing. */
@@ -43,10 +43,10 @@ export interface Response {
 const HIGH_WATER = 256 * 1024;
 const LOW_WATER = HIGH_WATER / 4;
 
-/** Memory in bytes that a chunk takes beside its own. */
+/** Overhead of a chunk in memory, in bytes. */
 const CHUNK_COST = 256;
 
-/** Fewer bytes than this in the time of a stall are a stall. */
+/** Fewer bytes than this within the stall timeout are a stall. */
 const LEAST_PROGRESS = 4096;
 
 type Headers = Readonly<Record<string, string | string[] | undefined>>;
@@ -58,8 +58,8 @@ interface Waiter {
 }
 
 /**
- * One request and its answer: undici's buffers go to the reader as they are, without a stream between. Pauses the connection when
- * the reader is slow, and gives up when the server is.
+ * One request and its answer: undici's buffers go to the reader directly, without a stream. Pauses the connection while the reader is slow,
+ * and fails when the server is.
  */
 export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterator<Uint8Array, undefined> {
   readonly #request: Request;

@@ -1,4 +1,4 @@
-/** Failures below HTTP, in words; and the errors that a retry may heal. */
+/** Failures below HTTP in words, and the errors after which a retry may help. */
 import { hostnameOf } from '../../oci/reference.ts';
 import { DlrootfsError, type ErrorDetails, NetworkError, printable, RateLimitError } from '../../errors.ts';
 import { inSeconds } from '../../sys/retry.ts';
@@ -8,7 +8,7 @@ interface Wait {
   readonly retryAfter?: number | undefined;
 }
 
-/** A failure that a retry may heal: a reset, a timeout, 408, a 5xx answer, a body that broke off. */
+/** A failure after which a retry may help: a reset, a timeout, 408, a 5xx answer, a broken body. */
 export class TransientError extends NetworkError {
   readonly retryAfter: number | undefined;
   constructor(message: string, details: ErrorDetails & Wait = {}) {
@@ -26,15 +26,15 @@ export class TooManyRequestsError extends RateLimitError {
   }
 }
 
-/** Whether a retry makes sense after `error`, of a request or of a body. */
+/** Whether a retry may help after `error`. */
 export function isTransient(error: unknown): error is TransientError | TooManyRequestsError {
   return error instanceof TransientError || error instanceof TooManyRequestsError;
 }
 
-/** A body delivered next to nothing for a while. */
+/** A body delivered too few bytes within the stall timeout. */
 export class StalledError extends Error {
   readonly code = 'STALLED';
-  /** @param time milliseconds that it was waited */
+  /** @param time milliseconds of waiting */
   constructor(time: number) {
     super(`next to nothing came for ${Math.round(time / 1000)} s`);
   }
@@ -43,7 +43,7 @@ export class StalledError extends Error {
 /** No final status came in time. */
 export class SilentError extends Error {
   readonly code = 'SILENT';
-  /** @param time milliseconds that it was waited */
+  /** @param time milliseconds of waiting */
   constructor(time: number) {
     super(`no final status within ${Math.round(time / 1000)} s`);
   }

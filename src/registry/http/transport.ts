@@ -9,7 +9,7 @@ import { Connections } from './connections.ts';
 import { Exchange, type Request, type Response } from './exchange.ts';
 import { isTransient, type TooManyRequestsError, type TransientError } from './transport-error.ts';
 
-/** What every request says. `identity`: offsets and digests are of the bytes that are stored. */
+/** Headers of every request. `identity`: offsets and digests are those of the stored bytes. */
 export const COMMON_HEADERS = { 'user-agent': `dlrootfs/${version}`, 'accept-encoding': 'identity' };
 
 const MAX_REDIRECTS = 10;
@@ -152,7 +152,7 @@ export function redirected(
   return { ...request, url: to, headers: Object.fromEntries(kept) };
 }
 
-/** What all transports of a session have in common. */
+/** What all transports of a session share. */
 export interface TransportSettings {
   readonly options: RegistryOptions;
   readonly policy: RequestPolicy;
