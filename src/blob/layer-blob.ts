@@ -96,20 +96,17 @@ export class LayerBlob {
     this.#buffer?.leave();
   }
 
-  /** Milliseconds to wait for the rest of a blob that cannot be unpacked, to check its digest. */
-  get patience(): number {
-    const { digest, checksum, size } = this.#layer;
-    if ((digest ?? checksum) === undefined) return 0;
-    // It may be endless.
-    return size === undefined ? UNKNOWN_END_TIMEOUT : Infinity;
-  }
-
-  /** Waits for the end, `patience` at most, and returns the error of the blob; undefined where its bytes are right. */
+  /**
+   * Waits for the end of a blob that cannot be unpacked, and returns its error; undefined where its bytes are right, where no digest is known,
+   * and where a blob of unknown size does not end in time.
+   */
   async verdict(): Promise<unknown> {
-    const { patience } = this;
-    if (patience === 0) return undefined;
+    const { digest, checksum, size } = this.#layer;
+    if ((digest ?? checksum) === undefined) return undefined;
     const late = Promise.withResolvers<'late'>();
-    const timer = Number.isFinite(patience) ? setTimeout(() => late.resolve('late'), patience) : undefined;
+    // It may be endless.
+    const timer =
+      size === undefined ? setTimeout(() => late.resolve('late'), UNKNOWN_END_TIMEOUT) : undefined;
     try {
       if ((await Promise.race([this.whole, late.promise])) === 'late') return undefined;
       const fault = await this.#cached?.fault(this.#context.signal);

@@ -109,8 +109,9 @@ export class PulledLayer {
       if (expected !== undefined && this.#diffID !== expected) throw this.#wrongTar(expected);
     } catch (error) {
       if (!(error instanceof MalformedDataError)) throw error;
-      // If the blob is corrupt, this throws that error.
-      await drain(blob, this.#blob.patience);
+      this.#blob.leave();
+      const failure = await this.#blob.verdict();
+      if (failure !== undefined) throw failure;
       throw new IntegrityError(`${name}: its compressed data ${error.message}`, {
         code: 'MALFORMED_LAYER',
         cause: error,
@@ -150,11 +151,4 @@ export class PulledLayer {
 
 function described(compression: string): string {
   return compression === 'none' ? 'a plain tar' : compression;
-}
-
-/** @param patience in milliseconds */
-async function drain(reader: ByteReader, patience: number): Promise<void> {
-  const buffer = new Uint8Array(256 * 1024);
-  const deadline = performance.now() + patience;
-  while (performance.now() < deadline && (await reader.read(buffer)) > 0);
 }

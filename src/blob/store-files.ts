@@ -4,7 +4,7 @@ import path from 'node:path';
 import { geteuid } from 'node:process';
 import { printable } from '../errors.ts';
 import { algorithmOf, type Digest, type DigestAlgorithm, digestOf, hexOf } from '../oci/digest.ts';
-import { explainOsError, hasCode } from '../sys/os-error.ts';
+import { explainOsError, hasCode, unlessCode } from '../sys/os-error.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import { randomName } from '../sys/temp-file.ts';
 import { trustedPath } from '../sys/trusted-path.ts';
@@ -166,9 +166,7 @@ async function makeDirectories(name: string): Promise<void> {
 
 /** The same inside a trusted directory, without following links. */
 async function trustedSubdirectory(name: string): Promise<void> {
-  await mkdir(name, { mode: DIRECTORY_MODE }).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EEXIST') throw error;
-  });
+  await mkdir(name, { mode: DIRECTORY_MODE }).catch(unlessCode('EEXIST'));
   const fault = faultOf(await lstat(name));
   if (fault !== undefined) throw new Error(`${name} ${fault}`);
 }
@@ -180,10 +178,7 @@ async function trustedSubdirectory(name: string): Promise<void> {
  */
 export async function openTrusted(name: string, flags: number): Promise<FileHandle | undefined> {
   const handle = await open(name, flags | constants.O_NOFOLLOW | constants.O_NONBLOCK, FILE_MODE).catch(
-    (error: NodeJS.ErrnoException) => {
-      if (['ENOENT', 'ELOOP', 'EISDIR', 'ENXIO', 'ENOTDIR'].includes(error.code ?? '')) return undefined;
-      throw error;
-    },
+    unlessCode('ENOENT', 'ELOOP', 'EISDIR', 'ENXIO', 'ENOTDIR'),
   );
   if (!handle) return undefined;
   const stats = await handle.stat();

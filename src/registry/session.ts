@@ -101,8 +101,6 @@ function version2Of(place: Place): Version2Place {
   return { endpoint: new Endpoint({ name: registry, base, transport, authorization, policy }), contact };
 }
 
-const explained = new WeakSet<DlrootfsError>();
-
 /** The registry of the reference knows best what is wrong; what the mirrors said comes after that. */
 function explainFailures(failures: ReadonlyMap<Endpoint, DlrootfsError>, registry: Endpoint): DlrootfsError {
   const [first, ...others] = [...failures].toSorted(
@@ -117,8 +115,7 @@ function explainFailures(failures: ReadonlyMap<Endpoint, DlrootfsError>, registr
   );
   const said = answers.join('');
   // A first contact is not repeated: its error may come here again.
-  if (!explained.has(error)) error.message += said;
-  explained.add(error);
+  if (!error.message.endsWith(said)) error.message += said;
   return error;
 }
 

@@ -37,8 +37,10 @@ const ROWS: Readonly<Record<string, Row>> = {
   // What ext4 and xfs call a wrong checksum, and other damage.
   EBADMSG: { words: 'the file system is corrupt', ...failing },
   EUCLEAN: { words: 'the file system is corrupt', ...failing },
+  ECONNABORTED: { words: 'connection aborted' },
   EDQUOT: { words: 'disk quota exceeded', ...full },
   EFBIG: { hint: (elsewhere = ANOTHER) => `the file system takes no files of that size: ${elsewhere}` },
+  EHOSTUNREACH: { words: 'no route to host' },
   EILSEQ: unfit,
   EIO: failing,
   EMFILE: { hint: () => 'raise the limit of open files (ulimit -n)' },
@@ -66,6 +68,8 @@ export interface OsError {
   readonly errno: number;
   /** Such as `EIO`. */
   readonly code: string;
+  /** Such as `i/o error`. */
+  readonly words: string | undefined;
   /** Such as `i/o error (EIO)`; the code alone where there are no words for it. */
   readonly text: string;
   readonly disk: 'is full' | 'fails' | undefined;
@@ -87,10 +91,17 @@ export function osError(errno: number): OsError {
   return {
     errno: number,
     code,
+    words,
     text: words === undefined ? code : `${words} (${code})`,
     disk: row.disk,
     hint: (elsewhere) => row.hint?.(elsewhere),
   };
+}
+
+/** As `osError`, by a code such as `ECONNRESET`; undefined for codes of other origin. */
+export function osErrorByCode(code: string): OsError | undefined {
+  const errno = Object.entries(constants.errno).find(([name]) => name === code)?.[1];
+  return errno === undefined ? undefined : osError(errno);
 }
 
 /** A system call failed; its errno and what was being done. */

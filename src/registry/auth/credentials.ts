@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
-import { UsageError, printable } from '../../errors.ts';
+import { printable, UsageError } from '../../errors.ts';
 import { isObject } from '../../oci/json.ts';
 import type { Reference } from '../../oci/reference.ts';
 import { hasCode, osErrorOf, reasonOf } from '../../sys/os-error.ts';
@@ -164,8 +164,9 @@ export class Credentials {
     try {
       return entryCredential(found.entry, `${name} (${found.key})`);
     } catch (error) {
-      const reason = error instanceof Error ? error.message : '';
-      this.#notice(`ignoring the entry ${printable(found.key, 120)} in ${printable(name)}: ${reason}`);
+      this.#notice(
+        `ignoring the entry ${printable(found.key, 120)} in ${printable(name)}: ${reasonOf(error)}`,
+      );
       return undefined;
     }
   }

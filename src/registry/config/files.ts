@@ -2,6 +2,7 @@ import { constants } from 'node:fs';
 import { open, readdir, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { hasCode } from '../../sys/os-error.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
 type Environment = RegistryOptions['environment'];
@@ -77,7 +78,7 @@ async function readChunk(file: FileHandle): Promise<Uint8Array | undefined> {
     const { buffer, bytesRead } = await file.read(new Uint8Array(65_536), 0, 65_536, null);
     return buffer.subarray(0, bytesRead);
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return undefined;
+    if (hasCode(error, 'EAGAIN')) return undefined;
     throw error;
   }
 }

@@ -24,7 +24,7 @@ export interface RegistryTable extends TableLocation {
   readonly mirrors: readonly RegistryMirror[];
 }
 
-function mirrorOf(value: unknown, digestOnly: boolean): RegistryMirror[] {
+function parseTableMirror(value: unknown, digestOnly: boolean): RegistryMirror[] {
   if (!isObject(value) || textOf(value['location']) === undefined) return [];
   const use = value['pull-from-mirror'];
   const limited = use === 'digest-only' || use === 'tag-only' ? use : 'all';
@@ -53,7 +53,7 @@ export function registryTables(document: unknown): readonly RegistryTable[] {
         location,
         insecure: table['insecure'] === true,
         blocked: table['blocked'] === true,
-        mirrors: mirrors.flatMap((mirror) => mirrorOf(mirror, digestOnly)),
+        mirrors: mirrors.flatMap((mirror) => parseTableMirror(mirror, digestOnly)),
       },
     ];
   });
@@ -199,41 +199,37 @@ function parseMirror(text: string, reference: Reference): Location {
   };
 }
 
+/** For references without a table. */
+const NO_TABLE: RegistryTable = {
+  prefix: '',
+  location: undefined,
+  insecure: false,
+  blocked: false,
+  mirrors: [],
+};
+
 /** The places of a reference, in order: the mirrors of `--mirror` and of registries.conf, then the registry itself. */
 export function locationsOf(
   reference: Reference,
   mirrors: readonly string[],
   tables: readonly RegistryTable[],
 ): readonly Location[] {
-  const named = mirrors.map((mirror) => parseMirror(mirror, reference));
-  const table = findTable(tables, reference);
-  if (!table) return [...named, { ...reference, insecure: false, plainHttp: false, mirrorOf: undefined }];
+  const table = findTable(tables, reference) ?? NO_TABLE;
   if (table.blocked) {
     throw new UsageError(`${printable(table.prefix)} is blocked in registries.conf`, {
       code: 'BLOCKED',
       hint: 'ask the administrator of this machine about blocked = true in registries.conf',
     });
   }
+  const place = ({ location, insecure }: TableLocation, mirrorOf?: string): Location => {
+    const { registry, repository } = relocate(reference, table.prefix, location);
+    return { registry, repository, insecure, plainHttp: false, mirrorOf };
+  };
   const excluded = reference.digest === undefined ? 'digest-only' : 'tag-only';
-  const configured = table.mirrors
-    .filter(({ use }) => use !== excluded)
-    .map(({ location, insecure }) => ({
-      ...relocate(reference, table.prefix, location),
-      insecure,
-      plainHttp: false,
-      mirrorOf: reference.registry,
-    }));
-  const own = relocate(reference, table.prefix, table.location);
   return [
-    ...named,
-    ...configured,
-    {
-      registry: own.registry,
-      repository: own.repository,
-      insecure: table.insecure,
-      plainHttp: false,
-      mirrorOf: undefined,
-    },
+    ...mirrors.map((mirror) => parseMirror(mirror, reference)),
+    ...table.mirrors.filter(({ use }) => use !== excluded).map((mirror) => place(mirror, reference.registry)),
+    place(table),
   ];
 }
 

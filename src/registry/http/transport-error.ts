@@ -1,6 +1,7 @@
 /** Failures below HTTP in words, and the errors after which a retry may help. */
 import { hostnameOf } from '../../oci/reference.ts';
 import { DlrootfsError, type ErrorDetails, NetworkError, printable, RateLimitError } from '../../errors.ts';
+import { osErrorByCode } from '../../sys/os-error.ts';
 import { inSeconds } from '../../sys/retry.ts';
 
 /** The wait that the server asked for, in milliseconds. */
@@ -75,7 +76,7 @@ function codeOf(error: unknown): string {
   return error.cause === undefined ? '' : codeOf(error.cause);
 }
 
-/** Reasons in place of the words of Node, undici and OpenSSL, by their codes. */
+/** Reasons that replace the words of Node, undici and OpenSSL, by their codes; sys/os-error has those of errno(3). */
 const REASONS: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: 'it has expired',
   CERT_NOT_YET_VALID: 'it is not valid yet',
@@ -84,18 +85,17 @@ const REASONS: Readonly<Record<string, string>> = {
   UNABLE_TO_GET_ISSUER_CERT: 'its authority is unknown on this machine',
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its authority is unknown on this machine',
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its authority is unknown on this machine',
-  ECONNRESET: 'connection reset by peer',
-  ECONNABORTED: 'connection aborted',
-  EPIPE: 'broken pipe',
-  ETIMEDOUT: 'connection timed out',
-  EHOSTUNREACH: 'no route to host',
-  ENETUNREACH: 'network is unreachable',
   UND_ERR_HEADERS_TIMEOUT: 'no headers came in time',
   ERR_ASSERTION: 'its status line is invalid',
 };
 
 function reasonOf(error: Error, code: string): string {
-  const known = REASONS[code] ?? wrongName(error) ?? connectTimeout(error) ?? opensslReason(error);
+  const known =
+    REASONS[code] ??
+    wrongName(error) ??
+    connectTimeout(error) ??
+    opensslReason(error) ??
+    osErrorByCode(code)?.words;
   return known === undefined ? wordsOf(error) : printable(known, 300);
 }
 
