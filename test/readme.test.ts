@@ -83,6 +83,14 @@ test('docs/architecture.md: every runtime package has its line', () => {
   assert.deepEqual(missing, []);
 });
 
+test('docs/architecture.md: every room of the sources has its line', () => {
+  const text = documents.get('docs/architecture.md')!;
+  const rooms = readdirSync(new URL('src', root), { withFileTypes: true }).filter((entry) =>
+    entry.isDirectory(),
+  );
+  for (const { name } of rooms) assert.match(text, new RegExp(`^ {6}${name}/ +\\w`, 'm'));
+});
+
 test('readme: the picture is small, needs nothing from elsewhere, and shows a run to its end (npm run picture)', () => {
   const svg = read('docs/demo.svg');
   assert.ok(svg.length < 60_000);

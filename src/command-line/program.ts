@@ -156,8 +156,12 @@ function readValues(command: string, flags: readonly Flag[], words: readonly str
   const { options, words: expected = [] } = commands[command]!;
   const foreign = flags.find(({ option }) => option && !options.includes(option));
   if (foreign) {
-    throw new UsageError(`${foreign.spelled} does not go with ${command}`, {
-      hint: `dlrootfs help ${command} lists what does`,
+    const takers = Object.keys(commands).filter((name) => commands[name]!.options.includes(foreign.option!));
+    const isPull = command === 'pull';
+    throw new UsageError(`${foreign.spelled} does not go with ${isPull ? 'a pull' : command}`, {
+      hint: isPull
+        ? `use it with dlrootfs ${takers.join(' or ')}`
+        : `see dlrootfs help ${command} for what does`,
     });
   }
   if (command === 'pull') {

@@ -77,13 +77,14 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
   ],
   ['alpine -o x.tar -d y', 2, '--dest does not go with -o', 'leave out --dest, or -o for a directory'],
   ['alpine --rootless', 2, '--rootless has no effect without --for runc', 'add --for runc, or leave it out'],
-  ['inspect alpine -q', 2, '-q does not go with inspect', 'dlrootfs help inspect lists what does'],
+  ['inspect alpine -q', 2, '-q does not go with inspect', 'see dlrootfs help inspect for what does'],
   [
     'tags alpine:3.20',
     2,
     'tags takes a repository without a tag, not alpine:3.20',
     'write dlrootfs tags alpine, or dlrootfs inspect alpine:3.20',
   ],
+  ['alpine --contents', 2, '--contents does not go with a pull', 'use it with dlrootfs verify'],
   ['inspect', 2, 'inspect needs an image', 'write dlrootfs inspect IMAGE'],
   [
     'cache clear',
