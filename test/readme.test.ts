@@ -91,6 +91,15 @@ test('docs/architecture.md: every room of the sources has its line', () => {
   for (const { name } of rooms) assert.match(text, new RegExp(`^ {6}${name}/ +\\w`, 'm'));
 });
 
+test('docs/library.md: every option of pull has its place', () => {
+  const [, members = ''] = /export interface PullRequest \{([^]*?)\n\}/.exec(read('src/options.ts'))!;
+  const options = [...members.matchAll(/^ {2}readonly (\w+)/gm)].map((match) => match[1]!);
+  assert.ok(options.length >= 20);
+  // Disk images are written by the command alone.
+  const missing = options.filter((name) => !documents.get('docs/library.md')!.includes(`\`${name}\``));
+  assert.deepEqual(missing, ['diskSize']);
+});
+
 test('readme: the picture is small, needs nothing from elsewhere, and shows a run to its end (npm run picture)', () => {
   const svg = read('docs/demo.svg');
   assert.ok(svg.length < 60_000);
