@@ -6,10 +6,15 @@ import { findDiskTool } from './disk/tools.ts';
 import { DestinationError, printable, UsageError } from './errors.ts';
 import type { PullOptions } from './options.ts';
 import { describeNotRestored } from './rootfs/rootfs.ts';
+import { containerName, refuseExisting, writeConfig } from './runtime/config-files.ts';
+import { guestOf } from './runtime/guest.ts';
+import { machineCommand, machineConfig, machinePath } from './runtime/virtual-machine.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { absolutePath } from './sys/os-path.ts';
 import { withImageTree } from './with-image-tree.ts';
 import { resolveImage, withSession } from './with-session.ts';
+
+const OTHER_NAME = 'choose another name with -o, or replace it with --force';
 
 /**
  * Writes the root file system of an image as a disk image, without a rootfs on disk and with no other rights than the file needs. The
@@ -33,6 +38,19 @@ export async function exportDisk(
       hint: 'leave it out, or use -o FILE.ext4',
     });
   }
+  const { part, force, virtualMachines } = options;
+  if (part && virtualMachines.length > 0) {
+    throw new UsageError('--for does not go with a part of an image', {
+      hint: 'leave out --for, or --path and --exclude',
+    });
+  }
+  const isReadOnly = format !== 'ext4';
+  const starts = virtualMachines.map((machine) => ({ machine, start: machinePath(machine, output) }));
+  if (!force)
+    refuseExisting(
+      starts.map(({ start }) => start),
+      OTHER_NAME,
+    );
   const tool = await findDiskTool(format, environment, signal);
   const file = await ArchiveFile.create(output, signal);
   try {
@@ -47,14 +65,28 @@ export async function exportDisk(
       stopwatch.lap('resolve');
       const identity = identityOf(format, image.id, image.config.created);
       const disk = { ...target, identity, temporaryFile: () => store.spool() };
-      const built = await withImageTree(image, opened, options, true, async (tree, layers) => ({
-        layers,
-        notRestored: await writeDiskImage(tree, disk),
-      }));
+      const name = containerName(path.basename(output, path.extname(output)));
+      const built = await withImageTree(image, opened, options, true, async (tree, layers) => {
+        const guest = starts.length > 0 ? guestOf(tree, image.config, name, isReadOnly) : undefined;
+        const { architecture } = image.platform;
+        const guestDisk = guest && { file: output, fileSystem: format, isReadOnly, architecture, guest };
+        const configs = guestDisk
+          ? starts.map((each) => ({ ...each, text: machineConfig(each.machine, guestDisk) }))
+          : [];
+        const notRestored = await writeDiskImage(tree, { ...disk, additions: guest?.additions ?? [] });
+        return { layers, notRestored, configs };
+      });
       await file.commit();
       stopwatch.lap('layers');
       const message = describeNotRestored(built.notRestored, true);
       if (message !== undefined) report({ type: 'notice', message });
+      for (const { machine, start, text } of built.configs) {
+        await writeConfig(start, text, force, {
+          mode: machine === 'qemu' ? 0o755 : 0o644,
+          other: OTHER_NAME,
+        });
+        report({ type: 'runtime-config', file: start, command: machineCommand(machine, start) });
+      }
       report({ type: 'done', reference: source.reference, destination: output });
       return summarize({ source, image, built, destination: output, tally, stopwatch });
     });

@@ -40,8 +40,13 @@ export async function exportArchive(
   const options = { ...request, destination, report: tally.report };
   const stopwatch = new Stopwatch();
   const { report, signal, jobs } = options;
-  if (options.diskSize !== undefined)
+  if (request.diskSize !== undefined)
     throw new UsageError('--size is the size of an ext4', { hint: 'leave it out, or use -o FILE.ext4' });
+  const [machine] = request.virtualMachines;
+  if (machine !== undefined)
+    throw new UsageError(`--for ${machine} starts a disk image, not an archive`, {
+      hint: 'use -o FILE.ext4',
+    });
   const compression = special ? 'none' : compressionFor(output);
   const file = output === '-' ? undefined : await ArchiveFile.create(output, signal);
   try {

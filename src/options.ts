@@ -12,7 +12,7 @@ import {
 } from './registry/registry-options.ts';
 import type { Report } from './report/event.ts';
 import { type PartOptions, Selection } from './rootfs/selection.ts';
-import type { Runtime } from './runtime/config-files.ts';
+import type { Runtime, VirtualMachine } from './runtime/config-files.ts';
 import { shellWord } from './sys/argv.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -41,6 +41,8 @@ export interface PullRequest {
   readonly paths?: readonly string[] | undefined;
   /** Patterns, as in gitignore(5), of what is left out. */
   readonly excludes?: readonly string[] | undefined;
+  /** Write what starts a disk image in these, and an init into it where the image has none. */
+  readonly virtualMachines?: readonly VirtualMachine[] | undefined;
   /** Of an ext4 disk image, in bytes. Default: by its content. */
   readonly diskSize?: number | undefined;
   /** Default: the host's. */
@@ -105,6 +107,7 @@ export interface PullOptions {
   readonly prepare: boolean;
   /** The part of the image that is wanted; undefined: all of it. */
   readonly part: PartOptions | undefined;
+  readonly virtualMachines: readonly VirtualMachine[];
   readonly diskSize: number | undefined;
   readonly platform: Platform;
   /** The caller named the platform. */
@@ -173,6 +176,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
     terminal: request.terminal ?? false,
     prepare: request.prepare ?? false,
     part,
+    virtualMachines: request.virtualMachines ?? [],
     diskSize: request.diskSize,
     platform: request.platform ?? thisHost(),
     platformAsked: request.platform !== undefined,

@@ -26,7 +26,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   archive: ['rootfs'],
   comparison: ['rootfs'],
   disk: ['archive', 'rootfs'],
-  runtime: ['rootfs'],
+  runtime: ['disk', 'rootfs'],
 };
 
 /** Files at the top, from the bottom up: they may use every room, and the files before them. */

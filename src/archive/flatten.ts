@@ -137,12 +137,14 @@ export interface TarDialect {
  *
  * @param written the tree's own entries, in its order, as they are to be written; some may be missing
  * @param dialect what the reader of the tar takes
+ * @param more blocks of other entries, which come last
  * @throws what the layers throw
  */
 export async function* flattenedTree(
   tree: ImageTree,
   written: Iterable<TreeEntry> = tree,
   dialect: TarDialect = { holes: 'kept', names: 'utf-8' },
+  more: readonly Uint8Array[] = [],
 ): AsyncGenerator<Buffer, number, void> {
   const contents = tree.contents();
   const batch = new Batch();
@@ -155,6 +157,7 @@ export async function* flattenedTree(
   } finally {
     await contents.close();
   }
+  for (const blocks of more) yield* batch.add(blocks);
   yield* batch.add(END_MARK);
   yield* batch.flush();
   return entries;

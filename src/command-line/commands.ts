@@ -1,7 +1,7 @@
 import { Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import { type Platform, parsePlatform } from '../oci/platform.ts';
-import { type Runtime, runtimes } from '../runtime/config-files.ts';
+import { type Runtime, runtimes, type VirtualMachine, virtualMachines } from '../runtime/config-files.ts';
 
 /** The flags' values, by commander's names for them. A flag that is not given has its default, or none. */
 export interface FlagValues {
@@ -14,7 +14,7 @@ export interface FlagValues {
   readonly merge?: boolean;
   /** `--no-json`: no file `json` in the rootfs. */
   readonly layerInfo?: boolean;
-  readonly for?: readonly Runtime[];
+  readonly for?: readonly (Runtime | VirtualMachine)[];
   readonly force?: boolean;
   readonly rootless?: boolean;
   readonly prepare?: boolean;
@@ -173,8 +173,11 @@ const whatAndWhere = group('What and where', [
   ['--no-json', "do not write the image's JSON to DIR/json"],
   [
     '--for <runtime>',
-    'write the configuration of runc, lxc or nspawn beside DIR (repeatable)',
-    (o) => o.list((text, flag) => text.split(',').map((name) => oneOf(runtimes)(name, flag))),
+    'write the configuration of runc, lxc or nspawn beside DIR, or what starts a disk image in qemu or firecracker (repeatable)',
+    (o) =>
+      o.list((text, flag) =>
+        text.split(',').map((name) => oneOf([...runtimes, ...virtualMachines])(name, flag)),
+      ),
   ],
   ['--force', 'replace existing configurations; with checkout, discard uncommitted changes'],
   ['--rootless', 'with --for runc: a container that needs no root (the default when not root)'],

@@ -1,7 +1,7 @@
 import type { Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import { transports } from '../layout/local-source.ts';
-import { runtimes } from '../runtime/config-files.ts';
+import { runtimes, virtualMachines } from '../runtime/config-files.ts';
 import { commands, options as everyOption, spellings } from './commands.ts';
 import { topicNames } from './topics.ts';
 
@@ -41,7 +41,7 @@ const AFTER_FLAG: Readonly<Record<string, Candidates>> = {
   '--ca-file': 'files',
   '--cert-file': 'files',
   '--key-file': 'files',
-  '--for': runtimes,
+  '--for': [...runtimes, ...virtualMachines],
   '--platform': [
     'linux/amd64',
     'linux/arm64',

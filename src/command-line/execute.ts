@@ -7,6 +7,7 @@ import { type LiveReport, type Report, fanOut } from '../report/event.ts';
 import { jsonLinesReport } from '../report/json-lines.ts';
 import { formatBytes, plainReport } from '../report/progress.ts';
 import { messageReport, textReport } from '../report/text.ts';
+import { runtimes, virtualMachines } from '../runtime/config-files.ts';
 import { osPath } from '../sys/os-path.ts';
 import { version } from '../version.ts';
 import type { FlagValues } from './commands.ts';
@@ -74,6 +75,11 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<voi
   }
   if (values.size !== undefined)
     throw new UsageError('--size is the size of a disk image', { hint: 'add -o FILE.ext4' });
+  const machine = virtualMachines.find((name) => values.for?.includes(name));
+  if (machine !== undefined)
+    throw new UsageError(`--for ${machine} starts a disk image, not a directory`, {
+      hint: 'add -o FILE.ext4',
+    });
   const { stdout } = context;
   const [{ pull }, options] = await Promise.all([import('../pull.ts'), optionsOf(invocation, context)]);
   const lines = values.quiet !== true && values.json !== true;
@@ -88,7 +94,7 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<voi
 const STDOUT_NAMES: ReadonlySet<string> = new Set(['/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']);
 
 /** Flags about a directory. */
-const NOT_WITH_OUTPUT = ['dest', 'git', 'no-json', 'for', 'force', 'merge', 'rootless', 'prepare'] as const;
+const NOT_WITH_OUTPUT = ['dest', 'git', 'no-json', 'merge', 'rootless', 'prepare'] as const;
 
 /** `dlrootfs IMAGE -o FILE`. */
 async function runExport(invocation: Invocation, output: string, context: CliContext): Promise<void> {
@@ -98,6 +104,11 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
   if (contradiction !== undefined)
     throw new UsageError(`--${contradiction} does not go with -o`, {
       hint: `leave out --${contradiction}, or -o for a directory`,
+    });
+  const runtime = runtimes.find((name) => values.for?.includes(name));
+  if (runtime !== undefined)
+    throw new UsageError(`--for ${runtime} goes with a directory, not with -o`, {
+      hint: 'use -d DIR, or --for qemu or firecracker',
     });
   if (output === '-' && values.json === true)
     throw new UsageError('--json does not go with -o -: the archive is on standard output', {

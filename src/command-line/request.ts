@@ -1,6 +1,7 @@
 import { UsageError, printable } from '../errors.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 import type { PullRequest } from '../options.ts';
+import { runtimes, virtualMachines } from '../runtime/config-files.ts';
 import { utf8Directory, utf8Path } from '../sys/os-path.ts';
 import type { FlagValues } from './commands.ts';
 import { readCredentials } from './given-credentials.ts';
@@ -20,7 +21,8 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
     destination: values.dest,
     git: values.git,
     layerInfo: values.layerInfo,
-    runtimes: values.for,
+    runtimes: runtimes.filter((name) => values.for?.includes(name)),
+    virtualMachines: virtualMachines.filter((name) => values.for?.includes(name)),
     force: values.force,
     merge: values.merge,
     rootless: values.rootless,

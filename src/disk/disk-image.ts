@@ -2,6 +2,7 @@ import { ftruncateSync } from 'node:fs';
 import { type FileHandle, statfs } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { unwritable } from '../archive/archive-file.ts';
+import { entryBlocks, type NameRecords, paddingOf } from '../archive/entry-blocks.ts';
 import { flattenedTree } from '../archive/flatten.ts';
 import { DestinationError, printable } from '../errors.ts';
 import type { ImageTree, TreeEntry } from '../rootfs/image-tree.ts';
@@ -10,7 +11,7 @@ import { SyscallError } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
 import { debugfsCommands, type Ext4Layout, Ext4Usage, mke2fsArguments } from './ext4.ts';
-import { type DiskFormat, type DiskIdentity, Fitting } from './format.ts';
+import { type Addition, additionEntry, type DiskFormat, type DiskIdentity, Fitting } from './format.ts';
 import {
   besideTool,
   type DiskTool,
@@ -44,6 +45,8 @@ export interface DiskTarget {
 
 export interface DiskRequest extends DiskTarget {
   readonly identity: DiskIdentity;
+  /** Directories before what is in them. */
+  readonly additions: readonly Addition[];
   /** A new empty file, open for reading and writing, that nobody else has. */
   readonly temporaryFile: () => Promise<FileHandle>;
 }
@@ -94,10 +97,11 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
       else fitting.lost.xattrs += fitted.xattrs?.size ?? 0;
     }
   }
-  const tar = flattenedTree(tree, entries(), {
+  const dialect = {
     holes: format === 'erofs' ? 'filled' : 'kept',
     names: format === 'ext4' ? 'binary' : 'utf-8',
-  });
+  } as const;
+  const more = request.additions.map((addition) => additionBlocks(addition, identity, dialect.names));
   const words =
     layout !== undefined
       ? mke2fsArguments(OUTPUT, identity, layout)
@@ -105,10 +109,20 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
         ? mkfsErofsArguments(identity)
         : sqfstarArguments(identity, rootOf(tree));
   const environment = { ...temporaryFiles(request), ...mke2fsEnvironment(identity) };
-  const result = await runTool(tool, words, { input: tar, files: [descriptor], environment, signal });
+  const result = await runTool(tool, words, {
+    input: flattenedTree(tree, entries(), dialect, more),
+    files: [descriptor],
+    environment,
+    signal,
+  });
   if (result.exitCode !== 0 || leavesOut(result)) throw failed(tool, result, request, layout);
   if (layout !== undefined) await setTheRest(tree, fitting.lost, request);
   return fitting.lost;
+}
+
+function additionBlocks(addition: Addition, identity: DiskIdentity, names: NameRecords): Buffer {
+  const { blocks, dataSize } = entryBlocks(additionEntry(addition, identity), undefined, names);
+  return Buffer.concat([blocks, Buffer.from(addition.content ?? ''), Buffer.alloc(paddingOf(dataSize))]);
 }
 
 /** sqfstar ends well also when it has left out something. What it says of names that are not UTF-8 is about no file. */
@@ -117,8 +131,8 @@ function leavesOut({ output }: ToolResult): boolean {
 }
 
 /** @throws DestinationError for what no tool, or ext4, can take, or the disk has no room for */
-async function measure(tree: ImageTree, target: DiskTarget): Promise<Ext4Layout | undefined> {
-  const { format, size, name } = target;
+async function measure(tree: ImageTree, request: DiskRequest): Promise<Ext4Layout | undefined> {
+  const { format, size, name, additions, identity } = request;
   const usage = format === 'ext4' ? new Ext4Usage() : undefined;
   let bytes = 0;
   for (const entry of tree) {
@@ -134,7 +148,11 @@ async function measure(tree: ImageTree, target: DiskTarget): Promise<Ext4Layout 
       );
     }
   }
-  await checkSpace(bytes, target);
+  for (const addition of additions) {
+    const entry = additionEntry(addition, identity);
+    usage?.add(entry, entry.size);
+  }
+  await checkSpace(bytes, request);
   return usage?.layout(size);
 }
 

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { TreeEntry } from '../rootfs/image-tree.ts';
 import { nothingLost, type NotRestored } from '../rootfs/not-restored.ts';
+import type { BytePath } from '../tar/entry.ts';
 
 /** File systems that a disk image can have, by the ending of its file's name. */
 export const diskFormats = ['ext4', 'squashfs', 'erofs'] as const;
@@ -117,4 +118,32 @@ export class Fitting {
 
 function clamped(seconds: number, { first, last }: TimeRange): number {
   return Math.min(Math.max(seconds, first), last);
+}
+
+/** A directory, or a file with a content, that a disk has besides those of the image; root owns it. */
+export interface Addition {
+  readonly path: BytePath;
+  readonly mode: number;
+  readonly content: string | undefined;
+}
+
+/** As an entry of a tree. */
+export function additionEntry({ path, mode, content }: Addition, { madeAt }: DiskIdentity): TreeEntry {
+  return {
+    path,
+    linkTo: undefined,
+    inode: 0,
+    links: 1,
+    type: content === undefined ? 'directory' : 'file',
+    mode,
+    uid: 0,
+    gid: 0,
+    size: Buffer.byteLength(content ?? ''),
+    mtimeSeconds: madeAt,
+    mtimeNanoseconds: 0,
+    linkPath: '' as BytePath,
+    deviceMajor: 0,
+    deviceMinor: 0,
+    xattrs: undefined,
+  };
 }

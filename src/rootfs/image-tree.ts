@@ -209,6 +209,13 @@ export class ImageTree {
     }
   }
 
+  /** The text of the image's /etc/passwd or /etc/group; undefined where it has none, or one of more than 4 MiB. */
+  accountFile(name: 'passwd' | 'group'): string | undefined {
+    const found = this.find(`etc/${name}` as BytePath, true);
+    const bytes = found && this.#filesystem.written(found.inode);
+    return bytes && Buffer.from(bytes).toString();
+  }
+
   /** Bytes that a file holds, without its holes. */
   storedBytes(inode: number): number {
     return this.#filesystem.inodes.content(inode)?.stored ?? 0;

@@ -55,6 +55,11 @@ export class MemoryFilesystem implements Filesystem {
     return inode < 0 ? inode : (this.#written.get(inode) ?? -EINVAL);
   }
 
+  /** Of a file that was written to: what it holds. */
+  written(file: number): Uint8Array | undefined {
+    return this.#written.get(file);
+  }
+
   list(directory: Directory): ByteName[] {
     return this.#names.list(directory.handle).map((name) => this.#names.text(name));
   }

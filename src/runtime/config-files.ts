@@ -11,6 +11,10 @@ import { isOneLine } from './config-text.ts';
 export const runtimes = ['runc', 'lxc', 'nspawn'] as const;
 export type Runtime = (typeof runtimes)[number];
 
+/** Virtual machines that dlrootfs writes a start of a disk image for. */
+export const virtualMachines = ['qemu', 'firecracker'] as const;
+export type VirtualMachine = (typeof virtualMachines)[number];
+
 /** A rootfs and its surroundings. */
 export interface Place {
   /** DIR as typed, made absolute; itself perhaps a symlink. */
@@ -95,6 +99,8 @@ export function startCommand(
   return known ? start : `${start} -f ${shellWord(configPath('lxc', place))}`;
 }
 
+const OWN_DIRECTORY =
+  'give each container a directory of its own, as in -d NAME/rootfs, or replace it with --force';
 const elsewhere = 'choose another directory with -d';
 
 /**
@@ -114,20 +120,21 @@ export function explained<T>(action: string, work: () => T): T {
 /**
  * Checks before a pull that nothing has the names of the configurations.
  *
+ * @param other what to do where something has
  * @throws DestinationError
  */
-export function refuseExisting(files: readonly string[]): void {
+export function refuseExisting(files: readonly string[], other = OWN_DIRECTORY): void {
   const found = files.filter((file) =>
     explained(`write ${printable(file)}`, () => lstatSync(file, { throwIfNoEntry: false }) !== undefined),
   );
-  if (found.length > 0) throw existing(found);
+  if (found.length > 0) throw existing(found, other);
 }
 
-function existing(files: readonly string[]): DestinationError {
+function existing(files: readonly string[], hint: string): DestinationError {
   const names = files.map((file) => printable(file)).join(' and ');
   return new DestinationError(`${names} ${files.length === 1 ? 'is' : 'are'} there already`, {
     code: 'FILE_EXISTS',
-    hint: 'give each container a directory of its own, as in -d NAME/rootfs, or replace it with --force',
+    hint,
   });
 }
 
@@ -136,11 +143,16 @@ function existing(files: readonly string[]): DestinationError {
  *
  * @throws DestinationError
  */
-export async function writeConfig(file: string, text: string, force: boolean): Promise<void> {
+export async function writeConfig(
+  file: string,
+  text: string,
+  force: boolean,
+  { mode = 0o644, other = OWN_DIRECTORY }: { readonly mode?: number; readonly other?: string } = {},
+): Promise<void> {
   try {
-    await writeFileAtomically(file, text, { mode: 0o644, replace: force });
+    await writeFileAtomically(file, text, { mode, replace: force });
   } catch (error) {
-    if (hasCode(error, 'EEXIST')) throw existing([file]);
+    if (hasCode(error, 'EEXIST')) throw existing([file], other);
     throw explainOsError(error, `write ${printable(file)}`, `the rootfs is complete: ${elsewhere}`);
   }
 }
