@@ -66,7 +66,7 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
   [
     'alpine --for docker',
     2,
-    '--for takes one of runc, lxc, nspawn, not "docker"',
+    '--for takes one of runc, lxc, nspawn, qemu, firecracker, not "docker"',
     'write one of them, as in --for runc',
   ],
   [
