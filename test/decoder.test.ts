@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { setImmediate } from 'node:timers/promises';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import diagnostics from 'node:diagnostics_channel';
@@ -259,7 +260,11 @@ test('the death of the decoder is an error, not a wait', async (t) => {
   diagnostics.unsubscribe('worker_threads', note);
   await pair.apply(tar(file('x', 'x')));
   const endless = (async function* (): AsyncGenerator<Uint8Array> {
-    for (let n = 0; ; n += 1) yield gzipSync(file(`f${n}`, noise(n, 100_000)).encode('ustar'));
+    for (let n = 0; ; n += 1) {
+      // Timers run only between the chunks that wait, as those of a socket do.
+      await setImmediate();
+      yield gzipSync(file(`f${n}`, noise(n, 100_000)).encode('ustar'));
+    }
   })();
   const applied = pair.rootfs.apply(decoded(pair.decoder, endless), { label });
   setTimeout(() => void started[1]!.terminate(), 50);
