@@ -117,7 +117,7 @@ const broken: readonly (readonly [string, Uint8Array, RegExp])[] = [
     /cut off: it ends within a/,
   ],
   ['a header that is cut off', tar(file('a', 'x')).subarray(0, 300), /ends within a header/],
-  ['something else', Buffer.alloc(2048, 'x'), /no tar header/],
+  ['something else', Buffer.alloc(2048, 'x'), /not a tar header/],
   [
     'a negative size',
     tar(raw(header({ name: 'a', type: '0', size: Buffer.from('ffffffffffffffffffffffff', 'hex') }))),
@@ -138,7 +138,7 @@ const broken: readonly (readonly [string, Uint8Array, RegExp])[] = [
   [
     'an archive that is compressed once more',
     Buffer.concat([gzip(tar(file('a'))), Buffer.alloc(1024)]),
-    /no tar header/,
+    /not a tar header/,
   ],
   ['an old sparse member', tar(sparse('a', 100_000, [[0, 'x']], 'gnu')), /sparse member/],
 ];
