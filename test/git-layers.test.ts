@@ -182,13 +182,13 @@ test('-g with --for: the configurations hide the repository from the container',
     linux: { maskedPaths: string[] };
   };
   assert.ok(config.linux.maskedPaths.includes('/.git'));
-  assert.match(readFileSync(scratch.join('config'), 'utf8'), /^lxc\.mount\.entry = none \.git tmpfs ro,/m);
+  assert.match(readFileSync(scratch.join('git.lxc'), 'utf8'), /^lxc\.mount\.entry = none \.git tmpfs ro,/m);
   assert.match(readFileSync(scratch.join('git.nspawn'), 'utf8'), /^\[Files\]\nInaccessible=\/\.git$/m);
   assert.match(withGit.stderr, /systemd-nspawn --inaccessible=\/\.git -D /);
 
   const plain = await pull('-d', 'plain');
   assert.equal(plain.exitCode, 0, plain.stderr);
-  for (const name of ['config.json', 'config', 'plain.nspawn']) {
+  for (const name of ['config.json', 'plain.lxc', 'plain.nspawn']) {
     assert.doesNotMatch(readFileSync(scratch.join(name), 'utf8'), /\.git/);
   }
 });

@@ -34,7 +34,7 @@ interface Refused {
   readonly left?: number;
 }
 
-const dead = /^error: the disk of out fails: .*i\/o error \(EIO\)\nhint: .*dmesg.*another disk with -d$/m;
+const dead = /^error: the disk of out fails: .*i\/o error \(EIO\)\nhint: .*dmesg.*another directory with -d$/m;
 
 const destination: readonly Refused[] = [
   { calls: 'pwrite64', error: 'EIO', says: dead },
@@ -63,7 +63,7 @@ const destination: readonly Refused[] = [
     calls: 'pwrite64',
     error: 'EIO',
     flags: ['-g'],
-    says: /^error: the disk fails: .*cannot write .*out.*HEAD: i\/o error \(EIO\)\nhint: .*dmesg.*another disk with -d$/m,
+    says: /^error: the disk fails: .*cannot write .*out.*HEAD: i\/o error \(EIO\)\nhint: .*dmesg.*another directory with -d$/m,
   },
 ];
 
