@@ -3,9 +3,8 @@ import type { BlobResponse, Layer } from '../oci/image.ts';
 import type { BlobBuffer } from './buffer.ts';
 import type { Kept } from './claim.ts';
 import { type StarvationMeter, judge, outrunsReader, type Pace } from './pace.ts';
-import { Pieces } from './pieces.ts';
 import type { Scheduler } from './scheduler.ts';
-import { SplitDownload } from './split.ts';
+import { Pieces, SplitDownload } from './split.ts';
 import { Body, BrokenTransferError, RetryBudget, type RetryOptions, WrongBytesError } from './transfer.ts';
 import { BlobHash } from './verification.ts';
 

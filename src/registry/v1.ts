@@ -6,8 +6,10 @@ import { historyOf } from '../oci/layers.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
 import { BlobSource } from './blob-source.ts';
+import type { Query } from './endpoint.ts';
 import type { Failover } from './failover.ts';
 import { readDocument } from './http/body.ts';
+import type { Response } from './http/exchange.ts';
 import {
   imageOfTag,
   parseAncestry,
@@ -23,7 +25,7 @@ const MAX_ANCESTRY_BYTES = 1024 * 1024;
 /** Of all JSON documents of one image together. */
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
 
-/** What `images/ID/json` says. */
+/** From the answer to `images/ID/json`. */
 interface ImageFacts {
   readonly id: string;
   readonly json: JsonObject;
@@ -50,49 +52,38 @@ export class Version1Session implements Session {
   /** The image of the tag; there is only one, for every platform. */
   async image(_: Platform, signal: AbortSignal): Promise<Image> {
     const { tag = 'latest' } = this.#reference;
-    const registries = await this.#index.registries(signal);
-    const id = imageOfTag(await this.#tags(registries, signal), tag, this.#name);
-    const ids = await this.#ancestry(registries, id, signal);
-    const all = await this.#allFacts(registries, ids, signal);
+    const id = imageOfTag(await this.#tags(signal), tag, this.#name);
+    const ids = await this.#ancestry(id, signal);
+    const all = await this.#allFacts(ids, signal);
     const top = all.at(-1)!;
     const history = all.map(({ json }) => historyOf({ json, empty: false }));
     const config = { ...configOf(top.json, `the JSON of image ${id}`), history };
+    const registries = await this.#index.registries(signal);
     const layers = all.map((facts, index) => this.#layer(facts, history[index]?.createdBy, registries));
     return { id, platform: config.platform, config, layers };
   }
 
-  async #tags(registries: Failover, signal: AbortSignal): Promise<JsonObject> {
+  async #ask<T>(query: Query<T>, signal: AbortSignal): Promise<T> {
+    return (await this.#index.registries(signal)).ask(query, signal);
+  }
+
+  async #tags(signal: AbortSignal): Promise<JsonObject> {
     const subject = `the list of tags of ${this.#name}`;
-    return registries.ask(
-      {
-        path: `repositories/${this.#path}/tags`,
-        subject,
-        absent: `${this.#name} does not exist`,
-        read: async (response) => parseJsonObject(await readDocument(response, MAX_TAGS_BYTES), subject),
-      },
-      signal,
-    );
+    const absent = `${this.#name} does not exist`;
+    const read = async (response: Response) =>
+      parseJsonObject(await readDocument(response, MAX_TAGS_BYTES), subject);
+    return this.#ask({ path: `repositories/${this.#path}/tags`, subject, absent, read }, signal);
   }
 
-  async #ancestry(registries: Failover, id: string, signal: AbortSignal): Promise<readonly string[]> {
+  async #ancestry(id: string, signal: AbortSignal): Promise<readonly string[]> {
     const subject = `the ancestry of image ${id}`;
-    return registries.ask(
-      {
-        path: `images/${id}/ancestry`,
-        subject,
-        read: async (response) =>
-          parseAncestry(await readDocument(response, MAX_ANCESTRY_BYTES), id, subject),
-      },
-      signal,
-    );
+    const read = async (response: Response) =>
+      parseAncestry(await readDocument(response, MAX_ANCESTRY_BYTES), id, subject);
+    return this.#ask({ path: `images/${id}/ancestry`, subject, read }, signal);
   }
 
-  /** What the registry says of each image, base first; as many at once as connections are allowed. */
-  async #allFacts(
-    registries: Failover,
-    ids: readonly string[],
-    signal: AbortSignal,
-  ): Promise<readonly ImageFacts[]> {
+  /** The JSON and headers of each image, base first; as many requests at once as connections are allowed. */
+  async #allFacts(ids: readonly string[], signal: AbortSignal): Promise<readonly ImageFacts[]> {
     const abort = new AbortController();
     const both = AbortSignal.any([signal, abort.signal]);
     let bytes = 0;
@@ -104,7 +95,7 @@ export class Version1Session implements Session {
     };
     try {
       return await Promise.all(
-        ids.map((id, index) => this.#facts(registries, { id, parent: ids[index - 1] }, take, both)),
+        ids.map((id, index) => this.#facts({ id, parent: ids[index - 1] }, take, both)),
       );
     } finally {
       abort.abort(new Error('another request failed'));
@@ -112,31 +103,24 @@ export class Version1Session implements Session {
   }
 
   async #facts(
-    registries: Failover,
     image: { readonly id: string; readonly parent: string | undefined },
     take: (bytes: number) => void,
     signal: AbortSignal,
   ): Promise<ImageFacts> {
     const { id } = image;
     const subject = `the JSON of image ${id}`;
-    return registries.ask(
-      {
-        path: `images/${id}/json`,
-        subject,
-        read: async (response) => {
-          const body = await readDocument(response, MAX_CONFIG_BYTES);
-          take(body.length);
-          const digest = parsePayloadChecksum(response.header('x-docker-checksum-payload'));
-          return {
-            id,
-            json: parseImageJson(body, image, subject),
-            checksum: digest && { digest, prefix: Buffer.concat([body, Buffer.from('\n')]) },
-            size: parseLayerSize(response.header('x-docker-size'), `layer ${id}`),
-          };
-        },
-      },
-      signal,
-    );
+    const read = async (response: Response) => {
+      const body = await readDocument(response, MAX_CONFIG_BYTES);
+      take(body.length);
+      const digest = parsePayloadChecksum(response.header('x-docker-checksum-payload'));
+      return {
+        id,
+        json: parseImageJson(body, image, subject),
+        checksum: digest && { digest, prefix: Buffer.concat([body, Buffer.from('\n')]) },
+        size: parseLayerSize(response.header('x-docker-size'), `layer ${id}`),
+      };
+    };
+    return this.#ask({ path: `images/${id}/json`, subject, read }, signal);
   }
 
   #layer(facts: ImageFacts, createdBy: string | undefined, registries: Failover): Layer {
@@ -155,7 +139,7 @@ export class Version1Session implements Session {
   }
 
   async *tags(signal: AbortSignal): AsyncGenerator<string, void> {
-    yield* tagNames(await this.#tags(await this.#index.registries(signal), signal));
+    yield* tagNames(await this.#tags(signal));
   }
 
   async close(): Promise<void> {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { judge, outrunsReader, type Pace } from '../../src/blob/pace.ts';
-import { type Piece, Pieces } from '../../src/blob/pieces.ts';
+import { type Piece, Pieces } from '../../src/blob/split.ts';
 
 const MiB = 2 ** 20;
 

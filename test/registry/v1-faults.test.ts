@@ -67,6 +67,20 @@ for (const [what, fault] of [
   }
 }
 
+for (const kind of ['tags', 'ancestry', 'json'] as const) {
+  test(`one registry: a cut-off answer to ${kind} is requested once more, and only once`, async () => {
+    const fault = { path: new RegExp(`/v1/.*${kind}$`), body: '{' };
+    await withRegistry({ faults: [fault] }, {}, async (registry, client) => {
+      assert.deepEqual(await client.pull(), layers);
+      assert.equal(registry.log(fault.path).length, kind === 'json' ? layers.length + 1 : 2);
+    });
+    await withRegistry({ faults: [{ ...fault, times: 99 }] }, {}, async (registry, client) => {
+      await assert.rejects(client.pull(), IntegrityError);
+      if (kind !== 'json') assert.equal(registry.log(fault.path).length, 2);
+    });
+  });
+}
+
 test('several registries: a layer that the first has not comes from the next', async () => {
   await withRegistry(
     { ...two, faults: [{ path: /registry0 .*layer/, status: 404, times: 99 }] },
