@@ -8,6 +8,7 @@ import type { ImageTree, TreeEntry } from './rootfs/image-tree.ts';
 import { absent, type PartOptions } from './rootfs/selection.ts';
 import { parseImage } from './source.ts';
 import { openYielder } from './sys/yielder.ts';
+import type { BytePath } from './tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
 import { type Opened, resolveImage, withSession } from './with-session.ts';
 
@@ -107,28 +108,20 @@ async function compare(
 ): Promise<Difference<'removed' | 'added'>[]> {
   const yielder = openYielder(signal);
   const pause = (): Promise<void> => yielder.pause();
-  const pairs: (readonly [TreeEntry, TreeEntry])[] = [];
+  const pairs: (readonly [path: BytePath, inode: number, otherInode: number])[] = [];
   const comparison = new TreeComparison<TreeEntry, TreeEntry, 'removed' | 'added'>({
     kinds: ['removed', 'added'],
     rules: exact,
     onFiles: (one, other) => {
-      if (!isSameEntry(first, one.inode, second, other.inode)) pairs.push([one, other]);
+      if (!isSameEntry(first, one.inode, second, other.inode)) pairs.push([one.path, one.inode, other.inode]);
     },
   });
   const withRoot = first.tree.hasRoot && second.tree.hasRoot;
   await comparison.compare(first.tree.walk(withRoot), second.tree.walk(withRoot), pause);
-  const ones = await digestsOf(
-    first.tree,
-    pairs.map(([one]) => one.inode),
-    pause,
-  );
-  const others = await digestsOf(
-    second.tree,
-    pairs.map(([, other]) => other.inode),
-    pause,
-  );
-  for (const [one, other] of pairs)
-    if (ones.get(one.inode) !== others.get(other.inode)) comparison.noteContent(one);
+  const ones = await digestsOf(first.tree, new Set(pairs.map(([, inode]) => inode)), pause);
+  const others = await digestsOf(second.tree, new Set(pairs.map(([, , inode]) => inode)), pause);
+  for (const [path, inode, otherInode] of pairs)
+    if (ones.get(inode) !== others.get(otherInode)) comparison.noteContent(path);
   return comparison.differences();
 }
 
@@ -142,11 +135,11 @@ function isSameEntry(first: OpenImage, inode: number, second: OpenImage, otherIn
 
 async function digestsOf(
   tree: ImageTree,
-  inodes: readonly number[],
+  inodes: ReadonlySet<number>,
   pause: () => Promise<void>,
 ): Promise<Map<number, string>> {
   const digests = new Map<number, string>();
-  await tree.readInOrder(new Set(inodes), async (inode, file) => {
+  await tree.readInOrder(inodes, async (inode, file) => {
     await pause();
     digests.set(inode, await contentDigest(file));
   });

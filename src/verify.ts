@@ -107,6 +107,9 @@ const none: PartOptions = { paths: [], excludes: [] };
 /** The largest `json` that is read. */
 const MAX_JSON_BYTES = 4 * 1024 * 1024;
 
+/** Of a file that has several names in the image: those of each file that is there for it. */
+type Copies = Map<DiskEntry['inode'], BytePath[]>;
+
 /** One directory against one image. */
 class DirectoryComparison {
   readonly unread: BytePath[] = [];
@@ -117,8 +120,8 @@ class DirectoryComparison {
   readonly #image: Image;
   readonly #options: PullOptions;
   readonly #comparison: TreeComparison<TreeEntry, DiskEntry, 'missing' | 'extra'>;
-  /** Files whose content is to be compared, by the inode that the image has for them, then by the one on disk: all names of it. */
-  readonly #files = new Map<number, Map<DiskEntry['inode'], TreeEntry[]>>();
+  /** Files whose content is to be compared, by the inode that the image has for them. */
+  readonly #files = new Map<number, BytePath | Copies>();
 
   constructor(disk: DiskTree, image: Image, options: PullOptions, contents: boolean) {
     this.#disk = disk;
@@ -143,9 +146,14 @@ class DirectoryComparison {
   }
 
   #noteFiles(expected: TreeEntry, found: DiskEntry): void {
-    const copies = this.#files.get(expected.inode) ?? new Map<DiskEntry['inode'], TreeEntry[]>();
+    if (expected.links < 2) {
+      this.#files.set(expected.inode, expected.path);
+      return;
+    }
+    const known = this.#files.get(expected.inode);
+    const copies: Copies = known instanceof Map ? known : new Map<DiskEntry['inode'], BytePath[]>();
     this.#files.set(expected.inode, copies);
-    copies.set(found.inode, [...(copies.get(found.inode) ?? []), expected]);
+    copies.set(found.inode, [...(copies.get(found.inode) ?? []), expected.path]);
   }
 
   get differences(): Difference<'missing' | 'extra'>[] {
@@ -161,11 +169,11 @@ class DirectoryComparison {
     if (this.#files.size === 0) return;
     await tree.readInOrder(this.#files.keys(), async (inode, content) => {
       await pause();
-      const copies = [...this.#files.get(inode)!.values()];
-      const open = new Map<DiskFile, readonly TreeEntry[]>();
+      const found = this.#files.get(inode)!;
+      const open = new Map<DiskFile, readonly BytePath[]>();
       try {
-        for (const names of copies) this.#open(names, open);
-        const same = await filesWith(content, copies[0]![0]!.size, [...open.keys()]);
+        for (const names of found instanceof Map ? found.values() : [[found]]) this.#open(names, open);
+        const same = await filesWith(content, tree.sizeOf(inode), [...open.keys()]);
         for (const [file, names] of open) if (!same.has(file)) this.#noteContent(names);
       } finally {
         for (const file of open.keys()) file.close();
@@ -173,15 +181,15 @@ class DirectoryComparison {
     });
   }
 
-  #open(names: readonly TreeEntry[], open: Map<DiskFile, readonly TreeEntry[]>): void {
-    const first = names[0]!.path;
+  #open(names: readonly BytePath[], open: Map<DiskFile, readonly BytePath[]>): void {
+    const first = names[0]!;
     const file = this.#disk.open(first);
     if (file === 'denied') this.unread.push(first);
     else if (file === undefined) this.#noteContent(names);
     else open.set(file, names);
   }
 
-  #noteContent(names: readonly TreeEntry[]): void {
+  #noteContent(names: readonly BytePath[]): void {
     for (const name of names) this.#comparison.noteContent(name);
   }
 

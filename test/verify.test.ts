@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
@@ -233,6 +233,34 @@ describe('verify says nothing of what a pull has made', () => {
     );
   });
 });
+
+/** How a file system is mounted at `$0`; those that take less than an image may say. */
+const fileSystems: Readonly<Record<string, string>> = {
+  tmpfs: 'mount -t tmpfs tmpfs "$0"',
+  'ramfs, without extended attributes': 'mount -t ramfs ramfs "$0"',
+  overlay: `mkdir base && mount -t tmpfs tmpfs base && mkdir base/lower base/upper base/work &&
+    mount -t overlay overlay -o lowerdir=base/lower,upperdir=base/upper,workdir=base/work "$0"`,
+  'ext4 with whole seconds until 2038': `truncate -s 64M image && mkfs.ext4 -q -I 128 image && mount -o loop image "$0"`,
+  xfs: 'truncate -s 512M image && mkfs.xfs -q image && mount -o loop image "$0"',
+  btrfs: 'truncate -s 256M image && mkfs.btrfs -q image && mount -o loop image "$0"',
+};
+
+for (const [name, mounting] of Object.entries(fileSystems)) {
+  test(`verify says nothing of what ${name} cannot keep`, { skip: needsRoot }, async (t) => {
+    using place = new Place();
+    mkdirSync(place.join('mounted'));
+    const { status } = spawnSync('sh', ['-c', mounting, place.join('mounted')], { cwd: place.path });
+    try {
+      if (status !== 0) return t.skip('needs the right and the programs to mount it');
+      const image = pushed(...varied);
+      await place.pull(image, '-d', 'mounted/out');
+      assert.deepEqual(await place.verify(image, '-d', 'mounted/out', '--contents'), []);
+    } finally {
+      for (const mounted of ['mounted', 'base'])
+        spawnSync('umount', ['-l', place.join(mounted)], { stdio: 'ignore' });
+    }
+  });
+}
 
 /** One thing done to a pulled directory, and the lines that tell it. */
 type Planted = readonly [

@@ -5,7 +5,7 @@ const BLOCK_BYTES = 16 * 1024;
 const ZEROS = Buffer.alloc(BLOCK_BYTES);
 
 /**
- * The same text for the same content of the same size, whether holes in it are stored or not, and in a time that depends on what is stored:
+ * The same text (of bytes) for the same content of the same size, whether holes in it are stored or not, and in a time that depends on what is stored:
  * the SHA-256 of all blocks that are not zeros, each with its number.
  */
 export async function contentDigest({ extents, pieces }: OpenFile): Promise<string> {
@@ -43,5 +43,5 @@ export async function contentDigest({ extents, pieces }: OpenFile): Promise<stri
     }
   }
   finishBlock();
-  return hash.digest('base64');
+  return hash.digest('binary');
 }

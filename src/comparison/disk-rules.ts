@@ -24,12 +24,19 @@ export class DiskRules implements Rules {
   readonly #mayAdminister = mayDo('sysAdmin');
   readonly #maySetCapabilities = mayDo('setfcap');
   readonly #isPortable: boolean;
+  /** How the names of attributes begin that the file system takes. */
+  readonly #kept: readonly string[];
   /** Who files may belong to where their owner could not be given to them. */
   readonly #owners: ReadonlySet<number>;
   /** The file system keeps times in multiples of so many nanoseconds: the finest that was seen. */
   #precision: number;
 
-  constructor({ root, isPortable }: DiskTree) {
+  constructor(disk: DiskTree) {
+    const { root, isPortable } = disk;
+    const namespaces = ['user.', 'trusted.', 'security.'].filter((each) =>
+      disk.keepsXattr(`${each}dlrootfs`),
+    );
+    this.#kept = [...namespaces, ...[accessList, defaultAccessList].filter((each) => disk.keepsXattr(each))];
     this.#owners = new Set([geteuid?.() ?? root.uid, root.uid]);
     this.#isPortable = isPortable;
     this.#precision = precisionOf(root.ctimeNanoseconds);
@@ -45,6 +52,8 @@ export class DiskRules implements Rules {
 
   hasMode(expected: Comparable, found: Comparable): boolean {
     if (found.mode === expected.mode) return true;
+    // Without its access list a file has the mode that its entry says, which nobody knows any more.
+    if (expected.xattrs?.has(accessList) === true && !this.#kept.includes(accessList)) return true;
     const isOther = found.uid !== expected.uid || found.gid !== expected.gid;
     return isOther && this.hasOwner(expected, found) && found.mode === (expected.mode & ~SET_ID_BITS);
   }
@@ -66,19 +75,18 @@ export class DiskRules implements Rules {
   }
 
   xattrs(expected: Comparable, found: Comparable): ComparedXattrs {
-    if (!expected.xattrs && !(found.xattrs && found.xattrs.size > 0)) return nothing;
+    if (!expected.xattrs && !found.xattrs) return nothing;
     const there = new Map([...(found.xattrs ?? noXattrs)].filter(([name]) => !systemAttribute.test(name)));
     const allowed = [...(expected.xattrs ?? noXattrs)].filter(
       ([name, value]) => !systemAttribute.test(name) && !textKeys.has(name) && !isNoList(name, value),
     );
-    const needed: Xattrs = new Map(
-      found.xattrs ? allowed.filter(([name]) => this.#mayGive(name, expected, found)) : [],
-    );
+    const needed: Xattrs = new Map(allowed.filter(([name]) => this.#mayGive(name, expected, found)));
     return { needed, allowed: new Map(allowed), found: there };
   }
 
   /** Whether this process could have given a file the attribute, and can see it: xattr(7). */
   #mayGive(name: string, { type }: Comparable, { mode }: Comparable): boolean {
+    if (!this.#kept.some((start) => name.startsWith(start))) return false;
     const hasContent = type === 'file' || type === 'directory';
     if (name.startsWith('user.')) return hasContent && (this.#mayAdminister || (mode & 0o400) !== 0);
     if (name === 'security.capability') return type === 'file' && this.#maySetCapabilities;

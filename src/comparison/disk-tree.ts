@@ -51,6 +51,11 @@ export class DiskTree implements Disposable {
     return this.#filesystem instanceof PortableFilesystem;
   }
 
+  /** See `DiskFilesystem.keepsXattr`. */
+  keepsXattr(name: string): boolean {
+    return this.#filesystem.keepsXattr(name);
+  }
+
   /** The directory itself. */
   get root(): FileStat {
     const stat = this.#filesystem.stat(this.#filesystem.root, '.');
@@ -123,7 +128,7 @@ export class DiskTree implements Disposable {
       path,
       inode: stat.identity,
       linkPath: (typeof target === 'number' ? '' : target) as BytePath,
-      xattrs: typeof read === 'number' ? undefined : read,
+      xattrs: typeof read === 'number' || read.size === 0 ? undefined : read,
       names: stat.type === 'directory' ? this.#list(path) : undefined,
     };
   }

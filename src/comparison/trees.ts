@@ -88,8 +88,8 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
   }
 
   /** Notes that a file holds something else. */
-  noteContent(entry: First): void {
-    this.#draft('changed', entry).changes.push({ what: 'content' });
+  noteContent(path: BytePath): void {
+    this.#draft('changed', { path, type: 'file' }).changes.push({ what: 'content' });
   }
 
   /** All differences, in the order of the trees. The time of a directory is not told where something that is told gave it another. */
@@ -153,7 +153,7 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
     ];
   }
 
-  #draft(kind: Kind | 'changed', entry: Comparable): Draft<Kind> {
+  #draft(kind: Kind | 'changed', entry: Pick<Comparable, 'path' | 'type'>): Draft<Kind> {
     const known = this.#drafts.get(entry.path);
     if (known) return known;
     const draft = { path: entry.path, kind, type: typeOf(entry), changes: [] };

@@ -112,6 +112,8 @@ export interface Filesystem {
 export interface DiskFilesystem extends Filesystem {
   /** Opens a regular file to read; -EINVAL where it is something else, which is not opened. `closeFile` closes it. */
   openFile(parent: Directory, name: ByteName): number;
+  /** Whether files here can have an extended attribute of this name, as far as the file system is concerned. */
+  keepsXattr(name: string): boolean;
   /** Where data begins in an open file, from `position` on: what is before it reads as zeros. -ENXIO: none follows. */
   nextData(file: number, position: number): number;
 }

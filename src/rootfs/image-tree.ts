@@ -237,6 +237,11 @@ export class ImageTree {
     return new ImageContents(this.#layers, filesystem.inodes, files(), () => this.#scratch.spool());
   }
 
+  /** Of a file, in bytes. */
+  sizeOf(inode: number): number {
+    return this.#filesystem.inodes.size(inode);
+  }
+
   /** The layer and its entry in which a file has its content; undefined for anything else. */
   sourceOf(inode: number): Pick<FileSource, 'layer' | 'ordinal'> | undefined {
     const content = this.#filesystem.inodes.content(inode);

@@ -18,7 +18,7 @@ import {
   type SystemCalls,
 } from '../sys/system-calls.ts';
 
-const { EAGAIN, EINTR, EINVAL, EIO, ENAMETOOLONG, ENOSYS, EPERM } = osConstants.errno;
+const { EAGAIN, EINTR, EINVAL, EIO, ENAMETOOLONG, ENOSYS, ENOTSUP, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 
 /** For a descriptor that only refers to a file. */
@@ -125,6 +125,12 @@ export class LinuxFilesystem implements DiskFilesystem {
     }
     this.#calls.close(place);
     return file;
+  }
+
+  keepsXattr(name: string): boolean {
+    this.#memory.putSecond(name);
+    this.#memory.putName(`/proc/self/fd/${this.root.handle}/.`);
+    return this.#calls.lgetxattr(this.#memory.name, this.#memory.second, 0, 0) !== -ENOTSUP;
   }
 
   nextData(file: number, position: number): number {

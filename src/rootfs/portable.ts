@@ -113,6 +113,10 @@ export class PortableFilesystem implements DiskFilesystem {
     return -EINVAL;
   }
 
+  keepsXattr(): boolean {
+    return false;
+  }
+
   /** Node cannot tell. */
   nextData(_file: number, position: number): number {
     return position;
