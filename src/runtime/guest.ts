@@ -86,7 +86,7 @@ function directoriesTo(tree: ImageTree, directory: string): Addition[] {
   return [];
 }
 
-/** What is asked of a rootfs for other runtimes. */
+/** What only other runtimes need to know. */
 const NO_FACTS = { getent: false, usr: true, osRelease: false, volumes: new Map() };
 
 function noShell(): UsageError {
@@ -114,7 +114,7 @@ function initScript(container: Container, isReadOnly: boolean): string {
     '# Written by dlrootfs: the first process of a virtual machine. It runs the command of the image, and ends the machine.',
     'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
     'export PATH',
-    // Until then there is no /dev/null. An image without mount has none at all.
+    // Before this /dev/null is missing, and in an image without mount it stays so.
     'mount -t devtmpfs devtmpfs /dev 2>&-',
     'exec 3>&2',
     '[ ! -c /dev/null ] || exec 2>/dev/null',

@@ -66,7 +66,7 @@ export function machineCommand(machine: VirtualMachine, file: string): string {
 
 /** Of the kernel's command line: what the machines have in common. */
 function bootWords({ guest, fileSystem }: GuestDisk, ending: readonly string[]): string {
-  // A kernel splits its command line at blanks, and there is no way to say one but in double quotes.
+  // A kernel splits its command line at blanks, but not between double quotes.
   const words = guest.words.length === 0 ? [] : ['--', ...guest.words.map((word) => kernelWord(word))];
   return [`rootfstype=${fileSystem}`, 'quiet', `init=${kernelWord(guest.init)}`, ...ending, ...words].join(
     ' ',

@@ -14,6 +14,7 @@ const packageOf: Readonly<Record<string, string>> = {
   mke2fs: 'e2fsprogs',
   'mkfs.erofs': 'erofs-utils',
   'qemu-aarch64': 'qemu-user libc6-arm64-cross libstdc++6-arm64-cross libgcc-s1-arm64-cross',
+  'qemu-system-x86_64': 'qemu-system-x86',
   setcap: 'libcap2-bin',
   setfacl: 'acl',
   setfattr: 'attr',
