@@ -14,6 +14,7 @@ import { type JsonObject, parseJsonObject, textOf } from './oci/json.ts';
 import { formatLayerInfo } from './oci/layer-info.ts';
 import type { PullOptions } from './options.ts';
 import type { Packer } from './packer.ts';
+import { type FinishedTree, keptPlaces, settledFingerprint } from './replacement.ts';
 import { Destination } from './rootfs/destination.ts';
 import { describeNotRestored, Rootfs } from './rootfs/rootfs.ts';
 import type { LayerSummary, PullSummary } from './summary.ts';
@@ -23,7 +24,10 @@ import { osPath } from './sys/os-path.ts';
 export type Resumed = Extract<Survey, { kind: 'partial' }> & { readonly layers: readonly LayerIdentity[] };
 
 /** The result of a build. */
-export type Built = Pick<PullSummary, 'layers' | 'notRestored'>;
+export type Built = Pick<PullSummary, 'layers' | 'notRestored'> & {
+  /** With `replace`: the tree, if it can be known again. */
+  readonly tree?: FinishedTree | undefined;
+};
 
 /** Said where the files are not written through libc. */
 function noLibc(): string {
@@ -68,9 +72,7 @@ export class RootfsBuild {
    * @throws DestinationError, GitError
    */
   static async open(options: PullOptions, layers: readonly Layer[], resumed?: Resumed): Promise<RootfsBuild> {
-    const destination = await (resumed
-      ? Destination.replace(options.destination)
-      : Destination.open(options.destination));
+    const destination = await openDestination(options, resumed);
     let rootfs: Rootfs | undefined;
     let branches: Branches | undefined;
     try {
@@ -155,20 +157,33 @@ export class RootfsBuild {
     this.#info = info && { ...info, [PART]: part };
   }
 
-  /** Completes the rootfs and gives it its name. */
-  async finish(): Promise<Built> {
+  /**
+   * Completes the rootfs and gives it its name.
+   *
+   * @param prepare adds files of no layer, where the rootfs is until then
+   */
+  async finish(prepare: ((directory: string) => void) | undefined): Promise<Built> {
     if (!this.#git && this.#info) await this.#writeInfo(this.#info);
     const notRestored = await this.#rootfs.close(this.#destination.root);
     await this.#git?.finish();
     await this.#packer?.discard();
     await this.#decoder?.discard();
-    this.#options.signal.throwIfAborted();
+    const { replace, signal } = this.#options;
+    const { path } = this.#destination;
+    prepare?.(path);
+    const digest = replace === false ? undefined : await settledFingerprint(path, signal);
+    signal.throwIfAborted();
     if (this.#resumed) await this.#refuseIfTouched(this.#resumed);
-    await this.#destination.commit(this.#rootfs.identity);
-    await this.#tellOwner();
+    const { identity } = this.#rootfs;
+    const left = await this.#destination.commit(identity);
+    if (left)
+      this.#notice(
+        `was replaced, but what it held is still in ${printable(left.path)}, which cannot be removed: ${left.reason}`,
+      );
+    if (replace === false) await this.#tellOwner();
     const lost = describeNotRestored(notRestored, this.#options.uid === 0);
     if (lost !== undefined) this.#options.report({ type: 'notice', message: lost });
-    return { layers: this.#layers, notRestored };
+    return { layers: this.#layers, notRestored, tree: digest && { identity, digest } };
   }
 
   /** An empty DIR of another user is no longer theirs, or still is. */
@@ -231,6 +246,14 @@ export class RootfsBuild {
   #notice(what: string): void {
     this.#options.report({ type: 'notice', message: `${printable(this.#options.destination)} ${what}` });
   }
+}
+
+async function openDestination(options: PullOptions, resumed: Resumed | undefined): Promise<Destination> {
+  const { destination, replace } = options;
+  if (resumed) return await Destination.replace(destination);
+  return await (replace === false
+    ? Destination.open(destination)
+    : Destination.replace(destination, keptPlaces(options)));
 }
 
 /** git and its programs take names in UTF-8 only, from Node. */

@@ -29,6 +29,11 @@ export interface PullRequest {
   readonly runtimes?: readonly Runtime[] | undefined;
   /** Replace existing configurations. */
   readonly force?: boolean | undefined;
+  /**
+   * Make the destination exactly the image, whatever it held: true, unless it is that already and nothing in it was touched; `always`, in any
+   * case. Default: no.
+   */
+  readonly replace?: boolean | 'always' | undefined;
   /** Unpack the image over another image that the destination holds. Default: no. */
   readonly merge?: boolean | undefined;
   /** For runc: a container without root. Default: true if the caller is not root. */
@@ -101,6 +106,7 @@ export interface PullOptions {
   readonly layerInfo: boolean;
   readonly runtimes: readonly Runtime[];
   readonly force: boolean;
+  readonly replace: boolean | 'always';
   readonly merge: boolean;
   readonly rootless: boolean;
   readonly terminal: boolean;
@@ -150,6 +156,11 @@ export function resolveOptions(request: PullRequest): PullOptions {
       hint: 'leave one of them out',
     });
   }
+  if (request.merge === true && request.replace !== undefined && request.replace !== false) {
+    throw new UsageError('merge contradicts replace: one lays the image over the other, one removes it', {
+      hint: 'leave one of them out',
+    });
+  }
   if (request.offline === true && request.cache === false) {
     throw new UsageError('--offline does not go with --no-cache: it uses nothing but the cache', {
       hint: 'leave one of them out',
@@ -171,6 +182,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
     layerInfo: request.layerInfo ?? true,
     runtimes: request.runtimes ?? [],
     force: request.force ?? false,
+    replace: request.replace ?? false,
     merge: request.merge ?? false,
     rootless: request.rootless ?? geteuid?.() !== 0,
     terminal: request.terminal ?? false,

@@ -2,8 +2,10 @@ import { layerQueue } from './blob/queue.ts';
 import type { Store } from './blob/store.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
-import { alreadyThere, behind, layersThere, withoutCorruptBlobs } from './resumption.ts';
+import { keptPlaces, TreeNotes } from './replacement.ts';
+import { alreadyThere, behind, layersThere, untouched, withoutCorruptBlobs } from './resumption.ts';
 import { type Built, RootfsBuild } from './build.ts';
+import { Destination } from './rootfs/destination.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { resolveImage, withSession } from './with-session.ts';
 
@@ -22,14 +24,21 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   const runtime =
     options.prepare || options.runtimes.length > 0 ? await import('./runtime/write.ts') : undefined;
   runtime?.checkRuntimeConfigs(options.runtimes, destination, options.force);
+  if (options.replace !== false) await Destination.requireReplaceable(destination, keptPlaces(options));
   const stopwatch = new Stopwatch();
   return await withSession(options, async (opened) => {
     const { source, store } = opened;
     const image = await resolveImage(opened, options);
     stopwatch.lap('resolve');
-    const built = options.part
-      ? await (await import('./build-part.ts')).buildPart(image, opened, options)
-      : await withoutCorruptBlobs(report, (careful) => build(image, store, options, careful));
+    const prepare = runtime && ((directory?: string) => runtime.prepareFiles(options, directory));
+    const notes = options.replace === false ? undefined : await TreeNotes.open(opened, image, options);
+    const there = options.replace === true && (await notes!.isUntouched(destination, options.signal));
+    const built = there
+      ? await untouched(image, options)
+      : options.part
+        ? await (await import('./build-part.ts')).buildPart(image, opened, options, prepare)
+        : await withoutCorruptBlobs(report, (careful) => build(image, { store, careful, prepare }, options));
+    if (built.tree) await notes?.write(built.tree);
     stopwatch.lap('layers');
     await runtime?.writeRuntimeFiles(image.config, options);
     report({ type: 'done', reference: source.reference, destination });
@@ -37,11 +46,24 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   });
 }
 
-async function build(image: Image, store: Store, options: PullOptions, careful: boolean): Promise<Built> {
+/** What a build needs beside the options. */
+interface Means {
+  readonly store: Store;
+  /** See `LayerQueueOptions`. */
+  readonly careful: boolean;
+  /** Adds files of no layer to the rootfs, which is in `directory` until it gets its name. */
+  readonly prepare: ((directory?: string) => void) | undefined;
+}
+
+async function build(image: Image, { store, careful, prepare }: Means, options: PullOptions): Promise<Built> {
   const { signal, jobs, git, destination, environment } = options;
-  const surveying = git ? await import('./git/survey.ts') : undefined;
+  const surveying = git && options.replace === false ? await import('./git/survey.ts') : undefined;
   const survey = await surveying?.surveyDirectory(destination, image.layers, { environment, signal });
-  if (survey?.kind === 'complete') return await alreadyThere(image, survey, options);
+  if (survey?.kind === 'complete') {
+    const built = await alreadyThere(image, survey, options);
+    prepare?.();
+    return built;
+  }
   const resumed = survey?.kind === 'partial' ? { ...survey, layers: image.layers } : undefined;
   const common = resumed?.common ?? 0;
   const there = layersThere(image.layers.slice(0, common), options.report);
@@ -55,7 +77,7 @@ async function build(image: Image, store: Store, options: PullOptions, careful: 
       const entries = await rootfs.apply(layer);
       report({ type: 'layer-applied', index: layer.index, entries });
     }
-    const built = await rootfs.finish();
+    const built = await rootfs.finish(prepare);
     return { ...built, layers: [...there, ...built.layers] };
   } catch (error) {
     await rootfs.discard();

@@ -25,6 +25,14 @@ export async function alreadyThere(
   return { layers, notRestored: nothingLost() };
 }
 
+/** With `replace`: DIR is the image already, and nothing is to be done but to say so. */
+export async function untouched(image: Image, { destination, report }: PullOptions): Promise<Built> {
+  await Destination.tidy(destination);
+  const layers = layersThere(image.layers, report);
+  report({ type: 'notice', message: `${printable(destination)} is this image already: nothing was done` });
+  return { layers, notRestored: nothingLost() };
+}
+
 /** Tells that these layers, the image's first, are in DIR, and sums them up. */
 export function layersThere(layers: readonly Layer[], report: Report): LayerSummary[] {
   return layers.map(({ id, digest, diffID, size }, index) => {

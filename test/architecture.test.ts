@@ -39,6 +39,7 @@ const top = [
   'decoder-thread.ts',
   'source.ts',
   'with-session.ts',
+  'replacement.ts',
   'build.ts',
   'resumption.ts',
   'with-image-tree.ts',

@@ -11,6 +11,7 @@ export interface FlagValues {
   /** In bytes. */
   readonly size?: number;
   readonly platform?: Platform;
+  readonly replace?: 'touched' | 'always';
   readonly merge?: boolean;
   /** `--no-json`: no file `json` in the rootfs. */
   readonly layerInfo?: boolean;
@@ -168,6 +169,11 @@ const whatAndWhere = group('What and where', [
     '--exclude <pattern>',
     'leave out what the pattern matches, as *.pyc or usr/share/doc (repeatable)',
     (o) => o.list((text) => [text]),
+  ],
+  [
+    '--replace [always]',
+    'make DIR exactly the image, whatever it held; not if it is that already (=always: even then)',
+    (o) => o.parsed(oneOf(['touched', 'always'])).preset('touched'),
   ],
   ['--merge', 'unpack the image over another image that DIR holds'],
   ['--no-json', "do not write the image's JSON to DIR/json"],

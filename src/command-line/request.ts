@@ -24,6 +24,7 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
     runtimes: runtimes.filter((name) => values.for?.includes(name)),
     virtualMachines: virtualMachines.filter((name) => values.for?.includes(name)),
     force: values.force,
+    replace: values.replace === 'touched' ? true : values.replace,
     merge: values.merge,
     rootless: values.rootless,
     terminal: context.stdin.isTTY === true && context.stdout.isTTY === true,

@@ -1,14 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
-import { access, lstat, mkdir, opendir, readdir, rename, rmdir } from 'node:fs/promises';
+import { access, lstat, mkdir, opendir, readdir, rename, rmdir, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { getegid, geteuid, kill, pid } from 'node:process';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
-import { exchangeNames } from '../sys/atomic-file.ts';
+import { replaceDirectory } from '../sys/atomic-file.ts';
 import { hasCode, osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { osPath, pathText, utf8Path } from '../sys/os-path.ts';
-import { locate, type Location } from './location.ts';
+import { locate, type Location, readMounts } from './location.ts';
 import type { RootMetadata } from './messages.ts';
+import { type Kept, mountWithin, refuseReplacement } from './replaceable.ts';
 import { Rootfs } from './rootfs.ts';
 
 export type DestinationMode = 'stage' | 'empty' | 'overlay';
@@ -26,7 +27,7 @@ export class Destination {
   /** Of the directory that was there. */
   readonly ownerBefore: number | undefined;
   readonly #levels: readonly string[];
-  /** DIR's content gives way to the stage. */
+  /** What is at DIR gives way to the stage. */
   #replaces = false;
 
   private constructor(
@@ -53,7 +54,7 @@ export class Destination {
    */
   static async open(directory: string): Promise<Destination> {
     try {
-      const location = await locate(directory);
+      const location = await located(directory);
       const there = location.stat !== undefined;
       if (there && !(await isEmpty(location.path))) return await Destination.#straight(location, 'overlay');
       if (there && !location.replaceable) return await Destination.#straight(location, 'empty');
@@ -64,21 +65,24 @@ export class Destination {
   }
 
   /**
-   * Prepares a stage for what is to take the place of DIR and of all that is in it: the caller knows that nothing of the user's is.
+   * Prepares a stage for what is to take the place of DIR and of all that is in it.
    *
+   * @param kept what may not be in DIR; left out: the caller knows that nothing of the user's is
    * @throws DestinationError when DIR cannot be replaced
    */
-  static async replace(directory: string): Promise<Destination> {
+  static async replace(directory: string, kept?: readonly Kept[]): Promise<Destination> {
     try {
-      const location = await locate(directory);
-      const destination = location.replaceable ? await Destination.#staged(location) : undefined;
+      const location = await located(directory);
+      if (kept) await refuseReplacement(directory, location, kept);
+      const like = kept ? 'new' : 'before';
+      const destination = location.replaceable ? await Destination.#staged(location, like) : undefined;
       if (destination?.mode !== 'stage') {
         throw new DestinationError(`${printable(directory)} cannot be replaced by another directory`, {
           code: 'NOT_REPLACEABLE',
           hint: 'it is a mount point, in use, or its parent cannot be written: choose another directory with -d',
         });
       }
-      destination.#replaces = location.stat !== undefined;
+      destination.#replaces = kept !== undefined || location.stat !== undefined;
       return destination;
     } catch (error) {
       throw explained(error, directory);
@@ -86,24 +90,53 @@ export class Destination {
   }
 
   /**
-   * Gives the finished rootfs its name: by one rename(2), where it was built in a stage.
+   * Gives the finished rootfs its name: by one rename(2), where it was built in a stage. Then it removes what was there.
    *
    * @param identity of the root that was written (`Rootfs.identity`): something else in its place is not taken for it
+   * @returns what could not be removed, and why
    * @throws DestinationError
    */
-  async commit(identity: string): Promise<void> {
-    if (this.mode === 'stage') await this.#place(identity);
+  async commit(identity: string): Promise<Leftover | undefined> {
+    const replaced = this.mode === 'stage' ? await this.#place(identity) : [];
+    let leftover: Leftover | undefined;
+    for (const old of replaced) {
+      await removeReplaced(old).catch((error: unknown) => {
+        leftover = { path: old, reason: reasonOf(error) };
+      });
+    }
     // Once more: a program that a killed run had started may have written on while its stage was removed at the beginning.
     await removeStaleStages(this.target);
+    return leftover;
+  }
+
+  /**
+   * Refuses a DIR that `replace` would refuse, before anything is done.
+   *
+   * @throws DestinationError
+   */
+  static async requireReplaceable(directory: string, kept: readonly Kept[]): Promise<void> {
+    try {
+      await refuseReplacement(directory, await located(directory), kept);
+    } catch (error) {
+      throw explained(error, directory);
+    }
   }
 
   /** Removes what killed runs have left beside a DIR that this one has nothing to do with; what cannot be removed stays. */
   static async tidy(directory: string): Promise<void> {
-    const location = await locate(directory).catch(() => undefined);
+    const location = await located(directory).catch(() => undefined);
     if (location) await removeStaleStages(location.path);
   }
 
-  async #place(identity: string): Promise<void> {
+  /** Device and inode of DIR, as `DEVICE:INODE`; undefined where it is no directory. */
+  static async identity(directory: string): Promise<string | undefined> {
+    const location = await locate(directory).catch(() => undefined);
+    const stat = location && (await lstat(osPath(location.path), { bigint: true }).catch(() => undefined));
+    return stat?.isDirectory() === true ? `${stat.dev}:${stat.ino}` : undefined;
+  }
+
+  /** Answers where the trees are that were there. */
+  async #place(identity: string): Promise<readonly string[]> {
     try {
       const stat = await lstat(osPath(this.path), { bigint: true });
       if (`${stat.dev}:${stat.ino}` !== identity) {
@@ -112,8 +145,19 @@ export class Destination {
           hint: 'see who else writes there, or choose another directory with -d',
         });
       }
-      if (this.#replaces) await this.#exchange();
-      else await rename(osPath(this.path), osPath(this.target));
+      if (this.#replaces) {
+        const inner = mountWithin(this.target, await readMounts());
+        if (inner === undefined) return replaceDirectory(this.path, this.target, `${this.path}-old`);
+        throw new DestinationError(
+          `cannot replace ${printable(this.target)}: ${printable(inner)} is mounted in it`,
+          {
+            code: 'NOT_REPLACEABLE',
+            hint: `unmount it: umount ${printable(inner)}`,
+          },
+        );
+      }
+      await rename(osPath(this.path), osPath(this.target));
+      return [];
     } catch (error) {
       throw explained(error, this.target);
     }
@@ -123,11 +167,6 @@ export class Destination {
   async discard(): Promise<void> {
     if (this.mode === 'stage') await removeStage(this.path, 'empty');
     await removeLevels(this.#levels);
-  }
-
-  async #exchange(): Promise<void> {
-    await exchangeNames(this.path, this.target, `${this.path}-old`);
-    await removeStage(this.path, 'empty');
   }
 
   static async #straight(location: Location, mode: 'empty' | 'overlay'): Promise<Destination> {
@@ -141,7 +180,8 @@ export class Destination {
     return new Destination(location.path, location.path, mode, root, location.stat?.uid);
   }
 
-  static async #staged(location: Location): Promise<Destination> {
+  /** @param like which mode and owner the root has where the image has no entry for it: those of a new directory, or of the one before */
+  static async #staged(location: Location, like: 'new' | 'before' = 'before'): Promise<Destination> {
     const { path: target, stat } = location;
     const levels = await makeLevels(path.dirname(target));
     try {
@@ -156,13 +196,26 @@ export class Destination {
           hint: 'choose another directory with -d',
         });
       }
-      const root = stat ? rootOf(stat) : { mode: 0o755, uid: undefined, gid: undefined };
+      const root = stat && like === 'before' ? rootOf(stat) : { mode: 0o755, uid: undefined, gid: undefined };
       return new Destination(target, stage, 'stage', root, stat?.uid, levels);
     } catch (error) {
       await removeLevels(levels);
       throw error;
     }
   }
+}
+
+/** A tree that could not be removed. */
+export interface Leftover {
+  readonly path: string;
+  readonly reason: string;
+}
+
+/** Finds DIR, and gives it back its name where a killed run has left it aside. */
+async function located(directory: string): Promise<Location> {
+  const location = await locate(directory);
+  if (location.stat !== undefined || !(await isRestored(location.path))) return location;
+  return await locate(directory);
 }
 
 /**
@@ -235,6 +288,7 @@ function explained(error: unknown, directory: string): DlrootfsError {
     ENOSPC: 'the disk is full',
     EDQUOT: 'the disk quota is used up',
     ENAMETOOLONG: 'the name is too long',
+    EXDEV: 'its file system does not rename it (EXDEV)',
   };
   const os = osErrorOf(error);
   const code = os?.code ?? 'DESTINATION';
@@ -276,9 +330,19 @@ export async function makeStage(target: string): Promise<string | { readonly den
  */
 async function removeStage(stage: string, mode: 'stage' | 'empty'): Promise<void> {
   if (mode === 'empty' && (await isRemoved(stage))) return;
-  const rootfs = await Rootfs.open(stage, { mode, leftover: true });
+  const { dev, ino } = await lstat(osPath(stage), { bigint: true });
+  const inner = mountWithin(stage, await readMounts());
+  if (inner !== undefined) throw new Error(`${printable(inner)} is mounted in it`);
+  const rootfs = await Rootfs.open(stage, { mode, leftover: true, expected: `${dev}:${ino}` });
   await rootfs.discard();
   await rmdir(osPath(stage));
+}
+
+/** Removes what stood at DIR; what another process may have put there is no directory perhaps. */
+async function removeReplaced(old: string): Promise<void> {
+  const stat = await lstat(osPath(old));
+  if (stat.isDirectory()) await removeStage(old, 'empty');
+  else await unlink(osPath(old));
 }
 
 /** Removes the stage if nothing is in it; answers whether it is no more. */
@@ -294,22 +358,47 @@ async function isRemoved(stage: string): Promise<boolean> {
 }
 
 /**
- * Removes stages for `target` that killed runs have left: this user's, of a process that is no more (also in another container: a living
- * one holds a lock). What cannot be removed stays, without a word.
+ * Removes what killed runs have left for `target`: stages, and trees that were replaced. What cannot be removed stays, without a word.
  */
 export async function removeStaleStages(target: string): Promise<void> {
+  for (const stage of await staleStages(target)) await removeStage(stage, 'stage').catch(() => undefined);
+}
+
+/** Gives `target`, which is missing, to the tree that a killed run has moved aside to put a new one there; answers whether there was one. */
+async function isRestored(target: string): Promise<boolean> {
+  for (const stage of await staleStages(target)) {
+    if (!/-old\d*$/.test(stage)) continue;
+    await rename(osPath(stage), osPath(target));
+    return true;
+  }
+  return false;
+}
+
+/**
+ * Directories beside `target` that are named as stages of it, of processes that are no more (also in another container: a living one holds
+ * a lock): this user's, and for root also others' where nobody else can have put them there.
+ */
+async function staleStages(target: string): Promise<string[]> {
   const above = path.dirname(target);
   const prefix = prefixOf(target);
   const names = await readdir(osPath(above), { encoding: 'buffer' }).catch(() => []);
+  const stages: string[] = [];
   for (const name of names.map((bytes) => pathText(bytes))) {
     if (!name.startsWith(prefix)) continue;
-    const owner = /^(\d+)-[0-9a-f]{12}$/.exec(name.slice(prefix.length))?.[1];
+    const owner = /^(\d+)-[0-9a-f]{12}(?:-old\d*)?$/.exec(name.slice(prefix.length))?.[1];
     if (owner === undefined || isAlive(Number(owner))) continue;
     const stage = path.join(above, name);
     const stat = await lstat(osPath(stage)).catch(() => undefined);
-    if (!stat?.isDirectory() || stat.uid !== geteuid!()) continue;
-    await removeStage(stage, 'stage').catch(() => undefined);
+    if (stat?.isDirectory() && (await isOurs(stat, above))) stages.push(stage);
   }
+  return stages;
+}
+
+/** A tree that was replaced belongs to any user; who may rename in the directory above could give the name of a stage to another one. */
+async function isOurs({ uid }: Stats, above: string): Promise<boolean> {
+  if (uid === geteuid!()) return true;
+  const { uid: owner, mode } = await lstat(osPath(above));
+  return geteuid!() === 0 && (owner === 0 || owner === uid) && (mode & 0o022) === 0;
 }
 
 function prefixOf(target: string): string {

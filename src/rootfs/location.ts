@@ -81,14 +81,14 @@ async function identity(directory: string): Promise<string | undefined> {
   return there && `${there.dev}:${there.ino}`;
 }
 
-interface Mount {
+export interface Mount {
   /** Device, and the directory of it that is mounted: the same for two mounts of the same directory. */
   readonly id: string;
   readonly point: string;
 }
 
-/** proc_pid_mountinfo(5); later lines lie over earlier ones. */
-async function readMounts(): Promise<Mount[]> {
+/** proc_pid_mountinfo(5); later lines lie over earlier ones. Empty where /proc is not mounted. */
+export async function readMounts(): Promise<Mount[]> {
   const text = await readFile('/proc/self/mountinfo', 'latin1').catch(() => '');
   return text.split('\n').map((line) => {
     const [, , device = '', root = '', point = ''] = line.split(' ');

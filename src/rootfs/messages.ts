@@ -17,6 +17,8 @@ export interface ThreadData {
   readonly contents: SharedArrayBuffer | undefined;
   /** Undefined: libc where it can be called, else Node. */
   readonly backend: Backend | undefined;
+  /** `DEVICE:INODE` that the root must have; left out: any. */
+  readonly expected: string | undefined;
   /** Keep every other process that asks for the same away from the root. */
   readonly lock: boolean;
 }

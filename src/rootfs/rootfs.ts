@@ -43,6 +43,8 @@ export interface RootfsOptions {
   readonly ownFiles?: readonly string[];
   /** Nothing will be written: what is there is only to be removed. */
   readonly leftover?: boolean;
+  /** `DEVICE:INODE` that the directory must have; left out: any. */
+  readonly expected?: string | undefined;
 }
 
 export interface ApplyOptions {
@@ -89,6 +91,7 @@ export class Rootfs {
         leftover: options.leftover ?? false,
       },
       contents: options.contents,
+      expected: options.expected,
       backend: options.backend,
       lock: options.mode === 'stage',
     };

@@ -82,6 +82,7 @@ class Writer {
 
   #open(): Opened {
     const [filesystem, backend] = this.#openFilesystem();
+    this.#refuseOther(filesystem);
     this.#run = this.#explained(() => {
       const { options, jobs } = this.#data;
       const shared = backend === 'libc' ? new FileJobs(jobs, this.#source) : undefined;
@@ -89,6 +90,14 @@ class Writer {
     });
     const stat = filesystem.stat(filesystem.root, '.');
     return { backend, identity: typeof stat === 'number' ? '' : stat.identity };
+  }
+
+  #refuseOther(filesystem: Filesystem): void {
+    const { expected } = this.#data;
+    const stat = filesystem.stat(filesystem.root, '.');
+    if (expected === undefined || (typeof stat !== 'number' && stat.identity === expected)) return;
+    filesystem.close();
+    throw new DestinationError(`${this.#name} was replaced by another process`, { code: 'SWAPPED' });
   }
 
   #openFilesystem(): [Filesystem, Backend] {

@@ -23,16 +23,16 @@ export const filledFiles = ['etc/hostname', 'etc/hosts', 'etc/resolv.conf'] as c
  * (the host's), /etc/hosts and /etc/hostname where they are missing or empty, as Docker leaves them. Nothing with content is
  * changed.
  *
+ * @param directory where the rootfs is until it gets its name
  * @returns the paths that were made or filled
  * @throws DestinationError
  */
-export function prepareRootfs(destination: string): string[] {
-  return explained(`prepare ${printable(destination)}`, () => addMissing(destination));
+export function prepareRootfs(destination: string, directory = absolutePath(destination)): string[] {
+  return explained(`prepare ${printable(destination)}`, () => addMissing(destination, directory));
 }
 
-function addMissing(destination: string): string[] {
-  const directory = absolutePath(destination);
-  const name = containerName(directory);
+function addMissing(destination: string, directory: string): string[] {
+  const name = containerName(absolutePath(destination));
   using root = new ConfinedRoot(directory);
   const made = mountPoints.filter(([path, mode]) => !root.stat(path) && root.makeDirectory(path, mode));
   const contents: Readonly<Record<(typeof filledFiles)[number], string>> = {

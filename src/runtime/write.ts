@@ -61,18 +61,26 @@ export interface RuntimeOptions extends Pick<RuntimeRequest, 'destination' | 'fo
 }
 
 /**
- * Adds to a finished rootfs what `--prepare` names, and writes the configurations that `--for` names.
+ * Adds to a rootfs what `--prepare` names, if it is asked for.
+ *
+ * @param directory where the rootfs is until it gets its name
+ * @throws DestinationError
+ */
+export function prepareFiles(options: RuntimeOptions, directory?: string): void {
+  const { destination, report, git, prepare } = options;
+  if (!prepare) return;
+  const made = prepareRootfs(destination, directory);
+  const inGit = git ? ': no layer has them, so git shows files among them as changes of yours' : '';
+  if (made.length > 0) report({ type: 'notice', message: `prepared ${printable(made.join(', '))}${inGit}` });
+}
+
+/**
+ * Writes the configurations that `--for` names for a finished rootfs.
  *
  * @throws DestinationError, IntegrityError
  */
 export async function writeRuntimeFiles(image: ImageConfig, options: RuntimeOptions): Promise<void> {
   const { destination, report, runtimes, force, rootless, terminal, git, uid, gid } = options;
-  if (options.prepare) {
-    const made = prepareRootfs(destination);
-    const inGit = git ? ': no layer has them, so git shows files among them as changes of yours' : '';
-    if (made.length > 0)
-      report({ type: 'notice', message: `prepared ${printable(made.join(', '))}${inGit}` });
-  }
   if (runtimes.length === 0) return;
   const written = await writeRuntimeConfigs(runtimes, {
     destination,

@@ -1,7 +1,9 @@
+import { renameSync } from 'node:fs';
 import { link, open, rename, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { randomName } from './temp-file.ts';
-import { osPath } from './os-path.ts';
+import { hasCode } from './os-error.ts';
+import { osPath, pathBytes } from './os-path.ts';
 import { AT_FDCWD, RENAME_EXCHANGE, systemCalls } from './system-calls.ts';
 
 /**
@@ -79,31 +81,48 @@ export async function writeFileAtomically(
   }
 }
 
+/** Tries where others put directories of their own at the same name. */
+const TRIES = 10;
+
 /**
- * Gives two directories beside each other each other's names: in one step where the system can (renameat2(2)), else in three, of which a
- * killed process may leave the second one out: then `directory` has the name `aside`.
+ * Puts a directory in the place of another one beside it: in one step where the system can (renameat2(2)). Else the old one is moved aside first,
+ * and back where the new one cannot be put there; a process that is killed between these two steps leaves the old one aside.
  *
+ * @param aside a name beside them for the old one; a number is put behind it where it is taken
+ * @returns where the old one is now, and what others put in its place meanwhile
  * @throws what rename(2) says; then both have the names they had
  */
-export async function exchangeNames(stage: string, directory: string, aside: string): Promise<void> {
-  if (isExchanged(stage, directory)) return;
-  await rename(directory, aside);
-  try {
-    await rename(stage, directory);
-  } catch (error) {
-    await rename(aside, directory);
-    throw error;
+export function replaceDirectory(stage: string, directory: string, aside: string): string[] {
+  if (isExchanged(stage, directory)) return [stage];
+  const moved: string[] = [];
+  for (let tries = 1; ; tries += 1) {
+    const place = tries === 1 ? aside : `${aside}${tries}`;
+    try {
+      renameSync(osPath(directory), osPath(place));
+      moved.push(place);
+    } catch (error) {
+      if (!hasCode(error, 'ENOENT')) throw error;
+    }
+    try {
+      renameSync(osPath(stage), osPath(directory));
+      return moved;
+    } catch (error) {
+      if (tries < TRIES && hasCode(error, 'ENOTEMPTY', 'EEXIST')) continue;
+      const last = moved.at(-1);
+      if (last !== undefined) renameSync(osPath(last), osPath(directory));
+      throw error;
+    }
   }
-  await rename(aside, stage);
 }
 
 function isExchanged(one: string, other: string): boolean {
   const calls = systemCalls();
   if (!calls) return false;
-  const names = Buffer.from(`${one}\0${other}\0`);
-  const first = calls.address(names);
-  const second = first + Buffer.byteLength(one) + 1;
-  const answer = calls.renameat2(AT_FDCWD, first, AT_FDCWD, second, RENAME_EXCHANGE);
+  const first = pathBytes(one);
+  const names = Buffer.concat([first, Buffer.of(0), pathBytes(other), Buffer.of(0)]);
+  const address = calls.address(names);
+  const second = address + first.length + 1;
+  const answer = calls.renameat2(AT_FDCWD, address, AT_FDCWD, second, RENAME_EXCHANGE);
   // `names` is used until here: nothing may free it before.
   return answer === 0 && names.length > 0;
 }

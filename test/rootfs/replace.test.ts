@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { DestinationError } from '../../src/errors.ts';
 import { Destination } from '../../src/rootfs/destination.ts';
-import { exchangeNames } from '../../src/sys/atomic-file.ts';
+import { replaceDirectory } from '../../src/sys/atomic-file.ts';
 import { temporaryDirectory } from './harness.ts';
 
 function identityOf(directory: string): string {
@@ -47,18 +47,18 @@ test('what cannot be replaced is refused before anything is made', async (t) => 
   assert.deepEqual(readdirSync(base), ['file']);
 });
 
-test('two directories exchange their names, or none does', async (t) => {
+test('a directory takes the place of another one, or both stay', (t) => {
   const base = temporaryDirectory(t);
   for (const name of ['one', 'other']) {
     mkdirSync(join(base, name));
     writeFileSync(join(base, name, name), '');
   }
-  await exchangeNames(join(base, 'one'), join(base, 'other'), join(base, 'aside'));
+  const replace = (stage: string) =>
+    replaceDirectory(join(base, stage), join(base, 'other'), join(base, 'aside'));
+  assert.deepEqual(replace('one'), [join(base, 'one')]);
   assert.deepEqual(readdirSync(join(base, 'one')), ['other']);
   assert.deepEqual(readdirSync(join(base, 'other')), ['one']);
-  await assert.rejects(exchangeNames(join(base, 'missing'), join(base, 'other'), join(base, 'aside')), {
-    code: 'ENOENT',
-  });
+  assert.throws(() => replace('missing'), { code: 'ENOENT' });
   assert.deepEqual(readdirSync(join(base, 'other')), ['one']);
   assert.deepEqual(readdirSync(base).toSorted(), ['one', 'other']);
 });
