@@ -13,6 +13,7 @@ import {
 import type { Report } from './report/event.ts';
 import { type PartOptions, Selection } from './rootfs/selection.ts';
 import type { Runtime, VirtualMachine } from './runtime/config-files.ts';
+import type { IdMappings } from './runtime/runc.ts';
 import { shellWord } from './sys/argv.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -30,7 +31,7 @@ export interface PullRequest {
   /** Replace existing configurations. */
   readonly force?: boolean | undefined;
   /**
-   * Make the destination exactly the image, whatever it held: true, unless it is that already and nothing in it was touched; `always`, in any
+   * Make the destination exactly the image and remove all else in it: true, unless it is that already and nothing in it was touched; `always`, in any
    * case. Default: no.
    */
   readonly replace?: boolean | 'always' | undefined;
@@ -40,6 +41,8 @@ export interface PullRequest {
   readonly rootless?: boolean | undefined;
   /** For runc: the container gets a terminal. Default: no. */
   readonly terminal?: boolean | undefined;
+  /** For runc without root, in a user namespace: its ids. Default: root alone, who is the caller. */
+  readonly idMappings?: IdMappings | undefined;
   /** Add missing mount points and files that a system needs to boot. */
   readonly prepare?: boolean | undefined;
   /** Only these files and directories of the image, with all that is in them. Default: everything. */
@@ -110,6 +113,7 @@ export interface PullOptions {
   readonly merge: boolean;
   readonly rootless: boolean;
   readonly terminal: boolean;
+  readonly idMappings: IdMappings | undefined;
   readonly prepare: boolean;
   /** The part of the image that is wanted; undefined: all of it. */
   readonly part: PartOptions | undefined;
@@ -186,6 +190,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
     merge: request.merge ?? false,
     rootless: request.rootless ?? geteuid?.() !== 0,
     terminal: request.terminal ?? false,
+    idMappings: request.idMappings,
     prepare: request.prepare ?? false,
     part,
     virtualMachines: request.virtualMachines ?? [],

@@ -75,7 +75,11 @@ export class TreeNotes {
   private constructor(store: Store, image: Image, options: PullOptions) {
     const { git, layerInfo, part, prepare, backend } = options;
     this.#store = store;
-    this.#key = JSON.stringify([version, image.digest ?? image.id, { git, layerInfo, part, prepare, backend }]);
+    this.#key = JSON.stringify([
+      version,
+      image.digest ?? image.id,
+      { git, layerInfo, part, prepare, backend },
+    ]);
   }
 
   /** For trees of `image`, made with these options. */

@@ -18,6 +18,7 @@ export interface FlagValues {
   readonly for?: readonly (Runtime | VirtualMachine)[];
   readonly force?: boolean;
   readonly rootless?: boolean;
+  readonly userns?: boolean;
   readonly prepare?: boolean;
   readonly path?: readonly string[];
   readonly exclude?: readonly string[];
@@ -172,7 +173,7 @@ const whatAndWhere = group('What and where', [
   ],
   [
     '--replace [always]',
-    'make DIR exactly the image, whatever it held; not if it is that already (=always: even then)',
+    'make DIR exactly the image and remove all else in it; nothing is done if it is that already (=always: even then)',
     (o) => o.parsed(oneOf(['touched', 'always'])).preset('touched'),
   ],
   ['--merge', 'unpack the image over another image that DIR holds'],
@@ -187,6 +188,7 @@ const whatAndWhere = group('What and where', [
   ],
   ['--force', 'replace existing configurations; with checkout, discard uncommitted changes'],
   ['--rootless', 'with --for runc: a container that needs no root (the default when not root)'],
+  ['--userns', 'as a plain user: owners, setuid bits and capabilities as root has them, in a user namespace'],
   ['--prepare', 'add missing mount points and files that a system needs to boot'],
   ['--dry-run', 'print what a pull would do, as inspect does'],
 ]);

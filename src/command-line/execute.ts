@@ -36,7 +36,12 @@ type Run = (invocation: Invocation, context: CliContext) => Promise<number | voi
  * @throws what `describeFailure` describes
  */
 export async function runCommand(argv: readonly string[], context: CliContext): Promise<number> {
-  return (await runInvocation(parseArguments(argv), context)) ?? ExitCode.done;
+  const invocation = parseArguments(argv);
+  if (invocation.values.userns === true) {
+    const exitCode = await (await import('./userns.ts')).withUserNamespace(argv, context);
+    if (exitCode !== undefined) return exitCode;
+  }
+  return (await runInvocation(invocation, context)) ?? ExitCode.done;
 }
 
 async function runInvocation(invocation: Invocation, context: CliContext): Promise<number | void> {
@@ -94,7 +99,7 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<voi
 const STDOUT_NAMES: ReadonlySet<string> = new Set(['/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']);
 
 /** Flags about a directory. */
-const NOT_WITH_OUTPUT = ['dest', 'git', 'no-json', 'merge', 'replace', 'rootless', 'prepare'] as const;
+const NOT_WITH_OUTPUT = ['dest', 'git', 'no-json', 'merge', 'replace', 'rootless', 'userns', 'prepare'] as const;
 
 /** `dlrootfs IMAGE -o FILE`. */
 async function runExport(invocation: Invocation, output: string, context: CliContext): Promise<void> {

@@ -26,8 +26,8 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
     force: values.force,
     replace: values.replace === 'touched' ? true : values.replace,
     merge: values.merge,
-    rootless: values.rootless,
     terminal: context.stdin.isTTY === true && context.stdout.isTTY === true,
+    ...(await rootlessOf(values, context)),
     prepare: values.prepare,
     paths: values.path,
     excludes: values.exclude,
@@ -64,6 +64,16 @@ function openStdin({ stdin, isClosed }: CliContext): CliContext['stdin'] {
   throw new UsageError('cannot read the archive: standard input is closed', {
     hint: 'connect it, as in docker save IMAGE | dlrootfs -',
   });
+}
+
+/** Set inside the user namespace of --userns: the descriptor by which the run outside reaches the one inside. */
+export const USERNS_VARIABLE = 'DLROOTFS_USERNS';
+
+/** Inside the user namespace of --userns the caller is root, but runc needs none. */
+async function rootlessOf({ rootless, userns }: FlagValues, { environment }: CliContext) {
+  if (userns !== true || environment[USERNS_VARIABLE] === undefined) return { rootless };
+  const { ownMappings } = await import('./userns.ts');
+  return { rootless: rootless ?? true, idMappings: ownMappings() };
 }
 
 export const cacheDirectory = ({ cacheDir }: FlagValues): string | undefined =>

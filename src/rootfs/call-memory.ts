@@ -86,6 +86,15 @@ export class CallMemory {
     };
   }
 
+  /** Attributes of an inode at `structure`: ioctl_iflags(2). */
+  takeFlags(): number {
+    return this.#view.getUint32(LAYOUT.structure, true);
+  }
+
+  putFlags(flags: number): void {
+    this.#view.setUint32(LAYOUT.structure, flags, true);
+  }
+
   /** Free bytes, including those reserved for root, of the struct statfs at `structure`: f_type, f_bsize and f_bfree of statfs(2). */
   takeFreeSpace(): number {
     const at = LAYOUT.structure;

@@ -338,7 +338,7 @@ async function removeStage(stage: string, mode: 'stage' | 'empty'): Promise<void
   await rmdir(osPath(stage));
 }
 
-/** Removes what stood at DIR; what another process may have put there is no directory perhaps. */
+/** Removes what stood at DIR. Another process may have put something else there than a directory. */
 async function removeReplaced(old: string): Promise<void> {
   const stat = await lstat(osPath(old));
   if (stat.isDirectory()) await removeStage(old, 'empty');

@@ -84,6 +84,8 @@ export interface Filesystem {
   /** Removes anything but a directory; -EISDIR or -EPERM for a directory. */
   remove(parent: Directory, name: ByteName): number;
   removeDirectory(parent: Directory, name: ByteName): number;
+  /** Takes the attributes immutable and append only away, where a file or directory has them and the system lets us; answers whether it did. */
+  unprotect?(parent: Directory, name: ByteName): boolean;
 
   /** A new file that nobody else opened; -EEXIST when anything has the name. Answers the open file. */
   createFile(parent: Directory, name: ByteName, mode: number): number;

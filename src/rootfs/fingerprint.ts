@@ -21,7 +21,7 @@ const ENTRIES_IN_TURN = 4096;
 /**
  * Names, types, modes, owners, sizes, inodes and times of all that is in a directory, without a look into any file. The time of the last change
  * (ctime) is among them: the system sets it with every change, and no call sets it to what it was, so that no process can change a file and hide
- * that. Of the root itself it is left out, since a rename changes it; its attributes stand in for it.
+ * that. Of the root itself it is left out, since a rename changes it; its attributes are read in its place.
  *
  * @returns undefined where the tree cannot be read
  * @throws the signal's reason

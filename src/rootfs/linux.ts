@@ -10,6 +10,9 @@ import {
   AT_FDCWD,
   AT_REMOVEDIR,
   AT_SYMLINK_NOFOLLOW,
+  FS_IOC_GETFLAGS,
+  FS_IOC_SETFLAGS,
+  FS_PROTECTED,
   O_CLOEXEC,
   O_PATH,
   SEEK_DATA,
@@ -114,12 +117,30 @@ export class LinuxFilesystem implements DiskFilesystem {
   }
 
   openFile(parent: Directory, name: ByteName): number {
+    return this.#openToRead(parent, name, ['file']);
+  }
+
+  unprotect(parent: Directory, name: ByteName): boolean {
+    const file = this.#openToRead(parent, name, ['file', 'directory']);
+    if (file < 0) return false;
+    const { structure } = this.#memory;
+    this.#memory.putFlags(0);
+    const got = this.#calls.ioctl(file, FS_IOC_GETFLAGS, structure);
+    const flags = got < 0 ? 0 : this.#memory.takeFlags();
+    this.#memory.putFlags(flags & ~FS_PROTECTED);
+    const done = (flags & FS_PROTECTED) !== 0 && this.#calls.ioctl(file, FS_IOC_SETFLAGS, structure) >= 0;
+    this.#calls.close(file);
+    return done;
+  }
+
+  /** Opens what is of one of these types; of other files not even the driver of a device is told. */
+  #openToRead(parent: Directory, name: ByteName, types: readonly FileStat['type'][]): number {
     if (!this.#memory.putName(name)) return -ENAMETOOLONG;
     const place = this.#calls.openat(parent.handle, this.#memory.name, OPEN_PATH, 0);
     if (place < 0) return place;
     const stat = this.stat({ path: parent.path, handle: place }, '.');
     let file = typeof stat === 'number' ? stat : -EINVAL;
-    if (typeof stat !== 'number' && stat.type === 'file') {
+    if (typeof stat !== 'number' && types.includes(stat.type)) {
       this.#memory.putName(`/proc/self/fd/${place}`);
       file = this.#calls.openat(AT_FDCWD, this.#memory.name, O_RDONLY | O_CLOEXEC, 0);
     }

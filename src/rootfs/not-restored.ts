@@ -58,9 +58,9 @@ export function describeNotRestored(counts: Readonly<NotRestored>, root: boolean
   const lost = [...privileged, ...unsupported].filter(([key]) => counts[key] > 0);
   if (lost.length === 0) return undefined;
   const parts = lost.map(([key, one, many]) => `${counts[key]} ${counts[key] === 1 ? one : many}`);
+  const denied = privileged.filter(([key]) => counts[key] > 0);
+  const mapped = denied.some(([key]) => key !== 'devices') ? ', or with --userns for all but devices' : '';
   const advice =
-    !root && (privileged.some(([key]) => counts[key] > 0) || counts.xattrs > 0)
-      ? ': run as root for the image as it is'
-      : '';
+    !root && (denied.length > 0 || counts.xattrs > 0) ? `: run as root for the image as it is${mapped}` : '';
   return `${parts.join(', ')} not restored${advice}`;
 }

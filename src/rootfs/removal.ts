@@ -130,7 +130,7 @@ export function empty(run: Run, directory: Directory, top: Directory, depth: num
   for (let names = list(run, directory); names.length > 0; names = directory === top ? list(run, top) : []) {
     for (const name of names) {
       const path = join(directory.path, name);
-      const removed = removeFile(run, directory, name);
+      const removed = unprotected(run, directory, name, () => removeFile(run, directory, name));
       if (removed === 0 || removed === -ENOENT) continue;
       if (!maybeDirectory(removed)) throw new SyscallError(removed, `remove ${displayPath(path)}`);
       if (depth >= DEEPEST) {
@@ -139,15 +139,24 @@ export function empty(run: Run, directory: Directory, top: Directory, depth: num
       }
       const emptied = withDirectory(run, directory, name, path, (inner) => empty(run, inner, top, depth + 1));
       if (!emptied) throw new SyscallError(removed, `remove ${displayPath(path)}`);
-      granted(run.filesystem.removeDirectory(directory, name), `remove the directory ${displayPath(path)}`);
+      const result = unprotected(run, directory, name, () => run.filesystem.removeDirectory(directory, name));
+      granted(result, `remove the directory ${displayPath(path)}`);
     }
   }
+}
+
+/** What `work` answers; where it was not permitted, once more without the attributes that protect a file and its directory. */
+function unprotected(run: Run, parent: Directory, name: ByteName, work: () => number): number {
+  const result = work();
+  if (result !== -EPERM || !run.filesystem.unprotect) return result;
+  const opened = [run.filesystem.unprotect(parent, '.'), run.filesystem.unprotect(parent, name)];
+  return opened.includes(true) ? work() : result;
 }
 
 function moveUp(run: Run, directory: Directory, name: ByteName, top: Directory): void {
   const { filesystem } = run;
   const newName = randomName('.removed-');
-  let moved = filesystem.rename(directory, name, top, newName);
+  let moved = unprotected(run, directory, name, () => filesystem.rename(directory, name, top, newName));
   if (moved === -EACCES) {
     // Moving a directory writes its `..`, which its own mode may forbid.
     filesystem.setMode({ parent: directory, name, file: -1 }, 0o700);

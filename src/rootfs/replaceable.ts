@@ -15,11 +15,10 @@ export interface Kept {
 }
 
 /** Directories of a running system (hier(7)). */
-const SYSTEM_DIRECTORIES = [
-  ...['bin', 'boot', 'dev', 'etc', 'home', 'lib', 'lib64', 'media', 'mnt', 'opt', 'proc', 'root', 'run'],
-  ...['sbin', 'srv', 'sys', 'tmp', 'usr', 'usr/bin', 'usr/lib', 'usr/lib64', 'usr/local', 'usr/sbin'],
-  ...['usr/share', 'var', 'var/cache', 'var/lib', 'var/log', 'var/spool', 'var/tmp'],
-];
+const SYSTEM_DIRECTORIES = (
+  'bin boot dev etc home lib lib64 media mnt opt proc root run sbin srv sys tmp usr usr/bin usr/lib usr/lib64 usr/local usr/sbin usr/share ' +
+  'var var/cache var/lib var/log var/spool var/tmp'
+).split(' ');
 
 /**
  * Refuses to replace a DIR with all that is in it where that would take away something else than a rootfs.

@@ -6,6 +6,20 @@ import type { Container } from './container.ts';
 export interface Rootless {
   readonly uid: number;
   readonly gid: number;
+  /** Of the user namespace in which the rootfs got its owners; left out: root alone, who is the caller. */
+  readonly ids?: IdMappings | undefined;
+}
+
+/** Ids of a container and what they are outside, by the names of the OCI runtime specification. */
+export interface IdMapping {
+  readonly containerID: number;
+  readonly hostID: number;
+  readonly size: number;
+}
+
+export interface IdMappings {
+  readonly uids: readonly IdMapping[];
+  readonly gids: readonly IdMapping[];
 }
 
 /**
@@ -24,8 +38,9 @@ export function runcConfig(
   const notices: string[] = [];
   const { user } = container;
   // In a user namespace of one's own id there is nobody but root.
-  const runsAs = rootless ? { uid: 0, gid: 0, groups: [] } : user;
-  if (rootless && (user.uid !== 0 || user.gid !== 0)) {
+  const isAlone = rootless !== undefined && rootless.ids === undefined;
+  const runsAs = isAlone ? { uid: 0, gid: 0, groups: [] } : user;
+  if (isAlone && (user.uid !== 0 || user.gid !== 0)) {
     notices.push(`without root, runc runs the container as its root, not as ${user.uid}:${user.gid}`);
   }
   const document = {
@@ -73,10 +88,10 @@ function capabilitySets(uid: number): Record<string, readonly string[]> {
     : { bounding: capabilities };
 }
 
-function idMappings({ uid, gid }: Rootless): Record<string, unknown> {
+function idMappings({ uid, gid, ids }: Rootless): Record<string, unknown> {
   return {
-    uidMappings: [{ containerID: 0, hostID: uid, size: 1 }],
-    gidMappings: [{ containerID: 0, hostID: gid, size: 1 }],
+    uidMappings: ids?.uids ?? [{ containerID: 0, hostID: uid, size: 1 }],
+    gidMappings: ids?.gids ?? [{ containerID: 0, hostID: gid, size: 1 }],
   };
 }
 

@@ -18,7 +18,7 @@ import { lxcConfig } from './lxc.ts';
 import type { Report } from '../report/event.ts';
 import { nspawnConfig } from './nspawn.ts';
 import { prepareRootfs } from './prepare.ts';
-import { runcConfig, type Rootless } from './runc.ts';
+import { type IdMappings, runcConfig, type Rootless } from './runc.ts';
 import type { RuntimeConfig } from './config-text.ts';
 import { resolveUser } from './user.ts';
 
@@ -55,6 +55,7 @@ export interface RuntimeOptions extends Pick<RuntimeRequest, 'destination' | 'fo
   readonly terminal: boolean;
   readonly uid: number;
   readonly gid: number;
+  readonly idMappings: IdMappings | undefined;
   readonly git: boolean;
   readonly prepare: boolean;
   readonly report: Report;
@@ -80,13 +81,24 @@ export function prepareFiles(options: RuntimeOptions, directory?: string): void 
  * @throws DestinationError, IntegrityError
  */
 export async function writeRuntimeFiles(image: ImageConfig, options: RuntimeOptions): Promise<void> {
-  const { destination, report, runtimes, force, rootless, terminal, git, uid, gid } = options;
+  const {
+    destination,
+    report,
+    runtimes,
+    force,
+    rootless,
+    terminal,
+    git,
+    uid,
+    gid,
+    idMappings: ids,
+  } = options;
   if (runtimes.length === 0) return;
   const written = await writeRuntimeConfigs(runtimes, {
     destination,
     image,
     force,
-    rootless: rootless ? { uid, gid } : undefined,
+    rootless: rootless ? { uid, gid, ids } : undefined,
     terminal,
     hidden: git ? ['/.git'] : [],
   });

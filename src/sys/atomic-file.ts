@@ -85,7 +85,7 @@ export async function writeFileAtomically(
 const TRIES = 10;
 
 /**
- * Puts a directory in the place of another one beside it: in one step where the system can (renameat2(2)). Else the old one is moved aside first,
+ * Replaces a directory by another one beside it: in one step where the system can (renameat2(2)). Else the old one is moved aside first,
  * and back where the new one cannot be put there; a process that is killed between these two steps leaves the old one aside.
  *
  * @param aside a name beside them for the old one; a number is put behind it where it is taken

@@ -42,6 +42,7 @@ export interface SystemCalls {
   ftruncate(file: number, size: number): number;
   lseek(file: number, position: number, whence: number): number;
   flock(file: number, operation: number): number;
+  ioctl(file: number, request: number, argument: Address): number;
 }
 
 // Numbers of Linux's headers that Node does not have: the same on x64 and arm64.
@@ -52,6 +53,10 @@ export const AT_REMOVEDIR = 0x200;
 export const O_CLOEXEC = 0o2_000_000;
 export const O_PATH = 0o10_000_000;
 export const RENAME_EXCHANGE = 2;
+export const FS_IOC_GETFLAGS = 0x8008_6601;
+export const FS_IOC_SETFLAGS = 0x4008_6602;
+/** Attributes of inodes: immutable, append only (ioctl_iflags(2)). */
+export const FS_PROTECTED = 0x30;
 export const SEEK_DATA = 3;
 export const STATX_BASIC_STATS = 0x7ff;
 
@@ -69,6 +74,7 @@ const NUMBERS = {
   fstatfs: [138, 44],
   ftruncate: [77, 46],
   getdents64: [217, 61],
+  ioctl: [16, 29],
   lgetxattr: [192, 9],
   linkat: [265, 37],
   llistxattr: [195, 12],
@@ -159,6 +165,7 @@ function callsThrough(
     ftruncate: (file, size) => call(n.ftruncate, file, size, 0, 0, 0),
     lseek: (file, position, whence) => call(n.lseek, file, position, whence, 0, 0),
     flock: (file, operation) => call(n.flock, file, operation, 0, 0, 0),
+    ioctl: (file, request, argument) => call(n.ioctl, file, request, argument, 0, 0),
   };
 }
 

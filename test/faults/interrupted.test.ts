@@ -240,6 +240,7 @@ const rounds: Readonly<Record<keyof typeof killKinds, number>> = {
   'a directory': 20,
   '-g': 8,
   '-o': 6,
+  '--replace': 10,
   'several connections': 4,
 };
 

@@ -82,6 +82,17 @@ export const killKinds = {
     read: readArchive,
     inOrder: true,
   },
+  '--replace': {
+    image: threeLayers(),
+    rate: 8 * 2 ** 20,
+    flags: ['-d', 'out', '--replace=always'],
+    name: 'out',
+    read: (setting) => setting.tree(),
+    // Much to remove: killed between the exchange and the end of that, too.
+    earlier: {
+      layers: [{ tar: tar(dir('old'), ...Array.from({ length: 6000 }, (_, n) => file(`old/${n}`, 'x'))) }],
+    },
+  },
   'several connections': {
     image: { layers: [{ tar: tar(noise('big', 24 * 2 ** 20), file('last', 'x')) }] },
     rate: 8 * 2 ** 20,

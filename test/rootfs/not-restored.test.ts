@@ -7,7 +7,7 @@ test('what could not be restored is said in one line', () => {
   assert.equal(describeNotRestored(none, false), undefined);
   assert.equal(
     describeNotRestored({ ...none, devices: 3, owners: 42, capabilities: 1 }, false),
-    '3 devices, 42 owners, 1 capability not restored: run as root for the image as it is',
+    '3 devices, 42 owners, 1 capability not restored: run as root for the image as it is, or with --userns for all but devices',
   );
   assert.equal(
     describeNotRestored(

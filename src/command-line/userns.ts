@@ -1,0 +1,204 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { constants, userInfo } from 'node:os';
+import path from 'node:path';
+import { argv, execArgv, execPath, getegid, geteuid, kill, pid } from 'node:process';
+import { isSea } from 'node:sea';
+import { promisify } from 'node:util';
+import { InterruptedError, printable, UsageError } from '../errors.ts';
+import type { Environment } from '../options.ts';
+import type { IdMapping, IdMappings } from '../runtime/runc.ts';
+import { parseId } from '../sys/passwd.ts';
+import type { CliContext } from './execute.ts';
+import { USERNS_VARIABLE } from './request.ts';
+
+/** The descriptor by which the run outside tells the one inside of signals, and by its end of its own. */
+const LIFELINE = 3;
+/** Milliseconds: a signal of the terminal reaches both runs, and a second one ends a run at once. */
+const TOLD_LATE = 100;
+
+/** What the shell inside does: it says that the namespace is made, waits until it has its ids, and becomes the program. */
+const WAITING = `echo >&${LIFELINE} && read -r _ <&${LIFELINE} && exec "$@"`;
+
+/**
+ * Does what --userns says: the run outside starts another one inside and answers its exit code; the one inside goes on, and answers undefined.
+ *
+ * @throws UsageError as root, and where the system or the account lacks something
+ */
+export async function withUserNamespace(
+  words: readonly string[],
+  { environment, signal }: CliContext,
+): Promise<number | undefined> {
+  if (environment[USERNS_VARIABLE] === String(LIFELINE)) {
+    followOutside(signal);
+    return undefined;
+  }
+  if (geteuid!() === 0)
+    throw new UsageError('--userns has no effect as root, who restores owners without it', {
+      hint: 'leave it out',
+    });
+  return await runInUserNamespace(words, environment, signal);
+}
+
+/**
+ * Runs this command line in a user namespace of its own, in which the caller is root and the ids of /etc/subuid and /etc/subgid follow:
+ * user_namespaces(7). The run inside has this one's terminal, input and outputs.
+ *
+ * @returns its exit code
+ * @throws UsageError where the system or the account lacks something
+ */
+async function runInUserNamespace(
+  words: readonly string[],
+  environment: Environment,
+  signal: AbortSignal,
+): Promise<number> {
+  const [unshare, newuidmap, newgidmap] = ['unshare', 'newuidmap', 'newgidmap'].map((name) =>
+    programNamed(name, environment),
+  );
+  const uids = mappings('/etc/subuid', geteuid!());
+  const gids = mappings('/etc/subgid', getegid!());
+  const odd = words.find((word) => !word.isWellFormed());
+  if (odd !== undefined)
+    throw new UsageError(`cannot use --userns: ${printable(odd)} is not UTF-8`, {
+      hint: 'use another name, or leave out --userns',
+    });
+  const program = isSea() ? [execPath] : [execPath, ...execArgv, argv[1]!];
+  const child = spawn(unshare!, ['--user', '--', '/bin/sh', '-c', WAITING, 'sh', ...program, ...words], {
+    stdio: ['inherit', 'inherit', 'inherit', 'pipe'],
+    env: { ...environment, [USERNS_VARIABLE]: String(LIFELINE) },
+  });
+  const lifeline = child.stdio[LIFELINE] as Socket;
+  lifeline.on('error', () => undefined);
+  const ended = endOf(child);
+  const forward = (): void => {
+    const { reason } = signal as { readonly reason: unknown };
+    lifeline.write(`${reason instanceof InterruptedError ? reason.signal : 'SIGTERM'}\n`);
+  };
+  try {
+    await made(lifeline, ended);
+    await assign(newuidmap!, child.pid!, uids);
+    await assign(newgidmap!, child.pid!, gids);
+    lifeline.write('\n');
+  } catch (error) {
+    lifeline.destroy();
+    await ended;
+    throw error;
+  }
+  if (signal.aborted) forward();
+  signal.addEventListener('abort', forward);
+  return await ended;
+}
+
+/** In the run inside: a signal that the run outside got ends it, and so does the end of that run. */
+function followOutside(signal: AbortSignal): void {
+  const lifeline = new Socket({ fd: LIFELINE, readable: true, writable: false });
+  const end = (name: string): void => {
+    setTimeout(() => {
+      if (!signal.aborted) kill(pid, name);
+    }, TOLD_LATE);
+  };
+  lifeline.on('data', (data) => {
+    const told = /SIG(?:HUP|INT|TERM)/.exec(data.toString('latin1'))?.[0];
+    if (told !== undefined) end(told);
+  });
+  lifeline.on('end', () => end('SIGTERM'));
+  lifeline.on('error', () => undefined);
+  lifeline.unref();
+}
+
+/** The ids of this process's user namespace: /proc/self/uid_map and gid_map. */
+export function ownMappings(): IdMappings {
+  return { uids: mapNamed('uid_map'), gids: mapNamed('gid_map') };
+}
+
+function mapNamed(name: string): IdMapping[] {
+  const lines = readFileSync(`/proc/self/${name}`, 'latin1').trim().split('\n');
+  return lines.map((line) => {
+    const [containerID = 0, hostID = 0, size = 0] = line.trim().split(/\s+/).map(Number);
+    return { containerID, hostID, size };
+  });
+}
+
+/** Root inside is the caller, and the ranges of the caller follow, as with podman. */
+function mappings(file: string, own: number): IdMapping[] {
+  const { username, uid } = userInfo();
+  const ranges = rangesOf(file, username, uid);
+  if (ranges.length === 0) {
+    throw new UsageError(`cannot use --userns: ${printable(username)} has no range of ids in ${file}`, {
+      code: 'NO_ID_RANGE',
+      hint: `add ranges as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}`,
+    });
+  }
+  const all: IdMapping[] = [{ containerID: 0, hostID: own, size: 1 }];
+  let containerID = 1;
+  for (const { hostID, size } of ranges) {
+    all.push({ containerID, hostID, size });
+    containerID += size;
+  }
+  return all;
+}
+
+/** subuid(5): a line is `name or uid:first:count`. */
+function rangesOf(file: string, username: string, uid: number): { hostID: number; size: number }[] {
+  let text = '';
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch {
+    return [];
+  }
+  return text.split('\n').flatMap((line) => {
+    const [name, first, count] = line.split(':');
+    const [hostID, size] = [parseId(first), parseId(count?.trim())];
+    const isOwn = name === username || name === String(uid);
+    return isOwn && hostID !== undefined && size !== undefined && size > 0 ? [{ hostID, size }] : [];
+  });
+}
+
+function programNamed(name: string, environment: Environment): string {
+  const directories = [...(environment['PATH'] ?? '').split(':'), '/usr/bin', '/bin', '/usr/sbin', '/sbin'];
+  const found = directories
+    .filter((directory) => path.isAbsolute(directory))
+    .map((directory) => path.join(directory, name))
+    .find((file) => existsSync(file));
+  if (found !== undefined) return found;
+  const packages = name === 'unshare' ? 'util-linux' : 'uidmap (Debian, Ubuntu) or shadow-utils (Fedora)';
+  throw new UsageError(`cannot use --userns: ${name} was not found`, {
+    code: 'NO_USERNS_PROGRAM',
+    hint: `install the package ${packages}`,
+  });
+}
+
+/** Resolves when the shell inside has said that it is there. */
+async function made(lifeline: Socket, ended: Promise<number>): Promise<void> {
+  const ready = new Promise<'ready'>((resolve) => {
+    lifeline.once('data', () => resolve('ready'));
+  });
+  if ((await Promise.race([ready, ended])) === 'ready') return;
+  throw new UsageError('cannot use --userns: the system does not let this user make a user namespace', {
+    code: 'NO_USERNS',
+    hint: 'see sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns, or run as root',
+  });
+}
+
+/** newuidmap(1), newgidmap(1) */
+async function assign(program: string, child: number, ids: readonly IdMapping[]): Promise<void> {
+  const numbers = ids.flatMap(({ containerID, hostID, size }) => [containerID, hostID, size]);
+  try {
+    await promisify(execFile)(program, [child, ...numbers].map(String));
+  } catch (error) {
+    const said = (error as { stderr?: string }).stderr?.trim().split('\n')[0] ?? '';
+    throw new UsageError(`cannot use --userns: ${path.basename(program)} failed: ${printable(said)}`, {
+      code: 'NO_ID_RANGE',
+      hint: `check /etc/subuid and /etc/subgid, and that ${program} is setuid root or has its capability`,
+    });
+  }
+}
+
+/** The exit code, or 128 and the number of the signal, as a shell has it. */
+async function endOf(child: ChildProcess): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal!]));
+  });
+}

@@ -1,0 +1,164 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { chownSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Setting } from './faults/setting.ts';
+import { netRawCapability } from './rootfs/access-list.ts';
+import { character, dir, file, hardlink, symlink, tar } from './support/archive.ts';
+import { missing } from './support/debian.ts';
+import { noOtherUser } from './support/other-user.ts';
+import type { ProgramResult } from './support/program.ts';
+import { until } from './support/until.ts';
+
+const NOBODY = 65_534;
+/** Runs a command as nobody, with the ids of a file for /etc/subuid and /etc/subgid, which it alone sees. */
+const AS_NOBODY =
+  'mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid && shift && exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"';
+
+const underNobody = (ids: string) => ['unshare', '--mount', '--', 'sh', '-c', AS_NOBODY, 'sh', ids];
+
+const skip =
+  noOtherUser ||
+  missing('newuidmap', 'unshare', 'setpriv', 'getcap') ||
+  (existsSync('/etc/subuid') && existsSync('/etc/subgid') ? false : 'needs /etc/subuid and /etc/subgid');
+
+const image = {
+  layers: [
+    {
+      tar: tar(
+        dir('.', { mode: 0o755 }),
+        dir('home/me', { uid: 1000, gid: 1000, mode: 0o700 }),
+        file('home/me/x', 'x', { uid: 1000, gid: 1000, mode: 0o600 }),
+        file('su', 'x', { mode: 0o4755 }),
+        file('wall', 'x', { gid: 5, mode: 0o2755 }),
+        file('ping', 'x', { xattrs: { 'security.capability': netRawCapability } }),
+        file('nobody', 'x', { uid: NOBODY, gid: NOBODY }),
+        hardlink('home/me/y', 'home/me/x'),
+        symlink('link', 'su', { uid: 33, gid: 33 }),
+      ),
+    },
+  ],
+};
+
+async function open(ids = `nobody:100000:65536\n`): Promise<Setting & { readonly ids: string }> {
+  const setting = await Setting.open(image);
+  const name = setting.scratch.join('ids');
+  writeFileSync(name, ids);
+  chownSync(setting.scratch.path, NOBODY, NOBODY);
+  return Object.assign(setting, { ids: name });
+}
+
+const pull = (setting: Setting & { ids: string }, flags: readonly string[]): Promise<ProgramResult> =>
+  setting.pull(['--userns', '--progress', 'none', ...flags], { under: underNobody(setting.ids) });
+
+const LIST = `cd "$0" && find . ! -path ./json -printf '%y %m %U:%G %n %s %T@ %p %l\\n' | sort; getcap -r .`;
+
+test('userns: the tree of a plain user is that of root, seen from inside', { skip }, async () => {
+  await using setting = await open();
+  const { exitCode, stderr, stdout } = await pull(setting, []);
+  assert.equal(exitCode, 0, stderr);
+  assert.equal(stderr, '');
+  assert.match(stdout, /^Rootfs of .* in out$/m);
+  await setting.pullWell(['-d', 'model', '--no-cache']);
+  const [command, ...words] = underNobody(setting.ids);
+  const enter = ['unshare', '--user', '--map-auto', '--map-root-user'];
+  const inside = execFileSync(command!, [...words, ...enter, 'sh', '-c', LIST, setting.scratch.join('out')], {
+    encoding: 'utf8',
+  });
+  const model = execFileSync('sh', ['-c', LIST, setting.scratch.join('model')], { encoding: 'utf8' });
+  assert.equal(inside, model);
+  assert.match(model, /ping cap_net_raw/);
+  // As the README says how to remove it.
+  execFileSync(command!, [...words, ...enter, 'rm', '-rf', setting.scratch.join('out')]);
+  assert.ok(!existsSync(setting.scratch.join('out')));
+});
+
+test('userns: a device is what is still not restored', { skip }, async () => {
+  await using setting = await open();
+  const device = { layers: [{ tar: tar(character('null', 1, 3), file('x', '', { uid: 7 })) }] };
+  setting.registry.push('lib/img', '1', device);
+  const { exitCode, stderr } = await pull(setting, []);
+  assert.equal(exitCode, 0, stderr);
+  assert.equal(stderr, 'notice: 1 device not restored\n');
+  const plain = await setting.pull(['-d', 'plain', '--progress', 'none'], { uid: NOBODY });
+  assert.match(
+    plain.stderr,
+    /^notice: 1 device, 1 owner not restored: run as root for the image as it is, or with --userns for all but devices$/m,
+  );
+});
+
+test('userns: --for runc writes the ids of the namespace', { skip }, async () => {
+  await using setting = await open('nobody:100000:1000\n65534:200000:65000\nother:1:1\n');
+  const { exitCode, stderr } = await pull(setting, ['--for', 'runc', '-d', 'bundle/rootfs']);
+  assert.equal(exitCode, 0, stderr);
+  const { linux } = JSON.parse(readFileSync(setting.scratch.join('bundle/config.json'), 'utf8')) as {
+    linux: Record<string, unknown>;
+  };
+  const ids = [
+    { containerID: 0, hostID: NOBODY, size: 1 },
+    { containerID: 1, hostID: 100_000, size: 1000 },
+    { containerID: 1001, hostID: 200_000, size: 65_000 },
+  ];
+  assert.deepEqual([linux['uidMappings'], linux['gidMappings']], [ids, ids]);
+});
+
+test('userns: exit code, password, quiet and --json are those of the run inside', { skip }, async () => {
+  await using setting = await open();
+  const none = await setting.pull(
+    ['--userns'],
+    { under: underNobody(setting.ids) },
+    `${setting.reference}none`,
+  );
+  assert.equal(none.exitCode, 3);
+  assert.match(none.stderr, /^error: .*\nhint: .*\n$/);
+  const quiet = await setting.pull(['--userns', '-q', '-u', 'me', '--password-stdin'], {
+    under: underNobody(setting.ids),
+    stdin: 'secret\n',
+  });
+  assert.deepEqual([quiet.exitCode, quiet.stdout], [0, 'out\n'], quiet.stderr);
+  const json = await pull(setting, ['--json', '-d', 'again']);
+  assert.equal((JSON.parse(json.stdout) as { destination: string }).destination, 'again');
+});
+
+for (const [signal, exitCode] of [
+  ['SIGTERM', 143],
+  ['SIGINT', 130],
+  ['SIGKILL', 137],
+] as const) {
+  test(`userns: ${signal} ends both runs, and nothing is left`, { skip }, async () => {
+    await using setting = await open();
+    setting.registry.fault({ path: /\/blobs\//, skip: 1, rate: 10, times: 9 });
+    const run = setting.start(['--userns', '--no-cache'], { under: underNobody(setting.ids) });
+    await until('the layer', () => setting.registry.log(/\/blobs\//).length > 1);
+    run.kill(signal);
+    const result = await run.result;
+    assert.equal(result.exitCode, exitCode, result.stderr);
+    const isGone = () => !readdirSync(setting.scratch.path).some((name) => name.includes('dlrootfs-'));
+    for (let tries = 0; tries < 100 && !isGone(); tries += 1) await sleep(100);
+    assert.ok(isGone(), 'the run inside removes its stage');
+  });
+}
+
+test('userns: what is missing is named, with what to do', { skip }, async () => {
+  await using setting = await open('other:100000:65536\n');
+  const noRange = await pull(setting, []);
+  assert.deepEqual([noRange.exitCode, noRange.stdout], [2, '']);
+  assert.equal(
+    noRange.stderr,
+    'error: cannot use --userns: nobody has no range of ids in /etc/subuid\n' +
+      'hint: add ranges as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 nobody\n',
+  );
+  const { exitCode, stderr } = await setting.pull(['--userns']);
+  assert.equal(exitCode, 2);
+  assert.match(stderr, /^error: --userns has no effect as root/);
+  assert.deepEqual(setting.registry.log(), []);
+  writeFileSync(setting.ids, 'nobody:100000:65536\n');
+  const noProgram = await setting.pull(['--userns'], {
+    under: [...underNobody(setting.ids), 'env', '-i', 'PATH=/nonexistent'],
+  });
+  assert.equal(noProgram.exitCode, 0, 'the usual places are looked in, too');
+  const archive = await setting.pull(['--userns', '-o', 'x.tar'], { under: underNobody(setting.ids) });
+  assert.equal(archive.exitCode, 2, archive.stderr);
+  assert.match(archive.stderr, /^error: --userns does not go with -o\n/);
+});
