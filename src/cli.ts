@@ -2,6 +2,7 @@ import { fstatSync, readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { answersVersion, shortUsage, tooLowLimit } from './quick-answer.ts';
 import { ownProcess } from './sys/native.ts';
+import { isInUserNamespace } from './command-line/inside.ts';
 import { describeFailure, type Failure } from './command-line/failure.ts';
 import { DestinationError, ExitCode, InterruptedError } from './errors.ts';
 import { exactArguments } from './sys/argv.ts';
@@ -26,6 +27,7 @@ export async function main(): Promise<void> {
       abort.abort(interrupted);
     });
   }
+  if (isInUserNamespace(process.env)) followOutside(abort.signal);
   // Without a listener Node opens a debugger, which any local user can reach; the binary also runs with --disable-sigusr1.
   process.on('SIGUSR1', () => undefined);
   process.on('uncaughtException', (error) => {
@@ -56,6 +58,24 @@ export async function main(): Promise<void> {
   }
   await Promise.all([drained(process.stdout, abort.signal), drained(process.stderr, abort.signal)]);
   process.exit(exitCode);
+}
+
+/** Milliseconds: a signal of the terminal reaches both runs of --userns, and a second one ends a run at once. */
+const TOLD_LATE = 100;
+
+/** In the user namespace of --userns: a signal that the run outside got ends this one, and so does the end of that run. */
+function followOutside(signal: AbortSignal): void {
+  const end = (name: string): void => {
+    setTimeout(() => {
+      if (!signal.aborted) process.kill(process.pid, name);
+    }, TOLD_LATE);
+  };
+  process.on('message', (told) => {
+    const name = endingSignals.find((each) => each === told);
+    if (name !== undefined) end(name);
+  });
+  process.on('disconnect', () => end('SIGTERM'));
+  process.channel?.unref();
 }
 
 async function run(argv: readonly string[], signal: AbortSignal): Promise<number> {

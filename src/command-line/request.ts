@@ -5,6 +5,7 @@ import { runtimes, virtualMachines } from '../runtime/config-files.ts';
 import { utf8Directory, utf8Path } from '../sys/os-path.ts';
 import type { FlagValues } from './commands.ts';
 import { readCredentials } from './given-credentials.ts';
+import { isInUserNamespace } from './inside.ts';
 import type { Invocation } from './program.ts';
 import type { CliContext } from './execute.ts';
 
@@ -66,12 +67,9 @@ function openStdin({ stdin, isClosed }: CliContext): CliContext['stdin'] {
   });
 }
 
-/** Set inside the user namespace of --userns: the descriptor by which the run outside reaches the one inside. */
-export const USERNS_VARIABLE = 'DLROOTFS_USERNS';
-
 /** Inside the user namespace of --userns the caller is root, but runc needs none. */
 async function rootlessOf({ rootless, userns }: FlagValues, { environment }: CliContext) {
-  if (userns !== true || environment[USERNS_VARIABLE] === undefined) return { rootless };
+  if (userns !== true || !isInUserNamespace(environment)) return { rootless };
   const { ownMappings } = await import('./userns.ts');
   return { rootless: rootless ?? true, idMappings: ownMappings() };
 }

@@ -1,25 +1,22 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { Socket } from 'node:net';
 import { constants, userInfo } from 'node:os';
 import path from 'node:path';
-import { argv, execArgv, execPath, getegid, geteuid, kill, pid } from 'node:process';
+import { argv, execArgv, execPath, getegid, geteuid } from 'node:process';
 import { isSea } from 'node:sea';
+import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
 import { InterruptedError, printable, UsageError } from '../errors.ts';
 import type { Environment } from '../options.ts';
 import type { IdMapping, IdMappings } from '../runtime/runc.ts';
 import { parseId } from '../sys/passwd.ts';
 import type { CliContext } from './execute.ts';
-import { USERNS_VARIABLE } from './request.ts';
+import { isInUserNamespace, USERNS_VARIABLE } from './inside.ts';
 
-/** The descriptor by which the run outside tells the one inside of signals, and by its end of its own. */
-const LIFELINE = 3;
-/** Milliseconds: a signal of the terminal reaches both runs, and a second one ends a run at once. */
-const TOLD_LATE = 100;
-
+/** On it the shell inside says that it is there, and hears that it has its ids. */
+const HANDSHAKE = 3;
 /** What the shell inside does: it says that the namespace is made, waits until it has its ids, and becomes the program. */
-const WAITING = `echo >&${LIFELINE} && read -r _ <&${LIFELINE} && exec "$@"`;
+const WAITING = `echo >&${HANDSHAKE} && read -r _ <&${HANDSHAKE} && exec "$@" ${HANDSHAKE}<&-`;
 
 /**
  * Does what --userns says: the run outside starts another one inside and answers its exit code; the one inside goes on, and answers undefined.
@@ -30,10 +27,7 @@ export async function withUserNamespace(
   words: readonly string[],
   { environment, signal }: CliContext,
 ): Promise<number | undefined> {
-  if (environment[USERNS_VARIABLE] === String(LIFELINE)) {
-    followOutside(signal);
-    return undefined;
-  }
+  if (isInUserNamespace(environment)) return undefined;
   if (geteuid!() === 0)
     throw new UsageError('--userns has no effect as root, who restores owners without it', {
       hint: 'leave it out',
@@ -65,46 +59,30 @@ async function runInUserNamespace(
     });
   const program = isSea() ? [execPath] : [execPath, ...execArgv, argv[1]!];
   const child = spawn(unshare!, ['--user', '--', '/bin/sh', '-c', WAITING, 'sh', ...program, ...words], {
-    stdio: ['inherit', 'inherit', 'inherit', 'pipe'],
-    env: { ...environment, [USERNS_VARIABLE]: String(LIFELINE) },
+    // Over the channel of Node the run inside hears of signals, and of the end of this one.
+    stdio: ['inherit', 'inherit', 'inherit', 'pipe', 'ipc'],
+    env: { ...environment, [USERNS_VARIABLE]: '1' },
   });
-  const lifeline = child.stdio[LIFELINE] as Socket;
-  lifeline.on('error', () => undefined);
+  const handshake = child.stdio[HANDSHAKE] as Duplex;
+  handshake.on('error', () => undefined);
   const ended = endOf(child);
   const forward = (): void => {
     const { reason } = signal as { readonly reason: unknown };
-    lifeline.write(`${reason instanceof InterruptedError ? reason.signal : 'SIGTERM'}\n`);
+    if (child.connected) child.send(reason instanceof InterruptedError ? reason.signal : 'SIGTERM');
   };
   try {
-    await made(lifeline, ended);
+    await made(handshake, ended);
     await assign(newuidmap!, child.pid!, uids);
     await assign(newgidmap!, child.pid!, gids);
-    lifeline.write('\n');
+    handshake.write('\n');
   } catch (error) {
-    lifeline.destroy();
+    handshake.destroy();
     await ended;
     throw error;
   }
   if (signal.aborted) forward();
   signal.addEventListener('abort', forward);
   return await ended;
-}
-
-/** In the run inside: a signal that the run outside got ends it, and so does the end of that run. */
-function followOutside(signal: AbortSignal): void {
-  const lifeline = new Socket({ fd: LIFELINE, readable: true, writable: false });
-  const end = (name: string): void => {
-    setTimeout(() => {
-      if (!signal.aborted) kill(pid, name);
-    }, TOLD_LATE);
-  };
-  lifeline.on('data', (data) => {
-    const told = /SIG(?:HUP|INT|TERM)/.exec(data.toString('latin1'))?.[0];
-    if (told !== undefined) end(told);
-  });
-  lifeline.on('end', () => end('SIGTERM'));
-  lifeline.on('error', () => undefined);
-  lifeline.unref();
 }
 
 /** The ids of this process's user namespace: /proc/self/uid_map and gid_map. */
@@ -170,9 +148,9 @@ function programNamed(name: string, environment: Environment): string {
 }
 
 /** Resolves when the shell inside has said that it is there. */
-async function made(lifeline: Socket, ended: Promise<number>): Promise<void> {
+async function made(handshake: Duplex, ended: Promise<number>): Promise<void> {
   const ready = new Promise<'ready'>((resolve) => {
-    lifeline.once('data', () => resolve('ready'));
+    handshake.once('data', () => resolve('ready'));
   });
   if ((await Promise.race([ready, ended])) === 'ready') return;
   throw new UsageError('cannot use --userns: the system does not let this user make a user namespace', {

@@ -14,7 +14,7 @@ import { GitError, printable } from '../errors.ts';
 import type { Environment } from './git-program.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 import type { Yielder } from '../sys/yielder.ts';
-import { makeStage, removeStaleStages } from '../rootfs/destination.ts';
+import { makeStage, removeStaleStages } from '../rootfs/stage.ts';
 import { LinuxFilesystem } from '../rootfs/linux.ts';
 import { systemCalls } from '../sys/system-calls.ts';
 

@@ -1,16 +1,15 @@
-import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
-import { access, lstat, mkdir, opendir, readdir, rename, rmdir, unlink } from 'node:fs/promises';
+import { access, lstat, mkdir, opendir, rename, rmdir } from 'node:fs/promises';
 import path from 'node:path';
-import { getegid, geteuid, kill, pid } from 'node:process';
+import { getegid, geteuid } from 'node:process';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
 import { replaceDirectory } from '../sys/atomic-file.ts';
-import { hasCode, osErrorOf, reasonOf } from '../sys/os-error.ts';
-import { osPath, pathText, utf8Path } from '../sys/os-path.ts';
+import { osErrorOf, reasonOf } from '../sys/os-error.ts';
+import { osPath, utf8Path } from '../sys/os-path.ts';
 import { locate, type Location, readMounts } from './location.ts';
 import type { RootMetadata } from './messages.ts';
 import { type Kept, mountWithin, refuseReplacement } from './replaceable.ts';
-import { Rootfs } from './rootfs.ts';
+import { isRestored, makeStage, removeReplaced, removeStage, removeStaleStages } from './stage.ts';
 
 export type DestinationMode = 'stage' | 'empty' | 'overlay';
 
@@ -298,122 +297,6 @@ function explained(error: unknown, directory: string): DlrootfsError {
     hint: code === 'EIO' ? os?.hint(elsewhere) : elsewhere,
     cause: error,
   });
-}
-
-/** Bytes of DIR's name that fit into the stage's: the rest of it needs up to 45 of 255. */
-const LONGEST_NAME = 200;
-const deniedCodes = new Set(['EACCES', 'EPERM', 'EROFS']);
-
-/**
- * Makes the directory beside `target` in which it is built: `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. Answers why
- * not (EACCES, EPERM, EROFS) where the directory above may not be written.
- */
-export async function makeStage(target: string): Promise<string | { readonly denied: string }> {
-  const stage = path.join(
-    path.dirname(target),
-    `${prefixOf(target)}${pid}-${randomBytes(6).toString('hex')}`,
-  );
-  try {
-    await mkdir(osPath(stage), 0o700);
-    return stage;
-  } catch (error) {
-    const { code = '' } = error as NodeJS.ErrnoException;
-    if (deniedCodes.has(code)) return { denied: code };
-    throw error;
-  }
-}
-
-/**
- * Removes a stage with all that is in it.
- *
- * @param mode `stage`: only when no other run has it; `empty`: it is known to be ours
- */
-async function removeStage(stage: string, mode: 'stage' | 'empty'): Promise<void> {
-  if (mode === 'empty' && (await isRemoved(stage))) return;
-  const { dev, ino } = await lstat(osPath(stage), { bigint: true });
-  const inner = mountWithin(stage, await readMounts());
-  if (inner !== undefined) throw new Error(`${printable(inner)} is mounted in it`);
-  const rootfs = await Rootfs.open(stage, { mode, leftover: true, expected: `${dev}:${ino}` });
-  await rootfs.discard();
-  await rmdir(osPath(stage));
-}
-
-/** Removes what stood at DIR. Another process may have put something else there than a directory. */
-async function removeReplaced(old: string): Promise<void> {
-  const stat = await lstat(osPath(old));
-  if (stat.isDirectory()) await removeStage(old, 'empty');
-  else await unlink(osPath(old));
-}
-
-/** Removes the stage if nothing is in it; answers whether it is no more. */
-async function isRemoved(stage: string): Promise<boolean> {
-  try {
-    await rmdir(osPath(stage));
-    return true;
-  } catch (error) {
-    if (hasCode(error, 'ENOTEMPTY', 'EEXIST')) return false;
-    if (hasCode(error, 'ENOENT')) return true;
-    throw error;
-  }
-}
-
-/**
- * Removes what killed runs have left for `target`: stages, and trees that were replaced. What cannot be removed stays, without a word.
- */
-export async function removeStaleStages(target: string): Promise<void> {
-  for (const stage of await staleStages(target)) await removeStage(stage, 'stage').catch(() => undefined);
-}
-
-/** Gives `target`, which is missing, to the tree that a killed run has moved aside to put a new one there; answers whether there was one. */
-async function isRestored(target: string): Promise<boolean> {
-  for (const stage of await staleStages(target)) {
-    if (!/-old\d*$/.test(stage)) continue;
-    await rename(osPath(stage), osPath(target));
-    return true;
-  }
-  return false;
-}
-
-/**
- * Directories beside `target` that are named as stages of it, of processes that are no more (also in another container: a living one holds
- * a lock): this user's, and for root also others' where nobody else can have put them there.
- */
-async function staleStages(target: string): Promise<string[]> {
-  const above = path.dirname(target);
-  const prefix = prefixOf(target);
-  const names = await readdir(osPath(above), { encoding: 'buffer' }).catch(() => []);
-  const stages: string[] = [];
-  for (const name of names.map((bytes) => pathText(bytes))) {
-    if (!name.startsWith(prefix)) continue;
-    const owner = /^(\d+)-[0-9a-f]{12}(?:-old\d*)?$/.exec(name.slice(prefix.length))?.[1];
-    if (owner === undefined || isAlive(Number(owner))) continue;
-    const stage = path.join(above, name);
-    const stat = await lstat(osPath(stage)).catch(() => undefined);
-    if (stat?.isDirectory() && (await isOurs(stat, above))) stages.push(stage);
-  }
-  return stages;
-}
-
-/** A tree that was replaced belongs to any user; who may rename in the directory above could give the name of a stage to another one. */
-async function isOurs({ uid }: Stats, above: string): Promise<boolean> {
-  if (uid === geteuid!()) return true;
-  const { uid: owner, mode } = await lstat(osPath(above));
-  return geteuid!() === 0 && (owner === 0 || owner === uid) && (mode & 0o022) === 0;
-}
-
-function prefixOf(target: string): string {
-  const characters = Array.from(path.basename(target));
-  while (Buffer.byteLength(characters.join('')) > LONGEST_NAME) characters.pop();
-  return `.${characters.join('')}.dlrootfs-`;
-}
-
-function isAlive(process: number): boolean {
-  try {
-    kill(process, 0);
-    return true;
-  } catch (error) {
-    return !hasCode(error, 'ESRCH');
-  }
 }
 
 /**
