@@ -99,7 +99,16 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<voi
 const STDOUT_NAMES: ReadonlySet<string> = new Set(['/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']);
 
 /** Flags about a directory. */
-const NOT_WITH_OUTPUT = ['dest', 'git', 'no-json', 'merge', 'replace', 'rootless', 'userns', 'prepare'] as const;
+const NOT_WITH_OUTPUT = [
+  'dest',
+  'git',
+  'no-json',
+  'merge',
+  'replace',
+  'rootless',
+  'userns',
+  'prepare',
+] as const;
 
 /** `dlrootfs IMAGE -o FILE`. */
 async function runExport(invocation: Invocation, output: string, context: CliContext): Promise<void> {
