@@ -34,7 +34,8 @@ interface Refused {
   readonly left?: number;
 }
 
-const dead = /^error: the disk of out fails: .*i\/o error \(EIO\)\nhint: .*dmesg.*another directory with -d$/m;
+const dead =
+  /^error: the disk of out fails: .*i\/o error \(EIO\)\nhint: .*dmesg.*another directory with -d$/m;
 
 const destination: readonly Refused[] = [
   { calls: 'pwrite64', error: 'EIO', says: dead },
