@@ -2,6 +2,7 @@ import { contentDigest } from './comparison/content-digest.ts';
 import { type Difference, exact } from './comparison/differences.ts';
 import { TreeComparison } from './comparison/trees.ts';
 import { UsageError } from './errors.ts';
+import { parseSource } from './layout/local-source.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { ImageTree, TreeEntry } from './rootfs/image-tree.ts';
@@ -36,6 +37,7 @@ export interface ImageDifferences {
  * @throws a DlrootfsError, or the signal's reason
  */
 export async function diff(first: PullOptions, second: PullOptions): Promise<ImageDifferences> {
+  refuseSharedStdin(first, second);
   refuseSharedCredentials(first, second);
   return await withSession(first, async (opened) => {
     const image = await resolveImage(opened, first);
@@ -78,6 +80,14 @@ function selectOfEither(
 interface OpenImage {
   readonly image: Image;
   readonly tree: ImageTree;
+}
+
+/** @throws UsageError: an archive comes once */
+function refuseSharedStdin(first: PullOptions, second: PullOptions): void {
+  if (![first, second].every(({ image }) => parseSource(image)?.transport === 'stdin')) return;
+  throw new UsageError('cannot read two images from standard input', {
+    hint: 'save one of them to a file, and name it as docker-archive:FILE or oci-archive:FILE',
+  });
 }
 
 /** @throws UsageError: credentials are for one registry */

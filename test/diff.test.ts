@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before as beforeAll, test } from 'node:test';
 import fc from 'fast-check';
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import {
   character,
   dir,
@@ -14,6 +14,7 @@ import {
   whiteout,
   type Item,
 } from './support/archive.ts';
+import { sha256 } from './support/fake-image.ts';
 import { FakeRegistry } from './support/fake-registry.ts';
 import { runProgram, Scratch, startProgram, type ProgramResult } from './support/program.ts';
 import { randomLayers } from './support/random-layers.ts';
@@ -204,4 +205,35 @@ test('diff says which image is missing, and ends at a signal with nothing left',
   );
   running.kill('SIGHUP');
   assert.equal((await running.result).exitCode, 129);
+});
+
+/** As `docker save` writes an image of one file. */
+function saved(text: string): Buffer {
+  const layer = tar(file('a', text));
+  const config = { os: 'linux', architecture: 'amd64', rootfs: { diff_ids: [sha256(layer)] } };
+  return tar(
+    file('manifest.json', JSON.stringify([{ Config: 'config.json', Layers: ['layer.tar'] }])),
+    file('config.json', JSON.stringify(config)),
+    file('layer.tar', layer),
+  );
+}
+
+test('diff of archives: one from standard input, not two', async () => {
+  using scratch = new Scratch();
+  writeFileSync(scratch.join('one.tar'), saved('one'));
+  const compare = (...words: readonly string[]) =>
+    runProgram(['diff', ...words, '--progress', 'none', '--no-cache', '--platform', 'linux/amd64'], {
+      cwd: scratch.path,
+      stdin: saved('two'),
+    });
+  for (const words of [
+    ['docker-archive:one.tar', '-'],
+    ['-', 'docker-archive:one.tar'],
+  ]) {
+    const { exitCode, stdout, stderr } = await compare(...words);
+    assert.deepEqual([exitCode, stdout], [9, 'changed /a: content\n'], stderr);
+  }
+  const twice = await compare('-', '-');
+  assert.equal(twice.exitCode, 2);
+  assert.match(twice.stderr, /^error: cannot read two images from standard input\nhint: /);
 });

@@ -55,7 +55,9 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
   if (values.all === true && command !== 'help')
     throw useless('--all', 'without --help', 'write dlrootfs --help --all');
   if (command === 'cache') refuseForCache(words[0], given);
-  const source = ['pull', 'inspect', 'tags'].includes(command) ? parseSource(words[0]!) : undefined;
+  const source = ['pull', 'inspect', 'tags', 'verify', 'cat'].includes(command)
+    ? parseSource(words[0]!)
+    : undefined;
   const aboutRegistry = commands['pull']!.options.find(
     ({ helpGroupHeading, long }) =>
       /^(?:Credentials|Registry)$/.test(helpGroupHeading ?? '') && given.has(long!.slice(2)),
@@ -67,6 +69,8 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
       'leave it out, or name an image in a registry',
     );
   if (command === 'tags') refuseTag(words[0]!, source);
+  if ((command === 'verify' || command === 'diff') && values.quiet === true && values.json === true)
+    throw useless('--quiet', 'with --json', 'leave one of them out');
   if (command !== 'pull') return;
   if (values.rootless !== undefined && values.for?.includes('runc') !== true)
     throw useless('--rootless', 'without --for runc', 'add --for runc, or leave it out');
@@ -76,8 +80,9 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
       'without --for',
       'add --for RUNTIME, or leave it out; --merge unpacks over another image',
     );
-  if (values.dryRun === true && values.quiet === true)
-    throw useless('--quiet', 'with --dry-run', 'leave one of them out');
+  const withDryRun = ['quiet', 'path', 'exclude'].find((name) => given.has(name));
+  if (values.dryRun === true && withDryRun !== undefined)
+    throw useless(`--${withDryRun}`, 'with --dry-run', 'leave one of them out');
 }
 
 /** Flags of `cache size` and `cache prune`; `cache add` takes those of a pull. */

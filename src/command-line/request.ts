@@ -15,8 +15,9 @@ import type { CliContext } from './execute.ts';
  * @throws UsageError
  */
 export async function pullRequest(invocation: Invocation, context: CliContext): Promise<PullRequest> {
-  const { values, words } = invocation;
+  const { command, values, words } = invocation;
   const image = words[0]!;
+  const images = command === 'diff' ? words : [image];
   return {
     image,
     destination: values.dest,
@@ -53,7 +54,7 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
       retry: values.retry,
       retryDelay: values.retryDelay,
     },
-    stdin: image === '-' || image.startsWith('-:') ? openStdin(context) : undefined,
+    stdin: images.some((name) => name === '-' || name.startsWith('-:')) ? openStdin(context) : undefined,
     environment: context.environment,
     signal: context.signal,
   };
