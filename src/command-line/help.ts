@@ -21,9 +21,9 @@ const EXAMPLES: readonly (readonly [line: string, meaning: string])[] = [
   ['dlrootfs ubuntu', 'into ./rootfs, tag latest'],
   ['dlrootfs ubuntu:14.04 -d trusty', 'another tag, another directory'],
   ['dlrootfs ghcr.io/org/app -u bob', 'private: it asks for the password'],
+  ['dlrootfs ubuntu --replace', 'again, if there is a newer one'],
   ['dlrootfs alpine -o alpine.tar.zst', 'one archive instead of a directory'],
   ['dlrootfs alpine -d web/rootfs --for runc', 'with the configuration of runc'],
-  ['dlrootfs inspect alpine', 'look before you pull'],
 ];
 export const COMMON_FLAGS: readonly (readonly [flag: string, meaning: string])[] = [
   ['-d DIR', 'directory of the root file system (default: ./rootfs)'],
@@ -31,7 +31,7 @@ export const COMMON_FLAGS: readonly (readonly [flag: string, meaning: string])[]
   ['-g', 'one git branch and one commit per layer'],
   ['-o FILE', 'one file instead: FILE.tar, .tar.gz, .tar.zst, .ext4, .squashfs'],
   ['--platform OS/ARCH', 'for another machine, as linux/arm64'],
-  ['--for RUNTIME', 'write the configuration of runc, lxc or nspawn beside DIR'],
+  ['--for RUNTIME', 'write the configuration of runc, lxc, nspawn, … beside DIR'],
 ];
 
 /**

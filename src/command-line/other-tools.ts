@@ -46,6 +46,8 @@ const FLAGS: readonly (readonly [names: string, hint: string])[] = [
   ],
   ['extract untar unpack', 'leave it out: dlrootfs always unpacks'],
   ['dryrun dry', 'use --dry-run'],
+  ['overwrite update refresh clean delete', 'use --replace'],
+  ['uid-map gid-map uidmap gidmap', 'use --userns'],
 ];
 
 /** What to write instead of a flag of another tool; undefined for a flag that none of them has. */

@@ -78,7 +78,7 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
     throw useless(
       '--force',
       'without --for',
-      'add --for RUNTIME, or leave it out; --merge unpacks over another image',
+      'add --for RUNTIME, or leave it out; to replace what DIR holds use --replace',
     );
   const withDryRun = ['quiet', 'path', 'exclude'].find((name) => given.has(name));
   if (values.dryRun === true && withDryRun !== undefined)
