@@ -171,9 +171,9 @@ function* linkedFiles(): Generator<ArchiveEntry> {
 function* realistic(): Generator<Iterable<Uint8Array>> {
   const random = noise(13);
   const words = text(random, 12 * MiB);
-  yield archive(folderOf('usr', sizedFiles(6000, random, words, 4 * MiB)));
-  yield archive(folderOf('opt', sizedFiles(4000, random, words, 24 * MiB)));
-  yield archive(folderOf('srv', sizedFiles(16_000, random, words, 256 * 1024)));
+  yield archive(folderOf('usr', sizedFiles(6000, random, words, MiB)));
+  yield archive(folderOf('opt', sizedFiles(1500, random, words, 8 * MiB)));
+  yield archive(folderOf('srv', sizedFiles(16_000, random, words, 64 * 1024)));
   for (let n = 0; n < 6; n += 1)
     yield archive(
       folderOf('srv', [
@@ -195,7 +195,7 @@ function* sizedFiles(
     if (n % 20 === 0) yield directory(`d${n / 20}`);
     const folder = `d${Math.floor(n / 20)}`;
     const fraction = ((n * 7919) % 10_007) / 10_007;
-    const size = Math.floor(100 * (largest / 100) ** (fraction ** 3));
+    const size = Math.floor(100 * (largest / 100) ** (fraction ** 4));
     const cut = (n * 104_729) % MiB;
     const bytes = n % 3 === 0 ? random(size) : words.subarray(cut, cut + size);
     yield file(`${folder}/f${n}`, bytes.length, [bytes], n % 9 === 0 ? 0o755 : 0o644);

@@ -8,6 +8,7 @@ import { FileJobRunner } from './rootfs/file-jobs.ts';
 import { LinuxFilesystem } from './rootfs/linux.ts';
 import { toFailure } from './rootfs/messages.ts';
 import { RingAborted, RingReader, RingWriter } from './rootfs/ring.ts';
+import { TarDigest } from './rootfs/tar-digest.ts';
 import { releaseFreeMemory } from './sys/native.ts';
 import { systemCalls } from './sys/system-calls.ts';
 
@@ -19,6 +20,8 @@ const LEAST_STEP = 64 * 1024;
 const AHEAD = 1024 * 1024;
 /** Jobs at once, before it is looked again what is more urgent. */
 const JOBS = 16;
+/** So many bytes may wait for the other thread to have time for the digest, before this one takes them in. */
+const MOST_UNHASHED = 1024 * 1024;
 const MOST_INPUT = 1024 * 1024;
 /** So many bytes further, free memory is given back: without that, what is received leaves 8 MiB and more behind. */
 const RELEASE_EVERY = 32 * 1024 * 1024;
@@ -28,12 +31,14 @@ class Pipeline {
   readonly #input: RingReader;
   readonly #output: RingWriter;
   readonly #jobs: FileJobRunner;
+  readonly #digest: TarDigest;
   readonly #native: NativeDecoders;
   readonly #engines = new Map<Remote, Engine>();
 
-  constructor({ input, output, jobs }: DecoderData) {
+  constructor({ input, output, jobs, digest }: DecoderData) {
     this.#input = new RingReader(input);
     this.#output = new RingWriter(output);
+    this.#digest = new TarDigest(digest, this.#output.bytes);
     this.#native = nativeDecoders()!;
     this.#jobs = new FileJobRunner(jobs, this.#output.bytes, LinuxFilesystem.ofOpenFiles(systemCalls()!));
   }
@@ -47,6 +52,7 @@ class Pipeline {
     this.#output.join();
     this.#jobs.begin(this.#output.stream);
     const result = this.#outcome(compression, algorithm);
+    this.#digest.end();
     // Before the answer: the next stream may begin right after it.
     this.#input.fail();
     answer(result);
@@ -64,7 +70,9 @@ class Pipeline {
   }
 
   #decode(decoder: StepDecoder, algorithm: string): DecoderAnswer {
-    const hash = createHash(algorithm);
+    const { stream, position } = this.#output;
+    const hash =
+      algorithm === 'sha256' && this.#digest.begin(stream, position) ? undefined : createHash(algorithm);
     let size = 0;
     let released = 0;
     for (;;) {
@@ -78,27 +86,51 @@ class Pipeline {
         }
         decoder.feed(this.#native.locate(bytes as Uint8Array<SharedArrayBuffer>));
       }
-      const room = this.#output.reserve(STEP, this.#jobs.held);
+      const room = this.#output.reserve(STEP, this.#held);
       if (room.length < LEAST_STEP && !this.#isLastPiece(room)) {
         this.#work(() => this.#hasRoom() || !this.#output.open);
         continue;
       }
       const produced = decoder.step(this.#native.locate(room));
-      hash.update(room.subarray(0, produced));
+      hash?.update(room.subarray(0, produced));
       size += produced;
       this.#output.commit(produced);
       if (size - released >= RELEASE_EVERY) {
         releaseFreeMemory();
         released = size;
       }
+      if (!hash) this.#hash(MOST_UNHASHED);
       if (this.#jobs.waiting > 0 && this.#output.unread >= AHEAD) this.#jobs.run(JOBS);
     }
     decoder.end();
-    return { tar: { size, hexDigest: hash.digest('hex') } };
+    const hexDigest = hash
+      ? hash.digest('hex')
+      : this.#digest.finish(stream, this.#output.position, () => this.#output.open);
+    return hexDigest === undefined ? 'left' : { tar: { size, hexDigest } };
   }
 
+  /** Takes bytes into the digest until at most `rest` are left, or the other thread is at it; answers whether any were. */
+  #hash(rest: number): boolean {
+    let any = false;
+    for (;;) {
+      const { stream, position } = this.#output;
+      const from = this.#digest.held;
+      if (from === undefined || ((position - from) | 0) <= rest) return any;
+      if (this.#digest.step(stream, position, STEP) === 0) return any;
+      any = true;
+    }
+  }
+
+  /** Position of the first byte in the ring that a job or the digest needs. */
+  readonly #held = (): number | undefined => {
+    const job = this.#jobs.held();
+    const unhashed = this.#digest.held;
+    if (job === undefined || unhashed === undefined) return job ?? unhashed;
+    return ((job - unhashed) | 0) < 0 ? job : unhashed;
+  };
+
   #hasRoom(): boolean {
-    const room = this.#output.reserve(STEP, this.#jobs.held);
+    const room = this.#output.reserve(STEP, this.#held);
     return room.length >= LEAST_STEP || this.#isLastPiece(room);
   }
 
@@ -112,7 +144,7 @@ class Pipeline {
     if (this.#jobs.waiting > 0) {
       this.#jobs.run(JOBS);
       if (this.#jobs.waiting === 0) this.#output.wakeReader();
-    } else this.#output.waitUnless(() => this.#jobs.waiting > 0 || ready());
+    } else if (!this.#hash(0)) this.#output.waitUnless(() => this.#jobs.waiting > 0 || ready());
   }
 
   #engine(compression: Remote): Engine {

@@ -19,6 +19,8 @@ export interface DecoderData {
   readonly output: SharedArrayBuffer;
   /** The queue of FileJobs. */
   readonly jobs: SharedArrayBuffer;
+  /** The memory of a TarDigest. */
+  readonly digest: SharedArrayBuffer;
 }
 
 /** What the thread is told; it answers each blob once. */
@@ -60,11 +62,11 @@ export class Decoder implements RemoteDecoder {
   #ends = false;
 
   /** @param rootfs takes the tars */
-  constructor({ ring, jobs }: Pick<Rootfs, 'ring' | 'jobs'>) {
+  constructor({ ring, jobs, digest }: Pick<Rootfs, 'ring' | 'jobs' | 'digest'>) {
     this.#jobs = jobs;
     this.#output = new RingWriter(ring);
     this.#writer = new RingWriter(this.#input, () => this.#output.wakeWriter());
-    const data: DecoderData = { input: this.#input, output: ring, jobs };
+    const data: DecoderData = { input: this.#input, output: ring, jobs, digest };
     this.#thread = spawnDecoder({ workerData: data, name: 'decoder', resourceLimits });
     this.#thread.on('message', (answer: DecoderAnswer) => this.#answer?.resolve(answer));
     this.#thread.on('error', (error) => this.#die(error));

@@ -82,7 +82,6 @@ export class FileJobs {
   constructor(memory: SharedArrayBuffer, ring: RingReader) {
     this.#words = new Int32Array(memory);
     this.#ring = ring;
-    ring.beforeWait = () => this.#announce();
   }
 
   /** Says what new files have: before the first job. */
@@ -143,7 +142,7 @@ export class FileJobs {
   #wait(ready: () => boolean): void {
     const over = (): boolean => ready() || Atomics.load(this.#words, SERVED) === DEAD;
     while (!over()) {
-      this.#announce();
+      this.announce();
       this.#ring.waitUnless(over);
     }
   }
@@ -176,10 +175,11 @@ export class FileJobs {
     Atomics.store(words, PUSHED, this.#pushed);
     this.#unannouncedJobs += 1;
     this.#unannouncedBytes += bytes ? bytes.length : 0;
-    if (this.#unannouncedJobs >= BATCH_JOBS || this.#unannouncedBytes >= BATCH_BYTES) this.#announce();
+    if (this.#unannouncedJobs >= BATCH_JOBS || this.#unannouncedBytes >= BATCH_BYTES) this.announce();
   }
 
-  #announce(): void {
+  /** Says that there are jobs, where the other thread waits. */
+  announce(): void {
     if (this.#unannouncedJobs === 0) return;
     this.#unannouncedJobs = 0;
     this.#unannouncedBytes = 0;

@@ -10,6 +10,8 @@ export interface ThreadData {
   readonly ring: SharedArrayBuffer;
   /** The queue of FileJobs. */
   readonly jobs: SharedArrayBuffer;
+  /** The memory of a TarDigest. */
+  readonly digest: SharedArrayBuffer;
   /** The root, as bytes: an existing directory. */
   readonly path: Uint8Array;
   readonly options: RunOptions;

@@ -1,5 +1,5 @@
-import { loadNative } from '../sys/native.ts';
 import type { ByteSource } from '../tar/entry.ts';
+import { copyFromShared, type SharedCopy, sharedCopy } from './shared-copy.ts';
 
 /** Of a ring for tar bytes: a power of two, in bytes. */
 const CAPACITY = 4 * 1024 * 1024;
@@ -94,7 +94,6 @@ export class RingWriter {
     return Atomics.load(this.#control, STATE) === State.failed;
   }
 
-  /** Whether bytes may still be written. */
   get open(): boolean {
     return Atomics.load(this.#control, STATE) === State.open;
   }
@@ -104,7 +103,6 @@ export class RingWriter {
     return Atomics.load(this.#control, LEFT) !== this.#stream;
   }
 
-  /** Bytes that the reader has not asked for. */
   get unread(): number {
     return (this.#head - Atomics.load(this.#control, TAIL)) | 0;
   }
@@ -191,8 +189,7 @@ export class RingWriter {
   #change(to: number): void {
     if (Atomics.compareExchange(this.#control, STATE, State.open, to) !== State.open) return;
     this.#tell();
-    Atomics.add(this.#control, ROOM, 1);
-    Atomics.notify(this.#control, ROOM);
+    ringRoom(this.#control);
   }
 
   #tell(): void {
@@ -244,8 +241,9 @@ export class RingWriter {
 
 /** Reads from the ring. */
 export class RingReader implements ByteSource {
+  /** All bytes of the ring. */
+  readonly bytes: Uint8Array<SharedArrayBuffer>;
   readonly #control: Int32Array<SharedArrayBuffer>;
-  readonly #bytes: Uint8Array<SharedArrayBuffer>;
   readonly #capacity: number;
   /** The most bytes read, or released to a waiting writer, at once. */
   readonly #quarter: number;
@@ -254,13 +252,13 @@ export class RingReader implements ByteSource {
   /** Length of the last view, whose bytes are still in the ring. */
   #taken = 0;
   #copyOut: ((bytes: Uint8Array, into: Uint8Array) => void) | undefined;
-  /** Called before the thread is blocked. */
-  beforeWait: (() => void) | undefined;
+  /** Called before the thread is blocked; true: something was done meanwhile, and it is to be looked again. */
+  beforeWait: (() => boolean) | undefined;
 
   constructor(memory: SharedArrayBuffer) {
     this.#control = new Int32Array(memory, 0, CONTROL_BYTES / 4);
-    this.#bytes = new Uint8Array(memory, CONTROL_BYTES);
-    this.#capacity = this.#bytes.length;
+    this.bytes = new Uint8Array(memory, CONTROL_BYTES);
+    this.#capacity = this.bytes.length;
     this.#quarter = this.#capacity / 4;
   }
 
@@ -276,8 +274,7 @@ export class RingReader implements ByteSource {
       const now = this.#state();
       if (this.#available() > 0) return this.#take(max);
       if (now === State.ended) return undefined;
-      this.beforeWait?.();
-      Atomics.wait(this.#control, NEWS, seen);
+      if (this.beforeWait?.() !== true) Atomics.wait(this.#control, NEWS, seen);
     }
   }
 
@@ -285,7 +282,7 @@ export class RingReader implements ByteSource {
   readInto(into: Uint8Array): number {
     const bytes = this.read(into.length);
     if (bytes === undefined) return 0;
-    this.#copyOut ??= copyFromShared(this.#bytes);
+    this.#copyOut ??= copyFromShared(this.bytes);
     this.#copyOut(bytes, into);
     return bytes.length;
   }
@@ -305,6 +302,10 @@ export class RingReader implements ByteSource {
   /** Whether `poll` would answer something else than `none`. */
   get hasNews(): boolean {
     return Atomics.load(this.#control, STATE) !== State.open || this.#available() - this.#taken > 0;
+  }
+
+  get head(): number {
+    return Atomics.load(this.#control, HEAD);
   }
 
   /** Bytes behind the last view that are here already. */
@@ -340,7 +341,6 @@ export class RingReader implements ByteSource {
     this.#stream = Atomics.load(this.#control, STREAM);
   }
 
-  /** Number of the current stream. */
   get stream(): number {
     return this.#stream;
   }
@@ -369,7 +369,7 @@ export class RingReader implements ByteSource {
   #take(max: number): Uint8Array {
     const start = this.#tail & (this.#capacity - 1);
     this.#taken = Math.min(this.#available(), max, this.#quarter, this.#capacity - start);
-    return this.#bytes.subarray(start, start + this.#taken);
+    return this.bytes.subarray(start, start + this.#taken);
   }
 
   #release(): void {
@@ -386,49 +386,15 @@ export class RingReader implements ByteSource {
 function wakeWriter(control: Int32Array<SharedArrayBuffer>): void {
   if (Atomics.load(control, WRITER_WAITS) === 0) return;
   Atomics.store(control, WRITER_WAITS, 0);
-  Atomics.add(control, ROOM, 1);
-  Atomics.notify(control, ROOM);
+  ringRoom(control);
 }
 
 function failRing(control: Int32Array<SharedArrayBuffer>): void {
   Atomics.store(control, STATE, State.failed);
+  ringRoom(control);
+}
+
+function ringRoom(control: Int32Array<SharedArrayBuffer>): void {
   Atomics.add(control, ROOM, 1);
   Atomics.notify(control, ROOM);
-}
-
-/** From this length on a call of memcpy(3) is faster than V8. */
-const MEMCPY_MIN_BYTES = 512;
-
-/** Copies `chunk` to `position` in the shared memory. */
-type SharedCopy = (chunk: Uint8Array, position: number) => void;
-
-/**
- * A copy into shared memory: memcpy(3) where it can be called, three times as fast as V8, which copies there word by word, and byte by
- * byte where source and target are not aligned alike.
- */
-function sharedCopy(bytes: Uint8Array<SharedArrayBuffer>): SharedCopy {
-  const native = loadNative();
-  if (!native) return (chunk, position) => bytes.set(chunk, position);
-  const { koffi, library } = native;
-  const memcpy = library.func('memcpy', 'intptr_t', ['intptr_t', 'const void *', 'size_t']);
-  const address = koffi.address(bytes);
-  return (chunk, position) => {
-    if (chunk.length < MEMCPY_MIN_BYTES) bytes.set(chunk, position);
-    else memcpy(address + BigInt(position), chunk, chunk.length);
-  };
-}
-
-/** The same the other way: from a view of the shared memory to the front of `into`. */
-function copyFromShared(
-  shared: Uint8Array<SharedArrayBuffer>,
-): (bytes: Uint8Array, into: Uint8Array) => void {
-  const native = loadNative();
-  if (!native) return (bytes, into) => into.set(bytes);
-  const { koffi, library } = native;
-  const memcpy = library.func('memcpy', 'intptr_t', ['void *', 'intptr_t', 'size_t']);
-  const address = koffi.address(shared) - BigInt(shared.byteOffset);
-  return (bytes, into) => {
-    if (bytes.length < MEMCPY_MIN_BYTES) into.set(bytes);
-    else memcpy(into, address + BigInt(bytes.byteOffset), bytes.length);
-  };
 }

@@ -15,6 +15,7 @@ import {
 import { createFileJobs } from './file-jobs.ts';
 import type { NotRestored } from './not-restored.ts';
 import { RingWriter, createRing } from './ring.ts';
+import { createTarDigest } from './tar-digest.ts';
 import { spawnThread } from './spawn.ts';
 
 export type { Backend, LayerResult, RootMetadata } from './messages.ts';
@@ -65,9 +66,10 @@ export class Rootfs {
   readonly #thread: Worker;
   readonly #writer: RingWriter;
   readonly #options: RootfsOptions;
-  /** The memory of the ring that tar bytes go through, and of the queue of FileJobs: for another thread that fills the one and serves the other. */
+  /** The memory of the ring that tar bytes go through, and of FileJobs and of a TarDigest: for another thread that fills the one and serves the others. */
   readonly ring: SharedArrayBuffer = createRing();
   readonly jobs: SharedArrayBuffer = createFileJobs();
+  readonly digest: SharedArrayBuffer = createTarDigest();
   #waiting: { resolve: (answer: Answer) => void; reject: (reason: Error) => void } | undefined;
   #lastCall: Promise<unknown> = Promise.resolve();
   #dead: Error | undefined;
@@ -80,6 +82,7 @@ export class Rootfs {
     const data: ThreadData = {
       ring: this.ring,
       jobs: this.jobs,
+      digest: this.digest,
       path: pathBytes(path),
       options: {
         name: printable(options.name ?? path),

@@ -25,16 +25,20 @@ import { SyscallError } from '../sys/os-error.ts';
 import { empty } from './removal.ts';
 import { RingReader } from './ring.ts';
 import type { Run } from './run.ts';
+import { TarDigest } from './tar-digest.ts';
 
 const { ENOSYS } = constants.errno;
 
 /** The most bytes read from the ring at once to discard them. */
 const DRAIN_BYTES = 1024 * 1024;
+/** Hashed at once, in bytes: it takes a tenth of a millisecond. */
+const HASH_BYTES = 128 * 1024;
 
 /** Opens the root and runs the commands. */
 class Writer {
   readonly #data: ThreadData;
   readonly #source: RingReader;
+  readonly #digest: TarDigest;
   readonly #tell: (changes: Uint8Array<ArrayBuffer>) => void;
   /** The root, for messages. */
   readonly #name: string;
@@ -46,6 +50,7 @@ class Writer {
     this.#data = data;
     this.#tell = tell;
     this.#source = new RingReader(data.ring);
+    this.#digest = new TarDigest(data.digest, this.#source.bytes);
     this.#name = data.options.name;
     this.#contents = data.contents && new ContentWriter(data.contents);
   }
@@ -86,6 +91,10 @@ class Writer {
     this.#run = this.#explained(() => {
       const { options, jobs } = this.#data;
       const shared = backend === 'libc' ? new FileJobs(jobs, this.#source) : undefined;
+      this.#source.beforeWait = () => {
+        shared?.announce();
+        return this.#hash();
+      };
       return startRun(filesystem, options, this.#tell, this.#contents, shared);
     });
     const stat = filesystem.stat(filesystem.root, '.');
@@ -134,6 +143,14 @@ class Writer {
     } finally {
       this.#source.leave();
     }
+  }
+
+  /** While nothing comes, this thread computes the tar's digest, which the other one needs. */
+  #hash(): boolean {
+    const source = this.#source;
+    if (this.#digest.step(source.stream, source.head, HASH_BYTES) === 0) return false;
+    source.wakeWriter();
+    return true;
   }
 
   #explained<T>(work: () => T): T {
