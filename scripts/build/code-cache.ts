@@ -66,7 +66,7 @@ async function runScript(argv: readonly string[], directory: string): Promise<st
   let output = '';
   child.stdout.on('data', (text: Buffer) => (output += text.toString()));
   child.stderr.on('data', (text: Buffer) => (output += text.toString()));
-  const status = await new Promise((resolve) => child.on('close', resolve));
+  const status = await new Promise((resolve) => child.on('close', (code, signal) => resolve(code ?? signal)));
   if (status !== 0) throw new Error(`${argv.join(' ')} ended with ${String(status)}:\n${output}`);
   return output.trim();
 }
