@@ -35,7 +35,7 @@ interface Refused {
 }
 
 const dead =
-  /^error: the disk of out fails: .*i\/o error \(EIO\)\nhint: .*dmesg.*another directory with -d$/m;
+  /^error: the disk of out fails: .*i\/o error \(EIO\)\nhint: .*dmesg.*directory on another disk with -d$/m;
 
 const destination: readonly Refused[] = [
   { calls: 'pwrite64', error: 'EIO', says: dead },
