@@ -8,7 +8,7 @@ import { netRawCapability } from './rootfs/access-list.ts';
 import { character, dir, file, hardlink, symlink, tar } from './support/archive.ts';
 import { missing } from './support/debian.ts';
 import { noOtherUser } from './support/other-user.ts';
-import type { ProgramResult } from './support/program.ts';
+import { runProgram, type ProgramResult } from './support/program.ts';
 import { until } from './support/until.ts';
 
 const NOBODY = 65_534;
@@ -72,6 +72,22 @@ test('userns: the tree of a plain user is that of root, seen from inside', { ski
   // As the README says how to remove it.
   execFileSync(command!, [...words, ...enter, 'rm', '-rf', setting.scratch.join('out')]);
   assert.ok(!existsSync(setting.scratch.join('out')));
+});
+
+test('userns: verify sees the owners inside, and one that was given to another', { skip }, async () => {
+  await using setting = await open();
+  assert.equal((await pull(setting, [])).exitCode, 0);
+  const under = underNobody(setting.ids);
+  const argv = ['verify', setting.reference, '-d', 'out', '--no-cache', '--userns', '--progress', 'none'];
+  const verify = () => runProgram([...argv, '--contents'], { cwd: setting.scratch.path, under });
+  const untouched = await verify();
+  assert.deepEqual([untouched.exitCode, untouched.stdout, untouched.stderr], [0, '', '']);
+  const [command, ...words] = under;
+  const enter = ['unshare', '--user', '--map-auto', '--map-root-user'];
+  execFileSync(command!, [...words, ...enter, 'chown', '0:0', setting.scratch.join('out/home/me/x')]);
+  const touched = await verify();
+  const lines = ['x', 'y'].map((name) => `changed /home/me/${name}: owner 1000:1000→0:0\n`);
+  assert.deepEqual([touched.exitCode, touched.stdout], [9, lines.join('')]);
 });
 
 test('userns: a device is what is still not restored', { skip }, async () => {

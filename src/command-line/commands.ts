@@ -320,7 +320,7 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     summary: 'tell what differs between DIR and an image; exit code 9 if anything does',
     words: ['<image>'],
     options: [
-      ...named('dest', 'path', 'exclude', 'contents', 'prepare', 'platform'),
+      ...named('dest', 'path', 'exclude', 'contents', 'prepare', 'userns', 'platform'),
       ...credentials,
       ...registry,
       ...download,

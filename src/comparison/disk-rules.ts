@@ -1,6 +1,6 @@
 import { geteuid } from 'node:process';
 import { systemAttribute } from '../rootfs/metadata.ts';
-import { mayDo } from '../sys/privileges.ts';
+import { mayDo, ownersToGive } from '../sys/privileges.ts';
 import { accessList, defaultAccessList, isPlainList, textKeys } from '../tar/access-list.ts';
 import { type Comparable, type ComparedXattrs, noXattrs, type Rules, type Xattrs } from './differences.ts';
 import type { DiskTree } from './disk-tree.ts';
@@ -19,7 +19,7 @@ const nothing: ComparedXattrs = { needed: noXattrs, allowed: noXattrs, found: no
 
 /** What a directory need not have of an image: what this process could not have given to files there, and the file system does not keep. */
 export class DiskRules implements Rules {
-  readonly #mayChown = mayDo('chown');
+  readonly #mayGiveTo = ownersToGive();
   readonly #mayMakeDevices = mayDo('mknod');
   readonly #mayAdminister = mayDo('sysAdmin');
   readonly #maySetCapabilities = mayDo('setfcap');
@@ -60,7 +60,7 @@ export class DiskRules implements Rules {
 
   hasOwner(expected: Comparable, found: Comparable): boolean {
     if (isId(expected.uid, found.uid) && isId(expected.gid, found.gid)) return true;
-    return !this.#mayChown && this.#owners.has(found.uid);
+    return !this.#mayGiveTo(expected.uid, expected.gid) && this.#owners.has(found.uid);
   }
 
   hasTime(expected: Comparable, found: Comparable): boolean {
