@@ -129,7 +129,7 @@ test('diff finds a byte in a sparse file, and none where only the holes differ',
 
 test(
   'diff is empty just where the directories of two images are the same',
-  { skip: needsRoot, timeout: 240_000 },
+  { skip: needsRoot, timeout: 600_000 },
   async () => {
     using scratch = new Scratch();
     await fc.assert(

@@ -165,7 +165,7 @@ describe('--path', () => {
 
   test(
     'is as the whole with all else removed, whatever the layers are',
-    { skip: needsRoot, timeout: 240_000 },
+    { skip: needsRoot, timeout: 600_000 },
     async () => {
       using place = new Place();
       const excludes = fc.constantFrom('*-b', 'a', 'b/', '/c', 'a/b', '**/c', 'a/**', '[bc]', '?', 'c/');

@@ -219,7 +219,7 @@ describe('verify says nothing of what a pull has made', () => {
     assert.deepEqual(await place.verify(image, '-d', 'out', '--contents'), []);
   });
 
-  test('whatever layers it has', { skip: needsRoot, timeout: 240_000 }, async () => {
+  test('whatever layers it has', { skip: needsRoot, timeout: 600_000 }, async () => {
     using place = new Place();
     await fc.assert(
       fc.asyncProperty(randomLayers, async (items) => {
