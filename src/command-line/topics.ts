@@ -116,6 +116,22 @@ export const topics: Readonly<Record<string, Topic>> = {
       ],
     ],
   },
+  disks: {
+    title: 'DISK IMAGES',
+    summary: 'disk images, and what starts them in qemu and firecracker',
+    paragraphs: [
+      'A file name that ends in .ext4, .squashfs or .erofs is a disk image of that format, without a partition table. It is made by any user, with the owners of the image, and the same image gives the same bytes: UUID, times and hash seed come from its digest. What a format does not have is counted in a notice.',
+      [
+        ['-o FILE.ext4', 'by mke2fs 1.47.1 or newer, with libarchive, and debugfs (Debian: e2fsprogs)'],
+        ['--size 2G', 'size of the ext4; without it a tenth stays free, and 16 MiB at least'],
+        ['-o FILE.squashfs', 'by sqfstar 4.6 or newer (Debian: squashfs-tools)'],
+        ['-o FILE.erofs', 'by mkfs.erofs 1.8 or newer (Debian: erofs-utils)'],
+        ['--for qemu', 'also FILE.qemu.sh: set KERNEL, and INITRD if the kernel needs one, and run it'],
+        ['--for firecracker', 'also FILE.firecracker.json: it names vmlinux, the kernel, beside it'],
+      ],
+      'If the command of the image is no init, --for adds /.dlrootfs-init to the disk. It mounts /dev, /proc and /sys, runs the command with the variables, directory and user of the image, prints "exit code: N" and ends the machine. It needs /bin/sh and env in the image.',
+    ],
+  },
   parts: {
     title: 'PARTS',
     summary: 'a part of an image: --path, --exclude, cat',
