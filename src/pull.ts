@@ -1,5 +1,6 @@
 import { layerQueue } from './blob/queue.ts';
 import type { Store } from './blob/store.ts';
+import { UsageError } from './errors.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import { keptPlaces, TreeNotes } from './replacement.ts';
@@ -18,6 +19,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   const tally = new Tally(request.report);
   const options = { ...request, report: tally.report };
   const { report, destination } = options;
+  refuseDiskOptions(options);
   // Loaded on demand: they would add some 20 ms to every start.
   const git = options.git ? await import('./git/git-program.ts') : undefined;
   await git?.findGit(options.environment);
@@ -44,6 +46,14 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
     report({ type: 'done', reference: source.reference, destination });
     return summarize({ source, image, built, destination, tally, stopwatch });
   });
+}
+
+/** @throws UsageError for what is about a disk image only */
+function refuseDiskOptions({ diskSize, virtualMachines: [machine] }: PullOptions): void {
+  if (diskSize !== undefined)
+    throw new UsageError('--size is the size of a disk image', { hint: 'add -o FILE.ext4' });
+  if (machine === undefined) return;
+  throw new UsageError(`--for ${machine} starts a disk image, not a directory`, { hint: 'add -o FILE.ext4' });
 }
 
 /** What a build needs beside the options. */

@@ -7,7 +7,7 @@ import { type LiveReport, type Report, fanOut } from '../report/event.ts';
 import { jsonLinesReport } from '../report/json-lines.ts';
 import { formatBytes, plainReport } from '../report/progress.ts';
 import { messageReport, textReport } from '../report/text.ts';
-import { runtimes, virtualMachines } from '../runtime/config-files.ts';
+import { runtimes } from '../runtime/config-files.ts';
 import { osPath } from '../sys/os-path.ts';
 import { version } from '../version.ts';
 import type { FlagValues } from './commands.ts';
@@ -78,13 +78,6 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<voi
     const output = STDOUT_NAMES.has(values.output) ? '-' : values.output;
     return await runExport(invocation, output, context);
   }
-  if (values.size !== undefined)
-    throw new UsageError('--size is the size of a disk image', { hint: 'add -o FILE.ext4' });
-  const machine = virtualMachines.find((name) => values.for?.includes(name));
-  if (machine !== undefined)
-    throw new UsageError(`--for ${machine} starts a disk image, not a directory`, {
-      hint: 'add -o FILE.ext4',
-    });
   const { stdout } = context;
   const [{ pull }, options] = await Promise.all([import('../pull.ts'), optionsOf(invocation, context)]);
   const lines = values.quiet !== true && values.json !== true;
