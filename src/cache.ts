@@ -2,7 +2,7 @@ import { fetchAllLayers } from './blob/queue.ts';
 import { DestinationError, printable, UsageError } from './errors.ts';
 import type { Digest } from './oci/digest.ts';
 import type { Image } from './oci/image.ts';
-import type { PullOptions } from './options.ts';
+import { type CacheRequest, defaultCacheDirectory, type PullOptions } from './options.ts';
 import { withoutCorruptBlobs } from './resumption.ts';
 import { type ImageSource, parseImage } from './source.ts';
 import { type BytesBySource, Tally } from './summary.ts';
@@ -18,6 +18,18 @@ export interface CacheAddition {
   readonly layers: number;
   /** Compressed layers: `cache` was there before. */
   readonly sizes: BytesBySource;
+}
+
+/**
+ * The directory of the cache.
+ *
+ * @throws UsageError where none is known; the signal's reason
+ */
+export function cacheDirectoryOf({ cacheDirectory, environment = {}, signal }: CacheRequest): string {
+  signal?.throwIfAborted();
+  const directory = cacheDirectory ?? defaultCacheDirectory(environment);
+  if (directory !== undefined) return directory;
+  throw new UsageError('no home directory for the cache is known', { hint: 'use --cache-dir DIR' });
 }
 
 /**

@@ -1,7 +1,20 @@
 import { versions } from 'node:process';
 import { UsageError } from './errors.ts';
+import type { Writable } from 'node:stream';
+import type { CacheAddition } from './cache.ts';
 import type { ImageDifferences } from './diff.ts';
-import type { DiffRequest, PullRequest, VerifyRequest } from './options.ts';
+import type { CheckedOut } from './git/checkout.ts';
+import type { PrunedStore, StoreSize } from './blob/store.ts';
+import type { Inspection } from './report/text.ts';
+import type {
+  CacheRequest,
+  CheckoutRequest,
+  DiffRequest,
+  ExportRequest,
+  PullRequest,
+  TagsRequest,
+  VerifyRequest,
+} from './options.ts';
 import type { PullSummary } from './summary.ts';
 import type { Verification } from './verify.ts';
 import { leastNode } from './version.ts';
@@ -21,7 +34,19 @@ export {
 } from './errors.ts';
 export type { Change, Difference } from './comparison/differences.ts';
 export type { ComparedImage, ImageDifferences } from './diff.ts';
-export type { DiffRequest, PullRequest, VerifyRequest } from './options.ts';
+export type { PrunedStore, StoreSize } from './blob/store.ts';
+export type { CacheAddition } from './cache.ts';
+export type { CheckedOut } from './git/checkout.ts';
+export type { Inspection } from './report/text.ts';
+export type {
+  CacheRequest,
+  CheckoutRequest,
+  DiffRequest,
+  ExportRequest,
+  PullRequest,
+  TagsRequest,
+  VerifyRequest,
+} from './options.ts';
 export type { Layer } from './oci/image.ts';
 export type { Platform } from './oci/platform.ts';
 export type { PullEvent, Report } from './report/event.ts';
@@ -77,3 +102,110 @@ export async function diff(
   const [one, other] = [first, second].map((image) => resolveOptions({ ...options, image }));
   return await library.diff(one!, other!);
 }
+
+/**
+ * Writes the root file system of an image as one file: what `-o` does.
+ *
+ * @param image as for `pull`
+ * @param output a file, whose ending selects an archive, its compression or a disk image; or a stream, which gets a tar and stays open
+ * @throws as `pull`; a file appears complete or not at all
+ */
+export async function exportArchive(
+  image: string,
+  output: string | Writable,
+  options: ExportRequest = {},
+): Promise<PullSummary> {
+  const [{ resolveOptions }, library, { PassThrough }] = await Promise.all([
+    import('./options.ts'),
+    import('./export.ts'),
+    import('node:stream'),
+  ]);
+  const resolved = resolveOptions({ ...options, image });
+  if (typeof output !== 'string') return await library.exportArchive(resolved, '-', output);
+  if (output === '-') throw new UsageError('"-" is no file', { hint: 'pass a stream, or ./-' });
+  return await library.exportArchive(resolved, output, new PassThrough());
+}
+
+/**
+ * Writes what one file of an image holds to a stream, which stays open: what `dlrootfs cat` does.
+ *
+ * @param image as for `pull`
+ * @param file from the root of the image
+ * @throws as `pull`; NotFoundError for a path that is no file
+ */
+export async function cat(
+  image: string,
+  file: string,
+  output: Writable,
+  options: DiffRequest = {},
+): Promise<void> {
+  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./cat.ts')]);
+  await library.cat(resolveOptions({ ...options, image }), file, output);
+}
+
+/**
+ * Describes an image, and downloads none of its layers: what `dlrootfs inspect` tells.
+ *
+ * @param image as for `pull`
+ * @throws as `pull`
+ */
+export async function inspect(image: string, options: DiffRequest = {}): Promise<Inspection> {
+  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./inspect.ts')]);
+  return await library.inspect(resolveOptions({ ...options, image }));
+}
+
+/**
+ * All tags of a repository, in the registry's order.
+ *
+ * @param repository `ubuntu`, `host:5000/path`
+ * @throws as `pull`
+ */
+export async function listTags(repository: string, options: TagsRequest = {}): Promise<string[]> {
+  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./inspect.ts')]);
+  const { onTag, ...request } = options;
+  const tags: string[] = [];
+  await library.listTags(resolveOptions({ ...request, image: repository }), (tag) => {
+    tags.push(tag);
+    if (onTag) onTag(tag);
+  });
+  return tags;
+}
+
+/**
+ * Makes a rootfs that was pulled with `git` exactly what it was after one of its layers: what `dlrootfs checkout` does.
+ *
+ * @param directory the rootfs
+ * @param branch its name, or enough of it: `layer1`
+ * @throws GitError, DestinationError, or the signal's reason
+ */
+export async function checkout(
+  directory: string,
+  branch: string,
+  options: CheckoutRequest = {},
+): Promise<CheckedOut> {
+  const library = await import('./git/checkout.ts');
+  const { environment = {}, force = false, signal } = options;
+  return await library.checkout(directory, branch, { environment, force, signal });
+}
+
+/** The cache: what `dlrootfs cache` does. All throw as `pull`. */
+export const cache = {
+  /** How much it holds. */
+  async size(options: CacheRequest = {}): Promise<StoreSize> {
+    const [library, { storeSize }] = await Promise.all([import('./cache.ts'), import('./blob/store.ts')]);
+    return await storeSize(library.cacheDirectoryOf(options));
+  },
+
+  /** Removes what was used longest ago, down to `cacheSize` bytes. Default: all of it. */
+  async prune(options: CacheRequest = {}): Promise<PrunedStore> {
+    const [library, { pruneStore }] = await Promise.all([import('./cache.ts'), import('./blob/store.ts')]);
+    const { cacheSize = 0 } = options;
+    return await pruneStore(library.cacheDirectoryOf(options), cacheSize);
+  },
+
+  /** Puts all into it that a pull of the image needs. */
+  async add(image: string, options: DiffRequest = {}): Promise<CacheAddition> {
+    const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./cache.ts')]);
+    return await library.addToCache(resolveOptions({ ...options, image }));
+  },
+};

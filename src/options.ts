@@ -94,6 +94,25 @@ export type DiffRequest = Pick<
   | 'signal'
 >;
 
+/** Of `exportArchive`. */
+export interface ExportRequest
+  extends DiffRequest, Pick<PullRequest, 'diskSize' | 'virtualMachines' | 'force'> {}
+
+/** Of `listTags`. */
+export interface TagsRequest extends Pick<PullRequest, 'registry' | 'environment' | 'report' | 'signal'> {
+  /** Called with each tag as it comes. */
+  readonly onTag?: ((tag: string) => void) | undefined;
+}
+
+/** Of `checkout`. */
+export interface CheckoutRequest extends Pick<PullRequest, 'environment' | 'signal'> {
+  /** Give up what is in no commit. Default: no. */
+  readonly force?: boolean | undefined;
+}
+
+/** Which cache; its limit, in bytes. */
+export type CacheRequest = Pick<PullRequest, 'cacheDirectory' | 'cacheSize' | 'environment' | 'signal'>;
+
 export interface VerifyRequest extends DiffRequest, Pick<PullRequest, 'destination'> {
   /** Compare what files hold too, not only sizes and times. Default: no. */
   readonly contents?: boolean | undefined;

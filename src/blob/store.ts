@@ -241,6 +241,7 @@ export class Store {
 }
 
 export interface StoreSize {
+  readonly directory: string;
   /** Complete blobs, manifests and configs. */
   readonly blobs: number;
   /** Incomplete blobs of interrupted runs, and blobs that another run is downloading. */
@@ -258,7 +259,15 @@ export async function storeSize(directory: string): Promise<StoreSize> {
   const store = await StoreFiles.find(directory);
   const files = await store.list();
   const below = (folder: string) => files.filter((file) => file.path.startsWith(`${folder}/`)).length;
-  return { blobs: below(store.blobs), partials: below(store.partials), bytes: totalBytes(files) };
+  return { directory, blobs: below(store.blobs), partials: below(store.partials), bytes: totalBytes(files) };
+}
+
+/** What was removed from a store. */
+export interface PrunedStore {
+  readonly directory: string;
+  readonly files: number;
+  /** On disk. */
+  readonly bytes: number;
 }
 
 /**
@@ -267,13 +276,10 @@ export async function storeSize(directory: string): Promise<StoreSize> {
  *
  * @throws what `StoreFiles.find` throws
  */
-export async function pruneStore(
-  directory: string,
-  maxBytes: number,
-): Promise<{ readonly files: number; readonly bytes: number }> {
+export async function pruneStore(directory: string, maxBytes: number): Promise<PrunedStore> {
   const files = await (await StoreFiles.find(directory)).list();
   const leftovers = abandoned(files, Date.now());
   const others = files.filter((file) => !leftovers.includes(file));
   const removed = await removeUnused([...leftovers, ...victims(others, maxBytes)]);
-  return { files: removed.length, bytes: totalBytes(removed) };
+  return { directory, files: removed.length, bytes: totalBytes(removed) };
 }

@@ -1,7 +1,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { Difference } from '../comparison/differences.ts';
 import { DestinationError, ExitCode, UsageError, printable } from '../errors.ts';
-import type { Environment } from '../options.ts';
+import type { Environment, PullRequest } from '../options.ts';
 import { type TerminalStream, terminalReport } from '../report/bars.ts';
 import { type LiveReport, type Report, fanOut } from '../report/event.ts';
 import { jsonLinesReport } from '../report/json-lines.ts';
@@ -79,9 +79,11 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<voi
     return await runExport(invocation, output, context);
   }
   const { stdout } = context;
-  const [{ pull }, options] = await Promise.all([import('../pull.ts'), optionsOf(invocation, context)]);
+  const [{ pull }, request] = await Promise.all([import('../index.ts'), requestOf(invocation, context)]);
   const lines = values.quiet !== true && values.json !== true;
-  const summary = await reporting(invocation, context, lines, (report) => pull(options(report)));
+  const summary = await reporting(invocation, context, lines, (report) =>
+    pull(request.image, { ...request, report }),
+  );
   if (values.json === true) stdout.write(`${JSON.stringify(summary)}\n`);
   else if (values.quiet === true) stdout.write(osPath(`${summary.destination}\n`));
   else if (values.user || values.registryToken)
@@ -127,13 +129,13 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
     throw new DestinationError('cannot write the archive: standard output is closed', {
       hint: 'redirect it, as in > FILE.tar, or use -o FILE.tar',
     });
-  const [{ exportArchive }, options] = await Promise.all([
-    import('../export.ts'),
-    optionsOf(invocation, context),
+  const [{ exportArchive }, request] = await Promise.all([
+    import('../index.ts'),
+    requestOf(invocation, context),
   ]);
   const lines = values.quiet !== true && values.json !== true && output !== '-';
   const summary = await reporting(invocation, context, lines, (report) =>
-    exportArchive(options(report), output, stdout),
+    exportArchive(request.image, output === '-' ? stdout : output, { ...request, report }),
   );
   if (output === '-') return;
   if (values.json === true) stdout.write(`${JSON.stringify(summary)}\n`);
@@ -143,12 +145,14 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
 /** `dlrootfs inspect IMAGE`, and a pull with `--dry-run`. */
 async function runInspect(invocation: Invocation, context: CliContext): Promise<void> {
   const { stdout } = context;
-  const options = await optionsOf(invocation, context);
+  const request = await requestOf(invocation, context);
   const [{ inspect }, { inspectionText }] = await Promise.all([
-    import('../inspect.ts'),
+    import('../index.ts'),
     import('../report/text.ts'),
   ]);
-  const found = await reporting(invocation, context, false, (report) => inspect(options(report)));
+  const found = await reporting(invocation, context, false, (report) =>
+    inspect(request.image, { ...request, report }),
+  );
   const text = () => inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined);
   stdout.write(invocation.values.json === true ? `${JSON.stringify(found)}\n` : text());
 }
@@ -160,16 +164,18 @@ async function runCat(invocation: Invocation, context: CliContext): Promise<void
     throw new DestinationError('cannot write the file: standard output is closed', {
       hint: 'redirect it, as in > FILE',
     });
-  const [{ cat }, options] = await Promise.all([import('../cat.ts'), optionsOf(invocation, context)]);
-  await reporting(invocation, context, false, (report) => cat(options(report), invocation.words[1]!, stdout));
+  const [{ cat }, request] = await Promise.all([import('../index.ts'), requestOf(invocation, context)]);
+  await reporting(invocation, context, false, (report) =>
+    cat(request.image, invocation.words[1]!, stdout, { ...request, report }),
+  );
 }
 
 /** `dlrootfs verify IMAGE`: a line for each difference. */
 async function runVerify(invocation: Invocation, context: CliContext): Promise<number | void> {
   const { values } = invocation;
-  const [{ verify }, options] = await Promise.all([import('../verify.ts'), optionsOf(invocation, context)]);
+  const [{ verify }, request] = await Promise.all([import('../index.ts'), requestOf(invocation, context)]);
   const found = await reporting(invocation, context, false, (report) =>
-    verify(options(report), values.contents === true),
+    verify(request.image, { ...request, report, contents: values.contents }),
   );
   return await printDifferences(found, values, context);
 }
@@ -177,9 +183,9 @@ async function runVerify(invocation: Invocation, context: CliContext): Promise<n
 /** `dlrootfs diff IMAGE1 IMAGE2`, likewise. */
 async function runDiff(invocation: Invocation, context: CliContext): Promise<number | void> {
   const image = invocation.words[1]!;
-  const [{ diff }, options] = await Promise.all([import('../diff.ts'), optionsOf(invocation, context)]);
+  const [{ diff }, request] = await Promise.all([import('../index.ts'), requestOf(invocation, context)]);
   const found = await reporting(invocation, context, false, (report) =>
-    diff(options(report), options(report, image)),
+    diff(request.image, image, { ...request, report }),
   );
   return await printDifferences(found, invocation.values, context);
 }
@@ -201,16 +207,10 @@ async function printDifferences(
 async function runTags(invocation: Invocation, context: CliContext): Promise<void> {
   const { stdout } = context;
   const json = invocation.values.json === true;
-  const all: string[] = [];
-  const [{ listTags }, options] = await Promise.all([
-    import('../inspect.ts'),
-    optionsOf(invocation, context),
-  ]);
-  await reporting(invocation, context, false, (report) =>
-    listTags(options(report), (tag) => {
-      if (json) all.push(tag);
-      else stdout.write(`${printable(tag)}\n`);
-    }),
+  const [{ listTags }, request] = await Promise.all([import('../index.ts'), requestOf(invocation, context)]);
+  const onTag = (tag: string) => void stdout.write(`${printable(tag)}\n`);
+  const all = await reporting(invocation, context, false, (report) =>
+    listTags(request.image, { ...request, report, onTag: json ? undefined : onTag }),
   );
   if (json) stdout.write(`${JSON.stringify(all)}\n`);
 }
@@ -220,26 +220,22 @@ async function runCache(invocation: Invocation, context: CliContext): Promise<vo
   const { values, words } = invocation;
   const [what = 'size', image] = words;
   if (what === 'add') return await runCacheAdd(invocation, context);
-  const [{ pruneStore, storeSize }, { defaultCacheDirectory }, { cacheDirectory }] = await Promise.all([
-    import('../blob/store.ts'),
-    import('../options.ts'),
-    import('./request.ts'),
-  ]);
   if ((what !== 'size' && what !== 'prune') || image !== undefined) {
     throw new UsageError(`unexpected word: ${printable(image ?? what)}`, {
       hint: 'write dlrootfs cache size, dlrootfs cache prune or dlrootfs cache add IMAGE',
     });
   }
-  const directory = cacheDirectory(values) ?? defaultCacheDirectory(context.environment);
-  if (directory === undefined)
-    throw new UsageError('no home directory for the cache is known', { hint: 'use --cache-dir DIR' });
-  const print = (result: object, text: string) => printCache({ directory, ...result }, text, values, context);
+  const [{ cache }, { cacheDirectory }] = await Promise.all([import('../index.ts'), import('./request.ts')]);
+  const { environment, signal } = context;
+  const { cacheSize } = values;
+  const request = { cacheDirectory: cacheDirectory(values), cacheSize, environment, signal };
   if (what === 'size') {
-    const size = await storeSize(directory);
-    print(size, `${size.blobs} files, ${size.partials} partial, ${formatBytes(size.bytes)}`);
+    const size = await cache.size(request);
+    const text = `${size.blobs} files, ${size.partials} partial, ${formatBytes(size.bytes)}`;
+    printCache(size, text, values, context);
   } else {
-    const removed = await pruneStore(directory, values.cacheSize ?? 0);
-    print(removed, `${removed.files} files removed, ${formatBytes(removed.bytes)}`);
+    const removed = await cache.prune(request);
+    printCache(removed, `${removed.files} files removed, ${formatBytes(removed.bytes)}`, values, context);
   }
 }
 
@@ -249,8 +245,8 @@ async function runCacheAdd(invocation: Invocation, context: CliContext): Promise
   if (image === undefined)
     throw new UsageError('cache add needs an image', { hint: 'write dlrootfs cache add IMAGE' });
   const named = { ...invocation, words: [image] };
-  const [{ addToCache }, options] = await Promise.all([import('../cache.ts'), optionsOf(named, context)]);
-  const added = await reporting(named, context, false, (report) => addToCache(options(report)));
+  const [{ cache }, request] = await Promise.all([import('../index.ts'), requestOf(named, context)]);
+  const added = await reporting(named, context, false, (report) => cache.add(image, { ...request, report }));
   const { reference, layers, sizes } = added;
   const fetched = `${formatBytes(sizes.network)} downloaded, ${formatBytes(sizes.cache)} there before`;
   const text = `has ${reference}: ${layers} layers, ${fetched}`;
@@ -267,14 +263,10 @@ function printCache(
   else stdout.write(`${printable(result.directory)}: ${text}\n`);
 }
 
-/** Flags and environment as options of the library; what is missing is the report. */
-async function optionsOf(invocation: Invocation, context: CliContext) {
-  const [{ pullRequest }, { resolveOptions }] = await Promise.all([
-    import('./request.ts'),
-    import('../options.ts'),
-  ]);
-  const request = await pullRequest(invocation, context);
-  return (report: Report, image = request.image) => resolveOptions({ ...request, image, report });
+/** Flags and environment as a request to the library; what is missing is the report. */
+async function requestOf(invocation: Invocation, context: CliContext): Promise<PullRequest> {
+  const { pullRequest } = await import('./request.ts');
+  return await pullRequest(invocation, context);
 }
 
 /** Runs `work` with the reports that the flags ask for: the original's lines on standard output, the rest on standard error. */

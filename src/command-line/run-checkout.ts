@@ -1,5 +1,5 @@
 import { geteuid } from 'node:process';
-import { checkout } from '../git/checkout.ts';
+import { checkout } from '../index.ts';
 import { describeNotRestored } from '../rootfs/not-restored.ts';
 import type { Invocation } from './program.ts';
 import type { CliContext } from './execute.ts';

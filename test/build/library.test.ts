@@ -42,7 +42,7 @@ function typecheck(scratch: Scratch, source: string): string {
   return `${result.stdout}${result.stderr}`;
 }
 
-const [example = '', comparison = ''] = Array.from(
+const [example = '', comparison = '', ...others] = Array.from(
   readFileSync(`${root}docs/library.md`, 'utf8').matchAll(/^```ts\n([^]*?)^```$/gm),
   ([, code]) => code!,
 );
@@ -108,6 +108,59 @@ test('the example of verify and diff runs as it stands in its document', { skip:
   const lines = output.trim().split('\n');
   assert.match(lines.join('\n'), /^changed \/etc\/motd mtime \S+ \S+,content undefined undefined$/m);
   assert.deepEqual(lines.slice(-3), ['missing /usr ', '2 differences, 0 unread', 'added /etc/issue']);
+});
+
+/** What the other examples print, in the order of the document. */
+const printed: readonly RegExp[] = [
+  /^alpine\.tar\.gz has 2 layers\n[0-9a-f]{64}\n$/,
+  /^[0-9a-f]{64} 2 \d+ bytes to download\n$/,
+  /^edge\nlatest\n2 tags\n$/,
+  /^hello\n$/,
+  /^layer0_[0-9a-f]{64} \d+\n$/,
+  /^library\/alpine:latest: \d+ bytes downloaded\n\d+ blobs, \d+ files removed\n$/,
+];
+
+test('the examples of the other functions run as they stand in their document', { skip: built }, async () => {
+  using scratch = consumer();
+  await using registry = await FakeRegistry.start();
+  const layers = [
+    { tar: tar(dir('etc'), file('etc/motd', 'hello\n')) },
+    { tar: tar(file('etc/issue', 'x')) },
+  ];
+  for (const tag of ['latest', 'edge']) registry.push('library/alpine', tag, { layers });
+  const run = exampleRunner(scratch, registry);
+  assert.equal(others.length, printed.length);
+  for (const [index, code] of others.entries()) {
+    assert.ok(code.trim().split('\n').length <= 15, code);
+    assert.equal(typecheck(scratch, code), '', code);
+    const { exitCode, output } = await run();
+    assert.equal(exitCode, 0, `${code}${output}`);
+    assert.match(output, printed[index]!, code);
+  }
+});
+
+test('every function ends with its signal, and throws its reason', { skip: built }, async () => {
+  using scratch = consumer();
+  writeFileSync(
+    scratch.join('example.ts'),
+    `import { PassThrough } from 'node:stream';
+import * as library from 'dlrootfs';
+const reason = new Error('enough');
+const options = { environment: process.env, cacheDirectory: 'cache', signal: AbortSignal.abort(reason) };
+const calls = {
+  pull: library.pull('alpine', options), verify: library.verify('alpine', { ...options, destination: '.' }), diff: library.diff('a', 'b', options),
+  exportArchive: library.exportArchive('alpine', 'x.tar', options), inspect: library.inspect('alpine', options),
+  listTags: library.listTags('alpine', options), cat: library.cat('alpine', 'x', new PassThrough(), options),
+  checkout: library.checkout('x', 'layer0', options), 'cache.add': library.cache.add('alpine', options),
+  'cache.size': library.cache.size(options), 'cache.prune': library.cache.prune(options),
+};
+await Promise.all(Object.entries(calls).map(([name, call]) => call.then(() => console.log(name, 'no error'),
+  (error) => error === reason || console.log(name, error))));
+`,
+  );
+  await using registry = await FakeRegistry.start();
+  const { exitCode, output } = await exampleRunner(scratch, registry)();
+  assert.deepEqual([exitCode, output], [0, '']);
 });
 
 test('its types say what is wrong with a call', { skip: built }, () => {
