@@ -328,7 +328,7 @@ test('what does not go together is said before anything is fetched', async () =>
     [['-o', 'x.squashfs', '--size', '1G'], /--size is the size of an ext4/],
     [['-o', 'x.tar', '--size', '1G'], /--size is the size of an ext4/],
     [['--size', '1G'], /--size/],
-    [['-o', 'x.img'], /what kind/],
+    [['-o', 'x.img'], /cannot tell the format of x\.img/],
   ] as const) {
     const { exitCode, stderr } = await setting.pull(flags);
     assert.equal(exitCode, 2, stderr);
