@@ -1,6 +1,6 @@
 import { loadNative } from '../sys/native.ts';
 
-// The sha256 of a stream in a ring, computed by the two threads at its ends in turns: by whichever has nothing more urgent to do.
+// The sha256 of a stream in a ring, computed by the two threads at its ends in turns: the one with nothing more urgent to do takes the next bytes.
 
 /** Words. */
 const LOCK = 0;
