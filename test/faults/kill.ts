@@ -84,13 +84,13 @@ export const killKinds = {
   },
   '--replace': {
     image: threeLayers(),
-    rate: 8 * 2 ** 20,
+    rate: 2 ** 20,
     flags: ['-d', 'out', '--replace=always'],
     name: 'out',
     read: (setting) => setting.tree(),
     // Much to remove: killed between the exchange and the end of that, too.
     earlier: {
-      layers: [{ tar: tar(dir('old'), ...Array.from({ length: 6000 }, (_, n) => file(`old/${n}`, 'x'))) }],
+      layers: [{ tar: tar(dir('old'), ...Array.from({ length: 1500 }, (_, n) => file(`old/${n}`, 'x'))) }],
     },
   },
   'several connections': {
