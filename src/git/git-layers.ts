@@ -8,14 +8,14 @@ import { type LayerRecord, chainOf, loadState, loadTrees, readHistory, readRecor
 import { BlobNames, LayerDraft, LayerReader } from './layer-draft.ts';
 import { type LayerIdentity, branchName, commitTime } from './names.ts';
 import { ObjectStore } from './object-store.ts';
-import { describeFile } from './own-file.ts';
 import { Repository } from './repository.ts';
 import { restoreState } from './restore.ts';
-import { RootfsFiles } from './rootfs-files.ts';
+import { PULL_AGAIN, RootfsFiles } from './rootfs-files.ts';
 import { RootfsState, attributeNames } from './rootfs-state.ts';
 import { type Yielder, openYielder } from '../sys/yielder.ts';
 import { parentPath } from '../rootfs/directories.ts';
 import { WorkTree } from '../rootfs/work-tree.ts';
+import { composeLine } from '../tar/mtree.ts';
 
 /** What an earlier run has left to go on from. */
 interface Base {
@@ -155,7 +155,27 @@ export class GitLayers {
 
   /** The change that a file at the root is which we wrote ourselves, and no layer: lines for `commit`. */
   describeFile(name: string): Uint8Array {
-    return describeFile(this.#files, name);
+    const stat = this.#files.stat(name);
+    if (stat?.type !== 'file') {
+      throw new GitError(`cannot find ${printable(name)}, which was just written`, { hint: PULL_AGAIN });
+    }
+    const { mode, uid, gid, size, mtimeSeconds, mtimeNanoseconds } = stat;
+    const line = composeLine({
+      type: 'file',
+      path: name,
+      linkPath: '',
+      mode,
+      uid,
+      gid,
+      size,
+      mtimeSeconds,
+      mtimeNanoseconds,
+      deviceMajor: 0,
+      deviceMinor: 0,
+      xattrs: undefined,
+      own: true,
+    });
+    return Buffer.from(line, 'latin1');
   }
 
   /**

@@ -1,18 +1,23 @@
 import { createHash } from 'node:crypto';
 import { readSync } from 'node:fs';
-import { geteuid, umask } from 'node:process';
-import { type History, type Records, chainOf, changesOf, playRecord } from './history.ts';
+import { type History, type Records, changesOf } from './history.ts';
 import { type IndexEntry, parseIndex } from './index-file.ts';
 import type { ObjectID } from './objects.ts';
+import {
+  hasMetadata,
+  isMadeByGit,
+  type Puller,
+  pullerOf,
+  type Suspect,
+  unexplained,
+} from './metadata-origin.ts';
 import type { Repository } from './repository.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
-import { type Inode, type Place, RootfsState } from './rootfs-state.ts';
+import type { Inode, Place, RootfsState } from './rootfs-state.ts';
 import { isHoldable, treeFile } from './trees.ts';
 import { join } from '../rootfs/directories.ts';
 import type { ByteName, Directory, FileStat } from '../rootfs/filesystem.ts';
 import { systemAttribute } from '../rootfs/metadata.ts';
-import { isInitialUserNamespace } from '../sys/privileges.ts';
-import { accessList, modeWithList } from '../tar/access-list.ts';
 import type { Written } from '../tar/mtree.ts';
 
 export type FileType = FileStat['type'];
@@ -62,7 +67,7 @@ export async function inspect(
   const inspector = new Inspector(repository, current, known, index);
   await inspector.walk();
   const { changed, strangers, ours, verified } = inspector;
-  const altered = unexplained(inspector, history, records);
+  const altered = unexplained(inspector.suspects, inspector.puller, history, records);
   for (const { xattrs } of inspector.suspects.values()) {
     for (const name of xattrs?.keys() ?? []) if (!systemAttribute.test(name)) attributes.add(name);
   }
@@ -73,12 +78,6 @@ function readIndex(files: RootfsFiles): Map<string, IndexEntry> | undefined {
   const bytes = files.read('.git/index', LARGEST_INDEX);
   const stat = files.stat('.git/index');
   return bytes && stat ? parseIndex(bytes, stat.mtimeSeconds) : undefined;
-}
-
-/** What is on disk of a path whose metadata is not what it should be. */
-interface Suspect {
-  readonly stat: FileStat;
-  readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
 class Inspector {
@@ -230,74 +229,6 @@ class Inspector {
     const suspect = { stat, xattrs };
     if (!hasMetadata(suspect, inode, this.puller)) this.suspects.set(path, suspect);
   }
-}
-
-/** What is known of the user who pulled the rootfs. */
-interface Puller {
-  /** Of `.git`. */
-  readonly uid: number;
-  readonly gid: number;
-  /** Could not give owners, devices and the attributes of root. */
-  readonly isUnprivileged: boolean;
-}
-
-function pullerOf(files: RootfsFiles): Puller {
-  const { uid = 0, gid = 0 } = files.stat('.git') ?? {};
-  const isRoot = uid === 0 && geteuid?.() === 0 && isInitialUserNamespace();
-  return { uid, gid, isUnprivileged: !isRoot };
-}
-
-/** Whether what is on disk has the owner, mode and extended attributes of an inode, as far as the puller could give them. */
-function hasMetadata({ stat, xattrs }: Suspect, inode: Inode, puller: Puller): boolean {
-  const isOwner = stat.uid === inode.uid && stat.gid === inode.gid;
-  if (!isOwner && !(puller.isUnprivileged && stat.uid === puller.uid)) return false;
-  const wanted = inode.xattrs ?? new Map<string, Uint8Array>();
-  const list = wanted.get(accessList);
-  if (stat.type !== 'symlink') {
-    const mode = list ? modeWithList(inode.mode, list) : inode.mode;
-    if (stat.mode !== mode && (isOwner || stat.mode !== (mode & ~0o6000))) return false;
-  }
-  if (!xattrs) return true;
-  for (const [name, value] of xattrs) {
-    if (systemAttribute.test(name)) continue;
-    const expected = wanted.get(name);
-    if (!expected || !Buffer.from(expected).equals(value)) return false;
-  }
-  if (puller.isUnprivileged) return true;
-  return [...wanted.keys()].every((name) => xattrs.has(name) || !/^(?:user|trusted|security)\./.test(name));
-}
-
-/** Whether a file looks as git makes one: a plain `git checkout` may have written it. Its time is then not the layer's. */
-function isMadeByGit(
-  inode: Inode,
-  stat: FileStat,
-  xattrs: ReadonlyMap<string, Uint8Array> | undefined,
-  puller: Puller,
-): boolean {
-  if (stat.mtimeSeconds === inode.mtimeSeconds && stat.mtimeNanoseconds === inode.mtimeNanoseconds)
-    return false;
-  if (stat.uid !== puller.uid || stat.gid !== puller.gid) return false;
-  if ([...(xattrs?.keys() ?? [])].some((name) => !systemAttribute.test(name))) return false;
-  const open = stat.type === 'symlink' || (stat.mode & 0o111) !== 0 ? 0o777 : 0o666;
-  return [0o022, umask()].some((mask) => stat.mode === (open & ~mask)) || stat.type === 'symlink';
-}
-
-/** Of paths whose metadata is not that of the layer that is checked out, those that no other layer explains. */
-function unexplained({ suspects, puller }: Inspector, history: History, records: Records): string[] {
-  const left = new Map(suspects);
-  const isBelow = new Set([...history.values()].map(({ below }) => below));
-  for (const tip of [...history.values()].filter(({ id }) => !isBelow.has(id))) {
-    if (left.size === 0) break;
-    const state = new RootfsState();
-    for (const layer of chainOf(history, tip)) {
-      playRecord(state, records, layer);
-      for (const [path, suspect] of left) {
-        const inode = state.find(path)?.inode;
-        if (inode?.type === suspect.stat.type && hasMetadata(suspect, inode, puller)) left.delete(path);
-      }
-    }
-  }
-  return [...left.keys()].toSorted((one, other) => (one < other ? -1 : 1));
 }
 
 /** A file in a record: what may be on disk at its path. */
