@@ -3,7 +3,7 @@ import { DestinationError, GitError, printable } from '../errors.ts';
 import { osError, type OsError, osErrorOf, reasonOf } from '../sys/os-error.ts';
 
 /** For a new rootfs, which can be anywhere. */
-export const ELSEWHERE = 'choose another directory with -d';
+export const ELSEWHERE = 'choose a directory on another disk with -d';
 
 /** What the system's errors are called in git's messages: strerror(3). */
 const strerror: readonly (readonly [words: RegExp, errno: number])[] = [
