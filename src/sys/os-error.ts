@@ -104,11 +104,6 @@ export function osErrorByCode(code: string): OsError | undefined {
   return errno === undefined ? undefined : osError(errno);
 }
 
-/** What the system says, and before it what is the matter with the disk: `the disk is full: no space left on device (ENOSPC)`. */
-export function withDisk({ disk, text }: OsError): string {
-  return disk === undefined ? text : `the disk ${disk}: ${text}`;
-}
-
 /** A system call failed; its errno and what was being done. */
 export class SyscallError extends Error {
   readonly errno: number;
@@ -193,8 +188,9 @@ export function unlessCode(...codes: readonly string[]): (error: unknown) => und
 export function explainOsError(error: unknown, action: string, elsewhere: string): unknown {
   const os = osErrorOf(error);
   if (!os) return error;
-  return new DestinationError(`cannot ${action}: ${withDisk(os)}`, {
-    code: os.code,
+  const { code, text, disk } = os;
+  return new DestinationError(`cannot ${action}: ${disk === 'fails' ? 'the disk fails: ' : ''}${text}`, {
+    code,
     hint: os.hint(elsewhere) ?? elsewhere,
     cause: error,
   });

@@ -64,7 +64,7 @@ const destination: readonly Refused[] = [
     calls: 'pwrite64',
     error: 'EIO',
     flags: ['-g'],
-    says: /^error: the disk fails: .*cannot write .*out.*HEAD: i\/o error \(EIO\)\nhint: .*dmesg.*another directory with -d$/m,
+    says: /^error: the disk fails: .*cannot write .*out.*HEAD: i\/o error \(EIO\)\nhint: .*dmesg.*another disk with -d$/m,
   },
 ];
 
