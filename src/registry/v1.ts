@@ -111,16 +111,18 @@ export class Version1Session implements Session {
     const subject = `the JSON of image ${id}`;
     const read = async (response: Response) => {
       const body = await readDocument(response, MAX_CONFIG_BYTES);
-      take(body.length);
       const digest = parsePayloadChecksum(response.header('x-docker-checksum-payload'));
       return {
-        id,
+        length: body.length,
         json: parseImageJson(body, image, subject),
         checksum: digest && { digest, prefix: Buffer.concat([body, Buffer.from('\n')]) },
         size: parseLayerSize(response.header('x-docker-size'), `layer ${id}`),
       };
     };
-    return this.#ask({ path: `images/${id}/json`, subject, read }, signal);
+    const { length, ...facts } = await this.#ask({ path: `images/${id}/json`, subject, read }, signal);
+    // Not within the request: it would be made again, and the others with it.
+    take(length);
+    return { id, ...facts };
   }
 
   #layer(facts: ImageFacts, createdBy: string | undefined, registries: Failover): Layer {
