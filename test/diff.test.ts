@@ -150,7 +150,7 @@ test(
           lines.join('\n'),
         );
       }),
-      { numRuns: 20 },
+      { numRuns: 6 },
     );
   },
 );

@@ -204,7 +204,7 @@ describe('--path', () => {
             assert.equal(await place.done('verify', reference, '-d', 'part', '--contents', ...flags), '');
           },
         ),
-        { numRuns: 20 },
+        { numRuns: 6 },
       );
     },
   );

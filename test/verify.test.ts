@@ -229,7 +229,7 @@ describe('verify says nothing of what a pull has made', () => {
         assert.deepEqual(await place.verify(image, '-d', 'out', '--contents'), []);
         rmSync(place.join('out'), { recursive: true });
       }),
-      { numRuns: 25 },
+      { numRuns: 8 },
     );
   });
 });
