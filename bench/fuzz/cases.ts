@@ -29,10 +29,13 @@ export const simpleLayers: readonly Buffer[] = [
 
 /** A command for an image: mostly a pull, to one of the places that a pull can write to. */
 function commandFor(random: Random, reference = REFERENCE, pullOnly = false): string[] {
-  const patience = ['--retry', '1', '--retry-delay', '1ms'];
+  // A flag without effect on a local source is an error.
+  const patience = reference === REFERENCE ? ['--retry', '1', '--retry-delay', '1ms'] : [];
   if (!pullOnly && random.percent(15)) {
     const json = random.percent(50) ? ['--json'] : [];
-    if (random.percent(70)) return ['inspect', reference, ...patience, ...json];
+    if (random.percent(50)) return ['inspect', reference, ...patience, ...json];
+    if (random.percent(30)) return ['cat', reference, 'etc/passwd', '--no-cache', ...patience];
+    if (random.percent(30)) return ['diff', reference, reference, '--no-cache', ...patience, ...json];
     return ['tags', reference.replace(/:1$/, ''), ...patience];
   }
   const cache = random.percent(80) ? ['--no-cache'] : ['--cache-dir', 'cache'];
@@ -44,8 +47,13 @@ function commandFor(random: Random, reference = REFERENCE, pullOnly = false): st
     ['-o', 'out.tar'],
     ['-o', 'out.tar.gz'],
     ['-d', 'out', '--for', 'runc', '--for', 'lxc', '--for', 'nspawn', '--prepare', '--force'],
-    ['-d', 'out', '-j', '1'],
+    ['-d', 'out', ...(reference === REFERENCE ? ['-j', '1'] : [])],
     ['-d', 'out', '--json'],
+    ['-d', 'out', '--replace'],
+    ['-d', 'out', '--path', 'etc'],
+    ['-o', 'out.tar', '--exclude', 'etc/*'],
+    ['-o', 'out.ext4'],
+    ['-o', 'out.erofs'],
     ['-d', 'out', '--progress', 'json', '-v'],
   ]);
   return [reference, ...patience, ...cache, ...way];
