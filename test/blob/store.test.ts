@@ -496,10 +496,10 @@ test('a file that another run is writing is not evicted', async () => {
   const mine = await claim(wanted, { files, lock: lockFile });
   assert.ok(mine !== 'there');
   await mine.handle.writeFile(noise(200_000));
-  assert.deepEqual(await pruneStore(shop.cache, 0), { files: 0, bytes: 0 });
+  assert.deepEqual(await pruneStore(shop.cache, 0), { directory: shop.cache, files: 0, bytes: 0 });
   await mine.release(true);
   assert.equal((await pruneStore(shop.cache, 0)).files, 1);
-  assert.deepEqual(await storeSize(shop.cache), { blobs: 0, partials: 0, bytes: 0 });
+  assert.deepEqual(await storeSize(shop.cache), { directory: shop.cache, blobs: 0, partials: 0, bytes: 0 });
 });
 
 test('size and prune count what lies there', async () => {
@@ -507,7 +507,7 @@ test('size and prune count what lies there', async () => {
   const bytes = noise(100_000);
   const { registry, layer } = await oneBlob(bytes);
   await using _ = registry;
-  assert.deepEqual(await storeSize(shop.cache), { blobs: 0, partials: 0, bytes: 0 });
+  assert.deepEqual(await storeSize(shop.cache), { directory: shop.cache, blobs: 0, partials: 0, bytes: 0 });
   await shop.pull([layer]);
   const size = await storeSize(shop.cache);
   assert.equal(size.blobs, 1);
@@ -518,7 +518,7 @@ test('size and prune count what lies there', async () => {
   assert.equal((await storeSize(shop.cache)).blobs, 1);
   assert.equal((await pruneStore(shop.cache, 1_000_000)).files, 0);
   const all = await storeSize(shop.cache);
-  assert.deepEqual(await pruneStore(shop.cache, 0), { files: 2, bytes: all.bytes });
+  assert.deepEqual(await pruneStore(shop.cache, 0), { directory: shop.cache, files: 2, bytes: all.bytes });
 });
 
 function stored(name: string, bytes: number, lastUsed: number, pinned = false): StoredFile {
