@@ -43,9 +43,12 @@ export class TarDigest {
   begin(stream: number, position: number): boolean {
     this.#functions ??= this.#find();
     if (!this.#functions) return false;
+    // The other thread may still be taking in bytes of a stream that was given up.
+    while (!this.#lock()) Atomics.wait(this.#words, LOCK, 1, PATIENCE);
     this.#functions.init(this.#functions.state);
-    this.#words[HASHED] = position;
+    Atomics.store(this.#words, HASHED, position);
     Atomics.store(this.#words, STREAM, stream);
+    this.#unlock();
     return true;
   }
 
@@ -63,16 +66,30 @@ export class TarDigest {
     const words = this.#words;
     if (Atomics.load(words, STREAM) !== stream || Atomics.load(words, HASHED) === head) return 0;
     this.#functions ??= this.#find();
-    if (!this.#functions || Atomics.compareExchange(words, LOCK, 0, 1) !== 0) return 0;
-    const position = words[HASHED]!;
-    const start = position & (this.#ringBytes.length - 1);
-    const length = Math.min((head - position) | 0, most, this.#ringBytes.length - start);
-    const { update, state, bytes } = this.#functions;
-    update(state, bytes + BigInt(start), length);
-    Atomics.store(words, HASHED, (position + length) | 0);
-    Atomics.store(words, LOCK, 0);
-    Atomics.notify(words, LOCK);
-    return length;
+    if (!this.#functions || !this.#lock()) return 0;
+    try {
+      // Only now: until the lock was taken, the other thread may have gone beyond this thread's `head`, or to another stream.
+      const position = Atomics.load(words, HASHED);
+      const waiting = (head - position) | 0;
+      if (Atomics.load(words, STREAM) !== stream || waiting <= 0) return 0;
+      const start = position & (this.#ringBytes.length - 1);
+      const length = Math.min(waiting, most, this.#ringBytes.length - start);
+      const { update, state, bytes } = this.#functions;
+      update(state, bytes + BigInt(start), length);
+      Atomics.store(words, HASHED, (position + length) | 0);
+      return length;
+    } finally {
+      this.#unlock();
+    }
+  }
+
+  #lock(): boolean {
+    return Atomics.compareExchange(this.#words, LOCK, 0, 1) === 0;
+  }
+
+  #unlock(): void {
+    Atomics.store(this.#words, LOCK, 0);
+    Atomics.notify(this.#words, LOCK);
   }
 
   /** Takes in the rest, up to `head`, and answers the digest in hex; undefined where `goOn` says no. */

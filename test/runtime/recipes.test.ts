@@ -115,6 +115,13 @@ test('recipe: what CI jobs run', { skip: needs, timeout: 120_000 }, async () => 
 
 test('there are recipes for each runtime', () => {
   const all = [...recipes().values()].join('');
-  for (const word of ['lxc-execute', 'runc run', 'systemd-nspawn -M', 'mke2fs', 'chroot'])
+  for (const word of [
+    'lxc-execute',
+    'runc run',
+    'systemd-nspawn -M',
+    '--for qemu',
+    '--for firecracker',
+    'chroot',
+  ])
     assert.ok(all.includes(word), word);
 });
