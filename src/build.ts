@@ -309,8 +309,11 @@ async function openGit(
   return await layers.resume(path, target, resumed.base, gitOptions);
 }
 
-/** From this size of all compressed layers on, in bytes, the decoder's thread wins more than its start costs. */
-const WORTH_DECODER = 4 * 2 ** 20;
+/**
+ * From this size of all compressed layers on, in bytes, the decoder's thread would win more than its start costs: 4 MiB. It is off: on a full disk
+ * the two threads can wait for each other for ever (`node --test test/decoder.ts` shows it).
+ */
+const WORTH_DECODER = Number.POSITIVE_INFINITY;
 
 function isWorthDecoder({ backend }: Rootfs, layers: readonly Layer[]): boolean {
   const bytes = layers.reduce((sum, { size = 0 }) => sum + size, 0);
