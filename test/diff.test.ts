@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { after, before as beforeAll, test } from 'node:test';
+import { test } from 'node:test';
 import fc from 'fast-check';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import {
@@ -15,29 +15,17 @@ import {
   type Item,
 } from './support/archive.ts';
 import { sha256 } from './support/fake-image.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
 import { runProgram, Scratch, startProgram, type ProgramResult } from './support/program.ts';
+import { FakeRegistry } from './support/fake-registry.ts';
+import { registryForAllTests } from './support/pushed-images.ts';
 import { randomLayers } from './support/random-layers.ts';
 import { printTree } from './support/tree.ts';
 import { until } from './support/until.ts';
 
 const needsRoot = process.geteuid!() === 0 ? false : 'needs root, to make devices and give owners';
 
-let registry: FakeRegistry;
-let images = 0;
-beforeAll(async () => {
-  registry = await FakeRegistry.start();
-});
-after(async () => {
-  await registry[Symbol.asyncDispose]();
-});
-
-/** Pushes an image; answers how to name it. */
-function pushed(...layers: readonly (readonly Item[])[]): string {
-  images += 1;
-  registry.push('lib/img', String(images), { layers: layers.map((items) => ({ tar: tar(...items) })) });
-  return registry.reference('lib/img', String(images));
-}
+const images = registryForAllTests();
+const { pushed } = images;
 
 async function run(scratch: Scratch, ...argv: readonly string[]): Promise<ProgramResult> {
   return await runProgram([...argv, '--progress', 'none', '--cache-dir', scratch.join('cache')], {
@@ -188,7 +176,7 @@ test('diff says which image is missing, and ends at a signal with nothing left',
   using scratch = new Scratch();
   mkdirSync(scratch.join('work'));
   const one = pushed([file('a', 'x')]);
-  const absent = await run(scratch, 'diff', one, registry.reference('lib/img', 'nowhere'));
+  const absent = await run(scratch, 'diff', one, images.registry.reference('lib/img', 'nowhere'));
   assert.deepEqual([absent.exitCode, absent.stdout], [3, '']);
   assert.match(absent.stderr, /no tag nowhere/);
   const path = await run(scratch, 'diff', one, one, '--path', 'b');

@@ -2,43 +2,20 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { after, before as beforeAll, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import {
-  dir,
-  file,
-  gzip,
-  hardlink,
-  opaque,
-  sparse,
-  symlink,
-  tar,
-  whiteout,
-  type Item,
-} from './support/archive.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
+import { dir, file, gzip, hardlink, opaque, sparse, symlink, tar, whiteout } from './support/archive.ts';
 import { type ProgramResult, runProgram, Scratch, startProgram } from './support/program.ts';
+import { FakeRegistry } from './support/fake-registry.ts';
+import { registryForAllTests } from './support/pushed-images.ts';
 import { randomLayers } from './support/random-layers.ts';
 import { printTree } from './support/tree.ts';
 import { until } from './support/until.ts';
 
 const needsRoot = process.geteuid!() === 0 ? false : 'needs root, to make devices and give owners';
 
-let registry: FakeRegistry;
-let images = 0;
-beforeAll(async () => {
-  registry = await FakeRegistry.start();
-});
-after(async () => {
-  await registry[Symbol.asyncDispose]();
-});
-
-/** Pushes an image; answers how to name it. */
-function pushed(...layers: readonly (readonly Item[])[]): string {
-  images += 1;
-  registry.push('lib/img', String(images), { layers: layers.map((items) => ({ tar: tar(...items) })) });
-  return registry.reference('lib/img', String(images));
-}
+const images = registryForAllTests();
+const { pushed } = images;
 
 class Place extends Scratch {
   async run(...argv: readonly string[]): Promise<ProgramResult> {
@@ -270,9 +247,9 @@ describe('a part that cannot be', () => {
     const good = gzip(tar(file('etc/os', 'x')));
     const bad = Buffer.from(gzip(tar(file('var/other', 'y'.repeat(5000)))));
     bad[bad.length - 6]! ^= 1;
-    registry.push('lib/bad', '1', { layers: [good, bad] });
+    images.registry.push('lib/bad', '1', { layers: [good, bad] });
     const { exitCode, stderr } = await place.run(
-      registry.reference('lib/bad', '1'),
+      images.registry.reference('lib/bad', '1'),
       '-d',
       'out',
       '--path',

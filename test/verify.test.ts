@@ -12,7 +12,7 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { after, before, describe, test, type TestContext } from 'node:test';
+import { describe, test, type TestContext } from 'node:test';
 import fc from 'fast-check';
 import { accessListBytes, netRawCapability } from './rootfs/access-list.ts';
 import {
@@ -28,30 +28,18 @@ import {
   whiteout,
   type Item,
 } from './support/archive.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
 import { noOtherUser } from './support/other-user.ts';
 import { runProgram, Scratch, startProgram } from './support/program.ts';
+import { FakeRegistry } from './support/fake-registry.ts';
+import { registryForAllTests } from './support/pushed-images.ts';
 import { randomLayers } from './support/random-layers.ts';
 import { printTree } from './support/tree.ts';
 import { until } from './support/until.ts';
 
 const needsRoot = process.geteuid!() === 0 ? false : 'needs root, to make devices and give owners';
 
-let registry: FakeRegistry;
-let images = 0;
-before(async () => {
-  registry = await FakeRegistry.start();
-});
-after(async () => {
-  await registry[Symbol.asyncDispose]();
-});
-
-/** Pushes an image; answers how to name it. */
-function pushed(...layers: readonly (readonly Item[])[]): string {
-  images += 1;
-  registry.push('lib/img', String(images), { layers: layers.map((items) => ({ tar: tar(...items) })) });
-  return registry.reference('lib/img', String(images));
-}
+const images = registryForAllTests();
+const { pushed } = images;
 
 /** A directory of the test's own, in which another user may work too, and the program run there. */
 class Place extends Scratch {
@@ -527,17 +515,17 @@ test('verify says what it cannot compare', async () => {
     ['missing', 'no such file or directory (ENOENT)'],
     ['file', 'not a directory (ENOTDIR)'],
   ] as const) {
-    const asked = registry.requests.length;
+    const asked = images.registry.requests.length;
     const { exitCode, stdout, stderr } = await place.run('verify', image, '-d', name);
     assert.deepEqual([exitCode, stdout], [7, '']);
     assert.equal(
       stderr,
       `error: cannot read ${name}: ${reason}\nhint: name the directory of a rootfs with -d\n`,
     );
-    assert.equal(registry.requests.length, asked, 'nothing was asked of the registry');
+    assert.equal(images.registry.requests.length, asked, 'nothing was asked of the registry');
   }
   mkdirSync(place.join('out'));
-  const absent = await place.run('verify', registry.reference('lib/img', 'nowhere'), '-d', 'out');
+  const absent = await place.run('verify', images.registry.reference('lib/img', 'nowhere'), '-d', 'out');
   assert.deepEqual([absent.exitCode, absent.stdout], [3, '']);
 });
 
