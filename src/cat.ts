@@ -1,6 +1,5 @@
-import { Readable, type Writable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
-import { unwritable } from './archive/archive-file.ts';
+import type { Writable } from 'node:stream';
+import { writeBytes } from './archive/archive-file.ts';
 import { fillGaps } from './archive/sparse-map.ts';
 import { NotFoundError, printable } from './errors.ts';
 import type { PullOptions } from './options.ts';
@@ -26,21 +25,7 @@ export async function cat(options: PullOptions, file: string, output: Writable):
       const place = tree.find(pathBytes(file).toString('latin1') as BytePath, true);
       if (!place) throw absent(file, reference);
       if (place.type !== 'file') throw noFile(file, place, reference);
-      let sourceError: unknown;
-      async function* source(): AsyncGenerator<Uint8Array, void, void> {
-        try {
-          yield* content(tree, place!);
-        } catch (error) {
-          if (output.errored !== error) sourceError = error;
-          throw error;
-        }
-      }
-      try {
-        await pipeline(Readable.from(source(), { objectMode: false }), output, { end: false, signal });
-      } catch (error) {
-        signal.throwIfAborted();
-        throw error === sourceError ? error : unwritable('standard output', error);
-      }
+      await writeBytes(content(tree, place), output, { name: 'standard output', end: false, signal });
     });
   });
 }

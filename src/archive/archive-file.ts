@@ -3,7 +3,8 @@ import { constants, type Stats } from 'node:fs';
 import { open, readdir, readlink, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { geteuid } from 'node:process';
-import { Writable } from 'node:stream';
+import { type Duplex, Readable, Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { callbackify } from 'node:util';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
@@ -147,6 +148,47 @@ async function removeAbandoned(place: string): Promise<void> {
 export async function isSpecialFile(name: string): Promise<boolean> {
   const existing = await stat(osPath(name)).catch(() => undefined);
   return existing !== undefined && !existing.isFile() && !existing.isDirectory();
+}
+
+/**
+ * Writes the bytes of `source` to `output`.
+ *
+ * @param by.name the output in messages: a file as the user gave it, or `standard output`
+ * @param by.compressor the bytes go through it
+ * @param by.end whether the output is ended after the last byte
+ * @throws the signal's reason; what `source` throws; DestinationError where the output cannot be written
+ */
+export async function writeBytes(
+  source: AsyncIterable<Uint8Array>,
+  output: Writable,
+  { name, compressor, end, signal }: WriteOptions,
+): Promise<void> {
+  let sourceError: unknown;
+  async function* bytes(): AsyncGenerator<Uint8Array, void, void> {
+    try {
+      yield* source;
+    } catch (error) {
+      // Where the output failed first, its error is thrown in here.
+      if (output.errored !== error) sourceError = error;
+      throw error;
+    }
+  }
+  const readable = Readable.from(bytes(), { objectMode: false });
+  const options = { end, signal };
+  try {
+    if (compressor) await pipeline(readable, compressor, output, options);
+    else await pipeline(readable, output, options);
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error === sourceError ? error : unwritable(name, error);
+  }
+}
+
+interface WriteOptions {
+  readonly name: string;
+  readonly compressor?: Duplex | undefined;
+  readonly end: boolean;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** The error for an archive that cannot be written; `name` is a file as the user gave it, or `standard output`. */

@@ -1,5 +1,4 @@
-import { Readable, type Writable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import type { Writable } from 'node:stream';
 import type { FileHandle } from 'node:fs/promises';
 import { constants, createGzip, createZstdCompress } from 'node:zlib';
 import { UsageError, printable } from '../errors.ts';
@@ -8,7 +7,7 @@ import { BLOCK_SIZE } from '../tar/header.ts';
 import { ImageTree, type TreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import type { PartOptions } from '../rootfs/selection.ts';
-import { unwritable } from './archive-file.ts';
+import { writeBytes } from './archive-file.ts';
 import { entryBlocks, linkBlocks, type NameRecords, paddingOf } from './entry-blocks.ts';
 import { alignExtents, fillGaps } from './sparse-map.ts';
 
@@ -70,25 +69,11 @@ export async function flatten(
   { compression, name = 'the archive', keepOpen = false, signal, ...treeOptions }: FlattenOptions,
 ): Promise<FlattenSummary> {
   let summary: FlattenSummary | undefined;
-  let sourceError: unknown;
   async function* source(): AsyncGenerator<Buffer, void, void> {
-    try {
-      summary = yield* flattenedLayers(layers, treeOptions);
-    } catch (error) {
-      // Where the output failed first, its error is thrown in here.
-      if (output.errored !== error) sourceError = error;
-      throw error;
-    }
+    summary = yield* flattenedLayers(layers, treeOptions);
   }
-  const archive = Readable.from(source(), { objectMode: false });
-  const options = { end: !keepOpen, signal };
-  try {
-    if (compression === 'none') await pipeline(archive, output, options);
-    else await pipeline(archive, compressor(compression), output, options);
-  } catch (error) {
-    signal?.throwIfAborted();
-    throw error === sourceError ? error : unwritable(name, error);
-  }
+  const compress = compression === 'none' ? undefined : compressor(compression);
+  await writeBytes(source(), output, { name, compressor: compress, end: !keepOpen, signal });
   return summary!;
 }
 
