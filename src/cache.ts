@@ -27,7 +27,10 @@ export interface CacheAddition {
  */
 export function cacheDirectoryOf({ cacheDirectory, environment = {}, signal }: CacheRequest): string {
   signal?.throwIfAborted();
-  const directory = cacheDirectory ?? defaultCacheDirectory(environment);
+  return known(cacheDirectory ?? defaultCacheDirectory(environment));
+}
+
+function known(directory: string | undefined): string {
   if (directory !== undefined) return directory;
   throw new UsageError('no home directory for the cache is known', { hint: 'use --cache-dir DIR' });
 }
@@ -43,9 +46,7 @@ export async function addToCache(request: PullOptions): Promise<CacheAddition> {
     throw new UsageError(`cannot add ${printable(name)} to the cache: it is on this machine already`, {
       hint: 'name an image of a registry',
     });
-  const { directory } = request.store;
-  if (directory === undefined)
-    throw new UsageError('no home directory for the cache is known', { hint: 'use --cache-dir DIR' });
+  const directory = known(request.store.directory);
   const tally = new Tally(request.report);
   const { report } = tally;
   // Files that are not kept lie beside the cache.
