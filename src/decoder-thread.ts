@@ -100,7 +100,7 @@ class Pipeline {
         released = size;
       }
       if (!hash) this.#hash(MOST_UNHASHED);
-      if (this.#jobs.waiting > 0 && this.#output.unread >= AHEAD) this.#jobs.run(JOBS);
+      if (this.#jobs.waiting > 0 && this.#output.unread >= AHEAD) this.#runJobs();
     }
     decoder.end();
     const hexDigest = hash
@@ -141,10 +141,14 @@ class Pipeline {
 
   /** Does jobs, or waits until there are some or `ready`. */
   #work(ready: () => boolean): void {
-    if (this.#jobs.waiting > 0) {
-      this.#jobs.run(JOBS);
-      if (this.#jobs.waiting === 0) this.#output.wakeReader();
-    } else if (!this.#hash(0)) this.#output.waitUnless(() => this.#jobs.waiting > 0 || ready());
+    if (this.#jobs.waiting > 0) this.#runJobs();
+    else if (!this.#hash(0)) this.#output.waitUnless(() => this.#jobs.waiting > 0 || ready());
+  }
+
+  /** The other thread may wait for the last job, while the ring is full and this thread waits for it. */
+  #runJobs(): void {
+    this.#jobs.run(JOBS);
+    if (this.#jobs.waiting === 0) this.#output.wakeReader();
   }
 
   #engine(compression: Remote): Engine {
