@@ -31,7 +31,7 @@ export interface PullRequest {
   /** Replace existing configurations. */
   readonly force?: boolean | undefined;
   /**
-   * Make the destination exactly the image and remove all else in it: true, unless it is that already and nothing in it was touched; `always`, in any
+   * Make the destination exactly the image and remove any other file in it: true, unless it is the unchanged image already; `always`, in any
    * case. Default: no.
    */
   readonly replace?: boolean | 'always' | undefined;

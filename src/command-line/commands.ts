@@ -173,7 +173,7 @@ const whatAndWhere = group('What and where', [
   ],
   [
     '--replace [always]',
-    'make DIR exactly the image and remove all else in it; nothing is done if it is that already (=always: even then)',
+    'make DIR exactly the image and remove any other file in it; an unchanged DIR is left as it is (=always: rebuild it)',
     (o) => o.parsed(oneOf(['touched', 'always'])).preset('touched'),
   ],
   ['--merge', 'unpack the image over another image that DIR holds'],

@@ -20,8 +20,8 @@ export interface DiskEntry extends Comparable, FileStat {
 }
 
 /**
- * A directory on disk and all that is in it, to be read only. It may be anybody's, and change meanwhile: no link is followed, not even
- * one that another process has just put there, and nothing but regular files is opened.
+ * A directory tree on disk, only read. It may belong to another user and change during the walk: no link is followed, not even
+ * one that another process has just made, and only regular files are opened.
  */
 export class DiskTree implements Disposable {
   readonly #shown: string;

@@ -43,7 +43,7 @@ export async function fingerprintOf(
     const newest = await addTree(hash, filesystem, directories, signal);
     return newest === undefined ? undefined : { digest: `sha256:${hash.digest('hex')}` as Digest, newest };
   } catch (error) {
-    // A path that is too long, or one that changed meanwhile.
+    // The path is too long, or it changed during the walk.
     if (error instanceof IntegrityError || error instanceof SyscallError) return undefined;
     throw error;
   } finally {

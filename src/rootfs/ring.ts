@@ -252,7 +252,7 @@ export class RingReader implements ByteSource {
   /** Length of the last view, whose bytes are still in the ring. */
   #taken = 0;
   #copyOut: ((bytes: Uint8Array, into: Uint8Array) => void) | undefined;
-  /** Called before the thread is blocked; true: something was done meanwhile, and it is to be looked again. */
+  /** Called before the thread blocks; true if it did some work, after which the ring is checked again. */
   beforeWait: (() => boolean) | undefined;
 
   constructor(memory: SharedArrayBuffer) {

@@ -25,7 +25,7 @@ export interface Place {
   readonly name: string;
 }
 
-/** @throws UsageError where nothing can stand beside the directory, or its path cannot be said in a configuration */
+/** @throws UsageError where the directory has no parent for the file, or its path cannot be written in a configuration */
 export function placeOf(destination: string): Place {
   const directory = absolutePath(destination);
   const parent = path.dirname(directory);

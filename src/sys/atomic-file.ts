@@ -89,7 +89,7 @@ const TRIES = 10;
  * and back where the new one cannot be put there; a process that is killed between these two steps leaves the old one aside.
  *
  * @param aside a name beside them for the old one; a number is put behind it where it is taken
- * @returns where the old one is now, and what others put in its place meanwhile
+ * @returns the path of the old one, and of what other processes put in its place during the exchange
  * @throws what rename(2) says; then both have the names they had
  */
 export function replaceDirectory(stage: string, directory: string, aside: string): string[] {
