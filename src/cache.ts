@@ -1,9 +1,8 @@
-import { fetchAllLayers } from './blob/queue.ts';
 import { DestinationError, printable, UsageError } from './errors.ts';
 import type { Digest } from './oci/digest.ts';
 import type { Image } from './oci/image.ts';
 import { type CacheRequest, defaultCacheDirectory, type PullOptions } from './options.ts';
-import { withoutCorruptBlobs } from './resumption.ts';
+import { fetchImage } from './resumption.ts';
 import { type ImageSource, parseImage } from './source.ts';
 import { type BytesBySource, Tally } from './summary.ts';
 import { type Opened, resolveImage, withSession } from './with-session.ts';
@@ -57,11 +56,8 @@ export async function addToCache(request: PullOptions): Promise<CacheAddition> {
     refuseUncacheable(image, source, options);
     // Before anything is downloaded in vain.
     await requireKept([image.digest], opened);
-    const { jobs, retryPolicy: policy, signal } = options;
-    await withoutCorruptBlobs(report, async (careful) => {
-      const fetched = await fetchAllLayers(image.layers, { store, jobs, policy, signal, report, careful });
-      await fetched.close();
-    });
+    const fetched = await fetchImage(image, store, options);
+    await fetched.close();
     await requireKept(
       image.layers.map(({ digest }) => digest),
       opened,

@@ -1,5 +1,4 @@
 import path from 'node:path';
-import { fetchAllLayers } from './blob/queue.ts';
 import { summaryOf } from './build.ts';
 import { ArchiveFile, isSpecialFile } from './archive/archive-file.ts';
 import { compressionFor, flatten, type FlattenSummary } from './archive/flatten.ts';
@@ -7,7 +6,7 @@ import { diskFormatOf } from './disk/format.ts';
 import { UsageError } from './errors.ts';
 import { describeNotRestored } from './rootfs/rootfs.ts';
 import type { PullOptions } from './options.ts';
-import { withoutCorruptBlobs } from './resumption.ts';
+import { fetchImage } from './resumption.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { treeLayer } from './with-image-tree.ts';
 import { resolveImage, withSession } from './with-session.ts';
@@ -39,7 +38,7 @@ export async function exportArchive(
   const tally = new Tally(request.report);
   const options = { ...request, destination, report: tally.report };
   const stopwatch = new Stopwatch();
-  const { report, signal, jobs } = options;
+  const { report, signal } = options;
   if (request.diskSize !== undefined)
     throw new UsageError('--size is the size of an ext4', { hint: 'leave it out, or use -o FILE.ext4' });
   const [machine] = request.virtualMachines;
@@ -54,10 +53,7 @@ export async function exportArchive(
       const { source, store } = opened;
       const image = await resolveImage(opened, options);
       stopwatch.lap('resolve');
-      const queue = { store, jobs, policy: options.retryPolicy, signal, report };
-      const fetched = await withoutCorruptBlobs(report, (careful) =>
-        fetchAllLayers(image.layers, { ...queue, careful }),
-      );
+      const fetched = await fetchImage(image, store, options);
       let summary: FlattenSummary;
       try {
         summary = await flatten(fetched.layers.map(treeLayer), file?.output ?? stdout, {

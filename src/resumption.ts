@@ -1,3 +1,5 @@
+import { fetchAllLayers } from './blob/queue.ts';
+import type { Store } from './blob/store.ts';
 import { CorruptBlobError } from './blob/transfer.ts';
 import { printable } from './errors.ts';
 import type { Survey } from './git/survey.ts';
@@ -13,23 +15,24 @@ import type { LayerSummary } from './summary.ts';
 export async function alreadyThere(
   image: Image,
   { branch, checkedOut }: Extract<Survey, { kind: 'complete' }>,
-  { destination, report }: PullOptions,
+  options: PullOptions,
 ): Promise<Built> {
-  await Destination.tidy(destination);
-  const layers = layersThere(image.layers, report);
-  const shown = printable(destination);
+  const back = `dlrootfs checkout ${branch} -d ${printable(options.destination)}`;
   const state = checkedOut
     ? 'nothing was done'
-    : `another branch is checked out; to get this one back: dlrootfs checkout ${branch} -d ${shown}`;
-  report({ type: 'notice', message: `${shown} has all layers of the image: ${state}` });
-  return { layers, notRestored: nothingLost() };
+    : `another branch is checked out; to get this one back: ${back}`;
+  return await nothingToDo(image, `has all layers of the image: ${state}`, options);
 }
 
 /** With `replace`: DIR is the image already, and nothing is to be done but to say so. */
-export async function untouched(image: Image, { destination, report }: PullOptions): Promise<Built> {
+export async function untouched(image: Image, options: PullOptions): Promise<Built> {
+  return await nothingToDo(image, 'is this image already: nothing was done', options);
+}
+
+async function nothingToDo(image: Image, why: string, { destination, report }: PullOptions): Promise<Built> {
   await Destination.tidy(destination);
   const layers = layersThere(image.layers, report);
-  report({ type: 'notice', message: `${printable(destination)} is this image already: nothing was done` });
+  report({ type: 'notice', message: `${printable(destination)} ${why}` });
   return { layers, notRestored: nothingLost() };
 }
 
@@ -71,4 +74,15 @@ export async function withoutCorruptBlobs<T>(
       report({ type: 'notice', message: `${error.message}; starting the pull again without it` });
     }
   }
+}
+
+/** All layers of an image, each complete and right, until the result is closed. @throws as `withoutCorruptBlobs` */
+export async function fetchImage(
+  { layers }: Image,
+  store: Store,
+  { jobs, retryPolicy: policy, signal, report }: PullOptions,
+): ReturnType<typeof fetchAllLayers> {
+  return await withoutCorruptBlobs(report, (careful) =>
+    fetchAllLayers(layers, { store, jobs, policy, signal, report, careful }),
+  );
 }
