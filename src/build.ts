@@ -309,11 +309,8 @@ async function openGit(
   return await layers.resume(path, target, resumed.base, gitOptions);
 }
 
-/**
- * From this size of all compressed layers on, in bytes, the decoder's thread is used. It wins more than its start costs from 4 MiB on. It is
- * off until it has passed `make soak`: two races between the threads were found, and removed, after it was written.
- */
-const WORTH_DECODER = Number.POSITIVE_INFINITY;
+/** From this size of all compressed layers on, in bytes, the decoder's thread wins more than its start costs. */
+const WORTH_DECODER = 4 * 1024 * 1024;
 
 function isWorthDecoder({ backend }: Rootfs, layers: readonly Layer[]): boolean {
   const bytes = layers.reduce((sum, { size = 0 }) => sum + size, 0);
