@@ -1,13 +1,20 @@
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { copyFile, mkdir } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rename, rm } from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { extract } from 'tar';
 import { bundleForExecutable } from './bundle.ts';
 import { codeCaches } from './code-cache.ts';
 import { makeExecutable, type Architecture } from './inject.ts';
 
 const run = promisify(execFile);
 const root = new URL('../..', import.meta.url).pathname;
+
+/** package-lock.json, version 3 */
+interface Lockfile {
+  readonly packages: Readonly<Record<string, { readonly version: string; readonly integrity: string }>>;
+}
 
 /**
  * Flags of Node and V8 that the program always runs with; it takes none from NODE_OPTIONS.
@@ -32,13 +39,13 @@ export async function buildSingleExecutable(architecture: Architecture, output: 
   const { scripts } = await bundleForExecutable();
   const koffi = await packageFile(
     architecture,
-    '.',
+    '',
     `@koromix/koffi-linux-${architecture}/linux_${architecture}/koffi.node`,
   );
   const caches = architecture === hostArchitecture() ? await codeCaches(scripts, koffi, flags) : new Map();
   await makeExecutable({
     architecture,
-    node: await packageFile(architecture, 'tools/node', `node-linux-${architecture}/bin/node`),
+    node: await packageFile(architecture, 'tools/node/', `node-linux-${architecture}/bin/node`),
     koffi,
     flags,
     assets: new Map<string, string | Uint8Array>([...scripts, ...caches]),
@@ -48,24 +55,29 @@ export async function buildSingleExecutable(architecture: Architecture, output: 
 }
 
 /**
- * A file of a package for one architecture. npm installs the package of this machine only; for another architecture the
- * project's lockfile is installed again in dist/.foreign-ARCHITECTURE, with the options of that architecture.
+ * A file of a package for one architecture. npm installs the package of this machine only; the package of another architecture is
+ * fetched into dist/.foreign-ARCHITECTURE, as the lockfile names it. (`npm ci --cpu` needs npm 10; Debian 13 has npm 9.2.)
  */
 async function packageFile(architecture: Architecture, project: string, file: string): Promise<string> {
-  const installed = `${root}${project}/node_modules/${file}`;
+  const installed = `${root}${project}node_modules/${file}`;
   if (existsSync(installed)) return installed;
-  const folder = `${root}dist/.foreign-${architecture}/${project}`;
-  const foreign = `${folder}/node_modules/${file}`;
+  const [, name = '', inside = ''] = /^((?:@[^/]+\/)?[^/]+)\/(.*)$/.exec(file)!;
+  const { packages } = JSON.parse(await readFile(`${root}${project}package-lock.json`, 'utf8')) as Lockfile;
+  const { version, integrity } = packages[`node_modules/${name}`]!;
+  const folder = `${root}dist/.foreign-${architecture}/${name}-${version}`;
+  const foreign = `${folder}/${inside}`;
   if (!existsSync(foreign)) {
-    await mkdir(folder, { recursive: true });
-    for (const name of ['package.json', 'package-lock.json']) {
-      await copyFile(`${root}${project}/${name}`, `${folder}/${name}`);
-    }
-    const as = ['--os=linux', '--libc=glibc', `--cpu=${architecture}`];
-    const quietly = ['--no-audit', '--no-fund', '--loglevel=error'];
-    await run('npm', ['ci', '--prefix', folder, '--omit=dev', '--ignore-scripts', ...as, ...quietly]);
-    // It is an optional dependency: npm says nothing when it could not be had.
-    if (!existsSync(foreign)) throw new Error(`npm ci did not bring ${foreign}: is the registry reachable?`);
+    const scratch = `${folder}.part`;
+    await rm(scratch, { recursive: true, force: true });
+    await mkdir(`${scratch}/package`, { recursive: true });
+    await run('npm', ['pack', `${name}@${version}`, '--pack-destination', scratch, '--loglevel=error']);
+    const packed = (await readdir(scratch)).find((each) => each.endsWith('.tgz')) ?? '';
+    const bytes = await readFile(`${scratch}/${packed}`);
+    const found = `sha512-${createHash('sha512').update(bytes).digest('base64')}`;
+    if (found !== integrity) throw new Error(`${name}@${version} is ${found}, not ${integrity} of the lockfile`);
+    await extract({ file: `${scratch}/${packed}`, cwd: `${scratch}/package`, strip: 1 });
+    await rename(`${scratch}/package`, folder);
+    await rm(scratch, { recursive: true });
   }
   return foreign;
 }
