@@ -74,7 +74,8 @@ async function packageFile(architecture: Architecture, project: string, file: st
     const packed = (await readdir(scratch)).find((each) => each.endsWith('.tgz')) ?? '';
     const bytes = await readFile(`${scratch}/${packed}`);
     const found = `sha512-${createHash('sha512').update(bytes).digest('base64')}`;
-    if (found !== integrity) throw new Error(`${name}@${version} is ${found}, not ${integrity} of the lockfile`);
+    if (found !== integrity)
+      throw new Error(`${name}@${version} is ${found}, not ${integrity} of the lockfile`);
     await extract({ file: `${scratch}/${packed}`, cwd: `${scratch}/package`, strip: 1 });
     await rename(`${scratch}/package`, folder);
     await rm(scratch, { recursive: true });
