@@ -189,7 +189,10 @@ const whatAndWhere = group('What and where', [
   ['--force', 'replace existing configurations; with checkout, discard uncommitted changes'],
   ['--rootless', 'with --for runc: a container that needs no root (the default when not root)'],
   ['--userns', 'as a plain user: owners, setuid bits and capabilities as root has them, in a user namespace'],
-  ['--prepare', 'add missing mount points and files that a system needs to boot'],
+  [
+    '--prepare',
+    'add missing mount points and files that a system needs to boot; with verify, do not tell them',
+  ],
   ['--dry-run', 'print what a pull would do, as inspect does'],
 ]);
 
@@ -235,7 +238,7 @@ const download = group('Download and cache', [
 ]);
 
 const output = group('Output', [
-  ['-q, --quiet', 'print only the destination'],
+  ['-q, --quiet', 'print only the destination; with verify and diff, nothing'],
   ['-v, --verbose', 'log requests, decisions and timings on standard error (also --debug)'],
   ['--json', 'print one JSON object at the end instead of lines'],
   [
@@ -311,12 +314,12 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
   },
   inspect: {
     synopsis: 'inspect IMAGE',
-    summary: 'describe an image, and what a pull of it would download',
+    summary: 'describe an image: digest, platforms, command, layers, and what a pull of it would download',
     words: ['<image>'],
     options: [...named('platform'), ...credentials, ...registry, ...download, ...report, ...other],
   },
   verify: {
-    synopsis: 'verify IMAGE',
+    synopsis: 'verify IMAGE [-d DIR]',
     summary: 'tell what differs between DIR and an image; exit code 9 if anything does',
     words: ['<image>'],
     options: [
@@ -361,9 +364,9 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     options: [...credentials, ...registry, ...report, ...other],
   },
   cache: {
-    synopsis: 'cache [size|prune|add]',
+    synopsis: 'cache [size|prune|add IMAGE]',
     summary:
-      'print the size of the cache; prune empties it, or shrinks it to --cache-size; add IMAGE fills it',
+      'print the size of the cache; prune empties it, or shrinks it to --cache-size; add downloads an image into it',
     words: ['[size|prune|add]', '[image]'],
     options: [
       ...named('platform'),
@@ -375,7 +378,7 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     ],
   },
   checkout: {
-    synopsis: 'checkout BRANCH',
+    synopsis: 'checkout BRANCH [-d DIR]',
     summary: 'reset a rootfs pulled with -g to its exact state after a layer (layer1_…, or layer1)',
     words: ['<branch>'],
     options: [...named('dest', 'force'), ...other],

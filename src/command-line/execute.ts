@@ -86,7 +86,8 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<voi
   );
   if (values.json === true) stdout.write(`${JSON.stringify(summary)}\n`);
   else if (values.quiet === true) stdout.write(osPath(`${summary.destination}\n`));
-  else if (values.user || values.registryToken)
+  // A password that was typed, in a file or in a variable is not in the history.
+  else if (/^:|:./.test(values.user ?? '') || values.registryToken)
     stdout.write("WARNING: don't forget to remove your docker hub credentials from your history !!\n");
 }
 

@@ -1,6 +1,6 @@
 import { Command, Help } from 'commander';
 import { UsageError, printable } from '../errors.ts';
-import { type CommandDescription, commands, optionDescription } from './commands.ts';
+import { type CommandDescription, commands, optionDescription, optionNamed } from './commands.ts';
 import { suggestion } from './program.ts';
 import { type Paragraph, type Topic, topicNames, topics } from './topics.ts';
 
@@ -9,6 +9,8 @@ const INDENT_COLUMNS = 2;
 /** Longer terms get a line of their own, and so do those that leave too little to their text. */
 const WIDEST_TERM_COLUMNS = 40;
 const NARROWEST_TEXT_COLUMNS = 20;
+/** Topics that a hint names. */
+const MOST_PLACES = 2;
 
 const layout = Object.assign(new Help(), {
   helpWidth: HELP_COLUMNS,
@@ -51,8 +53,26 @@ export function helpText(name?: string, all = false, columns = HELP_COLUMNS): st
   if (parts.length > 0) return parts.join('\n');
   const known = [...Object.keys(commands), ...topicNames];
   throw new UsageError(`no help on ${printable(name)}`, {
-    hint: suggestion(name, known) ?? `name one of ${known.join(', ')}`,
+    hint:
+      placeOf(name) ??
+      suggestion(name, known) ??
+      'dlrootfs --help --all lists all commands, flags and topics',
   });
+}
+
+/** Where the help has a flag, or a word that is neither command nor topic: a hint, or undefined where it has not. */
+function placeOf(word: string): string | undefined {
+  if (!/^[\w-]{2,}$/.test(word)) return undefined;
+  const flag = optionNamed(word);
+  if (flag !== undefined) return `see ${flag.long!} in dlrootfs --help --all`;
+  const pattern = new RegExp(`(?<!\\w)${word}s?(?!\\w)`, 'gi');
+  const hits = Object.entries(topics).map(
+    ([name, topic]) => [name, [...topicText(topic).matchAll(pattern)].length] as const,
+  );
+  const found = hits.filter(([, count]) => count > 0).toSorted(([, one], [, other]) => other - one);
+  if (found.length === 0) return pattern.test(wholeHelp()) ? 'see dlrootfs --help --all' : undefined;
+  const places = found.slice(0, MOST_PLACES).map(([name]) => `dlrootfs help ${name}`);
+  return `see ${places.join(' or ')}`;
 }
 
 const USAGE = 'Usage: dlrootfs IMAGE[:TAG|@DIGEST] [FLAGS]';

@@ -58,9 +58,14 @@ function optionEntry(option: Option): string {
 
 const description = `Downloads an image from Docker Hub or any other registry and unpacks its layers, in order, into a directory:
 the root file system of a container of that image, for LXC, runc, systemd\\-nspawn, chroot or a virtual machine.
-It needs no daemon and no other program. Digests verify every layer. No image can write outside the directory.
+It needs no daemon, and another program only for
+.BR \\-g
+(git) and disk images. Digests verify every layer. No image can write outside the directory.
 .PP
-A new or empty directory appears complete or not at all. In a directory that holds files, the image is unpacked over them.
+A new or empty directory appears complete or not at all. Over other files the image is unpacked; over another image only with
+.BR \\-\\-replace ,
+which removes it, or
+.BR \\-\\-merge .
 .PP
 Standard output has the lines of the original program of 2014; everything else goes to standard error.`;
 
@@ -71,6 +76,15 @@ const examples: readonly (readonly [text: string, line: string])[] = [
     'A private image, its password from a file:',
     'dlrootfs registry.example.com/app:2 -u ci --password-stdin < password',
   ],
+  ['Exactly one image; inspect prints the digest:', 'dlrootfs alpine@sha256:DIGEST'],
+  ['Again, where there may be a newer image:', 'dlrootfs ubuntu --replace'],
   ['For another machine:', 'dlrootfs alpine --platform linux/arm64 -d alpine-arm64'],
+  ['Through a proxy:', 'HTTPS_PROXY=http://proxy:3128 dlrootfs alpine'],
+  ['From a registry without TLS:', 'dlrootfs registry.example.com:5000/app --plain-http'],
+  ['Without a network:', 'dlrootfs cache add alpine\ndlrootfs alpine --offline'],
+  ['One archive instead of a directory:', 'dlrootfs alpine -o alpine.tar.zst'],
+  ['A container of LXC:', 'dlrootfs alpine -d /var/lib/lxc/web/rootfs --for lxc\nlxc-execute -n web'],
+  ['What has changed in ./rootfs:', 'dlrootfs verify ubuntu'],
+  ['One file of an image:', 'dlrootfs cat alpine /etc/os-release'],
   ['One git branch per layer:', 'dlrootfs ubuntu -g && git -C rootfs branch'],
 ];

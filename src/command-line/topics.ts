@@ -41,16 +41,20 @@ export const topics: Readonly<Record<string, Topic>> = {
   },
   registries: {
     title: 'REGISTRIES',
-    summary: 'image names, mirrors, certificates, plain http',
+    summary: 'image names, certificates, plain http, proxies, mirrors',
     paragraphs: [
       [
         ['ubuntu, ubuntu:14.04', 'docker.io/library/ubuntu on Docker Hub; the default tag is latest'],
         ['org/app:1', 'docker.io/org/app on Docker Hub'],
         ['host[:port]/path[:tag]', 'another registry: a host contains a dot or a port, or is localhost'],
-        ['…@sha256:DIGEST', 'exactly that manifest; a tag beside it is ignored'],
+        [
+          '…@sha256:DIGEST',
+          'exactly that manifest, to pin an image: dlrootfs inspect IMAGE prints its digest. A tag beside it is ignored',
+        ],
       ],
       'The protocol is https. Plain http is used for loopback addresses, with --plain-http, and with --tls-verify=false where https fails. Version 2 of the registry protocol is tried first, then version 1.',
       'For a private CA use --ca-file, or put *.crt into /etc/containers/certs.d/HOST:PORT or /etc/docker/certs.d/HOST:PORT, with client certificates beside it. NODE_EXTRA_CA_CERTS works too.',
+      'Behind a proxy set HTTPS_PROXY, as in HTTPS_PROXY=http://proxy:3128 dlrootfs alpine; HTTP_PROXY is for plain http. A proxy may be http://, https:// or socks5://, with user:password@. NO_PROXY names the hosts that need none; loopback never does.',
       'Mirrors are tried before the registry itself: --mirror HOST, or [[registry.mirror]] in /etc/containers/registries.conf (also CONTAINERS_REGISTRIES_CONF, ~/.config/containers/registries.conf). The settings insecure, blocked and location work as in podman. Digests verify the content of a mirror.',
     ],
   },
@@ -116,6 +120,32 @@ export const topics: Readonly<Record<string, Topic>> = {
       ],
     ],
   },
+  runtimes: {
+    title: 'RUNTIMES',
+    summary: 'what starts DIR: chroot, runc, LXC, systemd-nspawn',
+    paragraphs: [
+      'As root, chroot DIR /bin/sh runs a command in it; as a plain user, unshare -r chroot DIR /bin/sh. --for writes the configuration of a runtime: command, variables, user, directory and stop signal are those of the image. The pull prints the command that starts it.',
+      [
+        [
+          '-d web/rootfs --for runc',
+          'web/config.json; runc run -b web web. It has a terminal if the pull runs on one',
+        ],
+        ['-d /var/lib/lxc/web/rootfs --for lxc', '/var/lib/lxc/web/config; lxc-execute -n web'],
+        [
+          '-d web --for lxc',
+          'web.lxc, beside a DIR of another name than rootfs; lxc-execute -n web -f web.lxc',
+        ],
+        ['-d /var/lib/machines/web --for nspawn', '/var/lib/machines/web.nspawn; systemd-nspawn -M web'],
+        [
+          '--prepare',
+          'also adds missing mount points, and fills missing or empty /etc/hosts, /etc/hostname and /etc/resolv.conf',
+        ],
+        ['--rootless', 'with --for runc: for a plain user, also when root runs the pull'],
+        ['--force', 'replaces configurations that are there'],
+      ],
+      'A container of runc or LXC has no network but loopback. For the network of the host remove network from namespaces in config.json; for the bridge of LXC use the lines that are comments in its file.',
+    ],
+  },
   disks: {
     title: 'DISK IMAGES',
     summary: 'disk images, and what starts them in qemu and firecracker',
@@ -136,7 +166,7 @@ export const topics: Readonly<Record<string, Topic>> = {
     title: 'PARTS',
     summary: 'a part of an image: --path, --exclude, cat',
     paragraphs: [
-      'With --path a pull, -o and verify take only that file, or that directory with all that is in it, and the directories above. Layers are applied as a whole first: what a later layer replaces or deletes is replaced or deleted, and every layer is verified. Of a file with several names, the first name that is taken has the content.',
+      'With --path a pull, -o, verify and diff take only that file, or that directory with all that is in it, and the directories above. Layers are applied as a whole first: what a later layer replaces or deletes is replaced or deleted, and every layer is verified. Of a file with several names, the first name that is taken has the content.',
       [
         ['--path etc/ssl', 'from the root of the image; with or without a slash before it'],
         [
@@ -193,7 +223,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['CONTAINERS_REGISTRIES_CONF', 'file to read instead of registries.conf'],
         ['XDG_CACHE_HOME', 'the cache is its directory dlrootfs (default: ~/.cache)'],
         ['XDG_RUNTIME_DIR, XDG_CONFIG_HOME', 'directories of the configuration of podman and skopeo'],
-        ['HTTP_PROXY, HTTPS_PROXY, NO_PROXY', 'proxies, in upper or lower case'],
+        ['HTTP_PROXY, HTTPS_PROXY, NO_PROXY', 'proxies, in upper or lower case: dlrootfs help registries'],
         ['NODE_EXTRA_CA_CERTS', 'file with more CAs to trust'],
         ['SSL_CERT_FILE, SSL_CERT_DIR', "CAs instead of those of the system's store"],
         ['HOME', 'place of ~/.cache, ~/.config and ~/.docker'],

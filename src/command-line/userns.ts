@@ -155,7 +155,7 @@ async function made(handshake: Duplex, ended: Promise<number>): Promise<void> {
   if ((await Promise.race([ready, ended])) === 'ready') return;
   throw new UsageError('cannot use --userns: the system does not let this user make a user namespace', {
     code: 'NO_USERNS',
-    hint: 'see sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns, or run as root',
+    hint: 'see sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns, leave a chroot, or run as root',
   });
 }
 

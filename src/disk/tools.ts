@@ -19,14 +19,19 @@ interface ToolDescription {
   readonly program: string;
   readonly versionFlag: string;
   readonly oldest: readonly [major: number, minor: number, patch: number];
-  /** Of Debian. */
-  readonly package: string;
+  /** Of Debian, first the one with the program. */
+  readonly packages: readonly [string, ...string[]];
 }
 
 const tools: Readonly<Record<DiskFormat, ToolDescription>> = {
-  ext4: { program: 'mke2fs', versionFlag: '-V', oldest: [1, 47, 1], package: 'e2fsprogs' },
-  squashfs: { program: 'sqfstar', versionFlag: '-version', oldest: [4, 6, 0], package: 'squashfs-tools' },
-  erofs: { program: 'mkfs.erofs', versionFlag: '-V', oldest: [1, 8, 0], package: 'erofs-utils' },
+  ext4: {
+    program: 'mke2fs',
+    versionFlag: '-V',
+    oldest: [1, 47, 1],
+    packages: ['e2fsprogs', 'libarchive13t64'],
+  },
+  squashfs: { program: 'sqfstar', versionFlag: '-version', oldest: [4, 6, 0], packages: ['squashfs-tools'] },
+  erofs: { program: 'mkfs.erofs', versionFlag: '-V', oldest: [1, 8, 0], packages: ['erofs-utils'] },
 };
 
 /** A program that makes file systems, found and new enough. */
@@ -49,12 +54,12 @@ export async function findDiskTool(
   environment: Environment,
   signal: AbortSignal,
 ): Promise<DiskTool> {
-  const { program, versionFlag, oldest, package: debian } = tools[format];
+  const { program, versionFlag, oldest, packages } = tools[format];
   const binary = whereIs(program, environment);
   if (binary === undefined) {
     throw new DestinationError(`cannot write ${format}: ${program} was not found`, {
       code: 'TOOL_MISSING',
-      hint: `install ${debian} (apt-get install ${debian})`,
+      hint: `install ${packages[0]} (apt-get install ${packages.join(' ')})`,
     });
   }
   const tool = { program, binary };
@@ -66,7 +71,7 @@ export async function findDiskTool(
     const shown = found ? found[0] : 'of no known version';
     throw new DestinationError(
       `cannot write ${format}: ${program} is ${shown}, and ${oldest.slice(0, oldest[2] > 0 ? 3 : 2).join('.')} or newer is needed`,
-      { code: 'TOOL_TOO_OLD', hint: `install a newer ${debian}, or use -o FILE.tar` },
+      { code: 'TOOL_TOO_OLD', hint: `install a newer ${packages[0]}, or use -o FILE.tar` },
     );
   }
   return tool;

@@ -35,6 +35,24 @@ test('help: a mistyped topic is guessed', () => {
   );
 });
 
+test('help: a word that is in the help is found there', () => {
+  const hints = {
+    proxy: 'see dlrootfs help registries',
+    lxc: 'see dlrootfs help runtimes',
+    tls: 'see dlrootfs help registries',
+    'plain-http': 'see --plain-http in dlrootfs --help --all',
+    retry: 'see --retry in dlrootfs --help --all',
+    xyzzy: 'dlrootfs --help --all lists all commands, flags and topics',
+    'a(': 'dlrootfs --help --all lists all commands, flags and topics',
+  };
+  for (const [word, hint] of Object.entries(hints))
+    assert.throws(
+      () => helpText(word),
+      (error) => error instanceof UsageError && error.hint === hint,
+      word,
+    );
+});
+
 test('help: --help leaves a line for the prompt on a terminal of 80 × 24, and names every command and topic', () => {
   const lines = helpText().trimEnd().split('\n');
   assert.ok(lines.length <= 23 && lines.every((line) => line.length <= 80), lines.join('\n'));

@@ -218,7 +218,7 @@ const ROWS: readonly Row[] = [
     code: CERTIFICATE,
     message: ({ server, reason }) => `cannot trust the certificate of ${server}: ${reason}`,
     hint: ({ host }) =>
-      `put its authority into /etc/docker/certs.d/${host}/ca.crt, name it by --ca-file, or skip the check with --tls-verify=false`,
+      `put its authority into /etc/containers/certs.d/${host}/ca.crt, name it by --ca-file, or skip the check with --tls-verify=false`,
   },
   {
     codes: /ALERT_CERTIFICATE_REQUIRED$/,
