@@ -47,11 +47,15 @@ const destination: readonly Refused[] = [
   { calls: 'unlinkat', error: 'EIO', when: '2', says: dead, left: 1 },
   { calls: 'unlinkat', error: 'EIO', when: '3', says: dead },
   { calls: 'fchmod', error: 'EIO', says: dead },
-  { calls: 'mkdir', error: 'EIO', says: /^error: cannot write out: the disk fails \(EIO\)\nhint: .*dmesg/m },
+  {
+    calls: 'mkdir',
+    error: 'EIO',
+    says: /^error: cannot write out: the disk fails: i\/o error \(EIO\)\nhint: .*dmesg/m,
+  },
   {
     calls: 'rename',
     error: 'EIO',
-    says: /^error: cannot write .*out: the disk fails \(EIO\)\nhint: .*dmesg/m,
+    says: /^error: cannot write .*out: the disk fails: i\/o error \(EIO\)\nhint: .*dmesg/m,
   },
   { calls: 'mkdir', error: 'EROFS', says: /^error: \/.*out cannot be made: \/.* is read-only\nhint: /m },
   { calls: 'pwrite64', error: 'EROFS', says: /^error: .*read-only file system \(EROFS\)\nhint: /m },

@@ -9,6 +9,7 @@ import type { FakeImage } from '../support/fake-image.ts';
 import type { FakeRegistryOptions } from '../support/fake-registry.ts';
 import { missing } from '../support/debian.ts';
 import { startProgram, type RunningProgram } from '../support/program.ts';
+import { runs } from '../support/runs.ts';
 import { until } from '../support/until.ts';
 import { killRounds, type killKinds, type KillRound } from './kill.ts';
 import { Setting, threeLayers } from './setting.ts';
@@ -237,11 +238,11 @@ test('SIGINT while another run has the blob: exit 130, soon, and the other one g
 
 /** How often each is killed here; `make soak` does it more often. */
 const rounds: Readonly<Record<keyof typeof killKinds, number>> = {
-  'a directory': 20,
-  '-g': 8,
-  '-o': 6,
-  '--replace': 10,
-  'several connections': 4,
+  'a directory': runs(8, 20),
+  '-g': runs(4, 8),
+  '-o': runs(4, 6),
+  '--replace': runs(4, 10),
+  'several connections': runs(3, 4),
 };
 
 for (const [name, count] of Object.entries(rounds) as [keyof typeof killKinds, number][]) {

@@ -106,7 +106,7 @@ export const killKinds = {
 const SIDE_BY_SIDE = 3;
 
 /**
- * Kills a pull at a random moment, sees that what it makes is not there or whole, and runs the same command again; so many times,
+ * Kills a pull at a random moment, one in each part of a run's time, sees that what it makes is not there or whole, and runs the same command again; so many times,
  * each with an empty store and nothing pulled, or with an earlier tag, to begin with. `told` hears of every round.
  */
 export async function killRounds(
@@ -120,10 +120,11 @@ export async function killRounds(
   const worker = async () => {
     for (; round < rounds;) {
       const withEarlier = kind.earlier !== undefined && round % 2 === 1;
+      const after = ((round + Math.random()) / rounds) * model.milliseconds;
       round += 1;
       await using setting = await open(kind);
       if (withEarlier) await pullEarlier(setting, kind);
-      told(await killOnce(setting, kind, model, withEarlier));
+      told(await killOnce(setting, kind, model, { after, withEarlier }));
     }
   };
   await Promise.all(Array.from({ length: SIDE_BY_SIDE }, worker));
@@ -167,10 +168,9 @@ async function killOnce(
   setting: Setting,
   kind: KillKind,
   model: Model,
-  withEarlier: boolean,
+  { after, withEarlier }: { readonly after: number; readonly withEarlier: boolean },
 ): Promise<KillRound> {
   const { registry, image } = setting;
-  const after = Math.random() * model.milliseconds;
   const run = setting.start(kind.flags);
   const watch = withEarlier ? undefined : watchFor(setting, kind, model);
   await until('the first request', () => registry.requests.length > 0);

@@ -18,12 +18,14 @@ import {
 } from 'node:fs';
 import { randomUUID } from 'node:crypto';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { dir, file, tar, whiteout } from '../support/archive.ts';
 import { missing } from '../support/debian.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { Scratch, runProgram, startProgram } from '../support/program.ts';
+import { isThorough } from '../support/runs.ts';
 import { printTree } from '../support/tree.ts';
 
 // A container that has a -g rootfs as its / can write anything into /.git. Nothing of it may run, lead out of DIR, or hold the program up.
@@ -430,7 +432,7 @@ const obstacles: [what: string, make: (setting: Setting, place: string) => unkno
 
 /** A socket that stays when its listener is gone. */
 async function listenOn(place: string): Promise<void> {
-  const short = path.join('/tmp', `dlrootfs-test-${randomUUID()}`);
+  const short = path.join(tmpdir(), `dlrootfs-test-${randomUUID()}`);
   const server = createServer().listen(short);
   await new Promise((resolve) => {
     server.once('listening', resolve);
@@ -441,10 +443,7 @@ async function listenOn(place: string): Promise<void> {
   });
 }
 
-/** All pairs of a name and an obstacle, not every other one, where properties are tested longer too. */
-const isThorough = process.env['DLROOTFS_RUNS'] !== undefined;
-
-/** Each pair meets one of the commands; each obstacle and each name meet all of them. */
+/** Each pair (every other one, unless thorough) meets one of the commands; each obstacle and each name meet all of them. */
 test('anything in the place of a file of git: no hang, no bug, nothing outside', { skip }, async (t) => {
   for (const [row, [what, make]] of obstacles.entries()) {
     await t.test(what, async () => {

@@ -18,6 +18,7 @@ import {
   whiteout,
   type Item,
 } from '../support/archive.ts';
+import { runs } from '../support/runs.ts';
 import { branchOf, checkOut, environment, git, idOf, scratch, snapshot } from './git.ts';
 
 const isRoot = process.getuid?.() === 0;
@@ -153,10 +154,11 @@ test('the same where aufs kept files with several names aside', needsRoot, (t) =
   ]),
 );
 
+/** Long, so that few files make the changes that are told at once. */
+const oneOfMany = (index: number) => `many/directory-${index % 7}/${'file-number-'.repeat(18)}${index}`;
+
 function many(count: number, text: string): Item[] {
-  return Array.from({ length: count }, (_, index) =>
-    file(`many/directory-${index % 7}/file-number-${index}`, `${text} ${index}`),
-  );
+  return Array.from({ length: count }, (_, index) => file(oneOfMany(index), `${text} ${index}`));
 }
 
 test('the same for layers that write a file again and again, read while they are written', needsRoot, (t) => {
@@ -164,15 +166,15 @@ test('the same for layers that write a file again and again, read while they are
     [
       file('again', 'first'),
       hardlink('kept', 'again'),
-      ...many(1500, 'one'),
+      ...many(450, 'one'),
       file('again', 'again'),
       file('gone/soon', 'x'),
-      ...many(1500, 'two'),
+      ...many(450, 'two'),
       file('again', 'last!'),
-      hardlink('many/directory-0/file-number-0', 'kept'),
+      hardlink(oneOfMany(0), 'kept'),
       file('gone', 'no directory'),
     ],
-    [whiteout('many'), ...many(700, 'three'), whiteout('again'), file('kept', 'other')],
+    [whiteout('many'), ...many(250, 'three'), whiteout('again'), file('kept', 'other')],
   ]);
 });
 
@@ -211,7 +213,7 @@ test('the same for images of any layers', needsRoot, async (t) => {
       fc.pre(isSound);
       await everyBranchIsItsLayer(directory, layers);
     }),
-    { numRuns: Number(process.env['DLROOTFS_RUNS'] ?? 4) },
+    { numRuns: runs(4, 50) },
   );
 });
 
