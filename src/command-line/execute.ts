@@ -1,10 +1,10 @@
+import { geteuid } from 'node:process';
 import type { Readable, Writable } from 'node:stream';
 import type { Difference } from '../comparison/differences.ts';
 import { DestinationError, ExitCode, UsageError, printable } from '../errors.ts';
 import type { Environment, PullRequest } from '../options.ts';
 import { type TerminalStream, terminalReport } from '../report/bars.ts';
-import { type LiveReport, type Report, fanOut } from '../report/event.ts';
-import { jsonLinesReport } from '../report/json-lines.ts';
+import { type LiveReport, type Report, fanOut, jsonLinesReport } from '../report/event.ts';
 import { formatBytes, plainReport } from '../report/progress.ts';
 import { messageReport, textReport } from '../report/text.ts';
 import { runtimes } from '../runtime/config-files.ts';
@@ -57,11 +57,10 @@ async function runInvocation(invocation: Invocation, context: CliContext): Promi
     throw new DestinationError('the working directory does not exist any more', {
       hint: 'cd to another directory',
     });
-  if (command === 'checkout')
-    return await (await import('./run-checkout.ts')).runCheckout(invocation, context);
   const others: Readonly<Record<string, Run>> = {
     cache: runCache,
     cat: runCat,
+    checkout: runCheckout,
     diff: runDiff,
     inspect: runInspect,
     tags: runTags,
@@ -141,6 +140,20 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
   if (output === '-') return;
   if (values.json === true) stdout.write(`${JSON.stringify(summary)}\n`);
   else if (values.quiet === true) stdout.write(osPath(`${output}\n`));
+}
+
+/** `dlrootfs checkout BRANCH`: the rootfs of that layer, exactly, in place. */
+async function runCheckout({ values, words }: Invocation, context: CliContext): Promise<void> {
+  const { environment, signal, stdout, stderr } = context;
+  const [{ checkout }, { describeNotRestored }] = await Promise.all([
+    import('../index.ts'),
+    import('../rootfs/not-restored.ts'),
+  ]);
+  const options = { environment, signal, force: values.force === true };
+  const { branch, notRestored } = await checkout(values.dest!, words[0]!, options);
+  const lost = describeNotRestored(notRestored, geteuid?.() === 0);
+  if (lost !== undefined) stderr.write(`notice: ${lost}\n`);
+  stdout.write(`${branch}\n`);
 }
 
 /** `dlrootfs inspect IMAGE`, and a pull with `--dry-run`. */

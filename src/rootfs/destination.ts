@@ -4,7 +4,7 @@ import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
 import { replaceDirectory } from '../sys/atomic-file.ts';
-import { osErrorOf, reasonOf } from '../sys/os-error.ts';
+import { explainOsError, osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { osPath, utf8Path } from '../sys/os-path.ts';
 import { locate, type Location, readMounts } from './location.ts';
 import type { RootMetadata } from './messages.ts';
@@ -273,30 +273,22 @@ async function removeLevels(levels: readonly string[]): Promise<void> {
   for (const level of levels.toReversed()) await rmdir(osPath(level)).catch(() => undefined);
 }
 
-/** Texts for what the system says of DIR; what has one already stays. */
-function explained(error: unknown, directory: string): DlrootfsError {
+/** By code: why the name that was wanted cannot be had. */
+const REASONS: Readonly<Record<string, string>> = {
+  ENOTEMPTY: 'it was filled by another process in the meantime',
+  EEXIST: 'it was made by another process in the meantime',
+  ERR_INVALID_ARG_VALUE: 'its name has a zero byte',
+  EXDEV: 'its file system does not rename it (EXDEV)',
+};
+
+function explained(error: unknown, directory: string): unknown {
   if (error instanceof DlrootfsError) return error;
-  const reasons: Readonly<Record<string, string>> = {
-    EACCES: 'permission denied',
-    EPERM: 'operation not permitted',
-    EROFS: 'the file system is mounted read-only',
-    ENOTDIR: 'something above it is not a directory',
-    ENOTEMPTY: 'it was filled by another process in the meantime',
-    EEXIST: 'it was made by another process in the meantime',
-    EIO: 'the disk fails (EIO)',
-    ENOSPC: 'the disk is full',
-    EDQUOT: 'the disk quota is used up',
-    ENAMETOOLONG: 'the name is too long',
-    EXDEV: 'its file system does not rename it (EXDEV)',
-  };
-  const os = osErrorOf(error);
-  const code = os?.code ?? 'DESTINATION';
-  const elsewhere = 'choose another directory with -d';
-  return new DestinationError(`cannot write ${printable(directory)}: ${reasons[code] ?? reasonOf(error)}`, {
-    code,
-    hint: code === 'EIO' ? os?.hint(elsewhere) : elsewhere,
-    cause: error,
-  });
+  const action = `write ${printable(directory)}`;
+  const hint = 'choose another directory with -d';
+  const { code = '' } = osErrorOf(error) ?? (error as NodeJS.ErrnoException);
+  const reason = REASONS[code];
+  if (reason === undefined) return explainOsError(error, action, hint);
+  return new DestinationError(`cannot ${action}: ${reason}`, { code, hint, cause: error });
 }
 
 /**

@@ -1,5 +1,5 @@
 import { BlockStream } from './block-stream.ts';
-import { type ByteSource, type Entry, MalformedTarError } from './entry.ts';
+import type { ByteSource, Entry } from './entry.ts';
 import { HeaderSequence } from './header-sequence.ts';
 import { BLOCK_SIZE } from './header.ts';
 
@@ -12,8 +12,6 @@ export class AsyncTarReader {
   readonly #stream: BlockStream;
   readonly #layer: string;
   readonly #sequence = new HeaderSequence();
-  #remaining = 0;
-  #padding = 0;
   #headerOffset = 0;
   #ended = false;
 
@@ -36,7 +34,7 @@ export class AsyncTarReader {
 
   /** More of the current file's stored data, undefined at its end. The view is valid until the next call. */
   async data(): Promise<Uint8Array | undefined> {
-    if (this.#remaining === 0) return undefined;
+    if (this.#stream.remaining === 0) return undefined;
     try {
       return await this.#take();
     } catch (error) {
@@ -45,27 +43,28 @@ export class AsyncTarReader {
   }
 
   async #advance(): Promise<Entry | undefined> {
+    const stream = this.#stream;
     const sequence = this.#sequence;
-    await this.#skipRest();
+    await this.#skipData();
     sequence.leaveEntry();
     for (;;) {
-      this.#headerOffset = this.#stream.offset;
-      if (this.#buffered < BLOCK_SIZE) await this.#fill(BLOCK_SIZE);
-      if (!this.#stream.nextBlock()) {
+      this.#headerOffset = stream.offset;
+      await this.#fill(BLOCK_SIZE);
+      if (!stream.nextBlock()) {
         sequence.finish();
         this.#ended = true;
         return undefined;
       }
-      switch (sequence.accept(this.#stream)) {
+      switch (sequence.accept(stream)) {
         case 'entry':
-          this.#startData(sequence.size);
+          stream.startData(sequence.size);
           return sequence.entry;
         case 'body':
           sequence.acceptBody(await this.#readBody(sequence.size));
           break;
         case 'skip':
-          this.#startData(sequence.size);
-          await this.#skipRest();
+          stream.startData(sequence.size);
+          await this.#skipData();
           break;
         case 'end':
           this.#ended = true;
@@ -75,46 +74,34 @@ export class AsyncTarReader {
     }
   }
 
-  get #buffered(): number {
-    return this.#stream.buffered + this.#chunks.length;
-  }
-
   /** Waits until `size` bytes (not more than a block) are here, or no more come. */
   async #fill(size: number): Promise<void> {
-    this.#stream.detach();
-    while (this.#buffered < size && (await this.#chunks.pull()));
-  }
-
-  #startData(size: number): void {
-    this.#remaining = size;
-    this.#padding = -size & (BLOCK_SIZE - 1);
+    const stream = this.#stream;
+    if (stream.buffered + this.#chunks.length >= size) return;
+    stream.detach();
+    while (stream.buffered + this.#chunks.length < size && (await this.#chunks.pull()));
   }
 
   async #take(): Promise<Uint8Array> {
-    if (this.#buffered === 0) await this.#fill(1);
-    const bytes = this.#stream.take(this.#remaining);
-    if (bytes === undefined) throw new MalformedTarError('the archive ends within its data');
-    this.#remaining -= bytes.length;
-    return bytes;
+    await this.#fill(1);
+    return this.#stream.takeData();
   }
 
-  async #skipRest(): Promise<void> {
-    while (this.#remaining > 0) await this.#take();
-    if (this.#padding === 0) return;
-    if (this.#buffered < this.#padding) await this.#fill(this.#padding);
-    if (!this.#stream.skip(this.#padding))
-      throw new MalformedTarError('the archive ends within the padding after it');
-    this.#padding = 0;
+  async #skipData(): Promise<void> {
+    while (this.#stream.remaining > 0) await this.#take();
+    await this.#fill(this.#stream.padding);
+    this.#stream.skipData();
   }
 
   async #readBody(size: number): Promise<Buffer> {
-    this.#startData(size);
+    const stream = this.#stream;
+    stream.startData(size);
     const body = Buffer.allocUnsafe(size);
-    while (this.#remaining > 0) {
-      const from = size - this.#remaining;
+    while (stream.remaining > 0) {
+      const from = size - stream.remaining;
       body.set(await this.#take(), from);
     }
-    await this.#skipRest();
+    await this.#skipData();
     return body;
   }
 }

@@ -15,6 +15,10 @@ export class BlockStream {
   /** The same block as words. */
   words: Int32Array;
   wordsAt = 0;
+  /** Bytes of the run of data that were not taken. */
+  remaining = 0;
+  /** Bytes between the run of data and the next block that were not passed over. */
+  padding = 0;
 
   readonly #source: ByteSource;
   readonly #scratch = Buffer.from(new ArrayBuffer(BLOCK_SIZE));
@@ -65,8 +69,40 @@ export class BlockStream {
     return true;
   }
 
-  /** The next bytes, at most `max`, valid until the next call; undefined at the end of the archive. */
-  take(max: number): Uint8Array | undefined {
+  /** What comes next is a run of data of so many bytes, padded to whole blocks. */
+  startData(size: number): void {
+    this.remaining = size;
+    this.padding = -size & (BLOCK_SIZE - 1);
+  }
+
+  /**
+   * The next bytes of the run, valid until the next call.
+   *
+   * @throws MalformedTarError where the archive ends
+   */
+  takeData(): Uint8Array {
+    const bytes = this.#take(this.remaining);
+    if (bytes === undefined) throw new MalformedTarError('the archive ends within its data');
+    this.remaining -= bytes.length;
+    return bytes;
+  }
+
+  /**
+   * Passes over what is left of the run, and its padding.
+   *
+   * @throws MalformedTarError where the archive ends before
+   */
+  skipData(): void {
+    if (this.remaining === 0 && this.padding === 0) return;
+    if (!this.#skip(this.remaining)) throw new MalformedTarError('the archive ends within its data');
+    this.remaining = 0;
+    if (!this.#skip(this.padding))
+      throw new MalformedTarError('the archive ends within the padding after it');
+    this.padding = 0;
+  }
+
+  /** At most `max` bytes; undefined at the end of the archive. */
+  #take(max: number): Uint8Array | undefined {
     if (this.#position === this.#chunk.length && !this.#refill()) return undefined;
     const start = this.#position;
     const end = Math.min(start + max, this.#chunk.length);
@@ -75,7 +111,7 @@ export class BlockStream {
   }
 
   /** Passes over `count` bytes; false where the archive ends before. */
-  skip(count: number): boolean {
+  #skip(count: number): boolean {
     let rest = count;
     for (;;) {
       const here = this.#chunk.length - this.#position;
@@ -91,7 +127,7 @@ export class BlockStream {
   #collectBlock(): boolean {
     let filled = 0;
     while (filled < BLOCK_SIZE) {
-      const bytes = this.take(BLOCK_SIZE - filled);
+      const bytes = this.#take(BLOCK_SIZE - filled);
       if (bytes === undefined) {
         if (filled === 0) return false;
         throw new MalformedTarError('the archive ends within a header block');

@@ -1,7 +1,6 @@
 import { BlockStream } from './block-stream.ts';
-import { type ByteSource, type Entry, type EntryReader, MalformedTarError } from './entry.ts';
+import type { ByteSource, Entry, EntryReader } from './entry.ts';
 import { HeaderSequence } from './header-sequence.ts';
-import { BLOCK_SIZE } from './header.ts';
 
 /**
  * Reads one archive: v7, ustar, GNU, star and pax, by the rules of `HeaderSequence`. It may end without its end mark at a block
@@ -14,9 +13,6 @@ export class TarReader implements EntryReader {
   readonly #stream: BlockStream;
   readonly #layer: string;
   readonly #sequence = new HeaderSequence();
-  /** Bytes of the current entry's data, and of the padding after it, that were not taken. */
-  #remaining = 0;
-  #padding = 0;
   /** Grows with the largest meta header. */
   #body: Buffer = Buffer.alloc(0);
   #headerOffset = 0;
@@ -41,9 +37,9 @@ export class TarReader implements EntryReader {
 
   data(): Uint8Array | undefined {
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#remaining === 0) return undefined;
+    if (this.#stream.remaining === 0) return undefined;
     try {
-      return this.#take();
+      return this.#stream.takeData();
     } catch (error) {
       throw this.#fail(error);
     }
@@ -52,7 +48,7 @@ export class TarReader implements EntryReader {
   #advance(): Entry | undefined {
     const stream = this.#stream;
     const sequence = this.#sequence;
-    this.#skipRest();
+    stream.skipData();
     sequence.leaveEntry();
     for (;;) {
       this.#headerOffset = stream.offset;
@@ -63,14 +59,14 @@ export class TarReader implements EntryReader {
       }
       switch (sequence.accept(stream)) {
         case 'entry':
-          this.#startData(sequence.size);
+          stream.startData(sequence.size);
           return sequence.entry;
         case 'body':
           sequence.acceptBody(this.#readBody(sequence.size));
           break;
         case 'skip':
-          this.#startData(sequence.size);
-          this.#skipRest();
+          stream.startData(sequence.size);
+          stream.skipData();
           break;
         case 'end':
           this.#ended = true;
@@ -80,37 +76,17 @@ export class TarReader implements EntryReader {
     }
   }
 
-  #startData(size: number): void {
-    this.#remaining = size;
-    this.#padding = -size & (BLOCK_SIZE - 1);
-  }
-
-  #take(): Uint8Array {
-    const bytes = this.#stream.take(this.#remaining);
-    if (bytes === undefined) throw new MalformedTarError('the archive ends within its data');
-    this.#remaining -= bytes.length;
-    return bytes;
-  }
-
-  #skipRest(): void {
-    if (this.#remaining === 0 && this.#padding === 0) return;
-    if (!this.#stream.skip(this.#remaining)) throw new MalformedTarError('the archive ends within its data');
-    this.#remaining = 0;
-    if (!this.#stream.skip(this.#padding))
-      throw new MalformedTarError('the archive ends within the padding after it');
-    this.#padding = 0;
-  }
-
   /** The body of a meta header, valid until the next one: memory of its own for each would be garbage of a MiB. */
   #readBody(size: number): Buffer {
-    this.#startData(size);
+    const stream = this.#stream;
+    stream.startData(size);
     if (this.#body.length < size) this.#body = Buffer.allocUnsafeSlow(size);
     const body = this.#body.subarray(0, size);
-    while (this.#remaining > 0) {
-      const from = size - this.#remaining;
-      body.set(this.#take(), from);
+    while (stream.remaining > 0) {
+      const from = size - stream.remaining;
+      body.set(stream.takeData(), from);
     }
-    this.#skipRest();
+    stream.skipData();
     return body;
   }
 
