@@ -13,8 +13,12 @@ const endingSignals = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 /** How long a run may take to remove its stage after an error that nobody caught. */
 const GRACE_MILLISECONDS = 10_000;
 
-/** The program: reads the process's arguments, runs one command, ends the process with its exit code. */
-export async function main(): Promise<void> {
+/**
+ * The program: reads the process's arguments, runs one command, ends the process with its exit code.
+ *
+ * @param failure why it cannot run, where that is known already
+ */
+export async function main(failure?: unknown): Promise<void> {
   const argv = process.argv.slice(2);
   if (answersVersion(argv)) return;
   ownProcess();
@@ -48,13 +52,14 @@ export async function main(): Promise<void> {
   process.stderr.on('error', () => undefined);
   let exitCode: number = ExitCode.done;
   try {
+    if (failure !== undefined) throw failure;
     exitCode = await run(argv, abort.signal);
     await drained(process.stdout, abort.signal);
     abort.signal.throwIfAborted();
   } catch (error) {
-    const failure = failureOf(abort.signal.aborted ? abort.signal.reason : error);
-    process.stderr.write(failure.text);
-    exitCode = failure.exitCode;
+    const described = failureOf(abort.signal.aborted ? abort.signal.reason : error);
+    process.stderr.write(described.text);
+    exitCode = described.exitCode;
   }
   await Promise.all([drained(process.stdout, abort.signal), drained(process.stderr, abort.signal)]);
   process.exit(exitCode);

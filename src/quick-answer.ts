@@ -1,4 +1,5 @@
 import { readFileSync, writeSync } from 'node:fs';
+import { getuid } from 'node:process';
 import { version } from './version.ts';
 
 /** The original's usage text, byte for byte (its flag defaults as Go 1.3 printed them, `dockefile` as misspelt there). */
@@ -42,6 +43,8 @@ interface Limit {
   readonly least: number;
   /** Raises it. */
   readonly command: string;
+  /** The system does not hold root to it. */
+  readonly notForRoot?: true;
 }
 
 const LIMITS: readonly Limit[] = [
@@ -53,6 +56,14 @@ const LIMITS: readonly Limit[] = [
     least: 4 * 2 ** 30,
     command: 'ulimit -v unlimited',
   },
+  // It counts threads, of which up to 14 run here.
+  {
+    name: 'Max processes',
+    what: 'processes is below 16',
+    least: 16,
+    command: 'ulimit -u 1024',
+    notForRoot: true,
+  },
 ];
 
 /** The first limit that is too low; undefined if none is, or if /proc is not mounted. */
@@ -63,7 +74,8 @@ export function tooLowLimit(): Limit | undefined {
   } catch {
     return undefined;
   }
-  return LIMITS.find(({ name, least }) => {
+  return LIMITS.find(({ name, least, notForRoot }) => {
+    if (notForRoot && getuid?.() === 0) return false;
     const soft = new RegExp(`^${name} +(\\d+) `, 'm').exec(limits)?.[1];
     return soft !== undefined && Number(soft) < least;
   });

@@ -6,9 +6,18 @@ const line = argv.slice(2);
 
 // The first script of the single executable.
 if (!answersVersion(line)) {
-  if (writes(line) && tooLowLimit() === undefined)
+  const failure = writes(line) && tooLowLimit() === undefined ? warm() : undefined;
+  void (requireScript('cli.js') as typeof import('../cli.ts')).main(failure);
+}
+
+/** Answers why the thread cannot be started: Node would abort at the next ones, without a word. */
+function warm(): unknown {
+  try {
     (requireScript('spawn.js') as typeof import('./spawn.ts')).warmThread();
-  void (requireScript('cli.js') as typeof import('../cli.ts')).main();
+    return undefined;
+  } catch (error) {
+    return error;
+  }
 }
 
 /** Whether a command line looks like a pull into a directory. A wrong guess only costs time. */

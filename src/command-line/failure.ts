@@ -1,5 +1,5 @@
 import { DestinationError, DlrootfsError, ExitCode, InterruptedError, printable } from '../errors.ts';
-import { osErrorOf, reasonOf } from '../sys/os-error.ts';
+import { hasCode, osErrorByCode, osErrorOf, reasonOf } from '../sys/os-error.ts';
 
 export interface Failure {
   readonly exitCode: number;
@@ -34,6 +34,7 @@ export function describeFailure(error: unknown, asJson = false): Failure {
 
 /** For an error of the operating system that no room explained: a limit, a disk or a permission may fail in any call. */
 function explainFault(error: unknown): DlrootfsError | undefined {
+  if (hasCode(error, 'ERR_WORKER_INIT_FAILED')) return threadFailure(error as Error);
   const os = osErrorOf(error);
   // These are ours.
   if (!os || ['EBADF', 'EFAULT', 'EINVAL'].includes(os.code)) return undefined;
@@ -41,6 +42,16 @@ function explainFault(error: unknown): DlrootfsError | undefined {
   return new DestinationError(isLimit ? `cannot continue: ${os.text}` : reasonOf(error), {
     code: os.code,
     hint: os.hint(undefined) ?? (isLimit ? 'raise the limits of this process (ulimit -a)' : undefined),
+    cause: error,
+  });
+}
+
+/** Node's message is the code alone, of pthread_create(3). */
+function threadFailure(error: Error): DestinationError {
+  const reason = osErrorByCode(error.message)?.text ?? error.message;
+  return new DestinationError(`cannot start a thread: ${reason}`, {
+    code: 'LIMIT',
+    hint: 'raise the limit of processes (ulimit -u; pids.max of the control group)',
     cause: error,
   });
 }

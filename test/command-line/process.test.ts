@@ -58,6 +58,38 @@ for (const [what, limit, says] of [
   });
 }
 
+/** A user who has no processes. */
+const lonely = (line: string): string =>
+  `setpriv --reuid 54977 --regid 54977 --clear-groups bash -c '${line}'`;
+
+test('too low a limit of processes is an error', { skip: noOtherUser }, async () => {
+  await using setting = await Setting.open(small);
+  chmodSync(setting.scratch.path, 0o777);
+  for (const flags of ['-d out', '-d out -g', '-o out.tar']) {
+    const line = lonely(`ulimit -u 10; exec $PROGRAM ${setting.reference} --no-cache ${flags}`);
+    const says = /^error: cannot run: the limit of processes is below 16\nhint: .*ulimit -u/m;
+    assertError(await inShell(line, setting.scratch.path), 7, says);
+  }
+  assert.deepEqual(setting.names, []);
+});
+
+test(
+  'a thread that cannot be started is an error',
+  { skip: noOtherUser || (programCommand.length === 1 ? false : 'needs DLROOTFS_BINARY: make test') },
+  async () => {
+    await using setting = await Setting.open(small);
+    chmodSync(setting.scratch.path, 0o777);
+    // Node's own threads fit, and none more.
+    const others = 'for n in 1 2 3 4 5 6 7 8 9; do sleep 30 & done';
+    const line = lonely(
+      `ulimit -u 16; ${others}; $PROGRAM ${setting.reference} --no-cache -d out; code=$?; kill $(jobs -p); exit $code`,
+    );
+    const says = /^error: cannot start a thread: resource temporarily unavailable \(EAGAIN\)\nhint: raise /m;
+    assertError(await inShell(line, setting.scratch.path), 7, says);
+    assert.deepEqual(setting.names, []);
+  },
+);
+
 test('64 open files are enough, with -g too', async () => {
   await using setting = await Setting.open();
   for (const flags of ['-d a', '-d b -g', '-o c.tar']) {
