@@ -46,6 +46,7 @@ export class Documents {
       path: `manifests/${tag}`,
       subject: `the manifest of ${this.#name}:${tag}`,
       absent: `${this.#name} has no tag ${tag}`,
+      repository: this.#name,
     };
     const known = await this.#storedByTag(tag, query, signal);
     const found = known ?? (await this.#fetchManifest(query, undefined, signal));
@@ -57,7 +58,19 @@ export class Documents {
   async byDigest(digest: Digest, signal: AbortSignal): Promise<FoundDocument> {
     const subject = `the manifest ${this.#name}@${digest}`;
     const stored = await this.#storedManifest(digest, subject);
-    return stored ?? this.#fetchManifest({ path: `manifests/${digest}`, subject }, digest, signal);
+    return (
+      stored ??
+      this.#fetchManifest(
+        {
+          path: `manifests/${digest}`,
+          subject,
+          absentHint: 'check the name and the digest (dlrootfs inspect NAME prints that of a tag)',
+          repository: this.#name,
+        },
+        digest,
+        signal,
+      )
+    );
   }
 
   /** The store's manifest of a tag, if a HEAD says that the tag still points to it. */
@@ -136,7 +149,7 @@ export class Documents {
 }
 
 /** The path of a manifest, and its name in errors. */
-type ManifestTarget = Pick<Query<unknown>, 'path' | 'subject' | 'absent'>;
+type ManifestTarget = Pick<Query<unknown>, 'path' | 'subject' | 'absent' | 'absentHint' | 'repository'>;
 
 const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };
 

@@ -64,7 +64,7 @@ export class Version2Session implements Session {
         tags: tagsOf(parseJsonObject(await readDocument(response, MAX_PAGE_BYTES), subject)['tags']),
         next: nextPage(response.header('link'), response.url),
       });
-      const asked = { path: `tags/list${query}`, subject, read };
+      const asked = { path: `tags/list${query}`, subject, repository: this.#name, read };
       const page: TagPage = await (source?.ask(asked, signal) ??
         this.#endpoints.first(async (endpoint, retries) => {
           const first = await endpoint.ask(asked, signal, retries);

@@ -121,7 +121,7 @@ export interface Inspection {
   readonly rateLimit?: string | undefined;
 }
 
-/** An inspection as text, one line per layer, cut to `columns` on a terminal. Text from the image is made printable. */
+/** An inspection as text, one line per layer, for `columns` of a terminal: a digest has a line of its own where it would be broken. Text from the image is made printable. */
 export function inspectionText(inspection: Inspection, columns = Infinity): string {
   const { layers, bytes } = inspection;
   const rows: (readonly [name: string, value: string | undefined])[] = [
@@ -138,7 +138,11 @@ export function inspectionText(inspection: Inspection, columns = Infinity): stri
   ];
   const lines = rows
     .filter(([, value]) => value !== undefined && value !== '')
-    .map(([name, value]) => `${`${name}:`.padEnd(13)}${printable(value!, 2000)}\n`);
+    .map(([name, value]) => {
+      const text = printable(value!, 2000);
+      const line = `${`${name}:`.padEnd(13)}${text}\n`;
+      return line.length - 1 > columns && text.length + 2 <= columns ? `${name}:\n  ${text}\n` : line;
+    });
   const anyCached = layers.some(({ cached }) => cached);
   const layerLines = layers.map(({ id, size, createdBy, cached }) => {
     const amount = size === undefined ? '?' : formatBytes(size);

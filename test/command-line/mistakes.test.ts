@@ -141,7 +141,7 @@ test('mistakes about a registry, a host, a certificate and files', async (t) => 
   const { host } = registry;
   const rows: readonly (readonly [argv: readonly string[], exitCode: number, stderr: RegExp])[] = [
     [[`${host}/team/app:2`], 3, /^error: .*\/team\/app has no tag 2 \(.*404.*\)\nhint: .*dlrootfs tags /],
-    [[`${host}/team/none:1`], 3, /^error: .*team\/none.*\nhint: check the name/],
+    [[`${host}/team/none:1`], 3, /^error: .*team\/none does not exist \(.*\nhint: check the name; private/],
     [
       ['nowhere.invalid/app', '--retry', '0'],
       5,

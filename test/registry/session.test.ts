@@ -146,7 +146,7 @@ test('an unknown tag, and an unknown repository, are not found: exit code 3', as
   registry.push('team/app', '1.0', { layers });
   for (const [name, words] of [
     ['team/app', /team\/app has no tag none \(.* answered 404: manifest unknown \(MANIFEST_UNKNOWN\)\)/],
-    ['team/other', /repository name not known to registry \(NAME_UNKNOWN\)/],
+    ['team/other', /team\/other does not exist \(.* repository name not known to registry \(NAME_UNKNOWN\)/],
   ] as const) {
     await using client = await RegistryClient.open(registry.reference(name, 'none'));
     await assert.rejects(

@@ -38,3 +38,10 @@ test('cached layers are marked', () => {
   assert.match(text, /^To fetch: {4}7 B, 1\.0 KiB cached$/m);
   assert.match(text, /KiB {2}cached {2}CMD/);
 });
+
+test('inspection: a digest that does not fit beside its name has a line of its own', () => {
+  const digest = `sha256:${'0123456789abcdef'.repeat(4)}`;
+  const lines = (columns: number) => inspectionText({ ...facts, digest }, columns).split('\n');
+  assert.ok(lines(84).includes(`Digest:      ${digest}`));
+  assert.deepEqual(lines(80).slice(lines(80).indexOf('Digest:')).slice(0, 2), ['Digest:', `  ${digest}`]);
+});

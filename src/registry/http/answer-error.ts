@@ -60,12 +60,18 @@ export function registryWords(body: Uint8Array): RegistryWords {
   return { codes, text: said === '' ? undefined : printable(said, 300) };
 }
 
+const CHECK_TAG = 'check the name and the tag (dlrootfs tags NAME lists them)';
+
 /** The object of a request, for errors. */
 export interface Subject {
   /** As in `cannot read …`: `the manifest of library/alpine:latest`. */
   readonly subject: string;
   /** Where it does not exist: `library/alpine has no tag latest`. Left out: `… does not exist`. */
   readonly absent?: string | undefined;
+  /** What to do where it does not exist. */
+  readonly absentHint?: string | undefined;
+  /** The repository of a document or blob, for an answer that says that it does not exist. */
+  readonly repository?: string | undefined;
 }
 
 /**
@@ -76,7 +82,7 @@ export interface Subject {
 export function answerError(
   response: Response,
   body: Uint8Array,
-  { subject, absent = `${subject} does not exist` }: Subject,
+  { subject, absent = `${subject} does not exist`, absentHint = CHECK_TAG, repository }: Subject,
   used?: string,
 ): DlrootfsError {
   const { status, url } = response;
@@ -106,8 +112,9 @@ export function answerError(
     });
   }
   if (status === 404 || status === 410 || words.codes.some((code) => ABSENT_CODES.has(code))) {
-    const hint = 'check the name and the tag (dlrootfs tags NAME lists them)';
-    return new NotFoundError(`${absent} (${answered})`, {
+    const isRepository = repository !== undefined && words.codes.includes('NAME_UNKNOWN');
+    const hint = isRepository ? 'check the name' : absentHint;
+    return new NotFoundError(`${isRepository ? `${repository} does not exist` : absent} (${answered})`, {
       hint: used === undefined ? `${hint}; private images need credentials` : hint,
     });
   }
