@@ -206,7 +206,6 @@ const ELSEWHERE = 'name a file on another disk';
 const DIRECTORY_HINT = 'name a file in a directory that exists and that you may write to';
 const HINTS: Readonly<Record<string, string>> = {
   EACCES: DIRECTORY_HINT,
-  EFBIG: 'raise the limit of file sizes (ulimit -f), or name a file on another file system',
   EPERM: DIRECTORY_HINT,
   EPIPE: 'see why the reader of the archive ended',
 };

@@ -39,7 +39,7 @@ const ROWS: Readonly<Record<string, Row>> = {
   EUCLEAN: { words: 'the file system is corrupt', ...failing },
   ECONNABORTED: { words: 'connection aborted' },
   EDQUOT: { words: 'disk quota exceeded', ...full },
-  EFBIG: { hint: (elsewhere = ANOTHER) => `the file system takes no files of that size: ${elsewhere}` },
+  EFBIG: { hint: (elsewhere = ANOTHER) => `raise the limit of file sizes (ulimit -f), or ${elsewhere}` },
   EHOSTUNREACH: { words: 'no route to host' },
   EILSEQ: unfit,
   EIO: failing,
