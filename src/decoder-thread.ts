@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { type Engine, StepDecoder } from './blob/decode/engine.ts';
+import type { ExpectedDigest } from './blob/pulled-layer.ts';
 import { MalformedDataError } from './blob/decode/malformed-data.ts';
 import { type NativeDecoders, nativeDecoders } from './blob/decode/native.ts';
 import type { DecoderAnswer, DecoderData, DecoderOrder, Remote } from './decoder.ts';
@@ -45,13 +46,13 @@ class Pipeline {
 
   /** Answers as soon as all is decoded, then does jobs until the reader is done with the tar. */
   run(
-    { compression, algorithm }: { compression: Remote; algorithm: string },
+    { compression, expected }: Exclude<DecoderOrder, 'end'>,
     answer: (answer: DecoderAnswer) => void,
   ): void {
     this.#input.restart();
     this.#output.join();
     this.#jobs.begin(this.#output.stream);
-    const result = this.#outcome(compression, algorithm);
+    const result = this.#outcome(compression, expected);
     this.#digest.end();
     // Before the answer: the next stream may begin right after it.
     this.#input.fail();
@@ -59,9 +60,9 @@ class Pipeline {
     while (this.#output.isRead) this.#work(() => !this.#output.isRead);
   }
 
-  #outcome(compression: Remote, algorithm: string): DecoderAnswer {
+  #outcome(compression: Remote, { algorithm, isKnown }: ExpectedDigest): DecoderAnswer {
     try {
-      return this.#decode(new StepDecoder(this.#engine(compression)), algorithm);
+      return this.#decode(new StepDecoder(this.#engine(compression), !isKnown), algorithm);
     } catch (error) {
       if (error instanceof RingAborted) return 'left';
       if (error instanceof MalformedDataError) return { malformed: error.message };

@@ -2,7 +2,7 @@ import type { Worker } from 'node:worker_threads';
 import type { ByteReader } from './blob/decode/byte-reader.ts';
 import { MalformedDataError } from './blob/decode/malformed-data.ts';
 import { nativeDecoders } from './blob/decode/native.ts';
-import type { RemoteDecoder, RemoteTar } from './blob/pulled-layer.ts';
+import type { ExpectedDigest, RemoteDecoder, RemoteTar } from './blob/pulled-layer.ts';
 import { DestinationError } from './errors.ts';
 import type { Compression } from './oci/compression.ts';
 import { forsakeFileJobs } from './rootfs/file-jobs.ts';
@@ -25,7 +25,7 @@ export interface DecoderData {
 
 /** What the thread is told; it answers each blob once. */
 export type DecoderOrder =
-  | { readonly compression: Remote; readonly algorithm: string }
+  | { readonly compression: Remote; readonly expected: ExpectedDigest }
   /** The last one. */
   | 'end';
 
@@ -85,11 +85,11 @@ export class Decoder implements RemoteDecoder {
   async decode(
     compression: Compression,
     blob: ByteReader,
-    algorithm: string,
+    expected: ExpectedDigest,
   ): Promise<RemoteTar | undefined> {
     if (!this.handles(compression)) throw new Error(`the decoder does not know ${compression}`);
     this.#writer.reopen();
-    const order: DecoderOrder = { compression, algorithm };
+    const order: DecoderOrder = { compression, expected };
     const answer = this.#order(order);
     try {
       await this.#feed(blob);

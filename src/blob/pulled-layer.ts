@@ -19,7 +19,18 @@ export interface RemoteDecoder {
    *
    * @throws MalformedDataError, what `blob` throws
    */
-  decode(compression: Compression, blob: ByteReader, algorithm: string): Promise<RemoteTar | undefined>;
+  decode(
+    compression: Compression,
+    blob: ByteReader,
+    expected: ExpectedDigest,
+  ): Promise<RemoteTar | undefined>;
+}
+
+/** What the caller does with the digest of a tar. */
+export interface ExpectedDigest {
+  readonly algorithm: string;
+  /** It is known, and compared: checksums in the compressed data are not. */
+  readonly isKnown: boolean;
 }
 
 /** A tar that was decoded elsewhere. */
@@ -86,17 +97,18 @@ export class PulledLayer {
       }
       const expected = this.layer.diffID;
       const algorithm = expected ? algorithmOf(expected) : 'sha256';
+      const isKnown = expected !== undefined;
       let size = 0;
       let digest: string;
       if (remote?.handles(compression)) {
-        const decoded = await remote.decode(compression, reader, algorithm);
+        const decoded = await remote.decode(compression, reader, { algorithm, isKnown });
         signal.throwIfAborted();
         if (!decoded) return;
         size = decoded.size;
         digest = decoded.hexDigest;
       } else {
         const hash = createHash(algorithm);
-        for await (const chunk of await decode(compression, reader, nativeDecoders())) {
+        for await (const chunk of await decode(compression, reader, nativeDecoders(), isKnown)) {
           signal.throwIfAborted();
           hash.update(chunk);
           size += chunk.length;

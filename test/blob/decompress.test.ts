@@ -4,7 +4,8 @@ import { test as always } from 'node:test';
 import { constants, crc32, gzipSync, zstdCompressSync } from 'node:zlib';
 import fc from 'fast-check';
 import { readerOf } from '../../src/blob/decode/byte-reader.ts';
-import { decompress } from '../../src/blob/decode/decompress.ts';
+import { decode, decompress } from '../../src/blob/decode/decompress.ts';
+import { StepDecoder } from '../../src/blob/decode/engine.ts';
 import { MalformedDataError } from '../../src/blob/decode/malformed-data.ts';
 import { type NativeDecoders, nativeDecoders } from '../../src/blob/decode/native.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
@@ -71,6 +72,39 @@ test('what Node carries is called in C here', () => {
 
 const text = Buffer.from('All the world is a stage, '.repeat(40));
 const long = Buffer.from(Array.from({ length: 700_000 }, (_, index) => (index * index) % 251));
+
+/** Where the checksum of the content begins, counted from the end of a member. */
+for (const [codec, fromEnd] of [
+  ['gzip', 8],
+  ['zstd', 4],
+] as const) {
+  test(`${codec} in C: checksums are compared unless the digest of the content is known`, async () => {
+    const member = pack(codec, text);
+    member[member.length - fromEnd]! ^= 1;
+    const blob = Buffer.concat([member, member]);
+    const unpacked = async (isDigestKnown: boolean): Promise<Buffer> => {
+      const out: Buffer[] = [];
+      for await (const chunk of await decode(codec, readerOf([blob]), native, isDigestKnown))
+        out.push(Buffer.from(chunk));
+      return Buffer.concat(out);
+    };
+    assert.ok((await unpacked(true)).equals(Buffer.concat([text, text])));
+    await assert.rejects(unpacked(false), MalformedDataError);
+
+    // One engine for a blob of each kind, as the decoder's thread uses it.
+    const engine = native[codec]!();
+    const [input, output] = [native.allocate(member.length), native.allocate(text.length + 1)];
+    input.bytes.set(member);
+    for (const compared of [false, true, false]) {
+      const decoder = new StepDecoder(engine, compared);
+      decoder.feed(input);
+      const step = (): number => decoder.step(output);
+      if (compared) assert.throws(step, MalformedDataError);
+      else assert.equal(step(), text.length);
+    }
+    engine.close();
+  });
+}
 
 for (const [name, codec, by] of ways) {
   test(`${name}: what was packed comes out, however the bytes arrive`, async () => {

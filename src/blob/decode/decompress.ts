@@ -22,13 +22,16 @@ export async function recognise(
 /**
  * The bytes of a blob, unpacked: gzip and zstd in C where `native` can, bzip2 and xz by packages loaded then. Each chunk is valid until the
  * next is asked for, and throws MalformedDataError.
+ *
+ * @param isDigestKnown the caller compares the digest of all bytes: checksums in the data are not compared
  */
 export async function decode(
   compression: Compression,
   reader: ByteReader,
   native: NativeDecoders | undefined,
+  isDigestKnown = false,
 ): Promise<AsyncGenerator<Uint8Array, void, undefined>> {
-  return (await decoderOf(compression, native))(reader);
+  return (await decoderOf(compression, native, isDigestKnown))(reader);
 }
 
 /** Both: a blob's compression, and its bytes unpacked. */
@@ -61,12 +64,21 @@ export function decompressor(native: NativeDecoders | undefined): Decompress {
 
 type Decoder = (reader: ByteReader) => AsyncGenerator<Uint8Array, void, undefined>;
 
-async function decoderOf(compression: Compression, native: NativeDecoders | undefined): Promise<Decoder> {
-  const { gzip, zstd } = native ?? {};
-  if (compression === 'gzip')
-    return gzip && native ? (reader) => drive(gzip, reader, native.allocate) : nodeGunzip;
-  if (compression === 'zstd')
-    return zstd && native ? (reader) => drive(zstd, reader, native.allocate) : nodeUnzstd;
+async function decoderOf(
+  compression: Compression,
+  native: NativeDecoders | undefined,
+  isDigestKnown: boolean,
+): Promise<Decoder> {
+  if (compression === 'gzip' || compression === 'zstd') {
+    const make = native?.[compression];
+    if (!make || !native) return compression === 'gzip' ? nodeGunzip : nodeUnzstd;
+    const open = () => {
+      const engine = make();
+      engine.compareChecksums(!isDigestKnown);
+      return engine;
+    };
+    return (reader) => drive(open, reader, native.allocate);
+  }
   if (compression === 'bzip2') return (await import('./bunzip2.ts')).bunzip2;
   if (compression === 'xz') return (await import('./unxz.ts')).unxz;
   return plain;

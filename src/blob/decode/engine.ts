@@ -31,6 +31,8 @@ export interface Engine {
   runNow(output: Region): Run;
   /** What the first byte after a member means. */
   after(byte: number): 'member' | 'padding' | 'garbage';
+  /** Whether to compare checksums in the data (gzip's CRC-32, zstd's XXH64), as it does at first: they cost 3 % of a pull. */
+  compareChecksums(compare: boolean): void;
   /** Makes ready for another member. */
   restart(): void;
   /** Frees the native memory; not while `run` is at work. */
@@ -212,9 +214,11 @@ export class StepDecoder {
   readonly #members: Members;
   readonly #engine: Engine;
 
-  constructor(engine: Engine) {
+  /** @param compareChecksums see Engine */
+  constructor(engine: Engine, compareChecksums: boolean) {
     engine.feed(NOTHING, 0);
     engine.restart();
+    engine.compareChecksums(compareChecksums);
     this.#engine = engine;
     this.#members = new Members(engine);
   }

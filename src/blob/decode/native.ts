@@ -92,6 +92,7 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
   );
   const inflate = library.func('int inflate(uintptr_t stream, int flush)');
   const inflateReset = library.func('int inflateReset(uintptr_t stream)');
+  const inflateValidate = library.func('int inflateValidate(uintptr_t stream, int check)');
   const inflateEnd = library.func('int inflateEnd(uintptr_t stream)');
 
   return () => {
@@ -132,6 +133,7 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
       },
       // GNU tar and tape drives pad with zeros; everything else that follows a member must be one.
       after: (byte) => (byte === FIRST_MAGIC_BYTE ? 'member' : byte === 0 ? 'padding' : 'garbage'),
+      compareChecksums: (compare) => void inflateValidate(address, compare ? 1 : 0),
       restart: () => void inflateReset(address),
       close: () => void inflateEnd(address),
     };
@@ -140,6 +142,7 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
 
 /** zstd.h */
 const ZSTD_D_WINDOW_LOG_MAX = 100;
+const ZSTD_D_FORCE_IGNORE_CHECKSUM = 1002;
 const ZSTD_RESET_SESSION_ONLY = 1;
 
 /**
@@ -203,6 +206,7 @@ function nativeZstd(koffi: Koffi, library: Library): () => Engine {
       },
       // RFC 8878: frames follow one another; the decoder tells a frame from garbage itself.
       after: () => 'member',
+      compareChecksums: (compare) => void setParameter(stream, ZSTD_D_FORCE_IGNORE_CHECKSUM, compare ? 0 : 1),
       restart: () => void reset(stream, ZSTD_RESET_SESSION_ONLY),
       close: () => void free(stream),
     };
