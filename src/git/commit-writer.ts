@@ -5,7 +5,7 @@ import type { ObjectStore } from './object-store.ts';
 import { type Commit, type ObjectID, composeCommit } from './objects.ts';
 import { contentIn } from './pack-writer.ts';
 import type { RootfsState } from './rootfs-state.ts';
-import { TreeWriter } from './trees.ts';
+import { type SeeFile, TreeWriter } from './trees.ts';
 import type { Yielder } from '../sys/yielder.ts';
 
 /** Commits that the next layer's are put upon. */
@@ -33,10 +33,13 @@ export class CommitWriter {
   #tip: Tip | undefined;
   readonly #refs = new Map<string, ObjectID>();
 
-  /** @param tip the layer to go on from, undefined: there is none */
-  constructor(objects: ObjectStore, yielder: Yielder, tip: Tip | undefined) {
+  /**
+   * @param tip the layer to go on from, undefined: there is none
+   * @param see told what is in each directory in which something changed
+   */
+  constructor(objects: ObjectStore, yielder: Yielder, tip: Tip | undefined, see: SeeFile) {
     this.#objects = objects;
-    this.#trees = new TreeWriter(objects, yielder);
+    this.#trees = new TreeWriter(objects, yielder, see);
     this.#tip = tip;
   }
 
@@ -66,8 +69,9 @@ export class CommitWriter {
 
   /** The tree with the record of the layer and the contents that no commit can hold. */
   async #addRecord(branch: string, draft: LayerDraft): Promise<ObjectID> {
-    const record = Buffer.from(composeTitle(branch) + draft.record(), 'latin1');
-    const id = await this.#objects.add(record.length, contentIn(record));
+    const record = [Buffer.from(composeTitle(branch), 'latin1'), ...draft.record()];
+    const size = record.reduce((sum, { length }) => sum + length, 0);
+    const id = await this.#objects.add(size, contentIn(record));
     const contents = [...draft.keptFiles()];
     const below =
       contents.length === 0

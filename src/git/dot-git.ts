@@ -1,10 +1,11 @@
 import { kill, pid } from 'node:process';
 import { GitError } from '../errors.ts';
-import { IndexFile } from './index-file.ts';
+import { type FileStats, IndexFile, wordsOf } from './index-file.ts';
 import { branchRef } from './names.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
-import type { RootfsState } from './rootfs-state.ts';
-import { isHoldable, treeFiles } from './trees.ts';
+import type { Inode, RootfsState } from './rootfs-state.ts';
+import { isHoldable, treeFile } from './trees.ts';
+import { join, nameOf, parentPath } from '../rootfs/directories.ts';
 import type { Yielder } from '../sys/yielder.ts';
 
 /** What is left in `.git/config`: nothing that runs a program, and what a rootfs needs to be kept as it is by any git. */
@@ -108,6 +109,7 @@ function isAlive(process: number): boolean {
  * Tells git that the rootfs on disk is `state`, and that `branch` is checked out, so that `git status` is clean and quick: writes the
  * index, `info/exclude` and `HEAD`.
  *
+ * @param stats what the disk says of some files, to which nothing was done since
  * @throws GitError
  */
 export async function settle(
@@ -115,37 +117,59 @@ export async function settle(
   state: RootfsState,
   branch: string,
   yielder: Yielder,
+  stats?: FileStats,
 ): Promise<void> {
   files.forget();
   const index = new IndexFile();
-  for (const file of treeFiles(state)) {
-    index.add(file, files.stat(file.path));
+  const excluded: string[] = [];
+  for (const [path, { inode }] of state) {
+    const file = treeFile(path, inode);
+    if (file) index.add(file, stats && isKnown(inode) ? stats.get(inode.stat) : readStat(files, path));
+    else if (isNoFileOfGit(path, inode)) excluded.push(...exclude(state, path));
     if (yielder.isDue()) await yielder.pause();
   }
-  files.replace('.git/index', index.finish());
+  files.replace('.git/index', ...index.finish());
   files.makeDirectory('.git/info');
-  files.replace('.git/info/exclude', composeExclude(state));
+  files.replace('.git/info/exclude', Buffer.from(excluded.join(''), 'latin1'));
   files.replace('.git/HEAD', Buffer.from(`ref: ${branchRef(branch)}\n`));
 }
 
+/** Whether the disk still says of a file what it did: a further name of it that came or went changes that. */
+export function isKnown({ stat, linked }: Inode): boolean {
+  return stat !== -1 && !linked;
+}
+
+function readStat(files: RootfsFiles, path: string): number[] | undefined {
+  const stat = files.statIn(parentPath(path), nameOf(path));
+  return stat && wordsOf(stat);
+}
+
+/** Whether git cannot hold a path, though it can hold what is beside it. */
+function isNoFileOfGit(path: string, { type }: Inode): boolean {
+  return !isHoldable(path, type === 'symlink' ? 'symlink' : 'file') && isHoldable(parentPath(path), 'file');
+}
+
 /**
- * `.git/info/exclude` for a rootfs: what git cannot hold should not show up in `git status` as untracked either. A folder with a
+ * Lines of `.git/info/exclude` for a path that git cannot hold: `git status` should not show it as untracked either. A folder with a
  * repository of its own and nothing of ours git would show as a whole.
  */
-function composeExclude(state: RootfsState): Buffer {
-  const patterns: string[] = [];
-  let files: readonly string[] | undefined;
-  for (const [path, { inode }] of state) {
-    const slash = path.lastIndexOf('/');
-    const above = path.slice(0, Math.max(0, slash));
-    if (isHoldable(path, inode.type === 'symlink' ? 'symlink' : 'file') || !isHoldable(above, 'file'))
-      continue;
-    patterns.push(pattern(path));
-    if (path.slice(slash + 1) !== '.git') continue;
-    files ??= [...treeFiles(state)].map((file) => file.path);
-    if (!files.some((file) => file.startsWith(`${above}/`))) patterns.push(pattern(above));
+function exclude(state: RootfsState, path: string): string[] {
+  if (nameOf(path) !== '.git') return [pattern(path)];
+  const above = parentPath(path);
+  return holdsFiles(state, above) ? [pattern(path)] : [pattern(path), pattern(above)];
+}
+
+/** Whether git holds a file below a directory. */
+function holdsFiles(state: RootfsState, directory: string): boolean {
+  const waiting = [{ path: directory, children: state.find(directory)?.children }];
+  for (let place = waiting.pop(); place; place = waiting.pop()) {
+    for (const [name, { inode, children }] of place.children ?? []) {
+      const path = join(place.path, name);
+      if (treeFile(path, inode)) return true;
+      if (children && isHoldable(path, 'file')) waiting.push({ path, children });
+    }
   }
-  return Buffer.from(patterns.join(''), 'latin1');
+  return false;
 }
 
 /** A line that means this path alone; a pattern has no way to name a newline. */

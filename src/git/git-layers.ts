@@ -5,13 +5,14 @@ import { initRepository, mark, settle, unmark } from './dot-git.ts';
 import { asGitError, ELSEWHERE } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
 import { type LayerRecord, chainOf, loadState, loadTrees, readHistory, readRecords } from './history.ts';
+import { FileStats } from './index-file.ts';
 import { BlobNames, LayerDraft, LayerReader } from './layer-draft.ts';
 import { type LayerIdentity, branchName, commitTime } from './names.ts';
 import { ObjectStore } from './object-store.ts';
 import { Repository } from './repository.ts';
 import { restoreState } from './restore.ts';
 import { PULL_AGAIN, RootfsFiles } from './rootfs-files.ts';
-import { RootfsState, attributeNames } from './rootfs-state.ts';
+import { type Inode, RootfsState, attributeNames } from './rootfs-state.ts';
 import { type Yielder, openYielder } from '../sys/yielder.ts';
 import { parentPath } from '../rootfs/directories.ts';
 import { WorkTree } from '../rootfs/work-tree.ts';
@@ -39,7 +40,7 @@ export class GitLayers {
   readonly packDirectory: string;
   readonly #reader: LayerReader;
   readonly #objects: ObjectStore;
-  readonly #names = new BlobNames();
+  #names: BlobNames | undefined;
   readonly #commits: CommitWriter;
   readonly #yielder: Yielder;
   readonly #state: RootfsState;
@@ -49,8 +50,13 @@ export class GitLayers {
   /** Names of extended attributes that it may have given. */
   readonly #attributes: ReadonlySet<string>;
   #draft: LayerDraft;
+  readonly #stats = new FileStats();
   /** Fulfilled when git sees the blobs that are named by `takeBlobs`; undefined: there are none. */
   #packed: Promise<void> | undefined;
+  /** Of the layer before, while its trees are made; rejected with why there is no commit of it. */
+  #keeping: Promise<void> | undefined;
+  /** Changes of the next layer that came in the meantime. */
+  #waiting: Uint8Array[] = [];
   /** What `note` met. */
   #failure: unknown;
 
@@ -59,7 +65,7 @@ export class GitLayers {
     this.#options = options;
     this.#files = files;
     this.#state = base?.state ?? new RootfsState();
-    this.#draft = new LayerDraft(this.#state);
+    this.#draft = new LayerDraft(this.#state, undefined);
     this.#branches = base?.chain.map(({ branch }) => branch) ?? [];
     this.#workTree = base?.workTree;
     this.#attributes = base ? attributeNames(base.state) : new Set();
@@ -67,7 +73,9 @@ export class GitLayers {
     this.packDirectory = files.hold('.git/objects/pack');
     this.#objects = new ObjectStore(this.packDirectory, () => this.#yielder.pause());
     this.#reader = new LayerReader(this.#objects, this.#files, this.#yielder);
-    this.#commits = new CommitWriter(this.#objects, this.#yielder, base?.chain.at(-1));
+    this.#commits = new CommitWriter(this.#objects, this.#yielder, base?.chain.at(-1), (...place) =>
+      this.#see(...place),
+    );
   }
 
   /**
@@ -125,12 +133,15 @@ export class GitLayers {
    */
   expectBlobs(packed: Promise<void>): void {
     this.#packed = packed;
-    packed.catch((error: unknown) => this.#names.fail(error));
+    const names = new BlobNames();
+    this.#names = names;
+    this.#draft = new LayerDraft(this.#state, names);
+    packed.catch((error: unknown) => names.fail(error));
   }
 
   /** Names of blobs, 20 bytes each: one for each file and symlink in the changes that are noted and committed, in the same order. */
   takeBlobs(ids: Uint8Array): void {
-    this.#names.take(ids);
+    this.#names?.take(ids);
   }
 
   /**
@@ -140,9 +151,14 @@ export class GitLayers {
    * @param lines of `composeLine`; when they are not the changes of this rootfs, `commit` throws
    */
   note(lines: Uint8Array): void {
+    if (this.#keeping) this.#waiting.push(lines);
+    else this.#play(lines);
+  }
+
+  #play(lines: Uint8Array): void {
     if (this.#failure !== undefined) return;
     try {
-      this.#play(lines);
+      this.#draft.play(lines);
     } catch (error) {
       this.#failure = error;
     }
@@ -150,7 +166,7 @@ export class GitLayers {
 
   /** Files at the root that `describeFile` described, also in an earlier run, and that no layer replaced since. */
   ownFiles(): string[] {
-    return [...this.#state.root()].flatMap(([name, { inode }]) => (inode.own === true ? [name] : []));
+    return [...this.#state.root()].flatMap(([name, { inode }]) => (inode.own ? [name] : []));
   }
 
   /** The change that a file at the root is which we wrote ourselves, and no layer: lines for `commit`. */
@@ -179,26 +195,57 @@ export class GitLayers {
   }
 
   /**
-   * Keeps the layer as it is on disk now. Costs no more than what the layer changed; git sees it once `finish` is done.
+   * Keeps the layer as it is on disk now. Costs no more than what the layer changed; git sees it once `finish` is done. The rootfs may be
+   * changed when the promise is fulfilled: the rest is done meanwhile, and what fails then is thrown by the next call, or by `finish`.
    *
    * @param changes lines of `composeLine`: with those of `note`, all that was done to the rootfs since the layer before
    * @throws GitError, or the reason of the signal
    */
   async commit(layer: LayerIdentity, changes: readonly Uint8Array[]): Promise<void> {
-    const number = this.#branches.length;
-    const branch = branchName(number, layer.id);
-    const draft = this.#draft;
+    await this.#kept();
+    const branch = branchName(this.#branches.length, layer.id);
     try {
-      if (this.#failure !== undefined) throw this.#failure;
       for (const lines of changes) this.#play(lines);
-      await this.#names.settled();
-      await this.#reader.readAll(draft);
-      await this.#commits.add({ branch, number, time: commitTime(layer), state: this.#state, draft });
-      this.#branches.push(branch);
-      this.#draft = new LayerDraft(this.#state);
+      if (this.#failure !== undefined) throw this.#failure;
+      await this.#reader.readAll(this.#draft.filesToRead());
     } catch (error) {
       throw explained(error, this.#options, `cannot commit ${branch}`);
     }
+    this.#keeping = this.#keep(branch, commitTime(layer));
+    // An error reaches the caller that awaits it; when the pull fails first, no caller does.
+    this.#keeping.catch(() => undefined);
+  }
+
+  /** Waits until all layers that `commit` was called for are kept. */
+  async #kept(): Promise<void> {
+    await this.#keeping;
+    this.#keeping = undefined;
+  }
+
+  async #keep(branch: string, time: number): Promise<void> {
+    const draft = this.#draft;
+    const state = this.#state;
+    try {
+      await this.#names?.settled();
+      await this.#reader.readAll(draft.symlinksToStore());
+      await this.#commits.add({ branch, number: this.#branches.length, time, state, draft });
+      this.#branches.push(branch);
+      this.#draft = new LayerDraft(state, this.#names);
+      for (let lines = this.#waiting.shift(); lines; lines = this.#waiting.shift()) {
+        this.#play(lines);
+        await this.#yielder.pause();
+      }
+      this.#keeping = undefined;
+    } catch (error) {
+      throw explained(error, this.#options, `cannot commit ${branch}`);
+    }
+  }
+
+  /** Asks the disk about a file that no later layer may change: only what gives it another name, or takes one, changes the answer. */
+  #see(directory: string, name: string, inode: Inode): void {
+    if (inode.linked || inode.stat !== -1) return;
+    const stat = this.#files.statIn(directory, name);
+    if (stat) inode.stat = this.#stats.add(stat);
   }
 
   /**
@@ -208,6 +255,7 @@ export class GitLayers {
    * @throws GitError, or the reason of the signal
    */
   async finish(): Promise<void> {
+    await this.#kept();
     const last = this.#branches.at(-1);
     try {
       if (last !== undefined) await this.#complete(last);
@@ -222,7 +270,7 @@ export class GitLayers {
     const files = this.#files;
     const completed = this.#objects.complete();
     await this.#workTree?.restore(this.#state, noContents, this.#attributes, () => this.#yielder.pause());
-    await settle(files, this.#state, last, this.#yielder);
+    await settle(files, this.#state, last, this.#yielder, this.#stats);
     await completed;
     await this.#packed;
     const { refs } = this.#commits;
@@ -239,14 +287,9 @@ export class GitLayers {
 
   /** Closes what is open, where `finish` is not going to be called. */
   async discard(): Promise<void> {
+    await this.#keeping?.catch(() => undefined);
     await this.#objects.discard();
     this.#files[Symbol.dispose]();
-  }
-
-  #play(lines: Uint8Array): void {
-    this.#draft.play(lines);
-    const written = this.#draft.takeWritten();
-    if (this.#packed) this.#names.expect(written);
   }
 }
 

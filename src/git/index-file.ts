@@ -8,39 +8,76 @@ const HEADER_SIZE = 12;
 const CHECKSUM_SIZE = 20;
 /** Times, device, inode, mode, owner and size of the file, its blob and the flags. */
 const STAT_SIZE = 62;
-const FIRST_SIZE = 64 * 1024;
+/** In bytes: much more than an entry has. */
+const PART_SIZE = 1024 * 1024;
 const longestNameInFlags = 0xfff;
+
+/** What the disk says of files, as an index has it, in forty bytes each. */
+export class FileStats {
+  readonly #blocks: Uint32Array[] = [];
+  #count = 0;
+
+  /** Answers the number that `get` takes. */
+  add(stat: FileStat): number {
+    const number = this.#count;
+    const place = number % STATS_AT_ONCE;
+    if (place === 0) this.#blocks.push(new Uint32Array(STATS_AT_ONCE * STAT_WORDS));
+    this.#blocks.at(-1)!.set(wordsOf(stat), place * STAT_WORDS);
+    this.#count += 1;
+    return number;
+  }
+
+  get(number: number): Uint32Array {
+    const start = (number % STATS_AT_ONCE) * STAT_WORDS;
+    return this.#blocks[Math.floor(number / STATS_AT_ONCE)]!.subarray(start, start + STAT_WORDS);
+  }
+}
+
+const STATS_AT_ONCE = 4096;
+/** Of `wordsOf`. */
+const STAT_WORDS = 10;
 
 /**
  * An index in which every file is known to be as it is in the tree (gitindex format 2, gitformat-index(5)), so that `git status` has
  * nothing to read. git itself could only write it by hashing all files once more.
  */
 export class IndexFile {
-  #bytes = Buffer.alloc(FIRST_SIZE);
+  readonly #parts: Buffer[] = [Buffer.alloc(PART_SIZE)];
+  /** Bytes in the last part. */
   #length = HEADER_SIZE;
   #count = 0;
 
   /**
    * The next file in the order of the paths' bytes.
    *
-   * @param stat what the disk says of it; undefined when that is not known, and git has to read it
+   * @param stat what the disk says of it: `wordsOf`, or from `FileStats`; undefined when that is not known, and git has to read it
    */
-  add(file: TreeFile, stat: FileStat | undefined): void {
-    const room = this.#length + entrySize(file.path) + CHECKSUM_SIZE;
-    if (room > this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes], 2 * room);
-    writeEntry(this.#bytes, this.#length, file, stat);
-    this.#length += entrySize(file.path);
+  add(file: TreeFile, stat: ArrayLike<number> | undefined): void {
+    const size = entrySize(file.path);
+    if (this.#length + size > PART_SIZE) this.#next();
+    writeEntry(this.#parts.at(-1)!, this.#length, file, stat ?? noStat);
+    this.#length += size;
     this.#count += 1;
   }
 
-  /** The index, when all files are in it. */
-  finish(): Buffer {
-    this.#bytes.write('DIRC');
-    this.#bytes.writeUInt32BE(VERSION, 4);
-    this.#bytes.writeUInt32BE(this.#count, 8);
-    const content = this.#bytes.subarray(0, this.#length);
-    createHash('sha1').update(content).digest().copy(this.#bytes, this.#length);
-    return this.#bytes.subarray(0, this.#length + CHECKSUM_SIZE);
+  /** The index, in parts, when all files are in it. */
+  finish(): Buffer[] {
+    const first = this.#parts[0]!;
+    first.write('DIRC');
+    first.writeUInt32BE(VERSION, 4);
+    first.writeUInt32BE(this.#count, 8);
+    this.#next();
+    this.#parts.pop();
+    const hash = createHash('sha1');
+    for (const part of this.#parts) hash.update(part);
+    return [...this.#parts, hash.digest()];
+  }
+
+  #next(): void {
+    const last = this.#parts.length - 1;
+    this.#parts[last] = this.#parts[last]!.subarray(0, this.#length);
+    this.#parts.push(Buffer.alloc(PART_SIZE));
+    this.#length = 0;
   }
 }
 
@@ -53,21 +90,21 @@ function writeEntry(
   index: Buffer,
   start: number,
   { path, mode, id }: TreeFile,
-  stat: FileStat | undefined,
+  stat: ArrayLike<number>,
 ): void {
   let at = start;
-  for (const number of stat ? numbersOf(stat) : noStat) at = index.writeUInt32BE(number, at);
+  for (let word = 0; word < STAT_WORDS; word += 1) at = index.writeUInt32BE(stat[word]!, at);
   index.writeUInt32BE(Number.parseInt(mode, 8), start + MODE_AT);
   at += index.write(id, at, 'hex');
   at = index.writeUInt16BE(Math.min(path.length, longestNameInFlags), at);
   index.write(path, at, 'latin1');
 }
 
-const noStat: readonly number[] = Array.from({ length: 10 }, () => 0);
+const noStat = new Uint32Array(STAT_WORDS);
 const MODE_AT = 24;
 
 /** What an index says of a file's inode, but for its mode: low halves of the numbers. */
-function numbersOf(stat: FileStat): number[] {
+export function wordsOf(stat: FileStat): number[] {
   const [device, inode] = stat.identity.split(':');
   return [
     stat.ctimeSeconds,
@@ -157,7 +194,7 @@ function entryAt(bytes: Buffer, start: number, stage: number, writtenSeconds: nu
     stage,
     isOf: (stat) =>
       stat.mtimeSeconds < writtenSeconds &&
-      numbersOf(stat).every(
+      wordsOf(stat).every(
         // git does not compare devices either: their numbers change from one boot to the next.
         (number, field) => field === 4 || field === 6 || number === bytes.readUInt32BE(start + 4 * field),
       ),

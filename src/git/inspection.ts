@@ -222,7 +222,7 @@ class Inspector {
   }
 
   #compareMetadata(parent: Directory, name: ByteName, path: string, inode: Inode, stat: FileStat): void {
-    if (inode.timeless === true) return;
+    if (inode.timeless) return;
     const read = this.#files.filesystem.readXattrs({ parent, name, file: -1 });
     const xattrs = typeof read === 'number' ? undefined : read;
     if (isMadeByGit(inode, stat, xattrs, this.puller)) return;

@@ -20,16 +20,19 @@ export interface Came {
 /** What one layer did, on its way to become a commit and a record. */
 export class LayerDraft {
   readonly #state: RootfsState;
-  /** Paths of files and symlinks that came; some may be gone again. */
-  readonly #came = new Set<string>();
+  readonly #names: BlobNames | undefined;
+  /** Files whose contents must be read from the disk. */
+  readonly #files: Came[] = [];
+  /** Symlinks whose targets are no blobs yet. */
+  readonly #symlinks: Came[] = [];
   /** Path of a file that git cannot hold → its name in the record's tree. */
   readonly #kept = new Map<string, string>();
-  readonly #lines: string[] = [];
-  /** Files and symlinks that layers brought, not taken yet. */
-  #written: Inode[] = [];
+  readonly #lines: Uint8Array[] = [];
 
-  constructor(state: RootfsState) {
+  /** @param names told what a layer brings; undefined: all is to be read from the disk */
+  constructor(state: RootfsState, names: BlobNames | undefined) {
     this.#state = state;
+    this.#names = names;
   }
 
   /**
@@ -43,33 +46,25 @@ export class LayerDraft {
     let start = 0;
     for (let end = lines.indexOf('\n'); end !== -1; start = end + 1, end = lines.indexOf('\n', start)) {
       const change = parseLine(lines.slice(start, end));
-      this.#apply(change);
-      if (change.type !== 'file' && change.type !== 'symlink' && change.type !== 'hardlink') continue;
-      this.#came.add(change.path);
-      const { inode } = this.#state.find(change.path)!;
-      if (change.type !== 'hardlink' && change.own !== true) this.#written.push(inode);
-      if (inode.type !== 'file') continue;
-      if (isHoldable(change.path, 'file')) continue;
-      this.#lines.push(lines.slice(copied, start), composeLine({ ...change, contents: this.#keep(change) }));
+      const inode = this.#apply(change);
+      if (inode?.type !== 'file' && inode?.type !== 'symlink') continue;
+      this.#await(change, inode);
+      if (inode.type !== 'file' || isHoldable(change.path, 'file')) continue;
+      const kept = composeLine({ ...(change as Written), contents: this.#keep(change.path) });
+      this.#lines.push(bytes.subarray(copied, start), Buffer.from(kept, 'latin1'));
       copied = end + 1;
     }
-    this.#lines.push(lines.slice(copied, start));
+    this.#lines.push(bytes.subarray(copied));
   }
 
-  /** Files and symlinks that layers brought since the last call, in their order: some may be gone again. */
-  takeWritten(): Inode[] {
-    const written = this.#written;
-    this.#written = [];
-    return written;
+  /** Files that came, are there still, and whose contents are to be read from the disk before it changes. */
+  filesToRead(): Came[] {
+    return this.#files.filter((came) => this.#isUnstored(came));
   }
 
-  /** Files and symlinks that came, are there still, and have no content yet. */
-  unstored(): Came[] {
-    return this.#present().filter(
-      ({ path, inode }) =>
-        inode.id === undefined &&
-        (inode.type === 'file' || (inode.type === 'symlink' && isHoldable(path, 'symlink'))),
-    );
+  /** Symlinks that came, are there still, and have no blob. */
+  symlinksToStore(): Came[] {
+    return this.#symlinks.filter((came) => isHoldable(came.path, 'symlink') && this.#isUnstored(came));
   }
 
   /** Contents that the record's tree gets, in a directory `files`. All must be stored. */
@@ -80,20 +75,33 @@ export class LayerDraft {
     }
   }
 
-  /** The record, one character a byte. */
-  record(): string {
-    return this.#lines.join('');
+  /** The record, in parts. */
+  record(): readonly Uint8Array[] {
+    return this.#lines;
   }
 
-  #keep({ path }: Written): string {
+  /** Notes how a file or a symlink gets its blob. */
+  #await({ path, type }: Change, inode: Inode): void {
+    const isNew = type !== 'hardlink';
+    if (isNew && !inode.own && this.#names) this.#names.expect(inode);
+    else if (inode.type === 'symlink') this.#symlinks.push({ path, inode });
+    // A further name of what this or an earlier layer brought has its blob, but for what only an earlier run's record holds.
+    else if (isNew || !this.#names || inode.contents !== undefined) this.#files.push({ path, inode });
+  }
+
+  #isUnstored({ path, inode }: Came): boolean {
+    return inode.id === undefined && this.#state.find(path)?.inode === inode;
+  }
+
+  #keep(path: string): string {
     const name = this.#kept.get(path) ?? String(this.#kept.size);
     this.#kept.set(path, name);
     return `${keptFiles}/${name}`;
   }
 
-  #apply(change: Change): void {
+  #apply(change: Change): Inode | undefined {
     try {
-      this.#state.apply(change);
+      return this.#state.apply(change);
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       throw new GitError(
@@ -106,13 +114,6 @@ export class LayerDraft {
       );
     }
   }
-
-  #present(): Came[] {
-    return [...this.#came].flatMap((path) => {
-      const place = this.#state.find(path);
-      return place ? [{ path, inode: place.inode }] : [];
-    });
-  }
 }
 
 /** Gives files and symlinks the names of their blobs, which come from elsewhere in the same order. */
@@ -124,9 +125,8 @@ export class BlobNames {
   #settled: (() => void) | undefined;
 
   /** What was written next. */
-  expect(inodes: readonly Inode[]): void {
-    for (const inode of inodes) this.#waiting.push(inode);
-    this.#match();
+  expect(inode: Inode): void {
+    this.#waiting.push(inode);
   }
 
   /** The next names, `idSize` bytes each. */
@@ -147,6 +147,7 @@ export class BlobNames {
    * @throws what it failed with
    */
   async settled(): Promise<void> {
+    this.#match();
     while (this.#waiting.length > 0) {
       if (this.#failure) throw this.#failure.reason;
       await new Promise<void>((resolve) => {
@@ -156,15 +157,15 @@ export class BlobNames {
   }
 
   #match(): void {
-    for (let ids = this.#ids[0]; ids && this.#named < this.#waiting.length;) {
-      this.#waiting[this.#named]!.id = Buffer.from(ids.buffer, ids.byteOffset, ID_SIZE).toString(
-        'hex',
-      ) as ObjectID;
-      this.#named += 1;
-      this.#ids[0] = ids = ids.subarray(ID_SIZE);
-      if (ids.length > 0) continue;
-      this.#ids.shift();
-      ids = this.#ids[0]!;
+    for (const ids of this.#ids.splice(0)) {
+      const count = Math.min(ids.length / ID_SIZE, this.#waiting.length - this.#named);
+      const bytes = Buffer.from(ids.buffer, ids.byteOffset, ids.length);
+      for (let number = 0; number < count; number += 1) {
+        const id = bytes.toString('hex', number * ID_SIZE, (number + 1) * ID_SIZE);
+        this.#waiting[this.#named + number]!.id = id as ObjectID;
+      }
+      this.#named += count;
+      if (count * ID_SIZE < ids.length) this.#ids.push(ids.subarray(count * ID_SIZE));
     }
     if (this.#named < this.#waiting.length) return;
     this.#waiting = [];
@@ -186,14 +187,14 @@ export class LayerReader {
   }
 
   /**
-   * Reads all of a complete layer that has no blob yet.
+   * Makes blobs of some of what came.
    *
    * @throws the system's errors, GitError for a file that is not what the layer says, the reason of the signal
    */
-  async readAll(draft: LayerDraft): Promise<void> {
+  async readAll(came: readonly Came[]): Promise<void> {
     this.#files.forget();
-    for (const came of draft.unstored()) {
-      came.inode.id = await this.#read(came);
+    for (const one of came) {
+      one.inode.id ??= await this.#read(one);
       if (this.#yielder.isDue()) await this.#yielder.pause();
     }
   }

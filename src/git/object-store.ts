@@ -1,25 +1,42 @@
 import { GitError } from '../errors.ts';
+import { KnownObjects } from './known-objects.ts';
 import { type ObjectID, ID_SIZE } from './objects.ts';
-import { type ObjectSource, type ObjectType, PackWriter } from './pack-writer.ts';
+import {
+  MOST_AT_ONCE,
+  type ObjectSource,
+  type ObjectType,
+  PackWriter,
+  type PackWorkspace,
+} from './pack-writer.ts';
 
-/** In bytes: what takes about a millisecond. */
-const SMALL = 256 * 1024;
+/** How many objects the next pack is to have. */
+type Plan = () => number;
 
 /** The objects of a run: each once, in as many packs as it takes. */
 export class ObjectStore {
   readonly #directory: string;
   readonly #pause: () => Promise<void>;
-  readonly #known = new Map<ObjectID, number>();
+  readonly #plan: Plan | undefined;
+  readonly #known = new KnownObjects();
   #pack: PackWriter | undefined;
+  /** Of the pack that was closed last. */
+  #workspace: PackWorkspace | undefined;
   #completed: Promise<void> = Promise.resolve();
 
   /**
    * @param directory `objects/pack` of the repository
    * @param pause called in long loops
+   * @param plan with it `isPackFull` becomes true, and a pack that is completed then need not be read once more
    */
-  constructor(directory: string, pause: () => Promise<void>) {
+  constructor(directory: string, pause: () => Promise<void>, plan?: Plan) {
     this.#directory = directory;
     this.#pause = pause;
+    this.#plan = plan;
+  }
+
+  /** Whether the pack has as many objects as were planned. */
+  get isPackFull(): boolean {
+    return this.#pack?.isFull === true;
   }
 
   /** Bytes that no completed pack holds. */
@@ -29,8 +46,10 @@ export class ObjectStore {
 
   /** Adds an object of `size` bytes: at once when it is small. What `source` throws goes through. */
   add(size: number, source: ObjectSource, type: ObjectType = 'blob'): ObjectID | Promise<ObjectID> {
-    this.#pack ??= new PackWriter(this.#directory, this.#known, this.#pause);
-    return size <= SMALL ? this.#pack.addAtOnce(size, source, type) : this.#pack.add(size, source, type);
+    this.#pack ??= this.#open();
+    return size <= MOST_AT_ONCE
+      ? this.#pack.addAtOnce(size, source, type)
+      : this.#pack.add(size, source, type);
   }
 
   /** Completes the pack: git sees all objects added so far when the promise is fulfilled. More may be added in the meantime. */
@@ -40,10 +59,17 @@ export class ObjectStore {
     const before = this.#completed;
     this.#completed = (async () => {
       await Promise.all([before, pack?.close()]);
+      this.#workspace = pack?.workspace;
     })();
     // An error reaches the caller that awaits it; when the pull fails first, no caller does.
     this.#completed.catch(() => undefined);
     return this.#completed;
+  }
+
+  #open(): PackWriter {
+    const workspace = this.#workspace;
+    this.#workspace = undefined;
+    return new PackWriter(this.#directory, this.#known, this.#pause, this.#plan?.(), workspace);
   }
 
   /** Leaves nothing behind that was not completed. */
@@ -64,8 +90,12 @@ export interface Contents {
 
 const NAMES_AT_ONCE = 2048;
 
-/** In bytes: what has to be read once more at the end, as a pack's checksum is of all of it (see `PackWriter.close`). */
-const SMALLEST_PACK = 64 * 2 ** 20;
+/** In bytes: when a pack of large files is completed. It is read once more then (see `PackWriter.close`), like the last one. */
+const LARGE_PACK = 64 * 2 ** 20;
+/** Objects of the first packs. */
+const SMALLEST_PLAN = 4096;
+/** Each pack has at least so much of all before it: there are few, and the last one is small. */
+const PART = 1 / 4;
 
 /**
  * Makes blobs of contents, each once, in packs that git sees when the promise is fulfilled.
@@ -79,7 +109,12 @@ export async function packBlobs(
   directory: string,
   tell: (ids: Uint8Array) => void,
 ): Promise<void> {
-  const store = new ObjectStore(directory, () => Promise.resolve());
+  const completed = { bytes: 0, objects: 0 };
+  const plan = (): number => Math.max(SMALLEST_PLAN, Math.floor(completed.objects * PART));
+  const store = new ObjectStore(directory, () => Promise.resolve(), plan);
+  const source: ObjectSource = (into, at, count) => {
+    if (!contents.fill(into, at, count)) throw new GitError('a file ended before its end');
+  };
   let ids = Buffer.allocUnsafeSlow(NAMES_AT_ONCE * ID_SIZE);
   let length = 0;
   const answer = (): void => {
@@ -87,19 +122,17 @@ export async function packBlobs(
     ids = Buffer.allocUnsafeSlow(NAMES_AT_ONCE * ID_SIZE);
     length = 0;
   };
-  let completed = 0;
   for (let size = contents.next(); size !== undefined; size = contents.next()) {
     if (size === 'settle') {
       answer();
       continue;
     }
-    const added = store.add(size, (into, at, count) => {
-      if (!contents.fill(into, at, count)) throw new GitError('a file ended before its end');
-    });
+    const added = store.add(size, source);
     length += ids.write(typeof added === 'string' ? added : await added, length, 'hex');
     if (length === ids.length) answer();
-    if (store.pending < Math.max(SMALLEST_PACK, completed / 4)) continue;
-    completed += store.pending;
+    if (store.isPackFull) completed.objects += plan();
+    else if (store.pending < Math.max(LARGE_PACK, completed.bytes * PART)) continue;
+    completed.bytes += store.pending;
     await store.complete();
   }
   answer();

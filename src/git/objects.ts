@@ -33,17 +33,31 @@ const author = 'dlrootfs <mail@mail.com>';
 
 /** A tree object (gitformat-pack(5) has no word on it; base_name_compare in git's read-cache.c says how it is sorted). */
 export function composeTree(entries: readonly TreeEntry[]): Buffer {
-  const sorted = entries
-    .map((entry) => ({ key: entry.mode === '40000' ? `${entry.name}/` : entry.name, entry }))
-    .toSorted((one, other) => (one.key < other.key ? -1 : 1));
+  const sorted = areSorted(entries)
+    ? entries
+    : entries.toSorted((one, other) => (sortedBy(one) < sortedBy(other) ? -1 : 1));
   const size = entries.reduce((sum, { mode, name }) => sum + mode.length + 1 + name.length + 1 + ID_SIZE, 0);
   const tree = Buffer.allocUnsafe(size);
   let at = 0;
-  for (const { entry } of sorted) {
-    at += tree.write(`${entry.mode} ${entry.name}\0`, at, 'latin1');
-    at += tree.write(entry.id, at, 'hex');
+  for (const { mode, name, id } of sorted) {
+    at += tree.write(`${mode} ${name}\0`, at, 'latin1');
+    at += tree.write(id, at, 'hex');
   }
   return tree;
+}
+
+function areSorted(entries: readonly TreeEntry[]): boolean {
+  let before = '';
+  return entries.every((entry) => {
+    const name = sortedBy(entry);
+    const isNext = before < name;
+    before = name;
+    return isNext;
+  });
+}
+
+function sortedBy({ mode, name }: TreeEntry): string {
+  return mode === '40000' ? `${name}/` : name;
 }
 
 /** A commit object, by us. */

@@ -47,7 +47,7 @@ function missingContents(
   const seen = new Set<Inode>();
   for (const [path, { inode }] of state) {
     // Of a symlink in a commit of the user's, only the blob says where it points.
-    const hasContent = inode.type === 'file' || (inode.type === 'symlink' && inode.timeless === true);
+    const hasContent = inode.type === 'file' || (inode.type === 'symlink' && inode.timeless);
     if (!hasContent || seen.has(inode)) continue;
     seen.add(inode);
     if (inode.id !== undefined && verified.get(path) === inode.id) continue;

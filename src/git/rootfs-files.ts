@@ -99,6 +99,14 @@ export class RootfsFiles implements Disposable {
     return typeof stat === 'number' ? undefined : stat;
   }
 
+  /** The same for one of many files in a directory. */
+  statIn(directory: string, name: string): FileStat | undefined {
+    this.#directories.trim();
+    const parent = this.#directories.findExact(directory);
+    const stat = parent && this.filesystem.stat(parent, name);
+    return typeof stat === 'number' ? undefined : stat;
+  }
+
   /** The names in a directory: none where there is none. */
   list(name: string): string[] {
     const directory = this.directory(name);
@@ -156,10 +164,14 @@ export class RootfsFiles implements Disposable {
     }
   }
 
-  /** Puts a file in place of what has its name, as git does: whole or not at all. The directory must be there. */
-  replace(name: string, content: Uint8Array): void {
+  /**
+   * Puts a file in place of what has its name, as git does: whole or not at all. The directory must be there.
+   *
+   * @param parts of its content
+   */
+  replace(name: string, ...parts: readonly Uint8Array[]): void {
     const lock = `${name}.lock`;
-    this.create(lock, content);
+    this.#write(lock, parts, 0o644);
     const parent = this.#parent(name);
     const renamed = this.filesystem.rename(parent, nameOf(lock), parent, nameOf(name));
     if (renamed === 0) return;
@@ -169,6 +181,10 @@ export class RootfsFiles implements Disposable {
 
   /** Makes a file that is not there. */
   create(name: string, content: Uint8Array, mode = 0o644): void {
+    this.#write(name, [content], mode);
+  }
+
+  #write(name: string, parts: readonly Uint8Array[], mode: number): void {
     const parent = this.#parent(name);
     const file = this.filesystem.createFile(parent, nameOf(name), mode);
     if (file === -EEXIST) {
@@ -178,7 +194,12 @@ export class RootfsFiles implements Disposable {
       });
     }
     if (file < 0) throw new SyscallError(file, `write ${this.place(name)}`);
-    const written = this.filesystem.write(file, content, 0);
+    let written = 0;
+    let position = 0;
+    for (const part of parts) {
+      if (written === 0) written = this.filesystem.write(file, part, position);
+      position += part.length;
+    }
     const closed = this.filesystem.closeFile(file);
     if (written === 0 && closed === 0) return;
     this.remove(name);

@@ -2,15 +2,20 @@ import type { ObjectID } from './objects.ts';
 import type { Change, Written } from '../tar/mtree.ts';
 
 /** What stands at one or, for hard links, several paths. */
-export interface Inode extends Omit<Written, 'type' | 'path' | 'xattrs' | 'contents'> {
+export interface Inode extends Omit<Written, 'type' | 'path' | 'xattrs' | 'contents' | 'own'> {
   readonly type: Exclude<Written['type'], 'hardlink'>;
   xattrs: ReadonlyMap<string, Uint8Array> | undefined;
+  readonly own: boolean;
   /** Of a commit of the user's: nobody knows the times, they stay as git makes them. */
-  readonly timeless?: boolean;
+  readonly timeless: boolean;
   /** Where a record keeps content that no commit can hold. */
-  contents?: string | undefined;
+  contents: string | undefined;
   /** Name of the content's blob, once it is known. */
-  id?: ObjectID | undefined;
+  id: ObjectID | undefined;
+  /** It has had a further name. */
+  linked: boolean;
+  /** What the disk says of it: its number in `FileStats`, -1 where that is not known. */
+  stat: number;
 }
 
 /** What has a name. */
@@ -47,35 +52,45 @@ export class RootfsState {
   /**
    * Plays one change.
    *
-   * @returns what stood at its path and does no more
+   * @returns what stands at its path now
    * @throws RangeError when its directory or the target of a link is missing: these are not the changes of one rootfs
    */
-  apply(change: Change): Place | undefined {
+  apply(change: Change): Inode | undefined {
     const { path } = change;
-    const before = this.find(path);
+    const above = this.#above(path);
     this.#forgetTrees();
+    const name = nameOf(path);
     if (change.type === 'removed') {
-      this.#above(path)?.delete(nameOf(path));
-      return before;
+      if (path !== '') above?.delete(name);
+      return undefined;
     }
-    if (change.type === 'hardlink') {
-      const target = this.find(change.linkPath);
-      if (!target || target.children) throw new RangeError('a hard link to nothing');
-      if (change.xattrs) target.inode.xattrs = new Map([...(target.inode.xattrs ?? []), ...change.xattrs]);
-      target.inode.contents ??= change.contents;
-      if (before?.inode === target.inode) return undefined;
-      this.#put(path, target);
-      return before;
+    if (change.type === 'hardlink') return this.#link(path, change);
+    const inode = inodeOf(change);
+    const isDirectory = change.type === 'directory';
+    if (path === '') {
+      if (!isDirectory) throw new RangeError('a file in no directory');
+      this.#root = { inode, children: this.#names };
+      return inode;
     }
-    const { path: _, type, ...metadata } = change;
-    const inode: Inode = { ...metadata, type };
-    if (change.type !== 'directory') {
-      this.#put(path, { inode, children: undefined });
-      return before;
-    }
-    if (path === '') this.#root = { inode, children: this.#names };
-    else this.#put(path, { inode, children: before?.children ?? new Map<string, Place>() });
-    return before?.children ? undefined : before;
+    if (!above) throw new RangeError('a file in no directory');
+    const children = isDirectory ? (above.get(name)?.children ?? new Map<string, Place>()) : undefined;
+    above.set(ownCopy(name), { inode, children });
+    return inode;
+  }
+
+  #link(path: string, { linkPath, xattrs, contents }: Written): Inode {
+    const target = this.find(linkPath);
+    if (!target || target.children) throw new RangeError('a hard link to nothing');
+    const { inode } = target;
+    if (xattrs) inode.xattrs = new Map([...(inode.xattrs ?? []), ...xattrs]);
+    inode.contents ??= contents;
+    const names = this.#above(path);
+    if (!names || path === '') throw new RangeError('a file in no directory');
+    const name = nameOf(path);
+    if (names.get(name)?.inode === inode) return inode;
+    names.set(ownCopy(name), target);
+    inode.linked = true;
+    return inode;
   }
 
   /** What is at the root, by name. */
@@ -125,12 +140,33 @@ export class RootfsState {
       this.#trees.delete(level.names);
     }
   }
+}
 
-  #put(path: string, place: Place): void {
-    const names = this.#above(path);
-    if (!names || path === '') throw new RangeError('a file in no directory');
-    names.set(nameOf(path), place);
-  }
+function inodeOf(change: Exclude<Written, { type: 'hardlink' }>): Inode {
+  return {
+    type: change.type as Inode['type'],
+    linkPath: ownCopy(change.linkPath),
+    mode: change.mode,
+    uid: change.uid,
+    gid: change.gid,
+    size: change.size,
+    mtimeSeconds: change.mtimeSeconds,
+    mtimeNanoseconds: change.mtimeNanoseconds,
+    deviceMajor: change.deviceMajor,
+    deviceMinor: change.deviceMinor,
+    xattrs: change.xattrs,
+    own: change.own === true,
+    contents: change.contents,
+    timeless: false,
+    id: undefined,
+    linked: false,
+    stat: -1,
+  };
+}
+
+/** The same text by itself: V8 keeps all of a text in memory for a slice of it, here thousands of lines for a name. */
+function ownCopy(text: string): string {
+  return ` ${text}`.slice(1);
 }
 
 /** Whether a directory is another one or in it. */
@@ -157,8 +193,14 @@ function* walk(root: ReadonlyMap<string, Place>): Generator<[string, Place], voi
 
 /** Names, directories with a slash: so they sort as the paths of the files in them do. */
 function sortedKeys(names: ReadonlyMap<string, Place>): string[] {
-  const keys = [...names].map(([name, { children }]) => (children ? `${name}/` : name));
-  return keys.toSorted((one, other) => (one < other ? -1 : 1));
+  const keys: string[] = [];
+  let isSorted = true;
+  for (const [name, { children }] of names) {
+    const key = children ? `${name}/` : name;
+    if (keys.length > 0 && key < keys.at(-1)!) isSorted = false;
+    keys.push(key);
+  }
+  return isSorted ? keys : keys.toSorted((one, other) => (one < other ? -1 : 1));
 }
 
 function nameOf(path: string): string {

@@ -75,10 +75,13 @@ function treeMode(type: 'file' | 'symlink', mode: number): TreeMode {
 export class TreeWriter {
   readonly #store: ObjectStore;
   readonly #yielder: Yielder;
+  readonly #see: SeeFile;
 
-  constructor(store: ObjectStore, yielder: Yielder) {
+  /** @param see told what is in each directory that is made a tree of */
+  constructor(store: ObjectStore, yielder: Yielder, see: SeeFile) {
     this.#store = store;
     this.#yielder = yielder;
+    this.#see = see;
   }
 
   /** The tree of all that git holds of a rootfs. All contents must be stored. */
@@ -86,13 +89,14 @@ export class TreeWriter {
     const root = state.root();
     const known = state.treeOf(root);
     if (known !== undefined) return known;
-    const open = [openTree('', 0, root)];
+    const open = [openTree('', '', root)];
     for (;;) {
       const tree = open.at(-1)!;
       const next = tree.rest.next();
       if (next.done !== true) {
-        const below = addPlace(state, tree, ...next.value);
+        const below = this.#addPlace(state, tree, ...next.value);
         if (below) open.push(below);
+        if (this.#yielder.isDue()) await this.#yielder.pause();
         continue;
       }
       open.pop();
@@ -104,8 +108,25 @@ export class TreeWriter {
         if (!above) return id;
         above.entries.push({ name: tree.name, mode: '40000', id });
       }
-      if (this.#yielder.isDue()) await this.#yielder.pause();
     }
+  }
+
+  /** Adds what stands at a name to the tree; answers the tree that has to be made first. */
+  #addPlace(state: RootfsState, tree: OpenTree, name: string, place: Place): OpenTree | undefined {
+    if (lengthIn(tree.path, name) > LONGEST_FOR_GIT) return undefined;
+    const { inode, children } = place;
+    if (!children) {
+      const file = treeFile(name, inode);
+      if (!file) return undefined;
+      this.#see(tree.path, name, inode);
+      tree.entries.push({ name, mode: file.mode, id: file.id });
+      return undefined;
+    }
+    if (children.size === 0 || !isHoldable(name, 'file')) return undefined;
+    const id = state.treeOf(children);
+    if (id === undefined) return openTree(name, tree.path === '' ? name : `${tree.path}/${name}`, children);
+    tree.entries.push({ name, mode: '40000', id });
+    return undefined;
   }
 
   /** The tree of some files. */
@@ -115,33 +136,22 @@ export class TreeWriter {
   }
 }
 
+/** Told of a file or a symlink that git holds: the path of its directory, its name there. */
+export type SeeFile = (directory: string, name: string, inode: Inode) => void;
+
 /** A tree in the making. */
 interface OpenTree {
   readonly name: string;
-  /** Of the path, with a slash after it. */
-  readonly length: number;
+  readonly path: string;
   readonly names: ReadonlyMap<string, Place>;
   readonly rest: MapIterator<[string, Place]>;
   readonly entries: TreeEntry[];
 }
 
-function openTree(name: string, length: number, names: ReadonlyMap<string, Place>): OpenTree {
-  return { name, length, names, rest: names.entries(), entries: [] };
+function lengthIn(directory: string, name: string): number {
+  return directory === '' ? name.length : directory.length + 1 + name.length;
 }
 
-/** Adds what stands at a name to the tree; answers the tree that has to be made first. */
-function addPlace(state: RootfsState, tree: OpenTree, name: string, place: Place): OpenTree | undefined {
-  const length = tree.length + name.length;
-  if (length > LONGEST_FOR_GIT) return undefined;
-  const { inode, children } = place;
-  if (!children) {
-    const file = treeFile(name, inode);
-    if (file) tree.entries.push({ name, mode: file.mode, id: file.id });
-    return undefined;
-  }
-  if (children.size === 0 || !isHoldable(name, 'file')) return undefined;
-  const id = state.treeOf(children);
-  if (id === undefined) return openTree(name, length + 1, children);
-  tree.entries.push({ name, mode: '40000', id });
-  return undefined;
+function openTree(name: string, path: string, names: ReadonlyMap<string, Place>): OpenTree {
+  return { name, path, names, rest: names.entries(), entries: [] };
 }

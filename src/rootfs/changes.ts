@@ -26,18 +26,22 @@ export class ChangeLog {
     let { xattrs } = entry;
     const linkPath = entry.type === 'hardlink' ? target : entry.linkPath;
     if (xattrs) xattrs = new Map([...xattrs].filter(([name]) => !textKeys.has(name)));
-    const metadata = {
-      mode,
-      uid,
-      gid,
-      size,
-      mtimeSeconds,
-      mtimeNanoseconds,
-      deviceMajor,
-      deviceMinor,
-      xattrs,
-    };
-    this.#add(composeLine({ type: entry.type, path, linkPath, ...metadata }));
+    this.#add(
+      composeLine({
+        type: entry.type,
+        path,
+        linkPath,
+        mode,
+        uid,
+        gid,
+        size,
+        mtimeSeconds,
+        mtimeNanoseconds,
+        deviceMajor,
+        deviceMinor,
+        xattrs,
+      }),
+    );
   }
 
   /** A directory was made at `path` that no entry asks for: root's. */

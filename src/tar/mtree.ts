@@ -65,7 +65,8 @@ export function composeLine(change: Change): string {
   if (type === 'hardlink') return `${start} link=./${escape(change.linkPath)}${xattrs}${contents}\n`;
 
   let line = `${start} uid=${change.uid} gid=${change.gid} mode=${change.mode.toString(8)}`;
-  line += ` time=${change.mtimeSeconds}.${String(change.mtimeNanoseconds).padStart(9, '0')}`;
+  const nanoseconds = change.mtimeNanoseconds;
+  line += ` time=${change.mtimeSeconds}.${nanoseconds === 0 ? '000000000' : String(nanoseconds).padStart(9, '0')}`;
   if (type === 'file') line += ` size=${change.size}`;
   else if (type === 'symlink') line += ` link=${escape(change.linkPath)}`;
   else if (type === 'character' || type === 'block') {
@@ -75,35 +76,50 @@ export function composeLine(change: Change): string {
 }
 
 /**
- * Reads a line of `composeLine`, without its end.
+ * Reads a line of `composeLine`, without its end. Of a keyword that comes twice the last one counts; unknown ones are passed over.
  *
  * @throws IntegrityError for an unknown type
  */
 export function parseLine(line: string): Change {
   let end = endOfWord(line, 0);
   const path = end === 1 ? '' : unescape(line.slice(2, end));
-  const values: Record<string, string> = {
-    type: '',
-    link: '',
-    uid: '0',
-    gid: '0',
-    mode: '0',
-    time: '0.0',
-    size: '0',
-  };
+  let type: Change['type'] | undefined;
+  let link = '';
+  let uid = 0;
+  let gid = 0;
+  let mode = 0;
+  let size = 0;
+  let mtimeSeconds = 0;
+  let mtimeNanoseconds = 0;
+  let device: string | undefined;
+  let contents: string | undefined;
+  let tags: string | undefined;
   let xattrs: Map<string, Uint8Array> | undefined;
   while (end < line.length) {
     const start = end + 1;
     end = endOfWord(line, start);
     const sign = line.indexOf('=', start);
+    if (sign === -1 || sign > end) continue;
     const keyword = line.slice(start, sign);
     const value = line.slice(sign + 1, end);
-    if (keyword.startsWith('xattr.')) {
+    if (keyword === 'type') type = types.get(value);
+    else if (keyword === 'uid') uid = Number(value);
+    else if (keyword === 'gid') gid = Number(value);
+    else if (keyword === 'mode') mode = Number.parseInt(value, 8);
+    else if (keyword === 'size') size = Number(value);
+    else if (keyword === 'link') link = value;
+    else if (keyword === 'time') {
+      const dot = value.indexOf('.');
+      mtimeSeconds = Number(value.slice(0, dot));
+      mtimeNanoseconds = Number(value.slice(dot + 1));
+    } else if (keyword === 'device') device = value;
+    else if (keyword === 'contents') contents = value;
+    else if (keyword === 'tags') tags = value;
+    else if (keyword.startsWith('xattr.')) {
       xattrs ??= new Map();
       xattrs.set(unescape(keyword.slice('xattr.'.length)), Buffer.from(value, 'base64'));
-    } else values[keyword] = value;
+    }
   }
-  const type = types.get(values['type']!);
   if (type === undefined) {
     throw new IntegrityError('a list of changes has a line of an unknown type', {
       code: 'BAD_RECORD',
@@ -112,27 +128,27 @@ export function parseLine(line: string): Change {
   }
   if (type === 'removed') return { type, path };
 
-  const time = values['time']!;
-  const dot = time.indexOf('.');
-  const link = unescape(values['link']!);
-  const [, deviceMajor, deviceMinor] = values['device']?.split(',') ?? ['linux', '0', '0'];
+  const target = unescape(link);
+  const [, deviceMajor, deviceMinor] = device?.split(',') ?? NO_DEVICE;
   return {
     type,
     path,
-    linkPath: type === 'hardlink' ? link.slice(2) : link,
-    mode: Number.parseInt(values['mode']!, 8),
-    uid: Number(values['uid']),
-    gid: Number(values['gid']),
-    size: Number(values['size']),
-    mtimeSeconds: Number(time.slice(0, dot)),
-    mtimeNanoseconds: Number(time.slice(dot + 1)),
+    linkPath: type === 'hardlink' ? target.slice(2) : target,
+    mode,
+    uid,
+    gid,
+    size,
+    mtimeSeconds,
+    mtimeNanoseconds,
     deviceMajor: Number(deviceMajor),
     deviceMinor: Number(deviceMinor),
     xattrs,
-    contents: values['contents'],
-    own: values['tags'] === 'own' ? true : undefined,
+    contents,
+    own: tags === 'own' ? true : undefined,
   };
 }
+
+const NO_DEVICE: readonly string[] = ['linux', '0', '0'];
 
 function endOfWord(line: string, start: number): number {
   const end = line.indexOf(' ', start);

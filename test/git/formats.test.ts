@@ -9,6 +9,7 @@ import fc from 'fast-check';
 import { GitError } from '../../src/errors.ts';
 import { findGit } from '../../src/git/git-program.ts';
 import { commitTime, parseBranchName } from '../../src/git/names.ts';
+import { KnownObjects } from '../../src/git/known-objects.ts';
 import type { ObjectID } from '../../src/git/objects.ts';
 import { adler32, composePackIndex } from '../../src/git/pack-format.ts';
 import { PackWriter, contentIn } from '../../src/git/pack-writer.ts';
@@ -45,7 +46,7 @@ test('a pack is what git takes for one', async (t) => {
   const directory = scratch(t);
   git(directory, 'init', '--quiet');
   const packs = path.join(directory, '.git/objects/pack');
-  const known = new Map<ObjectID, number>();
+  const known = new KnownObjects();
   const pack = new PackWriter(packs, known, async () => undefined);
   const contents = [0, 1, 15, 16, 2047, 2048, 65_535, 65_536, 300_000, 5_000_000].map((size) =>
     randomBytes(size),
@@ -76,9 +77,9 @@ test('a pack is what git takes for one', async (t) => {
 
 test('a pack without blobs is none, and one that is given up leaves nothing', async (t) => {
   const directory = scratch(t);
-  await new PackWriter(directory, new Map(), async () => undefined).close();
+  await new PackWriter(directory, new KnownObjects(), async () => undefined).close();
   assert.deepEqual(readdirSync(directory), []);
-  const pack = new PackWriter(directory, new Map(), async () => undefined);
+  const pack = new PackWriter(directory, new KnownObjects(), async () => undefined);
   await pack.add(1, contentIn(Buffer.from('x')));
   pack.discard();
   assert.deepEqual(readdirSync(directory), []);
@@ -86,15 +87,58 @@ test('a pack without blobs is none, and one that is given up leaves nothing', as
 
 test('two contents of one name are an error, not one content', async (t) => {
   const directory = scratch(t);
-  const known = new Map<ObjectID, number>();
+  const known = new KnownObjects();
   const pack = new PackWriter(directory, known, async () => undefined);
-  const id = createHash('sha1').update('blob 3\0abc').digest('hex') as ObjectID;
-  known.set(id, 12_345);
+  known.add(createHash('sha1').update('blob 3\0abc').digest(), 12_345);
   await assert.rejects(
     pack.add(3, contentIn(Buffer.from('abc'))),
     (error: unknown) => error instanceof GitError && error.code === 'GIT_COLLISION',
   );
   pack.discard();
+});
+
+test('known objects are those of a Map, also when there are many', () => {
+  const name = fc.nat(600).map((number) => createHash('sha1').update(String(number)).digest());
+  fc.assert(
+    fc.property(fc.array(fc.tuple(name, fc.nat(0xffff_ffff)), { maxLength: 4000 }), (list) => {
+      const known = new KnownObjects();
+      const expected = new Map<string, number>();
+      for (const [bytes, checksum] of list) {
+        const hex = bytes.toString('hex');
+        assert.equal(known.add(bytes, checksum), expected.get(hex));
+        if (!expected.has(hex)) expected.set(hex, checksum);
+      }
+    }),
+    { numRuns: 10 },
+  );
+  const many = new KnownObjects();
+  const names = Array.from({ length: 5000 }, (_, number) => createHash('sha1').update(`${number}`).digest());
+  for (const [number, bytes] of names.entries()) assert.equal(many.add(bytes, number), undefined);
+  for (const [number, bytes] of names.entries()) assert.equal(many.add(bytes, 0), number);
+});
+
+test('a pack of as many objects as planned, of others, and one from which something written was taken back', async (t) => {
+  const directory = scratch(t);
+  git(directory, 'init', '--quiet');
+  const packs = path.join(directory, '.git/objects/pack');
+  const large = randomBytes(9_000_000);
+  for (const [planned, again] of [
+    [3, false],
+    [4, false],
+    [3, true],
+  ] as const) {
+    const pack = new PackWriter(packs, new KnownObjects(), async () => undefined, planned);
+    for (const size of [10, 70_000]) pack.addAtOnce(size, contentIn(randomBytes(size)));
+    assert.equal(pack.isFull, false);
+    await pack.add(large.length, contentIn(large));
+    if (again) await pack.add(large.length, contentIn(large));
+    assert.equal(pack.isFull, planned === 3);
+    await pack.close();
+  }
+  assert.equal(readdirSync(packs).filter((name) => name.endsWith('.pack')).length, 3);
+  for (const name of readdirSync(packs).filter((file) => file.endsWith('.idx')))
+    git(directory, 'verify-pack', path.join(packs, name));
+  assert.equal(git(directory, 'fsck', '--strict', '--full').match(/^dangling blob/gm)?.length, 7);
 });
 
 const idFrom = (digit: string): ObjectID => digit.repeat(40) as ObjectID;
@@ -124,7 +168,7 @@ test('offsets beyond 2 GiB stand in the second table of a pack index', () => {
 
 test('what git stores is what zlib inflates', async (t) => {
   const directory = scratch(t);
-  const pack = new PackWriter(directory, new Map(), async () => undefined);
+  const pack = new PackWriter(directory, new KnownObjects(), async () => undefined);
   const bytes = randomBytes(200_000);
   await pack.add(bytes.length, contentIn(bytes));
   await pack.close();
@@ -215,9 +259,12 @@ test('a state: what one change does to another', () => {
   });
   assert.equal(state.find('b')?.inode, state.find('d/a')?.inode);
   assert.ok(state.find('d/a')?.inode.xattrs?.has('user.x'));
-  assert.equal(put('directory', 'd'), undefined);
+  assert.equal(state.find('d/a')?.inode.linked, true);
+  assert.equal(put('directory', 'd'), state.find('d')?.inode);
   assert.deepEqual(list(), ['b', 'd', 'd/a']);
-  assert.equal(put('file', 'd')?.children?.size, 1);
+  const before = state.find('d');
+  assert.equal(put('file', 'd'), state.find('d')?.inode);
+  assert.equal(before?.children?.size, 1);
   assert.deepEqual(list(), ['b', 'd']);
   assert.equal(state.apply({ type: 'removed', path: 'nothing/there' }), undefined);
   assert.throws(() => put('file', 'd/x'), RangeError);

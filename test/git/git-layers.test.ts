@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync, readdirSync, renameSync } from 'node:fs';
+import { readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { GitError } from '../../src/errors.ts';
@@ -230,6 +230,73 @@ test('the index is such that git reads no file to know that nothing changed', as
   git(directory, 'update-index', '--refresh');
   git(directory, 'status');
   assert.deepEqual(firstEntry(readFileSync(path.join(directory, '.git/index'))), firstEntry(index));
+});
+
+test('the same where later layers gave files further names, or took some', async (t) => {
+  const directory = scratch(t);
+  await pullLayers(directory, [
+    (stage) => stage.file('a').file('b').file('c').hardlink('c2', 'c').symlink('s', 'a').symlink('u', 'b'),
+    (stage) => stage.hardlink('a2', 'a').file('d').hardlink('s2', 's').remove('u'),
+    (stage) => stage.remove('c').file('b', 'other').remove('a2').symlink('u', 'd'),
+  ]);
+  const index = readFileSync(path.join(directory, '.git/index'));
+  assert.equal(git(directory, 'ls-files'), 'a\nb\nc2\nd\ns\ns2\nu\n');
+  git(directory, 'update-index', '--refresh');
+  git(directory, 'status');
+  assert.ok(index.equals(readFileSync(path.join(directory, '.git/index'))));
+});
+
+test('the rootfs may change as soon as commit has returned; blobs may be named later', async (t) => {
+  const directory = scratch(t);
+  const layers = await GitLayers.open(directory, { environment });
+  const stage = new Stage(directory);
+  const packed = Promise.withResolvers<void>();
+  layers.expectBlobs(packed.promise);
+  const store = (content: string): Buffer => {
+    writeFileSync(path.join(directory, '.git/content'), content);
+    return Buffer.from(git(directory, 'hash-object', '-w', '.git/content').trim(), 'hex');
+  };
+  await layers.commit(
+    { id: idOf(0) },
+    stage.file('a', 'one').file('gone', 'two').hardlink('b', 'a').changes(),
+  );
+  stage.file('a', 'three').remove('gone');
+  for (const lines of stage.changes()) layers.note(lines);
+  const second = layers.commit({ id: idOf(1) }, stage.hardlink('c', 'b').changes());
+  layers.takeBlobs(Buffer.concat([store('one'), store('two')]));
+  await second;
+  layers.takeBlobs(store('three'));
+  rmSync(path.join(directory, '.git/content'));
+  packed.resolve();
+  await layers.finish();
+  const contents = (number: number): string[] =>
+    git(directory, 'ls-tree', '--format=%(path) %(objectname)', branchOf(number)).trim().split('\n');
+  const [one, two, three] = ['one', 'two', 'three'].map((content) =>
+    createHash('sha1').update(`blob ${content.length}\0${content}`).digest('hex'),
+  );
+  assert.deepEqual(contents(0), [`a ${one}`, `b ${one}`, `gone ${two}`]);
+  assert.deepEqual(contents(1), [`a ${three}`, `b ${one}`, `c ${one}`]);
+  assert.equal(git(directory, 'status', '--porcelain'), '');
+});
+
+test('what fails after commit has returned is what the next call throws', async (t) => {
+  const failure = new GitError('no more');
+  const rows: [what: string, next: (layers: GitLayers) => Promise<void>][] = [
+    ['commit', (layers) => layers.commit({ id: idOf(1) }, [])],
+    ['finish', (layers) => layers.finish()],
+  ];
+  for (const [what, next] of rows) {
+    await t.test(what, async (row) => {
+      const directory = scratch(row);
+      const layers = await GitLayers.open(directory, { environment });
+      const packed = Promise.withResolvers<void>();
+      layers.expectBlobs(packed.promise);
+      await layers.commit({ id: idOf(0) }, new Stage(directory).file('a').changes());
+      packed.reject(failure);
+      await assert.rejects(next(layers), failure);
+      await layers.discard();
+    });
+  }
 });
 
 test('a pull that is given up leaves no file of git behind but an empty repository', async (t) => {

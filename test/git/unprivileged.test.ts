@@ -158,7 +158,7 @@ test('a full disk: an error that says so, before or in git', needsRoot, (t) => {
     assert.equal(status, 7);
     assert.match(stderr, /^the disk is full: (cannot commit layer0_0+|git could not make the branches)$/m);
     assert.deepEqual(
-      readdirSync(path.join(directory, '.git/objects/pack')).filter((name) => name.endsWith('.idx')),
+      readdirSync(directory, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.idx')),
       [],
     );
     assert.throws(() => git(directory, 'rev-parse', '--verify', 'HEAD'));
