@@ -135,7 +135,7 @@ export async function settle(
 }
 
 /** Whether the disk still says of a file what it did: a further name of it that came or went changes that. */
-export function isKnown({ stat, linked }: Inode): boolean {
+function isKnown({ stat, linked }: Inode): boolean {
   return stat !== -1 && !linked;
 }
 

@@ -53,7 +53,7 @@ export class GitLayers {
   readonly #stats = new FileStats();
   /** Fulfilled when git sees the blobs that are named by `takeBlobs`; undefined: there are none. */
   #packed: Promise<void> | undefined;
-  /** Of the layer before, while its trees are made; rejected with why there is no commit of it. */
+  /** Of the layer before, while its trees are made; rejected with the reason where it has no commit. */
   #keeping: Promise<void> | undefined;
   /** Changes of the next layer that came in the meantime. */
   #waiting: Uint8Array[] = [];

@@ -136,7 +136,7 @@ export class TreeWriter {
   }
 }
 
-/** Told of a file or a symlink that git holds: the path of its directory, its name there. */
+/** Takes a file or a symlink that git holds: the path of its directory, its name there. */
 export type SeeFile = (directory: string, name: string, inode: Inode) => void;
 
 /** A tree in the making. */
