@@ -13,6 +13,7 @@ import { isObject, parseJsonObject, textsOf } from './oci/json.ts';
 import type { PullOptions } from './options.ts';
 import { join } from './rootfs/directories.ts';
 import type { ImageTree, TreeEntry } from './rootfs/image-tree.ts';
+import { ByteStrings } from './rootfs/memory-tables.ts';
 import type { PartOptions } from './rootfs/selection.ts';
 import { filledFiles, mountPoints } from './runtime/prepare.ts';
 import { explainOsError } from './sys/os-error.ts';
@@ -110,6 +111,30 @@ const MAX_JSON_BYTES = 4 * 1024 * 1024;
 /** Of a file that has several names in the image: those of each file that is there for it. */
 type Copies = Map<DiskEntry['inode'], BytePath[]>;
 
+/** A path for each of many inodes, which takes no room on JavaScript's heap: there may be a million. */
+class PathsByInode {
+  readonly #paths = new ByteStrings();
+  /** Of the path in `paths`, by inode; 0: none. */
+  #numbers = new Uint32Array(1024);
+
+  set(inode: number, place: BytePath): void {
+    if (inode >= this.#numbers.length) {
+      const longer = new Uint32Array(2 * inode);
+      longer.set(this.#numbers);
+      this.#numbers = longer;
+    }
+    this.#numbers[inode] = this.#paths.add(Buffer.from(place, 'latin1'));
+  }
+
+  get(inode: number): BytePath {
+    return this.#paths.get(this.#numbers[inode]!).toString('latin1') as BytePath;
+  }
+
+  *inodes(): Generator<number, void, void> {
+    for (const [inode, number] of this.#numbers.entries()) if (number !== 0) yield inode;
+  }
+}
+
 /** One directory against one image. */
 class DirectoryComparison {
   readonly unread: BytePath[] = [];
@@ -120,8 +145,9 @@ class DirectoryComparison {
   readonly #image: Image;
   readonly #options: PullOptions;
   readonly #comparison: TreeComparison<TreeEntry, DiskEntry, 'missing' | 'extra'>;
-  /** Files whose content is to be compared, by the inode that the image has for them. */
-  readonly #files = new Map<number, BytePath | Copies>();
+  /** Files whose content is to be compared, by the inode that the image has for them: those of one name, and of several. */
+  readonly #files = new PathsByInode();
+  readonly #linked = new Map<number, Copies>();
 
   constructor(disk: DiskTree, image: Image, options: PullOptions, contents: boolean) {
     this.#disk = disk;
@@ -150,9 +176,8 @@ class DirectoryComparison {
       this.#files.set(expected.inode, expected.path);
       return;
     }
-    const known = this.#files.get(expected.inode);
-    const copies: Copies = known instanceof Map ? known : new Map<DiskEntry['inode'], BytePath[]>();
-    this.#files.set(expected.inode, copies);
+    const copies: Copies = this.#linked.get(expected.inode) ?? new Map<DiskEntry['inode'], BytePath[]>();
+    this.#linked.set(expected.inode, copies);
     copies.set(found.inode, [...(copies.get(found.inode) ?? []), expected.path]);
   }
 
@@ -166,13 +191,12 @@ class DirectoryComparison {
     const yielder = openYielder(signal);
     const pause = (): Promise<void> => yielder.pause();
     await this.#comparison.compare(tree.walk(), this.#disk.walk(tree.hasRoot), pause);
-    if (this.#files.size === 0) return;
-    await tree.readInOrder(this.#files.keys(), async (inode, content) => {
+    await tree.readInOrder([...this.#linked.keys(), ...this.#files.inodes()], async (inode, content) => {
       await pause();
-      const found = this.#files.get(inode)!;
+      const found = this.#linked.get(inode)?.values() ?? [[this.#files.get(inode)]];
       const open = new Map<DiskFile, readonly BytePath[]>();
       try {
-        for (const names of found instanceof Map ? found.values() : [[found]]) this.#open(names, open);
+        for (const names of found) this.#open(names, open);
         const same = await filesWith(content, tree.sizeOf(inode), [...open.keys()]);
         for (const [file, names] of open) if (!same.has(file)) this.#noteContent(names);
       } finally {

@@ -81,6 +81,49 @@ test('offline: without any network', { skip: noNetworkNamespace }, async () => {
   );
 });
 
+const offlineNotice = (tag: string) =>
+  new RegExp(`^notice: offline: \\S+:${tag} is sha256:\\w+, as it was at `, 'm');
+
+test('offline: verify, diff and cat read the cache alone', { skip: noNetworkNamespace }, async () => {
+  await using setting = await Setting.open();
+  const { reference, registry, store, image } = setting;
+  await setting.pullWell();
+  registry.push('lib/img', '2', { layers });
+  const other = registry.reference('lib/img', '2');
+  await setting.pullWell(['-d', 'other'], {}, other);
+  registry.requests.length = 0;
+  const run = (under: readonly string[], ...words: readonly string[]) =>
+    runProgram([...words, '--cache-dir', store, '--progress', 'none'], { cwd: setting.scratch.path, under });
+  const byDigest = registry.reference('lib/img', image.digest);
+  const cat = await run([], 'cat', byDigest, 'etc/motd');
+  assert.deepEqual([cat.exitCode, cat.stdout, cat.stderr], [0, 'new\n', '']);
+  assert.deepEqual(registry.log(), [], 'a digest needs no network');
+  for (const name of [byDigest, reference]) {
+    const same = await run(unshare, 'verify', name, '-d', 'out', '--contents', '--offline');
+    assert.deepEqual([same.exitCode, same.stdout], [0, ''], same.stderr);
+    const read = await run(unshare, 'cat', name, 'etc/motd', '--offline');
+    assert.deepEqual([read.exitCode, read.stdout], [0, 'new\n'], read.stderr);
+    for (const { stderr } of [same, read])
+      if (name === reference) assert.match(stderr, offlineNotice('1'));
+      else assert.equal(stderr, '');
+  }
+  const differences = await run(unshare, 'diff', reference, other, '--offline');
+  assert.equal(differences.exitCode, 9, differences.stderr);
+  assert.match(differences.stdout, /^changed \/etc\/motd: size 4→6$/m);
+  for (const tag of ['1', '2']) assert.match(differences.stderr, offlineNotice(tag));
+  rmSync(setting.blob(image.layers[1]!.digest));
+  for (const words of [
+    ['verify', reference, '-d', 'out'],
+    ['diff', other, reference],
+    ['cat', reference, 'base'],
+  ]) {
+    const { exitCode, stdout, stderr } = await run(unshare, ...words, '--offline');
+    assert.deepEqual([exitCode, stdout], [3, ''], stderr);
+    assert.match(stderr, /^error: cannot read \S+ offline: the cache does not have 1 of its 3 layers/m);
+    assert.ok(stderr.endsWith(`hint: run dlrootfs cache add ${reference} --cache-dir ${store}\n`), stderr);
+  }
+});
+
 test('offline: what is missing is named, with the command that fills the cache', async () => {
   await using setting = await Setting.open();
   const { reference, store, image } = setting;

@@ -9,12 +9,13 @@ const { ENXIO } = constants.errno;
 /** Bytes that are read at once. */
 const PIECE_BYTES = 256 * 1024;
 const ZEROS = Buffer.alloc(PIECE_BYTES);
+/** What was read last, of any file: it is compared before anything else runs. */
+const piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
 
 /** An open regular file, compared with what it should hold. */
 export class DiskFile {
   readonly #filesystem: DiskFilesystem;
   readonly #file: number;
-  readonly #piece = Buffer.allocUnsafe(PIECE_BYTES);
 
   /** @param file a descriptor, which it closes */
   constructor(filesystem: DiskFilesystem, file: number) {
@@ -30,7 +31,7 @@ export class DiskFile {
   has(bytes: Uint8Array, position: number): boolean {
     for (let done = 0; done < bytes.length;) {
       const count = this.#read(Math.min(bytes.length - done, PIECE_BYTES), position + done);
-      if (count === 0 || this.#piece.compare(bytes, done, done + count, 0, count) !== 0) return false;
+      if (count === 0 || piece.compare(bytes, done, done + count, 0, count) !== 0) return false;
       done += count;
     }
     return true;
@@ -43,7 +44,7 @@ export class DiskFile {
       if (data === -ENXIO || data >= end) return true;
       if (data < 0) throw new SyscallError(data, 'read');
       const count = this.#read(Math.min(end - data, PIECE_BYTES), data);
-      if (count === 0 || this.#piece.compare(ZEROS, 0, count, 0, count) !== 0) return false;
+      if (count === 0 || piece.compare(ZEROS, 0, count, 0, count) !== 0) return false;
       at = data + count;
     }
     return true;
@@ -55,7 +56,7 @@ export class DiskFile {
 
   /** Answers how many bytes came; none at the end of the file. */
   #read(most: number, position: number): number {
-    return readSync(this.#file, this.#piece, 0, most, position);
+    return readSync(this.#file, piece, 0, most, position);
   }
 }
 
@@ -76,8 +77,8 @@ export async function filesWith(
   const stretches = (extents ?? [{ offset: 0, length: size }]).values();
   let at = 0;
   let end = 0;
-  for await (const piece of pieces) {
-    for (let rest = piece; rest.length > 0;) {
+  for await (const bytes of pieces) {
+    for (let rest = bytes; rest.length > 0;) {
       while (at === end) {
         const { offset, length } = stretches.next().value!;
         const hole = end;

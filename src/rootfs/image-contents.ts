@@ -57,6 +57,11 @@ export class ImageContents {
       if (!content.spooled) this.#want(inode, content.layer, content.ordinal);
   }
 
+  /** The inodes in the order in which the layers have what they hold: files that are opened so need no room on disk. */
+  *inOrder(): Generator<number, void, void> {
+    for (const wanted of this.#wanted) for (const inode of wanted) if (inode !== 0) yield inode;
+  }
+
   /** Opens a file, to be read to its end before the next one is opened. */
   async open(inode: number): Promise<OpenFile> {
     const content = this.#inodes.content(inode);

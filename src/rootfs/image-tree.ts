@@ -253,22 +253,24 @@ export class ImageTree {
    * the file to its end.
    */
   async readInOrder(
-    inodes: Iterable<number>,
+    inodes: readonly number[] | ReadonlySet<number>,
     use: (inode: number, file: OpenFile) => Promise<void>,
   ): Promise<void> {
-    const nowhere = { layer: 0, ordinal: 0 };
-    const files = Array.from(inodes, (inode) => ({
-      inode,
-      linkTo: undefined,
-      ...(this.sourceOf(inode) ?? nowhere),
-    }));
-    files.sort((one, other) => one.layer - other.layer || one.ordinal - other.ordinal);
-    const contents = this.contents(files);
+    function* files(): Generator<Pick<TreeEntry, 'inode' | 'linkTo'>, void, void> {
+      for (const inode of inodes) yield { inode, linkTo: undefined };
+    }
+    const contents = this.contents(files());
     try {
-      for (const { inode } of files) await use(inode, await contents.open(inode));
+      for (const inode of inodes) if (!this.#isInLayer(inode)) await use(inode, await contents.open(inode));
+      for (const inode of contents.inOrder()) await use(inode, await contents.open(inode));
     } finally {
       await contents.close();
     }
+  }
+
+  /** Whether the bytes of a file are to be read from its layer: it has some, and they are not in the temporary file. */
+  #isInLayer(inode: number): boolean {
+    return this.storedBytes(inode) > 0 && this.sourceOf(inode) !== undefined;
   }
 
   /** Gives back the temporary file. */

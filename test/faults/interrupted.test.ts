@@ -12,7 +12,7 @@ import { startProgram, type RunningProgram } from '../support/program.ts';
 import { runs } from '../support/runs.ts';
 import { until } from '../support/until.ts';
 import { killRounds, type killKinds, type KillRound } from './kill.ts';
-import { Setting, threeLayers } from './setting.ts';
+import { noInjection, Setting, threeLayers } from './setting.ts';
 
 const signals = [
   ['SIGINT', 130],
@@ -260,6 +260,11 @@ for (const [name, count] of Object.entries(rounds) as [keyof typeof killKinds, n
       all.some(({ reused }) => reused > 0),
       'some of what a killed run left was gone on with',
     );
+    if (name === '--replace' && noInjection === false)
+      assert.ok(
+        all.some(({ finished }) => finished),
+        'some were killed after the exchange',
+      );
   });
 }
 

@@ -7,7 +7,7 @@ import { dir, file, tar, whiteout } from '../support/archive.ts';
 import type { FakeImage } from '../support/fake-image.ts';
 import type { RunningProgram } from '../support/program.ts';
 import { until } from '../support/until.ts';
-import { Setting, noise, threeLayers } from './setting.ts';
+import { Setting, noInjection, noise, threeLayers } from './setting.ts';
 
 /** What a round of `killRounds` was like. */
 export interface KillRound {
@@ -31,6 +31,11 @@ interface KillKind {
   readonly read: (setting: Setting) => string;
   /** An earlier tag that every second round has pulled before. */
   readonly earlier?: FakeImage;
+  /**
+   * System calls near the end of such a round, each with how often one thread makes it at least: every second one is killed at one of them,
+   * where strace can do that. A random moment is nearly always one of the download.
+   */
+  readonly lastCalls?: readonly (readonly [name: string, count: number])[];
   /** A run that goes on asks for each layer from where the store ends. Not so where pieces come over several connections. */
   readonly inOrder?: boolean;
 }
@@ -88,6 +93,10 @@ export const killKinds = {
     flags: ['-d', 'out', '--replace=always'],
     name: 'out',
     read: (setting) => setting.tree(),
+    lastCalls: [
+      ['unlinkat', 300],
+      ['renameat2', 1],
+    ],
     // Much to remove: killed between the exchange and the end of that, too.
     earlier: {
       layers: [{ tar: tar(dir('old'), ...Array.from({ length: 1500 }, (_, n) => file(`old/${n}`, 'x'))) }],
@@ -121,10 +130,13 @@ export async function killRounds(
     for (; round < rounds;) {
       const withEarlier = kind.earlier !== undefined && round % 2 === 1;
       const after = ((round + Math.random()) / rounds) * model.milliseconds;
+      const call =
+        withEarlier && round % 4 === 3 ? kind.lastCalls?.[(round >> 2) % kind.lastCalls.length] : undefined;
       round += 1;
       await using setting = await open(kind);
       if (withEarlier) await pullEarlier(setting, kind);
-      told(await killOnce(setting, kind, model, { after, withEarlier }));
+      const under = call && noInjection === false ? killedAt(...call) : undefined;
+      told(await killOnce(setting, kind, model, { after, withEarlier, under }));
     }
   };
   await Promise.all(Array.from({ length: SIDE_BY_SIDE }, worker));
@@ -164,18 +176,38 @@ async function modelOf(kind: KillKind): Promise<Model> {
   };
 }
 
+/** A command that kills the program when it makes a system call for the nth time, before the system does what it asks for. */
+function killedAt(call: string, count: number): readonly string[] {
+  const nth = 1 + Math.floor(Math.random() * count);
+  const inject = ['-e', `trace=${call}`, '-e', `inject=${call}:signal=SIGKILL:when=${nth}`];
+  return ['strace', '-f', '-qq', '-o', '/dev/null', ...inject];
+}
+
+/** @param options.under a command that kills the run; undefined: it is killed `after` so many milliseconds */
 async function killOnce(
   setting: Setting,
   kind: KillKind,
   model: Model,
-  { after, withEarlier }: { readonly after: number; readonly withEarlier: boolean },
+  {
+    after,
+    withEarlier,
+    under,
+  }: {
+    readonly after: number;
+    readonly withEarlier: boolean;
+    readonly under: readonly string[] | undefined;
+  },
 ): Promise<KillRound> {
   const { registry, image } = setting;
-  const run = setting.start(kind.flags);
+  const run = setting.start(kind.flags, under && { under });
   const watch = withEarlier ? undefined : watchFor(setting, kind, model);
   await until('the first request', () => registry.requests.length > 0);
-  await sleep(after);
-  await kill(run);
+  if (under) {
+    assert.equal((await run.result).exitCode, 137, 'it came to the call');
+  } else {
+    await sleep(after);
+    await kill(run);
+  }
   watch?.end();
   const state = stateOf(setting, kind);
   assert.ok(state === model.whole || state === (withEarlier ? model.earlier : undefined), state);
