@@ -8,7 +8,7 @@ import { describeNotRestored } from './rootfs/rootfs.ts';
 import type { PullOptions } from './options.ts';
 import { fetchImage } from './resumption.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
-import { treeLayer } from './with-image-tree.ts';
+import { layerReport, treeLayer } from './with-image-tree.ts';
 import { resolveImage, withSession } from './with-session.ts';
 
 /** Standard output: a stream that is not closed here. */
@@ -59,6 +59,7 @@ export async function exportArchive(
         summary = await flatten(fetched.layers.map(treeLayer), file?.output ?? stdout, {
           compression,
           temporaryFile: () => store.spool(),
+          onLayer: layerReport(report),
           name: file ? output : 'standard output',
           keepOpen: file === undefined,
           part: options.part,

@@ -95,6 +95,11 @@ test('diff tells what is removed, added and changed, and nothing else', async ()
   assert.deepEqual(await diff(scratch, one, other, '--path', 'etc', '--exclude', 'g*'), [
     'changed /etc/changed: content',
   ]);
+  assert.deepEqual(await diff(scratch, one, other, '--path', 'etc/gone'), ['removed /etc/gone']);
+  assert.deepEqual(await diff(scratch, one, other, '--path', 'old/tree/x', '--path', 'new/tree'), [
+    'added /new/',
+    'removed /old/',
+  ]);
   assert.deepEqual(await diff(scratch, one, one), []);
   assert.deepEqual(await diff(scratch, other, pushed(base, []), '--path', 'etc/same'), []);
 });

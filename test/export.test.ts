@@ -25,7 +25,10 @@ test('-o: the same bytes every time and in every compression, and the tree of -d
     assert.equal(result.exitCode, 0, result.stderr);
     return result;
   };
-  for (const name of ['a.tar', 'b.tar', 'c.tar.gz', 'd.tar.zst']) await pull('-o', name);
+  for (const name of ['a.tar', 'b.tar', 'c.tar.gz', 'd.tar.zst']) {
+    const { stdout } = await pull('-o', name);
+    assert.match(stdout, /^Downloading layers:\n(\t[0-9a-f]{12} \.\.\. done\n){2}\nRootfs of \S+ in \S+\n$/m);
+  }
   const bytes = (name: string) => readFileSync(scratch.join(name));
   assert.deepEqual(bytes('b.tar'), bytes('a.tar'));
   assert.deepEqual(gunzipSync(bytes('c.tar.gz')), bytes('a.tar'));

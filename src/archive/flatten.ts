@@ -4,7 +4,7 @@ import { constants, createGzip, createZstdCompress } from 'node:zlib';
 import { UsageError, printable } from '../errors.ts';
 import type { ImageContents, ImageLayer } from '../rootfs/image-contents.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
-import { ImageTree, type TreeEntry } from '../rootfs/image-tree.ts';
+import { ImageTree, type ImageTreeOptions, type TreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import type { PartOptions } from '../rootfs/selection.ts';
 import { writeBytes } from './archive-file.ts';
@@ -21,6 +21,8 @@ export interface FlattenOptions {
   readonly compression: ArchiveCompression;
   /** A new empty file, open for reading and writing, that nobody else has: for contents that come before their turn. */
   readonly temporaryFile: () => Promise<FileHandle>;
+  /** See `ImageTreeOptions`. */
+  readonly onLayer?: ImageTreeOptions['onLayer'];
   /** What messages call the output. Default: `the archive`. */
   readonly name?: string | undefined;
   /** Leave the output open at the end, as for standard output. */
@@ -95,9 +97,13 @@ function compressor(
  */
 async function* flattenedLayers(
   layers: readonly ImageLayer[],
-  { temporaryFile, part, image = 'the image' }: Pick<FlattenOptions, 'temporaryFile' | 'part' | 'image'>,
+  {
+    part,
+    image = 'the image',
+    ...treeOptions
+  }: Pick<FlattenOptions, 'temporaryFile' | 'onLayer' | 'part' | 'image'>,
 ): AsyncGenerator<Buffer, FlattenSummary, void> {
-  const tree = await ImageTree.build(layers, { name: image, temporaryFile });
+  const tree = await ImageTree.build(layers, { name: image, ...treeOptions });
   try {
     if (part) tree.select(part);
     const entriesWritten = yield* flattenedTree(tree);

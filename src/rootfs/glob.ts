@@ -9,7 +9,7 @@ type Level = '**' | readonly Part[];
 
 /**
  * A pattern of paths, as in gitignore(5): `*`, `?` and `[a-z]` (`[!a-z]`) match in one name, a backslash takes the next character as it is, and `**`
- * between slashes matches any number of names. A pattern without a slash before its end matches at every level, any other from the root;
+ * between slashes matches any number of names; there is no `!` before a pattern. A pattern without a slash before its end matches at every level, any other from the root;
  * one that ends in a slash matches directories only.
  */
 export class Glob {
@@ -20,9 +20,13 @@ export class Glob {
   constructor(pattern: string) {
     const text = pattern.replace(/\/+$/, '');
     const names = text.split('/').filter((name) => name !== '' && name !== '.');
-    if (names.length === 0)
+    if (names.length === 0 || names.includes('..'))
       throw new UsageError(`"${printable(pattern)}" is no pattern of paths`, {
         hint: 'write a name, as *.pyc, or a path, as usr/share/doc',
+      });
+    if (pattern.startsWith('!'))
+      throw new UsageError(`"${printable(pattern)}" cannot take back what other patterns leave out`, {
+        hint: 'leave it out; for a name that begins with !, write a backslash before it',
       });
     const levels = names.map((name) => (name === '**' ? name : parseName(name)));
     // What is in a directory, not the directory itself.

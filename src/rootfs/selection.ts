@@ -62,9 +62,13 @@ export class Selection {
   ): Selection {
     const selection = new Selection(options);
     for (const text of options.paths) {
-      const place = find(pathBytes(text).toString('latin1') as BytePath);
+      const path = pathBytes(text).toString('latin1') as BytePath;
+      const place = find(path);
       if (place) selection.#add(text, place);
-      else onAbsent(text);
+      else {
+        onAbsent(text);
+        selection.#addWay(path, find);
+      }
     }
     return selection;
   }
@@ -95,6 +99,15 @@ export class Selection {
         if (this.#isExcluded(above, true)) throw contradiction(text, above);
         this.#ways.add(above);
       }
+    }
+  }
+
+  /** The directories above a path at which nothing is, as far as they are there. */
+  #addWay(path: BytePath, find: (path: BytePath) => Place | undefined): void {
+    for (let above = parentPath(path); above !== ''; above = parentPath(above)) {
+      const place = find(above);
+      for (const each of place ? [place.path, ...place.links] : [])
+        for (let way = each; way !== ''; way = parentPath(way)) this.#ways.add(way);
     }
   }
 

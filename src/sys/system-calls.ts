@@ -36,6 +36,7 @@ export interface SystemCalls {
   fsetxattr(file: number, name: Address, value: Uint8Array, size: number): number;
   lgetxattr(path: Address, name: Address, value: Address, size: number): number;
   llistxattr(path: Address, buffer: Address, size: number): number;
+  listxattrat(directory: number, path: Address, flags: number, buffer: Address, size: number): number;
   lremovexattr(path: Address, name: Address): number;
   fremovexattr(file: number, name: Address): number;
   pwrite(file: number, bytes: Uint8Array, size: number, position: number): number;
@@ -77,6 +78,7 @@ const NUMBERS = {
   ioctl: [16, 29],
   lgetxattr: [192, 9],
   linkat: [265, 37],
+  listxattrat: [465, 465],
   llistxattr: [195, 12],
   lremovexattr: [198, 15],
   lseek: [8, 62],
@@ -159,6 +161,8 @@ function callsThrough(
     fsetxattr: (file, name, value, size) => callBytes3(n.fsetxattr, file, name, value, size, 0),
     lgetxattr: (path, name, value, size) => call(n.lgetxattr, path, name, value, size, 0),
     llistxattr: (path, buffer, size) => call(n.llistxattr, path, buffer, size, 0, 0),
+    listxattrat: (directory, path, flags, buffer, size) =>
+      call(n.listxattrat, directory, path, flags, buffer, size),
     lremovexattr: (path, name) => call(n.lremovexattr, path, name, 0, 0, 0),
     fremovexattr: (file, name) => call(n.fremovexattr, file, name, 0, 0, 0),
     pwrite: (file, bytes, size, position) => callBytes2(n.pwrite64, file, bytes, size, position, 0),

@@ -10,7 +10,7 @@ import { PortableFilesystem } from '../../src/rootfs/portable.ts';
 import { missing } from '../support/debian.ts';
 import { Scratch } from '../support/program.ts';
 
-const { EINVAL, ENOENT, ENOTSUP } = constants.errno;
+const { EINVAL, ENOENT, ENOSYS, ENOTSUP, EPERM } = constants.errno;
 
 const backends: [name: string, open: (path: string) => DiskFilesystem | number][] = [
   ['libc', (path) => LinuxFilesystem.open(systemCalls()!, Buffer.from(path))],
@@ -60,6 +60,7 @@ test(
   () => {
     using scratch = new Scratch();
     writeFileSync(scratch.join('file'), '');
+    writeFileSync(scratch.join('bare'), '');
     mkdirSync(scratch.join('directory'));
     symlinkSync('file', scratch.join('link'));
     const set = (name: string, attribute: string, hex: string) =>
@@ -68,22 +69,28 @@ test(
     set('file', 'user.empty', '0x');
     set('directory', 'trusted.d', '0x31');
     set('link', 'trusted.l', '0x32');
-    const filesystem = LinuxFilesystem.open(systemCalls()!, Buffer.from(scratch.path));
-    assert.ok(typeof filesystem !== 'number');
-    const read = (name: string): [string, string][] => {
-      const found = filesystem.readXattrs({ parent: filesystem.root, name, file: -1 });
-      assert.ok(typeof found !== 'number');
-      return [...found]
-        .filter(([attribute]) => attribute !== 'security.selinux')
-        .map(([attribute, value]) => [attribute, Buffer.from(value).toString('hex')]);
-    };
-    assert.deepEqual(read('file'), [
-      ['user.a', '620063'],
-      ['user.empty', ''],
-    ]);
-    assert.deepEqual(read('directory'), [['trusted.d', '31']]);
-    assert.deepEqual(read('link'), [['trusted.l', '32']]);
-    filesystem.close();
+    // As the kernel is, as one before 6.13, and as one with a filter that does not know the call.
+    for (const answer of [undefined, -ENOSYS, -EPERM]) {
+      const calls = { ...systemCalls()!, ...(answer !== undefined && { listxattrat: () => answer }) };
+      const filesystem = LinuxFilesystem.open(calls, Buffer.from(scratch.path));
+      assert.ok(typeof filesystem !== 'number');
+      const read = (name: string): [string, string][] => {
+        const found = filesystem.readXattrs({ parent: filesystem.root, name, file: -1 });
+        assert.ok(typeof found !== 'number');
+        return [...found]
+          .filter(([attribute]) => attribute !== 'security.selinux')
+          .map(([attribute, value]) => [attribute, Buffer.from(value).toString('hex')]);
+      };
+      assert.deepEqual(read('file'), [
+        ['user.a', '620063'],
+        ['user.empty', ''],
+      ]);
+      assert.deepEqual(read('directory'), [['trusted.d', '31']]);
+      assert.deepEqual(read('link'), [['trusted.l', '32']]);
+      assert.deepEqual(read('bare'), []);
+      assert.equal(filesystem.readXattrs({ parent: filesystem.root, name: 'none', file: -1 }), -ENOENT);
+      filesystem.close();
+    }
 
     const portable = PortableFilesystem.open(Buffer.from(scratch.path));
     assert.ok(typeof portable !== 'number');

@@ -19,6 +19,7 @@ const cases: readonly (readonly [pattern: string, matching: readonly string[], o
     ['**', ['a', 'a/b'], []],
     ['[a-c]?[!x]', ['bzy', 'x/cée'], ['dzy', 'bzx', 'by']],
     [String.raw`\*`, ['*'], ['a']],
+    [String.raw`\!a`, ['!a'], ['a']],
     ['[', ['['], ['a']],
     ['[]]', [']'], ['[']],
     ['\u{1f600}?', ['\u{1f600}\u{1f601}'], ['\u{1f600}', '\u{1f600}ab']],
@@ -33,7 +34,7 @@ for (const [pattern, matching, others] of cases) {
   });
 }
 
-for (const pattern of ['', '/', './/'])
+for (const pattern of ['', '/', './/', 'a/../b', '!etc'])
   test(`glob: "${pattern}" matches nothing, and says so`, () => {
     assert.throws(() => new Glob(pattern), UsageError);
   });
