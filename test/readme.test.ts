@@ -3,6 +3,7 @@ import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { film } from '../scripts/readme/film.ts';
 import { commands, optionNamed } from '../src/command-line/commands.ts';
+import { parseArguments } from '../src/command-line/program.ts';
 import { topics } from '../src/command-line/topics.ts';
 
 const root = new URL('../', import.meta.url);
@@ -15,6 +16,22 @@ const names = [
   ...readdirSync(new URL('docs', root)).map((name) => `docs/${name}`),
 ];
 const documents = new Map(names.filter((name) => name.endsWith('.md')).map((name) => [name, read(name)]));
+
+/** The arguments of each `dlrootfs …` in blocks and spans of code. */
+function* commandLines(text: string): Generator<string[], void, void> {
+  const blocks = /^```\w*\n([^]*?)^```$|^ {4,}(.*)$|`([^`\n]+)`/gm;
+  for (const [, fenced, indented, span] of text.matchAll(blocks)) {
+    for (const line of (fenced ?? indented ?? span!).split('\n')) {
+      for (const [, words = ''] of line.matchAll(
+        /(?:^|[\s(])dlrootfs((?: +(?:'[^']*'|"[^"]*"|[^\s'"|&;<>#()]+))+)/g,
+      )) {
+        const argv = words.match(/'[^']*'|"[^"]*"|[^\s'"]+/g)!;
+        const isName = argv.length === 1 && argv[0]! in commands;
+        if (!isName) yield argv.map((word) => word.replace(/^(['"])(.*)\1$/, '$2'));
+      }
+    }
+  }
+}
 
 test('readme: at most 200 lines; its first screen has the shell, the clone and its two commands', () => {
   const lines = readme.split('\n');
@@ -47,6 +64,10 @@ for (const [name, text] of documents) {
     }
   });
 
+  test(`${name}: every command line of dlrootfs in it is one that the program takes`, () => {
+    for (const argv of commandLines(text)) assert.doesNotThrow(() => parseArguments(argv), argv.join(' '));
+  });
+
   test(`${name}: every command and flag of dlrootfs in it exists`, () => {
     for (const [, line = ''] of text.matchAll(/\bdlrootfs((?: [^`|&;)#\n]+)+)/g)) {
       const words = line.trim().split(/\s+/);
@@ -59,6 +80,11 @@ for (const [name, text] of documents) {
     }
   });
 }
+
+test('the command lines of the documents are found', () => {
+  const found = [...documents.values()].flatMap((text) => [...commandLines(text)]);
+  assert.ok(found.length >= 60, String(found.length));
+});
 
 test('docs/README.md names every document and schema', () => {
   const index = documents.get('docs/README.md')!;
