@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chownSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Setting } from './faults/setting.ts';
@@ -8,7 +8,8 @@ import { netRawCapability } from './rootfs/access-list.ts';
 import { character, dir, file, hardlink, symlink, tar } from './support/archive.ts';
 import { missing } from './support/debian.ts';
 import { noOtherUser } from './support/other-user.ts';
-import { runProgram, type ProgramResult } from './support/program.ts';
+import { programCommand, runProgram, type ProgramResult } from './support/program.ts';
+import { busyboxTree } from './support/rootfs-trees.ts';
 import { until } from './support/until.ts';
 
 const NOBODY = 65_534;
@@ -72,6 +73,30 @@ test('userns: the tree of a plain user is that of root, seen from inside', { ski
   // As the README says how to remove it.
   execFileSync(command!, [...words, ...enter, 'rm', '-rf', setting.scratch.join('out')]);
   assert.ok(!existsSync(setting.scratch.join('out')));
+});
+
+test('userns: the recipe enters the tree, and deletes it', { skip: skip || missing('busybox') }, async () => {
+  await using setting = await open();
+  const { scratch, registry } = setting;
+  const recipes = readFileSync(new URL('../docs/recipes.md', import.meta.url), 'utf8');
+  const commands = /^## True owners as a plain user\n\n```\n([^]*?)^```$/m.exec(recipes)![1]!;
+  const tree = scratch.join('tree');
+  mkdirSync(tree);
+  busyboxTree(tree);
+  writeFileSync(`${tree}/etc/motd`, 'hello');
+  chownSync(`${tree}/etc/motd`, 7, 42);
+  const layer = execFileSync('tar', ['-c', '-C', tree, '.'], { maxBuffer: 64 << 20 });
+  registry.push('lib/img', '1', { layers: [{ tar: layer }] });
+  const program = `dlrootfs() { shift; ${programCommand.join(' ')} ${setting.reference} "$@"; }`;
+  const { exitCode, stdout, stderr } = await runProgram([], {
+    program: ['sh', '-euc', `${program}\n${commands}`],
+    under: underNobody(setting.ids),
+    cwd: scratch.path,
+    environment: { XDG_CACHE_HOME: scratch.join('cache') },
+  });
+  assert.equal(exitCode, 0, stderr);
+  assert.match(stdout, /^-rw-r--r-- +1 7 +42 +5 .* \/etc\/motd$/m);
+  assert.ok(!existsSync(scratch.join('rootfs')));
 });
 
 test('userns: verify sees the owners inside, and one that was given to another', { skip }, async () => {

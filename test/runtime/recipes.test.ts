@@ -37,7 +37,7 @@ function commandsFor(scratch: Scratch, registry: FakeRegistry): string {
     writeFileSync(`${bin}/${name}`, `#!/bin/sh\n${line}\n`, { mode: 0o755 });
   const image = registry.reference('alpine');
   const named = `for word; do shift; [ "$word" != alpine ] || word=${image}; set -- "$@" "$word"; done`;
-  script('dlrootfs', `${named}; exec ${programCommand.join(' ')} --no-cache "$@"`);
+  script('dlrootfs', `${named}; exec ${programCommand.join(' ')} --cache-dir "$HOME/cache" "$@"`);
   script('sudo', 'exec "$@"');
   // No system bus in the sandbox, so no machined to register with and no unit to make.
   script(
