@@ -79,7 +79,8 @@ test(
         assert.ok(typeof found !== 'number');
         return [...found]
           .filter(([attribute]) => attribute !== 'security.selinux')
-          .map(([attribute, value]) => [attribute, Buffer.from(value).toString('hex')]);
+          .map(([attribute, value]): [string, string] => [attribute, Buffer.from(value).toString('hex')])
+          .toSorted(([one], [other]) => (one < other ? -1 : 1));
       };
       assert.deepEqual(read('file'), [
         ['user.a', '620063'],
