@@ -26,7 +26,7 @@ function* commandLines(text: string): Generator<string[], void, void> {
         /(?:^|[\s(])dlrootfs((?: +(?:'[^']*'|"[^"]*"|[^\s'"|&;<>#()]+))+)/g,
       )) {
         const argv = words.match(/'[^']*'|"[^"]*"|[^\s'"]+/g)!;
-        const isName = argv.length === 1 && Object.hasOwn(commands, argv[0]!);
+        const isName = argv.length === 1 && Object.hasOwn(commands, argv[0]);
         if (!isName) yield argv.map((word) => word.replace(/^(['"])(.*)\1$/, '$2'));
       }
     }

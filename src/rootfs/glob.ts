@@ -9,7 +9,7 @@ type Level = '**' | readonly Part[];
 
 /**
  * A pattern of paths, as in gitignore(5): `*`, `?` and `[a-z]` (`[!a-z]`) match in one name, a backslash takes the next character as it is, and `**`
- * between slashes matches any number of names; there is no `!` before a pattern. A pattern without a slash before its end matches at every level, any other from the root;
+ * between slashes matches any number of names. None begins with `!`. A pattern without a slash before its end matches at every level, any other from the root;
  * one that ends in a slash matches directories only.
  */
 export class Glob {
