@@ -300,7 +300,8 @@ export const rows: readonly Row[] = [
       },
     ],
     goals: [
-      wall('dlrootfs', 2, 'dlrootfs -g'),
+      wall('dlrootfs', 1.4, 'dlrootfs -g'),
+      memory('dlrootfs -g', 200),
       wall('limit, git add -A and commit per layer', 1, 'dlrootfs -g'),
     ],
   },

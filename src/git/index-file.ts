@@ -120,8 +120,9 @@ export function wordsOf(stat: FileStat): number[] {
   ].map((number) => number >>> 0);
 }
 
-function low32(number = '0'): number {
-  return Number(BigInt.asUintN(32, BigInt(number)));
+function low32(digits = '0'): number {
+  const number = Number(digits);
+  return Number.isSafeInteger(number) ? number >>> 0 : Number(BigInt.asUintN(32, BigInt(digits)));
 }
 
 /** git keeps 32 bits of the size, and none of them set would mean that it does not know (munge_st_size in its statinfo.c). */

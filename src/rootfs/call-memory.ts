@@ -24,6 +24,8 @@ export class CallMemory {
   readonly longestName = MAX_NAME_BYTES;
   readonly #bytes = Buffer.alloc(LAYOUT.size);
   readonly #view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.length);
+  /** Numbers of a device as the kernel splits them, and the one that stat(2) has. */
+  #lastDevice = { major: 0, minor: 0, number: '0' };
 
   constructor(addressOf: (memory: Uint8Array) => number) {
     const address = addressOf(this.#bytes);
@@ -68,22 +70,40 @@ export class CallMemory {
     const at = LAYOUT.structure;
     const view = this.#view;
     const mode = view.getUint16(at + 28, true);
-    const device = deviceNumber(view.getUint32(at + 136, true), view.getUint32(at + 140, true));
     return {
       type: TYPES[mode & 0o170000] ?? 'other',
       mode: mode & 0o7777,
       uid: view.getUint32(at + 20, true),
       gid: view.getUint32(at + 24, true),
-      size: Number(view.getBigInt64(at + 40, true)),
-      mtimeSeconds: Number(view.getBigInt64(at + 112, true)),
+      size: this.#int64(at + 40),
+      mtimeSeconds: this.#int64(at + 112),
       mtimeNanoseconds: view.getUint32(at + 120, true),
-      ctimeSeconds: view.getUint32(at + 96, true) + view.getInt32(at + 100, true) * 2 ** 32,
+      ctimeSeconds: this.#int64(at + 96),
       ctimeNanoseconds: view.getUint32(at + 104, true),
       links: view.getUint32(at + 16, true),
       deviceMajor: view.getUint32(at + 128, true),
       deviceMinor: view.getUint32(at + 132, true),
-      identity: `${device}:${view.getBigUint64(at + 32, true)}`,
+      identity: `${this.#device(at + 136)}:${this.#uint64(at + 32)}`,
     };
+  }
+
+  /** Without a BigInt, which costs as much as the system call. */
+  #int64(at: number): number {
+    return this.#view.getUint32(at, true) + this.#view.getInt32(at + 4, true) * 2 ** 32;
+  }
+
+  #uint64(at: number): number | bigint {
+    const high = this.#view.getUint32(at + 4, true);
+    if (high >= 2 ** 21) return this.#view.getBigUint64(at, true);
+    return this.#view.getUint32(at, true) + high * 2 ** 32;
+  }
+
+  /** Mostly the same as the last time. */
+  #device(at: number): string {
+    const [major, minor] = [this.#view.getUint32(at, true), this.#view.getUint32(at + 4, true)];
+    if (major !== this.#lastDevice.major || minor !== this.#lastDevice.minor)
+      this.#lastDevice = { major, minor, number: String(deviceNumber(major, minor)) };
+    return this.#lastDevice.number;
   }
 
   /** Attributes of an inode at `structure`: ioctl_iflags(2). */

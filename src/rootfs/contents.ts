@@ -88,7 +88,8 @@ export class ContentReader {
   /** Puts the next `length` bytes of the content into `into`; false where the writer has ended. */
   fill(into: Uint8Array, at: number, length: number): boolean {
     for (let done = 0; done < length;) {
-      const count = this.#source.readInto(into.subarray(at + done, at + length));
+      const isWhole = at + done === 0 && length === into.length;
+      const count = this.#source.readInto(isWhole ? into : into.subarray(at + done, at + length));
       if (count === 0) return false;
       done += count;
     }

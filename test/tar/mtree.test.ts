@@ -72,5 +72,16 @@ test('a change as a line, and back; a line is plain ASCII', () => {
     mtimeNanoseconds: 5,
   } as const;
   assert.equal(composeLine({ ...root, xattrs: new Map([['user.x', Buffer.from([0, 255])]]) }), rows[2]![1]);
+  // What somebody else wrote: no value, a keyword that is not known, one that comes twice.
+  const odd = parseLine('./a type=file xattr.user.x uid link size=1 size=2 colour=red xattr.y=AA==');
+  assert.deepEqual(odd, {
+    ...plain,
+    type: 'file',
+    path: 'a',
+    size: 2,
+    xattrs: new Map([['y', Buffer.from([0])]]),
+    contents: undefined,
+    own: undefined,
+  });
   assert.throws(() => parseLine('./a type=socket'), { code: 'BAD_RECORD' });
 });
