@@ -19,6 +19,7 @@ import { runProgram, Scratch, startProgram, type ProgramResult } from './support
 import { FakeRegistry } from './support/fake-registry.ts';
 import { registryForAllTests } from './support/pushed-images.ts';
 import { randomLayers } from './support/random-layers.ts';
+import { runs } from './support/runs.ts';
 import { printTree } from './support/tree.ts';
 import { until } from './support/until.ts';
 
@@ -143,7 +144,7 @@ test(
           lines.join('\n'),
         );
       }),
-      { numRuns: 6 },
+      { numRuns: runs(3, 100) },
     );
   },
 );

@@ -9,6 +9,7 @@ import { type ProgramResult, runProgram, Scratch, startProgram } from './support
 import { FakeRegistry } from './support/fake-registry.ts';
 import { registryForAllTests } from './support/pushed-images.ts';
 import { randomLayers } from './support/random-layers.ts';
+import { runs } from './support/runs.ts';
 import { printTree } from './support/tree.ts';
 import { until } from './support/until.ts';
 
@@ -181,7 +182,7 @@ describe('--path', () => {
             assert.equal(await place.done('verify', reference, '-d', 'part', '--contents', ...flags), '');
           },
         ),
-        { numRuns: 6 },
+        { numRuns: runs(3, 100) },
       );
     },
   );

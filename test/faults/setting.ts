@@ -30,16 +30,20 @@ export function noise(name: string, bytes: number) {
   return file(name, randomBytes(bytes));
 }
 
-/** Three layers of about 2.3 MiB together: what is hidden, replaced and linked, and enough bytes to be interrupted in. */
+const many = () => Array.from({ length: 300 }, (_, n) => file(`usr/share/f${n}`, `${n}\n`));
+
+let three: FakeImage | undefined;
+
+/** Three layers of about 2.3 MiB together: what is hidden, replaced and linked, and enough bytes to be interrupted in. The same ones in each call. */
 export function threeLayers(): FakeImage {
-  const many = Array.from({ length: 300 }, (_, n) => file(`usr/share/f${n}`, `${n}\n`));
-  return {
+  three ??= {
     layers: [
       { tar: tar(dir('etc'), file('etc/motd', 'old\n'), file('etc/gone', 'x'), noise('base', 2 ** 20)) },
-      { tar: tar(whiteout('etc/gone'), file('etc/motd', 'new\n'), dir('usr/share'), ...many) },
+      { tar: tar(whiteout('etc/gone'), file('etc/motd', 'new\n'), dir('usr/share'), ...many()) },
       { tar: tar(symlink('lib', 'usr/lib'), noise('usr/big', 1.3 * 2 ** 20)) },
     ],
   };
+  return three;
 }
 
 /** A registry with one image in it, and a directory to pull it to. */

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { describe, test } from 'node:test';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { runProgram, Scratch, startProgram } from '../support/program.ts';
+import { isThorough } from '../support/runs.ts';
 
 type Make = (file: string) => void;
 
@@ -73,9 +74,11 @@ describe(
   'configuration that is no plain file ends neither in a hang nor in a bug',
   { concurrency: 4 },
   () => {
-    for (const [where, place] of Object.entries(places)) {
+    for (const [row, [where, place]] of Object.entries(places).entries()) {
+      // Each place meets every other kind, each kind half of the places.
+      const met = Object.entries(kinds).filter((_, column) => isThorough || (row + column) % 2 === 0);
       test(where, async () => {
-        await Promise.all(Object.entries(kinds).map(([what, make]) => pullWith(where, place, what, make)));
+        await Promise.all(met.map(([what, make]) => pullWith(where, place, what, make)));
       });
     }
   },

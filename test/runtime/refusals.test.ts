@@ -6,6 +6,7 @@ import { describe, test } from 'node:test';
 import { dir, file, tar } from '../support/archive.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { noOtherUser } from '../support/other-user.ts';
+import { isThorough } from '../support/runs.ts';
 import { type ProgramOptions, type ProgramResult, Scratch, runProgram } from '../support/program.ts';
 
 type Pull = (argv: readonly string[], options?: ProgramOptions) => Promise<ProgramResult>;
@@ -42,8 +43,10 @@ describe('what the system refuses of --for and --prepare is explained', () => {
     ['mkdir', ['--prepare']],
     ['fchmod', ['--for', 'nspawn', '--prepare']],
   ];
-  for (const [call, argv] of points) {
-    for (const error of errors) {
+  for (const [row, [call, argv]] of points.entries()) {
+    for (const [column, error] of errors.entries()) {
+      // Each call meets every other error, each error two of the calls.
+      if (!isThorough && (row + column) % 2 === 1) continue;
       // Node's mkdir for several levels goes on for ever where a directory that exists is missing.
       if (call === 'mkdir' && error === 'ENOENT') continue;
       test(`${call}: ${error}`, async () => {

@@ -96,16 +96,23 @@ function decompress(blob: Uint8Array, compression: Compression): Uint8Array {
   }
 }
 
+/** Layers that were stored before: many tests push the same ones. */
+const known = new WeakMap<object, StoredLayer>();
+
 function store(layer: FakeLayer): StoredLayer {
+  const stored = known.get(layer) ?? compress(layer);
+  known.set(layer, stored);
+  return stored;
+}
+
+function compress(layer: FakeLayer): StoredLayer {
   if (layer instanceof Uint8Array) {
     const compression = compressionOf(layer);
     return { blob: layer, compression, diffID: sha256(decompress(layer, compression)) };
   }
   const compression = layer.compression ?? 'gzip';
-  const compress = { gzip: gzipSync, zstd: zstdCompressSync, none: (bytes: Uint8Array) => bytes }[
-    compression
-  ];
-  return { blob: compress(layer.tar), compression, diffID: sha256(layer.tar), urls: layer.urls };
+  const codec = { gzip: gzipSync, zstd: zstdCompressSync, none: (bytes: Uint8Array) => bytes }[compression];
+  return { blob: codec(layer.tar), compression, diffID: sha256(layer.tar), urls: layer.urls };
 }
 
 function json(value: unknown): Uint8Array {

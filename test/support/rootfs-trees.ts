@@ -10,7 +10,6 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { findProgram } from './debian.ts';
 
 const applets =
@@ -46,14 +45,17 @@ export function busyboxTree(directory: string): void {
   writeFileSync(`${directory}/etc/group`, 'root:x:0:\napp:x:1001:\nwheel:x:10:app\nvideo:x:44:app\n');
 }
 
+/** Kept from one run of the tests to the next. */
+const KEPT = '/var/tmp/dlrootfs-test-debian';
+
 /**
- * An archive of a real Debian (minbase and what is named), made once a machine and kept in the temporary folder: this takes
- * half a minute. Needs mmdebstrap, root and Debian's mirror.
+ * An archive of a real Debian (minbase and what is named), made once a machine: this takes half a minute. Needs mmdebstrap, root and Debian's
+ * mirror.
  */
 export function debianArchive(...packages: readonly string[]): string {
-  const archive = `${tmpdir()}/dlrootfs-test-debian-${['minbase', ...packages].join('-')}.tar`;
+  const archive = `${[KEPT, 'minbase', ...packages].join('-')}.tar`;
   if (existsSync(archive)) return archive;
-  const work = mkdtempSync(`${tmpdir()}/dlrootfs-test-debian-`);
+  const work = mkdtempSync(`${KEPT}-`);
   try {
     const include = packages.length > 0 ? [`--include=${packages.join(',')}`] : [];
     const suite = execFileSync('sh', ['-c', '. /etc/os-release; echo "$VERSION_CODENAME"'], {
