@@ -115,7 +115,7 @@ export class RootfsBuild {
   }
 
   /**
-   * Unpacks a layer on top of those before; answers how many entries it had.
+   * Unpacks a layer on top of those before; returns how many entries it had.
    *
    * @throws IntegrityError, DestinationError
    */
@@ -230,7 +230,7 @@ export class RootfsBuild {
     ]);
   }
 
-  /** Answers which files were written. */
+  /** Returns which files were written. */
   async #writeInfo(info: JsonObject, blobSize?: number): Promise<string[]> {
     const { layerInfo, git } = this.#options;
     const written: string[] = [];

@@ -110,7 +110,7 @@ class Pipeline {
     return hexDigest === undefined ? 'left' : { tar: { size, hexDigest } };
   }
 
-  /** Takes bytes into the digest until at most `rest` are left, or the other thread is at it; answers whether any were. */
+  /** Takes bytes into the digest until at most `rest` are left, or the other thread is at it; returns whether any were. */
   #hash(rest: number): boolean {
     let any = false;
     for (;;) {

@@ -23,7 +23,7 @@ export interface DecoderData {
   readonly digest: SharedArrayBuffer;
 }
 
-/** What the thread is told; it answers each blob once. */
+/** Messages to the thread; it answers each blob once. */
 export type DecoderOrder =
   | { readonly compression: Remote; readonly expected: ExpectedDigest }
   /** The last one. */

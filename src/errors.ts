@@ -76,7 +76,7 @@ export class UnauthorizedError extends DlrootfsError {
   }
 }
 
-/** The registry could not be reached, or what it answered is no registry's answer. */
+/** The registry could not be reached, or its answer is not one of a registry. */
 export class NetworkError extends DlrootfsError {
   readonly exitCode = ExitCode.network;
   constructor(message: string, details?: ErrorDetails) {

@@ -42,7 +42,7 @@ export interface Verification {
 }
 
 /**
- * Compares a directory with an image and changes nothing. Not told are files that the pull itself wrote there (`json`, `layersize`,
+ * Compares a directory with an image and changes nothing. Left out are files that the pull itself wrote there (`json`, `layersize`,
  * `.git`), what this process could not have restored (owners, devices and so on of a plain user), with `prepare` what that adds, and
  * what is not in the part of the image that the options name.
  *
@@ -85,7 +85,7 @@ function unreadNotice(count: number): string {
   return `${what} may not be read by this user and could not be compared: run as root`;
 }
 
-/** The directory is somebody else's: what it says of itself does not decide what is compared. */
+/** The directory is not trusted: its own files do not decide which paths are compared. */
 function partNotice(destination: string, { paths, excludes }: PartOptions): string {
   const shown = printable(destination);
   const flags = [...paths.map((each) => `--path ${each}`), ...excludes.map((each) => `--exclude ${each}`)];

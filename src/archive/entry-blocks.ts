@@ -30,7 +30,7 @@ export type NameRecords = 'utf-8' | 'binary';
 /** Without a slash at the end of its path. */
 export type ArchiveEntry = Omit<TreeEntry, 'linkTo' | 'inode' | 'links'>;
 
-/** What stands before an entry's data, and how many bytes of data follow (without the padding). */
+/** The blocks before an entry's data, and the number of bytes that follow (without the padding). */
 export interface EntryBlocks {
   readonly blocks: Buffer;
   readonly dataSize: number;

@@ -26,7 +26,7 @@ export interface CliContext {
   readonly signal: AbortSignal;
 }
 
-/** Answers the exit code, if it is not that of success. */
+/** Returns the exit code, if it is not that of success. */
 type Run = (invocation: Invocation, context: CliContext) => Promise<number | void>;
 
 /**

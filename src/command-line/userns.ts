@@ -19,7 +19,7 @@ const HANDSHAKE = 3;
 const WAITING = `echo >&${HANDSHAKE} && read -r _ <&${HANDSHAKE} && exec "$@" ${HANDSHAKE}<&-`;
 
 /**
- * Does what --userns says: the run outside starts another one inside and answers its exit code; the one inside goes on, and answers undefined.
+ * Does what --userns says: the run outside starts another one inside and returns its exit code; the one inside continues, and returns undefined.
  *
  * @throws UsageError as root, and where the system or the account lacks something
  */

@@ -33,7 +33,7 @@ export interface Difference<Kind extends string = string> {
   /** From the root of the image: `/etc/motd`. A byte that is no UTF-8 is a lone surrogate, U+DC80 to U+DCFF (PEP 383). */
   readonly path: string;
   readonly kind: Kind | 'changed';
-  /** Of what is there, or should be. A directory that only one side has is told once, with all that is in it. */
+  /** Of what is there, or should be. A directory that only one side has is listed once, for all that is in it. */
   readonly type: FileType;
   /** Empty unless the kind is `changed`. */
   readonly changes: readonly Change[];
@@ -140,7 +140,7 @@ function timeText({ mtimeSeconds, mtimeNanoseconds }: Comparable): string {
   return `${new Date(milliseconds).toISOString().slice(0, -'.000Z'.length)}${end}Z`;
 }
 
-/** The path of a difference as it is told: from `/`. */
+/** The path of a difference as it is printed: from `/`. */
 export function shownPath(path: BytePath): string {
   return `/${pathText(Buffer.from(path, 'latin1'))}`;
 }

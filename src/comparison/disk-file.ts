@@ -54,14 +54,14 @@ export class DiskFile {
     this.#filesystem.closeFile(this.#file);
   }
 
-  /** Answers how many bytes came; none at the end of the file. */
+  /** Returns how many bytes came; none at the end of the file. */
   #read(most: number, position: number): number {
     return readSync(this.#file, piece, 0, most, position);
   }
 }
 
 /**
- * Reads what a file of an image holds, once, and answers which of `files` hold the same.
+ * Reads what a file of an image holds, once, and returns which of `files` hold the same.
  *
  * @param size of all of them
  */

@@ -24,8 +24,8 @@ export interface ComparisonOptions<First, Second, Kind extends string> {
   /** Whether a path of the first tree may be missing; by default none. */
   readonly mayLack?: (entry: First) => boolean;
   /**
-   * Whether a path that only the second tree has is not told: as something `known`, or as `added`, which has changed the time of
-   * its directory. By default all are told.
+   * Whether a path that only the second tree has is left out: as `known`, or as `added`, which has changed the time of its directory. By
+   * default none is.
    */
   readonly untold?: (entry: Second) => 'known' | 'added' | undefined;
   /** Whether a directory cannot be compared beyond itself. */
@@ -92,7 +92,7 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
     this.#draft('changed', { path, type: 'file' }).changes.push({ what: 'content' });
   }
 
-  /** All differences, in the order of the trees. The time of a directory is not told where something that is told gave it another. */
+  /** All differences, in the order of the trees. The time of a directory is left out where another difference explains it. */
   differences(): Difference<Kind>[] {
     const told: Difference<Kind>[] = [];
     for (const draft of [...this.#drafts.values()].toSorted(byPath).toReversed()) {
@@ -118,7 +118,7 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
     else if (untold === 'added') this.#explained.add(parentPath(entry.path));
   }
 
-  /** Answers whether what is in it is compared next. */
+  /** Returns whether what is in it is compared next. */
   #both(expected: First, found: Second): boolean {
     const { rules, mayBecome, isClosed, onFiles } = this.#options;
     if (mayBecome?.(expected, found) === true) {

@@ -172,7 +172,7 @@ function collect({ stdout, stderr }: ChildProcess): () => string {
   return () => text;
 }
 
-/** Writes the input to a program. Answers the input's own error; that the program has ended early is for its exit code to say. */
+/** Writes the input to a program. Returns the input's own error; that the program has ended early is for its exit code to say. */
 async function feed(
   input: AsyncIterable<Uint8Array>,
   stdin: Writable,

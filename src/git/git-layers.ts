@@ -18,7 +18,7 @@ import { parentPath } from '../rootfs/directories.ts';
 import { WorkTree } from '../rootfs/work-tree.ts';
 import { composeLine } from '../tar/mtree.ts';
 
-/** What an earlier run has left to go on from. */
+/** The layers of an earlier run that this one continues. */
 interface Base {
   readonly state: RootfsState;
   readonly chain: readonly LayerRecord[];
@@ -97,7 +97,7 @@ export class GitLayers {
   }
 
   /**
-   * Makes an empty directory what another one was after its layer `base`, repository and all, to go on from there.
+   * Fills an empty directory with the rootfs and the repository that another one had after its layer `base`: the next layer continues there.
    *
    * @throws GitError
    */
@@ -121,7 +121,7 @@ export class GitLayers {
       return new GitLayers(files, repository.program, options, { state, chain, workTree });
     } catch (error) {
       files[Symbol.dispose]();
-      throw explained(error, options, `cannot go on from ${base.branch} of ${printable(from)}`);
+      throw explained(error, options, `cannot continue from ${base.branch} of ${printable(from)}`);
     }
   }
 

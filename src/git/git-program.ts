@@ -12,7 +12,7 @@ import { PULL_AGAIN } from './rootfs-files.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The first that can be told to read no user's configuration (GIT_CONFIG_GLOBAL). */
+/** The first version that can be made to read no user's configuration (GIT_CONFIG_GLOBAL). */
 const oldest = [2, 32] as const;
 const defaultPath = '/usr/local/bin:/usr/bin:/bin';
 

@@ -243,7 +243,7 @@ export async function stateAt(
   return state;
 }
 
-/** The layer that a commit is, or stands on. */
+/** The layer of a commit, or of its nearest ancestor that has one. */
 async function nearestLayer(
   repository: Repository,
   commit: string,

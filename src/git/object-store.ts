@@ -52,7 +52,7 @@ export class ObjectStore {
       : this.#pack.add(size, source, type);
   }
 
-  /** Completes the pack: git sees all objects added so far when the promise is fulfilled. More may be added in the meantime. */
+  /** Completes the pack: git sees all objects added so far when the promise is fulfilled. More may be added until then. */
   complete(): Promise<void> {
     const pack = this.#pack;
     this.#pack = undefined;

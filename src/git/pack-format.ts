@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { ObjectID } from './objects.ts';
 
-/** Where an object lies in a pack. */
+/** The place of an object in a pack. */
 export interface PackedObject {
   readonly id: ObjectID;
   /** First byte of the object's entry. */
@@ -75,7 +75,7 @@ export const TRAILER_SIZE = 4;
 /** First two bytes of a zlib stream: deflate, 32 KiB window, fastest (RFC 1950, 2.2). */
 export const ZLIB_HEADER = 0x7801;
 
-/** Writes the header of a stored block at `at`; answers where the data goes. */
+/** Writes the header of a stored block at `at`; returns where the data goes. */
 export function writeBlockHeader(into: Buffer, at: number, length: number, last: boolean): number {
   into[at] = last ? 1 : 0;
   into.writeUInt16LE(length, at + 1);

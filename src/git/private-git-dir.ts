@@ -19,7 +19,7 @@ import { LinuxFilesystem } from '../rootfs/linux.ts';
 import { systemCalls } from '../sys/system-calls.ts';
 
 /**
- * All that git is told: nothing of a rootfs, an image or a user decides what runs or what a byte becomes. git's own refusals of names are
+ * The whole configuration of git: nothing of a rootfs, an image or a user decides what runs or what a byte becomes. git's own refusals of names are
  * for other systems' file systems; what this one cannot hold, `isHoldable` knows.
  */
 const configuration = `[core]

@@ -1,7 +1,7 @@
 import type { ObjectID } from './objects.ts';
 import type { Change, Written } from '../tar/mtree.ts';
 
-/** What stands at one or, for hard links, several paths. */
+/** A file, with one path or, for hard links, several. */
 export interface Inode extends Omit<Written, 'type' | 'path' | 'xattrs' | 'contents' | 'own'> {
   readonly type: Exclude<Written['type'], 'hardlink'>;
   xattrs: ReadonlyMap<string, Uint8Array> | undefined;
@@ -37,14 +37,14 @@ interface Level {
 export class RootfsState {
   readonly #names = new Map<string, Place>();
   #root: Place | undefined;
-  /** From the root down to the directory looked up last: the next path mostly lies in one of them. */
+  /** From the root down to the directory that was looked up last: the next path is mostly in one of them. */
   readonly #levels: Level[] = [{ path: '', names: this.#names, changed: -1 }];
   /** What git calls the trees of directories, by what those hold; not of those that changed since. */
   readonly #trees = new WeakMap<ReadonlyMap<string, Place>, ObjectID>();
   /** How many trees were set. */
   #treeCount = 0;
 
-  /** What stands at a path; the root itself is known only where a layer said something of it. */
+  /** The file at a path; the root itself is known only where a layer has an entry for it. */
   find(path: string): Place | undefined {
     return path === '' ? this.#root : this.#above(path)?.get(nameOf(path));
   }

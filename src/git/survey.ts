@@ -37,7 +37,7 @@ export async function surveyDirectory(
     return await survey(repository, directory, layers);
   } catch (error) {
     if (options.signal?.aborted === true) throw options.signal.reason;
-    throw asGitError(error, `cannot go on from what is in ${printable(directory)}`, ELSEWHERE);
+    throw asGitError(error, `cannot continue from the rootfs in ${printable(directory)}`, ELSEWHERE);
   }
 }
 

@@ -5,9 +5,9 @@ import type { Inode, Place, RootfsState } from './rootfs-state.ts';
 import type { Yielder } from '../sys/yielder.ts';
 
 /**
- * Whether git can hold a path at all. It refuses a component `.git` in any case (verify_path in its read-cache.c), and a symlink
- * `.gitmodules`, which could make it read configuration from anywhere. What is longer than PATH_MAX it could not check out. All else it
- * takes with core.protectHFS and core.protectNTFS off.
+ * Whether git can hold a path at all. It refuses a component `.git` in upper or lower case (verify_path in its read-cache.c), and
+ * a symlink `.gitmodules`, which could make it read configuration from anywhere. It cannot check out a path longer than PATH_MAX. With
+ * core.protectHFS and core.protectNTFS off it takes all others.
  */
 export function isHoldable(path: string, type: 'file' | 'symlink'): boolean {
   if (path.length > LONGEST_FOR_GIT) return false;
@@ -15,12 +15,12 @@ export function isHoldable(path: string, type: 'file' | 'symlink'): boolean {
   return !/(?:^|\/)\.git(?:\/|$)/i.test(path) && !(type === 'symlink' && /(?:^|\/)\.gitmodules$/i.test(path));
 }
 
-/** In bytes: what the kernel takes of a path in one piece, its NUL counted (PATH_MAX). */
+/** In bytes, with the NUL: the longest path that a system call takes (PATH_MAX). */
 const LONGEST_FOR_GIT = 4095;
-/** In bytes: as far as a rootfs goes. */
+/** In bytes: the longest path of a rootfs. */
 const LONGEST_PATH = 16_384;
 
-/** Whether a path from the root leads nowhere but down, and not into the repository. */
+/** Whether a path stays below the root, and outside of the repository. */
 export function isSoundPath(path: string, root: boolean): boolean {
   if (path === '') return root;
   return path.length <= LONGEST_PATH && !/(?:^|\/)\.{0,2}(?:\/|$)|\0|^\.git(?:\/|$)/i.test(path);
@@ -36,7 +36,7 @@ const escapes: Readonly<Record<string, string>> = {
   v: '\v',
 };
 
-/** A path as git prints it with core.quotePath, one character a byte again. */
+/** Decodes a path that git has printed with core.quotePath: one character for each byte. */
 export function unquotePath(text: string): string {
   if (!text.startsWith('"')) return text;
   return text
@@ -65,13 +65,13 @@ export function* treeFiles(state: RootfsState): Generator<TreeFile, void, void> 
   }
 }
 
-/** Of a file's mode git keeps whether its owner may run it. */
+/** git keeps one bit of a file's mode: whether its owner may execute it. */
 function treeMode(type: 'file' | 'symlink', mode: number): TreeMode {
   if (type === 'symlink') return '120000';
   return (mode & 0o100) === 0 ? '100644' : '100755';
 }
 
-/** Makes the trees of a rootfs: only of directories in which something changed since they were made last. */
+/** Writes the trees of a rootfs, only of directories that changed since they were last written. */
 export class TreeWriter {
   readonly #store: ObjectStore;
   readonly #yielder: Yielder;
@@ -101,7 +101,7 @@ export class TreeWriter {
       }
       open.pop();
       const above = open.at(-1);
-      // Git has no directory that holds nothing.
+      // Git has no empty directories.
       if (tree.entries.length > 0 || !above) {
         const id = await this.add(tree.entries);
         state.setTree(tree.names, id);
@@ -111,7 +111,7 @@ export class TreeWriter {
     }
   }
 
-  /** Adds what stands at a name to the tree; answers the tree that has to be made first. */
+  /** Adds the file of that name to the tree; returns the tree that must be written first. */
   #addPlace(state: RootfsState, tree: OpenTree, name: string, place: Place): OpenTree | undefined {
     if (lengthIn(tree.path, name) > LONGEST_FOR_GIT) return undefined;
     const { inode, children } = place;
@@ -139,7 +139,7 @@ export class TreeWriter {
 /** Takes a file or a symlink that git holds: the path of its directory, its name there. */
 export type SeeFile = (directory: string, name: string, inode: Inode) => void;
 
-/** A tree in the making. */
+/** A tree that is not complete yet. */
 interface OpenTree {
   readonly name: string;
   readonly path: string;

@@ -252,7 +252,7 @@ export type NamelessFile = (directory: string) => Promise<FileHandle>;
 
 /** What an archive needs that cannot be read where it is. */
 export interface Spooling {
-  /** The file lies there. */
+  /** The file is there. */
   readonly directory: string;
   readonly decompress: Decompress;
   readonly namelessFile: NamelessFile;

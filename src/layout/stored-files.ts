@@ -14,7 +14,7 @@ export interface StoredFile {
 
 /** The files of a layout, in a directory or in an archive. */
 export interface StoredFiles {
-  /** As it was typed, fit for a terminal. */
+  /** As the user wrote it, printable. */
   readonly name: string;
   /** The file at `path` (slashes, relative to the layout), or undefined. */
   find(path: string): Promise<StoredFile | undefined>;
@@ -88,7 +88,7 @@ export async function* readRange(
   }
 }
 
-/** What a failed system call on a source means to its user; other errors come back as they are. */
+/** Explains a failed system call on a source; returns other errors as they are. */
 function sourceError(error: unknown, path: string): unknown {
   if (!(error instanceof Error) || !('code' in error) || !('syscall' in error)) return error;
   const name = printable(path);
@@ -97,7 +97,7 @@ function sourceError(error: unknown, path: string): unknown {
     case 'ENOTDIR':
       return new NotFoundError(`${name} does not exist`, {
         code: 'SOURCE_NOT_FOUND',
-        hint: 'check the path; it ends at the next colon, behind which a tag stands',
+        hint: 'check the path; it ends at the next colon, and a tag follows',
         cause: error,
       });
     case 'EACCES':
@@ -110,7 +110,7 @@ function sourceError(error: unknown, path: string): unknown {
     default:
       return new NotFoundError(`${name} cannot be read: ${printable(String(error.code))}`, {
         code: 'SOURCE_UNREADABLE',
-        hint: 'see whether the file can be read otherwise, and what the kernel says of its disk (dmesg)',
+        hint: 'check the disk: see the messages of the kernel (dmesg), and read the file with another program',
         cause: error,
       });
   }

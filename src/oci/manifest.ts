@@ -80,7 +80,7 @@ export const MAX_MANIFEST_BYTES = 4 * 1024 * 1024;
 
 type Kind = 'index' | 'manifest' | 'schema1';
 
-/** What a registry answers to `GET manifests/…`, or what an index lists. */
+/** The answer of a registry to `GET manifests/…`, or an entry of an index. */
 export type ManifestDocument = (Manifest | ImageIndex | Schema1) & {
   /** The bytes that its digest is of: the body, but of a signed schema 1 manifest the signed part. */
   readonly payload: Uint8Array;

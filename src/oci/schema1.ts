@@ -94,7 +94,7 @@ function entryOf(layer: unknown, history: unknown, place: number, what: string):
   return { id, parent: textOf(json['parent']), blob, empty: throwaway === true || blob === EMPTY_BLOB, json };
 }
 
-/** Checks the chain of parents and turns the order round; of an id that stands twice in a row the older entry is kept. */
+/** Checks the chain of parents and reverses the order; of two neighbours with the same id the older one is kept. */
 function baseFirst(newestFirst: readonly ParsedEntry[], what: string): readonly Schema1Entry[] {
   const entries: Schema1Entry[] = [];
   const seen = new Set<string>();

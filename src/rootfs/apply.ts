@@ -121,7 +121,7 @@ export class LayerApplication {
     this.#entries += 1;
   }
 
-  /** Does what can be done only when all entries are known. Answers how many they are. */
+  /** Does what can be done only when all entries are known. Returns how many they are. */
   finish(): number {
     const run = this.#run;
     run.jobs?.settle();

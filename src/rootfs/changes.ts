@@ -2,7 +2,7 @@ import { textKeys } from '../tar/access-list.ts';
 import type { Entry } from '../tar/entry.ts';
 import { composeLine } from '../tar/mtree.ts';
 
-/** So many bytes of lines are told at once: each time costs some 0.3 ms. */
+/** Bytes of lines that are sent at once: each time costs about 0.3 ms. */
 const BATCH_SIZE = 256 * 1024;
 
 /** What a layer did, in order, as lines of `composeLine`. Paths are those on disk, metadata what the image says, whether it could be set or not. */
@@ -17,7 +17,7 @@ export class ChangeLog {
   }
 
   /**
-   * An entry was put at `path`. Of access lists with names it is told again when those are numbers.
+   * An entry was put at `path`. With access lists by name it is noted again when the names are numbers.
    *
    * @param target of a hard link: its other name on disk
    */
@@ -58,7 +58,7 @@ export class ChangeLog {
     this.#add(composeLine({ type: 'removed', path }));
   }
 
-  /** The lines since the last call that were not told. */
+  /** The lines since the last call that were not sent. */
   take(): Uint8Array<ArrayBuffer> {
     const lines = this.#bytes.subarray(0, this.#length);
     this.#bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);

@@ -134,7 +134,7 @@ export class Destination {
     return stat?.isDirectory() === true ? `${stat.dev}:${stat.ino}` : undefined;
   }
 
-  /** Answers where the trees are that were there. */
+  /** Returns where the trees are that were there. */
   async #place(identity: string): Promise<readonly string[]> {
     try {
       const stat = await lstat(osPath(this.path), { bigint: true });
@@ -240,7 +240,7 @@ async function isEmpty(directory: string): Promise<boolean> {
   }
 }
 
-/** Makes a directory with all missing ones above it, and answers which, the uppermost first. */
+/** Makes a directory with all missing ones above it, and returns which, the uppermost first. */
 async function makeLevels(directory: string): Promise<string[]> {
   // One by one: Node's recursive mkdir calls a read-only or failing disk ENOENT.
   const missing: string[] = [];

@@ -47,7 +47,7 @@ export function noteDirectory(
   run.log.add(path, late || run.lateModes.has(path) ? mode : undefined, seconds, nanoseconds);
 }
 
-/** Metadata of a directory that `makeDirectory` has just made with `fillingMode`; answers the mode that it is to have. */
+/** Metadata of a directory that `makeDirectory` has just made with `fillingMode`; returns the mode that it is to have. */
 export function applyDirectoryMetadata(run: Run, parent: Directory, name: ByteName, entry: Entry): number {
   const node = { parent, name, file: -1 };
   settleMode(run, node, fillingMode(run, entry.mode));
@@ -55,7 +55,7 @@ export function applyDirectoryMetadata(run: Run, parent: Directory, name: ByteNa
   return restoreDirectoryXattrs(run, node, entry);
 }
 
-/** Metadata of a directory that was there: lower layers' and the user's are merged with what comes. Answers as `applyDirectoryMetadata`. */
+/** Metadata of a directory that was there: lower layers' and the user's are merged with what comes. Returns as `applyDirectoryMetadata`. */
 export function mergeDirectoryMetadata(
   run: Run,
   parent: Directory,

@@ -49,7 +49,7 @@ export interface FileStat {
  * A file system to which layers are applied. Every call takes a name in a directory that was opened from the root downward, so no call
  * reaches outside the root.
  *
- * Results below zero are errors, the negated errno; a call without a result answers 0.
+ * Results below zero are errors, the negated errno; a call without a result returns 0.
  */
 export interface Filesystem {
   readonly root: Directory;
@@ -84,10 +84,10 @@ export interface Filesystem {
   /** Removes anything but a directory; -EISDIR or -EPERM for a directory. */
   remove(parent: Directory, name: ByteName): number;
   removeDirectory(parent: Directory, name: ByteName): number;
-  /** Takes the attributes immutable and append only away, where a file or directory has them and the system lets us; answers whether it did. */
+  /** Takes the attributes immutable and append only away, where a file or directory has them and the system lets us; returns whether it did. */
   unprotect?(parent: Directory, name: ByteName): boolean;
 
-  /** A new file that nobody else opened; -EEXIST when anything has the name. Answers the open file. */
+  /** A new file that nobody else opened; -EEXIST when anything has the name. Returns the open file. */
   createFile(parent: Directory, name: ByteName, mode: number): number;
   /** All of `bytes`, at `position`. */
   write(file: number, bytes: Uint8Array, position: number): number;
@@ -98,7 +98,7 @@ export interface Filesystem {
 
   setOwner(node: Node, uid: number, gid: number): number;
   setMode(node: Node, mode: number): number;
-  /** Sets modification and access time; answers 1 if the stored time is not exact. */
+  /** Sets modification and access time; returns 1 if the stored time is not exact. */
   setTimes(node: Node, seconds: number, nanoseconds: number): number;
   setXattr(node: Node, name: string, value: Uint8Array): number;
   hasXattr(node: Node, name: string): boolean;

@@ -7,7 +7,7 @@ import type { Spool } from './memory-tables.ts';
 
 /** One layer of an image as its tree needs it. */
 export interface ImageLayer {
-  /** What messages call it: `layer 0123456789ab`. */
+  /** Its name in messages: `layer 0123456789ab`. */
   readonly name: string;
   /** The layer's tar, verified to its last byte; opened again when contents are read. Each chunk is valid until the next is asked for. */
   open(): AsyncIterable<Uint8Array>;
@@ -27,20 +27,20 @@ const EXTENT_BYTES = 16;
 const none: AsyncIterable<Uint8Array> = { async *[Symbol.asyncIterator]() {} };
 
 /**
- * Hands out what files hold in an order that is not quite that of the layers. All layers are read at once, each as far as it is needed;
- * data that comes before its turn waits in the spool. Archives are nearly always in the order of names, so that hardly any does.
+ * Reads the contents of files in an order that differs a little from that of the layers. All layers are read at once, each as far as needed;
+ * data that comes before its turn waits in the spool. Nearly all archives are in the order of names, so that little waits.
  */
 export class ImageContents {
   readonly #layers: readonly ImageLayer[];
   readonly #inodes: Inodes;
   readonly #spool: () => Promise<Spool>;
-  /** Of each layer, by the ordinal of an entry, the inode whose content it has; 0: nobody wants it. */
+  /** For each layer, by the ordinal of an entry, the inode that has its content; 0: none. */
   readonly #wanted: Uint32Array[];
-  /** How many of them are yet to come. */
+  /** How many of them were not read yet. */
   readonly #waiting: number[];
   readonly #cursors: (Cursor | undefined)[];
 
-  /** @param spool where data waits; asked for when some has to */
+  /** @param spool makes the file in which data waits, when some has to */
   constructor(
     layers: readonly ImageLayer[],
     inodes: Inodes,
@@ -89,7 +89,7 @@ export class ImageContents {
     this.#waiting[layer]! += 1;
   }
 
-  /** Goes on in a layer to the entry of `inode`; what others want on the way goes to the spool. */
+  /** Reads on in a layer to the entry of `inode`; contents of other inodes before it go to the spool. */
   async #advance(cursor: Cursor, layer: number, inode: number): Promise<Entry> {
     const wanted = this.#wanted[layer]!;
     for (;;) {
@@ -150,7 +150,7 @@ async function* spooledPieces(
   }
 }
 
-/** A layer that is being read, and how far. */
+/** A layer that is being read, and the position in it. */
 class Cursor {
   ordinal = -1;
   readonly reader: AsyncTarReader;
@@ -173,7 +173,7 @@ class Cursor {
   changed(): IntegrityError {
     return new IntegrityError(`${this.#name}: it has other entries than when it was read first`, {
       code: 'LAYER_CHANGED',
-      hint: 'the store was changed meanwhile, run it again',
+      hint: 'run it again: the cache was changed while it was read',
     });
   }
 

@@ -44,7 +44,7 @@ const nothing: Pick<EntryReader, 'data'> = { data: () => undefined };
 
 /**
  * The root file system of an image in memory, by the rules by which it is written to disk: all names with their metadata, in about a
- * hundred bytes each. What files hold is read from the layers once more, when it is asked for.
+ * hundred bytes each. Contents of files are read from the layers again, on request.
  */
 export class ImageTree {
   /** How many entries each layer has. */
@@ -100,7 +100,7 @@ export class ImageTree {
   /**
    * From now on the tree is a part of it only. A file of several names is where it has the first one that is left.
    *
-   * @param onAbsent told each path that the tree has not; left out: that is an error
+   * @param onAbsent gets each path that the tree lacks; left out: that is an error
    * @throws NotFoundError, UsageError for contradictions
    */
   select(options: PartOptions, onAbsent?: (path: string) => void): void {
@@ -332,7 +332,7 @@ class Builder {
     this.run = startRun(this.filesystem, options);
   }
 
-  /** Answers how many entries it had. */
+  /** Returns how many entries it had. */
   async apply(layer: ImageLayer, index: number): Promise<number> {
     const chunks = layer.open()[Symbol.asyncIterator]();
     const application = new LayerApplication(this.run, layer.name);
@@ -361,7 +361,7 @@ class Builder {
     }
   }
 
-  /** Whether it may be the image's passwd or group: who the names in access lists are stands there. */
+  /** Whether it may be the image's passwd or group, which have the numbers of the names in access lists. */
   #isAccountFile({ type, path, size, sparse }: Entry): boolean {
     if (type !== 'file' || sparse !== undefined || !/(?:^|\/)etc\/(?:passwd|group)$/.test(path)) return false;
     if (size > LARGEST_ACCOUNT_FILE || this.#accountBytes + size > MOST_ACCOUNT_BYTES) return false;

@@ -59,7 +59,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     this.root = { path: '' as BytePath, handle: root };
   }
 
-  /** Opens the directory at `path`, following symlinks to it. Answers an errno below zero where it cannot. */
+  /** Opens the directory at `path`, following symlinks to it. Returns an errno below zero where it cannot. */
   static open(calls: SystemCalls, path: Uint8Array): LinuxFilesystem | number {
     const memory = new CallMemory((bytes) => calls.address(bytes));
     if (!memory.putName(Buffer.from(path).toString('latin1'))) return -ENAMETOOLONG;
@@ -135,7 +135,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     return done;
   }
 
-  /** Opens what is of one of these types; of other files not even the driver of a device is told. */
+  /** Opens a file of one of these types; of any other, the driver of a device does not see an open(2). */
   #openToRead(parent: Directory, name: ByteName, types: readonly FileStat['type'][]): number {
     if (!this.#memory.putName(name)) return -ENAMETOOLONG;
     const place = this.#calls.openat(parent.handle, this.#memory.name, OPEN_PATH, 0);

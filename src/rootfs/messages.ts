@@ -25,7 +25,7 @@ export interface ThreadData {
   readonly lock: boolean;
 }
 
-/** What the thread is told to do, one at a time; it answers each. */
+/** Commands to the thread, one at a time; it answers each. */
 export type Command =
   | { readonly kind: 'open' }
   /** The bytes come through the ring. */
@@ -54,7 +54,7 @@ export interface Opened {
 export interface LayerResult {
   /** Entries of the archive. */
   readonly entries: number;
-  /** With `recordChanges`: what the layer did, lines of `composeLine`; all, or what was not told before. */
+  /** With `recordChanges`: the changes of the layer, lines of `composeLine`; all, or those that were not sent before. */
   readonly changes: Uint8Array | undefined;
 }
 

@@ -34,7 +34,7 @@ export function nothingLost(): NotRestored {
   };
 }
 
-/** Singular and plural, in the order in which they are told; the first group is what root would be allowed. */
+/** Singular and plural, in the order of the message; the first group is what root would be allowed. */
 const privileged = [
   ['devices', 'device', 'devices'],
   ['owners', 'owner', 'owners'],

@@ -6,7 +6,7 @@ import type { Run } from './run.ts';
 const { EACCES, ENOENT } = constants.errno;
 
 /**
- * Writes a file of ours into the root: new, or in place of the one written before; in a tree of the user's also in place of a file of theirs.
+ * Writes a file of ours into the root: new, or in place of the one written before; in overlay mode also in place of the user's file.
  * False, and nothing written, where anything else has the name: an entry of the image, a symlink.
  */
 export function writeOwnFile(run: Run, name: string, bytes: Uint8Array): boolean {

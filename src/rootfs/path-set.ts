@@ -19,7 +19,7 @@ export class PathSet {
     return this.#size;
   }
 
-  /** Answers whether the path was new. */
+  /** Returns whether the path was new. */
   add(path: string): boolean {
     this.#hash(path);
     const place = this.#find(this.#first, this.#second);

@@ -11,7 +11,7 @@ import type { Run } from './run.ts';
 
 const { ENOSPC } = constants.errno;
 
-/** From this size on it is asked whether a file fits: what cannot is refused before any of it is written. */
+/** In bytes. A file of this size or more is refused before any of it is written, where the disk has no room for it. */
 const LARGE_BYTES = 1024 * 1024;
 /** How many obstacles are removed at one name; more mean that another process makes them again. */
 const MOST_OBSTACLES = 3;
@@ -88,7 +88,7 @@ function closeWritten(filesystem: Filesystem, file: number, path: BytePath): voi
 }
 
 /**
- * Calls `make` until it has made `path`, after each failure with what was in its way gone. Answers what the last call did: an error that
+ * Calls `make` until it has made `path`, after each failure with what was in its way gone. Returns what the last call did: an error that
  * has another reason.
  */
 export function makeInPlace(

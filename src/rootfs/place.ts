@@ -69,7 +69,7 @@ function placeRoot(run: Run, entry: Entry): void {
   } else run.counts.ignored += 1;
 }
 
-/** Makes the directory, or merges with the one that is there; answers whether it is new. */
+/** Makes the directory, or merges with the one that is there; returns whether it is new. */
 function placeDirectory(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): boolean {
   const { filesystem } = run;
   const mode = fillingMode(run, entry.mode);

@@ -42,7 +42,7 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   /**
-   * Opens the directory at `path`, following symlinks to it. Answers an errno below zero where it cannot.
+   * Opens the directory at `path`, following symlinks to it. Returns an errno below zero where it cannot.
    *
    * @param links the system's directory of links to descriptors, if it has one
    */

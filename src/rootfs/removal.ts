@@ -12,14 +12,14 @@ const { EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY,
 /** Directories in directories that are held open while a tree is removed; what is deeper is moved up first. */
 const DEEPEST = 100;
 
-/** What unlink(2) answers for a directory: Linux the first, POSIX the second. */
+/** Whether unlink(2) failed as it does for a directory: Linux the first, POSIX the second. */
 function maybeDirectory(result: number): boolean {
   return result === -EISDIR || result === -EPERM;
 }
 
 /**
- * After `failure` of making `path`: takes away what stands there, or opens its directory for us, so that a second try can do. False where
- * neither is the matter.
+ * After `path` could not be made: removes the entry there, or unlocks its directory, so that a second try can succeed. False where neither
+ * is the reason.
  */
 export function clearObstacle(
   run: Run,
@@ -32,19 +32,19 @@ export function clearObstacle(
   return failure === -EEXIST || (failure === -EACCES && unlock(run, parent));
 }
 
-/** Whether what stands at `path` has another name, in other letters, to this run. */
+/** Whether the entry at `path` has another name for this run, in other letters. */
 function isOtherName(run: Run, path: BytePath): boolean {
   return run.creator.caseInsensitive && run.made?.has(path) === false;
 }
 
-/** Removes the entry of this name; in a tree of the user's no directory that has files of theirs. */
+/** Removes the entry of this name; in overlay mode no directory that has files of the user. */
 export function clear(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
   const isOther = isOtherName(run, path);
   const removeDirectory = run.options.mode === 'overlay' ? removeOurDirectory : removeTree;
   if (removeAny(run, 'replace', parent, name, path, removeDirectory) && isOther) run.counts.collisions += 1;
 }
 
-/** Removes a file that a later entry takes for a directory; false for one of the user's. */
+/** Removes a file where a later entry needs a directory; false for a file of the user. */
 export function clearForDirectory(run: Run, parent: Directory, name: ByteName): boolean {
   const path = join(parent.path, name);
   refuseReserved(run, path);
@@ -53,7 +53,7 @@ export function clearForDirectory(run: Run, parent: Directory, name: ByteName): 
   return true;
 }
 
-/** Removes what lower layers have at `path`: what this layer wrote stays, and in a tree of the user's all that this run did not make. */
+/** Removes the entry that lower layers have at `path`: entries of this layer stay, and in overlay mode all that this run did not make. */
 export function hide(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
   if (isReserved(run, path) || path === run.pseudoLinks?.path || isOtherName(run, path)) return;
   const isOfThisLayer = run.layer.has(path);
@@ -66,16 +66,16 @@ export function hide(run: Run, parent: Directory, name: ByteName, path: BytePath
   if (!isOfThisLayer && !isOfTheUser) removeAny(run, 'remove', parent, name, path, removeIfEmpty);
 }
 
-/** Hides everything of the layers below that is in `directory`. Once per layer is enough: what comes later is the layer's own. */
+/** Hides all entries of lower layers in `directory`. Once per layer is enough: later entries are the layer's own. */
 export function hideContent(run: Run, directory: Directory): void {
   if (!run.hidden.add(directory.path)) return;
   for (const name of list(run, directory)) hide(run, directory, name, join(directory.path, name));
 }
 
-/** Removes a directory of that name. Answers 0, 1 where it may stay, an errno below 0; -ENOTDIR: it is none. */
+/** Removes a directory of that name. Returns 0, 1 where it may stay, a negated errno; -ENOTDIR: it is not a directory. */
 type RemoveDirectory = (run: Run, parent: Directory, name: ByteName, path: BytePath) => number;
 
-/** Removes what has the name, a directory by `removeDirectory`. Answers whether there was anything. */
+/** Removes the entry of that name, a directory by `removeDirectory`. Returns whether there was one. */
 function removeAny(
   run: Run,
   verb: 'remove' | 'replace',
@@ -104,7 +104,7 @@ function removeTree(run: Run, parent: Directory, name: ByteName, path: BytePath)
   return isDirectory ? run.filesystem.removeDirectory(parent, name) : -ENOTDIR;
 }
 
-/** In a tree of the user's: removes a directory that holds only files of this run, of any layer. */
+/** In overlay mode: removes a directory that has only files of this run, of any layer. */
 function removeOurDirectory(run: Run, parent: Directory, name: ByteName, path: BytePath): number {
   const isDirectory = withDirectory(run, parent, name, path, (inner) => removeOurs(run, inner));
   return isDirectory ? run.filesystem.removeDirectory(parent, name) : -ENOTDIR;
@@ -115,7 +115,7 @@ function removeIfEmpty(run: Run, parent: Directory, name: ByteName): number {
   return removed === -ENOTEMPTY || removed === -EEXIST || removed === -ENOENT ? 1 : removed;
 }
 
-/** In a tree of the user's: removes what this run made in `directory`, in any layer. */
+/** In overlay mode: removes all that this run made in `directory`, in any layer. */
 function removeOurs(run: Run, directory: Directory): void {
   for (const name of list(run, directory)) {
     const path = join(directory.path, name);
@@ -145,7 +145,7 @@ export function empty(run: Run, directory: Directory, top: Directory, depth: num
   }
 }
 
-/** What `work` answers; where it was not permitted, once more without the attributes that protect a file and its directory. */
+/** The result of `work`; after EPERM, once more without the attributes that protect a file and its directory. */
 function unprotected(run: Run, parent: Directory, name: ByteName, work: () => number): number {
   const result = work();
   if (result !== -EPERM || !run.filesystem.unprotect) return result;

@@ -192,7 +192,7 @@ export class Restoration {
     granted(filesystem.makeDirectory(parent, name, 0o700), `make the directory ${displayPath(path)}`);
   }
 
-  /** A further name for what stands at the first one. */
+  /** A further name of the file at the first one. */
   #link(
     first: { readonly path: BytePath; readonly identity: string },
     parent: Directory,

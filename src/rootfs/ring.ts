@@ -128,7 +128,7 @@ export class RingWriter {
    * @param held answers the position of the first byte that is still in use beyond the reader's, undefined where none is
    */
   reserve(most: number, held: () => number | undefined): Uint8Array<SharedArrayBuffer> {
-    // In this order: the reader notes what it keeps in use before it goes on.
+    // In this order: the reader notes which slots it keeps before it continues.
     const tail = Atomics.load(this.#control, TAIL);
     const used = Math.max((this.#head - tail) | 0, (this.#head - (held() ?? tail)) | 0);
     const start = this.#head & (this.#capacity - 1);
@@ -198,7 +198,7 @@ export class RingWriter {
     this.#onNews?.();
   }
 
-  /** Copies as many bytes as fit in one piece; answers how many. */
+  /** Copies as many bytes as fit in one piece; returns how many. */
   #put(bytes: Uint8Array): number {
     const free = this.#free();
     if (free === 0) return 0;
@@ -231,7 +231,7 @@ export class RingWriter {
     if (seen !== undefined) Atomics.wait(this.#control, ROOM, seen);
   }
 
-  /** Asks the reader to signal free space. Answers the counter's value to wait on, undefined if no wait is needed. */
+  /** Asks the reader to signal free space. Returns the counter's value to wait on, undefined if no wait is needed. */
   #askForRoom(): number | undefined {
     const seen = Atomics.load(this.#control, ROOM);
     Atomics.store(this.#control, WRITER_WAITS, 1);
@@ -278,7 +278,7 @@ export class RingReader implements ByteSource {
     }
   }
 
-  /** The same, copied to the front of `into`; answers how many bytes, 0 at the end. */
+  /** The same, copied to the front of `into`; returns how many bytes, 0 at the end. */
   readInto(into: Uint8Array): number {
     const bytes = this.read(into.length);
     if (bytes === undefined) return 0;

@@ -52,7 +52,7 @@ export interface ApplyOptions {
   /** What messages call the layer: `layer 0123456789ab`. */
   readonly label: string;
   readonly signal?: AbortSignal | undefined;
-  /** With `recordChanges`: told what the layer has done so far, while it is being written; the rest is in the result. */
+  /** With `recordChanges`: gets the changes so far while the layer is being written; the rest is in the result. */
   readonly onChanges?: ((changes: Uint8Array) => void) | undefined;
 }
 
@@ -166,7 +166,7 @@ export class Rootfs {
   }
 
   /**
-   * Writes a file of ours at the root, in place of the one that an earlier call wrote. Answers false, and writes nothing, where the image
+   * Writes a file of ours at the root, in place of the one that an earlier call wrote. Returns false, and writes nothing, where the image
    * (or a user's directory) has something of that name that is not ours to replace.
    */
   async writeLayerInfo(name: 'json' | 'layersize', bytes: Uint8Array): Promise<boolean> {
@@ -174,7 +174,7 @@ export class Rootfs {
   }
 
   /**
-   * Sets the modes and times of all directories and ends the thread. Answers what could not be restored.
+   * Sets the modes and times of all directories and ends the thread. Returns what could not be restored.
    *
    * @param root what the root is given when no layer has an entry for it; left out: it stays as it is
    */

@@ -105,7 +105,7 @@ export function markWritten(run: Run, parent: Directory, path: string, isNew: bo
   for (let above: string = parent.path; above !== '' && run.layer.add(above);) above = parentPath(above);
 }
 
-/** Whether `path` is reserved or lies below a reserved path. */
+/** Whether `path` is reserved or below a reserved path. */
 export function isReserved(run: Run, path: string): boolean {
   const { reservedNames } = run.options;
   if (reservedNames.length === 0) return false;

@@ -52,7 +52,7 @@ export class Selection {
    * Looks up the paths.
    *
    * @param find what is at a path
-   * @param onAbsent told each path at which nothing is
+   * @param onAbsent gets each path that does not exist
    * @throws UsageError for a path that a pattern leaves out
    */
   static of(

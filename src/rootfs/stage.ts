@@ -15,7 +15,7 @@ const LONGEST_NAME = 200;
 const deniedCodes = new Set(['EACCES', 'EPERM', 'EROFS']);
 
 /**
- * Makes the directory beside `target` in which it is built: `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. Answers why
+ * Makes the directory beside `target` in which it is built: `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. Returns why
  * not (EACCES, EPERM, EROFS) where the directory above may not be written.
  */
 export async function makeStage(target: string): Promise<string | { readonly denied: string }> {
@@ -55,7 +55,7 @@ export async function removeReplaced(old: string): Promise<void> {
   else await unlink(osPath(old));
 }
 
-/** Removes the stage if nothing is in it; answers whether it is no more. */
+/** Removes the stage if nothing is in it; returns whether it is no more. */
 async function isRemoved(stage: string): Promise<boolean> {
   try {
     await rmdir(osPath(stage));
@@ -74,7 +74,7 @@ export async function removeStaleStages(target: string): Promise<void> {
   for (const stage of await staleStages(target)) await removeStage(stage, 'stage').catch(() => undefined);
 }
 
-/** Gives `target`, which is missing, to the tree that a killed run has moved aside to put a new one there; answers whether there was one. */
+/** Gives `target`, which is missing, to the tree that a killed run has moved aside to put a new one there; returns whether there was one. */
 export async function isRestored(target: string): Promise<boolean> {
   for (const stage of await staleStages(target)) {
     if (!/-old\d*$/.test(stage)) continue;

@@ -58,7 +58,7 @@ export class TarDigest {
   }
 
   /**
-   * Takes in bytes before `head`, at most `most`; answers how many. None where the other thread is at it.
+   * Takes in bytes before `head`, at most `most`; returns how many. None where the other thread is at it.
    *
    * @param stream the current one
    */
@@ -92,7 +92,7 @@ export class TarDigest {
     Atomics.notify(this.#words, LOCK);
   }
 
-  /** Takes in the rest, up to `head`, and answers the digest in hex; undefined where `goOn` says no. */
+  /** Takes in the rest, up to `head`, and returns the digest in hex; undefined where `goOn` says no. */
   finish(stream: number, head: number, goOn: () => boolean): string | undefined {
     while (Atomics.load(this.#words, HASHED) !== head) {
       if (!goOn()) return undefined;

@@ -41,7 +41,7 @@ export class WorkTree {
   }
 
   /**
-   * Takes away what stands at these paths, if it still is of that type; directories only when they are empty. From then on until `restore`
+   * Removes the files at these paths, if they are still of that type; directories only when they are empty. From then on until `restore`
    * no directory keeps its owner out.
    *
    * @throws DestinationError

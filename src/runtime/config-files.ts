@@ -104,7 +104,7 @@ const OWN_DIRECTORY =
 const elsewhere = 'choose another directory with -d';
 
 /**
- * What `work` answers.
+ * The result of `work`.
  *
  * @param action verb and object, for messages: `prepare rootfs`
  * @throws DestinationError for a system error of its file calls; any other error as it is

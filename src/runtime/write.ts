@@ -41,7 +41,7 @@ export interface RuntimeResult {
   readonly files: readonly string[];
   /** One command per runtime, in their order: what to type next. */
   readonly next: readonly string[];
-  /** What the image wants and a runtime cannot be told, one line each. */
+  /** Settings of the image that the runtime's configuration cannot have, one line each. */
   readonly notices: readonly string[];
 }
 
@@ -62,7 +62,7 @@ export interface RuntimeOptions extends Pick<RuntimeRequest, 'destination' | 'fo
 }
 
 /**
- * Adds to a rootfs what `--prepare` names, if it is asked for.
+ * Adds to a rootfs what `--prepare` names, if that was given.
  *
  * @param directory where the rootfs is until it gets its name
  * @throws DestinationError

@@ -3,7 +3,7 @@ import type { Native } from './native.ts';
 
 const { EAGAIN, EBADF, EINTR, EIO, ETIMEDOUT } = constants.errno;
 
-/** Makes a system call with up to five arguments. Answers the kernel's result, or the negated errno; never -0. */
+/** Makes a system call with up to five arguments. Returns the kernel's result, or the negated errno; never -0. */
 export interface KernelEntry {
   readonly call: (
     number: number,

@@ -27,7 +27,7 @@ export async function pause(milliseconds: number, signal: AbortSignal): Promise<
   signal.throwIfAborted();
 }
 
-/** Whether and when to go on: milliseconds to wait, or undefined where `error` is final. */
+/** Whether and when to try again: milliseconds to wait, or undefined where `error` is final. */
 export type Decide = (error: unknown, failures: number) => number | undefined;
 
 /**

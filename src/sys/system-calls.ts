@@ -3,7 +3,7 @@ import { arch, constants, platform } from 'node:os';
 import { certain, openKernelEntry, type KernelEntry, type Machine } from './kernel-entry.ts';
 import { loadNative, type Native } from './native.ts';
 
-/** Address of bytes that stay where they are: the caller keeps them referenced until the call has returned. */
+/** The address of bytes that do not move: the caller keeps them referenced until the call has returned. */
 export type Address = number;
 
 /**
@@ -12,7 +12,7 @@ export type Address = number;
 export interface SystemCalls {
   address(memory: Uint8Array): Address;
   openat(directory: number, path: Address, flags: number, mode: number): number;
-  /** Closes the descriptor also when it answers an error. */
+  /** Closes the descriptor also when it returns an error. */
   close(file: number): number;
   mkdirat(directory: number, path: Address, mode: number): number;
   mknodat(directory: number, path: Address, mode: number, device: number): number;

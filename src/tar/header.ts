@@ -3,7 +3,7 @@ import { type BytePath, MalformedTarError, noBytes, sliceBytes, sliceUntilNul } 
 
 export const BLOCK_SIZE = 512;
 
-/** One header block, as it stands: meta headers before it are not applied. */
+/** One header block, as it is: meta headers before it are not applied. */
 export interface Header {
   /** The type flag's byte. */
   readonly type: number;

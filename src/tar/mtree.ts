@@ -1,7 +1,7 @@
 import { IntegrityError } from '../errors.ts';
 import type { Entry } from './entry.ts';
 
-/** What was put at a path. A hard link is a further name of what stands at `linkPath`. */
+/** An entry that was put at a path. A hard link is a further name of the file at `linkPath`. */
 export interface Written extends Pick<
   Entry,
   | 'mode'

@@ -17,7 +17,7 @@ interface SparseFile {
   readonly extents: readonly SparseExtent[];
 }
 
-/** A sparse map that may go on in the blocks after the header. */
+/** A sparse map that may continue in the blocks after the header. */
 export interface SparseMap {
   /** Whether the next block belongs to the map. */
   readonly wantsBlock: boolean;

@@ -183,7 +183,7 @@ class Members {
     return false;
   }
 
-  /** Answers how many bytes a run put into `output`. */
+  /** Returns how many bytes a run put into `output`. */
   note({ produced, ended }: Run, output: Region): number {
     this.#outputWasFull = produced === output.bytes.length && !ended;
     if (ended) this.#state = 'between';
@@ -243,7 +243,7 @@ export class StepDecoder {
   }
 
   /**
-   * Decodes into the front of `output`; answers how many bytes, perhaps none.
+   * Decodes into the front of `output`; returns how many bytes, perhaps none.
    *
    * @throws MalformedDataError
    */

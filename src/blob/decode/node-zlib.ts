@@ -18,7 +18,7 @@ const OUTPUT = 128 * 1024;
  * @throws MalformedDataError
  */
 export async function* nodeGunzip(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
-  // The stream goes on to the next member itself, and stops at a zero after one.
+  // The stream continues with the next member itself, and stops at a zero after one.
   const rest = yield* decodeOne(createGunzip({ chunkSize: OUTPUT }), reader);
   const buffer = new Uint8Array(INPUT);
   for (let count = await rest.read(buffer); count > 0; count = await rest.read(buffer)) {
@@ -27,7 +27,7 @@ export async function* nodeGunzip(reader: ByteReader): AsyncGenerator<Uint8Array
 }
 
 /**
- * zstd (RFC 8878) by Node's stream, which ends with each frame, hence one for each.
+ * zstd (RFC 8878) by Node's stream, which ends with each frame: each frame has a stream of its own.
  *
  * @throws MalformedDataError
  */

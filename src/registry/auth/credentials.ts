@@ -102,7 +102,7 @@ export class Credentials {
     this.#repository = repository;
   }
 
-  /** @throws UsageError for a named file that cannot be read; other troubles are notices, and the search goes on */
+  /** @throws UsageError for a named file that cannot be read; other errors are notices, and the search continues */
   find(signal: AbortSignal): Promise<Credential | undefined> {
     this.#found ??= this.#search(signal);
     return this.#found;
