@@ -99,7 +99,7 @@ export class DiskTree implements Disposable {
   /**
    * Opens a file to be compared.
    *
-   * @returns undefined where there is no regular file any more, `denied` where this process may not read it
+   * @returns undefined where the file was removed or replaced by another type, `denied` where this process may not read it
    */
   open(path: BytePath): DiskFile | 'denied' | undefined {
     const parent = this.#parentOf(path);
