@@ -90,12 +90,16 @@ export interface Contents {
 
 const NAMES_AT_ONCE = 2048;
 
-/** In bytes: when a pack of large files is completed. It is read once more then (see `PackWriter.close`), like the last one. */
-const LARGE_PACK = 64 * 2 ** 20;
 /** Objects of the first packs. */
-const SMALLEST_PLAN = 4096;
-/** Each pack has at least so much of all before it: there are few, and the last one is small. */
-const PART = 1 / 4;
+const SMALLEST_PLAN = 1024;
+/** Each pack has at least so many of all objects before it: there are few packs, and the last one is small. */
+const PLANNED_PART = 1 / 4;
+/**
+ * In bytes, and of all bytes before it: when a pack is completed with fewer objects, which are large then. It is read once more
+ * (see `PackWriter.close`), like the last one.
+ */
+const LARGE_PACK = 64 * 2 ** 20;
+const LARGE_PART = 1 / 2;
 
 /**
  * Makes blobs of contents, each once, in packs that git sees when the promise is fulfilled.
@@ -110,7 +114,7 @@ export async function packBlobs(
   tell: (ids: Uint8Array) => void,
 ): Promise<void> {
   const completed = { bytes: 0, objects: 0 };
-  const plan = (): number => Math.max(SMALLEST_PLAN, Math.floor(completed.objects * PART));
+  const plan = (): number => Math.max(SMALLEST_PLAN, Math.floor(completed.objects * PLANNED_PART));
   const store = new ObjectStore(directory, () => Promise.resolve(), plan);
   const source: ObjectSource = (into, at, count) => {
     if (!contents.fill(into, at, count)) throw new GitError('a file ended before its end');
@@ -131,7 +135,7 @@ export async function packBlobs(
     length += ids.write(typeof added === 'string' ? added : await added, length, 'hex');
     if (length === ids.length) answer();
     if (store.isPackFull) completed.objects += plan();
-    else if (store.pending < Math.max(LARGE_PACK, completed.bytes * PART)) continue;
+    else if (store.pending < Math.max(LARGE_PACK, completed.bytes * LARGE_PART)) continue;
     completed.bytes += store.pending;
     await store.complete();
   }
