@@ -7,7 +7,7 @@ import { Setting } from './faults/setting.ts';
 import { netRawCapability } from './rootfs/access-list.ts';
 import { character, dir, file, hardlink, symlink, tar } from './support/archive.ts';
 import { missing } from './support/debian.ts';
-import { noOtherUser } from './support/other-user.ts';
+import { noOtherUser, noUserNamespace } from './support/other-user.ts';
 import { programCommand, runProgram, type ProgramResult } from './support/program.ts';
 import { busyboxTree } from './support/rootfs-trees.ts';
 import { until } from './support/until.ts';
@@ -21,6 +21,7 @@ const underNobody = (ids: string) => ['unshare', '--mount', '--', 'sh', '-c', AS
 
 const skip =
   noOtherUser ||
+  noUserNamespace ||
   missing('newuidmap', 'unshare', 'setpriv', 'getcap') ||
   (existsSync('/etc/subuid') && existsSync('/etc/subgid') ? false : 'needs /etc/subuid and /etc/subgid');
 

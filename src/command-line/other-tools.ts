@@ -41,7 +41,7 @@ const FLAGS: readonly (readonly [names: string, hint: string])[] = [
   ['proxy', 'set HTTPS_PROXY in the environment'],
   ['bundle', 'use -d BUNDLE/rootfs --for runc'],
   [
-    'it ti rm detach entrypoint',
+    'it ti rm detach entrypoint p publish e env w workdir volume',
     'pull without it, then run chroot rootfs /bin/sh: dlrootfs starts no containers',
   ],
   ['extract untar unpack', 'leave it out: dlrootfs always unpacks'],
@@ -55,22 +55,37 @@ export function foreignFlag(name: string): string | undefined {
   return FLAGS.find(([names]) => names.split(' ').includes(name))?.[1];
 }
 
-/** A hint for a word that other tools have as a command; `rest` is what follows it. */
-type CommandHint = (rest: string) => string;
+/** The pull that another tool's `pull IMAGE TARGET` or `copy IMAGE TARGET` means. */
+function pullOf(image: string, target: string | undefined): string {
+  const pull = `dlrootfs ${image}`;
+  if (target === undefined) return pull;
+  if (target === '-' || /\.tar(?:\.\w+)?$/.test(target))
+    return `${pull} -o ${target.replace(/^[\w-]+:/, '')}`;
+  return `${pull} -d ${target.includes(':') ? 'DIR' : target}`;
+}
+
+/** A hint for a word that other tools have as a command; `rest` are the words that follow it, fit for a terminal. */
+type CommandHint = (rest: readonly string[]) => string;
 
 const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
   [
-    'pull export copy cp unpack extract get fetch download create import save build-rootfs',
-    (rest) => `write dlrootfs ${rest || 'IMAGE'}`,
+    'pull export copy cp extract get fetch download create import save build-rootfs',
+    ([image, target]) => `write ${pullOf(image ?? 'IMAGE', target)}`,
+  ],
+  [
+    'unpack',
+    ([layout = 'DIR:TAG', target]) => `write ${pullOf(`oci:${layout.replace(/^oci:/, '')}`, target)}`,
   ],
   [
     'run exec start',
-    (rest) =>
-      `dlrootfs starts no containers: write dlrootfs ${rest.split(' ')[0] || 'IMAGE'}, then chroot rootfs /bin/sh`,
+    ([image = 'IMAGE']) =>
+      `dlrootfs starts no containers: write dlrootfs ${image}, then chroot rootfs /bin/sh`,
   ],
   ['login logout auth', () => 'log in with docker, podman or skopeo, or use -u USER'],
-  ['manifest config info show history', (rest) => `write dlrootfs inspect ${rest || 'IMAGE'}`],
-  ['ls list list-tags search', (rest) => `write dlrootfs tags ${rest || 'REPOSITORY'}`],
+  ['manifest config info show history digest', (rest) => `write dlrootfs inspect ${rest.at(-1) ?? 'IMAGE'}`],
+  ['ls list list-tags search', (rest) => `write dlrootfs tags ${rest.at(-1) ?? 'REPOSITORY'}`],
+  ['validate check', ([image = 'IMAGE']) => `write dlrootfs verify ${image} -d DIR`],
+  ['catalog', () => 'ask the registry itself, as in curl https://REGISTRY/v2/_catalog'],
   ['images ps rmi rm', () => 'use ls and rm for a rootfs, and dlrootfs cache for what is kept'],
   ['prune clean', () => 'write dlrootfs cache prune'],
   ['push commit build tag', () => 'use podman or buildah for that: dlrootfs only reads from registries'],
@@ -78,10 +93,18 @@ const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
 
 /** The error for words of which the first is a command of other tools; undefined if it is none. */
 export function foreignCommand([first = '', ...rest]: readonly string[]): UsageError | undefined {
+  // `docker image inspect X` is `docker inspect X`.
+  if (first === 'image' && rest.length > 1)
+    return (
+      foreignCommand(rest) ??
+      new UsageError('dlrootfs has no command image', {
+        hint: `write dlrootfs ${rest.map((word) => printable(word)).join(' ')}`,
+      })
+    );
   const hint = COMMANDS.find(([names]) => names.split(' ').includes(first))?.[1];
   if (hint === undefined) return undefined;
   return new UsageError(`dlrootfs has no command ${first}`, {
-    hint: `${hint(printable(rest.join(' ')))}${rest.length > 0 ? '' : `; an image of that name is library/${first}`}`,
+    hint: `${hint(rest.map((word) => printable(word).replace(/^docker:\/\//, '')))}${rest.length > 0 ? '' : `; an image of that name is library/${first}`}`,
   });
 }
 
@@ -90,6 +113,8 @@ export function wordBehindImage(image: string, word: string, commands: readonly 
   const [name, shown] = [printable(image), printable(word) || '""'];
   const error = (hint: string) => new UsageError(`unexpected word: ${shown}`, { hint });
   if (commands.includes(word)) return error(`write dlrootfs ${shown} ${name}`);
+  if (/^(?:(?:\/usr)?\/s?bin\/.+|(?:ba|da|a|z)?sh)$/.test(word))
+    return error(`dlrootfs starts no containers: leave ${shown} out, then run chroot rootfs ${shown}`);
   if (word === 'true' || word === 'false') return error(`write =${word} behind a flag, as in -g=${word}`);
   const mayHaveTag = !/[:@][^/]*$/.test(image) && /^\w[\w.-]{0,127}$/.test(word);
   if (!mayHaveTag) return error(`write -d ${shown} for that directory`);

@@ -213,9 +213,11 @@ function usageError(
     }
     case 'commander.excessArguments': {
       if (command === 'pull') return wordsBehindImage(words);
-      const { words: expected = [], synopsis } = commands[command]!;
-      return new UsageError(`unexpected word: ${printable(words[expected.length]!) || '""'}`, {
-        hint: `write dlrootfs ${synopsis}`,
+      const { words: expected = [], synopsis, options } = commands[command]!;
+      const word = printable(words[expected.length]!) || '""';
+      const takesDirectory = options.includes(optionNamed('dest')!);
+      return new UsageError(`unexpected word: ${word}`, {
+        hint: takesDirectory ? `write -d ${word} for that directory` : `write dlrootfs ${synopsis}`,
       });
     }
     case 'commander.missingArgument':
@@ -236,6 +238,12 @@ function missingWord(command: string, given: readonly string[]): UsageError {
   const { words: expected = [], synopsis } = commands[command]!;
   if (command === 'pull')
     return new UsageError('no image is named', { hint: 'write dlrootfs IMAGE[:TAG] -d DIR' });
+  // As in docker cp and podman cp.
+  const [, image, inside] = /^([^/].*):(\/.*)$/.exec(given[0] ?? '') ?? [];
+  if (command === 'cat' && inside !== undefined)
+    return new UsageError('cat needs a path', {
+      hint: `write dlrootfs cat ${printable(image!)} ${printable(inside)}`,
+    });
   const missing = expected.filter((word) => word.startsWith('<'))[given.filter((word) => word !== '').length];
   const name = /\w+/.exec(missing ?? 'word')![0];
   const article = /^[aeiou]/.test(name) ? 'an' : 'a';

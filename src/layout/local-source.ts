@@ -13,19 +13,34 @@ export interface Source {
 /** Names of local sources, as skopeo has them. */
 export const transports = ['oci', 'oci-archive', 'docker-archive'] as const;
 
+/** Forms of skopeo's that only its own tools read, and how to get at the image. */
+const OTHER_TRANSPORTS: readonly (readonly [form: RegExp, hint: (image: string) => string])[] = [
+  [/^docker-daemon:(.+)/, (image) => `write docker save ${image} | dlrootfs -`],
+  [/^containers-storage:(.+)/, (image) => `write podman save ${image} | dlrootfs -`],
+  [/^dir:([./].*)/, (image) => `write skopeo copy dir:${image} oci:DIR, then dlrootfs oci:DIR`],
+];
+
 /**
  * Reads `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REFERENCE]` and `-[:TAG]` by skopeo's rules: the word before
  * the first colon is a transport when it is one of these, and the path ends at the next colon (so it cannot contain
  * one). An image that is really called `oci` is written `library/oci:1.0`. Returns undefined for everything else: that is a
  * reference to a registry.
  *
- * @throws UsageError for a transport without path or with an empty tag
+ * @throws UsageError for a transport without path or with an empty tag, and for a transport that only skopeo reads
  */
 export function parseSource(text: string): Source | undefined {
   if (text === '-') return { transport: 'stdin', path: '' };
   if (text.startsWith('-:')) return { transport: 'stdin', path: '', ...imageOf(text.slice(2), text) };
   const transport = transports.find((name) => text.startsWith(`${name}:`));
-  if (transport === undefined) return undefined;
+  if (transport === undefined) {
+    for (const [form, hint] of OTHER_TRANSPORTS) {
+      const image = form.exec(text)?.[1];
+      if (image === undefined) continue;
+      const name = text.slice(0, text.indexOf(':') + 1);
+      throw new UsageError(`cannot read ${name} images`, { hint: hint(printable(image)) });
+    }
+    return undefined;
+  }
   const rest = text.slice(transport.length + 1);
   const colon = rest.indexOf(':');
   const path = colon === -1 ? rest : rest.slice(0, colon);

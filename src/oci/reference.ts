@@ -108,14 +108,26 @@ function invalid(text: string, fault: string, hint?: string): UsageError {
   });
 }
 
+/** An image as Docker Hub's web page addresses it: `hub.docker.com/_/alpine`, `hub.docker.com/r/org/app/tags`. */
+function nameOnWebPage(text: string): string | undefined {
+  return /^hub\.docker\.com\/(?:_|r)\/([\w.-]+(?:\/[\w.-]+)?)/.exec(text.replace(/\/tags\b.*$/, ''))?.[1];
+}
+
 function refuseOtherForms(text: string): void {
   if (text === '')
     throw invalid(text, 'it is empty', 'name an image, as alpine or registry.example.com/team/app:1.0');
   const scheme = /^([A-Za-z][A-Za-z0-9+.-]*):\/\//.exec(text);
   if (scheme !== null) {
     const rest = text.slice(scheme[0].length);
-    throw invalid(text, `it starts with "${scheme[0]}"`, `write it without: ${printable(rest, 300)}`);
+    throw invalid(
+      text,
+      `it starts with "${scheme[0]}"`,
+      `write it without: ${printable(nameOnWebPage(rest) ?? rest, 300)}`,
+    );
   }
+  const name = nameOnWebPage(text);
+  if (name !== undefined)
+    throw invalid(text, 'hub.docker.com is the web page of Docker Hub, no registry', `write ${name}`);
   if (/^[a-f0-9]{64}$/.test(text)) {
     throw invalid(
       text,

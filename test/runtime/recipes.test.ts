@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync
 import path from 'node:path';
 import { test } from 'node:test';
 import { findProgram, missing } from '../support/debian.ts';
+import { noUserNamespace } from '../support/other-user.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { programCommand, Scratch } from '../support/program.ts';
 import { busyboxTree } from '../support/rootfs-trees.ts';
@@ -63,7 +64,8 @@ async function run(
 }
 
 for (const [title, commands] of recipes()) {
-  test(`recipe: ${title}`, { skip: needs, timeout: 120_000 }, async () => {
+  const skip = needs || (commands.includes('unshare') && noUserNamespace);
+  test(`recipe: ${title}`, { skip, timeout: 120_000 }, async () => {
     using scratch = new Scratch();
     await using registry = await FakeRegistry.start();
     registry.push('alpine', 'latest', {

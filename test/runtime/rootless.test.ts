@@ -4,20 +4,14 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { missing } from '../support/debian.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
-import { noOtherUser } from '../support/other-user.ts';
+import { noOtherUser, noUserNamespace } from '../support/other-user.ts';
 import { runProgram, Scratch } from '../support/program.ts';
 import { busyboxTree } from '../support/rootfs-trees.ts';
 
 const NOBODY = 65534;
 const needs = missing('root', 'busybox', 'runc', 'setpriv', 'unshare');
 
-/** Whether this kernel lets a user have a user namespace. */
-function usersHaveNamespaces(): boolean {
-  const as = ['--reuid', String(NOBODY), '--regid', String(NOBODY), '--clear-groups'];
-  return spawnSync('setpriv', [...as, 'unshare', '--map-root-user', 'true']).status === 0;
-}
-
-const skip = needs || noOtherUser || (!usersHaveNamespaces() && 'needs user namespaces for users');
+const skip = needs || noOtherUser || noUserNamespace;
 
 test('without root: pulled and started by the same user, as runc needs no root', { skip }, async () => {
   using scratch = new Scratch();

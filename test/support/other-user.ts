@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import path from 'node:path';
 
@@ -11,3 +12,15 @@ function closedDirectory(directory: string): string | false {
   const parent = path.dirname(directory);
   return parent === directory ? false : closedDirectory(parent);
 }
+
+const NOBODY = 65_534;
+
+/** Why a user can make no user namespace; false where one can. In a chroot nobody can (user_namespaces(7)). */
+export const noUserNamespace: string | false =
+  spawnSync(
+    'unshare',
+    ['--map-root-user', 'true'],
+    process.getuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {},
+  ).status === 0
+    ? false
+    : 'needs user namespaces for users, as outside a chroot';
