@@ -3,22 +3,26 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { commitTime } from './commit-time.ts';
+import { architectures } from './inject.ts';
 
 const run = promisify(execFile);
+/** `npm sbom` came with npm 9.9; Debian 13 has 9.2. One version also gives one text. */
+const NPM = 'npm@11.19.1';
 const root = new URL('../..', import.meta.url).pathname;
 
 interface Bill {
   serialNumber: string;
   metadata: { timestamp: string; component: { name: string; type: string } };
-  components: unknown[];
+  components: { readonly name: string }[];
 }
 
 /**
- * Answers the software bill of materials as CycloneDX JSON: npm's own list of the packages in the binary, and Node, which is the base of
- * the binary. The same commit gives the same text.
+ * Answers the software bill of materials as CycloneDX JSON: npm's own list of the packages in the binary, the native packages of other
+ * architectures, which npm does not install here, and Node, the base of the binary. The same commit gives the same text.
  */
 export async function softwareBillOfMaterials(): Promise<string> {
-  const { stdout } = await run('npm', ['sbom', '--sbom-format', 'cyclonedx', '--omit', 'dev'], {
+  const words = ['npm', 'sbom', '--sbom-format', 'cyclonedx', '--omit', 'dev'];
+  const { stdout } = await run('npm', ['exec', '--yes', `--package=${NPM}`, '--', ...words], {
     cwd: root,
     maxBuffer: 2 ** 26,
   });
@@ -26,14 +30,38 @@ export async function softwareBillOfMaterials(): Promise<string> {
   bill.metadata.timestamp = new Date(Number(await commitTime()) * 1000).toISOString();
   bill.metadata.component.name = 'dlrootfs';
   bill.metadata.component.type = 'application';
-  bill.components.push(await node());
+  const native = await nativePackages();
+  const listed = new Set(bill.components.map(({ name }) => name));
+  bill.components.push(...native.filter(({ name }) => !listed.has(name)), await node());
   bill.serialNumber = '';
   const hex = createHash('sha256').update(JSON.stringify(bill)).digest('hex');
   bill.serialNumber = `urn:uuid:${hex.replace(/^(.{8})(.{4})(.{3})(.{3})(.{12}).*$/, '$1-$2-5$3-8$4-$5')}`;
   return `${JSON.stringify(bill, undefined, 2)}\n`;
 }
 
-async function node(): Promise<unknown> {
+async function nativePackages(): Promise<{ readonly name: string }[]> {
+  const text = await readFile(`${root}package-lock.json`, 'utf8');
+  const { packages } = JSON.parse(text) as {
+    packages: Record<string, { version: string; integrity: string; license: string }>;
+  };
+  return Object.keys(architectures).map((architecture) => {
+    const name = `@koromix/koffi-linux-${architecture}`;
+    const { version, integrity, license } = packages[`node_modules/${name}`]!;
+    const content = Buffer.from(integrity.replace('sha512-', ''), 'base64').toString('hex');
+    return {
+      'bom-ref': `${name}@${version}`,
+      type: 'library',
+      name,
+      version,
+      scope: 'optional',
+      purl: `pkg:npm/${name.replace('@', '%40')}@${version}`,
+      hashes: [{ alg: 'SHA-512', content }],
+      licenses: [{ license: { id: license } }],
+    };
+  });
+}
+
+async function node(): Promise<{ readonly name: string }> {
   const text = await readFile(`${root}tools/node/package.json`, 'utf8');
   const { optionalDependencies } = JSON.parse(text) as { optionalDependencies: Record<string, string> };
   const version = Object.values(optionalDependencies)[0]!;
