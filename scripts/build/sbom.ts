@@ -10,10 +10,16 @@ const run = promisify(execFile);
 const NPM = 'npm@11.19.1';
 const root = new URL('../..', import.meta.url).pathname;
 
+/** A component of CycloneDX. */
+interface Component {
+  readonly name: string;
+  readonly [field: string]: unknown;
+}
+
 interface Bill {
   serialNumber: string;
   metadata: { timestamp: string; component: { name: string; type: string } };
-  components: { readonly name: string }[];
+  components: Component[];
 }
 
 /**
@@ -39,7 +45,7 @@ export async function softwareBillOfMaterials(): Promise<string> {
   return `${JSON.stringify(bill, undefined, 2)}\n`;
 }
 
-async function nativePackages(): Promise<{ readonly name: string }[]> {
+async function nativePackages(): Promise<Component[]> {
   const text = await readFile(`${root}package-lock.json`, 'utf8');
   const { packages } = JSON.parse(text) as {
     packages: Record<string, { version: string; integrity: string; license: string }>;
@@ -61,7 +67,7 @@ async function nativePackages(): Promise<{ readonly name: string }[]> {
   });
 }
 
-async function node(): Promise<{ readonly name: string }> {
+async function node(): Promise<Component> {
   const text = await readFile(`${root}tools/node/package.json`, 'utf8');
   const { optionalDependencies } = JSON.parse(text) as { optionalDependencies: Record<string, string> };
   const version = Object.values(optionalDependencies)[0]!;
