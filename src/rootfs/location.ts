@@ -41,10 +41,16 @@ export async function locate(directory: string): Promise<Location> {
   return { path: found, stat: there, replaceable: await isReplaceable(found, there, mounts) };
 }
 
+/** How often two names of one directory may be seen as two directories before they are. */
+const LOOKS = 10;
+
 /** The links of /proc lead to other places than their text says, and so does a working directory that something was mounted over. */
 async function refuseMismatch(directory: string, found: string): Promise<void> {
-  const meant = await identity(directory);
-  if (meant === undefined || meant === (await identity(found))) return;
+  // Another run may replace the directory between two looks.
+  for (let looks = 0; looks < LOOKS; looks += 1) {
+    const meant = await identity(directory);
+    if (meant === undefined || meant === (await identity(found))) return;
+  }
   if (!directory.startsWith('/') && (await identity('.')) !== (await identity(await trustedPath('.')))) {
     throw new DestinationError(
       `cannot use ${printable(directory)}: something was mounted over the working directory`,

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { DestinationError } from '../../src/errors.ts';
 import { Destination } from '../../src/rootfs/destination.ts';
+import { locate } from '../../src/rootfs/location.ts';
 import { replaceDirectory } from '../../src/sys/atomic-file.ts';
 import { temporaryDirectory } from './harness.ts';
 
@@ -61,4 +62,16 @@ test('a directory takes the place of another one, or both stay', (t) => {
   assert.throws(() => replace('missing'), { code: 'ENOENT' });
   assert.deepEqual(readdirSync(join(base, 'other')), ['one']);
   assert.deepEqual(readdirSync(base).toSorted(), ['one', 'other']);
+});
+
+test('a directory that other runs replace all the time is found', async (t) => {
+  const base = temporaryDirectory(t);
+  const [one, other] = [join(base, 'one'), join(base, 'other')];
+  for (const place of [one, other]) mkdirSync(place);
+  const timer = setInterval(() => replaceDirectory(one, other, join(base, 'aside')), 0);
+  try {
+    for (let round = 0; round < 100; round += 1) assert.equal((await locate(other)).path, other);
+  } finally {
+    clearInterval(timer);
+  }
 });
