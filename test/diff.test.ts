@@ -144,7 +144,7 @@ test(
           lines.join('\n'),
         );
       }),
-      { numRuns: runs(3, 100) },
+      { numRuns: runs(3, 30) },
     );
   },
 );

@@ -182,7 +182,7 @@ describe('--path', () => {
             assert.equal(await place.done('verify', reference, '-d', 'part', '--contents', ...flags), '');
           },
         ),
-        { numRuns: runs(3, 100) },
+        { numRuns: runs(3, 30) },
       );
     },
   );

@@ -218,7 +218,7 @@ describe('verify says nothing of what a pull has made', () => {
         assert.deepEqual(await place.verify(image, '-d', 'out', '--contents'), []);
         rmSync(place.join('out'), { recursive: true });
       }),
-      { numRuns: runs(4, 100) },
+      { numRuns: runs(4, 30) },
     );
   });
 });
