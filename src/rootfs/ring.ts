@@ -98,9 +98,9 @@ export class RingWriter {
     return Atomics.load(this.#control, STATE) === State.open;
   }
 
-  /** Whether the reader is not yet done with the stream. */
+  /** Whether the reader is not yet done with the stream; it may be done with later ones already, which others wrote. */
   get isRead(): boolean {
-    return Atomics.load(this.#control, LEFT) !== this.#stream;
+    return ((Atomics.load(this.#control, LEFT) - this.#stream) | 0) < 0;
   }
 
   get unread(): number {

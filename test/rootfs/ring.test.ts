@@ -196,3 +196,21 @@ test('a reader in the same thread is told when the writer gives up', () => {
   writer.abort();
   assert.throws(() => reader.read(2), RingAborted);
 });
+
+test('a writer whose stream is over sees that also when the reader is done with a later one', () => {
+  const memory = createRing();
+  const main = new RingWriter(memory);
+  const reader = new RingReader(memory);
+  const late = new RingWriter(memory);
+  main.reopen();
+  late.join();
+  reader.restart();
+  assert.equal(late.isRead, true);
+  main.end();
+  reader.leave();
+  assert.equal(late.isRead, false);
+  main.reopen();
+  reader.restart();
+  reader.leave();
+  assert.equal(late.isRead, false);
+});
