@@ -196,7 +196,7 @@ const whatAndWhere = group('What and where', [
   ['--dry-run', 'print what a pull would do, as inspect does'],
 ]);
 
-const comparison = group('Comparison', [
+export const comparison = group('Comparison', [
   ['--contents', 'compare what files hold too, not only sizes and times: reads every byte'],
 ]);
 
@@ -379,7 +379,7 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
   },
   checkout: {
     synopsis: 'checkout BRANCH [-d DIR]',
-    summary: 'reset a rootfs pulled with -g to its exact state after a layer (layer1_…, or layer1)',
+    summary: 'reset a rootfs pulled with -g to its exact state after a layer (layer0_…, or layer0: the base)',
     words: ['<branch>'],
     options: [...named('dest', 'force'), ...other],
   },

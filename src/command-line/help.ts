@@ -1,6 +1,6 @@
 import { Command, Help } from 'commander';
 import { UsageError, printable } from '../errors.ts';
-import { type CommandDescription, commands, optionDescription, optionNamed } from './commands.ts';
+import { type CommandDescription, commands, comparison, optionDescription, optionNamed } from './commands.ts';
 import { suggestion } from './program.ts';
 import { type Paragraph, type Topic, topicNames, topics } from './topics.ts';
 
@@ -101,6 +101,7 @@ function wholeHelp(): string {
     `Examples\n${definitions(EXAMPLES)}`,
     `Commands\n${definitions(entries)}`,
     optionHelp(commands['pull']!),
+    `Flags of verify\n${definitions(comparison.map(({ flags, description }) => [flags, description] as const))}`,
     topicList(),
     topicText(topics['exit-codes']!),
   ];

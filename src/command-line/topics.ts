@@ -206,7 +206,7 @@ export const topics: Readonly<Record<string, Topic>> = {
     summary: 'the branches of -g, and how to go back to a layer',
     paragraphs: [
       'With -g the rootfs is a git repository with one commit and one branch per layer. Branch layer<n>_<id> is based on layer<n-1>_… and adds the files of layer n; the last branch is checked out. So git diff layer0_… layer1_… shows the changes of layer 1.',
-      'Git does not store owners, exact modes, times, extended attributes, hard links, devices and empty directories. They are in a record per layer, a ref under refs/dlrootfs. git checkout restores what git stores; dlrootfs checkout layer1 -d DIR restores everything.',
+      'Git does not store owners, exact modes, times, extended attributes, hard links, devices and empty directories. They are in a record per layer, a ref under refs/dlrootfs. git checkout restores what git stores; dlrootfs checkout layer0 -d DIR restores everything as it was after layer 0, the base. Files that you added stay.',
       'A second pull of the same image into the same DIR changes nothing; another tag of it continues after the last common layer. No program, hook or filter of the image or of your git configuration is run.',
     ],
   },

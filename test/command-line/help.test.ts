@@ -97,3 +97,9 @@ test('mandoc and man-db find nothing wrong with the man page', { skip: missing('
   assert.equal(shown.stderr, '');
   assert.match(shown.stdout, /turn a container image/);
 });
+
+test('--help --all has every flag of every command', () => {
+  const text = helpText(undefined, true);
+  for (const { options } of Object.values(commands))
+    for (const { long } of options) assert.ok(text.includes(long!), long);
+});
