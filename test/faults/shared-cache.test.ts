@@ -8,15 +8,18 @@ const slowly = { faults: [{ path: /\/blobs\//, rate: 2 ** 20, times: 1e9 }] };
 
 test('two runs at once share a cache: every blob is fetched once, both trees are right', async () => {
   await using setting = await Setting.open(threeLayers(), slowly);
-  const runs = [setting.start(['-d', 'one']), setting.start(['-d', 'two'])];
+  const runs = [setting.start(['-d', 'one', '-v']), setting.start(['-d', 'two', '-v'])];
+  let said = '';
   for (const run of runs) {
     const { exitCode, stdout, stderr } = await run.result;
     assert.equal(exitCode, 0, stderr);
     assertOriginalLines(stdout, setting.image);
+    said += stderr;
   }
   assert.deepEqual(
     [0, 1, 2].map((n) => setting.asked(n)),
     [[0], [0], [0]],
+    said,
   );
   await setting.pullWell(['-d', 'fresh', '--no-cache']);
   assert.equal(setting.tree('one'), setting.tree('fresh'));
