@@ -64,7 +64,7 @@ if (major < leastNode.major || (major === leastNode.major && minor < leastNode.m
 }
 
 /**
- * Turns an image into a root file system directory. Returns what came; throws a DlrootfsError, or the reason of
+ * Turns an image into a root file system directory. Returns a summary; throws a DlrootfsError, or the reason of
  * `options.signal`. Environment variables count only where `options.environment` brings them (pass `process.env`).
  *
  * @param image `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source as `oci:DIR`

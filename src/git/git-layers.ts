@@ -195,8 +195,8 @@ export class GitLayers {
   }
 
   /**
-   * Keeps the layer as it is on disk now. Costs no more than what the layer changed; git sees it once `finish` is done. The rootfs may be
-   * changed when the promise is fulfilled: the rest is done meanwhile, and what fails then is thrown by the next call, or by `finish`.
+   * Keeps the layer as it is on disk now. Costs no more than what the layer changed; git sees it once `finish` is done. When the promise
+   * is fulfilled, the caller may change the rootfs: trees and commit are written at the same time. The next call, or `finish`, throws their errors.
    *
    * @param changes lines of `composeLine`: with those of `note`, all that was done to the rootfs since the layer before
    * @throws GitError, or the reason of the signal

@@ -187,7 +187,7 @@ export class LayerReader {
   }
 
   /**
-   * Makes blobs of some of what came.
+   * Writes a blob for each of these entries that has none.
    *
    * @throws the system's errors, GitError for a file that is not what the layer says, the reason of the signal
    */
