@@ -1,4 +1,5 @@
 import type { ObjectID } from './objects.ts';
+import { join, nameOf } from '../rootfs/directories.ts';
 import type { Change, Written } from '../tar/mtree.ts';
 
 /** A file, with one path or, for hard links, several. */
@@ -184,7 +185,7 @@ function* walk(root: ReadonlyMap<string, Place>): Generator<[string, Place], voi
     }
     const name = key.endsWith('/') ? key.slice(0, -1) : key;
     const place = level.names.get(name)!;
-    const path = level.path === '' ? name : `${level.path}/${name}`;
+    const path = join(level.path, name);
     yield [path, place];
     if (place.children)
       levels.push({ path, names: place.children, keys: sortedKeys(place.children).values() });
@@ -201,10 +202,6 @@ function sortedKeys(names: ReadonlyMap<string, Place>): string[] {
     keys.push(key);
   }
   return isSorted ? keys : keys.toSorted((one, other) => (one < other ? -1 : 1));
-}
-
-function nameOf(path: string): string {
-  return path.slice(path.lastIndexOf('/') + 1);
 }
 
 /** Names of all extended attributes in a state. */

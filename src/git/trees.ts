@@ -2,6 +2,7 @@ import type { ObjectStore } from './object-store.ts';
 import { type ObjectID, type TreeEntry, type TreeFile, type TreeMode, composeTree } from './objects.ts';
 import { contentIn } from './pack-writer.ts';
 import type { Inode, Place, RootfsState } from './rootfs-state.ts';
+import { join } from '../rootfs/directories.ts';
 import type { Yielder } from '../sys/yielder.ts';
 
 /**
@@ -124,7 +125,7 @@ export class TreeWriter {
     }
     if (children.size === 0 || !isHoldable(name, 'file')) return undefined;
     const id = state.treeOf(children);
-    if (id === undefined) return openTree(name, tree.path === '' ? name : `${tree.path}/${name}`, children);
+    if (id === undefined) return openTree(name, join(tree.path, name), children);
     tree.entries.push({ name, mode: '40000', id });
     return undefined;
   }
