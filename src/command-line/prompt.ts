@@ -40,8 +40,9 @@ export async function promptPassword(
     }
   };
   const onAbort = (): void => answer.reject(signal.reason);
-  output.write(question);
+  // First: a key typed in answer to the question must not be echoed, nor Ctrl-D be lost in the terminal's line.
   input.setRawMode?.(true);
+  output.write(question);
   input.on('data', onKeys).once('end', nothing).once('error', nothing);
   signal.addEventListener('abort', onAbort);
   input.resume();

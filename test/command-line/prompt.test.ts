@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
+import { PassThrough, Writable } from 'node:stream';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promptPassword } from '../../src/command-line/prompt.ts';
 import { file, tar } from '../support/archive.ts';
 import { missing } from '../support/debian.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
@@ -68,6 +70,29 @@ for (const [name, keys, exit, text] of ends) {
     assert.equal(existsSync(scratch.join('rootfs')), false);
   });
 }
+
+test('the terminal echoes nothing from before the question on until after the answer', async () => {
+  let isRaw = false;
+  const input = Object.assign(new PassThrough(), {
+    setRawMode(raw: boolean): void {
+      isRaw = raw;
+    },
+  });
+  const written: [text: string, wasRaw: boolean][] = [];
+  const output = new Writable({
+    write(chunk: Buffer, _encoding, done): void {
+      written.push([chunk.toString(), isRaw]);
+      done();
+    },
+  });
+  const answer = promptPassword({ input, output }, 'Password: ', new AbortController().signal);
+  input.write('secret\r');
+  assert.equal(await answer, 'secret');
+  assert.deepEqual(written, [
+    ['Password: ', true],
+    ['\n', false],
+  ]);
+});
 
 test('SIGTERM ends the question', { skip }, async () => {
   using scratch = new Scratch();
