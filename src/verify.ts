@@ -12,6 +12,7 @@ import type { Image } from './oci/image.ts';
 import { isObject, parseJsonObject, textsOf } from './oci/json.ts';
 import type { PullOptions } from './options.ts';
 import { join } from './rootfs/directories.ts';
+import { mountPointsBelow } from './rootfs/location.ts';
 import type { ImageTree, TreeEntry } from './rootfs/image-tree.ts';
 import { ByteStrings } from './rootfs/memory-tables.ts';
 import type { PartOptions } from './rootfs/selection.ts';
@@ -19,7 +20,7 @@ import { filledFiles, mountPoints } from './runtime/prepare.ts';
 import { explainOsError } from './sys/os-error.ts';
 import { absolutePath, osPath } from './sys/os-path.ts';
 import { openYielder } from './sys/yielder.ts';
-import type { BytePath } from './tar/entry.ts';
+import { type BytePath, displayPath } from './tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
 import { resolveImage, withSession } from './with-session.ts';
 
@@ -39,6 +40,8 @@ export interface Verification {
   readonly differences: readonly Difference<'missing' | 'extra'>[];
   /** Directories and files that this process may not read: nothing is known of what they hold. */
   readonly unread: readonly string[];
+  /** Where something is mounted in the directory: what the image has there could not be compared. */
+  readonly mounted: readonly string[];
 }
 
 /**
@@ -55,7 +58,13 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
   const options = { ...request, destination: await placeForSpool(destination) };
   return await withSession(options, async (opened) => {
     const image = await resolveImage(opened, options);
-    const differ = new DirectoryComparison(disk, image, request, contents);
+    const differ = new DirectoryComparison(
+      disk,
+      await mountPointsBelow(destination),
+      image,
+      request,
+      contents,
+    );
     await withImageTree(image, opened, options, contents, async (tree) => {
       await differ.compare(tree).catch((error: unknown) => {
         throw signal.aborted || error instanceof DlrootfsError
@@ -63,10 +72,11 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
           : explainOsError(error, `read ${printable(destination)}`, 'name another directory with -d');
       });
     });
-    const { differences, unread } = differ;
+    const { differences, unread, mounted } = differ;
     if (differ.heldPart !== undefined)
       report({ type: 'notice', message: partNotice(destination, differ.heldPart) });
     if (unread.length > 0) report({ type: 'notice', message: unreadNotice(unread.length) });
+    if (mounted.length > 0) report({ type: 'notice', message: mountedNotice(destination, mounted) });
     const { id, digest } = image;
     return {
       reference: opened.source.reference,
@@ -76,6 +86,7 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
       contents,
       differences,
       unread: unread.toSorted().map(shownPath),
+      mounted: mounted.map(shownPath),
     };
   });
 }
@@ -83,6 +94,15 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
 function unreadNotice(count: number): string {
   const what = count === 1 ? '1 file or directory' : `${count} files or directories`;
   return `${what} may not be read by this user and could not be compared: run as root`;
+}
+
+/** Mount points that a notice names. */
+const MOST_NAMED = 5;
+
+function mountedNotice(destination: string, mounted: readonly BytePath[]): string {
+  const names = mounted.slice(0, MOST_NAMED).map((place) => displayPath(place));
+  const more = mounted.length > names.length ? ` and ${mounted.length - names.length} more` : '';
+  return `not compared, since something is mounted there in ${printable(destination)}: ${names.join(', ')}${more}`;
 }
 
 /** The directory is not trusted: its own files do not decide which paths are compared. */
@@ -138,6 +158,8 @@ class PathsByInode {
 /** One directory against one image. */
 class DirectoryComparison {
   readonly unread: BytePath[] = [];
+  /** Mount points that the image has. */
+  readonly mounted: BytePath[] = [];
   /** What the directory says it holds, where that is not what it is compared with. */
   heldPart: PartOptions | undefined;
   #tree: ImageTree | undefined;
@@ -149,7 +171,14 @@ class DirectoryComparison {
   readonly #files = new PathsByInode();
   readonly #linked = new Map<number, Copies>();
 
-  constructor(disk: DiskTree, image: Image, options: PullOptions, contents: boolean) {
+  /** @param mounts where something is mounted below the directory */
+  constructor(
+    disk: DiskTree,
+    mounts: ReadonlySet<BytePath>,
+    image: Image,
+    options: PullOptions,
+    contents: boolean,
+  ) {
     this.#disk = disk;
     this.#image = image;
     this.#options = options;
@@ -160,6 +189,11 @@ class DirectoryComparison {
       mayLack: rules.mayLack,
       untold: (entry) => this.#untold(entry),
       mayBecome: (expected, found) => options.prepare && isFilled(expected, found),
+      isCovered: ({ path: place }) => {
+        if (!mounts.has(place)) return false;
+        this.mounted.push(place);
+        return true;
+      },
       isClosed: (found) => {
         if (found.names !== undefined) return false;
         this.unread.push(found.path);

@@ -260,5 +260,6 @@ test('json: verify and diff print each difference, with names of any bytes', asy
     contents: true,
     differences: [{ path: '/etc/a', kind: 'changed', type: 'file', changes: [mode] }],
     unread: [],
+    mounted: [],
   });
 });

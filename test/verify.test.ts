@@ -223,6 +223,40 @@ describe('verify says nothing of what a pull has made', () => {
   });
 });
 
+test('what is mounted in the directory is not compared', { skip: needsRoot }, async () => {
+  using place = new Place();
+  const image = pushed([
+    dir('proc/sys'),
+    dir('old'),
+    file('etc/resolv.conf', ''),
+    file('etc/motd', 'x'),
+    file('a b', ''),
+  ]);
+  await place.pull(image, '-d', 'out');
+  const points = ['proc', 'etc/resolv.conf', 'a b'].map((name) => place.join('out', name));
+  try {
+    // Bind mounts of the same file system, which find -xdev would enter.
+    mkdirSync(place.join('other/inside'), { recursive: true });
+    writeFileSync(place.join('file'), 'mounted');
+    execFileSync('mount', ['--bind', place.join('other'), points[0]!]);
+    execFileSync('mount', ['--bind', place.join('file'), points[1]!]);
+    execFileSync('mount', ['--bind', place.join('file'), points[2]!]);
+    writeFileSync(place.join('out/etc/motd'), 'y');
+    mkdirSync(place.join('out/work'));
+    const text = await place.run('verify', image, '-d', 'out', '--contents', '--progress', 'none');
+    assert.equal(text.exitCode, 9);
+    assert.match(text.stdout, /^changed \/etc\/motd: mtime .*, content\nextra \/work\/\n$/);
+    assert.equal(
+      text.stderr,
+      'notice: not compared, since something is mounted there in out: a b, etc/resolv.conf, proc\n',
+    );
+    const json = await place.run('verify', image, '-d', 'out', '--path', 'etc', '--json');
+    assert.deepEqual((JSON.parse(json.stdout) as Record<string, unknown>)['mounted'], ['/etc/resolv.conf']);
+  } finally {
+    spawnSync('umount', points);
+  }
+});
+
 /** How a file system is mounted at `$0`; those that take less than an image may say. */
 const fileSystems: Readonly<Record<string, string>> = {
   tmpfs: 'mount -t tmpfs tmpfs "$0"',

@@ -28,6 +28,8 @@ export interface ComparisonOptions<First, Second, Kind extends string> {
    * default none is.
    */
   readonly untold?: (entry: Second) => 'known' | 'added' | undefined;
+  /** Whether what the second tree has at a path cannot be compared at all, though the first tree has the path. */
+  readonly isCovered?: (entry: Second) => boolean;
   /** Whether a directory cannot be compared beyond itself. */
   readonly isClosed?: (entry: Second) => boolean;
   /** Whether what has become of a path is as it should be, however different; by default never. */
@@ -120,7 +122,8 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
 
   /** Returns whether what is in it is compared next. */
   #both(expected: First, found: Second): boolean {
-    const { rules, mayBecome, isClosed, onFiles } = this.#options;
+    const { rules, mayBecome, isClosed, isCovered, onFiles } = this.#options;
+    if (isCovered?.(found) === true) return false;
     if (mayBecome?.(expected, found) === true) {
       this.#explained.add(parentPath(expected.path));
       return false;

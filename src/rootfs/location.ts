@@ -1,11 +1,12 @@
 import type { BigIntStats, Stats } from 'node:fs';
-import { lstat, readFile, stat } from 'node:fs/promises';
+import { lstat, readFile, realpath, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
 import { unlessCode } from '../sys/os-error.ts';
-import { osPath, pathText } from '../sys/os-path.ts';
+import { osPath, pathBytes, pathText } from '../sys/os-path.ts';
 import { trustedPath } from '../sys/trusted-path.ts';
+import type { BytePath } from '../tar/entry.ts';
 
 const unlessMissing = unlessCode('ENOENT');
 
@@ -100,6 +101,15 @@ export async function readMounts(): Promise<Mount[]> {
     const [, , device = '', root = '', point = ''] = line.split(' ');
     return { id: `${device} ${root}`, point: pathText(Buffer.from(unescape(point), 'latin1')) };
   });
+}
+
+/** The paths below a directory, relative to it, at which something is mounted; its own symlinks are followed. */
+export async function mountPointsBelow(directory: string): Promise<ReadonlySet<BytePath>> {
+  const found = pathText(await realpath(osPath(directory), { encoding: 'buffer' }));
+  const start = found === '/' ? found : `${found}/`;
+  const points = (await readMounts()).map(({ point }) => point);
+  const below = points.filter((point) => point.length > start.length && point.startsWith(start));
+  return new Set(below.map((point) => pathBytes(point.slice(start.length)).toString('latin1') as BytePath));
 }
 
 /** Blanks, tabs, newlines and backslashes are octal in mountinfo. */
