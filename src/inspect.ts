@@ -3,15 +3,16 @@ import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { InspectedLayer, Inspection } from './report/text.ts';
 import { bytesBySource } from './summary.ts';
-import { withSession } from './with-session.ts';
+import { findImage, withSession } from './with-session.ts';
 
 /** Looks up an image and downloads none of its layers. @throws as `pull` does */
 export async function inspect(options: PullOptions): Promise<Inspection> {
-  return await withSession(options, async ({ source: { reference }, session, store }) => {
-    const image = await session.image(options.platform, options.signal);
+  return await withSession(options, async (opened) => {
+    const { source, store } = opened;
+    const image = await findImage(opened, options);
     const layers = await Promise.all(image.layers.map((layer) => inspectLayer(layer, store)));
     return {
-      reference,
+      reference: source.reference,
       id: image.id,
       digest: image.digest,
       mediaType: image.mediaType,

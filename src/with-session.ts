@@ -23,15 +23,27 @@ export interface Opened {
 }
 
 /**
- * Finds the image for the wanted platform, and reports it.
+ * The image for the wanted platform; a notice where it is for another one, unless the caller named the platform.
  *
- * @throws errors of the session; NotFoundError without an image for the platform, and offline where the cache has not all layers
+ * @throws errors of the session; NotFoundError without an image for the platform
  */
-export async function resolveImage({ source, session, store }: Opened, options: PullOptions): Promise<Image> {
-  const { platform, platformAsked, offline, report, signal } = options;
+export async function findImage({ source, session }: Opened, options: PullOptions): Promise<Image> {
+  const { platform, platformAsked, report, signal } = options;
   const image = await session.image(platform, signal);
-  const unfit = platformNotice(image, platform, platformAsked, source.name);
+  const unfit = platformNotice(image, platform, platformAsked, source.reference);
   if (unfit !== undefined) report({ type: 'notice', message: unfit });
+  return image;
+}
+
+/**
+ * As `findImage`, for a command that reads its layers: reports the image.
+ *
+ * @throws NotFoundError offline where the cache has not all layers
+ */
+export async function resolveImage(opened: Opened, options: PullOptions): Promise<Image> {
+  const { source, store } = opened;
+  const { offline, report } = options;
+  const image = await findImage(opened, options);
   if (offline && !source.local) await requireCached(image, source, store, offline.hint);
   report({ type: 'image', id: image.id, layers: image.layers });
   return image;
