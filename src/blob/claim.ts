@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
 import { writeFileAtomically } from '../sys/atomic-file.ts';
 import type { lockFile } from '../sys/system-calls.ts';
-import { FILE_MODE, openTrusted, type StoreFiles } from './store-files.ts';
+import { FILE_MODE, isNameOf, openTrusted, type StoreFiles } from './store-files.ts';
 
 /** Bytes of a blob from `start` to `end`, which is exclusive. */
 export interface ByteRange {
@@ -101,7 +101,8 @@ export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Clai
     signal.throwIfAborted();
     const handle = await openPartial(name);
     const outcome = lock(handle.fd, 'exclusive');
-    if (outcome === 'locked' && (await isStill(name, handle))) {
+    // The previous owner may have renamed or removed the file between our open and our lock.
+    if (outcome === 'locked' && (await isNameOf(name, handle))) {
       try {
         if (!(await exists(files.blob(digest)))) return await shared(wanted, files, handle, name);
         await unlink(name);
@@ -145,7 +146,8 @@ async function shared(
 /** Reads the size of the blob and one range per line; undefined without a note. An invalid note means that nothing is kept. */
 async function readNote(name: string): Promise<Kept | undefined> {
   const handle = await openTrusted(name, constants.O_RDONLY);
-  if (!handle) return (await exists(name)) ? NOTHING : undefined;
+  if (handle === undefined) return undefined;
+  if (handle === 'untrusted') return NOTHING;
   try {
     const [first, ...lines] = (await handle.readFile('latin1')).split('\n');
     if (!/^\d{0,15}$/.test(first!) || !lines.every((line) => /^\d{1,15}-\d{1,15}$/.test(line)))
@@ -180,17 +182,11 @@ async function privateClaim(digest: Digest, files: StoreFiles): Promise<Claim> {
 async function openPartial(name: string): Promise<FileHandle> {
   const flags = constants.O_RDWR | constants.O_CREAT;
   const handle = await openTrusted(name, flags);
-  if (handle) return handle;
+  if (typeof handle === 'object') return handle;
   await rm(name, { recursive: true });
   const again = await openTrusted(name, flags);
-  if (!again) throw new Error(`${name} cannot be replaced`);
+  if (typeof again !== 'object') throw new Error(`${name} cannot be replaced`);
   return again;
-}
-
-/** The previous owner may have renamed or removed the file between our open and our lock. */
-async function isStill(name: string, handle: FileHandle): Promise<boolean> {
-  const [named, opened] = await Promise.all([lstat(name).catch(() => undefined), handle.stat()]);
-  return named !== undefined && named.ino === opened.ino && named.dev === opened.dev;
 }
 
 async function exists(name: string): Promise<boolean> {

@@ -88,7 +88,8 @@ export class LayerBlob {
 
   /** The bytes from the start, while they arrive. It reports the end only when the digest is right; else it throws. */
   reader(): ByteReader {
-    return this.#cached?.reader((fault) => this.#corrupt(fault)) ?? this.#buffer!.reader();
+    const cached = this.#cached;
+    return cached?.reader((fault) => this.#corrupt(fault, cached)) ?? this.#buffer!.reader();
   }
 
   /** The reader stops. */
@@ -109,8 +110,9 @@ export class LayerBlob {
       size === undefined ? setTimeout(() => late.resolve('late'), UNKNOWN_END_TIMEOUT) : undefined;
     try {
       if ((await Promise.race([this.whole, late.promise])) === 'late') return undefined;
-      const fault = await this.#cached?.fault(this.#context.signal);
-      return fault === undefined ? undefined : this.#corrupt(fault);
+      const cached = this.#cached;
+      const fault = await cached?.fault(this.#context.signal);
+      return fault === undefined ? undefined : await this.#corrupt(fault, cached!);
     } catch (error) {
       return error;
     } finally {
@@ -174,8 +176,8 @@ export class LayerBlob {
       this.#size = found;
       return file;
     }
+    await store.remove(digest, handle);
     await file.close();
-    await store.remove(digest);
     const message = `${this.#name}: cached copy is corrupt; downloading it again`;
     this.#context.report({ type: 'notice', message });
     return undefined;
@@ -231,9 +233,9 @@ export class LayerBlob {
     });
   }
 
-  #corrupt(fault: string): CorruptBlobError {
+  async #corrupt(fault: string, { handle }: CachedFile): Promise<CorruptBlobError> {
     const { digest } = this.#layer;
-    if (digest) void this.#context.store.remove(digest);
+    if (digest) await this.#context.store.remove(digest, handle);
     return new CorruptBlobError(this.#name, `cached copy ${fault}`);
   }
 

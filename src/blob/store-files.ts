@@ -90,10 +90,9 @@ export class StoreFiles {
   async openBlob(digest: Digest): Promise<FileHandle | undefined> {
     const name = this.blob(digest);
     const handle = await openTrusted(name, constants.O_RDONLY);
-    if (!handle) {
-      await rm(name, { recursive: true, force: true }).catch(() => undefined);
-      return undefined;
-    }
+    // Nothing is removed where nothing was found: by now another run may have completed the blob.
+    if (handle === 'untrusted') await rm(name, { recursive: true, force: true }).catch(() => undefined);
+    if (handle === 'untrusted' || handle === undefined) return undefined;
     const now = new Date();
     await utimes(name, now, now).catch(() => undefined);
     return handle;
@@ -172,20 +171,33 @@ async function trustedSubdirectory(name: string): Promise<void> {
 }
 
 /**
- * Opens a file in a trusted directory; undefined without one, and for anything but a regular file of this user with one link.
+ * Opens a file in a trusted directory; undefined where there is none, `untrusted` for anything but a regular file of this user with one link.
  *
  * @throws other errors of open(2)
  */
-export async function openTrusted(name: string, flags: number): Promise<FileHandle | undefined> {
-  const handle = await open(name, flags | constants.O_NOFOLLOW | constants.O_NONBLOCK, FILE_MODE).catch(
-    unlessCode('ENOENT', 'ELOOP', 'EISDIR', 'ENXIO', 'ENOTDIR'),
-  );
-  if (!handle) return undefined;
+export async function openTrusted(
+  name: string,
+  flags: number,
+): Promise<FileHandle | 'untrusted' | undefined> {
+  let handle: FileHandle;
+  try {
+    handle = await open(name, flags | constants.O_NOFOLLOW | constants.O_NONBLOCK, FILE_MODE);
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined;
+    if (hasCode(error, 'ELOOP', 'EISDIR', 'ENXIO', 'ENOTDIR')) return 'untrusted';
+    throw error;
+  }
   const stats = await handle.stat();
   const me = geteuid?.();
   if (stats.isFile() && stats.nlink <= 1 && (me === undefined || stats.uid === me)) return handle;
   await handle.close();
-  return undefined;
+  return 'untrusted';
+}
+
+/** Whether the name still leads to the open file, and not to one that another run put there, or to none. */
+export async function isNameOf(name: string, handle: FileHandle): Promise<boolean> {
+  const [named, opened] = await Promise.all([lstat(name).catch(() => undefined), handle.stat()]);
+  return named !== undefined && named.ino === opened.ino && named.dev === opened.dev;
 }
 
 /** A file of the store, complete or partial. */
@@ -231,9 +243,10 @@ export function abandoned(files: readonly StoredFile[], now: number): StoredFile
 export async function removeUnused(files: readonly StoredFile[]): Promise<StoredFile[]> {
   const removed: StoredFile[] = [];
   for (const file of files) {
-    const handle = await openTrusted(file.path, constants.O_RDWR).catch(() => undefined);
-    const busy = handle && lockFile(handle.fd, 'exclusive') === 'busy';
-    if (!busy)
+    const opened = await openTrusted(file.path, constants.O_RDWR).catch(() => undefined);
+    const handle = typeof opened === 'object' ? opened : undefined;
+    const isBusy = handle !== undefined && lockFile(handle.fd, 'exclusive') === 'busy';
+    if (!isBusy)
       await unlink(file.path).then(
         () => removed.push(file),
         () => undefined,

@@ -13,6 +13,7 @@ import {
   DIRECTORY_MODE,
   diskError,
   FILE_MODE,
+  isNameOf,
   openTrusted,
   removeUnused,
   StoreFiles,
@@ -88,7 +89,7 @@ export class Store {
       const { size } = await handle.stat();
       const bytes = size <= SMALL ? await handle.readFile() : undefined;
       if (bytes && digestOf(bytes, algorithmOf(digest)) === digest) return bytes;
-      await this.remove(digest);
+      await this.remove(digest, handle);
       return undefined;
     } catch {
       return undefined;
@@ -107,7 +108,7 @@ export class Store {
     if (!this.#files) return undefined;
     const name = this.#files.tag(reference);
     const handle = await openTrusted(name, constants.O_RDONLY).catch(() => undefined);
-    if (!handle) return undefined;
+    if (typeof handle !== 'object') return undefined;
     try {
       const { mtime: at } = await handle.stat();
       return { digest: Digest.parse((await handle.readFile('latin1')).slice(0, LONGEST_DIGEST)), at };
@@ -148,9 +149,11 @@ export class Store {
     return this.#files.openBlob(digest).catch(() => undefined);
   }
 
-  /** Removes a corrupt blob. */
-  async remove(digest: Digest): Promise<void> {
-    if (this.#files) await unlink(this.#files.blob(digest)).catch(() => undefined);
+  /** Removes a corrupt blob, which was opened as `handle`, unless another run has replaced it. */
+  async remove(digest: Digest, handle: FileHandle): Promise<void> {
+    const name = this.#files?.blob(digest);
+    if (name !== undefined && (await isNameOf(name, handle).catch(() => false)))
+      await unlink(name).catch(() => undefined);
   }
 
   /** A file for a blob, or `there` when another run has completed the blob; undefined when it cannot be kept. */

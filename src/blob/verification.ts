@@ -10,18 +10,18 @@ const PIECE = 2 ** 20;
 
 /** A complete blob in the store. Its digest is checked on every read, since the file may have changed. */
 export class CachedFile {
-  readonly #handle: FileHandle;
+  readonly handle: FileHandle;
   readonly #digest: Digest;
 
   constructor(handle: FileHandle, digest: Digest) {
-    this.#handle = handle;
+    this.handle = handle;
     this.#digest = digest;
   }
 
   /**
    * The bytes from the start. If they are corrupt, throws `failureOf(reason)` instead of reporting the end.
    */
-  reader(failureOf: (fault: string) => Error): ByteReader {
+  reader(failureOf: (fault: string) => Promise<Error>): ByteReader {
     const hash = new BlobHash({ digest: this.#digest });
     let ended = false;
     let failure: Error | undefined;
@@ -29,7 +29,7 @@ export class CachedFile {
       read: async (into) => {
         const outcome = ended ? 0 : await this.#next(into, hash);
         ended = typeof outcome === 'string' || outcome === 0;
-        if (typeof outcome === 'string') failure = failureOf(outcome);
+        if (typeof outcome === 'string') failure = await failureOf(outcome);
         else if (!ended) return outcome;
         if (failure !== undefined) throw failure;
         return 0;
@@ -56,7 +56,7 @@ export class CachedFile {
   /** Reads the bytes that follow those in `hash`: returns their number, 0 at the end if the digest is right, or why they are corrupt. */
   async #next(into: Uint8Array, hash: BlobHash): Promise<number | string> {
     try {
-      const { bytesRead } = await this.#handle.read(into, 0, into.length, hash.bytes);
+      const { bytesRead } = await this.handle.read(into, 0, into.length, hash.bytes);
       hash.update(into.subarray(0, bytesRead));
       if (bytesRead > 0) return bytesRead;
     } catch (error) {
@@ -70,12 +70,12 @@ export class CachedFile {
 
   /** In bytes; undefined where stat(2) fails. */
   async size(): Promise<number | undefined> {
-    const stats = await this.#handle.stat().catch(() => undefined);
+    const stats = await this.handle.stat().catch(() => undefined);
     return stats?.size;
   }
 
   async close(): Promise<void> {
-    await this.#handle.close();
+    await this.handle.close();
   }
 }
 

@@ -21,7 +21,7 @@ import {
 import path from 'node:path';
 import { getuid } from 'node:process';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { claim } from '../../src/blob/claim.ts';
 import { abandoned, type StoredFile, StoreFiles, victims } from '../../src/blob/store-files.ts';
@@ -72,6 +72,22 @@ test('what was pulled once comes from the store, and everything there is ours al
     const stats = lstatSync(path.join(shop.cache, name));
     assert.equal(stats.mode & 0o777, stats.isDirectory() ? 0o700 : 0o600, name);
   }
+});
+
+test('a blob that another run completes while this run looks for it stays in the store', async () => {
+  await using shop = await Workshop.open();
+  const store = await shop.store();
+  for (let turn = 0; turn < 200; turn += 1) {
+    const bytes = noise(64);
+    const blob = blobPath(shop, digestOf(bytes));
+    writeFileSync(`${blob}.new`, bytes, { mode: 0o600 });
+    const looking = store.openBlob(digestOf(bytes));
+    for (let ticks = turn % 40; ticks > 0; ticks -= 1) await setImmediate();
+    renameSync(`${blob}.new`, blob);
+    await (await looking)?.close();
+    assert.equal(existsSync(blob), true, `gone after ${turn % 40} ticks`);
+  }
+  await store.close();
 });
 
 test('manifests and configs are kept by digest, and checked when they are read', async () => {
