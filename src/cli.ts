@@ -1,6 +1,7 @@
 import { fstatSync, readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
-import { answersVersion, shortUsage, tooLowLimit } from './quick-answer.ts';
+import { answersVersion, shortUsage } from './quick-answer.ts';
+import { tooLowLimit } from './process-limits.ts';
 import { ownProcess } from './sys/native.ts';
 import { isInUserNamespace } from './command-line/inside.ts';
 import { describeFailure, type Failure } from './command-line/failure.ts';
@@ -106,14 +107,11 @@ function wantsJsonLines(argv: readonly string[]): boolean {
   return /(?:^|\0)--?progress[=\0]json(?:\0|$)/.test(argv.join('\0'));
 }
 
-/** @throws DestinationError where a limit of the process, as in getrlimit(2), is too low to run at all */
+/** @throws DestinationError where a limit of the process is too low to run at all */
 function checkLimits(): void {
   const low = tooLowLimit();
   if (low === undefined) return;
-  throw new DestinationError(`cannot run: the limit of ${low.what}`, {
-    code: 'LIMIT',
-    hint: `raise the limit: ${low.command}`,
-  });
+  throw new DestinationError(`cannot run: ${low.what}`, { code: 'LIMIT', hint: low.hint });
 }
 
 /** A file of /proc/self; empty where there is none. */

@@ -53,6 +53,7 @@ const top = [
   'inspect.ts',
   'cache.ts',
   'index.ts',
+  'process-limits.ts',
   'quick-answer.ts',
   'command-line',
   'cli.ts',

@@ -1,5 +1,6 @@
 import { argv } from 'node:process';
-import { answersVersion, tooLowLimit } from '../quick-answer.ts';
+import { tooLowLimit } from '../process-limits.ts';
+import { answersVersion } from '../quick-answer.ts';
 import { requireScript } from './script.ts';
 
 const line = argv.slice(2);

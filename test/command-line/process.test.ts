@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { describeFailure } from '../../src/command-line/failure.ts';
 import { Setting } from '../faults/setting.ts';
 import { dir, file, tar } from '../support/archive.ts';
 import { noOtherUser } from '../support/other-user.ts';
@@ -62,33 +63,69 @@ for (const [what, limit, says] of [
 const lonely = (line: string): string =>
   `setpriv --reuid 54977 --regid 54977 --clear-groups bash -c '${line}'`;
 
-test('too low a limit of processes is an error', { skip: noOtherUser }, async () => {
+test('too few free processes of the user are an error; 8 are enough', { skip: noOtherUser }, async () => {
   await using setting = await Setting.open(small);
   chmodSync(setting.scratch.path, 0o777);
-  for (const flags of ['-d out', '-d out -g', '-o out.tar']) {
-    const line = lonely(`ulimit -u 10; exec $PROGRAM ${setting.reference} --no-cache ${flags}`);
-    const says = /^error: cannot run: the limit of processes is below 16\nhint: .*ulimit -u/m;
-    assertError(await inShell(line, setting.scratch.path), 7, says);
-  }
+  const says =
+    /^error: cannot run: the limit of (10|18) processes leaves \d; 8 are needed\nhint: raise the limit: ulimit -u/m;
+  const run = (limit: number, others: string, flags: string) =>
+    inShell(
+      lonely(
+        `ulimit -u ${limit}; ${others} $PROGRAM ${setting.reference} --no-cache ${flags}; code=$?; jobs -p | xargs -r kill; exit $code`,
+      ),
+      setting.scratch.path,
+    );
+  for (const flags of ['-d out', '-d out -g', '-o out.tar']) assertError(await run(10, '', flags), 7, says);
+  const others = 'for n in 1 2 3 4 5; do sleep 20 & done;';
+  assertError(await run(18, others, '-d out'), 7, says);
   assert.deepEqual(setting.names, []);
+  // bash, Node's own seven threads (more with the sources), and eight.
+  const enough = await run(programCommand.length === 1 ? 17 : 24, '', '-d out -g');
+  assert.equal(enough.exitCode, 0, enough.stderr);
 });
 
+/** The directory of control groups that limit processes, version 1 or 2. */
+const pidsGroups = ['/sys/fs/cgroup/pids', '/sys/fs/cgroup'].find((directory) =>
+  existsSync(`${directory}/cgroup.procs`),
+);
+
 test(
-  'a thread that cannot be started is an error',
-  { skip: noOtherUser || (programCommand.length === 1 ? false : 'needs DLROOTFS_BINARY: make test') },
+  'too few free processes of the control group are an error',
+  {
+    skip:
+      process.getuid?.() !== 0 || pidsGroups === undefined
+        ? 'needs root and the pids controller of control groups'
+        : false,
+  },
   async () => {
     await using setting = await Setting.open(small);
-    chmodSync(setting.scratch.path, 0o777);
-    // Node's own threads fit, and none more.
-    const others = 'for n in 1 2 3 4 5 6 7 8 9; do sleep 30 & done';
-    const line = lonely(
-      `ulimit -u 16; ${others}; $PROGRAM ${setting.reference} --no-cache -d out; code=$?; kill $(jobs -p); exit $code`,
-    );
-    const says = /^error: cannot start a thread: resource temporarily unavailable \(EAGAIN\)\nhint: raise /m;
-    assertError(await inShell(line, setting.scratch.path), 7, says);
-    assert.deepEqual(setting.names, []);
+    const group = `${pidsGroups}/${setting.scratch.path.split('/').at(-1)}`;
+    mkdirSync(group);
+    try {
+      writeFileSync(`${group}/pids.max`, '12');
+      const line = `echo $$ > ${group}/cgroup.procs; exec $PROGRAM ${setting.reference} -d out --no-cache`;
+      assertError(
+        await inShell(line, setting.scratch.path),
+        7,
+        /^error: cannot run: the control group's limit of 12 processes leaves [0-7]; 8 are needed\nhint: raise pids\.max/m,
+      );
+      assert.deepEqual(setting.names, []);
+    } finally {
+      rmdirSync(group);
+    }
   },
 );
+
+test('a thread that the system refuses is explained', () => {
+  // As Node throws it when pthread_create(3) fails.
+  const error = Object.assign(new Error('EAGAIN'), { code: 'ERR_WORKER_INIT_FAILED' });
+  const { exitCode, text } = describeFailure(error);
+  assert.equal(exitCode, 7);
+  assert.match(
+    text,
+    /^error: cannot start a thread: resource temporarily unavailable \(EAGAIN\)\nhint: raise /,
+  );
+});
 
 test('64 open files are enough, with -g too', async () => {
   await using setting = await Setting.open();

@@ -1,0 +1,109 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { getuid } from 'node:process';
+
+// Limits under which Node itself aborts, with no error to catch.
+
+/** What the process lacks, and how a user changes it, both for a message. */
+export interface TooLow {
+  readonly what: string;
+  readonly hint: string;
+}
+
+/** A limit of getrlimit(2), as /proc/self/limits has it. */
+interface Limit {
+  readonly name: string;
+  readonly what: string;
+  readonly least: number;
+  /** Raises it. */
+  readonly command: string;
+}
+
+const LIMITS: readonly Limit[] = [
+  {
+    name: 'Max open files',
+    what: 'the limit of open files is below 64',
+    least: 64,
+    command: 'ulimit -n 1024',
+  },
+  {
+    name: 'Max stack size',
+    what: 'the limit of the stack is below 1 MiB',
+    least: 2 ** 20,
+    command: 'ulimit -s 8192',
+  },
+  {
+    name: 'Max address space',
+    what: 'the limit of address space is below 4 GiB',
+    least: 4 * 2 ** 30,
+    command: 'ulimit -v unlimited',
+  },
+];
+
+/** Threads that are started after the check: three here and four of Node's pool, for which libuv aborts. */
+const LEAST_FREE_THREADS = 8;
+
+/** The first limit that is too low; undefined if none is, or if /proc is not mounted. */
+export function tooLowLimit(): TooLow | undefined {
+  const limits = contentOf('/proc/self/limits');
+  const soft = (name: string): number =>
+    Number(new RegExp(`^${name} +(\\d+) `, 'm').exec(limits)?.[1] ?? Infinity);
+  const low = LIMITS.find(({ name, least }) => soft(name) < least);
+  if (low) return { what: low.what, hint: `raise the limit: ${low.command}` };
+  return tooFewProcesses(soft('Max processes')) ?? tooFewInGroup();
+}
+
+/** RLIMIT_NPROC counts the threads of all processes of a user, and does not hold root. */
+function tooFewProcesses(limit: number): TooLow | undefined {
+  const uid = getuid?.();
+  // All threads of the system: one file instead of one for each process.
+  const all = Number(/\/(\d+) /.exec(contentOf('/proc/loadavg'))?.[1] ?? Infinity);
+  if (uid === 0 || limit - all >= LEAST_FREE_THREADS) return undefined;
+  const free = Math.max(0, limit - threadsOf(uid));
+  if (free >= LEAST_FREE_THREADS) return undefined;
+  return {
+    what: `the limit of ${limit} processes leaves ${free}; ${LEAST_FREE_THREADS} are needed`,
+    hint: 'raise the limit: ulimit -u 1024, or stop other processes of this user',
+  };
+}
+
+function threadsOf(uid: number | undefined): number {
+  let threads = 0;
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const status = contentOf(`/proc/${name}/status`);
+    if (Number(/^Uid:\s+(\d+)/m.exec(status)?.[1]) !== uid) continue;
+    threads += Number(/^Threads:\s+(\d+)/m.exec(status)?.[1]);
+  }
+  return threads;
+}
+
+/** The limit of a container: pids.max of its control group and of those above (cgroups(7)). */
+function tooFewInGroup(): TooLow | undefined {
+  const line = /^\d+:(pids|[^:]*,pids(?:,[^:]*)?)?:(\/.*)$/m;
+  for (const membership of contentOf('/proc/self/cgroup').split('\n')) {
+    const [, controller, path] = line.exec(membership) ?? [];
+    if (path === undefined) continue;
+    const root = controller === undefined ? '/sys/fs/cgroup' : `/sys/fs/cgroup/${controller}`;
+    for (let group = path; ; group = group.slice(0, group.lastIndexOf('/'))) {
+      const max = Number.parseInt(contentOf(`${root}${group}/pids.max`), 10);
+      const free = max - Number.parseInt(contentOf(`${root}${group}/pids.current`), 10);
+      if (free < LEAST_FREE_THREADS) {
+        return {
+          what: `the control group's limit of ${max} processes leaves ${Math.max(0, free)}; ${LEAST_FREE_THREADS} are needed`,
+          hint: 'raise pids.max of the control group (docker: --pids-limit)',
+        };
+      }
+      if (group === '' || group === '/') break;
+    }
+  }
+  return undefined;
+}
+
+/** The file's text; empty where it cannot be read. */
+function contentOf(path: string): string {
+  try {
+    return readFileSync(path, 'latin1');
+  } catch {
+    return '';
+  }
+}
