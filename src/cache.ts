@@ -3,9 +3,8 @@ import type { Digest } from './oci/digest.ts';
 import type { Image } from './oci/image.ts';
 import { type CacheRequest, defaultCacheDirectory, type PullOptions } from './options.ts';
 import { fetchImage } from './resumption.ts';
-import { type ImageSource, parseImage } from './source.ts';
 import { type BytesBySource, Tally } from './summary.ts';
-import { type Opened, resolveImage, withSession } from './with-session.ts';
+import { type ImageSource, type Opened, parseImage, resolveImage, withSession } from './with-session.ts';
 
 /** What `cache add` found, and what it downloaded. */
 export interface CacheAddition {

@@ -7,11 +7,10 @@ import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { ImageTree, TreeEntry } from './rootfs/image-tree.ts';
 import { absent, type PartOptions } from './rootfs/selection.ts';
-import { parseImage } from './source.ts';
 import { openYielder } from './sys/yielder.ts';
 import type { BytePath } from './tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
-import { type Opened, resolveImage, withSession } from './with-session.ts';
+import { type Opened, parseImage, resolveImage, withSession } from './with-session.ts';
 
 /** One of two images. */
 export interface ComparedImage {

@@ -4,12 +4,7 @@ import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { UsageError } from './errors.ts';
 import { formatPlatform, hostPlatform, type Platform } from './oci/platform.ts';
-import {
-  DEFAULT_CONNECTIONS,
-  DEFAULT_RETRIES,
-  DEFAULT_RETRY_DELAY,
-  type RegistryOptions,
-} from './registry/registry-options.ts';
+import { DEFAULT_CONNECTIONS, type RegistryOptions, retryPolicyOf } from './registry/registry-options.ts';
 import type { Report } from './report/event.ts';
 import { type PartOptions, Selection } from './rootfs/selection.ts';
 import type { Runtime, VirtualMachine } from './runtime/config-files.ts';
@@ -224,10 +219,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
       maxBytes: request.cacheSize ?? DEFAULT_CACHE_BYTES,
     },
     offline,
-    retryPolicy: {
-      retries: request.registry?.retry ?? DEFAULT_RETRIES,
-      delay: request.registry?.retryDelay ?? DEFAULT_RETRY_DELAY,
-    },
+    retryPolicy: retryPolicyOf(request.registry ?? {}),
     registry: { uid: geteuid?.(), ...request.registry, environment, connections: jobs, offline, report },
     backend: request.backend,
     uid: geteuid?.() ?? 0,

@@ -11,10 +11,53 @@ import {
 } from './errors.ts';
 import { platformNotice } from './oci/image-index.ts';
 import type { Image, Session } from './oci/image.ts';
+import { Reference } from './oci/reference.ts';
+import { formatSource, parseSource } from './layout/local-source.ts';
 import type { PullOptions } from './options.ts';
+import type { ManifestStore } from './registry/registry-options.ts';
 import { spoolPlace } from './rootfs/destination.ts';
-import { type ImageSource, parseImage } from './source.ts';
-import { namelessFile } from './sys/temp-file.ts';
+
+/** Where an image comes from: a registry, or a layout or archive on this machine. */
+export interface ImageSource {
+  /** `library/x` for Hub, `host[:port]/path` elsewhere, a local source as it was typed. */
+  readonly name: string;
+  /** `name:tag` or `name@digest`. */
+  readonly reference: string;
+  /** `docker.io`, or `host[:port]`; undefined for a local source. */
+  readonly registry: string | undefined;
+  /** The blobs are on this machine already: no store needs a copy of them. */
+  readonly local: boolean;
+  /** @param spoolDirectory for what a local source needs unpacked */
+  open(manifestStore: ManifestStore, spoolDirectory: string): Promise<Session>;
+}
+
+/**
+ * The image that the text of a command line or a caller names.
+ *
+ * @throws UsageError
+ */
+export function parseImage(
+  options: Pick<PullOptions, 'image' | 'registry' | 'stdin' | 'signal'>,
+): ImageSource {
+  const { image, registry, stdin, signal } = options;
+  const source = parseSource(image);
+  if (source !== undefined) {
+    const name = formatSource(source);
+    const open: ImageSource['open'] = async (_, spoolDirectory) => {
+      const { openLayout } = await import('./layout/open-layout.ts');
+      const decompress = decompressor(nativeDecoders());
+      return await openLayout(source, { spoolDirectory, decompress, stdin, signal });
+    };
+    return { name, reference: name, registry: undefined, local: true, open };
+  }
+  const reference = Reference.parse(image);
+  const open: ImageSource['open'] = async (manifestStore) => {
+    const { openSession } = await import('./registry/session.ts');
+    return await openSession(reference, { ...registry, manifestStore, signal });
+  };
+  const [name, formatted] = [Reference.name(reference), Reference.format(reference)];
+  return { name, reference: formatted, registry: reference.registry, local: false, open };
+}
 
 export interface Opened {
   readonly source: ImageSource;
@@ -84,12 +127,7 @@ export async function withSession<T>(options: PullOptions, use: (opened: Opened)
   const store = await Store.open({ directory, maxBytes, spoolDirectory, report });
   try {
     report({ type: 'session', name: source.name });
-    const session = await source.open({
-      manifestStore: store,
-      spoolDirectory,
-      decompress: decompressor(nativeDecoders()),
-      namelessFile,
-    });
+    const session = await source.open(store, spoolDirectory);
     try {
       return await use({ source, session, store });
     } finally {

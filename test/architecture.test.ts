@@ -37,7 +37,6 @@ const top = [
   'packer-thread.ts',
   'decoder.ts',
   'decoder-thread.ts',
-  'source.ts',
   'with-session.ts',
   'replacement.ts',
   'build.ts',

@@ -2,8 +2,10 @@ import { readSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { addAbortSignal, Readable } from 'node:stream';
 import { Parser, type ReadEntry } from 'tar';
-import { DestinationError, IntegrityError, NotFoundError, printable } from '../errors.ts';
+import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { compressionOf, type Decompress, MAGIC_LENGTH } from '../oci/compression.ts';
+import { explainOsError } from '../sys/os-error.ts';
+import { namelessFile } from '../sys/temp-file.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
 import { normalize } from '../tar/layer-path.ts';
@@ -24,24 +26,19 @@ export class ArchiveFiles implements StoredFiles {
   }
 
   /**
-   * Opens an archive, plain or compressed. What is compressed is first unpacked to a file that nobody sees.
+   * Opens an archive, plain or compressed, in a file or as a stream. It is first unpacked to a file without a name where it cannot be read as
+   * it is.
    *
    * @throws NotFoundError, IntegrityError, DestinationError
    */
-  static async open(file: string, name: string, spooling: Spooling): Promise<ArchiveFiles> {
-    return ArchiveFiles.#from(await openPlain(file, name, spooling), name);
-  }
-
-  /** As `open`, for an archive that comes as a stream. */
-  static async fromStream(
-    stream: AsyncIterable<Uint8Array>,
+  static async open(
+    archive: string | AsyncIterable<Uint8Array>,
     name: string,
-    spooling: Spooling,
+    options: SpoolOptions,
   ): Promise<ArchiveFiles> {
-    return ArchiveFiles.#from(await spool(stream, name, spooling), name);
-  }
-
-  static async #from(handle: FileHandle, name: string): Promise<ArchiveFiles> {
+    const handle = await (typeof archive === 'string'
+      ? openPlain(archive, name, options)
+      : spool(archive, name, options));
     try {
       const { size } = await handle.stat();
       if (size === 0) {
@@ -58,9 +55,9 @@ export class ArchiveFiles implements StoredFiles {
   }
 
   find(name: string): Promise<StoredFile | undefined> {
-    const stretch = this.#resolve(name);
-    if (stretch === undefined) return Promise.resolve(undefined);
-    const { offset, size } = stretch;
+    const extent = this.#resolve(name);
+    if (extent === undefined) return Promise.resolve(undefined);
+    const { offset, size } = extent;
     return Promise.resolve({
       size,
       read: (start, end, signal) =>
@@ -69,7 +66,7 @@ export class ArchiveFiles implements StoredFiles {
   }
 
   /** Follows links, as `docker save` once wrote them, which lead to other members or nowhere. */
-  #resolve(name: string): Stretch | undefined {
+  #resolve(name: string): Extent | undefined {
     let path: string = normalize(name as BytePath);
     for (let links = 0; links < MAX_LINKS; links += 1) {
       const member = this.#index.get(path);
@@ -85,12 +82,12 @@ export class ArchiveFiles implements StoredFiles {
 }
 
 /** The archive itself where it is plain, else what is spooled of it. */
-async function openPlain(file: string, name: string, spooling: Spooling): Promise<FileHandle> {
+async function openPlain(file: string, name: string, options: SpoolOptions): Promise<FileHandle> {
   const { handle, size } = await openRegular(file);
   let plain = false;
   try {
     plain = await startsPlain(handle);
-    return plain ? handle : await spool(readRange(handle, 0, size, spooling.signal), name, spooling);
+    return plain ? handle : await spool(readRange(handle, 0, size, options.signal), name, options);
   } finally {
     if (!plain) await handle.close();
   }
@@ -102,13 +99,13 @@ async function startsPlain(handle: FileHandle): Promise<boolean> {
 }
 
 /** The position of a member's bytes in the archive. */
-export interface Stretch {
+export interface Extent {
   readonly offset: number;
   readonly size: number;
 }
 
 /** By normalised path: a file, or the path of the member that a link leads to. */
-export type ArchiveIndex = ReadonlyMap<string, Stretch | string>;
+export type ArchiveIndex = ReadonlyMap<string, Extent | string>;
 
 /** Archives of images have a few files per layer. */
 const MAX_MEMBERS = 500_000;
@@ -120,7 +117,7 @@ const MAX_MEMBERS = 500_000;
  * @throws IntegrityError when the archive is corrupt, cut off or has sparse members
  */
 export function indexArchive(descriptor: number, size: number, name: string): ArchiveIndex {
-  const members = new Map<string, Stretch | string>();
+  const members = new Map<string, Extent | string>();
   const scan = new HeaderScan(descriptor, name);
   for (let entry = scan.next(); entry !== undefined; entry = scan.next()) {
     const member = memberOf(entry, scan.position);
@@ -184,7 +181,7 @@ class HeaderScan {
       this.#feed(block);
       this.position += BLOCK_SIZE;
       if (this.#end) return undefined;
-      if (zeros > 0) throw this.#error('half an end mark: one block of zeros, then something else');
+      if (zeros > 0) throw this.#error('data follows a single block of zeros, which is half of an end mark');
       if (this.#entry !== undefined) return this.#checked(this.#entry);
       this.#meta += this.#zeros > 0 ? 0 : 1;
     }
@@ -206,7 +203,7 @@ class HeaderScan {
     if (entry.meta) throw this.#error(`a meta header of ${entry.size} bytes, the limit is ${MAX_META_BYTES}`);
     if (this.#sparse || entry.type === 'SparseFile') {
       throw new IntegrityError(`${this.#name} has the sparse member ${printable(entry.path)}`, {
-        hint: 'images have none: make the archive again without --sparse',
+        hint: 'make the archive again without --sparse',
       });
     }
     const { size } = entry.header;
@@ -226,7 +223,7 @@ class HeaderScan {
 const MAX_META_BYTES = 1024 * 1024;
 const ZEROS = Buffer.alloc(1024 * 1024);
 
-function memberOf(entry: ReadEntry, offset: number): Stretch | string | undefined {
+function memberOf(entry: ReadEntry, offset: number): Extent | string | undefined {
   switch (entry.type) {
     case 'File':
     case 'OldFile':
@@ -247,31 +244,31 @@ function symlinkTarget({ path, linkpath = '' }: ReadEntry): string {
   return normalize(`${path.slice(0, path.lastIndexOf('/') + 1)}${linkpath}` as BytePath);
 }
 
-/** Makes a new empty file without a name in a directory; throws the system's errors. */
-export type NamelessFile = (directory: string) => Promise<FileHandle>;
-
-/** What an archive needs that cannot be read where it is. */
-export interface Spooling {
-  /** The file is there. */
-  readonly directory: string;
+export interface SpoolOptions {
+  /** An existing directory: compressed archives and standard input are unpacked to a file without a name in it. */
+  readonly spoolDirectory: string;
   readonly decompress: Decompress;
-  readonly namelessFile: NamelessFile;
   readonly signal: AbortSignal;
 }
 
 /**
- * Writes an archive that comes as a stream, decompressed, to a file that has no name: it goes when it is closed, however
- * the program ends.
+ * Writes an archive that comes as a stream, decompressed, to a file without a name.
  *
  * @throws what `decompress` throws, DestinationError where the file cannot be written
  */
 async function spool(
   input: AsyncIterable<Uint8Array>,
   name: string,
-  { directory, decompress, namelessFile, signal }: Spooling,
+  { spoolDirectory, decompress, signal }: SpoolOptions,
 ): Promise<FileHandle> {
-  const handle = await namelessFile(directory).catch((error: unknown) => {
-    throw spoolError(error, directory);
+  const explained = (error: unknown): unknown =>
+    explainOsError(
+      error,
+      `write a temporary file in ${printable(spoolDirectory)}`,
+      'run it where there is more space: a compressed archive, or one on standard input, is unpacked there first',
+    );
+  const handle = await namelessFile(spoolDirectory).catch((error: unknown) => {
+    throw explained(error);
   });
   const readable = input instanceof Readable ? input : Readable.from(input, { objectMode: false });
   try {
@@ -280,21 +277,8 @@ async function spool(
   } catch (error) {
     await handle.close();
     signal.throwIfAborted();
-    throw spoolError(error, directory);
+    throw explained(error);
   } finally {
     readable.destroy();
   }
-}
-
-function spoolError(error: unknown, directory: string): unknown {
-  if (!(error instanceof Error) || !('code' in error) || !('syscall' in error)) return error;
-  const code = String(error.code);
-  return new DestinationError(
-    `cannot write a temporary file in ${printable(directory)}: ${printable(code)}`,
-    {
-      code: code === 'ENOSPC' ? 'DISK_FULL' : 'SPOOL',
-      hint: 'a compressed archive, or one on standard input, is unpacked there first: it needs that much space',
-      cause: error,
-    },
-  );
 }

@@ -1,16 +1,22 @@
 import { createHash } from 'node:crypto';
-import { IntegrityError, NotFoundError, printable, UsageError } from '../errors.ts';
+import { IntegrityError } from '../errors.ts';
 import { compressionOf, MAGIC_LENGTH } from '../oci/compression.ts';
 import { type ImageConfig, MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
-import type { Descriptor } from '../oci/descriptor.ts';
+import type { Descriptor } from '../oci/manifest.ts';
 import { type DiffID, Digest, digestOf, verify } from '../oci/digest.ts';
-import type { Image, Session } from '../oci/image.ts';
+import { describeImage, type Image, type Session } from '../oci/image.ts';
 import { isObject, parseJson, textOf, textsOf } from '../oci/json.ts';
-import { describeImage } from '../oci/layers.ts';
 import { MediaType } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
-import { findFile, openStored, readDocument, type StoredFile, type StoredFiles } from './stored-files.ts';
+import {
+  findFile,
+  openStored,
+  readDocument,
+  selectImage,
+  type StoredFile,
+  type StoredFiles,
+} from './stored-files.ts';
 
 /**
  * Images in an archive of `docker save`, old or new, or of another tool that writes manifest.json. A layer that is a plain tar has its
@@ -28,16 +34,21 @@ export class DockerArchive implements Session {
 
   /** The archive holds one image per name; its config has the platform. */
   async image(_platform: Platform, signal: AbortSignal): Promise<Image> {
-    const listed = selectImage(await this.#listing(signal), this.#wanted, this.#files.name);
-    const { config, descriptor } = await this.#config(listed, signal);
+    const [listed] = selectImage(await this.#listing(signal), this.#wanted, this.#files.name, {
+      isNamed,
+      nameOf: ({ names }) => names[0],
+      groupOf: (image) => image,
+    });
+    const { layers: paths } = listed!;
+    const { config, descriptor } = await this.#config(listed!, signal);
     const { diffIDs } = config;
-    if (diffIDs.length !== listed.layers.length) {
+    if (diffIDs.length !== paths.length) {
       throw new IntegrityError(
-        `manifest.json of ${this.#files.name} lists ${listed.layers.length} layers, but the config has ${diffIDs.length} diff_ids`,
+        `manifest.json of ${this.#files.name} lists ${paths.length} layers, but the config has ${diffIDs.length} diff_ids`,
       );
     }
     const layers: Descriptor[] = [];
-    for (const [place, path] of listed.layers.entries()) {
+    for (const [place, path] of paths.entries()) {
       layers.push(await this.#layer(path, diffIDs[place]!, signal));
     }
     const manifest = {
@@ -51,7 +62,7 @@ export class DockerArchive implements Session {
       ...description,
       layers: description.layers.map((layer, place) => ({
         ...layer,
-        open: openStored(this.#files, listed.layers[place]!, layer.size),
+        open: openStored(this.#files, paths[place]!, layer.size),
       })),
     };
   }
@@ -143,45 +154,16 @@ function parseListing(bytes: Uint8Array, what: string): readonly ListedImage[] {
   });
 }
 
-/**
- * The image that is `wanted` by a reference or by `@N`; without either the only one. Names are compared once they are
- * normalised, as skopeo does.
- *
- * @throws NotFoundError and UsageError that list the names
- */
-function selectImage(images: readonly ListedImage[], wanted: string | undefined, what: string): ListedImage {
-  const [first] = images;
-  if (first === undefined)
-    throw new NotFoundError(`${what} is empty: its manifest.json lists no image`, {
-      hint: 'save or copy the image again',
-    });
-  if (wanted === undefined) {
-    if (images.length === 1) return first;
-    throw new UsageError(`${what} has ${images.length} images`, {
-      code: 'AMBIGUOUS_IMAGE',
-      hint: namesHint(images),
-    });
-  }
-  const place = /^@(\d{1,9})$/.exec(wanted)?.[1];
-  const found = place === undefined ? findByName(images, wanted) : images[Number(place)];
-  if (found !== undefined) return found;
-  throw new NotFoundError(`${what} has no image "${printable(wanted, 120)}"`, { hint: namesHint(images) });
+/** The image of that name; names are compared once they are normalised, as skopeo does. */
+function isNamed({ names }: ListedImage, wanted: string): boolean {
+  const name = normalised(wanted);
+  return names.some((text) => normalised(text) === name);
 }
 
-function findByName(images: readonly ListedImage[], wanted: string): ListedImage | undefined {
-  const name = normalised(wanted) ?? wanted;
-  return images.find(({ names }) => names.some((text) => (normalised(text) ?? text) === name));
-}
-
-function normalised(text: string): string | undefined {
+function normalised(text: string): string {
   try {
     return Reference.format(Reference.parse(text));
   } catch {
-    return undefined;
+    return text;
   }
-}
-
-function namesHint(images: readonly ListedImage[]): string {
-  const names = images.map(({ names: [name] }, place) => printable(name ?? `@${place}`, 80));
-  return `name one after a colon: ${names.join(', ')}`;
 }

@@ -1,21 +1,21 @@
-import { IntegrityError, NotFoundError, UsageError, printable } from '../errors.ts';
-import { type Choice, chooseManifest, type ImageIndex, isAttestation } from '../oci/image-index.ts';
+import { IntegrityError, printable } from '../errors.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
-import type { Descriptor } from '../oci/descriptor.ts';
 import { algorithmOf, hexOf, verify, type Digest } from '../oci/digest.ts';
+import { describe, type FoundDocument } from '../oci/image-index.ts';
 import type { Image, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
-import { describeImage, describeSchema1 } from '../oci/layers.ts';
 import {
+  type Descriptor,
+  type ImageIndex,
+  isAttestation,
   type Manifest,
   type ManifestDocument,
   MAX_MANIFEST_BYTES,
   parseManifest,
-  verifyManifest,
 } from '../oci/manifest.ts';
 import { MediaType } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
-import { findFile, openStored, readDocument, type StoredFiles } from './stored-files.ts';
+import { findFile, openStored, readDocument, selectImage, type StoredFiles } from './stored-files.ts';
 
 const REF_NAME = 'org.opencontainers.image.ref.name';
 /** The full name, as containerd and Docker write it beside the tag. */
@@ -38,16 +38,16 @@ export class OciLayout implements Session {
   }
 
   async image(platform: Platform, signal: AbortSignal): Promise<Image> {
-    const { manifest, digest, config } = await this.#choose(platform, signal);
-    const description =
-      manifest.kind === 'schema1'
-        ? describeSchema1(manifest)
-        : describeImage(manifest, config ?? (await this.#config(manifest, signal)), this.#files.name);
-    const layers = description.layers.map((layer) => ({
+    const source = {
+      manifest: (descriptor: Descriptor) => this.#manifest(descriptor, signal),
+      config: (manifest: Manifest) => this.#config(manifest, signal),
+    };
+    const image = await describe(await this.#find(signal), platform, source, this.#files.name);
+    const layers = image.layers.map((layer) => ({
       ...layer,
       open: openStored(this.#files, blobPath(layer.digest), layer.size),
     }));
-    return { ...description, digest, layers };
+    return { ...image, layers };
   }
 
   async *tags(signal: AbortSignal): AsyncIterable<string> {
@@ -59,31 +59,34 @@ export class OciLayout implements Session {
     return this.#files.close();
   }
 
-  async #choose(platform: Platform, signal: AbortSignal): Promise<Choice> {
+  /** The entry of index.json that is wanted; several of one name are an index of platforms. */
+  async #find(signal: AbortSignal): Promise<FoundDocument> {
     const index = await this.#index(signal);
-    const entries = selectEntries(index, this.#wanted, this.#files.name);
-    const source = {
-      manifest: (descriptor: Descriptor) => this.#manifest(descriptor, signal),
-      config: (manifest: Manifest) => this.#config(manifest, signal),
-    };
-    const [entry, another] = entries;
-    if (another !== undefined || entry === undefined) {
-      return chooseManifest({ ...index, manifests: entries }, platform, source, this.#files.name);
-    }
-    const document = await this.#manifest(entry, signal);
-    if (document.kind === 'index') return chooseManifest(document, platform, source, this.#files.name);
-    return { digest: entry.digest, manifest: document };
+    const images = index.manifests.filter(
+      (entry) => !isAttestation(entry) && entry.artifactType === undefined,
+    );
+    const [entry, ...others] = selectImage(
+      this.#wanted === undefined ? images : index.manifests,
+      this.#wanted,
+      this.#files.name,
+      {
+        nameOf,
+        groupOf: nameOf,
+        isNamed: ({ annotations }, name) =>
+          [annotations?.[REF_NAME], annotations?.[IMAGE_NAME]].includes(name),
+      },
+    );
+    const { digest } = entry!;
+    if (others.length === 0) return { digest, document: await this.#manifest(entry!, signal) };
+    return { digest, document: { ...index, manifests: [entry!, ...others] } };
   }
 
-  async #index(signal: AbortSignal): Promise<ImageIndex> {
+  async #index(signal: AbortSignal): Promise<ImageIndex & Pick<ManifestDocument, 'payload'>> {
     await this.#checkVersion(signal);
     const what = `index.json of ${this.#files.name}`;
     const file = await findFile(this.#files, 'index.json', 'its index');
-    const document = parseManifest(
-      await readDocument(file, MAX_MANIFEST_BYTES, what, signal),
-      MediaType.ociIndex,
-      what,
-    );
+    const bytes = await readDocument(file, MAX_MANIFEST_BYTES, what, signal);
+    const document = parseManifest(bytes, MediaType.ociIndex, what);
     if (document.kind !== 'index') throw new IntegrityError(`${what} is not an image index`);
     return document;
   }
@@ -101,17 +104,16 @@ export class OciLayout implements Session {
   }
 
   async #manifest(descriptor: Descriptor, signal: AbortSignal): Promise<ManifestDocument> {
-    const what = `manifest ${descriptor.digest} of ${this.#files.name}`;
+    const { digest, mediaType } = descriptor;
+    const what = `manifest ${digest} of ${this.#files.name}`;
     const bytes = await this.#blob(descriptor, MAX_MANIFEST_BYTES, what, signal);
-    const document = parseManifest(bytes, descriptor.mediaType, what);
-    verifyManifest(document, descriptor.digest, what);
-    return document;
+    return parseManifest(bytes, mediaType, what, digest);
   }
 
-  async #config(manifest: Manifest, signal: AbortSignal): Promise<ImageConfig> {
+  async #config({ config }: Manifest, signal: AbortSignal): Promise<ImageConfig> {
     const what = `the config of ${this.#files.name}`;
-    const bytes = await this.#blob(manifest.config, MAX_CONFIG_BYTES, what, signal);
-    verify(bytes, manifest.config.digest, what);
+    const bytes = await this.#blob(config, MAX_CONFIG_BYTES, what, signal);
+    verify(bytes, config.digest, what);
     return parseConfig(bytes, what);
   }
 
@@ -126,42 +128,4 @@ export class OciLayout implements Session {
 
 function nameOf({ annotations }: Descriptor): string | undefined {
   return annotations?.[REF_NAME] ?? annotations?.[IMAGE_NAME];
-}
-
-/**
- * The entries of index.json that are the image: with a tag those of that name, without one all, when they have but one name. More than
- * one of a name are the image for several platforms.
- *
- * @throws NotFoundError and UsageError that list the names
- */
-function selectEntries(index: ImageIndex, wanted: string | undefined, what: string): readonly Descriptor[] {
-  const { manifests } = index;
-  if (wanted === undefined) {
-    const images = manifests.filter((entry) => !isAttestation(entry) && entry.artifactType === undefined);
-    if (images.length === 0)
-      throw new NotFoundError(`${what} is empty: its index lists no image`, {
-        hint: 'save or copy the image again',
-      });
-    if (new Set(images.map(nameOf)).size === 1) return images;
-    throw new UsageError(`${what} has more than one image`, {
-      code: 'AMBIGUOUS_IMAGE',
-      hint: namesHint(images),
-    });
-  }
-  const place = /^@(\d{1,9})$/.exec(wanted)?.[1];
-  const found =
-    place === undefined
-      ? manifests.filter(
-          ({ annotations }) => annotations?.[REF_NAME] === wanted || annotations?.[IMAGE_NAME] === wanted,
-        )
-      : manifests.slice(Number(place), Number(place) + 1);
-  if (found.length > 0) return found;
-  throw new NotFoundError(`${what} has no image "${printable(wanted, 120)}"`, { hint: namesHint(manifests) });
-}
-
-function namesHint(entries: readonly Descriptor[]): string {
-  const names = entries.map((entry, place) => printable(nameOf(entry) ?? `@${place}`, 80));
-  return names.length === 0
-    ? 'its index lists no image'
-    : `name one after a colon: ${[...new Set(names)].join(', ')}`;
 }

@@ -1,27 +1,21 @@
 import { NotFoundError, UsageError, printable } from '../errors.ts';
-import type { Decompress } from '../oci/compression.ts';
 import type { Session } from '../oci/image.ts';
-import { ArchiveFiles, type NamelessFile } from './archive-files.ts';
+import { ArchiveFiles, type SpoolOptions } from './archive-files.ts';
 import { DirectoryFiles, type StoredFiles } from './stored-files.ts';
 import { DockerArchive } from './docker-archive.ts';
 import { OciLayout } from './oci-layout.ts';
 import { formatSource, type Source } from './local-source.ts';
 
-export interface LayoutOptions {
-  /** An existing directory; compressed archives and standard input are unpacked to a nameless file in it. */
-  readonly spoolDirectory: string;
-  readonly decompress: Decompress;
-  readonly namelessFile: NamelessFile;
+export interface LayoutOptions extends SpoolOptions {
   /** Needed for `-` only. */
   readonly stdin?: AsyncIterable<Uint8Array> | undefined;
-  readonly signal?: AbortSignal | undefined;
 }
 
 /**
  * Opens an image that is on this machine. Manifest and config are checked when the image is requested; the blobs of its layers by the code that
  * reads them.
  *
- * @throws NotFoundError where nothing like it is there, IntegrityError where the archive is damaged, UsageError for `-` without standard input
+ * @throws NotFoundError where it does not exist or is no image, IntegrityError where the archive is corrupt, UsageError for `-` without standard input
  */
 export async function openLayout(source: Source, options: LayoutOptions): Promise<Session> {
   const files = await openFiles(source, options);
@@ -36,19 +30,14 @@ export async function openLayout(source: Source, options: LayoutOptions): Promis
 }
 
 async function openFiles(source: Source, options: LayoutOptions): Promise<StoredFiles> {
-  const { spoolDirectory: directory, decompress, namelessFile, stdin } = options;
-  const { signal = new AbortController().signal } = options;
-  const spooling = { directory, decompress, namelessFile, signal };
-  const name = printable(
-    source.transport === 'stdin' ? 'the archive on standard input' : formatSource(source),
-  );
-  if (source.transport === 'oci') return DirectoryFiles.open(source.path, name);
-  if (source.transport !== 'stdin') return ArchiveFiles.open(source.path, name, spooling);
-  if (stdin === undefined)
-    throw new UsageError('cannot read an archive: no standard input is given', {
-      hint: 'pass a stream as the option stdin',
-    });
-  return ArchiveFiles.fromStream(stdin, name, spooling);
+  const { transport, path } = source;
+  const name = printable(transport === 'stdin' ? 'the archive on standard input' : formatSource(source));
+  if (transport === 'oci') return DirectoryFiles.open(path, name);
+  const archive = transport === 'stdin' ? options.stdin : path;
+  if (archive !== undefined) return ArchiveFiles.open(archive, name, options);
+  throw new UsageError('cannot read an archive: no standard input is given', {
+    hint: 'pass a stream as the option stdin',
+  });
 }
 
 /** Newer `docker save` writes both; what was asked for counts, and on standard input the one with digests. */
@@ -68,11 +57,11 @@ async function otherForm(
   files: StoredFiles,
   { hasIndex, hasListing }: { hasIndex: boolean; hasListing: boolean },
 ): Promise<string> {
-  if (transport === 'oci') return `an OCI layout has a file index.json`;
+  if (transport === 'oci') return 'name a directory with index.json, the index of an OCI layout';
   if (hasIndex) return `it is an OCI layout: write oci-archive:${printable(path)}`;
   if (hasListing) return `it is an archive of docker save: write docker-archive:${printable(path)}`;
   if ((await files.find('repositories')) !== undefined) {
     return 'it was saved by a Docker older than 1.10: load it there and save it again';
   }
-  return 'it has neither index.json (OCI) nor manifest.json (docker save); a plain root file system is unpacked by tar';
+  return 'it has neither index.json (OCI) nor manifest.json (docker save): unpack a plain root file system with tar';
 }

@@ -1,8 +1,9 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { IntegrityError, NotFoundError, printable } from '../errors.ts';
+import { IntegrityError, NotFoundError, printable, UsageError } from '../errors.ts';
 import type { Layer } from '../oci/image.ts';
+import { osErrorOf } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
 
 /** One file of a layout: its size in bytes, and a way to read a part of it. */
@@ -27,7 +28,7 @@ export async function findFile(files: StoredFiles, path: string, what: string): 
   if (file !== undefined) return file;
   throw new NotFoundError(`${files.name} lacks ${what}: ${path} is missing`, {
     code: 'BLOB_NOT_FOUND',
-    hint: 'the image is incomplete here: save or copy it again',
+    hint: 'save or copy the image again: it is incomplete',
   });
 }
 
@@ -61,7 +62,7 @@ export async function openRegular(path: string): Promise<{ handle: FileHandle; s
   if (status.isFile()) return { handle, size: status.size };
   await handle.close();
   throw new NotFoundError(
-    `${printable(path)} is ${status.isDirectory() ? 'a directory' : 'no regular file'}`,
+    `${printable(path)} is ${status.isDirectory() ? 'a directory' : 'not a regular file'}`,
     {
       code: 'SOURCE_UNREADABLE',
       hint: status.isDirectory()
@@ -90,30 +91,57 @@ export async function* readRange(
 
 /** Explains a failed system call on a source; returns other errors as they are. */
 function sourceError(error: unknown, path: string): unknown {
-  if (!(error instanceof Error) || !('code' in error) || !('syscall' in error)) return error;
+  const os = osErrorOf(error);
+  if (!os) return error;
   const name = printable(path);
-  switch (error.code) {
-    case 'ENOENT':
-    case 'ENOTDIR':
-      return new NotFoundError(`${name} does not exist`, {
-        code: 'SOURCE_NOT_FOUND',
-        hint: 'check the path; it ends at the next colon, and a tag follows',
-        cause: error,
-      });
-    case 'EACCES':
-    case 'EPERM':
-      return new NotFoundError(`${name} cannot be read: permission denied`, {
-        code: 'SOURCE_UNREADABLE',
-        hint: 'change its permissions, or run as a user who may read it',
-        cause: error,
-      });
-    default:
-      return new NotFoundError(`${name} cannot be read: ${printable(String(error.code))}`, {
-        code: 'SOURCE_UNREADABLE',
-        hint: 'check the disk: see the messages of the kernel (dmesg), and read the file with another program',
-        cause: error,
-      });
+  if (['ENOENT', 'ENOTDIR'].includes(os.code)) {
+    return new NotFoundError(`${name} does not exist`, {
+      code: 'SOURCE_NOT_FOUND',
+      hint: 'check the path: it ends at the first colon after the transport, and a tag follows',
+      cause: error,
+    });
   }
+  return new NotFoundError(`cannot read ${name}: ${os.text}`, {
+    code: 'SOURCE_UNREADABLE',
+    hint: ['EACCES', 'EPERM'].includes(os.code)
+      ? 'change its permissions, or run as a user who may read it'
+      : 'check the disk: see the messages of the kernel (dmesg), and read the file with another program',
+    cause: error,
+  });
+}
+
+/**
+ * The image that is `wanted`: by its name, or by `@N` the N-th. Without either it is the only one: entries with the same `groupOf` are one
+ * image, for several platforms.
+ *
+ * @throws NotFoundError and UsageError that list the names
+ */
+export function selectImage<T>(
+  images: readonly T[],
+  wanted: string | undefined,
+  what: string,
+  by: {
+    readonly isNamed: (image: T, name: string) => boolean;
+    readonly nameOf: (image: T) => string | undefined;
+    readonly groupOf: (image: T) => unknown;
+  },
+): readonly T[] {
+  const names = new Set(images.map((image, place) => printable(by.nameOf(image) ?? `@${place}`, 80)));
+  const hint = `name one after a colon: ${[...names].join(', ')}`;
+  const place = /^@(\d{1,9})$/.exec(wanted ?? '')?.[1];
+  if (images.length === 0) {
+    throw new NotFoundError(`${what} is empty: it lists no image`, { hint: 'save or copy the image again' });
+  }
+  if (wanted === undefined) {
+    if (new Set(images.map(by.groupOf)).size === 1) return images;
+    throw new UsageError(`${what} has more than one image`, { code: 'AMBIGUOUS_IMAGE', hint });
+  }
+  const found =
+    place === undefined
+      ? images.filter((image) => by.isNamed(image, wanted))
+      : images.slice(Number(place), Number(place) + 1);
+  if (found.length > 0) return found;
+  throw new NotFoundError(`${what} has no image "${printable(wanted, 120)}"`, { hint });
 }
 
 /**

@@ -1,4 +1,4 @@
-/** How a tar is packed; the seed of 2014 knew all but zstd. */
+/** The compression of a tar; the original knew all but zstd. */
 export type Compression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
 
 /**

@@ -1,7 +1,7 @@
 import { IntegrityError } from '../errors.ts';
 import { DiffID } from './digest.ts';
 import { isObject, parseJsonObject, textMapOf, textOf, textsOf, type JsonObject } from './json.ts';
-import { normalisePlatform, type Platform } from './platform.ts';
+import { type Platform, platformOf } from './platform.ts';
 
 /** Configs larger than this are refused before they are read: the limit of containers/image. */
 export const MAX_CONFIG_BYTES = 4 * 1024 * 1024;
@@ -60,12 +60,7 @@ export function parseConfig(bytes: Uint8Array, what = 'the image config'): Image
 /** As `parseConfig`, from the parsed document; an image JSON of registry v1 or schema 1 serves as well. */
 export function configOf(raw: JsonObject, what = 'the image config'): ImageConfig {
   return {
-    platform: normalisePlatform({
-      os: textOf(raw['os']) ?? '',
-      architecture: textOf(raw['architecture']) ?? '',
-      variant: textOf(raw['variant']),
-      osVersion: textOf(raw['os.version']),
-    }),
+    platform: platformOf(raw),
     created: textOf(raw['created']),
     author: textOf(raw['author']),
     diffIDs: diffIDsOf(raw['rootfs'], what),

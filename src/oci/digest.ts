@@ -32,33 +32,21 @@ export function digestFault(text: string): string | undefined {
   return undefined;
 }
 
-function isDigest(text: string): text is Digest {
-  return digestFault(text) === undefined;
-}
-
-function isDiffID(text: string): text is DiffID {
-  return digestFault(text) === undefined;
-}
-
-function malformed(text: unknown, what: string): IntegrityError {
-  if (typeof text !== 'string') return new IntegrityError(`${what} is missing or not a string`);
-  return new IntegrityError(`${what} "${printable(text, 160)}" is malformed: ${digestFault(text)}`);
+function parse(text: unknown, what: string): string {
+  if (typeof text !== 'string') throw new IntegrityError(`${what} is missing or not a string`);
+  const fault = digestFault(text);
+  if (fault === undefined) return text;
+  throw new IntegrityError(`${what} "${printable(text, 160)}" is malformed: ${fault}`);
 }
 
 export const Digest = {
   /** A digest from a manifest or header; throws IntegrityError that names `what`. */
-  parse(text: unknown, what = 'digest'): Digest {
-    if (typeof text === 'string' && isDigest(text)) return text;
-    throw malformed(text, what);
-  },
+  parse: (text: unknown, what = 'digest') => parse(text, what) as Digest,
 };
 
 export const DiffID = {
   /** A diffID from an image config; throws IntegrityError that names `what`. */
-  parse(text: unknown, what = 'diffID'): DiffID {
-    if (typeof text === 'string' && isDiffID(text)) return text;
-    throw malformed(text, what);
-  },
+  parse: (text: unknown, what = 'diffID') => parse(text, what) as DiffID,
 };
 
 /** The part before the colon: the argument of `createHash`. */

@@ -1,47 +1,17 @@
 import { DlrootfsError, IntegrityError, NotFoundError } from '../errors.ts';
 import type { ImageConfig } from './config.ts';
-import { type Descriptor, parseDescriptor } from './descriptor.ts';
 import type { Digest } from './digest.ts';
-import type { JsonObject } from './json.ts';
-import type { Manifest, ManifestDocument } from './manifest.ts';
-import type { Image } from './image.ts';
-import { isIndexType, isManifestType, MediaType } from './media-types.ts';
+import { describeImage, describeSchema1, type Image, type ImageDescription } from './image.ts';
+import {
+  type Descriptor,
+  type ImageIndex,
+  isAttestation,
+  type Manifest,
+  type ManifestDocument,
+} from './manifest.ts';
+import { manifestKind } from './media-types.ts';
 import { formatPlatform, type Platform, platformRank } from './platform.ts';
 import type { Schema1 } from './schema1.ts';
-
-/** Real indexes have dozens of entries. */
-const MAX_MANIFESTS = 10_000;
-
-/** Images of one name for several platforms: an OCI image index or a Docker manifest list. */
-export interface ImageIndex {
-  readonly kind: 'index';
-  readonly mediaType: string;
-  /** In the order of the document. */
-  readonly manifests: readonly Descriptor[];
-}
-
-/** Reads the body of an index; throws IntegrityError. */
-export function indexOf(document: JsonObject, mediaType: string, what: string): ImageIndex {
-  const manifests = document['manifests'] ?? [];
-  if (!Array.isArray(manifests)) throw new IntegrityError(`"manifests" of ${what} is not an array`);
-  if (manifests.length > MAX_MANIFESTS) {
-    throw new IntegrityError(`${what} lists ${manifests.length} manifests, ${MAX_MANIFESTS} are allowed`);
-  }
-  return {
-    kind: 'index',
-    mediaType: mediaType === '' ? MediaType.ociIndex : mediaType,
-    manifests: manifests.map((entry: unknown, place) =>
-      parseDescriptor(entry, `manifests[${place}] of ${what}`),
-    ),
-  };
-}
-
-/** Build provenance and other attestations, which BuildKit lists beside the images. */
-export function isAttestation(descriptor: Descriptor): boolean {
-  const { annotations, platform } = descriptor;
-  if (annotations !== undefined && Object.hasOwn(annotations, 'vnd.docker.reference.type')) return true;
-  return platform?.os === 'unknown' && platform.architecture === 'unknown';
-}
 
 /**
  * The entries to try for `wanted`, best first, as containerd orders them: by how well the platform fits, equals in the
@@ -60,7 +30,7 @@ function pickPlatform(index: ImageIndex, wanted: Platform): readonly Descriptor[
 }
 
 /** The platforms an index names, each once, in its order. */
-export function platformsOf(index: ImageIndex): readonly Platform[] {
+function platformsOf(index: ImageIndex): readonly Platform[] {
   const named = new Map<string, Platform>();
   for (const descriptor of index.manifests) {
     const { platform } = descriptor;
@@ -76,13 +46,21 @@ function noPlatform(wanted: Platform, present: readonly Platform[], what: string
   return new NotFoundError(`${what} has no image for ${formatPlatform(wanted)}`, {
     code: 'PLATFORM_NOT_FOUND',
     hint:
-      names.length === 0 ? 'it names no platforms at all' : `choose one with --platform: ${names.join(', ')}`,
+      names.length === 0
+        ? 'choose another image: this one names no platforms'
+        : `choose one with --platform: ${names.join(', ')}`,
   });
 }
 
 /** Indexes also list other documents (signatures, artifacts) by types of their own. */
 function mayBeImage({ mediaType }: Descriptor): boolean {
-  return mediaType === '' || isManifestType(mediaType) || isIndexType(mediaType);
+  return mediaType === '' || ['index', 'manifest'].includes(manifestKind(mediaType) ?? '');
+}
+
+/** A manifest or index, verified, with its digest. */
+export interface FoundDocument {
+  readonly document: ManifestDocument;
+  readonly digest: Digest;
 }
 
 /** Where the documents that an index lists come from; both must have been verified against their digests. */
@@ -91,8 +69,32 @@ export interface DocumentSource {
   config(manifest: Manifest): Promise<ImageConfig>;
 }
 
+/**
+ * The image that a document describes, of an index the one for the platform.
+ *
+ * @throws as `chooseManifest`; IntegrityError when manifest and config contradict each other
+ */
+export async function describe(
+  { document, digest }: FoundDocument,
+  wanted: Platform,
+  source: DocumentSource,
+  what: string,
+): Promise<ImageDescription> {
+  const platforms = document.kind === 'index' ? platformsOf(document) : undefined;
+  const choice: Choice =
+    document.kind === 'index'
+      ? await chooseManifest(document, wanted, source, what)
+      : { digest, manifest: document };
+  const { manifest, config } = choice;
+  const description =
+    manifest.kind === 'schema1'
+      ? describeSchema1(manifest)
+      : describeImage(manifest, config ?? (await source.config(manifest)), what);
+  return { ...description, digest: choice.digest, platforms };
+}
+
 /** The image of an index that is for the platform. */
-export interface Choice {
+interface Choice {
   readonly digest: Digest;
   readonly manifest: Manifest | Schema1;
   /** Undefined where it was not needed to choose the image. */
@@ -182,10 +184,10 @@ async function fetchDocument(descriptor: Descriptor, search: Search): Promise<Ma
 }
 
 /**
- * What a person should know of an image that is not exactly for the platform that was wanted; undefined when it is. `asked`: the
- * platform was named on purpose.
+ * The notice for an image that is for another platform than `wanted`; undefined when it fits.
  *
- * @throws NotFoundError when such an image does not run there at all
+ * @param asked the caller named the platform
+ * @throws NotFoundError when the caller did, and the image does not run there
  */
 export function platformNotice(
   image: Pick<Image, 'platform'>,

@@ -1,17 +1,4 @@
-import type { HistoryEntry } from './config.ts';
 import { isObject, type JsonObject } from './json.ts';
-
-/**
- * The step that made each layer, base first: the steps that made one, in order. When their number is not `layerCount`, they cannot be
- * assigned, and all are undefined.
- */
-export function pairHistory(
-  history: readonly HistoryEntry[],
-  layerCount: number,
-): readonly (HistoryEntry | undefined)[] {
-  const steps = history.filter((entry) => !entry.emptyLayer);
-  return steps.length === layerCount ? steps : Array.from({ length: layerCount }, () => undefined);
-}
 
 /**
  * The text of the file `json` in the rootfs, as Go 1.3's MarshalIndent wrote it for the original: keys sorted by bytes at every level, two

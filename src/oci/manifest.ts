@@ -1,18 +1,94 @@
 import { IntegrityError, printable } from '../errors.ts';
-import { type Descriptor, parseDescriptor } from './descriptor.ts';
-import { type Digest, verify } from './digest.ts';
-import { type ImageIndex, indexOf } from './image-index.ts';
-import { type JsonObject, parseJsonObject, textOf } from './json.ts';
+import { Digest, verify } from './digest.ts';
+import { isObject, type JsonObject, parseJsonObject, textMapOf, textOf, textsOf } from './json.ts';
 import {
   isConfigType,
-  isIndexType,
   isLayerType,
-  isManifestType,
-  isSchema1Type,
+  manifestKind,
+  type ManifestKind,
   MediaType,
   mediaTypeOf,
 } from './media-types.ts';
+import { platformOf, type Platform } from './platform.ts';
 import { parseSchema1, type Schema1 } from './schema1.ts';
+
+/** The description of a blob or manifest in a manifest or index (OCI descriptor.md). */
+export interface Descriptor {
+  /** Lower case, without parameters; may be empty. */
+  readonly mediaType: string;
+  readonly digest: Digest;
+  /** Bytes. */
+  readonly size: number;
+  /** Other places to download the blob from; foreign layers have them. */
+  readonly urls?: readonly string[] | undefined;
+  readonly annotations?: Readonly<Record<string, string>> | undefined;
+  readonly artifactType?: string | undefined;
+  /** Normalised; only in an index. */
+  readonly platform?: Platform | undefined;
+}
+
+/** Reads a descriptor; throws IntegrityError that names `what` unless digest and size are well-formed. */
+function parseDescriptor(value: unknown, what: string): Descriptor {
+  if (!isObject(value)) throw new IntegrityError(`${what} is missing or not an object`);
+  const size = value['size'];
+  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) {
+    throw new IntegrityError(`the size of ${what} is not a whole number of bytes`);
+  }
+  const mediaType = value['mediaType'];
+  if (mediaType !== undefined && mediaType !== null && typeof mediaType !== 'string') {
+    throw new IntegrityError(`the media type of ${what} is not a string`);
+  }
+  return {
+    mediaType: mediaTypeOf(mediaType ?? ''),
+    digest: Digest.parse(value['digest'], `the digest of ${what}`),
+    size,
+    urls: textsOf(value['urls']),
+    annotations: textMapOf(value['annotations']),
+    artifactType: textOf(value['artifactType']),
+    platform: indexPlatform(value['platform']),
+  };
+}
+
+/** An entry without system and architecture has no platform: its config names it. */
+function indexPlatform(value: unknown): Platform | undefined {
+  if (!isObject(value)) return undefined;
+  const platform = platformOf(value);
+  return platform.os === '' && platform.architecture === '' ? undefined : platform;
+}
+
+/** Real indexes have dozens of entries. */
+const MAX_MANIFESTS = 10_000;
+
+/** Images of one name for several platforms: an OCI image index or a Docker manifest list. */
+export interface ImageIndex {
+  readonly kind: 'index';
+  readonly mediaType: string;
+  /** In the order of the document. */
+  readonly manifests: readonly Descriptor[];
+}
+
+/** Reads the body of an index; throws IntegrityError. */
+function indexOf(document: JsonObject, mediaType: string, what: string): ImageIndex {
+  const manifests = document['manifests'] ?? [];
+  if (!Array.isArray(manifests)) throw new IntegrityError(`"manifests" of ${what} is not an array`);
+  if (manifests.length > MAX_MANIFESTS) {
+    throw new IntegrityError(`${what} lists ${manifests.length} manifests, ${MAX_MANIFESTS} are allowed`);
+  }
+  return {
+    kind: 'index',
+    mediaType: mediaType === '' ? MediaType.ociIndex : mediaType,
+    manifests: manifests.map((entry: unknown, place) =>
+      parseDescriptor(entry, `manifests[${place}] of ${what}`),
+    ),
+  };
+}
+
+/** Build provenance and other attestations, which BuildKit lists beside the images. */
+export function isAttestation(descriptor: Descriptor): boolean {
+  const { annotations, platform } = descriptor;
+  if (annotations !== undefined && Object.hasOwn(annotations, 'vnd.docker.reference.type')) return true;
+  return platform?.os === 'unknown' && platform.architecture === 'unknown';
+}
 
 /** Overlay file systems stop at 500 and Docker at 127; more is an attack on the caller's memory. */
 const MAX_LAYERS = 4096;
@@ -35,7 +111,7 @@ function manifestOf(document: JsonObject, mediaType: string, what: string): Mani
   const version = document['schemaVersion'];
   if (version !== undefined && version !== 2) {
     throw new IntegrityError(
-      `${what} has schemaVersion ${printable(JSON.stringify(version), 40)}, 2 is wanted`,
+      `${what} has schemaVersion ${printable(JSON.stringify(version), 40)}, expected 2`,
     );
   }
   const config = parseDescriptor(document['config'], `the config of ${what}`);
@@ -53,7 +129,7 @@ function refuseArtifact(config: Descriptor, artifactType: string | undefined, wh
   const type = printable(artifactType ?? config.mediaType, 120);
   throw new IntegrityError(`${what} is not a container image but an artifact of type ${type}`, {
     code: 'NOT_AN_IMAGE',
-    hint: 'it has no root file system; fetch it with the tool that made it, or with oras',
+    hint: 'fetch it with the tool that made it, or with oras: it has no root file system',
   });
 }
 
@@ -66,10 +142,10 @@ function layersOf(layers: unknown, what: string): readonly Descriptor[] {
     const layer = parseDescriptor(entry, `layers[${place}] of ${what}`);
     if (isLayerType(layer.mediaType)) return layer;
     throw new IntegrityError(
-      `layers[${place}] of ${what} is no tar archive but has type ${printable(layer.mediaType, 120)}`,
+      `layers[${place}] of ${what} is not a tar archive but has type ${printable(layer.mediaType, 120)}`,
       {
         code: 'NOT_AN_IMAGE',
-        hint: 'encrypted layers, attestations and artifacts cannot be made a root file system',
+        hint: 'pull it with the tool that made it: encrypted layers, attestations and artifacts are no root file system',
       },
     );
   });
@@ -77,8 +153,6 @@ function layersOf(layers: unknown, what: string): readonly Descriptor[] {
 
 /** Documents larger than this are refused before they are read: the limit of distribution's server. */
 export const MAX_MANIFEST_BYTES = 4 * 1024 * 1024;
-
-type Kind = 'index' | 'manifest' | 'schema1';
 
 /** The answer of a registry to `GET manifests/…`, or an entry of an index. */
 export type ManifestDocument = (Manifest | ImageIndex | Schema1) & {
@@ -90,12 +164,14 @@ export type ManifestDocument = (Manifest | ImageIndex | Schema1) & {
  * Reads a manifest of any kind. The kind is decided by the Content-Type, then by `mediaType` in the body, then by the body's shape. A
  * body of another kind than that, or of two kinds at once, is refused (CVE-2021-41190).
  *
+ * @param digest of a document that must have it
  * @throws IntegrityError
  */
 export function parseManifest(
   bytes: Uint8Array,
   contentType: string | undefined,
   what = 'the manifest',
+  digest?: Digest,
 ): ManifestDocument {
   if (bytes.length > MAX_MANIFEST_BYTES) {
     throw new IntegrityError(`${what} has ${bytes.length} bytes, ${MAX_MANIFEST_BYTES} are allowed`);
@@ -103,7 +179,7 @@ export function parseManifest(
   const document = parseJsonObject(bytes, what);
   const header = mediaTypeOf(contentType ?? '');
   const named = mediaTypeOf(textOf(document['mediaType']) ?? '');
-  const kinds = new Set([kindOfType(header), kindOfType(named), ...shapesOf(document)]);
+  const kinds = new Set([manifestKind(header), manifestKind(named), ...shapesOf(document)]);
   kinds.delete(undefined);
   const [kind, other] = kinds;
   if (kind === undefined) throw unknownKind(named === '' ? header : named, what);
@@ -112,27 +188,19 @@ export function parseManifest(
       code: 'AMBIGUOUS_MANIFEST',
     });
   }
-  const mediaType = kindOfType(header) === undefined ? named : header;
-  if (kind === 'index') return { ...indexOf(document, mediaType, what), payload: bytes };
-  if (kind === 'manifest') return { ...manifestOf(document, mediaType, what), payload: bytes };
-  return parseSchema1(bytes, mediaType, what);
-}
-
-/** @throws IntegrityError, naming `what`, unless `document` has `digest` */
-export function verifyManifest(document: ManifestDocument, digest: Digest, what: string): void {
-  verify(document.payload, digest, what);
-}
-
-function kindOfType(mediaType: string): Kind | undefined {
-  if (isIndexType(mediaType)) return 'index';
-  if (isManifestType(mediaType)) return 'manifest';
-  return isSchema1Type(mediaType) ? 'schema1' : undefined;
+  const mediaType = manifestKind(header) === undefined ? named : header;
+  const parsed =
+    kind === 'schema1'
+      ? parseSchema1(bytes, mediaType, what)
+      : { ...(kind === 'index' ? indexOf : manifestOf)(document, mediaType, what), payload: bytes };
+  if (digest !== undefined) verify(parsed.payload, digest, what);
+  return parsed;
 }
 
 /** Every kind that a part of the body belongs to. */
-function shapesOf(document: JsonObject): readonly Kind[] {
+function shapesOf(document: JsonObject): readonly ManifestKind[] {
   const has = (key: string): boolean => document[key] !== undefined && document[key] !== null;
-  const shapes: Kind[] = [];
+  const shapes: ManifestKind[] = [];
   if (has('manifests')) shapes.push('index');
   if (has('config') || has('layers')) shapes.push('manifest');
   if (has('fsLayers') || has('history') || document['schemaVersion'] === 1) shapes.push('schema1');

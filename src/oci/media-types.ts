@@ -1,22 +1,14 @@
-/** Media types of manifests, configs and layers: OCI media-types.md, and Docker's image manifest v2 schema 1 and 2. */
+/** The media types of manifests, configs and layers that this program names: OCI media-types.md, and Docker's image manifest v2 schema 1 and 2. */
 export const MediaType = {
   ociIndex: 'application/vnd.oci.image.index.v1+json',
   ociManifest: 'application/vnd.oci.image.manifest.v1+json',
   ociConfig: 'application/vnd.oci.image.config.v1+json',
-  ociLayer: 'application/vnd.oci.image.layer.v1.tar',
   ociLayerGzip: 'application/vnd.oci.image.layer.v1.tar+gzip',
-  ociLayerZstd: 'application/vnd.oci.image.layer.v1.tar+zstd',
-  ociForeignLayer: 'application/vnd.oci.image.layer.nondistributable.v1.tar',
-  ociForeignLayerGzip: 'application/vnd.oci.image.layer.nondistributable.v1.tar+gzip',
-  ociForeignLayerZstd: 'application/vnd.oci.image.layer.nondistributable.v1.tar+zstd',
   dockerList: 'application/vnd.docker.distribution.manifest.list.v2+json',
   dockerManifest: 'application/vnd.docker.distribution.manifest.v2+json',
   dockerConfig: 'application/vnd.docker.container.image.v1+json',
   dockerLayer: 'application/vnd.docker.image.rootfs.diff.tar',
   dockerLayerGzip: 'application/vnd.docker.image.rootfs.diff.tar.gzip',
-  dockerLayerZstd: 'application/vnd.docker.image.rootfs.diff.tar.zstd',
-  dockerForeignLayer: 'application/vnd.docker.image.rootfs.foreign.diff.tar',
-  dockerForeignLayerGzip: 'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip',
   schema1: 'application/vnd.docker.distribution.manifest.v1+json',
   schema1Signed: 'application/vnd.docker.distribution.manifest.v1+prettyjws',
 } as const;
@@ -31,9 +23,22 @@ export const MANIFEST_ACCEPT: readonly string[] = [
   MediaType.schema1,
 ];
 
-const INDEX_TYPES: ReadonlySet<string> = new Set([MediaType.ociIndex, MediaType.dockerList]);
-const MANIFEST_TYPES: ReadonlySet<string> = new Set([MediaType.ociManifest, MediaType.dockerManifest]);
-const SCHEMA1_TYPES: ReadonlySet<string> = new Set([MediaType.schema1, MediaType.schema1Signed]);
+/** What a manifest request may answer. */
+export type ManifestKind = 'index' | 'manifest' | 'schema1';
+
+const KINDS: ReadonlyMap<string, ManifestKind> = new Map([
+  [MediaType.ociIndex, 'index'],
+  [MediaType.dockerList, 'index'],
+  [MediaType.ociManifest, 'manifest'],
+  [MediaType.dockerManifest, 'manifest'],
+  [MediaType.schema1, 'schema1'],
+  [MediaType.schema1Signed, 'schema1'],
+]);
+
+/** The kind that a media type names; undefined for other types. */
+export function manifestKind(mediaType: string): ManifestKind | undefined {
+  return KINDS.get(mediaType);
+}
 
 /** Registries have stored image configs under these as well (docker/distribution issue 1621); Docker accepts them. */
 const CONFIG_TYPES: ReadonlySet<string> = new Set([
@@ -48,18 +53,6 @@ const CONFIG_TYPES: ReadonlySet<string> = new Set([
 /** The type alone, lower case, as it is compared: `Application/JSON; charset=utf-8` is `application/json`. */
 export function mediaTypeOf(contentType: string): string {
   return contentType.split(';', 1)[0]!.trim().toLowerCase();
-}
-
-export function isIndexType(mediaType: string): boolean {
-  return INDEX_TYPES.has(mediaType);
-}
-
-export function isManifestType(mediaType: string): boolean {
-  return MANIFEST_TYPES.has(mediaType);
-}
-
-export function isSchema1Type(mediaType: string): boolean {
-  return SCHEMA1_TYPES.has(mediaType);
 }
 
 /** A config of this type makes the manifest an image; of any other, an artifact. */

@@ -1,4 +1,5 @@
 import { printable, UsageError } from '../errors.ts';
+import { type JsonObject, textOf } from './json.ts';
 
 /** What an image is made for, in Go's words (`linux`, `amd64`, `v7`), as in OCI image-index.md. */
 export interface Platform {
@@ -37,8 +38,18 @@ export function formatPlatform(platform: Platform): string {
   return printable(osVersion === undefined ? name : `${name} (${osVersion})`);
 }
 
+/** The platform in a config or an index, normalised; what is missing is empty. */
+export function platformOf(value: JsonObject): Platform {
+  return normalisePlatform({
+    os: textOf(value['os']) ?? '',
+    architecture: textOf(value['architecture']) ?? '',
+    variant: textOf(value['variant']),
+    osVersion: textOf(value['os.version']),
+  });
+}
+
 /** One spelling for each platform, as containerd/platforms has them. */
-export function normalisePlatform(platform: Platform): Platform {
+function normalisePlatform(platform: Platform): Platform {
   const os = platform.os.toLowerCase();
   const [architecture, variant] = normaliseArchitecture(
     platform.architecture.toLowerCase(),

@@ -195,7 +195,7 @@ function checkDomain(registry: string, text: string): void {
     const isPath = /^\.{0,2}$/.test(registry);
     throw invalid(
       text,
-      `bad registry "${printable(registry, 160)}": host[:port] is wanted`,
+      `bad registry "${printable(registry, 160)}": expected host[:port]`,
       isPath
         ? 'name an image, as in alpine; for an image on this machine write oci:DIR or docker-archive:FILE'
         : 'write HOST[:PORT]/REPOSITORY, as in registry.example.com:5000/team/app',

@@ -1,9 +1,8 @@
 import { isLoopback } from '../oci/reference.ts';
 import { NetworkError, printable } from '../errors.ts';
-import type { BlobRange, BlobResponse } from '../oci/image.ts';
-import type { Endpoint, Query } from './endpoint.ts';
-import type { Failover } from './failover.ts';
-import { contentLength } from './http/body.ts';
+import type { BlobRange, BlobResponse, Layer } from '../oci/image.ts';
+import type { Endpoint, Failover, Query } from './endpoint.ts';
+import { contentLength } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 
 /** The `Content-Range` of a 206 or 416 answer (RFC 9110, 14.4). */
@@ -75,9 +74,7 @@ function readBlobResponse(response: Response, range: BlobRange, { size, subject 
     return { body: nothing(), start, size: start, etag, ranges: !empty };
   throw new NetworkError(
     `cannot read ${subject}: ${response.url.host} sent another range than the requested one`,
-    {
-      hint: 'report it to the operator of the registry or of the proxy before it',
-    },
+    { hint: 'report it to the operator of the registry or of the proxy before it' },
   );
 }
 
@@ -93,12 +90,20 @@ export interface BlobQuery {
   readonly urls?: readonly string[] | undefined;
 }
 
+/** `Layer.open` for a blob that the endpoints of its repository have. */
+export function blobOpener(blob: BlobQuery, endpoints: Failover): Layer['open'] {
+  const source = new BlobSource(blob, endpoints);
+  return (range, signal) => source.open(range, signal);
+}
+
 /** Reads one blob from the endpoints of its repository. */
-export class BlobSource {
+class BlobSource {
   readonly #blob: BlobQuery;
   readonly #endpoints: Failover;
-  /** The endpoint or address that sent an entity tag. */
-  readonly #etags = new Map<string, unknown>();
+  /** The addresses in the manifest. */
+  readonly #others: readonly Endpoint[];
+  /** The endpoint that sent an entity tag. */
+  readonly #etags = new Map<string, Endpoint>();
   /** The last bodies, by the requested range. */
   readonly #bodies = new Map<string, Response>();
   #turn = 0;
@@ -106,6 +111,8 @@ export class BlobSource {
   constructor(blob: BlobQuery, endpoints: Failover) {
     this.#blob = blob;
     this.#endpoints = endpoints;
+    const registry = endpoints.endpoints.at(-1)!;
+    this.#others = (blob.urls ?? []).filter(isSafe).map((url) => registry.elsewhere(new URL(url)));
   }
 
   /**
@@ -129,14 +136,14 @@ export class BlobSource {
 
   async #ask(range: BlobRange, key: string, signal: AbortSignal): Promise<BlobResponse> {
     const { path, subject } = this.#blob;
-    const query = (giver: Endpoint | URL): Query<BlobResponse> => {
-      const etag = this.#etagFor(range.etag, giver);
+    const query = (endpoint: Endpoint): Query<BlobResponse> => {
+      const etag = this.#etagFor(range.etag, endpoint);
       const read = async (response: Response) => {
         const answer = readBlobResponse(response, { ...range, etag }, this.#blob);
         this.#bodies.set(key, response);
         // The entity tag of another server does not show a change.
         if (etag !== range.etag) return { ...answer, etag: range.etag };
-        if (answer.etag !== undefined) this.#etags.set(answer.etag, giver);
+        if (answer.etag !== undefined) this.#etags.set(answer.etag, endpoint);
         return answer;
       };
       return { path, headers: rangeHeaders(range, etag), also: [206, 416], subject, read };
@@ -145,9 +152,8 @@ export class BlobSource {
       return await this.#endpoints.ask(query, signal, this.#turn);
     } catch (error) {
       signal.throwIfAborted();
-      const registry = this.#endpoints.endpoints.at(-1)!;
-      for (const url of this.#addresses()) {
-        const found = await registry.askElsewhere(url, query(url), signal).catch(() => undefined);
+      for (const other of this.#others) {
+        const found = await other.ask({ ...query(other), path: '' }, signal).catch(() => undefined);
         if (found) return found;
         signal.throwIfAborted();
       }
@@ -156,18 +162,15 @@ export class BlobSource {
   }
 
   /** The entity tag, if it is from this server or its server is unknown. */
-  #etagFor(etag: string | undefined, giver: unknown): string | undefined {
+  #etagFor(etag: string | undefined, endpoint: Endpoint): string | undefined {
     if (etag === undefined) return undefined;
-    const known = this.#etags.get(etag);
-    return known === undefined || known === giver ? etag : undefined;
+    return (this.#etags.get(etag) ?? endpoint) === endpoint ? etag : undefined;
   }
+}
 
-  /** The addresses that are safe to use. */
-  #addresses(): URL[] {
-    return (this.#blob.urls ?? []).flatMap((text) => {
-      const url = URL.parse(text);
-      const safe = url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopback(url.host));
-      return url && safe && printable(text) === text ? [url] : [];
-    });
-  }
+/** Whether an address in a manifest may be used: https, or http on this machine. */
+function isSafe(text: string): boolean {
+  const url = URL.parse(text);
+  const safe = url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopback(url.host));
+  return safe && printable(text) === text;
 }

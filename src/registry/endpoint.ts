@@ -1,11 +1,12 @@
+import { DlrootfsError, UsageError } from '../errors.ts';
 import { backoff, pause } from '../sys/retry.ts';
 import { type Challenge, parseChallenges } from './auth/challenge.ts';
-import { answerError, refusedByStorage, type Subject, warningTexts } from './http/answer-error.ts';
-import { readFailure } from './http/body.ts';
+import { answerError, readFailure, refusedByStorage, type Subject, warningTexts } from './http/answer.ts';
+import type { Report } from '../report/event.ts';
 import type { Cookies } from './http/cookies.ts';
 import type { Response } from './http/exchange.ts';
-import { COMMON_HEADERS, retryRequest, type Transport } from './http/transport.ts';
-import type { RequestPolicy } from './registry-options.ts';
+import { isTransient } from './http/transport-error.ts';
+import { retryRequest, type Transport } from './http/transport.ts';
 
 /** A request to one endpoint, and how to read its answer. */
 export interface Query<T> extends Subject {
@@ -55,9 +56,9 @@ export interface EndpointOptions {
   /** The base of relative paths; ends in a slash. */
   readonly base: (signal: AbortSignal) => Promise<URL>;
   readonly transport: Transport;
-  readonly authorization: Authorization;
+  /** Left out: requests carry no credentials. */
+  readonly authorization?: Authorization;
   readonly cookies?: Cookies;
-  readonly policy: RequestPolicy;
 }
 
 /** One repository on one server, with its authorization. Both versions of the protocol use it. */
@@ -71,6 +72,12 @@ export class Endpoint {
     this.#options = options;
   }
 
+  /** The address in a manifest, as an endpoint that gets neither credentials nor cookies. */
+  elsewhere(url: URL): Endpoint {
+    const { transport } = this.#options;
+    return new Endpoint({ name: url.host, base: () => Promise.resolve(url), transport });
+  }
+
   /**
    * Sends a request and reads the answer; retries after transient errors, also of `read`.
    *
@@ -78,80 +85,151 @@ export class Endpoint {
    * @throws errors of `answerError`, of the transport and of `read`
    */
   async ask<T>(query: Query<T>, signal: AbortSignal, retries?: number): Promise<T> {
-    const base = await this.#options.base(signal);
-    const attempt = async () => query.read(await this.#attempt(base, query, signal));
-    return retryRequest(attempt, this.#options.policy, signal, retries);
+    const { base, transport } = this.#options;
+    const root = await base(signal);
+    const attempt = async () => query.read(await this.#attempt(root, query, signal));
+    return retryRequest(attempt, transport.policy, signal, retries);
   }
 
   async #attempt(base: URL, query: Query<unknown>, signal: AbortSignal): Promise<Response> {
     const { authorization } = this.#options;
     const url = new URL(query.path, base);
     for (const tried: (string | undefined)[] = []; ;) {
-      const header = await authorization.header(tried, signal);
+      const header = await authorization?.header(tried, signal);
       tried.push(header);
       const response = await this.#send(url, query, header, signal);
       const { status } = response;
       if (status === 200 || query.also?.includes(status)) {
-        authorization.accepted(header);
+        authorization?.accepted(header);
         this.#passOn(warningTexts(response.headers('warning')));
         return response;
       }
       const body = await readFailure(response);
       const own = response.url.origin === url.origin;
-      if (status === 401 && own && tried.length < MAX_AUTHORIZATIONS) {
+      if (status === 401 && own && authorization && tried.length < MAX_AUTHORIZATIONS) {
         const challenges = parseChallenges(response.headers('www-authenticate'));
         const verdict = await authorization.refused({ header, challenges, base }, tried, signal);
         if (verdict === 'later') await this.#pause(tried.length, signal);
         if (verdict !== 'final') continue;
       }
-      const error = answerError(response, body, query, authorization.used);
+      const error = answerError(response, body, query, authorization?.used);
       throw !own && (status === 401 || status === 403) ? refusedByStorage(error) : error;
     }
   }
 
   async #send(
     url: URL,
-    query: Query<unknown>,
+    { method = 'GET', headers }: Query<unknown>,
     authorization: string | undefined,
     signal: AbortSignal,
   ): Promise<Response> {
     const { transport, cookies } = this.#options;
     const cookie = cookies?.header(url);
-    const headers = {
-      ...COMMON_HEADERS,
-      ...query.headers,
+    const own = {
       ...(authorization !== undefined && { authorization }),
       ...(cookie !== undefined && { cookie }),
     };
-    const response = await transport.send({ method: query.method ?? 'GET', url, headers }, signal);
+    const response = await transport.send({ method, url, headers: { ...headers, ...own } }, signal);
     if (response.url.origin === url.origin) cookies?.take(url, response.headers('set-cookie'));
     return response;
   }
 
   async #pause(count: number, signal: AbortSignal): Promise<void> {
-    const { retry, report } = this.#options.policy;
+    const { retry, report } = this.#options.transport.policy;
     const message = `${this.name} refused a fresh token as invalid; trying another one`;
     report({ type: 'notice', message });
     await pause(backoff(retry, count), signal);
-  }
-
-  /** Sends a request to an address in a manifest, without credentials and cookies. */
-  async askElsewhere<T>(url: URL, query: Query<T>, signal: AbortSignal): Promise<T> {
-    const { transport, policy } = this.#options;
-    const attempt = async () => {
-      const headers = { ...COMMON_HEADERS, ...query.headers };
-      const response = await transport.send({ method: 'GET', url, headers }, signal);
-      if (response.status === 200 || query.also?.includes(response.status)) return query.read(response);
-      throw answerError(response, await readFailure(response), query);
-    };
-    return retryRequest(attempt, policy, signal);
   }
 
   #passOn(warnings: readonly string[]): void {
     for (const text of warnings) {
       if (this.#warnings.has(text) || this.#warnings.size >= MAX_WARNINGS) continue;
       this.#warnings.add(text);
-      this.#options.policy.report({ type: 'notice', message: `${this.name} says: ${text}` });
+      this.#options.transport.policy.report({ type: 'notice', message: `${this.name} says: ${text}` });
     }
+  }
+}
+
+/** Retries of a request while another endpoint is left. */
+const RETRIES_WITH_OTHERS = 1;
+
+/** The error to throw when every endpoint failed; `last` is the least preferred one. */
+export type Explain = (failures: ReadonlyMap<Endpoint, DlrootfsError>, last: Endpoint) => DlrootfsError;
+
+/** The endpoints of one repository: mirrors, or the registries of an index. When one fails, the next one gets the request. */
+export class Failover {
+  readonly endpoints: readonly Endpoint[];
+  readonly #report: Report;
+  readonly #explain: Explain;
+  /** Endpoints with a transient error: they come last. */
+  readonly #failed = new Set<Endpoint>();
+  readonly #announced = new Set<Endpoint>();
+  /** The last one that answered: it comes first. */
+  #preferred: Endpoint | undefined;
+
+  /**
+   * @param endpoints in order of preference
+   * @param explain the error when all have failed
+   */
+  constructor(endpoints: readonly Endpoint[], report: Report, explain: Explain) {
+    this.endpoints = endpoints;
+    this.#report = report;
+    this.#explain = explain;
+  }
+
+  /**
+   * Sends a request to one endpoint after the other, until one answers.
+   *
+   * @param query may depend on the endpoint
+   * @param turn starts this many places later in the order
+   */
+  async ask<T>(
+    query: Query<T> | ((endpoint: Endpoint) => Query<T>),
+    signal: AbortSignal,
+    turn = 0,
+  ): Promise<T> {
+    const attempt = (endpoint: Endpoint, retries: number | undefined) =>
+      endpoint.ask(typeof query === 'function' ? query(endpoint) : query, signal, retries);
+    return this.first(attempt, signal, turn);
+  }
+
+  /** The first result of an endpoint; `attempt` gets the number of its retries while other endpoints are left. */
+  async first<T>(
+    attempt: (endpoint: Endpoint, retries: number | undefined) => Promise<T>,
+    signal: AbortSignal,
+    turn = 0,
+  ): Promise<T> {
+    const order = this.#order(turn);
+    const failures = new Map<Endpoint, DlrootfsError>();
+    for (const [place, endpoint] of order.entries()) {
+      const next = order[place + 1];
+      try {
+        const result = await attempt(endpoint, next && RETRIES_WITH_OTHERS);
+        this.#failed.delete(endpoint);
+        if (turn === 0) this.#preferred = endpoint;
+        return result;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!(error instanceof DlrootfsError) || error instanceof UsageError) throw error;
+        failures.set(endpoint, error);
+        if (isTransient(error)) this.#failed.add(endpoint);
+        if (next) this.#announce(endpoint, error, next);
+      }
+    }
+    throw this.#explain(failures, this.endpoints.at(-1)!);
+  }
+
+  #order(turn: number): readonly Endpoint[] {
+    const healthy = this.endpoints.filter((endpoint) => !this.#failed.has(endpoint));
+    const preferred = Math.max(0, this.#preferred === undefined ? 0 : healthy.indexOf(this.#preferred));
+    const start = healthy.length === 0 ? 0 : (preferred + turn) % healthy.length;
+    const failed = this.endpoints.filter((endpoint) => this.#failed.has(endpoint));
+    return [...healthy.slice(start), ...healthy.slice(0, start), ...failed];
+  }
+
+  #announce(endpoint: Endpoint, error: DlrootfsError, next: Endpoint): void {
+    const type = this.#announced.has(endpoint) || error.code === 'NOT_FOUND' ? 'debug' : 'notice';
+    this.#announced.add(endpoint);
+    this.#report({ type, message: `${error.message}; trying ${next.name} instead` });
   }
 }

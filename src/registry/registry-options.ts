@@ -21,15 +21,9 @@ export interface ManifestStore {
   /** The bytes as they were stored; they are verified again by the caller. */
   get(digest: Digest): Promise<Uint8Array | undefined>;
   put(digest: Digest, bytes: Uint8Array): Promise<void>;
-  /** What `remember` got last for this reference (`name:tag`). Without it, each tag costs a HEAD. */
-  recall?(reference: string): Promise<Remembered | undefined>;
-  remember?(reference: string, digest: Digest): Promise<void>;
-}
-
-/** The digest that a tag had at a time. */
-export interface Remembered {
-  readonly digest: Digest;
-  readonly at: Date;
+  /** What `remember` got last for this reference (`name:tag`), and when. */
+  recall(reference: string): Promise<{ readonly digest: Digest; readonly at: Date } | undefined>;
+  remember(reference: string, digest: Digest): Promise<void>;
 }
 
 /** Milliseconds until a request without progress fails. */
@@ -59,7 +53,7 @@ export interface RegistryOptions {
   /** Send no credentials, and read no files for them. */
   readonly noCredentials?: boolean | undefined;
 
-  /** False: certificates are not checked, and http is tried where https fails. True when left out. */
+  /** False: certificates are not checked, and http is tried where https fails. Default: true. */
   readonly tlsVerify?: boolean | undefined;
   /** http, without trying https. */
   readonly plainHttp?: boolean | undefined;
@@ -71,14 +65,14 @@ export interface RegistryOptions {
 
   /** `[scheme://]host[:port][/path]`, tried in order before the registry itself. */
   readonly mirrors?: readonly string[] | undefined;
-  /** Only this version of the protocol; left out: 2, and 1 where the registry does not know it. */
+  /** Use only this version of the protocol. Default: 2, and 1 where the registry does not know 2. */
   readonly registryVersion?: 1 | 2 | undefined;
 
-  /** Retries of a request; 5 when left out. */
+  /** Retries of a request. Default: 5. */
   readonly retry?: number | undefined;
-  /** Milliseconds before the first retry, doubled for each further one; 500 when left out. */
+  /** Milliseconds before the first retry, doubled for each further one. Default: 500. */
   readonly retryDelay?: number | undefined;
-  /** Requests under way at once, bodies being read included; 7 when left out. */
+  /** Limit on concurrent requests, bodies being read included. Default: 7. */
   readonly connections?: number | undefined;
   readonly timeouts?: Partial<Timeouts> | undefined;
   readonly manifestStore?: ManifestStore | undefined;
@@ -104,9 +98,13 @@ export const DEFAULT_TIMEOUTS: Timeouts = {
   document: 60_000,
 };
 
-/** Retries of a request, and the milliseconds before the first of them. */
-export const DEFAULT_RETRIES = 5;
-export const DEFAULT_RETRY_DELAY = 500;
+/** How often a request is sent again, and after which delay. */
+export function retryPolicyOf({
+  retry = 5,
+  retryDelay = 500,
+}: Pick<RegistryOptions, 'retry' | 'retryDelay'>): RetryPolicy {
+  return { retries: retry, delay: retryDelay };
+}
 
-/** As many as the original's parallel pulls. */
+/** The number of the original's parallel pulls. */
 export const DEFAULT_CONNECTIONS = 7;

@@ -1,14 +1,21 @@
 import { hostnameOf, isLoopback } from '../oci/reference.ts';
-import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
+import { type DlrootfsError, NetworkError } from '../errors.ts';
 import { parseJson } from '../oci/json.ts';
-import { basic, type Credential, describeCredential } from './auth/credentials.ts';
-import type { Ping, Place } from './contact.ts';
-import { type Authorization, Endpoint, type Refusal, type Tried, type Verdict } from './endpoint.ts';
-import { type Explain, Failover } from './failover.ts';
-import { readDocument } from './http/body.ts';
+import { basic, describeCredential } from './auth/credentials.ts';
+import type { Credential } from './config/auth-file.ts';
+import {
+  type Authorization,
+  Endpoint,
+  type Explain,
+  Failover,
+  type Refusal,
+  type Tried,
+  type Verdict,
+} from './endpoint.ts';
+import { readDocument } from './http/answer.ts';
 import { Cookies } from './http/cookies.ts';
 import { openTransport, type Transport, type TransportSettings } from './http/transport.ts';
-import { parseEndpoints, parseTokens, type RepositoryData } from './v1-documents.ts';
+import type { Ping, RegistryHost } from './registry-host.ts';
 
 /** Limit on the list of images, which only shows that an index answers. */
 const MAX_IMAGES_BYTES = 16 * 1024 * 1024;
@@ -35,22 +42,22 @@ function indexAuthorization({ header, used }: Basic): Authorization {
 
 /** The index of registry version 1, for one repository: the registries of its images, and the token for them. */
 export class V1Index {
-  readonly #place: Place;
+  /** With its name space: `library/x`. */
+  readonly repository: string;
+  readonly #host: RegistryHost;
   readonly #settings: TransportSettings;
   readonly #ping: Ping;
-  /** With its name space: `library/x`. */
-  readonly #repository: string;
   readonly #cookies = new Cookies();
-  readonly #opened = new Map<string, Promise<Transport>>();
+  readonly #opened: Transport[] = [];
   #endpoint: Endpoint | undefined;
   #token: string | undefined;
   #renewing: Promise<RepositoryData> | undefined;
   #registries: Promise<Failover> | undefined;
 
-  constructor(place: Place, ping: Ping, repository: string, settings: TransportSettings) {
-    this.#place = place;
+  constructor(host: RegistryHost, ping: Ping, repository: string, settings: TransportSettings) {
+    this.#host = host;
     this.#ping = ping;
-    this.#repository = repository;
+    this.repository = repository;
     this.#settings = settings;
   }
 
@@ -71,8 +78,8 @@ export class V1Index {
 
   async #find(signal: AbortSignal): Promise<Failover> {
     const { policy } = this.#settings;
-    const { transport, credentials } = this.#place;
-    const { base, version1, status, standalone } = this.#ping;
+    const { transport, credentials } = this.#host;
+    const { base, standalone } = this.#ping;
     const proof = this.#basicOf(await credentials.find(signal));
     const endpoint = (url: URL, authorization: Authorization, own: Transport) =>
       new Endpoint({
@@ -81,34 +88,31 @@ export class V1Index {
         transport: own,
         authorization,
         cookies: this.#cookies,
-        policy,
       });
     this.#endpoint = endpoint(base, indexAuthorization(proof), transport);
-    const { endpoints } = await this.#read(signal).catch((error: unknown) => {
-      if (version1 || !(error instanceof NotFoundError)) throw error;
-      const hint = `check whether this is a registry: GET /v1/_ping is answered ${status} too`;
-      throw new NotFoundError(error.message, { hint, cause: error });
-    });
-    const registries = endpoints.map(async (url) => {
+    const { endpoints } = await this.#read(signal);
+    const registries: Endpoint[] = [];
+    for (const url of endpoints) {
       const own = url.origin === base.origin;
       const header = own ? proof.header : undefined;
       const authorization = new RegistryAuthorization(this, { ...proof, header }, standalone);
-      return endpoint(url, authorization, own ? transport : await this.#open(url));
-    });
-    return new Failover(await Promise.all(registries), policy.report, explainRegistries);
+      registries.push(endpoint(url, authorization, own ? transport : await this.#open(url)));
+    }
+    return new Failover(registries, policy.report, explainRegistries);
   }
 
   /** Requests where the repository is, and keeps the token. */
   async #read(signal: AbortSignal): Promise<RepositoryData> {
-    const subject = `the list of images of ${this.#repository}`;
-    const absent = `${this.#repository} does not exist`;
-    const { base } = this.#ping;
+    const subject = `the list of images of ${this.repository}`;
+    const { base, version1, status } = this.#ping;
+    const noRegistry = `check whether this is a registry: GET /v1/_ping is answered ${status} too`;
     const data = await this.#endpoint!.ask(
       {
-        path: `repositories/${this.#repository}/images`,
+        path: `repositories/${this.repository}/images`,
         headers: { 'x-docker-token': 'true' },
         subject,
-        absent,
+        absent: `${this.repository} does not exist`,
+        absentHint: version1 ? undefined : noRegistry,
         read: async (response) => {
           if (!Array.isArray(parseJson(await readDocument(response, MAX_IMAGES_BYTES), subject))) {
             throw new NetworkError(`cannot read ${subject}: the answer of ${base.host} is not a JSON array`, {
@@ -149,25 +153,23 @@ export class V1Index {
   }
 
   #mayUseHttp(host: string): boolean {
-    const { plainHttp, insecure } = this.#place.location;
+    const { plainHttp, insecure } = this.#host.location;
     return plainHttp || insecure || isLoopback(host);
   }
 
   /** Connections to a registry that is not the index: with the certificates that are its own. */
-  #open({ host }: URL): Promise<Transport> {
-    const { location } = this.#place;
+  async #open({ host }: URL): Promise<Transport> {
+    const { location } = this.#host;
     const { options } = this.#settings;
     const sameHost = hostnameOf(host) === hostnameOf(location.registry);
     const insecure = options.tlsVerify === false || (location.insecure && sameHost);
-    const opening = this.#opened.get(host) ?? openTransport(host, insecure, this.#settings);
-    this.#opened.set(host, opening);
-    return opening;
+    const transport = await openTransport(host, insecure, this.#settings);
+    this.#opened.push(transport);
+    return transport;
   }
 
   async close(): Promise<void> {
-    const opened = await Promise.allSettled(this.#opened.values());
-    const open = opened.filter((each) => each.status === 'fulfilled');
-    await Promise.all(open.map((each) => each.value.close()));
+    await Promise.all(this.#opened.map((transport) => transport.close()));
   }
 }
 
@@ -226,3 +228,46 @@ const explainRegistries: Explain = (failures) => {
     { cause: first },
   );
 };
+
+/** Limit on the registries of one index. */
+const MAX_ENDPOINTS = 16;
+
+/** The headers of an index about a repository. */
+export interface RepositoryData {
+  /** For `Authorization: Token …`; undefined without one. */
+  readonly token: string | undefined;
+  /** Where the repository's images are, in order; each ends in `/v1/`. */
+  readonly endpoints: readonly URL[];
+}
+
+/**
+ * The tokens of `X-Docker-Token` headers, joined. The standalone registry of 2014 puts the word `Token` before its own, which is not
+ * part of it. Undefined when there is none that can be sent back.
+ */
+export function parseTokens(values: readonly string[]): string | undefined {
+  const tokens = values
+    .map((value) => value.trim().replace(/^Token\s+/i, ''))
+    .filter((token) => /^[\x20-\x7e]+$/.test(token));
+  return tokens.length === 0 ? undefined : tokens.join(',');
+}
+
+/**
+ * The registries that `X-Docker-Endpoints` headers name, each once: `host` or `host:port`, separated by commas; anything else is left
+ * out. They use the index's own scheme, but http only where `mayUseHttp`. Without the header the index is the registry.
+ */
+export function parseEndpoints(
+  values: readonly string[],
+  index: URL,
+  mayUseHttp: (host: string) => boolean,
+): readonly URL[] {
+  const hosts = values.flatMap((value) => value.split(',')).map((item) => item.trim());
+  const named = hosts.filter(Boolean);
+  if (named.length === 0) return [index];
+  const urls = named.flatMap((host) => {
+    if (!/^[^\s/?#@\\]+$/.test(host) || hostnameOf(host) === '') return [];
+    const scheme = index.protocol === 'http:' && mayUseHttp(host) ? 'http' : 'https';
+    const url = URL.parse(`${scheme}://${host}/v1/`);
+    return url ? [url.href] : [];
+  });
+  return [...new Set(urls)].slice(0, MAX_ENDPOINTS).map((href) => new URL(href));
+}

@@ -1,23 +1,14 @@
-import { IntegrityError } from '../errors.ts';
+import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
-import type { Image, Layer, Session } from '../oci/image.ts';
-import { type JsonObject, parseJsonObject } from '../oci/json.ts';
-import { historyOf } from '../oci/layers.ts';
+import { Digest } from '../oci/digest.ts';
+import { historyOf, type Image, type Layer, type Session } from '../oci/image.ts';
+import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
 import type { Platform } from '../oci/platform.ts';
-import { Reference } from '../oci/reference.ts';
-import { BlobSource } from './blob-source.ts';
-import type { Query } from './endpoint.ts';
-import type { Failover } from './failover.ts';
-import { readDocument } from './http/body.ts';
+import { isTag, Reference } from '../oci/reference.ts';
+import { blobOpener } from './blob-source.ts';
+import type { Failover, Query } from './endpoint.ts';
+import { readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
-import {
-  imageOfTag,
-  parseAncestry,
-  parseImageJson,
-  parseLayerSize,
-  parsePayloadChecksum,
-  tagNames,
-} from './v1-documents.ts';
 import type { V1Index } from './v1-index.ts';
 
 const MAX_TAGS_BYTES = 16 * 1024 * 1024;
@@ -33,19 +24,16 @@ interface ImageFacts {
   readonly size: number | undefined;
 }
 
-/** A session by version 1 of the protocol, as Docker 1.4 spoke it. */
+/** A session by version 1 of the protocol, by the rules of docker-registry (Python) and Docker 1.4. */
 export class Version1Session implements Session {
   readonly #reference: Reference;
   /** `library/x`, or `host[:port]/path`, for messages. */
   readonly #name: string;
-  readonly #path: string;
   readonly #index: V1Index;
 
-  /** @param path of the repository, with its name space */
-  constructor(reference: Reference, path: string, index: V1Index) {
+  constructor(reference: Reference, index: V1Index) {
     this.#reference = reference;
     this.#name = Reference.name(reference);
-    this.#path = path;
     this.#index = index;
   }
 
@@ -72,7 +60,7 @@ export class Version1Session implements Session {
     const absent = `${this.#name} does not exist`;
     const read = async (response: Response) =>
       parseJsonObject(await readDocument(response, MAX_TAGS_BYTES), subject);
-    return this.#ask({ path: `repositories/${this.#path}/tags`, subject, absent, read }, signal);
+    return this.#ask({ path: `repositories/${this.#index.repository}/tags`, subject, absent, read }, signal);
   }
 
   async #ancestry(id: string, signal: AbortSignal): Promise<readonly string[]> {
@@ -128,7 +116,6 @@ export class Version1Session implements Session {
   #layer(facts: ImageFacts, createdBy: string | undefined, registries: Failover): Layer {
     const { id, json, checksum, size } = facts;
     const subject = `the layer ${id} of ${this.#name}`;
-    const source = new BlobSource({ path: `images/${id}/layer`, subject, size }, registries);
     return {
       id,
       mediaType: 'application/octet-stream',
@@ -136,7 +123,7 @@ export class Version1Session implements Session {
       size,
       info: json,
       createdBy,
-      open: (range, signal) => source.open(range, signal),
+      open: blobOpener({ path: `images/${id}/layer`, subject, size }, registries),
     };
   }
 
@@ -147,4 +134,119 @@ export class Version1Session implements Session {
   async close(): Promise<void> {
     await this.#index.close();
   }
+}
+
+/** Docker's own limit is 127. */
+const MAX_LAYERS = 4096;
+/** Tags that an error message lists. */
+const LISTED_TAGS = 8;
+
+const ID_PATTERN = /^(?:[0-9a-f]{64}|[0-9a-f]{16})$/;
+
+/** The tags of a list (an object from tag to image id), sorted; invalid names are left out. */
+export function tagNames(tags: JsonObject): readonly string[] {
+  return Object.keys(tags).filter(isTag).toSorted();
+}
+
+/**
+ * The id of the image that `tag` points to.
+ *
+ * @throws NotFoundError that lists some tags there are, IntegrityError
+ */
+export function imageOfTag(tags: JsonObject, tag: string, name: string): string {
+  if (!Object.hasOwn(tags, tag)) {
+    const names = tagNames(tags);
+    const more = names.length > LISTED_TAGS ? ', …' : '';
+    throw new NotFoundError(`${name} has no tag ${printable(tag)}`, {
+      code: 'TAG_NOT_FOUND',
+      hint:
+        names.length === 0
+          ? 'choose another repository: this one has no tags'
+          : `choose one of its tags: ${names.slice(0, LISTED_TAGS).join(', ')}${more}`,
+    });
+  }
+  return imageId(tags[tag], `the image that ${name}:${printable(tag)} points to`);
+}
+
+/**
+ * An image id: 64 hex digits, in very old images 16.
+ *
+ * @throws IntegrityError that names `what`
+ */
+function imageId(value: unknown, what: string): string {
+  if (typeof value === 'string' && ID_PATTERN.test(value)) return value;
+  const found =
+    typeof value === 'string' ? `"${printable(value, 80)}", not 64 or 16 hex digits` : 'not a string';
+  throw new IntegrityError(`the id of ${what} is ${found}`);
+}
+
+/**
+ * Reads the ancestry of image `id`; the ids come out base first, `id` last.
+ *
+ * @throws IntegrityError
+ */
+export function parseAncestry(body: Uint8Array, id: string, what: string): readonly string[] {
+  const list = parseJson(body, what);
+  if (!Array.isArray(list)) throw new IntegrityError(`${what} is not a JSON array`);
+  if (list.length === 0) throw new IntegrityError(`${what} is empty: an image has one layer at least`);
+  if (list.length > MAX_LAYERS) {
+    throw new IntegrityError(`${what} lists ${list.length} layers, ${MAX_LAYERS} are allowed`);
+  }
+  const ids = list.map((value: unknown, place) => imageId(value, `layer ${list.length - place} in ${what}`));
+  if (ids[0] !== id) throw new IntegrityError(`${what} begins with another image, ${ids[0]}`);
+  const seen = new Set<string>();
+  for (const each of ids) {
+    if (seen.has(each)) throw new IntegrityError(`${what} names ${each} more than once`);
+    seen.add(each);
+  }
+  return ids.toReversed();
+}
+
+/**
+ * Reads the JSON of image `id` on top of `parent`.
+ *
+ * @throws IntegrityError, also where it names other images than these
+ */
+export function parseImageJson(
+  body: Uint8Array,
+  { id, parent }: { readonly id: string; readonly parent: string | undefined },
+  what: string,
+): JsonObject {
+  const json = parseJsonObject(body, what);
+  const said = textOf(json['id']);
+  if (said !== undefined && said !== id) {
+    throw new IntegrityError(`${what} belongs to another image, ${printable(said, 80)}`);
+  }
+  const saidParent = textOf(json['parent']);
+  if (saidParent !== undefined && saidParent !== parent) {
+    const expected = parent === undefined ? 'it is the base' : `it should be ${parent}`;
+    throw new IntegrityError(
+      `${what} names the parent ${printable(saidParent, 80)}, but by the ancestry ${expected}`,
+    );
+  }
+  return json;
+}
+
+/**
+ * The sha256 in an `X-Docker-Checksum-Payload` header: over the image's JSON as sent, a newline, and the layer as sent. The server of
+ * 2014 keeps a list, so the header may be a list as text, in the syntax of JSON or Python, with a tarsum in it. Undefined without a sha256,
+ * or with more than one.
+ */
+export function parsePayloadChecksum(header: string | undefined): Digest | undefined {
+  const found = [...(header ?? '').matchAll(/(?<![\w.+-])sha256:([0-9a-f]{64})(?![0-9a-f])/gi)];
+  const digests = new Set(found.map((match) => match[1]!.toLowerCase()));
+  const [hex] = digests;
+  return digests.size === 1 ? Digest.parse(`sha256:${hex}`) : undefined;
+}
+
+/**
+ * The size in an `X-Docker-Size` header, in bytes; undefined when it is missing or -1.
+ *
+ * @throws IntegrityError
+ */
+export function parseLayerSize(header: string | undefined, what: string): number | undefined {
+  const text = header?.trim() ?? '';
+  if (text === '' || text === '-1') return undefined;
+  if (/^\d{1,15}$/.test(text)) return Number(text);
+  throw new IntegrityError(`the size of ${what} is "${printable(text, 40)}", which is not a number of bytes`);
 }

@@ -1,49 +1,184 @@
-import { NetworkError } from '../errors.ts';
-import { type Choice, chooseManifest, platformsOf } from '../oci/image-index.ts';
-import type { Image, Session } from '../oci/image.ts';
+import { DlrootfsError, IntegrityError, NetworkError, NotFoundError, UsageError } from '../errors.ts';
+import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
+import { Digest, digestOf, verify } from '../oci/digest.ts';
+import { describe, type FoundDocument } from '../oci/image-index.ts';
+import type { Image, LayerDescription, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
-import { describeImage, describeSchema1, type LayerDescription } from '../oci/layers.ts';
+import { type Manifest, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
+import { MANIFEST_ACCEPT } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
 import { isTag, Reference } from '../oci/reference.ts';
-import { BlobSource } from './blob-source.ts';
-import type { Documents } from './documents.ts';
-import type { Endpoint } from './endpoint.ts';
-import type { Failover } from './failover.ts';
-import { readDocument } from './http/body.ts';
+import { blobOpener } from './blob-source.ts';
+import type { Endpoint, Failover, Query } from './endpoint.ts';
+import { describeRateLimit, readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
+import { isTransient } from './http/transport-error.ts';
+import type { RegistryOptions } from './registry-options.ts';
 
 const MAX_PAGE_BYTES = 16 * 1024 * 1024;
 const MAX_PAGES = 10_000;
 
-interface TagPage {
-  readonly tags: readonly string[];
-  readonly next: string | undefined;
-}
+/** The path of a manifest, and its name in errors. */
+type ManifestTarget = Pick<Query<unknown>, 'path' | 'subject' | 'absent' | 'absentHint' | 'repository'>;
 
-/** A session by version 2 of the protocol (OCI distribution specification). */
+const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };
+
+/**
+ * A session by version 2 of the protocol (OCI distribution specification). Manifests and configs come from the store where it has them;
+ * all are verified.
+ */
 export class Version2Session implements Session {
   readonly #reference: Reference;
   readonly #name: string;
-  readonly #endpoints: Failover;
-  readonly #documents: Documents;
+  readonly #options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report'>;
+  readonly #endpoints: Failover | undefined;
+  /** In the answer with the last manifest, in words. */
+  #rateLimit: string | undefined;
 
-  constructor(reference: Reference, endpoints: Failover, documents: Documents) {
+  /** @param endpoints undefined offline: then everything comes from the store, and no layer can be opened */
+  constructor(
+    reference: Reference,
+    options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report'>,
+    endpoints?: Failover,
+  ) {
     this.#reference = reference;
     this.#name = Reference.name(reference);
+    this.#options = options;
     this.#endpoints = endpoints;
-    this.#documents = documents;
   }
 
   async image(platform: Platform, signal: AbortSignal): Promise<Image> {
-    const image = await describedImage(this.#reference, this.#documents, platform, signal);
-    return { ...image, layers: image.layers.map((layer) => this.#openable(layer)) };
+    const { tag = 'latest', digest } = this.#reference;
+    const found = await (digest === undefined ? this.#byTag(tag, signal) : this.#byDigest(digest, signal));
+    const source = {
+      manifest: async (listed: { readonly digest: Digest }) =>
+        (await this.#byDigest(listed.digest, signal)).document,
+      config: (manifest: Manifest) => this.#config(manifest, signal),
+    };
+    const image = await describe(found, platform, source, Reference.format(this.#reference));
+    const layers = image.layers.map((layer) => this.#openable(layer));
+    return { ...image, rateLimit: this.#rateLimit, layers };
   }
 
   #openable({ urls, ...layer }: LayerDescription): Image['layers'][number] {
     const { digest, size } = layer;
     const subject = `the layer ${digest} of ${this.#name}`;
-    const source = new BlobSource({ path: `blobs/${digest}`, subject, size, urls }, this.#endpoints);
-    return { ...layer, open: (range, signal) => source.open(range, signal) };
+    const open = this.#endpoints
+      ? blobOpener({ path: `blobs/${digest}`, subject, size, urls }, this.#endpoints)
+      : () => Promise.reject(this.#notCached(subject));
+    return { ...layer, open };
+  }
+
+  async #ask<T>(query: Query<T>, signal: AbortSignal): Promise<T> {
+    if (!this.#endpoints) throw this.#notCached(query.subject);
+    return this.#endpoints.ask(query, signal);
+  }
+
+  #notCached(subject: string): NotFoundError {
+    return new NotFoundError(`cannot read ${subject} offline: the cache does not have it`, {
+      code: 'NOT_CACHED',
+      hint: this.#options.offline?.hint,
+    });
+  }
+
+  /** The manifest or index that a tag points to now: one GET, or a HEAD when the store has it already; offline, as it was last. */
+  async #byTag(tag: string, signal: AbortSignal): Promise<FoundDocument> {
+    const { manifestStore: store, report } = this.#options;
+    const name = `${this.#name}:${tag}`;
+    const target = {
+      path: `manifests/${tag}`,
+      subject: `the manifest of ${name}`,
+      absent: `${this.#name} has no tag ${tag}`,
+      repository: this.#name,
+    };
+    const last = await store?.recall(name);
+    if (this.#endpoints) {
+      const digest = last && (await this.#digestOfTag(target, signal));
+      const stored = digest && (await this.#storedManifest(digest, target.subject));
+      const found = stored ?? (await this.#fetchManifest(target, undefined, signal));
+      await store?.remember(name, found.digest);
+      return found;
+    }
+    if (!last) throw this.#notCached(target.subject);
+    const found = await this.#byDigest(last.digest, signal);
+    const time = `${last.at.toISOString().slice(0, 16).replace('T', ' ')} UTC`;
+    report({ type: 'notice', message: `offline: ${name} is ${last.digest}, as it was at ${time}` });
+    return found;
+  }
+
+  /** The manifest or index with this digest. */
+  async #byDigest(digest: Digest, signal: AbortSignal): Promise<FoundDocument> {
+    const target = {
+      path: `manifests/${digest}`,
+      subject: `the manifest ${this.#name}@${digest}`,
+      absentHint: 'check the name and the digest (dlrootfs inspect NAME prints that of a tag)',
+      repository: this.#name,
+    };
+    const stored = await this.#storedManifest(digest, target.subject);
+    return stored ?? this.#fetchManifest(target, digest, signal);
+  }
+
+  /** The digest that a HEAD says; undefined where only a GET tells more. */
+  async #digestOfTag(target: ManifestTarget, signal: AbortSignal): Promise<Digest | undefined> {
+    const head = {
+      ...target,
+      method: 'HEAD',
+      headers: ACCEPT,
+      also: [404, 405],
+      read: (response: Response) =>
+        Promise.resolve(response.status === 200 ? digestOfHeader(response) : undefined),
+    } as const;
+    return this.#ask(head, signal).catch((error: unknown) => {
+      // The answer to a HEAD has no body; the one to the GET will explain the error.
+      if (error instanceof DlrootfsError && !isTransient(error)) return undefined;
+      throw error;
+    });
+  }
+
+  async #storedManifest(digest: Digest, what: string): Promise<FoundDocument | undefined> {
+    const bytes = await this.#options.manifestStore?.get(digest);
+    if (!bytes) return undefined;
+    try {
+      return { document: parseManifest(bytes, undefined, what, digest), digest };
+    } catch {
+      // The downloaded document replaces it.
+      return undefined;
+    }
+  }
+
+  async #fetchManifest(
+    target: ManifestTarget,
+    digest: Digest | undefined,
+    signal: AbortSignal,
+  ): Promise<FoundDocument> {
+    const read = async (response: Response) => {
+      const bytes = await readDocument(response, MAX_MANIFEST_BYTES);
+      this.#rateLimit = describeRateLimit(response.header) ?? this.#rateLimit;
+      const expected = digest ?? digestOfHeader(response);
+      const document = parseManifest(bytes, response.header('content-type'), target.subject, expected);
+      return { document, digest: expected ?? digestOf(document.payload), bytes };
+    };
+    const { bytes, ...found } = await this.#ask({ ...target, headers: ACCEPT, read }, signal);
+    await this.#options.manifestStore?.put(found.digest, bytes);
+    return found;
+  }
+
+  async #config({ config: { digest, size } }: Manifest, signal: AbortSignal): Promise<ImageConfig> {
+    const { manifestStore: store } = this.#options;
+    const subject = `the config of ${this.#name}`;
+    const stored = await store?.get(digest);
+    if (stored && digestOf(stored) === digest) return parseConfig(stored, subject);
+    if (size > MAX_CONFIG_BYTES) {
+      throw new IntegrityError(`${subject} has ${size} bytes, ${MAX_CONFIG_BYTES} are allowed`);
+    }
+    const read = async (response: Response) => {
+      const bytes = await readDocument(response, size);
+      verify(bytes, digest, subject);
+      return bytes;
+    };
+    const bytes = await this.#ask({ path: `blobs/${digest}`, subject, read }, signal);
+    await store?.put(digest, bytes);
+    return parseConfig(bytes, subject);
   }
 
   /**
@@ -52,8 +187,14 @@ export class Version2Session implements Session {
    * @throws NetworkError when the pages have no end
    */
   async *tags(signal: AbortSignal): AsyncGenerator<string, void> {
+    const endpoints = this.#endpoints;
+    if (!endpoints) {
+      throw new UsageError('cannot list tags offline: the cache has no lists of tags', {
+        hint: 'leave out --offline',
+      });
+    }
     const subject = `the list of tags of ${this.#name}`;
-    /** Who answered the first page: the others may have other tags, in other pages. */
+    /** It answered the first page: the others may have other tags, in other pages. */
     let source: Endpoint | undefined;
     const seen = new Set<string>();
     for (let query: string | undefined = ''; query !== undefined;) {
@@ -66,7 +207,7 @@ export class Version2Session implements Session {
       });
       const asked = { path: `tags/list${query}`, subject, repository: this.#name, read };
       const page: TagPage = await (source?.ask(asked, signal) ??
-        this.#endpoints.first(async (endpoint, retries) => {
+        endpoints.first(async (endpoint, retries) => {
           const first = await endpoint.ask(asked, signal, retries);
           source = endpoint;
           return first;
@@ -81,50 +222,18 @@ export class Version2Session implements Session {
   }
 }
 
-/** An image, and its layers as manifest and config describe them. */
-type DescribedImage = Omit<Image, 'layers'> & { readonly layers: readonly LayerDescription[] };
-
-/**
- * The image that `reference` names for a platform.
- *
- * @throws what `documents` throws; NotFoundError without an image for the platform; IntegrityError
- */
-export async function describedImage(
-  reference: Reference,
-  documents: Documents,
-  platform: Platform,
-  signal: AbortSignal,
-): Promise<DescribedImage> {
-  const { digest, manifest, config: known, platforms } = await choose(reference, documents, platform, signal);
-  const description =
-    manifest.kind === 'schema1'
-      ? describeSchema1(manifest)
-      : describeImage(
-          manifest,
-          known ?? (await documents.config(manifest, signal)),
-          Reference.format(reference),
-        );
-  return { ...description, digest, platforms, rateLimit: documents.rateLimit };
+/** The digest of the manifest in the answer's header; undefined without one, or where it cannot be checked. */
+function digestOfHeader(response: Response): Digest | undefined {
+  try {
+    return Digest.parse(response.header('docker-content-digest')?.trim() ?? '');
+  } catch {
+    return undefined;
+  }
 }
 
-async function choose(
-  reference: Reference,
-  documents: Documents,
-  platform: Platform,
-  signal: AbortSignal,
-): Promise<Choice & Pick<Image, 'platforms'>> {
-  const { tag = 'latest', digest: wanted } = reference;
-  const { document, digest } = await (wanted === undefined
-    ? documents.byTag(tag, signal)
-    : documents.byDigest(wanted, signal));
-  if (document.kind !== 'index') return { digest, manifest: document };
-  const source = {
-    manifest: async (descriptor: { readonly digest: typeof digest }) =>
-      (await documents.byDigest(descriptor.digest, signal)).document,
-    config: (manifest: Parameters<Documents['config']>[0]) => documents.config(manifest, signal),
-  };
-  const choice = await chooseManifest(document, platform, source, Reference.format(reference));
-  return { ...choice, platforms: platformsOf(document) };
+interface TagPage {
+  readonly tags: readonly string[];
+  readonly next: string | undefined;
 }
 
 /**

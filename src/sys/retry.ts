@@ -27,33 +27,6 @@ export async function pause(milliseconds: number, signal: AbortSignal): Promise<
   signal.throwIfAborted();
 }
 
-/** Whether and when to try again: milliseconds to wait, or undefined where `error` is final. */
-export type Decide = (error: unknown, failures: number) => number | undefined;
-
-/**
- * Calls `attempt` until it succeeds, or `decide` says that its error is final; then throws that error.
- *
- * @param decide asked after each failure with the number of failures, from 1; it also reports the retry
- * @throws the signal's reason as soon as it aborts
- */
-export async function retryWhile<T>(
-  attempt: () => Promise<T>,
-  decide: Decide,
-  signal: AbortSignal,
-): Promise<T> {
-  for (let failures = 1; ; failures += 1) {
-    signal.throwIfAborted();
-    try {
-      return await attempt();
-    } catch (error) {
-      signal.throwIfAborted();
-      const wait = decide(error, failures);
-      if (wait === undefined) throw error;
-      await pause(wait, signal);
-    }
-  }
-}
-
 /** Milliseconds as people read them: `0.5 s`, `12 s`. */
 export function inSeconds(milliseconds: number): string {
   return `${milliseconds >= 9_950 ? Math.round(milliseconds / 1000) : (milliseconds / 1000).toFixed(1)} s`;

@@ -108,7 +108,7 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
   [
     './alpine',
     2,
-    'invalid image name "./alpine": bad registry ".": host[:port] is wanted',
+    'invalid image name "./alpine": bad registry ".": expected host[:port]',
     'name an image, as in alpine; for an image on this machine write oci:DIR or docker-archive:FILE',
   ],
   [

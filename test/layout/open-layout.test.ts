@@ -11,7 +11,6 @@ import { parseSource } from '../../src/layout/local-source.ts';
 import { nativeDecoders } from '../../src/blob/decode/native.ts';
 import { digestOf, verify } from '../../src/oci/digest.ts';
 import type { Session } from '../../src/oci/image.ts';
-import { namelessFile } from '../../src/sys/temp-file.ts';
 import { file, symlink, tar } from '../support/archive.ts';
 import { fakeIndex, fakeManifest, sha256 } from '../support/fake-image.ts';
 import { Scratch } from '../support/program.ts';
@@ -32,9 +31,10 @@ const other = fakeManifest({ layers: [{ tar: tars[0]!, compression: 'zstd' }] })
 const arm = fakeManifest({ layers: [{ tar: tars[1]! }], platform: { os: 'linux', architecture: 'arm64' } });
 
 const decompress = decompressor(nativeDecoders());
+const { signal } = new AbortController();
 
 function open(text: string, scratch: Scratch, stdin?: AsyncIterable<Uint8Array>): Promise<Session> {
-  return openLayout(parseSource(text)!, { spoolDirectory: scratch.path, decompress, namelessFile, stdin });
+  return openLayout(parseSource(text)!, { spoolDirectory: scratch.path, decompress, stdin, signal });
 }
 
 function stdinOf(bytes: Uint8Array): Readable {
@@ -282,9 +282,9 @@ for (const [way, native] of [
       for (const text of [`oci-archive:${scratch.join('image')}`, '-']) {
         const session = await openLayout(parseSource(text)!, {
           spoolDirectory: scratch.path,
-          namelessFile,
           decompress: decompressor(native),
           stdin: stdinOf(bytes),
+          signal,
         });
         const { image, blobs } = await readImage(session);
         assert.equal(image.digest, manifest.digest, form);
@@ -318,8 +318,8 @@ test('what is not there, or is something else, is said', async () => {
     [`oci:${scratch.join('d')}`, 3, /holds no image/],
     [`oci-archive:${scratch.join('none')}`, 3, /does not exist/],
     [`oci-archive:${scratch.join('d')}`, 3, /is a directory/, /oci:/],
-    [`oci-archive:${scratch.join('fifo')}`, 3, /no regular file/, /write - and/],
-    ['docker-archive:/dev/zero', 3, /no regular file/],
+    [`oci-archive:${scratch.join('fifo')}`, 3, /not a regular file/, /write - and/],
+    ['docker-archive:/dev/zero', 3, /not a regular file/],
     [`oci-archive:${scratch.join('x')}`, 6, /ends within a header block/],
     [`docker-archive:${scratch.join('rootfs.tar')}`, 3, /holds no image/, /neither index\.json/],
     [`docker-archive:${scratch.join('old.tar')}`, 3, /holds no image/, /older than 1\.10/],
@@ -350,9 +350,13 @@ test('a spool directory that cannot be written is an error with a hint', async (
   await assert.rejects(
     openLayout(
       { transport: 'stdin', path: '' },
-      { spoolDirectory: scratch.join('none'), decompress, namelessFile, stdin: stdinOf(tars[0]!) },
+      { spoolDirectory: scratch.join('none'), decompress, stdin: stdinOf(tars[0]!), signal },
     ),
-    { exitCode: 7, message: /temporary file in .*none: ENOENT/, hint: /standard input/ },
+    {
+      exitCode: 7,
+      message: /temporary file in .*none: no such file or directory \(ENOENT\)/,
+      hint: /standard input/,
+    },
   );
 });
 
@@ -363,7 +367,7 @@ test('standard input that never ends is left at an abort', async () => {
   stdin.write('x');
   const opening = openLayout(
     { transport: 'stdin', path: '' },
-    { spoolDirectory: scratch.path, decompress, namelessFile, stdin, signal: abort.signal },
+    { spoolDirectory: scratch.path, decompress, stdin, signal: abort.signal },
   );
   setTimeout(() => abort.abort(new Error('enough')), 50);
   await assert.rejects(opening, { message: 'enough' });

@@ -197,7 +197,9 @@ test('where nothing fits the error lists what there is', async () => {
     );
     return true;
   });
-  await assert.rejects(documents.choose('linux/amd64'), { hint: 'it names no platforms at all' });
+  await assert.rejects(documents.choose('linux/amd64'), {
+    hint: 'choose another image: this one names no platforms',
+  });
 });
 
 test('only what may fit is fetched', async () => {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { formatLayerInfo, pairHistory } from '../../src/oci/layer-info.ts';
+import { pairHistory } from '../../src/oci/image.ts';
+import { formatLayerInfo } from '../../src/oci/layer-info.ts';
 
 test('the text has sorted keys, two blanks a level and no newline at the end', () => {
   const info = {

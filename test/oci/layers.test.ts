@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { configOf } from '../../src/oci/config.ts';
 import { digestOf } from '../../src/oci/digest.ts';
-import { describeImage } from '../../src/oci/layers.ts';
+import { describeImage } from '../../src/oci/image.ts';
 import type { Manifest } from '../../src/oci/manifest.ts';
 import { MediaType } from '../../src/oci/media-types.ts';
 

@@ -4,10 +4,8 @@ import fc from 'fast-check';
 import {
   entryCredential,
   findEntry,
-  findHelper,
+  findHelpers,
   parseAuthFile,
-  parseLegacyAuthFile,
-  storeKey,
 } from '../../src/registry/config/auth-file.ts';
 
 const entry = { auth: Buffer.from('user:pass').toString('base64') };
@@ -78,17 +76,20 @@ test('auth file: helpers are found by host, Hub by any of its names', () => {
     credHelpers: { 'quay.io': 'q', 'https://index.docker.io/v1/': 'hub', 'gcr.io': 7, 'ghcr.io': '' },
     credsStore: 'store',
   });
-  assert.deepEqual(findHelper(file, 'quay.io'), { name: 'q', key: 'quay.io' });
-  assert.deepEqual(findHelper(file, 'docker.io'), { name: 'hub', key: 'https://index.docker.io/v1/' });
-  assert.equal(findHelper(file, 'gcr.io'), undefined);
-  assert.equal(findHelper(file, 'ghcr.io'), undefined);
-  assert.equal(file.credsStore, 'store');
-  assert.equal(storeKey('docker.io'), 'https://index.docker.io/v1/');
-  assert.equal(storeKey('quay.io'), 'quay.io');
+  const hub = 'https://index.docker.io/v1/';
+  const [own, store] = findHelpers(file, 'quay.io');
+  assert.deepEqual(own, { name: 'q', key: 'quay.io' });
+  assert.deepEqual(store, { name: 'store', key: 'quay.io' });
+  const [ownOfHub, storeOfHub] = findHelpers(file, 'docker.io');
+  assert.deepEqual(ownOfHub, { name: 'hub', key: hub });
+  assert.deepEqual(storeOfHub, { name: 'store', key: hub });
+  assert.deepEqual(findHelpers(file, 'gcr.io'), [{ name: 'store', key: 'gcr.io' }]);
+  assert.deepEqual(findHelpers(file, 'ghcr.io'), [{ name: 'store', key: 'ghcr.io' }]);
+  assert.deepEqual(findHelpers(parseAuthFile({}), 'quay.io'), []);
 });
 
 test('auth file: the form of docker before 1.7', () => {
-  assert.equal(findEntry(parseLegacyAuthFile({ 'quay.io': entry }), 'quay.io', 'a')?.key, 'quay.io');
+  assert.equal(findEntry(parseAuthFile({ auths: { 'quay.io': entry } }), 'quay.io', 'a')?.key, 'quay.io');
 });
 
 const base64 = (text: string) => Buffer.from(text).toString('base64');
@@ -146,9 +147,9 @@ test('auth file: any JSON is read without an error', () => {
   fc.assert(
     fc.property(fc.jsonValue(), fc.string(), fc.string(), (value, registry, repository) => {
       const document = { auths: value, credHelpers: value, credsStore: value };
-      for (const file of [parseAuthFile(value), parseAuthFile(document), parseLegacyAuthFile(value)]) {
+      for (const file of [parseAuthFile(value), parseAuthFile(document), parseAuthFile({ auths: value })]) {
         findEntry(file, registry, repository);
-        findHelper(file, registry);
+        findHelpers(file, registry);
       }
     }),
     { numRuns: 300 },

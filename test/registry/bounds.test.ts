@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { brotliCompressSync, gzipSync } from 'node:zlib';
 import { DlrootfsError, NetworkError, printable } from '../../src/errors.ts';
 import { redirected } from '../../src/registry/http/transport.ts';
-import { registryWords } from '../../src/registry/http/answer-error.ts';
+import { registryWords } from '../../src/registry/http/answer.ts';
 import type { Fault } from '../support/fake-fault.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { RegistryClient } from '../support/registry-client.ts';

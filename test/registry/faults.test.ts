@@ -335,7 +335,7 @@ test('errors that are bugs are not retried', async () => {
   await assert.rejects(
     retryRequest(
       attempt,
-      { timeouts: DEFAULT_TIMEOUTS, retry: { retries: 5, delay: 1 }, report: () => undefined },
+      { retry: { retries: 5, delay: 1 }, report: () => undefined },
       new AbortController().signal,
     ),
     TypeError,
@@ -354,7 +354,6 @@ test('all waits of one request together are bounded', async () => {
     retryRequest(
       attempt,
       {
-        timeouts: DEFAULT_TIMEOUTS,
         retry: { retries: 1e9, delay: 0 },
         report: (event) => messages.push(JSON.stringify(event)),
       },

@@ -6,7 +6,6 @@ import fc from 'fast-check';
 import { UsageError } from '../../src/errors.ts';
 import { Reference } from '../../src/oci/reference.ts';
 import {
-  findLocations,
   findTable,
   locationsOf,
   readRegistriesConf,
@@ -211,5 +210,5 @@ test('files: what is not TOML is a usage error that names the file', async () =>
 
 test('files: none costs nothing and changes nothing', async () => {
   const options = { environment: {}, configDirs: ['/nonexistent'], report: () => undefined };
-  assert.equal((await findLocations(Reference.parse('quay.io/a'), options)).length, 1);
+  assert.equal(locationsOf(Reference.parse('quay.io/a'), [], await readRegistriesConf(options)).length, 1);
 });

@@ -1,13 +1,13 @@
 import { isLoopback } from '../../oci/reference.ts';
 import { NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
 import type { Challenge } from './challenge.ts';
-import { basic, type Credential, type Credentials, describeCredential } from './credentials.ts';
+import type { Credential } from '../config/auth-file.ts';
+import { basic, type Credentials, describeCredential } from './credentials.ts';
 import type { Authorization, Refusal, Tried, Verdict } from '../endpoint.ts';
 import { isObject } from '../../oci/json.ts';
-import { answerError } from '../http/answer-error.ts';
-import { readDocument } from '../http/body.ts';
+import { answerError, readDocument } from '../http/answer.ts';
 import type { Request } from '../http/exchange.ts';
-import { COMMON_HEADERS, type Transport } from '../http/transport.ts';
+import type { Transport } from '../http/transport.ts';
 
 /** The scheme of a challenge, if it is supported. */
 type Scheme = { readonly kind: 'basic' } | Bearer;
@@ -113,7 +113,6 @@ export class Authenticator implements Authorization {
     return scheme.error === 'invalid_token' ? 'later' : 'final';
   }
 
-  /** Takes note that a request with `header` succeeded. */
   accepted(header: string | undefined): void {
     if (header === `Bearer ${this.#token?.text}`) this.#accepted = true;
   }
@@ -128,7 +127,7 @@ export class Authenticator implements Authorization {
 
   async #renew(scheme: Bearer, signal: AbortSignal): Promise<Token> {
     const { realm } = scheme;
-    if (!mayAsk(realm, this.#base!)) {
+    if (!mayHaveCredentials(realm, this.#base!)) {
       throw new NetworkError(
         `refused: the token server of ${this.#base!.host}, ${realm.host}, does not use TLS`,
         { hint: 'report it to the operator of the registry' },
@@ -173,7 +172,7 @@ const MARGIN = 5000;
  * Whether a token server may receive the credentials of its registry: over https always, over http only on this machine or when the
  * registry itself uses http.
  */
-function mayAsk(realm: URL, registry: URL): boolean {
+function mayHaveCredentials(realm: URL, registry: URL): boolean {
   return realm.protocol === 'https:' || isLoopback(realm.host) || registry.protocol === 'http:';
 }
 
@@ -183,7 +182,7 @@ function tokenRequest({ realm, service, scopes }: Bearer, credential: Credential
   url.username = '';
   url.password = '';
   url.hash = '';
-  const headers = { ...COMMON_HEADERS, accept: 'application/json' };
+  const headers = { accept: 'application/json' };
   if (credential?.kind === 'identity-token') {
     const form = new URLSearchParams({
       grant_type: 'refresh_token',

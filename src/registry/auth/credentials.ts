@@ -5,29 +5,15 @@ import { isObject } from '../../oci/json.ts';
 import type { Reference } from '../../oci/reference.ts';
 import { hasCode, osErrorOf, reasonOf } from '../../sys/os-error.ts';
 import {
+  type AuthFile,
+  type Credential,
   entryCredential,
   findEntry,
-  findHelper,
+  findHelpers,
   parseAuthFile,
-  parseLegacyAuthFile,
-  storeKey,
-  type AuthFile,
 } from '../config/auth-file.ts';
 import { configHome, readConfigFile } from '../config/files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
-
-/** A credential for a registry; `source` is its origin, for messages. */
-export type Credential =
-  | {
-      readonly kind: 'password';
-      readonly username: string;
-      readonly password: string;
-      readonly source: string;
-    }
-  /** An OAuth2 refresh token, exchanged at the token server by POST. */
-  | { readonly kind: 'identity-token'; readonly token: string; readonly source: string }
-  /** A Bearer token, sent as it is. */
-  | { readonly kind: 'registry-token'; readonly token: string; readonly source: string };
 
 /** Names a credential without its secret: `bob's credentials from -u`. */
 export function describeCredential(credential: Credential): string {
@@ -49,6 +35,7 @@ interface CredentialSource {
   readonly text?: string;
   /** The user named this file: it must be readable. */
   readonly explicit?: boolean;
+  /** `~/.dockercfg` of docker before 1.7: the map of `auths` alone. */
   readonly legacy?: boolean;
 }
 
@@ -136,7 +123,7 @@ export class Credentials {
       const named = source.explicit === true;
       const text = source.text ?? (await readConfigFile(source.path!, { named, signal }));
       const document: unknown = JSON.parse(text);
-      return source.legacy ? parseLegacyAuthFile(document) : parseAuthFile(document);
+      return parseAuthFile(source.legacy ? { auths: document } : document);
     } catch (error) {
       signal.throwIfAborted();
       if (hasCode(error, 'ENOENT', 'ENOTDIR') && !source.explicit) return undefined;
@@ -152,11 +139,8 @@ export class Credentials {
   }
 
   async #lookUp(file: AuthFile, name: string, signal: AbortSignal): Promise<Credential | undefined> {
-    const helper = findHelper(file, this.#registry);
-    const store =
-      file.credsStore === undefined ? undefined : { name: file.credsStore, key: storeKey(this.#registry) };
-    for (const program of [helper, store]) {
-      const credential = program && (await this.#ask(program, name, signal));
+    for (const helper of findHelpers(file, this.#registry)) {
+      const credential = await this.#ask(helper, name, signal);
       if (credential) return credential;
     }
     const found = findEntry(file, this.#registry, this.#repository);

@@ -1,6 +1,18 @@
 import { HUB_ALIASES } from '../../oci/reference.ts';
 import { isObject, type JsonObject } from '../../oci/json.ts';
-import type { Credential } from '../auth/credentials.ts';
+
+/** A credential for a registry; `source` is its origin, for messages. */
+export type Credential =
+  | {
+      readonly kind: 'password';
+      readonly username: string;
+      readonly password: string;
+      readonly source: string;
+    }
+  /** An OAuth2 refresh token, exchanged at the token server by POST. */
+  | { readonly kind: 'identity-token'; readonly token: string; readonly source: string }
+  /** A Bearer token, sent as it is. */
+  | { readonly kind: 'registry-token'; readonly token: string; readonly source: string };
 
 /** A file of docker or podman with logins: `config.json`, `auth.json`. */
 export interface AuthFile {
@@ -27,11 +39,6 @@ export function parseAuthFile(document: unknown): AuthFile {
   };
 }
 
-/** `~/.dockercfg` of docker before 1.7: the map of `auths` alone. */
-export function parseLegacyAuthFile(document: unknown): AuthFile {
-  return parseAuthFile({ auths: document });
-}
-
 /** `https://HOST/v1/` and the like reduced to the host; Hub's hosts have one name. */
 function hostOfKey(key: string): string {
   const host = key
@@ -41,13 +48,6 @@ function hostOfKey(key: string): string {
   return HUB_ALIASES.has(host) ? 'docker.io' : host;
 }
 
-/** `docker.io/library/alpine`, `docker.io/library`, `docker.io`: containers-auth.json(5). */
-function specificKeys(registry: string, repository: string): string[] {
-  const parts = repository.split('/');
-  const paths = parts.map((_, n) => parts.slice(0, parts.length - n).join('/'));
-  return [...paths.map((path) => `${registry}/${path}`), registry];
-}
-
 function namespacedKey(key: string): string {
   const slash = key.indexOf('/');
   if (slash === -1 || /^https?:/i.test(key)) return key;
@@ -55,20 +55,19 @@ function namespacedKey(key: string): string {
   return host + key.slice(slash);
 }
 
-/** The helper program that keeps the credentials of `registry`, and the key for it. */
-export function findHelper(
-  file: AuthFile,
+/** The helper programs that may keep the credentials of `registry`, each with the key for it: its own, then the store for all registries. */
+export function findHelpers(
+  { credHelpers, credsStore }: AuthFile,
   registry: string,
-): { readonly name: string; readonly key: string } | undefined {
-  for (const [key, name] of file.credHelpers) {
-    if (hostOfKey(key) === hostOfKey(registry) && name !== '') return { name, key };
-  }
-  return undefined;
-}
-
-/** The key of `registry` for a credential store. */
-export function storeKey(registry: string): string {
-  return hostOfKey(registry) === 'docker.io' ? HUB_KEY : registry;
+): readonly { readonly name: string; readonly key: string }[] {
+  const host = hostOfKey(registry);
+  const own = [...credHelpers].find(([key, name]) => hostOfKey(key) === host && name !== '');
+  return [
+    ...(own ? [{ name: own[1], key: own[0] }] : []),
+    ...(credsStore === undefined
+      ? []
+      : [{ name: credsStore, key: host === 'docker.io' ? HUB_KEY : registry }]),
+  ];
 }
 
 /**
@@ -80,25 +79,26 @@ export function findEntry(
   registry: string,
   repository: string,
 ): { readonly key: string; readonly entry: JsonObject } | undefined {
-  const wanted = specificKeys(hostOfKey(registry), repository);
-  const byKey = new Map(
-    [...file.auths].toReversed().map(([key, entry]) => [namespacedKey(key), { key, entry }] as const),
+  const host = hostOfKey(registry);
+  const entries = [...file.auths]
+    .map(([key, entry]) => ({ key, entry }))
+    .filter(({ entry }) => Object.keys(entry).length > 0);
+  const parts = repository.split('/');
+  // `docker.io/library/alpine`, `docker.io/library`: containers-auth.json(5).
+  const paths = parts.map((_, n) => `${host}/${parts.slice(0, parts.length - n).join('/')}`);
+  const ofHost = entries.filter(({ key }) => hostOfKey(key) === host);
+  return (
+    paths.map((path) => entries.find(({ key }) => namespacedKey(key) === path)).find(Boolean) ??
+    ofHost.find(({ key }) => key === registry) ??
+    ofHost.find(({ key }) => key === HUB_KEY) ??
+    ofHost.find(
+      ({ key }) =>
+        !key
+          .replace(/^https?:\/\//i, '')
+          .replace(/\/(?:v[12]\/?)?$/, '')
+          .includes('/'),
+    )
   );
-  for (const key of wanted.slice(0, -1)) {
-    const found = byKey.get(key);
-    if (found && Object.keys(found.entry).length > 0) return found;
-  }
-  const host = wanted.at(-1)!;
-  const exact = byKey.get(registry) ?? byKey.get(HUB_KEY);
-  if (exact && hostOfKey(exact.key) === host && Object.keys(exact.entry).length > 0) return exact;
-  for (const [key, entry] of file.auths) {
-    const plain = !key
-      .replace(/^https?:\/\//i, '')
-      .replace(/\/(?:v[12]\/?)?$/, '')
-      .includes('/');
-    if (plain && hostOfKey(key) === host && Object.keys(entry).length > 0) return { key, entry };
-  }
-  return undefined;
 }
 
 /**

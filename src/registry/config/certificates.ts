@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { UsageError } from '../../errors.ts';
 import { reasonOf } from '../../sys/os-error.ts';
 import type { RegistryOptions } from '../registry-options.ts';
-import { configHome, listConfigDirectory, NoDataError, readConfigFile, systemConfigs } from './files.ts';
+import { configDirectories, listConfigDirectory, NoDataError, readConfigFile } from './files.ts';
 
 /** Settings of the TLS connections on behalf of one registry. */
 export interface TlsSettings {
@@ -51,31 +51,27 @@ export async function tlsSettings(
   options: RegistryOptions,
   insecure: boolean,
 ): Promise<TlsSettings> {
-  const found: CertificateFiles = await certificateDirectory(registry, options);
+  const found = await certificateDirectory(registry, options);
   const { caFile, certFile, keyFile, signal } = options;
   if ((certFile === undefined) !== (keyFile === undefined)) {
     throw new UsageError('a client certificate needs both --cert-file and --key-file', {
-      hint: 'add the other one',
+      hint: 'give both, or neither',
     });
   }
-  const pair =
-    certFile !== undefined && keyFile !== undefined
-      ? { cert: certFile, key: keyFile }
-      : found.clientCertificate;
-  const own = [...(caFile === undefined ? [] : [caFile]), ...found.authorities];
+  const pair = certFile === undefined ? found.clientCertificate : { cert: certFile, key: keyFile! };
+  const paths = [...(caFile === undefined ? [] : [caFile]), ...found.authorities];
   const authorities: string[] = [];
   let length = 0;
-  for (const path of own) {
+  for (const path of paths) {
     const text = await readPem(path, 'a certificate authority', signal);
     authorities.push(text);
     length += text.length;
-    if (length > MAX_AUTHORITIES_LENGTH)
+    if (length > MAX_AUTHORITIES_LENGTH) {
       throw new UsageError(
         `cannot use more than ${MAX_AUTHORITIES_LENGTH} bytes of certificate authorities`,
-        {
-          hint: 'give only the authorities of this registry',
-        },
+        { hint: 'give only the authorities of this registry' },
       );
+    }
   }
   return {
     authorities: [...authorities, ...(await extraAuthorities(options))],
@@ -84,29 +80,12 @@ export async function tlsSettings(
       key: await readPem(pair.key, 'the key of the client certificate', signal),
     },
     verify: options.tlsVerify !== false && !insecure,
-    configured: own.length > 0 || pair !== undefined,
+    configured: paths.length > 0 || pair !== undefined,
   };
 }
 
 /** The paths in a certs.d directory for one registry. */
-export interface CertificateFiles {
-  readonly authorities: readonly string[];
-  readonly clientCertificate?: { readonly cert: string; readonly key: string } | undefined;
-}
-
-const nothing: CertificateFiles = { authorities: [] };
-
-/** The directories to look in, best first: containers-certs.d(5), then docker's. Only the first that exists counts. */
-function candidates(registry: string, options: RegistryOptions): string[] {
-  const home = configHome(options.environment);
-  const places = [
-    ...(home === undefined ? [] : [join(home, 'containers')]),
-    ...systemConfigs(options, 'containers'),
-    ...(home === undefined ? [] : [join(home, 'docker')]),
-    ...systemConfigs(options, 'docker'),
-  ];
-  return places.map((place) => join(place, 'certs.d', registry));
-}
+type CertificateFiles = Pick<TlsSettings, 'authorities' | 'clientCertificate'>;
 
 /**
  * Sorts the files of a certs.d directory: every `*.crt` is an authority, `X.cert` and `X.key` are a client certificate.
@@ -130,19 +109,21 @@ export function sortCertificates(directory: string, names: readonly string[]): C
   return { authorities, clientCertificate };
 }
 
-/** The certificates for `registry` (`host[:port]` as in the reference) from `certDir` or the first certs.d that has it. */
+/**
+ * The certificates for `registry` (`host[:port]` as in the reference) from `certDir`, else from the first certs.d that has it:
+ * containers-certs.d(5), then docker's.
+ */
 async function certificateDirectory(registry: string, options: RegistryOptions): Promise<CertificateFiles> {
-  if (options.certDir !== undefined) {
-    const names = await listConfigDirectory(options.certDir);
-    if (!names)
-      throw new UsageError(`cannot read the certificate directory ${options.certDir}`, {
-        hint: 'name a directory with *.crt, or *.cert and *.key, that you may read',
-      });
-    return sortCertificates(options.certDir, names);
-  }
-  for (const directory of candidates(registry, options)) {
+  const { certDir } = options;
+  const places = [...configDirectories(options, 'containers'), ...configDirectories(options, 'docker')];
+  for (const directory of certDir === undefined
+    ? places.map((place) => join(place, 'certs.d', registry))
+    : [certDir]) {
     const names = await listConfigDirectory(directory);
     if (names) return sortCertificates(directory, names);
   }
-  return nothing;
+  if (certDir === undefined) return { authorities: [] };
+  throw new UsageError(`cannot read the certificate directory ${certDir}`, {
+    hint: 'name a directory with *.crt, or *.cert and *.key, that you may read',
+  });
 }

@@ -23,12 +23,13 @@ export function configHome(environment: Environment): string | undefined {
   return home ? join(home, '.config') : undefined;
 }
 
-/** The directory of that name in `/etc`, or in each replacement of `/etc`. */
-export function systemConfigs(
-  options: Pick<RegistryOptions, 'configDirs'>,
+/** Where `containers` or `docker` have their configuration, best first: the user's, then in `/etc` or each replacement of it. */
+export function configDirectories(
+  { environment, configDirs = ['/etc'] }: Pick<RegistryOptions, 'environment' | 'configDirs'>,
   name: 'containers' | 'docker',
-): string[] {
-  return (options.configDirs ?? ['/etc']).map((directory) => join(directory, name));
+): readonly string[] {
+  const home = configHome(environment);
+  return [...(home === undefined ? [] : [home]), ...configDirs].map((directory) => join(directory, name));
 }
 
 /** A pipe or a terminal delivered no data in time. */
@@ -38,19 +39,16 @@ export class NoDataError extends Error {
   }
 }
 
-/** How to read a file. */
-export interface ReadOptions {
-  /** The user named this file: wait for data if it is a pipe. */
-  readonly named: boolean;
-  readonly signal?: AbortSignal | undefined;
-}
-
 /**
  * The text of a configuration file, of at most 4 MiB. Never blocks on a FIFO or device.
  *
+ * @param options.named the user named this file: wait for data if it is a pipe
  * @throws system errors, NoDataError, and Error for a file that is too long
  */
-export async function readConfigFile(path: string, { named, signal }: ReadOptions): Promise<string> {
+export async function readConfigFile(
+  path: string,
+  { named, signal }: { readonly named: boolean; readonly signal: AbortSignal | undefined },
+): Promise<string> {
   const file = await open(path, READ_FLAGS);
   try {
     const isPipe = (await file.stat()).isFIFO();

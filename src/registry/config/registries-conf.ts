@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { UsageError, printable } from '../../errors.ts';
 import { isObject, textOf } from '../../oci/json.ts';
 import { isRegistry, type Reference } from '../../oci/reference.ts';
-import { configHome, listConfigDirectory, readConfigFile, systemConfigs, type ReadOptions } from './files.ts';
+import { configDirectories, listConfigDirectory, readConfigFile } from './files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
 /** A `[[registry]]` or `[[registry.mirror]]` table of containers-registries.conf(5). */
@@ -71,17 +71,12 @@ function matchLength(prefix: string, name: string): number | undefined {
 
 /** The table that applies to a reference: the longest prefix wins, of equal ones the last that was read. */
 export function findTable(tables: readonly RegistryTable[], reference: Reference): RegistryTable | undefined {
-  const name = fullName(reference);
-  let best: RegistryTable | undefined;
-  for (const table of tables) {
-    if (matchLength(table.prefix, name) === undefined) continue;
-    if (best === undefined || table.prefix.length >= best.prefix.length) best = table;
-  }
-  return best;
-}
-
-function fullName({ registry, repository, tag, digest }: Reference): string {
-  return `${registry}/${repository}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
+  const { registry, repository, tag, digest } = reference;
+  const name = `${registry}/${repository}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
+  return tables
+    .filter(({ prefix }) => matchLength(prefix, name) !== undefined)
+    .toSorted((one, other) => one.prefix.length - other.prefix.length)
+    .at(-1);
 }
 
 /** Registry and repository with `location` in place of `prefix`. */
@@ -97,24 +92,10 @@ function relocate(
   if (slash <= 0 || slash === moved.length - 1 || !isRegistry(moved.slice(0, slash))) {
     throw new UsageError(
       `cannot use registries.conf: the location for ${printable(prefix)} does not lead from ${printable(name)} to HOST[:PORT]/REPOSITORY`,
-      { hint: 'correct location and prefix there' },
+      { hint: 'correct location and prefix in registries.conf' },
     );
   }
   return { registry: moved.slice(0, slash), repository: moved.slice(slash + 1) };
-}
-
-async function readable(path: string, options: ReadOptions): Promise<string | undefined> {
-  try {
-    return await readConfigFile(path, options);
-  } catch {
-    options.signal?.throwIfAborted();
-    return undefined;
-  }
-}
-
-async function dropIns(directory: string): Promise<string[]> {
-  const names = (await listConfigDirectory(directory)) ?? [];
-  return names.filter((name) => name.endsWith('.conf')).map((name) => join(directory, name));
 }
 
 /**
@@ -126,21 +107,26 @@ export async function readRegistriesConf(
   options: Pick<RegistryOptions, 'environment' | 'configDirs' | 'signal'>,
 ): Promise<readonly RegistryTable[]> {
   const { environment, signal } = options;
-  const home = configHome(environment);
-  const user = home === undefined ? [] : [join(home, 'containers')];
-  const system = systemConfigs(options, 'containers');
+  const read = async (path: string, named: boolean) =>
+    readConfigFile(path, { named, signal }).catch(() => {
+      signal?.throwIfAborted();
+      return undefined;
+    });
+  const directories = configDirectories(options, 'containers');
   const named = environment['CONTAINERS_REGISTRIES_CONF'];
-  const files = named ? [named] : [...user, ...system].map((directory) => join(directory, 'registries.conf'));
   const tables: RegistryTable[] = [];
-  for (const path of files) {
-    const text = await readable(path, { named: Boolean(named), signal });
+  for (const path of named ? [named] : directories.map((directory) => join(directory, 'registries.conf'))) {
+    const text = await read(path, Boolean(named));
     if (text === undefined) continue;
     tables.push(...(await parse(text, path)));
     break;
   }
-  for (const directory of [...system, ...user]) {
-    for (const path of await dropIns(join(directory, 'registries.conf.d'))) {
-      tables.push(...(await parse((await readable(path, { named: false, signal })) ?? '', path)));
+  for (const directory of directories.toReversed()) {
+    const dropIns = join(directory, 'registries.conf.d');
+    const names = (await listConfigDirectory(dropIns)) ?? [];
+    for (const name of names.filter((each) => each.endsWith('.conf'))) {
+      const path = join(dropIns, name);
+      tables.push(...(await parse((await read(path, false)) ?? '', path)));
     }
   }
   return tables;
@@ -199,44 +185,28 @@ function parseMirror(text: string, reference: Reference): Location {
   };
 }
 
-/** For references without a table. */
-const NO_TABLE: RegistryTable = {
-  prefix: '',
-  location: undefined,
-  insecure: false,
-  blocked: false,
-  mirrors: [],
-};
-
 /** The places of a reference, in order: the mirrors of `--mirror` and of registries.conf, then the registry itself. */
 export function locationsOf(
   reference: Reference,
   mirrors: readonly string[],
   tables: readonly RegistryTable[],
 ): readonly Location[] {
-  const table = findTable(tables, reference) ?? NO_TABLE;
-  if (table.blocked) {
+  const table = findTable(tables, reference);
+  if (table?.blocked) {
     throw new UsageError(`${printable(table.prefix)} is blocked in registries.conf`, {
       code: 'BLOCKED',
-      hint: 'ask the administrator of this machine about blocked = true in registries.conf',
+      hint: 'remove blocked = true there, or ask the administrator of this machine',
     });
   }
   const place = ({ location, insecure }: TableLocation, mirrorOf?: string): Location => {
-    const { registry, repository } = relocate(reference, table.prefix, location);
+    const { registry, repository } = relocate(reference, table?.prefix ?? '', location);
     return { registry, repository, insecure, plainHttp: false, mirrorOf };
   };
   const excluded = reference.digest === undefined ? 'digest-only' : 'tag-only';
+  const configured = table?.mirrors.filter(({ use }) => use !== excluded) ?? [];
   return [
     ...mirrors.map((mirror) => parseMirror(mirror, reference)),
-    ...table.mirrors.filter(({ use }) => use !== excluded).map((mirror) => place(mirror, reference.registry)),
-    place(table),
+    ...configured.map((mirror) => place(mirror, reference.registry)),
+    place(table ?? { location: undefined, insecure: false }),
   ];
-}
-
-/** As `locationsOf`, with registries.conf read. */
-export async function findLocations(
-  reference: Reference,
-  options: RegistryOptions,
-): Promise<readonly Location[]> {
-  return locationsOf(reference, options.mirrors ?? [], await readRegistriesConf(options));
 }

@@ -1,6 +1,6 @@
 import type { Dispatcher } from 'undici';
 import type { Timeouts } from '../registry-options.ts';
-import { SilentError, StalledError, transportError } from './transport-error.ts';
+import { SlowError, transportError } from './transport-error.ts';
 
 /** A route to a server. */
 export interface Route {
@@ -66,7 +66,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   readonly #timeouts: Timeouts;
   readonly #signal: AbortSignal;
   readonly #finished: () => void;
-  readonly #patience: number;
+  readonly #timeLimit: number;
   readonly #head = Promise.withResolvers<Response>();
   readonly #queue: Uint8Array[] = [];
   #queued = 0;
@@ -74,26 +74,26 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   #controller: Dispatcher.DispatchController | undefined;
   #proxy: string | undefined;
   #deadline: NodeJS.Timeout | undefined;
-  #watch: NodeJS.Timeout | undefined;
+  #stallTimer: NodeJS.Timeout | undefined;
   #progress = 0;
   #paused = false;
-  #over = false;
+  #ended = false;
   #broken = false;
   #error: unknown;
 
   /**
    * @param finished called once, when nothing more comes from the server
-   * @param patience milliseconds until the final status; interim answers (1xx) do not extend them
+   * @param timeLimit milliseconds until the final status; interim answers (1xx) do not extend them
    */
   constructor(
     request: Request,
     timeouts: Timeouts,
     signal: AbortSignal,
     finished: () => void,
-    patience: number,
+    timeLimit: number,
   ) {
     this.#request = request;
-    this.#patience = patience;
+    this.#timeLimit = timeLimit;
     this.#timeouts = timeouts;
     this.#signal = signal;
     this.#finished = finished;
@@ -112,10 +112,10 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   }
 
   async #start(open: () => Promise<Route>): Promise<void> {
-    this.#deadline = setTimeout(() => this.#break(new SilentError(this.#patience)), this.#patience);
+    this.#deadline = setTimeout(() => this.#break(new SlowError('SILENT', this.#timeLimit)), this.#timeLimit);
     const { dispatcher, proxy } = await open();
     this.#proxy = proxy;
-    if (!this.#over) this.#dispatch(dispatcher);
+    if (!this.#ended) this.#dispatch(dispatcher);
   }
 
   #dispatch(dispatcher: Dispatcher): void {
@@ -141,13 +141,13 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller;
-    if (this.#over) controller.abort(new Error('no longer wanted'));
+    if (this.#ended) controller.abort(new Error('no longer wanted'));
   }
 
   onResponseStart(_: Dispatcher.DispatchController, status: number, headers: Headers): void {
-    if (status < 200 || this.#over) return;
+    if (status < 200 || this.#ended) return;
     clearTimeout(this.#deadline);
-    this.#watch = setInterval(this.#look, this.#timeouts.stall);
+    this.#stallTimer = setInterval(this.#checkProgress, this.#timeouts.stall);
     const headersOf = (name: string) => [headers[name] ?? []].flat();
     this.#head.resolve({
       url: this.#request.url,
@@ -163,7 +163,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Uint8Array): void {
-    if (this.#over) return;
+    if (this.#ended) return;
     this.#progress += chunk.length;
     if (this.#waiting) {
       const waiting = this.#waiting;
@@ -179,7 +179,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   }
 
   onResponseEnd(): void {
-    if (this.#over) return;
+    if (this.#ended) return;
     this.#end();
     this.#waiting?.resolve({ done: true, value: undefined });
     this.#waiting = undefined;
@@ -189,29 +189,33 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     this.#break(error);
   }
 
-  readonly #look = () => {
-    if (!this.#paused && this.#progress < LEAST_PROGRESS) this.#break(new StalledError(this.#timeouts.stall));
+  readonly #checkProgress = () => {
+    if (!this.#paused && this.#progress < LEAST_PROGRESS)
+      this.#break(new SlowError('STALLED', this.#timeouts.stall));
     this.#progress = this.#paused ? LEAST_PROGRESS : 0;
   };
 
   #end(): void {
-    this.#over = true;
+    this.#ended = true;
     clearTimeout(this.#deadline);
-    clearInterval(this.#watch);
+    clearInterval(this.#stallTimer);
     this.#signal.removeEventListener('abort', this.#abort);
     this.#finished();
   }
 
   #break(error: Error): void {
-    if (!this.#over) this.#broken = true;
+    if (!this.#ended) this.#broken = true;
     this.#fail(error);
   }
 
   #fail(error: unknown): void {
-    if (this.#over) return;
+    if (this.#ended) return;
     this.#error = this.#signal.aborted
       ? this.#signal.reason
-      : transportError(error, this.#request.url, { inBody: this.#watch !== undefined, proxy: this.#proxy });
+      : transportError(error, this.#request.url, {
+          inBody: this.#stallTimer !== undefined,
+          proxy: this.#proxy,
+        });
     this.#end();
     this.#head.reject(this.#error);
     this.#waiting?.reject(this.#error);
@@ -230,7 +234,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
       return Promise.resolve({ done: false, value });
     }
     if (this.#error !== undefined) return Promise.reject(this.#error);
-    if (this.#over) return Promise.resolve({ done: true, value: undefined });
+    if (this.#ended) return Promise.resolve({ done: true, value: undefined });
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject };
     });

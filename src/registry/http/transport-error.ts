@@ -1,18 +1,19 @@
 /** Failures below HTTP in words, and the errors after which a retry may help. */
 import { hostnameOf } from '../../oci/reference.ts';
 import { DlrootfsError, type ErrorDetails, NetworkError, printable, RateLimitError } from '../../errors.ts';
+import { textOf } from '../../oci/json.ts';
 import { osErrorByCode } from '../../sys/os-error.ts';
 import { inSeconds } from '../../sys/retry.ts';
 
-/** The wait that the server asked for, in milliseconds. */
-interface Wait {
+interface TransientDetails extends ErrorDetails {
+  /** The wait that the server asked for, in milliseconds. */
   readonly retryAfter?: number | undefined;
 }
 
 /** A failure after which a retry may help: a reset, a timeout, 408, a 5xx answer, a broken body. */
 export class TransientError extends NetworkError {
   readonly retryAfter: number | undefined;
-  constructor(message: string, details: ErrorDetails & Wait = {}) {
+  constructor(message: string, details: TransientDetails = {}) {
     super(message, details);
     this.retryAfter = details.retryAfter;
   }
@@ -21,7 +22,7 @@ export class TransientError extends NetworkError {
 /** 429: waiting may help. */
 export class TooManyRequestsError extends RateLimitError {
   readonly retryAfter: number | undefined;
-  constructor(message: string, details: ErrorDetails & Wait = {}) {
+  constructor(message: string, details: TransientDetails = {}) {
     super(message, details);
     this.retryAfter = details.retryAfter;
   }
@@ -32,21 +33,17 @@ export function isTransient(error: unknown): error is TransientError | TooManyRe
   return error instanceof TransientError || error instanceof TooManyRequestsError;
 }
 
-/** A body delivered too few bytes within the stall timeout. */
-export class StalledError extends Error {
-  readonly code = 'STALLED';
-  /** @param time milliseconds of waiting */
-  constructor(time: number) {
-    super(`next to nothing came for ${Math.round(time / 1000)} s`);
-  }
-}
+/** The server is too slow: a body delivered too few bytes within the stall timeout, or no final status came in time. */
+export class SlowError extends Error {
+  readonly code: 'STALLED' | 'SILENT';
 
-/** No final status came in time. */
-export class SilentError extends Error {
-  readonly code = 'SILENT';
   /** @param time milliseconds of waiting */
-  constructor(time: number) {
-    super(`no final status within ${Math.round(time / 1000)} s`);
+  constructor(code: 'STALLED' | 'SILENT', time: number) {
+    const seconds = `${Math.round(time / 1000)} s`;
+    super(
+      code === 'STALLED' ? `hardly any data arrived for ${seconds}` : `no final status within ${seconds}`,
+    );
+    this.code = code;
   }
 }
 
@@ -76,63 +73,61 @@ function codeOf(error: unknown): string {
   return error.cause === undefined ? '' : codeOf(error.cause);
 }
 
+const UNKNOWN_AUTHORITY = 'its authority is unknown on this machine';
+
 /** Reasons that replace the words of Node, undici and OpenSSL, by their codes; sys/os-error has those of errno(3). */
 const REASONS: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: 'it has expired',
   CERT_NOT_YET_VALID: 'it is not valid yet',
   DEPTH_ZERO_SELF_SIGNED_CERT: 'it is self-signed',
-  SELF_SIGNED_CERT_IN_CHAIN: 'its authority is unknown on this machine',
-  UNABLE_TO_GET_ISSUER_CERT: 'its authority is unknown on this machine',
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its authority is unknown on this machine',
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its authority is unknown on this machine',
+  SELF_SIGNED_CERT_IN_CHAIN: UNKNOWN_AUTHORITY,
+  UNABLE_TO_GET_ISSUER_CERT: UNKNOWN_AUTHORITY,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNKNOWN_AUTHORITY,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNKNOWN_AUTHORITY,
   UND_ERR_HEADERS_TIMEOUT: 'no headers came in time',
   ERR_ASSERTION: 'its status line is invalid',
 };
 
-function reasonOf(error: Error, code: string): string {
-  const known =
-    REASONS[code] ??
-    wrongName(error) ??
-    connectTimeout(error) ??
-    opensslReason(error) ??
-    osErrorByCode(code)?.words;
-  return known === undefined ? wordsOf(error) : printable(known, 300);
-}
-
-/** Of a certificate for other hosts. */
-function wrongName(error: Error): string | undefined {
-  const found = causes(error).find(({ code }) => code === 'ERR_TLS_CERT_ALTNAME_INVALID');
-  const { cert, host } = (found ?? {}) as { cert?: { subjectaltname?: string }; host?: string };
-  const names = cert?.subjectaltname?.replaceAll(/\b(?:DNS|IP Address|URI):/g, '');
-  return names !== undefined && host !== undefined ? `it is for ${names}, not for ${host}` : undefined;
-}
-
-function connectTimeout(error: Error): string | undefined {
-  const found = causes(error).find(({ code }) => code === 'UND_ERR_CONNECT_TIMEOUT');
-  if (found === undefined) return undefined;
-  const milliseconds = /timeout: (\d+)ms/.exec(found.message)?.[1];
-  return milliseconds === undefined
-    ? 'no connection in time'
-    : `no connection within ${inSeconds(Number(milliseconds))}`;
-}
-
-/** OpenSSL's reason, without its file names and numbers. */
-function opensslReason(error: Error): string | undefined {
-  const texts = causes(error).map(({ reason }) => reason);
-  return texts.find((text): text is string => typeof text === 'string' && text !== '');
-}
-
-type Cause = Error & { readonly code?: unknown; readonly reason?: unknown };
+/** An error as Node, OpenSSL and undici make it. */
+type Cause = Error & {
+  readonly code?: unknown;
+  readonly reason?: unknown;
+  readonly host?: string;
+  readonly cert?: { readonly subjectaltname?: string };
+};
 
 /** The error, its cause, the cause of that, and so on. */
 function causes(error: Error): readonly Cause[] {
   return error.cause instanceof Error ? [error, ...causes(error.cause)] : [error];
 }
 
-function wordsOf(error: Error): string {
+function reasonOf(error: Error, code: string): string {
+  const chain = causes(error);
+  const known =
+    REASONS[code] ??
+    wrongName(chain) ??
+    connectTimeout(chain) ??
+    // OpenSSL's reason, without its file names and numbers.
+    chain.map(({ reason }) => textOf(reason)).find(Boolean) ??
+    osErrorByCode(code)?.words;
+  if (known !== undefined) return printable(known, 300);
   const inner = error instanceof AggregateError ? error.errors : [];
   const texts = inner.map((each: unknown) => (each instanceof Error ? each.message : '')).filter(Boolean);
   return printable(texts.join('; ') || error.message, 300);
+}
+
+/** Of a certificate for other hosts. */
+function wrongName(chain: readonly Cause[]): string | undefined {
+  const { cert, host } = chain.find(({ code }) => code === 'ERR_TLS_CERT_ALTNAME_INVALID') ?? {};
+  const names = cert?.subjectaltname?.replaceAll(/\b(?:DNS|IP Address|URI):/g, '');
+  return names !== undefined && host !== undefined ? `it is for ${names}, not for ${host}` : undefined;
+}
+
+function connectTimeout(chain: readonly Cause[]): string | undefined {
+  const found = chain.find(({ code }) => code === 'UND_ERR_CONNECT_TIMEOUT');
+  if (found === undefined) return undefined;
+  const milliseconds = /timeout: (\d+)ms/.exec(found.message)?.[1];
+  return `no connection ${milliseconds === undefined ? 'in time' : `within ${inSeconds(Number(milliseconds))}`}`;
 }
 
 /** A failed exchange, as the table below needs it. */
@@ -163,24 +158,34 @@ interface Row {
   readonly hint?: string | ((failure: Failure) => string);
 }
 
+const CHECK_PROXY = 'check HTTPS_PROXY and HTTP_PROXY';
+/** For certificates whose authority is not the fault. */
+const CERTIFICATE_HINTS = new Map([
+  ['CERT_HAS_EXPIRED', 'ask its operator to renew it'],
+  ['CERT_NOT_YET_VALID', 'set the clock of this machine'],
+  ['ERR_TLS_CERT_ALTNAME_INVALID', 'use the name that the certificate is for'],
+]);
+const noTunnel = ({ host, code }: Failure) =>
+  `the proxy did not connect to ${host}: it answered ${code.slice(6)}`;
+
 /** The first row that matches counts. */
 const ROWS: readonly Row[] = [
   {
     codes: /^PROXY_407$/,
     code: 'PROXY_AUTHENTICATION',
-    message: ({ host }) => `the proxy did not connect to ${host}: it answered 407`,
+    message: noTunnel,
     hint: 'put the credentials of the proxy into HTTPS_PROXY or HTTP_PROXY: http://user:password@proxy:3128',
   },
   {
     codes: /^PROXY_(?:5|429)/,
     transient: true,
-    message: ({ host, code }) => `the proxy did not connect to ${host}: it answered ${code.slice(6)}`,
-    hint: 'check HTTPS_PROXY and HTTP_PROXY, or name the host in NO_PROXY',
+    message: noTunnel,
+    hint: `${CHECK_PROXY}, or name the host in NO_PROXY`,
   },
   {
     codes: /^PROXY_/,
-    message: ({ host, code }) => `the proxy did not connect to ${host}: it answered ${code.slice(6)}`,
-    hint: 'check HTTPS_PROXY and HTTP_PROXY, or name the host in NO_PROXY',
+    message: noTunnel,
+    hint: `${CHECK_PROXY}, or name the host in NO_PROXY`,
   },
   {
     codes: /^STALLED$/,
@@ -195,30 +200,14 @@ const ROWS: readonly Row[] = [
     message: ({ server, reason }) => `${server} did not answer in time: ${reason}`,
   },
   {
-    codes: /^CERT_HAS_EXPIRED$/,
-    code: CERTIFICATE,
-    message: ({ server, reason }) => `cannot trust the certificate of ${server}: ${reason}`,
-    hint: 'ask its operator to renew it, or skip the check with --tls-verify=false',
-  },
-  {
-    codes: /^ERR_TLS_CERT_ALTNAME_INVALID$/,
-    code: CERTIFICATE,
-    message: ({ server, reason }) => `cannot trust the certificate of ${server}: ${reason}`,
-    hint: 'use the name that the certificate is for, or skip the check with --tls-verify=false',
-  },
-  {
-    codes: /^CERT_NOT_YET_VALID$/,
-    code: CERTIFICATE,
-    message: ({ server, reason }) => `cannot trust the certificate of ${server}: ${reason}`,
-    hint: 'set the clock of this machine, or skip the check with --tls-verify=false',
-  },
-  {
     codes:
       /^(?:CERT_|UNABLE_TO_|SELF_SIGNED_CERT|DEPTH_ZERO_|ERR_TLS_CERT_|HOSTNAME_MISMATCH|INVALID_CA|PATH_LENGTH|ERR_PROXY_TLS)/,
     code: CERTIFICATE,
     message: ({ server, reason }) => `cannot trust the certificate of ${server}: ${reason}`,
-    hint: ({ host }) =>
-      `put its authority into /etc/containers/certs.d/${host}/ca.crt, name it by --ca-file, or skip the check with --tls-verify=false`,
+    hint: ({ code, host }) => {
+      const addAuthority = `put its authority into /etc/containers/certs.d/${host}/ca.crt, name it by --ca-file`;
+      return `${CERTIFICATE_HINTS.get(code) ?? addAuthority}, or skip the check with --tls-verify=false`;
+    },
   },
   {
     codes: /ALERT_CERTIFICATE_REQUIRED$/,
@@ -243,13 +232,13 @@ const ROWS: readonly Row[] = [
     transient: true,
     code: REFUSED,
     message: ({ peer }) => `cannot connect to ${peer}: connection refused`,
-    hint: ({ proxied }) => `check ${proxied ? 'HTTPS_PROXY and HTTP_PROXY' : 'host and port'}`,
+    hint: ({ proxied }) => (proxied ? CHECK_PROXY : 'check host and port'),
   },
   {
     codes: /^ENOTFOUND$/,
     message: ({ name }) => `cannot resolve ${name}: no such host`,
     hint: ({ proxied, name }) => {
-      if (proxied) return 'check HTTPS_PROXY and HTTP_PROXY';
+      if (proxied) return CHECK_PROXY;
       // The user named no host.
       const isHub = name.endsWith('docker.io') || name.endsWith('docker.com');
       return isHub
@@ -269,9 +258,7 @@ const ROWS: readonly Row[] = [
     code: UNREACHABLE,
     message: ({ peer, reason }) => `cannot connect to ${peer}: ${reason}`,
     hint: ({ proxied }) =>
-      proxied
-        ? 'check HTTPS_PROXY and HTTP_PROXY'
-        : 'check host and port, and the network; behind a proxy, set HTTPS_PROXY',
+      proxied ? CHECK_PROXY : 'check host and port, and the network; behind a proxy, set HTTPS_PROXY',
   },
   {
     codes: /^UND_ERR_HEADERS_OVERFLOW$/,

@@ -1,16 +1,16 @@
 import type { LimitFunction } from 'p-limit';
 import { IntegrityError, NetworkError, printable } from '../../errors.ts';
 import { version } from '../../version.ts';
-import { backoff, type Decide, inSeconds, MAX_WAIT, retryWhile } from '../../sys/retry.ts';
+import { backoff, inSeconds, MAX_WAIT, pause } from '../../sys/retry.ts';
 import { tlsSettings, type TlsSettings } from '../config/certificates.ts';
 import type { RegistryOptions, RequestPolicy } from '../registry-options.ts';
-import { drain } from './body.ts';
+import { drain } from './answer.ts';
 import { Connections } from './connections.ts';
 import { Exchange, type Request, type Response } from './exchange.ts';
 import { isTransient, type TooManyRequestsError, type TransientError } from './transport-error.ts';
 
 /** Headers of every request. `identity`: offsets and digests are those of the stored bytes. */
-export const COMMON_HEADERS = { 'user-agent': `dlrootfs/${version}`, 'accept-encoding': 'identity' };
+const COMMON_HEADERS = { 'user-agent': `dlrootfs/${version}`, 'accept-encoding': 'identity' };
 
 const MAX_REDIRECTS = 10;
 
@@ -23,15 +23,15 @@ const PRIVATE_HEADERS = new Set(['authorization', 'cookie', 'proxy-authorization
 export class Transport {
   /** Certificates for this registry are configured. */
   readonly certificates: boolean;
+  readonly policy: RequestPolicy;
   readonly #connections: Connections;
   readonly #slots: LimitFunction;
-  readonly #policy: RequestPolicy;
 
   constructor(tls: TlsSettings, { options, policy, slots }: TransportSettings) {
     this.certificates = tls.configured;
     this.#connections = new Connections(options.environment, policy.timeouts, tls);
     this.#slots = slots;
-    this.#policy = policy;
+    this.policy = policy;
   }
 
   /**
@@ -41,10 +41,11 @@ export class Transport {
    * @throws errors of `transportError`, or the signal's reason
    */
   async send(request: Request, signal: AbortSignal): Promise<Response> {
-    const { connect, headers } = this.#policy.timeouts;
+    const { connect, headers } = this.policy.timeouts;
     const seen = new Set<string>();
     let left = 2 * (connect + headers);
-    for (let current = request; ;) {
+    let current: Request = { ...request, headers: { ...COMMON_HEADERS, ...request.headers } };
+    for (;;) {
       const again = seen.has(current.url.href);
       if (again || seen.size > MAX_REDIRECTS) {
         const how = again ? 'in a loop' : `more than ${MAX_REDIRECTS} times`;
@@ -63,7 +64,7 @@ export class Transport {
   /** Holds a slot until the exchange is over; `time` until the head of the answer, in milliseconds. */
   async #exchange(
     request: Request,
-    patience: number,
+    timeLimit: number,
     signal: AbortSignal,
   ): Promise<{ readonly response: Response; readonly time: number }> {
     const { method, url } = request;
@@ -78,7 +79,7 @@ export class Transport {
       }
       start = performance.now();
       const over = Promise.withResolvers<void>();
-      const exchange = new Exchange(request, this.#policy.timeouts, signal, over.resolve, patience);
+      const exchange = new Exchange(request, this.policy.timeouts, signal, over.resolve, timeLimit);
       answer.resolve(exchange.send(() => this.#connections.to(url)));
       await over.promise;
     });
@@ -88,7 +89,7 @@ export class Transport {
       // A query may hold a signature.
       const place = `${url.origin}${url.pathname}${url.search && '?…'}`;
       const message = `${method} ${place} ${response.status} ${Math.round(time)} ms`;
-      this.#policy.report({ type: 'debug', message });
+      this.policy.report({ type: 'debug', message });
       return { response, time };
     } finally {
       signal.removeEventListener('abort', abort);
@@ -187,14 +188,15 @@ const MAX_WAITS = 300_000;
  */
 export async function retryRequest<T>(
   attempt: () => Promise<T>,
-  policy: RequestPolicy,
+  policy: Pick<RequestPolicy, 'retry' | 'report'>,
   signal: AbortSignal,
   retries: number | ((error: TransientError | TooManyRequestsError) => number) = Infinity,
 ): Promise<T> {
   const notice = (message: string) => policy.report({ type: 'notice', message });
   let waited = 0;
   let wrong = 0;
-  const decide: Decide = (error, failures) => {
+  /** Milliseconds to wait before the next attempt; undefined where `error` is final. */
+  const delayAfter = (error: unknown, failures: number): number | undefined => {
     if (isWrongDocument(error)) {
       wrong += 1;
       return wrong > 1 || retries !== Infinity ? undefined : 0;
@@ -214,7 +216,17 @@ export async function retryRequest<T>(
     notice(`not retrying: ${why} of ${inSeconds(wait)}, the limit is ${limit}`);
     return undefined;
   };
-  return retryWhile(attempt, decide, signal);
+  for (let failures = 1; ; failures += 1) {
+    signal.throwIfAborted();
+    try {
+      return await attempt();
+    } catch (error) {
+      signal.throwIfAborted();
+      const wait = delayAfter(error, failures);
+      if (wait === undefined) throw error;
+      await pause(wait, signal);
+    }
+  }
 }
 
 function isWrongDocument(error: unknown): boolean {

@@ -1,24 +1,72 @@
-/** The first request to a registry: finds its scheme and the version of its protocol. */
+/** A registry that holds the repository, and the first request to it, which finds its scheme and the version of its protocol. */
 import { isLoopback } from '../oci/reference.ts';
 import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import { isObject, parseJson } from '../oci/json.ts';
-import type { Authenticator } from './auth/authenticator.ts';
+import { Authenticator } from './auth/authenticator.ts';
 import { parseChallenges } from './auth/challenge.ts';
-import type { Credentials } from './auth/credentials.ts';
+import { Credentials } from './auth/credentials.ts';
 import type { Location } from './config/registries-conf.ts';
-import { answerError } from './http/answer-error.ts';
-import { readFailure } from './http/body.ts';
+import { Endpoint } from './endpoint.ts';
+import { answerError, readFailure } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
-import { COMMON_HEADERS, retryRequest, type Transport } from './http/transport.ts';
+import { openTransport, retryRequest, type Transport, type TransportSettings } from './http/transport.ts';
 import { BROKEN, isTransient, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transport-error.ts';
-import type { RequestPolicy } from './registry-options.ts';
 
-/** A registry and the means to use it. */
-export interface Place {
+/** The registry of the reference or a mirror of it. */
+export class RegistryHost {
   readonly location: Location;
   readonly transport: Transport;
   readonly credentials: Credentials;
-  readonly policy: RequestPolicy;
+  /** The repository by version 2 of the protocol. */
+  readonly endpoint: Endpoint;
+  readonly #authenticator: Authenticator;
+  #contact: Promise<Contact> | undefined;
+
+  private constructor(location: Location, transport: Transport, credentials: Credentials) {
+    this.location = location;
+    this.transport = transport;
+    this.credentials = credentials;
+    this.#authenticator = new Authenticator(location.repository, credentials, transport);
+    this.endpoint = new Endpoint({
+      name: location.registry,
+      base: (signal) => this.#base(signal),
+      transport,
+      authorization: this.#authenticator,
+    });
+  }
+
+  /** @throws UsageError for unusable certificate files */
+  static async open(location: Location, settings: TransportSettings): Promise<RegistryHost> {
+    const { options } = settings;
+    const own = location.mirrorOf === undefined;
+    const insecure = location.insecure || options.tlsVerify === false;
+    const plainHttp = location.plainHttp || (own && options.plainHttp === true);
+    // The caller's credentials are for the registry of the reference; those of mirrors are in files.
+    const asked = own ? options : { ...options, credentials: undefined, registryToken: undefined };
+    const transport = await openTransport(location.registry, insecure, settings);
+    return new RegistryHost(
+      { ...location, insecure, plainHttp },
+      transport,
+      new Credentials(location, asked),
+    );
+  }
+
+  /** The answer to `GET /v2/`, which is sent once. */
+  contact(signal: AbortSignal): Promise<Contact> {
+    this.#contact ??= contactVersion2(this, this.#authenticator, signal);
+    return this.#contact;
+  }
+
+  async #base(signal: AbortSignal): Promise<URL> {
+    const { registry, repository } = this.location;
+    const { version2, refusal, base } = await this.contact(signal);
+    if (version2 !== 'no') return new URL(`${repository}/`, base);
+    if (refusal) throw refusal;
+    throw new NetworkError(`${registry} does not speak version 2 of the registry protocol`, {
+      code: 'NO_V2',
+      hint: 'check whether this is a container registry',
+    });
+  }
 }
 
 type Scheme = 'http' | 'https';
@@ -28,14 +76,14 @@ const REFUSED_RETRIES = 2;
 
 const HUB_API = 'registry-1.docker.io';
 
-function schemesOf({ location, transport }: Place): readonly Scheme[] {
+function schemesOf({ location, transport }: RegistryHost): readonly Scheme[] {
   const { plainHttp, insecure, registry } = location;
   if (plainHttp) return ['http'];
   if (isLoopback(registry)) return transport.certificates ? ['https', 'http'] : ['http', 'https'];
   return insecure ? ['https', 'http'] : ['https'];
 }
 
-function speaksOtherwise(error: unknown): boolean {
+function isWrongScheme(error: unknown): boolean {
   return error instanceof NetworkError && [NOT_TLS, NOT_HTTP, BROKEN, REFUSED].includes(error.code);
 }
 
@@ -44,29 +92,26 @@ function speaksOtherwise(error: unknown): boolean {
  * transient errors.
  */
 async function firstContact<T>(
-  place: Place,
+  host: RegistryHost,
   ping: (scheme: Scheme) => Promise<T>,
   signal: AbortSignal,
 ): Promise<T> {
-  const most = place.location.mirrorOf === undefined ? Infinity : 1;
+  const [scheme, otherScheme] = schemesOf(host);
+  const eitherScheme = async () => {
+    try {
+      return await ping(scheme!);
+    } catch (error) {
+      if (otherScheme === undefined || !isWrongScheme(error)) throw error;
+      return await ping(otherScheme).catch((second: unknown) => {
+        // A time-out says less than the first answer.
+        const timedOut = second instanceof NetworkError && second.code === UNREACHABLE;
+        throw isWrongScheme(second) || timedOut ? error : second;
+      });
+    }
+  };
+  const most = host.location.mirrorOf === undefined ? Infinity : 1;
   const retries = ({ code }: DlrootfsError) => (code === REFUSED ? Math.min(most, REFUSED_RETRIES) : most);
-  return retryRequest(() => eitherScheme(schemesOf(place), ping), place.policy, signal, retries);
-}
-
-async function eitherScheme<T>(
-  [scheme, otherScheme]: readonly Scheme[],
-  ping: (scheme: Scheme) => Promise<T>,
-): Promise<T> {
-  try {
-    return await ping(scheme!);
-  } catch (error) {
-    if (otherScheme === undefined || !speaksOtherwise(error)) throw error;
-    return await ping(otherScheme).catch((second: unknown) => {
-      // A server that waits for the rest of a request says less than its first answer.
-      const mute = second instanceof NetworkError && second.code === UNREACHABLE;
-      throw speaksOtherwise(second) || mute ? error : second;
-    });
-  }
+  return retryRequest(eitherScheme, host.transport.policy, signal, retries);
 }
 
 /** The answer of a registry to `GET /v2/`. */
@@ -80,20 +125,20 @@ export interface Contact {
 }
 
 /** Sends `GET /v2/` to find scheme and version; `authenticator` gets the challenge. */
-export async function contactVersion2(
-  place: Place,
+async function contactVersion2(
+  host: RegistryHost,
   authenticator: Authenticator,
   signal: AbortSignal,
 ): Promise<Contact> {
-  const { registry } = place.location;
-  const host = registry === 'docker.io' ? HUB_API : registry;
+  const { registry } = host.location;
+  const name = registry === 'docker.io' ? HUB_API : registry;
   const ping = async (scheme: Scheme): Promise<Contact> => {
-    const url = new URL(`${scheme}://${host}/v2/`);
-    const response = await place.transport.send({ method: 'GET', url, headers: COMMON_HEADERS }, signal);
+    const url = new URL(`${scheme}://${name}/v2/`);
+    const response = await host.transport.send({ method: 'GET', url, headers: {} }, signal);
     const { status } = response;
     const body = await readFailure(response);
     if (status === 400 && scheme === 'http' && /HTTPS/i.test(Buffer.from(body).toString('latin1'))) {
-      throw new NetworkError(`${host} speaks HTTPS, not plain HTTP`, {
+      throw new NetworkError(`${name} speaks HTTPS, not plain HTTP`, {
         code: NOT_HTTP,
         hint: 'leave out --plain-http',
       });
@@ -107,7 +152,7 @@ export async function contactVersion2(
     if (!unknown || isTransient(error)) throw error;
     return { base, version2: 'no', refusal: status === 404 ? undefined : error };
   };
-  return firstContact(place, ping, signal);
+  return firstContact(host, ping, signal);
 }
 
 /** The address of a registry that only redirects to https, or to another port. */
@@ -141,12 +186,13 @@ export interface Ping {
  * @param known address of an earlier answer of the registry
  */
 export async function contactVersion1(
-  place: Place,
+  host: RegistryHost,
   known: URL | undefined,
   signal: AbortSignal,
 ): Promise<Ping> {
+  const { transport, location } = host;
   const ping = async (url: URL): Promise<Ping> => {
-    const response = await place.transport.send({ method: 'GET', url, headers: COMMON_HEADERS }, signal);
+    const response = await transport.send({ method: 'GET', url, headers: {} }, signal);
     const body = await readFailure(response);
     const { status } = response;
     if (status !== 200) {
@@ -160,10 +206,8 @@ export async function contactVersion1(
       standalone: isStandalone(response.header('x-docker-registry-standalone'), parsed(body)),
     };
   };
-  if (known) return retryRequest(() => ping(new URL('/v1/_ping', known)), place.policy, signal);
-  const { registry } = place.location;
-  const greet = (scheme: Scheme) => ping(new URL(`${scheme}://${registry}/v1/_ping`));
-  return firstContact(place, greet, signal);
+  if (known) return retryRequest(() => ping(new URL('/v1/_ping', known)), transport.policy, signal);
+  return firstContact(host, (scheme) => ping(new URL(`${scheme}://${location.registry}/v1/_ping`)), signal);
 }
 
 /**

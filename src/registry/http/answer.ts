@@ -1,4 +1,6 @@
-/** Answers that are not the expected ones: their headers and bodies in words, and as an error. */
+/** Reads answers: small documents, and answers that are not the expected ones, as an error. */
+import { promisify } from 'node:util';
+import { brotliDecompress, gunzip, inflate, zstdDecompress } from 'node:zlib';
 import {
   type DlrootfsError,
   NetworkError,
@@ -6,12 +8,122 @@ import {
   printable,
   UnauthorizedError,
 } from '../../errors.ts';
-import { isObject } from '../../oci/json.ts';
+import { isObject, textOf } from '../../oci/json.ts';
+import { hasCode } from '../../sys/os-error.ts';
 import type { Response } from './exchange.ts';
 import { TooManyRequestsError, TransientError } from './transport-error.ts';
 
 /** Error bodies are read up to this many bytes. */
-export const MAX_ERROR_BYTES = 65_536;
+const MAX_ERROR_BYTES = 65_536;
+
+/** Milliseconds to drain a body: a new connection takes less. */
+const DRAIN_TIMEOUT = 1000;
+/** For a body of unknown length. */
+const FIRST_BUFFER_BYTES = 16_384;
+
+const DECODERS = new Map([
+  ['gzip', promisify<Uint8Array, object, Uint8Array>(gunzip)],
+  ['x-gzip', promisify<Uint8Array, object, Uint8Array>(gunzip)],
+  ['deflate', promisify<Uint8Array, object, Uint8Array>(inflate)],
+  ['br', promisify<Uint8Array, object, Uint8Array>(brotliDecompress)],
+  ['zstd', promisify<Uint8Array, object, Uint8Array>(zstdDecompress)],
+]);
+
+function tooLarge(response: Response, limit: number): NetworkError {
+  return new NetworkError(`${response.url.host} sent more than the limit of ${limit} bytes`, {
+    code: 'BODY_TOO_LARGE',
+    hint: 'check whether this is a container registry; -v shows the requests',
+  });
+}
+
+/** Undoes a `Content-Encoding`, which some servers apply despite `Accept-Encoding: identity`; the limit holds for the result too. */
+async function decode(bytes: Uint8Array, response: Response, limit: number): Promise<Uint8Array> {
+  const encoding = (response.header('content-encoding') ?? '').trim().toLowerCase();
+  // Storage servers may name an encoding that the file no longer has: JSON text is not encoded.
+  const plain = bytes.length === 0 || bytes[0] === '{'.charCodeAt(0);
+  if (encoding === '' || encoding === 'identity' || plain) return bytes;
+  const decoder = DECODERS.get(encoding);
+  const { host } = response.url;
+  if (!decoder)
+    throw new NetworkError(
+      `cannot decode the answer of ${host}: unknown encoding ${printable(encoding, 40)}`,
+    );
+  try {
+    return await decoder(bytes, { maxOutputLength: limit });
+  } catch (error) {
+    if (hasCode(error, 'ERR_BUFFER_TOO_LARGE')) throw tooLarge(response, limit);
+    throw new NetworkError(`cannot decode the answer of ${host}: corrupt ${encoding} data`, { cause: error });
+  }
+}
+
+/** What an answer says of the length of its body, in bytes; undefined where it says nothing. */
+export function contentLength(response: Response): number | undefined {
+  const text = response.header('content-length') ?? '';
+  return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
+}
+
+/**
+ * The whole of a small body, decoded.
+ *
+ * @param timeout milliseconds for the whole of it
+ * @throws NetworkError when it is longer than `limit` bytes, TransientError when it breaks off, stalls, or takes too long
+ */
+export async function readDocument(
+  response: Response,
+  limit: number,
+  timeout = response.documentTimeout,
+): Promise<Uint8Array> {
+  const length = contentLength(response) ?? 0;
+  if (length > limit) {
+    response.discard();
+    throw tooLarge(response, limit);
+  }
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    response.discard();
+  }, timeout);
+  // Copied together: a server may send each byte as a chunk of its own, which costs a hundred.
+  let bytes = Buffer.allocUnsafe(Math.min(limit, length || FIRST_BUFFER_BYTES));
+  let size = 0;
+  try {
+    for await (const chunk of response.body) {
+      const needed = size + chunk.length;
+      if (needed > limit) throw tooLarge(response, limit);
+      if (needed > bytes.length) {
+        const larger = Buffer.allocUnsafe(Math.min(limit, Math.max(needed, 2 * bytes.length)));
+        bytes.copy(larger, 0, 0, size);
+        bytes = larger;
+      }
+      bytes.set(chunk, size);
+      size = needed;
+    }
+  } catch (error) {
+    response.signal.throwIfAborted();
+    if (!late) throw error;
+    const seconds = Math.round(timeout / 1000);
+    throw new TransientError(`${response.url.host} did not send its whole answer within ${seconds} s`, {
+      code: 'STALLED',
+      cause: error,
+    });
+  } finally {
+    clearTimeout(timer);
+  }
+  return decode(bytes.subarray(0, size), response, limit);
+}
+
+/** The body of an answer that is a failure; empty where it cannot be read whole, since the status says enough. */
+export async function readFailure(response: Response): Promise<Uint8Array> {
+  return readDocument(response, MAX_ERROR_BYTES).catch(() => {
+    response.signal.throwIfAborted();
+    return new Uint8Array(0);
+  });
+}
+
+/** Reads what is left of a small body, so that its connection can be used again. */
+export async function drain(response: Response): Promise<void> {
+  await readDocument(response, MAX_ERROR_BYTES, DRAIN_TIMEOUT).catch(() => undefined);
+}
 
 /** Codes of the distribution specification for what does not exist. */
 const ABSENT_CODES = new Set([
@@ -30,9 +142,8 @@ interface RegistryWords {
 
 function detailText(value: unknown): string {
   if (!isObject(value)) return '';
-  const code = typeof value['code'] === 'string' ? value['code'] : '';
-  const message = typeof value['message'] === 'string' ? value['message'] : '';
-  return message && code ? `${message} (${code})` : message || code;
+  const [code, message] = [textOf(value['code']), textOf(value['message'])];
+  return message && code ? `${message} (${code})` : (message ?? code ?? '');
 }
 
 /**
@@ -49,15 +160,10 @@ export function registryWords(body: Uint8Array): RegistryWords {
   }
   if (!isObject(document)) return { codes: [], text: undefined };
   const errors: unknown[] = Array.isArray(document['errors']) ? document['errors'] : [document];
-  const codes = errors.flatMap((each) =>
-    isObject(each) && typeof each['code'] === 'string' ? [each['code']] : [],
-  );
-  const texts = errors.slice(0, 3).map(detailText).filter(Boolean);
-  const plain = ['error', 'message', 'details', 'detail']
-    .map((key) => document[key])
-    .find((each) => typeof each === 'string');
-  const said = texts.join('; ') || (typeof plain === 'string' ? plain : '');
-  return { codes, text: said === '' ? undefined : printable(said, 300) };
+  const codes = errors.flatMap((each) => (isObject(each) ? (textOf(each['code']) ?? []) : []));
+  const plain = ['error', 'message', 'details', 'detail'].map((key) => textOf(document[key]));
+  const said = errors.slice(0, 3).map(detailText).filter(Boolean).join('; ') || plain.find(Boolean);
+  return { codes, text: said === undefined ? undefined : printable(said, 300) };
 }
 
 const CHECK_TAG = 'check the name and the tag (dlrootfs tags NAME lists them)';
@@ -86,33 +192,30 @@ export function answerError(
   used?: string,
 ): DlrootfsError {
   const { status, url } = response;
-  const words = registryWords(body);
-  const answered = `${url.host} answered ${status}${words.text === undefined ? '' : `: ${words.text}`}`;
+  const { codes, text } = registryWords(body);
+  const answered = `${url.host} answered ${status}${text === undefined ? '' : `: ${text}`}`;
   const message = `cannot read ${subject}: ${answered}`;
-  const credentials = used ?? 'no credentials';
   const retryAfter = parseRetryAfter(response.header('retry-after'), Date.now());
   if (status === 429) {
-    const quota = describeRateLimit((name) => response.header(name));
-    const limit = quota === undefined ? '' : ` (${quota})`;
+    const quota = describeRateLimit(response.header);
     const later =
       retryAfter === undefined ? 'try again later' : `try again in ${Math.ceil(retryAfter / 1000)} s`;
     const login = used === undefined ? 'log in for a larger quota, ' : '';
-    const hint = `${login}use a mirror (--mirror), or ${later}`;
     return new TooManyRequestsError(
-      `cannot read ${subject}: ${answered}; the rate limit is reached${limit}`,
-      { hint, retryAfter },
+      `${message}; the rate limit is reached${quota === undefined ? '' : ` (${quota})`}`,
+      { hint: `${login}use a mirror (--mirror), or ${later}`, retryAfter },
     );
   }
   if (status === 401 || status === 403) {
-    return new UnauthorizedError(`cannot read ${subject}: ${answered}; used ${credentials}`, {
+    return new UnauthorizedError(`${message}; used ${used ?? 'no credentials'}`, {
       hint:
         used === undefined
           ? 'check the name; for a private image log in with docker or podman, or use --user'
           : 'check the name, and whether this account may read it',
     });
   }
-  if (status === 404 || status === 410 || words.codes.some((code) => ABSENT_CODES.has(code))) {
-    const isRepository = repository !== undefined && words.codes.includes('NAME_UNKNOWN');
+  if (status === 404 || status === 410 || codes.some((code) => ABSENT_CODES.has(code))) {
+    const isRepository = repository !== undefined && codes.includes('NAME_UNKNOWN');
     const hint = isRepository ? 'check the name' : absentHint;
     return new NotFoundError(`${isRepository ? `${repository} does not exist` : absent} (${answered})`, {
       hint: used === undefined ? `${hint}; private images need credentials` : hint,
@@ -120,7 +223,7 @@ export function answerError(
   }
   if (status === 408 || status === 425 || status >= 500) return new TransientError(message, { retryAfter });
   return new NetworkError(message, {
-    ...(words.text === undefined && { hint: 'check whether this is a container registry' }),
+    ...(text === undefined && { hint: 'check whether this is a container registry' }),
   });
 }
 
@@ -170,15 +273,14 @@ function parseQuota(value: string | undefined): { count: number; window: number 
 export function describeRateLimit(header: Response['header']): string | undefined {
   const limit = parseQuota(header('ratelimit-limit') ?? header('x-ratelimit-limit'));
   const left = parseQuota(header('ratelimit-remaining') ?? header('x-ratelimit-remaining'));
-  const source = header('docker-ratelimit-source');
+  if (!limit && !left) return undefined;
+  const requests = left
+    ? `${left.count}${limit ? ` of ${limit.count}` : ''} requests left`
+    : `${limit!.count} requests are allowed`;
   const window = limit?.window ?? left?.window;
-  const parts: string[] = [];
-  if (left && limit) parts.push(`${left.count} of ${limit.count} requests left`);
-  else if (limit) parts.push(`${limit.count} requests are allowed`);
-  else if (left) parts.push(`${left.count} requests left`);
-  if (parts.length === 0) return undefined;
   const per = window === undefined ? '' : ` in ${inWords(window)}`;
-  return `${parts[0]}${per}${source === undefined ? '' : `, counted for ${printable(source, 80)}`}`;
+  const source = header('docker-ratelimit-source');
+  return `${requests}${per}${source === undefined ? '' : `, counted for ${printable(source, 80)}`}`;
 }
 
 /** The texts of `Warning: 299 - "text"` headers, which registries may send to people (distribution specification). */
