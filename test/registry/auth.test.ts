@@ -53,6 +53,17 @@ test('Basic: credentials are sent when they are asked for, and not with the ping
   );
 });
 
+test('requests one after another use one connection', async () => {
+  for (const auth of [undefined, { type: 'basic', users }, { type: 'bearer', users }] as const) {
+    await withRegistry({ auth }, { credentials: auth && bob }, async ({ registry, client }) => {
+      await client.image();
+      const sent = registry.requests.filter(({ path }) => path.startsWith('/v2/'));
+      assert.equal(sent.length, 3, 'ping, manifest, config');
+      assert.equal(new Set(sent.map(({ clientPort }) => clientPort)).size, 1);
+    });
+  }
+});
+
 test('Basic: without credentials one request is refused, and what can be known is said', async () => {
   await withRegistry({ auth: { type: 'basic', users } }, {}, async ({ registry, client }) => {
     await assert.rejects(

@@ -19,6 +19,8 @@ export interface LoggedRequest<Name extends string = string> {
   readonly body: string;
   /** Milliseconds, monotonic. */
   readonly time: number;
+  /** Port of the client: one per connection. */
+  readonly clientPort: number;
 }
 
 export interface FakeServersOptions<Name extends string> {
@@ -106,7 +108,15 @@ export class FakeServers<Name extends string> {
 
   async #handle(server: Name, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { method = 'GET', url = '/', headers } = request;
-    const logged = { server, method, path: url, headers, body: await read(request), time: performance.now() };
+    const logged = {
+      server,
+      method,
+      path: url,
+      headers,
+      body: await read(request),
+      time: performance.now(),
+      clientPort: request.socket.remotePort ?? 0,
+    };
     this.requests.push(logged);
     const fault = this.#faults.take(method, this.#options.subject?.(logged) ?? url);
     if (fault?.delay) await sleep(fault.delay);

@@ -1,3 +1,4 @@
+import { setImmediate as nextCycle } from 'node:timers/promises';
 import type { Dispatcher } from 'undici';
 import type { Timeouts } from '../registry-options.ts';
 import { SlowError, transportError } from './transport-error.ts';
@@ -115,6 +116,8 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     this.#deadline = setTimeout(() => this.#break(new SlowError('SILENT', this.#timeLimit)), this.#timeLimit);
     const { dispatcher, proxy } = await open();
     this.#proxy = proxy;
+    // undici keeps a connection busy for one cycle of the event loop after its last answer: without this, it would open another one.
+    await nextCycle();
     if (!this.#ended) this.#dispatch(dispatcher);
   }
 
