@@ -29,7 +29,7 @@ export async function inspect(options: PullOptions): Promise<Inspection> {
 /** Calls `tell` with each tag of the image's repository, in the registry's order. */
 export async function listTags(options: PullOptions, tell: (tag: string) => void): Promise<void> {
   await withSession(options, async ({ session }) => {
-    for await (const tag of session.tags(options.signal)) tell(tag);
+    for await (const tag of session.tags()) tell(tag);
   });
 }
 

@@ -71,8 +71,8 @@ export interface Opened {
  * @throws errors of the session; NotFoundError without an image for the platform
  */
 export async function findImage({ source, session }: Opened, options: PullOptions): Promise<Image> {
-  const { platform, platformAsked, report, signal } = options;
-  const image = await session.image(platform, signal);
+  const { platform, platformAsked, report } = options;
+  const image = await session.image(platform);
   const unfit = platformNotice(image, platform, platformAsked, source.reference);
   if (unfit !== undefined) report({ type: 'notice', message: unfit });
   return image;

@@ -37,8 +37,8 @@ test('hints are one sentence without a full stop, and no flag in them is unknown
     ),
   );
   assert.ok(hints.length > 80);
-  /** Of cp and usermod. */
-  const ofOthers = new Set(['sparse', 'add-subuids', 'add-subgids']);
+  /** Of cp, usermod and docker. */
+  const ofOthers = new Set(['sparse', 'add-subuids', 'add-subgids', 'pids-limit']);
   for (const [file, hint] of hints) {
     assert.doesNotMatch(hint, /\.$|^\s|\n/, `${file}: ${hint}`);
     for (const [, flag = ''] of hint.matchAll(/(?<![\w-])--([a-z][a-z-]+)/g))

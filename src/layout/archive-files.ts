@@ -16,10 +16,12 @@ const MAX_LINKS = 16;
 /** The files of a layout in a tar archive: one pass over the headers finds them, then they are read where they stand. */
 export class ArchiveFiles implements StoredFiles {
   readonly name: string;
+  readonly signal: AbortSignal;
   readonly #handle: FileHandle;
   readonly #index: ArchiveIndex;
 
-  private constructor(handle: FileHandle, index: ArchiveIndex, name: string) {
+  private constructor(handle: FileHandle, index: ArchiveIndex, name: string, signal: AbortSignal) {
+    this.signal = signal;
     this.#handle = handle;
     this.#index = index;
     this.name = name;
@@ -47,7 +49,7 @@ export class ArchiveFiles implements StoredFiles {
           hint: 'save or copy the image again',
         });
       }
-      return new ArchiveFiles(handle, indexArchive(handle.fd, size, name), name);
+      return new ArchiveFiles(handle, indexArchive(handle.fd, size, name), name, options.signal);
     } catch (error) {
       await handle.close();
       throw error;

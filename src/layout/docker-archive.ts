@@ -1,13 +1,12 @@
 import { createHash } from 'node:crypto';
 import { IntegrityError } from '../errors.ts';
-import { compressionOf, MAGIC_LENGTH } from '../oci/compression.ts';
+import { type Compression, compressionOf, MAGIC_LENGTH } from '../oci/compression.ts';
 import { type ImageConfig, MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
 import type { Descriptor } from '../oci/manifest.ts';
 import { type DiffID, Digest, digestOf, verify } from '../oci/digest.ts';
 import { describeImage, type Image, type Session } from '../oci/image.ts';
 import { isObject, parseJson, textOf, textsOf } from '../oci/json.ts';
 import { MediaType } from '../oci/media-types.ts';
-import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
 import {
   findFile,
@@ -33,14 +32,14 @@ export class DockerArchive implements Session {
   }
 
   /** The archive holds one image per name; its config has the platform. */
-  async image(_platform: Platform, signal: AbortSignal): Promise<Image> {
-    const [listed] = selectImage(await this.#listing(signal), this.#wanted, this.#files.name, {
+  async image(): Promise<Image> {
+    const [listed] = selectImage(await this.#listing(), this.#wanted, this.#files.name, {
       isNamed,
       nameOf: ({ names }) => names[0],
       groupOf: (image) => image,
     });
     const { layers: paths } = listed!;
-    const { config, descriptor } = await this.#config(listed!, signal);
+    const { config, descriptor } = await this.#config(listed!);
     const { diffIDs } = config;
     if (diffIDs.length !== paths.length) {
       throw new IntegrityError(
@@ -49,7 +48,7 @@ export class DockerArchive implements Session {
     }
     const layers: Descriptor[] = [];
     for (const [place, path] of paths.entries()) {
-      layers.push(await this.#layer(path, diffIDs[place]!, signal));
+      layers.push(await this.#layer(path, diffIDs[place]!));
     }
     const manifest = {
       kind: 'manifest',
@@ -67,27 +66,24 @@ export class DockerArchive implements Session {
     };
   }
 
-  async *tags(signal: AbortSignal): AsyncIterable<string> {
-    for (const { names } of await this.#listing(signal)) yield* names;
+  async *tags(): AsyncIterable<string> {
+    for (const { names } of await this.#listing()) yield* names;
   }
 
   close(): Promise<void> {
     return this.#files.close();
   }
 
-  async #listing(signal: AbortSignal): Promise<readonly ListedImage[]> {
-    const what = `manifest.json of ${this.#files.name}`;
-    const file = await findFile(this.#files, 'manifest.json', 'its list of images');
-    return parseListing(await readDocument(file, MAX_LISTING_BYTES, what, signal), what);
+  async #listing(): Promise<readonly ListedImage[]> {
+    const bytes = await readDocument(this.#files, 'manifest.json', 'manifest.json', {
+      max: MAX_LISTING_BYTES,
+    });
+    return parseListing(bytes, `manifest.json of ${this.#files.name}`);
   }
 
-  async #config(
-    { config: path }: ListedImage,
-    signal: AbortSignal,
-  ): Promise<{ config: ImageConfig; descriptor: Descriptor }> {
+  async #config({ config: path }: ListedImage): Promise<{ config: ImageConfig; descriptor: Descriptor }> {
     const what = `the config of ${this.#files.name}`;
-    const file = await findFile(this.#files, path, 'the config');
-    const bytes = await readDocument(file, MAX_CONFIG_BYTES, what, signal);
+    const bytes = await readDocument(this.#files, path, 'the config', { max: MAX_CONFIG_BYTES });
     const named = /^(?:blobs\/sha256\/|sha256:)?([0-9a-f]{64})(?:\.json)?$/.exec(path)?.[1];
     if (named !== undefined) verify(bytes, Digest.parse(`sha256:${named}`), what);
     return {
@@ -96,11 +92,11 @@ export class DockerArchive implements Session {
     };
   }
 
-  async #layer(path: string, diffID: DiffID, signal: AbortSignal): Promise<Descriptor> {
+  async #layer(path: string, diffID: DiffID): Promise<Descriptor> {
     const file = await findFile(this.#files, path, 'a layer');
     const { size } = file;
-    const start = await readStart(file, signal);
-    if (compressionOf(start) === 'none') {
+    const { signal } = this.#files;
+    if ((await compressionOfFile(file, signal)) === 'none') {
       return { mediaType: MediaType.dockerLayer, digest: Digest.parse(diffID), size };
     }
     const blob = /^blobs\/(sha256|sha512)\/([0-9a-f]+)$/.exec(path);
@@ -109,9 +105,10 @@ export class DockerArchive implements Session {
   }
 }
 
-async function readStart(file: StoredFile, signal: AbortSignal): Promise<Uint8Array> {
-  for await (const chunk of file.read(0, Math.min(MAGIC_LENGTH, file.size), signal)) return chunk;
-  return new Uint8Array();
+async function compressionOfFile(file: StoredFile, signal: AbortSignal): Promise<Compression> {
+  for await (const start of file.read(0, Math.min(MAGIC_LENGTH, file.size), signal))
+    return compressionOf(start);
+  return 'none';
 }
 
 async function digestOfFile(file: StoredFile, signal: AbortSignal): Promise<Digest> {

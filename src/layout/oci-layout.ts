@@ -15,7 +15,7 @@ import {
 } from '../oci/manifest.ts';
 import { MediaType } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
-import { findFile, openStored, readDocument, selectImage, type StoredFiles } from './stored-files.ts';
+import { openStored, readDocument, selectImage, type StoredFiles } from './stored-files.ts';
 
 const REF_NAME = 'org.opencontainers.image.ref.name';
 /** The full name, as containerd and Docker write it beside the tag. */
@@ -37,12 +37,12 @@ export class OciLayout implements Session {
     this.#wanted = wanted;
   }
 
-  async image(platform: Platform, signal: AbortSignal): Promise<Image> {
+  async image(platform: Platform): Promise<Image> {
     const source = {
-      manifest: (descriptor: Descriptor) => this.#manifest(descriptor, signal),
-      config: (manifest: Manifest) => this.#config(manifest, signal),
+      manifest: (descriptor: Descriptor) => this.#manifest(descriptor),
+      config: (manifest: Manifest) => this.#config(manifest),
     };
-    const image = await describe(await this.#find(signal), platform, source, this.#files.name);
+    const image = await describe(await this.#find(), platform, source, this.#files.name);
     const layers = image.layers.map((layer) => ({
       ...layer,
       open: openStored(this.#files, blobPath(layer.digest), layer.size),
@@ -50,8 +50,8 @@ export class OciLayout implements Session {
     return { ...image, layers };
   }
 
-  async *tags(signal: AbortSignal): AsyncIterable<string> {
-    const { manifests } = await this.#index(signal);
+  async *tags(): AsyncIterable<string> {
+    const { manifests } = await this.#index();
     yield* new Set(manifests.flatMap((entry) => nameOf(entry) ?? []));
   }
 
@@ -60,8 +60,8 @@ export class OciLayout implements Session {
   }
 
   /** The entry of index.json that is wanted; several of one name are an index of platforms. */
-  async #find(signal: AbortSignal): Promise<FoundDocument> {
-    const index = await this.#index(signal);
+  async #find(): Promise<FoundDocument> {
+    const index = await this.#index();
     const images = index.manifests.filter(
       (entry) => !isAttestation(entry) && entry.artifactType === undefined,
     );
@@ -77,52 +77,45 @@ export class OciLayout implements Session {
       },
     );
     const { digest } = entry!;
-    if (others.length === 0) return { digest, document: await this.#manifest(entry!, signal) };
+    if (others.length === 0) return { digest, document: await this.#manifest(entry!) };
     return { digest, document: { ...index, manifests: [entry!, ...others] } };
   }
 
-  async #index(signal: AbortSignal): Promise<ImageIndex & Pick<ManifestDocument, 'payload'>> {
-    await this.#checkVersion(signal);
+  async #index(): Promise<ImageIndex & Pick<ManifestDocument, 'payload'>> {
+    await this.#checkVersion();
+    const bytes = await readDocument(this.#files, 'index.json', 'index.json', { max: MAX_MANIFEST_BYTES });
     const what = `index.json of ${this.#files.name}`;
-    const file = await findFile(this.#files, 'index.json', 'its index');
-    const bytes = await readDocument(file, MAX_MANIFEST_BYTES, what, signal);
     const document = parseManifest(bytes, MediaType.ociIndex, what);
     if (document.kind !== 'index') throw new IntegrityError(`${what} is not an image index`);
     return document;
   }
 
   /** The file that marks a layout; skopeo does without it. */
-  async #checkVersion(signal: AbortSignal): Promise<void> {
-    const file = await this.#files.find('oci-layout');
-    if (file === undefined) return;
+  async #checkVersion(): Promise<void> {
+    if ((await this.#files.find('oci-layout')) === undefined) return;
     const what = `oci-layout of ${this.#files.name}`;
-    const { imageLayoutVersion } = parseJsonObject(await readDocument(file, 65_536, what, signal), what);
-    if (typeof imageLayoutVersion === 'string' && imageLayoutVersion.startsWith('1.')) return;
+    const bytes = await readDocument(this.#files, 'oci-layout', 'oci-layout', { max: 65_536 });
+    const { imageLayoutVersion: version } = parseJsonObject(bytes, what);
+    if (typeof version === 'string' && version.startsWith('1.')) return;
     throw new IntegrityError(
-      `${what} names version ${printable(JSON.stringify(imageLayoutVersion) ?? 'nothing', 80)}; 1.0.0 is known`,
+      `${what} names version ${printable(JSON.stringify(version) ?? 'nothing', 80)}; 1.0.0 is known`,
     );
   }
 
-  async #manifest(descriptor: Descriptor, signal: AbortSignal): Promise<ManifestDocument> {
-    const { digest, mediaType } = descriptor;
-    const what = `manifest ${digest} of ${this.#files.name}`;
-    const bytes = await this.#blob(descriptor, MAX_MANIFEST_BYTES, what, signal);
-    return parseManifest(bytes, mediaType, what, digest);
+  async #manifest({ digest, mediaType, size }: Descriptor): Promise<ManifestDocument> {
+    const what = `manifest ${digest}`;
+    const bytes = await readDocument(this.#files, blobPath(digest), what, { max: MAX_MANIFEST_BYTES, size });
+    return parseManifest(bytes, mediaType, `${what} of ${this.#files.name}`, digest);
   }
 
-  async #config({ config }: Manifest, signal: AbortSignal): Promise<ImageConfig> {
+  async #config({ config: { digest, size } }: Manifest): Promise<ImageConfig> {
     const what = `the config of ${this.#files.name}`;
-    const bytes = await this.#blob(config, MAX_CONFIG_BYTES, what, signal);
-    verify(bytes, config.digest, what);
-    return parseConfig(bytes, what);
-  }
-
-  async #blob(descriptor: Descriptor, max: number, what: string, signal: AbortSignal): Promise<Buffer> {
-    const file = await findFile(this.#files, blobPath(descriptor.digest), what);
-    if (file.size === descriptor.size) return readDocument(file, max, what, signal);
-    throw new IntegrityError(`${what} has ${file.size} bytes but must have ${descriptor.size}`, {
-      code: 'SIZE_MISMATCH',
+    const bytes = await readDocument(this.#files, blobPath(digest), 'the config', {
+      max: MAX_CONFIG_BYTES,
+      size,
     });
+    verify(bytes, digest, what);
+    return parseConfig(bytes, what);
   }
 }
 

@@ -32,7 +32,7 @@ export async function openLayout(source: Source, options: LayoutOptions): Promis
 async function openFiles(source: Source, options: LayoutOptions): Promise<StoredFiles> {
   const { transport, path } = source;
   const name = printable(transport === 'stdin' ? 'the archive on standard input' : formatSource(source));
-  if (transport === 'oci') return DirectoryFiles.open(path, name);
+  if (transport === 'oci') return DirectoryFiles.open(path, name, options.signal);
   const archive = transport === 'stdin' ? options.stdin : path;
   if (archive !== undefined) return ArchiveFiles.open(archive, name, options);
   throw new UsageError('cannot read an archive: no standard input is given', {

@@ -17,6 +17,8 @@ export interface StoredFile {
 export interface StoredFiles {
   /** As the user wrote it, printable. */
   readonly name: string;
+  /** Aborts reading documents; a layer has a signal of its own. */
+  readonly signal: AbortSignal;
   /** The file at `path` (slashes, relative to the layout), or undefined. */
   find(path: string): Promise<StoredFile | undefined>;
   close(): Promise<void>;
@@ -32,17 +34,30 @@ export async function findFile(files: StoredFiles, path: string, what: string): 
   });
 }
 
-/** A whole small file; throws IntegrityError when it is larger than `max` bytes. */
+/**
+ * A whole small file.
+ *
+ * @throws NotFoundError when it does not exist, IntegrityError when it has more than `max` bytes, or others than `size`
+ */
 export async function readDocument(
-  file: StoredFile,
-  max: number,
+  files: StoredFiles,
+  path: string,
   what: string,
-  signal: AbortSignal,
+  { max, size }: { readonly max: number; readonly size?: number },
 ): Promise<Buffer> {
-  if (file.size > max) throw new IntegrityError(`${what} has ${file.size} bytes, ${max} are allowed`);
+  const file = await findFile(files, path, what);
+  const whole = `${what} of ${files.name}`;
+  if (file.size > max) throw new IntegrityError(`${whole} has ${file.size} bytes, ${max} are allowed`);
+  if (size !== undefined && file.size !== size) throw wrongSize(whole, file.size, size);
   const chunks: Uint8Array[] = [];
-  for await (const chunk of file.read(0, file.size, signal)) chunks.push(chunk);
+  for await (const chunk of file.read(0, file.size, files.signal)) chunks.push(chunk);
   return Buffer.concat(chunks);
+}
+
+function wrongSize(what: string, found: number, expected: number): IntegrityError {
+  return new IntegrityError(`${what} has ${found} bytes but must have ${expected}`, {
+    code: 'SIZE_MISMATCH',
+  });
 }
 
 const CHUNK_BYTES = 1024 * 1024;
@@ -150,15 +165,17 @@ export function selectImage<T>(
  */
 export class DirectoryFiles implements StoredFiles {
   readonly name: string;
+  readonly signal: AbortSignal;
   readonly #directory: string;
 
-  private constructor(directory: string, name: string) {
+  private constructor(directory: string, name: string, signal: AbortSignal) {
     this.#directory = directory;
     this.name = name;
+    this.signal = signal;
   }
 
   /** @throws NotFoundError if the directory does not exist */
-  static async open(directory: string, name: string): Promise<DirectoryFiles> {
+  static async open(directory: string, name: string, signal: AbortSignal): Promise<DirectoryFiles> {
     const status = await stat(osPath(directory)).catch((error: unknown) => {
       throw sourceError(error, directory);
     });
@@ -168,7 +185,7 @@ export class DirectoryFiles implements StoredFiles {
         hint: `for an archive write oci-archive:${printable(directory)}`,
       });
     }
-    return new DirectoryFiles(directory, name);
+    return new DirectoryFiles(directory, name, signal);
   }
 
   async find(name: string): Promise<StoredFile | undefined> {
@@ -206,11 +223,8 @@ async function* readFrom(
 export function openStored(files: StoredFiles, path: string, size: number | undefined): Layer['open'] {
   return async (range, signal) => {
     const file = await findFile(files, path, 'a layer');
-    if (size !== undefined && file.size !== size) {
-      throw new IntegrityError(`${path} of ${files.name} has ${file.size} bytes but must have ${size}`, {
-        code: 'SIZE_MISMATCH',
-      });
-    }
+    if (size !== undefined && file.size !== size)
+      throw wrongSize(`${path} of ${files.name}`, file.size, size);
     const end = Math.min(range.end ?? file.size, file.size);
     return { body: file.read(range.start, end, signal), start: range.start, size: file.size, ranges: true };
   };

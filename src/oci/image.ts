@@ -77,12 +77,12 @@ export interface Image {
   readonly layers: readonly Layer[];
 }
 
-/** A session with one repository of one registry, or with a local source of images. */
+/** A session with one repository of one registry, or with a local source of images; the signal that it was opened with aborts it. */
 export interface Session {
   /** Resolves tag or digest, chooses the platform, and verifies manifest and config. */
-  image(platform: Platform, signal: AbortSignal): Promise<Image>;
+  image(platform: Platform): Promise<Image>;
   /** All tags of the repository, page by page. */
-  tags(signal: AbortSignal): AsyncIterable<string>;
+  tags(): AsyncIterable<string>;
   close(): Promise<void>;
 }
 

@@ -63,37 +63,29 @@ function normalisePlatform(platform: Platform): Platform {
   };
 }
 
+const ALIASES: Readonly<Record<string, readonly [architecture: string, variant?: string]>> = {
+  i386: ['386', ''],
+  x86_64: ['amd64'],
+  'x86-64': ['amd64'],
+  aarch64: ['arm64'],
+  armhf: ['arm', 'v7'],
+  armel: ['arm', 'v6'],
+};
+
+/** By architecture: the variants that have another spelling, and that. */
+const VARIANTS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  amd64: { v1: '' },
+  arm64: { '8': '', v8: '', 'v8.0': '', '8.0': '', '9': 'v9', '9.0': 'v9', 'v9.0': 'v9' },
+  arm: { '': 'v7', '5': 'v5', '6': 'v6', '7': 'v7', '8': 'v8' },
+};
+
 function normaliseArchitecture(architecture: string, variant: string): readonly [string, string] {
-  switch (architecture) {
-    case 'i386':
-      return ['386', ''];
-    case 'amd64':
-    case 'x86_64':
-    case 'x86-64':
-      return ['amd64', variant === 'v1' ? '' : variant];
-    case 'arm64':
-    case 'aarch64':
-      return ['arm64', normaliseArm64Variant(variant)];
-    case 'armhf':
-      return ['arm', 'v7'];
-    case 'armel':
-      return ['arm', 'v6'];
-    case 'arm':
-      return ['arm', normaliseArmVariant(variant)];
-    default:
-      return [architecture, variant];
-  }
+  const [name, version = variant] = ownValue(ALIASES, architecture) ?? [architecture];
+  return [name, ownValue(ownValue(VARIANTS, name) ?? {}, version) ?? version];
 }
 
-function normaliseArm64Variant(variant: string): string {
-  if (['8', 'v8', 'v8.0', '8.0'].includes(variant)) return '';
-  if (['9', '9.0', 'v9.0'].includes(variant)) return 'v9';
-  return variant;
-}
-
-function normaliseArmVariant(variant: string): string {
-  if (variant === '' || variant === '7') return 'v7';
-  return ['5', '6', '8'].includes(variant) ? `v${variant}` : variant;
+function ownValue<T>(table: Readonly<Record<string, T>>, key: string): T | undefined {
+  return Object.hasOwn(table, key) ? table[key] : undefined;
 }
 
 /** What to accept for `wanted`, best first: containerd's `platforms.Only`. All are normalised. */
@@ -173,7 +165,7 @@ const GOARCH: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386', pp
 /** The platform to pull when none is named. Systems without containers of their own (macOS) run Linux ones. */
 export function hostPlatform(host: Host): Platform {
   const os = host.platform === 'win32' ? 'windows' : host.platform === 'freebsd' ? 'freebsd' : 'linux';
-  const architecture = Object.hasOwn(GOARCH, host.arch) ? GOARCH[host.arch]! : host.arch;
+  const architecture = ownValue(GOARCH, host.arch) ?? host.arch;
   const variant = architecture === 'arm' ? armVariant(host.cpuinfo ?? '') : undefined;
   return normalisePlatform({ os, architecture, variant });
 }

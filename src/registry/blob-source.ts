@@ -146,14 +146,15 @@ class BlobSource {
         if (answer.etag !== undefined) this.#etags.set(answer.etag, endpoint);
         return answer;
       };
-      return { path, headers: rangeHeaders(range, etag), also: [206, 416], subject, read };
+      return { path, headers: rangeHeaders(range, etag), also: [206, 416], subject, read, signal };
     };
     try {
-      return await this.#endpoints.ask(query, signal, this.#turn);
+      const attempt = (endpoint: Endpoint, retries?: number) => endpoint.ask(query(endpoint), retries);
+      return await this.#endpoints.first(attempt, signal, this.#turn);
     } catch (error) {
       signal.throwIfAborted();
       for (const other of this.#others) {
-        const found = await other.ask({ ...query(other), path: '' }, signal).catch(() => undefined);
+        const found = await other.ask({ ...query(other), path: '' }).catch(() => undefined);
         if (found) return found;
         signal.throwIfAborted();
       }

@@ -2,11 +2,11 @@ import { DlrootfsError, UsageError } from '../errors.ts';
 import { backoff, pause } from '../sys/retry.ts';
 import { type Challenge, parseChallenges } from './auth/challenge.ts';
 import { answerError, readFailure, refusedByStorage, type Subject, warningTexts } from './http/answer.ts';
-import type { Report } from '../report/event.ts';
 import type { Cookies } from './http/cookies.ts';
 import type { Response } from './http/exchange.ts';
 import { isTransient } from './http/transport-error.ts';
 import { retryRequest, type Transport } from './http/transport.ts';
+import type { RequestPolicy } from './registry-options.ts';
 
 /** A request to one endpoint, and how to read its answer. */
 export interface Query<T> extends Subject {
@@ -18,6 +18,8 @@ export interface Query<T> extends Subject {
   /** Further statuses that count as success, beside 200. */
   readonly also?: readonly number[];
   readonly read: (response: Response) => Promise<T>;
+  /** Default: that of the session. */
+  readonly signal?: AbortSignal;
 }
 
 /** A 401. */
@@ -40,8 +42,8 @@ export interface Authorization {
   /** Names the credentials behind it; undefined when there are none. */
   readonly used: string | undefined;
   /** The header to send next; undefined for none. */
-  header(tried: Tried, signal: AbortSignal): Promise<string | undefined>;
-  refused(refusal: Refusal, tried: Tried, signal: AbortSignal): Promise<Verdict>;
+  header(tried: Tried): Promise<string | undefined>;
+  refused(refusal: Refusal, tried: Tried): Promise<Verdict>;
   accepted(header: string | undefined): void;
 }
 
@@ -54,7 +56,7 @@ export interface EndpointOptions {
   /** `host[:port]` for messages. */
   readonly name: string;
   /** The base of relative paths; ends in a slash. */
-  readonly base: (signal: AbortSignal) => Promise<URL>;
+  readonly base: () => Promise<URL>;
   readonly transport: Transport;
   /** Left out: requests carry no credentials. */
   readonly authorization?: Authorization;
@@ -84,20 +86,21 @@ export class Endpoint {
    * @param retries fewer than those of the policy
    * @throws errors of `answerError`, of the transport and of `read`
    */
-  async ask<T>(query: Query<T>, signal: AbortSignal, retries?: number): Promise<T> {
+  async ask<T>(query: Query<T>, retries?: number): Promise<T> {
     const { base, transport } = this.#options;
-    const root = await base(signal);
-    const attempt = async () => query.read(await this.#attempt(root, query, signal));
-    return retryRequest(attempt, transport.policy, signal, retries);
+    const { signal = transport.policy.signal } = query;
+    const root = await base();
+    const attempt = async () => query.read(await this.#attempt(root, query));
+    return retryRequest(attempt, { ...transport.policy, signal }, retries);
   }
 
-  async #attempt(base: URL, query: Query<unknown>, signal: AbortSignal): Promise<Response> {
+  async #attempt(base: URL, query: Query<unknown>): Promise<Response> {
     const { authorization } = this.#options;
     const url = new URL(query.path, base);
     for (const tried: (string | undefined)[] = []; ;) {
-      const header = await authorization?.header(tried, signal);
+      const header = await authorization?.header(tried);
       tried.push(header);
-      const response = await this.#send(url, query, header, signal);
+      const response = await this.#send(url, query, header);
       const { status } = response;
       if (status === 200 || query.also?.includes(status)) {
         authorization?.accepted(header);
@@ -108,8 +111,8 @@ export class Endpoint {
       const own = response.url.origin === url.origin;
       if (status === 401 && own && authorization && tried.length < MAX_AUTHORIZATIONS) {
         const challenges = parseChallenges(response.headers('www-authenticate'));
-        const verdict = await authorization.refused({ header, challenges, base }, tried, signal);
-        if (verdict === 'later') await this.#pause(tried.length, signal);
+        const verdict = await authorization.refused({ header, challenges, base }, tried);
+        if (verdict === 'later') await this.#pause(tried.length, query.signal);
         if (verdict !== 'final') continue;
       }
       const error = answerError(response, body, query, authorization?.used);
@@ -119,9 +122,8 @@ export class Endpoint {
 
   async #send(
     url: URL,
-    { method = 'GET', headers }: Query<unknown>,
+    { method = 'GET', headers, signal }: Query<unknown>,
     authorization: string | undefined,
-    signal: AbortSignal,
   ): Promise<Response> {
     const { transport, cookies } = this.#options;
     const cookie = cookies?.header(url);
@@ -129,16 +131,16 @@ export class Endpoint {
       ...(authorization !== undefined && { authorization }),
       ...(cookie !== undefined && { cookie }),
     };
-    const response = await transport.send({ method, url, headers: { ...headers, ...own } }, signal);
+    const response = await transport.send({ method, url, headers: { ...headers, ...own }, signal });
     if (response.url.origin === url.origin) cookies?.take(url, response.headers('set-cookie'));
     return response;
   }
 
-  async #pause(count: number, signal: AbortSignal): Promise<void> {
-    const { retry, report } = this.#options.transport.policy;
+  async #pause(count: number, own: AbortSignal | undefined): Promise<void> {
+    const { retry, report, signal } = this.#options.transport.policy;
     const message = `${this.name} refused a fresh token as invalid; trying another one`;
     report({ type: 'notice', message });
-    await pause(backoff(retry, count), signal);
+    await pause(backoff(retry, count), own ?? signal);
   }
 
   #passOn(warnings: readonly string[]): void {
@@ -159,7 +161,7 @@ export type Explain = (failures: ReadonlyMap<Endpoint, DlrootfsError>, last: End
 /** The endpoints of one repository: mirrors, or the registries of an index. When one fails, the next one gets the request. */
 export class Failover {
   readonly endpoints: readonly Endpoint[];
-  readonly #report: Report;
+  readonly #policy: RequestPolicy;
   readonly #explain: Explain;
   /** Endpoints with a transient error: they come last. */
   readonly #failed = new Set<Endpoint>();
@@ -171,32 +173,26 @@ export class Failover {
    * @param endpoints in order of preference
    * @param explain the error when all have failed
    */
-  constructor(endpoints: readonly Endpoint[], report: Report, explain: Explain) {
+  constructor(endpoints: readonly Endpoint[], policy: RequestPolicy, explain: Explain) {
     this.endpoints = endpoints;
-    this.#report = report;
+    this.#policy = policy;
     this.#explain = explain;
   }
 
-  /**
-   * Sends a request to one endpoint after the other, until one answers.
-   *
-   * @param query may depend on the endpoint
-   * @param turn starts this many places later in the order
-   */
-  async ask<T>(
-    query: Query<T> | ((endpoint: Endpoint) => Query<T>),
-    signal: AbortSignal,
-    turn = 0,
-  ): Promise<T> {
-    const attempt = (endpoint: Endpoint, retries: number | undefined) =>
-      endpoint.ask(typeof query === 'function' ? query(endpoint) : query, signal, retries);
-    return this.first(attempt, signal, turn);
+  /** Sends a request to one endpoint after the other, until one answers. */
+  async ask<T>(query: Query<T>): Promise<T> {
+    return this.first((endpoint, retries) => endpoint.ask(query, retries), query.signal);
   }
 
-  /** The first result of an endpoint; `attempt` gets the number of its retries while other endpoints are left. */
+  /**
+   * The first result of an endpoint.
+   *
+   * @param attempt gets the number of its retries while other endpoints are left
+   * @param turn starts this many places later in the order
+   */
   async first<T>(
     attempt: (endpoint: Endpoint, retries: number | undefined) => Promise<T>,
-    signal: AbortSignal,
+    signal = this.#policy.signal,
     turn = 0,
   ): Promise<T> {
     const order = this.#order(turn);
@@ -230,6 +226,6 @@ export class Failover {
   #announce(endpoint: Endpoint, error: DlrootfsError, next: Endpoint): void {
     const type = this.#announced.has(endpoint) || error.code === 'NOT_FOUND' ? 'debug' : 'notice';
     this.#announced.add(endpoint);
-    this.#report({ type, message: `${error.message}; trying ${next.name} instead` });
+    this.#policy.report({ type, message: `${error.message}; trying ${next.name} instead` });
   }
 }

@@ -29,7 +29,7 @@ export class RegistryHost {
     this.#authenticator = new Authenticator(location.repository, credentials, transport);
     this.endpoint = new Endpoint({
       name: location.registry,
-      base: (signal) => this.#base(signal),
+      base: () => this.#base(),
       transport,
       authorization: this.#authenticator,
     });
@@ -52,14 +52,14 @@ export class RegistryHost {
   }
 
   /** The answer to `GET /v2/`, which is sent once. */
-  contact(signal: AbortSignal): Promise<Contact> {
-    this.#contact ??= contactVersion2(this, this.#authenticator, signal);
+  contact(): Promise<Contact> {
+    this.#contact ??= contactVersion2(this, this.#authenticator);
     return this.#contact;
   }
 
-  async #base(signal: AbortSignal): Promise<URL> {
+  async #base(): Promise<URL> {
     const { registry, repository } = this.location;
-    const { version2, refusal, base } = await this.contact(signal);
+    const { version2, refusal, base } = await this.contact();
     if (version2 !== 'no') return new URL(`${repository}/`, base);
     if (refusal) throw refusal;
     throw new NetworkError(`${registry} does not speak version 2 of the registry protocol`, {
@@ -91,11 +91,7 @@ function isWrongScheme(error: unknown): boolean {
  * Calls `ping` with the first scheme that is allowed, and with the second where the registry does not speak the first; retries after
  * transient errors.
  */
-async function firstContact<T>(
-  host: RegistryHost,
-  ping: (scheme: Scheme) => Promise<T>,
-  signal: AbortSignal,
-): Promise<T> {
+async function firstContact<T>(host: RegistryHost, ping: (scheme: Scheme) => Promise<T>): Promise<T> {
   const [scheme, otherScheme] = schemesOf(host);
   const eitherScheme = async () => {
     try {
@@ -111,7 +107,7 @@ async function firstContact<T>(
   };
   const most = host.location.mirrorOf === undefined ? Infinity : 1;
   const retries = ({ code }: DlrootfsError) => (code === REFUSED ? Math.min(most, REFUSED_RETRIES) : most);
-  return retryRequest(eitherScheme, host.transport.policy, signal, retries);
+  return retryRequest(eitherScheme, host.transport.policy, retries);
 }
 
 /** The answer of a registry to `GET /v2/`. */
@@ -124,41 +120,38 @@ export interface Contact {
   readonly refusal?: DlrootfsError | undefined;
 }
 
+/** The answer to a GET without credentials, and the error for it, unless its status is 200; throws that where a retry may help. */
+async function probe({ transport, location }: RegistryHost, url: URL) {
+  const response = await transport.send({ method: 'GET', url, headers: {} });
+  const body = await readFailure(response);
+  const subject = `the registry API of ${location.registry}`;
+  const error = response.status === 200 ? undefined : answerError(response, body, { subject });
+  if (isTransient(error)) throw error;
+  // A registry may redirect to https, or to another port.
+  const moved = response.url.hostname === url.hostname && response.url.pathname === url.pathname;
+  return { response, body, error, base: new URL('.', moved ? response.url : url) };
+}
+
 /** Sends `GET /v2/` to find scheme and version; `authenticator` gets the challenge. */
-async function contactVersion2(
-  host: RegistryHost,
-  authenticator: Authenticator,
-  signal: AbortSignal,
-): Promise<Contact> {
+async function contactVersion2(host: RegistryHost, authenticator: Authenticator): Promise<Contact> {
   const { registry } = host.location;
   const name = registry === 'docker.io' ? HUB_API : registry;
   const ping = async (scheme: Scheme): Promise<Contact> => {
-    const url = new URL(`${scheme}://${name}/v2/`);
-    const response = await host.transport.send({ method: 'GET', url, headers: {} }, signal);
+    const { response, body, error, base } = await probe(host, new URL(`${scheme}://${name}/v2/`));
     const { status } = response;
-    const body = await readFailure(response);
     if (status === 400 && scheme === 'http' && /HTTPS/i.test(Buffer.from(body).toString('latin1'))) {
       throw new NetworkError(`${name} speaks HTTPS, not plain HTTP`, {
         code: NOT_HTTP,
         hint: 'leave out --plain-http',
       });
     }
-    const base = new URL('/v2/', movedTo(response, url));
     if (status === 401) authenticator.learn(parseChallenges(response.headers('www-authenticate')), base);
-    if (status === 401 || status === 200) return { base, version2: isWebPage(response) ? 'perhaps' : 'yes' };
-    const error = answerError(response, body, { subject: `the registry API of ${registry}` });
+    if (!error || status === 401) return { base, version2: isWebPage(response) ? 'perhaps' : 'yes' };
     // Only a server that does not know the address may speak version 1; other answers are errors.
-    const unknown = error instanceof NotFoundError || error instanceof NetworkError;
-    if (!unknown || isTransient(error)) throw error;
+    if (!(error instanceof NotFoundError || error instanceof NetworkError)) throw error;
     return { base, version2: 'no', refusal: status === 404 ? undefined : error };
   };
-  return firstContact(host, ping, signal);
-}
-
-/** The address of a registry that only redirects to https, or to another port. */
-function movedTo(response: Response, url: URL): URL {
-  const same = response.url.hostname === url.hostname && response.url.pathname === url.pathname;
-  return same ? response.url : url;
+  return firstContact(host, ping);
 }
 
 function isWebPage({ header }: Response): boolean {
@@ -185,29 +178,19 @@ export interface Ping {
  *
  * @param known address of an earlier answer of the registry
  */
-export async function contactVersion1(
-  host: RegistryHost,
-  known: URL | undefined,
-  signal: AbortSignal,
-): Promise<Ping> {
+export async function contactVersion1(host: RegistryHost, known: URL | undefined): Promise<Ping> {
   const { transport, location } = host;
   const ping = async (url: URL): Promise<Ping> => {
-    const response = await transport.send({ method: 'GET', url, headers: {} }, signal);
-    const body = await readFailure(response);
-    const { status } = response;
-    if (status !== 200) {
-      const error = answerError(response, body, { subject: `the registry API of ${url.host}` });
-      if (isTransient(error)) throw error;
-    }
+    const { response, body, base } = await probe(host, url);
     return {
-      status,
-      base: new URL('/v1/', movedTo(response, url)),
+      status: response.status,
+      base,
       version1: looksLikeVersion1(response),
       standalone: isStandalone(response.header('x-docker-registry-standalone'), parsed(body)),
     };
   };
-  if (known) return retryRequest(() => ping(new URL('/v1/_ping', known)), transport.policy, signal);
-  return firstContact(host, (scheme) => ping(new URL(`${scheme}://${location.registry}/v1/_ping`)), signal);
+  if (known) return retryRequest(() => ping(new URL('/v1/_ping', known)), transport.policy);
+  return firstContact(host, (scheme) => ping(new URL(`${scheme}://${location.registry}/v1/_ping`)));
 }
 
 /**

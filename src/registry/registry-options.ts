@@ -78,7 +78,7 @@ export interface RegistryOptions {
   readonly manifestStore?: ManifestStore | undefined;
   /** No requests: manifests and configs come from `manifestStore`. `hint` is for errors about what it lacks. */
   readonly offline?: { readonly hint: string } | undefined;
-  /** Aborts reading configuration files. */
+  /** Aborts the session; a blob has a signal of its own. */
   readonly signal?: AbortSignal | undefined;
   /** Directories to look in instead of `/etc` for `containers/` and `docker/`. */
   readonly configDirs?: readonly string[] | undefined;
@@ -89,6 +89,8 @@ export interface RequestPolicy {
   readonly timeouts: Timeouts;
   readonly retry: RetryPolicy;
   readonly report: Report;
+  /** Aborts requests that have no signal of their own. */
+  readonly signal: AbortSignal;
 }
 
 export const DEFAULT_TIMEOUTS: Timeouts = {

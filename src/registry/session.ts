@@ -27,7 +27,8 @@ export async function openSession(reference: Reference, given: RegistryOptions):
   const options = withoutEmptyCredentials(given);
   const { report, connections = DEFAULT_CONNECTIONS } = options;
   const timeouts = { ...DEFAULT_TIMEOUTS, ...options.timeouts };
-  const policy = { timeouts, retry: retryPolicyOf(options), report };
+  const { signal = new AbortController().signal } = options;
+  const policy = { timeouts, retry: retryPolicyOf(options), report, signal };
   const settings = { options, policy, slots: pLimit(connections) };
   const locations = locationsOf(reference, options.mirrors ?? [], await readRegistriesConf(options));
   const hosts = await Promise.all(locations.map((location) => RegistryHost.open(location, settings)));
@@ -71,14 +72,14 @@ class RegistrySession implements Session {
     this.#hosts = hosts;
     this.#settings = settings;
     const endpoints = hosts.map(({ endpoint }) => endpoint);
-    this.#endpoints = new Failover(endpoints, settings.policy.report, explainMirrors);
+    this.#endpoints = new Failover(endpoints, settings.policy, explainMirrors);
   }
 
   get #own(): RegistryHost {
     return this.#hosts.at(-1)!;
   }
 
-  async #choose(signal: AbortSignal): Promise<Session> {
+  async #choose(): Promise<Session> {
     const { registryVersion, mirrors = [], report } = this.#settings.options;
     const { digest } = this.#reference;
     if (registryVersion === 1) {
@@ -92,41 +93,41 @@ class RegistrySession implements Session {
         const message = 'ignoring --mirror: version 1 of the registry protocol has no mirrors';
         report({ type: 'notice', message });
       }
-      return this.#version1(await this.#pingVersion1(undefined, signal));
+      return this.#version1(await this.#pingVersion1(undefined));
     }
     // Version 1 has no digests: a reference with one needs no first contact, and perhaps no connection.
     if (registryVersion === 2 || digest !== undefined) return this.#version2();
-    const contact = await this.#contact(signal);
-    return contact.version2 === 'yes' ? this.#version2() : this.#version1Instead(contact, signal);
+    const contact = await this.#contact();
+    return contact.version2 === 'yes' ? this.#version2() : this.#version1Instead(contact);
   }
 
   /** Of the first host that speaks version 2, else of the registry itself. */
-  async #contact(signal: AbortSignal): Promise<Contact> {
+  async #contact(): Promise<Contact> {
     const contactOf = (endpoint: Endpoint) =>
-      this.#hosts.find((host) => host.endpoint === endpoint)!.contact(signal);
-    const contact = await this.#endpoints.first(contactOf, signal);
-    return contact.version2 === 'yes' ? contact : this.#own.contact(signal);
+      this.#hosts.find((host) => host.endpoint === endpoint)!.contact();
+    const contact = await this.#endpoints.first(contactOf);
+    return contact.version2 === 'yes' ? contact : this.#own.contact();
   }
 
   /** Tries version 1, for a registry that does not seem to speak version 2. */
-  async #version1Instead({ base, version2, refusal }: Contact, signal: AbortSignal): Promise<Session> {
+  async #version1Instead({ base, version2, refusal }: Contact): Promise<Session> {
     try {
-      const ping = await this.#pingVersion1(base, signal);
+      const ping = await this.#pingVersion1(base);
       if (ping.version1) return this.#version1(ping);
       throw new NetworkError(
         `${this.#own.location.registry} is not a registry: GET /v2/ is answered 404, GET /v1/_ping ${ping.status}`,
         { code: 'NO_REGISTRY', hint: 'check whether this is a container registry' },
       );
     } catch (error) {
-      signal.throwIfAborted();
+      this.#settings.policy.signal.throwIfAborted();
       if (version2 !== 'no') return this.#version2();
       throw refusal ?? error;
     }
   }
 
   /** Docker Hub's index, while it had one, has no ping. */
-  async #pingVersion1(known: URL | undefined, signal: AbortSignal): Promise<Ping> {
-    if (this.#own.location.registry !== 'docker.io') return contactVersion1(this.#own, known, signal);
+  async #pingVersion1(known: URL | undefined): Promise<Ping> {
+    if (this.#own.location.registry !== 'docker.io') return contactVersion1(this.#own, known);
     const base = new URL('https://index.docker.io/v1/');
     return { status: 200, base, version1: true, standalone: false };
   }
@@ -144,14 +145,14 @@ class RegistrySession implements Session {
     return new Version1Session(this.#reference, new V1Index(this.#own, ping, path, this.#settings));
   }
 
-  async image(platform: Platform, signal: AbortSignal): Promise<Image> {
-    this.#session ??= this.#choose(signal);
-    return (await this.#session).image(platform, signal);
+  async image(platform: Platform): Promise<Image> {
+    this.#session ??= this.#choose();
+    return (await this.#session).image(platform);
   }
 
-  async *tags(signal: AbortSignal): AsyncGenerator<string, void> {
-    this.#session ??= this.#choose(signal);
-    yield* (await this.#session).tags(signal);
+  async *tags(): AsyncGenerator<string, void> {
+    this.#session ??= this.#choose();
+    yield* (await this.#session).tags();
   }
 
   async close(): Promise<void> {

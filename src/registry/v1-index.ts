@@ -14,6 +14,7 @@ import {
 } from './endpoint.ts';
 import { readDocument } from './http/answer.ts';
 import { Cookies } from './http/cookies.ts';
+import type { Response } from './http/exchange.ts';
 import { openTransport, type Transport, type TransportSettings } from './http/transport.ts';
 import type { Ping, RegistryHost } from './registry-host.ts';
 
@@ -61,6 +62,11 @@ export class V1Index {
     this.#settings = settings;
   }
 
+  /** Of the session. */
+  get signal(): AbortSignal {
+    return this.#settings.policy.signal;
+  }
+
   /** What goes after `Authorization: Token`; undefined when the index gave none. */
   get token(): string | undefined {
     return this.#token;
@@ -71,16 +77,16 @@ export class V1Index {
    *
    * @throws NetworkError when the index names none that is a host
    */
-  registries(signal: AbortSignal): Promise<Failover> {
-    this.#registries ??= this.#find(signal);
+  registries(): Promise<Failover> {
+    this.#registries ??= this.#find();
     return this.#registries;
   }
 
-  async #find(signal: AbortSignal): Promise<Failover> {
+  async #find(): Promise<Failover> {
     const { policy } = this.#settings;
     const { transport, credentials } = this.#host;
     const { base, standalone } = this.#ping;
-    const proof = this.#basicOf(await credentials.find(signal));
+    const proof = this.#basicOf(await credentials.find());
     const endpoint = (url: URL, authorization: Authorization, own: Transport) =>
       new Endpoint({
         name: url.host,
@@ -90,7 +96,7 @@ export class V1Index {
         cookies: this.#cookies,
       });
     this.#endpoint = endpoint(base, indexAuthorization(proof), transport);
-    const { endpoints } = await this.#read(signal);
+    const { endpoints } = await this.#read();
     const registries: Endpoint[] = [];
     for (const url of endpoints) {
       const own = url.origin === base.origin;
@@ -98,46 +104,44 @@ export class V1Index {
       const authorization = new RegistryAuthorization(this, { ...proof, header }, standalone);
       registries.push(endpoint(url, authorization, own ? transport : await this.#open(url)));
     }
-    return new Failover(registries, policy.report, explainRegistries);
+    return new Failover(registries, policy, explainRegistries);
   }
 
   /** Requests where the repository is, and keeps the token. */
-  async #read(signal: AbortSignal): Promise<RepositoryData> {
+  async #read(): Promise<RepositoryData> {
     const subject = `the list of images of ${this.repository}`;
     const { base, version1, status } = this.#ping;
     const noRegistry = `check whether this is a registry: GET /v1/_ping is answered ${status} too`;
-    const data = await this.#endpoint!.ask(
-      {
-        path: `repositories/${this.repository}/images`,
-        headers: { 'x-docker-token': 'true' },
-        subject,
-        absent: `${this.repository} does not exist`,
-        absentHint: version1 ? undefined : noRegistry,
-        read: async (response) => {
-          if (!Array.isArray(parseJson(await readDocument(response, MAX_IMAGES_BYTES), subject))) {
-            throw new NetworkError(`cannot read ${subject}: the answer of ${base.host} is not a JSON array`, {
-              hint: 'check whether this is a container registry',
-            });
-          }
-          return {
-            token: parseTokens(response.headers('x-docker-token')),
-            endpoints: parseEndpoints(response.headers('x-docker-endpoints'), base, (host) =>
-              this.#mayUseHttp(host),
-            ),
-          };
-        },
-      },
-      signal,
-    );
+    const read = async (response: Response): Promise<RepositoryData> => {
+      if (!Array.isArray(parseJson(await readDocument(response, MAX_IMAGES_BYTES), subject))) {
+        throw new NetworkError(`cannot read ${subject}: the answer of ${base.host} is not a JSON array`, {
+          hint: 'check whether this is a container registry',
+        });
+      }
+      const { plainHttp, insecure } = this.#host.location;
+      const mayUseHttp = (host: string) => plainHttp || insecure || isLoopback(host);
+      return {
+        token: parseTokens(response.headers('x-docker-token')),
+        endpoints: parseEndpoints(response.headers('x-docker-endpoints'), base, mayUseHttp),
+      };
+    };
+    const data = await this.#endpoint!.ask({
+      path: `repositories/${this.repository}/images`,
+      headers: { 'x-docker-token': 'true' },
+      subject,
+      absent: `${this.repository} does not exist`,
+      absentHint: version1 ? undefined : noRegistry,
+      read,
+    });
     if (data.endpoints.length === 0) throw new NetworkError(`the index ${base.host} names no registry`);
     this.#token = data.token;
     return data;
   }
 
   /** Requests another token in place of `old`, once for all that ask for it. */
-  async renew(old: string, signal: AbortSignal): Promise<void> {
+  async renew(old: string): Promise<void> {
     if (this.#token !== old) return;
-    this.#renewing ??= this.#read(signal).finally(() => {
+    this.#renewing ??= this.#read().finally(() => {
       this.#renewing = undefined;
     });
     await this.#renewing;
@@ -150,11 +154,6 @@ export class V1Index {
     const message = `ignoring ${used}: version 1 of the registry protocol knows user names and passwords only`;
     this.#settings.policy.report({ type: 'notice', message });
     return { header: undefined, used: undefined };
-  }
-
-  #mayUseHttp(host: string): boolean {
-    const { plainHttp, insecure } = this.#host.location;
-    return plainHttp || insecure || isLoopback(host);
   }
 
   /** Connections to a registry that is not the index: with the certificates that are its own. */
@@ -202,10 +201,10 @@ class RegistryAuthorization implements Authorization {
     return Promise.resolve(candidates.find((header) => header === this.#good) ?? candidates[0]);
   }
 
-  async refused({ header }: Refusal, tried: Tried, signal: AbortSignal): Promise<Verdict> {
+  async refused({ header }: Refusal, tried: Tried): Promise<Verdict> {
     // A token that was good until now has expired.
     if (header !== undefined && header === this.#good && header !== this.#basic) {
-      await this.#index.renew(header.slice('Token '.length), signal);
+      await this.#index.renew(header.slice('Token '.length));
     }
     return this.#candidates().some((each) => !tried.includes(each)) ? 'again' : 'final';
   }

@@ -3,7 +3,6 @@ import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
 import { Digest } from '../oci/digest.ts';
 import { historyOf, type Image, type Layer, type Session } from '../oci/image.ts';
 import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
-import type { Platform } from '../oci/platform.ts';
 import { isTag, Reference } from '../oci/reference.ts';
 import { blobOpener } from './blob-source.ts';
 import type { Failover, Query } from './endpoint.ts';
@@ -38,42 +37,42 @@ export class Version1Session implements Session {
   }
 
   /** The image of the tag; there is only one, for every platform. */
-  async image(_: Platform, signal: AbortSignal): Promise<Image> {
+  async image(): Promise<Image> {
     const { tag = 'latest' } = this.#reference;
-    const id = imageOfTag(await this.#tags(signal), tag, this.#name);
-    const ids = await this.#ancestry(id, signal);
-    const all = await this.#allFacts(ids, signal);
+    const id = imageOfTag(await this.#tags(), tag, this.#name);
+    const ids = await this.#ancestry(id);
+    const all = await this.#allFacts(ids);
     const top = all.at(-1)!;
     const history = all.map(({ json }) => historyOf({ json, empty: false }));
     const config = { ...configOf(top.json, `the JSON of image ${id}`), history };
-    const registries = await this.#index.registries(signal);
+    const registries = await this.#index.registries();
     const layers = all.map((facts, index) => this.#layer(facts, history[index]?.createdBy, registries));
     return { id, platform: config.platform, config, layers };
   }
 
-  async #ask<T>(query: Query<T>, signal: AbortSignal): Promise<T> {
-    return (await this.#index.registries(signal)).ask(query, signal);
+  async #ask<T>(query: Query<T>): Promise<T> {
+    return (await this.#index.registries()).ask(query);
   }
 
-  async #tags(signal: AbortSignal): Promise<JsonObject> {
+  async #tags(): Promise<JsonObject> {
     const subject = `the list of tags of ${this.#name}`;
     const absent = `${this.#name} does not exist`;
     const read = async (response: Response) =>
       parseJsonObject(await readDocument(response, MAX_TAGS_BYTES), subject);
-    return this.#ask({ path: `repositories/${this.#index.repository}/tags`, subject, absent, read }, signal);
+    return this.#ask({ path: `repositories/${this.#index.repository}/tags`, subject, absent, read });
   }
 
-  async #ancestry(id: string, signal: AbortSignal): Promise<readonly string[]> {
+  async #ancestry(id: string): Promise<readonly string[]> {
     const subject = `the ancestry of image ${id}`;
     const read = async (response: Response) =>
       parseAncestry(await readDocument(response, MAX_ANCESTRY_BYTES), id, subject);
-    return this.#ask({ path: `images/${id}/ancestry`, subject, read }, signal);
+    return this.#ask({ path: `images/${id}/ancestry`, subject, read });
   }
 
   /** The JSON and headers of each image, base first; as many requests at once as connections are allowed. */
-  async #allFacts(ids: readonly string[], signal: AbortSignal): Promise<readonly ImageFacts[]> {
+  async #allFacts(ids: readonly string[]): Promise<readonly ImageFacts[]> {
     const abort = new AbortController();
-    const both = AbortSignal.any([signal, abort.signal]);
+    const signal = AbortSignal.any([this.#index.signal, abort.signal]);
     let bytes = 0;
     const take = (count: number) => {
       bytes += count;
@@ -83,7 +82,7 @@ export class Version1Session implements Session {
     };
     try {
       return await Promise.all(
-        ids.map((id, index) => this.#facts({ id, parent: ids[index - 1] }, take, both)),
+        ids.map((id, index) => this.#facts({ id, parent: ids[index - 1] }, take, signal)),
       );
     } finally {
       abort.abort(new Error('another request failed'));
@@ -107,7 +106,7 @@ export class Version1Session implements Session {
         size: parseLayerSize(response.header('x-docker-size'), `layer ${id}`),
       };
     };
-    const { length, ...facts } = await this.#ask({ path: `images/${id}/json`, subject, read }, signal);
+    const { length, ...facts } = await this.#ask({ path: `images/${id}/json`, subject, read, signal });
     // Not within the request: it would be made again, and the others with it.
     take(length);
     return { id, ...facts };
@@ -127,8 +126,8 @@ export class Version1Session implements Session {
     };
   }
 
-  async *tags(signal: AbortSignal): AsyncGenerator<string, void> {
-    yield* tagNames(await this.#tags(signal));
+  async *tags(): AsyncGenerator<string, void> {
+    yield* tagNames(await this.#tags());
   }
 
   async close(): Promise<void> {

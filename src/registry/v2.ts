@@ -47,13 +47,12 @@ export class Version2Session implements Session {
     this.#endpoints = endpoints;
   }
 
-  async image(platform: Platform, signal: AbortSignal): Promise<Image> {
+  async image(platform: Platform): Promise<Image> {
     const { tag = 'latest', digest } = this.#reference;
-    const found = await (digest === undefined ? this.#byTag(tag, signal) : this.#byDigest(digest, signal));
+    const found = await (digest === undefined ? this.#byTag(tag) : this.#byDigest(digest));
     const source = {
-      manifest: async (listed: { readonly digest: Digest }) =>
-        (await this.#byDigest(listed.digest, signal)).document,
-      config: (manifest: Manifest) => this.#config(manifest, signal),
+      manifest: async (listed: { readonly digest: Digest }) => (await this.#byDigest(listed.digest)).document,
+      config: (manifest: Manifest) => this.#config(manifest),
     };
     const image = await describe(found, platform, source, Reference.format(this.#reference));
     const layers = image.layers.map((layer) => this.#openable(layer));
@@ -69,9 +68,9 @@ export class Version2Session implements Session {
     return { ...layer, open };
   }
 
-  async #ask<T>(query: Query<T>, signal: AbortSignal): Promise<T> {
+  async #ask<T>(query: Query<T>): Promise<T> {
     if (!this.#endpoints) throw this.#notCached(query.subject);
-    return this.#endpoints.ask(query, signal);
+    return this.#endpoints.ask(query);
   }
 
   #notCached(subject: string): NotFoundError {
@@ -82,7 +81,7 @@ export class Version2Session implements Session {
   }
 
   /** The manifest or index that a tag points to now: one GET, or a HEAD when the store has it already; offline, as it was last. */
-  async #byTag(tag: string, signal: AbortSignal): Promise<FoundDocument> {
+  async #byTag(tag: string): Promise<FoundDocument> {
     const { manifestStore: store, report } = this.#options;
     const name = `${this.#name}:${tag}`;
     const target = {
@@ -93,21 +92,21 @@ export class Version2Session implements Session {
     };
     const last = await store?.recall(name);
     if (this.#endpoints) {
-      const digest = last && (await this.#digestOfTag(target, signal));
+      const digest = last && (await this.#digestOfTag(target));
       const stored = digest && (await this.#storedManifest(digest, target.subject));
-      const found = stored ?? (await this.#fetchManifest(target, undefined, signal));
+      const found = stored ?? (await this.#fetchManifest(target, undefined));
       await store?.remember(name, found.digest);
       return found;
     }
     if (!last) throw this.#notCached(target.subject);
-    const found = await this.#byDigest(last.digest, signal);
+    const found = await this.#byDigest(last.digest);
     const time = `${last.at.toISOString().slice(0, 16).replace('T', ' ')} UTC`;
     report({ type: 'notice', message: `offline: ${name} is ${last.digest}, as it was at ${time}` });
     return found;
   }
 
   /** The manifest or index with this digest. */
-  async #byDigest(digest: Digest, signal: AbortSignal): Promise<FoundDocument> {
+  async #byDigest(digest: Digest): Promise<FoundDocument> {
     const target = {
       path: `manifests/${digest}`,
       subject: `the manifest ${this.#name}@${digest}`,
@@ -115,11 +114,11 @@ export class Version2Session implements Session {
       repository: this.#name,
     };
     const stored = await this.#storedManifest(digest, target.subject);
-    return stored ?? this.#fetchManifest(target, digest, signal);
+    return stored ?? this.#fetchManifest(target, digest);
   }
 
   /** The digest that a HEAD says; undefined where only a GET tells more. */
-  async #digestOfTag(target: ManifestTarget, signal: AbortSignal): Promise<Digest | undefined> {
+  async #digestOfTag(target: ManifestTarget): Promise<Digest | undefined> {
     const head = {
       ...target,
       method: 'HEAD',
@@ -128,7 +127,7 @@ export class Version2Session implements Session {
       read: (response: Response) =>
         Promise.resolve(response.status === 200 ? digestOfHeader(response) : undefined),
     } as const;
-    return this.#ask(head, signal).catch((error: unknown) => {
+    return this.#ask(head).catch((error: unknown) => {
       // The answer to a HEAD has no body; the one to the GET will explain the error.
       if (error instanceof DlrootfsError && !isTransient(error)) return undefined;
       throw error;
@@ -146,11 +145,7 @@ export class Version2Session implements Session {
     }
   }
 
-  async #fetchManifest(
-    target: ManifestTarget,
-    digest: Digest | undefined,
-    signal: AbortSignal,
-  ): Promise<FoundDocument> {
+  async #fetchManifest(target: ManifestTarget, digest: Digest | undefined): Promise<FoundDocument> {
     const read = async (response: Response) => {
       const bytes = await readDocument(response, MAX_MANIFEST_BYTES);
       this.#rateLimit = describeRateLimit(response.header) ?? this.#rateLimit;
@@ -158,12 +153,12 @@ export class Version2Session implements Session {
       const document = parseManifest(bytes, response.header('content-type'), target.subject, expected);
       return { document, digest: expected ?? digestOf(document.payload), bytes };
     };
-    const { bytes, ...found } = await this.#ask({ ...target, headers: ACCEPT, read }, signal);
+    const { bytes, ...found } = await this.#ask({ ...target, headers: ACCEPT, read });
     await this.#options.manifestStore?.put(found.digest, bytes);
     return found;
   }
 
-  async #config({ config: { digest, size } }: Manifest, signal: AbortSignal): Promise<ImageConfig> {
+  async #config({ config: { digest, size } }: Manifest): Promise<ImageConfig> {
     const { manifestStore: store } = this.#options;
     const subject = `the config of ${this.#name}`;
     const stored = await store?.get(digest);
@@ -176,7 +171,7 @@ export class Version2Session implements Session {
       verify(bytes, digest, subject);
       return bytes;
     };
-    const bytes = await this.#ask({ path: `blobs/${digest}`, subject, read }, signal);
+    const bytes = await this.#ask({ path: `blobs/${digest}`, subject, read });
     await store?.put(digest, bytes);
     return parseConfig(bytes, subject);
   }
@@ -186,7 +181,7 @@ export class Version2Session implements Session {
    *
    * @throws NetworkError when the pages have no end
    */
-  async *tags(signal: AbortSignal): AsyncGenerator<string, void> {
+  async *tags(): AsyncGenerator<string, void> {
     const endpoints = this.#endpoints;
     if (!endpoints) {
       throw new UsageError('cannot list tags offline: the cache has no lists of tags', {
@@ -206,12 +201,12 @@ export class Version2Session implements Session {
         next: nextPage(response.header('link'), response.url),
       });
       const asked = { path: `tags/list${query}`, subject, repository: this.#name, read };
-      const page: TagPage = await (source?.ask(asked, signal) ??
+      const page: TagPage = await (source?.ask(asked) ??
         endpoints.first(async (endpoint, retries) => {
-          const first = await endpoint.ask(asked, signal, retries);
+          const first = await endpoint.ask(asked, retries);
           source = endpoint;
           return first;
-        }, signal));
+        }));
       yield* page.tags;
       query = page.next;
     }

@@ -71,7 +71,7 @@ export async function collect<T>(iterable: AsyncIterable<T>): Promise<T[]> {
 /** The image for linux/amd64; the session is closed afterwards, so its layers cannot be read any more. */
 export async function imageOf(session: Session, architecture = 'amd64'): Promise<Image> {
   try {
-    return await session.image({ os: 'linux', architecture }, new AbortController().signal);
+    return await session.image({ os: 'linux', architecture });
   } finally {
     await session.close();
   }
@@ -80,7 +80,7 @@ export async function imageOf(session: Session, architecture = 'amd64'): Promise
 /** The image for linux/amd64 and its blobs, base first. */
 export async function readImage(session: Session): Promise<{ image: Image; blobs: Buffer[] }> {
   try {
-    const image = await session.image({ os: 'linux', architecture: 'amd64' }, new AbortController().signal);
+    const image = await session.image({ os: 'linux', architecture: 'amd64' });
     const blobs: Buffer[] = [];
     for (const layer of image.layers) blobs.push(await blobOf(layer));
     return { image, blobs };

@@ -85,10 +85,7 @@ test('a part of a blob can be asked for', async () => {
   using scratch = new Scratch();
   writeFileSync(scratch.join('x.tar'), archiveOf(layoutFiles([tagged(manifest, 'v1')])));
   const session = await open(`oci-archive:${scratch.join('x.tar')}`, scratch);
-  const { layers } = await session.image(
-    { os: 'linux', architecture: 'amd64' },
-    new AbortController().signal,
-  );
+  const { layers } = await session.image({ os: 'linux', architecture: 'amd64' });
   const whole = await blobOf(layers[1]!);
   assert.deepEqual(await blobOf(layers[1]!, { start: 100 }), whole.subarray(100));
   const part = await layers[1]!.open({ start: 5, end: 9 }, new AbortController().signal);
@@ -112,7 +109,7 @@ test('the wanted one of several is chosen by tag, full name, place or platform',
   await assert.rejects(digest(':v3'), { exitCode: 3, message: /no image "v3"/, hint: /v1, v2/ });
   await assert.rejects(digest(':@9'), { exitCode: 3 });
   const session = await open(`oci:${scratch.join('img')}`, scratch);
-  const tags = await collect(session.tags(new AbortController().signal));
+  const tags = await collect(session.tags());
   assert.deepEqual(tags, ['v1', 'v2', 'docker.io/a/b:3']);
 });
 

@@ -30,7 +30,7 @@ function search(options: Partial<RegistryOptions>): Search {
     ...options,
   };
   const find = async (image = 'quay.io/team/app') => {
-    const credential = await new Credentials(Reference.parse(image), all).find(signal);
+    const credential = await new Credentials(Reference.parse(image), all).find();
     if (credential === undefined) return undefined;
     return credential.kind === 'password' ? credential.username : `${credential.kind} ${credential.token}`;
   };

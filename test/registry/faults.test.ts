@@ -333,11 +333,11 @@ test('errors that are bugs are not retried', async () => {
     return Promise.reject(new TypeError('bug'));
   };
   await assert.rejects(
-    retryRequest(
-      attempt,
-      { retry: { retries: 5, delay: 1 }, report: () => undefined },
-      new AbortController().signal,
-    ),
+    retryRequest(attempt, {
+      retry: { retries: 5, delay: 1 },
+      report: () => undefined,
+      signal: new AbortController().signal,
+    }),
     TypeError,
   );
   assert.equal(calls, 1);
@@ -351,14 +351,11 @@ test('all waits of one request together are bounded', async () => {
     return Promise.reject(new TransientError('no', { retryAfter: calls < 3 ? 1 : 299_999 }));
   };
   await assert.rejects(
-    retryRequest(
-      attempt,
-      {
-        retry: { retries: 1e9, delay: 0 },
-        report: (event) => messages.push(JSON.stringify(event)),
-      },
-      new AbortController().signal,
-    ),
+    retryRequest(attempt, {
+      retry: { retries: 1e9, delay: 0 },
+      report: (event) => messages.push(JSON.stringify(event)),
+      signal: new AbortController().signal,
+    }),
     /no/,
   );
   assert.match(messages.at(-1)!, /not retrying/);

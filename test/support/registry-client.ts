@@ -34,17 +34,18 @@ export class RegistryClient implements AsyncDisposable {
       configDirs: [],
       retryDelay: 1,
       report: (event) => events.push(event),
+      signal,
       ...rest,
     });
     return new RegistryClient(session, events, signal);
   }
 
   image(platform = { os: 'linux', architecture: 'amd64' }): Promise<Image> {
-    return this.session.image(platform, this.signal);
+    return this.session.image(platform);
   }
 
   tags(): Promise<string[]> {
-    return collect(this.session.tags(this.signal));
+    return collect(this.session.tags());
   }
 
   /** A layer's blob or the rest of it, in one request. */

@@ -3,7 +3,7 @@ import { NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
 import type { Challenge } from './challenge.ts';
 import type { Credential } from '../config/auth-file.ts';
 import { basic, type Credentials, describeCredential } from './credentials.ts';
-import type { Authorization, Refusal, Tried, Verdict } from '../endpoint.ts';
+import type { Authorization, Refusal, Verdict } from '../endpoint.ts';
 import { isObject } from '../../oci/json.ts';
 import { answerError, readDocument } from '../http/answer.ts';
 import type { Request } from '../http/exchange.ts';
@@ -74,22 +74,21 @@ export class Authenticator implements Authorization {
     this.#scheme = scheme?.kind === 'bearer' ? { ...scheme, scopes: [] } : scheme;
   }
 
-  async header(_: Tried, signal: AbortSignal): Promise<string | undefined> {
+  async header(): Promise<string | undefined> {
     const scheme = this.#scheme;
     if (!scheme) return undefined;
-    this.#credential ??= await this.#credentials.find(signal);
+    this.#credential ??= await this.#credentials.find();
     const credential = this.#credential;
     if (credential?.kind === 'registry-token') return asHeader(credential);
     if (scheme.kind === 'basic') return credential?.kind === 'password' ? basic(credential) : undefined;
-    if (!this.#token || this.#token.until < performance.now())
-      this.#token = await this.#renew(scheme, signal);
+    if (!this.#token || this.#token.until < performance.now()) this.#token = await this.#renew(scheme);
     return `Bearer ${this.#token.text}`;
   }
 
-  async refused(refusal: Refusal, tried: Tried, signal: AbortSignal): Promise<Verdict> {
+  async refused(refusal: Refusal): Promise<Verdict> {
     const verdict = this.#judge(refusal);
     if (verdict !== 'again') return verdict;
-    return (await this.header(tried, signal)) === refusal.header ? 'final' : 'again';
+    return (await this.header()) === refusal.header ? 'final' : 'again';
   }
 
   /** The first line that applies counts. */
@@ -125,7 +124,7 @@ export class Authenticator implements Authorization {
     return this.#credential && describeCredential(this.#credential);
   }
 
-  async #renew(scheme: Bearer, signal: AbortSignal): Promise<Token> {
+  async #renew(scheme: Bearer): Promise<Token> {
     const { realm } = scheme;
     if (!mayHaveCredentials(realm, this.#base!)) {
       throw new NetworkError(
@@ -135,7 +134,7 @@ export class Authenticator implements Authorization {
     }
     if (this.#refusal) throw this.#refusal;
     const wanted = { ...scheme, scopes: this.#scopes(scheme) };
-    this.#fetching ??= fetchToken(wanted, this.#credential, this.#transport, signal)
+    this.#fetching ??= fetchToken(wanted, this.#credential, this.#transport)
       .catch((error: unknown) => {
         if (error instanceof UnauthorizedError) this.#refusal = error;
         throw error;
@@ -232,11 +231,10 @@ async function fetchToken(
   scheme: Bearer,
   credential: Credential | undefined,
   transport: Transport,
-  signal: AbortSignal,
 ): Promise<Token> {
   const start = performance.now();
   const { realm } = scheme;
-  const response = await transport.send(tokenRequest(scheme, credential), signal);
+  const response = await transport.send(tokenRequest(scheme, credential));
   const body = await readDocument(response, MAX_TOKEN_BYTES);
   if (response.status === 401 || response.status === 403 || (response.status === 400 && credential)) {
     const used = credential ? describeCredential(credential) : 'a request without credentials';

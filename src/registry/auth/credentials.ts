@@ -75,27 +75,22 @@ function credentialSources(
 
 /** Finds the credential for a repository on first demand, and keeps it. */
 export class Credentials {
+  readonly #place: Pick<Reference, 'registry' | 'repository'>;
   readonly #options: RegistryOptions;
   #found: Promise<Credential | undefined> | undefined;
-  readonly #registry: string;
-  readonly #repository: string;
 
-  constructor(
-    { registry, repository }: Pick<Reference, 'registry' | 'repository'>,
-    options: RegistryOptions,
-  ) {
+  constructor(place: Pick<Reference, 'registry' | 'repository'>, options: RegistryOptions) {
+    this.#place = place;
     this.#options = options;
-    this.#registry = registry;
-    this.#repository = repository;
   }
 
   /** @throws UsageError for a named file that cannot be read; other errors are notices, and the search continues */
-  find(signal: AbortSignal): Promise<Credential | undefined> {
-    this.#found ??= this.#search(signal);
+  find(): Promise<Credential | undefined> {
+    this.#found ??= this.#search();
     return this.#found;
   }
 
-  async #search(signal: AbortSignal): Promise<Credential | undefined> {
+  async #search(): Promise<Credential | undefined> {
     const { noCredentials, credentials, registryToken } = this.#options;
     if (noCredentials) return undefined;
     if (registryToken !== undefined) {
@@ -107,8 +102,8 @@ export class Credentials {
       return { kind: 'password', username, password, source };
     }
     for (const source of credentialSources(this.#options)) {
-      const file = await this.#read(source, signal);
-      const found = file && (await this.#lookUp(file, source.name, signal));
+      const file = await this.#read(source);
+      const found = file && (await this.#lookUp(file, source.name));
       if (found) return found;
     }
     return undefined;
@@ -118,14 +113,15 @@ export class Credentials {
     this.#options.report({ type: 'notice', message });
   }
 
-  async #read(source: CredentialSource, signal: AbortSignal): Promise<AuthFile | undefined> {
+  async #read(source: CredentialSource): Promise<AuthFile | undefined> {
+    const { signal } = this.#options;
     try {
       const named = source.explicit === true;
       const text = source.text ?? (await readConfigFile(source.path!, { named, signal }));
       const document: unknown = JSON.parse(text);
       return parseAuthFile(source.legacy ? { auths: document } : document);
     } catch (error) {
-      signal.throwIfAborted();
+      signal?.throwIfAborted();
       if (hasCode(error, 'ENOENT', 'ENOTDIR') && !source.explicit) return undefined;
       // The message of a JSON error quotes the text, which holds secrets.
       const reason =
@@ -138,33 +134,25 @@ export class Credentials {
     }
   }
 
-  async #lookUp(file: AuthFile, name: string, signal: AbortSignal): Promise<Credential | undefined> {
-    for (const helper of findHelpers(file, this.#registry)) {
-      const credential = await this.#ask(helper, name, signal);
-      if (credential) return credential;
+  async #lookUp(file: AuthFile, name: string): Promise<Credential | undefined> {
+    const { registry, repository } = this.#place;
+    const { environment, signal = new AbortController().signal } = this.#options;
+    for (const helper of findHelpers(file, registry)) {
+      try {
+        const credential = await askHelper(helper.name, helper.key, environment, signal);
+        if (credential) return credential;
+      } catch (error) {
+        if (!(error instanceof HelperError)) throw error;
+        this.#notice(`${error.message}; ${printable(name)} names it for ${printable(registry)}`);
+      }
     }
-    const found = findEntry(file, this.#registry, this.#repository);
-    if (!found) return undefined;
+    const found = findEntry(file, registry, repository);
     try {
-      return entryCredential(found.entry, `${name} (${found.key})`);
+      return found && entryCredential(found.entry, `${name} (${found.key})`);
     } catch (error) {
       this.#notice(
-        `ignoring the entry ${printable(found.key, 120)} in ${printable(name)}: ${reasonOf(error)}`,
+        `ignoring the entry ${printable(found!.key, 120)} in ${printable(name)}: ${reasonOf(error)}`,
       );
-      return undefined;
-    }
-  }
-
-  async #ask(
-    program: { readonly name: string; readonly key: string },
-    file: string,
-    signal: AbortSignal,
-  ): Promise<Credential | undefined> {
-    try {
-      return await askHelper(program.name, program.key, this.#options.environment, signal);
-    } catch (error) {
-      if (!(error instanceof HelperError)) throw error;
-      this.#notice(`${error.message}; ${printable(file)} names it for ${printable(this.#registry)}`);
       return undefined;
     }
   }

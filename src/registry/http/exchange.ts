@@ -17,6 +17,8 @@ export interface Request {
   /** Lower-case names. */
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: string | undefined;
+  /** Default: that of the session. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** The head of an answer, and its body as it arrives. */

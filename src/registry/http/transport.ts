@@ -40,7 +40,7 @@ export class Transport {
    *
    * @throws errors of `transportError`, or the signal's reason
    */
-  async send(request: Request, signal: AbortSignal): Promise<Response> {
+  async send(request: Request): Promise<Response> {
     const { connect, headers } = this.policy.timeouts;
     const seen = new Set<string>();
     let left = 2 * (connect + headers);
@@ -52,7 +52,7 @@ export class Transport {
         throw redirectError(`${request.url.host} redirects ${how}`, 'REDIRECTS');
       }
       seen.add(current.url.href);
-      const { response, time } = await this.#exchange(current, Math.min(left, connect + headers), signal);
+      const { response, time } = await this.#exchange(current, Math.min(left, connect + headers));
       left -= time;
       const next = redirectOf(current, response);
       if (!next) return response;
@@ -65,9 +65,8 @@ export class Transport {
   async #exchange(
     request: Request,
     timeLimit: number,
-    signal: AbortSignal,
   ): Promise<{ readonly response: Response; readonly time: number }> {
-    const { method, url } = request;
+    const { method, url, signal = this.policy.signal } = request;
     const answer = Promise.withResolvers<Response>();
     const abort = () => answer.reject(signal.reason);
     signal.addEventListener('abort', abort, { once: true });
@@ -188,11 +187,10 @@ const MAX_WAITS = 300_000;
  */
 export async function retryRequest<T>(
   attempt: () => Promise<T>,
-  policy: Pick<RequestPolicy, 'retry' | 'report'>,
-  signal: AbortSignal,
+  { retry, report, signal }: Pick<RequestPolicy, 'retry' | 'report' | 'signal'>,
   retries: number | ((error: TransientError | TooManyRequestsError) => number) = Infinity,
 ): Promise<T> {
-  const notice = (message: string) => policy.report({ type: 'notice', message });
+  const notice = (message: string) => report({ type: 'notice', message });
   let waited = 0;
   let wrong = 0;
   /** Milliseconds to wait before the next attempt; undefined where `error` is final. */
@@ -202,10 +200,10 @@ export async function retryRequest<T>(
       return wrong > 1 || retries !== Infinity ? undefined : 0;
     }
     if (!isTransient(error)) return undefined;
-    const most = Math.min(policy.retry.retries, typeof retries === 'number' ? retries : retries(error));
+    const most = Math.min(retry.retries, typeof retries === 'number' ? retries : retries(error));
     if (failures > most) return undefined;
     const asked = error.retryAfter ?? 0;
-    const wait = Math.max(backoff(policy.retry, failures), asked);
+    const wait = Math.max(backoff(retry, failures), asked);
     waited += wait;
     if (wait <= MAX_WAIT && waited <= MAX_WAITS) {
       notice(`retry ${failures} of ${most} in ${inSeconds(wait)}: ${error.message}`);
