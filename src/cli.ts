@@ -27,9 +27,10 @@ export async function main(failure?: unknown): Promise<void> {
   const failureOf = (error: unknown): Failure => describeFailure(error, wantsJsonLines(argv));
   for (const signal of endingSignals) {
     process.on(signal, () => {
-      const interrupted = new InterruptedError(signal);
-      if (abort.signal.aborted) process.exit(interrupted.exitCode);
-      abort.abort(interrupted);
+      if (!abort.signal.aborted) return abort.abort(new InterruptedError(signal));
+      const { text, exitCode } = failureOf(new InterruptedError(signal, true));
+      process.stderr.write(text);
+      process.exit(exitCode);
     });
   }
   if (isInUserNamespace(process.env)) followOutside(abort.signal);

@@ -32,7 +32,7 @@ interface Defaults {
 export abstract class DlrootfsError extends Error {
   abstract readonly exitCode: number;
   readonly code: string;
-  readonly hint: string | undefined;
+  hint: string | undefined;
   /** The same command, run again, resumes the download: the bytes that this run has are in the cache. */
   kept = false;
 
@@ -138,8 +138,12 @@ export type EndingSignal = 'SIGHUP' | 'SIGINT' | 'SIGPIPE' | 'SIGTERM';
 export class InterruptedError extends DlrootfsError {
   readonly exitCode: number;
   readonly signal: EndingSignal;
-  constructor(signal: EndingSignal) {
-    super(`interrupted by ${signal}`, { code: 'INTERRUPTED', hint: undefined });
+  /** @param early the run had not removed all that it had made */
+  constructor(signal: EndingSignal, early = false) {
+    super(`interrupted by ${signal}${early ? ' before all was removed' : ''}`, {
+      code: 'INTERRUPTED',
+      hint: early ? 'run it again: that removes what this run left beside DIR or FILE' : undefined,
+    });
     this.signal = signal;
     this.exitCode = 128 + { SIGHUP: 1, SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 }[signal];
   }

@@ -29,6 +29,8 @@ export interface ImageSource {
   readonly local: boolean;
   /** @param spoolDirectory for what a local source needs unpacked */
   open(manifestStore: ManifestStore, spoolDirectory: string): Promise<Session>;
+  /** With the store alone; undefined for a local source. */
+  readonly openOffline?: (manifestStore: ManifestStore) => Promise<Session>;
 }
 
 /**
@@ -55,8 +57,13 @@ export function parseImage(
     const { openSession } = await import('./registry/session.ts');
     return await openSession(reference, { ...registry, manifestStore, signal });
   };
+  const openOffline = async (manifestStore: ManifestStore): Promise<Session> => {
+    const { openSession } = await import('./registry/session.ts');
+    const quiet = { ...registry, offline: { hint: '' }, report: () => undefined };
+    return await openSession(reference, { ...quiet, manifestStore, signal });
+  };
   const [name, formatted] = [Reference.name(reference), Reference.format(reference)];
-  return { name, reference: formatted, registry: reference.registry, local: false, open };
+  return { name, reference: formatted, registry: reference.registry, local: false, open, openOffline };
 }
 
 export interface Opened {
@@ -70,12 +77,32 @@ export interface Opened {
  *
  * @throws errors of the session; NotFoundError without an image for the platform
  */
-export async function findImage({ source, session }: Opened, options: PullOptions): Promise<Image> {
+export async function findImage(opened: Opened, options: PullOptions): Promise<Image> {
+  const { source } = opened;
   const { platform, platformAsked, report } = options;
-  const image = await session.image(platform);
+  const image = await askedImage(opened, options);
   const unfit = platformNotice(image, platform, platformAsked, source.reference);
   if (unfit !== undefined) report({ type: 'notice', message: unfit });
   return image;
+}
+
+/** An error of the network has another hint where the cache has all of the image. */
+async function askedImage(
+  { source, session, store }: Opened,
+  { platform, offline }: PullOptions,
+): Promise<Image> {
+  try {
+    return await session.image(platform);
+  } catch (error) {
+    if (!(error instanceof NetworkError) || offline || !source.openOffline) throw error;
+    const cached = await source
+      .openOffline(store)
+      .then((stored) => stored.image(platform))
+      .catch(() => undefined);
+    if (cached && (await missingLayers(cached, store)).length === 0)
+      error.hint = [error.hint, 'the cache has this image: --offline uses it'].filter(Boolean).join('; ');
+    throw error;
+  }
 }
 
 /**
@@ -92,24 +119,30 @@ export async function resolveImage(opened: Opened, options: PullOptions): Promis
   return image;
 }
 
+/** Ids of the layers that the store does not have. */
+async function missingLayers({ layers }: Image, store: Store): Promise<string[]> {
+  const missing: string[] = [];
+  for (const { id, digest } of layers) {
+    if (digest === undefined || !(await store.has(digest))) missing.push(id);
+  }
+  return missing;
+}
+
 /** Layers that an error names; of more it tells the number. */
 const MOST_NAMED = 3;
 
 async function requireCached(
-  { layers }: Image,
+  image: Image,
   { reference }: ImageSource,
   store: Store,
   hint: string,
 ): Promise<void> {
-  const missing: string[] = [];
-  for (const { id, digest } of layers) {
-    if (digest === undefined || !(await store.has(digest))) missing.push(id.slice(0, 12));
-  }
+  const missing = (await missingLayers(image, store)).map((id) => id.slice(0, 12));
   if (missing.length === 0) return;
   const more = missing.length > MOST_NAMED ? ' …' : '';
   const named = `${missing.slice(0, MOST_NAMED).join(' ')}${more}`;
   throw new NotFoundError(
-    `cannot read ${reference} offline: the cache does not have ${missing.length} of its ${layers.length} layers (${named})`,
+    `cannot read ${reference} offline: the cache does not have ${missing.length} of its ${image.layers.length} layers (${named})`,
     { code: 'NOT_CACHED', hint },
   );
 }

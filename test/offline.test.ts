@@ -81,6 +81,30 @@ test('offline: without any network', { skip: noNetworkNamespace }, async () => {
   );
 });
 
+test(
+  'without a network the hint names --offline where the cache has all of the image',
+  {
+    skip: noNetworkNamespace,
+  },
+  async () => {
+    await using setting = await Setting.open();
+    await setting.pullWell();
+    const tried = async (...argv: readonly string[]): Promise<string | undefined> => {
+      const { exitCode, stderr } = await runProgram(
+        [...argv, setting.reference, '--retry', '0', '--cache-dir', setting.store],
+        { under: unshare, cwd: setting.scratch.path },
+      );
+      assert.equal(exitCode, 5, stderr);
+      return /^hint: .*$/m.exec(stderr)?.[0];
+    };
+    const words = /; the cache has this image: --offline uses it$/;
+    for (const argv of [['-d', 'again'], ['inspect'], ['verify', '-d', 'out']])
+      assert.match((await tried(...argv))!, words);
+    rmSync(`${setting.store}/blobs`, { recursive: true });
+    assert.doesNotMatch((await tried('-d', 'again'))!, words);
+  },
+);
+
 const offlineNotice = (tag: string) =>
   new RegExp(`^notice: offline: \\S+:${tag} is sha256:\\w+, as it was at `, 'm');
 

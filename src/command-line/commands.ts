@@ -157,12 +157,12 @@ const whatAndWhere = group('What and where', [
   ['-g, --git', 'use git layering: one branch and one commit per layer'],
   [
     '-o, --output <file>',
-    'write one file instead of a directory: x.tar, x.tar.gz, x.tar.zst, - for a tar on standard output, or a disk image: x.ext4, x.squashfs, x.erofs',
+    'write one file instead of a directory, and replace it if it exists: x.tar, x.tar.gz, x.tar.zst, - for a tar on standard output, or a disk image: x.ext4, x.squashfs, x.erofs',
   ],
   ['--size <size>', 'size of the ext4, as 500M or 2G (default: by its content)', (o) => o.parsed(parseBytes)],
   [
     '--platform <os/arch[/variant]>',
-    'pull the image for another platform than this host',
+    'the image for this platform (default: that of this host)',
     (o) => o.parsed(parsePlatform),
   ],
   ['--path <path>', 'only this file or directory of the image (repeatable)', (o) => o.list((text) => [text])],
@@ -180,7 +180,7 @@ const whatAndWhere = group('What and where', [
   ['--no-json', "do not write the image's JSON to DIR/json"],
   [
     '--for <runtime>',
-    'write the configuration of runc, lxc or nspawn beside DIR, or what starts a disk image in qemu or firecracker (repeatable)',
+    'write the configuration of runc, lxc or nspawn beside DIR, in the directory that holds it, or what starts a disk image in qemu or firecracker (repeatable)',
     (o) =>
       o.list((text, flag) =>
         text.split(',').map((name) => oneOf([...runtimes, ...virtualMachines])(name, flag)),
@@ -191,7 +191,7 @@ const whatAndWhere = group('What and where', [
   ['--userns', 'as a plain user: owners, setuid bits and capabilities as root has them, in a user namespace'],
   [
     '--prepare',
-    'add missing mount points and files that a system needs to boot; with verify, do not tell them',
+    'add missing mount points and files that a system needs to boot; with verify, leave these out',
   ],
   ['--dry-run', 'print what a pull would do, as inspect does'],
 ]);
@@ -201,7 +201,7 @@ export const comparison = group('Comparison', [
 ]);
 
 const credentials = group('Credentials', [
-  ['-u, --user <username:password>', 'registry credentials (also --creds)'],
+  ['-u, --user <user[:password]>', 'registry credentials; without a password it is asked for (also --creds)'],
   ['--password-stdin', 'read the password of -u from standard input'],
   ['--registry-token <token>', 'bearer token for the registry'],
   ['--authfile <file>', 'credentials file in the format of docker and podman'],
@@ -211,7 +211,7 @@ const credentials = group('Credentials', [
 const registry = group('Registry', [
   [
     '--tls-verify [bool]',
-    'verify certificates and refuse plain http (--tls-verify=false does not)',
+    'verify certificates (default: true); false accepts any, and uses plain http where https fails',
     (o) => o.parsed(parseBoolean).preset('true'),
   ],
   ['--plain-http', 'use http instead of https'],
@@ -320,7 +320,7 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
   },
   verify: {
     synopsis: 'verify IMAGE [-d DIR]',
-    summary: 'tell what differs between DIR and an image; exit code 9 if anything does',
+    summary: 'print what differs between DIR and an image; exit code 9 if anything does',
     words: ['<image>'],
     options: [
       ...named('dest', 'path', 'exclude', 'contents', 'prepare', 'userns', 'platform'),
@@ -333,7 +333,7 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
   },
   diff: {
     synopsis: 'diff IMAGE1 IMAGE2',
-    summary: 'tell what differs between two images; exit code 9 if anything does',
+    summary: 'print what differs between two images; exit code 9 if anything does',
     words: ['<image>', '<image>'],
     options: [
       ...named('path', 'exclude', 'platform'),

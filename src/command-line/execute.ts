@@ -1,7 +1,8 @@
+import { existsSync } from 'node:fs';
 import { geteuid } from 'node:process';
 import type { Readable, Writable } from 'node:stream';
 import type { Difference } from '../comparison/differences.ts';
-import { DestinationError, ExitCode, UsageError, printable } from '../errors.ts';
+import { DestinationError, DlrootfsError, ExitCode, UsageError, printable } from '../errors.ts';
 import type { Environment, PullRequest } from '../options.ts';
 import { type TerminalStream, terminalReport } from '../report/bars.ts';
 import { type LiveReport, type Report, fanOut, jsonLinesReport } from '../report/event.ts';
@@ -190,7 +191,9 @@ async function runVerify(invocation: Invocation, context: CliContext): Promise<n
   const [{ verify }, request] = await Promise.all([import('../index.ts'), requestOf(invocation, context)]);
   const found = await reporting(invocation, context, false, (report) =>
     verify(request.image, { ...request, report, contents: values.contents }),
-  );
+  ).catch((error: unknown) => {
+    throw aboutDirectory(error, invocation);
+  });
   return await printDifferences(found, values, context);
 }
 
@@ -200,8 +203,23 @@ async function runDiff(invocation: Invocation, context: CliContext): Promise<num
   const [{ diff }, request] = await Promise.all([import('../index.ts'), requestOf(invocation, context)]);
   const found = await reporting(invocation, context, false, (report) =>
     diff(request.image, image, { ...request, report }),
-  );
+  ).catch((error: unknown) => {
+    throw aboutDirectory(error, invocation);
+  });
   return await printDifferences(found, invocation.values, context);
+}
+
+/** An error about a word that is no image, with the right hint where it is a directory here. */
+function aboutDirectory(error: unknown, { command, words }: Invocation): unknown {
+  const { usage, notFound, unauthorized, destination } = ExitCode;
+  const codes: readonly number[] = [usage, notFound, unauthorized, destination];
+  if (!(error instanceof DlrootfsError) || !codes.includes(error.exitCode)) return error;
+  const directory = words.findLast((word) => existsSync(osPath(`${word}/.`)));
+  if (directory === undefined) return error;
+  const image = command === 'diff' ? words.find((word) => word !== directory) : undefined;
+  const line = `dlrootfs verify ${printable(image ?? 'IMAGE')} -d ${printable(directory)}`;
+  error.hint = `${printable(directory)} is a directory: to compare it with an image write ${line}`;
+  return error;
 }
 
 async function printDifferences(

@@ -56,7 +56,7 @@ function tokenOf(
   return token && !otherFlags ? { token, source: 'DLROOTFS_REGISTRY_TOKEN' } : undefined;
 }
 
-/** `username:password`, cut at the first colon, or `username` and the password from standard input or the terminal. */
+/** `USER:PASSWORD`, cut at the first colon, or `USER` and the password from standard input or the terminal. */
 async function usernameAndPassword(
   flag: string | undefined,
   passwordStdin: boolean,
@@ -64,22 +64,23 @@ async function usernameAndPassword(
 ): Promise<Credentials | undefined> {
   const text = flag ?? (context.environment['DLROOTFS_CREDS'] || undefined);
   if (text === undefined || (flag === '' && !passwordStdin)) {
-    if (passwordStdin)
-      throw new UsageError('--password-stdin needs a user name', { hint: 'add -u username' });
+    if (passwordStdin) throw new UsageError('--password-stdin needs a user name', { hint: 'add -u USER' });
     return undefined;
   }
   const source = flag === undefined ? 'DLROOTFS_CREDS' : '-u';
+  const written = (value: string): string =>
+    flag === undefined ? `${source}=${value}` : `${source} ${value}`;
   // `-u "$USER:$PASSWORD"` with neither set: anonymous, as in the original.
   if (text === ':' && !passwordStdin) return { username: '', password: '', source };
   const colon = text.indexOf(':');
   const username = colon < 0 ? text : text.slice(0, colon);
   const password = colon < 0 ? '' : text.slice(colon + 1);
   if (username === '')
-    throw new UsageError(`${source} has no user name`, { hint: `write ${source} username:password` });
+    throw new UsageError(`${source} has no user name`, { hint: `write ${written('USER:PASSWORD')}` });
   if (passwordStdin) {
     if (colon >= 0)
       throw new UsageError(`${source} has a password already, and --password-stdin reads another`, {
-        hint: `write ${source} username, or leave out --password-stdin`,
+        hint: `write ${written('USER')}, or leave out --password-stdin`,
       });
     return {
       username,
@@ -91,7 +92,7 @@ async function usernameAndPassword(
   const { stdin: input, stderr: output, signal } = context;
   if (input.isTTY !== true || output.isTTY !== true) {
     throw new UsageError(`${source} has no password, and this is not a terminal to ask for it`, {
-      hint: `write ${source} username:password, or pipe the password to --password-stdin`,
+      hint: `pipe the password to --password-stdin, or write ${written('USER:PASSWORD')}`,
     });
   }
   return {

@@ -1,4 +1,4 @@
-import { Command, Help } from 'commander';
+import { Command, Help, type Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import { type CommandDescription, commands, comparison, optionDescription, optionNamed } from './commands.ts';
 import { suggestion } from './program.ts';
@@ -37,7 +37,7 @@ export const COMMON_FLAGS: readonly (readonly [flag: string, meaning: string])[]
 ];
 
 /**
- * The text of `dlrootfs --help` and `dlrootfs help WORD`; a word may be a command, a topic, or both.
+ * The text of `dlrootfs --help` and `dlrootfs help WORD`; a word may be a command, a topic, or both, or a flag.
  *
  * @param all every command, flag and exit code instead of one screen
  * @param columns of the terminal; wide lines are hard to read
@@ -51,6 +51,8 @@ export function helpText(name?: string, all = false, columns = HELP_COLUMNS): st
   const topic = Object.hasOwn(topics, name) ? topics[name] : undefined;
   const parts = [...(command ? [commandHelp(command)] : []), ...(topic ? [topicText(topic)] : [])];
   if (parts.length > 0) return parts.join('\n');
+  const flag = optionNamed(name.replace(/^-+/, ''));
+  if (flag !== undefined) return flagText(flag);
   const known = [...Object.keys(commands), ...topicNames];
   throw new UsageError(`no help on ${printable(name)}`, {
     hint:
@@ -60,19 +62,33 @@ export function helpText(name?: string, all = false, columns = HELP_COLUMNS): st
   });
 }
 
-/** Where the help has a flag, or a word that is neither command nor topic: a hint, or undefined where it has not. */
+/** Where the help has a word that is neither command nor topic: a hint, or undefined where it has not. */
 function placeOf(word: string): string | undefined {
   if (!/^[\w-]{2,}$/.test(word)) return undefined;
-  const flag = optionNamed(word);
-  if (flag !== undefined) return `see ${flag.long!} in dlrootfs --help --all`;
   const pattern = new RegExp(`(?<!\\w)${word}s?(?!\\w)`, 'gi');
+  return topicsWith(pattern) ?? (pattern.test(wholeHelp()) ? 'see dlrootfs --help --all' : undefined);
+}
+
+/** The topics that have the pattern most often, as a hint; undefined where none has it. */
+function topicsWith(pattern: RegExp): string | undefined {
   const hits = Object.entries(topics).map(
     ([name, topic]) => [name, [...topicText(topic).matchAll(pattern)].length] as const,
   );
   const found = hits.filter(([, count]) => count > 0).toSorted(([, one], [, other]) => other - one);
-  if (found.length === 0) return pattern.test(wholeHelp()) ? 'see dlrootfs --help --all' : undefined;
   const places = found.slice(0, MOST_PLACES).map(([name]) => `dlrootfs help ${name}`);
-  return `see ${places.join(' or ')}`;
+  return places.length === 0 ? undefined : `see ${places.join(' or ')}`;
+}
+
+function flagText(option: Option): string {
+  const long = new RegExp(`${option.long!}(?![\\w-])`, 'g');
+  const short = new RegExp(`(?<![\\w-])${option.short}(?![\\w-])`, 'g');
+  const more = topicsWith(long) ?? (option.short === undefined ? undefined : topicsWith(short));
+  const takers = Object.keys(commands).filter((name) => commands[name]!.options.includes(option));
+  return definitions([
+    [option.flags, optionDescription(option)],
+    ['With', takers.map((name) => (name === 'pull' ? 'dlrootfs IMAGE' : `dlrootfs ${name}`)).join(', ')],
+    ['More', more ?? 'see dlrootfs --help --all'],
+  ]);
 }
 
 const USAGE = 'Usage: dlrootfs IMAGE[:TAG|@DIGEST] [FLAGS]';

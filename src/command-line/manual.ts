@@ -62,10 +62,17 @@ It needs no daemon, and another program only for
 .BR \\-g
 (git) and disk images. Digests verify every layer. No image can write outside the directory.
 .PP
-A new or empty directory appears complete or not at all. Over other files the image is unpacked; over another image only with
-.BR \\-\\-replace ,
-which removes it, or
-.BR \\-\\-merge .
+A new or empty directory appears complete or not at all. In a directory with other files the image is added, and these files stay: those of an older
+image too, where
+.B \\-\\-merge
+allows to unpack over it.
+.B \\-\\-replace
+makes the directory exactly the image instead, and removes any other file in it (REFRESH).
+The image\\(aqs JSON is in the file
+.I json
+of the directory
+.RB ( \\-\\-no\\-json :
+none).
 .PP
 Standard output has the lines of the original program of 2014; everything else goes to standard error.`;
 
@@ -76,7 +83,10 @@ const examples: readonly (readonly [text: string, line: string])[] = [
     'A private image, its password from a file:',
     'dlrootfs registry.example.com/app:2 -u ci --password-stdin < password',
   ],
-  ['Exactly one image; inspect prints the digest:', 'dlrootfs alpine@sha256:DIGEST'],
+  [
+    'Exactly one image, by its digest:',
+    'dlrootfs inspect alpine --json | jq -r .digest\ndlrootfs alpine@sha256:DIGEST',
+  ],
   ['Again, where there may be a newer image:', 'dlrootfs ubuntu --replace'],
   ['For another machine:', 'dlrootfs alpine --platform linux/arm64 -d alpine-arm64'],
   ['Through a proxy:', 'HTTPS_PROXY=http://proxy:3128 dlrootfs alpine'],

@@ -177,7 +177,7 @@ function readValues(command: string, flags: readonly Flag[], words: readonly str
   for (const word of expected) program.argument(word);
   for (const option of options) if (option.long !== '--help') program.addOption(option);
   const canonical = flags.flatMap((flag) => commanderForm(flag, flags));
-  if (words.slice(0, expected.length).includes('')) throw missingWord(command, words);
+  if (words.slice(0, expected.length).includes('')) throw missingWord(command, words, undefined);
   try {
     program.parse([...canonical, '--', ...words], { from: 'user' });
   } catch (error) {
@@ -221,7 +221,7 @@ function usageError(
       });
     }
     case 'commander.missingArgument':
-      return missingWord(command, words);
+      return missingWord(command, words, flags.findLast(({ name }) => name === 'dest')?.value);
     default:
       return new UsageError(printable(error.message.replace(/^error: /, '')));
   }
@@ -234,7 +234,8 @@ function wordsBehindImage(words: readonly string[]): UsageError {
   return wordBehindImage(words[0]!, words[1]!, known);
 }
 
-function missingWord(command: string, given: readonly string[]): UsageError {
+/** @param directory of -d */
+function missingWord(command: string, given: readonly string[], directory: Flag['value']): UsageError {
   const { words: expected = [], synopsis } = commands[command]!;
   if (command === 'pull')
     return new UsageError('no image is named', { hint: 'write dlrootfs IMAGE[:TAG] -d DIR' });
@@ -243,6 +244,10 @@ function missingWord(command: string, given: readonly string[]): UsageError {
   if (command === 'cat' && inside !== undefined)
     return new UsageError('cat needs a path', {
       hint: `write dlrootfs cat ${printable(image!)} ${printable(inside)}`,
+    });
+  if (command === 'verify' && typeof directory === 'string')
+    return new UsageError('verify needs an image', {
+      hint: `write dlrootfs verify IMAGE -d ${printable(directory)}, with the image that was pulled into it`,
     });
   const missing = expected.filter((word) => word.startsWith('<'))[given.filter((word) => word !== '').length];
   const name = /\w+/.exec(missing ?? 'word')![0];

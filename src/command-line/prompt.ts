@@ -28,7 +28,7 @@ export async function promptPassword(
   let typed: number[] = [];
   const nothing = (): void =>
     answer.reject(
-      new UsageError('no password was typed', { hint: 'type one, or pipe it in with --password-stdin' }),
+      new UsageError('no password was typed', { hint: 'pipe it in with --password-stdin, or type it' }),
     );
   const onKeys = (keys: Buffer): void => {
     for (const key of keys) {

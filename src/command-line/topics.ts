@@ -16,7 +16,7 @@ export const topics: Readonly<Record<string, Topic>> = {
     paragraphs: [
       'Logins of docker, podman and skopeo work as they are. The first of these sources with credentials for the image is used:',
       [
-        ['-u USER:PASSWORD', 'split at the first colon; -u USER asks for the password on the terminal'],
+        ['-u USER[:PASSWORD]', 'split at the first colon; -u USER asks for the password on the terminal'],
         ['--password-stdin', 'read the password of -u from standard input'],
         [
           '--registry-token TOKEN',
@@ -49,7 +49,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['host[:port]/path[:tag]', 'another registry: a host contains a dot or a port, or is localhost'],
         [
           '…@sha256:DIGEST',
-          'exactly that manifest, to pin an image: dlrootfs inspect IMAGE prints its digest. A tag beside it is ignored',
+          'exactly that manifest, to pin an image: dlrootfs inspect IMAGE prints it as Digest, and inspect IMAGE --json | jq -r .digest prints it alone. A tag beside it is ignored. Image ID is the digest of the config: no registry finds an image by it',
         ],
       ],
       'The protocol is https. Plain http is used for loopback addresses, with --plain-http, and with --tls-verify=false where https fails. Version 2 of the registry protocol is tried first, then version 1.',
@@ -75,6 +75,25 @@ export const topics: Readonly<Record<string, Topic>> = {
       'Cached blobs are verified by their digests; a corrupt one is downloaded again. The cache may be deleted at any time.',
     ],
   },
+  refresh: {
+    title: 'REFRESH',
+    summary: 'the newest image in a DIR that has one: --replace, --merge',
+    paragraphs: [
+      'A pull into a DIR that holds other files adds the files of the image and leaves the others. Where DIR holds another image, an older one of the same tag too, it is an error: use one of these.',
+      [
+        [
+          '--replace',
+          'DIR becomes exactly the image; any other file in it is removed. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was',
+        ],
+        ['--replace=always', 'likewise, also where DIR is the image already'],
+        ['--merge', 'the image is unpacked over the other one, and no file is removed'],
+        ['dlrootfs verify IMAGE -d DIR', 'what --replace would change, or anybody has changed'],
+      ],
+      'With --replace nothing is done if the tag is the same image as before and DIR is unchanged: each file has the inode, type, mode, owner, size and times that it had after the pull. No content is read: the time of the last change (ctime) shows each write. A note of these is in the cache, where no container can change it; without the note, DIR is built again.',
+      'Layers in the cache are not downloaded again: a refresh downloads only those that are new in the image. The original line "Downloading layers:" is printed all the same.',
+      'Not replaced are /, mount points and what has one in it, home directories, directories of the system, and what holds the working directory or the cache.',
+    ],
+  },
   sources: {
     title: 'SOURCES',
     summary: 'images on this machine: oci:, oci-archive:, docker-archive:, -',
@@ -93,7 +112,7 @@ export const topics: Readonly<Record<string, Topic>> = {
     title: 'OUTPUT',
     summary: 'standard output, progress, JSON, one archive',
     paragraphs: [
-      'Standard output has the lines of the original: Opening a session, Image ID, a line per layer, Rootfs of IMAGE in DIR. Progress, notices and errors go to standard error. An error is a line error: with the reason, then a line hint: with what to do.',
+      'Standard output has the lines of the original: Opening a session, Image ID, a line per layer, Rootfs of IMAGE in DIR. They are the same whether layers are downloaded or cached. Progress, notices and errors go to standard error. An error is a line error: with the reason, then a line hint: with what to do.',
       [
         ['-q', 'only the destination, as typed'],
         [
@@ -110,7 +129,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['-v', 'log requests without secrets, decisions, timings'],
         [
           '-o FILE.tar[.gz|.zst]',
-          'one archive instead of a directory; the same image gives the same bytes, and no root is needed',
+          'one archive instead of a directory; the same image gives the same bytes, and no root is needed. An existing FILE is replaced when the new one is complete',
         ],
         ['-o -', 'the tar on standard output, without other lines'],
         [
@@ -130,6 +149,10 @@ export const topics: Readonly<Record<string, Topic>> = {
           '-d web/rootfs --for runc',
           'web/config.json; runc run -b web web. It has a terminal if the pull runs on one',
         ],
+        [
+          '-d web --for runc',
+          './config.json, beside web: for a second container use a directory of its own, as -d web/rootfs',
+        ],
         ['-d /var/lib/lxc/web/rootfs --for lxc', '/var/lib/lxc/web/config; lxc-execute -n web'],
         [
           '-d web --for lxc',
@@ -143,6 +166,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['--rootless', 'with --for runc: for a plain user, also when root runs the pull'],
         ['--force', 'replaces configurations that are there'],
       ],
+      'An image whose command is an init, such as /sbin/init, boots: lxc-start -n web instead of lxc-execute, and systemd-nspawn -M web, whose file then has Boot=yes (systemd-nspawn -D DIR needs -b). The pull prints the one that fits.',
       'A container of runc or LXC has no network but loopback. For the network of the host remove network from namespaces in config.json; for the bridge of LXC use the lines that are comments in its file.',
     ],
   },

@@ -272,7 +272,10 @@ function failed(
       : `${tool.program} was ended by ${endedBy}`;
   return new DestinationError(`cannot write ${shown}: ${reason}`, {
     code: 'TOOL_FAILED',
-    hint: 'use -o FILE.tar, or another format',
+    hint:
+      size === undefined
+        ? 'use -o FILE.tar, or another format'
+        : 'try a smaller --size, leave it out, or use -o FILE.tar',
   });
 }
 

@@ -40,8 +40,6 @@ test('help: a word that is in the help is found there', () => {
     proxy: 'see dlrootfs help registries',
     lxc: 'see dlrootfs help runtimes',
     tls: 'see dlrootfs help registries',
-    'plain-http': 'see --plain-http in dlrootfs --help --all',
-    retry: 'see --retry in dlrootfs --help --all',
     xyzzy: 'dlrootfs --help --all lists all commands, flags and topics',
     'a(': 'dlrootfs --help --all lists all commands, flags and topics',
   };
@@ -51,6 +49,21 @@ test('help: a word that is in the help is found there', () => {
       (error) => error instanceof UsageError && error.hint === hint,
       word,
     );
+});
+
+const flat = (word: string): string => helpText(word).replaceAll(/\s+/g, ' ');
+
+test('help: a flag is a word too: what it does, with which commands, and where there is more', () => {
+  for (const word of ['replace', '--replace'])
+    assert.match(
+      flat(word),
+      /^ --replace \[always\] make DIR exactly .* With dlrootfs IMAGE More see dlrootfs help refresh $/,
+    );
+  assert.match(
+    flat('u'),
+    /-u, --user <user\[:password\]> .* With .*dlrootfs tags.* More see dlrootfs help credentials/,
+  );
+  assert.match(flat('retry'), /^ --retry <n> .* More see dlrootfs --help --all $/);
 });
 
 test('help: --help leaves a line for the prompt on a terminal of 80 × 24, and names every command and topic', () => {

@@ -73,7 +73,7 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
     'alpine -u bob',
     2,
     '-u has no password, and this is not a terminal to ask for it',
-    'write -u username:password, or pipe the password to --password-stdin',
+    'pipe the password to --password-stdin, or write -u USER:PASSWORD',
   ],
   ['alpine -o x.tar -d y', 2, '--dest does not go with -o', 'leave out --dest, or -o for a directory'],
   ['alpine --rootless', 2, '--rootless has no effect without --for runc', 'add --for runc, or leave it out'],
@@ -145,6 +145,13 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
     'pull without it, then run chroot rootfs /bin/sh: dlrootfs starts no containers',
   ],
   ['verify alpine rootfs', 2, 'unexpected word: rootfs', 'write -d rootfs for that directory'],
+  [
+    'verify -d rootfs',
+    2,
+    'verify needs an image',
+    'write dlrootfs verify IMAGE -d rootfs, with the image that was pulled into it',
+  ],
+  ['verify', 2, 'verify needs an image', 'write dlrootfs verify IMAGE [-d DIR]'],
   ['cat alpine:/etc/passwd', 2, 'cat needs a path', 'write dlrootfs cat alpine /etc/passwd'],
   [
     'docker-daemon:alpine:3',
@@ -184,6 +191,37 @@ test('likely mistakes have an answer that helps', async (t) => {
   }
 });
 
+test('a directory in the place of an image: verify is the command for it', async (t) => {
+  using scratch = new Scratch();
+  await using registry = await FakeRegistry.start();
+  registry.push('team/app', '1', { layers: [] });
+  mkdirSync(scratch.join('team'));
+  mkdirSync(scratch.join(`${registry.host}/none`), { recursive: true });
+  const image = `${registry.host}/team/app:1`;
+  const rows: readonly (readonly [argv: readonly string[], hint: string])[] = [
+    [
+      ['verify', './team'],
+      './team is a directory: to compare it with an image write dlrootfs verify IMAGE -d ./team',
+    ],
+    [
+      ['diff', image, './team/'],
+      `./team/ is a directory: to compare it with an image write dlrootfs verify ${image} -d ./team/`,
+    ],
+    // It could be an image of that name.
+    [
+      ['diff', image, `${registry.host}/none`],
+      `${registry.host}/none is a directory: to compare it with an image write dlrootfs verify ${image} -d ${registry.host}/none`,
+    ],
+  ];
+  for (const [argv, hint] of rows) {
+    await t.test(argv.join(' '), async () => {
+      const { stderr } = await runProgram(argv, { cwd: scratch.path, environment: { HOME: scratch.path } });
+      assert.match(stderr, /^error: .*\nhint: .*\n$/);
+      assert.equal(/^hint: (.*)$/m.exec(stderr)![1], hint);
+    });
+  }
+});
+
 test('mistakes about a registry, a host, a certificate and files', async (t) => {
   using scratch = new Scratch();
   await using registry = await FakeRegistry.start();
@@ -199,7 +237,7 @@ test('mistakes about a registry, a host, a certificate and files', async (t) => 
     [
       ['nowhere.invalid/app', '--retry', '0'],
       5,
-      /^error: cannot resolve nowhere\.invalid: .*\nhint: check the n(?:ame of the registry, the network and its DNS; behind a proxy, set HTTPS_PROXY|etwork and its DNS)\n/,
+      /^error: cannot resolve nowhere\.invalid: .*\nhint: check the (?:name of the registry, the )?network and its DNS; behind a proxy, set HTTPS_PROXY \(HTTP_PROXY is for plain http\)\n/,
     ],
     [
       ['alpine', '--retry', '0'],
@@ -223,6 +261,11 @@ test('mistakes about a registry, a host, a certificate and files', async (t) => 
       /^error: cannot write none\/x\.tar: .*\nhint: name a file in a directory that exists/,
     ],
     [[`${host}/team/app:1`, '-o', 'full/'], 2, /^error: .*full\/.*\nhint: (?!.*-d\b)/],
+    [
+      [`${host}/team/app:1`, '-o', 'x.ext4', '--size', '99999T'],
+      7,
+      /^error: cannot write x\.ext4: .*\nhint: try a smaller --size, leave it out, or use -o FILE\.tar\n/,
+    ],
     [['oci:none'], 3, /^error: none does not exist\nhint: check the path/],
     [['checkout', 'layer1'], 7, /^error: \.\/rootfs .*\nhint: .*-d/],
   ];

@@ -214,9 +214,13 @@ test('a second signal ends at once, and the next run removes what that left', as
   run.kill('SIGINT');
   const begin = performance.now();
   const timer = setInterval(() => run.kill('SIGINT'), 1);
-  const { exitCode } = await run.result;
+  const { exitCode, stderr } = await run.result;
   clearInterval(timer);
   assert.equal(exitCode, 130);
+  assert.match(
+    stderr,
+    /^error: interrupted by SIGINT before all was removed\nhint: run it again: that removes what this run left beside DIR or FILE\n$/m,
+  );
   assert.ok(performance.now() - begin < SOON);
   await setting.pullWell();
   assert.deepEqual(setting.names, ['out']);

@@ -167,6 +167,8 @@ const CERTIFICATE_HINTS = new Map([
 ]);
 const noTunnel = ({ host, code }: Failure) =>
   `the proxy did not connect to ${host}: it answered ${code.slice(6)}`;
+/** HTTP_PROXY alone leaves https without one. */
+const BEHIND_PROXY = 'behind a proxy, set HTTPS_PROXY (HTTP_PROXY is for plain http)';
 
 /** The first row that matches counts. */
 const ROWS: readonly Row[] = [
@@ -241,24 +243,21 @@ const ROWS: readonly Row[] = [
       if (proxied) return CHECK_PROXY;
       // The user named no host.
       const isHub = name.endsWith('docker.io') || name.endsWith('docker.com');
-      return isHub
-        ? 'check the network and its DNS; behind a proxy, set HTTPS_PROXY'
-        : 'check the name of the registry, the network and its DNS; behind a proxy, set HTTPS_PROXY';
+      return `check ${isHub ? '' : 'the name of the registry, '}the network and its DNS; ${BEHIND_PROXY}`;
     },
   },
   {
     codes: /^EAI_AGAIN$/,
     transient: true,
     message: ({ name }) => `cannot resolve ${name}: temporary failure of DNS`,
-    hint: 'check the network and its DNS',
+    hint: ({ proxied }) => (proxied ? CHECK_PROXY : `check the network and its DNS; ${BEHIND_PROXY}`),
   },
   {
     codes: /^(?:UND_ERR_CONNECT_TIMEOUT|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH)$/,
     transient: true,
     code: UNREACHABLE,
     message: ({ peer, reason }) => `cannot connect to ${peer}: ${reason}`,
-    hint: ({ proxied }) =>
-      proxied ? CHECK_PROXY : 'check host and port, and the network; behind a proxy, set HTTPS_PROXY',
+    hint: ({ proxied }) => (proxied ? CHECK_PROXY : `check host and port, and the network; ${BEHIND_PROXY}`),
   },
   {
     codes: /^UND_ERR_HEADERS_OVERFLOW$/,
