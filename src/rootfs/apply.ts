@@ -1,21 +1,19 @@
 import { IntegrityError } from '../errors.ts';
 import { type BytePath, type Entry, type EntryReader, displayPath } from '../tar/entry.ts';
 import { classify, isPseudoLink } from '../tar/layer-path.ts';
-import { ChangeLog } from './changes.ts';
 import type { ContentWriter } from './contents.ts';
+import { Directories, nameOf, parentPath, placeIn } from './directories.ts';
 import { makeMissing, unlock } from './directory-metadata.ts';
-import { Directories, join, nameOf, parentPath } from './directories.ts';
-import { DirectoryLog } from './directory-log.ts';
 import type { FileJobs } from './file-jobs.ts';
 import { type Filesystem, explain } from './filesystem.ts';
 import { nothingLost } from './not-restored.ts';
 import { PathSet } from './path-set.ts';
-import { placeEntry } from './place.ts';
+import { type Content, placeEntry, placePseudoLink } from './place.ts';
 import { settleNamedLists } from './named-lists.ts';
-import { dropPseudoLinks, keepPseudoLink } from './pseudo-links.ts';
+import { dropPseudoLinks } from './pseudo-links.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clearForDirectory, hide, hideContent } from './removal.ts';
-import { carefulCreator, probe, type Run, type RunOptions } from './run.ts';
+import { carefulCreator, ChangeLog, DirectoryLog, probe, type Run, type RunOptions } from './run.ts';
 
 /**
  * Begins a run on the root of `filesystem`, which is what `options.mode` says.
@@ -60,8 +58,7 @@ export function startRun(
     pseudoLinks: undefined,
     firstLayer: !hasLayers,
     rootEntry: undefined,
-    mtimeSeconds: 0,
-    mtimeNanoseconds: 0,
+    mtime: { mtimeSeconds: 0, mtimeNanoseconds: 0 },
     marked: undefined,
   };
   jobs?.begin(creator);
@@ -110,7 +107,7 @@ export class LayerApplication {
    * @param content more of its data with each call
    * @throws as `applyLayer`
    */
-  apply(entry: Entry, content: Pick<EntryReader, 'data'>): void {
+  apply(entry: Entry, content: Content): void {
     const run = this.#run;
     run.directories.trim();
     try {
@@ -182,11 +179,11 @@ function located(error: unknown, label: string, entry: Entry, destination: strin
   return new IntegrityError(`${label}: ${what}`, { code, hint, cause: error });
 }
 
-function applyEntry(run: Run, reader: Pick<EntryReader, 'data'>, entry: Entry): void {
+function applyEntry(run: Run, content: Content, entry: Entry): void {
   const meaning = classify(entry.path);
   switch (meaning.kind) {
     case 'entry':
-      placeEntry(run, reader, entry, meaning.path);
+      placeEntry(run, content, entry, meaning.path);
       if (run.creator.fixedModes && hasMode(entry)) run.counts.modes += 1;
       return undefined;
     case 'whiteout':
@@ -195,7 +192,7 @@ function applyEntry(run: Run, reader: Pick<EntryReader, 'data'>, entry: Entry): 
       return applyOpaque(run, meaning.path);
     case 'aufs':
       if (entry.type === 'file' && isPseudoLink(meaning.path))
-        keepPseudoLink(run, reader, entry, meaning.path);
+        placePseudoLink(run, content, entry, meaning.path);
   }
 }
 
@@ -207,8 +204,7 @@ function hasMode({ type }: Entry): boolean {
 function applyWhiteout(run: Run, hidden: BytePath): void {
   if (run.firstLayer) return;
   const parent = run.directories.find(parentPath(hidden), false);
-  const name = nameOf(hidden);
-  if (parent) hide(run, parent, name, join(parent.path, name));
+  if (parent) hide(run, placeIn(parent, nameOf(hidden)));
 }
 
 function applyOpaque(run: Run, path: BytePath): void {

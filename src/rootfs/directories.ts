@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
+import type { IntegrityError } from '../errors.ts';
 import { type BytePath, displayPath } from '../tar/entry.ts';
-import { type ByteName, type Directory, type Filesystem, impossible } from './filesystem.ts';
+import { type ByteName, type Directory, type Filesystem, type Place, impossible } from './filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
 
 const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
@@ -96,7 +97,7 @@ export class Directories {
    * @returns undefined where a directory is missing or something else
    * @throws as `find`
    */
-  follow(path: BytePath): { readonly parent: Directory; readonly name: ByteName } | undefined {
+  follow(path: BytePath): Place | undefined {
     let rest: string = path;
     for (let links = 0; links <= MAX_LINKS; links += 1) {
       while (rest.endsWith('/')) rest = rest.slice(0, -1);
@@ -104,9 +105,9 @@ export class Directories {
       const isDirectory = name === '' || name === '.' || name === '..';
       const parent = this.find(isDirectory ? rest : parentPath(rest), false);
       if (!parent) return undefined;
-      if (isDirectory) return { parent, name: '.' };
+      if (isDirectory) return itself(parent);
       const target = this.#filesystem.readLink(parent, name);
-      if (typeof target === 'number') return { parent, name };
+      if (typeof target === 'number') return placeIn(parent, name);
       rest = target.startsWith('/') ? target : `${parent.path}/${target}`;
     }
     throw new SyscallError(ELOOP, `follow the symlinks of ${displayPath(path)}`);
@@ -149,44 +150,40 @@ export class Directories {
     if (path.length > MAX_PATH_BYTES) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
     let [current, rest] = this.#start(path);
     let links = 0;
-    let steps = 0;
-    while (rest !== '') {
+    for (let steps = 0; rest !== '';) {
       const cut = rest.indexOf('/');
       const name = cut < 0 ? rest : rest.slice(0, cut);
       rest = cut < 0 ? '' : rest.slice(cut + 1);
       if (name === '' || name === '.') continue;
       steps += 1;
-      if (steps > MAX_STEPS) throw impossible(ELOOP, `follow the symlinks of ${displayPath(path)}`);
+      if (steps > MAX_STEPS) throw tooManyLinks(path);
       if (name === '..') {
-        // Not by opening `..`: that is elsewhere if another process has moved the directory.
-        let above = parentPath(current.path);
-        for (; rest === '..' || rest.startsWith('../'); rest = rest.slice(3)) above = parentPath(above);
-        leave(this.#filesystem, current);
-        const [start, way] = this.#start(`${above}/`);
-        current = start;
-        rest = way + rest;
+        [current, rest] = this.#climb(current, rest);
         continue;
       }
       const next = this.#step(current, name, create, links === 0);
-      if (typeof next !== 'string') {
-        leave(this.#filesystem, current);
-        if (!next) return undefined;
-        current = next;
-        continue;
+      if (typeof next === 'string' && follow) {
+        links += 1;
+        if (links > MAX_LINKS) throw tooManyLinks(path);
+        rest = rest === '' ? next : `${next}/${rest}`;
+        // The target of a relative symlink is below the same directory.
+        if (!next.startsWith('/')) continue;
       }
-      if (!follow) {
-        leave(this.#filesystem, current);
-        return undefined;
-      }
-      links += 1;
-      if (links > MAX_LINKS) throw impossible(ELOOP, `follow the symlinks of ${displayPath(path)}`);
-      rest = rest === '' ? next : `${next}/${rest}`;
-      if (next.startsWith('/')) {
-        leave(this.#filesystem, current);
-        current = this.#root;
-      }
+      this.#leave(current);
+      if (next === undefined || (typeof next === 'string' && !follow)) return undefined;
+      current = typeof next === 'string' ? this.#root : next;
     }
     return this.#keep(current);
+  }
+
+  /** The directory above, and what is left of `rest` after all that climbs. Not by opening `..`: that is elsewhere if another process has moved the directory. */
+  #climb(directory: Opened, rest: string): [Opened, string] {
+    let above = parentPath(directory.path);
+    let left = rest;
+    for (; left === '..' || left.startsWith('../'); left = left.slice(3)) above = parentPath(above);
+    this.#leave(directory);
+    const [start, way] = this.#start(`${above}/`);
+    return [start, way + left];
   }
 
   /** The nearest open directory above `path`, and the rest of the path. */
@@ -208,27 +205,26 @@ export class Directories {
     const known = spaced ? this.#open.get(path) : undefined;
     if (known) return known;
 
-    let handle = this.#filesystem.openDirectory(parent, name);
-    if (handle === -EACCES && this.#pathfinder.unlock(parent)) {
-      handle = this.#filesystem.openDirectory(parent, name);
-    }
-    if (handle === -ENOENT) {
+    const open = (): number => this.#filesystem.openDirectory(parent, name);
+    let handle = open();
+    if (handle === -EACCES && this.#pathfinder.unlock(parent)) handle = open();
+    const isOther = handle === -ENOTDIR || handle === -ELOOP;
+    const target = isOther ? this.#filesystem.readLink(parent, name) : undefined;
+    if (typeof target === 'string') return target;
+    if (isOther || handle === -ENOENT) {
       if (!create) return undefined;
+      if (isOther && !(direct && this.#pathfinder.clear(parent, name)))
+        throw impossible(ENOTDIR, `use ${displayPath(path)} as a directory`);
       this.#pathfinder.make(parent, name);
-      handle = this.#filesystem.openDirectory(parent, name);
-    }
-    if (handle === -ENOTDIR || handle === -ELOOP) {
-      const target = this.#filesystem.readLink(parent, name);
-      if (typeof target === 'string') return target;
-      if (!create) return undefined;
-      const cleared = direct && this.#pathfinder.clear(parent, name);
-      if (!cleared) throw impossible(ENOTDIR, `use ${displayPath(path)} as a directory`);
-      this.#pathfinder.make(parent, name);
-      handle = this.#filesystem.openDirectory(parent, name);
+      handle = open();
     }
     if (handle < 0) throw new SyscallError(handle, `open the directory ${displayPath(path)}`);
     const directory = { path, handle, kept: false };
     return spaced ? this.#keep(directory) : directory;
+  }
+
+  #leave(directory: Opened): void {
+    if (!directory.kept) this.#filesystem.closeDirectory(directory);
   }
 
   #keep(directory: Opened): Opened {
@@ -251,9 +247,18 @@ function isSpaced(path: string, length: number): boolean {
   return Math.floor(length / KEPT_SPACING) > Math.floor(above / KEPT_SPACING);
 }
 
-/** Closes a directory that is not kept. */
-function leave(filesystem: Walkable, directory: Opened): void {
-  if (!directory.kept) filesystem.closeDirectory(directory);
+function tooManyLinks(path: string): IntegrityError {
+  return impossible(ELOOP, `follow the symlinks of ${displayPath(path)}`);
+}
+
+/** The place of `name` in `parent`. */
+export function placeIn(parent: Directory, name: ByteName): Place {
+  return { parent, name, file: -1, path: join(parent.path, name) };
+}
+
+/** The place of a directory itself. */
+export function itself(directory: Directory): Place {
+  return { parent: directory, name: '.', file: -1, path: directory.path };
 }
 
 /** The path of `name` in the directory `path`. */

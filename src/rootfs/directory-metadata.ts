@@ -1,8 +1,16 @@
 import { constants } from 'node:os';
 import { accessList, defaultAccessList, textKeys } from '../tar/access-list.ts';
 import { type Entry, type BytePath, displayPath } from '../tar/entry.ts';
-import { join } from './directories.ts';
-import { type ByteName, type Directory, type FileStat, type Node, granted } from './filesystem.ts';
+import { itself, placeIn } from './directories.ts';
+import {
+  type ByteName,
+  type Directory,
+  type FileStat,
+  type Mtime,
+  type Node,
+  type Place,
+  granted,
+} from './filesystem.ts';
 import {
   isModeDoubtful,
   newOwner,
@@ -35,35 +43,21 @@ function ownerBits({ filesystem }: Run): number {
 }
 
 /** Records the time that a directory gets at the end, and its mode if it has or had another one in this run. */
-export function noteDirectory(
-  run: Run,
-  path: string,
-  mode: number,
-  seconds: number,
-  nanoseconds: number,
-): void {
+export function noteDirectory(run: Run, path: string, mode: number, mtime: Mtime): void {
   const late = mode !== fillingMode(run, mode);
   if (late) run.lateModes.add(path);
-  run.log.add(path, late || run.lateModes.has(path) ? mode : undefined, seconds, nanoseconds);
+  run.log.add(path, late || run.lateModes.has(path) ? mode : undefined, mtime);
 }
 
 /** Metadata of a directory that `makeDirectory` has just made with `fillingMode`; returns the mode that it is to have. */
-export function applyDirectoryMetadata(run: Run, parent: Directory, name: ByteName, entry: Entry): number {
-  const node = { parent, name, file: -1 };
+export function applyDirectoryMetadata(run: Run, node: Node, entry: Entry): number {
   settleMode(run, node, fillingMode(run, entry.mode));
   restoreOwner(run, node, entry, newOwner(run));
   return restoreDirectoryXattrs(run, node, entry);
 }
 
 /** Metadata of a directory that was there: lower layers' and the user's are merged with what comes. Returns as `applyDirectoryMetadata`. */
-export function mergeDirectoryMetadata(
-  run: Run,
-  parent: Directory,
-  name: ByteName,
-  entry: Entry,
-  stat: FileStat,
-): number {
-  const node = { parent, name, file: -1 };
+export function mergeDirectoryMetadata(run: Run, node: Node, entry: Entry, stat: FileStat): number {
   restoreOwner(run, node, entry, stat);
   removeStaleXattrs(run, node, entry);
   const ownMode = restoreDirectoryXattrs(run, node, entry);
@@ -105,20 +99,19 @@ function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
 
 /** Makes a directory of an entry's path that has no entry: mode 0755, owner root, the time of that entry. */
 export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
-  const path = join(parent.path, name);
+  const place = placeIn(parent, name);
+  const { path } = place;
   refuseReserved(run, path);
   run.namedLists.delete(path);
-  const { filesystem, mtimeSeconds, mtimeNanoseconds } = run;
-  let made = filesystem.makeDirectory(parent, name, 0o755);
-  if (made === -EACCES && unlock(run, parent)) made = filesystem.makeDirectory(parent, name, 0o755);
+  const { filesystem } = run;
+  const made = retryUnlocked(run, parent, () => filesystem.makeDirectory(parent, name, 0o755));
   granted(made, `make the directory ${displayPath(path)}`);
-  const node = { parent, name, file: -1 };
-  settleMode(run, node, 0o755);
+  settleMode(run, place, 0o755);
   const owner = newOwner(run);
-  if (owner?.uid !== 0 || owner.gid !== 0) filesystem.setOwner(node, 0, 0);
-  run.changes?.made(path, 0o755, mtimeSeconds, mtimeNanoseconds);
-  markWritten(run, parent, path, true);
-  noteDirectory(run, path, 0o755, mtimeSeconds, mtimeNanoseconds);
+  if (owner?.uid !== 0 || owner.gid !== 0) filesystem.setOwner(place, 0, 0);
+  run.changes?.made(path, 0o755, run.mtime);
+  markWritten(run, place, true);
+  noteDirectory(run, path, 0o755, run.mtime);
 }
 
 /**
@@ -128,11 +121,16 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
 export function unlock(run: Run, directory: Directory): boolean {
   const stat = run.filesystem.stat(directory, '.');
   if (typeof stat === 'number' || (stat.mode & OWNER_BITS) === OWNER_BITS) return false;
-  const node = { parent: directory, name: '.', file: -1 };
-  if (run.filesystem.setMode(node, stat.mode | OWNER_BITS) < 0) return false;
+  if (run.filesystem.setMode(itself(directory), stat.mode | OWNER_BITS) < 0) return false;
   run.lateModes.add(directory.path);
-  run.log.add(directory.path, stat.mode, stat.mtimeSeconds, stat.mtimeNanoseconds);
+  run.log.add(directory.path, stat.mode, stat);
   return true;
+}
+
+/** The result of `work`; where the system denies it, of a second try after `unlock`. */
+export function retryUnlocked<T>(run: Run, directory: Directory, work: () => T): T {
+  const result = work();
+  return result === -EACCES && unlock(run, directory) ? work() : result;
 }
 
 /**
@@ -144,46 +142,50 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
   /** Modes that keep their owner out: set after all others, the deepest first. */
   const barring = new Map<BytePath, number>();
   let gone: string | undefined;
-  for (const { path, mode, mtimeSeconds, mtimeNanoseconds } of run.log) {
+  for (const { path, mode, ...mtime } of run.log) {
     // A whole tree of directories may be gone: the way to each of them need not be tried.
     if (gone !== undefined && path.startsWith(gone)) continue;
-    run.directories.trim();
-    const directory = run.directories.findExact(path);
+    const directory = findAgain(run, path);
     gone = directory ? gone : `${path}/`;
     if (!directory) continue;
-    const node = { parent: directory, name: '.', file: -1 };
     if (mode !== undefined) {
       const open = mode | ownerBits(run);
       if (mode === open) barring.delete(path);
       else barring.set(path, mode);
-      granted(run.filesystem.setMode(node, open), `set the mode of ${displayPath(path)}`);
+      setMode(run, directory, open);
     }
-    restoreTimes(run, node, mtimeSeconds, mtimeNanoseconds);
+    restoreTimes(run, directory, mtime);
   }
-  const deepestFirst = [...barring.keys()].toSorted((one, other) => other.length - one.length);
-  for (const path of deepestFirst) {
-    run.directories.trim();
-    const directory = run.directories.findExact(path);
-    if (!directory) continue;
-    const node = { parent: directory, name: '.', file: -1 };
-    granted(run.filesystem.setMode(node, barring.get(path)!), `set the mode of ${displayPath(path)}`);
+  for (const [path, mode] of [...barring].toSorted(([one], [other]) => other.length - one.length)) {
+    const directory = findAgain(run, path);
+    if (directory) setMode(run, directory, mode);
   }
   finishRoot(run, root);
 }
 
+function findAgain({ directories }: Run, path: BytePath): Place | undefined {
+  directories.trim();
+  const directory = directories.findExact(path);
+  return directory && itself(directory);
+}
+
+function setMode({ filesystem }: Run, place: Place, mode: number): void {
+  granted(filesystem.setMode(place, mode), `set the mode of ${displayPath(place.path) || 'the root'}`);
+}
+
 function finishRoot(run: Run, root: RootMetadata | undefined): void {
-  const node = { parent: run.filesystem.root, name: '.', file: -1 };
+  const node = itself(run.filesystem.root);
   const entry = run.rootEntry;
   if (entry) {
     restoreOwner(run, node, entry, undefined);
     const mode = restoreXattrs(run, node, entry);
     // Its own mode may keep its owner out.
-    restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
-    granted(run.filesystem.setMode(node, mode), 'set the mode of the root');
+    restoreTimes(run, node, entry);
+    setMode(run, node, mode);
   } else if (root) {
     if (root.uid !== undefined && root.gid !== undefined) {
       granted(run.filesystem.setOwner(node, root.uid, root.gid), 'set the owner of the root');
     }
-    granted(run.filesystem.setMode(node, root.mode), 'set the mode of the root');
+    setMode(run, node, root.mode);
   }
 }

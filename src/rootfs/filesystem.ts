@@ -1,4 +1,4 @@
-import type { BytePath, EntryType } from '../tar/entry.ts';
+import type { BytePath, Entry, EntryType } from '../tar/entry.ts';
 import { DestinationError, IntegrityError, printable } from '../errors.ts';
 import { SyscallError, osError } from '../sys/os-error.ts';
 
@@ -23,24 +23,33 @@ export interface Node {
   file: number;
 }
 
-export interface FileStat {
+/** A name in a directory that the walker has found. */
+export interface Place extends Node {
+  /** From the root, without symlinks; of a pseudo-link, what its entry calls it. */
+  readonly path: BytePath;
+}
+
+/** What mknod(2) makes. */
+export type Special = Pick<Entry, 'deviceMajor' | 'deviceMinor'> & {
+  readonly type: 'character' | 'block' | 'fifo';
+};
+
+export function isSpecial<T extends Pick<Entry, 'type'>>(entry: T): entry is T & Pick<Special, 'type'> {
+  return entry.type === 'character' || entry.type === 'block' || entry.type === 'fifo';
+}
+
+/** When a file was written last. */
+export type Mtime = Pick<Entry, 'mtimeSeconds' | 'mtimeNanoseconds'>;
+
+/** What stat(2) returns of an inode; `deviceMajor` and `deviceMinor` are 0 for everything but devices. */
+export interface FileStat
+  extends Mtime, Pick<Entry, 'mode' | 'uid' | 'gid' | 'size' | 'deviceMajor' | 'deviceMinor'> {
   readonly type: EntryType | 'other';
-  /** The low twelve bits. */
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly size: number;
-  /** Seconds since 1970 and nanoseconds after them. */
-  readonly mtimeSeconds: number;
-  readonly mtimeNanoseconds: number;
   /** When the inode changed last: its content, owner, mode, attributes or names. */
   readonly ctimeSeconds: number;
   readonly ctimeNanoseconds: number;
   /** How many names the inode has. */
   readonly links: number;
-  /** Of a device, else 0. */
-  readonly deviceMajor: number;
-  readonly deviceMinor: number;
   /** `DEVICE:INODE`: equal for two names of one file. */
   readonly identity: string;
 }
@@ -70,14 +79,7 @@ export interface Filesystem {
   /** This and what else is new gets its mode less the umask; a directory only the low ten bits of it. */
   makeDirectory(parent: Directory, name: ByteName, mode: number): number;
   makeSymlink(parent: Directory, name: ByteName, target: BytePath): number;
-  makeSpecial(
-    parent: Directory,
-    name: ByteName,
-    type: 'character' | 'block' | 'fifo',
-    mode: number,
-    major: number,
-    minor: number,
-  ): number;
+  makeSpecial(parent: Directory, name: ByteName, special: Special, mode: number): number;
   /** A second name for what is at the target, itself a symlink or not. */
   makeLink(targetParent: Directory, targetName: ByteName, parent: Directory, name: ByteName): number;
   rename(parent: Directory, name: ByteName, newParent: Directory, newName: ByteName): number;

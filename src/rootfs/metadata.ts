@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 import { accessList, defaultAccessList, modeWithList, textKeys } from '../tar/access-list.ts';
 import { type Entry, displayPath } from '../tar/entry.ts';
 import { join } from './directories.ts';
-import { type Filesystem, type Node, granted } from './filesystem.ts';
+import { type Filesystem, type Mtime, type Node, granted } from './filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import type { Creator, Run } from './run.ts';
 
@@ -129,10 +129,14 @@ export function removeInherited(run: Run, node: Node, directory: boolean): void 
 }
 
 /** Sets both times. What is not exact is counted, also what the kernel has made fit the file system without a word. */
-export function restoreTimes(run: MetadataState, node: Node, seconds: number, nanoseconds: number): void {
-  const result = granted(run.filesystem.setTimes(node, seconds, nanoseconds), 'set the time');
-  const isCommon = seconds >= 0 && seconds <= latestCommon;
-  if (result > 0 || (!isCommon && !isKept(run, node, seconds))) run.counts.times += 1;
+export function restoreTimes(run: MetadataState, node: Node, mtime: Mtime): void {
+  const { mtimeSeconds: seconds, mtimeNanoseconds } = mtime;
+  const result = granted(run.filesystem.setTimes(node, seconds, mtimeNanoseconds), 'set the time');
+  if (result > 0 || (!isCommon(seconds) && !isKept(run, node, seconds))) run.counts.times += 1;
+}
+
+function isCommon(seconds: number): boolean {
+  return seconds >= 0 && seconds <= latestCommon;
 }
 
 function isKept(run: MetadataState, { parent, name }: Node, seconds: number): boolean {
@@ -149,33 +153,24 @@ export function applyMetadata(run: Run, node: Node, entry: Entry, modeNow: numbe
     const mode = permittedMode(run, ownMode, ownerIsRight);
     restoreMode(run, node, mode, modeNow, entry.xattrs !== undefined);
   }
-  restoreTimes(run, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
+  restoreTimes(run, node, entry);
 }
 
 /** Whether `applyToOpenFile` is enough: nothing needs the file's name, and no attribute is set or removed. */
 export function needsOnlyOpenFile(run: Run, { uid, gid, xattrs, sparse, mtimeSeconds }: Entry): boolean {
-  const isCommon = mtimeSeconds >= 0 && mtimeSeconds <= latestCommon;
-  return (
-    isCommon &&
-    !run.creator.careful &&
-    !xattrs &&
-    !sparse &&
-    uid < nobody &&
-    gid < nobody &&
-    uid >= 0 &&
-    gid >= 0
-  );
+  const areIds = uid >= 0 && uid < nobody && gid >= 0 && gid < nobody;
+  return isCommon(mtimeSeconds) && areIds && !run.creator.careful && !xattrs && !sparse;
 }
 
 /** `applyMetadata` for a file that `needsOnlyOpenFile`, which was opened with the low nine bits of its mode. */
 export function applyToOpenFile(
   state: MetadataState,
   node: Node,
-  entry: Pick<Entry, 'uid' | 'gid' | 'mode' | 'mtimeSeconds' | 'mtimeNanoseconds'>,
+  entry: Owner & Mtime & Pick<Entry, 'mode'>,
 ): void {
   const ownerIsRight = restoreOwner(state, node, entry, newOwner(state));
   restoreMode(state, node, permittedMode(state, entry.mode, ownerIsRight), entry.mode & 0o777, false);
-  restoreTimes(state, node, entry.mtimeSeconds, entry.mtimeNanoseconds);
+  restoreTimes(state, node, entry);
 }
 
 function restoreMode(
@@ -186,6 +181,5 @@ function restoreMode(
   isChanged: boolean,
 ): void {
   if (mode === modeNow && !isChanged && !isModeDoubtful(run, mode)) return;
-  const result = run.filesystem.setMode(node, mode);
-  if (result < 0) throw new SyscallError(result, 'set the mode');
+  granted(run.filesystem.setMode(node, mode), 'set the mode');
 }

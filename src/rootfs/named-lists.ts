@@ -10,11 +10,14 @@ import {
 } from '../tar/access-list.ts';
 import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
-import { nameOf, parentPath } from './directories.ts';
+import { itself, nameOf, parentPath, placeIn } from './directories.ts';
 import type { Directory, Node } from './filesystem.ts';
 import { noteDirectory } from './directory-metadata.ts';
 import { recordedPath } from './pseudo-links.ts';
 import type { Run } from './run.ts';
+
+/** Access lists in numbers, by attribute. */
+type Lists = ReadonlyMap<string, Uint8Array>;
 
 /**
  * Gives files the access lists that say names instead of numbers: those are the image's own users and groups, which are known when the
@@ -26,7 +29,7 @@ export function settleNamedLists(run: Run): void {
   for (const [path, entry] of run.namedLists) {
     run.directories.trim();
     if (path === '') {
-      const lists = numbered(run, { parent: run.filesystem.root, name: '.', file: -1 }, entry, find);
+      const lists = numbered(run, itself(run.filesystem.root), entry, find);
       // The root is given all of it at the end.
       run.rootEntry = { ...entry, xattrs: merged(entry, lists) };
       run.changes?.written(path, run.rootEntry, '');
@@ -35,11 +38,11 @@ export function settleNamedLists(run: Run): void {
     const parent = run.directories.findExact(parentPath(path));
     const stat = parent && run.filesystem.stat(parent, nameOf(path));
     if (typeof stat !== 'object') continue;
-    const node = { parent: parent!, name: nameOf(path), file: -1 };
-    const lists = numbered(run, node, entry, find);
-    if (stat.type === 'directory') settleDirectory(run, node, path, entry, lists);
+    const place = placeIn(parent!, nameOf(path));
+    const lists = numbered(run, place, entry, find);
+    set(run, place, lists);
+    if (stat.type === 'directory') settleDirectory(run, path, entry, lists);
     else {
-      set(run, node, lists);
       const recorded = recordedPath(run, path);
       if (lists.size > 0)
         run.changes?.written(recorded, { ...entry, type: 'hardlink', xattrs: lists }, recorded);
@@ -57,33 +60,21 @@ function numbered(run: Run, node: Node, entry: Entry, find: FindId): Map<string,
     if (text === undefined) continue;
     const bytes = accessListBytes(Buffer.from(text).toString('latin1'), find);
     if (bytes) lists.set(name, bytes);
-    else if (!keeps(run, node, key, text)) {
-      run.counts.xattrs += 1;
-    }
+    else if (!keeps(run, node, key, text)) run.counts.xattrs += 1;
   }
   return lists;
 }
 
-function settleDirectory(
-  run: Run,
-  node: Node,
-  path: BytePath,
-  entry: Entry,
-  lists: ReadonlyMap<string, Uint8Array>,
-): void {
-  set(run, node, lists);
+function settleDirectory(run: Run, path: BytePath, entry: Entry, lists: Lists): void {
   for (const name of lists.keys()) run.directoryXattrs.add(name);
   // From here on new files inherit it.
   if (lists.has(defaultAccessList)) run.creator.careful = true;
   const list = lists.get(accessList);
-  if (list) {
-    const mode = modeWithList(entry.mode, list);
-    noteDirectory(run, path, mode, entry.mtimeSeconds, entry.mtimeNanoseconds);
-  }
+  if (list) noteDirectory(run, path, modeWithList(entry.mode, list), entry);
   if (lists.size > 0) run.changes?.written(path, { ...entry, xattrs: merged(entry, lists) }, '');
 }
 
-function set(run: Run, node: Node, lists: ReadonlyMap<string, Uint8Array>): void {
+function set(run: Run, node: Node, lists: Lists): void {
   for (const [name, bytes] of lists)
     if (run.filesystem.setXattr(node, name, bytes) < 0) run.counts.xattrs += 1;
 }
@@ -95,7 +86,7 @@ function keeps({ filesystem }: Run, node: Node, key: string, text: Uint8Array): 
 }
 
 /** All of the entry's attributes, in their order: lists in numbers where there are such. */
-function merged(entry: Entry, lists: ReadonlyMap<string, Uint8Array>): Map<string, Uint8Array> {
+function merged(entry: Entry, lists: Lists): Map<string, Uint8Array> {
   const numbers = (key: string): [string, Uint8Array] | undefined => {
     const name = textKeys.get(key);
     const list = name === undefined ? undefined : lists.get(name);

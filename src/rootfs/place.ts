@@ -1,36 +1,57 @@
 import { constants } from 'node:os';
+import { SyscallError } from '../sys/os-error.ts';
 import { type BytePath, type Entry, type EntryReader, displayPath } from '../tar/entry.ts';
 import { normalize } from '../tar/layer-path.ts';
+import { ExtentCursor, storedSize } from '../tar/sparse.ts';
 import {
   applyDirectoryMetadata,
   fillingMode,
   mergeDirectoryMetadata,
   noteDirectory,
+  retryUnlocked,
 } from './directory-metadata.ts';
-import { join, nameOf, parentPath } from './directories.ts';
-import { type ByteName, type Directory, type FileStat, type Filesystem, impossible } from './filesystem.ts';
-import { applyMetadata, namesInLists, restoreXattrs } from './metadata.ts';
-import { makeInPlace, placeFile } from './place-file.ts';
-import { findPseudoLink } from './pseudo-links.ts';
-import { SyscallError } from '../sys/os-error.ts';
-import { clear } from './removal.ts';
+import { join, nameOf, parentPath, placeIn } from './directories.ts';
+import type { FileJobs } from './file-jobs.ts';
+import {
+  type FileStat,
+  type Filesystem,
+  type Place,
+  type Special,
+  granted,
+  impossible,
+  isSpecial,
+} from './filesystem.ts';
+import {
+  applyMetadata,
+  applyToOpenFile,
+  namesInLists,
+  needsOnlyOpenFile,
+  restoreXattrs,
+} from './metadata.ts';
+import { findPseudoLink, pseudoLinkPlace, recordedPath } from './pseudo-links.ts';
+import { clear, clearObstacle } from './removal.ts';
 import { markWritten, refuseReserved, type Run } from './run.ts';
 
-const { EISDIR, ENOENT, EPERM } = constants.errno;
+const { EISDIR, ENOENT, ENOSPC, EPERM } = constants.errno;
 
-/** Puts the entry at `normalPath`, in place of what is there. */
-export function placeEntry(
-  run: Run,
-  content: Pick<EntryReader, 'data'>,
-  entry: Entry,
-  normalPath: BytePath,
-): void {
+/** In bytes. A file of this size or more is refused before any of it is written, where the disk has no room for it. */
+const LARGE_BYTES = 1024 * 1024;
+/** How many obstacles are removed at one name; more mean that another process makes them again. */
+const MOST_OBSTACLES = 3;
+
+/** The data of an entry: more of it with each call. */
+export type Content = Pick<EntryReader, 'data'>;
+
+/**
+ * Puts the entry at `normalPath`, in place of what is there.
+ *
+ * @throws IntegrityError for what no layer can ask, SyscallError where the system refuses
+ */
+export function placeEntry(run: Run, content: Content, entry: Entry, normalPath: BytePath): void {
   if (normalPath === '') return placeRoot(run, entry);
-  run.mtimeSeconds = entry.mtimeSeconds;
-  run.mtimeNanoseconds = entry.mtimeNanoseconds;
-  const parent = run.directories.find(parentPath(normalPath), true)!;
-  const name = nameOf(normalPath);
-  const path = join(parent.path, name);
+  run.mtime = entry;
+  const place = placeIn(run.directories.find(parentPath(normalPath), true)!, nameOf(normalPath));
+  const { path } = place;
   refuseReserved(run, path);
   // A hard link to itself changes nothing.
   if (entry.type !== 'hardlink') run.namedLists.delete(path);
@@ -38,25 +59,22 @@ export function placeEntry(
   let target = '';
   switch (entry.type) {
     case 'file':
-      placeFile(run, content, entry, parent, name, path);
+      placeFile(run, content, entry, place);
       break;
     case 'directory':
-      isNew = placeDirectory(run, entry, parent, name, path);
+      isNew = placeDirectory(run, entry, place);
       break;
     case 'symlink':
-      placeSymlink(run, entry, parent, name, path);
+      placeSymlink(run, entry, place);
       break;
     case 'hardlink':
-      target = placeHardLink(run, entry, parent, name, path);
+      target = placeHardLink(run, entry, place);
       break;
-    case 'character':
-    case 'block':
-    case 'fifo':
-      placeSpecial(run, entry, entry.type, parent, name, path);
-      break;
+    default:
+      if (isSpecial(entry)) placeSpecial(run, entry, place);
   }
   if (target !== path) run.changes?.written(path, entry, target);
-  markWritten(run, parent, path, isNew);
+  markWritten(run, place, isNew);
 }
 
 /** The root takes metadata only, at the end; what would make it something else is left out and counted, as containerd leaves it out. */
@@ -69,113 +87,238 @@ function placeRoot(run: Run, entry: Entry): void {
   } else run.counts.ignored += 1;
 }
 
+/**
+ * Calls `make` until it has made `place`, after each failure with the obstacle there removed.
+ *
+ * @param expected errors that are returned
+ * @returns what the last call returned
+ * @throws SyscallError for any other error
+ */
+function create(run: Run, place: Place, make: () => number, expected: readonly number[] = []): number {
+  let made = make();
+  for (let tries = 0; made < 0 && tries < MOST_OBSTACLES; tries += 1) {
+    if (!clearObstacle(run, made, place)) break;
+    made = make();
+  }
+  if (made < 0 && !expected.includes(made)) throw new SyscallError(made, `create ${displayPath(place.path)}`);
+  return made;
+}
+
 /** Makes the directory, or merges with the one that is there; returns whether it is new. */
-function placeDirectory(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): boolean {
+function placeDirectory(run: Run, entry: Entry, place: Place): boolean {
   const { filesystem } = run;
+  const { parent, name, path } = place;
   const mode = fillingMode(run, entry.mode);
   let existing: FileStat | undefined;
-  const made = makeInPlace(run, parent, path, name, () => {
-    const answer = filesystem.makeDirectory(parent, name, mode);
-    if (answer === 0) return 0;
+  create(run, place, () => {
+    const made = filesystem.makeDirectory(parent, name, mode);
+    if (made === 0) return 0;
     const stat = filesystem.stat(parent, name);
-    if (typeof stat === 'number' || stat.type !== 'directory') return answer;
+    if (typeof stat === 'number' || stat.type !== 'directory') return made;
     existing = stat;
     return 0;
   });
-  if (made < 0) throw new SyscallError(made, `create ${displayPath(path)}`);
   const ownMode = existing
-    ? mergeDirectoryMetadata(run, parent, name, entry, existing)
-    : applyDirectoryMetadata(run, parent, name, entry);
-  noteDirectory(run, path, ownMode, entry.mtimeSeconds, entry.mtimeNanoseconds);
+    ? mergeDirectoryMetadata(run, place, entry, existing)
+    : applyDirectoryMetadata(run, place, entry);
+  noteDirectory(run, path, ownMode, entry);
   return existing === undefined;
 }
 
-function placeSymlink(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): void {
-  const make = (): number => run.filesystem.makeSymlink(parent, name, entry.linkPath);
-  const made = makeInPlace(run, parent, path, name, make);
-  if (made < 0) throw new SyscallError(made, `create ${displayPath(path)}`);
-  applyMetadata(run, { parent, name, file: -1 }, entry, undefined);
+function placeSymlink(run: Run, entry: Entry, place: Place): void {
+  create(run, place, () => run.filesystem.makeSymlink(place.parent, place.name, entry.linkPath));
+  applyMetadata(run, place, entry, undefined);
   run.contents?.write(Buffer.from(entry.linkPath, 'latin1'));
 }
 
 /**
- * A second name. Owner, mode and times are the file's, not this entry's (as umoci and GNU tar); attributes are set again. Answers
- * the path of the first name.
+ * A second name. Owner, mode and times are the file's, not this entry's (as umoci and GNU tar); attributes are set again.
+ *
+ * @returns the path of the first name
  */
-function placeHardLink(run: Run, entry: Entry, parent: Directory, name: ByteName, path: BytePath): BytePath {
+function placeHardLink(run: Run, entry: Entry, place: Place): BytePath {
   const { filesystem } = run;
-  const wanted = normalize(entry.linkPath);
+  const { parent, name, path } = place;
   const action = `link to ${displayPath(entry.linkPath)}`;
-  const { parent: targetParent, name: targetName, path: target } = linkTarget(run, wanted, action);
-  if (run.lostDevices.has(target)) {
-    loseDevice(run, parent, name, path);
-    return target;
+  const target = linkTarget(run, normalize(entry.linkPath), action);
+  if (run.lostDevices.has(target.path)) {
+    loseDevice(run, place);
+    return target.path;
   }
-  if (target === path) {
+  if (target.path === path) {
     if (typeof filesystem.stat(parent, name) === 'number') throw impossible(ENOENT, action);
-    return target;
+    return path;
   }
   // The directory that the link replaces would be gone first, and its target with it.
-  if (target.startsWith(`${path}/`)) throw impossible(ENOENT, action);
-  const make = (): number => filesystem.makeLink(targetParent, targetName, parent, name);
-  const made = makeInPlace(run, parent, path, name, make);
+  if (target.path.startsWith(`${path}/`)) throw impossible(ENOENT, action);
+  const make = (): number => filesystem.makeLink(target.parent, target.name, parent, name);
+  const made = create(run, place, make, [-ENOENT, -EPERM]);
   if (made === -ENOENT) throw impossible(ENOENT, action);
-  if (made === -EPERM) throw linkDenied(filesystem, targetParent, targetName, action);
-  if (made < 0) throw new SyscallError(made, `create ${displayPath(path)}`);
+  if (made === -EPERM) throw linkDenied(filesystem, target, action);
   // The file may lose the name under which its access list waits.
-  const waiting = run.namedLists.get(target);
+  const waiting = run.namedLists.get(target.path);
   if (waiting) run.namedLists.set(path, waiting);
   else run.namedLists.delete(path);
   if (entry.xattrs) {
     // A change of owner that is yet to come would remove capabilities.
     run.jobs?.settle();
-    restoreXattrs(run, { parent, name, file: -1 }, entry);
+    restoreXattrs(run, place, entry);
   }
-  return target;
+  return target.path;
 }
 
-/** Where the first name of a hard link is. */
-function linkTarget(
-  run: Run,
-  wanted: BytePath,
-  action: string,
-): { parent: Directory; name: ByteName; path: BytePath } {
+/** The first name of a hard link. */
+function linkTarget(run: Run, wanted: BytePath, action: string): Place {
   const kept = findPseudoLink(run, wanted);
   if (kept) return kept;
   const parent = run.directories.find(parentPath(wanted), false);
   if (!parent || wanted === '') throw impossible(ENOENT, action);
-  const name = nameOf(wanted);
-  const path = join(parent.path, name);
-  refuseReserved(run, path);
-  return { parent, name, path };
+  const place = placeIn(parent, nameOf(wanted));
+  refuseReserved(run, place.path);
+  return place;
 }
 
-function linkDenied(filesystem: Filesystem, parent: Directory, name: ByteName, action: string): Error {
+function linkDenied(filesystem: Filesystem, { parent, name }: Place, action: string): Error {
   const stat = filesystem.stat(parent, name);
   if (typeof stat !== 'number' && stat.type === 'directory') return impossible(EISDIR, action);
   return new SyscallError(EPERM, action);
 }
 
-function placeSpecial(
-  run: Run,
-  entry: Entry,
-  type: 'character' | 'block' | 'fifo',
-  parent: Directory,
-  name: ByteName,
-  path: BytePath,
-): void {
-  const { deviceMajor, deviceMinor } = entry;
+function placeSpecial(run: Run, entry: Entry & Special, place: Place): void {
+  const { parent, name } = place;
   const mode = entry.mode & 0o777;
-  const make = (): number => run.filesystem.makeSpecial(parent, name, type, mode, deviceMajor, deviceMinor);
-  const made = makeInPlace(run, parent, path, name, make);
-  if (made === -EPERM) return loseDevice(run, parent, name, path);
-  if (made < 0) throw new SyscallError(made, `create ${displayPath(path)}`);
-  applyMetadata(run, { parent, name, file: -1 }, entry, mode);
+  const make = (): number => run.filesystem.makeSpecial(parent, name, entry, mode);
+  if (create(run, place, make, [-EPERM]) === -EPERM) return loseDevice(run, place);
+  applyMetadata(run, place, entry, mode);
 }
 
 /** The device cannot be made, and what it should replace must not stay in its place. */
-function loseDevice(run: Run, parent: Directory, name: ByteName, path: BytePath): void {
+function loseDevice(run: Run, place: Place): void {
   run.counts.devices += 1;
-  run.lostDevices.add(path);
-  clear(run, parent, name, path);
+  run.lostDevices.add(place.path);
+  clear(run, place);
+}
+
+/** Keeps a file of `.wh..wh.plnk/` aside until the layer ends. @throws as `placeEntry` */
+export function placePseudoLink(run: Run, content: Content, entry: Entry, path: BytePath): void {
+  const place = pseudoLinkPlace(run, path);
+  placeFile(run, content, entry, place);
+  run.changes?.written(recordedPath(run, join(place.parent.path, place.name)), entry, '');
+}
+
+/** Writes a file entry. @throws as `placeEntry` */
+function placeFile(run: Run, content: Content, entry: Entry, place: Place): void {
+  const { filesystem, jobs } = run;
+  const { parent, name } = place;
+  const failed = jobs?.failed;
+  if (failed) throw failed.failure;
+  const openMode = entry.mode & 0o777;
+  const file = create(run, place, () => filesystem.createFile(parent, name, openMode));
+  if (jobs && needsOnlyOpenFile(run, entry)) return writeByJobs(run, jobs, file, entry, content, place);
+  try {
+    writeContent(run, file, entry, content);
+    applyMetadata(run, { parent, name, file }, entry, openMode);
+  } catch (error) {
+    filesystem.closeFile(file);
+    throw error;
+  }
+  closeWritten(filesystem, file, place);
+}
+
+/** Hands pieces of the content to the other thread whenever that has time for them; once it has one, the end of the file too. */
+function writeByJobs(
+  run: Run,
+  jobs: FileJobs,
+  file: number,
+  entry: Entry,
+  content: Content,
+  place: Place,
+): void {
+  const { filesystem, contents } = run;
+  const { parent, name, path } = place;
+  let shared = false;
+  try {
+    contents?.begin(entry.size);
+    refuseTooLarge(filesystem, file, entry.size);
+    let position = 0;
+    for (let bytes = content.data(); bytes; bytes = content.data()) {
+      contents?.add(bytes);
+      const isLast = position + bytes.length === entry.size;
+      if (jobs.open) {
+        if (isLast) return jobs.complete(file, bytes, position, entry, path);
+        jobs.write(file, bytes, position, entry, path);
+        shared = true;
+      } else granted(filesystem.write(file, bytes, position), 'write');
+      position += bytes.length;
+    }
+    if (shared || (entry.size === 0 && jobs.open)) return jobs.complete(file, undefined, 0, entry, path);
+    applyToOpenFile(run, { parent, name, file }, entry);
+  } catch (error) {
+    // Jobs that need it come before.
+    if (shared) jobs.settle();
+    filesystem.closeFile(file);
+    throw error;
+  }
+  closeWritten(filesystem, file, place);
+  return undefined;
+}
+
+function closeWritten(filesystem: Filesystem, file: number, { path }: Place): void {
+  granted(filesystem.closeFile(file), `write ${displayPath(path)}`);
+}
+
+/** Writes the content of a file entry, holes as holes, into the new and empty `file`; also to `run.contents`. */
+function writeContent({ filesystem, contents }: Run, file: number, entry: Entry, content: Content): void {
+  const { size, sparse } = entry;
+  contents?.begin(size);
+  // git has no holes: it stores as many bytes as the file has.
+  refuseTooLarge(filesystem, file, storedSize(entry) + (sparse && contents ? size : 0));
+  const cursor = new ExtentCursor(sparse ?? [{ offset: 0, length: size }]);
+  /** Where `contents` is. */
+  let end = 0;
+  for (let bytes = content.data(); bytes; bytes = content.data()) {
+    for (const { position, part } of cursor.split(bytes)) {
+      granted(filesystem.write(file, part, position), 'write');
+      contents?.addHole(position - end);
+      contents?.add(part);
+      end = position + part.length;
+    }
+  }
+  if (!sparse) return;
+  granted(filesystem.truncate(file, size), 'set the size');
+  contents?.addHole(size - end);
+}
+
+function refuseTooLarge(filesystem: Filesystem, file: number, size: number): void {
+  if (size >= LARGE_BYTES && size > filesystem.freeSpace(file))
+    throw new SyscallError(ENOSPC, `write ${size} bytes`);
+}
+
+/**
+ * Writes a file of ours into the root: new, or in place of the one written before; in overlay mode also in place of the user's file.
+ *
+ * @returns false, and nothing is written, where anything else has the name: an entry of the image, a symlink
+ * @throws SyscallError
+ */
+export function writeOwnFile(run: Run, name: string, bytes: Uint8Array): boolean {
+  const { filesystem } = run;
+  const { root } = filesystem;
+  const there = filesystem.stat(root, name);
+  if (typeof there === 'number' ? there !== -ENOENT : !isReplaceable(run, name, there.type)) return false;
+  if (typeof there !== 'number') granted(filesystem.remove(root, name), `replace ${name}`);
+  const file = retryUnlocked(run, root, () => filesystem.createFile(root, name, 0o644));
+  granted(file, `create ${name}`);
+  try {
+    granted(filesystem.write(file, bytes, 0), `write ${name}`);
+    granted(filesystem.setMode({ parent: root, name, file }, 0o644), `set the mode of ${name}`);
+  } finally {
+    filesystem.closeFile(file);
+  }
+  run.ownFiles.add(name);
+  return true;
+}
+
+function isReplaceable(run: Run, name: string, type: FileStat['type']): boolean {
+  if (type !== 'file') return false;
+  return run.ownFiles.has(name) || (run.options.mode === 'overlay' && run.made?.has(name) !== true);
 }

@@ -1,28 +1,35 @@
 import { IntegrityError } from '../errors.ts';
-import { accessList, defaultAccessList } from '../tar/access-list.ts';
+import { accessList, defaultAccessList, textKeys } from '../tar/access-list.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
-import type { ChangeLog } from './changes.ts';
+import { composeLine } from '../tar/mtree.ts';
 import type { ContentWriter } from './contents.ts';
-import type { DirectoryLog } from './directory-log.ts';
-import { type Directories, parentPath } from './directories.ts';
-import { type Directory, type Filesystem, granted } from './filesystem.ts';
+import { type Directories, itself, parentPath, placeIn } from './directories.ts';
+import { type Directory, type Filesystem, type Mtime, type Place, granted } from './filesystem.ts';
 import type { NotRestored } from './not-restored.ts';
 import type { FileJobs } from './file-jobs.ts';
 import type { PathSet } from './path-set.ts';
 import { randomName } from '../sys/temp-file.ts';
 
+/** Of the log of directories, in bytes. */
+const CHUNK_BYTES = 65_536;
+const NO_MODE = 0xffff;
+/** In bytes: length of the shared prefix, length of the rest, mode, seconds, nanoseconds. */
+const FIXED_BYTES = 2 + 2 + 2 + 8 + 4;
+/** Bytes of lines that are sent at once: each time costs about 0.3 ms. */
+const BATCH_SIZE = 256 * 1024;
+
 export interface RunOptions {
   /** Name of the root in messages. */
   readonly name: string;
   /**
-   * `stage`: the root is new and ours. `empty`: it existed, without content. `overlay`: it holds files of the user, which are
-   * kept: only files that this run wrote are ever removed.
+   * `stage`: the root is new and ours, and locked against other runs. `empty`: it existed, without content. `overlay`: it holds files of the
+   * user, which are kept: only files that this run wrote are ever removed.
    */
   readonly mode: 'stage' | 'empty' | 'overlay';
-  /** Names at the root that no layer may use, in any case; given in lower case. */
-  readonly reservedNames: readonly string[];
+  /** Names at the root, in lower case, that no layer may use in any case: what would, fails. */
+  readonly reservedNames?: readonly string[];
   /** Record the changes of each layer. */
-  readonly recordChanges: boolean;
+  readonly recordChanges?: boolean;
   /** An earlier run has written lower layers: whiteouts hide them, and all of the tree is ours. */
   readonly hasLayers?: boolean;
   /** Files at the root that an earlier run wrote for us, not for the image. */
@@ -84,18 +91,17 @@ export interface Run {
   /** The last entry for the root itself. */
   rootEntry: Entry | undefined;
   /** Time of the current entry, for directories above it that have no entry. */
-  mtimeSeconds: number;
-  mtimeNanoseconds: number;
+  mtime: Mtime;
   /** A directory whose path and all paths above it are in `layer`. */
   marked: string | undefined;
 }
 
 /**
- * Notes that this layer wrote `path` in `parent`, so that none of its whiteouts hides it, nor a directory above it.
+ * Notes that this layer wrote `place`, so that none of its whiteouts hides it, nor a directory above it.
  *
  * @param isNew whether it was created, not merged with an existing directory
  */
-export function markWritten(run: Run, parent: Directory, path: string, isNew: boolean): void {
+export function markWritten(run: Run, { parent, path }: Place, isNew: boolean): void {
   if (isNew) run.made?.add(path);
   if (run.ownFiles.size > 0 && parent.path === '') run.ownFiles.delete(path);
   if (run.firstLayer) return;
@@ -108,7 +114,7 @@ export function markWritten(run: Run, parent: Directory, path: string, isNew: bo
 /** Whether `path` is reserved or below a reserved path. */
 export function isReserved(run: Run, path: string): boolean {
   const { reservedNames } = run.options;
-  if (reservedNames.length === 0) return false;
+  if (!reservedNames || reservedNames.length === 0) return false;
   const cut = path.indexOf('/');
   return reservedNames.includes((cut < 0 ? path : path.slice(0, cut)).toLowerCase());
 }
@@ -142,12 +148,11 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
   const { root } = filesystem;
   if (mode === 'stage') {
     // Remove inherited access lists, so that nothing inherits them from here.
-    const rootNode = { parent: root, name: '.', file: -1 };
-    filesystem.removeXattr(rootNode, accessList);
-    filesystem.removeXattr(rootNode, defaultAccessList);
+    filesystem.removeXattr(itself(root), accessList);
+    filesystem.removeXattr(itself(root), defaultAccessList);
   }
   const name = randomName('.dlrootfs-probe-');
-  const outerNode = { parent: root, name, file: -1 };
+  const outerNode = placeIn(root, name);
   if (filesystem.makeDirectory(root, name, 0o777) < 0) return carefulCreator;
   let removed = 0;
   try {
@@ -178,5 +183,125 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
   } finally {
     const outer = filesystem.removeDirectory(root, name);
     granted(removed < 0 ? removed : outer, 'remove what it was tried with');
+  }
+}
+
+/** What a layer did, in order, as lines of `composeLine`. Paths are those on disk, metadata what the image says, whether it could be set or not. */
+export class ChangeLog {
+  readonly #tell: ((lines: Uint8Array<ArrayBuffer>) => void) | undefined;
+  #bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
+  #length = 0;
+
+  /** @param tell gets the lines, many at a time; without it all stay until they are taken */
+  constructor(tell?: (lines: Uint8Array<ArrayBuffer>) => void) {
+    this.#tell = tell;
+  }
+
+  /**
+   * An entry was put at `path`. With access lists by name it is noted again when the names are numbers.
+   *
+   * @param target of a hard link: its other name on disk
+   */
+  written(path: string, entry: Entry, target: string): void {
+    const linkPath = entry.type === 'hardlink' ? target : entry.linkPath;
+    const xattrs = entry.xattrs && new Map([...entry.xattrs].filter(([name]) => !textKeys.has(name)));
+    this.#add(composeLine({ ...entry, path, linkPath, xattrs }));
+  }
+
+  /** A directory was made at `path` that no entry asks for: root's. */
+  made(path: string, mode: number, { mtimeSeconds, mtimeNanoseconds }: Mtime): void {
+    const owner = { uid: 0, gid: 0, xattrs: undefined };
+    const nothing = { linkPath: '', size: 0, deviceMajor: 0, deviceMinor: 0 };
+    this.#add(
+      composeLine({ type: 'directory', path, mode, mtimeSeconds, mtimeNanoseconds, ...owner, ...nothing }),
+    );
+  }
+
+  /** What stood at `path` is gone, with all below it. */
+  removed(path: string): void {
+    this.#add(composeLine({ type: 'removed', path }));
+  }
+
+  /** The lines since the last call that were not sent. */
+  take(): Uint8Array<ArrayBuffer> {
+    const lines = this.#bytes.subarray(0, this.#length);
+    this.#bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
+    this.#length = 0;
+    return lines;
+  }
+
+  #add(line: string): void {
+    if (this.#tell && this.#length >= BATCH_SIZE / 2) this.#tell(this.take());
+    if (this.#length + line.length > this.#bytes.length) {
+      const larger = Buffer.allocUnsafeSlow(2 * (this.#bytes.length + line.length));
+      this.#bytes.copy(larger, 0, 0, this.#length);
+      this.#bytes = larger;
+    }
+    this.#length += this.#bytes.write(line, this.#length, 'latin1');
+  }
+}
+
+/** Mode and time that a directory gets after everything is written. */
+interface DirectoryRecord extends Mtime {
+  readonly path: BytePath;
+  /** Undefined: the directory already has its mode. */
+  readonly mode: number | undefined;
+}
+
+/**
+ * The directories of a run in the order of their entries, in about thirty bytes each: a path is stored without the prefix that it shares
+ * with the previous one. The last record of a path applies.
+ */
+export class DirectoryLog {
+  readonly #chunks: Buffer[] = [];
+  readonly #lengths: number[] = [];
+  #last = '';
+
+  add(path: string, mode: number | undefined, { mtimeSeconds, mtimeNanoseconds }: Mtime): void {
+    let shared = 0;
+    const most = Math.min(path.length, this.#last.length);
+    while (shared < most && path.charCodeAt(shared) === this.#last.charCodeAt(shared)) shared += 1;
+    const rest = path.length - shared;
+    const chunk = this.#room(FIXED_BYTES + rest);
+    let at = this.#lengths.at(-1)!;
+    at = chunk.writeUInt16LE(shared, at);
+    at = chunk.writeUInt16LE(rest, at);
+    at = chunk.writeUInt16LE(mode ?? NO_MODE, at);
+    at = chunk.writeDoubleLE(mtimeSeconds, at);
+    at = chunk.writeUInt32LE(mtimeNanoseconds, at);
+    at += chunk.write(path.slice(shared), at, 'latin1');
+    this.#lengths[this.#lengths.length - 1] = at;
+    this.#last = path;
+  }
+
+  *[Symbol.iterator](): Generator<DirectoryRecord, void, void> {
+    let path = '';
+    for (const [index, chunk] of this.#chunks.entries()) {
+      const end = this.#lengths[index]!;
+      for (let at = 0; at < end;) {
+        const shared = chunk.readUInt16LE(at);
+        const rest = chunk.readUInt16LE(at + 2);
+        const mode = chunk.readUInt16LE(at + 4);
+        const start = at + FIXED_BYTES;
+        path = path.slice(0, shared) + chunk.toString('latin1', start, start + rest);
+        yield {
+          path: path as BytePath,
+          mode: mode === NO_MODE ? undefined : mode,
+          mtimeSeconds: chunk.readDoubleLE(at + 6),
+          mtimeNanoseconds: chunk.readUInt32LE(at + 14),
+        };
+        at = start + rest;
+      }
+    }
+  }
+
+  /** The last chunk, or a new one if fewer than `size` bytes are left in it. */
+  #room(size: number): Buffer {
+    const chunk = this.#chunks.at(-1);
+    if (chunk && this.#lengths.at(-1)! + size <= chunk.length) return chunk;
+    const next = Buffer.allocUnsafeSlow(Math.max(CHUNK_BYTES, size));
+    this.#chunks.push(next);
+    this.#lengths.push(0);
+    return next;
   }
 }

@@ -1,20 +1,48 @@
+import { readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { geteuid } from 'node:process';
-import { type BytePath, displayPath } from '../tar/entry.ts';
-import { pathBytes } from '../sys/os-path.ts';
-import { startRun } from './apply.ts';
-import { unlock } from './directory-metadata.ts';
-import { join, nameOf, parentPath } from './directories.ts';
-import { openFilesystem } from './confined-root.ts';
-import { type ByteName, type Directory, type DiskFilesystem, type FileStat, explain } from './filesystem.ts';
-import type { Backend } from './messages.ts';
-import { nothingLost, type NotRestored } from './not-restored.ts';
 import { SyscallError } from '../sys/os-error.ts';
+import { pathBytes } from '../sys/os-path.ts';
+import { randomName } from '../sys/temp-file.ts';
+import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
+import { startRun } from './apply.ts';
+import { openFilesystem } from './confined-root.ts';
+import { itself, join, nameOf, parentPath, placeIn } from './directories.ts';
+import { unlock } from './directory-metadata.ts';
+import {
+  type DiskFilesystem,
+  type FileStat,
+  type Filesystem,
+  type Place,
+  explain,
+  granted,
+  isSpecial,
+} from './filesystem.ts';
+import type { Backend } from './messages.ts';
+import { permittedMode, restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
+import { nothingLost, type NotRestored } from './not-restored.ts';
 import { clear } from './removal.ts';
-import { Restoration, type Contents, type Inode } from './restoration.ts';
 import type { Run } from './run.ts';
 
-const { EEXIST, ENOENT, ENOTDIR, ENOTEMPTY } = constants.errno;
+const { EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
+
+/** Of a symlink, in bytes: symlink(2). */
+const LONGEST_TARGET = 4095;
+
+/** What is to stand at one or, when they share the object, at several paths. */
+export type Inode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'sparse'> & {
+  readonly type: Exclude<Entry['type'], 'hardlink'>;
+  readonly linkPath: string;
+  /** Its times stay as they are, and so does a symlink's target. */
+  readonly timeless?: boolean;
+};
+
+/** Contents of files that are not on disk, or are others'. */
+export interface Contents {
+  has(path: string): boolean;
+  /** The content of a path that it has: each once, in the order of the tree. */
+  read(path: string): AsyncIterable<Uint8Array>;
+}
 
 /** A whole tree: all paths from the root, each directory before what is in it. */
 export interface Tree extends Iterable<readonly [path: string, place: { readonly inode: Inode }]> {
@@ -54,11 +82,11 @@ export class WorkTree {
         run.directories.trim();
         const parent = run.directories.find(parentPath(path), false);
         if (!parent || parent.path !== parentPath(path)) continue;
-        if (type === 'directory') removeEmpty(run, parent, nameOf(path), path);
+        const place = placeIn(parent, nameOf(path));
+        if (type === 'directory') removeEmpty(run, place);
         else {
-          const stat = run.filesystem.stat(parent, nameOf(path));
-          if (typeof stat !== 'number' && stat.type === type)
-            clear(run, parent, nameOf(path), path as BytePath);
+          const stat = run.filesystem.stat(parent, place.name);
+          if (typeof stat !== 'number' && stat.type === type) clear(run, place);
         }
       }
     });
@@ -94,7 +122,7 @@ export class WorkTree {
     const filesystem = openFilesystem(pathBytes(name), this.#backend);
     try {
       if (typeof filesystem === 'number') throw new SyscallError(filesystem, 'open it');
-      const run = startRun(filesystem, { name, mode: 'overlay', reservedNames: [], recordChanges: false });
+      const run = startRun(filesystem, { name, mode: 'overlay' });
       try {
         await use(run, filesystem);
       } finally {
@@ -126,10 +154,237 @@ function unlockAll(run: Run): void {
 }
 
 /** Removes a directory that is empty by now. */
-function removeEmpty(run: Run, parent: Directory, name: ByteName, path: string): void {
+function removeEmpty(run: Run, { parent, name, path }: Place): void {
   run.directories.drop(path);
   const removed = run.filesystem.removeDirectory(parent, name);
   if (removed < 0 && ![-ENOENT, -ENOTDIR, -ENOTEMPTY, -EEXIST].includes(removed)) {
     throw new SyscallError(removed, `remove the directory ${displayPath(path)}`);
+  }
+}
+
+interface FirstName {
+  readonly path: BytePath;
+  readonly identity: string;
+}
+
+/** One pass over a tree that is there, and is to be as a list of paths and inodes says. */
+class Restoration {
+  readonly #run: Run;
+  readonly #disk: DiskFilesystem;
+  readonly #contents: Contents;
+  readonly #attributes: ReadonlySet<string>;
+  readonly #directories: [path: BytePath, inode: Inode][] = [];
+  /** The first name of each inode, and what is on disk there. */
+  readonly #first = new Map<Inode, FirstName>();
+  readonly #taken = new Set<string>();
+  /** For what is written before it is renamed to its place: one at a time. */
+  readonly #aside = randomName('.dlrootfs-');
+
+  /** @param attributes names of extended attributes that only stay where an inode has them */
+  constructor(run: Run, disk: DiskFilesystem, contents: Contents, attributes: ReadonlySet<string>) {
+    this.#run = run;
+    this.#disk = disk;
+    this.#contents = contents;
+    this.#attributes = attributes;
+  }
+
+  /** The next path; directories come before what is in them. */
+  async place(path: BytePath, inode: Inode): Promise<void> {
+    this.#run.directories.trim();
+    if (this.#contents.has(path)) await this.#write(path, inode.type);
+    const place = this.#placeOf(path);
+    const first = this.#first.get(inode);
+    if (inode.type === 'directory') {
+      this.#makeDirectory(place);
+      this.#directories.push([path, inode]);
+    } else if (first) this.#link(first, place);
+    else this.#placeFirst(place, inode);
+  }
+
+  /** Directories, now that nothing more changes in them: the deepest first, the root last. */
+  finish(root: Inode | undefined): void {
+    const { filesystem, directories } = this.#run;
+    for (const [path, inode] of this.#directories.toReversed()) {
+      directories.trim();
+      this.#applyMetadata(this.#placeOf(path), inode);
+    }
+    if (root) this.#applyMetadata(itself(filesystem.root), root);
+  }
+
+  #placeFirst(place: Place, inode: Inode): void {
+    const there = this.#findUsable(place, inode);
+    if (!there && !this.#make(place, inode)) return;
+    let stat = there ?? this.#stat(place);
+    if (this.#taken.has(stat.identity)) {
+      this.#copyOf(place, inode);
+      stat = this.#stat(place);
+    }
+    this.#taken.add(stat.identity);
+    this.#first.set(inode, { path: place.path, identity: stat.identity });
+    this.#applyMetadata(place, inode, stat);
+  }
+
+  /** What is there, where it may stay but for its metadata. A device may be any. */
+  #findUsable({ parent, name }: Place, inode: Inode): FileStat | undefined {
+    const stat = this.#run.filesystem.stat(parent, name);
+    if (typeof stat === 'number' || stat.type !== inode.type) return undefined;
+    if (stat.type === 'file' || stat.type === 'fifo') return stat;
+    if (stat.type !== 'symlink') return undefined;
+    const isRight = inode.timeless === true || this.#run.filesystem.readLink(parent, name) === inode.linkPath;
+    return isRight ? stat : undefined;
+  }
+
+  /** Makes it again; false for a device that this process may not make. */
+  #make(place: Place, inode: Inode): boolean {
+    const { filesystem, counts } = this.#run;
+    const { parent, name, path } = place;
+    clear(this.#run, place);
+    const action = `create ${displayPath(path)}`;
+    if (inode.type === 'symlink') {
+      granted(filesystem.makeSymlink(parent, name, inode.linkPath as BytePath), action);
+      return true;
+    }
+    if (!isSpecial(inode)) throw new SyscallError(-ENOENT, `find the content of ${displayPath(path)}`);
+    const made = filesystem.makeSpecial(parent, name, inode, 0o600);
+    if (made === -EPERM) counts.devices += 1;
+    else granted(made, action);
+    return made !== -EPERM;
+  }
+
+  /** Writes a file, or a symlink to what its content says, beside its place and puts it there: whole or not at all. */
+  async #write(path: BytePath, type: Inode['type']): Promise<void> {
+    const { filesystem, directories } = this.#run;
+    const action = `write ${displayPath(path)}`;
+    if (type === 'symlink') {
+      const target = await this.#targetOf(path);
+      granted(filesystem.makeSymlink(this.#placeOf(path).parent, this.#aside, target), action);
+    } else await this.#writeContent(path, action);
+    const place = this.#placeOf(path);
+    const { parent, name } = place;
+    const rename = (): number => filesystem.rename(parent, this.#aside, parent, name);
+    let renamed = rename();
+    if (renamed === -EISDIR) {
+      clear(this.#run, place);
+      renamed = rename();
+    }
+    granted(renamed, action);
+    directories.forgetLinks();
+  }
+
+  async #writeContent(path: BytePath, action: string): Promise<void> {
+    const { filesystem } = this.#run;
+    const file = granted(filesystem.createFile(this.#placeOf(path).parent, this.#aside, 0o600), action);
+    try {
+      let position = 0;
+      for await (const bytes of this.#contents.read(path)) {
+        granted(filesystem.write(file, bytes, position), action);
+        position += bytes.length;
+      }
+    } catch (error) {
+      filesystem.closeFile(file);
+      filesystem.remove(this.#placeOf(path).parent, this.#aside);
+      throw error;
+    }
+    granted(filesystem.closeFile(file), action);
+  }
+
+  async #targetOf(path: BytePath): Promise<BytePath> {
+    let target = '';
+    for await (const bytes of this.#contents.read(path)) {
+      target += Buffer.from(bytes).toString('latin1');
+      if (target.length > LONGEST_TARGET)
+        throw new SyscallError(-ENAMETOOLONG, `create ${displayPath(path)}`);
+    }
+    return target as BytePath;
+  }
+
+  #makeDirectory(place: Place): void {
+    const { filesystem } = this.#run;
+    const { parent, name, path } = place;
+    const stat = filesystem.stat(parent, name);
+    if (typeof stat !== 'number' && stat.type === 'directory') return;
+    clear(this.#run, place);
+    granted(filesystem.makeDirectory(parent, name, 0o700), `make the directory ${displayPath(path)}`);
+  }
+
+  /** A further name of the file at the first one. */
+  #link(first: FirstName, place: Place): void {
+    const { filesystem } = this.#run;
+    const { parent, name, path } = place;
+    const stat = filesystem.stat(parent, name);
+    if (typeof stat !== 'number' && stat.identity === first.identity) return;
+    if (typeof stat !== 'number' && stat.type === 'directory') clear(this.#run, place);
+    const action = `link ${displayPath(path)} to ${displayPath(first.path)}`;
+    const from = this.#placeOf(first.path);
+    granted(filesystem.makeLink(from.parent, from.name, parent, this.#aside), action);
+    granted(filesystem.rename(parent, this.#aside, parent, name), action);
+  }
+
+  /** Gives a name a copy of the content that it shares with another one. */
+  #copyOf({ parent, name, path }: Place, inode: Inode): void {
+    const { filesystem } = this.#run;
+    const aside = this.#aside;
+    const action = `copy ${displayPath(path)}`;
+    if (inode.type === 'symlink') {
+      const target = filesystem.readLink(parent, name);
+      if (typeof target === 'number') throw new SyscallError(target, action);
+      granted(filesystem.makeSymlink(parent, aside, target), action);
+    } else {
+      const from = granted(this.#disk.openFile(parent, name), action);
+      const file = granted(filesystem.createFile(parent, aside, 0o600), action);
+      copy(filesystem, from, file, action);
+    }
+    granted(filesystem.rename(parent, aside, parent, name), action);
+  }
+
+  #applyMetadata(place: Place, inode: Inode, stat = this.#stat(place)): void {
+    const run = this.#run;
+    const entry: Entry = {
+      ...inode,
+      path: place.path,
+      linkPath: inode.linkPath as BytePath,
+      sparse: undefined,
+    };
+    const ownerIsRight = restoreOwner(run, place, entry, stat);
+    for (const name of this.#attributes)
+      if (inode.xattrs?.has(name) !== true) run.filesystem.removeXattr(place, name);
+    const ownMode = restoreXattrs(run, place, entry);
+    if (inode.type !== 'symlink') {
+      const mode = permittedMode(run, ownMode, ownerIsRight);
+      const doubtful = stat.uid !== inode.uid || stat.gid !== inode.gid || inode.xattrs !== undefined;
+      if (mode !== stat.mode || doubtful)
+        granted(run.filesystem.setMode(place, mode), `set the mode of ${displayPath(place.path)}`);
+    }
+    const timeIsRight =
+      stat.mtimeSeconds === inode.mtimeSeconds && stat.mtimeNanoseconds === inode.mtimeNanoseconds;
+    if (inode.timeless !== true && !timeIsRight) restoreTimes(run, place, inode);
+  }
+
+  #stat({ parent, name, path }: Place): FileStat {
+    const stat = this.#run.filesystem.stat(parent, name);
+    if (typeof stat === 'number') throw new SyscallError(stat, `find ${displayPath(path)}`);
+    return stat;
+  }
+
+  #placeOf(path: BytePath): Place {
+    const above = parentPath(path);
+    const parent = this.#run.directories.find(above, false);
+    if (parent?.path !== above) throw new SyscallError(-ENOENT, `find the directory ${displayPath(above)}`);
+    return placeIn(parent, nameOf(path));
+  }
+}
+
+/** Copies all of one open file to another, and closes both. */
+function copy(filesystem: Filesystem, from: number, to: number, action: string): void {
+  const buffer = Buffer.alloc(1024 * 1024);
+  let position = 0;
+  try {
+    for (let count = readSync(from, buffer); count > 0; count = readSync(from, buffer)) {
+      granted(filesystem.write(to, buffer.subarray(0, count), position), action);
+      position += count;
+    }
+  } finally {
+    filesystem.closeFile(from);
+    granted(filesystem.closeFile(to), action);
   }
 }

@@ -10,6 +10,32 @@ export function storedSize({ size, sparse }: Pick<Entry, 'size' | 'sparse'>): nu
   return sparse === undefined ? size : sparse.reduce((sum, { length }) => sum + length, 0);
 }
 
+/** Says where the stored bytes of a file belong, which an archive has back to back. */
+export class ExtentCursor {
+  readonly #extents: Iterator<SparseExtent>;
+  #position = 0;
+  #end = 0;
+
+  constructor(extents: readonly SparseExtent[]) {
+    this.#extents = extents.values();
+  }
+
+  /** The next stored bytes, in parts with their positions in the file. */
+  *split(bytes: Uint8Array): Generator<{ readonly position: number; readonly part: Uint8Array }, void, void> {
+    for (let rest = bytes; rest.length > 0;) {
+      while (this.#position === this.#end) {
+        const { offset, length } = this.#extents.next().value!;
+        [this.#position, this.#end] = [offset, offset + length];
+      }
+      const position = this.#position;
+      const part = rest.subarray(0, this.#end - position);
+      rest = rest.subarray(part.length);
+      this.#position += part.length;
+      yield { position, part };
+    }
+  }
+}
+
 /** A sparse file: its size with the holes, the bytes that the archive stores of it, and where they go. */
 interface SparseFile {
   readonly size: number;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { DirectoryLog } from '../../src/rootfs/directory-log.ts';
+import { DirectoryLog } from '../../src/rootfs/run.ts';
 
 test('a DirectoryLog gives back what was added, in order', () => {
   const record = fc.record(
@@ -16,9 +16,7 @@ test('a DirectoryLog gives back what was added, in order', () => {
   fc.assert(
     fc.property(fc.array(record, { maxLength: 200 }), (records) => {
       const log = new DirectoryLog();
-      for (const { path, mode, mtimeSeconds, mtimeNanoseconds } of records) {
-        log.add(path, mode, mtimeSeconds, mtimeNanoseconds);
-      }
+      for (const { path, mode, ...mtime } of records) log.add(path, mode, mtime);
       assert.deepEqual([...log], records);
     }),
     { numRuns: 50 },
@@ -28,7 +26,7 @@ test('a DirectoryLog gives back what was added, in order', () => {
 test('a DirectoryLog takes paths longer than its chunks, and many of them', () => {
   const log = new DirectoryLog();
   const paths = Array.from({ length: 50 }, (_, index) => `${index}${'x'.repeat(16_000)}`);
-  for (const path of paths) log.add(path, undefined, 0, 0);
+  for (const path of paths) log.add(path, undefined, { mtimeSeconds: 0, mtimeNanoseconds: 0 });
   assert.deepEqual(
     [...log].map(({ path }) => path),
     paths,
