@@ -4,7 +4,7 @@ import { fillGaps } from './archive/sparse-map.ts';
 import { NotFoundError, printable } from './errors.ts';
 import type { PullOptions } from './options.ts';
 import type { ImageTree } from './rootfs/image-tree.ts';
-import { absent, type Place } from './rootfs/selection.ts';
+import { absent, type ResolvedPath } from './rootfs/selection.ts';
 import { pathBytes } from './sys/os-path.ts';
 import type { BytePath } from './tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
@@ -30,8 +30,11 @@ export async function cat(options: PullOptions, file: string, output: Writable):
   });
 }
 
-async function* content(tree: ImageTree, { inode, size }: Place): AsyncGenerator<Uint8Array, void, void> {
-  const contents = tree.contents([{ inode, linkTo: undefined }]);
+async function* content(
+  tree: ImageTree,
+  { inode, size }: ResolvedPath,
+): AsyncGenerator<Uint8Array, void, void> {
+  const contents = tree.contents([inode]);
   try {
     const { extents, pieces } = await contents.open(inode);
     const whole = extents ? fillGaps(pieces, extents, [{ offset: 0, length: size }]) : pieces;
@@ -42,7 +45,7 @@ async function* content(tree: ImageTree, { inode, size }: Place): AsyncGenerator
   }
 }
 
-function noFile(file: string, { type }: Place, reference: string): NotFoundError {
+function noFile(file: string, { type }: ResolvedPath, reference: string): NotFoundError {
   const what = { directory: 'a directory', symlink: 'a symlink', fifo: 'a FIFO' } as const;
   const is = type in what ? what[type as keyof typeof what] : 'a device';
   const path = printable(file);

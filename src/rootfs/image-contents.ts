@@ -3,7 +3,7 @@ import { AsyncTarReader } from '../tar/async-reader.ts';
 import type { Entry, SparseExtent } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import type { FileContent, Inodes } from './memory-inodes.ts';
-import type { Spool } from './memory-tables.ts';
+import { Column, type Spool } from './memory-tables.ts';
 
 /** One layer of an image as its tree needs it. */
 export interface ImageLayer {
@@ -35,31 +35,38 @@ export class ImageContents {
   readonly #inodes: Inodes;
   readonly #spool: () => Promise<Spool>;
   /** For each layer, by the ordinal of an entry, the inode that has its content; 0: none. */
-  readonly #wanted: Uint32Array[];
+  readonly #wanted: readonly Column[];
   /** How many of them were not read yet. */
   readonly #waiting: number[];
   readonly #cursors: (Cursor | undefined)[];
 
-  /** @param spool makes the file in which data waits, when some has to */
+  /**
+   * @param wanted the inodes that will be read
+   * @param spool makes the file in which data waits, when some has to
+   */
   constructor(
     layers: readonly ImageLayer[],
     inodes: Inodes,
-    files: Iterable<{ readonly inode: number; readonly content: FileContent }>,
+    wanted: Iterable<number>,
     spool: () => Promise<Spool>,
   ) {
     this.#layers = layers;
     this.#inodes = inodes;
     this.#spool = spool;
-    this.#wanted = layers.map(() => new Uint32Array(1024));
+    this.#wanted = layers.map(() => new Column());
     this.#waiting = layers.map(() => 0);
     this.#cursors = layers.map(() => undefined);
-    for (const { inode, content } of files)
-      if (!content.spooled) this.#want(inode, content.layer, content.ordinal);
+    for (const inode of wanted) {
+      const content = inodes.content(inode);
+      if (content === undefined || content.stored === 0 || content.spooled) continue;
+      this.#wanted[content.layer]!.set(content.ordinal, inode);
+      this.#waiting[content.layer]! += 1;
+    }
   }
 
   /** The inodes in the order in which the layers have what they hold: files that are opened so need no room on disk. */
   *inOrder(): Generator<number, void, void> {
-    for (const wanted of this.#wanted) for (const inode of wanted) if (inode !== 0) yield inode;
+    for (const wanted of this.#wanted) for (const [, inode] of wanted.entries()) yield inode;
   }
 
   /** Opens a file, to be read to its end before the next one is opened. */
@@ -78,23 +85,12 @@ export class ImageContents {
     for (const cursor of this.#cursors) await cursor?.close();
   }
 
-  #want(inode: number, layer: number, ordinal: number): void {
-    let wanted = this.#wanted[layer]!;
-    if (ordinal >= wanted.length) {
-      const longer = new Uint32Array(Math.max(2 * wanted.length, ordinal + 1));
-      longer.set(wanted);
-      this.#wanted[layer] = wanted = longer;
-    }
-    wanted[ordinal] = inode;
-    this.#waiting[layer]! += 1;
-  }
-
   /** Reads on in a layer to the entry of `inode`; contents of other inodes before it go to the spool. */
   async #advance(cursor: Cursor, layer: number, inode: number): Promise<Entry> {
     const wanted = this.#wanted[layer]!;
     for (;;) {
       const entry = await cursor.next();
-      const found = wanted[cursor.ordinal] ?? 0;
+      const found = wanted.get(cursor.ordinal);
       if (found === 0) continue;
       if (this.#inodes.content(found)?.stored !== storedSize(entry)) throw cursor.changed();
       this.#waiting[layer]! -= 1;

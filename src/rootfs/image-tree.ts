@@ -6,14 +6,14 @@ import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import { LayerApplication, startRun } from './apply.ts';
 import { ImageContents, type ImageLayer, type OpenFile } from './image-contents.ts';
-import { Directories, join, nameOf, parentPath } from './directories.ts';
+import { Directories, join, nameOf, parentPath, placeIn } from './directories.ts';
 import { finishRun } from './directory-metadata.ts';
-import type { ByteName, Directory } from './filesystem.ts';
+import type { Place } from './filesystem.ts';
 import { MemoryFilesystem } from './memory.ts';
-import type { FileContent, FileSource, InodeMetadata } from './memory-inodes.ts';
+import type { FileSource, InodeMetadata } from './memory-inodes.ts';
 import { Spool } from './memory-tables.ts';
 import type { NotRestored } from './not-restored.ts';
-import { absent, type PartOptions, type Place, Selection } from './selection.ts';
+import { absent, type PartOptions, type ResolvedPath, Selection } from './selection.ts';
 import { SyscallError } from '../sys/os-error.ts';
 
 /** One name in an image's tree. */
@@ -125,7 +125,7 @@ export class ImageTree {
    * @param followLast a symlink there is followed too
    * @returns undefined where nothing is
    */
-  find(path: BytePath, followLast: boolean): Place | undefined {
+  find(path: BytePath, followLast: boolean): ResolvedPath | undefined {
     const filesystem = this.#filesystem;
     const links: BytePath[] = [];
     const directories = new Directories({
@@ -144,8 +144,8 @@ export class ImageTree {
       if (!found) return undefined;
       const inode = filesystem.inodeAt(found.parent, found.name);
       if (inode < 0) return undefined;
-      const own = found.name === '.' ? found.parent.path : join(found.parent.path, found.name);
       const { type, size } = filesystem.inodes.status(inode);
+      const { path: own } = found;
       return isDirectory && type !== 'directory' ? undefined : { path: own, inode, type, size, links };
     } catch (error) {
       // Symlinks in a circle, or a path that is too long.
@@ -199,7 +199,7 @@ export class ImageTree {
       const isDirectory = filesystem.inodes.type(inode) === 'directory';
       const wanted = selection ? selection.of(path, isDirectory, last.wanted) : last.wanted;
       if (wanted === undefined) continue;
-      const linked = !isDirectory && filesystem.inodes.links(inode) > 1;
+      const linked = !isDirectory && filesystem.inodes.links.get(inode) > 1;
       const linkTo = linked ? firstNames.get(inode) : undefined;
       if (linked && linkTo === undefined) firstNames.set(inode, path);
       const descend = yield { path, linkTo, inode };
@@ -224,22 +224,20 @@ export class ImageTree {
   /**
    * The contents of files, each to be read once.
    *
-   * @param entries those whose files will be read, or more, in the order in which they will be: another one costs room on disk
+   * @param inodes those that will be read, or more, in the order in which they will be: another one costs room on disk; left out: all
    */
-  contents(entries: Iterable<Pick<TreeEntry, 'inode' | 'linkTo'>> = this.#names()): ImageContents {
+  contents(inodes: Iterable<number> = this.#firstInodes()): ImageContents {
     const filesystem = this.#filesystem;
-    function* files(): Generator<{ inode: number; content: FileContent }> {
-      for (const { inode, linkTo } of entries) {
-        const content = linkTo === undefined ? filesystem.inodes.content(inode) : undefined;
-        if (content !== undefined && content.stored > 0) yield { inode, content };
-      }
-    }
-    return new ImageContents(this.#layers, filesystem.inodes, files(), () => this.#scratch.spool());
+    return new ImageContents(this.#layers, filesystem.inodes, inodes, () => this.#scratch.spool());
+  }
+
+  *#firstInodes(): Generator<number, void, void> {
+    for (const { inode, linkTo } of this.#names()) if (linkTo === undefined) yield inode;
   }
 
   /** Of a file, in bytes. */
   sizeOf(inode: number): number {
-    return this.#filesystem.inodes.size(inode);
+    return this.#filesystem.inodes.size.get(inode);
   }
 
   /** The layer and its entry in which a file has its content; undefined for anything else. */
@@ -256,10 +254,7 @@ export class ImageTree {
     inodes: readonly number[] | ReadonlySet<number>,
     use: (inode: number, file: OpenFile) => Promise<void>,
   ): Promise<void> {
-    function* files(): Generator<Pick<TreeEntry, 'inode' | 'linkTo'>, void, void> {
-      for (const inode of inodes) yield { inode, linkTo: undefined };
-    }
-    const contents = this.contents(files());
+    const contents = this.contents(inodes);
     try {
       for (const inode of inodes) if (!this.#isInLayer(inode)) await use(inode, await contents.open(inode));
       for (const inode of contents.inOrder()) await use(inode, await contents.open(inode));
@@ -279,12 +274,9 @@ export class ImageTree {
   }
 }
 
-function lastNameOf(
-  path: BytePath,
-  directories: Directories,
-): { readonly parent: Directory; readonly name: ByteName } | undefined {
+function lastNameOf(path: BytePath, directories: Directories): Place | undefined {
   const parent = directories.find(parentPath(path), false);
-  return parent && { parent, name: nameOf(path) };
+  return parent && placeIn(parent, nameOf(path));
 }
 
 /** The tree refuses only names that are too long for every Linux. */
@@ -328,8 +320,7 @@ class Builder {
 
   constructor({ name, temporaryFile }: ImageTreeOptions) {
     this.scratch = new Scratch(temporaryFile);
-    const options = { name, mode: 'stage', reservedNames: [], recordChanges: false } as const;
-    this.run = startRun(this.filesystem, options);
+    this.run = startRun(this.filesystem, { name, mode: 'stage' });
   }
 
   /** Returns how many entries it had. */

@@ -1,6 +1,7 @@
 import { modeWithList, accessList, textKeys } from '../tar/access-list.ts';
 import type { BytePath, EntryType } from '../tar/entry.ts';
-import { ByteStrings, Records, packXattrs, unpackXattrs, type Spool } from './memory-tables.ts';
+import type { FileStat } from './filesystem.ts';
+import { ByteStrings, Records, type Spool } from './memory-tables.ts';
 
 /**
  * In bytes: to extended attributes of a file that take more, hard links cannot add others, which would cost time for all of them. What
@@ -8,31 +9,8 @@ import { ByteStrings, Records, packXattrs, unpackXattrs, type Spool } from './me
  */
 const MOST_XATTR_BYTES = 64 * 1024;
 
-/** Words of an inode's record; the names in capitals are doubles and take two. */
-const INODE_WORDS = 14;
-const MTIME = 0;
-const SIZE = 1;
-const STORED = 2;
-const POSITION = 3;
-const word = {
-  /** Of a file, until its content is in the spool (`POSITION`): where the layers have it. */
-  layer: 6,
-  ordinal: 7,
-  /** Of a symlink. */
-  target: 6,
-  /** Of a device. */
-  major: 6,
-  minor: 7,
-  /** Of a directory. */
-  firstName: 6,
-  mtimeNanoseconds: 8,
-  uid: 9,
-  gid: 10,
-  /** Twelve bits of mode, then four of type, then the flags. */
-  mode: 11,
-  links: 12,
-  xattrs: 13,
-} as const;
+/** After twelve bits of mode. */
+const TYPE_SHIFT = 12;
 const SPARSE = 0x1_0000;
 const SPOOLED = 0x2_0000;
 const types: readonly InodeType[] = ['file', 'directory', 'symlink', 'character', 'block', 'fifo'];
@@ -57,19 +35,9 @@ export type FileContent =
   | ({ readonly spooled: false } & Omit<FileSource, 'linkMode'>)
   | { readonly spooled: true; readonly position: number; readonly stored: number; readonly sparse: boolean };
 
-export interface InodeStatus {
+type InodeStatus = Omit<FileStat, 'type' | 'ctimeSeconds' | 'ctimeNanoseconds' | 'identity'> & {
   readonly type: InodeType;
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly size: number;
-  readonly mtimeSeconds: number;
-  readonly mtimeNanoseconds: number;
-  /** How many names it has. */
-  readonly links: number;
-  readonly deviceMajor: number;
-  readonly deviceMinor: number;
-}
+};
 
 /** All that stat(2), readlink(2) and getxattr(2) return for an inode. */
 export interface InodeMetadata extends InodeStatus {
@@ -80,7 +48,29 @@ export interface InodeMetadata extends InodeStatus {
 
 /** The inodes of a file system in memory, numbered from 1. */
 export class Inodes {
-  readonly #records = new Records(INODE_WORDS);
+  readonly #records = new Records();
+  /** How many names it has. */
+  readonly links = this.#records.column();
+  /** In bytes. */
+  readonly size = this.#records.column(Float64Array);
+  readonly uid = this.#records.column();
+  readonly gid = this.#records.column();
+  readonly mtimeSeconds = this.#records.column(Float64Array);
+  readonly mtimeNanoseconds = this.#records.column();
+  /** Twelve bits of mode, then four of type, then the flags. */
+  readonly #mode = this.#records.column();
+  /** Of a file: how many bytes the layers store of it. */
+  readonly #stored = this.#records.column(Float64Array);
+  /** Of a file whose content is in the spool. */
+  readonly #position = this.#records.column(Float64Array);
+  /** Of any other file: where the layers have its content. */
+  readonly #layer = this.#records.column();
+  readonly #ordinal = this.#records.column();
+  /** Of a device, and of a symlink; no inode is two of these. */
+  readonly major = this.#layer;
+  readonly minor = this.#ordinal;
+  readonly #target = this.#layer;
+  readonly #xattrs = this.#records.column();
   readonly #strings = new ByteStrings();
   /** The inode whose attributes were changed last, 0: none. They are its and not those in its record. */
   #opened = 0;
@@ -94,8 +84,8 @@ export class Inodes {
   /** A new one with one name. */
   add(type: InodeType, mode: number): number {
     const inode = this.#records.allocate();
-    this.#records.set(inode, word.mode, mode | (types.indexOf(type) << 12));
-    this.#records.set(inode, word.links, 1);
+    this.#mode.set(inode, mode | (types.indexOf(type) << TYPE_SHIFT));
+    this.links.set(inode, 1);
     return inode;
   }
 
@@ -104,126 +94,75 @@ export class Inodes {
     this.#records.free(inode);
   }
 
-  /** How many names it has. */
-  links(inode: number): number {
-    return this.#records.get(inode, word.links);
-  }
-
-  setLinks(inode: number, links: number): void {
-    this.#records.set(inode, word.links, links);
-  }
-
-  /** Where a directory's list of names begins. */
-  firstName(directory: number): number {
-    return this.#records.get(directory, word.firstName);
-  }
-
-  setFirstName(directory: number, first: number): void {
-    this.#records.set(directory, word.firstName, first);
-  }
-
   type(inode: number): InodeType {
-    return types[(this.#records.get(inode, word.mode) >>> 12) & 0xf]!;
-  }
-
-  mode(inode: number): number {
-    return this.#records.get(inode, word.mode) & 0o7777;
+    return types[(this.#mode.get(inode) >>> TYPE_SHIFT) & 0xf]!;
   }
 
   setMode(inode: number, mode: number): void {
-    this.#records.set(inode, word.mode, (this.#records.get(inode, word.mode) & ~0o7777) | (mode & 0o7777));
-  }
-
-  setOwner(inode: number, uid: number, gid: number): void {
-    this.#records.set(inode, word.uid, uid);
-    this.#records.set(inode, word.gid, gid);
-  }
-
-  setTimes(inode: number, seconds: number, nanoseconds: number): void {
-    this.#records.setDouble(inode, MTIME, seconds);
-    this.#records.set(inode, word.mtimeNanoseconds, nanoseconds);
+    this.#mode.set(inode, (this.#mode.get(inode) & ~0o7777) | (mode & 0o7777));
   }
 
   target(inode: number): BytePath {
-    return this.#strings.get(this.#records.get(inode, word.target)).toString('latin1') as BytePath;
+    return this.#strings.get(this.#target.get(inode)).toString('latin1') as BytePath;
   }
 
   setTarget(inode: number, target: BytePath): void {
-    this.#records.set(inode, word.target, this.#strings.add(Buffer.from(target, 'latin1')));
-  }
-
-  setDevice(inode: number, major: number, minor: number): void {
-    this.#records.set(inode, word.major, major);
-    this.#records.set(inode, word.minor, minor);
-  }
-
-  size(inode: number): number {
-    return this.#records.getDouble(inode, SIZE);
-  }
-
-  setSize(inode: number, size: number): void {
-    this.#records.setDouble(inode, SIZE, size);
+    this.#target.set(inode, this.#strings.add(Buffer.from(target, 'latin1')));
   }
 
   setSource(inode: number, { layer, ordinal, size, stored, sparse }: FileSource): void {
-    const records = this.#records;
-    records.set(inode, word.layer, layer);
-    records.set(inode, word.ordinal, ordinal);
-    records.setDouble(inode, SIZE, size);
-    records.setDouble(inode, STORED, stored);
-    if (sparse) records.set(inode, word.mode, records.get(inode, word.mode) | SPARSE);
+    this.#layer.set(inode, layer);
+    this.#ordinal.set(inode, ordinal);
+    this.size.set(inode, size);
+    this.#stored.set(inode, stored);
+    if (sparse) this.#mode.set(inode, this.#mode.get(inode) | SPARSE);
   }
 
   /** Where the bytes of a file are; undefined for anything else. */
   content(inode: number): FileContent | undefined {
     if (this.type(inode) !== 'file') return undefined;
-    const records = this.#records;
-    const stored = records.getDouble(inode, STORED);
-    const flags = records.get(inode, word.mode);
+    const stored = this.#stored.get(inode);
+    const flags = this.#mode.get(inode);
     const sparse = (flags & SPARSE) !== 0;
     if ((flags & SPOOLED) !== 0)
-      return { spooled: true, position: records.getDouble(inode, POSITION), stored, sparse };
-    const [layer, ordinal] = [records.get(inode, word.layer), records.get(inode, word.ordinal)];
-    return { spooled: false, layer, ordinal, size: this.size(inode), stored, sparse };
+      return { spooled: true, position: this.#position.get(inode), stored, sparse };
+    const [layer, ordinal] = [this.#layer.get(inode), this.#ordinal.get(inode)];
+    return { spooled: false, layer, ordinal, size: this.size.get(inode), stored, sparse };
   }
 
   /** The bytes of a file have been copied to the spool. */
   moveToSpool(inode: number, position: number): void {
-    this.#records.set(inode, word.mode, this.#records.get(inode, word.mode) | SPOOLED);
-    this.#records.setDouble(inode, POSITION, position);
+    this.#mode.set(inode, this.#mode.get(inode) | SPOOLED);
+    this.#position.set(inode, position);
   }
 
   status(inode: number): InodeStatus {
-    const records = this.#records;
     const type = this.type(inode);
     const isDevice = type === 'character' || type === 'block';
     return {
       type,
-      mode: this.mode(inode),
-      uid: records.get(inode, word.uid),
-      gid: records.get(inode, word.gid),
-      size: records.getDouble(inode, SIZE),
-      mtimeSeconds: records.getDouble(inode, MTIME),
-      mtimeNanoseconds: records.get(inode, word.mtimeNanoseconds),
-      links: records.get(inode, word.links),
-      deviceMajor: isDevice ? records.get(inode, word.major) : 0,
-      deviceMinor: isDevice ? records.get(inode, word.minor) : 0,
+      mode: this.#mode.get(inode) & 0o7777,
+      uid: this.uid.get(inode),
+      gid: this.gid.get(inode),
+      size: this.size.get(inode),
+      mtimeSeconds: this.mtimeSeconds.get(inode),
+      mtimeNanoseconds: this.mtimeNanoseconds.get(inode),
+      links: this.links.get(inode),
+      deviceMajor: isDevice ? this.major.get(inode) : 0,
+      deviceMinor: isDevice ? this.minor.get(inode) : 0,
     };
   }
 
   metadata(inode: number): InodeMetadata {
     const status = this.status(inode);
-    return {
-      ...status,
-      linkPath: status.type === 'symlink' ? this.target(inode) : ('' as BytePath),
-      xattrs: this.xattrs(inode),
-    };
+    const linkPath = status.type === 'symlink' ? this.target(inode) : ('' as BytePath);
+    return { ...status, linkPath, xattrs: this.xattrs(inode) };
   }
 
   /** Undefined: it has none. */
   xattrs(inode: number): ReadonlyMap<string, Uint8Array> | undefined {
     if (inode === this.#opened) return this.#openXattrs.size === 0 ? undefined : new Map(this.#openXattrs);
-    const place = this.#records.get(inode, word.xattrs);
+    const place = this.#xattrs.get(inode);
     if (place === 0) return undefined;
     const xattrs = unpackXattrs(this.#strings.get(place));
     return xattrs.size === 0 ? undefined : xattrs;
@@ -251,7 +190,7 @@ export class Inodes {
       if (this.type(inode) === 'directory') xattrs.delete(name);
       xattrs.set(name, value);
     }
-    if (name === accessList) this.setMode(inode, modeWithList(this.mode(inode), value));
+    if (name === accessList) this.setMode(inode, modeWithList(this.#mode.get(inode) & 0o7777, value));
     return true;
   }
 
@@ -272,18 +211,43 @@ export class Inodes {
 
   /** Whether attributes that an earlier entry gave are too many for a hard link to add to. */
   #isFull(inode: number): boolean {
-    const place = this.#records.get(inode, word.xattrs);
+    const place = this.#xattrs.get(inode);
     if (place === 0 || this.type(inode) === 'directory') return false;
     return this.#strings.size(place) > MOST_XATTR_BYTES;
   }
 
   #closeXattrs(): void {
     const inode = this.#opened;
-    const before = inode === 0 ? 0 : this.#records.get(inode, word.xattrs);
+    const before = inode === 0 ? 0 : this.#xattrs.get(inode);
     this.#opened = 0;
     if (inode === 0 || (before === 0 && this.#openXattrs.size === 0)) return;
     const bytes = packXattrs(this.#openXattrs);
     const place = before === 0 ? this.#strings.add(bytes) : this.#strings.replace(before, bytes);
-    this.#records.set(inode, word.xattrs, place);
+    this.#xattrs.set(inode, place);
   }
+}
+
+/** Extended attributes as one string: for each the length of its name, the name, the length of its value, the value. */
+function packXattrs(xattrs: ReadonlyMap<string, Uint8Array>): Buffer {
+  const parts: Uint8Array[] = [];
+  for (const [key, value] of xattrs)
+    parts.push(lengthOf(key.length), Buffer.from(key, 'latin1'), lengthOf(value.length), value);
+  return Buffer.concat(parts);
+}
+
+function unpackXattrs(bytes: Buffer): Map<string, Uint8Array> {
+  const xattrs = new Map<string, Uint8Array>();
+  for (let at = 0; at < bytes.length;) {
+    const start = at + 4;
+    const value = start + bytes.readUInt32LE(at) + 4;
+    at = value + bytes.readUInt32LE(value - 4);
+    xattrs.set(bytes.toString('latin1', start, value - 4), bytes.subarray(value, at));
+  }
+  return xattrs;
+}
+
+function lengthOf(length: number): Buffer {
+  const bytes = Buffer.allocUnsafe(4);
+  bytes.writeUInt32LE(length);
+  return bytes;
 }

@@ -3,7 +3,7 @@ import { readSync, writeSync } from 'node:fs';
 import { sliceBytes, type BytePath } from '../tar/entry.ts';
 
 const CHUNK_BITS = 14;
-const CHUNK_RECORDS = 1 << CHUNK_BITS;
+const CHUNK_NUMBERS = 1 << CHUNK_BITS;
 const ARENA_BITS = 20;
 const ARENA_BYTES = 1 << ARENA_BITS;
 /** Strings longer than this go to the spool, if there is one. */
@@ -13,63 +13,62 @@ const STRING_HEAD = 8;
 const SPOOLED = 0x8000_0000;
 const SPOOLED_HEAD = 8;
 
-/**
- * Records of a fixed number of 32-bit words, numbered from 1. A number that is freed is given out again. They are kept in chunks, so
- * that nothing is copied when there are more, and nothing of them is on JavaScript's heap.
- */
-export class Records {
-  readonly #words: number;
-  readonly #integers: Uint32Array[] = [];
-  readonly #doubles: Float64Array[] = [];
-  #next = 1;
-  /** The first of the freed ones; the first word of each is the next. */
-  #free = 0;
+/** Numbers by index, 0 where none was set. They are kept in chunks: nothing is copied when there are more, and nothing is on JavaScript's heap. */
+export class Column {
+  readonly #kind: typeof Uint32Array | typeof Float64Array;
+  readonly #chunks: (Uint32Array | Float64Array | undefined)[] = [];
 
-  /** @param words even, so that two of them can be a double */
-  constructor(words: number) {
-    this.#words = words;
+  /** @param kind of numbers; left out: 32 bits without a sign */
+  constructor(kind: typeof Uint32Array | typeof Float64Array = Uint32Array) {
+    this.#kind = kind;
   }
 
-  /** A number whose record is all zeros. */
+  get(index: number): number {
+    const chunk = this.#chunks[index >>> CHUNK_BITS];
+    return chunk === undefined ? 0 : chunk[index & (CHUNK_NUMBERS - 1)]!;
+  }
+
+  set(index: number, value: number): void {
+    const chunk = (this.#chunks[index >>> CHUNK_BITS] ??= new this.#kind(CHUNK_NUMBERS));
+    chunk[index & (CHUNK_NUMBERS - 1)] = value;
+  }
+
+  clear(index: number): void {
+    if (this.get(index) !== 0) this.set(index, 0);
+  }
+
+  /** All numbers but 0, each with its index. */
+  *entries(): Generator<[index: number, value: number], void, void> {
+    for (const [number, chunk] of this.#chunks.entries())
+      for (const [at, value] of chunk?.entries() ?? [])
+        if (value !== 0) yield [number * CHUNK_NUMBERS + at, value];
+  }
+}
+
+/** Records whose fields are columns, numbered from 1. A number that is freed is given out again. */
+export class Records {
+  readonly #columns: Column[] = [];
+  readonly #freed: number[] = [];
+  #next = 1;
+
+  /** A further field. */
+  column(kind?: typeof Float64Array): Column {
+    const column = new Column(kind);
+    this.#columns.push(column);
+    return column;
+  }
+
+  /** A number whose fields are all 0. */
   allocate(): number {
-    const index = this.#free;
-    if (index !== 0) {
-      this.#free = this.get(index, 0);
-      const start = (index & (CHUNK_RECORDS - 1)) * this.#words;
-      this.#integers[index >>> CHUNK_BITS]!.fill(0, start, start + this.#words);
-      return index;
-    }
-    if (this.#next >>> CHUNK_BITS === this.#integers.length) {
-      const integers = new Uint32Array(CHUNK_RECORDS * this.#words);
-      this.#integers.push(integers);
-      this.#doubles.push(new Float64Array(integers.buffer));
-    }
+    const freed = this.#freed.pop();
+    for (const column of freed === undefined ? [] : this.#columns) column.clear(freed!);
+    if (freed !== undefined) return freed;
     this.#next += 1;
     return this.#next - 1;
   }
 
   free(index: number): void {
-    this.set(index, 0, this.#free);
-    this.#free = index;
-  }
-
-  get(index: number, word: number): number {
-    return this.#integers[index >>> CHUNK_BITS]![(index & (CHUNK_RECORDS - 1)) * this.#words + word]!;
-  }
-
-  set(index: number, word: number, value: number): void {
-    this.#integers[index >>> CHUNK_BITS]![(index & (CHUNK_RECORDS - 1)) * this.#words + word] = value;
-  }
-
-  /** The double in the words `2 * pair` and the next. */
-  getDouble(index: number, pair: number): number {
-    const start = ((index & (CHUNK_RECORDS - 1)) * this.#words) >>> 1;
-    return this.#doubles[index >>> CHUNK_BITS]![start + pair]!;
-  }
-
-  setDouble(index: number, pair: number, value: number): void {
-    const start = ((index & (CHUNK_RECORDS - 1)) * this.#words) >>> 1;
-    this.#doubles[index >>> CHUNK_BITS]![start + pair] = value;
+    this.#freed.push(index);
   }
 }
 
@@ -182,112 +181,91 @@ class Arena {
   }
 }
 
-const name = {
-  inode: 0,
-  parent: 1,
-  collision: 2,
-  next: 3,
-  previous: 4,
-  place: 5,
-  length: 6,
-  hash: 7,
-} as const;
-const NAME_WORDS = 8;
-
-/** Where it is kept what a directory's list of names begins with. */
-interface FirstNames {
-  firstName(directory: number): number;
-  setFirstName(directory: number, first: number): void;
-}
-
 /**
- * The names of all directories: which inode `name` is in a directory, and the names in it. The hash has a random key for
+ * The names of all directories: which inode a name is in a directory, and the names in it. The hash has a random key for
  * every table, so that no archive can be made to collide. Names are byte strings of at most 65,535 bytes, numbered from 1.
  */
 export class NameTable {
-  readonly #records = new Records(NAME_WORDS);
+  readonly #records = new Records();
+  readonly #inode = this.#records.column();
+  readonly #directory = this.#records.column();
+  /** The next name in the same bucket; the names before and after it in its directory. */
+  readonly #collision = this.#records.column();
+  readonly #previous = this.#records.column();
+  readonly #next = this.#records.column();
+  readonly #place = this.#records.column();
+  readonly #length = this.#records.column();
+  readonly #hash = this.#records.column();
   readonly #arena = new Arena();
-  readonly #first: FirstNames;
   readonly #key = randomFillSync(new Uint32Array(1))[0]!;
-  /** The first name of each hash. */
+  /** The first name in each directory, and with each hash. */
+  readonly #first = new Column();
   #buckets = new Uint32Array(1024);
   #count = 0;
 
-  constructor(first: FirstNames) {
-    this.#first = first;
-  }
-
   /** The number of a name, 0 where the directory has none such. */
   find(directory: number, text: string): number {
-    const hash = this.#hash(directory, text);
+    const hash = this.#hashOf(directory, text);
     let index = this.#buckets[hash & (this.#buckets.length - 1)]!;
-    while (index !== 0 && !this.#is(index, directory, text, hash))
-      index = this.#records.get(index, name.collision);
+    while (index !== 0 && !this.#is(index, directory, text, hash)) index = this.#collision.get(index);
     return index;
   }
 
   /** Gives an inode a name that its directory does not have yet. */
   add(directory: number, text: string, inode: number): void {
     if (this.#count >= 2 * this.#buckets.length) this.#grow();
-    const records = this.#records;
     const place = this.#arena.reserve(text.length);
     const [chunk, at] = this.#arena.at(place);
     chunk.write(text, at, 'latin1');
-    const index = records.allocate();
-    const hash = this.#hash(directory, text);
-    const bucket = hash & (this.#buckets.length - 1);
-    const next = this.#first.firstName(directory);
-    records.set(index, name.inode, inode);
-    records.set(index, name.parent, directory);
-    records.set(index, name.collision, this.#buckets[bucket]!);
-    records.set(index, name.next, next);
-    records.set(index, name.place, place);
-    records.set(index, name.length, text.length);
-    records.set(index, name.hash, hash);
-    if (next !== 0) records.set(next, name.previous, index);
-    this.#first.setFirstName(directory, index);
-    this.#buckets[bucket] = index;
+    const index = this.#records.allocate();
+    const next = this.#first.get(directory);
+    this.#inode.set(index, inode);
+    this.#directory.set(index, directory);
+    this.#next.set(index, next);
+    this.#place.set(index, place);
+    this.#length.set(index, text.length);
+    this.#hash.set(index, this.#hashOf(directory, text));
+    if (next !== 0) this.#previous.set(next, index);
+    this.#first.set(directory, index);
+    this.#putIntoBucket(index);
     this.#count += 1;
   }
 
   remove(index: number): void {
-    const records = this.#records;
-    const directory = records.get(index, name.parent);
-    const bucket = records.get(index, name.hash) & (this.#buckets.length - 1);
-    const collision = records.get(index, name.collision);
+    const bucket = this.#hash.get(index) & (this.#buckets.length - 1);
+    const collision = this.#collision.get(index);
     let before = this.#buckets[bucket]!;
     if (before === index) this.#buckets[bucket] = collision;
     else {
-      while (records.get(before, name.collision) !== index) before = records.get(before, name.collision);
-      records.set(before, name.collision, collision);
+      while (this.#collision.get(before) !== index) before = this.#collision.get(before);
+      this.#collision.set(before, collision);
     }
-    const next = records.get(index, name.next);
-    const previous = records.get(index, name.previous);
-    if (next !== 0) records.set(next, name.previous, previous);
-    if (previous === 0) this.#first.setFirstName(directory, next);
-    else records.set(previous, name.next, next);
-    records.free(index);
+    const next = this.#next.get(index);
+    const previous = this.#previous.get(index);
+    if (next !== 0) this.#previous.set(next, previous);
+    if (previous === 0) this.#first.set(this.#directory.get(index), next);
+    else this.#next.set(previous, next);
+    this.#records.free(index);
     this.#count -= 1;
   }
 
   inode(index: number): number {
-    return this.#records.get(index, name.inode);
+    return this.#inode.get(index);
   }
 
   text(index: number): BytePath {
-    const place = this.#records.get(index, name.place);
-    const [chunk, at] = this.#arena.at(place);
-    return sliceBytes(chunk, at, at + this.#records.get(index, name.length));
+    const [chunk, at] = this.#arena.at(this.#place.get(index));
+    return sliceBytes(chunk, at, at + this.#length.get(index));
+  }
+
+  isEmpty(directory: number): boolean {
+    return this.#first.get(directory) === 0;
   }
 
   /** The names in a directory, in no order. */
   list(directory: number): number[] {
     const names: number[] = [];
-    for (
-      let index = this.#first.firstName(directory);
-      index !== 0;
-      index = this.#records.get(index, name.next)
-    )
+    for (let index = this.#first.get(directory); index !== 0; index = this.#next.get(index))
       names.push(index);
     return names;
   }
@@ -298,27 +276,14 @@ export class NameTable {
   }
 
   #compare(one: number, other: number): number {
-    const records = this.#records;
-    const [left, start] = this.#arena.at(records.get(one, name.place));
-    const [right, begin] = this.#arena.at(records.get(other, name.place));
-    const length = records.get(one, name.length);
-    const otherLength = records.get(other, name.length);
-    const common = Math.min(length, otherLength);
-    for (let offset = 0; offset < common; offset += 1) {
-      const difference = left[start + offset]! - right[begin + offset]!;
-      if (difference !== 0) return difference;
-    }
-    return length - otherLength;
+    const [left, start] = this.#arena.at(this.#place.get(one));
+    const [right, begin] = this.#arena.at(this.#place.get(other));
+    return left.compare(right, begin, begin + this.#length.get(other), start, start + this.#length.get(one));
   }
 
   #is(index: number, directory: number, text: string, hash: number): boolean {
-    const records = this.#records;
-    if (records.get(index, name.hash) !== hash || records.get(index, name.parent) !== directory) return false;
-    if (records.get(index, name.length) !== text.length) return false;
-    const [chunk, at] = this.#arena.at(records.get(index, name.place));
-    for (let offset = 0; offset < text.length; offset += 1)
-      if (chunk[at + offset] !== text.charCodeAt(offset)) return false;
-    return true;
+    if (this.#hash.get(index) !== hash || this.#directory.get(index) !== directory) return false;
+    return this.#length.get(index) === text.length && this.text(index) === text;
   }
 
   #grow(): void {
@@ -326,16 +291,20 @@ export class NameTable {
     this.#buckets = new Uint32Array(old.length * 4);
     for (let index of old) {
       while (index !== 0) {
-        const following = this.#records.get(index, name.collision);
-        const bucket = this.#records.get(index, name.hash) & (this.#buckets.length - 1);
-        this.#records.set(index, name.collision, this.#buckets[bucket]!);
-        this.#buckets[bucket] = index;
+        const following = this.#collision.get(index);
+        this.#putIntoBucket(index);
         index = following;
       }
     }
   }
 
-  #hash(directory: number, text: string): number {
+  #putIntoBucket(index: number): void {
+    const bucket = this.#hash.get(index) & (this.#buckets.length - 1);
+    this.#collision.set(index, this.#buckets[bucket]!);
+    this.#buckets[bucket] = index;
+  }
+
+  #hashOf(directory: number, text: string): number {
     let hash = Math.imul(this.#key ^ directory, 0x9e37_79b1);
     for (let offset = 0; offset < text.length; offset += 1) {
       hash = Math.imul(hash ^ text.charCodeAt(offset), 0x85eb_ca6b);
@@ -343,29 +312,4 @@ export class NameTable {
     }
     return (hash ^ (hash >>> 13)) >>> 0;
   }
-}
-
-/** Extended attributes as one string: for each the length of its name, the name, the length of its value, the value. */
-export function packXattrs(xattrs: ReadonlyMap<string, Uint8Array>): Buffer {
-  const parts: Uint8Array[] = [];
-  for (const [key, value] of xattrs)
-    parts.push(lengthOf(key.length), Buffer.from(key, 'latin1'), lengthOf(value.length), value);
-  return Buffer.concat(parts);
-}
-
-export function unpackXattrs(bytes: Buffer): Map<string, Uint8Array> {
-  const xattrs = new Map<string, Uint8Array>();
-  for (let at = 0; at < bytes.length;) {
-    const start = at + 4;
-    const value = start + bytes.readUInt32LE(at) + 4;
-    at = value + bytes.readUInt32LE(value - 4);
-    xattrs.set(bytes.toString('latin1', start, value - 4), bytes.subarray(value, at));
-  }
-  return xattrs;
-}
-
-function lengthOf(length: number): Buffer {
-  const bytes = Buffer.allocUnsafe(4);
-  bytes.writeUInt32LE(length);
-  return bytes;
 }

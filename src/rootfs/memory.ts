@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
-import type { ByteName, Directory, FileStat, Filesystem, Node } from './filesystem.ts';
+import type { ByteName, Directory, FileStat, Filesystem, Node, Special } from './filesystem.ts';
 import { Inodes, type FileSource, type InodeType } from './memory-inodes.ts';
 import { NameTable } from './memory-tables.ts';
 
@@ -22,7 +22,7 @@ export class MemoryFilesystem implements Filesystem {
   /** To be set before a file or symlink is made. */
   source: FileSource = { layer: 0, ordinal: 0, size: 0, stored: 0, sparse: false, linkMode: 0o777 };
   readonly inodes = new Inodes();
-  readonly #names = new NameTable(this.inodes);
+  readonly #names = new NameTable();
   /** Of the files that were written to. */
   readonly #written = new Map<number, Buffer>();
 
@@ -65,28 +65,21 @@ export class MemoryFilesystem implements Filesystem {
   }
 
   makeDirectory(parent: Directory, name: ByteName, mode: number): number {
-    return this.#make(parent, name, 'directory', mode & 0o1777).error;
+    return Math.min(this.#make(parent, name, 'directory', mode & 0o1777), 0);
   }
 
   makeSymlink(parent: Directory, name: ByteName, target: BytePath): number {
     if (target.length > LONGEST_TARGET) return -ENAMETOOLONG;
-    const { inode, error } = this.#make(parent, name, 'symlink', this.source.linkMode);
-    if (error < 0) return error;
-    this.inodes.setTarget(inode, target);
-    return 0;
+    const inode = this.#make(parent, name, 'symlink', this.source.linkMode);
+    if (inode > 0) this.inodes.setTarget(inode, target);
+    return Math.min(inode, 0);
   }
 
-  makeSpecial(
-    parent: Directory,
-    name: ByteName,
-    type: 'character' | 'block' | 'fifo',
-    mode: number,
-    major: number,
-    minor: number,
-  ): number {
-    const { inode, error } = this.#make(parent, name, type, mode);
-    if (error < 0) return error;
-    this.inodes.setDevice(inode, major, minor);
+  makeSpecial(parent: Directory, name: ByteName, special: Special, mode: number): number {
+    const inode = this.#make(parent, name, special.type, mode);
+    if (inode < 0) return inode;
+    this.inodes.major.set(inode, special.deviceMajor);
+    this.inodes.minor.set(inode, special.deviceMinor);
     return 0;
   }
 
@@ -97,7 +90,7 @@ export class MemoryFilesystem implements Filesystem {
     if (taken < 0) return taken;
     if (this.inodes.type(inode) === 'directory') return -EPERM;
     this.#names.add(parent.handle, name, inode);
-    this.inodes.setLinks(inode, this.inodes.links(inode) + 1);
+    this.inodes.links.set(inode, this.inodes.links.get(inode) + 1);
     return 0;
   }
 
@@ -124,23 +117,22 @@ export class MemoryFilesystem implements Filesystem {
     if (found === 0) return -ENOENT;
     const inode = this.#names.inode(found);
     if (this.inodes.type(inode) !== 'directory') return -ENOTDIR;
-    if (this.inodes.firstName(inode) !== 0) return -ENOTEMPTY;
+    if (!this.#names.isEmpty(inode)) return -ENOTEMPTY;
     this.#unlink(found);
     return 0;
   }
 
   /** The file is what `source` says. */
   createFile(parent: Directory, name: ByteName, mode: number): number {
-    const { inode, error } = this.#make(parent, name, 'file', mode);
-    if (error < 0) return error;
-    this.inodes.setSource(inode, this.source);
+    const inode = this.#make(parent, name, 'file', mode);
+    if (inode > 0) this.inodes.setSource(inode, this.source);
     return inode;
   }
 
   write(file: number, bytes: Uint8Array, position: number): number {
     let content = this.#written.get(file);
     if (content === undefined) {
-      content = Buffer.alloc(this.inodes.size(file));
+      content = Buffer.alloc(this.inodes.size.get(file));
       this.#written.set(file, content);
     }
     content.set(bytes, position);
@@ -152,7 +144,7 @@ export class MemoryFilesystem implements Filesystem {
   }
 
   truncate(file: number, size: number): number {
-    this.inodes.setSize(file, size);
+    this.inodes.size.set(file, size);
     return 0;
   }
 
@@ -162,8 +154,10 @@ export class MemoryFilesystem implements Filesystem {
 
   setOwner(node: Node, uid: number, gid: number): number {
     const inode = this.#inodeOf(node);
-    if (inode > 0) this.inodes.setOwner(inode, uid, gid);
-    return Math.min(inode, 0);
+    if (inode < 0) return inode;
+    this.inodes.uid.set(inode, uid);
+    this.inodes.gid.set(inode, gid);
+    return 0;
   }
 
   setMode(node: Node, mode: number): number {
@@ -174,8 +168,10 @@ export class MemoryFilesystem implements Filesystem {
 
   setTimes(node: Node, seconds: number, nanoseconds: number): number {
     const inode = this.#inodeOf(node);
-    if (inode > 0) this.inodes.setTimes(inode, seconds, nanoseconds);
-    return Math.min(inode, 0);
+    if (inode < 0) return inode;
+    this.inodes.mtimeSeconds.set(inode, seconds);
+    this.inodes.mtimeNanoseconds.set(inode, nanoseconds);
+    return 0;
   }
 
   /** See `Inodes.setXattr`. */
@@ -230,24 +226,20 @@ export class MemoryFilesystem implements Filesystem {
     return this.#names.find(parent.handle, name) === 0 ? 0 : -EEXIST;
   }
 
-  #make(
-    parent: Directory,
-    name: ByteName,
-    type: InodeType,
-    mode: number,
-  ): { readonly inode: number; readonly error: number } {
+  /** The new inode; an errno below zero where none can be made. */
+  #make(parent: Directory, name: ByteName, type: InodeType, mode: number): number {
     const error = this.#refuse(parent, name);
-    if (error < 0) return { inode: 0, error };
+    if (error < 0) return error;
     const inode = this.inodes.add(type, mode);
     this.#names.add(parent.handle, name, inode);
-    return { inode, error: 0 };
+    return inode;
   }
 
   #unlink(name: number): void {
     const inode = this.#names.inode(name);
     this.#names.remove(name);
-    const links = this.inodes.links(inode) - 1;
-    this.inodes.setLinks(inode, links);
+    const links = this.inodes.links.get(inode) - 1;
+    this.inodes.links.set(inode, links);
     if (links > 0) return;
     this.#written.delete(inode);
     this.inodes.remove(inode);

@@ -14,7 +14,7 @@ export interface PartOptions {
 }
 
 /** Where a path of an image leads to. */
-export interface Place {
+export interface ResolvedPath {
   /** Without symlinks, but perhaps one itself. */
   readonly path: BytePath;
   readonly inode: number;
@@ -57,7 +57,7 @@ export class Selection {
    */
   static of(
     options: PartOptions,
-    find: (path: BytePath) => Place | undefined,
+    find: (path: BytePath) => ResolvedPath | undefined,
     onAbsent: (path: string) => void,
   ): Selection {
     const selection = new Selection(options);
@@ -89,7 +89,7 @@ export class Selection {
     return this.#wanted.has('' as BytePath) ? 'whole' : 'way';
   }
 
-  #add(text: string, { path, type, links }: Place): void {
+  #add(text: string, { path, type, links }: ResolvedPath): void {
     this.#wanted.add(path);
     for (const link of links) this.#ways.add(link);
     for (const each of [path, ...links]) {
@@ -103,7 +103,7 @@ export class Selection {
   }
 
   /** The directories above a path at which nothing is, as far as they are there. */
-  #addWay(path: BytePath, find: (path: BytePath) => Place | undefined): void {
+  #addWay(path: BytePath, find: (path: BytePath) => ResolvedPath | undefined): void {
     for (let above = parentPath(path); above !== ''; above = parentPath(above)) {
       const place = find(above);
       for (const each of place ? [place.path, ...place.links] : [])

@@ -32,7 +32,7 @@ async function treeOf(t: TestContext, ...layers: readonly (readonly Item[])[]): 
 
 async function read(tree: ImageTree, paths: readonly string[]): Promise<string[]> {
   const entries = [...tree].filter(({ path }) => paths.includes(path));
-  const contents = tree.contents(entries);
+  const contents = tree.contents(entries.map(({ inode }) => inode));
   const texts: string[] = [];
   for (const path of paths) {
     const { inode } = entries.find((entry) => entry.path === path)!;
@@ -158,11 +158,7 @@ test('a table of names is as good as maps of maps, whatever is added and removed
   const text = fc.constantFrom('a', 'b', 'c', 'd', 'e', 'ab', 'ba', 'abc', '\xff', 'n'.repeat(255));
   fc.assert(
     fc.property(fc.array(fc.tuple(directory, text, fc.boolean()), { maxLength: 200 }), (steps) => {
-      const firsts = new Map<number, number>();
-      const table = new NameTable({
-        firstName: (number) => firsts.get(number) ?? 0,
-        setFirstName: (number, first) => void firsts.set(number, first),
-      });
+      const table = new NameTable();
       const model = new Map<string, number>();
       for (const [index, [parent, name, add]] of steps.entries()) {
         const key = `${parent}/${name}`;
@@ -191,17 +187,21 @@ test('a table of names is as good as maps of maps, whatever is added and removed
 });
 
 test('records keep what is set, over many chunks, and a freed one comes back empty', () => {
-  const records = new Records(4);
+  const records = new Records();
+  const whole = records.column();
+  const double = records.column(Float64Array);
   const count = 40_000;
   for (let index = 1; index <= count; index += 1) {
     assert.equal(records.allocate(), index);
-    records.set(index, 1, index);
-    records.setDouble(index, 1, index / 3);
+    whole.set(index, index);
+    double.set(index, index / 3);
   }
   for (let index = 1; index <= count; index += 1)
-    assert.deepEqual([records.get(index, 1), records.getDouble(index, 1)], [index, index / 3]);
+    assert.deepEqual([whole.get(index), double.get(index)], [index, index / 3]);
+  assert.equal([...double.entries()].length, count);
   records.free(7);
   records.free(20_000);
   assert.deepEqual([records.allocate(), records.allocate(), records.allocate()], [20_000, 7, count + 1]);
-  assert.deepEqual([records.get(7, 0), records.get(7, 1), records.getDouble(7, 1)], [0, 0, 0]);
+  assert.deepEqual([whole.get(7), double.get(7)], [0, 0]);
+  assert.deepEqual([...whole.entries()].length, count - 2);
 });
