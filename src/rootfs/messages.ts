@@ -5,6 +5,17 @@ import type { RunOptions } from './run.ts';
 /** Which of the two back ends writes: libc's calls, or Node's. */
 export type Backend = 'libc' | 'node';
 
+export interface RootfsOptions extends Omit<RunOptions, 'name'> {
+  /** What messages call it: DIR as the user knows it; left out: its path. */
+  readonly name?: string | undefined;
+  /** Left out: libc where it can be called, else Node. */
+  readonly backend?: Backend | undefined;
+  /** A ring that takes what all files and symlinks of layers hold, for a ContentReader; `close` ends it. */
+  readonly contents?: SharedArrayBuffer | undefined;
+  /** `DEVICE:INODE` that the directory must have; left out: any. */
+  readonly expected?: string | undefined;
+}
+
 /** What the writing thread is started with. */
 export interface ThreadData {
   readonly ring: SharedArrayBuffer;
@@ -14,15 +25,7 @@ export interface ThreadData {
   readonly digest: SharedArrayBuffer;
   /** The root, as bytes: an existing directory. */
   readonly path: Uint8Array;
-  readonly options: RunOptions;
-  /** Where a ContentWriter writes. */
-  readonly contents: SharedArrayBuffer | undefined;
-  /** Undefined: libc where it can be called, else Node. */
-  readonly backend: Backend | undefined;
-  /** `DEVICE:INODE` that the root must have; left out: any. */
-  readonly expected: string | undefined;
-  /** Keep every other process that asks for the same away from the root. */
-  readonly lock: boolean;
+  readonly options: RootfsOptions & RunOptions;
 }
 
 /** Commands to the thread, one at a time; it answers each. */

@@ -9,6 +9,7 @@ import {
   type Command,
   type LayerResult,
   type RootMetadata,
+  type RootfsOptions,
   type ThreadData,
   type Notice,
 } from './messages.ts';
@@ -18,35 +19,9 @@ import { RingWriter, createRing } from './ring.ts';
 import { createTarDigest } from './tar-digest.ts';
 import { spawnThread } from './spawn.ts';
 
-export type { Backend, LayerResult, RootMetadata } from './messages.ts';
+export type { Backend, LayerResult, RootMetadata, RootfsOptions } from './messages.ts';
 export { describeNotRestored } from './not-restored.ts';
 export type { NotRestored } from './not-restored.ts';
-
-export interface RootfsOptions {
-  /**
-   * What the directory is. `stage`: new and ours alone, locked against other runs. `empty`: it was there, without content.
-   * `overlay`: it holds files of the user's.
-   */
-  readonly mode: 'stage' | 'empty' | 'overlay';
-  /** What messages call it: DIR as the user knows it; left out: its path. */
-  readonly name?: string | undefined;
-  /** Left out: libc where it can be called, else Node. */
-  readonly backend?: Backend | undefined;
-  /** Names at the root that no layer may use, in any case: what would, fails. */
-  readonly reservedNames?: readonly string[];
-  /** Tell with each layer what it changed. */
-  readonly recordChanges?: boolean;
-  /** A ring that takes what all files and symlinks of layers hold, for a ContentReader; `close` ends it. */
-  readonly contents?: SharedArrayBuffer | undefined;
-  /** The stage holds lower layers, of an earlier run. */
-  readonly hasLayers?: boolean;
-  /** Files at its root that `writeLayerInfo` wrote then. */
-  readonly ownFiles?: readonly string[];
-  /** Nothing will be written: what is there is only to be removed. */
-  readonly leftover?: boolean;
-  /** `DEVICE:INODE` that the directory must have; left out: any. */
-  readonly expected?: string | undefined;
-}
 
 export interface ApplyOptions {
   /** What messages call the layer: `layer 0123456789ab`. */
@@ -79,25 +54,9 @@ export class Rootfs {
   backend: Backend = 'node';
 
   private constructor(path: string, options: RootfsOptions) {
-    const data: ThreadData = {
-      ring: this.ring,
-      jobs: this.jobs,
-      digest: this.digest,
-      path: pathBytes(path),
-      options: {
-        name: printable(options.name ?? path),
-        mode: options.mode,
-        reservedNames: (options.reservedNames ?? []).map((name) => name.toLowerCase()),
-        recordChanges: options.recordChanges ?? false,
-        hasLayers: options.hasLayers ?? false,
-        ownFiles: options.ownFiles ?? [],
-        leftover: options.leftover ?? false,
-      },
-      contents: options.contents,
-      expected: options.expected,
-      backend: options.backend,
-      lock: options.mode === 'stage',
-    };
+    const { ring, jobs, digest } = this;
+    const name = printable(options.name ?? path);
+    const data: ThreadData = { ring, jobs, digest, path: pathBytes(path), options: { ...options, name } };
     this.#options = options;
     this.#writer = new RingWriter(this.ring);
     this.#thread = spawnThread({ workerData: data, name: 'rootfs', resourceLimits });
@@ -180,7 +139,7 @@ export class Rootfs {
    */
   async close(root?: RootMetadata): Promise<NotRestored> {
     const counts = await this.#call({ kind: 'finish', root });
-    await this.#end();
+    await this.#thread.terminate();
     return counts;
   }
 
@@ -194,7 +153,7 @@ export class Rootfs {
     try {
       if (!this.#dead) await this.#call({ kind: this.#options.mode === 'overlay' ? 'close' : 'empty' });
     } finally {
-      await this.#end();
+      await this.#thread.terminate();
     }
   }
 
@@ -220,9 +179,5 @@ export class Rootfs {
     });
     this.#writer.fail();
     this.#waiting?.reject(this.#dead);
-  }
-
-  async #end(): Promise<void> {
-    await this.#thread.terminate();
   }
 }

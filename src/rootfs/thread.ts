@@ -17,9 +17,11 @@ import {
   type LayerResult,
   type Notice,
   type Opened,
+  type RootMetadata,
   type ThreadData,
 } from './messages.ts';
-import { writeOwnFile } from './own-file.ts';
+import type { NotRestored } from './not-restored.ts';
+import { writeOwnFile } from './place.ts';
 import { PortableFilesystem } from './portable.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { empty } from './removal.ts';
@@ -52,7 +54,8 @@ class Writer {
     this.#source = new RingReader(data.ring);
     this.#digest = new TarDigest(data.digest, this.#source.bytes);
     this.#name = data.options.name;
-    this.#contents = data.contents && new ContentWriter(data.contents);
+    const { contents } = data.options;
+    this.#contents = contents && new ContentWriter(contents);
   }
 
   /** @throws DlrootfsError; RingAborted if the main thread has aborted */
@@ -60,29 +63,42 @@ class Writer {
     if (command.kind === 'open') return this.#open();
     const run = this.#run;
     if (!run) throw new DestinationError(`${this.#name} is not open`);
-    if (command.kind === 'layer') return this.#layer(run, command.label);
-    return this.#explained(() => {
-      if (command.kind === 'file') return writeOwnFile(run, command.name, command.bytes);
-      if (command.kind === 'finish') this.#contents?.end();
-      else this.#contents?.abort();
-      if (command.kind === 'finish') finishRun(run, command.root);
-      else this.#leave(run, command.kind);
-      run.directories.close();
-      run.filesystem.close();
-      this.#run = undefined;
-      return command.kind === 'finish' ? run.counts : null;
-    });
+    switch (command.kind) {
+      case 'layer':
+        return this.#layer(run, command.label);
+      case 'file':
+        return this.#explained(() => writeOwnFile(run, command.name, command.bytes));
+      case 'finish':
+        return this.#explained(() => this.#finish(run, command.root));
+      case 'empty':
+      case 'close':
+        return this.#explained(() => this.#leave(run, command.kind));
+    }
   }
 
-  #leave(run: Run, how: 'empty' | 'close'): void {
-    const { root } = run.filesystem;
+  /** Where it fails, the run stays open: what is there can still be removed. */
+  #finish(run: Run, root: RootMetadata | undefined): NotRestored {
+    this.#contents?.end();
+    finishRun(run, root);
+    this.#close(run);
+    return run.counts;
+  }
+
+  #leave(run: Run, how: 'empty' | 'close'): null {
+    this.#contents?.abort();
     try {
-      if (how === 'empty') empty(run, root, root, 0);
-    } catch (error) {
+      if (how === 'empty') empty(run, run.filesystem.root);
+      return null;
+    } finally {
       // The lock is released with the root: a second attempt must get it.
-      run.filesystem.close();
-      throw error;
+      this.#close(run);
     }
+  }
+
+  #close(run: Run): void {
+    run.directories.close();
+    run.filesystem.close();
+    this.#run = undefined;
   }
 
   #open(): Opened {
@@ -102,7 +118,7 @@ class Writer {
   }
 
   #refuseOther(filesystem: Filesystem): void {
-    const { expected } = this.#data;
+    const { expected } = this.#data.options;
     const stat = filesystem.stat(filesystem.root, '.');
     if (expected === undefined || (typeof stat !== 'number' && stat.identity === expected)) return;
     filesystem.close();
@@ -110,7 +126,8 @@ class Writer {
   }
 
   #openFilesystem(): [Filesystem, Backend] {
-    const { path, backend, lock } = this.#data;
+    const { path, options } = this.#data;
+    const { backend, mode } = options;
     const opened = openFilesystem(path, backend);
     if (opened === -ENOSYS) {
       throw new DestinationError('libc cannot be called on this system', {
@@ -118,7 +135,7 @@ class Writer {
       });
     }
     if (typeof opened === 'number') throw explain(new SyscallError(opened, 'open it'), undefined, this.#name);
-    if (lock && !opened.lock()) {
+    if (mode === 'stage' && !opened.lock()) {
       throw new DestinationError(`${this.#name} is being written by another process`, {
         code: 'BUSY',
         hint: 'wait until that is done, or choose another directory with -d',
