@@ -9,7 +9,7 @@ import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import { Destination } from './rootfs/destination.ts';
 import { fingerprintOf } from './rootfs/fingerprint.ts';
-import type { Kept } from './rootfs/replaceable.ts';
+import type { Kept } from './rootfs/location.ts';
 import { parsePasswd } from './sys/passwd.ts';
 import { version } from './version.ts';
 import type { Opened } from './with-session.ts';

@@ -6,9 +6,16 @@ import { DestinationError, DlrootfsError, printable } from '../errors.ts';
 import { replaceDirectory } from '../sys/atomic-file.ts';
 import { explainOsError, osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { osPath, utf8Path } from '../sys/os-path.ts';
-import { locate, type Location, readMounts } from './location.ts';
+import {
+  identityOf,
+  type Kept,
+  locate,
+  type Location,
+  mountWithin,
+  readMounts,
+  refuseReplacement,
+} from './location.ts';
 import type { RootMetadata } from './messages.ts';
-import { type Kept, mountWithin, refuseReplacement } from './replaceable.ts';
 import { isRestored, makeStage, removeReplaced, removeStage, removeStaleStages } from './stage.ts';
 
 export type DestinationMode = 'stage' | 'empty' | 'overlay';
@@ -130,8 +137,7 @@ export class Destination {
   /** Device and inode of DIR, as `DEVICE:INODE`; undefined where it is no directory. */
   static async identity(directory: string): Promise<string | undefined> {
     const location = await locate(directory).catch(() => undefined);
-    const stat = location && (await lstat(osPath(location.path), { bigint: true }).catch(() => undefined));
-    return stat?.isDirectory() === true ? `${stat.dev}:${stat.ino}` : undefined;
+    return location?.stat && identityOf(location.path);
   }
 
   /** Returns where the trees are that were there. */
@@ -301,16 +307,18 @@ export async function spoolPlace(directory: string): Promise<string> {
     throw explained(error, directory);
   });
   let beside = path.dirname(location.path);
-  while (!(await isThere(beside)) && beside !== path.dirname(beside)) beside = path.dirname(beside);
-  const writable = await access(osPath(beside), constants.W_OK | constants.X_OK).then(
-    () => true,
-    () => false,
-  );
-  return utf8Path(writable || location.stat === undefined ? beside : location.path);
+  while (!(await canAccess(beside, constants.F_OK)) && beside !== path.dirname(beside))
+    beside = path.dirname(beside);
+  return utf8Path(location.stat === undefined || (await isWritable(beside)) ? beside : location.path);
 }
 
-function isThere(directory: string): Promise<boolean> {
-  return access(osPath(directory)).then(
+/** Whether this process can make files in a directory. */
+export function isWritable(directory: string): Promise<boolean> {
+  return canAccess(directory, constants.W_OK | constants.X_OK);
+}
+
+function canAccess(directory: string, mode: number): Promise<boolean> {
+  return access(osPath(directory), mode).then(
     () => true,
     () => false,
   );

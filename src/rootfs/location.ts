@@ -1,5 +1,5 @@
-import type { BigIntStats, Stats } from 'node:fs';
-import { lstat, readFile, realpath, stat } from 'node:fs/promises';
+import { realpathSync, type Stats, statSync } from 'node:fs';
+import { lstat, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
@@ -9,6 +9,7 @@ import { trustedPath } from '../sys/trusted-path.ts';
 import type { BytePath } from '../tar/entry.ts';
 
 const unlessMissing = unlessCode('ENOENT');
+const ELSEWHERE = 'choose another directory with -d';
 
 /** Where a DIR is, symlinks followed. */
 export interface Location {
@@ -33,7 +34,7 @@ export async function locate(directory: string): Promise<Location> {
   if (!there.isDirectory()) {
     throw new DestinationError(`${printable(directory)} is not a directory`, {
       code: 'ENOTDIR',
-      hint: 'move it away, or choose another directory with -d',
+      hint: `move it away, or ${ELSEWHERE}`,
     });
   }
   const mounts = await readMounts();
@@ -49,18 +50,18 @@ const LOOKS = 10;
 async function refuseMismatch(directory: string, found: string): Promise<void> {
   // Another run may replace the directory between two looks.
   for (let looks = 0; looks < LOOKS; looks += 1) {
-    const meant = await identity(directory);
-    if (meant === undefined || meant === (await identity(found))) return;
+    const meant = identityOf(directory);
+    if (meant === undefined || meant === identityOf(found)) return;
   }
-  if (!directory.startsWith('/') && (await identity('.')) !== (await identity(await trustedPath('.')))) {
+  if (!directory.startsWith('/') && identityOf('.') !== identityOf(await trustedPath('.'))) {
     throw new DestinationError(
       `cannot use ${printable(directory)}: something was mounted over the working directory`,
-      { code: 'UNREACHABLE', hint: 'enter it again (cd "$PWD"), or choose another directory with -d' },
+      { code: 'UNREACHABLE', hint: `enter it again (cd "$PWD"), or ${ELSEWHERE}` },
     );
   }
   throw new DestinationError(`cannot use ${printable(directory)}: it has no path of its own here`, {
     code: 'UNREACHABLE',
-    hint: 'it leads through a link of /proc: choose another directory with -d',
+    hint: `it leads through a link of /proc: ${ELSEWHERE}`,
   });
 }
 
@@ -71,21 +72,23 @@ async function refuseRunningSystem(
   mounts: readonly Mount[],
 ): Promise<void> {
   const [root, mounted] = ['/', found].map((point) => mounts.findLast((mount) => mount.point === point));
-  const roots = [await identity('/'), await identity('/proc/1/root')];
-  const isRoot = roots.includes(await identity(found)) || (root !== undefined && root.id === mounted?.id);
+  const roots = [identityOf('/'), identityOf('/proc/1/root')];
+  const isRoot = roots.includes(identityOf(found)) || (root !== undefined && root.id === mounted?.id);
   if (!isRoot) return;
   throw new DestinationError(`cannot use ${printable(directory)}: it is the root of the running system`, {
     code: 'RUNNING_SYSTEM',
-    hint: 'choose another directory with -d',
+    hint: ELSEWHERE,
   });
 }
 
-/** Device and inode of a directory, links followed; undefined where it may not be seen. */
-async function identity(directory: string): Promise<string | undefined> {
-  const there = await stat(osPath(directory), { bigint: true }).catch(
-    (): BigIntStats | undefined => undefined,
-  );
-  return there && `${there.dev}:${there.ino}`;
+/** Device and inode of a file or directory, as `DEVICE:INODE`, links followed; undefined where it may not be seen. */
+export function identityOf(place: string): string | undefined {
+  try {
+    const { dev, ino } = statSync(osPath(place), { bigint: true });
+    return `${dev}:${ino}`;
+  } catch {
+    return undefined;
+  }
 }
 
 export interface Mount {
@@ -105,11 +108,15 @@ export async function readMounts(): Promise<Mount[]> {
 
 /** The paths below a directory, relative to it, at which something is mounted; its own symlinks are followed. */
 export async function mountPointsBelow(directory: string): Promise<ReadonlySet<BytePath>> {
-  const found = pathText(await realpath(osPath(directory), { encoding: 'buffer' }));
+  const found = realPath(directory);
   const start = found === '/' ? found : `${found}/`;
   const points = (await readMounts()).map(({ point }) => point);
   const below = points.filter((point) => point.length > start.length && point.startsWith(start));
   return new Set(below.map((point) => pathBytes(point.slice(start.length)).toString('latin1') as BytePath));
+}
+
+function realPath(place: string): string {
+  return pathText(realpathSync.native(osPath(place), { encoding: 'buffer' }));
 }
 
 /** Blanks, tabs, newlines and backslashes are octal in mountinfo. */
@@ -119,12 +126,94 @@ function unescape(field: string): string {
   );
 }
 
+/** A mount point, or another file system than the directory above, as in a container without /proc. */
+async function isMountPoint(found: string, { dev }: Stats, mounts: readonly Mount[]): Promise<boolean> {
+  const above = await lstat(osPath(path.dirname(found)));
+  return above.dev !== dev || mounts.some(({ point }) => point === found);
+}
+
+/** The first mount point below a directory, if there is one: removing the directory would remove what is mounted. */
+export function mountWithin(directory: string, mounts: readonly Mount[]): string | undefined {
+  return mounts.find(({ point }) => point.startsWith(`${directory}/`))?.point;
+}
+
 async function isReplaceable(found: string, there: Stats, mounts: readonly Mount[]): Promise<boolean> {
   // Processes that work in it would be left in a directory that is gone.
-  if ((await identity('.')) === (await identity(found))) return false;
-  const above = path.dirname(found);
-  if ((await lstat(osPath(above))).dev !== there.dev) return false;
-  if (mounts.some(({ point }) => point === found)) return false;
-  // The new one gets the owner of the old one, which only root can give away.
-  return geteuid!() === 0 || (there.uid === geteuid!() && there.gid === getegid!());
+  if (identityOf('.') === identityOf(found)) return false;
+  return canGiveOwner(there) && !(await isMountPoint(found, there, mounts));
+}
+
+/** Whether this process can give a new directory the owner of this one: only root can give one away. */
+function canGiveOwner({ uid, gid }: Stats): boolean {
+  return geteuid!() === 0 || (uid === geteuid!() && gid === getegid!());
+}
+
+/** A file or directory that stays where it is: nothing that holds it is replaced. */
+export interface Kept {
+  readonly path: string;
+  /** For messages: `the cache`. */
+  readonly what: string;
+  /** Nothing in it is replaced either. */
+  readonly inside?: boolean;
+}
+
+/** Directories of a running system (hier(7)). */
+const SYSTEM_DIRECTORIES = (
+  'bin boot dev etc home lib lib64 media mnt opt proc root run sbin srv sys tmp usr usr/bin usr/lib usr/lib64 usr/local usr/sbin usr/share ' +
+  'var var/cache var/lib var/log var/spool var/tmp'
+).split(' ');
+
+/**
+ * Refuses to replace a DIR with all that is in it where that would take away something else than a rootfs.
+ *
+ * @param directory as the user gave it
+ * @throws DestinationError that says what is in the way
+ */
+export async function refuseReplacement(
+  directory: string,
+  location: Location,
+  kept: readonly Kept[],
+): Promise<void> {
+  const found = location.path;
+  const refuse = (why: string, hint: string): never => {
+    throw new DestinationError(`cannot replace ${printable(directory)}: ${why}`, {
+      code: 'NOT_REPLACEABLE',
+      hint,
+    });
+  };
+  const system = SYSTEM_DIRECTORIES.map((name) => ({ path: `/${name}`, what: 'a directory of the system' }));
+  const places: Kept[] = [...system, { path: '.', what: 'the working directory' }, ...kept];
+  const above = identities(path.dirname(found));
+  const own = location.stat && identityOf(found);
+  for (const { path: place, what, inside } of places) {
+    const level = own === undefined ? -1 : identities(place).indexOf(own);
+    if (level >= 0)
+      refuse(
+        level === 0 ? `it is ${what}` : `${what} is in it`,
+        place === '.' ? 'cd to another directory' : ELSEWHERE,
+      );
+    if (inside === true && above.includes(identityOf(place))) refuse(`it is in ${what}`, ELSEWHERE);
+  }
+  if (location.stat === undefined) return;
+  const mounts = await readMounts();
+  if (await isMountPoint(found, location.stat, mounts))
+    refuse('something is mounted there', `unmount it (umount ${printable(found)}), or ${ELSEWHERE}`);
+  const inner = mountWithin(found, mounts);
+  if (inner !== undefined)
+    refuse(`${printable(inner)} is mounted in it`, `unmount it: umount ${printable(inner)}`);
+  const { uid, gid } = location.stat;
+  if (!canGiveOwner(location.stat))
+    refuse(`it belongs to user ${uid} and group ${gid}`, `run as root, or ${ELSEWHERE}`);
+}
+
+/** The identities of a place and of all directories above it but the root, symlinks followed; none where it is not there. */
+function identities(place: string): (string | undefined)[] {
+  const levels: (string | undefined)[] = [];
+  try {
+    let level = realPath(place);
+    for (; level !== path.dirname(level); level = path.dirname(level)) levels.push(identityOf(level));
+  } catch {
+    // Nothing is there, or nothing that this process may see.
+  }
+  return levels;
 }

@@ -6,8 +6,7 @@ import { geteuid, kill, pid } from 'node:process';
 import { printable } from '../errors.ts';
 import { hasCode } from '../sys/os-error.ts';
 import { osPath, pathText } from '../sys/os-path.ts';
-import { readMounts } from './location.ts';
-import { mountWithin } from './replaceable.ts';
+import { mountWithin, readMounts } from './location.ts';
 import { Rootfs } from './rootfs.ts';
 
 /** Bytes of DIR's name that fit into the stage's: the rest of it needs up to 45 of 255. */
