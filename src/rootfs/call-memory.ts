@@ -37,15 +37,17 @@ export class CallMemory {
 
   /** Writes a byte string and a NUL at `name`; false if it is longer than the kernel takes. */
   putName(name: string): boolean {
-    if (name.length > MAX_NAME_BYTES) return false;
-    this.#bytes[this.#bytes.write(name, LAYOUT.name, 'latin1')] = 0;
-    return true;
+    return this.#put(name, LAYOUT.name);
   }
 
   /** The same at `second`. */
   putSecond(name: string): boolean {
+    return this.#put(name, LAYOUT.second);
+  }
+
+  #put(name: string, at: number): boolean {
     if (name.length > MAX_NAME_BYTES) return false;
-    this.#bytes[LAYOUT.second + this.#bytes.write(name, LAYOUT.second, 'latin1')] = 0;
+    this.#bytes[at + this.#bytes.write(name, at, 'latin1')] = 0;
     return true;
   }
 

@@ -1,10 +1,10 @@
 import { constants } from 'node:fs';
 import { constants as osConstants } from 'node:os';
-import type { BytePath, EntryType } from '../tar/entry.ts';
+import type { BytePath } from '../tar/entry.ts';
 import { readAll } from './portable.ts';
 import { CallMemory } from './call-memory.ts';
 import type { OpenFiles } from './file-jobs.ts';
-import type { ByteName, Directory, FileStat, DiskFilesystem, Node } from './filesystem.ts';
+import type { ByteName, Directory, FileStat, DiskFilesystem, Node, Special } from './filesystem.ts';
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
@@ -27,12 +27,13 @@ const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY
 /** For a descriptor that only refers to a file. */
 const OPEN_PATH = O_PATH | O_NOFOLLOW | O_CLOEXEC;
 const OPEN_NEW = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
+const OPEN_LIST = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 const OPEN_READ = O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
 
 /** In bytes: of a value, and of all names together (xattr(7)). */
 const MAX_XATTR_BYTES = 64 * 1024;
 
-const FORMATS: Readonly<Partial<Record<EntryType, number>>> = {
+const FORMATS: Readonly<Record<Special['type'], number>> = {
   fifo: 0o010000,
   character: 0o020000,
   block: 0o060000,
@@ -80,8 +81,17 @@ export class LinuxFilesystem implements DiskFilesystem {
   }
 
   openDirectory(parent: Directory, name: ByteName): number {
+    return this.#open(parent.handle, name, OPEN_PATH | O_DIRECTORY);
+  }
+
+  #open(directory: number, name: string, flags: number, mode = 0): number {
     if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#calls.openat(parent.handle, this.#memory.name, OPEN_PATH | O_DIRECTORY, 0);
+    return this.#calls.openat(directory, this.#memory.name, flags, mode);
+  }
+
+  /** Writes the path of a node at `name`, for calls that take no directory. */
+  #putPath({ parent, name }: Node): void {
+    this.#memory.putName(`/proc/self/fd/${parent.handle}/${name}`);
   }
 
   closeDirectory(directory: Directory): void {
@@ -90,12 +100,8 @@ export class LinuxFilesystem implements DiskFilesystem {
 
   readLink(parent: Directory, name: ByteName): BytePath | number {
     if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    const length = this.#calls.readlinkat(
-      parent.handle,
-      this.#memory.name,
-      this.#memory.second,
-      this.#memory.longestName,
-    );
+    const { name: path, second, longestName } = this.#memory;
+    const length = this.#calls.readlinkat(parent.handle, path, second, longestName);
     return length < 0 ? length : (this.#memory.takeSecond(length) as BytePath);
   }
 
@@ -109,8 +115,7 @@ export class LinuxFilesystem implements DiskFilesystem {
   }
 
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    const file = this.#calls.openat(parent.handle, this.#memory.name, OPEN_READ, 0);
+    const file = this.#open(parent.handle, name, OPEN_READ);
     if (file < 0) return file;
     const bytes = readAll(file, most);
     // Not by Node, which warns about a descriptor that it has not opened.
@@ -137,15 +142,12 @@ export class LinuxFilesystem implements DiskFilesystem {
 
   /** Opens a file of one of these types; of any other, the driver of a device does not see an open(2). */
   #openToRead(parent: Directory, name: ByteName, types: readonly FileStat['type'][]): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    const place = this.#calls.openat(parent.handle, this.#memory.name, OPEN_PATH, 0);
+    const place = this.#open(parent.handle, name, OPEN_PATH);
     if (place < 0) return place;
     const stat = this.stat({ path: parent.path, handle: place }, '.');
     let file = typeof stat === 'number' ? stat : -EINVAL;
-    if (typeof stat !== 'number' && types.includes(stat.type)) {
-      this.#memory.putName(`/proc/self/fd/${place}`);
-      file = this.#calls.openat(AT_FDCWD, this.#memory.name, O_RDONLY | O_CLOEXEC, 0);
-    }
+    if (typeof stat !== 'number' && types.includes(stat.type))
+      file = this.#open(AT_FDCWD, `/proc/self/fd/${place}`, O_RDONLY | O_CLOEXEC);
     this.#calls.close(place);
     return file;
   }
@@ -162,13 +164,7 @@ export class LinuxFilesystem implements DiskFilesystem {
   }
 
   list(directory: Directory): ByteName[] | number {
-    this.#memory.putName('.');
-    const file = this.#calls.openat(
-      directory.handle,
-      this.#memory.name,
-      O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
-      0,
-    );
+    const file = this.#open(directory.handle, '.', OPEN_LIST);
     if (file < 0) return file;
     const names: ByteName[] = [];
     const { list, listSize } = this.#memory;
@@ -192,18 +188,12 @@ export class LinuxFilesystem implements DiskFilesystem {
     return this.#calls.symlinkat(this.#memory.second, parent.handle, this.#memory.name);
   }
 
-  makeSpecial(
-    parent: Directory,
-    name: ByteName,
-    type: 'character' | 'block' | 'fifo',
-    mode: number,
-    major: number,
-    minor: number,
-  ): number {
+  makeSpecial(parent: Directory, name: ByteName, special: Special, mode: number): number {
     if (!this.#memory.putName(name)) return -ENAMETOOLONG;
+    const { deviceMajor: major, deviceMinor: minor } = special;
     if (major > 0xfff || minor > 0xfffff) return -EPERM;
     const device = (minor & 0xff) | (major << 8) | ((minor & 0xfff00) << 12);
-    const format = FORMATS[type]! | mode;
+    const format = FORMATS[special.type] | mode;
     return this.#calls.mknodat(parent.handle, this.#memory.name, format, device >>> 0);
   }
 
@@ -228,8 +218,7 @@ export class LinuxFilesystem implements DiskFilesystem {
   }
 
   createFile(parent: Directory, name: ByteName, mode: number): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#calls.openat(parent.handle, this.#memory.name, OPEN_NEW, mode);
+    return this.#open(parent.handle, name, OPEN_NEW, mode);
   }
 
   write(file: number, bytes: Uint8Array, position: number): number {
@@ -278,8 +267,7 @@ export class LinuxFilesystem implements DiskFilesystem {
       if (result !== -ENOSYS && result !== -EPERM) return result;
       if (result === -ENOSYS) this.#knowsFchmodat2 = false;
     }
-    this.#memory.putName(node.name);
-    const file = this.#calls.openat(node.parent.handle, this.#memory.name, OPEN_PATH, 0);
+    const file = this.#open(node.parent.handle, node.name, OPEN_PATH);
     if (file < 0) return file;
     const result = this.#setModeByHandle(file, mode);
     this.#calls.close(file);
@@ -296,26 +284,20 @@ export class LinuxFilesystem implements DiskFilesystem {
     this.#memory.putTimes(seconds, nanoseconds);
     if (node.file >= 0) return this.#calls.futimens(node.file, this.#memory.structure);
     this.#memory.putName(node.name);
-    return this.#calls.utimensat(
-      node.parent.handle,
-      this.#memory.name,
-      this.#memory.structure,
-      AT_SYMLINK_NOFOLLOW,
-    );
+    const { name, structure } = this.#memory;
+    return this.#calls.utimensat(node.parent.handle, name, structure, AT_SYMLINK_NOFOLLOW);
   }
 
   setXattr(node: Node, name: string, value: Uint8Array): number {
     if (!this.#memory.putSecond(name)) return -ENAMETOOLONG;
-    if (node.file >= 0) {
-      return this.#calls.fsetxattr(node.file, this.#memory.second, value, value.length);
-    }
-    this.#memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
+    if (node.file >= 0) return this.#calls.fsetxattr(node.file, this.#memory.second, value, value.length);
+    this.#putPath(node);
     return this.#calls.lsetxattr(this.#memory.name, this.#memory.second, value, value.length);
   }
 
   hasXattr(node: Node, name: string): boolean {
     this.#memory.putSecond(name);
-    this.#memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
+    this.#putPath(node);
     return this.#calls.lgetxattr(this.#memory.name, this.#memory.second, 0, 0) >= 0;
   }
 
@@ -324,7 +306,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     const address = this.#calls.address(buffer);
     const length = this.#listXattrs(node, address, buffer.length);
     if (length <= 0) return length < 0 ? length : new Map();
-    this.#memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
+    this.#putPath(node);
     const names = buffer.toString('latin1', 0, length).split('\0').slice(0, -1);
     const values = new Map<string, Uint8Array>();
     for (const name of names) {
@@ -336,28 +318,23 @@ export class LinuxFilesystem implements DiskFilesystem {
     return values;
   }
 
-  #listXattrs({ parent, name }: Node, buffer: number, size: number): number {
+  #listXattrs(node: Node, buffer: number, size: number): number {
     if (this.#knowsListxattrat) {
-      this.#memory.putName(name);
-      const length = this.#calls.listxattrat(
-        parent.handle,
-        this.#memory.name,
-        AT_SYMLINK_NOFOLLOW,
-        buffer,
-        size,
-      );
+      this.#memory.putName(node.name);
+      const { handle } = node.parent;
+      const length = this.#calls.listxattrat(handle, this.#memory.name, AT_SYMLINK_NOFOLLOW, buffer, size);
       // A seccomp filter that does not know the call answers EPERM.
       if (length !== -ENOSYS && length !== -EPERM) return length;
       this.#knowsListxattrat = false;
     }
-    this.#memory.putName(`/proc/self/fd/${parent.handle}/${name}`);
+    this.#putPath(node);
     return this.#calls.llistxattr(this.#memory.name, buffer, size);
   }
 
   removeXattr(node: Node, name: string): number {
     if (!this.#memory.putSecond(name)) return -ENAMETOOLONG;
     if (node.file >= 0) return this.#calls.fremovexattr(node.file, this.#memory.second);
-    this.#memory.putName(`/proc/self/fd/${node.parent.handle}/${node.name}`);
+    this.#putPath(node);
     return this.#calls.lremovexattr(this.#memory.name, this.#memory.second);
   }
 

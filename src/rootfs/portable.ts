@@ -47,14 +47,12 @@ export class PortableFilesystem implements DiskFilesystem {
    * @param links the system's directory of links to descriptors, if it has one
    */
   static open(path: Uint8Array, links = '/proc/self/fd'): PortableFilesystem | number {
-    try {
+    return attempt(() => {
       const rootPath = fs.realpathSync.native(Buffer.from(path), { encoding: 'buffer' });
       const handle = fs.openSync(rootPath, O_PATH | O_RDONLY | O_DIRECTORY);
       const descriptors = fs.existsSync(`${links}/${handle}/.`) ? links : undefined;
       return new PortableFilesystem(rootPath, handle, descriptors);
-    } catch (error) {
-      return errnoOf(error);
-    }
+    });
   }
 
   /** Always true: Node has no locks. */
@@ -77,21 +75,12 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   readLink(parent: Directory, name: ByteName): BytePath | number {
-    try {
-      const target = fs.readlinkSync(this.#path(parent, name), { encoding: 'buffer' });
-      return target.toString('latin1') as BytePath;
-    } catch (error) {
-      return errnoOf(error);
-    }
+    const target = attempt(() => fs.readlinkSync(this.#path(parent, name), { encoding: 'buffer' }));
+    return typeof target === 'number' ? target : (target.toString('latin1') as BytePath);
   }
 
   stat(parent: Directory, name: ByteName): FileStat | number {
-    try {
-      const stat = fs.lstatSync(this.#path(parent, name), { bigint: true });
-      return fileStat(stat);
-    } catch (error) {
-      return errnoOf(error);
-    }
+    return attempt(() => fileStat(fs.lstatSync(this.#path(parent, name), { bigint: true })));
   }
 
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number {
@@ -123,16 +112,12 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   list(directory: Directory): ByteName[] | number {
-    try {
-      const names = fs.readdirSync(this.#path(directory, '.'), { encoding: 'buffer' });
-      return names.map((name) => name.toString('latin1'));
-    } catch (error) {
-      return errnoOf(error);
-    }
+    const names = attempt(() => fs.readdirSync(this.#path(directory, '.'), { encoding: 'buffer' }));
+    return typeof names === 'number' ? names : names.map((name) => name.toString('latin1'));
   }
 
   makeDirectory(parent: Directory, name: ByteName, mode: number): number {
-    return attempt(() => fs.mkdirSync(this.#path(parent, name), { mode }));
+    return attempt(() => void fs.mkdirSync(this.#path(parent, name), { mode }));
   }
 
   makeSymlink(parent: Directory, name: ByteName, target: BytePath): number {
@@ -219,16 +204,15 @@ export class PortableFilesystem implements DiskFilesystem {
       seconds < 0
         ? new Date(Math.max(seconds * 1000 + nanoseconds / 1e6, EARLIEST_DATE))
         : seconds + (nanoseconds && nanoseconds + 0.5) / 1e9;
-    if (node.file >= 0) {
-      const set = attempt(() => fs.futimesSync(node.file, time, time));
-      if (set < 0 || nanoseconds === 0) return set;
-      return fs.fstatSync(node.file, { bigint: true }).mtimeNs % BILLION === BigInt(nanoseconds) ? 0 : 1;
-    }
     const path = this.#path(node.parent, node.name);
-    const set = attempt(() => fs.lutimesSync(path, time, time));
+    const set = attempt(() =>
+      node.file >= 0 ? fs.futimesSync(node.file, time, time) : fs.lutimesSync(path, time, time),
+    );
     if (set < 0 || nanoseconds === 0) return set;
-    const stat = this.stat(node.parent, node.name);
-    return typeof stat !== 'number' && stat.mtimeNanoseconds === nanoseconds ? 0 : 1;
+    const stat = attempt(() =>
+      node.file >= 0 ? fs.fstatSync(node.file, { bigint: true }) : fs.lstatSync(path, { bigint: true }),
+    );
+    return typeof stat !== 'number' && fileStat(stat).mtimeNanoseconds === nanoseconds ? 0 : 1;
   }
 
   setXattr(): number {
@@ -260,20 +244,15 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 }
 
-/** The result of `call` if it is a number, 0 for any other, the negated errno if it throws. */
-function attempt(call: () => unknown): number {
+/** The result of `call`, 0 if it has none, the negated errno if it throws. */
+function attempt<T>(call: () => T): Exclude<T, void> | number {
   try {
-    const result = call();
-    return typeof result === 'number' ? result : 0;
+    return (call() ?? 0) as Exclude<T, void> | number;
   } catch (error) {
-    return errnoOf(error);
+    const { errno } = error as NodeJS.ErrnoException;
+    if (typeof errno !== 'number' || errno >= 0) throw error;
+    return errno;
   }
-}
-
-function errnoOf(error: unknown): number {
-  const { errno } = error as NodeJS.ErrnoException;
-  if (typeof errno !== 'number' || errno >= 0) throw error;
-  return errno;
 }
 
 /** Node's stat as a FileStat. */
