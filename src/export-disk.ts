@@ -1,103 +1,128 @@
 import path from 'node:path';
-import { ArchiveFile } from './archive/archive-file.ts';
-import { checkDiskTool, writeDiskImage } from './disk/disk-image.ts';
+import type { ArchiveFile } from './archive/archive-file.ts';
+import type { Store } from './blob/store.ts';
+import { checkDiskTool, type DiskTarget, writeDiskImage } from './disk/disk-image.ts';
 import { type DiskFormat, identityOf } from './disk/format.ts';
 import { findDiskTool } from './disk/tools.ts';
 import { DestinationError, printable, UsageError } from './errors.ts';
+import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
-import { describeNotRestored } from './rootfs/rootfs.ts';
-import { containerName, refuseExisting, writeConfig } from './runtime/config-files.ts';
+import type { ImageTree } from './rootfs/image-tree.ts';
+import type { NotRestored } from './rootfs/not-restored.ts';
+import { containerName, refuseExisting, type VirtualMachine, writeConfig } from './runtime/config-files.ts';
 import { guestOf } from './runtime/guest.ts';
 import { machineCommand, machineConfig, machinePath } from './runtime/virtual-machine.ts';
-import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { absolutePath } from './sys/os-path.ts';
-import { withImageTree } from './with-image-tree.ts';
-import { resolveImage, withSession } from './with-session.ts';
 
 const OTHER_NAME = 'choose another name with -o, or replace it with --force';
 
+/** What writes one format into a file. */
+export interface Exporter {
+  /** Finds out before anything is fetched whether `file` can be written. */
+  check?(file: ArchiveFile): Promise<void>;
+  /** Returns what the file does not have as the image has it. */
+  write(
+    tree: ImageTree,
+    image: Image,
+    store: Store,
+    file: ArchiveFile | undefined,
+  ): Promise<Readonly<NotRestored>>;
+  /** Called when the file has its name. */
+  finish?(): Promise<void>;
+}
+
 /**
- * Writes the root file system of an image as a disk image, without a rootfs on disk and with no other rights than the file needs. The
+ * Writes the root file system of an image as a disk image, with no other rights than the file needs, and what starts it beside it. The
  * same image gives the same bytes.
- *
- * @param output a file; what has the name is replaced when the new file is complete
- * @returns what `pull` returns, with the file as its destination
- * @throws as `pull` does, and DestinationError where the program that makes the format is missing, too old, or fails
  */
-export async function exportDisk(
-  request: PullOptions,
-  output: string,
-  format: DiskFormat,
-): Promise<PullSummary> {
-  const tally = new Tally(request.report);
-  const options = { ...request, report: tally.report };
-  const stopwatch = new Stopwatch();
-  const { diskSize, environment, report, signal } = options;
-  if (diskSize !== undefined && format !== 'ext4') {
-    throw new UsageError(`--size is the size of an ext4: a ${format} has no free room`, {
-      hint: 'leave it out, or use -o FILE.ext4',
-    });
+export class DiskExporter implements Exporter {
+  readonly #options: PullOptions;
+  readonly #target: Omit<DiskTarget, 'descriptor'>;
+  #configs: readonly { readonly machine: VirtualMachine; readonly file: string; readonly text: string }[] =
+    [];
+
+  private constructor(options: PullOptions, target: Omit<DiskTarget, 'descriptor'>) {
+    this.#options = options;
+    this.#target = target;
   }
-  const { part, force, virtualMachines } = options;
-  if (part && virtualMachines.length > 0) {
-    throw new UsageError('--for does not go with a part of an image', {
-      hint: 'leave out --for, or --path and --exclude',
-    });
-  }
-  const isReadOnly = format !== 'ext4';
-  const starts = virtualMachines.map((machine) => ({ machine, start: machinePath(machine, output) }));
-  if (!force)
-    refuseExisting(
-      starts.map(({ start }) => start),
-      OTHER_NAME,
-    );
-  const tool = await findDiskTool(format, environment, signal);
-  const file = await ArchiveFile.create(output, signal);
-  try {
-    const { descriptor } = file;
-    if (descriptor === undefined) throw notRegular(output);
-    const directory = absolutePath(path.dirname(output));
-    const target = { format, tool, name: output, descriptor, size: diskSize, directory, signal };
-    await checkDiskTool(target);
-    return await withSession(options, async (opened) => {
-      const { source, store } = opened;
-      const image = await resolveImage(opened, options);
-      stopwatch.lap('resolve');
-      const identity = identityOf(format, image.id, image.config.created);
-      const disk = { ...target, identity, temporaryFile: () => store.spool() };
-      const name = containerName(path.basename(output, path.extname(output)));
-      const built = await withImageTree(image, opened, options, true, async (tree, layers) => {
-        const guest = starts.length > 0 ? guestOf(tree, image.config, name, isReadOnly) : undefined;
-        const { architecture } = image.platform;
-        const guestDisk = guest && { file: output, fileSystem: format, isReadOnly, architecture, guest };
-        const configs = guestDisk
-          ? starts.map((each) => ({ ...each, text: machineConfig(each.machine, guestDisk) }))
-          : [];
-        const notRestored = await writeDiskImage(tree, { ...disk, additions: guest?.additions ?? [] });
-        return { layers, notRestored, configs };
+
+  /**
+   * @param output a file; what has the name is replaced when the new file is complete
+   * @param isSpecial a FIFO or device has the name
+   * @throws UsageError for contradictions, DestinationError where the program that makes the format is missing or too old, or what starts
+   * the disk image exists
+   */
+  static async open(
+    options: PullOptions,
+    output: string,
+    format: DiskFormat,
+    isSpecial: boolean,
+  ): Promise<DiskExporter> {
+    if (isSpecial) throw notRegular(output);
+    const { diskSize: size, environment, part, force, virtualMachines, signal } = options;
+    if (size !== undefined && format !== 'ext4')
+      throw new UsageError(`--size is the size of an ext4: a ${format} has no free room`, {
+        hint: 'leave it out, or use -o FILE.ext4',
       });
-      await file.commit();
-      stopwatch.lap('layers');
-      const message = describeNotRestored(built.notRestored, true);
-      if (message !== undefined) report({ type: 'notice', message });
-      for (const { machine, start, text } of built.configs) {
-        await writeConfig(start, text, force, {
-          mode: machine === 'qemu' ? 0o755 : 0o644,
-          other: OTHER_NAME,
-        });
-        report({ type: 'runtime-config', file: start, command: machineCommand(machine, start) });
-      }
-      report({ type: 'done', reference: source.reference, destination: output });
-      return summarize({ source, image, built, destination: output, tally, stopwatch });
+    if (part && virtualMachines.length > 0)
+      throw new UsageError('--for does not go with a part of an image', {
+        hint: 'leave out --for, or --path and --exclude',
+      });
+    const files = virtualMachines.map((machine) => machinePath(machine, output));
+    if (!force) refuseExisting(files, OTHER_NAME);
+    const tool = await findDiskTool(format, environment, signal);
+    const directory = absolutePath(path.dirname(output));
+    return new DiskExporter(options, { format, tool, name: output, size, directory, signal });
+  }
+
+  async check(file: ArchiveFile): Promise<void> {
+    await checkDiskTool(this.#on(file));
+  }
+
+  async write(
+    tree: ImageTree,
+    { id, config, platform: { architecture } }: Image,
+    store: Store,
+    file: ArchiveFile | undefined,
+  ): Promise<NotRestored> {
+    const { format, name: output } = this.#target;
+    const { virtualMachines } = this.#options;
+    const isReadOnly = format !== 'ext4';
+    const name = containerName(path.basename(output, path.extname(output)));
+    const guest = virtualMachines.length > 0 ? guestOf(tree, config, name, isReadOnly) : undefined;
+    if (guest) {
+      const disk = { file: output, fileSystem: format, isReadOnly, architecture, guest };
+      this.#configs = virtualMachines.map((machine) => ({
+        machine,
+        file: machinePath(machine, output),
+        text: machineConfig(machine, disk),
+      }));
+    }
+    return await writeDiskImage(tree, {
+      ...this.#on(file),
+      identity: identityOf(format, id, config.created),
+      additions: guest?.additions ?? [],
+      temporaryFile: () => store.spool(),
     });
-  } catch (error) {
-    await file.discard();
-    throw error;
+  }
+
+  async finish(): Promise<void> {
+    const { force, report } = this.#options;
+    for (const { machine, file, text } of this.#configs) {
+      const mode = machine === 'qemu' ? 0o755 : 0o644;
+      await writeConfig(file, text, force, { mode, other: OTHER_NAME });
+      report({ type: 'runtime-config', file, command: machineCommand(machine, file) });
+    }
+  }
+
+  /** @throws DestinationError where the name has become that of a FIFO or device */
+  #on(file: ArchiveFile | undefined): DiskTarget {
+    if (file?.descriptor === undefined) throw notRegular(this.#target.name);
+    return { ...this.#target, descriptor: file.descriptor };
   }
 }
 
-/** The error for a FIFO or device that has a disk image's name. */
-export function notRegular(output: string): DestinationError {
+function notRegular(output: string): DestinationError {
   return new DestinationError(`cannot write ${printable(output)}: a disk image is written into a file only`, {
     code: 'NOT_A_FILE',
     hint: 'name a file that does not exist yet',

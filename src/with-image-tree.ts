@@ -42,7 +42,7 @@ export async function withImageTree<T>(
 }
 
 /** Reports the layers of a tree as they are applied. */
-export function layerReport(report: Report): NonNullable<ImageTreeOptions['onLayer']> {
+function layerReport(report: Report): NonNullable<ImageTreeOptions['onLayer']> {
   return (index, entries) =>
     report(
       entries === undefined ? { type: 'layer-apply', index } : { type: 'layer-applied', index, entries },
@@ -96,8 +96,8 @@ async function openStreamed(
   }
 }
 
-/** A layer as trees and archives read it. */
-export function treeLayer(layer: PulledLayer): ImageLayer {
+/** A layer as trees read it. */
+function treeLayer(layer: PulledLayer): ImageLayer {
   return { name: `layer ${layer.layer.id.slice(0, 12)}`, open: () => layer.tar() };
 }
 

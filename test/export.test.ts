@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import { zstdDecompressSync, gunzipSync } from 'node:zlib';
+import { exportArchive, IntegrityError } from '../src/index.ts';
 import { dir, file, hardlink, symlink, tar, whiteout } from './support/archive.ts';
 import { FakeRegistry } from './support/fake-registry.ts';
 import { programCommand, runProgram, Scratch } from './support/program.ts';
@@ -70,6 +72,18 @@ test('-o -: the very bytes of a file, and an archive of docker save on standard 
   );
   assert.deepEqual(await piped(['-', '--no-cache', '-o', '-', '--platform', 'linux/amd64'], saved), expected);
   assert.deepEqual(readdirSync(scratch.path).toSorted(), ['a.tar', 'in', 'out.tar']);
+});
+
+test('exportArchive: a stream is destroyed where the image is malformed, and got nothing', async () => {
+  await using registry = await FakeRegistry.start();
+  registry.push('lib/img', '1', { layers: [{ tar: tar(hardlink('a', 'b')) }] });
+  const output = new PassThrough();
+  await assert.rejects(
+    exportArchive(registry.reference('lib/img', '1'), output, { cache: false }),
+    IntegrityError,
+  );
+  assert.ok(output.destroyed);
+  assert.equal(output.readableLength, 0);
 });
 
 /** The registry answers from this process, so it must not wait for the shell. */

@@ -2,7 +2,7 @@ import { isAscii, isUtf8 } from 'node:buffer';
 import { Header } from 'tar';
 import type { TreeEntry } from '../rootfs/image-tree.ts';
 import { accessListText, textKeys } from '../tar/access-list.ts';
-import type { EntryType, SparseExtent } from '../tar/entry.ts';
+import { type BytePath, type EntryType, noBytes, type SparseExtent } from '../tar/entry.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
 import { sparseMapBlocks } from './sparse-map.ts';
 
@@ -21,6 +21,9 @@ const HEADER_TYPES = {
   fifo: 'FIFO',
 } as const satisfies Record<EntryType, string>;
 
+/** What stands in the place of the name of a sparse file, which a record has. */
+const SPARSE_NAME = 'GNUSparseFile.0/sparse' as BytePath;
+
 /**
  * What is said of long names that are not ASCII: nothing where they are UTF-8, which is what pax has, or always that they are bytes. mke2fs
  * reads a tar in the C locale, in which libarchive does not convert UTF-8.
@@ -38,7 +41,7 @@ export interface EntryBlocks {
 
 /** The blocks of one more name for a file that the archive has already, at `linkTo`. */
 export function linkBlocks(entry: ArchiveEntry, linkTo: string, names: NameRecords = 'utf-8'): Buffer {
-  return headerBlocks(entry, 'hardlink', entry.path, linkTo, 0, [], names);
+  return headerBlocks({ ...entry, type: 'hardlink', linkPath: linkTo as BytePath, size: 0 }, [], names);
 }
 
 /**
@@ -51,11 +54,11 @@ export function entryBlocks(
   extents: readonly SparseExtent[] | undefined,
   names: NameRecords = 'utf-8',
 ): EntryBlocks {
-  const { type, path, linkPath, size, xattrs } = entry;
+  const { type, path, size, xattrs } = entry;
   const records = [...(xattrs ?? [])].flatMap(([name, value]) => xattrRecords(name, value));
   if (extents === undefined) {
-    const name = type === 'directory' ? `${path === '' ? '.' : path}/` : path;
-    return { blocks: headerBlocks(entry, type, name, linkPath, size, records, names), dataSize: size };
+    const shown = (type === 'directory' ? `${path === '' ? '.' : path}/` : path) as BytePath;
+    return { blocks: headerBlocks({ ...entry, path: shown }, records, names), dataSize: size };
   }
   const map = sparseMapBlocks(extents, size);
   const dataSize = extents.reduce((sum, { length }) => sum + length, 0);
@@ -65,15 +68,8 @@ export function entryBlocks(
     paxRecord('GNU.sparse.minor', '0'),
     paxRecord('GNU.sparse.realsize', String(size)),
   );
-  const header = headerBlocks(
-    entry,
-    type,
-    'GNUSparseFile.0/sparse',
-    '',
-    map.length + dataSize,
-    records,
-    names,
-  );
+  const stored = { path: SPARSE_NAME, linkPath: noBytes, size: map.length + dataSize };
+  const header = headerBlocks({ ...entry, ...stored }, records, names);
   return { blocks: Buffer.concat([header, map]), dataSize };
 }
 
@@ -82,16 +78,10 @@ export function paddingOf(dataSize: number): number {
   return -dataSize & (BLOCK_SIZE - 1);
 }
 
-function headerBlocks(
-  entry: ArchiveEntry,
-  type: EntryType,
-  path: string,
-  linkPath: string,
-  size: number,
-  given: readonly Buffer[],
-  names: NameRecords,
-): Buffer {
-  const { mtimeSeconds, mtimeNanoseconds } = entry;
+type HeaderEntry = Omit<ArchiveEntry, 'type'> & { readonly type: EntryType };
+
+function headerBlocks(entry: HeaderEntry, given: readonly Buffer[], names: NameRecords): Buffer {
+  const { type, path, linkPath, size, mtimeSeconds, mtimeNanoseconds } = entry;
   const records = [...given];
   const fitting = (key: string, value: number, limit: number): number => {
     if (value <= limit) return value;

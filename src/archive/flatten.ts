@@ -1,12 +1,9 @@
 import type { Writable } from 'node:stream';
-import type { FileHandle } from 'node:fs/promises';
 import { constants, createGzip, createZstdCompress } from 'node:zlib';
 import { UsageError, printable } from '../errors.ts';
-import type { ImageContents, ImageLayer } from '../rootfs/image-contents.ts';
+import type { ImageContents } from '../rootfs/image-contents.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
-import { ImageTree, type ImageTreeOptions, type TreeEntry } from '../rootfs/image-tree.ts';
-import type { NotRestored } from '../rootfs/not-restored.ts';
-import type { PartOptions } from '../rootfs/selection.ts';
+import type { ImageTree, TreeEntry } from '../rootfs/image-tree.ts';
 import { writeBytes } from './archive-file.ts';
 import { entryBlocks, linkBlocks, type NameRecords, paddingOf } from './entry-blocks.ts';
 import { alignExtents, fillGaps } from './sparse-map.ts';
@@ -17,32 +14,14 @@ const BATCH_BYTES = 256 * 1024;
 
 export type ArchiveCompression = 'none' | 'gzip' | 'zstd';
 
-export interface FlattenOptions {
+/** How an archive is written. */
+export interface ArchiveOptions {
   readonly compression: ArchiveCompression;
-  /** A new empty file, open for reading and writing, that nobody else has: for contents that come before their turn. */
-  readonly temporaryFile: () => Promise<FileHandle>;
-  /** See `ImageTreeOptions`. */
-  readonly onLayer?: ImageTreeOptions['onLayer'];
-  /** What messages call the output. Default: `the archive`. */
-  readonly name?: string | undefined;
+  /** What messages call the output. */
+  readonly name: string;
   /** Leave the output open at the end, as for standard output. */
-  readonly keepOpen?: boolean;
-  /** The part of the image that is written; left out: all of it. */
-  readonly part?: PartOptions | undefined;
-  /** What messages call the image. */
-  readonly image?: string;
+  readonly keepOpen: boolean;
   readonly signal?: AbortSignal | undefined;
-}
-
-/** What the archive became. */
-export interface FlattenSummary {
-  /** Entries of the layers, and of the archive. */
-  readonly entriesRead: number;
-  readonly entriesWritten: number;
-  /** Entries of each layer, base layer first. */
-  readonly layerEntries: readonly number[];
-  /** What it does not have as the image has it. */
-  readonly notRestored: Readonly<NotRestored>;
 }
 
 /**
@@ -60,23 +39,18 @@ export function compressionFor(fileName: string): ArchiveCompression {
 }
 
 /**
- * Writes the root file system of an image as one archive: see `flattenedTree`. Nothing is written before every layer was read to its
- * end. The output is ended (unless `keepOpen`), or destroyed on failure.
+ * Writes the root file system of an image as one archive: see `flattenedTree`. The output is ended (unless `keepOpen`), or destroyed on
+ * failure.
  *
- * @throws IntegrityError for a malformed layer, DestinationError when the output cannot be written, and what the layers throw
+ * @throws DestinationError when the output cannot be written, the signal's reason, and what the tree's layers throw
  */
-export async function flatten(
-  layers: readonly ImageLayer[],
+export async function writeArchive(
+  tree: ImageTree,
   output: Writable,
-  { compression, name = 'the archive', keepOpen = false, signal, ...treeOptions }: FlattenOptions,
-): Promise<FlattenSummary> {
-  let summary: FlattenSummary | undefined;
-  async function* source(): AsyncGenerator<Buffer, void, void> {
-    summary = yield* flattenedLayers(layers, treeOptions);
-  }
+  { compression, name, keepOpen, signal }: ArchiveOptions,
+): Promise<void> {
   const compress = compression === 'none' ? undefined : compressor(compression);
-  await writeBytes(source(), output, { name, compressor: compress, end: !keepOpen, signal });
-  return summary!;
+  await writeBytes(flattenedTree(tree), output, { name, compressor: compress, end: !keepOpen, signal });
 }
 
 /** Neither format gets a time, a name or a number of threads: the bytes depend on the data alone. */
@@ -90,31 +64,6 @@ function compressor(
   });
 }
 
-/**
- * The layers are read twice: first for what there is in the end, then for the contents of that.
- *
- * @param layers base layer first; each is read to its last byte before the archive begins, so that nothing unverified gets into it
- */
-async function* flattenedLayers(
-  layers: readonly ImageLayer[],
-  {
-    part,
-    image = 'the image',
-    ...treeOptions
-  }: Pick<FlattenOptions, 'temporaryFile' | 'onLayer' | 'part' | 'image'>,
-): AsyncGenerator<Buffer, FlattenSummary, void> {
-  const tree = await ImageTree.build(layers, { name: image, ...treeOptions });
-  try {
-    if (part) tree.select(part);
-    const entriesWritten = yield* flattenedTree(tree);
-    const { layerEntries, counts: notRestored } = tree;
-    const entriesRead = layerEntries.reduce((sum, count) => sum + count, 0);
-    return { entriesRead, entriesWritten, layerEntries, notRestored };
-  } finally {
-    await tree.close();
-  }
-}
-
 /** What not all readers of a tar take alike. */
 export interface TarDialect {
   /** Of sparse files: kept, in GNU's format, or filled with zeros. */
@@ -124,7 +73,7 @@ export interface TarDialect {
 
 /**
  * The root file system of an image, or the part of it that is selected, as one archive: pax, entries in the order of the tree, nothing
- * that the image does not say. The same image gives the same bytes. Returns the number of entries.
+ * that the image does not say. The same image gives the same bytes.
  *
  * @param written the tree's own entries, in its order, as they are to be written; some may be missing
  * @param dialect what the reader of the tar takes
@@ -136,22 +85,17 @@ export async function* flattenedTree(
   written: Iterable<TreeEntry> = tree,
   dialect: TarDialect = { holes: 'kept', names: 'utf-8' },
   more: readonly Uint8Array[] = [],
-): AsyncGenerator<Buffer, number, void> {
+): AsyncGenerator<Buffer, void, void> {
   const contents = tree.contents();
   const batch = new Batch();
-  let entries = 0;
   try {
-    for (const entry of written) {
-      yield* writeEntry(entry, contents, dialect, batch);
-      entries += 1;
-    }
+    for (const entry of written) yield* writeEntry(entry, contents, dialect, batch);
   } finally {
     await contents.close();
   }
   for (const blocks of more) yield* batch.add(blocks);
   yield* batch.add(END_MARK);
   yield* batch.flush();
-  return entries;
 }
 
 async function* writeEntry(

@@ -1,5 +1,6 @@
 import type { SparseExtent } from '../tar/entry.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
+import { ExtentCursor } from '../tar/sparse.ts';
 
 const ZEROS = Buffer.alloc(64 * 1024);
 
@@ -39,49 +40,27 @@ export async function* fillGaps(
   extents: readonly SparseExtent[],
   aligned: readonly SparseExtent[],
 ): AsyncGenerator<Uint8Array, void, void> {
-  const gaps = gapsBetween(extents, aligned);
+  const cursor = new ExtentCursor(extents);
+  /** What was yielded last ends here in the file, in this one of `aligned`. */
+  let end = 0;
   let index = 0;
-  let left = 0;
-  for await (const piece of data) {
-    for (let at = 0; at < piece.length;) {
-      while (left === 0) {
-        yield* zerosOf(gaps[index]!);
-        left = extents[index]!.length;
-        index += 1;
-      }
-      const end = Math.min(piece.length, at + left);
-      yield piece.subarray(at, end);
-      left -= end - at;
-      at = end;
+  function* zerosUntil(position: number): Generator<Uint8Array, void, void> {
+    for (; index < aligned.length; index += 1) {
+      const { offset, length } = aligned[index]!;
+      const stop = Math.min(position, offset + length);
+      yield* zerosOf(stop - Math.max(end, offset));
+      end = Math.max(end, stop);
+      if (stop < offset + length) return;
     }
   }
-  for (; index < gaps.length; index += 1) yield* zerosOf(gaps[index]!);
-}
-
-/** Zeros before each extent, and after the last one: each time what `aligned` covers beyond the extents themselves. */
-function gapsBetween(extents: readonly SparseExtent[], aligned: readonly SparseExtent[]): number[] {
-  const gaps: number[] = [];
-  let at = 0;
-  let block = 0;
-  for (const { offset, length } of extents) {
-    let gap = 0;
-    while (block < aligned.length && endOf(aligned[block]!) <= offset) {
-      gap += endOf(aligned[block]!) - Math.max(at, aligned[block]!.offset);
-      block += 1;
+  for await (const bytes of data) {
+    for (const { position, part } of cursor.split(bytes)) {
+      yield* zerosUntil(position);
+      yield part;
+      end = position + part.length;
     }
-    gap += offset - Math.max(at, aligned[block]!.offset);
-    gaps.push(gap);
-    at = offset + length;
   }
-  let rest = 0;
-  for (; block < aligned.length; block += 1)
-    rest += endOf(aligned[block]!) - Math.max(at, aligned[block]!.offset);
-  gaps.push(rest);
-  return gaps;
-}
-
-function endOf({ offset, length }: SparseExtent): number {
-  return offset + length;
+  yield* zerosUntil(Infinity);
 }
 
 function* zerosOf(count: number): Generator<Uint8Array, void, void> {

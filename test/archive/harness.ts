@@ -5,7 +5,9 @@ import path from 'node:path';
 import { Writable } from 'node:stream';
 import type { TestContext } from 'node:test';
 import type { ImageLayer } from '../../src/rootfs/image-contents.ts';
-import { flatten, type FlattenOptions } from '../../src/archive/flatten.ts';
+import { type ArchiveOptions, writeArchive } from '../../src/archive/flatten.ts';
+import { ImageTree } from '../../src/rootfs/image-tree.ts';
+import type { NotRestored } from '../../src/rootfs/not-restored.ts';
 
 /** A directory that is removed after the test, whatever is in it. */
 export function temporaryDirectory(t: TestContext): string {
@@ -54,17 +56,29 @@ export class Collector extends Writable {
   }
 }
 
-/** The flattened archive of layers, not compressed unless asked for. */
+type FlattenOptions = Partial<Pick<ArchiveOptions, 'compression' | 'signal'>>;
+
+/** Writes the flattened archive of layers, not compressed unless asked for. */
+export async function flatten(
+  layers: readonly ImageLayer[],
+  output: Writable,
+  { compression = 'none', signal }: FlattenOptions = {},
+): Promise<{ readonly layerEntries: readonly number[]; readonly notRestored: NotRestored }> {
+  const tree = await ImageTree.build(layers, { name: 'the image', temporaryFile: spool.file });
+  try {
+    await writeArchive(tree, output, { compression, name: 'the archive', keepOpen: false, signal });
+    return { layerEntries: tree.layerEntries, notRestored: tree.counts };
+  } finally {
+    await tree.close();
+  }
+}
+
+/** The flattened archive of layers. */
 export async function flattened(
   archives: readonly Uint8Array[],
-  options: Partial<FlattenOptions> & { readonly chunkSize?: number } = {},
+  options: FlattenOptions & { readonly chunkSize?: number } = {},
 ): Promise<Buffer> {
   const output = new Collector();
-  const { chunkSize, ...others } = options;
-  await flatten(layersOf(archives, chunkSize), output, {
-    compression: 'none',
-    temporaryFile: spool.file,
-    ...others,
-  });
+  await flatten(layersOf(archives, options.chunkSize), output, options);
   return output.bytes;
 }
