@@ -1,24 +1,23 @@
-import { access, constants } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { PART } from './build.ts';
 import { type Difference, shownPath } from './comparison/differences.ts';
-import { type DiskFile, filesWith } from './comparison/disk-file.ts';
-import { DiskRules } from './comparison/disk-rules.ts';
-import { type DiskEntry, DiskTree } from './comparison/disk-tree.ts';
+import { type DiskFile, filesWith } from './comparison/contents.ts';
+import { type DiskEntry, DiskRules, DiskTree } from './comparison/disk-tree.ts';
 import { TreeComparison } from './comparison/trees.ts';
 import { DlrootfsError, printable } from './errors.ts';
 import type { Image } from './oci/image.ts';
 import { isObject, parseJsonObject, textsOf } from './oci/json.ts';
 import type { PullOptions } from './options.ts';
+import { isWritable } from './rootfs/destination.ts';
 import { join } from './rootfs/directories.ts';
 import { mountPointsBelow } from './rootfs/location.ts';
 import type { ImageTree, TreeEntry } from './rootfs/image-tree.ts';
-import { ByteStrings } from './rootfs/memory-tables.ts';
+import { ByteStrings, Column } from './rootfs/memory-tables.ts';
 import type { PartOptions } from './rootfs/selection.ts';
 import { filledFiles, mountPoints } from './runtime/prepare.ts';
 import { explainOsError } from './sys/os-error.ts';
-import { absolutePath, osPath } from './sys/os-path.ts';
+import { absolutePath } from './sys/os-path.ts';
 import { openYielder } from './sys/yielder.ts';
 import { type BytePath, displayPath } from './tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
@@ -117,11 +116,7 @@ function partNotice(destination: string, { paths, excludes }: PartOptions): stri
 /** Blobs that are not cached are kept beside the directory, not in it: that would change its time. */
 async function placeForSpool(destination: string): Promise<string> {
   const beside = path.dirname(absolutePath(destination));
-  const isWritable = await access(osPath(beside), constants.W_OK | constants.X_OK).then(
-    () => true,
-    () => false,
-  );
-  return path.join(isWritable ? beside : tmpdir(), '-');
+  return path.join((await isWritable(beside)) ? beside : tmpdir(), '-');
 }
 
 const none: PartOptions = { paths: [], excludes: [] };
@@ -135,23 +130,18 @@ type Copies = Map<DiskEntry['inode'], BytePath[]>;
 class PathsByInode {
   readonly #paths = new ByteStrings();
   /** Of the path in `paths`, by inode; 0: none. */
-  #numbers = new Uint32Array(1024);
+  readonly #places = new Column();
 
   set(inode: number, place: BytePath): void {
-    if (inode >= this.#numbers.length) {
-      const longer = new Uint32Array(2 * inode);
-      longer.set(this.#numbers);
-      this.#numbers = longer;
-    }
-    this.#numbers[inode] = this.#paths.add(Buffer.from(place, 'latin1'));
+    this.#places.set(inode, this.#paths.add(Buffer.from(place, 'latin1')));
   }
 
   get(inode: number): BytePath {
-    return this.#paths.get(this.#numbers[inode]!).toString('latin1') as BytePath;
+    return this.#paths.get(this.#places.get(inode)).toString('latin1') as BytePath;
   }
 
   *inodes(): Generator<number, void, void> {
-    for (const [inode, number] of this.#numbers.entries()) if (number !== 0) yield inode;
+    for (const [inode] of this.#places.entries()) yield inode;
   }
 }
 

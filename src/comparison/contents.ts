@@ -1,16 +1,56 @@
+import { createHash } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { DiskFilesystem } from '../rootfs/filesystem.ts';
 import type { OpenFile } from '../rootfs/image-contents.ts';
 import { SyscallError } from '../sys/os-error.ts';
+import { ExtentCursor } from '../tar/sparse.ts';
 
 const { ENXIO } = constants.errno;
 
 /** Bytes that are read at once. */
 const PIECE_BYTES = 256 * 1024;
+const BLOCK_BYTES = 16 * 1024;
 const ZEROS = Buffer.alloc(PIECE_BYTES);
 /** What was read last, of any file: it is compared before anything else runs. */
 const piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
+
+/**
+ * The same text (of bytes) for the same content of the same size, whether holes in it are stored or not, and in a time that depends on what is stored:
+ * the SHA-256 of all blocks that are not zeros, each with its number.
+ */
+export async function contentDigest({ extents, pieces }: OpenFile): Promise<string> {
+  const hash = createHash('sha256');
+  const block = Buffer.alloc(BLOCK_BYTES);
+  const number = Buffer.alloc(8);
+  let current = 0;
+  let filled = 0;
+  const finishBlock = (): void => {
+    if (block.compare(ZEROS, 0, filled, 0, filled) !== 0) {
+      number.writeDoubleLE(current);
+      hash.update(number).update(block);
+    }
+    block.fill(0, 0, filled);
+    filled = 0;
+  };
+  const cursor = new ExtentCursor(extents ?? [{ offset: 0, length: Infinity }]);
+  for await (const bytes of pieces) {
+    for (const { position, part } of cursor.split(bytes)) {
+      for (let done = 0; done < part.length;) {
+        const start = (position + done) % BLOCK_BYTES;
+        const index = (position + done - start) / BLOCK_BYTES;
+        if (index !== current) finishBlock();
+        current = index;
+        const length = Math.min(part.length - done, BLOCK_BYTES - start);
+        block.set(part.subarray(done, done + length), start);
+        filled = start + length;
+        done += length;
+      }
+    }
+  }
+  finishBlock();
+  return hash.digest('binary');
+}
 
 /** An open regular file, compared with what it should hold. */
 export class DiskFile {
@@ -74,24 +114,15 @@ export async function filesWith(
   const keep = (test: (file: DiskFile) => boolean): void => {
     for (const file of same) if (!test(file)) same.delete(file);
   };
-  const stretches = (extents ?? [{ offset: 0, length: size }]).values();
-  let at = 0;
+  const cursor = new ExtentCursor(extents ?? [{ offset: 0, length: size }]);
   let end = 0;
   for await (const bytes of pieces) {
-    for (let rest = bytes; rest.length > 0;) {
-      while (at === end) {
-        const { offset, length } = stretches.next().value!;
-        const hole = end;
-        keep((file) => file.hasZeros(hole, offset));
-        [at, end] = [offset, offset + length];
-      }
-      const part = rest.subarray(0, end - at);
-      const position = at;
-      keep((file) => file.has(part, position));
-      rest = rest.subarray(part.length);
-      at += part.length;
+    for (const { position, part } of cursor.split(bytes)) {
+      const hole = end;
+      keep((file) => file.hasZeros(hole, position) && file.has(part, position));
+      end = position + part.length;
     }
   }
-  keep((file) => file.hasZeros(at, size));
+  keep((file) => file.hasZeros(end, size));
   return same;
 }
