@@ -50,10 +50,12 @@ export class Ext4Usage {
   add(entry: TreeEntry, storedBytes: number): void {
     const { path, linkTo, inode, type } = entry;
     if (path !== '') this.#addName(path);
-    if (path === 'lost+found' && type !== 'directory') throw lostAndFound();
+    if (path === 'lost+found' && type !== 'directory')
+      throw unfit('the image has a file lost+found, which is a directory on ext4');
     if (linkTo !== undefined) {
       const links = (this.#links.get(inode) ?? 1) + 1;
-      if (links > MOST_LINKS) throw tooManyLinks(entry);
+      if (links > MOST_LINKS)
+        throw unfit(`${displayPath(linkTo)} has more than ${MOST_LINKS} names, the most on ext4`);
       this.#links.set(inode, links);
       return;
     }
@@ -129,18 +131,9 @@ function backups(groups: number): number {
   return count;
 }
 
-function lostAndFound(): DestinationError {
-  return new DestinationError('the image has a file lost+found, which is a directory on ext4', {
-    code: 'UNFIT',
-    hint: 'use -o FILE.squashfs, -o FILE.erofs or -o FILE.tar',
-  });
-}
-
-function tooManyLinks({ linkTo }: TreeEntry): DestinationError {
-  return new DestinationError(`${displayPath(linkTo!)} has more than ${MOST_LINKS} names, the most on ext4`, {
-    code: 'UNFIT',
-    hint: 'use -o FILE.squashfs, -o FILE.erofs or -o FILE.tar',
-  });
+function unfit(message: string): DestinationError {
+  const hint = 'use -o FILE.squashfs, -o FILE.erofs or -o FILE.tar';
+  return new DestinationError(message, { code: 'UNFIT', hint });
 }
 
 /** Features of all kernels since 3.18, and no others: the file of defaults, mke2fs.conf, is not read. */
@@ -183,10 +176,11 @@ export function debugfsCommands({ entry, xattrs, time }: FittedEntry, lost: NotR
   const commands = attributes.filter((command) => command !== undefined);
   lost.xattrs += attributes.length - commands.length;
   if (time === undefined) return commands;
-  const low = ((time.seconds % 2 ** 32) + 2 ** 32) % 2 ** 32;
-  const epoch = Math.floor((time.seconds + 2 ** 31) / 2 ** 32);
+  const { mtimeSeconds, mtimeNanoseconds } = time;
+  const low = ((mtimeSeconds % 2 ** 32) + 2 ** 32) % 2 ** 32;
+  const epoch = Math.floor((mtimeSeconds + 2 ** 31) / 2 ** 32);
   const seconds = line('sif', file, 'mtime', `@${low}`);
-  const rest = line('sif', file, 'mtime_extra', String(time.nanoseconds * 4 + epoch));
+  const rest = line('sif', file, 'mtime_extra', String(mtimeNanoseconds * 4 + epoch));
   if (seconds === undefined || rest === undefined) lost.times += 1;
   else commands.push(seconds, rest);
   return commands;

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { Mtime } from '../rootfs/filesystem.ts';
 import type { TreeEntry } from '../rootfs/image-tree.ts';
 import { nothingLost, type NotRestored } from '../rootfs/not-restored.ts';
 import type { BytePath } from '../tar/entry.ts';
@@ -51,7 +52,7 @@ export interface FittedEntry {
   readonly entry: TreeEntry;
   readonly xattrs: readonly (readonly [name: string, value: Uint8Array])[];
   /** Undefined: the tar's time is right. */
-  readonly time: { readonly seconds: number; readonly nanoseconds: number } | undefined;
+  readonly time: Mtime | undefined;
 }
 
 const capability = 'security.capability';
@@ -75,29 +76,21 @@ export class Fitting {
     const isFirstName = entry.linkTo === undefined;
     const kept = [...(entry.xattrs ?? [])].filter(([name]) => this.#keeps(name, entry));
     if (isFirstName) this.lost.xattrs += (entry.xattrs?.size ?? 0) - kept.length;
-    if (this.#format !== 'ext4') {
-      return {
-        entry: { ...entry, xattrs: new Map(kept), ...this.#time(entry, isFirstName) },
-        xattrs: [],
-        time: undefined,
-      };
-    }
-    const later = kept.filter(([name]) => name !== capability);
     const time = this.#time(entry, isFirstName);
-    const seconds = clamped(time.mtimeSeconds, mke2fsTimes);
+    if (this.#format !== 'ext4')
+      return { entry: { ...entry, ...time, xattrs: new Map(kept) }, xattrs: [], time: undefined };
     const xattrs = new Map(kept.filter(([name]) => name === capability));
-    const isExact = seconds === time.mtimeSeconds && time.mtimeNanoseconds === 0;
+    const later = kept.filter(([name]) => name !== capability);
+    const mtimeSeconds = clamped(time.mtimeSeconds, mke2fsTimes);
+    const isExact = mtimeSeconds === time.mtimeSeconds && time.mtimeNanoseconds === 0;
     return {
-      entry: { ...entry, xattrs, mtimeSeconds: seconds, mtimeNanoseconds: 0 },
+      entry: { ...entry, xattrs, mtimeSeconds, mtimeNanoseconds: 0 },
       xattrs: isFirstName ? later : [],
-      time:
-        isExact || !isFirstName
-          ? undefined
-          : { seconds: time.mtimeSeconds, nanoseconds: time.mtimeNanoseconds },
+      time: isExact || !isFirstName ? undefined : time,
     };
   }
 
-  #time(entry: TreeEntry, counted: boolean): Pick<TreeEntry, 'mtimeSeconds' | 'mtimeNanoseconds'> {
+  #time(entry: TreeEntry, counted: boolean): Mtime {
     const { mtimeSeconds, mtimeNanoseconds } = entry;
     const range = { ext4: ext4Times, squashfs: squashfsTimes, erofs: erofsTimes }[this.#format];
     const seconds = clamped(mtimeSeconds, range);
