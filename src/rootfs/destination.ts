@@ -59,15 +59,13 @@ export class Destination {
    * @throws DestinationError when it is no directory, or cannot be written
    */
   static async open(directory: string): Promise<Destination> {
-    try {
+    return await explained(directory, async () => {
       const location = await located(directory);
-      const there = location.stat !== undefined;
-      if (there && !(await isEmpty(location.path))) return await Destination.#straight(location, 'overlay');
-      if (there && !location.replaceable) return await Destination.#straight(location, 'empty');
+      const exists = location.stat !== undefined;
+      if (exists && !(await isEmpty(location.path))) return await Destination.#inPlace(location, 'overlay');
+      if (exists && !location.replaceable) return await Destination.#inPlace(location, 'empty');
       return await Destination.#staged(location);
-    } catch (error) {
-      throw explained(error, directory);
-    }
+    });
   }
 
   /**
@@ -77,7 +75,7 @@ export class Destination {
    * @throws DestinationError when DIR cannot be replaced
    */
   static async replace(directory: string, kept?: readonly Kept[]): Promise<Destination> {
-    try {
+    return await explained(directory, async () => {
       const location = await located(directory);
       if (kept) await refuseReplacement(directory, location, kept);
       const like = kept ? 'new' : 'before';
@@ -90,9 +88,7 @@ export class Destination {
       }
       destination.#replaces = kept !== undefined || location.stat !== undefined;
       return destination;
-    } catch (error) {
-      throw explained(error, directory);
-    }
+    });
   }
 
   /**
@@ -121,11 +117,9 @@ export class Destination {
    * @throws DestinationError
    */
   static async requireReplaceable(directory: string, kept: readonly Kept[]): Promise<void> {
-    try {
+    await explained(directory, async () => {
       await refuseReplacement(directory, await located(directory), kept);
-    } catch (error) {
-      throw explained(error, directory);
-    }
+    });
   }
 
   /** Removes what killed runs have left beside a DIR that this one has nothing to do with; what cannot be removed stays. */
@@ -142,7 +136,7 @@ export class Destination {
 
   /** Returns where the trees are that were there. */
   async #place(identity: string): Promise<readonly string[]> {
-    try {
+    return await explained(this.target, async () => {
       const stat = await lstat(osPath(this.path), { bigint: true });
       if (`${stat.dev}:${stat.ino}` !== identity) {
         throw new DestinationError(`${printable(this.path)} was replaced while it was written`, {
@@ -150,22 +144,17 @@ export class Destination {
           hint: 'see who else writes there, or choose another directory with -d',
         });
       }
-      if (this.#replaces) {
-        const inner = mountWithin(this.target, await readMounts());
-        if (inner === undefined) return replaceDirectory(this.path, this.target, `${this.path}-old`);
-        throw new DestinationError(
-          `cannot replace ${printable(this.target)}: ${printable(inner)} is mounted in it`,
-          {
-            code: 'NOT_REPLACEABLE',
-            hint: `unmount it: umount ${printable(inner)}`,
-          },
-        );
+      if (!this.#replaces) {
+        await rename(osPath(this.path), osPath(this.target));
+        return [];
       }
-      await rename(osPath(this.path), osPath(this.target));
-      return [];
-    } catch (error) {
-      throw explained(error, this.target);
-    }
+      const inner = mountWithin(this.target, await readMounts());
+      if (inner === undefined) return replaceDirectory(this.path, this.target, `${this.path}-old`);
+      throw new DestinationError(
+        `cannot replace ${printable(this.target)}: ${printable(inner)} is mounted in it`,
+        { code: 'NOT_REPLACEABLE', hint: `unmount it: umount ${printable(inner)}` },
+      );
+    });
   }
 
   /** Removes the stage and the levels that were made for it. To be called after the Rootfs was discarded. */
@@ -174,7 +163,7 @@ export class Destination {
     await removeLevels(this.#levels);
   }
 
-  static async #straight(location: Location, mode: 'empty' | 'overlay'): Promise<Destination> {
+  static async #inPlace(location: Location, mode: 'empty' | 'overlay'): Promise<Destination> {
     await access(osPath(location.path), constants.W_OK | constants.X_OK).catch(
       (error: NodeJS.ErrnoException) => {
         // The owner may enter with any mode.
@@ -193,7 +182,7 @@ export class Destination {
       await removeStaleStages(target);
       const stage = await makeStage(target);
       if (typeof stage !== 'string') {
-        if (stat) return await Destination.#straight(location, 'empty');
+        if (stat) return await Destination.#inPlace(location, 'empty');
         const above = printable(path.dirname(target));
         const why = stage.denied === 'EROFS' ? `${above} is read-only` : `no right to write in ${above}`;
         throw new DestinationError(`${printable(target)} cannot be made: ${why}`, {
@@ -287,14 +276,19 @@ const REASONS: Readonly<Record<string, string>> = {
   EXDEV: 'its file system does not rename it (EXDEV)',
 };
 
-function explained(error: unknown, directory: string): unknown {
-  if (error instanceof DlrootfsError) return error;
-  const action = `write ${printable(directory)}`;
-  const hint = 'choose another directory with -d';
-  const { code = '' } = osErrorOf(error) ?? (error as NodeJS.ErrnoException);
-  const reason = REASONS[code];
-  if (reason === undefined) return explainOsError(error, action, hint);
-  return new DestinationError(`cannot ${action}: ${reason}`, { code, hint, cause: error });
+/** Runs `work` on a DIR. @throws DestinationError that explains what the system refuses */
+async function explained<T>(directory: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof DlrootfsError) throw error;
+    const action = `write ${printable(directory)}`;
+    const hint = 'choose another directory with -d';
+    const { code = '' } = osErrorOf(error) ?? (error as NodeJS.ErrnoException);
+    const reason = REASONS[code];
+    if (reason === undefined) throw explainOsError(error, action, hint);
+    throw new DestinationError(`cannot ${action}: ${reason}`, { code, hint, cause: error });
+  }
 }
 
 /**
@@ -303,9 +297,7 @@ function explained(error: unknown, directory: string): unknown {
  * @throws DestinationError where DIR is no directory, or what should be above it is none
  */
 export async function spoolPlace(directory: string): Promise<string> {
-  const location = await locate(directory).catch((error: unknown) => {
-    throw explained(error, directory);
-  });
+  const location = await explained(directory, () => locate(directory));
   let beside = path.dirname(location.path);
   while (!(await canAccess(beside, constants.F_OK)) && beside !== path.dirname(beside))
     beside = path.dirname(beside);

@@ -49,14 +49,19 @@ export function noteDirectory(run: Run, path: string, mode: number, mtime: Mtime
   run.log.add(path, late || run.lateModes.has(path) ? mode : undefined, mtime);
 }
 
-/** Metadata of a directory that `makeDirectory` has just made with `fillingMode`; returns the mode that it is to have. */
+/** Metadata of a directory that `makeDirectory` has just made with `fillingMode`; returns the mode that it is to have. @throws SyscallError */
 export function applyDirectoryMetadata(run: Run, node: Node, entry: Entry): number {
   settleMode(run, node, fillingMode(run, entry.mode));
   restoreOwner(run, node, entry, newOwner(run));
   return restoreDirectoryXattrs(run, node, entry);
 }
 
-/** Metadata of a directory that was there: lower layers' and the user's are merged with what comes. Returns as `applyDirectoryMetadata`. */
+/**
+ * Merges the metadata of a directory that exists, a lower layer's or the user's, with that of `entry`.
+ *
+ * @returns the mode that it is to have
+ * @throws SyscallError
+ */
 export function mergeDirectoryMetadata(run: Run, node: Node, entry: Entry, stat: FileStat): number {
   restoreOwner(run, node, entry, stat);
   removeStaleXattrs(run, node, entry);
@@ -97,7 +102,11 @@ function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
   }
 }
 
-/** Makes a directory of an entry's path that has no entry: mode 0755, owner root, the time of that entry. */
+/**
+ * Makes a directory of an entry's path that has no entry: mode 0755, owner root, the time of that entry.
+ *
+ * @throws SyscallError, IntegrityError for a reserved name
+ */
 export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
   const place = placeIn(parent, name);
   const { path } = place;
@@ -137,10 +146,11 @@ export function retryUnlocked<T>(run: Run, directory: Directory, work: () => T):
  * Sets the directories' modes and times, now that nothing more is written into them, and the root's last of all.
  *
  * @param root for the root when no layer has an entry for it, undefined: it stays as it is
+ * @throws SyscallError
  */
 export function finishRun(run: Run, root: RootMetadata | undefined): void {
-  /** Modes that keep their owner out: set after all others, the deepest first. */
-  const barring = new Map<BytePath, number>();
+  /** Modes that keep the owner out: set after all others, the deepest first. */
+  const closed = new Map<BytePath, number>();
   let gone: string | undefined;
   for (const { path, mode, ...mtime } of run.log) {
     // A whole tree of directories may be gone: the way to each of them need not be tried.
@@ -150,13 +160,13 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
     if (!directory) continue;
     if (mode !== undefined) {
       const open = mode | ownerBits(run);
-      if (mode === open) barring.delete(path);
-      else barring.set(path, mode);
+      if (mode === open) closed.delete(path);
+      else closed.set(path, mode);
       setMode(run, directory, open);
     }
     restoreTimes(run, directory, mtime);
   }
-  for (const [path, mode] of [...barring].toSorted(([one], [other]) => other.length - one.length)) {
+  for (const [path, mode] of [...closed].toSorted(([one], [other]) => other.length - one.length)) {
     const directory = findAgain(run, path);
     if (directory) setMode(run, directory, mode);
   }

@@ -2,7 +2,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { DestinationError, IntegrityError } from '../errors.ts';
 import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
 import { AsyncTarReader } from '../tar/async-reader.ts';
-import type { BytePath, Entry, EntryReader } from '../tar/entry.ts';
+import type { BytePath, Entry } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import { LayerApplication, startRun } from './apply.ts';
 import { ImageContents, type ImageLayer, type OpenFile } from './image-contents.ts';
@@ -12,7 +12,9 @@ import type { Place } from './filesystem.ts';
 import { MemoryFilesystem } from './memory.ts';
 import type { FileSource, InodeMetadata } from './memory-inodes.ts';
 import { Spool } from './memory-tables.ts';
-import type { NotRestored } from './not-restored.ts';
+import { nothingLost, type NotRestored } from './not-restored.ts';
+import type { Run } from './run.ts';
+import type { Content } from './place.ts';
 import { absent, type PartOptions, type ResolvedPath, Selection } from './selection.ts';
 import { SyscallError } from '../sys/os-error.ts';
 
@@ -40,7 +42,7 @@ const MOST_ACCOUNT_BYTES = 4 * LARGEST_ACCOUNT_FILE;
 /** Bytes of attributes or of a link's target from which on the tree needs its temporary file. */
 const LONG = 1024;
 
-const nothing: Pick<EntryReader, 'data'> = { data: () => undefined };
+const nothing: Content = { data: () => undefined };
 
 /**
  * The root file system of an image in memory, by the rules by which it is written to disk: all names with their metadata, in about a
@@ -48,25 +50,21 @@ const nothing: Pick<EntryReader, 'data'> = { data: () => undefined };
  */
 export class ImageTree {
   /** How many entries each layer has. */
-  readonly layerEntries: readonly number[];
+  readonly layerEntries: number[] = [];
   /** What the tree does not have as the image has it. */
-  readonly counts: Readonly<NotRestored>;
-  readonly #layers: readonly ImageLayer[];
-  readonly #filesystem: MemoryFilesystem;
+  counts: Readonly<NotRestored> = nothingLost();
   /** An entry of the layers says what the root itself is. */
-  readonly hasRoot: boolean;
+  hasRoot = false;
+  readonly #layers: ImageLayer[] = [];
+  readonly #filesystem = new MemoryFilesystem();
   readonly #scratch: Scratch;
   readonly #name: string;
+  #accountBytes = 0;
   #selection: Selection | undefined;
 
-  private constructor(builder: Builder, layers: readonly ImageLayer[], name: string) {
+  private constructor({ name, temporaryFile }: ImageTreeOptions) {
     this.#name = name;
-    this.layerEntries = builder.entries;
-    this.counts = builder.run.counts;
-    this.#layers = layers;
-    this.#filesystem = builder.filesystem;
-    this.hasRoot = builder.run.rootEntry !== undefined;
-    this.#scratch = builder.scratch;
+    this.#scratch = new Scratch(temporaryFile);
   }
 
   /**
@@ -78,23 +76,63 @@ export class ImageTree {
     layers: Iterable<ImageLayer> | AsyncIterable<ImageLayer>,
     options: ImageTreeOptions,
   ): Promise<ImageTree> {
-    const builder = new Builder(options);
-    const applied: ImageLayer[] = [];
+    const tree = new ImageTree(options);
     try {
+      const run = startRun(tree.#filesystem, { name: options.name, mode: 'stage' });
       for await (const layer of layers) {
-        options.onLayer?.(applied.length);
-        const entries = await builder.apply(layer, applied.length);
-        builder.entries.push(entries);
-        options.onLayer?.(applied.length, entries);
-        applied.push(layer);
+        const index = tree.#layers.length;
+        options.onLayer?.(index);
+        const entries = await tree.#apply(run, layer, index);
+        tree.#layers.push(layer);
+        tree.layerEntries.push(entries);
+        options.onLayer?.(index, entries);
       }
-      finishRun(builder.run, undefined);
-      builder.run.directories.close();
-      return new ImageTree(builder, applied, options.name);
+      finishRun(run, undefined);
+      run.directories.close();
+      tree.counts = run.counts;
+      tree.hasRoot = run.rootEntry !== undefined;
+      return tree;
     } catch (error) {
-      await builder.scratch.close();
+      await tree.close();
       throw malformed(error);
     }
+  }
+
+  /** Returns how many entries the layer had. */
+  async #apply(run: Run, layer: ImageLayer, index: number): Promise<number> {
+    const filesystem = this.#filesystem;
+    const chunks = layer.open()[Symbol.asyncIterator]();
+    const application = new LayerApplication(run, layer.name);
+    try {
+      const reader = new AsyncTarReader(chunks, layer.name);
+      let ordinal = 0;
+      for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
+        if (needsSpool(entry)) filesystem.inodes.spool = await this.#scratch.spool();
+        filesystem.source = {
+          layer: index,
+          ordinal,
+          size: entry.size,
+          stored: storedSize(entry),
+          sparse: entry.sparse !== undefined,
+          linkMode: entry.mode,
+        };
+        application.apply(entry, this.#isAccountFile(entry) ? await contentOf(reader) : nothing);
+        ordinal += 1;
+      }
+      const entries = application.finish();
+      while ((await chunks.next()).done !== true);
+      return entries;
+    } finally {
+      await chunks.return?.();
+    }
+  }
+
+  /** Whether it may be the image's passwd or group, which have the numbers of the names in access lists. */
+  #isAccountFile({ type, path, size, sparse }: Entry): boolean {
+    if (type !== 'file' || sparse !== undefined || !/(?:^|\/)etc\/(?:passwd|group)$/.test(path)) return false;
+    if (size > LARGEST_ACCOUNT_FILE || this.#accountBytes + size > MOST_ACCOUNT_BYTES) return false;
+    this.#accountBytes += size;
+    return true;
   }
 
   /**
@@ -310,64 +348,13 @@ class Scratch {
   }
 }
 
-/** A tree while layers are applied to it. */
-class Builder {
-  readonly filesystem = new MemoryFilesystem();
-  readonly scratch: Scratch;
-  readonly run;
-  readonly entries: number[] = [];
-  #accountBytes = 0;
-
-  constructor({ name, temporaryFile }: ImageTreeOptions) {
-    this.scratch = new Scratch(temporaryFile);
-    this.run = startRun(this.filesystem, { name, mode: 'stage' });
-  }
-
-  /** Returns how many entries it had. */
-  async apply(layer: ImageLayer, index: number): Promise<number> {
-    const chunks = layer.open()[Symbol.asyncIterator]();
-    const application = new LayerApplication(this.run, layer.name);
-    try {
-      const reader = new AsyncTarReader(chunks, layer.name);
-      let ordinal = 0;
-      for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
-        if (needsSpool(entry)) this.filesystem.inodes.spool = await this.scratch.spool();
-        const sparse = entry.sparse !== undefined;
-        this.filesystem.source = {
-          layer: index,
-          ordinal,
-          size: entry.size,
-          stored: storedSize(entry),
-          sparse,
-          linkMode: entry.mode,
-        };
-        application.apply(entry, this.#isAccountFile(entry) ? await contentOf(reader) : nothing);
-        ordinal += 1;
-      }
-      const entries = application.finish();
-      while ((await chunks.next()).done !== true);
-      return entries;
-    } finally {
-      await chunks.return?.();
-    }
-  }
-
-  /** Whether it may be the image's passwd or group, which have the numbers of the names in access lists. */
-  #isAccountFile({ type, path, size, sparse }: Entry): boolean {
-    if (type !== 'file' || sparse !== undefined || !/(?:^|\/)etc\/(?:passwd|group)$/.test(path)) return false;
-    if (size > LARGEST_ACCOUNT_FILE || this.#accountBytes + size > MOST_ACCOUNT_BYTES) return false;
-    this.#accountBytes += size;
-    return true;
-  }
-}
-
 function needsSpool({ linkPath, xattrs }: Entry): boolean {
   let length = 0;
   for (const [name, value] of xattrs ?? []) length += name.length + value.length;
   return linkPath.length > LONG || length > LONG;
 }
 
-async function contentOf(reader: AsyncTarReader): Promise<Pick<EntryReader, 'data'>> {
+async function contentOf(reader: AsyncTarReader): Promise<Content> {
   const pieces: Uint8Array[] = [];
   for (let bytes = await reader.data(); bytes !== undefined; bytes = await reader.data())
     pieces.push(Uint8Array.from(bytes));

@@ -42,6 +42,7 @@ type Owner = Pick<Entry, 'uid' | 'gid'>;
  *
  * @param known owner that the node has already, undefined: not known
  * @returns whether the owner is right now
+ * @throws SyscallError for any other failure
  */
 export function restoreOwner(
   run: MetadataState,
@@ -85,6 +86,7 @@ export function permittedMode(run: MetadataState, mode: number, ownerIsRight: bo
  * of the layer.
  *
  * @returns the entry's mode, or what its access list makes of it: chmod(2) with that leaves the list as it is
+ * @throws SyscallError where the disk fails
  */
 export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
   let { mode } = entry;
@@ -128,7 +130,7 @@ export function removeInherited(run: Run, node: Node, directory: boolean): void 
   if (directory) run.filesystem.removeXattr(node, defaultAccessList);
 }
 
-/** Sets both times. What is not exact is counted, also what the kernel has made fit the file system without a word. */
+/** Sets both times. A time that is not exact is counted, also one that the kernel has rounded for the file system. @throws SyscallError */
 export function restoreTimes(run: MetadataState, node: Node, mtime: Mtime): void {
   const { mtimeSeconds: seconds, mtimeNanoseconds } = mtime;
   const result = granted(run.filesystem.setTimes(node, seconds, mtimeNanoseconds), 'set the time');

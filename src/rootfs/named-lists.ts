@@ -108,7 +108,7 @@ function accountDirectory(run: Run): Directory | undefined {
   try {
     return run.directories.find('etc', false);
   } catch (error) {
-    // A loop of symlinks is an error only for who wants to write there.
+    // A loop of symlinks is an error only for an entry that is written there.
     if (error instanceof IntegrityError) return undefined;
     throw error;
   }

@@ -38,6 +38,7 @@ const { EISDIR, ENOENT, ENOSPC, EPERM } = constants.errno;
 const LARGE_BYTES = 1024 * 1024;
 /** How many obstacles are removed at one name; more mean that another process makes them again. */
 const MOST_OBSTACLES = 3;
+const NONE: readonly number[] = [];
 
 /** The data of an entry: more of it with each call. */
 export type Content = Pick<EntryReader, 'data'>;
@@ -94,7 +95,7 @@ function placeRoot(run: Run, entry: Entry): void {
  * @returns what the last call returned
  * @throws SyscallError for any other error
  */
-function create(run: Run, place: Place, make: () => number, expected: readonly number[] = []): number {
+function create(run: Run, place: Place, make: () => number, expected = NONE): number {
   let made = make();
   for (let tries = 0; made < 0 && tries < MOST_OBSTACLES; tries += 1) {
     if (!clearObstacle(run, made, place)) break;

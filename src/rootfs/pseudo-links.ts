@@ -36,7 +36,7 @@ export function recordedPath({ pseudoLinks }: Run, path: BytePath): BytePath {
   return parentPath(path) === pseudoLinks?.path ? pathIn(nameOf(path)) : path;
 }
 
-/** Removes all that was kept aside: what has other names by now stays under those. */
+/** Removes the files that were kept; those with other names by now stay under these. @throws SyscallError */
 export function dropPseudoLinks(run: Run): void {
   const place = run.pseudoLinks;
   if (!place) return;

@@ -95,8 +95,8 @@ export class Rootfs {
   async apply(tar: AsyncIterable<Uint8Array>, options: ApplyOptions): Promise<LayerResult> {
     const { label, signal } = options;
     signal?.throwIfAborted();
-    const told: Uint8Array[] = [];
-    this.#onChanges = options.onChanges ?? ((changes) => told.push(changes));
+    const earlier: Uint8Array[] = [];
+    this.#onChanges = options.onChanges ?? ((changes) => earlier.push(changes));
     this.#writer.reopen();
     const result = this.#call({ kind: 'layer', label });
     // Its failure is awaited below, but may come before.
@@ -117,7 +117,7 @@ export class Rootfs {
     }
     try {
       const { entries, changes } = await result;
-      return { entries, changes: changes && Buffer.concat([...told, changes]) };
+      return { entries, changes: changes && Buffer.concat([...earlier, changes]) };
     } catch (error) {
       signal?.throwIfAborted();
       throw error;

@@ -16,6 +16,8 @@ const deniedCodes = new Set(['EACCES', 'EPERM', 'EROFS']);
 /**
  * Makes the directory beside `target` in which it is built: `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. Returns why
  * not (EACCES, EPERM, EROFS) where the directory above may not be written.
+ *
+ * @throws the system's other errors
  */
 export async function makeStage(target: string): Promise<string | { readonly denied: string }> {
   const stage = path.join(
@@ -36,6 +38,7 @@ export async function makeStage(target: string): Promise<string | { readonly den
  * Removes a stage with all that is in it.
  *
  * @param mode `stage`: only when no other run has it; `empty`: it is known to be ours
+ * @throws DestinationError, the system's errors, an Error where something is mounted in it
  */
 export async function removeStage(stage: string, mode: 'stage' | 'empty'): Promise<void> {
   if (mode === 'empty' && (await isRemoved(stage))) return;
@@ -67,7 +70,7 @@ async function isRemoved(stage: string): Promise<boolean> {
 }
 
 /**
- * Removes what killed runs have left for `target`: stages, and trees that were replaced. What cannot be removed stays, without a word.
+ * Removes what killed runs have left for `target`: stages, and trees that were replaced. What cannot be removed stays, without a message.
  */
 export async function removeStaleStages(target: string): Promise<void> {
   for (const stage of await staleStages(target)) await removeStage(stage, 'stage').catch(() => undefined);
