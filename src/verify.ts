@@ -177,7 +177,7 @@ class DirectoryComparison {
       kinds: ['missing', 'extra'],
       rules,
       mayLack: rules.mayLack,
-      untold: (entry) => this.#untold(entry),
+      ignored: (entry) => this.#ignored(entry),
       mayBecome: (expected, found) => options.prepare && isFilled(expected, found),
       isCovered: ({ path: place }) => {
         if (!mounts.has(place)) return false;
@@ -242,7 +242,7 @@ class DirectoryComparison {
   }
 
   /** What dlrootfs itself has put there. */
-  #untold({ path: place, type, mode, names }: DiskEntry): 'known' | 'added' | undefined {
+  #ignored({ path: place, type, mode, names }: DiskEntry): 'known' | 'added' | undefined {
     if (place === '.git' && type === 'directory') return 'known';
     if (place === 'layersize' && type === 'file' && this.#isLayerSize()) return 'known';
     if (place === 'json' && type === 'file' && this.#isOwnJson()) return 'known';

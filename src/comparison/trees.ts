@@ -27,14 +27,14 @@ export interface ComparisonOptions<First, Second, Kind extends string> {
    * Whether a path that only the second tree has is left out: as `known`, or as `added`, which has changed the time of its directory. By
    * default none is.
    */
-  readonly untold?: (entry: Second) => 'known' | 'added' | undefined;
+  readonly ignored?: (entry: Second) => 'known' | 'added' | undefined;
   /** Whether what the second tree has at a path cannot be compared at all, though the first tree has the path. */
   readonly isCovered?: (entry: Second) => boolean;
   /** Whether a directory cannot be compared beyond itself. */
   readonly isClosed?: (entry: Second) => boolean;
   /** Whether what has become of a path is as it should be, however different; by default never. */
   readonly mayBecome?: (expected: First, found: Second) => boolean;
-  /** Told each pair of files whose contents are to be compared. */
+  /** Called with each pair of files whose contents are to be compared. */
   readonly onFiles?: (expected: First, found: Second) => void;
 }
 
@@ -96,7 +96,7 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
 
   /** All differences, in the order of the trees. The time of a directory is left out where another difference explains it. */
   differences(): Difference<Kind>[] {
-    const told: Difference<Kind>[] = [];
+    const differences: Difference<Kind>[] = [];
     for (const draft of [...this.#drafts.values()].toSorted(byPath).toReversed()) {
       const { path, kind, type } = draft;
       const isExplained = type === 'directory' && kind === 'changed' && this.#explained.has(path);
@@ -105,9 +105,9 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
       const isDirectory = type === 'directory' && kind === 'changed' && changes[0]?.what !== 'type';
       if (kind !== 'changed' || (!isDirectory && changes.some(({ what }) => renaming.has(what))))
         this.#explained.add(parentPath(path));
-      told.push({ path: shownPath(path), kind, type, changes });
+      differences.push({ path: shownPath(path), kind, type, changes });
     }
-    return told.toReversed();
+    return differences.toReversed();
   }
 
   #onlyFirst(entry: First): void {
@@ -115,9 +115,9 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
   }
 
   #onlySecond(entry: Second): void {
-    const untold = this.#options.untold?.(entry);
-    if (untold === undefined) this.#draft(this.#options.kinds[1], entry);
-    else if (untold === 'added') this.#explained.add(parentPath(entry.path));
+    const ignored = this.#options.ignored?.(entry);
+    if (ignored === undefined) this.#draft(this.#options.kinds[1], entry);
+    else if (ignored === 'added') this.#explained.add(parentPath(entry.path));
   }
 
   /** Returns whether what is in it is compared next. */

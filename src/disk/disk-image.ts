@@ -1,5 +1,5 @@
 import { ftruncateSync } from 'node:fs';
-import { type FileHandle, statfs } from 'node:fs/promises';
+import { type FileHandle, statfs, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { unwritable } from '../archive/archive-file.ts';
 import { entryBlocks, type NameRecords, paddingOf } from '../archive/entry-blocks.ts';
@@ -164,14 +164,11 @@ async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskReque
   function* commands(): Generator<string, void, void> {
     for (const entry of tree.walk(true)) yield* debugfsCommands(fitting.fit(entry), lost);
   }
-  const lines = commands();
-  const first = lines.next();
-  if (first.done === true) return;
   const script = await request.temporaryFile();
   let result: ToolResult;
   try {
-    await script.write(Buffer.from(first.value, 'latin1'));
-    for (const text of inBatches(lines)) await script.write(Buffer.from(text, 'latin1'));
+    await writeFile(script, inBatches(commands()), 'latin1');
+    if ((await script.stat()).size === 0) return;
     const words = ['-w', '-f', SECOND_FILE, OUTPUT];
     const environment = mke2fsEnvironment(identity);
     result = await runTool(debugfs, words, { files: [descriptor, script.fd], environment, signal });
@@ -233,16 +230,8 @@ function sqfstarArguments({ madeAt }: DiskIdentity, root: TreeEntry): string[] {
 }
 
 function mkfsErofsArguments({ uuid, madeAt }: DiskIdentity): string[] {
-  return [
-    '--quiet',
-    '--tar=f',
-    '-b4096',
-    `-T${madeAt}`,
-    '--mkfs-time',
-    '--preserve-mtime',
-    `-U${uuid}`,
-    OUTPUT,
-  ];
+  const times = [`-T${madeAt}`, '--mkfs-time', '--preserve-mtime'];
+  return ['--quiet', '--tar=f', '-b4096', ...times, `-U${uuid}`, OUTPUT];
 }
 
 /** The error for a tool that did not do its work. */

@@ -143,22 +143,10 @@ const FEATURES =
 /** Arguments of mke2fs(8), which reads the tar on its standard input. */
 export function mke2fsArguments(file: string, { uuid }: DiskIdentity, layout: Ext4Layout): string[] {
   const extended = `hash_seed=${uuid},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0`;
+  const features = ['-O', FEATURES, '-J', `size=${layout.journalMiB}`];
   const numbers = ['-b', String(BLOCK_BYTES), '-I', '256', '-N', String(layout.inodes), '-m', '0'];
-  const journal = ['-J', `size=${layout.journalMiB}`];
   const names = ['-U', uuid, '-E', extended];
-  return [
-    '-q',
-    '-F',
-    '-O',
-    FEATURES,
-    ...numbers,
-    ...journal,
-    ...names,
-    '-d',
-    '-',
-    file,
-    `${layout.bytes / 1024}k`,
-  ];
+  return ['-q', '-F', ...features, ...numbers, ...names, '-d', '-', file, `${layout.bytes / 1024}k`];
 }
 
 /** debugfs reads lines of up to 8,191 bytes, and would take the rest of a longer one for another command. */
