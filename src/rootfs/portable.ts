@@ -117,7 +117,7 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   makeDirectory(parent: Directory, name: ByteName, mode: number): number {
-    return attempt(() => void fs.mkdirSync(this.#path(parent, name), { mode }));
+    return attempt(() => fs.mkdirSync(this.#path(parent, name), { mode }));
   }
 
   makeSymlink(parent: Directory, name: ByteName, target: BytePath): number {

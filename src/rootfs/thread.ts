@@ -70,8 +70,8 @@ class Writer {
         return this.#explained(() => writeOwnFile(run, command.name, command.bytes));
       case 'finish':
         return this.#explained(() => this.#finish(run, command.root));
-      case 'empty':
-      case 'close':
+      // empty, close
+      default:
         return this.#explained(() => this.#leave(run, command.kind));
     }
   }
