@@ -1,4 +1,4 @@
-import { contentDigest } from './comparison/contents.ts';
+import { contentDigest } from './comparison/file-content.ts';
 import { type Difference, exact } from './comparison/differences.ts';
 import { TreeComparison } from './comparison/trees.ts';
 import { UsageError } from './errors.ts';

@@ -2,7 +2,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { PART } from './build.ts';
 import { type Difference, shownPath } from './comparison/differences.ts';
-import { type DiskFile, filesWith } from './comparison/contents.ts';
+import { type DiskFile, filesWith } from './comparison/file-content.ts';
 import { type DiskEntry, DiskRules, DiskTree } from './comparison/disk-tree.ts';
 import { TreeComparison } from './comparison/trees.ts';
 import { DlrootfsError, printable } from './errors.ts';

@@ -11,7 +11,7 @@ import { pathBytes } from '../sys/os-path.ts';
 import { mayDo, ownersToGive } from '../sys/privileges.ts';
 import { accessList, defaultAccessList, isPlainList, textKeys } from '../tar/access-list.ts';
 import { type BytePath, displayPath } from '../tar/entry.ts';
-import { DiskFile } from './contents.ts';
+import { DiskFile } from './file-content.ts';
 import { type Comparable, type ComparedXattrs, noXattrs, type Rules, type Xattrs } from './differences.ts';
 import type { Walk } from './trees.ts';
 
