@@ -21,7 +21,7 @@ const HEADER_TYPES = {
   fifo: 'FIFO',
 } as const satisfies Record<EntryType, string>;
 
-/** What stands in the place of the name of a sparse file, which a record has. */
+/** The name in the header of a sparse file; a record has its own name. */
 const SPARSE_NAME = 'GNUSparseFile.0/sparse' as BytePath;
 
 /**
