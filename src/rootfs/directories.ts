@@ -85,7 +85,7 @@ export class Directories {
     return found;
   }
 
-  /** The directory at `path` without following symlinks; undefined if any component is not a directory. */
+  /** The directory at `path` without following symlinks; undefined if any component is not a directory. @throws as `find` */
   findExact(path: string): Directory | undefined {
     return this.#open.get(path) ?? this.#walk(path, false, false);
   }

@@ -63,14 +63,14 @@ async function addTree(
   const waiting = [''];
   for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
     directories.trim();
-    const directory = directories.find(path, false);
-    const names = directory?.path === path ? filesystem.list(directory) : -1;
-    if (!directory || typeof names === 'number') return undefined;
+    const directory = directories.findExact(path);
+    const names = directory && filesystem.list(directory);
+    if (typeof names !== 'object') return undefined;
     let lines = '';
     for (const name of names.toSorted()) {
-      const stat = filesystem.stat(directory, name);
+      const stat = filesystem.stat(directory!, name);
       if (typeof stat === 'number') return undefined;
-      const below = join(directory.path, name);
+      const below = join(path, name);
       lines += line(below, stat, true);
       newest = Math.max(newest, stat.ctimeSeconds * 1000 + stat.ctimeNanoseconds / 1e6);
       if (stat.type === 'directory') waiting.push(below);

@@ -80,8 +80,8 @@ export class WorkTree {
       if (geteuid!() !== 0) unlockAll(run);
       for (const { path, type } of deepestFirst) {
         run.directories.trim();
-        const parent = run.directories.find(parentPath(path), false);
-        if (!parent || parent.path !== parentPath(path)) continue;
+        const parent = run.directories.findExact(parentPath(path));
+        if (!parent) continue;
         const place = placeIn(parent, nameOf(path));
         if (type === 'directory') removeEmpty(run, place);
         else {
@@ -140,8 +140,8 @@ function unlockAll(run: Run): void {
   const waiting: string[] = [''];
   for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
     run.directories.trim();
-    const directory = run.directories.find(path, false);
-    if (directory?.path !== path) continue;
+    const directory = run.directories.findExact(path);
+    if (!directory) continue;
     unlock(run, directory);
     const names = run.filesystem.list(directory);
     if (typeof names === 'number') continue;
@@ -368,8 +368,8 @@ class Restoration {
 
   #placeOf(path: BytePath): Place {
     const above = parentPath(path);
-    const parent = this.#run.directories.find(above, false);
-    if (parent?.path !== above) throw new SyscallError(-ENOENT, `find the directory ${displayPath(above)}`);
+    const parent = this.#run.directories.findExact(above);
+    if (!parent) throw new SyscallError(-ENOENT, `find the directory ${displayPath(above)}`);
     return placeIn(parent, nameOf(path));
   }
 }
