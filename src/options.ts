@@ -10,6 +10,7 @@ import { type PartOptions, Selection } from './rootfs/selection.ts';
 import type { Runtime, VirtualMachine } from './runtime/config-files.ts';
 import type { IdMappings } from './runtime/runc.ts';
 import { shellWord } from './sys/argv.ts';
+import type { RetryPolicy } from './sys/retry.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -60,7 +61,12 @@ export interface PullRequest {
   /** Use the cache alone, and no network. */
   readonly offline?: boolean | undefined;
   readonly registry?:
-    | Partial<Omit<RegistryOptions, 'environment' | 'connections' | 'offline' | 'report'>>
+    | Partial<
+        Omit<
+          RegistryOptions,
+          'environment' | 'connections' | 'offline' | 'report' | 'signal' | 'manifestStore'
+        >
+      >
     | undefined;
   /** File system back end. Default: libc if it can be loaded. */
   readonly backend?: 'libc' | 'node' | undefined;
@@ -115,42 +121,28 @@ export interface VerifyRequest extends DiffRequest, Pick<PullRequest, 'destinati
   readonly prepare?: boolean | undefined;
 }
 
+/** Members of a request that options have in another form. */
+type Resolved = 'paths' | 'excludes' | 'cache' | 'cacheDirectory' | 'cacheSize' | 'offline' | 'registry';
+/** Members without a default. */
+type Optional = 'idMappings' | 'diskSize' | 'backend' | 'stdin';
+
 /** A request with all defaults, checked for contradictions. */
-export interface PullOptions {
-  readonly image: string;
-  readonly destination: string;
-  readonly git: boolean;
-  readonly layerInfo: boolean;
-  readonly runtimes: readonly Runtime[];
-  readonly force: boolean;
-  readonly replace: boolean | 'always';
-  readonly merge: boolean;
-  readonly rootless: boolean;
-  readonly terminal: boolean;
+export interface PullOptions
+  extends Required<Omit<PullRequest, Resolved | Optional>>, Pick<PullRequest, Optional> {
   readonly idMappings: IdMappings | undefined;
-  readonly prepare: boolean;
   /** The part of the image that is wanted; undefined: all of it. */
   readonly part: PartOptions | undefined;
-  readonly virtualMachines: readonly VirtualMachine[];
-  readonly diskSize: number | undefined;
-  readonly platform: Platform;
   /** The caller named the platform. */
   readonly platformAsked: boolean;
-  readonly jobs: number;
   /** Directory of the cache (undefined: none), and its limit in bytes. */
   readonly store: { readonly directory: string | undefined; readonly maxBytes: number };
   /** `hint` says how to fill the cache; undefined: the network may be used. */
   readonly offline: { readonly hint: string } | undefined;
-  readonly retryPolicy: { readonly retries: number; readonly delay: number };
+  readonly retryPolicy: RetryPolicy;
   readonly registry: RegistryOptions;
-  readonly backend: 'libc' | 'node' | undefined;
   /** The caller's effective id. */
   readonly uid: number;
   readonly gid: number;
-  readonly stdin: AsyncIterable<Uint8Array> | undefined;
-  readonly environment: Environment;
-  readonly report: Report;
-  readonly signal: AbortSignal;
 }
 
 const DEFAULT_CACHE_BYTES = 10 * 2 ** 30;

@@ -18,7 +18,7 @@ import type { Platform } from '../oci/platform.ts';
 import { openStored, readDocument, selectImage, type StoredFiles } from './stored-files.ts';
 
 const REF_NAME = 'org.opencontainers.image.ref.name';
-/** The full name, as containerd and Docker write it beside the tag. */
+/** The full name, as containerd and Docker write it in addition to the tag. */
 const IMAGE_NAME = 'io.containerd.image.name';
 
 /** Where a blob is in a layout (OCI image-layout.md); a parsed digest cannot lead out of it. */

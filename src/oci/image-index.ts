@@ -19,8 +19,7 @@ import type { Schema1 } from './schema1.ts';
  * must still be checked. Empty if nothing fits.
  */
 function pickPlatform(index: ImageIndex, wanted: Platform): readonly Descriptor[] {
-  const ranked = index.manifests.flatMap((descriptor) => {
-    if (isAttestation(descriptor) || !mayBeImage(descriptor)) return [];
+  const ranked = imagesOf(index).flatMap((descriptor) => {
     if (descriptor.platform === undefined) return [{ descriptor, rank: Number.POSITIVE_INFINITY }];
     const rank = platformRank(descriptor.platform, wanted);
     return rank === undefined ? [] : [{ descriptor, rank }];
@@ -32,10 +31,8 @@ function pickPlatform(index: ImageIndex, wanted: Platform): readonly Descriptor[
 /** The platforms an index names, each once, in its order. */
 function platformsOf(index: ImageIndex): readonly Platform[] {
   const named = new Map<string, Platform>();
-  for (const descriptor of index.manifests) {
-    const { platform } = descriptor;
-    if (platform === undefined || isAttestation(descriptor) || !mayBeImage(descriptor)) continue;
-    if (!named.has(formatPlatform(platform))) named.set(formatPlatform(platform), platform);
+  for (const { platform } of imagesOf(index)) {
+    if (platform && !named.has(formatPlatform(platform))) named.set(formatPlatform(platform), platform);
   }
   return [...named.values()];
 }
@@ -52,9 +49,13 @@ function noPlatform(wanted: Platform, present: readonly Platform[], what: string
   });
 }
 
-/** Indexes also list other documents (signatures, artifacts) by types of their own. */
-function mayBeImage({ mediaType }: Descriptor): boolean {
-  return mediaType === '' || ['index', 'manifest'].includes(manifestKind(mediaType) ?? '');
+/** The entries that may be images: indexes also list attestations, and other documents (signatures, artifacts) by types of their own. */
+function imagesOf({ manifests }: ImageIndex): readonly Descriptor[] {
+  return manifests.filter(
+    (entry) =>
+      !isAttestation(entry) &&
+      (entry.mediaType === '' || ['index', 'manifest'].includes(manifestKind(entry.mediaType) ?? '')),
+  );
 }
 
 /** A manifest or index, verified, with its digest. */

@@ -83,7 +83,7 @@ function indexOf(document: JsonObject, mediaType: string, what: string): ImageIn
   };
 }
 
-/** Build provenance and other attestations, which BuildKit lists beside the images. */
+/** Build provenance and other attestations, which BuildKit lists with the images. */
 export function isAttestation(descriptor: Descriptor): boolean {
   const { annotations, platform } = descriptor;
   if (annotations !== undefined && Object.hasOwn(annotations, 'vnd.docker.reference.type')) return true;

@@ -76,8 +76,8 @@ export const Reference = {
   /** The name as people write and read it: `library/alpine` for Docker Hub, `host[:port]/path` elsewhere. */
   name(reference: Pick<Reference, 'registry' | 'repository'>): string {
     const { registry, repository } = reference;
-    const unmistakable = registry === DOCKER_HUB && !namesDomain(repository);
-    return unmistakable ? repository : `${registry}/${repository}`;
+    const unambiguous = registry === DOCKER_HUB && !namesDomain(repository);
+    return unambiguous ? repository : `${registry}/${repository}`;
   },
 
   /** `name:tag`, or `name@digest` where there is a digest. */

@@ -60,12 +60,12 @@ function readBlobResponse(response: Response, range: BlobRange, { size, subject 
   }
   const content = parseContentRange(response.header('content-range'));
   const { start } = range;
-  const sound =
+  const asRequested =
     status === 206 &&
     content?.start === start &&
     (content.size === undefined || size === undefined || content.size === size) &&
     (range.etag === undefined || etag === undefined || etag === range.etag);
-  if (sound) return { body, start, size: content.size, etag, ranges: true };
+  if (asRequested) return { body, start, size: content.size, etag, ranges: true };
   response.discard();
   // The registry of 2014 answers 416 for an empty layer.
   const empty = start === 0 && (size ?? 0) === 0;

@@ -15,7 +15,7 @@ export interface Query<T> extends Subject {
   readonly path: string;
   /** Lower-case names. */
   readonly headers?: Readonly<Record<string, string>>;
-  /** Further statuses that count as success, beside 200. */
+  /** Statuses other than 200 that count as success. */
   readonly also?: readonly number[];
   readonly read: (response: Response) => Promise<T>;
   /** Default: that of the session. */
@@ -56,7 +56,7 @@ export interface EndpointOptions {
   /** `host[:port]` for messages. */
   readonly name: string;
   /** The base of relative paths; ends in a slash. */
-  readonly base: () => Promise<URL>;
+  readonly base: () => URL | Promise<URL>;
   readonly transport: Transport;
   /** Left out: requests carry no credentials. */
   readonly authorization?: Authorization;
@@ -77,7 +77,7 @@ export class Endpoint {
   /** The address in a manifest, as an endpoint that gets neither credentials nor cookies. */
   elsewhere(url: URL): Endpoint {
     const { transport } = this.#options;
-    return new Endpoint({ name: url.host, base: () => Promise.resolve(url), transport });
+    return new Endpoint({ name: url.host, base: () => url, transport });
   }
 
   /**

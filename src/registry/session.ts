@@ -43,7 +43,7 @@ function withoutEmptyCredentials(options: RegistryOptions): RegistryOptions {
   return { ...options, credentials: undefined, noCredentials: true };
 }
 
-/** The registry of the reference knows best what is wrong; what the mirrors said comes after that. */
+/** The error of the registry of the reference, with the answers of the mirrors after it. */
 const explainMirrors: Explain = (failures, registry) => {
   const error = failures.get(registry)!;
   const mirrors = [...failures].filter(([endpoint]) => endpoint !== registry);
@@ -54,6 +54,7 @@ const explainMirrors: Explain = (failures, registry) => {
   );
   if (answers.length === 0) return error;
   const { code, hint } = error;
+  // Of the same class, for the exit code.
   const Kind = error.constructor as new (message: string, details: ErrorDetails) => DlrootfsError;
   return new Kind(error.message + answers.join(''), { code, hint, cause: error });
 };
@@ -95,7 +96,7 @@ class RegistrySession implements Session {
       }
       return this.#version1(await this.#pingVersion1(undefined));
     }
-    // Version 1 has no digests: a reference with one needs no first contact, and perhaps no connection.
+    // Version 1 has no digests: a reference with one needs no first contact, and no connection where the store has its documents.
     if (registryVersion === 2 || digest !== undefined) return this.#version2();
     const contact = await this.#contact();
     return contact.version2 === 'yes' ? this.#version2() : this.#version1Instead(contact);

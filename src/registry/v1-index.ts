@@ -23,24 +23,6 @@ const MAX_IMAGES_BYTES = 16 * 1024 * 1024;
 /** Failures that an error message lists. */
 const LISTED_FAILURES = 3;
 
-/** A credential for version 1, which knows only user names and passwords. */
-interface Basic {
-  /** The Authorization header; undefined for none. */
-  readonly header: string | undefined;
-  /** Names the credentials. */
-  readonly used: string | undefined;
-}
-
-/** For the index: user name and password with the first request, since it sends no challenge. */
-function indexAuthorization({ header, used }: Basic): Authorization {
-  return {
-    used,
-    header: () => Promise.resolve(header),
-    refused: () => Promise.resolve('final'),
-    accepted: () => undefined,
-  };
-}
-
 /** The index of registry version 1, for one repository: the registries of its images, and the token for them. */
 export class V1Index {
   /** With its name space: `library/x`. */
@@ -51,6 +33,7 @@ export class V1Index {
   readonly #cookies = new Cookies();
   readonly #opened: Transport[] = [];
   #endpoint: Endpoint | undefined;
+  /** What goes after `Authorization: Token`; undefined when the index gave none. */
   #token: string | undefined;
   #renewing: Promise<RepositoryData> | undefined;
   #registries: Promise<Failover> | undefined;
@@ -67,11 +50,6 @@ export class V1Index {
     return this.#settings.policy.signal;
   }
 
-  /** What goes after `Authorization: Token`; undefined when the index gave none. */
-  get token(): string | undefined {
-    return this.#token;
-  }
-
   /**
    * The registries that hold the repository.
    *
@@ -86,23 +64,27 @@ export class V1Index {
     const { policy } = this.#settings;
     const { transport, credentials } = this.#host;
     const { base, standalone } = this.#ping;
-    const proof = this.#basicOf(await credentials.find());
-    const endpoint = (url: URL, authorization: Authorization, own: Transport) =>
+    const { header: password, used } = this.#basicOf(await credentials.find());
+    const endpoint = (url: URL, own: Transport, headers: () => readonly (string | undefined)[]) =>
       new Endpoint({
         name: url.host,
-        base: () => Promise.resolve(url),
+        base: () => url,
         transport: own,
-        authorization,
+        authorization: new HeaderList(used, headers, (token) => this.#renew(token)),
         cookies: this.#cookies,
       });
-    this.#endpoint = endpoint(base, indexAuthorization(proof), transport);
+    // The index sends no challenge: it gets the password with the first request.
+    this.#endpoint = endpoint(base, transport, () => [password]);
     const { endpoints } = await this.#read();
     const registries: Endpoint[] = [];
     for (const url of endpoints) {
       const own = url.origin === base.origin;
-      const header = own ? proof.header : undefined;
-      const authorization = new RegistryAuthorization(this, { ...proof, header }, standalone);
-      registries.push(endpoint(url, authorization, own ? transport : await this.#open(url)));
+      // The password is for the index only. A proxy before a standalone registry may want it first.
+      const headers = () => {
+        const both = [this.#token && `${TOKEN}${this.#token}`, own ? password : undefined];
+        return standalone ? both.toReversed() : both;
+      };
+      registries.push(endpoint(url, own ? transport : await this.#open(url), headers));
     }
     return new Failover(registries, policy, explainRegistries);
   }
@@ -139,7 +121,7 @@ export class V1Index {
   }
 
   /** Requests another token in place of `old`, once for all that ask for it. */
-  async renew(old: string): Promise<void> {
+  async #renew(old: string): Promise<void> {
     if (this.#token !== old) return;
     this.#renewing ??= this.#read().finally(() => {
       this.#renewing = undefined;
@@ -147,13 +129,14 @@ export class V1Index {
     await this.#renewing;
   }
 
-  #basicOf(credential: Credential | undefined): Basic {
-    if (!credential) return { header: undefined, used: undefined };
+  /** The header for a user name and a password, and their name for messages. */
+  #basicOf(credential: Credential | undefined): { readonly header?: string; readonly used?: string } {
+    if (!credential) return {};
     const used = describeCredential(credential);
     if (credential.kind === 'password') return { header: basic(credential), used };
     const message = `ignoring ${used}: version 1 of the registry protocol knows user names and passwords only`;
     this.#settings.policy.report({ type: 'notice', message });
-    return { header: undefined, used: undefined };
+    return {};
   }
 
   /** Connections to a registry that is not the index: with the certificates that are its own. */
@@ -172,45 +155,43 @@ export class V1Index {
   }
 }
 
-/** For a registry: the token of the index, or the password where the password is for this server. */
-class RegistryAuthorization implements Authorization {
-  readonly used: string | undefined;
-  readonly #index: V1Index;
-  readonly #basic: string | undefined;
-  readonly #basicFirst: boolean;
-  /** It was accepted last. */
-  #good: string | undefined;
+const TOKEN = 'Token ';
 
-  /** @param basicFirst as for a standalone registry, where a proxy in front may want it */
-  constructor(index: V1Index, { header, used }: Basic, basicFirst: boolean) {
-    this.#index = index;
-    this.#basic = header;
-    this.#basicFirst = basicFirst;
+/** Tries Authorization headers in their order, first the one that was accepted last. */
+class HeaderList implements Authorization {
+  readonly used: string | undefined;
+  readonly #headers: () => readonly (string | undefined)[];
+  readonly #renew: (token: string) => Promise<void>;
+  #accepted: string | undefined;
+
+  constructor(
+    used: string | undefined,
+    headers: () => readonly (string | undefined)[],
+    renew: (token: string) => Promise<void>,
+  ) {
     this.used = used;
+    this.#headers = headers;
+    this.#renew = renew;
   }
 
-  #candidates(): readonly string[] {
-    const { token } = this.#index;
-    const header = token === undefined ? undefined : `Token ${token}`;
-    const both = this.#basicFirst ? [this.#basic, header] : [header, this.#basic];
-    return both.filter((each) => each !== undefined);
+  #left(tried: Tried): readonly string[] {
+    return this.#headers().filter((header) => header !== undefined && !tried.includes(header)) as string[];
   }
 
   header(tried: Tried): Promise<string | undefined> {
-    const candidates = this.#candidates().filter((header) => !tried.includes(header));
-    return Promise.resolve(candidates.find((header) => header === this.#good) ?? candidates[0]);
+    const left = this.#left(tried);
+    return Promise.resolve(left.find((header) => header === this.#accepted) ?? left[0]);
   }
 
   async refused({ header }: Refusal, tried: Tried): Promise<Verdict> {
-    // A token that was good until now has expired.
-    if (header !== undefined && header === this.#good && header !== this.#basic) {
-      await this.#index.renew(header.slice('Token '.length));
-    }
-    return this.#candidates().some((each) => !tried.includes(each)) ? 'again' : 'final';
+    // A token that was accepted until now has expired.
+    if (header !== undefined && header === this.#accepted && header.startsWith(TOKEN))
+      await this.#renew(header.slice(TOKEN.length));
+    return this.#left(tried).length > 0 ? 'again' : 'final';
   }
 
   accepted(header: string | undefined): void {
-    this.#good = header;
+    this.#accepted = header;
   }
 }
 

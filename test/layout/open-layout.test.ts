@@ -125,7 +125,12 @@ test('several platforms stand in a nested index or in index.json itself', async 
   writeFiles(scratch.join('flat'), layoutFiles(platforms));
   for (const form of ['nested', 'flat']) {
     const text = `oci:${scratch.join(form)}`;
-    assert.equal((await imageOf(await open(text, scratch))).digest, manifest.digest);
+    const image = await imageOf(await open(text, scratch));
+    assert.equal(image.digest, manifest.digest);
+    assert.deepEqual(
+      image.platforms,
+      platforms.map(({ platform }) => platform),
+    );
     assert.equal((await imageOf(await open(text, scratch), 'arm64')).digest, arm.digest);
     await assert.rejects(imageOf(await open(text, scratch), 's390x'), {
       exitCode: 3,

@@ -167,9 +167,9 @@ export interface Location {
  */
 function parseMirror(text: string, reference: Reference): Location {
   const address = URL.parse(text.includes('://') ? text : `https://${text}`);
-  const sound =
+  const valid =
     address && /^https?:$/.test(address.protocol) && address.hostname && !address.search && !address.hash;
-  if (!sound || address.username || address.password) {
+  if (!valid || address.username || address.password) {
     throw new UsageError('cannot use a mirror that is not [scheme://]host[:port][/path]', {
       hint: 'write it as mirror.example.com or http://localhost:5000; put credentials into --authfile',
     });

@@ -124,7 +124,7 @@ export class Connections {
 /**
  * The context for connections with these settings.
  *
- * @param system use the system's authorities too: they are slow to read, and seldom needed beside the bundled ones
+ * @param system use the system's authorities too: they are slow to read, and the bundled ones are nearly always enough
  */
 async function secureContext(settings: TlsSettings, system: boolean): Promise<SecureContext> {
   const { createSecureContext, getCACertificates } = await import('node:tls');

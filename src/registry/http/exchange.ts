@@ -6,7 +6,7 @@ import { SlowError, transportError } from './transport-error.ts';
 /** A route to a server. */
 export interface Route {
   readonly dispatcher: Dispatcher;
-  /** `host:port` of the proxy on the way; undefined without one. */
+  /** `host:port` of the proxy; undefined without one. */
   readonly proxy: string | undefined;
 }
 
@@ -55,11 +55,6 @@ const LEAST_PROGRESS = 4096;
 type Headers = Readonly<Record<string, string | string[] | undefined>>;
 type Chunk = IteratorResult<Uint8Array, undefined>;
 
-interface Waiter {
-  resolve(chunk: Chunk): void;
-  reject(error: unknown): void;
-}
-
 /**
  * One request and its answer: undici's buffers go to the reader directly, without a stream. Pauses the connection while the reader is slow,
  * and fails when the server is.
@@ -73,7 +68,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   readonly #head = Promise.withResolvers<Response>();
   readonly #queue: Uint8Array[] = [];
   #queued = 0;
-  #waiting: Waiter | undefined;
+  #waiting: PromiseWithResolvers<Chunk> | undefined;
   #controller: Dispatcher.DispatchController | undefined;
   #proxy: string | undefined;
   #deadline: NodeJS.Timeout | undefined;
@@ -240,9 +235,8 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     }
     if (this.#error !== undefined) return Promise.reject(this.#error);
     if (this.#ended) return Promise.resolve({ done: true, value: undefined });
-    return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject };
-    });
+    this.#waiting = Promise.withResolvers();
+    return this.#waiting.promise;
   }
 
   /** Leaves the body early. */

@@ -137,7 +137,7 @@ interface Failure {
   readonly reason: string;
   /** `host[:port]` of the server. */
   readonly host: string;
-  /** The server, with the proxy on the way if any. */
+  /** The server, and the proxy if there is one. */
   readonly server: string;
   /** What is connected to: the server or the proxy. */
   readonly peer: string;
@@ -298,7 +298,7 @@ const ROWS: readonly Row[] = [
  * Turns a failure below HTTP into an error to act on. Errors that are neither of the network nor of ours come back as they are.
  *
  * @param inBody the head of the answer had come
- * @param proxy `host:port` of the proxy on the way: what cannot be connected to is that
+ * @param proxy its `host:port`, where the connection goes to a proxy
  */
 export function transportError(
   error: unknown,
