@@ -3,11 +3,11 @@ import { setImmediate } from 'node:timers/promises';
 import { answersVersion, shortUsage } from './quick-answer.ts';
 import { tooLowLimit } from './process-limits.ts';
 import { ownProcess } from './sys/native.ts';
-import { isInUserNamespace } from './command-line/inside.ts';
 import { describeFailure, type Failure } from './command-line/failure.ts';
 import { DestinationError, ExitCode, InterruptedError } from './errors.ts';
 import { exactArguments } from './sys/argv.ts';
 import { explainOsError } from './sys/os-error.ts';
+import { isInUserNamespace } from './sys/privileges.ts';
 
 const endingSignals = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 

@@ -291,6 +291,10 @@ export function optionDescription({ description, defaultValue, argChoices, flags
 const named = (...names: readonly string[]): Option[] =>
   names.map((name) => options.find(({ long }) => long === `--${name}`)!);
 
+/** Flags of a command that asks a registry, and of one that also reads layers. */
+const remote = [...credentials, ...registry];
+const layered = [...named('platform'), ...remote, ...download];
+
 /** Flags about output of a command whose result is text: it cannot be silent. */
 const report = named('verbose', 'json', 'progress');
 
@@ -316,17 +320,15 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     synopsis: 'inspect IMAGE',
     summary: 'describe an image: digest, platforms, command, layers, and what a pull of it would download',
     words: ['<image>'],
-    options: [...named('platform'), ...credentials, ...registry, ...download, ...report, ...other],
+    options: [...layered, ...report, ...other],
   },
   verify: {
     synopsis: 'verify IMAGE [-d DIR]',
     summary: 'print what differs between DIR and an image; exit code 9 if anything does',
     words: ['<image>'],
     options: [
-      ...named('dest', 'path', 'exclude', 'contents', 'prepare', 'userns', 'platform'),
-      ...credentials,
-      ...registry,
-      ...download,
+      ...named('dest', 'path', 'exclude', 'contents', 'prepare', 'userns'),
+      ...layered,
       ...output,
       ...other,
     ],
@@ -335,33 +337,19 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     synopsis: 'diff IMAGE1 IMAGE2',
     summary: 'print what differs between two images; exit code 9 if anything does',
     words: ['<image>', '<image>'],
-    options: [
-      ...named('path', 'exclude', 'platform'),
-      ...credentials,
-      ...registry,
-      ...download,
-      ...output,
-      ...other,
-    ],
+    options: [...named('path', 'exclude'), ...layered, ...output, ...other],
   },
   cat: {
     synopsis: 'cat IMAGE PATH',
     summary: 'write what a file of an image holds to standard output',
     words: ['<image>', '<path>'],
-    options: [
-      ...named('platform'),
-      ...credentials,
-      ...registry,
-      ...download,
-      ...named('verbose', 'progress'),
-      ...other,
-    ],
+    options: [...layered, ...named('verbose', 'progress'), ...other],
   },
   tags: {
     synopsis: 'tags REPOSITORY',
     summary: 'list the tags of a repository, one per line',
     words: ['<repository>'],
-    options: [...credentials, ...registry, ...report, ...other],
+    options: [...remote, ...report, ...other],
   },
   cache: {
     synopsis: 'cache [size|prune|add IMAGE]',
@@ -370,8 +358,7 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     words: ['[size|prune|add]', '[image]'],
     options: [
       ...named('platform'),
-      ...credentials,
-      ...registry,
+      ...remote,
       ...named('jobs', 'cache-dir', 'cache-size'),
       ...report,
       ...other,

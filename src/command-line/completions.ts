@@ -25,7 +25,8 @@ export function completionScript(shell: string): string {
 }
 
 /** What a shell offers for a word: these words, or what it finds itself. */
-type Candidates = readonly string[] | 'files' | 'directories' | 'branches' | 'images' | 'nothing';
+type Found = 'files' | 'directories' | 'branches' | 'images' | 'nothing';
+type Candidates = readonly string[] | Found;
 
 const commandWords: readonly string[] = Object.keys(commands).filter((name) => name !== 'pull');
 
@@ -60,20 +61,20 @@ function candidatesAfter(option: Option): Candidates | undefined {
   return option.argChoices ?? AFTER_FLAG[option.long!] ?? 'nothing';
 }
 
-/** Candidates for a command's word; for `pull` the image. */
-const commandArguments: Readonly<Record<string, Candidates>> = {
-  pull: 'images',
-  inspect: 'images',
-  verify: 'images',
-  cat: 'images',
-  diff: 'images',
-  tags: 'nothing',
-  cache: ['size', 'prune', 'add'],
-  checkout: 'branches',
-  completion: ['bash', 'zsh', 'fish'],
-  help: [...new Set([...commandWords, ...topicNames])],
-  version: 'nothing',
+/** Candidates for a command's word, by what the word is. */
+const WORDS: Readonly<Record<string, Candidates>> = {
+  image: 'images',
+  branch: 'branches',
+  shell: Object.keys(SCRIPTS),
+  topic: [...new Set([...commandWords, ...topicNames])],
 };
+
+const commandArguments: Readonly<Record<string, Candidates>> = Object.fromEntries(
+  Object.entries(commands).map(([name, { words: [word = ''] = [] }]) => {
+    const meant = word.slice(1, -1);
+    return [name, meant.includes('|') ? meant.split('|') : (WORDS[meant] ?? 'nothing')];
+  }),
+);
 
 /** Where a function offers nothing, bash itself offers files (`complete -o default`). */
 function bashCompletion(): string {
@@ -138,20 +139,16 @@ complete -o default -F _dlrootfs dlrootfs
 `;
 }
 
-function bashOffer(candidates: Candidates): string {
-  switch (candidates) {
-    case 'files':
-      return ':';
-    case 'images':
-      return `_dlrootfs_words '${localSources.join(' ')}'`;
-    case 'directories':
-    case 'branches':
-    case 'nothing':
-      return `_dlrootfs_${candidates}`;
-    default:
-      return `_dlrootfs_words '${candidates.join(' ')}'`;
-  }
-}
+const BASH: Readonly<Record<Found, string>> = {
+  files: ':',
+  images: `_dlrootfs_words '${localSources.join(' ')}'`,
+  directories: '_dlrootfs_directories',
+  branches: '_dlrootfs_branches',
+  nothing: '_dlrootfs_nothing',
+};
+
+const bashOffer = (candidates: Candidates): string =>
+  typeof candidates === 'string' ? BASH[candidates] : `_dlrootfs_words '${candidates.join(' ')}'`;
 
 /** For a file `_dlrootfs` in `$fpath` as well as for `source <(dlrootfs completion zsh)`. */
 function zshCompletion(): string {
@@ -206,21 +203,16 @@ function flagSpecs(option: Option): string[] {
   });
 }
 
-function zshAction(candidates: Candidates): string {
-  switch (candidates) {
-    case 'files':
-      return '_files';
-    case 'directories':
-      return '_files -/';
-    case 'nothing':
-      return ' ';
-    case 'images':
-    case 'branches':
-      return `_dlrootfs_${candidates}`;
-    default:
-      return `(${candidates.join(' ')})`;
-  }
-}
+const ZSH: Readonly<Record<Found, string>> = {
+  files: '_files',
+  images: '_dlrootfs_images',
+  directories: '_files -/',
+  branches: '_dlrootfs_branches',
+  nothing: ' ',
+};
+
+const zshAction = (candidates: Candidates): string =>
+  typeof candidates === 'string' ? ZSH[candidates] : `(${candidates.join(' ')})`;
 
 function fishCompletion(): string {
   const flags = everyOption.map((option) => {

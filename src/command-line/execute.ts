@@ -62,10 +62,10 @@ async function runInvocation(invocation: Invocation, context: CliContext): Promi
     cache: runCache,
     cat: runCat,
     checkout: runCheckout,
-    diff: runDiff,
+    diff: runComparison,
     inspect: runInspect,
     tags: runTags,
-    verify: runVerify,
+    verify: runComparison,
   };
   return await (others[command] ?? runPull)(invocation, context);
 }
@@ -79,12 +79,11 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<voi
     return await runExport(invocation, output, context);
   }
   const { stdout } = context;
-  const [{ pull }, request] = await Promise.all([import('../index.ts'), requestOf(invocation, context)]);
   const lines = values.quiet !== true && values.json !== true;
-  const summary = await reporting(invocation, context, lines, (report) =>
-    pull(request.image, { ...request, report }),
+  const summary = await reporting(invocation, context, lines, ({ pull }, request) =>
+    pull(request.image, request),
   );
-  if (values.json === true) stdout.write(`${JSON.stringify(summary)}\n`);
+  if (values.json === true) printJson(summary, context);
   else if (values.quiet === true) stdout.write(osPath(`${summary.destination}\n`));
   // A password that was typed, in a file or in a variable is not in the history.
   else if (/^:|:./.test(values.user ?? '') || values.registryToken)
@@ -130,16 +129,12 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
     throw new DestinationError('cannot write the archive: standard output is closed', {
       hint: 'redirect it, as in > FILE.tar, or use -o FILE.tar',
     });
-  const [{ exportArchive }, request] = await Promise.all([
-    import('../index.ts'),
-    requestOf(invocation, context),
-  ]);
   const lines = values.quiet !== true && values.json !== true && output !== '-';
-  const summary = await reporting(invocation, context, lines, (report) =>
-    exportArchive(request.image, output === '-' ? stdout : output, { ...request, report }),
+  const summary = await reporting(invocation, context, lines, ({ exportArchive }, request) =>
+    exportArchive(request.image, output === '-' ? stdout : output, request),
   );
   if (output === '-') return;
-  if (values.json === true) stdout.write(`${JSON.stringify(summary)}\n`);
+  if (values.json === true) printJson(summary, context);
   else if (values.quiet === true) stdout.write(osPath(`${output}\n`));
 }
 
@@ -160,53 +155,43 @@ async function runCheckout({ values, words }: Invocation, context: CliContext): 
 /** `dlrootfs inspect IMAGE`, and a pull with `--dry-run`. */
 async function runInspect(invocation: Invocation, context: CliContext): Promise<void> {
   const { stdout } = context;
-  const request = await requestOf(invocation, context);
-  const [{ inspect }, { inspectionText }] = await Promise.all([
-    import('../index.ts'),
-    import('../report/text.ts'),
-  ]);
-  const found = await reporting(invocation, context, false, (report) =>
-    inspect(request.image, { ...request, report }),
+  const found = await reporting(invocation, context, false, ({ inspect }, request) =>
+    inspect(request.image, request),
   );
-  const text = () => inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined);
-  stdout.write(invocation.values.json === true ? `${JSON.stringify(found)}\n` : text());
+  if (invocation.values.json === true) return printJson(found, context);
+  const { inspectionText } = await import('../report/text.ts');
+  stdout.write(inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined));
 }
 
 /** `dlrootfs cat IMAGE PATH`. */
 async function runCat(invocation: Invocation, context: CliContext): Promise<void> {
-  const { stdout } = context;
   if (context.isClosed(1))
     throw new DestinationError('cannot write the file: standard output is closed', {
       hint: 'redirect it, as in > FILE',
     });
-  const [{ cat }, request] = await Promise.all([import('../index.ts'), requestOf(invocation, context)]);
-  await reporting(invocation, context, false, (report) =>
-    cat(request.image, invocation.words[1]!, stdout, { ...request, report }),
+  await reporting(invocation, context, false, ({ cat }, request) =>
+    cat(request.image, invocation.words[1]!, context.stdout, request),
   );
 }
 
-/** `dlrootfs verify IMAGE`: a line for each difference. */
-async function runVerify(invocation: Invocation, context: CliContext): Promise<number | void> {
-  const { values } = invocation;
-  const [{ verify }, request] = await Promise.all([import('../index.ts'), requestOf(invocation, context)]);
-  const found = await reporting(invocation, context, false, (report) =>
-    verify(request.image, { ...request, report, contents: values.contents }),
-  ).catch((error: unknown) => {
+/** `dlrootfs verify IMAGE` and `dlrootfs diff IMAGE1 IMAGE2`: a line for each difference. */
+async function runComparison(invocation: Invocation, context: CliContext): Promise<number | void> {
+  const { json, quiet, contents } = invocation.values;
+  const other = invocation.words[1];
+  const compare: Work<{ readonly differences: readonly Difference[] }> = ({ verify, diff }, request) =>
+    other === undefined
+      ? verify(request.image, { ...request, contents })
+      : diff(request.image, other, request);
+  const found = await reporting(invocation, context, false, compare).catch((error: unknown) => {
     throw aboutDirectory(error, invocation);
   });
-  return await printDifferences(found, values, context);
-}
-
-/** `dlrootfs diff IMAGE1 IMAGE2`, likewise. */
-async function runDiff(invocation: Invocation, context: CliContext): Promise<number | void> {
-  const image = invocation.words[1]!;
-  const [{ diff }, request] = await Promise.all([import('../index.ts'), requestOf(invocation, context)]);
-  const found = await reporting(invocation, context, false, (report) =>
-    diff(request.image, image, { ...request, report }),
-  ).catch((error: unknown) => {
-    throw aboutDirectory(error, invocation);
-  });
-  return await printDifferences(found, invocation.values, context);
+  const { differences } = found;
+  if (json === true) printJson(found, context);
+  else if (quiet !== true) {
+    const { differenceText } = await import('../comparison/differences.ts');
+    context.stdout.write(differences.map((difference) => `${differenceText(difference)}\n`).join(''));
+  }
+  return differences.length > 0 ? ExitCode.different : undefined;
 }
 
 /** An error about a word that is no image, with the right hint where it is a directory here. */
@@ -222,29 +207,14 @@ function aboutDirectory(error: unknown, { command, words }: Invocation): unknown
   return error;
 }
 
-async function printDifferences(
-  found: { readonly differences: readonly Difference[] },
-  { json, quiet }: FlagValues,
-  { stdout }: CliContext,
-): Promise<number | void> {
-  const { differenceText } = await import('../comparison/differences.ts');
-  const { differences } = found;
-  if (json === true) stdout.write(`${JSON.stringify(found)}\n`);
-  else if (quiet !== true)
-    stdout.write(differences.map((difference) => `${differenceText(difference)}\n`).join(''));
-  return differences.length > 0 ? ExitCode.different : undefined;
-}
-
 /** `dlrootfs tags REPOSITORY`: one per line, or one JSON array. */
 async function runTags(invocation: Invocation, context: CliContext): Promise<void> {
-  const { stdout } = context;
   const json = invocation.values.json === true;
-  const [{ listTags }, request] = await Promise.all([import('../index.ts'), requestOf(invocation, context)]);
-  const onTag = (tag: string) => void stdout.write(`${printable(tag)}\n`);
-  const all = await reporting(invocation, context, false, (report) =>
-    listTags(request.image, { ...request, report, onTag: json ? undefined : onTag }),
+  const onTag = (tag: string) => void context.stdout.write(`${printable(tag)}\n`);
+  const all = await reporting(invocation, context, false, ({ listTags }, request) =>
+    listTags(request.image, { ...request, onTag: json ? undefined : onTag }),
   );
-  if (json) stdout.write(`${JSON.stringify(all)}\n`);
+  if (json) printJson(all, context);
 }
 
 /** `dlrootfs cache [size|prune|add IMAGE]`. */
@@ -277,40 +247,45 @@ async function runCacheAdd(invocation: Invocation, context: CliContext): Promise
   if (image === undefined)
     throw new UsageError('cache add needs an image', { hint: 'write dlrootfs cache add IMAGE' });
   const named = { ...invocation, words: [image] };
-  const [{ cache }, request] = await Promise.all([import('../index.ts'), requestOf(named, context)]);
-  const added = await reporting(named, context, false, (report) => cache.add(image, { ...request, report }));
+  const added = await reporting(named, context, false, ({ cache }, request) => cache.add(image, request));
   const { reference, layers, sizes } = added;
   const fetched = `${formatBytes(sizes.network)} downloaded, ${formatBytes(sizes.cache)} there before`;
-  const text = `has ${reference}: ${layers} layers, ${fetched}`;
-  printCache(added, text, invocation.values, context);
+  printCache(added, `has ${reference}: ${layers} layers, ${fetched}`, invocation.values, context);
 }
 
 function printCache(
   result: { readonly directory: string },
   text: string,
-  { json }: Invocation['values'],
-  { stdout }: CliContext,
+  { json }: FlagValues,
+  context: CliContext,
 ): void {
-  if (json === true) stdout.write(`${JSON.stringify(result)}\n`);
-  else stdout.write(`${printable(result.directory)}: ${text}\n`);
+  if (json === true) printJson(result, context);
+  else context.stdout.write(`${printable(result.directory)}: ${text}\n`);
 }
 
-/** Flags and environment as a request to the library; what is missing is the report. */
-async function requestOf(invocation: Invocation, context: CliContext): Promise<PullRequest> {
-  const { pullRequest } = await import('./request.ts');
-  return await pullRequest(invocation, context);
+function printJson(result: unknown, { stdout }: CliContext): void {
+  stdout.write(`${JSON.stringify(result)}\n`);
 }
+
+/** A call of the library, with the flags and the environment as its request. */
+type Work<T> = (
+  library: typeof import('../index.ts'),
+  request: PullRequest & { readonly report: Report },
+) => Promise<T>;
 
 /** Runs `work` with the reports that the flags ask for: the original's lines on standard output, the rest on standard error. */
 async function reporting<T>(
   invocation: Invocation,
   context: CliContext,
   linesOnStdout: boolean,
-  work: (report: Report) => Promise<T>,
+  work: Work<T>,
 ): Promise<T> {
+  const [library, { pullRequest }] = await Promise.all([import('../index.ts'), import('./request.ts')]);
+  const request = await pullRequest(invocation, context);
   const { report, stop } = openErrorChannel(invocation, context, linesOnStdout);
+  const all = linesOnStdout ? fanOut([report, textReport(context.stdout)]) : report;
   try {
-    return await work(linesOnStdout ? fanOut([report, textReport(context.stdout)]) : report);
+    return await work(library, { ...request, report: all });
   } finally {
     stop();
   }

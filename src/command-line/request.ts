@@ -3,9 +3,9 @@ import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 import type { PullRequest } from '../options.ts';
 import { runtimes, virtualMachines } from '../runtime/config-files.ts';
 import { utf8Directory, utf8Path } from '../sys/os-path.ts';
+import { isInUserNamespace } from '../sys/privileges.ts';
 import type { FlagValues } from './commands.ts';
-import { readCredentials } from './given-credentials.ts';
-import { isInUserNamespace } from './inside.ts';
+import { readCredentials } from './credentials.ts';
 import type { Invocation } from './program.ts';
 import type { CliContext } from './execute.ts';
 

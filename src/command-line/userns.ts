@@ -10,8 +10,8 @@ import { InterruptedError, printable, UsageError } from '../errors.ts';
 import type { Environment } from '../options.ts';
 import type { IdMapping, IdMappings } from '../runtime/runc.ts';
 import { parseId } from '../sys/passwd.ts';
+import { isInUserNamespace, USERNS_VARIABLE } from '../sys/privileges.ts';
 import type { CliContext } from './execute.ts';
-import { isInUserNamespace, USERNS_VARIABLE } from './inside.ts';
 
 /** On it the shell inside says that it is there, and hears that it has its ids. */
 const HANDSHAKE = 3;

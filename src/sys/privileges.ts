@@ -38,6 +38,14 @@ export function isInitialUserNamespace(): boolean {
   return map === '' || /^\s*0\s+0\s+4294967295\s*$/.test(map);
 }
 
+/** Set by the run outside of --userns for the one that it starts in a user namespace. */
+export const USERNS_VARIABLE = 'DLROOTFS_USERNS';
+
+/** Whether this run is the one inside. */
+export function isInUserNamespace(environment: Readonly<Record<string, string | undefined>>): boolean {
+  return environment[USERNS_VARIABLE] !== undefined;
+}
+
 /** Empty without /proc. */
 function procFile(name: string): string {
   try {
