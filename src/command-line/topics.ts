@@ -79,15 +79,15 @@ export const topics: Readonly<Record<string, Topic>> = {
     title: 'REFRESH',
     summary: 'the newest image in a DIR that has one: --replace, --merge',
     paragraphs: [
-      'A pull into a DIR that holds other files adds the files of the image and leaves the others. Where DIR holds another image, an older one of the same tag too, it is an error: use one of these.',
+      'A pull into a DIR with other files adds those of the image and keeps the others. If DIR holds another image, or an older one of the same tag, the pull is an error without one of these flags:',
       [
         [
           '--replace',
           'DIR becomes exactly the image; any other file in it is removed. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was',
         ],
-        ['--replace=always', 'likewise, also where DIR is the image already'],
+        ['--replace=always', 'the same, even if DIR is the image already'],
         ['--merge', 'the image is unpacked over the other one, and no file is removed'],
-        ['dlrootfs verify IMAGE -d DIR', 'what --replace would change, or anybody has changed'],
+        ['dlrootfs verify IMAGE -d DIR', 'prints what is not as in the image, and changes nothing'],
       ],
       'With --replace nothing is done if the tag is the same image as before and DIR is unchanged: each file has the inode, type, mode, owner, size and times that it had after the pull. No content is read: the time of the last change (ctime) shows each write. A note of these is in the cache, where no container can change it; without the note, DIR is built again.',
       'Layers in the cache are not downloaded again: a refresh downloads only those that are new in the image. The original line "Downloading layers:" is printed all the same.',
@@ -112,7 +112,7 @@ export const topics: Readonly<Record<string, Topic>> = {
     title: 'OUTPUT',
     summary: 'standard output, progress, JSON, one archive',
     paragraphs: [
-      'Standard output has the lines of the original: Opening a session, Image ID, a line per layer, Rootfs of IMAGE in DIR. They are the same whether layers are downloaded or cached. Progress, notices and errors go to standard error. An error is a line error: with the reason, then a line hint: with what to do.',
+      'Standard output has the lines of the original: Opening a session, Image ID, a line per layer, Rootfs of IMAGE in DIR. They are the same whether layers are downloaded or cached. DIR/json has the JSON of the image, as in the original; --no-json leaves it out. Progress, notices and errors go to standard error. An error is a line error: with the reason, then a line hint: with what to do.',
       [
         ['-q', 'only the destination, as typed'],
         [

@@ -72,7 +72,7 @@ test('too few free processes of the user are an error', { skip: noOtherUser }, a
   const run = (limit: number, others: string, flags: string) =>
     inShell(
       lonely(
-        `ulimit -u ${limit}; ${others} $PROGRAM ${setting.reference} --no-cache ${flags}; code=$?; jobs -p | xargs -r kill; exit $code`,
+        `ulimit -u ${limit}; ${others} $PROGRAM ${setting.reference} --no-cache ${flags}; code=$?; jobs -p | xargs -r kill; wait; exit $code`,
       ),
       setting.scratch.path,
     );
