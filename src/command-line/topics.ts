@@ -89,7 +89,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['--merge', 'the image is unpacked over the other one, and no file is removed'],
         ['dlrootfs verify IMAGE -d DIR', 'prints what is not as in the image, and changes nothing'],
       ],
-      'With --replace nothing is done if the tag is the same image as before and DIR is unchanged: each file has the inode, type, mode, owner, size and times that it had after the pull. No content is read: the time of the last change (ctime) shows each write. A note of these is in the cache, where no container can change it; without the note, DIR is built again.',
+      'With --replace nothing is done if the tag is the same image as before and DIR is unchanged: each file has the inode, type, mode, owner, size and times that it had after the pull. No content is read: the time of the last change (ctime) shows each write. A note of these is in the cache, where no container can change it. Without it, as after a pull without --replace, DIR is built again.',
       'Layers in the cache are not downloaded again: a refresh downloads only those that are new in the image. The original line "Downloading layers:" is printed all the same.',
       'Not replaced are /, mount points and what has one in it, home directories, directories of the system, and what holds the working directory or the cache.',
     ],
@@ -211,7 +211,7 @@ export const topics: Readonly<Record<string, Topic>> = {
   },
   comparison: {
     title: 'COMPARISON',
-    summary: 'what verify and diff compare, and how they tell differences',
+    summary: 'what verify and diff compare, and what they print',
     paragraphs: [
       'verify prints one line for each path that differs, in the order of the paths, and nothing where DIR is the image:',
       [
@@ -219,8 +219,8 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['extra PATH', 'DIR has it, the image has not'],
         ['changed PATH: …', 'such as mode 0755→0777, owner 0:0→1000:1000, size 5→6: the image, then DIR'],
       ],
-      'A directory that is missing or extra is one line, with a slash at its end. Compared are type, mode, owner, size, time (as exact as the file system keeps it), target of symlinks, device numbers, hard links and extended attributes with access lists; with --contents every byte too. Where something in a directory was made or removed, the time of the directory is not told.',
-      'Not told: the files json, layersize and .git of a pull; with --prepare what a pull with --prepare adds; with --path and --exclude what is not in that part; what this user could not have restored. A plain user may have other owners, no setuid bits, devices and capabilities. What the user may not read is counted in a notice, and mount points are named in one: what is mounted in DIR is not compared.',
+      'A directory that is missing or extra is one line, with a slash at its end. Compared are type, mode, owner, size, time (as exact as the file system keeps it), target of symlinks, device numbers, hard links and extended attributes with access lists; with --contents every byte too. Where something in a directory was made or removed, the time of the directory is not reported.',
+      'Not reported: the files json, layersize and .git of a pull; with --prepare what a pull with --prepare adds; with --path and --exclude what is not in that part; what this user could not have restored. A plain user may have other owners, no setuid bits, devices and capabilities. What the user may not read is counted in a notice, and mount points are named in one: what is mounted in DIR is not compared.',
       'diff compares two images in the same way, without a directory: removed PATH, added PATH, changed PATH: the first image, then the second. Contents are compared wherever the sizes are equal; layers that both images have need not be. Credentials of the command line are for one registry: for two, log in to both.',
       'A digest in the name of an image (…@sha256:…) that is cached needs no network. In a DIR nothing is changed, no symlink in it is followed, and only regular files are opened. --json prints one object (docs/schema/verification.schema.json, docs/schema/differences.schema.json); -q prints nothing, for the exit code alone.',
     ],
