@@ -1,7 +1,7 @@
 import { modeWithList, accessList, textKeys } from '../tar/access-list.ts';
 import type { BytePath, EntryType } from '../tar/entry.ts';
 import type { FileStat } from './filesystem.ts';
-import { ByteStrings, Records, type Spool } from './memory-tables.ts';
+import { ByteStrings, Column, DoubleColumn, Records, type Spool } from './memory-tables.ts';
 
 /**
  * In bytes: to extended attributes of a file that take more, hard links cannot add others, which would cost time for all of them. What
@@ -50,27 +50,27 @@ export interface InodeMetadata extends InodeStatus {
 export class Inodes {
   readonly #records = new Records();
   /** How many names it has. */
-  readonly links = this.#records.column();
+  readonly links = this.#records.column(new Column());
   /** In bytes. */
-  readonly size = this.#records.column(Float64Array);
-  readonly uid = this.#records.column();
-  readonly gid = this.#records.column();
-  readonly mtimeSeconds = this.#records.column(Float64Array);
-  readonly mtimeNanoseconds = this.#records.column();
+  readonly size = this.#records.column(new DoubleColumn());
+  readonly uid = this.#records.column(new Column());
+  readonly gid = this.#records.column(new Column());
+  readonly mtimeSeconds = this.#records.column(new DoubleColumn());
+  readonly mtimeNanoseconds = this.#records.column(new Column());
   /** Twelve bits of mode, then four of type, then the flags. */
-  readonly #mode = this.#records.column();
+  readonly #mode = this.#records.column(new Column());
   /** Of a file: how many bytes the layers store of it. */
-  readonly #stored = this.#records.column(Float64Array);
+  readonly #stored = this.#records.column(new DoubleColumn());
   /** Of a file whose content is in the spool. */
-  readonly #position = this.#records.column(Float64Array);
+  readonly #position = this.#records.column(new DoubleColumn());
   /** Of any other file: where the layers have its content. */
-  readonly #layer = this.#records.column();
-  readonly #ordinal = this.#records.column();
+  readonly #layer = this.#records.column(new Column());
+  readonly #ordinal = this.#records.column(new Column());
   /** Of a device, and of a symlink; no inode is two of these. */
   readonly major = this.#layer;
   readonly minor = this.#ordinal;
   readonly #target = this.#layer;
-  readonly #xattrs = this.#records.column();
+  readonly #xattrs = this.#records.column(new Column());
   readonly #strings = new ByteStrings();
   /** The inode whose attributes were changed last, 0: none. They are its and not those in its record. */
   #opened = 0;

@@ -13,15 +13,9 @@ const STRING_HEAD = 8;
 const SPOOLED = 0x8000_0000;
 const SPOOLED_HEAD = 8;
 
-/** Numbers by index, 0 where none was set. They are kept in chunks: nothing is copied when there are more, and nothing is on JavaScript's heap. */
+/** Whole numbers below 2^32 by index, 0 where none was set. They are kept in chunks: nothing is copied when there are more, and nothing is on JavaScript's heap. */
 export class Column {
-  readonly #kind: typeof Uint32Array | typeof Float64Array;
-  readonly #chunks: (Uint32Array | Float64Array | undefined)[] = [];
-
-  /** @param kind of numbers; left out: 32 bits without a sign */
-  constructor(kind: typeof Uint32Array | typeof Float64Array = Uint32Array) {
-    this.#kind = kind;
-  }
+  readonly #chunks: (Uint32Array | undefined)[] = [];
 
   get(index: number): number {
     const chunk = this.#chunks[index >>> CHUNK_BITS];
@@ -29,12 +23,8 @@ export class Column {
   }
 
   set(index: number, value: number): void {
-    const chunk = (this.#chunks[index >>> CHUNK_BITS] ??= new this.#kind(CHUNK_NUMBERS));
+    const chunk = (this.#chunks[index >>> CHUNK_BITS] ??= new Uint32Array(CHUNK_NUMBERS));
     chunk[index & (CHUNK_NUMBERS - 1)] = value;
-  }
-
-  clear(index: number): void {
-    if (this.get(index) !== 0) this.set(index, 0);
   }
 
   /** All numbers but 0, each with its index. */
@@ -45,15 +35,29 @@ export class Column {
   }
 }
 
+/** Any numbers. A class of its own: V8 is slow where one function reads two kinds of arrays. */
+export class DoubleColumn {
+  readonly #chunks: (Float64Array | undefined)[] = [];
+
+  get(index: number): number {
+    const chunk = this.#chunks[index >>> CHUNK_BITS];
+    return chunk === undefined ? 0 : chunk[index & (CHUNK_NUMBERS - 1)]!;
+  }
+
+  set(index: number, value: number): void {
+    const chunk = (this.#chunks[index >>> CHUNK_BITS] ??= new Float64Array(CHUNK_NUMBERS));
+    chunk[index & (CHUNK_NUMBERS - 1)] = value;
+  }
+}
+
 /** Records whose fields are columns, numbered from 1. A number that is freed is given out again. */
 export class Records {
-  readonly #columns: Column[] = [];
+  readonly #columns: (Column | DoubleColumn)[] = [];
   readonly #freed: number[] = [];
   #next = 1;
 
   /** A further field. */
-  column(kind?: typeof Float64Array): Column {
-    const column = new Column(kind);
+  column<Kind extends Column | DoubleColumn>(column: Kind): Kind {
     this.#columns.push(column);
     return column;
   }
@@ -61,7 +65,7 @@ export class Records {
   /** A number whose fields are all 0. */
   allocate(): number {
     const freed = this.#freed.pop();
-    for (const column of freed === undefined ? [] : this.#columns) column.clear(freed!);
+    for (const column of freed === undefined ? [] : this.#columns) column.set(freed!, 0);
     if (freed !== undefined) return freed;
     this.#next += 1;
     return this.#next - 1;
@@ -187,15 +191,15 @@ class Arena {
  */
 export class NameTable {
   readonly #records = new Records();
-  readonly #inode = this.#records.column();
-  readonly #directory = this.#records.column();
+  readonly #inode = this.#records.column(new Column());
+  readonly #directory = this.#records.column(new Column());
   /** The next name in the same bucket; the names before and after it in its directory. */
-  readonly #collision = this.#records.column();
-  readonly #previous = this.#records.column();
-  readonly #next = this.#records.column();
-  readonly #place = this.#records.column();
-  readonly #length = this.#records.column();
-  readonly #hash = this.#records.column();
+  readonly #collision = this.#records.column(new Column());
+  readonly #previous = this.#records.column(new Column());
+  readonly #next = this.#records.column(new Column());
+  readonly #place = this.#records.column(new Column());
+  readonly #length = this.#records.column(new Column());
+  readonly #hash = this.#records.column(new Column());
   readonly #arena = new Arena();
   readonly #key = randomFillSync(new Uint32Array(1))[0]!;
   /** The first name in each directory, and with each hash. */
@@ -278,12 +282,21 @@ export class NameTable {
   #compare(one: number, other: number): number {
     const [left, start] = this.#arena.at(this.#place.get(one));
     const [right, begin] = this.#arena.at(this.#place.get(other));
-    return left.compare(right, begin, begin + this.#length.get(other), start, start + this.#length.get(one));
+    const [length, otherLength] = [this.#length.get(one), this.#length.get(other)];
+    for (let offset = 0; offset < length && offset < otherLength; offset += 1) {
+      const difference = left[start + offset]! - right[begin + offset]!;
+      if (difference !== 0) return difference;
+    }
+    return length - otherLength;
   }
 
   #is(index: number, directory: number, text: string, hash: number): boolean {
     if (this.#hash.get(index) !== hash || this.#directory.get(index) !== directory) return false;
-    return this.#length.get(index) === text.length && this.text(index) === text;
+    if (this.#length.get(index) !== text.length) return false;
+    const [chunk, at] = this.#arena.at(this.#place.get(index));
+    for (let offset = 0; offset < text.length; offset += 1)
+      if (chunk[at + offset] !== text.charCodeAt(offset)) return false;
+    return true;
   }
 
   #grow(): void {
