@@ -1,5 +1,5 @@
 import { GitError } from '../errors.ts';
-import { KnownObjects } from './known-objects.ts';
+import { KnownObjects } from './pack-index.ts';
 import { type ObjectID, ID_SIZE } from './objects.ts';
 import {
   MOST_AT_ONCE,

@@ -12,21 +12,10 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { crc32 } from 'node:zlib';
 import { GitError } from '../errors.ts';
-import type { KnownObjects } from './known-objects.ts';
-import { type ObjectID, ID_SIZE } from './objects.ts';
-import {
-  type PackedObject,
-  adler32,
-  BLOCK_HEADER_SIZE,
-  composePackIndex,
-  storedBlockSize,
-  TRAILER_SIZE,
-  writeBlockHeader,
-  ZLIB_HEADER,
-} from './pack-format.ts';
-import { type Native, loadNative } from '../sys/native.ts';
+import { openChecksums } from './checksums.ts';
+import type { ObjectID } from './objects.ts';
+import { type KnownObjects, composePackIndex } from './pack-index.ts';
 import { randomName } from '../sys/temp-file.ts';
 
 /** The objects that are written here. */
@@ -39,13 +28,20 @@ const PACK_VERSION = 2;
 const PACK_HEADER_SIZE = 12;
 const types = { commit: 1, tree: 2, blob: 3 } as const;
 const BUFFER_SIZE = 2 ** 20;
+/** First two bytes of a zlib stream: deflate, 32 KiB window, fastest (RFC 1950, 2.2). */
+const ZLIB_HEADER = 0x7801;
+/** Bytes of its checksum. */
+const TRAILER_SIZE = 4;
+/** Most bytes that one stored block of deflate holds (RFC 1951, 3.2.4), and those that stand before them. */
+const BLOCK_SIZE = 0xffff;
+const BLOCK_HEADER_SIZE = 5;
 /** Most bytes of what is added by `addAtOnce`. */
 export const MOST_AT_ONCE = 256 * 1024;
 /** An object's type and size take up to ten bytes; a source may look for one byte more than there should be. */
 const OBJECT_OVERHEAD = 10 + 2 + TRAILER_SIZE + 1;
-const BLOCK_OVERHEAD = BLOCK_HEADER_SIZE + storedBlockSize;
+const BLOCK_OVERHEAD = BLOCK_HEADER_SIZE + BLOCK_SIZE;
 const roomForBlock = OBJECT_OVERHEAD + BLOCK_OVERHEAD;
-const roomAtOnce = OBJECT_OVERHEAD + Math.ceil(MOST_AT_ONCE / storedBlockSize) * BLOCK_OVERHEAD;
+const roomAtOnce = OBJECT_OVERHEAD + Math.ceil(MOST_AT_ONCE / BLOCK_SIZE) * BLOCK_OVERHEAD;
 
 const readAsync = promisify(read);
 
@@ -65,9 +61,10 @@ export class PackWriter {
   /** For the next pack, when this one is closed. */
   readonly workspace: PackWorkspace;
   readonly #buffer: Buffer;
-  readonly #view: DataView;
-  readonly #hash: ObjectHash;
-  readonly #objects: PackedObject[] = [];
+  /** Where each object begins, and the CRC-32 of all its bytes, in the order of their names in `known`: from `first` on. */
+  readonly #offsets: number[] = [];
+  readonly #crcs: number[] = [];
+  readonly #first: number;
   readonly #planned: number;
   /** SHA-1 of what was written; undefined when some of that was taken back. */
   #checksum: Hash | undefined = createHash('sha1');
@@ -81,7 +78,7 @@ export class PackWriter {
 
   /**
    * @param directory `objects/pack` of the repository
-   * @param known blobs of this run, in this or another pack, with their Adler-32: filled in here
+   * @param known blobs of this run, in this or another pack, with their Adler-32: filled in here, by one pack after the other
    * @param pause called often, lets the event loop run where it has waited, and throws when the run is to end
    * @param planned how many objects it will have: a pack of another number is read once more at the end
    * @param workspace of a pack that was closed
@@ -95,8 +92,7 @@ export class PackWriter {
   ) {
     this.workspace = workspace;
     this.#buffer = workspace.buffer;
-    this.#view = workspace.view;
-    this.#hash = workspace.hash;
+    this.#first = known.count;
     this.#directory = directory;
     this.#known = known;
     this.#pause = pause;
@@ -113,7 +109,7 @@ export class PackWriter {
 
   /** Whether it has as many objects as were planned. */
   get isFull(): boolean {
-    return this.#objects.length === this.#planned;
+    return this.#offsets.length === this.#planned;
   }
 
   /** Adds an object of `size` bytes, unless this run has it already. What `source` throws goes through and leaves the pack as it was. */
@@ -153,14 +149,16 @@ export class PackWriter {
   /** Completes the pack and its index; git sees them from then on. */
   async close(): Promise<void> {
     try {
-      if (this.#objects.length === 0) return;
+      if (this.#offsets.length === 0) return;
       this.#flush();
       ftruncateSync(this.#file, this.#written);
       const checksum = (this.isFull ? this.#checksum?.digest() : undefined) ?? (await this.#readAgain());
       writeSync(this.#file, checksum, 0, checksum.length, this.#written);
       const name = path.join(this.#directory, `pack-${checksum.toString('hex')}`);
       renameSync(this.#temporary, `${name}.pack`);
-      writeFileSync(this.#temporary, composePackIndex(this.#objects, checksum), { flag: 'wx', mode: 0o444 });
+      const names = this.#known.names(this.#first, this.#offsets.length);
+      const index = composePackIndex(names, this.#offsets, this.#crcs, checksum);
+      writeFileSync(this.#temporary, index, { flag: 'wx', mode: 0o444 });
       renameSync(this.#temporary, `${name}.idx`);
     } finally {
       this.discard();
@@ -177,7 +175,7 @@ export class PackWriter {
   #begin(size: number, type: ObjectType, room: number): number {
     if (this.#length + room > BUFFER_SIZE) this.#flush();
     const start = this.size;
-    this.#hash.begin(`${type} ${size}\0`);
+    this.workspace.checksums.begin(`${type} ${size}\0`);
     this.#adler32 = 1;
     this.#crc32 = 0;
     this.#unsummed = this.#length;
@@ -187,24 +185,26 @@ export class PackWriter {
 
   /** Adds the next block of the object, of which `rest` bytes are missing; answers how many it holds. */
   #addBlock(rest: number, source: ObjectSource): number {
-    const length = Math.min(rest, storedBlockSize);
+    const length = Math.min(rest, BLOCK_SIZE);
     const last = length === rest;
-    const at = writeBlockHeader(this.#buffer, this.#length, length, last);
+    const at = this.#putBlockHeader(length, last);
     source(this.#buffer, at, length, last);
     this.#length = at + length;
-    this.#hash.add(at, this.#length);
-    this.#adler32 = adler32(this.#view, at, this.#length, this.#adler32);
+    const { checksums } = this.workspace;
+    checksums.add(at, this.#length);
+    this.#adler32 = checksums.adler32(this.#adler32, at, this.#length);
     return length;
   }
 
   #finish(start: number): ObjectID {
     this.#length = this.#buffer.writeUInt32BE(this.#adler32, this.#length);
     this.#sum();
-    const name = this.#hash.end();
+    const name = this.workspace.checksums.end();
     const id = name.toString('hex') as ObjectID;
     const known = this.#known.add(name, this.#adler32);
     if (known === undefined) {
-      this.#objects.push({ id, offset: start, crc32: this.#crc32 });
+      this.#offsets.push(start);
+      this.#crcs.push(this.#crc32);
     } else {
       this.#rollBack(start);
       if (known !== this.#adler32) throw collision(id);
@@ -213,7 +213,7 @@ export class PackWriter {
   }
 
   #sum(): void {
-    this.#crc32 = crc32(this.#buffer.subarray(this.#unsummed, this.#length), this.#crc32);
+    this.#crc32 = this.workspace.checksums.crc32(this.#crc32, this.#unsummed, this.#length);
   }
 
   #putPackHeader(header: Buffer, count: number): void {
@@ -237,6 +237,13 @@ export class PackWriter {
     this.#length = buffer.writeUInt16BE(ZLIB_HEADER, at);
   }
 
+  /** Puts the header of a block into the buffer; answers where its bytes go. */
+  #putBlockHeader(length: number, last: boolean): number {
+    this.#buffer[this.#length] = last ? 1 : 0;
+    this.#buffer.writeUInt16LE(length, this.#length + 1);
+    return this.#buffer.writeUInt16LE(length ^ 0xffff, this.#length + 3);
+  }
+
   #rollBack(start: number): void {
     if (start < this.#written) this.#checksum = undefined;
     this.#length = Math.max(0, start - this.#written);
@@ -255,7 +262,7 @@ export class PackWriter {
   /** SHA-1 of all that was written, with the true number of objects in its header. */
   async #readAgain(): Promise<Buffer> {
     const header = Buffer.alloc(PACK_HEADER_SIZE);
-    this.#putPackHeader(header, this.#objects.length);
+    this.#putPackHeader(header, this.#offsets.length);
     writeSync(this.#file, header, 0, PACK_HEADER_SIZE, 0);
     const hash = createHash('sha1');
     for (let at = 0; at < this.#written;) {
@@ -272,75 +279,11 @@ export class PackWriter {
 /** What writing a pack takes in memory. */
 export class PackWorkspace {
   readonly buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
-  readonly view = new DataView(this.buffer.buffer, 0, BUFFER_SIZE);
-  readonly hash = openObjectHash(this.buffer);
+  readonly checksums = openChecksums(this.buffer);
 }
 
 /** No pack has so many. */
 const UNPLANNED = 0;
-
-/** SHA-1 of one object after the other. */
-interface ObjectHash {
-  /** @param head what stands before the content: type and size */
-  begin(head: string): void;
-  /** Takes in bytes of the buffer. */
-  add(start: number, end: number): void;
-  /** The name of the object: until the next call. */
-  end(): Buffer;
-}
-
-/** By OpenSSL's functions, where they can be called: a `Hash` of Node's for each of 100,000 files costs 0.2 s. */
-function openObjectHash(buffer: Buffer): ObjectHash {
-  const native = loadNative();
-  try {
-    if (native) return nativeHash(native, buffer);
-  } catch {
-    // A Node with another library for cryptography.
-  }
-  let hash = createHash('sha1');
-  return {
-    begin(head) {
-      hash = createHash('sha1').update(head, 'latin1');
-    },
-    add: (start, end) => void hash.update(buffer.subarray(start, end)),
-    end: () => hash.digest(),
-  };
-}
-
-/** In bytes: a SHA_CTX has 96. */
-const STATE_SIZE = 128;
-/** In bytes: of a type and a size. */
-const LONGEST_HEAD = 64;
-
-/** @throws where the functions cannot be found */
-function nativeHash({ koffi, library }: Native, buffer: Buffer): ObjectHash {
-  const init = library.func('int SHA1_Init(uintptr_t state)') as (state: number) => number;
-  const update = library.func('int SHA1_Update(uintptr_t state, uintptr_t bytes, size_t length)') as (
-    state: number,
-    bytes: number,
-    length: number,
-  ) => number;
-  const final = library.func('int SHA1_Final(uintptr_t digest, uintptr_t state)') as (
-    digest: number,
-    state: number,
-  ) => number;
-  const memory = Buffer.from(new ArrayBuffer(STATE_SIZE + ID_SIZE + LONGEST_HEAD));
-  const state = Number(koffi.address(memory));
-  const bytes = Number(koffi.address(buffer));
-  const [nameAt, headAt] = [STATE_SIZE, STATE_SIZE + ID_SIZE];
-  const name = memory.subarray(nameAt, headAt);
-  return {
-    begin(head) {
-      init(state);
-      update(state, state + headAt, memory.write(head, headAt, 'latin1'));
-    },
-    add: (start, end) => void update(state, bytes + start, end - start),
-    end() {
-      final(state + nameAt, state);
-      return name;
-    },
-  };
-}
 
 function collision(id: ObjectID): GitError {
   return new GitError(`two files of the image have the same SHA-1, ${id}: git can hold only one of them`, {

@@ -4,14 +4,14 @@ import { createHash, randomBytes } from 'node:crypto';
 import { chmodSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { deflateSync, inflateSync } from 'node:zlib';
+import { crc32, deflateSync, inflateSync } from 'node:zlib';
 import fc from 'fast-check';
 import { GitError } from '../../src/errors.ts';
 import { findGit } from '../../src/git/git-program.ts';
 import { commitTime, parseBranchName } from '../../src/git/names.ts';
-import { KnownObjects } from '../../src/git/known-objects.ts';
+import { openChecksums, portableChecksums } from '../../src/git/checksums.ts';
 import type { ObjectID } from '../../src/git/objects.ts';
-import { adler32, composePackIndex } from '../../src/git/pack-format.ts';
+import { KnownObjects, composePackIndex } from '../../src/git/pack-index.ts';
 import { PackWriter, contentIn } from '../../src/git/pack-writer.ts';
 import { RootfsState } from '../../src/git/rootfs-state.ts';
 import { isHoldable, unquotePath } from '../../src/git/trees.ts';
@@ -23,23 +23,34 @@ const byteString = (minLength: number): fc.Arbitrary<string> =>
     .uint8Array({ minLength, maxLength: 30 })
     .map((bytes) => Buffer.from(bytes.map((byte) => byte || 1)).toString('latin1'));
 
-test('Adler-32 is what zlib says, in one piece and in several', () => {
+test('checksums are what zlib and SHA-1 say, in one piece and in several, natively and by Node', () => {
+  const buffer = Buffer.alloc(100_000);
+  const all = [openChecksums(buffer), portableChecksums(buffer)];
+  const check = (length: number, cut: number): void => {
+    const bytes = buffer.subarray(0, length);
+    const adler32 = deflateSync(bytes).readUInt32BE(deflateSync(bytes).length - 4);
+    const middle = Math.min(cut, length);
+    for (const sums of all) {
+      assert.equal(sums.adler32(1, 0, length), adler32);
+      assert.equal(sums.adler32(sums.adler32(1, 0, middle), middle, length), adler32);
+      assert.equal(sums.crc32(0, 0, length), crc32(bytes));
+      assert.equal(sums.crc32(sums.crc32(0, 0, middle), middle, length), crc32(bytes));
+      sums.begin(`blob ${length}\0`);
+      sums.add(0, middle);
+      sums.add(middle, length);
+      const name = createHash('sha1').update(`blob ${length}\0`).update(bytes).digest();
+      assert.ok(sums.end().equals(name));
+    }
+  };
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 9000 }), fc.nat(9000), (bytes, cut) => {
-      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-      const expected = deflateSync(bytes).readUInt32BE(deflateSync(bytes).length - 4);
-      const middle = Math.min(cut, bytes.length);
-      assert.equal(adler32(view, 0, bytes.length, 1), expected);
-      assert.equal(adler32(view, middle, bytes.length, adler32(view, 0, middle, 1)), expected);
+      buffer.set(bytes);
+      check(bytes.length, cut);
     }),
     { numRuns: 200 },
   );
-  const worst = new Uint8Array(1_000_000).fill(255);
-  const stream = deflateSync(worst);
-  assert.equal(
-    adler32(new DataView(worst.buffer), 0, worst.length, 1),
-    stream.readUInt32BE(stream.length - 4),
-  );
+  buffer.fill(255);
+  check(buffer.length, 5553);
 });
 
 test('a pack is what git takes for one', async (t) => {
@@ -141,16 +152,10 @@ test('a pack of as many objects as planned, of others, and one from which someth
   assert.equal(git(directory, 'fsck', '--strict', '--full').match(/^dangling blob/gm)?.length, 7);
 });
 
-const idFrom = (digit: string): ObjectID => digit.repeat(40) as ObjectID;
-
 test('offsets beyond 2 GiB stand in the second table of a pack index', () => {
-  const objects = [
-    { id: idFrom('f'), offset: 2 ** 31, crc32: 1 },
-    { id: idFrom('0'), offset: 12, crc32: 2 },
-    { id: idFrom('8'), offset: 2 ** 40 + 5, crc32: 3 },
-    { id: idFrom('7'), offset: 2 ** 31 - 1, crc32: 4 },
-  ];
-  const index = composePackIndex(objects, Buffer.alloc(20, 0xaa));
+  const names = Buffer.from(['f', '0', '8', '7'].map((digit) => digit.repeat(40)).join(''), 'hex');
+  const places = [2 ** 31, 12, 2 ** 40 + 5, 2 ** 31 - 1];
+  const index = composePackIndex(names, places, [1, 2, 3, 4], Buffer.alloc(20, 0xaa));
   const offsets = 8 + 1024 + 4 * 24;
   assert.deepEqual(
     [0, 1, 2, 3].map((rank) => index.readUInt32BE(offsets + 4 * rank)),
@@ -163,6 +168,15 @@ test('offsets beyond 2 GiB stand in the second table of a pack index', () => {
   assert.deepEqual(
     [0x00, 0x70, 0x77, 0x88, 0xff].map((byte) => index.readUInt32BE(8 + 4 * byte)),
     [1, 1, 2, 3, 4],
+  );
+  assert.deepEqual(
+    [0, 1, 2, 3].map((rank) => [index[8 + 1024 + 20 * rank], index.readUInt32BE(8 + 1024 + 80 + 4 * rank)]),
+    [
+      [0x00, 2],
+      [0x77, 4],
+      [0x88, 3],
+      [0xff, 1],
+    ],
   );
 });
 
