@@ -77,7 +77,7 @@ async function checkOut(
     const workTree = new WorkTree(directory);
     const inTheWay = found.strangers.filter((stranger) => isInTheWay(stranger, target));
     // Also in directories that keep their owner out, which only `clear` opens.
-    const ours = [...current].map(([path, { inode }]) => ({ path, type: inode.type }));
+    const ours = [...current].map(([path, { type }]) => ({ path, type }));
     await workTree.clear([...[...ours, ...found.ours].filter((one) => !isIn(target, one)), ...inTheWay]);
     await restoreState(repository, workTree, target, { ...found, files });
     await settle(files, target, branch, repository.yielder);
@@ -89,7 +89,7 @@ async function checkOut(
 }
 
 function isIn(state: RootfsState, { path, type }: Found): boolean {
-  return state.find(path)?.inode.type === type;
+  return state.find(path)?.type === type;
 }
 
 /** @throws GitError naming what is the user's and would not be there afterwards */

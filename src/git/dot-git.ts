@@ -1,9 +1,10 @@
 import { kill, pid } from 'node:process';
 import { GitError } from '../errors.ts';
-import { type FileStats, IndexFile, wordsOf } from './index-file.ts';
+import { IndexFile, wordsOf } from './index-file.ts';
+import type { Inode } from './inodes.ts';
 import { branchRef } from './names.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
-import type { Inode, RootfsState } from './rootfs-state.ts';
+import type { RootfsState } from './rootfs-state.ts';
 import { isHoldable, treeFile } from './trees.ts';
 import { join, nameOf, parentPath } from '../rootfs/directories.ts';
 import type { Yielder } from '../sys/yielder.ts';
@@ -109,7 +110,6 @@ function isAlive(process: number): boolean {
  * Tells git that the rootfs on disk is `state`, and that `branch` is checked out, so that `git status` is clean and quick: writes the
  * index, `info/exclude` and `HEAD`.
  *
- * @param stats what the disk says of some files, to which nothing was done since
  * @throws GitError
  */
 export async function settle(
@@ -117,14 +117,13 @@ export async function settle(
   state: RootfsState,
   branch: string,
   yielder: Yielder,
-  stats?: FileStats,
 ): Promise<void> {
   files.forget();
   const index = new IndexFile();
   const excluded: string[] = [];
-  for (const [path, { inode }] of state) {
+  for (const [path, inode] of state) {
     const file = treeFile(path, inode);
-    if (file) index.add(file, stats && isKnown(inode) ? stats.get(inode.stat) : readStat(files, path));
+    if (file) index.add(file, knownStat(inode) ?? readStat(files, path));
     else if (isNoFileOfGit(path, inode)) excluded.push(...exclude(state, path));
     if (yielder.isDue()) await yielder.pause();
   }
@@ -134,9 +133,9 @@ export async function settle(
   files.replace('.git/HEAD', Buffer.from(`ref: ${branchRef(branch)}\n`));
 }
 
-/** Whether the disk still says of a file what it did: a further name of it that came or went changes that. */
-function isKnown({ stat, linked }: Inode): boolean {
-  return stat !== -1 && !linked;
+/** What the disk said of a file, where it still does: a further name of it that came or went changes that. */
+function knownStat({ stat, linked }: Inode): Uint32Array | undefined {
+  return linked ? undefined : stat;
 }
 
 function readStat(files: RootfsFiles, path: string): number[] | undefined {
@@ -163,10 +162,11 @@ function exclude(state: RootfsState, path: string): string[] {
 function holdsFiles(state: RootfsState, directory: string): boolean {
   const waiting = [{ path: directory, children: state.find(directory)?.children }];
   for (let place = waiting.pop(); place; place = waiting.pop()) {
-    for (const [name, { inode, children }] of place.children ?? []) {
+    for (const [name, number] of place.children ?? []) {
       const path = join(place.path, name);
+      const inode = state.get(number);
       if (treeFile(path, inode)) return true;
-      if (children && isHoldable(path, 'file')) waiting.push({ path, children });
+      if (inode.children && isHoldable(path, 'file')) waiting.push({ path, children: inode.children });
     }
   }
   return false;

@@ -5,14 +5,15 @@ import { initRepository, mark, settle, unmark } from './dot-git.ts';
 import { asGitError, ELSEWHERE } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
 import { type LayerRecord, chainOf, loadState, loadTrees, readHistory, readRecords } from './history.ts';
-import { FileStats } from './index-file.ts';
+import { wordsOf } from './index-file.ts';
+import type { Inode } from './inodes.ts';
 import { BlobNames, LayerDraft, LayerReader } from './layer-draft.ts';
 import { type LayerIdentity, branchName, commitTime } from './names.ts';
 import { ObjectStore } from './object-store.ts';
 import { Repository } from './repository.ts';
 import { restoreState } from './restore.ts';
 import { PULL_AGAIN, RootfsFiles } from './rootfs-files.ts';
-import { type Inode, RootfsState, attributeNames } from './rootfs-state.ts';
+import { RootfsState, attributeNames } from './rootfs-state.ts';
 import { type Yielder, openYielder } from '../sys/yielder.ts';
 import { parentPath } from '../rootfs/directories.ts';
 import { WorkTree } from '../rootfs/work-tree.ts';
@@ -50,7 +51,6 @@ export class GitLayers {
   /** Names of extended attributes that it may have given. */
   readonly #attributes: ReadonlySet<string>;
   #draft: LayerDraft;
-  readonly #stats = new FileStats();
   /** Fulfilled when git sees the blobs that are named by `takeBlobs`; undefined: there are none. */
   #packed: Promise<void> | undefined;
   /** Of the layer before, while its trees are made; rejected with the reason where it has no commit. */
@@ -133,7 +133,7 @@ export class GitLayers {
    */
   expectBlobs(packed: Promise<void>): void {
     this.#packed = packed;
-    const names = new BlobNames();
+    const names = new BlobNames(this.#state);
     this.#names = names;
     this.#draft = new LayerDraft(this.#state, names);
     packed.catch((error: unknown) => names.fail(error));
@@ -166,7 +166,9 @@ export class GitLayers {
 
   /** Files at the root that `describeFile` described, also in an earlier run, and that no layer replaced since. */
   ownFiles(): string[] {
-    return [...this.#state.root()].flatMap(([name, { inode }]) => (inode.own ? [name] : []));
+    return [...this.#state.root.children!].flatMap(([name, number]) =>
+      this.#state.get(number).own ? [name] : [],
+    );
   }
 
   /** The change that a file at the root is which we wrote ourselves, and no layer: lines for `commit`. */
@@ -243,9 +245,9 @@ export class GitLayers {
 
   /** Asks the disk about a file that no later layer may change: only what gives it another name, or takes one, changes the answer. */
   #see(directory: string, name: string, inode: Inode): void {
-    if (inode.linked || inode.stat !== -1) return;
+    if (inode.linked || inode.stat) return;
     const stat = this.#files.statIn(directory, name);
-    if (stat) inode.stat = this.#stats.add(stat);
+    if (stat) inode.stat = wordsOf(stat);
   }
 
   /**
@@ -270,7 +272,7 @@ export class GitLayers {
     const files = this.#files;
     const completed = this.#objects.complete();
     await this.#workTree?.restore(this.#state, noContents, this.#attributes, () => this.#yielder.pause());
-    await settle(files, this.#state, last, this.#yielder, this.#stats);
+    await settle(files, this.#state, last, this.#yielder);
     await completed;
     await this.#packed;
     const { refs } = this.#commits;

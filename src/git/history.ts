@@ -158,7 +158,7 @@ export async function loadState(
   const top = chain.at(-1);
   if (!top) return state;
   for (const { path, id } of await listTree(repository, [top.commit])) {
-    const inode = state.find(path)?.inode;
+    const inode = state.find(path);
     if (inode) inode.id = id;
   }
   return state;
@@ -179,10 +179,10 @@ export function playRecord(state: RootfsState, records: Records, layer: LayerRec
 export async function loadTrees(repository: Repository, state: RootfsState, commit: string): Promise<void> {
   const root = await repository.run(['rev-parse', '--verify', `${commit}^{tree}`]);
   for (const { path, id } of await listTree(repository, ['-d', commit])) {
-    const children = state.find(path)?.children;
-    if (children) state.setTree(children, id);
+    const directory = state.find(path);
+    if (directory?.children) state.setTree(directory, id);
   }
-  state.setTree(state.root(), root.trim() as ObjectID);
+  state.setTree(state.root, root.trim() as ObjectID);
 }
 
 /** What git-ls-tree(1) shows of a file or a directory. */
@@ -266,7 +266,7 @@ function replaceFiles(state: RootfsState, tree: readonly Listed[]): void {
     if (!wanted.has(path)) state.apply({ type: 'removed', path });
   }
   for (const file of tree) {
-    const before = state.find(file.path)?.inode;
+    const before = state.find(file.path);
     const held = before && treeFile(file.path, before);
     if (held && held.id === file.id && held.mode === file.mode) continue;
     makeAbove(state, file.path);
@@ -274,7 +274,9 @@ function replaceFiles(state: RootfsState, tree: readonly Listed[]): void {
     const kept = before?.type === type ? before : { ...plain, mode: 0o644 };
     const mode = file.mode === '100755' ? kept.mode | 0o111 : kept.mode & ~0o111;
     state.apply({ ...plain, uid: kept.uid, gid: kept.gid, mode, type, path: file.path });
-    Object.assign(state.find(file.path)!.inode, { id: file.id, timeless: true });
+    const inode = state.find(file.path)!;
+    inode.id = file.id;
+    inode.markTimeless();
   }
 }
 
@@ -284,6 +286,6 @@ function makeAbove(state: RootfsState, path: string): void {
     const above = path.slice(0, end);
     if (state.find(above)?.children) continue;
     state.apply({ ...plain, type: 'directory', path: above });
-    Object.assign(state.find(above)!.inode, { timeless: true });
+    state.find(above)!.markTimeless();
   }
 }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { GitError } from '../errors.ts';
+import { STAT_WORDS } from './inodes.ts';
 import type { ObjectID, TreeFile } from './objects.ts';
 import type { FileStat } from '../rootfs/filesystem.ts';
 
@@ -11,31 +12,6 @@ const STAT_SIZE = 62;
 /** In bytes: much more than an entry has. */
 const PART_SIZE = 1024 * 1024;
 const longestNameInFlags = 0xfff;
-
-/** What the disk says of files, as an index has it, in forty bytes each. */
-export class FileStats {
-  readonly #blocks: Uint32Array[] = [];
-  #count = 0;
-
-  /** Answers the number that `get` takes. */
-  add(stat: FileStat): number {
-    const number = this.#count;
-    const place = number % STATS_AT_ONCE;
-    if (place === 0) this.#blocks.push(new Uint32Array(STATS_AT_ONCE * STAT_WORDS));
-    this.#blocks.at(-1)!.set(wordsOf(stat), place * STAT_WORDS);
-    this.#count += 1;
-    return number;
-  }
-
-  get(number: number): Uint32Array {
-    const start = (number % STATS_AT_ONCE) * STAT_WORDS;
-    return this.#blocks[Math.floor(number / STATS_AT_ONCE)]!.subarray(start, start + STAT_WORDS);
-  }
-}
-
-const STATS_AT_ONCE = 4096;
-/** Of `wordsOf`. */
-const STAT_WORDS = 10;
 
 /**
  * An index in which every file is known to be as it is in the tree (gitindex format 2, gitformat-index(5)), so that `git status` has
@@ -50,7 +26,7 @@ export class IndexFile {
   /**
    * The next file in the order of the paths' bytes.
    *
-   * @param stat what the disk says of it: `wordsOf`, or from `FileStats`; undefined when that is not known, and git has to read it
+   * @param stat what the disk says of it: `wordsOf`; undefined when that is not known, and git has to read it
    */
   add(file: TreeFile, stat: ArrayLike<number> | undefined): void {
     const size = entrySize(file.path);

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { type History, type Records, changesOf } from './history.ts';
 import { type IndexEntry, parseIndex } from './index-file.ts';
+import type { Inode } from './inodes.ts';
 import type { ObjectID } from './objects.ts';
 import {
   hasMetadata,
@@ -13,7 +14,7 @@ import {
 } from './metadata-origin.ts';
 import type { Repository } from './repository.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
-import type { Inode, Place, RootfsState } from './rootfs-state.ts';
+import type { RootfsState } from './rootfs-state.ts';
 import { isHoldable, treeFile } from './trees.ts';
 import { join } from '../rootfs/directories.ts';
 import type { ByteName, Directory, FileStat } from '../rootfs/filesystem.ts';
@@ -110,10 +111,10 @@ class Inspector {
 
   async walk(): Promise<void> {
     const { yielder } = this.#repository;
-    const waiting: [path: string, names: ReadonlyMap<string, Place> | undefined][] = [
-      ['', this.#current.root()],
+    const waiting: [path: string, names: ReadonlyMap<string, number> | undefined][] = [
+      ['', this.#current.root.children],
     ];
-    const root = this.#current.find('')?.inode;
+    const root = this.#current.find('');
     const rootStat = this.#files.stat('');
     if (root && rootStat) this.#compareMetadata(this.#files.filesystem.root, '.', '', root, rootStat);
     for (let next = waiting.pop(); next; next = waiting.pop()) {
@@ -122,16 +123,17 @@ class Inspector {
       for (const name of names ?? []) {
         const below = join(path, name);
         if (below === '.git') continue;
-        const place = places?.get(name);
-        const type = await this.#look(below, name, place);
-        if (type === 'directory') waiting.push([below, place?.children]);
+        const number = places?.get(name);
+        const inode = number === undefined ? undefined : this.#current.get(number);
+        const type = await this.#look(below, name, inode);
+        if (type === 'directory') waiting.push([below, inode?.children]);
         if (yielder.isDue()) await yielder.pause();
       }
       if (places && names) this.#noteMissing(path, places, new Set(names));
     }
     for (const [path, { id, mode, stage }] of this.#index ?? []) {
-      const place = this.#current.find(path);
-      const held = place && treeFile(path, place.inode);
+      const inode = this.#current.find(path);
+      const held = inode && treeFile(path, inode);
       if (held && stage === 0 && held.id === id && held.mode === mode) continue;
       if (isHoldable(path, 'file')) this.changed.push(path);
     }
@@ -144,18 +146,18 @@ class Inspector {
     return typeof names === 'number' ? undefined : names;
   }
 
-  async #look(path: string, name: ByteName, place: Place | undefined): Promise<FileType | undefined> {
+  async #look(path: string, name: ByteName, inode: Inode | undefined): Promise<FileType | undefined> {
     const { filesystem } = this.#files;
     const parent = this.#files.directory(path.slice(0, Math.max(0, path.length - name.length - 1)));
     const stat = parent && filesystem.stat(parent, name);
     if (!parent || !stat || typeof stat === 'number') return undefined;
     const { type } = stat;
-    const isPlace = place?.inode.type === type;
+    const isPlace = inode?.type === type;
     const versions = this.#known.get(path)?.filter((version) => version.type === type) ?? [];
     const isOurs = versions.length > 0 || isPlace;
     (isOurs ? this.ours : this.strangers).push({ path, type });
-    if (isPlace) this.#compareMetadata(parent, name, path, place.inode, stat);
-    const held = place && treeFile(path, place.inode);
+    if (isPlace) this.#compareMetadata(parent, name, path, inode, stat);
+    const held = inode && treeFile(path, inode);
     if (held) await this.#compareContent(path, held, isPlace ? stat : undefined);
     else if (type === 'file' && versions.length > 0 && !isOneOf(stat, versions)) this.changed.push(path);
     return type;
@@ -208,14 +210,15 @@ class Inspector {
   }
 
   /** Files of git's that are in the commit and not on disk. */
-  #noteMissing(path: string, places: ReadonlyMap<string, Place>, names: ReadonlySet<string>): void {
-    const waiting: [path: string, places: ReadonlyMap<string, Place>][] = [[path, places]];
+  #noteMissing(path: string, places: ReadonlyMap<string, number>, names: ReadonlySet<string>): void {
+    const waiting: [path: string, places: ReadonlyMap<string, number>][] = [[path, places]];
     for (let next = waiting.pop(); next; next = waiting.pop()) {
       const [above, below] = next;
-      for (const [name, { inode, children }] of below) {
+      for (const [name, number] of below) {
         if (above === path && names.has(name)) continue;
         const missing = join(above, name);
-        if (children) waiting.push([missing, children]);
+        const inode = this.#current.get(number);
+        if (inode.children) waiting.push([missing, inode.children]);
         else if (treeFile(missing, inode)) this.changed.push(missing);
       }
     }

@@ -6,7 +6,8 @@ import type { ObjectStore } from './object-store.ts';
 import { type ObjectID, type TreeEntry, ID_SIZE } from './objects.ts';
 import { SizeMismatch, contentIn, contentOf } from './pack-writer.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
-import type { Inode, RootfsState } from './rootfs-state.ts';
+import type { Inode } from './inodes.ts';
+import type { RootfsState } from './rootfs-state.ts';
 import { isHoldable } from './trees.ts';
 import type { Yielder } from '../sys/yielder.ts';
 import { type Change, type Written, composeLine, parseLine } from '../tar/mtree.ts';
@@ -70,7 +71,7 @@ export class LayerDraft {
   /** Contents that the record's tree gets, in a directory `files`. All must be stored. */
   *keptFiles(): Generator<TreeEntry, void, void> {
     for (const [path, name] of this.#kept) {
-      const id = this.#state.find(path)?.inode.id;
+      const id = this.#state.find(path)?.id;
       if (id !== undefined) yield { name, mode: '100644', id };
     }
   }
@@ -90,7 +91,7 @@ export class LayerDraft {
   }
 
   #isUnstored({ path, inode }: Came): boolean {
-    return inode.id === undefined && this.#state.find(path)?.inode === inode;
+    return inode.id === undefined && this.#state.find(path)?.number === inode.number;
   }
 
   #keep(path: string): string {
@@ -118,15 +119,21 @@ export class LayerDraft {
 
 /** Gives files and symlinks the names of their blobs, which come from elsewhere in the same order. */
 export class BlobNames {
-  #waiting: Inode[] = [];
+  readonly #state: RootfsState;
+  /** Numbers of inodes. */
+  #waiting: number[] = [];
   #named = 0;
   #ids: Uint8Array[] = [];
   #failure: { readonly reason: unknown } | undefined;
   #settled: (() => void) | undefined;
 
+  constructor(state: RootfsState) {
+    this.#state = state;
+  }
+
   /** What was written next. */
-  expect(inode: Inode): void {
-    this.#waiting.push(inode);
+  expect({ number }: Inode): void {
+    this.#waiting.push(number);
   }
 
   /** The next names, `idSize` bytes each. */
@@ -162,7 +169,7 @@ export class BlobNames {
       const bytes = Buffer.from(ids.buffer, ids.byteOffset, ids.length);
       for (let number = 0; number < count; number += 1) {
         const id = bytes.toString('hex', number * ID_SIZE, (number + 1) * ID_SIZE);
-        this.#waiting[this.#named + number]!.id = id as ObjectID;
+        this.#state.get(this.#waiting[this.#named + number]!).id = id as ObjectID;
       }
       this.#named += count;
       if (count * ID_SIZE < ids.length) this.#ids.push(ids.subarray(count * ID_SIZE));

@@ -1,7 +1,8 @@
 import { geteuid, umask } from 'node:process';
 import { type History, type Records, chainOf, playRecord } from './history.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
-import { type Inode, RootfsState } from './rootfs-state.ts';
+import type { Inode } from './inodes.ts';
+import { RootfsState } from './rootfs-state.ts';
 import type { FileStat } from '../rootfs/filesystem.ts';
 import { systemAttribute } from '../rootfs/metadata.ts';
 import { isInitialUserNamespace } from '../sys/privileges.ts';
@@ -78,7 +79,7 @@ export function unexplained(
     for (const layer of chainOf(history, tip)) {
       playRecord(state, records, layer);
       for (const [path, suspect] of left) {
-        const inode = state.find(path)?.inode;
+        const inode = state.find(path);
         if (inode?.type === suspect.stat.type && hasMetadata(suspect, inode, puller)) left.delete(path);
       }
     }

@@ -1,9 +1,10 @@
 import { GitError, printable } from '../errors.ts';
+import type { Inode } from './inodes.ts';
 import type { Inspection } from './inspection.ts';
 import type { ObjectID } from './objects.ts';
 import type { Repository } from './repository.ts';
 import { PULL_AGAIN, type RootfsFiles } from './rootfs-files.ts';
-import type { Inode, RootfsState } from './rootfs-state.ts';
+import type { RootfsState } from './rootfs-state.ts';
 import { isHoldable } from './trees.ts';
 import type { WorkTree } from '../rootfs/work-tree.ts';
 
@@ -45,7 +46,7 @@ function missingContents(
 ): Map<string, string> {
   const missing = new Map<string, string>();
   const seen = new Set<Inode>();
-  for (const [path, { inode }] of state) {
+  for (const [path, inode] of state) {
     // Of a symlink in a commit of the user's, only the blob says where it points.
     const hasContent = inode.type === 'file' || (inode.type === 'symlink' && inode.timeless);
     if (!hasContent || seen.has(inode)) continue;

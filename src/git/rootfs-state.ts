@@ -1,53 +1,41 @@
+import { type Described, type Inode, Inodes } from './inodes.ts';
 import type { ObjectID } from './objects.ts';
 import { join, nameOf } from '../rootfs/directories.ts';
 import type { Change, Written } from '../tar/mtree.ts';
 
-/** A file, with one path or, for hard links, several. */
-export interface Inode extends Omit<Written, 'type' | 'path' | 'xattrs' | 'contents' | 'own'> {
-  readonly type: Exclude<Written['type'], 'hardlink'>;
-  xattrs: ReadonlyMap<string, Uint8Array> | undefined;
-  readonly own: boolean;
-  /** Of a commit of the user's: nobody knows the times, they stay as git makes them. */
-  readonly timeless: boolean;
-  /** Where a record keeps content that no commit can hold. */
-  contents: string | undefined;
-  /** Name of the content's blob, once it is known. */
-  id: ObjectID | undefined;
-  /** It has had a further name. */
-  linked: boolean;
-  /** What the disk says of it: its number in `FileStats`, -1 where that is not known. */
-  stat: number;
-}
-
-/** What has a name. */
-export interface Place {
-  readonly inode: Inode;
-  /** What a directory holds, by name; undefined for other types. */
-  readonly children: Map<string, Place> | undefined;
-}
-
 /** A directory on the way to the path looked up last. */
 interface Level {
   readonly path: string;
-  readonly names: Map<string, Place>;
+  readonly number: number;
   /** No tree has been set since this one and those above lost theirs. */
   changed: number;
 }
 
 /** What is in a rootfs after some of its layers: their changes, played in order. Paths are those of `Change`. */
 export class RootfsState {
-  readonly #names = new Map<string, Place>();
-  #root: Place | undefined;
+  readonly #inodes = new Inodes();
+  /** Whether a layer has an entry for the root. */
+  #hasRoot = false;
   /** From the root down to the directory that was looked up last: the next path is mostly in one of them. */
-  readonly #levels: Level[] = [{ path: '', names: this.#names, changed: -1 }];
-  /** What git calls the trees of directories, by what those hold; not of those that changed since. */
-  readonly #trees = new WeakMap<ReadonlyMap<string, Place>, ObjectID>();
+  readonly #levels: Level[] = [{ path: '', number: this.#inodes.add(unknownRoot), changed: -1 }];
   /** How many trees were set. */
   #treeCount = 0;
 
   /** The file at a path; the root itself is known only where a layer has an entry for it. */
-  find(path: string): Place | undefined {
-    return path === '' ? this.#root : this.#above(path)?.get(nameOf(path));
+  find(path: string): Inode | undefined {
+    if (path === '') return this.#hasRoot ? this.root : undefined;
+    const number = this.#above(path)?.get(nameOf(path));
+    return number === undefined ? undefined : this.#inodes.get(number);
+  }
+
+  /** The inode of a number that `children` of another one has. */
+  get(number: number): Inode {
+    return this.#inodes.get(number);
+  }
+
+  /** The root, of which only `children` and `id` are known where no layer has an entry for it. */
+  get root(): Inode {
+    return this.#inodes.get(ROOT);
   }
 
   /**
@@ -66,56 +54,79 @@ export class RootfsState {
       return undefined;
     }
     if (change.type === 'hardlink') return this.#link(path, change);
-    const inode = inodeOf(change);
-    const isDirectory = change.type === 'directory';
+    const described = change as Described;
     if (path === '') {
-      if (!isDirectory) throw new RangeError('a file in no directory');
-      this.#root = { inode, children: this.#names };
-      return inode;
+      if (change.type !== 'directory') throw new RangeError('a file in no directory');
+      this.#hasRoot = true;
+      this.#inodes.describe(ROOT, described);
+      return this.root;
     }
     if (!above) throw new RangeError('a file in no directory');
-    const children = isDirectory ? (above.get(name)?.children ?? new Map<string, Place>()) : undefined;
-    above.set(ownCopy(name), { inode, children });
-    return inode;
+    const before = change.type === 'directory' ? above.get(name) : undefined;
+    if (before !== undefined && this.#inodes.childrenOf(before)) {
+      this.#inodes.describe(before, described);
+      return this.#inodes.get(before);
+    }
+    const number = this.#inodes.add({ ...described, linkPath: ownCopy(described.linkPath) });
+    above.set(ownCopy(name), number);
+    return this.#inodes.get(number);
   }
 
   #link(path: string, { linkPath, xattrs, contents }: Written): Inode {
-    const target = this.find(linkPath);
-    if (!target || target.children) throw new RangeError('a hard link to nothing');
-    const { inode } = target;
-    if (xattrs) inode.xattrs = new Map([...(inode.xattrs ?? []), ...xattrs]);
-    inode.contents ??= contents;
+    const inode = this.find(linkPath);
+    if (!inode || inode.children) throw new RangeError('a hard link to nothing');
+    const { number } = inode;
+    const rare = this.#inodes.rareOf(number);
+    this.#inodes.setRare(number, {
+      ...rare,
+      xattrs: xattrs ? new Map([...(rare.xattrs ?? []), ...xattrs]) : rare.xattrs,
+      contents: rare.contents ?? contents,
+    });
     const names = this.#above(path);
     if (!names || path === '') throw new RangeError('a file in no directory');
     const name = nameOf(path);
-    if (names.get(name)?.inode === inode) return inode;
-    names.set(ownCopy(name), target);
-    inode.linked = true;
-    return inode;
+    if (names.get(name) === number) return inode;
+    names.set(ownCopy(name), number);
+    return this.#inodes.link(number);
   }
 
-  /** What is at the root, by name. */
-  root(): ReadonlyMap<string, Place> {
-    return this.#names;
-  }
-
-  /** The tree that was made of a directory, unless it changed since, or one below it. */
-  treeOf(children: ReadonlyMap<string, Place>): ObjectID | undefined {
-    return this.#trees.get(children);
-  }
-
-  setTree(children: ReadonlyMap<string, Place>, id: ObjectID): void {
-    this.#trees.set(children, id);
+  /** Notes the tree that git has of a directory: its `id`, until something in it changes, or below. */
+  setTree(directory: Inode, id: ObjectID): void {
+    directory.id = id;
     this.#treeCount += 1;
   }
 
-  /** All places but the root: each directory right before what is in it, files in the order of their paths' bytes. */
-  [Symbol.iterator](): Generator<[path: string, place: Place], void, void> {
-    return walk(this.#names);
+  /** All but the root: each directory right before what is in it, files in the order of their paths' bytes. */
+  *[Symbol.iterator](): Generator<[path: string, inode: Inode], void, void> {
+    const levels = [{ path: '', names: this.#sortedNames(this.root).values() }];
+    for (let level = levels.at(-1); level; level = levels.at(-1)) {
+      const next = level.names.next().value;
+      if (next === undefined) {
+        levels.pop();
+        continue;
+      }
+      const [key, number] = next;
+      const inode = this.#inodes.get(number);
+      const path = join(level.path, inode.type === 'directory' ? key.slice(0, -1) : key);
+      yield [path, inode];
+      if (inode.children) levels.push({ path, names: this.#sortedNames(inode).values() });
+    }
+  }
+
+  /** Names in a directory, those of directories with a slash: so they sort as the paths of the files in them do. */
+  #sortedNames(directory: Inode): [key: string, number: number][] {
+    const names: [string, number][] = [];
+    let isSorted = true;
+    for (const [name, number] of directory.children!) {
+      const key = this.#inodes.childrenOf(number) ? `${name}/` : name;
+      if (names.length > 0 && key < names.at(-1)![0]) isSorted = false;
+      names.push([key, number]);
+    }
+    return isSorted ? names : names.toSorted(([one], [other]) => (one < other ? -1 : 1));
   }
 
   /** What the directory above a path holds. Costs what the way there from the last one does, also in deep directories. */
-  #above(path: string): Map<string, Place> | undefined {
+  #above(path: string): Map<string, number> | undefined {
     const above = path.slice(0, Math.max(0, path.lastIndexOf('/')));
     let level = this.#levels.at(-1)!;
     for (; !isWithin(above, level.path); level = this.#levels.at(-1)!) this.#levels.pop();
@@ -123,13 +134,13 @@ export class RootfsState {
     while (start < above.length) {
       const slash = above.indexOf('/', start);
       const end = slash < 0 ? above.length : slash;
-      const names = level.names.get(above.slice(start, end))?.children;
-      if (!names) return undefined;
-      level = { path: above.slice(0, end), names, changed: -1 };
+      const number = this.#inodes.childrenOf(level.number)!.get(above.slice(start, end));
+      if (number === undefined || !this.#inodes.childrenOf(number)) return undefined;
+      level = { path: above.slice(0, end), number, changed: -1 };
       this.#levels.push(level);
       start = end + 1;
     }
-    return level.names;
+    return this.#inodes.childrenOf(level.number);
   }
 
   /** The trees of the directories above a path, which was looked up right before, are no longer what git has. */
@@ -138,32 +149,25 @@ export class RootfsState {
       const level = this.#levels[depth]!;
       if (level.changed === this.#treeCount) return;
       level.changed = this.#treeCount;
-      this.#trees.delete(level.names);
+      this.#inodes.get(level.number).id = undefined;
     }
   }
 }
 
-function inodeOf(change: Exclude<Written, { type: 'hardlink' }>): Inode {
-  return {
-    type: change.type as Inode['type'],
-    linkPath: ownCopy(change.linkPath),
-    mode: change.mode,
-    uid: change.uid,
-    gid: change.gid,
-    size: change.size,
-    mtimeSeconds: change.mtimeSeconds,
-    mtimeNanoseconds: change.mtimeNanoseconds,
-    deviceMajor: change.deviceMajor,
-    deviceMinor: change.deviceMinor,
-    xattrs: change.xattrs,
-    own: change.own === true,
-    contents: change.contents,
-    timeless: false,
-    id: undefined,
-    linked: false,
-    stat: -1,
-  };
-}
+const ROOT = 0;
+const unknownRoot: Described = {
+  type: 'directory',
+  linkPath: '',
+  mode: 0o755,
+  uid: 0,
+  gid: 0,
+  size: 0,
+  mtimeSeconds: 0,
+  mtimeNanoseconds: 0,
+  deviceMajor: 0,
+  deviceMinor: 0,
+  xattrs: undefined,
+};
 
 /** The same text by itself: V8 keeps all of a text in memory for a slice of it, here thousands of lines for a name. */
 function ownCopy(text: string): string {
@@ -175,38 +179,9 @@ function isWithin(path: string, above: string): boolean {
   return above === '' || path === above || (path.startsWith(above) && path[above.length] === '/');
 }
 
-function* walk(root: ReadonlyMap<string, Place>): Generator<[string, Place], void, void> {
-  const levels = [{ path: '', names: root, keys: sortedKeys(root).values() }];
-  for (let level = levels.at(-1); level; level = levels.at(-1)) {
-    const key = level.keys.next().value;
-    if (key === undefined) {
-      levels.pop();
-      continue;
-    }
-    const name = key.endsWith('/') ? key.slice(0, -1) : key;
-    const place = level.names.get(name)!;
-    const path = join(level.path, name);
-    yield [path, place];
-    if (place.children)
-      levels.push({ path, names: place.children, keys: sortedKeys(place.children).values() });
-  }
-}
-
-/** Names, directories with a slash: so they sort as the paths of the files in them do. */
-function sortedKeys(names: ReadonlyMap<string, Place>): string[] {
-  const keys: string[] = [];
-  let isSorted = true;
-  for (const [name, { children }] of names) {
-    const key = children ? `${name}/` : name;
-    if (keys.length > 0 && key < keys.at(-1)!) isSorted = false;
-    keys.push(key);
-  }
-  return isSorted ? keys : keys.toSorted((one, other) => (one < other ? -1 : 1));
-}
-
 /** Names of all extended attributes in a state. */
 export function attributeNames(state: RootfsState): Set<string> {
   const names = new Set<string>();
-  for (const [, { inode }] of state) for (const name of inode.xattrs?.keys() ?? []) names.add(name);
+  for (const [, inode] of state) for (const name of inode.xattrs?.keys() ?? []) names.add(name);
   return names;
 }

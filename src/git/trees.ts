@@ -1,7 +1,8 @@
 import type { ObjectStore } from './object-store.ts';
 import { type ObjectID, type TreeEntry, type TreeFile, type TreeMode, composeTree } from './objects.ts';
 import { contentIn } from './pack-writer.ts';
-import type { Inode, Place, RootfsState } from './rootfs-state.ts';
+import type { Inode } from './inodes.ts';
+import type { RootfsState } from './rootfs-state.ts';
 import { join } from '../rootfs/directories.ts';
 import type { Yielder } from '../sys/yielder.ts';
 
@@ -60,7 +61,7 @@ export function treeFile(path: string, { type, mode, id }: Inode): TreeFile | un
 
 /** All that git holds of a rootfs, in the order of the paths' bytes. */
 export function* treeFiles(state: RootfsState): Generator<TreeFile, void, void> {
-  for (const [path, { inode }] of state) {
+  for (const [path, inode] of state) {
     const file = treeFile(path, inode);
     if (file) yield file;
   }
@@ -87,15 +88,15 @@ export class TreeWriter {
 
   /** The tree of all that git holds of a rootfs. All contents must be stored. */
   async write(state: RootfsState): Promise<ObjectID> {
-    const root = state.root();
-    const known = state.treeOf(root);
-    if (known !== undefined) return known;
+    const { root } = state;
+    if (root.id !== undefined) return root.id;
     const open = [openTree('', '', root)];
     for (;;) {
       const tree = open.at(-1)!;
       const next = tree.rest.next();
       if (next.done !== true) {
-        const below = this.#addPlace(state, tree, ...next.value);
+        const [name, number] = next.value;
+        const below = this.#addFile(tree, name, state.get(number));
         if (below) open.push(below);
         if (this.#yielder.isDue()) await this.#yielder.pause();
         continue;
@@ -105,7 +106,7 @@ export class TreeWriter {
       // Git has no empty directories.
       if (tree.entries.length > 0 || !above) {
         const id = await this.add(tree.entries);
-        state.setTree(tree.names, id);
+        state.setTree(tree.directory, id);
         if (!above) return id;
         above.entries.push({ name: tree.name, mode: '40000', id });
       }
@@ -113,9 +114,9 @@ export class TreeWriter {
   }
 
   /** Adds the file of that name to the tree; returns the tree that must be written first. */
-  #addPlace(state: RootfsState, tree: OpenTree, name: string, place: Place): OpenTree | undefined {
+  #addFile(tree: OpenTree, name: string, inode: Inode): OpenTree | undefined {
     if (lengthIn(tree.path, name) > LONGEST_FOR_GIT) return undefined;
-    const { inode, children } = place;
+    const { children } = inode;
     if (!children) {
       const file = treeFile(name, inode);
       if (!file) return undefined;
@@ -124,8 +125,8 @@ export class TreeWriter {
       return undefined;
     }
     if (children.size === 0 || !isHoldable(name, 'file')) return undefined;
-    const id = state.treeOf(children);
-    if (id === undefined) return openTree(name, join(tree.path, name), children);
+    const { id } = inode;
+    if (id === undefined) return openTree(name, join(tree.path, name), inode);
     tree.entries.push({ name, mode: '40000', id });
     return undefined;
   }
@@ -144,8 +145,8 @@ export type SeeFile = (directory: string, name: string, inode: Inode) => void;
 interface OpenTree {
   readonly name: string;
   readonly path: string;
-  readonly names: ReadonlyMap<string, Place>;
-  readonly rest: MapIterator<[string, Place]>;
+  readonly directory: Inode;
+  readonly rest: MapIterator<[string, number]>;
   readonly entries: TreeEntry[];
 }
 
@@ -153,6 +154,6 @@ function lengthIn(directory: string, name: string): number {
   return directory === '' ? name.length : directory.length + 1 + name.length;
 }
 
-function openTree(name: string, path: string, names: ReadonlyMap<string, Place>): OpenTree {
-  return { name, path, names, rest: names.entries(), entries: [] };
+function openTree(name: string, path: string, directory: Inode): OpenTree {
+  return { name, path, directory, rest: directory.children!.entries(), entries: [] };
 }

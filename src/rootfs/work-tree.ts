@@ -45,9 +45,9 @@ export interface Contents {
 }
 
 /** A whole tree: all paths from the root, each directory before what is in it. */
-export interface Tree extends Iterable<readonly [path: string, place: { readonly inode: Inode }]> {
+export interface Tree extends Iterable<readonly [path: string, inode: Inode]> {
   /** For the root, with the empty path; undefined: it stays as it is. */
-  find(path: string): { readonly inode: Inode } | undefined;
+  find(path: string): Inode | undefined;
 }
 
 /** What may be on disk at a path. */
@@ -108,11 +108,11 @@ export class WorkTree {
   ): Promise<void> {
     await this.#work(async (run, disk) => {
       const restoration = new Restoration(run, disk, contents, attributes);
-      for (const [path, { inode }] of tree) {
+      for (const [path, inode] of tree) {
         await restoration.place(path as BytePath, inode);
         await pause();
       }
-      restoration.finish(tree.find('')?.inode);
+      restoration.finish(tree.find(''));
       this.notRestored = run.counts;
     });
   }
@@ -339,10 +339,20 @@ class Restoration {
 
   #applyMetadata(place: Place, inode: Inode, stat = this.#stat(place)): void {
     const run = this.#run;
+    // Field by field: an inode may read them from elsewhere.
     const entry: Entry = {
-      ...inode,
+      type: inode.type,
       path: place.path,
       linkPath: inode.linkPath as BytePath,
+      mode: inode.mode,
+      uid: inode.uid,
+      gid: inode.gid,
+      size: inode.size,
+      mtimeSeconds: inode.mtimeSeconds,
+      mtimeNanoseconds: inode.mtimeNanoseconds,
+      deviceMajor: inode.deviceMajor,
+      deviceMinor: inode.deviceMinor,
+      xattrs: inode.xattrs,
       sparse: undefined,
     };
     const ownerIsRight = restoreOwner(run, place, entry, stat);

@@ -1,0 +1,233 @@
+import { type ObjectID, ID_SIZE } from './objects.ts';
+import type { Written } from '../tar/mtree.ts';
+
+/** Offsets in a record, in bytes. */
+const ID_AT = 0;
+const STAT_AT = 20;
+const TYPE_AT = 60;
+const FLAGS_AT = 61;
+const MODE_AT = 62;
+const UID_AT = 64;
+const GID_AT = 68;
+const NANOSECONDS_AT = 72;
+const SIZE_AT = 80;
+const SECONDS_AT = 88;
+const RECORD_SIZE = 96;
+const RECORDS_AT_ONCE = 2048;
+
+/** Words that an index has from stat(2). */
+export const STAT_WORDS = 10;
+
+const OWN = 1;
+const TIMELESS = 2;
+const LINKED = 4;
+const HAS_ID = 8;
+const HAS_STAT = 16;
+
+const types = ['file', 'directory', 'symlink', 'character', 'block', 'fifo'] as const;
+
+/** What a layer, or a commit of the user's, says of an inode. */
+export type Described = Omit<Written, 'type' | 'path'> & {
+  readonly type: Exclude<Written['type'], 'hardlink'>;
+};
+
+/** What few inodes have. */
+type Rare = Pick<Described, 'linkPath' | 'deviceMajor' | 'deviceMinor' | 'xattrs' | 'contents'>;
+
+const nothing: Rare = {
+  linkPath: '',
+  deviceMajor: 0,
+  deviceMinor: 0,
+  xattrs: undefined,
+  contents: undefined,
+};
+
+/** Inodes by their numbers, in records of one size: as objects they take four times as much memory. */
+export class Inodes {
+  readonly #blocks: DataView[] = [];
+  readonly #rare = new Map<number, Rare>();
+  /** What directories hold: names, and the numbers of their inodes. */
+  readonly #children = new Map<number, Map<string, number>>();
+  /** Those that have had a further name, each as one object, so that a caller knows it again. */
+  readonly #linked = new Map<number, Inode>();
+  #count = 0;
+
+  /** Adds an inode, and answers its number: they count from 0. */
+  add(described: Described): number {
+    const number = this.#count;
+    if (number % RECORDS_AT_ONCE === 0)
+      this.#blocks.push(new DataView(new ArrayBuffer(RECORDS_AT_ONCE * RECORD_SIZE)));
+    this.#count += 1;
+    this.describe(number, described);
+    return number;
+  }
+
+  /** Describes an inode again. Its blob or tree, and what it holds as a directory, stay. */
+  describe(number: number, described: Described): void {
+    const { view, at } = new Inode(this, number);
+    const { linkPath, deviceMajor, deviceMinor, xattrs, contents } = described;
+    view.setUint8(at + TYPE_AT, types.indexOf(described.type));
+    view.setUint8(
+      at + FLAGS_AT,
+      (view.getUint8(at + FLAGS_AT) & HAS_ID) | (described.own === true ? OWN : 0),
+    );
+    view.setUint16(at + MODE_AT, described.mode);
+    view.setUint32(at + UID_AT, described.uid);
+    view.setUint32(at + GID_AT, described.gid);
+    view.setUint32(at + NANOSECONDS_AT, described.mtimeNanoseconds);
+    view.setFloat64(at + SIZE_AT, described.size);
+    view.setFloat64(at + SECONDS_AT, described.mtimeSeconds);
+    this.setRare(number, { linkPath, deviceMajor, deviceMinor, xattrs, contents });
+    if (described.type === 'directory' && !this.#children.has(number)) this.#children.set(number, new Map());
+  }
+
+  get(number: number): Inode {
+    return this.#linked.get(number) ?? new Inode(this, number);
+  }
+
+  /** To be called when an inode gets a further name. */
+  link(number: number): Inode {
+    const inode = this.get(number);
+    this.#linked.set(number, inode);
+    inode.view.setUint8(inode.at + FLAGS_AT, inode.view.getUint8(inode.at + FLAGS_AT) | LINKED);
+    return inode;
+  }
+
+  childrenOf(number: number): Map<string, number> | undefined {
+    return this.#children.get(number);
+  }
+
+  blockOf(number: number): DataView {
+    return this.#blocks[Math.floor(number / RECORDS_AT_ONCE)]!;
+  }
+
+  rareOf(number: number): Rare {
+    return this.#rare.get(number) ?? nothing;
+  }
+
+  setRare(number: number, rare: Rare): void {
+    const { linkPath, deviceMajor, deviceMinor, xattrs, contents } = rare;
+    if (linkPath !== '' || deviceMajor > 0 || deviceMinor > 0 || xattrs || contents !== undefined)
+      this.#rare.set(number, rare);
+    else this.#rare.delete(number);
+  }
+}
+
+/** A file, with one path or, for hard links, several: read from its record, and written to it. */
+export class Inode {
+  readonly number: number;
+  readonly view: DataView;
+  readonly at: number;
+  readonly #inodes: Inodes;
+
+  constructor(inodes: Inodes, number: number) {
+    this.#inodes = inodes;
+    this.number = number;
+    this.view = inodes.blockOf(number);
+    this.at = (number % RECORDS_AT_ONCE) * RECORD_SIZE;
+  }
+
+  get type(): Described['type'] {
+    return types[this.view.getUint8(this.at + TYPE_AT)]!;
+  }
+
+  get mode(): number {
+    return this.view.getUint16(this.at + MODE_AT);
+  }
+
+  get uid(): number {
+    return this.view.getUint32(this.at + UID_AT);
+  }
+
+  get gid(): number {
+    return this.view.getUint32(this.at + GID_AT);
+  }
+
+  get size(): number {
+    return this.view.getFloat64(this.at + SIZE_AT);
+  }
+
+  get mtimeSeconds(): number {
+    return this.view.getFloat64(this.at + SECONDS_AT);
+  }
+
+  get mtimeNanoseconds(): number {
+    return this.view.getUint32(this.at + NANOSECONDS_AT);
+  }
+
+  get linkPath(): string {
+    return this.#inodes.rareOf(this.number).linkPath;
+  }
+
+  get deviceMajor(): number {
+    return this.#inodes.rareOf(this.number).deviceMajor;
+  }
+
+  get deviceMinor(): number {
+    return this.#inodes.rareOf(this.number).deviceMinor;
+  }
+
+  get xattrs(): ReadonlyMap<string, Uint8Array> | undefined {
+    return this.#inodes.rareOf(this.number).xattrs;
+  }
+
+  /** Where a record keeps content that no commit can hold. */
+  get contents(): string | undefined {
+    return this.#inodes.rareOf(this.number).contents;
+  }
+
+  /** What a directory holds: names, and the numbers of their inodes; undefined for other types. */
+  get children(): ReadonlyMap<string, number> | undefined {
+    return this.type === 'directory' ? this.#inodes.childrenOf(this.number) : undefined;
+  }
+
+  /** The program put it there, and no layer. */
+  get own(): boolean {
+    return this.#has(OWN);
+  }
+
+  /** Of a commit of the user's: nobody knows the times, they stay as git makes them. */
+  get timeless(): boolean {
+    return this.#has(TIMELESS);
+  }
+
+  /** It has had a further name. */
+  get linked(): boolean {
+    return this.#has(LINKED);
+  }
+
+  /** Name of the blob with the content, or of the tree, once it is known. */
+  get id(): ObjectID | undefined {
+    if (!this.#has(HAS_ID)) return undefined;
+    return Buffer.from(this.view.buffer, this.at + ID_AT, ID_SIZE).toString('hex') as ObjectID;
+  }
+
+  set id(id: ObjectID | undefined) {
+    if (id !== undefined) Buffer.from(this.view.buffer, this.at + ID_AT, ID_SIZE).write(id, 'hex');
+    this.#set(HAS_ID, id !== undefined);
+  }
+
+  /** What the disk says of it, as an index has it; undefined where that is not known. */
+  get stat(): Uint32Array | undefined {
+    if (!this.#has(HAS_STAT)) return undefined;
+    return new Uint32Array(this.view.buffer, this.at + STAT_AT, STAT_WORDS);
+  }
+
+  set stat(words: ArrayLike<number>) {
+    new Uint32Array(this.view.buffer, this.at + STAT_AT, STAT_WORDS).set(words);
+    this.#set(HAS_STAT, true);
+  }
+
+  markTimeless(): void {
+    this.#set(TIMELESS, true);
+  }
+
+  #has(flag: number): boolean {
+    return (this.view.getUint8(this.at + FLAGS_AT) & flag) !== 0;
+  }
+
+  #set(flag: number, on: boolean): void {
+    const flags = this.view.getUint8(this.at + FLAGS_AT);
+    this.view.setUint8(this.at + FLAGS_AT, on ? flags | flag : flags & ~flag);
+  }
+}
