@@ -1,8 +1,7 @@
 import { type ObjectID, ID_SIZE } from './objects.ts';
 import type { Written } from '../tar/mtree.ts';
 
-/** Offsets in a record, in bytes. */
-const ID_AT = 0;
+/** Offsets in a record, in bytes; the id comes first. */
 const STAT_AT = 20;
 const TYPE_AT = 60;
 const FLAGS_AT = 61;
@@ -44,7 +43,7 @@ const nothing: Rare = {
 
 /** Inodes by their numbers, in records of one size: as objects they take four times as much memory. */
 export class Inodes {
-  readonly #blocks: DataView[] = [];
+  readonly #blocks: Block[] = [];
   readonly #rare = new Map<number, Rare>();
   /** What directories hold: names, and the numbers of their inodes. */
   readonly #children = new Map<number, Map<string, number>>();
@@ -55,8 +54,7 @@ export class Inodes {
   /** Adds an inode, and answers its number: they count from 0. */
   add(described: Described): number {
     const number = this.#count;
-    if (number % RECORDS_AT_ONCE === 0)
-      this.#blocks.push(new DataView(new ArrayBuffer(RECORDS_AT_ONCE * RECORD_SIZE)));
+    if (number % RECORDS_AT_ONCE === 0) this.#blocks.push(makeBlock());
     this.#count += 1;
     this.describe(number, described);
     return number;
@@ -64,8 +62,8 @@ export class Inodes {
 
   /** Describes an inode again. Its blob or tree, and what it holds as a directory, stay. */
   describe(number: number, described: Described): void {
-    const { view, at } = new Inode(this, number);
-    const { linkPath, deviceMajor, deviceMinor, xattrs, contents } = described;
+    const { view } = this.blockOf(number);
+    const at = placeOf(number);
     view.setUint8(at + TYPE_AT, types.indexOf(described.type));
     view.setUint8(
       at + FLAGS_AT,
@@ -77,7 +75,7 @@ export class Inodes {
     view.setUint32(at + NANOSECONDS_AT, described.mtimeNanoseconds);
     view.setFloat64(at + SIZE_AT, described.size);
     view.setFloat64(at + SECONDS_AT, described.mtimeSeconds);
-    this.setRare(number, { linkPath, deviceMajor, deviceMinor, xattrs, contents });
+    this.setRare(number, described);
     if (described.type === 'directory' && !this.#children.has(number)) this.#children.set(number, new Map());
   }
 
@@ -89,7 +87,7 @@ export class Inodes {
   link(number: number): Inode {
     const inode = this.get(number);
     this.#linked.set(number, inode);
-    inode.view.setUint8(inode.at + FLAGS_AT, inode.view.getUint8(inode.at + FLAGS_AT) | LINKED);
+    inode.markLinked();
     return inode;
   }
 
@@ -97,7 +95,7 @@ export class Inodes {
     return this.#children.get(number);
   }
 
-  blockOf(number: number): DataView {
+  blockOf(number: number): Block {
     return this.#blocks[Math.floor(number / RECORDS_AT_ONCE)]!;
   }
 
@@ -105,54 +103,75 @@ export class Inodes {
     return this.#rare.get(number) ?? nothing;
   }
 
-  setRare(number: number, rare: Rare): void {
-    const { linkPath, deviceMajor, deviceMinor, xattrs, contents } = rare;
+  setRare(number: number, { linkPath, deviceMajor, deviceMinor, xattrs, contents }: Rare): void {
     if (linkPath !== '' || deviceMajor > 0 || deviceMinor > 0 || xattrs || contents !== undefined)
-      this.#rare.set(number, rare);
+      this.#rare.set(number, { linkPath: ownCopy(linkPath), deviceMajor, deviceMinor, xattrs, contents });
     else this.#rare.delete(number);
   }
+}
+
+/** Memory of some records, as bytes, words and numbers of any size. */
+interface Block {
+  readonly bytes: Buffer;
+  readonly words: Uint32Array;
+  readonly view: DataView;
+}
+
+function makeBlock(): Block {
+  const memory = new ArrayBuffer(RECORDS_AT_ONCE * RECORD_SIZE);
+  return { bytes: Buffer.from(memory), words: new Uint32Array(memory), view: new DataView(memory) };
+}
+
+/** Where a record begins in its block. */
+function placeOf(number: number): number {
+  return (number % RECORDS_AT_ONCE) * RECORD_SIZE;
+}
+
+/** The same text by itself: V8 keeps all of a text in memory for a slice of it, here thousands of lines for a name. */
+export function ownCopy(text: string): string {
+  return text === '' ? '' : ` ${text}`.slice(1);
 }
 
 /** A file, with one path or, for hard links, several: read from its record, and written to it. */
 export class Inode {
   readonly number: number;
-  readonly view: DataView;
-  readonly at: number;
+  readonly #block: Block;
+  readonly #at: number;
   readonly #inodes: Inodes;
 
   constructor(inodes: Inodes, number: number) {
     this.#inodes = inodes;
     this.number = number;
-    this.view = inodes.blockOf(number);
-    this.at = (number % RECORDS_AT_ONCE) * RECORD_SIZE;
+    this.#block = inodes.blockOf(number);
+    this.#at = placeOf(number);
   }
 
   get type(): Described['type'] {
-    return types[this.view.getUint8(this.at + TYPE_AT)]!;
+    return types[this.#block.view.getUint8(this.#at + TYPE_AT)]!;
   }
 
   get mode(): number {
-    return this.view.getUint16(this.at + MODE_AT);
+    return this.#block.view.getUint16(this.#at + MODE_AT);
   }
 
   get uid(): number {
-    return this.view.getUint32(this.at + UID_AT);
+    return this.#block.view.getUint32(this.#at + UID_AT);
   }
 
   get gid(): number {
-    return this.view.getUint32(this.at + GID_AT);
+    return this.#block.view.getUint32(this.#at + GID_AT);
   }
 
   get size(): number {
-    return this.view.getFloat64(this.at + SIZE_AT);
+    return this.#block.view.getFloat64(this.#at + SIZE_AT);
   }
 
   get mtimeSeconds(): number {
-    return this.view.getFloat64(this.at + SECONDS_AT);
+    return this.#block.view.getFloat64(this.#at + SECONDS_AT);
   }
 
   get mtimeNanoseconds(): number {
-    return this.view.getUint32(this.at + NANOSECONDS_AT);
+    return this.#block.view.getUint32(this.#at + NANOSECONDS_AT);
   }
 
   get linkPath(): string {
@@ -199,23 +218,28 @@ export class Inode {
   /** Name of the blob with the content, or of the tree, once it is known. */
   get id(): ObjectID | undefined {
     if (!this.#has(HAS_ID)) return undefined;
-    return Buffer.from(this.view.buffer, this.at + ID_AT, ID_SIZE).toString('hex') as ObjectID;
+    return this.#block.bytes.toString('hex', this.#at, this.#at + ID_SIZE) as ObjectID;
   }
 
   set id(id: ObjectID | undefined) {
-    if (id !== undefined) Buffer.from(this.view.buffer, this.at + ID_AT, ID_SIZE).write(id, 'hex');
+    if (id !== undefined) this.#block.bytes.write(id, this.#at, 'hex');
     this.#set(HAS_ID, id !== undefined);
   }
 
   /** What the disk says of it, as an index has it; undefined where that is not known. */
   get stat(): Uint32Array | undefined {
     if (!this.#has(HAS_STAT)) return undefined;
-    return new Uint32Array(this.view.buffer, this.at + STAT_AT, STAT_WORDS);
+    const start = (this.#at + STAT_AT) / 4;
+    return this.#block.words.subarray(start, start + STAT_WORDS);
   }
 
   set stat(words: ArrayLike<number>) {
-    new Uint32Array(this.view.buffer, this.at + STAT_AT, STAT_WORDS).set(words);
+    this.#block.words.set(words, (this.#at + STAT_AT) / 4);
     this.#set(HAS_STAT, true);
+  }
+
+  markLinked(): void {
+    this.#set(LINKED, true);
   }
 
   markTimeless(): void {
@@ -223,11 +247,11 @@ export class Inode {
   }
 
   #has(flag: number): boolean {
-    return (this.view.getUint8(this.at + FLAGS_AT) & flag) !== 0;
+    return (this.#block.view.getUint8(this.#at + FLAGS_AT) & flag) !== 0;
   }
 
   #set(flag: number, on: boolean): void {
-    const flags = this.view.getUint8(this.at + FLAGS_AT);
-    this.view.setUint8(this.at + FLAGS_AT, on ? flags | flag : flags & ~flag);
+    const flags = this.#block.view.getUint8(this.#at + FLAGS_AT);
+    this.#block.view.setUint8(this.#at + FLAGS_AT, on ? flags | flag : flags & ~flag);
   }
 }

@@ -1,4 +1,4 @@
-import { type Described, type Inode, Inodes } from './inodes.ts';
+import { type Described, type Inode, Inodes, ownCopy } from './inodes.ts';
 import type { ObjectID } from './objects.ts';
 import { join, nameOf } from '../rootfs/directories.ts';
 import type { Change, Written } from '../tar/mtree.ts';
@@ -67,7 +67,7 @@ export class RootfsState {
       this.#inodes.describe(before, described);
       return this.#inodes.get(before);
     }
-    const number = this.#inodes.add({ ...described, linkPath: ownCopy(described.linkPath) });
+    const number = this.#inodes.add(described);
     above.set(ownCopy(name), number);
     return this.#inodes.get(number);
   }
@@ -168,11 +168,6 @@ const unknownRoot: Described = {
   deviceMinor: 0,
   xattrs: undefined,
 };
-
-/** The same text by itself: V8 keeps all of a text in memory for a slice of it, here thousands of lines for a name. */
-function ownCopy(text: string): string {
-  return ` ${text}`.slice(1);
-}
 
 /** Whether a directory is another one or in it. */
 function isWithin(path: string, above: string): boolean {
