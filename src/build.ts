@@ -7,7 +7,7 @@ import { Decoder } from './decoder.ts';
 import { DestinationError, GitError, printable, UsageError } from './errors.ts';
 import { reasonOf } from './sys/os-error.ts';
 import type { GitLayers } from './git/git-layers.ts';
-import type { LayerIdentity } from './git/names.ts';
+import type { LayerIdentity } from './git/refs.ts';
 import type { Survey } from './git/survey.ts';
 import type { Layer } from './oci/image.ts';
 import { type JsonObject, parseJsonObject, textOf } from './oci/json.ts';

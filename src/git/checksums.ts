@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { crc32 } from 'node:zlib';
-import { ID_SIZE } from './objects.ts';
+import { ID_SIZE } from './trees.ts';
 import { type Native, loadNative } from '../sys/native.ts';
 
 /** Checksums of one object after the other, whose bytes pass through one buffer: `start` and `end` are offsets in it. */

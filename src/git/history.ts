@@ -1,10 +1,17 @@
 import { GitError, printable } from '../errors.ts';
-import { branchName, branchOfRecord, recordPath, recordRefs } from './names.ts';
-import type { ObjectID, TreeFile, TreeMode } from './objects.ts';
+import { branchName, branchOfRecord, recordPath, recordRefs } from './refs.ts';
+import {
+  type ObjectID,
+  type TreeFile,
+  type TreeMode,
+  isSoundPath,
+  treeFile,
+  treeFiles,
+  unquotePath,
+} from './trees.ts';
 import type { Repository } from './repository.ts';
 import { PULL_AGAIN } from './rootfs-files.ts';
 import { RootfsState } from './rootfs-state.ts';
-import { isSoundPath, treeFile, treeFiles, unquotePath } from './trees.ts';
 import { type Change, type Written, parseLine } from '../tar/mtree.ts';
 
 /** A layer's record, as a repository has it. */

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { GitError } from '../errors.ts';
 import { STAT_WORDS } from './inodes.ts';
-import type { ObjectID, TreeFile } from './objects.ts';
+import type { ObjectID, TreeFile } from './trees.ts';
 import type { FileStat } from '../rootfs/filesystem.ts';
 
 const VERSION = 2;

@@ -1,4 +1,4 @@
-import { type ObjectID, ID_SIZE } from './objects.ts';
+import { type ObjectID, ID_SIZE } from './trees.ts';
 import type { Written } from '../tar/mtree.ts';
 
 /** Offsets in a record, in bytes; the id comes first. */

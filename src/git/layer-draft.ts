@@ -1,14 +1,13 @@
 import { constants } from 'node:os';
 import { GitError, printable } from '../errors.ts';
 import { SyscallError } from '../sys/os-error.ts';
-import { keptFiles } from './names.ts';
+import { keptFiles } from './refs.ts';
 import type { ObjectStore } from './object-store.ts';
-import { type ObjectID, type TreeEntry, ID_SIZE } from './objects.ts';
+import { type ObjectID, type TreeEntry, ID_SIZE, isHoldable } from './trees.ts';
 import { SizeMismatch, contentIn, contentOf } from './pack-writer.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 import type { Inode } from './inodes.ts';
 import type { RootfsState } from './rootfs-state.ts';
-import { isHoldable } from './trees.ts';
 import type { Yielder } from '../sys/yielder.ts';
 import { type Change, type Written, composeLine, parseLine } from '../tar/mtree.ts';
 

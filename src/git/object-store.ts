@@ -1,6 +1,6 @@
 import { GitError } from '../errors.ts';
 import { KnownObjects } from './pack-index.ts';
-import { type ObjectID, ID_SIZE } from './objects.ts';
+import { type ObjectID, ID_SIZE } from './trees.ts';
 import {
   MOST_AT_ONCE,
   type ObjectSource,

@@ -1,5 +1,5 @@
 import { createHash, getRandomValues } from 'node:crypto';
-import { ID_SIZE } from './objects.ts';
+import { ID_SIZE } from './trees.ts';
 
 const NAME_WORDS = ID_SIZE / 4;
 const FIRST_ENTRIES = 1024;

@@ -14,7 +14,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { GitError } from '../errors.ts';
 import { openChecksums } from './checksums.ts';
-import type { ObjectID } from './objects.ts';
+import type { ObjectID } from './trees.ts';
 import { type KnownObjects, composePackIndex } from './pack-index.ts';
 import { randomName } from '../sys/temp-file.ts';
 

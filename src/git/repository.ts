@@ -1,4 +1,16 @@
-import { GitError } from '../errors.ts';
+import {
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  readSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import path from 'node:path';
+import { geteuid, pid } from 'node:process';
+import { GitError, printable } from '../errors.ts';
 import { asGitError } from './git-error.ts';
 import {
   type GitObject,
@@ -7,13 +19,16 @@ import {
   findGit,
   readObjects,
   runGit,
+  type Environment,
 } from './git-program.ts';
-import type { ObjectID } from './objects.ts';
-import { OTHER_TEMPORARY, PrivateGitDir } from './private-git-dir.ts';
+import type { ObjectID } from './trees.ts';
 import { readHead, readRefs } from './refs.ts';
 import { RootfsFiles } from './rootfs-files.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { type Yielder, openYielder } from '../sys/yielder.ts';
+import { makeStage, removeStaleStages } from '../rootfs/stage.ts';
+import { LinuxFilesystem } from '../rootfs/linux.ts';
+import { systemCalls } from '../sys/system-calls.ts';
 
 /** A rootfs with a repository in it, `.git`, as a container may have left it: git sees what was checked, by a `PrivateGitDir`. */
 export class Repository implements AsyncDisposable {
@@ -79,9 +94,9 @@ export class Repository implements AsyncDisposable {
    * @throws GitError, or the reason of the signal
    */
   async run(command: readonly string[], input?: Buffer): Promise<string> {
-    const { path } = await this.#prepare();
+    const prepared = await this.#prepare();
     try {
-      return await runGit(this.program, this.#options, path, command, input);
+      return await runGit(this.program, this.#options, prepared.path, command, input);
     } catch (error) {
       this.signal?.throwIfAborted();
       throw asGitError(error, `git ${command[0]} failed`, OTHER_TEMPORARY);
@@ -94,9 +109,9 @@ export class Repository implements AsyncDisposable {
    * @throws GitError, or the reason of the signal
    */
   async *objects(names: readonly string[]): AsyncGenerator<GitObject, void, void> {
-    const { path } = await this.#prepare();
+    const prepared = await this.#prepare();
     try {
-      yield* readObjects(this.program, this.#options, path, names);
+      yield* readObjects(this.program, this.#options, prepared.path, names);
     } catch (error) {
       this.signal?.throwIfAborted();
       throw asGitError(error, 'git cat-file failed', OTHER_TEMPORARY);
@@ -138,4 +153,162 @@ export class Repository implements AsyncDisposable {
       throw asGitError(error, 'git cannot be given the repository', OTHER_TEMPORARY);
     }
   }
+}
+
+/**
+ * The whole configuration of git: nothing of a rootfs, an image or a user decides what runs or what a byte becomes. git's own refusals of names are
+ * for other systems' file systems; what this one cannot hold, `isHoldable` knows.
+ */
+const configuration = `[core]
+	repositoryFormatVersion = 0
+	bare = true
+	hooksPath = /dev/null
+	attributesFile = /dev/null
+	excludesFile = /dev/null
+	fsmonitor = false
+	protectHFS = false
+	protectNTFS = false
+	ignoreCase = false
+	quotePath = true
+	multiPackIndex = false
+	commitGraph = false
+	logAllRefUpdates = false
+	fsync = none
+	bigFileThreshold = 16m
+[gc]
+	auto = 0
+[maintenance]
+	auto = false
+[protocol]
+	allow = never
+`;
+
+/** Objects up to here are copied; larger ones, and packs, are read where they are. In bytes. */
+const LARGEST_COPY = 1024 * 1024;
+const packName = /^pack-(?:[0-9a-f]{40}|[0-9a-f]{64})\.(?:pack|idx)$/;
+
+/**
+ * A GIT_DIR of our own, outside the rootfs, for us alone, with our configuration: git never sees the rootfs's `.git`, which a container
+ * may have written. It gets refs as text, and objects that were opened without following links: small ones as copies, others as
+ * symbolic links to our open descriptors.
+ */
+class PrivateGitDir {
+  readonly path: string;
+  readonly #lock: LinuxFilesystem | undefined;
+  /** Files that git reads by our descriptors, and what they belong to. */
+  readonly #open: (readonly [files: RootfsFiles, file: number])[] = [];
+
+  private constructor(directory: string, lock: LinuxFilesystem | undefined) {
+    this.path = directory;
+    this.#lock = lock;
+  }
+
+  /**
+   * An empty directory.
+   *
+   * @throws GitError, the system's errors
+   */
+  static async make(environment: Environment): Promise<PrivateGitDir> {
+    const above = temporaryDirectory(environment);
+    const target = path.join(above, 'git');
+    await removeStaleStages(target);
+    const made = await makeStage(target);
+    if (typeof made !== 'string') {
+      throw new GitError(`cannot write ${printable(above)}: ${made.denied}`, {
+        code: made.denied,
+        hint: OTHER_TEMPORARY,
+      });
+    }
+    const calls = systemCalls();
+    const opened = calls && LinuxFilesystem.open(calls, Buffer.from(made));
+    const lock = typeof opened === 'number' ? undefined : opened;
+    // A run in another PID namespace sees by the lock that this one lives.
+    lock?.lock();
+    return new PrivateGitDir(made, lock);
+  }
+
+  /** Makes a repository without refs and objects. */
+  init(): void {
+    for (const name of ['objects', 'objects/pack', 'refs']) mkdirSync(path.join(this.path, name));
+    writeFileSync(path.join(this.path, 'config'), configuration);
+    writeFileSync(path.join(this.path, 'HEAD'), 'ref: refs/heads/none\n');
+  }
+
+  /** Gives git the refs of a repository: names and ids. */
+  setRefs(refs: ReadonlyMap<string, string>): void {
+    const lines = [...refs].toSorted(([one], [other]) => (one < other ? -1 : 1));
+    writeFileSync(
+      path.join(this.path, 'packed-refs'),
+      `# pack-refs with: sorted \n${lines.map(([name, id]) => `${id} ${name}\n`).join('')}`,
+    );
+  }
+
+  /**
+   * Gives git the objects of a repository.
+   *
+   * @throws GitError where one is not a regular file
+   */
+  async addObjects(files: RootfsFiles, yielder: Yielder): Promise<void> {
+    for (const name of files.list('.git/objects')) {
+      if (!/^[0-9a-f]{2}$/.test(name)) continue;
+      mkdirSync(path.join(this.path, 'objects', name));
+      for (const rest of files.list(`.git/objects/${name}`)) {
+        if (/^(?:[0-9a-f]{38}|[0-9a-f]{62})$/.test(rest)) this.#add(files, `objects/${name}/${rest}`);
+        if (yielder.isDue()) await yielder.pause();
+      }
+    }
+    for (const name of files.list('.git/objects/pack')) {
+      if (packName.test(name)) this.#add(files, `objects/pack/${name}`);
+      if (yielder.isDue()) await yielder.pause();
+    }
+  }
+
+  close(): void {
+    for (const [{ filesystem }, file] of this.#open) filesystem.closeFile(file);
+    rmSync(this.path, { recursive: true, force: true });
+    this.#lock?.close();
+  }
+
+  #add(files: RootfsFiles, name: string): void {
+    const file = files.open(`.git/${name}`);
+    if (file === undefined) return;
+    const { size } = fstatSync(file);
+    const place = path.join(this.path, name);
+    const link = `/proc/${pid}/fd/${file}`;
+    if ((size > LARGEST_COPY || name.startsWith('objects/pack/')) && existsSync(link)) {
+      this.#open.push([files, file]);
+      symlinkSync(link, place);
+      return;
+    }
+    try {
+      const bytes = Buffer.alloc(size);
+      const length = readSync(file, bytes, 0, size, 0);
+      writeFileSync(place, bytes.subarray(0, length), { mode: 0o400 });
+    } finally {
+      files.filesystem.closeFile(file);
+    }
+  }
+}
+
+/** What helps where temporary files cannot be written. */
+const OTHER_TEMPORARY = 'name another directory for temporary files in TMPDIR';
+
+/** @throws GitError for a directory in which others could put something else in place of ours */
+function temporaryDirectory(environment: Environment): string {
+  const named = environment['TMPDIR'];
+  const directory = named !== undefined && path.isAbsolute(named) ? named : '/tmp';
+  const stat = statSync(directory, { throwIfNoEntry: false });
+  if (!stat?.isDirectory()) {
+    throw new GitError(`cannot write ${printable(directory)}: it is not a directory`, {
+      code: 'ENOENT',
+      hint: OTHER_TEMPORARY,
+    });
+  }
+  const isOurs = stat.uid === 0 || stat.uid === geteuid?.();
+  const isSticky = (stat.mode & 0o1000) !== 0;
+  if (isOurs && (isSticky || (stat.mode & 0o022) === 0)) return directory;
+  throw new GitError(
+    `cannot use ${printable(directory)} for temporary files: other users may replace files in it`,
+    { code: 'EACCES', hint: `${OTHER_TEMPORARY} that only you can write` },
+  );
 }

@@ -1,5 +1,5 @@
 import { type Described, type Inode, Inodes, ownCopy } from './inodes.ts';
-import type { ObjectID } from './objects.ts';
+import type { ObjectID } from './trees.ts';
 import { join, nameOf } from '../rootfs/directories.ts';
 import type { Change, Written } from '../tar/mtree.ts';
 

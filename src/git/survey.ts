@@ -5,8 +5,7 @@ import { asGitError, ELSEWHERE } from './git-error.ts';
 import type { GitOptions } from './git-program.ts';
 import { type History, type LayerRecord, countCommon, readHistory, readRecords, stateAt } from './history.ts';
 import { inspect } from './inspection.ts';
-import { type LayerIdentity, branchName, branchRef } from './names.ts';
-import { readHead } from './refs.ts';
+import { type LayerIdentity, branchName, branchRef, readHead } from './refs.ts';
 import { Repository } from './repository.ts';
 
 /** What -g finds in a directory. */

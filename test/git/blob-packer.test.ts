@@ -5,7 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { GitError } from '../../src/errors.ts';
 import { type Contents, ObjectStore, packBlobs } from '../../src/git/object-store.ts';
-import { ID_SIZE } from '../../src/git/objects.ts';
+import { ID_SIZE } from '../../src/git/trees.ts';
 import { contentIn } from '../../src/git/pack-writer.ts';
 import { git, scratch } from './git.ts';
 

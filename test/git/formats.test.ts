@@ -8,13 +8,12 @@ import { crc32, deflateSync, inflateSync } from 'node:zlib';
 import fc from 'fast-check';
 import { GitError } from '../../src/errors.ts';
 import { findGit } from '../../src/git/git-program.ts';
-import { commitTime, parseBranchName } from '../../src/git/names.ts';
+import { commitTime, parseBranchName } from '../../src/git/refs.ts';
 import { openChecksums, portableChecksums } from '../../src/git/checksums.ts';
-import type { ObjectID } from '../../src/git/objects.ts';
+import { type ObjectID, isHoldable, unquotePath } from '../../src/git/trees.ts';
 import { KnownObjects, composePackIndex } from '../../src/git/pack-index.ts';
 import { PackWriter, contentIn } from '../../src/git/pack-writer.ts';
 import { RootfsState } from '../../src/git/rootfs-state.ts';
-import { isHoldable, unquotePath } from '../../src/git/trees.ts';
 import { environment, git, scratch } from './git.ts';
 import { blank } from '../support/blank.ts';
 
