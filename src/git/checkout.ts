@@ -1,6 +1,6 @@
 import { GitError, printable } from '../errors.ts';
 import { mark, settle, unmark } from './dot-git.ts';
-import { asGitError } from './git-error.ts';
+import { asGitError, damaged } from './git-error.ts';
 import type { GitOptions } from './git-program.ts';
 import { type History, readHistory, readRecords, stateAt } from './history.ts';
 import { type Found, type Inspection, inspect } from './inspection.ts';
@@ -12,7 +12,7 @@ import { locate } from '../rootfs/location.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { WorkTree } from '../rootfs/work-tree.ts';
 import type { Inode } from './inodes.ts';
-import { PULL_AGAIN, type RootfsFiles } from './rootfs-files.ts';
+import type { RootfsFiles } from './rootfs-files.ts';
 
 export interface CheckoutOptions extends GitOptions {
   /** Give up what is in no commit. */
@@ -188,8 +188,5 @@ function isOnDisk(files: RootfsFiles, path: string, { size, mtimeSeconds }: Inod
 }
 
 function withoutContent(path: string): GitError {
-  return new GitError(`the repository has no content for ${printable(path)}`, {
-    code: 'GIT_DAMAGED',
-    hint: PULL_AGAIN,
-  });
+  return damaged(`the repository has no content for ${printable(path)}`);
 }

@@ -5,12 +5,13 @@ import { GitError } from '../errors.ts';
 import { IndexFile, wordsOf } from './index-file.ts';
 import type { Inode } from './inodes.ts';
 import { branchRef } from './refs.ts';
-import { type RootfsFiles, PULL_AGAIN } from './rootfs-files.ts';
+import type { RootfsFiles } from './rootfs-files.ts';
 import type { RootfsState } from './rootfs-state.ts';
 import { isHoldable, treeFile } from './trees.ts';
 import { join, nameOf, parentPath } from '../rootfs/directories.ts';
 import type { Yielder } from '../sys/yielder.ts';
 import { SyscallError } from '../sys/os-error.ts';
+import { damaged } from './git-error.ts';
 
 /** What is left in `.git/config`: nothing that runs a program, and what a rootfs needs to be kept as it is by any git. */
 const configuration = `# A root file system, one branch per layer, by dlrootfs. Nothing may change a byte of it, and names that git
@@ -233,10 +234,7 @@ async function copyFile(
   const { size } = fstatSync(source);
   if (!path.startsWith('.git/objects/') && size > LARGEST_COPY) {
     from.filesystem.closeFile(source);
-    throw new GitError(`cannot copy ${from.place(path)}: it has ${size} bytes, more than ${LARGEST_COPY}`, {
-      code: 'GIT_DAMAGED',
-      hint: PULL_AGAIN,
-    });
+    throw damaged(`cannot copy ${from.place(path)}: it has ${size} bytes, more than ${LARGEST_COPY}`);
   }
   const copy = to.filesystem.createFile(parent, name, 0o644);
   const buffer = Buffer.allocUnsafe(COPY_SIZE);

@@ -5,6 +5,14 @@ import { osError, type OsError, osErrorOf, reasonOf } from '../sys/os-error.ts';
 /** For a new rootfs, which can be anywhere. */
 export const ELSEWHERE = 'choose a directory on another disk with -d';
 
+/** What helps where a repository is damaged. */
+export const PULL_AGAIN = 'the repository is damaged: pull the image again into another directory';
+
+/** The error for a repository that is not as this program, or git, leaves one. @param what a sentence */
+export function damaged(what: string): GitError {
+  return new GitError(what, { code: 'GIT_DAMAGED', hint: PULL_AGAIN });
+}
+
 /** What the system's errors are called in git's messages: strerror(3). */
 const strerror: readonly (readonly [words: RegExp, errno: number])[] = [
   [/no space left on device/i, constants.errno.ENOSPC],

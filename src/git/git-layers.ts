@@ -1,17 +1,16 @@
 import { GitError, printable } from '../errors.ts';
-import { CommitWriter } from './commit-writer.ts';
+import { CommitWriter, BlobNames, type Came, LayerDraft, storeContents } from './layer-commit.ts';
 import { copyRepository, initRepository, mark, settle, unmark } from './dot-git.ts';
-import { asGitError, ELSEWHERE } from './git-error.ts';
+import { asGitError, ELSEWHERE, PULL_AGAIN } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
 import { type LayerRecord, chainOf, loadState, loadTrees, readHistory, readRecords } from './history.ts';
 import { wordsOf } from './index-file.ts';
 import type { Inode } from './inodes.ts';
-import { BlobNames, LayerDraft, LayerReader } from './layer-draft.ts';
 import { type LayerIdentity, branchName, commitTime } from './refs.ts';
 import { ObjectStore } from './object-store.ts';
 import { Repository } from './repository.ts';
 import { restoreState } from './checkout.ts';
-import { PULL_AGAIN, RootfsFiles } from './rootfs-files.ts';
+import { RootfsFiles } from './rootfs-files.ts';
 import { RootfsState, attributeNames } from './rootfs-state.ts';
 import { type Yielder, openYielder } from '../sys/yielder.ts';
 import { parentPath } from '../rootfs/directories.ts';
@@ -38,7 +37,6 @@ export class GitLayers {
   readonly #files: RootfsFiles;
   /** `objects/pack`, by a descriptor: a file that takes its name later is not written to. */
   readonly packDirectory: string;
-  readonly #reader: LayerReader;
   readonly #objects: ObjectStore;
   #names: BlobNames | undefined;
   readonly #commits: CommitWriter;
@@ -71,7 +69,6 @@ export class GitLayers {
     this.#yielder = openYielder(options.signal);
     this.packDirectory = files.hold('.git/objects/pack');
     this.#objects = new ObjectStore(this.packDirectory, () => this.#yielder.pause());
-    this.#reader = new LayerReader(this.#objects, this.#files, this.#yielder);
     this.#commits = new CommitWriter(this.#objects, this.#yielder, base?.chain.at(-1), (...place) =>
       this.#see(...place),
     );
@@ -208,13 +205,17 @@ export class GitLayers {
     try {
       for (const lines of changes) this.#play(lines);
       if (this.#failure !== undefined) throw this.#failure;
-      await this.#reader.readAll(this.#draft.filesToRead());
+      await this.#store(this.#draft.filesToRead());
     } catch (error) {
       throw explained(error, this.#options, `cannot commit ${branch}`);
     }
     this.#keeping = this.#keep(branch, commitTime(layer));
     // An error reaches the caller that awaits it; when the pull fails first, no caller does.
     this.#keeping.catch(() => undefined);
+  }
+
+  #store(came: readonly Came[]): Promise<void> {
+    return storeContents(came, this.#objects, this.#files, this.#yielder);
   }
 
   /** Waits until all layers that `commit` was called for are kept. */
@@ -228,7 +229,7 @@ export class GitLayers {
     const state = this.#state;
     try {
       await this.#names?.settled();
-      await this.#reader.readAll(draft.symlinksToStore());
+      await this.#store(draft.symlinksToStore());
       await this.#commits.add({ branch, number: this.#branches.length, time, state, draft });
       this.#branches.push(branch);
       this.#draft = new LayerDraft(state, this.#names);

@@ -6,9 +6,8 @@ import { geteuid, umask } from 'node:process';
 import { Readable } from 'node:stream';
 import { simpleGit } from 'simple-git';
 import { GitError, printable } from '../errors.ts';
-import { asGitError } from './git-error.ts';
+import { asGitError, damaged } from './git-error.ts';
 import { SyscallError } from '../sys/os-error.ts';
-import { PULL_AGAIN } from './rootfs-files.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -139,7 +138,10 @@ export async function* readObjects(
     for (const name of names) {
       const header = await output.line();
       const [, type, size] = /^[0-9a-f]+ (\w+) (\d+)$/.exec(header ?? '') ?? [];
-      if (type === undefined) throw await explained(header, name, ended);
+      if (type === undefined) {
+        const failure = header === undefined ? await ended : undefined;
+        throw failure ?? damaged(`the repository lacks the object ${name}`);
+      }
       const rest = { bytes: Number(size) };
       yield { type, size: rest.bytes, content: output.take(rest) };
       if (rest.bytes > 0) throw new Error(`${name} was not read to its end`);
@@ -175,19 +177,6 @@ function* lines(names: readonly string[]): Generator<string, void, void> {
     text = '';
   }
   if (text !== '') yield text;
-}
-
-async function explained(
-  header: string | undefined,
-  name: string,
-  ended: Promise<Error | undefined>,
-): Promise<Error> {
-  if (header !== undefined) return missing(name);
-  return (await ended) ?? missing(name);
-}
-
-function missing(name: string): GitError {
-  return new GitError(`the repository lacks the object ${name}`, { code: 'GIT_DAMAGED', hint: PULL_AGAIN });
 }
 
 /** Lines and counted bytes of a stream. */

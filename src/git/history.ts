@@ -10,9 +10,9 @@ import {
   unquotePath,
 } from './trees.ts';
 import type { Repository } from './repository.ts';
-import { PULL_AGAIN } from './rootfs-files.ts';
 import { RootfsState } from './rootfs-state.ts';
 import { type Change, type Written, parseLine } from '../tar/mtree.ts';
+import { damaged, PULL_AGAIN } from './git-error.ts';
 
 /** A layer's record, as a repository has it. */
 export interface LayerRecord {
@@ -208,17 +208,11 @@ async function listTree(repository: Repository, wanted: readonly string[]): Prom
     const [, mode, id, name] = lineOfTree.exec(line) ?? [];
     if (name === undefined) continue;
     const path = unquotePath(name);
-    if (!isSoundPath(path, false)) throw badTree(path);
+    if (!isSoundPath(path, false))
+      throw damaged(`a commit has a file that no rootfs can have: ${printable(path)}`);
     entries.push({ path, mode: mode as Listed['mode'], id: id as ObjectID });
   }
   return entries;
-}
-
-function badTree(path: string): GitError {
-  return new GitError(`a commit has a file that no rootfs can have: ${printable(path)}`, {
-    code: 'GIT_DAMAGED',
-    hint: PULL_AGAIN,
-  });
 }
 
 const plain: Omit<Written, 'type' | 'path'> = {

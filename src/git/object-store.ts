@@ -1,5 +1,5 @@
 import { GitError } from '../errors.ts';
-import { KnownObjects } from './pack-index.ts';
+import { KnownObjects } from './pack-format.ts';
 import { type ObjectID, ID_SIZE } from './trees.ts';
 import {
   MOST_AT_ONCE,

@@ -13,9 +13,8 @@ import {
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { GitError } from '../errors.ts';
-import { openChecksums } from './checksums.ts';
+import { openChecksums, type KnownObjects, composePackIndex } from './pack-format.ts';
 import type { ObjectID } from './trees.ts';
-import { type KnownObjects, composePackIndex } from './pack-index.ts';
 import { randomName } from '../sys/temp-file.ts';
 
 /** The objects that are written here. */

@@ -1,6 +1,7 @@
 import { GitError, printable } from '../errors.ts';
 import type { ObjectID } from './trees.ts';
-import { PULL_AGAIN, type RootfsFiles } from './rootfs-files.ts';
+import type { RootfsFiles } from './rootfs-files.ts';
+import { damaged } from './git-error.ts';
 
 /** Most bytes of `HEAD` or of a file with one ref, of `packed-refs`, and most refs: beyond them a repository is an attack. */
 const LARGEST_REF = 4096;
@@ -29,11 +30,11 @@ export function readRefs(files: RootfsFiles): Map<string, ObjectID> {
       else if (ref !== undefined && type !== undefined) {
         const text = files.read(path, LARGEST_REF)?.toString('latin1').trimEnd();
         if (text === undefined || text.startsWith('ref: ')) continue;
-        if (!isID(text)) throw damaged(files, path, 'it names no object');
+        if (!isID(text)) throw damaged(`cannot read ${files.place(path)}: it names no object`);
         refs.set(ref, text);
       }
       if (refs.size + waiting.length > MOST_REFS) {
-        throw damaged(files, '.git/refs', `it holds more than ${MOST_REFS} refs`);
+        throw damaged(`cannot read ${files.place('.git/refs')}: it holds more than ${MOST_REFS} refs`);
       }
     }
   }
@@ -47,7 +48,8 @@ function readPackedRefs(files: RootfsFiles): Map<string, ObjectID> {
     if (line === '' || line.startsWith('#') || line.startsWith('^')) continue;
     const id = line.slice(0, 40);
     const ref = nameOfRef(line.slice(41));
-    if (!isID(id) || line[40] !== ' ') throw damaged(files, '.git/packed-refs', 'a line of it names no ref');
+    if (!isID(id) || line[40] !== ' ')
+      throw damaged(`cannot read ${files.place('.git/packed-refs')}: a line of it names no ref`);
     if (ref !== undefined) refs.set(ref, id);
   }
   return refs;
@@ -59,7 +61,9 @@ export function readHead(files: RootfsFiles): Head {
   if (isID(text)) return { id: text };
   const ref = text.startsWith('ref: ') ? nameOfRef(text.slice('ref: '.length).trimStart()) : undefined;
   if (ref !== undefined) return { ref };
-  throw damaged(files, '.git/HEAD', text === '' ? 'it is missing or empty' : 'it names no branch');
+  throw damaged(
+    `cannot read ${files.place('.git/HEAD')}: ${text === '' ? 'it is missing or empty' : 'it names no branch'}`,
+  );
 }
 
 /**
@@ -104,13 +108,6 @@ function nameOfRef(bytes: string): string | undefined {
   // eslint-disable-next-line no-control-regex
   const isWrong = /^(?!refs\/)|[\0- ~^:?*[\\\x7f\ufffd]|\.\.|\/\/|\/$|(?:^|\/)\.|\.(?:lock)?(?:\/|$)|@\{/;
   return isWrong.test(name) ? undefined : name;
-}
-
-function damaged(files: RootfsFiles, name: string, reason: string): GitError {
-  return new GitError(`cannot read ${files.place(name)}: ${reason}`, {
-    code: 'GIT_DAMAGED',
-    hint: PULL_AGAIN,
-  });
 }
 
 /** What a branch is named and dated by. */

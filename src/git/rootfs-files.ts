@@ -8,6 +8,7 @@ import type { Directory, FileStat, DiskFilesystem } from '../rootfs/filesystem.t
 import { SyscallError } from '../sys/os-error.ts';
 import { openFilesystem } from '../rootfs/confined-root.ts';
 import { absolutePath, pathBytes } from '../sys/os-path.ts';
+import { damaged } from './git-error.ts';
 
 const { EACCES, EEXIST, EINVAL, ENOENT, ENOTDIR } = constants.errno;
 
@@ -148,10 +149,7 @@ export class RootfsFiles implements Disposable {
     try {
       const { size } = fstatSync(file);
       if (size > most) {
-        throw new GitError(`cannot read ${this.place(name)}: it has ${size} bytes, more than ${most}`, {
-          code: 'GIT_DAMAGED',
-          hint: PULL_AGAIN,
-        });
+        throw damaged(`cannot read ${this.place(name)}: it has ${size} bytes, more than ${most}`);
       }
       const bytes = Buffer.alloc(size);
       let length = 0;
@@ -231,13 +229,7 @@ export class RootfsFiles implements Disposable {
   }
 
   notA(wanted: string, name: string, type: string): GitError {
-    return new GitError(
-      `cannot read ${this.place(name)}: it is ${typeNames[type] ?? type}, not a ${wanted}`,
-      {
-        code: 'GIT_DAMAGED',
-        hint: PULL_AGAIN,
-      },
-    );
+    return damaged(`cannot read ${this.place(name)}: it is ${typeNames[type] ?? type}, not a ${wanted}`);
   }
 
   #parent(name: string): Directory {
@@ -255,6 +247,3 @@ export class RootfsFiles implements Disposable {
     return file;
   }
 }
-
-/** What helps where a repository is damaged. */
-export const PULL_AGAIN = 'the repository is damaged: pull the image again into another directory';

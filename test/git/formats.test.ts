@@ -9,9 +9,13 @@ import fc from 'fast-check';
 import { GitError } from '../../src/errors.ts';
 import { findGit } from '../../src/git/git-program.ts';
 import { commitTime, parseBranchName } from '../../src/git/refs.ts';
-import { openChecksums, portableChecksums } from '../../src/git/checksums.ts';
+import {
+  openChecksums,
+  portableChecksums,
+  KnownObjects,
+  composePackIndex,
+} from '../../src/git/pack-format.ts';
 import { type ObjectID, isHoldable, unquotePath } from '../../src/git/trees.ts';
-import { KnownObjects, composePackIndex } from '../../src/git/pack-index.ts';
 import { PackWriter, contentIn } from '../../src/git/pack-writer.ts';
 import { RootfsState } from '../../src/git/rootfs-state.ts';
 import { environment, git, scratch } from './git.ts';

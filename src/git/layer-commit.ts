@@ -1,0 +1,390 @@
+import { constants } from 'node:os';
+import { GitError, printable } from '../errors.ts';
+import { SyscallError } from '../sys/os-error.ts';
+import { keptFiles, branchRef, composeTitle, recordPath, recordRef } from './refs.ts';
+import type { ObjectStore } from './object-store.ts';
+import { type ObjectID, type TreeEntry, ID_SIZE, isHoldable, LONGEST_FOR_GIT, treeFile } from './trees.ts';
+import { SizeMismatch, contentIn, contentOf } from './pack-writer.ts';
+import type { RootfsFiles } from './rootfs-files.ts';
+import type { Inode } from './inodes.ts';
+import type { RootfsState } from './rootfs-state.ts';
+import type { Yielder } from '../sys/yielder.ts';
+import { type Change, type Written, composeLine, parseLine } from '../tar/mtree.ts';
+import type { LayerRecord } from './history.ts';
+import { join } from '../rootfs/directories.ts';
+
+/** What came to a path. */
+export interface Came {
+  readonly path: string;
+  readonly inode: Inode;
+}
+
+/** What one layer did, on its way to become a commit and a record. */
+export class LayerDraft {
+  readonly #state: RootfsState;
+  readonly #names: BlobNames | undefined;
+  /** Files whose contents must be read from the disk. */
+  readonly #files: Came[] = [];
+  /** Symlinks whose targets are no blobs yet. */
+  readonly #symlinks: Came[] = [];
+  /** Path of a file that git cannot hold → its name in the record's tree. */
+  readonly #kept = new Map<string, string>();
+  readonly #lines: Uint8Array[] = [];
+
+  /** @param names told what a layer brings; undefined: all is to be read from the disk */
+  constructor(state: RootfsState, names: BlobNames | undefined) {
+    this.#state = state;
+    this.#names = names;
+  }
+
+  /**
+   * Plays lines of `composeLine`.
+   *
+   * @throws GitError when they are not the changes of this rootfs
+   */
+  play(bytes: Uint8Array): void {
+    const lines = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+    let copied = 0;
+    let start = 0;
+    for (let end = lines.indexOf('\n'); end !== -1; start = end + 1, end = lines.indexOf('\n', start)) {
+      const change = parseLine(lines.slice(start, end));
+      const inode = this.#apply(change);
+      if (inode?.type !== 'file' && inode?.type !== 'symlink') continue;
+      this.#await(change, inode);
+      if (inode.type !== 'file' || isHoldable(change.path, 'file')) continue;
+      const kept = composeLine({ ...(change as Written), contents: this.#keep(change.path) });
+      this.#lines.push(bytes.subarray(copied, start), Buffer.from(kept, 'latin1'));
+      copied = end + 1;
+    }
+    this.#lines.push(bytes.subarray(copied));
+  }
+
+  /** Files that came, are there still, and whose contents are to be read from the disk before it changes. */
+  filesToRead(): Came[] {
+    return this.#files.filter((came) => this.#isUnstored(came));
+  }
+
+  /** Symlinks that came, are there still, and have no blob. */
+  symlinksToStore(): Came[] {
+    return this.#symlinks.filter((came) => isHoldable(came.path, 'symlink') && this.#isUnstored(came));
+  }
+
+  /** Contents that the record's tree gets, in a directory `files`. All must be stored. */
+  *keptFiles(): Generator<TreeEntry, void, void> {
+    for (const [path, name] of this.#kept) {
+      const id = this.#state.find(path)?.id;
+      if (id !== undefined) yield { name, mode: '100644', id };
+    }
+  }
+
+  /** The record, in parts. */
+  record(): readonly Uint8Array[] {
+    return this.#lines;
+  }
+
+  /** Notes how a file or a symlink gets its blob. */
+  #await({ path, type }: Change, inode: Inode): void {
+    const isNew = type !== 'hardlink';
+    if (isNew && !inode.own && this.#names) this.#names.expect(inode);
+    else if (inode.type === 'symlink') this.#symlinks.push({ path, inode });
+    // A further name of what this or an earlier layer brought has its blob, but for what only an earlier run's record holds.
+    else if (isNew || !this.#names || inode.contents !== undefined) this.#files.push({ path, inode });
+  }
+
+  #isUnstored({ path, inode }: Came): boolean {
+    return inode.id === undefined && this.#state.find(path)?.number === inode.number;
+  }
+
+  #keep(path: string): string {
+    const name = this.#kept.get(path) ?? String(this.#kept.size);
+    this.#kept.set(path, name);
+    return `${keptFiles}/${name}`;
+  }
+
+  #apply(change: Change): Inode | undefined {
+    try {
+      return this.#state.apply(change);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw new GitError(
+        `the changes of the layer do not fit together at ${printable(change.path)}: ${error.message}`,
+        {
+          code: 'GIT_CHANGES',
+          hint: 'pull it without -g, and report this with the name of the image',
+          cause: error,
+        },
+      );
+    }
+  }
+}
+
+/** Gives files and symlinks the names of their blobs, which come from elsewhere in the same order. */
+export class BlobNames {
+  readonly #state: RootfsState;
+  /** Numbers of inodes. */
+  #waiting: number[] = [];
+  #named = 0;
+  #ids: Uint8Array[] = [];
+  #failure: { readonly reason: unknown } | undefined;
+  #settled: (() => void) | undefined;
+
+  constructor(state: RootfsState) {
+    this.#state = state;
+  }
+
+  /** What was written next. */
+  expect({ number }: Inode): void {
+    this.#waiting.push(number);
+  }
+
+  /** The next names, `idSize` bytes each. */
+  take(ids: Uint8Array): void {
+    this.#ids.push(ids);
+    this.#match();
+  }
+
+  /** No more names will come. */
+  fail(reason: unknown): void {
+    this.#failure ??= { reason };
+    this.#settled?.();
+  }
+
+  /**
+   * Waits until all have their names.
+   *
+   * @throws what it failed with
+   */
+  async settled(): Promise<void> {
+    this.#match();
+    while (this.#waiting.length > 0) {
+      if (this.#failure) throw this.#failure.reason;
+      await new Promise<void>((resolve) => {
+        this.#settled = resolve;
+      });
+    }
+  }
+
+  #match(): void {
+    for (const ids of this.#ids.splice(0)) {
+      const count = Math.min(ids.length / ID_SIZE, this.#waiting.length - this.#named);
+      const bytes = Buffer.from(ids.buffer, ids.byteOffset, ids.length);
+      for (let number = 0; number < count; number += 1) {
+        const id = bytes.toString('hex', number * ID_SIZE, (number + 1) * ID_SIZE);
+        this.#state.get(this.#waiting[this.#named + number]!).id = id as ObjectID;
+      }
+      this.#named += count;
+      if (count * ID_SIZE < ids.length) this.#ids.push(ids.subarray(count * ID_SIZE));
+    }
+    if (this.#named < this.#waiting.length) return;
+    this.#waiting = [];
+    this.#named = 0;
+    this.#settled?.();
+  }
+}
+
+/**
+ * Stores a blob for each of these entries that has none.
+ *
+ * @throws the system's errors, GitError for a file that is not what the layer says, the reason of the signal
+ */
+export async function storeContents(
+  came: readonly Came[],
+  objects: ObjectStore,
+  files: RootfsFiles,
+  yielder: Yielder,
+): Promise<void> {
+  files.forget();
+  for (const { path, inode } of came) {
+    inode.id ??= await storeContent(path, inode, objects, files);
+    if (yielder.isDue()) await yielder.pause();
+  }
+}
+
+async function storeContent(
+  path: string,
+  inode: Inode,
+  objects: ObjectStore,
+  files: RootfsFiles,
+): Promise<ObjectID> {
+  if (inode.type === 'symlink') {
+    const target = Buffer.from(inode.linkPath, 'latin1');
+    return objects.add(target.length, contentIn(target));
+  }
+  const file = files.open(path);
+  if (file === undefined) throw new SyscallError(-constants.errno.ENOENT, `read ${files.place(path)}`);
+  try {
+    return await objects.add(inode.size, contentOf(file));
+  } catch (error) {
+    if (!(error instanceof SizeMismatch)) throw error;
+    throw new GitError(`${printable(path)} changed while it was read`, {
+      code: 'GIT_CHANGED',
+      hint: 'see who else writes there, and run it again',
+    });
+  } finally {
+    files.filesystem.closeFile(file);
+  }
+}
+
+/** What there is to say of a layer in commits. All contents must be stored. */
+interface LayerCommits {
+  readonly branch: string;
+  /** Counted from 0. */
+  readonly number: number;
+  /** Seconds since 1970. */
+  readonly time: number;
+  readonly state: RootfsState;
+  readonly draft: LayerDraft;
+}
+
+/** Takes a file or a symlink that git holds: the path of its directory, its name there. */
+type SeeFile = (directory: string, name: string, inode: Inode) => void;
+
+/**
+ * Makes trees and commits, each layer's on those of the one before.
+ *
+ * `git fast-import` could do it, but it looks for each file of a directory from its beginning: a layer of 40,000 files took it 1.6 s.
+ */
+export class CommitWriter {
+  readonly #objects: ObjectStore;
+  readonly #yielder: Yielder;
+  readonly #see: SeeFile;
+  /** Commits that the next layer's are put upon. */
+  #tip: Pick<LayerRecord, 'commit' | 'id'> | undefined;
+  /** Refs of the commits, by their full names, once git sees them. */
+  readonly refs = new Map<string, ObjectID>();
+
+  /**
+   * @param tip the layer to go on from, undefined: there is none
+   * @param see told what is in each directory in which something changed
+   */
+  constructor(objects: ObjectStore, yielder: Yielder, tip: LayerRecord | undefined, see: SeeFile) {
+    this.#objects = objects;
+    this.#yielder = yielder;
+    this.#tip = tip;
+    this.#see = see;
+  }
+
+  /** Adds the layer's commit, and the one of its record. */
+  async add({ branch, number, time, state, draft }: LayerCommits): Promise<void> {
+    const before = this.#tip;
+    const tree = await this.#addTrees(state);
+    const commit = await this.#addCommit(tree, before ? [before.commit] : [], time, `adding layer ${number}`);
+    const record = await this.#addRecord(branch, draft);
+    const parents = before ? [before.id, commit] : [commit];
+    const id = await this.#addCommit(record, parents, time, `what git cannot hold of ${branch}`);
+    this.#tip = { commit, id };
+    this.refs.set(branchRef(branch), commit).set(recordRef(branch), id);
+  }
+
+  /** Adds the tree of all that git holds of a rootfs, and below it those of directories that changed since they were last added. */
+  async #addTrees(state: RootfsState): Promise<ObjectID> {
+    if (state.root.id !== undefined) return state.root.id;
+    const open = [openTree('', '', state.root)];
+    for (;;) {
+      const tree = open.at(-1)!;
+      const next = tree.rest.next();
+      if (next.done !== true) {
+        const [name, number] = next.value;
+        const below = this.#addEntry(tree, name, state.get(number));
+        if (below) open.push(below);
+        if (this.#yielder.isDue()) await this.#yielder.pause();
+        continue;
+      }
+      open.pop();
+      const above = open.at(-1);
+      // Git has no empty directories.
+      if (tree.entries.length === 0 && above) continue;
+      const id = await this.#addTree(tree.entries);
+      state.setTree(tree.directory, id);
+      if (!above) return id;
+      above.entries.push({ name: tree.name, mode: '40000', id });
+    }
+  }
+
+  /** Adds the file of that name to the tree; returns the tree that must be added first. */
+  #addEntry({ path, entries }: OpenTree, name: string, inode: Inode): OpenTree | undefined {
+    if (join(path, name).length > LONGEST_FOR_GIT) return undefined;
+    const { children } = inode;
+    if (!children) {
+      const file = treeFile(name, inode);
+      if (!file) return undefined;
+      this.#see(path, name, inode);
+      entries.push({ name, mode: file.mode, id: file.id });
+      return undefined;
+    }
+    if (children.size === 0 || !isHoldable(name, 'file')) return undefined;
+    const { id } = inode;
+    if (id === undefined) return openTree(name, join(path, name), inode);
+    entries.push({ name, mode: '40000', id });
+    return undefined;
+  }
+
+  /** The tree with the record of the layer and the contents that no commit can hold. */
+  async #addRecord(branch: string, draft: LayerDraft): Promise<ObjectID> {
+    const record = [Buffer.from(composeTitle(branch), 'latin1'), ...draft.record()];
+    const size = record.reduce((sum, { length }) => sum + length, 0);
+    const entries: TreeEntry[] = [
+      { name: recordPath, mode: '100644', id: await this.#objects.add(size, contentIn(record)) },
+    ];
+    const contents = [...draft.keptFiles()];
+    if (contents.length > 0)
+      entries.push({ name: keptFiles, mode: '40000', id: await this.#addTree(contents) });
+    return this.#addTree(entries);
+  }
+
+  /**
+   * Adds a tree object (gitformat-pack(5) has no word on it; base_name_compare in git's read-cache.c says how it is sorted: directories
+   * as if their names ended in a slash).
+   */
+  async #addTree(entries: readonly TreeEntry[]): Promise<ObjectID> {
+    const isSorted = entries.every((entry, rank) => rank === 0 || keyOf(entries[rank - 1]!) < keyOf(entry));
+    const sorted = isSorted
+      ? entries
+      : entries.toSorted((one, other) => (keyOf(one) < keyOf(other) ? -1 : 1));
+    const size = entries.reduce((sum, { mode, name }) => sum + mode.length + name.length + 2 + ID_SIZE, 0);
+    const tree = Buffer.allocUnsafe(size);
+    let at = 0;
+    for (const { mode, name, id } of sorted) {
+      at += tree.write(`${mode} ${name}\0`, at, 'latin1');
+      at += tree.write(id, at, 'hex');
+    }
+    return this.#objects.add(size, contentIn(tree), 'tree');
+  }
+
+  /** Adds a commit object, by us. */
+  async #addCommit(
+    tree: ObjectID,
+    parents: readonly ObjectID[],
+    time: number,
+    message: string,
+  ): Promise<ObjectID> {
+    const by = `dlrootfs <mail@mail.com> ${time} +0000`;
+    const lines = [
+      `tree ${tree}`,
+      ...parents.map((parent) => `parent ${parent}`),
+      `author ${by}`,
+      `committer ${by}`,
+      '',
+      message,
+    ];
+    const text = Buffer.from(lines.join('\n'), 'latin1');
+    return this.#objects.add(text.length, contentIn(text), 'commit');
+  }
+}
+
+/** A tree that is not complete yet. */
+interface OpenTree {
+  readonly name: string;
+  readonly path: string;
+  readonly directory: Inode;
+  readonly rest: MapIterator<[string, number]>;
+  readonly entries: TreeEntry[];
+}
+
+function openTree(name: string, path: string, directory: Inode): OpenTree {
+  return { name, path, directory, rest: directory.children!.entries(), entries: [] };
+}
+
+function keyOf({ mode, name }: TreeEntry): string {
+  return mode === '40000' ? `${name}/` : name;
+}
