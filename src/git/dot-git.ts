@@ -7,7 +7,7 @@ import type { Inode } from './inodes.ts';
 import { branchRef } from './refs.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 import type { RootfsState } from './rootfs-state.ts';
-import { isHoldable, treeFile } from './trees.ts';
+import { isHoldable, treeMode } from './trees.ts';
 import { join, nameOf, parentPath } from '../rootfs/directories.ts';
 import type { Yielder } from '../sys/yielder.ts';
 import { SyscallError } from '../sys/os-error.ts';
@@ -126,20 +126,18 @@ export async function settle(
   const index = new IndexFile();
   const excluded: string[] = [];
   for (const [path, inode] of state) {
-    const file = treeFile(path, inode);
-    if (file) index.add(file, knownStat(inode) ?? readStat(files, path));
-    else if (isNoFileOfGit(path, inode)) excluded.push(...exclude(state, path));
+    const mode = treeMode(path, inode);
+    if (mode !== undefined) {
+      // A further name that came or went has changed it.
+      if (inode.linked || !inode.hasStat) inode.setStat(readStat(files, path));
+      index.add(path, mode, inode);
+    } else if (isNoFileOfGit(path, inode)) excluded.push(...exclude(state, path));
     if (yielder.isDue()) await yielder.pause();
   }
   files.replace('.git/index', ...index.finish());
   files.makeDirectory('.git/info');
   files.replace('.git/info/exclude', Buffer.from(excluded.join(''), 'latin1'));
   files.replace('.git/HEAD', Buffer.from(`ref: ${branchRef(branch)}\n`));
-}
-
-/** What the disk said of a file, where it still does: a further name of it that came or went changes that. */
-function knownStat({ stat, linked }: Inode): Uint32Array | undefined {
-  return linked ? undefined : stat;
 }
 
 function readStat(files: RootfsFiles, path: string): number[] | undefined {
@@ -169,7 +167,7 @@ function holdsFiles(state: RootfsState, directory: string): boolean {
     for (const [name, number] of place.children ?? []) {
       const path = join(place.path, name);
       const inode = state.get(number);
-      if (treeFile(path, inode)) return true;
+      if (treeMode(path, inode) !== undefined) return true;
       if (inode.children && isHoldable(path, 'file')) waiting.push({ path, children: inode.children });
     }
   }

@@ -245,9 +245,9 @@ export class GitLayers {
 
   /** Asks the disk about a file that no later layer may change: only what gives it another name, or takes one, changes the answer. */
   #see(directory: string, name: string, inode: Inode): void {
-    if (inode.linked || inode.stat) return;
+    if (inode.linked || inode.hasStat) return;
     const stat = this.#files.statIn(directory, name);
-    if (stat) inode.stat = wordsOf(stat);
+    if (stat) inode.setStat(wordsOf(stat));
   }
 
   /**

@@ -4,7 +4,7 @@ import { constants } from 'node:os';
 import path from 'node:path';
 import { geteuid, umask } from 'node:process';
 import { Readable } from 'node:stream';
-import { simpleGit } from 'simple-git';
+import { type SimpleGit, simpleGit } from 'simple-git';
 import { GitError, printable } from '../errors.ts';
 import { asGitError, damaged } from './git-error.ts';
 import { SyscallError } from '../sys/os-error.ts';
@@ -41,7 +41,8 @@ export async function findGit(environment: Environment): Promise<GitProgram> {
       hint: 'install git, or pull without -g',
     });
   }
-  const answer = await runGit({ binary, version: '' }, { environment }, '/', ['version']).catch(
+  // Not by simple-git's own `version`, which does not say what a program answers that is no git.
+  const answer = await runGit({ binary }, { environment }, '/', (git) => git.raw('version')).catch(
     (error: unknown) => {
       throw asGitError(error, `${binary} does not run`, undefined);
     },
@@ -77,15 +78,14 @@ function refuseUmask(): void {
  * Runs git in a GIT_DIR of ours, out of reach of hooks, filters, monitors, templates, signing, includes, remotes and variables.
  *
  * @param input what the command reads from stdin
- * @returns what it wrote to stdout
  */
-export async function runGit(
-  { binary }: GitProgram,
+export async function runGit<Answer>(
+  { binary }: Pick<GitProgram, 'binary'>,
   { environment, signal }: GitOptions,
   gitDirectory: string,
-  command: readonly string[],
+  command: (git: SimpleGit) => Promise<Answer>,
   input?: Buffer,
-): Promise<string> {
+): Promise<Answer> {
   const variables = variablesOf(environment, gitDirectory);
   const git = simpleGit({
     baseDir: gitDirectory,
@@ -96,7 +96,7 @@ export async function runGit(
     ...(signal === undefined ? {} : { abort: signal }),
     ...(input === undefined ? {} : { input: () => input }),
   }).env(variables);
-  return await git.raw([...command]).catch((error: unknown) => {
+  return await command(git).catch((error: unknown) => {
     // So simple-git fails where no descriptor is left for its pipes.
     throw String(error).includes('TypeError') ? new SyscallError(constants.errno.EMFILE, 'start git') : error;
   });

@@ -184,12 +184,11 @@ export function playRecord(state: RootfsState, records: Records, layer: LayerRec
 
 /** Takes from a commit the trees of its rootfs: of directories that do not change, a later commit has the same. */
 export async function loadTrees(repository: Repository, state: RootfsState, commit: string): Promise<void> {
-  const root = await repository.run(['rev-parse', '--verify', `${commit}^{tree}`]);
   for (const { path, id } of await listTree(repository, ['-d', commit])) {
     const directory = state.find(path);
     if (directory?.children) state.setTree(directory, id);
   }
-  state.setTree(state.root, root.trim() as ObjectID);
+  state.setTree(state.root, await repository.resolve(`${commit}^{tree}`));
 }
 
 /** What git-ls-tree(1) shows of a file or a directory. */

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { GitError } from '../errors.ts';
-import { STAT_WORDS } from './inodes.ts';
-import type { ObjectID, TreeFile } from './trees.ts';
+import type { Inode } from './inodes.ts';
+import type { ObjectID, TreeMode } from './trees.ts';
 import type { FileStat } from '../rootfs/filesystem.ts';
 
 const VERSION = 2;
@@ -23,15 +23,16 @@ export class IndexFile {
   #length = HEADER_SIZE;
   #count = 0;
 
-  /**
-   * The next file in the order of the paths' bytes.
-   *
-   * @param stat what the disk says of it: `wordsOf`; undefined when that is not known, and git has to read it
-   */
-  add(file: TreeFile, stat: ArrayLike<number> | undefined): void {
-    const size = entrySize(file.path);
+  /** The next file in the order of the paths' bytes. Where its `stat` is not known, git has to read it. */
+  add(path: string, mode: TreeMode, inode: Inode): void {
+    const size = entrySize(path);
     if (this.#length + size > PART_SIZE) this.#next();
-    writeEntry(this.#parts.at(-1)!, this.#length, file, stat ?? noStat);
+    const index = this.#parts.at(-1)!;
+    const start = this.#length;
+    inode.copyStatAndId(index, start);
+    index.writeUInt32BE(modes[mode], start + MODE_AT);
+    const at = index.writeUInt16BE(Math.min(path.length, longestNameInFlags), start + FLAGS_AT);
+    index.write(path, at, 'latin1');
     this.#length += size;
     this.#count += 1;
   }
@@ -62,22 +63,9 @@ function entrySize(path: string): number {
   return (STAT_SIZE + path.length + 8) & ~7;
 }
 
-function writeEntry(
-  index: Buffer,
-  start: number,
-  { path, mode, id }: TreeFile,
-  stat: ArrayLike<number>,
-): void {
-  let at = start;
-  for (let word = 0; word < STAT_WORDS; word += 1) at = index.writeUInt32BE(stat[word]!, at);
-  index.writeUInt32BE(Number.parseInt(mode, 8), start + MODE_AT);
-  at += index.write(id, at, 'hex');
-  at = index.writeUInt16BE(Math.min(path.length, longestNameInFlags), at);
-  index.write(path, at, 'latin1');
-}
-
-const noStat = new Uint32Array(STAT_WORDS);
+const modes: Readonly<Record<TreeMode, number>> = { 100644: 0o100644, 100755: 0o100755, 120000: 0o120000 };
 const MODE_AT = 24;
+const FLAGS_AT = 60;
 
 /** What an index says of a file's inode, but for its mode: low halves of the numbers. */
 export function wordsOf(stat: FileStat): number[] {
@@ -139,7 +127,7 @@ export function parseIndex(bytes: Buffer, writtenSeconds: number): Map<string, I
     let path = '';
     for (let count = bytes.readUInt32BE(8); count > 0; count -= 1) {
       const start = at;
-      const flags = bytes.readUInt16BE(start + 60);
+      const flags = bytes.readUInt16BE(start + FLAGS_AT);
       at += STAT_SIZE + ((flags & 0x4000) === 0 ? 0 : 2);
       let kept = 0;
       if (parsed === 4) [kept, at] = readOffset(bytes, at, path.length);

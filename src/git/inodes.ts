@@ -1,8 +1,8 @@
 import { type ObjectID, ID_SIZE } from './trees.ts';
 import type { Written } from '../tar/mtree.ts';
 
-/** Offsets in a record, in bytes; the id comes first. */
-const STAT_AT = 20;
+/** Offsets in a record, in bytes; first come what stat(2) says and the id, as an entry of an index has them. */
+const ID_AT = 40;
 const TYPE_AT = 60;
 const FLAGS_AT = 61;
 const MODE_AT = 62;
@@ -15,7 +15,7 @@ const RECORD_SIZE = 96;
 const RECORDS_AT_ONCE = 2048;
 
 /** Words that an index has from stat(2). */
-export const STAT_WORDS = 10;
+const STAT_WORDS = 10;
 
 const OWN = 1;
 const TIMELESS = 2;
@@ -110,16 +110,15 @@ export class Inodes {
   }
 }
 
-/** Memory of some records, as bytes, words and numbers of any size. */
+/** Memory of some records, as bytes and as numbers of any size. */
 interface Block {
   readonly bytes: Buffer;
-  readonly words: Uint32Array;
   readonly view: DataView;
 }
 
 function makeBlock(): Block {
   const memory = new ArrayBuffer(RECORDS_AT_ONCE * RECORD_SIZE);
-  return { bytes: Buffer.from(memory), words: new Uint32Array(memory), view: new DataView(memory) };
+  return { bytes: Buffer.from(memory), view: new DataView(memory) };
 }
 
 /** Where a record begins in its block. */
@@ -218,24 +217,34 @@ export class Inode {
   /** Name of the blob with the content, or of the tree, once it is known. */
   get id(): ObjectID | undefined {
     if (!this.#has(HAS_ID)) return undefined;
-    return this.#block.bytes.toString('hex', this.#at, this.#at + ID_SIZE) as ObjectID;
+    const start = this.#at + ID_AT;
+    return this.#block.bytes.toString('hex', start, start + ID_SIZE) as ObjectID;
   }
 
   set id(id: ObjectID | undefined) {
-    if (id !== undefined) this.#block.bytes.write(id, this.#at, 'hex');
+    if (id !== undefined) this.#block.bytes.write(id, this.#at + ID_AT, 'hex');
     this.#set(HAS_ID, id !== undefined);
   }
 
-  /** What the disk says of it, as an index has it; undefined where that is not known. */
-  get stat(): Uint32Array | undefined {
-    if (!this.#has(HAS_STAT)) return undefined;
-    const start = (this.#at + STAT_AT) / 4;
-    return this.#block.words.subarray(start, start + STAT_WORDS);
+  get hasId(): boolean {
+    return this.#has(HAS_ID);
   }
 
-  set stat(words: ArrayLike<number>) {
-    this.#block.words.set(words, (this.#at + STAT_AT) / 4);
-    this.#set(HAS_STAT, true);
+  /** Whether `setStat` has told what the disk says of it. */
+  get hasStat(): boolean {
+    return this.#has(HAS_STAT);
+  }
+
+  /** @param words as an index has them; undefined where the disk does not tell */
+  setStat(words: readonly number[] | undefined): void {
+    for (let word = 0; word < STAT_WORDS; word += 1)
+      this.#block.view.setUint32(this.#at + 4 * word, words?.[word] ?? 0);
+    this.#set(HAS_STAT, words !== undefined);
+  }
+
+  /** Copies what stat(2) said, zeros where it is not known, and the id into an index. */
+  copyStatAndId(into: Buffer, at: number): void {
+    this.#block.bytes.copy(into, at, this.#at, this.#at + ID_AT + ID_SIZE);
   }
 
   markLinked(): void {

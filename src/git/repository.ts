@@ -10,6 +10,7 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { geteuid, pid } from 'node:process';
+import type { SimpleGit } from 'simple-git';
 import { GitError, printable } from '../errors.ts';
 import { asGitError } from './git-error.ts';
 import {
@@ -94,12 +95,25 @@ export class Repository implements AsyncDisposable {
    * @throws GitError, or the reason of the signal
    */
   async run(command: readonly string[], input?: Buffer): Promise<string> {
+    return this.#run(command[0]!, (git) => git.raw([...command]), input);
+  }
+
+  /** The object that a name means: gitrevisions(7). */
+  async resolve(name: string): Promise<ObjectID> {
+    return (await this.#run('rev-parse', (git) => git.revparse(['--verify', name]))) as ObjectID;
+  }
+
+  async #run(
+    name: string,
+    command: (git: SimpleGit) => Promise<string>,
+    input: Buffer | undefined = undefined,
+  ): Promise<string> {
     const prepared = await this.#prepare();
     try {
       return await runGit(this.program, this.#options, prepared.path, command, input);
     } catch (error) {
       this.signal?.throwIfAborted();
-      throw asGitError(error, `git ${command[0]} failed`, OTHER_TEMPORARY);
+      throw asGitError(error, `git ${name} failed`, OTHER_TEMPORARY);
     }
   }
 

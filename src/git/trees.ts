@@ -66,15 +66,19 @@ export function unquotePath(text: string): string {
     );
 }
 
-/** Whether git has files of this type. */
-function isTreeType(type: Inode['type']): type is 'file' | 'symlink' {
-  return type === 'file' || type === 'symlink';
+/** The mode of an inode at a path in git; undefined where git cannot hold it, or its content is not stored. */
+export function treeMode(path: string, inode: Inode): TreeMode | undefined {
+  const { type } = inode;
+  if ((type !== 'file' && type !== 'symlink') || !inode.hasId || !isHoldable(path, type)) return undefined;
+  if (type === 'symlink') return '120000';
+  // git keeps one bit: whether the owner may execute the file.
+  return (inode.mode & 0o100) === 0 ? '100644' : '100755';
 }
 
-/** How git shows an inode at a path, undefined where it cannot hold it. Its content must be stored. */
-export function treeFile(path: string, { type, mode, id }: Inode): TreeFile | undefined {
-  if (!isTreeType(type) || id === undefined || !isHoldable(path, type)) return undefined;
-  return { path, mode: treeMode(type, mode), id };
+/** How git shows an inode at a path; undefined as `treeMode`. */
+export function treeFile(path: string, inode: Inode): TreeFile | undefined {
+  const mode = treeMode(path, inode);
+  return mode && { path, mode, id: inode.id! };
 }
 
 /** All that git holds of a rootfs, in the order of the paths' bytes. */
@@ -83,10 +87,4 @@ export function* treeFiles(state: RootfsState): Generator<TreeFile, void, void> 
     const file = treeFile(path, inode);
     if (file) yield file;
   }
-}
-
-/** git keeps one bit of a file's mode: whether its owner may execute it. */
-function treeMode(type: 'file' | 'symlink', mode: number): TreeMode {
-  if (type === 'symlink') return '120000';
-  return (mode & 0o100) === 0 ? '100644' : '100755';
 }
