@@ -5,7 +5,7 @@ import { asGitError, ELSEWHERE, PULL_AGAIN } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
 import { type LayerRecord, chainOf, loadState, loadTrees, readHistory, readRecords } from './history.ts';
 import { wordsOf } from './index-file.ts';
-import type { Inode } from './inodes.ts';
+import { type Inode, plain } from './inodes.ts';
 import { type LayerIdentity, branchName, commitTime } from './refs.ts';
 import { ObjectStore } from './object-store.ts';
 import { Repository } from './repository.ts';
@@ -173,22 +173,7 @@ export class GitLayers {
     if (stat?.type !== 'file') {
       throw new GitError(`cannot find ${printable(name)}, which was just written`, { hint: PULL_AGAIN });
     }
-    const { mode, uid, gid, size, mtimeSeconds, mtimeNanoseconds } = stat;
-    const line = composeLine({
-      type: 'file',
-      path: name,
-      linkPath: '',
-      mode,
-      uid,
-      gid,
-      size,
-      mtimeSeconds,
-      mtimeNanoseconds,
-      deviceMajor: 0,
-      deviceMinor: 0,
-      xattrs: undefined,
-      own: true,
-    });
+    const line = composeLine({ ...plain, ...stat, type: 'file', path: name, own: true });
     return Buffer.from(line, 'latin1');
   }
 

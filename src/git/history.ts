@@ -10,8 +10,9 @@ import {
   unquotePath,
 } from './trees.ts';
 import type { Repository } from './repository.ts';
+import { plain } from './inodes.ts';
 import { RootfsState } from './rootfs-state.ts';
-import { type Change, type Written, parseLine } from '../tar/mtree.ts';
+import { type Change, parseLine } from '../tar/mtree.ts';
 import { damaged, PULL_AGAIN } from './git-error.ts';
 
 /** A layer's record, as a repository has it. */
@@ -214,19 +215,6 @@ async function listTree(repository: Repository, wanted: readonly string[]): Prom
   return entries;
 }
 
-const plain: Omit<Written, 'type' | 'path'> = {
-  linkPath: '',
-  mode: 0o755,
-  uid: 0,
-  gid: 0,
-  size: 0,
-  mtimeSeconds: 0,
-  mtimeNanoseconds: 0,
-  deviceMajor: 0,
-  deviceMinor: 0,
-  xattrs: undefined,
-};
-
 /**
  * What the rootfs is at a commit: a layer's, or a user's on top of one. Files that the user changed keep owner and mode, new ones are
  * root's, as far as git's own means go.
@@ -271,9 +259,9 @@ function replaceFiles(state: RootfsState, tree: readonly Listed[]): void {
     if (held && held.id === file.id && held.mode === file.mode) continue;
     makeAbove(state, file.path);
     const type = file.mode === '120000' ? 'symlink' : 'file';
-    const kept = before?.type === type ? before : { ...plain, mode: 0o644 };
-    const mode = file.mode === '100755' ? kept.mode | 0o111 : kept.mode & ~0o111;
-    state.apply({ ...plain, uid: kept.uid, gid: kept.gid, mode, type, path: file.path });
+    const { uid, gid, mode } = before?.type === type ? before : { ...plain, mode: 0o644 };
+    const ownMode = file.mode === '100755' ? mode | 0o111 : mode & ~0o111;
+    state.apply({ ...plain, uid, gid, mode: ownMode, type, path: file.path });
     const inode = state.find(file.path)!;
     inode.id = file.id;
     inode.markTimeless();

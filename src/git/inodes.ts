@@ -30,16 +30,22 @@ export type Described = Omit<Written, 'type' | 'path'> & {
   readonly type: Exclude<Written['type'], 'hardlink'>;
 };
 
-/** What few inodes have. */
-type Rare = Pick<Described, 'linkPath' | 'deviceMajor' | 'deviceMinor' | 'xattrs' | 'contents'>;
-
-const nothing: Rare = {
+/** A directory of root's, or a file but for its mode, of which nothing else is known. */
+export const plain: Omit<Described, 'type'> = {
   linkPath: '',
+  mode: 0o755,
+  uid: 0,
+  gid: 0,
+  size: 0,
+  mtimeSeconds: 0,
+  mtimeNanoseconds: 0,
   deviceMajor: 0,
   deviceMinor: 0,
   xattrs: undefined,
-  contents: undefined,
 };
+
+/** What few inodes have. */
+type Rare = Pick<Described, 'linkPath' | 'deviceMajor' | 'deviceMinor' | 'xattrs' | 'contents'>;
 
 /** Inodes by their numbers, in records of one size: as objects they take four times as much memory. */
 export class Inodes {
@@ -100,7 +106,7 @@ export class Inodes {
   }
 
   rareOf(number: number): Rare {
-    return this.#rare.get(number) ?? nothing;
+    return this.#rare.get(number) ?? plain;
   }
 
   setRare(number: number, { linkPath, deviceMajor, deviceMinor, xattrs, contents }: Rare): void {

@@ -1,4 +1,4 @@
-import { type Described, type Inode, Inodes, ownCopy } from './inodes.ts';
+import { type Described, type Inode, Inodes, ownCopy, plain } from './inodes.ts';
 import type { ObjectID } from './trees.ts';
 import { join, nameOf } from '../rootfs/directories.ts';
 import type { Change, Written } from '../tar/mtree.ts';
@@ -17,7 +17,9 @@ export class RootfsState {
   /** Whether a layer has an entry for the root. */
   #hasRoot = false;
   /** From the root down to the directory that was looked up last: the next path is mostly in one of them. */
-  readonly #levels: Level[] = [{ path: '', number: this.#inodes.add(unknownRoot), changed: -1 }];
+  readonly #levels: Level[] = [
+    { path: '', number: this.#inodes.add({ ...plain, type: 'directory' }), changed: -1 },
+  ];
   /** How many trees were set. */
   #treeCount = 0;
 
@@ -155,19 +157,6 @@ export class RootfsState {
 }
 
 const ROOT = 0;
-const unknownRoot: Described = {
-  type: 'directory',
-  linkPath: '',
-  mode: 0o755,
-  uid: 0,
-  gid: 0,
-  size: 0,
-  mtimeSeconds: 0,
-  mtimeNanoseconds: 0,
-  deviceMajor: 0,
-  deviceMinor: 0,
-  xattrs: undefined,
-};
 
 /** Whether a directory is another one or in it. */
 function isWithin(path: string, above: string): boolean {
