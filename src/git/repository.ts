@@ -103,11 +103,7 @@ export class Repository implements AsyncDisposable {
     return (await this.#run('rev-parse', (git) => git.revparse(['--verify', name]))) as ObjectID;
   }
 
-  async #run(
-    name: string,
-    command: (git: SimpleGit) => Promise<string>,
-    input: Buffer | undefined = undefined,
-  ): Promise<string> {
+  async #run(name: string, command: (git: SimpleGit) => Promise<string>, input?: Buffer): Promise<string> {
     const prepared = await this.#prepare();
     try {
       return await runGit(this.program, this.#options, prepared.path, command, input);
