@@ -1,7 +1,14 @@
 import { DlrootfsError, UsageError } from '../errors.ts';
 import { backoff, pause } from '../sys/retry.ts';
-import { type Challenge, parseChallenges } from './auth/challenge.ts';
-import { answerError, readFailure, refusedByStorage, type Subject, warningTexts } from './http/answer.ts';
+import {
+  answerError,
+  type Challenge,
+  parseChallenges,
+  readFailure,
+  refusedByStorage,
+  type Subject,
+  warningTexts,
+} from './http/answer.ts';
 import type { Cookies } from './http/cookies.ts';
 import type { Response } from './http/exchange.ts';
 import { isTransient } from './http/transport-error.ts';

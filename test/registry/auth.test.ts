@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { NetworkError, NotFoundError, UnauthorizedError } from '../../src/errors.ts';
 import { isTransient } from '../../src/registry/http/transport-error.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry.ts';
 import { runProgram, Scratch } from '../support/program.ts';
 import { RegistryClient, type ClientOptions } from '../support/registry-client.ts';
+import { until } from '../support/until.ts';
 
 const layers = [Buffer.from('base layer'), Buffer.from('top layer')];
 const bob = { username: 'bob', password: 'hunter2:colon', source: '--user' };
@@ -174,6 +176,24 @@ test('Bearer: a token that runs out in the middle is renewed, once for all', asy
   assert.deepEqual(await client.pull(), many);
   assert.ok(registry.log(/token/).length <= 3, registry.log(/token/).join());
   assert.deepEqual(client.notices, []);
+});
+
+test('Bearer: the abort of one request does not end the token request that others wait for', async () => {
+  await using registry = await FakeRegistry.start({ auth: { type: 'bearer', uses: 2 } });
+  registry.push('team/app', 'latest', { layers });
+  await using client = await RegistryClient.open(registry.reference('team/app'));
+  // The manifest and the config use up the first token.
+  const { layers: opened } = await client.image();
+  registry.fault({ path: /token/, delay: 200 });
+  const abort = new AbortController();
+  const aborted = opened[0]!.open({ start: 0 }, abort.signal);
+  await until('the second token request', () => registry.log(/token/).length === 2);
+  const whole = client.blob(opened[1]!);
+  await setTimeout(20);
+  abort.abort(new Error('enough'));
+  await assert.rejects(aborted, { message: 'enough' });
+  assert.deepEqual(await whole, layers[1]);
+  assert.equal(registry.log(/token/).length, 2);
 });
 
 test('Bearer: a token that stays refused after its renewal is final', async () => {

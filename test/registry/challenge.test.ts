@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { parseChallenges } from '../../src/registry/auth/challenge.ts';
+import { parseChallenges } from '../../src/registry/http/answer.ts';
 
 type Plain = readonly [scheme: string, parameters: Readonly<Record<string, string>>];
 

@@ -1,11 +1,10 @@
 import { isLoopback } from '../../oci/reference.ts';
 import { NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
-import type { Challenge } from './challenge.ts';
 import type { Credential } from '../config/auth-file.ts';
 import { basic, type Credentials, describeCredential } from './credentials.ts';
 import type { Authorization, Refusal, Verdict } from '../endpoint.ts';
 import { isObject } from '../../oci/json.ts';
-import { answerError, readDocument } from '../http/answer.ts';
+import { answerError, type Challenge, readDocument } from '../http/answer.ts';
 import type { Request } from '../http/exchange.ts';
 import type { Transport } from '../http/transport.ts';
 
