@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { Setting } from '../faults/setting.ts';
 import { busyboxTree } from '../support/rootfs-trees.ts';
@@ -41,46 +41,87 @@ describe('a disk image boots', { skip: needs }, () => {
   });
   after(() => scratch[Symbol.dispose]());
 
+  /** A disk with the image, and what `--for` has written beside it. */
+  async function pulled(name: string, machine: string): Promise<Setting> {
+    const tree = scratch.join(`tree-${name}-${machine}`);
+    busyboxTree(tree);
+    const tar = execFileSync('tar', ['-c', '--owner=0', '--group=0', '-C', tree, '.'], {
+      maxBuffer: 64 << 20,
+    });
+    const setting = await Setting.open({ layers: [{ tar }], config: { config } });
+    await setting.pullWell(['-o', name, '--for', machine, '--platform', 'linux/amd64']);
+    return setting;
+  }
+
   for (const [format, program] of diskPrograms) {
     test(
       `${format}, and runs the command of the image`,
       { skip: missing(program), timeout: 300_000 },
       async () => {
-        const tree = scratch.join(`tree-${format}`);
-        busyboxTree(tree);
-        const tar = execFileSync('tar', ['-c', '--owner=0', '--group=0', '-C', tree, '.'], {
-          maxBuffer: 64 << 20,
-        });
-        await using setting = await Setting.open({ layers: [{ tar }], config: { config } });
-        await setting.pullWell(['-o', `box.${format}`, '--for', 'qemu', '--platform', 'linux/amd64']);
-        const { stdout, stderr, status } = spawnSync(setting.scratch.join('box.qemu.sh'), [], {
-          encoding: 'utf8',
-          // A busy machine may give QEMU too little time for the kernel to find its timer.
+        await using setting = await pulled(`box.${format}`, 'qemu');
+        const started = spawnSync(setting.scratch.join('box.qemu.sh'), [], {
+          ...waiting,
           env: {
             ...process.env,
             KERNEL: boot.kernel,
             INITRD: boot.initrd,
             ACCEL: 'tcg',
-            APPEND: 'no_timer_check',
+            APPEND: QUIET_TIMER,
           },
-          timeout: 240_000,
-          input: '',
         });
-        assert.equal(status, 0, stdout + stderr);
-        const lines = stdout.replaceAll('\r', '').trimEnd().split('\n');
-        assert.deepEqual(lines.slice(-7), [
-          `hello it's from /bin/sh`,
-          '1000',
-          '1001',
-          `/srv/it's here`,
-          'A is <one $HOME "two"',
-          'three>',
-          'exit code: 7',
-        ]);
+        assert.equal(started.status, 0, started.stdout + started.stderr);
+        assert.deepEqual(printed(started.stdout), expected);
       },
     );
   }
+
+  test(
+    'the machine that FILE.firecracker.json describes, and a reboot ends it (in QEMU: Firecracker needs KVM)',
+    { skip: missing('mke2fs'), timeout: 300_000 },
+    async () => {
+      await using setting = await pulled('box.ext4', 'firecracker');
+      const file = setting.scratch.join('box.firecracker.json');
+      const described = JSON.parse(readFileSync(file, 'utf8')) as {
+        'boot-source': { boot_args: string };
+        drives: readonly [{ path_on_host: string; is_read_only: boolean }];
+        'machine-config': { vcpu_count: number; mem_size_mib: number };
+      };
+      const { 'boot-source': source, drives, 'machine-config': size } = described;
+      const [{ path_on_host: disk, is_read_only: isReadOnly }] = drives;
+      const machine = `-machine microvm,accel=tcg,acpi=on,rtc=on -cpu max -nodefaults -no-user-config -display none
+        -serial stdio -no-reboot -m ${size.mem_size_mib}M -smp ${size.vcpu_count}
+        -drive id=disk,file=${disk},format=raw,if=none -device virtio-blk-device,drive=disk
+        -kernel ${boot.kernel} -initrd ${boot.initrd}`;
+      // What Firecracker adds itself comes after the words of the file.
+      const words = `${source.boot_args} root=/dev/vda ${isReadOnly ? 'ro' : 'rw'} ${QUIET_TIMER}`;
+      const started = spawnSync('qemu-system-x86_64', [...machine.split(/\s+/), '-append', words], {
+        ...waiting,
+        cwd: setting.scratch.path,
+      });
+      assert.equal(started.status, 0, started.stdout + started.stderr);
+      const lines = printed(started.stdout.replace(/\s*\[[ \d.]+\] sysrq: Resetting\s*$/, ''));
+      assert.deepEqual(lines, expected);
+    },
+  );
 });
+
+/** A busy machine may give QEMU too little time for the kernel to find its timer. */
+const QUIET_TIMER = 'no_timer_check';
+const waiting = { encoding: 'utf8', timeout: 240_000, input: '' } as const;
+const expected = [
+  `hello it's from /bin/sh`,
+  '1000',
+  '1001',
+  `/srv/it's here`,
+  'A is <one $HOME "two"',
+  'three>',
+  'exit code: 7',
+];
+
+/** The last lines of the console. */
+function printed(console: string): string[] {
+  return console.replaceAll('\r', '').trimEnd().split('\n').slice(-expected.length);
+}
 
 /** What the package of Debian's newest kernel for clouds depends on. */
 function newestKernel(): string {
