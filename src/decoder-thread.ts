@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { type Engine, StepDecoder } from './blob/decode/engine.ts';
 import type { ExpectedDigest } from './blob/pulled-layer.ts';
-import { MalformedDataError } from './blob/decode/malformed-data.ts';
+import { MalformedDataError } from './blob/decode/byte-reader.ts';
 import { type NativeDecoders, nativeDecoders } from './blob/decode/native.ts';
 import type { DecoderAnswer, DecoderData, DecoderOrder, Remote } from './decoder.ts';
 import { FileJobRunner } from './rootfs/file-jobs.ts';

@@ -1,6 +1,5 @@
 import type { Worker } from 'node:worker_threads';
-import type { ByteReader } from './blob/decode/byte-reader.ts';
-import { MalformedDataError } from './blob/decode/malformed-data.ts';
+import { type ByteReader, MalformedDataError } from './blob/decode/byte-reader.ts';
 import { nativeDecoders } from './blob/decode/native.ts';
 import type { ExpectedDigest, RemoteDecoder, RemoteTar } from './blob/pulled-layer.ts';
 import { DestinationError } from './errors.ts';

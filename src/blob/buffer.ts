@@ -1,10 +1,12 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { ByteReader } from './decode/byte-reader.ts';
-import type { StarvationMeter } from './pace.ts';
+import type { StarvationMeter } from './scheduler.ts';
 import { diskError } from './store-files.ts';
 
 /** Limit on the bytes in memory between a connection and its reader. */
 const MEMORY = 512 * 1024;
+/** Limit on the bytes that wait for a write to the file. */
+const UNWRITTEN = 512 * 1024;
 /** Milliseconds for which a connection waits for the reader; servers hang up after 20 s and more. */
 const PATIENCE = 5000;
 /** Milliseconds between two checks whether to wait on. */
@@ -31,11 +33,13 @@ export class BlobBuffer {
   readonly #options: BlobBufferOptions;
   #file: Promise<FileHandle> | undefined;
   readonly #memory = new MemoryQueue();
-  /** Bytes given to `append`. */
+  /** Bytes that wait for a write: those that arrive during one are part of the next one. */
+  #unwritten: Uint8Array[] = [];
+  #unwrittenBytes = 0;
+  /** Never rejects. */
+  #writing: Promise<void> | undefined;
   #received = 0;
-  /** Up to here bytes can be read from the file, unless they went through memory. */
   #written = 0;
-  readonly #writes: WriteBehind;
   /** Position of the only reader of bytes that are not kept. */
   #position = 0;
   #isRead = false;
@@ -50,14 +54,6 @@ export class BlobBuffer {
   constructor(options: BlobBufferOptions) {
     this.#options = options;
     this.#fileOnly = options.keep || options.held;
-    this.#writes = new WriteBehind(
-      () => this.file(),
-      (end) => {
-        this.#written = end;
-        this.#notify();
-      },
-      (error) => this.fail(diskError(error, options.where)),
-    );
   }
 
   /** Number of received bytes. */
@@ -65,14 +61,9 @@ export class BlobBuffer {
     return this.#received;
   }
 
-  /** Up to here the file has all bytes, unless they are not kept. */
+  /** Up to here the file has all bytes, unless they went through memory. */
   get written(): number {
     return this.#written;
-  }
-
-  /** The directory of the file, for messages. */
-  get where(): string {
-    return this.#options.where;
   }
 
   get keeps(): boolean {
@@ -84,45 +75,58 @@ export class BlobBuffer {
     return this.#isRead;
   }
 
-  async file(): Promise<FileHandle> {
-    this.#file ??= this.#options.file();
-    return this.#file;
-  }
-
   /** Takes the next bytes. `patient`: whether the caller may wait for the reader rather than fill the disk. */
   async append(chunk: Uint8Array, patient: () => boolean): Promise<void> {
-    const deadline = performance.now() + PATIENCE;
-    let route = this.#route(chunk.length, patient);
-    while (route === 'wait') {
-      await this.#change(Math.min(deadline - performance.now(), RECONSIDER));
-      this.#gaveUp ||= performance.now() >= deadline;
-      route = this.#route(chunk.length, patient);
-    }
+    const route = await this.#route(chunk.length, patient);
     this.#throwIfFailed();
     const offset = this.#received;
     this.#received += chunk.length;
-    if (route === 'file') await this.#onDisk(this.#writes.write(chunk, offset));
     if (route === 'memory') {
-      this.#gaveUp = false;
       this.#memory.push(chunk);
       this.#notify();
+    } else if (route === 'file') {
+      this.#unwritten.push(chunk);
+      this.#unwrittenBytes += chunk.length;
+      this.#writing ??= this.#write(offset);
+      if (this.#unwrittenBytes > UNWRITTEN) await this.#settle();
     }
   }
 
-  /** Where the next bytes go. */
-  #route(bytes: number, patient: () => boolean): 'file' | 'memory' | 'wait' | 'nowhere' {
-    if (this.#left) return 'nowhere';
-    if (this.#fileOnly || this.#state !== 'arriving') return 'file';
-    const inFile = this.#position + this.#memory.bytes < this.#received;
-    if (!inFile && (this.#memory.bytes === 0 || this.#memory.bytes + bytes <= MEMORY)) return 'memory';
-    return !this.#gaveUp && patient() ? 'wait' : 'file';
+  /**
+   * Where the next bytes go:
+   *
+   * | reader                                   | bytes go to                                              |
+   * | ---------------------------------------- | -------------------------------------------------------- |
+   * | has left                                 | nowhere                                                  |
+   * | gets everything from the file            | the file                                                 |
+   * | needs nothing from the file, memory free | memory                                                   |
+   * | is behind                                | the file, after a wait if the caller is patient for long |
+   */
+  async #route(bytes: number, patient: () => boolean): Promise<'file' | 'memory' | 'nowhere'> {
+    const deadline = performance.now() + PATIENCE;
+    for (;;) {
+      if (this.#left) return 'nowhere';
+      if (this.#fileOnly || this.#state !== 'arriving') return 'file';
+      const inFile = this.#position + this.#memory.bytes < this.#received;
+      if (!inFile && (this.#memory.bytes === 0 || this.#memory.bytes + bytes <= MEMORY)) {
+        this.#gaveUp = false;
+        return 'memory';
+      }
+      this.#gaveUp ||= performance.now() >= deadline;
+      if (this.#gaveUp || !patient()) return 'file';
+      await this.#change(Math.min(deadline - performance.now(), RECONSIDER));
+    }
   }
 
-  /** From now on all bytes go to the file; the caller writes them there in any order. */
-  async toFile(): Promise<FileHandle> {
+  /** From now on all bytes go to the file, by `writeAt`. */
+  async toFile(): Promise<void> {
     this.#fileOnly = true;
     await this.#settle();
-    return this.file();
+  }
+
+  /** Writes bytes to their place in the file; `advance` makes them known to readers. */
+  async writeAt(chunk: Uint8Array, offset: number): Promise<void> {
+    await this.#onDisk(writeFully(await this.#open(), [chunk], offset));
   }
 
   /** All bytes before `front` are in the file. */
@@ -149,7 +153,7 @@ export class BlobBuffer {
 
   /** Closes the file, if there is one. */
   async close(): Promise<void> {
-    await this.#writes.settled().catch(() => undefined);
+    await this.#writing;
     await (await this.#file)?.close();
   }
 
@@ -163,12 +167,15 @@ export class BlobBuffer {
 
   /** The bytes from the start. Without `keep` there is only one reader. */
   reader(): ByteReader {
-    if (!this.#options.keep) return { read: (into) => this.#readOnce(into) };
     let position = 0;
     return {
       read: async (into) => {
-        const count = await this.#readKept(into, position, true);
+        const count = await this.#read(into, position, 'reader');
         position += count;
+        this.#isRead ||= count > 0;
+        if (this.#options.keep) return count;
+        this.#position = position;
+        this.#notify();
         return count;
       },
     };
@@ -176,49 +183,55 @@ export class BlobBuffer {
 
   /** Reads bytes of the file from `position` on, as soon as there are any, for the digest; 0 at the end. */
   async readAt(into: Uint8Array, position: number): Promise<number> {
-    return this.#readKept(into, position, false);
+    return this.#read(into, position, 'digest');
   }
 
-  async #readKept(into: Uint8Array, position: number, handOut: boolean): Promise<number> {
-    const ready = () => position < this.#written && !(handOut && this.#holding);
-    while (!ready()) {
+  async #read(into: Uint8Array, position: number, purpose: 'reader' | 'digest'): Promise<number> {
+    for (;;) {
       this.#throwIfFailed();
-      if (this.#state === 'whole') return 0;
+      const isHeld = purpose === 'reader' && this.#options.held && this.#state === 'arriving';
+      if (purpose === 'reader' && !isHeld && this.#memory.bytes > 0) {
+        const count = this.#memory.take(into);
+        // At once: `#route` compares it with what is left in memory.
+        this.#position += count;
+        return count;
+      }
+      if (!isHeld && position < this.#written) return this.#pread(into, position);
+      if (this.#state === 'whole' && position >= this.#received) return 0;
       await this.#options.starvation.during(this.#change());
     }
-    this.#throwIfFailed();
-    this.#isRead ||= handOut;
-    return this.#pread(into, position);
-  }
-
-  get #holding(): boolean {
-    return this.#options.held && this.#state === 'arriving';
   }
 
   async #pread(into: Uint8Array, position: number): Promise<number> {
     const length = Math.min(into.length, this.#written - position);
-    const { bytesRead } = await this.#onDisk((await this.file()).read(into, 0, length, position));
+    const { bytesRead } = await this.#onDisk((await this.#open()).read(into, 0, length, position));
     if (bytesRead === 0) throw new Error('the file was truncated while it was read');
     return bytesRead;
   }
 
-  async #readOnce(into: Uint8Array): Promise<number> {
-    for (;;) {
-      this.#throwIfFailed();
-      if (!this.#holding && this.#memory.bytes > 0) return this.#took(this.#memory.take(into));
-      if (!this.#holding && this.#position < this.#written) {
-        return this.#took(await this.#pread(into, this.#position));
-      }
-      if (this.#state === 'whole' && this.#position >= this.#received) return 0;
-      await this.#options.starvation.during(this.#change());
-    }
+  async #open(): Promise<FileHandle> {
+    this.#file ??= this.#options.file();
+    return this.#file;
   }
 
-  #took(count: number): number {
-    this.#position += count;
-    this.#isRead = true;
-    this.#notify();
-    return count;
+  /** Writes all that waits, one write after the other; a failure is that of the buffer. */
+  async #write(start: number): Promise<void> {
+    try {
+      const file = await this.#open();
+      for (let offset = start; this.#unwritten.length > 0;) {
+        const chunks = this.#unwritten;
+        this.#unwritten = [];
+        this.#unwrittenBytes = 0;
+        offset = await writeFully(file, chunks, offset);
+        this.#written = offset;
+        this.#notify();
+      }
+    } catch (error) {
+      this.fail(diskError(error, this.#options.where));
+    } finally {
+      // Before the promise settles: an `append` in between would wait for a write that has ended.
+      this.#writing = undefined;
+    }
   }
 
   #onDisk<T>(access: Promise<T>): Promise<T> {
@@ -226,7 +239,7 @@ export class BlobBuffer {
   }
 
   async #settle(): Promise<void> {
-    await this.#writes.settled().catch(() => undefined);
+    await this.#writing;
     this.#throwIfFailed();
   }
 
@@ -244,6 +257,18 @@ export class BlobBuffer {
     await this.#changed.promise;
     clearTimeout(timer);
   }
+}
+
+/** Writes all chunks from `offset` on; returns the offset of their end. */
+async function writeFully(file: FileHandle, chunks: readonly Uint8Array[], offset: number): Promise<number> {
+  const size = chunks.reduce((sum, { length }) => sum + length, 0);
+  let { bytesWritten: written } = await file.writev(chunks, offset);
+  // A disk that is nearly full takes a part.
+  while (written < size) {
+    const rest = Buffer.concat(chunks).subarray(written);
+    written += (await file.write(rest, 0, rest.length, offset + written)).bytesWritten;
+  }
+  return offset + size;
 }
 
 /** Chunks in the order of their arrival. A pushed chunk belongs to the queue, which frees its memory after the last byte was taken. */
@@ -294,85 +319,4 @@ const WORTH_RELEASING = 32 * 1024;
 function release({ buffer, byteLength }: Uint8Array): void {
   const alone = buffer instanceof ArrayBuffer && buffer.byteLength === byteLength;
   if (alone && byteLength >= WORTH_RELEASING) buffer.transfer(0);
-}
-
-/** Limit on the bytes that wait for a write. */
-const LIMIT = 512 * 1024;
-
-/** Writes to a file, one write after the other; bytes that arrive during a write are part of the next one. */
-export class WriteBehind {
-  readonly #file: () => Promise<FileHandle>;
-  readonly #wrote: (end: number) => void;
-  readonly #failed: (error: unknown) => void;
-  #pending: Uint8Array[] = [];
-  #bytes = 0;
-  #writing: Promise<void> | undefined;
-
-  /** `wrote` gets the end of each write, `failed` the error of the first that failed. */
-  constructor(
-    file: () => Promise<FileHandle>,
-    wrote: (end: number) => void,
-    failed: (error: unknown) => void,
-  ) {
-    this.#file = file;
-    this.#wrote = wrote;
-    this.#failed = failed;
-  }
-
-  /** Takes bytes for `offset`, which follow the previous ones. Waits while too many bytes wait for a write. */
-  async write(chunk: Uint8Array, offset: number): Promise<void> {
-    this.#pending.push(chunk);
-    this.#bytes += chunk.length;
-    if (!this.#writing) {
-      this.#writing = this.#flush(offset);
-      this.#writing.catch(this.#failed);
-    }
-    if (this.#bytes > LIMIT) await this.#writing;
-  }
-
-  /** Resolves when all bytes are in the file. */
-  async settled(): Promise<void> {
-    await this.#writing;
-  }
-
-  async #flush(start: number): Promise<void> {
-    try {
-      const file = await this.#file();
-      for (let offset = start; this.#pending.length > 0; this.#wrote(offset)) {
-        const chunks = this.#pending;
-        this.#pending = [];
-        this.#bytes = 0;
-        offset = await writeFully(file, chunks, offset);
-      }
-    } finally {
-      // Before the promise settles: a `write` in between would wait for a flush that has ended.
-      this.#writing = undefined;
-    }
-  }
-}
-
-/** Writes all chunks from `offset` on; returns the offset of their end. */
-export async function writeFully(
-  file: FileHandle,
-  chunks: readonly Uint8Array[],
-  offset: number,
-): Promise<number> {
-  let end = offset;
-  for (let rest = chunks; rest.length > 0;) {
-    const { bytesWritten } = await file.writev(rest, end);
-    end += bytesWritten;
-    rest = skip(rest, bytesWritten);
-  }
-  return end;
-}
-
-function skip(chunks: readonly Uint8Array[], bytes: number): Uint8Array[] {
-  let left = bytes;
-  const index = chunks.findIndex((chunk) => {
-    if (chunk.length > left) return true;
-    left -= chunk.length;
-    return false;
-  });
-  if (index === -1) return [];
-  return [chunks[index]!.subarray(left), ...chunks.slice(index + 1)];
 }

@@ -3,14 +3,9 @@ import { type FileHandle, lstat, open, rename, rm, unlink } from 'node:fs/promis
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
 import { writeFileAtomically } from '../sys/atomic-file.ts';
-import type { lockFile } from '../sys/system-calls.ts';
+import type { lockFile, LockResult } from '../sys/system-calls.ts';
+import type { ByteRange } from './pieces.ts';
 import { FILE_MODE, isNameOf, openTrusted, type StoreFiles } from './store-files.ts';
-
-/** Bytes of a blob from `start` to `end`, which is exclusive. */
-export interface ByteRange {
-  readonly start: number;
-  readonly end: number;
-}
 
 /** The contents of a partial file. */
 export interface Kept {
@@ -93,43 +88,54 @@ const PATIENCE = 30_000;
  */
 export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Claim | 'there'> {
   const { digest, signal, waiting } = wanted;
-  const { files, lock } = options;
-  if (!lock) return privateClaim(digest, files);
-  const name = files.partial(digest);
-  const progress = new Progress(options.patience ?? PATIENCE);
-  for (let announced = false; ;) {
+  const { files, lock, patience = PATIENCE } = options;
+  const progress = new Progress(files.partial(digest), patience);
+  for (let isAnnounced = false; ;) {
     signal.throwIfAborted();
-    const handle = await openPartial(name);
-    const outcome = lock(handle.fd, 'exclusive');
-    // The previous owner may have renamed or removed the file between our open and our lock.
-    if (outcome === 'locked' && (await isNameOf(name, handle))) {
-      try {
-        if (!(await exists(files.blob(digest)))) return await shared(wanted, files, handle, name);
-        await unlink(name);
-      } catch (error) {
-        await handle.close();
-        throw error;
-      }
-      await handle.close();
-      return 'there';
-    }
-    await handle.close();
+    const outcome = lock ? await tryClaim(wanted, files, lock) : 'unsupported';
+    if (outcome === 'moved') continue;
     if (outcome === 'unsupported') return privateClaim(digest, files);
-    if (outcome === 'locked') continue;
-    if (await progress.stalled(name)) return privateClaim(digest, files);
-    if (!announced) waiting();
-    announced = true;
+    if (outcome !== 'busy') return outcome;
+    if (await progress.hasStalled()) return privateClaim(digest, files);
+    if (!isAnnounced) waiting();
+    isAnnounced = true;
     await sleep(POLL, undefined, { signal }).catch(() => undefined);
     if (await exists(files.blob(digest))) return 'there';
   }
 }
 
-async function shared(
+/** `moved`: the previous owner renamed or removed the file between our open and our lock. */
+async function tryClaim(
+  wanted: Wanted,
+  files: StoreFiles,
+  lock: typeof lockFile,
+): Promise<Claim | Exclude<LockResult, 'locked'> | 'moved' | 'there'> {
+  const { digest } = wanted;
+  const name = files.partial(digest);
+  const handle = await openPartial(name);
+  let claimed: Claim | undefined;
+  try {
+    const outcome = lock(handle.fd, 'exclusive');
+    if (outcome !== 'locked') return outcome;
+    if (!(await isNameOf(name, handle))) return 'moved';
+    if (await exists(files.blob(digest))) {
+      await unlink(name);
+      return 'there';
+    }
+    claimed = await claimLocked(wanted, files, handle);
+    return claimed;
+  } finally {
+    if (!claimed) await handle.close();
+  }
+}
+
+/** The claim of a locked file, with what an earlier run left in it. */
+async function claimLocked(
   { digest, maxBytes = Infinity }: Wanted,
   files: StoreFiles,
   handle: FileHandle,
-  name: string,
 ): Promise<Claim> {
+  const name = files.partial(digest);
   const note = `${name}.ranges`;
   const { size: length } = await handle.stat();
   const noted = await readNote(note);
@@ -195,16 +201,18 @@ async function exists(name: string): Promise<boolean> {
 
 /** Whether a file that another process writes still changes. */
 class Progress {
+  readonly #name: string;
   readonly #patience: number;
   #last = '';
   #since = performance.now();
 
-  constructor(patience: number) {
+  constructor(name: string, patience: number) {
+    this.#name = name;
     this.#patience = patience;
   }
 
-  async stalled(name: string): Promise<boolean> {
-    const stats = await lstat(name).catch(() => undefined);
+  async hasStalled(): Promise<boolean> {
+    const stats = await lstat(this.#name).catch(() => undefined);
     const now = `${stats?.blocks} ${stats?.size} ${stats?.mtimeMs}`;
     if (now !== this.#last) this.#since = performance.now();
     this.#last = now;

@@ -1,17 +1,19 @@
-import { DestinationError } from '../errors.ts';
-import type { BlobResponse, Layer } from '../oci/image.ts';
+import { createHash, type Hash } from 'node:crypto';
+import { DestinationError, NetworkError } from '../errors.ts';
+import { algorithmOf, type Digest } from '../oci/digest.ts';
+import type { BlobResponse, Checksum, Layer } from '../oci/image.ts';
 import type { BlobBuffer } from './buffer.ts';
 import type { Kept } from './claim.ts';
-import { type StarvationMeter, judge, outrunsReader, type Pace } from './pace.ts';
-import type { Scheduler } from './scheduler.ts';
-import { Pieces, SplitDownload } from './split.ts';
+import { type Piece, Pieces } from './pieces.ts';
+import { judge, outrunsReader, type Pace, type Scheduler, type StarvationMeter } from './scheduler.ts';
 import { Body, BrokenTransferError, RetryBudget, type RetryOptions, WrongBytesError } from './transfer.ts';
-import { BlobHash } from './verification.ts';
 
 /** Bytes read back at once, for the digest. */
 const READ_BACK = 512 * 1024;
 /** After this many further bytes, the contents of the file are noted again: a killed run loses at most these. */
 const NOTE_EVERY = 4 * 2 ** 20;
+/** After this many failures no further connection is tried: each may take the piece that the first one is about to receive. */
+const MAX_FAILURES = 8;
 
 export interface DownloadOptions extends RetryOptions {
   readonly scheduler: Scheduler;
@@ -25,7 +27,10 @@ export interface DownloadOptions extends RetryOptions {
   readonly note: (kept: Kept) => Promise<void>;
 }
 
-/** Brings one blob into its buffer: resumed, retried, checked, and over several connections where that is faster. */
+/**
+ * Brings one blob into its buffer: resumed, retried and checked. One connection appends bytes in order, until further connections are worth it:
+ * then each receives pieces, front first, and writes them to their places in the file.
+ */
 export class Download {
   readonly #layer: Layer;
   readonly #buffer: BlobBuffer;
@@ -35,12 +40,18 @@ export class Download {
   #size: number | undefined;
   #etag: string | undefined;
   #complete = false;
-  /** The server has sent ranges as requested so far. */
-  #splits = true;
-  /** The received and the missing pieces; set when there are bytes beyond the front. */
+  /** The received and the missing pieces; set when the file has, or will have, holes. */
   #pieces: Pieces | undefined;
-  /** The file has, or had, holes. */
-  #sparse = false;
+  /** The server did not send a range as requested: one connection receives the rest. */
+  #refused = false;
+  /** The connections beyond the first. */
+  readonly #helpers = new Set<Promise<void>>();
+  /** Helpers that failed since one worked. */
+  #failures = 0;
+  /** A helper failed, and no piece was completed since: others would fail too. */
+  #failing = false;
+  readonly #abort = new AbortController();
+  readonly #signal: AbortSignal;
   #unnoted = 0;
   #noting = Promise.resolve();
   #hashing: Promise<void> | undefined;
@@ -53,6 +64,7 @@ export class Download {
     this.#budget = new RetryBudget(options);
     this.#hash = new BlobHash(layer.checksum);
     this.#size = layer.size;
+    this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
   }
 
   /**
@@ -88,7 +100,7 @@ export class Download {
 
   async #receive(): Promise<void> {
     try {
-      await (this.#pieces && this.#splits ? this.#split(this.#pieces) : this.#rest());
+      await (this.#pieces && !this.#refused ? this.#receivePieces(this.#pieces) : this.#receiveRest());
     } catch (error) {
       this.#settle();
       await this.#budget.again(error, this.#received);
@@ -97,7 +109,7 @@ export class Download {
 
   /** How many bytes are there. */
   get #received(): number {
-    return this.#splits && this.#pieces ? this.#pieces.received : this.#buffer.received;
+    return this.#pieces && !this.#refused ? this.#pieces.received : this.#buffer.received;
   }
 
   #settle(): void {
@@ -105,10 +117,9 @@ export class Download {
   }
 
   /** Receives the rest in order, until more connections are worth it. */
-  async #rest(): Promise<void> {
+  async #receiveRest(): Promise<void> {
     const buffer = this.#buffer;
-    const range = { start: buffer.received, etag: this.#etag };
-    const response = await this.#layer.open(range, this.#options.signal);
+    const response = await this.#layer.open({ start: buffer.received, etag: this.#etag }, this.#signal);
     const body = new Body(response);
     try {
       this.#check(response);
@@ -117,8 +128,8 @@ export class Download {
       for (let chunk = await body.next(); chunk; chunk = await body.next()) {
         await this.#append(chunk, body.pace);
         if (!this.#shouldSplit(response.ranges, body.pace)) continue;
-        await this.#split(new Pieces([{ start: 0, end: buffer.received }], this.#size!), body);
-        return;
+        const pieces = new Pieces([{ start: 0, end: buffer.received }], this.#size!);
+        return await this.#receivePieces(pieces, body);
       }
     } finally {
       await body.close();
@@ -151,7 +162,7 @@ export class Download {
 
   #shouldSplit(ranges: boolean, pace: Pace): boolean {
     const { scheduler, starvation } = this.#options;
-    const possible = this.#size !== undefined && ranges && this.#splits && scheduler.connections > 1;
+    const possible = this.#size !== undefined && ranges && !this.#refused && scheduler.connections > 1;
     // This layer is the one that is being unpacked, and it waits.
     const hungry = this.#buffer.isRead && starvation.starving;
     const verdict = possible ? judge(pace, this.#size! - this.#buffer.received, hungry) : 'alone';
@@ -159,21 +170,139 @@ export class Download {
     return verdict === 'share';
   }
 
-  async #split(pieces: Pieces, body?: Body): Promise<void> {
+  /**
+   * Receives the missing pieces over several connections. The first one continues with `first`, if given, which delivers what follows the front.
+   * If the server does not send a range as requested, the buffer ends at its front.
+   *
+   * @throws the error of the first connection, or of a helper unless that is a NetworkError
+   */
+  async #receivePieces(pieces: Pieces, first?: Body): Promise<void> {
+    const { scheduler, rank } = this.#options;
     this.#pieces = pieces;
     this.#size = pieces.size;
-    this.#sparse = true;
     // Before a hole is made.
     await this.#note();
-    const split = new SplitDownload(this.#layer, this.#buffer, pieces, {
-      ...this.#options,
-      etag: this.#etag,
-      arrived: (bytes) => this.#arrived(bytes),
+    await this.#buffer.toFile();
+    const helps = () => !this.#refused && !this.#failing && this.#failures < MAX_FAILURES;
+    const unshare = scheduler.share({
+      rank,
+      wanting: () => pieces.waiting && helps() && !this.#signal.aborted,
+      work: () => this.#help(pieces),
     });
-    this.#splits = await split.run(body);
+    try {
+      await this.#connection(pieces, first);
+      await this.#helpersEnd();
+      // Helpers may have given up pieces.
+      while (pieces.waiting && !this.#refused) {
+        await this.#connection(pieces);
+        await this.#helpersEnd();
+      }
+    } catch (error) {
+      this.#abort.abort(error);
+      await Promise.all(this.#helpers);
+      throw error;
+    } finally {
+      unshare();
+    }
     await this.#hashing;
     await this.#hashFront();
     this.#complete = this.#buffer.received === pieces.size;
+  }
+
+  /** A connection beyond the first, until an earlier blob can use it. Its errors end the download unless they are the network's. */
+  async #help(pieces: Pieces): Promise<void> {
+    const { scheduler, rank } = this.#options;
+    const receive = async () => {
+      try {
+        await this.#connection(pieces, undefined, () => scheduler.wantedBefore(rank));
+        this.#failures = 0;
+      } catch (error) {
+        this.#failing = true;
+        this.#failures += 1;
+        if (!(error instanceof NetworkError)) this.#abort.abort(error);
+      }
+    };
+    const helper = receive();
+    this.#helpers.add(helper);
+    await helper;
+    this.#helpers.delete(helper);
+  }
+
+  /** @throws the error of a helper */
+  async #helpersEnd(): Promise<void> {
+    // While some end, others may start.
+    while (this.#helpers.size > 0) await Promise.all(this.#helpers);
+    this.#signal.throwIfAborted();
+  }
+
+  /** One connection: receives piece after piece until none is left, or `enough`. */
+  async #connection(pieces: Pieces, first?: Body, enough = () => false): Promise<void> {
+    const { scheduler } = this.#options;
+    const budget = new RetryBudget(this.#options);
+    let body = first;
+    while (!this.#refused && !enough()) {
+      const piece = pieces.take(scheduler.connections);
+      if (!piece) break;
+      // Not before this connection has its piece: the first one continues with the bytes that follow.
+      scheduler.assign();
+      try {
+        body = await this.#receivePiece(piece, pieces, body, budget);
+      } catch (error) {
+        body = undefined;
+        this.#signal.throwIfAborted();
+        scheduler.assign();
+        await budget.again(error, piece.at);
+      }
+    }
+    await body?.close();
+  }
+
+  /** Receives a piece, from `open` where that continues there; returns the body. What the piece lacks in the end, another connection takes. */
+  async #receivePiece(
+    piece: Piece,
+    pieces: Pieces,
+    open: Body | undefined,
+    budget: RetryBudget,
+  ): Promise<Body | undefined> {
+    let body = open;
+    try {
+      if (open?.at !== piece.at || open.at >= open.end) {
+        await open?.close();
+        body = await this.#openAt(piece);
+      }
+      if (!body) return undefined;
+      while (piece.at < piece.end && !this.#refused) {
+        const chunk = await body.next(piece.end - piece.at);
+        this.#signal.throwIfAborted();
+        if (!chunk) throw new BrokenTransferError('the connection ended before its range was complete');
+        await this.#buffer.writeAt(chunk, piece.at);
+        piece.at += chunk.length;
+        if (pieces.front > this.#buffer.received) this.#buffer.advance(pieces.front);
+        await this.#arrived(chunk.length);
+        budget.received(chunk.length);
+      }
+      this.#failing = false;
+      return body;
+    } catch (error) {
+      await body?.close();
+      throw error;
+    } finally {
+      pieces.give(piece);
+    }
+  }
+
+  /** Undefined where the server does not send the range, which is noted. */
+  async #openAt({ at: start, end }: Piece): Promise<Body | undefined> {
+    const response = await this.#layer.open({ start, end, etag: this.#etag }, this.#signal).catch(() => {
+      this.#signal.throwIfAborted();
+      // The server may only refuse several connections at once; if not, the one connection that is left gets the error.
+      return undefined;
+    });
+    const body = response && new Body(response, end);
+    if (body?.at === start) return body;
+    this.#refused = true;
+    await body?.close();
+    return undefined;
   }
 
   async #arrived(bytes: number): Promise<void> {
@@ -186,11 +315,12 @@ export class Download {
 
   /** Notes the contents of the file, unless its length says them. */
   async #note(): Promise<void> {
+    const pieces = this.#pieces;
     this.#unnoted = 0;
-    if (!this.#sparse) return;
+    if (!pieces) return;
     this.#noting = this.#noting.then(() => {
       const { written } = this.#buffer;
-      const behind = this.#pieces?.present.filter(({ end }) => end > written) ?? [];
+      const behind = pieces.present.filter(({ end }) => end > written);
       const ranges = behind.map(({ start, end }) => ({ start: Math.max(start, written), end }));
       return this.#options.note({ ranges: [{ start: 0, end: written }, ...ranges], size: this.#size });
     });
@@ -225,4 +355,32 @@ function sizeBy({ size }: BlobResponse, layer: Layer, known: number | undefined)
     throw new WrongBytesError(`the server had ${known} bytes of it, and now ${size}`);
   if (layer.digest === undefined) return size;
   throw new WrongBytesError(`the server has ${size} bytes of it, but the manifest says ${known}`);
+}
+
+/** The running digest of a blob; it starts with the prefix of its checksum (registry v1). */
+export class BlobHash {
+  readonly #checksum: Checksum | undefined;
+  readonly #hash: Hash | undefined;
+  /** Number of bytes of the blob so far. */
+  bytes = 0;
+
+  constructor(checksum: Checksum | undefined) {
+    this.#checksum = checksum;
+    if (!checksum) return;
+    this.#hash = createHash(algorithmOf(checksum.digest));
+    if (checksum.prefix) this.#hash.update(checksum.prefix);
+  }
+
+  update(chunk: Uint8Array): void {
+    this.bytes += chunk.length;
+    this.#hash?.update(chunk);
+  }
+
+  /** The wrong digest that was computed; undefined when it is right, or without a checksum. */
+  mismatch(): Digest | undefined {
+    if (!this.#checksum || !this.#hash) return undefined;
+    const { digest } = this.#checksum;
+    const found = `${algorithmOf(digest)}:${this.#hash.digest('hex')}`;
+    return found === digest ? undefined : (found as Digest);
+  }
 }

@@ -1,18 +1,17 @@
+import type { FileHandle } from 'node:fs/promises';
 import type { Digest } from '../oci/digest.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
-import { reasonOf } from '../sys/os-error.ts';
+import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
 import { BlobBuffer } from './buffer.ts';
 import type { Claim } from './claim.ts';
 import type { ByteReader } from './decode/byte-reader.ts';
-import { Download } from './download.ts';
-import type { StarvationMeter } from './pace.ts';
-import type { Scheduler } from './scheduler.ts';
+import { BlobHash, Download } from './download.ts';
+import type { Scheduler, StarvationMeter } from './scheduler.ts';
 import { diskError } from './store-files.ts';
 import type { Store } from './store.ts';
 import { CorruptBlobError, WrongBytesError } from './transfer.ts';
-import { CachedFile } from './verification.ts';
 
 export interface FetchOptions {
   readonly store: Store;
@@ -59,6 +58,7 @@ export class LayerBlob {
   /** The received bytes are wrong: no later run may resume them. */
   #worthless = false;
   #reported = 0;
+  #closing: Promise<void> | undefined;
 
   /**
    * @param name for messages: `layer 3 of 7 (0123456789ab)`
@@ -120,14 +120,18 @@ export class LayerBlob {
     }
   }
 
+  /** Ends a download that still runs, and closes the file. Further calls wait for the same. */
   async close(): Promise<void> {
+    this.#closing ??= this.#close();
+    await this.#closing;
+  }
+
+  async #close(): Promise<void> {
     this.#buffer?.fail(new Error('the blob is closed'));
     await this.whole.catch(() => undefined);
-    await this.#cached?.close();
-    this.#cached = undefined;
+    await this.#cached?.handle.close();
     if (this.#claim) await this.#context.store.release(this.#claim, !this.#worthless);
     else await this.#buffer?.close();
-    this.#claim = undefined;
   }
 
   async #obtain(): Promise<void> {
@@ -177,7 +181,7 @@ export class LayerBlob {
       return file;
     }
     await store.remove(digest, handle);
-    await file.close();
+    await handle.close();
     const message = `${this.#name}: cached copy is corrupt; downloading it again`;
     this.#context.report({ type: 'notice', message });
     return undefined;
@@ -187,9 +191,10 @@ export class LayerBlob {
     const { store, signal, hold = false, starvation } = this.#context;
     const claim = this.#claim;
     const kept = claim?.kept ?? { ranges: [], size: undefined };
+    const where = (claim && store.directory) ?? store.spoolDirectory;
     const buffer = new BlobBuffer({
       file: async () => claim?.handle ?? store.spool(),
-      where: (claim && store.directory) ?? store.spoolDirectory,
+      where,
       keep: claim !== undefined || hold || this.#indexes.length > 1,
       // The bytes of an earlier run may be corrupt: they are checked before a layer is unpacked from them.
       held: hold || kept.ranges.length > 0,
@@ -207,7 +212,7 @@ export class LayerBlob {
         progress: (received) => this.#progress(received),
         note: async (present) => {
           await claim?.note(present).catch((error: unknown) => {
-            throw diskError(error, buffer.where);
+            throw diskError(error, where);
           });
         },
       });
@@ -246,5 +251,75 @@ export class LayerBlob {
     for (const index of this.#indexes) {
       this.#context.report({ type: 'layer-progress', index, received });
     }
+  }
+}
+
+/** Bytes read at once. */
+const PIECE = 2 ** 20;
+
+/** A complete blob in the store. Its digest is checked on every read, since the file may have changed. */
+export class CachedFile {
+  readonly handle: FileHandle;
+  readonly #digest: Digest;
+
+  constructor(handle: FileHandle, digest: Digest) {
+    this.handle = handle;
+    this.#digest = digest;
+  }
+
+  /**
+   * The bytes from the start. If they are corrupt, throws `failureOf(reason)` instead of reporting the end.
+   */
+  reader(failureOf: (fault: string) => Promise<Error>): ByteReader {
+    const hash = new BlobHash({ digest: this.#digest });
+    let ended = false;
+    let failure: Error | undefined;
+    return {
+      read: async (into) => {
+        const outcome = ended ? 0 : await this.#next(into, hash);
+        ended = typeof outcome === 'string' || outcome === 0;
+        if (typeof outcome === 'string') failure = await failureOf(outcome);
+        else if (!ended) return outcome;
+        if (failure !== undefined) throw failure;
+        return 0;
+      },
+    };
+  }
+
+  /**
+   * Reads all of it; returns why it is corrupt, or undefined.
+   *
+   * @throws the signal's reason
+   */
+  async fault(signal: AbortSignal): Promise<string | undefined> {
+    const hash = new BlobHash({ digest: this.#digest });
+    const buffer = new Uint8Array(PIECE);
+    for (;;) {
+      signal.throwIfAborted();
+      const outcome = await this.#next(buffer, hash);
+      if (typeof outcome === 'string') return outcome;
+      if (outcome === 0) return undefined;
+    }
+  }
+
+  /** Reads the bytes that follow those in `hash`: returns their number, 0 at the end if the digest is right, or why they are corrupt. */
+  async #next(into: Uint8Array, hash: BlobHash): Promise<number | string> {
+    try {
+      const { bytesRead } = await this.handle.read(into, 0, into.length, hash.bytes);
+      hash.update(into.subarray(0, bytesRead));
+      if (bytesRead > 0) return bytesRead;
+    } catch (error) {
+      const os = osErrorOf(error);
+      if (!os) throw error;
+      return `cannot be read: ${os.text}`;
+    }
+    const found = hash.mismatch();
+    return found === undefined ? 0 : `has digest ${found} but must have ${this.#digest}`;
+  }
+
+  /** In bytes; undefined where stat(2) fails. */
+  async size(): Promise<number | undefined> {
+    const stats = await this.handle.stat().catch(() => undefined);
+    return stats?.size;
   }
 }

@@ -4,9 +4,8 @@ import { type Compression, promisedCompression } from '../oci/compression.ts';
 import { algorithmOf, type DiffID } from '../oci/digest.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
-import type { ByteReader } from './decode/byte-reader.ts';
+import { type ByteReader, MalformedDataError } from './decode/byte-reader.ts';
 import { decode, recognise } from './decode/decompress.ts';
-import { MalformedDataError } from './decode/malformed-data.ts';
 import { nativeDecoders } from './decode/native.ts';
 import type { LayerBlob } from './layer-blob.ts';
 
@@ -108,7 +107,7 @@ export class PulledLayer {
         digest = decoded.hexDigest;
       } else {
         const hash = createHash(algorithm);
-        for await (const chunk of await decode(compression, reader, nativeDecoders(), isKnown)) {
+        for await (const chunk of decode(compression, reader, nativeDecoders(), isKnown)) {
           signal.throwIfAborted();
           hash.update(chunk);
           size += chunk.length;

@@ -1,9 +1,8 @@
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import { type FetchOptions, LayerBlob } from './layer-blob.ts';
-import { StarvationMeter } from './pace.ts';
 import { PulledLayer } from './pulled-layer.ts';
-import { Scheduler } from './scheduler.ts';
+import { Scheduler, StarvationMeter } from './scheduler.ts';
 
 export interface LayerQueueOptions extends FetchOptions {
   /** Limit on the connections, of all blobs together. */
@@ -16,7 +15,8 @@ class Blobs {
   readonly #options: LayerQueueOptions;
   readonly #abort = new AbortController();
   readonly #signal: AbortSignal;
-  readonly #blobs = new Map<string, LayerBlob>();
+  /** By layer: those with the same digest share one. */
+  readonly #blobs: LayerBlob[] = [];
 
   constructor(layers: readonly Layer[], options: LayerQueueOptions) {
     this.#layers = layers;
@@ -25,34 +25,29 @@ class Blobs {
     warnUnverifiable(layers, options.report);
     const scheduler = new Scheduler(options.jobs);
     const context = { ...options, signal: this.#signal, scheduler, starvation: new StarvationMeter() };
-    for (const [key, indexes] of byBlob(layers)) {
+    for (const indexes of Map.groupBy(layers.keys(), (index) => layers[index]!.digest ?? index).values()) {
       const first = indexes[0]!;
       const blob = new LayerBlob(layers[first]!, this.#nameOf(first), indexes, context);
       blob.whole.catch((error: unknown) => this.#abort.abort(error));
-      this.#blobs.set(key, blob);
+      for (const index of indexes) this.#blobs[index] = blob;
     }
   }
 
   /** The layer, as soon as its first bytes arrive; with `hold`, when all blobs are complete and right. */
   async layer(index: number): Promise<PulledLayer> {
     const { report, hold } = this.#options;
-    const layer = this.#layers[index]!;
-    const blob = this.#blobOf(index);
-    await (hold === true ? Promise.all([...this.#blobs.values()].map(({ whole }) => whole)) : blob.ready);
+    const blob = this.#blobs[index]!;
+    await (hold === true ? Promise.all(this.#blobs.map(({ whole }) => whole)) : blob.ready);
     const name = this.#nameOf(index);
-    return new PulledLayer(index, layer, blob, { name, signal: this.#signal, report });
+    return new PulledLayer(index, this.#layers[index]!, blob, { name, signal: this.#signal, report });
   }
 
   /** The layer is applied: releases its blob, unless a later layer has the same. */
   async release(index: number): Promise<void> {
-    const blob = this.#blobOf(index);
+    const blob = this.#blobs[index]!;
     blob.leave();
     await blob.whole;
-    const key = keyOf(this.#layers[index]!, index);
-    const again = this.#layers.some((other, at) => at > index && keyOf(other, at) === key);
-    if (again) return;
-    await blob.close();
-    this.#blobs.delete(key);
+    if (!this.#blobs.includes(blob, index + 1)) await blob.close();
   }
 
   /** The reason of the end; undefined while the queue runs. */
@@ -62,11 +57,7 @@ class Blobs {
 
   async close(): Promise<void> {
     this.#abort.abort(new Error('the queue has ended'));
-    await Promise.all([...this.#blobs.values()].map((blob) => blob.close()));
-  }
-
-  #blobOf(index: number): LayerBlob {
-    return this.#blobs.get(keyOf(this.#layers[index]!, index))!;
+    await Promise.all(this.#blobs.map((blob) => blob.close()));
   }
 
   #nameOf(index: number): string {
@@ -122,20 +113,6 @@ export async function fetchAllLayers(
     await blobs.close();
     throw reason;
   }
-}
-
-/** The indexes of the layers of each blob: layers with the same digest share one; a layer without a digest has its own. */
-function byBlob(layers: readonly Layer[]): Map<string, number[]> {
-  const blobs = new Map<string, number[]>();
-  for (const [index, layer] of layers.entries()) {
-    const key = keyOf(layer, index);
-    blobs.set(key, [...(blobs.get(key) ?? []), index]);
-  }
-  return blobs;
-}
-
-function keyOf(layer: Layer, index: number): string {
-  return layer.digest ?? `#${index}`;
 }
 
 function warnUnverifiable(layers: readonly Layer[], report: Report): void {

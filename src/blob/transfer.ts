@@ -3,7 +3,7 @@ import { reasonOf } from '../sys/os-error.ts';
 import type { BlobResponse } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import { backoff, inSeconds, pause, type RetryPolicy } from '../sys/retry.ts';
-import { idleTime, PaceMeter } from './pace.ts';
+import { idleTime, PaceMeter } from './scheduler.ts';
 
 /** The body of an answer, read in parts of the caller's size, and the pace at which it arrives. */
 export class Body {

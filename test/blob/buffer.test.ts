@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { BlobBuffer } from '../../src/blob/buffer.ts';
-import { StarvationMeter } from '../../src/blob/pace.ts';
+import { StarvationMeter } from '../../src/blob/scheduler.ts';
 import { namelessFile } from '../../src/sys/temp-file.ts';
 import { noise, Workshop } from './support/workshop.ts';
 

@@ -3,10 +3,9 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { test as always } from 'node:test';
 import { constants, crc32, gzipSync, zstdCompressSync } from 'node:zlib';
 import fc from 'fast-check';
-import { readerOf } from '../../src/blob/decode/byte-reader.ts';
+import { MalformedDataError, readerOf } from '../../src/blob/decode/byte-reader.ts';
 import { decode, decompress } from '../../src/blob/decode/decompress.ts';
 import { StepDecoder } from '../../src/blob/decode/engine.ts';
-import { MalformedDataError } from '../../src/blob/decode/malformed-data.ts';
 import { type NativeDecoders, nativeDecoders } from '../../src/blob/decode/native.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
 import { compressionOf, promisedCompression } from '../../src/oci/compression.ts';
@@ -84,7 +83,7 @@ for (const [codec, fromEnd] of [
     const blob = Buffer.concat([member, member]);
     const unpacked = async (isDigestKnown: boolean): Promise<Buffer> => {
       const out: Buffer[] = [];
-      for await (const chunk of await decode(codec, readerOf([blob]), native, isDigestKnown))
+      for await (const chunk of decode(codec, readerOf([blob]), native, isDigestKnown))
         out.push(Buffer.from(chunk));
       return Buffer.concat(out);
     };

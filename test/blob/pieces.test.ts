@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { judge, outrunsReader, type Pace } from '../../src/blob/pace.ts';
-import { type Piece, Pieces } from '../../src/blob/split.ts';
+import { judge, outrunsReader, type Pace } from '../../src/blob/scheduler.ts';
+import { type Piece, Pieces } from '../../src/blob/pieces.ts';
 
 const MiB = 2 ** 20;
 

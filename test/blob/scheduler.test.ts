@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as soon } from 'node:timers/promises';
-import { BIG } from '../../src/blob/pace.ts';
-import { Scheduler } from '../../src/blob/scheduler.ts';
+import { BIG, Scheduler } from '../../src/blob/scheduler.ts';
 
 /** Blobs that begin and end when the test says so; `log` has who has begun. */
 class Play {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BIG } from '../../src/blob/pace.ts';
+import { BIG } from '../../src/blob/scheduler.ts';
 import { until } from '../support/until.ts';
 import { ScriptedLayer } from './support/scripted-layer.ts';
 import { noise, Workshop } from './support/workshop.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { open, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
-import { CachedFile } from '../../src/blob/verification.ts';
+import { CachedFile } from '../../src/blob/layer-blob.ts';
 import type { Digest } from '../../src/oci/digest.ts';
 import { sha256 } from '../support/fake-image.ts';
 import { noise, Workshop } from './support/workshop.ts';

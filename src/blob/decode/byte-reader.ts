@@ -16,12 +16,18 @@ export function readerOf(chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array
         if (next.done) return 0;
         rest = next.value;
       }
-      const count = Math.min(rest.length, into.length);
-      into.set(rest.subarray(0, count));
+      const count = copy(rest, into);
       rest = rest.subarray(count);
       return count;
     },
   };
+}
+
+/** Fills the front of `into`; returns how many bytes fit. */
+function copy(bytes: Uint8Array, into: Uint8Array): number {
+  const part = bytes.subarray(0, into.length);
+  into.set(part);
+  return part.length;
 }
 
 /** Reads until `into` is full or the bytes end; how many there were. */
@@ -41,10 +47,24 @@ export function prepend(head: Uint8Array, reader: ByteReader): ByteReader {
   return {
     async read(into) {
       if (rest.length === 0) return reader.read(into);
-      const count = Math.min(rest.length, into.length);
-      into.set(rest.subarray(0, count));
+      const count = copy(rest, into);
       rest = rest.subarray(count);
       return count;
     },
   };
 }
+
+/** Compressed data is malformed. Callers that know the layer turn this into an IntegrityError. */
+export class MalformedDataError extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'MalformedDataError';
+  }
+}
+
+export const ENDS_EARLY = 'ends too early';
+export const TRAILING_BYTES = 'is followed by extra bytes';
+
+/** The longest window, as a power of two in bytes: 128 MiB, what the zstd program takes without `--long`. */
+export const WINDOW_LOG_MAX = 27;
+export const WINDOW_TOO_LARGE = 'needs a window of more than 128 MiB, the limit';

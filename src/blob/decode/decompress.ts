@@ -1,13 +1,9 @@
 import { IntegrityError } from '../../errors.ts';
 import { type Compression, compressionOf, type Decompress, MAGIC_LENGTH } from '../../oci/compression.ts';
-import { type ByteReader, prepend, readerOf, readFully } from './byte-reader.ts';
+import { type ByteReader, MalformedDataError, prepend, readerOf, readFully } from './byte-reader.ts';
 import { drive } from './engine.ts';
-import { MalformedDataError } from './malformed-data.ts';
 import type { NativeDecoders } from './native.ts';
-import { nodeGunzip, nodeUnzstd } from './node-zlib.ts';
-
-/** A piece of a plain tar, in bytes. */
-const PIECE = 256 * 1024;
+import { portableDecoders } from './portable.ts';
 
 /** Looks at the first bytes of a blob: by them, not by a media type, its compression is known. The reader begins with them again. */
 export async function recognise(
@@ -20,18 +16,26 @@ export async function recognise(
 }
 
 /**
- * The bytes of a blob, unpacked: gzip and zstd in C where `native` can, bzip2 and xz by packages loaded then. Each chunk is valid until the
- * next is asked for, and throws MalformedDataError.
+ * The bytes of a blob, unpacked: gzip and zstd in C where `native` can, else by `portableDecoders`. Each chunk is valid until the next is
+ * requested.
  *
  * @param isDigestKnown the caller compares the digest of all bytes: checksums in the data are not compared
+ * @throws MalformedDataError, also from the result
  */
-export async function decode(
+export function decode(
   compression: Compression,
   reader: ByteReader,
   native: NativeDecoders | undefined,
   isDigestKnown = false,
-): Promise<AsyncGenerator<Uint8Array, void, undefined>> {
-  return (await decoderOf(compression, native, isDigestKnown))(reader);
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const make = compression === 'gzip' || compression === 'zstd' ? native?.[compression] : undefined;
+  if (!native || !make) return portableDecoders[compression](reader);
+  const open = () => {
+    const engine = make();
+    engine.compareChecksums(!isDigestKnown);
+    return engine;
+  };
+  return drive(open, reader, native.allocate);
 }
 
 /** Both: a blob's compression, and its bytes unpacked. */
@@ -43,7 +47,7 @@ export async function decompress(
   readonly chunks: AsyncGenerator<Uint8Array, void, undefined>;
 }> {
   const { compression, reader } = await recognise(blob);
-  return { compression, chunks: await decode(compression, reader, native) };
+  return { compression, chunks: decode(compression, reader, native) };
 }
 
 /** `decompress` for what is no layer, such as an archive that holds an image. */
@@ -60,33 +64,4 @@ export function decompressor(native: NativeDecoders | undefined): Decompress {
       });
     }
   };
-}
-
-type Decoder = (reader: ByteReader) => AsyncGenerator<Uint8Array, void, undefined>;
-
-async function decoderOf(
-  compression: Compression,
-  native: NativeDecoders | undefined,
-  isDigestKnown: boolean,
-): Promise<Decoder> {
-  if (compression === 'gzip' || compression === 'zstd') {
-    const make = native?.[compression];
-    if (!make || !native) return compression === 'gzip' ? nodeGunzip : nodeUnzstd;
-    const open = () => {
-      const engine = make();
-      engine.compareChecksums(!isDigestKnown);
-      return engine;
-    };
-    return (reader) => drive(open, reader, native.allocate);
-  }
-  if (compression === 'bzip2') return (await import('./bunzip2.ts')).bunzip2;
-  if (compression === 'xz') return (await import('./unxz.ts')).unxz;
-  return plain;
-}
-
-async function* plain(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
-  const buffer = new Uint8Array(PIECE);
-  for (let count = await reader.read(buffer); count > 0; count = await reader.read(buffer)) {
-    yield buffer.subarray(0, count);
-  }
 }

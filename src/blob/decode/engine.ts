@@ -1,5 +1,4 @@
-import type { ByteReader } from './byte-reader.ts';
-import { ENDS_EARLY, MalformedDataError, TRAILING_BYTES } from './malformed-data.ts';
+import { type ByteReader, ENDS_EARLY, MalformedDataError, TRAILING_BYTES } from './byte-reader.ts';
 
 /** Bytes outside V8's heap, so that a native function may use their address while JavaScript runs. */
 export interface Region {

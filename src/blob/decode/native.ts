@@ -1,6 +1,6 @@
 import { loadNative, type Native as NativeLibrary } from '../../sys/native.ts';
 import type { Engine, Region, Run } from './engine.ts';
-import { MalformedDataError, WINDOW_LOG_MAX, WINDOW_TOO_LARGE } from './malformed-data.ts';
+import { MalformedDataError, WINDOW_LOG_MAX, WINDOW_TOO_LARGE } from './byte-reader.ts';
 
 type Koffi = NativeLibrary['koffi'];
 type Library = NativeLibrary['library'];

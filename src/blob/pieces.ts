@@ -1,0 +1,92 @@
+/** Bytes of a blob from `start` to `end`, which is exclusive. */
+export interface ByteRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A range of a blob that one connection receives: `at` is its next byte, `end` is exclusive. */
+export interface Piece {
+  at: number;
+  readonly end: number;
+}
+
+/** In bytes: small enough for a steady front, large enough to make round trips negligible. */
+const LARGEST = 16 * 2 ** 20;
+const SMALLEST = 2 * 2 ** 20;
+
+/** The missing ranges of a blob, handed out front first to several connections. */
+export class Pieces {
+  readonly size: number;
+  /** Missing ranges without a connection, in order. A range that a connection gave up goes to the next one unchanged. */
+  readonly #free: (Piece & { readonly givenUp: boolean })[];
+  readonly #open = new Set<Piece>();
+
+  /** @param present received ranges, in order; the rest of `size` bytes is missing */
+  constructor(present: readonly ByteRange[], size: number) {
+    this.size = size;
+    this.#free = without(present, size).map(({ start, end }) => ({ at: start, end, givenUp: false }));
+  }
+
+  /** The first piece without a connection; undefined when all are taken. Pieces get smaller near the end, so that all connections end together. */
+  take(connections: number): Piece | undefined {
+    const first = this.#free[0];
+    if (!first) return undefined;
+    const left = total(this.#free);
+    const share = Math.min(LARGEST, Math.max(SMALLEST, Math.ceil(left / (2 * connections))));
+    const stretch = first.end - first.at;
+    // A small remainder is part of the piece before it.
+    const length = first.givenUp || stretch - share < SMALLEST ? stretch : share;
+    const piece = { at: first.at, end: first.at + length };
+    first.at = piece.end;
+    if (first.at === first.end) this.#free.shift();
+    this.#open.add(piece);
+    return piece;
+  }
+
+  /** The connection ends its piece; the missing rest of it is free again. */
+  give(piece: Piece): void {
+    this.#open.delete(piece);
+    if (piece.at === piece.end) return;
+    this.#free.push({ ...piece, givenUp: true });
+    this.#free.sort((a, b) => a.at - b.at);
+  }
+
+  /** Offset of the first missing byte. */
+  get front(): number {
+    let front = this.#free[0]?.at ?? this.size;
+    for (const { at, end } of this.#open) if (at < end) front = Math.min(front, at);
+    return front;
+  }
+
+  /** Number of received bytes. */
+  get received(): number {
+    return this.size - total(this.#free) - total(this.#open);
+  }
+
+  /** Received ranges, in order. */
+  get present(): ByteRange[] {
+    const missing = [...this.#free, ...this.#open].map(({ at, end }) => ({ start: at, end }));
+    return without(
+      missing.toSorted((a, b) => a.start - b.start),
+      this.size,
+    );
+  }
+
+  /** There are pieces without a connection. */
+  get waiting(): boolean {
+    return this.#free.length > 0;
+  }
+}
+
+function total(pieces: Iterable<Piece>): number {
+  let sum = 0;
+  for (const { at, end } of pieces) sum += end - at;
+  return sum;
+}
+
+/** The parts of `size` bytes in none of the ordered ranges. */
+function without(ranges: readonly ByteRange[], size: number): ByteRange[] {
+  const starts = [0, ...ranges.map(({ end }) => end)];
+  const ends = [...ranges.map(({ start }) => start), size];
+  return starts.map((start, n) => ({ start, end: ends[n]! })).filter(({ start, end }) => start < end);
+}
