@@ -5,7 +5,7 @@ import { tooLowLimit } from './process-limits.ts';
 import { ownProcess } from './sys/native.ts';
 import { describeFailure, type Failure } from './command-line/failure.ts';
 import { DestinationError, ExitCode, InterruptedError } from './errors.ts';
-import { exactArguments } from './sys/argv.ts';
+import { exactArguments } from './sys/os-path.ts';
 import { explainOsError } from './sys/os-error.ts';
 import { isInUserNamespace } from './sys/privileges.ts';
 

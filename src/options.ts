@@ -9,7 +9,7 @@ import type { Report } from './report/event.ts';
 import { type PartOptions, Selection } from './rootfs/selection.ts';
 import type { Runtime, VirtualMachine } from './runtime/config-files.ts';
 import type { IdMappings } from './runtime/runc.ts';
-import { shellWord } from './sys/argv.ts';
+import { shellWord } from './sys/os-path.ts';
 import type { RetryPolicy } from './sys/retry.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;

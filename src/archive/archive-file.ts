@@ -8,9 +8,8 @@ import { pipeline } from 'node:stream/promises';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { callbackify } from 'node:util';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
-import { trustedPath } from '../sys/trusted-path.ts';
+import { osPath, pathText, trustedPath } from '../sys/os-path.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
-import { osPath, pathText } from '../sys/os-path.ts';
 import { lockFile } from '../sys/system-calls.ts';
 
 /** How long to wait before a FIFO or device that is not ready is tried again. */

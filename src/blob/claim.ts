@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, lstat, open, rename, rm, unlink } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
-import { writeFileAtomically } from '../sys/atomic-file.ts';
+import { writeFileAtomically } from '../sys/temp-file.ts';
 import type { lockFile, LockResult } from '../sys/system-calls.ts';
 import type { ByteRange } from './pieces.ts';
 import { FILE_MODE, isNameOf, openTrusted, type StoreFiles } from './store-files.ts';

@@ -7,7 +7,7 @@ import { algorithmOf, type Digest, type DigestAlgorithm, digestOf, hexOf } from 
 import { explainOsError, hasCode, unlessCode } from '../sys/os-error.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import { randomName } from '../sys/temp-file.ts';
-import { trustedPath } from '../sys/trusted-path.ts';
+import { trustedPath } from '../sys/os-path.ts';
 
 const ALGORITHMS: readonly DigestAlgorithm[] = ['sha256', 'sha512'];
 

@@ -3,9 +3,8 @@ import { type FileHandle, mkdir, rmdir, unlink } from 'node:fs/promises';
 import { DestinationError } from '../errors.ts';
 import { algorithmOf, Digest, digestOf } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
-import { writeFileAtomically } from '../sys/atomic-file.ts';
+import { namelessFile, writeFileAtomically } from '../sys/temp-file.ts';
 import { reasonOf } from '../sys/os-error.ts';
-import { namelessFile } from '../sys/temp-file.ts';
 import { claim, type Claim, type Wanted } from './claim.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import {

@@ -3,7 +3,7 @@ import { access, lstat, mkdir, opendir, rename, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
-import { replaceDirectory } from '../sys/atomic-file.ts';
+import { replaceDirectory } from '../sys/temp-file.ts';
 import { explainOsError, osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { osPath, utf8Path } from '../sys/os-path.ts';
 import {

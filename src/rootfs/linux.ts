@@ -277,12 +277,12 @@ export class LinuxFilesystem implements DiskFilesystem {
   /** For a descriptor that was opened with O_PATH, which fchmod(2) refuses. */
   #setModeByHandle(handle: number, mode: number): number {
     this.#memory.putName(`/proc/self/fd/${handle}`);
-    return this.#calls.chmod(this.#memory.name, mode);
+    return this.#calls.fchmodat(AT_FDCWD, this.#memory.name, mode);
   }
 
   setTimes(node: Node, seconds: number, nanoseconds: number): number {
     this.#memory.putTimes(seconds, nanoseconds);
-    if (node.file >= 0) return this.#calls.futimens(node.file, this.#memory.structure);
+    if (node.file >= 0) return this.#calls.utimensat(node.file, 0, this.#memory.structure, 0);
     this.#memory.putName(node.name);
     const { name, structure } = this.#memory;
     return this.#calls.utimensat(node.parent.handle, name, structure, AT_SYMLINK_NOFOLLOW);

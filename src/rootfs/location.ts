@@ -4,8 +4,7 @@ import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
 import { unlessCode } from '../sys/os-error.ts';
-import { osPath, pathBytes, pathText } from '../sys/os-path.ts';
-import { trustedPath } from '../sys/trusted-path.ts';
+import { osPath, pathBytes, pathText, trustedPath } from '../sys/os-path.ts';
 import type { BytePath } from '../tar/entry.ts';
 
 const unlessMissing = unlessCode('ENOENT');

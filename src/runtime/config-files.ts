@@ -1,10 +1,9 @@
 import { lstatSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import { DestinationError, printable, UsageError } from '../errors.ts';
-import { writeFileAtomically } from '../sys/atomic-file.ts';
-import { shellWord } from '../sys/argv.ts';
+import { writeFileAtomically } from '../sys/temp-file.ts';
+import { absolutePath, shellWord } from '../sys/os-path.ts';
 import { explainOsError, hasCode } from '../sys/os-error.ts';
-import { absolutePath } from '../sys/os-path.ts';
 import { isOneLine } from './config-text.ts';
 
 /** Container engines that dlrootfs writes a configuration for. */

@@ -3,7 +3,7 @@ import type { ImageConfig } from '../oci/config.ts';
 import { UsageError, printable } from '../errors.ts';
 import { join } from '../rootfs/directories.ts';
 import type { ImageTree } from '../rootfs/image-tree.ts';
-import { shellWord } from '../sys/argv.ts';
+import { shellWord } from '../sys/os-path.ts';
 import { bytePath, type BytePath } from '../tar/entry.ts';
 import { type Container, containerOf } from './container.ts';
 import { resolveUser } from './user.ts';

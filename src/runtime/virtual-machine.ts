@@ -1,7 +1,6 @@
 import path from 'node:path';
 import { UsageError } from '../errors.ts';
-import { shellWord } from '../sys/argv.ts';
-import { absolutePath } from '../sys/os-path.ts';
+import { absolutePath, shellWord } from '../sys/os-path.ts';
 import type { VirtualMachine } from './config-files.ts';
 import { isOneLine } from './config-text.ts';
 import type { Guest } from './guest.ts';

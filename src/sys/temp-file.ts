@@ -1,7 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
-import { open, unlink, type FileHandle } from 'node:fs/promises';
+import { constants, renameSync } from 'node:fs';
+import { link, open, rename, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
+import { hasCode } from './os-error.ts';
+import { osPath, pathBytes } from './os-path.ts';
+import { AT_FDCWD, RENAME_EXCHANGE, systemCalls } from './system-calls.ts';
 
 /** A file that never has a name: open(2). Node has no word for it; other systems answer an error. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
@@ -35,4 +38,85 @@ async function unlinkedFile(directory: string): Promise<FileHandle> {
 /** A name that is unique and cannot be guessed: `PREFIX` and 24 hexadecimal digits. */
 export function randomName(prefix: string): string {
   return prefix + randomBytes(12).toString('hex');
+}
+
+/**
+ * Puts a whole file at a path, at once: it is written under another name, and gets its own when it is complete. A symlink at the path is
+ * replaced, not followed.
+ *
+ * @param options.mode less the umask; 0o666 by default
+ * @param options.replace whether it replaces what has the name (default); if not, EEXIST is thrown
+ * @param options.workDirectory where the incomplete file is, on the same file system; by default that of the path
+ * @throws what the system says; nothing is left then
+ */
+export async function writeFileAtomically(
+  name: string,
+  content: string | Uint8Array,
+  {
+    mode = 0o666,
+    replace = true,
+    workDirectory = path.dirname(name),
+  }: { readonly mode?: number; readonly replace?: boolean; readonly workDirectory?: string } = {},
+): Promise<void> {
+  const partial = osPath(path.join(workDirectory, randomName('.dlrootfs-')));
+  const handle = await open(partial, 'wx', mode);
+  try {
+    try {
+      await handle.writeFile(content);
+    } finally {
+      await handle.close();
+    }
+    if (replace) return await rename(partial, osPath(name));
+    await link(partial, osPath(name));
+    await unlink(partial);
+  } catch (error) {
+    await unlink(partial).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Tries where others put directories of their own at the same name. */
+const TRIES = 10;
+
+/**
+ * Replaces a directory by another one beside it: in one step where the system can (renameat2(2)). Else the old one is moved aside first,
+ * and back where the new one cannot be put there; a process that is killed between these two steps leaves the old one aside.
+ *
+ * @param aside a name beside them for the old one; a number is put behind it where it is taken
+ * @returns the path of the old one, and of what other processes put in its place during the exchange
+ * @throws what rename(2) says; then both have the names they had
+ */
+export function replaceDirectory(stage: string, directory: string, aside: string): string[] {
+  if (isExchanged(stage, directory)) return [stage];
+  const moved: string[] = [];
+  for (let tries = 1; ; tries += 1) {
+    const place = tries === 1 ? aside : `${aside}${tries}`;
+    try {
+      renameSync(osPath(directory), osPath(place));
+      moved.push(place);
+    } catch (error) {
+      if (!hasCode(error, 'ENOENT')) throw error;
+    }
+    try {
+      renameSync(osPath(stage), osPath(directory));
+      return moved;
+    } catch (error) {
+      if (tries < TRIES && hasCode(error, 'ENOTEMPTY', 'EEXIST')) continue;
+      const last = moved.at(-1);
+      if (last !== undefined) renameSync(osPath(last), osPath(directory));
+      throw error;
+    }
+  }
+}
+
+function isExchanged(one: string, other: string): boolean {
+  const calls = systemCalls();
+  if (!calls) return false;
+  const first = pathBytes(one);
+  const names = Buffer.concat([first, Buffer.of(0), pathBytes(other), Buffer.of(0)]);
+  const address = calls.address(names);
+  const second = address + first.length + 1;
+  const answer = calls.renameat2(AT_FDCWD, address, AT_FDCWD, second, RENAME_EXCHANGE);
+  // `names` is used until here: nothing may free it before.
+  return answer === 0 && names.length > 0;
 }

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { DestinationError } from '../../src/errors.ts';
 import { Destination } from '../../src/rootfs/destination.ts';
 import { locate } from '../../src/rootfs/location.ts';
-import { replaceDirectory } from '../../src/sys/atomic-file.ts';
+import { replaceDirectory } from '../../src/sys/temp-file.ts';
 import { temporaryDirectory } from './harness.ts';
 
 function identityOf(directory: string): string {

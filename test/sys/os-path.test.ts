@@ -4,8 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { exactArguments } from '../../src/sys/argv.ts';
-import { osPath, pathBytes, pathText } from '../../src/sys/os-path.ts';
+import { exactArguments, osPath, pathBytes, pathText } from '../../src/sys/os-path.ts';
 
 test('any bytes come back, and UTF-8 is text', () => {
   fc.assert(
