@@ -1,5 +1,5 @@
 import { IntegrityError } from '../errors.ts';
-import { AsyncTarReader } from '../tar/async-reader.ts';
+import { AsyncTarReader } from '../tar/reader.ts';
 import type { Entry, SparseExtent } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import type { FileContent, Inodes } from './memory-inodes.ts';

@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { DestinationError, IntegrityError } from '../errors.ts';
 import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
-import { AsyncTarReader } from '../tar/async-reader.ts';
+import { AsyncTarReader } from '../tar/reader.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import { LayerApplication, startRun } from './apply.ts';

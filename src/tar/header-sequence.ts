@@ -1,4 +1,3 @@
-import type { BlockStream } from './block-stream.ts';
 import {
   type BytePath,
   displayPath,
@@ -10,7 +9,7 @@ import {
   sliceUntilNul,
   type SparseExtent,
 } from './entry.ts';
-import { checksumMatches, type Header, parseHeader, sumWords } from './header.ts';
+import { type Block, checksumMatches, type Header, parseHeader, sumWords } from './header.ts';
 import { inForce, parsePax, PaxGlobals, type PaxRecords } from './pax.ts';
 import { oldSparseMap, paxSparseMap, type SparseMap } from './sparse.ts';
 
@@ -62,14 +61,13 @@ export class HeaderSequence {
     this.#path = undefined;
   }
 
-  /** Takes the stream's current block. */
-  accept(stream: BlockStream): Step {
-    const { block, at } = stream;
+  /** Takes the next block. */
+  accept({ block, at, words, wordsAt }: Block): Step {
     if (this.#sparse !== undefined) {
       this.#sparse.map.accept(block, at);
       return this.#continueSparse();
     }
-    const sum = sumWords(stream.words, stream.wordsAt);
+    const sum = sumWords(words, wordsAt);
     if (sum === 0) return this.#acceptZeros();
     if (this.#afterZeros)
       throw new MalformedTarError('half an end mark: one block of zeros, then something else');
@@ -160,14 +158,13 @@ export class HeaderSequence {
   }
 
   #acceptHeader(header: Header, block: Buffer, at: number): Step {
-    const meta = this.#meta();
-    const path = pathOf(header, meta);
+    const path = this.#pathOf(header);
     this.#path = path;
     const type = typeOf(header, path);
-    const sparse = meta.pax?.sparse;
+    const sparse = this.#pax?.sparse;
     // The size in the pax header is the true one: a reader that takes the other sees other entries (CVE-2025-62518).
     const hasData = type === 'file' || header.type === DUMP_DIRECTORY;
-    this.size = hasData ? sizeOf(meta.pax?.size ?? header.size) : 0;
+    this.size = hasData ? sizeOf(this.#pax?.size ?? header.size) : 0;
     if (header.type === OLD_SPARSE) {
       this.#sparse = { header, type, map: oldSparseMap(block, at, this.size) };
       return this.#continueSparse();
@@ -177,9 +174,7 @@ export class HeaderSequence {
       this.#sparse = { header, type, map: paxSparseMap(sparse, this.size) };
       return this.#continueSparse();
     }
-    this.#entry = composeEntry(header, meta, path, type, type === 'file' ? this.size : 0, undefined);
-    this.#forget();
-    return 'entry';
+    return this.#complete(header, type, type === 'file' ? this.size : 0, undefined);
   }
 
   #continueSparse(): Step {
@@ -187,14 +182,57 @@ export class HeaderSequence {
     if (map.wantsBlock) return 'block';
     const file = map.file();
     this.size = file.stored;
-    this.#entry = composeEntry(header, this.#meta(), this.#path!, type, file.size, file.extents);
     this.#sparse = undefined;
-    this.#forget();
-    return 'entry';
+    return this.#complete(header, type, file.size, file.extents);
   }
 
-  #meta(): MetaHeaders {
-    return { pax: this.#pax, globals: this.#globals, longName: this.#longName, longLink: this.#longLink };
+  /** The path of an entry: GNU's long name, else the pax path, else the header's, as in Go. */
+  #pathOf(header: Header): BytePath {
+    if (this.#pax?.sparse?.name !== undefined) return this.#pax.sparse.name;
+    return this.#longName.isSet ? this.#longName.path : (this.#pax?.path ?? header.path);
+  }
+
+  #linkPathOf(header: Header): BytePath {
+    const path = this.#longLink.isSet ? this.#longLink.path : (this.#pax?.linkPath ?? header.linkPath);
+    if (path === noBytes) throw new MalformedTarError('it links to nothing');
+    return path;
+  }
+
+  /**
+   * Composes the entry that a header and the meta headers before it describe.
+   *
+   * @throws MalformedTarError for what no file system can hold: a link to nothing, owners beyond 32 bits
+   */
+  #complete(
+    header: Header,
+    type: EntryType,
+    size: number,
+    sparse: readonly SparseExtent[] | undefined,
+  ): 'entry' {
+    const isLink = type === 'symlink' || type === 'hardlink';
+    const isDevice = type === 'character' || type === 'block';
+    const pax = this.#pax;
+    const globals = this.#globals;
+    const mtime = pax || globals ? inForce(pax?.mtime, globals?.mtime) : undefined;
+    const major = isDevice ? (inForce(pax?.deviceMajor, globals?.deviceMajor) ?? header.deviceMajor) : 0;
+    const minor = isDevice ? (inForce(pax?.deviceMinor, globals?.deviceMinor) ?? header.deviceMinor) : 0;
+    this.#entry = {
+      type,
+      path: this.#path!,
+      linkPath: isLink ? this.#linkPathOf(header) : noBytes,
+      mode: header.mode & 0o7777,
+      uid: owner(inForce(pax?.uid, globals?.uid) ?? header.uid, 'uid'),
+      gid: owner(inForce(pax?.gid, globals?.gid) ?? header.gid, 'gid'),
+      size,
+      mtimeSeconds: mtime === undefined ? header.mtime : mtime.seconds,
+      mtimeNanoseconds: mtime === undefined ? 0 : mtime.nanoseconds,
+      deviceMajor: deviceNumber(major),
+      deviceMinor: deviceNumber(minor),
+      xattrs: globals ? globals.withXattrs(pax?.xattrs) : ownXattrs(pax),
+      sparse,
+    };
+    this.#forget();
+    return 'entry';
   }
 
   #forget(): void {
@@ -207,17 +245,6 @@ export class HeaderSequence {
 function sizeOf(size: number): number {
   if (size < 0) throw new MalformedTarError(`its size ${size} is negative`);
   return size;
-}
-
-/** The meta headers before an entry's own header. */
-export interface MetaHeaders {
-  /** Of the last pax header: it replaces earlier ones (GNU tar, bsdtar, Go). */
-  readonly pax: PaxRecords | undefined;
-  /** Undefined before the first global header. */
-  readonly globals: PaxGlobals | undefined;
-  /** GNU's `L` and `K`. */
-  readonly longName: LongName;
-  readonly longLink: LongName;
 }
 
 /** The body of GNU's `L` or `K`, up to its first NUL, in memory that is used again: only the last one before an entry becomes a string. */
@@ -265,60 +292,10 @@ const entryTypes: readonly (EntryType | undefined)[] = Object.assign(
   } satisfies Record<number, EntryType>,
 );
 
-/** The path of an entry: GNU's long name, else the pax path, else the header's, as in Go. */
-function pathOf(header: Header, meta: MetaHeaders): BytePath {
-  if (meta.pax?.sparse?.name !== undefined) return meta.pax.sparse.name;
-  return meta.longName.isSet ? meta.longName.path : (meta.pax?.path ?? header.path);
-}
-
 /** The type of an entry. In v7, a NUL flag and a slash at the end of the path mean a directory. */
 function typeOf(header: Header, path: string): EntryType {
   if (header.type === 0) return path.charCodeAt(path.length - 1) === slash ? 'directory' : 'file';
   return entryTypes[header.type] ?? 'file';
-}
-
-/**
- * The entry that a header and the meta headers before it describe.
- *
- * @throws MalformedTarError for what no file system can hold: a link to nothing, owners beyond 32 bits.
- */
-function composeEntry(
-  header: Header,
-  meta: MetaHeaders,
-  path: BytePath,
-  type: EntryType,
-  size: number,
-  sparse: readonly SparseExtent[] | undefined,
-): Entry {
-  const isLink = type === 'symlink' || type === 'hardlink';
-  const isDevice = type === 'character' || type === 'block';
-  const { pax, globals } = meta;
-  const mtime = pax === undefined && globals === undefined ? undefined : inForce(pax?.mtime, globals?.mtime);
-  const linkPath = isLink ? linkPathOf(header, meta) : noBytes;
-  if (isLink && linkPath === noBytes) throw new MalformedTarError('it links to nothing');
-  return {
-    type,
-    path,
-    linkPath,
-    mode: header.mode & 0o7777,
-    uid: owner(inForce(pax?.uid, globals?.uid) ?? header.uid, 'uid'),
-    gid: owner(inForce(pax?.gid, globals?.gid) ?? header.gid, 'gid'),
-    size,
-    mtimeSeconds: mtime === undefined ? header.mtime : mtime.seconds,
-    mtimeNanoseconds: mtime === undefined ? 0 : mtime.nanoseconds,
-    deviceMajor: isDevice
-      ? deviceNumber(inForce(pax?.deviceMajor, globals?.deviceMajor) ?? header.deviceMajor)
-      : 0,
-    deviceMinor: isDevice
-      ? deviceNumber(inForce(pax?.deviceMinor, globals?.deviceMinor) ?? header.deviceMinor)
-      : 0,
-    xattrs: globals === undefined ? ownXattrs(pax) : globals.withXattrs(pax?.xattrs),
-    sparse,
-  };
-}
-
-function linkPathOf(header: Header, meta: MetaHeaders): BytePath {
-  return meta.longLink.isSet ? meta.longLink.path : (meta.pax?.linkPath ?? header.linkPath);
 }
 
 function ownXattrs(pax: PaxRecords | undefined): Entry['xattrs'] {

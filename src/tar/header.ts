@@ -3,6 +3,14 @@ import { type BytePath, MalformedTarError, noBytes, sliceBytes, sliceUntilNul } 
 
 export const BLOCK_SIZE = 512;
 
+/** A block where the source has it: its bytes from `at` on, and as words from `wordsAt` on. */
+export interface Block {
+  readonly block: Buffer;
+  readonly at: number;
+  readonly words: Int32Array;
+  readonly wordsAt: number;
+}
+
 /** One header block, as it is: meta headers before it are not applied. */
 export interface Header {
   /** The type flag's byte. */

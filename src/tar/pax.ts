@@ -96,48 +96,68 @@ function parseRecord(body: Buffer, start: number, records: PaxRecords, headerPat
   return next;
 }
 
+/** Parses the value of a record: the bytes from `start` to `end`. */
+type Parse<T> = (key: string, body: Buffer, start: number, end: number) => T;
+
+/** Puts the value of a record into a field. */
+type Setter<Fields> = (fields: Fields, key: string, body: Buffer, start: number, end: number) => void;
+
+function setter<Fields, Name extends keyof Fields>(name: Name, parse: Parse<Fields[Name]>): Setter<Fields> {
+  return (fields, key, body, start, end) => {
+    fields[name] = parse(key, body, start, end);
+  };
+}
+
+/** An empty value removes what was set before. */
+function removable<T>(parse: Parse<T>): Parse<T | null> {
+  return (key, body, start, end) => (start === end ? null : parse(key, body, start, end));
+}
+
+const removableName = removable(nameValue);
+const removableNumber = removable(numberValue);
+
+const FIELDS: ReadonlyMap<string, Setter<PaxRecords>> = new Map([
+  ['path', setter('path', removableName)],
+  ['linkpath', setter('linkPath', removableName)],
+  ['size', setter('size', removableNumber)],
+  ['uid', setter('uid', removableNumber)],
+  ['gid', setter('gid', removableNumber)],
+  ['mtime', setter('mtime', removable(timeValue))],
+  ['SCHILY.devmajor', setter('deviceMajor', removableNumber)],
+  ['SCHILY.devminor', setter('deviceMinor', removableNumber)],
+]);
+
+const SPARSE_FIELDS: ReadonlyMap<string, Setter<PaxSparse>> = new Map([
+  ['GNU.sparse.major', setter('major', textValue)],
+  ['GNU.sparse.minor', setter('minor', textValue)],
+  ['GNU.sparse.name', setter('name', nameValue)],
+  ['GNU.sparse.size', setter('size', numberValue)],
+  ['GNU.sparse.realsize', setter('size', numberValue)],
+  ['GNU.sparse.numblocks', setter('blocks', numberValue)],
+  ['GNU.sparse.map', setter('map', listValue)],
+  ['GNU.sparse.offset', addToMap],
+  ['GNU.sparse.numbytes', addToMap],
+]);
+
 function setRecord(records: PaxRecords, key: string, body: Buffer, start: number, end: number): void {
-  const empty = start === end;
-  switch (key) {
-    case 'path':
-      records.path = empty ? null : nameValue(key, body, start, end);
-      return;
-    case 'linkpath':
-      records.linkPath = empty ? null : nameValue(key, body, start, end);
-      return;
-    case 'size':
-      records.size = empty ? null : numberValue(key, body, start, end);
-      return;
-    case 'uid':
-      records.uid = empty ? null : numberValue(key, body, start, end);
-      return;
-    case 'gid':
-      records.gid = empty ? null : numberValue(key, body, start, end);
-      return;
-    case 'mtime':
-      records.mtime = empty ? null : timeValue(key, body, start, end);
-      return;
-    case 'SCHILY.devmajor':
-      records.deviceMajor = empty ? null : numberValue(key, body, start, end);
-      return;
-    case 'SCHILY.devminor':
-      records.deviceMinor = empty ? null : numberValue(key, body, start, end);
-      return;
-    case 'RHT.security.selinux':
-      setXattr(records, 'security.selinux', withNul(body.subarray(start, end)));
-      return;
-    default:
-      if (textKeys.has(key)) {
-        setAccessList(records, key, body.subarray(start, end));
-      } else if (key.startsWith(schilyXattr)) {
-        setXattr(records, key.slice(schilyXattr.length), body.subarray(start, end));
-      } else if (key.startsWith(libarchiveXattr)) {
-        const name = key.slice(libarchiveXattr.length);
-        const decoded = name.length <= MAX_ENCODED_NAME ? percentDecoded(name) : name;
-        setXattr(records, decoded, base64Value(key, body, start, end));
-      } else if (key.startsWith('GNU.sparse.') && !empty) {
-        setSparse((records.sparse ??= emptySparse()), key, body, start, end);
-      }
+  const set = FIELDS.get(key);
+  if (set) return set(records, key, body, start, end);
+  const value = body.subarray(start, end);
+  if (textKeys.has(key)) {
+    setAccessList(records, key, value);
+  } else if (key === 'RHT.security.selinux') {
+    setXattr(records, 'security.selinux', withNul(value));
+  } else if (key.startsWith(schilyXattr)) {
+    setXattr(records, key.slice(schilyXattr.length), value);
+  } else if (key.startsWith(libarchiveXattr)) {
+    const name = key.slice(libarchiveXattr.length);
+    const decoded = name.length <= MAX_ENCODED_NAME ? percentDecoded(name) : name;
+    setXattr(records, decoded, base64Value(key, body, start, end));
+  } else if (key.startsWith('GNU.sparse.') && value.length > 0) {
+    const setSparse = SPARSE_FIELDS.get(key);
+    if (!setSparse)
+      throw new MalformedTarError(`its pax header has a sparse record of an unknown kind: ${printable(key)}`);
+    setSparse((records.sparse ??= emptySparse()), key, body, start, end);
   }
 }
 
@@ -178,47 +198,25 @@ function withNul(context: Buffer): Buffer {
 function setAccessList(records: PaxRecords, key: string, text: Buffer): void {
   const name = textKeys.get(key)!;
   const xattrs = (records.xattrs ??= new Map());
-  const isEmpty = text.length === 0;
-  const bytes = isEmpty ? undefined : accessListBytes(text.toString('latin1'), () => undefined);
-  const hasNames = !isEmpty && bytes === undefined;
-  if (hasNames && xattrs.get(name)) return;
+  const value = text.length === 0 ? null : (accessListBytes(text.toString('latin1'), noId) ?? 'names');
+  if (value === 'names' && xattrs.get(name)) return;
   for (const other of [name, key]) xattrs.delete(other);
-  if (bytes !== undefined) xattrs.set(name, bytes);
-  if (hasNames) xattrs.set(key, new Uint8Array(text));
-  if (isEmpty) xattrs.set(key, null).set(name, null);
+  if (value === 'names') xattrs.set(key, new Uint8Array(text));
+  else if (value === null) xattrs.set(key, null).set(name, null);
+  else xattrs.set(name, value);
 }
 
-function setSparse(sparse: PaxSparse, key: string, body: Buffer, start: number, end: number): void {
-  switch (key) {
-    case 'GNU.sparse.major':
-      sparse.major = sliceBytes(body, start, end);
-      return;
-    case 'GNU.sparse.minor':
-      sparse.minor = sliceBytes(body, start, end);
-      return;
-    case 'GNU.sparse.name':
-      sparse.name = nameValue(key, body, start, end);
-      return;
-    case 'GNU.sparse.size':
-    case 'GNU.sparse.realsize':
-      sparse.size = numberValue(key, body, start, end);
-      return;
-    case 'GNU.sparse.numblocks':
-      sparse.blocks = numberValue(key, body, start, end);
-      return;
-    case 'GNU.sparse.offset':
-    case 'GNU.sparse.numbytes':
-      if ((sparse.map.length % 2 === 0) !== (key === 'GNU.sparse.offset')) {
-        throw new MalformedTarError('its pax header has sparse offsets and lengths out of turn');
-      }
-      sparse.map.push(numberValue(key, body, start, end));
-      return;
-    case 'GNU.sparse.map':
-      sparse.map = listValue(key, body, start, end);
-      return;
-    default:
-      throw new MalformedTarError(`its pax header has a sparse record of an unknown kind: ${printable(key)}`);
+/** No name is known yet. */
+function noId(): undefined {
+  return undefined;
+}
+
+/** Format 0.0: offsets and lengths by turns, a record each. */
+function addToMap({ map }: PaxSparse, key: string, body: Buffer, start: number, end: number): void {
+  if ((map.length % 2 === 0) !== (key === 'GNU.sparse.offset')) {
+    throw new MalformedTarError('its pax header has sparse offsets and lengths out of turn');
   }
+  map.push(numberValue(key, body, start, end));
 }
 
 function emptySparse(): PaxSparse {
@@ -253,7 +251,7 @@ export class PaxGlobals {
    * the bounds above
    */
   add(added: PaxRecords): void {
-    if (notNil(added.path) || notNil(added.linkPath) || notNil(added.size) || added.sparse !== undefined) {
+    if ((added.path ?? added.linkPath ?? added.size ?? added.sparse) !== undefined) {
       throw new MalformedTarError(
         'its global pax header sets a path, link target, size or sparse map for all entries',
       );
@@ -306,16 +304,16 @@ function tooManyXattrs(where: string, limit: number): MalformedTarError {
   return new MalformedTarError(`its ${where} set more than ${limit} extended attributes`);
 }
 
-function notNil(value: unknown): boolean {
-  return value !== undefined && value !== null;
-}
-
 const NUL = 0x00;
 const comma = 0x2c;
 
 /** A path. */
 function nameValue(key: string, body: Buffer, start: number, end: number): BytePath {
   if (indexOfByte(body, NUL, start, end) !== -1) throw new MalformedTarError(`its pax ${key} has a NUL byte`);
+  return sliceBytes(body, start, end);
+}
+
+function textValue(_key: string, body: Buffer, start: number, end: number): string {
   return sliceBytes(body, start, end);
 }
 

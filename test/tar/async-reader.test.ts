@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { AsyncTarReader } from '../../src/tar/async-reader.ts';
+import { AsyncTarReader } from '../../src/tar/reader.ts';
 import { MalformedTarError } from '../../src/tar/entry.ts';
 import { character, dir, file, hardlink, symlink, tar } from '../support/archive.ts';
 import { readArchive, type ReadEntry } from '../support/read-archive.ts';
