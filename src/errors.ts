@@ -22,113 +22,103 @@ export const ExitCode = {
   different: 9,
 } as const;
 
-/** What an error says of itself where who throws it knows nothing better. */
+/** What a kind of error has unless its thrower says better. */
 interface Defaults {
+  readonly exitCode: number;
   readonly code: string;
   /** What helps with most failures of the kind; undefined where there is nothing to do. */
   readonly hint: string | undefined;
 }
 
 export abstract class DlrootfsError extends Error {
-  abstract readonly exitCode: number;
+  /** Of the subclass; the one here is that of a bug. */
+  protected static readonly defaults: Defaults = { exitCode: ExitCode.bug, code: 'BUG', hint: undefined };
+  readonly exitCode: number;
   readonly code: string;
   hint: string | undefined;
   /** The same command, run again, resumes the download: the bytes that this run has are in the cache. */
   kept = false;
 
-  constructor(message: string, defaults: Defaults, details: ErrorDetails = {}) {
+  constructor(message: string, details: ErrorDetails = {}) {
     super(message, { cause: details.cause });
+    const { exitCode, code, hint } = new.target.defaults;
     this.name = new.target.name;
-    this.code = details.code ?? defaults.code;
-    this.hint = details.hint ?? defaults.hint;
+    this.exitCode = exitCode;
+    this.code = details.code ?? code;
+    this.hint = details.hint ?? hint;
   }
 }
 
 /** The command line, the environment or an option of the library does not make sense. */
 export class UsageError extends DlrootfsError {
-  readonly exitCode = ExitCode.usage;
-  constructor(message: string, details?: ErrorDetails) {
-    super(message, { code: 'USAGE', hint: 'dlrootfs --help shows what goes where' }, details);
-  }
+  protected static override readonly defaults: Defaults = {
+    exitCode: ExitCode.usage,
+    code: 'USAGE',
+    hint: 'dlrootfs --help shows what goes where',
+  };
 }
 
 /** The image, tag, platform or blob does not exist, as far as the registry says. */
 export class NotFoundError extends DlrootfsError {
-  readonly exitCode = ExitCode.notFound;
-  constructor(message: string, details?: ErrorDetails) {
-    super(
-      message,
-      { code: 'NOT_FOUND', hint: 'check the spelling of image and tag; dlrootfs tags IMAGE lists the tags' },
-      details,
-    );
-  }
+  protected static override readonly defaults: Defaults = {
+    exitCode: ExitCode.notFound,
+    code: 'NOT_FOUND',
+    hint: 'check the spelling of image and tag; dlrootfs tags IMAGE lists the tags',
+  };
 }
 
 /** The registry wants other credentials, or denies these. */
 export class UnauthorizedError extends DlrootfsError {
-  readonly exitCode = ExitCode.unauthorized;
-  constructor(message: string, details?: ErrorDetails) {
-    super(
-      message,
-      { code: 'UNAUTHORIZED', hint: 'give credentials with -u, or log in with docker, podman or skopeo' },
-      details,
-    );
-  }
+  protected static override readonly defaults: Defaults = {
+    exitCode: ExitCode.unauthorized,
+    code: 'UNAUTHORIZED',
+    hint: 'give credentials with -u, or log in with docker, podman or skopeo',
+  };
 }
 
 /** The registry could not be reached, or its answer is not one of a registry. */
 export class NetworkError extends DlrootfsError {
-  readonly exitCode = ExitCode.network;
-  constructor(message: string, details?: ErrorDetails) {
-    super(
-      message,
-      { code: 'NETWORK', hint: 'check the address and the network; -v shows the requests' },
-      details,
-    );
-  }
+  protected static override readonly defaults: Defaults = {
+    exitCode: ExitCode.network,
+    code: 'NETWORK',
+    hint: 'check the address and the network; -v shows the requests',
+  };
 }
 
 /** Bytes are not what their digest says, or a manifest, config or layer is malformed. */
 export class IntegrityError extends DlrootfsError {
-  readonly exitCode = ExitCode.integrity;
-  constructor(message: string, details?: ErrorDetails) {
-    super(
-      message,
-      {
-        code: 'INTEGRITY',
-        hint: 'pull again; if it fails again, the image is corrupt: report it to its publisher',
-      },
-      details,
-    );
-  }
+  protected static override readonly defaults: Defaults = {
+    exitCode: ExitCode.integrity,
+    code: 'INTEGRITY',
+    hint: 'pull again; if it fails again, the image is corrupt: report it to its publisher',
+  };
 }
 
 /** DIR cannot be written, is in the way, or its disk is full. */
 export class DestinationError extends DlrootfsError {
-  readonly exitCode = ExitCode.destination;
-  constructor(message: string, details?: ErrorDetails) {
-    super(message, { code: 'DESTINATION', hint: 'choose another directory with -d' }, details);
-  }
+  protected static override readonly defaults: Defaults = {
+    exitCode: ExitCode.destination,
+    code: 'DESTINATION',
+    hint: 'choose another directory with -d',
+  };
 }
 
 /** git is missing or refused. */
 export class GitError extends DlrootfsError {
-  readonly exitCode = ExitCode.destination;
-  constructor(message: string, details?: ErrorDetails) {
-    super(message, { code: 'GIT', hint: 'choose another directory with -d, or pull without -g' }, details);
-  }
+  protected static override readonly defaults: Defaults = {
+    exitCode: ExitCode.destination,
+    code: 'GIT',
+    hint: 'choose another directory with -d, or pull without -g',
+  };
 }
 
 /** The registry counts requests and this one was too many. */
 export class RateLimitError extends DlrootfsError {
-  readonly exitCode = ExitCode.rateLimit;
-  constructor(message: string, details?: ErrorDetails) {
-    super(
-      message,
-      { code: 'RATE_LIMIT', hint: 'log in for a larger quota, use a mirror (--mirror), or try again later' },
-      details,
-    );
-  }
+  protected static override readonly defaults: Defaults = {
+    exitCode: ExitCode.rateLimit,
+    code: 'RATE_LIMIT',
+    hint: 'log in for a larger quota, use a mirror (--mirror), or try again later',
+  };
 }
 
 /** A signal that ended a run; SIGPIPE means that the reader of standard output is gone. */
@@ -136,7 +126,7 @@ export type EndingSignal = 'SIGHUP' | 'SIGINT' | 'SIGPIPE' | 'SIGTERM';
 
 /** A signal ended the run; the exit code is 128 + its number (129, 130, 141, 143). */
 export class InterruptedError extends DlrootfsError {
-  readonly exitCode: number;
+  override readonly exitCode: number;
   readonly signal: EndingSignal;
   /** @param early the run had not removed all that it had made */
   constructor(signal: EndingSignal, early = false) {
