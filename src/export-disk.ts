@@ -10,8 +10,7 @@ import type { PullOptions } from './options.ts';
 import type { ImageTree } from './rootfs/image-tree.ts';
 import type { NotRestored } from './rootfs/not-restored.ts';
 import { containerName, refuseExisting, type VirtualMachine, writeConfig } from './runtime/config-files.ts';
-import { guestOf } from './runtime/guest.ts';
-import { machineCommand, machineConfig, machinePath } from './runtime/virtual-machine.ts';
+import { guestOf, machineCommand, machineConfig, machinePath } from './runtime/virtual-machine.ts';
 import { absolutePath } from './sys/os-path.ts';
 
 const OTHER_NAME = 'choose another name with -o, or replace it with --force';

@@ -13,14 +13,13 @@ import {
   writeConfig,
 } from './config-files.ts';
 import { ConfinedRoot } from '../rootfs/confined-root.ts';
-import { absolute, containerOf, type Container, type RootfsFacts } from './container.ts';
+import { absolute, type Container, containerOf, resolveUser, type RootfsFacts } from './container.ts';
 import { lxcConfig } from './lxc.ts';
 import type { Report } from '../report/event.ts';
 import { nspawnConfig } from './nspawn.ts';
 import { prepareRootfs } from './prepare.ts';
 import { type IdMappings, runcConfig, type Rootless } from './runc.ts';
 import type { RuntimeConfig } from './config-text.ts';
-import { resolveUser } from './user.ts';
 
 export interface RuntimeRequest {
   /** DIR as typed, the finished rootfs. */

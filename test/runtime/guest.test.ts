@@ -8,8 +8,14 @@ import { IntegrityError, UsageError } from '../../src/errors.ts';
 import { configOf } from '../../src/oci/config.ts';
 import { ImageTree } from '../../src/rootfs/image-tree.ts';
 import { containerOf } from '../../src/runtime/container.ts';
-import { commandLine, type Guest, guestOf } from '../../src/runtime/guest.ts';
-import { type GuestDisk, machineConfig, machinePath } from '../../src/runtime/virtual-machine.ts';
+import {
+  commandLine,
+  type Guest,
+  type GuestDisk,
+  guestOf,
+  machineConfig,
+  machinePath,
+} from '../../src/runtime/virtual-machine.ts';
 import { namelessFile } from '../../src/sys/temp-file.ts';
 import { dir, file, type Item, symlink, tar } from '../support/archive.ts';
 import { findProgram } from '../support/debian.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { IntegrityError } from '../../src/errors.ts';
-import { resolveUser } from '../../src/runtime/user.ts';
+import { resolveUser } from '../../src/runtime/container.ts';
 
 const accounts = {
   passwd: [
