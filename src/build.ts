@@ -1,33 +1,36 @@
-import { closeSync, constants, existsSync, fstatSync, openSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { lstat } from 'node:fs/promises';
 import { platform } from 'node:os';
-import { join } from 'node:path';
 import type { PulledLayer } from './blob/pulled-layer.ts';
 import { Decoder } from './decoder.ts';
-import { DestinationError, GitError, printable, UsageError } from './errors.ts';
+import { GitError, printable, UsageError } from './errors.ts';
 import { reasonOf } from './sys/os-error.ts';
 import type { GitLayers } from './git/git-layers.ts';
 import type { LayerIdentity } from './git/refs.ts';
 import type { Survey } from './git/survey.ts';
 import type { Layer } from './oci/image.ts';
-import { type JsonObject, parseJsonObject, textOf } from './oci/json.ts';
+import type { JsonObject } from './oci/json.ts';
 import { formatLayerInfo } from './oci/layer-info.ts';
 import type { PullOptions } from './options.ts';
 import type { Packer } from './packer.ts';
-import { type FinishedTree, keptPlaces, settledFingerprint } from './replacement.ts';
+import {
+  type Built,
+  compareHeldImage,
+  keptPlaces,
+  overlayNotice,
+  PART,
+  settledFingerprint,
+} from './held-image.ts';
 import { Destination } from './rootfs/destination.ts';
 import { describeNotRestored, Rootfs } from './rootfs/rootfs.ts';
-import type { LayerSummary, PullSummary } from './summary.ts';
+import type { LayerSummary } from './summary.ts';
 import { osPath } from './sys/os-path.ts';
 
 /** The image's first layers are in DIR, of another pull with -g; `layers` are all that it is to have. */
 export type Resumed = Extract<Survey, { kind: 'partial' }> & { readonly layers: readonly LayerIdentity[] };
 
-/** The result of a build. */
-export type Built = Pick<PullSummary, 'layers' | 'notRestored'> & {
-  /** With `replace`: the tree, if it can be known again. */
-  readonly tree?: FinishedTree | undefined;
-};
+/** Adds files of no layer to a rootfs, which is in `directory`; by default it has its name. */
+export type Prepare = (directory?: string) => void;
 
 /** Said where the files are not written through libc. */
 function noLibc(): string {
@@ -67,11 +70,34 @@ export class RootfsBuild {
   }
 
   /**
-   * Makes DIR's stage, or opens DIR itself; `resumed` with -g: the stage begins with layers that DIR has already.
+   * Makes the rootfs: `fill` applies the layers. What was made is discarded if it fails.
    *
-   * @throws DestinationError, GitError
+   * @param resumed with -g: the rootfs begins with layers that DIR has already
+   * @param prepare adds files of no layer, where the rootfs is until it gets its name
+   * @throws DestinationError, GitError, what `fill` throws
    */
-  static async open(options: PullOptions, layers: readonly Layer[], resumed?: Resumed): Promise<RootfsBuild> {
+  static async make(
+    options: PullOptions,
+    layers: readonly Layer[],
+    fill: (rootfs: RootfsBuild) => Promise<void>,
+    { prepare, resumed }: { readonly prepare: Prepare | undefined; readonly resumed?: Resumed | undefined },
+  ): Promise<Built> {
+    const rootfs = await RootfsBuild.#open(options, layers, resumed);
+    try {
+      await fill(rootfs);
+      return await rootfs.#finish(prepare);
+    } catch (error) {
+      await rootfs.#discard();
+      throw error;
+    }
+  }
+
+  /** Makes DIR's stage, or opens DIR itself. */
+  static async #open(
+    options: PullOptions,
+    layers: readonly Layer[],
+    resumed: Resumed | undefined,
+  ): Promise<RootfsBuild> {
     const destination = await openDestination(options, resumed);
     let rootfs: Rootfs | undefined;
     let branches: Branches | undefined;
@@ -157,12 +183,8 @@ export class RootfsBuild {
     this.#info = info && { ...info, [PART]: part };
   }
 
-  /**
-   * Completes the rootfs and gives it its name.
-   *
-   * @param prepare adds files of no layer, where the rootfs is until then
-   */
-  async finish(prepare: ((directory: string) => void) | undefined): Promise<Built> {
+  /** Completes the rootfs and gives it its name. */
+  async #finish(prepare: Prepare | undefined): Promise<Built> {
     if (!this.#git && this.#info) await this.#writeInfo(this.#info);
     const notRestored = await this.#rootfs.close(this.#destination.root);
     await this.#git?.finish();
@@ -210,7 +232,7 @@ export class RootfsBuild {
   }
 
   /** Leaves nothing of it behind, but in a DIR that held files. What cannot be removed is only said: why it is discarded counts. */
-  async discard(): Promise<void> {
+  async #discard(): Promise<void> {
     await tidy(this.#options, async () => {
       await this.#packer?.discard();
       await this.#git?.discard();
@@ -264,13 +286,6 @@ function refuseOtherBytes({ target }: Destination): void {
   });
 }
 
-function overlayNotice(held: 'same' | 'part' | 'base' | undefined): string {
-  if (held === 'part') return 'holds a part of this image: its files are written again, other files stay';
-  if (held === 'same') return 'holds this image already: its files are written again, other files stay';
-  if (held === 'base') return 'holds the first layers of this image: the image is laid over them';
-  return 'is not empty: the image is laid over what is there';
-}
-
 async function tidy({ report, destination }: PullOptions, work: () => Promise<void>): Promise<void> {
   await work().catch((error: unknown) => {
     const message = `something was left beside ${printable(destination)}: ${reasonOf(error)}`;
@@ -321,74 +336,4 @@ function isWorthDecoder({ backend }: Rootfs, layers: readonly Layer[]): boolean 
 export function summaryOf(layer: PulledLayer, entries: number): LayerSummary {
   const { id, digest, diffID } = layer.layer;
   return { id, digest, diffID: diffID ?? layer.diffID, size: layer.blobSize, entries };
-}
-
-/** In `json`, where DIR holds a part of the image: which one. */
-export const PART = 'dlrootfs.part';
-
-/** The largest `json` that is read. */
-const MAX_BYTES = 4 * 1024 * 1024;
-
-/** Members of registry v1's image JSON, of which a file with an id has at least one. */
-const members = ['created', 'parent', 'container_config', 'config', 'os', 'architecture'];
-
-/**
- * Checks a DIR with files against the image that is to be unpacked over them. A pull leaves the JSON of its top layer in DIR/json, the original's
- * does too: two images in one directory give a mixture that does not run.
- *
- * @param shown DIR in messages
- * @param layers of the image, base first
- * @returns `same`: DIR holds the image, `part`: a part of it. `base`: it holds the image's first layers. undefined: it holds no image, as far as is known
- * @throws DestinationError for another image, unless `merge` is set
- */
-function compareHeldImage(
-  directory: string,
-  shown: string,
-  layers: readonly Pick<Layer, 'info'>[],
-  merge: boolean,
-): 'same' | 'part' | 'base' | undefined {
-  const held = readHeldImage(directory);
-  if (held === undefined) return undefined;
-  const found = layers.findLastIndex(
-    ({ info }) => info['id'] === held['id'] && textOf(info['parent']) === textOf(held['parent']),
-  );
-  if (found === layers.length - 1 && found !== -1) return held[PART] === undefined ? 'same' : 'part';
-  if (found !== -1) return 'base';
-  if (merge) return undefined;
-  const name = printable(shown);
-  throw new DestinationError(`cannot unpack into ${name}: it holds another image, ${describe(held)}`, {
-    code: 'OTHER_IMAGE',
-    hint: `remove ${name}, choose another directory with -d, or add --merge to lay this image over the other one`,
-  });
-}
-
-/** The image JSON in DIR, whose id is that of the top layer; undefined where there is none. */
-function readHeldImage(directory: string): JsonObject | undefined {
-  let file: number | undefined;
-  try {
-    // A rootfs is as untrusted as an image: no link is followed, and no FIFO waited for.
-    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    file = openSync(osPath(join(directory, 'json')), flags);
-    const stat = fstatSync(file);
-    if (!stat.isFile() || stat.size > MAX_BYTES) return undefined;
-    const json = parseJsonObject(readFileSync(file), 'json');
-    if (!/^[0-9a-f]{64}$/.test(textOf(json['id']) ?? '')) return undefined;
-    return members.some((name) => json[name] !== undefined) ? json : undefined;
-  } catch {
-    return undefined;
-  } finally {
-    if (file !== undefined) closeSync(file);
-  }
-}
-
-function describe(held: JsonObject): string {
-  const created = textOf(held['created']);
-  const [os, architecture] = [textOf(held['os']), textOf(held['architecture'])];
-  return [
-    `with the top layer ${textOf(held['id'])!.slice(0, 12)}`,
-    ...(os === undefined || architecture === undefined
-      ? []
-      : [`for ${printable(`${os}/${architecture}`, 60)}`]),
-    ...(created === undefined ? [] : [`of ${printable(created, 40)}`]),
-  ].join(' ');
 }

@@ -2,7 +2,7 @@ import { DestinationError, printable, UsageError } from './errors.ts';
 import type { Digest } from './oci/digest.ts';
 import type { Image } from './oci/image.ts';
 import { type CacheRequest, defaultCacheDirectory, type PullOptions } from './options.ts';
-import { fetchImage } from './resumption.ts';
+import { fetchImage } from './blob/queue.ts';
 import { type BytesBySource, Tally } from './summary.ts';
 import { type ImageSource, type Opened, parseImage, resolveImage, withSession } from './with-session.ts';
 

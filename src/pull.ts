@@ -1,14 +1,21 @@
-import { layerQueue } from './blob/queue.ts';
+import { layerQueue, withoutCorruptBlobs } from './blob/queue.ts';
 import type { Store } from './blob/store.ts';
+import { type Prepare, RootfsBuild } from './build.ts';
 import { UsageError } from './errors.ts';
+import {
+  alreadyThere,
+  behind,
+  type Built,
+  keptPlaces,
+  layersThere,
+  TreeNotes,
+  untouched,
+} from './held-image.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
-import { keptPlaces, TreeNotes } from './replacement.ts';
-import { alreadyThere, behind, layersThere, untouched, withoutCorruptBlobs } from './resumption.ts';
-import { type Built, RootfsBuild } from './build.ts';
 import { Destination } from './rootfs/destination.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
-import { resolveImage, withSession } from './with-session.ts';
+import { type Opened, resolveImage, withSession } from './with-session.ts';
 
 /**
  * Turns an image into a root file system.
@@ -38,7 +45,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
     const built = there
       ? await untouched(image, options)
       : options.part
-        ? await (await import('./build-part.ts')).buildPart(image, opened, options, prepare)
+        ? await buildPart(image, opened, prepare, options)
         : await withoutCorruptBlobs(report, (careful) => build(image, { store, careful, prepare }, options));
     if (built.tree) await notes?.write(built.tree);
     stopwatch.lap('layers');
@@ -61,8 +68,7 @@ interface Means {
   readonly store: Store;
   /** See `LayerQueueOptions`. */
   readonly careful: boolean;
-  /** Adds files of no layer to the rootfs, which is in `directory` until it gets its name. */
-  readonly prepare: ((directory?: string) => void) | undefined;
+  readonly prepare: Prepare | undefined;
 }
 
 async function build(image: Image, { store, careful, prepare }: Means, options: PullOptions): Promise<Built> {
@@ -78,8 +84,7 @@ async function build(image: Image, { store, careful, prepare }: Means, options: 
   const common = resumed?.common ?? 0;
   const there = layersThere(image.layers.slice(0, common), options.report);
   const report = behind(common, options.report);
-  const rootfs = await RootfsBuild.open(options, image.layers, resumed);
-  try {
+  const fill = async (rootfs: RootfsBuild) => {
     const { overlay: hold } = rootfs;
     const queue = { store, jobs, hold, careful, policy: options.retryPolicy, signal, report };
     for await (const layer of layerQueue(image.layers.slice(common), queue)) {
@@ -87,10 +92,30 @@ async function build(image: Image, { store, careful, prepare }: Means, options: 
       const entries = await rootfs.apply(layer);
       report({ type: 'layer-applied', index: layer.index, entries });
     }
-    const built = await rootfs.finish(prepare);
-    return { ...built, layers: [...there, ...built.layers] };
-  } catch (error) {
-    await rootfs.discard();
-    throw error;
-  }
+  };
+  const built = await RootfsBuild.make(options, image.layers, fill, { prepare, resumed });
+  return { ...built, layers: [...there, ...built.layers] };
+}
+
+/**
+ * Makes a rootfs of the part of an image that the options name. All layers are read first, in memory, so that whiteouts, links and
+ * replaced files are those of the whole; what is left is then unpacked as one archive.
+ *
+ * @throws NotFoundError for a path that the image does not have, before anything is written
+ */
+async function buildPart(
+  image: Image,
+  opened: Opened,
+  prepare: Prepare | undefined,
+  options: PullOptions,
+): Promise<Built> {
+  const [{ flattenedTree }, { withImageTree }] = await Promise.all([
+    import('./archive/flatten.ts'),
+    import('./with-image-tree.ts'),
+  ]);
+  return await withImageTree(image, opened, options, true, async (tree, layers) => {
+    const fill = (rootfs: RootfsBuild) =>
+      rootfs.applyPart(flattenedTree(tree), layers, image.layers.at(-1)?.info);
+    return await RootfsBuild.make(options, image.layers, fill, { prepare });
+  });
 }

@@ -1,6 +1,6 @@
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { PART } from './build.ts';
+import { PART } from './held-image.ts';
 import { type Difference, shownPath } from './comparison/differences.ts';
 import { type DiskFile, filesWith } from './comparison/file-content.ts';
 import { type DiskEntry, DiskRules, DiskTree } from './comparison/disk-tree.ts';

@@ -1,9 +1,8 @@
-import { fetchAllLayers, layerQueue, type LayerQueueOptions } from './blob/queue.ts';
+import { fetchAllLayers, layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from './blob/queue.ts';
 import type { PulledLayer } from './blob/pulled-layer.ts';
 import { summaryOf } from './build.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
-import { withoutCorruptBlobs } from './resumption.ts';
 import type { Report } from './report/event.ts';
 import type { ImageLayer } from './rootfs/image-contents.ts';
 import { ImageTree, type ImageTreeOptions } from './rootfs/image-tree.ts';

@@ -1,8 +1,11 @@
-import type { Layer } from '../oci/image.ts';
+import type { Image, Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
+import type { RetryPolicy } from '../sys/retry.ts';
 import { type FetchOptions, LayerBlob } from './layer-blob.ts';
 import { PulledLayer } from './pulled-layer.ts';
 import { Scheduler, StarvationMeter } from './scheduler.ts';
+import type { Store } from './store.ts';
+import { CorruptBlobError } from './transfer.ts';
 
 export interface LayerQueueOptions extends FetchOptions {
   /** Limit on the connections, of all blobs together. */
@@ -113,6 +116,44 @@ export async function fetchAllLayers(
     await blobs.close();
     throw reason;
   }
+}
+
+/**
+ * Runs `attempt`, and again where a blob turns out to be corrupt: once for each blob, which is downloaded again. From the second attempt on
+ * `careful` is set: the digest of each cached blob is checked before it is read.
+ *
+ * @throws what the attempts throw
+ */
+export async function withoutCorruptBlobs<T>(
+  report: Report,
+  attempt: (careful: boolean) => Promise<T>,
+): Promise<T> {
+  const corrupt = new Set<string>();
+  for (;;) {
+    try {
+      return await attempt(corrupt.size > 0);
+    } catch (error) {
+      if (!(error instanceof CorruptBlobError) || corrupt.has(error.blob)) throw error;
+      corrupt.add(error.blob);
+      report({ type: 'notice', message: `${error.message}; starting the pull again without it` });
+    }
+  }
+}
+
+/** All layers of an image, each complete and right, until the result is closed. @throws as `withoutCorruptBlobs` */
+export async function fetchImage(
+  { layers }: Pick<Image, 'layers'>,
+  store: Store,
+  { jobs, retryPolicy: policy, signal, report }: FetchImageOptions,
+): Promise<AllLayers> {
+  return await withoutCorruptBlobs(report, (careful) =>
+    fetchAllLayers(layers, { store, jobs, policy, signal, report, careful }),
+  );
+}
+
+/** As a pull has them. */
+export interface FetchImageOptions extends Pick<LayerQueueOptions, 'jobs' | 'signal' | 'report'> {
+  readonly retryPolicy: RetryPolicy;
 }
 
 function warnUnverifiable(layers: readonly Layer[], report: Report): void {

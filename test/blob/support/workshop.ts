@@ -2,11 +2,10 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { layerQueue, type LayerQueueOptions } from '../../../src/blob/queue.ts';
+import { layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from '../../../src/blob/queue.ts';
 import { Store, type StoreOptions } from '../../../src/blob/store.ts';
 import type { Layer } from '../../../src/oci/image.ts';
 import type { PullEvent } from '../../../src/report/event.ts';
-import { withoutCorruptBlobs } from '../../../src/resumption.ts';
 
 /** A folder for one test, with a cache and a spool in it, and what was reported. */
 export class Workshop implements AsyncDisposable {

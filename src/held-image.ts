@@ -1,0 +1,248 @@
+import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { execPath } from 'node:process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Store } from './blob/store.ts';
+import { DestinationError, printable } from './errors.ts';
+import type { Survey } from './git/survey.ts';
+import { parseSource } from './layout/local-source.ts';
+import type { Digest } from './oci/digest.ts';
+import type { Image, Layer } from './oci/image.ts';
+import { type JsonObject, parseJsonObject, textOf } from './oci/json.ts';
+import type { PullOptions } from './options.ts';
+import type { Report } from './report/event.ts';
+import { Destination } from './rootfs/destination.ts';
+import { fingerprintOf } from './rootfs/fingerprint.ts';
+import { nothingLost } from './rootfs/not-restored.ts';
+import type { Kept } from './rootfs/location.ts';
+import type { LayerSummary, PullSummary } from './summary.ts';
+import { osPath } from './sys/os-path.ts';
+import { parsePasswd } from './sys/passwd.ts';
+import { version } from './version.ts';
+import type { Opened } from './with-session.ts';
+
+/** The result of a build. */
+export type Built = Pick<PullSummary, 'layers' | 'notRestored'> & {
+  /** With `replace`: the tree, if it can be known again. */
+  readonly tree?: FinishedTree | undefined;
+};
+
+/** In `json`, where DIR holds a part of the image: which one. */
+export const PART = 'dlrootfs.part';
+
+/** How the image that DIR holds is related to the wanted one: the same, a part of it, or its first layers. */
+type HeldImage = 'same' | 'part' | 'base';
+
+/** The largest `json` that is read. */
+const MAX_BYTES = 4 * 1024 * 1024;
+
+/** Members of registry v1's image JSON, of which a file with an id has at least one. */
+const members = ['created', 'parent', 'container_config', 'config', 'os', 'architecture'];
+
+/**
+ * Checks a DIR with files against the image that is to be unpacked over them. A pull leaves the JSON of its top layer in DIR/json, the original's
+ * does too: two images in one directory give a mixture that does not run.
+ *
+ * @param shown DIR in messages
+ * @param layers of the image, base first
+ * @returns undefined where it holds no image, as far as is known
+ * @throws DestinationError for another image, unless `merge` is set
+ */
+export function compareHeldImage(
+  directory: string,
+  shown: string,
+  layers: readonly Pick<Layer, 'info'>[],
+  merge: boolean,
+): HeldImage | undefined {
+  const held = readHeldImage(directory);
+  if (held === undefined) return undefined;
+  const found = layers.findLastIndex(
+    ({ info }) => info['id'] === held['id'] && textOf(info['parent']) === textOf(held['parent']),
+  );
+  if (found === layers.length - 1 && found !== -1) return held[PART] === undefined ? 'same' : 'part';
+  if (found !== -1) return 'base';
+  if (merge) return undefined;
+  const name = printable(shown);
+  throw new DestinationError(`cannot unpack into ${name}: it holds another image, ${describe(held)}`, {
+    code: 'OTHER_IMAGE',
+    hint: `remove ${name}, choose another directory with -d, or add --merge to lay this image over the other one`,
+  });
+}
+
+/** The image JSON in DIR, whose id is that of the top layer; undefined where there is none. */
+function readHeldImage(directory: string): JsonObject | undefined {
+  let file: number | undefined;
+  try {
+    // A rootfs is as untrusted as an image: no link is followed, and no FIFO waited for.
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+    file = openSync(osPath(join(directory, 'json')), flags);
+    const stat = fstatSync(file);
+    if (!stat.isFile() || stat.size > MAX_BYTES) return undefined;
+    const json = parseJsonObject(readFileSync(file), 'json');
+    if (!/^[0-9a-f]{64}$/.test(textOf(json['id']) ?? '')) return undefined;
+    return members.some((name) => json[name] !== undefined) ? json : undefined;
+  } catch {
+    return undefined;
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
+}
+
+function describe(held: JsonObject): string {
+  const created = textOf(held['created']);
+  const [os, architecture] = [textOf(held['os']), textOf(held['architecture'])];
+  return [
+    `with the top layer ${textOf(held['id'])!.slice(0, 12)}`,
+    ...(os === undefined || architecture === undefined
+      ? []
+      : [`for ${printable(`${os}/${architecture}`, 60)}`]),
+    ...(created === undefined ? [] : [`of ${printable(created, 40)}`]),
+  ].join(' ');
+}
+
+/** Said where the image is laid over the files of DIR. */
+export function overlayNotice(held: HeldImage | undefined): string {
+  if (held === 'part') return 'holds a part of this image: its files are written again, other files stay';
+  if (held === 'same') return 'holds this image already: its files are written again, other files stay';
+  if (held === 'base') return 'holds the first layers of this image: the image is laid over them';
+  return 'is not empty: the image is laid over what is there';
+}
+
+/** With -g: all layers of the image are in DIR already, and nothing is to be done but to say so. */
+export async function alreadyThere(
+  image: Image,
+  { branch, checkedOut }: Extract<Survey, { kind: 'complete' }>,
+  options: PullOptions,
+): Promise<Built> {
+  const back = `dlrootfs checkout ${branch} -d ${printable(options.destination)}`;
+  const state = checkedOut
+    ? 'nothing was done'
+    : `another branch is checked out; to get this one back: ${back}`;
+  return await nothingToDo(image, `has all layers of the image: ${state}`, options);
+}
+
+/** With `replace`: DIR is the image already, and nothing is to be done but to say so. */
+export async function untouched(image: Image, options: PullOptions): Promise<Built> {
+  return await nothingToDo(image, 'is this image already: nothing was done', options);
+}
+
+async function nothingToDo(image: Image, why: string, { destination, report }: PullOptions): Promise<Built> {
+  await Destination.tidy(destination);
+  const layers = layersThere(image.layers, report);
+  report({ type: 'notice', message: `${printable(destination)} ${why}` });
+  return { layers, notRestored: nothingLost() };
+}
+
+/** Tells that these layers, the image's first, are in DIR, and sums them up. */
+export function layersThere(layers: readonly Layer[], report: Report): LayerSummary[] {
+  return layers.map(({ id, digest, diffID, size }, index) => {
+    report({ type: 'layer-start', index, cached: true });
+    report({ type: 'layer-fetched', index });
+    report({ type: 'layer-apply', index });
+    report({ type: 'layer-applied', index, entries: 0 });
+    return { id, digest, diffID, size, entries: 0 };
+  });
+}
+
+/** A reporter for layers that are counted from 0 behind `count` others. */
+export function behind(count: number, report: Report): Report {
+  return count === 0
+    ? report
+    : (event) => report('index' in event ? { ...event, index: event.index + count } : event);
+}
+
+/** A finished tree: its root, as `DEVICE:INODE`, and what it was like. */
+export interface FinishedTree {
+  readonly identity: string;
+  readonly digest: Digest;
+}
+
+/** What `--replace` may not take away with DIR, beside what the system needs. */
+export function keptPlaces({ image, environment, store }: PullOptions): Kept[] {
+  const source = parseSource(image);
+  const places: Kept[] = homes(environment['HOME']);
+  places.push({ path: execPath, what: 'the running program' });
+  if (store.directory !== undefined) places.push({ path: store.directory, what: 'the cache', inside: true });
+  if (source !== undefined && source.path !== '') places.push({ path: source.path, what: 'the image' });
+  return places;
+}
+
+function homes(own: string | undefined): Kept[] {
+  let users = '';
+  try {
+    users = readFileSync('/etc/passwd', 'utf8');
+  } catch {
+    // A system without users.
+  }
+  const places = parsePasswd(users).map(({ name, home }) => ({
+    path: home,
+    what: `the home directory of ${printable(name)}`,
+  }));
+  return [...(own === undefined ? [] : [{ path: own, what: 'the home directory' }]), ...places].filter(
+    ({ path }) => path.startsWith('/'),
+  );
+}
+
+/** The time of a file's last change is exact to a tick of the kernel's clock, at most this many milliseconds. */
+const TICK = 20;
+
+/**
+ * The fingerprint of a tree that nobody else can reach yet. Returns late enough that each later change has another time than all before.
+ *
+ * @returns undefined where it cannot be read, or its times are not those of this machine's clock
+ */
+export async function settledFingerprint(
+  directory: string,
+  signal: AbortSignal,
+): Promise<Digest | undefined> {
+  const found = await fingerprintOf(directory, signal);
+  if (found === undefined || found.newest > Date.now()) return undefined;
+  await sleep(Math.max(0, found.newest + TICK - Date.now()));
+  return found.digest;
+}
+
+/**
+ * Notes of trees that `--replace` made, by device and inode of their roots. They are among the tags of the cache, where a container that has the
+ * tree as its root cannot write: what such a note vouches for, the tree itself cannot claim.
+ */
+export class TreeNotes {
+  readonly #store: Store;
+  readonly #key: string;
+
+  private constructor(store: Store, image: Image, options: PullOptions) {
+    const { git, layerInfo, part, prepare, backend } = options;
+    this.#store = store;
+    this.#key = JSON.stringify([
+      version,
+      image.digest ?? image.id,
+      { git, layerInfo, part, prepare, backend },
+    ]);
+  }
+
+  /** For trees of `image`, made with these options. */
+  static async open({ source, store }: Opened, image: Image, options: PullOptions): Promise<TreeNotes> {
+    const { directory, maxBytes } = options.store;
+    const spoolDirectory = store.spoolDirectory;
+    // An image of this machine is not kept in the cache.
+    const own = source.local
+      ? await Store.open({ directory, maxBytes, spoolDirectory, report: options.report })
+      : store;
+    return new TreeNotes(own, image, options);
+  }
+
+  async write({ identity, digest }: FinishedTree): Promise<void> {
+    await this.#store.remember(this.#nameOf(identity), digest);
+  }
+
+  /** Whether DIR is a tree of this image in which nothing was touched. */
+  async isUntouched(directory: string, signal: AbortSignal): Promise<boolean> {
+    const identity = await Destination.identity(directory);
+    const noted = identity && (await this.#store.recall(this.#nameOf(identity)));
+    if (!noted) return false;
+    return (await fingerprintOf(directory, signal))?.digest === noted.digest;
+  }
+
+  #nameOf(identity: string): string {
+    return `tree ${identity} ${this.#key}`;
+  }
+}
