@@ -200,7 +200,7 @@ export class RootfsBuild {
     const left = await this.#destination.commit(identity);
     if (left)
       this.#notice(
-        `was replaced, but what it held is still in ${printable(left.path)}, which cannot be removed: ${left.reason}`,
+        `was replaced, but its old contents are still in ${printable(left.path)}, which cannot be removed: ${left.reason}`,
       );
     if (replace === false) await this.#tellOwner();
     const lost = describeNotRestored(notRestored, this.#options.uid === 0);
@@ -288,7 +288,7 @@ function refuseOtherBytes({ target }: Destination): void {
 
 async function tidy({ report, destination }: PullOptions, work: () => Promise<void>): Promise<void> {
   await work().catch((error: unknown) => {
-    const message = `something was left beside ${printable(destination)}: ${reasonOf(error)}`;
+    const message = `cannot clean up beside ${printable(destination)}: ${reasonOf(error)}`;
     report({ type: 'notice', message });
   });
 }

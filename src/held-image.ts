@@ -105,10 +105,10 @@ export function overlayNotice(held: HeldImage | undefined): string {
   if (held === 'part') return 'holds a part of this image: its files are written again, other files stay';
   if (held === 'same') return 'holds this image already: its files are written again, other files stay';
   if (held === 'base') return 'holds the first layers of this image: the image is laid over them';
-  return 'is not empty: the image is laid over what is there';
+  return 'is not empty: the image is laid over its files';
 }
 
-/** With -g: all layers of the image are in DIR already, and nothing is to be done but to say so. */
+/** With -g: all layers of the image are in DIR already; only reports it. */
 export async function alreadyThere(
   image: Image,
   { branch, checkedOut }: Extract<Survey, { kind: 'complete' }>,
@@ -117,11 +117,11 @@ export async function alreadyThere(
   const back = `dlrootfs checkout ${branch} -d ${printable(options.destination)}`;
   const state = checkedOut
     ? 'nothing was done'
-    : `another branch is checked out; to get this one back: ${back}`;
+    : `another branch is checked out; to return to this one: ${back}`;
   return await nothingToDo(image, `has all layers of the image: ${state}`, options);
 }
 
-/** With `replace`: DIR is the image already, and nothing is to be done but to say so. */
+/** With `replace`: DIR is the image already; only reports it. */
 export async function untouched(image: Image, options: PullOptions): Promise<Built> {
   return await nothingToDo(image, 'is this image already: nothing was done', options);
 }
@@ -133,7 +133,7 @@ async function nothingToDo(image: Image, why: string, { destination, report }: P
   return { layers, notRestored: nothingLost() };
 }
 
-/** Tells that these layers, the image's first, are in DIR, and sums them up. */
+/** Reports that these layers, the image's first, are in DIR; returns their summaries. */
 export function layersThere(layers: readonly Layer[], report: Report): LayerSummary[] {
   return layers.map(({ id, digest, diffID, size }, index) => {
     report({ type: 'layer-start', index, cached: true });
@@ -151,13 +151,13 @@ export function behind(count: number, report: Report): Report {
     : (event) => report('index' in event ? { ...event, index: event.index + count } : event);
 }
 
-/** A finished tree: its root, as `DEVICE:INODE`, and what it was like. */
+/** A finished tree: its root, as `DEVICE:INODE`, and its fingerprint. */
 export interface FinishedTree {
   readonly identity: string;
   readonly digest: Digest;
 }
 
-/** What `--replace` may not take away with DIR, beside what the system needs. */
+/** Files and directories that `--replace` must not remove with DIR, beside those that the system needs. */
 export function keptPlaces({ image, environment, store }: PullOptions): Kept[] {
   const source = parseSource(image);
   const places: Kept[] = homes(environment['HOME']);
@@ -203,7 +203,7 @@ export async function settledFingerprint(
 
 /**
  * Notes of trees that `--replace` made, by device and inode of their roots. They are among the tags of the cache, where a container that has the
- * tree as its root cannot write: what such a note vouches for, the tree itself cannot claim.
+ * tree as its root cannot write: the tree cannot forge such a note.
  */
 export class TreeNotes {
   readonly #store: Store;

@@ -314,7 +314,7 @@ describe('a DIR that holds an image', () => {
       assert.equal(readFileSync(scratch.join('out/json'), 'utf8'), before);
       const merged = await pull(['base:1', '-d', 'out', '--merge']);
       assert.equal(merged.exitCode, 0, merged.stderr);
-      assert.match(merged.stderr, /^notice: out is not empty: the image is laid over what is there$/m);
+      assert.match(merged.stderr, /^notice: out is not empty: the image is laid over its files$/m);
       assert.deepEqual(readdirSync(scratch.join('out')).toSorted(), ['etc', 'json', 'other']);
     });
   });

@@ -297,7 +297,7 @@ test(
     assert.equal(exitCode, 0, stderr);
     assert.match(
       stderr,
-      /^notice: out was replaced, but what it held is still in \S+\/\.out\.dlrootfs-\S+, which cannot be removed: .*of-root.*EACCES/m,
+      /^notice: out was replaced, but its old contents are still in \S+\/\.out\.dlrootfs-\S+, which cannot be removed: .*of-root.*EACCES/m,
     );
     assert.deepEqual(readdirSync(scratch.join('out')).toSorted(), ['base', 'etc', 'json', 'lib', 'usr']);
     assert.equal(setting.names.length, 2);

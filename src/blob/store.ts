@@ -75,7 +75,7 @@ export class Store {
     } catch (error) {
       if (error instanceof DestinationError) throw error;
       store.#writable = false;
-      store.#warn('going on without the cache', error);
+      store.#warn('continuing without the cache', error);
     }
     return store;
   }
@@ -102,7 +102,7 @@ export class Store {
     await this.#write((files) => files.blob(digest), bytes);
   }
 
-  /** What `remember` was told for `reference` (`name:tag`): perhaps not the tag's digest any more, but worth asking by HEAD. */
+  /** The digest that `remember` noted for `reference` (`name:tag`): the tag may have another one by now, which a HEAD request tells. */
   async recall(reference: string): Promise<{ readonly digest: Digest; readonly at: Date } | undefined> {
     if (!this.#files) return undefined;
     const name = this.#files.tag(reference);

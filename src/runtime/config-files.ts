@@ -6,15 +6,15 @@ import { absolutePath, shellWord } from '../sys/os-path.ts';
 import { explainOsError, hasCode } from '../sys/os-error.ts';
 import { isOneLine } from './config-text.ts';
 
-/** Container engines that dlrootfs writes a configuration for. */
+/** Container engines for which dlrootfs writes a configuration. */
 export const runtimes = ['runc', 'lxc', 'nspawn'] as const;
 export type Runtime = (typeof runtimes)[number];
 
-/** Virtual machines that dlrootfs writes a start of a disk image for. */
+/** Virtual machines for which dlrootfs writes a file that starts a disk image. */
 export const virtualMachines = ['qemu', 'firecracker'] as const;
 export type VirtualMachine = (typeof virtualMachines)[number];
 
-/** A rootfs and its surroundings. */
+/** A rootfs and the directory above it. */
 export interface Place {
   /** DIR as typed, made absolute; itself perhaps a symlink. */
   readonly directory: string;
@@ -29,7 +29,7 @@ export function placeOf(destination: string): Place {
   const directory = absolutePath(destination);
   const parent = path.dirname(directory);
   if (directory === parent) {
-    throw new UsageError('--for writes a file beside the rootfs, and nothing is beside /', {
+    throw new UsageError('--for cannot write a file beside the rootfs /', {
       hint: 'use -d DIR',
     });
   }
@@ -131,10 +131,13 @@ export function refuseExisting(files: readonly string[], other = OWN_DIRECTORY):
 
 function existing(files: readonly string[], hint: string): DestinationError {
   const names = files.map((file) => printable(file)).join(' and ');
-  return new DestinationError(`${names} ${files.length === 1 ? 'is' : 'are'} there already`, {
-    code: 'FILE_EXISTS',
-    hint,
-  });
+  return new DestinationError(
+    `cannot write ${names}: ${files.length === 1 ? 'it exists' : 'they exist'} already`,
+    {
+      code: 'FILE_EXISTS',
+      hint,
+    },
+  );
 }
 
 /**

@@ -2,17 +2,17 @@ import { IntegrityError, printable } from '../errors.ts';
 import type { ContainerConfig } from '../oci/config.ts';
 import { parseGroup, parseId, parsePasswd } from '../sys/passwd.ts';
 
-/** What the rootfs tells beside the config. */
+/** What is known from the rootfs itself. */
 export interface RootfsFacts {
   /** /bin/sh is there. */
   readonly shell: boolean;
   /** /sbin/init is there. */
   readonly init: boolean;
-  /** getent is there, which systemd-nspawn asks for users. */
+  /** getent is there, by which systemd-nspawn finds users. */
   readonly getent: boolean;
-  /** /usr is there, without which systemd-nspawn takes nothing for a system. */
+  /** /usr is there, which systemd-nspawn requires. */
   readonly usr: boolean;
-  /** os-release is there, without which it boots none. */
+  /** os-release is there, which systemd-nspawn requires to boot. */
   readonly osRelease: boolean;
   /** Owner and mode of the directories that the image declares as volumes and has; by path. */
   readonly volumes: ReadonlyMap<
@@ -21,7 +21,7 @@ export interface RootfsFacts {
   >;
 }
 
-/** How to run a container of the image, said for no runtime in particular. */
+/** How to run a container of the image, in any runtime. */
 export interface Container {
   /** Hostname of the container, and the runtime's name for it: letters, digits, hyphens and dots. */
   readonly name: string;
@@ -44,7 +44,7 @@ export interface Container {
   readonly facts: RootfsFacts;
 }
 
-/** What Docker and containerd set when the image says nothing. */
+/** PATH of Docker and containerd for an image that sets none. */
 const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
@@ -73,7 +73,7 @@ export function containerOf(
   };
 }
 
-/** What systemd-nspawn looks for when it boots, and LXC's default. */
+/** The programs that systemd-nspawn looks for when it boots, and LXC's default. */
 function isInit(program: string): boolean {
   return /^(init|(\/usr)?\/sbin\/init|(\/usr)?\/lib\/systemd\/systemd)$/.test(program);
 }
@@ -116,7 +116,7 @@ const numbered: readonly (string | undefined)[] = [
   ...'TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS'.split(' '),
 ];
 
-/** Who a container's process runs as, in numbers. */
+/** User and groups of a container's process, in numbers. */
 export interface ContainerUser {
   readonly uid: number;
   readonly gid: number;

@@ -1,15 +1,15 @@
 import type { Container } from './container.ts';
 import { commented, isOneLine, isShellName, type RuntimeConfig, wrappedCommand } from './config-text.ts';
 
-/** What the host's LXC has to include, by path, those that exist. */
+/** The host's LXC configurations to include: paths of existing files. */
 export interface LxcHost {
   readonly includes: readonly string[];
 }
 
 /**
  * The `config` of an LXC container (lxc.container.conf(5), LXC 3 and later): one `key = value` a line. Values from the image
- * are quoted, and LXC removes the outermost pair of quotes; a line break cannot be written in any way, so a word with one
- * is left to a shell in the container.
+ * are quoted, and LXC removes the outermost pair of quotes; a line break has no notation, so a shell in the container
+ * builds words with one.
  */
 export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
   const notices: string[] = [];
@@ -60,7 +60,7 @@ export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
     ]),
   ];
   if (!isOneLine(container.workingDirectory))
-    notices.push('the working directory cannot be said to LXC: it has a line break');
+    notices.push('LXC cannot express the working directory of the image: it has a line break');
   return { text: `${lines.join('\n')}\n`, notices };
 }
 
@@ -80,7 +80,7 @@ function commandLine(
     (name) => !plain.has(name) && !(facts.shell && variables.has(name)),
   );
   if (lost.length > 0)
-    notices.push(`${lost.length} variables of the image have line breaks that LXC cannot be told`);
+    notices.push(`LXC cannot express ${lost.length} variables of the image: they have line breaks`);
   const words = args.map((word) => quoted(word));
   if (variables.size === 0 && !words.includes(undefined)) return words.join(' ');
   if (facts.shell)
@@ -88,7 +88,7 @@ function commandLine(
       .map((word) => quoted(word))
       .join(' ');
   if (!words.includes(undefined)) return words.join(' ');
-  notices.push('LXC cannot run the command of the image, and the image has no shell: set lxc.init.cmd');
+  notices.push('LXC cannot express the command of the image, and the image has no shell: set lxc.init.cmd');
   return undefined;
 }
 

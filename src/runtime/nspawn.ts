@@ -4,7 +4,7 @@ import { commented, isOneLine, isShellName, type RuntimeConfig, wrappedCommand }
 /**
  * The `.nspawn` file of a machine (systemd.nspawn(5)), as importctl makes it from an image's config: only settings that count
  * in a file beside the machine, where privileged ones do not. Words are split at blanks; quotes are taken off as a shell does,
- * and a backslash is a backslash. A line break cannot be said, so what has one is left to a shell in the container.
+ * and a backslash is a backslash. A line break has no notation, so a shell in the container builds words with one.
  */
 export function nspawnConfig(container: Container): RuntimeConfig {
   const notices: string[] = [];
@@ -12,12 +12,11 @@ export function nspawnConfig(container: Container): RuntimeConfig {
   const plain = [...environment].filter(([name, value]) => isOneLine(name) && isOneLine(value));
   const name = /^[\w.][\w.-]*\$?$/.test(user.name ?? '') ? user.name : user.uid;
   const isRoot = user.uid === 0;
-  if (!facts.usr) notices.push('systemd-nspawn starts nothing that has no /usr: --prepare makes one');
-  if (boots && !facts.osRelease) notices.push('systemd-nspawn boots nothing that has no /etc/os-release');
+  if (!facts.usr) notices.push('systemd-nspawn does not start a rootfs without /usr: --prepare adds it');
+  if (boots && !facts.osRelease)
+    notices.push('systemd-nspawn does not boot a rootfs without /etc/os-release');
   if (!isRoot && !facts.getent) {
-    notices.push(
-      `systemd-nspawn asks getent in the image for user ${user.uid}, and there is none: it will not start`,
-    );
+    notices.push(`systemd-nspawn will not start: it needs getent in the image to find user ${user.uid}`);
   }
   for (const path of container.hidden) {
     notices.push(
@@ -25,7 +24,7 @@ export function nspawnConfig(container: Container): RuntimeConfig {
     );
   }
   if (!isOneLine(workingDirectory))
-    notices.push('systemd-nspawn cannot be told the working directory: it has a line break');
+    notices.push('systemd-nspawn cannot express the working directory of the image: it has a line break');
   const lines = [
     '# systemd.nspawn(5). Made from the image; edit it as you like.',
     '[Exec]',
@@ -62,12 +61,12 @@ function parameters({ args, boots, environment, facts }: Container, notices: str
   const shellServes = facts.shell && !boots;
   const count = lost.length + (shellServes ? 0 : broken.size);
   if (count > 0)
-    notices.push(`${count} variables of the image have line breaks that systemd-nspawn cannot be told`);
+    notices.push(`systemd-nspawn cannot express ${count} variables of the image: they have line breaks`);
   if (shellServes && (unsayable || broken.size > 0))
     return [`Parameters=${join(wrappedCommand(words, broken))}`];
   if (unsayable) {
     notices.push(
-      'the command of the image has a line break that systemd-nspawn cannot be told: give one on its command line',
+      'systemd-nspawn cannot express the command of the image, which has a line break: give a command to systemd-nspawn',
     );
     return [];
   }

@@ -37,7 +37,7 @@ export function runcConfig(
 ): RuntimeConfig {
   const notices: string[] = [];
   const { user } = container;
-  // In a user namespace of one's own id there is nobody but root.
+  // A user namespace with one id has no user but root.
   const isAlone = rootless !== undefined && rootless.ids === undefined;
   const runsAs = isAlone ? { uid: 0, gid: 0, groups: [] } : user;
   if (isAlone && (user.uid !== 0 || user.gid !== 0)) {
@@ -72,7 +72,7 @@ export function runcConfig(
   };
   if (terminal) {
     notices.push(
-      'the container gets a terminal, as this command has one; for a pipe set "terminal" to false in config.json',
+      'the container gets a terminal, as this command has; for a pipe, set "terminal" to false in config.json',
     );
   }
   if (container.volumes.length > 0) {
@@ -95,7 +95,7 @@ function idMappings({ uid, gid, ids }: Rootless): Record<string, unknown> {
   };
 }
 
-/** Without root no network device can be had in a namespace of one's own: the host's network is shared. */
+/** Without root a network namespace gets no device: the container shares the host's network. */
 function namespaces(rootless: boolean): string[] {
   return ['pid', 'ipc', 'uts', 'mount', 'cgroup', ...(rootless ? ['user'] : ['network'])];
 }
@@ -172,7 +172,7 @@ function annotations(image: ImageConfig, notices: string[]): Record<string, stri
   const labels = Object.entries(config.Labels ?? {}).filter(([key]) => key !== '');
   for (const [key, value] of labels) if (!unsafeLabel.test(key)) all.set(key, value);
   const left = labels.filter(([key]) => unsafeLabel.test(key)).length;
-  if (left > 0) notices.push(`${left} of the image's labels would steer the runtime and were left out`);
+  if (left > 0) notices.push(`${left} labels of the image were left out: the runtime would obey them`);
   return Object.fromEntries(all);
 }
 

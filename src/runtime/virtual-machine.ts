@@ -37,7 +37,7 @@ const FIRECRACKER: ReadonlySet<string> = new Set(['amd64', 'arm64']);
 /**
  * Where the start of a disk image goes: `x.qemu.sh` and `x.firecracker.json` beside `x.ext4`.
  *
- * @throws UsageError where its name cannot be said there
+ * @throws UsageError where the file cannot express the disk's name
  */
 export function machinePath(machine: VirtualMachine, disk: string): string {
   const file = absolutePath(disk);
@@ -55,7 +55,7 @@ export function machineConfig(machine: VirtualMachine, disk: GuestDisk): string 
   const known =
     machine === 'qemu' ? Object.hasOwn(QEMU, disk.architecture) : FIRECRACKER.has(disk.architecture);
   if (!known) {
-    throw new UsageError(`--for ${machine} knows no machine of the architecture ${disk.architecture}`, {
+    throw new UsageError(`--for ${machine} has no machine for the architecture ${disk.architecture}`, {
       hint: 'leave --for out, or choose another platform with --platform',
     });
   }
@@ -80,9 +80,12 @@ function bootWords({ guest, fileSystem }: GuestDisk, ending: readonly string[]):
 function kernelWord(word: string): string {
   if (/^[\w@%+=:,./-]+$/.test(word)) return word;
   if (isOneLine(word) && !word.includes('"')) return `"${word}"`;
-  throw new UsageError('the init of the image has arguments that a kernel cannot be told', {
-    hint: 'leave --for out',
-  });
+  throw new UsageError(
+    'cannot pass the arguments of the init of the image: a kernel has no notation for them',
+    {
+      hint: 'leave --for out',
+    },
+  );
 }
 
 /** A script for sh(1) that starts QEMU. The kernel is not in it: nobody but the user knows which. */

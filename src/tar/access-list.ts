@@ -10,7 +10,7 @@ export const textKeys: ReadonlyMap<string, string> = new Map([
   ['SCHILY.acl.default', defaultAccessList],
 ]);
 
-/** Who has the name; undefined: nobody is known by it. */
+/** The id of a user or group; undefined for an unknown name. */
 export type FindId = (kind: 'user' | 'group', name: string) => number | undefined;
 
 interface Part {
@@ -30,7 +30,7 @@ const OTHERS = 0x20;
 const noId = 0xffff_ffff;
 const HEAD_SIZE = 4;
 const PART_SIZE = 8;
-/** What fits into the largest value of an attribute (XATTR_SIZE_MAX): longer text is no access list. */
+/** Parts that fit into the largest value of an attribute (XATTR_SIZE_MAX): longer text is no access list. */
 const MAX_PARTS = Math.floor((65_536 - HEAD_SIZE) / PART_SIZE);
 
 /** The tag of a part without a qualifier and of one with it. */
@@ -100,12 +100,12 @@ export function accessListText(bytes: Uint8Array): string | undefined {
   return parts === undefined || parts.length === 0 || parts.includes(undefined) ? undefined : parts.join(',');
 }
 
-/** Whether an access list says no more than a mode does. */
+/** Whether an access list adds nothing to a mode. */
 export function isPlainList(bytes: Uint8Array): boolean {
   return partsOf(bytes)?.every(({ tag }) => [OWNER, OWNING_GROUP, OTHERS].includes(tag)) === true;
 }
 
-/** The mode that a file has with this access list: the list says the rights of owner and others, and for the group its mask. */
+/** The mode of a file with this access list: the list has the rights of owner and others, and its mask is that of the group. */
 export function modeWithList(mode: number, bytes: Uint8Array): number {
   const permissions = new Map((partsOf(bytes) ?? []).map((part) => [part.tag, part.permissions & 7]));
   const right = (tag: number | undefined, shift: number): number =>

@@ -70,7 +70,7 @@ export class HeaderSequence {
     const sum = sumWords(words, wordsAt);
     if (sum === 0) return this.#acceptZeros();
     if (this.#afterZeros)
-      throw new MalformedTarError('half an end mark: one block of zeros, then something else');
+      throw new MalformedTarError('half an end mark: one block of zeros, then a block that is not');
     if (!checksumMatches(block, at, sum)) {
       throw new MalformedTarError('not a tar header: its checksum is wrong');
     }

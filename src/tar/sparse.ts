@@ -57,8 +57,8 @@ export interface SparseMap {
   file(): SparseFile;
 }
 
-const newline = 0x0a;
-const minus = 0x2d;
+const NEWLINE = 0x0a;
+const MINUS = 0x2d;
 const DIGIT0 = 0x30;
 const MAX_DIGITS = 20;
 
@@ -115,7 +115,7 @@ export function paxSparseMap({ size, major, minor, map, blocks }: PaxSparse, sto
     throw new MalformedTarError('it is sparse in a format of an unknown version');
   }
   if (map.length % 2 !== 0 || map.length !== 2 * (blocks ?? map.length / 2)) {
-    throw new MalformedTarError('its sparse map has another length than it says');
+    throw new MalformedTarError('the length of its sparse map does not match its count');
   }
   const extents = new Extents(size);
   for (let index = 0; index < map.length; index += 2) extents.add(map[index]!, map[index + 1]!);
@@ -147,14 +147,14 @@ class TextMap implements SparseMap {
     let digits = this.#digits;
     for (let index = at; index < at + BLOCK_SIZE && this.wantsBlock; index += 1) {
       const byte = block[index]!;
-      if (byte === newline && digits > 0) {
+      if (byte === NEWLINE && digits > 0) {
         this.#endNumber(value);
         value = 0;
         digits = 0;
       } else {
         const digit = byte - DIGIT0;
         digits += 1;
-        if (byte === minus && digits === 1 && this.#missing === undefined) throw tooManyExtents();
+        if (byte === MINUS && digits === 1 && this.#missing === undefined) throw tooManyExtents();
         if (digit < 0 || digit > 9 || digits > MAX_DIGITS) throw noNumbers();
         value = value * 10 + digit;
       }
@@ -224,7 +224,7 @@ class Extents {
 }
 
 function noNumbers(): MalformedTarError {
-  return new MalformedTarError('its sparse map is no list of numbers');
+  return new MalformedTarError('its sparse map is not a list of numbers');
 }
 
 function tooManyExtents(): MalformedTarError {

@@ -182,15 +182,15 @@ test('another user’s blob is not trusted', async (t) => {
 
 /** How the store's directory may be unusable, and what must be said. */
 const unusable: readonly [string, RegExp, (cache: string) => void][] = [
-  ['a file', /going on without the cache: .*EEXIST|not a directory/, (cache) => writeFileSync(cache, '')],
+  ['a file', /continuing without the cache: .*EEXIST|not a directory/, (cache) => writeFileSync(cache, '')],
   [
     'under a file',
-    /going on without the cache: .*ENOTDIR/,
+    /continuing without the cache: .*ENOTDIR/,
     (cache) => (writeFileSync(path.dirname(cache), ''), undefined),
   ],
   [
     'writable by others',
-    /going on without the cache: .* can be written by others/,
+    /continuing without the cache: .* can be written by others/,
     (cache) => {
       mkdirSync(cache);
       chmodSync(cache, 0o777);
@@ -198,7 +198,7 @@ const unusable: readonly [string, RegExp, (cache: string) => void][] = [
   ],
   [
     'one with a link where blobs belong',
-    /going on without the cache: .*blobs is not a directory/,
+    /continuing without the cache: .*blobs is not a directory/,
     (cache) => {
       mkdirSync(cache);
       symlinkSync('/tmp', path.join(cache, 'blobs'));
@@ -206,7 +206,7 @@ const unusable: readonly [string, RegExp, (cache: string) => void][] = [
   ],
   [
     'another user’s',
-    /going on without the cache: .* belongs to user 12345, not to user 0/,
+    /continuing without the cache: .* belongs to user 12345, not to user 0/,
     (cache) => {
       mkdirSync(cache);
       chownSync(cache, 12345, 12345);

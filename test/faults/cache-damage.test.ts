@@ -138,13 +138,13 @@ interface Unusable {
 const unusable: readonly Unusable[] = [
   {
     what: 'a file',
-    says: /^notice: going on without the cache: .*store/m,
+    says: /^notice: continuing without the cache: .*store/m,
     prepare: ({ store }) => writeFileSync(store, ''),
   },
   {
     what: "another user's",
     root: true,
-    says: /^notice: going on without the cache: .*belongs to user 65534, not to user 0$/m,
+    says: /^notice: continuing without the cache: .*belongs to user 65534, not to user 0$/m,
     prepare: ({ store }) => {
       mkdirSync(store);
       chownSync(store, 65534, 65534);
@@ -152,7 +152,7 @@ const unusable: readonly Unusable[] = [
   },
   {
     what: 'open to everybody',
-    says: /^notice: going on without the cache: .*can be written by others$/m,
+    says: /^notice: continuing without the cache: .*can be written by others$/m,
     prepare: ({ store }) => {
       mkdirSync(store);
       chmodSync(store, 0o777);
@@ -160,7 +160,7 @@ const unusable: readonly Unusable[] = [
   },
   {
     what: 'a directory whose blobs are a planted symlink',
-    says: /^notice: going on without the cache: .*blobs is not a directory$/m,
+    says: /^notice: continuing without the cache: .*blobs is not a directory$/m,
     prepare: ({ store, scratch }) => {
       mkdirSync(store, { mode: 0o700 });
       mkdirSync(scratch.join('elsewhere'));
@@ -171,7 +171,7 @@ const unusable: readonly Unusable[] = [
     what: "a user's own, but read-only",
     root: true,
     uid: 65534,
-    says: /^notice: going on without the cache: .*EACCES/m,
+    says: /^notice: continuing without the cache: .*EACCES/m,
     prepare: ({ store, scratch }) => {
       mkdirSync(store);
       chownSync(store, 65534, 65534);

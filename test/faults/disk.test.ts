@@ -123,7 +123,7 @@ test(
       }
     }
     const { stderr } = await setting.pullWell(['--cache-dir', disk]);
-    assert.match(stderr, /^notice: going on without the cache: .*EROFS/m);
+    assert.match(stderr, /^notice: continuing without the cache: .*EROFS/m);
   },
 );
 
