@@ -63,6 +63,14 @@ if (major < leastNode.major || (major === leastNode.major && minor < leastNode.m
   );
 }
 
+/** What turns requests into options, and a command: neither is loaded before it is used. */
+async function load<Command>(
+  command: Promise<Command>,
+): Promise<[typeof import('./options.ts').resolveOptions, Command]> {
+  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), command]);
+  return [resolveOptions, library];
+}
+
 /**
  * Turns an image into a root file system directory. Returns a summary; throws a DlrootfsError, or the reason of
  * `options.signal`. Environment variables count only where `options.environment` brings them (pass `process.env`).
@@ -70,8 +78,8 @@ if (major < leastNode.major || (major === leastNode.major && minor < leastNode.m
  * @param image `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source as `oci:DIR`
  */
 export async function pull(image: string, options: Omit<PullRequest, 'image'> = {}): Promise<PullSummary> {
-  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./pull.ts')]);
-  return await library.pull(resolveOptions({ ...options, image }));
+  const [resolve, library] = await load(import('./pull.ts'));
+  return await library.pull(resolve({ ...options, image }));
 }
 
 /**
@@ -81,9 +89,9 @@ export async function pull(image: string, options: Omit<PullRequest, 'image'> = 
  * @throws as `pull`, but not for differences
  */
 export async function verify(image: string, options: VerifyRequest = {}): Promise<Verification> {
-  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./verify.ts')]);
+  const [resolve, library] = await load(import('./verify.ts'));
   const { contents = false, ...request } = options;
-  return await library.verify(resolveOptions({ ...request, image }), contents);
+  return await library.verify(resolve({ ...request, image }), contents);
 }
 
 /**
@@ -98,8 +106,8 @@ export async function diff(
   second: string,
   options: DiffRequest = {},
 ): Promise<ImageDifferences> {
-  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./diff.ts')]);
-  const [one, other] = [first, second].map((image) => resolveOptions({ ...options, image }));
+  const [resolve, library] = await load(import('./diff.ts'));
+  const [one, other] = [first, second].map((image) => resolve({ ...options, image }));
   return await library.diff(one!, other!);
 }
 
@@ -115,12 +123,9 @@ export async function exportArchive(
   output: string | Writable,
   options: ExportRequest = {},
 ): Promise<PullSummary> {
-  const [{ resolveOptions }, library, { PassThrough }] = await Promise.all([
-    import('./options.ts'),
-    import('./export.ts'),
-    import('node:stream'),
-  ]);
-  const resolved = resolveOptions({ ...options, image });
+  const [resolve, library] = await load(import('./export.ts'));
+  const { PassThrough } = await import('node:stream');
+  const resolved = resolve({ ...options, image });
   if (typeof output !== 'string') return await library.exportArchive(resolved, '-', output);
   if (output === '-') throw new UsageError('"-" is no file', { hint: 'pass a stream, or ./-' });
   return await library.exportArchive(resolved, output, new PassThrough());
@@ -139,8 +144,8 @@ export async function cat(
   output: Writable,
   options: DiffRequest = {},
 ): Promise<void> {
-  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./cat.ts')]);
-  await library.cat(resolveOptions({ ...options, image }), file, output);
+  const [resolve, library] = await load(import('./cat.ts'));
+  await library.cat(resolve({ ...options, image }), file, output);
 }
 
 /**
@@ -150,8 +155,8 @@ export async function cat(
  * @throws as `pull`
  */
 export async function inspect(image: string, options: DiffRequest = {}): Promise<Inspection> {
-  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./inspect.ts')]);
-  return await library.inspect(resolveOptions({ ...options, image }));
+  const [resolve, library] = await load(import('./inspect.ts'));
+  return await library.inspect(resolve({ ...options, image }));
 }
 
 /**
@@ -161,10 +166,10 @@ export async function inspect(image: string, options: DiffRequest = {}): Promise
  * @throws as `pull`
  */
 export async function listTags(repository: string, options: TagsRequest = {}): Promise<string[]> {
-  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./inspect.ts')]);
+  const [resolve, library] = await load(import('./inspect.ts'));
   const { onTag, ...request } = options;
   const tags: string[] = [];
-  await library.listTags(resolveOptions({ ...request, image: repository }), (tag) => {
+  await library.listTags(resolve({ ...request, image: repository }), (tag) => {
     tags.push(tag);
     if (onTag) onTag(tag);
   });
@@ -205,7 +210,7 @@ export const cache = {
 
   /** Puts all into it that a pull of the image needs. */
   async add(image: string, options: DiffRequest = {}): Promise<CacheAddition> {
-    const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), import('./cache.ts')]);
-    return await library.addToCache(resolveOptions({ ...options, image }));
+    const [resolve, library] = await load(import('./cache.ts'));
+    return await library.addToCache(resolve({ ...options, image }));
   },
 };

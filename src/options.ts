@@ -129,7 +129,6 @@ type Optional = 'idMappings' | 'diskSize' | 'backend' | 'stdin';
 /** A request with all defaults, checked for contradictions. */
 export interface PullOptions
   extends Required<Omit<PullRequest, Resolved | Optional>>, Pick<PullRequest, Optional> {
-  readonly idMappings: IdMappings | undefined;
   /** The part of the image that is wanted; undefined: all of it. */
   readonly part: PartOptions | undefined;
   /** The caller named the platform. */
@@ -161,30 +160,11 @@ export function resolveOptions(request: PullRequest): PullOptions {
     throw new UsageError('the destination is empty', { hint: 'give a directory: -d DIR' });
   if (destination.includes('\0')) throw new UsageError('the destination has a NUL byte in its name');
   if (!Number.isInteger(jobs) || jobs < 1) throw new UsageError('jobs must be a whole number from 1 up');
-  if (request.merge === true && request.git === true) {
-    throw new UsageError('merge does not go with git: a git branch holds the layers of one image', {
-      hint: 'leave one of them out',
-    });
-  }
-  if (request.merge === true && request.replace !== undefined && request.replace !== false) {
-    throw new UsageError('merge contradicts replace: one lays the image over the other, one removes it', {
-      hint: 'leave one of them out',
-    });
-  }
-  if (request.offline === true && request.cache === false) {
-    throw new UsageError('--offline does not go with --no-cache: it uses nothing but the cache', {
-      hint: 'leave one of them out',
-    });
-  }
+  for (const [isGiven, message, hint] of CONTRADICTIONS)
+    if (isGiven(request)) throw new UsageError(message, { hint });
   const offline = request.offline === true ? { hint: `run ${fillingCommand(request)}` } : undefined;
-  const { paths = [], excludes = [] } = request;
-  const part = paths.length > 0 || excludes.length > 0 ? { paths, excludes } : undefined;
+  const part = partOf(request);
   if (part) Selection.check(part);
-  if (part && request.git === true) {
-    throw new UsageError('a part of an image does not go with git: a git branch holds a whole layer', {
-      hint: 'leave out -g, or --path and --exclude',
-    });
-  }
   return Object.freeze({
     image: request.image,
     destination,
@@ -220,6 +200,36 @@ export function resolveOptions(request: PullRequest): PullOptions {
     report,
     signal: request.signal ?? new AbortController().signal,
   });
+}
+
+const LEAVE_ONE_OUT = 'leave one of them out';
+
+/** Options that exclude each other, and what an error says. */
+const CONTRADICTIONS: readonly (readonly [(request: PullRequest) => boolean, string, string])[] = [
+  [
+    ({ merge, git }) => merge === true && git === true,
+    'merge does not go with git: a git branch holds the layers of one image',
+    LEAVE_ONE_OUT,
+  ],
+  [
+    ({ merge, replace = false }) => merge === true && replace !== false,
+    'merge contradicts replace: one lays the image over the other, one removes it',
+    LEAVE_ONE_OUT,
+  ],
+  [
+    ({ offline, cache }) => offline === true && cache === false,
+    '--offline does not go with --no-cache: it uses nothing but the cache',
+    LEAVE_ONE_OUT,
+  ],
+  [
+    (request) => request.git === true && partOf(request) !== undefined,
+    'a part of an image does not go with git: a git branch holds a whole layer',
+    'leave out -g, or --path and --exclude',
+  ],
+];
+
+function partOf({ paths = [], excludes = [] }: PullRequest): PartOptions | undefined {
+  return paths.length > 0 || excludes.length > 0 ? { paths, excludes } : undefined;
 }
 
 /** What a person types, where there is a network, to have the image in the cache. */

@@ -54,7 +54,7 @@ export interface RuntimeOptions extends Pick<RuntimeRequest, 'destination' | 'fo
   readonly terminal: boolean;
   readonly uid: number;
   readonly gid: number;
-  readonly idMappings: IdMappings | undefined;
+  readonly idMappings?: IdMappings | undefined;
   readonly git: boolean;
   readonly prepare: boolean;
   readonly report: Report;
