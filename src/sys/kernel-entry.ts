@@ -4,33 +4,22 @@ import type { Native } from './native.ts';
 const { EAGAIN, EBADF, EINTR, EIO, ETIMEDOUT } = constants.errno;
 
 /** Makes a system call with up to five arguments. Returns the kernel's result, or the negated errno; never -0. */
+type Enter<Second = number, Third = number> = (
+  number: number,
+  first: number,
+  second: Second,
+  third: Third,
+  fourth: number,
+  fifth: number,
+) => number;
+
+/** The way into the kernel. */
 export interface KernelEntry {
-  readonly call: (
-    number: number,
-    first: number,
-    second: number,
-    third: number,
-    fourth: number,
-    fifth: number,
-  ) => number;
-  /** The same; the second argument is the address of bytes. */
-  readonly callBytes2: (
-    number: number,
-    first: number,
-    second: Uint8Array,
-    third: number,
-    fourth: number,
-    fifth: number,
-  ) => number;
-  /** The same; the third argument is the address of bytes. */
-  readonly callBytes3: (
-    number: number,
-    first: number,
-    second: number,
-    third: Uint8Array,
-    fourth: number,
-    fifth: number,
-  ) => number;
+  readonly call: Enter;
+  /** The second argument is the address of bytes. */
+  readonly callBytes2: Enter<Uint8Array>;
+  /** The third argument is the address of bytes. */
+  readonly callBytes3: Enter<number, Uint8Array>;
   /** close(2), which must not be made twice: the number may be another file's by then. Closes the file also when it answers an error. */
   readonly close: (file: number) => number;
 }

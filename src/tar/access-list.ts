@@ -33,25 +33,18 @@ const PART_SIZE = 8;
 /** Parts that fit into the largest value of an attribute (XATTR_SIZE_MAX): longer text is no access list. */
 const MAX_PARTS = Math.floor((65_536 - HEAD_SIZE) / PART_SIZE);
 
-/** The tag of a part without a qualifier and of one with it. */
-const tags: ReadonlyMap<string, readonly [own: number, named: number | undefined]> = new Map([
-  ['user', [OWNER, USER]],
-  ['u', [OWNER, USER]],
-  ['group', [OWNING_GROUP, GROUP]],
-  ['g', [OWNING_GROUP, GROUP]],
-  ['mask', [MASK, undefined]],
-  ['m', [MASK, undefined]],
-  ['other', [OTHERS, undefined]],
-  ['o', [OTHERS, undefined]],
-]);
-const words: ReadonlyMap<number, string> = new Map([
-  [OWNER, 'user'],
-  [USER, 'user'],
-  [OWNING_GROUP, 'group'],
-  [GROUP, 'group'],
-  [MASK, 'mask'],
-  [OTHERS, 'other'],
-]);
+/** Words of acl(5), each with its tag without a qualifier and with one. A word may be its first letter alone. */
+const KINDS: readonly (readonly [word: string, own: number, named?: number])[] = [
+  ['user', OWNER, USER],
+  ['group', OWNING_GROUP, GROUP],
+  ['mask', MASK],
+  ['other', OTHERS],
+];
+const kindOf = new Map(KINDS.flatMap((kind) => [kind[0], kind[0][0]!].map((word) => [word, kind] as const)));
+const words = new Map(KINDS.flatMap(([word, ...tags]) => tags.map((tag) => [tag, word] as const)));
+
+/** Each right of a part is a bit, the first one the highest. */
+const RIGHTS = ['r', 'w', 'x'] as const;
 
 /**
  * An access list as the kernel takes it, from text of acl(5), parts separated by newlines or commas. A number counts before a name: star
@@ -90,9 +83,7 @@ export function accessListBytes(text: string, find: FindId): Buffer | undefined 
 export function accessListText(bytes: Uint8Array): string | undefined {
   const parts = partsOf(bytes)?.map(({ tag, permissions, id }) => {
     const word = words.get(tag);
-    const rights = ['r', 'w', 'x']
-      .map((right, index) => ((permissions >> (2 - index)) & 1 ? right : '-'))
-      .join('');
+    const rights = RIGHTS.map((right, index) => ((permissions >> (2 - index)) & 1 ? right : '-')).join('');
     return word === undefined || permissions > 7
       ? undefined
       : `${word}:${tag === USER || tag === GROUP ? id : ''}:${rights}`;
@@ -116,13 +107,12 @@ export function modeWithList(mode: number, bytes: Uint8Array): number {
 
 function parsePart(fields: readonly string[], find: FindId): Part | undefined {
   const [word = '', ...rest] = fields[0] === 'default' || fields[0] === 'd' ? fields.slice(1) : fields;
-  const [own, named] = tags.get(word.trim()) ?? [];
+  const [, own, named] = kindOf.get(word.trim()) ?? [];
   // Solaris has no qualifier for mask and other.
   const [qualifier = '', rights = '', number = ''] =
     rest.length === 1 ? ['', ...rest] : rest.map((field) => field.trim());
   if (own === undefined || rest.length > 3 || !/^[rwx-]{1,3}$/.test(rights)) return undefined;
-  const permissions =
-    (rights.includes('r') ? 4 : 0) | (rights.includes('w') ? 2 : 0) | (rights.includes('x') ? 1 : 0);
+  const permissions = RIGHTS.reduce((bits, right) => 2 * bits + (rights.includes(right) ? 1 : 0), 0);
   if (qualifier === '') return { tag: own, permissions, id: noId };
   if (named === undefined) return undefined;
   const id = /^\d{1,10}$/.test(number)
