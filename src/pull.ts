@@ -1,5 +1,4 @@
-import { layerQueue, withoutCorruptBlobs } from './blob/queue.ts';
-import type { Store } from './blob/store.ts';
+import { layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from './blob/queue.ts';
 import { type Prepare, RootfsBuild } from './build.ts';
 import { UsageError } from './errors.ts';
 import {
@@ -35,19 +34,12 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   runtime?.checkRuntimeConfigs(options.runtimes, destination, options.force);
   if (options.replace !== false) await Destination.requireReplaceable(destination, keptPlaces(options));
   const stopwatch = new Stopwatch();
+  const prepare = runtime && ((directory?: string) => runtime.prepareFiles(options, directory));
   return await withSession(options, async (opened) => {
-    const { source, store } = opened;
+    const { source } = opened;
     const image = await resolveImage(opened, options);
     stopwatch.lap('resolve');
-    const prepare = runtime && ((directory?: string) => runtime.prepareFiles(options, directory));
-    const notes = options.replace === false ? undefined : await TreeNotes.open(opened, image, options);
-    const there = options.replace === true && (await notes!.isUntouched(destination, options.signal));
-    const built = there
-      ? await untouched(image, options)
-      : options.part
-        ? await buildPart(image, opened, prepare, options)
-        : await withoutCorruptBlobs(report, (careful) => build(image, { store, careful, prepare }, options));
-    if (built.tree) await notes?.write(built.tree);
+    const built = await build(image, opened, prepare, options);
     stopwatch.lap('layers');
     await runtime?.writeRuntimeFiles(image.config, options);
     report({ type: 'done', reference: source.reference, destination });
@@ -55,23 +47,33 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   });
 }
 
-/** @throws UsageError for what is about a disk image only */
-function refuseDiskOptions({ diskSize, virtualMachines: [machine] }: PullOptions): void {
-  if (diskSize !== undefined)
-    throw new UsageError('--size is the size of a disk image', { hint: 'add -o FILE.ext4' });
-  if (machine === undefined) return;
-  throw new UsageError(`--for ${machine} starts a disk image, not a directory`, { hint: 'add -o FILE.ext4' });
+/** Makes DIR the image; with `replace` only if it is not that already. */
+async function build(
+  image: Image,
+  opened: Opened,
+  prepare: Prepare | undefined,
+  options: PullOptions,
+): Promise<Built> {
+  const { destination, replace, part, report, signal } = options;
+  const notes = replace === false ? undefined : await TreeNotes.open(opened, image, options);
+  const isThere = replace === true && (await notes!.isUntouched(destination, signal));
+  if (isThere) return await untouched(image, options);
+  const built = part
+    ? await buildPart(image, opened, prepare, options)
+    : await withoutCorruptBlobs(report, (careful) =>
+        buildLayers(image, { store: opened.store, careful }, prepare, options),
+      );
+  if (built.tree) await notes?.write(built.tree);
+  return built;
 }
 
-/** What a build needs beside the options. */
-interface Means {
-  readonly store: Store;
-  /** See `LayerQueueOptions`. */
-  readonly careful: boolean;
-  readonly prepare: Prepare | undefined;
-}
-
-async function build(image: Image, { store, careful, prepare }: Means, options: PullOptions): Promise<Built> {
+/** Unpacks layer after layer while the next ones are downloaded; with -g on top of those that DIR has. */
+async function buildLayers(
+  image: Image,
+  blobs: Pick<LayerQueueOptions, 'store' | 'careful'>,
+  prepare: Prepare | undefined,
+  options: PullOptions,
+): Promise<Built> {
   const { signal, jobs, git, destination, environment } = options;
   const surveying = git && options.replace === false ? await import('./git/survey.ts') : undefined;
   const survey = await surveying?.surveyDirectory(destination, image.layers, { environment, signal });
@@ -86,7 +88,7 @@ async function build(image: Image, { store, careful, prepare }: Means, options: 
   const report = behind(common, options.report);
   const fill = async (rootfs: RootfsBuild) => {
     const { overlay: hold } = rootfs;
-    const queue = { store, jobs, hold, careful, policy: options.retryPolicy, signal, report };
+    const queue = { ...blobs, jobs, hold, policy: options.retryPolicy, signal, report };
     for await (const layer of layerQueue(image.layers.slice(common), queue)) {
       report({ type: 'layer-apply', index: layer.index });
       const entries = await rootfs.apply(layer);
@@ -118,4 +120,12 @@ async function buildPart(
       rootfs.applyPart(flattenedTree(tree), layers, image.layers.at(-1)?.info);
     return await RootfsBuild.make(options, image.layers, fill, { prepare });
   });
+}
+
+/** @throws UsageError for what is about a disk image only */
+function refuseDiskOptions({ diskSize, virtualMachines: [machine] }: PullOptions): void {
+  if (diskSize !== undefined)
+    throw new UsageError('--size is the size of a disk image', { hint: 'add -o FILE.ext4' });
+  if (machine === undefined) return;
+  throw new UsageError(`--for ${machine} starts a disk image, not a directory`, { hint: 'add -o FILE.ext4' });
 }

@@ -276,12 +276,12 @@ export class CachedFile {
     let failure: Error | undefined;
     return {
       read: async (into) => {
+        if (failure) throw failure;
         const outcome = ended ? 0 : await this.#next(into, hash);
-        ended = typeof outcome === 'string' || outcome === 0;
-        if (typeof outcome === 'string') failure = await failureOf(outcome);
-        else if (!ended) return outcome;
-        if (failure !== undefined) throw failure;
-        return 0;
+        ended = outcome === 0;
+        if (typeof outcome === 'number') return outcome;
+        failure = await failureOf(outcome);
+        throw failure;
       },
     };
   }

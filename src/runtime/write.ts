@@ -80,26 +80,13 @@ export function prepareFiles(options: RuntimeOptions, directory?: string): void 
  * @throws DestinationError, IntegrityError
  */
 export async function writeRuntimeFiles(image: ImageConfig, options: RuntimeOptions): Promise<void> {
-  const {
-    destination,
-    report,
-    runtimes,
-    force,
-    rootless,
-    terminal,
-    git,
-    uid,
-    gid,
-    idMappings: ids,
-  } = options;
+  const { report, runtimes, uid, gid, idMappings: ids } = options;
   if (runtimes.length === 0) return;
   const written = await writeRuntimeConfigs(runtimes, {
-    destination,
+    ...options,
     image,
-    force,
-    rootless: rootless ? { uid, gid, ids } : undefined,
-    terminal,
-    hidden: git ? ['/.git'] : [],
+    rootless: options.rootless ? { uid, gid, ids } : undefined,
+    hidden: options.git ? ['/.git'] : [],
   });
   for (const message of written.notices) report({ type: 'notice', message: printable(message) });
   for (const [index, file] of written.files.entries()) {
