@@ -32,7 +32,7 @@ export type Resumed = Extract<Survey, { kind: 'partial' }> & { readonly layers: 
 /** Adds files of no layer to a rootfs, which is in `directory`; by default it has its name. */
 export type Prepare = (directory?: string) => void;
 
-/** Said where the files are not written through libc. */
+/** The notice for a rootfs that is not written through libc. */
 function noLibc(): string {
   const procIsMissing = platform() === 'linux' && !existsSync('/proc/self/fd');
   const lost = 'libc cannot be called here: extended attributes, devices and FIFOs are left out';

@@ -67,7 +67,7 @@ export class NotFoundError extends DlrootfsError {
   };
 }
 
-/** The registry wants other credentials, or denies these. */
+/** The registry requires other credentials, or denies these. */
 export class UnauthorizedError extends DlrootfsError {
   protected static override readonly defaults: Defaults = {
     exitCode: ExitCode.unauthorized,
@@ -140,7 +140,7 @@ export class InterruptedError extends DlrootfsError {
 }
 
 /**
- * Text from outside (a server, an archive, a file name) made fit for a terminal: control characters, bidirectional
+ * Text from outside (a server, an archive, a file name) that is safe on a terminal: control characters, bidirectional
  * overrides and broken surrogates become `\xNN` or `\u{NNNN}`, and what is longer than `max` characters is cut.
  */
 export function printable(text: string, max = 400): string {

@@ -100,7 +100,7 @@ function describe(held: JsonObject): string {
   ].join(' ');
 }
 
-/** Said where the image is laid over the files of DIR. */
+/** The notice for an image that is laid over the files of DIR. */
 export function overlayNotice(held: HeldImage | undefined): string {
   if (held === 'part') return 'holds a part of this image: its files are written again, other files stay';
   if (held === 'same') return 'holds this image already: its files are written again, other files stay';
@@ -187,7 +187,7 @@ function homes(own: string | undefined): Kept[] {
 const TICK = 20;
 
 /**
- * The fingerprint of a tree that nobody else can reach yet. Returns late enough that each later change has another time than all before.
+ * The fingerprint of a tree that no other process can reach yet. Returns late enough that each later change has another time than all before.
  *
  * @returns undefined where it cannot be read, or its times are not those of this machine's clock
  */

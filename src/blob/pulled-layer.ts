@@ -136,7 +136,7 @@ export class PulledLayer {
    * Resolves when blob and tar are complete and right; the tar can be read afterwards. Only for blobs that can be read more than once, see `tar`.
    */
   async verified(): Promise<void> {
-    if (!this.#blob.keeps) throw new Error('the queue was not told to hold layers until they are checked');
+    if (!this.#blob.keeps) throw new Error('the queue does not hold layers until they are checked');
     for await (const chunk of this.tar()) void chunk;
   }
 

@@ -56,7 +56,7 @@ export function containerName(directory: string): string {
 }
 
 /**
- * `config.json` in the directory above, as runc wants it; `config` there for a directory `rootfs`, as LXC lays containers out; else
+ * `config.json` in the directory above, as runc requires; `config` there for a directory `rootfs`, as LXC lays containers out; else
  * NAME.lxc and NAME.nspawn beside NAME, so that several can be in one directory.
  */
 export function configPath(runtime: Runtime, { parent, directory }: Place): string {
@@ -117,7 +117,7 @@ export function explained<T>(action: string, work: () => T): T {
 }
 
 /**
- * Checks before a pull that nothing has the names of the configurations.
+ * Checks before a pull that no configuration exists already.
  *
  * @param other what to do where something has
  * @throws DestinationError

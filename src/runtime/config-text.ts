@@ -4,7 +4,7 @@ export function isOneLine(text: string): boolean {
   return !/[\u0000-\u0008\u000a-\u001f\u007f\u0085\u2028\u2029]/u.test(text);
 }
 
-/** Text made fit for a comment, where nobody but people reads it. */
+/** Text as a comment for people: without line breaks. */
 export function commented(text: string): string {
   return JSON.stringify(text)
     .slice(1, -1)

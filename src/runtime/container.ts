@@ -134,8 +134,8 @@ export interface Accounts {
 }
 
 /**
- * `Config.User` (`user`, `uid`, `user:group`, `uid:gid`, and mixed; empty is root) in numbers, as Docker takes it and the image
- * specification's conversion.md wants it: names are looked up in the image; a number is an id, and when passwd has it
+ * `Config.User` (`user`, `uid`, `user:group`, `uid:gid`, and mixed; empty is root) in numbers, as Docker and the image
+ * specification's conversion.md resolve it: names are looked up in the image; a number is an id, and when passwd has it
  * brings that entry's group and home. Supplementary groups are those that list the user's name, none where a group is named.
  *
  * @throws IntegrityError for a name that the image does not have

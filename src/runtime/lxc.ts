@@ -99,7 +99,7 @@ function quoted(word: string): string | undefined {
   return word.includes('"') ? undefined : `"${word}"`;
 }
 
-/** fstab(5) writes blanks as octal; LXC wants the path relative to the rootfs. */
+/** fstab(5) writes blanks as octal; LXC requires a path relative to the rootfs. */
 function mountTarget(path: string): string {
   return path
     .slice(1)

@@ -88,7 +88,7 @@ function kernelWord(word: string): string {
   );
 }
 
-/** A script for sh(1) that starts QEMU. The kernel is not in it: nobody but the user knows which. */
+/** A script for sh(1) that starts QEMU. The kernel is not in it: the user chooses it. */
 function qemuScript(disk: GuestDisk): string {
   const { program, machine, console } = QEMU[disk.architecture]!;
   const name = `./${basename(disk.file)}`.replaceAll(',', ',,');
@@ -274,7 +274,7 @@ function initScript(container: Container, isReadOnly: boolean): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** Files of /run stay; those of /tmp are nobody's. */
+/** Keeps the files of /run, but not those of /tmp. */
 const onReadOnlyRoot: readonly string[] = [
   'mount -t tmpfs -o mode=1777 tmpfs /tmp',
   'cp -a /run /tmp/.run',
@@ -307,7 +307,7 @@ export function commandLine({ args, environment }: Container): string {
   return ['exec env -i --', ...variables, ...first, ...args.map((word) => shellWord(word))].join(' ');
 }
 
-/** By the first of three programs that can do it: that of util-linux, of coreutils, and su, which wants a name. */
+/** Uses the first of three programs that works: setpriv of util-linux, chroot of coreutils, or su, which needs a name. */
 function asUser({ user }: Container): string[] {
   const { uid, gid, groups, name } = user;
   const list = groups.join(',');

@@ -68,7 +68,7 @@ const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
 const MFD_NOEXEC_SEAL = 8;
 const F_ADD_SEALS = 1033;
-/** F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE: nobody changes the file any more. */
+/** F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE: the file can no longer be changed. */
 const ALL_SEALS = 1 | 2 | 4 | 8;
 const PROT_READ_EXEC = 1 | 4;
 const MAP_SHARED = 1;

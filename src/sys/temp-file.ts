@@ -45,7 +45,7 @@ export function randomName(prefix: string): string {
  * replaced, not followed.
  *
  * @param options.mode less the umask; 0o666 by default
- * @param options.replace whether it replaces what has the name (default); if not, EEXIST is thrown
+ * @param options.replace whether it replaces a file of that name (default); if not, EEXIST is thrown
  * @param options.workDirectory where the incomplete file is, on the same file system; by default that of the path
  * @throws what the system says; nothing is left then
  */

@@ -66,7 +66,7 @@ export function accessListBytes(text: string, find: FindId): Buffer | undefined 
     parts.push(part);
   }
   if (parts.length === 0) return undefined;
-  // The kernel wants them in this order.
+  // The kernel requires this order.
   parts.sort((one, other) => one.tag - other.tag || one.id - other.id);
   const bytes = Buffer.alloc(HEAD_SIZE + PART_SIZE * parts.length);
   bytes.writeUInt32LE(VERSION, 0);

@@ -17,7 +17,7 @@ import { oldSparseMap, paxSparseMap, type SparseMap } from './sparse.ts';
 export const maxMetaSize = 1 << 20;
 
 /**
- * What the sequence wants next: another block, `size` bytes of a meta header's body, that `size` bytes and their padding be passed
+ * What the sequence needs next: another block, `size` bytes of a meta header's body, that `size` bytes and their padding be passed
  * over, or nothing: `entry` is complete and `size` bytes of its data follow, or the end mark was reached.
  */
 export type Step = 'block' | 'body' | 'skip' | 'entry' | 'end';
@@ -302,7 +302,7 @@ function ownXattrs(pax: PaxRecords | undefined): Entry['xattrs'] {
   return pax?.xattrs === undefined ? undefined : new PaxGlobals().withXattrs(pax.xattrs);
 }
 
-/** 0 to 2^32 − 1. Small negative numbers (−2 is nobody of old) become what the kernel makes of them, as with Go's readers. */
+/** 0 to 2^32 − 1. A small negative number (−2 was the user nobody) becomes the kernel's unsigned one, as in Go's readers. */
 function owner(id: number, name: string): number {
   if (id >= 0 && id <= 0xffff_ffff) return id;
   if (id < 0 && id >= -0x8000_0000) return id + 0x1_0000_0000;

@@ -20,7 +20,7 @@ export interface Header {
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
-  /** May be negative, and means nothing for links, directories and devices. */
+  /** May be negative; ignored for links, directories and devices. */
   readonly size: number;
   /** Seconds since 1970. */
   readonly mtime: number;
