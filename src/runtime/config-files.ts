@@ -131,13 +131,10 @@ export function refuseExisting(files: readonly string[], other = OWN_DIRECTORY):
 
 function existing(files: readonly string[], hint: string): DestinationError {
   const names = files.map((file) => printable(file)).join(' and ');
-  return new DestinationError(
-    `cannot write ${names}: ${files.length === 1 ? 'it exists' : 'they exist'} already`,
-    {
-      code: 'FILE_EXISTS',
-      hint,
-    },
-  );
+  return new DestinationError(`cannot write ${names}: a file of that name exists already`, {
+    code: 'FILE_EXISTS',
+    hint,
+  });
 }
 
 /**

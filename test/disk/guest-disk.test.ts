@@ -54,7 +54,7 @@ test('files that are there are not replaced but with --force', { skip: needs }, 
   assert.equal(refused.exitCode, 7, refused.stderr);
   assert.match(
     refused.stderr,
-    /^error: cannot write \S+x\.qemu\.sh: it exists already\nhint: choose another name with -o, or replace it with --force\n/m,
+    /^error: cannot write \S+x\.qemu\.sh: a file of that name exists already\nhint: choose another name with -o, or replace it with --force\n/m,
   );
   assert.deepEqual(setting.registry.requests, []);
   assert.deepEqual(setting.names, ['x.qemu.sh']);

@@ -58,7 +58,7 @@ test('two rootfs in one directory: each has its own configuration of LXC, and ru
   assert.equal(second.exitCode, 7);
   assert.match(
     second.stderr,
-    /config\.json: it exists already\nhint: .*-d NAME\/rootfs, or replace it with --force\n$/,
+    /config\.json: a file of that name exists already\nhint: .*-d NAME\/rootfs, or replace it with --force\n$/,
   );
   assert.ok(!existsSync(scratch.join('d')));
 });
