@@ -265,7 +265,8 @@ function writeByJobs(
 }
 
 function closeWritten(filesystem: Filesystem, file: number, { path }: Place): void {
-  granted(filesystem.closeFile(file), `write ${displayPath(path)}`);
+  const closed = filesystem.closeFile(file);
+  if (closed < 0) throw new SyscallError(closed, `write ${displayPath(path)}`);
 }
 
 /** Writes the content of a file entry, holes as holes, into the new and empty `file`; also to `run.contents`. */

@@ -191,7 +191,7 @@ function withDirectory(
 ): boolean {
   const handle = retryUnlocked(run, parent, () => run.filesystem.openDirectory(parent, name));
   if (handle === -ENOTDIR || handle === -ELOOP || handle === -ENOENT) return false;
-  granted(handle, `open the directory ${displayPath(path)}`);
+  if (handle < 0) throw new SyscallError(handle, `open the directory ${displayPath(path)}`);
   const directory = { path, handle };
   try {
     use(directory);
