@@ -62,17 +62,16 @@ It needs no daemon, and another program only for
 .BR \\-g
 (git) and disk images. Digests verify every layer. No image can write outside the directory.
 .PP
-A new or empty directory appears complete or not at all. In a directory with other files the image is added, and these files stay: those of an older
-image too, where
+A new or empty directory appears complete or not at all. In a directory with other files, those of the image are added and the others stay.
+A directory that holds another image is refused:
 .B \\-\\-merge
-allows to unpack over it.
+unpacks over it, and files of the older image stay;
 .B \\-\\-replace
-makes the directory exactly the image instead, and removes any other file in it (REFRESH).
-The image\\(aqs JSON is in the file
+makes it exactly the image and removes any other file (see REFRESH). The file
 .I json
-of the directory
-.RB ( \\-\\-no\\-json :
-none).
+in it has the image\\(aqs JSON, unless
+.B \\-\\-no\\-json
+is given.
 .PP
 Standard output has the lines of the original program of 2014; everything else goes to standard error.`;
 
