@@ -228,7 +228,9 @@ class Restoration {
   #findUsable({ parent, name }: Place, inode: Inode): FileStat | undefined {
     const stat = this.#run.filesystem.stat(parent, name);
     if (typeof stat === 'number' || stat.type !== inode.type) return undefined;
-    if (stat.type === 'file' || stat.type === 'fifo') return stat;
+    if (stat.type === 'file') return stat;
+    // One that another name has taken is made again: it has no content to copy.
+    if (stat.type === 'fifo') return this.#taken.has(stat.identity) ? undefined : stat;
     if (stat.type !== 'symlink') return undefined;
     const isRight = inode.timeless === true || this.#run.filesystem.readLink(parent, name) === inode.linkPath;
     return isRight ? stat : undefined;

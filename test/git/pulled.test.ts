@@ -200,6 +200,10 @@ const item: fc.Arbitrary<Item> = fc.oneof(
 );
 const image = fc.array(fc.array(item, { minLength: 1, maxLength: 8 }), { minLength: 2, maxLength: 4 });
 
+test('a FIFO of two names that a layer makes two FIFOs', needsRoot, async (t) => {
+  await everyBranchIsItsLayer(scratch(t), [[fifo('a'), hardlink('b', 'a')], [fifo('b')]]);
+});
+
 test('the same for images of any layers', needsRoot, async (t) => {
   await fc.assert(
     fc.asyncProperty(image, async (layers) => {
