@@ -232,6 +232,12 @@ export class Inode {
     this.#set(HAS_ID, id !== undefined);
   }
 
+  /** Takes the id from its `ID_SIZE` bytes at `start`. */
+  setId(bytes: Buffer, start: number): void {
+    bytes.copy(this.#block.bytes, this.#at + ID_AT, start, start + ID_SIZE);
+    this.#set(HAS_ID, true);
+  }
+
   get hasId(): boolean {
     return this.#has(HAS_ID);
   }

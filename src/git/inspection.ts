@@ -8,7 +8,7 @@ import { type ObjectID, isHoldable, treeFile } from './trees.ts';
 import type { Repository } from './repository.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 import { RootfsState } from './rootfs-state.ts';
-import { join } from '../rootfs/directories.ts';
+import { join, nameOf, parentPath } from '../rootfs/directories.ts';
 import type { ByteName, Directory, FileStat } from '../rootfs/filesystem.ts';
 import { systemAttribute } from '../rootfs/metadata.ts';
 import type { Written } from '../tar/mtree.ts';
@@ -142,7 +142,7 @@ class Inspector {
 
   async #look(path: string, name: ByteName, inode: Inode | undefined): Promise<FileType | undefined> {
     const { filesystem } = this.#files;
-    const parent = this.#files.directory(path.slice(0, Math.max(0, path.length - name.length - 1)));
+    const parent = this.#files.directory(parentPath(path));
     const stat = parent && filesystem.stat(parent, name);
     if (!parent || !stat || typeof stat === 'number') return undefined;
     const { type } = stat;
@@ -180,8 +180,8 @@ class Inspector {
   async #hasContent(path: string, id: ObjectID, { type, size }: FileStat): Promise<boolean> {
     const hash = createHash('sha1');
     if (type === 'symlink') {
-      const parent = this.#files.directory(path.slice(0, Math.max(0, path.lastIndexOf('/'))));
-      const target = parent && this.#files.filesystem.readLink(parent, path.slice(path.lastIndexOf('/') + 1));
+      const parent = this.#files.directory(parentPath(path));
+      const target = parent && this.#files.filesystem.readLink(parent, nameOf(path));
       if (typeof target !== 'string') return false;
       return hash.update(`blob ${target.length}\0`).update(target, 'latin1').digest('hex') === id;
     }

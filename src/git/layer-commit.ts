@@ -169,8 +169,7 @@ export class BlobNames {
       const count = Math.min(ids.length / ID_SIZE, this.#waiting.length - this.#named);
       const bytes = Buffer.from(ids.buffer, ids.byteOffset, ids.length);
       for (let number = 0; number < count; number += 1) {
-        const id = bytes.toString('hex', number * ID_SIZE, (number + 1) * ID_SIZE);
-        this.#state.get(this.#waiting[this.#named + number]!).id = id as ObjectID;
+        this.#state.get(this.#waiting[this.#named + number]!).setId(bytes, number * ID_SIZE);
       }
       this.#named += count;
       if (count * ID_SIZE < ids.length) this.#ids.push(ids.subarray(count * ID_SIZE));
