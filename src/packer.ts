@@ -25,8 +25,8 @@ export class Packer {
   readonly ring: SharedArrayBuffer = createRing();
   /** Fulfilled when git sees all blobs, which takes `Rootfs.close`; rejected with a GitError. */
   readonly finished: Promise<void>;
-  readonly #thread: Worker;
   readonly #ringEnd = new RingWriter(this.ring);
+  readonly #exit = Promise.withResolvers<void>();
 
   /**
    * @param directory `objects/pack` of the repository
@@ -34,9 +34,9 @@ export class Packer {
    */
   constructor(directory: string, take: (ids: Uint8Array) => void) {
     const data: PackerData = { ring: this.ring, directory };
-    this.#thread = spawnPacker({ workerData: data, name: 'packer', resourceLimits });
+    const thread: Worker = spawnPacker({ workerData: data, name: 'packer', resourceLimits });
     this.finished = new Promise((resolve, reject) => {
-      this.#thread.on('message', (message: PackerMessage) => {
+      thread.on('message', (message: PackerMessage) => {
         if (message === 'done') resolve();
         else if ('ids' in message) take(message.ids);
         else reject(new GitError(message.failure.message, message.failure));
@@ -45,8 +45,11 @@ export class Packer {
         reject(new GitError(`the thread that packs for git ${what}`, { code: 'THREAD_DIED', cause }));
         this.#ringEnd.fail();
       };
-      this.#thread.on('error', (error) => die(`has died: ${error.message}`, error));
-      this.#thread.on('exit', (code) => die(`ended with code ${code}`));
+      thread.on('error', (error) => die(`has died: ${error.message}`, error));
+      thread.on('exit', (code) => {
+        die(`ended with code ${code}`);
+        this.#exit.resolve();
+      });
     });
     // An error reaches the caller that awaits it; when the pull fails first, no caller does.
     this.finished.catch(() => undefined);
@@ -61,9 +64,10 @@ export class Packer {
     );
   }
 
-  /** Stops the thread at once. Writers of the ring get an error. */
+  /** Stops the thread, and waits for its end. Writers of the ring get an error. */
   async discard(): Promise<void> {
-    this.#ringEnd.fail();
-    await this.#thread.terminate();
+    // Not by `terminate`: a thread that is loading a native library then takes the process with it.
+    this.#ringEnd.abort();
+    await this.#exit.promise;
   }
 }

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { GitError } from '../src/errors.ts';
 import { Packer } from '../src/packer.ts';
 import { ContentWriter } from '../src/rootfs/contents.ts';
@@ -38,6 +39,18 @@ test('what fails in it is what stopped the one who writes', async () => {
   assert.ok(said(await packer.explainFailure(new Error('refused'))));
   await assert.rejects(packer.finished, said);
   await packer.discard();
+});
+
+test('stopped at any moment, it ends by itself: terminate() while it loads a native library ends the process', async () => {
+  using scratch = new Scratch();
+  mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
+  for (const delay of [0, 20, 40, 60, 80]) {
+    const packer = new Packer(scratch.path, () => undefined);
+    new ContentWriter(packer.ring).write(Buffer.alloc(300_000));
+    await sleep(delay);
+    await packer.discard();
+    await assert.rejects(packer.finished, /ended with code 0/);
+  }
 });
 
 test('stopped, it lets go of the one who writes', async () => {
