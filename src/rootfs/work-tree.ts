@@ -342,21 +342,11 @@ class Restoration {
   #applyMetadata(place: Place, inode: Inode, stat = this.#stat(place)): void {
     const run = this.#run;
     // Field by field: an inode may read them from elsewhere.
-    const entry: Entry = {
-      type: inode.type,
-      path: place.path,
-      linkPath: inode.linkPath as BytePath,
-      mode: inode.mode,
-      uid: inode.uid,
-      gid: inode.gid,
-      size: inode.size,
-      mtimeSeconds: inode.mtimeSeconds,
-      mtimeNanoseconds: inode.mtimeNanoseconds,
-      deviceMajor: inode.deviceMajor,
-      deviceMinor: inode.deviceMinor,
-      xattrs: inode.xattrs,
-      sparse: undefined,
-    };
+    const { type, mode, uid, gid, size, xattrs, linkPath } = inode;
+    const { mtimeSeconds, mtimeNanoseconds, deviceMajor, deviceMinor } = inode;
+    const what = { type, path: place.path, linkPath: linkPath as BytePath, mode, uid, gid, size, xattrs };
+    const times = { mtimeSeconds, mtimeNanoseconds };
+    const entry: Entry = { ...what, ...times, deviceMajor, deviceMinor, sparse: undefined };
     const ownerIsRight = restoreOwner(run, place, entry, stat);
     for (const name of this.#attributes)
       if (inode.xattrs?.has(name) !== true) run.filesystem.removeXattr(place, name);
