@@ -308,8 +308,7 @@ export interface CommandDescription {
   readonly options: readonly Option[];
 }
 
-/** `pull` runs without a command word; every other name wins over an image of that name. */
-export const commands: Readonly<Record<string, CommandDescription>> = {
+const table = {
   pull: {
     synopsis: 'IMAGE[:TAG|@DIGEST]',
     summary: 'turn an image into a root file system',
@@ -383,4 +382,9 @@ export const commands: Readonly<Record<string, CommandDescription>> = {
     options: [...other, ...wholeHelp],
   },
   version: { synopsis: 'version', summary: 'print the version', options: other },
-};
+} satisfies Readonly<Record<string, CommandDescription>>;
+
+export type CommandName = keyof typeof table;
+
+/** `pull` runs without a command word; every other name wins over an image of that name. */
+export const commands: Readonly<Record<string, CommandDescription>> = table;

@@ -11,7 +11,7 @@ import { messageReport, textReport } from '../report/text.ts';
 import { runtimes } from '../runtime/config-files.ts';
 import { osPath } from '../sys/os-path.ts';
 import { version } from '../version.ts';
-import type { FlagValues } from './commands.ts';
+import type { CommandName, FlagValues } from './commands.ts';
 import { type Invocation, parseArguments } from './program.ts';
 
 /** The parts of the process that a command may use. */
@@ -58,17 +58,19 @@ async function runInvocation(invocation: Invocation, context: CliContext): Promi
     throw new DestinationError('the working directory does not exist any more', {
       hint: 'cd to another directory',
     });
-  const others: Readonly<Record<string, Run>> = {
-    cache: runCache,
-    cat: runCat,
-    checkout: runCheckout,
-    diff: runComparison,
-    inspect: runInspect,
-    tags: runTags,
-    verify: runComparison,
-  };
-  return await (others[command] ?? runPull)(invocation, context);
+  return await RUNS[command](invocation, context);
 }
+
+const RUNS: Readonly<Record<Exclude<CommandName, 'version' | 'help' | 'completion'>, Run>> = {
+  pull: runPull,
+  cache: runCache,
+  cat: runCat,
+  checkout: runCheckout,
+  diff: runComparison,
+  inspect: runInspect,
+  tags: runTags,
+  verify: runComparison,
+};
 
 /** `dlrootfs IMAGE`. */
 async function runPull(invocation: Invocation, context: CliContext): Promise<void> {

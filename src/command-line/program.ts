@@ -1,11 +1,11 @@
 import { Command, CommanderError, type Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import { type Source, parseSource } from '../layout/local-source.ts';
-import { type FlagValues, commands, optionNamed, parseBoolean } from './commands.ts';
+import { type CommandName, type FlagValues, commands, optionNamed, parseBoolean } from './commands.ts';
 import { foreignCommand, foreignFlag, wordBehindImage } from './other-tools.ts';
 
 export interface Invocation {
-  readonly command: string;
+  readonly command: CommandName;
   /** The words after the command word; for `pull` the image. */
   readonly words: readonly string[];
   readonly values: FlagValues;
@@ -36,8 +36,8 @@ export function parseArguments(argv: readonly string[]): Invocation {
   const { flags, words } = splitArguments(argv);
   const first = words[0];
   const isCommand = first !== undefined && first !== 'pull' && Object.hasOwn(commands, first);
-  const command = isCommand ? first : 'pull';
-  for (const asked of ['help', 'version']) {
+  const command = isCommand ? (first as CommandName) : 'pull';
+  for (const asked of ['help', 'version'] as const) {
     if (!flags.some(({ name, value }) => name === asked && value !== false)) continue;
     const topic = asked === 'help' && isCommand ? [command] : [];
     const all = flags.some(({ name, value }) => name === 'all' && value !== false);

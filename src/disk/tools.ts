@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
 import path from 'node:path';
 import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { DestinationError, printable } from '../errors.ts';
 import { explainOsError } from '../sys/os-error.ts';
+import { findProgram } from '../sys/os-path.ts';
 import type { DiskFormat } from './format.ts';
 
 /** Where Debian has the programs, which a plain user's PATH does not name. */
@@ -55,7 +55,7 @@ export async function findDiskTool(
   signal: AbortSignal,
 ): Promise<DiskTool> {
   const { program, versionFlag, oldest, packages } = tools[format];
-  const binary = whereIs(program, environment);
+  const binary = findProgram(program, [...(environment['PATH'] ?? '').split(':'), ...MORE_DIRECTORIES]);
   if (binary === undefined) {
     throw new DestinationError(`cannot write ${format}: ${program} was not found`, {
       code: 'TOOL_MISSING',
@@ -80,22 +80,6 @@ export async function findDiskTool(
 /** Another program of the same package. */
 export function besideTool({ binary }: DiskTool, program: string): DiskTool {
   return { program, binary: path.join(path.dirname(binary), program) };
-}
-
-function whereIs(program: string, environment: Environment): string | undefined {
-  const directories = [...(environment['PATH'] ?? '').split(':'), ...MORE_DIRECTORIES];
-  // A relative entry of PATH would be a directory that the user happens to be in.
-  const candidates = directories
-    .filter((directory) => path.isAbsolute(directory))
-    .map((directory) => path.join(directory, program));
-  return candidates.find((file) => {
-    try {
-      accessSync(file, constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
 }
 
 export interface ToolRun {

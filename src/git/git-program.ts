@@ -1,5 +1,4 @@
 import { spawn } from 'node:child_process';
-import { accessSync, constants as fsConstants, statSync } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
 import { geteuid, umask } from 'node:process';
@@ -8,6 +7,7 @@ import { type SimpleGit, simpleGit } from 'simple-git';
 import { GitError, printable } from '../errors.ts';
 import { asGitError, damaged } from './git-error.ts';
 import { SyscallError } from '../sys/os-error.ts';
+import { findProgram } from '../sys/os-path.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -34,7 +34,7 @@ export interface GitProgram {
  */
 export async function findGit(environment: Environment): Promise<GitProgram> {
   refuseUmask();
-  const binary = whereIs('git', absolutePath(environment));
+  const binary = findProgram('git', pathOf(environment));
   if (binary === undefined) {
     throw new GitError('git was not found, and -g needs it', {
       code: 'GIT_MISSING',
@@ -228,7 +228,7 @@ class ByteReader {
 /** All that git's process sees of ours. */
 function variablesOf(environment: Environment, gitDirectory?: string): Record<string, string> {
   return {
-    PATH: absolutePath(environment),
+    PATH: pathOf(environment).join(path.delimiter),
     LC_ALL: 'C',
     HOME: '/dev/null',
     XDG_CONFIG_HOME: '/dev/null',
@@ -248,22 +248,8 @@ function variablesOf(environment: Environment, gitDirectory?: string): Record<st
 /** For one allocation of git's: an object that is larger is streamed, or is an attack. */
 const LARGEST_ALLOCATION = '1g';
 
-/** PATH without what depends on the directory we are in, which an image may have filled. */
-function absolutePath(environment: Environment): string {
+/** The directories of PATH, without what depends on the working directory, which an image may have filled. */
+function pathOf(environment: Environment): string[] {
   const directories = (environment['PATH'] ?? defaultPath).split(path.delimiter);
-  return directories.filter((directory) => path.isAbsolute(directory)).join(path.delimiter);
-}
-
-function whereIs(name: string, directories: string): string | undefined {
-  return directories
-    .split(path.delimiter)
-    .map((directory) => path.join(directory, name))
-    .find((candidate) => {
-      try {
-        accessSync(candidate, fsConstants.X_OK);
-        return statSync(candidate).isFile();
-      } catch {
-        return false;
-      }
-    });
+  return directories.filter((directory) => path.isAbsolute(directory));
 }

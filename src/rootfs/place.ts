@@ -19,7 +19,6 @@ import {
   type Special,
   granted,
   impossible,
-  isSpecial,
 } from './filesystem.ts';
 import {
   applyMetadata,
@@ -72,7 +71,7 @@ export function placeEntry(run: Run, content: Content, entry: Entry, normalPath:
       target = placeHardLink(run, entry, place);
       break;
     default:
-      if (isSpecial(entry)) placeSpecial(run, entry, place);
+      placeSpecial(run, { ...entry, type: entry.type }, place);
   }
   if (target !== path) run.changes?.written(path, entry, target);
   markWritten(run, place, isNew);

@@ -352,10 +352,10 @@ class Restoration {
       if (inode.xattrs?.has(name) !== true) run.filesystem.removeXattr(place, name);
     const ownMode = restoreXattrs(run, place, entry);
     if (inode.type !== 'symlink') {
-      const mode = permittedMode(run, ownMode, ownerIsRight);
+      const permitted = permittedMode(run, ownMode, ownerIsRight);
       const doubtful = stat.uid !== inode.uid || stat.gid !== inode.gid || inode.xattrs !== undefined;
-      if (mode !== stat.mode || doubtful)
-        granted(run.filesystem.setMode(place, mode), `set the mode of ${displayPath(place.path)}`);
+      if (permitted !== stat.mode || doubtful)
+        granted(run.filesystem.setMode(place, permitted), `set the mode of ${displayPath(place.path)}`);
     }
     const timeIsRight =
       stat.mtimeSeconds === inode.mtimeSeconds && stat.mtimeNanoseconds === inode.mtimeNanoseconds;

@@ -60,10 +60,12 @@ export function containerName(directory: string): string {
  * NAME.lxc and NAME.nspawn beside NAME, so that several can be in one directory.
  */
 export function configPath(runtime: Runtime, { parent, directory }: Place): string {
-  if (runtime === 'runc') return path.join(parent, 'config.json');
-  if (runtime === 'lxc' && path.basename(directory) === 'rootfs') return path.join(parent, 'config');
-  if (runtime === 'lxc') return path.join(parent, `${machineName(directory)}.lxc`);
-  return path.join(parent, `${machineName(directory)}.nspawn`);
+  const names: Readonly<Record<Runtime, string>> = {
+    runc: 'config.json',
+    lxc: path.basename(directory) === 'rootfs' ? 'config' : `${machineName(directory)}.lxc`,
+    nspawn: `${machineName(directory)}.nspawn`,
+  };
+  return path.join(parent, names[runtime]);
 }
 
 /** systemd-nspawn makes the machine's name of the directory's, and leaves out what no hostname has. */
@@ -83,20 +85,26 @@ export function startCommand(
   boots: boolean,
   hidden: readonly string[] = [],
 ): string {
-  const { directory, parent, name } = place;
-  if (runtime === 'runc') return `runc run -b ${shellWord(parent)} ${name}`;
-  if (runtime === 'nspawn') {
-    const known = parent === '/var/lib/machines';
-    const machine = known ? `-M ${machineName(directory)}` : `-D ${shellWord(directory)}`;
-    // systemd.nspawn(5): a file beside the machine is not trusted with Inaccessible=.
-    return ['systemd-nspawn', ...hidden.map((inside) => `--inaccessible=${shellWord(inside)}`), machine].join(
-      ' ',
-    );
-  }
-  const known = directory === `/var/lib/lxc/${name}/rootfs`;
-  const start = `${boots ? 'lxc-start' : 'lxc-execute'} -n ${name}`;
-  return known ? start : `${start} -f ${shellWord(configPath('lxc', place))}`;
+  return START[runtime](place, boots, hidden);
 }
+
+const START: Readonly<Record<Runtime, (place: Place, boots: boolean, hidden: readonly string[]) => string>> =
+  {
+    runc: ({ parent, name }) => `runc run -b ${shellWord(parent)} ${name}`,
+    lxc: (place, boots) => {
+      const { directory, name } = place;
+      const known = directory === `/var/lib/lxc/${name}/rootfs`;
+      const start = `${boots ? 'lxc-start' : 'lxc-execute'} -n ${name}`;
+      return known ? start : `${start} -f ${shellWord(configPath('lxc', place))}`;
+    },
+    nspawn: ({ directory, parent }, _boots, hidden) => {
+      const known = parent === '/var/lib/machines';
+      const machine = known ? `-M ${machineName(directory)}` : `-D ${shellWord(directory)}`;
+      // systemd.nspawn(5): a file beside the machine is not trusted with Inaccessible=.
+      const inaccessible = hidden.map((inside) => `--inaccessible=${shellWord(inside)}`);
+      return ['systemd-nspawn', ...inaccessible, machine].join(' ');
+    },
+  };
 
 const OWN_DIRECTORY =
   'give each container a directory of its own, as in -d NAME/rootfs, or replace it with --force';

@@ -141,9 +141,12 @@ function configFor(
   place: Place,
   { image, rootless, terminal }: RuntimeRequest,
 ): RuntimeConfig {
-  if (runtime === 'runc') return runcConfig(container, image, rootInBundle(place), { rootless, terminal });
-  if (runtime === 'nspawn') return nspawnConfig(container);
-  return lxcConfig(container, { includes: lxcIncludes.filter((path) => existsSync(path)) });
+  const configs: Readonly<Record<Runtime, () => RuntimeConfig>> = {
+    runc: () => runcConfig(container, image, rootInBundle(place), { rootless, terminal }),
+    lxc: () => lxcConfig(container, { includes: lxcIncludes.filter((path) => existsSync(path)) }),
+    nspawn: () => nspawnConfig(container),
+  };
+  return configs[runtime]();
 }
 
 function inspectRootfs({ image, hidden = [] }: RuntimeRequest, place: Place): Container {

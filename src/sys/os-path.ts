@@ -1,5 +1,14 @@
 import { isUtf8 } from 'node:buffer';
-import { mkdirSync, openSync, readFileSync, realpathSync, type Stats } from 'node:fs';
+import {
+  accessSync,
+  constants,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+  type Stats,
+} from 'node:fs';
 import { lstat, readlink, realpath } from 'node:fs/promises';
 import { platform } from 'node:os';
 import path from 'node:path';
@@ -47,6 +56,24 @@ export function osPath(text: string): string | Buffer {
 export function absolutePath(name: string): string {
   if (path.isAbsolute(name)) return path.normalize(name);
   return path.join(pathText(realpathSync.native('.', { encoding: 'buffer' })), name);
+}
+
+/**
+ * The first executable file of this name in the directories of a PATH. Relative ones are left out: they depend on the working directory,
+ * which an image may have filled.
+ */
+export function findProgram(name: string, directories: readonly string[]): string | undefined {
+  const candidates = directories.filter((directory) => path.isAbsolute(directory));
+  return candidates
+    .map((directory) => path.join(directory, name))
+    .find((file) => {
+      try {
+        accessSync(file, constants.X_OK);
+        return statSync(file).isFile();
+      } catch {
+        return false;
+      }
+    });
 }
 
 /**
