@@ -14,7 +14,7 @@ export interface CacheAddition {
   /** The manifest's. */
   readonly digest: string;
   readonly layers: number;
-  /** Compressed layers: `cache` was there before. */
+  /** Compressed layers: those under `cache` existed before. */
   readonly sizes: BytesBySource;
 }
 

@@ -17,17 +17,17 @@ import { systemCalls } from './sys/system-calls.ts';
 const STEP = 256 * 1024;
 /** The least room for a step, in bytes: many short steps cost more. */
 const LEAST_STEP = 64 * 1024;
-/** While the reader has so many bytes before it, jobs come first. */
+/** While the reader has at least this many bytes to read, jobs come first. */
 const AHEAD = 1024 * 1024;
-/** Jobs at once, before it is looked again what is more urgent. */
+/** Jobs at once, before the thread checks again for more urgent work. */
 const JOBS = 16;
-/** So many bytes may wait for the other thread to have time for the digest, before this one takes them in. */
+/** This many bytes may wait for the other thread to hash them. Beyond it, this thread hashes them. */
 const MOST_UNHASHED = 1024 * 1024;
 const MOST_INPUT = 1024 * 1024;
-/** So many bytes further, free memory is given back: without that, what is received leaves 8 MiB and more behind. */
+/** Free memory is returned to the system after this many bytes. Otherwise 8 MiB or more of it stay allocated. */
 const RELEASE_EVERY = 32 * 1024 * 1024;
 
-/** One after another, decodes blobs into the ring; in between it does the jobs of FileJobs. */
+/** Decodes blobs into the ring, one after another; in between it does the jobs of FileJobs. */
 class Pipeline {
   readonly #input: RingReader;
   readonly #output: RingWriter;
@@ -110,7 +110,7 @@ class Pipeline {
     return hexDigest === undefined ? 'left' : { tar: { size, hexDigest } };
   }
 
-  /** Takes bytes into the digest until at most `rest` are left, or the other thread is at it; returns whether any were. */
+  /** Takes bytes into the digest until at most `rest` are left, or the other thread is computing it. Returns whether it took any. */
   #hash(rest: number): boolean {
     let any = false;
     for (;;) {
@@ -161,7 +161,7 @@ class Pipeline {
   }
 }
 
-// What runs in a thread of its own while large layers are unpacked.
+// Entry point of the decoder thread, which runs while large layers are unpacked.
 const port = parentPort!;
 const pipeline = new Pipeline(workerData as DecoderData);
 port.on('message', (order: DecoderOrder) => {

@@ -30,7 +30,7 @@ export type DecoderOrder =
 
 export type DecoderAnswer =
   | { readonly tar: RemoteTar }
-  /** The tar is not wanted any more, or the blob is not there to its end. */
+  /** The tar is no longer wanted, or the blob is incomplete. */
   | 'left'
   | { readonly malformed: string }
   | { readonly failure: Failure };
@@ -94,7 +94,7 @@ export class Decoder implements RemoteDecoder {
       await this.#feed(blob);
     } catch (error) {
       this.#writer.abort();
-      // Why the blob ends counts.
+      // The reason why the blob ended is the one to report.
       await answer.catch(() => undefined);
       throw error;
     }

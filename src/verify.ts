@@ -123,7 +123,7 @@ const none: PartOptions = { paths: [], excludes: [] };
 /** The largest `json` that is read. */
 const MAX_JSON_BYTES = 4 * 1024 * 1024;
 
-/** Of a file that has several names in the image: those of each file that is there for it. */
+/** For a file with several names in the image: the paths of each existing copy of it. */
 type Copies = Map<DiskEntry['inode'], BytePath[]>;
 
 /** A path for each of many inodes, which takes no room on JavaScript's heap: there may be a million. */

@@ -50,6 +50,7 @@ export class Download {
   #failures = 0;
   /** A helper failed, and no piece was completed since: others would fail too. */
   #failing = false;
+  /** Ends all connections for good: only for errors after which `#receive` does not retry. */
   readonly #abort = new AbortController();
   readonly #signal: AbortSignal;
   #unnoted = 0;
@@ -103,11 +104,13 @@ export class Download {
       await (this.#pieces && !this.#refused ? this.#receivePieces(this.#pieces) : this.#receiveRest());
     } catch (error) {
       this.#settle();
+      // Retries only a BrokenTransferError, which only `#receiveRest` throws. `#connection` has its own retries and then throws a
+      // NetworkError. So `#abort`, which cannot be undone, is never in effect when this retries.
       await this.#budget.again(error, this.#received);
     }
   }
 
-  /** How many bytes are there. */
+  /** How many bytes were received. */
   get #received(): number {
     return this.#pieces && !this.#refused ? this.#pieces.received : this.#buffer.received;
   }
@@ -334,7 +337,7 @@ export class Download {
     this.#hashing.catch((error: unknown) => this.#buffer.fail(error));
   }
 
-  /** Reads back what went to the file without passing by here, up to the front. */
+  /** Reads back bytes that were written to the file but not hashed, up to the front. */
   async #hashFront(): Promise<void> {
     this.#readBack ??= new Uint8Array(READ_BACK);
     while (this.#hash.bytes < this.#buffer.received) {
@@ -346,8 +349,8 @@ export class Download {
 }
 
 /**
- * Size of the blob in bytes, as an answer says. A manifest is right about it; what a registry of version 1 says of it is not. `known`:
- * what was said so far.
+ * Size of the blob in bytes. The manifest's size is correct; a size from a registry v1 may be wrong. `known`: the size in earlier
+ * answers.
  */
 function sizeBy({ size }: BlobResponse, layer: Layer, known: number | undefined): number | undefined {
   if (size === undefined || known === undefined || size === known) return size ?? known;

@@ -19,8 +19,8 @@ export interface FetchOptions {
   readonly signal: AbortSignal;
   readonly report: Report;
   /**
-   * No layer is handed out before the blobs of all are complete and right, and each can be read again: for a DIR that holds files, which stays
-   * as it is when a download fails.
+   * Hands out no layer until every blob is verified. Used when DIR holds files: they stay unchanged when a download fails. Each blob can be
+   * read again.
    */
   readonly hold?: boolean | undefined;
   /** A blob was corrupt in an earlier attempt: cached blobs are checked before they are read. */
@@ -147,7 +147,7 @@ export class LayerBlob {
     for (const index of this.#indexes) report({ type: 'layer-fetched', index });
   }
 
-  /** Finds the blob in the store, or claims a file there for its download; where the store keeps nothing, neither. */
+  /** Finds the blob in the store, or claims a file in it for the download. Does neither where the store keeps nothing. */
   async #findOrClaim(): Promise<void> {
     const { store, scheduler, signal, report } = this.#context;
     const { digest, size } = this.#layer;
@@ -157,7 +157,7 @@ export class LayerBlob {
       report({ type: 'notice', message });
       scheduler.settle(this.#rank);
     };
-    // A second time where the blob of another run was corrupt, and was removed.
+    // The second attempt is for a corrupt blob of another run, which was removed.
     for (let attempts = 0; attempts < 2; attempts += 1) {
       this.#cached = await this.#fromStore(digest);
       if (this.#cached) return;

@@ -18,9 +18,9 @@ interface Shared {
 }
 
 /**
- * Assigns connections to blobs; p-limit bounds their number. Layers are unpacked in the order of the image, so a free connection goes to the
- * first blob that can use it: the sooner the first layers arrive, the more of their unpacking overlaps with the other downloads. While the
- * pace of half as many big blobs as there are connections is unknown, further big blobs wait. The rank of a blob is its place in the image, from 0.
+ * Assigns connections to blobs; p-limit bounds their number. Layers are unpacked in the order of the image, so a free connection goes to
+ * the first blob that can use it. Then more of the unpacking overlaps with later downloads. The pace of each big blob is measured first. At
+ * most half as many blobs as connections are measured at once; further big blobs wait. A blob's rank is its place in the image, from 0.
  */
 export class Scheduler {
   readonly #limit: LimitFunction;
@@ -113,8 +113,8 @@ const WINDOW = 250;
 const STARVING = 0.3;
 
 /**
- * How long the event loop was idle so far, in milliseconds. Waits are measured in idle time: while the thread is busy, for example with other
- * connections, the network is not the bottleneck.
+ * How long the event loop was idle so far, in milliseconds. Waits are measured in idle time. While the thread is busy with other work, the
+ * network is not the bottleneck.
  */
 export function idleTime(): number {
   return performance.eventLoopUtilization().idle;
@@ -180,8 +180,8 @@ export class PaceMeter implements Pace {
 /**
  * Whether one connection should receive the `remaining` bytes alone, or share them with others.
  *
- * @param hungry the layer that is being unpacked waits for them: then all elapsed time counts; else only idle time, since the network is not
- * the bottleneck while the thread is busy
+ * @param hungry the layer that is being unpacked waits for these bytes. Then all elapsed time counts. Otherwise only idle time counts: the
+ * network is not the bottleneck while the thread is busy.
  */
 export function judge(pace: Pace, remaining: number, hungry: boolean): 'alone' | 'share' | 'unknown' {
   if (remaining < LEAST) return 'alone';

@@ -29,7 +29,7 @@ export class Body {
   /**
    * The next bytes, at most `most`; undefined at the end.
    *
-   * @throws BrokenTransferError for a failure of the network; other errors of ours as they are
+   * @throws BrokenTransferError for a failure of the network; any other DlrootfsError unchanged
    */
   async next(most = Infinity): Promise<Uint8Array | undefined> {
     const chunk = this.#rest ?? (await this.#receive());

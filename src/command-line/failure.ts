@@ -32,11 +32,11 @@ export function describeFailure(error: unknown, asJson = false): Failure {
   };
 }
 
-/** For an error of the operating system that no room explained: a limit, a disk or a permission may fail in any call. */
+/** For an error of the operating system that no module explained: a limit, a disk or a permission may fail in any call. */
 function explainFault(error: unknown): DlrootfsError | undefined {
   if (hasCode(error, 'ERR_WORKER_INIT_FAILED')) return threadFailure(error as Error);
   const os = osErrorOf(error);
-  // These are ours.
+  // These are bugs of dlrootfs.
   if (!os || ['EBADF', 'EFAULT', 'EINVAL'].includes(os.code)) return undefined;
   const isLimit = ['EMFILE', 'ENFILE', 'ENOMEM'].includes(os.code);
   return new DestinationError(isLimit ? `cannot continue: ${os.text}` : reasonOf(error), {

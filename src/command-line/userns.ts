@@ -13,9 +13,9 @@ import { parseId } from '../sys/passwd.ts';
 import { isInUserNamespace, USERNS_VARIABLE } from '../sys/privileges.ts';
 import type { CliContext } from './execute.ts';
 
-/** On it the shell inside says that it is there, and hears that it has its ids. */
+/** On it the shell inside reports its start, and learns that its ids are mapped. */
 const HANDSHAKE = 3;
-/** What the shell inside does: it says that the namespace is made, waits until it has its ids, and becomes the program. */
+/** The script of the shell inside: it reports its start, waits until its ids are mapped, and executes the program. */
 const WAITING = `echo >&${HANDSHAKE} && read -r _ <&${HANDSHAKE} && exec "$@" ${HANDSHAKE}<&-`;
 
 /**
@@ -59,7 +59,7 @@ async function runInUserNamespace(
     });
   const program = isSea() ? [execPath] : [execPath, ...execArgv, argv[1]!];
   const child = spawn(unshare!, ['--user', '--', '/bin/sh', '-c', WAITING, 'sh', ...program, ...words], {
-    // Over the channel of Node the run inside hears of signals, and of the end of this one.
+    // Through Node's channel the run inside learns of signals, and of the end of this process.
     stdio: ['inherit', 'inherit', 'inherit', 'pipe', 'ipc'],
     env: { ...environment, [USERNS_VARIABLE]: '1' },
   });
@@ -147,7 +147,7 @@ function programNamed(name: string, environment: Environment): string {
   });
 }
 
-/** Resolves when the shell inside has said that it is there. */
+/** Resolves when the shell inside has reported its start. */
 async function made(handshake: Duplex, ended: Promise<number>): Promise<void> {
   const ready = new Promise<'ready'>((resolve) => {
     handshake.once('data', () => resolve('ready'));

@@ -3,10 +3,10 @@ import { pathText } from '../sys/os-path.ts';
 import type { BytePath } from '../tar/entry.ts';
 import type { FileStat } from '../rootfs/filesystem.ts';
 
-/** What may stand at a path; `socket` only in a directory. */
+/** The types of files at a path; `socket` only in a directory. */
 export type FileType = 'file' | 'directory' | 'symlink' | 'character' | 'block' | 'fifo' | 'socket';
 
-/** One thing that is not the same at a path. */
+/** One difference at a path. */
 export interface Change {
   /** `link`: the path is, or is not, a further name of the file at another path. */
   readonly what:
@@ -33,13 +33,13 @@ export interface Difference<Kind extends string = string> {
   /** From the root of the image: `/etc/motd`. A byte that is no UTF-8 is a lone surrogate, U+DC80 to U+DCFF (PEP 383). */
   readonly path: string;
   readonly kind: Kind | 'changed';
-  /** Of what is there, or should be. A directory that only one side has is listed once, for all that is in it. */
+  /** The type of the existing or the expected file. A directory that only one side has is listed once, for its whole content. */
   readonly type: FileType;
   /** Empty unless the kind is `changed`. */
   readonly changes: readonly Change[];
 }
 
-/** What is compared of a path. */
+/** The compared properties of a path. */
 export interface Comparable extends Omit<FileStat, 'identity' | 'ctimeSeconds' | 'ctimeNanoseconds'> {
   readonly path: BytePath;
   /** Equal for two names of one inode. */
@@ -50,7 +50,7 @@ export interface Comparable extends Omit<FileStat, 'identity' | 'ctimeSeconds' |
   readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
-/** What need not be equal. */
+/** What may differ. */
 export interface Rules {
   hasMode(expected: Comparable, found: Comparable): boolean;
   hasOwner(expected: Comparable, found: Comparable): boolean;
@@ -67,7 +67,7 @@ export interface ComparedXattrs {
   readonly found: Xattrs;
 }
 
-/** Everything has to be equal, but for what the system itself gives to files. */
+/** Everything must be equal, except what the system itself gives to files. */
 export const exact: Rules = {
   hasMode: (expected, found) => expected.mode === found.mode,
   hasOwner: (expected, found) => expected.uid === found.uid && expected.gid === found.gid,
@@ -81,7 +81,7 @@ export const exact: Rules = {
 
 export const noXattrs: Xattrs = new Map();
 
-/** What is different between two things of one path, in a fixed order; contents and links are not looked at. */
+/** The differences between two entries of one path, in a fixed order. Contents and links are not compared. */
 export function compareEntries(expected: Comparable, found: Comparable, rules: Rules): Change[] {
   const changes: Change[] = [];
   const note = (what: Change['what'], text: (of: Comparable) => string): void =>

@@ -104,7 +104,7 @@ export class DiskTree implements Disposable {
     }
   }
 
-  /** The content of a regular file at the root of at most so many bytes; undefined where there is none, or it may not be read. */
+  /** The content of a regular file at the root, of at most `most` bytes; undefined if it is missing or may not be read. */
   readSmall(name: string, most: number): Uint8Array | undefined {
     const bytes = this.#filesystem.readFile(this.#filesystem.root, name, most);
     return typeof bytes === 'number' ? undefined : bytes;
@@ -124,7 +124,7 @@ export class DiskTree implements Disposable {
     return new DiskFile(this.#filesystem, file);
   }
 
-  /** Undefined where nothing is there any more. */
+  /** Undefined where the entry no longer exists. */
   #entry(path: BytePath): DiskEntry | undefined {
     const parent = this.#parentOf(path);
     if (!parent) return undefined;
@@ -202,7 +202,7 @@ export class DiskRules implements Rules {
   readonly #kept: readonly string[];
   /** Who files may belong to where their owner could not be given to them. */
   readonly #owners: ReadonlySet<number>;
-  /** The file system keeps times in multiples of so many nanoseconds: the finest that was seen. */
+  /** The file system keeps times in multiples of this many nanoseconds: the finest that was seen. */
   #precision: number;
 
   constructor(disk: DiskTree) {

@@ -11,14 +11,14 @@ import {
 } from './differences.ts';
 
 /**
- * Each directory before what is in it, all of that before anything else, names by their bytes. `next(false)` after a directory passes
- * over what is in it.
+ * Each directory before what is in it, all of that before anything else, names by their bytes. `next(false)` after a directory skips
+ * its content.
  */
 export type Walk<T> = Generator<T, void, boolean | undefined>;
 
 /** How two trees are compared. */
 export interface ComparisonOptions<First, Second, Kind extends string> {
-  /** What is said of a path that only the first tree has, and of one that only the second has. */
+  /** The kinds for a path that only the first tree has, and for one that only the second has. */
   readonly kinds: readonly [onlyFirst: Kind, onlySecond: Kind];
   readonly rules: Rules;
   /** Whether a path of the first tree may be missing; by default none. */
@@ -32,7 +32,7 @@ export interface ComparisonOptions<First, Second, Kind extends string> {
   readonly isCovered?: (entry: Second) => boolean;
   /** Whether a directory cannot be compared beyond itself. */
   readonly isClosed?: (entry: Second) => boolean;
-  /** Whether what has become of a path is as it should be, however different; by default never. */
+  /** Whether the second tree may have this entry although it differs; by default never. */
   readonly mayBecome?: (expected: First, found: Second) => boolean;
   /** Called with each pair of files whose contents are to be compared. */
   readonly onFiles?: (expected: First, found: Second) => void;
@@ -45,7 +45,7 @@ interface Draft<Kind extends string> {
   readonly changes: Change[];
 }
 
-/** Changes in a directory that give it another time: what was made, removed, renamed there, or written by way of another file. */
+/** Changes in a directory that change its time: a file was made, removed, renamed, or replaced. */
 const renaming: ReadonlySet<Change['what']> = new Set([
   'type',
   'size',
@@ -60,7 +60,7 @@ const renaming: ReadonlySet<Change['what']> = new Set([
 export class TreeComparison<First extends Comparable, Second extends Comparable, Kind extends string> {
   readonly #options: ComparisonOptions<First, Second, Kind>;
   readonly #drafts = new Map<BytePath, Draft<Kind>>();
-  /** Directories whose time follows from what is known already. */
+  /** Directories whose time another difference explains. */
   readonly #explained = new Set<BytePath>();
   /** The path at which an inode of several names came first, of each tree. */
   readonly #firstNames: readonly [Map<unknown, BytePath>, Map<unknown, BytePath>] = [new Map(), new Map()];
@@ -89,7 +89,7 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
     }
   }
 
-  /** Notes that a file holds something else. */
+  /** Notes that the contents of a file differ. */
   noteContent(path: BytePath): void {
     this.#draft('changed', { path, type: 'file' }).changes.push({ what: 'content' });
   }

@@ -24,7 +24,7 @@ import {
 
 const { EFBIG, ENOSPC } = constants.errno;
 
-/** Files with more bytes than these together, their holes included, are an attack on time: the tools read holes as zeros. */
+/** Files with more bytes than these together, their holes included, would take too long: the tools read holes as zeros. */
 const MOST_BYTES = 2 ** 40;
 const BATCH_CHARACTERS = 256 * 1024;
 
@@ -82,7 +82,7 @@ async function* emptyTar(): AsyncGenerator<Buffer, void, void> {
 /**
  * Writes a tree as a file system into a file, by the tool of its format. The same tree and identity give the same bytes.
  *
- * @returns what the file system does not have as the image has it
+ * @returns where the file system differs from the image
  * @throws DestinationError, and what the tree's layers throw
  */
 export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Promise<NotRestored> {
@@ -125,7 +125,7 @@ function additionBlocks(addition: Addition, identity: DiskIdentity, names: NameR
   return Buffer.concat([blocks, Buffer.from(addition.content ?? ''), Buffer.alloc(paddingOf(dataSize))]);
 }
 
-/** sqfstar ends well also when it has left out something. What it says of names that are not UTF-8 is about no file. */
+/** sqfstar exits with 0 even if it has left out a file. Its messages about names that are not UTF-8 are about no file. */
 function leavesOut({ output }: ToolResult): boolean {
   return output.split('\n').some((line) => /, ignoring!?$/.test(line) && !line.includes('"hdrcharset"'));
 }
@@ -205,7 +205,7 @@ function* inBatches(lines: Iterable<string>): Generator<string, void, void> {
   yield batch;
 }
 
-/** mkfs.erofs copies the files before it writes them; of a copy that did not fit it says nothing that one can understand. */
+/** mkfs.erofs copies the files before it writes them; its message for a full disk is unclear. */
 async function checkSpace(bytes: number, { format, directory, name }: DiskTarget): Promise<void> {
   if (format !== 'erofs') return;
   const { bavail, bsize } = await statfs(osPath(directory));

@@ -13,7 +13,7 @@ export function diskFormatOf(fileName: string): DiskFormat | undefined {
   return diskFormats.find((format) => fileName.toLowerCase().endsWith(`.${format}`));
 }
 
-/** What is the same for the same image, whenever and by whomever its disk image is made. */
+/** These are equal for all disk images of one image. */
 export interface DiskIdentity {
   /** Of the file system. */
   readonly uuid: string;
@@ -27,7 +27,7 @@ export interface DiskIdentity {
  */
 export function identityOf(format: DiskFormat, imageID: string, created: string | undefined): DiskIdentity {
   const bytes = createHash('sha256').update(`dlrootfs ${format} ${imageID}`).digest();
-  // RFC 9562: version 8, a UUID of a kind of one's own.
+  // RFC 9562: version 8, a vendor-specific UUID.
   bytes[6] = (bytes[6]! & 0x0f) | 0x80;
   bytes[8] = (bytes[8]! & 0x3f) | 0x80;
   const uuid = bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12}).*$/, '$1-$2-$3-$4-$5');
@@ -60,8 +60,8 @@ const KEPT_ATTRIBUTES = /^(?:user|trusted|security)\.[^]/;
 const ACCESS_LISTS: ReadonlySet<string> = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 
 /**
- * Makes entries fit for a format and its tool, and counts what of them is lost. The tools misread some things that are right in a tar
- * (e2fsprogs 1.47.2, squashfs-tools 4.6.1, erofs-utils 1.8.6), so they are given none of these.
+ * Makes entries fit for a format and its tool, and counts what of them is lost. The tools misread some valid parts of a tar
+ * (e2fsprogs 1.47.2, squashfs-tools 4.6.1, erofs-utils 1.8.6), so they get a tar without them.
  */
 export class Fitting {
   readonly lost: NotRestored;

@@ -9,10 +9,10 @@ import type { DiskFormat } from './format.ts';
 
 /** Where Debian has the programs, which a plain user's PATH does not name. */
 const MORE_DIRECTORIES = ['/usr/local/sbin', '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
-/** How the tools call the file that they write: a descriptor that they inherit, so that its name is no matter to them. */
+/** How the tools call the file that they write: a descriptor that they inherit, so its name is irrelevant. */
 export const OUTPUT = '/proc/self/fd/3';
 export const SECOND_FILE = '/proc/self/fd/4';
-/** Of a tool's messages, the last ones. */
+/** Only the last part of a tool's messages is kept. */
 const MOST_MESSAGE_CHARACTERS = 1024 * 1024;
 
 interface ToolDescription {

@@ -15,7 +15,7 @@ import type { Inode } from './inodes.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 
 export interface CheckoutOptions extends GitOptions {
-  /** Give up what is in no commit. */
+  /** Discard changes that are in no commit. */
   readonly force: boolean;
 }
 
@@ -29,7 +29,7 @@ export interface CheckedOut {
  * Makes the rootfs in `directory` exactly what it was at a branch, and checks that out. Nothing in the rootfs, its `.git` included, decides
  * what runs or where is written.
  *
- * Killed half-way it can be run again, and then finishes; until then no pull takes the directory for whole.
+ * Killed half-way it can be run again, and then finishes; until then no pull treats the directory as complete.
  *
  * @param wanted name of a branch, or enough of it: `layer3`, `3`
  * @throws GitError when the branch does not exist, the repository is damaged, or something of the user's would be lost
@@ -92,7 +92,7 @@ function isIn(state: RootfsState, { path, type }: Found): boolean {
   return state.find(path)?.type === type;
 }
 
-/** @throws GitError naming what is the user's and would not be there afterwards */
+/** @throws GitError naming the user's files that would be lost */
 function refuseLoss({ changed, altered, strangers }: Inspection, target: RootfsState, branch: string): void {
   const inTheWay = strangers.find((stranger) => isInTheWay(stranger, target))?.path;
   const [lost, what] =
@@ -111,7 +111,7 @@ function refuseLoss({ changed, altered, strangers }: Inspection, target: RootfsS
   });
 }
 
-/** Whether a stranger is where something else has to be, or in what is to be no directory. */
+/** Whether an unknown file is at a path of the target, or below a path that is not a directory in the target. */
 function isInTheWay({ path: name, type }: Found, target: RootfsState): boolean {
   const place = target.find(name);
   if (place) return !(place.children && type === 'directory');
@@ -168,7 +168,7 @@ function missingContents(
   const missing = new Map<string, string>();
   const seen = new Set<Inode>();
   for (const [path, inode] of state) {
-    // Of a symlink in a commit of the user's, only the blob says where it points.
+    // The target of a symlink in a user's commit is only in its blob.
     const hasContent = inode.type === 'file' || (inode.type === 'symlink' && inode.timeless);
     if (!hasContent || seen.has(inode)) continue;
     seen.add(inode);
@@ -181,7 +181,7 @@ function missingContents(
   return missing;
 }
 
-/** Whether a file that git cannot hold is there, as far as its size and time tell. */
+/** Whether a file that git cannot hold exists on disk, judged by its size and time. */
 function isOnDisk(files: RootfsFiles, path: string, { size, mtimeSeconds }: Inode): boolean {
   const stat = files.stat(path);
   return stat?.type === 'file' && stat.size === size && stat.mtimeSeconds === mtimeSeconds;

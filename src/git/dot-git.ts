@@ -63,7 +63,7 @@ export function initRepository(files: RootfsFiles): void {
   files.create('.git/info/attributes', Buffer.from(attributes));
 }
 
-/** In the repository while its rootfs is being changed: who does it. */
+/** A file in the repository while its rootfs is being changed. It names the process. */
 const MARKER = '.git/dlrootfs-checkout';
 /** In bytes. */
 const LARGEST_MARKER = 4096;
@@ -74,10 +74,10 @@ export function isInterrupted(files: RootfsFiles): boolean {
 }
 
 /**
- * Says that the rootfs is between two layers, until `unmark`.
+ * Marks the rootfs as being changed, until `unmark`.
  *
  * @returns whether an earlier checkout had left it so
- * @throws GitError when another process is at it
+ * @throws GitError when another process is using it
  */
 export function mark(files: RootfsFiles): boolean {
   const earlier = files.read(MARKER, LARGEST_MARKER);
@@ -145,14 +145,14 @@ function readStat(files: RootfsFiles, path: string): number[] | undefined {
   return stat && wordsOf(stat);
 }
 
-/** Whether git cannot hold a path, though it can hold what is beside it. */
+/** Whether git cannot hold a path, although it can hold other files in that directory. */
 function isNoFileOfGit(path: string, { type }: Inode): boolean {
   return !isHoldable(path, type === 'symlink' ? 'symlink' : 'file') && isHoldable(parentPath(path), 'file');
 }
 
 /**
- * Lines of `.git/info/exclude` for a path that git cannot hold: `git status` should not show it as untracked either. A folder with a
- * repository of its own and nothing of ours git would show as a whole.
+ * Lines of `.git/info/exclude` for a path that git cannot hold: `git status` should not show it as untracked either. git would show a
+ * directory that has its own repository, and no file of the rootfs in git, as a whole.
  */
 function exclude(state: RootfsState, path: string): string[] {
   if (nameOf(path) !== '.git') return [pattern(path)];

@@ -75,7 +75,7 @@ function refuseUmask(): void {
 }
 
 /**
- * Runs git in a GIT_DIR of ours, out of reach of hooks, filters, monitors, templates, signing, includes, remotes and variables.
+ * Runs git in a private GIT_DIR. No hooks, filters, monitors, templates, signing, includes, remotes or variables have an effect.
  *
  * @param input what the command reads from stdin
  */
@@ -130,7 +130,7 @@ export async function* readObjects(
       resolve(code === 0 ? undefined : new Error(said.trim() === '' ? how : said));
     });
   });
-  // What git says when it ends early counts, not the broken pipe.
+  // When git ends early, its own message is reported, not the broken pipe.
   git.stdin.on('error', () => undefined);
   Readable.from(lines(names)).pipe(git.stdin);
   const output = new ByteReader(git.stdout);
@@ -225,7 +225,7 @@ class ByteReader {
   }
 }
 
-/** All that git's process sees of ours. */
+/** The environment of git's process. */
 function variablesOf(environment: Environment, gitDirectory?: string): Record<string, string> {
   return {
     PATH: pathOf(environment).join(path.delimiter),
@@ -248,7 +248,7 @@ function variablesOf(environment: Environment, gitDirectory?: string): Record<st
 /** For one allocation of git's: an object that is larger is streamed, or is an attack. */
 const LARGEST_ALLOCATION = '1g';
 
-/** The directories of PATH, without what depends on the working directory, which an image may have filled. */
+/** The absolute directories of PATH: an image may have filled the working directory. */
 function pathOf(environment: Environment): string[] {
   const directories = (environment['PATH'] ?? defaultPath).split(path.delimiter);
   return directories.filter((directory) => path.isAbsolute(directory));

@@ -29,7 +29,7 @@ export interface LayerRecord {
 /** The layers of a repository, by the names of their branches. */
 export type History = ReadonlyMap<string, LayerRecord>;
 
-/** The records of a repository; none in one that is not ours. */
+/** The records of a repository; none in one that dlrootfs did not make. */
 export async function readHistory(repository: Repository): Promise<History> {
   const lines = await repository.run([
     'for-each-ref',
@@ -49,7 +49,7 @@ export async function readHistory(repository: Repository): Promise<History> {
 }
 
 /**
- * How many layers of an image, from its base on, are there and on top of one another.
+ * How many layers of an image, from its base on, exist on top of one another.
  *
  * @param ids of the layers, base first
  */
@@ -121,7 +121,7 @@ export function* changesOf(record: string, { id, branch }: LayerRecord): Generat
   }
 }
 
-/** Whether a change says something that can be: what a container wrote into a record may be anything. */
+/** Whether a change is possible: a container may have written anything into a record. */
 function isSound(change: Change): boolean {
   const { type, path } = change;
   if (!isSoundPath(path, type === 'directory')) return false;
@@ -152,7 +152,7 @@ function badRecord(branch: string, reason: string): GitError {
 }
 
 /**
- * What the rootfs was after the last of these layers, with the blobs of what git holds.
+ * The rootfs after the last of these layers, with the blobs of files that git holds.
  *
  * @param chain base layer first
  */
@@ -172,7 +172,7 @@ export async function loadState(
   return state;
 }
 
-/** Plays what a layer did. */
+/** Applies the changes of a layer. */
 export function playRecord(state: RootfsState, records: Records, layer: LayerRecord): void {
   for (const change of changesOf(records.get(layer.id)!, layer)) {
     try {
@@ -204,7 +204,7 @@ async function listTree(repository: Repository, wanted: readonly string[]): Prom
   const listing = await repository.run(['ls-tree', '-r', '--full-tree', ...wanted]);
   const entries: Listed[] = [];
   for (const line of listing.split('\n')) {
-    // What is no file or directory is a submodule: for git a directory, in which nothing of ours is.
+    // Any other type is a submodule: git sees a directory, which has no files of the rootfs in git.
     const [, mode, id, name] = lineOfTree.exec(line) ?? [];
     if (name === undefined) continue;
     const path = unquotePath(name);

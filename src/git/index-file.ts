@@ -14,8 +14,8 @@ const PART_SIZE = 1024 * 1024;
 const longestNameInFlags = 0xfff;
 
 /**
- * An index in which every file is known to be as it is in the tree (gitindex format 2, gitformat-index(5)), so that `git status` has
- * nothing to read. git itself could only write it by hashing all files once more.
+ * An index that marks every file as unchanged (version 2, gitformat-index(5)), so that `git status` reads no file. git itself could
+ * only write it by hashing all files again.
  */
 export class IndexFile {
   readonly #parts: Buffer[] = [Buffer.alloc(PART_SIZE)];
@@ -89,7 +89,7 @@ function low32(digits = '0'): number {
   return Number.isSafeInteger(number) ? number >>> 0 : Number(BigInt.asUintN(32, BigInt(digits)));
 }
 
-/** git keeps 32 bits of the size, and none of them set would mean that it does not know (munge_st_size in its statinfo.c). */
+/** git keeps 32 bits of the size; 0 means unknown (munge_st_size in its statinfo.c). */
 function shownSize(size: number): number {
   return size !== 0 && size >>> 0 === 0 ? 0x8000_0000 : size;
 }
@@ -108,7 +108,7 @@ export interface IndexEntry {
 /**
  * Reads an index of version 2 to 4 (gitformat-index(5)).
  *
- * @param writtenSeconds when it was written: what changed since, or right then, may have changed unseen
+ * @param writtenSeconds when it was written: a change then or later may be unnoticed
  * @returns entries by their paths, one character a byte
  * @throws GitError when it is damaged, or only a part of one
  */

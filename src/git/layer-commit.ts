@@ -13,13 +13,13 @@ import { type Change, type Written, composeLine, parseLine } from '../tar/mtree.
 import type { LayerRecord } from './history.ts';
 import { join } from '../rootfs/directories.ts';
 
-/** What came to a path. */
+/** A new file or symlink at a path. */
 export interface Came {
   readonly path: string;
   readonly inode: Inode;
 }
 
-/** What one layer did, on its way to become a commit and a record. */
+/** The changes of one layer, until they become a commit and a record. */
 export class LayerDraft {
   readonly #state: RootfsState;
   readonly #names: BlobNames | undefined;
@@ -31,14 +31,14 @@ export class LayerDraft {
   readonly #kept = new Map<string, string>();
   readonly #lines: Uint8Array[] = [];
 
-  /** @param names told what a layer brings; undefined: all is to be read from the disk */
+  /** @param names gets the new files of a layer; undefined: all are read from the disk */
   constructor(state: RootfsState, names: BlobNames | undefined) {
     this.#state = state;
     this.#names = names;
   }
 
   /**
-   * Plays lines of `composeLine`.
+   * Applies recorded changes: lines of `composeLine`.
    *
    * @throws GitError when they are not the changes of this rootfs
    */
@@ -59,12 +59,12 @@ export class LayerDraft {
     this.#lines.push(bytes.subarray(copied));
   }
 
-  /** Files that came, are there still, and whose contents are to be read from the disk before it changes. */
+  /** New files that still exist and whose contents must be read from the disk before it changes. */
   filesToRead(): Came[] {
     return this.#files.filter((came) => this.#isUnstored(came));
   }
 
-  /** Symlinks that came, are there still, and have no blob. */
+  /** New symlinks that still exist and have no blob. */
   symlinksToStore(): Came[] {
     return this.#symlinks.filter((came) => isHoldable(came.path, 'symlink') && this.#isUnstored(came));
   }
@@ -87,7 +87,7 @@ export class LayerDraft {
     const isNew = type !== 'hardlink';
     if (isNew && !inode.own && this.#names) this.#names.expect(inode);
     else if (inode.type === 'symlink') this.#symlinks.push({ path, inode });
-    // A further name of what this or an earlier layer brought has its blob, but for what only an earlier run's record holds.
+    // A further name of an inode has its blob already, except contents held only in an earlier record.
     else if (isNew || !this.#names || inode.contents !== undefined) this.#files.push({ path, inode });
   }
 
@@ -132,7 +132,7 @@ export class BlobNames {
     this.#state = state;
   }
 
-  /** What was written next. */
+  /** The inode whose content was written next. */
   expect({ number }: Inode): void {
     this.#waiting.push(number);
   }
@@ -224,7 +224,7 @@ async function storeContent(
   }
 }
 
-/** What there is to say of a layer in commits. All contents must be stored. */
+/** The data of a layer for its commits. All contents must be stored. */
 interface LayerCommits {
   readonly branch: string;
   /** Counted from 0. */
@@ -247,14 +247,14 @@ export class CommitWriter {
   readonly #objects: ObjectStore;
   readonly #yielder: Yielder;
   readonly #see: SeeFile;
-  /** Commits that the next layer's are put upon. */
+  /** The parents of the next layer's commits. */
   #tip: Pick<LayerRecord, 'commit' | 'id'> | undefined;
   /** Refs of the commits, by their full names, once git sees them. */
   readonly refs = new Map<string, ObjectID>();
 
   /**
-   * @param tip the layer to go on from, undefined: there is none
-   * @param see told what is in each directory in which something changed
+   * @param tip the layer below; undefined for the base layer
+   * @param see gets the files of each directory in which something changed
    */
   constructor(objects: ObjectStore, yielder: Yielder, tip: LayerRecord | undefined, see: SeeFile) {
     this.#objects = objects;
@@ -332,8 +332,8 @@ export class CommitWriter {
   }
 
   /**
-   * Adds a tree object (gitformat-pack(5) has no word on it; base_name_compare in git's read-cache.c says how it is sorted: directories
-   * as if their names ended in a slash).
+   * Adds a tree object (gitformat-pack(5) does not describe it). base_name_compare in git's read-cache.c defines the order: directories
+   * are sorted as if their names ended in a slash.
    */
   async #addTree(entries: readonly TreeEntry[]): Promise<ObjectID> {
     const isSorted = entries.every((entry, rank) => rank === 0 || keyOf(entries[rank - 1]!) < keyOf(entry));
@@ -350,7 +350,7 @@ export class CommitWriter {
     return this.#objects.add(size, contentIn(tree), 'tree');
   }
 
-  /** Adds a commit object, by us. */
+  /** Adds a commit object whose author is dlrootfs. */
   async #addCommit(
     tree: ObjectID,
     parents: readonly ObjectID[],

@@ -92,7 +92,7 @@ const NAMES_AT_ONCE = 2048;
 
 /** Objects of the first packs. */
 const SMALLEST_PLAN = 1024;
-/** Each pack has at least so many of all objects before it: there are few packs, and the last one is small. */
+/** A pack has at least this part of all objects before it: so there are few packs, and the last one is small. */
 const PLANNED_PART = 1 / 4;
 /**
  * In bytes, and of all bytes before it: when a pack is completed with fewer objects, which are large then. It is read once more

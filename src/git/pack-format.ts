@@ -13,14 +13,14 @@ export class KnownObjects {
   /** Numbers of objects, counted from 1: each at the place that `#placeOf` gives it, or the next one that was free. */
   #places = new Uint32Array(2 * FIRST_ENTRIES);
   #count = 0;
-  /** Nobody can choose contents whose names get the same place. */
+  /** Random, so that nobody can choose contents whose names get the same place. */
   readonly #factors = getRandomValues(new Uint32Array(NAME_WORDS));
 
   get count(): number {
     return this.#count;
   }
 
-  /** Names of so many objects, `ID_SIZE` bytes each, in the order in which they were added: from number `first` on, counted from 0. */
+  /** Names of `count` objects, `ID_SIZE` bytes each, in the order in which they were added: from number `first` on, counted from 0. */
   names(first: number, count: number): Buffer {
     return Buffer.from(this.#names.buffer, first * ID_SIZE, count * ID_SIZE);
   }
@@ -155,7 +155,7 @@ function sortedByName(names: Buffer): Uint32Array {
 
 /** Checksums of one object after the other, whose bytes pass through one buffer: `start` and `end` are offsets in it. */
 export interface Checksums {
-  /** Begins the SHA-1 of an object. @param head stands before the content: type and size */
+  /** Begins the SHA-1 of an object. @param head type and size, which are before the content */
   begin(head: string): void;
   /** Adds bytes to it. */
   add(start: number, end: number): void;
@@ -178,7 +178,7 @@ export function openChecksums(buffer: Buffer): Checksums {
   return portableChecksums(buffer);
 }
 
-/** By what Node has for JavaScript. */
+/** By the functions of Node for JavaScript. */
 export function portableChecksums(buffer: Buffer): Checksums {
   let hash = createHash('sha1');
   return {

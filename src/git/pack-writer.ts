@@ -31,7 +31,7 @@ const BUFFER_SIZE = 2 ** 20;
 const ZLIB_HEADER = 0x7801;
 /** Bytes of its checksum. */
 const TRAILER_SIZE = 4;
-/** Most bytes that one stored block of deflate holds (RFC 1951, 3.2.4), and those that stand before them. */
+/** Most bytes that one stored block of deflate holds (RFC 1951, 3.2.4), and the bytes of its header. */
 const BLOCK_SIZE = 0xffff;
 const BLOCK_HEADER_SIZE = 5;
 /** Most bytes of what is added by `addAtOnce`. */

@@ -134,7 +134,7 @@ export function branchName(number: number, id: string): string {
   return `layer${number}_${id}`;
 }
 
-/** Number and id in a branch's name, undefined for a branch that is not ours. */
+/** Number and id in a branch's name, undefined for a branch that dlrootfs did not make. */
 export function parseBranchName(name: string): { readonly number: number; readonly id: string } | undefined {
   const match = branchPattern.exec(name);
   return match ? { number: Number(match[1]), id: match[2]! } : undefined;

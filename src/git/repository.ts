@@ -198,14 +198,14 @@ const LARGEST_COPY = 1024 * 1024;
 const packName = /^pack-(?:[0-9a-f]{40}|[0-9a-f]{64})\.(?:pack|idx)$/;
 
 /**
- * A GIT_DIR of our own, outside the rootfs, for us alone, with our configuration: git never sees the rootfs's `.git`, which a container
- * may have written. It gets refs as text, and objects that were opened without following links: small ones as copies, others as
- * symbolic links to our open descriptors.
+ * A private GIT_DIR outside the rootfs, with dlrootfs's own configuration. git never sees the rootfs's `.git`, which a container may have
+ * written. The GIT_DIR gets refs as text. It gets objects that were opened without following links: small ones as copies, others as
+ * symbolic links to this process's descriptors.
  */
 class PrivateGitDir {
   readonly path: string;
   readonly #lock: LinuxFilesystem | undefined;
-  /** Files that git reads by our descriptors, and what they belong to. */
+  /** Files that git reads through this process's descriptors, with the RootfsFiles that opened them. */
   readonly #open: (readonly [files: RootfsFiles, file: number])[] = [];
 
   private constructor(directory: string, lock: LinuxFilesystem | undefined) {
@@ -303,7 +303,7 @@ class PrivateGitDir {
 /** What helps where temporary files cannot be written. */
 const OTHER_TEMPORARY = 'name another directory for temporary files in TMPDIR';
 
-/** @throws GitError for a directory in which others could put something else in place of ours */
+/** @throws GitError for a directory in which other users could replace dlrootfs's own files */
 function temporaryDirectory(environment: Environment): string {
   const named = environment['TMPDIR'];
   const directory = named !== undefined && path.isAbsolute(named) ? named : '/tmp';

@@ -163,7 +163,7 @@ export class RootfsFiles implements Disposable {
   }
 
   /**
-   * Puts a file in place of what has its name, as git does: whole or not at all. The directory must be there.
+   * Puts a file in place of what has its name, as git does: completely or not at all. The directory must exist.
    *
    * @param parts of its content
    */
@@ -177,7 +177,7 @@ export class RootfsFiles implements Disposable {
     throw new SyscallError(renamed, `write ${this.place(name)}`);
   }
 
-  /** Makes a file that is not there. */
+  /** Makes a file that does not exist yet. */
   create(name: string, content: Uint8Array, mode = 0o644): void {
     this.#write(name, [content], mode);
   }

@@ -11,7 +11,7 @@ interface Level {
   changed: number;
 }
 
-/** What is in a rootfs after some of its layers: their changes, played in order. Paths are those of `Change`. */
+/** The files of a rootfs after some of its layers: it applies their changes in order. Paths are those of `Change`. */
 export class RootfsState {
   readonly #inodes = new Inodes();
   /** Whether a layer has an entry for the root. */
@@ -35,16 +35,16 @@ export class RootfsState {
     return this.#inodes.get(number);
   }
 
-  /** The root, of which only `children` and `id` are known where no layer has an entry for it. */
+  /** The root. If no layer has an entry for it, only its `children` and `id` are known. */
   get root(): Inode {
     return this.#inodes.get(ROOT);
   }
 
   /**
-   * Plays one change.
+   * Applies one change.
    *
-   * @returns what stands at its path now
-   * @throws RangeError when its directory or the target of a link is missing: these are not the changes of one rootfs
+   * @returns the file that is at its path now
+   * @throws RangeError when its directory or the target of a link is missing: the changes are not those of one rootfs
    */
   apply(change: Change): Inode | undefined {
     const { path } = change;
@@ -127,7 +127,7 @@ export class RootfsState {
     return isSorted ? names : names.toSorted(([one], [other]) => (one < other ? -1 : 1));
   }
 
-  /** What the directory above a path holds. Costs what the way there from the last one does, also in deep directories. */
+  /** What the directory above a path holds. The cost depends only on the way from the directory looked up last. */
   #above(path: string): Map<string, number> | undefined {
     const above = path.slice(0, Math.max(0, path.lastIndexOf('/')));
     let level = this.#levels.at(-1)!;

@@ -91,7 +91,7 @@ async function survey(
   return { kind: 'partial', common, base };
 }
 
-/** A branch has one name and one place: refuses a layer that is there, but on top of others. */
+/** A branch has one name and one parent: refuses an existing layer that is on top of other layers. */
 function refuseTaken(history: History, ids: readonly string[], common: number, shown: string): void {
   const taken = ids.findIndex((id, number) => number >= common && history.has(branchName(number, id)));
   if (taken === -1) return;

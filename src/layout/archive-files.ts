@@ -13,7 +13,7 @@ import { openRegular, readRange, type StoredFile, type StoredFiles } from './sto
 
 const MAX_LINKS = 16;
 
-/** The files of a layout in a tar archive: one pass over the headers finds them, then they are read where they stand. */
+/** The files of a layout in a tar archive: one pass over the headers finds them, then they are read from their positions in the archive. */
 export class ArchiveFiles implements StoredFiles {
   readonly name: string;
   readonly signal: AbortSignal;
@@ -28,8 +28,8 @@ export class ArchiveFiles implements StoredFiles {
   }
 
   /**
-   * Opens an archive, plain or compressed, in a file or as a stream. It is first unpacked to a file without a name where it cannot be read as
-   * it is.
+   * Opens an archive, plain or compressed, in a file or as a stream. It is first unpacked to an unnamed file where it cannot be read
+   * directly.
    *
    * @throws NotFoundError, IntegrityError, DestinationError
    */
@@ -83,7 +83,7 @@ export class ArchiveFiles implements StoredFiles {
   }
 }
 
-/** The archive itself where it is plain, else what is spooled of it. */
+/** The archive itself if it is plain, else its spooled copy. */
 async function openPlain(file: string, name: string, options: SpoolOptions): Promise<FileHandle> {
   const { handle, size } = await openRegular(file);
   let plain = false;
@@ -136,7 +136,7 @@ export function indexArchive(descriptor: number, size: number, name: string): Ar
   return members;
 }
 
-/** Gives the package's parser the header blocks of an archive that is a file, one by one, so that it is known where contents begin. */
+/** Gives the package's parser the header blocks of an archive file, one by one, so that the start of each content is known. */
 class HeaderScan {
   /** Of the next byte to read. */
   position = 0;
@@ -189,7 +189,7 @@ class HeaderScan {
     }
   }
 
-  /** Passes over the contents of an entry. */
+  /** Skips the contents of an entry. */
   skip(bytes: number): void {
     for (let rest = bytes; rest > 0; rest -= ZEROS.length) this.#feed(ZEROS.subarray(0, rest));
     this.position += bytes;
@@ -240,21 +240,21 @@ function memberOf(entry: ReadEntry, offset: number): Extent | string | undefined
   }
 }
 
-/** Relative to the link's directory, and never out of the archive: what climbs higher, or is absolute, starts at its root. */
+/** Relative to the link's directory, and never outside the archive. An absolute path, or one that leaves it, starts at its root. */
 function symlinkTarget({ path, linkpath = '' }: ReadEntry): string {
   if (linkpath.startsWith('/')) return normalize(linkpath as BytePath);
   return normalize(`${path.slice(0, path.lastIndexOf('/') + 1)}${linkpath}` as BytePath);
 }
 
 export interface SpoolOptions {
-  /** An existing directory: compressed archives and standard input are unpacked to a file without a name in it. */
+  /** An existing directory: compressed archives and standard input are unpacked to an unnamed file in it. */
   readonly spoolDirectory: string;
   readonly decompress: Decompress;
   readonly signal: AbortSignal;
 }
 
 /**
- * Writes an archive that comes as a stream, decompressed, to a file without a name.
+ * Writes an archive that comes as a stream, decompressed, to an unnamed file.
  *
  * @throws what `decompress` throws, DestinationError where the file cannot be written
  */

@@ -16,7 +16,7 @@ import { clearForDirectory, hide, hideContent } from './removal.ts';
 import { carefulCreator, ChangeLog, DirectoryLog, probe, type Run, type RunOptions } from './run.ts';
 
 /**
- * Begins a run on the root of `filesystem`, which is what `options.mode` says.
+ * Begins a run on the root of `filesystem`; `options.mode` describes that root.
  *
  * @param contents gets the contents of files and symlinks
  * @param jobs gets the writing of some files
@@ -30,7 +30,7 @@ export function startRun(
   jobs?: FileJobs,
 ): Run {
   const { mode, leftover, hasLayers = false } = options;
-  // Directories of lower layers may hand down what the root does not.
+  // New files may inherit from directories of lower layers what the root does not give.
   const creator = mode === 'overlay' || leftover || hasLayers ? carefulCreator : probe(filesystem, mode);
   const run: Run = {
     filesystem,
@@ -66,13 +66,13 @@ export function startRun(
 }
 
 /**
- * Applies one layer on what is there, by OCI's rules (image-spec, layer.md). When it throws, the tree is neither the one before nor the
- * one after.
+ * Applies one layer to the existing tree, by OCI's rules (image-spec, layer.md). When it throws, the tree is between the old and the new
+ * state.
  *
  * @param label what messages call the layer
  * @param goOn asked before each entry; ends the layer by throwing
  * @returns the number of entries
- * @throws IntegrityError for what no layer can ask, DestinationError where the system refuses, what `reader` throws
+ * @throws IntegrityError for an entry that no file system can hold, DestinationError where the system refuses, what `reader` throws
  */
 export function applyLayer(run: Run, reader: EntryReader, label: string, goOn?: () => void): number {
   const layer = new LayerApplication(run, label);
@@ -136,7 +136,7 @@ export class LayerApplication {
     return this.#entries;
   }
 
-  /** What to throw where an entry failed with `error`: the failure of a file before it that another thread has met, if one has. */
+  /** The error to throw when an entry failed with `error`: an earlier file's failure in another thread comes first. */
   firstFailure(error: unknown): unknown {
     // All of them come before this entry.
     this.#run.jobs?.settle();
@@ -150,7 +150,7 @@ export class LayerApplication {
     return explain(failed.failure, where, this.#run.options.name);
   }
 
-  /** Removes what is only there while a layer is applied. */
+  /** Removes what exists only while a layer is applied. */
   abandon(): void {
     try {
       dropPseudoLinks(this.#run);
@@ -160,7 +160,7 @@ export class LayerApplication {
   }
 }
 
-/** What is done at the end of a layer, and is about no entry. */
+/** Runs work that is done at the end of a layer and belongs to no entry. */
 function explained(run: Run, label: string, work: (run: Run) => void): void {
   try {
     work(run);

@@ -17,8 +17,8 @@ const { EACCES, EEXIST, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno
 /**
  * Opens a directory as the root of a file system: by Linux's system calls where they can be made, else by Node's. Symlinks to it are followed.
  *
- * @param backend what it has to be; left out: the best there is
- * @returns an errno below zero where it cannot be opened, -ENOSYS where the back end cannot be had
+ * @param backend which one to use; left out: the best available
+ * @returns an errno below zero where it cannot be opened, -ENOSYS where the back end is not available
  */
 export function openFilesystem(
   path: Uint8Array,
@@ -32,7 +32,7 @@ export function openFilesystem(
 /**
  * The files of a rootfs as a process would see them after chroot into it: absolute and climbing symlinks stay inside, also for the last
  * name of a path. Each directory is opened from the one above without following links, so that no change by another process
- * leads out. Paths are text; a leading slash means the root.
+ * leads outside the root. Paths are text; a leading slash means the root.
  */
 export class ConfinedRoot implements Disposable {
   readonly #filesystem: DiskFilesystem;
@@ -80,7 +80,7 @@ export class ConfinedRoot implements Disposable {
   /**
    * Makes a directory with exactly this mode. False where its parent is missing.
    *
-   * @throws SyscallError, also when it is there
+   * @throws SyscallError, also when it exists
    */
   makeDirectory(path: string, mode: number): boolean {
     const made = this.#at(path, (parent, name) => {
@@ -93,7 +93,7 @@ export class ConfinedRoot implements Disposable {
   }
 
   /**
-   * Puts a file of mode 0644 where nothing is, or a regular file of no bytes. False where its parent is missing or something else is there.
+   * Makes a file of mode 0644, or fills an empty regular file. False where its parent is missing or something else exists.
    *
    * @throws SyscallError
    */

@@ -30,10 +30,10 @@ export class Destination {
   readonly mode: DestinationMode;
   /** For the root when no layer has an entry for it; undefined: it keeps its own. */
   readonly root: RootMetadata | undefined;
-  /** Of the directory that was there. */
+  /** Of the directory that existed before. */
   readonly ownerBefore: number | undefined;
   readonly #levels: readonly string[];
-  /** What is at DIR gives way to the stage. */
+  /** The stage replaces what is at DIR. */
   #replaces = false;
 
   private constructor(
@@ -92,7 +92,7 @@ export class Destination {
   }
 
   /**
-   * Gives the finished rootfs its name: by one rename(2), where it was built in a stage. Then it removes what was there.
+   * Gives the finished rootfs its name: by one rename(2), where it was built in a stage. Then it removes the earlier directory.
    *
    * @param identity of the root that was written (`Rootfs.identity`): something else in its place is not taken for it
    * @returns what could not be removed, and why
@@ -134,7 +134,7 @@ export class Destination {
     return location?.stat && identityOf(location.path);
   }
 
-  /** Returns where the trees are that were there. */
+  /** Returns where the earlier trees are now. */
   async #place(identity: string): Promise<readonly string[]> {
     return await explained(this.target, async () => {
       const stat = await lstat(osPath(this.path), { bigint: true });
@@ -268,7 +268,7 @@ async function removeLevels(levels: readonly string[]): Promise<void> {
   for (const level of levels.toReversed()) await rmdir(osPath(level)).catch(() => undefined);
 }
 
-/** By code: why the name that was wanted cannot be had. */
+/** By code: why the wanted name is not available. */
 const REASONS: Readonly<Record<string, string>> = {
   ENOTEMPTY: 'it was filled by another process in the meantime',
   EEXIST: 'it was made by another process in the meantime',

@@ -13,8 +13,8 @@ const MAX_PATH_BYTES = 16_384;
 /** Directories that stay open from one entry to the next. */
 const MAX_OPEN = 256;
 /**
- * Of the directories above another one, those with a path of up to KEPT_BYTES stay open, and below them the first one after each multiple of
- * KEPT_SPACING bytes. So a deep path needs few descriptors, and every later path is near an open directory.
+ * Directories with a path of up to KEPT_BYTES stay open while those below them are used. Of deeper ones, the first after each multiple of
+ * KEPT_SPACING bytes does. So a deep path needs few descriptors, and every later path is near an open directory.
  */
 const KEPT_BYTES = 256;
 const KEPT_SPACING = 128;
@@ -29,7 +29,7 @@ interface Opened extends Directory {
 /** What a walk needs of a file system. */
 type Walkable = Pick<Filesystem, 'root' | 'openDirectory' | 'closeDirectory' | 'readLink'>;
 
-/** What to do if a directory of a path is missing, something else, or not accessible. */
+/** What to do if a directory of a path is missing, not a directory, or not accessible. */
 export interface Pathfinder {
   /** Makes the missing directory. */
   make(parent: Directory, name: ByteName): void;
@@ -47,9 +47,9 @@ const UNCHANGED: Pathfinder = {
 };
 
 /**
- * The walker: finds the directory of a path as the kernel would after chroot(2). Absolute symlinks and `..` stay inside the root. Each directory is
- * opened from the descriptor of the one above, without following symlinks, so no path leads out, even if other processes change the tree. Keeps
- * recently used directories open. Serves layers, `-g` and the files that `--for` reads (ConfinedRoot).
+ * The walker: finds the directory of a path as the kernel would after chroot(2). Absolute symlinks and `..` stay inside the root. It opens
+ * each directory from its parent's descriptor, without following symlinks. So no path leaves the root, even if other processes change the
+ * tree. It keeps recently used directories open. Layers, `-g` and ConfinedRoot (`--for`) use it.
  */
 export class Directories {
   readonly #filesystem: Walkable;
@@ -70,10 +70,10 @@ export class Directories {
   /**
    * The directory at a normalised path, symlinks followed inside the root. Valid until the next `trim` or `drop`.
    *
-   * @param create make what is missing, also the target of a dangling symlink (as containerd and umoci do), and replace what is not a
-   * directory, unless the path goes through a symlink (as umoci does, and as overlayfs shows it)
+   * @param create make missing directories, also the target of a dangling symlink (as containerd and umoci do). Replace any other file,
+   * unless the path goes through a symlink (as umoci does, and as overlayfs shows it)
    * @returns undefined if it is missing, or (without `create`) if something else has its name
-   * @throws IntegrityError for a loop of symlinks, a path that is too long, or (with `create`) a file as a directory; SyscallError
+   * @throws IntegrityError for a loop of symlinks, a path that is too long, or (with `create`) a file used as a directory; SyscallError
    */
   find(path: string, create: boolean): Directory | undefined {
     if (path === this.#lastPath) return this.#last;
@@ -91,11 +91,11 @@ export class Directories {
   }
 
   /**
-   * What a path leads to as for a process: the directory and the name in it, symlinks followed, that of the last name too. The name is
-   * no symlink unless there are too many, and `.` for what can only be a directory. Valid until the next `trim` or `drop`.
+   * The directory and name that a process would reach by a path. All symlinks are followed, also at the last name. The name is `.` for
+   * a path that can only be a directory. Valid until the next `trim` or `drop`.
    *
-   * @returns undefined where a directory is missing or something else
-   * @throws as `find`
+   * @returns undefined where a directory is missing or is something else
+   * @throws SyscallError (ELOOP) for a loop of symlinks at the last name; else as `find`
    */
   follow(path: BytePath): Place | undefined {
     let rest: string = path;
@@ -176,7 +176,10 @@ export class Directories {
     return this.#keep(current);
   }
 
-  /** The directory above, and what is left of `rest` after all that climbs. Not by opening `..`: that is elsewhere if another process has moved the directory. */
+  /**
+   * The directory above, and the rest of `rest` after the leading `..` components. It does not open `..`: that leads elsewhere if another
+   * process has moved the directory.
+   */
   #climb(directory: Opened, rest: string): [Opened, string] {
     let above = parentPath(directory.path);
     let left = rest;
@@ -197,7 +200,7 @@ export class Directories {
     return [this.#root, path];
   }
 
-  /** One component further: the directory, the target of a symlink, or undefined if there is none and none is to be made. */
+  /** One component further: the directory, or the target of a symlink. Undefined if it does not exist and is not to be made. */
   #step(parent: Opened, name: ByteName, create: boolean, direct: boolean): Opened | BytePath | undefined {
     const path = join(parent.path, name);
     if (path.length > MAX_PATH_BYTES) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);

@@ -6,8 +6,8 @@ import { nothingLost } from './not-restored.ts';
 import type { RingReader } from './ring.ts';
 import type { Creator } from './run.ts';
 
-// The queue of jobs for open files, in shared memory: the thread that reads a layer's entries opens each file, and the thread that makes the
-// tar's bytes writes some of them. All that needs a name or an order stays with the first.
+// The queue of jobs for open files, in shared memory. The thread that reads a layer's entries opens each file. The thread that decodes the
+// tar writes some of them. Work that needs a name or an order stays in the first thread.
 
 /** A power of two. */
 const SLOTS = 128;
@@ -46,13 +46,13 @@ const GID = 8;
 const SECONDS = 9;
 const NANOSECONDS = 10;
 
-/** What a job can fail at, in the words of `placeFile`. */
+/** The steps of a job that can fail, in the words of `placeFile`. */
 const ACTIONS = ['write', 'set the owner', 'set the mode', 'set the time', 'close'] as const;
 
-/** So many jobs, or bytes of them, wake a thread that waits: one by one costs a tenth of the time. */
+/** This many jobs, or bytes in them, wake a waiting thread: to wake it for each job costs a tenth of the time. */
 const BATCH_JOBS = 16;
 const BATCH_BYTES = 256 * 1024;
-/** Jobs are handed over only while the other thread is so many bytes ahead of this one: else making more bytes is more urgent. */
+/** Jobs are handed over only while the other thread is this many bytes ahead. Otherwise decoding is more urgent. */
 const LEAST_AHEAD = 512 * 1024;
 
 const LOW = 2 ** 32;
@@ -84,7 +84,7 @@ export class FileJobs {
     this.#ring = ring;
   }
 
-  /** Says what new files have: before the first job. */
+  /** Sets what new files have. To be called before the first job. */
   begin({ uid, gid, umask }: Creator): void {
     this.#words[CREATOR_UID] = uid;
     this.#words[CREATOR_GID] = gid;
@@ -133,7 +133,7 @@ export class FileJobs {
     return { owners, setuid };
   }
 
-  /** One slot stays free: that of a job which has just failed keeps its paths until `failed` is looked at. */
+  /** One slot stays free: so a job that has just failed keeps its paths until `failed` is read. */
   #hasRoom(): boolean {
     return ((this.#pushed - Atomics.load(this.#words, DONE)) | 0) < SLOTS - 1;
   }
@@ -178,7 +178,7 @@ export class FileJobs {
     if (this.#unannouncedJobs >= BATCH_JOBS || this.#unannouncedBytes >= BATCH_BYTES) this.announce();
   }
 
-  /** Says that there are jobs, where the other thread waits. */
+  /** Wakes the other thread if it waits for jobs. */
   announce(): void {
     if (this.#unannouncedJobs === 0) return;
     this.#unannouncedJobs = 0;
@@ -224,7 +224,7 @@ export class FileJobRunner {
     return undefined;
   };
 
-  /** Does so many jobs, or those that there are. After one has failed, files are only closed. */
+  /** Does up to `most` jobs. After a job has failed, files are only closed. */
   run(most: number): void {
     for (let rest = Math.min(most, this.waiting); rest > 0; rest -= 1) {
       this.#one(HEADER_WORDS + (this.#done & (SLOTS - 1)) * JOB_WORDS);
@@ -301,7 +301,7 @@ export class FileJobRunner {
   }
 }
 
-/** No more jobs are done: the thread that did them has died. */
+/** Marks the queue as dead: the thread that did the jobs has died. */
 export function forsakeFileJobs(memory: SharedArrayBuffer): void {
   Atomics.store(new Int32Array(memory), SERVED, DEAD);
 }
@@ -309,5 +309,5 @@ export function forsakeFileJobs(memory: SharedArrayBuffer): void {
 /** The calls for files that are open. */
 export type OpenFiles = Pick<Filesystem, 'write' | 'closeFile'> & MetadataState['filesystem'];
 
-/** What a job's file is called does not matter: all calls go by its descriptor. */
+/** The name of a job's file is irrelevant: all calls use its descriptor. */
 const node = { parent: { path: '' as BytePath, handle: -1 }, name: '', file: -1 };

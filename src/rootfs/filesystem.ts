@@ -71,7 +71,7 @@ export interface Filesystem {
   /** Where a symlink points; -EINVAL when it is none. */
   readLink(parent: Directory, name: ByteName): BytePath | number;
   stat(parent: Directory, name: ByteName): FileStat | number;
-  /** The content of a regular file of at most so many bytes; -EFBIG where it has more, -EINVAL where it is something else. */
+  /** The content of a regular file of at most `most` bytes; -EFBIG where it has more, -EINVAL for any other type. */
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number;
   /** The names in a directory, without `.` and `..`. */
   list(directory: Directory): ByteName[] | number;

@@ -8,7 +8,7 @@ import { openFilesystem } from './confined-root.ts';
 import { Directories, join } from './directories.ts';
 import type { DiskFilesystem, FileStat } from './filesystem.ts';
 
-/** What a tree is like: another one where anything in it was changed since. */
+/** Fingerprint of a tree: it differs after any change in the tree. */
 export interface Fingerprint {
   readonly digest: Digest;
   /** When anything in the tree changed last, in milliseconds since 1970. */
@@ -19,9 +19,9 @@ export interface Fingerprint {
 const ENTRIES_IN_TURN = 4096;
 
 /**
- * Names, types, modes, owners, sizes, inodes and times of all that is in a directory, without a look into any file. The time of the last change
- * (ctime) is among them: the system sets it with every change, and no call sets it to what it was, so that no process can change a file and hide
- * that. Of the root itself it is left out, since a rename changes it; its attributes are read in its place.
+ * Names, types, modes, owners, sizes, inodes and times of all entries in a directory. No file is read. The times include the time of the
+ * last change (ctime). The system sets it with every change, and no call can set it back. So no process can change a file and hide that.
+ * The ctime of the root itself is left out, since a rename changes it; its attributes are read instead.
  *
  * @returns undefined where the tree cannot be read
  * @throws the signal's reason

@@ -33,13 +33,13 @@ export interface ImageTreeOptions {
   readonly name: string;
   /** A new empty file, open for reading and writing, that nobody else has: for what would take too much memory. */
   readonly temporaryFile: () => Promise<FileHandle>;
-  /** Told when a layer is opened, and how many entries it had when it was read to its end. */
+  /** Called when a layer is opened, and with its number of entries when it has been read. */
   readonly onLayer?: (index: number, entries?: number) => void;
 }
 
 /** Bytes of all account files together; more is an attack on memory. */
 const MOST_ACCOUNT_BYTES = 4 * LARGEST_ACCOUNT_FILE;
-/** Bytes of attributes or of a link's target from which on the tree needs its temporary file. */
+/** Attributes or link targets of at least this many bytes go into the temporary file. */
 const LONG = 1024;
 
 const nothing: Content = { data: () => undefined };
@@ -51,9 +51,9 @@ const nothing: Content = { data: () => undefined };
 export class ImageTree {
   /** How many entries each layer has. */
   readonly layerEntries: number[] = [];
-  /** What the tree does not have as the image has it. */
+  /** Where the tree differs from the image. */
   counts: Readonly<NotRestored> = nothingLost();
-  /** An entry of the layers says what the root itself is. */
+  /** An entry of the layers describes the root directory. */
   hasRoot = false;
   readonly #layers: ImageLayer[] = [];
   readonly #filesystem = new MemoryFilesystem();
@@ -70,7 +70,7 @@ export class ImageTree {
   /**
    * Applies layers, base layer first, each to its last byte: only there it is known to be verified.
    *
-   * @throws IntegrityError for a layer that makes no sense, naming it and the entry, and what the layers themselves throw
+   * @throws IntegrityError for an invalid layer, with its name and the entry; the errors of the layers themselves
    */
   static async build(
     layers: Iterable<ImageLayer> | AsyncIterable<ImageLayer>,
@@ -138,7 +138,7 @@ export class ImageTree {
   /**
    * From now on the tree is a part of it only. A file of several names is where it has the first one that is left.
    *
-   * @param onAbsent gets each path that the tree lacks; left out: that is an error
+   * @param onAbsent gets each path that the tree lacks; left out: a missing path is an error
    * @throws NotFoundError, UsageError for contradictions
    */
   select(options: PartOptions, onAbsent?: (path: string) => void): void {
@@ -194,16 +194,16 @@ export class ImageTree {
 
   /**
    * All names: each directory before what is in it, all of that before anything else, names by their bytes. So readers can finish a
-   * directory when they leave it, and the order does not depend on the layers. The root comes only if an entry made it.
+   * directory when they leave it, and the order does not depend on the layers. The root is included only if a layer has an entry for it.
    */
   [Symbol.iterator](): Generator<TreeEntry, void, boolean | undefined> {
     return this.walk();
   }
 
   /**
-   * The same. `next(false)` after a directory passes over what is in it.
+   * The same. `next(false)` after a directory skips its content.
    *
-   * @param withRoot false: the root does not come
+   * @param withRoot false: the root is left out
    */
   *walk(withRoot = this.hasRoot): Generator<TreeEntry, void, boolean | undefined> {
     const names = this.#names(withRoot);
@@ -262,7 +262,7 @@ export class ImageTree {
   /**
    * The contents of files, each to be read once.
    *
-   * @param inodes those that will be read, or more, in the order in which they will be: another one costs room on disk; left out: all
+   * @param inodes those to be read, or more, in the order of reading; any other order costs disk space. Left out: all
    */
   contents(inodes: Iterable<number> = this.#firstInodes()): ImageContents {
     const filesystem = this.#filesystem;
@@ -285,8 +285,8 @@ export class ImageTree {
   }
 
   /**
-   * Reads what files hold, layer by layer as it comes, so that nothing has to be put aside: calls `use` for each of `inodes`, which reads
-   * the file to its end.
+   * Reads the contents of files in the order of the layers, so that nothing has to be stored temporarily. Calls `use` for each of
+   * `inodes`; it reads the file to its end.
    */
   async readInOrder(
     inodes: readonly number[] | ReadonlySet<number>,
@@ -306,7 +306,7 @@ export class ImageTree {
     return this.storedBytes(inode) > 0 && this.sourceOf(inode) !== undefined;
   }
 
-  /** Gives back the temporary file. */
+  /** Closes the temporary file. */
   async close(): Promise<void> {
     await this.#scratch.close();
   }

@@ -49,7 +49,7 @@ export class LinuxFilesystem implements DiskFilesystem {
   readonly #calls: SystemCalls;
   readonly #memory: CallMemory;
   #knowsFchmodat2 = true;
-  /** Linux 6.13. The way by /proc takes several times as long. */
+  /** Linux 6.13. Using /proc takes several times as long. */
   #knowsListxattrat = true;
   #attribute: Buffer | undefined;
 

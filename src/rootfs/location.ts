@@ -13,7 +13,7 @@ const ELSEWHERE = 'choose another directory with -d';
 /** Where a DIR is, symlinks followed. */
 export interface Location {
   readonly path: string;
-  /** Of the directory that is there; undefined when nothing is. */
+  /** Of the existing directory; undefined when nothing exists. */
   readonly stat: Stats | undefined;
   /** An empty directory there may be replaced by a new one of the same owner with rename(2). */
   readonly replaceable: boolean;
@@ -42,7 +42,7 @@ export async function locate(directory: string): Promise<Location> {
   return { path: found, stat: there, replaceable: await isReplaceable(found, there, mounts) };
 }
 
-/** How often two names of one directory may be seen as two directories before they are. */
+/** How often two names of one directory are compared before they count as two directories. */
 const LOOKS = 10;
 
 /** The links of /proc lead to other places than their text says, and so does a working directory that something was mounted over. */
@@ -96,7 +96,7 @@ export interface Mount {
   readonly point: string;
 }
 
-/** proc_pid_mountinfo(5); later lines lie over earlier ones. Empty where /proc is not mounted. */
+/** proc_pid_mountinfo(5); later mounts cover earlier ones. Empty where /proc is not mounted. */
 export async function readMounts(): Promise<Mount[]> {
   const text = await readFile('/proc/self/mountinfo', 'latin1').catch(() => '');
   return text.split('\n').map((line) => {
@@ -147,7 +147,7 @@ function canGiveOwner({ uid, gid }: Stats): boolean {
   return geteuid!() === 0 || (uid === geteuid!() && gid === getegid!());
 }
 
-/** A file or directory that stays where it is: nothing that holds it is replaced. */
+/** A file or directory that must be kept: no directory that contains it is replaced. */
 export interface Kept {
   readonly path: string;
   /** For messages: `the cache`. */
@@ -163,10 +163,10 @@ const SYSTEM_DIRECTORIES = (
 ).split(' ');
 
 /**
- * Refuses to replace a DIR with all that is in it where that would take away something else than a rootfs.
+ * Refuses to replace a DIR where that would delete something other than a rootfs.
  *
  * @param directory as the user gave it
- * @throws DestinationError that says what is in the way
+ * @throws DestinationError that names the obstacle
  */
 export async function refuseReplacement(
   directory: string,
@@ -205,14 +205,14 @@ export async function refuseReplacement(
     refuse(`it belongs to user ${uid} and group ${gid}`, `run as root, or ${ELSEWHERE}`);
 }
 
-/** The identities of a place and of all directories above it but the root, symlinks followed; none where it is not there. */
+/** The identities of a place and of all directories above it but the root, symlinks followed; none where it does not exist. */
 function identities(place: string): (string | undefined)[] {
   const levels: (string | undefined)[] = [];
   try {
     let level = realPath(place);
     for (; level !== path.dirname(level); level = path.dirname(level)) levels.push(identityOf(level));
   } catch {
-    // Nothing is there, or nothing that this process may see.
+    // It does not exist, or this process may not see it.
   }
   return levels;
 }

@@ -13,8 +13,8 @@ const ROOT = 1;
 const LONGEST_NAME = 255;
 const LONGEST_TARGET = 4095;
 /**
- * A file system in memory, about a hundred bytes for each file. It keeps everything that an image can say, with one exception: what
- * files hold is not written but noted (`FileSource`); only of files that are written to, as etc/passwd, are the bytes kept.
+ * A file system in memory, about a hundred bytes for each file. It keeps all metadata that an image can have. Of contents it keeps only
+ * their source (`FileSource`). It keeps the bytes only of files that are written to, such as etc/passwd.
  */
 export class MemoryFilesystem implements Filesystem {
   readonly root: Directory = { path: '' as BytePath, handle: ROOT };
@@ -55,7 +55,7 @@ export class MemoryFilesystem implements Filesystem {
     return inode < 0 ? inode : (this.#written.get(inode) ?? -EINVAL);
   }
 
-  /** Of a file that was written to: what it holds. */
+  /** The content of a file that was written to. */
   written(file: number): Uint8Array | undefined {
     return this.#written.get(file);
   }
@@ -122,7 +122,7 @@ export class MemoryFilesystem implements Filesystem {
     return 0;
   }
 
-  /** The file is what `source` says. */
+  /** A file with the content that `source` names. */
   createFile(parent: Directory, name: ByteName, mode: number): number {
     const inode = this.#make(parent, name, 'file', mode);
     if (inode > 0) this.inodes.setSource(inode, this.source);

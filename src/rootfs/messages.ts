@@ -6,17 +6,17 @@ import type { RunOptions } from './run.ts';
 export type Backend = 'libc' | 'node';
 
 export interface RootfsOptions extends Omit<RunOptions, 'name'> {
-  /** What messages call it: DIR as the user knows it; left out: its path. */
+  /** Its name in messages: DIR as the user gave it; left out: its path. */
   readonly name?: string | undefined;
   /** Left out: libc where it can be called, else Node. */
   readonly backend?: Backend | undefined;
-  /** A ring that takes what all files and symlinks of layers hold, for a ContentReader; `close` ends it. */
+  /** A ring for the contents of all files and symlinks of layers, for a ContentReader; `close` ends it. */
   readonly contents?: SharedArrayBuffer | undefined;
   /** `DEVICE:INODE` that the directory must have; left out: any. */
   readonly expected?: string | undefined;
 }
 
-/** What the writing thread is started with. */
+/** The data for the start of the writing thread. */
 export interface ThreadData {
   readonly ring: SharedArrayBuffer;
   /** The queue of FileJobs. */
@@ -34,7 +34,7 @@ export type Command =
   /** The bytes come through the ring. */
   | { readonly kind: 'layer'; readonly label: string }
   | { readonly kind: 'file'; readonly name: string; readonly bytes: Uint8Array }
-  /** The last one of a run that went well. */
+  /** The last command of a successful run. */
   | { readonly kind: 'finish'; readonly root: RootMetadata | undefined }
   /** Remove all that is in the root, and nothing more after it. */
   | { readonly kind: 'empty' }

@@ -1,4 +1,4 @@
-/** How many things of each kind the system did not let us restore. */
+/** How many things of each kind the system did not let dlrootfs restore. */
 export interface NotRestored {
   /** Entries whose owner or group is another one than in the image. */
   owners: number;
@@ -14,9 +14,9 @@ export interface NotRestored {
   times: number;
   /** Files and directories whose mode is what the file system gives them. */
   modes: number;
-  /** Names that the file system takes for one that was there already, such as `A` and `a`. */
+  /** Names that the file system treats as an existing one, such as `A` and `a`. */
   collisions: number;
-  /** Entries that would have made the root something else than a directory. */
+  /** Entries that would have replaced the root by something other than a directory. */
   ignored: number;
 }
 

@@ -3,8 +3,8 @@ import { randomFillSync } from 'node:crypto';
 const INITIAL_CAPACITY = 1024;
 
 /**
- * A set of paths in 16 to 32 bytes each, however long they are: it keeps 64 bits of a hash with a random key for every set.
- * So no archive can be made to collide, and among a million paths a new one is taken for a known one once in 10^13 questions.
+ * A set of paths in 16 to 32 bytes each, of any length. It keeps 64 bits of a hash, with a random key for every set.
+ * So nobody can make paths that collide. Among a million paths there is one false positive in 10^13 lookups.
  */
 export class PathSet {
   /** Two words for each place, both zero where it is free. */
@@ -85,7 +85,7 @@ export class PathSet {
     first = Math.imul(first ^ path.length, 0x9e37_79b1);
     second = Math.imul(second ^ first, 0x27d4_eb2f);
     this.#first = (first ^ (first >>> 16)) >>> 0;
-    // Never zero twice: that is how a free place looks.
+    // Two zero words would mark a free place.
     this.#second = ((second ^ (second >>> 15)) | 1) >>> 0;
   }
 }

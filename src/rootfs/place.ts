@@ -43,9 +43,9 @@ const NONE: readonly number[] = [];
 export type Content = Pick<EntryReader, 'data'>;
 
 /**
- * Puts the entry at `normalPath`, in place of what is there.
+ * Puts the entry at `normalPath`, in place of the existing file.
  *
- * @throws IntegrityError for what no layer can ask, SyscallError where the system refuses
+ * @throws IntegrityError for an entry that no file system can hold, SyscallError where the system refuses
  */
 export function placeEntry(run: Run, content: Content, entry: Entry, normalPath: BytePath): void {
   if (normalPath === '') return placeRoot(run, entry);
@@ -104,7 +104,7 @@ function create(run: Run, place: Place, make: () => number, expected = NONE): nu
   return made;
 }
 
-/** Makes the directory, or merges with the one that is there; returns whether it is new. */
+/** Makes the directory, or merges with the existing one; returns whether it is new. */
 function placeDirectory(run: Run, entry: Entry, place: Place): boolean {
   const { filesystem } = run;
   const { parent, name, path } = place;
@@ -296,7 +296,7 @@ function refuseTooLarge(filesystem: Filesystem, file: number, size: number): voi
 }
 
 /**
- * Writes a file of ours into the root: new, or in place of the one written before; in overlay mode also in place of the user's file.
+ * Writes dlrootfs's own file into the root: new, or in place of its earlier version. In overlay mode it also replaces the user's file.
  *
  * @returns false, and nothing is written, where anything else has the name: an entry of the image, a symlink
  * @throws SyscallError

@@ -26,7 +26,7 @@ export function clearObstacle(run: Run, failure: number, place: Place): boolean 
   return failure === -EEXIST || (failure === -EACCES && unlock(run, place.parent));
 }
 
-/** Whether the entry at `path` has another name for this run, in other letters. */
+/** Whether this run wrote the entry at `path` under a name in different case. */
 function isOtherName(run: Run, path: string): boolean {
   return run.creator.caseInsensitive && run.made?.has(path) === false;
 }

@@ -80,7 +80,7 @@ export class RingWriter extends RingEnd {
 
   /**
    * @param onNews called when bytes or the end have come, for a reader that does not wait in `read`
-   * @param batch a reader that waits is woken when so many bytes have come, the ring is full, or `flush` is called
+   * @param batch a waiting reader is woken when this many bytes have come, the ring is full, or `flush` is called
    */
   constructor(memory: SharedArrayBuffer, onNews?: () => void, batch = 1) {
     super(memory);
@@ -166,7 +166,7 @@ export class RingWriter extends RingEnd {
     if (length > 0) this.#tell();
   }
 
-  /** Blocks the thread until room comes free or `wake` is called, unless `ready` by then. */
+  /** Blocks the thread until there is room or `wake` is called, unless `ready` returns true first. */
   waitUnless(ready: () => boolean): void {
     const seen = Atomics.load(this.control, ROOM);
     Atomics.store(this.control, WRITER_WAITS, 1);
@@ -301,7 +301,7 @@ export class RingReader extends RingEnd implements ByteSource {
     return now === State.ended ? undefined : 'none';
   }
 
-  /** Whether `poll` would answer something else than `none`. */
+  /** Whether `poll` would return anything but `none`. */
   get hasNews(): boolean {
     return Atomics.load(this.control, STATE) !== State.open || this.#available() - this.#taken > 0;
   }
@@ -320,7 +320,7 @@ export class RingReader extends RingEnd implements ByteSource {
     return (this.#tail + bytes.byteOffset - CONTROL_BYTES - (this.#tail & (this.capacity - 1))) | 0;
   }
 
-  /** Blocks the thread until something comes, unless `ready` by then. */
+  /** Blocks the thread until something comes, unless `ready` returns true first. */
   waitUnless(ready: () => boolean): void {
     const seen = Atomics.load(this.control, NEWS);
     if (!ready()) Atomics.wait(this.control, NEWS, seen);

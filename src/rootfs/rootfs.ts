@@ -31,17 +31,17 @@ export interface ApplyOptions {
   readonly onChanges?: ((changes: Uint8Array) => void) | undefined;
 }
 
-/** Heap of the writing thread, in MiB: it keeps next to nothing, and young garbage only as long as it must. */
+/** Heap of the writing thread, in MiB: it keeps almost nothing, so little room for young objects is enough. */
 const resourceLimits = { maxYoungGenerationSizeMb: 2 };
 
 /**
- * A root file system being written, in a thread of its own. One call at a time; after one has failed only `discard` is of use.
+ * A root file system being written, in a thread of its own. One call at a time. After a call has failed, only `discard` can be called.
  */
 export class Rootfs {
   readonly #thread: Worker;
   readonly #writer: RingWriter;
   readonly #options: RootfsOptions;
-  /** The memory of the ring that tar bytes go through, and of FileJobs and of a TarDigest: for another thread that fills the one and serves the others. */
+  /** The memory of the ring for tar bytes, of FileJobs and of a TarDigest. Another thread fills the ring and uses the others. */
   readonly ring: SharedArrayBuffer = createRing();
   readonly jobs: SharedArrayBuffer = createFileJobs();
   readonly digest: SharedArrayBuffer = createTarDigest();
@@ -89,7 +89,7 @@ export class Rootfs {
   /**
    * Applies a layer: the bytes of its uncompressed tar, in chunks of any size.
    *
-   * @throws what `tar` throws; the signal's reason; IntegrityError for what the layer should not ask; DestinationError where the
+   * @throws what `tar` throws; the signal's reason; IntegrityError for an entry that no file system can hold; DestinationError where the
    * system refuses
    */
   async apply(tar: AsyncIterable<Uint8Array>, options: ApplyOptions): Promise<LayerResult> {
@@ -104,6 +104,7 @@ export class Rootfs {
     const abort = (): void => this.#writer.abort();
     signal?.addEventListener('abort', abort, { once: true });
     try {
+      // With a decoder `tar` yields nothing: the decoder's thread writes into the same ring.
       for await (const chunk of tar) {
         if (!(await this.#writer.write(chunk))) break;
       }
@@ -125,8 +126,8 @@ export class Rootfs {
   }
 
   /**
-   * Writes a file of ours at the root, in place of the one that an earlier call wrote. Returns false, and writes nothing, where the image
-   * (or a user's directory) has something of that name that is not ours to replace.
+   * Writes dlrootfs's own file at the root, in place of the one that an earlier call wrote. Returns false, and writes nothing, where the
+   * image (or a user's directory) has something of that name that must be kept.
    */
   async writeLayerInfo(name: 'json' | 'layersize', bytes: Uint8Array): Promise<boolean> {
     return this.#call({ kind: 'file', name, bytes });
@@ -144,8 +145,8 @@ export class Rootfs {
   }
 
   /**
-   * Stops what is being done, removes all that is in the root (but nothing from a directory with files of the user's), and ends the thread.
-   * With a thread that has died nothing is removed.
+   * Stops the current call, removes all that is in the root, and ends the thread. From a directory with files of the user nothing is
+   * removed, nor when the thread has died.
    */
   async discard(): Promise<void> {
     this.#writer.abort();

@@ -22,17 +22,17 @@ export interface RunOptions {
   /** Name of the root in messages. */
   readonly name: string;
   /**
-   * `stage`: the root is new and ours, and locked against other runs. `empty`: it existed, without content. `overlay`: it holds files of the
-   * user, which are kept: only files that this run wrote are ever removed.
+   * `stage`: the root is new, made by this run, and locked against other runs. `empty`: it existed, without content. `overlay`: it holds
+   * files of the user, which are kept. Only files that this run wrote are removed.
    */
   readonly mode: 'stage' | 'empty' | 'overlay';
-  /** Names at the root, in lower case, that no layer may use in any case: what would, fails. */
+  /** Names at the root, in lower case, that no layer may use in any case: an entry with such a name is an error. */
   readonly reservedNames?: readonly string[];
   /** Record the changes of each layer. */
   readonly recordChanges?: boolean;
-  /** An earlier run has written lower layers: whiteouts hide them, and all of the tree is ours. */
+  /** An earlier run has written lower layers: whiteouts hide them, and dlrootfs wrote the whole tree. */
   readonly hasLayers?: boolean;
-  /** Files at the root that an earlier run wrote for us, not for the image. */
+  /** dlrootfs's own files at the root, from an earlier run; no layer has them. */
   readonly ownFiles?: readonly string[];
   /** Nothing is written, so the file system is not probed. */
   readonly leftover?: boolean;
@@ -76,9 +76,9 @@ export interface Run {
   readonly changes: ChangeLog | undefined;
   /** Receives the content of each file and symlink in `changes`. */
   readonly contents: ContentWriter | undefined;
-  /** Takes the writing of open files to another thread, where one has time for it. */
+  /** Passes the writing of open files to another thread, when that thread has time. */
   readonly jobs: FileJobs | undefined;
-  /** Files at the root that are ours, not the image's: `json`, `layersize`. */
+  /** dlrootfs's own files at the root, not the image's: `json`, `layersize`. */
   readonly ownFiles: Set<string>;
   /** Files of this layer whose access lists contain names: the numbers are known at its end. */
   readonly namedLists: Map<BytePath, Entry>;
@@ -128,7 +128,7 @@ export function refuseReserved(run: Run, path: string): void {
   });
 }
 
-/** For a tree that others made: nothing is assumed. */
+/** For a tree that other programs made: nothing is assumed. */
 export const carefulCreator: Creator = {
   uid: -1,
   gid: -1,
@@ -140,7 +140,7 @@ export const carefulCreator: Creator = {
 
 /**
  * Finds out what the file system of an empty root gives to new files, by two nested directories that are removed at once.
- * A directory may hand down its group (setgid, mount option grpid) and access lists.
+ * New files may inherit the group (setgid, mount option grpid) and access lists of their directory.
  *
  * @throws SyscallError when they cannot be removed
  */
@@ -186,7 +186,7 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
   }
 }
 
-/** What a layer did, in order, as lines of `composeLine`. Paths are those on disk, metadata what the image says, whether it could be set or not. */
+/** The changes of a layer in order, as lines of `composeLine`: paths on disk, and the image's metadata, even if they could not be set. */
 export class ChangeLog {
   readonly #tell: ((lines: Uint8Array<ArrayBuffer>) => void) | undefined;
   #bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
@@ -208,7 +208,7 @@ export class ChangeLog {
     this.#add(composeLine({ ...entry, path, linkPath, xattrs }));
   }
 
-  /** A directory was made at `path` that no entry asks for: root's. */
+  /** A directory was made at `path` without an entry; root owns it. */
   made(path: string, mode: number, { mtimeSeconds, mtimeNanoseconds }: Mtime): void {
     const owner = { uid: 0, gid: 0, xattrs: undefined };
     const nothing = { linkPath: '', size: 0, deviceMajor: 0, deviceMinor: 0 };
@@ -217,7 +217,7 @@ export class ChangeLog {
     );
   }
 
-  /** What stood at `path` is gone, with all below it. */
+  /** The entry at `path` was removed, with all below it. */
   removed(path: string): void {
     this.#add(composeLine({ type: 'removed', path }));
   }

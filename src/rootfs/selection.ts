@@ -102,7 +102,7 @@ export class Selection {
     }
   }
 
-  /** The directories above a path at which nothing is, as far as they are there. */
+  /** The existing directories above a path that does not exist. */
   #addWay(path: BytePath, find: (path: BytePath) => ResolvedPath | undefined): void {
     for (let above = parentPath(path); above !== ''; above = parentPath(above)) {
       const place = find(above);

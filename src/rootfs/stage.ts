@@ -37,7 +37,7 @@ export async function makeStage(target: string): Promise<string | { readonly den
 /**
  * Removes a stage with all that is in it.
  *
- * @param mode `stage`: only when no other run has it; `empty`: it is known to be ours
+ * @param mode `stage`: only when no other run has it; `empty`: this run is known to have made it
  * @throws DestinationError, the system's errors, an Error where something is mounted in it
  */
 export async function removeStage(stage: string, mode: 'stage' | 'empty'): Promise<void> {
@@ -50,7 +50,7 @@ export async function removeStage(stage: string, mode: 'stage' | 'empty'): Promi
   await rmdir(osPath(stage));
 }
 
-/** Removes what stood at DIR. Another process may have put something else there than a directory. */
+/** Removes what was at DIR. Another process may have replaced the directory by another kind of file. */
 export async function removeReplaced(old: string): Promise<void> {
   const stat = await lstat(osPath(old));
   if (stat.isDirectory()) await removeStage(old, 'empty');

@@ -1,6 +1,6 @@
 import { loadNative } from '../sys/native.ts';
 
-// The sha256 of a stream in a ring, computed by the two threads at its ends in turns: the one with nothing more urgent to do takes the next bytes.
+// The sha256 of a stream in a ring. The two threads at its ends compute it in turns: the thread that is idle takes the next bytes.
 
 /** Words. */
 const LOCK = 0;
@@ -25,7 +25,7 @@ interface Functions {
   readonly bytes: bigint;
 }
 
-/** One thread's end of it. */
+/** The digest as one thread uses it. */
 export class TarDigest {
   readonly #words: Int32Array<SharedArrayBuffer>;
   readonly #ringBytes: Uint8Array<SharedArrayBuffer>;
@@ -39,7 +39,7 @@ export class TarDigest {
     this.#ringBytes = ringBytes;
   }
 
-  /** Begins with the byte at `position` of a stream; false where OpenSSL's functions are not there. */
+  /** Begins with the byte at `position` of a stream; false where OpenSSL's functions are not available. */
   begin(stream: number, position: number): boolean {
     this.#functions ??= this.#find();
     if (!this.#functions) return false;
@@ -58,7 +58,7 @@ export class TarDigest {
   }
 
   /**
-   * Takes in bytes before `head`, at most `most`; returns how many. None where the other thread is at it.
+   * Takes in bytes before `head`, at most `most`; returns how many. None while the other thread is computing it.
    *
    * @param stream the current one
    */
@@ -130,5 +130,5 @@ export class TarDigest {
   }
 }
 
-/** Between two looks at whether the other thread is done, in milliseconds. */
+/** Interval at which it checks whether the other thread is done, in milliseconds. */
 const PATIENCE = 5;

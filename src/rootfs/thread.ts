@@ -76,7 +76,7 @@ class Writer {
     }
   }
 
-  /** Where it fails, the run stays open: what is there can still be removed. */
+  /** Where it fails, the run stays open: the written files can still be removed. */
   #finish(run: Run, root: RootMetadata | undefined): NotRestored {
     this.#contents?.end();
     finishRun(run, root);

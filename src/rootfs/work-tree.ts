@@ -29,7 +29,7 @@ const { EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = cons
 /** Of a symlink, in bytes: symlink(2). */
 const LONGEST_TARGET = 4095;
 
-/** What is to stand at one or, when they share the object, at several paths. */
+/** The inode wanted at one path, or at several hard-linked paths. */
 export type Inode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'sparse'> & {
   readonly type: Exclude<Entry['type'], 'hardlink'>;
   readonly linkPath: string;
@@ -37,7 +37,7 @@ export type Inode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'sparse'> & {
   readonly timeless?: boolean;
 };
 
-/** Contents of files that are not on disk, or are others'. */
+/** Contents of files that are not on disk, or that other programs wrote. */
 export interface Contents {
   has(path: string): boolean;
   /** The content of a path that it has: each once, in the order of the tree. */
@@ -56,7 +56,7 @@ export interface Found {
   readonly type: FileStat['type'];
 }
 
-/** A rootfs that is there and becomes another one, in place: what others wrote into it is given all that they could not. */
+/** Turns an existing rootfs into another one, in place. Sets the metadata that other programs could not set. */
 export class WorkTree {
   readonly #directory: string;
   readonly #backend: Backend | undefined;
@@ -93,9 +93,9 @@ export class WorkTree {
   }
 
   /**
-   * Makes everything in `tree` as it says.
+   * Makes the rootfs equal to `tree`.
    *
-   * @param contents of files that are not on disk yet, or are others'
+   * @param contents of files that are not on disk yet, or that other programs wrote
    * @param attributes names of extended attributes that stay only where `tree` has them
    * @param pause called between two paths: lets the event loop run, and throws when the run is to end
    * @throws DestinationError
@@ -167,7 +167,7 @@ interface FirstName {
   readonly identity: string;
 }
 
-/** One pass over a tree that is there, and is to be as a list of paths and inodes says. */
+/** One pass that turns an existing tree into the listed one: paths and their inodes. */
 class Restoration {
   readonly #run: Run;
   readonly #disk: DiskFilesystem;
@@ -177,7 +177,7 @@ class Restoration {
   /** The first name of each inode, and what is on disk there. */
   readonly #first = new Map<Inode, FirstName>();
   readonly #taken = new Set<string>();
-  /** For what is written before it is renamed to its place: one at a time. */
+  /** Name of a file that is written first and then renamed: one at a time. */
   readonly #aside = randomName('.dlrootfs-');
 
   /** @param attributes names of extended attributes that only stay where an inode has them */
@@ -224,12 +224,12 @@ class Restoration {
     this.#applyMetadata(place, inode, stat);
   }
 
-  /** What is there, where it may stay but for its metadata. A device may be any. */
+  /** The existing file, if only its metadata must change. Any device is accepted. */
   #findUsable({ parent, name }: Place, inode: Inode): FileStat | undefined {
     const stat = this.#run.filesystem.stat(parent, name);
     if (typeof stat === 'number' || stat.type !== inode.type) return undefined;
     if (stat.type === 'file') return stat;
-    // One that another name has taken is made again: it has no content to copy.
+    // A FIFO that another name already uses is made again: it has no content to copy.
     if (stat.type === 'fifo') return this.#taken.has(stat.identity) ? undefined : stat;
     if (stat.type !== 'symlink') return undefined;
     const isRight = inode.timeless === true || this.#run.filesystem.readLink(parent, name) === inode.linkPath;
@@ -253,7 +253,7 @@ class Restoration {
     return made !== -EPERM;
   }
 
-  /** Writes a file, or a symlink to what its content says, beside its place and puts it there: whole or not at all. */
+  /** Writes a file, or a symlink to the target in its content, under another name; then renames it: all or nothing. */
   async #write(path: BytePath, type: Inode['type']): Promise<void> {
     const { filesystem, directories } = this.#run;
     const action = `write ${displayPath(path)}`;

@@ -4,15 +4,15 @@ import { parseGroup, parseId, parsePasswd } from '../sys/passwd.ts';
 
 /** What is known from the rootfs itself. */
 export interface RootfsFacts {
-  /** /bin/sh is there. */
+  /** /bin/sh exists. */
   readonly shell: boolean;
-  /** /sbin/init is there. */
+  /** /sbin/init exists. */
   readonly init: boolean;
-  /** getent is there, by which systemd-nspawn finds users. */
+  /** getent exists; systemd-nspawn finds users with it. */
   readonly getent: boolean;
-  /** /usr is there, which systemd-nspawn requires. */
+  /** /usr exists; systemd-nspawn requires it. */
   readonly usr: boolean;
-  /** os-release is there, which systemd-nspawn requires to boot. */
+  /** os-release exists; systemd-nspawn requires it to boot. */
   readonly osRelease: boolean;
   /** Owner and mode of the directories that the image declares as volumes and has; by path. */
   readonly volumes: ReadonlyMap<

@@ -15,7 +15,7 @@ export const mountPoints: readonly (readonly [path: string, mode: number])[] = [
   ['usr', 0o755],
 ];
 
-/** What is filled where it is missing or empty. */
+/** Files that are filled where they are missing or empty. */
 export const filledFiles = ['etc/hostname', 'etc/hosts', 'etc/resolv.conf'] as const;
 
 /**
@@ -44,13 +44,13 @@ function addMissing(destination: string, directory: string): string[] {
   return [...made.map(([path]) => path), ...filled].map((path) => `/${path}`);
 }
 
-/** The host's name servers; those behind systemd-resolved's local one, which no container reaches. */
+/** The host's name servers; if systemd-resolved is used, its upstream servers, since no container reaches the local one. */
 function hostResolvConf(): string {
   for (const path of ['/run/systemd/resolve/resolv.conf', '/etc/resolv.conf']) {
     try {
       return readFileSync(path, 'utf8');
     } catch {
-      // Not there: the next one.
+      // Missing: try the next one.
     }
   }
   return '';

@@ -24,7 +24,7 @@ export interface IdMappings {
 
 /**
  * The `config.json` of an OCI runtime bundle: the image's config by the image specification's conversion.md, the rest as
- * `runc spec` and containerd choose it. `root` is the rootfs as seen from the bundle; with `terminal` the command gets one.
+ * `runc spec` and containerd choose it. `root` is the rootfs as seen from the bundle; with `terminal` the command gets a terminal.
  */
 export function runcConfig(
   container: Container,

@@ -25,7 +25,7 @@ export interface RuntimeRequest {
   /** DIR as typed, the finished rootfs. */
   readonly destination: string;
   readonly image: ImageConfig;
-  /** Replace configurations that are there. */
+  /** Replace existing configurations. */
   readonly force: boolean;
   /** The caller's ids when that is not root. */
   readonly rootless?: Rootless | undefined;
@@ -47,7 +47,7 @@ export interface RuntimeResult {
 /** LXC's own defaults, where distributions have them: capabilities, devices, seccomp, mounts. */
 const lxcIncludes = ['/usr/share/lxc/config/common.conf'];
 
-/** What of a pull's options its files for runtimes need. */
+/** The options of a pull that its files for runtimes need. */
 export interface RuntimeOptions extends Pick<RuntimeRequest, 'destination' | 'force'> {
   readonly runtimes: readonly Runtime[];
   readonly rootless: boolean;

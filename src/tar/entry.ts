@@ -31,7 +31,7 @@ export interface Entry {
   readonly deviceMinor: number;
   /**
    * Full name (`security.capability`, a byte string too) to value, in archive order; undefined when there is none. An access list with
-   * names instead of numbers stands as it is under the key of its record (`textKeys`).
+   * names instead of numbers is kept unchanged under its record's key (`textKeys`).
    */
   readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
   /** Undefined for a file without holes. */

@@ -3,7 +3,7 @@ import { type BytePath, MalformedTarError, noBytes, sliceBytes, sliceUntilNul } 
 
 export const BLOCK_SIZE = 512;
 
-/** A block where the source has it: its bytes from `at` on, and as words from `wordsAt` on. */
+/** A block in the source's memory: its bytes start at `at`, and the same as words at `wordsAt`. */
 export interface Block {
   readonly block: Buffer;
   readonly at: number;
@@ -152,8 +152,8 @@ function ustarPrefix(block: Buffer, at: number): BytePath {
 }
 
 /**
- * Go before 1.8 wrote a prefix into GNU headers, where the access and change times stand; many old docker layers are such. When
- * these are no numbers and the prefix is ASCII, it is one (golang.org/issue/12594).
+ * Go before 1.8 wrote a prefix into GNU headers, where the access and change times are. Many old docker layers have such headers.
+ * When the times are not numbers and the bytes are ASCII, they are a prefix (golang.org/issue/12594).
  */
 function misplacedPrefix(block: Buffer, at: number): BytePath {
   const isTime = (start: number): boolean =>

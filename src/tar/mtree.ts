@@ -21,11 +21,11 @@ export interface Written extends Pick<
   readonly linkPath: string;
   /** Where the content of a file is kept, for readers of the list who look for it elsewhere than at `path`. */
   readonly contents?: string | undefined;
-  /** The program put it there, and no layer. */
+  /** dlrootfs made it, not a layer. */
   readonly own?: boolean | undefined;
 }
 
-/** What stood at a path was taken away, and all below it. */
+/** The file at a path was removed, with all below it. */
 export interface Removed {
   readonly type: 'removed';
   readonly path: string;
@@ -34,7 +34,7 @@ export interface Removed {
 /** One thing that was done to a tree. */
 export type Change = Written | Removed;
 
-/** Names in mtree(5) of what it knows, and two of our own. */
+/** The types of mtree(5), and two types of dlrootfs. */
 const mtreeTypes = {
   file: 'file',
   directory: 'dir',
@@ -51,8 +51,8 @@ const types = new Map(
 
 /**
  * A change as a line in the manner of mtree(5): the path, then `keyword=value`, with a `\ooo` for each byte that could be misread. `time` is
- * whole seconds and, after the dot, nanoseconds to be added to them; `xattr.NAME` is base64, as go-mtree has it. Of our own are the
- * types `removed` and `hardlink`, whose `link` is the path of the file's other name. One character a byte.
+ * whole seconds and, after the dot, nanoseconds to be added to them; `xattr.NAME` is base64, as go-mtree has it. The types
+ * `removed` and `hardlink` are dlrootfs's; the `link` of a hard link is the file's other name. One character per byte.
  */
 export function composeLine(change: Change): string {
   const { type } = change;
@@ -76,7 +76,7 @@ export function composeLine(change: Change): string {
 }
 
 /**
- * Reads a line of `composeLine`, without its end. Of a keyword that comes twice the last one counts; unknown ones are passed over.
+ * Reads a line of `composeLine`, without its end. The last one of repeated keywords counts; unknown ones are skipped.
  *
  * @throws IntegrityError for an unknown type
  */

@@ -221,7 +221,7 @@ class BlockStream implements Block {
     return true;
   }
 
-  /** What comes next is a run of data of so many bytes, padded to whole blocks. */
+  /** The next bytes are data of this length, padded to whole blocks. */
   startData(size: number): void {
     this.remaining = size;
     this.padding = -size & (BLOCK_SIZE - 1);

@@ -163,7 +163,7 @@ const MAX_TOKEN_BYTES = 1024 * 1024;
 /** Default and least lifetime of a token, in seconds (distribution's token specification). */
 const LEAST_LIFETIME = 60;
 
-/** Milliseconds before its end after which a token is not used. */
+/** A token is not used in its last milliseconds: this many. */
 const MARGIN = 5000;
 
 /**

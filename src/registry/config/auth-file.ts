@@ -1,7 +1,7 @@
 import { HUB_ALIASES } from '../../oci/reference.ts';
 import { isObject, type JsonObject } from '../../oci/json.ts';
 
-/** A credential for a registry; `source` is its origin, for messages. */
+/** A credential for a registry; `source`: where it was found, for messages. */
 export type Credential =
   | {
       readonly kind: 'password';

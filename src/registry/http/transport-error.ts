@@ -295,7 +295,7 @@ const ROWS: readonly Row[] = [
 ];
 
 /**
- * Turns a failure below HTTP into an error to act on. Errors that are neither of the network nor of ours come back as they are.
+ * Turns a failure below HTTP into an error to act on. Returns a DlrootfsError, and any error not of the network, unchanged.
  *
  * @param inBody the head of the answer had come
  * @param proxy its `host:port`, where the connection goes to a proxy
