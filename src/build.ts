@@ -26,10 +26,10 @@ import { describeNotRestored, Rootfs } from './rootfs/rootfs.ts';
 import type { LayerSummary } from './summary.ts';
 import { osPath } from './sys/os-path.ts';
 
-/** The image's first layers are in DIR, of another pull with -g; `layers` are all that it is to have. */
+/** DIR has the image's first layers, from another pull with -g. `layers` are all layers of the image. */
 export type Resumed = Extract<Survey, { kind: 'partial' }> & { readonly layers: readonly LayerIdentity[] };
 
-/** Adds files of no layer to a rootfs, which is in `directory`; by default it has its name. */
+/** Adds files that no layer has to a rootfs in `directory`; by default at its final path. */
 export type Prepare = (directory?: string) => void;
 
 /** The notice for a rootfs that is not written through libc. */
@@ -39,7 +39,7 @@ function noLibc(): string {
   return procIsMissing ? `${lost}; it needs /proc: mount -t proc proc /proc` : lost;
 }
 
-/** A rootfs in the making: where it is built, the thread that writes it, and with -g its branches. */
+/** A rootfs that is being built: its directory, the thread that writes it, and with -g its branches. */
 export class RootfsBuild {
   readonly #destination: Destination;
   readonly #rootfs: Rootfs;
@@ -49,7 +49,7 @@ export class RootfsBuild {
   readonly #options: PullOptions;
   readonly #resumed: Resumed | undefined;
   readonly #layers: LayerSummary[] = [];
-  /** Of the top layer so far: what `json` is to say. */
+  /** The content of `json`: of the top layer so far. */
   #info: JsonObject | undefined;
 
   private constructor(
@@ -73,7 +73,7 @@ export class RootfsBuild {
    * Makes the rootfs: `fill` applies the layers. What was made is discarded if it fails.
    *
    * @param resumed with -g: the rootfs begins with layers that DIR has already
-   * @param prepare adds files of no layer, where the rootfs is until it gets its name
+   * @param prepare adds files that no layer has, before the rootfs gets its name
    * @throws DestinationError, GitError, what `fill` throws
    */
   static async make(
@@ -135,7 +135,7 @@ export class RootfsBuild {
     }
   }
 
-  /** DIR holds files of the user's: nothing unverified may get in. */
+  /** DIR holds files of the user: only verified data may be written. */
   get overlay(): boolean {
     return this.#destination.mode === 'overlay';
   }
@@ -208,7 +208,7 @@ export class RootfsBuild {
     return { layers: this.#layers, notRestored, tree: digest && { identity, digest } };
   }
 
-  /** An empty DIR of another user is no longer theirs, or still is. */
+  /** Reports the owner of a DIR that was empty and belonged to another user. */
   async #tellOwner(): Promise<void> {
     const { ownerBefore, target, mode } = this.#destination;
     if (ownerBefore === undefined || ownerBefore === this.#options.uid || mode === 'overlay') return;
@@ -220,7 +220,7 @@ export class RootfsBuild {
     );
   }
 
-  /** The directory that is about to be replaced must still hold nothing but what it held when it was looked at. */
+  /** The directory that is about to be replaced must not have changed since the survey. */
   async #refuseIfTouched({ common, layers }: Resumed): Promise<void> {
     const { destination, environment, signal } = this.#options;
     const { surveyDirectory } = await import('./git/survey.ts');
@@ -231,7 +231,7 @@ export class RootfsBuild {
     });
   }
 
-  /** Leaves nothing of it behind, but in a DIR that held files. What cannot be removed is only said: why it is discarded counts. */
+  /** Removes what was built, except from a DIR that held files. Failures are only reported: the first error is the one to throw. */
   async #discard(): Promise<void> {
     await tidy(this.#options, async () => {
       await this.#packer?.discard();
@@ -278,7 +278,7 @@ async function openDestination(options: PullOptions, resumed: Resumed | undefine
     : Destination.replace(destination, keptPlaces(options)));
 }
 
-/** git and its programs take names in UTF-8 only, from Node. */
+/** Node can pass only names in UTF-8 to git and its programs. */
 function refuseOtherBytes({ target }: Destination): void {
   if (target.isWellFormed()) return;
   throw new UsageError(`cannot use -g in ${printable(target)}: its path is not UTF-8`, {
@@ -324,7 +324,7 @@ async function openGit(
   return await layers.resume(path, target, resumed.base, gitOptions);
 }
 
-/** From this size of all compressed layers on, in bytes, the decoder's thread wins more than its start costs. */
+/** From this size of all compressed layers on, in bytes, the decoder's thread saves more time than its start takes. */
 const WORTH_DECODER = 4 * 1024 * 1024;
 
 function isWorthDecoder({ backend }: Rootfs, layers: readonly Layer[]): boolean {
@@ -332,7 +332,7 @@ function isWorthDecoder({ backend }: Rootfs, layers: readonly Layer[]): boolean 
   return backend === 'libc' && bytes >= WORTH_DECODER;
 }
 
-/** What a summary says of a layer. */
+/** The summary of a layer. */
 export function summaryOf(layer: PulledLayer, entries: number): LayerSummary {
   const { id, digest, diffID } = layer.layer;
   return { id, digest, diffID: diffID ?? layer.diffID, size: layer.blobSize, entries };

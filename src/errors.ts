@@ -1,4 +1,4 @@
-/** What every failure that a user can act on carries; anything else that is thrown is a bug. */
+/** The details of a failure that a user can act on. Any other error is a bug. */
 export interface ErrorDetails {
   /** Stable name for programs, upper case with underscores. */
   readonly code?: string;
@@ -22,11 +22,11 @@ export const ExitCode = {
   different: 9,
 } as const;
 
-/** What a kind of error has unless its thrower says better. */
+/** The defaults of a kind of error, which its thrower can replace. */
 interface Defaults {
   readonly exitCode: number;
   readonly code: string;
-  /** What helps with most failures of the kind; undefined where there is nothing to do. */
+  /** Advice for most failures of the kind; undefined where no action helps. */
   readonly hint: string | undefined;
 }
 
@@ -49,7 +49,7 @@ export abstract class DlrootfsError extends Error {
   }
 }
 
-/** The command line, the environment or an option of the library does not make sense. */
+/** The command line, the environment or an option of the library is invalid. */
 export class UsageError extends DlrootfsError {
   protected static override readonly defaults: Defaults = {
     exitCode: ExitCode.usage,
@@ -94,7 +94,7 @@ export class IntegrityError extends DlrootfsError {
   };
 }
 
-/** DIR cannot be written, is in the way, or its disk is full. */
+/** DIR cannot be written or replaced, or its disk is full. */
 export class DestinationError extends DlrootfsError {
   protected static override readonly defaults: Defaults = {
     exitCode: ExitCode.destination,
@@ -128,7 +128,7 @@ export type EndingSignal = 'SIGHUP' | 'SIGINT' | 'SIGPIPE' | 'SIGTERM';
 export class InterruptedError extends DlrootfsError {
   override readonly exitCode: number;
   readonly signal: EndingSignal;
-  /** @param early the run had not removed all that it had made */
+  /** @param early the run ended before it had removed all its files */
   constructor(signal: EndingSignal, early = false) {
     super(`interrupted by ${signal}${early ? ' before all was removed' : ''}`, {
       code: 'INTERRUPTED',

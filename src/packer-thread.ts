@@ -6,7 +6,7 @@ import { ContentReader } from './rootfs/contents.ts';
 import { toFailure } from './rootfs/messages.ts';
 import { RingAborted, RingReader } from './rootfs/ring.ts';
 
-// What runs in a thread of its own with -g: contents come through the ring, names of blobs go back.
+// Entry point of the packer's thread, for -g: it gets contents through the ring, and sends back names of blobs.
 const port = parentPort!;
 const { ring, directory } = workerData as PackerData;
 const post = (message: PackerMessage): void => port.postMessage(message);

@@ -17,8 +17,8 @@ export type PackerMessage = { readonly ids: Uint8Array } | { readonly failure: F
 const resourceLimits = { maxYoungGenerationSizeMb: 2 };
 
 /**
- * The thread that makes git's blobs of what files and symlinks hold, while they are being written: it is handed their bytes, so that
- * none is read back from the disk.
+ * The thread that makes git's blobs of files and symlinks while they are being written. It gets their contents through a ring, so that
+ * no file is read back from the disk.
  */
 export class Packer {
   /** For `RootfsOptions.contents`. */
@@ -30,7 +30,7 @@ export class Packer {
 
   /**
    * @param directory `objects/pack` of the repository
-   * @param take told the names of blobs: see `packBlobs`
+   * @param take gets the names of blobs: see `packBlobs`
    */
   constructor(directory: string, take: (ids: Uint8Array) => void) {
     const data: PackerData = { ring: this.ring, directory };
@@ -55,7 +55,7 @@ export class Packer {
     this.finished.catch(() => undefined);
   }
 
-  /** What is behind an error of the rootfs: the packer's own, where it has failed. */
+  /** The cause of an error of the rootfs: the packer's own error, if it has failed. */
   async explainFailure(error: unknown): Promise<unknown> {
     if (!this.#ringEnd.failed) return error;
     return this.finished.then(

@@ -33,22 +33,22 @@ export interface Verification {
   readonly digest?: string | undefined;
   /** The directory, as given. */
   readonly destination: string;
-  /** What files hold was compared too. */
+  /** The contents of files were compared too. */
   readonly contents: boolean;
   /** In the order of their paths, each directory before what is in it; empty: the directory holds the image and nothing else. */
   readonly differences: readonly Difference<'missing' | 'extra'>[];
-  /** Directories and files that this process may not read: nothing is known of what they hold. */
+  /** Directories and files that this process may not read: their contents are unknown. */
   readonly unread: readonly string[];
   /** Where something is mounted in the directory: what the image has there could not be compared. */
   readonly mounted: readonly string[];
 }
 
 /**
- * Compares a directory with an image and changes nothing. Left out are files that the pull itself wrote there (`json`, `layersize`,
- * `.git`), what this process could not have restored (owners, devices and so on of a plain user), with `prepare` what that adds, and
- * what is not in the part of the image that the options name.
+ * Compares a directory with an image and changes nothing. It ignores files that the pull itself wrote (`json`, `layersize`, `.git`), and
+ * metadata that this process could not have restored (such as owners and devices for a plain user). With `prepare` it ignores what that
+ * adds. If the options name a part of the image, it ignores the other files.
  *
- * @param contents compare what files hold, not only their sizes and times
+ * @param contents compare the contents of files, not only their sizes and times
  * @throws a DlrootfsError, or the signal's reason
  */
 export async function verify(request: PullOptions, contents: boolean): Promise<Verification> {
@@ -113,7 +113,7 @@ function partNotice(destination: string, { paths, excludes }: PartOptions): stri
   return `${shown}/json says that ${shown} holds ${what}`;
 }
 
-/** Blobs that are not cached are kept beside the directory, not in it: that would change its time. */
+/** Blobs that are not cached are kept beside the directory: a file in it would change its time. */
 async function placeForSpool(destination: string): Promise<string> {
   const beside = path.dirname(absolutePath(destination));
   return path.join((await isWritable(beside)) ? beside : tmpdir(), '-');
@@ -126,7 +126,7 @@ const MAX_JSON_BYTES = 4 * 1024 * 1024;
 /** For a file with several names in the image: the paths of each existing copy of it. */
 type Copies = Map<DiskEntry['inode'], BytePath[]>;
 
-/** A path for each of many inodes, which takes no room on JavaScript's heap: there may be a million. */
+/** A path for each of up to a million inodes, not on JavaScript's heap. */
 class PathsByInode {
   readonly #paths = new ByteStrings();
   /** Of the path in `paths`, by inode; 0: none. */
@@ -150,7 +150,7 @@ class DirectoryComparison {
   readonly unread: BytePath[] = [];
   /** Mount points that the image has. */
   readonly mounted: BytePath[] = [];
-  /** What the directory says it holds, where that is not what it is compared with. */
+  /** The part of the image that the directory claims to hold, if it differs from the compared one. */
   heldPart: PartOptions | undefined;
   #tree: ImageTree | undefined;
   readonly #disk: DiskTree;
@@ -241,7 +241,7 @@ class DirectoryComparison {
     for (const name of names) this.#comparison.noteContent(name);
   }
 
-  /** What dlrootfs itself has put there. */
+  /** Files that dlrootfs itself has written. */
   #ignored({ path: place, type, mode, names }: DiskEntry): 'known' | 'added' | undefined {
     if (place === '.git' && type === 'directory') return 'known';
     if (place === 'layersize' && type === 'file' && this.#isLayerSize()) return 'known';

@@ -14,18 +14,18 @@ import { lockFile } from '../sys/system-calls.ts';
 
 /** How long to wait before a FIFO or device that is not ready is tried again. */
 const POLL_MILLISECONDS = 20;
-/** How often it is tried first without a wait: a reader that is fast empties a pipe in less than a millisecond. */
+/** Number of first tries without a wait: a fast reader empties a pipe in less than a millisecond. */
 const EAGER_TRIES = 50;
 
 /**
- * A file that appears whole or not at all: it is written under another name beside its place and renamed when it is complete. A
- * symlink is followed, but none that another user may have put there; what is no regular file (a FIFO, a device) is written to as it is.
+ * A file that appears completely or not at all: it is written under another name in the same directory and renamed when complete.
+ * Symlinks are followed, except those that another user may have made. A FIFO or a device is written to directly.
  */
 export class ArchiveFile {
   readonly #path: string;
   readonly #handle: FileHandle;
   #output: Writable | undefined;
-  /** What has another name until it is complete; undefined where there is nothing to rename. */
+  /** The file under its temporary name; undefined for a FIFO or device. */
   readonly #partial: Partial | undefined;
 
   private constructor(handle: FileHandle, place: string, partial?: Partial) {
@@ -69,7 +69,7 @@ export class ArchiveFile {
     }
   }
 
-  /** To be called when all is written: puts the file in its place. */
+  /** To be called when all is written: gives the file its name. */
   async commit(): Promise<void> {
     if (this.#partial === undefined) return;
     try {
@@ -94,13 +94,13 @@ export class ArchiveFile {
 interface Partial {
   readonly path: string;
   readonly file: FileHandle;
-  /** Holds the file's lock until it is renamed or removed, also after `file` is closed: an unlocked one is what a killed run left. */
+  /** Keeps the file's lock until it is renamed or removed, even after `file` is closed. An unlocked file is from a killed run. */
   readonly lock: FileHandle | undefined;
 }
 
 /**
- * Makes a new file beside `place`, and removes what killed runs left of the same one. Another run may take a file that is not locked yet
- * for such a one: then another is made.
+ * Makes a new file beside `place`, and removes those of killed runs. Another run may remove a new file that is not locked yet: then this
+ * makes another one.
  */
 async function createPartial(place: string, mode: number): Promise<Partial> {
   await removeAbandoned(place);
@@ -143,7 +143,7 @@ async function removeAbandoned(place: string): Promise<void> {
   }
 }
 
-/** Whether a FIFO or a device has the name: its name says nothing of the format that its reader wants. */
+/** Whether the file is a FIFO or a device: its name does not show the format that its reader wants. */
 export async function isSpecialFile(name: string): Promise<boolean> {
   const existing = await stat(osPath(name)).catch(() => undefined);
   return existing !== undefined && !existing.isFile() && !existing.isDirectory();
@@ -167,7 +167,7 @@ export async function writeBytes(
     try {
       yield* source;
     } catch (error) {
-      // Where the output failed first, its error is thrown in here.
+      // If the output failed first, its error is thrown here.
       if (output.errored !== error) sourceError = error;
       throw error;
     }
@@ -239,7 +239,7 @@ async function writablePlace(name: string): Promise<string> {
   }
 }
 
-/** Opens a FIFO or device without blocking a thread, which would outlive a signal: waits until a FIFO has a reader. */
+/** Opens a FIFO or device, and waits until a FIFO has a reader. No thread blocks: it would continue after a signal. */
 async function openReady(name: string, signal?: AbortSignal): Promise<FileHandle> {
   for (;;) {
     try {
@@ -251,7 +251,7 @@ async function openReady(name: string, signal?: AbortSignal): Promise<FileHandle
   }
 }
 
-/** Writes to a descriptor that does not block, and waits while it takes nothing. */
+/** Writes to a non-blocking descriptor, and waits while it accepts no bytes. */
 class PatientOutput extends Writable {
   readonly #handle: FileHandle;
 

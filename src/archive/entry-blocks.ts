@@ -8,7 +8,7 @@ import { sparseMapBlocks } from './sparse-map.ts';
 
 const FIELD = { checksum: 148, checksumEnd: 156, linkName: 157, prefix: 345 } as const;
 const LONGEST = { name: 100, linkName: 100, prefix: 155 } as const;
-/** What seven and eleven octal digits hold. */
+/** The largest numbers of seven and eleven octal digits. */
 const LARGEST = { id: 0o7777777, long: 0o77777777777 } as const;
 
 const HEADER_TYPES = {
@@ -25,8 +25,8 @@ const HEADER_TYPES = {
 const SPARSE_NAME = 'GNUSparseFile.0/sparse' as BytePath;
 
 /**
- * What is said of long names that are not ASCII: nothing where they are UTF-8, which is what pax has, or always that they are bytes. mke2fs
- * reads a tar in the C locale, in which libarchive does not convert UTF-8.
+ * How long names that are not ASCII are marked: with `utf-8` only names that are not UTF-8 are marked as bytes, with `binary` all of them.
+ * mke2fs reads a tar in the C locale, in which libarchive does not convert UTF-8.
  */
 export type NameRecords = 'utf-8' | 'binary';
 
@@ -39,15 +39,15 @@ export interface EntryBlocks {
   readonly dataSize: number;
 }
 
-/** The blocks of one more name for a file that the archive has already, at `linkTo`. */
+/** The blocks of a hard link to a file that the archive has already, at `linkTo`. */
 export function linkBlocks(entry: ArchiveEntry, linkTo: string, names: NameRecords = 'utf-8'): Buffer {
   return headerBlocks({ ...entry, type: 'hardlink', linkPath: linkTo as BytePath, size: 0 }, [], names);
 }
 
 /**
- * The header of an entry, with a pax header before it where ustar cannot hold all of it, and with the sparse map after it.
+ * The header of an entry, with a pax header before it if ustar cannot hold all fields, and with the sparse map after it.
  *
- * @param extents where the data goes, for a sparse file: at block borders (`alignExtents`)
+ * @param extents positions of the data of a sparse file: at block borders (`alignExtents`)
  */
 export function entryBlocks(
   entry: ArchiveEntry,
@@ -123,7 +123,7 @@ function paxBlocks(records: readonly Buffer[]): Buffer {
   return Buffer.concat([header, body, Buffer.alloc(paddingOf(body.length))]);
 }
 
-/** tar's Header writes the numbers and the type; names are bytes, which its UTF-8 strings cannot hold, and so the sum is ours too. */
+/** tar's Header writes the numbers and the type. Its UTF-8 strings cannot hold names, so this writes names and checksum. */
 function ustarBlock(
   numbers: ConstructorParameters<typeof Header>[0],
   path: SplitPath,
@@ -177,7 +177,7 @@ function paxRecord(key: string, value: string | Uint8Array): Buffer {
   return Buffer.concat([Buffer.from(`${length} ${key}=`, 'latin1'), bytes, Buffer.from('\n')]);
 }
 
-/** The records of an extended attribute: an access list as text too, which is what `tar --acls` reads. */
+/** The records of an extended attribute: an access list also as text, which `tar --acls` reads. */
 function xattrRecords(name: string, value: Uint8Array): Buffer[] {
   if (textKeys.has(name)) return [paxRecord(name, value)];
   const [key] = [...textKeys].find(([, attribute]) => attribute === name) ?? [];
@@ -187,7 +187,7 @@ function xattrRecords(name: string, value: Uint8Array): Buffer[] {
 }
 
 /**
- * The record of an extended attribute. A name with an equals sign would end at it: libarchive's kind of record takes that, with the
+ * The record of an extended attribute. An equals sign would end the name. For such names libarchive's kind of record is used: it has the
  * name percent-encoded and the value in base64.
  */
 function xattrRecord(name: string, value: Uint8Array): Buffer {

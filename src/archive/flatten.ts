@@ -17,7 +17,7 @@ export type ArchiveCompression = 'none' | 'gzip' | 'zstd';
 /** How an archive is written. */
 export interface ArchiveOptions {
   readonly compression: ArchiveCompression;
-  /** What messages call the output. */
+  /** Name of the output in messages. */
   readonly name: string;
   /** Leave the output open at the end, as for standard output. */
   readonly keepOpen: boolean;
@@ -53,7 +53,7 @@ export async function writeArchive(
   await writeBytes(flattenedTree(tree), output, { name, compressor: compress, end: !keepOpen, signal });
 }
 
-/** Neither format gets a time, a name or a number of threads: the bytes depend on the data alone. */
+/** Both formats get no time, name or number of threads: the bytes depend only on the data. */
 function compressor(
   compression: Exclude<ArchiveCompression, 'none'>,
 ): ReturnType<typeof createGzip> | ReturnType<typeof createZstdCompress> {
@@ -64,7 +64,7 @@ function compressor(
   });
 }
 
-/** What not all readers of a tar take alike. */
+/** Properties of a tar that readers treat differently. */
 export interface TarDialect {
   /** Of sparse files: kept, in GNU's format, or filled with zeros. */
   readonly holes: 'kept' | 'filled';
@@ -72,11 +72,11 @@ export interface TarDialect {
 }
 
 /**
- * The root file system of an image, or the part of it that is selected, as one archive: pax, entries in the order of the tree, nothing
- * that the image does not say. The same image gives the same bytes.
+ * The root file system of an image, or the part of it that is selected, as one archive: pax, entries in the order of the tree, no data
+ * that is not from the image. The same image gives the same bytes.
  *
  * @param written the tree's own entries, in its order, as they are to be written; some may be missing
- * @param dialect what the reader of the tar takes
+ * @param dialect what the reader of the tar supports
  * @param more blocks of other entries, which come last
  * @throws what the layers throw
  */
@@ -122,7 +122,7 @@ async function* writeEntry(
   yield* batch.add(ZEROS.subarray(0, paddingOf(dataSize)));
 }
 
-/** Gathers many small pieces into buffers of one size, each of its own memory: what readers hand out lives only until their next piece. */
+/** Copies many small pieces into buffers of one size. The pieces of readers are valid only until the next piece. */
 class Batch {
   #buffer = Buffer.allocUnsafe(BATCH_BYTES);
   #length = 0;

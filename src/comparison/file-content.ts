@@ -12,12 +12,12 @@ const { ENXIO } = constants.errno;
 const PIECE_BYTES = 256 * 1024;
 const BLOCK_BYTES = 16 * 1024;
 const ZEROS = Buffer.alloc(PIECE_BYTES);
-/** What was read last, of any file: it is compared before anything else runs. */
+/** The bytes read last, shared by all files: they are compared before any other code runs. */
 const piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
 
 /**
- * The same text (of bytes) for the same content of the same size, whether holes in it are stored or not, and in a time that depends on what is stored:
- * the SHA-256 of all blocks that are not zeros, each with its number.
+ * The SHA-256 of all blocks that are not zeros, each with its number, as text of bytes. Contents of the same size have the same digest,
+ * whether their holes are stored or not. The time depends only on the stored bytes.
  */
 export async function contentDigest({ extents, pieces }: OpenFile): Promise<string> {
   const hash = createHash('sha256');
@@ -52,7 +52,7 @@ export async function contentDigest({ extents, pieces }: OpenFile): Promise<stri
   return hash.digest('binary');
 }
 
-/** An open regular file, compared with what it should hold. */
+/** An open regular file, to be compared with its expected content. */
 export class DiskFile {
   readonly #filesystem: DiskFilesystem;
   readonly #file: number;
@@ -101,7 +101,7 @@ export class DiskFile {
 }
 
 /**
- * Reads what a file of an image holds, once, and returns which of `files` hold the same.
+ * Reads the content of a file of an image once, and returns those of `files` with the same content.
  *
  * @param size of all of them
  */

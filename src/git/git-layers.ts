@@ -28,14 +28,14 @@ interface Base {
  * The layers of a rootfs as branches of a repository in it, `.git`: `layer<n>_<id>`, each on top of the one before.
  *
  * What a commit cannot hold (owners, exact modes, times, attributes, hard links, devices, empty directories, nested repositories)
- * is kept in one record per layer: the ref `refs/dlrootfs/<branch>`, a commit with `record.mtree` in its tree, whose parents are the
- * record of the layer below, where there is one, and last the layer's own commit.
+ * is kept in one record per layer. The ref `refs/dlrootfs/<branch>` names a commit with `record.mtree` in its tree. Its parents are
+ * the record of the layer below, if any, and last the layer's own commit.
  */
 export class GitLayers {
   readonly #program: GitProgram;
   readonly #options: GitOptions;
   readonly #files: RootfsFiles;
-  /** `objects/pack`, by a descriptor: a file that takes its name later is not written to. */
+  /** `objects/pack` through a descriptor, so that another directory of this name is not written to. */
   readonly packDirectory: string;
   readonly #objects: ObjectStore;
   #names: BlobNames | undefined;
@@ -43,18 +43,18 @@ export class GitLayers {
   readonly #yielder: Yielder;
   readonly #state: RootfsState;
   readonly #branches: string[];
-  /** Where an earlier run wrote directories: what it gave them may have to be given, or taken, once more. */
+  /** For a rootfs of an earlier run, whose directories may need other metadata. Undefined for a new one. */
   readonly #workTree: WorkTree | undefined;
-  /** Names of extended attributes that it may have given. */
+  /** Names of extended attributes that the earlier run may have set. */
   readonly #attributes: ReadonlySet<string>;
   #draft: LayerDraft;
   /** Fulfilled when git sees the blobs that are named by `takeBlobs`; undefined: there are none. */
   #packed: Promise<void> | undefined;
-  /** Of the layer before, while its trees are made; rejected with the reason where it has no commit. */
+  /** The work on the layer before, while its trees are made; rejected with the reason if that fails. */
   #keeping: Promise<void> | undefined;
   /** Changes of the next layer that came in the meantime. */
   #waiting: Uint8Array[] = [];
-  /** What `note` met. */
+  /** The error of `note`. */
   #failure: unknown;
 
   private constructor(files: RootfsFiles, program: GitProgram, options: GitOptions, base?: Base) {
@@ -75,7 +75,7 @@ export class GitLayers {
   }
 
   /**
-   * Makes the repository in a directory that is empty still.
+   * Makes the repository in an empty directory.
    *
    * @throws GitError when git is missing or too old
    */
@@ -93,7 +93,7 @@ export class GitLayers {
   }
 
   /**
-   * Fills an empty directory with the rootfs and the repository that another one had after its layer `base`: the next layer continues there.
+   * Fills an empty directory with the rootfs and the repository of another one, as of its layer `base`. The next layer continues there.
    *
    * @throws GitError
    */
@@ -122,8 +122,8 @@ export class GitLayers {
   }
 
   /**
-   * Says, before the first layer, that blobs are made elsewhere of what its files and symlinks hold, and of those of all later layers,
-   * and that `takeBlobs` will be told how they are named. Where this is never called, `commit` reads all from the disk.
+   * Announces, before the first layer, that another thread makes the blobs of all files and symlinks. `takeBlobs` will then get their
+   * names. Without this call, `commit` reads all contents from the disk.
    *
    * @param packed fulfilled when git sees them all
    */
@@ -141,8 +141,8 @@ export class GitLayers {
   }
 
   /**
-   * Tells what has been done to the rootfs for the next layer so far, so that there is less to do at its end. The rest comes with
-   * `commit`; nothing need come before it.
+   * Takes the changes of the next layer so far, so that `commit` has less to do. `commit` takes the rest. Calling this is
+   * optional.
    *
    * @param lines of `composeLine`; when they are not the changes of this rootfs, `commit` throws
    */
@@ -167,7 +167,7 @@ export class GitLayers {
     );
   }
 
-  /** The change that a file at the root is which we wrote ourselves, and no layer: lines for `commit`. */
+  /** The change for dlrootfs's own file at the root, which no layer has: lines for `commit`. */
   describeFile(name: string): Uint8Array {
     const stat = this.#files.stat(name);
     if (stat?.type !== 'file') {
@@ -178,8 +178,9 @@ export class GitLayers {
   }
 
   /**
-   * Keeps the layer as it is on disk now. Costs no more than what the layer changed; git sees it once `finish` is done. When the promise
-   * is fulfilled, the caller may change the rootfs: trees and commit are written at the same time. The next call, or `finish`, throws their errors.
+   * Keeps the layer as it is on disk now. The cost depends only on the layer's changes. git sees the layer after `finish`. When the promise
+   * is fulfilled, the caller may change the rootfs, while trees and commit are still written. The next call, or `finish`, throws their
+   * errors.
    *
    * @param changes lines of `composeLine`: with those of `note`, all that was done to the rootfs since the layer before
    * @throws GitError, or the reason of the signal
@@ -228,7 +229,7 @@ export class GitLayers {
     }
   }
 
-  /** Asks the disk about a file that no later layer may change: only what gives it another name, or takes one, changes the answer. */
+  /** Reads the status of a file on disk. Only a new or a removed name of the file changes it later. */
   #see(directory: string, name: string, inode: Inode): void {
     if (inode.linked || inode.hasStat) return;
     const stat = this.#files.statIn(directory, name);
@@ -237,7 +238,7 @@ export class GitLayers {
 
   /**
    * Makes commits and branches of all that was kept, the last one checked out, as the rootfs is already: `git status` is clean. To be
-   * called when the rootfs is complete; nothing but its name may change afterwards. What was never finished is not taken for a whole one.
+   * called when the rootfs is complete; only its name may change afterwards. Without this call the repository counts as incomplete.
    *
    * @throws GitError, or the reason of the signal
    */
@@ -262,7 +263,7 @@ export class GitLayers {
     await this.#packed;
     const { refs } = this.#commits;
     if (refs.size === 0) return;
-    // git says whether it finds the commits, before anything names them.
+    // git checks that the commits exist, before refs name them.
     await using repository = new Repository(files, this.#program, this.#options);
     const commands = [...refs].map(([name, id]) => `create ${name} ${id}\n`).join('');
     await repository.run(['update-ref', '--stdin'], Buffer.from(commands));
@@ -272,7 +273,7 @@ export class GitLayers {
     }
   }
 
-  /** Closes what is open, where `finish` is not going to be called. */
+  /** Closes what is open. To be called instead of `finish`. */
   async discard(): Promise<void> {
     await this.#keeping?.catch(() => undefined);
     await this.#objects.discard();

@@ -1,7 +1,7 @@
 import { type ObjectID, ID_SIZE } from './trees.ts';
 import type { Written } from '../tar/mtree.ts';
 
-/** Offsets in a record, in bytes; first come what stat(2) says and the id, as an entry of an index has them. */
+/** Offsets in a record, in bytes; the result of stat(2) and the id are first, as in an entry of an index. */
 const ID_AT = 40;
 const TYPE_AT = 60;
 const FLAGS_AT = 61;
@@ -25,12 +25,12 @@ const HAS_STAT = 16;
 
 const types = ['file', 'directory', 'symlink', 'character', 'block', 'fifo'] as const;
 
-/** What a layer, or a commit of the user's, says of an inode. */
+/** The properties of an inode in a layer, or in a user's commit. */
 export type Described = Omit<Written, 'type' | 'path'> & {
   readonly type: Exclude<Written['type'], 'hardlink'>;
 };
 
-/** A directory of root's, or a file but for its mode, of which nothing else is known. */
+/** A directory that root owns, or, with another mode, a file. Nothing else is known of it. */
 export const plain: Omit<Described, 'type'> = {
   linkPath: '',
   mode: 0o755,
@@ -44,20 +44,20 @@ export const plain: Omit<Described, 'type'> = {
   xattrs: undefined,
 };
 
-/** What few inodes have. */
+/** Properties that few inodes have. */
 type Rare = Pick<Described, 'linkPath' | 'deviceMajor' | 'deviceMinor' | 'xattrs' | 'contents'>;
 
 /** Inodes by their numbers, in records of one size: as objects they take four times as much memory. */
 export class Inodes {
   readonly #blocks: Block[] = [];
   readonly #rare = new Map<number, Rare>();
-  /** What directories hold: names, and the numbers of their inodes. */
+  /** The contents of directories: names, and the numbers of their inodes. */
   readonly #children = new Map<number, Map<string, number>>();
-  /** Those that have had a further name, each as one object, so that a caller knows it again. */
+  /** Inodes that have had a further name, each as one object, so that callers can compare them. */
   readonly #linked = new Map<number, Inode>();
   #count = 0;
 
-  /** Adds an inode, and answers its number: they count from 0. */
+  /** Adds an inode and returns its number; numbers start at 0. */
   add(described: Described): number {
     const number = this.#count;
     if (number % RECORDS_AT_ONCE === 0) this.#blocks.push(makeBlock());
@@ -66,7 +66,7 @@ export class Inodes {
     return number;
   }
 
-  /** Describes an inode again. Its blob or tree, and what it holds as a directory, stay. */
+  /** Replaces the properties of an inode. Its blob or tree, and the contents of a directory, stay. */
   describe(number: number, described: Described): void {
     const { view } = this.blockOf(number);
     const at = placeOf(number);
@@ -132,7 +132,7 @@ function placeOf(number: number): number {
   return (number % RECORDS_AT_ONCE) * RECORD_SIZE;
 }
 
-/** The same text by itself: V8 keeps all of a text in memory for a slice of it, here thousands of lines for a name. */
+/** A copy of a text. V8 keeps the whole text in memory for each slice of it: thousands of lines for a name. */
 export function ownCopy(text: string): string {
   return text === '' ? '' : ` ${text}`.slice(1);
 }
@@ -200,17 +200,17 @@ export class Inode {
     return this.#inodes.rareOf(this.number).contents;
   }
 
-  /** What a directory holds: names, and the numbers of their inodes; undefined for other types. */
+  /** The contents of a directory: names, and the numbers of their inodes; undefined for other types. */
   get children(): ReadonlyMap<string, number> | undefined {
     return this.type === 'directory' ? this.#inodes.childrenOf(this.number) : undefined;
   }
 
-  /** The program put it there, and no layer. */
+  /** dlrootfs made it, not a layer. */
   get own(): boolean {
     return this.#has(OWN);
   }
 
-  /** Of a commit of the user's: nobody knows the times, they stay as git makes them. */
+  /** It is from a user's commit: its times are unknown and stay as git sets them. */
   get timeless(): boolean {
     return this.#has(TIMELESS);
   }
@@ -242,19 +242,19 @@ export class Inode {
     return this.#has(HAS_ID);
   }
 
-  /** Whether `setStat` has told what the disk says of it. */
+  /** Whether `setStat` was called with its status on disk. */
   get hasStat(): boolean {
     return this.#has(HAS_STAT);
   }
 
-  /** @param words as an index has them; undefined where the disk does not tell */
+  /** @param words in the form of an index; undefined if unknown */
   setStat(words: readonly number[] | undefined): void {
     for (let word = 0; word < STAT_WORDS; word += 1)
       this.#block.view.setUint32(this.#at + 4 * word, words?.[word] ?? 0);
     this.#set(HAS_STAT, words !== undefined);
   }
 
-  /** Copies what stat(2) said, zeros where it is not known, and the id into an index. */
+  /** Copies the result of stat(2) (zeros if unknown) and the id into an index. */
   copyStatAndId(into: Buffer, at: number): void {
     this.#block.bytes.copy(into, at, this.#at, this.#at + ID_AT + ID_SIZE);
   }

@@ -17,25 +17,25 @@ import { accessList, modeWithList } from '../tar/access-list.ts';
 
 export type FileType = FileStat['type'];
 
-/** Something on disk. */
+/** A file on disk. */
 export interface Found {
   readonly path: string;
   readonly type: FileType;
 }
 
-/** What is on disk, against what should be. */
+/** The files on disk, compared with the commit that is checked out. */
 export interface Inspection {
   /** Paths whose content is in no commit and no record. */
   readonly changed: readonly string[];
-  /** Paths whose owner, mode or extended attributes no layer and no git gave them. */
+  /** Paths whose owner, mode or extended attributes are neither from a layer nor from git. */
   readonly altered: readonly string[];
-  /** What is the user's: neither in the commit that is checked out nor in any record. */
+  /** The user's files: neither in the commit that is checked out nor in any record. */
   readonly strangers: readonly Found[];
-  /** What is not: of any layer. */
+  /** All other files, from any layer. */
   readonly ours: readonly Found[];
   /** Blobs of files that are on disk as git holds them. */
   readonly verified: ReadonlyMap<string, ObjectID>;
-  /** Names of all extended attributes in the records, and of those that others gave. */
+  /** Names of all extended attributes in the records, and of those that other programs set. */
   readonly attributes: ReadonlySet<string>;
 }
 
@@ -44,10 +44,10 @@ const LARGEST_INDEX = 1024 * 1024 * 1024;
 const READ_SIZE = 1024 * 1024;
 
 /**
- * Looks through the rootfs for what the user, or a container, did to it. Nothing is written.
+ * Looks for changes that the user, or a container, made in the rootfs. It writes nothing.
  *
  * @param current what is checked out
- * @param useIndex believe the index, which a killed checkout may have left wrong
+ * @param useIndex trust the index; after a killed checkout it may be wrong
  * @throws GitError where the index is damaged, the reason of the signal
  */
 export async function inspect(
@@ -157,7 +157,7 @@ class Inspector {
     return type;
   }
 
-  /** Whether a file that git holds is as it is in the commit. */
+  /** Compares a file that git holds with the commit. */
   async #compareContent(
     path: string,
     { id, mode }: { readonly id: ObjectID; readonly mode: string },
@@ -203,7 +203,7 @@ class Inspector {
     }
   }
 
-  /** Files of git's that are in the commit and not on disk. */
+  /** Notes files that git holds, that are in the commit and not on disk. */
   #noteMissing(path: string, places: ReadonlyMap<string, number>, names: ReadonlySet<string>): void {
     const waiting: [path: string, places: ReadonlyMap<string, number>][] = [[path, places]];
     for (let next = waiting.pop(); next; next = waiting.pop()) {
@@ -228,10 +228,10 @@ class Inspector {
   }
 }
 
-/** A file in a record: what may be on disk at its path. */
+/** A file in a record, which may be on disk at its path. */
 interface Version {
   readonly type: FileType;
-  /** Undefined: a second name of a file, which may be any. */
+  /** Undefined: a second name of a file, of any size. */
   readonly size?: number;
   readonly mtimeSeconds?: number;
 }
@@ -243,7 +243,7 @@ function isOneOf(stat: FileStat, versions: readonly Version[]): boolean {
   );
 }
 
-/** All versions that any layer has of what git cannot hold, and with `all` of what it can; and names of all extended attributes. */
+/** All versions, in any layer, of files that git cannot hold; with `all`, of all files. Also the names of all extended attributes. */
 function allVersions(
   history: History,
   records: Records,
@@ -272,18 +272,18 @@ function versionsOf({ type, path, size, mtimeSeconds }: Written, all: boolean): 
   return [{ type, size, mtimeSeconds }];
 }
 
-/** What is on disk of a path whose metadata is not what it should be. */
+/** The metadata on disk of a path where it differs from the layer. */
 interface Suspect {
   readonly stat: FileStat;
   readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
-/** What is known of the user who pulled the rootfs. */
+/** The user that pulled the rootfs. */
 interface Puller {
   /** Of `.git`. */
   readonly uid: number;
   readonly gid: number;
-  /** Could not give owners, devices and the attributes of root. */
+  /** The user could not set owners, devices and the attributes of root. */
   readonly isUnprivileged: boolean;
 }
 
@@ -293,7 +293,7 @@ function pullerOf(files: RootfsFiles): Puller {
   return { uid, gid, isUnprivileged: !isRoot };
 }
 
-/** Whether what is on disk has the owner, mode and extended attributes of an inode, as far as the puller could give them. */
+/** Whether a file on disk has the owner, mode and extended attributes of an inode, except those that the puller could not set. */
 function hasMetadata({ stat, xattrs }: Suspect, inode: Inode, puller: Puller): boolean {
   const isOwner = stat.uid === inode.uid && stat.gid === inode.gid;
   if (!isOwner && !(puller.isUnprivileged && stat.uid === puller.uid)) return false;
@@ -328,7 +328,7 @@ function isMadeByGit(
   return [0o022, umask()].some((mask) => stat.mode === (open & ~mask)) || stat.type === 'symlink';
 }
 
-/** Of paths whose metadata is not that of the layer that is checked out, those that no other layer explains. */
+/** Of the paths with metadata unlike the layer that is checked out: those that no other layer explains. */
 function unexplained(
   suspects: ReadonlyMap<string, Suspect>,
   puller: Puller,

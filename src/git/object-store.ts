@@ -105,7 +105,7 @@ const LARGE_PART = 1 / 2;
  * Makes blobs of contents, each once, in packs that git sees when the promise is fulfilled.
  *
  * @param directory `objects/pack` of the repository
- * @param tell told the names of the blobs, `idSize` bytes each, in the order of the contents, many at a time
+ * @param tell gets the names of the blobs, `idSize` bytes each, in the order of the contents, many at a time
  * @throws what `contents` throws, GitError, the system's errors
  */
 export async function packBlobs(

@@ -47,8 +47,8 @@ const readAsync = promisify(read);
 /**
  * Writes objects into a pack, blobs for the most part: stored, not deflated, and hashed by OpenSSL.
  *
- * `git fast-import` and `git add` could do it, but their collision-detecting SHA-1 passes over each byte up to four times at 0.2 to
- * 0.4 GB/s, and they deflate at 0.1 GB/s: several times what all the rest of a pull takes. `git gc` packs it tightly whenever the
+ * `git fast-import` and `git add` could do it, but they are slow. Their collision-detecting SHA-1 reads each byte up to four times at 0.2
+ * to 0.4 GB/s, and they deflate at 0.1 GB/s. That takes several times as long as the rest of a pull. `git gc` packs it tightly whenever the
  * user wants that. The format is gitformat-pack(5). Colliding blobs would be told apart by a second checksum.
  */
 export class PackWriter {

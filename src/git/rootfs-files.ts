@@ -77,8 +77,8 @@ export class RootfsFiles implements Disposable {
   /**
    * The directory at a path, until the next call.
    *
-   * @returns undefined where nothing is
-   * @throws GitError where something else is on the way
+   * @returns undefined where it does not exist
+   * @throws GitError where a part of the path is not a directory
    */
   directory(name: string): Directory | undefined {
     this.#directories.trim();
@@ -93,7 +93,7 @@ export class RootfsFiles implements Disposable {
     }
   }
 
-  /** What is at a path; undefined where nothing is, or this process may not look. */
+  /** The status of a path; undefined where it does not exist, or this process may not read the directory. */
   stat(name: string): FileStat | undefined {
     const parent = this.#directories.findExact(parentPath(name));
     const stat = parent && this.filesystem.stat(parent, name === '' ? '.' : nameOf(name));
@@ -108,7 +108,7 @@ export class RootfsFiles implements Disposable {
     return typeof stat === 'number' ? undefined : stat;
   }
 
-  /** The names in a directory: none where there is none. */
+  /** The names in a directory; none if it does not exist. */
   list(name: string): string[] {
     const directory = this.directory(name);
     if (!directory) return [];
@@ -118,10 +118,10 @@ export class RootfsFiles implements Disposable {
   }
 
   /**
-   * Opens a regular file to read; one that keeps its owner out gets a mode that does not, for a moment.
+   * Opens a regular file to read; if its mode denies the owner access, the mode is changed for a moment.
    *
-   * @returns undefined where nothing is
-   * @throws GitError where something else is
+   * @returns undefined where it does not exist
+   * @throws GitError for any other type of file
    */
   open(name: string): number | undefined {
     const parent = this.directory(parentPath(name));
@@ -140,8 +140,8 @@ export class RootfsFiles implements Disposable {
    * All of a regular file.
    *
    * @param most bytes that it may have
-   * @returns undefined where nothing is
-   * @throws GitError where something else is, or more bytes
+   * @returns undefined where it does not exist
+   * @throws GitError for any other type of file, or more bytes
    */
   read(name: string, most: number): Buffer | undefined {
     const file = this.open(name);

@@ -9,8 +9,8 @@ const MAX_DEPTH = 100;
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /**
- * The value of a JSON document from outside. Bytes that are not UTF-8 become U+FFFD and of two equal keys the last one counts,
- * as with Go's decoder, which wrote and reads nearly all of these documents.
+ * The value of a JSON document from outside. Bytes that are not UTF-8 become U+FFFD, and the last of equal keys counts.
+ * Go's decoder, which reads nearly all of these documents, does the same.
  *
  * @throws IntegrityError, naming `what`, when it does not parse or is nested deeper than any real document (so that recursion over the value is safe)
  */

@@ -1,9 +1,9 @@
 import { isObject, type JsonObject } from './json.ts';
 
 /**
- * The text of the file `json` in the rootfs, as Go 1.3's MarshalIndent wrote it for the original: keys sorted by bytes at every level, two
- * blanks a level, no newline at the end, `<`, `>`, `&`, U+2028, U+2029 and control characters but newline and carriage
- * return as `\u00XX`, numbers by way of a float in the shortest `%g` form.
+ * The text of the file `json` in the rootfs, as Go 1.3's MarshalIndent wrote it for the original. Keys are sorted by bytes at every level.
+ * Each level is indented by two blanks, and no newline is at the end. `<`, `>`, `&`, U+2028, U+2029 and control characters except
+ * newline and carriage return are `\u00XX`. Numbers are converted to a float and written in the shortest `%g` form.
  */
 export function formatLayerInfo(info: JsonObject): string {
   return format(info, '\n');

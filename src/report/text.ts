@@ -8,8 +8,8 @@ import { formatBytes } from './progress.ts';
 const SHORT_ID_LENGTH = 12;
 
 /**
- * The original's lines on standard output, byte for byte. Layers are applied while later ones still arrive, but
- * the part from `Downloading layers:` on is held back until all are there, so that the order is the original's.
+ * The original's lines on standard output, byte for byte. Layers are applied while later ones still arrive. But the
+ * lines from `Downloading layers:` on are printed when all have arrived, so that the order is the original's.
  */
 export function textReport(out: Writable): Report {
   let ids: readonly string[] = [];

@@ -42,7 +42,7 @@ function ownerBits({ filesystem }: Run): number {
   return filesystem.checksAccess ? OWNER_BITS : 0;
 }
 
-/** Records the time that a directory gets at the end, and its mode if it has or had another one in this run. */
+/** Records the time of a directory for the end. Records its mode too, if that has differed in this run. */
 export function noteDirectory(run: Run, path: string, mode: number, mtime: Mtime): void {
   const late = mode !== fillingMode(run, mode);
   if (late) run.lateModes.add(path);
@@ -124,8 +124,8 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
 }
 
 /**
- * Gives this process access to a directory that it owns; the directory's mode is restored at the end. False if that is not the reason, or
- * not possible.
+ * Gives this process access to a directory that it owns; the directory's mode is restored at the end. False if access was not the
+ * problem, or if it is not possible.
  */
 export function unlock(run: Run, directory: Directory): boolean {
   const stat = run.filesystem.stat(directory, '.');
@@ -136,16 +136,16 @@ export function unlock(run: Run, directory: Directory): boolean {
   return true;
 }
 
-/** The result of `work`; where the system denies it, of a second try after `unlock`. */
+/** The result of `work`; if the system denies it, that of a second attempt after `unlock`. */
 export function retryUnlocked<T>(run: Run, directory: Directory, work: () => T): T {
   const result = work();
   return result === -EACCES && unlock(run, directory) ? work() : result;
 }
 
 /**
- * Sets the directories' modes and times, now that nothing more is written into them, and the root's last of all.
+ * Sets the modes and times of all directories, after everything is written. The root is last.
  *
- * @param root for the root when no layer has an entry for it, undefined: it stays as it is
+ * @param root for the root when no layer has an entry for it; undefined: it stays unchanged
  * @throws SyscallError
  */
 export function finishRun(run: Run, root: RootMetadata | undefined): void {
@@ -153,7 +153,7 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
   const closed = new Map<BytePath, number>();
   let gone: string | undefined;
   for (const { path, mode, ...mtime } of run.log) {
-    // A whole tree of directories may be gone: the way to each of them need not be tried.
+    // A whole tree of directories may have been removed: it is skipped.
     if (gone !== undefined && path.startsWith(gone)) continue;
     const directory = findAgain(run, path);
     gone = directory ? gone : `${path}/`;

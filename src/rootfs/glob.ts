@@ -8,9 +8,9 @@ type Part =
 type Level = '**' | readonly Part[];
 
 /**
- * A pattern of paths, as in gitignore(5): `*`, `?` and `[a-z]` (`[!a-z]`) match in one name, a backslash takes the next character as it is, and `**`
- * between slashes matches any number of names. None begins with `!`. A pattern without a slash before its end matches at every level, any other from the root;
- * one that ends in a slash matches directories only.
+ * A pattern of paths, as in gitignore(5), but without a leading `!`. `*`, `?` and `[a-z]` (`[!a-z]`) match in one name. A backslash quotes
+ * the next character. `**` between slashes matches any number of names. A pattern without a slash before its end matches at every level,
+ * any other from the root. One that ends in a slash matches directories only.
  */
 export class Glob {
   readonly #levels: readonly Level[];
@@ -29,7 +29,7 @@ export class Glob {
         hint: 'leave it out; for a name that begins with !, write a backslash before it',
       });
     const levels = names.map((name) => (name === '**' ? name : parseName(name)));
-    // What is in a directory, not the directory itself.
+    // It matches the content of a directory, not the directory itself.
     if (levels.at(-1) === '**') levels.splice(-1, 0, ['*']);
     this.#levels = text.includes('/') ? levels : ['**', ...levels];
     this.#directoriesOnly = text !== pattern;
@@ -74,7 +74,7 @@ function isOf(part: Exclude<Part, '*'>, character: string): boolean {
   return isIn !== part.negated;
 }
 
-/** Whether items are as a pattern says, in which `many` is any number of items. No pattern takes more than length times length steps. */
+/** Whether items match a pattern; `many` means any number of items. It takes at most pattern length times item count steps. */
 function isSequence<P, Many extends P, I>(
   pattern: readonly P[],
   items: readonly I[],

@@ -5,7 +5,7 @@ import { storedSize } from '../tar/sparse.ts';
 import type { FileContent, Inodes } from './memory-inodes.ts';
 import { Column, type Spool } from './memory-tables.ts';
 
-/** One layer of an image as its tree needs it. */
+/** One layer of an image, for its tree. */
 export interface ImageLayer {
   /** Its name in messages: `layer 0123456789ab`. */
   readonly name: string;
@@ -15,7 +15,7 @@ export interface ImageLayer {
 
 /** A file that is being read. */
 export interface OpenFile {
-  /** Where the bytes belong, of a sparse file. */
+  /** Extents of a sparse file; undefined for any other file. */
   readonly extents: readonly SparseExtent[] | undefined;
   /** The stored bytes, extents back to back; each piece is valid until the next is asked for. */
   readonly pieces: AsyncIterable<Uint8Array>;
@@ -27,8 +27,8 @@ const EXTENT_BYTES = 16;
 const none: AsyncIterable<Uint8Array> = { async *[Symbol.asyncIterator]() {} };
 
 /**
- * Reads the contents of files in an order that differs a little from that of the layers. All layers are read at once, each as far as needed;
- * data that comes before its turn waits in the spool. Nearly all archives are in the order of names, so that little waits.
+ * Reads the contents of files in an order that differs a little from that of the layers. All layers are open at once, each read as far as
+ * needed. Data that is read too early is kept in the spool. Nearly all archives are in the order of names, so that this is little data.
  */
 export class ImageContents {
   readonly #layers: readonly ImageLayer[];
@@ -42,7 +42,7 @@ export class ImageContents {
 
   /**
    * @param wanted the inodes that will be read
-   * @param spool makes the file in which data waits, when some has to
+   * @param spool makes the file for data that is read too early
    */
   constructor(
     layers: readonly ImageLayer[],
@@ -64,7 +64,7 @@ export class ImageContents {
     }
   }
 
-  /** The inodes in the order in which the layers have what they hold: files that are opened so need no room on disk. */
+  /** The inodes in the order of their contents in the layers. Opening files in this order needs no disk space. */
   *inOrder(): Generator<number, void, void> {
     for (const wanted of this.#wanted) for (const [, inode] of wanted.entries()) yield inode;
   }
@@ -85,7 +85,7 @@ export class ImageContents {
     for (const cursor of this.#cursors) await cursor?.close();
   }
 
-  /** Reads on in a layer to the entry of `inode`; contents of other inodes before it go to the spool. */
+  /** Reads a layer up to the entry of `inode`. Contents of other inodes before it go to the spool. */
   async #advance(cursor: Cursor, layer: number, inode: number): Promise<Entry> {
     const wanted = this.#wanted[layer]!;
     for (;;) {

@@ -4,8 +4,8 @@ import type { FileStat } from './filesystem.ts';
 import { ByteStrings, Column, DoubleColumn, Records, type Spool } from './memory-tables.ts';
 
 /**
- * In bytes: to extended attributes of a file that take more, hard links cannot add others, which would cost time for all of them. What
- * one entry says is kept whole; ext4 takes 4 KiB, xfs names of 64 KiB.
+ * In bytes. If the extended attributes of a file take more, hard links cannot add others: each would rewrite all of them. All attributes
+ * of one entry are kept. ext4 takes 4 KiB, xfs names of 64 KiB.
  */
 const MOST_XATTR_BYTES = 64 * 1024;
 
@@ -17,7 +17,7 @@ const types: readonly InodeType[] = ['file', 'directory', 'symlink', 'character'
 
 export type InodeType = Exclude<EntryType, 'hardlink'>;
 
-/** What the next new file holds: the data of one entry of one layer. */
+/** The source of the next new file: the data of one entry of one layer. */
 export interface FileSource {
   /** From 0. */
   readonly layer: number;
@@ -26,7 +26,7 @@ export interface FileSource {
   readonly size: number;
   readonly stored: number;
   readonly sparse: boolean;
-  /** Of a symlink: what its entry says. On disk it has none, and no call sets it. */
+  /** Mode of a symlink, from its entry. On disk a symlink has no mode. */
   readonly linkMode: number;
 }
 
@@ -66,22 +66,22 @@ export class Inodes {
   /** Of any other file: where the layers have its content. */
   readonly #layer = this.#records.column(new Column());
   readonly #ordinal = this.#records.column(new Column());
-  /** Of a device, and of a symlink; no inode is two of these. */
+  /** Of a device or a symlink: they share columns with files. */
   readonly major = this.#layer;
   readonly minor = this.#ordinal;
   readonly #target = this.#layer;
   readonly #xattrs = this.#records.column(new Column());
   readonly #strings = new ByteStrings();
-  /** The inode whose attributes were changed last, 0: none. They are its and not those in its record. */
+  /** The inode whose attributes were changed last; 0: none. Its record does not have these changes yet. */
   #opened = 0;
   #openXattrs = new Map<string, Uint8Array>();
 
-  /** From now on long targets and attributes go there. */
+  /** From now on long targets and attributes go into it. */
   set spool(spool: Spool) {
     this.#strings.spool = spool;
   }
 
-  /** A new one with one name. */
+  /** Adds an inode with one name. */
   add(type: InodeType, mode: number): number {
     const inode = this.#records.allocate();
     this.#mode.set(inode, mode | (types.indexOf(type) << TYPE_SHIFT));
@@ -174,8 +174,8 @@ export class Inodes {
   }
 
   /**
-   * As setxattr(2), also in that an access list changes the mode. Any name is taken, and the order is kept: an access list with names
-   * (`textKeys`) stays under its record's key until it comes in numbers, which then take its place. False where there are too many.
+   * As setxattr(2); an access list changes the mode too. Any name is accepted, and the order is kept. An access list with names
+   * (`textKeys`) stays under its record's key until a list in numbers replaces it. False where there are too many.
    */
   setXattr(inode: number, name: string, value: Uint8Array): boolean {
     if (this.#isFull(inode)) return false;
@@ -186,7 +186,7 @@ export class Inodes {
       const inNumbers = [...xattrs].map((pair) => (pair[0] === text ? ([name, value] as const) : pair));
       this.#openXattrs = new Map(inNumbers);
     } else {
-      // A directory has the order of the entry that came last.
+      // A directory has the order of its last entry.
       if (this.type(inode) === 'directory') xattrs.delete(name);
       xattrs.set(name, value);
     }
@@ -194,14 +194,14 @@ export class Inodes {
     return true;
   }
 
-  /** False where it has none such. */
+  /** False if it does not have the attribute. */
   removeXattr(inode: number, name: string): boolean {
     if (!this.hasXattr(inode, name)) return false;
     this.#openXattrsOf(inode);
     return this.#openXattrs.delete(name);
   }
 
-  /** Takes the attributes of an inode to be changed; they are put back when those of another one are taken. */
+  /** Opens the attributes of an inode for changes. They are stored when those of another inode are opened. */
   #openXattrsOf(inode: number): void {
     if (inode === this.#opened) return;
     this.#closeXattrs();
@@ -209,7 +209,7 @@ export class Inodes {
     this.#opened = inode;
   }
 
-  /** Whether attributes that an earlier entry gave are too many for a hard link to add to. */
+  /** Whether the attributes of earlier entries are too long for a hard link to add more. */
   #isFull(inode: number): boolean {
     const place = this.#xattrs.get(inode);
     if (place === 0 || this.type(inode) === 'directory') return false;

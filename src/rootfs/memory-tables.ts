@@ -8,12 +8,12 @@ const ARENA_BITS = 20;
 const ARENA_BYTES = 1 << ARENA_BITS;
 /** Strings longer than this go to the spool, if there is one. */
 const MOST_IN_MEMORY = 1024;
-/** Length and capacity; then the bytes, or where `SPOOLED` is added to the capacity their position in the spool. */
+/** Length and capacity, then the bytes. If the capacity includes `SPOOLED`, the position in the spool follows instead. */
 const STRING_HEAD = 8;
 const SPOOLED = 0x8000_0000;
 const SPOOLED_HEAD = 8;
 
-/** Whole numbers below 2^32 by index, 0 where none was set. They are kept in chunks: nothing is copied when there are more, and nothing is on JavaScript's heap. */
+/** Whole numbers below 2^32 by index; 0 where none was set. They are in chunks, which are not copied, and not on JavaScript's heap. */
 export class Column {
   readonly #chunks: (Uint32Array | undefined)[] = [];
 
@@ -50,7 +50,7 @@ export class DoubleColumn {
   }
 }
 
-/** Records whose fields are columns, numbered from 1. A number that is freed is given out again. */
+/** Records whose fields are columns, numbered from 1. A freed number is used again. */
 export class Records {
   readonly #columns: (Column | DoubleColumn)[] = [];
   readonly #freed: number[] = [];
@@ -81,7 +81,7 @@ export class Spool {
   readonly #file: number;
   #size = 0;
 
-  /** @param file a descriptor of an empty file, open for reading and writing; it stays the caller's to close */
+  /** @param file a descriptor of an empty file, open for reading and writing; the caller closes it */
   constructor(file: number) {
     this.#file = file;
   }
@@ -94,7 +94,7 @@ export class Spool {
     this.write(this.reserve(bytes.length), bytes);
   }
 
-  /** The position of `length` bytes that nobody else writes. */
+  /** Reserves `length` bytes and returns their position. */
   reserve(length: number): number {
     this.#size += length;
     return this.#size - length;
@@ -117,7 +117,7 @@ export class Spool {
 
 /** Byte strings of any length, found by a number above 0. Long ones are in the spool. */
 export class ByteStrings {
-  /** From when on long strings go there. */
+  /** Once it is set, long strings go into it. */
   spool: Spool | undefined;
   readonly #arena = new Arena();
 
@@ -162,10 +162,10 @@ export class ByteStrings {
   }
 }
 
-/** Memory that is given out and never taken back, each piece in one buffer. */
+/** Memory that is allocated and never freed. Each piece is in one buffer. */
 class Arena {
   readonly #chunks: Buffer[] = [];
-  /** The first bytes are nobody's: no piece is at 0. */
+  /** The first byte is unused, so that no piece is at 0. */
   #at = 1;
 
   /** The place of `length` new bytes. */
@@ -186,8 +186,8 @@ class Arena {
 }
 
 /**
- * The names of all directories: which inode a name is in a directory, and the names in it. The hash has a random key for
- * every table, so that no archive can be made to collide. Names are byte strings of at most 65,535 bytes, numbered from 1.
+ * The names of all directories: the inode of a name in a directory, and the names in it. The hash has a random key for
+ * every table, so that nobody can make names that collide. Names are byte strings of at most 65,535 bytes, numbered from 1.
  */
 export class NameTable {
   readonly #records = new Records();
@@ -207,7 +207,7 @@ export class NameTable {
   #buckets = new Uint32Array(1024);
   #count = 0;
 
-  /** The number of a name, 0 where the directory has none such. */
+  /** The number of a name, 0 if the directory does not have the name. */
   find(directory: number, text: string): number {
     const hash = this.#hashOf(directory, text);
     let index = this.#buckets[hash & (this.#buckets.length - 1)]!;

@@ -14,19 +14,19 @@ export const systemAttribute =
 
 const setIdBits = 0o6000;
 const capability = 'security.capability';
-/** (uid_t) -1 asks chown(2) to leave the owner alone: nobody can be it. */
+/** For chown(2), (uid_t) -1 means "do not change the owner": no user has this id. */
 const nobody = 0xffff_ffff;
 
-/** In 2038: seconds up to here every file system has. */
+/** In 2038: every file system can store times up to here, in seconds. */
 const latestCommon = 0x7fff_ffff;
-/** Bytes that the access lists with names of one layer may take until its end: those of 10,000 files with lists of usual length. */
+/** Limit in bytes on the access lists with names of one layer: enough for 10,000 files with lists of usual length. */
 const MOST_NAMED_LIST_BYTES = 16 * 1024 * 1024;
-/** What a file takes besides the text of its lists. */
+/** Bytes per file, in addition to the text of its lists. */
 const NAMED_LIST_OVERHEAD = 1024;
 
-/** Errors of chown(2) that say this process may not, or the number is not mapped in its user namespace. */
+/** Errors of chown(2): this process lacks permission, or the number is not mapped in its user namespace. */
 const ownerDenied = new Set([-EPERM, -EINVAL, -ENOSYS, -ENOTSUP]);
-/** Errors of setxattr(2) that are about the disk, not about the attribute. */
+/** Errors of setxattr(2) that come from the disk, not from the attribute. */
 const diskFailed = new Set([-EIO, -EROFS, -EDQUOT]);
 
 /** The part of a run that metadata needs. */
@@ -69,7 +69,7 @@ export function newOwner(run: MetadataState): Owner | undefined {
   return run.creator.careful ? undefined : run.creator;
 }
 
-/** Whether something new that was made with `mode` may have got another one. */
+/** Whether a new file that was made with `mode` may have another mode. */
 export function isModeDoubtful(run: MetadataState, mode: number): boolean {
   return run.creator.careful || (mode & run.creator.umask) !== 0;
 }
@@ -85,7 +85,7 @@ export function permittedMode(run: MetadataState, mode: number, ownerIsRight: bo
  * Sets the entry's extended attributes. What the system or the file system denies is counted. Access lists with names wait for the end
  * of the layer.
  *
- * @returns the entry's mode, or what its access list makes of it: chmod(2) with that leaves the list as it is
+ * @returns the entry's mode, or its mode with the access list applied: chmod(2) with that does not change the list
  * @throws SyscallError where the disk fails
  */
 export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
@@ -95,7 +95,7 @@ export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
   for (const [name, value] of entry.xattrs) {
     const result = run.filesystem.setXattr(node, name, value);
     if (textKeys.has(name)) {
-      // A list with names: only a tree in memory can keep it as it is.
+      // A list with names: only a tree in memory can keep it unchanged.
       if (!waits && result < 0) run.counts.xattrs += 1;
       continue;
     }
@@ -146,7 +146,7 @@ function isKept(run: MetadataState, { parent, name }: Node, seconds: number): bo
   return typeof stat !== 'number' && stat.mtimeSeconds === seconds;
 }
 
-/** Owner, attributes, mode and times of something new that is no directory, in the order in which none undoes the other. */
+/** Sets owner, attributes, mode and times of a new file that is not a directory, in an order in which no step undoes another. */
 export function applyMetadata(run: Run, node: Node, entry: Entry, modeNow: number | undefined): void {
   const ownerIsRight = restoreOwner(run, node, entry, newOwner(run));
   if (run.creator.careful) removeInherited(run, node, false);
@@ -158,7 +158,7 @@ export function applyMetadata(run: Run, node: Node, entry: Entry, modeNow: numbe
   restoreTimes(run, node, entry);
 }
 
-/** Whether `applyToOpenFile` is enough: nothing needs the file's name, and no attribute is set or removed. */
+/** Whether `applyToOpenFile` is enough: no call needs the file's name, and no attribute is set or removed. */
 export function needsOnlyOpenFile(run: Run, { uid, gid, xattrs, sparse, mtimeSeconds }: Entry): boolean {
   const areIds = uid >= 0 && uid < nobody && gid >= 0 && gid < nobody;
   return isCommon(mtimeSeconds) && areIds && !run.creator.careful && !xattrs && !sparse;

@@ -20,8 +20,8 @@ import type { Run } from './run.ts';
 type Lists = ReadonlyMap<string, Uint8Array>;
 
 /**
- * Gives files the access lists that say names instead of numbers: those are the image's own users and groups, which are known when the
- * layer is complete. A list with a name that the image does not know is counted, where the file system cannot keep it as it is.
+ * Sets the access lists with names instead of numbers. The names are the image's own users and groups, which are known when the layer is
+ * complete. A list with an unknown name is counted, unless the file system can keep the list unchanged.
  */
 export function settleNamedLists(run: Run): void {
   if (run.namedLists.size === 0) return;
@@ -30,7 +30,7 @@ export function settleNamedLists(run: Run): void {
     run.directories.trim();
     if (path === '') {
       const lists = numbered(run, itself(run.filesystem.root), entry, find);
-      // The root is given all of it at the end.
+      // All metadata of the root is set at the end.
       run.rootEntry = { ...entry, xattrs: merged(entry, lists) };
       run.changes?.written(path, run.rootEntry, '');
       continue;
@@ -79,13 +79,13 @@ function set(run: Run, node: Node, lists: Lists): void {
     if (run.filesystem.setXattr(node, name, bytes) < 0) run.counts.xattrs += 1;
 }
 
-/** Whether the file system has a list with names as it is; the root, which is given all of it at the end, would have it then. */
+/** Whether the file system keeps a list with names unchanged. For the root it tries that now, although its metadata is set at the end. */
 function keeps({ filesystem }: Run, node: Node, key: string, text: Uint8Array): boolean {
   if (filesystem.hasXattr(node, key)) return true;
   return filesystem.setXattr(node, key, text) >= 0 && filesystem.removeXattr(node, key) >= 0;
 }
 
-/** All of the entry's attributes, in their order: lists in numbers where there are such. */
+/** All attributes of the entry, in their order, with lists in numbers where they exist. */
 function merged(entry: Entry, lists: Lists): Map<string, Uint8Array> {
   const numbers = (key: string): [string, Uint8Array] | undefined => {
     const name = textKeys.get(key);

@@ -25,8 +25,8 @@ const OPEN_READ = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
 /**
  * The file system by Node's calls, for macOS and where system calls cannot be made. It has no extended attributes, devices and FIFOs.
  *
- * On Linux a directory is opened from its parent and named by its descriptor in /proc, so that a symlink that another process
- * puts in its place is not followed. Elsewhere paths are used, after a check of each directory: no entry can leave the root.
+ * On Linux a directory is opened from its parent and named by its descriptor in /proc. So a symlink by which another process
+ * replaces it is not followed. Elsewhere paths are used, after a check of each directory: no entry can leave the root.
  */
 export class PortableFilesystem implements DiskFilesystem {
   readonly root: Directory;

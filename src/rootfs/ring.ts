@@ -371,8 +371,8 @@ export class RingReader extends RingEnd implements ByteSource {
 }
 
 /**
- * A copy into shared memory: memcpy(3) where it can be called, three times as fast as V8, which copies there word by word, and byte by
- * byte where source and target are not aligned alike.
+ * A copy into shared memory, by memcpy(3) where it can be called. That is three times as fast as V8, which copies word by word, or byte by
+ * byte if source and target are aligned differently.
  */
 function copyIntoShared(bytes: Uint8Array<SharedArrayBuffer>) {
   const native = loadNative();

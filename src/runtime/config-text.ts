@@ -1,4 +1,4 @@
-/** Whether text fits into a line of a configuration file: no reader takes any of it for the end of the line. */
+/** Whether text fits into a line of a configuration file: no reader treats any of its characters as the end of the line. */
 export function isOneLine(text: string): boolean {
   // eslint-disable-next-line no-control-regex
   return !/[\u0000-\u0008\u000a-\u001f\u007f\u0085\u2028\u2029]/u.test(text);
@@ -11,7 +11,7 @@ export function commented(text: string): string {
     .replaceAll(/[\u007f\u0085\u2028\u2029]/g, '?');
 }
 
-/** A configuration as text, and what it could not say. */
+/** A configuration as text, and the settings that it cannot hold. */
 export interface RuntimeConfig {
   readonly text: string;
   /** One line each, for people. */
@@ -19,9 +19,9 @@ export interface RuntimeConfig {
 }
 
 /**
- * A command line and variables that a configuration file of lines cannot say (newlines, and for LXC words with both kinds of
- * quotes), said by a shell inside the container. The script itself is a single line of plain characters, no single quotes
- * in it, so that any file can hold it.
+ * A shell command, for the container, that sets variables and runs a command line. It is for text that a configuration file
+ * of lines cannot hold: newlines, and for LXC words with both kinds of quotes. The script is a single line of plain
+ * characters without single quotes, so that any file can hold it.
  */
 export function wrappedCommand(args: readonly string[], variables: ReadonlyMap<string, string>): string[] {
   const define = 'v() { x="$(printf "$1.")"; x="${x%.}"; }';

@@ -190,7 +190,7 @@ export function guestOf(tree: ImageTree, { config }: ImageConfig, name: string, 
   return { init: `/${file}`, words: [], additions: [...points, init, ...directories] };
 }
 
-/** What is missing of a directory, which container engines make when they start the command. */
+/** The missing levels of a directory, which container engines make when they start the command. */
 function directoriesTo(tree: ImageTree, directory: string): Addition[] {
   const names = bytePath(directory)
     .split('/')
@@ -214,7 +214,7 @@ function directoriesTo(tree: ImageTree, directory: string): Addition[] {
   return [];
 }
 
-/** What only other runtimes need to know. */
+/** Facts that only other runtimes need. */
 const NO_FACTS = { getent: false, usr: true, osRelease: false, volumes: new Map() };
 
 function noShell(): UsageError {
@@ -233,7 +233,7 @@ function withNul(text: string): UsageError {
 
 /**
  * A script for sh(1) of POSIX that is the first process of a virtual machine: mounts what a system has, runs the image's command with exactly its
- * environment, prints its exit code and ends the machine. Programs that the image lacks are done without, but for sh and env.
+ * environment, prints its exit code and ends the machine. Only sh and env are required; steps with other missing programs are skipped.
  */
 function initScript(container: Container, isReadOnly: boolean): string {
   const { user, workingDirectory, name } = container;
@@ -302,7 +302,7 @@ const ending: readonly string[] = [
 /** The image's command with its environment and no other variable. */
 export function commandLine({ args, environment }: Container): string {
   const variables = [...environment].map(([name, value]) => shellWord(`${name}=${value}`));
-  // What has an equals sign would be a variable for env.
+  // env would treat a word with an equals sign as a variable.
   const first = args[0]!.includes('=') ? ['/bin/sh', '-c', shellWord('exec "$@"'), 'sh'] : [];
   return ['exec env -i --', ...variables, ...first, ...args.map((word) => shellWord(word))].join(' ');
 }

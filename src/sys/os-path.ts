@@ -17,8 +17,8 @@ import { DestinationError, printable, UsageError } from '../errors.ts';
 import { unlessCode } from './os-error.ts';
 
 /**
- * Paths of the operating system are bytes. Here they are text: UTF-8 decoded, and each byte that is not UTF-8 as the lone surrogate
- * U+DC80 to U+DCFF (as Python's `surrogateescape`, PEP 383), so that nothing is lost and `node:path` works as on any text.
+ * Paths of the operating system are bytes. Here they are text: decoded as UTF-8, with each other byte as a lone surrogate, U+DC80 to
+ * U+DCFF (as Python's `surrogateescape`, PEP 383). So no byte is lost, and `node:path` works as on any text.
  */
 export function pathText(bytes: Uint8Array): string {
   if (isUtf8(bytes)) return Buffer.from(bytes).toString();
@@ -79,7 +79,7 @@ export function findProgram(name: string, directories: readonly string[]): strin
 /**
  * A path in UTF-8 for a file or directory that has none: through a descriptor of this process, which stays open (proc_pid_fd(5)).
  *
- * @throws what open(2) says
+ * @throws the error of open(2)
  */
 export function utf8Path(name: string): string {
   if (name.isWellFormed()) return name;
@@ -103,7 +103,7 @@ function sequenceLength(first: number): number {
 }
 
 /**
- * The program's arguments with all their bytes: Node decodes them as UTF-8 and puts U+FFFD for what is none. See `pathText`.
+ * The program's arguments with all their bytes: Node decodes them as UTF-8 and replaces other bytes by U+FFFD. See `pathText`.
  *
  * @param decoded what Node has, without the program itself
  * @throws UsageError where the bytes cannot be read
@@ -142,7 +142,7 @@ const unlessMissing = unlessCode('ENOENT');
 const MAX_LINKS = 40;
 
 /**
- * The absolute path without symlinks; `..` climbs from where a link leads to, as in the kernel. Missing levels stay as they are named.
+ * The absolute path without symlinks; `..` climbs from where a link leads to, as in the kernel. Missing levels are kept unchanged.
  *
  * @throws DestinationError for a symlink that the kernel would not follow; the system's errors
  */
@@ -185,7 +185,7 @@ function tooManyLinks(name: string): DestinationError {
 
 /**
  * The rule of `protected_symlinks` (proc_sys_fs(5)), independent of this system's setting: in a sticky directory that everybody may write, only
- * links of the caller's own and of the directory's owner are followed.
+ * links of the caller and of the directory's owner are followed.
  */
 async function refuseForeignLink(name: string, link: string, { uid }: Stats): Promise<void> {
   const above = await lstat(osPath(path.dirname(link)));

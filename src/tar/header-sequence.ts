@@ -17,8 +17,8 @@ import { oldSparseMap, paxSparseMap, type SparseMap } from './sparse.ts';
 export const maxMetaSize = 1 << 20;
 
 /**
- * What the sequence needs next: another block, `size` bytes of a meta header's body, that `size` bytes and their padding be passed
- * over, or nothing: `entry` is complete and `size` bytes of its data follow, or the end mark was reached.
+ * What the sequence needs next. `block`: another block. `body`: `size` bytes of a meta header's body. `skip`: skip `size` bytes and their
+ * padding. `entry`: nothing, the entry is complete and `size` bytes of its data follow. `end`: nothing, the end mark was reached.
  */
 export type Step = 'block' | 'body' | 'skip' | 'entry' | 'end';
 
@@ -27,8 +27,8 @@ const OLD_SPARSE = 0x53;
 
 /**
  * The rules by which blocks become entries, without the reading: the caller reads, and passes the blocks and
- * bodies that `Step` requests. Where tools differ the rules are those of Go's archive/tar, which containerd, docker and umoci are
- * built on, except that global pax headers count, unknown types are regular files (POSIX), and a meta header needs its entry.
+ * bodies that `Step` requests. Where tools differ, the rules are those of Go's archive/tar, which containerd, docker and umoci use.
+ * There are three exceptions: global pax headers count, unknown types are regular files (POSIX), and a meta header needs its entry.
  *
  * All methods throw MalformedTarError.
  */
@@ -46,7 +46,7 @@ export class HeaderSequence {
   #afterZeros = false;
   /** Header, type and map of a sparse file whose map continues in the next block. */
   #sparse: { readonly header: Header; readonly type: EntryType; readonly map: SparseMap } | undefined;
-  /** For messages: the entry at hand and the one before it. */
+  /** For messages: the current entry and the one before it. */
   #path: BytePath | undefined;
   #previous: BytePath | undefined;
 
@@ -162,7 +162,7 @@ export class HeaderSequence {
     this.#path = path;
     const type = typeOf(header, path);
     const sparse = this.#pax?.sparse;
-    // The size in the pax header is the true one: a reader that takes the other sees other entries (CVE-2025-62518).
+    // The size in the pax header counts: a reader that uses the other one sees other entries (CVE-2025-62518).
     const hasData = type === 'file' || header.type === DUMP_DIRECTORY;
     this.size = hasData ? sizeOf(this.#pax?.size ?? header.size) : 0;
     if (header.type === OLD_SPARSE) {

@@ -50,12 +50,12 @@ const libarchiveXattr = 'LIBARCHIVE.xattr.';
 const escapingHeaderPath = /(?:^|\/)PaxHeader(?:s(?:\.[1-9]\d*)?)?\//;
 
 /**
- * Parses the body of a pax header: records `%d %s=%s\n`, the number being the length of all of it. Values are bytes; the last record
- * of a key counts; an empty value removes what was set before (POSIX pax, "pax Extended Header"), except that an extended
- * attribute which was not set is set empty, as GNU tar does.
+ * Parses the body of a pax header: records `%d %s=%s\n`, the number being the length of the record. Values are bytes. The last record
+ * of a key counts. An empty value removes an earlier one (POSIX pax, "pax Extended Header"). Only an extended attribute
+ * that was not set before is set to an empty value, as GNU tar does.
  *
  * @param headerPath The path of the pax header itself. GNU tar and bsdtar write `%` and `=` in names of SCHILY.xattr as `%25` and
- * `%3D`, Go writes `%` as it is: they are known by the paths of their headers.
+ * `%3D`, Go writes `%` unchanged. The paths of their headers tell them apart.
  * @throws MalformedTarError for a broken record, a name with NUL, and a value that is not a number or time.
  */
 export function parsePax(body: Buffer, headerPath: BytePath = noBytes): PaxRecords {
@@ -186,7 +186,7 @@ function withNul(context: Buffer): Buffer {
 }
 
 /**
- * An access list: as the attribute that the kernel knows, or under the record's key where it has names, whose numbers only the image can tell.
+ * An access list: as the kernel's attribute, or under the record's key if it has names, whose numbers only the image has.
  *
  * | text    | attribute before | attribute now | under the key now |
  * | ------- | ---------------- | ------------- | ----------------- |
@@ -211,7 +211,7 @@ function noId(): undefined {
   return undefined;
 }
 
-/** Format 0.0: offsets and lengths by turns, a record each. */
+/** Format 0.0: offsets and lengths alternate, one per record. */
 function addToMap({ map }: PaxSparse, key: string, body: Buffer, start: number, end: number): void {
   if ((map.length % 2 === 0) !== (key === 'GNU.sparse.offset')) {
     throw new MalformedTarError('its pax header has sparse offsets and lengths out of turn');
@@ -224,15 +224,15 @@ function emptySparse(): PaxSparse {
 }
 
 /**
- * How many attributes global headers may set, and how many bytes names and values may have: every entry after them gets all. No known tool writes any,
- * and without a bound a small archive asks for any amount of work.
+ * How many attributes global headers may set, and the limit on bytes of names and values: every later entry gets all of them. No known
+ * tool writes any. Without limits a small archive could cause any amount of work.
  */
 const MAX_GLOBAL_XATTRS = 16;
 const MAX_GLOBAL_XATTR_BYTES = 4096;
 
 type Xattrs = Map<string, Uint8Array>;
 
-/** The records that global headers (type `g`) have left in force. */
+/** The records of global headers (type `g`) that are in force. */
 export class PaxGlobals {
   uid: PaxRecords['uid'];
   gid: PaxRecords['gid'];
@@ -240,15 +240,15 @@ export class PaxGlobals {
   deviceMajor: PaxRecords['deviceMajor'];
   deviceMinor: PaxRecords['deviceMinor'];
   readonly #xattrs: Xattrs = new Map();
-  /** A copy for entries that have none of their own. */
+  /** A copy for entries without own attributes. */
   #shared: Xattrs | undefined;
 
   /**
    * Takes the records of one more global header.
    *
-   * @throws MalformedTarError where it gives all entries one path, link target, size or sparse map: no writer does that, readers differ in
-   * what they make of it, and that is how an archive shows one content to a scanner and another to its user. Also for more attributes than
-   * the bounds above
+   * @throws MalformedTarError where it gives all entries one path, link target, size or sparse map. No writer does that. Readers treat it
+   * differently, so such an archive can show one content to a scanner and another to its user. Also for more attributes than the limits
+   * above
    */
   add(added: PaxRecords): void {
     if ((added.path ?? added.linkPath ?? added.size ?? added.sparse) !== undefined) {
@@ -283,7 +283,7 @@ export class PaxGlobals {
   }
 }
 
-/** Puts the attributes of a pax header over others. */
+/** Applies the attributes of a pax header to others. */
 function applyXattrs(xattrs: Xattrs, own: NonNullable<PaxRecords['xattrs']>): void {
   for (const [name, value] of own) {
     if (name.includes('\0'))
@@ -291,7 +291,7 @@ function applyXattrs(xattrs: Xattrs, own: NonNullable<PaxRecords['xattrs']>): vo
     if (value === null || (value.length === 0 && xattrs.get(name)?.length)) xattrs.delete(name);
     else xattrs.set(name, value);
   }
-  // Of an access list in both forms the numbers count.
+  // If an access list has both forms, the numbers count.
   for (const [key, name] of textKeys) if (xattrs.has(name)) xattrs.delete(key);
 }
 
