@@ -115,7 +115,7 @@ function checkLimits(): void {
   throw new DestinationError(`cannot run: ${low.what}`, { code: 'LIMIT', hint: low.hint });
 }
 
-/** A file of /proc/self; empty where there is none. */
+/** A file of /proc/self; empty if it does not exist. */
 function procFile(name: string): Buffer {
   try {
     return readFileSync(`/proc/self/${name}`);

@@ -108,7 +108,7 @@ async function askedImage(
 /**
  * As `findImage`, for a command that reads its layers: reports the image.
  *
- * @throws NotFoundError offline where the cache has not all layers
+ * @throws NotFoundError offline if the cache does not have all layers
  */
 export async function resolveImage(opened: Opened, options: PullOptions): Promise<Image> {
   const { source, store } = opened;

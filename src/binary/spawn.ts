@@ -61,7 +61,7 @@ function start(script: string, { name, resourceLimits }: WorkerOptions): Worker 
 }
 
 function begin(worker: Worker, { workerData, transferList }: WorkerOptions): void {
-  // A thread that was started before the library was loaded has not inherited where it is.
+  // A thread that was started before the library was loaded did not inherit its path.
   const message: StartMessage = { workerData, library: getEnvironmentData(LIBRARY_KEY) };
   worker.postMessage(message, transferList);
 }

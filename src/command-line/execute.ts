@@ -196,7 +196,7 @@ async function runComparison(invocation: Invocation, context: CliContext): Promi
   return differences.length > 0 ? ExitCode.different : undefined;
 }
 
-/** An error about a word that is no image, with the right hint where it is a directory here. */
+/** An error about a word that is not an image, with another hint if it is an existing directory. */
 function aboutDirectory(error: unknown, { command, words }: Invocation): unknown {
   const { usage, notFound, unauthorized, destination } = ExitCode;
   const codes: readonly number[] = [usage, notFound, unauthorized, destination];

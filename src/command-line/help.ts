@@ -62,7 +62,7 @@ export function helpText(name?: string, all = false, columns = HELP_COLUMNS): st
   });
 }
 
-/** Where the help has a word that is neither command nor topic: a hint, or undefined where it has not. */
+/** A hint for a word that is neither command nor topic but is in the help; else undefined. */
 function placeOf(word: string): string | undefined {
   if (!/^[\w-]{2,}$/.test(word)) return undefined;
   const pattern = new RegExp(`(?<!\\w)${word}s?(?!\\w)`, 'gi');

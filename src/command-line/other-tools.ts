@@ -91,7 +91,7 @@ const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
   ['push commit build tag', () => 'use podman or buildah for that: dlrootfs only reads from registries'],
 ];
 
-/** The error for words of which the first is a command of other tools; undefined if it is none. */
+/** The error for words of which the first is a command of other tools; undefined for any other word. */
 export function foreignCommand([first = '', ...rest]: readonly string[]): UsageError | undefined {
   // `docker image inspect X` is `docker inspect X`.
   if (first === 'image' && rest.length > 1)

@@ -32,7 +32,7 @@ export interface CheckedOut {
  * Killed half-way it can be run again, and then finishes; until then no pull treats the directory as complete.
  *
  * @param wanted name of a branch, or enough of it: `layer3`, `3`
- * @throws GitError when the branch does not exist, the repository is damaged, or something of the user's would be lost
+ * @throws GitError when the branch does not exist, the repository is damaged, or files of the user would be lost
  */
 export async function checkout(
   directory: string,
@@ -129,13 +129,13 @@ function notOurs(directory: string): GitError {
   });
 }
 
-/** What there is of the rootfs already. */
+/** The part of the rootfs that is on disk already. */
 interface OnDisk extends Pick<Inspection, 'verified' | 'attributes'> {
   /** Undefined: the rootfs is empty. */
   readonly files?: RootfsFiles;
 }
 
-/** Makes a rootfs what `state` says: git hands out the contents that are not on disk yet, and this program writes them. */
+/** Makes a rootfs equal to `state`. git outputs the contents that are not on disk yet, and dlrootfs writes them. */
 export async function restoreState(
   repository: Repository,
   workTree: WorkTree,

@@ -181,7 +181,7 @@ function pattern(path: string): string {
 
 /** What belongs to one work tree or to one process. */
 const passing = /^index$|\.lock$|^tmp_|^dlrootfs-/;
-/** Of a file that is no object, in bytes: beyond it a repository is an attack. */
+/** Limit in bytes on a file other than an object: a larger one is an attack. */
 const LARGEST_COPY = 256 * 1024 * 1024;
 const COPY_SIZE = 1024 * 1024;
 

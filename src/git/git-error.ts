@@ -13,7 +13,7 @@ export function damaged(what: string): GitError {
   return new GitError(what, { code: 'GIT_DAMAGED', hint: PULL_AGAIN });
 }
 
-/** What the system's errors are called in git's messages: strerror(3). */
+/** The texts of the system's errors in git's messages: strerror(3). */
 const strerror: readonly (readonly [words: RegExp, errno: number])[] = [
   [/no space left on device/i, constants.errno.ENOSPC],
   [/disk quota exceeded/i, constants.errno.EDQUOT],
@@ -21,10 +21,10 @@ const strerror: readonly (readonly [words: RegExp, errno: number])[] = [
 ];
 
 /**
- * What git, the system or another room threw, as an error a person can act on.
+ * Turns an error of git, the system or another module into one that a person can act on.
  *
  * @param what failed: a sentence
- * @param elsewhere an imperative that names another place; undefined where there is none to choose
+ * @param elsewhere an imperative that names another place; undefined where the user cannot choose one
  */
 export function asGitError(error: unknown, what: string, elsewhere: string | undefined): Error {
   if (error instanceof DestinationError || error instanceof GitError) return error;

@@ -30,7 +30,7 @@ export interface GitProgram {
 /**
  * Looks for git and asks for its version.
  *
- * @throws GitError when there is none, or it is too old, or does not run, or files of this process could not be read by itself
+ * @throws GitError when git is missing, too old, or does not run; also when the umask would deny this process its own files
  */
 export async function findGit(environment: Environment): Promise<GitProgram> {
   refuseUmask();
@@ -41,7 +41,7 @@ export async function findGit(environment: Environment): Promise<GitProgram> {
       hint: 'install git, or pull without -g',
     });
   }
-  // Not by simple-git's own `version`, which does not say what a program answers that is no git.
+  // Not by simple-git's own `version`, which does not report the answer of a program other than git.
   const answer = await runGit({ binary }, { environment }, '/', (git) => git.raw('version')).catch(
     (error: unknown) => {
       throw asGitError(error, `${binary} does not run`, undefined);

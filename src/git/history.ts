@@ -88,7 +88,7 @@ const LARGEST_RECORD = 500 * 1024 * 1024;
 /**
  * Reads records, all by one call.
  *
- * @throws GitError when one is missing, or is no record
+ * @throws GitError when one is missing or invalid
  */
 export async function readRecords(repository: Repository, layers: readonly LayerRecord[]): Promise<Records> {
   const records = new Map<ObjectID, string>();
@@ -216,8 +216,8 @@ async function listTree(repository: Repository, wanted: readonly string[]): Prom
 }
 
 /**
- * What the rootfs is at a commit: a layer's, or a user's on top of one. Files that the user changed keep owner and mode, new ones are
- * root's, as far as git's own means go.
+ * What the rootfs is at a commit: a layer's, or a user's on top of one. Files that the user changed keep owner and mode as far
+ * as git stores them; root owns new files.
  */
 export async function stateAt(
   repository: Repository,

@@ -49,7 +49,7 @@ const readAsync = promisify(read);
  *
  * `git fast-import` and `git add` could do it, but they are slow. Their collision-detecting SHA-1 reads each byte up to four times at 0.2
  * to 0.4 GB/s, and they deflate at 0.1 GB/s. That takes several times as long as the rest of a pull. `git gc` packs it tightly whenever the
- * user wants that. The format is gitformat-pack(5). Colliding blobs would be told apart by a second checksum.
+ * user wants that. The format is gitformat-pack(5). A second checksum detects colliding blobs.
  */
 export class PackWriter {
   readonly #directory: string;
@@ -170,7 +170,7 @@ export class PackWriter {
     rmSync(this.#temporary, { force: true });
   }
 
-  /** Makes room, begins an object, and answers where that is. */
+  /** Makes room, begins an object, and returns its position. */
   #begin(size: number, type: ObjectType, room: number): number {
     if (this.#length + room > BUFFER_SIZE) this.#flush();
     const start = this.size;

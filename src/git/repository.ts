@@ -52,7 +52,7 @@ export class Repository implements AsyncDisposable {
   }
 
   /**
-   * The repository in a directory, undefined where `.git` is no directory.
+   * The repository in a directory, undefined where `.git` is not a directory.
    *
    * @throws GitError when git is missing or too old, or refs are damaged; SyscallError where the directory may not be read
    */
@@ -88,7 +88,7 @@ export class Repository implements AsyncDisposable {
   }
 
   /**
-   * Runs a command of git's.
+   * Runs a git command.
    *
    * @param input what it reads from stdin
    * @returns what it wrote to stdout
@@ -166,8 +166,8 @@ export class Repository implements AsyncDisposable {
 }
 
 /**
- * The whole configuration of git: nothing of a rootfs, an image or a user decides what runs or what a byte becomes. git's own refusals of names are
- * for other systems' file systems; what this one cannot hold, `isHoldable` knows.
+ * The whole configuration of git. No file of a rootfs, an image or a user can run a program or change content. git's own rules for names
+ * are for the file systems of other systems. `isHoldable` knows the names that this one cannot hold.
  */
 const configuration = `[core]
 	repositoryFormatVersion = 0

@@ -65,7 +65,7 @@ const CHUNK_BYTES = 1024 * 1024;
 /**
  * Opens a file for reading, and never waits for the other end of a pipe.
  *
- * @throws NotFoundError when it is none
+ * @throws NotFoundError if it is not a regular file
  */
 export async function openRegular(path: string): Promise<{ handle: FileHandle; size: number }> {
   const handle = await open(osPath(path), constants.O_RDONLY | constants.O_NONBLOCK).catch(

@@ -51,7 +51,7 @@ export class ConfinedRoot implements Disposable {
     this.#filesystem.close();
   }
 
-  /** What is at a path, symlinks followed; undefined when nothing is. */
+  /** The status of a path, symlinks followed; undefined if it does not exist. */
   stat(path: string): FileStat | undefined {
     return this.#at(path, (parent, name) => {
       const stat = this.#filesystem.stat(parent, name);
@@ -121,8 +121,8 @@ export class ConfinedRoot implements Disposable {
   }
 
   /**
-   * Calls `use` with the directory that a path leads to and the last name, which is no symlink unless it leads to nothing. Undefined where
-   * a directory is missing, is something else, or may not be entered.
+   * Calls `use` with the directory and name that a path leads to, symlinks followed. Undefined where a directory is missing, is not a
+   * directory, or may not be entered.
    */
   #at<T>(path: string, use: (parent: Directory, name: ByteName) => T): T | undefined {
     try {

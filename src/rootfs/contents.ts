@@ -12,7 +12,7 @@ const zeros = new Uint8Array(BATCH_SIZE);
 
 /**
  * Hands what files and symlinks hold on to another thread, in the order in which they are written: for each file, and for each target
- * of a symlink, one content. It blocks while the other side is behind.
+ * of a symlink, one content. It blocks while the ring is full.
  *
  * @throws DestinationError from each method when the other side has given up
  */

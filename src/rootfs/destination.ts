@@ -56,7 +56,7 @@ export class Destination {
    * Prepares DIR for writing. What it makes (a stage, missing levels above a new DIR) `discard` removes.
    *
    * @param directory as the user gave it; a symlink to a directory is followed
-   * @throws DestinationError when it is no directory, or cannot be written
+   * @throws DestinationError when it is not a directory, or cannot be written
    */
   static async open(directory: string): Promise<Destination> {
     return await explained(directory, async () => {
@@ -69,9 +69,9 @@ export class Destination {
   }
 
   /**
-   * Prepares a stage for what is to take the place of DIR and of all that is in it.
+   * Prepares a stage for a tree that will replace DIR with its content.
    *
-   * @param kept what may not be in DIR; left out: the caller knows that nothing of the user's is
+   * @param kept files and directories that must not be in DIR; left out: the caller knows that DIR has none
    * @throws DestinationError when DIR cannot be replaced
    */
   static async replace(directory: string, kept?: readonly Kept[]): Promise<Destination> {
@@ -94,7 +94,7 @@ export class Destination {
   /**
    * Gives the finished rootfs its name: by one rename(2), where it was built in a stage. Then it removes the earlier directory.
    *
-   * @param identity of the root that was written (`Rootfs.identity`): something else in its place is not taken for it
+   * @param identity of the root that was written (`Rootfs.identity`): any other directory is refused
    * @returns what could not be removed, and why
    * @throws DestinationError
    */
@@ -122,13 +122,13 @@ export class Destination {
     });
   }
 
-  /** Removes what killed runs have left beside a DIR that this one has nothing to do with; what cannot be removed stays. */
+  /** Removes what killed runs have left beside a DIR that this run does not use. What cannot be removed stays. */
   static async tidy(directory: string): Promise<void> {
     const location = await located(directory).catch(() => undefined);
     if (location) await removeStaleStages(location.path);
   }
 
-  /** Device and inode of DIR, as `DEVICE:INODE`; undefined where it is no directory. */
+  /** Device and inode of DIR, as `DEVICE:INODE`; undefined where it is not a directory. */
   static async identity(directory: string): Promise<string | undefined> {
     const location = await locate(directory).catch(() => undefined);
     return location?.stat && identityOf(location.path);
@@ -205,7 +205,7 @@ export interface Leftover {
   readonly reason: string;
 }
 
-/** Finds DIR, and gives it back its name where a killed run has left it aside. */
+/** Finds DIR, and renames it back if a killed run has moved it aside. */
 async function located(directory: string): Promise<Location> {
   const location = await locate(directory);
   if (location.stat !== undefined || !(await isRestored(location.path))) return location;
@@ -213,8 +213,8 @@ async function located(directory: string): Promise<Location> {
 }
 
 /**
- * What the root of an image without an entry for it has, in place of an empty directory: that one's mode, and its owner where that is the
- * caller. Another user's directory becomes the caller's, as the root of a system must not belong to a user of it.
+ * The metadata of a root without an entry, when it replaces an empty directory: that directory's mode, and its owner if that is
+ * the caller. Otherwise the caller owns it: the root of a system must not belong to one of its users.
  */
 function rootOf({ mode, uid, gid }: Stats): RootMetadata {
   const permissions = mode & 0o7777;
@@ -249,7 +249,7 @@ async function makeLevels(directory: string): Promise<string[]> {
     return levels;
   } catch (error) {
     await removeLevels(levels);
-    // Another run was quicker.
+    // Another run made it first.
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return makeLevels(directory);
     throw error;
   }
@@ -292,9 +292,9 @@ async function explained<T>(directory: string, work: () => Promise<T>): Promise<
 }
 
 /**
- * Where blobs that nobody keeps may lie while DIR is built: on the same disk, beside it where that can be written, else in it.
+ * The directory for temporary blobs while DIR is built: on the same disk, beside DIR if that can be written, else in DIR.
  *
- * @throws DestinationError where DIR is no directory, or what should be above it is none
+ * @throws DestinationError where DIR or its parent is not a directory
  */
 export async function spoolPlace(directory: string): Promise<string> {
   const location = await explained(directory, () => locate(directory));

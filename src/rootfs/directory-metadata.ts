@@ -57,7 +57,7 @@ export function applyDirectoryMetadata(run: Run, node: Node, entry: Entry): numb
 }
 
 /**
- * Merges the metadata of a directory that exists, a lower layer's or the user's, with that of `entry`.
+ * Merges the metadata of a directory that exists, from a lower layer or the user, with that of `entry`.
  *
  * @returns the mode that it is to have
  * @throws SyscallError
@@ -87,7 +87,7 @@ function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): number {
   return mode;
 }
 
-/** Removes attributes that an earlier layer has set and this entry has not. */
+/** Removes attributes that an earlier layer has set and this entry does not have. */
 function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
   const { directoryXattrs, filesystem } = run;
   if (directoryXattrs.size === 0) return;

@@ -64,11 +64,11 @@ export interface Filesystem {
   readonly root: Directory;
   /** A directory's mode may keep its owner out. */
   readonly checksAccess: boolean;
-  /** A directory of the parent's, not a symlink to one: its handle, -ENOENT, -ENOTDIR or -ELOOP for anything else that has the name. */
+  /** Opens a directory in the parent, not a symlink to one. Returns its handle, -ENOENT, or -ENOTDIR or -ELOOP for another type. */
   openDirectory(parent: Directory, name: ByteName): number;
-  /** Gives back a handle of `openDirectory`. */
+  /** Closes a handle of `openDirectory`. */
   closeDirectory(directory: Directory): void;
-  /** Where a symlink points; -EINVAL when it is none. */
+  /** The target of a symlink; -EINVAL for any other type. */
   readLink(parent: Directory, name: ByteName): BytePath | number;
   stat(parent: Directory, name: ByteName): FileStat | number;
   /** The content of a regular file of at most `most` bytes; -EFBIG where it has more, -EINVAL for any other type. */
@@ -86,7 +86,7 @@ export interface Filesystem {
   /** Removes anything but a directory; -EISDIR or -EPERM for a directory. */
   remove(parent: Directory, name: ByteName): number;
   removeDirectory(parent: Directory, name: ByteName): number;
-  /** Takes the attributes immutable and append only away, where a file or directory has them and the system lets us; returns whether it did. */
+  /** Removes the attributes immutable and append-only, if a file or directory has them and the system allows it. Returns whether it did. */
   unprotect?(parent: Directory, name: ByteName): boolean;
 
   /** A new file that nobody else opened; -EEXIST when anything has the name. Returns the open file. */
@@ -106,7 +106,7 @@ export interface Filesystem {
   hasXattr(node: Node, name: string): boolean;
   /** All extended attributes that this process may see. */
   readXattrs(node: Node): Map<string, Uint8Array> | number;
-  /** -ENODATA when there is none; of access lists some file systems answer 0 then. */
+  /** -ENODATA if it does not exist; for access lists some file systems return 0 then. */
   removeXattr(node: Node, name: string): number;
 
   close(): void;
@@ -114,7 +114,7 @@ export interface Filesystem {
 
 /** A file system of the kernel, in contrast to one in memory. */
 export interface DiskFilesystem extends Filesystem {
-  /** Opens a regular file to read; -EINVAL where it is something else, which is not opened. `closeFile` closes it. */
+  /** Opens a regular file to read; -EINVAL for any other type, which is not opened. `closeFile` closes it. */
   openFile(parent: Directory, name: ByteName): number;
   /** Whether files here can have an extended attribute of this name, as far as the file system is concerned. */
   keepsXattr(name: string): boolean;
@@ -125,7 +125,7 @@ export interface DiskFilesystem extends Filesystem {
 /** Magic numbers of btrfs and ZFS: statfs(2). */
 const compressing = new Set([0x9123_683e, 0x2fc1_2fc1]);
 
-/** Whether a file may take less room on this type of file system than it has bytes. */
+/** Whether a file may take less space than its size on this type of file system. */
 export function compresses(type: number): boolean {
   return compressing.has(type);
 }

@@ -158,10 +158,10 @@ export class ImageTree {
   }
 
   /**
-   * What a path leads to as for a process in the image.
+   * The path that a process in the image would reach by a path.
    *
    * @param followLast a symlink there is followed too
-   * @returns undefined where nothing is
+   * @returns undefined where it does not exist
    */
   find(path: BytePath, followLast: boolean): ResolvedPath | undefined {
     const filesystem = this.#filesystem;

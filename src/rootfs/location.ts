@@ -22,7 +22,7 @@ export interface Location {
 /**
  * Finds the place that `directory` names. Its parents need not exist.
  *
- * @throws DestinationError for something that is no directory, for the root of the running system, and for a symlink that the kernel would
+ * @throws DestinationError for a file that is not a directory, for the root of the running system, and for a symlink that the kernel would
  * not follow; the system's errors
  */
 export async function locate(directory: string): Promise<Location> {

@@ -199,7 +199,7 @@ export class MemoryFilesystem implements Filesystem {
 
   close(): void {}
 
-  /** The inode of a name; an errno below zero where there is none. */
+  /** The inode of a name; an errno below zero if it does not exist. */
   inodeAt(parent: Directory, name: ByteName): number {
     return this.#find(parent, name);
   }
@@ -220,7 +220,7 @@ export class MemoryFilesystem implements Filesystem {
     return file >= 0 ? file : this.#find(parent, name);
   }
 
-  /** Why nothing can be made with this name; 0: it can. */
+  /** The error for a name that cannot be used for a new file; 0: it can. */
   #refuse(parent: Directory, name: ByteName): number {
     if (name.length > LONGEST_NAME) return -ENAMETOOLONG;
     return this.#names.find(parent.handle, name) === 0 ? 0 : -EEXIST;

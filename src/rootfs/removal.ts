@@ -183,7 +183,7 @@ function list(run: Run, directory: Directory): ByteName[] {
   return names;
 }
 
-/** Calls `use` with the directory at `place`; false when there is none. */
+/** Calls `use` with the directory at `place`; false if it does not exist. */
 function withDirectory(
   run: Run,
   { parent, name, path }: Place,

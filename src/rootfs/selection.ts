@@ -40,7 +40,7 @@ export class Selection {
     if (paths.length === 0) this.#wanted.add('' as BytePath);
   }
 
-  /** @throws UsageError for paths and patterns that nothing can have or match */
+  /** @throws UsageError for paths and patterns that no file can match */
   static check(options: PartOptions): void {
     void new Selection(options);
     const wrong = options.paths.find((path) => path === '' || path.includes('\0'));
@@ -51,7 +51,7 @@ export class Selection {
   /**
    * Looks up the paths.
    *
-   * @param find what is at a path
+   * @param find looks up a path
    * @param onAbsent gets each path that does not exist
    * @throws UsageError for a path that a pattern leaves out
    */
@@ -84,7 +84,7 @@ export class Selection {
     return this.#ways.has(path) ? 'way' : undefined;
   }
 
-  /** What is answered for the root. */
+  /** The answer for the root. */
   get root(): 'whole' | 'way' {
     return this.#wanted.has('' as BytePath) ? 'whole' : 'way';
   }
@@ -118,7 +118,7 @@ export class Selection {
   }
 }
 
-/** The error for a path that an image has not. */
+/** The error for a path that an image does not have. */
 export function absent(path: string, name: string): NotFoundError {
   return new NotFoundError(`${printable(name)} has no ${shown(path)}`, {
     code: 'PATH_NOT_FOUND',

@@ -57,7 +57,7 @@ export async function removeReplaced(old: string): Promise<void> {
   else await unlink(osPath(old));
 }
 
-/** Removes the stage if nothing is in it; returns whether it is no more. */
+/** Removes the stage if it is empty; returns whether it no longer exists. */
 async function isRemoved(stage: string): Promise<boolean> {
   try {
     await rmdir(osPath(stage));
@@ -70,7 +70,7 @@ async function isRemoved(stage: string): Promise<boolean> {
 }
 
 /**
- * Removes what killed runs have left for `target`: stages, and trees that were replaced. What cannot be removed stays, without a message.
+ * Removes what killed runs have left for `target`: stages, and trees that were replaced. Failures are ignored.
  */
 export async function removeStaleStages(target: string): Promise<void> {
   for (const stage of await staleStages(target)) await removeStage(stage, 'stage').catch(() => undefined);

@@ -82,7 +82,7 @@ const TRIES = 10;
  * Replaces a directory by another one beside it: in one step where the system can (renameat2(2)). Else the old one is moved aside first,
  * and back where the new one cannot be put there; a process that is killed between these two steps leaves the old one aside.
  *
- * @param aside a name beside them for the old one; a number is put behind it where it is taken
+ * @param aside a name beside them for the old one; if the name exists, a number is appended
  * @returns the path of the old one, and of what other processes put in its place during the exchange
  * @throws what rename(2) says; then both have the names they had
  */

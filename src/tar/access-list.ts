@@ -50,7 +50,7 @@ const RIGHTS = ['r', 'w', 'x'] as const;
  * An access list as the kernel takes it, from text of acl(5), parts separated by newlines or commas. A number counts before a name: star
  * and bsdtar put it behind the permissions (`user:daemon:rwx:1`), others in the name's place.
  *
- * @returns undefined for what is no access list, or has a name that `find` does not know
+ * @returns undefined for text that is not an access list, or has a name that `find` does not know
  */
 export function accessListBytes(text: string, find: FindId): Buffer | undefined {
   const parts: Part[] = [];

@@ -50,7 +50,7 @@ export async function decompress(
   return { compression, chunks: decode(compression, reader, native) };
 }
 
-/** `decompress` for what is no layer, such as an archive that holds an image. */
+/** `decompress` for data other than layers, such as an archive that holds an image. */
 export function decompressor(native: NativeDecoders | undefined): Decompress {
   return async function* (bytes, name) {
     try {

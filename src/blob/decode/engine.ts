@@ -42,7 +42,7 @@ export interface Engine {
 const INPUT = 256 * 1024;
 const OUTPUT = 512 * 1024;
 
-/** Two buffers by turns: while the decoder uses one, the other is filled. */
+/** Two buffers that alternate: while the decoder uses one, the other is filled. */
 class Input {
   readonly #reader: ByteReader;
   readonly #regions: readonly [Region, Region];
@@ -174,7 +174,7 @@ class Members {
     return undefined;
   }
 
-  /** Looks at what follows a member; false where that is padding, which is skipped: nothing is to be run. */
+  /** Checks the byte after a member. False for padding, which is skipped: then no step is run. */
   prepare(): boolean {
     if (this.#state !== 'member') this.#follow();
     if (this.#state !== 'padding') return true;
