@@ -65,7 +65,7 @@ export function compareHeldImage(
   const name = printable(shown);
   throw new DestinationError(`cannot unpack into ${name}: it holds another image, ${describe(held)}`, {
     code: 'OTHER_IMAGE',
-    hint: `remove ${name}, choose another directory with -d, or add --merge to lay this image over the other one`,
+    hint: `add --replace to make ${name} exactly this image, --merge to lay it over the other one, or choose another directory with -d`,
   });
 }
 

@@ -195,6 +195,14 @@ test('userns: what is missing is named, with what to do', { skip }, async () => 
   assert.equal(exitCode, 2);
   assert.match(stderr, /^error: --userns has no effect as root/);
   assert.deepEqual(setting.registry.log(), []);
+  const noName = await setting.pull(['--userns'], {
+    under: ['setpriv', '--reuid', '54321', '--regid', '54321', '--clear-groups'],
+  });
+  assert.equal(noName.exitCode, 2);
+  assert.match(
+    noName.stderr,
+    /^error: cannot use --userns: user id 54321 has no name in \/etc\/passwd\nhint: add /,
+  );
   writeFileSync(setting.ids, 'nobody:100000:65536\n');
   const noProgram = await setting.pull(['--userns'], {
     under: [...underNobody(setting.ids), 'env', '-i', 'PATH=/nonexistent'],

@@ -122,6 +122,14 @@ const oneOf =
     });
   };
 
+/** `touched` is the value of the bare flag, and no word for users. */
+const replaceMode: Parse<'touched' | 'always'> = (text, flag) => {
+  if (text === 'touched' || text === 'always') return text;
+  throw new UsageError(`${flag} takes no value but =always, not "${printable(text)}"`, {
+    hint: `write ${flag}, or ${flag}=always`,
+  });
+};
+
 /** An option of the table. Its parsers get the flag's name, for their messages. */
 class TableOption extends Option {
   /** Collects the values of a flag that is given several times. */
@@ -174,7 +182,7 @@ const whatAndWhere = group('What and where', [
   [
     '--replace [always]',
     'make DIR exactly the image and remove any other file in it; an unchanged DIR is left as it is (=always: rebuild it)',
-    (o) => o.parsed(oneOf(['touched', 'always'])).preset('touched'),
+    (o) => o.parsed(replaceMode).preset('touched'),
   ],
   ['--merge', 'unpack the image over another image that DIR holds'],
   ['--no-json', "do not write the image's JSON to DIR/json"],

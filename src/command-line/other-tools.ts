@@ -115,6 +115,7 @@ export function wordBehindImage(image: string, word: string, commands: readonly 
   if (commands.includes(word)) return error(`write dlrootfs ${shown} ${name}`);
   if (/^(?:(?:\/usr)?\/s?bin\/.+|(?:ba|da|a|z)?sh)$/.test(word))
     return error(`dlrootfs starts no containers: leave ${shown} out, then run chroot rootfs ${shown}`);
+  if (word === 'always') return error('write --replace=always');
   if (word === 'true' || word === 'false') return error(`write =${word} behind a flag, as in -g=${word}`);
   const mayHaveTag = !/[:@][^/]*$/.test(image) && /^\w[\w.-]{0,127}$/.test(word);
   if (!mayHaveTag) return error(`write -d ${shown} for that directory`);

@@ -83,7 +83,7 @@ export const topics: Readonly<Record<string, Topic>> = {
       [
         [
           '--replace',
-          'DIR becomes exactly the image; any other file in it is removed. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was',
+          'DIR becomes exactly the image; any other file in it is removed, and without -g the branches of a pull with -g too. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was',
         ],
         ['--replace=always', 'the same, even if DIR is the image already'],
         ['--merge', 'the image is unpacked over the other one, and no file is removed'],
@@ -230,8 +230,8 @@ export const topics: Readonly<Record<string, Topic>> = {
     summary: 'the branches of -g, and how to go back to a layer',
     paragraphs: [
       'With -g the rootfs is a git repository with one commit and one branch per layer. Branch layer<n>_<id> is based on layer<n-1>_… and adds the files of layer n; the last branch is checked out. So git diff layer0_… layer1_… shows the changes of layer 1.',
-      'Git does not store owners, exact modes, times, extended attributes, hard links, devices and empty directories. They are in a record per layer, a ref under refs/dlrootfs. git checkout restores what git stores; dlrootfs checkout layer0 -d DIR restores everything as it was after layer 0, the base. Files that you added stay.',
-      'A second pull of the same image into the same DIR changes nothing; another tag of it continues after the last common layer. No program, hook or filter of the image or of your git configuration is run.',
+      'Git does not store owners, exact modes, times, extended attributes, hard links, devices and empty directories. They are in a record per layer, a ref under refs/dlrootfs. git checkout restores what git stores; dlrootfs checkout layer0 -d DIR restores the files of the image exactly as they were after layer 0, the base; layer3 is short for layer3_… too. Files that you added stay.',
+      'A second pull of the same image into the same DIR changes nothing; another tag of it continues after the last common layer. A pull with --replace and without -g removes the branches. No program, hook or filter of the image or of your git configuration is run.',
     ],
   },
   environment: {

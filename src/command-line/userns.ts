@@ -2,7 +2,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { constants, userInfo } from 'node:os';
 import path from 'node:path';
-import { argv, execArgv, execPath, getegid, geteuid } from 'node:process';
+import { argv, execArgv, execPath, getegid, geteuid, getuid } from 'node:process';
 import { isSea } from 'node:sea';
 import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
@@ -100,7 +100,7 @@ function mapNamed(name: string): IdMapping[] {
 
 /** Root inside is the caller, and the ranges of the caller follow, as with podman. */
 function mappings(file: string, own: number): IdMapping[] {
-  const { username, uid } = userInfo();
+  const { username, uid } = caller();
   const ranges = rangesOf(file, username, uid);
   if (ranges.length === 0) {
     throw new UsageError(`cannot use --userns: ${printable(username)} has no range of ids in ${file}`, {
@@ -115,6 +115,18 @@ function mappings(file: string, own: number): IdMapping[] {
     containerID += size;
   }
   return all;
+}
+
+/** newuidmap(1) looks the caller up by name too. */
+function caller(): { readonly username: string; readonly uid: number } {
+  try {
+    return userInfo();
+  } catch {
+    throw new UsageError(`cannot use --userns: user id ${getuid!()} has no name in /etc/passwd`, {
+      code: 'NO_USER_NAME',
+      hint: 'add the user, with ranges in /etc/subuid and /etc/subgid, or use -o FILE.tar, which keeps the owners',
+    });
+  }
 }
 
 /** subuid(5): a line is `name or uid:first:count`. */

@@ -57,7 +57,7 @@ test('help: a flag is a word too: what it does, with which commands, and where t
   for (const word of ['replace', '--replace'])
     assert.match(
       flat(word),
-      /^ --replace \[always\] make DIR exactly .* With dlrootfs IMAGE More see dlrootfs help refresh $/,
+      /^ --replace \[always\] make DIR exactly .* With dlrootfs IMAGE More see dlrootfs help refresh or dlrootfs help git $/,
     );
   assert.match(
     flat('u'),

@@ -28,6 +28,13 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
   ['ubuntu:1 dir', 2, 'unexpected word: dir', 'write -d dir for that directory'],
   ['alpine inspect', 2, 'unexpected word: inspect', 'write dlrootfs inspect alpine'],
   ['insepct alpine', 2, 'dlrootfs has no command insepct', 'did you mean inspect?'],
+  ['alpine --replace always', 2, 'unexpected word: always', 'write --replace=always'],
+  [
+    'alpine --replace=bogus',
+    2,
+    '--replace takes no value but =always, not "bogus"',
+    'write --replace, or --replace=always',
+  ],
   ['alpine -g true', 2, 'unexpected word: true', 'write =true behind a flag, as in -g=true'],
   [
     'login',
