@@ -1,25 +1,32 @@
-import { fstatSync, readFileSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { answersVersion, shortUsage } from './quick-answer.ts';
-import { tooLowLimit } from './process-limits.ts';
+import { type TooLow, tooLowLimit } from './process-limits.ts';
 import { ownProcess } from './sys/native.ts';
 import { describeFailure, type Failure } from './command-line/failure.ts';
 import { DestinationError, ExitCode, InterruptedError } from './errors.ts';
 import { exactArguments } from './sys/os-path.ts';
 import { explainOsError } from './sys/os-error.ts';
-import { isInUserNamespace } from './sys/privileges.ts';
+import { isInUserNamespace, systemText } from './sys/privileges.ts';
 
 const endingSignals = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 
 /** How long a run may take to remove its stage after an error that nobody caught. */
 const GRACE_MILLISECONDS = 10_000;
 
+/** Found before this script is loaded. */
+export interface Start {
+  readonly low: TooLow | undefined;
+  /** The reason why no thread could be started; undefined if there is none. */
+  readonly failure: unknown;
+}
+
 /**
  * The program: reads the process's arguments, runs one command, ends the process with its exit code.
  *
- * @param failure why it cannot run, where that is known already
+ * @param start what the first script of the single executable has found out
  */
-export async function main(failure?: unknown): Promise<void> {
+export async function main(start?: Start): Promise<void> {
   const argv = process.argv.slice(2);
   if (answersVersion(argv)) return;
   ownProcess();
@@ -54,8 +61,8 @@ export async function main(failure?: unknown): Promise<void> {
   process.stderr.on('error', () => undefined);
   let exitCode: number = ExitCode.done;
   try {
-    if (failure !== undefined) throw failure;
-    exitCode = await run(argv, abort.signal);
+    if (start?.failure !== undefined) throw start.failure;
+    exitCode = await run(argv, abort.signal, start);
     await drained(process.stdout, abort.signal);
     abort.signal.throwIfAborted();
   } catch (error) {
@@ -85,12 +92,13 @@ function followOutside(signal: AbortSignal): void {
   process.channel?.unref();
 }
 
-async function run(argv: readonly string[], signal: AbortSignal): Promise<number> {
+async function run(argv: readonly string[], signal: AbortSignal, start?: Start): Promise<number> {
   if (argv.length === 0) {
     process.stderr.write(shortUsage);
     return ExitCode.done;
   }
-  checkLimits();
+  const low = start ? start.low : tooLowLimit();
+  if (low) throw new DestinationError(`cannot run: ${low.what}`, { code: 'LIMIT', hint: low.hint });
   const { runCommand } = await import('./command-line/execute.ts');
   return await runCommand(exactArguments(argv), {
     environment: process.env,
@@ -108,29 +116,13 @@ function wantsJsonLines(argv: readonly string[]): boolean {
   return /(?:^|\0)--?progress[=\0]json(?:\0|$)/.test(argv.join('\0'));
 }
 
-/** @throws DestinationError where a limit of the process is too low to run at all */
-function checkLimits(): void {
-  const low = tooLowLimit();
-  if (low === undefined) return;
-  throw new DestinationError(`cannot run: ${low.what}`, { code: 'LIMIT', hint: low.hint });
-}
-
-/** A file of /proc/self; empty if it does not exist. */
-function procFile(name: string): Buffer {
-  try {
-    return readFileSync(`/proc/self/${name}`);
-  } catch {
-    return Buffer.alloc(0);
-  }
-}
-
 /**
  * Whether the program was started without this descriptor. Node opens /dev/null in its place, for reading and writing; a shell's
  * `</dev/null` is for reading only, and its `>/dev/null` for writing.
  */
 function isClosed(descriptor: 0 | 1): boolean {
   const { rdev } = fstatSync(descriptor);
-  const flags = /^flags:\s*(\d+)$/m.exec(procFile(`fdinfo/${descriptor}`).toString('latin1'))?.[1];
+  const flags = /^flags:\s*(\d+)$/m.exec(systemText(`/proc/self/fdinfo/${descriptor}`))?.[1];
   const nullDevice = 0x103;
   return rdev === nullDevice && flags !== undefined && (Number.parseInt(flags, 8) & 3) === 2;
 }

@@ -33,8 +33,8 @@ export const PART = 'dlrootfs.part';
 /** How the image that DIR holds is related to the wanted one: the same, a part of it, or its first layers. */
 type HeldImage = 'same' | 'part' | 'base';
 
-/** The largest `json` that is read. */
-const MAX_BYTES = 4 * 1024 * 1024;
+/** The largest `json` that is read, in bytes. */
+export const MAX_JSON_BYTES = 4 * 1024 * 1024;
 
 /** Members of registry v1's image JSON, of which a file with an id has at least one. */
 const members = ['created', 'parent', 'container_config', 'config', 'os', 'architecture'];
@@ -77,7 +77,7 @@ function readHeldImage(directory: string): JsonObject | undefined {
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
     file = openSync(osPath(join(directory, 'json')), flags);
     const stat = fstatSync(file);
-    if (!stat.isFile() || stat.size > MAX_BYTES) return undefined;
+    if (!stat.isFile() || stat.size > MAX_JSON_BYTES) return undefined;
     const json = parseJsonObject(readFileSync(file), 'json');
     if (!/^[0-9a-f]{64}$/.test(textOf(json['id']) ?? '')) return undefined;
     return members.some((name) => json[name] !== undefined) ? json : undefined;

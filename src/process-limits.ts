@@ -1,5 +1,6 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { getuid } from 'node:process';
+import { systemText } from './sys/privileges.ts';
 
 // Limits under which Node itself aborts, with no error to catch.
 
@@ -44,7 +45,7 @@ const LEAST_FREE_THREADS = 8;
 
 /** The first limit that is too low; undefined if none is, or if /proc is not mounted. */
 export function tooLowLimit(): TooLow | undefined {
-  const limits = contentOf('/proc/self/limits');
+  const limits = systemText('/proc/self/limits');
   const soft = (name: string): number =>
     Number(new RegExp(`^${name} +(\\d+) `, 'm').exec(limits)?.[1] ?? Infinity);
   const low = LIMITS.find(({ name, least }) => soft(name) < least);
@@ -56,7 +57,7 @@ export function tooLowLimit(): TooLow | undefined {
 function tooFewProcesses(limit: number): TooLow | undefined {
   const uid = getuid?.();
   // All threads of the system: one file instead of one for each process.
-  const all = Number(/\/(\d+) /.exec(contentOf('/proc/loadavg'))?.[1] ?? Infinity);
+  const all = Number(/\/(\d+) /.exec(systemText('/proc/loadavg'))?.[1] ?? Infinity);
   if (uid === 0 || limit - all >= LEAST_FREE_THREADS) return undefined;
   const free = Math.max(0, limit - threadsOf(uid));
   if (free >= LEAST_FREE_THREADS) return undefined;
@@ -70,7 +71,7 @@ function threadsOf(uid: number | undefined): number {
   let threads = 0;
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue;
-    const status = contentOf(`/proc/${name}/status`);
+    const status = systemText(`/proc/${name}/status`);
     if (Number(/^Uid:\s+(\d+)/m.exec(status)?.[1]) !== uid) continue;
     threads += Number(/^Threads:\s+(\d+)/m.exec(status)?.[1]);
   }
@@ -79,14 +80,15 @@ function threadsOf(uid: number | undefined): number {
 
 /** The limit of a container: pids.max of its control group and of those above (cgroups(7)). */
 function tooFewInGroup(): TooLow | undefined {
-  const line = /^\d+:(pids|[^:]*,pids(?:,[^:]*)?)?:(\/.*)$/m;
-  for (const membership of contentOf('/proc/self/cgroup').split('\n')) {
-    const [, controller, path] = line.exec(membership) ?? [];
-    if (path === undefined) continue;
-    const root = controller === undefined ? '/sys/fs/cgroup' : `/sys/fs/cgroup/${controller}`;
+  // Version 2 has no controllers in its line, version 1 a directory for each set of them.
+  const memberships = systemText('/proc/self/cgroup').matchAll(
+    /^\d+:((?:[^:\n]*,)?pids(?:,[^:\n]*)?)?:(\/.*)$/gm,
+  );
+  for (const [, controllers, path = ''] of memberships) {
+    const root = controllers === undefined ? '/sys/fs/cgroup' : `/sys/fs/cgroup/${controllers}`;
     for (let group = path; ; group = group.slice(0, group.lastIndexOf('/'))) {
-      const max = Number.parseInt(contentOf(`${root}${group}/pids.max`), 10);
-      const free = max - Number.parseInt(contentOf(`${root}${group}/pids.current`), 10);
+      const max = Number.parseInt(systemText(`${root}${group}/pids.max`), 10);
+      const free = max - Number.parseInt(systemText(`${root}${group}/pids.current`), 10);
       if (free < LEAST_FREE_THREADS) {
         return {
           what: `the control group's limit of ${max} processes leaves ${Math.max(0, free)}; ${LEAST_FREE_THREADS} are needed`,
@@ -97,13 +99,4 @@ function tooFewInGroup(): TooLow | undefined {
     }
   }
   return undefined;
-}
-
-/** The file's text; empty where it cannot be read. */
-function contentOf(path: string): string {
-  try {
-    return readFileSync(path, 'latin1');
-  } catch {
-    return '';
-  }
 }

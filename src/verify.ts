@@ -1,6 +1,6 @@
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { PART } from './held-image.ts';
+import { MAX_JSON_BYTES, PART } from './held-image.ts';
 import { type Difference, shownPath } from './comparison/differences.ts';
 import { type DiskFile, filesWith } from './comparison/file-content.ts';
 import { type DiskEntry, DiskRules, DiskTree } from './comparison/disk-tree.ts';
@@ -120,8 +120,6 @@ async function placeForSpool(destination: string): Promise<string> {
 }
 
 const none: PartOptions = { paths: [], excludes: [] };
-/** The largest `json` that is read. */
-const MAX_JSON_BYTES = 4 * 1024 * 1024;
 
 /** For a file with several names in the image: the paths of each existing copy of it. */
 type Copies = Map<DiskEntry['inode'], BytePath[]>;

@@ -7,8 +7,9 @@ const line = argv.slice(2);
 
 // The first script of the single executable.
 if (!answersVersion(line)) {
-  const failure = writes(line) && tooLowLimit() === undefined ? warm() : undefined;
-  void (requireScript('cli.js') as typeof import('../cli.ts')).main(failure);
+  const low = tooLowLimit();
+  const failure = writes(line) && !low ? warm() : undefined;
+  void (requireScript('cli.js') as typeof import('../cli.ts')).main({ low, failure });
 }
 
 /** Answers why the thread cannot be started: Node would abort at the next ones, without a word. */

@@ -1,5 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { constants, userInfo } from 'node:os';
 import path from 'node:path';
 import { argv, execArgv, execPath, getegid, geteuid, getuid } from 'node:process';
@@ -8,9 +8,10 @@ import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
 import { InterruptedError, printable, UsageError } from '../errors.ts';
 import type { Environment } from '../options.ts';
-import type { IdMapping, IdMappings } from '../runtime/runc.ts';
+import type { IdMappings } from '../runtime/runc.ts';
+import { findProgram } from '../sys/os-path.ts';
 import { parseId } from '../sys/passwd.ts';
-import { isInUserNamespace, USERNS_VARIABLE } from '../sys/privileges.ts';
+import { type IdMapping, idMappings, isInUserNamespace, USERNS_VARIABLE } from '../sys/privileges.ts';
 import type { CliContext } from './execute.ts';
 
 /** On it the shell inside reports its start, and learns that its ids are mapped. */
@@ -85,17 +86,9 @@ async function runInUserNamespace(
   return await ended;
 }
 
-/** The ids of this process's user namespace: /proc/self/uid_map and gid_map. */
+/** The ids of this process's user namespace. */
 export function ownMappings(): IdMappings {
-  return { uids: mapNamed('uid_map'), gids: mapNamed('gid_map') };
-}
-
-function mapNamed(name: string): IdMapping[] {
-  const lines = readFileSync(`/proc/self/${name}`, 'latin1').trim().split('\n');
-  return lines.map((line) => {
-    const [containerID = 0, hostID = 0, size = 0] = line.trim().split(/\s+/).map(Number);
-    return { containerID, hostID, size };
-  });
+  return { uids: idMappings('uid_map'), gids: idMappings('gid_map') };
 }
 
 /** Root inside is the caller, and the ranges of the caller follow, as with podman. */
@@ -147,10 +140,7 @@ function rangesOf(file: string, username: string, uid: number): { hostID: number
 
 function programNamed(name: string, environment: Environment): string {
   const directories = [...(environment['PATH'] ?? '').split(':'), '/usr/bin', '/bin', '/usr/sbin', '/sbin'];
-  const found = directories
-    .filter((directory) => path.isAbsolute(directory))
-    .map((directory) => path.join(directory, name))
-    .find((file) => existsSync(file));
+  const found = findProgram(name, directories);
   if (found !== undefined) return found;
   const packages = name === 'unshare' ? 'util-linux' : 'uidmap (Debian, Ubuntu) or shadow-utils (Fedora)';
   throw new UsageError(`cannot use --userns: ${name} was not found`, {

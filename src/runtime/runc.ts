@@ -1,5 +1,6 @@
 import type { ImageConfig } from '../oci/config.ts';
 import type { RuntimeConfig } from './config-text.ts';
+import type { IdMapping } from '../sys/privileges.ts';
 import type { Container } from './container.ts';
 
 /** Of the caller, where the container is to run without root (`runc spec --rootless`). */
@@ -8,13 +9,6 @@ export interface Rootless {
   readonly gid: number;
   /** Of the user namespace in which the rootfs got its owners; left out: root alone, who is the caller. */
   readonly ids?: IdMappings | undefined;
-}
-
-/** Ids of a container and what they are outside, by the names of the OCI runtime specification. */
-export interface IdMapping {
-  readonly containerID: number;
-  readonly hostID: number;
-  readonly size: number;
 }
 
 export interface IdMappings {

@@ -17,24 +17,38 @@ export function ownersToGive(): (uid: number, gid: number) => boolean {
 }
 
 function isCapable(what: keyof typeof capabilities): boolean {
-  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(procFile('status'))?.[1];
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(systemText('/proc/self/status'))?.[1];
   if (effective === undefined) return geteuid?.() === 0;
   return ((BigInt(`0x${effective}`) >> BigInt(capabilities[what])) & 1n) === 1n;
 }
 
-/** Which ids are in a map of user_namespaces(7), whose lines are: the first id inside, that outside, their number. */
-function idsOf(map: string): (id: number) => boolean {
-  const ranges = procFile(map)
-    .trim()
-    .split('\n')
-    .map((line) => line.trim().split(/\s+/).map(Number));
-  if (ranges[0]!.length < 3) return () => true;
-  return (id) => ranges.some(([first, , count]) => id >= first! && id < first! + count!);
+function idsOf(map: 'uid_map' | 'gid_map'): (id: number) => boolean {
+  const ranges = idMappings(map);
+  if (ranges.length === 0) return () => true;
+  return (id) => ranges.some(({ containerID, size }) => id >= containerID && id < containerID + size);
+}
+
+/** A range of ids in a user namespace, and where it begins outside, by the names of the OCI runtime specification. */
+export interface IdMapping {
+  readonly containerID: number;
+  readonly hostID: number;
+  readonly size: number;
+}
+
+/** The ids of this process's user namespace (user_namespaces(7)); empty without /proc. */
+export function idMappings(map: 'uid_map' | 'gid_map'): IdMapping[] {
+  const lines = systemText(`/proc/self/${map}`).split('\n');
+  return lines.flatMap((line) => {
+    const [containerID, hostID, size] = line.trim().split(/\s+/).map(Number);
+    return containerID === undefined || hostID === undefined || size === undefined
+      ? []
+      : [{ containerID, hostID, size }];
+  });
 }
 
 /** user_namespaces(7): elsewhere there are owners and attributes that root may not give. */
 export function isInitialUserNamespace(): boolean {
-  const map = procFile('uid_map');
+  const map = systemText('/proc/self/uid_map');
   return map === '' || /^\s*0\s+0\s+4294967295\s*$/.test(map);
 }
 
@@ -46,10 +60,10 @@ export function isInUserNamespace(environment: Readonly<Record<string, string | 
   return environment[USERNS_VARIABLE] !== undefined;
 }
 
-/** Empty without /proc. */
-function procFile(name: string): string {
+/** The text of a file in /proc or /sys; empty if it cannot be read. */
+export function systemText(path: string): string {
   try {
-    return readFileSync(`/proc/self/${name}`, 'latin1');
+    return readFileSync(path, 'latin1');
   } catch {
     return '';
   }

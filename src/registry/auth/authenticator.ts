@@ -146,9 +146,11 @@ export class Authenticator implements Authorization {
   }
 }
 
-/** A token from a file or a flag must not end the header. */
+/** A header can hold visible ASCII only: any other token could end it. */
+const TOKEN = /^[\x21-\x7e]+$/;
+
 function asHeader(credential: Extract<Credential, { kind: 'registry-token' }>): string {
-  if (/^[\x21-\x7e]+$/.test(credential.token)) return `Bearer ${credential.token}`;
+  if (TOKEN.test(credential.token)) return `Bearer ${credential.token}`;
   throw new UsageError(`cannot use ${describeCredential(credential)}: it has characters that no token has`);
 }
 
@@ -215,8 +217,7 @@ function parseToken(body: Uint8Array, now: number): Token | undefined {
   if (!isObject(document)) return undefined;
   const { token, access_token: accessToken, expires_in: lifetime } = document;
   const text = [token, accessToken].find((each) => typeof each === 'string' && each !== '');
-  // A header can hold visible ASCII only.
-  if (typeof text !== 'string' || !/^[\x21-\x7e]+$/.test(text)) return undefined;
+  if (typeof text !== 'string' || !TOKEN.test(text)) return undefined;
   const seconds = typeof lifetime === 'number' && lifetime > LEAST_LIFETIME ? lifetime : LEAST_LIFETIME;
   return { text, until: now + seconds * 1000 - MARGIN };
 }
