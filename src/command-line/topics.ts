@@ -143,7 +143,7 @@ export const topics: Readonly<Record<string, Topic>> = {
     title: 'RUNTIMES',
     summary: 'what starts DIR: chroot, runc, LXC, systemd-nspawn',
     paragraphs: [
-      'As root, chroot DIR /bin/sh runs a command in it; as a plain user, unshare -r chroot DIR /bin/sh. --for writes the configuration of a runtime: command, variables, user, directory and stop signal are those of the image. The pull prints the command that starts it.',
+      'As root, chroot DIR /bin/sh runs a command in it; as a plain user, unshare -r -R DIR /bin/sh. --for writes the configuration of a runtime: command, variables, user, directory and stop signal are those of the image. The pull prints the command that starts it.',
       [
         [
           '-d web/rootfs --for runc',
