@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { FakeRegistry } from '../support/fake-registry.ts';
@@ -247,11 +248,6 @@ test('mistakes about a registry, a host, a certificate and files', async (t) => 
       /^error: cannot resolve nowhere\.invalid: .*\nhint: check the (?:name of the registry, the )?network and its DNS; behind a proxy, set HTTPS_PROXY \(HTTP_PROXY is for plain http\)\n/,
     ],
     [
-      ['alpine', '--retry', '0'],
-      5,
-      /^error: cannot resolve registry-1\.docker\.io: .*\nhint: check the network and its DNS/,
-    ],
-    [
       [`${secure.host}/team/app:1`],
       5,
       /^error: cannot trust the certificate of .*: its authority is unknown on this machine\nhint: put its authority into .*, name it by --ca-file, or /,
@@ -285,3 +281,29 @@ test('mistakes about a registry, a host, a certificate and files', async (t) => 
     });
   }
 });
+
+// A machine's /etc/hosts may name Docker Hub, and a network may answer for it: this run has neither.
+const hideHosts = 'mount --bind /dev/null /etc/hosts && exec "$0" "$@"';
+const withoutNames = ['unshare', '--net', '--mount', 'sh', '-c', hideHosts];
+const noNamespaces =
+  spawnSync(withoutNames[0]!, [...withoutNames.slice(1), 'true']).status === 0
+    ? false
+    : 'needs the right to make network and mount namespaces (unshare --net --mount)';
+
+test(
+  'Docker Hub without a network: the hint is about the network, not the name',
+  { skip: noNamespaces },
+  async () => {
+    using scratch = new Scratch();
+    const result = await runProgram(['alpine', '--retry', '0'], {
+      cwd: scratch.path,
+      environment: { HOME: scratch.path },
+      under: withoutNames,
+    });
+    assert.equal(result.exitCode, 5, result.stderr);
+    assert.match(
+      result.stderr,
+      /^error: cannot resolve registry-1\.docker\.io: .*\nhint: check the network and its DNS/,
+    );
+  },
+);
