@@ -2,7 +2,7 @@ import path from 'node:path';
 import type { ArchiveFile } from './archive/archive-file.ts';
 import type { Store } from './blob/store.ts';
 import { checkDiskTool, type DiskTarget, writeDiskImage } from './disk/disk-image.ts';
-import { type DiskFormat, identityOf } from './disk/format.ts';
+import { type DiskFormat, diskFormats, identityOf } from './disk/format.ts';
 import { findDiskTool } from './disk/tools.ts';
 import { DestinationError, printable, UsageError } from './errors.ts';
 import type { Image } from './oci/image.ts';
@@ -59,7 +59,7 @@ export class DiskExporter implements Exporter {
   ): Promise<DiskExporter> {
     if (isSpecial) throw notRegular(output);
     const { diskSize: size, environment, part, force, virtualMachines, signal } = options;
-    if (size !== undefined && format !== 'ext4')
+    if (size !== undefined && diskFormats[format].isReadOnly)
       throw new UsageError(`--size is the size of an ext4: a ${format} has no free room`, {
         hint: 'leave it out, or use -o FILE.ext4',
       });
@@ -86,7 +86,7 @@ export class DiskExporter implements Exporter {
   ): Promise<NotRestored> {
     const { format, name: output } = this.#target;
     const { virtualMachines } = this.#options;
-    const isReadOnly = format !== 'ext4';
+    const { isReadOnly } = diskFormats[format];
     const name = containerName(path.basename(output, path.extname(output)));
     const guest = virtualMachines.length > 0 ? guestOf(tree, config, name, isReadOnly) : undefined;
     if (guest) {

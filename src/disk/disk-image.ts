@@ -10,8 +10,15 @@ import type { NotRestored } from '../rootfs/not-restored.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
-import { debugfsCommands, type Ext4Layout, Ext4Usage, mke2fsArguments } from './ext4.ts';
-import { type Addition, additionEntry, type DiskFormat, type DiskIdentity, Fitting } from './format.ts';
+import { debugfsCommands, type Ext4Layout } from './ext4.ts';
+import {
+  type Addition,
+  additionEntry,
+  type DiskFormat,
+  diskFormats,
+  type DiskIdentity,
+  Fitting,
+} from './format.ts';
 import {
   besideTool,
   type DiskTool,
@@ -52,19 +59,24 @@ export interface DiskRequest extends DiskTarget {
 }
 
 /**
- * Finds out before anything is fetched whether mke2fs reads tars: it may be built without libarchive, or not find it.
+ * Finds out before anything is fetched whether the tool reads tars: mke2fs may be built without libarchive, or not find it.
  *
  * @throws DestinationError
  */
 export async function checkDiskTool(request: DiskTarget): Promise<void> {
   const { format, tool, descriptor, signal, name } = request;
-  if (format !== 'ext4') return;
-  const words = ['-q', '-F', '-O', 'none', '-b', '1024', '-d', '-', OUTPUT, '256k'];
-  const environment = mke2fsEnvironment({ madeAt: 0 });
-  const result = await runTool(tool, words, { input: emptyTar(), files: [descriptor], environment, signal });
+  const { trial, environment: variables } = diskFormats[format];
+  if (!trial) return;
+  const environment = variables(0);
+  const result = await runTool(tool, trial(OUTPUT), {
+    input: emptyTar(),
+    files: [descriptor],
+    environment,
+    signal,
+  });
   if (/libarchive/.test(result.output) && result.exitCode !== 0) {
     throw new DestinationError(
-      `cannot write ext4: mke2fs reads no tar here: ${lastLine(result.output, tool, name)}`,
+      `cannot write ${format}: ${tool.program} reads no tar here: ${lastLine(result.output, tool, name)}`,
       {
         code: 'TOOL_MISSING',
         hint: 'install libarchive (apt-get install libarchive13t64, or libarchive13 before Debian 13)',
@@ -87,36 +99,29 @@ async function* emptyTar(): AsyncGenerator<Buffer, void, void> {
  */
 export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Promise<NotRestored> {
   const { format, tool, descriptor, identity, signal } = request;
+  const description = diskFormats[format];
+  const { tar, rootInTar, takesOnly } = description;
   const layout = await measure(tree, request);
   const fitting = new Fitting(format, tree.counts);
   function* entries(): Generator<TreeEntry, void, void> {
     // The root comes first, and has the same name for each image: no tool takes what comes for another format than a tar.
     for (const entry of tree.walk(true)) {
       const fitted = fitting.fit(entry).entry;
-      if (entry.path !== '' || format !== 'squashfs') yield fitted;
+      if (entry.path !== '' || rootInTar) yield fitted;
       else fitting.lost.xattrs += fitted.xattrs?.size ?? 0;
     }
   }
-  const dialect = {
-    holes: format === 'erofs' ? 'filled' : 'kept',
-    names: format === 'ext4' ? 'binary' : 'utf-8',
-  } as const;
-  const more = request.additions.map((addition) => additionBlocks(addition, identity, dialect.names));
-  const words =
-    layout !== undefined
-      ? mke2fsArguments(OUTPUT, identity, layout)
-      : format === 'erofs'
-        ? mkfsErofsArguments(identity)
-        : sqfstarArguments(identity, rootOf(tree));
-  const environment = { ...temporaryFiles(request), ...mke2fsEnvironment(identity) };
+  const more = request.additions.map((addition) => additionBlocks(addition, identity, tar.names));
+  const root = rootOf(tree, format);
+  const words = description.arguments({ file: OUTPUT, identity, root, layout });
   const result = await runTool(tool, words, {
-    input: flattenedTree(tree, entries(), dialect, more),
+    input: flattenedTree(tree, entries(), tar, more),
     files: [descriptor],
-    environment,
+    environment: { ...temporaryFiles(request), ...description.environment(identity.madeAt) },
     signal,
   });
   if (result.exitCode !== 0 || leavesOut(result)) throw failed(tool, result, request, layout);
-  if (layout !== undefined) await setTheRest(tree, fitting.lost, request);
+  if (takesOnly) await setTheRest(tree, fitting.lost, request);
   return fitting.lost;
 }
 
@@ -130,10 +135,10 @@ function leavesOut({ output }: ToolResult): boolean {
   return output.split('\n').some((line) => /, ignoring!?$/.test(line) && !line.includes('"hdrcharset"'));
 }
 
-/** @throws DestinationError for what no tool, or ext4, can take, or the disk has no room for */
+/** @throws DestinationError for what no tool, or the format, can take, or the disk has no room for */
 async function measure(tree: ImageTree, request: DiskRequest): Promise<Ext4Layout | undefined> {
   const { format, size, name, additions, identity } = request;
-  const usage = format === 'ext4' ? new Ext4Usage() : undefined;
+  const usage = diskFormats[format].usage?.();
   let bytes = 0;
   for (const entry of tree) {
     usage?.add(entry, entry.type === 'file' ? tree.storedBytes(entry.inode) : 0);
@@ -156,11 +161,11 @@ async function measure(tree: ImageTree, request: DiskRequest): Promise<Ext4Layou
   return usage?.layout(size);
 }
 
-/** What mke2fs leaves out, by debugfs. */
+/** Sets by debugfs what the tool does not take from a tar. */
 async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskRequest): Promise<void> {
-  const { tool, descriptor, identity, signal } = request;
+  const { format, tool, descriptor, identity, signal } = request;
   const debugfs = besideTool(tool, 'debugfs');
-  const fitting = new Fitting('ext4');
+  const fitting = new Fitting(format);
   function* commands(): Generator<string, void, void> {
     for (const entry of tree.walk(true)) yield* debugfsCommands(fitting.fit(entry), lost);
   }
@@ -170,7 +175,7 @@ async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskReque
     await writeFile(script, inBatches(commands()), 'latin1');
     if ((await script.stat()).size === 0) return;
     const words = ['-w', '-f', SECOND_FILE, OUTPUT];
-    const environment = mke2fsEnvironment(identity);
+    const environment = diskFormats[format].environment(identity.madeAt);
     result = await runTool(debugfs, words, { files: [descriptor, script.fd], environment, signal });
   } finally {
     await script.close();
@@ -187,12 +192,6 @@ async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskReque
     );
 }
 
-/** No file of the host's defaults is read, and the time is the image's. */
-function mke2fsEnvironment({ madeAt }: Pick<DiskIdentity, 'madeAt'>): Record<string, string> {
-  // 0 would be the time of the clock.
-  return { MKE2FS_CONFIG: '/dev/null', E2FSPROGS_FAKE_TIME: String(Math.max(1, madeAt)) };
-}
-
 /** Texts of some size, to be written at once. */
 function* inBatches(lines: Iterable<string>): Generator<string, void, void> {
   let batch = '';
@@ -205,9 +204,9 @@ function* inBatches(lines: Iterable<string>): Generator<string, void, void> {
   yield batch;
 }
 
-/** mkfs.erofs copies the files before it writes them; its message for a full disk is unclear. */
+/** Compares the free space with what a tool needs that copies the files. */
 async function checkSpace(bytes: number, { format, directory, name }: DiskTarget): Promise<void> {
-  if (format !== 'erofs') return;
+  if (!diskFormats[format].copiesFiles) return;
   const { bavail, bsize } = await statfs(osPath(directory));
   if (2 * bytes > bavail * bsize) throw unwritable(name, new SyscallError(ENOSPC, 'write'));
 }
@@ -216,22 +215,9 @@ function temporaryFiles({ directory }: DiskTarget): Record<string, string> {
   return directory.isWellFormed() ? { TMPDIR: directory } : {};
 }
 
-function rootOf(tree: ImageTree): TreeEntry {
-  for (const root of tree.walk(true)) return new Fitting('squashfs').fit(root).entry;
+function rootOf(tree: ImageTree, format: DiskFormat): TreeEntry {
+  for (const root of tree.walk(true)) return new Fitting(format).fit(root).entry;
   throw new Error('a tree has a root');
-}
-
-/** The root's own entry is for sqfstar no file of the tar. */
-function sqfstarArguments({ madeAt }: DiskIdentity, root: TreeEntry): string[] {
-  const owner = ['-root-uid', String(root.uid), '-root-gid', String(root.gid)];
-  const metadata = ['-root-mode', root.mode.toString(8), ...owner, '-root-time', String(root.mtimeSeconds)];
-  const plain = ['-quiet', '-no-progress', '-force', '-exit-on-error', '-comp', 'gzip', '-b', '131072'];
-  return [...plain, '-mkfs-time', String(madeAt), ...metadata, OUTPUT];
-}
-
-function mkfsErofsArguments({ uuid, madeAt }: DiskIdentity): string[] {
-  const times = [`-T${madeAt}`, '--mkfs-time', '--preserve-mtime'];
-  return ['--quiet', '--tar=f', '-b4096', ...times, `-U${uuid}`, OUTPUT];
 }
 
 /** The error for a tool that did not do its work. */

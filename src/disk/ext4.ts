@@ -149,6 +149,12 @@ export function mke2fsArguments(file: string, { uuid }: DiskIdentity, layout: Ex
   return ['-q', '-F', ...features, ...numbers, ...names, '-d', '-', file, `${layout.bytes / 1024}k`];
 }
 
+/** No file of the host's defaults is read, and the time is the image's. */
+export function mke2fsEnvironment(madeAt: number): Record<string, string> {
+  // 0 would be the time of the clock.
+  return { MKE2FS_CONFIG: '/dev/null', E2FSPROGS_FAKE_TIME: String(Math.max(1, madeAt)) };
+}
+
 /** debugfs reads lines of up to 8,191 bytes, and would take the rest of a longer one for another command. */
 const LONGEST_COMMAND = 8000;
 

@@ -1,16 +1,138 @@
 import { createHash } from 'node:crypto';
+import type { TarDialect } from '../archive/flatten.ts';
 import type { Mtime } from '../rootfs/filesystem.ts';
 import type { TreeEntry } from '../rootfs/image-tree.ts';
 import { nothingLost, type NotRestored } from '../rootfs/not-restored.ts';
 import type { BytePath } from '../tar/entry.ts';
+import { type Ext4Layout, Ext4Usage, mke2fsArguments, mke2fsEnvironment } from './ext4.ts';
 
 /** File systems that a disk image can have, by the ending of its file's name. */
-export const diskFormats = ['ext4', 'squashfs', 'erofs'] as const;
-export type DiskFormat = (typeof diskFormats)[number];
+export type DiskFormat = 'ext4' | 'squashfs' | 'erofs';
+
+/** The program that makes a file system from a tar. */
+interface ToolDescription {
+  readonly program: string;
+  readonly versionFlag: string;
+  readonly oldest: readonly [major: number, minor: number, patch: number];
+  /** Of Debian, first the one with the program. */
+  readonly packages: readonly [string, ...string[]];
+}
+
+/** What the arguments of a tool are made of. */
+interface ToolRequest {
+  /** The file that it writes. */
+  readonly file: string;
+  readonly identity: DiskIdentity;
+  /** The root, as the format has it. */
+  readonly root: TreeEntry;
+  /** For formats with `usage`. */
+  readonly layout: Ext4Layout | undefined;
+}
+
+/** Seconds since 1970 that a tool and its file system take. */
+interface TimeRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** A file system, and how its tool makes it. */
+interface FormatDescription {
+  readonly tool: ToolDescription;
+  readonly arguments: (request: ToolRequest) => readonly string[];
+  readonly environment: (madeAt: number) => Readonly<Record<string, string>>;
+  /** Arguments for an empty tar, if the tool may be built without a reader of tars. */
+  readonly trial: ((file: string) => readonly string[]) | undefined;
+  /** The tar that the tool reads. */
+  readonly tar: TarDialect;
+  /** False: the tool gets the root's metadata as arguments. */
+  readonly rootInTar: boolean;
+  /** The tool copies all files before it writes them, and its message for a full disk is unclear. */
+  readonly copiesFiles: boolean;
+  /** Without free room it has the size of its content, and no other. */
+  readonly isReadOnly: boolean;
+  /** Adds up a size that the tool has to be told. */
+  readonly usage: (() => Ext4Usage) | undefined;
+  readonly hasAccessLists: boolean;
+  readonly times: TimeRange;
+  /** Whether a time of these seconds has nanoseconds. */
+  readonly hasNanoseconds: (seconds: number) => boolean;
+  /** The tool takes only these times and capabilities from a tar; debugfs sets other times and attributes. Undefined: it takes all. */
+  readonly takesOnly: { readonly times: TimeRange } | undefined;
+}
+
+const UNSIGNED_32_BITS: TimeRange = { first: 0, last: 2 ** 32 - 1 };
+
+/** All that is known of each format. The tools misread some valid tars: e2fsprogs 1.47.2, squashfs-tools 4.6.1, erofs-utils 1.8.6. */
+export const diskFormats: Readonly<Record<DiskFormat, FormatDescription>> = {
+  ext4: {
+    tool: {
+      program: 'mke2fs',
+      versionFlag: '-V',
+      oldest: [1, 47, 1],
+      packages: ['e2fsprogs', 'libarchive13t64'],
+    },
+    arguments: ({ file, identity, layout }) => mke2fsArguments(file, identity, layout!),
+    environment: mke2fsEnvironment,
+    trial: (file) => ['-q', '-F', '-O', 'none', '-b', '1024', '-d', '-', file, '256k'],
+    tar: { holes: 'kept', names: 'binary' },
+    rootInTar: true,
+    copiesFiles: false,
+    isReadOnly: false,
+    usage: () => new Ext4Usage(),
+    hasAccessLists: true,
+    times: { first: -(2 ** 31), last: 2 ** 34 - 2 ** 31 - 1 },
+    hasNanoseconds: () => true,
+    takesOnly: { times: { first: -(2 ** 31), last: 2 ** 31 - 1 } },
+  },
+  squashfs: {
+    tool: { program: 'sqfstar', versionFlag: '-version', oldest: [4, 6, 0], packages: ['squashfs-tools'] },
+    arguments: sqfstarArguments,
+    environment: () => ({}),
+    trial: undefined,
+    tar: { holes: 'kept', names: 'utf-8' },
+    rootInTar: false,
+    copiesFiles: false,
+    isReadOnly: true,
+    usage: undefined,
+    hasAccessLists: false,
+    times: UNSIGNED_32_BITS,
+    hasNanoseconds: () => false,
+    takesOnly: undefined,
+  },
+  erofs: {
+    tool: { program: 'mkfs.erofs', versionFlag: '-V', oldest: [1, 8, 0], packages: ['erofs-utils'] },
+    arguments: mkfsErofsArguments,
+    environment: () => ({}),
+    trial: undefined,
+    tar: { holes: 'filled', names: 'utf-8' },
+    rootInTar: true,
+    copiesFiles: true,
+    isReadOnly: true,
+    usage: undefined,
+    hasAccessLists: true,
+    times: { first: -Number.MAX_SAFE_INTEGER, last: Number.MAX_SAFE_INTEGER },
+    // mkfs.erofs reads the fraction of a time before 1970 the wrong way.
+    hasNanoseconds: (seconds) => seconds >= 0,
+    takesOnly: undefined,
+  },
+};
+
+function sqfstarArguments({ file, identity: { madeAt }, root }: ToolRequest): string[] {
+  const owner = ['-root-uid', String(root.uid), '-root-gid', String(root.gid)];
+  const metadata = ['-root-mode', root.mode.toString(8), ...owner, '-root-time', String(root.mtimeSeconds)];
+  const plain = ['-quiet', '-no-progress', '-force', '-exit-on-error', '-comp', 'gzip', '-b', '131072'];
+  return [...plain, '-mkfs-time', String(madeAt), ...metadata, file];
+}
+
+function mkfsErofsArguments({ file, identity: { uuid, madeAt } }: ToolRequest): string[] {
+  const times = [`-T${madeAt}`, '--mkfs-time', '--preserve-mtime'];
+  return ['--quiet', '--tar=f', '-b4096', ...times, `-U${uuid}`, file];
+}
 
 /** The format that the name of a file asks for; undefined for any other ending. */
 export function diskFormatOf(fileName: string): DiskFormat | undefined {
-  return diskFormats.find((format) => fileName.toLowerCase().endsWith(`.${format}`));
+  const formats = Object.keys(diskFormats) as DiskFormat[];
+  return formats.find((format) => fileName.toLowerCase().endsWith(`.${format}`));
 }
 
 /** These are equal for all disk images of one image. */
@@ -32,20 +154,8 @@ export function identityOf(format: DiskFormat, imageID: string, created: string 
   bytes[8] = (bytes[8]! & 0x3f) | 0x80;
   const uuid = bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12}).*$/, '$1-$2-$3-$4-$5');
   const seconds = Math.floor(Date.parse(created ?? '') / 1000);
-  return { uuid, madeAt: seconds > 0 && seconds <= squashfsTimes.last ? seconds : 0 };
+  return { uuid, madeAt: seconds > 0 && seconds <= UNSIGNED_32_BITS.last ? seconds : 0 };
 }
-
-/** Seconds since 1970 that a tool and its file system take. */
-interface TimeRange {
-  readonly first: number;
-  readonly last: number;
-}
-
-const squashfsTimes: TimeRange = { first: 0, last: 2 ** 32 - 1 };
-/** What mke2fs takes of a tar's times; debugfs sets others, up to the last that the file system has. */
-const mke2fsTimes: TimeRange = { first: -(2 ** 31), last: 2 ** 31 - 1 };
-const ext4Times: TimeRange = { first: -(2 ** 31), last: 2 ** 34 - 2 ** 31 - 1 };
-const erofsTimes: TimeRange = { first: -Number.MAX_SAFE_INTEGER, last: Number.MAX_SAFE_INTEGER };
 
 /** An entry for the tar that a tool reads, and what else has to be set when the tool has ended. */
 export interface FittedEntry {
@@ -59,16 +169,13 @@ const capability = 'security.capability';
 const KEPT_ATTRIBUTES = /^(?:user|trusted|security)\.[^]/;
 const ACCESS_LISTS: ReadonlySet<string> = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 
-/**
- * Makes entries fit for a format and its tool, and counts what of them is lost. The tools misread some valid parts of a tar
- * (e2fsprogs 1.47.2, squashfs-tools 4.6.1, erofs-utils 1.8.6), so they get a tar without them.
- */
+/** Makes entries fit for a format and a tar that its tool reads right, and counts what of them is lost. */
 export class Fitting {
   readonly lost: NotRestored;
-  readonly #format: DiskFormat;
+  readonly #format: FormatDescription;
 
   constructor(format: DiskFormat, alreadyLost: Readonly<NotRestored> = nothingLost()) {
-    this.#format = format;
+    this.#format = diskFormats[format];
     this.lost = { ...alreadyLost };
   }
 
@@ -77,11 +184,12 @@ export class Fitting {
     const kept = [...(entry.xattrs ?? [])].filter(([name]) => this.#keeps(name, entry));
     if (isFirstName) this.lost.xattrs += (entry.xattrs?.size ?? 0) - kept.length;
     const time = this.#time(entry, isFirstName);
-    if (this.#format !== 'ext4')
+    const { takesOnly } = this.#format;
+    if (!takesOnly)
       return { entry: { ...entry, ...time, xattrs: new Map(kept) }, xattrs: [], time: undefined };
     const xattrs = new Map(kept.filter(([name]) => name === capability));
     const later = kept.filter(([name]) => name !== capability);
-    const mtimeSeconds = clamped(time.mtimeSeconds, mke2fsTimes);
+    const mtimeSeconds = clamped(time.mtimeSeconds, takesOnly.times);
     const isExact = mtimeSeconds === time.mtimeSeconds && time.mtimeNanoseconds === 0;
     return {
       entry: { ...entry, xattrs, mtimeSeconds, mtimeNanoseconds: 0 },
@@ -92,18 +200,16 @@ export class Fitting {
 
   #time(entry: TreeEntry, counted: boolean): Mtime {
     const { mtimeSeconds, mtimeNanoseconds } = entry;
-    const range = { ext4: ext4Times, squashfs: squashfsTimes, erofs: erofsTimes }[this.#format];
-    const seconds = clamped(mtimeSeconds, range);
-    // mkfs.erofs reads the fraction of a time before 1970 the wrong way.
-    const isWhole = this.#format === 'squashfs' || (this.#format === 'erofs' && seconds < 0);
-    const nanoseconds = isWhole || seconds !== mtimeSeconds ? 0 : mtimeNanoseconds;
+    const { times, hasNanoseconds } = this.#format;
+    const seconds = clamped(mtimeSeconds, times);
+    const nanoseconds = seconds === mtimeSeconds && hasNanoseconds(seconds) ? mtimeNanoseconds : 0;
     if (counted && (seconds !== mtimeSeconds || nanoseconds !== mtimeNanoseconds)) this.lost.times += 1;
     return { mtimeSeconds: seconds, mtimeNanoseconds: nanoseconds };
   }
 
   /** An equals sign would end the name in a tar's record. Linux has attributes of users on files and directories only. */
   #keeps(name: string, { type }: TreeEntry): boolean {
-    if (ACCESS_LISTS.has(name)) return this.#format !== 'squashfs';
+    if (ACCESS_LISTS.has(name)) return this.#format.hasAccessLists;
     if (!KEPT_ATTRIBUTES.test(name) || name.includes('=')) return false;
     return type === 'file' || type === 'directory' || !name.startsWith('user.');
   }

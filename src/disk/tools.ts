@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import { DestinationError, printable } from '../errors.ts';
 import { explainOsError } from '../sys/os-error.ts';
 import { findProgram } from '../sys/os-path.ts';
-import type { DiskFormat } from './format.ts';
+import { type DiskFormat, diskFormats } from './format.ts';
 
 /** Where Debian has the programs, which a plain user's PATH does not name. */
 const MORE_DIRECTORIES = ['/usr/local/sbin', '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
@@ -14,25 +14,6 @@ export const OUTPUT = '/proc/self/fd/3';
 export const SECOND_FILE = '/proc/self/fd/4';
 /** Only the last part of a tool's messages is kept. */
 const MOST_MESSAGE_CHARACTERS = 1024 * 1024;
-
-interface ToolDescription {
-  readonly program: string;
-  readonly versionFlag: string;
-  readonly oldest: readonly [major: number, minor: number, patch: number];
-  /** Of Debian, first the one with the program. */
-  readonly packages: readonly [string, ...string[]];
-}
-
-const tools: Readonly<Record<DiskFormat, ToolDescription>> = {
-  ext4: {
-    program: 'mke2fs',
-    versionFlag: '-V',
-    oldest: [1, 47, 1],
-    packages: ['e2fsprogs', 'libarchive13t64'],
-  },
-  squashfs: { program: 'sqfstar', versionFlag: '-version', oldest: [4, 6, 0], packages: ['squashfs-tools'] },
-  erofs: { program: 'mkfs.erofs', versionFlag: '-V', oldest: [1, 8, 0], packages: ['erofs-utils'] },
-};
 
 /** A program that makes file systems, found and new enough. */
 export interface DiskTool {
@@ -54,7 +35,7 @@ export async function findDiskTool(
   environment: Environment,
   signal: AbortSignal,
 ): Promise<DiskTool> {
-  const { program, versionFlag, oldest, packages } = tools[format];
+  const { program, versionFlag, oldest, packages } = diskFormats[format].tool;
   const binary = findProgram(program, [...(environment['PATH'] ?? '').split(':'), ...MORE_DIRECTORIES]);
   if (binary === undefined) {
     throw new DestinationError(`cannot write ${format}: ${program} was not found`, {
