@@ -9,8 +9,8 @@ import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { ImageTree } from './rootfs/image-tree.ts';
 import type { NotRestored } from './rootfs/not-restored.ts';
-import { containerName, refuseExisting, type VirtualMachine, writeConfig } from './runtime/config-files.ts';
-import { guestOf, machineCommand, machineConfig, machinePath } from './runtime/virtual-machine.ts';
+import { containerName, refuseExisting, writeConfig } from './runtime/config-files.ts';
+import { guestOf, type MachineConfig, machineConfig, machinePath } from './runtime/virtual-machine.ts';
 import { absolutePath } from './sys/os-path.ts';
 
 const OTHER_NAME = 'choose another name with -o, or replace it with --force';
@@ -37,8 +37,7 @@ export interface Exporter {
 export class DiskExporter implements Exporter {
   readonly #options: PullOptions;
   readonly #target: Omit<DiskTarget, 'descriptor'>;
-  #configs: readonly { readonly machine: VirtualMachine; readonly file: string; readonly text: string }[] =
-    [];
+  #configs: readonly MachineConfig[] = [];
 
   private constructor(options: PullOptions, target: Omit<DiskTarget, 'descriptor'>) {
     this.#options = options;
@@ -91,11 +90,7 @@ export class DiskExporter implements Exporter {
     const guest = virtualMachines.length > 0 ? guestOf(tree, config, name, isReadOnly) : undefined;
     if (guest) {
       const disk = { file: output, fileSystem: format, isReadOnly, architecture, guest };
-      this.#configs = virtualMachines.map((machine) => ({
-        machine,
-        file: machinePath(machine, output),
-        text: machineConfig(machine, disk),
-      }));
+      this.#configs = virtualMachines.map((machine) => machineConfig(machine, disk));
     }
     return await writeDiskImage(tree, {
       ...this.#on(file),
@@ -107,10 +102,9 @@ export class DiskExporter implements Exporter {
 
   async finish(): Promise<void> {
     const { force, report } = this.#options;
-    for (const { machine, file, text } of this.#configs) {
-      const mode = machine === 'qemu' ? 0o755 : 0o644;
+    for (const { file, mode, text, command } of this.#configs) {
       await writeConfig(file, text, force, { mode, other: OTHER_NAME });
-      report({ type: 'runtime-config', file, command: machineCommand(machine, file) });
+      report({ type: 'runtime-config', file, command });
     }
   }
 

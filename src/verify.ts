@@ -15,7 +15,7 @@ import { mountPointsBelow } from './rootfs/location.ts';
 import type { ImageTree, TreeEntry } from './rootfs/image-tree.ts';
 import { ByteStrings, Column } from './rootfs/memory-tables.ts';
 import type { PartOptions } from './rootfs/selection.ts';
-import { filledFiles, mountPoints } from './runtime/prepare.ts';
+import { filledFiles, neededDirectories } from './runtime/prepare.ts';
 import { explainOsError } from './sys/os-error.ts';
 import { absolutePath } from './sys/os-path.ts';
 import { openYielder } from './sys/yielder.ts';
@@ -246,9 +246,9 @@ class DirectoryComparison {
     if (place === 'json' && type === 'file' && this.#isOwnJson()) return 'known';
     if (this.#tree?.isSelected(place, type === 'directory') === false) return 'known';
     if (!this.#options.prepare) return undefined;
-    const isMountPoint = mountPoints.some(([name, own]) => name === place && own === mode);
+    const isPrepared = neededDirectories.some(([name, own]) => name === place && own === mode);
     const isFilledAlone = names?.every((name) => filledFiles.some((file) => file === join(place, name)));
-    if (isMountPoint && type === 'directory' && isFilledAlone === true) return 'added';
+    if (isPrepared && type === 'directory' && isFilledAlone === true) return 'added';
     return filledFiles.some((name) => name === place) && type === 'file' ? 'added' : undefined;
   }
 

@@ -4,16 +4,17 @@ import { containerName, explained } from './config-files.ts';
 import { ConfinedRoot } from '../rootfs/confined-root.ts';
 import { absolutePath } from '../sys/os-path.ts';
 
-/** Mount points that every runtime wants, and the directories it looks for, by mode. */
+/** Where a system mounts what its kernel and its memory hold, by mode. */
 export const mountPoints: readonly (readonly [path: string, mode: number])[] = [
   ['dev', 0o755],
   ['proc', 0o555],
   ['sys', 0o555],
   ['run', 0o755],
   ['tmp', 0o1777],
-  ['etc', 0o755],
-  ['usr', 0o755],
 ];
+
+/** The mount points, and the directories that runtimes look for. */
+export const neededDirectories: typeof mountPoints = [...mountPoints, ['etc', 0o755], ['usr', 0o755]];
 
 /** Files that are filled where they are missing or empty. */
 export const filledFiles = ['etc/hostname', 'etc/hosts', 'etc/resolv.conf'] as const;
@@ -34,7 +35,7 @@ export function prepareRootfs(destination: string, directory = absolutePath(dest
 function addMissing(destination: string, directory: string): string[] {
   const name = containerName(absolutePath(destination));
   using root = new ConfinedRoot(directory);
-  const made = mountPoints.filter(([path, mode]) => !root.stat(path) && root.makeDirectory(path, mode));
+  const made = neededDirectories.filter(([path, mode]) => !root.stat(path) && root.makeDirectory(path, mode));
   const contents: Readonly<Record<(typeof filledFiles)[number], string>> = {
     'etc/hostname': `${name}\n`,
     'etc/hosts': `127.0.0.1\tlocalhost\n127.0.1.1\t${name}\n::1\tlocalhost ip6-localhost ip6-loopback\n`,

@@ -9,10 +9,10 @@ import { bytePath, type BytePath } from '../tar/entry.ts';
 import type { VirtualMachine } from './config-files.ts';
 import { isOneLine } from './config-text.ts';
 import { type Container, containerOf, resolveUser } from './container.ts';
+import { mountPoints } from './prepare.ts';
 
 /** A disk image, and how it is started. */
 export interface GuestDisk {
-  /** Its file, absolute. */
   readonly file: string;
   /** The kernel's name for its file system. */
   readonly fileSystem: string;
@@ -22,7 +22,19 @@ export interface GuestDisk {
   readonly guest: Guest;
 }
 
-/** The architectures of each, by QEMU's and the kernel's names. */
+/** A virtual machine, and the file that starts a disk image in it. */
+interface MachineDescription {
+  /** Of the file's name. */
+  readonly ending: string;
+  readonly mode: number;
+  /** As images name them. */
+  readonly architectures: readonly string[];
+  readonly text: (disk: GuestDisk) => string;
+  /** Starts the machine with that file. */
+  readonly command: (file: string) => string;
+}
+
+/** By the names that images have for architectures: QEMU's names, and the kernel's for the console. */
 const QEMU: Readonly<
   Record<string, { readonly program: string; readonly machine: string; readonly console: string }>
 > = {
@@ -32,7 +44,35 @@ const QEMU: Readonly<
   arm: { program: 'qemu-system-arm', machine: 'virt', console: 'ttyAMA0' },
   riscv64: { program: 'qemu-system-riscv64', machine: 'virt', console: 'ttyS0' },
 };
-const FIRECRACKER: ReadonlySet<string> = new Set(['amd64', 'arm64']);
+
+/** All that is known of each machine. */
+const machines: Readonly<Record<VirtualMachine, MachineDescription>> = {
+  qemu: {
+    ending: '.qemu.sh',
+    mode: 0o755,
+    architectures: Object.keys(QEMU),
+    text: qemuScript,
+    command: (file) => `KERNEL=vmlinuz INITRD=initrd.img ${shellWord(file)}`,
+  },
+  firecracker: {
+    ending: '.firecracker.json',
+    mode: 0o644,
+    architectures: ['amd64', 'arm64'],
+    text: firecrackerConfig,
+    command: (file) =>
+      `cd ${shellWord(dirname(file))} && firecracker --no-api --config-file ${shellWord(basename(file))}`,
+  },
+};
+
+/** What starts a disk image in a virtual machine. */
+export interface MachineConfig {
+  /** Absolute. */
+  readonly file: string;
+  readonly mode: number;
+  readonly text: string;
+  /** What to type next. */
+  readonly command: string;
+}
 
 /**
  * Where the start of a disk image goes: `x.qemu.sh` and `x.firecracker.json` beside `x.ext4`.
@@ -46,26 +86,19 @@ export function machinePath(machine: VirtualMachine, disk: string): string {
       hint: 'choose another name with -o',
     });
   }
-  const ending = machine === 'qemu' ? '.qemu.sh' : '.firecracker.json';
-  return file.slice(0, file.length - extname(file).length) + ending;
+  return file.slice(0, file.length - extname(file).length) + machines[machine].ending;
 }
 
-/** @throws UsageError for an architecture that the machine does not have */
-export function machineConfig(machine: VirtualMachine, disk: GuestDisk): string {
-  const known =
-    machine === 'qemu' ? Object.hasOwn(QEMU, disk.architecture) : FIRECRACKER.has(disk.architecture);
-  if (!known) {
+/** @throws UsageError for an architecture that the machine does not have, and as `machinePath` */
+export function machineConfig(machine: VirtualMachine, disk: GuestDisk): MachineConfig {
+  const { architectures, mode, text, command } = machines[machine];
+  if (!architectures.includes(disk.architecture)) {
     throw new UsageError(`--for ${machine} has no machine for the architecture ${disk.architecture}`, {
       hint: 'leave --for out, or choose another platform with --platform',
     });
   }
-  return machine === 'qemu' ? qemuScript(disk) : firecrackerConfig(disk);
-}
-
-/** What to type next. */
-export function machineCommand(machine: VirtualMachine, file: string): string {
-  if (machine === 'qemu') return `KERNEL=vmlinuz INITRD=initrd.img ${shellWord(file)}`;
-  return `cd ${shellWord(dirname(file))} && firecracker --no-api --config-file ${shellWord(basename(file))}`;
+  const file = machinePath(machine, disk.file);
+  return { file, mode, text: text(disk), command: command(file) };
 }
 
 /** Of the kernel's command line: what the machines have in common. */
@@ -149,14 +182,6 @@ export interface Guest {
 /** Of the added init; more characters follow where the image has this name. */
 const INIT_NAME = '.dlrootfs-init';
 
-const MOUNT_POINTS: readonly (readonly [name: string, mode: number])[] = [
-  ['dev', 0o755],
-  ['proc', 0o555],
-  ['run', 0o755],
-  ['sys', 0o555],
-  ['tmp', 0o1777],
-];
-
 const LONGEST_NAME = 255;
 
 /** Programs that the init needs, each where images have it. */
@@ -175,7 +200,7 @@ export function guestOf(tree: ImageTree, { config }: ImageConfig, name: string, 
   const facts = { ...NO_FACTS, shell: has('bin/sh'), init: has('sbin/init') };
   const user = resolveUser(config.User ?? '', accounts);
   const container = containerOf(config, user, facts, { name, rootfs: '/', hidden: [] });
-  const missing = MOUNT_POINTS.filter(([point]) => !tree.find(point as BytePath, false));
+  const missing = mountPoints.filter(([point]) => !tree.find(point as BytePath, false));
   const points = missing.map(([point, mode]) => ({ path: point as BytePath, mode, content: undefined }));
   const [program = '', ...words] = container.args;
   if (container.boots)
@@ -207,7 +232,7 @@ function directoriesTo(tree: ImageTree, directory: string): Addition[] {
         .slice(index)
         .map((_, at) => join(there, names.slice(index, index + at + 1).join('/')));
       return rest
-        .filter((each) => !MOUNT_POINTS.some(([point]) => point === each))
+        .filter((each) => !mountPoints.some(([point]) => point === each))
         .map((each) => ({ path: each, mode: 0o755, content: undefined }));
     }
   }

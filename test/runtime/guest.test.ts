@@ -14,7 +14,6 @@ import {
   type GuestDisk,
   guestOf,
   machineConfig,
-  machinePath,
 } from '../../src/runtime/virtual-machine.ts';
 import { namelessFile } from '../../src/sys/temp-file.ts';
 import { dir, file, type Item, symlink, tar } from '../support/archive.ts';
@@ -182,7 +181,7 @@ const disk: GuestDisk = {
 };
 
 const scriptWith = (...words: readonly string[]) =>
-  machineConfig('qemu', { ...disk, guest: { ...plain, words } });
+  machineConfig('qemu', { ...disk, guest: { ...plain, words } }).text;
 
 describe('the script for QEMU', () => {
   test('gives QEMU the disk beside it, from any directory, under any name', () => {
@@ -197,8 +196,8 @@ describe('the script for QEMU', () => {
     for (const name of ['a.ext4', `it's, "a" $x.ext4`, 'a:b,c.ext4', '-o.ext4']) {
       const beside = scratch.join(`dir ${name.length}`);
       mkdirSync(beside);
-      const script = machinePath('qemu', `${beside}/${name}`);
-      writeFileSync(script, machineConfig('qemu', { ...disk, file: `${beside}/${name}` }), { mode: 0o755 });
+      const { file: script, text, mode } = machineConfig('qemu', { ...disk, file: `${beside}/${name}` });
+      writeFileSync(script, text, { mode });
       const { stdout, stderr, status } = spawnSync(script, ['-extra', 'a b'], {
         cwd: scratch.path,
         env: { PATH: `${bin}:/usr/bin:/bin`, KERNEL: 'my kernel', INITRD: '/i', APPEND: 'debug' },
@@ -213,7 +212,7 @@ describe('the script for QEMU', () => {
       assert.match(after('-append')!, /^<root=\/dev\/vda rw .* init=\/\.dlrootfs-init debug>$/);
       assert.deepEqual(words.slice(-4), ['<-extra>', '<a b>', beside, '']);
     }
-    const { stderr, status } = spawnSync('sh', ['-c', machineConfig('qemu', disk)], {
+    const { stderr, status } = spawnSync('sh', ['-c', machineConfig('qemu', disk).text], {
       env: { PATH: '/usr/bin:/bin' },
       encoding: 'utf8',
     });
@@ -226,7 +225,7 @@ describe('the script for QEMU', () => {
       ['arm64', /qemu-system-aarch64 .*console=ttyAMA0/s],
       ['riscv64', /qemu-system-riscv64/],
     ] as const)
-      assert.match(machineConfig('qemu', { ...disk, architecture }), says);
+      assert.match(machineConfig('qemu', { ...disk, architecture }).text, says);
     assert.throws(() => machineConfig('qemu', { ...disk, architecture: 'vax' }), UsageError);
     assert.throws(() => machineConfig('firecracker', { ...disk, architecture: 'riscv64' }), UsageError);
     assert.throws(() => machineConfig('qemu', { ...disk, architecture: 'constructor' }), UsageError);
@@ -281,7 +280,7 @@ const firecracker = {
 };
 
 test('the configuration for Firecracker is one of its API', () => {
-  const text = machineConfig('firecracker', { ...disk, isReadOnly: true, fileSystem: 'squashfs' });
+  const { text } = machineConfig('firecracker', { ...disk, isReadOnly: true, fileSystem: 'squashfs' });
   const config = JSON.parse(text) as { 'boot-source': { boot_args: string }; drives: readonly object[] };
   const validate = new Ajv().compile(firecracker);
   assert.ok(validate(config), JSON.stringify(validate.errors));
