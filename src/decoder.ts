@@ -8,7 +8,7 @@ import { forsakeFileJobs } from './rootfs/file-jobs.ts';
 import { type Failure, fromFailure } from './rootfs/messages.ts';
 import { RingWriter, createRing } from './rootfs/ring.ts';
 import type { Rootfs } from './rootfs/rootfs.ts';
-import { spawnDecoder } from './rootfs/spawn.ts';
+import { startThread } from './sys/threads.ts';
 
 /** What the thread is started with. */
 export interface DecoderData {
@@ -42,9 +42,6 @@ const INPUT_CAPACITY = 1024 * 1024;
 /** Read from a blob at once, in bytes. */
 const PIECE = 256 * 1024;
 
-/** Heap of the thread, in MiB. */
-const resourceLimits = { maxYoungGenerationSizeMb: 1 };
-
 /**
  * A thread between a blob and the thread that writes files: it decodes the blob, computes the tar's digest, and while it is ahead it takes over
  * part of the writing. It costs about 15 ms and 12 MiB.
@@ -66,7 +63,7 @@ export class Decoder implements RemoteDecoder {
     this.#output = new RingWriter(ring);
     this.#writer = new RingWriter(this.#input, () => this.#output.wakeWriter());
     const data: DecoderData = { input: this.#input, output: ring, jobs, digest };
-    this.#thread = spawnDecoder({ workerData: data, name: 'decoder', resourceLimits });
+    this.#thread = startThread('decoder', data);
     this.#thread.on('message', (answer: DecoderAnswer) => this.#answer?.resolve(answer));
     this.#thread.on('error', (error) => this.#die(error));
     this.#thread.on('exit', (code) => {

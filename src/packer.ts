@@ -2,7 +2,7 @@ import type { Worker } from 'node:worker_threads';
 import { GitError } from './errors.ts';
 import type { Failure } from './rootfs/messages.ts';
 import { RingWriter, createRing } from './rootfs/ring.ts';
-import { spawnPacker } from './rootfs/spawn.ts';
+import { startThread } from './sys/threads.ts';
 
 /** What the thread is started with. */
 export interface PackerData {
@@ -12,9 +12,6 @@ export interface PackerData {
 }
 
 export type PackerMessage = { readonly ids: Uint8Array } | { readonly failure: Failure } | 'done';
-
-/** Heap of the thread, in MiB. */
-const resourceLimits = { maxYoungGenerationSizeMb: 2 };
 
 /**
  * The thread that makes git's blobs of files and symlinks while they are being written. It gets their contents through a ring, so that
@@ -34,7 +31,7 @@ export class Packer {
    */
   constructor(directory: string, take: (ids: Uint8Array) => void) {
     const data: PackerData = { ring: this.ring, directory };
-    const thread: Worker = spawnPacker({ workerData: data, name: 'packer', resourceLimits });
+    const thread: Worker = startThread('packer', data);
     this.finished = new Promise((resolve, reject) => {
       thread.on('message', (message: PackerMessage) => {
         if (message === 'done') resolve();

@@ -22,12 +22,15 @@ const threads = ['src/rootfs/thread.ts', 'src/packer-thread.ts', 'src/decoder-th
 const threadBesideBundle: Plugin = {
   name: 'thread-beside-bundle',
   setup(bundle) {
-    bundle.onLoad({ filter: /\/src\/rootfs\/spawn\.ts$/ }, async ({ path }) => {
+    bundle.onLoad({ filter: /\/src\/sys\/threads\.ts$/ }, async ({ path }) => {
       const source = await readFile(path, 'utf8');
-      const contents = source.replaceAll(/'\.\.?\/(thread|packer-thread|decoder-thread)\.ts'/g, "'./$1.js'");
+      const contents = source.replaceAll(
+        /'\.\.\/(?:rootfs\/)?(thread|packer-thread|decoder-thread)\.ts'/g,
+        "'./$1.js'",
+      );
       for (const thread of ['thread', 'packer-thread', 'decoder-thread']) {
         if (!contents.includes(`'./${thread}.js'`))
-          throw new Error(`src/rootfs/spawn.ts does not start ${thread}.ts`);
+          throw new Error(`src/sys/threads.ts does not start ${thread}.ts`);
       }
       return { contents, loader: 'ts' };
     });
@@ -68,8 +71,10 @@ const insideExecutable: Plugin = {
       return { contents: "export * from '../binary/koffi.ts';", resolveDir: dirname(path), loader: 'ts' };
     });
     // A script of its own, since launch.js has started the thread before cli.js asks for it.
-    bundle.onResolve({ filter: /\/spawn\.ts$/ }, ({ importer }) =>
-      /\/src\/(rootfs\/|packer|decoder)/.test(importer) ? { path: './spawn.js', external: true } : undefined,
+    bundle.onResolve({ filter: /\/threads\.ts$/ }, ({ importer }) =>
+      importer === '' || importer.includes('/src/binary/')
+        ? undefined
+        : { path: './threads.js', external: true },
     );
   },
 };
@@ -97,8 +102,7 @@ export async function bundleForExecutable(): Promise<{ scripts: Map<string, stri
     build({ ...embedded, entryPoints: threads, format: 'cjs' }),
     build({
       ...embedded,
-      entryPoints: ['src/binary/launch.ts', 'src/binary/launch-thread.ts', 'src/binary/spawn.ts'],
-      format: 'cjs',
+      entryPoints: ['src/binary/launch.ts', 'src/binary/launch-thread.ts', 'src/binary/threads.ts'],
     }),
   ]);
   const scripts = new Map<string, string>();

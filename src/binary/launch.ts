@@ -15,7 +15,7 @@ if (!answersVersion(line)) {
 /** Answers why the thread cannot be started: Node would abort at the next ones, without a word. */
 function warm(): unknown {
   try {
-    (requireScript('spawn.js') as typeof import('./spawn.ts')).warmThread();
+    (requireScript('threads.js') as typeof import('./threads.ts')).warmThread();
     return undefined;
   } catch (error) {
     return error;

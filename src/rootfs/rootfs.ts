@@ -1,6 +1,7 @@
 import type { Worker } from 'node:worker_threads';
 import { DestinationError, printable } from '../errors.ts';
 import { pathBytes } from '../sys/os-path.ts';
+import { startThread } from '../sys/threads.ts';
 import {
   fromFailure,
   type Answer,
@@ -17,7 +18,6 @@ import { createFileJobs } from './file-jobs.ts';
 import type { NotRestored } from './not-restored.ts';
 import { RingWriter, createRing } from './ring.ts';
 import { createTarDigest } from './tar-digest.ts';
-import { spawnThread } from './spawn.ts';
 
 export type { Backend, LayerResult, RootMetadata, RootfsOptions } from './messages.ts';
 export { describeNotRestored } from './not-restored.ts';
@@ -30,9 +30,6 @@ export interface ApplyOptions {
   /** With `recordChanges`: gets the changes so far while the layer is being written; the rest is in the result. */
   readonly onChanges?: ((changes: Uint8Array) => void) | undefined;
 }
-
-/** Heap of the writing thread, in MiB: it keeps almost nothing, so little room for young objects is enough. */
-const resourceLimits = { maxYoungGenerationSizeMb: 2 };
 
 /**
  * A root file system being written, in a thread of its own. One call at a time. After a call has failed, only `discard` can be called.
@@ -59,7 +56,7 @@ export class Rootfs {
     const data: ThreadData = { ring, jobs, digest, path: pathBytes(path), options: { ...options, name } };
     this.#options = options;
     this.#writer = new RingWriter(this.ring);
-    this.#thread = spawnThread({ workerData: data, name: 'rootfs', resourceLimits });
+    this.#thread = startThread('rootfs', data);
     this.#thread.on('message', (message: Answer | Notice) => {
       if ('changes' in message) this.#onChanges?.(message.changes);
       else this.#waiting?.resolve(message);
