@@ -1,5 +1,5 @@
 import { IntegrityError } from '../errors.ts';
-import { type BytePath, type Entry, type EntryReader, displayPath } from '../tar/entry.ts';
+import { type BytePath, type Entry, type EntryReader, MalformedTarError, displayPath } from '../tar/entry.ts';
 import { classify, isPseudoLink } from '../tar/layer-path.ts';
 import type { ContentWriter } from './contents.ts';
 import { Directories, nameOf, parentPath, placeIn } from './directories.ts';
@@ -173,10 +173,10 @@ function explained(run: Run, label: string, work: (run: Run) => void): void {
 function located(error: unknown, label: string, entry: Entry, destination: string): unknown {
   const path = displayPath(entry.path);
   if (error instanceof SyscallError) return explain(error, `${label}: ${path}`, destination);
-  if (!(error instanceof IntegrityError) || error.message.startsWith(label)) return error;
+  // The reader of the tar has added both already.
+  if (!(error instanceof IntegrityError) || error instanceof MalformedTarError) return error;
   const { code, hint, message } = error;
-  const what = message.startsWith(path) ? message : `${path}: ${message}`;
-  return new IntegrityError(`${label}: ${what}`, { code, hint, cause: error });
+  return new IntegrityError(`${label}: ${path}: ${message}`, { code, hint, cause: error });
 }
 
 function applyEntry(run: Run, content: Content, entry: Entry): void {

@@ -1,5 +1,5 @@
 import { IntegrityError } from '../errors.ts';
-import { type BytePath, displayPath } from './entry.ts';
+import type { BytePath } from './entry.ts';
 
 /** What the path of a layer's entry asks for. All paths are normalised: no leading, trailing or double slash, no dot segments; the root is empty. */
 export type LayerPath =
@@ -40,7 +40,7 @@ export function normalize(path: BytePath): BytePath {
  *
  * Only the last name is a whiteout: a directory `.wh.foo` that files lie in is one like any other (containerd, docker, umoci).
  *
- * @throws IntegrityError for a whiteout of nothing, `.` or `..`
+ * @throws IntegrityError, without the path, for a whiteout of nothing, `.` or `..`
  */
 export function classify(entryPath: BytePath): LayerPath {
   const path = normalize(entryPath);
@@ -58,7 +58,7 @@ export function classify(entryPath: BytePath): LayerPath {
 
   const hidden = name.slice(whiteoutPrefix.length);
   if (hidden === '' || hidden === '.' || hidden === '..') {
-    throw new IntegrityError(`${displayPath(entryPath)}: a whiteout of nothing that can be removed`, {
+    throw new IntegrityError('a whiteout of nothing that can be removed', {
       code: 'BAD_WHITEOUT',
       hint: 'the layer is malformed or hostile, nothing was deleted',
     });
