@@ -8,6 +8,7 @@ import { reasonOf } from './sys/os-error.ts';
 import type { GitLayers } from './git/git-layers.ts';
 import type { LayerIdentity } from './git/refs.ts';
 import type { Survey } from './git/survey.ts';
+import { shortID } from './oci/digest.ts';
 import type { Layer } from './oci/image.ts';
 import type { JsonObject } from './oci/json.ts';
 import { formatLayerInfo } from './oci/layer-info.ts';
@@ -146,7 +147,7 @@ export class RootfsBuild {
    * @throws IntegrityError, DestinationError
    */
   async apply(layer: PulledLayer): Promise<number> {
-    const label = `layer ${layer.layer.id.slice(0, 12)}`;
+    const label = `layer ${shortID(layer.layer.id)}`;
     try {
       if (this.overlay) await layer.verified();
       const git = this.#git;

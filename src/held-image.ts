@@ -6,7 +6,7 @@ import { Store } from './blob/store.ts';
 import { DestinationError, printable } from './errors.ts';
 import type { Survey } from './git/survey.ts';
 import { parseSource } from './layout/local-source.ts';
-import type { Digest } from './oci/digest.ts';
+import { type Digest, shortID } from './oci/digest.ts';
 import type { Image, Layer } from './oci/image.ts';
 import { type JsonObject, parseJsonObject, textOf } from './oci/json.ts';
 import type { PullOptions } from './options.ts';
@@ -92,7 +92,7 @@ function describe(held: JsonObject): string {
   const created = textOf(held['created']);
   const [os, architecture] = [textOf(held['os']), textOf(held['architecture'])];
   return [
-    `with the top layer ${textOf(held['id'])!.slice(0, 12)}`,
+    `with the top layer ${shortID(textOf(held['id'])!)}`,
     ...(os === undefined || architecture === undefined
       ? []
       : [`for ${printable(`${os}/${architecture}`, 60)}`]),

@@ -1,6 +1,7 @@
 import { fetchAllLayers, layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from './blob/queue.ts';
 import type { PulledLayer } from './blob/pulled-layer.ts';
 import { summaryOf } from './build.ts';
+import { shortID } from './oci/digest.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { Report } from './report/event.ts';
@@ -97,7 +98,7 @@ async function openStreamed(
 
 /** A layer as trees read it. */
 function treeLayer(layer: PulledLayer): ImageLayer {
-  return { name: `layer ${layer.layer.id.slice(0, 12)}`, open: () => layer.tar() };
+  return { name: `layer ${shortID(layer.layer.id)}`, open: () => layer.tar() };
 }
 
 function summariesOf(layers: readonly PulledLayer[], { layerEntries }: ImageTree): LayerSummary[] {

@@ -9,6 +9,7 @@ import {
   RateLimitError,
   UnauthorizedError,
 } from './errors.ts';
+import { shortID } from './oci/digest.ts';
 import { platformNotice } from './oci/image-index.ts';
 import type { Image, Session } from './oci/image.ts';
 import { Reference } from './oci/reference.ts';
@@ -137,7 +138,7 @@ async function requireCached(
   store: Store,
   hint: string,
 ): Promise<void> {
-  const missing = (await missingLayers(image, store)).map((id) => id.slice(0, 12));
+  const missing = (await missingLayers(image, store)).map((id) => shortID(id));
   if (missing.length === 0) return;
   const more = missing.length > MOST_NAMED ? ' …' : '';
   const named = `${missing.slice(0, MOST_NAMED).join(' ')}${more}`;

@@ -1,3 +1,4 @@
+import { shortID } from '../oci/digest.ts';
 import type { Image, Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
@@ -64,7 +65,7 @@ class Blobs {
   }
 
   #nameOf(index: number): string {
-    return `layer ${index + 1} of ${this.#layers.length} (${this.#layers[index]!.id.slice(0, 12)})`;
+    return `layer ${index + 1} of ${this.#layers.length} (${shortID(this.#layers[index]!.id)})`;
   }
 }
 

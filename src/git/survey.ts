@@ -1,5 +1,6 @@
 import { lstatSync, readdirSync } from 'node:fs';
 import { GitError, printable } from '../errors.ts';
+import { shortID } from '../oci/digest.ts';
 import { isInterrupted } from './dot-git.ts';
 import { asGitError, ELSEWHERE } from './git-error.ts';
 import type { GitOptions } from './git-program.ts';
@@ -96,7 +97,7 @@ function refuseTaken(history: History, ids: readonly string[], common: number, s
   const taken = ids.findIndex((id, number) => number >= common && history.has(branchName(number, id)));
   if (taken === -1) return;
   throw new GitError(
-    `${shown} has layer ${taken} of the image, ${ids[taken]!.slice(0, 12)}, already on top of other layers`,
+    `${shown} has layer ${taken} of the image, ${shortID(ids[taken]!)}, already on top of other layers`,
     { code: 'GIT_OTHER_IMAGE', hint: elsewhere },
   );
 }

@@ -59,6 +59,11 @@ export function hexOf(digest: Digest | DiffID): string {
   return digest.slice(digest.indexOf(':') + 1);
 }
 
+/** The short form of an image's or layer's id, as Docker shows it: 12 hex digits. */
+export function shortID(id: string): string {
+  return id.slice(0, 12);
+}
+
 /** The digest of `bytes`. */
 export function digestOf(bytes: Uint8Array, algorithm: DigestAlgorithm = 'sha256'): Digest {
   return Digest.parse(`${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}`);

@@ -1,4 +1,5 @@
 import type { Writable } from 'node:stream';
+import { shortID } from '../oci/digest.ts';
 import type { LiveReport, PullEvent } from './event.ts';
 
 export interface LayerProgress {
@@ -21,7 +22,7 @@ export class Progress {
   add(event: PullEvent, now: number): void {
     if (event.type === 'image') {
       this.layers = event.layers.map(({ id, size }) => {
-        return { name: id.slice(0, 12), size, received: 0, resumed: 0, state: 'waiting', cached: false };
+        return { name: shortID(id), size, received: 0, resumed: 0, state: 'waiting', cached: false };
       });
       this.#samples = [{ at: now, received: 0 }];
     }

@@ -1,5 +1,6 @@
 import type { Writable } from 'node:stream';
 import { printable } from '../errors.ts';
+import { shortID } from '../oci/digest.ts';
 import { type Platform, formatPlatform } from '../oci/platform.ts';
 import { osPath } from '../sys/os-path.ts';
 import type { PullEvent, Report } from './event.ts';
@@ -148,7 +149,7 @@ export function inspectionText(inspection: Inspection, columns = Infinity): stri
     const amount = size === undefined ? '?' : formatBytes(size);
     const mark = cached ? '  cached' : '        ';
     const command = createdBy === undefined ? '' : `  ${printable(shownCommand(createdBy), 100)}`;
-    const facts = `  ${id.slice(0, 12)}  ${amount.padStart(9)}${anyCached ? mark : ''}`;
+    const facts = `  ${shortID(id)}  ${amount.padStart(9)}${anyCached ? mark : ''}`;
     const line = `${facts}${command}`.trimEnd();
     if (line.length <= columns) return line;
     // The command is cut, and no number.
