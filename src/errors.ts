@@ -35,7 +35,7 @@ export abstract class DlrootfsError extends Error {
   protected static readonly defaults: Defaults = { exitCode: ExitCode.bug, code: 'BUG', hint: undefined };
   readonly exitCode: number;
   readonly code: string;
-  hint: string | undefined;
+  readonly hint: string | undefined;
   /** The same command, run again, resumes the download: the bytes that this run has are in the cache. */
   kept = false;
 
@@ -46,6 +46,14 @@ export abstract class DlrootfsError extends Error {
     this.exitCode = exitCode;
     this.code = details.code ?? code;
     this.hint = details.hint ?? hint;
+  }
+
+  /** The same error with another hint. */
+  withHint(hint: string): this {
+    const { hint: property, ...others } = Object.getOwnPropertyDescriptors(this);
+    // V8's accessor of the stack answers for the first error only.
+    const changed = { hint: { ...property, value: hint }, stack: { value: this.stack } };
+    return Object.create(Object.getPrototypeOf(this) as object, { ...others, ...changed }) as this;
   }
 }
 

@@ -100,9 +100,9 @@ async function askedImage(
       .openOffline(store)
       .then((stored) => stored.image(platform))
       .catch(() => undefined);
-    if (cached && (await missingLayers(cached, store)).length === 0)
-      error.hint = [error.hint, 'the cache has this image: --offline uses it'].filter(Boolean).join('; ');
-    throw error;
+    if (!cached || (await missingLayers(cached, store)).length > 0) throw error;
+    const hints = [error.hint, 'the cache has this image: --offline uses it'];
+    throw error.withHint(hints.filter(Boolean).join('; '));
   }
 }
 

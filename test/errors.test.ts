@@ -25,6 +25,20 @@ test('every error but an interruption says what to do, also where who throws it 
   }
 });
 
+test('an error with another hint is the same in all else', () => {
+  for (const kind of kinds) {
+    const error = new kind('something');
+    error.kept = true;
+    const { hint } = error;
+    const other = error.withHint('do this');
+    assert.ok(other instanceof kind);
+    assert.equal(error.hint, hint);
+    assert.equal(other.hint, 'do this');
+    for (const key of ['name', 'message', 'stack', 'code', 'exitCode', 'kept', 'cause'] as const)
+      assert.equal(other[key], error[key], key);
+  }
+});
+
 test('hints are one sentence without a full stop, and no flag in them is unknown', async () => {
   const { optionNamed } = await import('../src/command-line/commands.ts');
   const source = new URL('../src/', import.meta.url);

@@ -205,8 +205,7 @@ function aboutDirectory(error: unknown, { command, words }: Invocation): unknown
   if (directory === undefined) return error;
   const image = command === 'diff' ? words.find((word) => word !== directory) : undefined;
   const line = `dlrootfs verify ${printable(image ?? 'IMAGE')} -d ${printable(directory)}`;
-  error.hint = `${printable(directory)} is a directory: to compare it with an image write ${line}`;
-  return error;
+  return error.withHint(`${printable(directory)} is a directory: to compare it with an image write ${line}`);
 }
 
 /** `dlrootfs tags REPOSITORY`: one per line, or one JSON array. */
