@@ -55,7 +55,11 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
       if (event.type === 'layer-progress') return;
       erase();
       follow(event);
-      if (event.type === 'image') timer = setInterval(draw, REDRAW_MILLISECONDS).unref();
+      if (event.type === 'image') {
+        // A comparison of two images has several of these events.
+        clearInterval(timer);
+        timer = setInterval(draw, REDRAW_MILLISECONDS).unref();
+      }
       if (event.type === 'done') clearInterval(timer);
     },
     stop: () => {

@@ -56,8 +56,16 @@ export class Progress {
     return sum;
   }
 
-  get applied(): number {
-    return this.layers.filter((layer) => layer.state === 'applied').length;
+  /** How far the layers are: as `cache add` unpacks none, they are counted as downloaded until the first one is unpacked. */
+  get layersDone(): { readonly count: number; readonly what: 'downloaded' | 'unpacked' } {
+    const isUnpacking = this.#count('applying', 'applied') > 0;
+    return isUnpacking
+      ? { count: this.#count('applied'), what: 'unpacked' }
+      : { count: this.#count('fetched'), what: 'downloaded' };
+  }
+
+  #count(...states: readonly LayerProgress['state'][]): number {
+    return this.layers.filter(({ state }) => states.includes(state)).length;
   }
 
   /** Bytes a second over the last few seconds, of this run: what was in the store already does not count. */
@@ -100,9 +108,9 @@ export function formatSeconds(seconds: number): string {
   return hours > 0 ? `${hours}:${tail}` : tail;
 }
 
-/** The sum as text: `12.3 MiB of 40.0 MiB, 3.1 MiB/s, 0:09 left, 2 of 7 layers unpacked`, or as much of it as fits, whole numbers only. */
+/** The sum as text: `12.3 MiB of 40.0 MiB, 3.1 MiB/s, 0:09 left, 2 of 7 layers unpacked` (or `downloaded`), or as much of it as fits, whole numbers only. */
 export function describeProgress(progress: Progress, now: number, columns = Infinity): string {
-  const { received, size, layers, applied } = progress;
+  const { received, size, layers, layersDone } = progress;
   const parts = [
     size === undefined ? formatBytes(received) : `${formatBytes(received)} of ${formatBytes(size)}`,
   ];
@@ -110,7 +118,7 @@ export function describeProgress(progress: Progress, now: number, columns = Infi
   const left = size === undefined ? undefined : size - received;
   if (rate > 0 && left !== 0) parts.push(`${formatBytes(rate)}/s`);
   if (rate > 0 && left !== undefined && left > 0) parts.push(`${formatSeconds(left / rate)} left`);
-  parts.push(`${applied} of ${layers.length} layers unpacked`);
+  parts.push(`${layersDone.count} of ${layers.length} layers ${layersDone.what}`);
   while (parts.length > 1 && parts.join(', ').length > columns) parts.pop();
   const whole = parts.join(', ');
   if (whole.length <= columns) return whole;
@@ -120,19 +128,27 @@ export function describeProgress(progress: Progress, now: number, columns = Infi
 
 const LINE_MILLISECONDS = 5000;
 
-/** The sum as a line every few seconds, for logs; a shorter pull prints none. */
+/** The sum as a line every few seconds, for logs; a shorter pull prints none. After others the last line has all layers. */
 export function plainReport(err: Writable): LiveReport {
   const progress = new Progress();
   let timer: NodeJS.Timeout | undefined;
-  const stop = () => clearInterval(timer);
+  let last: string | undefined;
+  const print = () => {
+    last = describeProgress(progress, performance.now());
+    err.write(`${last}\n`);
+  };
+  const stop = () => {
+    clearInterval(timer);
+    const isComplete = progress.layersDone.count === progress.layers.length;
+    if (last !== undefined && isComplete && last !== describeProgress(progress, performance.now())) print();
+  };
   return {
     report: (event) => {
       progress.add(event, performance.now());
       if (event.type === 'image') {
-        timer = setInterval(
-          () => err.write(`${describeProgress(progress, performance.now())}\n`),
-          LINE_MILLISECONDS,
-        ).unref();
+        // A comparison of two images has several of these events.
+        clearInterval(timer);
+        timer = setInterval(print, LINE_MILLISECONDS).unref();
       }
       if (event.type === 'done') stop();
     },

@@ -1,10 +1,17 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { Writable } from 'node:stream';
+import { test, type TestContext } from 'node:test';
 import fc from 'fast-check';
 import type { Layer } from '../../src/oci/image.ts';
 import { renderBars } from '../../src/report/bars.ts';
 import type { PullEvent } from '../../src/report/event.ts';
-import { Progress, describeProgress, formatBytes, formatSeconds } from '../../src/report/progress.ts';
+import {
+  Progress,
+  describeProgress,
+  formatBytes,
+  formatSeconds,
+  plainReport,
+} from '../../src/report/progress.ts';
 
 const layer = (digit: string, size: number | undefined): Layer => ({
   id: digit.repeat(64),
@@ -31,7 +38,7 @@ test('progress: amount, rate and time left', () => {
   );
   assert.equal(
     describeProgress(progress, 1000),
-    '10.0 MiB of 60.0 MiB, 10.0 MiB/s, 0:05 left, 0 of 2 layers unpacked',
+    '10.0 MiB of 60.0 MiB, 10.0 MiB/s, 0:05 left, 0 of 2 layers downloaded',
   );
 });
 
@@ -44,6 +51,77 @@ test('progress: what was in the store does not count as rate', () => {
   );
   assert.equal(describeProgress(progress, 1000), '20.0 MiB of 60.0 MiB, 1 of 2 layers unpacked');
 });
+
+test('progress: layers are counted as downloaded until one is unpacked: cache add unpacks none', () => {
+  const fetched = [0, 1].map((index) => [10, { type: 'layer-fetched', index }] as const);
+  assert.equal(describeProgress(running(...fetched), 10), '60.0 MiB of 60.0 MiB, 2 of 2 layers downloaded');
+  const applying = [20, { type: 'layer-apply', index: 0 }] as const;
+  assert.match(describeProgress(running(...fetched, applying), 20), /, 0 of 2 layers unpacked$/);
+});
+
+const found: PullEvent = {
+  type: 'image',
+  id: 'f'.repeat(64),
+  layers: [layer('a', 40 * MIB), layer('b', 20 * MIB)],
+};
+const unpacked = [0, 1].flatMap((index): PullEvent[] => [
+  { type: 'layer-start', index, cached: false },
+  { type: 'layer-fetched', index },
+  { type: 'layer-apply', index },
+  { type: 'layer-applied', index, entries: 1 },
+]);
+const done: PullEvent = { type: 'done', reference: 'x:1', destination: 'x' };
+
+/** The lines of a log. `events`: what is reported, and numbers of milliseconds to wait. */
+function logOf(t: TestContext, events: readonly (PullEvent | number)[]): string[] {
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  let text = '';
+  const err = new Writable({
+    write(chunk: Buffer, _encoding, next): void {
+      text += chunk.toString();
+      next();
+    },
+  });
+  const { report, stop } = plainReport(err);
+  for (const event of events) {
+    if (typeof event === 'number') t.mock.timers.tick(event);
+    else report(event);
+  }
+  stop();
+  t.mock.timers.tick(20_000);
+  return text.split('\n').slice(0, -1);
+}
+
+test('progress: the last line of a log has all layers, if there was a line before', (t) => {
+  const complete = '60.0 MiB of 60.0 MiB, 2 of 2 layers unpacked';
+  assert.deepEqual(logOf(t, [found, 5000, ...unpacked, done]), [
+    '0 B of 60.0 MiB, 0 of 2 layers downloaded',
+    complete,
+  ]);
+});
+
+for (const [sentence, events, expected] of [
+  ['of a short pull there is none', [found, 4000, ...unpacked, done], []],
+  [
+    'it is not there twice',
+    [found, ...unpacked, 5000, done],
+    ['60.0 MiB of 60.0 MiB, 2 of 2 layers unpacked'],
+  ],
+  [
+    'after a failure it is the one before',
+    [found, 5000, ...unpacked.slice(0, 4)],
+    ['0 B of 60.0 MiB, 0 of 2 layers downloaded'],
+  ],
+  [
+    'a comparison, which finds its image again, has one clock',
+    [found, found, 5000],
+    ['0 B of 60.0 MiB, 0 of 2 layers downloaded'],
+  ],
+] as const) {
+  test(`progress: the last line of a log: ${sentence}`, (t) => {
+    assert.deepEqual(logOf(t, events), expected);
+  });
+}
 
 test('bars: one line per running layer and one for the whole', () => {
   const progress = running(
