@@ -13,22 +13,34 @@ export interface Platform {
 /**
  * Reads `os/arch[/variant]`, as `linux/arm/v7`, and normalises it.
  *
- * @throws UsageError
+ * @throws UsageError, with the platform that is meant in its hint
  */
 export function parsePlatform(text: string): Platform {
   const parts = text.split('/');
-  const [os, architecture, variant] = parts;
-  if (parts.length > 3 || !parts.every((part) => /^[A-Za-z0-9_.-]+$/.test(part))) {
-    throw new UsageError(`platform "${printable(text, 80)}" is not os/arch[/variant]`, {
-      hint: 'write one like linux/amd64, linux/arm64 or linux/arm/v7',
-    });
-  }
-  if (os === undefined || architecture === undefined) {
-    throw new UsageError(`platform "${printable(text, 80)}" is not os/arch[/variant]`, {
-      hint: `write --platform linux/${printable(text, 80)}`,
-    });
-  }
-  return normalisePlatform({ os, architecture, variant });
+  const [os = '', architecture, variant] = parts;
+  const isWell = parts.length <= 3 && parts.every((part) => /^[A-Za-z0-9_.-]+$/.test(part));
+  if (isWell && architecture !== undefined && !(parts.length === 2 && isArchitecture(os)))
+    return normalisePlatform({ os, architecture, variant });
+  throw new UsageError(`platform "${printable(text, 80)}" is not os/arch[/variant]`, {
+    hint: isWell
+      ? meantPlatform(os, architecture)
+      : 'write one like linux/amd64, linux/arm64 or linux/arm/v7',
+  });
+}
+
+const SYSTEMS: ReadonlySet<string> = new Set(['linux', 'windows', 'darwin', 'macos', 'freebsd']);
+/** Those of most images. */
+const ARCHITECTURES: ReadonlySet<string> = new Set(['amd64', 'arm64', 'arm', '386']);
+
+function isArchitecture(name: string): boolean {
+  return ARCHITECTURES.has(normaliseArchitecture(name.toLowerCase(), '')[0]);
+}
+
+/** A hint for a system without an architecture, or the other way round. */
+function meantPlatform(word: string, variant: string | undefined): string {
+  if (SYSTEMS.has(word.toLowerCase()))
+    return `write the architecture too, as in --platform ${word.toLowerCase()}/amd64`;
+  return `write --platform ${formatPlatform(normalisePlatform({ os: 'linux', architecture: word, variant }))}`;
 }
 
 /** As `os/arch/variant`, for people: what an image says of itself is made printable. */
