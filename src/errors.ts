@@ -66,6 +66,10 @@ export class UsageError extends DlrootfsError {
   };
 }
 
+/** A hint: the ways in which no other user of the machine sees the password. */
+export const LOG_IN =
+  'use -u USER, which asks for the password, --password-stdin or DLROOTFS_CREDS, or log in with docker, podman or skopeo';
+
 /** The image, tag, platform or blob does not exist, as far as the registry says. */
 export class NotFoundError extends DlrootfsError {
   protected static override readonly defaults: Defaults = {
@@ -80,7 +84,7 @@ export class UnauthorizedError extends DlrootfsError {
   protected static override readonly defaults: Defaults = {
     exitCode: ExitCode.unauthorized,
     code: 'UNAUTHORIZED',
-    hint: 'give credentials with -u, or log in with docker, podman or skopeo',
+    hint: LOG_IN,
   };
 }
 

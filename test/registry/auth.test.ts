@@ -70,7 +70,7 @@ test('Basic: without credentials one request is refused, and what can be known i
   await withRegistry({ auth: { type: 'basic', users } }, {}, async ({ registry, client }) => {
     await assert.rejects(
       client.image(),
-      unauthorized(/cannot read the manifest/, /used no credentials/, /--user/),
+      unauthorized(/cannot read the manifest/, /used no credentials/, /-u USER/),
     );
     assert.deepEqual(registry.log(), ['GET /v2/', 'GET /v2/team/app/manifests/latest']);
   });
@@ -265,7 +265,7 @@ test('Bearer: the program tries three fresh tokens before it reports that they a
     if (exitCode === 0) continue;
     assert.match(
       result.stderr,
-      /^error: cannot read the manifest of .*: .* answered 401: token used before issued \(UNAUTHORIZED\); used no credentials\nhint: /m,
+      /^error: cannot read the manifest of .*: .* answered 401: token used before issued \(UNAUTHORIZED\); used no credentials\nhint: check the name; for a private image use -u USER, which asks for the password, --password-stdin or DLROOTFS_CREDS, or log in with docker, podman or skopeo$/m,
     );
   }
 });

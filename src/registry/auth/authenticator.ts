@@ -1,5 +1,5 @@
 import { isLoopback } from '../../oci/reference.ts';
-import { NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
+import { LOG_IN, NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
 import type { Credential } from '../config/auth-file.ts';
 import { basic, type Credentials, describeCredential } from './credentials.ts';
 import type { Authorization, Refusal, Verdict } from '../endpoint.ts';
@@ -239,9 +239,7 @@ async function fetchToken(
   if (response.status === 401 || response.status === 403 || (response.status === 400 && credential)) {
     const used = credential ? describeCredential(credential) : 'a request without credentials';
     throw new UnauthorizedError(`the token server ${realm.host} refused ${used}`, {
-      hint: credential
-        ? 'check user name and password, or log in again'
-        : 'log in with docker or podman, or use --user',
+      hint: credential ? 'check user name and password, or log in again' : LOG_IN,
     });
   }
   if (response.status !== 200) {

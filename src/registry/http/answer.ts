@@ -3,6 +3,7 @@ import { promisify } from 'node:util';
 import { brotliDecompress, gunzip, inflate, zstdDecompress } from 'node:zlib';
 import {
   type DlrootfsError,
+  LOG_IN,
   NetworkError,
   NotFoundError,
   printable,
@@ -210,7 +211,7 @@ export function answerError(
     return new UnauthorizedError(`${message}; used ${used ?? 'no credentials'}`, {
       hint:
         used === undefined
-          ? 'check the name; for a private image log in with docker or podman, or use --user'
+          ? `check the name; for a private image ${LOG_IN}`
           : 'check the name, and whether this account may read it',
     });
   }
