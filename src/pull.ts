@@ -1,6 +1,8 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from './blob/queue.ts';
 import { type Prepare, RootfsBuild } from './build.ts';
-import { UsageError } from './errors.ts';
+import { printable, UsageError } from './errors.ts';
 import {
   alreadyThere,
   behind,
@@ -14,6 +16,7 @@ import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import { Destination } from './rootfs/destination.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
+import { osPath } from './sys/os-path.ts';
 import { type Opened, resolveImage, withSession } from './with-session.ts';
 
 /**
@@ -58,6 +61,7 @@ async function build(
   const notes = replace === false ? undefined : await TreeNotes.open(opened, image, options);
   const isThere = replace === true && (await notes!.isUntouched(destination, signal));
   if (isThere) return await untouched(image, options);
+  if (replace !== false && !options.git) await tellOfBranches(options);
   const built = part
     ? await buildPart(image, opened, prepare, options)
     : await withoutCorruptBlobs(report, (careful) =>
@@ -65,6 +69,17 @@ async function build(
       );
   if (built.tree) await notes?.write(built.tree);
   return built;
+}
+
+/** Says what --replace takes along, before anything is downloaded. */
+async function tellOfBranches({ destination, report }: PullOptions): Promise<void> {
+  if (!existsSync(osPath(join(destination, '.git')))) return;
+  const { countBranches } = await import('./git/survey.ts');
+  const branches = countBranches(destination);
+  if (branches === 0) return;
+  const what = branches === 1 ? '1 git branch' : `${branches} git branches`;
+  const message = `${printable(destination)} has ${what} of a pull with -g: --replace removes them, and -g without --replace keeps them`;
+  report({ type: 'notice', message });
 }
 
 /** Unpacks layer after layer while the next ones are downloaded; with -g on top of those that DIR has. */

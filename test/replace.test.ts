@@ -367,8 +367,23 @@ test('replace: with -g a new repository', { skip: missing('git') }, async () => 
   assert.equal((await replaceWell(setting, '-g')).stderr, NOTHING_DONE);
   assert.equal(git(out, 'status', '--porcelain'), '');
   assert.doesNotMatch(git(out, 'branch'), /mine/);
-  await replaceWell(setting);
+  const { stderr } = await replaceWell(setting);
+  assert.equal(
+    stderr,
+    'notice: out has 3 git branches of a pull with -g: --replace removes them, and -g without --replace keeps them\n',
+  );
   assert.ok(!existsSync(path.join(out, '.git')));
+  // A repository of the image's own, or of somebody else, is a file like any other.
+  const own = tar(
+    file('.git/HEAD', 'ref: refs/heads/main\n'),
+    file('.git/refs/heads/main', `${'1'.repeat(40)}\n`),
+  );
+  setting.registry.push('lib/img', '1', { layers: [{ tar: own }] });
+  await replaceWell(setting);
+  assert.ok(existsSync(path.join(out, '.git/HEAD')));
+  assert.equal((await replaceWell(setting, '--no-json')).stderr, '');
+  symlinkSync('/etc', path.join(out, '.git/refs/dlrootfs'));
+  assert.equal((await replaceWell(setting)).stderr, '');
 });
 
 test('replace: files of --prepare belong to it', async () => {

@@ -6,8 +6,9 @@ import { asGitError, ELSEWHERE } from './git-error.ts';
 import type { GitOptions } from './git-program.ts';
 import { type History, type LayerRecord, countCommon, readHistory, readRecords, stateAt } from './history.ts';
 import { inspect } from './inspection.ts';
-import { type LayerIdentity, branchName, branchRef, readHead } from './refs.ts';
+import { type LayerIdentity, branchName, branchRef, readHead, readRefs, recordRefs } from './refs.ts';
 import { Repository } from './repository.ts';
+import { RootfsFiles } from './rootfs-files.ts';
 
 /** What -g finds in a directory. */
 export type Survey =
@@ -38,6 +39,21 @@ export async function surveyDirectory(
   } catch (error) {
     if (options.signal?.aborted === true) throw options.signal.reason;
     throw asGitError(error, `cannot continue from the rootfs in ${printable(directory)}`, ELSEWHERE);
+  }
+}
+
+/**
+ * How many branches DIR has, those of the user among them, if it is from a pull with -g. Else, as for an image that holds a repository, and
+ * where the refs cannot be read, 0.
+ */
+export function countBranches(directory: string): number {
+  try {
+    using files = RootfsFiles.open(directory);
+    const refs = files === undefined ? [] : [...readRefs(files).keys()];
+    if (!refs.some((ref) => ref.startsWith(recordRefs))) return 0;
+    return refs.filter((ref) => ref.startsWith(branchRef(''))).length;
+  } catch {
+    return 0;
   }
 }
 
