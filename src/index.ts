@@ -4,7 +4,7 @@ import type { Writable } from 'node:stream';
 import type { CacheAddition } from './cache.ts';
 import type { ImageDifferences } from './diff.ts';
 import type { CheckedOut } from './git/checkout.ts';
-import type { PrunedStore, StoreSize } from './blob/store.ts';
+import type { StoreSize } from './blob/store.ts';
 import type { Inspection } from './report/text.ts';
 import type {
   CacheRequest,
@@ -34,7 +34,7 @@ export {
 } from './errors.ts';
 export type { Change, Difference } from './comparison/differences.ts';
 export type { ComparedImage, ImageDifferences } from './diff.ts';
-export type { PrunedStore, StoreSize } from './blob/store.ts';
+export type { StoreSize } from './blob/store.ts';
 export type { CacheAddition } from './cache.ts';
 export type { CheckedOut } from './git/checkout.ts';
 export type { Inspection } from './report/text.ts';
@@ -202,7 +202,7 @@ export const cache = {
   },
 
   /** Removes what was used longest ago, down to `cacheSize` bytes. Default: all of it. */
-  async prune(options: CacheRequest = {}): Promise<PrunedStore> {
+  async prune(options: CacheRequest = {}): Promise<StoreSize> {
     const [library, { pruneStore }] = await Promise.all([import('./cache.ts'), import('./blob/store.ts')]);
     const { cacheSize = 0 } = options;
     return await pruneStore(library.cacheDirectoryOf(options), cacheSize);

@@ -179,7 +179,7 @@ test('tags: one a line, all pages', async () => {
   assert.deepEqual(Object.values(checked('tags', asJson.stdout)), ['1', '2', '3', 'a', 'b']);
 });
 
-test('cache: size and prune', async () => {
+test('cache: size and prune count the same, in JSON and in their lines', async () => {
   await using registry = await FakeRegistry.start();
   using scratch = new Scratch();
   registry.push('lib/img', '1', { layers });
@@ -188,13 +188,19 @@ test('cache: size and prune', async () => {
   const size = checked('cache', (await runProgram(['cache', ...cache, '--json'])).stdout);
   assert.ok(Number(size['blobs']) >= 4 && Number(size['bytes']) > 0);
   const pruned = checked('cache', (await runProgram(['cache', 'prune', ...cache, '--json'])).stdout);
-  assert.equal(pruned['bytes'], size['bytes']);
-  assert.ok(Number(pruned['files']) >= Number(size['blobs']));
+  assert.deepEqual(pruned, size);
   const after = JSON.parse((await runProgram(['cache', 'size', ...cache, '--json'])).stdout) as {
     blobs: number;
     bytes: number;
   };
   assert.deepEqual([after.blobs, after.bytes], [0, 0]);
+  await runProgram([registry.reference('lib/img', '1'), '-d', 'new', ...cache], { cwd: scratch.path });
+  const directory = scratch.join('cache');
+  const { stdout } = await runProgram(['cache', ...cache]);
+  assert.match(stdout, /^\S+: 4 blobs, 0 partial, \d[\d.]* KiB\n$/);
+  const { stdout: removed } = await runProgram(['cache', 'prune', ...cache]);
+  assert.equal(removed, stdout.replace(`${directory}: `, `${directory}: removed `));
+  assert.equal((await runProgram(['cache', ...cache])).stdout, `${directory}: 0 blobs, 0 partial, 0 B\n`);
 });
 
 test('a layout on this machine is not copied into the store', async () => {

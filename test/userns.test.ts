@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { topics } from '../src/command-line/topics.ts';
 import { Setting } from './faults/setting.ts';
 import { netRawCapability } from './rootfs/access-list.ts';
 import { character, dir, file, hardlink, symlink, tar } from './support/archive.ts';
@@ -99,6 +100,45 @@ test('userns: the recipe enters the tree, and deletes it', { skip: skip || missi
   assert.match(stdout, /^-rw-r--r-- +1 7 +42 +5 .* \/etc\/motd$/m);
   assert.ok(!existsSync(scratch.join('rootfs')));
 });
+
+test(
+  'userns: the commands of help rootless work, in both lists',
+  { skip: skip || missing('busybox') },
+  async (t) => {
+    await using setting = await open();
+    const { scratch, registry } = setting;
+    const tree = scratch.join('tree');
+    mkdirSync(tree);
+    busyboxTree(tree);
+    mkdirSync(`${tree}/srv/own`, { recursive: true });
+    writeFileSync(`${tree}/srv/own/motd`, 'hello');
+    for (const name of ['srv/own/motd', 'srv/own']) chownSync(`${tree}/${name}`, 7, 42);
+    const layer = execFileSync('tar', ['-c', '-C', tree, '.'], { maxBuffer: 64 << 20 });
+    registry.push('lib/img', '1', { layers: [{ tar: layer }] });
+    const lists = topics['rootless']!.paragraphs.filter((paragraph) => typeof paragraph !== 'string');
+    assert.equal(lists.length, 2);
+    for (const [index, list] of lists.entries()) {
+      const owners = index === 0 ? '0 0' : '7 42';
+      for (const [command] of list) {
+        await t.test(command, async () => {
+          const named = `n=$#; for word; do [ "$word" != alpine ] || word=${setting.reference}; set -- "$@" "$word"; done; shift $n`;
+          const script = `dlrootfs() { ${named}; ${programCommand.join(' ')} "$@"; }\n${command}`;
+          const { exitCode, stdout, stderr } = await runProgram([], {
+            program: ['sh', '-euc', script],
+            under: underNobody(setting.ids),
+            cwd: scratch.path,
+            environment: { XDG_CACHE_HOME: scratch.join('cache') },
+            stdin: 'stat -c "%u %g" /srv/own/motd\n',
+          });
+          assert.equal(exitCode, 0, stderr);
+          if (command.includes('/bin/sh')) assert.equal(stdout, `${owners}\n`);
+          if (command.includes('verify')) assert.equal(stdout, '');
+        });
+      }
+      assert.ok(!existsSync(scratch.join('rootfs')));
+    }
+  },
+);
 
 test('userns: verify sees the owners inside, and one that was given to another', { skip }, async () => {
   await using setting = await open();

@@ -15,6 +15,7 @@ import {
   isNameOf,
   openTrusted,
   removeUnused,
+  type StoredFile,
   StoreFiles,
   totalBytes,
   victims,
@@ -242,13 +243,14 @@ export class Store {
   }
 }
 
+/** Files of a store: all of them, or those that were removed. */
 export interface StoreSize {
   readonly directory: string;
   /** Complete blobs, manifests and configs. */
   readonly blobs: number;
   /** Incomplete blobs of interrupted runs, and blobs that another run is downloading. */
   readonly partials: number;
-  /** On disk, in bytes. */
+  /** On disk, in bytes, with the notes of tags. */
   readonly bytes: number;
 }
 
@@ -259,29 +261,25 @@ export interface StoreSize {
  */
 export async function storeSize(directory: string): Promise<StoreSize> {
   const store = await StoreFiles.find(directory);
-  const files = await store.list();
-  const below = (folder: string) => files.filter((file) => file.path.startsWith(`${folder}/`)).length;
-  return { directory, blobs: below(store.blobs), partials: below(store.partials), bytes: totalBytes(files) };
+  return sizeOf(store, await store.list());
 }
 
-/** What was removed from a store. */
-export interface PrunedStore {
-  readonly directory: string;
-  readonly files: number;
-  /** On disk. */
-  readonly bytes: number;
+function sizeOf({ directory, blobs, partials }: StoreFiles, files: readonly StoredFile[]): StoreSize {
+  const below = (folder: string) => files.filter((file) => file.path.startsWith(`${folder}/`)).length;
+  return { directory, blobs: below(blobs), partials: below(partials), bytes: totalBytes(files) };
 }
 
 /**
- * Removes the least recently used files until at most `maxBytes` are left, except those that another run is writing. Returns how many files
- * and bytes were removed.
+ * Removes the least recently used files until at most `maxBytes` are left, except those that another run is writing. Returns what was
+ * removed.
  *
  * @throws what `StoreFiles.find` throws
  */
-export async function pruneStore(directory: string, maxBytes: number): Promise<PrunedStore> {
-  const files = await (await StoreFiles.find(directory)).list();
+export async function pruneStore(directory: string, maxBytes: number): Promise<StoreSize> {
+  const store = await StoreFiles.find(directory);
+  const files = await store.list();
   const leftovers = abandoned(files, Date.now());
   const others = files.filter((file) => !leftovers.includes(file));
   const removed = await removeUnused([...leftovers, ...victims(others, maxBytes)]);
-  return { directory, files: removed.length, bytes: totalBytes(removed) };
+  return sizeOf(store, removed);
 }

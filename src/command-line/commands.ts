@@ -246,7 +246,7 @@ const download = group('Download and cache', [
 ]);
 
 const output = group('Output', [
-  ['-q, --quiet', 'print only the destination; with verify and diff, nothing'],
+  ['-q, --quiet', 'print only the destination; with inspect, the digest; with verify and diff, nothing'],
   ['-v, --verbose', 'log requests, decisions and timings on standard error (also --debug)'],
   ['--json', 'print one JSON object at the end instead of lines'],
   [
@@ -288,14 +288,6 @@ export function optionNamed(name: string): Option | undefined {
 export const spellings = ({ short, long }: Option): string[] =>
   [short, long].filter((flag) => flag !== undefined);
 
-/** A flag in help and man page: choices and a default behind it, unless its text has them. */
-export function optionDescription({ description, defaultValue, argChoices, flags }: Option): string {
-  const choices =
-    argChoices === undefined || flags.includes(argChoices[0]!) ? '' : ` (${argChoices.join(', ')})`;
-  const value = typeof defaultValue === 'string' ? ` (default: ${defaultValue})` : '';
-  return `${description}${choices}${value}`;
-}
-
 const named = (...names: readonly string[]): Option[] =>
   names.map((name) => options.find(({ long }) => long === `--${name}`)!);
 
@@ -327,7 +319,7 @@ const table = {
     synopsis: 'inspect IMAGE',
     summary: 'describe an image: digest, platforms, command, layers, and what a pull of it would download',
     words: ['<image>'],
-    options: [...layered, ...report, ...other],
+    options: [...layered, ...output, ...other],
   },
   verify: {
     synopsis: 'verify IMAGE [-d DIR]',

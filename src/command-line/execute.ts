@@ -1,13 +1,14 @@
 import { existsSync } from 'node:fs';
 import { geteuid } from 'node:process';
 import type { Readable, Writable } from 'node:stream';
+import type { StoreSize } from '../blob/store.ts';
 import type { Difference } from '../comparison/differences.ts';
 import { DestinationError, DlrootfsError, ExitCode, UsageError, printable } from '../errors.ts';
 import type { Environment, PullRequest } from '../options.ts';
 import { type TerminalStream, terminalReport } from '../report/bars.ts';
 import { type LiveReport, type Report, fanOut, jsonLinesReport } from '../report/event.ts';
 import { formatBytes, plainReport } from '../report/progress.ts';
-import { messageReport, textReport } from '../report/text.ts';
+import { type Inspection, messageReport, textReport } from '../report/text.ts';
 import { runtimes } from '../runtime/config-files.ts';
 import { osPath } from '../sys/os-path.ts';
 import { version } from '../version.ts';
@@ -154,15 +155,24 @@ async function runCheckout({ values, words }: Invocation, context: CliContext): 
   stdout.write(`${branch}\n`);
 }
 
-/** `dlrootfs inspect IMAGE`, and a pull with `--dry-run`. */
+/** `dlrootfs inspect IMAGE`, with -q its digest alone, and a pull with `--dry-run`. */
 async function runInspect(invocation: Invocation, context: CliContext): Promise<void> {
   const { stdout } = context;
   const found = await reporting(invocation, context, false, ({ inspect }, request) =>
     inspect(request.image, request),
   );
   if (invocation.values.json === true) return printJson(found, context);
+  if (invocation.values.quiet === true) return void stdout.write(`${digestOf(found)}\n`);
   const { inspectionText } = await import('../report/text.ts');
   stdout.write(inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined));
+}
+
+/** @throws UsageError for an image without a manifest */
+function digestOf({ digest, reference }: Inspection): string {
+  if (digest !== undefined) return digest;
+  throw new UsageError(`${reference} has no digest: its registry or archive has no manifests`, {
+    hint: 'leave out -q, and see its Image ID',
+  });
 }
 
 /** `dlrootfs cat IMAGE PATH`. */
@@ -196,16 +206,18 @@ async function runComparison(invocation: Invocation, context: CliContext): Promi
   return differences.length > 0 ? ExitCode.different : undefined;
 }
 
-/** An error about a word that is not an image, with another hint if it is an existing directory. */
+/** An error about a word that is not an image, with another hint if it is an existing directory. Without an answer it may be an image too. */
 function aboutDirectory(error: unknown, { command, words }: Invocation): unknown {
-  const { usage, notFound, unauthorized, destination } = ExitCode;
-  const codes: readonly number[] = [usage, notFound, unauthorized, destination];
+  const { usage, notFound, unauthorized, destination, network } = ExitCode;
+  const codes: readonly number[] = [usage, notFound, unauthorized, destination, network];
   if (!(error instanceof DlrootfsError) || !codes.includes(error.exitCode)) return error;
   const directory = words.findLast((word) => existsSync(osPath(`${word}/.`)));
   if (directory === undefined) return error;
   const image = command === 'diff' ? words.find((word) => word !== directory) : undefined;
   const line = `dlrootfs verify ${printable(image ?? 'IMAGE')} -d ${printable(directory)}`;
-  return error.withHint(`${printable(directory)} is a directory: to compare it with an image write ${line}`);
+  const hint = `${printable(directory)} is a directory: to compare it with an image write ${line}`;
+  const before = error.exitCode === network && error.hint !== undefined ? `${error.hint}; or ` : '';
+  return error.withHint(`${before}${hint}`);
 }
 
 /** `dlrootfs tags REPOSITORY`: one per line, or one JSON array. */
@@ -234,12 +246,15 @@ async function runCache(invocation: Invocation, context: CliContext): Promise<vo
   const request = { cacheDirectory: cacheDirectory(values), cacheSize, environment, signal };
   if (what === 'size') {
     const size = await cache.size(request);
-    const text = `${size.blobs} files, ${size.partials} partial, ${formatBytes(size.bytes)}`;
-    printCache(size, text, values, context);
+    printCache(size, countsOf(size), values, context);
   } else {
     const removed = await cache.prune(request);
-    printCache(removed, `${removed.files} files removed, ${formatBytes(removed.bytes)}`, values, context);
+    printCache(removed, `removed ${countsOf(removed)}`, values, context);
   }
+}
+
+function countsOf({ blobs, partials, bytes }: StoreSize): string {
+  return `${blobs} ${blobs === 1 ? 'blob' : 'blobs'}, ${partials} partial, ${formatBytes(bytes)}`;
 }
 
 /** `dlrootfs cache add IMAGE`. */

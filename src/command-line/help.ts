@@ -1,6 +1,6 @@
 import { Command, Help, type Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
-import { type CommandDescription, commands, comparison, optionDescription, optionNamed } from './commands.ts';
+import { type CommandDescription, commands, comparison, optionNamed } from './commands.ts';
 import { suggestion } from './program.ts';
 import { type Paragraph, type Topic, topicNames, topics } from './topics.ts';
 
@@ -15,8 +15,22 @@ const MOST_PLACES = 2;
 const layout = Object.assign(new Help(), {
   helpWidth: HELP_COLUMNS,
   minWidthToWrap: NARROWEST_TEXT_COLUMNS,
+  optionTerm,
   optionDescription,
 });
+
+/** A flag in help and man page, with its value. A value that may be left out needs the equals sign: `--replace[=always]`. */
+export function optionTerm({ flags, optional }: Option): string {
+  return optional ? flags.replace(/ \[(\w+)\]$/, '[=$1]') : flags;
+}
+
+/** The text of a flag there: choices and a default behind it, unless its text has them. */
+export function optionDescription({ description, defaultValue, argChoices, flags }: Option): string {
+  const choices =
+    argChoices === undefined || flags.includes(argChoices[0]!) ? '' : ` (${argChoices.join(', ')})`;
+  const value = typeof defaultValue === 'string' ? ` (default: ${defaultValue})` : '';
+  return `${description}${choices}${value}`;
+}
 
 /** The commonest tasks and flags: with them `--help` fits a terminal of 80 × 24. */
 const EXAMPLES: readonly (readonly [line: string, meaning: string])[] = [
@@ -31,7 +45,7 @@ export const COMMON_FLAGS: readonly (readonly [flag: string, meaning: string])[]
   ['-d DIR', 'directory of the root file system (default: ./rootfs)'],
   ['-u USER[:PASSWORD]', 'credentials; logins of docker and podman work as they are'],
   ['-g', 'one git branch and one commit per layer'],
-  ['-o FILE', 'one file instead: FILE.tar, .tar.gz, .tar.zst, .ext4, .squashfs'],
+  ['-o FILE', 'one file instead: FILE.tar, .tar.gz, .tar.zst, .ext4, …'],
   ['--platform OS/ARCH', 'for another machine, as linux/arm64'],
   ['--for RUNTIME', 'write the configuration of runc, lxc, nspawn, … beside DIR'],
 ];
@@ -85,7 +99,7 @@ function flagText(option: Option): string {
   const more = topicsWith(long) ?? (option.short === undefined ? undefined : topicsWith(short));
   const takers = Object.keys(commands).filter((name) => commands[name]!.options.includes(option));
   return definitions([
-    [option.flags, optionDescription(option)],
+    [optionTerm(option), optionDescription(option)],
     ['With', takers.map((name) => (name === 'pull' ? 'dlrootfs IMAGE' : `dlrootfs ${name}`)).join(', ')],
     ['More', more ?? 'see dlrootfs --help --all'],
   ]);
@@ -117,7 +131,7 @@ function wholeHelp(): string {
     `Examples\n${definitions(EXAMPLES)}`,
     `Commands\n${definitions(entries)}`,
     optionHelp(commands['pull']!),
-    `Flags of verify\n${definitions(comparison.map(({ flags, description }) => [flags, description] as const))}`,
+    `Flags of verify\n${definitions(comparison.map((option) => [optionTerm(option), optionDescription(option)] as const))}`,
     topicList(),
     topicText(topics['exit-codes']!),
   ];

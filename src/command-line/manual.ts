@@ -1,6 +1,7 @@
 import type { Option } from 'commander';
 import { version } from '../version.ts';
-import { commands, optionDescription, options } from './commands.ts';
+import { commands, options } from './commands.ts';
+import { optionDescription, optionTerm } from './help.ts';
 import { type Paragraph, topics } from './topics.ts';
 
 /** Escapes text for roff: backslashes, hyphens, and control characters at the start of a line. */
@@ -53,7 +54,7 @@ function topicParagraph(paragraph: Paragraph, index: number): string {
 }
 
 function optionEntry(option: Option): string {
-  return tagged(`\\fB${roff(option.flags)}\\fR`, roff(optionDescription(option)));
+  return tagged(`\\fB${roff(optionTerm(option))}\\fR`, roff(optionDescription(option)));
 }
 
 const description = `Downloads an image from Docker Hub or any other registry and unpacks its layers, in order, into a directory:
@@ -82,10 +83,7 @@ const examples: readonly (readonly [text: string, line: string])[] = [
     'A private image, its password from a file:',
     'dlrootfs registry.example.com/app:2 -u ci --password-stdin < password',
   ],
-  [
-    'Exactly one image, by its digest:',
-    'dlrootfs inspect alpine --json | jq -r .digest\ndlrootfs alpine@sha256:DIGEST',
-  ],
+  ['Exactly one image, by its digest:', 'dlrootfs inspect -q alpine\ndlrootfs alpine@sha256:DIGEST'],
   ['Again, where there may be a newer image:', 'dlrootfs ubuntu --replace'],
   ['For another machine:', 'dlrootfs alpine --platform linux/arm64 -d alpine-arm64'],
   ['Through a proxy:', 'HTTPS_PROXY=http://proxy:3128 dlrootfs alpine'],

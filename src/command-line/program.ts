@@ -33,6 +33,8 @@ const MAY_BE_EMPTY: ReadonlySet<string> = new Set(['user', 'registry-token']);
  * @throws UsageError
  */
 export function parseArguments(argv: readonly string[]): Invocation {
+  const explained = flagToExplain(argv);
+  if (explained !== undefined) return { command: 'help', words: [explained], values: {}, given: new Set() };
   const { flags, words } = splitArguments(argv);
   const first = words[0];
   const isCommand = first !== undefined && first !== 'pull' && Object.hasOwn(commands, first);
@@ -49,6 +51,18 @@ export function parseArguments(argv: readonly string[]): Invocation {
   refuseWithoutEffect(invocation);
   return invocation;
 }
+
+/** The flag of `dlrootfs help FLAG`, which may have a value; but `help --all` and `help --help` are about all and about help. */
+function flagToExplain([word, flag = '', ...rest]: readonly string[]): string | undefined {
+  const [spelled = '', name] = /^--?([^-=][^=]*)/.exec(flag) ?? [];
+  const option = word === 'help' && name !== undefined ? optionNamed(name) : undefined;
+  const mayFollow = option?.required === true && !flag.includes('=') ? 1 : 0;
+  if (option === undefined || rest.length > mayFollow) return undefined;
+  return ['--all', '--help'].includes(option.long!) ? undefined : spelled;
+}
+
+/** Commands, apart from a pull, that take --quiet. */
+const WITHOUT_PULL: ReadonlySet<string> = new Set(['inspect', 'verify', 'diff']);
 
 /** @throws UsageError for a flag that the rest of the command line leaves without effect */
 function refuseWithoutEffect({ command, words, values, given }: Invocation): void {
@@ -69,11 +83,15 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
       'leave it out, or name an image in a registry',
     );
   if (command === 'tags') refuseTag(words[0]!, source);
-  if ((command === 'verify' || command === 'diff') && values.quiet === true && values.json === true)
+  if (WITHOUT_PULL.has(command) && values.quiet === true && values.json === true)
     throw useless('--quiet', 'with --json', 'leave one of them out');
   if (command !== 'pull') return;
   if (values.rootless !== undefined && values.for?.includes('runc') !== true)
-    throw useless('--rootless', 'without --for runc', 'add --for runc, or leave it out');
+    throw useless(
+      '--rootless',
+      'without --for runc',
+      'add --for runc, or leave it out: a pull needs no root (dlrootfs help rootless)',
+    );
   if (values.force === true && values.for === undefined)
     throw useless(
       '--force',

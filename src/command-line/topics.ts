@@ -49,7 +49,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['host[:port]/path[:tag]', 'another registry: a host contains a dot or a port, or is localhost'],
         [
           '…@sha256:DIGEST',
-          'exactly that manifest, to pin an image: dlrootfs inspect IMAGE prints it as Digest, and inspect IMAGE --json | jq -r .digest prints it alone. A tag beside it is ignored. Image ID is the digest of the config: no registry finds an image by it',
+          'exactly that manifest, to pin an image: dlrootfs inspect -q IMAGE prints the digest. A tag beside it is ignored. Image ID is the digest of the config: no registry finds an image by it',
         ],
       ],
       'The protocol is https. Plain http is used for loopback addresses, with --plain-http, and with --tls-verify=false where https fails. Version 2 of the registry protocol is tried first, then version 1.',
@@ -83,7 +83,7 @@ export const topics: Readonly<Record<string, Topic>> = {
       [
         [
           '--replace',
-          'DIR becomes exactly the image; any other file in it is removed, and without -g the branches of a pull with -g too. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was',
+          'DIR becomes exactly the image; any other file in it is removed, and a repository of -g too: without -g, a notice says how many branches it has. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was',
         ],
         ['--replace=always', 'the same, even if DIR is the image already'],
         ['--merge', 'the image is unpacked over the other one, and no file is removed'],
@@ -92,6 +92,31 @@ export const topics: Readonly<Record<string, Topic>> = {
       'With --replace nothing is done if the tag is the same image as before and DIR is unchanged: each file has the inode, type, mode, owner, size and times that it had after the pull. No content is read: the time of the last change (ctime) shows each write. A note of these is in the cache, where no container can change it. Without it, as after a pull without --replace, DIR is built again.',
       'Layers in the cache are not downloaded again: a refresh downloads only those that are new in the image. The original line "Downloading layers:" is printed all the same.',
       'Not replaced are /, mount points and what has one in it, home directories, directories of the system, and what holds the working directory or the cache.',
+    ],
+  },
+  rootless: {
+    title: 'ROOTLESS',
+    summary: 'pull, enter and delete as a plain user: --userns',
+    paragraphs: [
+      'A pull needs no root. Without --userns all files belong to the user. Other owners, setuid bits, capabilities and devices are not restored, and a notice counts them.',
+      [
+        ['dlrootfs alpine', 'pull into ./rootfs'],
+        ['unshare -r -R rootfs /bin/sh', 'enter: the user is root inside'],
+        ['dlrootfs verify alpine', 'compare; what such a pull cannot restore is not reported'],
+        ['rm -rf rootfs', 'delete; where a directory is read-only: unshare -r rm -rf rootfs'],
+      ],
+      'With --userns owners, setuid bits and capabilities are those of the image, in a user namespace. Only devices still need root. Every later command needs such a namespace too:',
+      [
+        ['dlrootfs alpine --userns', 'pull'],
+        ['unshare -r --map-auto -R rootfs /bin/sh', 'enter: each user of the image is there'],
+        ['dlrootfs verify alpine --userns', 'compare, owners included'],
+        [
+          'unshare -r --map-auto rm -rf rootfs',
+          'delete: the user may not remove what belongs to ids of the range',
+        ],
+      ],
+      '--userns needs newuidmap and newgidmap (Debian and Ubuntu: apt install uidmap), and a range of ids for the user in /etc/subuid and /etc/subgid. Most systems give each new user one. Root adds it with usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER; the ranges of two users must not overlap. unshare has --map-auto since util-linux 2.38.',
+      'An archive or a disk image (-o) has all owners and devices without --userns. With --for runc the configuration is for rootless runc, and with --userns it has the ids of the namespace.',
     ],
   },
   sources: {
@@ -114,7 +139,7 @@ export const topics: Readonly<Record<string, Topic>> = {
     paragraphs: [
       'Standard output has the lines of the original: Opening a session, Image ID, a line per layer, Rootfs of IMAGE in DIR. They are the same whether layers are downloaded or cached. DIR/json has the JSON of the image, as in the original; --no-json leaves it out. Progress, notices and errors go to standard error. An error is a line error: with the reason, then a line hint: with what to do.',
       [
-        ['-q', 'only the destination, as typed'],
+        ['-q', 'only the destination, as typed; with inspect, only the digest'],
         [
           '--json',
           'one object on one line at the end: digests, layers, sizes, seconds (docs/schema/summary.schema.json)',
@@ -231,7 +256,7 @@ export const topics: Readonly<Record<string, Topic>> = {
     paragraphs: [
       'With -g the rootfs is a git repository with one commit and one branch per layer. Branch layer<n>_<id> is based on layer<n-1>_… and adds the files of layer n; the last branch is checked out. So git diff layer0_… layer1_… shows the changes of layer 1.',
       'Git does not store owners, exact modes, times, extended attributes, hard links, devices and empty directories. They are in a record per layer, a ref under refs/dlrootfs. git checkout restores what git stores; dlrootfs checkout layer0 -d DIR restores the files of the image exactly as they were after layer 0, the base; layer3 is short for layer3_… too. Files that you added stay.',
-      'A second pull of the same image into the same DIR changes nothing; another tag of it continues after the last common layer. A pull with --replace and without -g removes the branches. No program, hook or filter of the image or of your git configuration is run.',
+      'A second pull of the same image into the same DIR changes nothing; another tag of it continues after the last common layer. A pull with --replace makes a new repository, and without -g none: branches and commits of yours are removed. No program, hook or filter of the image or of your git configuration is run.',
     ],
   },
   environment: {
@@ -298,7 +323,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['mounted', 'paths of the image at which something is mounted'],
       ],
       'diff --json prints images (two objects with reference, id and digest) and differences, whose kind is removed, added or changed.',
-      'cache --json prints directory, bytes (on disk), blobs and partials; with prune, files and bytes that were removed. tags --json prints an array of strings.',
+      'cache --json prints directory, bytes (on disk), blobs and partials; with prune, those that were removed. tags --json prints an array of strings.',
       'With --progress json each line on standard error is an object with a type:',
       [
         ['session', 'a session starts: name'],

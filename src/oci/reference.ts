@@ -143,7 +143,7 @@ function parseDigest(digest: string, text: string): Digest {
     throw invalid(
       text,
       `bad digest "${printable(digest, 160)}": ${fault}`,
-      'write IMAGE@sha256: and 64 hex digits; dlrootfs inspect IMAGE prints the digest',
+      'write IMAGE@sha256: and 64 hex digits; dlrootfs inspect -q IMAGE prints the digest',
     );
   }
   return Digest.parse(digest);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { FlagValues } from '../../src/command-line/commands.ts';
+import { type FlagValues, options, spellings } from '../../src/command-line/commands.ts';
 import { parseArguments, splitArguments } from '../../src/command-line/program.ts';
 import { DlrootfsError, UsageError } from '../../src/errors.ts';
 
@@ -76,6 +76,28 @@ test('flags: -h, --help, -V and --version work anywhere', () => {
   }
 });
 
+test('flags: help explains each flag, with a value or without; --help and --all are those of help', () => {
+  const flags = options.filter(({ long }) => long !== '--all' && long !== '--help');
+  assert.ok(flags.length > 30);
+  for (const option of flags) {
+    for (const spelled of spellings(option))
+      for (const typed of [[spelled], [`${spelled}=x`], ...(option.required ? [[spelled, 'x']] : [])]) {
+        const { command, words } = parseArguments(['help', ...typed]);
+        assert.deepEqual([command, words], ['help', [spelled]], typed.join(' '));
+      }
+  }
+  assert.deepEqual(parseArguments(['help', '--creds']).words, ['--creds']);
+  assert.deepEqual(parseArguments(['help', '-dest']).words, ['-dest']);
+  assert.equal(parseArguments(['help', '--all']).values.all, true);
+  assert.deepEqual(parseArguments(['help', '-h']).words, ['help']);
+  for (const argv of [
+    ['help', '-o', 'x', 'y'],
+    ['help', '-g', 'x'],
+    ['help', '--x'],
+  ])
+    assert.throws(() => parseArguments(argv), UsageError, argv.join(' '));
+});
+
 test('flags: -- ends the flags', () => {
   assert.deepEqual(splitArguments(['--', '-d', 'x']), { flags: [], words: ['-d', 'x'] });
 });
@@ -111,6 +133,7 @@ const useless: readonly (readonly [argv: string, message: string])[] = [
   ['ubuntu --dry-run --path etc', `--path ${without} with --dry-run`],
   ['ubuntu --dry-run --exclude etc', `--exclude ${without} with --dry-run`],
   ['verify ubuntu -q --json', `--quiet ${without} with --json`],
+  ['inspect ubuntu -q --json', `--quiet ${without} with --json`],
   ['diff ubuntu debian -q --json', `--quiet ${without} with --json`],
   ['verify oci:x --tls-verify', `--tls-verify ${without} on an image of this machine`],
   ['cache size --cache-size 1G', `--cache-size ${without} on the size of the cache`],
@@ -133,6 +156,7 @@ test('flags: what has an effect is not refused', () => {
     'ubuntu --no-cache --cache-dir x',
     'oci:dir --platform linux/arm64 --no-cache',
     'help --all',
+    'inspect ubuntu -q',
   ])
     parseArguments(line.split(' '));
 });

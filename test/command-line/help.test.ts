@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { test } from 'node:test';
-import { commands, optionNamed } from '../../src/command-line/commands.ts';
-import { COMMON_FLAGS, helpText } from '../../src/command-line/help.ts';
+import { commands, optionNamed, options, spellings } from '../../src/command-line/commands.ts';
+import { COMMON_FLAGS, helpText, optionTerm } from '../../src/command-line/help.ts';
 import { manualPage } from '../../src/command-line/manual.ts';
 import { topics } from '../../src/command-line/topics.ts';
 import { ExitCode, UsageError } from '../../src/errors.ts';
@@ -57,7 +57,7 @@ test('help: a flag is a word too: what it does, with which commands, and where t
   for (const word of ['replace', '--replace'])
     assert.match(
       flat(word),
-      /^ --replace \[always\] make DIR exactly .* With dlrootfs IMAGE More see dlrootfs help refresh or dlrootfs help git $/,
+      /^ --replace\[=always\] make DIR exactly .* With dlrootfs IMAGE More see dlrootfs help refresh or dlrootfs help git $/,
     );
   assert.match(
     flat('u'),
@@ -85,7 +85,10 @@ test('help: --help --all names every command, topic, flag and exit code', () => 
   const text = helpText(undefined, true);
   for (const word of words.filter((name) => name !== 'pull'))
     assert.match(text, new RegExp(`^  dlrootfs (?:help )?${word}\\b`, 'm'));
-  for (const { flags } of commands['pull']!.options) assert.ok(text.includes(`\n  ${flags} `), flags);
+  for (const option of commands['pull']!.options) {
+    const term = optionTerm(option);
+    assert.ok(text.includes(`\n  ${term} `), term);
+  }
   for (const code of Object.values(ExitCode)) assert.match(text, new RegExp(`^  ${code} {2,}\\w`, 'm'));
   assert.equal(helpText('pull'), text);
 });
@@ -98,7 +101,7 @@ test('the man page has every flag and what the topics say', { skip: missing('man
     // eslint-disable-next-line no-control-regex
     .replaceAll(/.\u0008/g, '')
     .replaceAll(/\s+/g, ' ');
-  const flags = Object.values(commands).flatMap(({ options }) => options.map((option) => option.flags));
+  const flags = options.map((option) => optionTerm(option));
   for (const text of [...flags, ...terms]) assert.ok(shown.includes(text), text);
   for (const { title } of Object.values(topics)) assert.ok(shown.includes(title), title);
 });
@@ -111,8 +114,27 @@ test('mandoc and man-db find nothing wrong with the man page', { skip: missing('
   assert.match(shown.stdout, /turn a container image/);
 });
 
+test('help: a value that may be left out is shown as it is written, behind an equals sign', () => {
+  const text = helpText(undefined, true);
+  for (const term of ['--replace[=always] ', '--tls-verify[=bool] ']) {
+    assert.ok(text.includes(`\n  ${term}`), term);
+    assert.ok(page.includes(`\\fB${term.trim().replaceAll('-', '\\-')}\\fR`), term);
+  }
+  assert.doesNotMatch(text, /^ {2}-\S+(?:, \S+)? \[/m);
+});
+
+test('help: each flag of --help --all has a text of its own', () => {
+  for (const option of options)
+    for (const spelled of spellings(option))
+      assert.match(
+        helpText(spelled),
+        new RegExp(`^ +${optionTerm(option).replaceAll(/[[\]|]/g, '\\$&')}\\s`),
+        spelled,
+      );
+});
+
 test('--help --all has every flag of every command', () => {
   const text = helpText(undefined, true);
-  for (const { options } of Object.values(commands))
-    for (const { long } of options) assert.ok(text.includes(long!), long);
+  for (const command of Object.values(commands))
+    for (const { long } of command.options) assert.ok(text.includes(long!), long);
 });

@@ -226,6 +226,12 @@ test('v1: a tar, tags, inspect, and --registry-version', async () => {
     assert.equal((await run(['tags', `${registry.host}/team/app`])).stdout, '1.0\nlatest\n');
     const inspected = await run(['inspect', reference]);
     assert.equal(inspected.exitCode, 0, inspected.stderr);
+    const digest = await run(['inspect', '-q', reference]);
+    assert.deepEqual([digest.exitCode, digest.stdout], [2, '']);
+    assert.match(
+      digest.stderr,
+      /^error: \S+ has no digest: its registry or archive has no manifests\nhint: leave out -q, /m,
+    );
     const forced = await pull('team/app', '--registry-version', '2');
     assert.equal(forced.exitCode, 5);
     assert.match(forced.stderr, /does not speak version 2 of the registry protocol/);

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Inspection, inspectionText } from '../../src/report/text.ts';
+import { file, tar } from '../support/archive.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { runProgram, Scratch } from '../support/program.ts';
 
 const mediaType = 'application/vnd.oci.image.layer.v1.tar+gzip';
 const facts: Inspection = {
@@ -44,4 +47,24 @@ test('inspection: a digest that does not fit beside its name has a line of its o
   const lines = (columns: number) => inspectionText({ ...facts, digest }, columns).split('\n');
   assert.ok(lines(84).includes(`Digest:      ${digest}`));
   assert.deepEqual(lines(80).slice(lines(80).indexOf('Digest:')).slice(0, 2), ['Digest:', `  ${digest}`]);
+});
+
+test('inspect -q prints the digest alone: of the image for this platform, by which it can be pulled', async () => {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  const layers = [{ tar: tar(file('x', 'x')) }];
+  const { images } = registry.pushIndex('lib/img', '1', [
+    { layers, platform: { os: 'linux', architecture: 'amd64' } },
+    { layers, platform: { os: 'linux', architecture: 'arm64' } },
+  ]);
+  const run = (...argv: readonly string[]) => runProgram([...argv, '--no-cache'], { cwd: scratch.path });
+  const reference = registry.reference('lib/img', '1');
+  for (const [index, architecture] of ['amd64', 'arm64'].entries()) {
+    const platform = ['--platform', `linux/${architecture}`];
+    const inspected = await run('inspect', '-q', reference, ...platform);
+    const { digest } = images[index]!;
+    assert.deepEqual(inspected, { exitCode: 0, stdout: `${digest}\n`, stderr: '' });
+    const pulled = await run(registry.reference('lib/img', digest), '-q', '-d', architecture, ...platform);
+    assert.deepEqual([pulled.exitCode, pulled.stdout], [0, `${architecture}\n`], pulled.stderr);
+  }
 });
