@@ -98,7 +98,8 @@ async function openStreamed(
 
 /** A layer as trees read it. */
 function treeLayer(layer: PulledLayer): ImageLayer {
-  return { name: `layer ${shortID(layer.layer.id)}`, open: () => layer.tar() };
+  const name = `layer ${shortID(layer.layer.id)}`;
+  return { name, open: () => layer.tar(), reopen: () => layer.tarAgain() };
 }
 
 function summariesOf(layers: readonly PulledLayer[], { layerEntries }: ImageTree): LayerSummary[] {

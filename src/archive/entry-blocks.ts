@@ -6,7 +6,7 @@ import { type BytePath, type EntryType, noBytes, type SparseExtent } from '../ta
 import { BLOCK_SIZE } from '../tar/header.ts';
 import { sparseMapBlocks } from './sparse-map.ts';
 
-const FIELD = { checksum: 148, checksumEnd: 156, linkName: 157, prefix: 345 } as const;
+const FIELD = { checksum: 148, linkName: 157, prefix: 345 } as const;
 const LONGEST = { name: 100, linkName: 100, prefix: 155 } as const;
 /** The largest numbers of seven and eleven octal digits. */
 const LARGEST = { id: 0o7777777, long: 0o77777777777 } as const;
@@ -123,21 +123,27 @@ function paxBlocks(records: readonly Buffer[]): Buffer {
   return Buffer.concat([header, body, Buffer.alloc(paddingOf(body.length))]);
 }
 
-/** tar's Header writes the numbers and the type. Its UTF-8 strings cannot hold names, so this writes names and checksum. */
+/**
+ * tar's Header writes the numbers, the type and their checksum. Its UTF-8 strings cannot hold names, so this writes names, and adds their
+ * bytes to the checksum.
+ */
 function ustarBlock(
   numbers: ConstructorParameters<typeof Header>[0],
   path: SplitPath,
   linkPath: string,
 ): Buffer {
   const block = Buffer.alloc(BLOCK_SIZE);
-  new Header(numbers).encode(block);
-  block.write(path.name, 0, LONGEST.name, 'latin1');
-  block.write(linkPath, FIELD.linkName, LONGEST.linkName, 'latin1');
-  block.write(path.prefix, FIELD.prefix, LONGEST.prefix, 'latin1');
-  block.fill(' ', FIELD.checksum, FIELD.checksumEnd);
-  let sum = 0;
-  for (const byte of block) sum += byte;
-  block.write(`${sum.toString(8).padStart(6, '0')}\0`, FIELD.checksum, 'latin1');
+  const header = new Header(numbers);
+  header.encode(block);
+  let sum = header.cksum!;
+  const write = (text: string, offset: number, most: number): void => {
+    const length = block.write(text, offset, most, 'latin1');
+    for (let at = offset; at < offset + length; at += 1) sum += block[at]!;
+  };
+  write(path.name, 0, LONGEST.name);
+  write(linkPath, FIELD.linkName, LONGEST.linkName);
+  write(path.prefix, FIELD.prefix, LONGEST.prefix);
+  block.write(`${sum.toString(8).padStart(6, '0')}\0 `, FIELD.checksum, 'latin1');
   return block;
 }
 

@@ -119,17 +119,36 @@ export class PulledLayer {
       this.#diffID = `${algorithm}:${digest}` as DiffID;
       if (expected !== undefined && this.#diffID !== expected) throw this.#wrongTar(expected);
     } catch (error) {
-      if (!(error instanceof MalformedDataError)) throw error;
-      this.#blob.leave();
-      const failure = await this.#blob.verdict();
-      if (failure !== undefined) throw failure;
-      throw new IntegrityError(`${name}: its compressed data ${error.message}`, {
-        code: 'MALFORMED_LAYER',
-        cause: error,
-      });
+      throw await this.#explainMalformed(error);
     } finally {
       this.#blob.leave();
     }
+  }
+
+  /** The tar once more, after `tar` has ended: the blob's file is the same, so no digest is computed. */
+  async *tarAgain(): AsyncGenerator<Uint8Array, void, undefined> {
+    const { signal } = this.#options;
+    try {
+      const { compression, reader } = await recognise(this.#blob.reader());
+      for await (const chunk of decode(compression, reader, nativeDecoders(), true)) {
+        signal.throwIfAborted();
+        yield chunk;
+      }
+    } catch (error) {
+      throw await this.#explainMalformed(error);
+    } finally {
+      this.#blob.leave();
+    }
+  }
+
+  /** Compressed data is malformed because the blob is corrupt, or it was made so. */
+  async #explainMalformed(error: unknown): Promise<unknown> {
+    if (!(error instanceof MalformedDataError)) return error;
+    this.#blob.leave();
+    const message = `${this.#options.name}: its compressed data ${error.message}`;
+    return (
+      (await this.#blob.verdict()) ?? new IntegrityError(message, { code: 'MALFORMED_LAYER', cause: error })
+    );
   }
 
   /**

@@ -9,8 +9,10 @@ import { Column, type Spool } from './memory-tables.ts';
 export interface ImageLayer {
   /** Its name in messages: `layer 0123456789ab`. */
   readonly name: string;
-  /** The layer's tar, verified to its last byte; opened again when contents are read. Each chunk is valid until the next is asked for. */
+  /** The layer's tar. Its end shows that it is verified. Each chunk is valid until the next is asked for. */
   open(): AsyncIterable<Uint8Array>;
+  /** The same tar once more, after it was verified. */
+  reopen(): AsyncIterable<Uint8Array>;
 }
 
 /** A file that is being read. */
@@ -155,7 +157,7 @@ class Cursor {
 
   constructor(layer: ImageLayer) {
     this.#name = layer.name;
-    this.#chunks = layer.open()[Symbol.asyncIterator]();
+    this.#chunks = layer.reopen()[Symbol.asyncIterator]();
     this.reader = new AsyncTarReader(this.#chunks, layer.name);
   }
 

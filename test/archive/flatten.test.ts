@@ -294,25 +294,24 @@ describe('flatten refuses', () => {
     const [first, second] = layersOf([tar(file('a', '1')), tar(file('b', '2'))]);
     const wrong = new IntegrityError('layer 1: its digest is another one');
     const output = new Collector();
-    const failing = {
-      name: 'layer 1',
-      async *open() {
-        yield* second!.open();
-        throw wrong;
-      },
-    };
+    async function* open() {
+      yield* second!.open();
+      throw wrong;
+    }
+    const failing = { name: 'layer 1', open, reopen: open };
     await assert.rejects(flatten([first!, failing], output, { compression: 'gzip' }), wrong);
     assert.equal(output.bytes.length, 0);
   });
 
   it('a layer that is another one when it is read again', async () => {
     for (const second of [tar(file('a', 'longer than before')), tar()]) {
-      let opened = 0;
       const layer = {
         name: 'layer 0',
         async *open() {
-          opened += 1;
-          yield opened === 1 ? tar(file('a', 'text')) : second;
+          yield tar(file('a', 'text'));
+        },
+        async *reopen() {
+          yield second;
         },
       };
       await assert.rejects(
@@ -353,17 +352,15 @@ describe('flatten refuses', () => {
   it('to leave a layer open', async () => {
     let open = 0;
     const archive = tar(file('b', 'x'.repeat(10_000)), file('a', 'y'), file('c', 'z'.repeat(10_000)));
-    const layer = {
-      name: 'layer 0',
-      async *open() {
-        open += 1;
-        try {
-          for (let at = 0; at < archive.length; at += 512) yield archive.subarray(at, at + 512);
-        } finally {
-          open -= 1;
-        }
-      },
-    };
+    async function* opened() {
+      open += 1;
+      try {
+        for (let at = 0; at < archive.length; at += 512) yield archive.subarray(at, at + 512);
+      } finally {
+        open -= 1;
+      }
+    }
+    const layer = { name: 'layer 0', open: opened, reopen: opened };
     await flatten([layer], new Collector());
     assert.equal(open, 0);
     const broken = new Writable({ write: (_chunk, _encoding, done) => done(new Error('broken')) });

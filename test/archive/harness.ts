@@ -30,16 +30,16 @@ export const spool = {
 
 /** Layers whose chunks are valid only until the next one is asked for. */
 export function layersOf(archives: readonly Uint8Array[], chunkSize = 1000): ImageLayer[] {
-  return archives.map((archive, index) => ({
-    name: `layer ${index}`,
-    async *open() {
+  return archives.map((archive, index) => {
+    async function* chunks() {
       for (let at = 0; at < archive.length; at += chunkSize) {
         const chunk = Uint8Array.from(archive.subarray(at, at + chunkSize));
         yield chunk;
         chunk.fill(0xaa);
       }
-    },
-  }));
+    }
+    return { name: `layer ${index}`, open: chunks, reopen: chunks };
+  });
 }
 
 /** Keeps all that is written to it. */

@@ -252,6 +252,9 @@ for (const [name, cached] of [
       const chunks: Buffer[] = [];
       for await (const chunk of pulled.tar()) chunks.push(Buffer.from(chunk));
       got.push(Buffer.concat(chunks));
+      const again: Buffer[] = [];
+      for await (const chunk of pulled.tarAgain()) again.push(Buffer.from(chunk));
+      assert.deepEqual(Buffer.concat(again), got.at(-1));
       assert.equal(pulled.tarSize, got.at(-1)!.length);
       assert.equal(pulled.blobSize, pulled.layer.size);
     }
