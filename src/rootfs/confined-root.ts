@@ -1,9 +1,9 @@
-import { fstatSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { IntegrityError } from '../errors.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { SyscallError, hasErrno } from '../sys/os-error.ts';
 import { systemCalls } from '../sys/system-calls.ts';
+import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
 import { bytePath } from '../tar/entry.ts';
 import { Directories } from './directories.ts';
 import { type ByteName, type Directory, type FileStat, type DiskFilesystem, granted } from './filesystem.ts';
@@ -59,21 +59,11 @@ export class ConfinedRoot implements Disposable {
     });
   }
 
-  /** The text of a regular file (UTF-8, its first `maxBytes`); undefined when there is none or it may not be read. */
-  readText(path: string, maxBytes = 1 << 20): string | undefined {
+  /** The text of a regular file, in UTF-8; undefined when there is none, it may not be read, or has more than 4 MiB (as in an ImageTree). */
+  readText(path: string): string | undefined {
     return this.#at(path, (parent, name) => {
-      const file = this.#filesystem.openFile(parent, name);
-      if (file < 0) return undefined;
-      try {
-        const bytes = Buffer.allocUnsafe(Math.min(maxBytes, fstatSync(file).size));
-        let length = 0;
-        for (let count = -1; count !== 0 && length < bytes.length; length += count) {
-          count = readSync(file, bytes, length, bytes.length - length, length);
-        }
-        return bytes.toString('utf8', 0, length);
-      } finally {
-        this.#filesystem.closeFile(file);
-      }
+      const bytes = this.#filesystem.readFile(parent, name, LARGEST_ACCOUNT_FILE);
+      return typeof bytes === 'number' ? undefined : Buffer.from(bytes).toString();
     });
   }
 

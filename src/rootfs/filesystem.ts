@@ -1,6 +1,10 @@
+import { fstatSync, readSync } from 'node:fs';
+import { constants } from 'node:os';
 import type { BytePath, Entry, EntryType } from '../tar/entry.ts';
 import { DestinationError, IntegrityError, printable } from '../errors.ts';
 import { SyscallError, osError } from '../sys/os-error.ts';
+
+const { EFBIG, EINVAL } = constants.errno;
 
 /** One name in a directory: any bytes but `/` and NUL, one character a byte, never `..`; `.`, for metadata only, is the directory itself. */
 export type ByteName = string;
@@ -128,6 +132,27 @@ const compressing = new Set([0x9123_683e, 0x2fc1_2fc1]);
 /** Whether a file may take less space than its size on this type of file system. */
 export function compresses(type: number): boolean {
   return compressing.has(type);
+}
+
+/** `Filesystem.readFile` for a file system of the kernel. No driver sees an open(2) of its device. */
+export function readRegularFile(
+  filesystem: DiskFilesystem,
+  parent: Directory,
+  name: ByteName,
+  most: number,
+): Uint8Array | number {
+  const file = filesystem.openFile(parent, name);
+  if (file < 0) return file;
+  try {
+    const { size } = fstatSync(file);
+    if (size > most) return -EFBIG;
+    const bytes = Buffer.alloc(size);
+    return bytes.subarray(0, readSync(file, bytes, 0, size, 0));
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).errno ?? -EINVAL;
+  } finally {
+    filesystem.closeFile(file);
+  }
 }
 
 /**

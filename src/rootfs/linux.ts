@@ -1,10 +1,17 @@
 import { constants } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
-import { readAll } from './portable.ts';
 import { CallMemory } from './call-memory.ts';
 import type { OpenFiles } from './file-jobs.ts';
-import type { ByteName, Directory, FileStat, DiskFilesystem, Node, Special } from './filesystem.ts';
+import {
+  type ByteName,
+  type Directory,
+  type FileStat,
+  type DiskFilesystem,
+  type Node,
+  readRegularFile,
+  type Special,
+} from './filesystem.ts';
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
@@ -22,13 +29,12 @@ import {
 } from '../sys/system-calls.ts';
 
 const { EAGAIN, EINTR, EINVAL, EIO, ENAMETOOLONG, ENOSYS, ENOTSUP, EPERM } = osConstants.errno;
-const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
+const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
 /** For a descriptor that only refers to a file. */
 const OPEN_PATH = O_PATH | O_NOFOLLOW | O_CLOEXEC;
 const OPEN_NEW = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
 const OPEN_LIST = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-const OPEN_READ = O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
 
 /** In bytes: of a value, and of all names together (xattr(7)). */
 const MAX_XATTR_BYTES = 64 * 1024;
@@ -115,12 +121,7 @@ export class LinuxFilesystem implements DiskFilesystem {
   }
 
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number {
-    const file = this.#open(parent.handle, name, OPEN_READ);
-    if (file < 0) return file;
-    const bytes = readAll(file, most);
-    // Not by Node, which warns about a descriptor that it has not opened.
-    this.#calls.close(file);
-    return bytes;
+    return readRegularFile(this, parent, name, most);
   }
 
   openFile(parent: Directory, name: ByteName): number {

@@ -9,9 +9,10 @@ import {
   type FileStat,
   type DiskFilesystem,
   type Node,
+  readRegularFile,
 } from './filesystem.ts';
 
-const { EFBIG, EINVAL, ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
+const { EINVAL, ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = fs.constants;
 /** Linux: a descriptor that only refers to a directory, which needs no permission to read. */
 const O_PATH = platform() === 'linux' ? 0o10_000_000 : 0;
@@ -84,11 +85,7 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number {
-    const file = attempt(() => fs.openSync(this.#path(parent, name), OPEN_READ));
-    if (file < 0) return file;
-    const bytes = readAll(file, most);
-    fs.closeSync(file);
-    return bytes;
+    return readRegularFile(this, parent, name, most);
   }
 
   openFile(parent: Directory, name: ByteName): number {
@@ -272,19 +269,6 @@ function fileStat(stat: fs.BigIntStats): FileStat {
     deviceMinor: Number((stat.rdev & 0xffn) | ((stat.rdev >> 12n) & 0xffff_ff00n)),
     identity: `${stat.dev}:${stat.ino}`,
   };
-}
-
-/** All bytes of an open regular file; see `Filesystem.readFile`. */
-export function readAll(file: number, most: number): Uint8Array | number {
-  try {
-    const stat = fs.fstatSync(file);
-    if (!stat.isFile()) return -EINVAL;
-    if (stat.size > most) return -EFBIG;
-    const bytes = Buffer.alloc(stat.size);
-    return bytes.subarray(0, fs.readSync(file, bytes, 0, bytes.length, 0));
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).errno ?? -EINVAL;
-  }
 }
 
 function floorDivide(nanoseconds: bigint): bigint {

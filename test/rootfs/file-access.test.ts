@@ -10,7 +10,7 @@ import { PortableFilesystem } from '../../src/rootfs/portable.ts';
 import { missing } from '../support/debian.ts';
 import { Scratch } from '../support/program.ts';
 
-const { EINVAL, ENOENT, ENOSYS, ENOTSUP, EPERM } = constants.errno;
+const { EFBIG, EINVAL, ENOENT, ENOSYS, ENOTSUP, EPERM } = constants.errno;
 
 const backends: [name: string, open: (path: string) => DiskFilesystem | number][] = [
   ['libc', (path) => LinuxFilesystem.open(systemCalls()!, Buffer.from(path))],
@@ -34,6 +34,21 @@ for (const [backend, open] of backends) {
       [-EINVAL, -EINVAL, -EINVAL],
     );
     assert.equal(filesystem.openFile(filesystem.root, 'missing'), -ENOENT);
+    filesystem.close();
+  });
+
+  test(`${backend}: readFile opens no device`, { skip: missing('root') }, () => {
+    using scratch = new Scratch();
+    // No driver has this number: to open it is ENXIO.
+    execFileSync('mknod', [scratch.join('device'), 'c', '240', '99']);
+    writeFileSync(scratch.join('file'), 'content');
+    const filesystem = open(scratch.path);
+    assert.ok(typeof filesystem !== 'number');
+    const { root } = filesystem;
+    assert.equal(filesystem.readFile(root, 'device', 10), -EINVAL);
+    assert.equal(String(filesystem.readFile(root, 'file', 10)), 'content');
+    assert.equal(filesystem.readFile(root, 'file', 6), -EFBIG);
+    assert.equal(filesystem.readFile(root, 'missing', 10), -ENOENT);
     filesystem.close();
   });
 
