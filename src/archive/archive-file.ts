@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { constants, type Stats } from 'node:fs';
-import { open, readdir, readlink, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open, readlink, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { geteuid } from 'node:process';
 import { type Duplex, Readable, Writable } from 'node:stream';
@@ -9,8 +9,9 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import { callbackify } from 'node:util';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
 import { osPath, pathText, trustedPath } from '../sys/os-path.ts';
-import { osErrorOf, reasonOf } from '../sys/os-error.ts';
+import { hasCode, osErrorOf, reasonOf, unlessCode } from '../sys/os-error.ts';
 import { lockFile } from '../sys/system-calls.ts';
+import { hiddenBeside, hiddenName } from '../sys/temp-file.ts';
 
 /** How long to wait before a FIFO or device that is not ready is tried again. */
 const POLL_MILLISECONDS = 20;
@@ -54,7 +55,7 @@ export class ArchiveFile {
   static async create(name: string, signal?: AbortSignal): Promise<ArchiveFile> {
     try {
       const trusted = await trustedPath(name);
-      const existing = await statOf(name);
+      const existing = await stat(osPath(name)).catch(unlessCode('ENOENT'));
       if (existing?.isDirectory() === true) throw isDirectory(name);
       if (existing && !existing.isFile()) {
         const handle = await openReady(name, signal);
@@ -105,8 +106,8 @@ interface Partial {
 async function createPartial(place: string, mode: number): Promise<Partial> {
   await removeAbandoned(place);
   for (;;) {
-    const random = randomBytes(6).toString('hex');
-    const partial = path.join(path.dirname(place), `.${path.basename(place)}.${random}.part`);
+    const name = `${hiddenName(place)}.${randomBytes(6).toString('hex')}.part`;
+    const partial = path.join(path.dirname(place), name);
     const file = await open(osPath(partial), 'wx', mode);
     // A user who may not read the file cannot lock it, and no other run of that user can remove it.
     const lock = await open(osPath(partial), constants.O_RDONLY | constants.O_NOFOLLOW).catch(
@@ -123,12 +124,7 @@ async function createPartial(place: string, mode: number): Promise<Partial> {
 }
 
 async function removeAbandoned(place: string): Promise<void> {
-  const directory = path.dirname(place);
-  const names = await readdir(osPath(directory), { encoding: 'buffer' }).catch(() => []);
-  const prefix = `.${path.basename(place)}.`;
-  for (const name of names.map((bytes) => pathText(bytes))) {
-    if (!name.startsWith(prefix) || !/^[0-9a-f]{12}\.part$/.test(name.slice(prefix.length))) continue;
-    const abandoned = path.join(directory, name);
+  for (const [abandoned] of await hiddenBeside(place, /^\.[0-9a-f]{12}\.part$/)) {
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
     const handle = await open(osPath(abandoned), flags).catch(() => undefined);
     if (handle === undefined) continue;
@@ -216,13 +212,6 @@ function isDirectory(name: string): DestinationError {
   });
 }
 
-async function statOf(name: string): Promise<Stats | undefined> {
-  return await stat(osPath(name)).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw error;
-    return undefined;
-  });
-}
-
 /**
  * The real path of an existing file. It is opened for writing first, so that the kernel decides whether this user may write to it.
  */
@@ -245,7 +234,7 @@ async function openReady(name: string, signal?: AbortSignal): Promise<FileHandle
     try {
       return await open(osPath(name), constants.O_WRONLY | constants.O_NONBLOCK);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENXIO') throw error;
+      if (!hasCode(error, 'ENXIO')) throw error;
       await sleep(POLL_MILLISECONDS, undefined, { signal });
     }
   }
@@ -275,7 +264,7 @@ class PatientOutput extends Writable {
         written += (await this.#handle.write(chunk, written)).bytesWritten;
         tries = 0;
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+        if (!hasCode(error, 'EAGAIN')) throw error;
         tries += 1;
         await (tries > EAGER_TRIES ? sleep(POLL_MILLISECONDS) : nextTurn());
       }

@@ -1,16 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { lstat, mkdir, readdir, rename, rmdir, unlink } from 'node:fs/promises';
+import { lstat, mkdir, rename, rmdir, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { geteuid, kill, pid } from 'node:process';
 import { printable } from '../errors.ts';
 import { hasCode } from '../sys/os-error.ts';
-import { osPath, pathText } from '../sys/os-path.ts';
+import { osPath } from '../sys/os-path.ts';
+import { hiddenBeside, hiddenName } from '../sys/temp-file.ts';
 import { mountWithin, readMounts } from './location.ts';
 import { Rootfs } from './rootfs.ts';
 
-/** Bytes of DIR's name that fit into the stage's: the rest of it needs up to 45 of 255. */
-const LONGEST_NAME = 200;
 const deniedCodes = new Set(['EACCES', 'EPERM', 'EROFS']);
 
 /**
@@ -20,10 +19,8 @@ const deniedCodes = new Set(['EACCES', 'EPERM', 'EROFS']);
  * @throws the system's other errors
  */
 export async function makeStage(target: string): Promise<string | { readonly denied: string }> {
-  const stage = path.join(
-    path.dirname(target),
-    `${prefixOf(target)}${pid}-${randomBytes(6).toString('hex')}`,
-  );
+  const name = `${hiddenName(target)}.dlrootfs-${pid}-${randomBytes(6).toString('hex')}`;
+  const stage = path.join(path.dirname(target), name);
   try {
     await mkdir(osPath(stage), 0o700);
     return stage;
@@ -91,17 +88,12 @@ export async function isRestored(target: string): Promise<boolean> {
  * a lock): this user's, and for root also others' where nobody else can have put them there.
  */
 async function staleStages(target: string): Promise<string[]> {
-  const above = path.dirname(target);
-  const prefix = prefixOf(target);
-  const names = await readdir(osPath(above), { encoding: 'buffer' }).catch(() => []);
   const stages: string[] = [];
-  for (const name of names.map((bytes) => pathText(bytes))) {
-    if (!name.startsWith(prefix)) continue;
-    const owner = /^(\d+)-[0-9a-f]{12}(?:-old\d*)?$/.exec(name.slice(prefix.length))?.[1];
-    if (owner === undefined || isAlive(Number(owner))) continue;
-    const stage = path.join(above, name);
+  const pattern = /^\.dlrootfs-(\d+)-[0-9a-f]{12}(?:-old\d*)?$/;
+  for (const [stage, [, owner]] of await hiddenBeside(target, pattern)) {
+    if (isAlive(Number(owner))) continue;
     const stat = await lstat(osPath(stage)).catch(() => undefined);
-    if (stat?.isDirectory() && (await isOurs(stat, above))) stages.push(stage);
+    if (stat?.isDirectory() && (await isOurs(stat, path.dirname(target)))) stages.push(stage);
   }
   return stages;
 }
@@ -111,12 +103,6 @@ async function isOurs({ uid }: Stats, above: string): Promise<boolean> {
   if (uid === geteuid!()) return true;
   const { uid: owner, mode } = await lstat(osPath(above));
   return geteuid!() === 0 && (owner === 0 || owner === uid) && (mode & 0o022) === 0;
-}
-
-function prefixOf(target: string): string {
-  const characters = Array.from(path.basename(target));
-  while (Buffer.byteLength(characters.join('')) > LONGEST_NAME) characters.pop();
-  return `.${characters.join('')}.dlrootfs-`;
 }
 
 function isAlive(process: number): boolean {

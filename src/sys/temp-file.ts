@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { constants, renameSync } from 'node:fs';
-import { link, open, rename, unlink, type FileHandle } from 'node:fs/promises';
+import { link, open, readdir, rename, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { hasCode } from './os-error.ts';
-import { osPath, pathBytes } from './os-path.ts';
+import { osPath, pathBytes, pathText } from './os-path.ts';
 import { AT_FDCWD, RENAME_EXCHANGE, systemCalls } from './system-calls.ts';
 
 /** A file that never has a name: open(2). Node has no word for it; other systems answer an error. */
@@ -38,6 +38,31 @@ async function unlinkedFile(directory: string): Promise<FileHandle> {
 /** A name that is unique and cannot be guessed: `PREFIX` and 24 hexadecimal digits. */
 export function randomName(prefix: string): string {
   return prefix + randomBytes(12).toString('hex');
+}
+
+/** Bytes of a name that fit into a hidden one: up to 45 of 255 are added. */
+const LONGEST_NAME = 200;
+
+/** `.NAME` for a path that ends in NAME, cut to 200 bytes: so begin the names of files and directories that a run has beside it. */
+export function hiddenName(target: string): string {
+  const characters = Array.from(path.basename(target));
+  while (Buffer.byteLength(characters.join('')) > LONGEST_NAME) characters.pop();
+  return `.${characters.join('')}`;
+}
+
+/** Paths beside `target` whose names are its hidden name and what `rest` matches, each with that match. */
+export async function hiddenBeside(
+  target: string,
+  rest: RegExp,
+): Promise<(readonly [path: string, match: RegExpExecArray])[]> {
+  const directory = path.dirname(target);
+  const start = hiddenName(target);
+  const names = await readdir(osPath(directory), { encoding: 'buffer' }).catch(() => []);
+  return names.flatMap((bytes) => {
+    const name = pathText(bytes);
+    const match = name.startsWith(start) ? rest.exec(name.slice(start.length)) : null;
+    return match ? [[path.join(directory, name), match] as const] : [];
+  });
 }
 
 /**

@@ -21,6 +21,16 @@ describe('an ArchiveFile', () => {
     assert.deepEqual(readdirSync(directory), ['rootfs.tar']);
   });
 
+  it('has a name of any length that the file system takes', async (t) => {
+    const directory = temporaryDirectory(t);
+    for (const name of [`${'x'.repeat(251)}.tar`, `${'ü'.repeat(125)}.tar`]) {
+      const file = await ArchiveFile.create(path.join(directory, name));
+      await pipeline([Buffer.from('content')], file.output);
+      await file.commit();
+      assert.equal(readFileSync(path.join(directory, name), 'utf8'), 'content');
+    }
+  });
+
   it('leaves nothing when it is discarded', async (t) => {
     const directory = temporaryDirectory(t);
     const file = await ArchiveFile.create(path.join(directory, 'rootfs.tar'));
