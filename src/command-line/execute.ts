@@ -214,10 +214,13 @@ function aboutDirectory(error: unknown, { command, words }: Invocation): unknown
   const directory = words.findLast((word) => existsSync(osPath(`${word}/.`)));
   if (directory === undefined) return error;
   const image = command === 'diff' ? words.find((word) => word !== directory) : undefined;
-  const line = `dlrootfs verify ${printable(image ?? 'IMAGE')} -d ${printable(directory)}`;
-  const hint = `${printable(directory)} is a directory: to compare it with an image write ${line}`;
-  const before = error.exitCode === network && error.hint !== undefined ? `${error.hint}; or ` : '';
-  return error.withHint(`${before}${hint}`);
+  const shown = printable(directory);
+  const line = `dlrootfs verify ${printable(image ?? 'IMAGE')} -d ${shown}`;
+  return error.withHint(
+    error.exitCode === network && error.hint !== undefined
+      ? `${error.hint}; to compare the directory ${shown} with an image write ${line}`
+      : `${shown} is a directory: to compare it with an image write ${line}`,
+  );
 }
 
 /** `dlrootfs tags REPOSITORY`: one per line, or one JSON array. */
