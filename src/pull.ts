@@ -61,7 +61,7 @@ async function build(
   const notes = replace === false ? undefined : await TreeNotes.open(opened, image, options);
   const isThere = replace === true && (await notes!.isUntouched(destination, signal));
   if (isThere) return await untouched(image, options);
-  if (replace !== false && !options.git) await tellOfBranches(options);
+  if (replace !== false) await tellOfBranches(options);
   const built = part
     ? await buildPart(image, opened, prepare, options)
     : await withoutCorruptBlobs(report, (careful) =>
@@ -71,14 +71,18 @@ async function build(
   return built;
 }
 
-/** Says what --replace takes along, before anything is downloaded. */
-async function tellOfBranches({ destination, report }: PullOptions): Promise<void> {
+/** Reports the branches that --replace removes, before anything is downloaded; with -g those of layers are made again. */
+async function tellOfBranches({ destination, git, report }: PullOptions): Promise<void> {
   if (!existsSync(osPath(join(destination, '.git')))) return;
-  const { countBranches } = await import('./git/survey.ts');
-  const branches = countBranches(destination);
-  if (branches === 0) return;
-  const what = branches === 1 ? '1 git branch' : `${branches} git branches`;
-  const message = `${printable(destination)} has ${what} of a pull with -g: --replace removes them, and -g without --replace keeps them`;
+  const [{ branchesOf }, { parseBranchName }] = await Promise.all([
+    import('./git/survey.ts'),
+    import('./git/refs.ts'),
+  ]);
+  const { length } = branchesOf(destination).filter((name) => !git || !parseBranchName(name));
+  if (length === 0) return;
+  const [what, them] = length === 1 ? ['1 git branch', 'it'] : [`${length} git branches`, 'them'];
+  const whose = git ? 'beside those of layers' : 'of a pull with -g';
+  const message = `${printable(destination)} has ${what} ${whose}: --replace removes ${them}, and -g without --replace keeps ${them}`;
   report({ type: 'notice', message });
 }
 

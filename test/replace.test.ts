@@ -357,34 +357,41 @@ test('replace: two runs at the same time leave one of the two images', async () 
   }
 });
 
-test('replace: with -g a new repository', { skip: missing('git') }, async () => {
-  await using setting = await Setting.open();
-  const out = setting.scratch.join('out');
-  await setting.pullWell(['-g']);
-  git(out, 'checkout', '-q', '-b', 'mine');
-  writeFileSync(path.join(out, 'mine'), '');
-  await setting.pullWell(['-g', '--replace']);
-  assert.equal((await replaceWell(setting, '-g')).stderr, NOTHING_DONE);
-  assert.equal(git(out, 'status', '--porcelain'), '');
-  assert.doesNotMatch(git(out, 'branch'), /mine/);
-  const { stderr } = await replaceWell(setting);
-  assert.equal(
-    stderr,
-    'notice: out has 3 git branches of a pull with -g: --replace removes them, and -g without --replace keeps them\n',
-  );
-  assert.ok(!existsSync(path.join(out, '.git')));
-  // A repository of the image's own, or of somebody else, is a file like any other.
-  const own = tar(
-    file('.git/HEAD', 'ref: refs/heads/main\n'),
-    file('.git/refs/heads/main', `${'1'.repeat(40)}\n`),
-  );
-  setting.registry.push('lib/img', '1', { layers: [{ tar: own }] });
-  await replaceWell(setting);
-  assert.ok(existsSync(path.join(out, '.git/HEAD')));
-  assert.equal((await replaceWell(setting, '--no-json')).stderr, '');
-  symlinkSync('/etc', path.join(out, '.git/refs/dlrootfs'));
-  assert.equal((await replaceWell(setting)).stderr, '');
-});
+test(
+  'replace: with -g a new repository; branches that are removed are counted in a notice',
+  { skip: missing('git') },
+  async () => {
+    await using setting = await Setting.open();
+    const out = setting.scratch.join('out');
+    await setting.pullWell(['-g']);
+    git(out, 'checkout', '-q', '-b', 'mine');
+    writeFileSync(path.join(out, 'mine'), '');
+    assert.equal(
+      (await replaceWell(setting, '-g')).stderr,
+      'notice: out has 1 git branch beside those of layers: --replace removes it, and -g without --replace keeps it\n',
+    );
+    assert.equal((await replaceWell(setting, '-g')).stderr, NOTHING_DONE);
+    assert.equal(git(out, 'status', '--porcelain'), '');
+    assert.doesNotMatch(git(out, 'branch'), /mine/);
+    const { stderr } = await replaceWell(setting);
+    assert.equal(
+      stderr,
+      'notice: out has 3 git branches of a pull with -g: --replace removes them, and -g without --replace keeps them\n',
+    );
+    assert.ok(!existsSync(path.join(out, '.git')));
+    // A repository of the image's own, or of somebody else, is a file like any other.
+    const own = tar(
+      file('.git/HEAD', 'ref: refs/heads/main\n'),
+      file('.git/refs/heads/main', `${'1'.repeat(40)}\n`),
+    );
+    setting.registry.push('lib/img', '1', { layers: [{ tar: own }] });
+    await replaceWell(setting);
+    assert.ok(existsSync(path.join(out, '.git/HEAD')));
+    assert.equal((await replaceWell(setting, '--no-json')).stderr, '');
+    symlinkSync('/etc', path.join(out, '.git/refs/dlrootfs'));
+    assert.equal((await replaceWell(setting)).stderr, '');
+  },
+);
 
 test('replace: files of --prepare belong to it', async () => {
   await using setting = await Setting.open();

@@ -165,7 +165,7 @@ const whatAndWhere = group('What and where', [
   ['-g, --git', 'use git layering: one branch and one commit per layer'],
   [
     '-o, --output <file>',
-    'write one file instead of a directory, and replace it if it exists: x.tar, x.tar.gz, x.tar.zst, - for a tar on standard output, or a disk image: x.ext4, x.squashfs, x.erofs',
+    'write one file instead of a directory: x.tar, x.tar.gz, x.tar.zst, a disk image (x.ext4, x.squashfs, x.erofs), or - for a tar on standard output; an existing file is replaced',
   ],
   ['--size <size>', 'size of the ext4, as 500M or 2G (default: by its content)', (o) => o.parsed(parseBytes)],
   [
@@ -188,7 +188,7 @@ const whatAndWhere = group('What and where', [
   ['--no-json', "do not write the image's JSON to DIR/json"],
   [
     '--for <runtime>',
-    'write the configuration of runc, lxc or nspawn beside DIR, in the directory that holds it, or what starts a disk image in qemu or firecracker (repeatable)',
+    'write the configuration of runc, lxc or nspawn beside DIR, or with -o that of qemu or firecracker beside the disk image (repeatable)',
     (o) =>
       o.list((text, flag) =>
         text.split(',').map((name) => oneOf([...runtimes, ...virtualMachines])(name, flag)),

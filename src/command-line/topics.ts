@@ -36,7 +36,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ],
       ],
       'Credential helpers that these files name are run. --no-creds sends no credentials at all.',
-      'Passwords and tokens are never printed, not even with -v, and are sent only to the registry that they are for. Other users of the machine can see arguments, and the shell keeps them in its history: prefer the other sources.',
+      'Passwords and tokens are never printed, not even with -v. They are sent only to the registry that they are for. Other users of the machine can see arguments, and the shell keeps them in its history: prefer the other sources.',
     ],
   },
   registries: {
@@ -62,7 +62,7 @@ export const topics: Readonly<Record<string, Topic>> = {
     title: 'CACHE',
     summary: 'what the cache keeps, and where',
     paragraphs: [
-      'The cache keeps layers, manifests and partial downloads in $XDG_CACHE_HOME/dlrootfs (~/.cache/dlrootfs), at most 10 GiB; the least recently used files are removed first. A second pull of an image downloads nothing, and an interrupted pull resumes.',
+      'The cache keeps layers, manifests and partial downloads in $XDG_CACHE_HOME/dlrootfs (~/.cache/dlrootfs), at most 10 GiB; the least recently used files are removed first. A second pull of an image downloads no layer, and an interrupted pull resumes.',
       [
         ['--cache-dir DIR', 'use another directory; runs at the same time can share it'],
         ['--cache-size SIZE', 'limit its size'],
@@ -79,19 +79,19 @@ export const topics: Readonly<Record<string, Topic>> = {
     title: 'REFRESH',
     summary: 'the newest image in a DIR that has one: --replace, --merge',
     paragraphs: [
-      'A pull into a DIR with other files adds those of the image and keeps the others. If DIR holds another image, or an older one of the same tag, the pull is an error without one of these flags:',
+      'A pull into a DIR with other files adds those of the image and keeps the others. A DIR that holds another image, or an older one of the same tag, needs one of these flags:',
       [
         [
           '--replace',
-          'DIR becomes exactly the image; any other file in it is removed, and a repository of -g too: without -g, a notice says how many branches it has. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was',
+          'DIR becomes exactly the image; any other file in it is removed. Branches of -g are removed too, and a notice counts them. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was',
         ],
         ['--replace=always', 'the same, even if DIR is the image already'],
         ['--merge', 'the image is unpacked over the other one, and no file is removed'],
         ['dlrootfs verify IMAGE -d DIR', 'prints what is not as in the image, and changes nothing'],
       ],
-      'With --replace nothing is done if the tag is the same image as before and DIR is unchanged: each file has the inode, type, mode, owner, size and times that it had after the pull. No content is read: the time of the last change (ctime) shows each write. A note of these is in the cache, where no container can change it. Without it, as after a pull without --replace, DIR is built again.',
+      'With --replace nothing is done if the tag is the same image as before and DIR is unchanged. Unchanged is a DIR whose files have the inode, type, mode, owner, size and times of after the pull. No content is read: the time of the last change (ctime) shows each write. A note of these is in the cache, where no container can change it. Without it, as after a pull without --replace, DIR is built again.',
       'Layers in the cache are not downloaded again: a refresh downloads only those that are new in the image. The original line "Downloading layers:" is printed all the same.',
-      'Not replaced are /, mount points and what has one in it, home directories, directories of the system, and what holds the working directory or the cache.',
+      'Not replaced are /, mount points, home directories and directories of the system. Neither is a DIR in which a mount point, the working directory or the cache is.',
     ],
   },
   rootless: {
@@ -115,7 +115,7 @@ export const topics: Readonly<Record<string, Topic>> = {
           'delete: the user may not remove what belongs to ids of the range',
         ],
       ],
-      '--userns needs newuidmap and newgidmap (Debian and Ubuntu: apt install uidmap), and a range of ids for the user in /etc/subuid and /etc/subgid. Most systems give each new user one. Root adds it with usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER; the ranges of two users must not overlap. unshare has --map-auto since util-linux 2.38.',
+      '--userns needs newuidmap and newgidmap (Debian and Ubuntu: apt install uidmap). The user also needs ranges of ids in /etc/subuid and /etc/subgid; most systems give them to each new user. Root adds them by usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER. Ranges of two users must not overlap. unshare has --map-auto since util-linux 2.38.',
       'An archive or a disk image (-o) has all owners and devices without --userns. With --for runc the configuration is for rootless runc, and with --userns it has the ids of the namespace.',
     ],
   },
@@ -168,7 +168,7 @@ export const topics: Readonly<Record<string, Topic>> = {
     title: 'RUNTIMES',
     summary: 'what starts DIR: chroot, runc, LXC, systemd-nspawn',
     paragraphs: [
-      'As root, chroot DIR /bin/sh runs a command in it; as a plain user, unshare -r -R DIR /bin/sh. --for writes the configuration of a runtime: command, variables, user, directory and stop signal are those of the image. The pull prints the command that starts it.',
+      'As root, chroot DIR /bin/sh runs a command in it; as a plain user, unshare -r -R DIR /bin/sh (dlrootfs help rootless). With --for a pull writes the configuration of a runtime: command, variables, user, directory and stop signal are those of the image. The pull prints the command that starts it.',
       [
         [
           '-d web/rootfs --for runc',
@@ -191,8 +191,8 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['--rootless', 'with --for runc: for a plain user, also when root runs the pull'],
         ['--force', 'replaces configurations that are there'],
       ],
-      'An image whose command is an init, such as /sbin/init, boots: lxc-start -n web instead of lxc-execute, and systemd-nspawn -M web, whose file then has Boot=yes (systemd-nspawn -D DIR needs -b). The pull prints the one that fits.',
-      'A container of runc or LXC has no network but loopback. For the network of the host remove network from namespaces in config.json; for the bridge of LXC use the lines that are comments in its file.',
+      'An image whose command is an init, such as /sbin/init, boots: by lxc-start -n web instead of lxc-execute, or by systemd-nspawn -M web. The file for that has Boot=yes; systemd-nspawn -D DIR needs -b. The pull prints the command that fits.',
+      'A container of runc or LXC has no network but loopback. For the network of the host remove network from namespaces in config.json. For the bridge of LXC use the lines that are comments in its file.',
     ],
   },
   disks: {
@@ -215,12 +215,12 @@ export const topics: Readonly<Record<string, Topic>> = {
     title: 'PARTS',
     summary: 'a part of an image: --path, --exclude, cat',
     paragraphs: [
-      'With --path a pull, -o, verify and diff take only that file, or that directory with all that is in it, and the directories above. Layers are applied as a whole first: what a later layer replaces or deletes is replaced or deleted, and every layer is verified. Of a file with several names, the first name that is taken has the content.',
+      'With --path a pull, -o, verify and diff take only that file or directory, with all that is in it, and the directories above. All layers are verified and applied as a whole first: a file that a later layer replaces or deletes is replaced or deleted. Of a file with several names, the first name that is taken has the content.',
       [
         ['--path etc/ssl', 'from the root of the image; with or without a slash before it'],
         [
           '--path bin/sh',
-          'where bin is a symlink to usr/bin: that symlink, and usr/bin/sh; a symlink at the end is taken as it is, unless a slash follows',
+          'where bin is a symlink to usr/bin: that symlink, and usr/bin/sh. A symlink at the end is taken as it is, unless a slash follows',
         ],
         ['--exclude "*.pyc"', 'a name at any level'],
         ['--exclude usr/share/doc', 'a path from the root, with all that is in it, as a slash says'],
@@ -231,7 +231,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['--exclude "[!a-z]?/"', 'sets, any one character, a slash at the end for directories only'],
         ['dlrootfs cat IMAGE PATH', 'the content of a file; symlinks are followed inside the image'],
       ],
-      'A path that the image does not have is an error (exit code 3), a pattern that matches nothing is none. DIR/json says which part DIR holds (dlrootfs.part). -g does not go with it.',
+      'A path that the image does not have is an error (exit code 3). A pattern that matches nothing is none. DIR/json says which part DIR holds (dlrootfs.part). -g does not go with it.',
     ],
   },
   comparison: {
@@ -244,10 +244,10 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['extra PATH', 'DIR has it, the image has not'],
         ['changed PATH: …', 'such as mode 0755→0777, owner 0:0→1000:1000, size 5→6: the image, then DIR'],
       ],
-      'A directory that is missing or extra is one line, with a slash at its end. Compared are type, mode, owner, size, time (as exact as the file system keeps it), target of symlinks, device numbers, hard links and extended attributes with access lists; with --contents every byte too. Where something in a directory was made or removed, the time of the directory is not reported.',
-      'Not reported: the files json, layersize and .git of a pull; with --prepare what a pull with --prepare adds; with --path and --exclude what is not in that part; what this user could not have restored. A plain user may have other owners, no setuid bits, devices and capabilities. What the user may not read is counted in a notice, and mount points are named in one: what is mounted in DIR is not compared.',
-      'diff compares two images in the same way, without a directory: removed PATH, added PATH, changed PATH: the first image, then the second. Contents are compared wherever the sizes are equal; layers that both images have need not be. Credentials of the command line are for one registry: for two, log in to both.',
-      'A digest in the name of an image (…@sha256:…) that is cached needs no network. In a DIR nothing is changed, no symlink in it is followed, and only regular files are opened. --json prints one object (docs/schema/verification.schema.json, docs/schema/differences.schema.json); -q prints nothing, for the exit code alone.',
+      'A directory that is missing or extra is one line, with a slash at its end. Compared are type, mode, owner, size, time, target of symlinks, device numbers, hard links, extended attributes and access lists. Times are as exact as the file system keeps them. With --contents every byte is compared too. Where something in a directory was made or removed, the time of the directory is not reported.',
+      'Not reported are the files json, layersize and .git of a pull. With --prepare, additions of a pull with --prepare are not reported; with --path and --exclude, files outside that part. A plain user may have other owners, no setuid bits, devices and capabilities, unless --userns is given. Files that the user may not read are counted in a notice. Mount points are named in one: files that are mounted in DIR are not compared.',
+      'diff compares two images in the same way, without a directory. It prints removed PATH, added PATH, changed PATH: the first image, then the second. Contents are compared wherever the sizes are equal; layers that both images have need not be. Credentials of the command line are for one registry: for two, log in to both.',
+      'A digest in the name of an image (…@sha256:…) that is cached needs no network. In a DIR nothing is changed, no symlink in it is followed, and only regular files are opened. With --json one object is printed (docs/schema/verification.schema.json, docs/schema/differences.schema.json). With -q nothing is printed: the exit code says it.',
     ],
   },
   git: {
@@ -255,8 +255,8 @@ export const topics: Readonly<Record<string, Topic>> = {
     summary: 'the branches of -g, and how to go back to a layer',
     paragraphs: [
       'With -g the rootfs is a git repository with one commit and one branch per layer. Branch layer<n>_<id> is based on layer<n-1>_… and adds the files of layer n; the last branch is checked out. So git diff layer0_… layer1_… shows the changes of layer 1.',
-      'Git does not store owners, exact modes, times, extended attributes, hard links, devices and empty directories. They are in a record per layer, a ref under refs/dlrootfs. git checkout restores what git stores; dlrootfs checkout layer0 -d DIR restores the files of the image exactly as they were after layer 0, the base; layer3 is short for layer3_… too. Files that you added stay.',
-      'A second pull of the same image into the same DIR changes nothing; another tag of it continues after the last common layer. A pull with --replace makes a new repository, and without -g none: branches and commits of yours are removed. No program, hook or filter of the image or of your git configuration is run.',
+      'Git does not store owners, exact modes, times, extended attributes, hard links, devices and empty directories. They are in a record per layer, a ref under refs/dlrootfs. So git checkout restores only what git stores. dlrootfs checkout layer0 -d DIR restores the files of the image exactly as they were after layer 0, the base. layer0 is short for layer0_…, layer3 for layer3_…. Files that you added stay.',
+      'A second pull of the same image into the same DIR changes nothing. A pull of another tag continues after the last common layer. A pull with --replace makes a new repository, and without -g none: branches and commits of yours are removed. No program, hook or filter of the image or of your git configuration is run.',
     ],
   },
   environment: {

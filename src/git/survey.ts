@@ -43,17 +43,18 @@ export async function surveyDirectory(
 }
 
 /**
- * How many branches DIR has, those of the user among them, if it is from a pull with -g. Else, as for an image that holds a repository, and
- * where the refs cannot be read, 0.
+ * The names of DIR's branches, those of the user among them, if it is from a pull with -g. Else, as for an image that holds a repository, and
+ * where the refs cannot be read, none.
  */
-export function countBranches(directory: string): number {
+export function branchesOf(directory: string): string[] {
   try {
     using files = RootfsFiles.open(directory);
     const refs = files === undefined ? [] : [...readRefs(files).keys()];
-    if (!refs.some((ref) => ref.startsWith(recordRefs))) return 0;
-    return refs.filter((ref) => ref.startsWith(branchRef(''))).length;
+    if (!refs.some((ref) => ref.startsWith(recordRefs))) return [];
+    const prefix = branchRef('');
+    return refs.filter((ref) => ref.startsWith(prefix)).map((ref) => ref.slice(prefix.length));
   } catch {
-    return 0;
+    return [];
   }
 }
 
