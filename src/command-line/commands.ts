@@ -376,8 +376,8 @@ const table = {
     options: other,
   },
   help: {
-    synopsis: 'help [COMMAND|TOPIC]',
-    summary: 'print the help of a command or topic',
+    synopsis: 'help [COMMAND|TOPIC|FLAG]',
+    summary: 'print the help of a command, topic or flag',
     words: ['[topic]'],
     options: [...other, ...wholeHelp],
   },

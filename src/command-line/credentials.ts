@@ -91,7 +91,7 @@ async function usernameAndPassword(
   const { stdin: input, stderr: output, signal } = context;
   if (input.isTTY !== true || output.isTTY !== true) {
     throw new UsageError(`${source} has no password, and this is not a terminal to ask for it`, {
-      hint: `pipe the password to --password-stdin, or write ${written('USER:PASSWORD')}`,
+      hint: 'pipe the password to --password-stdin, or set DLROOTFS_CREDS=USER:PASSWORD',
     });
   }
   return {

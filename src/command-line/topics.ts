@@ -49,7 +49,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ['host[:port]/path[:tag]', 'another registry: a host contains a dot or a port, or is localhost'],
         [
           '…@sha256:DIGEST',
-          'exactly that manifest, to pin an image: dlrootfs inspect -q IMAGE prints the digest. A tag beside it is ignored. Image ID is the digest of the config: no registry finds an image by it',
+          'exactly that manifest, to pin an image: dlrootfs inspect -q IMAGE prints it, for this platform or that of --platform. A tag beside it is ignored. Image ID is the digest of the config: no registry finds an image by it',
         ],
       ],
       'The protocol is https. Plain http is used for loopback addresses, with --plain-http, and with --tls-verify=false where https fails. Version 2 of the registry protocol is tried first, then version 1.',
@@ -116,6 +116,7 @@ export const topics: Readonly<Record<string, Topic>> = {
         ],
       ],
       '--userns needs newuidmap and newgidmap (Debian and Ubuntu: apt install uidmap). The user also needs ranges of ids in /etc/subuid and /etc/subgid; most systems give them to each new user. Root adds them by usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER. Ranges of two users must not overlap. unshare has --map-auto since util-linux 2.38.',
+      'Where unshare is not permitted, the system allows users no namespaces: see sysctl user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns.',
       'An archive or a disk image (-o) has all owners and devices without --userns. With --for runc the configuration is for rootless runc, and with --userns it has the ids of the namespace.',
     ],
   },

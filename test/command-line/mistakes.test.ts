@@ -111,7 +111,7 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
     'alpine -u bob',
     2,
     '-u has no password, and this is not a terminal to ask for it',
-    'pipe the password to --password-stdin, or write -u USER:PASSWORD',
+    'pipe the password to --password-stdin, or set DLROOTFS_CREDS=USER:PASSWORD',
   ],
   ['alpine -o x.tar -d y', 2, '--dest does not go with -o', 'leave out --dest, or -o for a directory'],
   [

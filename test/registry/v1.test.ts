@@ -903,7 +903,7 @@ test('a private repository without credentials', async () => {
       (error) =>
         error instanceof UnauthorizedError &&
         /used no credentials/.test(error.message) &&
-        /--user/.test(error.hint!),
+        /-u USER/.test(error.hint!),
     );
   });
 });
