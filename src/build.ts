@@ -187,6 +187,7 @@ export class RootfsBuild {
   /** Completes the rootfs and gives it its name. */
   async #finish(prepare: Prepare | undefined): Promise<Built> {
     if (!this.#git && this.#info) await this.#writeInfo(this.#info);
+    this.#git?.settle();
     const notRestored = await this.#rootfs.close(this.#destination.root);
     await this.#git?.finish();
     await this.#packer?.discard();

@@ -52,6 +52,8 @@ export class GitLayers {
   #packed: Promise<void> | undefined;
   /** The work on the layer before, while its trees are made; rejected with the reason if that fails. */
   #keeping: Promise<void> | undefined;
+  /** The work of `settle`; rejected with the reason if it fails. */
+  #settling: Promise<void> | undefined;
   /** Changes of the next layer that came in the meantime. */
   #waiting: Uint8Array[] = [];
   /** The error of `note`. */
@@ -237,16 +239,38 @@ export class GitLayers {
   }
 
   /**
+   * Begins with what `finish` does, while directories may still get their modes and times: all files must be complete. `finish` throws
+   * its errors. Calling this is optional.
+   */
+  settle(): void {
+    // Its files may change until `finish`.
+    if (this.#workTree) return;
+    this.#settling ??= this.#settle();
+    // An error reaches the caller of `finish`; when the pull fails first, there is none.
+    this.#settling.catch(() => undefined);
+  }
+
+  async #settle(): Promise<void> {
+    await this.#kept();
+    const last = this.#branches.at(-1);
+    if (last === undefined) return;
+    const completed = this.#objects.complete();
+    await this.#workTree?.restore(this.#state, noContents, this.#attributes, () => this.#yielder.pause());
+    await settle(this.#files, this.#state, last, this.#yielder);
+    await completed;
+  }
+
+  /**
    * Makes commits and branches of all that was kept, the last one checked out, as the rootfs is already: `git status` is clean. To be
    * called when the rootfs is complete; only its name may change afterwards. Without this call the repository counts as incomplete.
    *
    * @throws GitError, or the reason of the signal
    */
   async finish(): Promise<void> {
-    await this.#kept();
-    const last = this.#branches.at(-1);
     try {
-      if (last !== undefined) await this.#complete(last);
+      await (this.#settling ?? this.#settle());
+      await this.#packed;
+      await this.#makeRefs();
       unmark(this.#files);
     } catch (error) {
       throw explained(error, this.#options, 'git could not make the branches');
@@ -254,13 +278,8 @@ export class GitLayers {
     this.#files[Symbol.dispose]();
   }
 
-  async #complete(last: string): Promise<void> {
+  async #makeRefs(): Promise<void> {
     const files = this.#files;
-    const completed = this.#objects.complete();
-    await this.#workTree?.restore(this.#state, noContents, this.#attributes, () => this.#yielder.pause());
-    await settle(files, this.#state, last, this.#yielder);
-    await completed;
-    await this.#packed;
     const { refs } = this.#commits;
     if (refs.size === 0) return;
     // git checks that the commits exist, before refs name them.
@@ -276,6 +295,7 @@ export class GitLayers {
   /** Closes what is open. To be called instead of `finish`. */
   async discard(): Promise<void> {
     await this.#keeping?.catch(() => undefined);
+    await this.#settling?.catch(() => undefined);
     await this.#objects.discard();
     this.#files[Symbol.dispose]();
   }

@@ -238,6 +238,11 @@ export class Inode {
     this.#set(HAS_ID, true);
   }
 
+  /** Copies the bytes of the id. */
+  copyId(into: Buffer, at: number): void {
+    this.#block.bytes.copy(into, at, this.#at + ID_AT, this.#at + ID_AT + ID_SIZE);
+  }
+
   get hasId(): boolean {
     return this.#has(HAS_ID);
   }

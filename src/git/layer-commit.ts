@@ -3,7 +3,8 @@ import { GitError, printable } from '../errors.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { keptFiles, branchRef, composeTitle, recordPath, recordRef } from './refs.ts';
 import type { ObjectStore } from './object-store.ts';
-import { type ObjectID, type TreeEntry, ID_SIZE, isHoldable, LONGEST_FOR_GIT, treeFile } from './trees.ts';
+import { type ObjectID, type TreeEntry, DIRECTORY, ID_SIZE, isHoldable } from './trees.ts';
+import { type SeeFile, TreeWriter } from './tree-writer.ts';
 import { SizeMismatch, contentIn, contentOf } from './pack-writer.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 import type { Inode } from './inodes.ts';
@@ -11,7 +12,6 @@ import type { RootfsState } from './rootfs-state.ts';
 import type { Yielder } from '../sys/yielder.ts';
 import { type Change, type Written, composeLine, parseLine } from '../tar/mtree.ts';
 import type { LayerRecord } from './history.ts';
-import { join } from '../rootfs/directories.ts';
 
 /** A new file or symlink at a path. */
 export interface Came {
@@ -235,17 +235,10 @@ interface LayerCommits {
   readonly draft: LayerDraft;
 }
 
-/** Takes a file or a symlink that git holds: the path of its directory, its name there. */
-type SeeFile = (directory: string, name: string, inode: Inode) => void;
-
-/**
- * Makes trees and commits, each layer's on those of the one before.
- *
- * `git fast-import` could do it, but it looks for each file of a directory from its beginning: a layer of 40,000 files took it 1.6 s.
- */
+/** Makes trees and commits, each layer's on those of the one before. */
 export class CommitWriter {
   readonly #objects: ObjectStore;
-  readonly #yielder: Yielder;
+  readonly #trees: TreeWriter;
   readonly #see: SeeFile;
   /** The parents of the next layer's commits. */
   #tip: Pick<LayerRecord, 'commit' | 'id'> | undefined;
@@ -258,7 +251,7 @@ export class CommitWriter {
    */
   constructor(objects: ObjectStore, yielder: Yielder, tip: LayerRecord | undefined, see: SeeFile) {
     this.#objects = objects;
-    this.#yielder = yielder;
+    this.#trees = new TreeWriter(objects, yielder);
     this.#tip = tip;
     this.#see = see;
   }
@@ -266,56 +259,13 @@ export class CommitWriter {
   /** Adds the layer's commit, and the one of its record. */
   async add({ branch, number, time, state, draft }: LayerCommits): Promise<void> {
     const before = this.#tip;
-    const tree = await this.#addTrees(state);
+    const tree = await this.#trees.addAll(state, this.#see);
     const commit = await this.#addCommit(tree, before ? [before.commit] : [], time, `adding layer ${number}`);
     const record = await this.#addRecord(branch, draft);
     const parents = before ? [before.id, commit] : [commit];
     const id = await this.#addCommit(record, parents, time, `what git cannot hold of ${branch}`);
     this.#tip = { commit, id };
     this.refs.set(branchRef(branch), commit).set(recordRef(branch), id);
-  }
-
-  /** Adds the tree of all that git holds of a rootfs, and below it those of directories that changed since they were last added. */
-  async #addTrees(state: RootfsState): Promise<ObjectID> {
-    if (state.root.id !== undefined) return state.root.id;
-    const open = [openTree('', '', state.root)];
-    for (;;) {
-      const tree = open.at(-1)!;
-      const next = tree.rest.next();
-      if (next.done !== true) {
-        const [name, number] = next.value;
-        const below = this.#addEntry(tree, name, state.get(number));
-        if (below) open.push(below);
-        if (this.#yielder.isDue()) await this.#yielder.pause();
-        continue;
-      }
-      open.pop();
-      const above = open.at(-1);
-      // Git has no empty directories.
-      if (tree.entries.length === 0 && above) continue;
-      const id = await this.#addTree(tree.entries);
-      state.setTree(tree.directory, id);
-      if (!above) return id;
-      above.entries.push({ name: tree.name, mode: '40000', id });
-    }
-  }
-
-  /** Adds the file of that name to the tree; returns the tree that must be added first. */
-  #addEntry({ path, entries }: OpenTree, name: string, inode: Inode): OpenTree | undefined {
-    if (join(path, name).length > LONGEST_FOR_GIT) return undefined;
-    const { children } = inode;
-    if (!children) {
-      const file = treeFile(name, inode);
-      if (!file) return undefined;
-      this.#see(path, name, inode);
-      entries.push({ name, mode: file.mode, id: file.id });
-      return undefined;
-    }
-    if (children.size === 0 || !isHoldable(name, 'file')) return undefined;
-    const { id } = inode;
-    if (id === undefined) return openTree(name, join(path, name), inode);
-    entries.push({ name, mode: '40000', id });
-    return undefined;
   }
 
   /** The tree with the record of the layer and the contents that no commit can hold. */
@@ -325,29 +275,10 @@ export class CommitWriter {
     const entries: TreeEntry[] = [
       { name: recordPath, mode: '100644', id: await this.#objects.add(size, contentIn(record)) },
     ];
-    const contents = [...draft.keptFiles()];
+    const contents = [...draft.keptFiles()].toSorted((one, other) => (one.name < other.name ? -1 : 1));
     if (contents.length > 0)
-      entries.push({ name: keptFiles, mode: '40000', id: await this.#addTree(contents) });
-    return this.#addTree(entries);
-  }
-
-  /**
-   * Adds a tree object (gitformat-pack(5) does not describe it). base_name_compare in git's read-cache.c defines the order: directories
-   * are sorted as if their names ended in a slash.
-   */
-  async #addTree(entries: readonly TreeEntry[]): Promise<ObjectID> {
-    const isSorted = entries.every((entry, rank) => rank === 0 || keyOf(entries[rank - 1]!) < keyOf(entry));
-    const sorted = isSorted
-      ? entries
-      : entries.toSorted((one, other) => (keyOf(one) < keyOf(other) ? -1 : 1));
-    const size = entries.reduce((sum, { mode, name }) => sum + mode.length + name.length + 2 + ID_SIZE, 0);
-    const tree = Buffer.allocUnsafe(size);
-    let at = 0;
-    for (const { mode, name, id } of sorted) {
-      at += tree.write(`${mode} ${name}\0`, at, 'latin1');
-      at += tree.write(id, at, 'hex');
-    }
-    return this.#objects.add(size, contentIn(tree), 'tree');
+      entries.unshift({ name: keptFiles, mode: DIRECTORY, id: await this.#trees.add(contents) });
+    return this.#trees.add(entries);
   }
 
   /** Adds a commit object whose author is dlrootfs. */
@@ -369,21 +300,4 @@ export class CommitWriter {
     const text = Buffer.from(lines.join('\n'), 'latin1');
     return this.#objects.add(text.length, contentIn(text), 'commit');
   }
-}
-
-/** A tree that is not complete yet. */
-interface OpenTree {
-  readonly name: string;
-  readonly path: string;
-  readonly directory: Inode;
-  readonly rest: MapIterator<[string, number]>;
-  readonly entries: TreeEntry[];
-}
-
-function openTree(name: string, path: string, directory: Inode): OpenTree {
-  return { name, path, directory, rest: directory.children!.entries(), entries: [] };
-}
-
-function keyOf({ mode, name }: TreeEntry): string {
-  return mode === '40000' ? `${name}/` : name;
 }

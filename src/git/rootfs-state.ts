@@ -100,7 +100,7 @@ export class RootfsState {
 
   /** All but the root: each directory right before what is in it, files in the order of their paths' bytes. */
   *[Symbol.iterator](): Generator<[path: string, inode: Inode], void, void> {
-    const levels = [{ path: '', names: this.#sortedNames(this.root).values() }];
+    const levels = [{ path: '', names: this.sortedNames(this.root).values() }];
     for (let level = levels.at(-1); level; level = levels.at(-1)) {
       const next = level.names.next().value;
       if (next === undefined) {
@@ -111,12 +111,12 @@ export class RootfsState {
       const inode = this.#inodes.get(number);
       const path = join(level.path, inode.type === 'directory' ? key.slice(0, -1) : key);
       yield [path, inode];
-      if (inode.children) levels.push({ path, names: this.#sortedNames(inode).values() });
+      if (inode.children) levels.push({ path, names: this.sortedNames(inode).values() });
     }
   }
 
   /** Names in a directory, those of directories with a slash: so they sort as the paths of the files in them do. */
-  #sortedNames(directory: Inode): [key: string, number: number][] {
+  sortedNames(directory: Inode): [key: string, number: number][] {
     const names: [string, number][] = [];
     let isSorted = true;
     for (const [name, number] of directory.children!) {

@@ -10,6 +10,9 @@ export const ID_SIZE = 20;
 /** What git calls the kind of a file in a tree. */
 export type TreeMode = '100644' | '100755' | '120000';
 
+/** The mode of a directory in a tree. */
+export const DIRECTORY = '40000';
+
 /** A file of a commit. */
 export interface TreeFile {
   readonly path: string;
@@ -20,7 +23,7 @@ export interface TreeFile {
 /** What a tree holds under a name of one component, one character a byte. */
 export interface TreeEntry {
   readonly name: string;
-  readonly mode: TreeMode | '40000';
+  readonly mode: TreeMode | typeof DIRECTORY;
   readonly id: ObjectID;
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { lstatSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { GitError } from '../../src/errors.ts';
@@ -174,6 +174,22 @@ test('modes: whether the owner may run it', async (t) => {
   assert.equal(git(directory, 'status', '--porcelain'), '');
 });
 
+test('more than ten files that git cannot hold: the record keeps them in the order of a tree', async (t) => {
+  const directory = scratch(t);
+  const names = Array.from({ length: 12 }, (_, number) => `sub/.git/${number}`);
+  await pullLayers(directory, [
+    (stage) => {
+      stage.directory('sub').directory('sub/.git');
+      for (const name of names) stage.file(name);
+    },
+  ]);
+  assert.equal(git(directory, 'fsck', '--strict', '--full'), '');
+  const kept = git(directory, 'ls-tree', '--name-only', `refs/dlrootfs/${branchOf(0)}:files`)
+    .trim()
+    .split('\n');
+  assert.deepEqual(kept, Object.keys(names).toSorted());
+});
+
 test('content of any size, each once', async (t) => {
   const directory = scratch(t);
   const sizes = [
@@ -284,6 +300,13 @@ test('what fails after commit has returned is what the next call throws', async 
   const rows: [what: string, next: (layers: GitLayers) => Promise<void>][] = [
     ['commit', (layers) => layers.commit({ id: idOf(1) }, [])],
     ['finish', (layers) => layers.finish()],
+    [
+      'finish after settle',
+      (layers) => {
+        layers.settle();
+        return layers.finish();
+      },
+    ],
   ];
   for (const [what, next] of rows) {
     await t.test(what, async (row) => {
@@ -297,6 +320,41 @@ test('what fails after commit has returned is what the next call throws', async 
       await layers.discard();
     });
   }
+});
+
+test('the index has the status of each file as it is at the end, also where settle came before the end of directories', async (t) => {
+  const directory = scratch(t);
+  const layers = await GitLayers.open(directory, { environment });
+  const stage = new Stage(directory);
+  stage.directory('d', { mode: 0o700 }).file('d/a').file('d/b', '', { mode: 0o755 }).symlink('d/c', 'a');
+  await layers.commit({ id: idOf(0) }, stage.changes());
+  await layers.commit({ id: idOf(1) }, stage.file('d/b', 'new').changes());
+  // By now the first layer is kept, and its files have been looked at.
+  await layers.commit({ id: idOf(2) }, stage.hardlink('d/e', 'd/a').changes());
+  layers.settle();
+  stage.settle();
+  await layers.finish();
+  const expected = ['d/a', 'd/b', 'd/c', 'd/e'].map((name) => {
+    const { ctimeNs, mtimeNs, ...stat } = lstatSync(path.join(directory, name), { bigint: true });
+    return (
+      `${name}\n  ctime: ${indexTime(ctimeNs)}\n  mtime: ${indexTime(mtimeNs)}\n` +
+      `  dev: ${stat.dev}\tino: ${stat.ino}\n  uid: ${stat.uid}\tgid: ${stat.gid}\n  size: ${stat.size}\tflags: 0\n`
+    );
+  });
+  assert.equal(git(directory, 'ls-files', '--debug'), expected.join(''));
+  assert.equal(git(directory, 'status', '--porcelain'), '');
+});
+
+test('discard waits for settle before it closes what settle writes to', async (t) => {
+  const directory = scratch(t);
+  const layers = await GitLayers.open(directory, { environment });
+  const stage = new Stage(directory);
+  for (let number = 0; number < 5000; number += 1) stage.symlink(`link${number}`, 'a');
+  await layers.commit({ id: idOf(0) }, stage.changes());
+  layers.settle();
+  await layers.discard();
+  const written = readdirSync(path.join(directory, '.git')).filter((name) => name.startsWith('index'));
+  assert.deepEqual(written, ['index']);
 });
 
 test('a pull that is given up leaves no file of git behind but an empty repository', async (t) => {
@@ -352,6 +410,11 @@ test('a file that is not as the changes say is an error that names it', async (t
 
 function logLine(number: number, refs: string): string {
   return `${refs}|dlrootfs|mail@mail.com|dlrootfs|mail@mail.com|adding layer ${number}|2020-01-0${number + 1}T00:00:00Z\n`;
+}
+
+/** A time as `git ls-files --debug` prints it. */
+function indexTime(nanoseconds: bigint): string {
+  return `${nanoseconds / 1_000_000_000n}:${nanoseconds % 1_000_000_000n}`;
 }
 
 /** The first file's entry in an index. */
