@@ -16,12 +16,12 @@ import type { PullOptions } from './options.ts';
 import type { Packer } from './packer.ts';
 import {
   type Built,
-  compareHeldImage,
-  keptPlaces,
+  compareExistingImage,
+  protectedPaths,
   overlayNotice,
   PART,
-  settledFingerprint,
-} from './held-image.ts';
+  lastingFingerprint,
+} from './existing-image.ts';
 import { Destination } from './rootfs/destination.ts';
 import { describeNotRestored, Rootfs } from './rootfs/rootfs.ts';
 import type { LayerSummary } from './summary.ts';
@@ -104,9 +104,9 @@ export class RootfsBuild {
     let branches: Branches | undefined;
     try {
       if (options.git) refuseOtherBytes(destination);
-      const held =
+      const existing =
         destination.mode === 'overlay'
-          ? compareHeldImage(destination.path, options.destination, layers, options.merge)
+          ? compareExistingImage(destination.path, options.destination, layers, options.merge)
           : undefined;
       branches = options.git ? await openBranches(destination, resumed, options) : undefined;
       rootfs = await Rootfs.open(destination.path, {
@@ -122,7 +122,7 @@ export class RootfsBuild {
       if (rootfs.backend !== (options.backend ?? 'libc'))
         options.report({ type: 'notice', message: noLibc() });
       const build = new RootfsBuild(destination, rootfs, branches, options, layers, resumed);
-      if (build.overlay) build.#notice(overlayNotice(held));
+      if (build.overlay) build.#notice(overlayNotice(existing));
       if (resumed)
         build.#notice(`has ${resumed.common} of the image's layers: the others are put on top of them`);
       return build;
@@ -195,7 +195,7 @@ export class RootfsBuild {
     const { replace, signal } = this.#options;
     const { path } = this.#destination;
     prepare?.(path);
-    const digest = replace === false ? undefined : await settledFingerprint(path, signal);
+    const digest = replace === false ? undefined : await lastingFingerprint(path, signal);
     signal.throwIfAborted();
     if (this.#resumed) await this.#refuseIfTouched(this.#resumed);
     const { identity } = this.#rootfs;
@@ -277,7 +277,7 @@ async function openDestination(options: PullOptions, resumed: Resumed | undefine
   if (resumed) return await Destination.replace(destination);
   return await (replace === false
     ? Destination.open(destination)
-    : Destination.replace(destination, keptPlaces(options)));
+    : Destination.replace(destination, protectedPaths(options)));
 }
 
 /** Node can pass only names in UTF-8 to git and its programs. */

@@ -3,7 +3,7 @@ import { setImmediate } from 'node:timers/promises';
 import { answersVersion, shortUsage } from './quick-answer.ts';
 import { type TooLow, tooLowLimit } from './process-limits.ts';
 import { ownProcess } from './sys/native.ts';
-import { describeFailure, type Failure } from './command-line/failure.ts';
+import { describeFailure, type FailureOutput } from './command-line/failure.ts';
 import { DestinationError, ExitCode, InterruptedError } from './errors.ts';
 import { exactArguments } from './sys/os-path.ts';
 import { explainOsError } from './sys/os-error.ts';
@@ -31,7 +31,7 @@ export async function main(start?: Start): Promise<void> {
   if (answersVersion(argv)) return;
   ownProcess();
   const abort = new AbortController();
-  const failureOf = (error: unknown): Failure => describeFailure(error, wantsJsonLines(argv));
+  const failureOf = (error: unknown): FailureOutput => describeFailure(error, wantsJsonLines(argv));
   for (const signal of endingSignals) {
     process.on(signal, () => {
       if (!abort.signal.aborted) return abort.abort(new InterruptedError(signal));

@@ -7,7 +7,7 @@ import { type NativeDecoders, nativeDecoders } from './blob/decode/native.ts';
 import type { DecoderAnswer, DecoderData, DecoderOrder, Remote } from './decoder.ts';
 import { FileJobRunner } from './rootfs/file-jobs.ts';
 import { LinuxFilesystem } from './rootfs/linux.ts';
-import { toFailure } from './rootfs/messages.ts';
+import { serializeError } from './rootfs/messages.ts';
 import { RingAborted, RingReader, RingWriter } from './rootfs/ring.ts';
 import { TarDigest } from './rootfs/tar-digest.ts';
 import { releaseFreeMemory } from './sys/native.ts';
@@ -66,7 +66,7 @@ class Pipeline {
     } catch (error) {
       if (error instanceof RingAborted) return 'left';
       if (error instanceof MalformedDataError) return { malformed: error.message };
-      return { failure: toFailure(error) };
+      return { failure: serializeError(error) };
     }
   }
 
@@ -87,7 +87,7 @@ class Pipeline {
         }
         decoder.feed(this.#native.locate(bytes as Uint8Array<SharedArrayBuffer>));
       }
-      const room = this.#output.reserve(STEP, this.#held);
+      const room = this.#output.reserve(STEP, this.#firstNeeded);
       if (room.length < LEAST_STEP && !this.#isLastPiece(room)) {
         this.#work(() => this.#hasRoom() || !this.#output.open);
         continue;
@@ -115,7 +115,7 @@ class Pipeline {
     let any = false;
     for (;;) {
       const { stream, position } = this.#output;
-      const from = this.#digest.held;
+      const from = this.#digest.firstNeeded;
       if (from === undefined || ((position - from) | 0) <= rest) return any;
       if (this.#digest.step(stream, position, STEP) === 0) return any;
       any = true;
@@ -123,15 +123,15 @@ class Pipeline {
   }
 
   /** Position of the first byte in the ring that a job or the digest needs. */
-  readonly #held = (): number | undefined => {
-    const job = this.#jobs.held();
-    const unhashed = this.#digest.held;
+  readonly #firstNeeded = (): number | undefined => {
+    const job = this.#jobs.firstNeeded();
+    const unhashed = this.#digest.firstNeeded;
     if (job === undefined || unhashed === undefined) return job ?? unhashed;
     return ((job - unhashed) | 0) < 0 ? job : unhashed;
   };
 
   #hasRoom(): boolean {
-    const room = this.#output.reserve(STEP, this.#held);
+    const room = this.#output.reserve(STEP, this.#firstNeeded);
     return room.length >= LEAST_STEP || this.#isLastPiece(room);
   }
 

@@ -5,7 +5,7 @@ import type { ExpectedDigest, RemoteDecoder, RemoteTar } from './blob/pulled-lay
 import { DestinationError } from './errors.ts';
 import type { Compression } from './oci/compression.ts';
 import { forsakeFileJobs } from './rootfs/file-jobs.ts';
-import { type Failure, fromFailure } from './rootfs/messages.ts';
+import { type SerializedError, deserializeError } from './rootfs/messages.ts';
 import { RingWriter, createRing } from './rootfs/ring.ts';
 import type { Rootfs } from './rootfs/rootfs.ts';
 import { startThread } from './sys/threads.ts';
@@ -33,7 +33,7 @@ export type DecoderAnswer =
   /** The tar is no longer wanted, or the blob is incomplete. */
   | 'left'
   | { readonly malformed: string }
-  | { readonly failure: Failure };
+  | { readonly failure: SerializedError };
 
 export type Remote = Extract<Compression, 'gzip' | 'zstd'>;
 
@@ -98,7 +98,7 @@ export class Decoder implements RemoteDecoder {
     const result = await answer;
     if (result === 'left') return undefined;
     if ('malformed' in result) throw new MalformedDataError(result.malformed);
-    if ('failure' in result) throw fromFailure(result.failure);
+    if ('failure' in result) throw deserializeError(result.failure);
     return result.tar;
   }
 

@@ -5,7 +5,7 @@ import { UsageError } from './errors.ts';
 import { parseSource } from './layout/local-source.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
-import type { ImageTree, TreeEntry } from './rootfs/image-tree.ts';
+import type { ImageTree, ImageTreeEntry } from './rootfs/image-tree.ts';
 import { absent, type PartOptions } from './rootfs/selection.ts';
 import { openYielder } from './sys/yielder.ts';
 import type { BytePath } from './tar/entry.ts';
@@ -118,7 +118,7 @@ async function compare(
   const yielder = openYielder(signal);
   const pause = (): Promise<void> => yielder.pause();
   const pairs: (readonly [path: BytePath, inode: number, otherInode: number])[] = [];
-  const comparison = new TreeComparison<TreeEntry, TreeEntry, 'removed' | 'added'>({
+  const comparison = new TreeComparison<ImageTreeEntry, ImageTreeEntry, 'removed' | 'added'>({
     kinds: ['removed', 'added'],
     rules: exact,
     onFiles: (one, other) => {

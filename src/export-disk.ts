@@ -2,7 +2,7 @@ import path from 'node:path';
 import type { ArchiveFile } from './archive/archive-file.ts';
 import type { Store } from './blob/store.ts';
 import { checkDiskTool, type DiskTarget, writeDiskImage } from './disk/disk-image.ts';
-import { type DiskFormat, diskFormats, identityOf } from './disk/format.ts';
+import { type DiskFormat, diskFormats, diskIdentityOf } from './disk/format.ts';
 import { findDiskTool } from './disk/tools.ts';
 import { DestinationError, printable, UsageError } from './errors.ts';
 import type { Image } from './oci/image.ts';
@@ -94,7 +94,7 @@ export class DiskExporter implements Exporter {
     }
     return await writeDiskImage(tree, {
       ...this.#on(file),
-      identity: identityOf(format, id, config.created),
+      identity: diskIdentityOf(format, id, config.created),
       additions: guest?.additions ?? [],
       temporaryFile: () => store.spool(),
     });

@@ -9,10 +9,8 @@ import type { Report } from './report/event.ts';
 import { type PartOptions, Selection } from './rootfs/selection.ts';
 import type { Runtime, VirtualMachine } from './runtime/config-files.ts';
 import type { IdMappings } from './runtime/runc.ts';
-import { shellWord } from './sys/os-path.ts';
+import { shellWord, type Environment } from './sys/os-path.ts';
 import type { RetryPolicy } from './sys/retry.ts';
-
-export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** A pull as a caller requests it; all but the image have defaults. */
 export interface PullRequest {

@@ -3,7 +3,7 @@ import { asGitError, ELSEWHERE } from './git/git-error.ts';
 import { packBlobs } from './git/object-store.ts';
 import type { PackerData, PackerMessage } from './packer.ts';
 import { ContentReader } from './rootfs/contents.ts';
-import { toFailure } from './rootfs/messages.ts';
+import { serializeError } from './rootfs/messages.ts';
 import { RingAborted, RingReader } from './rootfs/ring.ts';
 
 // Entry point of the packer's thread, for -g: it gets contents through the ring, and sends back names of blobs.
@@ -16,7 +16,9 @@ packBlobs(new ContentReader(source), directory, (ids) => post({ ids })).then(
   () => post('done'),
   (error: unknown) => {
     if (!(error instanceof RingAborted)) {
-      post({ failure: toFailure(asGitError(error, 'git could not be given what files hold', ELSEWHERE)) });
+      post({
+        failure: serializeError(asGitError(error, 'git could not be given what files hold', ELSEWHERE)),
+      });
     }
     source.fail();
   },

@@ -1,6 +1,6 @@
 import type { Worker } from 'node:worker_threads';
 import { GitError } from './errors.ts';
-import type { Failure } from './rootfs/messages.ts';
+import type { SerializedError } from './rootfs/messages.ts';
 import { RingWriter, createRing } from './rootfs/ring.ts';
 import { startThread } from './sys/threads.ts';
 
@@ -11,7 +11,7 @@ export interface PackerData {
   readonly directory: string;
 }
 
-export type PackerMessage = { readonly ids: Uint8Array } | { readonly failure: Failure } | 'done';
+export type PackerMessage = { readonly ids: Uint8Array } | { readonly failure: SerializedError } | 'done';
 
 /**
  * The thread that makes git's blobs of files and symlinks while they are being written. It gets their contents through a ring, so that

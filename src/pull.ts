@@ -7,11 +7,11 @@ import {
   alreadyThere,
   behind,
   type Built,
-  keptPlaces,
+  protectedPaths,
   layersThere,
   TreeNotes,
   untouched,
-} from './held-image.ts';
+} from './existing-image.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import { Destination } from './rootfs/destination.ts';
@@ -35,7 +35,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   const runtime =
     options.prepare || options.runtimes.length > 0 ? await import('./runtime/write.ts') : undefined;
   runtime?.checkRuntimeConfigs(options.runtimes, destination, options.force);
-  if (options.replace !== false) await Destination.requireReplaceable(destination, keptPlaces(options));
+  if (options.replace !== false) await Destination.requireReplaceable(destination, protectedPaths(options));
   const stopwatch = new Stopwatch();
   const prepare = runtime && ((directory?: string) => runtime.prepareFiles(options, directory));
   return await withSession(options, async (opened) => {

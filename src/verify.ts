@@ -1,6 +1,6 @@
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { MAX_JSON_BYTES, PART } from './held-image.ts';
+import { MAX_LAYER_INFO_BYTES, PART } from './existing-image.ts';
 import { type Difference, shownPath } from './comparison/differences.ts';
 import { type DiskFile, filesWith } from './comparison/file-content.ts';
 import { type DiskEntry, DiskRules, DiskTree } from './comparison/disk-tree.ts';
@@ -12,7 +12,7 @@ import type { PullOptions } from './options.ts';
 import { isWritable } from './rootfs/destination.ts';
 import { join } from './rootfs/directories.ts';
 import { mountPointsBelow } from './rootfs/location.ts';
-import type { ImageTree, TreeEntry } from './rootfs/image-tree.ts';
+import type { ImageTree, ImageTreeEntry } from './rootfs/image-tree.ts';
 import { ByteStrings, Column } from './rootfs/memory-tables.ts';
 import type { PartOptions } from './rootfs/selection.ts';
 import { filledFiles, neededDirectories } from './runtime/prepare.ts';
@@ -72,8 +72,8 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
       });
     });
     const { differences, unread, mounted } = differ;
-    if (differ.heldPart !== undefined)
-      report({ type: 'notice', message: partNotice(destination, differ.heldPart) });
+    if (differ.partThere !== undefined)
+      report({ type: 'notice', message: partNotice(destination, differ.partThere) });
     if (unread.length > 0) report({ type: 'notice', message: unreadNotice(unread.length) });
     if (mounted.length > 0) report({ type: 'notice', message: mountedNotice(destination, mounted) });
     const { id, digest } = image;
@@ -149,12 +149,12 @@ class DirectoryComparison {
   /** Mount points that the image has. */
   readonly mounted: BytePath[] = [];
   /** The part of the image that the directory claims to hold, if it differs from the compared one. */
-  heldPart: PartOptions | undefined;
+  partThere: PartOptions | undefined;
   #tree: ImageTree | undefined;
   readonly #disk: DiskTree;
   readonly #image: Image;
   readonly #options: PullOptions;
-  readonly #comparison: TreeComparison<TreeEntry, DiskEntry, 'missing' | 'extra'>;
+  readonly #comparison: TreeComparison<ImageTreeEntry, DiskEntry, 'missing' | 'extra'>;
   /** Files whose content is to be compared, by the inode that the image has for them: those of one name, and of several. */
   readonly #files = new PathsByInode();
   readonly #linked = new Map<number, Copies>();
@@ -171,7 +171,7 @@ class DirectoryComparison {
     this.#image = image;
     this.#options = options;
     const rules = new DiskRules(disk);
-    this.#comparison = new TreeComparison<TreeEntry, DiskEntry, 'missing' | 'extra'>({
+    this.#comparison = new TreeComparison<ImageTreeEntry, DiskEntry, 'missing' | 'extra'>({
       kinds: ['missing', 'extra'],
       rules,
       mayLack: rules.mayLack,
@@ -188,12 +188,12 @@ class DirectoryComparison {
         return true;
       },
       ...(contents && {
-        onFiles: (expected: TreeEntry, found: DiskEntry) => this.#noteFiles(expected, found),
+        onFiles: (expected: ImageTreeEntry, found: DiskEntry) => this.#noteFiles(expected, found),
       }),
     });
   }
 
-  #noteFiles(expected: TreeEntry, found: DiskEntry): void {
+  #noteFiles(expected: ImageTreeEntry, found: DiskEntry): void {
     if (expected.links < 2) {
       this.#files.set(expected.inode, expected.path);
       return;
@@ -262,10 +262,10 @@ class DirectoryComparison {
       const { id, [PART]: part } = parseJsonObject(Buffer.from(this.#text('json')), 'json');
       if (id !== this.#image.layers.at(-1)?.info['id']) return false;
       const { paths = [], excludes = [] } = this.#options.part ?? {};
-      const held = isObject(part)
+      const there = isObject(part)
         ? { paths: textsOf(part['paths']) ?? [], excludes: textsOf(part['excludes']) ?? [] }
         : none;
-      if (JSON.stringify(held) !== JSON.stringify({ paths, excludes })) this.heldPart = held;
+      if (JSON.stringify(there) !== JSON.stringify({ paths, excludes })) this.partThere = there;
       return true;
     } catch {
       return false;
@@ -273,12 +273,12 @@ class DirectoryComparison {
   }
 
   #text(name: string): string {
-    return Buffer.from(this.#disk.readSmall(name, MAX_JSON_BYTES) ?? []).toString();
+    return Buffer.from(this.#disk.readSmall(name, MAX_LAYER_INFO_BYTES) ?? []).toString();
   }
 }
 
 /** Whether `prepare` has written a file that was empty. */
-function isFilled(expected: TreeEntry, found: DiskEntry): boolean {
+function isFilled(expected: ImageTreeEntry, found: DiskEntry): boolean {
   const isOne = filledFiles.some((name) => name === expected.path);
   return isOne && expected.type === 'file' && found.type === 'file' && expected.size === 0 && found.size > 0;
 }

@@ -38,7 +38,7 @@ const top = [
   'decoder.ts',
   'decoder-thread.ts',
   'with-session.ts',
-  'held-image.ts',
+  'existing-image.ts',
   'build.ts',
   'with-image-tree.ts',
   'pull.ts',

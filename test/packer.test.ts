@@ -59,6 +59,6 @@ test('stopped, it lets go of the one who writes', async () => {
   const packer = new Packer(scratch.path, () => undefined);
   await packer.discard();
   const writer = new ContentWriter(packer.ring);
-  assert.throws(() => writer.settle(), { code: 'CONTENTS_REFUSED' });
+  assert.throws(() => writer.requestAnswer(), { code: 'CONTENTS_REFUSED' });
   await assert.rejects(packer.finished, GitError);
 });

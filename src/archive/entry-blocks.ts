@@ -1,6 +1,6 @@
 import { isAscii, isUtf8 } from 'node:buffer';
 import { Header } from 'tar';
-import type { TreeEntry } from '../rootfs/image-tree.ts';
+import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
 import { accessListText, textKeys } from '../tar/access-list.ts';
 import { type BytePath, type EntryType, noBytes, type SparseExtent } from '../tar/entry.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
@@ -31,7 +31,7 @@ const SPARSE_NAME = 'GNUSparseFile.0/sparse' as BytePath;
 export type NameRecords = 'utf-8' | 'binary';
 
 /** Without a slash at the end of its path. */
-export type ArchiveEntry = Omit<TreeEntry, 'linkTo' | 'inode' | 'links'>;
+export type ArchiveEntry = Omit<ImageTreeEntry, 'linkTo' | 'inode' | 'links'>;
 
 /** The blocks before an entry's data, and the number of bytes that follow (without the padding). */
 export interface EntryBlocks {

@@ -3,7 +3,7 @@ import { constants, createGzip, createZstdCompress } from 'node:zlib';
 import { UsageError, printable } from '../errors.ts';
 import type { ImageContents } from '../rootfs/image-contents.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
-import type { ImageTree, TreeEntry } from '../rootfs/image-tree.ts';
+import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
 import { writeBytes } from './archive-file.ts';
 import { entryBlocks, linkBlocks, type NameRecords, paddingOf } from './entry-blocks.ts';
 import { alignExtents, fillGaps } from './sparse-map.ts';
@@ -82,7 +82,7 @@ export interface TarDialect {
  */
 export async function* flattenedTree(
   tree: ImageTree,
-  written: Iterable<TreeEntry> = tree,
+  written: Iterable<ImageTreeEntry> = tree,
   dialect: TarDialect = { holes: 'kept', names: 'utf-8' },
   more: readonly Uint8Array[] = [],
 ): AsyncGenerator<Buffer, void, void> {
@@ -99,7 +99,7 @@ export async function* flattenedTree(
 }
 
 async function* writeEntry(
-  entry: TreeEntry,
+  entry: ImageTreeEntry,
   contents: ImageContents,
   { holes, names }: TarDialect,
   batch: Batch,

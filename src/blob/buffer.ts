@@ -88,7 +88,7 @@ export class BlobBuffer {
       this.#unwritten.push(chunk);
       this.#unwrittenBytes += chunk.length;
       this.#writing ??= this.#write(offset);
-      if (this.#unwrittenBytes > UNWRITTEN) await this.#settle();
+      if (this.#unwrittenBytes > UNWRITTEN) await this.#awaitWrites();
     }
   }
 
@@ -121,7 +121,7 @@ export class BlobBuffer {
   /** From now on all bytes go to the file, by `writeAt`. */
   async toFile(): Promise<void> {
     this.#fileOnly = true;
-    await this.#settle();
+    await this.#awaitWrites();
   }
 
   /** Writes bytes to their place in the file; `advance` makes them known to readers. */
@@ -138,7 +138,7 @@ export class BlobBuffer {
 
   /** The blob is complete and its digest right. */
   async finish(): Promise<void> {
-    await this.#settle();
+    await this.#awaitWrites();
     this.#state = 'whole';
     this.#notify();
   }
@@ -238,7 +238,7 @@ export class BlobBuffer {
     return access.catch((error: unknown) => Promise.reject(diskError(error, this.#options.where)));
   }
 
-  async #settle(): Promise<void> {
+  async #awaitWrites(): Promise<void> {
     await this.#writing;
     this.#throwIfFailed();
   }

@@ -8,27 +8,27 @@ import type { ByteRange } from './pieces.ts';
 import { FILE_MODE, isNameOf, openTrusted, type StoreFiles } from './store-files.ts';
 
 /** The contents of a partial file. */
-export interface Kept {
+export interface PartialContents {
   /** In order, without overlaps. */
   readonly ranges: readonly ByteRange[];
   /** Size of the whole blob in bytes, where it was known. */
   readonly size: number | undefined;
 }
 
-const NOTHING: Kept = { ranges: [], size: undefined };
+const NOTHING: PartialContents = { ranges: [], size: undefined };
 
 /** A partial file that only this process writes; see `claim`. */
 export class Claim {
   readonly handle: FileHandle;
   /** Left by an earlier run. */
-  readonly kept: Kept;
+  readonly kept: PartialContents;
   readonly #name: string;
   readonly #blob: string;
   /** File that lists the ranges of a partial file with holes; undefined for a private file, which no other run can resume. */
   readonly #note: string | undefined;
   #published = false;
 
-  constructor(handle: FileHandle, kept: Kept, name: string, blob: string, note?: string) {
+  constructor(handle: FileHandle, kept: PartialContents, name: string, blob: string, note?: string) {
     this.handle = handle;
     this.kept = kept;
     this.#name = name;
@@ -37,7 +37,7 @@ export class Claim {
   }
 
   /** Notes the contents of a file that has or will have holes, so that the next run knows them even if this one is killed. One call at a time. */
-  async note({ ranges, size }: Kept): Promise<void> {
+  async note({ ranges, size }: PartialContents): Promise<void> {
     if (this.#note === undefined) return;
     const lines = [size ?? '', ...ranges.map(({ start, end }) => `${start}-${end}`)];
     await writeFileAtomically(this.#note, lines.join('\n'), { mode: FILE_MODE });
@@ -89,7 +89,7 @@ const PATIENCE = 30_000;
 export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Claim | 'there'> {
   const { digest, signal, waiting } = wanted;
   const { files, lock, patience = PATIENCE } = options;
-  const progress = new Progress(files.partial(digest), patience);
+  const progress = new WriterActivity(files.partial(digest), patience);
   for (let isAnnounced = false; ;) {
     signal.throwIfAborted();
     const outcome = lock ? await tryClaim(wanted, files, lock) : 'unsupported';
@@ -150,7 +150,7 @@ async function claimLocked(
 }
 
 /** Reads the size of the blob and one range per line; undefined without a note. An invalid note means that nothing is kept. */
-async function readNote(name: string): Promise<Kept | undefined> {
+async function readNote(name: string): Promise<PartialContents | undefined> {
   const handle = await openTrusted(name, constants.O_RDONLY);
   if (handle === undefined) return undefined;
   if (handle === 'untrusted') return NOTHING;
@@ -200,7 +200,7 @@ async function exists(name: string): Promise<boolean> {
 }
 
 /** Whether a file that another process writes still changes. */
-class Progress {
+class WriterActivity {
   readonly #name: string;
   readonly #patience: number;
   #last = '';

@@ -3,7 +3,7 @@ import { DestinationError, NetworkError } from '../errors.ts';
 import { algorithmOf, type Digest } from '../oci/digest.ts';
 import type { BlobResponse, Checksum, Layer } from '../oci/image.ts';
 import type { BlobBuffer } from './buffer.ts';
-import type { Kept } from './claim.ts';
+import type { PartialContents } from './claim.ts';
 import { type Piece, Pieces } from './pieces.ts';
 import { judge, outrunsReader, type Pace, type Scheduler, type StarvationMeter } from './scheduler.ts';
 import { Body, BrokenTransferError, RetryBudget, type RetryOptions, WrongBytesError } from './transfer.ts';
@@ -24,7 +24,7 @@ export interface DownloadOptions extends RetryOptions {
   /** Called with the number of received bytes whenever it has grown. */
   readonly progress: (received: number) => void;
   /** Notes the contents of the file, where it has or will have holes. */
-  readonly note: (kept: Kept) => Promise<void>;
+  readonly note: (kept: PartialContents) => Promise<void>;
 }
 
 /**
@@ -73,7 +73,7 @@ export class Download {
    *
    * @throws WrongBytesError, NetworkError, and errors of opening the blob; then the contents of the file are noted
    */
-  async run(kept: Kept): Promise<void> {
+  async run(kept: PartialContents): Promise<void> {
     try {
       await this.#resume(kept);
       while (!this.#complete) await this.#receive();
@@ -86,7 +86,7 @@ export class Download {
     throw new WrongBytesError(`it has digest ${found} but must have ${this.#layer.checksum?.digest}`);
   }
 
-  async #resume({ ranges, size = ranges.at(-1)?.end ?? 0 }: Kept): Promise<void> {
+  async #resume({ ranges, size = ranges.at(-1)?.end ?? 0 }: PartialContents): Promise<void> {
     if (ranges.length === 0) return;
     const pieces = new Pieces(ranges, this.#layer.size ?? size);
     if (ranges.at(-1)!.end > pieces.front) this.#pieces = pieces;
@@ -103,7 +103,7 @@ export class Download {
     try {
       await (this.#pieces && !this.#refused ? this.#receivePieces(this.#pieces) : this.#receiveRest());
     } catch (error) {
-      this.#settle();
+      this.#stopMeasuring();
       // Retries only a BrokenTransferError, which only `#receiveRest` throws. `#connection` has its own retries and then throws a
       // NetworkError. So `#abort`, which cannot be undone, is never in effect when this retries.
       await this.#budget.again(error, this.#received);
@@ -115,8 +115,8 @@ export class Download {
     return this.#pieces && !this.#refused ? this.#pieces.received : this.#buffer.received;
   }
 
-  #settle(): void {
-    this.#options.scheduler.settle(this.#options.rank);
+  #stopMeasuring(): void {
+    this.#options.scheduler.stopMeasuring(this.#options.rank);
   }
 
   /** Receives the rest in order, until more connections are worth it. */
@@ -169,7 +169,7 @@ export class Download {
     // This layer is the one that is being unpacked, and it waits.
     const hungry = this.#buffer.isRead && starvation.starving;
     const verdict = possible ? judge(pace, this.#size! - this.#buffer.received, hungry) : 'alone';
-    if (verdict !== 'unknown') this.#settle();
+    if (verdict !== 'unknown') this.#stopMeasuring();
     return verdict === 'share';
   }
 

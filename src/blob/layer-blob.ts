@@ -155,7 +155,7 @@ export class LayerBlob {
     const waiting = () => {
       const message = `${this.#name}: another run is downloading it; waiting for that run`;
       report({ type: 'notice', message });
-      scheduler.settle(this.#rank);
+      scheduler.stopMeasuring(this.#rank);
     };
     // The second attempt is for a corrupt blob of another run, which was removed.
     for (let attempts = 0; attempts < 2; attempts += 1) {

@@ -1,7 +1,7 @@
 import pLimit, { type LimitFunction } from 'p-limit';
 
 /** A blob that waits for its first connection. */
-interface Start {
+interface WaitingBlob {
   readonly rank: number;
   readonly big: boolean;
   /** Never rejects. */
@@ -24,7 +24,7 @@ interface Shared {
  */
 export class Scheduler {
   readonly #limit: LimitFunction;
-  readonly #starts: Start[] = [];
+  readonly #starts: WaitingBlob[] = [];
   readonly #shared = new Set<Shared>();
   /** Ranks of big blobs whose pace is unknown. */
   readonly #watched = new Set<number>();
@@ -48,12 +48,12 @@ export class Scheduler {
         this.assign();
       });
     } finally {
-      this.settle(rank);
+      this.stopMeasuring(rank);
     }
   }
 
   /** The pace of the blob is known, or its download pauses: other blobs need not wait for it. */
-  settle(rank: number): void {
+  stopMeasuring(rank: number): void {
     if (this.#watched.delete(rank)) this.assign();
   }
 
@@ -93,7 +93,7 @@ export class Scheduler {
     return start.work;
   }
 
-  #firstStart(): Start | undefined {
+  #firstStart(): WaitingBlob | undefined {
     const most = Math.max(1, Math.floor(this.connections / 2));
     return this.#starts.find(({ big }) => !big || this.#watched.size < most);
   }

@@ -59,7 +59,7 @@ export interface FlagValues {
  *
  * @throws UsageError
  */
-type Parse<T> = (text: string, flag: string) => T;
+type ParseFlag<T> = (text: string, flag: string) => T;
 
 const BOOLEANS: ReadonlyMap<string, boolean> = new Map([
   ...['1', 't', 'T', 'true', 'TRUE', 'True'].map((text) => [text, true] as const),
@@ -71,7 +71,7 @@ const BOOLEANS: ReadonlyMap<string, boolean> = new Map([
  *
  * @throws UsageError
  */
-export const parseBoolean: Parse<boolean> = (text, flag) => {
+export const parseBoolean: ParseFlag<boolean> = (text, flag) => {
   const value = BOOLEANS.get(text);
   if (value !== undefined) return value;
   throw new UsageError(`invalid boolean value "${printable(text)}" for ${flag}`, {
@@ -81,7 +81,7 @@ export const parseBoolean: Parse<boolean> = (text, flag) => {
 
 /** `7` → 7, at least `least`. */
 const count =
-  (least: number): Parse<number> =>
+  (least: number): ParseFlag<number> =>
   (text, flag) => {
     const value = /^\d{1,9}$/.test(text) ? Number(text) : -1;
     if (value >= least) return value;
@@ -93,7 +93,7 @@ const count =
 const BYTES: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
 
 /** `10G`, `500MiB`, `1048576` → bytes; units are powers of 1024. */
-const parseBytes: Parse<number> = (text, flag) => {
+const parseBytes: ParseFlag<number> = (text, flag) => {
   const match = /^(\d{1,12}(?:\.\d{1,6})?)([kmgt]?)(?:i?b)?$/i.exec(text);
   if (match) return Math.floor(Number(match[1]) * BYTES[match[2]!.toLowerCase()]!);
   throw new UsageError(`${flag} takes a size, not "${printable(text)}"`, {
@@ -104,7 +104,7 @@ const parseBytes: Parse<number> = (text, flag) => {
 const MILLISECONDS: Readonly<Record<string, number>> = { ms: 1, '': 1000, s: 1000, m: 60_000 };
 
 /** `500ms`, `2s`, `1m`, `2` (seconds) → milliseconds. */
-const parseDuration: Parse<number> = (text, flag) => {
+const parseDuration: ParseFlag<number> = (text, flag) => {
   const match = /^(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|)$/.exec(text);
   if (match) return Number(match[1]) * MILLISECONDS[match[2]!]!;
   throw new UsageError(`${flag} takes a time, not "${printable(text)}"`, {
@@ -113,7 +113,7 @@ const parseDuration: Parse<number> = (text, flag) => {
 };
 
 const oneOf =
-  <T extends string>(choices: readonly T[]): Parse<T> =>
+  <T extends string>(choices: readonly T[]): ParseFlag<T> =>
   (text, flag) => {
     const found = choices.find((choice) => choice === text);
     if (found !== undefined) return found;
@@ -123,7 +123,7 @@ const oneOf =
   };
 
 /** `touched` is the value of the bare flag, and no word for users. */
-const replaceMode: Parse<'touched' | 'always'> = (text, flag) => {
+const replaceMode: ParseFlag<'touched' | 'always'> = (text, flag) => {
   if (text === 'touched' || text === 'always') return text;
   throw new UsageError(`${flag} takes no value but =always, not "${printable(text)}"`, {
     hint: `write ${flag}, or ${flag}=always`,
@@ -133,13 +133,13 @@ const replaceMode: Parse<'touched' | 'always'> = (text, flag) => {
 /** An option of the table. Its parsers get the flag's name, for their messages. */
 class TableOption extends Option {
   /** Collects the values of a flag that is given several times. */
-  list<T>(parse: Parse<readonly T[]>): this {
+  list<T>(parse: ParseFlag<readonly T[]>): this {
     return this.argParser((text, before: readonly T[] | undefined) => [
       ...new Set([...(before ?? []), ...parse(text, this.long!)]),
     ]);
   }
 
-  parsed<T>(parse: Parse<T>): this {
+  parsed<T>(parse: ParseFlag<T>): this {
     return this.argParser((text) => parse(text, this.long!));
   }
 
@@ -153,9 +153,9 @@ class TableOption extends Option {
   }
 }
 
-type Row = readonly [flags: string, description: string, refine?: (option: TableOption) => TableOption];
+type FlagRow = readonly [flags: string, description: string, refine?: (option: TableOption) => TableOption];
 
-const group = (heading: string, rows: readonly Row[]): TableOption[] =>
+const group = (heading: string, rows: readonly FlagRow[]): TableOption[] =>
   rows.map(([flags, description, refine = (option) => option]) =>
     refine(new TableOption(flags, description).helpGroup(heading)),
   );

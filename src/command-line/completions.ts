@@ -25,8 +25,8 @@ export function completionScript(shell: string): string {
 }
 
 /** What a shell offers for a word: these words, or what it finds itself. */
-type Found = 'files' | 'directories' | 'branches' | 'images' | 'nothing';
-type Candidates = readonly string[] | Found;
+type Offer = 'files' | 'directories' | 'branches' | 'images' | 'nothing';
+type Candidates = readonly string[] | Offer;
 
 const commandWords: readonly string[] = Object.keys(commands).filter((name) => name !== 'pull');
 
@@ -139,7 +139,7 @@ complete -o default -F _dlrootfs dlrootfs
 `;
 }
 
-const BASH: Readonly<Record<Found, string>> = {
+const BASH: Readonly<Record<Offer, string>> = {
   files: ':',
   images: `_dlrootfs_words '${localSources.join(' ')}'`,
   directories: '_dlrootfs_directories',
@@ -203,7 +203,7 @@ function flagSpecs(option: Option): string[] {
   });
 }
 
-const ZSH: Readonly<Record<Found, string>> = {
+const ZSH: Readonly<Record<Offer, string>> = {
   files: '_files',
   images: '_dlrootfs_images',
   directories: '_files -/',

@@ -1,20 +1,13 @@
 import { addAbortSignal, type Readable, type Writable } from 'node:stream';
 import { InterruptedError, UsageError } from '../errors.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
-import type { GivenToken } from '../registry/registry-options.ts';
+import type { GivenCredentials, GivenToken } from '../registry/registry-options.ts';
 import type { Invocation } from './program.ts';
 import type { CliContext } from './execute.ts';
 
-export interface Credentials {
-  readonly username: string;
-  readonly password: string;
-  /** The flag or variable that they come from, for messages. */
-  readonly source: string;
-}
-
 /** Credentials of the command line and of the program's own variables; the registry's other sources come after these. */
-export interface GivenCredentials {
-  readonly credentials: Credentials | undefined;
+export interface CredentialOptions {
+  readonly credentials: GivenCredentials | undefined;
   readonly registryToken: GivenToken | undefined;
   readonly noCredentials: boolean;
 }
@@ -23,7 +16,7 @@ export interface GivenCredentials {
 export async function readCredentials(
   { values }: Invocation,
   context: CliContext,
-): Promise<GivenCredentials> {
+): Promise<CredentialOptions> {
   const noCredentials = values.creds === false;
   const flags = [
     ...(values.user ? ['-u'] : []),
@@ -60,7 +53,7 @@ async function usernameAndPassword(
   flag: string | undefined,
   passwordStdin: boolean,
   context: CliContext,
-): Promise<Credentials | undefined> {
+): Promise<GivenCredentials | undefined> {
   const text = flag ?? (context.environment['DLROOTFS_CREDS'] || undefined);
   if (text === undefined || (flag === '' && !passwordStdin)) {
     if (passwordStdin) throw new UsageError('--password-stdin needs a user name', { hint: 'add -u USER' });

@@ -4,13 +4,13 @@ import type { Readable, Writable } from 'node:stream';
 import type { StoreSize } from '../blob/store.ts';
 import type { Difference } from '../comparison/differences.ts';
 import { DestinationError, DlrootfsError, ExitCode, UsageError, printable } from '../errors.ts';
-import type { Environment, PullRequest } from '../options.ts';
+import type { PullRequest } from '../options.ts';
 import { type TerminalStream, terminalReport } from '../report/bars.ts';
 import { type LiveReport, type Report, fanOut, jsonLinesReport } from '../report/event.ts';
 import { formatBytes, plainReport } from '../report/progress.ts';
 import { type Inspection, messageReport, textReport } from '../report/text.ts';
 import { runtimes } from '../runtime/config-files.ts';
-import { osPath } from '../sys/os-path.ts';
+import { osPath, type Environment } from '../sys/os-path.ts';
 import { version } from '../version.ts';
 import type { CommandName, FlagValues } from './commands.ts';
 import { type Invocation, parseArguments } from './program.ts';
@@ -29,7 +29,7 @@ export interface CliContext {
 }
 
 /** Returns the exit code, if it is not that of success. */
-type Run = (invocation: Invocation, context: CliContext) => Promise<number | void>;
+type RunCommand = (invocation: Invocation, context: CliContext) => Promise<number | void>;
 
 /**
  * Runs one command line to its end, and loads no more than that command's code.
@@ -62,7 +62,7 @@ async function runInvocation(invocation: Invocation, context: CliContext): Promi
   return await RUNS[command](invocation, context);
 }
 
-const RUNS: Readonly<Record<Exclude<CommandName, 'version' | 'help' | 'completion'>, Run>> = {
+const RUNS: Readonly<Record<Exclude<CommandName, 'version' | 'help' | 'completion'>, RunCommand>> = {
   pull: runPull,
   cache: runCache,
   cat: runCat,

@@ -1,7 +1,7 @@
 import { DestinationError, DlrootfsError, ExitCode, InterruptedError, printable } from '../errors.ts';
 import { hasCode, osErrorByCode, osErrorOf, reasonOf } from '../sys/os-error.ts';
 
-export interface Failure {
+export interface FailureOutput {
   readonly exitCode: number;
   /** Lines for standard error. */
   readonly text: string;
@@ -11,7 +11,7 @@ export interface Failure {
  * The exit code and message for an error: a DlrootfsError as `error:`, `hint:` and, last, `kept:`; anything else is a bug and
  * shows its stack. Text from outside is made printable.
  */
-export function describeFailure(error: unknown, asJson = false): Failure {
+export function describeFailure(error: unknown, asJson = false): FailureOutput {
   if (asJson) return jsonFailure(error);
   if (error instanceof InterruptedError && error.signal === 'SIGPIPE') {
     // As a program that SIGPIPE ends: `| head` is no failure.
@@ -57,7 +57,7 @@ function threadFailure(error: Error): DestinationError {
 }
 
 /** With `--progress json` every line on standard error is an object. */
-function jsonFailure(error: unknown): Failure {
+function jsonFailure(error: unknown): FailureOutput {
   const { exitCode, text } = describeFailure(error);
   const details =
     error instanceof DlrootfsError

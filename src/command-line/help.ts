@@ -70,14 +70,14 @@ export function helpText(name?: string, all = false, columns = HELP_COLUMNS): st
   const known = [...Object.keys(commands), ...topicNames];
   throw new UsageError(`no help on ${printable(name)}`, {
     hint:
-      placeOf(name) ??
+      placeInHelp(name) ??
       suggestion(name, known) ??
       'dlrootfs --help --all lists all commands, flags and topics',
   });
 }
 
 /** A hint for a word that is neither command nor topic but is in the help; else undefined. */
-function placeOf(word: string): string | undefined {
+function placeInHelp(word: string): string | undefined {
   if (!/^[\w-]{2,}$/.test(word)) return undefined;
   const pattern = new RegExp(`(?<!\\w)${word}s?(?!\\w)`, 'gi');
   return topicsWith(pattern) ?? (pattern.test(wholeHelp()) ? 'see dlrootfs --help --all' : undefined);

@@ -87,7 +87,7 @@ export function compareEntries(expected: Comparable, found: Comparable, rules: R
   const note = (what: Change['what'], text: (of: Comparable) => string): void =>
     void changes.push({ what, expected: text(expected), found: text(found) });
   if (expected.type !== found.type) {
-    note('type', typeOf);
+    note('type', fileTypeOf);
     return changes;
   }
   const { type } = expected;
@@ -120,7 +120,7 @@ function compareXattrs({ needed, allowed, found }: ComparedXattrs): Change[] {
   return changes;
 }
 
-export function typeOf({ type }: Pick<Comparable, 'type'>): FileType {
+export function fileTypeOf({ type }: Pick<Comparable, 'type'>): FileType {
   // An inode is never a hard link: that is a kind of entry.
   return type === 'other' || type === 'hardlink' ? 'socket' : type;
 }

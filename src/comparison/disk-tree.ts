@@ -4,7 +4,7 @@ import { DestinationError, printable } from '../errors.ts';
 import { Directories, join, nameOf, parentPath } from '../rootfs/directories.ts';
 import { openFilesystem } from '../rootfs/confined-root.ts';
 import type { Directory, DiskFilesystem, FileStat } from '../rootfs/filesystem.ts';
-import { systemAttribute } from '../rootfs/metadata.ts';
+import { systemAttribute, SET_ID_BITS, capability } from '../rootfs/metadata.ts';
 import { PortableFilesystem } from '../rootfs/portable.ts';
 import { osError, SyscallError } from '../sys/os-error.ts';
 import { pathBytes } from '../sys/os-path.ts';
@@ -19,7 +19,6 @@ const { EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR } = constants.errno;
 
 /** The owner that chown(2) does not give to anything. */
 const NOBODY = 0xffff_ffff;
-const SET_ID_BITS = 0o6000;
 const BILLION = 1_000_000_000;
 /** makedev(3): devices beyond have no number. */
 const LARGEST = { major: 0xfff, minor: 0xf_ffff } as const;
@@ -263,7 +262,7 @@ export class DiskRules implements Rules {
     if (!this.#kept.some((start) => name.startsWith(start))) return false;
     const hasContent = type === 'file' || type === 'directory';
     if (name.startsWith('user.')) return hasContent && (this.#mayAdminister || (mode & 0o400) !== 0);
-    if (name === 'security.capability') return type === 'file' && this.#maySetCapabilities;
+    if (name === capability) return type === 'file' && this.#maySetCapabilities;
     if (name.startsWith('trusted.') || name.startsWith('security.')) return this.#mayAdminister;
     return name === accessList ? type !== 'symlink' : name === defaultAccessList && type === 'directory';
   }

@@ -7,7 +7,7 @@ import {
   type Difference,
   type Rules,
   shownPath,
-  typeOf,
+  fileTypeOf,
 } from './differences.ts';
 
 /**
@@ -159,7 +159,7 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
   #draft(kind: Kind | 'changed', entry: Pick<Comparable, 'path' | 'type'>): Draft<Kind> {
     const known = this.#drafts.get(entry.path);
     if (known) return known;
-    const draft = { path: entry.path, kind, type: typeOf(entry), changes: [] };
+    const draft = { path: entry.path, kind, type: fileTypeOf(entry), changes: [] };
     this.#drafts.set(entry.path, draft);
     return draft;
   }

@@ -5,7 +5,7 @@ import { unwritable } from '../archive/archive-file.ts';
 import { entryBlocks, type NameRecords, paddingOf } from '../archive/entry-blocks.ts';
 import { flattenedTree } from '../archive/flatten.ts';
 import { DestinationError, printable } from '../errors.ts';
-import type { ImageTree, TreeEntry } from '../rootfs/image-tree.ts';
+import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
@@ -23,9 +23,9 @@ import {
   besideTool,
   type DiskTool,
   lastLine,
-  OUTPUT,
+  OUTPUT_FILE,
   runTool,
-  SECOND_FILE,
+  SCRIPT_FILE,
   type ToolResult,
 } from './tools.ts';
 
@@ -68,7 +68,7 @@ export async function checkDiskTool(request: DiskTarget): Promise<void> {
   const { trial, environment: variables } = diskFormats[format];
   if (!trial) return;
   const environment = variables(0);
-  const result = await runTool(tool, trial(OUTPUT), {
+  const result = await runTool(tool, trial(OUTPUT_FILE), {
     input: emptyTar(),
     files: [descriptor],
     environment,
@@ -103,7 +103,7 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
   const { tar, rootInTar, takesOnly } = description;
   const layout = await measure(tree, request);
   const fitting = new Fitting(format, tree.counts);
-  function* entries(): Generator<TreeEntry, void, void> {
+  function* entries(): Generator<ImageTreeEntry, void, void> {
     // The root comes first, and has the same name for each image: no tool takes what comes for another format than a tar.
     for (const entry of tree.walk(true)) {
       const fitted = fitting.fit(entry).entry;
@@ -113,7 +113,7 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
   }
   const more = request.additions.map((addition) => additionBlocks(addition, identity, tar.names));
   const root = rootOf(tree, format);
-  const words = description.arguments({ file: OUTPUT, identity, root, layout });
+  const words = description.arguments({ file: OUTPUT_FILE, identity, root, layout });
   const result = await runTool(tool, words, {
     input: flattenedTree(tree, entries(), tar, more),
     files: [descriptor],
@@ -174,7 +174,7 @@ async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskReque
   try {
     await writeFile(script, inBatches(commands()), 'latin1');
     if ((await script.stat()).size === 0) return;
-    const words = ['-w', '-f', SECOND_FILE, OUTPUT];
+    const words = ['-w', '-f', SCRIPT_FILE, OUTPUT_FILE];
     const environment = diskFormats[format].environment(identity.madeAt);
     result = await runTool(debugfs, words, { files: [descriptor, script.fd], environment, signal });
   } finally {
@@ -215,7 +215,7 @@ function temporaryFiles({ directory }: DiskTarget): Record<string, string> {
   return directory.isWellFormed() ? { TMPDIR: directory } : {};
 }
 
-function rootOf(tree: ImageTree, format: DiskFormat): TreeEntry {
+function rootOf(tree: ImageTree, format: DiskFormat): ImageTreeEntry {
   for (const root of tree.walk(true)) return new Fitting(format).fit(root).entry;
   throw new Error('a tree has a root');
 }

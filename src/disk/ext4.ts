@@ -1,5 +1,5 @@
 import { DestinationError } from '../errors.ts';
-import type { TreeEntry } from '../rootfs/image-tree.ts';
+import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { displayPath } from '../tar/entry.ts';
 import type { DiskIdentity, FittedEntry } from './format.ts';
@@ -47,7 +47,7 @@ export class Ext4Usage {
    * @param storedBytes of a file, without its holes
    * @throws DestinationError for what ext4 cannot have
    */
-  add(entry: TreeEntry, storedBytes: number): void {
+  add(entry: ImageTreeEntry, storedBytes: number): void {
     const { path, linkTo, inode, type } = entry;
     if (path !== '') this.#addName(path);
     if (path === 'lost+found' && type !== 'directory')

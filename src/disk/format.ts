@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
 import type { TarDialect } from '../archive/flatten.ts';
 import type { Mtime } from '../rootfs/filesystem.ts';
-import type { TreeEntry } from '../rootfs/image-tree.ts';
+import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
 import { nothingLost, type NotRestored } from '../rootfs/not-restored.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { type Ext4Layout, Ext4Usage, mke2fsArguments, mke2fsEnvironment } from './ext4.ts';
+import { capability } from '../rootfs/metadata.ts';
 
 /** File systems that a disk image can have, by the ending of its file's name. */
 export type DiskFormat = 'ext4' | 'squashfs' | 'erofs';
@@ -24,7 +25,7 @@ interface ToolRequest {
   readonly file: string;
   readonly identity: DiskIdentity;
   /** The root, as the format has it. */
-  readonly root: TreeEntry;
+  readonly root: ImageTreeEntry;
   /** For formats with `usage`. */
   readonly layout: Ext4Layout | undefined;
 }
@@ -147,7 +148,11 @@ export interface DiskIdentity {
  * @param imageID 64 hex digits
  * @param created RFC 3339, as the image's config has it; without it the file system is of 1970
  */
-export function identityOf(format: DiskFormat, imageID: string, created: string | undefined): DiskIdentity {
+export function diskIdentityOf(
+  format: DiskFormat,
+  imageID: string,
+  created: string | undefined,
+): DiskIdentity {
   const bytes = createHash('sha256').update(`dlrootfs ${format} ${imageID}`).digest();
   // RFC 9562: version 8, a vendor-specific UUID.
   bytes[6] = (bytes[6]! & 0x0f) | 0x80;
@@ -159,13 +164,12 @@ export function identityOf(format: DiskFormat, imageID: string, created: string 
 
 /** An entry for the tar that a tool reads, and what else has to be set when the tool has ended. */
 export interface FittedEntry {
-  readonly entry: TreeEntry;
+  readonly entry: ImageTreeEntry;
   readonly xattrs: readonly (readonly [name: string, value: Uint8Array])[];
   /** Undefined: the tar's time is right. */
   readonly time: Mtime | undefined;
 }
 
-const capability = 'security.capability';
 const KEPT_ATTRIBUTES = /^(?:user|trusted|security)\.[^]/;
 const ACCESS_LISTS: ReadonlySet<string> = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 
@@ -179,7 +183,7 @@ export class Fitting {
     this.lost = { ...alreadyLost };
   }
 
-  fit(entry: TreeEntry): FittedEntry {
+  fit(entry: ImageTreeEntry): FittedEntry {
     const isFirstName = entry.linkTo === undefined;
     const kept = [...(entry.xattrs ?? [])].filter(([name]) => this.#keeps(name, entry));
     if (isFirstName) this.lost.xattrs += (entry.xattrs?.size ?? 0) - kept.length;
@@ -198,7 +202,7 @@ export class Fitting {
     };
   }
 
-  #time(entry: TreeEntry, counted: boolean): Mtime {
+  #time(entry: ImageTreeEntry, counted: boolean): Mtime {
     const { mtimeSeconds, mtimeNanoseconds } = entry;
     const { times, hasNanoseconds } = this.#format;
     const seconds = clamped(mtimeSeconds, times);
@@ -208,7 +212,7 @@ export class Fitting {
   }
 
   /** An equals sign would end the name in a tar's record. Linux has attributes of users on files and directories only. */
-  #keeps(name: string, { type }: TreeEntry): boolean {
+  #keeps(name: string, { type }: ImageTreeEntry): boolean {
     if (ACCESS_LISTS.has(name)) return this.#format.hasAccessLists;
     if (!KEPT_ATTRIBUTES.test(name) || name.includes('=')) return false;
     return type === 'file' || type === 'directory' || !name.startsWith('user.');
@@ -227,7 +231,7 @@ export interface Addition {
 }
 
 /** As an entry of a tree. */
-export function additionEntry({ path, mode, content }: Addition, { madeAt }: DiskIdentity): TreeEntry {
+export function additionEntry({ path, mode, content }: Addition, { madeAt }: DiskIdentity): ImageTreeEntry {
   return {
     path,
     linkTo: undefined,

@@ -4,14 +4,14 @@ import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { DestinationError, printable } from '../errors.ts';
 import { explainOsError } from '../sys/os-error.ts';
-import { findProgram } from '../sys/os-path.ts';
+import { findProgram, type Environment } from '../sys/os-path.ts';
 import { type DiskFormat, diskFormats } from './format.ts';
 
 /** Where Debian has the programs, which a plain user's PATH does not name. */
 const MORE_DIRECTORIES = ['/usr/local/sbin', '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
 /** How the tools call the file that they write: a descriptor that they inherit, so its name is irrelevant. */
-export const OUTPUT = '/proc/self/fd/3';
-export const SECOND_FILE = '/proc/self/fd/4';
+export const OUTPUT_FILE = '/proc/self/fd/3';
+export const SCRIPT_FILE = '/proc/self/fd/4';
 /** Only the last part of a tool's messages is kept. */
 const MOST_MESSAGE_CHARACTERS = 1024 * 1024;
 
@@ -22,8 +22,6 @@ export interface DiskTool {
   /** Absolute. */
   readonly binary: string;
 }
-
-export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * Looks for the program that makes a format, and asks for its version.
@@ -165,7 +163,7 @@ export function lastLine(output: string, { program }: DiskTool, name: string): s
   const last = told.findLast((line) => !GENERAL.test(line)) ?? told.at(-1) ?? 'it says nothing';
   const own = last.startsWith(`${program}: `) ? last.slice(program.length + 2) : last;
   return printable(
-    own.replaceAll(OUTPUT, () => name),
+    own.replaceAll(OUTPUT_FILE, () => name),
     300,
   );
 }

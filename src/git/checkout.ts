@@ -1,16 +1,16 @@
 import { GitError, printable } from '../errors.ts';
-import { mark, settle, unmark } from './dot-git.ts';
+import { mark, recordCheckout, unmark } from './dot-git.ts';
 import { asGitError, damaged } from './git-error.ts';
 import type { GitOptions } from './git-program.ts';
 import { type History, readHistory, readRecords, stateAt } from './history.ts';
-import { type Found, type Inspection, inspect } from './inspection.ts';
+import { type FileInspection, inspectFiles } from './inspection.ts';
 import { branchRef, resolveBranch } from './refs.ts';
 import { type ObjectID, isHoldable } from './trees.ts';
 import { Repository } from './repository.ts';
 import type { RootfsState } from './rootfs-state.ts';
 import { locate } from '../rootfs/location.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
-import { WorkTree } from '../rootfs/work-tree.ts';
+import { WorkTree, type FileAtPath } from '../rootfs/work-tree.ts';
 import type { Inode } from './inodes.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 
@@ -70,7 +70,7 @@ async function checkOut(
   const gives = force || interrupted;
   let begun = interrupted;
   try {
-    const found = await inspect(repository, current, history, records, !gives);
+    const found = await inspectFiles(repository, current, history, records, !gives);
     if (!gives) refuseLoss(found, target, branch);
     signal?.throwIfAborted();
     begun = true;
@@ -80,7 +80,7 @@ async function checkOut(
     const ours = [...current].map(([path, { type }]) => ({ path, type }));
     await workTree.clear([...[...ours, ...found.ours].filter((one) => !isIn(target, one)), ...inTheWay]);
     await restoreState(repository, workTree, target, { ...found, files });
-    await settle(files, target, branch, repository.yielder);
+    await recordCheckout(files, target, branch, repository.yielder);
     unmark(files);
     return workTree.notRestored;
   } finally {
@@ -88,12 +88,16 @@ async function checkOut(
   }
 }
 
-function isIn(state: RootfsState, { path, type }: Found): boolean {
+function isIn(state: RootfsState, { path, type }: FileAtPath): boolean {
   return state.find(path)?.type === type;
 }
 
 /** @throws GitError naming the user's files that would be lost */
-function refuseLoss({ changed, altered, strangers }: Inspection, target: RootfsState, branch: string): void {
+function refuseLoss(
+  { changed, altered, strangers }: FileInspection,
+  target: RootfsState,
+  branch: string,
+): void {
   const inTheWay = strangers.find((stranger) => isInTheWay(stranger, target))?.path;
   const [lost, what] =
     changed[0] !== undefined
@@ -112,7 +116,7 @@ function refuseLoss({ changed, altered, strangers }: Inspection, target: RootfsS
 }
 
 /** Whether an unknown file is at a path of the target, or below a path that is not a directory in the target. */
-function isInTheWay({ path: name, type }: Found, target: RootfsState): boolean {
+function isInTheWay({ path: name, type }: FileAtPath, target: RootfsState): boolean {
   const place = target.find(name);
   if (place) return !(place.children && type === 'directory');
   for (let end = name.lastIndexOf('/'); end > 0; end = name.lastIndexOf('/', end - 1)) {
@@ -130,7 +134,7 @@ function notOurs(directory: string): GitError {
 }
 
 /** The part of the rootfs that is on disk already. */
-interface OnDisk extends Pick<Inspection, 'verified' | 'attributes'> {
+interface OnDisk extends Pick<FileInspection, 'verified' | 'attributes'> {
   /** Undefined: the rootfs is empty. */
   readonly files?: RootfsFiles;
 }

@@ -1,4 +1,4 @@
-import { kill, pid } from 'node:process';
+import { pid } from 'node:process';
 import { fstatSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { GitError } from '../errors.ts';
@@ -12,6 +12,7 @@ import { join, nameOf, parentPath } from '../rootfs/directories.ts';
 import type { Yielder } from '../sys/yielder.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { damaged } from './git-error.ts';
+import { isAlive } from '../sys/temp-file.ts';
 
 /** What is left in `.git/config`: nothing that runs a program, and what a rootfs needs to be kept as it is by any git. */
 const configuration = `# A root file system, one branch per layer, by dlrootfs. Nothing may change a byte of it, and names that git
@@ -101,22 +102,13 @@ export function unmark(files: RootfsFiles): void {
   files.remove(MARKER);
 }
 
-function isAlive(process: number): boolean {
-  try {
-    kill(process, 0);
-    return true;
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code !== 'ESRCH';
-  }
-}
-
 /**
  * Tells git that the rootfs on disk is `state`, and that `branch` is checked out, so that `git status` is clean and quick: writes the
  * index, `info/exclude` and `HEAD`.
  *
  * @throws GitError
  */
-export async function settle(
+export async function recordCheckout(
   files: RootfsFiles,
   state: RootfsState,
   branch: string,

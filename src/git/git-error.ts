@@ -29,7 +29,7 @@ const strerror: readonly (readonly [words: RegExp, errno: number])[] = [
 export function asGitError(error: unknown, what: string, elsewhere: string | undefined): Error {
   if (error instanceof DestinationError || error instanceof GitError) return error;
   const own = osErrorOf(error);
-  const text = own ? reasonOf(error) : printable(textOf(error), 300);
+  const text = own ? reasonOf(error) : printable(oneLine(error), 300);
   const os = own ?? saidByGit(text);
   const isFull = os?.disk === 'is full';
   const reason = own && !isFull ? text : isFull || text === '' ? what : `${what}: ${text}`;
@@ -41,7 +41,7 @@ export function asGitError(error: unknown, what: string, elsewhere: string | und
 }
 
 /** In one line. */
-function textOf(error: unknown): string {
+function oneLine(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   return text.trim().replaceAll(/\s*\n\s*/g, '; ');
 }

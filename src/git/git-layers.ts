@@ -1,6 +1,6 @@
 import { GitError, printable } from '../errors.ts';
 import { CommitWriter, BlobNames, type Came, LayerDraft, storeContents } from './layer-commit.ts';
-import { copyRepository, initRepository, mark, settle, unmark } from './dot-git.ts';
+import { copyRepository, initRepository, mark, recordCheckout, unmark } from './dot-git.ts';
 import { asGitError, ELSEWHERE, PULL_AGAIN } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
 import { type LayerRecord, chainOf, loadState, loadTrees, readHistory, readRecords } from './history.ts';
@@ -69,7 +69,7 @@ export class GitLayers {
     this.#workTree = base?.workTree;
     this.#attributes = base ? attributeNames(base.state) : new Set();
     this.#yielder = openYielder(options.signal);
-    this.packDirectory = files.hold('.git/objects/pack');
+    this.packDirectory = files.keepOpen('.git/objects/pack');
     this.#objects = new ObjectStore(this.packDirectory, () => this.#yielder.pause());
     this.#commits = new CommitWriter(this.#objects, this.#yielder, base?.chain.at(-1), (...place) =>
       this.#see(...place),
@@ -216,7 +216,7 @@ export class GitLayers {
     const draft = this.#draft;
     const state = this.#state;
     try {
-      await this.#names?.settled();
+      await this.#names?.allNamed();
       await this.#store(draft.symlinksToStore());
       await this.#commits.add({ branch, number: this.#branches.length, time, state, draft });
       this.#branches.push(branch);
@@ -256,7 +256,7 @@ export class GitLayers {
     if (last === undefined) return;
     const completed = this.#objects.complete();
     await this.#workTree?.restore(this.#state, noContents, this.#attributes, () => this.#yielder.pause());
-    await settle(this.#files, this.#state, last, this.#yielder);
+    await recordCheckout(this.#files, this.#state, last, this.#yielder);
     await completed;
   }
 

@@ -7,9 +7,7 @@ import { type SimpleGit, simpleGit } from 'simple-git';
 import { GitError, printable } from '../errors.ts';
 import { asGitError, damaged } from './git-error.ts';
 import { SyscallError } from '../sys/os-error.ts';
-import { findProgram } from '../sys/os-path.ts';
-
-export type Environment = Readonly<Record<string, string | undefined>>;
+import { findProgram, type Environment } from '../sys/os-path.ts';
 
 /** The first version that can be made to read no user's configuration (GIT_CONFIG_GLOBAL). */
 const oldest = [2, 32] as const;
@@ -133,7 +131,7 @@ export async function* readObjects(
   // When git ends early, its own message is reported, not the broken pipe.
   git.stdin.on('error', () => undefined);
   Readable.from(lines(names)).pipe(git.stdin);
-  const output = new ByteReader(git.stdout);
+  const output = new OutputReader(git.stdout);
   try {
     for (const name of names) {
       const header = await output.line();
@@ -180,7 +178,7 @@ function* lines(names: readonly string[]): Generator<string, void, void> {
 }
 
 /** Lines and counted bytes of a stream. */
-class ByteReader {
+class OutputReader {
   readonly #chunks: AsyncIterator<Buffer>;
   #chunk: Buffer = Buffer.alloc(0);
 

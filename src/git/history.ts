@@ -12,7 +12,7 @@ import {
 import type { Repository } from './repository.ts';
 import { plain } from './inodes.ts';
 import { RootfsState } from './rootfs-state.ts';
-import { type Change, parseLine } from '../tar/mtree.ts';
+import { type TreeChange, parseLine } from '../tar/mtree.ts';
 import { damaged, PULL_AGAIN } from './git-error.ts';
 
 /** A layer's record, as a repository has it. */
@@ -80,7 +80,7 @@ export function chainOf(history: History, record: LayerRecord): LayerRecord[] {
 }
 
 /** Texts of records, by the names of their commits. */
-export type Records = ReadonlyMap<ObjectID, string>;
+export type RecordTexts = ReadonlyMap<ObjectID, string>;
 
 /** Of a record, in bytes: one of a million files has about 130 MB. */
 const LARGEST_RECORD = 500 * 1024 * 1024;
@@ -90,7 +90,10 @@ const LARGEST_RECORD = 500 * 1024 * 1024;
  *
  * @throws GitError when one is missing or invalid
  */
-export async function readRecords(repository: Repository, layers: readonly LayerRecord[]): Promise<Records> {
+export async function readRecords(
+  repository: Repository,
+  layers: readonly LayerRecord[],
+): Promise<RecordTexts> {
   const records = new Map<ObjectID, string>();
   const waiting = [...layers];
   for await (const { type, size, content } of repository.objects(
@@ -110,7 +113,7 @@ export async function readRecords(repository: Repository, layers: readonly Layer
  *
  * @throws GitError for a line that no layer can have made
  */
-export function* changesOf(record: string, { id, branch }: LayerRecord): Generator<Change, void, void> {
+export function* changesOf(record: string, { id, branch }: LayerRecord): Generator<TreeChange, void, void> {
   let start = 0;
   for (let end = record.indexOf('\n'); end !== -1; start = end + 1, end = record.indexOf('\n', start)) {
     if (record[start] === '#') continue;
@@ -122,7 +125,7 @@ export function* changesOf(record: string, { id, branch }: LayerRecord): Generat
 }
 
 /** Whether a change is possible: a container may have written anything into a record. */
-function isSound(change: Change): boolean {
+function isSound(change: TreeChange): boolean {
   const { type, path } = change;
   if (!isSoundPath(path, type === 'directory')) return false;
   if (type === 'removed') return true;
@@ -158,7 +161,7 @@ function badRecord(branch: string, reason: string): GitError {
  */
 export async function loadState(
   repository: Repository,
-  records: Records,
+  records: RecordTexts,
   chain: readonly LayerRecord[],
 ): Promise<RootfsState> {
   const state = new RootfsState();
@@ -173,7 +176,7 @@ export async function loadState(
 }
 
 /** Applies the changes of a layer. */
-export function playRecord(state: RootfsState, records: Records, layer: LayerRecord): void {
+export function playRecord(state: RootfsState, records: RecordTexts, layer: LayerRecord): void {
   for (const change of changesOf(records.get(layer.id)!, layer)) {
     try {
       state.apply(change);
@@ -223,7 +226,7 @@ export async function stateAt(
   repository: Repository,
   commit: string,
   history: History,
-  records: Records,
+  records: RecordTexts,
 ): Promise<RootfsState> {
   const layer = await nearestLayer(repository, commit, history);
   const state = await loadState(repository, records, layer ? chainOf(history, layer) : []);
@@ -255,8 +258,8 @@ function replaceFiles(state: RootfsState, tree: readonly Listed[]): void {
   }
   for (const file of tree) {
     const before = state.find(file.path);
-    const held = before && treeFile(file.path, before);
-    if (held && held.id === file.id && held.mode === file.mode) continue;
+    const known = before && treeFile(file.path, before);
+    if (known && known.id === file.id && known.mode === file.mode) continue;
     makeAbove(state, file.path);
     const type = file.mode === '120000' ? 'symlink' : 'file';
     const { uid, gid, mode } = before?.type === type ? before : { ...plain, mode: 0o644 };

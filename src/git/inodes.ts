@@ -49,7 +49,7 @@ type Rare = Pick<Described, 'linkPath' | 'deviceMajor' | 'deviceMinor' | 'xattrs
 
 /** Inodes by their numbers, in records of one size: as objects they take four times as much memory. */
 export class Inodes {
-  readonly #blocks: Block[] = [];
+  readonly #blocks: RecordMemory[] = [];
   readonly #rare = new Map<number, Rare>();
   /** The contents of directories: names, and the numbers of their inodes. */
   readonly #children = new Map<number, Map<string, number>>();
@@ -69,7 +69,7 @@ export class Inodes {
   /** Replaces the properties of an inode. Its blob or tree, and the contents of a directory, stay. */
   describe(number: number, described: Described): void {
     const { view } = this.blockOf(number);
-    const at = placeOf(number);
+    const at = offsetOf(number);
     view.setUint8(at + TYPE_AT, types.indexOf(described.type));
     view.setUint8(
       at + FLAGS_AT,
@@ -101,7 +101,7 @@ export class Inodes {
     return this.#children.get(number);
   }
 
-  blockOf(number: number): Block {
+  blockOf(number: number): RecordMemory {
     return this.#blocks[Math.floor(number / RECORDS_AT_ONCE)]!;
   }
 
@@ -117,18 +117,18 @@ export class Inodes {
 }
 
 /** Memory of some records, as bytes and as numbers of any size. */
-interface Block {
+interface RecordMemory {
   readonly bytes: Buffer;
   readonly view: DataView;
 }
 
-function makeBlock(): Block {
+function makeBlock(): RecordMemory {
   const memory = new ArrayBuffer(RECORDS_AT_ONCE * RECORD_SIZE);
   return { bytes: Buffer.from(memory), view: new DataView(memory) };
 }
 
 /** Where a record begins in its block. */
-function placeOf(number: number): number {
+function offsetOf(number: number): number {
   return (number % RECORDS_AT_ONCE) * RECORD_SIZE;
 }
 
@@ -140,7 +140,7 @@ export function ownCopy(text: string): string {
 /** A file, with one path or, for hard links, several: read from its record, and written to it. */
 export class Inode {
   readonly number: number;
-  readonly #block: Block;
+  readonly #block: RecordMemory;
   readonly #at: number;
   readonly #inodes: Inodes;
 
@@ -148,7 +148,7 @@ export class Inode {
     this.#inodes = inodes;
     this.number = number;
     this.#block = inodes.blockOf(number);
-    this.#at = placeOf(number);
+    this.#at = offsetOf(number);
   }
 
   get type(): Described['type'] {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { geteuid, umask } from 'node:process';
-import { type History, type Records, changesOf, chainOf, playRecord } from './history.ts';
+import { type History, type RecordTexts, changesOf, chainOf, playRecord } from './history.ts';
 import { type IndexEntry, parseIndex } from './index-file.ts';
 import type { Inode } from './inodes.ts';
 import { type ObjectID, isHoldable, treeFile } from './trees.ts';
@@ -10,29 +10,22 @@ import type { RootfsFiles } from './rootfs-files.ts';
 import { RootfsState } from './rootfs-state.ts';
 import { join, nameOf, parentPath } from '../rootfs/directories.ts';
 import type { ByteName, Directory, FileStat } from '../rootfs/filesystem.ts';
-import { systemAttribute } from '../rootfs/metadata.ts';
+import type { FileAtPath } from '../rootfs/work-tree.ts';
+import { systemAttribute, SET_ID_BITS } from '../rootfs/metadata.ts';
 import type { Written } from '../tar/mtree.ts';
 import { isInitialUserNamespace } from '../sys/privileges.ts';
 import { accessList, modeWithList } from '../tar/access-list.ts';
 
-export type FileType = FileStat['type'];
-
-/** A file on disk. */
-export interface Found {
-  readonly path: string;
-  readonly type: FileType;
-}
-
 /** The files on disk, compared with the commit that is checked out. */
-export interface Inspection {
+export interface FileInspection {
   /** Paths whose content is in no commit and no record. */
   readonly changed: readonly string[];
   /** Paths whose owner, mode or extended attributes are neither from a layer nor from git. */
   readonly altered: readonly string[];
   /** The user's files: neither in the commit that is checked out nor in any record. */
-  readonly strangers: readonly Found[];
+  readonly strangers: readonly FileAtPath[];
   /** All other files, from any layer. */
-  readonly ours: readonly Found[];
+  readonly ours: readonly FileAtPath[];
   /** Blobs of files that are on disk as git holds them. */
   readonly verified: ReadonlyMap<string, ObjectID>;
   /** Names of all extended attributes in the records, and of those that other programs set. */
@@ -50,13 +43,13 @@ const READ_SIZE = 1024 * 1024;
  * @param useIndex trust the index; after a killed checkout it may be wrong
  * @throws GitError where the index is damaged, the reason of the signal
  */
-export async function inspect(
+export async function inspectFiles(
   repository: Repository,
   current: RootfsState,
   history: History,
-  records: Records,
+  records: RecordTexts,
   useIndex: boolean,
-): Promise<Inspection> {
+): Promise<FileInspection> {
   const index = useIndex ? readIndex(repository.files) : undefined;
   const { known, attributes } = allVersions(history, records, !useIndex);
   const inspector = new Inspector(repository, current, known, index);
@@ -77,8 +70,8 @@ function readIndex(files: RootfsFiles): Map<string, IndexEntry> | undefined {
 
 class Inspector {
   readonly changed: string[] = [];
-  readonly strangers: Found[] = [];
-  readonly ours: Found[] = [];
+  readonly strangers: FileAtPath[] = [];
+  readonly ours: FileAtPath[] = [];
   readonly verified = new Map<string, ObjectID>();
   readonly suspects = new Map<string, Suspect>();
   readonly puller: Puller;
@@ -127,8 +120,8 @@ class Inspector {
     }
     for (const [path, { id, mode, stage }] of this.#index ?? []) {
       const inode = this.#current.find(path);
-      const held = inode && treeFile(path, inode);
-      if (held && stage === 0 && held.id === id && held.mode === mode) continue;
+      const recorded = inode && treeFile(path, inode);
+      if (recorded && stage === 0 && recorded.id === id && recorded.mode === mode) continue;
       if (isHoldable(path, 'file')) this.changed.push(path);
     }
   }
@@ -140,7 +133,7 @@ class Inspector {
     return typeof names === 'number' ? undefined : names;
   }
 
-  async #look(path: string, name: ByteName, inode: Inode | undefined): Promise<FileType | undefined> {
+  async #look(path: string, name: ByteName, inode: Inode | undefined): Promise<FileStat['type'] | undefined> {
     const { filesystem } = this.#files;
     const parent = this.#files.directory(parentPath(path));
     const stat = parent && filesystem.stat(parent, name);
@@ -151,8 +144,8 @@ class Inspector {
     const isOurs = versions.length > 0 || isPlace;
     (isOurs ? this.ours : this.strangers).push({ path, type });
     if (isPlace) this.#compareMetadata(parent, name, path, inode, stat);
-    const held = inode && treeFile(path, inode);
-    if (held) await this.#compareContent(path, held, isPlace ? stat : undefined);
+    const recorded = inode && treeFile(path, inode);
+    if (recorded) await this.#compareContent(path, recorded, isPlace ? stat : undefined);
     else if (type === 'file' && versions.length > 0 && !isOneOf(stat, versions)) this.changed.push(path);
     return type;
   }
@@ -230,7 +223,7 @@ class Inspector {
 
 /** A file in a record, which may be on disk at its path. */
 interface Version {
-  readonly type: FileType;
+  readonly type: FileStat['type'];
   /** Undefined: a second name of a file, of any size. */
   readonly size?: number;
   readonly mtimeSeconds?: number;
@@ -246,7 +239,7 @@ function isOneOf(stat: FileStat, versions: readonly Version[]): boolean {
 /** All versions, in any layer, of files that git cannot hold; with `all`, of all files. Also the names of all extended attributes. */
 function allVersions(
   history: History,
-  records: Records,
+  records: RecordTexts,
   all: boolean,
 ): { readonly known: ReadonlyMap<string, readonly Version[]>; readonly attributes: Set<string> } {
   const known = new Map<string, Version[]>();
@@ -301,7 +294,7 @@ function hasMetadata({ stat, xattrs }: Suspect, inode: Inode, puller: Puller): b
   const list = wanted.get(accessList);
   if (stat.type !== 'symlink') {
     const mode = list ? modeWithList(inode.mode, list) : inode.mode;
-    if (stat.mode !== mode && (isOwner || stat.mode !== (mode & ~0o6000))) return false;
+    if (stat.mode !== mode && (isOwner || stat.mode !== (mode & ~SET_ID_BITS))) return false;
   }
   if (!xattrs) return true;
   for (const [name, value] of xattrs) {
@@ -333,7 +326,7 @@ function unexplained(
   suspects: ReadonlyMap<string, Suspect>,
   puller: Puller,
   history: History,
-  records: Records,
+  records: RecordTexts,
 ): string[] {
   const left = new Map(suspects);
   const isBelow = new Set([...history.values()].map(({ below }) => below));

@@ -10,7 +10,7 @@ import type { RootfsFiles } from './rootfs-files.ts';
 import type { Inode } from './inodes.ts';
 import type { RootfsState } from './rootfs-state.ts';
 import type { Yielder } from '../sys/yielder.ts';
-import { type Change, type Written, composeLine, parseLine } from '../tar/mtree.ts';
+import { type TreeChange, type Written, composeLine, parseLine } from '../tar/mtree.ts';
 import type { LayerRecord } from './history.ts';
 
 /** A new file or symlink at a path. */
@@ -83,7 +83,7 @@ export class LayerDraft {
   }
 
   /** Notes how a file or a symlink gets its blob. */
-  #await({ path, type }: Change, inode: Inode): void {
+  #await({ path, type }: TreeChange, inode: Inode): void {
     const isNew = type !== 'hardlink';
     if (isNew && !inode.own && this.#names) this.#names.expect(inode);
     else if (inode.type === 'symlink') this.#symlinks.push({ path, inode });
@@ -101,7 +101,7 @@ export class LayerDraft {
     return `${keptFiles}/${name}`;
   }
 
-  #apply(change: Change): Inode | undefined {
+  #apply(change: TreeChange): Inode | undefined {
     try {
       return this.#state.apply(change);
     } catch (error) {
@@ -126,7 +126,7 @@ export class BlobNames {
   #named = 0;
   #ids: Uint8Array[] = [];
   #failure: { readonly reason: unknown } | undefined;
-  #settled: (() => void) | undefined;
+  #wake: (() => void) | undefined;
 
   constructor(state: RootfsState) {
     this.#state = state;
@@ -146,7 +146,7 @@ export class BlobNames {
   /** No more names will come. */
   fail(reason: unknown): void {
     this.#failure ??= { reason };
-    this.#settled?.();
+    this.#wake?.();
   }
 
   /**
@@ -154,12 +154,12 @@ export class BlobNames {
    *
    * @throws what it failed with
    */
-  async settled(): Promise<void> {
+  async allNamed(): Promise<void> {
     this.#match();
     while (this.#waiting.length > 0) {
       if (this.#failure) throw this.#failure.reason;
       await new Promise<void>((resolve) => {
-        this.#settled = resolve;
+        this.#wake = resolve;
       });
     }
   }
@@ -177,7 +177,7 @@ export class BlobNames {
     if (this.#named < this.#waiting.length) return;
     this.#waiting = [];
     this.#named = 0;
-    this.#settled?.();
+    this.#wake?.();
   }
 }
 

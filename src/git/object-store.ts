@@ -81,9 +81,9 @@ export class ObjectStore {
 }
 
 /** Contents, one after the other: see `BlobPacker`. */
-export interface Contents {
-  /** Size of the next content; `settle` where its names are awaited; undefined after the last one. */
-  next(): number | 'settle' | undefined;
+export interface ContentSource {
+  /** Size of the next content; `answer` where the names so far are awaited; undefined after the last one. */
+  next(): number | 'answer' | undefined;
   /** Puts its next `length` bytes at `at`; false when there are none. */
   fill(into: Uint8Array, at: number, length: number): boolean;
 }
@@ -109,7 +109,7 @@ const LARGE_PART = 1 / 2;
  * @throws what `contents` throws, GitError, the system's errors
  */
 export async function packBlobs(
-  contents: Contents,
+  contents: ContentSource,
   directory: string,
   tell: (ids: Uint8Array) => void,
 ): Promise<void> {
@@ -127,7 +127,7 @@ export async function packBlobs(
     length = 0;
   };
   for (let size = contents.next(); size !== undefined; size = contents.next()) {
-    if (size === 'settle') {
+    if (size === 'answer') {
       answer();
       continue;
     }

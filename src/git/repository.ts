@@ -20,7 +20,6 @@ import {
   findGit,
   readObjects,
   runGit,
-  type Environment,
 } from './git-program.ts';
 import type { ObjectID } from './trees.ts';
 import { readHead, readRefs } from './refs.ts';
@@ -30,6 +29,7 @@ import { type Yielder, openYielder } from '../sys/yielder.ts';
 import { makeStage, removeStaleStages } from '../rootfs/stage.ts';
 import { LinuxFilesystem } from '../rootfs/linux.ts';
 import { systemCalls } from '../sys/system-calls.ts';
+import type { Environment } from '../sys/os-path.ts';
 
 /** A rootfs with a repository in it, `.git`, as a container may have left it: git sees what was checked, by a `PrivateGitDir`. */
 export class Repository implements AsyncDisposable {

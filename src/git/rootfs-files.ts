@@ -32,7 +32,7 @@ export class RootfsFiles implements Disposable {
   readonly #shown: string;
   readonly #path: string;
   readonly #directories: Directories;
-  readonly #held: Directory[] = [];
+  readonly #keptOpen: Directory[] = [];
 
   private constructor(filesystem: DiskFilesystem, directory: string) {
     this.filesystem = filesystem;
@@ -59,17 +59,17 @@ export class RootfsFiles implements Disposable {
   }
 
   /** A path to a directory that stays valid when another one takes its name: until this object is disposed of. */
-  hold(name: string): string {
+  keepOpen(name: string): string {
     const parent = this.#parent(name);
     const handle = this.filesystem.openDirectory(parent, nameOf(name));
     if (handle < 0) throw new SyscallError(handle, `open ${this.place(name)}`);
-    this.#held.push({ path: name as BytePath, handle });
+    this.#keptOpen.push({ path: name as BytePath, handle });
     const link = `/proc/self/fd/${handle}`;
     return existsSync(link) ? link : path.join(this.#path, name);
   }
 
   [Symbol.dispose](): void {
-    for (const held of this.#held.splice(0)) this.filesystem.closeDirectory(held);
+    for (const directory of this.#keptOpen.splice(0)) this.filesystem.closeDirectory(directory);
     this.#directories.close();
     this.filesystem.close();
   }
@@ -131,7 +131,7 @@ export class RootfsFiles implements Disposable {
     if (file >= 0) return file;
     const stat = file === -ENOENT ? undefined : this.stat(name);
     if (file === -ENOENT) return undefined;
-    if (file === -EACCES && stat?.type === 'file') return this.#openUnreadable(parent, base, stat.mode);
+    if (file === -EACCES && stat?.type === 'file') return this.#keptOpenUnreadable(parent, base, stat.mode);
     if (file === -EINVAL && stat && stat.type !== 'file') throw this.notA('regular file', name, stat.type);
     throw new SyscallError(file, `read ${this.place(name)}`);
   }
@@ -238,7 +238,7 @@ export class RootfsFiles implements Disposable {
     return parent;
   }
 
-  #openUnreadable(parent: Directory, name: string, mode: number): number {
+  #keptOpenUnreadable(parent: Directory, name: string, mode: number): number {
     const node = { parent, name, file: -1 };
     this.filesystem.setMode(node, mode | 0o400);
     const file = this.filesystem.openFile(parent, name);

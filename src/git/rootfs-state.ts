@@ -1,7 +1,7 @@
 import { type Described, type Inode, Inodes, ownCopy, plain } from './inodes.ts';
 import type { ObjectID } from './trees.ts';
 import { join, nameOf } from '../rootfs/directories.ts';
-import type { Change, Written } from '../tar/mtree.ts';
+import type { TreeChange, Written } from '../tar/mtree.ts';
 
 /** A directory on the way to the path looked up last. */
 interface Level {
@@ -11,7 +11,7 @@ interface Level {
   changed: number;
 }
 
-/** The files of a rootfs after some of its layers: it applies their changes in order. Paths are those of `Change`. */
+/** The files of a rootfs after some of its layers: it applies their changes in order. Paths are those of `TreeChange`. */
 export class RootfsState {
   readonly #inodes = new Inodes();
   /** Whether a layer has an entry for the root. */
@@ -46,7 +46,7 @@ export class RootfsState {
    * @returns the file that is at its path now
    * @throws RangeError when its directory or the target of a link is missing: the changes are not those of one rootfs
    */
-  apply(change: Change): Inode | undefined {
+  apply(change: TreeChange): Inode | undefined {
     const { path } = change;
     const above = this.#above(path);
     this.#forgetTrees();

@@ -5,7 +5,7 @@ import { isInterrupted } from './dot-git.ts';
 import { asGitError, ELSEWHERE } from './git-error.ts';
 import type { GitOptions } from './git-program.ts';
 import { type History, type LayerRecord, countCommon, readHistory, readRecords, stateAt } from './history.ts';
-import { inspect } from './inspection.ts';
+import { inspectFiles } from './inspection.ts';
 import { type LayerIdentity, branchName, branchRef, readHead, readRefs, recordRefs } from './refs.ts';
 import { Repository } from './repository.ts';
 import { RootfsFiles } from './rootfs-files.ts';
@@ -122,7 +122,7 @@ function refuseTaken(history: History, ids: readonly string[], common: number, s
 async function refuseDirty(repository: Repository, history: History, shown: string): Promise<void> {
   const records = await readRecords(repository, [...history.values()]);
   const current = await stateAt(repository, repository.head(), history, records);
-  const { changed, altered, strangers } = await inspect(repository, current, history, records, true);
+  const { changed, altered, strangers } = await inspectFiles(repository, current, history, records, true);
   const first = changed[0] ?? strangers[0]?.path ?? altered[0];
   if (first === undefined) return;
   const isAltered = changed.length === 0 && strangers.length === 0;

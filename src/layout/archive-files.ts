@@ -9,12 +9,12 @@ import { namelessFile } from '../sys/temp-file.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
 import { normalize } from '../tar/layer-path.ts';
-import { openRegular, readRange, type StoredFile, type StoredFiles } from './stored-files.ts';
+import { openRegular, readRange, type LayoutFile, type LayoutFiles } from './layout-files.ts';
 
-const MAX_LINKS = 16;
+const MOST_LINKS = 16;
 
 /** The files of a layout in a tar archive: one pass over the headers finds them, then they are read from their positions in the archive. */
-export class ArchiveFiles implements StoredFiles {
+export class ArchiveFiles implements LayoutFiles {
   readonly name: string;
   readonly signal: AbortSignal;
   readonly #handle: FileHandle;
@@ -56,7 +56,7 @@ export class ArchiveFiles implements StoredFiles {
     }
   }
 
-  find(name: string): Promise<StoredFile | undefined> {
+  find(name: string): Promise<LayoutFile | undefined> {
     const extent = this.#resolve(name);
     if (extent === undefined) return Promise.resolve(undefined);
     const { offset, size } = extent;
@@ -70,7 +70,7 @@ export class ArchiveFiles implements StoredFiles {
   /** Follows links, as `docker save` once wrote them, which lead to other members or nowhere. */
   #resolve(name: string): Extent | undefined {
     let path: string = normalize(name as BytePath);
-    for (let links = 0; links < MAX_LINKS; links += 1) {
+    for (let links = 0; links < MOST_LINKS; links += 1) {
       const member = this.#index.get(path);
       if (typeof member !== 'string') return member;
       path = member;

@@ -3,30 +3,30 @@ import { IntegrityError } from '../errors.ts';
 import { type Compression, compressionOf, MAGIC_LENGTH } from '../oci/compression.ts';
 import { type ImageConfig, MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
 import type { Descriptor } from '../oci/manifest.ts';
-import { type DiffID, Digest, digestOf, verify } from '../oci/digest.ts';
+import { type DiffID, Digest, digestOf, verifyDigest } from '../oci/digest.ts';
 import { describeImage, type Image, type Session } from '../oci/image.ts';
 import { isObject, parseJson, textOf, textsOf } from '../oci/json.ts';
 import { MediaType } from '../oci/media-types.ts';
 import { Reference } from '../oci/reference.ts';
 import {
   findFile,
-  openStored,
-  readDocument,
+  openLayoutFile,
+  readLayoutDocument,
   selectImage,
-  type StoredFile,
-  type StoredFiles,
-} from './stored-files.ts';
+  type LayoutFile,
+  type LayoutFiles,
+} from './layout-files.ts';
 
 /**
  * Images in an archive of `docker save`, old or new, or of another tool that writes manifest.json. A layer that is a plain tar has its
  * diffID as digest; a compressed one is hashed when the image is opened, since the archive may not say.
  */
 export class DockerArchive implements Session {
-  readonly #files: StoredFiles;
+  readonly #files: LayoutFiles;
   readonly #wanted: string | undefined;
 
   /** `wanted` is a reference, or `@N` for the N-th image of manifest.json. */
-  constructor(files: StoredFiles, wanted: string | undefined) {
+  constructor(files: LayoutFiles, wanted: string | undefined) {
     this.#files = files;
     this.#wanted = wanted;
   }
@@ -61,7 +61,7 @@ export class DockerArchive implements Session {
       ...description,
       layers: description.layers.map((layer, place) => ({
         ...layer,
-        open: openStored(this.#files, paths[place]!, layer.size),
+        open: openLayoutFile(this.#files, paths[place]!, layer.size),
       })),
     };
   }
@@ -75,7 +75,7 @@ export class DockerArchive implements Session {
   }
 
   async #listing(): Promise<readonly ListedImage[]> {
-    const bytes = await readDocument(this.#files, 'manifest.json', 'manifest.json', {
+    const bytes = await readLayoutDocument(this.#files, 'manifest.json', 'manifest.json', {
       max: MAX_LISTING_BYTES,
     });
     return parseListing(bytes, `manifest.json of ${this.#files.name}`);
@@ -83,9 +83,9 @@ export class DockerArchive implements Session {
 
   async #config({ config: path }: ListedImage): Promise<{ config: ImageConfig; descriptor: Descriptor }> {
     const what = `the config of ${this.#files.name}`;
-    const bytes = await readDocument(this.#files, path, 'the config', { max: MAX_CONFIG_BYTES });
+    const bytes = await readLayoutDocument(this.#files, path, 'the config', { max: MAX_CONFIG_BYTES });
     const named = /^(?:blobs\/sha256\/|sha256:)?([0-9a-f]{64})(?:\.json)?$/.exec(path)?.[1];
-    if (named !== undefined) verify(bytes, Digest.parse(`sha256:${named}`), what);
+    if (named !== undefined) verifyDigest(bytes, Digest.parse(`sha256:${named}`), what);
     return {
       config: parseConfig(bytes, what),
       descriptor: { mediaType: MediaType.dockerConfig, digest: digestOf(bytes), size: bytes.length },
@@ -105,13 +105,13 @@ export class DockerArchive implements Session {
   }
 }
 
-async function compressionOfFile(file: StoredFile, signal: AbortSignal): Promise<Compression> {
+async function compressionOfFile(file: LayoutFile, signal: AbortSignal): Promise<Compression> {
   for await (const start of file.read(0, Math.min(MAGIC_LENGTH, file.size), signal))
     return compressionOf(start);
   return 'none';
 }
 
-async function digestOfFile(file: StoredFile, signal: AbortSignal): Promise<Digest> {
+async function digestOfFile(file: LayoutFile, signal: AbortSignal): Promise<Digest> {
   const hash = createHash('sha256');
   for await (const chunk of file.read(0, file.size, signal)) hash.update(chunk);
   return Digest.parse(`sha256:${hash.digest('hex')}`);

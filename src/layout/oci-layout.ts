@@ -1,7 +1,7 @@
 import { IntegrityError, printable } from '../errors.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
-import { algorithmOf, hexOf, verify, type Digest } from '../oci/digest.ts';
-import { describe, type FoundDocument } from '../oci/image-index.ts';
+import { algorithmOf, hexOf, verifyDigest, type Digest } from '../oci/digest.ts';
+import { describeFound, type FoundDocument } from '../oci/image-index.ts';
 import type { Image, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
 import {
@@ -15,7 +15,7 @@ import {
 } from '../oci/manifest.ts';
 import { MediaType } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
-import { openStored, readDocument, selectImage, type StoredFiles } from './stored-files.ts';
+import { openLayoutFile, readLayoutDocument, selectImage, type LayoutFiles } from './layout-files.ts';
 
 const REF_NAME = 'org.opencontainers.image.ref.name';
 /** The full name, as containerd and Docker write it in addition to the tag. */
@@ -28,11 +28,11 @@ function blobPath(digest: Digest): string {
 
 /** Images in an OCI layout, in a directory or an archive. */
 export class OciLayout implements Session {
-  readonly #files: StoredFiles;
+  readonly #files: LayoutFiles;
   readonly #wanted: string | undefined;
 
   /** `wanted` is a tag, or `@N` for the N-th entry of index.json. */
-  constructor(files: StoredFiles, wanted: string | undefined) {
+  constructor(files: LayoutFiles, wanted: string | undefined) {
     this.#files = files;
     this.#wanted = wanted;
   }
@@ -42,17 +42,17 @@ export class OciLayout implements Session {
       manifest: (descriptor: Descriptor) => this.#manifest(descriptor),
       config: (manifest: Manifest) => this.#config(manifest),
     };
-    const image = await describe(await this.#find(), platform, source, this.#files.name);
+    const image = await describeFound(await this.#find(), platform, source, this.#files.name);
     const layers = image.layers.map((layer) => ({
       ...layer,
-      open: openStored(this.#files, blobPath(layer.digest), layer.size),
+      open: openLayoutFile(this.#files, blobPath(layer.digest), layer.size),
     }));
     return { ...image, layers };
   }
 
   async *tags(): AsyncIterable<string> {
     const { manifests } = await this.#index();
-    yield* new Set(manifests.flatMap((entry) => nameOf(entry) ?? []));
+    yield* new Set(manifests.flatMap((entry) => refNameOf(entry) ?? []));
   }
 
   close(): Promise<void> {
@@ -70,8 +70,8 @@ export class OciLayout implements Session {
       this.#wanted,
       this.#files.name,
       {
-        nameOf,
-        groupOf: nameOf,
+        nameOf: refNameOf,
+        groupOf: refNameOf,
         isNamed: ({ annotations }, name) =>
           [annotations?.[REF_NAME], annotations?.[IMAGE_NAME]].includes(name),
       },
@@ -83,7 +83,9 @@ export class OciLayout implements Session {
 
   async #index(): Promise<ImageIndex & Pick<ManifestDocument, 'payload'>> {
     await this.#checkVersion();
-    const bytes = await readDocument(this.#files, 'index.json', 'index.json', { max: MAX_MANIFEST_BYTES });
+    const bytes = await readLayoutDocument(this.#files, 'index.json', 'index.json', {
+      max: MAX_MANIFEST_BYTES,
+    });
     const what = `index.json of ${this.#files.name}`;
     const document = parseManifest(bytes, MediaType.ociIndex, what);
     if (document.kind !== 'index') throw new IntegrityError(`${what} is not an image index`);
@@ -94,7 +96,7 @@ export class OciLayout implements Session {
   async #checkVersion(): Promise<void> {
     if ((await this.#files.find('oci-layout')) === undefined) return;
     const what = `oci-layout of ${this.#files.name}`;
-    const bytes = await readDocument(this.#files, 'oci-layout', 'oci-layout', { max: 65_536 });
+    const bytes = await readLayoutDocument(this.#files, 'oci-layout', 'oci-layout', { max: 65_536 });
     const { imageLayoutVersion: version } = parseJsonObject(bytes, what);
     if (typeof version === 'string' && version.startsWith('1.')) return;
     throw new IntegrityError(
@@ -104,21 +106,24 @@ export class OciLayout implements Session {
 
   async #manifest({ digest, mediaType, size }: Descriptor): Promise<ManifestDocument> {
     const what = `manifest ${digest}`;
-    const bytes = await readDocument(this.#files, blobPath(digest), what, { max: MAX_MANIFEST_BYTES, size });
+    const bytes = await readLayoutDocument(this.#files, blobPath(digest), what, {
+      max: MAX_MANIFEST_BYTES,
+      size,
+    });
     return parseManifest(bytes, mediaType, `${what} of ${this.#files.name}`, digest);
   }
 
   async #config({ config: { digest, size } }: Manifest): Promise<ImageConfig> {
     const what = `the config of ${this.#files.name}`;
-    const bytes = await readDocument(this.#files, blobPath(digest), 'the config', {
+    const bytes = await readLayoutDocument(this.#files, blobPath(digest), 'the config', {
       max: MAX_CONFIG_BYTES,
       size,
     });
-    verify(bytes, digest, what);
+    verifyDigest(bytes, digest, what);
     return parseConfig(bytes, what);
   }
 }
 
-function nameOf({ annotations }: Descriptor): string | undefined {
+function refNameOf({ annotations }: Descriptor): string | undefined {
   return annotations?.[REF_NAME] ?? annotations?.[IMAGE_NAME];
 }

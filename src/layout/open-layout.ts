@@ -1,7 +1,7 @@
 import { NotFoundError, UsageError, printable } from '../errors.ts';
 import type { Session } from '../oci/image.ts';
 import { ArchiveFiles, type SpoolOptions } from './archive-files.ts';
-import { DirectoryFiles, type StoredFiles } from './stored-files.ts';
+import { DirectoryFiles, type LayoutFiles } from './layout-files.ts';
 import { DockerArchive } from './docker-archive.ts';
 import { OciLayout } from './oci-layout.ts';
 import { formatSource, type Source } from './local-source.ts';
@@ -29,7 +29,7 @@ export async function openLayout(source: Source, options: LayoutOptions): Promis
   }
 }
 
-async function openFiles(source: Source, options: LayoutOptions): Promise<StoredFiles> {
+async function openFiles(source: Source, options: LayoutOptions): Promise<LayoutFiles> {
   const { transport, path } = source;
   const name = printable(transport === 'stdin' ? 'the archive on standard input' : formatSource(source));
   if (transport === 'oci') return DirectoryFiles.open(path, name, options.signal);
@@ -41,7 +41,7 @@ async function openFiles(source: Source, options: LayoutOptions): Promise<Stored
 }
 
 /** Newer `docker save` writes both; what was asked for counts, and on standard input the one with digests. */
-async function isDockerArchive(source: Source, files: StoredFiles): Promise<boolean> {
+async function isDockerArchive(source: Source, files: LayoutFiles): Promise<boolean> {
   const hasIndex = (await files.find('index.json')) !== undefined;
   if (hasIndex && source.transport !== 'docker-archive') return false;
   const hasListing = (await files.find('manifest.json')) !== undefined;
@@ -54,7 +54,7 @@ async function isDockerArchive(source: Source, files: StoredFiles): Promise<bool
 
 async function otherForm(
   { path, transport }: Source,
-  files: StoredFiles,
+  files: LayoutFiles,
   { hasIndex, hasListing }: { hasIndex: boolean; hasListing: boolean },
 ): Promise<string> {
   if (transport === 'oci') return 'name a directory with index.json, the index of an OCI layout';

@@ -70,7 +70,7 @@ export function digestOf(bytes: Uint8Array, algorithm: DigestAlgorithm = 'sha256
 }
 
 /** @throws IntegrityError, naming `what`, unless `bytes` have `digest` */
-export function verify(bytes: Uint8Array, digest: Digest, what: string): void {
+export function verifyDigest(bytes: Uint8Array, digest: Digest, what: string): void {
   const found = digestOf(bytes, algorithmOf(digest));
   if (found === digest) return;
   throw new IntegrityError(`${what} has digest ${found} but must have ${digest}`, {

@@ -75,7 +75,7 @@ export interface DocumentSource {
  *
  * @throws as `chooseManifest`; IntegrityError when manifest and config contradict each other
  */
-export async function describe(
+export async function describeFound(
   { document, digest }: FoundDocument,
   wanted: Platform,
   source: DocumentSource,
@@ -143,14 +143,14 @@ async function bestOf(index: ImageIndex, search: Search, depth: number): Promise
   search.present.push(...platformsOf(index));
   let best: Ranked | undefined;
   for (const descriptor of pickPlatform(index, search.wanted)) {
-    const found = await judge(descriptor, search, depth);
+    const found = await rankEntry(descriptor, search, depth);
     if (found !== undefined && (best === undefined || found.rank < best.rank)) best = found;
     if (best !== undefined && (best.rank === 0 || descriptor.platform !== undefined)) break;
   }
   return best;
 }
 
-async function judge(descriptor: Descriptor, search: Search, depth: number): Promise<Ranked | undefined> {
+async function rankEntry(descriptor: Descriptor, search: Search, depth: number): Promise<Ranked | undefined> {
   const { wanted, source } = search;
   const document = await fetchDocument(descriptor, search);
   if (document === undefined) return undefined;

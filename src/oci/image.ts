@@ -60,6 +60,9 @@ export interface Layer {
   open(range: BlobRange, signal: AbortSignal): Promise<BlobResponse>;
 }
 
+/** Overlay file systems stop at 500 and Docker at 127; more is an attack on the caller's memory. */
+export const MAX_LAYERS = 4096;
+
 /** One image for one platform, verified down to its config. */
 export interface Image {
   /** 64 hex digits: the config's digest, with schema 1 and v1 the top layer's id. */

@@ -1,5 +1,5 @@
 import { IntegrityError, printable } from '../errors.ts';
-import { Digest, verify } from './digest.ts';
+import { Digest, verifyDigest } from './digest.ts';
 import { isObject, type JsonObject, parseJsonObject, textMapOf, textOf, textsOf } from './json.ts';
 import {
   isConfigType,
@@ -11,6 +11,7 @@ import {
 } from './media-types.ts';
 import { platformOf, type Platform } from './platform.ts';
 import { parseSchema1, type Schema1 } from './schema1.ts';
+import { MAX_LAYERS } from './image.ts';
 
 /** The description of a blob or manifest in a manifest or index (OCI descriptor.md). */
 export interface Descriptor {
@@ -89,9 +90,6 @@ export function isAttestation(descriptor: Descriptor): boolean {
   if (annotations !== undefined && Object.hasOwn(annotations, 'vnd.docker.reference.type')) return true;
   return platform?.os === 'unknown' && platform.architecture === 'unknown';
 }
-
-/** Overlay file systems stop at 500 and Docker at 127; more is an attack on the caller's memory. */
-const MAX_LAYERS = 4096;
 
 /** One image: an OCI image manifest or a Docker image manifest of schema 2. */
 export interface Manifest {
@@ -193,7 +191,7 @@ export function parseManifest(
     kind === 'schema1'
       ? parseSchema1(bytes, mediaType, what)
       : { ...(kind === 'index' ? indexOf : manifestOf)(document, mediaType, what), payload: bytes };
-  if (digest !== undefined) verify(parsed.payload, digest, what);
+  if (digest !== undefined) verifyDigest(parsed.payload, digest, what);
   return parsed;
 }
 

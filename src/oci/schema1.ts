@@ -3,14 +3,12 @@ import { IntegrityError, printable } from '../errors.ts';
 import { Digest } from './digest.ts';
 import { isObject, type JsonObject, parseJsonObject, textOf } from './json.ts';
 import { MediaType } from './media-types.ts';
+import { MAX_LAYERS } from './image.ts';
 
 /**
  * Docker's image manifest version 2, schema 1: layers and the image JSON that registry v1 had, newest first, with a signature over
  * a part of the document. The rules are those of Docker's pull (distribution/pull_v2.go) and of docker/libtrust.
  */
-
-/** Docker's own limit is 127. */
-const MAX_LAYERS = 4096;
 
 /** One image that existed in the build: the base, or the result of a step. */
 export interface Schema1Entry {
@@ -114,7 +112,7 @@ function baseFirst(newestFirst: readonly ParsedEntry[], what: string): readonly 
 }
 
 /** The `protected` header of a signature, about the document that contains it. */
-interface Format {
+interface ProtectedHeader {
   readonly length: number;
   readonly tail: string;
 }
@@ -139,7 +137,7 @@ function signedPayload(body: Uint8Array, signatures: unknown, what: string): Uin
   if (!Array.isArray(signatures) || signatures.length === 0 || signatures.length > 100) {
     throw new IntegrityError(`"signatures" of ${what} is not a list of signatures`);
   }
-  const formats = signatures.map((signature: unknown) => formatOf(signature, what));
+  const formats = signatures.map((signature: unknown) => protectedHeaderOf(signature, what));
   const { length, tail } = formats[0]!;
   if (formats.some((format) => format.length !== length || format.tail !== tail)) {
     throw new IntegrityError(`the signatures of ${what} are of different documents`);
@@ -154,7 +152,7 @@ function signedPayload(body: Uint8Array, signatures: unknown, what: string): Uin
   return payload;
 }
 
-function formatOf(signature: unknown, what: string): Format {
+function protectedHeaderOf(signature: unknown, what: string): ProtectedHeader {
   const header = isObject(signature) ? signature['protected'] : undefined;
   if (typeof header !== 'string') throw new IntegrityError(`a signature of ${what} has no protected header`);
   const name = `the protected header of ${what}`;

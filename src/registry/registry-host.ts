@@ -3,7 +3,7 @@ import { isLoopback } from '../oci/reference.ts';
 import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import { isObject, parseJson } from '../oci/json.ts';
 import { Authenticator } from './auth/authenticator.ts';
-import { Credentials } from './auth/credentials.ts';
+import { CredentialFinder } from './auth/credentials.ts';
 import type { Location } from './config/registries-conf.ts';
 import { Endpoint } from './endpoint.ts';
 import { answerError, parseChallenges, readFailure } from './http/answer.ts';
@@ -15,13 +15,13 @@ import { BROKEN, isTransient, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './
 export class RegistryHost {
   readonly location: Location;
   readonly transport: Transport;
-  readonly credentials: Credentials;
+  readonly credentials: CredentialFinder;
   /** The repository by version 2 of the protocol. */
   readonly endpoint: Endpoint;
   readonly #authenticator: Authenticator;
   #contact: Promise<Contact> | undefined;
 
-  private constructor(location: Location, transport: Transport, credentials: Credentials) {
+  private constructor(location: Location, transport: Transport, credentials: CredentialFinder) {
     this.location = location;
     this.transport = transport;
     this.credentials = credentials;
@@ -46,7 +46,7 @@ export class RegistryHost {
     return new RegistryHost(
       { ...location, insecure, plainHttp },
       transport,
-      new Credentials(location, asked),
+      new CredentialFinder(location, asked),
     );
   }
 

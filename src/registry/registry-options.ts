@@ -1,9 +1,10 @@
 import type { Digest } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
+import type { Environment } from '../sys/os-path.ts';
 
 /** A user name and a password of the caller; both empty: anonymous, with a notice. */
-interface GivenCredentials {
+export interface GivenCredentials {
   readonly username: string;
   readonly password: string;
   /** Their source, for messages: `-u`, `DLROOTFS_CREDS`. */
@@ -41,7 +42,7 @@ export interface Timeouts {
 /** How to use registries. Nothing is read from `process`: the environment is an option. */
 export interface RegistryOptions {
   /** HOME, XDG_*, DOCKER_CONFIG, REGISTRY_AUTH_FILE, HTTP(S)_PROXY, NO_PROXY, NODE_EXTRA_CA_CERTS, PATH … */
-  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly environment: Environment;
   readonly report: Report;
   /** Of the user, for `/run/containers/UID/auth.json`; undefined on systems without user ids. */
   readonly uid?: number | undefined;

@@ -1,7 +1,7 @@
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
 import { Digest } from '../oci/digest.ts';
-import { historyOf, type Image, type Layer, type Session } from '../oci/image.ts';
+import { historyOf, type Image, type Layer, type Session, MAX_LAYERS } from '../oci/image.ts';
 import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
 import { isTag, Reference } from '../oci/reference.ts';
 import { blobOpener } from './blob-source.ts';
@@ -135,8 +135,6 @@ export class Version1Session implements Session {
   }
 }
 
-/** Docker's own limit is 127. */
-const MAX_LAYERS = 4096;
 /** Tags that an error message lists. */
 const LISTED_TAGS = 8;
 

@@ -1,7 +1,7 @@
 import { DlrootfsError, IntegrityError, NetworkError, NotFoundError, UsageError } from '../errors.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
-import { Digest, digestOf, verify } from '../oci/digest.ts';
-import { describe, type FoundDocument } from '../oci/image-index.ts';
+import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
+import { describeFound, type FoundDocument } from '../oci/image-index.ts';
 import type { Image, LayerDescription, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
 import { type Manifest, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
@@ -54,7 +54,7 @@ export class Version2Session implements Session {
       manifest: async (listed: { readonly digest: Digest }) => (await this.#byDigest(listed.digest)).document,
       config: (manifest: Manifest) => this.#config(manifest),
     };
-    const image = await describe(found, platform, source, Reference.format(this.#reference));
+    const image = await describeFound(found, platform, source, Reference.format(this.#reference));
     const layers = image.layers.map((layer) => this.#openable(layer));
     return { ...image, rateLimit: this.#rateLimit, layers };
   }
@@ -168,7 +168,7 @@ export class Version2Session implements Session {
     }
     const read = async (response: Response) => {
       const bytes = await readDocument(response, size);
-      verify(bytes, digest, subject);
+      verifyDigest(bytes, digest, subject);
       return bytes;
     };
     const bytes = await this.#ask({ path: `blobs/${digest}`, subject, read });

@@ -19,19 +19,19 @@ export function textReport(out: Writable): Report {
   let next = 0;
   const started = new Set<number>();
   const done = new Set<number>();
-  let held: string | undefined = '';
+  let delayed: string | undefined = '';
 
   const seen = new Set<string>();
 
   const print = (text: string) => out.write(osPath(text));
   const printLater = (text: string) => {
-    if (held === undefined) print(text);
-    else held += text;
+    if (delayed === undefined) print(text);
+    else delayed += text;
   };
   const release = () => {
-    if (held === undefined || fetched < ids.length) return;
-    print(`Downloading layers:\n${held}`);
-    held = undefined;
+    if (delayed === undefined || fetched < ids.length) return;
+    print(`Downloading layers:\n${delayed}`);
+    delayed = undefined;
   };
 
   const printDone = (index: number) => {

@@ -9,7 +9,7 @@ import { type Filesystem, explain } from './filesystem.ts';
 import { nothingLost } from './not-restored.ts';
 import { PathSet } from './path-set.ts';
 import { type Content, placeEntry, placePseudoLink } from './place.ts';
-import { settleNamedLists } from './named-lists.ts';
+import { resolveNamedLists } from './named-lists.ts';
 import { dropPseudoLinks } from './pseudo-links.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clearForDirectory, hide, hideContent } from './removal.ts';
@@ -121,13 +121,13 @@ export class LayerApplication {
   /** Does what can be done only when all entries are known. Returns how many they are. */
   finish(): number {
     const run = this.#run;
-    run.jobs?.settle();
+    run.jobs?.drain();
     const failure = this.#jobFailure();
     if (failure !== undefined) throw failure;
     const lost = run.jobs?.takeLost();
     run.counts.owners += lost?.owners ?? 0;
     run.counts.setuid += lost?.setuid ?? 0;
-    explained(run, this.#label, settleNamedLists);
+    explained(run, this.#label, resolveNamedLists);
     explained(run, this.#label, dropPseudoLinks);
     run.layer.clear();
     run.hidden.clear();
@@ -139,7 +139,7 @@ export class LayerApplication {
   /** The error to throw when an entry failed with `error`: an earlier file's failure in another thread comes first. */
   firstFailure(error: unknown): unknown {
     // All of them come before this entry.
-    this.#run.jobs?.settle();
+    this.#run.jobs?.drain();
     return this.#jobFailure() ?? error;
   }
 

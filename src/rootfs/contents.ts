@@ -49,7 +49,7 @@ export class ContentWriter {
   }
 
   /** Has the other side answer for all contents so far. */
-  settle(): void {
+  requestAnswer(): void {
     this.begin(PAUSE);
     this.#ring.flush();
   }
@@ -75,14 +75,14 @@ export class ContentReader {
   }
 
   /**
-   * Size of the next content; `settle` where an answer is awaited; undefined after the last one.
+   * Size of the next content; `answer` where an answer is awaited; undefined after the last one.
    *
    * @throws what the source throws
    */
-  next(): number | 'settle' | undefined {
+  next(): number | 'answer' | undefined {
     if (!this.fill(this.#header, 0, HEADER_SIZE)) return undefined;
     const size = this.#header.readDoubleLE();
-    return size === PAUSE ? 'settle' : size;
+    return size === PAUSE ? 'answer' : size;
   }
 
   /** Puts the next `length` bytes of the content into `into`; false where the writer has ended. */

@@ -8,9 +8,9 @@ import { explainOsError, osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { osPath, utf8Path } from '../sys/os-path.ts';
 import {
   identityOf,
-  type Kept,
+  type ProtectedPath,
   locate,
-  type Location,
+  type DirectoryLocation,
   mountWithin,
   readMounts,
   refuseReplacement,
@@ -60,7 +60,7 @@ export class Destination {
    */
   static async open(directory: string): Promise<Destination> {
     return await explained(directory, async () => {
-      const location = await located(directory);
+      const location = await findDirectory(directory);
       const exists = location.stat !== undefined;
       if (exists && !(await isEmpty(location.path))) return await Destination.#inPlace(location, 'overlay');
       if (exists && !location.replaceable) return await Destination.#inPlace(location, 'empty');
@@ -74,9 +74,9 @@ export class Destination {
    * @param kept files and directories that must not be in DIR; left out: the caller knows that DIR has none
    * @throws DestinationError when DIR cannot be replaced
    */
-  static async replace(directory: string, kept?: readonly Kept[]): Promise<Destination> {
+  static async replace(directory: string, kept?: readonly ProtectedPath[]): Promise<Destination> {
     return await explained(directory, async () => {
-      const location = await located(directory);
+      const location = await findDirectory(directory);
       if (kept) await refuseReplacement(directory, location, kept);
       const like = kept ? 'new' : 'before';
       const destination = location.replaceable ? await Destination.#staged(location, like) : undefined;
@@ -116,15 +116,15 @@ export class Destination {
    *
    * @throws DestinationError
    */
-  static async requireReplaceable(directory: string, kept: readonly Kept[]): Promise<void> {
+  static async requireReplaceable(directory: string, kept: readonly ProtectedPath[]): Promise<void> {
     await explained(directory, async () => {
-      await refuseReplacement(directory, await located(directory), kept);
+      await refuseReplacement(directory, await findDirectory(directory), kept);
     });
   }
 
   /** Removes what killed runs have left beside a DIR that this run does not use. What cannot be removed stays. */
   static async tidy(directory: string): Promise<void> {
-    const location = await located(directory).catch(() => undefined);
+    const location = await findDirectory(directory).catch(() => undefined);
     if (location) await removeStaleStages(location.path);
   }
 
@@ -163,7 +163,7 @@ export class Destination {
     await removeLevels(this.#levels);
   }
 
-  static async #inPlace(location: Location, mode: 'empty' | 'overlay'): Promise<Destination> {
+  static async #inPlace(location: DirectoryLocation, mode: 'empty' | 'overlay'): Promise<Destination> {
     await access(osPath(location.path), constants.W_OK | constants.X_OK).catch(
       (error: NodeJS.ErrnoException) => {
         // The owner may enter with any mode.
@@ -175,7 +175,7 @@ export class Destination {
   }
 
   /** @param like which mode and owner the root has where the image has no entry for it: those of a new directory, or of the one before */
-  static async #staged(location: Location, like: 'new' | 'before' = 'before'): Promise<Destination> {
+  static async #staged(location: DirectoryLocation, like: 'new' | 'before' = 'before'): Promise<Destination> {
     const { path: target, stat } = location;
     const levels = await makeLevels(path.dirname(target));
     try {
@@ -206,7 +206,7 @@ export interface Leftover {
 }
 
 /** Finds DIR, and renames it back if a killed run has moved it aside. */
-async function located(directory: string): Promise<Location> {
+async function findDirectory(directory: string): Promise<DirectoryLocation> {
   const location = await locate(directory);
   if (location.stat !== undefined || !(await isRestored(location.path))) return location;
   return await locate(directory);

@@ -3,11 +3,10 @@ import type { IntegrityError } from '../errors.ts';
 import { type BytePath, displayPath } from '../tar/entry.ts';
 import { type ByteName, type Directory, type Filesystem, type Place, impossible } from './filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
+import { MAX_LINKS } from '../sys/os-path.ts';
 
 const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 
-/** As many as the kernel follows: path_resolution(7). */
-const MAX_LINKS = 40;
 /** The kernel takes paths of up to 4095 bytes at once; a path beyond this length is an attack on time and memory. */
 const MAX_PATH_BYTES = 16_384;
 /** Directories that stay open from one entry to the next. */
@@ -22,7 +21,7 @@ const KEPT_SPACING = 128;
 const MAX_STEPS = 20_000;
 
 /** An open directory. `trim`, `drop` and `close` close it if it is `kept`, else the walk does when it leaves it. */
-interface Opened extends Directory {
+interface OpenDirectory extends Directory {
   kept: boolean;
 }
 
@@ -54,8 +53,8 @@ const UNCHANGED: Pathfinder = {
 export class Directories {
   readonly #filesystem: Walkable;
   readonly #pathfinder: Pathfinder;
-  readonly #open = new Map<string, Opened>();
-  readonly #root: Opened;
+  readonly #open = new Map<string, OpenDirectory>();
+  readonly #root: OpenDirectory;
   #lastPath: string | undefined;
   #last: Directory;
 
@@ -146,7 +145,7 @@ export class Directories {
     this.forgetLinks();
   }
 
-  #walk(path: string, create: boolean, follow = true): Opened | undefined {
+  #walk(path: string, create: boolean, follow = true): OpenDirectory | undefined {
     if (path.length > MAX_PATH_BYTES) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
     let [current, rest] = this.#start(path);
     let links = 0;
@@ -180,7 +179,7 @@ export class Directories {
    * The directory above, and the rest of `rest` after the leading `..` components. It does not open `..`: that leads elsewhere if another
    * process has moved the directory.
    */
-  #climb(directory: Opened, rest: string): [Opened, string] {
+  #climb(directory: OpenDirectory, rest: string): [OpenDirectory, string] {
     let above = parentPath(directory.path);
     let left = rest;
     for (; left === '..' || left.startsWith('../'); left = left.slice(3)) above = parentPath(above);
@@ -190,7 +189,7 @@ export class Directories {
   }
 
   /** The nearest open directory above `path`, and the rest of the path. */
-  #start(path: string): [Opened, string] {
+  #start(path: string): [OpenDirectory, string] {
     const end = path.lastIndexOf('/');
     for (let cut = end; cut > 0; cut = path.lastIndexOf('/', cut - 1)) {
       if (cut !== end && !isSpaced(path, cut)) continue;
@@ -201,7 +200,12 @@ export class Directories {
   }
 
   /** One component further: the directory, or the target of a symlink. Undefined if it does not exist and is not to be made. */
-  #step(parent: Opened, name: ByteName, create: boolean, direct: boolean): Opened | BytePath | undefined {
+  #step(
+    parent: OpenDirectory,
+    name: ByteName,
+    create: boolean,
+    direct: boolean,
+  ): OpenDirectory | BytePath | undefined {
     const path = join(parent.path, name);
     if (path.length > MAX_PATH_BYTES) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
     const spaced = isSpaced(path, path.length);
@@ -226,11 +230,11 @@ export class Directories {
     return spaced ? this.#keep(directory) : directory;
   }
 
-  #leave(directory: Opened): void {
+  #leave(directory: OpenDirectory): void {
     if (!directory.kept) this.#filesystem.closeDirectory(directory);
   }
 
-  #keep(directory: Opened): Opened {
+  #keep(directory: OpenDirectory): OpenDirectory {
     if (directory.kept) return directory;
     const known = this.#open.get(directory.path);
     if (known) {

@@ -18,6 +18,7 @@ import {
   restoreOwner,
   restoreXattrs,
   restoreTimes,
+  SET_ID_BITS,
 } from './metadata.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { markWritten, refuseReserved, type Run } from './run.ts';
@@ -28,7 +29,6 @@ const { EACCES, ENODATA } = constants.errno;
 /** The owner needs all three to fill a directory. */
 const OWNER_BITS = 0o700;
 /** Inherited by new files in the directory, so set last. Setuid has no meaning there but is kept. */
-const SET_ID_BITS = 0o6000;
 
 /**
  * The mode of a directory while it is filled. Bits that keep its owner out, or that new files inherit, are set at the end.
@@ -51,7 +51,7 @@ export function noteDirectory(run: Run, path: string, mode: number, mtime: Mtime
 
 /** Metadata of a directory that `makeDirectory` has just made with `fillingMode`; returns the mode that it is to have. @throws SyscallError */
 export function applyDirectoryMetadata(run: Run, node: Node, entry: Entry): number {
-  settleMode(run, node, fillingMode(run, entry.mode));
+  ensureMode(run, node, fillingMode(run, entry.mode));
   restoreOwner(run, node, entry, newOwner(run));
   return restoreDirectoryXattrs(run, node, entry);
 }
@@ -72,7 +72,7 @@ export function mergeDirectoryMetadata(run: Run, node: Node, entry: Entry, stat:
 }
 
 /** Sets the mode of a new directory again where the system may have changed it. */
-function settleMode(run: Run, node: Node, mode: number): void {
+function ensureMode(run: Run, node: Node, mode: number): void {
   if (run.creator.careful) removeInherited(run, node, true);
   if (isModeDoubtful(run, mode)) granted(run.filesystem.setMode(node, mode), 'set the mode');
 }
@@ -115,7 +115,7 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
   const { filesystem } = run;
   const made = retryUnlocked(run, parent, () => filesystem.makeDirectory(parent, name, 0o755));
   granted(made, `make the directory ${displayPath(path)}`);
-  settleMode(run, place, 0o755);
+  ensureMode(run, place, 0o755);
   const owner = newOwner(run);
   if (owner?.uid !== 0 || owner.gid !== 0) filesystem.setOwner(place, 0, 0);
   run.changes?.made(path, 0o755, run.mtime);

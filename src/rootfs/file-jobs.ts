@@ -122,11 +122,11 @@ export class FileJobs {
   }
 
   /** Waits until all jobs are done. */
-  settle(): void {
+  drain(): void {
     this.#wait(() => Atomics.load(this.#words, DONE) === this.#pushed);
   }
 
-  /** What could not be restored, since the last call. Only when settled. */
+  /** What could not be restored, since the last call. Only after `drain`. */
   takeLost(): { readonly owners: number; readonly setuid: number } {
     const owners = Atomics.exchange(this.#words, LOST_OWNERS, 0);
     const setuid = Atomics.exchange(this.#words, LOST_SETUID, 0);
@@ -216,7 +216,7 @@ export class FileJobRunner {
   }
 
   /** Position of the first byte in the ring that a job needs; undefined where none does. */
-  readonly held = (): number | undefined => {
+  readonly firstNeeded = (): number | undefined => {
     for (let job = this.#done, rest = this.waiting; rest > 0; job = (job + 1) | 0, rest -= 1) {
       const at = HEADER_WORDS + (job & (SLOTS - 1)) * JOB_WORDS;
       if (this.#words[at + LENGTH]! > 0) return this.#words[at + POSITION]!;

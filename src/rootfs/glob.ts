@@ -1,11 +1,11 @@
 import { UsageError, printable } from '../errors.ts';
 
 /** One character of a name, any of them but those of `set`, or (`*`) any number of them. */
-type Part =
+type CharacterPattern =
   | '*'
   | { readonly set: readonly (readonly [first: string, last: string])[]; readonly negated: boolean };
 /** A name of a path, or (`**`) any number of them. */
-type Level = '**' | readonly Part[];
+type NamePattern = '**' | readonly CharacterPattern[];
 
 /**
  * A pattern of paths, as in gitignore(5), but without a leading `!`. `*`, `?` and `[a-z]` (`[!a-z]`) match in one name. A backslash quotes
@@ -13,7 +13,7 @@ type Level = '**' | readonly Part[];
  * any other from the root. One that ends in a slash matches directories only.
  */
 export class Glob {
-  readonly #levels: readonly Level[];
+  readonly #levels: readonly NamePattern[];
   readonly #directoriesOnly: boolean;
 
   /** @throws UsageError for a pattern that matches nothing */
@@ -38,14 +38,14 @@ export class Glob {
   /** @param path without slashes at its ends */
   matches(path: string, isDirectory: boolean): boolean {
     if (this.#directoriesOnly && !isDirectory) return false;
-    return isSequence<Level, '**', string>(this.#levels, path.split('/'), '**', (level, name) =>
-      isSequence<Part, '*', string>(level, Array.from(name), '*', isOf),
+    return isSequence<NamePattern, '**', string>(this.#levels, path.split('/'), '**', (level, name) =>
+      isSequence<CharacterPattern, '*', string>(level, Array.from(name), '*', isOf),
     );
   }
 }
 
-function parseName(name: string): Part[] {
-  const parts: Part[] = [];
+function parseName(name: string): CharacterPattern[] {
+  const parts: CharacterPattern[] = [];
   // A set, a backslash with a character, or one character.
   for (const [text, negation, set] of name.matchAll(/\[([!^]?)(\]?[^\]]*)\]|\\[^]|[^]/gu)) {
     if (text === '*') {
@@ -66,7 +66,7 @@ function rangesOf(set: string): [first: string, last: string][] {
   );
 }
 
-function isOf(part: Exclude<Part, '*'>, character: string): boolean {
+function isOf(part: Exclude<CharacterPattern, '*'>, character: string): boolean {
   const point = character.codePointAt(0)!;
   const isIn = part.set.some(
     ([first, last]) => first.codePointAt(0)! <= point && point <= last.codePointAt(0)!,

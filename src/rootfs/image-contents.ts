@@ -2,7 +2,7 @@ import { IntegrityError } from '../errors.ts';
 import { AsyncTarReader } from '../tar/reader.ts';
 import type { Entry, SparseExtent } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
-import type { FileContent, Inodes } from './memory-inodes.ts';
+import type { FileContent, MemoryInodes } from './memory-inodes.ts';
 import { Column, type Spool } from './memory-tables.ts';
 
 /** One layer of an image, for its tree. */
@@ -34,7 +34,7 @@ const none: AsyncIterable<Uint8Array> = { async *[Symbol.asyncIterator]() {} };
  */
 export class ImageContents {
   readonly #layers: readonly ImageLayer[];
-  readonly #inodes: Inodes;
+  readonly #inodes: MemoryInodes;
   readonly #spool: () => Promise<Spool>;
   /** For each layer, by the ordinal of an entry, the inode that has its content; 0: none. */
   readonly #wanted: readonly Column[];
@@ -48,7 +48,7 @@ export class ImageContents {
    */
   constructor(
     layers: readonly ImageLayer[],
-    inodes: Inodes,
+    inodes: MemoryInodes,
     wanted: Iterable<number>,
     spool: () => Promise<Spool>,
   ) {

@@ -19,7 +19,7 @@ import { absent, type PartOptions, type ResolvedPath, Selection } from './select
 import { SyscallError } from '../sys/os-error.ts';
 
 /** One name in an image's tree. */
-export interface TreeEntry extends InodeMetadata {
+export interface ImageTreeEntry extends InodeMetadata {
   /** Without a slash at the ends; empty for the root. */
   readonly path: BytePath;
   /** Of an inode that has more than one name: the path that came first. It is undefined for that one, and for directories. */
@@ -116,7 +116,7 @@ export class ImageTree {
           sparse: entry.sparse !== undefined,
           linkMode: entry.mode,
         };
-        application.apply(entry, this.#isAccountFile(entry) ? await contentOf(reader) : nothing);
+        application.apply(entry, this.#isAccountFile(entry) ? await readContent(reader) : nothing);
         ordinal += 1;
       }
       const entries = application.finish();
@@ -196,7 +196,7 @@ export class ImageTree {
    * All names: each directory before what is in it, all of that before anything else, names by their bytes. So readers can finish a
    * directory when they leave it, and the order does not depend on the layers. The root is included only if a layer has an entry for it.
    */
-  [Symbol.iterator](): Generator<TreeEntry, void, boolean | undefined> {
+  [Symbol.iterator](): Generator<ImageTreeEntry, void, boolean | undefined> {
     return this.walk();
   }
 
@@ -205,7 +205,7 @@ export class ImageTree {
    *
    * @param withRoot false: the root is left out
    */
-  *walk(withRoot = this.hasRoot): Generator<TreeEntry, void, boolean | undefined> {
+  *walk(withRoot = this.hasRoot): Generator<ImageTreeEntry, void, boolean | undefined> {
     const names = this.#names(withRoot);
     let descend: boolean | undefined;
     for (let next = names.next(); next.done !== true; next = names.next(descend)) {
@@ -215,7 +215,7 @@ export class ImageTree {
 
   *#names(
     withRoot = this.hasRoot,
-  ): Generator<Pick<TreeEntry, 'path' | 'linkTo' | 'inode'>, void, boolean | undefined> {
+  ): Generator<Pick<ImageTreeEntry, 'path' | 'linkTo' | 'inode'>, void, boolean | undefined> {
     const filesystem = this.#filesystem;
     const root = filesystem.root.handle;
     const selection = this.#selection;
@@ -354,7 +354,7 @@ function needsSpool({ linkPath, xattrs }: Entry): boolean {
   return linkPath.length > LONG || length > LONG;
 }
 
-async function contentOf(reader: AsyncTarReader): Promise<Content> {
+async function readContent(reader: AsyncTarReader): Promise<Content> {
   const pieces: Uint8Array[] = [];
   for (let bytes = await reader.data(); bytes !== undefined; bytes = await reader.data())
     pieces.push(Uint8Array.from(bytes));

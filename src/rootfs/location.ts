@@ -11,7 +11,7 @@ const unlessMissing = unlessCode('ENOENT');
 const ELSEWHERE = 'choose another directory with -d';
 
 /** Where a DIR is, symlinks followed. */
-export interface Location {
+export interface DirectoryLocation {
   readonly path: string;
   /** Of the existing directory; undefined when nothing exists. */
   readonly stat: Stats | undefined;
@@ -25,7 +25,7 @@ export interface Location {
  * @throws DestinationError for a file that is not a directory, for the root of the running system, and for a symlink that the kernel would
  * not follow; the system's errors
  */
-export async function locate(directory: string): Promise<Location> {
+export async function locate(directory: string): Promise<DirectoryLocation> {
   if (directory === '') throw new DestinationError('the name of the directory is empty', { code: 'ENOENT' });
   const found = await trustedPath(directory);
   const there = await lstat(osPath(found)).catch(unlessMissing);
@@ -148,7 +148,7 @@ function canGiveOwner({ uid, gid }: Stats): boolean {
 }
 
 /** A file or directory that must be kept: no directory that contains it is replaced. */
-export interface Kept {
+export interface ProtectedPath {
   readonly path: string;
   /** For messages: `the cache`. */
   readonly what: string;
@@ -170,8 +170,8 @@ const SYSTEM_DIRECTORIES = (
  */
 export async function refuseReplacement(
   directory: string,
-  location: Location,
-  kept: readonly Kept[],
+  location: DirectoryLocation,
+  kept: readonly ProtectedPath[],
 ): Promise<void> {
   const found = location.path;
   const refuse = (why: string, hint: string): never => {
@@ -181,7 +181,7 @@ export async function refuseReplacement(
     });
   };
   const system = SYSTEM_DIRECTORIES.map((name) => ({ path: `/${name}`, what: 'a directory of the system' }));
-  const places: Kept[] = [...system, { path: '.', what: 'the working directory' }, ...kept];
+  const places: ProtectedPath[] = [...system, { path: '.', what: 'the working directory' }, ...kept];
   const above = identities(path.dirname(found));
   const own = location.stat && identityOf(found);
   for (const { path: place, what, inside } of places) {

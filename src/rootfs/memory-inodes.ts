@@ -47,7 +47,7 @@ export interface InodeMetadata extends InodeStatus {
 }
 
 /** The inodes of a file system in memory, numbered from 1. */
-export class Inodes {
+export class MemoryInodes {
   readonly #records = new Records();
   /** How many names it has. */
   readonly links = this.#records.column(new Column());

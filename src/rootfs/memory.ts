@@ -1,17 +1,15 @@
 import { constants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import type { ByteName, Directory, FileStat, Filesystem, Node, Special } from './filesystem.ts';
-import { Inodes, type FileSource, type InodeType } from './memory-inodes.ts';
+import { MemoryInodes, type FileSource, type InodeType } from './memory-inodes.ts';
 import { NameTable } from './memory-tables.ts';
+import { LONGEST_NAME, LONGEST_TARGET } from '../sys/os-path.ts';
 
 const { EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENODATA, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, EPERM } =
   constants.errno;
 
 const ROOT = 1;
 
-/** In bytes, as everywhere on Linux: NAME_MAX, and PATH_MAX without its NUL. */
-const LONGEST_NAME = 255;
-const LONGEST_TARGET = 4095;
 /**
  * A file system in memory, about a hundred bytes for each file. It keeps all metadata that an image can have. Of contents it keeps only
  * their source (`FileSource`). It keeps the bytes only of files that are written to, such as etc/passwd.
@@ -21,7 +19,7 @@ export class MemoryFilesystem implements Filesystem {
   readonly checksAccess = false;
   /** To be set before a file or symlink is made. */
   source: FileSource = { layer: 0, ordinal: 0, size: 0, stored: 0, sparse: false, linkMode: 0o777 };
-  readonly inodes = new Inodes();
+  readonly inodes = new MemoryInodes();
   readonly #names = new NameTable();
   /** Of the files that were written to. */
   readonly #written = new Map<number, Buffer>();

@@ -48,7 +48,7 @@ export interface RootMetadata {
   readonly gid: number | undefined;
 }
 
-export interface Opened {
+export interface OpenedRoot {
   readonly backend: Backend;
   /** Device and inode of the root. */
   readonly identity: string;
@@ -63,7 +63,7 @@ export interface LayerResult {
 
 /** The answer to each kind of command. */
 export interface Answers {
-  readonly open: Opened;
+  readonly open: OpenedRoot;
   readonly layer: LayerResult;
   readonly file: boolean;
   readonly finish: NotRestored;
@@ -71,7 +71,7 @@ export interface Answers {
   readonly close: null;
 }
 
-export type Answer = { readonly value: Answers[Command['kind']] } | { readonly failure: Failure };
+export type Answer = { readonly value: Answers[Command['kind']] } | { readonly failure: SerializedError };
 
 /** Changes of a layer that are sent before the result: see `LayerResult.changes`. */
 export interface Notice {
@@ -79,7 +79,7 @@ export interface Notice {
 }
 
 /** An error on its way between threads. */
-export interface Failure {
+export interface SerializedError {
   readonly message: string;
   readonly exitCode: number;
   readonly code: string;
@@ -87,7 +87,7 @@ export interface Failure {
   readonly stack: string | undefined;
 }
 
-export function toFailure(error: unknown): Failure {
+export function serializeError(error: unknown): SerializedError {
   if (error instanceof DlrootfsError) {
     const { message, exitCode, code, hint, stack } = error;
     return { message, exitCode, code, hint, stack };
@@ -96,7 +96,7 @@ export function toFailure(error: unknown): Failure {
   return { message, exitCode: ExitCode.bug, code: 'BUG', hint: undefined, stack };
 }
 
-export function fromFailure(failure: Failure): Error {
+export function deserializeError(failure: SerializedError): Error {
   const { message, code, hint, stack } = failure;
   if (failure.exitCode === ExitCode.integrity) return new IntegrityError(message, { code, hint });
   if (failure.exitCode === ExitCode.destination) return new DestinationError(message, { code, hint });

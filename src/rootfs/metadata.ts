@@ -12,8 +12,10 @@ const { EDQUOT, EINVAL, EIO, ENOSYS, ENOTSUP, EPERM, EROFS } = constants.errno;
 export const systemAttribute =
   /^(?:security\.(?:selinux|ima|evm|SMACK64)|trusted\.overlay\.|user\.overlay\.)/;
 
-const setIdBits = 0o6000;
-const capability = 'security.capability';
+/** S_ISUID and S_ISGID of inode(7). */
+export const SET_ID_BITS = 0o6000;
+/** Of a file's capabilities: capabilities(7). */
+export const capability = 'security.capability';
 /** For chown(2), (uid_t) -1 means "do not change the owner": no user has this id. */
 const nobody = 0xffff_ffff;
 
@@ -76,9 +78,9 @@ export function isModeDoubtful(run: MetadataState, mode: number): boolean {
 
 /** The mode that a file may have: without setuid and setgid when it is not its owner's. Counted. */
 export function permittedMode(run: MetadataState, mode: number, ownerIsRight: boolean): number {
-  if (ownerIsRight || (mode & setIdBits) === 0) return mode;
+  if (ownerIsRight || (mode & SET_ID_BITS) === 0) return mode;
   run.counts.setuid += 1;
-  return mode & ~setIdBits;
+  return mode & ~SET_ID_BITS;
 }
 
 /**

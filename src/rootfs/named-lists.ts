@@ -23,7 +23,7 @@ type Lists = ReadonlyMap<string, Uint8Array>;
  * Sets the access lists with names instead of numbers. The names are the image's own users and groups, which are known when the layer is
  * complete. A list with an unknown name is counted, unless the file system can keep the list unchanged.
  */
-export function settleNamedLists(run: Run): void {
+export function resolveNamedLists(run: Run): void {
   if (run.namedLists.size === 0) return;
   const find = finder(run);
   for (const [path, entry] of run.namedLists) {
@@ -41,7 +41,7 @@ export function settleNamedLists(run: Run): void {
     const place = placeIn(parent!, nameOf(path));
     const lists = numbered(run, place, entry, find);
     set(run, place, lists);
-    if (stat.type === 'directory') settleDirectory(run, path, entry, lists);
+    if (stat.type === 'directory') noteDirectoryLists(run, path, entry, lists);
     else {
       const recorded = recordedPath(run, path);
       if (lists.size > 0)
@@ -65,7 +65,7 @@ function numbered(run: Run, node: Node, entry: Entry, find: FindId): Map<string,
   return lists;
 }
 
-function settleDirectory(run: Run, path: BytePath, entry: Entry, lists: Lists): void {
+function noteDirectoryLists(run: Run, path: BytePath, entry: Entry, lists: Lists): void {
   for (const name of lists.keys()) run.directoryXattrs.add(name);
   // From here on new files inherit it.
   if (lists.has(defaultAccessList)) run.creator.careful = true;

@@ -161,7 +161,7 @@ function placeHardLink(run: Run, entry: Entry, place: Place): BytePath {
   else run.namedLists.delete(path);
   if (entry.xattrs) {
     // A change of owner that is yet to come would remove capabilities.
-    run.jobs?.settle();
+    run.jobs?.drain();
     restoreXattrs(run, place, entry);
   }
   return target.path;
@@ -255,7 +255,7 @@ function writeByJobs(
     applyToOpenFile(run, { parent, name, file }, entry);
   } catch (error) {
     // Jobs that need it come before.
-    if (shared) jobs.settle();
+    if (shared) jobs.drain();
     filesystem.closeFile(file);
     throw error;
   }

@@ -150,12 +150,12 @@ export class RingWriter extends RingEnd {
   /**
    * Free bytes in one piece, to be filled in place; then `commit`.
    *
-   * @param held answers the position of the first byte that is still in use beyond the reader's, undefined where none is
+   * @param firstNeeded answers the position of the first byte that is still in use beyond the reader's, undefined where none is
    */
-  reserve(most: number, held: () => number | undefined): Uint8Array<SharedArrayBuffer> {
+  reserve(most: number, firstNeeded: () => number | undefined): Uint8Array<SharedArrayBuffer> {
     // In this order: the reader notes which slots it keeps before it continues.
     const tail = Atomics.load(this.control, TAIL);
-    const used = Math.max((this.#head - tail) | 0, (this.#head - (held() ?? tail)) | 0);
+    const used = Math.max((this.#head - tail) | 0, (this.#head - (firstNeeded() ?? tail)) | 0);
     const start = this.#head & (this.capacity - 1);
     return this.bytes.subarray(start, start + Math.min(most, this.capacity - used, this.capacity - start));
   }

@@ -3,7 +3,7 @@ import { DestinationError, printable } from '../errors.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { startThread } from '../sys/threads.ts';
 import {
-  fromFailure,
+  deserializeError,
   type Answer,
   type Answers,
   type Backend,
@@ -161,9 +161,9 @@ export class Rootfs {
       this.#waiting = { resolve, reject };
       this.#thread.postMessage(command, []);
     });
-    const value = answer.then((settled) => {
-      if ('failure' in settled) throw fromFailure(settled.failure);
-      return settled.value as Answers[Kind];
+    const value = answer.then((message) => {
+      if ('failure' in message) throw deserializeError(message.failure);
+      return message.value as Answers[Kind];
     });
     this.#lastCall = value;
     return value;

@@ -2,11 +2,11 @@ import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { lstat, mkdir, rename, rmdir, unlink } from 'node:fs/promises';
 import path from 'node:path';
-import { geteuid, kill, pid } from 'node:process';
+import { geteuid, pid } from 'node:process';
 import { printable } from '../errors.ts';
 import { hasCode } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
-import { hiddenBeside, hiddenName } from '../sys/temp-file.ts';
+import { hiddenBeside, hiddenName, isAlive } from '../sys/temp-file.ts';
 import { mountWithin, readMounts } from './location.ts';
 import { Rootfs } from './rootfs.ts';
 
@@ -103,13 +103,4 @@ async function isOurs({ uid }: Stats, above: string): Promise<boolean> {
   if (uid === geteuid!()) return true;
   const { uid: owner, mode } = await lstat(osPath(above));
   return geteuid!() === 0 && (owner === 0 || owner === uid) && (mode & 0o022) === 0;
-}
-
-function isAlive(process: number): boolean {
-  try {
-    kill(process, 0);
-    return true;
-  } catch (error) {
-    return !hasCode(error, 'ESRCH');
-  }
 }

@@ -53,7 +53,7 @@ export class TarDigest {
   }
 
   /** Position of the first byte that is still needed; undefined where none is. */
-  get held(): number | undefined {
+  get firstNeeded(): number | undefined {
     return this.#words[STREAM] === 0 ? undefined : Atomics.load(this.#words, HASHED);
   }
 

@@ -9,14 +9,14 @@ import { FileJobs } from './file-jobs.ts';
 import { type Filesystem, explain } from './filesystem.ts';
 import { finishRun } from './directory-metadata.ts';
 import {
-  toFailure,
+  serializeError,
   type Answer,
   type Answers,
   type Backend,
   type Command,
   type LayerResult,
   type Notice,
-  type Opened,
+  type OpenedRoot,
   type RootMetadata,
   type ThreadData,
 } from './messages.ts';
@@ -101,7 +101,7 @@ class Writer {
     this.#run = undefined;
   }
 
-  #open(): Opened {
+  #open(): OpenedRoot {
     const [filesystem, backend] = this.#openFilesystem();
     this.#refuseOther(filesystem);
     this.#run = this.#explained(() => {
@@ -150,7 +150,7 @@ class Writer {
       const entries = applyLayer(run, new TarReader(this.#source, label), label, () =>
         this.#source.throwIfAborted(),
       );
-      this.#contents?.settle();
+      this.#contents?.requestAnswer();
       // Bytes after the end mark are part of the digest, not of the tree.
       while (this.#source.read(DRAIN_BYTES)) continue;
       return { entries, changes: run.changes?.take() };
@@ -191,7 +191,7 @@ port.on('message', (command: Command) => {
   try {
     answer = { value: writer.obey(command) };
   } catch (error) {
-    answer = { failure: toFailure(error) };
+    answer = { failure: serializeError(error) };
   }
   port.postMessage(answer);
 });

@@ -2,7 +2,7 @@ import { readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { geteuid } from 'node:process';
 import { SyscallError } from '../sys/os-error.ts';
-import { pathBytes } from '../sys/os-path.ts';
+import { pathBytes, LONGEST_TARGET } from '../sys/os-path.ts';
 import { randomName } from '../sys/temp-file.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
 import { startRun } from './apply.ts';
@@ -26,11 +26,8 @@ import type { Run } from './run.ts';
 
 const { EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
 
-/** Of a symlink, in bytes: symlink(2). */
-const LONGEST_TARGET = 4095;
-
 /** The inode wanted at one path, or at several hard-linked paths. */
-export type Inode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'sparse'> & {
+export type WantedInode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'sparse'> & {
   readonly type: Exclude<Entry['type'], 'hardlink'>;
   readonly linkPath: string;
   /** Its times stay as they are, and so does a symlink's target. */
@@ -45,13 +42,13 @@ export interface Contents {
 }
 
 /** A whole tree: all paths from the root, each directory before what is in it. */
-export interface Tree extends Iterable<readonly [path: string, inode: Inode]> {
+export interface Tree extends Iterable<readonly [path: string, inode: WantedInode]> {
   /** For the root, with the empty path; undefined: it stays as it is. */
-  find(path: string): Inode | undefined;
+  find(path: string): WantedInode | undefined;
 }
 
 /** What may be on disk at a path. */
-export interface Found {
+export interface FileAtPath {
   readonly path: string;
   readonly type: FileStat['type'];
 }
@@ -74,7 +71,7 @@ export class WorkTree {
    *
    * @throws DestinationError
    */
-  clear(found: readonly Found[]): Promise<void> {
+  clear(found: readonly FileAtPath[]): Promise<void> {
     const deepestFirst = found.toSorted((one, other) => other.path.length - one.path.length);
     return this.#work((run) => {
       if (geteuid!() !== 0) unlockAll(run);
@@ -173,9 +170,9 @@ class Restoration {
   readonly #disk: DiskFilesystem;
   readonly #contents: Contents;
   readonly #attributes: ReadonlySet<string>;
-  readonly #directories: [path: BytePath, inode: Inode][] = [];
+  readonly #directories: [path: BytePath, inode: WantedInode][] = [];
   /** The first name of each inode, and what is on disk there. */
-  readonly #first = new Map<Inode, FirstName>();
+  readonly #first = new Map<WantedInode, FirstName>();
   readonly #taken = new Set<string>();
   /** Name of a file that is written first and then renamed: one at a time. */
   readonly #aside = randomName('.dlrootfs-');
@@ -189,7 +186,7 @@ class Restoration {
   }
 
   /** The next path; directories come before what is in them. */
-  async place(path: BytePath, inode: Inode): Promise<void> {
+  async place(path: BytePath, inode: WantedInode): Promise<void> {
     this.#run.directories.trim();
     if (this.#contents.has(path)) await this.#write(path, inode.type);
     const place = this.#placeOf(path);
@@ -202,7 +199,7 @@ class Restoration {
   }
 
   /** Directories, now that nothing more changes in them: the deepest first, the root last. */
-  finish(root: Inode | undefined): void {
+  finish(root: WantedInode | undefined): void {
     const { filesystem, directories } = this.#run;
     for (const [path, inode] of this.#directories.toReversed()) {
       directories.trim();
@@ -211,7 +208,7 @@ class Restoration {
     if (root) this.#applyMetadata(itself(filesystem.root), root);
   }
 
-  #placeFirst(place: Place, inode: Inode): void {
+  #placeFirst(place: Place, inode: WantedInode): void {
     const there = this.#findUsable(place, inode);
     if (!there && !this.#make(place, inode)) return;
     let stat = there ?? this.#stat(place);
@@ -225,7 +222,7 @@ class Restoration {
   }
 
   /** The existing file, if only its metadata must change. Any device is accepted. */
-  #findUsable({ parent, name }: Place, inode: Inode): FileStat | undefined {
+  #findUsable({ parent, name }: Place, inode: WantedInode): FileStat | undefined {
     const stat = this.#run.filesystem.stat(parent, name);
     if (typeof stat === 'number' || stat.type !== inode.type) return undefined;
     if (stat.type === 'file') return stat;
@@ -237,7 +234,7 @@ class Restoration {
   }
 
   /** Makes it again; false for a device that this process may not make. */
-  #make(place: Place, inode: Inode): boolean {
+  #make(place: Place, inode: WantedInode): boolean {
     const { filesystem, counts } = this.#run;
     const { parent, name, path } = place;
     clear(this.#run, place);
@@ -254,7 +251,7 @@ class Restoration {
   }
 
   /** Writes a file, or a symlink to the target in its content, under another name; then renames it: all or nothing. */
-  async #write(path: BytePath, type: Inode['type']): Promise<void> {
+  async #write(path: BytePath, type: WantedInode['type']): Promise<void> {
     const { filesystem, directories } = this.#run;
     const action = `write ${displayPath(path)}`;
     if (type === 'symlink') {
@@ -323,7 +320,7 @@ class Restoration {
   }
 
   /** Gives a name a copy of the content that it shares with another one. */
-  #copyOf({ parent, name, path }: Place, inode: Inode): void {
+  #copyOf({ parent, name, path }: Place, inode: WantedInode): void {
     const { filesystem } = this.#run;
     const aside = this.#aside;
     const action = `copy ${displayPath(path)}`;
@@ -339,7 +336,7 @@ class Restoration {
     granted(filesystem.rename(parent, aside, parent, name), action);
   }
 
-  #applyMetadata(place: Place, inode: Inode, stat = this.#stat(place)): void {
+  #applyMetadata(place: Place, inode: WantedInode, stat = this.#stat(place)): void {
     const run = this.#run;
     // Field by field: an inode may read them from elsewhere.
     const { type, mode, uid, gid, size, xattrs, linkPath } = inode;

@@ -15,7 +15,7 @@ export const virtualMachines = ['qemu', 'firecracker'] as const;
 export type VirtualMachine = (typeof virtualMachines)[number];
 
 /** A rootfs and the directory above it. */
-export interface Place {
+export interface ContainerPlace {
   /** DIR as typed, made absolute; itself perhaps a symlink. */
   readonly directory: string;
   /** Where its configurations go. */
@@ -25,7 +25,7 @@ export interface Place {
 }
 
 /** @throws UsageError where the directory has no parent for the file, or its path cannot be written in a configuration */
-export function placeOf(destination: string): Place {
+export function containerPlaceOf(destination: string): ContainerPlace {
   const directory = absolutePath(destination);
   const parent = path.dirname(directory);
   if (directory === parent) {
@@ -59,7 +59,7 @@ export function containerName(directory: string): string {
  * `config.json` in the directory above, as runc requires; `config` there for a directory `rootfs`, as LXC lays containers out; else
  * NAME.lxc and NAME.nspawn beside NAME, so that several can be in one directory.
  */
-export function configPath(runtime: Runtime, { parent, directory }: Place): string {
+export function configPath(runtime: Runtime, { parent, directory }: ContainerPlace): string {
   const names: Readonly<Record<Runtime, string>> = {
     runc: 'config.json',
     lxc: path.basename(directory) === 'rootfs' ? 'config' : `${machineName(directory)}.lxc`,
@@ -74,37 +74,38 @@ function machineName(directory: string): string {
 }
 
 /** The rootfs as runc's bundle names it: beside config.json, but runc takes no symlink. */
-export function rootInBundle({ directory }: Place): string {
+export function rootInBundle({ directory }: ContainerPlace): string {
   return lstatSync(directory).isSymbolicLink() ? realpathSync(directory) : path.basename(directory);
 }
 
 /** The command that starts the container. */
 export function startCommand(
   runtime: Runtime,
-  place: Place,
+  place: ContainerPlace,
   boots: boolean,
   hidden: readonly string[] = [],
 ): string {
   return START[runtime](place, boots, hidden);
 }
 
-const START: Readonly<Record<Runtime, (place: Place, boots: boolean, hidden: readonly string[]) => string>> =
-  {
-    runc: ({ parent, name }) => `runc run -b ${shellWord(parent)} ${name}`,
-    lxc: (place, boots) => {
-      const { directory, name } = place;
-      const known = directory === `/var/lib/lxc/${name}/rootfs`;
-      const start = `${boots ? 'lxc-start' : 'lxc-execute'} -n ${name}`;
-      return known ? start : `${start} -f ${shellWord(configPath('lxc', place))}`;
-    },
-    nspawn: ({ directory, parent }, _boots, hidden) => {
-      const known = parent === '/var/lib/machines';
-      const machine = known ? `-M ${machineName(directory)}` : `-D ${shellWord(directory)}`;
-      // systemd.nspawn(5): a file beside the machine is not trusted with Inaccessible=.
-      const inaccessible = hidden.map((inside) => `--inaccessible=${shellWord(inside)}`);
-      return ['systemd-nspawn', ...inaccessible, machine].join(' ');
-    },
-  };
+const START: Readonly<
+  Record<Runtime, (place: ContainerPlace, boots: boolean, hidden: readonly string[]) => string>
+> = {
+  runc: ({ parent, name }) => `runc run -b ${shellWord(parent)} ${name}`,
+  lxc: (place, boots) => {
+    const { directory, name } = place;
+    const known = directory === `/var/lib/lxc/${name}/rootfs`;
+    const start = `${boots ? 'lxc-start' : 'lxc-execute'} -n ${name}`;
+    return known ? start : `${start} -f ${shellWord(configPath('lxc', place))}`;
+  },
+  nspawn: ({ directory, parent }, _boots, hidden) => {
+    const known = parent === '/var/lib/machines';
+    const machine = known ? `-M ${machineName(directory)}` : `-D ${shellWord(directory)}`;
+    // systemd.nspawn(5): a file beside the machine is not trusted with Inaccessible=.
+    const inaccessible = hidden.map((inside) => `--inaccessible=${shellWord(inside)}`);
+    return ['systemd-nspawn', ...inaccessible, machine].join(' ');
+  },
+};
 
 const OWN_DIRECTORY =
   'give each container a directory of its own, as in -d NAME/rootfs, or replace it with --force';

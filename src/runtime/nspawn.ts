@@ -63,17 +63,17 @@ function parameters({ args, boots, environment, facts }: Container, notices: str
   if (count > 0)
     notices.push(`systemd-nspawn cannot express ${count} variables of the image: they have line breaks`);
   if (shellServes && (unsayable || broken.size > 0))
-    return [`Parameters=${join(wrappedCommand(words, broken))}`];
+    return [`Parameters=${joinWords(wrappedCommand(words, broken))}`];
   if (unsayable) {
     notices.push(
       'systemd-nspawn cannot express the command of the image, which has a line break: give a command to systemd-nspawn',
     );
     return [];
   }
-  return words.length === 0 ? [] : [`Parameters=${join(words)}`];
+  return words.length === 0 ? [] : [`Parameters=${joinWords(words)}`];
 }
 
-function join(words: readonly string[]): string {
+function joinWords(words: readonly string[]): string {
   return words.map((word) => quoted(word)).join(' ');
 }
 

@@ -58,7 +58,7 @@ export function runcConfig(
     mounts: [...systemMounts(rootless !== undefined), ...volumeMounts(container, rootless !== undefined)],
     annotations: annotations(image, notices),
     linux: {
-      ...(rootless ? idMappings(rootless) : { resources: { devices: [{ allow: false, access: 'rwm' }] } }),
+      ...(rootless ? mappingsFor(rootless) : { resources: { devices: [{ allow: false, access: 'rwm' }] } }),
       namespaces: namespaces(rootless !== undefined).map((type) => ({ type })),
       maskedPaths: [...maskedPaths, ...container.hidden],
       readonlyPaths,
@@ -82,7 +82,7 @@ function capabilitySets(uid: number): Record<string, readonly string[]> {
     : { bounding: capabilities };
 }
 
-function idMappings({ uid, gid, ids }: Rootless): Record<string, unknown> {
+function mappingsFor({ uid, gid, ids }: Rootless): Record<string, unknown> {
   return {
     uidMappings: ids?.uids ?? [{ containerID: 0, hostID: uid, size: 1 }],
     gidMappings: ids?.gids ?? [{ containerID: 0, hostID: gid, size: 1 }],
@@ -94,14 +94,14 @@ function namespaces(rootless: boolean): string[] {
   return ['pid', 'ipc', 'uts', 'mount', 'cgroup', ...(rootless ? ['user'] : ['network'])];
 }
 
-interface Mount {
+interface RuncMount {
   readonly destination: string;
   readonly type: string;
   readonly source: string;
   readonly options?: readonly string[];
 }
 
-function systemMounts(rootless: boolean): Mount[] {
+function systemMounts(rootless: boolean): RuncMount[] {
   const closed = ['nosuid', 'noexec', 'nodev'];
   const terminals = ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620'];
   const dev = ['nosuid', 'strictatime', 'mode=755', 'size=65536k'];
@@ -131,7 +131,7 @@ function systemMounts(rootless: boolean): Mount[] {
 }
 
 /** conversion.md: data of volumes is not written to the rootfs. What the image has there is copied into them. */
-function volumeMounts({ volumes, facts }: Container, rootless: boolean): Mount[] {
+function volumeMounts({ volumes, facts }: Container, rootless: boolean): RuncMount[] {
   return volumes.map((destination) => {
     const directory = facts.volumes.get(destination);
     const mode = directory ? [`mode=${directory.mode.toString(8).padStart(4, '0')}`] : [];

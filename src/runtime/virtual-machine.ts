@@ -4,7 +4,7 @@ import { printable, UsageError } from '../errors.ts';
 import type { ImageConfig } from '../oci/config.ts';
 import { join } from '../rootfs/directories.ts';
 import type { ImageTree } from '../rootfs/image-tree.ts';
-import { absolutePath, shellWord } from '../sys/os-path.ts';
+import { absolutePath, shellWord, LONGEST_NAME } from '../sys/os-path.ts';
 import { bytePath, type BytePath } from '../tar/entry.ts';
 import type { VirtualMachine } from './config-files.ts';
 import { isOneLine } from './config-text.ts';
@@ -182,8 +182,6 @@ export interface Guest {
 /** Of the added init; more characters follow where the image has this name. */
 const INIT_NAME = '.dlrootfs-init';
 
-const LONGEST_NAME = 255;
-
 /** Programs that the init needs, each where images have it. */
 const NEEDED: readonly (readonly string[])[] = [['bin/sh'], ['usr/bin/env', 'bin/env']];
 
@@ -286,7 +284,7 @@ function initScript(container: Container, isReadOnly: boolean): string {
     `{ echo ${shellWord(name)} >/proc/sys/kernel/hostname; }`,
     'ip link set lo up || ifconfig lo up',
     'exec 2>&3 3>&-',
-    `command=${shellWord(commandLine(container))}`,
+    `command=${shellWord(shellCommand(container))}`,
     '(',
     `  cd ${shellWord(workingDirectory)} || exit 126`,
     ...(user.uid === 0 && user.gid === 0 && user.groups.length === 0
@@ -325,7 +323,7 @@ const ending: readonly string[] = [
 ];
 
 /** The image's command with its environment and no other variable. */
-export function commandLine({ args, environment }: Container): string {
+export function shellCommand({ args, environment }: Container): string {
   const variables = [...environment].map(([name, value]) => shellWord(`${name}=${value}`));
   // env would treat a word with an equals sign as a variable.
   const first = args[0]!.includes('=') ? ['/bin/sh', '-c', shellWord('exec "$@"'), 'sh'] : [];

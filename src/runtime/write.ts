@@ -4,8 +4,8 @@ import type { ImageConfig } from '../oci/config.ts';
 import {
   configPath,
   explained,
-  type Place,
-  placeOf,
+  type ContainerPlace,
+  containerPlaceOf,
   refuseExisting,
   rootInBundle,
   type Runtime,
@@ -101,7 +101,7 @@ export async function writeRuntimeFiles(image: ImageConfig, options: RuntimeOpti
  */
 export function checkRuntimeConfigs(runtimes: readonly Runtime[], destination: string, force: boolean): void {
   if (runtimes.length === 0) return;
-  const place = placeOf(destination);
+  const place = containerPlaceOf(destination);
   if (!force) refuseExisting(runtimes.map((runtime) => configPath(runtime, place)));
 }
 
@@ -115,7 +115,7 @@ export async function writeRuntimeConfigs(
   runtimes: readonly Runtime[],
   request: RuntimeRequest,
 ): Promise<RuntimeResult> {
-  const place = placeOf(request.destination);
+  const place = containerPlaceOf(request.destination);
   const container = explained(`read ${printable(request.destination)}`, () => inspectRootfs(request, place));
   const files: string[] = [];
   const notices: string[] = [];
@@ -138,7 +138,7 @@ export async function writeRuntimeConfigs(
 function configFor(
   runtime: Runtime,
   container: Container,
-  place: Place,
+  place: ContainerPlace,
   { image, rootless, terminal }: RuntimeRequest,
 ): RuntimeConfig {
   const configs: Readonly<Record<Runtime, () => RuntimeConfig>> = {
@@ -149,7 +149,7 @@ function configFor(
   return configs[runtime]();
 }
 
-function inspectRootfs({ image, hidden = [] }: RuntimeRequest, place: Place): Container {
+function inspectRootfs({ image, hidden = [] }: RuntimeRequest, place: ContainerPlace): Container {
   using root = new ConfinedRoot(place.directory);
   const accounts = { passwd: root.readText('etc/passwd') ?? '', group: root.readText('etc/group') ?? '' };
   const user = resolveUser(image.config.User ?? '', accounts);

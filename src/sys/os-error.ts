@@ -3,7 +3,7 @@ import { getSystemErrorMap } from 'node:util';
 import { DestinationError, printable } from '../errors.ts';
 
 /** Words for an errno that are better than Node's. */
-interface Row {
+interface ErrnoRow {
   /** Words that replace Node's. */
   readonly words?: string;
   /** What a person can do; `elsewhere` is an imperative that names another place, where there is one: `choose another directory with -d`. */
@@ -32,7 +32,7 @@ const unfit = {
 };
 
 /** One row per errno(3) that says more than its name. */
-const ROWS: Readonly<Record<string, Row>> = {
+const ROWS: Readonly<Record<string, ErrnoRow>> = {
   EACCES: { hint: (elsewhere) => (elsewhere === undefined ? 'run as root' : `${elsewhere}, or run as root`) },
   // What ext4 and xfs call a wrong checksum, and other damage.
   EBADMSG: { words: 'the file system is corrupt', ...failing },

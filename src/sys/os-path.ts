@@ -16,6 +16,9 @@ import { geteuid } from 'node:process';
 import { DestinationError, printable, UsageError } from '../errors.ts';
 import { unlessCode } from './os-error.ts';
 
+/** Variables of a process: PATH, HOME and others. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
 /**
  * Paths of the operating system are bytes. Here they are text: decoded as UTF-8, with each other byte as a lone surrogate, U+DC80 to
  * U+DCFF (as Python's `surrogateescape`, PEP 383). So no byte is lost, and `node:path` works as on any text.
@@ -138,8 +141,11 @@ export function shellWord(word: string): string {
 
 const unlessMissing = unlessCode('ENOENT');
 
-/** As many as the kernel follows in one path (path_resolution(7)). */
-const MAX_LINKS = 40;
+/** As many symlinks as the kernel follows in one path (path_resolution(7)). */
+export const MAX_LINKS = 40;
+/** Of one name, and of the target of a symlink, in bytes: NAME_MAX, and PATH_MAX without its NUL. */
+export const LONGEST_NAME = 255;
+export const LONGEST_TARGET = 4095;
 
 /**
  * The absolute path without symlinks; `..` climbs from where a link leads to, as in the kernel. Missing levels are kept unchanged.

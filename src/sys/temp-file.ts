@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { constants, renameSync } from 'node:fs';
 import { link, open, readdir, rename, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
+import { kill } from 'node:process';
 import { hasCode } from './os-error.ts';
 import { osPath, pathBytes, pathText } from './os-path.ts';
 import { AT_FDCWD, RENAME_EXCHANGE, systemCalls } from './system-calls.ts';
@@ -41,12 +42,12 @@ export function randomName(prefix: string): string {
 }
 
 /** Bytes of a name that fit into a hidden one: up to 45 of 255 are added. */
-const LONGEST_NAME = 200;
+const LONGEST_PREFIX = 200;
 
 /** `.NAME` for a path that ends in NAME, cut to 200 bytes: so begin the names of files and directories that a run has beside it. */
 export function hiddenName(target: string): string {
   const characters = Array.from(path.basename(target));
-  while (Buffer.byteLength(characters.join('')) > LONGEST_NAME) characters.pop();
+  while (Buffer.byteLength(characters.join('')) > LONGEST_PREFIX) characters.pop();
   return `.${characters.join('')}`;
 }
 
@@ -63,6 +64,16 @@ export async function hiddenBeside(
     const match = name.startsWith(start) ? rest.exec(name.slice(start.length)) : null;
     return match ? [[path.join(directory, name), match] as const] : [];
   });
+}
+
+/** Whether the process runs that has left its number in a file or a name. */
+export function isAlive(process: number): boolean {
+  try {
+    kill(process, 0);
+    return true;
+  } catch (error) {
+    return !hasCode(error, 'ESRCH');
+  }
 }
 
 /**

@@ -13,7 +13,7 @@ export const textKeys: ReadonlyMap<string, string> = new Map([
 /** The id of a user or group; undefined for an unknown name. */
 export type FindId = (kind: 'user' | 'group', name: string) => number | undefined;
 
-interface Part {
+interface AccessListEntry {
   readonly tag: number;
   readonly permissions: number;
   readonly id: number;
@@ -53,7 +53,7 @@ const RIGHTS = ['r', 'w', 'x'] as const;
  * @returns undefined for text that is not an access list, or has a name that `find` does not know
  */
 export function accessListBytes(text: string, find: FindId): Buffer | undefined {
-  const parts: Part[] = [];
+  const parts: AccessListEntry[] = [];
   let lines = 0;
   for (const [line] of text.matchAll(/[^\n,]+/g)) {
     lines += 1;
@@ -105,7 +105,7 @@ export function modeWithList(mode: number, bytes: Uint8Array): number {
   return (mode & 0o7000) | (right(OWNER, 6) << 6) | (right(groupTag, 3) << 3) | right(OTHERS, 0);
 }
 
-function parsePart(fields: readonly string[], find: FindId): Part | undefined {
+function parsePart(fields: readonly string[], find: FindId): AccessListEntry | undefined {
   const [word = '', ...rest] = fields[0] === 'default' || fields[0] === 'd' ? fields.slice(1) : fields;
   const [, own, named] = kindOf.get(word.trim()) ?? [];
   // Solaris has no qualifier for mask and other.
@@ -123,7 +123,7 @@ function parsePart(fields: readonly string[], find: FindId): Part | undefined {
   return id === undefined || id >= noId ? undefined : { tag: named, permissions, id };
 }
 
-function partsOf(bytes: Uint8Array): Part[] | undefined {
+function partsOf(bytes: Uint8Array): AccessListEntry[] | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const count = (bytes.length - HEAD_SIZE) / PART_SIZE;
   if (!Number.isInteger(count) || count < 0 || view.getUint32(0, true) !== VERSION) return undefined;

@@ -32,7 +32,7 @@ export interface Removed {
 }
 
 /** One thing that was done to a tree. */
-export type Change = Written | Removed;
+export type TreeChange = Written | Removed;
 
 /** The types of mtree(5), and two types of dlrootfs. */
 const mtreeTypes = {
@@ -44,9 +44,9 @@ const mtreeTypes = {
   fifo: 'fifo',
   hardlink: 'hardlink',
   removed: 'removed',
-} as const satisfies Record<Change['type'], string>;
+} as const satisfies Record<TreeChange['type'], string>;
 const types = new Map(
-  Object.entries(mtreeTypes).map(([type, name]) => [name as string, type as Change['type']]),
+  Object.entries(mtreeTypes).map(([type, name]) => [name as string, type as TreeChange['type']]),
 );
 
 /**
@@ -54,7 +54,7 @@ const types = new Map(
  * whole seconds and, after the dot, nanoseconds to be added to them; `xattr.NAME` is base64, as go-mtree has it. The types
  * `removed` and `hardlink` are dlrootfs's; the `link` of a hard link is the file's other name. One character per byte.
  */
-export function composeLine(change: Change): string {
+export function composeLine(change: TreeChange): string {
   const { type } = change;
   const start = `${change.path === '' ? '.' : `./${escape(change.path)}`} type=${mtreeTypes[type]}`;
   if (type === 'removed') return `${start}\n`;
@@ -80,10 +80,10 @@ export function composeLine(change: Change): string {
  *
  * @throws IntegrityError for an unknown type
  */
-export function parseLine(line: string): Change {
+export function parseLine(line: string): TreeChange {
   let end = endOfWord(line, 0);
   const path = end === 1 ? '' : unescape(line.slice(2, end));
-  let type: Change['type'] | undefined;
+  let type: TreeChange['type'] | undefined;
   let link = '';
   let uid = 0;
   let gid = 0;

@@ -97,19 +97,22 @@ function parseRecord(body: Buffer, start: number, records: PaxRecords, headerPat
 }
 
 /** Parses the value of a record: the bytes from `start` to `end`. */
-type Parse<T> = (key: string, body: Buffer, start: number, end: number) => T;
+type ParseRecord<T> = (key: string, body: Buffer, start: number, end: number) => T;
 
 /** Puts the value of a record into a field. */
 type Setter<Fields> = (fields: Fields, key: string, body: Buffer, start: number, end: number) => void;
 
-function setter<Fields, Name extends keyof Fields>(name: Name, parse: Parse<Fields[Name]>): Setter<Fields> {
+function setter<Fields, Name extends keyof Fields>(
+  name: Name,
+  parse: ParseRecord<Fields[Name]>,
+): Setter<Fields> {
   return (fields, key, body, start, end) => {
     fields[name] = parse(key, body, start, end);
   };
 }
 
 /** An empty value removes what was set before. */
-function removable<T>(parse: Parse<T>): Parse<T | null> {
+function removable<T>(parse: ParseRecord<T>): ParseRecord<T | null> {
   return (key, body, start, end) => (start === end ? null : parse(key, body, start, end));
 }
 

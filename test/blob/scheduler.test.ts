@@ -55,7 +55,7 @@ test('big blobs begin few at a time while nothing is known of them, and let smal
   for (const [rank, size] of [BIG, BIG, BIG, 1000, BIG].entries()) void play.blob(rank, size);
   await soon();
   assert.deepEqual(play.log, ['blob 0', 'blob 1', 'blob 3']);
-  play.scheduler.settle(1);
+  play.scheduler.stopMeasuring(1);
   await soon();
   assert.deepEqual(play.log.slice(3), ['blob 2']);
   await play.end('blob 3');
@@ -104,7 +104,7 @@ test('a connection that helps is given up for an earlier blob that may begin by 
   await soon();
   assert.deepEqual(play.log, ['blob 0', 'blob 1', 'blob 3', 'help 3']);
   assert.equal(play.scheduler.wantedBefore(3), false);
-  play.scheduler.settle(1);
+  play.scheduler.stopMeasuring(1);
   assert.equal(play.scheduler.wantedBefore(3), true);
   assert.equal(play.scheduler.wantedBefore(2), false);
   await play.end('help 3');

@@ -4,20 +4,20 @@ import { readdirSync, truncateSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { GitError } from '../../src/errors.ts';
-import { type Contents, ObjectStore, packBlobs } from '../../src/git/object-store.ts';
+import { type ContentSource, ObjectStore, packBlobs } from '../../src/git/object-store.ts';
 import { ID_SIZE } from '../../src/git/trees.ts';
 import { contentIn } from '../../src/git/pack-writer.ts';
 import { git, scratch } from './git.ts';
 
 /** Contents out of memory. */
-function contentsOf(list: readonly (Uint8Array | 'settle')[]): Contents {
+function contentsOf(list: readonly (Uint8Array | 'answer')[]): ContentSource {
   let next = 0;
   let rest: Uint8Array = new Uint8Array(0);
   return {
     next() {
       const content = list[next];
       next += 1;
-      if (content === undefined || content === 'settle') return content;
+      if (content === undefined || content === 'answer') return content;
       rest = content;
       return content.length;
     },
@@ -34,7 +34,7 @@ const blobId = (bytes: Uint8Array): string =>
   createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
 
 /** Answers, each a list of names. */
-async function pack(directory: string, list: readonly (Uint8Array | 'settle')[]): Promise<string[][]> {
+async function pack(directory: string, list: readonly (Uint8Array | 'answer')[]): Promise<string[][]> {
   const answers: string[][] = [];
   await packBlobs(contentsOf(list), path.join(directory, '.git/objects/pack'), (ids) => {
     const hex = Buffer.from(ids).toString('hex');
@@ -48,7 +48,7 @@ test('names come in the order of the contents, at once where they are asked for'
   git(directory, 'init', '--quiet');
   const contents = [3, 0, 300_000, 5_000_000].map((size) => randomBytes(size));
   const [one, two, three, four] = contents as [Buffer, Buffer, Buffer, Buffer];
-  const answers = await pack(directory, ['settle', one, two, 'settle', 'settle', one, three, four]);
+  const answers = await pack(directory, ['answer', one, two, 'answer', 'answer', one, three, four]);
   assert.deepEqual(
     answers,
     [
@@ -83,7 +83,7 @@ test('much is packed in several packs, each content in one of them', async (t) =
 test('a content that ends early is an error', async (t) => {
   const directory = scratch(t);
   git(directory, 'init', '--quiet');
-  const short: Contents = { next: () => 10, fill: () => false };
+  const short: ContentSource = { next: () => 10, fill: () => false };
   await assert.rejects(
     packBlobs(short, path.join(directory, '.git/objects/pack'), () => undefined),
     GitError,

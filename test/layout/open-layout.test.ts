@@ -9,7 +9,7 @@ import { DlrootfsError } from '../../src/errors.ts';
 import { openLayout } from '../../src/layout/open-layout.ts';
 import { parseSource } from '../../src/layout/local-source.ts';
 import { nativeDecoders } from '../../src/blob/decode/native.ts';
-import { digestOf, verify } from '../../src/oci/digest.ts';
+import { digestOf, verifyDigest } from '../../src/oci/digest.ts';
 import type { Session } from '../../src/oci/image.ts';
 import { file, symlink, tar } from '../support/archive.ts';
 import { fakeIndex, fakeManifest, sha256 } from '../support/fake-image.ts';
@@ -451,7 +451,7 @@ test('compressed layers, as crane and newer Docker save them, are known by their
       image.layers.map((layer) => layer.diffID),
       manifest.diffIDs,
     );
-    for (const [place, blob] of blobs.entries()) verify(blob, image.layers[place]!.digest!, 'a layer');
+    for (const [place, blob] of blobs.entries()) verifyDigest(blob, image.layers[place]!.digest!, 'a layer');
   }
 });
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { DlrootfsError, IntegrityError } from '../../src/errors.ts';
-import { DiffID, Digest, algorithmOf, digestOf, hexOf, verify } from '../../src/oci/digest.ts';
+import { DiffID, Digest, algorithmOf, digestOf, hexOf, verifyDigest } from '../../src/oci/digest.ts';
 
 const emptyHash = 'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855';
 
@@ -14,13 +14,13 @@ test('a digest is computed, taken apart and verified', () => {
   const long = digestOf(Buffer.from('x'), 'sha512');
   assert.equal(algorithmOf(long), 'sha512');
   assert.equal(hexOf(long).length, 128);
-  verify(Buffer.from('x'), long, 'x');
-  verify(new Uint8Array(), digest, 'nothing');
+  verifyDigest(Buffer.from('x'), long, 'x');
+  verifyDigest(new Uint8Array(), digest, 'nothing');
 });
 
 test('a mismatch names what it is of, what was found and what was wanted', () => {
   assert.throws(
-    () => verify(Buffer.from('x'), Digest.parse(emptyHash), 'the config of a/b:1'),
+    () => verifyDigest(Buffer.from('x'), Digest.parse(emptyHash), 'the config of a/b:1'),
     (error) =>
       error instanceof IntegrityError &&
       error.code === 'DIGEST_MISMATCH' &&

@@ -7,12 +7,12 @@ import { RingAborted, RingReader, createRing } from '../../src/rootfs/ring.ts';
 import { dir, fifo, file, hardlink, sparse, symlink, tar, whiteout } from '../support/archive.ts';
 import { chunks, openRootfs, temporaryDirectory } from './harness.ts';
 
-/** All contents that come, until the end; `settle` stands for itself. */
-function readAll(memory: SharedArrayBuffer): (Buffer | 'settle')[] {
+/** All contents that come, until the end; `answer` stands for itself. */
+function readAll(memory: SharedArrayBuffer): (Buffer | 'answer')[] {
   const reader = new ContentReader(new RingReader(memory));
-  const found: (Buffer | 'settle')[] = [];
+  const found: (Buffer | 'answer')[] = [];
   for (let size = reader.next(); size !== undefined; size = reader.next()) {
-    if (size === 'settle') {
+    if (size === 'answer') {
       found.push(size);
       continue;
     }
@@ -69,11 +69,11 @@ test('holes are zeros, and an answer is asked for where it stands', () => {
   writer.add(Buffer.from('a'));
   writer.addHole(600_000);
   writer.add(Buffer.from('bc'));
-  writer.settle();
+  writer.requestAnswer();
   writer.write(Buffer.from('next'));
   writer.end();
   const holey = Buffer.concat([Buffer.from('a'), Buffer.alloc(600_000), Buffer.from('bc')]);
-  assert.deepEqual(readAll(memory), [holey, 'settle', Buffer.from('next')]);
+  assert.deepEqual(readAll(memory), [holey, 'answer', Buffer.from('next')]);
 });
 
 test('a writer that is blocked hears that the other side has given up', async () => {
@@ -130,8 +130,8 @@ for (const backend of ['libc', 'node'] as const) {
     holey.write('data', 5000);
     holey.write('more', 39_000);
     const texts = readAll(memory).map((content) =>
-      content === 'settle' || content.equals(holey) ? content : content.toString(),
+      content === 'answer' || content.equals(holey) ? content : content.toString(),
     );
-    assert.deepEqual(texts, ['one', 'to/nowhere', '', holey, 'again', 'aside', 'settle', 'two', 'settle']);
+    assert.deepEqual(texts, ['one', 'to/nowhere', '', holey, 'again', 'aside', 'answer', 'two', 'answer']);
   });
 }

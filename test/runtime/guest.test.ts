@@ -9,7 +9,7 @@ import { configOf } from '../../src/oci/config.ts';
 import { ImageTree } from '../../src/rootfs/image-tree.ts';
 import { containerOf } from '../../src/runtime/container.ts';
 import {
-  commandLine,
+  shellCommand,
   type Guest,
   type GuestDisk,
   guestOf,
@@ -54,7 +54,7 @@ describe('the command line of the init', () => {
         (args, variables) => {
           const Env = Object.entries(variables).map(([key, value]) => `${key}=${value}`);
           const container = containerOf({ Entrypoint: [probe], Cmd: args, Env }, root, noFacts, place);
-          const { stdout, status } = spawnSync(program!, [...words, '-c', commandLine(container)], {
+          const { stdout, status } = spawnSync(program!, [...words, '-c', shellCommand(container)], {
             encoding: 'utf8',
             env: { LEFT: 'over', PATH: process.env['PATH'] },
             // From a socket bash would read ~/.bashrc.
@@ -78,7 +78,7 @@ describe('the command line of the init', () => {
     const odd = scratch.join('a=b');
     writeFileSync(odd, probeScript, { mode: 0o755 });
     const container = containerOf({ Entrypoint: [odd, 'word'] }, root, noFacts, place);
-    const { stdout } = spawnSync('sh', ['-c', commandLine(container)], { encoding: 'utf8' });
+    const { stdout } = spawnSync('sh', ['-c', shellCommand(container)], { encoding: 'utf8' });
     assert.deepEqual(readProbe(stdout).args, [odd, 'word']);
   });
 });

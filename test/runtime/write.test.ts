@@ -3,7 +3,7 @@ import { lstatSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFile
 import { test } from 'node:test';
 import { DestinationError, UsageError } from '../../src/errors.ts';
 import { configOf } from '../../src/oci/config.ts';
-import { placeOf, startCommand } from '../../src/runtime/config-files.ts';
+import { containerPlaceOf, startCommand } from '../../src/runtime/config-files.ts';
 import { checkRuntimeConfigs, writeRuntimeConfigs } from '../../src/runtime/write.ts';
 import { Scratch } from '../support/program.ts';
 
@@ -136,7 +136,7 @@ const places: readonly (readonly [directory: string, name: string, next: readonl
 
 for (const [directory, name, next] of places) {
   test(`next to type for ${directory}`, () => {
-    const place = placeOf(directory);
+    const place = containerPlaceOf(directory);
     assert.equal(place.name, name);
     assert.deepEqual(
       all.map((runtime) => startCommand(runtime, place, false)),
@@ -146,5 +146,5 @@ for (const [directory, name, next] of places) {
 }
 
 test('a system is started with lxc-start', () => {
-  assert.equal(startCommand('lxc', placeOf('/var/lib/lxc/web/rootfs'), true), 'lxc-start -n web');
+  assert.equal(startCommand('lxc', containerPlaceOf('/var/lib/lxc/web/rootfs'), true), 'lxc-start -n web');
 });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { composeLine, parseLine, type Change } from '../../src/tar/mtree.ts';
+import { composeLine, parseLine, type TreeChange } from '../../src/tar/mtree.ts';
 import { blank } from '../support/blank.ts';
 
 const byteString = (minLength: number): fc.Arbitrary<string> =>
@@ -10,7 +10,7 @@ const byteString = (minLength: number): fc.Arbitrary<string> =>
     .map((bytes) => Buffer.from(bytes.map((byte) => byte || 1)).toString('latin1'));
 
 const path_ = byteString(1).map((text) => text.replaceAll(/^\/+|\/+$/g, 'x'));
-const written: fc.Arbitrary<Change> = fc.record({
+const written: fc.Arbitrary<TreeChange> = fc.record({
   type: fc.constantFrom('file', 'directory', 'character', 'block', 'fifo', 'symlink'),
   path: fc.oneof(path_, fc.constant('')),
   linkPath: fc.constant(''),
@@ -31,11 +31,11 @@ const written: fc.Arbitrary<Change> = fc.record({
   contents: fc.oneof(fc.constant(undefined), fc.constant('files/7')),
   own: fc.constantFrom(undefined, true),
 });
-const change: fc.Arbitrary<Change> = fc.oneof(
-  path_.map((name): Change => ({ type: 'removed', path: name })),
+const change: fc.Arbitrary<TreeChange> = fc.oneof(
+  path_.map((name): TreeChange => ({ type: 'removed', path: name })),
   fc
     .tuple(written, byteString(1), fc.nat(2 ** 50), fc.nat(0xfffff))
-    .map(([base, link, size, device]): Change => {
+    .map(([base, link, size, device]): TreeChange => {
       if (base.type === 'symlink') return { ...base, linkPath: link };
       if (base.type === 'file') return { ...base, size };
       if (base.type === 'character' || base.type === 'block') {

@@ -7,7 +7,7 @@ export interface Region {
 }
 
 /** What one run of a native decoder did. */
-export interface Run {
+export interface DecoderRun {
   /** Bytes put into the output. */
   readonly produced: number;
   /** A gzip member or zstd frame ended, and everything of it is out. */
@@ -25,9 +25,9 @@ export interface Engine {
    *
    * @throws MalformedDataError
    */
-  run(output: Region): Promise<Run>;
+  run(output: Region): Promise<DecoderRun>;
   /** The same in the calling thread. */
-  runNow(output: Region): Run;
+  runNow(output: Region): DecoderRun;
   /** What the first byte after a member means. */
   after(byte: number): 'member' | 'padding' | 'garbage';
   /** Whether to compare checksums in the data (gzip's CRC-32, zstd's XXH64), as it does at first: they cost 3 % of a pull. */
@@ -85,7 +85,7 @@ export async function* drive(
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const inputs = [allocate(INPUT), allocate(INPUT)] as const;
   const outputs = [allocate(OUTPUT), allocate(OUTPUT)] as const;
-  const decoder = new Decoder(open(), new Input(reader, inputs));
+  const decoder = new PooledDecoder(open(), new Input(reader, inputs));
   try {
     let turn: 0 | 1 = 0;
     let running = decoder.advance(outputs[turn]);
@@ -112,7 +112,7 @@ function release({ bytes }: Region): void {
   if (bytes.buffer instanceof ArrayBuffer) bytes.buffer.transfer(0);
 }
 
-class Decoder {
+class PooledDecoder {
   readonly #members: Members;
   readonly #engine: Engine;
   readonly #input: Input;
@@ -183,7 +183,7 @@ class Members {
   }
 
   /** Returns how many bytes a run put into `output`. */
-  note({ produced, ended }: Run, output: Region): number {
+  note({ produced, ended }: DecoderRun, output: Region): number {
     this.#outputWasFull = produced === output.bytes.length && !ended;
     if (ended) this.#state = 'between';
     return produced;

@@ -1,5 +1,5 @@
 import { loadNative, type Native as NativeLibrary } from '../../sys/native.ts';
-import type { Engine, Region, Run } from './engine.ts';
+import type { Engine, Region, DecoderRun } from './engine.ts';
 import { MalformedDataError, WINDOW_LOG_MAX, WINDOW_TOO_LARGE } from './byte-reader.ts';
 
 type Koffi = NativeLibrary['koffi'];
@@ -104,7 +104,7 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
       memory.writeBigUInt64LE(output.address, at.nextOut);
       memory.writeUInt32LE(output.bytes.length, at.availOut);
     };
-    const outcome = (code: number, output: Region): Run => {
+    const outcome = (code: number, output: Region): DecoderRun => {
       if ((code < 0 && code !== Z_BUF_ERROR) || code === Z_NEED_DICT)
         throw new MalformedDataError('is corrupt');
       return {
@@ -118,7 +118,7 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
         memory.writeUInt32LE(length, at.availIn);
       },
       left: () => memory.readUInt32LE(at.availIn),
-      async run(output: Region): Promise<Run> {
+      async run(output: Region): Promise<DecoderRun> {
         prepare(output);
         const code = await new Promise<number>((resolve, reject) => {
           inflate.async(address, Z_NO_FLUSH, (error: Error | null, result: number) =>
@@ -127,7 +127,7 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
         });
         return outcome(code, output);
       },
-      runNow(output: Region): Run {
+      runNow(output: Region): DecoderRun {
         prepare(output);
         return outcome(inflate(address, Z_NO_FLUSH) as number, output);
       },
@@ -180,7 +180,7 @@ function nativeZstd(koffi: Koffi, library: Library): () => Engine {
       memory.writeBigUInt64LE(BigInt(target.bytes.length), size + at.size);
       memory.writeBigUInt64LE(0n, size + at.position);
     };
-    const outcome = (code: bigint | number): Run => {
+    const outcome = (code: bigint | number): DecoderRun => {
       if (isError(code) !== 0) throw malformed(errorName(code) as string);
       return { produced: number(size + at.position), ended: Number(code) === 0 };
     };
@@ -191,7 +191,7 @@ function nativeZstd(koffi: Koffi, library: Library): () => Engine {
         memory.writeBigUInt64LE(0n, at.position);
       },
       left: () => number(at.size) - number(at.position),
-      async run(target: Region): Promise<Run> {
+      async run(target: Region): Promise<DecoderRun> {
         prepare(target);
         const code = await new Promise<bigint | number>((resolve, reject) => {
           decompress.async(stream, output, input, (error: Error | null, result: bigint | number) =>
@@ -200,7 +200,7 @@ function nativeZstd(koffi: Koffi, library: Library): () => Engine {
         });
         return outcome(code);
       },
-      runNow(target: Region): Run {
+      runNow(target: Region): DecoderRun {
         prepare(target);
         return outcome(decompress(stream, output, input) as bigint | number);
       },

@@ -16,11 +16,11 @@ import {
  *
  * @throws MalformedDataError
  */
-export type Decoder = (reader: ByteReader) => AsyncGenerator<Uint8Array, void, undefined>;
+export type PortableDecoder = (reader: ByteReader) => AsyncGenerator<Uint8Array, void, undefined>;
 
 /** Decoders that call no C functions: by Node's streams, and for bzip2 and xz by packages that are loaded on demand. */
-export const portableDecoders: Readonly<Record<Compression, Decoder>> = {
-  none: plain,
+export const portableDecoders: Readonly<Record<Compression, PortableDecoder>> = {
+  none: uncompressed,
   gzip: gunzip,
   zstd: unzstd,
   bzip2: bunzip2,
@@ -30,7 +30,7 @@ export const portableDecoders: Readonly<Record<Compression, Decoder>> = {
 /** In bytes. */
 const PLAIN_PIECE = 256 * 1024;
 
-async function* plain(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
+async function* uncompressed(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   const buffer = new Uint8Array(PLAIN_PIECE);
   for (let count = await reader.read(buffer); count > 0; count = await reader.read(buffer)) {
     yield buffer.subarray(0, count);

@@ -1,7 +1,7 @@
 import { isLoopback } from '../../oci/reference.ts';
 import { LOG_IN, NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
 import type { Credential } from '../config/auth-file.ts';
-import { basic, type Credentials, describeCredential } from './credentials.ts';
+import { basic, type CredentialFinder, describeCredential } from './credentials.ts';
 import type { Authorization, Refusal, Verdict } from '../endpoint.ts';
 import { isObject } from '../../oci/json.ts';
 import { answerError, type Challenge, readDocument } from '../http/answer.ts';
@@ -9,7 +9,7 @@ import type { Request } from '../http/exchange.ts';
 import type { Transport } from '../http/transport.ts';
 
 /** The scheme of a challenge, if it is supported. */
-type Scheme = { readonly kind: 'basic' } | Bearer;
+type AuthScheme = { readonly kind: 'basic' } | Bearer;
 
 interface Bearer {
   readonly kind: 'bearer';
@@ -39,18 +39,18 @@ function bearerOf({ scheme, parameters }: Challenge, base: URL): Bearer | undefi
 }
 
 /** Chooses among challenges: Bearer before Basic, the first of each; unknown schemes are ignored. */
-function chooseScheme(challenges: readonly Challenge[], base: URL): Scheme | undefined {
+function chooseScheme(challenges: readonly Challenge[], base: URL): AuthScheme | undefined {
   const bearer = challenges.map((each) => bearerOf(each, base)).find((each) => each !== undefined);
   return bearer ?? (challenges.some(({ scheme }) => scheme === 'basic') ? { kind: 'basic' } : undefined);
 }
 
 /** The authorization to read one repository, by Basic or Bearer, as the challenges of its registry ask for. */
 export class Authenticator implements Authorization {
-  readonly #credentials: Credentials;
+  readonly #credentials: CredentialFinder;
   readonly #transport: Transport;
   readonly #ownScope: string;
   #base: URL | undefined;
-  #scheme: Scheme | undefined;
+  #scheme: AuthScheme | undefined;
   #credential: Credential | undefined;
   #token: Token | undefined;
   /** A request with `#token` succeeded. */
@@ -59,7 +59,7 @@ export class Authenticator implements Authorization {
   /** The token server refused the credentials; this is final. */
   #refusal: UnauthorizedError | undefined;
 
-  constructor(repository: string, credentials: Credentials, transport: Transport) {
+  constructor(repository: string, credentials: CredentialFinder, transport: Transport) {
     this.#credentials = credentials;
     this.#transport = transport;
     this.#ownScope = `repository:${repository}:pull`;

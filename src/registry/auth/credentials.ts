@@ -74,7 +74,7 @@ function credentialSources(
 }
 
 /** Finds the credential for a repository on first demand, and keeps it. */
-export class Credentials {
+export class CredentialFinder {
   readonly #place: Pick<Reference, 'registry' | 'repository'>;
   readonly #options: RegistryOptions;
   #found: Promise<Credential | undefined> | undefined;

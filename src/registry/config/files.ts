@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode } from '../../sys/os-error.ts';
 import type { RegistryOptions } from '../registry-options.ts';
-
-type Environment = RegistryOptions['environment'];
+import type { Environment } from '../../sys/os-path.ts';
 
 /** Limit in bytes for each file that is read: certificates, logins, registries.conf. */
 const MAX_FILE_BYTES = 4 * 1024 * 1024;

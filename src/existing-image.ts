@@ -14,7 +14,7 @@ import type { Report } from './report/event.ts';
 import { Destination } from './rootfs/destination.ts';
 import { fingerprintOf } from './rootfs/fingerprint.ts';
 import { nothingLost } from './rootfs/not-restored.ts';
-import type { Kept } from './rootfs/location.ts';
+import type { ProtectedPath } from './rootfs/location.ts';
 import type { LayerSummary, PullSummary } from './summary.ts';
 import { osPath } from './sys/os-path.ts';
 import { parsePasswd } from './sys/passwd.ts';
@@ -31,10 +31,10 @@ export type Built = Pick<PullSummary, 'layers' | 'notRestored'> & {
 export const PART = 'dlrootfs.part';
 
 /** How the image that DIR holds is related to the wanted one: the same, a part of it, or its first layers. */
-type HeldImage = 'same' | 'part' | 'base';
+type ExistingImage = 'same' | 'part' | 'base';
 
 /** The largest `json` that is read, in bytes. */
-export const MAX_JSON_BYTES = 4 * 1024 * 1024;
+export const MAX_LAYER_INFO_BYTES = 4 * 1024 * 1024;
 
 /** Members of registry v1's image JSON, of which a file with an id has at least one. */
 const members = ['created', 'parent', 'container_config', 'config', 'os', 'architecture'];
@@ -48,36 +48,36 @@ const members = ['created', 'parent', 'container_config', 'config', 'os', 'archi
  * @returns undefined where it holds no image, as far as is known
  * @throws DestinationError for another image, unless `merge` is set
  */
-export function compareHeldImage(
+export function compareExistingImage(
   directory: string,
   shown: string,
   layers: readonly Pick<Layer, 'info'>[],
   merge: boolean,
-): HeldImage | undefined {
-  const held = readHeldImage(directory);
-  if (held === undefined) return undefined;
+): ExistingImage | undefined {
+  const existing = readExistingImage(directory);
+  if (existing === undefined) return undefined;
   const found = layers.findLastIndex(
-    ({ info }) => info['id'] === held['id'] && textOf(info['parent']) === textOf(held['parent']),
+    ({ info }) => info['id'] === existing['id'] && textOf(info['parent']) === textOf(existing['parent']),
   );
-  if (found === layers.length - 1 && found !== -1) return held[PART] === undefined ? 'same' : 'part';
+  if (found === layers.length - 1 && found !== -1) return existing[PART] === undefined ? 'same' : 'part';
   if (found !== -1) return 'base';
   if (merge) return undefined;
   const name = printable(shown);
-  throw new DestinationError(`cannot unpack into ${name}: it holds another image, ${describe(held)}`, {
+  throw new DestinationError(`cannot unpack into ${name}: it holds another image, ${describe(existing)}`, {
     code: 'OTHER_IMAGE',
     hint: `add --replace to make ${name} exactly this image, --merge to lay it over the other one, or choose another directory with -d`,
   });
 }
 
 /** The image JSON in DIR, whose id is that of the top layer; undefined where there is none. */
-function readHeldImage(directory: string): JsonObject | undefined {
+function readExistingImage(directory: string): JsonObject | undefined {
   let file: number | undefined;
   try {
     // A rootfs is as untrusted as an image: no link is followed, and no FIFO waited for.
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
     file = openSync(osPath(join(directory, 'json')), flags);
     const stat = fstatSync(file);
-    if (!stat.isFile() || stat.size > MAX_JSON_BYTES) return undefined;
+    if (!stat.isFile() || stat.size > MAX_LAYER_INFO_BYTES) return undefined;
     const json = parseJsonObject(readFileSync(file), 'json');
     if (!/^[0-9a-f]{64}$/.test(textOf(json['id']) ?? '')) return undefined;
     return members.some((name) => json[name] !== undefined) ? json : undefined;
@@ -88,11 +88,11 @@ function readHeldImage(directory: string): JsonObject | undefined {
   }
 }
 
-function describe(held: JsonObject): string {
-  const created = textOf(held['created']);
-  const [os, architecture] = [textOf(held['os']), textOf(held['architecture'])];
+function describe(existing: JsonObject): string {
+  const created = textOf(existing['created']);
+  const [os, architecture] = [textOf(existing['os']), textOf(existing['architecture'])];
   return [
-    `with the top layer ${shortID(textOf(held['id'])!)}`,
+    `with the top layer ${shortID(textOf(existing['id'])!)}`,
     ...(os === undefined || architecture === undefined
       ? []
       : [`for ${printable(`${os}/${architecture}`, 60)}`]),
@@ -101,10 +101,10 @@ function describe(held: JsonObject): string {
 }
 
 /** The notice for an image that is laid over the files of DIR. */
-export function overlayNotice(held: HeldImage | undefined): string {
-  if (held === 'part') return 'holds a part of this image: its files are written again, other files stay';
-  if (held === 'same') return 'holds this image already: its files are written again, other files stay';
-  if (held === 'base') return 'holds the first layers of this image: the image is laid over them';
+export function overlayNotice(existing: ExistingImage | undefined): string {
+  if (existing === 'part') return 'holds a part of this image: its files are written again, other files stay';
+  if (existing === 'same') return 'holds this image already: its files are written again, other files stay';
+  if (existing === 'base') return 'holds the first layers of this image: the image is laid over them';
   return 'is not empty: the image is laid over its files';
 }
 
@@ -158,16 +158,16 @@ export interface FinishedTree {
 }
 
 /** Files and directories that `--replace` must not remove with DIR, beside those that the system needs. */
-export function keptPlaces({ image, environment, store }: PullOptions): Kept[] {
+export function protectedPaths({ image, environment, store }: PullOptions): ProtectedPath[] {
   const source = parseSource(image);
-  const places: Kept[] = homes(environment['HOME']);
+  const places: ProtectedPath[] = homes(environment['HOME']);
   places.push({ path: execPath, what: 'the running program' });
   if (store.directory !== undefined) places.push({ path: store.directory, what: 'the cache', inside: true });
   if (source !== undefined && source.path !== '') places.push({ path: source.path, what: 'the image' });
   return places;
 }
 
-function homes(own: string | undefined): Kept[] {
+function homes(own: string | undefined): ProtectedPath[] {
   let users = '';
   try {
     users = readFileSync('/etc/passwd', 'utf8');
@@ -191,7 +191,7 @@ const TICK = 20;
  *
  * @returns undefined where it cannot be read, or its times are not those of this machine's clock
  */
-export async function settledFingerprint(
+export async function lastingFingerprint(
   directory: string,
   signal: AbortSignal,
 ): Promise<Digest | undefined> {

@@ -7,25 +7,25 @@ import { osErrorOf } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
 
 /** One file of a layout: its size in bytes, and a way to read a part of it. */
-export interface StoredFile {
+export interface LayoutFile {
   readonly size: number;
   /** The bytes from `start` up to `end`, in chunks that the caller may keep. */
   read(start: number, end: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
 }
 
 /** The files of a layout, in a directory or in an archive. */
-export interface StoredFiles {
+export interface LayoutFiles {
   /** As the user wrote it, printable. */
   readonly name: string;
   /** Aborts reading documents; a layer has a signal of its own. */
   readonly signal: AbortSignal;
   /** The file at `path` (slashes, relative to the layout), or undefined. */
-  find(path: string): Promise<StoredFile | undefined>;
+  find(path: string): Promise<LayoutFile | undefined>;
   close(): Promise<void>;
 }
 
 /** The file at `path`; throws NotFoundError when there is none. */
-export async function findFile(files: StoredFiles, path: string, what: string): Promise<StoredFile> {
+export async function findFile(files: LayoutFiles, path: string, what: string): Promise<LayoutFile> {
   const file = await files.find(path);
   if (file !== undefined) return file;
   throw new NotFoundError(`${files.name} lacks ${what}: ${path} is missing`, {
@@ -39,8 +39,8 @@ export async function findFile(files: StoredFiles, path: string, what: string): 
  *
  * @throws NotFoundError when it does not exist, IntegrityError when it has more than `max` bytes, or others than `size`
  */
-export async function readDocument(
-  files: StoredFiles,
+export async function readLayoutDocument(
+  files: LayoutFiles,
   path: string,
   what: string,
   { max, size }: { readonly max: number; readonly size?: number },
@@ -163,7 +163,7 @@ export function selectImage<T>(
  * The files of a layout in a directory. Callers build paths from fixed names and digests only. Links are followed: some
  * tools link blobs to a shared store, and all but index.json is checked against a digest.
  */
-export class DirectoryFiles implements StoredFiles {
+export class DirectoryFiles implements LayoutFiles {
   readonly name: string;
   readonly signal: AbortSignal;
   readonly #directory: string;
@@ -188,7 +188,7 @@ export class DirectoryFiles implements StoredFiles {
     return new DirectoryFiles(directory, name, signal);
   }
 
-  async find(name: string): Promise<StoredFile | undefined> {
+  async find(name: string): Promise<LayoutFile | undefined> {
     const place = join(this.#directory, name);
     try {
       const { handle, size } = await openRegular(place);
@@ -220,7 +220,7 @@ async function* readFrom(
 }
 
 /** `Layer.open` for a blob that is a file of a layout; `size` is what the manifest says, where it says it. */
-export function openStored(files: StoredFiles, path: string, size: number | undefined): Layer['open'] {
+export function openLayoutFile(files: LayoutFiles, path: string, size: number | undefined): Layer['open'] {
   return async (range, signal) => {
     const file = await findFile(files, path, 'a layer');
     if (size !== undefined && file.size !== size)
