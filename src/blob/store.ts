@@ -261,10 +261,10 @@ export interface StoreSize {
  */
 export async function storeSize(directory: string): Promise<StoreSize> {
   const store = await StoreFiles.find(directory);
-  return sizeOf(store, await store.list());
+  return sizeOfFiles(store, await store.list());
 }
 
-function sizeOf({ directory, blobs, partials }: StoreFiles, files: readonly StoredFile[]): StoreSize {
+function sizeOfFiles({ directory, blobs, partials }: StoreFiles, files: readonly StoredFile[]): StoreSize {
   const below = (folder: string) => files.filter((file) => file.path.startsWith(`${folder}/`)).length;
   return { directory, blobs: below(blobs), partials: below(partials), bytes: totalBytes(files) };
 }
@@ -281,5 +281,5 @@ export async function pruneStore(directory: string, maxBytes: number): Promise<S
   const leftovers = abandoned(files, Date.now());
   const others = files.filter((file) => !leftovers.includes(file));
   const removed = await removeUnused([...leftovers, ...victims(others, maxBytes)]);
-  return sizeOf(store, removed);
+  return sizeOfFiles(store, removed);
 }

@@ -162,13 +162,13 @@ async function runInspect(invocation: Invocation, context: CliContext): Promise<
     inspect(request.image, request),
   );
   if (invocation.values.json === true) return printJson(found, context);
-  if (invocation.values.quiet === true) return void stdout.write(`${digestOf(found)}\n`);
+  if (invocation.values.quiet === true) return void stdout.write(`${manifestDigest(found)}\n`);
   const { inspectionText } = await import('../report/text.ts');
   stdout.write(inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined));
 }
 
 /** @throws UsageError for an image without a manifest */
-function digestOf({ digest, reference }: Inspection): string {
+function manifestDigest({ digest, reference }: Inspection): string {
   if (digest !== undefined) return digest;
   throw new UsageError(`${reference} has no digest: its registry or archive has no manifests`, {
     hint: 'leave out -q, and see its Image ID',

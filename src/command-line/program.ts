@@ -61,8 +61,8 @@ function flagToExplain([word, flag = '', ...rest]: readonly string[]): string | 
   return ['--all', '--help'].includes(option.long!) ? undefined : spelled;
 }
 
-/** Commands, apart from a pull, that take --quiet. */
-const WITHOUT_PULL: ReadonlySet<string> = new Set(['inspect', 'verify', 'diff']);
+/** Commands that print less with --quiet, or an object with --json. */
+const QUIET_OR_JSON: ReadonlySet<string> = new Set(['inspect', 'verify', 'diff']);
 
 /** @throws UsageError for a flag that the rest of the command line leaves without effect */
 function refuseWithoutEffect({ command, words, values, given }: Invocation): void {
@@ -83,7 +83,7 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
       'leave it out, or name an image in a registry',
     );
   if (command === 'tags') refuseTag(words[0]!, source);
-  if (WITHOUT_PULL.has(command) && values.quiet === true && values.json === true)
+  if (QUIET_OR_JSON.has(command) && values.quiet === true && values.json === true)
     throw useless('--quiet', 'with --json', 'leave one of them out');
   if (command !== 'pull') return;
   if (values.rootless !== undefined && values.for?.includes('runc') !== true)
