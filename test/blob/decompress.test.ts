@@ -4,7 +4,7 @@ import { test as always } from 'node:test';
 import { constants, crc32, gzipSync, zstdCompressSync } from 'node:zlib';
 import fc from 'fast-check';
 import { MalformedDataError, readerOf } from '../../src/blob/decode/byte-reader.ts';
-import { decode, decompress } from '../../src/blob/decode/decompress.ts';
+import { decode, recognise } from '../../src/blob/decode/decompress.ts';
 import { StepDecoder } from '../../src/blob/decode/engine.ts';
 import { type NativeDecoders, nativeDecoders } from '../../src/blob/decode/native.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
@@ -44,12 +44,20 @@ function* cut(bytes: Uint8Array, lengths: readonly number[]): Generator<Uint8Arr
   }
 }
 
+async function decompress(
+  pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  by: NativeDecoders | undefined,
+): Promise<AsyncIterable<Uint8Array>> {
+  const { compression, reader } = await recognise(readerOf(pieces));
+  return decode(compression, reader, by);
+}
+
 async function unpack(
   blob: Uint8Array,
   lengths: readonly number[],
   by: NativeDecoders | undefined,
 ): Promise<Buffer> {
-  const { chunks } = await decompress(readerOf(cut(blob, lengths)), by);
+  const chunks = await decompress(cut(blob, lengths), by);
   const out: Buffer[] = [];
   for await (const chunk of chunks) out.push(Buffer.from(chunk));
   return Buffer.concat(out);
@@ -169,7 +177,7 @@ for (const [name, codec, by] of ways) {
 
   test(`${name}: leaving early frees what was at work`, async () => {
     const packed = pack(codec, long);
-    const { chunks } = await decompress(readerOf(cut(packed, [1000])), by);
+    const chunks = await decompress(cut(packed, [1000]), by);
     for await (const chunk of chunks) {
       assert.ok(chunk.length > 0);
       break;
@@ -184,7 +192,7 @@ for (const [name, codec, by] of ways) {
       yield packed.subarray(0, 200);
       throw broken;
     }
-    const { chunks } = await decompress(readerOf(source()), by);
+    const chunks = await decompress(source(), by);
     await assert.rejects(async () => {
       for await (const chunk of chunks) assert.ok(chunk);
     }, broken);
@@ -273,7 +281,7 @@ for (const [options, outcome] of xzOptions) {
 
 test('bzip2: a block that grows 50 times is let out piece by piece', async () => {
   const zeros = Buffer.alloc(60_000_000);
-  const { chunks } = await decompress(readerOf([pack('bzip2', zeros)]), undefined);
+  const chunks = await decompress([pack('bzip2', zeros)], undefined);
   let length = 0;
   for await (const chunk of chunks) {
     assert.ok(chunk.length <= 256 * 1024);

@@ -28,33 +28,17 @@ export function decode(
   native: NativeDecoders | undefined,
   isDigestKnown = false,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const make = compression === 'gzip' || compression === 'zstd' ? native?.[compression] : undefined;
-  if (!native || !make) return portableDecoders[compression](reader);
-  const open = () => {
-    const engine = make();
-    engine.compareChecksums(!isDigestKnown);
-    return engine;
-  };
-  return drive(open, reader, native.allocate);
+  const open = compression === 'gzip' || compression === 'zstd' ? native?.[compression] : undefined;
+  if (!native || !open) return portableDecoders[compression](reader);
+  return drive(open, !isDigestKnown, reader, native.allocate);
 }
 
-/** Both: a blob's compression, and its bytes unpacked. */
-export async function decompress(
-  blob: ByteReader,
-  native: NativeDecoders | undefined,
-): Promise<{
-  readonly compression: Compression;
-  readonly chunks: AsyncGenerator<Uint8Array, void, undefined>;
-}> {
-  const { compression, reader } = await recognise(blob);
-  return { compression, chunks: decode(compression, reader, native) };
-}
-
-/** `decompress` for data other than layers, such as an archive that holds an image. */
+/** `decode` for data other than layers, such as an archive that holds an image. */
 export function decompressor(native: NativeDecoders | undefined): Decompress {
   return async function* (bytes, name) {
     try {
-      yield* (await decompress(readerOf(bytes), native)).chunks;
+      const { compression, reader } = await recognise(readerOf(bytes));
+      yield* decode(compression, reader, native);
     } catch (error) {
       if (!(error instanceof MalformedDataError)) throw error;
       throw new IntegrityError(`${name}: its compressed data ${error.message}`, {

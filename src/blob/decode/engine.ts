@@ -17,7 +17,7 @@ export interface DecoderRun {
 /** A native decoder: it works through its input one call at a time. */
 export interface Engine {
   /** Sets the input; the last one must be used up. */
-  feed(input: Region, length: number): void;
+  feed(input: Region): void;
   /** Bytes of the input that are not used yet. */
   left(): number;
   /**
@@ -59,16 +59,15 @@ class Input {
     return this.#reader.read(this.#regions[this.#turn].bytes);
   }
 
-  /** The next bytes; length 0 at the end. Those given before are no longer valid. */
-  async next(): Promise<{ readonly region: Region; readonly length: number }> {
+  /** The next bytes; undefined at the end. Those given before are no longer valid. */
+  async next(): Promise<Region | undefined> {
     const length = await this.#filling;
-    const region = this.#regions[this.#turn];
+    if (length === 0) return undefined;
+    const { bytes, address } = this.#regions[this.#turn];
     this.#turn = this.#turn === 0 ? 1 : 0;
-    if (length > 0) {
-      this.#filling = this.#fill();
-      this.#filling.catch(() => undefined);
-    }
-    return { region, length };
+    this.#filling = this.#fill();
+    this.#filling.catch(() => undefined);
+    return { bytes: bytes.subarray(0, length), address };
   }
 }
 
@@ -76,19 +75,37 @@ class Input {
  * Decodes `reader` through an engine: while the caller has one output buffer, the pool fills the other. A chunk is valid until
  * the next one is asked for.
  *
+ * @param compareChecksums see Engine
  * @throws MalformedDataError, and what the reader throws
  */
 export async function* drive(
   open: () => Engine,
+  compareChecksums: boolean,
   reader: ByteReader,
   allocate: (length: number) => Region,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const inputs = [allocate(INPUT), allocate(INPUT)] as const;
   const outputs = [allocate(OUTPUT), allocate(OUTPUT)] as const;
-  const decoder = new PooledDecoder(open(), new Input(reader, inputs));
+  const engine = open();
+  const decoder = new StepDecoder(engine, compareChecksums);
+  const input = new Input(reader, inputs);
+  let closed = false;
+  let atWork: Promise<unknown> = Promise.resolve();
+  /** Bytes produced, perhaps none yet; undefined at the end. */
+  const advance = async (output: Region): Promise<number | undefined> => {
+    if (decoder.hungry) {
+      const next = await input.next();
+      if (closed) return undefined;
+      if (!next) return decoder.end();
+      decoder.feed(next);
+    }
+    const step = decoder.stepInPool(output);
+    atWork = step.catch(() => undefined);
+    return step;
+  };
   try {
     let turn: 0 | 1 = 0;
-    let running = decoder.advance(outputs[turn]);
+    let running = advance(outputs[turn]);
     for (;;) {
       const produced = await running;
       if (produced === undefined) {
@@ -98,12 +115,15 @@ export async function* drive(
       }
       const { bytes } = outputs[turn];
       turn = turn === 0 ? 1 : 0;
-      running = decoder.advance(outputs[turn]);
+      running = advance(outputs[turn]);
       running.catch(() => undefined);
       if (produced > 0) yield bytes.subarray(0, produced);
     }
   } finally {
-    await decoder.close();
+    // The native call at work, if any, still uses the buffers; input on its way is dropped.
+    closed = true;
+    await atWork;
+    engine.close();
   }
 }
 
@@ -112,50 +132,21 @@ function release({ bytes }: Region): void {
   if (bytes.buffer instanceof ArrayBuffer) bytes.buffer.transfer(0);
 }
 
-class PooledDecoder {
-  readonly #members: Members;
+const NOTHING: Region = { bytes: new Uint8Array(0), address: 0n };
+
+/** One blob through an engine, step by step: a sequence of members, and zeros that may follow it. The engine serves one blob after another. */
+export class StepDecoder {
   readonly #engine: Engine;
-  readonly #input: Input;
-  #running: Promise<unknown> = Promise.resolve();
-  #closed = false;
-
-  constructor(engine: Engine, input: Input) {
-    this.#members = new Members(engine);
-    this.#engine = engine;
-    this.#input = input;
-  }
-
-  /** Bytes produced, perhaps none yet; undefined at the end. */
-  async advance(output: Region): Promise<number | undefined> {
-    if (this.#members.hungry) {
-      const { region, length } = await this.#input.next();
-      if (this.#closed) return undefined;
-      if (length === 0) return this.#members.end();
-      this.#members.feed(region, length);
-    }
-    if (!this.#members.prepare()) return 0;
-    const running = this.#engine.run(output);
-    this.#running = running.catch(() => undefined);
-    return this.#members.note(await running, output);
-  }
-
-  /** Waits for the native call at work, if any, then frees the decoder; input still on its way is dropped. */
-  async close(): Promise<void> {
-    this.#closed = true;
-    await this.#running;
-    this.#engine.close();
-  }
-}
-
-/** Where a decoder is in a sequence of members, and what may follow. */
-class Members {
-  readonly #engine: Engine;
-  #input: { readonly region: Region; readonly length: number } | undefined;
+  #input = NOTHING;
   #state: 'member' | 'between' | 'padding' = 'member';
   #outputWasFull = false;
 
-  constructor(engine: Engine) {
+  /** @param compareChecksums see Engine */
+  constructor(engine: Engine, compareChecksums: boolean) {
     this.#engine = engine;
+    engine.feed(NOTHING);
+    engine.restart();
+    engine.compareChecksums(compareChecksums);
   }
 
   /** The next step needs more input. */
@@ -163,73 +154,10 @@ class Members {
     return this.#engine.left() === 0 && !this.#outputWasFull;
   }
 
-  feed(region: Region, length: number): void {
-    this.#input = { region, length };
-    this.#engine.feed(region, length);
-  }
-
-  /** All input was fed. */
-  end(): undefined {
-    if (this.#state === 'member') throw new MalformedDataError(ENDS_EARLY);
-    return undefined;
-  }
-
-  /** Checks the byte after a member. False for padding, which is skipped: then no step is run. */
-  prepare(): boolean {
-    if (this.#state !== 'member') this.#follow();
-    if (this.#state !== 'padding') return true;
-    this.#skipPadding();
-    return false;
-  }
-
-  /** Returns how many bytes a run put into `output`. */
-  note({ produced, ended }: DecoderRun, output: Region): number {
-    this.#outputWasFull = produced === output.bytes.length && !ended;
-    if (ended) this.#state = 'between';
-    return produced;
-  }
-
-  #follow(): void {
-    const { region, length } = this.#input!;
-    const meaning =
-      this.#state === 'padding' ? 'padding' : this.#engine.after(region.bytes[length - this.#engine.left()]!);
-    if (meaning === 'garbage') throw new MalformedDataError(TRAILING_BYTES);
-    if (meaning === 'member') this.#engine.restart();
-    this.#state = meaning;
-  }
-
-  #skipPadding(): void {
-    const { region, length } = this.#input!;
-    const rest = region.bytes.subarray(length - this.#engine.left(), length);
-    if (rest.some((byte) => byte !== 0)) throw new MalformedDataError(TRAILING_BYTES);
-    this.#engine.feed(region, 0);
-  }
-}
-
-const NOTHING: Region = { bytes: new Uint8Array(0), address: 0n };
-
-/** One blob through an engine, step by step, in the calling thread. The engine serves one after another. */
-export class StepDecoder {
-  readonly #members: Members;
-  readonly #engine: Engine;
-
-  /** @param compareChecksums see Engine */
-  constructor(engine: Engine, compareChecksums: boolean) {
-    engine.feed(NOTHING, 0);
-    engine.restart();
-    engine.compareChecksums(compareChecksums);
-    this.#engine = engine;
-    this.#members = new Members(engine);
-  }
-
-  /** The next step needs more input. */
-  get hungry(): boolean {
-    return this.#members.hungry;
-  }
-
   /** Sets the input; the last one must be used up, and this one stay as it is until the next step is `hungry`. */
-  feed(region: Region): void {
-    this.#members.feed(region, region.bytes.length);
+  feed(input: Region): void {
+    this.#input = input;
+    this.#engine.feed(input);
   }
 
   /**
@@ -237,8 +165,9 @@ export class StepDecoder {
    *
    * @throws MalformedDataError
    */
-  end(): void {
-    this.#members.end();
+  end(): undefined {
+    if (this.#state === 'member') throw new MalformedDataError(ENDS_EARLY);
+    return undefined;
   }
 
   /**
@@ -247,6 +176,33 @@ export class StepDecoder {
    * @throws MalformedDataError
    */
   step(output: Region): number {
-    return this.#members.prepare() ? this.#members.note(this.#engine.runNow(output), output) : 0;
+    return this.#isInMember() ? this.#note(this.#engine.runNow(output), output) : 0;
+  }
+
+  /** The same in Node's thread pool. */
+  async stepInPool(output: Region): Promise<number> {
+    return this.#isInMember() ? this.#note(await this.#engine.run(output), output) : 0;
+  }
+
+  /** Checks what follows a member: false for padding, which is skipped. */
+  #isInMember(): boolean {
+    const { bytes } = this.#input;
+    const rest = bytes.subarray(bytes.length - this.#engine.left());
+    if (this.#state === 'between') {
+      const meaning = this.#engine.after(rest[0]!);
+      if (meaning === 'garbage') throw new MalformedDataError(TRAILING_BYTES);
+      if (meaning === 'member') this.#engine.restart();
+      this.#state = meaning;
+    }
+    if (this.#state === 'member') return true;
+    if (rest.some((byte) => byte !== 0)) throw new MalformedDataError(TRAILING_BYTES);
+    this.#engine.feed(NOTHING);
+    return false;
+  }
+
+  #note({ produced, ended }: Run, output: Region): number {
+    this.#outputWasFull = produced === output.bytes.length && !ended;
+    if (ended) this.#state = 'between';
+    return produced;
   }
 }

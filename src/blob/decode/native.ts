@@ -1,3 +1,4 @@
+import { promisify } from 'node:util';
 import { loadNative, type Native as NativeLibrary } from '../../sys/native.ts';
 import type { Engine, Region, DecoderRun } from './engine.ts';
 import { MalformedDataError, WINDOW_LOG_MAX, WINDOW_TOO_LARGE } from './byte-reader.ts';
@@ -91,6 +92,7 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
     'int inflateInit2_(uintptr_t stream, int bits, const char *version, int size)',
   );
   const inflate = library.func('int inflate(uintptr_t stream, int flush)');
+  const inflateInPool = promisify<bigint, number, number>(inflate.async);
   const inflateReset = library.func('int inflateReset(uintptr_t stream)');
   const inflateValidate = library.func('int inflateValidate(uintptr_t stream, int check)');
   const inflateEnd = library.func('int inflateEnd(uintptr_t stream)');
@@ -113,19 +115,14 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
       };
     };
     return {
-      feed(input: Region, length: number) {
+      feed(input: Region) {
         memory.writeBigUInt64LE(input.address, at.nextIn);
-        memory.writeUInt32LE(length, at.availIn);
+        memory.writeUInt32LE(input.bytes.length, at.availIn);
       },
       left: () => memory.readUInt32LE(at.availIn),
       async run(output: Region): Promise<DecoderRun> {
         prepare(output);
-        const code = await new Promise<number>((resolve, reject) => {
-          inflate.async(address, Z_NO_FLUSH, (error: Error | null, result: number) =>
-            error ? reject(error) : resolve(result),
-          );
-        });
-        return outcome(code, output);
+        return outcome(await inflateInPool(address, Z_NO_FLUSH), output);
       },
       runNow(output: Region): DecoderRun {
         prepare(output);
@@ -162,6 +159,7 @@ function nativeZstd(koffi: Koffi, library: Library): () => Engine {
   const decompress = library.func(
     'size_t ZSTD_decompressStream(uintptr_t stream, uintptr_t output, uintptr_t input)',
   );
+  const decompressInPool = promisify<bigint | number, bigint, bigint, bigint | number>(decompress.async);
   const reset = library.func('size_t ZSTD_DCtx_reset(uintptr_t stream, int directive)');
   const isError = library.func('unsigned int ZSTD_isError(size_t code)');
   const errorName = library.func('const char *ZSTD_getErrorName(size_t code)');
@@ -185,20 +183,15 @@ function nativeZstd(koffi: Koffi, library: Library): () => Engine {
       return { produced: number(size + at.position), ended: Number(code) === 0 };
     };
     return {
-      feed(bytes: Region, length: number) {
-        memory.writeBigUInt64LE(bytes.address, 0);
-        memory.writeBigUInt64LE(BigInt(length), at.size);
+      feed({ address, bytes }: Region) {
+        memory.writeBigUInt64LE(address, 0);
+        memory.writeBigUInt64LE(BigInt(bytes.length), at.size);
         memory.writeBigUInt64LE(0n, at.position);
       },
       left: () => number(at.size) - number(at.position),
       async run(target: Region): Promise<DecoderRun> {
         prepare(target);
-        const code = await new Promise<bigint | number>((resolve, reject) => {
-          decompress.async(stream, output, input, (error: Error | null, result: bigint | number) =>
-            error ? reject(error) : resolve(result),
-          );
-        });
-        return outcome(code);
+        return outcome(await decompressInPool(stream, output, input));
       },
       runNow(target: Region): DecoderRun {
         prepare(target);
