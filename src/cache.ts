@@ -2,7 +2,7 @@ import { DestinationError, printable, UsageError } from './errors.ts';
 import type { Digest } from './oci/digest.ts';
 import type { Image } from './oci/image.ts';
 import { type CacheRequest, defaultCacheDirectory, type PullOptions } from './options.ts';
-import { fetchImage } from './blob/queue.ts';
+import { fetchAllLayers, withoutCorruptBlobs } from './blob/queue.ts';
 import { type BytesBySource, Tally } from './summary.ts';
 import { type ImageSource, type Opened, parseImage, resolveImage, withSession } from './with-session.ts';
 
@@ -55,7 +55,9 @@ export async function addToCache(request: PullOptions): Promise<CacheAddition> {
     refuseUncacheable(image, source, options);
     // Before anything is downloaded in vain.
     await requireKept([image.digest], opened);
-    const fetched = await fetchImage(image, store, options);
+    const fetched = await withoutCorruptBlobs(report, (careful) =>
+      fetchAllLayers(image.layers, { ...options, store, careful }),
+    );
     await fetched.close();
     await requireKept(
       image.layers.map(({ digest }) => digest),

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { type Engine, StepDecoder } from './blob/decode/engine.ts';
-import type { ExpectedDigest } from './blob/pulled-layer.ts';
 import { MalformedDataError } from './blob/decode/byte-reader.ts';
 import { type NativeDecoders, nativeDecoders } from './blob/decode/native.ts';
 import type { DecoderAnswer, DecoderData, DecoderOrder, Remote } from './decoder.ts';
+import { algorithmOf, type DiffID, type DigestAlgorithm } from './oci/digest.ts';
 import { FileJobRunner } from './rootfs/file-jobs.ts';
 import { LinuxFilesystem } from './rootfs/linux.ts';
 import { serializeError } from './rootfs/messages.ts';
@@ -60,9 +60,10 @@ class Pipeline {
     while (this.#output.isRead) this.#work(() => !this.#output.isRead);
   }
 
-  #outcome(compression: Remote, { algorithm, isKnown }: ExpectedDigest): DecoderAnswer {
+  #outcome(compression: Remote, expected: DiffID | undefined): DecoderAnswer {
     try {
-      return this.#decode(new StepDecoder(this.#engine(compression), !isKnown), algorithm);
+      const decoder = new StepDecoder(this.#engine(compression), expected === undefined);
+      return this.#decode(decoder, algorithmOf(expected));
     } catch (error) {
       if (error instanceof RingAborted) return 'left';
       if (error instanceof MalformedDataError) return { malformed: error.message };
@@ -70,7 +71,7 @@ class Pipeline {
     }
   }
 
-  #decode(decoder: StepDecoder, algorithm: string): DecoderAnswer {
+  #decode(decoder: StepDecoder, algorithm: DigestAlgorithm): DecoderAnswer {
     const { stream, position } = this.#output;
     const hash =
       algorithm === 'sha256' && this.#digest.begin(stream, position) ? undefined : createHash(algorithm);
@@ -107,7 +108,7 @@ class Pipeline {
     const hexDigest = hash
       ? hash.digest('hex')
       : this.#digest.finish(stream, this.#output.position, () => this.#output.open);
-    return hexDigest === undefined ? 'left' : { tar: { size, hexDigest } };
+    return hexDigest === undefined ? 'left' : { diffID: `${algorithm}:${hexDigest}` as DiffID };
   }
 
   /** Takes bytes into the digest until at most `rest` are left, or the other thread is computing it. Returns whether it took any. */

@@ -1,9 +1,10 @@
 import type { Worker } from 'node:worker_threads';
 import { type ByteReader, MalformedDataError } from './blob/decode/byte-reader.ts';
 import { nativeDecoders } from './blob/decode/native.ts';
-import type { ExpectedDigest, RemoteDecoder, RemoteTar } from './blob/pulled-layer.ts';
+import type { RemoteDecoder } from './blob/pulled-layer.ts';
 import { DestinationError } from './errors.ts';
 import type { Compression } from './oci/compression.ts';
+import type { DiffID } from './oci/digest.ts';
 import { forsakeFileJobs } from './rootfs/file-jobs.ts';
 import { type SerializedError, deserializeError } from './rootfs/messages.ts';
 import { RingWriter, createRing } from './rootfs/ring.ts';
@@ -24,12 +25,12 @@ export interface DecoderData {
 
 /** Messages to the thread; it answers each blob once. */
 export type DecoderOrder =
-  | { readonly compression: Remote; readonly expected: ExpectedDigest }
+  | { readonly compression: Remote; readonly expected: DiffID | undefined }
   /** The last one. */
   | 'end';
 
 export type DecoderAnswer =
-  | { readonly tar: RemoteTar }
+  | { readonly diffID: DiffID }
   /** The tar is no longer wanted, or the blob is incomplete. */
   | 'left'
   | { readonly malformed: string }
@@ -81,12 +82,11 @@ export class Decoder implements RemoteDecoder {
   async decode(
     compression: Compression,
     blob: ByteReader,
-    expected: ExpectedDigest,
-  ): Promise<RemoteTar | undefined> {
+    expected: DiffID | undefined,
+  ): Promise<DiffID | undefined> {
     if (!this.handles(compression)) throw new Error(`the decoder does not know ${compression}`);
     this.#writer.reopen();
-    const order: DecoderOrder = { compression, expected };
-    const answer = this.#order(order);
+    const answer = this.#order({ compression, expected });
     try {
       await this.#feed(blob);
     } catch (error) {
@@ -98,8 +98,8 @@ export class Decoder implements RemoteDecoder {
     const result = await answer;
     if (result === 'left') return undefined;
     if ('malformed' in result) throw new MalformedDataError(result.malformed);
-    if ('failure' in result) throw deserializeError(result.failure);
-    return result.tar;
+    if ('failure' in result) throw fromFailure(result.failure);
+    return result.diffID;
   }
 
   /** Ends the thread, also in the middle of a blob. */

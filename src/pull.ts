@@ -93,7 +93,7 @@ async function buildLayers(
   prepare: Prepare | undefined,
   options: PullOptions,
 ): Promise<Built> {
-  const { signal, jobs, git, destination, environment } = options;
+  const { signal, git, destination, environment } = options;
   const surveying = git && options.replace === false ? await import('./git/survey.ts') : undefined;
   const survey = await surveying?.surveyDirectory(destination, image.layers, { environment, signal });
   if (survey?.kind === 'complete') {
@@ -107,7 +107,7 @@ async function buildLayers(
   const report = behind(common, options.report);
   const fill = async (rootfs: RootfsBuild) => {
     const { overlay: hold } = rootfs;
-    const queue = { ...blobs, jobs, hold, policy: options.retryPolicy, signal, report };
+    const queue = { ...options, ...blobs, hold, report };
     for await (const layer of layerQueue(image.layers.slice(common), queue)) {
       report({ type: 'layer-apply', index: layer.index });
       const entries = await rootfs.apply(layer);

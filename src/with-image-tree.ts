@@ -20,10 +20,11 @@ import type { Opened } from './with-session.ts';
 export async function withImageTree<T>(
   image: Image,
   { store, source }: Opened,
-  { report, signal, jobs, part, retryPolicy: policy }: PullOptions,
+  options: PullOptions,
   contents: boolean,
   use: (tree: ImageTree, layers: readonly LayerSummary[]) => Promise<T>,
 ): Promise<T> {
+  const { report, part } = options;
   const treeOptions = {
     name: source.reference,
     temporaryFile: () => store.spool(),
@@ -31,7 +32,7 @@ export async function withImageTree<T>(
   };
   const open = contents ? openHeld : openStreamed;
   const { tree, layers, close } = await withoutCorruptBlobs(report, (careful) =>
-    open(image, { store, jobs, policy, signal, report, careful }, treeOptions),
+    open(image, { ...options, store, careful }, treeOptions),
   );
   try {
     if (part) tree.select(part);

@@ -66,10 +66,6 @@ export class BlobBuffer {
     return this.#written;
   }
 
-  get keeps(): boolean {
-    return this.#options.keep;
-  }
-
   /** A reader has received bytes. */
   get isRead(): boolean {
     return this.#isRead;

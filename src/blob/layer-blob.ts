@@ -15,7 +15,7 @@ import { CorruptBlobError, WrongBytesError } from './transfer.ts';
 
 export interface FetchOptions {
   readonly store: Store;
-  readonly policy: RetryPolicy;
+  readonly retryPolicy: RetryPolicy;
   readonly signal: AbortSignal;
   readonly report: Report;
   /**
@@ -79,11 +79,6 @@ export class LayerBlob {
   /** In bytes, when the blob is complete. */
   get size(): number | undefined {
     return this.#size;
-  }
-
-  /** It can be read again. */
-  get keeps(): boolean {
-    return this.#cached !== undefined || this.#buffer?.keeps === true;
   }
 
   /** The bytes from the start, while they arrive. It reports the end only when the digest is right; else it throws. */

@@ -14,29 +14,16 @@ export interface RemoteDecoder {
   /** Whether it can decode this compression. */
   handles(compression: Compression): boolean;
   /**
-   * Resolves when all is decoded; to undefined when the tar is no longer wanted.
+   * Resolves to the digest of the tar when all is decoded; to undefined when the tar is no longer wanted.
    *
+   * @param expected the caller compares the digest with this one: then checksums in the compressed data are not compared
    * @throws MalformedDataError, what `blob` throws
    */
   decode(
     compression: Compression,
     blob: ByteReader,
-    expected: ExpectedDigest,
-  ): Promise<RemoteTar | undefined>;
-}
-
-/** What the caller does with the digest of a tar. */
-export interface ExpectedDigest {
-  readonly algorithm: string;
-  /** It is known, and compared: checksums in the compressed data are not. */
-  readonly isKnown: boolean;
-}
-
-/** A tar that was decoded elsewhere. */
-export interface RemoteTar {
-  /** In bytes. */
-  readonly size: number;
-  readonly hexDigest: string;
+    expected: DiffID | undefined,
+  ): Promise<DiffID | undefined>;
 }
 
 export interface PulledLayerOptions {
@@ -53,7 +40,6 @@ export class PulledLayer {
   readonly #blob: LayerBlob;
   readonly #options: PulledLayerOptions;
   #diffID: DiffID | undefined;
-  #tarSize: number | undefined;
 
   constructor(index: number, layer: Layer, blob: LayerBlob, options: PulledLayerOptions) {
     this.index = index;
@@ -65,11 +51,6 @@ export class PulledLayer {
   /** Of the blob, in bytes; known when the tar was read to its end. */
   get blobSize(): number | undefined {
     return this.#blob.size;
-  }
-
-  /** Of the tar, in bytes; known when it was read to its end. */
-  get tarSize(): number | undefined {
-    return this.#tarSize;
   }
 
   /** Of the tar; known when it was read to its end. */
@@ -86,37 +67,28 @@ export class PulledLayer {
    */
   async *tar(remote?: RemoteDecoder): AsyncGenerator<Uint8Array, void, undefined> {
     const { signal, name } = this.#options;
-    const blob = this.#blob.reader();
+    const expected = this.layer.diffID;
     try {
-      const { compression, reader } = await recognise(blob);
+      const { compression, reader } = await recognise(this.#blob.reader());
       const promised = promisedCompression(this.layer.mediaType);
       if (promised !== undefined && promised !== compression) {
         const message = `${name}: the manifest says ${described(promised)}, but it is ${described(compression)}`;
         this.#options.report({ type: 'notice', message });
       }
-      const expected = this.layer.diffID;
-      const algorithm = expected ? algorithmOf(expected) : 'sha256';
-      const isKnown = expected !== undefined;
-      let size = 0;
-      let digest: string;
       if (remote?.handles(compression)) {
-        const decoded = await remote.decode(compression, reader, { algorithm, isKnown });
+        this.#diffID = await remote.decode(compression, reader, expected);
         signal.throwIfAborted();
-        if (!decoded) return;
-        size = decoded.size;
-        digest = decoded.hexDigest;
+        if (!this.#diffID) return;
       } else {
+        const algorithm = algorithmOf(expected);
         const hash = createHash(algorithm);
-        for await (const chunk of decode(compression, reader, nativeDecoders(), isKnown)) {
+        for await (const chunk of decode(compression, reader, nativeDecoders(), expected !== undefined)) {
           signal.throwIfAborted();
           hash.update(chunk);
-          size += chunk.length;
           yield chunk;
         }
-        digest = hash.digest('hex');
+        this.#diffID = `${algorithm}:${hash.digest('hex')}` as DiffID;
       }
-      this.#tarSize = size;
-      this.#diffID = `${algorithm}:${digest}` as DiffID;
       if (expected !== undefined && this.#diffID !== expected) throw this.#wrongTar(expected);
     } catch (error) {
       throw await this.#explainMalformed(error);
@@ -144,18 +116,14 @@ export class PulledLayer {
   /** Compressed data is malformed because the blob is corrupt, or it was made so. */
   async #explainMalformed(error: unknown): Promise<unknown> {
     if (!(error instanceof MalformedDataError)) return error;
-    this.#blob.leave();
     const message = `${this.#options.name}: its compressed data ${error.message}`;
-    return (
-      (await this.#blob.verdict()) ?? new IntegrityError(message, { code: 'MALFORMED_LAYER', cause: error })
-    );
+    return this.explainFailure(new IntegrityError(message, { code: 'MALFORMED_LAYER', cause: error }));
   }
 
   /**
    * Resolves when blob and tar are complete and right; the tar can be read afterwards. Only for blobs that can be read more than once, see `tar`.
    */
   async verified(): Promise<void> {
-    if (!this.#blob.keeps) throw new Error('the queue does not hold layers until they are checked');
     for await (const chunk of this.tar()) void chunk;
   }
 

@@ -1,11 +1,9 @@
 import { shortID } from '../oci/digest.ts';
-import type { Image, Layer } from '../oci/image.ts';
+import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
-import type { RetryPolicy } from '../sys/retry.ts';
 import { type FetchOptions, LayerBlob } from './layer-blob.ts';
 import { PulledLayer } from './pulled-layer.ts';
 import { Scheduler, StarvationMeter } from './scheduler.ts';
-import type { Store } from './store.ts';
 import { CorruptBlobError } from './transfer.ts';
 
 export interface LayerQueueOptions extends FetchOptions {
@@ -139,22 +137,6 @@ export async function withoutCorruptBlobs<T>(
       report({ type: 'notice', message: `${error.message}; starting the pull again without it` });
     }
   }
-}
-
-/** All layers of an image, each complete and right, until the result is closed. @throws as `withoutCorruptBlobs` */
-export async function fetchImage(
-  { layers }: Pick<Image, 'layers'>,
-  store: Store,
-  { jobs, retryPolicy: policy, signal, report }: FetchImageOptions,
-): Promise<AllLayers> {
-  return await withoutCorruptBlobs(report, (careful) =>
-    fetchAllLayers(layers, { store, jobs, policy, signal, report, careful }),
-  );
-}
-
-/** As a pull has them. */
-export interface FetchImageOptions extends Pick<LayerQueueOptions, 'jobs' | 'signal' | 'report'> {
-  readonly retryPolicy: RetryPolicy;
 }
 
 function warnUnverifiable(layers: readonly Layer[], report: Report): void {

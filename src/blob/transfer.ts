@@ -71,7 +71,7 @@ const WORTHWHILE = 64 * 1024;
 export interface RetryOptions {
   /** Of the blob, for messages. */
   readonly name: string;
-  readonly policy: RetryPolicy;
+  readonly retryPolicy: RetryPolicy;
   readonly signal: AbortSignal;
   readonly report: Report;
 }
@@ -98,15 +98,15 @@ export class RetryBudget {
    * @throws `failure` when the retries are used up, or when it is not a BrokenTransferError
    */
   async again(failure: unknown, from: number): Promise<void> {
-    const { name, policy, signal, report } = this.#options;
+    const { name, retryPolicy, signal, report } = this.#options;
     signal.throwIfAborted();
     if (!(failure instanceof BrokenTransferError)) throw failure;
     const progress = this.#received >= WORTHWHILE;
     this.#received = 0;
     this.#failures = progress ? 0 : this.#failures + 1;
-    if (this.#failures > policy.retries) throw final(name, failure);
+    if (this.#failures > retryPolicy.retries) throw final(name, failure);
     // At once after progress: such a link drops every connection after a while.
-    const wait = progress ? 0 : backoff(policy, this.#failures);
+    const wait = progress ? 0 : backoff(retryPolicy, this.#failures);
     const how = wait === 0 ? 'resuming' : `retrying in ${inSeconds(wait)}`;
     const message = `${name}: ${printable(failure.message)}; ${how} from byte ${from}`;
     report({ type: 'notice', message });

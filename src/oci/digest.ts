@@ -49,9 +49,9 @@ export const DiffID = {
   parse: (text: unknown, what = 'diffID') => parse(text, what) as DiffID,
 };
 
-/** The part before the colon: the argument of `createHash`. */
-export function algorithmOf(digest: Digest | DiffID): DigestAlgorithm {
-  return digest.startsWith('sha512:') ? 'sha512' : 'sha256';
+/** The part before the colon: the argument of `createHash`. Without a digest, sha256. */
+export function algorithmOf(digest: Digest | DiffID | undefined): DigestAlgorithm {
+  return digest?.startsWith('sha512:') ? 'sha512' : 'sha256';
 }
 
 /** The part after the colon: 64 lower-case hex digits for sha256, 128 for sha512. */

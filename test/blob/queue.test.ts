@@ -125,7 +125,7 @@ for (const [name, cached] of [
     const queue = layerQueue(layers, {
       store,
       jobs: 2,
-      policy: { retries: 2, delay: 10 },
+      retryPolicy: { retries: 2, delay: 10 },
       signal: new AbortController().signal,
       report: (event) => shop.events.push(event),
     });
@@ -241,7 +241,7 @@ for (const [name, cached] of [
     const queue = layerQueue(layers, {
       store,
       jobs: 2,
-      policy: { retries: 2, delay: 10 },
+      retryPolicy: { retries: 2, delay: 10 },
       hold: true,
       signal: new AbortController().signal,
       report: (event) => shop.events.push(event),
@@ -255,7 +255,6 @@ for (const [name, cached] of [
       const again: Buffer[] = [];
       for await (const chunk of pulled.tarAgain()) again.push(Buffer.from(chunk));
       assert.deepEqual(Buffer.concat(again), got.at(-1));
-      assert.equal(pulled.tarSize, got.at(-1)!.length);
       assert.equal(pulled.blobSize, pulled.layer.size);
     }
     assert.deepEqual(got, tars);

@@ -26,7 +26,7 @@ test('pieces that connections give up come over others, and none of those is lef
     late += 1;
     return { gate: sleep(100 * (late - 1)) };
   });
-  const pulled = shop.pull([script.layer], { jobs: 4, policy: once });
+  const pulled = shop.pull([script.layer], { jobs: 4, retryPolicy: once });
   // All that the first connection can bring is there.
   for (let before = -1; before !== script.sent || before < 8 * MIB; await sleep(200)) before = script.sent;
   late = 1;
@@ -48,8 +48,8 @@ for (const [what, failing] of [
     await using shop = await Workshop.open();
     const cut: Play = { stopAfter: 0, failure: new Error('cut') };
     const script = new ScriptedLayer(blob, (number) => (number === 0 ? slow : number <= failing ? cut : {}));
-    const policy = { retries: 1, delay: 1 };
-    assert.ok((await shop.pull([script.layer], { jobs: 7, policy }))[0]!.equals(blob));
+    const retryPolicy = { retries: 1, delay: 1 };
+    assert.ok((await shop.pull([script.layer], { jobs: 7, retryPolicy }))[0]!.equals(blob));
     assert.ok(script.requests.length > 2, `${script.requests.length} requests`);
     assert.deepEqual(
       script.requests.filter(({ end }) => end === undefined),
@@ -65,7 +65,7 @@ test('a server that refuses parts, for whatever reason it gives, is asked for th
   const script = new ScriptedLayer(blob, (number, { end }) =>
     number === 0 ? slow : end === undefined ? {} : { refusal },
   );
-  assert.ok((await shop.pull([script.layer], { jobs: 3, policy: once }))[0]!.equals(blob));
+  assert.ok((await shop.pull([script.layer], { jobs: 3, retryPolicy: once }))[0]!.equals(blob));
   assert.equal(script.open, 0);
 });
 
@@ -73,7 +73,7 @@ test('a refusal that holds for the one connection too is the error', async () =>
   await using shop = await Workshop.open();
   const refusal = new UnauthorizedError('gone for good');
   const script = new ScriptedLayer(blob, (number) => (number === 0 ? slow : { refusal }));
-  await assert.rejects(shop.pull([script.layer], { jobs: 3, policy: once }), refusal);
+  await assert.rejects(shop.pull([script.layer], { jobs: 3, retryPolicy: once }), refusal);
   assert.equal(script.open, 0);
 });
 
@@ -124,7 +124,7 @@ test('whatever connections do, the bytes are right or there is an error, and non
         .pull([script.layer, script.layer], {
           store,
           jobs: 1 + (round % 4),
-          policy: { retries: 3, delay: 1 },
+          retryPolicy: { retries: 3, delay: 1 },
         })
         .catch((error: unknown) => error);
       if (Array.isArray(outcome)) assert.ok(outcome.every((tar: Buffer) => tar.equals(blob)));

@@ -297,7 +297,7 @@ test('what an interrupted run left is gone on with, after it was read again', as
   registry.fault({ path: /blobs/, times: 3, cutAfter: 0 });
   registry.fault({ path: /blobs/, times: 1, cutAfter: 1_000_000 });
   const faults = new AbortController();
-  const first = shop.pull([layer], { signal: faults.signal, policy: { retries: 9, delay: 1 } });
+  const first = shop.pull([layer], { signal: faults.signal, retryPolicy: { retries: 9, delay: 1 } });
   await first;
   unlinkSync(blobPath(shop, layer.digest!));
   writeFileSync(partialPath(shop, layer.digest!), bytes.subarray(0, 1_234_567), { mode: 0o600 });
@@ -397,11 +397,11 @@ test('a note of ranges goes where the file has no hole any more: what follows is
   writeFileSync(partial, Buffer.concat([bytes.subarray(0, 5000), Buffer.alloc(20_000)]));
   writeFileSync(`${partial}.ranges`, '50000\n0-5000');
   registry.fault({ path: /blobs/, times: 9, cutAfter: 30_000 });
-  const policy = { retries: 0, delay: 1 };
-  await assert.rejects(shop.pull([layer], { policy }), /./);
+  const retryPolicy = { retries: 0, delay: 1 };
+  await assert.rejects(shop.pull([layer], { retryPolicy }), /./);
   assert.equal(statSync(partial).size, 35_000);
   assert.equal(existsSync(`${partial}.ranges`), false);
-  assert.deepEqual(await shop.pull([layer], { policy }), [bytes]);
+  assert.deepEqual(await shop.pull([layer], { retryPolicy }), [bytes]);
   assert.equal(registry.requests.at(-1)!.headers.range, 'bytes=35000-');
 });
 

@@ -61,7 +61,7 @@ export async function* decoded(
   compression: 'gzip' | 'zstd' = 'gzip',
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const bytes = blob instanceof Uint8Array ? chunks(blob) : blob;
-  await decoder.decode(compression, readerOf(bytes), { algorithm: 'sha256', isKnown: false });
+  await decoder.decode(compression, readerOf(bytes), undefined);
   yield* [];
 }
 

@@ -23,7 +23,7 @@ const store = await Store.open({ directory: cache, spoolDirectory: `${cache}-spo
 const queue = layerQueue([layer], {
   store,
   jobs: 3,
-  policy: { retries: 2, delay: 10 },
+  retryPolicy: { retries: 2, delay: 10 },
   signal: new AbortController().signal,
   report,
 });

@@ -63,7 +63,7 @@ export class Workshop implements AsyncDisposable {
     return {
       store,
       jobs: 7,
-      policy: { retries: 2, delay: 10 },
+      retryPolicy: { retries: 2, delay: 10 },
       signal: new AbortController().signal,
       report: (event) => this.events.push(event),
       ...options,
