@@ -4,6 +4,8 @@ export interface ErrorDetails {
   readonly code?: string;
   /** What to do next, one sentence without a full stop. */
   readonly hint?: string | undefined;
+  /** The wait that a server asked for before the next request, in milliseconds. */
+  readonly retryAfter?: number | undefined;
   readonly cause?: unknown;
 }
 
@@ -36,6 +38,8 @@ export abstract class DlrootfsError extends Error {
   readonly exitCode: number;
   readonly code: string;
   readonly hint: string | undefined;
+  /** See `ErrorDetails`. */
+  readonly retryAfter: number | undefined;
   /** The same command, run again, resumes the download: the bytes that this run has are in the cache. */
   kept = false;
 
@@ -46,6 +50,7 @@ export abstract class DlrootfsError extends Error {
     this.exitCode = exitCode;
     this.code = details.code ?? code;
     this.hint = details.hint ?? hint;
+    this.retryAfter = details.retryAfter;
   }
 
   /** The same error with another hint. */

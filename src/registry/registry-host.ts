@@ -11,6 +11,27 @@ import type { Response } from './http/exchange.ts';
 import { openTransport, retryRequest, type Transport, type TransportSettings } from './http/transport.ts';
 import { BROKEN, isTransient, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transport-error.ts';
 
+/** The answer of a registry to `GET /v2/`. */
+export interface Contact {
+  /** Ends in `/v2/`. */
+  readonly base: URL;
+  /** Yes: `/v2/` is answered 401, or 200. Perhaps: 200 with a web page, as from servers that answer so to everything. */
+  readonly version2: 'yes' | 'perhaps' | 'no';
+  /** The error for the answer to `/v2/`, unless that is 404. */
+  readonly refusal?: DlrootfsError | undefined;
+}
+
+/** The answer of a server to `GET /v1/_ping`. */
+export interface Ping {
+  readonly status: number;
+  /** Ends in `/v1/`. */
+  readonly base: URL;
+  /** The answer looks like one of registry version 1. */
+  readonly version1: boolean;
+  /** Index and registry in one. */
+  readonly standalone: boolean;
+}
+
 /** The registry of the reference or a mirror of it. */
 export class RegistryHost {
   readonly location: Location;
@@ -50,12 +71,6 @@ export class RegistryHost {
     );
   }
 
-  /** The answer to `GET /v2/`, which is sent once. */
-  contact(): Promise<Contact> {
-    this.#contact ??= contactVersion2(this, this.#authenticator);
-    return this.#contact;
-  }
-
   async #base(): Promise<URL> {
     const { registry, repository } = this.location;
     const { version2, refusal, base } = await this.contact();
@@ -66,91 +81,107 @@ export class RegistryHost {
       hint: 'check whether this is a container registry',
     });
   }
-}
 
-type Scheme = 'http' | 'https';
+  /** The answer to `GET /v2/`, which is sent once. */
+  contact(): Promise<Contact> {
+    this.#contact ??= this.#contactVersion2();
+    return this.#contact;
+  }
 
-/** Retries at a closed port: the first answer must not take long. */
-const REFUSED_RETRIES = 2;
-
-const HUB_API = 'registry-1.docker.io';
-
-function schemesOf({ location, transport }: RegistryHost): readonly Scheme[] {
-  const { plainHttp, insecure, registry } = location;
-  if (plainHttp) return ['http'];
-  if (isLoopback(registry)) return transport.certificates ? ['https', 'http'] : ['http', 'https'];
-  return insecure ? ['https', 'http'] : ['https'];
-}
-
-function isWrongScheme(error: unknown): boolean {
-  return error instanceof NetworkError && [NOT_TLS, NOT_HTTP, BROKEN, REFUSED].includes(error.code);
-}
-
-/**
- * Calls `ping` with the first scheme that is allowed, and with the second where the registry does not speak the first; retries after
- * transient errors.
- */
-async function firstContact<T>(host: RegistryHost, ping: (scheme: Scheme) => Promise<T>): Promise<T> {
-  const [scheme, otherScheme] = schemesOf(host);
-  const eitherScheme = async () => {
-    try {
-      return await ping(scheme!);
-    } catch (error) {
-      if (otherScheme === undefined || !isWrongScheme(error)) throw error;
-      return await ping(otherScheme).catch((second: unknown) => {
-        // A time-out says less than the first answer.
-        const timedOut = second instanceof NetworkError && second.code === UNREACHABLE;
-        throw isWrongScheme(second) || timedOut ? error : second;
-      });
-    }
-  };
-  const most = host.location.mirrorOf === undefined ? Infinity : 1;
-  const retries = ({ code }: DlrootfsError) => (code === REFUSED ? Math.min(most, REFUSED_RETRIES) : most);
-  return retryRequest(eitherScheme, host.transport.policy, retries);
-}
-
-/** The answer of a registry to `GET /v2/`. */
-export interface Contact {
-  /** Ends in `/v2/`. */
-  readonly base: URL;
-  /** Yes: `/v2/` is answered 401, or 200. Perhaps: 200 with a web page, as from servers that answer so to everything. */
-  readonly version2: 'yes' | 'perhaps' | 'no';
-  /** The error for the answer to `/v2/`, unless that is 404. */
-  readonly refusal?: DlrootfsError | undefined;
-}
-
-/** The answer to a GET without credentials, and the error for it, unless its status is 200; throws that where a retry may help. */
-async function probe({ transport, location }: RegistryHost, url: URL) {
-  const response = await transport.send({ method: 'GET', url, headers: {} });
-  const body = await readFailure(response);
-  const subject = `the registry API of ${location.registry}`;
-  const error = response.status === 200 ? undefined : answerError(response, body, { subject });
-  if (isTransient(error)) throw error;
-  // A registry may redirect to https, or to another port.
-  const moved = response.url.hostname === url.hostname && response.url.pathname === url.pathname;
-  return { response, body, error, base: new URL('.', moved ? response.url : url) };
-}
-
-/** Sends `GET /v2/` to find scheme and version; `authenticator` gets the challenge. */
-async function contactVersion2(host: RegistryHost, authenticator: Authenticator): Promise<Contact> {
-  const { registry } = host.location;
-  const name = registry === 'docker.io' ? HUB_API : registry;
-  const ping = async (scheme: Scheme): Promise<Contact> => {
-    const { response, body, error, base } = await probe(host, new URL(`${scheme}://${name}/v2/`));
+  async #contactVersion2(): Promise<Contact> {
+    const { response, error, base } = await this.#firstAnswer('/v2/');
     const { status } = response;
-    if (status === 400 && scheme === 'http' && /HTTPS/i.test(Buffer.from(body).toString('latin1'))) {
-      throw new NetworkError(`${name} speaks HTTPS, not plain HTTP`, {
+    if (status === 401) {
+      this.#authenticator.learn(parseChallenges(response.headers('www-authenticate')), base);
+    }
+    if (status === 401 || status === 200) return { base, version2: isWebPage(response) ? 'perhaps' : 'yes' };
+    // Only a server that does not know the address may speak version 1; other answers are errors.
+    if (!(error instanceof NotFoundError || error instanceof NetworkError)) throw error;
+    return { base, version2: 'no', refusal: status === 404 ? undefined : error };
+  }
+
+  /**
+   * Sends `GET /v1/_ping`.
+   *
+   * @param known address of an earlier answer of the registry
+   */
+  async ping(known: URL | undefined): Promise<Ping> {
+    const { response, body, base } = await this.#firstAnswer('/v1/_ping', known);
+    return {
+      status: response.status,
+      base,
+      version1: looksLikeVersion1(response),
+      standalone: isStandalone(response.header('x-docker-registry-standalone'), parsed(body)),
+    };
+  }
+
+  /** The answer to a GET without credentials, by the first scheme that the registry speaks; retries after transient errors. */
+  async #firstAnswer(path: string, known?: URL): Promise<FirstAnswer> {
+    const { registry, mirrorOf } = this.location;
+    const name = registry === 'docker.io' ? HUB_API : registry;
+    const roots = known ? [known] : this.#schemes().map((scheme) => new URL(`${scheme}://${name}`));
+    const [url, otherUrl] = roots.map((root) => new URL(path, root));
+    const attempt = async () => {
+      try {
+        return await this.#ask(url!);
+      } catch (error) {
+        if (otherUrl === undefined || !isWrongScheme(error)) throw error;
+        return await this.#ask(otherUrl).catch((second: unknown) => {
+          // A time-out says less than the first answer.
+          const timedOut = second instanceof NetworkError && second.code === UNREACHABLE;
+          throw isWrongScheme(second) || timedOut ? error : second;
+        });
+      }
+    };
+    const most = mirrorOf === undefined ? Infinity : 1;
+    const retries = ({ code }: DlrootfsError) => (code === REFUSED ? Math.min(most, REFUSED_RETRIES) : most);
+    return retryRequest(attempt, this.transport.policy, retries);
+  }
+
+  /** The schemes to try, in order; the second only where the registry does not speak the first. */
+  #schemes(): readonly ('http' | 'https')[] {
+    const { plainHttp, insecure, registry } = this.location;
+    if (plainHttp) return ['http'];
+    if (isLoopback(registry)) return this.transport.certificates ? ['https', 'http'] : ['http', 'https'];
+    return insecure ? ['https', 'http'] : ['https'];
+  }
+
+  /** One request. @throws errors after which a retry or the other scheme may help */
+  async #ask(url: URL): Promise<FirstAnswer> {
+    const response = await this.transport.send({ method: 'GET', url, headers: {} });
+    const body = await readFailure(response);
+    const { status } = response;
+    if (status === 400 && url.protocol === 'http:' && /HTTPS/i.test(Buffer.from(body).toString('latin1'))) {
+      throw new NetworkError(`${url.host} speaks HTTPS, not plain HTTP`, {
         code: NOT_HTTP,
         hint: 'leave out --plain-http',
       });
     }
-    if (status === 401) authenticator.learn(parseChallenges(response.headers('www-authenticate')), base);
-    if (!error || status === 401) return { base, version2: isWebPage(response) ? 'perhaps' : 'yes' };
-    // Only a server that does not know the address may speak version 1; other answers are errors.
-    if (!(error instanceof NotFoundError || error instanceof NetworkError)) throw error;
-    return { base, version2: 'no', refusal: status === 404 ? undefined : error };
-  };
-  return firstContact(host, ping);
+    const subject = `the registry API of ${this.location.registry}`;
+    const error = status === 200 ? undefined : answerError(response, body, { subject });
+    if (isTransient(error)) throw error;
+    // A registry may redirect to https, or to another port.
+    const moved = response.url.hostname === url.hostname && response.url.pathname === url.pathname;
+    return { response, body, error, base: new URL('.', moved ? response.url : url) };
+  }
+}
+
+interface FirstAnswer {
+  readonly response: Response;
+  readonly body: Uint8Array;
+  /** The error for it, unless its status is 200. */
+  readonly error: DlrootfsError | undefined;
+  /** The address without its last part. */
+  readonly base: URL;
+}
+
+const HUB_API = 'registry-1.docker.io';
+
+/** Retries at a closed port: the first answer must not take long. */
+const REFUSED_RETRIES = 2;
+
+function isWrongScheme(error: unknown): boolean {
+  return error instanceof NetworkError && [NOT_TLS, NOT_HTTP, BROKEN, REFUSED].includes(error.code);
 }
 
 function isWebPage({ header }: Response): boolean {
@@ -159,37 +190,6 @@ function isWebPage({ header }: Response): boolean {
 
 function isHtml(header: Response['header']): boolean {
   return /\bhtml\b/i.test(header('content-type') ?? '');
-}
-
-/** The answer of a server to `GET /v1/_ping`. */
-export interface Ping {
-  readonly status: number;
-  /** Ends in `/v1/`. */
-  readonly base: URL;
-  /** The answer looks like one of registry version 1. */
-  readonly version1: boolean;
-  /** Index and registry in one. */
-  readonly standalone: boolean;
-}
-
-/**
- * Sends `GET /v1/_ping`, without credentials.
- *
- * @param known address of an earlier answer of the registry
- */
-export async function contactVersion1(host: RegistryHost, known: URL | undefined): Promise<Ping> {
-  const { transport, location } = host;
-  const ping = async (url: URL): Promise<Ping> => {
-    const { response, body, base } = await probe(host, url);
-    return {
-      status: response.status,
-      base,
-      version1: looksLikeVersion1(response),
-      standalone: isStandalone(response.header('x-docker-registry-standalone'), parsed(body)),
-    };
-  };
-  if (known) return retryRequest(() => ping(new URL('/v1/_ping', known)), transport.policy);
-  return firstContact(host, (scheme) => ping(new URL(`${scheme}://${location.registry}/v1/_ping`)));
 }
 
 /**

@@ -6,7 +6,7 @@ import { Reference } from '../oci/reference.ts';
 import { locationsOf, readRegistriesConf } from './config/registries-conf.ts';
 import { type Endpoint, type Explain, Failover } from './endpoint.ts';
 import type { TransportSettings } from './http/transport.ts';
-import { type Contact, contactVersion1, type Ping, RegistryHost } from './registry-host.ts';
+import { type Contact, type Ping, RegistryHost } from './registry-host.ts';
 import {
   DEFAULT_CONNECTIONS,
   DEFAULT_TIMEOUTS,
@@ -128,7 +128,7 @@ class RegistrySession implements Session {
 
   /** Docker Hub's index, while it had one, has no ping. */
   async #pingVersion1(known: URL | undefined): Promise<Ping> {
-    if (this.#own.location.registry !== 'docker.io') return contactVersion1(this.#own, known);
+    if (this.#own.location.registry !== 'docker.io') return this.#own.ping(known);
     const base = new URL('https://index.docker.io/v1/');
     return { status: 200, base, version1: true, standalone: false };
   }

@@ -7,12 +7,13 @@ import {
   NetworkError,
   NotFoundError,
   printable,
+  RateLimitError,
   UnauthorizedError,
 } from '../../errors.ts';
 import { isObject, textOf } from '../../oci/json.ts';
 import { hasCode } from '../../sys/os-error.ts';
 import type { Response } from './exchange.ts';
-import { TooManyRequestsError, TransientError } from './transport-error.ts';
+import { TransientError } from './transport-error.ts';
 
 /** Error bodies are read up to this many bytes. */
 const MAX_ERROR_BYTES = 65_536;
@@ -202,7 +203,7 @@ export function answerError(
     const later =
       retryAfter === undefined ? 'try again later' : `try again in ${Math.ceil(retryAfter / 1000)} s`;
     const login = used === undefined ? 'log in for a larger quota, ' : '';
-    return new TooManyRequestsError(
+    return new RateLimitError(
       `${message}; the rate limit is reached${quota === undefined ? '' : ` (${quota})`}`,
       { hint: `${login}use a mirror (--mirror), or ${later}`, retryAfter },
     );

@@ -5,32 +5,12 @@ import { textOf } from '../../oci/json.ts';
 import { osErrorByCode } from '../../sys/os-error.ts';
 import { inSeconds } from '../../sys/retry.ts';
 
-interface TransientDetails extends ErrorDetails {
-  /** The wait that the server asked for, in milliseconds. */
-  readonly retryAfter?: number | undefined;
-}
-
 /** A failure after which a retry may help: a reset, a timeout, 408, a 5xx answer, a broken body. */
-export class TransientError extends NetworkError {
-  readonly retryAfter: number | undefined;
-  constructor(message: string, details: TransientDetails = {}) {
-    super(message, details);
-    this.retryAfter = details.retryAfter;
-  }
-}
+export class TransientError extends NetworkError {}
 
-/** 429: waiting may help. */
-export class TooManyRequestsError extends RateLimitError {
-  readonly retryAfter: number | undefined;
-  constructor(message: string, details: TransientDetails = {}) {
-    super(message, details);
-    this.retryAfter = details.retryAfter;
-  }
-}
-
-/** Whether a retry may help after `error`. */
-export function isTransient(error: unknown): error is TransientError | TooManyRequestsError {
-  return error instanceof TransientError || error instanceof TooManyRequestsError;
+/** Whether a retry may help after `error`: a TransientError, or 429. */
+export function isTransient(error: unknown): error is TransientError | RateLimitError {
+  return error instanceof TransientError || error instanceof RateLimitError;
 }
 
 /** The server is too slow: a body delivered too few bytes within the stall timeout, or no final status came in time. */

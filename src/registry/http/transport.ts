@@ -1,5 +1,5 @@
 import type { LimitFunction } from 'p-limit';
-import { IntegrityError, NetworkError, printable } from '../../errors.ts';
+import { type DlrootfsError, IntegrityError, NetworkError, printable } from '../../errors.ts';
 import { version } from '../../version.ts';
 import { backoff, inSeconds, MAX_WAIT, pause } from '../../sys/retry.ts';
 import { tlsSettings, type TlsSettings } from '../config/certificates.ts';
@@ -7,7 +7,7 @@ import type { RegistryOptions, RequestPolicy } from '../registry-options.ts';
 import { drain } from './answer.ts';
 import { Connections } from './connections.ts';
 import { Exchange, type Request, type Response } from './exchange.ts';
-import { isTransient, type TooManyRequestsError, type TransientError } from './transport-error.ts';
+import { isTransient } from './transport-error.ts';
 
 /** Headers of every request. `identity`: offsets and digests are those of the stored bytes. */
 const COMMON_HEADERS = { 'user-agent': `dlrootfs/${version}`, 'accept-encoding': 'identity' };
@@ -188,7 +188,7 @@ const MAX_WAITS = 300_000;
 export async function retryRequest<T>(
   attempt: () => Promise<T>,
   { retry, report, signal }: Pick<RequestPolicy, 'retry' | 'report' | 'signal'>,
-  retries: number | ((error: TransientError | TooManyRequestsError) => number) = Infinity,
+  retries: number | ((error: DlrootfsError) => number) = Infinity,
 ): Promise<T> {
   const notice = (message: string) => report({ type: 'notice', message });
   let waited = 0;
