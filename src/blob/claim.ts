@@ -89,14 +89,14 @@ const PATIENCE = 30_000;
 export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Claim | 'there'> {
   const { digest, signal, waiting } = wanted;
   const { files, lock, patience = PATIENCE } = options;
-  const progress = new WriterActivity(files.partial(digest), patience);
+  const hasStalled = watchFile(files.partial(digest), patience);
   for (let isAnnounced = false; ;) {
     signal.throwIfAborted();
     const outcome = lock ? await tryClaim(wanted, files, lock) : 'unsupported';
     if (outcome === 'moved') continue;
     if (outcome === 'unsupported') return privateClaim(digest, files);
     if (outcome !== 'busy') return outcome;
-    if (await progress.hasStalled()) return privateClaim(digest, files);
+    if (await hasStalled()) return privateClaim(digest, files);
     if (!isAnnounced) waiting();
     isAnnounced = true;
     await sleep(POLL, undefined, { signal }).catch(() => undefined);
@@ -199,23 +199,15 @@ async function exists(name: string): Promise<boolean> {
   return (await lstat(name).catch(() => undefined)) !== undefined;
 }
 
-/** Whether a file that another process writes still changes. */
-class WriterActivity {
-  readonly #name: string;
-  readonly #patience: number;
-  #last = '';
-  #since = performance.now();
-
-  constructor(name: string, patience: number) {
-    this.#name = name;
-    this.#patience = patience;
-  }
-
-  async hasStalled(): Promise<boolean> {
-    const stats = await lstat(this.#name).catch(() => undefined);
+/** A function that resolves to whether a file has not changed for `patience` milliseconds, in which it was called again and again. */
+function watchFile(name: string, patience: number): () => Promise<boolean> {
+  let last = '';
+  let since = performance.now();
+  return async () => {
+    const stats = await lstat(name).catch(() => undefined);
     const now = `${stats?.blocks} ${stats?.size} ${stats?.mtimeMs}`;
-    if (now !== this.#last) this.#since = performance.now();
-    this.#last = now;
-    return performance.now() - this.#since > this.#patience;
-  }
+    if (now !== last) since = performance.now();
+    last = now;
+    return performance.now() - since > patience;
+  };
 }

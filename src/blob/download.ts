@@ -193,13 +193,13 @@ export class Download {
       work: () => this.#help(pieces),
     });
     try {
-      await this.#connection(pieces, first);
-      await this.#helpersEnd();
-      // Helpers may have given up pieces.
-      while (pieces.waiting && !this.#refused) {
-        await this.#connection(pieces);
+      let body = first;
+      do {
+        await this.#connection(pieces, body);
         await this.#helpersEnd();
-      }
+        body = undefined;
+        // Helpers may have given up pieces.
+      } while (pieces.waiting && !this.#refused);
     } catch (error) {
       this.#abort.abort(error);
       await Promise.all(this.#helpers);
@@ -215,17 +215,16 @@ export class Download {
   /** A connection beyond the first, until an earlier blob can use it. Its errors end the download unless they are the network's. */
   async #help(pieces: Pieces): Promise<void> {
     const { scheduler, rank } = this.#options;
-    const receive = async () => {
-      try {
-        await this.#connection(pieces, undefined, () => scheduler.wantedBefore(rank));
+    const helper = this.#connection(pieces, undefined, () => scheduler.wantedBefore(rank)).then(
+      () => {
         this.#failures = 0;
-      } catch (error) {
+      },
+      (error: unknown) => {
         this.#failing = true;
         this.#failures += 1;
         if (!(error instanceof NetworkError)) this.#abort.abort(error);
-      }
-    };
-    const helper = receive();
+      },
+    );
     this.#helpers.add(helper);
     await helper;
     this.#helpers.delete(helper);

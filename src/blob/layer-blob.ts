@@ -1,4 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
 import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
@@ -41,8 +42,6 @@ const UNKNOWN_END_TIMEOUT = 10_000;
 
 /** The blob of a layer: from the store, or from a download that may still run. */
 export class LayerBlob {
-  /** Resolves when the blob can be read: it is in the store, or its download starts. */
-  readonly ready: Promise<void>;
   /** Resolves when the blob is complete; the reader of a cached blob checks its digest. */
   readonly whole: Promise<void>;
   readonly #layer: Layer;
@@ -69,11 +68,15 @@ export class LayerBlob {
     this.#name = name;
     this.#indexes = indexes;
     this.#context = context;
-    this.ready = this.#ready.promise;
     this.#rank = indexes[0]!;
     this.whole = context.scheduler.run(this.#rank, layer.size, () => this.#obtain());
     this.whole.catch((error: unknown) => this.#ready.reject(error));
     this.ready.catch(() => undefined);
+  }
+
+  /** Resolves when the blob can be read: it is in the store, or its download starts. */
+  get ready(): Promise<void> {
+    return this.#ready.promise;
   }
 
   /** In bytes, when the blob is complete. */
@@ -99,19 +102,15 @@ export class LayerBlob {
   async verdict(): Promise<unknown> {
     const { digest, checksum, size } = this.#layer;
     if ((digest ?? checksum) === undefined) return undefined;
-    const late = Promise.withResolvers<'late'>();
     // It may be endless.
-    const timer =
-      size === undefined ? setTimeout(() => late.resolve('late'), UNKNOWN_END_TIMEOUT) : undefined;
+    const late = size === undefined ? [sleep(UNKNOWN_END_TIMEOUT, 'late', { ref: false })] : [];
     try {
-      if ((await Promise.race([this.whole, late.promise])) === 'late') return undefined;
+      if ((await Promise.race([this.whole, ...late])) === 'late') return undefined;
       const cached = this.#cached;
       const fault = await cached?.fault(this.#context.signal);
       return fault === undefined ? undefined : await this.#corrupt(fault, cached!);
     } catch (error) {
       return error;
-    } finally {
-      clearTimeout(timer);
     }
   }
 
@@ -169,7 +168,7 @@ export class LayerBlob {
     const handle = await store.openBlob(digest);
     if (!handle) return undefined;
     const file = new CachedFile(handle, digest);
-    const found = await file.size();
+    const found = (await handle.stat().catch(() => undefined))?.size;
     const plausible = found !== undefined && (size === undefined || found === size);
     if (plausible && (!(hold || careful) || (await file.fault(signal)) === undefined)) {
       this.#size = found;
@@ -310,11 +309,5 @@ export class CachedFile {
     }
     const found = hash.mismatch();
     return found === undefined ? 0 : `has digest ${found} but must have ${this.#digest}`;
-  }
-
-  /** In bytes; undefined where stat(2) fails. */
-  async size(): Promise<number | undefined> {
-    const stats = await this.handle.stat().catch(() => undefined);
-    return stats?.size;
   }
 }

@@ -46,13 +46,18 @@ export class StoreFiles {
    */
   async prepare(): Promise<void> {
     await trustedPath(this.directory);
-    await trustedDirectory(this.directory);
-    await trustedSubdirectory(this.blobs);
-    for (const algorithm of ALGORITHMS) {
-      await trustedSubdirectory(path.join(this.blobs, algorithm));
+    await makeDirectories(this.directory);
+    requireTrusted(this.directory, await stat(this.directory));
+    // Without following links.
+    for (const name of [this.blobs, ...this.#folders]) {
+      await mkdir(name, { mode: DIRECTORY_MODE }).catch(unlessCode('EEXIST'));
+      requireTrusted(name, await lstat(name));
     }
-    await trustedSubdirectory(this.partials);
-    await trustedSubdirectory(this.#tags);
+  }
+
+  /** The directories of all files. */
+  get #folders(): readonly string[] {
+    return [...ALGORITHMS.map((name) => path.join(this.blobs, name)), this.partials, this.#tags];
   }
 
   get blobs(): string {
@@ -100,8 +105,7 @@ export class StoreFiles {
 
   /** All files, complete and partial. `pinned`: paths that must stay. */
   async list(pinned: ReadonlySet<string> = new Set()): Promise<StoredFile[]> {
-    const directories = [...ALGORITHMS.map((name) => path.join(this.blobs, name)), this.partials, this.#tags];
-    const files = directories.map(async (directory) => {
+    const files = this.#folders.map(async (directory) => {
       const names = await readdir(directory).catch(() => []);
       return Promise.all(names.map((name) => describe(path.join(directory, name), pinned)));
     });
@@ -127,47 +131,25 @@ export const DIRECTORY_MODE = 0o700;
 export const FILE_MODE = 0o600;
 const WRITABLE_BY_OTHERS = 0o022;
 
-/** Why the store must not use a directory; undefined when it belongs to this user and no other may write there. */
-function faultOf(stats: Stats): string | undefined {
-  if (!stats.isDirectory()) return 'is not a directory';
+/** @throws an Error that says why the store must not use a directory: it must be this user's, and no other may write there */
+function requireTrusted(name: string, stats: Stats): void {
+  if (!stats.isDirectory()) throw new Error(`${name} is not a directory`);
   const me = geteuid?.();
-  if (me !== undefined && stats.uid !== me) return `belongs to user ${stats.uid}, not to user ${me}`;
-  if ((stats.mode & WRITABLE_BY_OTHERS) !== 0) return 'can be written by others';
-  return undefined;
-}
-
-/**
- * Creates a directory and its missing parents.
- *
- * @throws an Error that says why it cannot be used
- */
-async function trustedDirectory(name: string): Promise<void> {
-  await makeDirectories(name);
-  const fault = faultOf(await stat(name));
-  if (fault !== undefined) throw new Error(`${name} ${fault}`);
+  if (me !== undefined && stats.uid !== me)
+    throw new Error(`${name} belongs to user ${stats.uid}, not to user ${me}`);
+  if ((stats.mode & WRITABLE_BY_OTHERS) !== 0) throw new Error(`${name} can be written by others`);
 }
 
 /** Creates a directory and its missing parents. Node's recursive mkdir reports ENOENT for a read-only or failing disk. */
 async function makeDirectories(name: string): Promise<void> {
-  const make = () =>
-    mkdir(name, { mode: DIRECTORY_MODE }).then(
-      () => undefined,
-      (error: NodeJS.ErrnoException) => error,
-    );
-  let failure = await make();
-  if (failure?.code === 'ENOENT' && path.dirname(name) !== name) {
-    await makeDirectories(path.dirname(name));
-    failure = await make();
-  }
   // The caller checks an existing one.
-  if (failure && failure.code !== 'EEXIST' && failure.code !== 'EISDIR') throw failure;
-}
-
-/** The same inside a trusted directory, without following links. */
-async function trustedSubdirectory(name: string): Promise<void> {
-  await mkdir(name, { mode: DIRECTORY_MODE }).catch(unlessCode('EEXIST'));
-  const fault = faultOf(await lstat(name));
-  if (fault !== undefined) throw new Error(`${name} ${fault}`);
+  const make = () => mkdir(name, { mode: DIRECTORY_MODE }).catch(unlessCode('EEXIST', 'EISDIR'));
+  await make().catch(async (error: unknown) => {
+    const parent = path.dirname(name);
+    if (parent === name || !hasCode(error, 'ENOENT')) throw error;
+    await makeDirectories(parent);
+    await make();
+  });
 }
 
 /**

@@ -10,20 +10,16 @@ export class Body {
   readonly pace = new PaceMeter();
   /** Offset in the blob of the first byte that it does not deliver. */
   readonly end: number;
+  /** Offset in the blob of the next byte. */
+  at: number;
   readonly #body: AsyncIterator<Uint8Array>;
-  #at: number;
   #rest: Uint8Array | undefined;
   #over = false;
 
   constructor({ body, start }: BlobResponse, end = Infinity) {
     this.end = end;
-    this.#at = start;
+    this.at = start;
     this.#body = body[Symbol.asyncIterator]();
-  }
-
-  /** Offset of the next byte in the blob. */
-  get at(): number {
-    return this.#at;
   }
 
   /**
@@ -36,7 +32,7 @@ export class Body {
     if (!chunk) return undefined;
     const part = chunk.subarray(0, most);
     this.#rest = part.length < chunk.length ? chunk.subarray(part.length) : undefined;
-    this.#at += part.length;
+    this.at += part.length;
     return part;
   }
 

@@ -42,33 +42,26 @@ export interface Engine {
 const INPUT = 256 * 1024;
 const OUTPUT = 512 * 1024;
 
-/** Two buffers that alternate: while the decoder uses one, the other is filled. */
-class Input {
-  readonly #reader: ByteReader;
-  readonly #regions: readonly [Region, Region];
-  #turn: 0 | 1 = 0;
-  #filling: Promise<number>;
-
-  constructor(reader: ByteReader, regions: readonly [Region, Region]) {
-    this.#reader = reader;
-    this.#regions = regions;
-    this.#filling = this.#fill();
-  }
-
-  async #fill(): Promise<number> {
-    return this.#reader.read(this.#regions[this.#turn].bytes);
-  }
-
-  /** The next bytes; undefined at the end. Those given before are no longer valid. */
-  async next(): Promise<Region | undefined> {
-    const length = await this.#filling;
+/**
+ * The bytes of a reader, in two buffers that alternate: while the decoder uses one, the other is filled.
+ *
+ * @returns a function that resolves to the next bytes, undefined at the end; those given before are no longer valid
+ */
+function readAhead(
+  reader: ByteReader,
+  [one, other]: readonly [Region, Region],
+): () => Promise<Region | undefined> {
+  let [filled, free] = [one, other];
+  let filling = reader.read(filled.bytes);
+  return async () => {
+    const length = await filling;
     if (length === 0) return undefined;
-    const { bytes, address } = this.#regions[this.#turn];
-    this.#turn = this.#turn === 0 ? 1 : 0;
-    this.#filling = this.#fill();
-    this.#filling.catch(() => undefined);
+    const { bytes, address } = filled;
+    [filled, free] = [free, filled];
+    filling = reader.read(filled.bytes);
+    filling.catch(() => undefined);
     return { bytes: bytes.subarray(0, length), address };
-  }
+  };
 }
 
 /**
@@ -88,13 +81,13 @@ export async function* drive(
   const outputs = [allocate(OUTPUT), allocate(OUTPUT)] as const;
   const engine = open();
   const decoder = new StepDecoder(engine, compareChecksums);
-  const input = new Input(reader, inputs);
+  const nextInput = readAhead(reader, inputs);
   let closed = false;
   let atWork: Promise<unknown> = Promise.resolve();
   /** Bytes produced, perhaps none yet; undefined at the end. */
   const advance = async (output: Region): Promise<number | undefined> => {
     if (decoder.hungry) {
-      const next = await input.next();
+      const next = await nextInput();
       if (closed) return undefined;
       if (!next) return decoder.end();
       decoder.feed(next);
