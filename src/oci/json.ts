@@ -27,6 +27,15 @@ export function parseJson(bytes: Uint8Array, what: string): unknown {
   }
 }
 
+/** The value of a JSON text from outside that may be none; undefined then. */
+export function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 /** As `parseJson`, for documents that must be an object. */
 export function parseJsonObject(bytes: Uint8Array, what: string): JsonObject {
   const value = parseJson(bytes, what);

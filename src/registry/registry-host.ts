@@ -1,7 +1,7 @@
 /** A registry that holds the repository, and the first request to it, which finds its scheme and the version of its protocol. */
 import { isLoopback } from '../oci/reference.ts';
 import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
-import { isObject, parseJson } from '../oci/json.ts';
+import { isObject, jsonOf } from '../oci/json.ts';
 import { Authenticator } from './auth/authenticator.ts';
 import { CredentialFinder } from './auth/credentials.ts';
 import type { Location } from './config/registries-conf.ts';
@@ -111,7 +111,10 @@ export class RegistryHost {
       status: response.status,
       base,
       version1: looksLikeVersion1(response),
-      standalone: isStandalone(response.header('x-docker-registry-standalone'), parsed(body)),
+      standalone: isStandalone(
+        response.header('x-docker-registry-standalone'),
+        jsonOf(Buffer.from(body).toString('utf8')),
+      ),
     };
   }
 
@@ -208,12 +211,4 @@ function looksLikeVersion1({ status, header }: Response): boolean {
   const named =
     header('x-docker-registry-version') !== undefined || header('x-docker-registry-standalone') !== undefined;
   return named || !isHtml(header);
-}
-
-function parsed(body: Uint8Array): unknown {
-  try {
-    return parseJson(body, 'the answer to a ping');
-  } catch {
-    return undefined;
-  }
 }

@@ -3,15 +3,7 @@ import { type DlrootfsError, NetworkError } from '../errors.ts';
 import { parseJson } from '../oci/json.ts';
 import { basic, describeCredential } from './auth/credentials.ts';
 import type { Credential } from './config/auth-file.ts';
-import {
-  type Authorization,
-  Endpoint,
-  type Explain,
-  Failover,
-  type Refusal,
-  type Tried,
-  type Verdict,
-} from './endpoint.ts';
+import { type Authorization, Endpoint, type Explain, Failover, type Tried } from './endpoint.ts';
 import { readDocument } from './http/answer.ts';
 import { Cookies } from './http/cookies.ts';
 import type { Response } from './http/exchange.ts';
@@ -70,7 +62,7 @@ export class V1Index {
         name: url.host,
         base: () => url,
         transport: own,
-        authorization: new HeaderList(used, headers, (token) => this.#renew(token)),
+        authorization: headerList(used, headers, (token) => this.#renew(token)),
         cookies: this.#cookies,
       });
     // The index sends no challenge: it gets the password with the first request.
@@ -157,42 +149,35 @@ export class V1Index {
 
 const TOKEN = 'Token ';
 
-/** Tries Authorization headers in their order, first the one that was accepted last. */
-class HeaderList implements Authorization {
-  readonly used: string | undefined;
-  readonly #headers: () => readonly (string | undefined)[];
-  readonly #renew: (token: string) => Promise<void>;
-  #accepted: string | undefined;
-
-  constructor(
-    used: string | undefined,
-    headers: () => readonly (string | undefined)[],
-    renew: (token: string) => Promise<void>,
-  ) {
-    this.used = used;
-    this.#headers = headers;
-    this.#renew = renew;
-  }
-
-  #left(tried: Tried): readonly string[] {
-    return this.#headers().filter((header) => header !== undefined && !tried.includes(header)) as string[];
-  }
-
-  header(tried: Tried): Promise<string | undefined> {
-    const left = this.#left(tried);
-    return Promise.resolve(left.find((header) => header === this.#accepted) ?? left[0]);
-  }
-
-  async refused({ header }: Refusal, tried: Tried): Promise<Verdict> {
-    // A token that was accepted until now has expired.
-    if (header !== undefined && header === this.#accepted && header.startsWith(TOKEN))
-      await this.#renew(header.slice(TOKEN.length));
-    return this.#left(tried).length > 0 ? 'again' : 'final';
-  }
-
-  accepted(header: string | undefined): void {
-    this.#accepted = header;
-  }
+/**
+ * Tries Authorization headers in their order, first the one that was accepted last.
+ *
+ * @param headers gives them, with the token of the moment
+ * @param renew requests another token in place of one
+ */
+function headerList(
+  used: string | undefined,
+  headers: () => readonly (string | undefined)[],
+  renew: (token: string) => Promise<void>,
+): Authorization {
+  let accepted: string | undefined;
+  const left = (tried: Tried) =>
+    headers().filter((header) => header !== undefined && !tried.includes(header));
+  return {
+    used,
+    header: (tried) => {
+      const rest = left(tried);
+      return Promise.resolve(rest.find((header) => header === accepted) ?? rest[0]);
+    },
+    refused: async ({ header }, tried) => {
+      // A token that was accepted until now has expired.
+      if (header === accepted && header?.startsWith(TOKEN)) await renew(header.slice(TOKEN.length));
+      return left(tried).length > 0 ? 'again' : 'final';
+    },
+    accepted: (header) => {
+      accepted = header;
+    },
+  };
 }
 
 /** The first error of a registry that answered at all, else what all of them say. */

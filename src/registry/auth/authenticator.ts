@@ -3,7 +3,7 @@ import { LOG_IN, NetworkError, UnauthorizedError, UsageError } from '../../error
 import type { Credential } from '../config/auth-file.ts';
 import { basic, type CredentialFinder, describeCredential } from './credentials.ts';
 import type { Authorization, Refusal, Verdict } from '../endpoint.ts';
-import { isObject } from '../../oci/json.ts';
+import { isObject, jsonOf } from '../../oci/json.ts';
 import { answerError, type Challenge, readDocument } from '../http/answer.ts';
 import type { Request } from '../http/exchange.ts';
 import type { Transport } from '../http/transport.ts';
@@ -208,12 +208,7 @@ function tokenRequest({ realm, service, scopes }: Bearer, credential: Credential
 
 /** Reads a token server's answer. Undefined when it holds no usable token. */
 function parseToken(body: Uint8Array, now: number): Token | undefined {
-  let document: unknown;
-  try {
-    document = JSON.parse(Buffer.from(body).toString('utf8'));
-  } catch {
-    return undefined;
-  }
+  const document = jsonOf(Buffer.from(body).toString('utf8'));
   if (!isObject(document)) return undefined;
   const { token, access_token: accessToken, expires_in: lifetime } = document;
   const text = [token, accessToken].find((each) => typeof each === 'string' && each !== '');

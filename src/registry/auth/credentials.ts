@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { printable, UsageError } from '../../errors.ts';
-import { isObject } from '../../oci/json.ts';
+import { isObject, jsonOf } from '../../oci/json.ts';
 import type { Reference } from '../../oci/reference.ts';
 import { hasCode, osErrorOf, reasonOf } from '../../sys/os-error.ts';
 import {
@@ -241,12 +241,7 @@ export async function askHelper(
 }
 
 function parseAnswer(output: string, program: string): Credential | undefined {
-  let answer: unknown;
-  try {
-    answer = JSON.parse(output);
-  } catch {
-    answer = undefined;
-  }
+  const answer = jsonOf(output);
   if (!isObject(answer) || typeof answer['Secret'] !== 'string' || typeof answer['Username'] !== 'string') {
     throw new HelperError(`${program} printed no credential`);
   }

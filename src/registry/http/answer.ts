@@ -10,7 +10,7 @@ import {
   RateLimitError,
   UnauthorizedError,
 } from '../../errors.ts';
-import { isObject, textOf } from '../../oci/json.ts';
+import { isObject, jsonOf, textOf } from '../../oci/json.ts';
 import { hasCode } from '../../sys/os-error.ts';
 import type { Response } from './exchange.ts';
 import { TransientError } from './transport-error.ts';
@@ -154,12 +154,9 @@ function detailText(value: unknown): string {
  */
 export function registryWords(body: Uint8Array): RegistryWords {
   const text = Buffer.from(body.subarray(0, MAX_ERROR_BYTES)).toString('utf8').trim();
-  let document: unknown;
-  try {
-    document = JSON.parse(text);
-  } catch {
+  const document = jsonOf(text);
+  if (document === undefined)
     return { codes: [], text: text === '' || text.startsWith('<') ? undefined : printable(text, 200) };
-  }
   if (!isObject(document)) return { codes: [], text: undefined };
   const errors: unknown[] = Array.isArray(document['errors']) ? document['errors'] : [document];
   const codes = errors.flatMap((each) => (isObject(each) ? (textOf(each['code']) ?? []) : []));
