@@ -1,6 +1,5 @@
-import { IntegrityError } from '../errors.ts';
 import { DiffID } from './digest.ts';
-import { isObject, parseJsonObject, textMapOf, textOf, textsOf, type JsonObject } from './json.ts';
+import { isObject, listOf, parseJsonObject, textMapOf, textOf, textsOf, type JsonObject } from './json.ts';
 import { type Platform, platformOf } from './platform.ts';
 
 /** Configs larger than this are refused before they are read: the limit of containers/image. */
@@ -74,8 +73,9 @@ function diffIDsOf(rootfs: unknown, what: string): readonly DiffID[] {
   if (!isObject(rootfs)) return [];
   const list = rootfs['diff_ids'];
   if (list === undefined || list === null) return [];
-  if (!Array.isArray(list)) throw new IntegrityError(`rootfs.diff_ids of ${what} is not an array`);
-  return list.map((text, index) => DiffID.parse(text, `diff_ids[${index}] of ${what}`));
+  return listOf(list, 'rootfs.diff_ids', what).map((text, index) =>
+    DiffID.parse(text, `diff_ids[${index}] of ${what}`),
+  );
 }
 
 function historyEntryOf(entry: JsonObject): HistoryEntry {

@@ -66,6 +66,17 @@ export function textMapOf(value: unknown): Readonly<Record<string, string>> | un
   return Object.fromEntries(members);
 }
 
+/**
+ * The members of an array in a document, by its key there.
+ *
+ * @throws IntegrityError, naming `what`, for another value, and for more than `most` members
+ */
+export function listOf(value: unknown, key: string, what: string, most = Infinity): readonly unknown[] {
+  if (!Array.isArray(value)) throw new IntegrityError(`"${key}" of ${what} is not an array`);
+  if (value.length <= most) return value;
+  throw new IntegrityError(`${what} lists ${value.length} ${key}, ${most} are allowed`);
+}
+
 function nestsDeeper(bytes: Uint8Array, limit: number): boolean {
   let depth = 0;
   let inString = false;

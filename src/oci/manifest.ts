@@ -1,6 +1,6 @@
 import { IntegrityError, printable } from '../errors.ts';
-import { Digest, verifyDigest } from './digest.ts';
-import { isObject, type JsonObject, parseJsonObject, textMapOf, textOf, textsOf } from './json.ts';
+import { Digest, verify } from './digest.ts';
+import { isObject, type JsonObject, listOf, parseJsonObject, textMapOf, textOf, textsOf } from './json.ts';
 import {
   isConfigType,
   isLayerType,
@@ -10,8 +10,7 @@ import {
   mediaTypeOf,
 } from './media-types.ts';
 import { platformOf, type Platform } from './platform.ts';
-import { parseSchema1, type Schema1 } from './schema1.ts';
-import { MAX_LAYERS } from './image.ts';
+import { MAX_LAYERS, parseSchema1, type Schema1 } from './schema1.ts';
 
 /** The description of a blob or manifest in a manifest or index (OCI descriptor.md). */
 export interface Descriptor {
@@ -70,17 +69,11 @@ export interface ImageIndex {
 
 /** Reads the body of an index; throws IntegrityError. */
 function indexOf(document: JsonObject, mediaType: string, what: string): ImageIndex {
-  const manifests = document['manifests'] ?? [];
-  if (!Array.isArray(manifests)) throw new IntegrityError(`"manifests" of ${what} is not an array`);
-  if (manifests.length > MAX_MANIFESTS) {
-    throw new IntegrityError(`${what} lists ${manifests.length} manifests, ${MAX_MANIFESTS} are allowed`);
-  }
+  const manifests = listOf(document['manifests'] ?? [], 'manifests', what, MAX_MANIFESTS);
   return {
     kind: 'index',
     mediaType: mediaType === '' ? MediaType.ociIndex : mediaType,
-    manifests: manifests.map((entry: unknown, place) =>
-      parseDescriptor(entry, `manifests[${place}] of ${what}`),
-    ),
+    manifests: manifests.map((entry, place) => parseDescriptor(entry, `manifests[${place}] of ${what}`)),
   };
 }
 
@@ -132,11 +125,7 @@ function refuseArtifact(config: Descriptor, artifactType: string | undefined, wh
 }
 
 function layersOf(layers: unknown, what: string): readonly Descriptor[] {
-  if (!Array.isArray(layers)) throw new IntegrityError(`"layers" of ${what} is not an array`);
-  if (layers.length > MAX_LAYERS) {
-    throw new IntegrityError(`${what} lists ${layers.length} layers, ${MAX_LAYERS} are allowed`);
-  }
-  return layers.map((entry: unknown, place) => {
+  return listOf(layers, 'layers', what, MAX_LAYERS).map((entry, place) => {
     const layer = parseDescriptor(entry, `layers[${place}] of ${what}`);
     if (isLayerType(layer.mediaType)) return layer;
     throw new IntegrityError(

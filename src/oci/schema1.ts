@@ -1,7 +1,7 @@
 import { createPublicKey, type JsonWebKey, type KeyObject, verify } from 'node:crypto';
 import { IntegrityError, printable } from '../errors.ts';
 import { Digest } from './digest.ts';
-import { isObject, type JsonObject, parseJsonObject, textOf } from './json.ts';
+import { isObject, type JsonObject, listOf, parseJsonObject, textOf } from './json.ts';
 import { MediaType } from './media-types.ts';
 import { MAX_LAYERS } from './image.ts';
 
@@ -9,6 +9,9 @@ import { MAX_LAYERS } from './image.ts';
  * Docker's image manifest version 2, schema 1: layers and the image JSON that registry v1 had, newest first, with a signature over
  * a part of the document. The rules are those of Docker's pull (distribution/pull_v2.go) and of docker/libtrust.
  */
+
+/** Overlay file systems stop at 500 and Docker at 127; more is an attack on the caller's memory. */
+export const MAX_LAYERS = 4096;
 
 /** One image that existed in the build: the base, or the result of a step. */
 export interface Schema1Entry {
@@ -55,19 +58,15 @@ export function parseSchema1(
 }
 
 function entriesOf(document: JsonObject, what: string): readonly ParsedEntry[] {
-  const { fsLayers, history, schemaVersion } = document;
+  const { schemaVersion } = document;
   if (schemaVersion !== 1) throw new IntegrityError(`${what} has a schemaVersion other than 1`);
-  if (!Array.isArray(fsLayers) || !Array.isArray(history)) {
-    throw new IntegrityError(`"fsLayers" and "history" of ${what} must be arrays`);
-  }
+  const fsLayers = listOf(document['fsLayers'], 'fsLayers', what, MAX_LAYERS);
+  const history = listOf(document['history'], 'history', what);
   if (fsLayers.length !== history.length) {
     throw new IntegrityError(`${what} has ${fsLayers.length} layers but a history of ${history.length}`);
   }
   if (fsLayers.length === 0) throw new IntegrityError(`${what} has no layers`);
-  if (fsLayers.length > MAX_LAYERS) {
-    throw new IntegrityError(`${what} lists ${fsLayers.length} layers, ${MAX_LAYERS} are allowed`);
-  }
-  return fsLayers.map((layer: unknown, place) => entryOf(layer, history[place], place, what));
+  return fsLayers.map((layer, place) => entryOf(layer, history[place], place, what));
 }
 
 type ParsedEntry = Schema1Entry & { readonly parent: string | undefined };

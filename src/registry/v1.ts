@@ -4,6 +4,7 @@ import { Digest } from '../oci/digest.ts';
 import { historyOf, type Image, type Layer, type Session, MAX_LAYERS } from '../oci/image.ts';
 import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
 import { isTag, Reference } from '../oci/reference.ts';
+import { MAX_LAYERS } from '../oci/schema1.ts';
 import { blobOpener } from './blob-source.ts';
 import type { Failover, Query } from './endpoint.ts';
 import { readDocument } from './http/answer.ts';

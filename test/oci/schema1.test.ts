@@ -97,7 +97,7 @@ test('of an id that stands twice in a row the older entry counts', () => {
 const refused: readonly (readonly [string, unknown, RegExp])[] = [
   ['no layers', document(), /no layers/],
   ['more layers than history', { ...document(base, base), history: [] }, /2 layers but a history of 0/],
-  ['no history', { ...document(base), history: undefined }, /must be arrays/],
+  ['no history', { ...document(base), history: undefined }, /"history" of .* is not an array/],
   ['another schemaVersion', { ...document(base), schemaVersion: 2 }, /schemaVersion other than 1/],
   ['a base with a parent', document(middle), /names the parent b*a+, expected none/],
   ['a gap in the chain', document(top, base), /names the parent b+, expected a+/],
