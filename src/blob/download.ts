@@ -215,16 +215,17 @@ export class Download {
   /** A connection beyond the first, until an earlier blob can use it. Its errors end the download unless they are the network's. */
   async #help(pieces: Pieces): Promise<void> {
     const { scheduler, rank } = this.#options;
-    const helper = this.#connection(pieces, undefined, () => scheduler.wantedBefore(rank)).then(
-      () => {
+    const receive = async () => {
+      try {
+        await this.#connection(pieces, undefined, () => scheduler.wantedBefore(rank));
         this.#failures = 0;
-      },
-      (error: unknown) => {
+      } catch (error) {
         this.#failing = true;
         this.#failures += 1;
         if (!(error instanceof NetworkError)) this.#abort.abort(error);
-      },
-    );
+      }
+    };
+    const helper = receive();
     this.#helpers.add(helper);
     await helper;
     this.#helpers.delete(helper);
