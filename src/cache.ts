@@ -4,7 +4,7 @@ import type { Image } from './oci/image.ts';
 import { type CacheRequest, defaultCacheDirectory, type PullOptions } from './options.ts';
 import { fetchAllLayers, withoutCorruptBlobs } from './blob/queue.ts';
 import { type BytesBySource, Tally } from './summary.ts';
-import { type ImageSource, type Opened, parseImage, resolveImage, withSession } from './with-session.ts';
+import { type ImageSource, type Opened, parseImage, withImage } from './with-session.ts';
 
 /** What `cache add` found, and what it downloaded. */
 export interface CacheAddition {
@@ -49,9 +49,8 @@ export async function addToCache(request: PullOptions): Promise<CacheAddition> {
   const { report } = tally;
   // Files that are not kept lie beside the cache.
   const options = { ...request, destination: directory, report };
-  return await withSession(options, async (opened) => {
-    const { source, store } = opened;
-    const image = await resolveImage(opened, options);
+  return await withImage(options, async (opened) => {
+    const { image, source, store } = opened;
     refuseUncacheable(image, source, options);
     // Before anything is downloaded in vain.
     await requireKept([image.digest], opened);

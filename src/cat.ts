@@ -8,7 +8,7 @@ import { absent, type ResolvedPath } from './rootfs/selection.ts';
 import { pathBytes } from './sys/os-path.ts';
 import type { BytePath } from './tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
-import { resolveImage, withSession } from './with-session.ts';
+import { withImage } from './with-session.ts';
 
 /**
  * Writes what a file of an image holds to `output`, which stays open. Symlinks are followed inside the image.
@@ -18,10 +18,9 @@ import { resolveImage, withSession } from './with-session.ts';
  */
 export async function cat(options: PullOptions, file: string, output: Writable): Promise<void> {
   const { signal } = options;
-  await withSession(options, async (opened) => {
-    const image = await resolveImage(opened, options);
+  await withImage(options, async (opened) => {
     const { reference } = opened.source;
-    await withImageTree(image, opened, options, true, async (tree) => {
+    await withImageTree(opened, options, true, async (tree) => {
       const place = tree.find(pathBytes(file).toString('latin1') as BytePath, true);
       if (!place) throw absent(file, reference);
       if (place.type !== 'file') throw noFile(file, place, reference);

@@ -10,7 +10,7 @@ import { absent, type PartOptions } from './rootfs/selection.ts';
 import { openYielder } from './sys/yielder.ts';
 import type { BytePath } from './tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
-import { type Opened, parseImage, resolveImage, withSession } from './with-session.ts';
+import { type OpenedImage, parseImage, withImage } from './with-session.ts';
 
 /** One of two images. */
 export interface ComparedImage {
@@ -38,19 +38,19 @@ export interface ImageDifferences {
 export async function diff(first: PullOptions, second: PullOptions): Promise<ImageDifferences> {
   refuseSharedStdin(first, second);
   refuseSharedCredentials(first, second);
-  return await withSession(first, async (opened) => {
-    const image = await resolveImage(opened, first);
-    return await withSession(second, async (other) => {
-      const otherImage = await resolveImage(other, second);
-      const images = [toldOf(opened, image), toldOf(other, otherImage)] as const;
+  return await withImage(first, async (opened) => {
+    return await withImage(second, async (other) => {
+      const { image } = opened;
+      const { image: otherImage } = other;
+      const images = [toldOf(opened), toldOf(other)] as const;
       const { part } = first;
       if (!part && hasSameLayers(image, otherImage)) return { images, differences: [] };
       // The blobs of the first one arrive first: progress is about its layers until then.
       first.report({ type: 'image', id: image.id, layers: image.layers });
       const whole = { ...first, part: undefined };
-      return await withImageTree(image, opened, whole, true, async (tree) => {
+      return await withImageTree(opened, whole, true, async (tree) => {
         second.report({ type: 'image', id: otherImage.id, layers: otherImage.layers });
-        return await withImageTree(otherImage, other, whole, true, async (otherTree) => {
+        return await withImageTree(other, whole, true, async (otherTree) => {
           if (part) selectOfEither(part, [tree, otherTree], images);
           const differences = await compare({ image, tree }, { image: otherImage, tree: otherTree }, first);
           return { images, differences };
@@ -100,7 +100,7 @@ function refuseSharedCredentials(first: PullOptions, second: PullOptions): void 
   });
 }
 
-function toldOf({ source: { reference } }: Opened, { id, digest }: Image): ComparedImage {
+function toldOf({ source: { reference }, image: { id, digest } }: OpenedImage): ComparedImage {
   return { reference, id, digest };
 }
 

@@ -19,7 +19,7 @@ import type { LayerSummary, PullSummary } from './summary.ts';
 import { osPath } from './sys/os-path.ts';
 import { parsePasswd } from './sys/passwd.ts';
 import { version } from './version.ts';
-import type { Opened } from './with-session.ts';
+import type { OpenedImage } from './with-session.ts';
 
 /** The result of a build. */
 export type Built = Pick<PullSummary, 'layers' | 'notRestored'> & {
@@ -219,8 +219,8 @@ export class TreeNotes {
     ]);
   }
 
-  /** For trees of `image`, made with these options. */
-  static async open({ source, store }: Opened, image: Image, options: PullOptions): Promise<TreeNotes> {
+  /** For trees of the image, made with these options. */
+  static async open({ image, source, store }: OpenedImage, options: PullOptions): Promise<TreeNotes> {
     const { directory, maxBytes } = options.store;
     const spoolDirectory = store.spoolDirectory;
     // An image of this machine is not kept in the cache.

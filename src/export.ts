@@ -8,7 +8,7 @@ import type { PullOptions } from './options.ts';
 import { describeNotRestored } from './rootfs/rootfs.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { withImageTree } from './with-image-tree.ts';
-import { resolveImage, withSession } from './with-session.ts';
+import { withImage } from './with-session.ts';
 
 /** Standard output: a stream that is not closed here. */
 export type OpenOutput = NodeJS.WritableStream & Parameters<typeof writeArchive>[1];
@@ -40,11 +40,10 @@ export async function exportArchive(
   const file = output === '-' ? undefined : await ArchiveFile.create(output, signal);
   try {
     if (file) await exporter.check?.(file);
-    return await withSession(options, async (opened) => {
-      const { source, store } = opened;
-      const image = await resolveImage(opened, options);
+    return await withImage(options, async (opened) => {
+      const { image, source, store } = opened;
       stopwatch.lap('resolve');
-      const built = await withImageTree(image, opened, options, true, async (tree, layers) => {
+      const built = await withImageTree(opened, options, true, async (tree, layers) => {
         return { layers, notRestored: await exporter.write(tree, image, store, file) };
       });
       await file?.commit();

@@ -17,7 +17,7 @@ import type { PullOptions } from './options.ts';
 import { Destination } from './rootfs/destination.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { osPath } from './sys/os-path.ts';
-import { type Opened, resolveImage, withSession } from './with-session.ts';
+import { type OpenedImage, withImage } from './with-session.ts';
 
 /**
  * Turns an image into a root file system.
@@ -38,11 +38,10 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   if (options.replace !== false) await Destination.requireReplaceable(destination, protectedPaths(options));
   const stopwatch = new Stopwatch();
   const prepare = runtime && ((directory?: string) => runtime.prepareFiles(options, directory));
-  return await withSession(options, async (opened) => {
-    const { source } = opened;
-    const image = await resolveImage(opened, options);
+  return await withImage(options, async (opened) => {
+    const { image, source } = opened;
     stopwatch.lap('resolve');
-    const built = await build(image, opened, prepare, options);
+    const built = await build(opened, prepare, options);
     stopwatch.lap('layers');
     await runtime?.writeRuntimeFiles(image.config, options);
     report({ type: 'done', reference: source.reference, destination });
@@ -52,20 +51,20 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
 
 /** Makes DIR the image; with `replace` only if it is not that already. */
 async function build(
-  image: Image,
-  opened: Opened,
+  opened: OpenedImage,
   prepare: Prepare | undefined,
   options: PullOptions,
 ): Promise<Built> {
+  const { image, store } = opened;
   const { destination, replace, part, report, signal } = options;
-  const notes = replace === false ? undefined : await TreeNotes.open(opened, image, options);
+  const notes = replace === false ? undefined : await TreeNotes.open(opened, options);
   const isThere = replace === true && (await notes!.isUntouched(destination, signal));
   if (isThere) return await untouched(image, options);
   if (replace !== false) await tellOfBranches(options);
   const built = part
-    ? await buildPart(image, opened, prepare, options)
+    ? await buildPart(opened, prepare, options)
     : await withoutCorruptBlobs(report, (careful) =>
-        buildLayers(image, { store: opened.store, careful }, prepare, options),
+        buildLayers(image, { store, careful }, prepare, options),
       );
   if (built.tree) await notes?.write(built.tree);
   return built;
@@ -125,8 +124,7 @@ async function buildLayers(
  * @throws NotFoundError for a path that the image does not have, before anything is written
  */
 async function buildPart(
-  image: Image,
-  opened: Opened,
+  opened: OpenedImage,
   prepare: Prepare | undefined,
   options: PullOptions,
 ): Promise<Built> {
@@ -134,10 +132,10 @@ async function buildPart(
     import('./archive/flatten.ts'),
     import('./with-image-tree.ts'),
   ]);
-  return await withImageTree(image, opened, options, true, async (tree, layers) => {
-    const fill = (rootfs: RootfsBuild) =>
-      rootfs.applyPart(flattenedTree(tree), layers, image.layers.at(-1)?.info);
-    return await RootfsBuild.make(options, image.layers, fill, { prepare });
+  const { layers: all } = opened.image;
+  return await withImageTree(opened, options, true, async (tree, layers) => {
+    const fill = (rootfs: RootfsBuild) => rootfs.applyPart(flattenedTree(tree), layers, all.at(-1)?.info);
+    return await RootfsBuild.make(options, all, fill, { prepare });
   });
 }
 

@@ -21,7 +21,7 @@ import { absolutePath } from './sys/os-path.ts';
 import { openYielder } from './sys/yielder.ts';
 import { type BytePath, displayPath } from './tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
-import { resolveImage, withSession } from './with-session.ts';
+import { withImage } from './with-session.ts';
 
 /** What `verify` found: `--json` prints it. */
 export interface Verification {
@@ -55,8 +55,8 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
   const { destination, report, signal } = request;
   using disk = new DiskTree(destination);
   const options = { ...request, destination: await placeForSpool(destination) };
-  return await withSession(options, async (opened) => {
-    const image = await resolveImage(opened, options);
+  return await withImage(options, async (opened) => {
+    const { image, source } = opened;
     const differ = new DirectoryComparison(
       disk,
       await mountPointsBelow(destination),
@@ -64,7 +64,7 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
       request,
       contents,
     );
-    await withImageTree(image, opened, options, contents, async (tree) => {
+    await withImageTree(opened, options, contents, async (tree) => {
       await differ.compare(tree).catch((error: unknown) => {
         throw signal.aborted || error instanceof DlrootfsError
           ? error
@@ -78,7 +78,7 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
     if (mounted.length > 0) report({ type: 'notice', message: mountedNotice(destination, mounted) });
     const { id, digest } = image;
     return {
-      reference: opened.source.reference,
+      reference: source.reference,
       id,
       digest,
       destination,

@@ -8,7 +8,7 @@ import type { Report } from './report/event.ts';
 import type { ImageLayer } from './rootfs/image-contents.ts';
 import { ImageTree, type ImageTreeOptions } from './rootfs/image-tree.ts';
 import type { LayerSummary } from './summary.ts';
-import type { Opened } from './with-session.ts';
+import type { OpenedImage } from './with-session.ts';
 
 /**
  * The root file system of an image in memory, or the part of it that the options name, while `use` runs. Every layer was read to its end, and
@@ -18,8 +18,7 @@ import type { Opened } from './with-session.ts';
  * @throws what fetching and reading the layers throws, NotFoundError for a path that the image has not, and what `use` throws
  */
 export async function withImageTree<T>(
-  image: Image,
-  { store, source }: Opened,
+  { image, store, source }: OpenedImage,
   options: PullOptions,
   contents: boolean,
   use: (tree: ImageTree, layers: readonly LayerSummary[]) => Promise<T>,

@@ -28,10 +28,11 @@ export interface ImageSource {
   readonly registry: string | undefined;
   /** The blobs are on this machine already: no store needs a copy of them. */
   readonly local: boolean;
-  /** @param spoolDirectory for what a local source needs unpacked */
-  open(manifestStore: ManifestStore, spoolDirectory: string): Promise<Session>;
-  /** With the store alone; undefined for a local source. */
-  readonly openOffline?: (manifestStore: ManifestStore) => Promise<Session>;
+  /**
+   * @param spoolDirectory for what a local source needs unpacked
+   * @param storeAlone of a registry: without requests and notices
+   */
+  open(manifestStore: ManifestStore, spoolDirectory: string, storeAlone?: boolean): Promise<Session>;
 }
 
 /**
@@ -54,23 +55,23 @@ export function parseImage(
     return { name, reference: name, registry: undefined, local: true, open };
   }
   const reference = Reference.parse(image);
-  const open: ImageSource['open'] = async (manifestStore) => {
+  const open: ImageSource['open'] = async (manifestStore, _, storeAlone) => {
     const { openSession } = await import('./registry/session.ts');
-    return await openSession(reference, { ...registry, manifestStore, signal });
-  };
-  const openOffline = async (manifestStore: ManifestStore): Promise<Session> => {
-    const { openSession } = await import('./registry/session.ts');
-    const quiet = { ...registry, offline: { hint: '' }, report: () => undefined };
-    return await openSession(reference, { ...quiet, manifestStore, signal });
+    const quiet = storeAlone && { offline: { hint: '' }, report: () => undefined };
+    return await openSession(reference, { ...registry, ...quiet, manifestStore, signal });
   };
   const [name, formatted] = [Reference.name(reference), Reference.format(reference)];
-  return { name, reference: formatted, registry: reference.registry, local: false, open, openOffline };
+  return { name, reference: formatted, registry: reference.registry, local: false, open };
 }
 
 export interface Opened {
   readonly source: ImageSource;
   readonly session: Session;
   readonly store: Store;
+}
+
+export interface OpenedImage extends Opened {
+  readonly image: Image;
 }
 
 /**
@@ -95,9 +96,9 @@ async function askedImage(
   try {
     return await session.image(platform);
   } catch (error) {
-    if (!(error instanceof NetworkError) || offline || !source.openOffline) throw error;
+    if (!(error instanceof NetworkError) || offline || source.local) throw error;
     const cached = await source
-      .openOffline(store)
+      .open(store, store.spoolDirectory, true)
       .then((stored) => stored.image(platform))
       .catch(() => undefined);
     if (!cached || (await missingLayers(cached, store)).length > 0) throw error;
@@ -107,17 +108,21 @@ async function askedImage(
 }
 
 /**
- * As `findImage`, for a command that reads its layers: reports the image.
+ * As `withSession`, for a command that reads layers: finds and reports the image.
  *
- * @throws NotFoundError offline if the cache does not have all layers
+ * @throws as `findImage`; NotFoundError offline if the cache does not have all layers
  */
-export async function resolveImage(opened: Opened, options: PullOptions): Promise<Image> {
-  const { source, store } = opened;
-  const { offline, report } = options;
-  const image = await findImage(opened, options);
-  if (offline && !source.local) await requireCached(image, source, store, offline.hint);
-  report({ type: 'image', id: image.id, layers: image.layers });
-  return image;
+export async function withImage<T>(
+  options: PullOptions,
+  use: (opened: OpenedImage) => Promise<T>,
+): Promise<T> {
+  return await withSession(options, async (opened) => {
+    const { offline, report } = options;
+    const image = await findImage(opened, options);
+    if (offline && !opened.source.local) await requireCached({ ...opened, image }, offline.hint);
+    report({ type: 'image', id: image.id, layers: image.layers });
+    return await use({ ...opened, image });
+  });
 }
 
 /** Ids of the layers that the store does not have. */
@@ -132,18 +137,13 @@ async function missingLayers({ layers }: Image, store: Store): Promise<string[]>
 /** Layers that an error names; of more it tells the number. */
 const MOST_NAMED = 3;
 
-async function requireCached(
-  image: Image,
-  { reference }: ImageSource,
-  store: Store,
-  hint: string,
-): Promise<void> {
+async function requireCached({ image, source, store }: OpenedImage, hint: string): Promise<void> {
   const missing = (await missingLayers(image, store)).map((id) => shortID(id));
   if (missing.length === 0) return;
   const more = missing.length > MOST_NAMED ? ' …' : '';
   const named = `${missing.slice(0, MOST_NAMED).join(' ')}${more}`;
   throw new NotFoundError(
-    `cannot read ${reference} offline: the cache does not have ${missing.length} of its ${image.layers.length} layers (${named})`,
+    `cannot read ${source.reference} offline: the cache does not have ${missing.length} of its ${image.layers.length} layers (${named})`,
     { code: 'NOT_CACHED', hint },
   );
 }
