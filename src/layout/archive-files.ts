@@ -13,74 +13,53 @@ import { openRegular, readRange, type LayoutFile, type LayoutFiles } from './lay
 
 const MOST_LINKS = 16;
 
-/** The files of a layout in a tar archive: one pass over the headers finds them, then they are read from their positions in the archive. */
-export class ArchiveFiles implements LayoutFiles {
-  readonly name: string;
-  readonly signal: AbortSignal;
-  readonly #handle: FileHandle;
-  readonly #index: ArchiveIndex;
-
-  private constructor(handle: FileHandle, index: ArchiveIndex, name: string, signal: AbortSignal) {
-    this.signal = signal;
-    this.#handle = handle;
-    this.#index = index;
-    this.name = name;
-  }
-
-  /**
-   * Opens an archive, plain or compressed, in a file or as a stream. It is first unpacked to an unnamed file where it cannot be read
-   * directly.
-   *
-   * @throws NotFoundError, IntegrityError, DestinationError
-   */
-  static async open(
-    archive: string | AsyncIterable<Uint8Array>,
-    name: string,
-    options: SpoolOptions,
-  ): Promise<ArchiveFiles> {
-    const handle = await (typeof archive === 'string'
-      ? openPlain(archive, name, options)
-      : spool(archive, name, options));
-    try {
-      const { size } = await handle.stat();
-      if (size === 0) {
-        throw new NotFoundError(`${name} is empty`, {
-          code: 'NOT_AN_IMAGE',
-          hint: 'save or copy the image again',
-        });
-      }
-      return new ArchiveFiles(handle, indexArchive(handle.fd, size, name), name, options.signal);
-    } catch (error) {
-      await handle.close();
-      throw error;
+/**
+ * The files of a layout in a tar archive, plain or compressed, in a file or as a stream: one pass over the headers finds them, then they are
+ * read from their positions in the archive. It is first unpacked to an unnamed file where it cannot be read directly.
+ *
+ * @throws NotFoundError, IntegrityError, DestinationError
+ */
+export async function openArchive(
+  archive: string | AsyncIterable<Uint8Array>,
+  name: string,
+  options: SpoolOptions,
+): Promise<StoredFiles> {
+  const handle = await (typeof archive === 'string'
+    ? openPlain(archive, name, options)
+    : spool(archive, name, options));
+  try {
+    const { size: length } = await handle.stat();
+    if (length === 0) {
+      throw new NotFoundError(`${name} is empty`, {
+        code: 'NOT_AN_IMAGE',
+        hint: 'save or copy the image again',
+      });
     }
+    const index = indexArchive(handle.fd, length, name);
+    const find: StoredFiles['find'] = async (path) => {
+      const extent = resolve(index, path, name);
+      if (extent === undefined) return undefined;
+      const { offset, size } = extent;
+      const read: StoredFile['read'] = (start, end, signal) =>
+        readRange(handle, offset + start, offset + Math.min(end, size), signal);
+      return { size, read };
+    };
+    return { name, signal: options.signal, find, close: () => handle.close() };
+  } catch (error) {
+    await handle.close();
+    throw error;
   }
+}
 
-  find(name: string): Promise<LayoutFile | undefined> {
-    const extent = this.#resolve(name);
-    if (extent === undefined) return Promise.resolve(undefined);
-    const { offset, size } = extent;
-    return Promise.resolve({
-      size,
-      read: (start, end, signal) =>
-        readRange(this.#handle, offset + start, offset + Math.min(end, size), signal),
-    });
+/** Follows links, as `docker save` once wrote them, which lead to other members or nowhere. */
+function resolve(index: ArchiveIndex, path: string, name: string): Extent | undefined {
+  let place: string = normalize(path as BytePath);
+  for (let links = 0; links < MAX_LINKS; links += 1) {
+    const member = index.get(place);
+    if (typeof member !== 'string') return member;
+    place = member;
   }
-
-  /** Follows links, as `docker save` once wrote them, which lead to other members or nowhere. */
-  #resolve(name: string): Extent | undefined {
-    let path: string = normalize(name as BytePath);
-    for (let links = 0; links < MOST_LINKS; links += 1) {
-      const member = this.#index.get(path);
-      if (typeof member !== 'string') return member;
-      path = member;
-    }
-    throw new IntegrityError(`${this.name} has a loop of links at ${printable(name)}`);
-  }
-
-  close(): Promise<void> {
-    return this.#handle.close();
-  }
+  throw new IntegrityError(`${name} has a loop of links at ${printable(path)}`);
 }
 
 /** The archive itself if it is plain, else its spooled copy. */

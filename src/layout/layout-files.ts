@@ -162,47 +162,35 @@ export function selectImage<T>(
 /**
  * The files of a layout in a directory. Callers build paths from fixed names and digests only. Links are followed: some
  * tools link blobs to a shared store, and all but index.json is checked against a digest.
+ *
+ * @throws NotFoundError if the directory does not exist
  */
-export class DirectoryFiles implements LayoutFiles {
-  readonly name: string;
-  readonly signal: AbortSignal;
-  readonly #directory: string;
-
-  private constructor(directory: string, name: string, signal: AbortSignal) {
-    this.#directory = directory;
-    this.name = name;
-    this.signal = signal;
-  }
-
-  /** @throws NotFoundError if the directory does not exist */
-  static async open(directory: string, name: string, signal: AbortSignal): Promise<DirectoryFiles> {
-    const status = await stat(osPath(directory)).catch((error: unknown) => {
-      throw sourceError(error, directory);
+export async function openDirectory(
+  directory: string,
+  name: string,
+  signal: AbortSignal,
+): Promise<StoredFiles> {
+  const status = await stat(osPath(directory)).catch((error: unknown) => {
+    throw sourceError(error, directory);
+  });
+  if (!status.isDirectory()) {
+    throw new NotFoundError(`${printable(directory)} is not a directory`, {
+      code: 'SOURCE_NOT_FOUND',
+      hint: `for an archive write oci-archive:${printable(directory)}`,
     });
-    if (!status.isDirectory()) {
-      throw new NotFoundError(`${printable(directory)} is not a directory`, {
-        code: 'SOURCE_NOT_FOUND',
-        hint: `for an archive write oci-archive:${printable(directory)}`,
-      });
-    }
-    return new DirectoryFiles(directory, name, signal);
   }
-
-  async find(name: string): Promise<LayoutFile | undefined> {
-    const place = join(this.#directory, name);
+  const find: StoredFiles['find'] = async (file) => {
+    const place = join(directory, file);
     try {
       const { handle, size } = await openRegular(place);
       await handle.close();
-      return { size, read: (start, end, signal) => readFrom(place, start, end, signal) };
+      return { size, read: (start, end, ending) => readFrom(place, start, end, ending) };
     } catch (error) {
       if (error instanceof NotFoundError && error.code === 'SOURCE_NOT_FOUND') return undefined;
       throw error;
     }
-  }
-
-  close(): Promise<void> {
-    return Promise.resolve();
-  }
+  };
+  return { name, signal, find, close: () => Promise.resolve() };
 }
 
 async function* readFrom(

@@ -1,7 +1,7 @@
 import { NotFoundError, UsageError, printable } from '../errors.ts';
 import type { Session } from '../oci/image.ts';
-import { ArchiveFiles, type SpoolOptions } from './archive-files.ts';
-import { DirectoryFiles, type LayoutFiles } from './layout-files.ts';
+import { openArchive, type SpoolOptions } from './archive-files.ts';
+import { openDirectory, type StoredFiles } from './stored-files.ts';
 import { DockerArchive } from './docker-archive.ts';
 import { OciLayout } from './oci-layout.ts';
 import { formatSource, type Source } from './local-source.ts';
@@ -32,9 +32,9 @@ export async function openLayout(source: Source, options: LayoutOptions): Promis
 async function openFiles(source: Source, options: LayoutOptions): Promise<LayoutFiles> {
   const { transport, path } = source;
   const name = printable(transport === 'stdin' ? 'the archive on standard input' : formatSource(source));
-  if (transport === 'oci') return DirectoryFiles.open(path, name, options.signal);
+  if (transport === 'oci') return openDirectory(path, name, options.signal);
   const archive = transport === 'stdin' ? options.stdin : path;
-  if (archive !== undefined) return ArchiveFiles.open(archive, name, options);
+  if (archive !== undefined) return openArchive(archive, name, options);
   throw new UsageError('cannot read an archive: no standard input is given', {
     hint: 'pass a stream as the option stdin',
   });
