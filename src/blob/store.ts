@@ -26,13 +26,12 @@ export interface StoreOptions {
   readonly directory: string | undefined;
   /** Directory for blobs that are not kept: on the disk of the destination, since a temporary folder may be small. */
   readonly spoolDirectory: string;
-  readonly maxBytes?: number | undefined;
+  readonly maxBytes: number;
   /** False: without locks between processes. */
   readonly locks?: boolean | undefined;
   readonly report: Report;
 }
 
-const DEFAULT_MAX_BYTES = 10 * 2 ** 30;
 /** Limit in bytes on manifests and configs. */
 const SMALL = 8 * 2 ** 20;
 /** `sha512:` and 128 digits. */
@@ -61,7 +60,7 @@ export class Store {
   private constructor(options: StoreOptions) {
     this.#lock = options.locks === false ? undefined : lockFile;
     this.spoolDirectory = options.spoolDirectory;
-    this.#maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES;
+    this.#maxBytes = options.maxBytes;
     this.#report = options.report;
   }
 

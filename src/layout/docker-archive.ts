@@ -3,8 +3,8 @@ import { IntegrityError } from '../errors.ts';
 import { type Compression, compressionOf, MAGIC_LENGTH } from '../oci/compression.ts';
 import { type ImageConfig, MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
 import type { Descriptor } from '../oci/manifest.ts';
-import { type DiffID, Digest, digestOf, verifyDigest } from '../oci/digest.ts';
-import { describeImage, type Image, type Session } from '../oci/image.ts';
+import { type DiffID, Digest, digestOf, verify } from '../oci/digest.ts';
+import { describeImage, type Image, type Session, withOpener } from '../oci/image.ts';
 import { isObject, parseJson, textOf, textsOf } from '../oci/json.ts';
 import { MediaType } from '../oci/media-types.ts';
 import { Reference } from '../oci/reference.ts';
@@ -57,13 +57,7 @@ export class DockerArchive implements Session {
       layers,
     } as const;
     const description = describeImage(manifest, config, this.#files.name);
-    return {
-      ...description,
-      layers: description.layers.map((layer, place) => ({
-        ...layer,
-        open: openLayoutFile(this.#files, paths[place]!, layer.size),
-      })),
-    };
+    return withOpener(description, ({ size }, place) => openStored(this.#files, paths[place]!, size));
   }
 
   async *tags(): AsyncIterable<string> {

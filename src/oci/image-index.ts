@@ -1,7 +1,7 @@
 import { DlrootfsError, IntegrityError, NotFoundError } from '../errors.ts';
 import type { ImageConfig } from './config.ts';
 import type { Digest } from './digest.ts';
-import { describeImage, describeSchema1, type Image, type ImageDescription } from './image.ts';
+import { describeImage, describeSchema1, type Image, type Opener, withOpener } from './image.ts';
 import {
   type Descriptor,
   type ImageIndex,
@@ -78,9 +78,9 @@ export interface DocumentSource {
 export async function describeFound(
   { document, digest }: FoundDocument,
   wanted: Platform,
-  source: DocumentSource,
+  source: DocumentSource & { readonly opener: Opener },
   what: string,
-): Promise<ImageDescription> {
+): Promise<Image> {
   const platforms = document.kind === 'index' ? platformsOf(document) : undefined;
   const choice: Choice =
     document.kind === 'index'
@@ -91,7 +91,7 @@ export async function describeFound(
     manifest.kind === 'schema1'
       ? describeSchema1(manifest)
       : describeImage(manifest, config ?? (await source.config(manifest)), what);
-  return { ...description, digest: choice.digest, platforms };
+  return withOpener({ ...description, digest: choice.digest, platforms }, source.opener);
 }
 
 /** The image of an index that is for the platform. */

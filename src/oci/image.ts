@@ -101,6 +101,18 @@ export type ImageDescription = Omit<Image, 'layers'> & {
   readonly layers: readonly LayerDescription[];
 };
 
+/** The request for a layer's blob; `place` is that of the layer in the image. */
+export type Opener = (layer: LayerDescription, place: number) => Layer['open'];
+
+/** Connects the layers of an image to their source. */
+export function withOpener(image: ImageDescription, opener: Opener): Image {
+  const layers = image.layers.map((layer, place) => {
+    const { urls: _, ...others } = layer;
+    return { ...others, open: opener(layer, place) };
+  });
+  return { ...image, layers };
+}
+
 /**
  * Combines manifest and config: the layers base first, each with its diffID, its step of the build and its `json` in the shape of registry v1.
  *

@@ -1,8 +1,8 @@
 import { DlrootfsError, IntegrityError, NetworkError, NotFoundError, UsageError } from '../errors.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
-import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
-import { describeFound, type FoundDocument } from '../oci/image-index.ts';
-import type { Image, LayerDescription, Session } from '../oci/image.ts';
+import { Digest, digestOf, verify } from '../oci/digest.ts';
+import { describe, type FoundDocument } from '../oci/image-index.ts';
+import type { Image, Layer, LayerDescription, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
 import { type Manifest, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
 import { MANIFEST_ACCEPT } from '../oci/media-types.ts';
@@ -53,19 +53,17 @@ export class Version2Session implements Session {
     const source = {
       manifest: async (listed: { readonly digest: Digest }) => (await this.#byDigest(listed.digest)).document,
       config: (manifest: Manifest) => this.#config(manifest),
+      opener: (layer: LayerDescription) => this.#opener(layer),
     };
-    const image = await describeFound(found, platform, source, Reference.format(this.#reference));
-    const layers = image.layers.map((layer) => this.#openable(layer));
-    return { ...image, rateLimit: this.#rateLimit, layers };
+    const image = await describe(found, platform, source, Reference.format(this.#reference));
+    return { ...image, rateLimit: this.#rateLimit };
   }
 
-  #openable({ urls, ...layer }: LayerDescription): Image['layers'][number] {
-    const { digest, size } = layer;
+  #opener({ digest, size, urls }: LayerDescription): Layer['open'] {
     const subject = `the layer ${digest} of ${this.#name}`;
-    const open = this.#endpoints
+    return this.#endpoints
       ? blobOpener({ path: `blobs/${digest}`, subject, size, urls }, this.#endpoints)
       : () => Promise.reject(this.#notCached(subject));
-    return { ...layer, open };
   }
 
   async #ask<T>(query: Query<T>): Promise<T> {

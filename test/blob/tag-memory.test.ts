@@ -9,7 +9,12 @@ import { runProgram, Scratch } from '../support/program.ts';
 
 const digest = digestOf(Buffer.from('manifest'));
 const openStore = (scratch: Scratch) =>
-  Store.open({ directory: scratch.join('store'), spoolDirectory: scratch.path, report: () => undefined });
+  Store.open({
+    directory: scratch.join('store'),
+    spoolDirectory: scratch.path,
+    maxBytes: 2 ** 30,
+    report: () => undefined,
+  });
 
 test('tags: what was remembered is recalled by another run', async () => {
   using scratch = new Scratch();

@@ -19,7 +19,8 @@ const layer: Layer = {
 const report = (event: { readonly type: string; readonly message?: string }) => {
   if (event.type === 'notice') process.stderr.write(`${event.message}\n`);
 };
-const store = await Store.open({ directory: cache, spoolDirectory: `${cache}-spool`, report });
+const spoolDirectory = `${cache}-spool`;
+const store = await Store.open({ directory: cache, spoolDirectory, maxBytes: 2 ** 30, report });
 const queue = layerQueue([layer], {
   store,
   jobs: 3,

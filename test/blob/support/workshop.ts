@@ -32,6 +32,7 @@ export class Workshop implements AsyncDisposable {
     return Store.open({
       directory: this.cache,
       spoolDirectory: path.join(this.directory, 'spool'),
+      maxBytes: 2 ** 30,
       report: (event) => this.events.push(event),
       ...options,
     });
