@@ -6,7 +6,7 @@ import type { BlobBuffer } from './buffer.ts';
 import type { PartialContents } from './claim.ts';
 import { type Piece, Pieces } from './pieces.ts';
 import { judge, outrunsReader, type Pace, type Scheduler, type StarvationMeter } from './scheduler.ts';
-import { Body, BrokenTransferError, RetryBudget, type RetryOptions, WrongBytesError } from './transfer.ts';
+import { Body, BrokenTransferError, CorruptBlobError, RetryBudget, type RetryOptions } from './transfer.ts';
 
 /** Bytes read back at once, for the digest. */
 const READ_BACK = 512 * 1024;
@@ -71,7 +71,7 @@ export class Download {
   /**
    * Resolves when the blob is complete and its digest right; `kept` is in the buffer's file already.
    *
-   * @throws WrongBytesError, NetworkError, and errors of opening the blob; then the contents of the file are noted
+   * @throws CorruptBlobError, NetworkError, and errors of opening the blob; then the contents of the file are noted
    */
   async run(kept: PartialContents): Promise<void> {
     try {
@@ -83,7 +83,7 @@ export class Download {
     }
     const found = this.#hash.mismatch();
     if (found === undefined) return;
-    throw new WrongBytesError(`it has digest ${found} but must have ${this.#layer.checksum?.digest}`);
+    throw this.#wrong(`it has digest ${found} but must have ${this.#layer.checksum?.digest}`);
   }
 
   async #resume({ ranges, size = ranges.at(-1)?.end ?? 0 }: PartialContents): Promise<void> {
@@ -94,7 +94,7 @@ export class Download {
     this.#options.progress(pieces.received);
     await this.#hashFront().catch((error: unknown) => {
       if (!(error instanceof DestinationError)) throw error;
-      throw new WrongBytesError(`cannot read what an earlier run downloaded of it: ${error.message}`);
+      throw this.#wrong(`cannot read what an earlier run downloaded of it: ${error.message}`);
     });
     this.#complete = pieces.front === this.#size;
   }
@@ -143,20 +143,34 @@ export class Download {
     this.#complete = true;
   }
 
-  /** @throws WrongBytesError when the answer is about another blob than the bytes that are here */
+  /** @throws CorruptBlobError when the answer is about another blob than the bytes that are here */
   #check(response: BlobResponse): void {
-    this.#size = sizeBy(response, this.#layer, this.#size);
+    this.#size = this.#sizeBy(response);
     // With a digest, any content at that address must be the same bytes; without one, only the entity tag tells.
     const changed = this.#etag !== undefined && response.etag !== this.#etag && !this.#layer.checksum;
     this.#etag = response.etag;
     if (changed && this.#buffer.received > 0) {
-      throw new WrongBytesError('it changed on the server during the download');
+      throw this.#wrong('it changed on the server during the download');
     }
+  }
+
+  /** Size of the blob in bytes. The manifest's size is correct; a size from a registry v1 may be wrong. */
+  #sizeBy({ size }: BlobResponse): number | undefined {
+    const known = this.#size;
+    if (size === undefined || known === undefined || size === known) return size ?? known;
+    if (this.#layer.size === undefined)
+      throw this.#wrong(`the server had ${known} bytes of it, and now ${size}`);
+    if (this.#layer.digest === undefined) return size;
+    throw this.#wrong(`the server has ${size} bytes of it, but the manifest says ${known}`);
+  }
+
+  #wrong(reason: string): CorruptBlobError {
+    return new CorruptBlobError(this.#options.name, reason);
   }
 
   async #append(chunk: Uint8Array, pace: Pace): Promise<void> {
     if (this.#size !== undefined && this.#buffer.received + chunk.length > this.#size) {
-      throw new WrongBytesError(`received more than its ${this.#size} bytes`);
+      throw this.#wrong(`received more than its ${this.#size} bytes`);
     }
     this.#hash.update(chunk);
     await this.#buffer.append(chunk, () => outrunsReader(pace) && !this.#options.starvation.starving);
@@ -346,18 +360,6 @@ export class Download {
       this.#hash.update(wanted.subarray(0, count));
     }
   }
-}
-
-/**
- * Size of the blob in bytes. The manifest's size is correct; a size from a registry v1 may be wrong. `known`: the size in earlier
- * answers.
- */
-function sizeBy({ size }: BlobResponse, layer: Layer, known: number | undefined): number | undefined {
-  if (size === undefined || known === undefined || size === known) return size ?? known;
-  if (layer.size === undefined)
-    throw new WrongBytesError(`the server had ${known} bytes of it, and now ${size}`);
-  if (layer.digest === undefined) return size;
-  throw new WrongBytesError(`the server has ${size} bytes of it, but the manifest says ${known}`);
 }
 
 /** The running digest of a blob; it starts with the prefix of its checksum (registry v1). */

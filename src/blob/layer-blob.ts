@@ -12,7 +12,7 @@ import { BlobHash, Download } from './download.ts';
 import type { Scheduler, StarvationMeter } from './scheduler.ts';
 import { diskError } from './store-files.ts';
 import type { Store } from './store.ts';
-import { CorruptBlobError, WrongBytesError } from './transfer.ts';
+import { CorruptBlobError } from './transfer.ts';
 
 export interface FetchOptions {
   readonly store: Store;
@@ -215,10 +215,9 @@ export class LayerBlob {
       await buffer.finish();
       this.#size = buffer.received;
     } catch (error) {
-      this.#worthless = error instanceof WrongBytesError;
-      const failure = this.#worthless ? new CorruptBlobError(this.#name, reasonOf(error)) : error;
-      buffer.fail(failure);
-      throw failure;
+      this.#worthless = error instanceof CorruptBlobError;
+      buffer.fail(error);
+      throw error;
     } finally {
       signal.removeEventListener('abort', stop);
     }

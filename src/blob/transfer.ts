@@ -129,8 +129,5 @@ export class CorruptBlobError extends IntegrityError {
   }
 }
 
-/** The bytes of a download are not those of the blob. Callers that know the blob turn this into a CorruptBlobError. */
-export class WrongBytesError extends Error {}
-
 /** The connection ended too early. */
 export class BrokenTransferError extends Error {}

@@ -86,7 +86,7 @@ test('labels and variables keep any name', () => {
 
 const refused: readonly (readonly [string, unknown, RegExp])[] = [
   ['a list', [], /not a JSON object/],
-  ['diff_ids that are an object', { rootfs: { diff_ids: {} } }, /diff_ids .* not an array/],
+  ['diff_ids that are an object', { rootfs: { diff_ids: {} } }, /"rootfs.diff_ids" .* not an array/],
   ['a diffID that is a number', { rootfs: { diff_ids: [1] } }, /diff_ids\[0\].* not a string/],
   ['a diffID that is malformed', { rootfs: { diff_ids: [diffID, 'sha256:x'] } }, /diff_ids\[1\].*malformed/],
 ];
