@@ -25,11 +25,10 @@ import { Version2Session } from './v2.ts';
 export async function openSession(reference: Reference, given: RegistryOptions): Promise<Session> {
   if (given.offline) return new Version2Session(reference, given);
   const options = withoutEmptyCredentials(given);
-  const { report, connections = DEFAULT_CONNECTIONS } = options;
+  const { report, connections = DEFAULT_CONNECTIONS, signal = new AbortController().signal } = options;
   const timeouts = { ...DEFAULT_TIMEOUTS, ...options.timeouts };
-  const { signal = new AbortController().signal } = options;
-  const policy = { timeouts, retry: retryPolicyOf(options), report, signal };
-  const settings = { options, policy, slots: pLimit(connections) };
+  const retry = retryPolicyOf(options);
+  const settings = { options, timeouts, retry, report, signal, slots: pLimit(connections) };
   const locations = locationsOf(reference, options.mirrors ?? [], await readRegistriesConf(options));
   const hosts = await Promise.all(locations.map((location) => RegistryHost.open(location, settings)));
   return new RegistrySession(reference, hosts, settings);
@@ -73,7 +72,7 @@ class RegistrySession implements Session {
     this.#hosts = hosts;
     this.#settings = settings;
     const endpoints = hosts.map(({ endpoint }) => endpoint);
-    this.#endpoints = new Failover(endpoints, settings.policy, explainMirrors);
+    this.#endpoints = new Failover(endpoints, settings, explainMirrors);
   }
 
   get #own(): RegistryHost {
@@ -120,7 +119,7 @@ class RegistrySession implements Session {
         { code: 'NO_REGISTRY', hint: 'check whether this is a container registry' },
       );
     } catch (error) {
-      this.#settings.policy.signal.throwIfAborted();
+      this.#settings.signal.throwIfAborted();
       if (version2 !== 'no') return this.#version2();
       throw refusal ?? error;
     }
@@ -140,7 +139,7 @@ class RegistrySession implements Session {
   #version1(ping: Ping): Session {
     const { base, standalone } = ping;
     const kind = standalone ? 'a standalone registry' : 'an index';
-    this.#settings.policy.report({ type: 'debug', message: `version 1: ${base.host} is ${kind}` });
+    this.#settings.report({ type: 'debug', message: `version 1: ${base.host} is ${kind}` });
     const { repository } = this.#own.location;
     const path = repository.includes('/') ? repository : `library/${repository}`;
     return new Version1Session(this.#reference, new V1Index(this.#own, ping, path, this.#settings));

@@ -39,7 +39,7 @@ export class V1Index {
 
   /** Of the session. */
   get signal(): AbortSignal {
-    return this.#settings.policy.signal;
+    return this.#settings.signal;
   }
 
   /**
@@ -53,7 +53,6 @@ export class V1Index {
   }
 
   async #find(): Promise<Failover> {
-    const { policy } = this.#settings;
     const { transport, credentials } = this.#host;
     const { base, standalone } = this.#ping;
     const { header: password, used } = this.#basicOf(await credentials.find());
@@ -78,7 +77,7 @@ export class V1Index {
       };
       registries.push(endpoint(url, own ? transport : await this.#open(url), headers));
     }
-    return new Failover(registries, policy, explainRegistries);
+    return new Failover(registries, this.#settings, explainRegistries);
   }
 
   /** Requests where the repository is, and keeps the token. */
@@ -127,7 +126,7 @@ export class V1Index {
     const used = describeCredential(credential);
     if (credential.kind === 'password') return { header: basic(credential), used };
     const message = `ignoring ${used}: version 1 of the registry protocol knows user names and passwords only`;
-    this.#settings.policy.report({ type: 'notice', message });
+    this.#settings.report({ type: 'notice', message });
     return {};
   }
 

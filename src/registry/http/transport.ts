@@ -27,11 +27,12 @@ export class Transport {
   readonly #connections: Connections;
   readonly #slots: LimitFunction;
 
-  constructor(tls: TlsSettings, { options, policy, slots }: TransportSettings) {
+  constructor(tls: TlsSettings, settings: TransportSettings) {
+    const { options, timeouts, slots } = settings;
     this.certificates = tls.configured;
-    this.#connections = new Connections(options.environment, policy.timeouts, tls);
+    this.#connections = new Connections(options.environment, timeouts, tls);
     this.#slots = slots;
-    this.policy = policy;
+    this.policy = settings;
   }
 
   /**
@@ -153,9 +154,8 @@ export function redirected(
 }
 
 /** What all transports of a session share. */
-export interface TransportSettings {
+export interface TransportSettings extends RequestPolicy {
   readonly options: RegistryOptions;
-  readonly policy: RequestPolicy;
   /** Limits the exchanges under way at once. */
   readonly slots: LimitFunction;
 }
