@@ -6,7 +6,7 @@ import { fetchAllLayers, withoutCorruptBlobs } from './blob/queue.ts';
 import { type BytesBySource, Tally } from './summary.ts';
 import { type ImageSource, type Opened, parseImage, withImage } from './with-session.ts';
 
-/** What `cache add` found, and what it downloaded. */
+/** The result of `cache add`: the image, and the bytes that were downloaded. */
 export interface CacheAddition {
   readonly directory: string;
   /** `library/ubuntu:14.04`, or `name@sha256:…`. */

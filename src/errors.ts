@@ -2,7 +2,7 @@
 export interface ErrorDetails {
   /** Stable name for programs, upper case with underscores. */
   readonly code?: string;
-  /** What to do next, one sentence without a full stop. */
+  /** The next step of the user, one sentence without a full stop. */
   readonly hint?: string | undefined;
   /** The wait that a server asked for before the next request, in milliseconds. */
   readonly retryAfter?: number | undefined;

@@ -55,7 +55,7 @@ export type { Verification } from './verify.ts';
 export { version } from './version.ts';
 
 const [major = 0, minor = 0] = versions.node.split('.').map(Number);
-// What is loaded before this line, and this file, keep to the syntax of Node 12: an older Node gets this message, no syntax error.
+// This file, and all that is loaded before this line, keep to the syntax of Node 12: an older Node gets this message, no syntax error.
 if (major < leastNode.major || (major === leastNode.major && minor < leastNode.minor)) {
   throw new UsageError(
     `dlrootfs needs Node ${leastNode.major}.${leastNode.minor} or newer, and this is ${versions.node}`,
@@ -63,7 +63,7 @@ if (major < leastNode.major || (major === leastNode.major && minor < leastNode.m
   );
 }
 
-/** What turns requests into options, and a command: neither is loaded before it is used. */
+/** `resolveOptions` and a command: neither is loaded before it is used. */
 async function load<Command>(
   command: Promise<Command>,
 ): Promise<[typeof import('./options.ts').resolveOptions, Command]> {

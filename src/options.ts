@@ -230,7 +230,7 @@ function partOf({ paths = [], excludes = [] }: PullRequest): PartOptions | undef
   return paths.length > 0 || excludes.length > 0 ? { paths, excludes } : undefined;
 }
 
-/** What a person types, where there is a network, to have the image in the cache. */
+/** The command that a person runs, where there is a network, to put the image into the cache. */
 function fillingCommand(request: PullRequest): string {
   const words = ['dlrootfs', 'cache', 'add', request.image];
   if (request.platform) words.push('--platform', formatPlatform(request.platform));

@@ -274,7 +274,7 @@ export class Download {
     await body?.close();
   }
 
-  /** Receives a piece, from `open` where that continues there; returns the body. What the piece lacks in the end, another connection takes. */
+  /** Receives a piece, from `open` where that continues there; returns the body. If it ends early, another connection takes the rest. */
   async #receivePiece(
     piece: Piece,
     pieces: Pieces,

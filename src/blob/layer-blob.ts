@@ -28,7 +28,7 @@ export interface FetchOptions {
   readonly careful?: boolean | undefined;
 }
 
-/** What the blobs of one image share. */
+/** The options and meters that the blobs of one image share. */
 export interface BlobContext extends FetchOptions {
   readonly scheduler: Scheduler;
   readonly starvation: StarvationMeter;

@@ -122,7 +122,7 @@ class HeaderScan {
   readonly #descriptor: number;
   readonly #name: string;
   readonly #parser = new Parser({ strict: true, zstd: false });
-  /** What the last block brought. */
+  /** The entry that the last block completed. */
   #entry: ReadEntry | undefined;
   #failure: Error | undefined;
   #end = false;

@@ -23,7 +23,7 @@ export const MANIFEST_ACCEPT: readonly string[] = [
   MediaType.schema1,
 ];
 
-/** What a manifest request may answer. */
+/** The kinds of documents that a registry sends for a manifest request. */
 export type ManifestKind = 'index' | 'manifest' | 'schema1';
 
 const KINDS: ReadonlyMap<string, ManifestKind> = new Map([

@@ -1,7 +1,7 @@
 import { printable, UsageError } from '../errors.ts';
 import { type JsonObject, textOf } from './json.ts';
 
-/** What an image is made for, in Go's words (`linux`, `amd64`, `v7`), as in OCI image-index.md. */
+/** The system and processor that an image is made for, in Go's words (`linux`, `amd64`, `v7`), as in OCI image-index.md. */
 export interface Platform {
   readonly os: string;
   readonly architecture: string;
@@ -100,7 +100,7 @@ function ownValue<T>(table: Readonly<Record<string, T>>, key: string): T | undef
   return Object.hasOwn(table, key) ? table[key] : undefined;
 }
 
-/** What to accept for `wanted`, best first: containerd's `platforms.Only`. All are normalised. */
+/** The platforms to accept for `wanted`, best first: containerd's `platforms.Only`. All are normalised. */
 export function acceptablePlatforms(wanted: Platform): readonly Platform[] {
   const { os, architecture, variant } = normalisePlatform(wanted);
   const pairs = acceptableArchitectures(architecture, variant ?? '');
@@ -162,7 +162,7 @@ export function platformRank(platform: Platform, wanted: Platform): number | und
   return rank === -1 ? undefined : rank;
 }
 
-/** What Node and the kernel say about the machine. */
+/** The description of the machine by Node and the kernel. */
 export interface Host {
   /** `process.platform` */
   readonly platform: string;

@@ -20,7 +20,7 @@
 import { UsageError, printable } from '../errors.ts';
 import { Digest, digestFault } from './digest.ts';
 
-/** What names an image: parsed, normalised, complete. */
+/** The name of an image: parsed, normalised, complete. */
 export interface Reference {
   /** `docker.io`, `host`, `host:port` or `[::1]:port`. */
   readonly registry: string;

@@ -22,7 +22,7 @@ export interface ManifestStore {
   /** The bytes as they were stored; they are verified again by the caller. */
   get(digest: Digest): Promise<Uint8Array | undefined>;
   put(digest: Digest, bytes: Uint8Array): Promise<void>;
-  /** What `remember` got last for this reference (`name:tag`), and when. */
+  /** The digest that `remember` stored last for this reference (`name:tag`), and the time of that. */
   recall(reference: string): Promise<{ readonly digest: Digest; readonly at: Date } | undefined>;
   remember(reference: string, digest: Digest): Promise<void>;
 }

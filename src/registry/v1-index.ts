@@ -25,7 +25,7 @@ export class V1Index {
   readonly #cookies = new Cookies();
   readonly #opened: Transport[] = [];
   #endpoint: Endpoint | undefined;
-  /** What goes after `Authorization: Token`; undefined when the index gave none. */
+  /** The value after `Authorization: Token`; undefined when the index sent none. */
   #token: string | undefined;
   #renewing: Promise<RepositoryData> | undefined;
   #registries: Promise<Failover> | undefined;

@@ -1,10 +1,10 @@
-/** Bytes, pulled: as read(2) does it, so that the reader's own buffer is filled and nothing piles up between. */
+/** Bytes that are requested one buffer at a time, as by read(2): no more are read than the caller has room for. */
 export interface ByteReader {
   /** Fills the front of `into`, at least one byte; 0 at the end. One call at a time. */
   read(into: Uint8Array): Promise<number>;
 }
 
-/** A reader over pieces that come one by one. */
+/** A reader of pieces that arrive one by one. */
 export function readerOf(chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): ByteReader {
   const iterator =
     Symbol.asyncIterator in chunks ? chunks[Symbol.asyncIterator]() : chunks[Symbol.iterator]();
@@ -30,7 +30,7 @@ function copy(bytes: Uint8Array, into: Uint8Array): number {
   return part.length;
 }
 
-/** Reads until `into` is full or the bytes end; how many there were. */
+/** Reads until `into` is full or the bytes end; returns how many there were. */
 export async function readFully(reader: ByteReader, into: Uint8Array): Promise<number> {
   let count = 0;
   while (count < into.length) {
@@ -41,7 +41,7 @@ export async function readFully(reader: ByteReader, into: Uint8Array): Promise<n
   return count;
 }
 
-/** `head`, then what `reader` has: bytes that were looked at are put back in front. */
+/** A reader of `head`, then of the bytes of `reader`. */
 export function prepend(head: Uint8Array, reader: ByteReader): ByteReader {
   let rest = head;
   return {
@@ -56,10 +56,7 @@ export function prepend(head: Uint8Array, reader: ByteReader): ByteReader {
 
 /** Compressed data is malformed. Callers that know the layer turn this into an IntegrityError. */
 export class MalformedDataError extends Error {
-  constructor(message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.name = 'MalformedDataError';
-  }
+  override readonly name = 'MalformedDataError';
 }
 
 export const ENDS_EARLY = 'ends too early';

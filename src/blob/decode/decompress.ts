@@ -5,7 +5,7 @@ import { drive } from './engine.ts';
 import type { NativeDecoders } from './native.ts';
 import { portableDecoders } from './portable.ts';
 
-/** Looks at the first bytes of a blob: by them, not by a media type, its compression is known. The reader begins with them again. */
+/** The compression of a blob, by its first bytes and not by a media type; the returned reader begins with these bytes. */
 export async function recognise(
   blob: ByteReader,
 ): Promise<{ readonly compression: Compression; readonly reader: ByteReader }> {

@@ -6,8 +6,8 @@ export interface Region {
   readonly address: bigint;
 }
 
-/** What one run of a native decoder did. */
-export interface DecoderRun {
+/** The result of one run of a native decoder. */
+export interface Run {
   /** Bytes put into the output. */
   readonly produced: number;
   /** A gzip member or zstd frame ended, and everything of it is out. */
@@ -27,8 +27,8 @@ export interface Engine {
    */
   run(output: Region): Promise<DecoderRun>;
   /** The same in the calling thread. */
-  runNow(output: Region): DecoderRun;
-  /** What the first byte after a member means. */
+  runNow(output: Region): Run;
+  /** The meaning of the first byte after a member. */
   after(byte: number): 'member' | 'padding' | 'garbage';
   /** Whether to compare checksums in the data (gzip's CRC-32, zstd's XXH64), as it does at first: they cost 3 % of a pull. */
   compareChecksums(compare: boolean): void;

@@ -46,9 +46,8 @@ const ZLIB_PIECE = 128 * 1024;
 async function* gunzip(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   // The stream continues with the next member itself, and stops at a zero after one.
   const rest = yield* decodeOne(createGunzip({ chunkSize: ZLIB_PIECE }), reader);
-  const buffer = new Uint8Array(ZLIB_PIECE);
-  for (let count = await rest.read(buffer); count > 0; count = await rest.read(buffer)) {
-    if (buffer.subarray(0, count).some((byte) => byte !== 0)) throw new MalformedDataError(TRAILING_BYTES);
+  for await (const piece of plain(rest)) {
+    if (piece.some((byte) => byte !== 0)) throw new MalformedDataError(TRAILING_BYTES);
   }
 }
 
@@ -217,20 +216,14 @@ function guard<T>(step: () => T): T {
   }
 }
 
-/** In bytes; what the decoder takes at once. */
-const XZ_PIECE = 64 * 1024;
-
 /** By xz_ret in xz.h of XZ Embedded, which the package is made of; any other failure means corrupt data. */
-const XZ_FAULTS: readonly (string | undefined)[] = Object.assign(
-  Array.from<string | undefined>({ length: 9 }),
-  {
-    2: 'uses a filter or a check that is not supported',
-    3: 'needs too much memory',
-    4: 'needs too much memory',
-    6: 'uses a filter or a check that is not supported',
-    8: ENDS_EARLY,
-  },
-);
+const XZ_FAULTS: Readonly<Record<string, string>> = {
+  2: 'uses a filter or a check that is not supported',
+  3: 'needs too much memory',
+  4: 'needs too much memory',
+  6: 'uses a filter or a check that is not supported',
+  8: ENDS_EARLY,
+};
 
 /**
  * xz: streams one after another, zeros between and after them. Filters other than LZMA2 and SHA-256 as the check are malformed data to it: this
@@ -248,16 +241,11 @@ async function* unxz(reader: ByteReader): AsyncGenerator<Uint8Array, void, undef
   } catch (error) {
     const text = error instanceof Error ? error.message : '';
     const code = /get_next_output failed with error code (\d+)/.exec(text)?.[1];
-    throw code === undefined ? error : new MalformedDataError(XZ_FAULTS[Number(code)] ?? 'is corrupt');
+    throw code === undefined ? error : new MalformedDataError(XZ_FAULTS[code] ?? 'is corrupt');
   }
 }
 
 /** Each in memory of its own: the decoder keeps a piece while it asks for the next. */
 async function* pieces(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
-  for (;;) {
-    const piece = new Uint8Array(XZ_PIECE);
-    const count = await reader.read(piece);
-    if (count === 0) return;
-    yield piece.subarray(0, count);
-  }
+  for await (const piece of plain(reader)) yield Uint8Array.from(piece);
 }

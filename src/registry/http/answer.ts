@@ -58,7 +58,7 @@ async function decode(bytes: Uint8Array, response: Response, limit: number): Pro
   }
 }
 
-/** What an answer says of the length of its body, in bytes; undefined where it says nothing. */
+/** The length of a body in bytes, by the header `Content-Length`; undefined without a valid one. */
 export function contentLength(response: Response): number | undefined {
   const text = response.header('content-length') ?? '';
   return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
@@ -173,7 +173,7 @@ export interface Subject {
   readonly subject: string;
   /** Where it does not exist: `library/alpine has no tag latest`. Left out: `… does not exist`. */
   readonly absent?: string | undefined;
-  /** What to do where it does not exist. */
+  /** The hint where it does not exist. */
   readonly absentHint?: string | undefined;
   /** The repository of a document or blob, for an answer that says that it does not exist. */
   readonly repository?: string | undefined;
@@ -264,7 +264,7 @@ function parseQuota(value: string | undefined): { count: number; window: number 
 }
 
 /**
- * What the `ratelimit-*` headers of an answer say, as the end of a sentence: `0 of 100 requests left in 6 hours, counted for
+ * The `ratelimit-*` headers of an answer in words, as the end of a sentence: `0 of 100 requests left in 6 hours, counted for
  * 203.0.113.7`. Undefined when they say nothing. Only what the server says is printed, never a number of our own.
  *
  * @param header reads one header; undefined when it is missing

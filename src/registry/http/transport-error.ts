@@ -119,7 +119,7 @@ interface Failure {
   readonly host: string;
   /** The server, and the proxy if there is one. */
   readonly server: string;
-  /** What is connected to: the server or the proxy. */
+  /** The other end of the connection: the server or the proxy. */
   readonly peer: string;
   /** The name that is resolved for that. */
   readonly name: string;

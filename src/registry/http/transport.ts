@@ -153,7 +153,7 @@ export function redirected(
   return { ...request, url: to, headers: Object.fromEntries(kept) };
 }
 
-/** What all transports of a session share. */
+/** The settings of a session, which all its transports share. */
 export interface TransportSettings extends RequestPolicy {
   readonly options: RegistryOptions;
   /** Limits the exchanges under way at once. */
