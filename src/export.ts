@@ -2,9 +2,8 @@ import path from 'node:path';
 import { ArchiveFile, isSpecialFile } from './archive/archive-file.ts';
 import { compressionFor, writeArchive } from './archive/flatten.ts';
 import { diskFormatOf } from './disk/format.ts';
-import { UsageError } from './errors.ts';
 import type { Exporter } from './export-disk.ts';
-import type { PullOptions } from './options.ts';
+import { type PullOptions, refuseDiskOptions } from './options.ts';
 import { describeNotRestored } from './rootfs/rootfs.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { withImageTree } from './with-image-tree.ts';
@@ -63,17 +62,13 @@ export async function exportArchive(
 
 /** @throws UsageError for options of a disk image, and for a name that says no format */
 function archiveExporter(
-  { diskSize, virtualMachines: [machine], signal }: PullOptions,
+  options: PullOptions,
   output: string,
   isSpecial: boolean,
   stdout: OpenOutput,
 ): Exporter {
-  if (diskSize !== undefined)
-    throw new UsageError('--size is the size of an ext4', { hint: 'leave it out, or use -o FILE.ext4' });
-  if (machine !== undefined)
-    throw new UsageError(`--for ${machine} starts a disk image, not an archive`, {
-      hint: 'use -o FILE.ext4',
-    });
+  refuseDiskOptions(options, 'an archive');
+  const { signal } = options;
   const compression = isSpecial ? 'none' : compressionFor(output);
   return {
     async write(tree, _image, _store, file) {

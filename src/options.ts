@@ -226,6 +226,15 @@ const CONTRADICTIONS: readonly (readonly [(request: PullRequest) => boolean, str
   ],
 ];
 
+/** @throws UsageError for options about a disk image, where `made` is another thing: `a directory` */
+export function refuseDiskOptions({ diskSize, virtualMachines: [machine] }: PullOptions, made: string): void {
+  const hint = 'use -o FILE.ext4';
+  if (diskSize !== undefined)
+    throw new UsageError(`--size is the size of a disk image, not of ${made}`, { hint });
+  if (machine !== undefined)
+    throw new UsageError(`--for ${machine} starts a disk image, not ${made}`, { hint });
+}
+
 function partOf({ paths = [], excludes = [] }: PullRequest): PartOptions | undefined {
   return paths.length > 0 || excludes.length > 0 ? { paths, excludes } : undefined;
 }

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from './blob/queue.ts';
 import { type Prepare, RootfsBuild } from './build.ts';
-import { printable, UsageError } from './errors.ts';
+import { printable } from './errors.ts';
 import {
   alreadyThere,
   behind,
@@ -13,7 +13,7 @@ import {
   untouched,
 } from './existing-image.ts';
 import type { Image } from './oci/image.ts';
-import type { PullOptions } from './options.ts';
+import { type PullOptions, refuseDiskOptions } from './options.ts';
 import { Destination } from './rootfs/destination.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { osPath } from './sys/os-path.ts';
@@ -28,7 +28,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   const tally = new Tally(request.report);
   const options = { ...request, report: tally.report };
   const { report, destination } = options;
-  refuseDiskOptions(options);
+  refuseDiskOptions(options, 'a directory');
   // Loaded on demand: they would add some 20 ms to every start.
   const git = options.git ? await import('./git/git-program.ts') : undefined;
   await git?.findGit(options.environment);
@@ -137,12 +137,4 @@ async function buildPart(
     const fill = (rootfs: RootfsBuild) => rootfs.applyPart(flattenedTree(tree), layers, all.at(-1)?.info);
     return await RootfsBuild.make(options, all, fill, { prepare });
   });
-}
-
-/** @throws UsageError for what is about a disk image only */
-function refuseDiskOptions({ diskSize, virtualMachines: [machine] }: PullOptions): void {
-  if (diskSize !== undefined)
-    throw new UsageError('--size is the size of a disk image', { hint: 'add -o FILE.ext4' });
-  if (machine === undefined) return;
-  throw new UsageError(`--for ${machine} starts a disk image, not a directory`, { hint: 'add -o FILE.ext4' });
 }

@@ -4,7 +4,6 @@ import { summaryOf } from './build.ts';
 import { shortID } from './oci/digest.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
-import type { Report } from './report/event.ts';
 import type { ImageLayer } from './rootfs/image-contents.ts';
 import { ImageTree, type ImageTreeOptions } from './rootfs/image-tree.ts';
 import type { LayerSummary } from './summary.ts';
@@ -27,7 +26,10 @@ export async function withImageTree<T>(
   const treeOptions = {
     name: source.reference,
     temporaryFile: () => store.spool(),
-    onLayer: layerReport(report),
+    onLayer: (index: number, entries?: number) =>
+      report(
+        entries === undefined ? { type: 'layer-apply', index } : { type: 'layer-applied', index, entries },
+      ),
   };
   const open = contents ? openHeld : openStreamed;
   const { tree, layers, close } = await withoutCorruptBlobs(report, (careful) =>
@@ -39,14 +41,6 @@ export async function withImageTree<T>(
   } finally {
     await close();
   }
-}
-
-/** Reports the layers of a tree as they are applied. */
-function layerReport(report: Report): NonNullable<ImageTreeOptions['onLayer']> {
-  return (index, entries) =>
-    report(
-      entries === undefined ? { type: 'layer-apply', index } : { type: 'layer-applied', index, entries },
-    );
 }
 
 interface OpenTree {

@@ -157,25 +157,20 @@ const WATCH = 120;
 /** In milliseconds; a rest that takes less time stays with one connection. */
 const SOON = 300;
 
-/** The pace of one connection so far. */
-export interface Pace {
-  readonly bytes: number;
-  /** Milliseconds since the answer began. */
-  readonly elapsed: number;
-  /** Milliseconds of those in which the event loop was idle. */
-  readonly waited: number;
-}
-
-/** The pace of a body since its creation; `Body` updates it. */
-export class PaceMeter implements Pace {
+/** The pace of one connection since its creation; `Body` updates it. */
+export class PaceMeter {
   bytes = 0;
+  /** Milliseconds in which the event loop was idle. */
   waited = 0;
   readonly #start = performance.now();
 
+  /** In milliseconds. */
   get elapsed(): number {
     return performance.now() - this.#start;
   }
 }
+
+export type Pace = Readonly<Pick<PaceMeter, 'bytes' | 'waited' | 'elapsed'>>;
 
 /**
  * Whether one connection should receive the `remaining` bytes alone, or share them with others.

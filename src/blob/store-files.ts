@@ -103,27 +103,20 @@ export class StoreFiles {
     return handle;
   }
 
-  /** All files, complete and partial. `pinned`: paths that must stay. */
-  async list(pinned: ReadonlySet<string> = new Set()): Promise<StoredFile[]> {
+  /** All files, complete and partial. */
+  async list(): Promise<StoredFile[]> {
     const files = this.#folders.map(async (directory) => {
       const names = await readdir(directory).catch(() => []);
-      return Promise.all(names.map((name) => describe(path.join(directory, name), pinned)));
+      return Promise.all(names.map((name) => describe(path.join(directory, name))));
     });
     return (await Promise.all(files)).flat().filter((file) => file !== undefined);
   }
 }
 
-async function describe(name: string, pinned: ReadonlySet<string>): Promise<StoredFile | undefined> {
+async function describe(name: string): Promise<StoredFile | undefined> {
   const stats = await lstat(name).catch(() => undefined);
   // A partial file may have holes: its size on disk counts, in blocks of 512 bytes.
-  return (
-    stats && {
-      path: name,
-      bytes: stats.blocks * 512,
-      lastUsed: stats.mtimeMs,
-      pinned: pinned.has(name),
-    }
-  );
+  return stats && { path: name, bytes: stats.blocks * 512, lastUsed: stats.mtimeMs };
 }
 
 /** Modes of new directories and files: private. */
@@ -189,21 +182,27 @@ export interface StoredFile {
   readonly bytes: number;
   /** Milliseconds since 1970. */
   readonly lastUsed: number;
-  /** This run uses it. */
-  readonly pinned: boolean;
 }
 
 export function totalBytes(files: readonly StoredFile[]): number {
   return files.reduce((sum, file) => sum + file.bytes, 0);
 }
 
-/** The files to remove so that the others fit into `maxBytes`: the least recently used first, never a pinned one. */
-export function victims(files: readonly StoredFile[], maxBytes: number): StoredFile[] {
+/**
+ * The files to remove so that the others fit into `maxBytes`: the least recently used first.
+ *
+ * @param pinned paths of files that must stay
+ */
+export function victims(
+  files: readonly StoredFile[],
+  maxBytes: number,
+  pinned: ReadonlySet<string> = new Set(),
+): StoredFile[] {
   let excess = totalBytes(files) - maxBytes;
   const chosen: StoredFile[] = [];
   for (const file of files.toSorted((a, b) => a.lastUsed - b.lastUsed)) {
     if (excess <= 0) break;
-    if (file.pinned) continue;
+    if (pinned.has(file.path)) continue;
     chosen.push(file);
     excess -= file.bytes;
   }
@@ -217,7 +216,7 @@ export function abandoned(files: readonly StoredFile[], now: number): StoredFile
   return files.filter((file) => {
     if (path.basename(path.dirname(file.path)) !== 'partial') return false;
     const days = /^(?:private-|\.dlrootfs-)/.test(path.basename(file.path)) ? 1 : 30;
-    return !file.pinned && now - file.lastUsed > days * DAY;
+    return now - file.lastUsed > days * DAY;
   });
 }
 

@@ -227,8 +227,8 @@ export class Store {
   }
 
   async #fit(files: StoreFiles): Promise<void> {
-    const all = await files.list(this.#pinned);
-    const removed = await removeUnused(victims(all, this.#maxBytes));
+    const all = await files.list();
+    const removed = await removeUnused(victims(all, this.#maxBytes, this.#pinned));
     this.#bytes = totalBytes(all) - totalBytes(removed);
   }
 

@@ -115,10 +115,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     this.#proxy = proxy;
     // undici keeps a connection busy for one cycle of the event loop after its last answer: without this, it would open another one.
     await nextCycle();
-    if (!this.#ended) this.#dispatch(dispatcher);
-  }
-
-  #dispatch(dispatcher: Dispatcher): void {
+    if (this.#ended) return;
     const { method, url, headers, body } = this.#request;
     dispatcher.dispatch(
       {
