@@ -80,12 +80,16 @@ export interface Image {
   readonly layers: readonly Layer[];
 }
 
-/** A session with one repository of one registry, or with a local source of images; the signal that it was opened with aborts it. */
-export interface Session {
+/** The images of one repository, or of a local source. */
+export interface Repository {
   /** Resolves tag or digest, chooses the platform, and verifies manifest and config. */
   image(platform: Platform): Promise<Image>;
   /** All tags of the repository, page by page. */
   tags(): AsyncIterable<string>;
+}
+
+/** A session with a repository of one registry, or with a local source; the signal that it was opened with aborts it. */
+export interface Session extends Repository {
   close(): Promise<void>;
 }
 

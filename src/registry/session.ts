@@ -1,6 +1,6 @@
 import pLimit from 'p-limit';
 import { type DlrootfsError, type ErrorDetails, NetworkError, UsageError } from '../errors.ts';
-import type { Image, Session } from '../oci/image.ts';
+import type { Image, Repository, Session } from '../oci/image.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
 import { locationsOf, readRegistriesConf } from './config/registries-conf.ts';
@@ -28,7 +28,8 @@ export async function openSession(reference: Reference, given: RegistryOptions):
   const { report, connections = DEFAULT_CONNECTIONS, signal = new AbortController().signal } = options;
   const timeouts = { ...DEFAULT_TIMEOUTS, ...options.timeouts };
   const retry = retryPolicyOf(options);
-  const settings = { options, timeouts, retry, report, signal, slots: pLimit(connections) };
+  const slots = pLimit(connections);
+  const settings = { options, timeouts, retry, report, signal, slots, transports: [] };
   const locations = locationsOf(reference, options.mirrors ?? [], await readRegistriesConf(options));
   const hosts = await Promise.all(locations.map((location) => RegistryHost.open(location, settings)));
   return new RegistrySession(reference, hosts, settings);
@@ -65,7 +66,7 @@ class RegistrySession implements Session {
   readonly #hosts: readonly RegistryHost[];
   readonly #settings: TransportSettings;
   readonly #endpoints: Failover;
-  #session: Promise<Session> | undefined;
+  #session: Promise<Repository> | undefined;
 
   constructor(reference: Reference, hosts: readonly RegistryHost[], settings: TransportSettings) {
     this.#reference = reference;
@@ -79,7 +80,7 @@ class RegistrySession implements Session {
     return this.#hosts.at(-1)!;
   }
 
-  async #choose(): Promise<Session> {
+  async #choose(): Promise<Repository> {
     const { registryVersion, mirrors = [], report } = this.#settings.options;
     const { digest } = this.#reference;
     if (registryVersion === 1) {
@@ -110,7 +111,7 @@ class RegistrySession implements Session {
   }
 
   /** Tries version 1, for a registry that does not seem to speak version 2. */
-  async #version1Instead({ base, version2, refusal }: Contact): Promise<Session> {
+  async #version1Instead({ base, version2, refusal }: Contact): Promise<Repository> {
     try {
       const ping = await this.#pingVersion1(base);
       if (ping.version1) return this.#version1(ping);
@@ -132,11 +133,11 @@ class RegistrySession implements Session {
     return { status: 200, base, version1: true, standalone: false };
   }
 
-  #version2(): Session {
+  #version2(): Repository {
     return new Version2Session(this.#reference, this.#settings.options, this.#endpoints);
   }
 
-  #version1(ping: Ping): Session {
+  #version1(ping: Ping): Repository {
     const { base, standalone } = ping;
     const kind = standalone ? 'a standalone registry' : 'an index';
     this.#settings.report({ type: 'debug', message: `version 1: ${base.host} is ${kind}` });
@@ -156,8 +157,7 @@ class RegistrySession implements Session {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#hosts.map(({ transport }) => transport.close()));
-    const session = await this.#session?.catch(() => undefined);
-    await session?.close();
+    await Promise.all(this.#settings.transports.map((transport) => transport.close()));
+    await this.#session?.catch(() => undefined);
   }
 }

@@ -1,7 +1,7 @@
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
 import { Digest } from '../oci/digest.ts';
-import { historyOf, type Image, type Layer, type Session, MAX_LAYERS } from '../oci/image.ts';
+import { historyOf, type Image, type Layer, type Repository } from '../oci/image.ts';
 import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
 import { isTag, Reference } from '../oci/reference.ts';
 import { MAX_LAYERS } from '../oci/schema1.ts';
@@ -25,7 +25,7 @@ interface ImageFacts {
 }
 
 /** A session by version 1 of the protocol, by the rules of docker-registry (Python) and Docker 1.4. */
-export class Version1Session implements Session {
+export class Version1Session implements Repository {
   readonly #reference: Reference;
   /** `library/x`, or `host[:port]/path`, for messages. */
   readonly #name: string;
@@ -129,10 +129,6 @@ export class Version1Session implements Session {
 
   async *tags(): AsyncGenerator<string, void> {
     yield* tagNames(await this.#tags());
-  }
-
-  async close(): Promise<void> {
-    await this.#index.close();
   }
 }
 

@@ -158,6 +158,8 @@ export interface TransportSettings extends RequestPolicy {
   readonly options: RegistryOptions;
   /** Limits the exchanges under way at once. */
   readonly slots: LimitFunction;
+  /** Those that `openTransport` made: the session closes them. */
+  readonly transports: Transport[];
 }
 
 /**
@@ -171,7 +173,9 @@ export async function openTransport(
   insecure: boolean,
   settings: TransportSettings,
 ): Promise<Transport> {
-  return new Transport(await tlsSettings(registry, settings.options, insecure), settings);
+  const transport = new Transport(await tlsSettings(registry, settings.options, insecure), settings);
+  settings.transports.push(transport);
+  return transport;
 }
 
 /** Limit on all waits for one request together, in milliseconds. */
