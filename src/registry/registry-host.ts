@@ -101,11 +101,13 @@ export class RegistryHost {
   }
 
   /**
-   * Sends `GET /v1/_ping`.
+   * Sends `GET /v1/_ping`. Docker Hub's index, while it had one, has no such address.
    *
    * @param known address of an earlier answer of the registry
    */
   async ping(known: URL | undefined): Promise<Ping> {
+    if (this.location.registry === 'docker.io')
+      return { status: 200, base: HUB_INDEX, version1: true, standalone: false };
     const { response, body, base } = await this.#firstAnswer('/v1/_ping', known);
     return {
       status: response.status,
@@ -179,6 +181,7 @@ interface FirstAnswer {
 }
 
 const HUB_API = 'registry-1.docker.io';
+const HUB_INDEX = new URL('https://index.docker.io/v1/');
 
 /** Retries at a closed port: the first answer must not take long. */
 const REFUSED_RETRIES = 2;

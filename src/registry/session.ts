@@ -6,7 +6,7 @@ import { Reference } from '../oci/reference.ts';
 import { locationsOf, readRegistriesConf } from './config/registries-conf.ts';
 import { type Endpoint, type Explain, Failover } from './endpoint.ts';
 import type { TransportSettings } from './http/transport.ts';
-import { type Contact, type Ping, RegistryHost } from './registry-host.ts';
+import { type Ping, RegistryHost } from './registry-host.ts';
 import {
   DEFAULT_CONNECTIONS,
   DEFAULT_TIMEOUTS,
@@ -94,26 +94,34 @@ class RegistrySession implements Session {
         const message = 'ignoring --mirror: version 1 of the registry protocol has no mirrors';
         report({ type: 'notice', message });
       }
-      return this.#version1(await this.#pingVersion1(undefined));
+      return this.#version1(await this.#own.ping(undefined));
     }
     // Version 1 has no digests: a reference with one needs no first contact, and no connection where the store has its documents.
-    if (registryVersion === 2 || digest !== undefined) return this.#version2();
-    const contact = await this.#contact();
-    return contact.version2 === 'yes' ? this.#version2() : this.#version1Instead(contact);
+    return registryVersion === 2 || digest !== undefined ? this.#version2() : this.#byAnswers();
   }
 
-  /** Of the first host that speaks version 2, else of the registry itself. */
-  async #contact(): Promise<Contact> {
+  /**
+   * The version that the answers of the first host that speaks version 2, else of the registry itself, show:
+   *
+   * | `GET /v2/`          | `GET /v1/_ping`  | version                             |
+   * | ------------------- | ---------------- | ----------------------------------- |
+   * | 401, 200            | is not sent      | 2                                   |
+   * | 200 with a web page | as of version 1  | 1                                   |
+   * |                     | any other        | 2                                   |
+   * | 404                 | as of version 1  | 1                                   |
+   * |                     | any other        | none: the error is about the ping   |
+   * | 403, 429, 5xx       | is not sent      | none: the error is about `GET /v2/` |
+   * | any other           | as of version 1  | 1                                   |
+   * |                     | any other        | none: the error is about `GET /v2/` |
+   */
+  async #byAnswers(): Promise<Repository> {
     const contactOf = (endpoint: Endpoint) =>
       this.#hosts.find((host) => host.endpoint === endpoint)!.contact();
-    const contact = await this.#endpoints.first(contactOf);
-    return contact.version2 === 'yes' ? contact : this.#own.contact();
-  }
-
-  /** Tries version 1, for a registry that does not seem to speak version 2. */
-  async #version1Instead({ base, version2, refusal }: Contact): Promise<Repository> {
+    const first = await this.#endpoints.first(contactOf);
+    const { base, version2, refusal } = first.version2 === 'yes' ? first : await this.#own.contact();
+    if (version2 === 'yes') return this.#version2();
     try {
-      const ping = await this.#pingVersion1(base);
+      const ping = await this.#own.ping(base);
       if (ping.version1) return this.#version1(ping);
       throw new NetworkError(
         `${this.#own.location.registry} is not a registry: GET /v2/ is answered 404, GET /v1/_ping ${ping.status}`,
@@ -126,13 +134,6 @@ class RegistrySession implements Session {
     }
   }
 
-  /** Docker Hub's index, while it had one, has no ping. */
-  async #pingVersion1(known: URL | undefined): Promise<Ping> {
-    if (this.#own.location.registry !== 'docker.io') return this.#own.ping(known);
-    const base = new URL('https://index.docker.io/v1/');
-    return { status: 200, base, version1: true, standalone: false };
-  }
-
   #version2(): Repository {
     return new Version2Session(this.#reference, this.#settings.options, this.#endpoints);
   }
@@ -141,9 +142,7 @@ class RegistrySession implements Session {
     const { base, standalone } = ping;
     const kind = standalone ? 'a standalone registry' : 'an index';
     this.#settings.report({ type: 'debug', message: `version 1: ${base.host} is ${kind}` });
-    const { repository } = this.#own.location;
-    const path = repository.includes('/') ? repository : `library/${repository}`;
-    return new Version1Session(this.#reference, new V1Index(this.#own, ping, path, this.#settings));
+    return new Version1Session(this.#reference, new V1Index(this.#own, ping, this.#settings));
   }
 
   async image(platform: Platform): Promise<Image> {

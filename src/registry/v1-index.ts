@@ -29,10 +29,11 @@ export class V1Index {
   #renewing: Promise<RepositoryData> | undefined;
   #registries: Promise<Failover> | undefined;
 
-  constructor(host: RegistryHost, ping: Ping, repository: string, settings: TransportSettings) {
+  constructor(host: RegistryHost, ping: Ping, settings: TransportSettings) {
+    const { repository } = host.location;
     this.#host = host;
     this.#ping = ping;
-    this.repository = repository;
+    this.repository = repository.includes('/') ? repository : `library/${repository}`;
     this.#settings = settings;
   }
 
