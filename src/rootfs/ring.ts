@@ -170,8 +170,8 @@ export class RingWriter extends RingEnd {
   waitUnless(ready: () => boolean): void {
     const seen = Atomics.load(this.control, ROOM);
     Atomics.store(this.control, WRITER_WAITS, 1);
+    // The word stays set: by now the wait may be that of another thread, which writes the next stream. It costs one signal at most.
     if (!ready()) Atomics.wait(this.control, ROOM, seen);
-    Atomics.store(this.control, WRITER_WAITS, 0);
   }
 
   /** Ends a wait of the reader's, so that it looks again. */

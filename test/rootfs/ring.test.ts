@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { RingAborted, RingReader, RingWriter, createRing } from '../../src/rootfs/ring.ts';
 
@@ -213,4 +214,33 @@ test('a writer whose stream is over sees that also when the reader is done with 
   reader.restart();
   reader.leave();
   assert.equal(late.isRead, false);
+});
+
+test('a thread whose stream is over does not take away the wait of the writer of the next one', async () => {
+  const memory = createRing(1024);
+  const main = new RingWriter(memory);
+  const reader = new RingReader(memory);
+  const late = new RingWriter(memory);
+  main.reopen();
+  late.join();
+  reader.restart();
+  main.end();
+  reader.leave();
+  let written: Promise<boolean> | undefined;
+  // The late thread stands still within its wait, while the other one opens the next stream and fills the ring.
+  late.waitUnless(() => {
+    main.reopen();
+    reader.restart();
+    written = main.write(new Uint8Array(2048));
+    return true;
+  });
+  let count = 0;
+  const deadline = performance.now() + 5000;
+  while (count < 2048 && performance.now() < deadline) {
+    const bytes = reader.poll(4096);
+    if (bytes instanceof Uint8Array) count += bytes.length;
+    await sleep(1);
+  }
+  assert.equal(count, 2048);
+  assert.equal(await written, true);
 });
