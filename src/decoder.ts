@@ -98,7 +98,7 @@ export class Decoder implements RemoteDecoder {
     const result = await answer;
     if (result === 'left') return undefined;
     if ('malformed' in result) throw new MalformedDataError(result.malformed);
-    if ('failure' in result) throw fromFailure(result.failure);
+    if ('failure' in result) throw deserializeError(result.failure);
     return result.diffID;
   }
 

@@ -23,7 +23,7 @@ export async function openArchive(
   archive: string | AsyncIterable<Uint8Array>,
   name: string,
   options: SpoolOptions,
-): Promise<StoredFiles> {
+): Promise<LayoutFiles> {
   const handle = await (typeof archive === 'string'
     ? openPlain(archive, name, options)
     : spool(archive, name, options));
@@ -36,11 +36,11 @@ export async function openArchive(
       });
     }
     const index = indexArchive(handle.fd, length, name);
-    const find: StoredFiles['find'] = async (path) => {
+    const find: LayoutFiles['find'] = async (path) => {
       const extent = resolve(index, path, name);
       if (extent === undefined) return undefined;
       const { offset, size } = extent;
-      const read: StoredFile['read'] = (start, end, signal) =>
+      const read: LayoutFile['read'] = (start, end, signal) =>
         readRange(handle, offset + start, offset + Math.min(end, size), signal);
       return { size, read };
     };
@@ -54,7 +54,7 @@ export async function openArchive(
 /** Follows links, as `docker save` once wrote them, which lead to other members or nowhere. */
 function resolve(index: ArchiveIndex, path: string, name: string): Extent | undefined {
   let place: string = normalize(path as BytePath);
-  for (let links = 0; links < MAX_LINKS; links += 1) {
+  for (let links = 0; links < MOST_LINKS; links += 1) {
     const member = index.get(place);
     if (typeof member !== 'string') return member;
     place = member;

@@ -3,7 +3,7 @@ import { IntegrityError } from '../errors.ts';
 import { type Compression, compressionOf, MAGIC_LENGTH } from '../oci/compression.ts';
 import { type ImageConfig, MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
 import type { Descriptor } from '../oci/manifest.ts';
-import { type DiffID, Digest, digestOf, verify } from '../oci/digest.ts';
+import { type DiffID, Digest, digestOf, verifyDigest } from '../oci/digest.ts';
 import { describeImage, type Image, type Session, withOpener } from '../oci/image.ts';
 import { isObject, parseJson, textOf, textsOf } from '../oci/json.ts';
 import { MediaType } from '../oci/media-types.ts';
@@ -57,7 +57,7 @@ export class DockerArchive implements Session {
       layers,
     } as const;
     const description = describeImage(manifest, config, this.#files.name);
-    return withOpener(description, ({ size }, place) => openStored(this.#files, paths[place]!, size));
+    return withOpener(description, ({ size }, place) => openLayoutFile(this.#files, paths[place]!, size));
   }
 
   async *tags(): AsyncIterable<string> {

@@ -169,7 +169,7 @@ export async function openDirectory(
   directory: string,
   name: string,
   signal: AbortSignal,
-): Promise<StoredFiles> {
+): Promise<LayoutFiles> {
   const status = await stat(osPath(directory)).catch((error: unknown) => {
     throw sourceError(error, directory);
   });
@@ -179,7 +179,7 @@ export async function openDirectory(
       hint: `for an archive write oci-archive:${printable(directory)}`,
     });
   }
-  const find: StoredFiles['find'] = async (file) => {
+  const find: LayoutFiles['find'] = async (file) => {
     const place = join(directory, file);
     try {
       const { handle, size } = await openRegular(place);

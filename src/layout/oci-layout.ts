@@ -1,7 +1,7 @@
 import { IntegrityError, printable } from '../errors.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
-import { algorithmOf, hexOf, verify, type Digest } from '../oci/digest.ts';
-import { describe, type FoundDocument } from '../oci/image-index.ts';
+import { algorithmOf, hexOf, verifyDigest, type Digest } from '../oci/digest.ts';
+import { describeFound, type FoundDocument } from '../oci/image-index.ts';
 import type { Image, LayerDescription, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
 import {
@@ -41,9 +41,9 @@ export class OciLayout implements Session {
     const source = {
       manifest: (descriptor: Descriptor) => this.#manifest(descriptor),
       config: (manifest: Manifest) => this.#config(manifest),
-      opener: ({ digest, size }: LayerDescription) => openStored(this.#files, blobPath(digest), size),
+      opener: ({ digest, size }: LayerDescription) => openLayoutFile(this.#files, blobPath(digest), size),
     };
-    return describe(await this.#find(), platform, source, this.#files.name);
+    return describeFound(await this.#find(), platform, source, this.#files.name);
   }
 
   async *tags(): AsyncIterable<string> {

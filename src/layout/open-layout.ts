@@ -1,7 +1,7 @@
 import { NotFoundError, UsageError, printable } from '../errors.ts';
 import type { Session } from '../oci/image.ts';
 import { openArchive, type SpoolOptions } from './archive-files.ts';
-import { openDirectory, type StoredFiles } from './stored-files.ts';
+import { openDirectory, type LayoutFiles } from './layout-files.ts';
 import { DockerArchive } from './docker-archive.ts';
 import { OciLayout } from './oci-layout.ts';
 import { formatSource, type Source } from './local-source.ts';

@@ -1,6 +1,7 @@
 import { IntegrityError, printable } from '../errors.ts';
-import { Digest, verify } from './digest.ts';
+import { Digest, verifyDigest } from './digest.ts';
 import { isObject, type JsonObject, listOf, parseJsonObject, textMapOf, textOf, textsOf } from './json.ts';
+import { MAX_LAYERS } from './image.ts';
 import {
   isConfigType,
   isLayerType,
@@ -10,7 +11,7 @@ import {
   mediaTypeOf,
 } from './media-types.ts';
 import { platformOf, type Platform } from './platform.ts';
-import { MAX_LAYERS, parseSchema1, type Schema1 } from './schema1.ts';
+import { parseSchema1, type Schema1 } from './schema1.ts';
 
 /** The description of a blob or manifest in a manifest or index (OCI descriptor.md). */
 export interface Descriptor {

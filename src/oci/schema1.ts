@@ -10,9 +10,6 @@ import { MAX_LAYERS } from './image.ts';
  * a part of the document. The rules are those of Docker's pull (distribution/pull_v2.go) and of docker/libtrust.
  */
 
-/** Overlay file systems stop at 500 and Docker at 127; more is an attack on the caller's memory. */
-export const MAX_LAYERS = 4096;
-
 /** One image that existed in the build: the base, or the result of a step. */
 export interface Schema1Entry {
   /** The v1 id: 64 hex digits. */

@@ -1,10 +1,9 @@
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
 import { Digest } from '../oci/digest.ts';
-import { historyOf, type Image, type Layer, type Repository } from '../oci/image.ts';
+import { historyOf, type Image, type Layer, MAX_LAYERS, type Repository } from '../oci/image.ts';
 import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
 import { isTag, Reference } from '../oci/reference.ts';
-import { MAX_LAYERS } from '../oci/schema1.ts';
 import { blobOpener } from './blob-source.ts';
 import type { Failover, Query } from './endpoint.ts';
 import { readDocument } from './http/answer.ts';

@@ -1,7 +1,7 @@
 import { DlrootfsError, IntegrityError, NetworkError, NotFoundError, UsageError } from '../errors.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
-import { Digest, digestOf, verify } from '../oci/digest.ts';
-import { describe, type FoundDocument } from '../oci/image-index.ts';
+import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
+import { describeFound, type FoundDocument } from '../oci/image-index.ts';
 import type { Image, Layer, LayerDescription, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
 import { type Manifest, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
@@ -55,7 +55,7 @@ export class Version2Session implements Session {
       config: (manifest: Manifest) => this.#config(manifest),
       opener: (layer: LayerDescription) => this.#opener(layer),
     };
-    const image = await describe(found, platform, source, Reference.format(this.#reference));
+    const image = await describeFound(found, platform, source, Reference.format(this.#reference));
     return { ...image, rateLimit: this.#rateLimit };
   }
 

@@ -7,7 +7,7 @@ export interface Region {
 }
 
 /** The result of one run of a native decoder. */
-export interface Run {
+export interface DecoderRun {
   /** Bytes put into the output. */
   readonly produced: number;
   /** A gzip member or zstd frame ended, and everything of it is out. */
@@ -27,7 +27,7 @@ export interface Engine {
    */
   run(output: Region): Promise<DecoderRun>;
   /** The same in the calling thread. */
-  runNow(output: Region): Run;
+  runNow(output: Region): DecoderRun;
   /** The meaning of the first byte after a member. */
   after(byte: number): 'member' | 'padding' | 'garbage';
   /** Whether to compare checksums in the data (gzip's CRC-32, zstd's XXH64), as it does at first: they cost 3 % of a pull. */
@@ -193,7 +193,7 @@ export class StepDecoder {
     return false;
   }
 
-  #note({ produced, ended }: Run, output: Region): number {
+  #note({ produced, ended }: DecoderRun, output: Region): number {
     this.#outputWasFull = produced === output.bytes.length && !ended;
     if (ended) this.#state = 'between';
     return produced;

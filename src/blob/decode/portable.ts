@@ -46,7 +46,7 @@ const ZLIB_PIECE = 128 * 1024;
 async function* gunzip(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   // The stream continues with the next member itself, and stops at a zero after one.
   const rest = yield* decodeOne(createGunzip({ chunkSize: ZLIB_PIECE }), reader);
-  for await (const piece of plain(rest)) {
+  for await (const piece of uncompressed(rest)) {
     if (piece.some((byte) => byte !== 0)) throw new MalformedDataError(TRAILING_BYTES);
   }
 }
@@ -247,5 +247,5 @@ async function* unxz(reader: ByteReader): AsyncGenerator<Uint8Array, void, undef
 
 /** Each in memory of its own: the decoder keeps a piece while it asks for the next. */
 async function* pieces(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
-  for await (const piece of plain(reader)) yield Uint8Array.from(piece);
+  for await (const piece of uncompressed(reader)) yield Uint8Array.from(piece);
 }
