@@ -42,7 +42,7 @@ export async function exportArchive(
     if (file) await exporter.check?.(file);
     return await withSession(options, async (opened) => {
       const { source, store } = opened;
-      const image = await resolveImage(opened, options);
+      const image = await resolveImage(opened, options, true);
       stopwatch.lap('resolve');
       const built = await withImageTree(image, opened, options, true, async (tree, layers) => {
         return { layers, notRestored: await exporter.write(tree, image, store, file) };

@@ -40,7 +40,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   const prepare = runtime && ((directory?: string) => runtime.prepareFiles(options, directory));
   return await withSession(options, async (opened) => {
     const { source } = opened;
-    const image = await resolveImage(opened, options);
+    const image = await resolveImage(opened, options, isWhollyDownloaded(options));
     stopwatch.lap('resolve');
     const built = await build(image, opened, prepare, options);
     stopwatch.lap('layers');
@@ -48,6 +48,11 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
     report({ type: 'done', reference: source.reference, destination });
     return summarize({ source, image, built, destination, tally, stopwatch });
   });
+}
+
+/** Whether all layers that are not cached are downloaded: what DIR holds makes no difference. */
+function isWhollyDownloaded({ replace, git }: PullOptions): boolean {
+  return replace !== true && !git;
 }
 
 /** Makes DIR the image; with `replace` only if it is not that already. */

@@ -78,10 +78,10 @@ export interface Opened {
  *
  * @throws errors of the session; NotFoundError without an image for the platform
  */
-export async function findImage(opened: Opened, options: PullOptions): Promise<Image> {
+export async function findImage(opened: Opened, options: PullOptions, ahead = false): Promise<Image> {
   const { source } = opened;
   const { platform, platformAsked, report } = options;
-  const image = await askedImage(opened, options);
+  const image = await askedImage(opened, options, ahead);
   const unfit = platformNotice(image, platform, platformAsked, source.reference);
   if (unfit !== undefined) report({ type: 'notice', message: unfit });
   return image;
@@ -91,9 +91,13 @@ export async function findImage(opened: Opened, options: PullOptions): Promise<I
 async function askedImage(
   { source, session, store }: Opened,
   { platform, offline }: PullOptions,
+  ahead: boolean,
 ): Promise<Image> {
   try {
-    return await session.image(platform);
+    return await session.image(
+      platform,
+      ahead ? ({ digest, size }) => store.reserve(digest, size) : undefined,
+    );
   } catch (error) {
     if (!(error instanceof NetworkError) || offline || !source.openOffline) throw error;
     const cached = await source
@@ -109,12 +113,13 @@ async function askedImage(
 /**
  * As `findImage`, for a command that reads its layers: reports the image.
  *
+ * @param ahead all layers are read in any case: the first ones are requested while the config arrives
  * @throws NotFoundError offline if the cache does not have all layers
  */
-export async function resolveImage(opened: Opened, options: PullOptions): Promise<Image> {
+export async function resolveImage(opened: Opened, options: PullOptions, ahead = false): Promise<Image> {
   const { source, store } = opened;
   const { offline, report } = options;
-  const image = await findImage(opened, options);
+  const image = await findImage(opened, options, ahead);
   if (offline && !source.local) await requireCached(image, source, store, offline.hint);
   report({ type: 'image', id: image.id, layers: image.layers });
   return image;

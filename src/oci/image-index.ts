@@ -67,7 +67,8 @@ export interface FoundDocument {
 /** Where the documents that an index lists come from; both must have been verified against their digests. */
 export interface DocumentSource {
   manifest(descriptor: Descriptor): Promise<ManifestDocument>;
-  config(manifest: Manifest): Promise<ImageConfig>;
+  /** @param chosen the manifest is the image's: its layers will be wanted */
+  config(manifest: Manifest, chosen: boolean): Promise<ImageConfig>;
 }
 
 /**
@@ -86,12 +87,10 @@ export async function describeFound(
     document.kind === 'index'
       ? await chooseManifest(document, wanted, source, what)
       : { digest, manifest: document };
-  const { manifest, config } = choice;
-  const description =
-    manifest.kind === 'schema1'
-      ? describeSchema1(manifest)
-      : describeImage(manifest, config ?? (await source.config(manifest)), what);
-  return { ...description, digest: choice.digest, platforms };
+  const { manifest, config, digest: chosen } = choice;
+  if (manifest.kind === 'schema1') return { ...describeSchema1(manifest), digest: chosen, platforms };
+  const description = describeImage(manifest, config ?? (await source.config(manifest, true)), what);
+  return { ...description, digest: chosen, platforms };
 }
 
 /** The image of an index that is for the platform. */
@@ -160,7 +159,7 @@ async function rankEntry(descriptor: Descriptor, search: Search, depth: number):
     return { digest, manifest: document, rank: platformRank(descriptor.platform, wanted)! };
   }
   if (document.kind === 'schema1') return undefined;
-  const config = await source.config(document);
+  const config = await source.config(document, false);
   const rank = platformRank(config.platform, wanted);
   if (rank !== undefined) return { digest, manifest: document, config, rank };
   search.present.push(config.platform);

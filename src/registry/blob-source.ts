@@ -90,14 +90,14 @@ export interface BlobQuery {
   readonly urls?: readonly string[] | undefined;
 }
 
-/** `Layer.open` for a blob that the endpoints of its repository have. */
-export function blobOpener(blob: BlobQuery, endpoints: Failover): Layer['open'] {
-  const source = new BlobSource(blob, endpoints);
-  return (range, signal) => source.open(range, signal);
+/** An answer that was requested before anybody reads it. */
+interface Ahead {
+  readonly answer: Promise<BlobResponse>;
+  readonly abort: AbortController;
 }
 
 /** Reads one blob from the endpoints of its repository. */
-class BlobSource {
+export class BlobSource {
   readonly #blob: BlobQuery;
   readonly #endpoints: Failover;
   /** The addresses in the manifest. */
@@ -107,6 +107,8 @@ class BlobSource {
   /** The last bodies, by the requested range. */
   readonly #bodies = new Map<string, Response>();
   #turn = 0;
+  #isOpened = false;
+  #ahead: Ahead | undefined;
 
   constructor(blob: BlobQuery, endpoints: Failover) {
     this.#blob = blob;
@@ -120,7 +122,9 @@ class BlobSource {
    * fallback from ranges. After a body that broke, or when the same range is requested again (its bytes were wrong), the next endpoint
    * comes first.
    */
-  async open(range: BlobRange, signal: AbortSignal): Promise<BlobResponse> {
+  readonly open: Layer['open'] = async (range, signal) => {
+    const ahead = this.#takeAhead(range, signal);
+    if (ahead) return ahead;
     const key = `${range.start}-${range.end ?? ''}`;
     if (this.#bodies.has(key) || [...this.#bodies.values()].some((response) => response.broken())) {
       this.#turn += 1;
@@ -132,6 +136,32 @@ class BlobSource {
       if (!rest || !(error instanceof NetworkError)) throw error;
       return this.#ask({ start: 0 }, key, signal);
     });
+  };
+
+  /** Requests the whole blob now. The first `open` gets the answer, if it is from the start. */
+  requestAhead(): void {
+    if (this.#isOpened) return;
+    const abort = new AbortController();
+    const answer = this.#ask({ start: 0 }, '0-', abort.signal);
+    answer.catch(() => undefined);
+    this.#ahead ??= { answer, abort };
+  }
+
+  /** Ends a request that nobody has asked for since. */
+  close(): void {
+    this.#ahead?.abort.abort(new Error('the session is closed'));
+  }
+
+  #takeAhead({ start, end }: BlobRange, signal: AbortSignal): Promise<BlobResponse> | undefined {
+    const ahead = this.#ahead;
+    this.#isOpened = true;
+    this.#ahead = undefined;
+    if (!ahead) return undefined;
+    const abort = () => ahead.abort.abort(signal.reason);
+    signal.addEventListener('abort', abort);
+    const isWhole = start === 0 && end === undefined;
+    if (!isWhole || signal.aborted) abort();
+    return isWhole ? ahead.answer : undefined;
   }
 
   async #ask(range: BlobRange, key: string, signal: AbortSignal): Promise<BlobResponse> {

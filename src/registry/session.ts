@@ -1,6 +1,6 @@
 import pLimit from 'p-limit';
 import { type DlrootfsError, type ErrorDetails, NetworkError, UsageError } from '../errors.ts';
-import type { Image, Session } from '../oci/image.ts';
+import type { Image, Session, WantsBlob } from '../oci/image.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
 import { locationsOf, readRegistriesConf } from './config/registries-conf.ts';
@@ -146,9 +146,9 @@ class RegistrySession implements Session {
     return new Version1Session(this.#reference, new V1Index(this.#own, ping, path, this.#settings));
   }
 
-  async image(platform: Platform): Promise<Image> {
+  async image(platform: Platform, wants?: WantsBlob): Promise<Image> {
     this.#session ??= this.#choose();
-    return (await this.#session).image(platform);
+    return (await this.#session).image(platform, wants);
   }
 
   async *tags(): AsyncGenerator<string, void> {

@@ -4,7 +4,7 @@ import { Digest } from '../oci/digest.ts';
 import { historyOf, type Image, type Layer, type Session, MAX_LAYERS } from '../oci/image.ts';
 import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
 import { isTag, Reference } from '../oci/reference.ts';
-import { blobOpener } from './blob-source.ts';
+import { BlobSource } from './blob-source.ts';
 import type { Failover, Query } from './endpoint.ts';
 import { readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
@@ -122,7 +122,7 @@ export class Version1Session implements Session {
       size,
       info: json,
       createdBy,
-      open: blobOpener({ path: `images/${id}/layer`, subject, size }, registries),
+      open: new BlobSource({ path: `images/${id}/layer`, subject, size }, registries).open,
     };
   }
 
