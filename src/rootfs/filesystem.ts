@@ -160,9 +160,20 @@ export function readRegularFile(
  *
  * @throws SyscallError for `action` otherwise
  */
-export function granted(result: number, action: string): number {
-  if (result < 0) throw new SyscallError(result, action);
+export function granted(result: number, action: string): number;
+export function granted<T extends object | string>(result: T | number, action: string): T;
+export function granted<T>(result: T | number, action: string): T | number {
+  if (typeof result === 'number' && result < 0) throw new SyscallError(result, action);
   return result;
+}
+
+/** The status of a name; undefined where it does not exist, or this process may not see it. */
+export function statusOf(
+  filesystem: Pick<Filesystem, 'stat'>,
+  { parent, name }: Omit<Node, 'file'>,
+): FileStat | undefined {
+  const stat = filesystem.stat(parent, name);
+  return typeof stat === 'number' ? undefined : stat;
 }
 
 /** The error for a request of a layer that no system can fulfil, in the words of the system. */

@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 import { accessList, defaultAccessList, modeWithList, textKeys } from '../tar/access-list.ts';
 import { type Entry, displayPath } from '../tar/entry.ts';
 import { join } from './directories.ts';
-import { type Filesystem, type Mtime, type Node, granted } from './filesystem.ts';
+import { type Filesystem, type Mtime, type Node, granted, statusOf } from './filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import type { Creator, Run } from './run.ts';
 
@@ -61,9 +61,9 @@ export function restoreOwner(
   return false;
 }
 
-function isOwner(run: MetadataState, { parent, name }: Node, uid: number, gid: number): boolean {
-  const stat = run.filesystem.stat(parent, name);
-  return typeof stat !== 'number' && stat.uid === uid && stat.gid === gid;
+function isOwner(run: MetadataState, node: Node, uid: number, gid: number): boolean {
+  const stat = statusOf(run.filesystem, node);
+  return stat?.uid === uid && stat.gid === gid;
 }
 
 /** The owner that a new file has before anyone sets it, where that is known. */
@@ -136,16 +136,12 @@ export function removeInherited(run: Run, node: Node, directory: boolean): void 
 export function restoreTimes(run: MetadataState, node: Node, mtime: Mtime): void {
   const { mtimeSeconds: seconds, mtimeNanoseconds } = mtime;
   const result = granted(run.filesystem.setTimes(node, seconds, mtimeNanoseconds), 'set the time');
-  if (result > 0 || (!isCommon(seconds) && !isKept(run, node, seconds))) run.counts.times += 1;
+  const isKept = isCommon(seconds) || statusOf(run.filesystem, node)?.mtimeSeconds === seconds;
+  if (result > 0 || !isKept) run.counts.times += 1;
 }
 
 function isCommon(seconds: number): boolean {
   return seconds >= 0 && seconds <= latestCommon;
-}
-
-function isKept(run: MetadataState, { parent, name }: Node, seconds: number): boolean {
-  const stat = run.filesystem.stat(parent, name);
-  return typeof stat !== 'number' && stat.mtimeSeconds === seconds;
 }
 
 /** Sets owner, attributes, mode and times of a new file that is not a directory, in an order in which no step undoes another. */

@@ -11,7 +11,7 @@ import {
 import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { itself, nameOf, parentPath, placeIn } from './directories.ts';
-import type { Directory, Node } from './filesystem.ts';
+import { type Directory, type Node, statusOf } from './filesystem.ts';
 import { noteDirectory } from './directory-metadata.ts';
 import { recordedPath } from './pseudo-links.ts';
 import type { Run } from './run.ts';
@@ -36,9 +36,9 @@ export function resolveNamedLists(run: Run): void {
       continue;
     }
     const parent = run.directories.findExact(parentPath(path));
-    const stat = parent && run.filesystem.stat(parent, nameOf(path));
-    if (typeof stat !== 'object') continue;
-    const place = placeIn(parent!, nameOf(path));
+    const place = parent && placeIn(parent, nameOf(path));
+    const stat = place && statusOf(run.filesystem, place);
+    if (!stat) continue;
     const lists = numbered(run, place, entry, find);
     set(run, place, lists);
     if (stat.type === 'directory') noteDirectoryLists(run, path, entry, lists);

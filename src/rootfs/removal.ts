@@ -178,9 +178,7 @@ function removeFile(run: Run, { parent, name }: Place): number {
 
 function list(run: Run, directory: Directory): ByteName[] {
   const names = retryUnlocked(run, directory, () => run.filesystem.list(directory));
-  if (typeof names === 'number')
-    throw new SyscallError(names, `read the directory ${displayPath(directory.path)}`);
-  return names;
+  return granted(names, `read the directory ${displayPath(directory.path)}`);
 }
 
 /** Calls `use` with the directory at `place`; false if it does not exist. */

@@ -7,7 +7,7 @@ import { randomName } from '../sys/temp-file.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
 import { startRun } from './apply.ts';
 import { openFilesystem } from './confined-root.ts';
-import { itself, join, nameOf, parentPath, placeIn } from './directories.ts';
+import { itself, nameOf, parentPath, placeIn } from './directories.ts';
 import { unlock } from './directory-metadata.ts';
 import {
   type DiskFilesystem,
@@ -17,8 +17,8 @@ import {
   explain,
   granted,
   isSpecial,
+  statusOf,
 } from './filesystem.ts';
-import type { Backend } from './messages.ts';
 import { permittedMode, restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
 import { nothingLost, type NotRestored } from './not-restored.ts';
 import { clear } from './removal.ts';
@@ -56,13 +56,11 @@ export interface FileAtPath {
 /** Turns an existing rootfs into another one, in place. Sets the metadata that other programs could not set. */
 export class WorkTree {
   readonly #directory: string;
-  readonly #backend: Backend | undefined;
   /** What the system denied at the last `restore`. */
   notRestored: NotRestored = nothingLost();
 
-  constructor(directory: string, backend?: Backend) {
+  constructor(directory: string) {
     this.#directory = directory;
-    this.#backend = backend;
   }
 
   /**
@@ -81,10 +79,7 @@ export class WorkTree {
         if (!parent) continue;
         const place = placeIn(parent, nameOf(path));
         if (type === 'directory') removeEmpty(run, place);
-        else {
-          const stat = run.filesystem.stat(parent, place.name);
-          if (typeof stat !== 'number' && stat.type === type) clear(run, place);
-        }
+        else if (statusOf(run.filesystem, place)?.type === type) clear(run, place);
       }
     });
   }
@@ -116,9 +111,8 @@ export class WorkTree {
 
   async #work(use: (run: Run, disk: DiskFilesystem) => void | Promise<void>): Promise<void> {
     const name = this.#directory;
-    const filesystem = openFilesystem(pathBytes(name), this.#backend);
     try {
-      if (typeof filesystem === 'number') throw new SyscallError(filesystem, 'open it');
+      const filesystem = granted(openFilesystem(pathBytes(name)), 'open it');
       const run = startRun(filesystem, { name, mode: 'overlay' });
       try {
         await use(run, filesystem);
@@ -143,9 +137,9 @@ function unlockAll(run: Run): void {
     const names = run.filesystem.list(directory);
     if (typeof names === 'number') continue;
     for (const name of names) {
-      const below = join(directory.path, name);
-      const stat = run.filesystem.stat(directory, name);
-      if (typeof stat !== 'number' && stat.type === 'directory' && below !== '.git') waiting.push(below);
+      const place = placeIn(directory, name);
+      const isDirectory = statusOf(run.filesystem, place)?.type === 'directory';
+      if (isDirectory && place.path !== '.git') waiting.push(place.path);
     }
   }
 }
@@ -222,14 +216,16 @@ class Restoration {
   }
 
   /** The existing file, if only its metadata must change. Any device is accepted. */
-  #findUsable({ parent, name }: Place, inode: WantedInode): FileStat | undefined {
-    const stat = this.#run.filesystem.stat(parent, name);
-    if (typeof stat === 'number' || stat.type !== inode.type) return undefined;
+  #findUsable(place: Place, inode: WantedInode): FileStat | undefined {
+    const { filesystem } = this.#run;
+    const stat = statusOf(filesystem, place);
+    if (stat?.type !== inode.type) return undefined;
     if (stat.type === 'file') return stat;
     // A FIFO that another name already uses is made again: it has no content to copy.
     if (stat.type === 'fifo') return this.#taken.has(stat.identity) ? undefined : stat;
     if (stat.type !== 'symlink') return undefined;
-    const isRight = inode.timeless === true || this.#run.filesystem.readLink(parent, name) === inode.linkPath;
+    const isRight =
+      inode.timeless === true || filesystem.readLink(place.parent, place.name) === inode.linkPath;
     return isRight ? stat : undefined;
   }
 
@@ -300,8 +296,7 @@ class Restoration {
   #makeDirectory(place: Place): void {
     const { filesystem } = this.#run;
     const { parent, name, path } = place;
-    const stat = filesystem.stat(parent, name);
-    if (typeof stat !== 'number' && stat.type === 'directory') return;
+    if (statusOf(filesystem, place)?.type === 'directory') return;
     clear(this.#run, place);
     granted(filesystem.makeDirectory(parent, name, 0o700), `make the directory ${displayPath(path)}`);
   }
@@ -310,9 +305,9 @@ class Restoration {
   #link(first: FirstName, place: Place): void {
     const { filesystem } = this.#run;
     const { parent, name, path } = place;
-    const stat = filesystem.stat(parent, name);
-    if (typeof stat !== 'number' && stat.identity === first.identity) return;
-    if (typeof stat !== 'number' && stat.type === 'directory') clear(this.#run, place);
+    const stat = statusOf(filesystem, place);
+    if (stat?.identity === first.identity) return;
+    if (stat?.type === 'directory') clear(this.#run, place);
     const action = `link ${displayPath(path)} to ${displayPath(first.path)}`;
     const from = this.#placeOf(first.path);
     granted(filesystem.makeLink(from.parent, from.name, parent, this.#aside), action);
@@ -325,8 +320,7 @@ class Restoration {
     const aside = this.#aside;
     const action = `copy ${displayPath(path)}`;
     if (inode.type === 'symlink') {
-      const target = filesystem.readLink(parent, name);
-      if (typeof target === 'number') throw new SyscallError(target, action);
+      const target = granted(filesystem.readLink(parent, name), action);
       granted(filesystem.makeSymlink(parent, aside, target), action);
     } else {
       const from = granted(this.#disk.openFile(parent, name), action);
@@ -360,9 +354,7 @@ class Restoration {
   }
 
   #stat({ parent, name, path }: Place): FileStat {
-    const stat = this.#run.filesystem.stat(parent, name);
-    if (typeof stat === 'number') throw new SyscallError(stat, `find ${displayPath(path)}`);
-    return stat;
+    return granted(this.#run.filesystem.stat(parent, name), `find ${displayPath(path)}`);
   }
 
   #placeOf(path: BytePath): Place {
