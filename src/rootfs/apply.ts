@@ -5,7 +5,7 @@ import type { ContentWriter } from './contents.ts';
 import { Directories, nameOf, parentPath, placeIn } from './directories.ts';
 import { makeMissing, unlock } from './directory-metadata.ts';
 import type { FileJobs } from './file-jobs.ts';
-import { type Filesystem, explain } from './filesystem.ts';
+import { type Filesystem, explain, explained } from './filesystem.ts';
 import { nothingLost } from './not-restored.ts';
 import { PathSet } from './path-set.ts';
 import { type Content, placeEntry, placePseudoLink } from './place.ts';
@@ -127,8 +127,10 @@ export class LayerApplication {
     const lost = run.jobs?.takeLost();
     run.counts.owners += lost?.owners ?? 0;
     run.counts.setuid += lost?.setuid ?? 0;
-    explained(run, this.#label, resolveNamedLists);
-    explained(run, this.#label, dropPseudoLinks);
+    explained(this.#label, run.options.name, () => {
+      resolveNamedLists(run);
+      dropPseudoLinks(run);
+    });
     run.layer.clear();
     run.hidden.clear();
     run.marked = undefined;
@@ -157,15 +159,6 @@ export class LayerApplication {
     } catch {
       // Why the layer failed counts, not what could not be removed after that.
     }
-  }
-}
-
-/** Runs work that is done at the end of a layer and belongs to no entry. */
-function explained(run: Run, label: string, work: (run: Run) => void): void {
-  try {
-    work(run);
-  } catch (error) {
-    throw error instanceof SyscallError ? explain(error, label, run.options.name) : error;
   }
 }
 

@@ -210,3 +210,12 @@ export function explain(
     cause: failure,
   });
 }
+
+/** Runs `work`. @throws what `explain` makes of a SyscallError; any other error as it is */
+export function explained<T>(where: string | undefined, destination: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw error instanceof SyscallError ? explain(error, where, destination) : error;
+  }
+}
