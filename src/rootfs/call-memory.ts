@@ -1,17 +1,8 @@
-import { compresses, type FileStat } from './filesystem.ts';
+import { compresses, type FileStat, typeOfMode } from './filesystem.ts';
 
 /** Offsets, in bytes: two names, a structure, directory entries. */
 const LAYOUT = { name: 0, second: 8192, structure: 16_384, list: 24_576, size: 57_344 } as const;
 const MAX_NAME_BYTES = 8191;
-
-const TYPES: Readonly<Record<number, FileStat['type']>> = {
-  0o010000: 'fifo',
-  0o020000: 'character',
-  0o040000: 'directory',
-  0o060000: 'block',
-  0o100000: 'file',
-  0o120000: 'symlink',
-};
 
 /** Memory at a fixed address for the names and structures of system calls, both ways. */
 export class CallMemory {
@@ -73,7 +64,7 @@ export class CallMemory {
     const view = this.#view;
     const mode = view.getUint16(at + 28, true);
     return {
-      type: TYPES[mode & 0o170000] ?? 'other',
+      type: typeOfMode(mode),
       mode: mode & 0o7777,
       uid: view.getUint32(at + 20, true),
       gid: view.getUint32(at + 24, true),

@@ -58,6 +58,24 @@ export interface FileStat
   readonly identity: string;
 }
 
+/** The types of files in st_mode: inode(7). */
+export const FORMATS = {
+  fifo: 0o010000,
+  character: 0o020000,
+  directory: 0o040000,
+  block: 0o060000,
+  file: 0o100000,
+  symlink: 0o120000,
+} as const;
+const TYPES = new Map<number, FileStat['type']>(
+  Object.entries(FORMATS).map(([type, format]) => [format, type as keyof typeof FORMATS]),
+);
+
+/** The type in st_mode. */
+export function typeOfMode(mode: number): FileStat['type'] {
+  return TYPES.get(mode & 0o170000) ?? 'other';
+}
+
 /**
  * A file system to which layers are applied. Every call takes a name in a directory that was opened from the root downward, so no call
  * reaches outside the root.

@@ -9,6 +9,7 @@ import {
   type FileStat,
   type DiskFilesystem,
   type Node,
+  FORMATS,
   readRegularFile,
   type Special,
 } from './filesystem.ts';
@@ -38,12 +39,6 @@ const OPEN_LIST = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 
 /** In bytes: of a value, and of all names together (xattr(7)). */
 const MAX_XATTR_BYTES = 64 * 1024;
-
-const FORMATS: Readonly<Record<Special['type'], number>> = {
-  fifo: 0o010000,
-  character: 0o020000,
-  block: 0o060000,
-};
 
 /**
  * The file system by Linux's system calls. Each directory is opened from its parent's descriptor, the kernel follows no symlink,

@@ -83,18 +83,26 @@ export function permittedMode(run: MetadataState, mode: number, ownerIsRight: bo
   return mode & ~SET_ID_BITS;
 }
 
+/** `setXattrs` for an entry of a layer: its access lists with names wait for the end of the layer. */
+export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
+  return setXattrs(run, node, entry, namesInLists(entry) && waitForNames(run, node, entry));
+}
+
 /**
- * Sets the entry's extended attributes. What the system or the file system denies is counted. Access lists with names wait for the end
- * of the layer.
+ * Sets extended attributes. What the system or the file system denies is counted.
  *
- * @returns the entry's mode, or its mode with the access list applied: chmod(2) with that does not change the list
+ * @param waits whether access lists with names are set later
+ * @returns `entry.mode`, or this mode with the access list applied: chmod(2) with that does not change the list
  * @throws SyscallError where the disk fails
  */
-export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
+export function setXattrs(
+  run: Run,
+  node: Node,
+  entry: Pick<Entry, 'mode' | 'xattrs'>,
+  waits = false,
+): number {
   let { mode } = entry;
-  if (!entry.xattrs) return mode;
-  const waits = namesInLists(entry) && waitForNames(run, node, entry);
-  for (const [name, value] of entry.xattrs) {
+  for (const [name, value] of entry.xattrs ?? []) {
     const result = run.filesystem.setXattr(node, name, value);
     if (textKeys.has(name)) {
       // A list with names: only a tree in memory can keep it unchanged.

@@ -19,7 +19,7 @@ import {
   isSpecial,
   statusOf,
 } from './filesystem.ts';
-import { permittedMode, restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
+import { permittedMode, restoreOwner, restoreTimes, setXattrs } from './metadata.ts';
 import { nothingLost, type NotRestored } from './not-restored.ts';
 import { clear } from './removal.ts';
 import type { Run } from './run.ts';
@@ -27,7 +27,7 @@ import type { Run } from './run.ts';
 const { EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
 
 /** The inode wanted at one path, or at several hard-linked paths. */
-export type WantedInode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'sparse'> & {
+export type WantedInode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'size' | 'sparse'> & {
   readonly type: Exclude<Entry['type'], 'hardlink'>;
   readonly linkPath: string;
   /** Its times stay as they are, and so does a symlink's target. */
@@ -332,16 +332,10 @@ class Restoration {
 
   #applyMetadata(place: Place, inode: WantedInode, stat = this.#stat(place)): void {
     const run = this.#run;
-    // Field by field: an inode may read them from elsewhere.
-    const { type, mode, uid, gid, size, xattrs, linkPath } = inode;
-    const { mtimeSeconds, mtimeNanoseconds, deviceMajor, deviceMinor } = inode;
-    const what = { type, path: place.path, linkPath: linkPath as BytePath, mode, uid, gid, size, xattrs };
-    const times = { mtimeSeconds, mtimeNanoseconds };
-    const entry: Entry = { ...what, ...times, deviceMajor, deviceMinor, sparse: undefined };
-    const ownerIsRight = restoreOwner(run, place, entry, stat);
+    const ownerIsRight = restoreOwner(run, place, inode, stat);
     for (const name of this.#attributes)
       if (inode.xattrs?.has(name) !== true) run.filesystem.removeXattr(place, name);
-    const ownMode = restoreXattrs(run, place, entry);
+    const ownMode = setXattrs(run, place, inode);
     if (inode.type !== 'symlink') {
       const permitted = permittedMode(run, ownMode, ownerIsRight);
       const doubtful = stat.uid !== inode.uid || stat.gid !== inode.gid || inode.xattrs !== undefined;
