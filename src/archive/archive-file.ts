@@ -171,8 +171,7 @@ export async function writeBytes(
   const readable = Readable.from(bytes(), { objectMode: false });
   const options = { end, signal };
   try {
-    if (compressor) await pipeline(readable, compressor, output, options);
-    else await pipeline(readable, output, options);
+    await pipeline(compressor ? [readable, compressor, output] : [readable, output], options);
   } catch (error) {
     signal?.throwIfAborted();
     throw error === sourceError ? error : unwritable(name, error);

@@ -3,6 +3,7 @@ import type { TarDialect } from '../archive/flatten.ts';
 import type { Mtime } from '../rootfs/filesystem.ts';
 import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
 import { nothingLost, type NotRestored } from '../rootfs/not-restored.ts';
+import { accessList, defaultAccessList } from '../tar/access-list.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { type Ext4Layout, Ext4Usage, mke2fsArguments, mke2fsEnvironment } from './ext4.ts';
 import { capability } from '../rootfs/metadata.ts';
@@ -171,7 +172,6 @@ export interface FittedEntry {
 }
 
 const KEPT_ATTRIBUTES = /^(?:user|trusted|security)\.[^]/;
-const ACCESS_LISTS: ReadonlySet<string> = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 
 /** Makes entries fit for a format and a tar that its tool reads right, and counts what of them is lost. */
 export class Fitting {
@@ -213,7 +213,7 @@ export class Fitting {
 
   /** An equals sign would end the name in a tar's record. Linux has attributes of users on files and directories only. */
   #keeps(name: string, { type }: ImageTreeEntry): boolean {
-    if (ACCESS_LISTS.has(name)) return this.#format.hasAccessLists;
+    if (name === accessList || name === defaultAccessList) return this.#format.hasAccessLists;
     if (!KEPT_ATTRIBUTES.test(name) || name.includes('=')) return false;
     return type === 'file' || type === 'directory' || !name.startsWith('user.');
   }
