@@ -6,6 +6,7 @@ import { DestinationError, printable } from '../errors.ts';
 import { unlessCode } from '../sys/os-error.ts';
 import { osPath, pathBytes, pathText, trustedPath } from '../sys/os-path.ts';
 import type { BytePath } from '../tar/entry.ts';
+import { unescapeOctal } from '../tar/mtree.ts';
 
 const unlessMissing = unlessCode('ENOENT');
 const ELSEWHERE = 'choose another directory with -d';
@@ -101,7 +102,7 @@ export async function readMounts(): Promise<Mount[]> {
   const text = await readFile('/proc/self/mountinfo', 'latin1').catch(() => '');
   return text.split('\n').map((line) => {
     const [, , device = '', root = '', point = ''] = line.split(' ');
-    return { id: `${device} ${root}`, point: pathText(Buffer.from(unescape(point), 'latin1')) };
+    return { id: `${device} ${root}`, point: pathText(Buffer.from(unescapeOctal(point), 'latin1')) };
   });
 }
 
@@ -116,13 +117,6 @@ export async function mountPointsBelow(directory: string): Promise<ReadonlySet<B
 
 function realPath(place: string): string {
   return pathText(realpathSync.native(osPath(place), { encoding: 'buffer' }));
-}
-
-/** Blanks, tabs, newlines and backslashes are octal in mountinfo. */
-function unescape(field: string): string {
-  return field.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
-    String.fromCharCode(Number.parseInt(digits, 8)),
-  );
 }
 
 /** A mount point, or another file system than the directory above, as in a container without /proc. */
@@ -175,10 +169,7 @@ export async function refuseReplacement(
 ): Promise<void> {
   const found = location.path;
   const refuse = (why: string, hint: string): never => {
-    throw new DestinationError(`cannot replace ${printable(directory)}: ${why}`, {
-      code: 'NOT_REPLACEABLE',
-      hint,
-    });
+    throw notReplaceable(directory, why, hint);
   };
   const system = SYSTEM_DIRECTORIES.map((name) => ({ path: `/${name}`, what: 'a directory of the system' }));
   const places: ProtectedPath[] = [...system, { path: '.', what: 'the working directory' }, ...kept];
@@ -194,15 +185,25 @@ export async function refuseReplacement(
     if (inside === true && above.includes(identityOf(place))) refuse(`it is in ${what}`, ELSEWHERE);
   }
   if (location.stat === undefined) return;
-  const mounts = await readMounts();
-  if (await isMountPoint(found, location.stat, mounts))
+  if (await isMountPoint(found, location.stat, await readMounts()))
     refuse('something is mounted there', `unmount it (umount ${printable(found)}), or ${ELSEWHERE}`);
-  const inner = mountWithin(found, mounts);
-  if (inner !== undefined)
-    refuse(`${printable(inner)} is mounted in it`, `unmount it: umount ${printable(inner)}`);
+  await refuseMounts(found, directory);
   const { uid, gid } = location.stat;
   if (!canGiveOwner(location.stat))
     refuse(`it belongs to user ${uid} and group ${gid}`, `run as root, or ${ELSEWHERE}`);
+}
+
+/** @throws DestinationError where something is mounted in a directory that is to be replaced */
+export async function refuseMounts(found: string, shown = found): Promise<void> {
+  const inner = mountWithin(found, await readMounts());
+  if (inner === undefined) return;
+  const mounted = printable(inner);
+  throw notReplaceable(shown, `${mounted} is mounted in it`, `unmount it: umount ${mounted}`);
+}
+
+function notReplaceable(directory: string, why: string, hint: string): DestinationError {
+  const message = `cannot replace ${printable(directory)}: ${why}`;
+  return new DestinationError(message, { code: 'NOT_REPLACEABLE', hint });
 }
 
 /** The identities of a place and of all directories above it but the root, symlinks followed; none where it does not exist. */
