@@ -23,7 +23,8 @@ import {
   lastingFingerprint,
 } from './existing-image.ts';
 import { Destination } from './rootfs/destination.ts';
-import { describeNotRestored, Rootfs } from './rootfs/rootfs.ts';
+import { describeNotRestored } from './rootfs/not-restored.ts';
+import { Rootfs } from './rootfs/rootfs.ts';
 import type { LayerSummary } from './summary.ts';
 import { osPath } from './sys/os-path.ts';
 
@@ -113,7 +114,6 @@ export class RootfsBuild {
         mode: destination.mode,
         name: options.destination,
         backend: options.backend,
-        reservedNames: options.git ? ['.git'] : [],
         recordChanges: options.git,
         hasLayers: resumed !== undefined,
         contents: branches?.packer.ring,

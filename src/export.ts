@@ -5,7 +5,7 @@ import { diskFormatOf } from './disk/format.ts';
 import { UsageError } from './errors.ts';
 import type { Exporter } from './export-disk.ts';
 import type { PullOptions } from './options.ts';
-import { describeNotRestored } from './rootfs/rootfs.ts';
+import { describeNotRestored } from './rootfs/not-restored.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { withImageTree } from './with-image-tree.ts';
 import { resolveImage, withSession } from './with-session.ts';

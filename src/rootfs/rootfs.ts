@@ -19,10 +19,6 @@ import type { NotRestored } from './not-restored.ts';
 import { RingWriter, createRing } from './ring.ts';
 import { createTarDigest } from './tar-digest.ts';
 
-export type { Backend, LayerResult, RootMetadata, RootfsOptions } from './messages.ts';
-export { describeNotRestored } from './not-restored.ts';
-export type { NotRestored } from './not-restored.ts';
-
 export interface ApplyOptions {
   /** What messages call the layer: `layer 0123456789ab`. */
   readonly label: string;

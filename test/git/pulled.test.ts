@@ -45,7 +45,6 @@ async function pull(
   const rootfs = await Rootfs.open(directory, {
     mode: 'stage',
     name: directory,
-    reservedNames: ['.git'],
     recordChanges: layersOfGit !== undefined,
     hasLayers: skip > 0,
     ownFiles: layersOfGit?.ownFiles() ?? [],

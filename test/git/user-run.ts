@@ -15,7 +15,6 @@ async function pull(layers: readonly string[]): Promise<void> {
   const rootfs = await Rootfs.open(directory!, {
     mode: 'stage',
     name: directory!,
-    reservedNames: ['.git'],
     recordChanges: true,
   });
   try {
