@@ -20,7 +20,7 @@ interface ToolDescription {
   readonly packages: readonly [string, ...string[]];
 }
 
-/** What the arguments of a tool are made of. */
+/** A tool's arguments are made of these. */
 interface ToolRequest {
   /** The file that it writes. */
   readonly file: string;

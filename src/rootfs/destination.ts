@@ -120,7 +120,7 @@ export class Destination {
     });
   }
 
-  /** Removes what killed runs have left beside a DIR that this run does not use. What cannot be removed stays. */
+  /** Removes what killed runs have left beside a DIR that this run does not use. A failure is ignored. */
   static async tidy(directory: string): Promise<void> {
     const location = await findDirectory(directory).catch(() => undefined);
     if (location) await removeStaleStages(location.path);
@@ -216,7 +216,7 @@ function rootOf({ mode, uid, gid }: Stats): RootMetadata {
   return { mode: permissions, uid: geteuid!(), gid: getegid!() };
 }
 
-/** Whether a directory has no content, as far as this process may see: what it may not read counts as full. */
+/** Whether a directory has no content, as far as this process may see. A directory that it may not read counts as full. */
 async function isEmpty(directory: string): Promise<boolean> {
   try {
     await using handle = await opendir(osPath(directory));

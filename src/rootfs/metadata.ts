@@ -40,7 +40,7 @@ export type MetadataState = Pick<Run, 'counts'> & {
 type Owner = Pick<Entry, 'uid' | 'gid'>;
 
 /**
- * Gives `node` the owner of `entry`. What the system denies is counted.
+ * Gives `node` the owner of `entry`. An owner that the system denies is counted.
  *
  * @param known owner that the node has already, undefined: not known
  * @returns whether the owner is right now
@@ -89,7 +89,7 @@ export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
 }
 
 /**
- * Sets extended attributes. What the system or the file system denies is counted.
+ * Sets extended attributes. Those that the system or the file system denies are counted.
  *
  * @param waits whether access lists with names are set later
  * @returns `entry.mode`, or this mode with the access list applied: chmod(2) with that does not change the list

@@ -78,7 +78,7 @@ export function placeEntry(run: Run, content: Content, entry: Entry, normalPath:
   markWritten(run, place, isNew);
 }
 
-/** The root takes metadata only, at the end; what would make it something else is left out and counted, as containerd leaves it out. */
+/** The root takes metadata only, at the end. An entry that would make it something else is left out, as by containerd, and counted. */
 function placeRoot(run: Run, entry: Entry): void {
   if (entry.type === 'directory') {
     run.rootEntry = entry;

@@ -9,7 +9,7 @@ import { randomName } from '../sys/temp-file.ts';
 
 const { EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
 
-/** Directories in directories that are held open while a tree is removed; what is deeper is moved up first. */
+/** Directories in directories that are held open while a tree is removed. A deeper directory is moved up first. */
 const DEEPEST = 100;
 
 /** Whether unlink(2) failed as it does for a directory: Linux the first, POSIX the second. */
@@ -108,7 +108,7 @@ function removeOurs(run: Run, directory: Directory): void {
 }
 
 /**
- * Removes all that is in `directory`. What is too deep is moved to `top`, to be removed from there.
+ * Removes all that is in `directory`. A directory that is too deep is moved to `top`, and removed from there.
  *
  * @throws SyscallError
  */

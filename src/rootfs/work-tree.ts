@@ -47,7 +47,7 @@ export interface Tree extends Iterable<readonly [path: string, inode: WantedInod
   find(path: string): WantedInode | undefined;
 }
 
-/** What may be on disk at a path. */
+/** A file that may be on disk. */
 export interface FileAtPath {
   readonly path: string;
   readonly type: FileStat['type'];

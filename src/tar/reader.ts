@@ -7,7 +7,7 @@ const nothing = Buffer.alloc(0);
 
 /**
  * Reads one archive: v7, ustar, GNU, star and pax, by the rules of `HeaderSequence`. It may end without its end mark at a block
- * border, nowhere else; what follows an end mark is left in the source.
+ * border, nowhere else. Bytes after an end mark are left in the source.
  *
  * All errors are MalformedTarError, with the layer and the entry in the message, but for those that the source throws; after one,
  * every call throws it again.
