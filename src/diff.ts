@@ -115,8 +115,7 @@ async function compare(
   second: OpenImage,
   { signal }: PullOptions,
 ): Promise<Difference<'removed' | 'added'>[]> {
-  const yielder = openYielder(signal);
-  const pause = (): Promise<void> => yielder.pause();
+  const { pause } = openYielder(signal);
   const pairs: (readonly [path: BytePath, inode: number, otherInode: number])[] = [];
   const comparison = new TreeComparison<ImageTreeEntry, ImageTreeEntry, 'removed' | 'added'>({
     kinds: ['removed', 'added'],

@@ -57,13 +57,7 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
   const options = { ...request, destination: await placeForSpool(destination) };
   return await withSession(options, async (opened) => {
     const image = await resolveImage(opened, options);
-    const differ = new DirectoryComparison(
-      disk,
-      await mountPointsBelow(destination),
-      image,
-      request,
-      contents,
-    );
+    const differ = new DirectoryComparison(disk, mountPointsBelow(destination), image, request, contents);
     await withImageTree(image, opened, options, contents, async (tree) => {
       await differ.compare(tree).catch((error: unknown) => {
         throw signal.aborted || error instanceof DlrootfsError
@@ -210,8 +204,7 @@ class DirectoryComparison {
   async compare(tree: ImageTree): Promise<void> {
     const { signal } = this.#options;
     this.#tree = tree;
-    const yielder = openYielder(signal);
-    const pause = (): Promise<void> => yielder.pause();
+    const { pause } = openYielder(signal);
     await this.#comparison.compare(tree.walk(), this.#disk.walk(tree.hasRoot), pause);
     await tree.readInOrder([...this.#linked.keys(), ...this.#files.inodes()], async (inode, content) => {
       await pause();

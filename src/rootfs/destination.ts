@@ -146,7 +146,7 @@ export class Destination {
         await rename(osPath(this.path), osPath(this.target));
         return [];
       }
-      await refuseMounts(this.target);
+      refuseMounts(this.target);
       return replaceDirectory(this.path, this.target, `${this.path}-old`);
     });
   }

@@ -40,7 +40,7 @@ export async function makeStage(target: string): Promise<string | { readonly den
 export async function removeStage(stage: string, mode: 'stage' | 'empty'): Promise<void> {
   if (mode === 'empty' && (await isRemoved(stage))) return;
   const { dev, ino } = await lstat(osPath(stage), { bigint: true });
-  const inner = mountWithin(stage, await readMounts());
+  const inner = mountWithin(stage, readMounts());
   if (inner !== undefined) throw new Error(`${printable(inner)} is mounted in it`);
   const rootfs = await Rootfs.open(stage, { mode, leftover: true, expected: `${dev}:${ino}` });
   await rootfs.discard();
