@@ -57,7 +57,7 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
   const options = { ...request, destination: await placeForSpool(destination) };
   return await withSession(options, async (opened) => {
     const image = await resolveImage(opened, options);
-    const differ = new DirectoryComparison(disk, mountPointsBelow(destination), image, request, contents);
+    const differ = new DirectoryComparison(disk, image, request, contents);
     await withImageTree(image, opened, options, contents, async (tree) => {
       await differ.compare(tree).catch((error: unknown) => {
         throw signal.aborted || error instanceof DlrootfsError
@@ -153,18 +153,12 @@ class DirectoryComparison {
   readonly #files = new PathsByInode();
   readonly #linked = new Map<number, Copies>();
 
-  /** @param mounts where something is mounted below the directory */
-  constructor(
-    disk: DiskTree,
-    mounts: ReadonlySet<BytePath>,
-    image: Image,
-    options: PullOptions,
-    contents: boolean,
-  ) {
+  constructor(disk: DiskTree, image: Image, options: PullOptions, contents: boolean) {
     this.#disk = disk;
     this.#image = image;
     this.#options = options;
     const rules = new DiskRules(disk);
+    const mounts = mountPointsBelow(options.destination);
     this.#comparison = new TreeComparison<ImageTreeEntry, DiskEntry, 'missing' | 'extra'>({
       kinds: ['missing', 'extra'],
       rules,

@@ -1,6 +1,7 @@
 import type { Worker } from 'node:worker_threads';
-import { DestinationError, printable } from '../errors.ts';
+import { printable } from '../errors.ts';
 import { pathBytes } from '../sys/os-path.ts';
+import { ThreadCalls } from '../sys/thread-calls.ts';
 import { startThread } from '../sys/threads.ts';
 import {
   deserializeError,
@@ -38,9 +39,8 @@ export class Rootfs {
   readonly ring: SharedArrayBuffer = createRing();
   readonly jobs: SharedArrayBuffer = createFileJobs();
   readonly digest: SharedArrayBuffer = createTarDigest();
-  #waiting: { resolve: (answer: Answer) => void; reject: (reason: Error) => void } | undefined;
+  readonly #calls: ThreadCalls<Command, Answer>;
   #lastCall: Promise<unknown> = Promise.resolve();
-  #dead: Error | undefined;
   #onChanges: ((changes: Uint8Array) => void) | undefined;
   /** Of the root, as `DEVICE:INODE`. */
   identity = '';
@@ -55,10 +55,9 @@ export class Rootfs {
     this.#thread = startThread('rootfs', data);
     this.#thread.on('message', (message: Answer | Notice) => {
       if ('changes' in message) this.#onChanges?.(message.changes);
-      else this.#waiting?.resolve(message);
+      else this.#calls.answer(message);
     });
-    this.#thread.on('error', (error) => this.#die(error));
-    this.#thread.on('exit', (code) => this.#die(new Error(`the writing thread ended with code ${code}`)));
+    this.#calls = new ThreadCalls(this.#thread, 'writes the files', () => this.#writer.fail());
   }
 
   /**
@@ -145,33 +144,19 @@ export class Rootfs {
     this.#writer.abort();
     await this.#lastCall.catch(() => undefined);
     try {
-      if (!this.#dead) await this.#call({ kind: this.#options.mode === 'overlay' ? 'close' : 'empty' });
+      if (!this.#calls.isDead)
+        await this.#call({ kind: this.#options.mode === 'overlay' ? 'close' : 'empty' });
     } finally {
       await this.#thread.terminate();
     }
   }
 
   #call<Kind extends Command['kind']>(command: Command & { kind: Kind }): Promise<Answers[Kind]> {
-    const answer = new Promise<Answer>((resolve, reject) => {
-      if (this.#dead) reject(this.#dead);
-      this.#waiting = { resolve, reject };
-      this.#thread.postMessage(command, []);
-    });
-    const value = answer.then((message) => {
-      if ('failure' in message) throw deserializeError(message.failure);
-      return message.value as Answers[Kind];
+    const value = this.#calls.call(command).then((answer) => {
+      if ('failure' in answer) throw deserializeError(answer.failure);
+      return answer.value as Answers[Kind];
     });
     this.#lastCall = value;
     return value;
-  }
-
-  #die(cause: Error): void {
-    this.#dead ??= new DestinationError(`the thread that writes the files has died: ${cause.message}`, {
-      code: 'THREAD_DIED',
-      hint: 'run it again; if it dies again, report it with these lines',
-      cause,
-    });
-    this.#writer.fail();
-    this.#waiting?.reject(this.#dead);
   }
 }
