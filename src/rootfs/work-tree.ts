@@ -12,7 +12,6 @@ import { unlock } from './directory-metadata.ts';
 import {
   type DiskFilesystem,
   type FileStat,
-  type Filesystem,
   type Place,
   explain,
   granted,
@@ -189,7 +188,7 @@ class Restoration {
       this.#makeDirectory(place);
       this.#directories.push([path, inode]);
     } else if (first) this.#link(first, place);
-    else this.#placeFirst(place, inode);
+    else await this.#placeFirst(place, inode);
   }
 
   /** Directories, now that nothing more changes in them: the deepest first, the root last. */
@@ -202,12 +201,12 @@ class Restoration {
     if (root) this.#applyMetadata(itself(filesystem.root), root);
   }
 
-  #placeFirst(place: Place, inode: WantedInode): void {
+  async #placeFirst(place: Place, inode: WantedInode): Promise<void> {
     const there = this.#findUsable(place, inode);
     if (!there && !this.#make(place, inode)) return;
     let stat = there ?? this.#stat(place);
     if (this.#taken.has(stat.identity)) {
-      this.#copyOf(place, inode);
+      await this.#copyOf(place, inode);
       stat = this.#stat(place);
     }
     this.#taken.add(stat.identity);
@@ -253,7 +252,7 @@ class Restoration {
     if (type === 'symlink') {
       const target = await this.#targetOf(path);
       granted(filesystem.makeSymlink(this.#placeOf(path).parent, this.#aside, target), action);
-    } else await this.#writeContent(path, action);
+    } else await this.#writeAside(path, this.#contents.read(path), action);
     const place = this.#placeOf(path);
     const { parent, name } = place;
     const rename = (): number => filesystem.rename(parent, this.#aside, parent, name);
@@ -266,12 +265,17 @@ class Restoration {
     directories.forgetLinks();
   }
 
-  async #writeContent(path: BytePath, action: string): Promise<void> {
+  /** Writes a file under the other name, in the directory of `path`. */
+  async #writeAside(
+    path: BytePath,
+    content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+    action: string,
+  ): Promise<void> {
     const { filesystem } = this.#run;
     const file = granted(filesystem.createFile(this.#placeOf(path).parent, this.#aside, 0o600), action);
     try {
       let position = 0;
-      for await (const bytes of this.#contents.read(path)) {
+      for await (const bytes of content) {
         granted(filesystem.write(file, bytes, position), action);
         position += bytes.length;
       }
@@ -315,7 +319,7 @@ class Restoration {
   }
 
   /** Gives a name a copy of the content that it shares with another one. */
-  #copyOf({ parent, name, path }: Place, inode: WantedInode): void {
+  async #copyOf({ parent, name, path }: Place, inode: WantedInode): Promise<void> {
     const { filesystem } = this.#run;
     const aside = this.#aside;
     const action = `copy ${displayPath(path)}`;
@@ -324,8 +328,11 @@ class Restoration {
       granted(filesystem.makeSymlink(parent, aside, target), action);
     } else {
       const from = granted(this.#disk.openFile(parent, name), action);
-      const file = granted(filesystem.createFile(parent, aside, 0o600), action);
-      copy(filesystem, from, file, action);
+      try {
+        await this.#writeAside(path, piecesOf(from), action);
+      } finally {
+        filesystem.closeFile(from);
+      }
     }
     granted(filesystem.rename(parent, aside, parent, name), action);
   }
@@ -359,17 +366,9 @@ class Restoration {
   }
 }
 
-/** Copies all of one open file to another, and closes both. */
-function copy(filesystem: Filesystem, from: number, to: number, action: string): void {
+/** The content of an open file; each piece is valid until the next is asked for. */
+function* piecesOf(file: number): Generator<Uint8Array, void, void> {
   const buffer = Buffer.alloc(1024 * 1024);
-  let position = 0;
-  try {
-    for (let count = readSync(from, buffer); count > 0; count = readSync(from, buffer)) {
-      granted(filesystem.write(to, buffer.subarray(0, count), position), action);
-      position += count;
-    }
-  } finally {
-    filesystem.closeFile(from);
-    granted(filesystem.closeFile(to), action);
-  }
+  for (let count = readSync(file, buffer); count > 0; count = readSync(file, buffer))
+    yield buffer.subarray(0, count);
 }
