@@ -7,12 +7,12 @@ const MAX_NAME_BYTES = 8191;
 /** Memory at a fixed address for the names and structures of system calls, both ways. */
 export class CallMemory {
   /** Addresses for the calls. */
-  readonly name: number;
   readonly second: number;
   readonly structure: number;
   readonly list: number;
   readonly listSize = LAYOUT.size - LAYOUT.list;
   readonly longestName = MAX_NAME_BYTES;
+  readonly #name: number;
   readonly #bytes = Buffer.alloc(LAYOUT.size);
   readonly #view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.length);
   /** Numbers of a device as the kernel splits them, and the one that stat(2) has. */
@@ -20,26 +20,26 @@ export class CallMemory {
 
   constructor(addressOf: (memory: Uint8Array) => number) {
     const address = addressOf(this.#bytes);
-    this.name = address + LAYOUT.name;
+    this.#name = address + LAYOUT.name;
     this.second = address + LAYOUT.second;
     this.structure = address + LAYOUT.structure;
     this.list = address + LAYOUT.list;
   }
 
-  /** Writes a byte string and a NUL at `name`; false if it is longer than the kernel takes. */
-  putName(name: string): boolean {
-    return this.#put(name, LAYOUT.name);
+  /** Writes a byte string and a NUL, and returns its address. A string that is too long for the kernel is cut, but stays too long. */
+  putName(name: string): number {
+    this.#put(name, LAYOUT.name);
+    return this.#name;
   }
 
-  /** The same at `second`. */
-  putSecond(name: string): boolean {
-    return this.#put(name, LAYOUT.second);
+  /** The same for a second string in the same call. */
+  putSecond(name: string): number {
+    this.#put(name, LAYOUT.second);
+    return this.second;
   }
 
-  #put(name: string, at: number): boolean {
-    if (name.length > MAX_NAME_BYTES) return false;
-    this.#bytes[at + this.#bytes.write(name, at, 'latin1')] = 0;
-    return true;
+  #put(name: string, at: number): void {
+    this.#bytes[at + this.#bytes.write(name, at, MAX_NAME_BYTES, 'latin1')] = 0;
   }
 
   /** The first `length` bytes at `second`. */
