@@ -274,7 +274,7 @@ function writeContent({ filesystem, contents }: Run, file: number, entry: Entry,
   contents?.begin(size);
   // git has no holes: it stores as many bytes as the file has.
   refuseTooLarge(filesystem, file, storedSize(entry) + (sparse && contents ? size : 0));
-  const cursor = new ExtentCursor(sparse ?? [{ offset: 0, length: size }]);
+  const cursor = new ExtentCursor(sparse);
   /** Where `contents` is. */
   let end = 0;
   for (let bytes = content.data(); bytes; bytes = content.data()) {

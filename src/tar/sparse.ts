@@ -16,7 +16,8 @@ export class ExtentCursor {
   #position = 0;
   #end = 0;
 
-  constructor(extents: readonly SparseExtent[]) {
+  /** @param extents left out for a file without holes */
+  constructor(extents: readonly SparseExtent[] = [{ offset: 0, length: Infinity }]) {
     this.#extents = extents.values();
   }
 
