@@ -19,7 +19,7 @@ import {
   statusOf,
 } from './filesystem.ts';
 import { permittedMode, restoreOwner, restoreTimes, setXattrs } from './metadata.ts';
-import { nothingLost, type NotRestored } from './not-restored.ts';
+import type { NotRestored } from './not-restored.ts';
 import { clear } from './removal.ts';
 import type { Run } from './run.ts';
 
@@ -52,76 +52,66 @@ export interface FileAtPath {
   readonly type: FileStat['type'];
 }
 
-/** Turns an existing rootfs into another one, in place. Sets the metadata that other programs could not set. */
-export class WorkTree {
-  readonly #directory: string;
-  /** What the system denied at the last `restore`. */
-  notRestored: NotRestored = nothingLost();
-
-  constructor(directory: string) {
-    this.#directory = directory;
-  }
-
-  /**
-   * Removes the files at these paths, if they are still of that type; directories only when they are empty. From then on until `restore`
-   * no directory keeps its owner out.
-   *
-   * @throws DestinationError
-   */
-  clear(found: readonly FileAtPath[]): Promise<void> {
-    const deepestFirst = found.toSorted((one, other) => other.path.length - one.path.length);
-    return this.#work((run) => {
-      if (geteuid!() !== 0) unlockAll(run);
-      for (const { path, type } of deepestFirst) {
-        run.directories.trim();
-        const parent = run.directories.findExact(parentPath(path));
-        if (!parent) continue;
-        const place = placeIn(parent, nameOf(path));
-        if (type === 'directory') removeEmpty(run, place);
-        else if (statusOf(run.filesystem, place)?.type === type) clear(run, place);
-      }
-    });
-  }
-
-  /**
-   * Makes the rootfs equal to `tree`.
-   *
-   * @param contents of files that are not on disk yet, or that other programs wrote
-   * @param attributes names of extended attributes that stay only where `tree` has them
-   * @param pause called between two paths: lets the event loop run, and throws when the run is to end
-   * @throws DestinationError
-   */
-  async restore(
-    tree: Tree,
-    contents: Contents,
-    attributes: ReadonlySet<string>,
-    pause: () => Promise<void>,
-  ): Promise<void> {
-    await this.#work(async (run, disk) => {
-      const restoration = new Restoration(run, disk, contents, attributes);
-      for (const [path, inode] of tree) {
-        await restoration.place(path as BytePath, inode);
-        await pause();
-      }
-      restoration.finish(tree.find(''));
-      this.notRestored = run.counts;
-    });
-  }
-
-  async #work(use: (run: Run, disk: DiskFilesystem) => void | Promise<void>): Promise<void> {
-    const name = this.#directory;
-    try {
-      const filesystem = granted(openFilesystem(pathBytes(name)), 'open it');
-      const run = startRun(filesystem, { name, mode: 'overlay' });
-      try {
-        await use(run, filesystem);
-      } finally {
-        run.directories.close();
-        filesystem.close();
-      }
-    } catch (error) {
-      throw error instanceof SyscallError ? explain(error, name, name) : error;
+/**
+ * Removes the files at these paths in an existing rootfs, if they are still of that type; directories only when they are empty. From then
+ * on until `restoreTree` no directory keeps its owner out.
+ *
+ * @throws DestinationError
+ */
+export async function clearPaths(directory: string, found: readonly FileAtPath[]): Promise<void> {
+  const deepestFirst = found.toSorted((one, other) => other.path.length - one.path.length);
+  await withRun(directory, (run) => {
+    if (geteuid!() !== 0) unlockAll(run);
+    for (const { path, type } of deepestFirst) {
+      run.directories.trim();
+      const parent = run.directories.findExact(parentPath(path));
+      if (!parent) continue;
+      const place = placeIn(parent, nameOf(path));
+      if (type === 'directory') removeEmpty(run, place);
+      else if (statusOf(run.filesystem, place)?.type === type) clear(run, place);
     }
+  });
+}
+
+/**
+ * Makes an existing rootfs equal to `tree`, in place. Sets the metadata that other programs could not set.
+ *
+ * @param contents of files that are not on disk yet, or that other programs wrote
+ * @param attributes names of extended attributes that stay only where `tree` has them
+ * @param pause called between two paths: lets the event loop run, and throws when the run is to end
+ * @returns what the system denied
+ * @throws DestinationError
+ */
+export async function restoreTree(
+  directory: string,
+  tree: Tree,
+  contents: Contents,
+  attributes: ReadonlySet<string>,
+  pause: () => Promise<void>,
+): Promise<NotRestored> {
+  return await withRun(directory, async (run, disk) => {
+    const restoration = new Restoration(run, disk, contents, attributes);
+    for (const [path, inode] of tree) {
+      await restoration.place(path as BytePath, inode);
+      await pause();
+    }
+    restoration.finish(tree.find(''));
+    return run.counts;
+  });
+}
+
+async function withRun<T>(name: string, use: (run: Run, disk: DiskFilesystem) => T | Promise<T>): Promise<T> {
+  try {
+    const filesystem = granted(openFilesystem(pathBytes(name)), 'open it');
+    const run = startRun(filesystem, { name, mode: 'overlay' });
+    try {
+      return await use(run, filesystem);
+    } finally {
+      run.directories.close();
+      filesystem.close();
+    }
+  } catch (error) {
+    throw error instanceof SyscallError ? explain(error, name, name) : error;
   }
 }
 
