@@ -121,8 +121,7 @@ export class LayerApplication {
   /** Does what can be done only when all entries are known. Returns how many they are. */
   finish(): number {
     const run = this.#run;
-    run.jobs?.drain();
-    const failure = this.#jobFailure();
+    const failure = this.firstFailure(undefined);
     if (failure !== undefined) throw failure;
     const lost = run.jobs?.takeLost();
     run.counts.owners += lost?.owners ?? 0;
@@ -140,16 +139,12 @@ export class LayerApplication {
 
   /** The error to throw when an entry failed with `error`: an earlier file's failure in another thread comes first. */
   firstFailure(error: unknown): unknown {
+    const { jobs, options } = this.#run;
     // All of them come before this entry.
-    this.#run.jobs?.drain();
-    return this.#jobFailure() ?? error;
-  }
-
-  #jobFailure(): unknown {
-    const failed = this.#run.jobs?.failed;
-    if (!failed) return undefined;
-    const where = `${this.#label}: ${displayPath(failed.path)}`;
-    return explain(failed.failure, where, this.#run.options.name);
+    jobs?.drain();
+    const failed = jobs?.failed;
+    if (!failed) return error;
+    return explain(failed.failure, `${this.#label}: ${displayPath(failed.path)}`, options.name);
   }
 
   /** Removes what exists only while a layer is applied. */

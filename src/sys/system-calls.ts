@@ -147,11 +147,8 @@ export type LockResult = 'locked' | 'busy' | 'unsupported';
 /** flock(2): until the descriptor is closed, or the process ends, however it ends. */
 export function lockFile(descriptor: number, mode: 'exclusive' | 'shared'): LockResult {
   const operation = (mode === 'shared' ? LOCK_SH : LOCK_EX) | LOCK_NB;
-  const answer = platform() === 'linux' ? systemCalls()?.flock(descriptor, operation) : undefined;
-  return lockResult(answer ?? libcLock(descriptor, operation));
-}
-
-function lockResult(answer: number): LockResult {
+  const direct = platform() === 'linux' ? systemCalls()?.flock(descriptor, operation) : undefined;
+  const answer = direct ?? libcLock(descriptor, operation);
   if (answer >= 0) return 'locked';
   return answer === -constants.errno.EWOULDBLOCK ? 'busy' : 'unsupported';
 }
