@@ -39,7 +39,7 @@ class Pair implements AsyncDisposable {
 
   async apply(layer: Uint8Array, signal?: AbortSignal): Promise<number> {
     const tarBytes = decoded(this.decoder, gzipSync(layer, { level: 1 }));
-    return (await this.rootfs.apply(tarBytes, { label, signal })).entries;
+    return await this.rootfs.apply(tarBytes, { label, signal });
   }
 
   /** How many jobs the decoder's thread has done: the second word of FileJobs. */

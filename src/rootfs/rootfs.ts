@@ -9,7 +9,6 @@ import {
   type Answers,
   type Backend,
   type Command,
-  type LayerResult,
   type RootMetadata,
   type RootfsOptions,
   type ThreadData,
@@ -24,7 +23,7 @@ export interface ApplyOptions {
   /** What messages call the layer: `layer 0123456789ab`. */
   readonly label: string;
   readonly signal?: AbortSignal | undefined;
-  /** With `recordChanges`: gets the changes so far while the layer is being written; the rest is in the result. */
+  /** With `recordChanges`: gets the changes, lines of `composeLine`, while the layer is being written. */
   readonly onChanges?: ((changes: Uint8Array) => void) | undefined;
 }
 
@@ -79,16 +78,15 @@ export class Rootfs {
   }
 
   /**
-   * Applies a layer: the bytes of its uncompressed tar, in chunks of any size.
+   * Applies a layer: the bytes of its uncompressed tar, in chunks of any size. Returns how many entries it had.
    *
    * @throws what `tar` throws; the signal's reason; IntegrityError for an entry that no file system can hold; DestinationError where the
    * system refuses
    */
-  async apply(tar: AsyncIterable<Uint8Array>, options: ApplyOptions): Promise<LayerResult> {
+  async apply(tar: AsyncIterable<Uint8Array>, options: ApplyOptions): Promise<number> {
     const { label, signal } = options;
     signal?.throwIfAborted();
-    const earlier: Uint8Array[] = [];
-    this.#onChanges = options.onChanges ?? ((changes) => earlier.push(changes));
+    this.#onChanges = options.onChanges;
     this.#writer.reopen();
     const result = this.#call({ kind: 'layer', label });
     // Its failure is awaited below, but may come before.
@@ -109,8 +107,7 @@ export class Rootfs {
       signal?.removeEventListener('abort', abort);
     }
     try {
-      const { entries, changes } = await result;
-      return { entries, changes: changes && Buffer.concat([...earlier, changes]) };
+      return await result;
     } catch (error) {
       signal?.throwIfAborted();
       throw error;

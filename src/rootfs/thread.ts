@@ -13,7 +13,6 @@ import {
   type Answer,
   type Answers,
   type Command,
-  type LayerResult,
   type Notice,
   type OpenedRoot,
   type RootMetadata,
@@ -140,7 +139,7 @@ class Writer {
     return filesystem;
   }
 
-  #layer(run: Run, label: string): LayerResult {
+  #layer(run: Run, label: string): number {
     this.#source.restart();
     try {
       const entries = applyLayer(run, new TarReader(this.#source, label), label, () =>
@@ -149,7 +148,8 @@ class Writer {
       this.#contents?.requestAnswer();
       // Bytes after the end mark are part of the digest, not of the tree.
       while (this.#source.read(DRAIN_BYTES)) continue;
-      return { entries, changes: run.changes?.take() };
+      if (run.changes) this.#tell(run.changes.take());
+      return entries;
     } catch (error) {
       this.#source.fail();
       throw error;
