@@ -87,12 +87,12 @@ function keeps({ filesystem }: Run, node: Node, key: string, text: Uint8Array): 
 
 /** All attributes of the entry, in their order, with lists in numbers where they exist. */
 function merged(entry: Entry, lists: Lists): Map<string, Uint8Array> {
-  const numbers = (key: string): [string, Uint8Array] | undefined => {
-    const name = textKeys.get(key);
-    const list = name === undefined ? undefined : lists.get(name);
-    return list && [name!, list];
-  };
-  return new Map([...(entry.xattrs ?? [])].map((pair) => numbers(pair[0]) ?? pair));
+  const attributes = [...(entry.xattrs ?? [])].map(([key, value]) => {
+    const name = textKeys.get(key) ?? key;
+    const list = lists.get(name);
+    return list ? ([name, list] as const) : ([key, value] as const);
+  });
+  return new Map(attributes);
 }
 
 /** Looks names up in the image's passwd and group. */
