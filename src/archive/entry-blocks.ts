@@ -1,7 +1,7 @@
 import { isAscii, isUtf8 } from 'node:buffer';
 import { Header } from 'tar';
 import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
-import { accessListText, textKeys } from '../tar/access-list.ts';
+import { accessListText, keyOfList, textKeys } from '../tar/access-list.ts';
 import { type BytePath, type EntryType, noBytes, type SparseExtent } from '../tar/entry.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
 import { sparseMapBlocks } from './sparse-map.ts';
@@ -186,7 +186,7 @@ function paxRecord(key: string, value: string | Uint8Array): Buffer {
 /** The records of an extended attribute: an access list also as text, which `tar --acls` reads. */
 function xattrRecords(name: string, value: Uint8Array): Buffer[] {
   if (textKeys.has(name)) return [paxRecord(name, value)];
-  const [key] = [...textKeys].find(([, attribute]) => attribute === name) ?? [];
+  const key = keyOfList.get(name);
   const text = key === undefined ? undefined : accessListText(value);
   const record = xattrRecord(name, value);
   return key === undefined || text === undefined ? [record] : [paxRecord(key, text), record];
