@@ -3,7 +3,7 @@ import { Header } from 'tar';
 import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
 import { accessListText, keyOfList, textKeys } from '../tar/access-list.ts';
 import { type BytePath, type EntryType, noBytes, type SparseExtent } from '../tar/entry.ts';
-import { BLOCK_SIZE } from '../tar/header.ts';
+import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
 import { sparseMapBlocks } from './sparse-map.ts';
 
 const FIELD = { checksum: 148, linkName: 157, prefix: 345 } as const;
@@ -71,11 +71,6 @@ export function entryBlocks(
   const stored = { path: SPARSE_NAME, linkPath: noBytes, size: map.length + dataSize };
   const header = headerBlocks({ ...entry, ...stored }, records, names);
   return { blocks: Buffer.concat([header, map]), dataSize };
-}
-
-/** How many zeros fill data up to a block border. */
-export function paddingOf(dataSize: number): number {
-  return -dataSize & (BLOCK_SIZE - 1);
 }
 
 type HeaderEntry = Omit<ArchiveEntry, 'type'> & { readonly type: EntryType };

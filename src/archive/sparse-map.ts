@@ -1,5 +1,5 @@
 import type { SparseExtent } from '../tar/entry.ts';
-import { BLOCK_SIZE } from '../tar/header.ts';
+import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
 import { ExtentCursor } from '../tar/sparse.ts';
 
 const ZEROS = Buffer.alloc(64 * 1024);
@@ -28,7 +28,7 @@ export function sparseMapBlocks(extents: readonly SparseExtent[], size: number):
       ? extents
       : [...extents, { offset: size, length: 0 }];
   const text = `${closed.length}\n${closed.map(({ offset, length }) => `${offset}\n${length}\n`).join('')}`;
-  const blocks = Buffer.alloc(Math.ceil(text.length / BLOCK_SIZE) * BLOCK_SIZE);
+  const blocks = Buffer.alloc(text.length + paddingOf(text.length));
   blocks.write(text, 'latin1');
   return blocks;
 }

@@ -2,14 +2,14 @@ import { ftruncateSync } from 'node:fs';
 import { type FileHandle, statfs, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { unwritable } from '../archive/archive-file.ts';
-import { entryBlocks, type NameRecords, paddingOf } from '../archive/entry-blocks.ts';
+import { entryBlocks, type NameRecords } from '../archive/entry-blocks.ts';
 import { flattenedTree } from '../archive/flatten.ts';
 import { DestinationError, printable } from '../errors.ts';
 import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
-import { BLOCK_SIZE } from '../tar/header.ts';
+import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
 import { debugfsCommands, type Ext4Layout } from './ext4.ts';
 import {
   type Addition,

@@ -1,6 +1,6 @@
 import { type ByteSource, type Entry, type EntryReader, MalformedTarError } from './entry.ts';
 import { HeaderSequence } from './header-sequence.ts';
-import { type Block, BLOCK_SIZE } from './header.ts';
+import { type Block, BLOCK_SIZE, paddingOf } from './header.ts';
 
 const READ_SIZE = 1 << 20;
 const nothing = Buffer.alloc(0);
@@ -210,7 +210,7 @@ class BlockStream implements Block {
   /** The next bytes are data of this length, padded to whole blocks. */
   startData(size: number): void {
     this.remaining = size;
-    this.padding = -size & (BLOCK_SIZE - 1);
+    this.padding = paddingOf(size);
   }
 
   /**
