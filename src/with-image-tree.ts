@@ -29,7 +29,7 @@ export async function withImageTree<T>(
     temporaryFile: () => store.spool(),
     onLayer: layerReport(report),
   };
-  const open = contents ? openHeld : openStreamed;
+  const open = contents ? openFetched : openStreamed;
   const { tree, layers, close } = await withoutCorruptBlobs(report, (careful) =>
     open(image, { store, jobs, policy, signal, report, careful }, treeOptions),
   );
@@ -56,7 +56,7 @@ interface OpenTree {
 }
 
 /** The tree of layers that are all here, and can be read again. */
-async function openHeld(
+async function openFetched(
   image: Image,
   queue: LayerQueueOptions,
   treeOptions: ImageTreeOptions,
