@@ -75,38 +75,52 @@ const REFUSED_RETRIES = 2;
 
 const HUB_API = 'registry-1.docker.io';
 
-function schemesOf({ location, transport }: RegistryHost): readonly Scheme[] {
+/** Codes of errors after which the other scheme may be right. */
+const WRONG_SCHEME: readonly string[] = [NOT_TLS, NOT_HTTP, BROKEN, REFUSED];
+/** Codes of errors of a second scheme that say less than the error of the first one. */
+const SAYS_LESS: readonly string[] = [...WRONG_SCHEME, UNREACHABLE];
+
+function schemesOf({ location, transport }: RegistryHost): readonly [Scheme, Scheme?] {
   const { plainHttp, insecure, registry } = location;
   if (plainHttp) return ['http'];
   if (isLoopback(registry)) return transport.certificates ? ['https', 'http'] : ['http', 'https'];
   return insecure ? ['https', 'http'] : ['https'];
 }
 
-function isWrongScheme(error: unknown): boolean {
-  return error instanceof NetworkError && [NOT_TLS, NOT_HTTP, BROKEN, REFUSED].includes(error.code);
+/** Calls `ping` with the schemes that are allowed, see `withEither`; retries after transient errors. */
+function firstContact<T>(host: RegistryHost, ping: (scheme: Scheme) => Promise<T>): Promise<T> {
+  const most = host.location.mirrorOf === undefined ? Infinity : 1;
+  const retries = ({ code }: DlrootfsError) => (code === REFUSED ? Math.min(most, REFUSED_RETRIES) : most);
+  return retryRequest(() => withEither(schemesOf(host), ping), host.transport.policy, retries);
 }
 
 /**
- * Calls `ping` with the first scheme that is allowed, and with the second where the registry does not speak the first; retries after
- * transient errors.
+ * Calls `ping` with the first scheme, and with the second where the registry may speak that one:
+ *
+ * | error of the first | of the second                | result                  |
+ * | ------------------ | ---------------------------- | ----------------------- |
+ * | none               | not called                   | the first answer        |
+ * | another            | not called                   | the error of the first  |
+ * | of `WRONG_SCHEME`  | none                         | the second answer       |
+ * | of `WRONG_SCHEME`  | of `SAYS_LESS`               | the error of the first  |
+ * | of `WRONG_SCHEME`  | another                      | the error of the second |
  */
-async function firstContact<T>(host: RegistryHost, ping: (scheme: Scheme) => Promise<T>): Promise<T> {
-  const [scheme, otherScheme] = schemesOf(host);
-  const eitherScheme = async () => {
-    try {
-      return await ping(scheme!);
-    } catch (error) {
-      if (otherScheme === undefined || !isWrongScheme(error)) throw error;
-      return await ping(otherScheme).catch((second: unknown) => {
-        // A time-out says less than the first answer.
-        const timedOut = second instanceof NetworkError && second.code === UNREACHABLE;
-        throw isWrongScheme(second) || timedOut ? error : second;
-      });
-    }
-  };
-  const most = host.location.mirrorOf === undefined ? Infinity : 1;
-  const retries = ({ code }: DlrootfsError) => (code === REFUSED ? Math.min(most, REFUSED_RETRIES) : most);
-  return retryRequest(eitherScheme, host.transport.policy, retries);
+async function withEither<T>(
+  [first, second]: readonly [Scheme, Scheme?],
+  ping: (scheme: Scheme) => Promise<T>,
+): Promise<T> {
+  try {
+    return await ping(first);
+  } catch (error) {
+    if (second === undefined || !isNetworkError(error, WRONG_SCHEME)) throw error;
+    return await ping(second).catch((other: unknown) => {
+      throw isNetworkError(other, SAYS_LESS) ? error : other;
+    });
+  }
+}
+
+function isNetworkError(error: unknown, codes: readonly string[]): boolean {
+  return error instanceof NetworkError && codes.includes(error.code);
 }
 
 /** The answer of a registry to `GET /v2/`. */
@@ -131,26 +145,43 @@ async function probe({ transport, location }: RegistryHost, url: URL) {
   return { response, body, error, base: new URL('.', moved ? response.url : url) };
 }
 
-/** Sends `GET /v2/` to find scheme and version; `authenticator` gets the challenge. */
+/**
+ * Sends `GET /v2/` to find scheme and version; `authenticator` gets the challenge.
+ *
+ * | answer              | version 2                                              |
+ * | ------------------- | ------------------------------------------------------ |
+ * | 200, 401            | yes, or perhaps                                        |
+ * | 404                 | no                                                     |
+ * | of no registry      | no, with that error as refusal                         |
+ * | any other           | an error: only a server that does not know the address |
+ * |                     | may speak version 1                                    |
+ */
 async function contactVersion2(host: RegistryHost, authenticator: Authenticator): Promise<Contact> {
   const { registry } = host.location;
   const name = registry === 'docker.io' ? HUB_API : registry;
-  const ping = async (scheme: Scheme): Promise<Contact> => {
+  return firstContact(host, async (scheme) => {
     const { response, body, error, base } = await probe(host, new URL(`${scheme}://${name}/v2/`));
     const { status } = response;
-    if (status === 400 && scheme === 'http' && /HTTPS/i.test(Buffer.from(body).toString('latin1'))) {
-      throw new NetworkError(`${name} speaks HTTPS, not plain HTTP`, {
-        code: NOT_HTTP,
-        hint: 'leave out --plain-http',
-      });
-    }
+    if (scheme === 'http' && wantsHttps(status, body)) throw notHttp(name);
     if (status === 401) authenticator.learn(parseChallenges(response.headers('www-authenticate')), base);
     if (!error || status === 401) return { base, version2: isWebPage(response) ? 'perhaps' : 'yes' };
-    // Only a server that does not know the address may speak version 1; other answers are errors.
-    if (!(error instanceof NotFoundError || error instanceof NetworkError)) throw error;
-    return { base, version2: 'no', refusal: status === 404 ? undefined : error };
-  };
-  return firstContact(host, ping);
+    if (status === 404) return { base, version2: 'no' };
+    if (error instanceof NotFoundError || error instanceof NetworkError)
+      return { base, version2: 'no', refusal: error };
+    throw error;
+  });
+}
+
+/** Whether a server says that it got plain HTTP at a port for HTTPS. */
+function wantsHttps(status: number, body: Uint8Array): boolean {
+  return status === 400 && /HTTPS/i.test(Buffer.from(body).toString('latin1'));
+}
+
+function notHttp(name: string): NetworkError {
+  return new NetworkError(`${name} speaks HTTPS, not plain HTTP`, {
+    code: NOT_HTTP,
+    hint: 'leave out --plain-http',
+  });
 }
 
 function isWebPage({ header }: Response): boolean {
