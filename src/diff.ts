@@ -1,12 +1,12 @@
 import { contentDigest } from './comparison/file-content.ts';
-import { type Difference, exact } from './comparison/differences.ts';
+import { type Difference, exactRules } from './comparison/differences.ts';
 import { TreeComparison } from './comparison/trees.ts';
 import { UsageError } from './errors.ts';
 import { parseSource } from './layout/local-source.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { ImageTree, ImageTreeEntry } from './rootfs/image-tree.ts';
-import { absent, type PartOptions } from './rootfs/selection.ts';
+import { noSuchPath, type PartOptions } from './rootfs/selection.ts';
 import { openYielder } from './sys/yielder.ts';
 import type { BytePath } from './tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
@@ -72,7 +72,7 @@ function selectOfEither(
     return paths;
   });
   const nowhere = [...missing!].find((path) => missingToo!.has(path));
-  if (nowhere !== undefined) throw absent(nowhere, reference);
+  if (nowhere !== undefined) throw noSuchPath(nowhere, reference);
 }
 
 /** An image whose tree is open. */
@@ -119,7 +119,7 @@ async function compare(
   const pairs: (readonly [path: BytePath, inode: number, otherInode: number])[] = [];
   const comparison = new TreeComparison<ImageTreeEntry, ImageTreeEntry, 'removed' | 'added'>({
     kinds: ['removed', 'added'],
-    rules: exact,
+    rules: exactRules,
     onFiles: (one, other) => {
       if (!isSameEntry(first, one.inode, second, other.inode)) pairs.push([one.path, one.inode, other.inode]);
     },

@@ -4,13 +4,13 @@ import { layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from './blob/
 import { type Prepare, RootfsBuild } from './build.ts';
 import { printable, UsageError } from './errors.ts';
 import {
-  alreadyThere,
-  behind,
+  reportAlreadyThere,
+  countedAfter,
   type Built,
   protectedPaths,
-  layersThere,
+  reportLayersThere,
   TreeNotes,
-  untouched,
+  reportUntouched,
 } from './existing-image.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
@@ -65,7 +65,7 @@ async function build(
   const { destination, replace, part, report, signal } = options;
   const notes = replace === false ? undefined : await TreeNotes.open(opened, image, options);
   const isThere = replace === true && (await notes!.isUntouched(destination, signal));
-  if (isThere) return await untouched(image, options);
+  if (isThere) return await reportUntouched(image, options);
   if (replace !== false) await tellOfBranches(options);
   const built = part
     ? await buildPart(image, opened, prepare, options)
@@ -102,14 +102,14 @@ async function buildLayers(
   const surveying = git && options.replace === false ? await import('./git/survey.ts') : undefined;
   const survey = await surveying?.surveyDirectory(destination, image.layers, { environment, signal });
   if (survey?.kind === 'complete') {
-    const built = await alreadyThere(image, survey, options);
+    const built = await reportAlreadyThere(image, survey, options);
     prepare?.();
     return built;
   }
   const resumed = survey?.kind === 'partial' ? { ...survey, layers: image.layers } : undefined;
   const common = resumed?.common ?? 0;
-  const there = layersThere(image.layers.slice(0, common), options.report);
-  const report = behind(common, options.report);
+  const there = reportLayersThere(image.layers.slice(0, common), options.report);
+  const report = countedAfter(common, options.report);
   const fill = async (rootfs: RootfsBuild) => {
     const { overlay: hold } = rootfs;
     const queue = { ...blobs, jobs, hold, policy: options.retryPolicy, signal, report };

@@ -216,7 +216,7 @@ export function totalBytes(files: readonly StoredFile[]): number {
 }
 
 /** The files to remove so that the others fit into `maxBytes`: the least recently used first, never a pinned one. */
-export function victims(files: readonly StoredFile[], maxBytes: number): StoredFile[] {
+export function filesToEvict(files: readonly StoredFile[], maxBytes: number): StoredFile[] {
   let excess = totalBytes(files) - maxBytes;
   const chosen: StoredFile[] = [];
   for (const file of files.toSorted((a, b) => a.lastUsed - b.lastUsed)) {
@@ -231,7 +231,7 @@ export function victims(files: readonly StoredFile[], maxBytes: number): StoredF
 const DAY = 86_400_000;
 
 /** Files of killed runs: private ones after a day, other partial ones after a month without use. */
-export function abandoned(files: readonly StoredFile[], now: number): StoredFile[] {
+export function abandonedFiles(files: readonly StoredFile[], now: number): StoredFile[] {
   return files.filter((file) => {
     if (path.basename(path.dirname(file.path)) !== 'partial') return false;
     const days = /^(?:private-|\.dlrootfs-)/.test(path.basename(file.path)) ? 1 : 30;

@@ -8,7 +8,7 @@ import { reasonOf } from '../sys/os-error.ts';
 import { claim, Claim, tryClaim, type Wanted } from './claim.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import {
-  abandoned,
+  abandonedFiles,
   DIRECTORY_MODE,
   diskError,
   FILE_MODE,
@@ -18,7 +18,7 @@ import {
   type StoredFile,
   StoreFiles,
   totalBytes,
-  victims,
+  filesToEvict,
 } from './store-files.ts';
 
 export interface StoreOptions {
@@ -239,7 +239,7 @@ export class Store {
     }
     this.#pinned.clear();
     if (this.#files && this.#writable) {
-      await removeUnused(abandoned(await this.#files.list(), Date.now()));
+      await removeUnused(abandonedFiles(await this.#files.list(), Date.now()));
       await this.#fit(this.#files);
     }
     if (this.#madeSpool !== undefined) await rmdir(this.spoolDirectory).catch(() => undefined);
@@ -253,7 +253,7 @@ export class Store {
 
   async #fit(files: StoreFiles): Promise<void> {
     const all = await files.list(this.#pinned);
-    const removed = await removeUnused(victims(all, this.#maxBytes));
+    const removed = await removeUnused(filesToEvict(all, this.#maxBytes));
     this.#bytes = totalBytes(all) - totalBytes(removed);
   }
 
@@ -302,8 +302,8 @@ function sizeOfFiles({ directory, blobs, partials }: StoreFiles, files: readonly
 export async function pruneStore(directory: string, maxBytes: number): Promise<StoreSize> {
   const store = await StoreFiles.find(directory);
   const files = await store.list();
-  const leftovers = abandoned(files, Date.now());
+  const leftovers = abandonedFiles(files, Date.now());
   const others = files.filter((file) => !leftovers.includes(file));
-  const removed = await removeUnused([...leftovers, ...victims(others, maxBytes)]);
+  const removed = await removeUnused([...leftovers, ...filesToEvict(others, maxBytes)]);
   return sizeOfFiles(store, removed);
 }

@@ -68,7 +68,7 @@ export interface ComparedXattrs {
 }
 
 /** Everything must be equal, except what the system itself gives to files. */
-export const exact: Rules = {
+export const exactRules: Rules = {
   hasMode: (expected, found) => expected.mode === found.mode,
   hasOwner: (expected, found) => expected.uid === found.uid && expected.gid === found.gid,
   hasTime: (expected, found) =>

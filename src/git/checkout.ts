@@ -1,5 +1,5 @@
 import { GitError, printable } from '../errors.ts';
-import { mark, recordCheckout, unmark } from './dot-git.ts';
+import { markCheckout, recordCheckout, unmarkCheckout } from './dot-git.ts';
 import { asGitError, damaged } from './git-error.ts';
 import type { GitOptions } from './git-program.ts';
 import { type History, readHistory, readRecords, stateAt } from './history.ts';
@@ -66,7 +66,7 @@ async function checkOut(
   const stateOf = (commit: ObjectID): Promise<RootfsState> => stateAt(repository, commit, history, records);
   const target = await stateOf(repository.commitOf(branchRef(branch)));
   const current = await stateOf(repository.head());
-  const interrupted = mark(files);
+  const interrupted = markCheckout(files);
   const gives = force || interrupted;
   let begun = interrupted;
   try {
@@ -81,10 +81,10 @@ async function checkOut(
     await clearPaths(directory, [...gone, ...inTheWay]);
     const notRestored = await restoreState(repository, directory, target, { ...found, files });
     await recordCheckout(files, target, branch, repository.yielder);
-    unmark(files);
+    unmarkCheckout(files);
     return notRestored;
   } finally {
-    if (!begun) unmark(files);
+    if (!begun) unmarkCheckout(files);
   }
 }
 

@@ -1,6 +1,6 @@
 import { GitError, printable } from '../errors.ts';
 import { CommitWriter, BlobNames, type Came, LayerDraft, storeContents } from './layer-commit.ts';
-import { copyRepository, initRepository, mark, recordCheckout, unmark } from './dot-git.ts';
+import { copyRepository, initRepository, markCheckout, recordCheckout, unmarkCheckout } from './dot-git.ts';
 import { asGitError, ELSEWHERE, PULL_AGAIN } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
 import { type LayerRecord, chainOf, loadState, loadTrees, readHistory, readRecords } from './history.ts';
@@ -86,7 +86,7 @@ export class GitLayers {
     const files = openDirectory(directory);
     try {
       initRepository(files);
-      mark(files);
+      markCheckout(files);
       return new GitLayers(files, program, options);
     } catch (error) {
       files[Symbol.dispose]();
@@ -110,7 +110,7 @@ export class GitLayers {
       await using repository = await Repository.open(from, options);
       if (!repository) throw new GitError(`${printable(from)} has no repository any more`);
       await copyRepository(repository.files, files, repository.yielder);
-      mark(files);
+      markCheckout(files);
       const chain = chainOf(await readHistory(repository), base);
       const state = await loadState(repository, await readRecords(repository, chain), chain);
       await loadTrees(repository, state, base.commit);
@@ -271,7 +271,7 @@ export class GitLayers {
       await (this.#settling ?? this.#settle());
       await this.#packed;
       await this.#makeRefs();
-      unmark(this.#files);
+      unmarkCheckout(this.#files);
     } catch (error) {
       throw explained(error, this.#options, 'git could not make the branches');
     }

@@ -1,4 +1,4 @@
-import { compresses, type FileStat, typeOfMode } from './filesystem.ts';
+import { compressesFiles, type FileStat, typeOfMode } from './filesystem.ts';
 
 /** Offsets, in bytes: two names, a structure, directory entries. */
 const LAYOUT = { name: 0, second: 8192, structure: 16_384, list: 24_576, size: 57_344 } as const;
@@ -111,7 +111,7 @@ export class CallMemory {
   /** Free bytes, including those reserved for root, of the struct statfs at `structure`: f_type, f_bsize and f_bfree of statfs(2). */
   takeFreeSpace(): number {
     const at = LAYOUT.structure;
-    if (compresses(this.#view.getUint32(at, true))) return Infinity;
+    if (compressesFiles(this.#view.getUint32(at, true))) return Infinity;
     const blockSize = Number(this.#view.getBigInt64(at + 8, true));
     return Number(this.#view.getBigUint64(at + 24, true)) * blockSize;
   }

@@ -148,7 +148,7 @@ export interface DiskFilesystem extends Filesystem {
 const compressing = new Set([0x9123_683e, 0x2fc1_2fc1]);
 
 /** Whether a file may take less space than its size on this type of file system. */
-export function compresses(type: number): boolean {
+export function compressesFiles(type: number): boolean {
   return compressing.has(type);
 }
 

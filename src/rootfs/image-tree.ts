@@ -15,7 +15,7 @@ import { Spool } from './memory-tables.ts';
 import { nothingLost, type NotRestored } from './not-restored.ts';
 import type { Run } from './run.ts';
 import type { Content } from './place.ts';
-import { absent, type PartOptions, type ResolvedPath, Selection } from './selection.ts';
+import { noSuchPath, type PartOptions, type ResolvedPath, Selection } from './selection.ts';
 import { SyscallError } from '../sys/os-error.ts';
 
 /** One name in an image's tree. */
@@ -143,7 +143,7 @@ export class ImageTree {
    */
   select(options: PartOptions, onAbsent?: (path: string) => void): void {
     const refuse = (path: string): never => {
-      throw absent(path, this.#options.name);
+      throw noSuchPath(path, this.#options.name);
     };
     this.#selection = Selection.of(options, (path) => this.find(path, false), onAbsent ?? refuse);
   }

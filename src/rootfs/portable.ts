@@ -3,7 +3,7 @@ import { platform, constants as osConstants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import {
-  compresses,
+  compressesFiles,
   type ByteName,
   type Directory,
   type FileStat,
@@ -164,7 +164,7 @@ export class PortableFilesystem implements DiskFilesystem {
   freeSpace(): number {
     try {
       const { type, bfree, bsize } = fs.statfsSync(this.#rootPath);
-      return compresses(type) ? Infinity : bfree * bsize;
+      return compressesFiles(type) ? Infinity : bfree * bsize;
     } catch {
       return Infinity;
     }

@@ -119,7 +119,7 @@ export class Selection {
 }
 
 /** The error for a path that an image does not have. */
-export function absent(path: string, name: string): NotFoundError {
+export function noSuchPath(path: string, name: string): NotFoundError {
   return new NotFoundError(`${printable(name)} has no ${shown(path)}`, {
     code: 'PATH_NOT_FOUND',
     hint: `list what it has: dlrootfs ${printable(name)} -o - | tar -t`,

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { arch, constants, platform } from 'node:os';
-import { certain, openKernelEntry, type KernelEntry, type Machine } from './kernel-entry.ts';
+import { callUntilCertain, openKernelEntry, type KernelEntry, type Machine } from './kernel-entry.ts';
 import { loadNative, type Native } from './native.ts';
 
 /** The address of bytes that do not move: the caller keeps them referenced until the call has returned. */
@@ -161,7 +161,7 @@ function libcLock(descriptor: number, operation: number): number {
   if (!there) return -constants.errno.ENOSYS;
   libcFlock ??= there.library.func('int flock(int file, int operation)');
   const flock = libcFlock;
-  return certain(
+  return callUntilCertain(
     () => flock(descriptor, operation),
     () => there.koffi.errno(),
   );

@@ -1,7 +1,7 @@
 import { IntegrityError } from '../../errors.ts';
 import { type Compression, compressionOf, type Decompress, MAGIC_LENGTH } from '../../oci/compression.ts';
 import { type ByteReader, MalformedDataError, prepend, readerOf, readFully } from './byte-reader.ts';
-import { drive } from './engine.ts';
+import { decodeByEngine } from './engine.ts';
 import type { NativeDecoders } from './native.ts';
 import { portableDecoders } from './portable.ts';
 
@@ -35,7 +35,7 @@ export function decode(
     engine.compareChecksums(!isDigestKnown);
     return engine;
   };
-  return drive(open, reader, native.allocate);
+  return decodeByEngine(open, reader, native.allocate);
 }
 
 /** Both: a blob's compression, and its bytes unpacked. */

@@ -78,7 +78,7 @@ class Input {
  *
  * @throws MalformedDataError, and what the reader throws
  */
-export async function* drive(
+export async function* decodeByEngine(
   open: () => Engine,
   reader: ByteReader,
   allocate: (length: number) => Region,
