@@ -31,6 +31,15 @@ interface ToolRequest {
   readonly layout: Ext4Layout | undefined;
 }
 
+/** How to find out whether a tool reads tars. */
+interface TarTrial {
+  /** For an empty tar. */
+  readonly arguments: (file: string) => readonly string[];
+  /** Is in its messages where it reads none. */
+  readonly library: string;
+  readonly hint: string;
+}
+
 /** Seconds since 1970 that a tool and its file system take. */
 interface TimeRange {
   readonly first: number;
@@ -42,8 +51,8 @@ interface FormatDescription {
   readonly tool: ToolDescription;
   readonly arguments: (request: ToolRequest) => readonly string[];
   readonly environment: (madeAt: number) => Readonly<Record<string, string>>;
-  /** Arguments for an empty tar, if the tool may be built without a reader of tars. */
-  readonly trial: ((file: string) => readonly string[]) | undefined;
+  /** Of a tool that may be built without a reader of tars, or not find it. */
+  readonly trial: TarTrial | undefined;
   /** The tar that the tool reads. */
   readonly tar: TarDialect;
   /** False: the tool gets the root's metadata as arguments. */
@@ -75,7 +84,11 @@ export const diskFormats: Readonly<Record<DiskFormat, FormatDescription>> = {
     },
     arguments: ({ file, identity, layout }) => mke2fsArguments(file, identity, layout!),
     environment: mke2fsEnvironment,
-    trial: (file) => ['-q', '-F', '-O', 'none', '-b', '1024', '-d', '-', file, '256k'],
+    trial: {
+      arguments: (file) => ['-q', '-F', '-O', 'none', '-b', '1024', '-d', '-', file, '256k'],
+      library: 'libarchive',
+      hint: 'install libarchive (apt-get install libarchive13t64, or libarchive13 before Debian 13)',
+    },
     tar: { holes: 'kept', names: 'binary' },
     rootInTar: true,
     copiesFiles: false,

@@ -75,7 +75,7 @@ export function isInterrupted(files: RootfsFiles): boolean {
 }
 
 /**
- * Marks the rootfs as being changed, until `unmark`.
+ * Marks the rootfs as being changed, until `unmarkCheckout`.
  *
  * @returns whether an earlier checkout had left it so
  * @throws GitError when another process is using it

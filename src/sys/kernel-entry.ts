@@ -117,7 +117,7 @@ export function routineEntry(native: Native, machine: Machine, closeNumber: numb
   return entry.close(-1) === -EBADF ? entry : undefined;
 }
 
-/** libc's `syscall`, with errno read by koffi: see `certain`. */
+/** libc's `syscall`, with errno read by koffi: see `callUntilCertain`. */
 export function libcEntry({ koffi, library }: Native): KernelEntry {
   const answering = (signature: Signature): ((...given: unknown[]) => number) => {
     const call = library.func('syscall', WORD, PARAMETERS[signature]) as (...given: unknown[]) => number;
