@@ -23,7 +23,8 @@ import {
   lastingFingerprint,
 } from './existing-image.ts';
 import { Destination } from './rootfs/destination.ts';
-import { describeNotRestored, Rootfs } from './rootfs/rootfs.ts';
+import { describeNotRestored } from './rootfs/not-restored.ts';
+import { Rootfs } from './rootfs/rootfs.ts';
 import type { LayerSummary } from './summary.ts';
 import { osPath } from './sys/os-path.ts';
 
@@ -113,7 +114,6 @@ export class RootfsBuild {
         mode: destination.mode,
         name: options.destination,
         backend: options.backend,
-        reservedNames: options.git ? ['.git'] : [],
         recordChanges: options.git,
         hasLayers: resumed !== undefined,
         contents: branches?.packer.ring,
@@ -151,14 +151,14 @@ export class RootfsBuild {
     try {
       if (this.overlay) await layer.verified();
       const git = this.#git;
-      const { entries, changes } = await this.#rootfs.apply(layer.tar(this.#decoder), {
+      const entries = await this.#rootfs.apply(layer.tar(this.#decoder), {
         label,
         signal: this.#options.signal,
         onChanges: git && ((lines) => git.note(lines)),
       });
       this.#layers.push(summaryOf(layer, entries));
       this.#info = layer.layer.info;
-      if (this.#git) await this.#commit(this.#git, layer, changes);
+      if (git) await this.#commit(git, layer);
       return entries;
     } catch (error) {
       throw await layer.explainFailure(this.#packer ? await this.#packer.explainFailure(error) : error);
@@ -244,14 +244,12 @@ export class RootfsBuild {
     });
   }
 
-  async #commit(git: GitLayers, layer: PulledLayer, changes: Uint8Array | undefined): Promise<void> {
+  async #commit(git: GitLayers, layer: PulledLayer): Promise<void> {
     const own = await this.#writeInfo(layer.layer.info, layer.blobSize);
     const { id, info: json } = layer.layer;
     const created = typeof json['created'] === 'string' ? json['created'] : undefined;
-    await git.commit({ id, created }, [
-      changes ?? new Uint8Array(0),
-      ...own.map((name) => git.describeFile(name)),
-    ]);
+    const described = own.map((name) => git.describeFile(name));
+    await git.commit({ id, created }, described);
   }
 
   /** Returns which files were written. */

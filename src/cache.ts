@@ -49,7 +49,7 @@ export async function addToCache(request: PullOptions): Promise<CacheAddition> {
   const { report } = tally;
   // Files that are not kept lie beside the cache.
   const options = { ...request, destination: directory, report };
-  return await withImage(options, async (opened) => {
+  return await withImage(options, false, async (opened) => {
     const { image, source, store } = opened;
     refuseUncacheable(image, source, options);
     // Before anything is downloaded in vain.

@@ -4,7 +4,7 @@ import { fillGaps } from './archive/sparse-map.ts';
 import { NotFoundError, printable } from './errors.ts';
 import type { PullOptions } from './options.ts';
 import type { ImageTree } from './rootfs/image-tree.ts';
-import { absent, type ResolvedPath } from './rootfs/selection.ts';
+import { noSuchPath, type ResolvedPath } from './rootfs/selection.ts';
 import { pathBytes } from './sys/os-path.ts';
 import type { BytePath } from './tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
@@ -18,11 +18,11 @@ import { withImage } from './with-session.ts';
  */
 export async function cat(options: PullOptions, file: string, output: Writable): Promise<void> {
   const { signal } = options;
-  await withImage(options, async (opened) => {
+  await withImage(options, false, async (opened) => {
     const { reference } = opened.source;
     await withImageTree(opened, options, true, async (tree) => {
       const place = tree.find(pathBytes(file).toString('latin1') as BytePath, true);
-      if (!place) throw absent(file, reference);
+      if (!place) throw noSuchPath(file, reference);
       if (place.type !== 'file') throw noFile(file, place, reference);
       await writeBytes(content(tree, place), output, { name: 'standard output', end: false, signal });
     });

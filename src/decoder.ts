@@ -2,13 +2,13 @@ import type { Worker } from 'node:worker_threads';
 import { type ByteReader, MalformedDataError } from './blob/decode/byte-reader.ts';
 import { nativeDecoders } from './blob/decode/native.ts';
 import type { RemoteDecoder } from './blob/pulled-layer.ts';
-import { DestinationError } from './errors.ts';
 import type { Compression } from './oci/compression.ts';
 import type { DiffID } from './oci/digest.ts';
 import { forsakeFileJobs } from './rootfs/file-jobs.ts';
 import { type SerializedError, deserializeError } from './rootfs/messages.ts';
 import { RingWriter, createRing } from './rootfs/ring.ts';
 import type { Rootfs } from './rootfs/rootfs.ts';
+import { ThreadCalls } from './sys/thread-calls.ts';
 import { startThread } from './sys/threads.ts';
 
 /** What the thread is started with. */
@@ -54,8 +54,7 @@ export class Decoder implements RemoteDecoder {
   readonly #output: RingWriter;
   readonly #jobs: SharedArrayBuffer;
   readonly #exit = Promise.withResolvers<void>();
-  #answer: { resolve: (answer: DecoderAnswer) => void; reject: (reason: Error) => void } | undefined;
-  #dead: Error | undefined;
+  readonly #calls: ThreadCalls<DecoderOrder, DecoderAnswer>;
   #ends = false;
 
   /** @param rootfs takes the tars */
@@ -65,12 +64,9 @@ export class Decoder implements RemoteDecoder {
     this.#writer = new RingWriter(this.#input, () => this.#output.wakeWriter());
     const data: DecoderData = { input: this.#input, output: ring, jobs, digest };
     this.#thread = startThread('decoder', data);
-    this.#thread.on('message', (answer: DecoderAnswer) => this.#answer?.resolve(answer));
-    this.#thread.on('error', (error) => this.#die(error));
-    this.#thread.on('exit', (code) => {
-      this.#exit.resolve();
-      if (!this.#ends) this.#die(new Error(`it ended with code ${code}`));
-    });
+    this.#thread.on('message', (answer: DecoderAnswer) => this.#calls.answer(answer));
+    this.#thread.on('exit', () => this.#exit.resolve());
+    this.#calls = new ThreadCalls(this.#thread, 'decodes layers', () => this.#forsake());
   }
 
   handles(compression: Compression): compression is Remote {
@@ -86,7 +82,9 @@ export class Decoder implements RemoteDecoder {
   ): Promise<DiffID | undefined> {
     if (!this.handles(compression)) throw new Error(`the decoder does not know ${compression}`);
     this.#writer.reopen();
-    const answer = this.#order({ compression, expected });
+    const answer = this.#calls.call({ compression, expected });
+    // Its failure is awaited below, but may come before.
+    answer.catch(() => undefined);
     try {
       await this.#feed(blob);
     } catch (error) {
@@ -119,26 +117,12 @@ export class Decoder implements RemoteDecoder {
     this.#writer.end();
   }
 
-  #order(order: DecoderOrder): Promise<DecoderAnswer> {
-    const answer = new Promise<DecoderAnswer>((resolve, reject) => {
-      if (this.#dead) reject(this.#dead);
-      this.#answer = { resolve, reject };
-      this.#thread.postMessage(order, []);
-    });
-    answer.catch(() => undefined);
-    return answer;
-  }
-
-  #die(cause: Error): void {
-    this.#dead ??= new DestinationError(`the thread that decodes layers has died: ${cause.message}`, {
-      code: 'THREAD_DIED',
-      hint: 'run it again; if it dies again, report it with these lines',
-      cause,
-    });
+  /** The thread has died: the others must not wait for it. */
+  #forsake(): void {
+    if (this.#ends) return;
     forsakeFileJobs(this.#jobs);
     this.#output.abort();
     this.#output.wakeReader();
     this.#writer.fail();
-    this.#answer?.reject(this.#dead);
   }
 }

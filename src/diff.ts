@@ -1,12 +1,12 @@
 import { contentDigest } from './comparison/file-content.ts';
-import { type Difference, exact } from './comparison/differences.ts';
+import { type Difference, exactRules } from './comparison/differences.ts';
 import { TreeComparison } from './comparison/trees.ts';
 import { UsageError } from './errors.ts';
 import { parseSource } from './layout/local-source.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { ImageTree, ImageTreeEntry } from './rootfs/image-tree.ts';
-import { absent, type PartOptions } from './rootfs/selection.ts';
+import { noSuchPath, type PartOptions } from './rootfs/selection.ts';
 import { openYielder } from './sys/yielder.ts';
 import type { BytePath } from './tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
@@ -38,8 +38,8 @@ export interface ImageDifferences {
 export async function diff(first: PullOptions, second: PullOptions): Promise<ImageDifferences> {
   refuseSharedStdin(first, second);
   refuseSharedCredentials(first, second);
-  return await withImage(first, async (opened) => {
-    return await withImage(second, async (other) => {
+  return await withImage(first, false, async (opened) => {
+    return await withImage(second, false, async (other) => {
       const { image } = opened;
       const { image: otherImage } = other;
       const images = [toldOf(opened), toldOf(other)] as const;
@@ -72,7 +72,7 @@ function selectOfEither(
     return paths;
   });
   const nowhere = [...missing!].find((path) => missingToo!.has(path));
-  if (nowhere !== undefined) throw absent(nowhere, reference);
+  if (nowhere !== undefined) throw noSuchPath(nowhere, reference);
 }
 
 /** An image whose tree is open. */
@@ -115,12 +115,11 @@ async function compare(
   second: OpenImage,
   { signal }: PullOptions,
 ): Promise<Difference<'removed' | 'added'>[]> {
-  const yielder = openYielder(signal);
-  const pause = (): Promise<void> => yielder.pause();
+  const { pause } = openYielder(signal);
   const pairs: (readonly [path: BytePath, inode: number, otherInode: number])[] = [];
   const comparison = new TreeComparison<ImageTreeEntry, ImageTreeEntry, 'removed' | 'added'>({
     kinds: ['removed', 'added'],
-    rules: exact,
+    rules: exactRules,
     onFiles: (one, other) => {
       if (!isSameEntry(first, one.inode, second, other.inode)) pairs.push([one.path, one.inode, other.inode]);
     },

@@ -109,7 +109,7 @@ export function overlayNotice(existing: ExistingImage | undefined): string {
 }
 
 /** With -g: all layers of the image are in DIR already; only reports it. */
-export async function alreadyThere(
+export async function reportAlreadyThere(
   image: Image,
   { branch, checkedOut }: Extract<Survey, { kind: 'complete' }>,
   options: PullOptions,
@@ -122,19 +122,19 @@ export async function alreadyThere(
 }
 
 /** With `replace`: DIR is the image already; only reports it. */
-export async function untouched(image: Image, options: PullOptions): Promise<Built> {
+export async function reportUntouched(image: Image, options: PullOptions): Promise<Built> {
   return await nothingToDo(image, 'is this image already: nothing was done', options);
 }
 
 async function nothingToDo(image: Image, why: string, { destination, report }: PullOptions): Promise<Built> {
   await Destination.tidy(destination);
-  const layers = layersThere(image.layers, report);
+  const layers = reportLayersThere(image.layers, report);
   report({ type: 'notice', message: `${printable(destination)} ${why}` });
   return { layers, notRestored: nothingLost() };
 }
 
 /** Reports that these layers, the image's first, are in DIR; returns their summaries. */
-export function layersThere(layers: readonly Layer[], report: Report): LayerSummary[] {
+export function reportLayersThere(layers: readonly Layer[], report: Report): LayerSummary[] {
   return layers.map(({ id, digest, diffID, size }, index) => {
     report({ type: 'layer-start', index, cached: true });
     report({ type: 'layer-fetched', index });
@@ -145,7 +145,7 @@ export function layersThere(layers: readonly Layer[], report: Report): LayerSumm
 }
 
 /** A reporter for layers that are counted from 0 behind `count` others. */
-export function behind(count: number, report: Report): Report {
+export function countedAfter(count: number, report: Report): Report {
   return count === 0
     ? report
     : (event) => report('index' in event ? { ...event, index: event.index + count } : event);

@@ -4,7 +4,7 @@ import { compressionFor, writeArchive } from './archive/flatten.ts';
 import { diskFormatOf } from './disk/format.ts';
 import type { Exporter } from './export-disk.ts';
 import { type PullOptions, refuseDiskOptions } from './options.ts';
-import { describeNotRestored } from './rootfs/rootfs.ts';
+import { describeNotRestored } from './rootfs/not-restored.ts';
 import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
 import { withImageTree } from './with-image-tree.ts';
 import { withImage } from './with-session.ts';
@@ -39,7 +39,7 @@ export async function exportArchive(
   const file = output === '-' ? undefined : await ArchiveFile.create(output, signal);
   try {
     if (file) await exporter.check?.(file);
-    return await withImage(options, async (opened) => {
+    return await withImage(options, true, async (opened) => {
       const { image, source, store } = opened;
       stopwatch.lap('resolve');
       const built = await withImageTree(opened, options, true, async (tree, layers) => {

@@ -4,13 +4,13 @@ import { layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from './blob/
 import { type Prepare, RootfsBuild } from './build.ts';
 import { printable } from './errors.ts';
 import {
-  alreadyThere,
-  behind,
+  reportAlreadyThere,
+  countedAfter,
   type Built,
   protectedPaths,
-  layersThere,
+  reportLayersThere,
   TreeNotes,
-  untouched,
+  reportUntouched,
 } from './existing-image.ts';
 import type { Image } from './oci/image.ts';
 import { type PullOptions, refuseDiskOptions } from './options.ts';
@@ -38,7 +38,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   if (options.replace !== false) await Destination.requireReplaceable(destination, protectedPaths(options));
   const stopwatch = new Stopwatch();
   const prepare = runtime && ((directory?: string) => runtime.prepareFiles(options, directory));
-  return await withImage(options, async (opened) => {
+  return await withImage(options, isWhollyDownloaded(options), async (opened) => {
     const { image, source } = opened;
     stopwatch.lap('resolve');
     const built = await build(opened, prepare, options);
@@ -47,6 +47,11 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
     report({ type: 'done', reference: source.reference, destination });
     return summarize({ source, image, built, destination, tally, stopwatch });
   });
+}
+
+/** Whether all layers that are not cached are downloaded: what DIR holds makes no difference. */
+function isWhollyDownloaded({ replace, git }: PullOptions): boolean {
+  return replace !== true && !git;
 }
 
 /** Makes DIR the image; with `replace` only if it is not that already. */
@@ -59,7 +64,7 @@ async function build(
   const { destination, replace, part, report, signal } = options;
   const notes = replace === false ? undefined : await TreeNotes.open(opened, options);
   const isThere = replace === true && (await notes!.isUntouched(destination, signal));
-  if (isThere) return await untouched(image, options);
+  if (isThere) return await reportUntouched(image, options);
   if (replace !== false) await tellOfBranches(options);
   const built = part
     ? await buildPart(opened, prepare, options)
@@ -96,14 +101,14 @@ async function buildLayers(
   const surveying = git && options.replace === false ? await import('./git/survey.ts') : undefined;
   const survey = await surveying?.surveyDirectory(destination, image.layers, { environment, signal });
   if (survey?.kind === 'complete') {
-    const built = await alreadyThere(image, survey, options);
+    const built = await reportAlreadyThere(image, survey, options);
     prepare?.();
     return built;
   }
   const resumed = survey?.kind === 'partial' ? { ...survey, layers: image.layers } : undefined;
   const common = resumed?.common ?? 0;
-  const there = layersThere(image.layers.slice(0, common), options.report);
-  const report = behind(common, options.report);
+  const there = reportLayersThere(image.layers.slice(0, common), options.report);
+  const report = countedAfter(common, options.report);
   const fill = async (rootfs: RootfsBuild) => {
     const { overlay: hold } = rootfs;
     const queue = { ...options, ...blobs, hold, report };

@@ -55,15 +55,9 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
   const { destination, report, signal } = request;
   using disk = new DiskTree(destination);
   const options = { ...request, destination: await placeForSpool(destination) };
-  return await withImage(options, async (opened) => {
+  return await withImage(options, false, async (opened) => {
     const { image, source } = opened;
-    const differ = new DirectoryComparison(
-      disk,
-      await mountPointsBelow(destination),
-      image,
-      request,
-      contents,
-    );
+    const differ = new DirectoryComparison(disk, image, request, contents);
     await withImageTree(opened, options, contents, async (tree) => {
       await differ.compare(tree).catch((error: unknown) => {
         throw signal.aborted || error instanceof DlrootfsError
@@ -159,18 +153,12 @@ class DirectoryComparison {
   readonly #files = new PathsByInode();
   readonly #linked = new Map<number, Copies>();
 
-  /** @param mounts where something is mounted below the directory */
-  constructor(
-    disk: DiskTree,
-    mounts: ReadonlySet<BytePath>,
-    image: Image,
-    options: PullOptions,
-    contents: boolean,
-  ) {
+  constructor(disk: DiskTree, image: Image, options: PullOptions, contents: boolean) {
     this.#disk = disk;
     this.#image = image;
     this.#options = options;
     const rules = new DiskRules(disk);
+    const mounts = mountPointsBelow(options.destination);
     this.#comparison = new TreeComparison<ImageTreeEntry, DiskEntry, 'missing' | 'extra'>({
       kinds: ['missing', 'extra'],
       rules,
@@ -210,8 +198,7 @@ class DirectoryComparison {
   async compare(tree: ImageTree): Promise<void> {
     const { signal } = this.#options;
     this.#tree = tree;
-    const yielder = openYielder(signal);
-    const pause = (): Promise<void> => yielder.pause();
+    const { pause } = openYielder(signal);
     await this.#comparison.compare(tree.walk(), this.#disk.walk(tree.hasRoot), pause);
     await tree.readInOrder([...this.#linked.keys(), ...this.#files.inodes()], async (inode, content) => {
       await pause();

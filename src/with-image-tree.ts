@@ -31,7 +31,7 @@ export async function withImageTree<T>(
         entries === undefined ? { type: 'layer-apply', index } : { type: 'layer-applied', index, entries },
       ),
   };
-  const open = contents ? openHeld : openStreamed;
+  const open = contents ? openFetched : openStreamed;
   const { tree, layers, close } = await withoutCorruptBlobs(report, (careful) =>
     open(image, { ...options, store, careful }, treeOptions),
   );
@@ -50,7 +50,7 @@ interface OpenTree {
 }
 
 /** The tree of layers that are all here, and can be read again. */
-async function openHeld(
+async function openFetched(
   image: Image,
   queue: LayerQueueOptions,
   treeOptions: ImageTreeOptions,

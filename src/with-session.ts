@@ -79,10 +79,10 @@ export interface OpenedImage extends Opened {
  *
  * @throws errors of the session; NotFoundError without an image for the platform
  */
-export async function findImage(opened: Opened, options: PullOptions): Promise<Image> {
+export async function findImage(opened: Opened, options: PullOptions, ahead = false): Promise<Image> {
   const { source } = opened;
   const { platform, platformAsked, report } = options;
-  const image = await askedImage(opened, options);
+  const image = await askedImage(opened, options, ahead);
   const unfit = platformNotice(image, platform, platformAsked, source.reference);
   if (unfit !== undefined) report({ type: 'notice', message: unfit });
   return image;
@@ -92,9 +92,13 @@ export async function findImage(opened: Opened, options: PullOptions): Promise<I
 async function askedImage(
   { source, session, store }: Opened,
   { platform, offline }: PullOptions,
+  ahead: boolean,
 ): Promise<Image> {
   try {
-    return await session.image(platform);
+    return await session.image(
+      platform,
+      ahead ? ({ digest, size }) => store.reserve(digest, size) : undefined,
+    );
   } catch (error) {
     if (!(error instanceof NetworkError) || offline || source.local) throw error;
     const cached = await source
@@ -110,15 +114,17 @@ async function askedImage(
 /**
  * As `withSession`, for a command that reads layers: finds and reports the image.
  *
+ * @param ahead all layers are read in any case: the first ones are requested while the config arrives
  * @throws as `findImage`; NotFoundError offline if the cache does not have all layers
  */
 export async function withImage<T>(
   options: PullOptions,
+  ahead: boolean,
   use: (opened: OpenedImage) => Promise<T>,
 ): Promise<T> {
   return await withSession(options, async (opened) => {
     const { offline, report } = options;
-    const image = await findImage(opened, options);
+    const image = await findImage(opened, options, ahead);
     if (offline && !opened.source.local) await requireCached({ ...opened, image }, offline.hint);
     report({ type: 'image', id: image.id, layers: image.layers });
     return await use({ ...opened, image });

@@ -11,7 +11,8 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { readerOf } from '../src/blob/decode/byte-reader.ts';
 import { Decoder } from '../src/decoder.ts';
 import { digestOf } from '../src/oci/digest.ts';
-import { Rootfs, type RootfsOptions } from '../src/rootfs/rootfs.ts';
+import type { RootfsOptions } from '../src/rootfs/messages.ts';
+import { Rootfs } from '../src/rootfs/rootfs.ts';
 import { netRawCapability } from './rootfs/access-list.ts';
 import { build, chunks, decoded, isRoot, temporaryDirectory } from './rootfs/harness.ts';
 import { runPull, writeLayers } from './rootfs/run-pull.ts';
@@ -38,7 +39,7 @@ class Pair implements AsyncDisposable {
 
   async apply(layer: Uint8Array, signal?: AbortSignal): Promise<number> {
     const tarBytes = decoded(this.decoder, gzipSync(layer, { level: 1 }));
-    return (await this.rootfs.apply(tarBytes, { label, signal })).entries;
+    return await this.rootfs.apply(tarBytes, { label, signal });
   }
 
   /** How many jobs the decoder's thread has done: the second word of FileJobs. */

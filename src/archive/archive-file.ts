@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { open, readlink, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
+import { open, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { geteuid } from 'node:process';
 import { type Duplex, Readable, Writable } from 'node:stream';
@@ -8,7 +8,7 @@ import { pipeline } from 'node:stream/promises';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { callbackify } from 'node:util';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
-import { osPath, pathText, trustedPath } from '../sys/os-path.ts';
+import { osPath, trustedPath } from '../sys/os-path.ts';
 import { hasCode, osErrorOf, reasonOf, unlessCode } from '../sys/os-error.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import { hiddenBeside, hiddenName } from '../sys/temp-file.ts';
@@ -61,9 +61,10 @@ export class ArchiveFile {
         const handle = await openReady(name, signal);
         return new ArchiveFile(handle, name);
       }
-      const place = existing ? await writablePlace(trusted) : trusted;
-      const partial = await createPartial(place, existing ? existing.mode & 0o777 : 0o666);
-      return new ArchiveFile(partial.file, place, partial);
+      // The kernel decides whether this user may write to it.
+      if (existing) await (await openToWrite(trusted)).close();
+      const partial = await createPartial(trusted, existing ? existing.mode & 0o777 : 0o666);
+      return new ArchiveFile(partial.file, trusted, partial);
     } catch (error) {
       signal?.throwIfAborted();
       throw unwritable(name, error);
@@ -171,8 +172,7 @@ export async function writeBytes(
   const readable = Readable.from(bytes(), { objectMode: false });
   const options = { end, signal };
   try {
-    if (compressor) await pipeline(readable, compressor, output, options);
-    else await pipeline(readable, output, options);
+    await pipeline(compressor ? [readable, compressor, output] : [readable, output], options);
   } catch (error) {
     signal?.throwIfAborted();
     throw error === sourceError ? error : unwritable(name, error);
@@ -212,27 +212,15 @@ function isDirectory(name: string): DestinationError {
   });
 }
 
-/**
- * The real path of an existing file. It is opened for writing first, so that the kernel decides whether this user may write to it.
- */
-async function writablePlace(name: string): Promise<string> {
-  const handle = await open(osPath(name), constants.O_WRONLY | constants.O_NONBLOCK);
-  try {
-    const encoding = 'buffer';
-    const found = await readlink(`/proc/self/fd/${handle.fd}`, { encoding }).catch(() =>
-      realpath(osPath(name), { encoding }),
-    );
-    return pathText(found);
-  } finally {
-    await handle.close();
-  }
+function openToWrite(name: string): Promise<FileHandle> {
+  return open(osPath(name), constants.O_WRONLY | constants.O_NONBLOCK);
 }
 
 /** Opens a FIFO or device, and waits until a FIFO has a reader. No thread blocks: it would continue after a signal. */
 async function openReady(name: string, signal?: AbortSignal): Promise<FileHandle> {
   for (;;) {
     try {
-      return await open(osPath(name), constants.O_WRONLY | constants.O_NONBLOCK);
+      return await openToWrite(name);
     } catch (error) {
       if (!hasCode(error, 'ENXIO')) throw error;
       await sleep(POLL_MILLISECONDS, undefined, { signal });

@@ -1,9 +1,9 @@
 import { isAscii, isUtf8 } from 'node:buffer';
 import { Header } from 'tar';
 import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
-import { accessListText, textKeys } from '../tar/access-list.ts';
+import { accessListText, keyOfList, textKeys } from '../tar/access-list.ts';
 import { type BytePath, type EntryType, noBytes, type SparseExtent } from '../tar/entry.ts';
-import { BLOCK_SIZE } from '../tar/header.ts';
+import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
 import { sparseMapBlocks } from './sparse-map.ts';
 
 const FIELD = { checksum: 148, linkName: 157, prefix: 345 } as const;
@@ -71,11 +71,6 @@ export function entryBlocks(
   const stored = { path: SPARSE_NAME, linkPath: noBytes, size: map.length + dataSize };
   const header = headerBlocks({ ...entry, ...stored }, records, names);
   return { blocks: Buffer.concat([header, map]), dataSize };
-}
-
-/** How many zeros fill data up to a block border. */
-export function paddingOf(dataSize: number): number {
-  return -dataSize & (BLOCK_SIZE - 1);
 }
 
 type HeaderEntry = Omit<ArchiveEntry, 'type'> & { readonly type: EntryType };
@@ -186,7 +181,7 @@ function paxRecord(key: string, value: string | Uint8Array): Buffer {
 /** The records of an extended attribute: an access list also as text, which `tar --acls` reads. */
 function xattrRecords(name: string, value: Uint8Array): Buffer[] {
   if (textKeys.has(name)) return [paxRecord(name, value)];
-  const [key] = [...textKeys].find(([, attribute]) => attribute === name) ?? [];
+  const key = keyOfList.get(name);
   const text = key === undefined ? undefined : accessListText(value);
   const record = xattrRecord(name, value);
   return key === undefined || text === undefined ? [record] : [paxRecord(key, text), record];

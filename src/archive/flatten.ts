@@ -2,10 +2,10 @@ import type { Writable } from 'node:stream';
 import { constants, createGzip, createZstdCompress } from 'node:zlib';
 import { UsageError, printable } from '../errors.ts';
 import type { ImageContents } from '../rootfs/image-contents.ts';
-import { BLOCK_SIZE } from '../tar/header.ts';
+import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
 import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
 import { writeBytes } from './archive-file.ts';
-import { entryBlocks, linkBlocks, type NameRecords, paddingOf } from './entry-blocks.ts';
+import { entryBlocks, linkBlocks, type NameRecords } from './entry-blocks.ts';
 import { alignExtents, fillGaps } from './sparse-map.ts';
 
 const END_MARK = Buffer.alloc(2 * BLOCK_SIZE);

@@ -1,12 +1,11 @@
 import type { SparseExtent } from '../tar/entry.ts';
-import { BLOCK_SIZE } from '../tar/header.ts';
+import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
 import { ExtentCursor } from '../tar/sparse.ts';
 
 const ZEROS = Buffer.alloc(64 * 1024);
 
 /**
- * Extents as GNU tar can read them: each begins at a block border and ends at one or at the end of the file. What is put between is
- * zeros.
+ * Extents as GNU tar can read them: each begins at a block border and ends at one or at the end of the file. Zeros fill the rest.
  */
 export function alignExtents(extents: readonly SparseExtent[], size: number): SparseExtent[] {
   const aligned: SparseExtent[] = [];
@@ -29,7 +28,7 @@ export function sparseMapBlocks(extents: readonly SparseExtent[], size: number):
       ? extents
       : [...extents, { offset: size, length: 0 }];
   const text = `${closed.length}\n${closed.map(({ offset, length }) => `${offset}\n${length}\n`).join('')}`;
-  const blocks = Buffer.alloc(Math.ceil(text.length / BLOCK_SIZE) * BLOCK_SIZE);
+  const blocks = Buffer.alloc(text.length + paddingOf(text.length));
   blocks.write(text, 'latin1');
   return blocks;
 }
@@ -41,7 +40,7 @@ export async function* fillGaps(
   aligned: readonly SparseExtent[],
 ): AsyncGenerator<Uint8Array, void, void> {
   const cursor = new ExtentCursor(extents);
-  /** What was yielded last ends here in the file, in this one of `aligned`. */
+  /** The last yielded bytes end here in the file, in this one of `aligned`. */
   let end = 0;
   let index = 0;
   function* zerosUntil(position: number): Generator<Uint8Array, void, void> {

@@ -104,9 +104,9 @@ export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Clai
   }
 }
 
-/** `moved`: the previous owner renamed or removed the file between our open and our lock. */
-async function tryClaim(
-  wanted: Wanted,
+/** `moved`: the previous owner renamed or removed the file between our open and our lock. `busy`: another process has it. */
+export async function tryClaim(
+  wanted: Pick<Wanted, 'digest' | 'maxBytes'>,
   files: StoreFiles,
   lock: typeof lockFile,
 ): Promise<Claim | Exclude<LockResult, 'locked'> | 'moved' | 'there'> {
@@ -131,7 +131,7 @@ async function tryClaim(
 
 /** The claim of a locked file, with what an earlier run left in it. */
 async function claimLocked(
-  { digest, maxBytes = Infinity }: Wanted,
+  { digest, maxBytes = Infinity }: Pick<Wanted, 'digest' | 'maxBytes'>,
   files: StoreFiles,
   handle: FileHandle,
 ): Promise<Claim> {

@@ -5,7 +5,7 @@ import type { BlobResponse, Checksum, Layer } from '../oci/image.ts';
 import type { BlobBuffer } from './buffer.ts';
 import type { PartialContents } from './claim.ts';
 import { type Piece, Pieces } from './pieces.ts';
-import { judge, outrunsReader, type Pace, type Scheduler, type StarvationMeter } from './scheduler.ts';
+import { judgePace, outrunsReader, type Pace, type Scheduler, type StarvationMeter } from './scheduler.ts';
 import { Body, BrokenTransferError, CorruptBlobError, RetryBudget, type RetryOptions } from './transfer.ts';
 
 /** Bytes read back at once, for the digest. */
@@ -182,7 +182,7 @@ export class Download {
     const possible = this.#size !== undefined && ranges && !this.#refused && scheduler.connections > 1;
     // This layer is the one that is being unpacked, and it waits.
     const hungry = this.#buffer.isRead && starvation.starving;
-    const verdict = possible ? judge(pace, this.#size! - this.#buffer.received, hungry) : 'alone';
+    const verdict = possible ? judgePace(pace, this.#size! - this.#buffer.received, hungry) : 'alone';
     if (verdict !== 'unknown') this.#stopMeasuring();
     return verdict === 'share';
   }

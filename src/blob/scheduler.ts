@@ -178,7 +178,7 @@ export type Pace = Readonly<Pick<PaceMeter, 'bytes' | 'waited' | 'elapsed'>>;
  * @param hungry the layer that is being unpacked waits for these bytes. Then all elapsed time counts. Otherwise only idle time counts: the
  * network is not the bottleneck while the thread is busy.
  */
-export function judge(pace: Pace, remaining: number, hungry: boolean): 'alone' | 'share' | 'unknown' {
+export function judgePace(pace: Pace, remaining: number, hungry: boolean): 'alone' | 'share' | 'unknown' {
   if (remaining < LEAST) return 'alone';
   const time = hungry ? pace.elapsed : pace.waited;
   if (time < WATCH) return pace.bytes < BIG ? 'unknown' : 'alone';

@@ -193,7 +193,7 @@ export function totalBytes(files: readonly StoredFile[]): number {
  *
  * @param pinned paths of files that must stay
  */
-export function victims(
+export function filesToEvict(
   files: readonly StoredFile[],
   maxBytes: number,
   pinned: ReadonlySet<string> = new Set(),
@@ -212,7 +212,7 @@ export function victims(
 const DAY = 86_400_000;
 
 /** Files of killed runs: private ones after a day, other partial ones after a month without use. */
-export function abandoned(files: readonly StoredFile[], now: number): StoredFile[] {
+export function abandonedFiles(files: readonly StoredFile[], now: number): StoredFile[] {
   return files.filter((file) => {
     if (path.basename(path.dirname(file.path)) !== 'partial') return false;
     const days = /^(?:private-|\.dlrootfs-)/.test(path.basename(file.path)) ? 1 : 30;

@@ -5,10 +5,10 @@ import { algorithmOf, Digest, digestOf } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
 import { namelessFile, writeFileAtomically } from '../sys/temp-file.ts';
 import { reasonOf } from '../sys/os-error.ts';
-import { claim, type Claim, type Wanted } from './claim.ts';
+import { claim, Claim, tryClaim, type Wanted } from './claim.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import {
-  abandoned,
+  abandonedFiles,
   DIRECTORY_MODE,
   diskError,
   FILE_MODE,
@@ -18,7 +18,7 @@ import {
   type StoredFile,
   StoreFiles,
   totalBytes,
-  victims,
+  filesToEvict,
 } from './store-files.ts';
 
 export interface StoreOptions {
@@ -54,6 +54,9 @@ export class Store {
   #writable = true;
   #keeps = false;
   readonly #unpublished = new Set<Claim>();
+  /** What `reserve` found, for `claim`; and the blobs for which it comes too late. Both are set before anything is awaited. */
+  readonly #reserved = new Map<Digest, ReturnType<typeof tryClaim>>();
+  readonly #claimed = new Set<Digest>();
   /** Size of all files together, once it was needed. */
   #bytes: number | undefined;
 
@@ -155,14 +158,31 @@ export class Store {
       await unlink(name).catch(() => undefined);
   }
 
+  /**
+   * Claims a blob for the `claim` that follows. Returns whether all of it is to be downloaded: neither the store nor another run has a part
+   * of it.
+   */
+  async reserve(digest: Digest, maxBytes: number | undefined): Promise<boolean> {
+    if (this.#claimed.has(digest) || this.#reserved.has(digest)) return false;
+    const files = this.#files;
+    if (!files || !this.#writable || !this.#lock) return !(await this.has(digest));
+    const reserving = tryClaim({ digest, maxBytes }, files, this.#lock).catch(() => 'busy' as const);
+    this.#reserved.set(digest, reserving);
+    const reserved = await reserving;
+    return reserved instanceof Claim && reserved.kept.ranges.length === 0;
+  }
+
   /** A file for a blob, or `there` when another run has completed the blob; undefined when it cannot be kept. */
   async claim(wanted: Wanted): Promise<Claim | 'there' | undefined> {
     const files = this.#files;
     if (!files || !this.#writable) return undefined;
     const { digest, signal } = wanted;
     this.#pinned.add(files.partial(digest)).add(files.blob(digest));
+    this.#claimed.add(digest);
+    const reserved = await this.#reserved.get(digest);
+    this.#reserved.delete(digest);
     try {
-      const claimed = await claim(wanted, { files, lock: this.#lock });
+      const claimed = reserved instanceof Claim ? reserved : await claim(wanted, { files, lock: this.#lock });
       if (claimed !== 'there') this.#unpublished.add(claimed);
       return claimed;
     } catch (error) {
@@ -212,9 +232,13 @@ export class Store {
 
   /** Removes old leftovers, and evicts blobs until the store is within its limit. */
   async close(): Promise<void> {
+    for (const reserving of this.#reserved.values()) {
+      const reserved = await reserving;
+      if (reserved instanceof Claim) await reserved.release(reserved.kept.ranges.length > 0);
+    }
     this.#pinned.clear();
     if (this.#files && this.#writable) {
-      await removeUnused(abandoned(await this.#files.list(), Date.now()));
+      await removeUnused(abandonedFiles(await this.#files.list(), Date.now()));
       await this.#fit(this.#files);
     }
     if (this.#madeSpool !== undefined) await rmdir(this.spoolDirectory).catch(() => undefined);
@@ -228,7 +252,7 @@ export class Store {
 
   async #fit(files: StoreFiles): Promise<void> {
     const all = await files.list();
-    const removed = await removeUnused(victims(all, this.#maxBytes, this.#pinned));
+    const removed = await removeUnused(filesToEvict(all, this.#maxBytes, this.#pinned));
     this.#bytes = totalBytes(all) - totalBytes(removed);
   }
 
@@ -277,8 +301,8 @@ function sizeOfFiles({ directory, blobs, partials }: StoreFiles, files: readonly
 export async function pruneStore(directory: string, maxBytes: number): Promise<StoreSize> {
   const store = await StoreFiles.find(directory);
   const files = await store.list();
-  const leftovers = abandoned(files, Date.now());
+  const leftovers = abandonedFiles(files, Date.now());
   const others = files.filter((file) => !leftovers.includes(file));
-  const removed = await removeUnused([...leftovers, ...victims(others, maxBytes)]);
+  const removed = await removeUnused([...leftovers, ...filesToEvict(others, maxBytes)]);
   return sizeOfFiles(store, removed);
 }

@@ -28,7 +28,7 @@ export interface Change {
   readonly found?: string;
 }
 
-/** What is different at one path. */
+/** The differences at one path. */
 export interface Difference<Kind extends string = string> {
   /** From the root of the image: `/etc/motd`. A byte that is no UTF-8 is a lone surrogate, U+DC80 to U+DCFF (PEP 383). */
   readonly path: string;
@@ -50,7 +50,7 @@ export interface Comparable extends Omit<FileStat, 'identity' | 'ctimeSeconds' |
   readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
-/** What may differ. */
+/** Decides which differences count. */
 export interface Rules {
   hasMode(expected: Comparable, found: Comparable): boolean;
   hasOwner(expected: Comparable, found: Comparable): boolean;
@@ -68,7 +68,7 @@ export interface ComparedXattrs {
 }
 
 /** Everything must be equal, except what the system itself gives to files. */
-export const exact: Rules = {
+export const exactRules: Rules = {
   hasMode: (expected, found) => expected.mode === found.mode,
   hasOwner: (expected, found) => expected.uid === found.uid && expected.gid === found.gid,
   hasTime: (expected, found) =>

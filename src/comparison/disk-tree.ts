@@ -190,16 +190,16 @@ function isGone(errno: number): boolean {
 
 const nothing: ComparedXattrs = { needed: noXattrs, allowed: noXattrs, found: noXattrs };
 
-/** What a directory need not have of an image: what this process could not have given to files there, and the file system does not keep. */
+/** A directory need not have what this process could not have given to files there, or what the file system does not keep. */
 export class DiskRules implements Rules {
   readonly #mayGiveTo = ownersToGive();
   readonly #mayMakeDevices = mayDo('mknod');
   readonly #mayAdminister = mayDo('sysAdmin');
   readonly #maySetCapabilities = mayDo('setfcap');
   readonly #isPortable: boolean;
-  /** How the names of attributes begin that the file system takes. */
+  /** Names of attributes that the file system takes begin so. */
   readonly #kept: readonly string[];
-  /** Who files may belong to where their owner could not be given to them. */
+  /** Owners of files that could not be given their own. */
   readonly #owners: ReadonlySet<number>;
   /** The file system keeps times in multiples of this many nanoseconds: the finest that was seen. */
   #precision: number;

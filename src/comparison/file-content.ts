@@ -33,7 +33,7 @@ export async function contentDigest({ extents, pieces }: OpenFile): Promise<stri
     block.fill(0, 0, filled);
     filled = 0;
   };
-  const cursor = new ExtentCursor(extents ?? [{ offset: 0, length: Infinity }]);
+  const cursor = new ExtentCursor(extents);
   for await (const bytes of pieces) {
     for (const { position, part } of cursor.split(bytes)) {
       for (let done = 0; done < part.length;) {
@@ -114,7 +114,7 @@ export async function filesWith(
   const keep = (test: (file: DiskFile) => boolean): void => {
     for (const file of same) if (!test(file)) same.delete(file);
   };
-  const cursor = new ExtentCursor(extents ?? [{ offset: 0, length: size }]);
+  const cursor = new ExtentCursor(extents);
   let end = 0;
   for await (const bytes of pieces) {
     for (const { position, part } of cursor.split(bytes)) {

@@ -2,14 +2,14 @@ import { ftruncateSync } from 'node:fs';
 import { type FileHandle, statfs, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { unwritable } from '../archive/archive-file.ts';
-import { entryBlocks, type NameRecords, paddingOf } from '../archive/entry-blocks.ts';
+import { entryBlocks, type NameRecords } from '../archive/entry-blocks.ts';
 import { flattenedTree } from '../archive/flatten.ts';
 import { DestinationError, printable } from '../errors.ts';
 import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
-import { BLOCK_SIZE } from '../tar/header.ts';
+import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
 import { debugfsCommands, type Ext4Layout } from './ext4.ts';
 import {
   type Addition,
@@ -59,7 +59,7 @@ export interface DiskRequest extends DiskTarget {
 }
 
 /**
- * Finds out before anything is fetched whether the tool reads tars: mke2fs may be built without libarchive, or not find it.
+ * Finds out before anything is fetched whether the tool reads tars.
  *
  * @throws DestinationError
  */
@@ -68,19 +68,16 @@ export async function checkDiskTool(request: DiskTarget): Promise<void> {
   const { trial, environment: variables } = diskFormats[format];
   if (!trial) return;
   const environment = variables(0);
-  const result = await runTool(tool, trial(OUTPUT_FILE), {
+  const result = await runTool(tool, trial.arguments(OUTPUT_FILE), {
     input: emptyTar(),
     files: [descriptor],
     environment,
     signal,
   });
-  if (/libarchive/.test(result.output) && result.exitCode !== 0) {
+  if (result.exitCode !== 0 && result.output.includes(trial.library)) {
     throw new DestinationError(
       `cannot write ${format}: ${tool.program} reads no tar here: ${lastLine(result.output, tool, name)}`,
-      {
-        code: 'TOOL_MISSING',
-        hint: 'install libarchive (apt-get install libarchive13t64, or libarchive13 before Debian 13)',
-      },
+      { code: 'TOOL_MISSING', hint: trial.hint },
     );
   }
   if (result.exitCode !== 0) throw failed(tool, result, request);

@@ -160,7 +160,7 @@ const LONGEST_COMMAND = 8000;
 
 /**
  * Commands of debugfs(8) for what mke2fs does not take from a tar: attributes but capabilities, and times that are no whole seconds or
- * after 2038. What cannot be said to debugfs is counted.
+ * after 2038. It counts those that no command can express.
  *
  * @returns one a line
  */

@@ -3,6 +3,7 @@ import type { TarDialect } from '../archive/flatten.ts';
 import type { Mtime } from '../rootfs/filesystem.ts';
 import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
 import { nothingLost, type NotRestored } from '../rootfs/not-restored.ts';
+import { accessList, defaultAccessList } from '../tar/access-list.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { type Ext4Layout, Ext4Usage, mke2fsArguments, mke2fsEnvironment } from './ext4.ts';
 import { capability } from '../rootfs/metadata.ts';
@@ -19,7 +20,7 @@ interface ToolDescription {
   readonly packages: readonly [string, ...string[]];
 }
 
-/** What the arguments of a tool are made of. */
+/** A tool's arguments are made of these. */
 interface ToolRequest {
   /** The file that it writes. */
   readonly file: string;
@@ -28,6 +29,15 @@ interface ToolRequest {
   readonly root: ImageTreeEntry;
   /** For formats with `usage`. */
   readonly layout: Ext4Layout | undefined;
+}
+
+/** How to find out whether a tool reads tars. */
+interface TarTrial {
+  /** For an empty tar. */
+  readonly arguments: (file: string) => readonly string[];
+  /** Is in its messages where it reads none. */
+  readonly library: string;
+  readonly hint: string;
 }
 
 /** Seconds since 1970 that a tool and its file system take. */
@@ -41,8 +51,8 @@ interface FormatDescription {
   readonly tool: ToolDescription;
   readonly arguments: (request: ToolRequest) => readonly string[];
   readonly environment: (madeAt: number) => Readonly<Record<string, string>>;
-  /** Arguments for an empty tar, if the tool may be built without a reader of tars. */
-  readonly trial: ((file: string) => readonly string[]) | undefined;
+  /** Of a tool that may be built without a reader of tars, or not find it. */
+  readonly trial: TarTrial | undefined;
   /** The tar that the tool reads. */
   readonly tar: TarDialect;
   /** False: the tool gets the root's metadata as arguments. */
@@ -74,7 +84,11 @@ export const diskFormats: Readonly<Record<DiskFormat, FormatDescription>> = {
     },
     arguments: ({ file, identity, layout }) => mke2fsArguments(file, identity, layout!),
     environment: mke2fsEnvironment,
-    trial: (file) => ['-q', '-F', '-O', 'none', '-b', '1024', '-d', '-', file, '256k'],
+    trial: {
+      arguments: (file) => ['-q', '-F', '-O', 'none', '-b', '1024', '-d', '-', file, '256k'],
+      library: 'libarchive',
+      hint: 'install libarchive (apt-get install libarchive13t64, or libarchive13 before Debian 13)',
+    },
     tar: { holes: 'kept', names: 'binary' },
     rootInTar: true,
     copiesFiles: false,
@@ -171,7 +185,6 @@ export interface FittedEntry {
 }
 
 const KEPT_ATTRIBUTES = /^(?:user|trusted|security)\.[^]/;
-const ACCESS_LISTS: ReadonlySet<string> = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 
 /** Makes entries fit for a format and a tar that its tool reads right, and counts what of them is lost. */
 export class Fitting {
@@ -213,7 +226,7 @@ export class Fitting {
 
   /** An equals sign would end the name in a tar's record. Linux has attributes of users on files and directories only. */
   #keeps(name: string, { type }: ImageTreeEntry): boolean {
-    if (ACCESS_LISTS.has(name)) return this.#format.hasAccessLists;
+    if (name === accessList || name === defaultAccessList) return this.#format.hasAccessLists;
     if (!KEPT_ATTRIBUTES.test(name) || name.includes('=')) return false;
     return type === 'file' || type === 'directory' || !name.startsWith('user.');
   }

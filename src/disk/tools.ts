@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import path from 'node:path';
 import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -97,32 +98,24 @@ export async function runTool(
   });
   const kill = (): void => void child.kill('SIGKILL');
   signal.addEventListener('abort', kill, { once: true });
-  const ended = endOf(child, program);
+  const ended = (once(child, 'close') as Promise<[number | null, NodeJS.Signals | null]>).catch(
+    (error: unknown) => {
+      throw explainOsError(error, `run ${program}`, 'use -o FILE.tar');
+    },
+  );
+  // It may fail while the input is still written.
+  ended.catch(() => undefined);
   try {
     const messages = collect(child);
     const failure = input && (await feed(input, child.stdin!));
     if (failure) kill();
-    const { code, by } = await ended;
+    const [code, by] = await ended;
     signal.throwIfAborted();
     if (failure) throw failure.error;
     return { exitCode: code ?? undefined, endedBy: by ?? undefined, output: messages() };
   } finally {
     signal.removeEventListener('abort', kill);
   }
-}
-
-/** @throws DestinationError where it could not be started */
-async function endOf(
-  child: ChildProcess,
-  program: string,
-): Promise<{ code: number | null; by: NodeJS.Signals | null }> {
-  const ended = new Promise<{ code: number | null; by: NodeJS.Signals | null }>((resolve, reject) => {
-    child.once('error', (error) => reject(explainOsError(error, `run ${program}`, 'use -o FILE.tar')));
-    child.once('close', (code, by) => resolve({ code, by }));
-  });
-  // It may fail while the input is still written.
-  ended.catch(() => undefined);
-  return await ended;
 }
 
 function collect({ stdout, stderr }: ChildProcess): () => string {

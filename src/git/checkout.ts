@@ -1,5 +1,5 @@
 import { GitError, printable } from '../errors.ts';
-import { mark, recordCheckout, unmark } from './dot-git.ts';
+import { markCheckout, recordCheckout, unmarkCheckout } from './dot-git.ts';
 import { asGitError, damaged } from './git-error.ts';
 import type { GitOptions } from './git-program.ts';
 import { type History, readHistory, readRecords, stateAt } from './history.ts';
@@ -10,7 +10,7 @@ import { Repository } from './repository.ts';
 import type { RootfsState } from './rootfs-state.ts';
 import { locate } from '../rootfs/location.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
-import { WorkTree, type FileAtPath } from '../rootfs/work-tree.ts';
+import { clearPaths, type FileAtPath, restoreTree } from '../rootfs/work-tree.ts';
 import type { Inode } from './inodes.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 
@@ -66,7 +66,7 @@ async function checkOut(
   const stateOf = (commit: ObjectID): Promise<RootfsState> => stateAt(repository, commit, history, records);
   const target = await stateOf(repository.commitOf(branchRef(branch)));
   const current = await stateOf(repository.head());
-  const interrupted = mark(files);
+  const interrupted = markCheckout(files);
   const gives = force || interrupted;
   let begun = interrupted;
   try {
@@ -74,17 +74,17 @@ async function checkOut(
     if (!gives) refuseLoss(found, target, branch);
     signal?.throwIfAborted();
     begun = true;
-    const workTree = new WorkTree(directory);
     const inTheWay = found.strangers.filter((stranger) => isInTheWay(stranger, target));
     // Also in directories that keep their owner out, which only `clear` opens.
     const ours = [...current].map(([path, { type }]) => ({ path, type }));
-    await workTree.clear([...[...ours, ...found.ours].filter((one) => !isIn(target, one)), ...inTheWay]);
-    await restoreState(repository, workTree, target, { ...found, files });
+    const gone = [...ours, ...found.ours].filter((one) => !isIn(target, one));
+    await clearPaths(directory, [...gone, ...inTheWay]);
+    const notRestored = await restoreState(repository, directory, target, { ...found, files });
     await recordCheckout(files, target, branch, repository.yielder);
-    unmark(files);
-    return workTree.notRestored;
+    unmarkCheckout(files);
+    return notRestored;
   } finally {
-    if (!begun) unmark(files);
+    if (!begun) unmarkCheckout(files);
   }
 }
 
@@ -142,10 +142,10 @@ interface OnDisk extends Pick<FileInspection, 'verified' | 'attributes'> {
 /** Makes a rootfs equal to `state`. git outputs the contents that are not on disk yet, and dlrootfs writes them. */
 export async function restoreState(
   repository: Repository,
-  workTree: WorkTree,
+  directory: string,
   state: RootfsState,
   { files, verified, attributes }: OnDisk,
-): Promise<void> {
+): Promise<NotRestored> {
   const missing = missingContents(files, state, verified);
   const objects = repository.objects([...missing.values()]);
   const contents = {
@@ -157,7 +157,7 @@ export async function restoreState(
     },
   };
   try {
-    await workTree.restore(state, contents, attributes, () => repository.yielder.pause());
+    return await restoreTree(directory, state, contents, attributes, repository.yielder.pause);
   } finally {
     await objects.return();
   }

@@ -75,12 +75,12 @@ export function isInterrupted(files: RootfsFiles): boolean {
 }
 
 /**
- * Marks the rootfs as being changed, until `unmark`.
+ * Marks the rootfs as being changed, until `unmarkCheckout`.
  *
  * @returns whether an earlier checkout had left it so
  * @throws GitError when another process is using it
  */
-export function mark(files: RootfsFiles): boolean {
+export function markCheckout(files: RootfsFiles): boolean {
   const earlier = files.read(MARKER, LARGEST_MARKER);
   if (earlier) {
     const other = Number.parseInt(earlier.toString('latin1'), 10);
@@ -98,7 +98,7 @@ export function mark(files: RootfsFiles): boolean {
   return earlier !== undefined;
 }
 
-export function unmark(files: RootfsFiles): void {
+export function unmarkCheckout(files: RootfsFiles): void {
   files.remove(MARKER);
 }
 

@@ -1,6 +1,6 @@
 import { GitError, printable } from '../errors.ts';
 import { CommitWriter, BlobNames, type Came, LayerDraft, storeContents } from './layer-commit.ts';
-import { copyRepository, initRepository, mark, recordCheckout, unmark } from './dot-git.ts';
+import { copyRepository, initRepository, markCheckout, recordCheckout, unmarkCheckout } from './dot-git.ts';
 import { asGitError, ELSEWHERE, PULL_AGAIN } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
 import { type LayerRecord, chainOf, loadState, loadTrees, readHistory, readRecords } from './history.ts';
@@ -14,14 +14,14 @@ import { RootfsFiles } from './rootfs-files.ts';
 import { RootfsState, attributeNames } from './rootfs-state.ts';
 import { type Yielder, openYielder } from '../sys/yielder.ts';
 import { parentPath } from '../rootfs/directories.ts';
-import { WorkTree } from '../rootfs/work-tree.ts';
+import { restoreTree } from '../rootfs/work-tree.ts';
 import { composeLine } from '../tar/mtree.ts';
 
 /** The layers of an earlier run that this one continues. */
 interface Base {
   readonly state: RootfsState;
   readonly chain: readonly LayerRecord[];
-  readonly workTree: WorkTree;
+  readonly directory: string;
 }
 
 /**
@@ -44,7 +44,7 @@ export class GitLayers {
   readonly #state: RootfsState;
   readonly #branches: string[];
   /** For a rootfs of an earlier run, whose directories may need other metadata. Undefined for a new one. */
-  readonly #workTree: WorkTree | undefined;
+  readonly #directory: string | undefined;
   /** Names of extended attributes that the earlier run may have set. */
   readonly #attributes: ReadonlySet<string>;
   #draft: LayerDraft;
@@ -66,7 +66,7 @@ export class GitLayers {
     this.#state = base?.state ?? new RootfsState();
     this.#draft = new LayerDraft(this.#state, undefined);
     this.#branches = base?.chain.map(({ branch }) => branch) ?? [];
-    this.#workTree = base?.workTree;
+    this.#directory = base?.directory;
     this.#attributes = base ? attributeNames(base.state) : new Set();
     this.#yielder = openYielder(options.signal);
     this.packDirectory = files.keepOpen('.git/objects/pack');
@@ -86,7 +86,7 @@ export class GitLayers {
     const files = openDirectory(directory);
     try {
       initRepository(files);
-      mark(files);
+      markCheckout(files);
       return new GitLayers(files, program, options);
     } catch (error) {
       files[Symbol.dispose]();
@@ -110,13 +110,12 @@ export class GitLayers {
       await using repository = await Repository.open(from, options);
       if (!repository) throw new GitError(`${printable(from)} has no repository any more`);
       await copyRepository(repository.files, files, repository.yielder);
-      mark(files);
+      markCheckout(files);
       const chain = chainOf(await readHistory(repository), base);
       const state = await loadState(repository, await readRecords(repository, chain), chain);
       await loadTrees(repository, state, base.commit);
-      const workTree = new WorkTree(directory);
-      await restoreState(repository, workTree, state, { verified: new Map(), attributes: new Set() });
-      return new GitLayers(files, repository.program, options, { state, chain, workTree });
+      await restoreState(repository, directory, state, { verified: new Map(), attributes: new Set() });
+      return new GitLayers(files, repository.program, options, { state, chain, directory });
     } catch (error) {
       files[Symbol.dispose]();
       throw explained(error, options, `cannot continue from ${base.branch} of ${printable(from)}`);
@@ -244,7 +243,7 @@ export class GitLayers {
    */
   settle(): void {
     // Its files may change until `finish`.
-    if (this.#workTree) return;
+    if (this.#directory !== undefined) return;
     this.#settling ??= this.#settle();
     // An error reaches the caller of `finish`; when the pull fails first, there is none.
     this.#settling.catch(() => undefined);
@@ -255,7 +254,8 @@ export class GitLayers {
     const last = this.#branches.at(-1);
     if (last === undefined) return;
     const completed = this.#objects.complete();
-    await this.#workTree?.restore(this.#state, noContents, this.#attributes, () => this.#yielder.pause());
+    if (this.#directory !== undefined)
+      await restoreTree(this.#directory, this.#state, noContents, this.#attributes, this.#yielder.pause);
     await recordCheckout(this.#files, this.#state, last, this.#yielder);
     await completed;
   }
@@ -271,7 +271,7 @@ export class GitLayers {
       await (this.#settling ?? this.#settle());
       await this.#packed;
       await this.#makeRefs();
-      unmark(this.#files);
+      unmarkCheckout(this.#files);
     } catch (error) {
       throw explained(error, this.#options, 'git could not make the branches');
     }

@@ -150,24 +150,25 @@ class Inspector {
     return type;
   }
 
-  /** Compares a file that git holds with the commit. */
+  /** Compares a file that git holds with the commit. @param stat undefined: another type of file is on disk */
   async #compareContent(
     path: string,
     { id, mode }: { readonly id: ObjectID; readonly mode: string },
     stat: FileStat | undefined,
   ): Promise<void> {
-    const entry = this.#index?.get(path);
-    const isExecutable = stat !== undefined && (stat.mode & 0o100) !== 0;
-    const hasMode = stat !== undefined && (mode === '120000' || (mode === '100755') === isExecutable);
-    if (!stat || !hasMode || (this.#index && !entry)) {
+    if (!stat) {
       this.changed.push(path);
-      if (!stat || !(await this.#hasContent(path, id, stat))) return;
-      this.verified.set(path, id);
       return;
     }
-    const isSame = entry?.id === id && entry.isOf(stat) ? true : await this.#hasContent(path, id, stat);
-    if (isSame) this.verified.set(path, id);
-    else this.changed.push(path);
+    const entry = this.#index?.get(path);
+    const isTracked = this.#index === undefined || entry !== undefined;
+    const isExecutable = (stat.mode & 0o100) !== 0;
+    const hasMode = mode === '120000' || (mode === '100755') === isExecutable;
+    const isSame = isTracked && hasMode;
+    const isCurrent = isSame && entry?.id === id && entry.isOf(stat);
+    const hasContent = isCurrent || (await this.#hasContent(path, id, stat));
+    if (hasContent) this.verified.set(path, id);
+    if (!isSame || !hasContent) this.changed.push(path);
   }
 
   async #hasContent(path: string, id: ObjectID, { type, size }: FileStat): Promise<boolean> {

@@ -4,7 +4,7 @@ import { type Compression, compressionOf, MAGIC_LENGTH } from '../oci/compressio
 import { type ImageConfig, MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
 import type { Descriptor } from '../oci/manifest.ts';
 import { type DiffID, Digest, digestOf, verifyDigest } from '../oci/digest.ts';
-import { describeImage, type Image, type Session, withOpener } from '../oci/image.ts';
+import { describeImage, type Image, type Session } from '../oci/image.ts';
 import { isObject, parseJson, textOf, textsOf } from '../oci/json.ts';
 import { MediaType } from '../oci/media-types.ts';
 import { Reference } from '../oci/reference.ts';
@@ -57,7 +57,13 @@ export class DockerArchive implements Session {
       layers,
     } as const;
     const description = describeImage(manifest, config, this.#files.name);
-    return withOpener(description, ({ size }, place) => openLayoutFile(this.#files, paths[place]!, size));
+    return {
+      ...description,
+      layers: description.layers.map((layer, place) => ({
+        ...layer,
+        open: openLayoutFile(this.#files, paths[place]!, layer.size),
+      })),
+    };
   }
 
   async *tags(): AsyncIterable<string> {

@@ -2,7 +2,7 @@ import { IntegrityError, printable } from '../errors.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
 import { algorithmOf, hexOf, verifyDigest, type Digest } from '../oci/digest.ts';
 import { describeFound, type FoundDocument } from '../oci/image-index.ts';
-import type { Image, LayerDescription, Session } from '../oci/image.ts';
+import type { Image, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
 import {
   type Descriptor,
@@ -41,9 +41,13 @@ export class OciLayout implements Session {
     const source = {
       manifest: (descriptor: Descriptor) => this.#manifest(descriptor),
       config: (manifest: Manifest) => this.#config(manifest),
-      opener: ({ digest, size }: LayerDescription) => openLayoutFile(this.#files, blobPath(digest), size),
     };
-    return describeFound(await this.#find(), platform, source, this.#files.name);
+    const image = await describeFound(await this.#find(), platform, source, this.#files.name);
+    const layers = image.layers.map((layer) => ({
+      ...layer,
+      open: openLayoutFile(this.#files, blobPath(layer.digest), layer.size),
+    }));
+    return { ...image, layers };
   }
 
   async *tags(): AsyncIterable<string> {

@@ -1,7 +1,7 @@
 import { DlrootfsError, IntegrityError, NotFoundError } from '../errors.ts';
 import type { ImageConfig } from './config.ts';
 import type { Digest } from './digest.ts';
-import { describeImage, describeSchema1, type Image, type Opener, withOpener } from './image.ts';
+import { describeImage, describeSchema1, type Image, type ImageDescription } from './image.ts';
 import {
   type Descriptor,
   type ImageIndex,
@@ -67,7 +67,8 @@ export interface FoundDocument {
 /** Where the documents that an index lists come from; both must have been verified against their digests. */
 export interface DocumentSource {
   manifest(descriptor: Descriptor): Promise<ManifestDocument>;
-  config(manifest: Manifest): Promise<ImageConfig>;
+  /** @param chosen the manifest is the image's: its layers will be wanted */
+  config(manifest: Manifest, chosen: boolean): Promise<ImageConfig>;
 }
 
 /**
@@ -78,20 +79,18 @@ export interface DocumentSource {
 export async function describeFound(
   { document, digest }: FoundDocument,
   wanted: Platform,
-  source: DocumentSource & { readonly opener: Opener },
+  source: DocumentSource,
   what: string,
-): Promise<Image> {
+): Promise<ImageDescription> {
   const platforms = document.kind === 'index' ? platformsOf(document) : undefined;
   const choice: Choice =
     document.kind === 'index'
       ? await chooseManifest(document, wanted, source, what)
       : { digest, manifest: document };
-  const { manifest, config } = choice;
-  const description =
-    manifest.kind === 'schema1'
-      ? describeSchema1(manifest)
-      : describeImage(manifest, config ?? (await source.config(manifest)), what);
-  return withOpener({ ...description, digest: choice.digest, platforms }, source.opener);
+  const { manifest, config, digest: chosen } = choice;
+  if (manifest.kind === 'schema1') return { ...describeSchema1(manifest), digest: chosen, platforms };
+  const description = describeImage(manifest, config ?? (await source.config(manifest, true)), what);
+  return { ...description, digest: chosen, platforms };
 }
 
 /** The image of an index that is for the platform. */
@@ -160,7 +159,7 @@ async function rankEntry(descriptor: Descriptor, search: Search, depth: number):
     return { digest, manifest: document, rank: platformRank(descriptor.platform, wanted)! };
   }
   if (document.kind === 'schema1') return undefined;
-  const config = await source.config(document);
+  const config = await source.config(document, false);
   const rank = platformRank(config.platform, wanted);
   if (rank !== undefined) return { digest, manifest: document, config, rank };
   search.present.push(config.platform);

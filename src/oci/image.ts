@@ -80,16 +80,20 @@ export interface Image {
   readonly layers: readonly Layer[];
 }
 
-/** The images of one repository, or of a local source. */
-export interface Repository {
-  /** Resolves tag or digest, chooses the platform, and verifies manifest and config. */
-  image(platform: Platform): Promise<Image>;
+/** Whether all of a layer's blob is to be downloaded. */
+export type WantsBlob = (layer: Pick<Layer, 'size'> & { readonly digest: Digest }) => Promise<boolean>;
+
+/** A session with one repository of one registry, or with a local source of images; the signal that it was opened with aborts it. */
+export interface Session {
+  /**
+   * Resolves tag or digest, chooses the platform, and verifies manifest and config.
+   *
+   * @param wants tells which blobs of layers are to be downloaded: the first requests for them are sent before the config is here. Left out:
+   *   none
+   */
+  image(platform: Platform, wants?: WantsBlob): Promise<Image>;
   /** All tags of the repository, page by page. */
   tags(): AsyncIterable<string>;
-}
-
-/** A session with a repository of one registry, or with a local source; the signal that it was opened with aborts it. */
-export interface Session extends Repository {
   close(): Promise<void>;
 }
 
@@ -104,18 +108,6 @@ export type LayerDescription = Omit<Layer, 'open'> & {
 export type ImageDescription = Omit<Image, 'layers'> & {
   readonly layers: readonly LayerDescription[];
 };
-
-/** The request for a layer's blob; `place` is that of the layer in the image. */
-export type Opener = (layer: LayerDescription, place: number) => Layer['open'];
-
-/** Connects the layers of an image to their source. */
-export function withOpener(image: ImageDescription, opener: Opener): Image {
-  const layers = image.layers.map((layer, place) => {
-    const { urls: _, ...others } = layer;
-    return { ...others, open: opener(layer, place) };
-  });
-  return { ...image, layers };
-}
 
 /**
  * Combines manifest and config: the layers base first, each with its diffID, its step of the build and its `json` in the shape of registry v1.

@@ -90,64 +90,113 @@ export interface BlobQuery {
   readonly urls?: readonly string[] | undefined;
 }
 
-/**
- * `Layer.open` for a blob that the endpoints of its repository have. If no server sends the rest of the blob (a range without an end), it
- * requests the whole: the only fallback from ranges. After a body that broke, or when the same range is requested again (its bytes were
- * wrong), the next endpoint comes first.
- */
-export function blobOpener(blob: BlobQuery, endpoints: Failover): Layer['open'] {
-  const { path, subject, urls = [] } = blob;
-  const registry = endpoints.endpoints.at(-1)!;
-  /** The addresses in the manifest. */
-  const others = urls.filter(isSafe).map((url) => registry.elsewhere(new URL(url)));
-  /** The endpoint that sent an entity tag. */
-  const etags = new Map<string, Endpoint>();
-  /** The last bodies, by the requested range. */
-  const bodies = new Map<string, Response>();
-  let turn = 0;
+/** An answer that was requested before anybody reads it. */
+interface Ahead {
+  readonly answer: Promise<BlobResponse>;
+  readonly abort: AbortController;
+}
 
-  const ask = async (range: BlobRange, key: string, signal: AbortSignal): Promise<BlobResponse> => {
+/** Reads one blob from the endpoints of its repository. */
+export class BlobSource {
+  readonly #blob: BlobQuery;
+  readonly #endpoints: Failover;
+  /** The addresses in the manifest. */
+  readonly #others: readonly Endpoint[];
+  /** The endpoint that sent an entity tag. */
+  readonly #etags = new Map<string, Endpoint>();
+  /** The last bodies, by the requested range. */
+  readonly #bodies = new Map<string, Response>();
+  #turn = 0;
+  #isOpened = false;
+  #ahead: Ahead | undefined;
+
+  constructor(blob: BlobQuery, endpoints: Failover) {
+    this.#blob = blob;
+    this.#endpoints = endpoints;
+    const registry = endpoints.endpoints.at(-1)!;
+    this.#others = (blob.urls ?? []).filter(isSafe).map((url) => registry.elsewhere(new URL(url)));
+  }
+
+  /**
+   * Requests the blob or a range of it. If no server sends the rest of the blob (a range without an end), this requests the whole: the only
+   * fallback from ranges. After a body that broke, or when the same range is requested again (its bytes were wrong), the next endpoint
+   * comes first.
+   */
+  readonly open: Layer['open'] = async (range, signal) => {
+    const ahead = this.#takeAhead(range, signal);
+    if (ahead) return ahead;
+    const key = `${range.start}-${range.end ?? ''}`;
+    if (this.#bodies.has(key) || [...this.#bodies.values()].some((response) => response.broken())) {
+      this.#turn += 1;
+      this.#bodies.clear();
+    }
+    const rest = range.start > 0 && range.end === undefined;
+    return this.#ask(range, key, signal).catch((error: unknown) => {
+      signal.throwIfAborted();
+      if (!rest || !(error instanceof NetworkError)) throw error;
+      return this.#ask({ start: 0 }, key, signal);
+    });
+  };
+
+  /** Requests the whole blob now. The first `open` gets the answer, if it is from the start. */
+  requestAhead(): void {
+    if (this.#isOpened) return;
+    const abort = new AbortController();
+    const answer = this.#ask({ start: 0 }, '0-', abort.signal);
+    answer.catch(() => undefined);
+    this.#ahead ??= { answer, abort };
+  }
+
+  /** Ends a request that nobody has asked for since. */
+  close(): void {
+    this.#ahead?.abort.abort(new Error('the session is closed'));
+  }
+
+  #takeAhead({ start, end }: BlobRange, signal: AbortSignal): Promise<BlobResponse> | undefined {
+    const ahead = this.#ahead;
+    this.#isOpened = true;
+    this.#ahead = undefined;
+    if (!ahead) return undefined;
+    const abort = () => ahead.abort.abort(signal.reason);
+    signal.addEventListener('abort', abort);
+    const isWhole = start === 0 && end === undefined;
+    if (!isWhole || signal.aborted) abort();
+    return isWhole ? ahead.answer : undefined;
+  }
+
+  async #ask(range: BlobRange, key: string, signal: AbortSignal): Promise<BlobResponse> {
+    const { path, subject } = this.#blob;
     const query = (endpoint: Endpoint): Query<BlobResponse> => {
-      // An entity tag counts if it is from this server, or its server is unknown.
-      const isKnown = range.etag !== undefined && (etags.get(range.etag) ?? endpoint) === endpoint;
-      const etag = isKnown ? range.etag : undefined;
+      const etag = this.#etagFor(range.etag, endpoint);
       const read = async (response: Response) => {
-        const answer = readBlobResponse(response, { ...range, etag }, blob);
-        bodies.set(key, response);
+        const answer = readBlobResponse(response, { ...range, etag }, this.#blob);
+        this.#bodies.set(key, response);
         // The entity tag of another server does not show a change.
         if (etag !== range.etag) return { ...answer, etag: range.etag };
-        if (answer.etag !== undefined) etags.set(answer.etag, endpoint);
+        if (answer.etag !== undefined) this.#etags.set(answer.etag, endpoint);
         return answer;
       };
       return { path, headers: rangeHeaders(range, etag), also: [206, 416], subject, read, signal };
     };
     try {
       const attempt = (endpoint: Endpoint, retries?: number) => endpoint.ask(query(endpoint), retries);
-      return await endpoints.first(attempt, signal, turn);
+      return await this.#endpoints.first(attempt, signal, this.#turn);
     } catch (error) {
       signal.throwIfAborted();
-      for (const other of others) {
+      for (const other of this.#others) {
         const found = await other.ask({ ...query(other), path: '' }).catch(() => undefined);
         if (found) return found;
         signal.throwIfAborted();
       }
       throw error;
     }
-  };
+  }
 
-  return async (range, signal) => {
-    const key = `${range.start}-${range.end ?? ''}`;
-    if (bodies.has(key) || [...bodies.values()].some((response) => response.broken())) {
-      turn += 1;
-      bodies.clear();
-    }
-    const rest = range.start > 0 && range.end === undefined;
-    return ask(range, key, signal).catch((error: unknown) => {
-      signal.throwIfAborted();
-      if (!rest || !(error instanceof NetworkError)) throw error;
-      return ask({ start: 0 }, key, signal);
-    });
-  };
+  /** The entity tag, if it is from this server or its server is unknown. */
+  #etagFor(etag: string | undefined, endpoint: Endpoint): string | undefined {
+    if (etag === undefined) return undefined;
+    return (this.#etags.get(etag) ?? endpoint) === endpoint ? etag : undefined;
+  }
 }
 
 /** Whether an address in a manifest may be used: https, or http on this machine. */

@@ -88,6 +88,14 @@ export class RegistryHost {
     return this.#contact;
   }
 
+  /**
+   * | answer         | version 2                                                                         |
+   * | -------------- | --------------------------------------------------------------------------------- |
+   * | 200, 401       | yes, or perhaps                                                                   |
+   * | 404            | no                                                                                |
+   * | of no registry | no, with that error as refusal                                                    |
+   * | any other      | an error: only a server that does not know the address may speak version 1        |
+   */
   async #contactVersion2(): Promise<Contact> {
     const { response, error, base } = await this.#firstAnswer('/v2/');
     const { status } = response;
@@ -95,7 +103,6 @@ export class RegistryHost {
       this.#authenticator.learn(parseChallenges(response.headers('www-authenticate')), base);
     }
     if (status === 401 || status === 200) return { base, version2: isWebPage(response) ? 'perhaps' : 'yes' };
-    // Only a server that does not know the address may speak version 1; other answers are errors.
     if (!(error instanceof NotFoundError || error instanceof NetworkError)) throw error;
     return { base, version2: 'no', refusal: status === 404 ? undefined : error };
   }
@@ -120,7 +127,17 @@ export class RegistryHost {
     };
   }
 
-  /** The answer to a GET without credentials, by the first scheme that the registry speaks; retries after transient errors. */
+  /**
+   * The answer to a GET without credentials, by the first scheme that the registry speaks; retries after transient errors.
+   *
+   * | error by the first scheme | by the second             | result                  |
+   * | ------------------------- | ------------------------- | ----------------------- |
+   * | none                      | is not tried              | the first answer        |
+   * | of the wrong scheme       | none                      | the second answer       |
+   * | of the wrong scheme       | of the wrong scheme, late | the error of the first  |
+   * | of the wrong scheme       | any other                 | the error of the second |
+   * | any other                 | is not tried              | the error of the first  |
+   */
   async #firstAnswer(path: string, known?: URL): Promise<FirstAnswer> {
     const { registry, mirrorOf } = this.location;
     const name = registry === 'docker.io' ? HUB_API : registry;

@@ -1,6 +1,6 @@
 import pLimit from 'p-limit';
 import { type DlrootfsError, type ErrorDetails, NetworkError, UsageError } from '../errors.ts';
-import type { Image, Repository, Session } from '../oci/image.ts';
+import type { Image, Session, WantsBlob } from '../oci/image.ts';
 import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
 import { locationsOf, readRegistriesConf } from './config/registries-conf.ts';
@@ -29,7 +29,7 @@ export async function openSession(reference: Reference, given: RegistryOptions):
   const timeouts = { ...DEFAULT_TIMEOUTS, ...options.timeouts };
   const retry = retryPolicyOf(options);
   const slots = pLimit(connections);
-  const settings = { options, timeouts, retry, report, signal, slots, transports: [] };
+  const settings = { options, timeouts, retry, report, signal, slots };
   const locations = locationsOf(reference, options.mirrors ?? [], await readRegistriesConf(options));
   const hosts = await Promise.all(locations.map((location) => RegistryHost.open(location, settings)));
   return new RegistrySession(reference, hosts, settings);
@@ -66,7 +66,7 @@ class RegistrySession implements Session {
   readonly #hosts: readonly RegistryHost[];
   readonly #settings: TransportSettings;
   readonly #endpoints: Failover;
-  #session: Promise<Repository> | undefined;
+  #session: Promise<Session> | undefined;
 
   constructor(reference: Reference, hosts: readonly RegistryHost[], settings: TransportSettings) {
     this.#reference = reference;
@@ -80,7 +80,7 @@ class RegistrySession implements Session {
     return this.#hosts.at(-1)!;
   }
 
-  async #choose(): Promise<Repository> {
+  async #choose(): Promise<Session> {
     const { registryVersion, mirrors = [], report } = this.#settings.options;
     const { digest } = this.#reference;
     if (registryVersion === 1) {
@@ -114,7 +114,7 @@ class RegistrySession implements Session {
    * | any other           | as of version 1  | 1                                   |
    * |                     | any other        | none: the error is about `GET /v2/` |
    */
-  async #byAnswers(): Promise<Repository> {
+  async #byAnswers(): Promise<Session> {
     const contactOf = (endpoint: Endpoint) =>
       this.#hosts.find((host) => host.endpoint === endpoint)!.contact();
     const first = await this.#endpoints.first(contactOf);
@@ -134,20 +134,20 @@ class RegistrySession implements Session {
     }
   }
 
-  #version2(): Repository {
+  #version2(): Session {
     return new Version2Session(this.#reference, this.#settings.options, this.#endpoints);
   }
 
-  #version1(ping: Ping): Repository {
+  #version1(ping: Ping): Session {
     const { base, standalone } = ping;
     const kind = standalone ? 'a standalone registry' : 'an index';
     this.#settings.report({ type: 'debug', message: `version 1: ${base.host} is ${kind}` });
     return new Version1Session(this.#reference, new V1Index(this.#own, ping, this.#settings));
   }
 
-  async image(platform: Platform): Promise<Image> {
+  async image(platform: Platform, wants?: WantsBlob): Promise<Image> {
     this.#session ??= this.#choose();
-    return (await this.#session).image(platform);
+    return (await this.#session).image(platform, wants);
   }
 
   async *tags(): AsyncGenerator<string, void> {
@@ -156,7 +156,8 @@ class RegistrySession implements Session {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#settings.transports.map((transport) => transport.close()));
-    await this.#session?.catch(() => undefined);
+    await Promise.all(this.#hosts.map(({ transport }) => transport.close()));
+    const session = await this.#session?.catch(() => undefined);
+    await session?.close();
   }
 }

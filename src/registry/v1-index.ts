@@ -23,6 +23,7 @@ export class V1Index {
   readonly #settings: TransportSettings;
   readonly #ping: Ping;
   readonly #cookies = new Cookies();
+  readonly #opened: Transport[] = [];
   #endpoint: Endpoint | undefined;
   /** The value after `Authorization: Token`; undefined when the index sent none. */
   #token: string | undefined;
@@ -136,7 +137,13 @@ export class V1Index {
     const { options } = this.#settings;
     const sameHost = hostnameOf(host) === hostnameOf(location.registry);
     const insecure = options.tlsVerify === false || (location.insecure && sameHost);
-    return openTransport(host, insecure, this.#settings);
+    const transport = await openTransport(host, insecure, this.#settings);
+    this.#opened.push(transport);
+    return transport;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#opened.map((transport) => transport.close()));
   }
 }
 

@@ -1,10 +1,10 @@
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
 import { Digest } from '../oci/digest.ts';
-import { historyOf, type Image, type Layer, MAX_LAYERS, type Repository } from '../oci/image.ts';
+import { historyOf, type Image, type Layer, type Session, MAX_LAYERS } from '../oci/image.ts';
 import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
 import { isTag, Reference } from '../oci/reference.ts';
-import { blobOpener } from './blob-source.ts';
+import { BlobSource } from './blob-source.ts';
 import type { Failover, Query } from './endpoint.ts';
 import { readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
@@ -24,7 +24,7 @@ interface ImageFacts {
 }
 
 /** A session by version 1 of the protocol, by the rules of docker-registry (Python) and Docker 1.4. */
-export class Version1Session implements Repository {
+export class Version1Session implements Session {
   readonly #reference: Reference;
   /** `library/x`, or `host[:port]/path`, for messages. */
   readonly #name: string;
@@ -122,12 +122,16 @@ export class Version1Session implements Repository {
       size,
       info: json,
       createdBy,
-      open: blobOpener({ path: `images/${id}/layer`, subject, size }, registries),
+      open: new BlobSource({ path: `images/${id}/layer`, subject, size }, registries).open,
     };
   }
 
   async *tags(): AsyncGenerator<string, void> {
     yield* tagNames(await this.#tags());
+  }
+
+  async close(): Promise<void> {
+    await this.#index.close();
   }
 }
 

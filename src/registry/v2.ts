@@ -2,18 +2,18 @@ import { DlrootfsError, IntegrityError, NetworkError, NotFoundError, UsageError 
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
 import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
 import { describeFound, type FoundDocument } from '../oci/image-index.ts';
-import type { Image, Layer, LayerDescription, Session } from '../oci/image.ts';
+import type { Image, LayerDescription, Session, WantsBlob } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
 import { type Manifest, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
 import { MANIFEST_ACCEPT } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
 import { isTag, Reference } from '../oci/reference.ts';
-import { blobOpener } from './blob-source.ts';
+import { BlobSource } from './blob-source.ts';
 import type { Endpoint, Failover, Query } from './endpoint.ts';
 import { describeRateLimit, readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 import { isTransient } from './http/transport-error.ts';
-import type { RegistryOptions } from './registry-options.ts';
+import { DEFAULT_CONNECTIONS, type RegistryOptions } from './registry-options.ts';
 
 const MAX_PAGE_BYTES = 16 * 1024 * 1024;
 const MAX_PAGES = 10_000;
@@ -30,15 +30,17 @@ const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };
 export class Version2Session implements Session {
   readonly #reference: Reference;
   readonly #name: string;
-  readonly #options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report'>;
+  readonly #options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report' | 'connections'>;
   readonly #endpoints: Failover | undefined;
+  readonly #blobs = new Map<Digest, BlobSource>();
+  #isClosed = false;
   /** In the answer with the last manifest, in words. */
   #rateLimit: string | undefined;
 
   /** @param endpoints undefined offline: then everything comes from the store, and no layer can be opened */
   constructor(
     reference: Reference,
-    options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report'>,
+    options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report' | 'connections'>,
     endpoints?: Failover,
   ) {
     this.#reference = reference;
@@ -47,23 +49,45 @@ export class Version2Session implements Session {
     this.#endpoints = endpoints;
   }
 
-  async image(platform: Platform): Promise<Image> {
+  async image(platform: Platform, wants?: WantsBlob): Promise<Image> {
     const { tag = 'latest', digest } = this.#reference;
     const found = await (digest === undefined ? this.#byTag(tag) : this.#byDigest(digest));
     const source = {
       manifest: async (listed: { readonly digest: Digest }) => (await this.#byDigest(listed.digest)).document,
-      config: (manifest: Manifest) => this.#config(manifest),
-      opener: (layer: LayerDescription) => this.#opener(layer),
+      config: (manifest: Manifest, chosen: boolean) => this.#config(manifest, chosen ? wants : undefined),
     };
     const image = await describeFound(found, platform, source, Reference.format(this.#reference));
-    return { ...image, rateLimit: this.#rateLimit };
+    const layers = image.layers.map((layer) => this.#openable(layer));
+    return { ...image, rateLimit: this.#rateLimit, layers };
   }
 
-  #opener({ digest, size, urls }: LayerDescription): Layer['open'] {
-    const subject = `the layer ${digest} of ${this.#name}`;
-    return this.#endpoints
-      ? blobOpener({ path: `blobs/${digest}`, subject, size, urls }, this.#endpoints)
-      : () => Promise.reject(this.#notCached(subject));
+  #openable({ urls, ...layer }: LayerDescription): Image['layers'][number] {
+    const { digest } = layer;
+    const notCached = () => Promise.reject(this.#notCached(this.#layerName(digest)));
+    return { ...layer, open: this.#blob({ ...layer, urls })?.open ?? notCached };
+  }
+
+  /** Undefined offline. */
+  #blob({ digest, size, urls }: Pick<LayerDescription, 'digest' | 'size' | 'urls'>): BlobSource | undefined {
+    if (!this.#endpoints) return undefined;
+    const subject = this.#layerName(digest);
+    const known = this.#blobs.get(digest);
+    const source = known ?? new BlobSource({ path: `blobs/${digest}`, subject, size, urls }, this.#endpoints);
+    this.#blobs.set(digest, source);
+    return source;
+  }
+
+  #layerName(digest: Digest): string {
+    return `the layer ${digest} of ${this.#name}`;
+  }
+
+  /** Requests the first layers that are wanted, on all connections but the one for the config. Failures are those of opening them. */
+  async #requestAhead(layers: Manifest['layers'], wants: WantsBlob): Promise<void> {
+    const { connections = DEFAULT_CONNECTIONS } = this.#options;
+    for (const layer of layers.slice(0, connections - 1)) {
+      const isWanted = !this.#isClosed && (await wants(layer));
+      if (isWanted && !this.#isClosed) this.#blob(layer)?.requestAhead();
+    }
   }
 
   async #ask<T>(query: Query<T>): Promise<T> {
@@ -156,7 +180,8 @@ export class Version2Session implements Session {
     return found;
   }
 
-  async #config({ config: { digest, size } }: Manifest): Promise<ImageConfig> {
+  /** @param wants which layers to request while the config is on its way */
+  async #config({ config: { digest, size }, layers }: Manifest, wants?: WantsBlob): Promise<ImageConfig> {
     const { manifestStore: store } = this.#options;
     const subject = `the config of ${this.#name}`;
     const stored = await store?.get(digest);
@@ -169,7 +194,10 @@ export class Version2Session implements Session {
       verifyDigest(bytes, digest, subject);
       return bytes;
     };
-    const bytes = await this.#ask({ path: `blobs/${digest}`, subject, read });
+    const asked = this.#ask({ path: `blobs/${digest}`, subject, read });
+    // The config's request is the first one.
+    if (wants) void this.#requestAhead(layers, wants);
+    const bytes = await asked;
     await store?.put(digest, bytes);
     return parseConfig(bytes, subject);
   }
@@ -212,6 +240,8 @@ export class Version2Session implements Session {
 
   async close(): Promise<void> {
     // Its connections are those of the session that chose it.
+    this.#isClosed = true;
+    for (const blob of this.#blobs.values()) blob.close();
   }
 }
 

@@ -5,7 +5,7 @@ import type { ContentWriter } from './contents.ts';
 import { Directories, nameOf, parentPath, placeIn } from './directories.ts';
 import { makeMissing, unlock } from './directory-metadata.ts';
 import type { FileJobs } from './file-jobs.ts';
-import { type Filesystem, explain } from './filesystem.ts';
+import { type Filesystem, explain, explained } from './filesystem.ts';
 import { nothingLost } from './not-restored.ts';
 import { PathSet } from './path-set.ts';
 import { type Content, placeEntry, placePseudoLink } from './place.ts';
@@ -121,14 +121,15 @@ export class LayerApplication {
   /** Does what can be done only when all entries are known. Returns how many they are. */
   finish(): number {
     const run = this.#run;
-    run.jobs?.drain();
-    const failure = this.#jobFailure();
+    const failure = this.firstFailure(undefined);
     if (failure !== undefined) throw failure;
     const lost = run.jobs?.takeLost();
     run.counts.owners += lost?.owners ?? 0;
     run.counts.setuid += lost?.setuid ?? 0;
-    explained(run, this.#label, resolveNamedLists);
-    explained(run, this.#label, dropPseudoLinks);
+    explained(this.#label, run.options.name, () => {
+      resolveNamedLists(run);
+      dropPseudoLinks(run);
+    });
     run.layer.clear();
     run.hidden.clear();
     run.marked = undefined;
@@ -138,16 +139,12 @@ export class LayerApplication {
 
   /** The error to throw when an entry failed with `error`: an earlier file's failure in another thread comes first. */
   firstFailure(error: unknown): unknown {
+    const { jobs, options } = this.#run;
     // All of them come before this entry.
-    this.#run.jobs?.drain();
-    return this.#jobFailure() ?? error;
-  }
-
-  #jobFailure(): unknown {
-    const failed = this.#run.jobs?.failed;
-    if (!failed) return undefined;
-    const where = `${this.#label}: ${displayPath(failed.path)}`;
-    return explain(failed.failure, where, this.#run.options.name);
+    jobs?.drain();
+    const failed = jobs?.failed;
+    if (!failed) return error;
+    return explain(failed.failure, `${this.#label}: ${displayPath(failed.path)}`, options.name);
   }
 
   /** Removes what exists only while a layer is applied. */
@@ -157,15 +154,6 @@ export class LayerApplication {
     } catch {
       // Why the layer failed counts, not what could not be removed after that.
     }
-  }
-}
-
-/** Runs work that is done at the end of a layer and belongs to no entry. */
-function explained(run: Run, label: string, work: (run: Run) => void): void {
-  try {
-    work(run);
-  } catch (error) {
-    throw error instanceof SyscallError ? explain(error, label, run.options.name) : error;
   }
 }
 

@@ -1,27 +1,18 @@
-import { compresses, type FileStat } from './filesystem.ts';
+import { compressesFiles, type FileStat, typeOfMode } from './filesystem.ts';
 
 /** Offsets, in bytes: two names, a structure, directory entries. */
 const LAYOUT = { name: 0, second: 8192, structure: 16_384, list: 24_576, size: 57_344 } as const;
 const MAX_NAME_BYTES = 8191;
 
-const TYPES: Readonly<Record<number, FileStat['type']>> = {
-  0o010000: 'fifo',
-  0o020000: 'character',
-  0o040000: 'directory',
-  0o060000: 'block',
-  0o100000: 'file',
-  0o120000: 'symlink',
-};
-
 /** Memory at a fixed address for the names and structures of system calls, both ways. */
 export class CallMemory {
   /** Addresses for the calls. */
-  readonly name: number;
   readonly second: number;
   readonly structure: number;
   readonly list: number;
   readonly listSize = LAYOUT.size - LAYOUT.list;
   readonly longestName = MAX_NAME_BYTES;
+  readonly #name: number;
   readonly #bytes = Buffer.alloc(LAYOUT.size);
   readonly #view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.length);
   /** Numbers of a device as the kernel splits them, and the one that stat(2) has. */
@@ -29,26 +20,26 @@ export class CallMemory {
 
   constructor(addressOf: (memory: Uint8Array) => number) {
     const address = addressOf(this.#bytes);
-    this.name = address + LAYOUT.name;
+    this.#name = address + LAYOUT.name;
     this.second = address + LAYOUT.second;
     this.structure = address + LAYOUT.structure;
     this.list = address + LAYOUT.list;
   }
 
-  /** Writes a byte string and a NUL at `name`; false if it is longer than the kernel takes. */
-  putName(name: string): boolean {
-    return this.#put(name, LAYOUT.name);
+  /** Writes a byte string and a NUL, and returns its address. A string that is too long for the kernel is cut, but stays too long. */
+  putName(name: string): number {
+    this.#put(name, LAYOUT.name);
+    return this.#name;
   }
 
-  /** The same at `second`. */
-  putSecond(name: string): boolean {
-    return this.#put(name, LAYOUT.second);
+  /** The same for a second string in the same call. */
+  putSecond(name: string): number {
+    this.#put(name, LAYOUT.second);
+    return this.second;
   }
 
-  #put(name: string, at: number): boolean {
-    if (name.length > MAX_NAME_BYTES) return false;
-    this.#bytes[at + this.#bytes.write(name, at, 'latin1')] = 0;
-    return true;
+  #put(name: string, at: number): void {
+    this.#bytes[at + this.#bytes.write(name, at, MAX_NAME_BYTES, 'latin1')] = 0;
   }
 
   /** The first `length` bytes at `second`. */
@@ -73,7 +64,7 @@ export class CallMemory {
     const view = this.#view;
     const mode = view.getUint16(at + 28, true);
     return {
-      type: TYPES[mode & 0o170000] ?? 'other',
+      type: typeOfMode(mode),
       mode: mode & 0o7777,
       uid: view.getUint32(at + 20, true),
       gid: view.getUint32(at + 24, true),
@@ -120,7 +111,7 @@ export class CallMemory {
   /** Free bytes, including those reserved for root, of the struct statfs at `structure`: f_type, f_bsize and f_bfree of statfs(2). */
   takeFreeSpace(): number {
     const at = LAYOUT.structure;
-    if (compresses(this.#view.getUint32(at, true))) return Infinity;
+    if (compressesFiles(this.#view.getUint32(at, true))) return Infinity;
     const blockSize = Number(this.#view.getBigInt64(at + 8, true));
     return Number(this.#view.getBigUint64(at + 24, true)) * blockSize;
   }

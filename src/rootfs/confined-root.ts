@@ -1,12 +1,19 @@
 import { constants } from 'node:os';
 import { IntegrityError } from '../errors.ts';
 import { pathBytes } from '../sys/os-path.ts';
-import { SyscallError, hasErrno } from '../sys/os-error.ts';
+import { hasErrno } from '../sys/os-error.ts';
 import { systemCalls } from '../sys/system-calls.ts';
 import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
 import { bytePath } from '../tar/entry.ts';
 import { Directories } from './directories.ts';
-import { type ByteName, type Directory, type FileStat, type DiskFilesystem, granted } from './filesystem.ts';
+import {
+  type ByteName,
+  type Directory,
+  type FileStat,
+  type DiskFilesystem,
+  granted,
+  statusOf,
+} from './filesystem.ts';
 import { LinuxFilesystem } from './linux.ts';
 import type { Backend } from './messages.ts';
 import { PortableFilesystem } from './portable.ts';
@@ -40,10 +47,8 @@ export class ConfinedRoot implements Disposable {
 
   /** @throws SyscallError */
   constructor(directory: string) {
-    const filesystem = openFilesystem(pathBytes(directory));
-    if (typeof filesystem === 'number') throw new SyscallError(filesystem, `open ${directory}`);
-    this.#filesystem = filesystem;
-    this.#directories = new Directories(filesystem);
+    this.#filesystem = granted(openFilesystem(pathBytes(directory)), `open ${directory}`);
+    this.#directories = new Directories(this.#filesystem);
   }
 
   [Symbol.dispose](): void {
@@ -53,10 +58,7 @@ export class ConfinedRoot implements Disposable {
 
   /** The status of a path, symlinks followed; undefined if it does not exist. */
   stat(path: string): FileStat | undefined {
-    return this.#at(path, (parent, name) => {
-      const stat = this.#filesystem.stat(parent, name);
-      return typeof stat === 'number' ? undefined : stat;
-    });
+    return this.#at(path, (parent, name) => statusOf(this.#filesystem, { parent, name }));
   }
 
   /** The text of a regular file, in UTF-8; undefined when there is none, it may not be read, or has more than 4 MiB (as in an ImageTree). */

@@ -11,8 +11,8 @@ const BATCH_SIZE = 256 * 1024;
 const zeros = new Uint8Array(BATCH_SIZE);
 
 /**
- * Hands what files and symlinks hold on to another thread, in the order in which they are written: for each file, and for each target
- * of a symlink, one content. It blocks while the ring is full.
+ * Hands the contents of files and the targets of symlinks to another thread, in the order in which they are written. It blocks while the
+ * ring is full.
  *
  * @throws DestinationError from each method when the other side has given up
  */
@@ -59,7 +59,7 @@ export class ContentWriter {
     this.#ring.end();
   }
 
-  /** What is not yet read need not be. */
+  /** The other side need not read the rest. */
   abort(): void {
     this.#ring.abort();
   }

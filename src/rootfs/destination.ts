@@ -4,21 +4,19 @@ import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
 import { replaceDirectory } from '../sys/temp-file.ts';
-import { explainOsError, osErrorOf, reasonOf } from '../sys/os-error.ts';
+import { explainOsError, hasCode, osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { osPath, utf8Path } from '../sys/os-path.ts';
 import {
   identityOf,
   type ProtectedPath,
   locate,
   type DirectoryLocation,
-  mountWithin,
-  readMounts,
+  refuseMounts,
   refuseReplacement,
 } from './location.ts';
 import type { RootMetadata } from './messages.ts';
+import type { RunOptions } from './run.ts';
 import { isRestored, makeStage, removeReplaced, removeStage, removeStaleStages } from './stage.ts';
-
-export type DestinationMode = 'stage' | 'empty' | 'overlay';
 
 /** Where the rootfs is built and how it gets its name: the three cases of DIR. */
 export class Destination {
@@ -27,7 +25,7 @@ export class Destination {
   /** The directory to write into: a stage, or DIR itself. */
   readonly path: string;
   /** `stage`: a new directory beside DIR. `empty`: DIR, which cannot be replaced. `overlay`: DIR, which has content. */
-  readonly mode: DestinationMode;
+  readonly mode: RunOptions['mode'];
   /** For the root when no layer has an entry for it; undefined: it keeps its own. */
   readonly root: RootMetadata | undefined;
   /** Of the directory that existed before. */
@@ -39,7 +37,7 @@ export class Destination {
   private constructor(
     target: string,
     workPath: string,
-    mode: DestinationMode,
+    mode: RunOptions['mode'],
     root: RootMetadata | undefined,
     ownerBefore: number | undefined,
     levels: readonly string[] = [],
@@ -122,7 +120,7 @@ export class Destination {
     });
   }
 
-  /** Removes what killed runs have left beside a DIR that this run does not use. What cannot be removed stays. */
+  /** Removes what killed runs have left beside a DIR that this run does not use. A failure is ignored. */
   static async tidy(directory: string): Promise<void> {
     const location = await findDirectory(directory).catch(() => undefined);
     if (location) await removeStaleStages(location.path);
@@ -148,12 +146,8 @@ export class Destination {
         await rename(osPath(this.path), osPath(this.target));
         return [];
       }
-      const inner = mountWithin(this.target, await readMounts());
-      if (inner === undefined) return replaceDirectory(this.path, this.target, `${this.path}-old`);
-      throw new DestinationError(
-        `cannot replace ${printable(this.target)}: ${printable(inner)} is mounted in it`,
-        { code: 'NOT_REPLACEABLE', hint: `unmount it: umount ${printable(inner)}` },
-      );
+      refuseMounts(this.target);
+      return replaceDirectory(this.path, this.target, `${this.path}-old`);
     });
   }
 
@@ -164,12 +158,10 @@ export class Destination {
   }
 
   static async #inPlace(location: DirectoryLocation, mode: 'empty' | 'overlay'): Promise<Destination> {
-    await access(osPath(location.path), constants.W_OK | constants.X_OK).catch(
-      (error: NodeJS.ErrnoException) => {
-        // The owner may enter with any mode.
-        if (error.code !== 'EACCES' || location.stat?.uid !== geteuid!()) throw error;
-      },
-    );
+    await access(osPath(location.path), constants.W_OK | constants.X_OK).catch((error: unknown) => {
+      // The owner may enter with any mode.
+      if (!hasCode(error, 'EACCES') || location.stat?.uid !== geteuid!()) throw error;
+    });
     const root = mode === 'empty' && location.stat ? rootOf(location.stat) : undefined;
     return new Destination(location.path, location.path, mode, root, location.stat?.uid);
   }
@@ -224,13 +216,13 @@ function rootOf({ mode, uid, gid }: Stats): RootMetadata {
   return { mode: permissions, uid: geteuid!(), gid: getegid!() };
 }
 
-/** Whether a directory has no content, as far as this process may see: what it may not read counts as full. */
+/** Whether a directory has no content, as far as this process may see. A directory that it may not read counts as full. */
 async function isEmpty(directory: string): Promise<boolean> {
   try {
     await using handle = await opendir(osPath(directory));
     return (await handle.read()) === null;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EACCES') return false;
+    if (hasCode(error, 'EACCES')) return false;
     throw error;
   }
 }
@@ -250,17 +242,13 @@ async function makeLevels(directory: string): Promise<string[]> {
   } catch (error) {
     await removeLevels(levels);
     // Another run made it first.
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return makeLevels(directory);
+    if (hasCode(error, 'EEXIST')) return makeLevels(directory);
     throw error;
   }
 }
 
 async function isMissing(directory: string): Promise<boolean> {
-  const code = await lstat(osPath(directory)).then(
-    () => undefined,
-    (error: NodeJS.ErrnoException) => error.code,
-  );
-  return code === 'ENOENT';
+  return hasCode(await lstat(osPath(directory)).catch((error: unknown) => error), 'ENOENT');
 }
 
 /** Removes directories that are still empty. */

@@ -25,10 +25,10 @@ interface OpenDirectory extends Directory {
   kept: boolean;
 }
 
-/** What a walk needs of a file system. */
+/** The calls of a file system that a walk makes. */
 type Walkable = Pick<Filesystem, 'root' | 'openDirectory' | 'closeDirectory' | 'readLink'>;
 
-/** What to do if a directory of a path is missing, not a directory, or not accessible. */
+/** Helps a walk where a directory of a path is missing, is something else, or is not accessible. */
 export interface Pathfinder {
   /** Makes the missing directory. */
   make(parent: Directory, name: ByteName): void;

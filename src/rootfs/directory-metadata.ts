@@ -10,6 +10,7 @@ import {
   type Node,
   type Place,
   granted,
+  statusOf,
 } from './filesystem.ts';
 import {
   isModeDoubtful,
@@ -128,9 +129,10 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
  * problem, or if it is not possible.
  */
 export function unlock(run: Run, directory: Directory): boolean {
-  const stat = run.filesystem.stat(directory, '.');
-  if (typeof stat === 'number' || (stat.mode & OWNER_BITS) === OWNER_BITS) return false;
-  if (run.filesystem.setMode(itself(directory), stat.mode | OWNER_BITS) < 0) return false;
+  const place = itself(directory);
+  const stat = statusOf(run.filesystem, place);
+  if (!stat || (stat.mode & OWNER_BITS) === OWNER_BITS) return false;
+  if (run.filesystem.setMode(place, stat.mode | OWNER_BITS) < 0) return false;
   run.lateModes.add(directory.path);
   run.log.add(directory.path, stat.mode, stat);
   return true;

@@ -58,6 +58,24 @@ export interface FileStat
   readonly identity: string;
 }
 
+/** The types of files in st_mode: inode(7). */
+export const FORMATS = {
+  fifo: 0o010000,
+  character: 0o020000,
+  directory: 0o040000,
+  block: 0o060000,
+  file: 0o100000,
+  symlink: 0o120000,
+} as const;
+const TYPES = new Map<number, FileStat['type']>(
+  Object.entries(FORMATS).map(([type, format]) => [format, type as keyof typeof FORMATS]),
+);
+
+/** The type in st_mode. */
+export function typeOfMode(mode: number): FileStat['type'] {
+  return TYPES.get(mode & 0o170000) ?? 'other';
+}
+
 /**
  * A file system to which layers are applied. Every call takes a name in a directory that was opened from the root downward, so no call
  * reaches outside the root.
@@ -130,7 +148,7 @@ export interface DiskFilesystem extends Filesystem {
 const compressing = new Set([0x9123_683e, 0x2fc1_2fc1]);
 
 /** Whether a file may take less space than its size on this type of file system. */
-export function compresses(type: number): boolean {
+export function compressesFiles(type: number): boolean {
   return compressing.has(type);
 }
 
@@ -160,9 +178,20 @@ export function readRegularFile(
  *
  * @throws SyscallError for `action` otherwise
  */
-export function granted(result: number, action: string): number {
-  if (result < 0) throw new SyscallError(result, action);
+export function granted(result: number, action: string): number;
+export function granted<T extends object | string>(result: T | number, action: string): T;
+export function granted<T>(result: T | number, action: string): T | number {
+  if (typeof result === 'number' && result < 0) throw new SyscallError(result, action);
   return result;
+}
+
+/** The status of a name; undefined where it does not exist, or this process may not see it. */
+export function statusOf(
+  filesystem: Pick<Filesystem, 'stat'>,
+  { parent, name }: Omit<Node, 'file'>,
+): FileStat | undefined {
+  const stat = filesystem.stat(parent, name);
+  return typeof stat === 'number' ? undefined : stat;
 }
 
 /** The error for a request of a layer that no system can fulfil, in the words of the system. */
@@ -198,4 +227,13 @@ export function explain(
     hint: hint(ELSEWHERE),
     cause: failure,
   });
+}
+
+/** Runs `work`. @throws what `explain` makes of a SyscallError; any other error as it is */
+export function explained<T>(where: string | undefined, destination: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw error instanceof SyscallError ? explain(error, where, destination) : error;
+  }
 }

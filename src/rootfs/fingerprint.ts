@@ -1,12 +1,13 @@
 import { createHash, type Hash } from 'node:crypto';
-import { setImmediate } from 'node:timers/promises';
+import { constants } from 'node:os';
 import { IntegrityError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { pathBytes } from '../sys/os-path.ts';
+import { openYielder } from '../sys/yielder.ts';
 import { openFilesystem } from './confined-root.ts';
-import { Directories, join } from './directories.ts';
-import type { DiskFilesystem, FileStat } from './filesystem.ts';
+import { Directories, itself, join } from './directories.ts';
+import { type DiskFilesystem, type FileStat, granted } from './filesystem.ts';
 
 /** Fingerprint of a tree: it differs after any change in the tree. */
 export interface Fingerprint {
@@ -14,9 +15,6 @@ export interface Fingerprint {
   /** When anything in the tree changed last, in milliseconds since 1970. */
   readonly newest: number;
 }
-
-/** Entries between two turns of the event loop. */
-const ENTRIES_IN_TURN = 4096;
 
 /**
  * Names, types, modes, owners, sizes, inodes and times of all entries in a directory. No file is read. The times include the time of the
@@ -34,14 +32,14 @@ export async function fingerprintOf(
   if (typeof filesystem === 'number') return undefined;
   const directories = new Directories(filesystem);
   try {
-    const root = filesystem.stat(filesystem.root, '.');
-    const attributes = filesystem.readXattrs({ parent: filesystem.root, name: '.', file: -1 });
-    if (typeof root === 'number' || typeof attributes === 'number') return undefined;
+    const root = itself(filesystem.root);
+    const stat = granted(filesystem.stat(root.parent, root.name), 'read the root');
+    const attributes = granted(filesystem.readXattrs(root), 'read the root');
     const hash = createHash('sha256');
-    hash.update(line('', root, false));
+    hash.update(line('', stat, false));
     for (const [name, value] of attributes) hash.update(`${name}\0`).update(value);
     const newest = await addTree(hash, filesystem, directories, signal);
-    return newest === undefined ? undefined : { digest: `sha256:${hash.digest('hex')}` as Digest, newest };
+    return { digest: `sha256:${hash.digest('hex')}` as Digest, newest };
   } catch (error) {
     // The path is too long, or it changed during the walk.
     if (error instanceof IntegrityError || error instanceof SyscallError) return undefined;
@@ -52,33 +50,28 @@ export async function fingerprintOf(
   }
 }
 
+/** @throws SyscallError where the tree has changed meanwhile, or cannot be read */
 async function addTree(
   hash: Hash,
   filesystem: DiskFilesystem,
   directories: Directories,
   signal: AbortSignal,
-): Promise<number | undefined> {
+): Promise<number> {
   let newest = 0;
-  let entries = 0;
+  const yielder = openYielder(signal);
   const waiting = [''];
   for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
     directories.trim();
     const directory = directories.findExact(path);
-    const names = directory && filesystem.list(directory);
-    if (typeof names !== 'object') return undefined;
+    if (!directory) throw new SyscallError(constants.errno.ENOENT, 'read a directory');
     let lines = '';
-    for (const name of names.toSorted()) {
-      const stat = filesystem.stat(directory!, name);
-      if (typeof stat === 'number') return undefined;
+    for (const name of granted(filesystem.list(directory), 'read a directory').toSorted()) {
+      const stat = granted(filesystem.stat(directory, name), 'read a file');
       const below = join(path, name);
       lines += line(below, stat, true);
       newest = Math.max(newest, stat.ctimeSeconds * 1000 + stat.ctimeNanoseconds / 1e6);
       if (stat.type === 'directory') waiting.push(below);
-      entries += 1;
-      if (entries % ENTRIES_IN_TURN === 0) {
-        await setImmediate();
-        signal.throwIfAborted();
-      }
+      if (yielder.isDue()) await yielder.pause();
     }
     hash.update(lines, 'latin1');
   }

@@ -33,14 +33,9 @@ const none: AsyncIterable<Uint8Array> = { async *[Symbol.asyncIterator]() {} };
  * needed. Data that is read too early is kept in the spool. Nearly all archives are in the order of names, so that this is little data.
  */
 export class ImageContents {
-  readonly #layers: readonly ImageLayer[];
   readonly #inodes: MemoryInodes;
   readonly #spool: () => Promise<Spool>;
-  /** For each layer, by the ordinal of an entry, the inode that has its content; 0: none. */
-  readonly #wanted: readonly Column[];
-  /** How many of them were not read yet. */
-  readonly #waiting: number[];
-  readonly #cursors: (Cursor | undefined)[];
+  readonly #cursors: readonly Cursor[];
 
   /**
    * @param wanted the inodes that will be read
@@ -52,23 +47,21 @@ export class ImageContents {
     wanted: Iterable<number>,
     spool: () => Promise<Spool>,
   ) {
-    this.#layers = layers;
     this.#inodes = inodes;
     this.#spool = spool;
-    this.#wanted = layers.map(() => new Column());
-    this.#waiting = layers.map(() => 0);
-    this.#cursors = layers.map(() => undefined);
+    this.#cursors = layers.map((layer) => new Cursor(layer));
     for (const inode of wanted) {
       const content = inodes.content(inode);
       if (content === undefined || content.stored === 0 || content.spooled) continue;
-      this.#wanted[content.layer]!.set(content.ordinal, inode);
-      this.#waiting[content.layer]! += 1;
+      const cursor = this.#cursors[content.layer]!;
+      cursor.wanted.set(content.ordinal, inode);
+      cursor.waiting += 1;
     }
   }
 
   /** The inodes in the order of their contents in the layers. Opening files in this order needs no disk space. */
   *inOrder(): Generator<number, void, void> {
-    for (const wanted of this.#wanted) for (const [, inode] of wanted.entries()) yield inode;
+    for (const { wanted } of this.#cursors) for (const [, inode] of wanted.entries()) yield inode;
   }
 
   /** Opens a file, to be read to its end before the next one is opened. */
@@ -77,34 +70,33 @@ export class ImageContents {
     if (content === undefined || content.stored === 0)
       return { extents: content?.sparse === true ? [] : undefined, pieces: none };
     if (content.spooled) return this.#openSpooled(content);
-    const cursor = (this.#cursors[content.layer] ??= new Cursor(this.#layers[content.layer]!));
-    const entry = await this.#advance(cursor, content.layer, inode);
-    return { extents: entry.sparse, pieces: this.#piecesOf(cursor, content.layer) };
+    const cursor = this.#cursors[content.layer]!;
+    const entry = await this.#advance(cursor, inode);
+    return { extents: entry.sparse, pieces: this.#piecesOf(cursor) };
   }
 
   /** Frees what is open, after an error too. */
   async close(): Promise<void> {
-    for (const cursor of this.#cursors) await cursor?.close();
+    for (const cursor of this.#cursors) await cursor.close();
   }
 
   /** Reads a layer up to the entry of `inode`. Contents of other inodes before it go to the spool. */
-  async #advance(cursor: Cursor, layer: number, inode: number): Promise<Entry> {
-    const wanted = this.#wanted[layer]!;
+  async #advance(cursor: Cursor, inode: number): Promise<Entry> {
     for (;;) {
       const entry = await cursor.next();
-      const found = wanted.get(cursor.ordinal);
+      const found = cursor.wanted.get(cursor.ordinal);
       if (found === 0) continue;
       if (this.#inodes.content(found)?.stored !== storedSize(entry)) throw cursor.changed();
-      this.#waiting[layer]! -= 1;
+      cursor.waiting -= 1;
       if (found === inode) return entry;
       await this.#putAside(cursor, entry, found);
     }
   }
 
-  async *#piecesOf(cursor: Cursor, layer: number): AsyncGenerator<Uint8Array, void, void> {
-    for (let piece = await cursor.reader.data(); piece !== undefined; piece = await cursor.reader.data())
-      yield piece;
-    if (this.#waiting[layer] === 0) await cursor.close();
+  async *#piecesOf(cursor: Cursor): AsyncGenerator<Uint8Array, void, void> {
+    const { reader } = cursor;
+    for (let piece = await reader.data(); piece !== undefined; piece = await reader.data()) yield piece;
+    if (cursor.waiting === 0) await cursor.close();
   }
 
   async #putAside({ reader }: Cursor, { sparse }: Entry, inode: number): Promise<void> {
@@ -148,17 +140,24 @@ async function* spooledPieces(
   }
 }
 
-/** A layer that is being read, and the position in it. */
+/** A layer that is read when it is first needed, and the position in it. */
 class Cursor {
+  /** By the ordinal of an entry, the inode that has its content and will be read; 0: none. */
+  readonly wanted = new Column();
+  /** How many of them were not read yet. */
+  waiting = 0;
   ordinal = -1;
-  readonly reader: AsyncTarReader;
-  readonly #name: string;
-  readonly #chunks: AsyncIterator<Uint8Array>;
+  readonly #layer: ImageLayer;
+  #chunks: AsyncIterator<Uint8Array> | undefined;
+  #reader: AsyncTarReader | undefined;
 
   constructor(layer: ImageLayer) {
-    this.#name = layer.name;
-    this.#chunks = layer.reopen()[Symbol.asyncIterator]();
-    this.reader = new AsyncTarReader(this.#chunks, layer.name);
+    this.#layer = layer;
+  }
+
+  get reader(): AsyncTarReader {
+    this.#chunks ??= this.#layer.reopen()[Symbol.asyncIterator]();
+    return (this.#reader ??= new AsyncTarReader(this.#chunks, this.#layer.name));
   }
 
   async next(): Promise<Entry> {
@@ -169,13 +168,13 @@ class Cursor {
   }
 
   changed(): IntegrityError {
-    return new IntegrityError(`${this.#name}: it has other entries than when it was read first`, {
+    return new IntegrityError(`${this.#layer.name}: it has other entries than when it was read first`, {
       code: 'LAYER_CHANGED',
       hint: 'run it again: the cache was changed while it was read',
     });
   }
 
   async close(): Promise<void> {
-    await this.#chunks.return?.();
+    await this.#chunks?.return?.();
   }
 }

@@ -15,7 +15,7 @@ import { Spool } from './memory-tables.ts';
 import { nothingLost, type NotRestored } from './not-restored.ts';
 import type { Run } from './run.ts';
 import type { Content } from './place.ts';
-import { absent, type PartOptions, type ResolvedPath, Selection } from './selection.ts';
+import { noSuchPath, type PartOptions, type ResolvedPath, Selection } from './selection.ts';
 import { SyscallError } from '../sys/os-error.ts';
 
 /** One name in an image's tree. */
@@ -57,14 +57,14 @@ export class ImageTree {
   hasRoot = false;
   readonly #layers: ImageLayer[] = [];
   readonly #filesystem = new MemoryFilesystem();
-  readonly #scratch: Scratch;
-  readonly #name: string;
+  readonly #options: ImageTreeOptions;
+  #temporaryFile: FileHandle | undefined;
+  #spool: Spool | undefined;
   #accountBytes = 0;
   #selection: Selection | undefined;
 
-  private constructor({ name, temporaryFile }: ImageTreeOptions) {
-    this.#name = name;
-    this.#scratch = new Scratch(temporaryFile);
+  private constructor(options: ImageTreeOptions) {
+    this.#options = options;
   }
 
   /**
@@ -107,7 +107,7 @@ export class ImageTree {
       const reader = new AsyncTarReader(chunks, layer.name);
       let ordinal = 0;
       for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
-        if (needsSpool(entry)) filesystem.inodes.spool = await this.#scratch.spool();
+        if (needsSpool(entry)) filesystem.inodes.spool = await this.#openSpool();
         filesystem.source = {
           layer: index,
           ordinal,
@@ -143,7 +143,7 @@ export class ImageTree {
    */
   select(options: PartOptions, onAbsent?: (path: string) => void): void {
     const refuse = (path: string): never => {
-      throw absent(path, this.#name);
+      throw noSuchPath(path, this.#options.name);
     };
     this.#selection = Selection.of(options, (path) => this.find(path, false), onAbsent ?? refuse);
   }
@@ -266,7 +266,7 @@ export class ImageTree {
    */
   contents(inodes: Iterable<number> = this.#firstInodes()): ImageContents {
     const filesystem = this.#filesystem;
-    return new ImageContents(this.#layers, filesystem.inodes, inodes, () => this.#scratch.spool());
+    return new ImageContents(this.#layers, filesystem.inodes, inodes, () => this.#openSpool());
   }
 
   *#firstInodes(): Generator<number, void, void> {
@@ -308,7 +308,13 @@ export class ImageTree {
 
   /** Closes the temporary file. */
   async close(): Promise<void> {
-    await this.#scratch.close();
+    await this.#temporaryFile?.close();
+    this.#temporaryFile = undefined;
+  }
+
+  async #openSpool(): Promise<Spool> {
+    this.#temporaryFile ??= await this.#options.temporaryFile();
+    return (this.#spool ??= new Spool(this.#temporaryFile.fd));
   }
 }
 
@@ -323,29 +329,6 @@ function malformed(error: unknown): unknown {
   const { message, code } = error;
   const hint = 'the layer is malformed: report it to the publisher of the image';
   return new IntegrityError(message, { code, hint, cause: error });
-}
-
-/** The temporary file, if it was needed. */
-class Scratch {
-  readonly #temporaryFile: () => Promise<FileHandle>;
-  #handle: FileHandle | undefined;
-  #spool: Spool | undefined;
-
-  constructor(temporaryFile: () => Promise<FileHandle>) {
-    this.#temporaryFile = temporaryFile;
-  }
-
-  async spool(): Promise<Spool> {
-    if (this.#spool !== undefined) return this.#spool;
-    this.#handle = await this.#temporaryFile();
-    this.#spool = new Spool(this.#handle.fd);
-    return this.#spool;
-  }
-
-  async close(): Promise<void> {
-    await this.#handle?.close();
-    this.#handle = undefined;
-  }
 }
 
 function needsSpool({ linkPath, xattrs }: Entry): boolean {

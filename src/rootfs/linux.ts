@@ -9,10 +9,12 @@ import {
   type FileStat,
   type DiskFilesystem,
   type Node,
+  FORMATS,
   readRegularFile,
   type Special,
 } from './filesystem.ts';
 import {
+  type Address,
   AT_EMPTY_PATH,
   AT_FDCWD,
   AT_REMOVEDIR,
@@ -28,7 +30,7 @@ import {
   type SystemCalls,
 } from '../sys/system-calls.ts';
 
-const { EAGAIN, EINTR, EINVAL, EIO, ENAMETOOLONG, ENOSYS, ENOTSUP, EPERM } = osConstants.errno;
+const { EAGAIN, EINTR, EINVAL, EIO, ENOSYS, ENOTSUP, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
 /** For a descriptor that only refers to a file. */
@@ -38,12 +40,6 @@ const OPEN_LIST = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 
 /** In bytes: of a value, and of all names together (xattr(7)). */
 const MAX_XATTR_BYTES = 64 * 1024;
-
-const FORMATS: Readonly<Record<Special['type'], number>> = {
-  fifo: 0o010000,
-  character: 0o020000,
-  block: 0o060000,
-};
 
 /**
  * The file system by Linux's system calls. Each directory is opened from its parent's descriptor, the kernel follows no symlink,
@@ -69,10 +65,10 @@ export class LinuxFilesystem implements DiskFilesystem {
   /** Opens the directory at `path`, following symlinks to it. Returns an errno below zero where it cannot. */
   static open(calls: SystemCalls, path: Uint8Array): LinuxFilesystem | number {
     const memory = new CallMemory((bytes) => calls.address(bytes));
-    if (!memory.putName(Buffer.from(path).toString('latin1'))) return -ENAMETOOLONG;
-    let root = calls.openat(AT_FDCWD, memory.name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    const name = memory.putName(Buffer.from(path).toString('latin1'));
+    let root = calls.openat(AT_FDCWD, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     // An owner can give itself the right to read it.
-    if (root < 0) root = calls.openat(AT_FDCWD, memory.name, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    if (root < 0) root = calls.openat(AT_FDCWD, name, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
     return root < 0 ? root : new LinuxFilesystem(calls, memory, root);
   }
 
@@ -91,13 +87,12 @@ export class LinuxFilesystem implements DiskFilesystem {
   }
 
   #open(directory: number, name: string, flags: number, mode = 0): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#calls.openat(directory, this.#memory.name, flags, mode);
+    return this.#calls.openat(directory, this.#memory.putName(name), flags, mode);
   }
 
-  /** Writes the path of a node at `name`, for calls that take no directory. */
-  #putPath({ parent, name }: Node): void {
-    this.#memory.putName(`/proc/self/fd/${parent.handle}/${name}`);
+  /** The path of a node, for calls that take no directory. */
+  #putPath({ parent, name }: Omit<Node, 'file'>): Address {
+    return this.#memory.putName(`/proc/self/fd/${parent.handle}/${name}`);
   }
 
   closeDirectory(directory: Directory): void {
@@ -105,17 +100,17 @@ export class LinuxFilesystem implements DiskFilesystem {
   }
 
   readLink(parent: Directory, name: ByteName): BytePath | number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    const { name: path, second, longestName } = this.#memory;
+    const { second, longestName } = this.#memory;
+    const path = this.#memory.putName(name);
     const length = this.#calls.readlinkat(parent.handle, path, second, longestName);
     return length < 0 ? length : (this.#memory.takeSecond(length) as BytePath);
   }
 
   stat(parent: Directory, name: ByteName): FileStat | number {
     const itself = name === '.';
-    if (!this.#memory.putName(itself ? '' : name)) return -ENAMETOOLONG;
+    const path = this.#memory.putName(itself ? '' : name);
     const flags = itself ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW;
-    const { name: path, structure } = this.#memory;
+    const { structure } = this.#memory;
     const failure = this.#calls.statx(parent.handle, path, flags, STATX_BASIC_STATS, structure);
     return failure < 0 ? failure : this.#memory.takeStat();
   }
@@ -154,9 +149,7 @@ export class LinuxFilesystem implements DiskFilesystem {
   }
 
   keepsXattr(name: string): boolean {
-    this.#memory.putSecond(name);
-    this.#memory.putName(`/proc/self/fd/${this.root.handle}/.`);
-    return this.#calls.lgetxattr(this.#memory.name, this.#memory.second, 0, 0) !== -ENOTSUP;
+    return this.#getXattr({ parent: this.root, name: '.' }, name, 0, 0) !== -ENOTSUP;
   }
 
   nextData(file: number, position: number): number {
@@ -180,42 +173,37 @@ export class LinuxFilesystem implements DiskFilesystem {
   }
 
   makeDirectory(parent: Directory, name: ByteName, mode: number): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#calls.mkdirat(parent.handle, this.#memory.name, mode);
+    return this.#calls.mkdirat(parent.handle, this.#memory.putName(name), mode);
   }
 
   makeSymlink(parent: Directory, name: ByteName, target: BytePath): number {
-    if (!this.#memory.putName(name) || !this.#memory.putSecond(target)) return -ENAMETOOLONG;
-    return this.#calls.symlinkat(this.#memory.second, parent.handle, this.#memory.name);
+    return this.#calls.symlinkat(this.#memory.putSecond(target), parent.handle, this.#memory.putName(name));
   }
 
   makeSpecial(parent: Directory, name: ByteName, special: Special, mode: number): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
     const { deviceMajor: major, deviceMinor: minor } = special;
     if (major > 0xfff || minor > 0xfffff) return -EPERM;
     const device = (minor & 0xff) | (major << 8) | ((minor & 0xfff00) << 12);
     const format = FORMATS[special.type] | mode;
-    return this.#calls.mknodat(parent.handle, this.#memory.name, format, device >>> 0);
+    return this.#calls.mknodat(parent.handle, this.#memory.putName(name), format, device >>> 0);
   }
 
   makeLink(targetParent: Directory, targetName: ByteName, parent: Directory, name: ByteName): number {
-    if (!this.#memory.putName(name) || !this.#memory.putSecond(targetName)) return -ENAMETOOLONG;
-    return this.#calls.linkat(targetParent.handle, this.#memory.second, parent.handle, this.#memory.name);
+    const target = this.#memory.putSecond(targetName);
+    return this.#calls.linkat(targetParent.handle, target, parent.handle, this.#memory.putName(name));
   }
 
   rename(parent: Directory, name: ByteName, newParent: Directory, newName: ByteName): number {
-    if (!this.#memory.putName(newName) || !this.#memory.putSecond(name)) return -ENAMETOOLONG;
-    return this.#calls.renameat(parent.handle, this.#memory.second, newParent.handle, this.#memory.name);
+    const old = this.#memory.putSecond(name);
+    return this.#calls.renameat(parent.handle, old, newParent.handle, this.#memory.putName(newName));
   }
 
   remove(parent: Directory, name: ByteName): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#calls.unlinkat(parent.handle, this.#memory.name, 0);
+    return this.#calls.unlinkat(parent.handle, this.#memory.putName(name), 0);
   }
 
   removeDirectory(parent: Directory, name: ByteName): number {
-    if (!this.#memory.putName(name)) return -ENAMETOOLONG;
-    return this.#calls.unlinkat(parent.handle, this.#memory.name, AT_REMOVEDIR);
+    return this.#calls.unlinkat(parent.handle, this.#memory.putName(name), AT_REMOVEDIR);
   }
 
   createFile(parent: Directory, name: ByteName, mode: number): number {
@@ -253,17 +241,16 @@ export class LinuxFilesystem implements DiskFilesystem {
 
   setOwner(node: Node, uid: number, gid: number): number {
     if (node.file >= 0) return this.#calls.fchown(node.file, uid, gid);
-    this.#memory.putName(node.name);
-    return this.#calls.fchownat(node.parent.handle, this.#memory.name, uid, gid, AT_SYMLINK_NOFOLLOW);
+    const name = this.#memory.putName(node.name);
+    return this.#calls.fchownat(node.parent.handle, name, uid, gid, AT_SYMLINK_NOFOLLOW);
   }
 
   setMode(node: Node, mode: number): number {
     if (node.file >= 0) return this.#calls.fchmod(node.file, mode);
     if (node.name === '.') return this.#setModeByHandle(node.parent.handle, mode);
     if (this.#knowsFchmodat2) {
-      this.#memory.putName(node.name);
-      const { handle } = node.parent;
-      const result = this.#calls.fchmodat2(handle, this.#memory.name, mode, AT_SYMLINK_NOFOLLOW);
+      const name = this.#memory.putName(node.name);
+      const result = this.#calls.fchmodat2(node.parent.handle, name, mode, AT_SYMLINK_NOFOLLOW);
       // A seccomp filter that does not know the call answers EPERM.
       if (result !== -ENOSYS && result !== -EPERM) return result;
       if (result === -ENOSYS) this.#knowsFchmodat2 = false;
@@ -277,29 +264,29 @@ export class LinuxFilesystem implements DiskFilesystem {
 
   /** For a descriptor that was opened with O_PATH, which fchmod(2) refuses. */
   #setModeByHandle(handle: number, mode: number): number {
-    this.#memory.putName(`/proc/self/fd/${handle}`);
-    return this.#calls.fchmodat(AT_FDCWD, this.#memory.name, mode);
+    return this.#calls.fchmodat(AT_FDCWD, this.#memory.putName(`/proc/self/fd/${handle}`), mode);
   }
 
   setTimes(node: Node, seconds: number, nanoseconds: number): number {
     this.#memory.putTimes(seconds, nanoseconds);
-    if (node.file >= 0) return this.#calls.utimensat(node.file, 0, this.#memory.structure, 0);
-    this.#memory.putName(node.name);
-    const { name, structure } = this.#memory;
+    const { structure } = this.#memory;
+    if (node.file >= 0) return this.#calls.utimensat(node.file, 0, structure, 0);
+    const name = this.#memory.putName(node.name);
     return this.#calls.utimensat(node.parent.handle, name, structure, AT_SYMLINK_NOFOLLOW);
   }
 
   setXattr(node: Node, name: string, value: Uint8Array): number {
-    if (!this.#memory.putSecond(name)) return -ENAMETOOLONG;
-    if (node.file >= 0) return this.#calls.fsetxattr(node.file, this.#memory.second, value, value.length);
-    this.#putPath(node);
-    return this.#calls.lsetxattr(this.#memory.name, this.#memory.second, value, value.length);
+    const attribute = this.#memory.putSecond(name);
+    if (node.file >= 0) return this.#calls.fsetxattr(node.file, attribute, value, value.length);
+    return this.#calls.lsetxattr(this.#putPath(node), attribute, value, value.length);
   }
 
   hasXattr(node: Node, name: string): boolean {
-    this.#memory.putSecond(name);
-    this.#putPath(node);
-    return this.#calls.lgetxattr(this.#memory.name, this.#memory.second, 0, 0) >= 0;
+    return this.#getXattr(node, name, 0, 0) >= 0;
+  }
+
+  #getXattr(node: Omit<Node, 'file'>, name: string, buffer: Address, size: number): number {
+    return this.#calls.lgetxattr(this.#putPath(node), this.#memory.putSecond(name), buffer, size);
   }
 
   readXattrs(node: Node): Map<string, Uint8Array> | number {
@@ -307,12 +294,10 @@ export class LinuxFilesystem implements DiskFilesystem {
     const address = this.#calls.address(buffer);
     const length = this.#listXattrs(node, address, buffer.length);
     if (length <= 0) return length < 0 ? length : new Map();
-    this.#putPath(node);
     const names = buffer.toString('latin1', 0, length).split('\0').slice(0, -1);
     const values = new Map<string, Uint8Array>();
     for (const name of names) {
-      this.#memory.putSecond(name);
-      const size = this.#calls.lgetxattr(this.#memory.name, this.#memory.second, address, buffer.length);
+      const size = this.#getXattr(node, name, address, buffer.length);
       // Skips an attribute that is gone by now, or that only the kernel may read.
       if (size >= 0) values.set(name, Uint8Array.prototype.slice.call(buffer, 0, size));
     }
@@ -321,22 +306,20 @@ export class LinuxFilesystem implements DiskFilesystem {
 
   #listXattrs(node: Node, buffer: number, size: number): number {
     if (this.#knowsListxattrat) {
-      this.#memory.putName(node.name);
       const { handle } = node.parent;
-      const length = this.#calls.listxattrat(handle, this.#memory.name, AT_SYMLINK_NOFOLLOW, buffer, size);
+      const name = this.#memory.putName(node.name);
+      const length = this.#calls.listxattrat(handle, name, AT_SYMLINK_NOFOLLOW, buffer, size);
       // A seccomp filter that does not know the call answers EPERM.
       if (length !== -ENOSYS && length !== -EPERM) return length;
       this.#knowsListxattrat = false;
     }
-    this.#putPath(node);
-    return this.#calls.llistxattr(this.#memory.name, buffer, size);
+    return this.#calls.llistxattr(this.#putPath(node), buffer, size);
   }
 
   removeXattr(node: Node, name: string): number {
-    if (!this.#memory.putSecond(name)) return -ENAMETOOLONG;
-    if (node.file >= 0) return this.#calls.fremovexattr(node.file, this.#memory.second);
-    this.#putPath(node);
-    return this.#calls.lremovexattr(this.#memory.name, this.#memory.second);
+    const attribute = this.#memory.putSecond(name);
+    if (node.file >= 0) return this.#calls.fremovexattr(node.file, attribute);
+    return this.#calls.lremovexattr(this.#putPath(node), attribute);
   }
 
   close(): void {

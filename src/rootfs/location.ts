@@ -1,11 +1,13 @@
 import { realpathSync, type Stats, statSync } from 'node:fs';
-import { lstat, readFile } from 'node:fs/promises';
+import { lstat } from 'node:fs/promises';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
 import { unlessCode } from '../sys/os-error.ts';
+import { systemText } from '../sys/privileges.ts';
 import { osPath, pathBytes, pathText, trustedPath } from '../sys/os-path.ts';
 import type { BytePath } from '../tar/entry.ts';
+import { unescapeOctal } from '../tar/mtree.ts';
 
 const unlessMissing = unlessCode('ENOENT');
 const ELSEWHERE = 'choose another directory with -d';
@@ -36,9 +38,9 @@ export async function locate(directory: string): Promise<DirectoryLocation> {
       hint: `move it away, or ${ELSEWHERE}`,
     });
   }
-  const mounts = await readMounts();
+  const mounts = readMounts();
   await refuseMismatch(directory, found);
-  await refuseRunningSystem(directory, found, mounts);
+  refuseRunningSystem(directory, found, mounts);
   return { path: found, stat: there, replaceable: await isReplaceable(found, there, mounts) };
 }
 
@@ -65,11 +67,7 @@ async function refuseMismatch(directory: string, found: string): Promise<void> {
 }
 
 /** The root of this process, or of the host's first one, under any name or mount. */
-async function refuseRunningSystem(
-  directory: string,
-  found: string,
-  mounts: readonly Mount[],
-): Promise<void> {
+function refuseRunningSystem(directory: string, found: string, mounts: readonly Mount[]): void {
   const [root, mounted] = ['/', found].map((point) => mounts.findLast((mount) => mount.point === point));
   const roots = [identityOf('/'), identityOf('/proc/1/root')];
   const isRoot = roots.includes(identityOf(found)) || (root !== undefined && root.id === mounted?.id);
@@ -97,32 +95,26 @@ export interface Mount {
 }
 
 /** proc_pid_mountinfo(5); later mounts cover earlier ones. Empty where /proc is not mounted. */
-export async function readMounts(): Promise<Mount[]> {
-  const text = await readFile('/proc/self/mountinfo', 'latin1').catch(() => '');
-  return text.split('\n').map((line) => {
-    const [, , device = '', root = '', point = ''] = line.split(' ');
-    return { id: `${device} ${root}`, point: pathText(Buffer.from(unescape(point), 'latin1')) };
-  });
+export function readMounts(): Mount[] {
+  return systemText('/proc/self/mountinfo')
+    .split('\n')
+    .map((line) => {
+      const [, , device = '', root = '', point = ''] = line.split(' ');
+      return { id: `${device} ${root}`, point: pathText(Buffer.from(unescapeOctal(point), 'latin1')) };
+    });
 }
 
 /** The paths below a directory, relative to it, at which something is mounted; its own symlinks are followed. */
-export async function mountPointsBelow(directory: string): Promise<ReadonlySet<BytePath>> {
+export function mountPointsBelow(directory: string): ReadonlySet<BytePath> {
   const found = realPath(directory);
   const start = found === '/' ? found : `${found}/`;
-  const points = (await readMounts()).map(({ point }) => point);
+  const points = readMounts().map(({ point }) => point);
   const below = points.filter((point) => point.length > start.length && point.startsWith(start));
   return new Set(below.map((point) => pathBytes(point.slice(start.length)).toString('latin1') as BytePath));
 }
 
 function realPath(place: string): string {
   return pathText(realpathSync.native(osPath(place), { encoding: 'buffer' }));
-}
-
-/** Blanks, tabs, newlines and backslashes are octal in mountinfo. */
-function unescape(field: string): string {
-  return field.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
-    String.fromCharCode(Number.parseInt(digits, 8)),
-  );
 }
 
 /** A mount point, or another file system than the directory above, as in a container without /proc. */
@@ -175,10 +167,7 @@ export async function refuseReplacement(
 ): Promise<void> {
   const found = location.path;
   const refuse = (why: string, hint: string): never => {
-    throw new DestinationError(`cannot replace ${printable(directory)}: ${why}`, {
-      code: 'NOT_REPLACEABLE',
-      hint,
-    });
+    throw notReplaceable(directory, why, hint);
   };
   const system = SYSTEM_DIRECTORIES.map((name) => ({ path: `/${name}`, what: 'a directory of the system' }));
   const places: ProtectedPath[] = [...system, { path: '.', what: 'the working directory' }, ...kept];
@@ -194,15 +183,25 @@ export async function refuseReplacement(
     if (inside === true && above.includes(identityOf(place))) refuse(`it is in ${what}`, ELSEWHERE);
   }
   if (location.stat === undefined) return;
-  const mounts = await readMounts();
-  if (await isMountPoint(found, location.stat, mounts))
+  if (await isMountPoint(found, location.stat, readMounts()))
     refuse('something is mounted there', `unmount it (umount ${printable(found)}), or ${ELSEWHERE}`);
-  const inner = mountWithin(found, mounts);
-  if (inner !== undefined)
-    refuse(`${printable(inner)} is mounted in it`, `unmount it: umount ${printable(inner)}`);
+  refuseMounts(found, directory);
   const { uid, gid } = location.stat;
   if (!canGiveOwner(location.stat))
     refuse(`it belongs to user ${uid} and group ${gid}`, `run as root, or ${ELSEWHERE}`);
+}
+
+/** @throws DestinationError where something is mounted in a directory that is to be replaced */
+export function refuseMounts(found: string, shown = found): void {
+  const inner = mountWithin(found, readMounts());
+  if (inner === undefined) return;
+  const mounted = printable(inner);
+  throw notReplaceable(shown, `${mounted} is mounted in it`, `unmount it: umount ${mounted}`);
+}
+
+function notReplaceable(directory: string, why: string, hint: string): DestinationError {
+  const message = `cannot replace ${printable(directory)}: ${why}`;
+  return new DestinationError(message, { code: 'NOT_REPLACEABLE', hint });
 }
 
 /** The identities of a place and of all directories above it but the root, symlinks followed; none where it does not exist. */

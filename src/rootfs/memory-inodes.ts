@@ -1,4 +1,4 @@
-import { modeWithList, accessList, textKeys } from '../tar/access-list.ts';
+import { accessList, keyOfList, modeWithList } from '../tar/access-list.ts';
 import type { BytePath, EntryType } from '../tar/entry.ts';
 import type { FileStat } from './filesystem.ts';
 import { ByteStrings, Column, DoubleColumn, Records, type Spool } from './memory-tables.ts';
@@ -181,8 +181,8 @@ export class MemoryInodes {
     if (this.#isFull(inode)) return false;
     this.#openXattrsOf(inode);
     const xattrs = this.#openXattrs;
-    const [text] = [...textKeys].find(([key, attribute]) => attribute === name && xattrs.has(key)) ?? [];
-    if (text !== undefined) {
+    const text = keyOfList.get(name);
+    if (text !== undefined && xattrs.has(text)) {
       const inNumbers = [...xattrs].map((pair) => (pair[0] === text ? ([name, value] as const) : pair));
       this.#openXattrs = new Map(inNumbers);
     } else {

@@ -29,7 +29,7 @@ export class MemoryFilesystem implements Filesystem {
   }
 
   openDirectory(parent: Directory, name: ByteName): number {
-    const inode = this.#find(parent, name);
+    const inode = this.inodeAt(parent, name);
     if (inode < 0) return inode;
     return this.inodes.type(inode) === 'directory' ? inode : -ENOTDIR;
   }
@@ -37,19 +37,19 @@ export class MemoryFilesystem implements Filesystem {
   closeDirectory(): void {}
 
   readLink(parent: Directory, name: ByteName): BytePath | number {
-    const inode = this.#find(parent, name);
+    const inode = this.inodeAt(parent, name);
     if (inode < 0) return inode;
     return this.inodes.type(inode) === 'symlink' ? this.inodes.target(inode) : -EINVAL;
   }
 
   stat(parent: Directory, name: ByteName): FileStat | number {
-    const inode = this.#find(parent, name);
+    const inode = this.inodeAt(parent, name);
     if (inode < 0) return inode;
     return { ...this.inodes.status(inode), ctimeSeconds: 0, ctimeNanoseconds: 0, identity: `0:${inode}` };
   }
 
   readFile(parent: Directory, name: ByteName): Uint8Array | number {
-    const inode = this.#find(parent, name);
+    const inode = this.inodeAt(parent, name);
     return inode < 0 ? inode : (this.#written.get(inode) ?? -EINVAL);
   }
 
@@ -82,7 +82,7 @@ export class MemoryFilesystem implements Filesystem {
   }
 
   makeLink(targetParent: Directory, targetName: ByteName, parent: Directory, name: ByteName): number {
-    const inode = this.#find(targetParent, targetName);
+    const inode = this.inodeAt(targetParent, targetName);
     if (inode < 0) return inode;
     const taken = this.#refuse(parent, name);
     if (taken < 0) return taken;
@@ -197,17 +197,13 @@ export class MemoryFilesystem implements Filesystem {
 
   close(): void {}
 
-  /** The inode of a name; an errno below zero if it does not exist. */
-  inodeAt(parent: Directory, name: ByteName): number {
-    return this.#find(parent, name);
-  }
-
   /** Name and inode of all that is in a directory, by the bytes of the names. */
   *inOrder(directory: number): Generator<[name: ByteName, inode: number], void, void> {
     for (const name of this.#names.sorted(directory)) yield [this.#names.text(name), this.#names.inode(name)];
   }
 
-  #find(parent: Directory, name: ByteName): number {
+  /** The inode of a name; an errno below zero if it does not exist. */
+  inodeAt(parent: Directory, name: ByteName): number {
     if (name === '.') return parent.handle;
     const found = this.#names.find(parent.handle, name);
     if (found !== 0) return this.#names.inode(found);
@@ -215,7 +211,7 @@ export class MemoryFilesystem implements Filesystem {
   }
 
   #inodeOf({ parent, name, file }: Node): number {
-    return file >= 0 ? file : this.#find(parent, name);
+    return file >= 0 ? file : this.inodeAt(parent, name);
   }
 
   /** The error for a name that cannot be used for a new file; 0: it can. */

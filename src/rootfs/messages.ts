@@ -54,17 +54,11 @@ export interface OpenedRoot {
   readonly identity: string;
 }
 
-export interface LayerResult {
-  /** Entries of the archive. */
-  readonly entries: number;
-  /** With `recordChanges`: the changes of the layer, lines of `composeLine`; all, or those that were not sent before. */
-  readonly changes: Uint8Array | undefined;
-}
-
 /** The answer to each kind of command. */
 export interface Answers {
   readonly open: OpenedRoot;
-  readonly layer: LayerResult;
+  /** Entries of the archive. */
+  readonly layer: number;
   readonly file: boolean;
   readonly finish: NotRestored;
   readonly empty: null;
@@ -73,7 +67,7 @@ export interface Answers {
 
 export type Answer = { readonly value: Answers[Command['kind']] } | { readonly failure: SerializedError };
 
-/** Changes of a layer that are sent before the result: see `LayerResult.changes`. */
+/** With `recordChanges`: changes of a layer, lines of `composeLine`, before its answer. */
 export interface Notice {
   readonly changes: Uint8Array;
 }

@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 import { accessList, defaultAccessList, modeWithList, textKeys } from '../tar/access-list.ts';
 import { type Entry, displayPath } from '../tar/entry.ts';
 import { join } from './directories.ts';
-import { type Filesystem, type Mtime, type Node, granted } from './filesystem.ts';
+import { type Filesystem, type Mtime, type Node, granted, statusOf } from './filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import type { Creator, Run } from './run.ts';
 
@@ -40,7 +40,7 @@ export type MetadataState = Pick<Run, 'counts'> & {
 type Owner = Pick<Entry, 'uid' | 'gid'>;
 
 /**
- * Gives `node` the owner of `entry`. What the system denies is counted.
+ * Gives `node` the owner of `entry`. An owner that the system denies is counted.
  *
  * @param known owner that the node has already, undefined: not known
  * @returns whether the owner is right now
@@ -61,9 +61,9 @@ export function restoreOwner(
   return false;
 }
 
-function isOwner(run: MetadataState, { parent, name }: Node, uid: number, gid: number): boolean {
-  const stat = run.filesystem.stat(parent, name);
-  return typeof stat !== 'number' && stat.uid === uid && stat.gid === gid;
+function isOwner(run: MetadataState, node: Node, uid: number, gid: number): boolean {
+  const stat = statusOf(run.filesystem, node);
+  return stat?.uid === uid && stat.gid === gid;
 }
 
 /** The owner that a new file has before anyone sets it, where that is known. */
@@ -83,18 +83,26 @@ export function permittedMode(run: MetadataState, mode: number, ownerIsRight: bo
   return mode & ~SET_ID_BITS;
 }
 
+/** `setXattrs` for an entry of a layer: its access lists with names wait for the end of the layer. */
+export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
+  return setXattrs(run, node, entry, namesInLists(entry) && waitForNames(run, node, entry));
+}
+
 /**
- * Sets the entry's extended attributes. What the system or the file system denies is counted. Access lists with names wait for the end
- * of the layer.
+ * Sets extended attributes. Those that the system or the file system denies are counted.
  *
- * @returns the entry's mode, or its mode with the access list applied: chmod(2) with that does not change the list
+ * @param waits whether access lists with names are set later
+ * @returns `entry.mode`, or this mode with the access list applied: chmod(2) with that does not change the list
  * @throws SyscallError where the disk fails
  */
-export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
+export function setXattrs(
+  run: Run,
+  node: Node,
+  entry: Pick<Entry, 'mode' | 'xattrs'>,
+  waits = false,
+): number {
   let { mode } = entry;
-  if (!entry.xattrs) return mode;
-  const waits = namesInLists(entry) && waitForNames(run, node, entry);
-  for (const [name, value] of entry.xattrs) {
+  for (const [name, value] of entry.xattrs ?? []) {
     const result = run.filesystem.setXattr(node, name, value);
     if (textKeys.has(name)) {
       // A list with names: only a tree in memory can keep it unchanged.
@@ -136,16 +144,12 @@ export function removeInherited(run: Run, node: Node, directory: boolean): void 
 export function restoreTimes(run: MetadataState, node: Node, mtime: Mtime): void {
   const { mtimeSeconds: seconds, mtimeNanoseconds } = mtime;
   const result = granted(run.filesystem.setTimes(node, seconds, mtimeNanoseconds), 'set the time');
-  if (result > 0 || (!isCommon(seconds) && !isKept(run, node, seconds))) run.counts.times += 1;
+  const isKept = isCommon(seconds) || statusOf(run.filesystem, node)?.mtimeSeconds === seconds;
+  if (result > 0 || !isKept) run.counts.times += 1;
 }
 
 function isCommon(seconds: number): boolean {
   return seconds >= 0 && seconds <= latestCommon;
-}
-
-function isKept(run: MetadataState, { parent, name }: Node, seconds: number): boolean {
-  const stat = run.filesystem.stat(parent, name);
-  return typeof stat !== 'number' && stat.mtimeSeconds === seconds;
 }
 
 /** Sets owner, attributes, mode and times of a new file that is not a directory, in an order in which no step undoes another. */

@@ -11,7 +11,7 @@ import {
 import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { itself, nameOf, parentPath, placeIn } from './directories.ts';
-import type { Directory, Node } from './filesystem.ts';
+import { type Directory, type Node, statusOf } from './filesystem.ts';
 import { noteDirectory } from './directory-metadata.ts';
 import { recordedPath } from './pseudo-links.ts';
 import type { Run } from './run.ts';
@@ -36,9 +36,9 @@ export function resolveNamedLists(run: Run): void {
       continue;
     }
     const parent = run.directories.findExact(parentPath(path));
-    const stat = parent && run.filesystem.stat(parent, nameOf(path));
-    if (typeof stat !== 'object') continue;
-    const place = placeIn(parent!, nameOf(path));
+    const place = parent && placeIn(parent, nameOf(path));
+    const stat = place && statusOf(run.filesystem, place);
+    if (!stat) continue;
     const lists = numbered(run, place, entry, find);
     set(run, place, lists);
     if (stat.type === 'directory') noteDirectoryLists(run, path, entry, lists);
@@ -87,12 +87,12 @@ function keeps({ filesystem }: Run, node: Node, key: string, text: Uint8Array): 
 
 /** All attributes of the entry, in their order, with lists in numbers where they exist. */
 function merged(entry: Entry, lists: Lists): Map<string, Uint8Array> {
-  const numbers = (key: string): [string, Uint8Array] | undefined => {
-    const name = textKeys.get(key);
-    const list = name === undefined ? undefined : lists.get(name);
-    return list && [name!, list];
-  };
-  return new Map([...(entry.xattrs ?? [])].map((pair) => numbers(pair[0]) ?? pair));
+  const attributes = [...(entry.xattrs ?? [])].map(([key, value]) => {
+    const name = textKeys.get(key) ?? key;
+    const list = lists.get(name);
+    return list ? ([name, list] as const) : ([key, value] as const);
+  });
+  return new Map(attributes);
 }
 
 /** Looks names up in the image's passwd and group. */

@@ -20,34 +20,25 @@ export interface NotRestored {
   ignored: number;
 }
 
-export function nothingLost(): NotRestored {
-  return {
-    owners: 0,
-    devices: 0,
-    xattrs: 0,
-    capabilities: 0,
-    setuid: 0,
-    times: 0,
-    modes: 0,
-    collisions: 0,
-    ignored: 0,
-  };
-}
+/** Singular and plural, in the order of the message. */
+const WORDS: Readonly<Record<keyof NotRestored, readonly [one: string, many: string]>> = {
+  devices: ['device', 'devices'],
+  owners: ['owner', 'owners'],
+  capabilities: ['capability', 'capabilities'],
+  setuid: ['setuid bit', 'setuid bits'],
+  xattrs: ['extended attribute', 'extended attributes'],
+  times: ['exact time', 'exact times'],
+  modes: ['mode', 'modes'],
+  collisions: ['name that differs from another only in case', 'names that differ from others only in case'],
+  ignored: ['entry for the root that is no directory', 'entries for the root that are no directory'],
+};
+const KINDS = Object.keys(WORDS) as (keyof NotRestored)[];
+/** What root would be allowed; with --userns all of it but devices. */
+const PRIVILEGED: ReadonlySet<keyof NotRestored> = new Set(['devices', 'owners', 'capabilities', 'setuid']);
 
-/** Singular and plural, in the order of the message; the first group is what root would be allowed. */
-const privileged = [
-  ['devices', 'device', 'devices'],
-  ['owners', 'owner', 'owners'],
-  ['capabilities', 'capability', 'capabilities'],
-  ['setuid', 'setuid bit', 'setuid bits'],
-] as const;
-const unsupported = [
-  ['xattrs', 'extended attribute', 'extended attributes'],
-  ['times', 'exact time', 'exact times'],
-  ['modes', 'mode', 'modes'],
-  ['collisions', 'name that differs from another only in case', 'names that differ from others only in case'],
-  ['ignored', 'entry for the root that is no directory', 'entries for the root that are no directory'],
-] as const;
+export function nothingLost(): NotRestored {
+  return Object.fromEntries(KINDS.map((kind) => [kind, 0])) as unknown as NotRestored;
+}
 
 /**
  * One line about what is not in the rootfs as the image has it, or undefined when everything is.
@@ -55,11 +46,11 @@ const unsupported = [
  * @param root whether the run had the rights of root, so that trying as root is no advice
  */
 export function describeNotRestored(counts: Readonly<NotRestored>, root: boolean): string | undefined {
-  const lost = [...privileged, ...unsupported].filter(([key]) => counts[key] > 0);
+  const lost = KINDS.filter((kind) => counts[kind] > 0);
   if (lost.length === 0) return undefined;
-  const parts = lost.map(([key, one, many]) => `${counts[key]} ${counts[key] === 1 ? one : many}`);
-  const denied = privileged.filter(([key]) => counts[key] > 0);
-  const mapped = denied.some(([key]) => key !== 'devices') ? ', or with --userns for all but devices' : '';
+  const parts = lost.map((kind) => `${counts[kind]} ${WORDS[kind][counts[kind] === 1 ? 0 : 1]}`);
+  const denied = lost.filter((kind) => PRIVILEGED.has(kind));
+  const mapped = denied.some((kind) => kind !== 'devices') ? ', or with --userns for all but devices' : '';
   const advice =
     !root && (denied.length > 0 || counts.xattrs > 0) ? `: run as root for the image as it is${mapped}` : '';
   return `${parts.join(', ')} not restored${advice}`;

@@ -19,6 +19,7 @@ import {
   type Special,
   granted,
   impossible,
+  statusOf,
 } from './filesystem.ts';
 import {
   applyMetadata,
@@ -77,7 +78,7 @@ export function placeEntry(run: Run, content: Content, entry: Entry, normalPath:
   markWritten(run, place, isNew);
 }
 
-/** The root takes metadata only, at the end; what would make it something else is left out and counted, as containerd leaves it out. */
+/** The root takes metadata only, at the end. An entry that would make it something else is left out, as by containerd, and counted. */
 function placeRoot(run: Run, entry: Entry): void {
   if (entry.type === 'directory') {
     run.rootEntry = entry;
@@ -113,8 +114,8 @@ function placeDirectory(run: Run, entry: Entry, place: Place): boolean {
   create(run, place, () => {
     const made = filesystem.makeDirectory(parent, name, mode);
     if (made === 0) return 0;
-    const stat = filesystem.stat(parent, name);
-    if (typeof stat === 'number' || stat.type !== 'directory') return made;
+    const stat = statusOf(filesystem, place);
+    if (stat?.type !== 'directory') return made;
     existing = stat;
     return 0;
   });
@@ -146,7 +147,7 @@ function placeHardLink(run: Run, entry: Entry, place: Place): BytePath {
     return target.path;
   }
   if (target.path === path) {
-    if (typeof filesystem.stat(parent, name) === 'number') throw impossible(ENOENT, action);
+    if (!statusOf(filesystem, place)) throw impossible(ENOENT, action);
     return path;
   }
   // The directory that the link replaces would be gone first, and its target with it.
@@ -178,9 +179,8 @@ function linkTarget(run: Run, wanted: BytePath, action: string): Place {
   return place;
 }
 
-function linkDenied(filesystem: Filesystem, { parent, name }: Place, action: string): Error {
-  const stat = filesystem.stat(parent, name);
-  if (typeof stat !== 'number' && stat.type === 'directory') return impossible(EISDIR, action);
+function linkDenied(filesystem: Filesystem, target: Place, action: string): Error {
+  if (statusOf(filesystem, target)?.type === 'directory') return impossible(EISDIR, action);
   return new SyscallError(EPERM, action);
 }
 
@@ -274,7 +274,7 @@ function writeContent({ filesystem, contents }: Run, file: number, entry: Entry,
   contents?.begin(size);
   // git has no holes: it stores as many bytes as the file has.
   refuseTooLarge(filesystem, file, storedSize(entry) + (sparse && contents ? size : 0));
-  const cursor = new ExtentCursor(sparse ?? [{ offset: 0, length: size }]);
+  const cursor = new ExtentCursor(sparse);
   /** Where `contents` is. */
   let end = 0;
   for (let bytes = content.data(); bytes; bytes = content.data()) {

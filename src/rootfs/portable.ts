@@ -3,13 +3,14 @@ import { platform, constants as osConstants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import {
-  compresses,
+  compressesFiles,
   type ByteName,
   type Directory,
   type FileStat,
   type DiskFilesystem,
   type Node,
   readRegularFile,
+  typeOfMode,
 } from './filesystem.ts';
 
 const { EINVAL, ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
@@ -163,7 +164,7 @@ export class PortableFilesystem implements DiskFilesystem {
   freeSpace(): number {
     try {
       const { type, bfree, bsize } = fs.statfsSync(this.#rootPath);
-      return compresses(type) ? Infinity : bfree * bsize;
+      return compressesFiles(type) ? Infinity : bfree * bsize;
     } catch {
       return Infinity;
     }
@@ -254,16 +255,18 @@ function attempt<T>(call: () => T): Exclude<T, void> | number {
 
 /** Node's stat as a FileStat. */
 function fileStat(stat: fs.BigIntStats): FileStat {
+  const [mtimeSeconds, mtimeNanoseconds] = timeOf(stat.mtimeNs);
+  const [ctimeSeconds, ctimeNanoseconds] = timeOf(stat.ctimeNs);
   return {
-    type: typeOf(stat),
+    type: typeOfMode(Number(stat.mode)),
     mode: Number(stat.mode) & 0o7777,
     uid: Number(stat.uid),
     gid: Number(stat.gid),
     size: Number(stat.size),
-    mtimeSeconds: Number(floorDivide(stat.mtimeNs)),
-    mtimeNanoseconds: Number(stat.mtimeNs - floorDivide(stat.mtimeNs) * BILLION),
-    ctimeSeconds: Number(floorDivide(stat.ctimeNs)),
-    ctimeNanoseconds: Number(stat.ctimeNs - floorDivide(stat.ctimeNs) * BILLION),
+    mtimeSeconds,
+    mtimeNanoseconds,
+    ctimeSeconds,
+    ctimeNanoseconds,
     links: Number(stat.nlink),
     deviceMajor: Number(((stat.rdev >> 8n) & 0xfffn) | ((stat.rdev >> 32n) & 0xffff_f000n)),
     deviceMinor: Number((stat.rdev & 0xffn) | ((stat.rdev >> 12n) & 0xffff_ff00n)),
@@ -271,16 +274,8 @@ function fileStat(stat: fs.BigIntStats): FileStat {
   };
 }
 
-function floorDivide(nanoseconds: bigint): bigint {
-  const quotient = nanoseconds / BILLION;
-  return nanoseconds < 0n && quotient * BILLION !== nanoseconds ? quotient - 1n : quotient;
-}
-
-function typeOf(stat: fs.BigIntStats): FileStat['type'] {
-  if (stat.isFile()) return 'file';
-  if (stat.isDirectory()) return 'directory';
-  if (stat.isSymbolicLink()) return 'symlink';
-  if (stat.isCharacterDevice()) return 'character';
-  if (stat.isBlockDevice()) return 'block';
-  return stat.isFIFO() ? 'fifo' : 'other';
+/** Seconds, and the nanoseconds after them, before 1970 too. */
+function timeOf(time: bigint): [seconds: number, nanoseconds: number] {
+  const nanoseconds = ((time % BILLION) + BILLION) % BILLION;
+  return [Number((time - nanoseconds) / BILLION), Number(nanoseconds)];
 }

@@ -9,7 +9,7 @@ import { randomName } from '../sys/temp-file.ts';
 
 const { EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
 
-/** Directories in directories that are held open while a tree is removed; what is deeper is moved up first. */
+/** Directories in directories that are held open while a tree is removed. A deeper directory is moved up first. */
 const DEEPEST = 100;
 
 /** Whether unlink(2) failed as it does for a directory: Linux the first, POSIX the second. */
@@ -34,8 +34,8 @@ function isOtherName(run: Run, path: string): boolean {
 /** Removes the entry at `place`; in overlay mode no directory that has files of the user. */
 export function clear(run: Run, place: Place): void {
   const isOther = isOtherName(run, place.path);
-  const removeDirectory = run.options.mode === 'overlay' ? removeOurDirectory : removeTree;
-  if (removeAny(run, 'replace', place, removeDirectory) && isOther) run.counts.collisions += 1;
+  const clearInside = run.options.mode === 'overlay' ? removeOurs : empty;
+  if (removeAny(run, 'replace', place, clearInside) && isOther) run.counts.collisions += 1;
 }
 
 /** Removes a file where a later entry needs a directory; false for a file of the user. */
@@ -52,10 +52,10 @@ export function hide(run: Run, place: Place): void {
   const { path } = place;
   if (isReserved(run, path) || path === run.pseudoLinks?.path || isOtherName(run, path)) return;
   if (run.layer.has(path)) hideInside(run, place);
-  else if (run.options.mode !== 'overlay') removeAny(run, 'remove', place, removeTree);
+  else if (run.options.mode !== 'overlay') removeAny(run, 'remove', place, empty);
   else {
     hideInside(run, place);
-    if (run.made?.has(path) === true) removeAny(run, 'remove', place, removeIfEmpty);
+    if (run.made?.has(path) === true) removeAny(run, 'remove', place);
   }
 }
 
@@ -69,50 +69,32 @@ export function hideContent(run: Run, directory: Directory): void {
   for (const name of list(run, directory)) hide(run, placeIn(directory, name));
 }
 
-/** Removes a directory. Returns 0, 1 where it may stay, a negated errno; -ENOTDIR: it is not a directory. */
-type RemoveDirectory = (run: Run, place: Place) => number;
-
-/** Removes the entry at `place`, a directory by `removeDirectory`. Returns whether there was one. */
+/**
+ * Removes the entry at `place`. Returns whether there was one.
+ *
+ * @param clearInside takes out what is in a directory; left out: a directory that has anything stays
+ */
 function removeAny(
   run: Run,
   verb: 'remove' | 'replace',
   place: Place,
-  removeDirectory: RemoveDirectory,
+  clearInside?: (run: Run, directory: Directory) => void,
 ): boolean {
-  const { path } = place;
+  const { parent, name, path } = place;
   const removed = removeFile(run, place);
   if (removed === -ENOENT) return false;
   run.directories.forgetLinks();
   let result = removed;
   if (maybeDirectory(removed)) {
     run.directories.drop(path);
-    result = removeDirectory(run, place);
+    const isOpened = !clearInside || withDirectory(run, place, (inner) => clearInside(run, inner));
+    const emptied = isOpened ? run.filesystem.removeDirectory(parent, name) : -ENOTDIR;
+    if (!clearInside && [-ENOTEMPTY, -EEXIST, -ENOENT].includes(emptied)) return true;
+    if (emptied !== -ENOTDIR) result = granted(emptied, `${verb} the directory ${displayPath(path)}`);
   }
-  if (result === 0) run.changes?.removed(path);
-  if (result === removed || result === -ENOTDIR) granted(removed, `${verb} ${displayPath(path)}`);
-  if (result < 0) throw new SyscallError(result, `${verb} the directory ${displayPath(path)}`);
+  granted(result, `${verb} ${displayPath(path)}`);
+  run.changes?.removed(path);
   return true;
-}
-
-/** Removes a directory with all that is in it. */
-function removeTree(run: Run, place: Place): number {
-  const isDirectory = withDirectory(run, place, (inner) => empty(run, inner));
-  return isDirectory ? removeEmptied(run, place) : -ENOTDIR;
-}
-
-/** In overlay mode: removes a directory that has only files of this run, of any layer. */
-function removeOurDirectory(run: Run, place: Place): number {
-  const isDirectory = withDirectory(run, place, (inner) => removeOurs(run, inner));
-  return isDirectory ? removeEmptied(run, place) : -ENOTDIR;
-}
-
-function removeIfEmpty(run: Run, place: Place): number {
-  const removed = removeEmptied(run, place);
-  return removed === -ENOTEMPTY || removed === -EEXIST || removed === -ENOENT ? 1 : removed;
-}
-
-function removeEmptied(run: Run, { parent, name }: Place): number {
-  return run.filesystem.removeDirectory(parent, name);
 }
 
 /** In overlay mode: removes all that this run made in `directory`, in any layer. */
@@ -121,12 +103,12 @@ function removeOurs(run: Run, directory: Directory): void {
     const place = placeIn(directory, name);
     withDirectory(run, place, (inner) => removeOurs(run, inner));
     if (run.made?.has(place.path) === true && maybeDirectory(removeFile(run, place)))
-      removeEmptied(run, place);
+      run.filesystem.removeDirectory(directory, name);
   }
 }
 
 /**
- * Removes all that is in `directory`. What is too deep is moved to `top`, to be removed from there.
+ * Removes all that is in `directory`. A directory that is too deep is moved to `top`, and removed from there.
  *
  * @throws SyscallError
  */
@@ -143,7 +125,7 @@ export function empty(run: Run, directory: Directory, top = directory, depth = 0
       }
       const emptied = withDirectory(run, place, (inner) => empty(run, inner, top, depth + 1));
       if (!emptied) throw new SyscallError(removed, `remove ${displayPath(place.path)}`);
-      const result = unprotected(run, place, () => removeEmptied(run, place));
+      const result = unprotected(run, place, () => run.filesystem.removeDirectory(directory, name));
       granted(result, `remove the directory ${displayPath(place.path)}`);
     }
   }
@@ -178,9 +160,7 @@ function removeFile(run: Run, { parent, name }: Place): number {
 
 function list(run: Run, directory: Directory): ByteName[] {
   const names = retryUnlocked(run, directory, () => run.filesystem.list(directory));
-  if (typeof names === 'number')
-    throw new SyscallError(names, `read the directory ${displayPath(directory.path)}`);
-  return names;
+  return granted(names, `read the directory ${displayPath(directory.path)}`);
 }
 
 /** Calls `use` with the directory at `place`; false if it does not exist. */

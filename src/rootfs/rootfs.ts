@@ -1,6 +1,7 @@
 import type { Worker } from 'node:worker_threads';
-import { DestinationError, printable } from '../errors.ts';
+import { printable } from '../errors.ts';
 import { pathBytes } from '../sys/os-path.ts';
+import { ThreadCalls } from '../sys/thread-calls.ts';
 import { startThread } from '../sys/threads.ts';
 import {
   deserializeError,
@@ -8,7 +9,6 @@ import {
   type Answers,
   type Backend,
   type Command,
-  type LayerResult,
   type RootMetadata,
   type RootfsOptions,
   type ThreadData,
@@ -19,15 +19,11 @@ import type { NotRestored } from './not-restored.ts';
 import { RingWriter, createRing } from './ring.ts';
 import { createTarDigest } from './tar-digest.ts';
 
-export type { Backend, LayerResult, RootMetadata, RootfsOptions } from './messages.ts';
-export { describeNotRestored } from './not-restored.ts';
-export type { NotRestored } from './not-restored.ts';
-
 export interface ApplyOptions {
   /** What messages call the layer: `layer 0123456789ab`. */
   readonly label: string;
   readonly signal?: AbortSignal | undefined;
-  /** With `recordChanges`: gets the changes so far while the layer is being written; the rest is in the result. */
+  /** With `recordChanges`: gets the changes, lines of `composeLine`, while the layer is being written. */
   readonly onChanges?: ((changes: Uint8Array) => void) | undefined;
 }
 
@@ -42,9 +38,8 @@ export class Rootfs {
   readonly ring: SharedArrayBuffer = createRing();
   readonly jobs: SharedArrayBuffer = createFileJobs();
   readonly digest: SharedArrayBuffer = createTarDigest();
-  #waiting: { resolve: (answer: Answer) => void; reject: (reason: Error) => void } | undefined;
+  readonly #calls: ThreadCalls<Command, Answer>;
   #lastCall: Promise<unknown> = Promise.resolve();
-  #dead: Error | undefined;
   #onChanges: ((changes: Uint8Array) => void) | undefined;
   /** Of the root, as `DEVICE:INODE`. */
   identity = '';
@@ -59,10 +54,9 @@ export class Rootfs {
     this.#thread = startThread('rootfs', data);
     this.#thread.on('message', (message: Answer | Notice) => {
       if ('changes' in message) this.#onChanges?.(message.changes);
-      else this.#waiting?.resolve(message);
+      else this.#calls.answer(message);
     });
-    this.#thread.on('error', (error) => this.#die(error));
-    this.#thread.on('exit', (code) => this.#die(new Error(`the writing thread ended with code ${code}`)));
+    this.#calls = new ThreadCalls(this.#thread, 'writes the files', () => this.#writer.fail());
   }
 
   /**
@@ -84,16 +78,15 @@ export class Rootfs {
   }
 
   /**
-   * Applies a layer: the bytes of its uncompressed tar, in chunks of any size.
+   * Applies a layer: the bytes of its uncompressed tar, in chunks of any size. Returns how many entries it had.
    *
    * @throws what `tar` throws; the signal's reason; IntegrityError for an entry that no file system can hold; DestinationError where the
    * system refuses
    */
-  async apply(tar: AsyncIterable<Uint8Array>, options: ApplyOptions): Promise<LayerResult> {
+  async apply(tar: AsyncIterable<Uint8Array>, options: ApplyOptions): Promise<number> {
     const { label, signal } = options;
     signal?.throwIfAborted();
-    const earlier: Uint8Array[] = [];
-    this.#onChanges = options.onChanges ?? ((changes) => earlier.push(changes));
+    this.#onChanges = options.onChanges;
     this.#writer.reopen();
     const result = this.#call({ kind: 'layer', label });
     // Its failure is awaited below, but may come before.
@@ -114,8 +107,7 @@ export class Rootfs {
       signal?.removeEventListener('abort', abort);
     }
     try {
-      const { entries, changes } = await result;
-      return { entries, changes: changes && Buffer.concat([...earlier, changes]) };
+      return await result;
     } catch (error) {
       signal?.throwIfAborted();
       throw error;
@@ -149,33 +141,19 @@ export class Rootfs {
     this.#writer.abort();
     await this.#lastCall.catch(() => undefined);
     try {
-      if (!this.#dead) await this.#call({ kind: this.#options.mode === 'overlay' ? 'close' : 'empty' });
+      if (!this.#calls.isDead)
+        await this.#call({ kind: this.#options.mode === 'overlay' ? 'close' : 'empty' });
     } finally {
       await this.#thread.terminate();
     }
   }
 
   #call<Kind extends Command['kind']>(command: Command & { kind: Kind }): Promise<Answers[Kind]> {
-    const answer = new Promise<Answer>((resolve, reject) => {
-      if (this.#dead) reject(this.#dead);
-      this.#waiting = { resolve, reject };
-      this.#thread.postMessage(command, []);
-    });
-    const value = answer.then((message) => {
-      if ('failure' in message) throw deserializeError(message.failure);
-      return message.value as Answers[Kind];
+    const value = this.#calls.call(command).then((answer) => {
+      if ('failure' in answer) throw deserializeError(answer.failure);
+      return answer.value as Answers[Kind];
     });
     this.#lastCall = value;
     return value;
-  }
-
-  #die(cause: Error): void {
-    this.#dead ??= new DestinationError(`the thread that writes the files has died: ${cause.message}`, {
-      code: 'THREAD_DIED',
-      hint: 'run it again; if it dies again, report it with these lines',
-      cause,
-    });
-    this.#writer.fail();
-    this.#waiting?.reject(this.#dead);
   }
 }

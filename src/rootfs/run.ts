@@ -26,9 +26,7 @@ export interface RunOptions {
    * files of the user, which are kept. Only files that this run wrote are removed.
    */
   readonly mode: 'stage' | 'empty' | 'overlay';
-  /** Names at the root, in lower case, that no layer may use in any case: an entry with such a name is an error. */
-  readonly reservedNames?: readonly string[];
-  /** Record the changes of each layer. */
+  /** Record the changes of each layer, for -g. Then the name `.git` at the root is reserved, in any case: an entry with it is an error. */
   readonly recordChanges?: boolean;
   /** An earlier run has written lower layers: whiteouts hide them, and dlrootfs wrote the whole tree. */
   readonly hasLayers?: boolean;
@@ -112,11 +110,8 @@ export function markWritten(run: Run, { parent, path }: Place, isNew: boolean): 
 }
 
 /** Whether `path` is reserved or below a reserved path. */
-export function isReserved(run: Run, path: string): boolean {
-  const { reservedNames } = run.options;
-  if (!reservedNames || reservedNames.length === 0) return false;
-  const cut = path.indexOf('/');
-  return reservedNames.includes((cut < 0 ? path : path.slice(0, cut)).toLowerCase());
+export function isReserved({ changes }: Run, path: string): boolean {
+  return changes !== undefined && /^\.git(?:\/|$)/i.test(path);
 }
 
 /** @throws IntegrityError for a path that is reserved */

@@ -5,7 +5,7 @@ import { parentPath } from './directories.ts';
 import { Glob } from './glob.ts';
 import type { InodeType } from './memory-inodes.ts';
 
-/** Which part of an image is wanted. */
+/** The part of an image that is wanted. */
 export interface PartOptions {
   /** Files and directories with all that is in them, from the root of the image; none: everything. */
   readonly paths: readonly string[];
@@ -26,8 +26,8 @@ export interface ResolvedPath {
 }
 
 /**
- * Which paths of an image are wanted: each of `paths` with all below it, the symlinks on the way to it, and the directories above; nothing that
- * a pattern matches, nor anything below that.
+ * The wanted paths of an image: each of `paths` with all below it, the symlinks on the way to it, and the directories above. A path that
+ * matches a pattern is not wanted, nor is anything below it.
  */
 export class Selection {
   readonly #excludes: readonly Glob[];
@@ -119,7 +119,7 @@ export class Selection {
 }
 
 /** The error for a path that an image does not have. */
-export function absent(path: string, name: string): NotFoundError {
+export function noSuchPath(path: string, name: string): NotFoundError {
   return new NotFoundError(`${printable(name)} has no ${shown(path)}`, {
     code: 'PATH_NOT_FOUND',
     hint: `list what it has: dlrootfs ${printable(name)} -o - | tar -t`,

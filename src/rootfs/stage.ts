@@ -40,7 +40,7 @@ export async function makeStage(target: string): Promise<string | { readonly den
 export async function removeStage(stage: string, mode: 'stage' | 'empty'): Promise<void> {
   if (mode === 'empty' && (await isRemoved(stage))) return;
   const { dev, ino } = await lstat(osPath(stage), { bigint: true });
-  const inner = mountWithin(stage, await readMounts());
+  const inner = mountWithin(stage, readMounts());
   if (inner !== undefined) throw new Error(`${printable(inner)} is mounted in it`);
   const rootfs = await Rootfs.open(stage, { mode, leftover: true, expected: `${dev}:${ino}` });
   await rootfs.discard();
@@ -66,9 +66,7 @@ async function isRemoved(stage: string): Promise<boolean> {
   }
 }
 
-/**
- * Removes what killed runs have left for `target`: stages, and trees that were replaced. Failures are ignored.
- */
+/** Removes the stages and the replaced trees that killed runs have left for `target`. Failures are ignored. */
 export async function removeStaleStages(target: string): Promise<void> {
   for (const stage of await staleStages(target)) await removeStage(stage, 'stage').catch(() => undefined);
 }
@@ -98,7 +96,7 @@ async function staleStages(target: string): Promise<string[]> {
   return stages;
 }
 
-/** A tree that was replaced belongs to any user; who may rename in the directory above could give the name of a stage to another one. */
+/** A replaced tree may belong to any user. A user who may rename in the directory above could give the name of a stage to another directory. */
 async function isOurs({ uid }: Stats, above: string): Promise<boolean> {
   if (uid === geteuid!()) return true;
   const { uid: owner, mode } = await lstat(osPath(above));

@@ -6,24 +6,21 @@ import { applyLayer, startRun } from './apply.ts';
 import { openFilesystem } from './confined-root.ts';
 import { ContentWriter } from './contents.ts';
 import { FileJobs } from './file-jobs.ts';
-import { type Filesystem, explain } from './filesystem.ts';
+import { explained, granted } from './filesystem.ts';
 import { finishRun } from './directory-metadata.ts';
 import {
   serializeError,
   type Answer,
   type Answers,
-  type Backend,
   type Command,
-  type LayerResult,
   type Notice,
   type OpenedRoot,
   type RootMetadata,
   type ThreadData,
 } from './messages.ts';
-import type { NotRestored } from './not-restored.ts';
+import type { LinuxFilesystem } from './linux.ts';
 import { writeOwnFile } from './place.ts';
 import { PortableFilesystem } from './portable.ts';
-import { SyscallError } from '../sys/os-error.ts';
 import { empty } from './removal.ts';
 import { RingReader } from './ring.ts';
 import type { Run } from './run.ts';
@@ -60,6 +57,10 @@ class Writer {
 
   /** @throws DlrootfsError; RingAborted if the main thread has aborted */
   obey(command: Command): Answers[Command['kind']] {
+    return explained(undefined, this.#name, () => this.#obey(command));
+  }
+
+  #obey(command: Command): Answers[Command['kind']] {
     if (command.kind === 'open') return this.#open();
     const run = this.#run;
     if (!run) throw new DestinationError(`${this.#name} is not open`);
@@ -67,17 +68,17 @@ class Writer {
       case 'layer':
         return this.#layer(run, command.label);
       case 'file':
-        return this.#explained(() => writeOwnFile(run, command.name, command.bytes));
+        return writeOwnFile(run, command.name, command.bytes);
       case 'finish':
-        return this.#explained(() => this.#finish(run, command.root));
+        return this.#finish(run, command.root);
       // empty, close
       default:
-        return this.#explained(() => this.#leave(run, command.kind));
+        return this.#leave(run, command.kind);
     }
   }
 
   /** Where it fails, the run stays open: the written files can still be removed. */
-  #finish(run: Run, root: RootMetadata | undefined): NotRestored {
+  #finish(run: Run, root: RootMetadata | undefined): Answers['finish'] {
     this.#contents?.end();
     finishRun(run, root);
     this.#close(run);
@@ -102,30 +103,24 @@ class Writer {
   }
 
   #open(): OpenedRoot {
-    const [filesystem, backend] = this.#openFilesystem();
-    this.#refuseOther(filesystem);
-    this.#run = this.#explained(() => {
-      const { options, jobs } = this.#data;
-      const shared = backend === 'libc' ? new FileJobs(jobs, this.#source) : undefined;
-      this.#source.beforeWait = () => {
-        shared?.announce();
-        return this.#hash();
-      };
-      return startRun(filesystem, options, this.#tell, this.#contents, shared);
-    });
-    const stat = filesystem.stat(filesystem.root, '.');
-    return { backend, identity: typeof stat === 'number' ? '' : stat.identity };
+    const { options, jobs } = this.#data;
+    const filesystem = this.#openFilesystem();
+    const { identity } = granted(filesystem.stat(filesystem.root, '.'), 'read it');
+    if (identity !== (options.expected ?? identity)) {
+      filesystem.close();
+      throw new DestinationError(`${this.#name} was replaced by another process`, { code: 'SWAPPED' });
+    }
+    const backend = filesystem instanceof PortableFilesystem ? 'node' : 'libc';
+    const shared = backend === 'libc' ? new FileJobs(jobs, this.#source) : undefined;
+    this.#source.beforeWait = () => {
+      shared?.announce();
+      return this.#hash();
+    };
+    this.#run = startRun(filesystem, options, this.#tell, this.#contents, shared);
+    return { backend, identity };
   }
 
-  #refuseOther(filesystem: Filesystem): void {
-    const { expected } = this.#data.options;
-    const stat = filesystem.stat(filesystem.root, '.');
-    if (expected === undefined || (typeof stat !== 'number' && stat.identity === expected)) return;
-    filesystem.close();
-    throw new DestinationError(`${this.#name} was replaced by another process`, { code: 'SWAPPED' });
-  }
-
-  #openFilesystem(): [Filesystem, Backend] {
+  #openFilesystem(): LinuxFilesystem | PortableFilesystem {
     const { path, options } = this.#data;
     const { backend, mode } = options;
     const opened = openFilesystem(path, backend);
@@ -134,17 +129,17 @@ class Writer {
         hint: 'leave the back end to us',
       });
     }
-    if (typeof opened === 'number') throw explain(new SyscallError(opened, 'open it'), undefined, this.#name);
-    if (mode === 'stage' && !opened.lock()) {
+    const filesystem = granted(opened, 'open it');
+    if (mode === 'stage' && !filesystem.lock()) {
       throw new DestinationError(`${this.#name} is being written by another process`, {
         code: 'BUSY',
         hint: 'wait until that is done, or choose another directory with -d',
       });
     }
-    return [opened, opened instanceof PortableFilesystem ? 'node' : 'libc'];
+    return filesystem;
   }
 
-  #layer(run: Run, label: string): LayerResult {
+  #layer(run: Run, label: string): number {
     this.#source.restart();
     try {
       const entries = applyLayer(run, new TarReader(this.#source, label), label, () =>
@@ -153,7 +148,8 @@ class Writer {
       this.#contents?.requestAnswer();
       // Bytes after the end mark are part of the digest, not of the tree.
       while (this.#source.read(DRAIN_BYTES)) continue;
-      return { entries, changes: run.changes?.take() };
+      if (run.changes) this.#tell(run.changes.take());
+      return entries;
     } catch (error) {
       this.#source.fail();
       throw error;
@@ -168,14 +164,6 @@ class Writer {
     if (this.#digest.step(source.stream, source.head, HASH_BYTES) === 0) return false;
     source.wakeWriter();
     return true;
-  }
-
-  #explained<T>(work: () => T): T {
-    try {
-      return work();
-    } catch (error) {
-      throw error instanceof SyscallError ? explain(error, undefined, this.#name) : error;
-    }
   }
 }
 

@@ -7,27 +7,26 @@ import { randomName } from '../sys/temp-file.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
 import { startRun } from './apply.ts';
 import { openFilesystem } from './confined-root.ts';
-import { itself, join, nameOf, parentPath, placeIn } from './directories.ts';
+import { itself, nameOf, parentPath, placeIn } from './directories.ts';
 import { unlock } from './directory-metadata.ts';
 import {
   type DiskFilesystem,
   type FileStat,
-  type Filesystem,
   type Place,
   explain,
   granted,
   isSpecial,
+  statusOf,
 } from './filesystem.ts';
-import type { Backend } from './messages.ts';
-import { permittedMode, restoreOwner, restoreTimes, restoreXattrs } from './metadata.ts';
-import { nothingLost, type NotRestored } from './not-restored.ts';
+import { permittedMode, restoreOwner, restoreTimes, setXattrs } from './metadata.ts';
+import type { NotRestored } from './not-restored.ts';
 import { clear } from './removal.ts';
 import type { Run } from './run.ts';
 
 const { EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
 
 /** The inode wanted at one path, or at several hard-linked paths. */
-export type WantedInode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'sparse'> & {
+export type WantedInode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'size' | 'sparse'> & {
   readonly type: Exclude<Entry['type'], 'hardlink'>;
   readonly linkPath: string;
   /** Its times stay as they are, and so does a symlink's target. */
@@ -47,88 +46,72 @@ export interface Tree extends Iterable<readonly [path: string, inode: WantedInod
   find(path: string): WantedInode | undefined;
 }
 
-/** What may be on disk at a path. */
+/** A file that may be on disk. */
 export interface FileAtPath {
   readonly path: string;
   readonly type: FileStat['type'];
 }
 
-/** Turns an existing rootfs into another one, in place. Sets the metadata that other programs could not set. */
-export class WorkTree {
-  readonly #directory: string;
-  readonly #backend: Backend | undefined;
-  /** What the system denied at the last `restore`. */
-  notRestored: NotRestored = nothingLost();
-
-  constructor(directory: string, backend?: Backend) {
-    this.#directory = directory;
-    this.#backend = backend;
-  }
-
-  /**
-   * Removes the files at these paths, if they are still of that type; directories only when they are empty. From then on until `restore`
-   * no directory keeps its owner out.
-   *
-   * @throws DestinationError
-   */
-  clear(found: readonly FileAtPath[]): Promise<void> {
-    const deepestFirst = found.toSorted((one, other) => other.path.length - one.path.length);
-    return this.#work((run) => {
-      if (geteuid!() !== 0) unlockAll(run);
-      for (const { path, type } of deepestFirst) {
-        run.directories.trim();
-        const parent = run.directories.findExact(parentPath(path));
-        if (!parent) continue;
-        const place = placeIn(parent, nameOf(path));
-        if (type === 'directory') removeEmpty(run, place);
-        else {
-          const stat = run.filesystem.stat(parent, place.name);
-          if (typeof stat !== 'number' && stat.type === type) clear(run, place);
-        }
-      }
-    });
-  }
-
-  /**
-   * Makes the rootfs equal to `tree`.
-   *
-   * @param contents of files that are not on disk yet, or that other programs wrote
-   * @param attributes names of extended attributes that stay only where `tree` has them
-   * @param pause called between two paths: lets the event loop run, and throws when the run is to end
-   * @throws DestinationError
-   */
-  async restore(
-    tree: Tree,
-    contents: Contents,
-    attributes: ReadonlySet<string>,
-    pause: () => Promise<void>,
-  ): Promise<void> {
-    await this.#work(async (run, disk) => {
-      const restoration = new Restoration(run, disk, contents, attributes);
-      for (const [path, inode] of tree) {
-        await restoration.place(path as BytePath, inode);
-        await pause();
-      }
-      restoration.finish(tree.find(''));
-      this.notRestored = run.counts;
-    });
-  }
-
-  async #work(use: (run: Run, disk: DiskFilesystem) => void | Promise<void>): Promise<void> {
-    const name = this.#directory;
-    const filesystem = openFilesystem(pathBytes(name), this.#backend);
-    try {
-      if (typeof filesystem === 'number') throw new SyscallError(filesystem, 'open it');
-      const run = startRun(filesystem, { name, mode: 'overlay' });
-      try {
-        await use(run, filesystem);
-      } finally {
-        run.directories.close();
-        filesystem.close();
-      }
-    } catch (error) {
-      throw error instanceof SyscallError ? explain(error, name, name) : error;
+/**
+ * Removes the files at these paths in an existing rootfs, if they are still of that type; directories only when they are empty. From then
+ * on until `restoreTree` no directory keeps its owner out.
+ *
+ * @throws DestinationError
+ */
+export async function clearPaths(directory: string, found: readonly FileAtPath[]): Promise<void> {
+  const deepestFirst = found.toSorted((one, other) => other.path.length - one.path.length);
+  await withRun(directory, (run) => {
+    if (geteuid!() !== 0) unlockAll(run);
+    for (const { path, type } of deepestFirst) {
+      run.directories.trim();
+      const parent = run.directories.findExact(parentPath(path));
+      if (!parent) continue;
+      const place = placeIn(parent, nameOf(path));
+      if (type === 'directory') removeEmpty(run, place);
+      else if (statusOf(run.filesystem, place)?.type === type) clear(run, place);
     }
+  });
+}
+
+/**
+ * Makes an existing rootfs equal to `tree`, in place. Sets the metadata that other programs could not set.
+ *
+ * @param contents of files that are not on disk yet, or that other programs wrote
+ * @param attributes names of extended attributes that stay only where `tree` has them
+ * @param pause called between two paths: lets the event loop run, and throws when the run is to end
+ * @returns what the system denied
+ * @throws DestinationError
+ */
+export async function restoreTree(
+  directory: string,
+  tree: Tree,
+  contents: Contents,
+  attributes: ReadonlySet<string>,
+  pause: () => Promise<void>,
+): Promise<NotRestored> {
+  return await withRun(directory, async (run, disk) => {
+    const restoration = new Restoration(run, disk, contents, attributes);
+    for (const [path, inode] of tree) {
+      await restoration.place(path as BytePath, inode);
+      await pause();
+    }
+    restoration.finish(tree.find(''));
+    return run.counts;
+  });
+}
+
+async function withRun<T>(name: string, use: (run: Run, disk: DiskFilesystem) => T | Promise<T>): Promise<T> {
+  try {
+    const filesystem = granted(openFilesystem(pathBytes(name)), 'open it');
+    const run = startRun(filesystem, { name, mode: 'overlay' });
+    try {
+      return await use(run, filesystem);
+    } finally {
+      run.directories.close();
+      filesystem.close();
+    }
+  } catch (error) {
+    throw error instanceof SyscallError ? explain(error, name, name) : error;
   }
 }
 
@@ -143,9 +126,9 @@ function unlockAll(run: Run): void {
     const names = run.filesystem.list(directory);
     if (typeof names === 'number') continue;
     for (const name of names) {
-      const below = join(directory.path, name);
-      const stat = run.filesystem.stat(directory, name);
-      if (typeof stat !== 'number' && stat.type === 'directory' && below !== '.git') waiting.push(below);
+      const place = placeIn(directory, name);
+      const isDirectory = statusOf(run.filesystem, place)?.type === 'directory';
+      if (isDirectory && place.path !== '.git') waiting.push(place.path);
     }
   }
 }
@@ -195,7 +178,7 @@ class Restoration {
       this.#makeDirectory(place);
       this.#directories.push([path, inode]);
     } else if (first) this.#link(first, place);
-    else this.#placeFirst(place, inode);
+    else await this.#placeFirst(place, inode);
   }
 
   /** Directories, now that nothing more changes in them: the deepest first, the root last. */
@@ -208,12 +191,12 @@ class Restoration {
     if (root) this.#applyMetadata(itself(filesystem.root), root);
   }
 
-  #placeFirst(place: Place, inode: WantedInode): void {
+  async #placeFirst(place: Place, inode: WantedInode): Promise<void> {
     const there = this.#findUsable(place, inode);
     if (!there && !this.#make(place, inode)) return;
     let stat = there ?? this.#stat(place);
     if (this.#taken.has(stat.identity)) {
-      this.#copyOf(place, inode);
+      await this.#copyOf(place, inode);
       stat = this.#stat(place);
     }
     this.#taken.add(stat.identity);
@@ -222,14 +205,16 @@ class Restoration {
   }
 
   /** The existing file, if only its metadata must change. Any device is accepted. */
-  #findUsable({ parent, name }: Place, inode: WantedInode): FileStat | undefined {
-    const stat = this.#run.filesystem.stat(parent, name);
-    if (typeof stat === 'number' || stat.type !== inode.type) return undefined;
+  #findUsable(place: Place, inode: WantedInode): FileStat | undefined {
+    const { filesystem } = this.#run;
+    const stat = statusOf(filesystem, place);
+    if (stat?.type !== inode.type) return undefined;
     if (stat.type === 'file') return stat;
     // A FIFO that another name already uses is made again: it has no content to copy.
     if (stat.type === 'fifo') return this.#taken.has(stat.identity) ? undefined : stat;
     if (stat.type !== 'symlink') return undefined;
-    const isRight = inode.timeless === true || this.#run.filesystem.readLink(parent, name) === inode.linkPath;
+    const isRight =
+      inode.timeless === true || filesystem.readLink(place.parent, place.name) === inode.linkPath;
     return isRight ? stat : undefined;
   }
 
@@ -257,7 +242,7 @@ class Restoration {
     if (type === 'symlink') {
       const target = await this.#targetOf(path);
       granted(filesystem.makeSymlink(this.#placeOf(path).parent, this.#aside, target), action);
-    } else await this.#writeContent(path, action);
+    } else await this.#writeAside(path, this.#contents.read(path), action);
     const place = this.#placeOf(path);
     const { parent, name } = place;
     const rename = (): number => filesystem.rename(parent, this.#aside, parent, name);
@@ -270,12 +255,17 @@ class Restoration {
     directories.forgetLinks();
   }
 
-  async #writeContent(path: BytePath, action: string): Promise<void> {
+  /** Writes a file under the other name, in the directory of `path`. */
+  async #writeAside(
+    path: BytePath,
+    content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+    action: string,
+  ): Promise<void> {
     const { filesystem } = this.#run;
     const file = granted(filesystem.createFile(this.#placeOf(path).parent, this.#aside, 0o600), action);
     try {
       let position = 0;
-      for await (const bytes of this.#contents.read(path)) {
+      for await (const bytes of content) {
         granted(filesystem.write(file, bytes, position), action);
         position += bytes.length;
       }
@@ -300,8 +290,7 @@ class Restoration {
   #makeDirectory(place: Place): void {
     const { filesystem } = this.#run;
     const { parent, name, path } = place;
-    const stat = filesystem.stat(parent, name);
-    if (typeof stat !== 'number' && stat.type === 'directory') return;
+    if (statusOf(filesystem, place)?.type === 'directory') return;
     clear(this.#run, place);
     granted(filesystem.makeDirectory(parent, name, 0o700), `make the directory ${displayPath(path)}`);
   }
@@ -310,9 +299,9 @@ class Restoration {
   #link(first: FirstName, place: Place): void {
     const { filesystem } = this.#run;
     const { parent, name, path } = place;
-    const stat = filesystem.stat(parent, name);
-    if (typeof stat !== 'number' && stat.identity === first.identity) return;
-    if (typeof stat !== 'number' && stat.type === 'directory') clear(this.#run, place);
+    const stat = statusOf(filesystem, place);
+    if (stat?.identity === first.identity) return;
+    if (stat?.type === 'directory') clear(this.#run, place);
     const action = `link ${displayPath(path)} to ${displayPath(first.path)}`;
     const from = this.#placeOf(first.path);
     granted(filesystem.makeLink(from.parent, from.name, parent, this.#aside), action);
@@ -320,34 +309,30 @@ class Restoration {
   }
 
   /** Gives a name a copy of the content that it shares with another one. */
-  #copyOf({ parent, name, path }: Place, inode: WantedInode): void {
+  async #copyOf({ parent, name, path }: Place, inode: WantedInode): Promise<void> {
     const { filesystem } = this.#run;
     const aside = this.#aside;
     const action = `copy ${displayPath(path)}`;
     if (inode.type === 'symlink') {
-      const target = filesystem.readLink(parent, name);
-      if (typeof target === 'number') throw new SyscallError(target, action);
+      const target = granted(filesystem.readLink(parent, name), action);
       granted(filesystem.makeSymlink(parent, aside, target), action);
     } else {
       const from = granted(this.#disk.openFile(parent, name), action);
-      const file = granted(filesystem.createFile(parent, aside, 0o600), action);
-      copy(filesystem, from, file, action);
+      try {
+        await this.#writeAside(path, piecesOf(from), action);
+      } finally {
+        filesystem.closeFile(from);
+      }
     }
     granted(filesystem.rename(parent, aside, parent, name), action);
   }
 
   #applyMetadata(place: Place, inode: WantedInode, stat = this.#stat(place)): void {
     const run = this.#run;
-    // Field by field: an inode may read them from elsewhere.
-    const { type, mode, uid, gid, size, xattrs, linkPath } = inode;
-    const { mtimeSeconds, mtimeNanoseconds, deviceMajor, deviceMinor } = inode;
-    const what = { type, path: place.path, linkPath: linkPath as BytePath, mode, uid, gid, size, xattrs };
-    const times = { mtimeSeconds, mtimeNanoseconds };
-    const entry: Entry = { ...what, ...times, deviceMajor, deviceMinor, sparse: undefined };
-    const ownerIsRight = restoreOwner(run, place, entry, stat);
+    const ownerIsRight = restoreOwner(run, place, inode, stat);
     for (const name of this.#attributes)
       if (inode.xattrs?.has(name) !== true) run.filesystem.removeXattr(place, name);
-    const ownMode = restoreXattrs(run, place, entry);
+    const ownMode = setXattrs(run, place, inode);
     if (inode.type !== 'symlink') {
       const permitted = permittedMode(run, ownMode, ownerIsRight);
       const doubtful = stat.uid !== inode.uid || stat.gid !== inode.gid || inode.xattrs !== undefined;
@@ -360,9 +345,7 @@ class Restoration {
   }
 
   #stat({ parent, name, path }: Place): FileStat {
-    const stat = this.#run.filesystem.stat(parent, name);
-    if (typeof stat === 'number') throw new SyscallError(stat, `find ${displayPath(path)}`);
-    return stat;
+    return granted(this.#run.filesystem.stat(parent, name), `find ${displayPath(path)}`);
   }
 
   #placeOf(path: BytePath): Place {
@@ -373,17 +356,9 @@ class Restoration {
   }
 }
 
-/** Copies all of one open file to another, and closes both. */
-function copy(filesystem: Filesystem, from: number, to: number, action: string): void {
+/** The content of an open file; each piece is valid until the next is asked for. */
+function* piecesOf(file: number): Generator<Uint8Array, void, void> {
   const buffer = Buffer.alloc(1024 * 1024);
-  let position = 0;
-  try {
-    for (let count = readSync(from, buffer); count > 0; count = readSync(from, buffer)) {
-      granted(filesystem.write(to, buffer.subarray(0, count), position), action);
-      position += count;
-    }
-  } finally {
-    filesystem.closeFile(from);
-    granted(filesystem.closeFile(to), action);
-  }
+  for (let count = readSync(file, buffer); count > 0; count = readSync(file, buffer))
+    yield buffer.subarray(0, count);
 }

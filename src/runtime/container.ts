@@ -65,9 +65,9 @@ export function containerOf(
     boots: isInit(args[0]!),
     environment: environmentOf(config.Env ?? [], user),
     user,
-    workingDirectory: absolute(config.WorkingDir ?? '/'),
+    workingDirectory: pathInContainer(config.WorkingDir ?? '/'),
     stopSignal: signalName(config.StopSignal),
-    volumes: (config.Volumes ?? []).map((path) => absolute(path)).filter((path) => path !== '/'),
+    volumes: (config.Volumes ?? []).map((path) => pathInContainer(path)).filter((path) => path !== '/'),
     ports: config.ExposedPorts ?? [],
     facts,
   };
@@ -92,7 +92,7 @@ function environmentOf(entries: readonly string[], user: ContainerUser): Map<str
 }
 
 /** A path of the image's config, which may have left out the slash. */
-export function absolute(path: string): string {
+export function pathInContainer(path: string): string {
   const clean = path.replaceAll('\0', '');
   return clean.startsWith('/') ? clean : `/${clean}`;
 }

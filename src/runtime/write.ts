@@ -13,7 +13,7 @@ import {
   writeConfig,
 } from './config-files.ts';
 import { ConfinedRoot } from '../rootfs/confined-root.ts';
-import { absolute, type Container, containerOf, resolveUser, type RootfsFacts } from './container.ts';
+import { pathInContainer, type Container, containerOf, resolveUser, type RootfsFacts } from './container.ts';
 import { lxcConfig } from './lxc.ts';
 import type { Report } from '../report/event.ts';
 import { nspawnConfig } from './nspawn.ts';
@@ -163,7 +163,7 @@ function factsOf(root: ConfinedRoot, volumes: readonly string[]): RootfsFacts {
   const directories = volumes.flatMap((path) => {
     const stat = root.stat(path);
     return stat?.type === 'directory'
-      ? [[absolute(path), { uid: stat.uid, gid: stat.gid, mode: stat.mode }] as const]
+      ? [[pathInContainer(path), { uid: stat.uid, gid: stat.gid, mode: stat.mode }] as const]
       : [];
   });
   return {

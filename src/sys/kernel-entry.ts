@@ -117,12 +117,12 @@ export function routineEntry(native: Native, machine: Machine, closeNumber: numb
   return entry.close(-1) === -EBADF ? entry : undefined;
 }
 
-/** libc's `syscall`, with errno read by koffi: see `certain`. */
+/** libc's `syscall`, with errno read by koffi: see `callUntilCertain`. */
 export function libcEntry({ koffi, library }: Native): KernelEntry {
   const answering = (signature: Signature): ((...given: unknown[]) => number) => {
     const call = library.func('syscall', WORD, PARAMETERS[signature]) as (...given: unknown[]) => number;
     return (...given) =>
-      certain(
+      callUntilCertain(
         () => call(...given),
         () => koffi.errno(),
       );
@@ -159,7 +159,7 @@ const MOST_CALLS = 200;
  * - getdents64: a failure does not move the position. lseek with SEEK_DATA finds the same place again.
  * - close is the exception: see `KernelEntry.close`.
  */
-export function certain(call: () => number, errnoNow: () => number): number {
+export function callUntilCertain(call: () => number, errnoNow: () => number): number {
   let last = -1;
   let agreed = 0;
   for (let calls = 0; calls < MOST_CALLS; calls += 1) {

@@ -10,7 +10,7 @@ export interface Native {
 
 let native: Native | null | undefined;
 
-/** What C functions are looked up in, the same for all of this thread; undefined where koffi has no library for this platform. */
+/** The C functions, the same object for all of this thread; undefined where koffi has no library for this platform. */
 export function loadNative(): Native | undefined {
   if (native === undefined) {
     try {

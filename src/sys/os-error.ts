@@ -6,7 +6,7 @@ import { DestinationError, printable } from '../errors.ts';
 interface ErrnoRow {
   /** Words that replace Node's. */
   readonly words?: string;
-  /** What a person can do; `elsewhere` is an imperative that names another place, where there is one: `choose another directory with -d`. */
+  /** Advice; `elsewhere` is an imperative that names another place, where there is one: `choose another directory with -d`. */
   readonly hint?: (elsewhere: string | undefined) => string;
   /** The state of the disk. */
   readonly disk?: 'is full' | 'fails';
@@ -73,7 +73,7 @@ export interface OsError {
   /** Such as `i/o error (EIO)`; the code alone where there are no words for it. */
   readonly text: string;
   readonly disk: 'is full' | 'fails' | undefined;
-  /** What a person can do, where that does not depend on what was tried; see `Row.hint`. */
+  /** Advice that does not depend on what was tried; see `Row.hint`. */
   readonly hint: (elsewhere: string | undefined) => string | undefined;
 }
 
@@ -107,7 +107,7 @@ export function osErrorByCode(code: string): OsError | undefined {
 /** A system call failed; its errno and what was being done. */
 export class SyscallError extends Error {
   readonly errno: number;
-  /** What was not possible, as in "cannot …": a verb and its object. */
+  /** A verb and its object, as in "cannot …". */
   readonly action: string;
 
   /** `errno` may be negated. */
@@ -128,7 +128,7 @@ export function osErrorOf(error: unknown): OsError | undefined {
   return typeof error.errno === 'number' ? osError(error.errno) : undefined;
 }
 
-/** What calls of Node's do, where their names are no verbs. */
+/** Verbs for the calls whose names are none. */
 const VERBS: Readonly<Record<string, string>> = {
   access: 'use',
   copyfile: 'copy',

@@ -1,20 +1,12 @@
 import { isUtf8 } from 'node:buffer';
-import {
-  accessSync,
-  constants,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  realpathSync,
-  statSync,
-  type Stats,
-} from 'node:fs';
+import { accessSync, constants, mkdirSync, openSync, realpathSync, statSync, type Stats } from 'node:fs';
 import { lstat, readlink, realpath } from 'node:fs/promises';
 import { platform } from 'node:os';
 import path from 'node:path';
 import { geteuid } from 'node:process';
 import { DestinationError, printable, UsageError } from '../errors.ts';
 import { unlessCode } from './os-error.ts';
+import { systemText } from './privileges.ts';
 
 /** Variables of a process: PATH, HOME and others. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -114,7 +106,9 @@ function sequenceLength(first: number): number {
 export function exactArguments(decoded: readonly string[], source = '/proc/self/cmdline'): readonly string[] {
   const doubtful = decoded.find((word) => word.includes('\ufffd'));
   if (doubtful === undefined || platform() !== 'linux') return decoded;
-  const exact = readArguments(source).slice(-decoded.length);
+  // proc_pid_cmdline(5): each argument ends with a NUL.
+  const words = systemText(source).split('\0').slice(0, -1);
+  const exact = words.slice(-decoded.length).map((word) => Buffer.from(word, 'latin1'));
   if (exact.length !== decoded.length || exact.some((bytes, at) => bytes.toString() !== decoded[at])) {
     throw new UsageError(`cannot read the bytes of the argument ${printable(doubtful)}: it is not UTF-8`, {
       code: 'ARGUMENT_BYTES',
@@ -122,16 +116,6 @@ export function exactArguments(decoded: readonly string[], source = '/proc/self/
     });
   }
   return exact.map((bytes) => pathText(bytes));
-}
-
-/** proc_pid_cmdline(5): each argument ends with a NUL. */
-function readArguments(source: string): Buffer[] {
-  try {
-    const words = readFileSync(source, 'latin1').split('\0').slice(0, -1);
-    return words.map((word) => Buffer.from(word, 'latin1'));
-  } catch {
-    return [];
-  }
 }
 
 /** A word as sh(1) takes it, quoted where it has to be. */

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { arch, constants, platform } from 'node:os';
-import { certain, openKernelEntry, type KernelEntry, type Machine } from './kernel-entry.ts';
+import { callUntilCertain, openKernelEntry, type KernelEntry, type Machine } from './kernel-entry.ts';
 import { loadNative, type Native } from './native.ts';
 
 /** The address of bytes that do not move: the caller keeps them referenced until the call has returned. */
@@ -147,11 +147,8 @@ export type LockResult = 'locked' | 'busy' | 'unsupported';
 /** flock(2): until the descriptor is closed, or the process ends, however it ends. */
 export function lockFile(descriptor: number, mode: 'exclusive' | 'shared'): LockResult {
   const operation = (mode === 'shared' ? LOCK_SH : LOCK_EX) | LOCK_NB;
-  const answer = platform() === 'linux' ? systemCalls()?.flock(descriptor, operation) : undefined;
-  return lockResult(answer ?? libcLock(descriptor, operation));
-}
-
-function lockResult(answer: number): LockResult {
+  const direct = platform() === 'linux' ? systemCalls()?.flock(descriptor, operation) : undefined;
+  const answer = direct ?? libcLock(descriptor, operation);
   if (answer >= 0) return 'locked';
   return answer === -constants.errno.EWOULDBLOCK ? 'busy' : 'unsupported';
 }
@@ -164,7 +161,7 @@ function libcLock(descriptor: number, operation: number): number {
   if (!there) return -constants.errno.ENOSYS;
   libcFlock ??= there.library.func('int flock(int file, int operation)');
   const flock = libcFlock;
-  return certain(
+  return callUntilCertain(
     () => flock(descriptor, operation),
     () => there.koffi.errno(),
   );

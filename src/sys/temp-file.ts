@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { constants, renameSync } from 'node:fs';
-import { link, open, readdir, rename, unlink, type FileHandle } from 'node:fs/promises';
+import { link, open, readdir, rename, unlink, writeFile, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { kill } from 'node:process';
 import { hasCode } from './os-error.ts';
@@ -95,13 +95,8 @@ export async function writeFileAtomically(
   }: { readonly mode?: number; readonly replace?: boolean; readonly workDirectory?: string } = {},
 ): Promise<void> {
   const partial = osPath(path.join(workDirectory, randomName('.dlrootfs-')));
-  const handle = await open(partial, 'wx', mode);
   try {
-    try {
-      await handle.writeFile(content);
-    } finally {
-      await handle.close();
-    }
+    await writeFile(partial, content, { flag: 'wx', mode });
     if (replace) return await rename(partial, osPath(name));
     await link(partial, osPath(name));
     await unlink(partial);

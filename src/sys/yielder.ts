@@ -6,9 +6,9 @@ const LONGEST_TURN = 3;
 /** For long loops: lets the event loop run in between. */
 export interface Yielder {
   /** Whether it is time to take one. */
-  isDue(): boolean;
+  readonly isDue: () => boolean;
   /** Lets the event loop run if it is time, and throws the signal's reason. */
-  pause(): Promise<void>;
+  readonly pause: () => Promise<void>;
 }
 
 export function openYielder(signal: AbortSignal | undefined): Yielder {

@@ -10,6 +10,11 @@ export const textKeys: ReadonlyMap<string, string> = new Map([
   ['SCHILY.acl.default', defaultAccessList],
 ]);
 
+/** The key for each of these attributes. */
+export const keyOfList: ReadonlyMap<string, string> = new Map(
+  [...textKeys].map(([key, name]) => [name, key]),
+);
+
 /** The id of a user or group; undefined for an unknown name. */
 export type FindId = (kind: 'user' | 'group', name: string) => number | undefined;
 

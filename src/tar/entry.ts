@@ -90,8 +90,7 @@ export function displayPath(path: string): string {
 }
 
 /**
- * The archive breaks tar's rules. What the parsers of single parts throw says only what is wrong; `TarReader` adds the layer and
- * the entry.
+ * The archive breaks tar's rules. Parsers of single parts say only what is wrong; `TarReader` adds the layer and the entry.
  */
 export class MalformedTarError extends IntegrityError {
   constructor(message: string, cause?: unknown) {

@@ -3,6 +3,11 @@ import { type BytePath, MalformedTarError, noBytes, sliceBytes, sliceUntilNul } 
 
 export const BLOCK_SIZE = 512;
 
+/** How many bytes fill `size` bytes of data up to a block border. */
+export function paddingOf(size: number): number {
+  return -size & (BLOCK_SIZE - 1);
+}
+
 /** A block in the source's memory: its bytes start at `at`, and the same as words at `wordsAt`. */
 export interface Block {
   readonly block: Buffer;

@@ -82,7 +82,7 @@ export function composeLine(change: TreeChange): string {
  */
 export function parseLine(line: string): TreeChange {
   let end = endOfWord(line, 0);
-  const path = end === 1 ? '' : unescape(line.slice(2, end));
+  const path = end === 1 ? '' : unescapeOctal(line.slice(2, end));
   let type: TreeChange['type'] | undefined;
   let link = '';
   let uid = 0;
@@ -117,7 +117,10 @@ export function parseLine(line: string): TreeChange {
       const sign = line.indexOf('=', start);
       if (sign === -1 || sign > end) continue;
       xattrs ??= new Map();
-      xattrs.set(unescape(line.slice(start + 6, sign)), Buffer.from(line.slice(sign + 1, end), 'base64'));
+      xattrs.set(
+        unescapeOctal(line.slice(start + 6, sign)),
+        Buffer.from(line.slice(sign + 1, end), 'base64'),
+      );
     }
   }
   if (type === undefined) {
@@ -128,7 +131,7 @@ export function parseLine(line: string): TreeChange {
   }
   if (type === 'removed') return { type, path };
 
-  const target = unescape(link);
+  const target = unescapeOctal(link);
   const [, deviceMajor, deviceMinor] = device?.split(',') ?? NO_DEVICE;
   return {
     type,
@@ -172,7 +175,8 @@ function escape(text: string): string {
   );
 }
 
-function unescape(text: string): string {
+/** The text with its bytes in place of their escapes: `\ooo`, as mtree(5) and proc_pid_mountinfo(5) have them. */
+export function unescapeOctal(text: string): string {
   if (!text.includes('\\')) return text;
   return text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
     String.fromCharCode(Number.parseInt(octal, 8)),

@@ -1,80 +1,20 @@
 import { type ByteSource, type Entry, type EntryReader, MalformedTarError } from './entry.ts';
 import { HeaderSequence } from './header-sequence.ts';
-import { type Block, BLOCK_SIZE } from './header.ts';
+import { type Block, BLOCK_SIZE, paddingOf } from './header.ts';
 
 const READ_SIZE = 1 << 20;
 const nothing = Buffer.alloc(0);
 
 /**
  * Reads one archive: v7, ustar, GNU, star and pax, by the rules of `HeaderSequence`. It may end without its end mark at a block
- * border, nowhere else; what follows an end mark is left in the source.
+ * border, nowhere else. Bytes after an end mark are left in the source.
  *
  * All errors are MalformedTarError, with the layer and the entry in the message, but for those that the source throws; after one,
  * every call throws it again.
  */
 export class TarReader implements EntryReader {
-  readonly #archive: Archive;
-
-  /** @param layer what messages call the archive: `layer 0123456789ab` */
-  constructor(source: ByteSource, layer: string) {
-    this.#archive = new Archive(new BlockStream(source), layer);
-  }
-
-  next(): Entry | undefined {
-    for (;;) {
-      const step = this.#archive.step();
-      if (typeof step !== 'number') return step;
-    }
-  }
-
-  data(): Uint8Array | undefined {
-    return this.#archive.data();
-  }
-}
-
-/**
- * `TarReader` over an asynchronous source: the same rules and errors, without blocking the thread.
- * A chunk has to be valid only until the next is requested. Bytes after the end mark stay in the iterator.
- */
-export class AsyncTarReader {
-  readonly #chunks: ChunkQueue;
-  readonly #stream: BlockStream;
-  readonly #archive: Archive;
-
-  /** @param layer what messages call the archive: `layer 0123456789ab` */
-  constructor(chunks: AsyncIterator<Uint8Array>, layer: string) {
-    this.#chunks = new ChunkQueue(chunks);
-    this.#stream = new BlockStream(this.#chunks);
-    this.#archive = new Archive(this.#stream, layer);
-  }
-
-  /** The next entry, or undefined after the last one; skips what was not read of the one before. */
-  async next(): Promise<Entry | undefined> {
-    for (;;) {
-      const step = this.#archive.step();
-      if (typeof step !== 'number') return step;
-      await this.#fill(step);
-    }
-  }
-
-  /** More of the current file's stored data, undefined at its end. The view is valid until the next call. */
-  async data(): Promise<Uint8Array | undefined> {
-    if (this.#stream.remaining > 0) await this.#fill(1);
-    return this.#archive.data();
-  }
-
-  /** Waits until `size` bytes (not more than a block) are here, or no more come. */
-  async #fill(size: number): Promise<void> {
-    const stream = this.#stream;
-    if (stream.buffered + this.#chunks.length >= size) return;
-    stream.detach();
-    while (stream.buffered + this.#chunks.length < size && (await this.#chunks.pull()));
-  }
-}
-
-/** The way through an archive, in steps for which a source may have to wait. */
-class Archive {
-  readonly #stream: BlockStream;
+  /** The archive's bytes. */
+  readonly stream: BlockStream;
   readonly #layer: string;
   readonly #sequence = new HeaderSequence();
   readonly #steps = this.#read();
@@ -83,12 +23,20 @@ class Archive {
   #body: Buffer = nothing;
   #failure: unknown;
 
-  constructor(stream: BlockStream, layer: string) {
-    this.#stream = stream;
+  /** @param layer what messages call the archive: `layer 0123456789ab` */
+  constructor(source: ByteSource, layer: string) {
+    this.stream = new BlockStream(source);
     this.#layer = layer;
   }
 
-  /** The next entry, or undefined after the last one; or the number of bytes, at most a block, without which the next step cannot be taken. */
+  next(): Entry | undefined {
+    for (;;) {
+      const step = this.step();
+      if (typeof step !== 'number') return step;
+    }
+  }
+
+  /** As `next`; or the number of bytes, at most a block, for which an asynchronous source has to wait before the next step. */
   step(): Entry | number | undefined {
     if (this.#failure !== undefined) throw this.#failure;
     try {
@@ -100,9 +48,9 @@ class Archive {
 
   data(): Uint8Array | undefined {
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#stream.remaining === 0) return undefined;
+    if (this.stream.remaining === 0) return undefined;
     try {
-      return this.#stream.takeData();
+      return this.stream.takeData();
     } catch (error) {
       throw this.#fail(error);
     }
@@ -114,7 +62,7 @@ class Archive {
   }
 
   *#read(): Generator<Entry | number, void, undefined> {
-    const stream = this.#stream;
+    const stream = this.stream;
     const sequence = this.#sequence;
     for (;;) {
       this.#headerOffset = stream.offset;
@@ -138,21 +86,59 @@ class Archive {
   *#readBody(size: number): Generator<number, Buffer, undefined> {
     if (this.#body.length < size) this.#body = Buffer.allocUnsafeSlow(size);
     const body = this.#body.subarray(0, size);
-    while (this.#stream.remaining > 0) {
-      if (this.#stream.buffered === 0) yield 1;
-      const from = size - this.#stream.remaining;
-      body.set(this.#stream.takeData(), from);
+    while (this.stream.remaining > 0) {
+      if (this.stream.buffered === 0) yield 1;
+      const from = size - this.stream.remaining;
+      body.set(this.stream.takeData(), from);
     }
     return body;
   }
 
   /** Passes over the data while it arrives, until its end and the padding are here. */
   *#awaitData(): Generator<number, void, undefined> {
-    while (this.#stream.remaining > 0) {
-      if (this.#stream.buffered === 0) yield 1;
-      this.#stream.takeData();
+    while (this.stream.remaining > 0) {
+      if (this.stream.buffered === 0) yield 1;
+      this.stream.takeData();
     }
-    if (this.#stream.buffered < this.#stream.padding) yield this.#stream.padding;
+    if (this.stream.buffered < this.stream.padding) yield this.stream.padding;
+  }
+}
+
+/**
+ * `TarReader` over an asynchronous source: the same rules and errors, without blocking the thread.
+ * A chunk has to be valid only until the next is requested. Bytes after the end mark stay in the iterator.
+ */
+export class AsyncTarReader {
+  readonly #chunks: ChunkQueue;
+  readonly #reader: TarReader;
+
+  /** @param layer what messages call the archive: `layer 0123456789ab` */
+  constructor(chunks: AsyncIterator<Uint8Array>, layer: string) {
+    this.#chunks = new ChunkQueue(chunks);
+    this.#reader = new TarReader(this.#chunks, layer);
+  }
+
+  /** The next entry, or undefined after the last one; skips what was not read of the one before. */
+  async next(): Promise<Entry | undefined> {
+    for (;;) {
+      const step = this.#reader.step();
+      if (typeof step !== 'number') return step;
+      await this.#fill(step);
+    }
+  }
+
+  /** More of the current file's stored data, undefined at its end. The view is valid until the next call. */
+  async data(): Promise<Uint8Array | undefined> {
+    if (this.#reader.stream.remaining > 0) await this.#fill(1);
+    return this.#reader.data();
+  }
+
+  /** Waits until `size` bytes (not more than a block) are here, or no more come. */
+  async #fill(size: number): Promise<void> {
+    const { stream } = this.#reader;
+    if (stream.buffered + this.#chunks.length >= size) return;
+    stream.detach();
+    while (stream.buffered + this.#chunks.length < size && (await this.#chunks.pull()));
   }
 }
 
@@ -224,7 +210,7 @@ class BlockStream implements Block {
   /** The next bytes are data of this length, padded to whole blocks. */
   startData(size: number): void {
     this.remaining = size;
-    this.padding = -size & (BLOCK_SIZE - 1);
+    this.padding = paddingOf(size);
   }
 
   /**

@@ -16,7 +16,8 @@ export class ExtentCursor {
   #position = 0;
   #end = 0;
 
-  constructor(extents: readonly SparseExtent[]) {
+  /** @param extents left out for a file without holes */
+  constructor(extents: readonly SparseExtent[] = [{ offset: 0, length: Infinity }]) {
     this.#extents = extents.values();
   }
 
@@ -43,18 +44,54 @@ interface SparseFile {
   readonly extents: readonly SparseExtent[];
 }
 
-/** A sparse map that may continue in the blocks after the header. */
-export interface SparseMap {
+/** A sparse map that may continue in the blocks after the header. Its extents are checked one by one: in order, apart, within the file. */
+export class SparseMap {
   /** Whether the next block belongs to the map. */
-  readonly wantsBlock: boolean;
+  wantsBlock = false;
+  /** Bytes of data that the archive stores, without the map. */
+  protected stored: number;
+  readonly #size: number;
+  readonly #extents: SparseExtent[] = [];
+  #count = 0;
+  #end = 0;
+  #total = 0;
+
+  constructor(size: number, stored: number) {
+    if (size < 0) throw new MalformedTarError('its sparse size is negative');
+    this.#size = size;
+    this.stored = stored;
+  }
+
   /** Takes the next block of the map. */
-  accept(block: Buffer, at: number): void;
+  accept(_block: Buffer, _at: number): void {}
+
+  add(offset: number, length: number): void {
+    this.#count += 1;
+    if (this.#count > maxExtents) throw tooManyExtents();
+    if (offset < this.#end || length < 0 || offset + length > this.#size) {
+      throw new MalformedTarError(
+        'its sparse map has extents that overlap, go backwards or lie outside the file',
+      );
+    }
+    this.#end = offset + length;
+    this.#total += length;
+    if (length > 0) this.#extents.push({ offset, length });
+  }
+
   /**
-   * The whole map, checked: extents in order, apart, within the file, and as long together as the data that is stored.
+   * The file with the whole map.
    *
-   * @throws MalformedTarError
+   * @throws MalformedTarError where the extents are not as long together as the data that is stored
    */
-  file(): SparseFile;
+  file(): SparseFile {
+    const { stored } = this;
+    if (this.#total !== stored) {
+      throw new MalformedTarError(
+        `its sparse map is for ${this.#total} bytes of data, but ${stored} are stored`,
+      );
+    }
+    return { size: this.#size, stored, extents: this.#extents };
+  }
 }
 
 const NEWLINE = 0x0a;
@@ -75,30 +112,26 @@ const oldFormat = {
  */
 export function oldSparseMap(header: Buffer, at: number, stored: number): SparseMap {
   if (!isGnu(header, at)) throw new MalformedTarError('it is sparse in a format that is not GNU’s');
-  const extents = new Extents(numberField(header, at + oldFormat.header.realSize, 12, 'sparse size'));
-  const add = (
-    block: Buffer,
-    start: number,
-    layout: { map: number; extents: number; more: number },
-  ): boolean => {
+  const size = numberField(header, at + oldFormat.header.realSize, 12, 'sparse size');
+  const map = new OldMap(size, stored);
+  map.take(header, at, oldFormat.header);
+  return map;
+}
+
+class OldMap extends SparseMap {
+  override accept(block: Buffer, at: number): void {
+    this.take(block, at, oldFormat.block);
+  }
+
+  take(block: Buffer, start: number, layout: { map: number; extents: number; more: number }): void {
     for (let index = 0; index < layout.extents; index += 1) {
       const extent = start + layout.map + index * 24;
       if (block[extent] === 0) break;
       const offset = numberField(block, extent, 12, 'sparse offset');
-      extents.add(offset, numberField(block, extent + 12, 12, 'sparse length'));
+      this.add(offset, numberField(block, extent + 12, 12, 'sparse length'));
     }
-    return block[start + layout.more] !== 0;
-  };
-  let wantsBlock = add(header, at, oldFormat.header);
-  return {
-    get wantsBlock() {
-      return wantsBlock;
-    },
-    accept(block, start) {
-      wantsBlock = add(block, start, oldFormat.block);
-    },
-    file: () => extents.file(stored),
-  };
+    this.wantsBlock = block[start + layout.more] !== 0;
+  }
 }
 
 /**
@@ -117,17 +150,14 @@ export function paxSparseMap({ size, major, minor, map, blocks }: PaxSparse, sto
   if (map.length % 2 !== 0 || map.length !== 2 * (blocks ?? map.length / 2)) {
     throw new MalformedTarError('the length of its sparse map does not match its count');
   }
-  const extents = new Extents(size);
+  const extents = new SparseMap(size, stored);
   for (let index = 0; index < map.length; index += 2) extents.add(map[index]!, map[index + 1]!);
-  return { wantsBlock: false, accept: () => {}, file: () => extents.file(stored) };
+  return extents;
 }
 
 /** Format 1.0: lines of decimal numbers, the count of extents first, filled up to a block border. */
-class TextMap implements SparseMap {
-  wantsBlock = true;
-  readonly #extents: Extents;
-  /** Bytes of the data that are not map. */
-  #stored: number;
+class TextMap extends SparseMap {
+  override wantsBlock = true;
   /** Numbers that are still to come; undefined: their count is. */
   #missing: number | undefined;
   /** The number at hand, and how many digits of it were read. */
@@ -136,13 +166,12 @@ class TextMap implements SparseMap {
   #offset = 0;
 
   constructor(size: number, stored: number) {
-    this.#extents = new Extents(size);
-    this.#stored = stored;
+    super(size, stored);
     this.#checkRoom();
   }
 
-  accept(block: Buffer, at: number): void {
-    this.#stored -= BLOCK_SIZE;
+  override accept(block: Buffer, at: number): void {
+    this.stored -= BLOCK_SIZE;
     let value = this.#value;
     let digits = this.#digits;
     for (let index = at; index < at + BLOCK_SIZE && this.wantsBlock; index += 1) {
@@ -164,10 +193,6 @@ class TextMap implements SparseMap {
     if (this.wantsBlock) this.#checkRoom();
   }
 
-  file(): SparseFile {
-    return this.#extents.file(this.#stored);
-  }
-
   #endNumber(value: number): void {
     if (value > Number.MAX_SAFE_INTEGER) throw noNumbers();
     if (this.#missing === undefined) {
@@ -175,51 +200,14 @@ class TextMap implements SparseMap {
       this.#missing = 2 * value;
     } else {
       if (this.#missing % 2 === 0) this.#offset = value;
-      else this.#extents.add(this.#offset, value);
+      else this.add(this.#offset, value);
       this.#missing -= 1;
     }
     this.wantsBlock = this.#missing > 0;
   }
 
   #checkRoom(): void {
-    if (this.#stored < BLOCK_SIZE) throw new MalformedTarError('its data ends within its sparse map');
-  }
-}
-
-/** Extents of one file, checked one by one: in order, apart, within the file. */
-class Extents {
-  readonly #size: number;
-  readonly #extents: SparseExtent[] = [];
-  #count = 0;
-  #end = 0;
-  #total = 0;
-
-  constructor(size: number) {
-    if (size < 0) throw new MalformedTarError('its sparse size is negative');
-    this.#size = size;
-  }
-
-  add(offset: number, length: number): void {
-    this.#count += 1;
-    if (this.#count > maxExtents) throw tooManyExtents();
-    if (offset < this.#end || length < 0 || offset + length > this.#size) {
-      throw new MalformedTarError(
-        'its sparse map has extents that overlap, go backwards or lie outside the file',
-      );
-    }
-    this.#end = offset + length;
-    this.#total += length;
-    if (length > 0) this.#extents.push({ offset, length });
-  }
-
-  /** @param stored bytes of data in the archive */
-  file(stored: number): SparseFile {
-    if (this.#total !== stored) {
-      throw new MalformedTarError(
-        `its sparse map is for ${this.#total} bytes of data, but ${stored} are stored`,
-      );
-    }
-    return { size: this.#size, stored, extents: this.#extents };
+    if (this.stored < BLOCK_SIZE) throw new MalformedTarError('its data ends within its sparse map');
   }
 }
 

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { entryBlocks, linkBlocks, paddingOf, type ArchiveEntry } from '../../src/archive/entry-blocks.ts';
+import { entryBlocks, linkBlocks, type ArchiveEntry } from '../../src/archive/entry-blocks.ts';
+import { paddingOf } from '../../src/tar/header.ts';
 import type { BytePath } from '../../src/tar/entry.ts';
 import { blank } from '../support/blank.ts';
 import { readArchive, summary, type ReadEntry } from '../support/read-archive.ts';

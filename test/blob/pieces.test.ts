@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { judge, outrunsReader, type Pace } from '../../src/blob/scheduler.ts';
+import { judgePace, outrunsReader, type Pace } from '../../src/blob/scheduler.ts';
 import { type Piece, Pieces } from '../../src/blob/pieces.ts';
 
 const MiB = 2 ** 20;
@@ -105,7 +105,7 @@ test('the front is the first byte that is missing', () => {
   assert.equal(pieces.front, second.end);
 });
 
-const paces: readonly [string, Pace, number, boolean, ReturnType<typeof judge>][] = [
+const paces: readonly [string, Pace, number, boolean, ReturnType<typeof judgePace>][] = [
   ['12 MB/s, 400 MB to come', { bytes: 6e6, elapsed: 500, waited: 500 }, 400e6, false, 'share'],
   ['12 MB/s, 8 MB to come', { bytes: 6e6, elapsed: 500, waited: 500 }, 8e6, false, 'alone'],
   ['a gigabyte a second', { bytes: 500e6, elapsed: 500, waited: 500 }, 4e9, false, 'alone'],
@@ -123,7 +123,7 @@ const paces: readonly [string, Pace, number, boolean, ReturnType<typeof judge>][
 ];
 for (const [name, pace, remaining, hungry, expected] of paces) {
   test(`${name}: ${expected}`, () => {
-    assert.equal(judge(pace, remaining, hungry), expected);
+    assert.equal(judgePace(pace, remaining, hungry), expected);
   });
 }
 

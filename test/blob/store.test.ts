@@ -24,7 +24,7 @@ import { test } from 'node:test';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { claim } from '../../src/blob/claim.ts';
-import { abandoned, type StoredFile, StoreFiles, victims } from '../../src/blob/store-files.ts';
+import { abandonedFiles, type StoredFile, StoreFiles, filesToEvict } from '../../src/blob/store-files.ts';
 import { pruneStore, storeSize } from '../../src/blob/store.ts';
 import { CorruptBlobError } from '../../src/blob/transfer.ts';
 import { lockFile } from '../../src/sys/system-calls.ts';
@@ -548,7 +548,7 @@ function stored(name: string, bytes: number, lastUsed: number): StoredFile {
 
 test('eviction chooses by last use and spares what is pinned', () => {
   const files = [stored('a', 10, 5), stored('b', 10, 1), stored('c', 10, 3), stored('d', 10, 4)];
-  const names = (max: number) => victims(files, max, new Set(['c'])).map((each) => each.path);
+  const names = (max: number) => filesToEvict(files, max, new Set(['c'])).map((each) => each.path);
   assert.deepEqual(names(40), []);
   assert.deepEqual(names(39), ['b']);
   assert.deepEqual(names(15), ['b', 'd', 'a']);
@@ -570,7 +570,7 @@ test('what was left by runs long ago is recognised', () => {
     file('/c/blobs/sha256/dd', 400),
   ];
   assert.deepEqual(
-    abandoned(files, 100 * day).map((each) => path.basename(each.path)),
+    abandonedFiles(files, 100 * day).map((each) => path.basename(each.path)),
     ['private-1', 'sha256-aa'],
   );
 });

@@ -213,7 +213,7 @@ test('a token that is good for two requests, and one that runs out during the pu
   ] as const) {
     await using setting = await Setting.open(undefined, {
       auth,
-      faults: [{ path: /\/blobs\//, cutAfter: 600_000, delay: 700, times: 4 }],
+      faults: [{ path: /\/blobs\//, cutAfter: 600_000, delay: 1200, times: 4 }],
     });
     const { stdout, stderr } = await setting.pullWell();
     assertOriginalLines(stdout, setting.image);

@@ -45,7 +45,6 @@ async function pull(
   const rootfs = await Rootfs.open(directory, {
     mode: 'stage',
     name: directory,
-    reservedNames: ['.git'],
     recordChanges: layersOfGit !== undefined,
     hasLayers: skip > 0,
     ownFiles: layersOfGit?.ownFiles() ?? [],
@@ -53,13 +52,13 @@ async function pull(
   try {
     for (const [number, items] of layers.entries()) {
       if (number < skip) continue;
-      const { changes } = await rootfs.apply(once(tar(...items)), {
+      await rootfs.apply(once(tar(...items)), {
         label: `layer ${number}`,
         onChanges: layersOfGit && ((lines) => layersOfGit.note(lines)),
       });
       if (!layersOfGit) continue;
       assert.ok(await rootfs.writeLayerInfo('json', Buffer.from(`{${number}}`)));
-      await layersOfGit.commit({ id: ids[number]! }, [changes!, layersOfGit.describeFile('json')]);
+      await layersOfGit.commit({ id: ids[number]! }, [layersOfGit.describeFile('json')]);
     }
     await rootfs.close(root);
     await layersOfGit?.finish();

@@ -15,7 +15,6 @@ async function pull(layers: readonly string[]): Promise<void> {
   const rootfs = await Rootfs.open(directory!, {
     mode: 'stage',
     name: directory!,
-    reservedNames: ['.git'],
     recordChanges: true,
   });
   try {
@@ -30,8 +29,9 @@ async function pull(layers: readonly string[]): Promise<void> {
 async function commitLayers(rootfs: Rootfs, layers: readonly string[]): Promise<void> {
   const layersOfGit = await GitLayers.open(directory!, { environment });
   for (const [number, name] of layers.entries()) {
-    const { changes } = await rootfs.apply(once(readFileSync(name)), { label: `layer ${number}` });
-    await layersOfGit.commit({ id: String(number).padStart(64, '0') }, [changes!]);
+    const onChanges = (lines: Uint8Array): void => layersOfGit.note(lines);
+    await rootfs.apply(once(readFileSync(name)), { label: `layer ${number}`, onChanges });
+    await layersOfGit.commit({ id: String(number).padStart(64, '0') }, []);
   }
   await rootfs.close({ mode: 0o755, uid: undefined, gid: undefined });
   await layersOfGit.finish();

@@ -100,7 +100,11 @@ test('a server on this machine that answers http by nonsense and TLS by nothing:
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as AddressInfo;
-  await using client = await RegistryClient.open(`127.0.0.1:${port}/team/app`, { timeouts, retry: 0 });
+  const patient = { ...timeouts, headers: 10 * timeouts.headers };
+  await using client = await RegistryClient.open(`127.0.0.1:${port}/team/app`, {
+    timeouts: patient,
+    retry: 0,
+  });
   const outcome = await client.image().catch((error: unknown) => error);
   for (const socket of sockets) socket.destroy();
   server.close();

@@ -51,7 +51,6 @@ function opens(directory: string, layers: readonly Item[][]): number {
   const run = startRun(filesystem, {
     name: directory,
     mode: 'stage',
-    reservedNames: [],
     recordChanges: false,
   });
   for (const [index, layer] of layers.entries()) {

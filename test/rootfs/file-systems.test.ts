@@ -131,7 +131,7 @@ test('modes that the file system does not take are found out at the start, and c
     },
   });
   const begin = (system: typeof filesystem) =>
-    startRun(system, { name: root, mode: 'stage', reservedNames: [], recordChanges: false });
+    startRun(system, { name: root, mode: 'stage', recordChanges: false });
   assert.equal(begin(filesystem).creator.fixedModes, false);
   const run = begin(stubborn);
   const layer = tar(dir('d'), file('d/a', '', { mode: 0o4755 }), hardlink('d/b', 'd/a'), symlink('l', 'd'));
@@ -144,7 +144,7 @@ test('names that the file system takes for one are counted, and a whiteout takes
   const root = temporaryDirectory(t);
   // Node cannot make FIFOs: where nothing comes, nothing meets anything.
   const filesystem = openFilesystem(root, 'node');
-  const begun = startRun(filesystem, { name: root, mode: 'stage', reservedNames: [], recordChanges: false });
+  const begun = startRun(filesystem, { name: root, mode: 'stage', recordChanges: false });
   // What stands in the way and was not made by this run can only be one of its names in other letters.
   const run = { ...begun, made: new PathSet(), creator: { ...begun.creator, caseInsensitive: true } };
   build(root, [tar(file('README', ''), file('LICENSE', ''))], { mode: 'overlay' });

@@ -11,7 +11,9 @@ import { finishRun } from '../../src/rootfs/directory-metadata.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { PortableFilesystem } from '../../src/rootfs/portable.ts';
-import { Rootfs, type NotRestored, type RootMetadata, type RootfsOptions } from '../../src/rootfs/rootfs.ts';
+import type { RootMetadata, RootfsOptions } from '../../src/rootfs/messages.ts';
+import type { NotRestored } from '../../src/rootfs/not-restored.ts';
+import { Rootfs } from '../../src/rootfs/rootfs.ts';
 import type { RunOptions } from '../../src/rootfs/run.ts';
 import { MemoryFilesystem } from '../../src/rootfs/memory.ts';
 import type { ByteSource, EntryReader } from '../../src/tar/entry.ts';
@@ -120,7 +122,6 @@ function buildOn(
   const run = startRun(filesystem, {
     name: 'the tree',
     mode: 'empty',
-    reservedNames: [],
     recordChanges: false,
     ...others,
   });

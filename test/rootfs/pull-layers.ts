@@ -6,7 +6,9 @@ import { readFileSync, writeSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
 import { Decoder } from '../../src/decoder.ts';
 import { Destination } from '../../src/rootfs/destination.ts';
-import { Rootfs, type Backend, type NotRestored } from '../../src/rootfs/rootfs.ts';
+import type { Backend } from '../../src/rootfs/messages.ts';
+import type { NotRestored } from '../../src/rootfs/not-restored.ts';
+import { Rootfs } from '../../src/rootfs/rootfs.ts';
 import { chunks, decoded } from './harness.ts';
 
 export interface PullRequest {

@@ -1,7 +1,7 @@
 import { IntegrityError } from '../../errors.ts';
 import { type Compression, compressionOf, type Decompress, MAGIC_LENGTH } from '../../oci/compression.ts';
 import { type ByteReader, MalformedDataError, prepend, readerOf, readFully } from './byte-reader.ts';
-import { drive } from './engine.ts';
+import { decodeByEngine } from './engine.ts';
 import type { NativeDecoders } from './native.ts';
 import { portableDecoders } from './portable.ts';
 
@@ -30,7 +30,7 @@ export function decode(
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const open = compression === 'gzip' || compression === 'zstd' ? native?.[compression] : undefined;
   if (!native || !open) return portableDecoders[compression](reader);
-  return drive(open, !isDigestKnown, reader, native.allocate);
+  return decodeByEngine(open, !isDigestKnown, reader, native.allocate);
 }
 
 /** `decode` for data other than layers, such as an archive that holds an image. */

@@ -71,7 +71,7 @@ function readAhead(
  * @param compareChecksums see Engine
  * @throws MalformedDataError, and what the reader throws
  */
-export async function* drive(
+export async function* decodeByEngine(
   open: () => Engine,
   compareChecksums: boolean,
   reader: ByteReader,

@@ -158,8 +158,6 @@ export interface TransportSettings extends RequestPolicy {
   readonly options: RegistryOptions;
   /** Limits the exchanges under way at once. */
   readonly slots: LimitFunction;
-  /** Those that `openTransport` made: the session closes them. */
-  readonly transports: Transport[];
 }
 
 /**
@@ -173,9 +171,7 @@ export async function openTransport(
   insecure: boolean,
   settings: TransportSettings,
 ): Promise<Transport> {
-  const transport = new Transport(await tlsSettings(registry, settings.options, insecure), settings);
-  settings.transports.push(transport);
-  return transport;
+  return new Transport(await tlsSettings(registry, settings.options, insecure), settings);
 }
 
 /** Limit on all waits for one request together, in milliseconds. */
