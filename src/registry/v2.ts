@@ -194,10 +194,12 @@ export class Version2Session implements Session {
       verifyDigest(bytes, digest, subject);
       return bytes;
     };
-    const asked = this.#ask({ path: `blobs/${digest}`, subject, read });
-    // The config's request is the first one.
-    if (wants) void this.#requestAhead(layers, wants);
-    const bytes = await asked;
+    let isFirst = true;
+    const onSent = (): void => {
+      if (wants && isFirst) void this.#requestAhead(layers, wants);
+      isFirst = false;
+    };
+    const bytes = await this.#ask({ path: `blobs/${digest}`, subject, read, onSent });
     await store?.put(digest, bytes);
     return parseConfig(bytes, subject);
   }
