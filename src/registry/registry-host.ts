@@ -134,7 +134,7 @@ export interface Contact {
 }
 
 /** The answer to a GET without credentials, and the error for it, unless its status is 200; throws that where a retry may help. */
-async function probe({ transport, location }: RegistryHost, url: URL) {
+async function getOpenly({ transport, location }: RegistryHost, url: URL) {
   const response = await transport.send({ method: 'GET', url, headers: {} });
   const body = await readFailure(response);
   const subject = `the registry API of ${location.registry}`;
@@ -160,7 +160,7 @@ async function contactVersion2(host: RegistryHost, authenticator: Authenticator)
   const { registry } = host.location;
   const name = registry === 'docker.io' ? HUB_API : registry;
   return firstContact(host, async (scheme) => {
-    const { response, body, error, base } = await probe(host, new URL(`${scheme}://${name}/v2/`));
+    const { response, body, error, base } = await getOpenly(host, new URL(`${scheme}://${name}/v2/`));
     const { status } = response;
     if (scheme === 'http' && wantsHttps(status, body)) throw notHttp(name);
     if (status === 401) authenticator.learn(parseChallenges(response.headers('www-authenticate')), base);
@@ -211,7 +211,7 @@ export interface Ping {
 export async function contactVersion1(host: RegistryHost, known: URL | undefined): Promise<Ping> {
   const { transport, location } = host;
   const ping = async (url: URL): Promise<Ping> => {
-    const { response, body, base } = await probe(host, url);
+    const { response, body, base } = await getOpenly(host, url);
     return {
       status: response.status,
       base,
