@@ -177,10 +177,7 @@ export class Destination {
         if (stat) return await Destination.#inPlace(location, 'empty');
         const above = printable(path.dirname(target));
         const why = stage.denied === 'EROFS' ? `${above} is read-only` : `no right to write in ${above}`;
-        throw new DestinationError(`${printable(target)} cannot be made: ${why}`, {
-          code: stage.denied,
-          hint: 'choose another directory with -d',
-        });
+        throw new DestinationError(`${printable(target)} cannot be made: ${why}`, { code: stage.denied });
       }
       const root = stat && like === 'before' ? rootOf(stat) : { mode: 0o755, uid: undefined, gid: undefined };
       return new Destination(target, stage, 'stage', root, stat?.uid, levels);
