@@ -84,8 +84,8 @@ export class Version2Session implements Session {
   /** Requests the first layers that are wanted, on all connections but the one for the config. Failures are those of opening them. */
   async #requestAhead(layers: Manifest['layers'], wants: WantsBlob): Promise<void> {
     const { connections = DEFAULT_CONNECTIONS } = this.#options;
-    for (const layer of layers.slice(0, connections - 1)) {
-      const isWanted = !this.#isClosed && (await wants(layer));
+    for (const [index, layer] of layers.slice(0, connections - 1).entries()) {
+      const isWanted = !this.#isClosed && (await wants(layer, index));
       if (isWanted && !this.#isClosed) this.#blob(layer)?.requestAhead();
     }
   }
