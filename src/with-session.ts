@@ -1,5 +1,6 @@
 import { decompressor } from './blob/decode/decompress.ts';
 import { nativeDecoders } from './blob/decode/native.ts';
+import { isBig } from './blob/scheduler.ts';
 import { Store } from './blob/store.ts';
 import {
   type DlrootfsError,
@@ -11,7 +12,7 @@ import {
 } from './errors.ts';
 import { shortID } from './oci/digest.ts';
 import { platformNotice } from './oci/image-index.ts';
-import type { Image, Session } from './oci/image.ts';
+import type { Image, Session, WantsBlob } from './oci/image.ts';
 import { Reference } from './oci/reference.ts';
 import { formatSource, parseSource } from './layout/local-source.ts';
 import type { PullOptions } from './options.ts';
@@ -88,6 +89,11 @@ export async function findImage(opened: Opened, options: PullOptions, ahead = fa
   return image;
 }
 
+/** All but big layers after the first one: the layer queue requests those when it knows the pace of earlier ones. */
+function wantsSoon(store: Store): WantsBlob {
+  return async ({ digest, size }, index) => (index === 0 || !isBig(size)) && store.reserve(digest, size);
+}
+
 /** An error of the network has another hint where the cache has all of the image. */
 async function askedImage(
   { source, session, store }: Opened,
@@ -95,10 +101,7 @@ async function askedImage(
   ahead: boolean,
 ): Promise<Image> {
   try {
-    return await session.image(
-      platform,
-      ahead ? ({ digest, size }) => store.reserve(digest, size) : undefined,
-    );
+    return await session.image(platform, ahead ? wantsSoon(store) : undefined);
   } catch (error) {
     if (!(error instanceof NetworkError) || offline || source.local) throw error;
     const cached = await source

@@ -41,7 +41,7 @@ export class Scheduler {
 
   /** Runs the first connection of a blob; `size` in bytes, where it is known. Call it in the order of ranks. */
   async run<T>(rank: number, size: number | undefined, task: () => Promise<T>): Promise<T> {
-    const big = size !== undefined && size >= BIG;
+    const big = isBig(size);
     try {
       return await new Promise<T>((resolve, reject) => {
         this.#starts.push({ rank, big, work: () => task().then(resolve, reject) });
@@ -105,6 +105,11 @@ export class Scheduler {
     }
     return first;
   }
+}
+
+/** Whether the pace of a blob is measured before others get connections; `size` in bytes. */
+export function isBig(size: number | undefined): boolean {
+  return size !== undefined && size >= BIG;
 }
 
 /** Milliseconds between two measurements. */

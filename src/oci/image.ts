@@ -81,7 +81,10 @@ export interface Image {
 }
 
 /** Whether all of a layer's blob is to be downloaded. */
-export type WantsBlob = (layer: Pick<Layer, 'size'> & { readonly digest: Digest }) => Promise<boolean>;
+export type WantsBlob = (
+  layer: Pick<Layer, 'size'> & { readonly digest: Digest },
+  index: number,
+) => Promise<boolean>;
 
 /** A session with one repository of one registry, or with a local source of images; the signal that it was opened with aborts it. */
 export interface Session {

@@ -27,6 +27,8 @@ export interface Query<T> extends Subject {
   readonly read: (response: Response) => Promise<T>;
   /** Default: that of the session. */
   readonly signal?: AbortSignal;
+  /** See `Request`. */
+  readonly onSent?: () => void;
 }
 
 /** A 401. */
@@ -129,7 +131,7 @@ export class Endpoint {
 
   async #send(
     url: URL,
-    { method = 'GET', headers, signal }: Query<unknown>,
+    { method = 'GET', headers, signal, onSent }: Query<unknown>,
     authorization: string | undefined,
   ): Promise<Response> {
     const { transport, cookies } = this.#options;
@@ -138,7 +140,7 @@ export class Endpoint {
       ...(authorization !== undefined && { authorization }),
       ...(cookie !== undefined && { cookie }),
     };
-    const response = await transport.send({ method, url, headers: { ...headers, ...own }, signal });
+    const response = await transport.send({ method, url, headers: { ...headers, ...own }, signal, onSent });
     if (response.url.origin === url.origin) cookies?.take(url, response.headers('set-cookie'));
     return response;
   }

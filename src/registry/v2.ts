@@ -84,8 +84,8 @@ export class Version2Session implements Session {
   /** Requests the first layers that are wanted, on all connections but the one for the config. Failures are those of opening them. */
   async #requestAhead(layers: Manifest['layers'], wants: WantsBlob): Promise<void> {
     const { connections = DEFAULT_CONNECTIONS } = this.#options;
-    for (const layer of layers.slice(0, connections - 1)) {
-      const isWanted = !this.#isClosed && (await wants(layer));
+    for (const [index, layer] of layers.slice(0, connections - 1).entries()) {
+      const isWanted = !this.#isClosed && (await wants(layer, index));
       if (isWanted && !this.#isClosed) this.#blob(layer)?.requestAhead();
     }
   }
@@ -194,10 +194,12 @@ export class Version2Session implements Session {
       verifyDigest(bytes, digest, subject);
       return bytes;
     };
-    const asked = this.#ask({ path: `blobs/${digest}`, subject, read });
-    // The config's request is the first one.
-    if (wants) void this.#requestAhead(layers, wants);
-    const bytes = await asked;
+    let isFirst = true;
+    const onSent = (): void => {
+      if (wants && isFirst) void this.#requestAhead(layers, wants);
+      isFirst = false;
+    };
+    const bytes = await this.#ask({ path: `blobs/${digest}`, subject, read, onSent });
     await store?.put(digest, bytes);
     return parseConfig(bytes, subject);
   }

@@ -5,6 +5,7 @@ import { type Platform, formatPlatform } from '../oci/platform.ts';
 import { osPath } from '../sys/os-path.ts';
 import type { PullEvent, Report } from './event.ts';
 import { formatBytes } from './progress.ts';
+import { textOf } from '../oci/json.ts';
 
 const SHORT_ID_LENGTH = 12;
 
@@ -171,7 +172,6 @@ function shownCommand(createdBy: string): string {
 function containerRows(config: unknown): (readonly [name: string, value: string | undefined])[] {
   if (typeof config !== 'object' || config === null) return [];
   const of = (name: string) => (config as Readonly<Record<string, unknown>>)[name];
-  const list = (value: unknown) => (Array.isArray(value) ? JSON.stringify(value) : textOf(value));
   return [
     ['Entrypoint', list(of('Entrypoint'))],
     ['Cmd', list(of('Cmd'))],
@@ -183,6 +183,6 @@ function containerRows(config: unknown): (readonly [name: string, value: string 
   ];
 }
 
+const list = (value: unknown) => (Array.isArray(value) ? JSON.stringify(value) : textOf(value));
 const keys = (value: unknown) =>
   typeof value === 'object' && value !== null ? Object.keys(value).join(' ') : undefined;
-const textOf = (value: unknown) => (typeof value === 'string' ? value : undefined);

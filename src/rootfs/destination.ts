@@ -57,7 +57,7 @@ export class Destination {
    * @throws DestinationError when it is not a directory, or cannot be written
    */
   static async open(directory: string): Promise<Destination> {
-    return await explained(directory, async () => {
+    return await explainedAsync(directory, async () => {
       const location = await findDirectory(directory);
       const exists = location.stat !== undefined;
       if (exists && !(await isEmpty(location.path))) return await Destination.#inPlace(location, 'overlay');
@@ -73,7 +73,7 @@ export class Destination {
    * @throws DestinationError when DIR cannot be replaced
    */
   static async replace(directory: string, kept?: readonly ProtectedPath[]): Promise<Destination> {
-    return await explained(directory, async () => {
+    return await explainedAsync(directory, async () => {
       const location = await findDirectory(directory);
       if (kept) await refuseReplacement(directory, location, kept);
       const like = kept ? 'new' : 'before';
@@ -115,7 +115,7 @@ export class Destination {
    * @throws DestinationError
    */
   static async requireReplaceable(directory: string, kept: readonly ProtectedPath[]): Promise<void> {
-    await explained(directory, async () => {
+    await explainedAsync(directory, async () => {
       await refuseReplacement(directory, await findDirectory(directory), kept);
     });
   }
@@ -134,7 +134,7 @@ export class Destination {
 
   /** Returns where the earlier trees are now. */
   async #place(identity: string): Promise<readonly string[]> {
-    return await explained(this.target, async () => {
+    return await explainedAsync(this.target, async () => {
       const stat = await lstat(osPath(this.path), { bigint: true });
       if (`${stat.dev}:${stat.ino}` !== identity) {
         throw new DestinationError(`${printable(this.path)} was replaced while it was written`, {
@@ -177,10 +177,7 @@ export class Destination {
         if (stat) return await Destination.#inPlace(location, 'empty');
         const above = printable(path.dirname(target));
         const why = stage.denied === 'EROFS' ? `${above} is read-only` : `no right to write in ${above}`;
-        throw new DestinationError(`${printable(target)} cannot be made: ${why}`, {
-          code: stage.denied,
-          hint: 'choose another directory with -d',
-        });
+        throw new DestinationError(`${printable(target)} cannot be made: ${why}`, { code: stage.denied });
       }
       const root = stat && like === 'before' ? rootOf(stat) : { mode: 0o755, uid: undefined, gid: undefined };
       return new Destination(target, stage, 'stage', root, stat?.uid, levels);
@@ -265,7 +262,7 @@ const REASONS: Readonly<Record<string, string>> = {
 };
 
 /** Runs `work` on a DIR. @throws DestinationError that explains what the system refuses */
-async function explained<T>(directory: string, work: () => Promise<T>): Promise<T> {
+async function explainedAsync<T>(directory: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
@@ -285,7 +282,7 @@ async function explained<T>(directory: string, work: () => Promise<T>): Promise<
  * @throws DestinationError where DIR or its parent is not a directory
  */
 export async function spoolPlace(directory: string): Promise<string> {
-  const location = await explained(directory, () => locate(directory));
+  const location = await explainedAsync(directory, () => locate(directory));
   let beside = path.dirname(location.path);
   while (!(await canAccess(beside, constants.F_OK)) && beside !== path.dirname(beside))
     beside = path.dirname(beside);

@@ -22,13 +22,12 @@ import {
   FS_IOC_GETFLAGS,
   FS_IOC_SETFLAGS,
   FS_PROTECTED,
-  O_CLOEXEC,
-  O_PATH,
   SEEK_DATA,
   STATX_BASIC_STATS,
   lockFile,
   type SystemCalls,
 } from '../sys/system-calls.ts';
+import { O_CLOEXEC, O_PATH } from '../sys/os-path.ts';
 
 const { EAGAIN, EINTR, EINVAL, EIO, ENOSYS, ENOTSUP, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;

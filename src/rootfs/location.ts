@@ -74,7 +74,6 @@ function refuseRunningSystem(directory: string, found: string, mounts: readonly 
   if (!isRoot) return;
   throw new DestinationError(`cannot use ${printable(directory)}: it is the root of the running system`, {
     code: 'RUNNING_SYSTEM',
-    hint: ELSEWHERE,
   });
 }
 

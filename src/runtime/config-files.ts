@@ -117,7 +117,7 @@ const elsewhere = 'choose another directory with -d';
  * @param action verb and object, for messages: `prepare rootfs`
  * @throws DestinationError for a system error of its file calls; any other error as it is
  */
-export function explained<T>(action: string, work: () => T): T {
+export function attempt<T>(action: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
@@ -133,7 +133,7 @@ export function explained<T>(action: string, work: () => T): T {
  */
 export function refuseExisting(files: readonly string[], other = OWN_DIRECTORY): void {
   const found = files.filter((file) =>
-    explained(`write ${printable(file)}`, () => lstatSync(file, { throwIfNoEntry: false }) !== undefined),
+    attempt(`write ${printable(file)}`, () => lstatSync(file, { throwIfNoEntry: false }) !== undefined),
   );
   if (found.length > 0) throw existing(found, other);
 }

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { printable } from '../errors.ts';
-import { containerName, explained } from './config-files.ts';
+import { containerName, attempt } from './config-files.ts';
 import { ConfinedRoot } from '../rootfs/confined-root.ts';
 import { absolutePath } from '../sys/os-path.ts';
 
@@ -29,7 +29,7 @@ export const filledFiles = ['etc/hostname', 'etc/hosts', 'etc/resolv.conf'] as c
  * @throws DestinationError
  */
 export function prepareRootfs(destination: string, directory = absolutePath(destination)): string[] {
-  return explained(`prepare ${printable(destination)}`, () => addMissing(destination, directory));
+  return attempt(`prepare ${printable(destination)}`, () => addMissing(destination, directory));
 }
 
 function addMissing(destination: string, directory: string): string[] {

@@ -3,7 +3,7 @@ import { printable } from '../errors.ts';
 import type { ImageConfig } from '../oci/config.ts';
 import {
   configPath,
-  explained,
+  attempt,
   type ContainerPlace,
   containerPlaceOf,
   refuseExisting,
@@ -116,11 +116,11 @@ export async function writeRuntimeConfigs(
   request: RuntimeRequest,
 ): Promise<RuntimeResult> {
   const place = containerPlaceOf(request.destination);
-  const container = explained(`read ${printable(request.destination)}`, () => inspectRootfs(request, place));
+  const container = attempt(`read ${printable(request.destination)}`, () => inspectRootfs(request, place));
   const files: string[] = [];
   const notices: string[] = [];
   for (const runtime of runtimes) {
-    const config = explained(`read ${printable(request.destination)}`, () =>
+    const config = attempt(`read ${printable(request.destination)}`, () =>
       configFor(runtime, container, place, request),
     );
     const file = configPath(runtime, place);

@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import type { Native } from './native.ts';
+import { O_CLOEXEC } from './os-path.ts';
 
 const { EAGAIN, EBADF, EINTR, EIO, ETIMEDOUT } = constants.errno;
 
@@ -63,7 +64,6 @@ const ROUTINES = {
   arm64: '5f2403d5e80300aae00301aae10302aae20303aae30304aae40305aa010000d4c0035fd6',
 } as const;
 
-const O_CLOEXEC = 0o2_000_000;
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
 const MFD_NOEXEC_SEAL = 8;

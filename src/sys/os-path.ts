@@ -87,8 +87,9 @@ export function utf8Directory(name: string): string {
   return utf8Path(name);
 }
 
-/** open(2): not among Node's constants. */
-const O_PATH = 0o10000000;
+/** open(2) on Linux: not among Node's constants. */
+export const O_PATH = 0o10_000_000;
+export const O_CLOEXEC = 0o2_000_000;
 
 /** By the first byte (RFC 3629). */
 function sequenceLength(first: number): number {

@@ -311,10 +311,10 @@ const PARTS = new RegExp(
  * Reads all challenges of all `WWW-Authenticate` headers, in order. Malformed parts are skipped, since registries and proxies send many.
  */
 export function parseChallenges(headers: readonly string[]): readonly Challenge[] {
-  return headers.flatMap(parseHeader);
+  return headers.flatMap(parseChallengeHeader);
 }
 
-function parseHeader(header: string): Challenge[] {
+function parseChallengeHeader(header: string): Challenge[] {
   const challenges: { scheme: string; parameters: Map<string, string> }[] = [];
   for (const { groups = {} } of header.matchAll(PARTS)) {
     const { quoted, plain = '' } = groups;

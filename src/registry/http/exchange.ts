@@ -19,6 +19,8 @@ export interface Request {
   readonly body?: string | undefined;
   /** Default: that of the session. */
   readonly signal?: AbortSignal | undefined;
+  /** Called when the request goes to a connection, also after a redirect and for a retry. */
+  readonly onSent?: (() => void) | undefined;
 }
 
 /** The head of an answer, and its body as it arrives. */
@@ -129,6 +131,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
       },
       this,
     );
+    this.#request.onSent?.();
   }
 
   readonly #abort = () => {

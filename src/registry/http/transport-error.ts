@@ -81,7 +81,7 @@ function causes(error: Error): readonly Cause[] {
   return error.cause instanceof Error ? [error, ...causes(error.cause)] : [error];
 }
 
-function reasonOf(error: Error, code: string): string {
+function transportReason(error: Error, code: string): string {
   const chain = causes(error);
   const known =
     REASONS[code] ??
@@ -292,7 +292,7 @@ export function transportError(
   if (!row) return error;
   const failure: Failure = {
     code,
-    reason: reasonOf(error, code),
+    reason: transportReason(error, code),
     host,
     server: proxy === undefined ? host : `${host} (through the proxy ${proxy})`,
     peer: proxy === undefined ? host : `the proxy ${proxy}`,
