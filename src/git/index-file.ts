@@ -8,7 +8,7 @@ const VERSION = 2;
 const HEADER_SIZE = 12;
 const CHECKSUM_SIZE = 20;
 /** Times, device, inode, mode, owner and size of the file, its blob and the flags. */
-const STAT_SIZE = 62;
+const FIXED_SIZE = 62;
 /** In bytes: much more than an entry has. */
 const PART_SIZE = 1024 * 1024;
 const longestNameInFlags = 0xfff;
@@ -60,31 +60,34 @@ export class IndexFile {
 
 /** NULs after the path make it a multiple of eight; one at least. */
 function entrySize(path: string): number {
-  return (STAT_SIZE + path.length + 8) & ~7;
+  return (FIXED_SIZE + path.length + 8) & ~7;
 }
 
 const modes: Readonly<Record<TreeMode, number>> = { 100644: 0o100644, 100755: 0o100755, 120000: 0o120000 };
+const DEVICE_AT = 16;
 const MODE_AT = 24;
 const FLAGS_AT = 60;
 
-/** What an index says of a file's inode, but for its mode: low halves of the numbers. */
-export function wordsOf(stat: FileStat): number[] {
-  const [device, inode] = stat.identity.split(':');
-  return [
-    stat.ctimeSeconds,
-    stat.ctimeNanoseconds,
-    stat.mtimeSeconds,
-    stat.mtimeNanoseconds,
-    low32(device),
-    low32(inode),
-    0,
-    stat.uid,
-    stat.gid,
-    shownSize(stat.size),
-  ].map((number) => number >>> 0);
+/** In bytes: of what `putStat` writes. */
+export const STAT_SIZE = 40;
+
+/** Writes what an index says of a file's inode, 0 for its mode: low halves of the numbers. */
+export function putStat(into: DataView, at: number, stat: FileStat): void {
+  const { identity } = stat;
+  const colon = identity.indexOf(':');
+  into.setUint32(at, stat.ctimeSeconds);
+  into.setUint32(at + 4, stat.ctimeNanoseconds);
+  into.setUint32(at + 8, stat.mtimeSeconds);
+  into.setUint32(at + 12, stat.mtimeNanoseconds);
+  into.setUint32(at + DEVICE_AT, low32(identity.slice(0, colon)));
+  into.setUint32(at + 20, low32(identity.slice(colon + 1)));
+  into.setUint32(at + MODE_AT, 0);
+  into.setUint32(at + 28, stat.uid);
+  into.setUint32(at + 32, stat.gid);
+  into.setUint32(at + 36, shownSize(stat.size));
 }
 
-function low32(digits = '0'): number {
+function low32(digits: string): number {
   const number = Number(digits);
   return Number.isSafeInteger(number) ? number >>> 0 : Number(BigInt.asUintN(32, BigInt(digits)));
 }
@@ -128,7 +131,7 @@ export function parseIndex(bytes: Buffer, writtenSeconds: number): Map<string, I
     for (let count = bytes.readUInt32BE(8); count > 0; count -= 1) {
       const start = at;
       const flags = bytes.readUInt16BE(start + FLAGS_AT);
-      at += STAT_SIZE + ((flags & 0x4000) === 0 ? 0 : 2);
+      at += FIXED_SIZE + ((flags & 0x4000) === 0 ? 0 : 2);
       let kept = 0;
       if (parsed === 4) [kept, at] = readOffset(bytes, at, path.length);
       const nul = bytes.indexOf(0, at);
@@ -157,13 +160,16 @@ function entryAt(bytes: Buffer, start: number, stage: number, writtenSeconds: nu
     id: bytes.toString('hex', start + 40, start + 60) as ObjectID,
     mode: bytes.readUInt32BE(start + MODE_AT).toString(8),
     stage,
-    isOf: (stat) =>
-      stat.mtimeSeconds < writtenSeconds &&
-      wordsOf(stat).every(
-        // git does not compare devices either: their numbers change from one boot to the next.
-        (number, field) => field === 4 || field === 6 || number === bytes.readUInt32BE(start + 4 * field),
-      ),
+    isOf: (stat) => stat.mtimeSeconds < writtenSeconds && isStatAt(bytes, start, stat),
   };
+}
+
+function isStatAt(bytes: Buffer, start: number, stat: FileStat): boolean {
+  const now = Buffer.allocUnsafe(STAT_SIZE);
+  putStat(new DataView(now.buffer, now.byteOffset), 0, stat);
+  // git does not compare devices either: their numbers change from one boot to the next.
+  for (const at of [DEVICE_AT, MODE_AT]) bytes.copy(now, at, start + at, start + at + 4);
+  return bytes.compare(now, 0, STAT_SIZE, start, start + STAT_SIZE) === 0;
 }
 
 /** Version 4: how much of the path before is left, as a number of offset varint (gitformat-pack(5)). */
