@@ -115,7 +115,8 @@ export async function recordCheckout(
   yielder: Yielder,
 ): Promise<void> {
   files.forget();
-  const index = new IndexFile();
+  using file = files.startReplacing('.git/index');
+  const index = new IndexFile(file);
   const excluded: string[] = [];
   for (const [path, inode] of state) {
     const mode = treeMode(path, inode);
@@ -126,7 +127,8 @@ export async function recordCheckout(
     } else if (isNoFileOfGit(path, inode)) excluded.push(...exclude(state, path));
     if (yielder.isDue()) await yielder.pause();
   }
-  files.replace('.git/index', ...index.finish());
+  index.finish();
+  files.finishReplacing('.git/index', file);
   files.makeDirectory('.git/info');
   files.replace('.git/info/exclude', Buffer.from(excluded.join(''), 'latin1'));
   files.replace('.git/HEAD', Buffer.from(`ref: ${branchRef(branch)}\n`));

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { GitError } from '../errors.ts';
 import type { Inode } from './inodes.ts';
 import type { ObjectID, TreeMode } from './trees.ts';
+import type { NewFile } from './rootfs-files.ts';
 import type { FileStat } from '../rootfs/filesystem.ts';
 
 const VERSION = 2;
@@ -18,43 +19,49 @@ const longestNameInFlags = 0xfff;
  * only write it by hashing all files again.
  */
 export class IndexFile {
-  readonly #parts: Buffer[] = [Buffer.alloc(PART_SIZE)];
-  /** Bytes in the last part. */
+  readonly #file: NewFile;
+  readonly #part = Buffer.allocUnsafeSlow(PART_SIZE);
+  /** Bytes of the index, and those of them that are in the file. */
   #length = HEADER_SIZE;
+  #written = HEADER_SIZE;
   #count = 0;
+
+  /** @param file empty */
+  constructor(file: NewFile) {
+    this.#file = file;
+  }
 
   /** The next file in the order of the paths' bytes. Where its `stat` is not known, git has to read it. */
   add(path: string, mode: TreeMode, inode: Inode): void {
     const size = entrySize(path);
-    if (this.#length + size > PART_SIZE) this.#next();
-    const index = this.#parts.at(-1)!;
-    const start = this.#length;
-    inode.copyStatAndId(index, start);
-    index.writeUInt32BE(modes[mode], start + MODE_AT);
-    const at = index.writeUInt16BE(Math.min(path.length, longestNameInFlags), start + FLAGS_AT);
-    index.write(path, at, 'latin1');
+    if (this.#length - this.#written + size > PART_SIZE) this.#flush();
+    const part = this.#part;
+    const start = this.#length - this.#written;
+    part.fill(0, start + size - 8, start + size);
+    inode.copyStatAndId(part, start);
+    part.writeUInt32BE(modes[mode], start + MODE_AT);
+    const at = part.writeUInt16BE(Math.min(path.length, longestNameInFlags), start + FLAGS_AT);
+    part.write(path, at, 'latin1');
     this.#length += size;
     this.#count += 1;
   }
 
-  /** The index, in parts, when all files are in it. */
-  finish(): Buffer[] {
-    const first = this.#parts[0]!;
-    first.write('DIRC');
-    first.writeUInt32BE(VERSION, 4);
-    first.writeUInt32BE(this.#count, 8);
-    this.#next();
-    this.#parts.pop();
+  /** Completes the index. The number of entries, which is known only now, comes first in the checksum. */
+  finish(): void {
+    this.#flush();
+    const header = Buffer.alloc(HEADER_SIZE);
+    header.write('DIRC');
+    header.writeUInt32BE(VERSION, 4);
+    header.writeUInt32BE(this.#count, 8);
+    this.#file.write(header, 0);
     const hash = createHash('sha1');
-    for (const part of this.#parts) hash.update(part);
-    return [...this.#parts, hash.digest()];
+    for (const part of this.#file.read(this.#part)) hash.update(part);
+    this.#file.write(hash.digest(), this.#length);
   }
 
-  #next(): void {
-    const last = this.#parts.length - 1;
-    this.#parts[last] = this.#parts[last]!.subarray(0, this.#length);
-    this.#parts.push(Buffer.alloc(PART_SIZE));
-    this.#length = 0;
+  #flush(): void {
+    this.#file.write(this.#part.subarray(0, this.#length - this.#written), this.#written);
+    this.#written = this.#length;
   }
 }
 
