@@ -2,7 +2,7 @@ import { pid } from 'node:process';
 import { fstatSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { GitError } from '../errors.ts';
-import { IndexFile, wordsOf } from './index-file.ts';
+import { IndexFile } from './index-file.ts';
 import type { Inode } from './inodes.ts';
 import { branchRef } from './refs.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
@@ -115,26 +115,23 @@ export async function recordCheckout(
   yielder: Yielder,
 ): Promise<void> {
   files.forget();
-  const index = new IndexFile();
+  using file = files.startReplacing('.git/index');
+  const index = new IndexFile(file);
   const excluded: string[] = [];
   for (const [path, inode] of state) {
     const mode = treeMode(path, inode);
     if (mode !== undefined) {
       // A further name that came or went has changed it.
-      if (inode.linked || !inode.hasStat) inode.setStat(readStat(files, path));
+      if (inode.linked || !inode.hasStat) inode.setStat(files.statIn(parentPath(path), nameOf(path)));
       index.add(path, mode, inode);
     } else if (isNoFileOfGit(path, inode)) excluded.push(...exclude(state, path));
     if (yielder.isDue()) await yielder.pause();
   }
-  files.replace('.git/index', ...index.finish());
+  index.finish();
+  files.finishReplacing('.git/index', file);
   files.makeDirectory('.git/info');
   files.replace('.git/info/exclude', Buffer.from(excluded.join(''), 'latin1'));
   files.replace('.git/HEAD', Buffer.from(`ref: ${branchRef(branch)}\n`));
-}
-
-function readStat(files: RootfsFiles, path: string): number[] | undefined {
-  const stat = files.statIn(parentPath(path), nameOf(path));
-  return stat && wordsOf(stat);
 }
 
 /** Whether git cannot hold a path, although it can hold other files in that directory. */

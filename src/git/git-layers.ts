@@ -4,7 +4,6 @@ import { copyRepository, initRepository, markCheckout, recordCheckout, unmarkChe
 import { asGitError, ELSEWHERE, PULL_AGAIN } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
 import { type LayerRecord, chainOf, loadState, loadTrees, readHistory, readRecords } from './history.ts';
-import { wordsOf } from './index-file.ts';
 import { type Inode, plain } from './inodes.ts';
 import { type LayerIdentity, branchName, commitTime } from './refs.ts';
 import { ObjectStore } from './object-store.ts';
@@ -233,8 +232,7 @@ export class GitLayers {
   /** Reads the status of a file on disk. Only a new or a removed name of the file changes it later. */
   #see(directory: string, name: string, inode: Inode): void {
     if (inode.linked || inode.hasStat) return;
-    const stat = this.#files.statIn(directory, name);
-    if (stat) inode.setStat(wordsOf(stat));
+    inode.setStat(this.#files.statIn(directory, name));
   }
 
   /**
@@ -285,7 +283,8 @@ export class GitLayers {
     // git checks that the commits exist, before refs name them.
     await using repository = new Repository(files, this.#program, this.#options);
     const commands = [...refs].map(([name, id]) => `create ${name} ${id}\n`).join('');
-    await repository.run(['update-ref', '--stdin'], Buffer.from(commands));
+    // git answers to `start` and `commit`: simple-git waits 50 ms after the end of a command that has written nothing.
+    await repository.run(['update-ref', '--stdin'], Buffer.from(`start\n${commands}commit\n`));
     for (const [name, id] of refs) {
       files.makeDirectory(`.git/${parentPath(name)}`);
       files.replace(`.git/${name}`, Buffer.from(`${id}\n`));

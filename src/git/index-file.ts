@@ -2,13 +2,14 @@ import { createHash } from 'node:crypto';
 import { GitError } from '../errors.ts';
 import type { Inode } from './inodes.ts';
 import type { ObjectID, TreeMode } from './trees.ts';
+import type { NewFile } from './rootfs-files.ts';
 import type { FileStat } from '../rootfs/filesystem.ts';
 
 const VERSION = 2;
 const HEADER_SIZE = 12;
 const CHECKSUM_SIZE = 20;
 /** Times, device, inode, mode, owner and size of the file, its blob and the flags. */
-const STAT_SIZE = 62;
+const FIXED_SIZE = 62;
 /** In bytes: much more than an entry has. */
 const PART_SIZE = 1024 * 1024;
 const longestNameInFlags = 0xfff;
@@ -18,73 +19,82 @@ const longestNameInFlags = 0xfff;
  * only write it by hashing all files again.
  */
 export class IndexFile {
-  readonly #parts: Buffer[] = [Buffer.alloc(PART_SIZE)];
-  /** Bytes in the last part. */
+  readonly #file: NewFile;
+  readonly #part = Buffer.allocUnsafeSlow(PART_SIZE);
+  /** Bytes of the index, and those of them that are in the file. */
   #length = HEADER_SIZE;
+  #written = HEADER_SIZE;
   #count = 0;
+
+  /** @param file empty */
+  constructor(file: NewFile) {
+    this.#file = file;
+  }
 
   /** The next file in the order of the paths' bytes. Where its `stat` is not known, git has to read it. */
   add(path: string, mode: TreeMode, inode: Inode): void {
     const size = entrySize(path);
-    if (this.#length + size > PART_SIZE) this.#next();
-    const index = this.#parts.at(-1)!;
-    const start = this.#length;
-    inode.copyStatAndId(index, start);
-    index.writeUInt32BE(modes[mode], start + MODE_AT);
-    const at = index.writeUInt16BE(Math.min(path.length, longestNameInFlags), start + FLAGS_AT);
-    index.write(path, at, 'latin1');
+    if (this.#length - this.#written + size > PART_SIZE) this.#flush();
+    const part = this.#part;
+    const start = this.#length - this.#written;
+    part.fill(0, start + size - 8, start + size);
+    inode.copyStatAndId(part, start);
+    part.writeUInt32BE(modes[mode], start + MODE_AT);
+    const at = part.writeUInt16BE(Math.min(path.length, longestNameInFlags), start + FLAGS_AT);
+    part.write(path, at, 'latin1');
     this.#length += size;
     this.#count += 1;
   }
 
-  /** The index, in parts, when all files are in it. */
-  finish(): Buffer[] {
-    const first = this.#parts[0]!;
-    first.write('DIRC');
-    first.writeUInt32BE(VERSION, 4);
-    first.writeUInt32BE(this.#count, 8);
-    this.#next();
-    this.#parts.pop();
+  /** Completes the index. The number of entries, which is known only now, comes first in the checksum. */
+  finish(): void {
+    this.#flush();
+    const header = Buffer.alloc(HEADER_SIZE);
+    header.write('DIRC');
+    header.writeUInt32BE(VERSION, 4);
+    header.writeUInt32BE(this.#count, 8);
+    this.#file.write(header, 0);
     const hash = createHash('sha1');
-    for (const part of this.#parts) hash.update(part);
-    return [...this.#parts, hash.digest()];
+    for (const part of this.#file.read(this.#part)) hash.update(part);
+    this.#file.write(hash.digest(), this.#length);
   }
 
-  #next(): void {
-    const last = this.#parts.length - 1;
-    this.#parts[last] = this.#parts[last]!.subarray(0, this.#length);
-    this.#parts.push(Buffer.alloc(PART_SIZE));
-    this.#length = 0;
+  #flush(): void {
+    this.#file.write(this.#part.subarray(0, this.#length - this.#written), this.#written);
+    this.#written = this.#length;
   }
 }
 
 /** NULs after the path make it a multiple of eight; one at least. */
 function entrySize(path: string): number {
-  return (STAT_SIZE + path.length + 8) & ~7;
+  return (FIXED_SIZE + path.length + 8) & ~7;
 }
 
 const modes: Readonly<Record<TreeMode, number>> = { 100644: 0o100644, 100755: 0o100755, 120000: 0o120000 };
+const DEVICE_AT = 16;
 const MODE_AT = 24;
 const FLAGS_AT = 60;
 
-/** What an index says of a file's inode, but for its mode: low halves of the numbers. */
-export function wordsOf(stat: FileStat): number[] {
-  const [device, inode] = stat.identity.split(':');
-  return [
-    stat.ctimeSeconds,
-    stat.ctimeNanoseconds,
-    stat.mtimeSeconds,
-    stat.mtimeNanoseconds,
-    low32(device),
-    low32(inode),
-    0,
-    stat.uid,
-    stat.gid,
-    shownSize(stat.size),
-  ].map((number) => number >>> 0);
+/** In bytes: of what `putStat` writes. */
+export const STAT_SIZE = 40;
+
+/** Writes what an index says of a file's inode, 0 for its mode: low halves of the numbers. */
+export function putStat(into: DataView, at: number, stat: FileStat): void {
+  const { identity } = stat;
+  const colon = identity.indexOf(':');
+  into.setUint32(at, stat.ctimeSeconds);
+  into.setUint32(at + 4, stat.ctimeNanoseconds);
+  into.setUint32(at + 8, stat.mtimeSeconds);
+  into.setUint32(at + 12, stat.mtimeNanoseconds);
+  into.setUint32(at + DEVICE_AT, low32(identity.slice(0, colon)));
+  into.setUint32(at + 20, low32(identity.slice(colon + 1)));
+  into.setUint32(at + MODE_AT, 0);
+  into.setUint32(at + 28, stat.uid);
+  into.setUint32(at + 32, stat.gid);
+  into.setUint32(at + 36, shownSize(stat.size));
 }
 
-function low32(digits = '0'): number {
+function low32(digits: string): number {
   const number = Number(digits);
   return Number.isSafeInteger(number) ? number >>> 0 : Number(BigInt.asUintN(32, BigInt(digits)));
 }
@@ -128,7 +138,7 @@ export function parseIndex(bytes: Buffer, writtenSeconds: number): Map<string, I
     for (let count = bytes.readUInt32BE(8); count > 0; count -= 1) {
       const start = at;
       const flags = bytes.readUInt16BE(start + FLAGS_AT);
-      at += STAT_SIZE + ((flags & 0x4000) === 0 ? 0 : 2);
+      at += FIXED_SIZE + ((flags & 0x4000) === 0 ? 0 : 2);
       let kept = 0;
       if (parsed === 4) [kept, at] = readOffset(bytes, at, path.length);
       const nul = bytes.indexOf(0, at);
@@ -157,13 +167,16 @@ function entryAt(bytes: Buffer, start: number, stage: number, writtenSeconds: nu
     id: bytes.toString('hex', start + 40, start + 60) as ObjectID,
     mode: bytes.readUInt32BE(start + MODE_AT).toString(8),
     stage,
-    isOf: (stat) =>
-      stat.mtimeSeconds < writtenSeconds &&
-      wordsOf(stat).every(
-        // git does not compare devices either: their numbers change from one boot to the next.
-        (number, field) => field === 4 || field === 6 || number === bytes.readUInt32BE(start + 4 * field),
-      ),
+    isOf: (stat) => stat.mtimeSeconds < writtenSeconds && isStatAt(bytes, start, stat),
   };
+}
+
+function isStatAt(bytes: Buffer, start: number, stat: FileStat): boolean {
+  const now = Buffer.allocUnsafe(STAT_SIZE);
+  putStat(new DataView(now.buffer, now.byteOffset), 0, stat);
+  // git does not compare devices either: their numbers change from one boot to the next.
+  for (const at of [DEVICE_AT, MODE_AT]) bytes.copy(now, at, start + at, start + at + 4);
+  return bytes.compare(now, 0, STAT_SIZE, start, start + STAT_SIZE) === 0;
 }
 
 /** Version 4: how much of the path before is left, as a number of offset varint (gitformat-pack(5)). */

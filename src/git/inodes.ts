@@ -1,8 +1,10 @@
+import { STAT_SIZE, putStat } from './index-file.ts';
 import { type ObjectID, ID_SIZE } from './trees.ts';
+import type { FileStat } from '../rootfs/filesystem.ts';
 import type { Written } from '../tar/mtree.ts';
 
 /** Offsets in a record, in bytes; the result of stat(2) and the id are first, as in an entry of an index. */
-const ID_AT = 40;
+const ID_AT = STAT_SIZE;
 const TYPE_AT = 60;
 const FLAGS_AT = 61;
 const MODE_AT = 62;
@@ -14,14 +16,12 @@ const SECONDS_AT = 88;
 const RECORD_SIZE = 96;
 const RECORDS_AT_ONCE = 2048;
 
-/** Words that an index has from stat(2). */
-const STAT_WORDS = 10;
-
 const OWN = 1;
 const TIMELESS = 2;
 const LINKED = 4;
 const HAS_ID = 8;
 const HAS_STAT = 16;
+const HAS_RARE = 32;
 
 const types = ['file', 'directory', 'symlink', 'character', 'block', 'fifo'] as const;
 
@@ -71,10 +71,8 @@ export class Inodes {
     const { view } = this.blockOf(number);
     const at = offsetOf(number);
     view.setUint8(at + TYPE_AT, types.indexOf(described.type));
-    view.setUint8(
-      at + FLAGS_AT,
-      (view.getUint8(at + FLAGS_AT) & HAS_ID) | (described.own === true ? OWN : 0),
-    );
+    const kept = view.getUint8(at + FLAGS_AT) & (HAS_ID | HAS_RARE);
+    view.setUint8(at + FLAGS_AT, kept | (described.own === true ? OWN : 0));
     view.setUint16(at + MODE_AT, described.mode);
     view.setUint32(at + UID_AT, described.uid);
     view.setUint32(at + GID_AT, described.gid);
@@ -110,9 +108,16 @@ export class Inodes {
   }
 
   setRare(number: number, { linkPath, deviceMajor, deviceMinor, xattrs, contents }: Rare): void {
-    if (linkPath !== '' || deviceMajor > 0 || deviceMinor > 0 || xattrs || contents !== undefined)
+    const { view } = this.blockOf(number);
+    const at = offsetOf(number) + FLAGS_AT;
+    const flags = view.getUint8(at);
+    const isRare =
+      linkPath !== '' || deviceMajor > 0 || deviceMinor > 0 || xattrs !== undefined || contents !== undefined;
+    if (isRare)
       this.#rare.set(number, { linkPath: ownCopy(linkPath), deviceMajor, deviceMinor, xattrs, contents });
-    else this.#rare.delete(number);
+    // Few have any, and to look for them in the Map takes longer than all the rest.
+    else if ((flags & HAS_RARE) !== 0) this.#rare.delete(number);
+    view.setUint8(at, isRare ? flags | HAS_RARE : flags & ~HAS_RARE);
   }
 }
 
@@ -252,11 +257,11 @@ export class Inode {
     return this.#has(HAS_STAT);
   }
 
-  /** @param words in the form of an index; undefined if unknown */
-  setStat(words: readonly number[] | undefined): void {
-    for (let word = 0; word < STAT_WORDS; word += 1)
-      this.#block.view.setUint32(this.#at + 4 * word, words?.[word] ?? 0);
-    this.#set(HAS_STAT, words !== undefined);
+  /** @param stat undefined if unknown */
+  setStat(stat: FileStat | undefined): void {
+    if (stat) putStat(this.#block.view, this.#at, stat);
+    else this.#block.bytes.fill(0, this.#at, this.#at + STAT_SIZE);
+    this.#set(HAS_STAT, stat !== undefined);
   }
 
   /** Copies the result of stat(2) (zeros if unknown) and the id into an index. */

@@ -9,6 +9,8 @@ const FIRST_ENTRIES = 1024;
 /** Objects by their names, each with a checksum of its content, in about forty bytes each: a Map of strings takes three times as many. */
 export class KnownObjects {
   #names = new Uint32Array(FIRST_ENTRIES * NAME_WORDS);
+  /** The same memory. */
+  #bytes = Buffer.from(this.#names.buffer);
   #checksums = new Uint32Array(FIRST_ENTRIES);
   /** Numbers of objects, counted from 1: each at the place that `#placeOf` gives it, or the next one that was free. */
   #places = new Uint32Array(2 * FIRST_ENTRIES);
@@ -22,7 +24,7 @@ export class KnownObjects {
 
   /** Names of `count` objects, `ID_SIZE` bytes each, in the order in which they were added: from number `first` on, counted from 0. */
   names(first: number, count: number): Buffer {
-    return Buffer.from(this.#names.buffer, first * ID_SIZE, count * ID_SIZE);
+    return this.#bytes.subarray(first * ID_SIZE, (first + count) * ID_SIZE);
   }
 
   /**
@@ -32,9 +34,8 @@ export class KnownObjects {
    * @returns the checksum that it is known with, undefined for a new one
    */
   add(name: Buffer, checksum: number): number | undefined {
-    const names = this.#names;
     const start = this.#count * NAME_WORDS;
-    for (let word = 0; word < NAME_WORDS; word += 1) names[start + word] = name.readUInt32LE(4 * word);
+    name.copy(this.#bytes, start * 4);
     let place = this.#placeOf(start);
     for (let number = this.#places[place]!; number !== 0; number = this.#places[place]!) {
       if (this.#areSame((number - 1) * NAME_WORDS, start)) return this.#checksums[number - 1];
@@ -69,6 +70,7 @@ export class KnownObjects {
 
   #grow(): void {
     this.#names = doubled(this.#names);
+    this.#bytes = Buffer.from(this.#names.buffer);
     this.#checksums = doubled(this.#checksums);
     this.#places = new Uint32Array(2 * this.#places.length);
     for (let number = 1; number <= this.#count; number += 1) {

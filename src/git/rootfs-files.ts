@@ -4,7 +4,7 @@ import path from 'node:path';
 import { GitError, printable } from '../errors.ts';
 import { type BytePath, displayPath } from '../tar/entry.ts';
 import { Directories, nameOf, parentPath } from '../rootfs/directories.ts';
-import type { Directory, FileStat, DiskFilesystem } from '../rootfs/filesystem.ts';
+import { type Directory, type FileStat, type DiskFilesystem, granted } from '../rootfs/filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { openFilesystem } from '../rootfs/confined-root.ts';
 import { absolutePath, pathBytes } from '../sys/os-path.ts';
@@ -60,7 +60,7 @@ export class RootfsFiles implements Disposable {
 
   /** A path to a directory that stays valid when another one takes its name: until this object is disposed of. */
   keepOpen(name: string): string {
-    const parent = this.#parent(name);
+    const parent = this.parent(name);
     const handle = this.filesystem.openDirectory(parent, nameOf(name));
     if (handle < 0) throw new SyscallError(handle, `open ${this.place(name)}`);
     this.#keptOpen.push({ path: name as BytePath, handle });
@@ -162,46 +162,32 @@ export class RootfsFiles implements Disposable {
     }
   }
 
-  /**
-   * Puts a file in place of what has its name, as git does: completely or not at all. The directory must exist.
-   *
-   * @param parts of its content
-   */
-  replace(name: string, ...parts: readonly Uint8Array[]): void {
-    const lock = `${name}.lock`;
-    this.#write(lock, parts, 0o644);
-    const parent = this.#parent(name);
-    const renamed = this.filesystem.rename(parent, nameOf(lock), parent, nameOf(name));
+  /** Puts a file in place of what has its name, as git does: completely or not at all. The directory must exist. */
+  replace(name: string, content: Uint8Array): void {
+    using file = this.startReplacing(name);
+    file.write(content, 0);
+    this.finishReplacing(name, file);
+  }
+
+  /** The file that is to replace `name`: git's lock, as long as it has its own name. To be disposed of. */
+  startReplacing(name: string): NewFile {
+    return new NewFile(this, `${name}.lock`);
+  }
+
+  finishReplacing(name: string, file: NewFile): void {
+    file.close();
+    const parent = this.parent(name);
+    const renamed = this.filesystem.rename(parent, nameOf(file.name), parent, nameOf(name));
     if (renamed === 0) return;
-    this.remove(lock);
+    this.remove(file.name);
     throw new SyscallError(renamed, `write ${this.place(name)}`);
   }
 
   /** Makes a file that does not exist yet. */
-  create(name: string, content: Uint8Array, mode = 0o644): void {
-    this.#write(name, [content], mode);
-  }
-
-  #write(name: string, parts: readonly Uint8Array[], mode: number): void {
-    const parent = this.#parent(name);
-    const file = this.filesystem.createFile(parent, nameOf(name), mode);
-    if (file === -EEXIST) {
-      throw new GitError(`cannot write ${this.place(name)}: it exists`, {
-        code: 'GIT_LOCKED',
-        hint: 'wait until no other git runs there; if none does, remove that file',
-      });
-    }
-    if (file < 0) throw new SyscallError(file, `write ${this.place(name)}`);
-    let written = 0;
-    let position = 0;
-    for (const part of parts) {
-      if (written === 0) written = this.filesystem.write(file, part, position);
-      position += part.length;
-    }
-    const closed = this.filesystem.closeFile(file);
-    if (written === 0 && closed === 0) return;
-    this.remove(name);
-    throw new SyscallError(written < 0 ? written : closed, `write ${this.place(name)}`);
+  create(name: string, content: Uint8Array): void {
+    using file = new NewFile(this, name);
+    file.write(content, 0);
+    file.close();
   }
 
   /** Removes a file, if there is one. */
@@ -216,7 +202,7 @@ export class RootfsFiles implements Disposable {
     for (let end = name.indexOf('/'); ; end = name.indexOf('/', end + 1)) {
       const level = end < 0 ? name : name.slice(0, end);
       if (!this.directory(level)) {
-        const made = this.filesystem.makeDirectory(this.#parent(level), nameOf(level), 0o755);
+        const made = this.filesystem.makeDirectory(this.parent(level), nameOf(level), 0o755);
         if (made < 0 && made !== -EEXIST) throw new SyscallError(made, `make ${this.place(level)}`);
       }
       if (end < 0) return;
@@ -232,7 +218,8 @@ export class RootfsFiles implements Disposable {
     return damaged(`cannot read ${this.place(name)}: it is ${typeNames[type] ?? type}, not a ${wanted}`);
   }
 
-  #parent(name: string): Directory {
+  /** The directory above a path. @throws SyscallError where it does not exist */
+  parent(name: string): Directory {
     const parent = this.directory(parentPath(name));
     if (!parent) throw new SyscallError(-ENOENT, `write ${this.place(name)}`);
     return parent;
@@ -245,5 +232,64 @@ export class RootfsFiles implements Disposable {
     this.filesystem.setMode(node, mode);
     if (file < 0) throw new SyscallError(file, `read ${this.place(name)}`);
     return file;
+  }
+}
+
+/** A file that did not exist before and is being written. Unless it is closed it is removed when it is disposed of. */
+export class NewFile implements Disposable {
+  readonly name: string;
+  readonly #files: RootfsFiles;
+  readonly #file: number;
+  #isOpen = true;
+
+  /** @throws GitError where it exists */
+  constructor(files: RootfsFiles, name: string) {
+    this.name = name;
+    this.#files = files;
+    this.#file = files.filesystem.createFile(files.parent(name), nameOf(name), 0o644);
+    if (this.#file === -EEXIST) {
+      throw new GitError(`cannot write ${files.place(name)}: it exists`, {
+        code: 'GIT_LOCKED',
+        hint: 'wait until no other git runs there; if none does, remove that file',
+      });
+    }
+    granted(this.#file, this.#action);
+  }
+
+  write(bytes: Uint8Array, position: number): void {
+    granted(this.#files.filesystem.write(this.#file, bytes, position), this.#action);
+  }
+
+  /** All that was written, in pieces: each is in `buffer`, until the next one. */
+  *read(buffer: Buffer): Generator<Buffer, void, void> {
+    const file = this.#files.open(this.name);
+    if (file === undefined) throw new SyscallError(-ENOENT, `read ${this.#files.place(this.name)}`);
+    try {
+      for (let count = readSync(file, buffer); count > 0; count = readSync(file, buffer))
+        yield buffer.subarray(0, count);
+    } finally {
+      this.#files.filesystem.closeFile(file);
+    }
+  }
+
+  close(): void {
+    this.#isOpen = false;
+    const closed = this.#files.filesystem.closeFile(this.#file);
+    if (closed < 0) this.#files.remove(this.name);
+    granted(closed, this.#action);
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.#isOpen) return;
+    this.#files.filesystem.closeFile(this.#file);
+    try {
+      this.#files.remove(this.name);
+    } catch {
+      // The reason why it is not complete counts.
+    }
+  }
+
+  get #action(): string {
+    return `write ${this.#files.place(this.name)}`;
   }
 }

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { lstatSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { GitError } from '../../src/errors.ts';
 import { GitLayers } from '../../src/git/git-layers.ts';
 import { composeLine } from '../../src/tar/mtree.ts';
@@ -343,6 +344,23 @@ test('the index has the status of each file as it is at the end, also where sett
   });
   assert.equal(git(directory, 'ls-files', '--debug'), expected.join(''));
   assert.equal(git(directory, 'status', '--porcelain'), '');
+});
+
+test('an index that is not completed leaves no lock behind', async (t) => {
+  const directory = scratch(t);
+  const abort = new AbortController();
+  const layers = await GitLayers.open(directory, { environment, signal: abort.signal });
+  const stage = new Stage(directory);
+  for (let number = 0; number < 5000; number += 1) stage.symlink(`link${number}`, 'a');
+  await layers.commit({ id: idOf(0) }, stage.changes());
+  await layers.commit({ id: idOf(1) }, []);
+  layers.settle();
+  const index = path.join(directory, '.git/index');
+  while (!existsSync(`${index}.lock`) && !existsSync(index)) await setImmediate();
+  const reason = new Error('enough');
+  abort.abort(reason);
+  await assert.rejects(layers.finish(), reason);
+  assert.deepEqual([existsSync(index), existsSync(`${index}.lock`)], [false, false]);
 });
 
 test('discard waits for settle before it closes what settle writes to', async (t) => {
