@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import path from 'node:path';
 
 const root = new URL('../../', import.meta.url).pathname;
@@ -87,7 +87,8 @@ export function startProgram(argv: readonly string[], options: ProgramOptions = 
     child.on('error', reject);
     child.on('close', (code, signal) => {
       clearTimeout(timer);
-      const exitCode = code ?? (signal === 'SIGKILL' ? 137 : 255);
+      // As a shell has it: a signal may come before the program handles signals.
+      const exitCode = code ?? 128 + constants.signals[signal!];
       const leak = NODE_WORDS.exec(text(stderr))?.[0];
       if (leak !== undefined) reject(new Error(`a message in the words of Node: ${leak}`));
       else resolve({ exitCode, stdout: text(stdout), stderr: text(stderr) });
