@@ -326,7 +326,7 @@ test('what does not go together is said before anything is fetched', async () =>
   await using setting = await Setting.open(image);
   for (const [flags, says] of [
     [['-o', 'x.squashfs', '--size', '1G'], /--size is the size of an ext4/],
-    [['-o', 'x.tar', '--size', '1G'], /--size is the size of an ext4/],
+    [['-o', 'x.tar', '--size', '1G'], /--size is the size of a disk image, not of an archive/],
     [['--size', '1G'], /--size/],
     [['-o', 'x.img'], /cannot tell the format of x\.img/],
   ] as const) {
