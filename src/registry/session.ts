@@ -67,6 +67,8 @@ class RegistrySession implements Session {
   readonly #settings: TransportSettings;
   readonly #endpoints: Failover;
   #session: Promise<Session> | undefined;
+  /** The result of `#session`, once it is there. */
+  #chosen: Session | undefined;
 
   constructor(reference: Reference, hosts: readonly RegistryHost[], settings: TransportSettings) {
     this.#reference = reference;
@@ -146,18 +148,24 @@ class RegistrySession implements Session {
   }
 
   async image(platform: Platform, wants?: WantsBlob): Promise<Image> {
-    this.#session ??= this.#choose();
-    return (await this.#session).image(platform, wants);
+    return (await this.#open()).image(platform, wants);
   }
 
   async *tags(): AsyncGenerator<string, void> {
+    yield* (await this.#open()).tags();
+  }
+
+  async #open(): Promise<Session> {
     this.#session ??= this.#choose();
-    yield* (await this.#session).tags();
+    this.#chosen = await this.#session;
+    return this.#chosen;
   }
 
   async close(): Promise<void> {
+    // It ends its own requests first: a request whose connection is closed would be retried, with a notice.
+    await this.#chosen?.close();
     await Promise.all(this.#hosts.map(({ transport }) => transport.close()));
     const session = await this.#session?.catch(() => undefined);
-    await session?.close();
+    if (session !== this.#chosen) await session?.close();
   }
 }

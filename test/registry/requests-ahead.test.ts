@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Setting } from '../faults/setting.ts';
+import { noise, Setting } from '../faults/setting.ts';
+import { tar } from '../support/archive.ts';
 
 // While the config of an image is on its way, its first layers are requested: a pull over a slow link is a few round trips shorter.
 
@@ -96,4 +97,17 @@ test('a config that is wrong: the error is about it, and the answers for layers 
   assert.equal(exitCode, 6, stderr);
   assert.match(stderr, /^error: .*config/m);
   assert.deepEqual(setting.names, []);
+});
+
+test('a DIR that the pull refuses: requests that are not needed any more end without a word', async () => {
+  await using setting = await Setting.open();
+  await setting.pullWell(['--no-cache']);
+  const pushed = setting.registry.push('lib/other', '1', { layers: [{ tar: tar(noise('x', 2 ** 20)) }] });
+  setting.registry.fault({ path: new RegExp(pushed.layers[0]!.digest), delay: 3000, times: 9 });
+  for (let round = 0; round < 3; round += 1) {
+    const other = setting.registry.reference('lib/other', '1');
+    const { exitCode, stderr } = await setting.pull(['--no-cache'], {}, other);
+    assert.equal(exitCode, 7, stderr);
+    assert.match(stderr, /^error: cannot unpack into out: it holds another image.*\nhint: .*\n$/);
+  }
 });

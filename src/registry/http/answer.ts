@@ -210,7 +210,7 @@ export function answerError(
       hint:
         used === undefined
           ? `check the name; for a private image ${LOG_IN}`
-          : 'check the name, and whether this account may read it',
+          : 'check user name and password, the name of the image, and whether this account may read it',
     });
   }
   if (status === 404 || status === 410 || codes.some((code) => ABSENT_CODES.has(code))) {
