@@ -44,6 +44,7 @@ const FLAGS: readonly (readonly [names: string, hint: string])[] = [
     'it ti rm detach entrypoint p publish e env w workdir volume',
     'pull without it, then run chroot rootfs /bin/sh: dlrootfs starts no containers',
   ],
+  ['pull', 'use --replace, which takes the newest image'],
   ['extract untar unpack', 'leave it out: dlrootfs always unpacks'],
   ['dryrun dry', 'use --dry-run'],
   ['overwrite update refresh clean delete', 'use --replace'],
@@ -53,6 +54,12 @@ const FLAGS: readonly (readonly [names: string, hint: string])[] = [
 /** What to write instead of a flag of another tool; undefined for a flag that none of them has. */
 export function foreignFlag(name: string): string | undefined {
   return FLAGS.find(([names]) => names.split(' ').includes(name))?.[1];
+}
+
+/** What another tool's `cp IMAGE:/PATH` means; undefined for an image alone. */
+function catOf(word: string): string | undefined {
+  const [, image, path] = /^([^/].*?):(\/.*)$/.exec(word) ?? [];
+  return image === undefined ? undefined : `dlrootfs cat ${image} ${path}`;
 }
 
 /** The pull that another tool's `pull IMAGE TARGET` or `copy IMAGE TARGET` means. */
@@ -70,8 +77,11 @@ type CommandHint = (rest: readonly string[]) => string;
 const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
   [
     'pull export copy cp extract get fetch download create import save build-rootfs',
-    ([image, target]) => `write ${pullOf(image ?? 'IMAGE', target)}`,
+    ([image = 'IMAGE', target]) => `write ${catOf(image) ?? pullOf(image, target)}`,
   ],
+  ['update refresh upgrade', ([image = 'IMAGE']) => `write dlrootfs ${image} --replace`],
+  ['enter shell', ([directory = 'rootfs']) => `write chroot ${directory} /bin/sh`],
+  ['delete remove', ([directory = 'rootfs']) => `write rm -rf ${directory}`],
   [
     'unpack',
     ([layout = 'DIR:TAG', target]) => `write ${pullOf(`oci:${layout.replace(/^oci:/, '')}`, target)}`,
