@@ -166,7 +166,10 @@ export class Store {
     if (this.#claimed.has(digest) || this.#reserved.has(digest)) return false;
     const files = this.#files;
     if (!files || !this.#writable || !this.#lock) return !(await this.has(digest));
-    const reserving = tryClaim({ digest, maxBytes }, files, this.#lock).catch(() => 'busy' as const);
+    const lock = this.#lock;
+    const reserving = this.has(digest)
+      .then((there) => (there ? ('there' as const) : tryClaim({ digest, maxBytes }, files, lock)))
+      .catch(() => 'busy' as const);
     this.#reserved.set(digest, reserving);
     const reserved = await reserving;
     return reserved instanceof Claim && reserved.kept.ranges.length === 0;

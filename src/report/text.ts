@@ -7,8 +7,6 @@ import type { PullEvent, Report } from './event.ts';
 import { formatBytes } from './progress.ts';
 import { textOf } from '../oci/json.ts';
 
-const SHORT_ID_LENGTH = 12;
-
 /**
  * The original's lines on standard output, byte for byte. Layers are applied while later ones still arrive. But the
  * lines from `Downloading layers:` on are printed when all have arrived, so that the order is the original's.
@@ -53,7 +51,7 @@ export function textReport(out: Writable): Report {
         print(`Opening a session for ${event.name} ...\n`);
         break;
       case 'image':
-        ids = event.layers.map((layer) => layer.id.slice(0, SHORT_ID_LENGTH));
+        ids = event.layers.map(({ id }) => shortID(id));
         print(`Image ID: ${event.id}\nPulling ${ids.length} layers:\n`);
         release();
         break;

@@ -50,7 +50,7 @@ export async function fingerprintOf(
   }
 }
 
-/** @throws SyscallError where the tree has changed meanwhile, or cannot be read */
+/** @throws SyscallError if the tree changes during the walk, or cannot be read */
 async function addTree(
   hash: Hash,
   filesystem: DiskFilesystem,

@@ -198,14 +198,20 @@ test('a reader in the same thread is told when the writer gives up', () => {
   assert.throws(() => reader.read(2), RingAborted);
 });
 
-test('a writer whose stream is over sees that also when the reader is done with a later one', () => {
-  const memory = createRing();
+/** A ring whose stream has two writers, as one that the decoder fills. */
+function twoWriters(capacity?: number) {
+  const memory = createRing(capacity);
   const main = new RingWriter(memory);
   const reader = new RingReader(memory);
   const late = new RingWriter(memory);
   main.reopen();
   late.join();
   reader.restart();
+  return { main, reader, late };
+}
+
+test('a writer whose stream is over sees that also when the reader is done with a later one', () => {
+  const { main, reader, late } = twoWriters();
   assert.equal(late.isRead, true);
   main.end();
   reader.leave();
@@ -217,13 +223,7 @@ test('a writer whose stream is over sees that also when the reader is done with 
 });
 
 test('a thread whose stream is over does not take away the wait of the writer of the next one', async () => {
-  const memory = createRing(1024);
-  const main = new RingWriter(memory);
-  const reader = new RingReader(memory);
-  const late = new RingWriter(memory);
-  main.reopen();
-  late.join();
-  reader.restart();
+  const { main, reader, late } = twoWriters(1024);
   main.end();
   reader.leave();
   let written: Promise<boolean> | undefined;
