@@ -12,8 +12,40 @@ import type { IdMappings } from './runtime/runc.ts';
 import { shellWord, type Environment } from './sys/os-path.ts';
 import type { RetryPolicy } from './sys/retry.ts';
 
+/** Options of a comparison: which image, and how to get it; all have defaults, as for a pull. */
+export interface DiffRequest {
+  /** Default: the host's. */
+  readonly platform?: Platform | undefined;
+  /** Only these files and directories of the image, with all that is in them. Default: everything. */
+  readonly paths?: readonly string[] | undefined;
+  /** Patterns, as in gitignore(5), of what is left out. */
+  readonly excludes?: readonly string[] | undefined;
+  /** Number of connections, over all blobs. */
+  readonly jobs?: number | undefined;
+  /** Keep blobs in the cache. Default: yes. */
+  readonly cache?: boolean | undefined;
+  readonly cacheDirectory?: string | undefined;
+  /** In bytes; the least recently used blobs are removed first. */
+  readonly cacheSize?: number | undefined;
+  /** Use the cache alone, and no network. */
+  readonly offline?: boolean | undefined;
+  readonly registry?:
+    | Partial<
+        Omit<
+          RegistryOptions,
+          'environment' | 'connections' | 'offline' | 'report' | 'signal' | 'manifestStore'
+        >
+      >
+    | undefined;
+  /** The archive for the image `-`. */
+  readonly stdin?: AsyncIterable<Uint8Array> | undefined;
+  readonly environment?: Environment | undefined;
+  readonly report?: Report | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** A pull as a caller requests it; all but the image have defaults. */
-export interface PullRequest {
+export interface PullRequest extends DiffRequest {
   /** `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source as `oci:DIR`. */
   readonly image: string;
   readonly destination?: string | undefined;
@@ -39,59 +71,13 @@ export interface PullRequest {
   readonly idMappings?: IdMappings | undefined;
   /** Add missing mount points and files that a system needs to boot. */
   readonly prepare?: boolean | undefined;
-  /** Only these files and directories of the image, with all that is in them. Default: everything. */
-  readonly paths?: readonly string[] | undefined;
-  /** Patterns, as in gitignore(5), of what is left out. */
-  readonly excludes?: readonly string[] | undefined;
   /** Write what starts a disk image in these, and an init into it where the image has none. */
   readonly virtualMachines?: readonly VirtualMachine[] | undefined;
   /** Of an ext4 disk image, in bytes. Default: by its content. */
   readonly diskSize?: number | undefined;
-  /** Default: the host's. */
-  readonly platform?: Platform | undefined;
-  /** Number of connections, over all blobs. */
-  readonly jobs?: number | undefined;
-  /** Keep blobs in the cache. Default: yes. */
-  readonly cache?: boolean | undefined;
-  readonly cacheDirectory?: string | undefined;
-  /** In bytes; the least recently used blobs are removed first. */
-  readonly cacheSize?: number | undefined;
-  /** Use the cache alone, and no network. */
-  readonly offline?: boolean | undefined;
-  readonly registry?:
-    | Partial<
-        Omit<
-          RegistryOptions,
-          'environment' | 'connections' | 'offline' | 'report' | 'signal' | 'manifestStore'
-        >
-      >
-    | undefined;
   /** File system back end. Default: libc if it can be loaded. */
   readonly backend?: 'libc' | 'node' | undefined;
-  /** The archive for the image `-`. */
-  readonly stdin?: AsyncIterable<Uint8Array> | undefined;
-  readonly environment?: Environment | undefined;
-  readonly report?: Report | undefined;
-  readonly signal?: AbortSignal | undefined;
 }
-
-/** Options of a comparison: which image, and how to get it; all have defaults, as for a pull. */
-export type DiffRequest = Pick<
-  PullRequest,
-  | 'platform'
-  | 'paths'
-  | 'excludes'
-  | 'jobs'
-  | 'cache'
-  | 'cacheDirectory'
-  | 'cacheSize'
-  | 'offline'
-  | 'registry'
-  | 'stdin'
-  | 'environment'
-  | 'report'
-  | 'signal'
->;
 
 /** Of `exportArchive`. */
 export interface ExportRequest
@@ -150,54 +136,58 @@ const DEFAULT_CACHE_BYTES = 10 * 2 ** 30;
  * @throws UsageError that names the option
  */
 export function resolveOptions(request: PullRequest): PullOptions {
-  const environment = request.environment ?? {};
-  const report = request.report ?? (() => undefined);
-  const jobs = request.jobs ?? DEFAULT_CONNECTIONS;
-  const destination = request.destination ?? './rootfs';
+  const { cache, cacheDirectory, cacheSize, ...given } = withoutUndefined(request);
+  const options = { ...DEFAULTS, ...given };
+  const { destination, environment, jobs, report } = options;
   if (destination === '')
     throw new UsageError('the destination is empty', { hint: 'give a directory: -d DIR' });
   if (destination.includes('\0')) throw new UsageError('the destination has a NUL byte in its name');
   if (!Number.isInteger(jobs) || jobs < 1) throw new UsageError('jobs must be a whole number from 1 up');
   for (const [isGiven, message, hint] of CONTRADICTIONS)
     if (isGiven(request)) throw new UsageError(message, { hint });
-  const offline = request.offline === true ? { hint: `run ${fillingCommand(request)}` } : undefined;
+  const offline = options.offline ? { hint: `run ${fillingCommand(request)}` } : undefined;
   const part = partOf(request);
   if (part) Selection.check(part);
+  const uid = geteuid?.();
   return Object.freeze({
-    image: request.image,
-    destination,
-    git: request.git ?? false,
-    layerInfo: request.layerInfo ?? true,
-    runtimes: request.runtimes ?? [],
-    force: request.force ?? false,
-    replace: request.replace ?? false,
-    merge: request.merge ?? false,
-    rootless: request.rootless ?? geteuid?.() !== 0,
-    terminal: request.terminal ?? false,
-    idMappings: request.idMappings,
-    prepare: request.prepare ?? false,
+    rootless: uid !== 0,
+    platform: given.platform ?? thisHost(),
+    signal: new AbortController().signal,
+    ...options,
     part,
-    virtualMachines: request.virtualMachines ?? [],
-    diskSize: request.diskSize,
-    platform: request.platform ?? thisHost(),
-    platformAsked: request.platform !== undefined,
-    stdin: request.stdin,
-    jobs,
+    platformAsked: given.platform !== undefined,
     store: {
-      directory:
-        request.cache === false ? undefined : (request.cacheDirectory ?? defaultCacheDirectory(environment)),
-      maxBytes: request.cacheSize ?? DEFAULT_CACHE_BYTES,
+      directory: cache === false ? undefined : (cacheDirectory ?? defaultCacheDirectory(environment)),
+      maxBytes: cacheSize ?? DEFAULT_CACHE_BYTES,
     },
     offline,
-    retryPolicy: retryPolicyOf(request.registry ?? {}),
-    registry: { uid: geteuid?.(), ...request.registry, environment, connections: jobs, offline, report },
-    backend: request.backend,
-    uid: geteuid?.() ?? 0,
+    retryPolicy: retryPolicyOf(given.registry ?? {}),
+    registry: { uid, ...given.registry, environment, connections: jobs, offline, report },
+    uid: uid ?? 0,
     gid: getegid?.() ?? 0,
-    environment,
-    report,
-    signal: request.signal ?? new AbortController().signal,
   });
+}
+
+const DEFAULTS = {
+  destination: './rootfs',
+  git: false,
+  layerInfo: true,
+  runtimes: [],
+  force: false,
+  replace: false,
+  merge: false,
+  terminal: false,
+  prepare: false,
+  virtualMachines: [],
+  jobs: DEFAULT_CONNECTIONS,
+  environment: {},
+  report: () => undefined,
+} as const;
+
+/** A caller may give undefined for what has a default. */
+function withoutUndefined<T extends object>(request: T): { [Name in keyof T]: Exclude<T[Name], undefined> } {
+  const members = Object.entries(request).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(members) as { [Name in keyof T]: Exclude<T[Name], undefined> };
 }
 
 const LEAVE_ONE_OUT = 'leave one of them out';

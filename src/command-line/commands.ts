@@ -1,51 +1,24 @@
 import { Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
-import { type Platform, parsePlatform } from '../oci/platform.ts';
+import { parsePlatform } from '../oci/platform.ts';
+import type { PullRequest } from '../options.ts';
 import { type Runtime, runtimes, type VirtualMachine, virtualMachines } from '../runtime/config-files.ts';
+import { osErrorOf, reasonOf } from '../sys/os-error.ts';
+import { utf8Directory, utf8Path } from '../sys/os-path.ts';
 
-/** The flags' values, by commander's names for them. A flag that is not given has its default, or none. */
-export interface FlagValues {
-  readonly dest?: string;
-  readonly git?: boolean;
+/** The flags' values. A flag that is not given has its default, or none. */
+export interface FlagValues
+  extends Omit<PullRequest, 'image' | 'registry'>, NonNullable<PullRequest['registry']> {
   readonly output?: string;
-  /** In bytes. */
-  readonly size?: number;
-  readonly platform?: Platform;
-  readonly replace?: 'touched' | 'always';
-  readonly merge?: boolean;
-  /** `--no-json`: no file `json` in the rootfs. */
-  readonly layerInfo?: boolean;
   readonly for?: readonly (Runtime | VirtualMachine)[];
-  readonly force?: boolean;
-  readonly rootless?: boolean;
   readonly userns?: boolean;
-  readonly prepare?: boolean;
-  readonly path?: readonly string[];
-  readonly exclude?: readonly string[];
   readonly dryRun?: boolean;
   readonly contents?: boolean;
   readonly user?: string;
   readonly passwordStdin?: boolean;
   readonly registryToken?: string;
-  readonly authfile?: string;
   /** False after `--no-creds`. */
   readonly creds?: boolean;
-  readonly tlsVerify?: boolean;
-  readonly plainHttp?: boolean;
-  readonly certDir?: string;
-  readonly caFile?: string;
-  readonly certFile?: string;
-  readonly keyFile?: string;
-  readonly mirror?: readonly string[];
-  readonly registryVersion?: '1' | '2';
-  readonly retry?: number;
-  readonly retryDelay?: number;
-  readonly jobs?: number;
-  readonly cacheDir?: string;
-  readonly cacheSize?: number;
-  readonly offline?: boolean;
-  /** False after `--no-cache`. */
-  readonly cache?: boolean;
   readonly quiet?: boolean;
   readonly verbose?: boolean;
   readonly json?: boolean;
@@ -53,6 +26,18 @@ export interface FlagValues {
   /** With `--help`: all of it. */
   readonly all?: boolean;
 }
+
+/** Flags whose value has another name than theirs: that of a member of a request. `--no-json` has nothing to do with `--json`. */
+const MEMBERS: Readonly<Record<string, keyof FlagValues>> = {
+  '--dest': 'destination',
+  '--size': 'diskSize',
+  '--path': 'paths',
+  '--exclude': 'excludes',
+  '--no-json': 'layerInfo',
+  '--authfile': 'authFile',
+  '--cache-dir': 'cacheDirectory',
+  '--mirror': 'mirrors',
+};
 
 /**
  * Reads a flag's value; `flag` is its long name with dashes.
@@ -123,12 +108,25 @@ const oneOf =
   };
 
 /** `touched` is the value of the bare flag, and no word for users. */
-const replaceMode: ParseFlag<'touched' | 'always'> = (text, flag) => {
-  if (text === 'touched' || text === 'always') return text;
+const replaceMode: ParseFlag<true | 'always'> = (text, flag) => {
+  if (text === 'touched') return true;
+  if (text === 'always') return text;
   throw new UsageError(`${flag} takes no value but =always, not "${printable(text)}"`, {
     hint: `write ${flag}, or ${flag}=always`,
   });
 };
+
+/** The name of a file or directory for the library, which takes UTF-8. A file must exist. */
+const fileName =
+  (convert = utf8Path): ParseFlag<string> =>
+  (text, flag) => {
+    try {
+      return convert(text);
+    } catch (error) {
+      const reason = osErrorOf(error)?.text ?? reasonOf(error);
+      throw new UsageError(`cannot open ${printable(text)} for ${flag}: ${reason}`);
+    }
+  };
 
 /** An option of the table. Its parsers get the flag's name, for their messages. */
 class TableOption extends Option {
@@ -147,9 +145,8 @@ class TableOption extends Option {
     return this.choices(choices).parsed(oneOf(choices));
   }
 
-  /** `--no-json` has nothing to do with `--json` (an object on standard output). */
   override attributeName(): string {
-    return this.long === '--no-json' ? 'layerInfo' : super.attributeName();
+    return MEMBERS[this.long!] ?? super.attributeName();
   }
 }
 
@@ -212,7 +209,7 @@ const credentials = group('Credentials', [
   ['-u, --user <user[:password]>', 'registry credentials; without a password it is asked for (also --creds)'],
   ['--password-stdin', 'read the password of -u from standard input'],
   ['--registry-token <token>', 'bearer token for the registry'],
-  ['--authfile <file>', 'credentials file in the format of docker and podman'],
+  ['--authfile <file>', 'credentials file in the format of docker and podman', (o) => o.parsed(fileName())],
   ['--no-creds', 'send no credentials, even configured ones'],
 ]);
 
@@ -223,12 +220,16 @@ const registry = group('Registry', [
     (o) => o.parsed(parseBoolean).preset('true'),
   ],
   ['--plain-http', 'use http instead of https'],
-  ['--cert-dir <dir>', 'CA (*.crt) and client certificates (*.cert, *.key)'],
-  ['--ca-file <file>', 'trust this CA too'],
-  ['--cert-file <file>', 'client certificate'],
-  ['--key-file <file>', 'key of the client certificate'],
+  ['--cert-dir <dir>', 'CA (*.crt) and client certificates (*.cert, *.key)', (o) => o.parsed(fileName())],
+  ['--ca-file <file>', 'trust this CA too', (o) => o.parsed(fileName())],
+  ['--cert-file <file>', 'client certificate', (o) => o.parsed(fileName())],
+  ['--key-file <file>', 'key of the client certificate', (o) => o.parsed(fileName())],
   ['--mirror <host[:port][/path]>', 'try this registry first (repeatable)', (o) => o.list((text) => [text])],
-  ['--registry-version <1|2>', 'use only this version of the registry protocol', (o) => o.oneOf(['1', '2'])],
+  [
+    '--registry-version <1|2>',
+    'use only this version of the registry protocol',
+    (o) => o.choices(['1', '2']).parsed((text, flag) => (oneOf(['1', '2'])(text, flag) === '1' ? 1 : 2)),
+  ],
   ['--retry <n>', 'retries after a transient error', (o) => o.parsed(count(0))],
   [
     '--retry-delay <duration>',
@@ -239,7 +240,7 @@ const registry = group('Registry', [
 
 const download = group('Download and cache', [
   ['-j, --jobs <n>', 'number of connections (default: 7)', (o) => o.parsed(count(1))],
-  ['--cache-dir <dir>', 'directory of the cache'],
+  ['--cache-dir <dir>', 'directory of the cache', (o) => o.parsed(fileName(utf8Directory))],
   ['--cache-size <size>', 'limit of the cache, as 500M or 10G (default: 10G)', (o) => o.parsed(parseBytes)],
   ['--no-cache', 'do not use the cache'],
   ['--offline', 'use the cache alone, and no network'],

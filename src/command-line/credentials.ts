@@ -32,7 +32,7 @@ export async function readCredentials(
     credentials: noCredentials
       ? undefined
       : await usernameAndPassword(values.user, values.passwordStdin === true, context),
-    registryToken: tokenOf(values.registryToken, others.length > 0 || values.authfile !== undefined, context),
+    registryToken: tokenOf(values.registryToken, others.length > 0 || values.authFile !== undefined, context),
     noCredentials,
   };
 }

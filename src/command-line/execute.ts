@@ -149,7 +149,7 @@ async function runCheckout({ values, words }: Invocation, context: CliContext): 
     import('../rootfs/not-restored.ts'),
   ]);
   const options = { environment, signal, force: values.force === true };
-  const { branch, notRestored } = await checkout(values.dest!, words[0]!, options);
+  const { branch, notRestored } = await checkout(values.destination!, words[0]!, options);
   const lost = describeNotRestored(notRestored, geteuid?.() === 0);
   if (lost !== undefined) stderr.write(`notice: ${lost}\n`);
   stdout.write(`${branch}\n`);
@@ -243,10 +243,10 @@ async function runCache(invocation: Invocation, context: CliContext): Promise<vo
       hint: 'write dlrootfs cache size, dlrootfs cache prune or dlrootfs cache add IMAGE',
     });
   }
-  const [{ cache }, { cacheDirectory }] = await Promise.all([import('../index.ts'), import('./request.ts')]);
+  const { cache } = await import('../index.ts');
   const { environment, signal } = context;
-  const { cacheSize } = values;
-  const request = { cacheDirectory: cacheDirectory(values), cacheSize, environment, signal };
+  const { cacheDirectory, cacheSize } = values;
+  const request = { cacheDirectory, cacheSize, environment, signal };
   if (what === 'size') {
     const size = await cache.size(request);
     printCache(size, countsOf(size), values, context);

@@ -1,8 +1,6 @@
-import { UsageError, printable } from '../errors.ts';
-import { osErrorOf, reasonOf } from '../sys/os-error.ts';
+import { UsageError } from '../errors.ts';
 import type { PullRequest } from '../options.ts';
 import { runtimes, virtualMachines } from '../runtime/config-files.ts';
-import { utf8Directory, utf8Path } from '../sys/os-path.ts';
 import { isInUserNamespace } from '../sys/privileges.ts';
 import type { FlagValues } from './commands.ts';
 import { readCredentials } from './credentials.ts';
@@ -19,41 +17,13 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
   const image = words[0]!;
   const images = command === 'diff' ? words : [image];
   return {
+    ...values,
     image,
-    destination: values.dest,
-    git: values.git,
-    layerInfo: values.layerInfo,
     runtimes: runtimes.filter((name) => values.for?.includes(name)),
     virtualMachines: virtualMachines.filter((name) => values.for?.includes(name)),
-    force: values.force,
-    replace: values.replace === 'touched' ? true : values.replace,
-    merge: values.merge,
     terminal: context.stdin.isTTY === true && context.stdout.isTTY === true,
     ...(await rootlessOf(values, context)),
-    prepare: values.prepare,
-    paths: values.path,
-    excludes: values.exclude,
-    diskSize: values.size,
-    platform: values.platform,
-    jobs: values.jobs,
-    cache: values.cache,
-    cacheDirectory: cacheDirectory(values),
-    cacheSize: values.cacheSize,
-    offline: values.offline,
-    registry: {
-      ...(await readCredentials(invocation, context)),
-      authFile: fileName(values.authfile, '--authfile'),
-      tlsVerify: values.tlsVerify ?? true,
-      plainHttp: values.plainHttp === true,
-      certDir: fileName(values.certDir, '--cert-dir'),
-      caFile: fileName(values.caFile, '--ca-file'),
-      certFile: fileName(values.certFile, '--cert-file'),
-      keyFile: fileName(values.keyFile, '--key-file'),
-      mirrors: values.mirror ?? [],
-      registryVersion: values.registryVersion && (values.registryVersion === '1' ? 1 : 2),
-      retry: values.retry,
-      retryDelay: values.retryDelay,
-    },
+    registry: { ...values, ...(await readCredentials(invocation, context)) },
     stdin: images.some((name) => name === '-' || name.startsWith('-:')) ? openStdin(context) : undefined,
     environment: context.environment,
     signal: context.signal,
@@ -73,21 +43,4 @@ async function rootlessOf({ rootless, userns }: FlagValues, { environment }: Cli
   if (userns !== true || !isInUserNamespace(environment)) return { rootless };
   const { ownMappings } = await import('./userns.ts');
   return { rootless: rootless ?? true, idMappings: ownMappings() };
-}
-
-export const cacheDirectory = ({ cacheDir }: FlagValues): string | undefined =>
-  fileName(cacheDir, '--cache-dir', utf8Directory);
-
-/**
- * The name of a file or directory for the library, which takes UTF-8.
- *
- * @throws UsageError if it cannot be opened
- */
-function fileName(name: string | undefined, flag: string, convert = utf8Path): string | undefined {
-  try {
-    return name === undefined ? undefined : convert(name);
-  } catch (error) {
-    const reason = osErrorOf(error)?.text ?? reasonOf(error);
-    throw new UsageError(`cannot open ${printable(name!)} for ${flag}: ${reason}`);
-  }
 }
