@@ -34,7 +34,7 @@ export const PART = 'dlrootfs.part';
 type ExistingImage = 'same' | 'part' | 'base';
 
 /** The largest `json` that is read, in bytes. */
-export const MAX_LAYER_INFO_BYTES = 4 * 1024 * 1024;
+const MAX_LAYER_INFO_BYTES = 4 * 1024 * 1024;
 
 /** Members of registry v1's image JSON, of which a file with an id has at least one. */
 const members = ['created', 'parent', 'container_config', 'config', 'os', 'architecture'];
@@ -63,14 +63,17 @@ export function compareExistingImage(
   if (found !== -1) return 'base';
   if (merge) return undefined;
   const name = printable(shown);
-  throw new DestinationError(`cannot unpack into ${name}: it holds another image, ${describe(existing)}`, {
-    code: 'OTHER_IMAGE',
-    hint: `add --replace to make ${name} exactly this image, --merge to lay it over the other one, or choose another directory with -d`,
-  });
+  throw new DestinationError(
+    `cannot unpack into ${name}: it holds another image, ${describeExistingImage(existing)}`,
+    {
+      code: 'OTHER_IMAGE',
+      hint: `add --replace to make ${name} exactly this image, --merge to lay it over the other one, or choose another directory with -d`,
+    },
+  );
 }
 
 /** The image JSON in DIR, whose id is that of the top layer; undefined where there is none. */
-function readExistingImage(directory: string): JsonObject | undefined {
+export function readExistingImage(directory: string): JsonObject | undefined {
   let file: number | undefined;
   try {
     // A rootfs is as untrusted as an image: no link is followed, and no FIFO waited for.
@@ -88,7 +91,7 @@ function readExistingImage(directory: string): JsonObject | undefined {
   }
 }
 
-function describe(existing: JsonObject): string {
+export function describeExistingImage(existing: JsonObject): string {
   const created = textOf(existing['created']);
   const [os, architecture] = [textOf(existing['os']), textOf(existing['architecture'])];
   return [

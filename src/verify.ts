@@ -1,13 +1,13 @@
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { MAX_LAYER_INFO_BYTES, PART } from './existing-image.ts';
+import { describeExistingImage, PART, readExistingImage } from './existing-image.ts';
 import { type Difference, shownPath } from './comparison/differences.ts';
 import { type DiskFile, filesWith } from './comparison/file-content.ts';
 import { type DiskEntry, DiskRules, DiskTree } from './comparison/disk-tree.ts';
 import { TreeComparison } from './comparison/trees.ts';
 import { DlrootfsError, printable } from './errors.ts';
 import type { Image } from './oci/image.ts';
-import { isObject, parseJsonObject, textsOf } from './oci/json.ts';
+import { isObject, textsOf } from './oci/json.ts';
 import type { PullOptions } from './options.ts';
 import { isWritable } from './rootfs/destination.ts';
 import { join } from './rootfs/directories.ts';
@@ -66,6 +66,8 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
       });
     });
     const { differences, unread, mounted } = differ;
+    if (differ.imageThere !== undefined)
+      report({ type: 'notice', message: otherImageNotice(destination, differ.imageThere) });
     if (differ.partThere !== undefined)
       report({ type: 'notice', message: partNotice(destination, differ.partThere) });
     if (unread.length > 0) report({ type: 'notice', message: unreadNotice(unread.length) });
@@ -98,6 +100,11 @@ function mountedNotice(destination: string, mounted: readonly BytePath[]): strin
   return `not compared, since something is mounted there in ${printable(destination)}: ${names.join(', ')}${more}`;
 }
 
+function otherImageNotice(destination: string, there: string): string {
+  const shown = printable(destination);
+  return `${shown}/json says that ${shown} holds another image, ${there}`;
+}
+
 /** The directory is not trusted: its own files do not decide which paths are compared. */
 function partNotice(destination: string, { paths, excludes }: PartOptions): string {
   const shown = printable(destination);
@@ -112,6 +119,9 @@ async function placeForSpool(destination: string): Promise<string> {
   const beside = path.dirname(absolutePath(destination));
   return path.join((await isWritable(beside)) ? beside : tmpdir(), '-');
 }
+
+/** The longest `layersize`: a sign and 20 digits. */
+const MAX_LAYER_SIZE_BYTES = 21;
 
 const none: PartOptions = { paths: [], excludes: [] };
 
@@ -144,6 +154,8 @@ class DirectoryComparison {
   readonly mounted: BytePath[] = [];
   /** The part of the image that the directory claims to hold, if it differs from the compared one. */
   partThere: PartOptions | undefined;
+  /** The image that the directory claims to hold, if it is another one. */
+  imageThere: string | undefined;
   #tree: ImageTree | undefined;
   readonly #disk: DiskTree;
   readonly #image: Image;
@@ -230,7 +242,7 @@ class DirectoryComparison {
   #ignored({ path: place, type, mode, names }: DiskEntry): 'known' | 'added' | undefined {
     if (place === '.git' && type === 'directory') return 'known';
     if (place === 'layersize' && type === 'file' && this.#isLayerSize()) return 'known';
-    if (place === 'json' && type === 'file' && this.#isOwnJson()) return 'known';
+    if (place === 'json' && type === 'file' && this.#isWrittenJson()) return 'known';
     if (this.#tree?.isSelected(place, type === 'directory') === false) return 'known';
     if (!this.#options.prepare) return undefined;
     const isPrepared = neededDirectories.some(([name, own]) => name === place && own === mode);
@@ -240,27 +252,25 @@ class DirectoryComparison {
   }
 
   #isLayerSize(): boolean {
-    return /^-?\d{1,20}$/.test(this.#text('layersize'));
+    const text = Buffer.from(this.#disk.readSmall('layersize', MAX_LAYER_SIZE_BYTES) ?? []).toString();
+    return /^-?\d{1,20}$/.test(text);
   }
 
-  /** Whether it describes this image's top layer. */
-  #isOwnJson(): boolean {
-    try {
-      const { id, [PART]: part } = parseJsonObject(Buffer.from(this.#text('json')), 'json');
-      if (id !== this.#image.layers.at(-1)?.info['id']) return false;
-      const { paths = [], excludes = [] } = this.#options.part ?? {};
-      const there = isObject(part)
-        ? { paths: textsOf(part['paths']) ?? [], excludes: textsOf(part['excludes']) ?? [] }
-        : none;
-      if (JSON.stringify(there) !== JSON.stringify({ paths, excludes })) this.partThere = there;
+  /** Whether a pull wrote it. Notes which image it describes, if another, or which part of this one. */
+  #isWrittenJson(): boolean {
+    const existing = readExistingImage(this.#options.destination);
+    if (!existing) return false;
+    if (existing['id'] !== this.#image.layers.at(-1)?.info['id']) {
+      this.imageThere = describeExistingImage(existing);
       return true;
-    } catch {
-      return false;
     }
-  }
-
-  #text(name: string): string {
-    return Buffer.from(this.#disk.readSmall(name, MAX_LAYER_INFO_BYTES) ?? []).toString();
+    const part = existing[PART];
+    const { paths = [], excludes = [] } = this.#options.part ?? {};
+    const there = isObject(part)
+      ? { paths: textsOf(part['paths']) ?? [], excludes: textsOf(part['excludes']) ?? [] }
+      : none;
+    if (JSON.stringify(there) !== JSON.stringify({ paths, excludes })) this.partThere = there;
+    return true;
   }
 }
 

@@ -487,6 +487,19 @@ test('verify tells each difference, and nothing else', { skip: needsRoot }, asyn
   }
 });
 
+test('verify names the image that the directory holds, if it is another one', async () => {
+  using place = new Place();
+  const before = pushed([file('a', 'before')]);
+  const now = pushed([file('a', 'now, and longer')]);
+  await place.pull(before, '-d', 'out');
+  const result = await place.run('verify', now, '-d', 'out');
+  assert.equal(result.exitCode, 9);
+  assert.match(result.stdout, /^changed \/a: size 15→6/m);
+  assert.doesNotMatch(result.stdout, /json/);
+  const holds = /^notice: out\/json says that out holds another image, with the top layer [0-9a-f]{12} for /m;
+  assert.match(result.stderr, holds);
+});
+
 describe('verify of a directory that somebody else makes', () => {
   test('follows no link, opens nothing but files, however deep it goes', async () => {
     using place = new Place();
