@@ -1,6 +1,6 @@
 import { IntegrityError } from '../errors.ts';
 import { type BytePath, type Entry, type EntryReader, MalformedTarError, displayPath } from '../tar/entry.ts';
-import { classify, isPseudoLink } from '../tar/layer-path.ts';
+import { classify, isPseudoLink, pseudoLinks } from '../tar/layer-path.ts';
 import type { ContentWriter } from './contents.ts';
 import { Directories, nameOf, parentPath, placeIn } from './directories.ts';
 import { makeMissing, unlock } from './directory-metadata.ts';
@@ -8,9 +8,8 @@ import type { FileJobs } from './file-jobs.ts';
 import { type Filesystem, explain, explained } from './filesystem.ts';
 import { nothingLost } from './not-restored.ts';
 import { PathSet } from './path-set.ts';
-import { type Content, placeEntry, placePseudoLink } from './place.ts';
+import { type Content, placeEntry } from './place.ts';
 import { resolveNamedLists } from './named-lists.ts';
-import { dropPseudoLinks } from './pseudo-links.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clearForDirectory, hide, hideContent } from './removal.ts';
 import { carefulCreator, ChangeLog, DirectoryLog, probe, type Run, type RunOptions } from './run.ts';
@@ -55,7 +54,7 @@ export function startRun(
     ownFiles: new Set(options.ownFiles),
     namedLists: new Map(),
     namedListBytes: 0,
-    pseudoLinks: undefined,
+    hasPseudoLinks: false,
     firstLayer: !hasLayers,
     rootEntry: undefined,
     mtime: { mtimeSeconds: 0, mtimeNanoseconds: 0 },
@@ -128,10 +127,8 @@ export class LayerApplication {
     run.counts.setuid += lost?.setuid ?? 0;
     explained(this.#label, run.options.name, () => {
       resolveNamedLists(run);
-      dropPseudoLinks(run);
+      endLayer(run);
     });
-    run.layer.clear();
-    run.hidden.clear();
     run.marked = undefined;
     run.firstLayer = false;
     return this.#entries;
@@ -150,7 +147,7 @@ export class LayerApplication {
   /** Removes what exists only while a layer is applied. */
   abandon(): void {
     try {
-      dropPseudoLinks(this.#run);
+      endLayer(this.#run);
     } catch {
       // Why the layer failed counts, not what could not be removed after that.
     }
@@ -179,8 +176,9 @@ function applyEntry(run: Run, content: Content, entry: Entry): void {
     case 'opaque':
       return applyOpaque(run, meaning.path);
     case 'aufs':
-      if (entry.type === 'file' && isPseudoLink(meaning.path))
-        placePseudoLink(run, content, entry, meaning.path);
+      if (entry.type !== 'file' || !isPseudoLink(meaning.path)) return undefined;
+      run.hasPseudoLinks = true;
+      placeEntry(run, content, entry, meaning.path);
   }
 }
 
@@ -193,6 +191,15 @@ function applyWhiteout(run: Run, hidden: BytePath): void {
   if (run.firstLayer) return;
   const parent = run.directories.find(parentPath(hidden), false);
   if (parent) hide(run, placeIn(parent, nameOf(hidden)));
+}
+
+/** Forgets what the layer wrote, and removes its pseudo-links: files that hard links name stay under these names. @throws SyscallError */
+function endLayer(run: Run): void {
+  run.layer.clear();
+  run.hidden.clear();
+  if (run.hasPseudoLinks) hide(run, placeIn(run.filesystem.root, pseudoLinks));
+  run.hidden.clear();
+  run.hasPseudoLinks = false;
 }
 
 function applyOpaque(run: Run, path: BytePath): void {

@@ -29,7 +29,7 @@ export interface Node {
 
 /** A name in a directory that the walker has found. */
 export interface Place extends Node {
-  /** From the root, without symlinks; of a pseudo-link, what its entry calls it. */
+  /** From the root, without symlinks. */
   readonly path: BytePath;
 }
 

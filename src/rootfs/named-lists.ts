@@ -13,7 +13,6 @@ import type { BytePath, Entry } from '../tar/entry.ts';
 import { itself, nameOf, parentPath, placeIn } from './directories.ts';
 import { type Directory, type Node, statusOf } from './filesystem.ts';
 import { noteDirectory } from './directory-metadata.ts';
-import { recordedPath } from './pseudo-links.ts';
 import type { Run } from './run.ts';
 
 /** Access lists in numbers, by attribute. */
@@ -42,11 +41,7 @@ export function resolveNamedLists(run: Run): void {
     const lists = numbered(run, place, entry, find);
     set(run, place, lists);
     if (stat.type === 'directory') noteDirectoryLists(run, path, entry, lists);
-    else {
-      const recorded = recordedPath(run, path);
-      if (lists.size > 0)
-        run.changes?.written(recorded, { ...entry, type: 'hardlink', xattrs: lists }, recorded);
-    }
+    else if (lists.size > 0) run.changes?.written(path, { ...entry, type: 'hardlink', xattrs: lists }, path);
   }
   run.namedLists.clear();
   run.namedListBytes = 0;

@@ -10,7 +10,7 @@ import {
   noteDirectory,
   retryUnlocked,
 } from './directory-metadata.ts';
-import { join, nameOf, parentPath, placeIn } from './directories.ts';
+import { nameOf, parentPath, placeIn } from './directories.ts';
 import type { FileJobs } from './file-jobs.ts';
 import {
   type FileStat,
@@ -28,7 +28,6 @@ import {
   needsOnlyOpenFile,
   restoreXattrs,
 } from './metadata.ts';
-import { findPseudoLink, pseudoLinkPlace, recordedPath } from './pseudo-links.ts';
 import { clear, clearObstacle } from './removal.ts';
 import { markWritten, refuseReserved, type Run } from './run.ts';
 
@@ -170,8 +169,6 @@ function placeHardLink(run: Run, entry: Entry, place: Place): BytePath {
 
 /** The first name of a hard link. */
 function linkTarget(run: Run, wanted: BytePath, action: string): Place {
-  const kept = findPseudoLink(run, wanted);
-  if (kept) return kept;
   const parent = run.directories.find(parentPath(wanted), false);
   if (!parent || wanted === '') throw impossible(ENOENT, action);
   const place = placeIn(parent, nameOf(wanted));
@@ -197,13 +194,6 @@ function loseDevice(run: Run, place: Place): void {
   run.counts.devices += 1;
   run.lostDevices.add(place.path);
   clear(run, place);
-}
-
-/** Keeps a file of `.wh..wh.plnk/` aside until the layer ends. @throws as `placeEntry` */
-export function placePseudoLink(run: Run, content: Content, entry: Entry, path: BytePath): void {
-  const place = pseudoLinkPlace(run, path);
-  placeFile(run, content, entry, place);
-  run.changes?.written(recordedPath(run, join(place.parent.path, place.name)), entry, '');
 }
 
 /** Writes a file entry. @throws as `placeEntry` */

@@ -50,7 +50,7 @@ export function clearForDirectory(run: Run, parent: Directory, name: ByteName): 
 /** Hides what lower layers have at `place`. Entries of this layer stay, and in overlay mode all that this run did not make. */
 export function hide(run: Run, place: Place): void {
   const { path } = place;
-  if (isReserved(run, path) || path === run.pseudoLinks?.path || isOtherName(run, path)) return;
+  if (isReserved(run, path) || isOtherName(run, path)) return;
   if (run.layer.has(path)) hideInside(run, place);
   else if (run.options.mode !== 'overlay') removeAny(run, 'remove', place, empty);
   else {

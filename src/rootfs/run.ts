@@ -4,7 +4,7 @@ import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
 import { composeLine } from '../tar/mtree.ts';
 import type { ContentWriter } from './contents.ts';
 import { type Directories, itself, parentPath, placeIn } from './directories.ts';
-import { type Directory, type Filesystem, type Mtime, type Place, granted } from './filesystem.ts';
+import { type Filesystem, type Mtime, type Place, granted } from './filesystem.ts';
 import type { NotRestored } from './not-restored.ts';
 import type { FileJobs } from './file-jobs.ts';
 import type { PathSet } from './path-set.ts';
@@ -82,8 +82,8 @@ export interface Run {
   readonly namedLists: Map<BytePath, Entry>;
   /** About what `namedLists` takes in memory, in bytes. */
   namedListBytes: number;
-  /** Directory of the files that only hard links of this layer name; undefined: there are none. */
-  pseudoLinks: Directory | undefined;
+  /** This layer has files at `pseudoLinks`. */
+  hasPseudoLinks: boolean;
   /** This is the first layer: whiteouts hide nothing. */
   firstLayer: boolean;
   /** The last entry for the root itself. */

@@ -17,7 +17,11 @@ const dot = 0x2e;
 const whiteoutPrefix = '.wh.';
 const aufsPrefix = '.wh..wh.';
 const opaqueMarker = '.wh..wh..opq';
-const pseudoLinks = '.wh..wh.plnk/';
+/**
+ * Where aufs had files with several names, which hard links of the same layer name. They are kept here until the layer ends, as docker does:
+ * no other entry can have such a path.
+ */
+export const pseudoLinks = '.wh..wh.plnk';
 
 /**
  * A path as chroot's kernel would see it before it follows links: relative to the root, `.` and empty segments gone, `..` taken
@@ -68,7 +72,7 @@ export function classify(entryPath: BytePath): LayerPath {
 
 /** Whether a normalised path is one where aufs kept files with several names: hard links of the same layer may lead there. */
 export function isPseudoLink(path: BytePath): boolean {
-  return path.startsWith(pseudoLinks);
+  return path.startsWith(`${pseudoLinks}/`);
 }
 
 /** No empty, `.` or `..` segment: nearly all paths, decided without garbage. */
