@@ -230,10 +230,10 @@ const registry = group('Registry', [
     'use only this version of the registry protocol',
     (o) => o.choices(['1', '2']).parsed((text, flag) => (oneOf(['1', '2'])(text, flag) === '1' ? 1 : 2)),
   ],
-  ['--retry <n>', 'retries after a transient error', (o) => o.parsed(count(0))],
+  ['--retry <n>', 'retries after a transient error (default: 5)', (o) => o.parsed(count(0))],
   [
     '--retry-delay <duration>',
-    'delay before the first retry, as 500ms or 2s (doubles each time)',
+    'delay before the first retry, as 500ms or 2s (default: 500ms; doubles each time)',
     (o) => o.parsed(parseDuration),
   ],
 ]);

@@ -41,8 +41,12 @@ const FLAGS: readonly (readonly [names: string, hint: string])[] = [
   ['proxy', 'set HTTPS_PROXY in the environment'],
   ['bundle', 'use -d BUNDLE/rootfs --for runc'],
   [
-    'it ti rm detach entrypoint p publish e env w workdir volume',
+    'it ti rm detach entrypoint publish e env w workdir volume',
     'pull without it, then run chroot rootfs /bin/sh: dlrootfs starts no containers',
+  ],
+  [
+    'p',
+    'use --platform OS/ARCH for a platform, --password-stdin for a password; dlrootfs starts no containers',
   ],
   ['pull', 'use --replace, which takes the newest image'],
   ['extract untar unpack', 'leave it out: dlrootfs always unpacks'],
@@ -76,9 +80,10 @@ type CommandHint = (rest: readonly string[]) => string;
 
 const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
   [
-    'pull export copy cp extract get fetch download create import save build-rootfs',
+    'pull copy cp extract get fetch download create import build-rootfs',
     ([image = 'IMAGE', target]) => `write ${catOf(image) ?? pullOf(image, target)}`,
   ],
+  ['export save', ([image = 'IMAGE', target = 'FILE.tar']) => `write ${pullOf(image, target)}`],
   ['update refresh upgrade', ([image = 'IMAGE']) => `write dlrootfs ${image} --replace`],
   ['enter shell', ([directory = 'rootfs']) => `write chroot ${directory} /bin/sh`],
   ['delete remove', ([directory = 'rootfs']) => `write rm -rf ${directory}`],
@@ -127,7 +132,8 @@ export function wordBehindImage(image: string, word: string, commands: readonly 
   if (/^(?:(?:\/usr)?\/s?bin\/.+|(?:ba|da|a|z)?sh)$/.test(word))
     return error(`dlrootfs starts no containers: leave ${shown} out, then run chroot rootfs ${shown}`);
   if (word === 'always') return error('write --replace=always');
-  if (word === 'true' || word === 'false') return error(`write =${word} behind a flag, as in -g=${word}`);
+  const value = [image, word].find((each) => each === 'true' || each === 'false');
+  if (value !== undefined) return error(`write =${value} behind a flag, as in --tls-verify=${value}`);
   const mayHaveTag = !/[:@][^/]*$/.test(image) && /^\w[\w.-]{0,127}$/.test(word);
   if (!mayHaveTag) return error(`write -d ${shown} for that directory`);
   if (word === 'latest' || /^v?\d/.test(word)) return error(`write dlrootfs ${name}:${shown}`);

@@ -267,6 +267,8 @@ function missingWord(command: string, given: readonly string[], directory: Flag[
     return new UsageError('verify needs an image', {
       hint: `write dlrootfs verify IMAGE -d ${printable(directory)}, with the image that was pulled into it`,
     });
+  if (command === 'diff')
+    return new UsageError('diff needs two images', { hint: `write dlrootfs ${synopsis}` });
   const missing = expected.filter((word) => word.startsWith('<'))[given.filter((word) => word !== '').length];
   const name = /\w+/.exec(missing ?? 'word')![0];
   const article = /^[aeiou]/.test(name) ? 'an' : 'a';

@@ -91,7 +91,10 @@ export const Reference = {
 function withoutCredentials(text: string): string {
   const at = text.lastIndexOf('@');
   const tail = text.slice(at + 1);
-  return at === -1 || tail === '' || /^(?:sha|md5|blake)[^/]*$/i.test(tail) ? text : `***@${tail}`;
+  const isDigest =
+    /^(?:sha|md5|blake)[^/]*$/i.test(tail) ||
+    (/^[0-9a-f]{6,}$/i.test(tail) && !text.slice(0, at).includes(':'));
+  return at === -1 || tail === '' || isDigest ? text : `***@${tail}`;
 }
 
 function invalid(text: string, fault: string, hint?: string): UsageError {
