@@ -38,6 +38,12 @@ type RunCommand = (invocation: Invocation, context: CliContext) => Promise<numbe
  * @throws what `describeFailure` describes
  */
 export async function runCommand(argv: readonly string[], context: CliContext): Promise<number> {
+  const [first, ...rest] = argv;
+  if (first === '__complete') {
+    const { completions } = await import('./completions.ts');
+    context.stdout.write(await completions(rest));
+    return ExitCode.done;
+  }
   const invocation = parseArguments(argv);
   if (invocation.values.userns === true) {
     const exitCode = await (await import('./userns.ts')).withUserNamespace(argv, context);

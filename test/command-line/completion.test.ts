@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { missing } from '../support/debian.ts';
-import { runProgram, Scratch } from '../support/program.ts';
+import { programCommand, runProgram, Scratch } from '../support/program.ts';
 import { TerminalSession } from '../support/terminal-session.ts';
 
 /** What is typed before the tabulator, and what the line then is (a string) or what is offered (a list). */
@@ -36,9 +36,20 @@ async function completionScript(shell: string): Promise<string> {
   return stdout;
 }
 
+/** PATH with a program `dlrootfs` in the directory `bin`: completions run it. */
+const pathWith = (scratch: Scratch) => `${scratch.join('bin')}:${process.env['PATH']}`;
+
+function installProgram(scratch: Scratch): void {
+  mkdirSync(scratch.join('bin'));
+  const words = programCommand.map((word) => `'${word}'`).join(' ');
+  writeFileSync(scratch.join('bin/dlrootfs'), `#!/bin/sh\nexec ${words} "$@"\n`);
+  chmodSync(scratch.join('bin/dlrootfs'), 0o755);
+}
+
 /** A directory with files, directories and a rootfs with branches. */
 async function workplace(): Promise<Scratch> {
   const scratch = new Scratch();
+  installProgram(scratch);
   writeFileSync(scratch.join('some-file.json'), '');
   for (const [name, branches] of [
     ['rootfs', ['layer0_abc', 'layer1_abc']],
@@ -53,6 +64,7 @@ async function workplace(): Promise<Scratch> {
     git('init', '--quiet', '--initial-branch', branches[0]);
     git('commit', '--quiet', '--allow-empty', '-m', 'x');
     for (const branch of branches.slice(1)) git('branch', branch);
+    git('update-ref', 'refs/dlrootfs/record', 'HEAD');
   }
   for (const shell of ['bash', 'zsh', 'fish'])
     writeFileSync(scratch.join(`completions.${shell}`), await completionScript(shell));
@@ -76,7 +88,7 @@ for (const shell of ['bash', 'zsh'] as const) {
       columns: 120,
       rows: 12,
       cwd: scratch.path,
-      environment: { HOME: scratch.path },
+      environment: { HOME: scratch.path, PATH: pathWith(scratch) },
     });
     await terminal.until((screen) => screen === ready);
     terminal.type(setup[shell]);
@@ -104,7 +116,7 @@ test('completions: fish', { skip: missing('fish', 'git') }, async () => {
   const output = execFileSync('fish', ['--no-config', '-c', `source completions.fish\n${script}`], {
     cwd: scratch.path,
     encoding: 'utf8',
-    env: { PATH: process.env['PATH'], HOME: scratch.path },
+    env: { PATH: pathWith(scratch), HOME: scratch.path },
   });
   const offers = output.split('==\n').slice(1);
   for (const [n, [typed, expected]] of cases.entries()) {
@@ -121,9 +133,12 @@ test('completions: fish', { skip: missing('fish', 'git') }, async () => {
 });
 
 async function flagsAfter(line: string): Promise<string> {
+  using scratch = new Scratch();
+  installProgram(scratch);
   return execFileSync('fish', ['--no-config', '-c', `source; complete -C '${line}'`], {
     input: await completionScript('fish'),
     encoding: 'utf8',
+    env: { ...process.env, PATH: pathWith(scratch) },
   });
 }
 
