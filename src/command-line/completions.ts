@@ -81,7 +81,7 @@ type Candidates = readonly (readonly [word: string, meaning?: string])[];
 
 const offered = (words: readonly string[]): Candidates => words.map((word) => [word]);
 
-/** Stands for the last word, which may be a flag's value; no argument has it. */
+/** The argument that is the last word, which may be a flag's value; no argument has it. */
 const HERE = '\0';
 
 /**
