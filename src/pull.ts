@@ -43,7 +43,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
     stopwatch.lap('resolve');
     const built = await build(opened, prepare, options);
     stopwatch.lap('layers');
-    await runtime?.writeRuntimeFiles(image.config, options);
+    await runtime?.writeRuntimeConfigs(image.config, options);
     report({ type: 'done', reference: source.reference, destination });
     return summarize({ source, image, built, destination, tally, stopwatch });
   });

@@ -1,7 +1,45 @@
+import type { Container } from './container.ts';
+
 /** Whether text fits into a line of a configuration file: no reader treats any of its characters as the end of the line. */
 export function isOneLine(text: string): boolean {
   // eslint-disable-next-line no-control-regex
   return !/[\u0000-\u0008\u000a-\u001f\u007f\u0085\u2028\u2029]/u.test(text);
+}
+
+/** What a configuration file of lines can hold of a container's command and variables. */
+export interface LinesOfConfig {
+  readonly variables: readonly (readonly [name: string, value: string])[];
+  /** Undefined where the file cannot hold it. */
+  readonly command: string | undefined;
+  /** What is lost of the variables. */
+  readonly notices: readonly string[];
+}
+
+/**
+ * Command and variables for a configuration file of lines. For what has a line break, or what `quote` cannot write, the command becomes a
+ * shell's, if the container can use one: see `wrappedCommand`.
+ *
+ * @param runtime its name in notices
+ * @param quote writes a word of the command, without a line break; undefined for one that the file cannot hold
+ */
+export function linesOf(
+  { args, environment }: Pick<Container, 'args' | 'environment'>,
+  runtime: string,
+  hasShell: boolean,
+  quote: (word: string) => string | undefined,
+): LinesOfConfig {
+  const all = [...environment];
+  const variables = all.filter(([name, value]) => isOneLine(name) && isOneLine(value));
+  const broken = new Map(
+    hasShell ? all.filter(([name, value]) => !isOneLine(value) && isShellName(name)) : [],
+  );
+  const lost = all.length - variables.length - broken.size;
+  const notices =
+    lost > 0 ? [`${runtime} cannot express ${lost} variables of the image: they have line breaks`] : [];
+  const write = (word: string) => (isOneLine(word) ? quote(word) : undefined);
+  const needsShell = broken.size > 0 || args.some((word) => write(word) === undefined);
+  const words = (needsShell && hasShell ? wrappedCommand(args, broken) : args).map((word) => write(word));
+  return { variables, command: words.includes(undefined) ? undefined : words.join(' '), notices };
 }
 
 /** Text as a comment for people: without line breaks. */
@@ -23,7 +61,7 @@ export interface RuntimeConfig {
  * of lines cannot hold: newlines, and for LXC words with both kinds of quotes. The script is a single line of plain
  * characters without single quotes, so that any file can hold it.
  */
-export function wrappedCommand(args: readonly string[], variables: ReadonlyMap<string, string>): string[] {
+function wrappedCommand(args: readonly string[], variables: ReadonlyMap<string, string>): string[] {
   const define = 'v() { x="$(printf "$1.")"; x="${x%.}"; }';
   const exports = [...variables].map(([name, value]) => `v "${octal(`${name}=${value}`)}"; export "$x"`);
   const words = args.map((word) => `v "${octal(word)}"; set -- "$@" "$x"`);
@@ -31,7 +69,7 @@ export function wrappedCommand(args: readonly string[], variables: ReadonlyMap<s
 }
 
 /** Names that a shell can export; others are not given to it. */
-export function isShellName(name: string): boolean {
+function isShellName(name: string): boolean {
   return /^[A-Za-z_][A-Za-z0-9_]*$/.test(name);
 }
 

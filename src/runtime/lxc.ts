@@ -1,5 +1,5 @@
 import type { Container } from './container.ts';
-import { commented, isOneLine, isShellName, type RuntimeConfig, wrappedCommand } from './config-text.ts';
+import { commented, isOneLine, linesOf, type RuntimeConfig } from './config-text.ts';
 
 /** The host's LXC configurations to include: paths of existing files. */
 export interface LxcHost {
@@ -12,10 +12,11 @@ export interface LxcHost {
  * builds words with one.
  */
 export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
-  const notices: string[] = [];
-  const { user, boots } = container;
-  const plain = new Map([...container.environment].filter(([, value]) => isOneLine(value)));
-  const command = commandLine(container, plain, notices);
+  const { user, boots, facts } = container;
+  const { variables, command, notices: lost } = linesOf(container, 'LXC', facts.shell, quoted);
+  const notices = [...lost];
+  if (command === undefined)
+    notices.push('LXC cannot express the command of the image, and the image has no shell: set lxc.init.cmd');
   const signal = boots ? undefined : (container.stopSignal ?? 'SIGTERM');
   const lines = [
     '# LXC 3 or later. Made from the image; edit it as you like.',
@@ -32,9 +33,7 @@ export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
     ...(isOneLine(container.workingDirectory) ? [setting('lxc.init.cwd', container.workingDirectory)] : []),
     ...(user.uid === 0 && user.gid === 0 ? [] : [`lxc.init.uid = ${user.uid}`, `lxc.init.gid = ${user.gid}`]),
     ...(user.groups.length > 0 ? [`lxc.init.groups = ${user.groups.join(',')}`] : []),
-    ...[...plain]
-      .filter(([name]) => isOneLine(name))
-      .map(([name, value]) => setting('lxc.environment', `${name}=${value}`)),
+    ...variables.map(([name, value]) => setting('lxc.environment', `${name}=${value}`)),
     ...(signal === undefined
       ? []
       : [`# lxc-stop sends this, and kills what is left after a minute.`, `lxc.signal.halt = ${signal}`]),
@@ -68,32 +67,8 @@ function setting(key: string, value: string): string {
   return `${key} = "${value}"`;
 }
 
-/** The command as LXC splits it: at blanks, with words in either kind of quotes and no escapes. */
-function commandLine(
-  container: Container,
-  plain: ReadonlyMap<string, string>,
-  notices: string[],
-): string | undefined {
-  const { args, environment, facts } = container;
-  const variables = new Map([...environment].filter(([name]) => !plain.has(name) && isShellName(name)));
-  const lost = [...environment.keys()].filter(
-    (name) => !plain.has(name) && !(facts.shell && variables.has(name)),
-  );
-  if (lost.length > 0)
-    notices.push(`LXC cannot express ${lost.length} variables of the image: they have line breaks`);
-  const words = args.map((word) => quoted(word));
-  if (variables.size === 0 && !words.includes(undefined)) return words.join(' ');
-  if (facts.shell)
-    return wrappedCommand(args, variables)
-      .map((word) => quoted(word))
-      .join(' ');
-  if (!words.includes(undefined)) return words.join(' ');
-  notices.push('LXC cannot express the command of the image, and the image has no shell: set lxc.init.cmd');
-  return undefined;
-}
-
+/** A word as LXC splits a command: at blanks, with words in either kind of quotes and no escapes. */
 function quoted(word: string): string | undefined {
-  if (!isOneLine(word)) return undefined;
   if (/^[^\s"'][^\s]*$/.test(word)) return word;
   if (!word.includes("'")) return `'${word}'`;
   return word.includes('"') ? undefined : `"${word}"`;

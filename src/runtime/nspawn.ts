@@ -1,5 +1,5 @@
 import type { Container } from './container.ts';
-import { commented, isOneLine, isShellName, type RuntimeConfig, wrappedCommand } from './config-text.ts';
+import { commented, isOneLine, linesOf, type RuntimeConfig } from './config-text.ts';
 
 /**
  * The `.nspawn` file of a machine (systemd.nspawn(5)), as importctl makes it from an image's config: only settings that count
@@ -8,8 +8,14 @@ import { commented, isOneLine, isShellName, type RuntimeConfig, wrappedCommand }
  */
 export function nspawnConfig(container: Container): RuntimeConfig {
   const notices: string[] = [];
-  const { user, boots, environment, workingDirectory, stopSignal, facts } = container;
-  const plain = [...environment].filter(([name, value]) => isOneLine(name) && isOneLine(value));
+  const { user, boots, workingDirectory, stopSignal, facts } = container;
+  const args = boots ? container.args.slice(1) : container.args;
+  const hasShell = facts.shell && !boots;
+  const {
+    variables,
+    command,
+    notices: lost,
+  } = linesOf({ ...container, args }, 'systemd-nspawn', hasShell, quoted);
   const name = /^[\w.][\w.-]*\$?$/.test(user.name ?? '') ? user.name : user.uid;
   const isRoot = user.uid === 0;
   if (!facts.usr) notices.push('systemd-nspawn does not start a rootfs without /usr: --prepare adds it');
@@ -25,12 +31,17 @@ export function nspawnConfig(container: Container): RuntimeConfig {
   }
   if (!isOneLine(workingDirectory))
     notices.push('systemd-nspawn cannot express the working directory of the image: it has a line break');
+  notices.push(...lost);
+  if (command === undefined)
+    notices.push(
+      'systemd-nspawn cannot express the command of the image, which has a line break: give a command to systemd-nspawn',
+    );
   const lines = [
     '# systemd.nspawn(5). Made from the image; edit it as you like.',
     '[Exec]',
     `Boot=${boots ? 'yes' : 'no'}`,
-    ...parameters(container, notices),
-    ...plain.map(([key, value]) => `Environment=${quoted(`${key}=${value}`)}`),
+    ...(command === undefined || command === '' ? [] : [`Parameters=${command}`]),
+    ...variables.map(([key, value]) => `Environment=${quoted(`${key}=${value}`)}`),
     ...(isRoot || boots ? [] : [`User=${name}`]),
     ...(boots || !isOneLine(workingDirectory) || workingDirectory === '/'
       ? []
@@ -49,32 +60,6 @@ export function nspawnConfig(container: Container): RuntimeConfig {
 /** A backslash at the end would take the next line in; a slash after it names the same directory. */
 function unbroken(directory: string): string {
   return directory.endsWith('\\') ? `${directory}/` : directory;
-}
-
-function parameters({ args, boots, environment, facts }: Container, notices: string[]): string[] {
-  const words = boots ? args.slice(1) : args;
-  const broken = new Map([...environment].filter(([name, value]) => !isOneLine(value) && isShellName(name)));
-  const unsayable = words.some((word) => !isOneLine(word));
-  const lost = [...environment].filter(
-    ([name, value]) => !(isOneLine(name) && isOneLine(value)) && !broken.has(name),
-  );
-  const shellServes = facts.shell && !boots;
-  const count = lost.length + (shellServes ? 0 : broken.size);
-  if (count > 0)
-    notices.push(`systemd-nspawn cannot express ${count} variables of the image: they have line breaks`);
-  if (shellServes && (unsayable || broken.size > 0))
-    return [`Parameters=${joinWords(wrappedCommand(words, broken))}`];
-  if (unsayable) {
-    notices.push(
-      'systemd-nspawn cannot express the command of the image, which has a line break: give a command to systemd-nspawn',
-    );
-    return [];
-  }
-  return words.length === 0 ? [] : [`Parameters=${joinWords(words)}`];
-}
-
-function joinWords(words: readonly string[]): string {
-  return words.map((word) => quoted(word)).join(' ');
 }
 
 function quoted(word: string): string {

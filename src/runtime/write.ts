@@ -18,43 +18,27 @@ import { lxcConfig } from './lxc.ts';
 import type { Report } from '../report/event.ts';
 import { nspawnConfig } from './nspawn.ts';
 import { prepareRootfs } from './prepare.ts';
-import { type IdMappings, runcConfig, type Rootless } from './runc.ts';
+import { type IdMappings, runcConfig } from './runc.ts';
 import type { RuntimeConfig } from './config-text.ts';
-
-export interface RuntimeRequest {
-  /** DIR as typed, the finished rootfs. */
-  readonly destination: string;
-  readonly image: ImageConfig;
-  /** Replace existing configurations. */
-  readonly force: boolean;
-  /** The caller's ids when that is not root. */
-  readonly rootless?: Rootless | undefined;
-  /** The caller works on a terminal, and so will the container of runc. */
-  readonly terminal?: boolean;
-  /** Absolute paths that the container must not see. */
-  readonly hidden?: readonly string[];
-}
-
-export interface RuntimeResult {
-  /** What was written, absolute paths. */
-  readonly files: readonly string[];
-  /** One command per runtime, in their order: what to type next. */
-  readonly next: readonly string[];
-  /** Settings of the image that the runtime's configuration cannot have, one line each. */
-  readonly notices: readonly string[];
-}
 
 /** LXC's own defaults, where distributions have them: capabilities, devices, seccomp, mounts. */
 const lxcIncludes = ['/usr/share/lxc/config/common.conf'];
 
 /** The options of a pull that its files for runtimes need. */
-export interface RuntimeOptions extends Pick<RuntimeRequest, 'destination' | 'force'> {
+export interface RuntimeOptions {
+  /** DIR as typed. */
+  readonly destination: string;
   readonly runtimes: readonly Runtime[];
+  /** Replace existing configurations. */
+  readonly force: boolean;
+  /** For runc: a container without root, of the caller with these ids. */
   readonly rootless: boolean;
-  readonly terminal: boolean;
   readonly uid: number;
   readonly gid: number;
   readonly idMappings?: IdMappings | undefined;
+  /** The caller works on a terminal, and so will the container of runc. */
+  readonly terminal: boolean;
+  /** The rootfs holds a repository, which the container must not see. */
   readonly git: boolean;
   readonly prepare: boolean;
   readonly report: Report;
@@ -75,26 +59,6 @@ export function prepareFiles(options: RuntimeOptions, directory?: string): void 
 }
 
 /**
- * Writes the configurations that `--for` names for a finished rootfs.
- *
- * @throws DestinationError, IntegrityError
- */
-export async function writeRuntimeFiles(image: ImageConfig, options: RuntimeOptions): Promise<void> {
-  const { report, runtimes, uid, gid, idMappings: ids } = options;
-  if (runtimes.length === 0) return;
-  const written = await writeRuntimeConfigs(runtimes, {
-    ...options,
-    image,
-    rootless: options.rootless ? { uid, gid, ids } : undefined,
-    hidden: options.git ? ['/.git'] : [],
-  });
-  for (const message of written.notices) report({ type: 'notice', message: printable(message) });
-  for (const [index, file] of written.files.entries()) {
-    report({ type: 'runtime-config', file, command: written.next[index]! });
-  }
-}
-
-/**
  * Checks before a pull that the configurations can be written.
  *
  * @throws UsageError where none can be written for the directory; DestinationError where one exists and `force` is not given
@@ -106,56 +70,50 @@ export function checkRuntimeConfigs(runtimes: readonly Runtime[], destination: s
 }
 
 /**
- * Writes a configuration for each runtime beside the rootfs, made from the image's config and the rootfs's own passwd and
- * group.
+ * Writes the configuration of each runtime that `--for` names beside the finished rootfs, made from the image's config and the rootfs's own
+ * passwd and group. Reports what a configuration cannot have, then the files and the commands that start them.
  *
  * @throws what `checkRuntimeConfigs` does, and IntegrityError where the image's user is not in the image
  */
-export async function writeRuntimeConfigs(
-  runtimes: readonly Runtime[],
-  request: RuntimeRequest,
-): Promise<RuntimeResult> {
-  const place = containerPlaceOf(request.destination);
-  const container = attempt(`read ${printable(request.destination)}`, () => inspectRootfs(request, place));
-  const files: string[] = [];
-  const notices: string[] = [];
-  for (const runtime of runtimes) {
-    const config = attempt(`read ${printable(request.destination)}`, () =>
-      configFor(runtime, container, place, request),
-    );
-    const file = configPath(runtime, place);
-    await writeConfig(file, config.text, request.force);
-    files.push(file);
-    notices.push(...config.notices);
-  }
-  return {
-    files,
-    notices,
-    next: runtimes.map((runtime) => startCommand(runtime, place, container.boots, container.hidden)),
-  };
+export async function writeRuntimeConfigs(image: ImageConfig, options: RuntimeOptions): Promise<void> {
+  const { runtimes, destination, force, report } = options;
+  if (runtimes.length === 0) return;
+  const place = containerPlaceOf(destination);
+  const written = attempt(`read ${printable(destination)}`, () => {
+    const container = inspectRootfs(image, place, options);
+    return runtimes.map((runtime) => ({
+      ...configFor(runtime, container, place, image, options),
+      file: configPath(runtime, place),
+      command: startCommand(runtime, place, container.boots, container.hidden),
+    }));
+  });
+  for (const { file, text } of written) await writeConfig(file, text, force);
+  for (const { notices } of written)
+    for (const message of notices) report({ type: 'notice', message: printable(message) });
+  for (const { file, command } of written) report({ type: 'runtime-config', file, command });
 }
 
 function configFor(
   runtime: Runtime,
   container: Container,
   place: ContainerPlace,
-  { image, rootless, terminal }: RuntimeRequest,
+  image: ImageConfig,
+  { rootless, uid, gid, idMappings: ids, terminal }: RuntimeOptions,
 ): RuntimeConfig {
-  const configs: Readonly<Record<Runtime, () => RuntimeConfig>> = {
-    runc: () => runcConfig(container, image, rootInBundle(place), { rootless, terminal }),
-    lxc: () => lxcConfig(container, { includes: lxcIncludes.filter((path) => existsSync(path)) }),
-    nspawn: () => nspawnConfig(container),
-  };
-  return configs[runtime]();
+  if (runtime === 'lxc')
+    return lxcConfig(container, { includes: lxcIncludes.filter((path) => existsSync(path)) });
+  if (runtime === 'nspawn') return nspawnConfig(container);
+  const owner = rootless ? { uid, gid, ids } : undefined;
+  return runcConfig(container, image, rootInBundle(place), { rootless: owner, terminal });
 }
 
-function inspectRootfs({ image, hidden = [] }: RuntimeRequest, place: ContainerPlace): Container {
+function inspectRootfs({ config }: ImageConfig, place: ContainerPlace, { git }: RuntimeOptions): Container {
   using root = new ConfinedRoot(place.directory);
   const accounts = { passwd: root.readText('etc/passwd') ?? '', group: root.readText('etc/group') ?? '' };
-  const user = resolveUser(image.config.User ?? '', accounts);
-  const facts = factsOf(root, image.config.Volumes ?? []);
-  const named = { name: place.name, rootfs: realpathSync(place.directory), hidden };
-  return containerOf(image.config, user, facts, named);
+  const user = resolveUser(config.User ?? '', accounts);
+  const facts = factsOf(root, config.Volumes ?? []);
+  const named = { name: place.name, rootfs: realpathSync(place.directory), hidden: git ? ['/.git'] : [] };
+  return containerOf(config, user, facts, named);
 }
 
 function factsOf(root: ConfinedRoot, volumes: readonly string[]): RootfsFacts {

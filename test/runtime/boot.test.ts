@@ -5,7 +5,7 @@ import { basename } from 'node:path';
 import { test } from 'node:test';
 import { configOf } from '../../src/oci/config.ts';
 import { prepareRootfs } from '../../src/runtime/prepare.ts';
-import { writeRuntimeConfigs } from '../../src/runtime/write.ts';
+import { configure } from '../support/machine.ts';
 import { missing } from '../support/debian.ts';
 import { until } from '../support/until.ts';
 import { Scratch } from '../support/program.ts';
@@ -34,11 +34,7 @@ test(
     mkdirSync(rootfs, { recursive: true });
     bootable(rootfs);
     assert.ok(prepareRootfs(rootfs).includes('/etc/hosts'));
-    const { next } = await writeRuntimeConfigs(['lxc'], {
-      destination: rootfs,
-      image: configOf({}),
-      force: false,
-    });
+    const { next } = await configure(['lxc'], rootfs, configOf({}));
     assert.match(next[0]!, /^lxc-start -n box -f /);
     const started = spawnSync('sh', ['-c', next[0]!], { encoding: 'utf8', timeout: 60_000 });
     try {
@@ -61,11 +57,7 @@ test(
     const rootfs = scratch.join('box');
     mkdirSync(rootfs);
     bootable(rootfs);
-    const { next, files } = await writeRuntimeConfigs(['nspawn'], {
-      destination: rootfs,
-      image: configOf({}),
-      force: false,
-    });
+    const { next, files } = await configure(['nspawn'], rootfs, configOf({}));
     assert.deepEqual(files, [scratch.join('box.nspawn')]);
     const line = next[0]!.replace(
       'systemd-nspawn',
@@ -113,7 +105,7 @@ test(
     mkdirSync(rootfs);
     busyboxTree(rootfs);
     const image = configOf({ config: application });
-    const { next } = await writeRuntimeConfigs(['lxc'], { destination: rootfs, image, force: false });
+    const { next } = await configure(['lxc'], rootfs, image);
     assert.equal(next[0], `lxc-execute -n ${container.name}`);
     try {
       assert.equal(spawnSync('lxc-start', ['-n', container.name], { timeout: 60_000 }).status, 0);
@@ -133,11 +125,7 @@ test(
     using machine = installed('/var/lib/machines');
     const rootfs = machine.path;
     busyboxTree(rootfs);
-    const { next } = await writeRuntimeConfigs(['nspawn'], {
-      destination: rootfs,
-      image: configOf({ config: application }),
-      force: false,
-    });
+    const { next } = await configure(['nspawn'], rootfs, configOf({ config: application }));
     assert.equal(next[0], `systemd-nspawn -M ${machine.name}`);
     const line = next[0].replace(
       'systemd-nspawn',

@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import { DestinationError, UsageError } from '../../src/errors.ts';
 import { configOf } from '../../src/oci/config.ts';
 import { containerPlaceOf, startCommand } from '../../src/runtime/config-files.ts';
-import { checkRuntimeConfigs, writeRuntimeConfigs } from '../../src/runtime/write.ts';
+import { checkRuntimeConfigs } from '../../src/runtime/write.ts';
+import { configure } from '../support/machine.ts';
 import { Scratch } from '../support/program.ts';
 
 const image = configOf({ config: { Cmd: ['/bin/true'] } });
@@ -20,7 +21,7 @@ function rootfsIn(scratch: Scratch): string {
 test('three configurations stand beside the rootfs, and nothing is in it', async () => {
   using scratch = new Scratch();
   const destination = rootfsIn(scratch);
-  const { files, next } = await writeRuntimeConfigs(all, { destination, image, force: false });
+  const { files, next } = await configure(all, destination, image);
   assert.deepEqual(
     files,
     names.map((name) => scratch.join(name)),
@@ -48,10 +49,7 @@ for (const [n, runtime] of all.entries()) {
     writeFileSync(scratch.join(name), 'mine');
     assert.throws(() => checkRuntimeConfigs([runtime], destination, false), DestinationError);
     checkRuntimeConfigs([runtime], destination, true);
-    await assert.rejects(
-      writeRuntimeConfigs([runtime], { destination, image, force: false }),
-      DestinationError,
-    );
+    await assert.rejects(configure([runtime], destination, image), DestinationError);
     assert.equal(readFileSync(scratch.join(name), 'utf8'), 'mine');
     assert.deepEqual(readdirSync(scratch.path).toSorted(), [name, 'rootfs'].toSorted());
   });
@@ -61,11 +59,8 @@ for (const [n, runtime] of all.entries()) {
     const destination = rootfsIn(scratch);
     writeFileSync(scratch.join('target'), 'mine');
     symlinkSync('target', scratch.join(name));
-    await assert.rejects(
-      writeRuntimeConfigs([runtime], { destination, image, force: false }),
-      DestinationError,
-    );
-    await writeRuntimeConfigs([runtime], { destination, image, force: true });
+    await assert.rejects(configure([runtime], destination, image), DestinationError);
+    await configure([runtime], destination, image, { force: true });
     assert.equal(readFileSync(scratch.join('target'), 'utf8'), 'mine');
     assert.equal(lstatSync(scratch.join(name)).isFile(), true);
   });
@@ -74,10 +69,7 @@ for (const [n, runtime] of all.entries()) {
     using scratch = new Scratch();
     const destination = rootfsIn(scratch);
     symlinkSync('target', scratch.join(name));
-    await assert.rejects(
-      writeRuntimeConfigs([runtime], { destination, image, force: false }),
-      DestinationError,
-    );
+    await assert.rejects(configure([runtime], destination, image), DestinationError);
     assert.deepEqual(readdirSync(scratch.path).toSorted(), [name, 'rootfs'].toSorted());
   });
 }
@@ -88,7 +80,7 @@ test('a rootfs that is a symlink: beside what was typed, and runc gets the real 
   mkdirSync(scratch.join('typed'));
   symlinkSync('../rootfs', scratch.join('typed', 'link'));
   const destination = scratch.join('typed', 'link');
-  const { files } = await writeRuntimeConfigs(['runc', 'lxc'], { destination, image, force: false });
+  const { files } = await configure(['runc', 'lxc'], destination, image);
   assert.deepEqual(files, [scratch.join('typed', 'config.json'), scratch.join('typed', 'link.lxc')]);
   const { root } = JSON.parse(readFileSync(files[0]!, 'utf8')) as { root: { path: string } };
   assert.equal(root.path, scratch.join('rootfs'));

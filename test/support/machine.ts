@@ -1,8 +1,9 @@
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
-import { configOf } from '../../src/oci/config.ts';
+import { configOf, type ImageConfig } from '../../src/oci/config.ts';
+import type { PullEvent } from '../../src/report/event.ts';
 import type { Runtime } from '../../src/runtime/config-files.ts';
-import { writeRuntimeConfigs } from '../../src/runtime/write.ts';
+import { type RuntimeOptions, writeRuntimeConfigs } from '../../src/runtime/write.ts';
 import { Scratch } from './program.ts';
 import { probeScript } from './rootfs-trees.ts';
 
@@ -33,22 +34,47 @@ export function startContainer(command: string): Started {
   }
 }
 
+/** Writes the configurations of runtimes beside a rootfs: their files, and the commands that start them. */
+export async function configure(
+  runtimes: readonly Runtime[],
+  destination: string,
+  image: ImageConfig,
+  options: Partial<RuntimeOptions> = {},
+): Promise<{ readonly files: readonly string[]; readonly next: readonly string[] }> {
+  const events: PullEvent[] = [];
+  await writeRuntimeConfigs(image, {
+    destination,
+    runtimes,
+    force: false,
+    rootless: false,
+    uid: 0,
+    gid: 0,
+    terminal: false,
+    git: false,
+    prepare: false,
+    report: (event) => events.push(event),
+    ...options,
+  });
+  const written = events.filter((event) => event.type === 'runtime-config');
+  return { files: written.map(({ file }) => file), next: written.map(({ command }) => command) };
+}
+
 /** Writes the configuration for an image config beside a rootfs and starts the container. */
 export async function configureAndStart(
   runtime: Runtime,
   rootfs: string,
   config: object,
-  hidden: readonly string[] = [],
+  git = false,
 ): Promise<Started> {
   const image = configOf({ os: 'linux', architecture: 'amd64', config });
-  const { next } = await writeRuntimeConfigs([runtime], { destination: rootfs, image, force: true, hidden });
+  const { next } = await configure([runtime], rootfs, image, { force: true, git });
   return startContainer(next[0] ?? 'false');
 }
 
 export interface Machine extends Disposable {
   readonly rootfs: string;
-  /** @param hidden paths that the container must not see */
-  start(hidden?: readonly string[]): Promise<Started>;
+  /** @param git the rootfs holds a repository */
+  start(git?: boolean): Promise<Started>;
 }
 
 /** A rootfs of the test's own, with the probe in it, for one runtime. */
@@ -61,7 +87,7 @@ export function machine(runtime: Runtime, config: object, fill: (rootfs: string)
   writeFileSync(`${rootfs}/probe`, probeScript, { mode: 0o755 });
   return {
     rootfs,
-    start: (hidden) => configureAndStart(runtime, rootfs, config, hidden),
+    start: (git) => configureAndStart(runtime, rootfs, config, git),
     [Symbol.dispose]: () => scratch[Symbol.dispose](),
   };
 }
