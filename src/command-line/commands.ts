@@ -198,7 +198,7 @@ const whatAndWhere = group('What and where', [
     '--prepare',
     'add missing mount points and files that a system needs to boot; with verify, leave these out',
   ],
-  ['--dry-run', 'print what a pull would do, as inspect does'],
+  ['--dry-run', 'print what a pull would download, as inspect does; DIR is not looked at'],
 ]);
 
 export const comparison = group('Comparison', [
