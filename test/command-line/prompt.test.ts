@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs';
 import { PassThrough, Writable } from 'node:stream';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promptPassword } from '../../src/command-line/credentials.ts';
+import { promptPassword } from '../../src/command-line/request.ts';
 import { file, tar } from '../support/archive.ts';
 import { missing } from '../support/debian.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
