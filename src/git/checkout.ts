@@ -134,7 +134,7 @@ function notOurs(directory: string): GitError {
 }
 
 /** The part of the rootfs that is on disk already. */
-interface OnDisk extends Pick<FileInspection, 'verified' | 'attributes'> {
+interface OnDisk extends Pick<FileInspection, 'verified'> {
   /** Undefined: the rootfs is empty. */
   readonly files?: RootfsFiles;
 }
@@ -144,7 +144,7 @@ export async function restoreState(
   repository: Repository,
   directory: string,
   state: RootfsState,
-  { files, verified, attributes }: OnDisk,
+  { files, verified }: OnDisk,
 ): Promise<NotRestored> {
   const missing = missingContents(files, state, verified);
   const objects = repository.objects([...missing.values()]);
@@ -157,7 +157,7 @@ export async function restoreState(
     },
   };
   try {
-    return await restoreTree(directory, state, contents, attributes, repository.yielder.pause);
+    return await restoreTree(directory, state, contents, repository.yielder.pause);
   } finally {
     await objects.return();
   }
@@ -185,10 +185,12 @@ function missingContents(
   return missing;
 }
 
-/** Whether a file that git cannot hold exists on disk, judged by its size and time. */
+/** Whether a file that git cannot hold exists on disk, under no other name, judged by its size and time. */
 function isOnDisk(files: RootfsFiles, path: string, { size, mtimeSeconds }: Inode): boolean {
   const stat = files.stat(path);
-  return stat?.type === 'file' && stat.size === size && stat.mtimeSeconds === mtimeSeconds;
+  return (
+    stat?.type === 'file' && stat.links === 1 && stat.size === size && stat.mtimeSeconds === mtimeSeconds
+  );
 }
 
 function withoutContent(path: string): GitError {

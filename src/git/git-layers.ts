@@ -10,7 +10,7 @@ import { ObjectStore } from './object-store.ts';
 import { Repository } from './repository.ts';
 import { restoreState } from './checkout.ts';
 import { RootfsFiles } from './rootfs-files.ts';
-import { RootfsState, attributeNames } from './rootfs-state.ts';
+import { RootfsState } from './rootfs-state.ts';
 import { type Yielder, openYielder } from '../sys/yielder.ts';
 import { parentPath } from '../rootfs/directories.ts';
 import { restoreTree } from '../rootfs/work-tree.ts';
@@ -44,8 +44,6 @@ export class GitLayers {
   readonly #branches: string[];
   /** For a rootfs of an earlier run, whose directories may need other metadata. Undefined for a new one. */
   readonly #directory: string | undefined;
-  /** Names of extended attributes that the earlier run may have set. */
-  readonly #attributes: ReadonlySet<string>;
   #draft: LayerDraft;
   /** Fulfilled when git sees the blobs that are named by `takeBlobs`; undefined: there are none. */
   #packed: Promise<void> | undefined;
@@ -66,7 +64,6 @@ export class GitLayers {
     this.#draft = new LayerDraft(this.#state, undefined);
     this.#branches = base?.chain.map(({ branch }) => branch) ?? [];
     this.#directory = base?.directory;
-    this.#attributes = base ? attributeNames(base.state) : new Set();
     this.#yielder = openYielder(options.signal);
     this.packDirectory = files.keepOpen('.git/objects/pack');
     this.#objects = new ObjectStore(this.packDirectory, () => this.#yielder.pause());
@@ -113,7 +110,7 @@ export class GitLayers {
       const chain = chainOf(await readHistory(repository), base);
       const state = await loadState(repository, await readRecords(repository, chain), chain);
       await loadTrees(repository, state, base.commit);
-      await restoreState(repository, directory, state, { verified: new Map(), attributes: new Set() });
+      await restoreState(repository, directory, state, { verified: new Map() });
       return new GitLayers(files, repository.program, options, { state, chain, directory });
     } catch (error) {
       files[Symbol.dispose]();
@@ -253,7 +250,7 @@ export class GitLayers {
     if (last === undefined) return;
     const completed = this.#objects.complete();
     if (this.#directory !== undefined)
-      await restoreTree(this.#directory, this.#state, noContents, this.#attributes, this.#yielder.pause);
+      await restoreTree(this.#directory, this.#state, noContents, this.#yielder.pause);
     await recordCheckout(this.#files, this.#state, last, this.#yielder);
     await completed;
   }

@@ -26,10 +26,8 @@ export interface FileInspection {
   readonly strangers: readonly FileAtPath[];
   /** All other files, from any layer. */
   readonly ours: readonly FileAtPath[];
-  /** Blobs of files that are on disk as git holds them. */
+  /** Blobs of files that are on disk as git holds them, each under no other name. */
   readonly verified: ReadonlyMap<string, ObjectID>;
-  /** Names of all extended attributes in the records, and of those that other programs set. */
-  readonly attributes: ReadonlySet<string>;
 }
 
 /** In bytes. */
@@ -51,15 +49,12 @@ export async function inspectFiles(
   useIndex: boolean,
 ): Promise<FileInspection> {
   const index = useIndex ? readIndex(repository.files) : undefined;
-  const { known, attributes } = allVersions(history, records, !useIndex);
+  const known = allVersions(history, records, !useIndex);
   const inspector = new Inspector(repository, current, known, index);
   await inspector.walk();
   const { changed, strangers, ours, verified } = inspector;
   const altered = unexplained(inspector.suspects, inspector.puller, history, records);
-  for (const { xattrs } of inspector.suspects.values()) {
-    for (const name of xattrs?.keys() ?? []) if (!systemAttribute.test(name)) attributes.add(name);
-  }
-  return { changed, altered, strangers, ours, verified, attributes };
+  return { changed, altered, strangers, ours, verified };
 }
 
 function readIndex(files: RootfsFiles): Map<string, IndexEntry> | undefined {
@@ -167,7 +162,7 @@ class Inspector {
     const isSame = isTracked && hasMode;
     const isCurrent = isSame && entry?.id === id && entry.isOf(stat);
     const hasContent = isCurrent || (await this.#hasContent(path, id, stat));
-    if (hasContent) this.verified.set(path, id);
+    if (hasContent && stat.links === 1) this.verified.set(path, id);
     if (!isSame || !hasContent) this.changed.push(path);
   }
 
@@ -237,23 +232,21 @@ function isOneOf(stat: FileStat, versions: readonly Version[]): boolean {
   );
 }
 
-/** All versions, in any layer, of files that git cannot hold; with `all`, of all files. Also the names of all extended attributes. */
+/** All versions, in any layer, of files that git cannot hold; with `all`, of all files. */
 function allVersions(
   history: History,
   records: RecordTexts,
   all: boolean,
-): { readonly known: ReadonlyMap<string, readonly Version[]>; readonly attributes: Set<string> } {
+): ReadonlyMap<string, readonly Version[]> {
   const known = new Map<string, Version[]>();
-  const attributes = new Set<string>();
   for (const layer of history.values()) {
     for (const change of changesOf(records.get(layer.id)!, layer)) {
       if (change.type === 'removed') continue;
-      for (const name of change.xattrs?.keys() ?? []) attributes.add(name);
       const versions = versionsOf(change, all);
       if (versions.length > 0) known.set(change.path, [...(known.get(change.path) ?? []), ...versions]);
     }
   }
-  return { known, attributes };
+  return known;
 }
 
 function versionsOf({ type, path, size, mtimeSeconds }: Written, all: boolean): Version[] {

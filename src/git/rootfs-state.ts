@@ -162,10 +162,3 @@ const ROOT = 0;
 function isWithin(path: string, above: string): boolean {
   return above === '' || path === above || (path.startsWith(above) && path[above.length] === '/');
 }
-
-/** Names of all extended attributes in a state. */
-export function attributeNames(state: RootfsState): Set<string> {
-  const names = new Set<string>();
-  for (const [, inode] of state) for (const name of inode.xattrs?.keys() ?? []) names.add(name);
-  return names;
-}

@@ -1,29 +1,19 @@
-import { readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { geteuid } from 'node:process';
 import { SyscallError } from '../sys/os-error.ts';
 import { pathBytes, LONGEST_TARGET } from '../sys/os-path.ts';
-import { randomName } from '../sys/temp-file.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
 import { startRun } from './apply.ts';
 import { openFilesystem } from './confined-root.ts';
 import { itself, nameOf, parentPath, placeIn } from './directories.ts';
 import { unlock } from './directory-metadata.ts';
-import {
-  type DiskFilesystem,
-  type FileStat,
-  type Place,
-  explain,
-  granted,
-  isSpecial,
-  statusOf,
-} from './filesystem.ts';
-import { permittedMode, restoreOwner, restoreTimes, setXattrs } from './metadata.ts';
+import { type FileStat, type Place, explain, granted, isSpecial, statusOf } from './filesystem.ts';
+import { permittedMode, restoreOwner, restoreTimes, setXattrs, systemAttribute } from './metadata.ts';
 import type { NotRestored } from './not-restored.ts';
 import { clear } from './removal.ts';
 import type { Run } from './run.ts';
 
-const { EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
+const { EEXIST, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
 
 /** The inode wanted at one path, or at several hard-linked paths. */
 export type WantedInode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'size' | 'sparse'> & {
@@ -76,8 +66,7 @@ export async function clearPaths(directory: string, found: readonly FileAtPath[]
 /**
  * Makes an existing rootfs equal to `tree`, in place. Sets the metadata that other programs could not set.
  *
- * @param contents of files that are not on disk yet, or that other programs wrote
- * @param attributes names of extended attributes that stay only where `tree` has them
+ * @param contents of files that are not on disk yet, that other programs wrote, or that share an inode with other names
  * @param pause called between two paths: lets the event loop run, and throws when the run is to end
  * @returns what the system denied
  * @throws DestinationError
@@ -86,11 +75,10 @@ export async function restoreTree(
   directory: string,
   tree: Tree,
   contents: Contents,
-  attributes: ReadonlySet<string>,
   pause: () => Promise<void>,
 ): Promise<NotRestored> {
-  return await withRun(directory, async (run, disk) => {
-    const restoration = new Restoration(run, disk, contents, attributes);
+  return await withRun(directory, async (run) => {
+    const restoration = new Restoration(run, contents);
     for (const [path, inode] of tree) {
       await restoration.place(path as BytePath, inode);
       await pause();
@@ -100,12 +88,12 @@ export async function restoreTree(
   });
 }
 
-async function withRun<T>(name: string, use: (run: Run, disk: DiskFilesystem) => T | Promise<T>): Promise<T> {
+async function withRun<T>(name: string, use: (run: Run) => T | Promise<T>): Promise<T> {
   try {
     const filesystem = granted(openFilesystem(pathBytes(name)), 'open it');
     const run = startRun(filesystem, { name, mode: 'overlay' });
     try {
-      return await use(run, filesystem);
+      return await use(run);
     } finally {
       run.directories.close();
       filesystem.close();
@@ -150,28 +138,19 @@ interface FirstName {
 /** One pass that turns an existing tree into the listed one: paths and their inodes. */
 class Restoration {
   readonly #run: Run;
-  readonly #disk: DiskFilesystem;
   readonly #contents: Contents;
-  readonly #attributes: ReadonlySet<string>;
   readonly #directories: [path: BytePath, inode: WantedInode][] = [];
   /** The first name of each inode, and what is on disk there. */
   readonly #first = new Map<WantedInode, FirstName>();
-  readonly #taken = new Set<string>();
-  /** Name of a file that is written first and then renamed: one at a time. */
-  readonly #aside = randomName('.dlrootfs-');
 
-  /** @param attributes names of extended attributes that only stay where an inode has them */
-  constructor(run: Run, disk: DiskFilesystem, contents: Contents, attributes: ReadonlySet<string>) {
+  constructor(run: Run, contents: Contents) {
     this.#run = run;
-    this.#disk = disk;
     this.#contents = contents;
-    this.#attributes = attributes;
   }
 
   /** The next path; directories come before what is in them. */
   async place(path: BytePath, inode: WantedInode): Promise<void> {
     this.#run.directories.trim();
-    if (this.#contents.has(path)) await this.#write(path, inode.type);
     const place = this.#placeOf(path);
     const first = this.#first.get(inode);
     if (inode.type === 'directory') {
@@ -192,30 +171,23 @@ class Restoration {
   }
 
   async #placeFirst(place: Place, inode: WantedInode): Promise<void> {
-    const there = this.#findUsable(place, inode);
-    if (!there && !this.#make(place, inode)) return;
-    let stat = there ?? this.#stat(place);
-    if (this.#taken.has(stat.identity)) {
-      await this.#copyOf(place, inode);
-      stat = this.#stat(place);
-    }
-    this.#taken.add(stat.identity);
+    if (this.#contents.has(place.path)) await this.#write(place, inode.type);
+    else if (!this.#isUsable(place, inode) && !this.#make(place, inode)) return;
+    const stat = this.#stat(place);
     this.#first.set(inode, { path: place.path, identity: stat.identity });
     this.#applyMetadata(place, inode, stat);
   }
 
-  /** The existing file, if only its metadata must change. Any device is accepted. */
-  #findUsable(place: Place, inode: WantedInode): FileStat | undefined {
+  /** Whether only the metadata of the existing file must change. Any device is made again, and what has other names. */
+  #isUsable(place: Place, inode: WantedInode): boolean {
     const { filesystem } = this.#run;
     const stat = statusOf(filesystem, place);
-    if (stat?.type !== inode.type) return undefined;
-    if (stat.type === 'file') return stat;
-    // A FIFO that another name already uses is made again: it has no content to copy.
-    if (stat.type === 'fifo') return this.#taken.has(stat.identity) ? undefined : stat;
-    if (stat.type !== 'symlink') return undefined;
-    const isRight =
-      inode.timeless === true || filesystem.readLink(place.parent, place.name) === inode.linkPath;
-    return isRight ? stat : undefined;
+    if (stat?.type !== inode.type) return false;
+    if (stat.type === 'file') return true;
+    if (stat.links > 1) return false;
+    if (stat.type === 'fifo') return true;
+    if (stat.type !== 'symlink') return false;
+    return inode.timeless === true || filesystem.readLink(place.parent, place.name) === inode.linkPath;
   }
 
   /** Makes it again; false for a device that this process may not make. */
@@ -235,34 +207,18 @@ class Restoration {
     return made !== -EPERM;
   }
 
-  /** Writes a file, or a symlink to the target in its content, under another name; then renames it: all or nothing. */
-  async #write(path: BytePath, type: WantedInode['type']): Promise<void> {
-    const { filesystem, directories } = this.#run;
-    const action = `write ${displayPath(path)}`;
-    if (type === 'symlink') {
-      const target = await this.#targetOf(path);
-      granted(filesystem.makeSymlink(this.#placeOf(path).parent, this.#aside, target), action);
-    } else await this.#writeAside(path, this.#contents.read(path), action);
-    const place = this.#placeOf(path);
-    const { parent, name } = place;
-    const rename = (): number => filesystem.rename(parent, this.#aside, parent, name);
-    let renamed = rename();
-    if (renamed === -EISDIR) {
-      clear(this.#run, place);
-      renamed = rename();
-    }
-    granted(renamed, action);
-    directories.forgetLinks();
-  }
-
-  /** Writes a file under the other name, in the directory of `path`. */
-  async #writeAside(
-    path: BytePath,
-    content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
-    action: string,
-  ): Promise<void> {
+  /** Makes a file, or a symlink to the target in its content. */
+  async #write(place: Place, type: WantedInode['type']): Promise<void> {
     const { filesystem } = this.#run;
-    const file = granted(filesystem.createFile(this.#placeOf(path).parent, this.#aside, 0o600), action);
+    const { parent, name, path } = place;
+    const action = `write ${displayPath(path)}`;
+    const content = this.#contents.read(path);
+    clear(this.#run, place);
+    if (type === 'symlink') {
+      granted(filesystem.makeSymlink(parent, name, await targetIn(content, path)), action);
+      return;
+    }
+    const file = granted(filesystem.createFile(parent, name, 0o600), action);
     try {
       let position = 0;
       for await (const bytes of content) {
@@ -271,20 +227,9 @@ class Restoration {
       }
     } catch (error) {
       filesystem.closeFile(file);
-      filesystem.remove(this.#placeOf(path).parent, this.#aside);
       throw error;
     }
     granted(filesystem.closeFile(file), action);
-  }
-
-  async #targetOf(path: BytePath): Promise<BytePath> {
-    let target = '';
-    for await (const bytes of this.#contents.read(path)) {
-      target += Buffer.from(bytes).toString('latin1');
-      if (target.length > LONGEST_TARGET)
-        throw new SyscallError(-ENAMETOOLONG, `create ${displayPath(path)}`);
-    }
-    return target as BytePath;
   }
 
   #makeDirectory(place: Place): void {
@@ -298,40 +243,20 @@ class Restoration {
   /** A further name of the file at the first one. */
   #link(first: FirstName, place: Place): void {
     const { filesystem } = this.#run;
-    const { parent, name, path } = place;
-    const stat = statusOf(filesystem, place);
-    if (stat?.identity === first.identity) return;
-    if (stat?.type === 'directory') clear(this.#run, place);
-    const action = `link ${displayPath(path)} to ${displayPath(first.path)}`;
+    if (statusOf(filesystem, place)?.identity === first.identity) return;
+    clear(this.#run, place);
     const from = this.#placeOf(first.path);
-    granted(filesystem.makeLink(from.parent, from.name, parent, this.#aside), action);
-    granted(filesystem.rename(parent, this.#aside, parent, name), action);
-  }
-
-  /** Gives a name a copy of the content that it shares with another one. */
-  async #copyOf({ parent, name, path }: Place, inode: WantedInode): Promise<void> {
-    const { filesystem } = this.#run;
-    const aside = this.#aside;
-    const action = `copy ${displayPath(path)}`;
-    if (inode.type === 'symlink') {
-      const target = granted(filesystem.readLink(parent, name), action);
-      granted(filesystem.makeSymlink(parent, aside, target), action);
-    } else {
-      const from = granted(this.#disk.openFile(parent, name), action);
-      try {
-        await this.#writeAside(path, piecesOf(from), action);
-      } finally {
-        filesystem.closeFile(from);
-      }
-    }
-    granted(filesystem.rename(parent, aside, parent, name), action);
+    const made = filesystem.makeLink(from.parent, from.name, place.parent, place.name);
+    granted(made, `link ${displayPath(place.path)} to ${displayPath(first.path)}`);
   }
 
   #applyMetadata(place: Place, inode: WantedInode, stat = this.#stat(place)): void {
     const run = this.#run;
     const ownerIsRight = restoreOwner(run, place, inode, stat);
-    for (const name of this.#attributes)
-      if (inode.xattrs?.has(name) !== true) run.filesystem.removeXattr(place, name);
+    const xattrs = run.filesystem.readXattrs(place);
+    for (const name of typeof xattrs === 'number' ? [] : xattrs.keys())
+      if (inode.xattrs?.has(name) !== true && !systemAttribute.test(name))
+        run.filesystem.removeXattr(place, name);
     const ownMode = setXattrs(run, place, inode);
     if (inode.type !== 'symlink') {
       const permitted = permittedMode(run, ownMode, ownerIsRight);
@@ -356,9 +281,11 @@ class Restoration {
   }
 }
 
-/** The content of an open file; each piece is valid until the next is asked for. */
-function* piecesOf(file: number): Generator<Uint8Array, void, void> {
-  const buffer = Buffer.alloc(1024 * 1024);
-  for (let count = readSync(file, buffer); count > 0; count = readSync(file, buffer))
-    yield buffer.subarray(0, count);
+async function targetIn(content: AsyncIterable<Uint8Array>, path: BytePath): Promise<BytePath> {
+  let target = '';
+  for await (const bytes of content) {
+    target += Buffer.from(bytes).toString('latin1');
+    if (target.length > LONGEST_TARGET) throw new SyscallError(-ENAMETOOLONG, `create ${displayPath(path)}`);
+  }
+  return target as BytePath;
 }
