@@ -1,16 +1,13 @@
 import { pid } from 'node:process';
-import { fstatSync, readSync } from 'node:fs';
-import { constants } from 'node:os';
 import { GitError } from '../errors.ts';
 import { IndexFile } from './index-file.ts';
 import type { Inode } from './inodes.ts';
 import { branchRef } from './refs.ts';
-import type { RootfsFiles } from './rootfs-files.ts';
+import { NewFile, type RootfsFiles } from './rootfs-files.ts';
 import type { RootfsState } from './rootfs-state.ts';
 import { isHoldable, treeMode } from './trees.ts';
 import { join, nameOf, parentPath } from '../rootfs/directories.ts';
 import type { Yielder } from '../sys/yielder.ts';
-import { SyscallError } from '../sys/os-error.ts';
 import { damaged } from './git-error.ts';
 import { isAlive } from '../sys/temp-file.ts';
 
@@ -115,8 +112,8 @@ export async function recordCheckout(
   yielder: Yielder,
 ): Promise<void> {
   files.forget();
-  using file = files.startReplacing('.git/index');
-  const index = new IndexFile(file);
+  using file = files.replacing('.git/index');
+  const index = new IndexFile(files, file);
   const excluded: string[] = [];
   for (const [path, inode] of state) {
     const mode = treeMode(path, inode);
@@ -128,7 +125,7 @@ export async function recordCheckout(
     if (yielder.isDue()) await yielder.pause();
   }
   index.finish();
-  files.finishReplacing('.git/index', file);
+  file.close();
   files.makeDirectory('.git/info');
   files.replace('.git/info/exclude', Buffer.from(excluded.join(''), 'latin1'));
   files.replace('.git/HEAD', Buffer.from(`ref: ${branchRef(branch)}\n`));
@@ -187,56 +184,38 @@ export async function copyRepository(from: RootfsFiles, to: RootfsFiles, yielder
     for (const name of from.list(directory)) {
       if (passing.test(name)) continue;
       const path = `${directory}/${name}`;
-      const type = from.stat(path)?.type;
-      if (type === 'directory') waiting.push(path);
-      else if (type === 'symlink') copySymlink(from, to, path, name);
-      else if (type === 'file' && !(path.startsWith('.git/objects/') && isLinked(from, to, path, name)))
-        await copyFile(from, to, path, name, yielder);
+      const stat = from.stat(path);
+      if (stat?.type === 'directory') waiting.push(path);
+      else if (stat?.type === 'symlink') copySymlink(from, to, path);
+      else if (stat?.type === 'file') await copyFile(from, to, path, stat.size, yielder);
       if (yielder.isDue()) await yielder.pause();
     }
   }
 }
 
-function copySymlink(from: RootfsFiles, to: RootfsFiles, path: string, name: string): void {
-  const [parent, copy] = [from.directory(parentPath(path)), to.directory(parentPath(path))];
-  const target = parent && from.filesystem.readLink(parent, name);
-  if (copy && typeof target === 'string') to.filesystem.makeSymlink(copy, name, target);
-}
-
-function isLinked(from: RootfsFiles, to: RootfsFiles, path: string, name: string): boolean {
-  const [parent, copy] = [from.directory(parentPath(path)), to.directory(parentPath(path))];
-  return parent !== undefined && copy !== undefined && to.filesystem.makeLink(parent, name, copy, name) === 0;
+function copySymlink(from: RootfsFiles, to: RootfsFiles, path: string): void {
+  const target = from.filesystem.readLink(from.parent(path), nameOf(path));
+  if (typeof target === 'string') to.filesystem.makeSymlink(to.parent(path), nameOf(path), target);
 }
 
 async function copyFile(
   from: RootfsFiles,
   to: RootfsFiles,
   path: string,
-  name: string,
+  size: number,
   yielder: Yielder,
 ): Promise<void> {
-  const source = from.open(path);
-  const parent = to.directory(parentPath(path));
-  if (source === undefined || !parent) return;
-  const { size } = fstatSync(source);
-  if (!path.startsWith('.git/objects/') && size > LARGEST_COPY) {
-    from.filesystem.closeFile(source);
+  const name = nameOf(path);
+  if (path.startsWith('.git/objects/')) {
+    if (to.filesystem.makeLink(from.parent(path), name, to.parent(path), name) === 0) return;
+  } else if (size > LARGEST_COPY)
     throw damaged(`cannot copy ${from.place(path)}: it has ${size} bytes, more than ${LARGEST_COPY}`);
+  using copy = new NewFile(to, path);
+  let position = 0;
+  for (const piece of from.pieces(path, Buffer.allocUnsafe(COPY_SIZE))) {
+    copy.write(piece, position);
+    position += piece.length;
+    await yielder.pause();
   }
-  const copy = to.filesystem.createFile(parent, name, 0o644);
-  const buffer = Buffer.allocUnsafe(COPY_SIZE);
-  let result = copy;
-  try {
-    let position = 0;
-    for (let count = -1; result >= 0 && count !== 0; position += count) {
-      count = readSync(source, buffer, 0, COPY_SIZE, position);
-      result = to.filesystem.write(copy, buffer.subarray(0, count), position);
-      await yielder.pause();
-    }
-  } finally {
-    from.filesystem.closeFile(source);
-    if (copy >= 0) result = Math.min(result, to.filesystem.closeFile(copy));
-  }
-  if (result < 0 && result !== -constants.errno.EEXIST)
-    throw new SyscallError(result, `write ${to.place(path)}`);
+  copy.close();
 }

@@ -3,7 +3,7 @@ import { CommitWriter, BlobNames, type Came, LayerDraft, storeContents } from '.
 import { copyRepository, initRepository, markCheckout, recordCheckout, unmarkCheckout } from './dot-git.ts';
 import { asGitError, ELSEWHERE, PULL_AGAIN } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
-import { type LayerRecord, chainOf, loadState, loadTrees, readHistory, readRecords } from './history.ts';
+import { type LayerRecord, chainOf, loadState, readHistory, readRecords } from './history.ts';
 import { type Inode, plain } from './inodes.ts';
 import { type LayerIdentity, branchName, commitTime } from './refs.ts';
 import { ObjectStore } from './object-store.ts';
@@ -109,7 +109,6 @@ export class GitLayers {
       markCheckout(files);
       const chain = chainOf(await readHistory(repository), base);
       const state = await loadState(repository, await readRecords(repository, chain), chain);
-      await loadTrees(repository, state, base.commit);
       await restoreState(repository, directory, state, { verified: new Map() });
       return new GitLayers(files, repository.program, options, { state, chain, directory });
     } catch (error) {

@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import path from 'node:path';
 import { geteuid, umask } from 'node:process';
 import { Readable } from 'node:stream';
-import { type SimpleGit, simpleGit } from 'simple-git';
+import { simpleGit } from 'simple-git';
 import { GitError, printable } from '../errors.ts';
 import { asGitError, damaged } from './git-error.ts';
 import { SyscallError } from '../sys/os-error.ts';
@@ -40,11 +40,9 @@ export async function findGit(environment: Environment): Promise<GitProgram> {
     });
   }
   // Not by simple-git's own `version`, which does not report the answer of a program other than git.
-  const answer = await runGit({ binary }, { environment }, '/', (git) => git.raw('version')).catch(
-    (error: unknown) => {
-      throw asGitError(error, `${binary} does not run`, undefined);
-    },
-  );
+  const answer = await runGit({ binary }, { environment }, '/', ['version']).catch((error: unknown) => {
+    throw asGitError(error, `${binary} does not run`, undefined);
+  });
   const version = /^git version (\d+)\.(\d+)\S*/.exec(answer);
   if (!version) {
     throw new GitError(`${binary} says it is ${printable(answer.trim(), 80)}, which is no version of git`, {
@@ -76,14 +74,15 @@ function refuseUmask(): void {
  * Runs git in a private GIT_DIR. No hooks, filters, monitors, templates, signing, includes, remotes or variables have an effect.
  *
  * @param input what the command reads from stdin
+ * @returns what it wrote to stdout
  */
-export async function runGit<Answer>(
+export async function runGit(
   { binary }: Pick<GitProgram, 'binary'>,
   { environment, signal }: GitOptions,
   gitDirectory: string,
-  command: (git: SimpleGit) => Promise<Answer>,
+  command: readonly string[],
   input?: Buffer,
-): Promise<Answer> {
+): Promise<string> {
   const variables = variablesOf(environment, gitDirectory);
   const git = simpleGit({
     baseDir: gitDirectory,
@@ -94,7 +93,7 @@ export async function runGit<Answer>(
     ...(signal === undefined ? {} : { abort: signal }),
     ...(input === undefined ? {} : { input: () => input }),
   }).env(variables);
-  return await command(git).catch((error: unknown) => {
+  return await git.raw([...command]).catch((error: unknown) => {
     // So simple-git fails where no descriptor is left for its pipes.
     throw String(error).includes('TypeError') ? new SyscallError(constants.errno.EMFILE, 'start git') : error;
   });

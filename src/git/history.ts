@@ -168,7 +168,7 @@ export async function loadState(
   for (const layer of chain) playRecord(state, records, layer);
   const top = chain.at(-1);
   if (!top) return state;
-  for (const { path, id } of await listTree(repository, [top.commit])) {
+  for (const { path, id } of await listTree(repository, top.commit)) {
     const inode = state.find(path);
     if (inode) inode.id = id;
   }
@@ -186,26 +186,12 @@ export function playRecord(state: RootfsState, records: RecordTexts, layer: Laye
   }
 }
 
-/** Takes from a commit the trees of its rootfs: of directories that do not change, a later commit has the same. */
-export async function loadTrees(repository: Repository, state: RootfsState, commit: string): Promise<void> {
-  for (const { path, id } of await listTree(repository, ['-d', commit])) {
-    const directory = state.find(path);
-    if (directory?.children) state.setTree(directory, id);
-  }
-  state.setTree(state.root, await repository.resolve(`${commit}^{tree}`));
-}
+const lineOfTree = /^(100644|100755|120000) blob ([0-9a-f]{40})\t(.+)$/;
 
-/** What git-ls-tree(1) shows of a file or a directory. */
-interface Listed extends Omit<TreeFile, 'mode'> {
-  readonly mode: TreeMode | '040000';
-}
-
-const lineOfTree = /^(100644|100755|120000|040000) (?:blob|tree) ([0-9a-f]{40})\t(.+)$/;
-
-/** All files of a commit, or with `-d` its directories, in the order of their paths' bytes. */
-async function listTree(repository: Repository, wanted: readonly string[]): Promise<Listed[]> {
-  const listing = await repository.run(['ls-tree', '-r', '--full-tree', ...wanted]);
-  const entries: Listed[] = [];
+/** All files of a commit, in the order of their paths' bytes, as git-ls-tree(1) shows them. */
+async function listTree(repository: Repository, commit: string): Promise<TreeFile[]> {
+  const listing = await repository.run(['ls-tree', '-r', '--full-tree', commit]);
+  const files: TreeFile[] = [];
   for (const line of listing.split('\n')) {
     // Any other type is a submodule: git sees a directory, which has no files of the rootfs in git.
     const [, mode, id, name] = lineOfTree.exec(line) ?? [];
@@ -213,9 +199,9 @@ async function listTree(repository: Repository, wanted: readonly string[]): Prom
     const path = unquotePath(name);
     if (!isSoundPath(path, false))
       throw damaged(`a commit has a file that no rootfs can have: ${printable(path)}`);
-    entries.push({ path, mode: mode as Listed['mode'], id: id as ObjectID });
+    files.push({ path, mode: mode as TreeMode, id: id as ObjectID });
   }
-  return entries;
+  return files;
 }
 
 /**
@@ -230,7 +216,7 @@ export async function stateAt(
 ): Promise<RootfsState> {
   const layer = await nearestLayer(repository, commit, history);
   const state = await loadState(repository, records, layer ? chainOf(history, layer) : []);
-  if (layer?.commit !== commit) replaceFiles(state, await listTree(repository, [commit]));
+  if (layer?.commit !== commit) replaceFiles(state, await listTree(repository, commit));
   return state;
 }
 
@@ -251,7 +237,7 @@ async function nearestLayer(
 }
 
 /** Makes `tree` all that git holds of `state`. */
-function replaceFiles(state: RootfsState, tree: readonly Listed[]): void {
+function replaceFiles(state: RootfsState, tree: readonly TreeFile[]): void {
   const wanted = new Set(tree.map(({ path }) => path));
   for (const { path } of treeFiles(state)) {
     if (!wanted.has(path)) state.apply({ type: 'removed', path });

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { GitError } from '../errors.ts';
 import type { Inode } from './inodes.ts';
 import type { ObjectID, TreeMode } from './trees.ts';
-import type { NewFile } from './rootfs-files.ts';
+import type { NewFile, RootfsFiles } from './rootfs-files.ts';
 import type { FileStat } from '../rootfs/filesystem.ts';
 
 const VERSION = 2;
@@ -19,6 +19,7 @@ const longestNameInFlags = 0xfff;
  * only write it by hashing all files again.
  */
 export class IndexFile {
+  readonly #files: RootfsFiles;
   readonly #file: NewFile;
   readonly #part = Buffer.allocUnsafeSlow(PART_SIZE);
   /** Bytes of the index, and those of them that are in the file. */
@@ -27,7 +28,8 @@ export class IndexFile {
   #count = 0;
 
   /** @param file empty */
-  constructor(file: NewFile) {
+  constructor(files: RootfsFiles, file: NewFile) {
+    this.#files = files;
     this.#file = file;
   }
 
@@ -55,7 +57,7 @@ export class IndexFile {
     header.writeUInt32BE(this.#count, 8);
     this.#file.write(header, 0);
     const hash = createHash('sha1');
-    for (const part of this.#file.read(this.#part)) hash.update(part);
+    for (const part of this.#files.pieces(this.#file.name, this.#part)) hash.update(part);
     this.#file.write(hash.digest(), this.#length);
   }
 

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readSync } from 'node:fs';
+import { constants } from 'node:os';
 import { geteuid, umask } from 'node:process';
 import { type History, type RecordTexts, changesOf, chainOf, playRecord } from './history.ts';
 import { type IndexEntry, parseIndex } from './index-file.ts';
@@ -15,6 +15,8 @@ import { systemAttribute, SET_ID_BITS } from '../rootfs/metadata.ts';
 import type { Written } from '../tar/mtree.ts';
 import { isInitialUserNamespace } from '../sys/privileges.ts';
 import { accessList, modeWithList } from '../tar/access-list.ts';
+
+const { ENOENT } = constants.errno;
 
 /** The files on disk, compared with the commit that is checked out. */
 export interface FileInspection {
@@ -101,8 +103,8 @@ class Inspector {
     if (root && rootStat) this.#compareMetadata(this.#files.filesystem.root, '.', '', root, rootStat);
     for (let next = waiting.pop(); next; next = waiting.pop()) {
       const [path, places] = next;
-      const names = this.#list(path);
-      for (const name of names ?? []) {
+      const listed = this.#list(path);
+      for (const name of listed ? new Set([...listed, ...(places?.keys() ?? [])]) : []) {
         const below = join(path, name);
         if (below === '.git') continue;
         const number = places?.get(name);
@@ -111,7 +113,6 @@ class Inspector {
         if (type === 'directory') waiting.push([below, inode?.children]);
         if (yielder.isDue()) await yielder.pause();
       }
-      if (places && names) this.#noteMissing(path, places, new Set(names));
     }
     for (const [path, { id, mode, stage }] of this.#index ?? []) {
       const inode = this.#current.find(path);
@@ -121,25 +122,29 @@ class Inspector {
     }
   }
 
-  /** The names in a directory; undefined where this process may not read it. */
+  /** The names in a directory, none if it is missing; undefined where this process may not read it. */
   #list(path: string): ByteName[] | undefined {
     const directory = this.#files.directory(path);
-    const names = directory && this.#files.filesystem.list(directory);
+    const names = directory ? this.#files.filesystem.list(directory) : [];
     return typeof names === 'number' ? undefined : names;
   }
 
+  /** Compares a path with the commit and the records. Returns the type of its file: on disk, or of one that is missing there. */
   async #look(path: string, name: ByteName, inode: Inode | undefined): Promise<FileStat['type'] | undefined> {
     const { filesystem } = this.#files;
     const parent = this.#files.directory(parentPath(path));
-    const stat = parent && filesystem.stat(parent, name);
-    if (!parent || !stat || typeof stat === 'number') return undefined;
+    const stat = parent ? filesystem.stat(parent, name) : -ENOENT;
+    const recorded = inode && treeFile(path, inode);
+    if (!parent || typeof stat === 'number') {
+      if (stat !== -ENOENT) return undefined;
+      if (recorded) this.changed.push(path);
+      return inode?.type;
+    }
     const { type } = stat;
     const isPlace = inode?.type === type;
     const versions = this.#known.get(path)?.filter((version) => version.type === type) ?? [];
-    const isOurs = versions.length > 0 || isPlace;
-    (isOurs ? this.ours : this.strangers).push({ path, type });
+    (versions.length > 0 || isPlace ? this.ours : this.strangers).push({ path, type });
     if (isPlace) this.#compareMetadata(parent, name, path, inode, stat);
-    const recorded = inode && treeFile(path, inode);
     if (recorded) await this.#compareContent(path, recorded, isPlace ? stat : undefined);
     else if (type === 'file' && versions.length > 0 && !isOneOf(stat, versions)) this.changed.push(path);
     return type;
@@ -174,37 +179,15 @@ class Inspector {
       if (typeof target !== 'string') return false;
       return hash.update(`blob ${target.length}\0`).update(target, 'latin1').digest('hex') === id;
     }
-    const file = this.#files.open(path);
-    if (file === undefined) return false;
-    try {
-      hash.update(`blob ${size}\0`);
-      let rest = size;
-      while (rest > 0) {
-        const count = readSync(file, this.#buffer, 0, Math.min(rest, READ_SIZE), null);
-        if (count === 0) return false;
-        hash.update(this.#buffer.subarray(0, count));
-        rest -= count;
-        await this.#repository.yielder.pause();
-      }
-      return hash.digest('hex') === id;
-    } finally {
-      this.#files.filesystem.closeFile(file);
+    hash.update(`blob ${size}\0`);
+    let rest = size;
+    for (const piece of this.#files.pieces(path, this.#buffer)) {
+      hash.update(piece);
+      rest -= piece.length;
+      if (rest < 0) break;
+      await this.#repository.yielder.pause();
     }
-  }
-
-  /** Notes files that git holds, that are in the commit and not on disk. */
-  #noteMissing(path: string, places: ReadonlyMap<string, number>, names: ReadonlySet<string>): void {
-    const waiting: [path: string, places: ReadonlyMap<string, number>][] = [[path, places]];
-    for (let next = waiting.pop(); next; next = waiting.pop()) {
-      const [above, below] = next;
-      for (const [name, number] of below) {
-        if (above === path && names.has(name)) continue;
-        const missing = join(above, name);
-        const inode = this.#current.get(number);
-        if (inode.children) waiting.push([missing, inode.children]);
-        else if (treeFile(missing, inode)) this.changed.push(missing);
-      }
-    }
+    return rest === 0 && hash.digest('hex') === id;
   }
 
   #compareMetadata(parent: Directory, name: ByteName, path: string, inode: Inode, stat: FileStat): void {

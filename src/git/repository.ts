@@ -10,7 +10,6 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { geteuid, pid } from 'node:process';
-import type { SimpleGit } from 'simple-git';
 import { GitError, printable } from '../errors.ts';
 import { asGitError } from './git-error.ts';
 import {
@@ -95,21 +94,12 @@ export class Repository implements AsyncDisposable {
    * @throws GitError, or the reason of the signal
    */
   async run(command: readonly string[], input?: Buffer): Promise<string> {
-    return this.#run(command[0]!, (git) => git.raw([...command]), input);
-  }
-
-  /** The object that a name means: gitrevisions(7). */
-  async resolve(name: string): Promise<ObjectID> {
-    return (await this.#run('rev-parse', (git) => git.revparse(['--verify', name]))) as ObjectID;
-  }
-
-  async #run(name: string, command: (git: SimpleGit) => Promise<string>, input?: Buffer): Promise<string> {
     const prepared = await this.#prepare();
     try {
       return await runGit(this.program, this.#options, prepared.path, command, input);
     } catch (error) {
       this.signal?.throwIfAborted();
-      throw asGitError(error, `git ${name} failed`, OTHER_TEMPORARY);
+      throw asGitError(error, `git ${command[0]} failed`, OTHER_TEMPORARY);
     }
   }
 
@@ -152,9 +142,7 @@ export class Repository implements AsyncDisposable {
   async #makePrivate(): Promise<PrivateGitDir> {
     const made = await PrivateGitDir.make(this.#options.environment);
     try {
-      made.init();
-      made.setRefs(this.refs);
-      await made.addObjects(this.files, this.yielder);
+      await made.fill(this.refs, this.files, this.yielder);
       return made;
     } catch (error) {
       made.close();
@@ -237,28 +225,21 @@ class PrivateGitDir {
     return new PrivateGitDir(made, lock);
   }
 
-  /** Makes a repository without refs and objects. */
-  init(): void {
-    for (const name of ['objects', 'objects/pack', 'refs']) mkdirSync(path.join(this.path, name));
-    writeFileSync(path.join(this.path, 'config'), configuration);
-    writeFileSync(path.join(this.path, 'HEAD'), 'ref: refs/heads/none\n');
-  }
-
-  /** Gives git the refs of a repository: names and ids. */
-  setRefs(refs: ReadonlyMap<string, string>): void {
-    const lines = [...refs].toSorted(([one], [other]) => (one < other ? -1 : 1));
-    writeFileSync(
-      path.join(this.path, 'packed-refs'),
-      `# pack-refs with: sorted \n${lines.map(([name, id]) => `${id} ${name}\n`).join('')}`,
-    );
-  }
-
   /**
-   * Gives git the objects of a repository.
+   * Gives git a repository with these refs (names and ids) and the objects of another one.
    *
-   * @throws GitError where one is not a regular file
+   * @throws GitError where an object is not a regular file
    */
-  async addObjects(files: RootfsFiles, yielder: Yielder): Promise<void> {
+  async fill(refs: ReadonlyMap<string, string>, files: RootfsFiles, yielder: Yielder): Promise<void> {
+    for (const name of ['objects', 'objects/pack', 'refs']) mkdirSync(path.join(this.path, name));
+    const lines = [...refs].toSorted(([one], [other]) => (one < other ? -1 : 1));
+    const packed = `# pack-refs with: sorted \n${lines.map(([name, id]) => `${id} ${name}\n`).join('')}`;
+    for (const [name, text] of [
+      ['config', configuration],
+      ['HEAD', 'ref: refs/heads/none\n'],
+      ['packed-refs', packed],
+    ] as const)
+      writeFileSync(path.join(this.path, name), text);
     for (const name of files.list('.git/objects')) {
       if (!/^[0-9a-f]{2}$/.test(name)) continue;
       mkdirSync(path.join(this.path, 'objects', name));

@@ -4,7 +4,13 @@ import path from 'node:path';
 import { GitError, printable } from '../errors.ts';
 import { type BytePath, displayPath } from '../tar/entry.ts';
 import { Directories, nameOf, parentPath } from '../rootfs/directories.ts';
-import { type Directory, type FileStat, type DiskFilesystem, granted } from '../rootfs/filesystem.ts';
+import {
+  type Directory,
+  type FileStat,
+  type DiskFilesystem,
+  granted,
+  statusOf,
+} from '../rootfs/filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { openFilesystem } from '../rootfs/confined-root.ts';
 import { absolutePath, pathBytes } from '../sys/os-path.ts';
@@ -95,17 +101,14 @@ export class RootfsFiles implements Disposable {
 
   /** The status of a path; undefined where it does not exist, or this process may not read the directory. */
   stat(name: string): FileStat | undefined {
-    const parent = this.#directories.findExact(parentPath(name));
-    const stat = parent && this.filesystem.stat(parent, name === '' ? '.' : nameOf(name));
-    return typeof stat === 'number' ? undefined : stat;
+    return this.statIn(parentPath(name), name === '' ? '.' : nameOf(name));
   }
 
-  /** The same for one of many files in a directory. */
+  /** The same for a name in a directory. */
   statIn(directory: string, name: string): FileStat | undefined {
     this.#directories.trim();
     const parent = this.#directories.findExact(directory);
-    const stat = parent && this.filesystem.stat(parent, name);
-    return typeof stat === 'number' ? undefined : stat;
+    return parent && statusOf(this.filesystem, { parent, name });
   }
 
   /** The names in a directory; none if it does not exist. */
@@ -126,12 +129,11 @@ export class RootfsFiles implements Disposable {
   open(name: string): number | undefined {
     const parent = this.directory(parentPath(name));
     if (!parent) return undefined;
-    const base = nameOf(name);
-    const file = this.filesystem.openFile(parent, base);
+    const file = this.filesystem.openFile(parent, nameOf(name));
     if (file >= 0) return file;
-    const stat = file === -ENOENT ? undefined : this.stat(name);
     if (file === -ENOENT) return undefined;
-    if (file === -EACCES && stat?.type === 'file') return this.#keptOpenUnreadable(parent, base, stat.mode);
+    const stat = this.stat(name);
+    if (file === -EACCES && stat?.type === 'file') return this.#openUnreadable(name, stat.mode);
     if (file === -EINVAL && stat && stat.type !== 'file') throw this.notA('regular file', name, stat.type);
     throw new SyscallError(file, `read ${this.place(name)}`);
   }
@@ -162,25 +164,28 @@ export class RootfsFiles implements Disposable {
     }
   }
 
+  /** The content of a regular file, in pieces: each is in `buffer`, until the next one. None if it does not exist. */
+  *pieces(name: string, buffer: Buffer): Generator<Buffer, void, void> {
+    const file = this.open(name);
+    if (file === undefined) return;
+    try {
+      for (let count = readSync(file, buffer); count > 0; count = readSync(file, buffer))
+        yield buffer.subarray(0, count);
+    } finally {
+      this.filesystem.closeFile(file);
+    }
+  }
+
   /** Puts a file in place of what has its name, as git does: completely or not at all. The directory must exist. */
   replace(name: string, content: Uint8Array): void {
-    using file = this.startReplacing(name);
+    using file = this.replacing(name);
     file.write(content, 0);
-    this.finishReplacing(name, file);
-  }
-
-  /** The file that is to replace `name`: git's lock, as long as it has its own name. To be disposed of. */
-  startReplacing(name: string): NewFile {
-    return new NewFile(this, `${name}.lock`);
-  }
-
-  finishReplacing(name: string, file: NewFile): void {
     file.close();
-    const parent = this.parent(name);
-    const renamed = this.filesystem.rename(parent, nameOf(file.name), parent, nameOf(name));
-    if (renamed === 0) return;
-    this.remove(file.name);
-    throw new SyscallError(renamed, `write ${this.place(name)}`);
+  }
+
+  /** The file that is to replace `name` when it is closed: git's lock, as long as it has its own name. To be disposed of. */
+  replacing(name: string): NewFile {
+    return new NewFile(this, `${name}.lock`, name);
   }
 
   /** Makes a file that does not exist yet. */
@@ -225,13 +230,12 @@ export class RootfsFiles implements Disposable {
     return parent;
   }
 
-  #keptOpenUnreadable(parent: Directory, name: string, mode: number): number {
-    const node = { parent, name, file: -1 };
+  #openUnreadable(name: string, mode: number): number {
+    const node = { parent: this.parent(name), name: nameOf(name), file: -1 };
     this.filesystem.setMode(node, mode | 0o400);
-    const file = this.filesystem.openFile(parent, name);
+    const file = this.filesystem.openFile(node.parent, node.name);
     this.filesystem.setMode(node, mode);
-    if (file < 0) throw new SyscallError(file, `read ${this.place(name)}`);
-    return file;
+    return granted(file, `read ${this.place(name)}`);
   }
 }
 
@@ -239,13 +243,18 @@ export class RootfsFiles implements Disposable {
 export class NewFile implements Disposable {
   readonly name: string;
   readonly #files: RootfsFiles;
+  readonly #finalName: string;
   readonly #file: number;
   #isOpen = true;
 
-  /** @throws GitError where it exists */
-  constructor(files: RootfsFiles, name: string) {
+  /**
+   * @param finalName the name that it gets when it is closed
+   * @throws GitError where it exists
+   */
+  constructor(files: RootfsFiles, name: string, finalName = name) {
     this.name = name;
     this.#files = files;
+    this.#finalName = finalName;
     this.#file = files.filesystem.createFile(files.parent(name), nameOf(name), 0o644);
     if (this.#file === -EEXIST) {
       throw new GitError(`cannot write ${files.place(name)}: it exists`, {
@@ -253,30 +262,27 @@ export class NewFile implements Disposable {
         hint: 'wait until no other git runs there; if none does, remove that file',
       });
     }
-    granted(this.#file, this.#action);
+    granted(this.#file, `write ${files.place(name)}`);
   }
 
   write(bytes: Uint8Array, position: number): void {
-    granted(this.#files.filesystem.write(this.#file, bytes, position), this.#action);
+    granted(
+      this.#files.filesystem.write(this.#file, bytes, position),
+      `write ${this.#files.place(this.name)}`,
+    );
   }
 
-  /** All that was written, in pieces: each is in `buffer`, until the next one. */
-  *read(buffer: Buffer): Generator<Buffer, void, void> {
-    const file = this.#files.open(this.name);
-    if (file === undefined) throw new SyscallError(-ENOENT, `read ${this.#files.place(this.name)}`);
-    try {
-      for (let count = readSync(file, buffer); count > 0; count = readSync(file, buffer))
-        yield buffer.subarray(0, count);
-    } finally {
-      this.#files.filesystem.closeFile(file);
-    }
-  }
-
+  /** Completes it and gives it its name. @throws SyscallError, and then it is removed */
   close(): void {
+    const { filesystem } = this.#files;
     this.#isOpen = false;
-    const closed = this.#files.filesystem.closeFile(this.#file);
-    if (closed < 0) this.#files.remove(this.name);
-    granted(closed, this.#action);
+    let result = filesystem.closeFile(this.#file);
+    if (result === 0 && this.#finalName !== this.name) {
+      const parent = this.#files.parent(this.name);
+      result = filesystem.rename(parent, nameOf(this.name), parent, nameOf(this.#finalName));
+    }
+    if (result < 0) this.#files.remove(this.name);
+    granted(result, `write ${this.#files.place(this.#finalName)}`);
   }
 
   [Symbol.dispose](): void {
@@ -287,9 +293,5 @@ export class NewFile implements Disposable {
     } catch {
       // The reason why it is not complete counts.
     }
-  }
-
-  get #action(): string {
-    return `write ${this.#files.place(this.name)}`;
   }
 }
