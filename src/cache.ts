@@ -3,7 +3,7 @@ import type { Digest } from './oci/digest.ts';
 import type { Image } from './oci/image.ts';
 import { type CacheRequest, defaultCacheDirectory, type PullOptions } from './options.ts';
 import { fetchAllLayers, withoutCorruptBlobs } from './blob/queue.ts';
-import { type BytesBySource, Tally } from './summary.ts';
+import { type BytesBySource, countingBytes } from './summary.ts';
 import { type ImageSource, type Opened, parseImage, withImage } from './with-session.ts';
 
 /** The result of `cache add`: the image, and the bytes that were downloaded. */
@@ -45,8 +45,7 @@ export async function addToCache(request: PullOptions): Promise<CacheAddition> {
       hint: 'name an image of a registry',
     });
   const directory = known(request.store.directory);
-  const tally = new Tally(request.report);
-  const { report } = tally;
+  const { report, bytes } = countingBytes(request.report);
   // Files that are not kept lie beside the cache.
   const options = { ...request, destination: directory, report };
   return await withImage(options, false, async (opened) => {
@@ -64,14 +63,8 @@ export async function addToCache(request: PullOptions): Promise<CacheAddition> {
     );
     const { reference } = source;
     report({ type: 'done', reference, destination: directory });
-    const layers = image.layers.map((layer) => ({ ...layer, entries: 0 }));
-    return {
-      directory,
-      reference,
-      digest: image.digest!,
-      layers: layers.length,
-      sizes: tally.bytes(layers),
-    };
+    const { layers } = image;
+    return { directory, reference, digest: image.digest!, layers: layers.length, sizes: bytes(layers) };
   });
 }
 

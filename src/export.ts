@@ -5,9 +5,8 @@ import { diskFormatOf } from './disk/format.ts';
 import type { Exporter } from './export-disk.ts';
 import { type PullOptions, refuseDiskOptions } from './options.ts';
 import { describeNotRestored } from './rootfs/not-restored.ts';
-import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
+import { type PullSummary, withSummary } from './summary.ts';
 import { withImageTree } from './with-image-tree.ts';
-import { withImage } from './with-session.ts';
 
 /** Standard output: a stream that is not closed here. */
 export type OpenOutput = NodeJS.WritableStream & Parameters<typeof writeArchive>[1];
@@ -27,31 +26,24 @@ export async function exportArchive(
   const isSpecial = output === '-' || (await isSpecialFile(output));
   // Temporary files go where those of a pull into this directory would: beside the file.
   const destination = path.join(isSpecial ? '.' : path.dirname(output), '-');
-  const tally = new Tally(request.report);
-  const options = { ...request, destination, report: tally.report };
-  const { report, signal } = options;
-  const stopwatch = new Stopwatch();
+  const options = { ...request, destination };
   const format = output === '-' ? undefined : diskFormatOf(output);
   // Loaded on demand: an archive needs none of it.
   const exporter = format
     ? await (await import('./export-disk.ts')).DiskExporter.open(options, output, format, isSpecial)
     : archiveExporter(options, output, isSpecial, stdout);
-  const file = output === '-' ? undefined : await ArchiveFile.create(output, signal);
+  const file = output === '-' ? undefined : await ArchiveFile.create(output, options.signal);
   try {
     if (file) await exporter.check?.(file);
-    return await withImage(options, true, async (opened) => {
-      const { image, source, store } = opened;
-      stopwatch.lap('resolve');
-      const built = await withImageTree(opened, options, true, async (tree, layers) => {
-        return { layers, notRestored: await exporter.write(tree, image, store, file) };
+    return await withSummary(options, true, output, async (opened, reporting) => {
+      const built = await withImageTree(opened, reporting, true, async (tree, layers) => {
+        return { layers, notRestored: await exporter.write(tree, opened.image, opened.store, file) };
       });
       await file?.commit();
-      stopwatch.lap('layers');
       const message = describeNotRestored(built.notRestored, true);
-      if (message !== undefined) report({ type: 'notice', message });
+      if (message !== undefined) reporting.report({ type: 'notice', message });
       await exporter.finish?.();
-      report({ type: 'done', reference: source.reference, destination: output });
-      return summarize({ source, image, built, destination: output, tally, stopwatch });
+      return built;
     });
   } catch (error) {
     if (file) await file.discard();

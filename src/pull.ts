@@ -15,9 +15,9 @@ import {
 import type { Image } from './oci/image.ts';
 import { type PullOptions, refuseDiskOptions } from './options.ts';
 import { Destination } from './rootfs/destination.ts';
-import { type PullSummary, Stopwatch, summarize, Tally } from './summary.ts';
+import { type PullSummary, withSummary } from './summary.ts';
 import { osPath } from './sys/os-path.ts';
-import { type OpenedImage, withImage } from './with-session.ts';
+import type { OpenedImage } from './with-session.ts';
 
 /**
  * Turns an image into a root file system.
@@ -25,27 +25,20 @@ import { type OpenedImage, withImage } from './with-session.ts';
  * @throws a DlrootfsError, or the signal's reason; then DIR is unchanged, unless it held files and some layers were unpacked over them
  */
 export async function pull(request: PullOptions): Promise<PullSummary> {
-  const tally = new Tally(request.report);
-  const options = { ...request, report: tally.report };
-  const { report, destination } = options;
-  refuseDiskOptions(options, 'a directory');
+  const { destination, runtimes } = request;
+  refuseDiskOptions(request, 'a directory');
   // Loaded on demand: they would add some 20 ms to every start.
-  const git = options.git ? await import('./git/git-program.ts') : undefined;
-  await git?.findGit(options.environment);
-  const runtime =
-    options.prepare || options.runtimes.length > 0 ? await import('./runtime/write.ts') : undefined;
-  runtime?.checkRuntimeConfigs(options.runtimes, destination, options.force);
-  if (options.replace !== false) await Destination.requireReplaceable(destination, protectedPaths(options));
-  const stopwatch = new Stopwatch();
-  const prepare = runtime && ((directory?: string) => runtime.prepareFiles(options, directory));
-  return await withImage(options, isWhollyDownloaded(options), async (opened) => {
-    const { image, source } = opened;
-    stopwatch.lap('resolve');
+  const git = request.git ? await import('./git/git-program.ts') : undefined;
+  await git?.findGit(request.environment);
+  const runtime = request.prepare || runtimes.length > 0 ? await import('./runtime/write.ts') : undefined;
+  runtime?.checkRuntimeConfigs(runtimes, destination, request.force);
+  if (request.replace !== false) await Destination.requireReplaceable(destination, protectedPaths(request));
+  const prepare = runtime && ((directory?: string) => runtime.prepareFiles(request, directory));
+  const ahead = isWhollyDownloaded(request);
+  return await withSummary(request, ahead, destination, async (opened, options) => {
     const built = await build(opened, prepare, options);
-    stopwatch.lap('layers');
-    await runtime?.writeRuntimeConfigs(image.config, options);
-    report({ type: 'done', reference: source.reference, destination });
-    return summarize({ source, image, built, destination, tally, stopwatch });
+    await runtime?.writeRuntimeConfigs(opened.image.config, options);
+    return built;
   });
 }
 

@@ -1,7 +1,9 @@
 import { performance } from 'node:perf_hooks';
 import type { Image } from './oci/image.ts';
-import type { PullEvent, Report } from './report/event.ts';
+import type { PullOptions } from './options.ts';
+import type { Report } from './report/event.ts';
 import type { NotRestored } from './rootfs/not-restored.ts';
+import { type OpenedImage, withImage } from './with-session.ts';
 
 export interface LayerSummary {
   readonly id: string;
@@ -60,82 +62,65 @@ export interface PullSummary {
   readonly seconds: Readonly<Record<string, number>>;
 }
 
-/** A reporter in front of another one, that counts bytes by source. */
-export class Tally {
-  readonly #report: Report;
-  readonly #cached = new Set<number>();
-  /** Bytes that an earlier run left, of each layer that is downloaded. */
-  readonly #resumed = new Map<number, number>();
-
-  constructor(report: Report) {
-    this.#report = report;
-  }
-
-  readonly report: Report = (event: PullEvent) => {
-    if (event.type === 'layer-start') this.#start(event.index, event.cached, event.resumed);
-    this.#report(event);
-  };
-
-  /** A pull that starts again finds in the store what it downloaded itself before. */
-  #start(index: number, cached: boolean, resumed = 0): void {
-    if (!cached) {
-      this.#cached.delete(index);
-      this.#resumed.set(index, resumed);
-    } else if (!this.#resumed.has(index)) {
-      this.#cached.add(index);
-    }
-  }
-
-  bytes(layers: readonly LayerSummary[]): BytesBySource {
-    return bytesBySource(
-      layers.map((layer, index) => {
-        const cached = this.#cached.has(index);
-        return { ...layer, cached, resumed: this.#resumed.get(index) };
-      }),
-    );
-  }
-}
-
-/** Seconds by stage, in the order in which the stages ended. */
-export class Stopwatch {
-  readonly #seconds: Record<string, number> = {};
-  readonly #start = performance.now();
-  #last = this.#start;
-
-  /** Adds the time since the previous call to `stage`. */
-  lap(stage: string): void {
-    const now = performance.now();
-    this.#seconds[stage] = (this.#seconds[stage] ?? 0) + round(now - this.#last);
-    this.#last = now;
-  }
-
-  seconds(): PullSummary['seconds'] {
-    return { ...this.#seconds, total: round(performance.now() - this.#start) };
-  }
-}
-
-const round = (milliseconds: number) => Math.round(milliseconds) / 1000;
-
-/** The summary of a completed pull. */
-export function summarize(pulled: {
-  readonly source: { readonly reference: string };
-  readonly image: Image;
-  readonly built: Pick<PullSummary, 'layers' | 'notRestored'>;
-  readonly destination: string;
-  readonly tally: Tally;
-  readonly stopwatch: Stopwatch;
-}): PullSummary {
-  const { image, built } = pulled;
+/** A reporter in front of another one, and the bytes by source of the layers that it has heard of. */
+export function countingBytes(report: Report): {
+  readonly report: Report;
+  readonly bytes: (layers: readonly Pick<LayerSummary, 'id' | 'digest' | 'size'>[]) => BytesBySource;
+} {
+  const starts = new Map<number, { readonly cached: boolean; readonly resumed: number }>();
   return {
-    reference: pulled.source.reference,
-    id: image.id,
-    digest: image.digest,
-    platform: image.platform,
-    layers: built.layers,
-    config: image.config.raw,
-    destination: pulled.destination,
-    notRestored: built.notRestored,
-    bytes: pulled.tally.bytes(built.layers),
-    seconds: pulled.stopwatch.seconds(),
+    report: (event) => {
+      if (event.type === 'layer-start') {
+        const { index, cached, resumed = 0 } = event;
+        // A pull that starts again finds in the store what it downloaded itself before.
+        if (!cached || starts.get(index)?.cached !== false) starts.set(index, { cached, resumed });
+      }
+      report(event);
+    },
+    bytes: (layers) =>
+      bytesBySource(layers.map((layer, index) => ({ cached: false, ...layer, ...starts.get(index) }))),
   };
 }
+
+/**
+ * As `withImage`, for a command that makes something of an image: reports its end, and returns its summary.
+ *
+ * @param ahead as for `withImage`
+ * @param destination what is made, as given
+ * @param make makes it, and reports to the options' reporter
+ */
+export async function withSummary(
+  options: PullOptions,
+  ahead: boolean,
+  destination: string,
+  make: (opened: OpenedImage, options: PullOptions) => Promise<Pick<PullSummary, 'layers' | 'notRestored'>>,
+): Promise<PullSummary> {
+  const { report, bytes } = countingBytes(options.report);
+  const start = performance.now();
+  return await withImage({ ...options, report }, ahead, async (opened) => {
+    const { image, source } = opened;
+    const { reference } = source;
+    const resolved = performance.now();
+    const { layers, notRestored } = await make(opened, { ...options, report });
+    const made = performance.now();
+    report({ type: 'done', reference, destination });
+    return {
+      reference,
+      id: image.id,
+      digest: image.digest,
+      platform: image.platform,
+      layers,
+      config: image.config.raw,
+      destination,
+      notRestored,
+      bytes: bytes(layers),
+      seconds: {
+        resolve: seconds(resolved - start),
+        layers: seconds(made - resolved),
+        total: seconds(performance.now() - start),
+      },
+    };
+  });
+}
+
+const seconds = (milliseconds: number) => Math.round(milliseconds) / 1000;

@@ -32,12 +32,12 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
 /** Files at the top, from the bottom up: they may use every room, and the files before them. */
 const top = [
   'options.ts',
-  'summary.ts',
   'packer.ts',
   'packer-thread.ts',
   'decoder.ts',
   'decoder-thread.ts',
   'with-session.ts',
+  'summary.ts',
   'existing-image.ts',
   'build.ts',
   'with-image-tree.ts',
