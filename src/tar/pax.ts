@@ -233,74 +233,59 @@ function emptySparse(): PaxSparse {
 const MAX_GLOBAL_XATTRS = 16;
 const MAX_GLOBAL_XATTR_BYTES = 4096;
 
-type Xattrs = Map<string, Uint8Array>;
-
-/** The records of global headers (type `g`) that are in force. */
-export class PaxGlobals {
-  uid: PaxRecords['uid'];
-  gid: PaxRecords['gid'];
-  mtime: PaxRecords['mtime'];
-  deviceMajor: PaxRecords['deviceMajor'];
-  deviceMinor: PaxRecords['deviceMinor'];
-  readonly #xattrs: Xattrs = new Map();
-  /** A copy for entries without own attributes. */
-  #shared: Xattrs | undefined;
-
-  /**
-   * Takes the records of one more global header.
-   *
-   * @throws MalformedTarError where it gives all entries one path, link target, size or sparse map. No writer does that. Readers treat it
-   * differently, so such an archive can show one content to a scanner and another to its user. Also for more attributes than the limits
-   * above
-   */
-  add(added: PaxRecords): void {
-    if ((added.path ?? added.linkPath ?? added.size ?? added.sparse) !== undefined) {
-      throw new MalformedTarError(
-        'its global pax header sets a path, link target, size or sparse map for all entries',
-      );
-    }
-    this.uid = inForce(added.uid, this.uid);
-    this.gid = inForce(added.gid, this.gid);
-    this.mtime = inForce(added.mtime, this.mtime);
-    this.deviceMajor = inForce(added.deviceMajor, this.deviceMajor);
-    this.deviceMinor = inForce(added.deviceMinor, this.deviceMinor);
-    if (added.xattrs === undefined) return;
-    applyXattrs(this.#xattrs, added.xattrs);
-    this.#shared = undefined;
-    if (this.#xattrs.size > MAX_GLOBAL_XATTRS) throw tooManyXattrs('global pax headers', MAX_GLOBAL_XATTRS);
-    let bytes = 0;
-    for (const [name, value] of this.#xattrs) bytes += name.length + value.length;
-    if (bytes > MAX_GLOBAL_XATTR_BYTES) {
-      throw new MalformedTarError(
-        `its global pax headers set extended attributes of ${bytes} bytes, the limit is ${MAX_GLOBAL_XATTR_BYTES}`,
-      );
-    }
+/**
+ * The records of global headers (type `g`) that are in force after one more.
+ *
+ * @throws MalformedTarError where it gives all entries one path, link target, size or sparse map. No writer does that. Readers treat it
+ * differently, so such an archive can show one content to a scanner and another to its user. Also for more attributes than the limits
+ * above
+ */
+export function addGlobals(globals: PaxRecords | undefined, added: PaxRecords): PaxRecords {
+  if ((added.path ?? added.linkPath ?? added.size ?? added.sparse) !== undefined) {
+    throw new MalformedTarError(
+      'its global pax header sets a path, link target, size or sparse map for all entries',
+    );
   }
-
-  /** Attributes of an entry: the global ones, then its own; an empty value removes a global one. Undefined when none are left. */
-  withXattrs(own: PaxRecords['xattrs']): ReadonlyMap<string, Uint8Array> | undefined {
-    if (own === undefined) this.#shared ??= new Map(this.#xattrs);
-    const xattrs = own === undefined ? this.#shared! : new Map(this.#xattrs);
-    if (own !== undefined) applyXattrs(xattrs, own);
-    return xattrs.size === 0 ? undefined : xattrs;
+  const combined = globals === undefined ? added : combinePax(globals, added);
+  const { xattrs } = combined;
+  if (xattrs === undefined) return combined;
+  const inForce = xattrsOf(xattrs) ?? new Map<string, Uint8Array>();
+  if (inForce.size > MAX_GLOBAL_XATTRS) throw tooManyXattrs('global pax headers', MAX_GLOBAL_XATTRS);
+  let bytes = 0;
+  for (const [name, value] of inForce) bytes += name.length + value.length;
+  if (bytes > MAX_GLOBAL_XATTR_BYTES) {
+    throw new MalformedTarError(
+      `its global pax headers set extended attributes of ${bytes} bytes, the limit is ${MAX_GLOBAL_XATTR_BYTES}`,
+    );
   }
+  return { ...combined, xattrs: inForce };
 }
 
-/** Applies the attributes of a pax header to others. */
-function applyXattrs(xattrs: Xattrs, own: NonNullable<PaxRecords['xattrs']>): void {
-  for (const [name, value] of own) {
+/** The records in force where `own` ones come after others: an empty value removes an earlier one. */
+export function combinePax(globals: PaxRecords, own: PaxRecords | undefined): PaxRecords {
+  if (own === undefined) return globals;
+  const set = Object.entries(own).filter(([, value]) => value !== undefined);
+  const combined: PaxRecords = { ...globals, ...Object.fromEntries(set) };
+  if (!globals.xattrs || !own.xattrs) return combined;
+  const xattrs = new Map(globals.xattrs);
+  for (const [name, value] of own.xattrs) {
+    const isRemoved = value?.length === 0 && xattrs.get(name)?.length;
+    xattrs.set(name, isRemoved ? null : value);
+  }
+  return { ...combined, xattrs };
+}
+
+/** The attributes that records give to an entry; undefined when there are none. */
+export function xattrsOf(records: NonNullable<PaxRecords['xattrs']>): Map<string, Uint8Array> | undefined {
+  const xattrs = new Map<string, Uint8Array>();
+  for (const [name, value] of records) {
     if (name.includes('\0'))
       throw new MalformedTarError(`its extended attribute ${printable(name)} has a NUL byte`);
-    if (value === null || (value.length === 0 && xattrs.get(name)?.length)) xattrs.delete(name);
-    else xattrs.set(name, value);
+    if (value !== null) xattrs.set(name, value);
   }
   // If an access list has both forms, the numbers count.
   for (const [key, name] of textKeys) if (xattrs.has(name)) xattrs.delete(key);
-}
-
-/** The entry's own value, else the global one; undefined where neither is set or the entry removes the global one. */
-export function inForce<T>(own: T | null | undefined, global: T | null | undefined): T | undefined {
-  return (own === undefined ? global : own) ?? undefined;
+  return xattrs.size === 0 ? undefined : xattrs;
 }
 
 function tooManyXattrs(where: string, limit: number): MalformedTarError {

@@ -1,13 +1,31 @@
-import { type ByteSource, type Entry, type EntryReader, MalformedTarError } from './entry.ts';
-import { HeaderSequence } from './header-sequence.ts';
-import { type Block, BLOCK_SIZE, paddingOf } from './header.ts';
+import { BlockStream } from './block-stream.ts';
+import {
+  type BytePath,
+  type ByteSource,
+  displayPath,
+  type Entry,
+  type EntryReader,
+  type EntryType,
+  MalformedTarError,
+  noBytes,
+  sliceUntilNul,
+} from './entry.ts';
+import { type Block, BLOCK_SIZE, checksumMatches, type Header, parseHeader, sumWords } from './header.ts';
+import { addGlobals, combinePax, parsePax, type PaxRecords, xattrsOf } from './pax.ts';
+import { oldSparseFile, paxSparseFile, type StoredFile } from './sparse.ts';
 
-const READ_SIZE = 1 << 20;
+/** Most bytes of one meta header (pax records, a long name); Go's archive/tar has the same limit. */
+export const maxMetaSize = 1 << 20;
+
+const DUMP_DIRECTORY = 0x44;
+const OLD_SPARSE = 0x53;
+const slash = 0x2f;
 const nothing = Buffer.alloc(0);
 
 /**
- * Reads one archive: v7, ustar, GNU, star and pax, by the rules of `HeaderSequence`. It may end without its end mark at a block
- * border, nowhere else. Bytes after an end mark are left in the source.
+ * Reads one archive: v7, ustar, GNU, star and pax. Where tools differ, the rules are those of Go's archive/tar, which containerd, docker and
+ * umoci use. There are three exceptions: global pax headers count, unknown types are regular files (POSIX), and a meta header needs its
+ * entry. The archive may end without its end mark at a block border, nowhere else. Bytes after an end mark are left in the source.
  *
  * All errors are MalformedTarError, with the layer and the entry in the message, but for those that the source throws; after one,
  * every call throws it again.
@@ -16,11 +34,19 @@ export class TarReader implements EntryReader {
   /** The archive's bytes. */
   readonly stream: BlockStream;
   readonly #layer: string;
-  readonly #sequence = new HeaderSequence();
   readonly #steps = this.#read();
+  /** For messages: where the current header is, its entry's path, and the path of the entry before it. */
   #headerOffset = 0;
-  /** The body of a meta header, valid until the next one: memory of its own for each would be garbage of a MiB. */
-  #body: Buffer = nothing;
+  #path: BytePath | undefined;
+  #previous: BytePath | undefined;
+  /** The meta headers in force: of all entries that follow, and of the next one. */
+  #globals: PaxRecords | undefined;
+  #pax: PaxRecords | undefined;
+  /** Bodies of GNU's `L` and `K`. */
+  #longName: Buffer = nothing;
+  #longLink: Buffer = nothing;
+  /** Memory for the bodies of meta headers, by their type, which is used again: new memory for each would be garbage of a MiB. */
+  readonly #bodies = new Map<number, Buffer>();
   #failure: unknown;
 
   /** @param layer what messages call the archive: `layer 0123456789ab` */
@@ -56,40 +82,101 @@ export class TarReader implements EntryReader {
     }
   }
 
+  /** The error with the layer and the entry in its message, or the header's offset where no entry is known. */
   #fail(error: unknown): unknown {
-    this.#failure = this.#sequence.located(error, this.#layer, this.#headerOffset);
+    this.#failure = error;
+    if (error instanceof MalformedTarError) {
+      let place = `header at byte ${this.#headerOffset}`;
+      if (this.#path !== undefined && this.#path !== noBytes) place = displayPath(this.#path);
+      else if (this.#previous !== undefined) place += `, after ${displayPath(this.#previous)}`;
+      this.#failure = new MalformedTarError(`${this.#layer}: ${place}: ${error.message}`, error);
+    }
     return this.#failure;
   }
 
   *#read(): Generator<Entry | number, void, undefined> {
-    const stream = this.stream;
-    const sequence = this.#sequence;
+    const { stream } = this;
+    let isAfterZeros = false;
     for (;;) {
       this.#headerOffset = stream.offset;
       if (stream.buffered < BLOCK_SIZE) yield BLOCK_SIZE;
-      if (!stream.nextBlock()) {
-        sequence.finish();
-        return;
+      if (!stream.nextBlock()) break;
+      const sum = sumWords(stream.words, stream.wordsAt);
+      if (sum === 0) {
+        if (isAfterZeros) break;
+        isAfterZeros = true;
+        continue;
       }
-      const step = sequence.accept(stream);
-      if (step === 'end') return;
-      if (step === 'block') continue;
-      stream.startData(sequence.size);
-      if (step === 'entry') yield sequence.entry;
-      if (step === 'body') sequence.acceptBody(yield* this.#readBody(sequence.size));
+      if (isAfterZeros)
+        throw new MalformedTarError('half an end mark: one block of zeros, then a block that is not');
+      const header = this.#parseHeader(sum);
+      switch (header.type) {
+        case 0x78: // x
+        case 0x58: // X, Solaris
+          this.#pax = parsePax(yield* this.#readBody(header), header.path);
+          break;
+        case 0x67: // g
+          this.#globals = addGlobals(this.#globals, parsePax(yield* this.#readBody(header), header.path));
+          break;
+        case 0x4c: // L
+          this.#longName = yield* this.#readBody(header);
+          break;
+        case 0x4b: // K
+          this.#longLink = yield* this.#readBody(header);
+          break;
+        case 0x56: // V, the label of a volume
+        case 0x41: // A, an access list of Solaris: Linux has none of that kind
+          stream.startData(sizeOf(header.size));
+          break;
+        case 0x4d: // M
+          this.#path = header.path;
+          throw new MalformedTarError('it continues from another volume, which a layer cannot have');
+        default: {
+          const type = this.#beginEntry(header);
+          const sparse = this.#pax?.sparse !== undefined || header.type === OLD_SPARSE;
+          const file = sparse ? yield* this.#readSparseMap(header, type) : this.#plainFile(header, type);
+          const entry = this.#compose(header, type, file);
+          stream.startData(file.stored);
+          yield entry;
+        }
+      }
       if (stream.buffered < stream.remaining + stream.padding) yield* this.#awaitData();
       stream.skipData();
-      if (step === 'entry') sequence.leaveEntry();
+      this.#previous = this.#path ?? this.#previous;
+      this.#path = undefined;
+    }
+    if (this.#pax !== undefined || nameIn(this.#longName) || nameIn(this.#longLink))
+      throw new MalformedTarError('the archive ends after a meta header, without the entry it is for');
+  }
+
+  #parseHeader(sum: number): Header {
+    const { block, at } = this.stream;
+    if (!checksumMatches(block, at, sum))
+      throw new MalformedTarError('not a tar header: its checksum is wrong');
+    try {
+      return parseHeader(block, at);
+    } catch (error) {
+      this.#path = sliceUntilNul(block, at, 100);
+      throw error;
     }
   }
 
-  *#readBody(size: number): Generator<number, Buffer, undefined> {
-    if (this.#body.length < size) this.#body = Buffer.allocUnsafeSlow(size);
-    const body = this.#body.subarray(0, size);
-    while (this.stream.remaining > 0) {
-      if (this.stream.buffered === 0) yield 1;
-      const from = size - this.stream.remaining;
-      body.set(this.stream.takeData(), from);
+  *#readBody({ type, size: written, path }: Header): Generator<number, Buffer, undefined> {
+    const { stream } = this;
+    if (written > maxMetaSize) {
+      this.#path = path;
+      throw new MalformedTarError(`a meta header of ${written} bytes, the limit is ${maxMetaSize}`);
+    }
+    const size = sizeOf(written);
+    stream.startData(size);
+    const before = this.#bodies.get(type);
+    const memory = before && before.length >= size ? before : Buffer.allocUnsafeSlow(size);
+    this.#bodies.set(type, memory);
+    const body = memory.subarray(0, size);
+    while (stream.remaining > 0) {
+      if (stream.buffered === 0) yield 1;
+      const from = size - stream.remaining;
+      body.set(stream.takeData(), from);
     }
     return body;
   }
@@ -102,6 +189,118 @@ export class TarReader implements EntryReader {
     }
     if (this.stream.buffered < this.stream.padding) yield this.stream.padding;
   }
+
+  /** Takes all meta headers for the entry of a header: its path is GNU's long name, else the pax path, else the header's, as in Go. */
+  #beginEntry(header: Header): EntryType {
+    if (this.#globals) this.#pax = combinePax(this.#globals, this.#pax);
+    const pax = this.#pax;
+    this.#path = pax?.sparse?.name ?? (nameIn(this.#longName) || (pax?.path ?? header.path));
+    return typeOf(header, this.#path);
+  }
+
+  /** The size in the pax header counts: a reader that uses the other one sees other entries (CVE-2025-62518). */
+  #plainFile(header: Header, type: EntryType): StoredFile {
+    const hasData = type === 'file' || header.type === DUMP_DIRECTORY;
+    const stored = hasData ? sizeOf(this.#pax?.size ?? header.size) : 0;
+    return { size: type === 'file' ? stored : 0, stored, extents: undefined };
+  }
+
+  *#readSparseMap(header: Header, type: EntryType): Generator<number, StoredFile, undefined> {
+    const { stored } = this.#plainFile(header, type);
+    const { block, at } = this.stream;
+    const nextBlock = (): Generator<number, Block, undefined> => this.#nextMapBlock();
+    if (header.type === OLD_SPARSE) return yield* oldSparseFile(block, at, stored, nextBlock);
+    if (type !== 'file') throw new MalformedTarError('it is sparse and not a file');
+    return yield* paxSparseFile(this.#pax!.sparse!, stored, nextBlock);
+  }
+
+  *#nextMapBlock(): Generator<number, Block, undefined> {
+    const { stream } = this;
+    this.#headerOffset = stream.offset;
+    if (stream.buffered < BLOCK_SIZE) yield BLOCK_SIZE;
+    if (!stream.nextBlock()) throw new MalformedTarError('the archive ends within its sparse map');
+    return stream;
+  }
+
+  /**
+   * Composes the entry that a header and the meta headers before it describe.
+   *
+   * @throws MalformedTarError for what no file system can hold: a link to nothing, owners beyond 32 bits
+   */
+  #compose(header: Header, type: EntryType, { size, extents }: StoredFile): Entry {
+    const isLink = type === 'symlink' || type === 'hardlink';
+    const isDevice = type === 'character' || type === 'block';
+    const pax = this.#pax;
+    const mtime = pax?.mtime ?? undefined;
+    const entry: Entry = {
+      type,
+      path: this.#path!,
+      linkPath: isLink ? this.#linkPathOf(header) : noBytes,
+      mode: header.mode & 0o7777,
+      uid: owner(pax?.uid ?? header.uid, 'uid'),
+      gid: owner(pax?.gid ?? header.gid, 'gid'),
+      size,
+      mtimeSeconds: mtime === undefined ? header.mtime : mtime.seconds,
+      mtimeNanoseconds: mtime === undefined ? 0 : mtime.nanoseconds,
+      deviceMajor: isDevice ? deviceNumber(pax?.deviceMajor ?? header.deviceMajor) : 0,
+      deviceMinor: isDevice ? deviceNumber(pax?.deviceMinor ?? header.deviceMinor) : 0,
+      xattrs: pax?.xattrs && xattrsOf(pax.xattrs),
+      sparse: extents,
+    };
+    this.#pax = undefined;
+    this.#longName = nothing;
+    this.#longLink = nothing;
+    return entry;
+  }
+
+  #linkPathOf(header: Header): BytePath {
+    const path = nameIn(this.#longLink) || (this.#pax?.linkPath ?? header.linkPath);
+    if (path === noBytes) throw new MalformedTarError('it links to nothing');
+    return path;
+  }
+}
+
+/** The body of GNU's `L` or `K`, up to its first NUL. */
+function nameIn(body: Buffer): BytePath {
+  return sliceUntilNul(body, 0, body.length);
+}
+
+function sizeOf(size: number): number {
+  if (size < 0) throw new MalformedTarError(`its size ${size} is negative`);
+  return size;
+}
+
+/** The entry type for each type flag. POSIX: a flag that is not listed means a regular file. */
+const entryTypes: readonly (EntryType | undefined)[] = Object.assign(
+  Array.from<EntryType | undefined>({ length: 256 }),
+  {
+    [0x31]: 'hardlink',
+    [0x32]: 'symlink',
+    [0x33]: 'character',
+    [0x34]: 'block',
+    [0x35]: 'directory',
+    [0x36]: 'fifo',
+    // GNU's directory with a list of its files as data.
+    [0x44]: 'directory',
+  } satisfies Record<number, EntryType>,
+);
+
+/** The type of an entry. In v7, a NUL flag and a slash at the end of the path mean a directory. */
+function typeOf(header: Header, path: string): EntryType {
+  if (header.type === 0) return path.charCodeAt(path.length - 1) === slash ? 'directory' : 'file';
+  return entryTypes[header.type] ?? 'file';
+}
+
+/** 0 to 2^32 − 1. A small negative number (−2 was the user nobody) becomes the kernel's unsigned one, as in Go's readers. */
+function owner(id: number, name: string): number {
+  if (id >= 0 && id <= 0xffff_ffff) return id;
+  if (id < 0 && id >= -0x8000_0000) return id + 0x1_0000_0000;
+  throw new MalformedTarError(`its ${name} ${id} does not fit in 32 bits`);
+}
+
+function deviceNumber(value: number): number {
+  if (value >= 0 && value <= 0xffff_ffff) return value;
+  throw new MalformedTarError(`its device number ${value} does not fit in 32 bits`);
 }
 
 /**
@@ -139,172 +338,6 @@ export class AsyncTarReader {
     if (stream.buffered + this.#chunks.length >= size) return;
     stream.detach();
     while (stream.buffered + this.#chunks.length < size && (await this.#chunks.pull()));
-  }
-}
-
-/**
- * An archive's bytes as header blocks and runs of data. Blocks lie where the source has them; only one that straddles two of the
- * source's chunks, or is not aligned to four bytes, is copied.
- */
-class BlockStream implements Block {
-  /** Where the block from the last `nextBlock` is, valid until the next call of any method. */
-  block: Buffer;
-  at = 0;
-  /** The same block as words. */
-  words: Int32Array;
-  wordsAt = 0;
-  /** Bytes of the run of data that were not taken. */
-  remaining = 0;
-  /** Bytes between the run of data and the next block that were not passed over. */
-  padding = 0;
-
-  readonly #source: ByteSource;
-  readonly #scratch = Buffer.from(new ArrayBuffer(BLOCK_SIZE));
-  readonly #scratchWords = new Int32Array(this.#scratch.buffer);
-  #chunk: Buffer = nothing;
-  #chunkWords: Int32Array = this.#scratchWords;
-  /** Add it to a position in the chunk: the byte in `#chunkWords`. */
-  #chunkShift = 0;
-  #position = 0;
-  #bytesBefore = 0;
-
-  constructor(source: ByteSource) {
-    this.#source = source;
-    this.block = this.#scratch;
-    this.words = this.#scratchWords;
-  }
-
-  /** Bytes taken so far. */
-  get offset(): number {
-    return this.#bytesBefore + this.#position;
-  }
-
-  /** Bytes that are here without another read of the source. */
-  get buffered(): number {
-    return this.#chunk.length - this.#position;
-  }
-
-  /**
-   * Takes one block.
-   *
-   * @returns false where the archive ends before it.
-   * @throws MalformedTarError where it ends within.
-   */
-  nextBlock(): boolean {
-    const start = this.#position;
-    if (start + BLOCK_SIZE > this.#chunk.length) return this.#collectBlock();
-    this.#position = start + BLOCK_SIZE;
-    const wordByte = start + this.#chunkShift;
-    if ((wordByte & 3) === 0) {
-      this.block = this.#chunk;
-      this.at = start;
-      this.words = this.#chunkWords;
-      this.wordsAt = wordByte >> 2;
-    } else {
-      this.#chunk.copy(this.#scratch, 0, start, start + BLOCK_SIZE);
-      this.#useScratch();
-    }
-    return true;
-  }
-
-  /** The next bytes are data of this length, padded to whole blocks. */
-  startData(size: number): void {
-    this.remaining = size;
-    this.padding = paddingOf(size);
-  }
-
-  /**
-   * The next bytes of the run, valid until the next call.
-   *
-   * @throws MalformedTarError where the archive ends
-   */
-  takeData(): Uint8Array {
-    const bytes = this.#take(this.remaining);
-    if (bytes === undefined) throw new MalformedTarError('the archive ends within its data');
-    this.remaining -= bytes.length;
-    return bytes;
-  }
-
-  /**
-   * Passes over what is left of the run, and its padding.
-   *
-   * @throws MalformedTarError where the archive ends before
-   */
-  skipData(): void {
-    if (this.remaining === 0 && this.padding === 0) return;
-    if (!this.#skip(this.remaining)) throw new MalformedTarError('the archive ends within its data');
-    this.remaining = 0;
-    if (!this.#skip(this.padding))
-      throw new MalformedTarError('the archive ends within the padding after it');
-    this.padding = 0;
-  }
-
-  /** At most `max` bytes; undefined at the end of the archive. */
-  #take(max: number): Uint8Array | undefined {
-    if (this.#position === this.#chunk.length && !this.#refill()) return undefined;
-    const start = this.#position;
-    const end = Math.min(start + max, this.#chunk.length);
-    this.#position = end;
-    return this.#chunk.subarray(start, end);
-  }
-
-  /** Passes over `count` bytes; false where the archive ends before. */
-  #skip(count: number): boolean {
-    let rest = count;
-    for (;;) {
-      const here = this.#chunk.length - this.#position;
-      if (rest <= here) {
-        this.#position += rest;
-        return true;
-      }
-      rest -= here;
-      if (!this.#refill()) return false;
-    }
-  }
-
-  #collectBlock(): boolean {
-    let filled = 0;
-    while (filled < BLOCK_SIZE) {
-      const bytes = this.#take(BLOCK_SIZE - filled);
-      if (bytes === undefined) {
-        if (filled === 0) return false;
-        throw new MalformedTarError('the archive ends within a header block');
-      }
-      this.#scratch.set(bytes, filled);
-      filled += bytes.length;
-    }
-    this.#useScratch();
-    return true;
-  }
-
-  #useScratch(): void {
-    this.block = this.#scratch;
-    this.at = 0;
-    this.words = this.#scratchWords;
-    this.wordsAt = 0;
-  }
-
-  /** Copies what is left of the source's last chunk, so that the chunk may go. */
-  detach(): void {
-    const rest = Buffer.from(this.#chunk.subarray(this.#position));
-    this.#bytesBefore += this.#position;
-    this.#useChunk(rest);
-  }
-
-  #refill(): boolean {
-    this.#bytesBefore += this.#chunk.length;
-    const bytes = this.#source.read(READ_SIZE);
-    this.#useChunk(bytes ?? nothing);
-    return bytes !== undefined;
-  }
-
-  #useChunk({ buffer, byteOffset, byteLength }: Uint8Array): void {
-    this.#position = 0;
-    this.#chunk = Buffer.from(buffer, byteOffset, byteLength);
-    const aligned = (byteOffset + 3) & ~3;
-    this.#chunkShift = byteOffset - aligned;
-    const words = Math.max(0, byteOffset + byteLength - aligned) >> 2;
-    this.#chunkWords = new Int32Array(buffer, Math.min(aligned, buffer.byteLength & ~3), words);
   }
 }
 

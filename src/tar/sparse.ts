@@ -1,5 +1,5 @@
 import { MalformedTarError, type Entry, type SparseExtent } from './entry.ts';
-import { BLOCK_SIZE, isGnu, numberField } from './header.ts';
+import { type Block, BLOCK_SIZE, isGnu, numberField } from './header.ts';
 import type { PaxSparse } from './pax.ts';
 
 /** More extents than this in one file is refused: it bounds the memory that an archive can ask for. */
@@ -37,33 +37,29 @@ export class ExtentCursor {
   }
 }
 
-/** A sparse file: its size with the holes, the bytes that the archive stores of it, and where they go. */
-interface SparseFile {
+/** A file in an archive: its size with the holes, and the bytes that are stored of it. */
+export interface StoredFile {
   readonly size: number;
   readonly stored: number;
-  readonly extents: readonly SparseExtent[];
+  /** Undefined for a file without holes. */
+  readonly extents: readonly SparseExtent[] | undefined;
 }
 
-/** A sparse map that may continue in the blocks after the header. Its extents are checked one by one: in order, apart, within the file. */
-export class SparseMap {
-  /** Whether the next block belongs to the map. */
-  wantsBlock = false;
-  /** Bytes of data that the archive stores, without the map. */
-  protected stored: number;
+/** Takes the block after the header or the last block; yields the number of bytes for which it has to wait. */
+type NextBlock = () => Generator<number, Pick<Block, 'block' | 'at'>, undefined>;
+
+/** The extents of a sparse file, checked one by one: in order, apart, within the file. */
+class SparseMap {
   readonly #size: number;
   readonly #extents: SparseExtent[] = [];
   #count = 0;
   #end = 0;
   #total = 0;
 
-  constructor(size: number, stored: number) {
+  constructor(size: number) {
     if (size < 0) throw new MalformedTarError('its sparse size is negative');
     this.#size = size;
-    this.stored = stored;
   }
-
-  /** Takes the next block of the map. */
-  accept(_block: Buffer, _at: number): void {}
 
   add(offset: number, length: number): void {
     this.#count += 1;
@@ -83,8 +79,7 @@ export class SparseMap {
    *
    * @throws MalformedTarError where the extents are not as long together as the data that is stored
    */
-  file(): SparseFile {
-    const { stored } = this;
+  file(stored: number): StoredFile {
     if (this.#total !== stored) {
       throw new MalformedTarError(
         `its sparse map is for ${this.#total} bytes of data, but ${stored} are stored`,
@@ -100,115 +95,114 @@ const DIGIT0 = 0x30;
 const MAX_DIGITS = 20;
 
 /** Where GNU's old format has things: in the header four extents, in each block after it twenty-one. */
-const oldFormat = {
-  header: { map: 386, extents: 4, more: 482, realSize: 483 },
-  block: { map: 0, extents: 21, more: 504 },
-} as const;
+const IN_HEADER = { map: 386, extents: 4, more: 482, realSize: 483 } as const;
+const IN_BLOCK = { map: 0, extents: 21, more: 504 } as const;
 
 /**
- * The map of a type `S` header at `at`, GNU's old format.
+ * The file of a type `S` header at `at`, GNU's old format.
  *
  * @throws MalformedTarError for star's format of the same type, and numbers that are none.
  */
-export function oldSparseMap(header: Buffer, at: number, stored: number): SparseMap {
+export function* oldSparseFile(
+  header: Buffer,
+  at: number,
+  stored: number,
+  nextBlock: NextBlock,
+): Generator<number, StoredFile, undefined> {
   if (!isGnu(header, at)) throw new MalformedTarError('it is sparse in a format that is not GNU’s');
-  const size = numberField(header, at + oldFormat.header.realSize, 12, 'sparse size');
-  const map = new OldMap(size, stored);
-  map.take(header, at, oldFormat.header);
-  return map;
+  const map = new SparseMap(numberField(header, at + IN_HEADER.realSize, 12, 'sparse size'));
+  let isMore = addExtents(map, header, at, IN_HEADER);
+  while (isMore) {
+    const next = yield* nextBlock();
+    isMore = addExtents(map, next.block, next.at, IN_BLOCK);
+  }
+  return map.file(stored);
 }
 
-class OldMap extends SparseMap {
-  override accept(block: Buffer, at: number): void {
-    this.take(block, at, oldFormat.block);
+/** Adds the extents in a block to `map`; returns whether the next block has more. */
+function addExtents(
+  map: SparseMap,
+  block: Buffer,
+  start: number,
+  layout: { readonly map: number; readonly extents: number; readonly more: number },
+): boolean {
+  for (let index = 0; index < layout.extents; index += 1) {
+    const extent = start + layout.map + index * 24;
+    if (block[extent] === 0) break;
+    const offset = numberField(block, extent, 12, 'sparse offset');
+    map.add(offset, numberField(block, extent + 12, 12, 'sparse length'));
   }
-
-  take(block: Buffer, start: number, layout: { map: number; extents: number; more: number }): void {
-    for (let index = 0; index < layout.extents; index += 1) {
-      const extent = start + layout.map + index * 24;
-      if (block[extent] === 0) break;
-      const offset = numberField(block, extent, 12, 'sparse offset');
-      this.add(offset, numberField(block, extent + 12, 12, 'sparse length'));
-    }
-    this.wantsBlock = block[start + layout.more] !== 0;
-  }
+  return block[start + layout.more] !== 0;
 }
 
 /**
- * The map of a file with GNU.sparse pax records: in them (0.0, 0.1), or at the start of the data (1.0).
+ * The file with GNU.sparse pax records, whose map is in them (0.0, 0.1), or at the start of the data (1.0).
  *
  * @param stored Size of the data in the archive, the map of format 1.0 included.
  * @throws MalformedTarError for a version that does not exist, and a map that contradicts itself.
  */
-export function paxSparseMap({ size, major, minor, map, blocks }: PaxSparse, stored: number): SparseMap {
+export function* paxSparseFile(
+  { size, major, minor, map: numbers, blocks }: PaxSparse,
+  stored: number,
+  nextBlock: NextBlock,
+): Generator<number, StoredFile, undefined> {
   if (size === undefined) throw new MalformedTarError('it is sparse without a size');
   const version = `${major ?? '0'}.${minor ?? '1'}`;
-  if (version === '1.0') return new TextMap(size, stored);
+  const map = new SparseMap(size);
+  if (version === '1.0') return map.file(yield* readMap(map, stored, nextBlock));
   if (version !== '0.0' && version !== '0.1') {
     throw new MalformedTarError('it is sparse in a format of an unknown version');
   }
-  if (map.length % 2 !== 0 || map.length !== 2 * (blocks ?? map.length / 2)) {
+  if (numbers.length % 2 !== 0 || numbers.length !== 2 * (blocks ?? numbers.length / 2)) {
     throw new MalformedTarError('the length of its sparse map does not match its count');
   }
-  const extents = new SparseMap(size, stored);
-  for (let index = 0; index < map.length; index += 2) extents.add(map[index]!, map[index + 1]!);
-  return extents;
+  for (let index = 0; index < numbers.length; index += 2) map.add(numbers[index]!, numbers[index + 1]!);
+  return map.file(stored);
 }
 
-/** Format 1.0: lines of decimal numbers, the count of extents first, filled up to a block border. */
-class TextMap extends SparseMap {
-  override wantsBlock = true;
+/**
+ * Reads a map of format 1.0: lines of decimal numbers, the count of extents first, filled up to a block border. Returns the size of the data
+ * after it.
+ */
+function* readMap(
+  map: SparseMap,
+  stored: number,
+  nextBlock: NextBlock,
+): Generator<number, number, undefined> {
+  let left = stored;
   /** Numbers that are still to come; undefined: their count is. */
-  #missing: number | undefined;
-  /** The number at hand, and how many digits of it were read. */
-  #value = 0;
-  #digits = 0;
-  #offset = 0;
-
-  constructor(size: number, stored: number) {
-    super(size, stored);
-    this.#checkRoom();
-  }
-
-  override accept(block: Buffer, at: number): void {
-    this.stored -= BLOCK_SIZE;
-    let value = this.#value;
-    let digits = this.#digits;
-    for (let index = at; index < at + BLOCK_SIZE && this.wantsBlock; index += 1) {
+  let missing: number | undefined;
+  let value = 0;
+  let digits = 0;
+  let offset = 0;
+  while (missing !== 0) {
+    if (left < BLOCK_SIZE) throw new MalformedTarError('its data ends within its sparse map');
+    left -= BLOCK_SIZE;
+    const { block, at } = yield* nextBlock();
+    for (let index = at; index < at + BLOCK_SIZE && missing !== 0; index += 1) {
       const byte = block[index]!;
-      if (byte === NEWLINE && digits > 0) {
-        this.#endNumber(value);
-        value = 0;
-        digits = 0;
-      } else {
+      if (byte !== NEWLINE || digits === 0) {
         const digit = byte - DIGIT0;
         digits += 1;
-        if (byte === MINUS && digits === 1 && this.#missing === undefined) throw tooManyExtents();
+        if (byte === MINUS && digits === 1 && missing === undefined) throw tooManyExtents();
         if (digit < 0 || digit > 9 || digits > MAX_DIGITS) throw noNumbers();
         value = value * 10 + digit;
+        continue;
       }
+      if (value > Number.MAX_SAFE_INTEGER) throw noNumbers();
+      if (missing === undefined) {
+        if (value > maxExtents) throw tooManyExtents();
+        missing = 2 * value;
+      } else {
+        if (missing % 2 === 0) offset = value;
+        else map.add(offset, value);
+        missing -= 1;
+      }
+      value = 0;
+      digits = 0;
     }
-    this.#value = value;
-    this.#digits = digits;
-    if (this.wantsBlock) this.#checkRoom();
   }
-
-  #endNumber(value: number): void {
-    if (value > Number.MAX_SAFE_INTEGER) throw noNumbers();
-    if (this.#missing === undefined) {
-      if (value > maxExtents) throw tooManyExtents();
-      this.#missing = 2 * value;
-    } else {
-      if (this.#missing % 2 === 0) this.#offset = value;
-      else this.add(this.#offset, value);
-      this.#missing -= 1;
-    }
-    this.wantsBlock = this.#missing > 0;
-  }
-
-  #checkRoom(): void {
-    if (this.stored < BLOCK_SIZE) throw new MalformedTarError('its data ends within its sparse map');
-  }
+  return left;
 }
 
 function noNumbers(): MalformedTarError {

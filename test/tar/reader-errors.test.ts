@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { MalformedTarError } from '../../src/tar/entry.ts';
-import { maxMetaSize } from '../../src/tar/header-sequence.ts';
-import { TarReader } from '../../src/tar/reader.ts';
+import { maxMetaSize, TarReader } from '../../src/tar/reader.ts';
 import {
   character,
   file,
