@@ -13,7 +13,6 @@ import type { Layer } from './oci/image.ts';
 import type { JsonObject } from './oci/json.ts';
 import { formatLayerInfo } from './oci/layer-info.ts';
 import type { PullOptions } from './options.ts';
-import type { Packer } from './packer.ts';
 import {
   type Built,
   compareExistingImage,
@@ -46,7 +45,6 @@ export class RootfsBuild {
   readonly #destination: Destination;
   readonly #rootfs: Rootfs;
   readonly #git: GitLayers | undefined;
-  readonly #packer: Packer | undefined;
   readonly #decoder: Decoder | undefined;
   readonly #options: PullOptions;
   readonly #resumed: Resumed | undefined;
@@ -57,7 +55,7 @@ export class RootfsBuild {
   private constructor(
     destination: Destination,
     rootfs: Rootfs,
-    branches: Branches | undefined,
+    git: GitLayers | undefined,
     options: PullOptions,
     layers: readonly Layer[],
     resumed: Resumed | undefined,
@@ -66,8 +64,7 @@ export class RootfsBuild {
     this.#destination = destination;
     this.#rootfs = rootfs;
     this.#decoder = !options.part && isWorthDecoder(rootfs, layers) ? new Decoder(rootfs) : undefined;
-    this.#git = branches?.git;
-    this.#packer = branches?.packer;
+    this.#git = git;
     this.#options = options;
   }
 
@@ -102,33 +99,33 @@ export class RootfsBuild {
   ): Promise<RootfsBuild> {
     const destination = await openDestination(options, resumed);
     let rootfs: Rootfs | undefined;
-    let branches: Branches | undefined;
+    let git: GitLayers | undefined;
     try {
       if (options.git) refuseOtherBytes(destination);
       const existing =
         destination.mode === 'overlay'
           ? compareExistingImage(destination.path, options.destination, layers, options.merge)
           : undefined;
-      branches = options.git ? await openBranches(destination, resumed, options) : undefined;
+      git = options.git ? await openGit(destination, resumed, options) : undefined;
       rootfs = await Rootfs.open(destination.path, {
         mode: destination.mode,
         name: options.destination,
         backend: options.backend,
         recordChanges: options.git,
         hasLayers: resumed !== undefined,
-        contents: branches?.packer.ring,
-        ownFiles: branches?.git.ownFiles() ?? [],
+        contents: git?.contents,
+        ownFiles: git?.ownFiles() ?? [],
       });
       if (rootfs.backend !== (options.backend ?? 'libc'))
         options.report({ type: 'notice', message: noLibc() });
-      const build = new RootfsBuild(destination, rootfs, branches, options, layers, resumed);
+      const build = new RootfsBuild(destination, rootfs, git, options, layers, resumed);
       if (build.overlay) build.#notice(overlayNotice(existing));
       if (resumed)
         build.#notice(`has ${resumed.common} of the image's layers: the others are put on top of them`);
       return build;
     } catch (error) {
       await tidy(options, async () => {
-        await branches?.packer.discard();
+        await git?.discard();
         await rootfs?.discard();
         await destination.discard();
       });
@@ -161,7 +158,7 @@ export class RootfsBuild {
       if (git) await this.#commit(git, layer);
       return entries;
     } catch (error) {
-      throw await layer.explainFailure(this.#packer ? await this.#packer.explainFailure(error) : error);
+      throw await layer.explainFailure(this.#git ? await this.#git.explainFailure(error) : error);
     }
   }
 
@@ -190,7 +187,6 @@ export class RootfsBuild {
     this.#git?.settle();
     const notRestored = await this.#rootfs.close(this.#destination.root);
     await this.#git?.finish();
-    await this.#packer?.discard();
     await this.#decoder?.discard();
     const { replace, signal } = this.#options;
     const { path } = this.#destination;
@@ -236,7 +232,6 @@ export class RootfsBuild {
   /** Removes what was built, except from a DIR that held files. Failures are only reported: the first error is the one to throw. */
   async #discard(): Promise<void> {
     await tidy(this.#options, async () => {
-      await this.#packer?.discard();
       await this.#git?.discard();
       await this.#rootfs.discard();
       await this.#decoder?.discard();
@@ -291,24 +286,6 @@ async function tidy({ report, destination }: PullOptions, work: () => Promise<vo
     const message = `cannot clean up beside ${printable(destination)}: ${reasonOf(error)}`;
     report({ type: 'notice', message });
   });
-}
-
-/** The branches, and the thread that makes their blobs. */
-interface Branches {
-  readonly git: GitLayers;
-  readonly packer: Packer;
-}
-
-async function openBranches(
-  destination: Destination,
-  resumed: Resumed | undefined,
-  options: PullOptions,
-): Promise<Branches> {
-  const { Packer: Thread } = await import('./packer.ts');
-  const git = await openGit(destination, resumed, options);
-  const packer = new Thread(git.packDirectory, (ids) => git.takeBlobs(ids));
-  git.expectBlobs(packer.finished);
-  return { git, packer };
 }
 
 async function openGit(

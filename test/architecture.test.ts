@@ -32,8 +32,6 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
 /** Files at the top, from the bottom up: they may use every room, and the files before them. */
 const top = [
   'options.ts',
-  'packer.ts',
-  'packer-thread.ts',
   'decoder.ts',
   'decoder-thread.ts',
   'with-session.ts',

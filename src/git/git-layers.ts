@@ -1,5 +1,5 @@
 import { GitError, printable } from '../errors.ts';
-import { CommitWriter, BlobNames, type Came, LayerDraft, storeContents } from './layer-commit.ts';
+import { CommitWriter, BlobNames, LayerDraft, storeContents } from './layer-commit.ts';
 import { copyRepository, initRepository, markCheckout, recordCheckout, unmarkCheckout } from './dot-git.ts';
 import { asGitError, ELSEWHERE, PULL_AGAIN } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
@@ -7,6 +7,7 @@ import { type LayerRecord, chainOf, loadState, readHistory, readRecords } from '
 import { type Inode, plain } from './inodes.ts';
 import { type LayerIdentity, branchName, commitTime } from './refs.ts';
 import { ObjectStore } from './object-store.ts';
+import { Packer } from './packer.ts';
 import { Repository } from './repository.ts';
 import { restoreState } from './checkout.ts';
 import { RootfsFiles } from './rootfs-files.ts';
@@ -34,42 +35,42 @@ export class GitLayers {
   readonly #program: GitProgram;
   readonly #options: GitOptions;
   readonly #files: RootfsFiles;
-  /** `objects/pack` through a descriptor, so that another directory of this name is not written to. */
-  readonly packDirectory: string;
   readonly #objects: ObjectStore;
-  #names: BlobNames | undefined;
+  readonly #packer: Packer;
+  readonly #names: BlobNames;
   readonly #commits: CommitWriter;
   readonly #yielder: Yielder;
   readonly #state: RootfsState;
-  readonly #branches: string[];
   /** For a rootfs of an earlier run, whose directories may need other metadata. Undefined for a new one. */
   readonly #directory: string | undefined;
+  /** How many layers were committed, and the branch of the last one. */
+  #count: number;
+  #last: string | undefined;
   #draft: LayerDraft;
-  /** Fulfilled when git sees the blobs that are named by `takeBlobs`; undefined: there are none. */
-  #packed: Promise<void> | undefined;
-  /** The work on the layer before, while its trees are made; rejected with the reason if that fails. */
-  #keeping: Promise<void> | undefined;
-  /** The work of `settle`; rejected with the reason if it fails. */
-  #settling: Promise<void> | undefined;
-  /** Changes of the next layer that came in the meantime. */
-  #waiting: Uint8Array[] = [];
-  /** The error of `note`. */
-  #failure: unknown;
+  /** All work so far, one step after the other; rejected with the first error. */
+  #work: Promise<void> = Promise.resolve();
+  /** The work of `settle`. */
+  #settled: Promise<void> | undefined;
 
   private constructor(files: RootfsFiles, program: GitProgram, options: GitOptions, base?: Base) {
     this.#program = program;
     this.#options = options;
     this.#files = files;
     this.#state = base?.state ?? new RootfsState();
-    this.#draft = new LayerDraft(this.#state, undefined);
-    this.#branches = base?.chain.map(({ branch }) => branch) ?? [];
+    this.#count = base?.chain.length ?? 0;
+    this.#last = base?.chain.at(-1)?.branch;
     this.#directory = base?.directory;
+    this.#names = new BlobNames(this.#state);
+    this.#draft = new LayerDraft(this.#state, this.#names);
     this.#yielder = openYielder(options.signal);
-    this.packDirectory = files.keepOpen('.git/objects/pack');
-    this.#objects = new ObjectStore(this.packDirectory, () => this.#yielder.pause());
+    // Through a descriptor, so that another directory of this name is not written to.
+    const packs = files.keepOpen('.git/objects/pack');
+    this.#objects = new ObjectStore(packs, () => this.#yielder.pause());
     this.#commits = new CommitWriter(this.#objects, this.#yielder, base?.chain.at(-1), (...place) =>
       this.#see(...place),
     );
+    this.#packer = new Packer(packs, (ids) => this.#names.take(ids));
+    this.#packer.finished.catch((error: unknown) => this.#names.fail(error));
   }
 
   /**
@@ -117,23 +118,14 @@ export class GitLayers {
     }
   }
 
-  /**
-   * Announces, before the first layer, that another thread makes the blobs of all files and symlinks. `takeBlobs` will then get their
-   * names. Without this call, `commit` reads all contents from the disk.
-   *
-   * @param packed fulfilled when git sees them all
-   */
-  expectBlobs(packed: Promise<void>): void {
-    this.#packed = packed;
-    const names = new BlobNames(this.#state);
-    this.#names = names;
-    this.#draft = new LayerDraft(this.#state, names);
-    packed.catch((error: unknown) => names.fail(error));
+  /** For `RootfsOptions.contents`: gets the contents of all files and symlinks in the changes that are noted and committed, in their order. */
+  get contents(): SharedArrayBuffer {
+    return this.#packer.ring;
   }
 
-  /** Names of blobs, 20 bytes each: one for each file and symlink in the changes that are noted and committed, in the same order. */
-  takeBlobs(ids: Uint8Array): void {
-    this.#names?.take(ids);
+  /** The cause of an error of the rootfs: that of the thread which takes its contents, if it has failed. */
+  async explainFailure(error: unknown): Promise<unknown> {
+    return this.#packer.explainFailure(error);
   }
 
   /**
@@ -143,17 +135,22 @@ export class GitLayers {
    * @param lines of `composeLine`; when they are not the changes of this rootfs, `commit` throws
    */
   note(lines: Uint8Array): void {
-    if (this.#keeping) this.#waiting.push(lines);
-    else this.#play(lines);
+    void this.#then(`cannot commit layer ${this.#count}`, async () => {
+      this.#draft.play(lines);
+      await this.#yielder.pause();
+    });
   }
 
-  #play(lines: Uint8Array): void {
-    if (this.#failure !== undefined) return;
-    try {
-      this.#draft.play(lines);
-    } catch (error) {
-      this.#failure = error;
-    }
+  /** Adds a step to the work. @param what the step is when it fails, a sentence */
+  #then(what: string, step: () => Promise<void>): Promise<void> {
+    this.#work = this.#work.then(() =>
+      step().catch((error: unknown) => {
+        throw explained(error, this.#options, what);
+      }),
+    );
+    // An error reaches the caller that awaits it; when the pull fails first, no caller does.
+    this.#work.catch(() => undefined);
+    return this.#work;
   }
 
   /** Files at the root that `describeFile` described, also in an earlier run, and that no layer replaced since. */
@@ -182,47 +179,22 @@ export class GitLayers {
    * @throws GitError, or the reason of the signal
    */
   async commit(layer: LayerIdentity, changes: readonly Uint8Array[]): Promise<void> {
-    await this.#kept();
-    const branch = branchName(this.#branches.length, layer.id);
-    try {
-      for (const lines of changes) this.#play(lines);
-      if (this.#failure !== undefined) throw this.#failure;
-      await this.#store(this.#draft.filesToRead());
-    } catch (error) {
-      throw explained(error, this.#options, `cannot commit ${branch}`);
-    }
-    this.#keeping = this.#keep(branch, commitTime(layer));
-    // An error reaches the caller that awaits it; when the pull fails first, no caller does.
-    this.#keeping.catch(() => undefined);
-  }
-
-  #store(came: readonly Came[]): Promise<void> {
-    return storeContents(came, this.#objects, this.#files, this.#yielder);
-  }
-
-  /** Waits until all layers that `commit` was called for are kept. */
-  async #kept(): Promise<void> {
-    await this.#keeping;
-    this.#keeping = undefined;
-  }
-
-  async #keep(branch: string, time: number): Promise<void> {
-    const draft = this.#draft;
-    const state = this.#state;
-    try {
-      await this.#names?.allNamed();
-      await this.#store(draft.symlinksToStore());
-      await this.#commits.add({ branch, number: this.#branches.length, time, state, draft });
-      this.#branches.push(branch);
+    const number = this.#count;
+    const branch = branchName(number, layer.id);
+    const what = `cannot commit ${branch}`;
+    this.#count += 1;
+    this.#last = branch;
+    const stored = this.#then(what, async () => {
+      for (const lines of changes) this.#draft.play(lines);
+      await storeContents(this.#draft.filesToRead(), this.#objects, this.#files, this.#yielder);
+    });
+    void this.#then(what, async () => {
+      const [state, draft] = [this.#state, this.#draft];
+      await this.#names.allNamed();
+      await this.#commits.add({ branch, number, time: commitTime(layer), state, draft });
       this.#draft = new LayerDraft(state, this.#names);
-      for (let lines = this.#waiting.shift(); lines; lines = this.#waiting.shift()) {
-        this.#play(lines);
-        await this.#yielder.pause();
-      }
-      this.#keeping = undefined;
-    } catch (error) {
-      throw explained(error, this.#options, `cannot commit ${branch}`);
-    }
+    });
+    await stored;
   }
 
   /** Reads the status of a file on disk. Only a new or a removed name of the file changes it later. */
@@ -237,21 +209,18 @@ export class GitLayers {
    */
   settle(): void {
     // Its files may change until `finish`.
-    if (this.#directory !== undefined) return;
-    this.#settling ??= this.#settle();
-    // An error reaches the caller of `finish`; when the pull fails first, there is none.
-    this.#settling.catch(() => undefined);
+    if (this.#directory === undefined) this.#settled = this.#settle();
   }
 
-  async #settle(): Promise<void> {
-    await this.#kept();
-    const last = this.#branches.at(-1);
-    if (last === undefined) return;
-    const completed = this.#objects.complete();
-    if (this.#directory !== undefined)
-      await restoreTree(this.#directory, this.#state, noContents, this.#yielder.pause);
-    await recordCheckout(this.#files, this.#state, last, this.#yielder);
-    await completed;
+  #settle(): Promise<void> {
+    return this.#then('git could not make the branches', async () => {
+      if (this.#last === undefined) return;
+      const completed = this.#objects.complete();
+      if (this.#directory !== undefined)
+        await restoreTree(this.#directory, this.#state, noContents, this.#yielder.pause);
+      await recordCheckout(this.#files, this.#state, this.#last, this.#yielder);
+      await completed;
+    });
   }
 
   /**
@@ -261,15 +230,14 @@ export class GitLayers {
    * @throws GitError, or the reason of the signal
    */
   async finish(): Promise<void> {
-    try {
-      await (this.#settling ?? this.#settle());
-      await this.#packed;
+    await (this.#settled ?? this.#settle());
+    await this.#then('git could not make the branches', async () => {
+      await this.#packer.finished;
       await this.#makeRefs();
       unmarkCheckout(this.#files);
-    } catch (error) {
-      throw explained(error, this.#options, 'git could not make the branches');
-    }
+    });
     this.#files[Symbol.dispose]();
+    await this.#packer.discard();
   }
 
   async #makeRefs(): Promise<void> {
@@ -289,8 +257,8 @@ export class GitLayers {
 
   /** Closes what is open. To be called instead of `finish`. */
   async discard(): Promise<void> {
-    await this.#keeping?.catch(() => undefined);
-    await this.#settling?.catch(() => undefined);
+    await this.#packer.discard();
+    await this.#work.catch(() => undefined);
     await this.#objects.discard();
     this.#files[Symbol.dispose]();
   }

@@ -13,7 +13,7 @@ import type { Yielder } from '../sys/yielder.ts';
 import { type TreeChange, type Written, composeLine, parseLine } from '../tar/mtree.ts';
 import type { LayerRecord } from './history.ts';
 
-/** A new file or symlink at a path. */
+/** A new file at a path. */
 export interface Came {
   readonly path: string;
   readonly inode: Inode;
@@ -22,17 +22,15 @@ export interface Came {
 /** The changes of one layer, until they become a commit and a record. */
 export class LayerDraft {
   readonly #state: RootfsState;
-  readonly #names: BlobNames | undefined;
+  readonly #names: BlobNames;
   /** Files whose contents must be read from the disk. */
   readonly #files: Came[] = [];
-  /** Symlinks whose targets are no blobs yet. */
-  readonly #symlinks: Came[] = [];
   /** Path of a file that git cannot hold → its name in the record's tree. */
   readonly #kept = new Map<string, string>();
   readonly #lines: Uint8Array[] = [];
 
-  /** @param names gets the new files of a layer; undefined: all are read from the disk */
-  constructor(state: RootfsState, names: BlobNames | undefined) {
+  /** @param names gets the new files and symlinks of the layer */
+  constructor(state: RootfsState, names: BlobNames) {
     this.#state = state;
     this.#names = names;
   }
@@ -61,12 +59,9 @@ export class LayerDraft {
 
   /** New files that still exist and whose contents must be read from the disk before it changes. */
   filesToRead(): Came[] {
-    return this.#files.filter((came) => this.#isUnstored(came));
-  }
-
-  /** New symlinks that still exist and have no blob. */
-  symlinksToStore(): Came[] {
-    return this.#symlinks.filter((came) => isHoldable(came.path, 'symlink') && this.#isUnstored(came));
+    return this.#files.filter(
+      ({ path, inode }) => inode.id === undefined && this.#state.find(path)?.number === inode.number,
+    );
   }
 
   /** Contents that the record's tree gets, in a directory `files`. All must be stored. */
@@ -85,14 +80,9 @@ export class LayerDraft {
   /** Notes how a file or a symlink gets its blob. */
   #await({ path, type }: TreeChange, inode: Inode): void {
     const isNew = type !== 'hardlink';
-    if (isNew && !inode.own && this.#names) this.#names.expect(inode);
-    else if (inode.type === 'symlink') this.#symlinks.push({ path, inode });
-    // A further name of an inode has its blob already, except contents held only in an earlier record.
-    else if (isNew || !this.#names || inode.contents !== undefined) this.#files.push({ path, inode });
-  }
-
-  #isUnstored({ path, inode }: Came): boolean {
-    return inode.id === undefined && this.#state.find(path)?.number === inode.number;
+    if (isNew && !inode.own) this.#names.expect(inode);
+    // dlrootfs's own file. A further name has its blob already, except contents held only in an earlier record.
+    else if (isNew || inode.contents !== undefined) this.#files.push({ path, inode });
   }
 
   #keep(path: string): string {
@@ -132,7 +122,7 @@ export class BlobNames {
     this.#state = state;
   }
 
-  /** The inode whose content was written next. */
+  /** The inode whose content is the next one. */
   expect({ number }: Inode): void {
     this.#waiting.push(number);
   }
@@ -182,7 +172,7 @@ export class BlobNames {
 }
 
 /**
- * Stores a blob for each of these entries that has none.
+ * Stores a blob for each of these files that has none.
  *
  * @throws the system's errors, GitError for a file that is not what the layer says, the reason of the signal
  */
@@ -205,10 +195,6 @@ async function storeContent(
   objects: ObjectStore,
   files: RootfsFiles,
 ): Promise<ObjectID> {
-  if (inode.type === 'symlink') {
-    const target = Buffer.from(inode.linkPath, 'latin1');
-    return objects.add(target.length, contentIn(target));
-  }
   const file = files.open(path);
   if (file === undefined) throw new SyscallError(-constants.errno.ENOENT, `read ${files.place(path)}`);
   try {

@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 /** The threads of the program: the script of each, and its heap of young objects in MiB; they keep almost nothing. */
 export const threads = {
   rootfs: { script: '../rootfs/thread.ts', youngMiB: 2 },
-  packer: { script: '../packer-thread.ts', youngMiB: 2 },
+  packer: { script: '../git/packer-thread.ts', youngMiB: 2 },
   decoder: { script: '../decoder-thread.ts', youngMiB: 1 },
 } as const;
 

@@ -1,14 +1,24 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, lstatSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { GitError } from '../../src/errors.ts';
-import { GitLayers } from '../../src/git/git-layers.ts';
+import type { GitLayers } from '../../src/git/git-layers.ts';
 import { composeLine } from '../../src/tar/mtree.ts';
 import { blank } from '../support/blank.ts';
-import { branchOf, environment, git, idOf, pullLayers, scratch, type BuildLayer } from './git.ts';
+import { ContentWriter } from '../../src/rootfs/contents.ts';
+import {
+  branchOf,
+  environment,
+  git,
+  idOf,
+  pullLayers,
+  scratch,
+  StageLayers,
+  type BuildLayer,
+} from './git.ts';
 import { Stage } from './stage.ts';
 
 const threeLayers: BuildLayer[] = [
@@ -55,11 +65,11 @@ test('the same layers give the same commits, whenever they are pulled', async (t
 test('a layer without a good date is committed as of now; one from before 1970 as of then', async (t) => {
   const directory = scratch(t);
   const rootfs = new Stage(directory);
-  const layers = await GitLayers.open(directory, { environment });
+  const layers = await StageLayers.open(directory);
   const before = Math.floor(Date.now() / 1000);
   for (const [number, created] of [undefined, 'yesterday', '0001-01-01T00:00:00Z'].entries()) {
     rootfs.file(`file${number}`);
-    await layers.commit({ id: idOf(number), created }, rootfs.changes());
+    await layers.commit({ id: idOf(number), created }, rootfs);
   }
   await layers.finish();
   const [last, ...others] = git(directory, 'log', '--format=%ct').trim().split('\n').map(Number);
@@ -265,26 +275,17 @@ test('the same where later layers gave files further names, or took some', async
 
 test('the rootfs may change as soon as commit has returned; blobs may be named later', async (t) => {
   const directory = scratch(t);
-  const layers = await GitLayers.open(directory, { environment });
+  const layers = await StageLayers.open(directory);
   const stage = new Stage(directory);
-  const packed = Promise.withResolvers<void>();
-  layers.expectBlobs(packed.promise);
-  const store = (content: string): Buffer => {
-    writeFileSync(path.join(directory, '.git/content'), content);
-    return Buffer.from(git(directory, 'hash-object', '-w', '.git/content').trim(), 'hex');
-  };
-  await layers.commit(
-    { id: idOf(0) },
-    stage.file('a', 'one').file('gone', 'two').hardlink('b', 'a').changes(),
-  );
+  stage.file('a', 'one').file('gone', 'two').hardlink('b', 'a');
+  await layers.layers.commit({ id: idOf(0) }, stage.changes());
+  const first = stage.contents();
   stage.file('a', 'three').remove('gone');
-  for (const lines of stage.changes()) layers.note(lines);
-  const second = layers.commit({ id: idOf(1) }, stage.hardlink('c', 'b').changes());
-  layers.takeBlobs(Buffer.concat([store('one'), store('two')]));
+  for (const lines of stage.changes()) layers.layers.note(lines);
+  const second = layers.layers.commit({ id: idOf(1) }, stage.hardlink('c', 'b').changes());
+  layers.write({ contents: () => first });
   await second;
-  layers.takeBlobs(store('three'));
-  rmSync(path.join(directory, '.git/content'));
-  packed.resolve();
+  layers.write(stage);
   await layers.finish();
   const contents = (number: number): string[] =>
     git(directory, 'ls-tree', '--format=%(path) %(objectname)', branchOf(number)).trim().split('\n');
@@ -297,7 +298,6 @@ test('the rootfs may change as soon as commit has returned; blobs may be named l
 });
 
 test('what fails after commit has returned is what the next call throws', async (t) => {
-  const failure = new GitError('no more');
   const rows: [what: string, next: (layers: GitLayers) => Promise<void>][] = [
     ['commit', (layers) => layers.commit({ id: idOf(1) }, [])],
     ['finish', (layers) => layers.finish()],
@@ -312,12 +312,18 @@ test('what fails after commit has returned is what the next call throws', async 
   for (const [what, next] of rows) {
     await t.test(what, async (row) => {
       const directory = scratch(row);
-      const layers = await GitLayers.open(directory, { environment });
-      const packed = Promise.withResolvers<void>();
-      layers.expectBlobs(packed.promise);
+      const { layers } = await StageLayers.open(directory);
       await layers.commit({ id: idOf(0) }, new Stage(directory).file('a').changes());
-      packed.reject(failure);
-      await assert.rejects(next(layers), failure);
+      // No pack can be made there any more.
+      rmSync(path.join(directory, '.git/objects/pack'), { recursive: true });
+      const writer = new ContentWriter(layers.contents);
+      writer.write(Buffer.from('content of a\n'));
+      writer.requestAnswer();
+      await assert.rejects(
+        next(layers),
+        (error: unknown) =>
+          error instanceof GitError && /^cannot open .*tmp_pack_.*ENOENT/.test(error.message),
+      );
       await layers.discard();
     });
   }
@@ -325,14 +331,14 @@ test('what fails after commit has returned is what the next call throws', async 
 
 test('the index has the status of each file as it is at the end, also where settle came before the end of directories', async (t) => {
   const directory = scratch(t);
-  const layers = await GitLayers.open(directory, { environment });
+  const layers = await StageLayers.open(directory);
   const stage = new Stage(directory);
   stage.directory('d', { mode: 0o700 }).file('d/a').file('d/b', '', { mode: 0o755 }).symlink('d/c', 'a');
-  await layers.commit({ id: idOf(0) }, stage.changes());
-  await layers.commit({ id: idOf(1) }, stage.file('d/b', 'new').changes());
+  await layers.commit({ id: idOf(0) }, stage);
+  await layers.commit({ id: idOf(1) }, stage.file('d/b', 'new'));
   // By now the first layer is kept, and its files have been looked at.
-  await layers.commit({ id: idOf(2) }, stage.hardlink('d/e', 'd/a').changes());
-  layers.settle();
+  await layers.commit({ id: idOf(2) }, stage.hardlink('d/e', 'd/a'));
+  layers.layers.settle();
   stage.settle();
   await layers.finish();
   const expected = ['d/a', 'd/b', 'd/c', 'd/e'].map((name) => {
@@ -349,12 +355,12 @@ test('the index has the status of each file as it is at the end, also where sett
 test('an index that is not completed leaves no lock behind', async (t) => {
   const directory = scratch(t);
   const abort = new AbortController();
-  const layers = await GitLayers.open(directory, { environment, signal: abort.signal });
+  const layers = await StageLayers.open(directory, { environment, signal: abort.signal });
   const stage = new Stage(directory);
   for (let number = 0; number < 5000; number += 1) stage.symlink(`link${number}`, 'a');
-  await layers.commit({ id: idOf(0) }, stage.changes());
-  await layers.commit({ id: idOf(1) }, []);
-  layers.settle();
+  await layers.commit({ id: idOf(0) }, stage);
+  await layers.commit({ id: idOf(1) }, stage);
+  layers.layers.settle();
   const index = path.join(directory, '.git/index');
   while (!existsSync(`${index}.lock`) && !existsSync(index)) await setImmediate();
   const reason = new Error('enough');
@@ -365,22 +371,24 @@ test('an index that is not completed leaves no lock behind', async (t) => {
 
 test('discard waits for settle before it closes what settle writes to', async (t) => {
   const directory = scratch(t);
-  const layers = await GitLayers.open(directory, { environment });
+  const layers = await StageLayers.open(directory);
   const stage = new Stage(directory);
   for (let number = 0; number < 5000; number += 1) stage.symlink(`link${number}`, 'a');
-  await layers.commit({ id: idOf(0) }, stage.changes());
-  layers.settle();
-  await layers.discard();
+  await layers.commit({ id: idOf(0) }, stage);
+  layers.layers.settle();
+  const index = path.join(directory, '.git/index');
+  while (!existsSync(`${index}.lock`) && !existsSync(index)) await setImmediate();
+  await layers.layers.discard();
   const written = readdirSync(path.join(directory, '.git')).filter((name) => name.startsWith('index'));
   assert.deepEqual(written, ['index']);
 });
 
 test('a pull that is given up leaves no file of git behind but an empty repository', async (t) => {
   const directory = scratch(t);
-  const layers = await GitLayers.open(directory, { environment });
+  const layers = await StageLayers.open(directory);
   const stage = new Stage(directory);
-  await layers.commit({ id: idOf(0) }, stage.file('a').changes());
-  await layers.discard();
+  await layers.commit({ id: idOf(0) }, stage.file('a'));
+  await layers.layers.discard();
   assert.deepEqual(readdirSync(path.join(directory, '.git/objects/pack')), []);
   assert.throws(() => git(directory, 'rev-parse', 'HEAD'));
 });
@@ -388,9 +396,9 @@ test('a pull that is given up leaves no file of git behind but an empty reposito
 test('what aborts the pull is what commit and finish throw', async (t) => {
   const directory = scratch(t);
   const abort = new AbortController();
-  const layers = await GitLayers.open(directory, { environment, signal: abort.signal });
+  const layers = await StageLayers.open(directory, { environment, signal: abort.signal });
   const stage = new Stage(directory);
-  await layers.commit({ id: idOf(0) }, stage.file('a').changes());
+  await layers.commit({ id: idOf(0) }, stage.file('a'));
   const reason = new Error('enough');
   abort.abort(reason);
   await assert.rejects(layers.finish(), reason);
@@ -398,11 +406,11 @@ test('what aborts the pull is what commit and finish throw', async (t) => {
 
 test('a file that is not as the changes say is an error that names it', async (t) => {
   const rows: [what: string, line: Parameters<typeof composeLine>[0], message: RegExp][] = [
-    ['larger', { ...blank, type: 'file', path: 'a', size: 1 }, /^a changed while it was read$/],
-    ['smaller', { ...blank, type: 'file', path: 'a', size: 99 }, /^a changed while it was read$/],
+    ['larger', { ...blank, type: 'file', path: 'a', size: 1, own: true }, /^a changed while it was read$/],
+    ['smaller', { ...blank, type: 'file', path: 'a', size: 99, own: true }, /^a changed while it was read$/],
     [
       'missing',
-      { ...blank, type: 'file', path: 'b', size: 1 },
+      { ...blank, type: 'file', path: 'b', size: 1, own: true },
       /cannot read .*\/b: no such file or directory \(ENOENT\)$/,
     ],
     ['in no directory', { ...blank, type: 'file', path: 'x/b', size: 1 }, /do not fit together at x\/b/],
@@ -415,7 +423,7 @@ test('a file that is not as the changes say is an error that names it', async (t
   for (const [what, line, message] of rows) {
     await t.test(what, async (row) => {
       const directory = scratch(row);
-      const layers = await GitLayers.open(directory, { environment });
+      const { layers } = await StageLayers.open(directory);
       new Stage(directory).file('a', 'four');
       await assert.rejects(
         layers.commit({ id: idOf(0) }, [Buffer.from(composeLine(line))]),

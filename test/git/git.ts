@@ -5,6 +5,9 @@ import path from 'node:path';
 import type { TestContext } from 'node:test';
 import { checkout } from '../../src/git/checkout.ts';
 import { GitLayers } from '../../src/git/git-layers.ts';
+import type { GitOptions } from '../../src/git/git-program.ts';
+import type { LayerIdentity } from '../../src/git/refs.ts';
+import { ContentWriter } from '../../src/rootfs/contents.ts';
 import { printTree } from '../support/tree.ts';
 import { Stage } from './stage.ts';
 
@@ -37,6 +40,38 @@ export function git(directory: string, ...command: string[]): string {
 
 export type BuildLayer = (stage: Stage) => unknown;
 
+/** The branches of a rootfs that a `Stage` makes: hands contents over as the thread that writes does. */
+export class StageLayers {
+  readonly layers: GitLayers;
+  readonly #writer: ContentWriter;
+
+  constructor(layers: GitLayers) {
+    this.layers = layers;
+    this.#writer = new ContentWriter(layers.contents);
+  }
+
+  static async open(directory: string, options: GitOptions = { environment }): Promise<StageLayers> {
+    return new StageLayers(await GitLayers.open(directory, options));
+  }
+
+  /** Commits what was done in the stage since the last call. */
+  async commit(layer: LayerIdentity, stage: Stage): Promise<void> {
+    this.write(stage);
+    await this.layers.commit(layer, stage.changes());
+  }
+
+  /** Hands over the contents of what was done in the stage. */
+  write(stage: Pick<Stage, 'contents'>): void {
+    for (const bytes of stage.contents()) this.#writer.write(bytes);
+    this.#writer.requestAnswer();
+  }
+
+  async finish(): Promise<void> {
+    this.#writer.end();
+    await this.layers.finish();
+  }
+}
+
 /** A rootfs with a branch for each layer, as a pull leaves it. `after` sees the stage after each. */
 export async function pullLayers(
   directory: string,
@@ -44,12 +79,12 @@ export async function pullLayers(
   options: { readonly after?: (stage: Stage) => void; readonly image?: string } = {},
 ): Promise<Stage> {
   const stage = new Stage(directory);
-  const layersOfGit = await GitLayers.open(directory, { environment });
+  const layersOfGit = await StageLayers.open(directory);
   for (const [number, build] of layers.entries()) {
     build(stage);
     await layersOfGit.commit(
       { id: idOf(number, options.image), created: `2020-01-0${number + 1}T00:00:00Z` },
-      stage.changes(),
+      stage,
     );
     options.after?.(stage.settle());
   }

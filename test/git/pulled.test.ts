@@ -47,6 +47,7 @@ async function pull(
     name: directory,
     recordChanges: layersOfGit !== undefined,
     hasLayers: skip > 0,
+    contents: layersOfGit?.contents,
     ownFiles: layersOfGit?.ownFiles() ?? [],
   });
   try {

@@ -20,6 +20,7 @@ type Metadata = Partial<Omit<Written, 'type' | 'path' | 'linkPath' | 'size'>>;
 export class Stage {
   readonly path: string;
   #lines: string[] = [];
+  readonly #contents: Uint8Array[] = [];
   #count = 0;
   readonly #directories = new Map<string, Written>();
 
@@ -35,6 +36,11 @@ export class Stage {
     return [lines];
   }
 
+  /** The contents of files and symlinks in the changes since the last call. */
+  contents(): Uint8Array[] {
+    return this.#contents.splice(0);
+  }
+
   root(metadata: Metadata = {}): this {
     return this.#note('directory', '', '', 0, { mode: 0o755, ...metadata });
   }
@@ -48,12 +54,14 @@ export class Stage {
     const bytes = typeof content === 'string' ? Buffer.from(content, 'latin1') : content;
     if (this.#stands(path)) rmSync(this.place(path));
     writeFileSync(this.place(path), bytes);
+    this.#contents.push(bytes);
     return this.#note('file', path, '', bytes.length, { mode: 0o644, ...metadata });
   }
 
   symlink(path: string, target: string, metadata: Metadata = {}): this {
     if (this.#stands(path)) rmSync(this.place(path));
     symlinkSync(Buffer.from(target, 'latin1'), this.place(path));
+    this.#contents.push(Buffer.from(target, 'latin1'));
     return this.#note('symlink', path, target, 0, { mode: 0o777, ...metadata });
   }
 

@@ -14,6 +14,7 @@ import {
   pullLayers,
   scratch,
   type BuildLayer,
+  StageLayers,
   snapshot,
 } from './git.ts';
 import { Stage } from './stage.ts';
@@ -176,14 +177,14 @@ test(
     assert.ok(found.kind === 'partial');
     const staged = path.join(parent, 'stage');
     const stage = new Stage(staged);
-    const resumed = await GitLayers.resume(staged, directory, found.base, { environment });
+    const resumed = new StageLayers(await GitLayers.resume(staged, directory, found.base, { environment }));
     assert.deepEqual(snapshot(staged), snapshots[1]);
     assert.deepEqual(snapshot(directory), before);
 
     stage.file('etc/new').hardlink('etc/link', 'etc/b').remove('repo');
-    await resumed.commit({ id: idOf(2, 'b') }, stage.changes());
+    await resumed.commit({ id: idOf(2, 'b') }, stage);
     stage.fifo('other-pipe').file('etc/a', 'changed');
-    await resumed.commit({ id: idOf(3, 'b') }, stage.changes());
+    await resumed.commit({ id: idOf(3, 'b') }, stage);
     await resumed.finish();
     rmSync(directory, { recursive: true });
     renameSync(staged, directory);

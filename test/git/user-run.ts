@@ -12,22 +12,28 @@ async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array, void, void> 
 }
 
 async function pull(layers: readonly string[]): Promise<void> {
+  const layersOfGit = await GitLayers.open(directory!, { environment });
   const rootfs = await Rootfs.open(directory!, {
     mode: 'stage',
     name: directory!,
     recordChanges: true,
+    contents: layersOfGit.contents,
   });
   try {
-    await commitLayers(rootfs, layers);
+    await commitLayers(rootfs, layersOfGit, layers);
   } catch (error) {
+    await layersOfGit.discard();
     // Its thread would keep the process alive.
     await rootfs.discard();
     throw error;
   }
 }
 
-async function commitLayers(rootfs: Rootfs, layers: readonly string[]): Promise<void> {
-  const layersOfGit = await GitLayers.open(directory!, { environment });
+async function commitLayers(
+  rootfs: Rootfs,
+  layersOfGit: GitLayers,
+  layers: readonly string[],
+): Promise<void> {
   for (const [number, name] of layers.entries()) {
     const onChanges = (lines: Uint8Array): void => layersOfGit.note(lines);
     await rootfs.apply(once(readFileSync(name)), { label: `layer ${number}`, onChanges });

@@ -4,10 +4,10 @@ import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { GitError } from '../src/errors.ts';
-import { Packer } from '../src/packer.ts';
-import { ContentWriter } from '../src/rootfs/contents.ts';
-import { Scratch } from './support/program.ts';
+import { GitError } from '../../src/errors.ts';
+import { Packer } from '../../src/git/packer.ts';
+import { ContentWriter } from '../../src/rootfs/contents.ts';
+import { Scratch } from '../support/program.ts';
 
 test('names of blobs come back, and the packs are there when it has finished', async () => {
   using scratch = new Scratch();

@@ -1,8 +1,8 @@
 import type { Worker } from 'node:worker_threads';
-import { GitError } from './errors.ts';
-import type { SerializedError } from './rootfs/messages.ts';
-import { RingWriter, createRing } from './rootfs/ring.ts';
-import { startThread } from './sys/threads.ts';
+import { GitError } from '../errors.ts';
+import type { SerializedError } from '../rootfs/messages.ts';
+import { RingWriter, createRing } from '../rootfs/ring.ts';
+import { startThread } from '../sys/threads.ts';
 
 /** What the thread is started with. */
 export interface PackerData {

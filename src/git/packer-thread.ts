@@ -1,10 +1,10 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { asGitError, ELSEWHERE } from './git/git-error.ts';
-import { packBlobs } from './git/object-store.ts';
+import { asGitError, ELSEWHERE } from './git-error.ts';
+import { packBlobs } from './object-store.ts';
 import type { PackerData, PackerMessage } from './packer.ts';
-import { ContentReader } from './rootfs/contents.ts';
-import { serializeError } from './rootfs/messages.ts';
-import { RingAborted, RingReader } from './rootfs/ring.ts';
+import { ContentReader } from '../rootfs/contents.ts';
+import { serializeError } from '../rootfs/messages.ts';
+import { RingAborted, RingReader } from '../rootfs/ring.ts';
 
 // Entry point of the packer's thread, for -g: it gets contents through the ring, and sends back names of blobs.
 const port = parentPort!;
