@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
-import { type Engine, StepDecoder } from './blob/decode/engine.ts';
+import { type Engine, type NativeDecoders, nativeDecoders, StepDecoder } from './blob/decode/engine.ts';
 import { MalformedDataError } from './blob/decode/byte-reader.ts';
-import { type NativeDecoders, nativeDecoders } from './blob/decode/native.ts';
 import type { DecoderAnswer, DecoderData, DecoderOrder, Remote } from './decoder.ts';
 import { algorithmOf, type DiffID, type DigestAlgorithm } from './oci/digest.ts';
 import { FileJobRunner } from './rootfs/file-jobs.ts';
@@ -156,7 +155,7 @@ class Pipeline {
   #engine(compression: Remote): Engine {
     const known = this.#engines.get(compression);
     if (known) return known;
-    const engine = this.#native[compression]!();
+    const engine = this.#native[compression]();
     this.#engines.set(compression, engine);
     return engine;
   }

@@ -1,6 +1,6 @@
 import type { Worker } from 'node:worker_threads';
 import { type ByteReader, MalformedDataError } from './blob/decode/byte-reader.ts';
-import { nativeDecoders } from './blob/decode/native.ts';
+import { nativeDecoders } from './blob/decode/engine.ts';
 import type { RemoteDecoder } from './blob/pulled-layer.ts';
 import type { Compression } from './oci/compression.ts';
 import type { DiffID } from './oci/digest.ts';
@@ -70,9 +70,7 @@ export class Decoder implements RemoteDecoder {
   }
 
   handles(compression: Compression): compression is Remote {
-    return (
-      (compression === 'gzip' || compression === 'zstd') && nativeDecoders()?.[compression] !== undefined
-    );
+    return (compression === 'gzip' || compression === 'zstd') && nativeDecoders() !== undefined;
   }
 
   async decode(

@@ -1,5 +1,4 @@
-import { decompressor } from './blob/decode/decompress.ts';
-import { nativeDecoders } from './blob/decode/native.ts';
+import { decompress } from './blob/decode/decompress.ts';
 import { isBig } from './blob/scheduler.ts';
 import { Store } from './blob/store.ts';
 import {
@@ -50,7 +49,6 @@ export function parseImage(
     const name = formatSource(source);
     const open: ImageSource['open'] = async (_, spoolDirectory) => {
       const { openLayout } = await import('./layout/open-layout.ts');
-      const decompress = decompressor(nativeDecoders());
       return await openLayout(source, { spoolDirectory, decompress, stdin, signal });
     };
     return { name, reference: name, registry: undefined, local: true, open };

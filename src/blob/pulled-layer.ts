@@ -6,7 +6,6 @@ import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import { type ByteReader, MalformedDataError } from './decode/byte-reader.ts';
 import { decode, recognise } from './decode/decompress.ts';
-import { nativeDecoders } from './decode/native.ts';
 import type { LayerBlob } from './layer-blob.ts';
 
 /** Decodes a compressed tar in another thread, and delivers it there. */
@@ -82,7 +81,7 @@ export class PulledLayer {
       } else {
         const algorithm = algorithmOf(expected);
         const hash = createHash(algorithm);
-        for await (const chunk of decode(compression, reader, nativeDecoders(), expected !== undefined)) {
+        for await (const chunk of decode(compression, reader)) {
           signal.throwIfAborted();
           hash.update(chunk);
           yield chunk;
@@ -102,7 +101,7 @@ export class PulledLayer {
     const { signal } = this.#options;
     try {
       const { compression, reader } = await recognise(this.#blob.reader());
-      for await (const chunk of decode(compression, reader, nativeDecoders(), true)) {
+      for await (const chunk of decode(compression, reader)) {
         signal.throwIfAborted();
         yield chunk;
       }

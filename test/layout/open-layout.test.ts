@@ -4,11 +4,10 @@ import { createReadStream, mkdirSync, readdirSync, symlinkSync, writeFileSync } 
 import { PassThrough, Readable } from 'node:stream';
 import { test, type TestContext } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
-import { decompressor } from '../../src/blob/decode/decompress.ts';
+import { decompress } from '../../src/blob/decode/decompress.ts';
 import { DlrootfsError } from '../../src/errors.ts';
 import { openLayout } from '../../src/layout/open-layout.ts';
 import { parseSource } from '../../src/layout/local-source.ts';
-import { nativeDecoders } from '../../src/blob/decode/native.ts';
 import { digestOf, verifyDigest } from '../../src/oci/digest.ts';
 import type { Session } from '../../src/oci/image.ts';
 import { file, symlink, tar } from '../support/archive.ts';
@@ -30,7 +29,6 @@ const manifest = fakeManifest({ layers: tars.map((bytes) => ({ tar: bytes })) })
 const other = fakeManifest({ layers: [{ tar: tars[0]!, compression: 'zstd' }] });
 const arm = fakeManifest({ layers: [{ tar: tars[1]! }], platform: { os: 'linux', architecture: 'arm64' } });
 
-const decompress = decompressor(nativeDecoders());
 const { signal } = new AbortController();
 
 function open(text: string, scratch: Scratch, stdin?: AsyncIterable<Uint8Array>): Promise<Session> {
@@ -256,49 +254,44 @@ for (const [name, damage, exitCode, message] of damages) {
   });
 }
 
-for (const [way, native] of [
-  ['in C', nativeDecoders()],
-  ["by Node's streams", undefined],
-] as const) {
-  test(`an archive may be packed in all ways that a layer may, ${way}`, async () => {
-    using scratch = new Scratch();
-    const archive = archiveOf(layoutFiles([tagged(manifest, 'v1')]));
-    const cut = archive.length >> 1;
-    const parts = [archive.subarray(0, cut), archive.subarray(cut)] as const;
-    const skippable = Buffer.from('502a4d180300000000ffff', 'hex');
-    const packed = (program: string): Buffer =>
-      execFileSync(program, ['-c'], { input: archive, maxBuffer: 2 * archive.length });
-    const forms: Readonly<Record<string, Buffer>> = {
-      'several zstd frames': Buffer.concat(parts.map((part) => zstdCompressSync(part))),
-      'zstd frames to skip': Buffer.concat([
-        skippable,
-        ...parts.flatMap((part) => [zstdCompressSync(part), skippable]),
-      ]),
-      'several gzip members': Buffer.concat(parts.map((part) => gzipSync(part))),
-      'gzip and zeros': Buffer.concat([gzipSync(archive), Buffer.alloc(3000)]),
-      xz: packed('xz'),
-      bzip2: packed('bzip2'),
-    };
-    for (const [form, bytes] of Object.entries(forms)) {
-      writeFileSync(scratch.join('image'), bytes);
-      for (const text of [`oci-archive:${scratch.join('image')}`, '-']) {
-        const session = await openLayout(parseSource(text)!, {
-          spoolDirectory: scratch.path,
-          decompress: decompressor(native),
-          stdin: stdinOf(bytes),
-          signal,
-        });
-        const { image, blobs } = await readImage(session);
-        assert.equal(image.digest, manifest.digest, form);
-        assert.deepEqual(
-          gunzipped(blobs),
-          manifest.layers.map((layer) => layer.digest),
-          form,
-        );
-      }
+test('an archive may be packed in all ways that a layer may', async () => {
+  using scratch = new Scratch();
+  const archive = archiveOf(layoutFiles([tagged(manifest, 'v1')]));
+  const cut = archive.length >> 1;
+  const parts = [archive.subarray(0, cut), archive.subarray(cut)] as const;
+  const skippable = Buffer.from('502a4d180300000000ffff', 'hex');
+  const packed = (program: string): Buffer =>
+    execFileSync(program, ['-c'], { input: archive, maxBuffer: 2 * archive.length });
+  const forms: Readonly<Record<string, Buffer>> = {
+    'several zstd frames': Buffer.concat(parts.map((part) => zstdCompressSync(part))),
+    'zstd frames to skip': Buffer.concat([
+      skippable,
+      ...parts.flatMap((part) => [zstdCompressSync(part), skippable]),
+    ]),
+    'several gzip members': Buffer.concat(parts.map((part) => gzipSync(part))),
+    'gzip and zeros': Buffer.concat([gzipSync(archive), Buffer.alloc(3000)]),
+    xz: packed('xz'),
+    bzip2: packed('bzip2'),
+  };
+  for (const [form, bytes] of Object.entries(forms)) {
+    writeFileSync(scratch.join('image'), bytes);
+    for (const text of [`oci-archive:${scratch.join('image')}`, '-']) {
+      const session = await openLayout(parseSource(text)!, {
+        spoolDirectory: scratch.path,
+        decompress,
+        stdin: stdinOf(bytes),
+        signal,
+      });
+      const { image, blobs } = await readImage(session);
+      assert.equal(image.digest, manifest.digest, form);
+      assert.deepEqual(
+        gunzipped(blobs),
+        manifest.layers.map((layer) => layer.digest),
+        form,
+      );
     }
-  });
-}
+  }
+});
 
 test('what is not there, or is something else, is said', async () => {
   using scratch = new Scratch();

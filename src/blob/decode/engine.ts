@@ -1,4 +1,14 @@
-import { type ByteReader, ENDS_EARLY, MalformedDataError, TRAILING_BYTES } from './byte-reader.ts';
+import { loadNative, type Native } from '../../sys/native.ts';
+import {
+  ENDS_EARLY,
+  MalformedDataError,
+  TRAILING_BYTES,
+  WINDOW_LOG_MAX,
+  WINDOW_TOO_LARGE,
+} from './byte-reader.ts';
+
+type Koffi = Native['koffi'];
+type Library = Native['library'];
 
 /** Bytes outside V8's heap, so that a native function may use their address while JavaScript runs. */
 export interface Region {
@@ -21,108 +31,19 @@ export interface Engine {
   /** Bytes of the input that are not used yet. */
   left(): number;
   /**
-   * Decodes until the input is used up, the output is full, or a member ends, in Node's thread pool.
+   * Decodes until the input is used up, the output is full, or a member ends.
    *
    * @throws MalformedDataError
    */
-  run(output: Region): Promise<DecoderRun>;
-  /** The same in the calling thread. */
-  runNow(output: Region): DecoderRun;
+  run(output: Region): DecoderRun;
   /** The meaning of the first byte after a member. */
   after(byte: number): 'member' | 'padding' | 'garbage';
   /** Whether to compare checksums in the data (gzip's CRC-32, zstd's XXH64), as it does at first: they cost 3 % of a pull. */
   compareChecksums(compare: boolean): void;
   /** Makes ready for another member. */
   restart(): void;
-  /** Frees the native memory; not while `run` is at work. */
+  /** Frees the native memory. */
   close(): void;
-}
-
-/** Sizes in bytes. Larger ones were not faster, and smaller ones cost more in calls: see docs/blobs.md. */
-const INPUT = 256 * 1024;
-const OUTPUT = 512 * 1024;
-
-/**
- * The bytes of a reader, in two buffers that alternate: while the decoder uses one, the other is filled.
- *
- * @returns a function that resolves to the next bytes, undefined at the end; those given before are no longer valid
- */
-function readAhead(
-  reader: ByteReader,
-  [one, other]: readonly [Region, Region],
-): () => Promise<Region | undefined> {
-  let [filled, free] = [one, other];
-  let filling = reader.read(filled.bytes);
-  return async () => {
-    const length = await filling;
-    if (length === 0) return undefined;
-    const { bytes, address } = filled;
-    [filled, free] = [free, filled];
-    filling = reader.read(filled.bytes);
-    filling.catch(() => undefined);
-    return { bytes: bytes.subarray(0, length), address };
-  };
-}
-
-/**
- * Decodes `reader` through an engine: while the caller has one output buffer, the pool fills the other. A chunk is valid until
- * the next one is asked for.
- *
- * @param compareChecksums see Engine
- * @throws MalformedDataError, and what the reader throws
- */
-export async function* decodeByEngine(
-  open: () => Engine,
-  compareChecksums: boolean,
-  reader: ByteReader,
-  allocate: (length: number) => Region,
-): AsyncGenerator<Uint8Array, void, undefined> {
-  const inputs = [allocate(INPUT), allocate(INPUT)] as const;
-  const outputs = [allocate(OUTPUT), allocate(OUTPUT)] as const;
-  const engine = open();
-  const decoder = new StepDecoder(engine, compareChecksums);
-  const nextInput = readAhead(reader, inputs);
-  let closed = false;
-  let atWork: Promise<unknown> = Promise.resolve();
-  /** Bytes produced, perhaps none yet; undefined at the end. */
-  const advance = async (output: Region): Promise<number | undefined> => {
-    if (decoder.hungry) {
-      const next = await nextInput();
-      if (closed) return undefined;
-      if (!next) return decoder.end();
-      decoder.feed(next);
-    }
-    const step = decoder.stepInPool(output);
-    atWork = step.catch(() => undefined);
-    return step;
-  };
-  try {
-    let turn: 0 | 1 = 0;
-    let running = advance(outputs[turn]);
-    for (;;) {
-      const produced = await running;
-      if (produced === undefined) {
-        // At the end nothing is under way that could still write to them; V8 would keep those of many layers for long.
-        for (const region of [...outputs, ...inputs]) release(region);
-        return;
-      }
-      const { bytes } = outputs[turn];
-      turn = turn === 0 ? 1 : 0;
-      running = advance(outputs[turn]);
-      running.catch(() => undefined);
-      if (produced > 0) yield bytes.subarray(0, produced);
-    }
-  } finally {
-    // The native call at work, if any, still uses the buffers; input on its way is dropped.
-    closed = true;
-    await atWork;
-    engine.close();
-  }
-}
-
-/** Frees a region's memory now. */
-function release({ bytes }: Region): void {
-  if (bytes.buffer instanceof ArrayBuffer) bytes.buffer.transfer(0);
 }
 
 const NOTHING: Region = { bytes: new Uint8Array(0), address: 0n };
@@ -169,12 +90,7 @@ export class StepDecoder {
    * @throws MalformedDataError
    */
   step(output: Region): number {
-    return this.#isInMember() ? this.#note(this.#engine.runNow(output), output) : 0;
-  }
-
-  /** The same in Node's thread pool. */
-  async stepInPool(output: Region): Promise<number> {
-    return this.#isInMember() ? this.#note(await this.#engine.run(output), output) : 0;
+    return this.#isInMember() ? this.#note(this.#engine.run(output), output) : 0;
   }
 
   /** Checks what follows a member: false for padding, which is skipped. */
@@ -198,4 +114,180 @@ export class StepDecoder {
     if (ended) this.#state = 'between';
     return produced;
   }
+}
+
+/**
+ * zlib and zstd called in C, as Node carries them: in the thread that calls, from and into memory that stays where it is.
+ */
+export interface NativeDecoders {
+  readonly gzip: () => Engine;
+  readonly zstd: () => Engine;
+  /** Bytes of shared memory, which stay where they are. */
+  readonly locate: (bytes: Uint8Array<SharedArrayBuffer>) => Region;
+}
+
+let decoders: NativeDecoders | null | undefined;
+
+/** The decoders of this thread; undefined where no C function can be called, or where Node does not export these. */
+export function nativeDecoders(): NativeDecoders | undefined {
+  decoders ??= findDecoders();
+  return decoders ?? undefined;
+}
+
+function findDecoders(): NativeDecoders | null {
+  const native = loadNative();
+  if (!native) return null;
+  const { koffi, library } = native;
+  try {
+    return {
+      gzip: nativeGzip(koffi, library),
+      zstd: nativeZstd(koffi, library),
+      locate: (bytes) => ({ bytes, address: koffi.address(bytes) }),
+    };
+  } catch {
+    return null;
+  }
+}
+
+/** zlib.h */
+const Z_NO_FLUSH = 0;
+const Z_STREAM_END = 1;
+const Z_NEED_DICT = 2;
+const Z_BUF_ERROR = -5;
+const Z_OK = 0;
+/** 32 KiB of window, the most there is; 16 more: a gzip header and trailer, which zlib checks (RFC 1952), and nothing else. */
+const GZIP_ONLY = 15 + 16;
+const FIRST_MAGIC_BYTE = 0x1f;
+
+/**
+ * gzip by the zlib inside Node.
+ *
+ * @throws where its functions cannot be found
+ */
+function nativeGzip(koffi: Koffi, library: Library): () => Engine {
+  const stream = koffi.struct({
+    next_in: 'uintptr_t',
+    avail_in: 'unsigned int',
+    total_in: 'unsigned long',
+    next_out: 'uintptr_t',
+    avail_out: 'unsigned int',
+    total_out: 'unsigned long',
+    msg: 'uintptr_t',
+    state: 'uintptr_t',
+    zalloc: 'uintptr_t',
+    zfree: 'uintptr_t',
+    opaque: 'uintptr_t',
+    data_type: 'int',
+    adler: 'unsigned long',
+    reserved: 'unsigned long',
+  });
+  const size = koffi.sizeof(stream);
+  const at = {
+    nextIn: koffi.offsetof(stream, 'next_in'),
+    availIn: koffi.offsetof(stream, 'avail_in'),
+    nextOut: koffi.offsetof(stream, 'next_out'),
+    availOut: koffi.offsetof(stream, 'avail_out'),
+  };
+  const version = (library.func('const char *zlibVersion()') as () => string)();
+  const inflateInit2 = library.func(
+    'int inflateInit2_(uintptr_t stream, int bits, const char *version, int size)',
+  );
+  const inflate = library.func('int inflate(uintptr_t stream, int flush)');
+  const inflateReset = library.func('int inflateReset(uintptr_t stream)');
+  const inflateValidate = library.func('int inflateValidate(uintptr_t stream, int check)');
+  const inflateEnd = library.func('int inflateEnd(uintptr_t stream)');
+
+  return () => {
+    const memory = Buffer.from(new ArrayBuffer(size));
+    const address = koffi.address(memory);
+    if (inflateInit2(address, GZIP_ONLY, version, size) !== Z_OK)
+      throw new Error('zlib cannot be initialised');
+    return {
+      feed(input: Region) {
+        memory.writeBigUInt64LE(input.address, at.nextIn);
+        memory.writeUInt32LE(input.bytes.length, at.availIn);
+      },
+      left: () => memory.readUInt32LE(at.availIn),
+      run(output: Region): DecoderRun {
+        memory.writeBigUInt64LE(output.address, at.nextOut);
+        memory.writeUInt32LE(output.bytes.length, at.availOut);
+        const code = inflate(address, Z_NO_FLUSH) as number;
+        if ((code < 0 && code !== Z_BUF_ERROR) || code === Z_NEED_DICT)
+          throw new MalformedDataError('is corrupt');
+        return {
+          produced: output.bytes.length - memory.readUInt32LE(at.availOut),
+          ended: code === Z_STREAM_END,
+        };
+      },
+      // GNU tar and tape drives pad with zeros; everything else that follows a member must be one.
+      after: (byte) => (byte === FIRST_MAGIC_BYTE ? 'member' : byte === 0 ? 'padding' : 'garbage'),
+      compareChecksums: (compare) => void inflateValidate(address, compare ? 1 : 0),
+      restart: () => void inflateReset(address),
+      close: () => void inflateEnd(address),
+    };
+  };
+}
+
+/** zstd.h */
+const ZSTD_D_WINDOW_LOG_MAX = 100;
+const ZSTD_D_FORCE_IGNORE_CHECKSUM = 1002;
+const ZSTD_RESET_SESSION_ONLY = 1;
+
+/**
+ * zstd by the library inside Node.
+ *
+ * @throws where its functions cannot be found
+ */
+function nativeZstd(koffi: Koffi, library: Library): () => Engine {
+  // ZSTD_inBuffer and ZSTD_outBuffer: pointer, size, position.
+  const buffer = koffi.struct({ pointer: 'uintptr_t', size: 'size_t', position: 'size_t' });
+  const size = koffi.sizeof(buffer);
+  const at = { size: koffi.offsetof(buffer, 'size'), position: koffi.offsetof(buffer, 'position') };
+  const create = library.func('uintptr_t ZSTD_createDStream()') as () => bigint | number;
+  const setParameter = library.func(
+    'size_t ZSTD_DCtx_setParameter(uintptr_t stream, int parameter, int value)',
+  );
+  const decompress = library.func(
+    'size_t ZSTD_decompressStream(uintptr_t stream, uintptr_t output, uintptr_t input)',
+  );
+  const reset = library.func('size_t ZSTD_DCtx_reset(uintptr_t stream, int directive)');
+  const isError = library.func('unsigned int ZSTD_isError(size_t code)');
+  const errorName = library.func('const char *ZSTD_getErrorName(size_t code)');
+  const free = library.func('size_t ZSTD_freeDStream(uintptr_t stream)');
+
+  return () => {
+    const stream = create();
+    if (Number(stream) === 0) throw new Error('zstd cannot be initialised');
+    setParameter(stream, ZSTD_D_WINDOW_LOG_MAX, WINDOW_LOG_MAX);
+    const memory = Buffer.from(new ArrayBuffer(2 * size));
+    const input = koffi.address(memory);
+    const output = input + BigInt(size);
+    const number = (offset: number) => Number(memory.readBigUInt64LE(offset));
+    return {
+      feed({ address, bytes }: Region) {
+        memory.writeBigUInt64LE(address, 0);
+        memory.writeBigUInt64LE(BigInt(bytes.length), at.size);
+        memory.writeBigUInt64LE(0n, at.position);
+      },
+      left: () => number(at.size) - number(at.position),
+      run(target: Region): DecoderRun {
+        memory.writeBigUInt64LE(target.address, size);
+        memory.writeBigUInt64LE(BigInt(target.bytes.length), size + at.size);
+        memory.writeBigUInt64LE(0n, size + at.position);
+        const code = decompress(stream, output, input) as bigint | number;
+        if (isError(code) !== 0) throw malformed(errorName(code) as string);
+        return { produced: number(size + at.position), ended: Number(code) === 0 };
+      },
+      // RFC 8878: frames follow one another; the decoder tells a frame from garbage itself.
+      after: () => 'member',
+      compareChecksums: (compare) => void setParameter(stream, ZSTD_D_FORCE_IGNORE_CHECKSUM, compare ? 0 : 1),
+      restart: () => void reset(stream, ZSTD_RESET_SESSION_ONLY),
+      close: () => void free(stream),
+    };
+  };
+}
+
+function malformed(name: string): MalformedDataError {
+  if (/window|memory/i.test(name)) return new MalformedDataError(WINDOW_TOO_LARGE);
+  return new MalformedDataError(`is corrupt (${name})`);
 }
