@@ -93,7 +93,7 @@ async function openStreamed(
 /** A layer as trees read it. */
 function treeLayer(layer: PulledLayer): ImageLayer {
   const name = `layer ${shortID(layer.layer.id)}`;
-  return { name, open: () => layer.tar(), reopen: () => layer.tarAgain() };
+  return { name, open: () => layer.tar() };
 }
 
 function summariesOf(layers: readonly PulledLayer[], { layerEntries }: ImageTree): LayerSummary[] {

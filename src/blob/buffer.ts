@@ -1,3 +1,4 @@
+import { readSync, writeSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import type { ByteReader } from './decode/byte-reader.ts';
 import type { StarvationMeter } from './scheduler.ts';
@@ -5,8 +6,6 @@ import { diskError } from './store-files.ts';
 
 /** Limit on the bytes in memory between a connection and its reader. */
 const MEMORY = 512 * 1024;
-/** Limit on the bytes that wait for a write to the file. */
-const UNWRITTEN = 512 * 1024;
 /** Milliseconds for which a connection waits for the reader; servers hang up after 20 s and more. */
 const PATIENCE = 5000;
 /** Milliseconds between two checks whether to wait on. */
@@ -28,18 +27,15 @@ export interface BlobBufferOptions {
 /**
  * The bytes of one blob between its connections and its readers. Bytes that are not kept go to the reader through memory; while the reader
  * is busy, they go to the file, or a fast connection waits.
+ *
+ * Writes are synchronous: into the page cache they take less time than their way through Node's pool, see docs/blobs.md.
  */
 export class BlobBuffer {
   readonly #options: BlobBufferOptions;
-  #file: Promise<FileHandle> | undefined;
+  #opening: Promise<FileHandle> | undefined;
+  #file: FileHandle | undefined;
   readonly #memory = new MemoryQueue();
-  /** Bytes that wait for a write: those that arrive during one are part of the next one. */
-  #unwritten: Uint8Array[] = [];
-  #unwrittenBytes = 0;
-  /** Never rejects. */
-  #writing: Promise<void> | undefined;
   #received = 0;
-  #written = 0;
   /** Position of the only reader of bytes that are not kept. */
   #position = 0;
   #isRead = false;
@@ -56,14 +52,9 @@ export class BlobBuffer {
     this.#fileOnly = options.keep || options.held;
   }
 
-  /** Number of received bytes. */
+  /** Number of received bytes. The file has all of them, unless they went through memory. */
   get received(): number {
     return this.#received;
-  }
-
-  /** Up to here the file has all bytes, unless they went through memory. */
-  get written(): number {
-    return this.#written;
   }
 
   /** A reader has received bytes. */
@@ -75,17 +66,9 @@ export class BlobBuffer {
   async append(chunk: Uint8Array, patient: () => boolean): Promise<void> {
     const route = await this.#route(chunk.length, patient);
     this.#throwIfFailed();
-    const offset = this.#received;
-    this.#received += chunk.length;
-    if (route === 'memory') {
-      this.#memory.push(chunk);
-      this.#notify();
-    } else if (route === 'file') {
-      this.#unwritten.push(chunk);
-      this.#unwrittenBytes += chunk.length;
-      this.#writing ??= this.#write(offset);
-      if (this.#unwrittenBytes > UNWRITTEN) await this.#awaitWrites();
-    }
+    if (route === 'memory') this.#memory.push(chunk);
+    else if (route === 'file') await this.writeAt(chunk, this.#received);
+    this.advance(this.#received + chunk.length);
   }
 
   /**
@@ -117,24 +100,29 @@ export class BlobBuffer {
   /** From now on all bytes go to the file, by `writeAt`. */
   async toFile(): Promise<void> {
     this.#fileOnly = true;
-    await this.#awaitWrites();
+    await this.#open();
   }
 
   /** Writes bytes to their place in the file; `advance` makes them known to readers. */
   async writeAt(chunk: Uint8Array, offset: number): Promise<void> {
-    await this.#onDisk(writeFully(await this.#open(), [chunk], offset));
+    const { fd } = await this.#open();
+    try {
+      // A disk that is nearly full takes a part.
+      for (let done = 0; done < chunk.length;)
+        done += writeSync(fd, chunk, done, chunk.length - done, offset + done);
+    } catch (error) {
+      throw this.#diskError(error);
+    }
   }
 
-  /** All bytes before `front` are in the file. */
+  /** All bytes before `front` are here. */
   advance(front: number): void {
     this.#received = front;
-    this.#written = front;
     this.#notify();
   }
 
   /** The blob is complete and its digest right. */
-  async finish(): Promise<void> {
-    await this.#awaitWrites();
+  finish(): void {
     this.#state = 'whole';
     this.#notify();
   }
@@ -149,8 +137,7 @@ export class BlobBuffer {
 
   /** Closes the file, if there is one. */
   async close(): Promise<void> {
-    await this.#writing;
-    await (await this.#file)?.close();
+    await (await this.#opening)?.close();
   }
 
   /** The only reader stops: further bytes are dropped, unless bytes are kept. */
@@ -166,7 +153,7 @@ export class BlobBuffer {
     let position = 0;
     return {
       read: async (into) => {
-        const count = await this.#read(into, position, 'reader');
+        const count = await this.#read(into, position);
         position += count;
         this.#isRead ||= count > 0;
         if (this.#options.keep) return count;
@@ -177,66 +164,52 @@ export class BlobBuffer {
     };
   }
 
-  /** Reads bytes of the file from `position` on, as soon as there are any, for the digest; 0 at the end. */
-  async readAt(into: Uint8Array, position: number): Promise<number> {
-    return this.#read(into, position, 'digest');
+  /** Reads bytes that are in the file, for the digest; returns how many. After `toFile`. */
+  readBack(into: Uint8Array, position: number): number {
+    const length = Math.min(into.length, this.#received - position);
+    try {
+      return requireBytes(readSync(this.#file!.fd, into, 0, length, position));
+    } catch (error) {
+      throw this.#diskError(error);
+    }
   }
 
-  async #read(into: Uint8Array, position: number, purpose: 'reader' | 'digest'): Promise<number> {
+  async #read(into: Uint8Array, position: number): Promise<number> {
     for (;;) {
       this.#throwIfFailed();
-      const isHeld = purpose === 'reader' && this.#options.held && this.#state === 'arriving';
-      if (purpose === 'reader' && !isHeld && this.#memory.bytes > 0) {
-        const count = this.#memory.take(into);
-        // At once: `#route` compares it with what is left in memory.
-        this.#position += count;
-        return count;
+      if (!this.#options.held || this.#state === 'whole') {
+        if (this.#memory.bytes > 0) {
+          const count = this.#memory.take(into);
+          // At once: `#route` compares it with what is left in memory.
+          this.#position += count;
+          return count;
+        }
+        if (position < this.#received) return this.#pread(into, position);
+        if (this.#state === 'whole') return 0;
       }
-      if (!isHeld && position < this.#written) return this.#pread(into, position);
-      if (this.#state === 'whole' && position >= this.#received) return 0;
       await this.#options.starvation.during(this.#change());
     }
   }
 
+  /** Not synchronous: the bytes may no longer be in the page cache. */
   async #pread(into: Uint8Array, position: number): Promise<number> {
-    const length = Math.min(into.length, this.#written - position);
-    const { bytesRead } = await this.#onDisk((await this.#open()).read(into, 0, length, position));
-    if (bytesRead === 0) throw new Error('the file was truncated while it was read');
-    return bytesRead;
+    const file = await this.#open();
+    const length = Math.min(into.length, this.#received - position);
+    const reading = file.read(into, 0, length, position);
+    const { bytesRead } = await reading.catch((error: unknown) => {
+      throw this.#diskError(error);
+    });
+    return requireBytes(bytesRead);
   }
 
   async #open(): Promise<FileHandle> {
-    this.#file ??= this.#options.file();
+    this.#opening ??= this.#options.file();
+    this.#file = await this.#opening;
     return this.#file;
   }
 
-  /** Writes all that waits, one write after the other; a failure is that of the buffer. */
-  async #write(start: number): Promise<void> {
-    try {
-      const file = await this.#open();
-      for (let offset = start; this.#unwritten.length > 0;) {
-        const chunks = this.#unwritten;
-        this.#unwritten = [];
-        this.#unwrittenBytes = 0;
-        offset = await writeFully(file, chunks, offset);
-        this.#written = offset;
-        this.#notify();
-      }
-    } catch (error) {
-      this.fail(diskError(error, this.#options.where));
-    } finally {
-      // Before the promise settles: an `append` in between would wait for a write that has ended.
-      this.#writing = undefined;
-    }
-  }
-
-  #onDisk<T>(access: Promise<T>): Promise<T> {
-    return access.catch((error: unknown) => Promise.reject(diskError(error, this.#options.where)));
-  }
-
-  async #awaitWrites(): Promise<void> {
-    await this.#writing;
-    this.#throwIfFailed();
+  #diskError(error: unknown): unknown {
+    return diskError(error, this.#options.where);
   }
 
   #throwIfFailed(): void {
@@ -255,16 +228,9 @@ export class BlobBuffer {
   }
 }
 
-/** Writes all chunks from `offset` on; returns the offset of their end. */
-async function writeFully(file: FileHandle, chunks: readonly Uint8Array[], offset: number): Promise<number> {
-  const size = chunks.reduce((sum, { length }) => sum + length, 0);
-  let { bytesWritten: written } = await file.writev(chunks, offset);
-  // A disk that is nearly full takes a part.
-  while (written < size) {
-    const rest = Buffer.concat(chunks).subarray(written);
-    written += (await file.write(rest, 0, rest.length, offset + written)).bytesWritten;
-  }
-  return offset + size;
+function requireBytes(count: number): number {
+  if (count === 0) throw new Error('the file was truncated while it was read');
+  return count;
 }
 
 /** Chunks in the order of their arrival. A pushed chunk belongs to the queue, which frees its memory after the last byte was taken. */

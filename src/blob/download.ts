@@ -1,4 +1,5 @@
 import { createHash, type Hash } from 'node:crypto';
+import { setImmediate } from 'node:timers/promises';
 import { DestinationError, NetworkError } from '../errors.ts';
 import { algorithmOf, type Digest } from '../oci/digest.ts';
 import type { BlobResponse, Checksum, Layer } from '../oci/image.ts';
@@ -55,7 +56,6 @@ export class Download {
   readonly #signal: AbortSignal;
   #unnoted = 0;
   #noting = Promise.resolve();
-  #hashing: Promise<void> | undefined;
   #readBack: Uint8Array | undefined;
 
   constructor(layer: Layer, buffer: BlobBuffer, options: DownloadOptions) {
@@ -90,6 +90,7 @@ export class Download {
     if (ranges.length === 0) return;
     const pieces = new Pieces(ranges, this.#layer.size ?? size);
     if (ranges.at(-1)!.end > pieces.front) this.#pieces = pieces;
+    await this.#buffer.toFile();
     this.#buffer.advance(pieces.front);
     this.#options.progress(pieces.received);
     await this.#hashFront().catch((error: unknown) => {
@@ -101,7 +102,7 @@ export class Download {
 
   async #receive(): Promise<void> {
     try {
-      await (this.#pieces && !this.#refused ? this.#receivePieces(this.#pieces) : this.#receiveRest());
+      await (this.#pieces ? this.#receivePieces(this.#pieces) : this.#receiveRest());
     } catch (error) {
       this.#stopMeasuring();
       // Retries only a BrokenTransferError, which only `#receiveRest` throws. `#connection` has its own retries and then throws a
@@ -112,7 +113,7 @@ export class Download {
 
   /** How many bytes were received. */
   get #received(): number {
-    return this.#pieces && !this.#refused ? this.#pieces.received : this.#buffer.received;
+    return (this.#pieces ?? this.#buffer).received;
   }
 
   #stopMeasuring(): void {
@@ -221,8 +222,11 @@ export class Download {
     } finally {
       unshare();
     }
-    await this.#hashing;
     await this.#hashFront();
+    if (this.#refused) {
+      await this.#note();
+      this.#pieces = undefined;
+    }
     this.#complete = this.#buffer.received === pieces.size;
   }
 
@@ -325,7 +329,7 @@ export class Download {
   async #arrived(bytes: number): Promise<void> {
     this.#budget.received(bytes);
     this.#options.progress(this.#received);
-    if (this.#hash.bytes < this.#buffer.received) this.#hashSoon();
+    this.#hashMore();
     this.#unnoted += bytes;
     if (this.#unnoted >= NOTE_EVERY) await this.#note();
   }
@@ -335,29 +339,24 @@ export class Download {
     const pieces = this.#pieces;
     this.#unnoted = 0;
     if (!pieces) return;
-    this.#noting = this.#noting.then(() => {
-      const { written } = this.#buffer;
-      const behind = pieces.present.filter(({ end }) => end > written);
-      const ranges = behind.map(({ start, end }) => ({ start: Math.max(start, written), end }));
-      return this.#options.note({ ranges: [{ start: 0, end: written }, ...ranges], size: this.#size });
-    });
+    this.#noting = this.#noting.then(() => this.#options.note({ ranges: pieces.present, size: this.#size }));
     await this.#noting;
   }
 
-  #hashSoon(): void {
-    this.#hashing ??= this.#hashFront().finally(() => {
-      this.#hashing = undefined;
-    });
-    this.#hashing.catch((error: unknown) => this.#buffer.fail(error));
+  /** Reads back bytes that were written to the file but not hashed, up to the front: a part of them. Returns whether there are more. */
+  #hashMore(): boolean {
+    const missing = this.#buffer.received - this.#hash.bytes;
+    if (missing <= 0) return false;
+    this.#readBack ??= new Uint8Array(READ_BACK);
+    const count = this.#buffer.readBack(this.#readBack.subarray(0, missing), this.#hash.bytes);
+    this.#hash.update(this.#readBack.subarray(0, count));
+    return count < missing;
   }
 
-  /** Reads back bytes that were written to the file but not hashed, up to the front. */
   async #hashFront(): Promise<void> {
-    this.#readBack ??= new Uint8Array(READ_BACK);
-    while (this.#hash.bytes < this.#buffer.received) {
-      const wanted = this.#readBack.subarray(0, this.#buffer.received - this.#hash.bytes);
-      const count = await this.#buffer.readAt(wanted, this.#hash.bytes);
-      this.#hash.update(wanted.subarray(0, count));
+    while (this.#hashMore()) {
+      await setImmediate();
+      this.#signal.throwIfAborted();
     }
   }
 }
@@ -366,6 +365,7 @@ export class Download {
 export class BlobHash {
   readonly #checksum: Checksum | undefined;
   readonly #hash: Hash | undefined;
+  #found: Digest | undefined;
   /** Number of bytes of the blob so far. */
   bytes = 0;
 
@@ -381,11 +381,11 @@ export class BlobHash {
     this.#hash?.update(chunk);
   }
 
-  /** The wrong digest that was computed; undefined when it is right, or without a checksum. */
+  /** The wrong digest that was computed; undefined when it is right, or without a checksum. No `update` after it. */
   mismatch(): Digest | undefined {
     if (!this.#checksum || !this.#hash) return undefined;
     const { digest } = this.#checksum;
-    const found = `${algorithmOf(digest)}:${this.#hash.digest('hex')}`;
-    return found === digest ? undefined : (found as Digest);
+    this.#found ??= `${algorithmOf(digest)}:${this.#hash.digest('hex')}` as Digest;
+    return this.#found === digest ? undefined : this.#found;
   }
 }

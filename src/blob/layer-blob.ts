@@ -212,7 +212,7 @@ export class LayerBlob {
       });
       await download.run(kept);
       await this.#publish();
-      await buffer.finish();
+      buffer.finish();
       this.#size = buffer.received;
     } catch (error) {
       this.#worthless = error instanceof CorruptBlobError;
@@ -265,16 +265,11 @@ export class CachedFile {
    */
   reader(failureOf: (fault: string) => Promise<Error>): ByteReader {
     const hash = new BlobHash({ digest: this.#digest });
-    let ended = false;
-    let failure: Error | undefined;
     return {
       read: async (into) => {
-        if (failure) throw failure;
-        const outcome = ended ? 0 : await this.#next(into, hash);
-        ended = outcome === 0;
+        const outcome = await this.#next(into, hash);
         if (typeof outcome === 'number') return outcome;
-        failure = await failureOf(outcome);
-        throw failure;
+        throw await failureOf(outcome);
       },
     };
   }
@@ -299,8 +294,10 @@ export class CachedFile {
   async #next(into: Uint8Array, hash: BlobHash): Promise<number | string> {
     try {
       const { bytesRead } = await this.handle.read(into, 0, into.length, hash.bytes);
-      hash.update(into.subarray(0, bytesRead));
-      if (bytesRead > 0) return bytesRead;
+      if (bytesRead > 0) {
+        hash.update(into.subarray(0, bytesRead));
+        return bytesRead;
+      }
     } catch (error) {
       const os = osErrorOf(error);
       if (!os) throw error;

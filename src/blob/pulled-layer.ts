@@ -59,34 +59,32 @@ export class PulledLayer {
 
   /**
    * The tar, while the blob arrives; each chunk is valid until the next one is requested. It ends only when the digests of blob and tar are
-   * right. It can be read once, or more often if the store keeps blobs, the queue holds them, or the image lists the layer twice.
+   * right. It can be read once, or more often if the store keeps blobs, the queue holds them, or the image lists the layer twice. After the
+   * first time no digest of the tar is computed: the blob's file is the same.
    *
    * @param remote where it handles the blob, the bytes go there instead of into chunks
    * @throws IntegrityError, and any error that ended the queue, also of another layer
    */
   async *tar(remote?: RemoteDecoder): AsyncGenerator<Uint8Array, void, undefined> {
-    const { signal, name } = this.#options;
+    const { signal } = this.#options;
     const expected = this.layer.diffID;
+    const isVerified = this.#diffID !== undefined;
     try {
       const { compression, reader } = await recognise(this.#blob.reader());
-      const promised = promisedCompression(this.layer.mediaType);
-      if (promised !== undefined && promised !== compression) {
-        const message = `${name}: the manifest says ${described(promised)}, but it is ${described(compression)}`;
-        this.#options.report({ type: 'notice', message });
-      }
+      if (!isVerified) this.#compareCompression(compression);
       if (remote?.handles(compression)) {
         this.#diffID = await remote.decode(compression, reader, expected);
         signal.throwIfAborted();
         if (!this.#diffID) return;
       } else {
         const algorithm = algorithmOf(expected);
-        const hash = createHash(algorithm);
+        const hash = isVerified ? undefined : createHash(algorithm);
         for await (const chunk of decode(compression, reader)) {
           signal.throwIfAborted();
-          hash.update(chunk);
+          hash?.update(chunk);
           yield chunk;
         }
-        this.#diffID = `${algorithm}:${hash.digest('hex')}` as DiffID;
+        if (hash) this.#diffID = `${algorithm}:${hash.digest('hex')}` as DiffID;
       }
       if (expected !== undefined && this.#diffID !== expected) throw this.#wrongTar(expected);
     } catch (error) {
@@ -96,20 +94,11 @@ export class PulledLayer {
     }
   }
 
-  /** The tar once more, after `tar` has ended: the blob's file is the same, so no digest is computed. */
-  async *tarAgain(): AsyncGenerator<Uint8Array, void, undefined> {
-    const { signal } = this.#options;
-    try {
-      const { compression, reader } = await recognise(this.#blob.reader());
-      for await (const chunk of decode(compression, reader)) {
-        signal.throwIfAborted();
-        yield chunk;
-      }
-    } catch (error) {
-      throw await this.#explainMalformed(error);
-    } finally {
-      this.#blob.leave();
-    }
+  #compareCompression(found: Compression): void {
+    const promised = promisedCompression(this.layer.mediaType);
+    if (promised === undefined || promised === found) return;
+    const message = `${this.#options.name}: the manifest says ${described(promised)}, but it is ${described(found)}`;
+    this.#options.report({ type: 'notice', message });
   }
 
   /** Compressed data is malformed because the blob is corrupt, or it was made so. */

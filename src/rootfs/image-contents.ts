@@ -9,10 +9,8 @@ import { Column, type Spool } from './memory-tables.ts';
 export interface ImageLayer {
   /** Its name in messages: `layer 0123456789ab`. */
   readonly name: string;
-  /** The layer's tar. Its end shows that it is verified. Each chunk is valid until the next is asked for. */
+  /** The layer's tar, from the start. Its end shows that it is verified. Each chunk is valid until the next is asked for. */
   open(): AsyncIterable<Uint8Array>;
-  /** The same tar once more, after it was verified. */
-  reopen(): AsyncIterable<Uint8Array>;
 }
 
 /** A file that is being read. */
@@ -156,7 +154,7 @@ class Cursor {
   }
 
   get reader(): AsyncTarReader {
-    this.#chunks ??= this.#layer.reopen()[Symbol.asyncIterator]();
+    this.#chunks ??= this.#layer.open()[Symbol.asyncIterator]();
     return (this.#reader ??= new AsyncTarReader(this.#chunks, this.#layer.name));
   }
 

@@ -46,7 +46,7 @@ test('whatever the pace of either side, what is read is what came', async () => 
           await arrival.append(source.subarray(at, (at += step.bytes)), () => step.patient && !held);
         }
         assert.equal(arrival.isRead && held, false);
-        await arrival.finish();
+        arrival.finish();
       };
       const read = async () => {
         const reader = arrival.reader();
@@ -110,7 +110,7 @@ test('a sender that loses its patience fills the file, until the reader has caug
   patient = false;
   await waiting;
   await arrival.append(source.subarray(600_000, 900_000), () => patient);
-  await arrival.finish();
+  arrival.finish();
   const reader = arrival.reader();
   const parts: Buffer[] = [];
   for (;;) {

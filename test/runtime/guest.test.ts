@@ -89,7 +89,7 @@ async function guest(config: object, ...items: readonly Item[]): Promise<Guest> 
   async function* open(): AsyncGenerator<Uint8Array, void, void> {
     yield tar(...items);
   }
-  const tree = await ImageTree.build([{ name: 'layer', open, reopen: open }], {
+  const tree = await ImageTree.build([{ name: 'layer', open }], {
     name: 'image',
     temporaryFile: () => namelessFile('/tmp'),
   });
