@@ -174,11 +174,7 @@ function readFlag(argument: string, rest: Iterator<string>): Flag {
   return { ...found, value: word };
 }
 
-/**
- * The values of a command's flags.
- *
- * @throws UsageError for flags and words that the command does not take, or that are missing
- */
+/** Lets commander check and read what a command was given. */
 function readValues(command: string, flags: readonly Flag[], words: readonly string[]): FlagValues {
   const { options, words: expected = [] } = commands[command]!;
   const foreign = flags.find(({ option }) => option && !options.includes(option));
@@ -195,44 +191,58 @@ function readValues(command: string, flags: readonly Flag[], words: readonly str
     const meant = foreignCommand(words);
     if (meant !== undefined) throw meant;
   }
-  const values = valuesOf(options, flags);
-  const unknown = flags.find(({ option }) => option === undefined);
-  if (unknown) throw unknownFlag(unknown, options);
-  const required = expected.filter((word) => word.startsWith('<')).length;
-  if (words.length < required || words.slice(0, expected.length).includes(''))
-    throw missingWord(command, words, flags.findLast(({ name }) => name === 'dest')?.value);
-  if (words.length > expected.length) throw excessWord(command, words);
-  return values;
-}
-
-/** By the members' names. Of a flag that is given several times the last one decides, unless its values are collected. */
-function valuesOf(options: readonly Option[], flags: readonly Flag[]): FlagValues {
-  const values = new Map<string, unknown>(
-    options.map((option) => [option.attributeName(), option.defaultValue as unknown]),
-  );
-  for (const { option, value } of flags) {
-    const name = option?.attributeName() ?? '';
-    if (typeof value === 'boolean') values.set(name, value ? !option!.negate : undefined);
-    else if (option)
-      values.set(name, option.parseArg?.(value ?? String(option.presetArg), values.get(name)) ?? value);
+  const program = quietCommand(command).helpOption(false);
+  for (const word of expected) program.argument(word);
+  for (const option of options) if (option.long !== '--help') program.addOption(option);
+  const canonical = flags.flatMap((flag) => commanderForm(flag, flags));
+  if (words.slice(0, expected.length).includes('')) throw missingWord(command, words, undefined);
+  try {
+    program.parse([...canonical, '--', ...words], { from: 'user' });
+  } catch (error) {
+    throw error instanceof CommanderError ? usageError(error, command, flags, words) : error;
   }
-  return Object.fromEntries(values);
+  return program.opts();
 }
 
-function unknownFlag({ spelled, name }: Flag, options: readonly Option[]): UsageError {
-  const known = options.map(({ long }) => long!);
-  const hint = foreignFlag(name) ?? suggestion(`--${name}`, known) ?? 'dlrootfs --help --all lists all flags';
-  return new UsageError(`unknown flag: ${printable(spelled)}`, { hint });
+/** Of a boolean that is given several times the last decides. */
+function commanderForm({ name, option, value }: Flag, all: readonly Flag[]): string[] {
+  if (typeof value !== 'boolean')
+    return [value === undefined || !option ? `--${name}` : `--${name}=${value}`];
+  const last = all.findLast((other) => other.option === option)!;
+  return last.value === true ? [`--${name}`] : [];
 }
 
-function excessWord(command: string, words: readonly string[]): UsageError {
-  if (command === 'pull') return wordsBehindImage(words);
-  const { words: expected = [], synopsis, options } = commands[command]!;
-  const word = printable(words[expected.length]!) || '""';
-  const takesDirectory = options.includes(optionNamed('dest')!);
-  return new UsageError(`unexpected word: ${word}`, {
-    hint: takesDirectory ? `write -d ${word} for that directory` : `write dlrootfs ${synopsis}`,
-  });
+function quietCommand(name: string): Command {
+  return new Command(name).exitOverride().configureOutput({ writeErr: () => undefined });
+}
+
+/** commander's error in the words of our own. */
+function usageError(
+  error: CommanderError,
+  command: string,
+  flags: readonly Flag[],
+  words: readonly string[],
+): UsageError {
+  switch (error.code) {
+    case 'commander.unknownOption': {
+      const { spelled, name } = flags.find(({ option }) => option === undefined)!;
+      const hint = foreignFlag(name) ?? suggestionOf(error) ?? 'dlrootfs --help --all lists all flags';
+      return new UsageError(`unknown flag: ${printable(spelled)}`, { hint });
+    }
+    case 'commander.excessArguments': {
+      if (command === 'pull') return wordsBehindImage(words);
+      const { words: expected = [], synopsis, options } = commands[command]!;
+      const word = printable(words[expected.length]!) || '""';
+      const takesDirectory = options.includes(optionNamed('dest')!);
+      return new UsageError(`unexpected word: ${word}`, {
+        hint: takesDirectory ? `write -d ${word} for that directory` : `write dlrootfs ${synopsis}`,
+      });
+    }
+    case 'commander.missingArgument':
+      return missingWord(command, words, flags.findLast(({ name }) => name === 'dest')?.value);
+    default:
+      return new UsageError(printable(error.message.replace(/^error: /, '')));
+  }
 }
 
 function wordsBehindImage(words: readonly string[]): UsageError {
@@ -265,16 +275,20 @@ function missingWord(command: string, given: readonly string[], directory: Flag[
   return new UsageError(`${command} needs ${article} ${name}`, { hint: `write dlrootfs ${synopsis}` });
 }
 
+function suggestionOf({ message }: CommanderError): string | undefined {
+  const similar = /\(Did you mean (?:one of )?(.*)\?\)/.exec(message)?.[1];
+  return similar && `did you mean ${similar.replaceAll(', ', ' or ')}?`;
+}
+
 /** `did you mean X?` for a mistyped word, by commander's measure; undefined where none is similar. */
 export function suggestion(word: string, candidates: readonly string[]): string | undefined {
-  const program = new Command().exitOverride().configureOutput({ writeErr: () => undefined });
+  const program = quietCommand('');
   for (const candidate of new Set(candidates)) program.command(candidate);
   try {
     program.parse(['--', word], { from: 'user' });
   } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    const similar = /\(Did you mean (?:one of )?(.*)\?\)/.exec(error.message)?.[1];
-    return similar && `did you mean ${similar.replaceAll(', ', ' or ')}?`;
+    if (error instanceof CommanderError) return suggestionOf(error);
+    throw error;
   }
   return undefined;
 }
