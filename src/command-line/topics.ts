@@ -9,356 +9,223 @@ export interface Topic {
   readonly paragraphs: readonly Paragraph[];
 }
 
-export const topics: Readonly<Record<string, Topic>> = {
-  credentials: {
-    title: 'CREDENTIALS',
-    summary: 'sources of user name and password',
-    paragraphs: [
-      'Logins of docker, podman and skopeo work as they are. The first of these sources with credentials for the image is used:',
-      [
-        ['-u USER[:PASSWORD]', 'split at the first colon; -u USER asks for the password on the terminal'],
-        ['--password-stdin', 'read the password of -u from standard input'],
-        [
-          '--registry-token TOKEN',
-          'a bearer token instead of user name and password; also the variable DLROOTFS_REGISTRY_TOKEN',
-        ],
-        ['DLROOTFS_CREDS', 'USER:PASSWORD in the environment'],
-        ['--authfile FILE', 'a credentials file in the format of docker and podman; no other file is read'],
-        ['REGISTRY_AUTH_FILE', 'the name of such a file, with the same effect'],
-        [
-          'auth.json',
-          'the file of podman and skopeo: $XDG_RUNTIME_DIR/containers/auth.json, then ~/.config/containers/auth.json',
-        ],
-        ['DOCKER_AUTH_CONFIG', 'the content of such a file'],
-        [
-          'config.json',
-          'the file of docker: $DOCKER_CONFIG/config.json or ~/.docker/config.json, then ~/.dockercfg',
-        ],
-      ],
-      'Credential helpers that these files name are run. --no-creds sends no credentials at all.',
-      'Passwords and tokens are never printed, not even with -v. They are sent only to the registry that they are for. Other users of the machine can see arguments, and the shell keeps them in its history: prefer the other sources.',
-    ],
-  },
-  registries: {
-    title: 'REGISTRIES',
-    summary: 'image names, certificates, plain http, proxies, mirrors',
-    paragraphs: [
-      [
-        ['ubuntu, ubuntu:14.04', 'docker.io/library/ubuntu on Docker Hub; the default tag is latest'],
-        ['org/app:1', 'docker.io/org/app on Docker Hub'],
-        ['host[:port]/path[:tag]', 'another registry: a host contains a dot or a port, or is localhost'],
-        [
-          '…@sha256:DIGEST',
-          'exactly that manifest, to pin an image: dlrootfs inspect -q IMAGE prints it, for this platform or that of --platform. A tag beside it is ignored. Image ID is the digest of the config: no registry finds an image by it',
-        ],
-      ],
-      'The protocol is https. Plain http is used for loopback addresses, with --plain-http, and with --tls-verify=false where https fails. Version 2 of the registry protocol is tried first, then version 1.',
-      'For a private CA use --ca-file, or put *.crt into /etc/containers/certs.d/HOST:PORT or /etc/docker/certs.d/HOST:PORT, with client certificates beside it. NODE_EXTRA_CA_CERTS works too.',
-      'Behind a proxy set HTTPS_PROXY, as in HTTPS_PROXY=http://proxy:3128 dlrootfs alpine; HTTP_PROXY is for plain http. A proxy may be http://, https:// or socks5://, with user:password@. NO_PROXY names the hosts that need none; loopback never does.',
-      'Mirrors are tried before the registry itself: --mirror HOST, or [[registry.mirror]] in /etc/containers/registries.conf (also CONTAINERS_REGISTRIES_CONF, ~/.config/containers/registries.conf). The settings insecure, blocked and location work as in podman. Digests verify the content of a mirror.',
-    ],
-  },
-  cache: {
-    title: 'CACHE',
-    summary: 'what the cache keeps, and where',
-    paragraphs: [
-      'The cache keeps layers, manifests and partial downloads in $XDG_CACHE_HOME/dlrootfs (~/.cache/dlrootfs), at most 10 GiB; the least recently used files are removed first. A second pull of an image downloads no layer, and an interrupted pull resumes.',
-      [
-        ['--cache-dir DIR', 'use another directory; runs at the same time can share it'],
-        ['--cache-size SIZE', 'limit its size'],
-        ['--no-cache', 'neither read nor write it'],
-        ['--offline', 'use it alone: a tag means what it meant last, and no network is used'],
-        ['dlrootfs cache', 'print its size'],
-        ['dlrootfs cache prune', 'empty it, or with --cache-size shrink it'],
-        ['dlrootfs cache add IMAGE', 'download an image into it, for --offline'],
-      ],
-      'Cached blobs are verified by their digests; a corrupt one is downloaded again. The cache may be deleted at any time.',
-    ],
-  },
-  refresh: {
-    title: 'REFRESH',
-    summary: 'the newest image in a DIR that has one: --replace, --merge',
-    paragraphs: [
-      'A pull into a DIR with other files adds those of the image and keeps the others. A DIR that holds another image, or an older one of the same tag, needs one of these flags:',
-      [
-        [
-          '--replace',
-          'DIR becomes exactly the image; any other file in it is removed. Branches of -g are removed too, and a notice counts them. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was',
-        ],
-        ['--replace=always', 'the same, even if DIR is the image already'],
-        ['--merge', 'the image is unpacked over the other one, and no file is removed'],
-        ['dlrootfs verify IMAGE -d DIR', 'prints what is not as in the image, and changes nothing'],
-      ],
-      'With --replace nothing is done if the tag is the same image as before and DIR is unchanged. Unchanged is a DIR whose files have the inode, type, mode, owner, size and times of after the pull. No content is read: the time of the last change (ctime) shows each write. A note of these is in the cache, where no container can change it. Without it, as after a pull without --replace, DIR is built again.',
-      'Layers in the cache are not downloaded again: a refresh downloads only those that are new in the image. The original line "Downloading layers:" is printed all the same.',
-      'Not replaced are /, mount points, home directories and directories of the system. Neither is a DIR in which a mount point, the working directory or the cache is.',
-    ],
-  },
-  rootless: {
-    title: 'ROOTLESS',
-    summary: 'pull, enter and delete as a plain user: --userns',
-    paragraphs: [
-      'A pull needs no root. Without --userns all files belong to the user. Other owners, setuid bits, capabilities and devices are not restored, and a notice counts them.',
-      [
-        ['dlrootfs alpine', 'pull into ./rootfs'],
-        ['unshare -r -R rootfs /bin/sh', 'enter: the user is root inside'],
-        ['dlrootfs verify alpine', 'compare; what such a pull cannot restore is not reported'],
-        ['rm -rf rootfs', 'delete; where a directory is read-only: unshare -r rm -rf rootfs'],
-      ],
-      'With --userns owners, setuid bits and capabilities are those of the image, in a user namespace. Only devices still need root. Every later command needs such a namespace too:',
-      [
-        ['dlrootfs alpine --userns', 'pull'],
-        ['unshare -r --map-auto -R rootfs /bin/sh', 'enter: each user of the image is there'],
-        ['dlrootfs verify alpine --userns', 'compare, owners included'],
-        [
-          'unshare -r --map-auto rm -rf rootfs',
-          'delete: the user may not remove what belongs to ids of the range',
-        ],
-      ],
-      '--userns needs newuidmap and newgidmap (Debian and Ubuntu: apt install uidmap). The user also needs ranges of ids in /etc/subuid and /etc/subgid; most systems give them to each new user. Root adds them by usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER. Ranges of two users must not overlap. unshare has --map-auto since util-linux 2.38.',
-      'Where unshare is not permitted, the system allows users no namespaces: see sysctl user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns.',
-      'An archive or a disk image (-o) has all owners and devices without --userns. With --for runc the configuration is for rootless runc, and with --userns it has the ids of the namespace.',
-    ],
-  },
-  sources: {
-    title: 'SOURCES',
-    summary: 'images on this machine: oci:, oci-archive:, docker-archive:, -',
-    paragraphs: [
-      'Instead of an image in a registry you can name, as in skopeo:',
-      [
-        ['oci:DIR[:TAG]', 'an OCI layout, as from skopeo copy docker://… oci:DIR'],
-        ['oci-archive:FILE[:TAG]', 'a tar of an OCI layout'],
-        ['docker-archive:FILE[:NAME:TAG]', 'an archive of docker save or podman save'],
-        ['-', 'either archive on standard input, as in docker save alpine | dlrootfs -'],
-      ],
-      'Archives may be compressed. Use @0, @1 and so on instead of a tag for the first, the second image in an archive. A path cannot contain a colon. An image called oci is written library/oci:1.',
-    ],
-  },
-  output: {
-    title: 'OUTPUT',
-    summary: 'standard output, progress, JSON, one archive',
-    paragraphs: [
-      'Standard output has the lines of the original: Opening a session, Image ID, a line per layer, Rootfs of IMAGE in DIR. They are the same whether layers are downloaded or cached. DIR/json has the JSON of the image, as in the original; --no-json leaves it out. Progress, notices and errors go to standard error. An error is a line error: with the reason, then a line hint: with what to do.',
-      [
-        ['-q', 'only the destination, as typed; with inspect, only the digest'],
-        [
-          '--json',
-          'one object on one line at the end: digests, layers, sizes, seconds (docs/schema/summary.schema.json)',
-        ],
-        ['--progress tty', 'bars, erased at the end; the default on a terminal that is not dumb'],
-        ['--progress plain', 'a line every five seconds; the default elsewhere'],
-        [
-          '--progress json',
-          'one object per line on standard error, errors too (docs/schema/progress.schema.json)',
-        ],
-        ['--progress none', 'no progress, only notices and errors'],
-        ['-v', 'log requests without secrets, decisions, timings'],
-        [
-          '-o FILE.tar[.gz|.zst]',
-          'one archive instead of a directory; the same image gives the same bytes, and no root is needed. An existing FILE is replaced when the new one is complete',
-        ],
-        ['-o -', 'the tar on standard output, without other lines'],
-        [
-          '-o FILE.ext4, FILE.squashfs, FILE.erofs',
-          'a disk image, as exact as the archive; it needs mke2fs, sqfstar or mkfs.erofs. --size is for ext4',
-        ],
-      ],
-    ],
-  },
-  runtimes: {
-    title: 'RUNTIMES',
-    summary: 'what starts DIR: chroot, runc, LXC, systemd-nspawn',
-    paragraphs: [
-      'As root, chroot DIR /bin/sh runs a command in it; as a plain user, unshare -r -R DIR /bin/sh (dlrootfs help rootless). With --for a pull writes the configuration of a runtime: command, variables, user, directory and stop signal are those of the image. The pull prints the command that starts it.',
-      [
-        [
-          '-d web/rootfs --for runc',
-          'web/config.json; runc run -b web web. It has a terminal if the pull runs on one',
-        ],
-        [
-          '-d web --for runc',
-          './config.json, beside web: for a second container use a directory of its own, as -d web/rootfs',
-        ],
-        ['-d /var/lib/lxc/web/rootfs --for lxc', '/var/lib/lxc/web/config; lxc-execute -n web'],
-        [
-          '-d web --for lxc',
-          'web.lxc, beside a DIR of another name than rootfs; lxc-execute -n web -f web.lxc',
-        ],
-        ['-d /var/lib/machines/web --for nspawn', '/var/lib/machines/web.nspawn; systemd-nspawn -M web'],
-        [
-          '--prepare',
-          'also adds missing mount points, and fills missing or empty /etc/hosts, /etc/hostname and /etc/resolv.conf',
-        ],
-        ['--rootless', 'with --for runc: for a plain user, also when root runs the pull'],
-        ['--force', 'replaces configurations that are there'],
-      ],
-      'An image whose command is an init, such as /sbin/init, boots: by lxc-start -n web instead of lxc-execute, or by systemd-nspawn -M web. The file for that has Boot=yes; systemd-nspawn -D DIR needs -b. The pull prints the command that fits.',
-      'A container of runc or LXC has no network but loopback. For the network of the host remove network from namespaces in config.json. For the bridge of LXC use the lines that are comments in its file.',
-    ],
-  },
-  disks: {
-    title: 'DISK IMAGES',
-    summary: 'disk images, and what starts them in qemu and firecracker',
-    paragraphs: [
-      'A file name that ends in .ext4, .squashfs or .erofs is a disk image of that format, without a partition table. It is made by any user, with the owners of the image, and the same image gives the same bytes: UUID, times and hash seed come from its digest. What a format does not have is counted in a notice.',
-      [
-        ['-o FILE.ext4', 'by mke2fs 1.47.1 or newer, with libarchive, and debugfs (Debian: e2fsprogs)'],
-        ['--size 2G', 'size of the ext4; without it a tenth stays free, and 16 MiB at least'],
-        ['-o FILE.squashfs', 'by sqfstar 4.6 or newer (Debian: squashfs-tools)'],
-        ['-o FILE.erofs', 'by mkfs.erofs 1.8 or newer (Debian: erofs-utils)'],
-        ['--for qemu', 'also FILE.qemu.sh: set KERNEL, and INITRD if the kernel needs one, and run it'],
-        ['--for firecracker', 'also FILE.firecracker.json: it names vmlinux, the kernel, beside it'],
-      ],
-      'If the command of the image is no init, --for adds /.dlrootfs-init to the disk. It mounts /dev, /proc and /sys, runs the command with the variables, directory and user of the image, prints "exit code: N" and ends the machine. It needs /bin/sh and env in the image.',
-    ],
-  },
-  parts: {
-    title: 'PARTS',
-    summary: 'a part of an image: --path, --exclude, cat',
-    paragraphs: [
-      'With --path a pull, -o, verify and diff take only that file or directory, with all that is in it, and the directories above. All layers are verified and applied as a whole first: a file that a later layer replaces or deletes is replaced or deleted. Of a file with several names, the first name that is taken has the content.',
-      [
-        ['--path etc/ssl', 'from the root of the image; with or without a slash before it'],
-        [
-          '--path bin/sh',
-          'where bin is a symlink to usr/bin: that symlink, and usr/bin/sh. A symlink at the end is taken as it is, unless a slash follows',
-        ],
-        ['--exclude "*.pyc"', 'a name at any level'],
-        ['--exclude usr/share/doc', 'a path from the root, with all that is in it, as a slash says'],
-        [
-          '--exclude "usr/share/man/**"',
-          'what is in a directory, not the directory; ** is any number of names',
-        ],
-        ['--exclude "[!a-z]?/"', 'sets, any one character, a slash at the end for directories only'],
-        ['dlrootfs cat IMAGE PATH', 'the content of a file; symlinks are followed inside the image'],
-      ],
-      'A path that the image does not have is an error (exit code 3). A pattern that matches nothing is none. DIR/json says which part DIR holds (dlrootfs.part). -g does not go with it.',
-    ],
-  },
-  comparison: {
-    title: 'COMPARISON',
-    summary: 'what verify and diff compare, and what they print',
-    paragraphs: [
-      'verify prints one line for each path that differs, in the order of the paths, and nothing where DIR is the image:',
-      [
-        ['missing PATH', 'the image has it, DIR has not'],
-        ['extra PATH', 'DIR has it, the image has not'],
-        ['changed PATH: …', 'such as mode 0755→0777, owner 0:0→1000:1000, size 5→6: the image, then DIR'],
-      ],
-      'A directory that is missing or extra is one line, with a slash at its end. Compared are type, mode, owner, size, time, target of symlinks, device numbers, hard links, extended attributes and access lists. Times are as exact as the file system keeps them. With --contents every byte is compared too. Where something in a directory was made or removed, the time of the directory is not reported.',
-      'Not reported are the files json, layersize and .git of a pull. With --prepare, additions of a pull with --prepare are not reported; with --path and --exclude, files outside that part. A plain user may have other owners, no setuid bits, devices and capabilities, unless --userns is given. Files that the user may not read are counted in a notice. Mount points are named in one: files that are mounted in DIR are not compared.',
-      'diff compares two images in the same way, without a directory. It prints removed PATH, added PATH, changed PATH: the first image, then the second. Contents are compared wherever the sizes are equal; layers that both images have need not be. Credentials of the command line are for one registry: for two, log in to both.',
-      'A digest in the name of an image (…@sha256:…) that is cached needs no network. In a DIR nothing is changed, no symlink in it is followed, and only regular files are opened. With --json one object is printed (docs/schema/verification.schema.json, docs/schema/differences.schema.json). With -q nothing is printed: the exit code says it.',
-    ],
-  },
-  git: {
-    title: 'GIT LAYERS',
-    summary: 'the branches of -g, and how to go back to a layer',
-    paragraphs: [
-      'With -g the rootfs is a git repository with one commit and one branch per layer. Branch layer<n>_<id> is based on layer<n-1>_… and adds the files of layer n; the last branch is checked out. So git diff layer0_… layer1_… shows the changes of layer 1.',
-      'Git does not store owners, exact modes, times, extended attributes, hard links, devices and empty directories. They are in a record per layer, a ref under refs/dlrootfs. So git checkout restores only what git stores. dlrootfs checkout layer0 -d DIR restores the files of the image exactly as they were after layer 0, the base. layer0 is short for layer0_…, layer3 for layer3_…. Files that you added stay.',
-      'A second pull of the same image into the same DIR changes nothing. A pull of another tag continues after the last common layer. A pull with --replace makes a new repository, and without -g none: branches and commits of yours are removed. No program, hook or filter of the image or of your git configuration is run.',
-    ],
-  },
-  environment: {
-    title: 'ENVIRONMENT',
-    summary: 'environment variables',
-    paragraphs: [
-      [
-        ['DLROOTFS_CREDS', 'credentials, as for -u'],
-        ['DLROOTFS_REGISTRY_TOKEN', 'bearer token, as for --registry-token'],
-        ['REGISTRY_AUTH_FILE', 'credentials file, as for --authfile'],
-        ['DOCKER_AUTH_CONFIG', 'content of a credentials file'],
-        ['DOCKER_CONFIG', "directory of docker's config.json"],
-        ['CONTAINERS_REGISTRIES_CONF', 'file to read instead of registries.conf'],
-        ['XDG_CACHE_HOME', 'the cache is its directory dlrootfs (default: ~/.cache)'],
-        ['XDG_RUNTIME_DIR, XDG_CONFIG_HOME', 'directories of the configuration of podman and skopeo'],
-        ['HTTP_PROXY, HTTPS_PROXY, NO_PROXY', 'proxies, in upper or lower case: dlrootfs help registries'],
-        ['NODE_EXTRA_CA_CERTS', 'file with more CAs to trust'],
-        ['SSL_CERT_FILE, SSL_CERT_DIR', "CAs instead of those of the system's store"],
-        ['HOME', 'place of ~/.cache, ~/.config and ~/.docker'],
-        ['PATH', 'where git and credential helpers are looked up'],
-        ['TMPDIR', 'directory for the temporary files of checkout, else /tmp'],
-        ['TERM', 'dumb: plain lines instead of bars. There are no colours, so NO_COLOR has no effect'],
-      ],
-    ],
-  },
-  json: {
-    title: 'JSON',
-    summary: 'fields of the JSON output',
-    paragraphs: [
-      'With --json a pull prints one object. Ids are 64 hex digits, sizes are in bytes. Schemas are in docs/schema.',
-      [
-        ['reference', 'NAME:TAG, or NAME@DIGEST'],
-        ['id', "the image's id: the digest of its config, without the algorithm"],
-        [
-          'digest',
-          'digest of the manifest; of a layer, of its compressed blob. Absent with version 1 of the protocol',
-        ],
-        ['platform', 'an object with os, architecture and, where there are any, variant and osVersion'],
-        [
-          'layers',
-          'array, base layer first, of objects with id, digest, diffID, size (compressed) and entries (of the tar)',
-        ],
-        ['config', "the image's configuration as the registry has it"],
-        ['destination', 'the directory or file as typed'],
-        [
-          'notRestored',
-          'numbers of what the system did not let us restore: owners, devices, xattrs, capabilities, setuid, times, modes, collisions, ignored',
-        ],
-        ['bytes', 'bytes of compressed layers from the cache and from the network'],
-        ['seconds', 'durations by stage (resolve, layers) and in total'],
-      ],
-      'inspect --json has these fields but the last four, bytes excepted, and:',
-      [
-        ['mediaType', 'of the manifest; of a layer'],
-        ['platforms', 'all that the reference offers'],
-        ['createdBy, cached', 'of a layer: the command that made it, and whether it is in the cache'],
-        ['rateLimit', 'what the registry said of its limits'],
-      ],
-      'verify --json prints reference, id, digest, destination, contents (whether they were compared), and:',
-      [
-        ['differences', 'array of objects with path, kind (missing, extra, changed), type and changes'],
-        ['changes', 'array of objects with what, name (of an attribute), expected and found'],
-        ['unread', 'paths that this user may not read'],
-        ['mounted', 'paths of the image at which something is mounted'],
-      ],
-      'diff --json prints images (two objects with reference, id and digest) and differences, whose kind is removed, added or changed.',
-      'cache --json prints directory, bytes (on disk), blobs and partials; with prune, those that were removed. tags --json prints an array of strings.',
-      'With --progress json each line on standard error is an object with a type:',
-      [
-        ['session', 'a session starts: name'],
-        ['image', 'the image is found: id, layers'],
-        ['layer-start', 'index, cached, and resumed: bytes that an earlier run left'],
-        ['layer-progress', 'index, received: bytes of the blob so far'],
-        ['layer-fetched, layer-apply', 'index: the blob is complete, unpacking starts'],
-        ['layer-applied', 'index, entries'],
-        ['runtime-config', 'file that --for wrote, and command that starts the container'],
-        ['notice, debug', 'message'],
-        ['done', 'reference, destination'],
-        ['error', 'exitCode, code (a stable name), message, hint, and kept: true where the next run resumes'],
-      ],
-    ],
-  },
-  'exit-codes': {
-    title: 'EXIT STATUS',
-    summary: 'meaning of the exit code',
-    paragraphs: [
-      [
-        ['0', 'done'],
-        ['1', 'a bug in dlrootfs'],
-        ['2', 'usage: wrong flags, arguments or settings'],
-        ['3', 'image, tag or platform not found'],
-        ['4', 'not authorized'],
-        ['5', 'network: the registry cannot be reached, or its answer is not one of a registry'],
-        ['6', 'integrity: a digest is wrong, or manifest, config or layer are malformed'],
-        ['7', 'destination (or git): it cannot be read or written'],
-        ['8', 'rate limit of the registry'],
-        ['9', 'verify or diff found differences'],
-        ['129, 130, 141, 143', 'ended by SIGHUP, SIGINT, SIGPIPE, SIGTERM'],
-      ],
-    ],
-  },
-};
+/** A topic begins with `# name: HEADING: summary`. A line is a paragraph, or with two blanks before and behind the term, a term and its meaning. */
+const TEXT = `
+# credentials: CREDENTIALS: sources of user name and password
+Logins of docker, podman and skopeo work as they are. The first of these sources with credentials for the image is used:
+  -u USER[:PASSWORD]  split at the first colon; -u USER asks for the password on the terminal
+  --password-stdin  read the password of -u from standard input
+  --registry-token TOKEN  a bearer token instead of user name and password; also the variable DLROOTFS_REGISTRY_TOKEN
+  DLROOTFS_CREDS  USER:PASSWORD in the environment
+  --authfile FILE  a credentials file in the format of docker and podman; no other file is read
+  REGISTRY_AUTH_FILE  the name of such a file, with the same effect
+  auth.json  the file of podman and skopeo: $XDG_RUNTIME_DIR/containers/auth.json, then ~/.config/containers/auth.json
+  DOCKER_AUTH_CONFIG  the content of such a file
+  config.json  the file of docker: $DOCKER_CONFIG/config.json or ~/.docker/config.json, then ~/.dockercfg
+Credential helpers that these files name are run. --no-creds sends no credentials at all.
+Passwords and tokens are never printed, not even with -v. They are sent only to the registry that they are for. Other users of the machine can see arguments, and the shell keeps them in its history: prefer the other sources.
+
+# registries: REGISTRIES: image names, certificates, plain http, proxies, mirrors
+  ubuntu, ubuntu:14.04  docker.io/library/ubuntu on Docker Hub; the default tag is latest
+  org/app:1  docker.io/org/app on Docker Hub
+  host[:port]/path[:tag]  another registry: a host contains a dot or a port, or is localhost
+  …@sha256:DIGEST  exactly that manifest, to pin an image: dlrootfs inspect -q IMAGE prints it, for this platform or that of --platform. A tag beside it is ignored. Image ID is the digest of the config: no registry finds an image by it
+The protocol is https. Plain http is used for loopback addresses, with --plain-http, and with --tls-verify=false where https fails. Version 2 of the registry protocol is tried first, then version 1.
+For a private CA use --ca-file, or put *.crt into /etc/containers/certs.d/HOST:PORT or /etc/docker/certs.d/HOST:PORT, with client certificates beside it. NODE_EXTRA_CA_CERTS works too.
+Behind a proxy set HTTPS_PROXY, as in HTTPS_PROXY=http://proxy:3128 dlrootfs alpine; HTTP_PROXY is for plain http. A proxy may be http://, https:// or socks5://, with user:password@. NO_PROXY names the hosts that need none; loopback never does.
+Mirrors are tried before the registry itself: --mirror HOST, or [[registry.mirror]] in /etc/containers/registries.conf (also CONTAINERS_REGISTRIES_CONF, ~/.config/containers/registries.conf). The settings insecure, blocked and location work as in podman. Digests verify the content of a mirror.
+
+# cache: CACHE: what the cache keeps, and where
+The cache keeps layers, manifests and partial downloads in $XDG_CACHE_HOME/dlrootfs (~/.cache/dlrootfs), at most 10 GiB; the least recently used files are removed first. A second pull of an image downloads no layer, and an interrupted pull resumes.
+  --cache-dir DIR  use another directory; runs at the same time can share it
+  --cache-size SIZE  limit its size
+  --no-cache  neither read nor write it
+  --offline  use it alone: a tag means what it meant last, and no network is used
+  dlrootfs cache  print its size
+  dlrootfs cache prune  empty it, or with --cache-size shrink it
+  dlrootfs cache add IMAGE  download an image into it, for --offline
+Cached blobs are verified by their digests; a corrupt one is downloaded again. The cache may be deleted at any time.
+
+# refresh: REFRESH: the newest image in a DIR that has one: --replace, --merge
+A pull into a DIR with other files adds those of the image and keeps the others. A DIR that holds another image, or an older one of the same tag, needs one of these flags:
+  --replace  DIR becomes exactly the image; any other file in it is removed. Branches of -g are removed too, and a notice counts them. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was
+  --replace=always  the same, even if DIR is the image already
+  --merge  the image is unpacked over the other one, and no file is removed
+  dlrootfs verify IMAGE -d DIR  prints what is not as in the image, and changes nothing
+With --replace nothing is done if the tag is the same image as before and DIR is unchanged. Unchanged is a DIR whose files have the inode, type, mode, owner, size and times of after the pull. No content is read: the time of the last change (ctime) shows each write. A note of these is in the cache, where no container can change it. Without it, as after a pull without --replace, DIR is built again.
+Layers in the cache are not downloaded again: a refresh downloads only those that are new in the image. The original line "Downloading layers:" is printed all the same.
+Not replaced are /, mount points, home directories and directories of the system. Neither is a DIR in which a mount point, the working directory or the cache is.
+
+# rootless: ROOTLESS: pull, enter and delete as a plain user: --userns
+A pull needs no root. Without --userns all files belong to the user. Other owners, setuid bits, capabilities and devices are not restored, and a notice counts them.
+  dlrootfs alpine  pull into ./rootfs
+  unshare -r -R rootfs /bin/sh  enter: the user is root inside
+  dlrootfs verify alpine  compare; what such a pull cannot restore is not reported
+  rm -rf rootfs  delete; where a directory is read-only: unshare -r rm -rf rootfs
+With --userns owners, setuid bits and capabilities are those of the image, in a user namespace. Only devices still need root. Every later command needs such a namespace too:
+  dlrootfs alpine --userns  pull
+  unshare -r --map-auto -R rootfs /bin/sh  enter: each user of the image is there
+  dlrootfs verify alpine --userns  compare, owners included
+  unshare -r --map-auto rm -rf rootfs  delete: the user may not remove what belongs to ids of the range
+--userns needs newuidmap and newgidmap (Debian and Ubuntu: apt install uidmap). The user also needs ranges of ids in /etc/subuid and /etc/subgid; most systems give them to each new user. Root adds them by usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER. Ranges of two users must not overlap. unshare has --map-auto since util-linux 2.38.
+Where unshare is not permitted, the system allows users no namespaces: see sysctl user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns.
+An archive or a disk image (-o) has all owners and devices without --userns. With --for runc the configuration is for rootless runc, and with --userns it has the ids of the namespace.
+
+# sources: SOURCES: images on this machine: oci:, oci-archive:, docker-archive:, -
+Instead of an image in a registry you can name, as in skopeo:
+  oci:DIR[:TAG]  an OCI layout, as from skopeo copy docker://… oci:DIR
+  oci-archive:FILE[:TAG]  a tar of an OCI layout
+  docker-archive:FILE[:NAME:TAG]  an archive of docker save or podman save
+  -  either archive on standard input, as in docker save alpine | dlrootfs -
+Archives may be compressed. Use @0, @1 and so on instead of a tag for the first, the second image in an archive. A path cannot contain a colon. An image called oci is written library/oci:1.
+
+# output: OUTPUT: standard output, progress, JSON, one archive
+Standard output has the lines of the original: Opening a session, Image ID, a line per layer, Rootfs of IMAGE in DIR. They are the same whether layers are downloaded or cached. DIR/json has the JSON of the image, as in the original; --no-json leaves it out. Progress, notices and errors go to standard error. An error is a line error: with the reason, then a line hint: with what to do.
+  -q  only the destination, as typed; with inspect, only the digest
+  --json  one object on one line at the end: digests, layers, sizes, seconds (docs/schema/summary.schema.json)
+  --progress tty  bars, erased at the end; the default on a terminal that is not dumb
+  --progress plain  a line every five seconds; the default elsewhere
+  --progress json  one object per line on standard error, errors too (docs/schema/progress.schema.json)
+  --progress none  no progress, only notices and errors
+  -v  log requests without secrets, decisions, timings
+  -o FILE.tar[.gz|.zst]  one archive instead of a directory; the same image gives the same bytes, and no root is needed. An existing FILE is replaced when the new one is complete
+  -o -  the tar on standard output, without other lines
+  -o FILE.ext4, FILE.squashfs, FILE.erofs  a disk image, as exact as the archive; it needs mke2fs, sqfstar or mkfs.erofs. --size is for ext4
+
+# runtimes: RUNTIMES: what starts DIR: chroot, runc, LXC, systemd-nspawn
+As root, chroot DIR /bin/sh runs a command in it; as a plain user, unshare -r -R DIR /bin/sh (dlrootfs help rootless). With --for a pull writes the configuration of a runtime: command, variables, user, directory and stop signal are those of the image. The pull prints the command that starts it.
+  -d web/rootfs --for runc  web/config.json; runc run -b web web. It has a terminal if the pull runs on one
+  -d web --for runc  ./config.json, beside web: for a second container use a directory of its own, as -d web/rootfs
+  -d /var/lib/lxc/web/rootfs --for lxc  /var/lib/lxc/web/config; lxc-execute -n web
+  -d web --for lxc  web.lxc, beside a DIR of another name than rootfs; lxc-execute -n web -f web.lxc
+  -d /var/lib/machines/web --for nspawn  /var/lib/machines/web.nspawn; systemd-nspawn -M web
+  --prepare  also adds missing mount points, and fills missing or empty /etc/hosts, /etc/hostname and /etc/resolv.conf
+  --rootless  with --for runc: for a plain user, also when root runs the pull
+  --force  replaces configurations that are there
+An image whose command is an init, such as /sbin/init, boots: by lxc-start -n web instead of lxc-execute, or by systemd-nspawn -M web. The file for that has Boot=yes; systemd-nspawn -D DIR needs -b. The pull prints the command that fits.
+A container of runc or LXC has no network but loopback. For the network of the host remove network from namespaces in config.json. For the bridge of LXC use the lines that are comments in its file.
+
+# disks: DISK IMAGES: disk images, and what starts them in qemu and firecracker
+A file name that ends in .ext4, .squashfs or .erofs is a disk image of that format, without a partition table. It is made by any user, with the owners of the image, and the same image gives the same bytes: UUID, times and hash seed come from its digest. What a format does not have is counted in a notice.
+  -o FILE.ext4  by mke2fs 1.47.1 or newer, with libarchive, and debugfs (Debian: e2fsprogs)
+  --size 2G  size of the ext4; without it a tenth stays free, and 16 MiB at least
+  -o FILE.squashfs  by sqfstar 4.6 or newer (Debian: squashfs-tools)
+  -o FILE.erofs  by mkfs.erofs 1.8 or newer (Debian: erofs-utils)
+  --for qemu  also FILE.qemu.sh: set KERNEL, and INITRD if the kernel needs one, and run it
+  --for firecracker  also FILE.firecracker.json: it names vmlinux, the kernel, beside it
+If the command of the image is no init, --for adds /.dlrootfs-init to the disk. It mounts /dev, /proc and /sys, runs the command with the variables, directory and user of the image, prints "exit code: N" and ends the machine. It needs /bin/sh and env in the image.
+
+# parts: PARTS: a part of an image: --path, --exclude, cat
+With --path a pull, -o, verify and diff take only that file or directory, with all that is in it, and the directories above. All layers are verified and applied as a whole first: a file that a later layer replaces or deletes is replaced or deleted. Of a file with several names, the first name that is taken has the content.
+  --path etc/ssl  from the root of the image; with or without a slash before it
+  --path bin/sh  where bin is a symlink to usr/bin: that symlink, and usr/bin/sh. A symlink at the end is taken as it is, unless a slash follows
+  --exclude "*.pyc"  a name at any level
+  --exclude usr/share/doc  a path from the root, with all that is in it, as a slash says
+  --exclude "usr/share/man/**"  what is in a directory, not the directory; ** is any number of names
+  --exclude "[!a-z]?/"  sets, any one character, a slash at the end for directories only
+  dlrootfs cat IMAGE PATH  the content of a file; symlinks are followed inside the image
+A path that the image does not have is an error (exit code 3). A pattern that matches nothing is none. DIR/json says which part DIR holds (dlrootfs.part). -g does not go with it.
+
+# comparison: COMPARISON: what verify and diff compare, and what they print
+verify prints one line for each path that differs, in the order of the paths, and nothing where DIR is the image:
+  missing PATH  the image has it, DIR has not
+  extra PATH  DIR has it, the image has not
+  changed PATH: …  such as mode 0755→0777, owner 0:0→1000:1000, size 5→6: the image, then DIR
+A directory that is missing or extra is one line, with a slash at its end. Compared are type, mode, owner, size, time, target of symlinks, device numbers, hard links, extended attributes and access lists. Times are as exact as the file system keeps them. With --contents every byte is compared too. Where something in a directory was made or removed, the time of the directory is not reported.
+Not reported are the files json, layersize and .git of a pull. With --prepare, additions of a pull with --prepare are not reported; with --path and --exclude, files outside that part. A plain user may have other owners, no setuid bits, devices and capabilities, unless --userns is given. Files that the user may not read are counted in a notice. Mount points are named in one: files that are mounted in DIR are not compared.
+diff compares two images in the same way, without a directory. It prints removed PATH, added PATH, changed PATH: the first image, then the second. Contents are compared wherever the sizes are equal; layers that both images have need not be. Credentials of the command line are for one registry: for two, log in to both.
+A digest in the name of an image (…@sha256:…) that is cached needs no network. In a DIR nothing is changed, no symlink in it is followed, and only regular files are opened. With --json one object is printed (docs/schema/verification.schema.json, docs/schema/differences.schema.json). With -q nothing is printed: the exit code says it.
+
+# git: GIT LAYERS: the branches of -g, and how to go back to a layer
+With -g the rootfs is a git repository with one commit and one branch per layer. Branch layer<n>_<id> is based on layer<n-1>_… and adds the files of layer n; the last branch is checked out. So git diff layer0_… layer1_… shows the changes of layer 1.
+Git does not store owners, exact modes, times, extended attributes, hard links, devices and empty directories. They are in a record per layer, a ref under refs/dlrootfs. So git checkout restores only what git stores. dlrootfs checkout layer0 -d DIR restores the files of the image exactly as they were after layer 0, the base. layer0 is short for layer0_…, layer3 for layer3_…. Files that you added stay.
+A second pull of the same image into the same DIR changes nothing. A pull of another tag continues after the last common layer. A pull with --replace makes a new repository, and without -g none: branches and commits of yours are removed. No program, hook or filter of the image or of your git configuration is run.
+
+# environment: ENVIRONMENT: environment variables
+  DLROOTFS_CREDS  credentials, as for -u
+  DLROOTFS_REGISTRY_TOKEN  bearer token, as for --registry-token
+  REGISTRY_AUTH_FILE  credentials file, as for --authfile
+  DOCKER_AUTH_CONFIG  content of a credentials file
+  DOCKER_CONFIG  directory of docker's config.json
+  CONTAINERS_REGISTRIES_CONF  file to read instead of registries.conf
+  XDG_CACHE_HOME  the cache is its directory dlrootfs (default: ~/.cache)
+  XDG_RUNTIME_DIR, XDG_CONFIG_HOME  directories of the configuration of podman and skopeo
+  HTTP_PROXY, HTTPS_PROXY, NO_PROXY  proxies, in upper or lower case: dlrootfs help registries
+  NODE_EXTRA_CA_CERTS  file with more CAs to trust
+  SSL_CERT_FILE, SSL_CERT_DIR  CAs instead of those of the system's store
+  HOME  place of ~/.cache, ~/.config and ~/.docker
+  PATH  where git and credential helpers are looked up
+  TMPDIR  directory for the temporary files of checkout, else /tmp
+  TERM  dumb: plain lines instead of bars. There are no colours, so NO_COLOR has no effect
+
+# json: JSON: fields of the JSON output
+With --json a pull prints one object. Ids are 64 hex digits, sizes are in bytes. Schemas are in docs/schema.
+  reference  NAME:TAG, or NAME@DIGEST
+  id  the image's id: the digest of its config, without the algorithm
+  digest  digest of the manifest; of a layer, of its compressed blob. Absent with version 1 of the protocol
+  platform  an object with os, architecture and, where there are any, variant and osVersion
+  layers  array, base layer first, of objects with id, digest, diffID, size (compressed) and entries (of the tar)
+  config  the image's configuration as the registry has it
+  destination  the directory or file as typed
+  notRestored  numbers of what the system did not let us restore: owners, devices, xattrs, capabilities, setuid, times, modes, collisions, ignored
+  bytes  bytes of compressed layers from the cache and from the network
+  seconds  durations by stage (resolve, layers) and in total
+inspect --json has these fields but the last four, bytes excepted, and:
+  mediaType  of the manifest; of a layer
+  platforms  all that the reference offers
+  createdBy, cached  of a layer: the command that made it, and whether it is in the cache
+  rateLimit  what the registry said of its limits
+verify --json prints reference, id, digest, destination, contents (whether they were compared), and:
+  differences  array of objects with path, kind (missing, extra, changed), type and changes
+  changes  array of objects with what, name (of an attribute), expected and found
+  unread  paths that this user may not read
+  mounted  paths of the image at which something is mounted
+diff --json prints images (two objects with reference, id and digest) and differences, whose kind is removed, added or changed.
+cache --json prints directory, bytes (on disk), blobs and partials; with prune, those that were removed. tags --json prints an array of strings.
+With --progress json each line on standard error is an object with a type:
+  session  a session starts: name
+  image  the image is found: id, layers
+  layer-start  index, cached, and resumed: bytes that an earlier run left
+  layer-progress  index, received: bytes of the blob so far
+  layer-fetched, layer-apply  index: the blob is complete, unpacking starts
+  layer-applied  index, entries
+  runtime-config  file that --for wrote, and command that starts the container
+  notice, debug  message
+  done  reference, destination
+  error  exitCode, code (a stable name), message, hint, and kept: true where the next run resumes
+
+# exit-codes: EXIT STATUS: meaning of the exit code
+  0  done
+  1  a bug in dlrootfs
+  2  usage: wrong flags, arguments or settings
+  3  image, tag or platform not found
+  4  not authorized
+  5  network: the registry cannot be reached, or its answer is not one of a registry
+  6  integrity: a digest is wrong, or manifest, config or layer are malformed
+  7  destination (or git): it cannot be read or written
+  8  rate limit of the registry
+  9  verify or diff found differences
+  129, 130, 141, 143  ended by SIGHUP, SIGINT, SIGPIPE, SIGTERM
+`;
+
+export const topics: Readonly<Record<string, Topic>> = Object.fromEntries(
+  TEXT.trim()
+    .split('\n\n')
+    .map((text) => topicOf(text)),
+);
+
+function topicOf(text: string): readonly [name: string, topic: Topic] {
+  const [head = '', ...lines] = text.split('\n');
+  const [, name, title, summary] = /^# (.*?): (.*?): (.*)$/.exec(head) as unknown as readonly string[];
+  const paragraphs: (string | [term: string, meaning: string][])[] = [];
+  for (const line of lines) {
+    const [, term, meaning] = /^ {2}(.*?) {2}(.*)$/.exec(line) ?? [];
+    const last = paragraphs.at(-1);
+    if (term === undefined) paragraphs.push(line);
+    else if (typeof last === 'object') last.push([term, meaning!]);
+    else paragraphs.push([[term, meaning!]]);
+  }
+  return [name!, { title: title!, summary: summary!, paragraphs }];
+}
 
 export const topicNames: readonly string[] = Object.keys(topics);
