@@ -90,6 +90,9 @@ export async function writeRuntimeConfigs(image: ImageConfig, options: RuntimeOp
   for (const { file, text } of written) await writeConfig(file, text, force);
   for (const { notices } of written)
     for (const message of notices) report({ type: 'notice', message: printable(message) });
+  const ofRoot = runtimes.filter((runtime) => runtime !== 'runc');
+  if (options.uid !== 0 && ofRoot.length > 0)
+    report({ type: 'notice', message: `only root can start the container with ${ofRoot.join(' or ')}` });
   for (const { file, command } of written) report({ type: 'runtime-config', file, command });
 }
 

@@ -85,6 +85,18 @@ function mounted(words: readonly string[], place: string): Disposable | undefine
   return { [Symbol.dispose]: () => void spawnSync('umount', ['-l', place]) };
 }
 
+test('a plain user is told which containers only root can start', { skip: noOtherUser }, async () => {
+  await withImage(async (pull, scratch) => {
+    chmodSync(scratch.path, 0o777);
+    const { exitCode, stderr } = await pull(['-d', 'box/rootfs', '--for', 'runc,lxc,nspawn'], {
+      uid: 65_534,
+    });
+    assert.equal(exitCode, 0, stderr);
+    assert.match(stderr, /^notice: only root can start the container with lxc or nspawn$/m);
+    assert.doesNotMatch((await pull(['-d', 'own/rootfs', '--for', 'lxc'])).stderr, /only root/);
+  });
+});
+
 describe('places that cannot be written', () => {
   test('below a directory that may not be entered', { skip: noOtherUser }, async () => {
     await withImage(async (pull, scratch) => {
