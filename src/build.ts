@@ -63,7 +63,7 @@ export class RootfsBuild {
     this.#resumed = resumed;
     this.#destination = destination;
     this.#rootfs = rootfs;
-    this.#decoder = !options.part && isWorthDecoder(rootfs, layers) ? new Decoder(rootfs) : undefined;
+    this.#decoder = !options.part && isWorthDecoder(rootfs, layers) ? new Decoder(rootfs.memory) : undefined;
     this.#git = git;
     this.#options = options;
   }

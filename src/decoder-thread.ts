@@ -2,15 +2,15 @@ import { createHash } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { type Engine, type NativeDecoders, nativeDecoders, StepDecoder } from './blob/decode/engine.ts';
 import { MalformedDataError } from './blob/decode/byte-reader.ts';
-import type { DecoderAnswer, DecoderData, DecoderOrder, Remote } from './decoder.ts';
+import type { Decoded, DecoderData, DecoderOrder, Remote } from './decoder.ts';
 import { algorithmOf, type DiffID, type DigestAlgorithm } from './oci/digest.ts';
 import { FileJobRunner } from './rootfs/file-jobs.ts';
 import { LinuxFilesystem } from './rootfs/linux.ts';
-import { serializeError } from './rootfs/messages.ts';
 import { RingAborted, RingReader, RingWriter } from './rootfs/ring.ts';
 import { TarDigest } from './rootfs/tar-digest.ts';
 import { releaseFreeMemory } from './sys/native.ts';
 import { systemCalls } from './sys/system-calls.ts';
+import { type Answer, answerOf } from './sys/thread-calls.ts';
 
 /** Decoded at once, in bytes: what the processor's cache holds while it is hashed. */
 const STEP = 256 * 1024;
@@ -35,23 +35,27 @@ class Pipeline {
   readonly #native: NativeDecoders;
   readonly #engines = new Map<Remote, Engine>();
 
-  constructor({ input, output, jobs, digest }: DecoderData) {
+  constructor({ input, memory }: DecoderData) {
     this.#input = new RingReader(input);
-    this.#output = new RingWriter(output);
-    this.#digest = new TarDigest(digest, this.#output.bytes);
+    this.#output = new RingWriter(memory.ring);
+    this.#digest = new TarDigest(memory.digest, this.#output.bytes);
     this.#native = nativeDecoders()!;
-    this.#jobs = new FileJobRunner(jobs, this.#output.bytes, LinuxFilesystem.ofOpenFiles(systemCalls()!));
+    this.#jobs = new FileJobRunner(
+      memory.jobs,
+      this.#output.bytes,
+      LinuxFilesystem.ofOpenFiles(systemCalls()!),
+    );
   }
 
   /** Answers as soon as all is decoded, then does jobs until the reader is done with the tar. */
   run(
     { compression, expected }: Exclude<DecoderOrder, 'end'>,
-    answer: (answer: DecoderAnswer) => void,
+    answer: (answer: Answer<Decoded>) => void,
   ): void {
     this.#input.restart();
     this.#output.join();
     this.#jobs.begin(this.#output.stream);
-    const result = this.#outcome(compression, expected);
+    const result = answerOf(() => this.#outcome(compression, expected));
     this.#digest.end();
     // Before the answer: the next stream may begin right after it.
     this.#input.fail();
@@ -59,18 +63,18 @@ class Pipeline {
     while (this.#output.isRead) this.#work(() => !this.#output.isRead);
   }
 
-  #outcome(compression: Remote, expected: DiffID | undefined): DecoderAnswer {
+  #outcome(compression: Remote, expected: DiffID | undefined): Decoded {
     try {
       const decoder = new StepDecoder(this.#engine(compression), expected === undefined);
       return this.#decode(decoder, algorithmOf(expected));
     } catch (error) {
       if (error instanceof RingAborted) return 'left';
       if (error instanceof MalformedDataError) return { malformed: error.message };
-      return { failure: serializeError(error) };
+      throw error;
     }
   }
 
-  #decode(decoder: StepDecoder, algorithm: DigestAlgorithm): DecoderAnswer {
+  #decode(decoder: StepDecoder, algorithm: DigestAlgorithm): Decoded {
     const { stream, position } = this.#output;
     const hash =
       algorithm === 'sha256' && this.#digest.begin(stream, position) ? undefined : createHash(algorithm);

@@ -5,9 +5,8 @@ import type { RemoteDecoder } from './blob/pulled-layer.ts';
 import type { Compression } from './oci/compression.ts';
 import type { DiffID } from './oci/digest.ts';
 import { forsakeFileJobs } from './rootfs/file-jobs.ts';
-import { type SerializedError, deserializeError } from './rootfs/messages.ts';
 import { RingWriter, createRing } from './rootfs/ring.ts';
-import type { Rootfs } from './rootfs/rootfs.ts';
+import type { SharedMemory } from './rootfs/rootfs.ts';
 import { ThreadCalls } from './sys/thread-calls.ts';
 import { startThread } from './sys/threads.ts';
 
@@ -15,12 +14,8 @@ import { startThread } from './sys/threads.ts';
 export interface DecoderData {
   /** Compressed bytes come through it. */
   readonly input: SharedArrayBuffer;
-  /** Tar bytes go through it to the thread that writes files. */
-  readonly output: SharedArrayBuffer;
-  /** The queue of FileJobs. */
-  readonly jobs: SharedArrayBuffer;
-  /** The memory of a TarDigest. */
-  readonly digest: SharedArrayBuffer;
+  /** Of the thread that writes files. */
+  readonly memory: SharedMemory;
 }
 
 /** Messages to the thread; it answers each blob once. */
@@ -29,12 +24,8 @@ export type DecoderOrder =
   /** The last one. */
   | 'end';
 
-export type DecoderAnswer =
-  | { readonly diffID: DiffID }
-  /** The tar is no longer wanted, or the blob is incomplete. */
-  | 'left'
-  | { readonly malformed: string }
-  | { readonly failure: SerializedError };
+/** `left`: the tar is no longer wanted, or the blob is incomplete. */
+export type Decoded = { readonly diffID: DiffID } | { readonly malformed: string } | 'left';
 
 export type Remote = Extract<Compression, 'gzip' | 'zstd'>;
 
@@ -49,23 +40,18 @@ const PIECE = 256 * 1024;
  */
 export class Decoder implements RemoteDecoder {
   readonly #thread: Worker;
-  readonly #input: SharedArrayBuffer = createRing(INPUT_CAPACITY);
   readonly #writer: RingWriter;
   readonly #output: RingWriter;
   readonly #jobs: SharedArrayBuffer;
-  readonly #exit = Promise.withResolvers<void>();
-  readonly #calls: ThreadCalls<DecoderOrder, DecoderAnswer>;
-  #ends = false;
+  readonly #calls: ThreadCalls<DecoderOrder>;
 
-  /** @param rootfs takes the tars */
-  constructor({ ring, jobs, digest }: Pick<Rootfs, 'ring' | 'jobs' | 'digest'>) {
-    this.#jobs = jobs;
-    this.#output = new RingWriter(ring);
-    this.#writer = new RingWriter(this.#input, () => this.#output.wakeWriter());
-    const data: DecoderData = { input: this.#input, output: ring, jobs, digest };
-    this.#thread = startThread('decoder', data);
-    this.#thread.on('message', (answer: DecoderAnswer) => this.#calls.answer(answer));
-    this.#thread.on('exit', () => this.#exit.resolve());
+  /** @param memory of the Rootfs that takes the tars */
+  constructor(memory: SharedMemory) {
+    this.#jobs = memory.jobs;
+    this.#output = new RingWriter(memory.ring);
+    const input = createRing(INPUT_CAPACITY);
+    this.#writer = new RingWriter(input, () => this.#output.wakeWriter());
+    this.#thread = startThread('decoder', { input, memory } satisfies DecoderData);
     this.#calls = new ThreadCalls(this.#thread, 'decodes layers', () => this.#forsake());
   }
 
@@ -80,31 +66,27 @@ export class Decoder implements RemoteDecoder {
   ): Promise<DiffID | undefined> {
     if (!this.handles(compression)) throw new Error(`the decoder does not know ${compression}`);
     this.#writer.reopen();
-    const answer = this.#calls.call({ compression, expected });
-    // Its failure is awaited below, but may come before.
-    answer.catch(() => undefined);
+    const answer = this.#calls.call({ compression, expected }) as Promise<Decoded>;
     try {
       await this.#feed(blob);
     } catch (error) {
       this.#writer.abort();
       // The reason why the blob ended is the one to report.
-      await answer.catch(() => undefined);
+      await this.#calls.settled;
       throw error;
     }
     const result = await answer;
     if (result === 'left') return undefined;
     if ('malformed' in result) throw new MalformedDataError(result.malformed);
-    if ('failure' in result) throw deserializeError(result.failure);
     return result.diffID;
   }
 
   /** Ends the thread, also in the middle of a blob. */
   async discard(): Promise<void> {
     this.#writer.abort();
-    this.#ends = true;
     // Not by `terminate`: a thread that is loading a native library then takes the process with it.
     this.#thread.postMessage('end' satisfies DecoderOrder, []);
-    await this.#exit.promise;
+    await this.#calls.exit;
   }
 
   async #feed(blob: ByteReader): Promise<void> {
@@ -115,9 +97,8 @@ export class Decoder implements RemoteDecoder {
     this.#writer.end();
   }
 
-  /** The thread has died: the others must not wait for it. */
+  /** The thread has ended: the others must not wait for it. */
   #forsake(): void {
-    if (this.#ends) return;
     forsakeFileJobs(this.#jobs);
     this.#output.abort();
     this.#output.wakeReader();

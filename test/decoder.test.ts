@@ -11,8 +11,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { readerOf } from '../src/blob/decode/byte-reader.ts';
 import { Decoder } from '../src/decoder.ts';
 import { digestOf } from '../src/oci/digest.ts';
-import type { RootfsOptions } from '../src/rootfs/messages.ts';
-import { Rootfs } from '../src/rootfs/rootfs.ts';
+import { Rootfs, type RootfsOptions } from '../src/rootfs/rootfs.ts';
 import { netRawCapability } from './rootfs/access-list.ts';
 import { build, chunks, decoded, isRoot, temporaryDirectory } from './rootfs/harness.ts';
 import { runPull, writeLayers } from './rootfs/run-pull.ts';
@@ -30,7 +29,7 @@ class Pair implements AsyncDisposable {
 
   private constructor(rootfs: Rootfs) {
     this.rootfs = rootfs;
-    this.decoder = new Decoder(rootfs);
+    this.decoder = new Decoder(rootfs.memory);
   }
 
   static async open(directory: string, options: Partial<RootfsOptions> = {}): Promise<Pair> {
@@ -44,7 +43,7 @@ class Pair implements AsyncDisposable {
 
   /** How many jobs the decoder's thread has done: the second word of FileJobs. */
   get jobs(): number {
-    return new Int32Array(this.rootfs.jobs)[1]!;
+    return new Int32Array(this.rootfs.memory.jobs)[1]!;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

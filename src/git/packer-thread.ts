@@ -3,7 +3,7 @@ import { asGitError, ELSEWHERE } from './git-error.ts';
 import { packBlobs } from './object-store.ts';
 import type { PackerData, PackerMessage } from './packer.ts';
 import { ContentReader } from '../rootfs/contents.ts';
-import { serializeError } from '../rootfs/messages.ts';
+import { serializeError } from '../sys/thread-calls.ts';
 import { RingAborted, RingReader } from '../rootfs/ring.ts';
 
 // Entry point of the packer's thread, for -g: it gets contents through the ring, and sends back names of blobs.

@@ -1,6 +1,6 @@
 import type { Worker } from 'node:worker_threads';
 import { GitError } from '../errors.ts';
-import type { SerializedError } from '../rootfs/messages.ts';
+import type { SerializedError } from '../sys/thread-calls.ts';
 import { RingWriter, createRing } from '../rootfs/ring.ts';
 import { startThread } from '../sys/threads.ts';
 

@@ -15,9 +15,11 @@ import {
   statusOf,
 } from './filesystem.ts';
 import { LinuxFilesystem } from './linux.ts';
-import type { Backend } from './messages.ts';
 import { PortableFilesystem } from './portable.ts';
 import { randomName } from '../sys/temp-file.ts';
+
+/** Which of the two back ends writes: libc's calls, or Node's. */
+export type Backend = 'libc' | 'node';
 
 const { EACCES, EEXIST, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 

@@ -14,7 +14,7 @@ import {
   refuseMounts,
   refuseReplacement,
 } from './location.ts';
-import type { RootMetadata } from './messages.ts';
+import type { RootMetadata } from './directory-metadata.ts';
 import type { RunOptions } from './run.ts';
 import { isRestored, makeStage, removeReplaced, removeStage, removeStaleStages } from './stage.ts';
 

@@ -23,7 +23,13 @@ import {
 } from './metadata.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { markWritten, refuseReserved, type Run } from './run.ts';
-import { type RootMetadata } from './messages.ts';
+
+/** What the root is given when no layer has an entry for it. */
+export interface RootMetadata {
+  readonly mode: number;
+  readonly uid: number | undefined;
+  readonly gid: number | undefined;
+}
 
 const { EACCES, ENODATA } = constants.errno;
 

@@ -3,21 +3,74 @@ import { printable } from '../errors.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { ThreadCalls } from '../sys/thread-calls.ts';
 import { startThread } from '../sys/threads.ts';
-import {
-  deserializeError,
-  type Answer,
-  type Answers,
-  type Backend,
-  type Command,
-  type RootMetadata,
-  type RootfsOptions,
-  type ThreadData,
-  type Notice,
-} from './messages.ts';
+import type { Backend } from './confined-root.ts';
+import type { RootMetadata } from './directory-metadata.ts';
 import { createFileJobs } from './file-jobs.ts';
 import type { NotRestored } from './not-restored.ts';
 import { RingWriter, createRing } from './ring.ts';
+import type { RunOptions } from './run.ts';
 import { createTarDigest } from './tar-digest.ts';
+
+export interface RootfsOptions extends Omit<RunOptions, 'name'> {
+  /** Its name in messages: DIR as the user gave it; left out: its path. */
+  readonly name?: string | undefined;
+  /** Left out: libc where it can be called, else Node. */
+  readonly backend?: Backend | undefined;
+  /** A ring for the contents of all files and symlinks of layers, for a ContentReader; `close` ends it. */
+  readonly contents?: SharedArrayBuffer | undefined;
+  /** `DEVICE:INODE` that the directory must have; left out: any. */
+  readonly expected?: string | undefined;
+}
+
+/** What the thread shares with this one, or with the decoder. */
+export interface SharedMemory {
+  /** Of a ring for tar bytes. */
+  readonly ring: SharedArrayBuffer;
+  /** The queue of FileJobs. */
+  readonly jobs: SharedArrayBuffer;
+  /** Of a TarDigest. */
+  readonly digest: SharedArrayBuffer;
+}
+
+/** The data for the start of the thread. */
+export interface ThreadData {
+  readonly memory: SharedMemory;
+  /** The root, as bytes: an existing directory. */
+  readonly path: Uint8Array;
+  readonly options: RootfsOptions & RunOptions;
+}
+
+/** Commands to the thread, one at a time; it answers each. */
+export type Command =
+  | { readonly kind: 'open' }
+  /** The bytes come through the ring. */
+  | { readonly kind: 'layer'; readonly label: string }
+  | { readonly kind: 'file'; readonly name: string; readonly bytes: Uint8Array }
+  /** The last command of a successful run. */
+  | { readonly kind: 'finish'; readonly root: RootMetadata | undefined }
+  /** Remove all that is in the root, unless it held files of the user; nothing more comes after it. */
+  | { readonly kind: 'discard' };
+
+export interface OpenedRoot {
+  readonly backend: Backend;
+  /** Device and inode of the root. */
+  readonly identity: string;
+}
+
+/** The answer to each kind of command. */
+export interface Answers {
+  readonly open: OpenedRoot;
+  /** Entries of the archive. */
+  readonly layer: number;
+  readonly file: boolean;
+  readonly finish: NotRestored;
+  readonly discard: null;
+}
+
+/** With `recordChanges`: changes of a layer, lines of `composeLine`, before its answer. */
+export interface Notice {
+  readonly changes: Uint8Array;
+}
 
 export interface ApplyOptions {
   /** What messages call the layer: `layer 0123456789ab`. */
@@ -33,28 +86,22 @@ export interface ApplyOptions {
 export class Rootfs {
   readonly #thread: Worker;
   readonly #writer: RingWriter;
-  readonly #options: RootfsOptions;
-  /** The memory of the ring for tar bytes, of FileJobs and of a TarDigest. Another thread fills the ring and uses the others. */
-  readonly ring: SharedArrayBuffer = createRing();
-  readonly jobs: SharedArrayBuffer = createFileJobs();
-  readonly digest: SharedArrayBuffer = createTarDigest();
-  readonly #calls: ThreadCalls<Command, Answer>;
-  #lastCall: Promise<unknown> = Promise.resolve();
+  /** With a decoder, its thread fills the ring and uses the rest. */
+  readonly memory: SharedMemory = { ring: createRing(), jobs: createFileJobs(), digest: createTarDigest() };
+  readonly #calls: ThreadCalls<Command>;
   #onChanges: ((changes: Uint8Array) => void) | undefined;
   /** Of the root, as `DEVICE:INODE`. */
   identity = '';
   backend: Backend = 'node';
 
   private constructor(path: string, options: RootfsOptions) {
-    const { ring, jobs, digest } = this;
+    const { memory } = this;
     const name = printable(options.name ?? path);
-    const data: ThreadData = { ring, jobs, digest, path: pathBytes(path), options: { ...options, name } };
-    this.#options = options;
-    this.#writer = new RingWriter(this.ring);
+    const data: ThreadData = { memory, path: pathBytes(path), options: { ...options, name } };
+    this.#writer = new RingWriter(memory.ring);
     this.#thread = startThread('rootfs', data);
-    this.#thread.on('message', (message: Answer | Notice) => {
+    this.#thread.on('message', (message: Notice | object) => {
       if ('changes' in message) this.#onChanges?.(message.changes);
-      else this.#calls.answer(message);
     });
     this.#calls = new ThreadCalls(this.#thread, 'writes the files', () => this.#writer.fail());
   }
@@ -89,8 +136,6 @@ export class Rootfs {
     this.#onChanges = options.onChanges;
     this.#writer.reopen();
     const result = this.#call({ kind: 'layer', label });
-    // Its failure is awaited below, but may come before.
-    result.catch(() => undefined);
     const abort = (): void => this.#writer.abort();
     signal?.addEventListener('abort', abort, { once: true });
     try {
@@ -101,7 +146,7 @@ export class Rootfs {
       this.#writer.end();
     } catch (error) {
       this.#writer.abort();
-      await result.catch(() => undefined);
+      await this.#calls.settled;
       throw error;
     } finally {
       signal?.removeEventListener('abort', abort);
@@ -139,21 +184,15 @@ export class Rootfs {
    */
   async discard(): Promise<void> {
     this.#writer.abort();
-    await this.#lastCall.catch(() => undefined);
+    await this.#calls.settled;
     try {
-      if (!this.#calls.isDead)
-        await this.#call({ kind: this.#options.mode === 'overlay' ? 'close' : 'empty' });
+      if (!this.#calls.isDead) await this.#call({ kind: 'discard' });
     } finally {
       await this.#thread.terminate();
     }
   }
 
   #call<Kind extends Command['kind']>(command: Command & { kind: Kind }): Promise<Answers[Kind]> {
-    const value = this.#calls.call(command).then((answer) => {
-      if ('failure' in answer) throw deserializeError(answer.failure);
-      return answer.value as Answers[Kind];
-    });
-    this.#lastCall = value;
-    return value;
+    return this.#calls.call(command) as Promise<Answers[Kind]>;
   }
 }

@@ -1,28 +1,20 @@
 import { constants } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { DestinationError } from '../errors.ts';
+import { answerOf } from '../sys/thread-calls.ts';
 import { TarReader } from '../tar/reader.ts';
 import { applyLayer, startRun } from './apply.ts';
 import { openFilesystem } from './confined-root.ts';
 import { ContentWriter } from './contents.ts';
 import { FileJobs } from './file-jobs.ts';
 import { explained, granted } from './filesystem.ts';
-import { finishRun } from './directory-metadata.ts';
-import {
-  serializeError,
-  type Answer,
-  type Answers,
-  type Command,
-  type Notice,
-  type OpenedRoot,
-  type RootMetadata,
-  type ThreadData,
-} from './messages.ts';
+import { finishRun, type RootMetadata } from './directory-metadata.ts';
 import type { LinuxFilesystem } from './linux.ts';
 import { writeOwnFile } from './place.ts';
 import { PortableFilesystem } from './portable.ts';
 import { empty } from './removal.ts';
 import { RingReader } from './ring.ts';
+import type { Answers, Command, Notice, OpenedRoot, ThreadData } from './rootfs.ts';
 import type { Run } from './run.ts';
 import { TarDigest } from './tar-digest.ts';
 
@@ -48,8 +40,8 @@ class Writer {
   constructor(data: ThreadData, tell: (changes: Uint8Array<ArrayBuffer>) => void) {
     this.#data = data;
     this.#tell = tell;
-    this.#source = new RingReader(data.ring);
-    this.#digest = new TarDigest(data.digest, this.#source.bytes);
+    this.#source = new RingReader(data.memory.ring);
+    this.#digest = new TarDigest(data.memory.digest, this.#source.bytes);
     this.#name = data.options.name;
     const { contents } = data.options;
     this.#contents = contents && new ContentWriter(contents);
@@ -71,9 +63,8 @@ class Writer {
         return writeOwnFile(run, command.name, command.bytes);
       case 'finish':
         return this.#finish(run, command.root);
-      // empty, close
       default:
-        return this.#leave(run, command.kind);
+        return this.#discard(run);
     }
   }
 
@@ -85,10 +76,10 @@ class Writer {
     return run.counts;
   }
 
-  #leave(run: Run, how: 'empty' | 'close'): null {
+  #discard(run: Run): null {
     this.#contents?.abort();
     try {
-      if (how === 'empty') empty(run, run.filesystem.root);
+      if (this.#data.options.mode !== 'overlay') empty(run, run.filesystem.root);
       return null;
     } finally {
       // The lock is released with the root: a second attempt must get it.
@@ -103,7 +94,7 @@ class Writer {
   }
 
   #open(): OpenedRoot {
-    const { options, jobs } = this.#data;
+    const { options, memory } = this.#data;
     const filesystem = this.#openFilesystem();
     const { identity } = granted(filesystem.stat(filesystem.root, '.'), 'read it');
     if (identity !== (options.expected ?? identity)) {
@@ -111,7 +102,7 @@ class Writer {
       throw new DestinationError(`${this.#name} was replaced by another process`, { code: 'SWAPPED' });
     }
     const backend = filesystem instanceof PortableFilesystem ? 'node' : 'libc';
-    const shared = backend === 'libc' ? new FileJobs(jobs, this.#source) : undefined;
+    const shared = backend === 'libc' ? new FileJobs(memory.jobs, this.#source) : undefined;
     this.#source.beforeWait = () => {
       shared?.announce();
       return this.#hash();
@@ -174,12 +165,4 @@ const writer = new Writer(workerData as ThreadData, (changes) => {
   port.postMessage(notice, [changes.buffer]);
 });
 
-port.on('message', (command: Command) => {
-  let answer: Answer;
-  try {
-    answer = { value: writer.obey(command) };
-  } catch (error) {
-    answer = { failure: serializeError(error) };
-  }
-  port.postMessage(answer);
-});
+port.on('message', (command: Command) => port.postMessage(answerOf(() => writer.obey(command))));

@@ -1,10 +1,51 @@
 import type { Worker } from 'node:worker_threads';
-import { DestinationError } from '../errors.ts';
+import { DestinationError, DlrootfsError, ExitCode, IntegrityError } from '../errors.ts';
 
-/** The calls of a thread that answers each message once, before the next one is sent. */
-export class ThreadCalls<Message, Answer> {
+/** An error on its way between threads. */
+export interface SerializedError {
+  readonly message: string;
+  readonly exitCode: number;
+  readonly code: string;
+  readonly hint: string | undefined;
+  readonly stack: string | undefined;
+}
+
+/** The answer to a call: a value, or the reason why there is none. */
+export type Answer<T> = { readonly value: T } | { readonly failure: SerializedError };
+
+/** What `work` returns or throws. */
+export function answerOf<T>(work: () => T): Answer<T> {
+  try {
+    return { value: work() };
+  } catch (error) {
+    return { failure: serializeError(error) };
+  }
+}
+
+export function serializeError(error: unknown): SerializedError {
+  if (error instanceof DlrootfsError) {
+    const { message, exitCode, code, hint, stack } = error;
+    return { message, exitCode, code, hint, stack };
+  }
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  return { message, exitCode: ExitCode.bug, code: 'BUG', hint: undefined, stack };
+}
+
+function deserializeError(failure: SerializedError): Error {
+  const { message, code, hint, stack } = failure;
+  if (failure.exitCode === ExitCode.integrity) return new IntegrityError(message, { code, hint });
+  if (failure.exitCode === ExitCode.destination) return new DestinationError(message, { code, hint });
+  const error = new Error(message);
+  if (stack !== undefined) error.stack = stack;
+  return error;
+}
+
+/** The calls of a thread that answers each message with an Answer, before the next one is sent. */
+export class ThreadCalls<Message> {
+  /** Resolves when the thread has ended. */
+  readonly exit: Promise<void>;
   readonly #thread: Worker;
-  #waiting = Promise.withResolvers<Answer>();
+  #waiting = Promise.withResolvers<unknown>();
   #dead: DestinationError | undefined;
 
   /**
@@ -13,6 +54,7 @@ export class ThreadCalls<Message, Answer> {
    */
   constructor(thread: Worker, work: string, onDeath: () => void) {
     this.#thread = thread;
+    this.#waiting.resolve(undefined);
     const die = (cause: Error): void => {
       this.#dead ??= new DestinationError(`the thread that ${work} has died: ${cause.message}`, {
         code: 'THREAD_DIED',
@@ -20,31 +62,41 @@ export class ThreadCalls<Message, Answer> {
         cause,
       });
       onDeath();
-      this.#waiting.promise.catch(() => undefined);
       this.#waiting.reject(this.#dead);
     };
+    thread.on('message', (message: Answer<unknown> | object) => {
+      if ('value' in message) this.#waiting.resolve(message.value);
+      else if ('failure' in message) this.#waiting.reject(deserializeError(message.failure));
+    });
     thread.on('error', die);
-    thread.on('exit', (code) => die(new Error(`it ended with code ${code}`)));
+    this.exit = new Promise((resolve) => {
+      thread.on('exit', (code) => {
+        die(new Error(`it ended with code ${code}`));
+        resolve();
+      });
+    });
   }
 
   get isDead(): boolean {
     return this.#dead !== undefined;
   }
 
-  /**
-   * Sends a message.
-   *
-   * @throws DestinationError when the thread has died
-   */
-  async call(message: Message): Promise<Answer> {
-    this.#waiting = Promise.withResolvers();
-    if (this.#dead) throw this.#dead;
-    this.#thread.postMessage(message, []);
-    return await this.#waiting.promise;
+  /** Resolves when no call is under way. */
+  get settled(): Promise<unknown> {
+    return this.#waiting.promise.catch(() => undefined);
   }
 
-  /** The thread has answered. */
-  answer(answer: Answer): void {
-    this.#waiting.resolve(answer);
+  /**
+   * Sends a message. The result may be rejected before anything awaits it.
+   *
+   * @throws the error of the answer; DestinationError when the thread has died
+   */
+  call(message: Message): Promise<unknown> {
+    this.#waiting = Promise.withResolvers();
+    const { promise, reject } = this.#waiting;
+    promise.catch(() => undefined);
+    if (this.#dead) reject(this.#dead);
+    else this.#thread.postMessage(message, []);
+    return promise;
   }
 }

@@ -6,7 +6,7 @@ import { readFileSync, writeSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
 import { Decoder } from '../../src/decoder.ts';
 import { Destination } from '../../src/rootfs/destination.ts';
-import type { Backend } from '../../src/rootfs/messages.ts';
+import type { Backend } from '../../src/rootfs/confined-root.ts';
 import type { NotRestored } from '../../src/rootfs/not-restored.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
 import { chunks, decoded } from './harness.ts';
@@ -44,7 +44,7 @@ async function pull(request: PullRequest): Promise<PullOutcome> {
       name: request.directory,
       backend: request.backend,
     });
-    if (request.decoder === true) decoder = new Decoder(rootfs);
+    if (request.decoder === true) decoder = new Decoder(rootfs.memory);
     for (const [index, layer] of request.layers.entries()) {
       const bytes = readFileSync(layer);
       const tar = decoder ? decoded(decoder, gzipSync(bytes)) : chunks(bytes);
