@@ -40,36 +40,33 @@ function noLibc(): string {
   return procIsMissing ? `${lost}; it needs /proc: mount -t proc proc /proc` : lost;
 }
 
-/** A rootfs that is being built: its directory, the thread that writes it, and with -g its branches. */
+/** What a rootfs is built with. */
+interface Parts {
+  destination: Destination;
+  /** With -g: its branches. */
+  git: GitLayers | undefined;
+  /** The thread that writes it. */
+  rootfs: Rootfs;
+  decoder: Decoder | undefined;
+}
+
+/** A rootfs that is being built. */
 export class RootfsBuild {
-  readonly #destination: Destination;
-  readonly #rootfs: Rootfs;
-  readonly #git: GitLayers | undefined;
-  readonly #decoder: Decoder | undefined;
+  readonly #parts: Parts;
   readonly #options: PullOptions;
   readonly #resumed: Resumed | undefined;
   readonly #layers: LayerSummary[] = [];
   /** The content of `json`: of the top layer so far. */
   #info: JsonObject | undefined;
 
-  private constructor(
-    destination: Destination,
-    rootfs: Rootfs,
-    git: GitLayers | undefined,
-    options: PullOptions,
-    layers: readonly Layer[],
-    resumed: Resumed | undefined,
-  ) {
-    this.#resumed = resumed;
-    this.#destination = destination;
-    this.#rootfs = rootfs;
-    this.#decoder = !options.part && isWorthDecoder(rootfs, layers) ? new Decoder(rootfs.memory) : undefined;
-    this.#git = git;
+  private constructor(parts: Parts, options: PullOptions, resumed: Resumed | undefined) {
+    this.#parts = parts;
     this.#options = options;
+    this.#resumed = resumed;
   }
 
   /**
-   * Makes the rootfs: `fill` applies the layers. What was made is discarded if it fails.
+   * Makes the rootfs: `fill` applies the layers. What was made is discarded if it fails, except from a DIR that held files.
    *
    * @param resumed with -g: the rootfs begins with layers that DIR has already
    * @param prepare adds files that no layer has, before the rootfs gets its name
@@ -81,61 +78,56 @@ export class RootfsBuild {
     fill: (rootfs: RootfsBuild) => Promise<void>,
     { prepare, resumed }: { readonly prepare: Prepare | undefined; readonly resumed?: Resumed | undefined },
   ): Promise<Built> {
-    const rootfs = await RootfsBuild.#open(options, layers, resumed);
+    const parts: Partial<Parts> = {};
     try {
-      await fill(rootfs);
-      return await rootfs.#finish(prepare);
+      const build = await RootfsBuild.#open(parts, options, layers, resumed);
+      await fill(build);
+      return await build.#finish(prepare);
     } catch (error) {
-      await rootfs.#discard();
+      await discard(parts, options);
       throw error;
     }
   }
 
   /** Makes DIR's stage, or opens DIR itself. */
   static async #open(
+    parts: Partial<Parts>,
     options: PullOptions,
     layers: readonly Layer[],
     resumed: Resumed | undefined,
   ): Promise<RootfsBuild> {
     const destination = await openDestination(options, resumed);
-    let rootfs: Rootfs | undefined;
-    let git: GitLayers | undefined;
-    try {
-      if (options.git) refuseOtherBytes(destination);
-      const existing =
-        destination.mode === 'overlay'
-          ? compareExistingImage(destination.path, options.destination, layers, options.merge)
-          : undefined;
-      git = options.git ? await openGit(destination, resumed, options) : undefined;
-      rootfs = await Rootfs.open(destination.path, {
-        mode: destination.mode,
-        name: options.destination,
-        backend: options.backend,
-        recordChanges: options.git,
-        hasLayers: resumed !== undefined,
-        contents: git?.contents,
-        ownFiles: git?.ownFiles() ?? [],
-      });
-      if (rootfs.backend !== (options.backend ?? 'libc'))
-        options.report({ type: 'notice', message: noLibc() });
-      const build = new RootfsBuild(destination, rootfs, git, options, layers, resumed);
-      if (build.overlay) build.#notice(overlayNotice(existing));
-      if (resumed)
-        build.#notice(`has ${resumed.common} of the image's layers: the others are put on top of them`);
-      return build;
-    } catch (error) {
-      await tidy(options, async () => {
-        await git?.discard();
-        await rootfs?.discard();
-        await destination.discard();
-      });
-      throw error;
-    }
+    parts.destination = destination;
+    if (options.git) refuseOtherBytes(destination);
+    const existing =
+      destination.mode === 'overlay'
+        ? compareExistingImage(destination.path, options.destination, layers, options.merge)
+        : undefined;
+    const git = options.git ? await openGit(destination, resumed, options) : undefined;
+    parts.git = git;
+    const rootfs = await Rootfs.open(destination.path, {
+      mode: destination.mode,
+      name: options.destination,
+      backend: options.backend,
+      recordChanges: options.git,
+      hasLayers: resumed !== undefined,
+      contents: git?.contents,
+      ownFiles: git?.ownFiles() ?? [],
+    });
+    parts.rootfs = rootfs;
+    if (rootfs.backend !== (options.backend ?? 'libc')) options.report({ type: 'notice', message: noLibc() });
+    const decoder = !options.part && isWorthDecoder(rootfs, layers) ? new Decoder(rootfs.memory) : undefined;
+    parts.decoder = decoder;
+    const build = new RootfsBuild({ destination, git, rootfs, decoder }, options, resumed);
+    if (build.overlay) build.#notice(overlayNotice(existing));
+    if (resumed)
+      build.#notice(`has ${resumed.common} of the image's layers: the others are put on top of them`);
+    return build;
   }
 
   /** DIR holds files of the user: only verified data may be written. */
   get overlay(): boolean {
-    return this.#destination.mode === 'overlay';
+    return this.#parts.destination.mode === 'overlay';
   }
 
   /**
@@ -144,11 +136,11 @@ export class RootfsBuild {
    * @throws IntegrityError, DestinationError
    */
   async apply(layer: PulledLayer): Promise<number> {
+    const { git, rootfs, decoder } = this.#parts;
     const label = `layer ${shortID(layer.layer.id)}`;
     try {
       if (this.overlay) await layer.verified();
-      const git = this.#git;
-      const entries = await this.#rootfs.apply(layer.tar(this.#decoder), {
+      const entries = await rootfs.apply(layer.tar(decoder), {
         label,
         signal: this.#options.signal,
         onChanges: git && ((lines) => git.note(lines)),
@@ -158,7 +150,7 @@ export class RootfsBuild {
       if (git) await this.#commit(git, layer);
       return entries;
     } catch (error) {
-      throw await layer.explainFailure(this.#git ? await this.#git.explainFailure(error) : error);
+      throw await layer.explainFailure(git ? await git.explainFailure(error) : error);
     }
   }
 
@@ -176,26 +168,27 @@ export class RootfsBuild {
     info: JsonObject | undefined,
   ): Promise<void> {
     const { signal, part } = this.#options;
-    await this.#rootfs.apply(tar, { label: 'the image', signal });
+    await this.#parts.rootfs.apply(tar, { label: 'the image', signal });
     this.#layers.push(...layers);
     this.#info = info && { ...info, [PART]: part };
   }
 
   /** Completes the rootfs and gives it its name. */
   async #finish(prepare: Prepare | undefined): Promise<Built> {
-    if (!this.#git && this.#info) await this.#writeInfo(this.#info);
-    this.#git?.settle();
-    const notRestored = await this.#rootfs.close(this.#destination.root);
-    await this.#git?.finish();
-    await this.#decoder?.discard();
+    const { git, rootfs, decoder, destination } = this.#parts;
+    if (!git && this.#info) await this.#writeInfo(this.#info);
+    git?.settle();
+    const notRestored = await rootfs.close(destination.root);
+    await git?.finish();
+    await decoder?.discard();
     const { replace, signal } = this.#options;
-    const { path } = this.#destination;
+    const { path } = destination;
     prepare?.(path);
     const digest = replace === false ? undefined : await lastingFingerprint(path, signal);
     signal.throwIfAborted();
     if (this.#resumed) await this.#refuseIfTouched(this.#resumed);
-    const { identity } = this.#rootfs;
-    const left = await this.#destination.commit(identity);
+    const { identity } = rootfs;
+    const left = await destination.commit(identity);
     if (left)
       this.#notice(
         `was replaced, but its old contents are still in ${printable(left.path)}, which cannot be removed: ${left.reason}`,
@@ -208,7 +201,7 @@ export class RootfsBuild {
 
   /** Reports the owner of a DIR that was empty and belonged to another user. */
   async #tellOwner(): Promise<void> {
-    const { ownerBefore, target, mode } = this.#destination;
+    const { ownerBefore, target, mode } = this.#parts.destination;
     if (ownerBefore === undefined || ownerBefore === this.#options.uid || mode === 'overlay') return;
     const { uid } = await lstat(osPath(target));
     this.#notice(
@@ -229,16 +222,6 @@ export class RootfsBuild {
     });
   }
 
-  /** Removes what was built, except from a DIR that held files. Failures are only reported: the first error is the one to throw. */
-  async #discard(): Promise<void> {
-    await tidy(this.#options, async () => {
-      await this.#git?.discard();
-      await this.#rootfs.discard();
-      await this.#decoder?.discard();
-      await this.#destination.discard();
-    });
-  }
-
   async #commit(git: GitLayers, layer: PulledLayer): Promise<void> {
     const own = await this.#writeInfo(layer.layer.info, layer.blobSize);
     const { id, info: json } = layer.layer;
@@ -252,7 +235,7 @@ export class RootfsBuild {
     const { layerInfo, git } = this.#options;
     const written: string[] = [];
     const write = async (name: 'json' | 'layersize', text: string) => {
-      if (await this.#rootfs.writeLayerInfo(name, Buffer.from(text))) written.push(name);
+      if (await this.#parts.rootfs.writeLayerInfo(name, Buffer.from(text))) written.push(name);
       else this.#notice(`has a ${name} of the image's own: the layer's information is not written`);
     };
     if (layerInfo) await write('json', formatLayerInfo(info));
@@ -281,11 +264,17 @@ function refuseOtherBytes({ target }: Destination): void {
   });
 }
 
-async function tidy({ report, destination }: PullOptions, work: () => Promise<void>): Promise<void> {
-  await work().catch((error: unknown) => {
+/** Failures are only reported: the first error is the one to throw. */
+async function discard(parts: Partial<Parts>, { report, destination }: PullOptions): Promise<void> {
+  try {
+    await parts.git?.discard();
+    await parts.rootfs?.discard();
+    await parts.decoder?.discard();
+    await parts.destination?.discard();
+  } catch (error) {
     const message = `cannot clean up beside ${printable(destination)}: ${reasonOf(error)}`;
     report({ type: 'notice', message });
-  });
+  }
 }
 
 async function openGit(
