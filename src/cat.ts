@@ -24,7 +24,7 @@ export async function cat(options: PullOptions, file: string, output: Writable):
       const place = tree.find(pathBytes(file).toString('latin1') as BytePath, true);
       if (!place) throw noSuchPath(file, reference);
       if (place.type !== 'file') throw noFile(file, place, reference);
-      await writeBytes(content(tree, place), output, { name: 'standard output', end: false, signal });
+      await writeBytes(content(tree, place), output, { name: 'standard output', signal });
     });
   });
 }
@@ -36,9 +36,7 @@ async function* content(
   const contents = tree.contents([inode]);
   try {
     const { extents, pieces } = await contents.open(inode);
-    const whole = extents ? fillGaps(pieces, extents, [{ offset: 0, length: size }]) : pieces;
-    // A piece lives only until the next one is asked for, and a stream asks early.
-    for await (const piece of whole) yield Uint8Array.from(piece);
+    yield* extents ? fillGaps(pieces, extents, [{ offset: 0, length: size }]) : pieces;
   } finally {
     await contents.close();
   }

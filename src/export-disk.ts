@@ -33,86 +33,62 @@ export interface Exporter {
 /**
  * Writes the root file system of an image as a disk image, with no other rights than the file needs, and what starts it beside it. The
  * same image gives the same bytes.
+ *
+ * @param output a file; what has the name is replaced when the new file is complete
+ * @param isSpecial a FIFO or device has the name
+ * @throws UsageError for contradictions, DestinationError where the program that makes the format is missing or too old, or what starts
+ * the disk image exists
  */
-export class DiskExporter implements Exporter {
-  readonly #options: PullOptions;
-  readonly #target: Omit<DiskTarget, 'descriptor'>;
-  #configs: readonly MachineConfig[] = [];
-
-  private constructor(options: PullOptions, target: Omit<DiskTarget, 'descriptor'>) {
-    this.#options = options;
-    this.#target = target;
-  }
-
-  /**
-   * @param output a file; what has the name is replaced when the new file is complete
-   * @param isSpecial a FIFO or device has the name
-   * @throws UsageError for contradictions, DestinationError where the program that makes the format is missing or too old, or what starts
-   * the disk image exists
-   */
-  static async open(
-    options: PullOptions,
-    output: string,
-    format: DiskFormat,
-    isSpecial: boolean,
-  ): Promise<DiskExporter> {
-    if (isSpecial) throw notRegular(output);
-    const { diskSize: size, environment, part, force, virtualMachines, signal } = options;
-    if (size !== undefined && diskFormats[format].isReadOnly)
-      throw new UsageError(`--size is the size of an ext4: a ${format} has no free room`, {
-        hint: 'leave it out, or use -o FILE.ext4',
-      });
-    if (part && virtualMachines.length > 0)
-      throw new UsageError('--for does not go with a part of an image', {
-        hint: 'leave out --for, or --path and --exclude',
-      });
-    const files = virtualMachines.map((machine) => machinePath(machine, output));
-    if (!force) refuseExisting(files, OTHER_NAME);
-    const tool = await findDiskTool(format, environment, signal);
-    const directory = absolutePath(path.dirname(output));
-    return new DiskExporter(options, { format, tool, name: output, size, directory, signal });
-  }
-
-  async check(file: ArchiveFile): Promise<void> {
-    await checkDiskTool(this.#on(file));
-  }
-
-  async write(
-    tree: ImageTree,
-    { id, config, platform: { architecture } }: Image,
-    store: Store,
-    file: ArchiveFile | undefined,
-  ): Promise<NotRestored> {
-    const { format, name: output } = this.#target;
-    const { virtualMachines } = this.#options;
-    const { isReadOnly } = diskFormats[format];
-    const name = containerName(path.basename(output, path.extname(output)));
-    const guest = virtualMachines.length > 0 ? guestOf(tree, config, name, isReadOnly) : undefined;
-    if (guest) {
-      const disk = { file: output, fileSystem: format, isReadOnly, architecture, guest };
-      this.#configs = virtualMachines.map((machine) => machineConfig(machine, disk));
-    }
-    return await writeDiskImage(tree, {
-      ...this.#on(file),
-      identity: diskIdentityOf(format, id, config.created),
-      additions: guest?.additions ?? [],
-      temporaryFile: () => store.spool(),
+export async function diskExporter(
+  options: PullOptions,
+  output: string,
+  format: DiskFormat,
+  isSpecial: boolean,
+): Promise<Exporter> {
+  if (isSpecial) throw notRegular(output);
+  const { diskSize: size, environment, part, force, virtualMachines, report, signal } = options;
+  const { isReadOnly } = diskFormats[format];
+  if (size !== undefined && isReadOnly)
+    throw new UsageError(`--size is the size of an ext4: a ${format} has no free room`, {
+      hint: 'leave it out, or use -o FILE.ext4',
     });
-  }
-
-  async finish(): Promise<void> {
-    const { force, report } = this.#options;
-    for (const { file, mode, text, command } of this.#configs) {
-      await writeConfig(file, text, force, { mode, other: OTHER_NAME });
-      report({ type: 'runtime-config', file, command });
-    }
-  }
-
+  if (part && virtualMachines.length > 0)
+    throw new UsageError('--for does not go with a part of an image', {
+      hint: 'leave out --for, or --path and --exclude',
+    });
+  const files = virtualMachines.map((machine) => machinePath(machine, output));
+  if (!force) refuseExisting(files, OTHER_NAME);
+  const tool = await findDiskTool(format, environment, signal);
+  const directory = absolutePath(path.dirname(output));
   /** @throws DestinationError where the name has become that of a FIFO or device */
-  #on(file: ArchiveFile | undefined): DiskTarget {
-    if (file?.descriptor === undefined) throw notRegular(this.#target.name);
-    return { ...this.#target, descriptor: file.descriptor };
-  }
+  const targetOf = (file: ArchiveFile | undefined): DiskTarget => {
+    if (file?.descriptor === undefined) throw notRegular(output);
+    return { format, tool, name: output, size, directory, signal, descriptor: file.descriptor };
+  };
+  let configs: readonly MachineConfig[] = [];
+  return {
+    check: (file) => checkDiskTool(targetOf(file)),
+    async write(tree, { id, config, platform: { architecture } }, store, file) {
+      const name = containerName(path.basename(output, path.extname(output)));
+      const guest = virtualMachines.length > 0 ? guestOf(tree, config, name, isReadOnly) : undefined;
+      if (guest) {
+        const disk = { file: output, fileSystem: format, isReadOnly, architecture, guest };
+        configs = virtualMachines.map((machine) => machineConfig(machine, disk));
+      }
+      return await writeDiskImage(tree, {
+        ...targetOf(file),
+        identity: diskIdentityOf(format, id, config.created),
+        additions: guest?.additions ?? [],
+        temporaryFile: () => store.spool(),
+      });
+    },
+    async finish() {
+      for (const { file, mode, text, command } of configs) {
+        await writeConfig(file, text, force, { mode, other: OTHER_NAME });
+        report({ type: 'runtime-config', file, command });
+      }
+    },
+  };
 }
 
 function notRegular(output: string): DestinationError {

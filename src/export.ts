@@ -1,4 +1,5 @@
 import path from 'node:path';
+import type { Writable } from 'node:stream';
 import { ArchiveFile, isSpecialFile } from './archive/archive-file.ts';
 import { compressionFor, writeArchive } from './archive/flatten.ts';
 import { diskFormatOf } from './disk/format.ts';
@@ -9,7 +10,7 @@ import { type PullSummary, withSummary } from './summary.ts';
 import { withImageTree } from './with-image-tree.ts';
 
 /** Standard output: a stream that is not closed here. */
-export type OpenOutput = NodeJS.WritableStream & Parameters<typeof writeArchive>[1];
+export type OpenOutput = NodeJS.WritableStream & Writable;
 
 /**
  * Writes the root file system of an image as one file, without a rootfs on disk. `output` is a file, whose ending selects an archive and
@@ -30,7 +31,7 @@ export async function exportArchive(
   const format = output === '-' ? undefined : diskFormatOf(output);
   // Loaded on demand: an archive needs none of it.
   const exporter = format
-    ? await (await import('./export-disk.ts')).DiskExporter.open(options, output, format, isSpecial)
+    ? await (await import('./export-disk.ts')).diskExporter(options, output, format, isSpecial)
     : archiveExporter(options, output, isSpecial, stdout);
   const file = output === '-' ? undefined : await ArchiveFile.create(output, options.signal);
   try {
@@ -65,8 +66,7 @@ function archiveExporter(
   return {
     async write(tree, _image, _store, file) {
       const name = file ? output : 'standard output';
-      const keepOpen = file === undefined;
-      await writeArchive(tree, file?.output ?? stdout, { compression, name, keepOpen, signal });
+      await writeArchive(tree, file ?? stdout, { compression, name, signal });
       return tree.counts;
     },
   };

@@ -3,10 +3,9 @@ import { constants } from 'node:fs';
 import { open, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { geteuid } from 'node:process';
-import { type Duplex, Readable, Writable } from 'node:stream';
+import { type Duplex, Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
-import { callbackify } from 'node:util';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
 import { osPath, trustedPath } from '../sys/os-path.ts';
 import { hasCode, osErrorOf, reasonOf, unlessCode } from '../sys/os-error.ts';
@@ -25,7 +24,6 @@ const EAGER_TRIES = 50;
 export class ArchiveFile {
   readonly #path: string;
   readonly #handle: FileHandle;
-  #output: Writable | undefined;
   /** The file under its temporary name; undefined for a FIFO or device. */
   readonly #partial: Partial | undefined;
 
@@ -35,13 +33,22 @@ export class ArchiveFile {
     this.#partial = partial;
   }
 
-  /** Takes the content. */
-  get output(): Writable {
-    this.#output ??= this.#partial ? this.#handle.createWriteStream() : new PatientOutput(this.#handle);
-    return this.#output;
+  /** Adds to the content. A FIFO or device does not block: it is tried again while it accepts no bytes. */
+  async write(bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
+    let tries = 0;
+    for (let written = 0; written < bytes.length;) {
+      try {
+        written += (await this.#handle.write(bytes, written)).bytesWritten;
+        tries = 0;
+      } catch (error) {
+        if (!hasCode(error, 'EAGAIN')) throw error;
+        tries += 1;
+        await (tries > EAGER_TRIES ? sleep(POLL_MILLISECONDS, undefined, { signal }) : nextTurn());
+      }
+    }
   }
 
-  /** For a program that writes the content in place of `output`; undefined for a FIFO or device. */
+  /** For a program that writes the content in place of `write`; undefined for a FIFO or device. */
   get descriptor(): number | undefined {
     return this.#partial && this.#handle.fd;
   }
@@ -73,9 +80,9 @@ export class ArchiveFile {
 
   /** To be called when all is written: gives the file its name. */
   async commit(): Promise<void> {
-    if (this.#partial === undefined) return;
     try {
-      if (this.#output === undefined) await this.#handle.close();
+      await this.#handle.close();
+      if (this.#partial === undefined) return;
       await rename(osPath(this.#partial.path), osPath(this.#path));
     } catch (error) {
       throw unwritable(this.#path, error);
@@ -85,8 +92,7 @@ export class ArchiveFile {
 
   /** Removes what was written. */
   async discard(): Promise<void> {
-    if (this.#output === undefined) await this.#handle.close().catch(() => undefined);
-    this.#output?.destroy();
+    await this.#handle.close().catch(() => undefined);
     if (this.#partial === undefined) return;
     await unlink(osPath(this.#partial.path)).catch(() => undefined);
     await this.#partial.lock?.close();
@@ -147,32 +153,38 @@ export async function isSpecialFile(name: string): Promise<boolean> {
 }
 
 /**
- * Writes the bytes of `source` to `output`.
+ * Writes the bytes of `source` to `output`, which stays open. Each piece may be valid only until the next one is asked for.
  *
  * @param by.name the output in messages: a file as the user gave it, or `standard output`
  * @param by.compressor the bytes go through it
- * @param by.end whether the output is ended after the last byte
  * @throws the signal's reason; what `source` throws; DestinationError where the output cannot be written
  */
 export async function writeBytes(
   source: AsyncIterable<Uint8Array>,
-  output: Writable,
-  { name, compressor, end, signal }: WriteOptions,
+  output: Writable | ArchiveFile,
+  { name, compressor, signal }: WriteOptions,
 ): Promise<void> {
   let sourceError: unknown;
+  const isFile = output instanceof ArchiveFile;
   async function* bytes(): AsyncGenerator<Uint8Array, void, void> {
     try {
-      yield* source;
+      // A stream asks early, and may keep a piece; a file and Node's compressors take it at once.
+      for await (const piece of source) yield isFile ? piece : Uint8Array.from(piece);
     } catch (error) {
-      // If the output failed first, its error is thrown here.
-      if (output.errored !== error) sourceError = error;
+      // If the stream failed first, its error is thrown here.
+      if (isFile || output.errored !== error) sourceError = error;
       throw error;
     }
   }
-  const readable = Readable.from(bytes(), { objectMode: false });
-  const options = { end, signal };
+  const sink = isFile
+    ? async (pieces: AsyncIterable<Uint8Array>): Promise<void> => {
+        for await (const piece of pieces) await output.write(piece, signal);
+      }
+    : output;
   try {
-    await pipeline(compressor ? [readable, compressor, output] : [readable, output], options);
+    const options = { end: isFile, signal };
+    const input = isFile ? bytes() : Readable.from(bytes(), { objectMode: false });
+    await (compressor ? pipeline(input, compressor, sink, options) : pipeline(input, sink, options));
   } catch (error) {
     signal?.throwIfAborted();
     throw error === sourceError ? error : unwritable(name, error);
@@ -182,7 +194,6 @@ export async function writeBytes(
 interface WriteOptions {
   readonly name: string;
   readonly compressor?: Duplex | undefined;
-  readonly end: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -224,38 +235,6 @@ async function openReady(name: string, signal?: AbortSignal): Promise<FileHandle
     } catch (error) {
       if (!hasCode(error, 'ENXIO')) throw error;
       await sleep(POLL_MILLISECONDS, undefined, { signal });
-    }
-  }
-}
-
-/** Writes to a non-blocking descriptor, and waits while it accepts no bytes. */
-class PatientOutput extends Writable {
-  readonly #handle: FileHandle;
-
-  constructor(handle: FileHandle) {
-    super({ highWaterMark: 256 * 1024 });
-    this.#handle = handle;
-  }
-
-  override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
-    callbackify(async () => await this.#writeAll(chunk))((error) => done(error));
-  }
-
-  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    callbackify(async () => await this.#handle.close())((failure) => done(failure ?? error));
-  }
-
-  async #writeAll(chunk: Buffer): Promise<void> {
-    let tries = 0;
-    for (let written = 0; written < chunk.length && !this.destroyed;) {
-      try {
-        written += (await this.#handle.write(chunk, written)).bytesWritten;
-        tries = 0;
-      } catch (error) {
-        if (!hasCode(error, 'EAGAIN')) throw error;
-        tries += 1;
-        await (tries > EAGER_TRIES ? sleep(POLL_MILLISECONDS) : nextTurn());
-      }
     }
   }
 }

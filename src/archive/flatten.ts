@@ -4,7 +4,7 @@ import { UsageError, printable } from '../errors.ts';
 import type { ImageContents } from '../rootfs/image-contents.ts';
 import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
 import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
-import { writeBytes } from './archive-file.ts';
+import { type ArchiveFile, writeBytes } from './archive-file.ts';
 import { entryBlocks, linkBlocks, type NameRecords } from './entry-blocks.ts';
 import { alignExtents, fillGaps } from './sparse-map.ts';
 
@@ -19,8 +19,6 @@ export interface ArchiveOptions {
   readonly compression: ArchiveCompression;
   /** Name of the output in messages. */
   readonly name: string;
-  /** Leave the output open at the end, as for standard output. */
-  readonly keepOpen: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -39,18 +37,17 @@ export function compressionFor(fileName: string): ArchiveCompression {
 }
 
 /**
- * Writes the root file system of an image as one archive: see `flattenedTree`. The output is ended (unless `keepOpen`), or destroyed on
- * failure.
+ * Writes the root file system of an image as one archive: see `flattenedTree`. A stream stays open at the end; on failure it is destroyed.
  *
  * @throws DestinationError when the output cannot be written, the signal's reason, and what the tree's layers throw
  */
 export async function writeArchive(
   tree: ImageTree,
-  output: Writable,
-  { compression, name, keepOpen, signal }: ArchiveOptions,
+  output: Writable | ArchiveFile,
+  { compression, name, signal }: ArchiveOptions,
 ): Promise<void> {
   const compress = compression === 'none' ? undefined : compressor(compression);
-  await writeBytes(flattenedTree(tree), output, { name, compressor: compress, end: !keepOpen, signal });
+  await writeBytes(flattenedTree(tree), output, { name, compressor: compress, signal });
 }
 
 /** Both formats get no time, name or number of threads: the bytes depend only on the data. */
@@ -73,7 +70,7 @@ export interface TarDialect {
 
 /**
  * The root file system of an image, or the part of it that is selected, as one archive: pax, entries in the order of the tree, no data
- * that is not from the image. The same image gives the same bytes.
+ * that is not from the image. The same image gives the same bytes. Each buffer is valid until the next one is asked for.
  *
  * @param written the tree's own entries, in its order, as they are to be written; some may be missing
  * @param dialect what the reader of the tar supports
@@ -122,9 +119,9 @@ async function* writeEntry(
   yield* batch.add(ZEROS.subarray(0, paddingOf(dataSize)));
 }
 
-/** Copies many small pieces into buffers of one size. The pieces of readers are valid only until the next piece. */
+/** Copies many small pieces into one buffer, which is used again when it was yielded. */
 class Batch {
-  #buffer = Buffer.allocUnsafe(BATCH_BYTES);
+  readonly #buffer = Buffer.allocUnsafe(BATCH_BYTES);
   #length = 0;
 
   /** Takes the bytes; yields every buffer that is full. */
@@ -145,7 +142,6 @@ class Batch {
 
   #take(): Buffer {
     const full = this.#buffer.subarray(0, this.#length);
-    this.#buffer = Buffer.allocUnsafe(BATCH_BYTES);
     this.#length = 0;
     return full;
   }

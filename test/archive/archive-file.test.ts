@@ -2,11 +2,14 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { describe, it } from 'node:test';
 import { DestinationError } from '../../src/errors.ts';
 import { ArchiveFile } from '../../src/archive/archive-file.ts';
 import { temporaryDirectory } from './harness.ts';
+
+async function writeAll(file: ArchiveFile, ...pieces: readonly Buffer[]): Promise<void> {
+  for (const piece of pieces) await file.write(piece);
+}
 
 describe('an ArchiveFile', () => {
   it('appears whole, in the place of the one before, and takes nothing else along', async (t) => {
@@ -14,7 +17,7 @@ describe('an ArchiveFile', () => {
     const name = path.join(directory, 'rootfs.tar');
     writeFileSync(name, 'old');
     const file = await ArchiveFile.create(name);
-    await pipeline([Buffer.from('new '), Buffer.from('content')], file.output);
+    await writeAll(file, Buffer.from('new '), Buffer.from('content'));
     assert.equal(readFileSync(name, 'utf8'), 'old');
     await file.commit();
     assert.equal(readFileSync(name, 'utf8'), 'new content');
@@ -25,7 +28,7 @@ describe('an ArchiveFile', () => {
     const directory = temporaryDirectory(t);
     for (const name of [`${'x'.repeat(251)}.tar`, `${'ü'.repeat(125)}.tar`]) {
       const file = await ArchiveFile.create(path.join(directory, name));
-      await pipeline([Buffer.from('content')], file.output);
+      await writeAll(file, Buffer.from('content'));
       await file.commit();
       assert.equal(readFileSync(path.join(directory, name), 'utf8'), 'content');
     }
@@ -34,7 +37,7 @@ describe('an ArchiveFile', () => {
   it('leaves nothing when it is discarded', async (t) => {
     const directory = temporaryDirectory(t);
     const file = await ArchiveFile.create(path.join(directory, 'rootfs.tar'));
-    await pipeline([Buffer.from('half')], file.output);
+    await writeAll(file, Buffer.from('half'));
     await file.discard();
     assert.deepEqual(readdirSync(directory), []);
   });
@@ -42,7 +45,7 @@ describe('an ArchiveFile', () => {
   it('has the mode that the umask leaves', async (t) => {
     const name = path.join(temporaryDirectory(t), 'rootfs.tar');
     const file = await ArchiveFile.create(name);
-    await pipeline([], file.output);
+    await writeAll(file);
     await file.commit();
     assert.equal(statSync(name).mode & 0o777, 0o666 & ~process.umask());
   });
@@ -53,7 +56,7 @@ describe('an ArchiveFile', () => {
     writeFileSync(path.join(directory, 'there/real.tar'), 'old');
     symlinkSync('there/real.tar', path.join(directory, 'link.tar'));
     const file = await ArchiveFile.create(path.join(directory, 'link.tar'));
-    await pipeline([Buffer.from('new')], file.output);
+    await writeAll(file, Buffer.from('new'));
     await file.commit();
     assert.equal(readFileSync(path.join(directory, 'there/real.tar'), 'utf8'), 'new');
     assert.deepEqual(readdirSync(path.join(directory, 'there')), ['real.tar']);
@@ -65,7 +68,7 @@ describe('an ArchiveFile', () => {
     execFileSync('mkfifo', [name]);
     const reader = spawn('cat', [name], { stdio: ['ignore', 'pipe', 'inherit'] });
     const file = await ArchiveFile.create(name);
-    await pipeline([Buffer.from('through the pipe')], file.output);
+    await writeAll(file, Buffer.from('through the pipe'));
     await file.commit();
     assert.equal(Buffer.concat(await reader.stdout.toArray()).toString(), 'through the pipe');
     assert.ok(statSync(name).isFIFO());

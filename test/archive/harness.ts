@@ -66,7 +66,7 @@ export async function flatten(
 ): Promise<{ readonly layerEntries: readonly number[]; readonly notRestored: NotRestored }> {
   const tree = await ImageTree.build(layers, { name: 'the image', temporaryFile: spool.file });
   try {
-    await writeArchive(tree, output, { compression, name: 'the archive', keepOpen: false, signal });
+    await writeArchive(tree, output, { compression, name: 'the archive', signal });
     return { layerEntries: tree.layerEntries, notRestored: tree.counts };
   } finally {
     await tree.close();
