@@ -99,9 +99,8 @@ const MAX_MEMBERS = 500_000;
  */
 export function indexArchive(descriptor: number, size: number, name: string): ArchiveIndex {
   const members = new Map<string, Extent | string>();
-  const scan = new HeaderScan(descriptor, name);
-  for (let entry = scan.next(); entry !== undefined; entry = scan.next()) {
-    const member = memberOf(entry, scan.position);
+  for (const [entry, offset] of readHeaders(descriptor, name)) {
+    const member = memberOf(entry, offset);
     if (typeof member === 'object' && member.offset + member.size > size) {
       throw new IntegrityError(`${name} is cut off: it ends within ${printable(entry.path)}`, {
         code: 'TRUNCATED_ARCHIVE',
@@ -110,93 +109,73 @@ export function indexArchive(descriptor: number, size: number, name: string): Ar
     }
     if (member !== undefined) members.set(normalize(entry.path as BytePath), member);
     if (members.size > MAX_MEMBERS) throw new IntegrityError(`${name} has more than ${MAX_MEMBERS} members`);
-    scan.skip(entry.startBlockSize);
   }
   return members;
 }
 
-/** Gives the package's parser the header blocks of an archive file, one by one, so that the start of each content is known. */
-class HeaderScan {
+/** The entries of an archive file, each with the position of its content. */
+function* readHeaders(descriptor: number, name: string): Generator<[entry: ReadEntry, offset: number]> {
   /** Of the next byte to read. */
-  position = 0;
-  readonly #descriptor: number;
-  readonly #name: string;
-  readonly #parser = new Parser({ strict: true, zstd: false });
+  let position = 0;
   /** The entry that the last block completed. */
-  #entry: ReadEntry | undefined;
-  #failure: Error | undefined;
-  #end = false;
+  let entry = undefined as ReadEntry | undefined;
+  let failure = undefined as Error | undefined;
+  let end = false;
   /** Blocks since the last entry: a block of zeros, or headers about the next entry. */
-  #zeros = 0;
-  #meta = 0;
-  #sparse = false;
-
-  constructor(descriptor: number, name: string) {
-    this.#descriptor = descriptor;
-    this.#name = name;
-    const take = (entry: ReadEntry) => {
-      this.#entry = entry;
-      entry.resume();
-    };
-    this.#parser.on('entry', take);
-    this.#parser.on('ignoredEntry', take);
-    this.#parser.on('meta', (records: string) => (this.#sparse ||= /^\d+ GNU\.sparse\./m.test(records)));
-    this.#parser.on('nullBlock', () => (this.#zeros += 1));
-    this.#parser.on('eof', () => (this.#end = true));
-    this.#parser.on('error', (error: unknown) => (this.#failure ??= error as Error));
+  let zeros = 0;
+  let meta = 0;
+  let sparse = false;
+  const parser = new Parser({ strict: true, zstd: false });
+  for (const event of ['entry', 'ignoredEntry'] as const) {
+    parser.on(event, (found: ReadEntry) => {
+      entry = found;
+      found.resume();
+    });
   }
+  parser.on('meta', (records: string) => (sparse ||= /^\d+ GNU\.sparse\./m.test(records)));
+  parser.on('nullBlock', () => (zeros += 1));
+  parser.on('eof', () => (end = true));
+  parser.on('error', (error: unknown) => (failure ??= error as Error));
 
-  /** The next entry, which the package has read all headers of; undefined after the last one. `skip` comes before the one after it. */
-  next(): ReadEntry | undefined {
-    this.#entry = undefined;
-    this.#meta = 0;
-    this.#sparse = false;
-    for (;;) {
-      const block = Buffer.alloc(BLOCK_SIZE);
-      const length = readSync(this.#descriptor, block, 0, BLOCK_SIZE, this.position);
-      if (length === 0 && this.#meta > 0) throw this.#error('the archive ends before the entry of a header');
-      if (length === 0) return undefined;
-      if (length < BLOCK_SIZE) throw this.#error('the archive ends within a header block');
-      if (this.position === 0 && compressionOf(block) !== 'none') throw this.#error('not a tar header');
-      const zeros = this.#zeros;
-      this.#feed(block);
-      this.position += BLOCK_SIZE;
-      if (this.#end) return undefined;
-      if (zeros > 0) throw this.#error('data follows a single block of zeros, which is half of an end mark');
-      if (this.#entry !== undefined) return this.#checked(this.#entry);
-      this.#meta += this.#zeros > 0 ? 0 : 1;
-    }
-  }
-
-  /** Skips the contents of an entry. */
-  skip(bytes: number): void {
-    for (let rest = bytes; rest > 0; rest -= ZEROS.length) this.#feed(ZEROS.subarray(0, rest));
-    this.position += bytes;
-  }
-
-  #feed(bytes: Buffer): void {
-    this.#parser.write(bytes);
-    if (this.#failure === undefined) return;
-    throw this.#error(`not a tar header (${printable(this.#failure.message, 80)})`);
-  }
-
-  #checked(entry: ReadEntry): ReadEntry {
-    if (entry.meta) throw this.#error(`a meta header of ${entry.size} bytes, the limit is ${MAX_META_BYTES}`);
-    if (this.#sparse || entry.type === 'SparseFile') {
-      throw new IntegrityError(`${this.#name} has the sparse member ${printable(entry.path)}`, {
-        hint: 'make the archive again without --sparse',
-      });
-    }
-    const { size } = entry.header;
-    if (size !== undefined && Number.isSafeInteger(size)) return entry;
-    throw this.#error(`the size of ${printable(entry.path)} is not a whole number from 0 up`);
-  }
-
-  #error(reason: string): IntegrityError {
-    return new IntegrityError(`${this.#name}: header at byte ${this.position}: ${reason}`, {
+  const malformed = (reason: string): IntegrityError =>
+    new IntegrityError(`${name}: header at byte ${position}: ${reason}`, {
       code: 'MALFORMED_TAR',
       hint: 'save or copy the image again',
     });
+  const feed = (bytes: Buffer): void => {
+    parser.write(bytes);
+    if (failure !== undefined) throw malformed(`not a tar header (${printable(failure.message, 80)})`);
+  };
+  for (;;) {
+    const block = Buffer.alloc(BLOCK_SIZE);
+    const length = readSync(descriptor, block, 0, BLOCK_SIZE, position);
+    if (length === 0 && meta > 0) throw malformed('the archive ends before the entry of a header');
+    if (length === 0) return;
+    if (length < BLOCK_SIZE) throw malformed('the archive ends within a header block');
+    if (position === 0 && compressionOf(block) !== 'none') throw malformed('not a tar header');
+    const isAfterZeros = zeros > 0;
+    feed(block);
+    position += BLOCK_SIZE;
+    if (end) return;
+    if (isAfterZeros) throw malformed('data follows a single block of zeros, which is half of an end mark');
+    if (entry === undefined) {
+      meta += zeros > 0 ? 0 : 1;
+      continue;
+    }
+    if (entry.meta) throw malformed(`a meta header of ${entry.size} bytes, the limit is ${MAX_META_BYTES}`);
+    if (sparse || entry.type === 'SparseFile') {
+      throw new IntegrityError(`${name} has the sparse member ${printable(entry.path)}`, {
+        hint: 'make the archive again without --sparse',
+      });
+    }
+    if (!Number.isSafeInteger(entry.header.size))
+      throw malformed(`the size of ${printable(entry.path)} is not a whole number from 0 up`);
+    yield [entry, position];
+    // In place of the content, which the parser need not see.
+    const { startBlockSize } = entry;
+    for (let rest = startBlockSize; rest > 0; rest -= ZEROS.length) feed(ZEROS.subarray(0, rest));
+    position += startBlockSize;
+    [entry, meta, sparse] = [undefined, 0, false];
   }
 }
 
