@@ -31,9 +31,8 @@ export async function withImageTree<T>(
         entries === undefined ? { type: 'layer-apply', index } : { type: 'layer-applied', index, entries },
       ),
   };
-  const open = contents ? openFetched : openStreamed;
   const { tree, layers, close } = await withoutCorruptBlobs(report, (careful) =>
-    open(image, { ...options, store, careful }, treeOptions),
+    openTree(image, { ...options, store, careful }, contents, treeOptions),
   );
   try {
     if (part) tree.select(part);
@@ -49,44 +48,32 @@ interface OpenTree {
   readonly close: () => Promise<void>;
 }
 
-/** The tree of layers that are all here, and can be read again. */
-async function openFetched(
-  image: Image,
+/** @param contents the layers are all here first, and can be read again; else they are read once, while they arrive */
+async function openTree(
+  { layers }: Image,
   queue: LayerQueueOptions,
+  contents: boolean,
   treeOptions: ImageTreeOptions,
 ): Promise<OpenTree> {
-  const fetched = await fetchAllLayers(image.layers, queue);
-  try {
-    const tree = await ImageTree.build(fetched.layers.map(treeLayer), treeOptions);
-    const close = async (): Promise<void> => {
-      await tree.close();
-      await fetched.close();
-    };
-    return { tree, layers: summariesOf(fetched.layers, tree), close };
-  } catch (error) {
-    await fetched.close();
-    throw error;
-  }
-}
-
-/** The tree of layers that are read once, while they arrive. */
-async function openStreamed(
-  image: Image,
-  queue: LayerQueueOptions,
-  treeOptions: ImageTreeOptions,
-): Promise<OpenTree> {
+  const fetched = contents ? await fetchAllLayers(layers, queue) : undefined;
   const pulled: PulledLayer[] = [];
-  async function* layers(): AsyncGenerator<ImageLayer, void, void> {
-    for await (const layer of layerQueue(image.layers, queue)) {
+  async function* treeLayers(): AsyncGenerator<ImageLayer, void, void> {
+    for await (const layer of fetched?.layers ?? layerQueue(layers, queue)) {
       pulled.push(layer);
       yield treeLayer(layer);
     }
   }
   try {
-    const tree = await ImageTree.build(layers(), treeOptions);
-    return { tree, layers: summariesOf(pulled, tree), close: () => tree.close() };
+    const tree = await ImageTree.build(treeLayers(), treeOptions);
+    const close = async (): Promise<void> => {
+      await tree.close();
+      await fetched?.close();
+    };
+    return { tree, layers: pulled.map((layer, index) => summaryOf(layer, tree.layerEntries[index]!)), close };
   } catch (error) {
-    throw (await pulled.at(-1)?.explainFailure(error)) ?? error;
+    const failure = (await pulled.at(-1)?.explainFailure(error)) ?? error;
+    await fetched?.close();
+    throw failure;
   }
 }
 
@@ -94,8 +81,4 @@ async function openStreamed(
 function treeLayer(layer: PulledLayer): ImageLayer {
   const name = `layer ${shortID(layer.layer.id)}`;
   return { name, open: () => layer.tar() };
-}
-
-function summariesOf(layers: readonly PulledLayer[], { layerEntries }: ImageTree): LayerSummary[] {
-  return layers.map((layer, index) => summaryOf(layer, layerEntries[index]!));
 }
