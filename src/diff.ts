@@ -1,16 +1,21 @@
-import { contentDigest } from './comparison/file-content.ts';
+import { createHash } from 'node:crypto';
 import { type Difference, exactRules } from './comparison/differences.ts';
 import { TreeComparison } from './comparison/trees.ts';
 import { UsageError } from './errors.ts';
 import { parseSource } from './layout/local-source.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
+import type { OpenFile } from './rootfs/image-contents.ts';
 import type { ImageTree, ImageTreeEntry } from './rootfs/image-tree.ts';
 import { noSuchPath, type PartOptions } from './rootfs/selection.ts';
 import { openYielder } from './sys/yielder.ts';
 import type { BytePath } from './tar/entry.ts';
+import { ExtentCursor } from './tar/sparse.ts';
 import { withImageTree } from './with-image-tree.ts';
 import { type OpenedImage, parseImage, withImage } from './with-session.ts';
+
+const BLOCK_BYTES = 16 * 1024;
+const ZEROS = Buffer.alloc(BLOCK_BYTES);
 
 /** One of two images. */
 export interface ComparedImage {
@@ -135,8 +140,8 @@ async function compare(
 
 /** Whether two files have the content of one entry: both images have its layer. */
 function isSameEntry(first: OpenImage, inode: number, second: OpenImage, otherInode: number): boolean {
-  const [one, other] = [first.tree.sourceOf(inode), second.tree.sourceOf(otherInode)];
-  if (!one || !other || one.ordinal !== other.ordinal) return false;
+  const [one, other] = [first.tree.contentOf(inode)!, second.tree.contentOf(otherInode)!];
+  if (one.ordinal !== other.ordinal) return false;
   const diffID = first.image.layers[one.layer]?.diffID;
   return diffID !== undefined && diffID === second.image.layers[other.layer]?.diffID;
 }
@@ -152,4 +157,41 @@ async function digestsOf(
     digests.set(inode, await contentDigest(file));
   });
   return digests;
+}
+
+/**
+ * The SHA-256 of all blocks that are not zeros, each with its number, as text of bytes. Contents of the same size have the same digest,
+ * whether their holes are stored or not. The time depends only on the stored bytes.
+ */
+async function contentDigest({ extents, pieces }: OpenFile): Promise<string> {
+  const hash = createHash('sha256');
+  const block = Buffer.alloc(BLOCK_BYTES);
+  const number = Buffer.alloc(8);
+  let current = 0;
+  let filled = 0;
+  const finishBlock = (): void => {
+    if (block.compare(ZEROS, 0, filled, 0, filled) !== 0) {
+      number.writeDoubleLE(current);
+      hash.update(number).update(block);
+    }
+    block.fill(0, 0, filled);
+    filled = 0;
+  };
+  const cursor = new ExtentCursor(extents);
+  for await (const bytes of pieces) {
+    for (const { position, part } of cursor.split(bytes)) {
+      for (let done = 0; done < part.length;) {
+        const start = (position + done) % BLOCK_BYTES;
+        const index = (position + done - start) / BLOCK_BYTES;
+        if (index !== current) finishBlock();
+        current = index;
+        const length = Math.min(part.length - done, BLOCK_BYTES - start);
+        block.set(part.subarray(done, done + length), start);
+        filled = start + length;
+        done += length;
+      }
+    }
+  }
+  finishBlock();
+  return hash.digest('binary');
 }

@@ -2,8 +2,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describeExistingImage, PART, readExistingImage } from './existing-image.ts';
 import { type Difference, shownPath } from './comparison/differences.ts';
-import { type DiskFile, filesWith } from './comparison/file-content.ts';
-import { type DiskEntry, DiskRules, DiskTree } from './comparison/disk-tree.ts';
+import { type DiskEntry, type DiskFile, DiskRules, DiskTree, filesWith } from './comparison/disk-tree.ts';
 import { TreeComparison } from './comparison/trees.ts';
 import { DlrootfsError, printable } from './errors.ts';
 import type { Image } from './oci/image.ts';
@@ -13,7 +12,6 @@ import { isWritable } from './rootfs/destination.ts';
 import { join } from './rootfs/directories.ts';
 import { mountPointsBelow } from './rootfs/location.ts';
 import type { ImageTree, ImageTreeEntry } from './rootfs/image-tree.ts';
-import { ByteStrings, Column } from './rootfs/memory-tables.ts';
 import type { PartOptions } from './rootfs/selection.ts';
 import { filledFiles, neededDirectories } from './runtime/prepare.ts';
 import { explainOsError } from './sys/os-error.ts';
@@ -128,25 +126,6 @@ const none: PartOptions = { paths: [], excludes: [] };
 /** For a file with several names in the image: the paths of each existing copy of it. */
 type Copies = Map<DiskEntry['inode'], BytePath[]>;
 
-/** A path for each of up to a million inodes, not on JavaScript's heap. */
-class PathsByInode {
-  readonly #paths = new ByteStrings();
-  /** Of the path in `paths`, by inode; 0: none. */
-  readonly #places = new Column();
-
-  set(inode: number, place: BytePath): void {
-    this.#places.set(inode, this.#paths.add(Buffer.from(place, 'latin1')));
-  }
-
-  get(inode: number): BytePath {
-    return this.#paths.get(this.#places.get(inode)).toString('latin1') as BytePath;
-  }
-
-  *inodes(): Generator<number, void, void> {
-    for (const [inode] of this.#places.entries()) yield inode;
-  }
-}
-
 /** One directory against one image. */
 class DirectoryComparison {
   readonly unread: BytePath[] = [];
@@ -162,7 +141,7 @@ class DirectoryComparison {
   readonly #options: PullOptions;
   readonly #comparison: TreeComparison<ImageTreeEntry, DiskEntry, 'missing' | 'extra'>;
   /** Files whose content is to be compared, by the inode that the image has for them: those of one name, and of several. */
-  readonly #files = new PathsByInode();
+  readonly #files = new Map<number, BytePath>();
   readonly #linked = new Map<number, Copies>();
 
   constructor(disk: DiskTree, image: Image, options: PullOptions, contents: boolean) {
@@ -212,13 +191,13 @@ class DirectoryComparison {
     this.#tree = tree;
     const { pause } = openYielder(signal);
     await this.#comparison.compare(tree.walk(), this.#disk.walk(tree.hasRoot), pause);
-    await tree.readInOrder([...this.#linked.keys(), ...this.#files.inodes()], async (inode, content) => {
+    await tree.readInOrder([...this.#linked.keys(), ...this.#files.keys()], async (inode, content) => {
       await pause();
-      const found = this.#linked.get(inode)?.values() ?? [[this.#files.get(inode)]];
+      const found = this.#linked.get(inode)?.values() ?? [[this.#files.get(inode)!]];
       const open = new Map<DiskFile, readonly BytePath[]>();
       try {
         for (const names of found) this.#open(names, open);
-        const same = await filesWith(content, tree.sizeOf(inode), [...open.keys()]);
+        const same = await filesWith(content, tree.contentOf(inode)!.size, [...open.keys()]);
         for (const [file, names] of open) if (!same.has(file)) this.#noteContent(names);
       } finally {
         for (const file of open.keys()) file.close();

@@ -31,7 +31,7 @@ const SPARSE_NAME = 'GNUSparseFile.0/sparse' as BytePath;
 export type NameRecords = 'utf-8' | 'binary';
 
 /** Without a slash at the end of its path. */
-export type ArchiveEntry = Omit<ImageTreeEntry, 'linkTo' | 'inode' | 'links'>;
+export type ArchiveEntry = Omit<ImageTreeEntry, 'linkTo' | 'inode' | 'links' | 'stored'>;
 
 /** The blocks before an entry's data, and the number of bytes that follow (without the padding). */
 export interface EntryBlocks {

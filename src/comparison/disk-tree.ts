@@ -1,3 +1,4 @@
+import { readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
@@ -5,17 +6,18 @@ import { Directories, join, nameOf, parentPath } from '../rootfs/directories.ts'
 import { openFilesystem } from '../rootfs/confined-root.ts';
 import type { Directory, DiskFilesystem, FileStat } from '../rootfs/filesystem.ts';
 import { systemAttribute, SET_ID_BITS, capability } from '../rootfs/metadata.ts';
+import type { OpenFile } from '../rootfs/image-contents.ts';
 import { PortableFilesystem } from '../rootfs/portable.ts';
 import { osError, SyscallError } from '../sys/os-error.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { mayDo, ownersToGive } from '../sys/privileges.ts';
 import { accessList, defaultAccessList, isPlainList, textKeys } from '../tar/access-list.ts';
 import { type BytePath, displayPath } from '../tar/entry.ts';
-import { DiskFile } from './file-content.ts';
+import { ExtentCursor } from '../tar/sparse.ts';
 import { type Comparable, type ComparedXattrs, noXattrs, type Rules, type Xattrs } from './differences.ts';
 import type { Walk } from './trees.ts';
 
-const { EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR } = constants.errno;
+const { EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, ENXIO } = constants.errno;
 
 /** The owner that chown(2) does not give to anything. */
 const NOBODY = 0xffff_ffff;
@@ -25,6 +27,12 @@ const LARGEST = { major: 0xfff, minor: 0xf_ffff } as const;
 /** The first and last seconds that file systems have, also for all times before and after: ext4 with small and large inodes, xfs. */
 const EARLIEST: ReadonlySet<number> = new Set([-(2 ** 31), 0]);
 const LATEST: ReadonlySet<number> = new Set([2 ** 31 - 1, 2 ** 32 - 1, 0x3_7fff_ffff, 16_299_260_424]);
+
+/** Bytes that are read at once. */
+const PIECE_BYTES = 256 * 1024;
+const ZEROS = Buffer.alloc(PIECE_BYTES);
+/** The bytes read last, shared by all files: they are compared before any other code runs. */
+const piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
 
 /** One name in a directory on disk. */
 export interface DiskEntry extends Comparable, FileStat {
@@ -186,6 +194,81 @@ export class DiskTree implements Disposable {
 
 function isGone(errno: number): boolean {
   return errno === -ENOENT || errno === -ENOTDIR || errno === -ELOOP;
+}
+
+/** An open regular file, to be compared with its expected content. */
+export class DiskFile {
+  readonly #filesystem: DiskFilesystem;
+  readonly #file: number;
+
+  /** @param file a descriptor, which it closes */
+  constructor(filesystem: DiskFilesystem, file: number) {
+    this.#filesystem = filesystem;
+    this.#file = file;
+  }
+
+  /**
+   * Whether it has these bytes there.
+   *
+   * @throws the system's error
+   */
+  has(bytes: Uint8Array, position: number): boolean {
+    for (let done = 0; done < bytes.length;) {
+      const count = this.#read(Math.min(bytes.length - done, PIECE_BYTES), position + done);
+      if (count === 0 || piece.compare(bytes, done, done + count, 0, count) !== 0) return false;
+      done += count;
+    }
+    return true;
+  }
+
+  /** Whether it reads as zeros from `start` to `end`. Its holes take no time. */
+  hasZeros(start: number, end: number): boolean {
+    for (let at = start; at < end;) {
+      const data = this.#filesystem.nextData(this.#file, at);
+      if (data === -ENXIO || data >= end) return true;
+      if (data < 0) throw new SyscallError(data, 'read');
+      const count = this.#read(Math.min(end - data, PIECE_BYTES), data);
+      if (count === 0 || piece.compare(ZEROS, 0, count, 0, count) !== 0) return false;
+      at = data + count;
+    }
+    return true;
+  }
+
+  close(): void {
+    this.#filesystem.closeFile(this.#file);
+  }
+
+  /** Returns how many bytes came; none at the end of the file. */
+  #read(most: number, position: number): number {
+    return readSync(this.#file, piece, 0, most, position);
+  }
+}
+
+/**
+ * Reads the content of a file of an image once, and returns those of `files` with the same content.
+ *
+ * @param size of all of them
+ */
+export async function filesWith(
+  { extents, pieces }: OpenFile,
+  size: number,
+  files: readonly DiskFile[],
+): Promise<ReadonlySet<DiskFile>> {
+  const same = new Set(files);
+  const keep = (test: (file: DiskFile) => boolean): void => {
+    for (const file of same) if (!test(file)) same.delete(file);
+  };
+  const cursor = new ExtentCursor(extents);
+  let end = 0;
+  for await (const bytes of pieces) {
+    for (const { position, part } of cursor.split(bytes)) {
+      const hole = end;
+      keep((file) => file.hasZeros(hole, position) && file.has(part, position));
+      end = position + part.length;
+    }
+  }
+  keep((file) => file.hasZeros(end, size));
+  return same;
 }
 
 const nothing: ComparedXattrs = { needed: noXattrs, allowed: noXattrs, found: noXattrs };

@@ -38,13 +38,6 @@ export interface ComparisonOptions<First, Second, Kind extends string> {
   readonly onFiles?: (expected: First, found: Second) => void;
 }
 
-interface Draft<Kind extends string> {
-  readonly path: BytePath;
-  readonly kind: Kind | 'changed';
-  readonly type: Difference['type'];
-  readonly changes: Change[];
-}
-
 /** Changes in a directory that change its time: a file was made, removed, renamed, or replaced. */
 const renaming: ReadonlySet<Change['what']> = new Set([
   'type',
@@ -59,7 +52,7 @@ const renaming: ReadonlySet<Change['what']> = new Set([
 /** Two trees, compared path by path. */
 export class TreeComparison<First extends Comparable, Second extends Comparable, Kind extends string> {
   readonly #options: ComparisonOptions<First, Second, Kind>;
-  readonly #drafts = new Map<BytePath, Draft<Kind>>();
+  readonly #differences = new Map<BytePath, Difference<Kind> & { readonly changes: Change[] }>();
   /** Directories whose time another difference explains. */
   readonly #explained = new Set<BytePath>();
   /** The path at which an inode of several names came first, of each tree. */
@@ -74,7 +67,8 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
     let [one, other] = [first.next(), second.next()];
     while (one.done !== true || other.done !== true) {
       await pause();
-      const order = one.done === true ? 1 : other.done === true ? -1 : byPath(one.value, other.value);
+      const order =
+        one.done === true ? 1 : other.done === true ? -1 : byPath(one.value.path, other.value.path);
       if (order < 0) {
         this.#onlyFirst(one.value!);
         one = first.next(false);
@@ -91,32 +85,35 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
 
   /** Notes that the contents of a file differ. */
   noteContent(path: BytePath): void {
-    this.#draft('changed', { path, type: 'file' }).changes.push({ what: 'content' });
+    this.#difference('changed', { path, type: 'file' }).changes.push({ what: 'content' });
   }
 
   /** All differences, in the order of the trees. The time of a directory is left out where another difference explains it. */
   differences(): Difference<Kind>[] {
     const differences: Difference<Kind>[] = [];
-    for (const draft of [...this.#drafts.values()].toSorted(byPath).toReversed()) {
-      const { path, kind, type } = draft;
+    const inOrder = [...this.#differences].toSorted(([one], [other]) => byPath(one, other));
+    for (const [path, difference] of inOrder.toReversed()) {
+      const { kind, type } = difference;
       const isExplained = type === 'directory' && kind === 'changed' && this.#explained.has(path);
-      const changes = isExplained ? draft.changes.filter(({ what }) => what !== 'mtime') : draft.changes;
+      const changes = isExplained
+        ? difference.changes.filter(({ what }) => what !== 'mtime')
+        : difference.changes;
       if (kind === 'changed' && changes.length === 0) continue;
       const isDirectory = type === 'directory' && kind === 'changed' && changes[0]?.what !== 'type';
       if (kind !== 'changed' || (!isDirectory && changes.some(({ what }) => renaming.has(what))))
         this.#explained.add(parentPath(path));
-      differences.push({ path: shownPath(path), kind, type, changes });
+      differences.push({ ...difference, changes });
     }
     return differences.toReversed();
   }
 
   #onlyFirst(entry: First): void {
-    if (this.#options.mayLack?.(entry) !== true) this.#draft(this.#options.kinds[0], entry);
+    if (this.#options.mayLack?.(entry) !== true) this.#difference(this.#options.kinds[0], entry);
   }
 
   #onlySecond(entry: Second): void {
     const ignored = this.#options.ignored?.(entry);
-    if (ignored === undefined) this.#draft(this.#options.kinds[1], entry);
+    if (ignored === undefined) this.#difference(this.#options.kinds[1], entry);
     else if (ignored === 'added') this.#explained.add(parentPath(entry.path));
   }
 
@@ -132,7 +129,7 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
     const isSameType = expected.type === found.type;
     const isDirectory = expected.type === 'directory';
     if (isSameType && !isDirectory) changes.push(...this.#compareLinks(expected, found));
-    if (changes.length > 0) this.#draft('changed', expected).changes.push(...changes);
+    if (changes.length > 0) this.#difference('changed', expected).changes.push(...changes);
     if (isSameType && expected.type === 'file' && expected.size === found.size && expected.size > 0)
       onFiles?.(expected, found);
     return isSameType && isDirectory && isClosed?.(found) !== true;
@@ -156,18 +153,20 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
     ];
   }
 
-  #draft(kind: Kind | 'changed', entry: Pick<Comparable, 'path' | 'type'>): Draft<Kind> {
-    const known = this.#drafts.get(entry.path);
+  #difference(
+    kind: Kind | 'changed',
+    entry: Pick<Comparable, 'path' | 'type'>,
+  ): { readonly changes: Change[] } {
+    const known = this.#differences.get(entry.path);
     if (known) return known;
-    const draft = { path: entry.path, kind, type: fileTypeOf(entry), changes: [] };
-    this.#drafts.set(entry.path, draft);
-    return draft;
+    const difference = { path: shownPath(entry.path), kind, type: fileTypeOf(entry), changes: [] };
+    this.#differences.set(entry.path, difference);
+    return difference;
   }
 }
 
 /** The order of a walk: component by component. */
-function byPath(one: { readonly path: BytePath }, other: { readonly path: BytePath }): number {
-  const [a, b] = [one.path, other.path];
+function byPath(a: BytePath, b: BytePath): number {
   if (a === b) return 0;
   const length = Math.min(a.length, b.length);
   let at = 0;

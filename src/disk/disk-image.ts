@@ -1,6 +1,7 @@
 import { ftruncateSync } from 'node:fs';
-import { type FileHandle, statfs, writeFile } from 'node:fs/promises';
+import { type FileHandle, statfs } from 'node:fs/promises';
 import { constants } from 'node:os';
+import { pipeline } from 'node:stream/promises';
 import { unwritable } from '../archive/archive-file.ts';
 import { entryBlocks, type NameRecords } from '../archive/entry-blocks.ts';
 import { flattenedTree } from '../archive/flatten.ts';
@@ -33,7 +34,6 @@ const { EFBIG, ENOSPC } = constants.errno;
 
 /** Files with more bytes than these together, their holes included, would take too long: the tools read holes as zeros. */
 const MOST_BYTES = 2 ** 40;
-const BATCH_CHARACTERS = 256 * 1024;
 
 /** The tool and its file. */
 export interface DiskTarget {
@@ -138,7 +138,7 @@ async function measure(tree: ImageTree, request: DiskRequest): Promise<Ext4Layou
   const usage = diskFormats[format].usage?.();
   let bytes = 0;
   for (const entry of tree) {
-    usage?.add(entry, entry.type === 'file' ? tree.storedBytes(entry.inode) : 0);
+    usage?.add(entry);
     if (entry.linkTo === undefined) bytes += entry.size;
     if (bytes > MOST_BYTES) {
       throw new DestinationError(
@@ -152,7 +152,7 @@ async function measure(tree: ImageTree, request: DiskRequest): Promise<Ext4Layou
   }
   for (const addition of additions) {
     const entry = additionEntry(addition, identity);
-    usage?.add(entry, entry.size);
+    usage?.add(entry);
   }
   await checkSpace(bytes, request);
   return usage?.layout(size);
@@ -169,7 +169,7 @@ async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskReque
   const script = await request.temporaryFile();
   let result: ToolResult;
   try {
-    await writeFile(script, inBatches(commands()), 'latin1');
+    await pipeline(commands(), script.createWriteStream({ encoding: 'latin1', autoClose: false }));
     if ((await script.stat()).size === 0) return;
     const words = ['-w', '-f', SCRIPT_FILE, OUTPUT_FILE];
     const environment = diskFormats[format].environment(identity.madeAt);
@@ -187,18 +187,6 @@ async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskReque
       { ...result, output: messages.filter((line) => !refused.includes(line)).join('\n') },
       request,
     );
-}
-
-/** Texts of some size, to be written at once. */
-function* inBatches(lines: Iterable<string>): Generator<string, void, void> {
-  let batch = '';
-  for (const line of lines) {
-    batch += line;
-    if (batch.length < BATCH_CHARACTERS) continue;
-    yield batch;
-    batch = '';
-  }
-  yield batch;
 }
 
 /** Compares the free space with what a tool needs that copies the files. */

@@ -44,10 +44,9 @@ export class Ext4Usage {
   /**
    * The next name, in the order of the tree.
    *
-   * @param storedBytes of a file, without its holes
    * @throws DestinationError for what ext4 cannot have
    */
-  add(entry: ImageTreeEntry, storedBytes: number): void {
+  add(entry: ImageTreeEntry): void {
     const { path, linkTo, inode, type } = entry;
     if (path !== '') this.#addName(path);
     if (path === 'lost+found' && type !== 'directory')
@@ -61,7 +60,7 @@ export class Ext4Usage {
     }
     this.#inodes += 1;
     if (type === 'directory' && path !== '') this.#way.push({ path: `${path}/`, bytes: DIRECTORY_HEAD });
-    if (type === 'file') this.#blocks += fileBlocks(entry.size, storedBytes);
+    if (type === 'file') this.#blocks += fileBlocks(entry.size, entry.stored);
     if (type === 'symlink' && entry.linkPath.length > LONGEST_LINK_IN_INODE) this.#blocks += 1;
     let xattrBytes = 0;
     for (const [name, value] of entry.xattrs ?? [])

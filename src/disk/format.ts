@@ -245,6 +245,7 @@ export interface Addition {
 
 /** As an entry of a tree. */
 export function additionEntry({ path, mode, content }: Addition, { madeAt }: DiskIdentity): ImageTreeEntry {
+  const size = Buffer.byteLength(content ?? '');
   return {
     path,
     linkTo: undefined,
@@ -254,7 +255,8 @@ export function additionEntry({ path, mode, content }: Addition, { madeAt }: Dis
     mode,
     uid: 0,
     gid: 0,
-    size: Buffer.byteLength(content ?? ''),
+    size,
+    stored: size,
     mtimeSeconds: madeAt,
     mtimeNanoseconds: 0,
     linkPath: '' as BytePath,

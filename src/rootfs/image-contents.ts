@@ -1,9 +1,9 @@
+import { readSync, writeSync } from 'node:fs';
 import { IntegrityError } from '../errors.ts';
 import { AsyncTarReader } from '../tar/reader.ts';
 import type { Entry, SparseExtent } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import type { FileContent, MemoryInodes } from './memory-inodes.ts';
-import { Column, type Spool } from './memory-tables.ts';
 
 /** One layer of an image, for its tree. */
 export interface ImageLayer {
@@ -19,6 +19,45 @@ export interface OpenFile {
   readonly extents: readonly SparseExtent[] | undefined;
   /** The stored bytes, extents back to back; each piece is valid until the next is asked for. */
   readonly pieces: AsyncIterable<Uint8Array>;
+}
+
+/** A temporary file that grows at its end. Its calls block; they throw the system's errors. */
+export class Spool {
+  readonly #file: number;
+  #size = 0;
+
+  /** @param file a descriptor of an empty file, open for reading and writing; the caller closes it */
+  constructor(file: number) {
+    this.#file = file;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  append(bytes: Uint8Array): void {
+    this.write(this.reserve(bytes.length), bytes);
+  }
+
+  /** Reserves `length` bytes and returns their position. */
+  reserve(length: number): number {
+    this.#size += length;
+    return this.#size - length;
+  }
+
+  write(position: number, bytes: Uint8Array): void {
+    for (let done = 0; done < bytes.length;)
+      done += writeSync(this.#file, bytes, done, bytes.length - done, position + done);
+  }
+
+  /** Fills `into` with the bytes at `position`. */
+  read(position: number, into: Uint8Array): void {
+    for (let done = 0; done < into.length;) {
+      const count = readSync(this.#file, into, done, into.length - done, position + done);
+      if (count === 0) throw new Error('the temporary file is shorter than what was written to it');
+      done += count;
+    }
+  }
 }
 
 const PIECE_BYTES = 256 * 1024;
@@ -50,16 +89,16 @@ export class ImageContents {
     this.#cursors = layers.map((layer) => new Cursor(layer));
     for (const inode of wanted) {
       const content = inodes.content(inode);
-      if (content === undefined || content.stored === 0 || content.spooled) continue;
+      if (!isInLayer(content)) continue;
       const cursor = this.#cursors[content.layer]!;
-      cursor.wanted.set(content.ordinal, inode);
+      cursor.wanted[content.ordinal] = inode;
       cursor.waiting += 1;
     }
   }
 
   /** The inodes in the order of their contents in the layers. Opening files in this order needs no disk space. */
   *inOrder(): Generator<number, void, void> {
-    for (const { wanted } of this.#cursors) for (const [, inode] of wanted.entries()) yield inode;
+    for (const { wanted } of this.#cursors) for (const inode of wanted) if (inode !== undefined) yield inode;
   }
 
   /** Opens a file, to be read to its end before the next one is opened. */
@@ -67,7 +106,7 @@ export class ImageContents {
     const content = this.#inodes.content(inode);
     if (content === undefined || content.stored === 0)
       return { extents: content?.sparse === true ? [] : undefined, pieces: none };
-    if (content.spooled) return this.#openSpooled(content);
+    if (content.position !== undefined) return this.#openSpooled(content, content.position);
     const cursor = this.#cursors[content.layer]!;
     const entry = await this.#advance(cursor, inode);
     return { extents: entry.sparse, pieces: this.#piecesOf(cursor) };
@@ -82,8 +121,8 @@ export class ImageContents {
   async #advance(cursor: Cursor, inode: number): Promise<Entry> {
     for (;;) {
       const entry = await cursor.next();
-      const found = cursor.wanted.get(cursor.ordinal);
-      if (found === 0) continue;
+      const found = cursor.wanted[cursor.ordinal];
+      if (found === undefined) continue;
       if (this.#inodes.content(found)?.stored !== storedSize(entry)) throw cursor.changed();
       cursor.waiting -= 1;
       if (found === inode) return entry;
@@ -109,7 +148,7 @@ export class ImageContents {
       spool.append(piece);
   }
 
-  async #openSpooled({ position, stored, sparse }: FileContent & { spooled: true }): Promise<OpenFile> {
+  async #openSpooled({ stored, sparse }: FileContent, position: number): Promise<OpenFile> {
     const spool = await this.#spool();
     if (!sparse) return { extents: undefined, pieces: spooledPieces(spool, position, stored) };
     const count = new Float64Array(1);
@@ -138,10 +177,15 @@ async function* spooledPieces(
   }
 }
 
+/** Whether the bytes of a file are to be read from its layer: it has some, and they are not in the spool. */
+export function isInLayer(content: FileContent | undefined): content is FileContent {
+  return content !== undefined && content.stored > 0 && content.position === undefined;
+}
+
 /** A layer that is read when it is first needed, and the position in it. */
 class Cursor {
-  /** By the ordinal of an entry, the inode that has its content and will be read; 0: none. */
-  readonly wanted = new Column();
+  /** By the ordinal of an entry, the inode that has its content and will be read. */
+  readonly wanted: (number | undefined)[] = [];
   /** How many of them were not read yet. */
   waiting = 0;
   ordinal = -1;

@@ -5,13 +5,12 @@ import { AsyncTarReader } from '../tar/reader.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import { LayerApplication, startRun } from './apply.ts';
-import { ImageContents, type ImageLayer, type OpenFile } from './image-contents.ts';
+import { ImageContents, type ImageLayer, isInLayer, type OpenFile, Spool } from './image-contents.ts';
 import { Directories, join, nameOf, parentPath, placeIn } from './directories.ts';
 import { finishRun } from './directory-metadata.ts';
 import type { Place } from './filesystem.ts';
 import { MemoryFilesystem } from './memory.ts';
-import type { FileSource, InodeMetadata } from './memory-inodes.ts';
-import { Spool } from './memory-tables.ts';
+import type { FileContent, InodeMetadata } from './memory-inodes.ts';
 import { nothingLost, type NotRestored } from './not-restored.ts';
 import type { Run } from './run.ts';
 import type { Content } from './place.ts';
@@ -254,34 +253,22 @@ export class ImageTree {
     return bytes && Buffer.from(bytes).toString();
   }
 
-  /** Bytes that a file holds, without its holes. */
-  storedBytes(inode: number): number {
-    return this.#filesystem.inodes.content(inode)?.stored ?? 0;
-  }
-
   /**
    * The contents of files, each to be read once.
    *
    * @param inodes those to be read, or more, in the order of reading; any other order costs disk space. Left out: all
    */
   contents(inodes: Iterable<number> = this.#firstInodes()): ImageContents {
-    const filesystem = this.#filesystem;
-    return new ImageContents(this.#layers, filesystem.inodes, inodes, () => this.#openSpool());
+    return new ImageContents(this.#layers, this.#filesystem.inodes, inodes, () => this.#openSpool());
   }
 
   *#firstInodes(): Generator<number, void, void> {
     for (const { inode, linkTo } of this.#names()) if (linkTo === undefined) yield inode;
   }
 
-  /** Of a file, in bytes. */
-  sizeOf(inode: number): number {
-    return this.#filesystem.inodes.size.get(inode);
-  }
-
-  /** The layer and its entry in which a file has its content; undefined for anything else. */
-  sourceOf(inode: number): Pick<FileSource, 'layer' | 'ordinal'> | undefined {
-    const content = this.#filesystem.inodes.content(inode);
-    return content?.spooled === false ? content : undefined;
+  /** Where the bytes of a file are; undefined for anything else. */
+  contentOf(inode: number): FileContent | undefined {
+    return this.#filesystem.inodes.content(inode);
   }
 
   /**
@@ -294,16 +281,12 @@ export class ImageTree {
   ): Promise<void> {
     const contents = this.contents(inodes);
     try {
-      for (const inode of inodes) if (!this.#isInLayer(inode)) await use(inode, await contents.open(inode));
+      for (const inode of inodes)
+        if (!isInLayer(this.contentOf(inode))) await use(inode, await contents.open(inode));
       for (const inode of contents.inOrder()) await use(inode, await contents.open(inode));
     } finally {
       await contents.close();
     }
-  }
-
-  /** Whether the bytes of a file are to be read from its layer: it has some, and they are not in the temporary file. */
-  #isInLayer(inode: number): boolean {
-    return this.storedBytes(inode) > 0 && this.sourceOf(inode) !== undefined;
   }
 
   /** Closes the temporary file. */

@@ -1,7 +1,8 @@
+import { deserialize, serialize } from 'node:v8';
 import { accessList, keyOfList, modeWithList } from '../tar/access-list.ts';
 import type { BytePath, EntryType } from '../tar/entry.ts';
 import type { FileStat } from './filesystem.ts';
-import { ByteStrings, Column, DoubleColumn, Records, type Spool } from './memory-tables.ts';
+import type { Spool } from './image-contents.ts';
 
 /**
  * In bytes. If the extended attributes of a file take more, hard links cannot add others: each would rewrite all of them. All attributes
@@ -9,10 +10,10 @@ import { ByteStrings, Column, DoubleColumn, Records, type Spool } from './memory
  */
 const MOST_XATTR_BYTES = 64 * 1024;
 
-/** After twelve bits of mode. */
-const TYPE_SHIFT = 12;
-const SPARSE = 0x1_0000;
-const SPOOLED = 0x2_0000;
+/** Texts longer than this go to the spool, if there is one. */
+const MOST_IN_MEMORY = 1024;
+const CHUNK_BITS = 14;
+const CHUNK_NUMBERS = 1 << CHUNK_BITS;
 const types: readonly InodeType[] = ['file', 'directory', 'symlink', 'character', 'block', 'fifo'];
 
 export type InodeType = Exclude<EntryType, 'hardlink'>;
@@ -31,9 +32,10 @@ export interface FileSource {
 }
 
 /** Where the bytes of a file are. */
-export type FileContent =
-  | ({ readonly spooled: false } & Omit<FileSource, 'linkMode'>)
-  | { readonly spooled: true; readonly position: number; readonly stored: number; readonly sparse: boolean };
+export interface FileContent extends Omit<FileSource, 'linkMode'> {
+  /** In the spool; undefined: they are read from the layer. */
+  readonly position: number | undefined;
+}
 
 type InodeStatus = Omit<FileStat, 'type' | 'ctimeSeconds' | 'ctimeNanoseconds' | 'identity'> & {
   readonly type: InodeType;
@@ -41,73 +43,111 @@ type InodeStatus = Omit<FileStat, 'type' | 'ctimeSeconds' | 'ctimeNanoseconds' |
 
 /** All that stat(2), readlink(2) and getxattr(2) return for an inode. */
 export interface InodeMetadata extends InodeStatus {
+  /** Bytes of a file that the layers store. */
+  readonly stored: number;
   /** Target of a symlink, else empty. */
   readonly linkPath: BytePath;
   readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
+/** A byte string, or where it is in the spool: at `position`, where it may grow to `room` bytes. */
+type Text = string | { readonly position: number; readonly length: number; readonly room: number };
+
+/** Numbers by index; 0 where none was set. They are in chunks, which are not copied, and not on JavaScript's heap. */
+class Column {
+  readonly #chunks: (Uint32Array | Float64Array)[] = [];
+  readonly #kind: Uint32ArrayConstructor | Float64ArrayConstructor;
+
+  constructor(kind: Uint32ArrayConstructor | Float64ArrayConstructor = Uint32Array) {
+    this.#kind = kind;
+  }
+
+  get(index: number): number {
+    return this.#chunks[index >>> CHUNK_BITS]?.[index & (CHUNK_NUMBERS - 1)] ?? 0;
+  }
+
+  set(index: number, value: number): void {
+    const chunk = (this.#chunks[index >>> CHUNK_BITS] ??= new this.#kind(CHUNK_NUMBERS));
+    chunk[index & (CHUNK_NUMBERS - 1)] = value;
+  }
+}
+
 /** The inodes of a file system in memory, numbered from 1. */
 export class MemoryInodes {
-  readonly #records = new Records();
+  /** Once it is set, long targets and attributes go into it. */
+  spool: Spool | undefined;
   /** How many names it has. */
-  readonly links = this.#records.column(new Column());
+  readonly links = new Column();
   /** In bytes. */
-  readonly size = this.#records.column(new DoubleColumn());
-  readonly uid = this.#records.column(new Column());
-  readonly gid = this.#records.column(new Column());
-  readonly mtimeSeconds = this.#records.column(new DoubleColumn());
-  readonly mtimeNanoseconds = this.#records.column(new Column());
-  /** Twelve bits of mode, then four of type, then the flags. */
-  readonly #mode = this.#records.column(new Column());
-  /** Of a file: how many bytes the layers store of it. */
-  readonly #stored = this.#records.column(new DoubleColumn());
-  /** Of a file whose content is in the spool. */
-  readonly #position = this.#records.column(new DoubleColumn());
-  /** Of any other file: where the layers have its content. */
-  readonly #layer = this.#records.column(new Column());
-  readonly #ordinal = this.#records.column(new Column());
-  /** Of a device or a symlink: they share columns with files. */
+  readonly size = new Column(Float64Array);
+  readonly uid = new Column();
+  readonly gid = new Column();
+  readonly mtimeSeconds = new Column(Float64Array);
+  readonly mtimeNanoseconds = new Column();
+  readonly #type = new Column();
+  readonly #mode = new Column();
+  /** Of a file: how many bytes the layers store of it, whether it is sparse, and where the layers have its content. */
+  readonly #stored = new Column(Float64Array);
+  readonly #sparse = new Column();
+  readonly #layer = new Column();
+  readonly #ordinal = new Column();
+  /** Of a device: the numbers share columns with files. */
   readonly major = this.#layer;
   readonly minor = this.#ordinal;
-  readonly #target = this.#layer;
-  readonly #xattrs = this.#records.column(new Column());
-  readonly #strings = new ByteStrings();
-  /** The inode whose attributes were changed last; 0: none. Its record does not have these changes yet. */
+  /** Of files whose content is in the spool. */
+  readonly #positions = new Map<number, number>();
+  readonly #targets = new Map<number, Text>();
+  /** As `serialize` writes a Map. */
+  readonly #xattrs = new Map<number, Text>();
+  /** The inode whose attributes were changed last; 0: none. The text of them does not have these changes yet. */
   #opened = 0;
   #openXattrs = new Map<string, Uint8Array>();
-
-  /** From now on long targets and attributes go into it. */
-  set spool(spool: Spool) {
-    this.#strings.spool = spool;
-  }
+  readonly #removed: number[] = [];
+  #last = 0;
 
   /** Adds an inode with one name. */
   add(type: InodeType, mode: number): number {
-    const inode = this.#records.allocate();
-    this.#mode.set(inode, mode | (types.indexOf(type) << TYPE_SHIFT));
+    const inode = this.#removed.pop() ?? (this.#last += 1);
+    const { size, uid, gid, mtimeSeconds, mtimeNanoseconds } = this;
+    const all = [
+      size,
+      uid,
+      gid,
+      mtimeSeconds,
+      mtimeNanoseconds,
+      this.#stored,
+      this.#sparse,
+      this.#layer,
+      this.#ordinal,
+    ];
+    for (const column of all) column.set(inode, 0);
+    this.#type.set(inode, types.indexOf(type));
+    this.#mode.set(inode, mode);
     this.links.set(inode, 1);
     return inode;
   }
 
   remove(inode: number): void {
     if (inode === this.#opened) this.#opened = 0;
-    this.#records.free(inode);
+    this.#targets.delete(inode);
+    this.#xattrs.delete(inode);
+    this.#removed.push(inode);
   }
 
   type(inode: number): InodeType {
-    return types[(this.#mode.get(inode) >>> TYPE_SHIFT) & 0xf]!;
+    return types[this.#type.get(inode)]!;
   }
 
   setMode(inode: number, mode: number): void {
-    this.#mode.set(inode, (this.#mode.get(inode) & ~0o7777) | (mode & 0o7777));
+    this.#mode.set(inode, mode & 0o7777);
   }
 
   target(inode: number): BytePath {
-    return this.#strings.get(this.#target.get(inode)).toString('latin1') as BytePath;
+    return this.#load(this.#targets.get(inode) ?? '') as BytePath;
   }
 
   setTarget(inode: number, target: BytePath): void {
-    this.#target.set(inode, this.#strings.add(Buffer.from(target, 'latin1')));
+    this.#targets.set(inode, this.#store(target));
   }
 
   setSource(inode: number, { layer, ordinal, size, stored, sparse }: FileSource): void {
@@ -115,25 +155,25 @@ export class MemoryInodes {
     this.#ordinal.set(inode, ordinal);
     this.size.set(inode, size);
     this.#stored.set(inode, stored);
-    if (sparse) this.#mode.set(inode, this.#mode.get(inode) | SPARSE);
+    this.#sparse.set(inode, Number(sparse));
   }
 
   /** Where the bytes of a file are; undefined for anything else. */
   content(inode: number): FileContent | undefined {
     if (this.type(inode) !== 'file') return undefined;
-    const stored = this.#stored.get(inode);
-    const flags = this.#mode.get(inode);
-    const sparse = (flags & SPARSE) !== 0;
-    if ((flags & SPOOLED) !== 0)
-      return { spooled: true, position: this.#position.get(inode), stored, sparse };
-    const [layer, ordinal] = [this.#layer.get(inode), this.#ordinal.get(inode)];
-    return { spooled: false, layer, ordinal, size: this.size.get(inode), stored, sparse };
+    return {
+      layer: this.#layer.get(inode),
+      ordinal: this.#ordinal.get(inode),
+      size: this.size.get(inode),
+      stored: this.#stored.get(inode),
+      sparse: this.#sparse.get(inode) !== 0,
+      position: this.#positions.get(inode),
+    };
   }
 
   /** The bytes of a file have been copied to the spool. */
   moveToSpool(inode: number, position: number): void {
-    this.#mode.set(inode, this.#mode.get(inode) | SPOOLED);
-    this.#position.set(inode, position);
+    this.#positions.set(inode, position);
   }
 
   status(inode: number): InodeStatus {
@@ -141,7 +181,7 @@ export class MemoryInodes {
     const isDevice = type === 'character' || type === 'block';
     return {
       type,
-      mode: this.#mode.get(inode) & 0o7777,
+      mode: this.#mode.get(inode),
       uid: this.uid.get(inode),
       gid: this.gid.get(inode),
       size: this.size.get(inode),
@@ -154,23 +194,26 @@ export class MemoryInodes {
   }
 
   metadata(inode: number): InodeMetadata {
-    const status = this.status(inode);
-    const linkPath = status.type === 'symlink' ? this.target(inode) : ('' as BytePath);
-    return { ...status, linkPath, xattrs: this.xattrs(inode) };
+    const xattrs = this.xattrs(inode);
+    return {
+      ...this.status(inode),
+      stored: this.#stored.get(inode),
+      linkPath: this.target(inode),
+      xattrs: xattrs.size === 0 ? undefined : xattrs,
+    };
   }
 
-  /** Undefined: it has none. */
-  xattrs(inode: number): ReadonlyMap<string, Uint8Array> | undefined {
-    if (inode === this.#opened) return this.#openXattrs.size === 0 ? undefined : new Map(this.#openXattrs);
-    const place = this.#xattrs.get(inode);
-    if (place === 0) return undefined;
-    const xattrs = unpackXattrs(this.#strings.get(place));
-    return xattrs.size === 0 ? undefined : xattrs;
+  /** A copy. */
+  xattrs(inode: number): Map<string, Uint8Array> {
+    if (inode === this.#opened) return new Map(this.#openXattrs);
+    const text = this.#xattrs.get(inode);
+    if (text === undefined) return new Map();
+    return deserialize(Buffer.from(this.#load(text), 'latin1')) as Map<string, Uint8Array>;
   }
 
   hasXattr(inode: number, name: string): boolean {
     if (inode === this.#opened) return this.#openXattrs.has(name);
-    return this.xattrs(inode)?.has(name) === true;
+    return this.xattrs(inode).has(name);
   }
 
   /**
@@ -178,76 +221,55 @@ export class MemoryInodes {
    * (`textKeys`) stays under its record's key until a list in numbers replaces it. False where there are too many.
    */
   setXattr(inode: number, name: string, value: Uint8Array): boolean {
-    if (this.#isFull(inode)) return false;
-    this.#openXattrsOf(inode);
-    const xattrs = this.#openXattrs;
+    const isDirectory = this.type(inode) === 'directory';
+    // The attributes of earlier entries are too long for a hard link to add more.
+    if (!isDirectory && (this.#xattrs.get(inode)?.length ?? 0) > MOST_XATTR_BYTES) return false;
+    const xattrs = this.#openXattrsOf(inode);
     const text = keyOfList.get(name);
     if (text !== undefined && xattrs.has(text)) {
       const inNumbers = [...xattrs].map((pair) => (pair[0] === text ? ([name, value] as const) : pair));
       this.#openXattrs = new Map(inNumbers);
     } else {
       // A directory has the order of its last entry.
-      if (this.type(inode) === 'directory') xattrs.delete(name);
+      if (isDirectory) xattrs.delete(name);
       xattrs.set(name, value);
     }
-    if (name === accessList) this.setMode(inode, modeWithList(this.#mode.get(inode) & 0o7777, value));
+    if (name === accessList) this.setMode(inode, modeWithList(this.#mode.get(inode), value));
     return true;
   }
 
   /** False if it does not have the attribute. */
   removeXattr(inode: number, name: string): boolean {
-    if (!this.hasXattr(inode, name)) return false;
-    this.#openXattrsOf(inode);
-    return this.#openXattrs.delete(name);
+    return this.hasXattr(inode, name) && this.#openXattrsOf(inode).delete(name);
   }
 
   /** Opens the attributes of an inode for changes. They are stored when those of another inode are opened. */
-  #openXattrsOf(inode: number): void {
-    if (inode === this.#opened) return;
-    this.#closeXattrs();
-    this.#openXattrs = new Map(this.xattrs(inode));
+  #openXattrsOf(inode: number): Map<string, Uint8Array> {
+    if (inode === this.#opened) return this.#openXattrs;
+    const before = this.#xattrs.get(this.#opened);
+    if (this.#opened !== 0 && (before !== undefined || this.#openXattrs.size > 0))
+      this.#xattrs.set(this.#opened, this.#store(serialize(this.#openXattrs).toString('latin1'), before));
+    this.#openXattrs = this.xattrs(inode);
     this.#opened = inode;
+    return this.#openXattrs;
   }
 
-  /** Whether the attributes of earlier entries are too long for a hard link to add more. */
-  #isFull(inode: number): boolean {
-    const place = this.#xattrs.get(inode);
-    if (place === 0 || this.type(inode) === 'directory') return false;
-    return this.#strings.size(place) > MOST_XATTR_BYTES;
+  /** Long texts go to the spool: in place of the text before where they fit, else with room to grow. */
+  #store(text: string, before: Text = ''): Text {
+    if (!this.spool || text.length <= MOST_IN_MEMORY) return text;
+    const bytes = Buffer.from(text, 'latin1');
+    const isNew = typeof before === 'string';
+    const hasRoom = !isNew && bytes.length <= before.room;
+    const room = hasRoom ? before.room : bytes.length * (isNew ? 1 : 2);
+    const position = hasRoom ? before.position : this.spool.reserve(room);
+    this.spool.write(position, bytes);
+    return { position, length: bytes.length, room };
   }
 
-  #closeXattrs(): void {
-    const inode = this.#opened;
-    const before = inode === 0 ? 0 : this.#xattrs.get(inode);
-    this.#opened = 0;
-    if (inode === 0 || (before === 0 && this.#openXattrs.size === 0)) return;
-    const bytes = packXattrs(this.#openXattrs);
-    const place = before === 0 ? this.#strings.add(bytes) : this.#strings.replace(before, bytes);
-    this.#xattrs.set(inode, place);
+  #load(text: Text): string {
+    if (typeof text === 'string') return text;
+    const bytes = Buffer.allocUnsafe(text.length);
+    this.spool!.read(text.position, bytes);
+    return bytes.toString('latin1');
   }
-}
-
-/** Extended attributes as one string: for each the length of its name, the name, the length of its value, the value. */
-function packXattrs(xattrs: ReadonlyMap<string, Uint8Array>): Buffer {
-  const parts: Uint8Array[] = [];
-  for (const [key, value] of xattrs)
-    parts.push(lengthOf(key.length), Buffer.from(key, 'latin1'), lengthOf(value.length), value);
-  return Buffer.concat(parts);
-}
-
-function unpackXattrs(bytes: Buffer): Map<string, Uint8Array> {
-  const xattrs = new Map<string, Uint8Array>();
-  for (let at = 0; at < bytes.length;) {
-    const start = at + 4;
-    const value = start + bytes.readUInt32LE(at) + 4;
-    at = value + bytes.readUInt32LE(value - 4);
-    xattrs.set(bytes.toString('latin1', start, value - 4), bytes.subarray(value, at));
-  }
-  return xattrs;
-}
-
-function lengthOf(length: number): Buffer {
-  const bytes = Buffer.allocUnsafe(4);
-  bytes.writeUInt32LE(length);
-  return bytes;
 }

@@ -2,7 +2,6 @@ import { constants } from 'node:os';
 import type { BytePath } from '../tar/entry.ts';
 import type { ByteName, Directory, FileStat, Filesystem, Node, Special } from './filesystem.ts';
 import { MemoryInodes, type FileSource, type InodeType } from './memory-inodes.ts';
-import { NameTable } from './memory-tables.ts';
 import { LONGEST_NAME, LONGEST_TARGET } from '../sys/os-path.ts';
 
 const { EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENODATA, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, EPERM } =
@@ -11,7 +10,7 @@ const { EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENODATA, ENOENT, ENOSPC, ENOTDIR, 
 const ROOT = 1;
 
 /**
- * A file system in memory, about a hundred bytes for each file. It keeps all metadata that an image can have. Of contents it keeps only
+ * A file system in memory, about 150 bytes for each file. It keeps all metadata that an image can have. Of contents it keeps only
  * their source (`FileSource`). It keeps the bytes only of files that are written to, such as etc/passwd.
  */
 export class MemoryFilesystem implements Filesystem {
@@ -20,12 +19,13 @@ export class MemoryFilesystem implements Filesystem {
   /** To be set before a file or symlink is made. */
   source: FileSource = { layer: 0, ordinal: 0, size: 0, stored: 0, sparse: false, linkMode: 0o777 };
   readonly inodes = new MemoryInodes();
-  readonly #names = new NameTable();
+  /** By the inode of a directory, the inodes of what is in it. */
+  readonly #names = new Map<number, Map<ByteName, number>>();
   /** Of the files that were written to. */
   readonly #written = new Map<number, Buffer>();
 
   constructor() {
-    this.inodes.add('directory', 0o755);
+    this.#names.set(this.inodes.add('directory', 0o755), new Map());
   }
 
   openDirectory(parent: Directory, name: ByteName): number {
@@ -59,7 +59,7 @@ export class MemoryFilesystem implements Filesystem {
   }
 
   list(directory: Directory): ByteName[] {
-    return this.#names.list(directory.handle).map((name) => this.#names.text(name));
+    return [...this.#namesIn(directory.handle).keys()];
   }
 
   makeDirectory(parent: Directory, name: ByteName, mode: number): number {
@@ -87,36 +87,37 @@ export class MemoryFilesystem implements Filesystem {
     const taken = this.#refuse(parent, name);
     if (taken < 0) return taken;
     if (this.inodes.type(inode) === 'directory') return -EPERM;
-    this.#names.add(parent.handle, name, inode);
+    this.#name(parent, name, inode);
     this.inodes.links.set(inode, this.inodes.links.get(inode) + 1);
     return 0;
   }
 
   rename(parent: Directory, name: ByteName, newParent: Directory, newName: ByteName): number {
-    const from = this.#names.find(parent.handle, name);
-    if (from === 0) return -ENOENT;
+    const names = this.#namesIn(parent.handle);
+    const inode = names.get(name);
+    if (inode === undefined) return -ENOENT;
     const taken = this.#refuse(newParent, newName);
     if (taken < 0) return taken;
-    this.#names.add(newParent.handle, newName, this.#names.inode(from));
-    this.#names.remove(from);
+    this.#name(newParent, newName, inode);
+    names.delete(name);
     return 0;
   }
 
   remove(parent: Directory, name: ByteName): number {
-    const found = this.#names.find(parent.handle, name);
-    if (found === 0) return -ENOENT;
-    if (this.inodes.type(this.#names.inode(found)) === 'directory') return -EISDIR;
-    this.#unlink(found);
+    const inode = this.#namesIn(parent.handle).get(name);
+    if (inode === undefined) return -ENOENT;
+    if (this.inodes.type(inode) === 'directory') return -EISDIR;
+    this.#unlink(parent, name, inode);
     return 0;
   }
 
   removeDirectory(parent: Directory, name: ByteName): number {
-    const found = this.#names.find(parent.handle, name);
-    if (found === 0) return -ENOENT;
-    const inode = this.#names.inode(found);
+    const inode = this.#namesIn(parent.handle).get(name);
+    if (inode === undefined) return -ENOENT;
     if (this.inodes.type(inode) !== 'directory') return -ENOTDIR;
-    if (!this.#names.isEmpty(inode)) return -ENOTEMPTY;
-    this.#unlink(found);
+    if (this.#namesIn(inode).size > 0) return -ENOTEMPTY;
+    this.#unlink(parent, name, inode);
+    this.#names.delete(inode);
     return 0;
   }
 
@@ -186,7 +187,7 @@ export class MemoryFilesystem implements Filesystem {
 
   readXattrs(node: Node): Map<string, Uint8Array> | number {
     const inode = this.#inodeOf(node);
-    return inode < 0 ? inode : new Map(this.inodes.xattrs(inode));
+    return inode < 0 ? inode : this.inodes.xattrs(inode);
   }
 
   removeXattr(node: Node, name: string): number {
@@ -198,16 +199,20 @@ export class MemoryFilesystem implements Filesystem {
   close(): void {}
 
   /** Name and inode of all that is in a directory, by the bytes of the names. */
-  *inOrder(directory: number): Generator<[name: ByteName, inode: number], void, void> {
-    for (const name of this.#names.sorted(directory)) yield [this.#names.text(name), this.#names.inode(name)];
+  inOrder(directory: number): IterableIterator<[name: ByteName, inode: number]> {
+    return [...this.#namesIn(directory)].toSorted(([one], [other]) => (one < other ? -1 : 1)).values();
   }
 
   /** The inode of a name; an errno below zero if it does not exist. */
   inodeAt(parent: Directory, name: ByteName): number {
     if (name === '.') return parent.handle;
-    const found = this.#names.find(parent.handle, name);
-    if (found !== 0) return this.#names.inode(found);
+    const found = this.#namesIn(parent.handle).get(name);
+    if (found !== undefined) return found;
     return name.length > LONGEST_NAME ? -ENAMETOOLONG : -ENOENT;
+  }
+
+  #namesIn(directory: number): Map<ByteName, number> {
+    return this.#names.get(directory)!;
   }
 
   #inodeOf({ parent, name, file }: Node): number {
@@ -217,7 +222,7 @@ export class MemoryFilesystem implements Filesystem {
   /** The error for a name that cannot be used for a new file; 0: it can. */
   #refuse(parent: Directory, name: ByteName): number {
     if (name.length > LONGEST_NAME) return -ENAMETOOLONG;
-    return this.#names.find(parent.handle, name) === 0 ? 0 : -EEXIST;
+    return this.#namesIn(parent.handle).has(name) ? -EEXIST : 0;
   }
 
   /** The new inode; an errno below zero where none can be made. */
@@ -225,13 +230,18 @@ export class MemoryFilesystem implements Filesystem {
     const error = this.#refuse(parent, name);
     if (error < 0) return error;
     const inode = this.inodes.add(type, mode);
-    this.#names.add(parent.handle, name, inode);
+    if (type === 'directory') this.#names.set(inode, new Map());
+    this.#name(parent, name, inode);
     return inode;
   }
 
-  #unlink(name: number): void {
-    const inode = this.#names.inode(name);
-    this.#names.remove(name);
+  #name(parent: Directory, name: ByteName, inode: number): void {
+    // A copy: a part of a string keeps all of it in memory.
+    this.#namesIn(parent.handle).set(Buffer.from(name, 'latin1').toString('latin1'), inode);
+  }
+
+  #unlink(parent: Directory, name: ByteName, inode: number): void {
+    this.#namesIn(parent.handle).delete(name);
     const links = this.inodes.links.get(inode) - 1;
     this.inodes.links.set(inode, links);
     if (links > 0) return;

@@ -4,7 +4,9 @@ import { describe, test, type TestContext } from 'node:test';
 import fc from 'fast-check';
 import { IntegrityError } from '../../src/errors.ts';
 import { ImageTree } from '../../src/rootfs/image-tree.ts';
-import { Column, DoubleColumn, NameTable, Records } from '../../src/rootfs/memory-tables.ts';
+import type { Node } from '../../src/rootfs/filesystem.ts';
+import { MemoryFilesystem } from '../../src/rootfs/memory.ts';
+import type { BytePath } from '../../src/tar/entry.ts';
 import { dir, file, hardlink, sparse, symlink, tar, type Item } from '../support/archive.ts';
 import { layersOf } from '../archive/harness.ts';
 import { temporaryDirectory } from './harness.ts';
@@ -153,32 +155,36 @@ describe('the tree of an image', () => {
   }
 });
 
-test('a table of names is as good as maps of maps, whatever is added and removed', () => {
-  const directory = fc.nat(3).map((number) => number + 1);
+test('names in memory are as good as maps of maps, whatever is added and removed', () => {
+  const directory = fc.constantFrom('1', '2', '3', '4');
   const text = fc.constantFrom('a', 'b', 'c', 'd', 'e', 'ab', 'ba', 'abc', '\xff', 'n'.repeat(255));
   fc.assert(
     fc.property(fc.array(fc.tuple(directory, text, fc.boolean()), { maxLength: 200 }), (steps) => {
-      const table = new NameTable();
+      const filesystem = new MemoryFilesystem();
+      const { root } = filesystem;
+      const parents = ['1', '2', '3', '4'].map((path) => {
+        filesystem.makeDirectory(root, path, 0o755);
+        return { path: path as BytePath, handle: filesystem.openDirectory(root, path) };
+      });
       const model = new Map<string, number>();
-      for (const [index, [parent, name, add]] of steps.entries()) {
-        const key = `${parent}/${name}`;
-        const found = table.find(parent, name);
-        assert.equal(found === 0 ? undefined : table.inode(found), model.get(key));
-        if (found === 0 && add) {
-          table.add(parent, name, index + 1);
-          model.set(key, index + 1);
-        } else if (found !== 0 && !add) {
-          table.remove(found);
+      for (const [path, name, add] of steps) {
+        const parent = parents.find((each) => each.path === path)!;
+        const key = `${path}/${name}`;
+        const found = filesystem.inodeAt(parent, name);
+        assert.equal(found < 0 ? undefined : found, model.get(key));
+        if (found < 0 && add) model.set(key, filesystem.createFile(parent, name, 0o644));
+        else if (found >= 0 && !add) {
+          assert.equal(filesystem.remove(parent, name), 0);
           model.delete(key);
         }
       }
-      for (const parent of [1, 2, 3, 4]) {
+      for (const { path, handle } of parents) {
         const expected = [...model.keys()]
-          .filter((key) => key.startsWith(`${parent}/`))
+          .filter((key) => key.startsWith(`${path}/`))
           .map((key) => key.slice(2))
           .toSorted((one, other) => (one < other ? -1 : 1));
         assert.deepEqual(
-          [...table.sorted(parent)].map((name) => table.text(name)),
+          [...filesystem.inOrder(handle)].map(([name]) => name),
           expected,
         );
       }
@@ -186,22 +192,26 @@ test('a table of names is as good as maps of maps, whatever is added and removed
   );
 });
 
-test('records keep what is set, over many chunks, and a freed one comes back empty', () => {
-  const records = new Records();
-  const whole = records.column(new Column());
-  const double = records.column(new DoubleColumn());
+test('inodes in memory keep what is set, and a freed one comes back empty', () => {
+  const filesystem = new MemoryFilesystem();
+  const parent = filesystem.root;
+  const node = (inode: number): Node => ({ parent, name: String(inode), file: inode });
   const count = 40_000;
   for (let index = 1; index <= count; index += 1) {
-    assert.equal(records.allocate(), index);
-    whole.set(index, index);
-    double.set(index, index / 3);
+    filesystem.source = { ...filesystem.source, size: index };
+    assert.equal(filesystem.createFile(parent, String(index), 0o644), index + 1);
+    filesystem.setTimes(node(index + 1), index / 3, index);
   }
-  for (let index = 1; index <= count; index += 1)
-    assert.deepEqual([whole.get(index), double.get(index)], [index, index / 3]);
-  assert.equal([...whole.entries()].length, count);
-  records.free(7);
-  records.free(20_000);
-  assert.deepEqual([records.allocate(), records.allocate(), records.allocate()], [20_000, 7, count + 1]);
-  assert.deepEqual([whole.get(7), double.get(7)], [0, 0]);
-  assert.deepEqual([...whole.entries()].length, count - 2);
+  for (let index = 1; index <= count; index += 1) {
+    const { size, mtimeSeconds, mtimeNanoseconds } = filesystem.inodes.status(index + 1);
+    assert.deepEqual([size, mtimeSeconds, mtimeNanoseconds], [index, index / 3, index]);
+  }
+  assert.equal(filesystem.list(parent).length, count);
+  for (const name of ['7', '20000']) assert.equal(filesystem.remove(parent, name), 0);
+  assert.equal(filesystem.list(parent).length, count - 2);
+  filesystem.source = { ...filesystem.source, size: 0 };
+  const made = ['a', 'b', 'c'].map((name) => filesystem.createFile(parent, name, 0o644));
+  assert.deepEqual(made, [20_001, 8, count + 2]);
+  const { size, mtimeSeconds } = filesystem.inodes.status(8);
+  assert.deepEqual([size, mtimeSeconds], [0, 0]);
 });

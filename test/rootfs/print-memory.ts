@@ -46,7 +46,7 @@ function printed(
     letter: letters[found.type],
     device: `${found.deviceMajor},${found.deviceMinor}`,
     mtimeNanoseconds: BigInt(found.mtimeSeconds) * 1_000_000_000n + BigInt(found.mtimeNanoseconds),
-    links: filesystem.inodes.links.get(inode),
+    links: found.links,
     identity: String(inode),
     target: () => Buffer.from(found.linkPath, 'latin1'),
     content: () => ({
