@@ -1,16 +1,11 @@
 import { performance } from 'node:perf_hooks';
-import type { Image } from './oci/image.ts';
+import type { Image, Layer } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { Report } from './report/event.ts';
 import type { NotRestored } from './rootfs/not-restored.ts';
 import { type OpenedImage, withImage } from './with-session.ts';
 
-export interface LayerSummary {
-  readonly id: string;
-  readonly digest?: string | undefined;
-  readonly diffID?: string | undefined;
-  /** Compressed, in bytes. */
-  readonly size?: number | undefined;
+export interface LayerSummary extends Pick<Layer, 'id' | 'digest' | 'diffID' | 'size'> {
   /** Entries of its archive. */
   readonly entries: number;
 }
@@ -43,14 +38,9 @@ export function bytesBySource(
 }
 
 /** The result of a pull: `pull()` returns it and `--json` prints it. */
-export interface PullSummary {
+export interface PullSummary extends Pick<Image, 'id' | 'digest' | 'platform'> {
   /** `library/ubuntu:14.04`, or `name@sha256:…`. */
   readonly reference: string;
-  /** 64 hex digits, as printed after `Image ID:`. */
-  readonly id: string;
-  /** The manifest's; absent with registry v1. */
-  readonly digest?: string | undefined;
-  readonly platform: Image['platform'];
   /** Base layer first. */
   readonly layers: readonly LayerSummary[];
   /** The image's configuration as it is in the registry. */

@@ -130,14 +130,6 @@ async function offerFor(before: readonly string[], word: string, flag: string | 
 }
 
 const AFTER_FLAG: Readonly<Record<string, Offer>> = {
-  '--dest': ':directories',
-  '--cert-dir': ':directories',
-  '--cache-dir': ':directories',
-  '--output': ':files',
-  '--authfile': ':files',
-  '--ca-file': ':files',
-  '--cert-file': ':files',
-  '--key-file': ':files',
   '--for': offered([...runtimes, ...virtualMachines]),
   '--platform': offered([
     'linux/amd64',
@@ -151,7 +143,9 @@ const AFTER_FLAG: Readonly<Record<string, Offer>> = {
   ]),
 };
 
-function valueOffer({ argChoices, long }: Option): Offer {
+function valueOffer({ argChoices, long, flags }: Option): Offer {
+  if (flags.endsWith('<dir>')) return ':directories';
+  if (flags.endsWith('<file>')) return ':files';
   return argChoices === undefined ? (AFTER_FLAG[long!] ?? []) : offered(argChoices);
 }
 

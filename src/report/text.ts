@@ -1,6 +1,7 @@
 import type { Writable } from 'node:stream';
 import { printable } from '../errors.ts';
 import { shortID } from '../oci/digest.ts';
+import type { Image, Layer } from '../oci/image.ts';
 import { type Platform, formatPlatform } from '../oci/platform.ts';
 import { osPath } from '../sys/os-path.ts';
 import type { PullEvent, Report } from './event.ts';
@@ -92,25 +93,14 @@ export function messageReport(err: Writable, verbose: boolean): Report {
   };
 }
 
-export interface InspectedLayer {
-  readonly id: string;
-  readonly digest?: string | undefined;
-  readonly diffID?: string | undefined;
-  readonly mediaType: string;
-  /** Compressed, in bytes. */
-  readonly size?: number | undefined;
-  readonly createdBy?: string | undefined;
+export type InspectedLayer = Pick<Layer, 'id' | 'mediaType' | 'digest' | 'size' | 'diffID' | 'createdBy'> & {
   /** It is in the cache. */
   readonly cached: boolean;
-}
+};
 
 /** What `inspect` finds out about an image without a pull. */
-export interface Inspection {
+export interface Inspection extends Pick<Image, 'id' | 'digest' | 'mediaType' | 'platform' | 'rateLimit'> {
   readonly reference: string;
-  readonly id: string;
-  readonly digest?: string | undefined;
-  readonly mediaType?: string | undefined;
-  readonly platform: Platform;
   /** All that the reference offers; one where it names one image. */
   readonly platforms: readonly Platform[];
   /** Base layer first. */
@@ -118,7 +108,6 @@ export interface Inspection {
   readonly config: Readonly<Record<string, unknown>>;
   /** What a pull would read from the cache, and what it would download. */
   readonly bytes: { readonly cache: number; readonly network: number };
-  readonly rateLimit?: string | undefined;
 }
 
 /** An inspection as text, one line per layer, for `columns` of a terminal: a digest has a line of its own where it would be broken. Text from the image is made printable. */

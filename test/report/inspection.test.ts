@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Digest } from '../../src/oci/digest.ts';
 import { type Inspection, inspectionText } from '../../src/report/text.ts';
 import { file, tar } from '../support/archive.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
@@ -43,7 +44,7 @@ test('cached layers are marked', () => {
 });
 
 test('inspection: a digest that does not fit beside its name has a line of its own', () => {
-  const digest = `sha256:${'0123456789abcdef'.repeat(4)}`;
+  const digest = `sha256:${'0123456789abcdef'.repeat(4)}` as Digest;
   const lines = (columns: number) => inspectionText({ ...facts, digest }, columns).split('\n');
   assert.ok(lines(84).includes(`Digest:      ${digest}`));
   assert.deepEqual(lines(80).slice(lines(80).indexOf('Digest:')).slice(0, 2), ['Digest:', `  ${digest}`]);
