@@ -1,7 +1,6 @@
 import { ftruncateSync } from 'node:fs';
-import { type FileHandle, statfs } from 'node:fs/promises';
+import { type FileHandle, statfs, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';
-import { pipeline } from 'node:stream/promises';
 import { unwritable } from '../archive/archive-file.ts';
 import { entryBlocks, type NameRecords } from '../archive/entry-blocks.ts';
 import { flattenedTree } from '../archive/flatten.ts';
@@ -34,6 +33,7 @@ const { EFBIG, ENOSPC } = constants.errno;
 
 /** Files with more bytes than these together, their holes included, would take too long: the tools read holes as zeros. */
 const MOST_BYTES = 2 ** 40;
+const BATCH_CHARACTERS = 256 * 1024;
 
 /** The tool and its file. */
 export interface DiskTarget {
@@ -169,7 +169,7 @@ async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskReque
   const script = await request.temporaryFile();
   let result: ToolResult;
   try {
-    await pipeline(commands(), script.createWriteStream({ encoding: 'latin1', autoClose: false }));
+    await writeFile(script, inBatches(commands()), 'latin1');
     if ((await script.stat()).size === 0) return;
     const words = ['-w', '-f', SCRIPT_FILE, OUTPUT_FILE];
     const environment = diskFormats[format].environment(identity.madeAt);
@@ -187,6 +187,18 @@ async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskReque
       { ...result, output: messages.filter((line) => !refused.includes(line)).join('\n') },
       request,
     );
+}
+
+/** Texts of some size, to be written at once. */
+function* inBatches(lines: Iterable<string>): Generator<string, void, void> {
+  let batch = '';
+  for (const line of lines) {
+    batch += line;
+    if (batch.length < BATCH_CHARACTERS) continue;
+    yield batch;
+    batch = '';
+  }
+  yield batch;
 }
 
 /** Compares the free space with what a tool needs that copies the files. */
