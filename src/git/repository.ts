@@ -25,7 +25,7 @@ import { readHead, readRefs } from './refs.ts';
 import { RootfsFiles } from './rootfs-files.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { type Yielder, openYielder } from '../sys/yielder.ts';
-import { makeStage, removeStaleStages } from '../rootfs/stage.ts';
+import { makeStage, removeStaleStages } from '../rootfs/destination.ts';
 import { LinuxFilesystem } from '../rootfs/linux.ts';
 import { systemCalls } from '../sys/system-calls.ts';
 import type { Environment } from '../sys/os-path.ts';
