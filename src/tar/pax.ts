@@ -97,54 +97,41 @@ function parseRecord(body: Buffer, start: number, records: PaxRecords, headerPat
 }
 
 /** Parses the value of a record: the bytes from `start` to `end`. */
-type ParseRecord<T> = (key: string, body: Buffer, start: number, end: number) => T;
+type ParseValue<T> = (key: string, body: Buffer, start: number, end: number) => T;
 
-/** Puts the value of a record into a field. */
-type Setter<Fields> = (fields: Fields, key: string, body: Buffer, start: number, end: number) => void;
-
-function setter<Fields, Name extends keyof Fields>(
-  name: Name,
-  parse: ParseRecord<Fields[Name]>,
-): Setter<Fields> {
-  return (fields, key, body, start, end) => {
-    fields[name] = parse(key, body, start, end);
-  };
-}
+/** The field for a record, and how its value is parsed. */
+type Field<Fields> = {
+  [Name in keyof Fields]-?: readonly [name: Name, parse: ParseValue<NonNullable<Fields[Name]>>];
+}[keyof Fields];
 
 /** An empty value removes what was set before. */
-function removable<T>(parse: ParseRecord<T>): ParseRecord<T | null> {
-  return (key, body, start, end) => (start === end ? null : parse(key, body, start, end));
-}
-
-const removableName = removable(nameValue);
-const removableNumber = removable(numberValue);
-
-const FIELDS: ReadonlyMap<string, Setter<PaxRecords>> = new Map([
-  ['path', setter('path', removableName)],
-  ['linkpath', setter('linkPath', removableName)],
-  ['size', setter('size', removableNumber)],
-  ['uid', setter('uid', removableNumber)],
-  ['gid', setter('gid', removableNumber)],
-  ['mtime', setter('mtime', removable(timeValue))],
-  ['SCHILY.devmajor', setter('deviceMajor', removableNumber)],
-  ['SCHILY.devminor', setter('deviceMinor', removableNumber)],
+const FIELDS: ReadonlyMap<string, Field<PaxRecords>> = new Map<string, Field<PaxRecords>>([
+  ['path', ['path', nameValue]],
+  ['linkpath', ['linkPath', nameValue]],
+  ['size', ['size', numberValue]],
+  ['uid', ['uid', numberValue]],
+  ['gid', ['gid', numberValue]],
+  ['mtime', ['mtime', timeValue]],
+  ['SCHILY.devmajor', ['deviceMajor', numberValue]],
+  ['SCHILY.devminor', ['deviceMinor', numberValue]],
 ]);
 
-const SPARSE_FIELDS: ReadonlyMap<string, Setter<PaxSparse>> = new Map([
-  ['GNU.sparse.major', setter('major', textValue)],
-  ['GNU.sparse.minor', setter('minor', textValue)],
-  ['GNU.sparse.name', setter('name', nameValue)],
-  ['GNU.sparse.size', setter('size', numberValue)],
-  ['GNU.sparse.realsize', setter('size', numberValue)],
-  ['GNU.sparse.numblocks', setter('blocks', numberValue)],
-  ['GNU.sparse.map', setter('map', listValue)],
-  ['GNU.sparse.offset', addToMap],
-  ['GNU.sparse.numbytes', addToMap],
+const SPARSE_FIELDS: ReadonlyMap<string, Field<PaxSparse>> = new Map<string, Field<PaxSparse>>([
+  ['GNU.sparse.major', ['major', textValue]],
+  ['GNU.sparse.minor', ['minor', textValue]],
+  ['GNU.sparse.name', ['name', nameValue]],
+  ['GNU.sparse.size', ['size', numberValue]],
+  ['GNU.sparse.realsize', ['size', numberValue]],
+  ['GNU.sparse.numblocks', ['blocks', numberValue]],
+  ['GNU.sparse.map', ['map', listValue]],
 ]);
 
 function setRecord(records: PaxRecords, key: string, body: Buffer, start: number, end: number): void {
-  const set = FIELDS.get(key);
-  if (set) return set(records, key, body, start, end);
+  const field = FIELDS.get(key);
+  if (field) {
+    (records[field[0]] as unknown) = start === end ? null : field[1](key, body, start, end);
+    return;
+  }
   const value = body.subarray(start, end);
   if (textKeys.has(key)) {
     setAccessList(records, key, value);
@@ -157,10 +144,20 @@ function setRecord(records: PaxRecords, key: string, body: Buffer, start: number
     const decoded = name.length <= MAX_ENCODED_NAME ? percentDecoded(name) : name;
     setXattr(records, decoded, base64Value(key, body, start, end));
   } else if (key.startsWith('GNU.sparse.') && value.length > 0) {
-    const setSparse = SPARSE_FIELDS.get(key);
-    if (!setSparse)
-      throw new MalformedTarError(`its pax header has a sparse record of an unknown kind: ${printable(key)}`);
     setSparse((records.sparse ??= emptySparse()), key, body, start, end);
+  }
+}
+
+function setSparse(sparse: PaxSparse, key: string, body: Buffer, start: number, end: number): void {
+  const field = SPARSE_FIELDS.get(key);
+  if (field) (sparse[field[0]] as unknown) = field[1](key, body, start, end);
+  else if (key === 'GNU.sparse.offset' || key === 'GNU.sparse.numbytes') {
+    // Format 0.0: offsets and lengths alternate, one per record.
+    if ((sparse.map.length % 2 === 0) !== (key === 'GNU.sparse.offset'))
+      throw new MalformedTarError('its pax header has sparse offsets and lengths out of turn');
+    sparse.map.push(numberValue(key, body, start, end));
+  } else {
+    throw new MalformedTarError(`its pax header has a sparse record of an unknown kind: ${printable(key)}`);
   }
 }
 
@@ -212,14 +209,6 @@ function setAccessList(records: PaxRecords, key: string, text: Buffer): void {
 /** No name is known yet. */
 function noId(): undefined {
   return undefined;
-}
-
-/** Format 0.0: offsets and lengths alternate, one per record. */
-function addToMap({ map }: PaxSparse, key: string, body: Buffer, start: number, end: number): void {
-  if ((map.length % 2 === 0) !== (key === 'GNU.sparse.offset')) {
-    throw new MalformedTarError('its pax header has sparse offsets and lengths out of turn');
-  }
-  map.push(numberValue(key, body, start, end));
 }
 
 function emptySparse(): PaxSparse {
