@@ -2,8 +2,8 @@ import { IntegrityError } from '../errors.ts';
 import { type BytePath, type Entry, type EntryReader, MalformedTarError, displayPath } from '../tar/entry.ts';
 import { classify, isPseudoLink, pseudoLinks } from '../tar/layer-path.ts';
 import type { ContentWriter } from './contents.ts';
-import { Directories, nameOf, parentPath, placeIn } from './directories.ts';
-import { makeMissing, unlock } from './directory-metadata.ts';
+import { Directories, placeIn } from './directories.ts';
+import { makeMissing, unlock } from './metadata.ts';
 import type { FileJobs } from './file-jobs.ts';
 import { type Filesystem, explain, explained } from './filesystem.ts';
 import { nothingLost } from './not-restored.ts';
@@ -189,8 +189,8 @@ function hasMode({ type }: Entry): boolean {
 
 function applyWhiteout(run: Run, hidden: BytePath): void {
   if (run.firstLayer) return;
-  const parent = run.directories.find(parentPath(hidden), false);
-  if (parent) hide(run, placeIn(parent, nameOf(hidden)));
+  const place = run.directories.place(hidden, 'find');
+  if (place) hide(run, place);
 }
 
 /** Forgets what the layer wrote, and removes its pseudo-links: files that hard links name stay under these names. @throws SyscallError */

@@ -17,7 +17,7 @@ import {
   refuseMounts,
   refuseReplacement,
 } from './location.ts';
-import type { RootMetadata } from './directory-metadata.ts';
+import type { RootMetadata } from './metadata.ts';
 import { Rootfs } from './rootfs.ts';
 import type { RunOptions } from './run.ts';
 

@@ -38,13 +38,6 @@ export interface Pathfinder {
   unlock(directory: Directory): boolean;
 }
 
-/** Changes nothing: for `find` without `create`. */
-const UNCHANGED: Pathfinder = {
-  make: () => undefined,
-  clear: () => false,
-  unlock: () => false,
-};
-
 /**
  * The walker: finds the directory of a path as the kernel would after chroot(2). Absolute symlinks and `..` stay inside the root. It opens
  * each directory from its parent's descriptor, without following symlinks. So no path leaves the root, even if other processes change the
@@ -52,18 +45,15 @@ const UNCHANGED: Pathfinder = {
  */
 export class Directories {
   readonly #filesystem: Walkable;
-  readonly #pathfinder: Pathfinder;
+  readonly #pathfinder: Pathfinder | undefined;
   readonly #open = new Map<string, OpenDirectory>();
   readonly #root: OpenDirectory;
-  #lastPath: string | undefined;
-  #last: Directory;
 
   /** @param pathfinder left out: nothing is made, cleared or unlocked */
-  constructor(filesystem: Walkable, pathfinder: Pathfinder = UNCHANGED) {
+  constructor(filesystem: Walkable, pathfinder?: Pathfinder) {
     this.#filesystem = filesystem;
     this.#pathfinder = pathfinder;
     this.#root = { ...filesystem.root, kept: true };
-    this.#last = this.#root;
   }
 
   /**
@@ -75,18 +65,19 @@ export class Directories {
    * @throws IntegrityError for a loop of symlinks, a path that is too long, or (with `create`) a file used as a directory; SyscallError
    */
   find(path: string, create: boolean): Directory | undefined {
-    if (path === this.#lastPath) return this.#last;
-    const found = this.#open.get(path) ?? this.#walk(path, create);
-    if (found) {
-      this.#lastPath = path;
-      this.#last = found;
-    }
-    return found;
+    return this.#open.get(path) ?? this.#walk(path, create);
   }
 
   /** The directory at `path` without following symlinks; undefined if any component is not a directory. @throws as `find` */
   findExact(path: string): Directory | undefined {
     return this.#open.get(path) ?? this.#walk(path, false, false);
+  }
+
+  /** The place of a path's last name, in the directory that `find` or `findExact` has; undefined without that. @throws as `find` */
+  place(path: string, how: 'find' | 'findExact'): Place | undefined {
+    const above = parentPath(path);
+    const parent = how === 'find' ? this.find(above, false) : this.findExact(above);
+    return parent && placeIn(parent, nameOf(path));
   }
 
   /**
@@ -120,7 +111,6 @@ export class Directories {
       this.#open.delete(path);
       if (this.#open.size <= MAX_OPEN / 2) break;
     }
-    this.forgetLinks();
   }
 
   /** Closes the directory at `path`, which is about to be removed or replaced, and all below it. */
@@ -131,18 +121,11 @@ export class Directories {
       this.#filesystem.closeDirectory(directory);
       this.#open.delete(key);
     }
-    this.forgetLinks();
-  }
-
-  /** To be called when a symlink may have been removed: a path through it may lead elsewhere. */
-  forgetLinks(): void {
-    this.#lastPath = undefined;
   }
 
   close(): void {
     for (const directory of this.#open.values()) this.#filesystem.closeDirectory(directory);
     this.#open.clear();
-    this.forgetLinks();
   }
 
   #walk(path: string, create: boolean, follow = true): OpenDirectory | undefined {
@@ -214,12 +197,12 @@ export class Directories {
 
     const open = (): number => this.#filesystem.openDirectory(parent, name);
     let handle = open();
-    if (handle === -EACCES && this.#pathfinder.unlock(parent)) handle = open();
+    if (handle === -EACCES && this.#pathfinder?.unlock(parent)) handle = open();
     const isOther = handle === -ENOTDIR || handle === -ELOOP;
     const target = isOther ? this.#filesystem.readLink(parent, name) : undefined;
     if (typeof target === 'string') return target;
     if (isOther || handle === -ENOENT) {
-      if (!create) return undefined;
+      if (!create || !this.#pathfinder) return undefined;
       if (isOther && !(direct && this.#pathfinder.clear(parent, name)))
         throw impossible(ENOTDIR, `use ${displayPath(path)} as a directory`);
       this.#pathfinder.make(parent, name);

@@ -6,9 +6,8 @@ import type { BytePath, Entry } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import { LayerApplication, startRun } from './apply.ts';
 import { ImageContents, type ImageLayer, isInLayer, type OpenFile, Spool } from './image-contents.ts';
-import { Directories, join, nameOf, parentPath, placeIn } from './directories.ts';
-import { finishRun } from './directory-metadata.ts';
-import type { Place } from './filesystem.ts';
+import { Directories, join } from './directories.ts';
+import { finishRun } from './metadata.ts';
 import { MemoryFilesystem } from './memory.ts';
 import type { FileContent, InodeMetadata } from './memory-inodes.ts';
 import { nothingLost, type NotRestored } from './not-restored.ts';
@@ -177,7 +176,7 @@ export class ImageTree {
     });
     try {
       const isDirectory = /(?:^|\/)\.{0,2}$/.test(path);
-      const found = followLast || isDirectory ? directories.follow(path) : lastNameOf(path, directories);
+      const found = followLast || isDirectory ? directories.follow(path) : directories.place(path, 'find');
       if (!found) return undefined;
       const inode = filesystem.inodeAt(found.parent, found.name);
       if (inode < 0) return undefined;
@@ -299,11 +298,6 @@ export class ImageTree {
     this.#temporaryFile ??= await this.#options.temporaryFile();
     return (this.#spool ??= new Spool(this.#temporaryFile.fd));
   }
-}
-
-function lastNameOf(path: BytePath, directories: Directories): Place | undefined {
-  const parent = directories.find(parentPath(path), false);
-  return parent && placeIn(parent, nameOf(path));
 }
 
 /** The tree refuses only names that are too long for every Linux. */

@@ -10,9 +10,9 @@ import {
 } from '../tar/access-list.ts';
 import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
-import { itself, nameOf, parentPath, placeIn } from './directories.ts';
+import { itself } from './directories.ts';
 import { type Directory, type Node, statusOf } from './filesystem.ts';
-import { noteDirectory } from './directory-metadata.ts';
+import { noteDirectory } from './metadata.ts';
 import type { Run } from './run.ts';
 
 /** Access lists in numbers, by attribute. */
@@ -34,8 +34,7 @@ export function resolveNamedLists(run: Run): void {
       run.changes?.written(path, run.rootEntry, '');
       continue;
     }
-    const parent = run.directories.findExact(parentPath(path));
-    const place = parent && placeIn(parent, nameOf(path));
+    const place = run.directories.place(path, 'findExact');
     const stat = place && statusOf(run.filesystem, place);
     if (!stat) continue;
     const lists = numbered(run, place, entry, find);

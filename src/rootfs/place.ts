@@ -1,17 +1,19 @@
 import { constants } from 'node:os';
 import { SyscallError } from '../sys/os-error.ts';
-import { type BytePath, type Entry, type EntryReader, displayPath } from '../tar/entry.ts';
+import { type BytePath, type Entry, type EntryReader, type SparseExtent, displayPath } from '../tar/entry.ts';
 import { normalize } from '../tar/layer-path.ts';
 import { ExtentCursor, storedSize } from '../tar/sparse.ts';
 import {
   applyDirectoryMetadata,
+  applyMetadata,
   fillingMode,
-  mergeDirectoryMetadata,
+  namesInLists,
+  needsOnlyOpenFile,
   noteDirectory,
+  restoreXattrs,
   retryUnlocked,
-} from './directory-metadata.ts';
+} from './metadata.ts';
 import { nameOf, parentPath, placeIn } from './directories.ts';
-import type { FileJobs } from './file-jobs.ts';
 import {
   type FileStat,
   type Filesystem,
@@ -21,13 +23,6 @@ import {
   impossible,
   statusOf,
 } from './filesystem.ts';
-import {
-  applyMetadata,
-  applyToOpenFile,
-  namesInLists,
-  needsOnlyOpenFile,
-  restoreXattrs,
-} from './metadata.ts';
 import { clear, clearObstacle } from './removal.ts';
 import { markWritten, refuseReserved, type Run } from './run.ts';
 
@@ -94,7 +89,7 @@ function placeRoot(run: Run, entry: Entry): void {
  * @returns what the last call returned
  * @throws SyscallError for any other error
  */
-function create(run: Run, place: Place, make: () => number, expected = NONE): number {
+export function create(run: Run, place: Place, make: () => number, expected = NONE): number {
   let made = make();
   for (let tries = 0; made < 0 && tries < MOST_OBSTACLES; tries += 1) {
     if (!clearObstacle(run, made, place)) break;
@@ -118,10 +113,7 @@ function placeDirectory(run: Run, entry: Entry, place: Place): boolean {
     existing = stat;
     return 0;
   });
-  const ownMode = existing
-    ? mergeDirectoryMetadata(run, place, entry, existing)
-    : applyDirectoryMetadata(run, place, entry);
-  noteDirectory(run, path, ownMode, entry);
+  noteDirectory(run, path, applyDirectoryMetadata(run, place, entry, existing), entry);
   return existing === undefined;
 }
 
@@ -169,9 +161,8 @@ function placeHardLink(run: Run, entry: Entry, place: Place): BytePath {
 
 /** The first name of a hard link. */
 function linkTarget(run: Run, wanted: BytePath, action: string): Place {
-  const parent = run.directories.find(parentPath(wanted), false);
-  if (!parent || wanted === '') throw impossible(ENOENT, action);
-  const place = placeIn(parent, nameOf(wanted));
+  const place = run.directories.place(wanted, 'find');
+  if (!place || wanted === '') throw impossible(ENOENT, action);
   refuseReserved(run, place.path);
   return place;
 }
@@ -199,72 +190,69 @@ function loseDevice(run: Run, place: Place): void {
 /** Writes a file entry. @throws as `placeEntry` */
 function placeFile(run: Run, content: Content, entry: Entry, place: Place): void {
   const { filesystem, jobs } = run;
-  const { parent, name } = place;
+  const { parent, name, path } = place;
   const failed = jobs?.failed;
   if (failed) throw failed.failure;
   const openMode = entry.mode & 0o777;
   const file = create(run, place, () => filesystem.createFile(parent, name, openMode));
-  if (jobs && needsOnlyOpenFile(run, entry)) return writeByJobs(run, jobs, file, entry, content, place);
   try {
-    writeContent(run, file, entry, content);
+    if (entry.sparse) writeSparse(run, file, entry, content, entry.sparse);
+    else if (writeContent(run, file, entry, content, path)) return;
     applyMetadata(run, { parent, name, file }, entry, openMode);
   } catch (error) {
-    filesystem.closeFile(file);
-    throw error;
-  }
-  closeWritten(filesystem, file, place);
-}
-
-/** Hands pieces of the content to the other thread whenever that has time for them; once it has one, the end of the file too. */
-function writeByJobs(
-  run: Run,
-  jobs: FileJobs,
-  file: number,
-  entry: Entry,
-  content: Content,
-  place: Place,
-): void {
-  const { filesystem, contents } = run;
-  const { parent, name, path } = place;
-  let shared = false;
-  try {
-    contents?.begin(entry.size);
-    refuseTooLarge(filesystem, file, entry.size);
-    let position = 0;
-    for (let bytes = content.data(); bytes; bytes = content.data()) {
-      contents?.add(bytes);
-      const isLast = position + bytes.length === entry.size;
-      if (jobs.open) {
-        if (isLast) return jobs.complete(file, bytes, position, entry, path);
-        jobs.write(file, bytes, position, entry, path);
-        shared = true;
-      } else granted(filesystem.write(file, bytes, position), 'write');
-      position += bytes.length;
-    }
-    if (shared || (entry.size === 0 && jobs.open)) return jobs.complete(file, undefined, 0, entry, path);
-    applyToOpenFile(run, { parent, name, file }, entry);
-  } catch (error) {
     // Jobs that need it come before.
-    if (shared) jobs.drain();
+    jobs?.drain();
     filesystem.closeFile(file);
     throw error;
   }
-  closeWritten(filesystem, file, place);
-  return undefined;
-}
-
-function closeWritten(filesystem: Filesystem, file: number, { path }: Place): void {
   const closed = filesystem.closeFile(file);
   if (closed < 0) throw new SyscallError(closed, `write ${displayPath(path)}`);
 }
 
-/** Writes the content of a file entry, holes as holes, into the new and empty `file`; also to `run.contents`. */
-function writeContent({ filesystem, contents }: Run, file: number, entry: Entry, content: Content): void {
-  const { size, sparse } = entry;
+/**
+ * Writes the content of a file without holes. Where no later step needs the file's name, it hands pieces to the other thread whenever that has
+ * time for them; once it has one, the end of the file too.
+ *
+ * @returns whether the other thread completes the file
+ */
+function writeContent(run: Run, file: number, entry: Entry, content: Content, path: BytePath): boolean {
+  const { filesystem, contents } = run;
+  const { size } = entry;
+  const jobs = needsOnlyOpenFile(run, entry) ? run.jobs : undefined;
+  let shared = false;
+  contents?.begin(size);
+  refuseTooLarge(filesystem, file, size);
+  let position = 0;
+  for (let bytes = content.data(); bytes; bytes = content.data()) {
+    contents?.add(bytes);
+    if (jobs?.open !== true) granted(filesystem.write(file, bytes, position), 'write');
+    else if (position + bytes.length === size) {
+      jobs.complete(file, bytes, position, entry, path);
+      return true;
+    } else {
+      jobs.write(file, bytes, position, entry, path);
+      shared = true;
+    }
+    position += bytes.length;
+  }
+  if (!shared && (size > 0 || jobs?.open !== true)) return false;
+  jobs!.complete(file, undefined, 0, entry, path);
+  return true;
+}
+
+/** Writes the content of a sparse file, holes as holes, into the new and empty `file`; also to `run.contents`. */
+function writeSparse(
+  { filesystem, contents }: Run,
+  file: number,
+  entry: Entry,
+  content: Content,
+  extents: readonly SparseExtent[],
+): void {
+  const { size } = entry;
   contents?.begin(size);
   // git has no holes: it stores as many bytes as the file has.
-  refuseTooLarge(filesystem, file, storedSize(entry) + (sparse && contents ? size : 0));
-  const cursor = new ExtentCursor(sparse);
+  refuseTooLarge(filesystem, file, storedSize(entry) + (contents ? size : 0));
+  const cursor = new ExtentCursor(extents);
   /** Where `contents` is. */
   let end = 0;
   for (let bytes = content.data(); bytes; bytes = content.data()) {
@@ -275,7 +263,6 @@ function writeContent({ filesystem, contents }: Run, file: number, entry: Entry,
       end = position + part.length;
     }
   }
-  if (!sparse) return;
   granted(filesystem.truncate(file, size), 'set the size');
   contents?.addHole(size - end);
 }

@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { displayPath } from '../tar/entry.ts';
-import { retryUnlocked, unlock } from './directory-metadata.ts';
+import { retryUnlocked, unlock } from './metadata.ts';
 import { placeIn } from './directories.ts';
 import { type ByteName, type Directory, type Place, granted } from './filesystem.ts';
 import { SyscallError } from '../sys/os-error.ts';
@@ -83,7 +83,6 @@ function removeAny(
   const { parent, name, path } = place;
   const removed = removeFile(run, place);
   if (removed === -ENOENT) return false;
-  run.directories.forgetLinks();
   let result = removed;
   if (maybeDirectory(removed)) {
     run.directories.drop(path);

@@ -4,7 +4,7 @@ import { pathBytes } from '../sys/os-path.ts';
 import { ThreadCalls } from '../sys/thread-calls.ts';
 import { startThread } from '../sys/threads.ts';
 import type { Backend } from './confined-root.ts';
-import type { RootMetadata } from './directory-metadata.ts';
+import type { RootMetadata } from './metadata.ts';
 import { createFileJobs } from './file-jobs.ts';
 import type { NotRestored } from './not-restored.ts';
 import { RingWriter, createRing } from './ring.ts';

@@ -8,7 +8,7 @@ import { openFilesystem } from './confined-root.ts';
 import { ContentWriter } from './contents.ts';
 import { FileJobs } from './file-jobs.ts';
 import { explained, granted } from './filesystem.ts';
-import { finishRun, type RootMetadata } from './directory-metadata.ts';
+import { finishRun, type RootMetadata } from './metadata.ts';
 import type { LinuxFilesystem } from './linux.ts';
 import { writeOwnFile } from './place.ts';
 import { PortableFilesystem } from './portable.ts';

@@ -1,15 +1,21 @@
 import { constants } from 'node:os';
-import { geteuid } from 'node:process';
 import { SyscallError } from '../sys/os-error.ts';
 import { pathBytes, LONGEST_TARGET } from '../sys/os-path.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
 import { startRun } from './apply.ts';
 import { openFilesystem } from './confined-root.ts';
-import { itself, nameOf, parentPath, placeIn } from './directories.ts';
-import { unlock } from './directory-metadata.ts';
+import { itself, parentPath } from './directories.ts';
+import {
+  permittedMode,
+  restoreOwner,
+  restoreTimes,
+  retryUnlocked,
+  setXattrs,
+  systemAttribute,
+} from './metadata.ts';
 import { type FileStat, type Place, explain, granted, isSpecial, statusOf } from './filesystem.ts';
-import { permittedMode, restoreOwner, restoreTimes, setXattrs, systemAttribute } from './metadata.ts';
 import type { NotRestored } from './not-restored.ts';
+import { create } from './place.ts';
 import { clear } from './removal.ts';
 import type { Run } from './run.ts';
 
@@ -43,22 +49,22 @@ export interface FileAtPath {
 }
 
 /**
- * Removes the files at these paths in an existing rootfs, if they are still of that type; directories only when they are empty. From then
- * on until `restoreTree` no directory keeps its owner out.
+ * Removes the files at these paths in an existing rootfs, if they are still of that type; directories only when they are empty. A directory
+ * on the way that kept its owner out does so again after `restoreTree`.
  *
  * @throws DestinationError
  */
 export async function clearPaths(directory: string, found: readonly FileAtPath[]): Promise<void> {
   const deepestFirst = found.toSorted((one, other) => other.path.length - one.path.length);
   await withRun(directory, (run) => {
-    if (geteuid!() !== 0) unlockAll(run);
     for (const { path, type } of deepestFirst) {
       run.directories.trim();
-      const parent = run.directories.findExact(parentPath(path));
-      if (!parent) continue;
-      const place = placeIn(parent, nameOf(path));
+      const place = run.directories.place(path, 'findExact');
+      if (!place) continue;
+      const stat = retryUnlocked(run, place.parent, () => run.filesystem.stat(place.parent, place.name));
+      if (typeof stat === 'number' || stat.type !== type) continue;
       if (type === 'directory') removeEmpty(run, place);
-      else if (statusOf(run.filesystem, place)?.type === type) clear(run, place);
+      else clear(run, place);
     }
   });
 }
@@ -103,28 +109,10 @@ async function withRun<T>(name: string, use: (run: Run) => T | Promise<T>): Prom
   }
 }
 
-/** Lets this process into all directories that it owns, for git to do its work. */
-function unlockAll(run: Run): void {
-  const waiting: string[] = [''];
-  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
-    run.directories.trim();
-    const directory = run.directories.findExact(path);
-    if (!directory) continue;
-    unlock(run, directory);
-    const names = run.filesystem.list(directory);
-    if (typeof names === 'number') continue;
-    for (const name of names) {
-      const place = placeIn(directory, name);
-      const isDirectory = statusOf(run.filesystem, place)?.type === 'directory';
-      if (isDirectory && place.path !== '.git') waiting.push(place.path);
-    }
-  }
-}
-
 /** Removes a directory that is empty by now. */
 function removeEmpty(run: Run, { parent, name, path }: Place): void {
   run.directories.drop(path);
-  const removed = run.filesystem.removeDirectory(parent, name);
+  const removed = retryUnlocked(run, parent, () => run.filesystem.removeDirectory(parent, name));
   if (removed < 0 && ![-ENOENT, -ENOTDIR, -ENOTEMPTY, -EEXIST].includes(removed)) {
     throw new SyscallError(removed, `remove the directory ${displayPath(path)}`);
   }
@@ -192,19 +180,20 @@ class Restoration {
 
   /** Makes it again; false for a device that this process may not make. */
   #make(place: Place, inode: WantedInode): boolean {
-    const { filesystem, counts } = this.#run;
-    const { parent, name, path } = place;
-    clear(this.#run, place);
-    const action = `create ${displayPath(path)}`;
     if (inode.type === 'symlink') {
-      granted(filesystem.makeSymlink(parent, name, inode.linkPath as BytePath), action);
+      this.#makeSymlink(place, inode.linkPath as BytePath);
       return true;
     }
+    const { parent, name, path } = place;
     if (!isSpecial(inode)) throw new SyscallError(-ENOENT, `find the content of ${displayPath(path)}`);
-    const made = filesystem.makeSpecial(parent, name, inode, 0o600);
-    if (made === -EPERM) counts.devices += 1;
-    else granted(made, action);
-    return made !== -EPERM;
+    const make = (): number => this.#run.filesystem.makeSpecial(parent, name, inode, 0o600);
+    const isMade = create(this.#run, place, make, [-EPERM]) === 0;
+    if (!isMade) this.#run.counts.devices += 1;
+    return isMade;
+  }
+
+  #makeSymlink(place: Place, target: BytePath): void {
+    create(this.#run, place, () => this.#run.filesystem.makeSymlink(place.parent, place.name, target));
   }
 
   /** Makes a file, or a symlink to the target in its content. */
@@ -213,12 +202,11 @@ class Restoration {
     const { parent, name, path } = place;
     const action = `write ${displayPath(path)}`;
     const content = this.#contents.read(path);
-    clear(this.#run, place);
     if (type === 'symlink') {
-      granted(filesystem.makeSymlink(parent, name, await targetIn(content, path)), action);
+      this.#makeSymlink(place, await targetIn(content, path));
       return;
     }
-    const file = granted(filesystem.createFile(parent, name, 0o600), action);
+    const file = create(this.#run, place, () => filesystem.createFile(parent, name, 0o600));
     try {
       let position = 0;
       for await (const bytes of content) {
@@ -232,22 +220,21 @@ class Restoration {
     granted(filesystem.closeFile(file), action);
   }
 
+  /** Makes a directory, or lets this process into the existing one while it is filled. */
   #makeDirectory(place: Place): void {
     const { filesystem } = this.#run;
-    const { parent, name, path } = place;
-    if (statusOf(filesystem, place)?.type === 'directory') return;
-    clear(this.#run, place);
-    granted(filesystem.makeDirectory(parent, name, 0o700), `make the directory ${displayPath(path)}`);
+    const stat = statusOf(filesystem, place);
+    if (stat?.type !== 'directory')
+      create(this.#run, place, () => filesystem.makeDirectory(place.parent, place.name, 0o700));
+    else if ((stat.mode & 0o700) !== 0o700) filesystem.setMode(place, stat.mode | 0o700);
   }
 
   /** A further name of the file at the first one. */
   #link(first: FirstName, place: Place): void {
     const { filesystem } = this.#run;
     if (statusOf(filesystem, place)?.identity === first.identity) return;
-    clear(this.#run, place);
     const from = this.#placeOf(first.path);
-    const made = filesystem.makeLink(from.parent, from.name, place.parent, place.name);
-    granted(made, `link ${displayPath(place.path)} to ${displayPath(first.path)}`);
+    create(this.#run, place, () => filesystem.makeLink(from.parent, from.name, place.parent, place.name));
   }
 
   #applyMetadata(place: Place, inode: WantedInode, stat = this.#stat(place)): void {
@@ -274,10 +261,9 @@ class Restoration {
   }
 
   #placeOf(path: BytePath): Place {
-    const above = parentPath(path);
-    const parent = this.#run.directories.findExact(above);
-    if (!parent) throw new SyscallError(-ENOENT, `find the directory ${displayPath(above)}`);
-    return placeIn(parent, nameOf(path));
+    const place = this.#run.directories.place(path, 'findExact');
+    if (!place) throw new SyscallError(-ENOENT, `find the directory ${displayPath(parentPath(path))}`);
+    return place;
   }
 }
 

@@ -7,7 +7,7 @@ import { readerOf } from '../../src/blob/decode/byte-reader.ts';
 import type { Decoder } from '../../src/decoder.ts';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import type { DiskFilesystem, Filesystem } from '../../src/rootfs/filesystem.ts';
-import { finishRun, type RootMetadata } from '../../src/rootfs/directory-metadata.ts';
+import { finishRun, type RootMetadata } from '../../src/rootfs/metadata.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { PortableFilesystem } from '../../src/rootfs/portable.ts';
