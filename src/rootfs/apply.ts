@@ -6,13 +6,11 @@ import { Directories, placeIn } from './directories.ts';
 import { makeMissing, unlock } from './metadata.ts';
 import type { FileJobs } from './file-jobs.ts';
 import { type Filesystem, explain, explained } from './filesystem.ts';
-import { nothingLost } from './not-restored.ts';
-import { PathSet } from './path-set.ts';
 import { type Content, placeEntry } from './place.ts';
 import { resolveNamedLists } from './named-lists.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clearForDirectory, hide, hideContent } from './removal.ts';
-import { carefulCreator, ChangeLog, DirectoryLog, probe, type Run, type RunOptions } from './run.ts';
+import { ChangeLog, Run, type RunOptions } from './run.ts';
 
 /**
  * Begins a run on the root of `filesystem`; `options.mode` describes that root.
@@ -28,39 +26,16 @@ export function startRun(
   contents?: ContentWriter,
   jobs?: FileJobs,
 ): Run {
-  const { mode, leftover, hasLayers = false } = options;
-  // New files may inherit from directories of lower layers what the root does not give.
-  const creator = mode === 'overlay' || leftover || hasLayers ? carefulCreator : probe(filesystem, mode);
-  const run: Run = {
-    filesystem,
-    directories: new Directories(filesystem, {
-      make: (parent, name) => makeMissing(run, parent, name),
-      clear: (parent, name) => clearForDirectory(run, parent, name),
-      unlock: (directory) => unlock(run, directory),
-    }),
-    options,
-    creator: { ...creator },
-    counts: nothingLost(),
-    log: new DirectoryLog(),
-    lateModes: new PathSet(),
-    layer: new PathSet(),
-    hidden: new PathSet(),
-    made: mode === 'overlay' || creator.caseInsensitive ? new PathSet() : undefined,
-    lostDevices: new PathSet(),
-    directoryXattrs: new Set(),
-    changes: options.recordChanges ? new ChangeLog(tell) : undefined,
-    contents,
-    jobs,
-    ownFiles: new Set(options.ownFiles),
-    namedLists: new Map(),
-    namedListBytes: 0,
-    hasPseudoLinks: false,
-    firstLayer: !hasLayers,
-    rootEntry: undefined,
-    mtime: { mtimeSeconds: 0, mtimeNanoseconds: 0 },
-    marked: undefined,
-  };
-  jobs?.begin(creator);
+  const run = new Run(filesystem, options);
+  run.directories = new Directories(filesystem, {
+    make: (parent, name) => makeMissing(run, parent, name),
+    clear: (parent, name) => clearForDirectory(run, parent, name),
+    unlock: (directory) => unlock(run, directory),
+  });
+  run.changes = options.recordChanges ? new ChangeLog(tell) : undefined;
+  run.contents = contents;
+  run.jobs = jobs;
+  jobs?.begin(run.creator);
   return run;
 }
 

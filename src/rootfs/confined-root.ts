@@ -16,7 +16,6 @@ import {
 } from './filesystem.ts';
 import { LinuxFilesystem } from './linux.ts';
 import { PortableFilesystem } from './portable.ts';
-import { randomName } from '../sys/temp-file.ts';
 
 /** Which of the two back ends writes: libc's calls, or Node's. */
 export type Backend = 'libc' | 'node';
@@ -98,17 +97,16 @@ export class ConfinedRoot implements Disposable {
       const isEmpty = typeof stat !== 'number' && stat.type === 'file' && stat.size === 0;
       if (stat !== -ENOENT && !isEmpty) return false;
       const action = `write ${path}`;
-      const partial = randomName('.dlrootfs-');
-      const file = granted(filesystem.createFile(parent, partial, 0o644), action);
+      if (isEmpty) granted(filesystem.remove(parent, name), action);
+      const made = filesystem.createFile(parent, name, 0o644);
+      if (made === -EEXIST) return false;
+      const file = granted(made, action);
       try {
         granted(filesystem.write(file, Buffer.from(content), 0), action);
-        granted(filesystem.setMode({ parent, name: partial, file }, 0o644), action);
-        if (isEmpty) granted(filesystem.rename(parent, partial, parent, name), action);
-        else if (filesystem.makeLink(parent, partial, parent, name) === -EEXIST) return false;
+        granted(filesystem.setMode({ parent, name, file }, 0o644), action);
         return true;
       } finally {
         filesystem.closeFile(file);
-        filesystem.remove(parent, partial);
       }
     });
     return filled === true;

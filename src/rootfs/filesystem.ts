@@ -84,8 +84,6 @@ export function typeOfMode(mode: number): FileStat['type'] {
  */
 export interface Filesystem {
   readonly root: Directory;
-  /** A directory's mode may keep its owner out. */
-  readonly checksAccess: boolean;
   /** Opens a directory in the parent, not a symlink to one. Returns its handle, -ENOENT, or -ENOTDIR or -ELOOP for another type. */
   openDirectory(parent: Directory, name: ByteName): number;
   /** Closes a handle of `openDirectory`. */

@@ -46,7 +46,6 @@ const MAX_XATTR_BYTES = 64 * 1024;
  */
 export class LinuxFilesystem implements DiskFilesystem {
   readonly root: Directory;
-  readonly checksAccess = true;
   readonly #calls: SystemCalls;
   readonly #memory: CallMemory;
   #knowsFchmodat2 = true;

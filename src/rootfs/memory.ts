@@ -15,7 +15,6 @@ const ROOT = 1;
  */
 export class MemoryFilesystem implements Filesystem {
   readonly root: Directory = { path: '' as BytePath, handle: ROOT };
-  readonly checksAccess = false;
   /** To be set before a file or symlink is made. */
   source: FileSource = { layer: 0, ordinal: 0, size: 0, stored: 0, sparse: false, linkMode: 0o777 };
   readonly inodes = new MemoryInodes();

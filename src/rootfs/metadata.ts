@@ -214,18 +214,13 @@ function restoreMode(
 /**
  * The mode of a directory while it is filled. Bits that keep its owner out, or that new files inherit, are set at the end.
  */
-export function fillingMode(run: Run, mode: number): number {
-  return (mode & ~SET_ID_BITS) | ownerBits(run);
-}
-
-/** Bits that the owner needs. */
-function ownerBits({ filesystem }: Run): number {
-  return filesystem.checksAccess ? OWNER_BITS : 0;
+export function fillingMode(mode: number): number {
+  return (mode & ~SET_ID_BITS) | OWNER_BITS;
 }
 
 /** Records the time of a directory for the end. Records its mode too, if that has differed in this run. */
 export function noteDirectory(run: Run, path: string, mode: number, mtime: Mtime): void {
-  const late = mode !== fillingMode(run, mode);
+  const late = mode !== fillingMode(mode);
   if (late) run.lateModes.add(path);
   run.log.add(path, late || run.lateModes.has(path) ? mode : undefined, mtime);
 }
@@ -243,11 +238,11 @@ export function applyDirectoryMetadata(
   entry: Entry,
   existing: FileStat | undefined,
 ): number {
-  if (!existing) ensureMode(run, node, fillingMode(run, entry.mode));
+  if (!existing) ensureMode(run, node, fillingMode(entry.mode));
   restoreOwner(run, node, entry, existing ?? newOwner(run));
   if (existing) removeStaleXattrs(run, node, entry);
   const ownMode = restoreDirectoryXattrs(run, node, entry);
-  const mode = fillingMode(run, ownMode);
+  const mode = fillingMode(ownMode);
   if (existing && (existing.mode !== mode || entry.xattrs))
     granted(run.filesystem.setMode(node, mode), 'set the mode');
   return ownMode;
@@ -342,7 +337,7 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
     gone = directory ? gone : `${path}/`;
     if (!directory) continue;
     if (mode !== undefined) {
-      const open = mode | ownerBits(run);
+      const open = mode | OWNER_BITS;
       if (mode === open) closed.delete(path);
       else closed.set(path, mode);
       setMode(run, directory, open);

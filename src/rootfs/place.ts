@@ -103,7 +103,7 @@ export function create(run: Run, place: Place, make: () => number, expected = NO
 function placeDirectory(run: Run, entry: Entry, place: Place): boolean {
   const { filesystem } = run;
   const { parent, name, path } = place;
-  const mode = fillingMode(run, entry.mode);
+  const mode = fillingMode(entry.mode);
   let existing: FileStat | undefined;
   create(run, place, () => {
     const made = filesystem.makeDirectory(parent, name, mode);

@@ -32,7 +32,6 @@ const OPEN_READ = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
  */
 export class PortableFilesystem implements DiskFilesystem {
   readonly root: Directory;
-  readonly checksAccess = true;
   readonly #rootPath: Buffer;
   /** The directory of links to descriptors; undefined: directories are named by `#rootPath` and their path. */
   readonly #descriptors: string | undefined;

@@ -5,9 +5,9 @@ import { composeLine } from '../tar/mtree.ts';
 import type { ContentWriter } from './contents.ts';
 import { type Directories, itself, parentPath, placeIn } from './directories.ts';
 import { type Filesystem, type Mtime, type Place, granted } from './filesystem.ts';
-import type { NotRestored } from './not-restored.ts';
+import { nothingLost } from './not-restored.ts';
 import type { FileJobs } from './file-jobs.ts';
-import type { PathSet } from './path-set.ts';
+import { PathSet } from './path-set.ts';
 import { randomName } from '../sys/temp-file.ts';
 
 /** Of the log of directories, in bytes. */
@@ -50,48 +50,61 @@ export interface Creator {
   readonly fixedModes: boolean;
 }
 
-/** The state of one pull's tree, from the first layer to the last. */
-export interface Run {
+/** The state of one pull's tree, from the first layer to the last. `startRun` begins it. */
+export class Run {
   readonly filesystem: Filesystem;
-  readonly directories: Directories;
   readonly options: RunOptions;
   readonly creator: Creator;
-  readonly counts: NotRestored;
+  /** Set by `startRun`. */
+  directories!: Directories;
+  readonly counts = nothingLost();
   /** Modes and times that directories get at the end. */
-  readonly log: DirectoryLog;
+  readonly log = new DirectoryLog();
   /** Directories that were given a mode for the end: later entries for them need one too. */
-  readonly lateModes: PathSet;
+  readonly lateModes = new PathSet();
   /** Paths that this layer wrote, and the directories above them: its whiteouts do not hide them. */
-  readonly layer: PathSet;
+  readonly layer = new PathSet();
   /** Directories in which this layer has hidden what lower layers have. */
-  readonly hidden: PathSet;
+  readonly hidden = new PathSet();
   /** Paths that this run made; only for an overlay or a case-insensitive file system. */
   readonly made: PathSet | undefined;
   /** Devices that could not be made: hard links to them are skipped too. */
-  readonly lostDevices: PathSet;
+  readonly lostDevices = new PathSet();
   /** Names of extended attributes that were set on directories. */
-  readonly directoryXattrs: Set<string>;
-  readonly changes: ChangeLog | undefined;
+  readonly directoryXattrs = new Set<string>();
+  changes: ChangeLog | undefined;
   /** Receives the content of each file and symlink in `changes`. */
-  readonly contents: ContentWriter | undefined;
+  contents: ContentWriter | undefined;
   /** Passes the writing of open files to another thread, when that thread has time. */
-  readonly jobs: FileJobs | undefined;
+  jobs: FileJobs | undefined;
   /** dlrootfs's own files at the root, not the image's: `json`, `layersize`. */
   readonly ownFiles: Set<string>;
   /** Files of this layer whose access lists contain names: the numbers are known at its end. */
-  readonly namedLists: Map<BytePath, Entry>;
+  readonly namedLists = new Map<BytePath, Entry>();
   /** About what `namedLists` takes in memory, in bytes. */
-  namedListBytes: number;
+  namedListBytes = 0;
   /** This layer has files at `pseudoLinks`. */
-  hasPseudoLinks: boolean;
+  hasPseudoLinks = false;
   /** This is the first layer: whiteouts hide nothing. */
   firstLayer: boolean;
   /** The last entry for the root itself. */
   rootEntry: Entry | undefined;
   /** Time of the current entry, for directories above it that have no entry. */
-  mtime: Mtime;
+  mtime: Mtime = { mtimeSeconds: 0, mtimeNanoseconds: 0 };
   /** A directory whose path and all paths above it are in `layer`. */
   marked: string | undefined;
+
+  constructor(filesystem: Filesystem, options: RunOptions) {
+    const { mode, leftover, hasLayers = false } = options;
+    // New files may inherit from directories of lower layers what the root does not give.
+    const isUnknown = mode === 'overlay' || leftover || hasLayers;
+    this.filesystem = filesystem;
+    this.options = options;
+    this.creator = { ...(isUnknown ? carefulCreator : probe(filesystem, mode)) };
+    this.made = mode === 'overlay' || this.creator.caseInsensitive ? new PathSet() : undefined;
+    this.ownFiles = new Set(options.ownFiles);
+    this.firstLayer = !hasLayers;
+  }
 }
 
 /**
@@ -124,7 +137,7 @@ export function refuseReserved(run: Run, path: string): void {
 }
 
 /** For a tree that other programs made: nothing is assumed. */
-export const carefulCreator: Creator = {
+const carefulCreator: Creator = {
   uid: -1,
   gid: -1,
   umask: 0o777,
@@ -139,7 +152,7 @@ export const carefulCreator: Creator = {
  *
  * @throws SyscallError when they cannot be removed
  */
-export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator {
+function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator {
   const { root } = filesystem;
   if (mode === 'stage') {
     // Remove inherited access lists, so that nothing inherits them from here.

@@ -7,7 +7,7 @@ import { parseDecimal, parseTime, type Time } from './header.ts';
 type Record<T> = T | null | undefined;
 
 /** The records of a pax header that a root file system can hold. */
-export interface PaxRecords {
+export class PaxRecords {
   path: Record<BytePath>;
   linkPath: Record<BytePath>;
   size: Record<number>;
@@ -59,18 +59,7 @@ const escapingHeaderPath = /(?:^|\/)PaxHeader(?:s(?:\.[1-9]\d*)?)?\//;
  * @throws MalformedTarError for a broken record, a name with NUL, and a value that is not a number or time.
  */
 export function parsePax(body: Buffer, headerPath: BytePath = noBytes): PaxRecords {
-  const records: PaxRecords = {
-    path: undefined,
-    linkPath: undefined,
-    size: undefined,
-    uid: undefined,
-    gid: undefined,
-    mtime: undefined,
-    deviceMajor: undefined,
-    deviceMinor: undefined,
-    xattrs: undefined,
-    sparse: undefined,
-  };
+  const records = new PaxRecords();
   for (let start = 0; start < body.length;) start = parseRecord(body, start, records, headerPath);
   return records;
 }
@@ -235,7 +224,7 @@ export function addGlobals(globals: PaxRecords | undefined, added: PaxRecords): 
       'its global pax header sets a path, link target, size or sparse map for all entries',
     );
   }
-  const combined = globals === undefined ? added : combinePax(globals, added);
+  const combined = combinePax(globals ?? new PaxRecords(), added);
   const { xattrs } = combined;
   if (xattrs === undefined) return combined;
   const inForce = xattrsOf(xattrs) ?? new Map<string, Uint8Array>();
@@ -247,21 +236,21 @@ export function addGlobals(globals: PaxRecords | undefined, added: PaxRecords): 
       `its global pax headers set extended attributes of ${bytes} bytes, the limit is ${MAX_GLOBAL_XATTR_BYTES}`,
     );
   }
-  return { ...combined, xattrs: inForce };
+  return Object.assign(combined, { xattrs: inForce });
 }
 
 /** The records in force where `own` ones come after others: an empty value removes an earlier one. */
 export function combinePax(globals: PaxRecords, own: PaxRecords | undefined): PaxRecords {
   if (own === undefined) return globals;
   const set = Object.entries(own).filter(([, value]) => value !== undefined);
-  const combined: PaxRecords = { ...globals, ...Object.fromEntries(set) };
+  const combined = Object.assign(new PaxRecords(), globals, Object.fromEntries(set));
   if (!globals.xattrs || !own.xattrs) return combined;
-  const xattrs = new Map(globals.xattrs);
+  combined.xattrs = new Map(globals.xattrs);
   for (const [name, value] of own.xattrs) {
-    const isRemoved = value?.length === 0 && xattrs.get(name)?.length;
-    xattrs.set(name, isRemoved ? null : value);
+    const isRemoved = value?.length === 0 && globals.xattrs.get(name)?.length;
+    combined.xattrs.set(name, isRemoved ? null : value);
   }
-  return { ...combined, xattrs };
+  return combined;
 }
 
 /** The attributes that records give to an entry; undefined when there are none. */

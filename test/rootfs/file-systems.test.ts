@@ -146,7 +146,10 @@ test('names that the file system takes for one are counted, and a whiteout takes
   const filesystem = openFilesystem(root, 'node');
   const begun = startRun(filesystem, { name: root, mode: 'stage', recordChanges: false });
   // What stands in the way and was not made by this run can only be one of its names in other letters.
-  const run = { ...begun, made: new PathSet(), creator: { ...begun.creator, caseInsensitive: true } };
+  const run = Object.assign(begun, {
+    made: new PathSet(),
+    creator: { ...begun.creator, caseInsensitive: true },
+  });
   build(root, [tar(file('README', ''), file('LICENSE', ''))], { mode: 'overlay' });
   for (const layer of [
     tar(file('readme2', ''), file('README', 'now'), file('readme2', 'again'), fifo('pipe')),
