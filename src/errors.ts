@@ -62,13 +62,17 @@ export abstract class DlrootfsError extends Error {
   }
 }
 
+const kind = (
+  exitCode: keyof typeof ExitCode,
+  code: string,
+  { hint }: Required<Pick<ErrorDetails, 'hint'>>,
+): Defaults => ({ exitCode: ExitCode[exitCode], code, hint });
+
 /** The command line, the environment or an option of the library is invalid. */
 export class UsageError extends DlrootfsError {
-  protected static override readonly defaults: Defaults = {
-    exitCode: ExitCode.usage,
-    code: 'USAGE',
+  protected static override readonly defaults = kind('usage', 'USAGE', {
     hint: 'dlrootfs --help shows what goes where',
-  };
+  });
 }
 
 /** A hint: the ways in which no other user of the machine sees the password. */
@@ -77,65 +81,51 @@ export const LOG_IN =
 
 /** The image, tag, platform or blob does not exist, as far as the registry says. */
 export class NotFoundError extends DlrootfsError {
-  protected static override readonly defaults: Defaults = {
-    exitCode: ExitCode.notFound,
-    code: 'NOT_FOUND',
+  protected static override readonly defaults = kind('notFound', 'NOT_FOUND', {
     hint: 'check the spelling of image and tag; dlrootfs tags IMAGE lists the tags',
-  };
+  });
 }
 
 /** The registry requires other credentials, or denies these. */
 export class UnauthorizedError extends DlrootfsError {
-  protected static override readonly defaults: Defaults = {
-    exitCode: ExitCode.unauthorized,
-    code: 'UNAUTHORIZED',
+  protected static override readonly defaults = kind('unauthorized', 'UNAUTHORIZED', {
     hint: LOG_IN,
-  };
+  });
 }
 
 /** The registry could not be reached, or its answer is not one of a registry. */
 export class NetworkError extends DlrootfsError {
-  protected static override readonly defaults: Defaults = {
-    exitCode: ExitCode.network,
-    code: 'NETWORK',
+  protected static override readonly defaults = kind('network', 'NETWORK', {
     hint: 'check the address and the network; -v shows the requests',
-  };
+  });
 }
 
 /** Bytes are not what their digest says, or a manifest, config or layer is malformed. */
 export class IntegrityError extends DlrootfsError {
-  protected static override readonly defaults: Defaults = {
-    exitCode: ExitCode.integrity,
-    code: 'INTEGRITY',
+  protected static override readonly defaults = kind('integrity', 'INTEGRITY', {
     hint: 'pull again; if it fails again, the image is corrupt: report it to its publisher',
-  };
+  });
 }
 
 /** DIR cannot be written or replaced, or its disk is full. */
 export class DestinationError extends DlrootfsError {
-  protected static override readonly defaults: Defaults = {
-    exitCode: ExitCode.destination,
-    code: 'DESTINATION',
+  protected static override readonly defaults = kind('destination', 'DESTINATION', {
     hint: 'choose another directory with -d',
-  };
+  });
 }
 
 /** git is missing or refused. */
 export class GitError extends DlrootfsError {
-  protected static override readonly defaults: Defaults = {
-    exitCode: ExitCode.destination,
-    code: 'GIT',
+  protected static override readonly defaults = kind('destination', 'GIT', {
     hint: 'choose another directory with -d, or pull without -g',
-  };
+  });
 }
 
 /** The registry counts requests and this one was too many. */
 export class RateLimitError extends DlrootfsError {
-  protected static override readonly defaults: Defaults = {
-    exitCode: ExitCode.rateLimit,
-    code: 'RATE_LIMIT',
+  protected static override readonly defaults = kind('rateLimit', 'RATE_LIMIT', {
     hint: 'log in for a larger quota, use a mirror (--mirror), or try again later',
-  };
+  });
 }
 
 /** A signal that ended a run; SIGPIPE means that the reader of standard output is gone. */

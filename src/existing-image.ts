@@ -205,47 +205,25 @@ export async function lastingFingerprint(
 }
 
 /**
- * Notes of trees that `--replace` made, by device and inode of their roots. They are among the tags of the cache, where a container that has the
- * tree as its root cannot write: the tree cannot forge such a note.
+ * Notes of trees of the image that `--replace` made with these options, by device and inode of their roots. They are among the tags of the
+ * cache, where a container that has the tree as its root cannot write: the tree cannot forge such a note.
  */
-export class TreeNotes {
-  readonly #store: Store;
-  readonly #key: string;
-
-  private constructor(store: Store, image: Image, options: PullOptions) {
-    const { git, layerInfo, part, prepare, backend } = options;
-    this.#store = store;
-    this.#key = JSON.stringify([
-      version,
-      image.digest ?? image.id,
-      { git, layerInfo, part, prepare, backend },
-    ]);
-  }
-
-  /** For trees of the image, made with these options. */
-  static async open({ image, source, store }: OpenedImage, options: PullOptions): Promise<TreeNotes> {
-    const { directory, maxBytes } = options.store;
-    const spoolDirectory = store.spoolDirectory;
-    // An image of this machine is not kept in the cache.
-    const own = source.local
-      ? await Store.open({ directory, maxBytes, spoolDirectory, report: options.report })
-      : store;
-    return new TreeNotes(own, image, options);
-  }
-
-  async write({ identity, digest }: FinishedTree): Promise<void> {
-    await this.#store.remember(this.#nameOf(identity), digest);
-  }
-
-  /** Whether DIR is a tree of this image in which nothing was touched. */
-  async isUntouched(directory: string, signal: AbortSignal): Promise<boolean> {
-    const identity = await Destination.identity(directory);
-    const noted = identity && (await this.#store.recall(this.#nameOf(identity)));
-    if (!noted) return false;
-    return (await fingerprintOf(directory, signal))?.digest === noted.digest;
-  }
-
-  #nameOf(identity: string): string {
-    return `tree ${identity} ${this.#key}`;
-  }
+export async function openTreeNotes({ image, source, store: ofSession }: OpenedImage, options: PullOptions) {
+  const { git, layerInfo, part, prepare, backend, report, destination, signal } = options;
+  const { spoolDirectory } = ofSession;
+  // An image of this machine is not kept in the cache.
+  const store = source.local ? await Store.open({ ...options.store, spoolDirectory, report }) : ofSession;
+  const key = JSON.stringify([version, image.digest ?? image.id, { git, layerInfo, part, prepare, backend }]);
+  const nameOf = (identity: string) => `tree ${identity} ${key}`;
+  return {
+    async write({ identity, digest }: FinishedTree): Promise<void> {
+      await store.remember(nameOf(identity), digest);
+    },
+    /** Whether DIR is such a tree, in which nothing was touched. */
+    async isUntouched(): Promise<boolean> {
+      const identity = await Destination.identity(destination);
+      const noted = identity && (await store.recall(nameOf(identity)));
+      return noted ? (await fingerprintOf(destination, signal))?.digest === noted.digest : false;
+    },
+  };
 }

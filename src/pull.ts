@@ -9,7 +9,7 @@ import {
   type Built,
   protectedPaths,
   reportLayersThere,
-  TreeNotes,
+  openTreeNotes,
   reportUntouched,
 } from './existing-image.ts';
 import type { Image } from './oci/image.ts';
@@ -54,9 +54,9 @@ async function build(
   options: PullOptions,
 ): Promise<Built> {
   const { image, store } = opened;
-  const { destination, replace, part, report, signal } = options;
-  const notes = replace === false ? undefined : await TreeNotes.open(opened, options);
-  const isThere = replace === true && (await notes!.isUntouched(destination, signal));
+  const { replace, part, report } = options;
+  const notes = replace === false ? undefined : await openTreeNotes(opened, options);
+  const isThere = replace === true && (await notes!.isUntouched());
   if (isThere) return await reportUntouched(image, options);
   if (replace !== false) await tellOfBranches(options);
   const built = part

@@ -57,22 +57,20 @@ async function readCredentials(
   { values }: Invocation,
   context: CliContext,
 ): Promise<Pick<RegistryOptions, 'credentials' | 'registryToken' | 'noCredentials'>> {
+  const { user, passwordStdin = false, registryToken, authFile } = values;
   const noCredentials = values.creds === false;
-  const flags = [
-    ...(values.user ? ['-u'] : []),
-    ...(values.passwordStdin === true ? ['--password-stdin'] : []),
-  ];
-  if (noCredentials && (values.user !== undefined || flags.length > 0))
+  if (noCredentials && (user !== undefined || passwordStdin))
     throw new UsageError('--no-creds contradicts -u and --password-stdin', { hint: 'leave one of them out' });
-  const others = [...flags, ...(noCredentials ? ['--no-creds'] : [])];
-  if (values.registryToken) {
-    if (others.length > 0) throw new UsageError(`--registry-token contradicts ${others.join(' and ')}`);
-  }
+  const others = [
+    ...(user ? ['-u'] : []),
+    ...(passwordStdin ? ['--password-stdin'] : []),
+    ...(noCredentials ? ['--no-creds'] : []),
+  ];
+  if (registryToken && others.length > 0)
+    throw new UsageError(`--registry-token contradicts ${others.join(' and ')}`);
   return {
-    credentials: noCredentials
-      ? undefined
-      : await usernameAndPassword(values.user, values.passwordStdin === true, context),
-    registryToken: tokenOf(values.registryToken, others.length > 0 || values.authFile !== undefined, context),
+    credentials: noCredentials ? undefined : await usernameAndPassword(user, passwordStdin, context),
+    registryToken: tokenOf(registryToken, others.length > 0 || authFile !== undefined, context),
     noCredentials,
   };
 }

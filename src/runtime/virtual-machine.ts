@@ -219,22 +219,18 @@ function directoriesTo(tree: ImageTree, directory: string): Addition[] {
     .split('/')
     .filter((name) => name !== '' && name !== '.');
   if (names.some((name) => name === '..' || name.length > LONGEST_NAME)) return [];
+  const missing: BytePath[] = [];
   let there = '' as BytePath;
-  for (const [index, name] of names.entries()) {
-    const path = join(there, name);
-    const found = tree.find(path, true);
+  for (const name of names) {
+    there = join(there, name);
+    const found = missing.length === 0 ? tree.find(there, true) : undefined;
     if (found?.type === 'directory') there = found.path;
-    else if (found || tree.find(path, false)) return [];
-    else {
-      const rest = names
-        .slice(index)
-        .map((_, at) => join(there, names.slice(index, index + at + 1).join('/')));
-      return rest
-        .filter((each) => !mountPoints.some(([point]) => point === each))
-        .map((each) => ({ path: each, mode: 0o755, content: undefined }));
-    }
+    else if (missing.length === 0 && (found || tree.find(there, false))) return [];
+    else missing.push(there);
   }
-  return [];
+  return missing
+    .filter((path) => !mountPoints.some(([point]) => point === path))
+    .map((path) => ({ path, mode: 0o755, content: undefined }));
 }
 
 /** Facts that only other runtimes need. */
