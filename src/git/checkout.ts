@@ -62,15 +62,15 @@ async function checkOut(
   force: boolean,
 ): Promise<NotRestored> {
   const { files, signal } = repository;
-  const records = await readRecords(repository, [...history.values()]);
-  const stateOf = (commit: ObjectID): Promise<RootfsState> => stateAt(repository, commit, history, records);
+  await readRecords(repository, [...history.values()]);
+  const stateOf = (commit: ObjectID): Promise<RootfsState> => stateAt(repository, commit, history);
   const target = await stateOf(repository.commitOf(branchRef(branch)));
   const current = await stateOf(repository.head());
   const interrupted = markCheckout(files);
   const gives = force || interrupted;
   let begun = interrupted;
   try {
-    const found = await inspectFiles(repository, current, history, records, !gives);
+    const found = await inspectFiles(repository, current, history, !gives);
     if (!gives) refuseLoss(found, target, branch);
     signal?.throwIfAborted();
     begun = true;
@@ -79,7 +79,7 @@ async function checkOut(
     const ours = [...current].map(([path, { type }]) => ({ path, type }));
     const gone = [...ours, ...found.ours].filter((one) => !isIn(target, one));
     await clearPaths(directory, [...gone, ...inTheWay]);
-    const notRestored = await restoreState(repository, directory, target, { ...found, files });
+    const notRestored = await restoreState(repository, directory, target, found);
     await recordCheckout(files, target, branch, repository.yielder);
     unmarkCheckout(files);
     return notRestored;
@@ -133,20 +133,18 @@ function notOurs(directory: string): GitError {
   });
 }
 
-/** The part of the rootfs that is on disk already. */
-interface OnDisk extends Pick<FileInspection, 'verified'> {
-  /** Undefined: the rootfs is empty. */
-  readonly files?: RootfsFiles;
-}
-
-/** Makes a rootfs equal to `state`. git outputs the contents that are not on disk yet, and dlrootfs writes them. */
+/**
+ * Makes a rootfs equal to `state`. git outputs the contents that are not on disk yet, and dlrootfs writes them.
+ *
+ * @param found what is on disk already, in the repository's own rootfs; undefined: the rootfs is another one, and empty
+ */
 export async function restoreState(
   repository: Repository,
   directory: string,
   state: RootfsState,
-  { files, verified }: OnDisk,
+  found: Pick<FileInspection, 'verified'> | undefined,
 ): Promise<NotRestored> {
-  const missing = missingContents(files, state, verified);
+  const missing = missingContents(repository.files, state, found?.verified);
   const objects = repository.objects([...missing.values()]);
   const contents = {
     has: (path: string) => missing.has(path),
@@ -165,9 +163,9 @@ export async function restoreState(
 
 /** Paths of files whose content is not on disk → what gitrevisions(7) calls it; in the order of `state`, each inode once. */
 function missingContents(
-  files: RootfsFiles | undefined,
+  files: RootfsFiles,
   state: RootfsState,
-  verified: ReadonlyMap<string, ObjectID>,
+  verified: ReadonlyMap<string, ObjectID> | undefined,
 ): Map<string, string> {
   const missing = new Map<string, string>();
   const seen = new Set<Inode>();
@@ -176,8 +174,8 @@ function missingContents(
     const hasContent = inode.type === 'file' || (inode.type === 'symlink' && inode.timeless);
     if (!hasContent || seen.has(inode)) continue;
     seen.add(inode);
-    if (inode.id !== undefined && verified.get(path) === inode.id) continue;
-    if (files && !isHoldable(path, 'file') && isOnDisk(files, path, inode)) continue;
+    if (inode.id !== undefined && verified?.get(path) === inode.id) continue;
+    if (verified && !isHoldable(path, 'file') && isOnDisk(files, path, inode)) continue;
     const name = inode.id ?? inode.contents;
     if (name === undefined) throw withoutContent(path);
     missing.set(path, name);

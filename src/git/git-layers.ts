@@ -4,7 +4,7 @@ import { copyRepository, initRepository, markCheckout, recordCheckout, unmarkChe
 import { asGitError, ELSEWHERE, PULL_AGAIN } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
 import { type LayerRecord, chainOf, loadState, readHistory, readRecords } from './history.ts';
-import { type Inode, plain } from './inodes.ts';
+import { plain } from './inodes.ts';
 import { type LayerIdentity, branchName, commitTime } from './refs.ts';
 import { ObjectStore } from './object-store.ts';
 import { Packer } from './packer.ts';
@@ -66,9 +66,7 @@ export class GitLayers {
     // Through a descriptor, so that another directory of this name is not written to.
     const packs = files.keepOpen('.git/objects/pack');
     this.#objects = new ObjectStore(packs, () => this.#yielder.pause());
-    this.#commits = new CommitWriter(this.#objects, this.#yielder, base?.chain.at(-1), (...place) =>
-      this.#see(...place),
-    );
+    this.#commits = new CommitWriter(this.#objects, files, this.#yielder, base?.chain.at(-1));
     this.#packer = new Packer(packs, (ids) => this.#names.take(ids));
     this.#packer.finished.catch((error: unknown) => this.#names.fail(error));
   }
@@ -109,8 +107,9 @@ export class GitLayers {
       await copyRepository(repository.files, files, repository.yielder);
       markCheckout(files);
       const chain = chainOf(await readHistory(repository), base);
-      const state = await loadState(repository, await readRecords(repository, chain), chain);
-      await restoreState(repository, directory, state, { verified: new Map() });
+      await readRecords(repository, chain);
+      const state = await loadState(repository, chain);
+      await restoreState(repository, directory, state, undefined);
       return new GitLayers(files, repository.program, options, { state, chain, directory });
     } catch (error) {
       files[Symbol.dispose]();
@@ -191,16 +190,10 @@ export class GitLayers {
     void this.#then(what, async () => {
       const [state, draft] = [this.#state, this.#draft];
       await this.#names.allNamed();
-      await this.#commits.add({ branch, number, time: commitTime(layer), state, draft });
+      await this.#commits.add(branch, number, commitTime(layer), state, draft);
       this.#draft = new LayerDraft(state, this.#names);
     });
     await stored;
-  }
-
-  /** Reads the status of a file on disk. Only a new or a removed name of the file changes it later. */
-  #see(directory: string, name: string, inode: Inode): void {
-    if (inode.linked || inode.hasStat) return;
-    inode.setStat(this.#files.statIn(directory, name));
   }
 
   /**

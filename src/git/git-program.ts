@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import path from 'node:path';
 import { geteuid, umask } from 'node:process';
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { simpleGit } from 'simple-git';
 import { GitError, printable } from '../errors.ts';
 import { asGitError, damaged } from './git-error.ts';
@@ -129,7 +129,7 @@ export async function* readObjects(
   });
   // When git ends early, its own message is reported, not the broken pipe.
   git.stdin.on('error', () => undefined);
-  Readable.from(lines(names)).pipe(git.stdin);
+  git.stdin.end(names.map((name) => `${name}\n`).join(''));
   const output = new OutputReader(git.stdout);
   try {
     for (const name of names) {
@@ -161,20 +161,6 @@ export interface GitObject {
 }
 
 const LONGEST_COMPLAINT = 2000;
-const LINES_AT_ONCE = 1000;
-
-function* lines(names: readonly string[]): Generator<string, void, void> {
-  let text = '';
-  let count = 0;
-  for (const name of names) {
-    text += `${name}\n`;
-    count += 1;
-    if (count % LINES_AT_ONCE !== 0) continue;
-    yield text;
-    text = '';
-  }
-  if (text !== '') yield text;
-}
 
 /** Lines and counted bytes of a stream. */
 class OutputReader {

@@ -6,7 +6,7 @@ import {
   type TreeMode,
   isSoundPath,
   treeFile,
-  treeFiles,
+  treeMode,
   unquotePath,
 } from './trees.ts';
 import type { Repository } from './repository.ts';
@@ -24,6 +24,8 @@ export interface LayerRecord {
   readonly below: ObjectID | undefined;
   /** The layer's own commit: where its branch was put. */
   readonly commit: ObjectID;
+  /** Its lines, once `readRecords` has read them. */
+  text: string;
 }
 
 /** The layers of a repository, by the names of their branches. */
@@ -43,7 +45,7 @@ export async function readHistory(repository: Repository): Promise<History> {
     if (ref === undefined || id === undefined || commit === undefined || commit === '') continue;
     const branch = branchOfRecord(ref);
     const below = parents.length === 2 ? (parents[0] as ObjectID) : undefined;
-    history.set(branch, { branch, id: id as ObjectID, below, commit: commit as ObjectID });
+    history.set(branch, { branch, id: id as ObjectID, below, commit: commit as ObjectID, text: '' });
   }
   return history;
 }
@@ -79,33 +81,25 @@ export function chainOf(history: History, record: LayerRecord): LayerRecord[] {
   return chain;
 }
 
-/** Texts of records, by the names of their commits. */
-export type RecordTexts = ReadonlyMap<ObjectID, string>;
-
 /** Of a record, in bytes: one of a million files has about 130 MB. */
 const LARGEST_RECORD = 500 * 1024 * 1024;
 
 /**
- * Reads records, all by one call.
+ * Reads the texts of records, all by one call.
  *
  * @throws GitError when one is missing or invalid
  */
-export async function readRecords(
-  repository: Repository,
-  layers: readonly LayerRecord[],
-): Promise<RecordTexts> {
-  const records = new Map<ObjectID, string>();
+export async function readRecords(repository: Repository, layers: readonly LayerRecord[]): Promise<void> {
   const waiting = [...layers];
   for await (const { type, size, content } of repository.objects(
     layers.map(({ id }) => `${id}:${recordPath}`),
   )) {
-    const { id, branch } = waiting.shift()!;
-    if (type !== 'blob' || size > LARGEST_RECORD) throw badRecord(branch, 'it is no record');
+    const layer = waiting.shift()!;
+    if (type !== 'blob' || size > LARGEST_RECORD) throw badRecord(layer.branch, 'it is no record');
     const parts: Buffer[] = [];
     for await (const part of content) parts.push(part);
-    records.set(id, Buffer.concat(parts).toString('latin1'));
+    layer.text = Buffer.concat(parts).toString('latin1');
   }
-  return records;
 }
 
 /**
@@ -113,12 +107,12 @@ export async function readRecords(
  *
  * @throws GitError for a line that no layer can have made
  */
-export function* changesOf(record: string, { id, branch }: LayerRecord): Generator<TreeChange, void, void> {
+export function* changesOf({ id, branch, text }: LayerRecord): Generator<TreeChange, void, void> {
   let start = 0;
-  for (let end = record.indexOf('\n'); end !== -1; start = end + 1, end = record.indexOf('\n', start)) {
-    if (record[start] === '#') continue;
-    const change = parseLine(record.slice(start, end));
-    if (!isSound(change)) throw badRecord(branch, `a line of it is damaged: ${record.slice(start, end)}`);
+  for (let end = text.indexOf('\n'); end !== -1; start = end + 1, end = text.indexOf('\n', start)) {
+    if (text[start] === '#') continue;
+    const change = parseLine(text.slice(start, end));
+    if (!isSound(change)) throw badRecord(branch, `a line of it is damaged: ${text.slice(start, end)}`);
     const inRecord = change.type !== 'removed' && change.contents !== undefined;
     yield inRecord ? { ...change, contents: `${id}:${change.contents}` } : change;
   }
@@ -159,13 +153,9 @@ function badRecord(branch: string, reason: string): GitError {
  *
  * @param chain base layer first
  */
-export async function loadState(
-  repository: Repository,
-  records: RecordTexts,
-  chain: readonly LayerRecord[],
-): Promise<RootfsState> {
+export async function loadState(repository: Repository, chain: readonly LayerRecord[]): Promise<RootfsState> {
   const state = new RootfsState();
-  for (const layer of chain) playRecord(state, records, layer);
+  for (const layer of chain) playRecord(state, layer);
   const top = chain.at(-1);
   if (!top) return state;
   for (const { path, id } of await listTree(repository, top.commit)) {
@@ -176,8 +166,8 @@ export async function loadState(
 }
 
 /** Applies the changes of a layer. */
-export function playRecord(state: RootfsState, records: RecordTexts, layer: LayerRecord): void {
-  for (const change of changesOf(records.get(layer.id)!, layer)) {
+export function playRecord(state: RootfsState, layer: LayerRecord): void {
+  for (const change of changesOf(layer)) {
     try {
       state.apply(change);
     } catch (error) {
@@ -212,10 +202,9 @@ export async function stateAt(
   repository: Repository,
   commit: string,
   history: History,
-  records: RecordTexts,
 ): Promise<RootfsState> {
   const layer = await nearestLayer(repository, commit, history);
-  const state = await loadState(repository, records, layer ? chainOf(history, layer) : []);
+  const state = await loadState(repository, layer ? chainOf(history, layer) : []);
   if (layer?.commit !== commit) replaceFiles(state, await listTree(repository, commit));
   return state;
 }
@@ -239,8 +228,8 @@ async function nearestLayer(
 /** Makes `tree` all that git holds of `state`. */
 function replaceFiles(state: RootfsState, tree: readonly TreeFile[]): void {
   const wanted = new Set(tree.map(({ path }) => path));
-  for (const { path } of treeFiles(state)) {
-    if (!wanted.has(path)) state.apply({ type: 'removed', path });
+  for (const [path, inode] of state) {
+    if (treeMode(path, inode) && !wanted.has(path)) state.apply({ type: 'removed', path });
   }
   for (const file of tree) {
     const before = state.find(file.path);

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { constants } from 'node:os';
 import { geteuid, umask } from 'node:process';
-import { type History, type RecordTexts, changesOf, chainOf, playRecord } from './history.ts';
+import { type History, changesOf, chainOf, playRecord } from './history.ts';
 import { type IndexEntry, parseIndex } from './index-file.ts';
 import type { Inode } from './inodes.ts';
 import { type ObjectID, isHoldable, treeFile } from './trees.ts';
@@ -40,6 +40,7 @@ const READ_SIZE = 1024 * 1024;
  * Looks for changes that the user, or a container, made in the rootfs. It writes nothing.
  *
  * @param current what is checked out
+ * @param history with the texts of its records
  * @param useIndex trust the index; after a killed checkout it may be wrong
  * @throws GitError where the index is damaged, the reason of the signal
  */
@@ -47,15 +48,14 @@ export async function inspectFiles(
   repository: Repository,
   current: RootfsState,
   history: History,
-  records: RecordTexts,
   useIndex: boolean,
 ): Promise<FileInspection> {
   const index = useIndex ? readIndex(repository.files) : undefined;
-  const known = allVersions(history, records, !useIndex);
+  const known = allVersions(history, !useIndex);
   const inspector = new Inspector(repository, current, known, index);
   await inspector.walk();
   const { changed, strangers, ours, verified } = inspector;
-  const altered = unexplained(inspector.suspects, inspector.puller, history, records);
+  const altered = unexplained(inspector.suspects, inspector.puller, history);
   return { changed, altered, strangers, ours, verified };
 }
 
@@ -193,10 +193,9 @@ class Inspector {
   #compareMetadata(parent: Directory, name: ByteName, path: string, inode: Inode, stat: FileStat): void {
     if (inode.timeless) return;
     const read = this.#files.filesystem.readXattrs({ parent, name, file: -1 });
-    const xattrs = typeof read === 'number' ? undefined : read;
-    if (isMadeByGit(inode, stat, xattrs, this.puller)) return;
-    const suspect = { stat, xattrs };
-    if (!hasMetadata(suspect, inode, this.puller)) this.suspects.set(path, suspect);
+    const suspect = { stat, xattrs: typeof read === 'number' ? undefined : read };
+    if (!isMadeByGit(suspect, inode, this.puller) && !hasMetadata(suspect, inode, this.puller))
+      this.suspects.set(path, suspect);
   }
 }
 
@@ -216,14 +215,10 @@ function isOneOf(stat: FileStat, versions: readonly Version[]): boolean {
 }
 
 /** All versions, in any layer, of files that git cannot hold; with `all`, of all files. */
-function allVersions(
-  history: History,
-  records: RecordTexts,
-  all: boolean,
-): ReadonlyMap<string, readonly Version[]> {
+function allVersions(history: History, all: boolean): ReadonlyMap<string, readonly Version[]> {
   const known = new Map<string, Version[]>();
   for (const layer of history.values()) {
-    for (const change of changesOf(records.get(layer.id)!, layer)) {
+    for (const change of changesOf(layer)) {
       if (change.type === 'removed') continue;
       const versions = versionsOf(change, all);
       if (versions.length > 0) known.set(change.path, [...(known.get(change.path) ?? []), ...versions]);
@@ -284,12 +279,7 @@ function hasMetadata({ stat, xattrs }: Suspect, inode: Inode, puller: Puller): b
 }
 
 /** Whether a file looks as git makes one: a plain `git checkout` may have written it. Its time is then not the layer's. */
-function isMadeByGit(
-  inode: Inode,
-  stat: FileStat,
-  xattrs: ReadonlyMap<string, Uint8Array> | undefined,
-  puller: Puller,
-): boolean {
+function isMadeByGit({ stat, xattrs }: Suspect, inode: Inode, puller: Puller): boolean {
   if (stat.mtimeSeconds === inode.mtimeSeconds && stat.mtimeNanoseconds === inode.mtimeNanoseconds)
     return false;
   if (stat.uid !== puller.uid || stat.gid !== puller.gid) return false;
@@ -299,19 +289,14 @@ function isMadeByGit(
 }
 
 /** Of the paths with metadata unlike the layer that is checked out: those that no other layer explains. */
-function unexplained(
-  suspects: ReadonlyMap<string, Suspect>,
-  puller: Puller,
-  history: History,
-  records: RecordTexts,
-): string[] {
+function unexplained(suspects: ReadonlyMap<string, Suspect>, puller: Puller, history: History): string[] {
   const left = new Map(suspects);
   const isBelow = new Set([...history.values()].map(({ below }) => below));
   for (const tip of [...history.values()].filter(({ id }) => !isBelow.has(id))) {
     if (left.size === 0) break;
     const state = new RootfsState();
     for (const layer of chainOf(history, tip)) {
-      playRecord(state, records, layer);
+      playRecord(state, layer);
       for (const [path, suspect] of left) {
         const inode = state.find(path);
         if (inode?.type === suspect.stat.type && hasMetadata(suspect, inode, puller)) left.delete(path);

@@ -4,7 +4,7 @@ import { SyscallError } from '../sys/os-error.ts';
 import { keptFiles, branchRef, composeTitle, recordPath, recordRef } from './refs.ts';
 import type { ObjectStore } from './object-store.ts';
 import { type ObjectID, type TreeEntry, DIRECTORY, ID_SIZE, isHoldable } from './trees.ts';
-import { type SeeFile, TreeWriter } from './tree-writer.ts';
+import { TreeWriter } from './tree-writer.ts';
 import { SizeMismatch, contentIn, contentOf } from './pack-writer.ts';
 import type { RootfsFiles } from './rootfs-files.ts';
 import type { Inode } from './inodes.ts';
@@ -184,68 +184,55 @@ export async function storeContents(
 ): Promise<void> {
   files.forget();
   for (const { path, inode } of came) {
-    inode.id ??= await storeContent(path, inode, objects, files);
+    if (inode.id !== undefined) continue;
+    const file = files.open(path);
+    if (file === undefined) throw new SyscallError(-constants.errno.ENOENT, `read ${files.place(path)}`);
+    try {
+      inode.id = await objects.add(inode.size, contentOf(file));
+    } catch (error) {
+      if (!(error instanceof SizeMismatch)) throw error;
+      throw new GitError(`${printable(path)} changed while it was read`, {
+        code: 'GIT_CHANGED',
+        hint: 'see who else writes there, and run it again',
+      });
+    } finally {
+      files.filesystem.closeFile(file);
+    }
     if (yielder.isDue()) await yielder.pause();
   }
-}
-
-async function storeContent(
-  path: string,
-  inode: Inode,
-  objects: ObjectStore,
-  files: RootfsFiles,
-): Promise<ObjectID> {
-  const file = files.open(path);
-  if (file === undefined) throw new SyscallError(-constants.errno.ENOENT, `read ${files.place(path)}`);
-  try {
-    return await objects.add(inode.size, contentOf(file));
-  } catch (error) {
-    if (!(error instanceof SizeMismatch)) throw error;
-    throw new GitError(`${printable(path)} changed while it was read`, {
-      code: 'GIT_CHANGED',
-      hint: 'see who else writes there, and run it again',
-    });
-  } finally {
-    files.filesystem.closeFile(file);
-  }
-}
-
-/** The data of a layer for its commits. All contents must be stored. */
-interface LayerCommits {
-  readonly branch: string;
-  /** Counted from 0. */
-  readonly number: number;
-  /** Seconds since 1970. */
-  readonly time: number;
-  readonly state: RootfsState;
-  readonly draft: LayerDraft;
 }
 
 /** Makes trees and commits, each layer's on those of the one before. */
 export class CommitWriter {
   readonly #objects: ObjectStore;
   readonly #trees: TreeWriter;
-  readonly #see: SeeFile;
   /** The parents of the next layer's commits. */
   #tip: Pick<LayerRecord, 'commit' | 'id'> | undefined;
   /** Refs of the commits, by their full names, once git sees them. */
   readonly refs = new Map<string, ObjectID>();
 
-  /**
-   * @param tip the layer below; undefined for the base layer
-   * @param see gets the files of each directory in which something changed
-   */
-  constructor(objects: ObjectStore, yielder: Yielder, tip: LayerRecord | undefined, see: SeeFile) {
+  /** @param tip the layer below; undefined for the base layer */
+  constructor(objects: ObjectStore, files: RootfsFiles, yielder: Yielder, tip: LayerRecord | undefined) {
     this.#objects = objects;
-    this.#trees = new TreeWriter(objects, yielder);
+    this.#trees = new TreeWriter(objects, files, yielder);
     this.#tip = tip;
-    this.#see = see;
   }
 
-  /** Adds the layer's commit, and the one of its record. */
-  async add({ branch, number, time, state, draft }: LayerCommits): Promise<void> {
+  /**
+   * Adds the layer's commit, and the one of its record. All contents must be stored.
+   *
+   * @param number of the layer, counted from 0
+   * @param time in seconds since 1970
+   */
+  async add(
+    branch: string,
+    number: number,
+    time: number,
+    state: RootfsState,
+    draft: LayerDraft,
+  ): Promise<void> {
     const before = this.#tip;
-    const tree = await this.#trees.addAll(state, this.#see);
+    const tree = await this.#trees.addAll(state);
     const commit = await this.#addCommit(tree, before ? [before.commit] : [], time, `adding layer ${number}`);
     const record = await this.#addRecord(branch, draft);
     const parents = before ? [before.id, commit] : [commit];

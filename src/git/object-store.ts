@@ -8,6 +8,7 @@ import {
   PackWriter,
   type PackWorkspace,
 } from './pack-writer.ts';
+import type { ContentReader } from '../rootfs/contents.ts';
 
 /** How many objects the next pack is to have. */
 type Plan = () => number;
@@ -80,14 +81,6 @@ export class ObjectStore {
   }
 }
 
-/** Contents, one after the other: see `BlobPacker`. */
-export interface ContentSource {
-  /** Size of the next content; `answer` where the names so far are awaited; undefined after the last one. */
-  next(): number | 'answer' | undefined;
-  /** Puts its next `length` bytes at `at`; false when there are none. */
-  fill(into: Uint8Array, at: number, length: number): boolean;
-}
-
 const NAMES_AT_ONCE = 2048;
 
 /** Objects of the first packs. */
@@ -109,7 +102,7 @@ const LARGE_PART = 1 / 2;
  * @throws what `contents` throws, GitError, the system's errors
  */
 export async function packBlobs(
-  contents: ContentSource,
+  contents: Pick<ContentReader, 'next' | 'fill'>,
   directory: string,
   tell: (ids: Uint8Array) => void,
 ): Promise<void> {

@@ -120,9 +120,9 @@ function refuseTaken(history: History, ids: readonly string[], common: number, s
 }
 
 async function refuseDirty(repository: Repository, history: History, shown: string): Promise<void> {
-  const records = await readRecords(repository, [...history.values()]);
-  const current = await stateAt(repository, repository.head(), history, records);
-  const { changed, altered, strangers } = await inspectFiles(repository, current, history, records, true);
+  await readRecords(repository, [...history.values()]);
+  const current = await stateAt(repository, repository.head(), history);
+  const { changed, altered, strangers } = await inspectFiles(repository, current, history, true);
   const first = changed[0] ?? strangers[0]?.path ?? altered[0];
   if (first === undefined) return;
   const isAltered = changed.length === 0 && strangers.length === 0;

@@ -1,6 +1,7 @@
 import type { Inode } from './inodes.ts';
 import type { ObjectStore } from './object-store.ts';
 import { contentIn } from './pack-writer.ts';
+import type { RootfsFiles } from './rootfs-files.ts';
 import type { RootfsState } from './rootfs-state.ts';
 import {
   type ObjectID,
@@ -13,9 +14,6 @@ import {
 } from './trees.ts';
 import { join } from '../rootfs/directories.ts';
 import type { Yielder } from '../sys/yielder.ts';
-
-/** Takes a file or a symlink that git holds: the path of its directory, its name there. */
-export type SeeFile = (directory: string, name: string, inode: Inode) => void;
 
 /** A directory whose tree is not complete yet. */
 interface OpenTree {
@@ -38,13 +36,15 @@ const FIRST_SIZE = 64 * 1024;
  */
 export class TreeWriter {
   readonly #objects: ObjectStore;
+  readonly #files: RootfsFiles;
   readonly #yielder: Yielder;
   /** The trees that are not complete, each behind the one that it belongs to. */
   #bytes = Buffer.allocUnsafeSlow(FIRST_SIZE);
   #length = 0;
 
-  constructor(objects: ObjectStore, yielder: Yielder) {
+  constructor(objects: ObjectStore, files: RootfsFiles, yielder: Yielder) {
     this.#objects = objects;
+    this.#files = files;
     this.#yielder = yielder;
   }
 
@@ -56,18 +56,17 @@ export class TreeWriter {
   }
 
   /**
-   * Adds the tree of all that git holds of a rootfs, and below it those of directories that changed since they were last added.
-   *
-   * @param see gets the files of each directory in which something changed
+   * Adds the tree of all that git holds of a rootfs, and below it those of directories that changed since they were last added. Reads the
+   * status of the files in those.
    */
-  async addAll(state: RootfsState, see: SeeFile): Promise<ObjectID> {
+  async addAll(state: RootfsState): Promise<ObjectID> {
     if (state.root.id !== undefined) return state.root.id;
     const open = [this.#open(state, '', '', state.root)];
     for (;;) {
       const tree = open.at(-1)!;
       const next = tree.names.next();
       if (next.done !== true) {
-        const below = this.#addEntry(state, tree, next.value, see);
+        const below = this.#addEntry(state, tree, next.value);
         if (below) open.push(below);
         if (this.#yielder.isDue()) await this.#yielder.pause();
         continue;
@@ -92,7 +91,6 @@ export class TreeWriter {
     state: RootfsState,
     { path }: OpenTree,
     [key, number]: [key: string, number: number],
-    see: SeeFile,
   ): OpenTree | undefined {
     const inode = state.get(number);
     const { children } = inode;
@@ -101,7 +99,8 @@ export class TreeWriter {
     if (!children) {
       const mode = treeMode(name, inode);
       if (mode === undefined) return undefined;
-      see(path, name, inode);
+      // Only a new or a removed name of the file changes it later.
+      if (!inode.linked && !inode.hasStat) inode.setStat(this.#files.statIn(path, name));
       this.#put(mode, name, inode);
       return undefined;
     }

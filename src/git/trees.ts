@@ -1,5 +1,4 @@
 import type { Inode } from './inodes.ts';
-import type { RootfsState } from './rootfs-state.ts';
 
 /** Name of a git object: 40 hex digits, SHA-1 of its type, size and content. */
 export type ObjectID = string & { readonly objectID: unique symbol };
@@ -82,12 +81,4 @@ export function treeMode(path: string, inode: Inode): TreeMode | undefined {
 export function treeFile(path: string, inode: Inode): TreeFile | undefined {
   const mode = treeMode(path, inode);
   return mode && { path, mode, id: inode.id! };
-}
-
-/** All that git holds of a rootfs, in the order of the paths' bytes. */
-export function* treeFiles(state: RootfsState): Generator<TreeFile, void, void> {
-  for (const [path, inode] of state) {
-    const file = treeFile(path, inode);
-    if (file) yield file;
-  }
 }

@@ -4,10 +4,12 @@ import { readdirSync, truncateSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { GitError } from '../../src/errors.ts';
-import { type ContentSource, ObjectStore, packBlobs } from '../../src/git/object-store.ts';
+import { ObjectStore, packBlobs } from '../../src/git/object-store.ts';
 import { ID_SIZE } from '../../src/git/trees.ts';
 import { contentIn } from '../../src/git/pack-writer.ts';
 import { git, scratch } from './git.ts';
+
+type ContentSource = Parameters<typeof packBlobs>[0];
 
 /** Contents out of memory. */
 function contentsOf(list: readonly (Uint8Array | 'answer')[]): ContentSource {
