@@ -168,12 +168,12 @@ function missingContents(
   verified: ReadonlyMap<string, ObjectID> | undefined,
 ): Map<string, string> {
   const missing = new Map<string, string>();
-  const seen = new Set<Inode>();
+  const seen = new Set<number>();
   for (const [path, inode] of state) {
     // The target of a symlink in a user's commit is only in its blob.
     const hasContent = inode.type === 'file' || (inode.type === 'symlink' && inode.timeless);
-    if (!hasContent || seen.has(inode)) continue;
-    seen.add(inode);
+    if (!hasContent || seen.has(inode.number)) continue;
+    seen.add(inode.number);
     if (inode.id !== undefined && verified?.get(path) === inode.id) continue;
     if (verified && !isHoldable(path, 'file') && isOnDisk(files, path, inode)) continue;
     const name = inode.id ?? inode.contents;

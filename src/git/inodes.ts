@@ -53,8 +53,6 @@ export class Inodes {
   readonly #rare = new Map<number, Rare>();
   /** The contents of directories: names, and the numbers of their inodes. */
   readonly #children = new Map<number, Map<string, number>>();
-  /** Inodes that have had a further name, each as one object, so that callers can compare them. */
-  readonly #linked = new Map<number, Inode>();
   #count = 0;
 
   /** Adds an inode and returns its number; numbers start at 0. */
@@ -84,15 +82,7 @@ export class Inodes {
   }
 
   get(number: number): Inode {
-    return this.#linked.get(number) ?? new Inode(this, number);
-  }
-
-  /** To be called when an inode gets a further name. */
-  link(number: number): Inode {
-    const inode = this.get(number);
-    this.#linked.set(number, inode);
-    inode.markLinked();
-    return inode;
+    return new Inode(this, number);
   }
 
   childrenOf(number: number): Map<string, number> | undefined {
@@ -220,7 +210,7 @@ export class Inode {
     return this.#has(TIMELESS);
   }
 
-  /** It has had a further name. */
+  /** It has had a further name: see `markLinked`. */
   get linked(): boolean {
     return this.#has(LINKED);
   }

@@ -1,14 +1,12 @@
 import { type Described, type Inode, Inodes, ownCopy, plain } from './inodes.ts';
-import type { ObjectID } from './trees.ts';
 import { join, nameOf } from '../rootfs/directories.ts';
 import type { TreeChange, Written } from '../tar/mtree.ts';
 
 /** A directory on the way to the path looked up last. */
 interface Level {
   readonly path: string;
-  readonly number: number;
-  /** No tree has been set since this one and those above lost theirs. */
-  changed: number;
+  readonly directory: Inode;
+  readonly children: Map<string, number>;
 }
 
 /** The files of a rootfs after some of its layers: it applies their changes in order. Paths are those of `TreeChange`. */
@@ -17,11 +15,7 @@ export class RootfsState {
   /** Whether a layer has an entry for the root. */
   #hasRoot = false;
   /** From the root down to the directory that was looked up last: the next path is mostly in one of them. */
-  readonly #levels: Level[] = [
-    { path: '', number: this.#inodes.add({ ...plain, type: 'directory' }), changed: -1 },
-  ];
-  /** How many trees were set. */
-  #treeCount = 0;
+  readonly #levels: Level[] = [this.#level('', this.#inodes.add({ ...plain, type: 'directory' }))];
 
   /** The file at a path; the root itself is known only where a layer has an entry for it. */
   find(path: string): Inode | undefined {
@@ -89,13 +83,8 @@ export class RootfsState {
     const name = nameOf(path);
     if (names.get(name) === number) return inode;
     names.set(ownCopy(name), number);
-    return this.#inodes.link(number);
-  }
-
-  /** Notes the tree that git has of a directory: its `id`, until something in it changes, or below. */
-  setTree(directory: Inode, id: ObjectID): void {
-    directory.id = id;
-    this.#treeCount += 1;
+    inode.markLinked();
+    return inode;
   }
 
   /** All but the root: each directory right before what is in it, files in the order of their paths' bytes. */
@@ -136,23 +125,22 @@ export class RootfsState {
     while (start < above.length) {
       const slash = above.indexOf('/', start);
       const end = slash < 0 ? above.length : slash;
-      const number = this.#inodes.childrenOf(level.number)!.get(above.slice(start, end));
+      const number = level.children.get(above.slice(start, end));
       if (number === undefined || !this.#inodes.childrenOf(number)) return undefined;
-      level = { path: above.slice(0, end), number, changed: -1 };
+      level = this.#level(above.slice(0, end), number);
       this.#levels.push(level);
       start = end + 1;
     }
-    return this.#inodes.childrenOf(level.number);
+    return level.children;
   }
 
-  /** The trees of the directories above a path, which was looked up right before, are no longer what git has. */
+  #level(path: string, number: number): Level {
+    return { path, directory: this.#inodes.get(number), children: this.#inodes.childrenOf(number)! };
+  }
+
+  /** The trees of the directories above a path, which was looked up right before, are no longer what git has: their `id` goes. */
   #forgetTrees(): void {
-    for (let depth = this.#levels.length - 1; depth >= 0; depth -= 1) {
-      const level = this.#levels[depth]!;
-      if (level.changed === this.#treeCount) return;
-      level.changed = this.#treeCount;
-      this.#inodes.get(level.number).id = undefined;
-    }
+    for (const { directory } of this.#levels) directory.id = undefined;
   }
 }
 

@@ -76,7 +76,7 @@ export class TreeWriter {
       // Git has no empty directories.
       if (this.#length === tree.start && above) continue;
       const id = await this.#finish(tree.start);
-      state.setTree(tree.directory, id);
+      tree.directory.id = id;
       if (!above) return id;
       this.#put(DIRECTORY, tree.name, tree.directory);
     }

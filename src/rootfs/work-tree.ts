@@ -24,6 +24,8 @@ const { EEXIST, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.er
 /** The inode wanted at one path, or at several hard-linked paths. */
 export type WantedInode = Omit<Entry, 'type' | 'path' | 'linkPath' | 'size' | 'sparse'> & {
   readonly type: Exclude<Entry['type'], 'hardlink'>;
+  /** The same for all paths of one inode. */
+  readonly number: number;
   readonly linkPath: string;
   /** Its times stay as they are, and so does a symlink's target. */
   readonly timeless?: boolean;
@@ -128,8 +130,8 @@ class Restoration {
   readonly #run: Run;
   readonly #contents: Contents;
   readonly #directories: [path: BytePath, inode: WantedInode][] = [];
-  /** The first name of each inode, and what is on disk there. */
-  readonly #first = new Map<WantedInode, FirstName>();
+  /** The first name of each inode, by its number, and what is on disk there. */
+  readonly #first = new Map<number, FirstName>();
 
   constructor(run: Run, contents: Contents) {
     this.#run = run;
@@ -140,7 +142,7 @@ class Restoration {
   async place(path: BytePath, inode: WantedInode): Promise<void> {
     this.#run.directories.trim();
     const place = this.#placeOf(path);
-    const first = this.#first.get(inode);
+    const first = this.#first.get(inode.number);
     if (inode.type === 'directory') {
       this.#makeDirectory(place);
       this.#directories.push([path, inode]);
@@ -162,7 +164,7 @@ class Restoration {
     if (this.#contents.has(place.path)) await this.#write(place, inode.type);
     else if (!this.#isUsable(place, inode) && !this.#make(place, inode)) return;
     const stat = this.#stat(place);
-    this.#first.set(inode, { path: place.path, identity: stat.identity });
+    this.#first.set(inode.number, { path: place.path, identity: stat.identity });
     this.#applyMetadata(place, inode, stat);
   }
 
