@@ -1,5 +1,5 @@
 import { GitError, printable } from '../errors.ts';
-import { CommitWriter, BlobNames, LayerDraft, storeContents } from './layer-commit.ts';
+import { CommitWriter, LayerDraft, storeContents } from './layer-commit.ts';
 import { copyRepository, initRepository, markCheckout, recordCheckout, unmarkCheckout } from './dot-git.ts';
 import { asGitError, ELSEWHERE, PULL_AGAIN } from './git-error.ts';
 import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
@@ -37,7 +37,6 @@ export class GitLayers {
   readonly #files: RootfsFiles;
   readonly #objects: ObjectStore;
   readonly #packer: Packer;
-  readonly #names: BlobNames;
   readonly #commits: CommitWriter;
   readonly #yielder: Yielder;
   readonly #state: RootfsState;
@@ -60,15 +59,13 @@ export class GitLayers {
     this.#count = base?.chain.length ?? 0;
     this.#last = base?.chain.at(-1)?.branch;
     this.#directory = base?.directory;
-    this.#names = new BlobNames(this.#state);
-    this.#draft = new LayerDraft(this.#state, this.#names);
     this.#yielder = openYielder(options.signal);
     // Through a descriptor, so that another directory of this name is not written to.
     const packs = files.keepOpen('.git/objects/pack');
     this.#objects = new ObjectStore(packs, () => this.#yielder.pause());
     this.#commits = new CommitWriter(this.#objects, files, this.#yielder, base?.chain.at(-1));
-    this.#packer = new Packer(packs, (ids) => this.#names.take(ids));
-    this.#packer.finished.catch((error: unknown) => this.#names.fail(error));
+    this.#packer = new Packer(packs, this.#state);
+    this.#draft = new LayerDraft(this.#state, this.#packer);
   }
 
   /**
@@ -189,9 +186,9 @@ export class GitLayers {
     });
     void this.#then(what, async () => {
       const [state, draft] = [this.#state, this.#draft];
-      await this.#names.allNamed();
+      await this.#packer.allNamed();
       await this.#commits.add(branch, number, commitTime(layer), state, draft);
-      this.#draft = new LayerDraft(state, this.#names);
+      this.#draft = new LayerDraft(state, this.#packer);
     });
     await stored;
   }

@@ -5,6 +5,8 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { GitError } from '../../src/errors.ts';
+import { RootfsState } from '../../src/git/rootfs-state.ts';
+import { blank } from '../support/blank.ts';
 import { Packer } from '../../src/git/packer.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
 import { Scratch } from '../support/program.ts';
@@ -12,13 +14,16 @@ import { Scratch } from '../support/program.ts';
 test('names of blobs come back, and the packs are there when it has finished', async () => {
   using scratch = new Scratch();
   mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
-  const names: string[] = [];
-  const packer = new Packer(scratch.path, (ids) => names.push(Buffer.from(ids).toString('hex')));
+  const state = new RootfsState();
+  const inode = state.apply({ ...blank, type: 'file', path: 'a', size: 3 })!;
+  const packer = new Packer(scratch.path, state);
+  packer.expect(inode);
   const writer = new ContentWriter(packer.ring);
   writer.write(Buffer.from('abc'));
   writer.end();
   await packer.finished;
-  assert.deepEqual(names, [createHash('sha1').update('blob 3\0abc').digest('hex')]);
+  await packer.allNamed();
+  assert.equal(inode.id, createHash('sha1').update('blob 3\0abc').digest('hex'));
   const cause = new Error('of another thread');
   assert.equal(await packer.explainFailure(cause), cause);
   await packer.discard();
@@ -28,7 +33,7 @@ const said = (error: unknown): boolean => error instanceof GitError && /ENOENT/.
 
 test('what fails in it is what stopped the one who writes', async () => {
   using scratch = new Scratch();
-  const packer = new Packer(path.join(scratch.path, 'nowhere'), () => undefined);
+  const packer = new Packer(path.join(scratch.path, 'nowhere'), new RootfsState());
   const writer = new ContentWriter(packer.ring);
   assert.throws(
     () => {
@@ -45,7 +50,7 @@ test('stopped at any moment, it ends by itself: terminate() while it loads a nat
   using scratch = new Scratch();
   mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
   for (const delay of [0, 20, 40, 60, 80]) {
-    const packer = new Packer(scratch.path, () => undefined);
+    const packer = new Packer(scratch.path, new RootfsState());
     new ContentWriter(packer.ring).write(Buffer.alloc(300_000));
     await sleep(delay);
     await packer.discard();
@@ -56,7 +61,7 @@ test('stopped at any moment, it ends by itself: terminate() while it loads a nat
 test('stopped, it lets go of the one who writes', async () => {
   using scratch = new Scratch();
   mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
-  const packer = new Packer(scratch.path, () => undefined);
+  const packer = new Packer(scratch.path, new RootfsState());
   await packer.discard();
   const writer = new ContentWriter(packer.ring);
   assert.throws(() => writer.requestAnswer(), { code: 'CONTENTS_REFUSED' });
