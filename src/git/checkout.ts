@@ -75,7 +75,7 @@ async function checkOut(
     signal?.throwIfAborted();
     begun = true;
     const inTheWay = found.strangers.filter((stranger) => isInTheWay(stranger, target));
-    // Also in directories that keep their owner out, which only `clear` opens.
+    // Also in directories that keep their owner out, which only `clearPaths` enters.
     const ours = [...current].map(([path, { type }]) => ({ path, type }));
     const gone = [...ours, ...found.ours].filter((one) => !isIn(target, one));
     await clearPaths(directory, [...gone, ...inTheWay]);

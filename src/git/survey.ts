@@ -19,7 +19,14 @@ export type Survey =
   /** The first `common` layers of the image, of another tag; the others are to be put on top of `base`. */
   | { readonly kind: 'partial'; readonly common: number; readonly base: LayerRecord };
 
-const elsewhere = 'choose an empty directory with -d, or pull without -g';
+/** The error for a directory that is not for this image. */
+function refusal(
+  code: string,
+  what: string,
+  hint = 'choose an empty directory with -d, or pull without -g',
+): GitError {
+  return new GitError(what, { code, hint });
+}
 
 /**
  * Looks at DIR before a pull with -g into it, and before anything is fetched.
@@ -67,37 +74,27 @@ async function survey(
   if (!stat || readdirSync(directory).length === 0) return { kind: 'new' };
   const shown = printable(directory);
   if (!repository) {
-    throw new GitError(`${shown} is not empty, and its files are in no layer of the image`, {
-      code: 'GIT_OCCUPIED',
-      hint: elsewhere,
-    });
+    throw refusal('GIT_OCCUPIED', `${shown} is not empty, and its files are in no layer of the image`);
   }
   const history = await readHistory(repository);
   if (isInterrupted(repository.files)) {
-    throw history.size === 0
-      ? new GitError(`${shown} was left by a pull that did not end`, {
-          code: 'GIT_INTERRUPTED',
-          hint: 'remove it and pull again',
-        })
-      : new GitError(`${shown} is between two layers: a checkout was interrupted`, {
-          code: 'GIT_INTERRUPTED',
-          hint: `finish it with dlrootfs checkout BRANCH -d ${shown}`,
-        });
+    const [what, hint] =
+      history.size === 0
+        ? ['was left by a pull that did not end', 'remove it and pull again']
+        : [
+            'is between two layers: a checkout was interrupted',
+            `finish it with dlrootfs checkout BRANCH -d ${shown}`,
+          ];
+    throw refusal('GIT_INTERRUPTED', `${shown} ${what}`, hint);
   }
   if (history.size === 0) {
-    throw new GitError(`${shown} holds a git repository that is not from a pull with -g`, {
-      code: 'GIT_NOT_OURS',
-      hint: elsewhere,
-    });
+    throw refusal('GIT_NOT_OURS', `${shown} holds a git repository that is not from a pull with -g`);
   }
   const ids = layers.map(({ id }) => id);
   const common = countCommon(history, ids);
   const base = common === 0 ? undefined : history.get(branchName(common - 1, ids[common - 1]!));
   if (!base) {
-    throw new GitError(`${shown} holds the layers of another image`, {
-      code: 'GIT_OTHER_IMAGE',
-      hint: elsewhere,
-    });
+    throw refusal('GIT_OTHER_IMAGE', `${shown} holds the layers of another image`);
   }
   if (common === layers.length) {
     const head = readHead(repository.files);
@@ -113,9 +110,9 @@ async function survey(
 function refuseTaken(history: History, ids: readonly string[], common: number, shown: string): void {
   const taken = ids.findIndex((id, number) => number >= common && history.has(branchName(number, id)));
   if (taken === -1) return;
-  throw new GitError(
+  throw refusal(
+    'GIT_OTHER_IMAGE',
     `${shown} has layer ${taken} of the image, ${shortID(ids[taken]!)}, already on top of other layers`,
-    { code: 'GIT_OTHER_IMAGE', hint: elsewhere },
   );
 }
 
@@ -127,10 +124,11 @@ async function refuseDirty(repository: Repository, history: History, shown: stri
   if (first === undefined) return;
   const isAltered = changed.length === 0 && strangers.length === 0;
   const what = isAltered ? 'owners, modes or attributes that no layer gave' : 'files that are in no commit';
-  throw new GitError(`${shown} has ${what}, ${printable(first)} for one`, {
-    code: 'GIT_DIRTY',
-    hint: isAltered
+  throw refusal(
+    'GIT_DIRTY',
+    `${shown} has ${what}, ${printable(first)} for one`,
+    isAltered
       ? 'dlrootfs checkout BRANCH --force gives them up; or choose another directory with -d'
       : 'commit them, or take them away, or choose another directory with -d',
-  });
+  );
 }
