@@ -22,10 +22,11 @@ async function pull(layers: readonly string[]): Promise<void> {
   try {
     await commitLayers(rootfs, layersOfGit, layers);
   } catch (error) {
+    const cause = await layersOfGit.explainFailure(error);
     await layersOfGit.discard();
     // Its thread would keep the process alive.
     await rootfs.discard();
-    throw error;
+    throw cause;
   }
 }
 
