@@ -261,7 +261,7 @@ export class RingReader extends RingEnd implements ByteSource {
   #tail = 0;
   /** Length of the last view, whose bytes are still in the ring. */
   #taken = 0;
-  #copyOut: ReturnType<typeof copyFromShared> | undefined;
+  readonly #buffer = Buffer.from(this.bytes.buffer, CONTROL_BYTES);
   /** Called before the thread blocks; true if it did some work, after which the ring is checked again. */
   beforeWait: (() => boolean) | undefined;
 
@@ -285,8 +285,8 @@ export class RingReader extends RingEnd implements ByteSource {
   readInto(into: Uint8Array): number {
     const bytes = this.read(into.length);
     if (bytes === undefined) return 0;
-    (this.#copyOut ??= copyFromShared(this.bytes))(bytes, into);
-    return bytes.length;
+    const start = bytes.byteOffset - CONTROL_BYTES;
+    return this.#buffer.copy(into, 0, start, start + bytes.length);
   }
 
   /**
@@ -383,18 +383,5 @@ function copyIntoShared(bytes: Uint8Array<SharedArrayBuffer>) {
   return (chunk: Uint8Array, position: number) => {
     if (chunk.length < MEMCPY_MIN_BYTES) bytes.set(chunk, position);
     else memcpy(address + BigInt(position), chunk, chunk.length);
-  };
-}
-
-/** The same the other way: from a view of the shared memory to the front of `into`. */
-function copyFromShared(shared: Uint8Array<SharedArrayBuffer>) {
-  const native = loadNative();
-  if (!native) return (bytes: Uint8Array, into: Uint8Array) => into.set(bytes);
-  const { koffi, library } = native;
-  const memcpy = library.func('memcpy', 'intptr_t', ['void *', 'intptr_t', 'size_t']);
-  const address = koffi.address(shared) - BigInt(shared.byteOffset);
-  return (bytes: Uint8Array, into: Uint8Array) => {
-    if (bytes.length < MEMCPY_MIN_BYTES) into.set(bytes);
-    else memcpy(into, address + BigInt(bytes.byteOffset), bytes.length);
   };
 }
