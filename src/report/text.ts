@@ -1,12 +1,12 @@
 import type { Writable } from 'node:stream';
 import { printable } from '../errors.ts';
+import { configOf } from '../oci/config.ts';
 import { shortID } from '../oci/digest.ts';
 import type { Image, Layer } from '../oci/image.ts';
 import { type Platform, formatPlatform } from '../oci/platform.ts';
 import { osPath } from '../sys/os-path.ts';
 import type { PullEvent, Report } from './event.ts';
 import { formatBytes } from './progress.ts';
-import { textOf } from '../oci/json.ts';
 
 /**
  * The original's lines on standard output, byte for byte. Layers are applied while later ones still arrive. But the
@@ -113,14 +113,22 @@ export interface Inspection extends Pick<Image, 'id' | 'digest' | 'mediaType' | 
 /** An inspection as text, one line per layer, for `columns` of a terminal: a digest has a line of its own where it would be broken. Text from the image is made printable. */
 export function inspectionText(inspection: Inspection, columns = Infinity): string {
   const { layers, bytes } = inspection;
+  const { created, config } = configOf(inspection.config);
   const rows: (readonly [name: string, value: string | undefined])[] = [
     ['Image', inspection.reference],
     ['Image ID', inspection.id],
     ['Digest', inspection.digest],
     ['Platform', formatPlatform(inspection.platform)],
     ['Platforms', [...new Set(inspection.platforms.map(formatPlatform))].join(', ')],
-    ['Created', textOf(inspection.config['created'])],
-    ...containerRows(inspection.config['config']),
+    ['Created', created],
+    // The names of `docker inspect`.
+    ['Entrypoint', config.Entrypoint && JSON.stringify(config.Entrypoint)],
+    ['Cmd', config.Cmd && JSON.stringify(config.Cmd)],
+    ['User', config.User],
+    ['WorkingDir', config.WorkingDir],
+    ['Env', config.Env?.join('  ')],
+    ['Volumes', config.Volumes?.join(' ')],
+    ['Ports', config.ExposedPorts?.join(' ')],
     ['Rate limit', inspection.rateLimit],
     ['To fetch', toFetch(bytes)],
     ['Layers', String(layers.length)],
@@ -154,22 +162,3 @@ function toFetch({ network, cache }: Inspection['bytes']): string {
 function shownCommand(createdBy: string): string {
   return createdBy.replace(/^\/bin\/sh -c #\(nop\)\s*/, '').replaceAll(/\s+/g, ' ');
 }
-
-/** The names of `docker inspect`. */
-function containerRows(config: unknown): (readonly [name: string, value: string | undefined])[] {
-  if (typeof config !== 'object' || config === null) return [];
-  const of = (name: string) => (config as Readonly<Record<string, unknown>>)[name];
-  return [
-    ['Entrypoint', list(of('Entrypoint'))],
-    ['Cmd', list(of('Cmd'))],
-    ['User', textOf(of('User'))],
-    ['WorkingDir', textOf(of('WorkingDir'))],
-    ['Env', Array.isArray(of('Env')) ? (of('Env') as readonly unknown[]).map(String).join('  ') : undefined],
-    ['Volumes', keys(of('Volumes'))],
-    ['Ports', keys(of('ExposedPorts'))],
-  ];
-}
-
-const list = (value: unknown) => (Array.isArray(value) ? JSON.stringify(value) : textOf(value));
-const keys = (value: unknown) =>
-  typeof value === 'object' && value !== null ? Object.keys(value).join(' ') : undefined;
