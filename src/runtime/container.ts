@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { IntegrityError, printable } from '../errors.ts';
 import type { ContainerConfig } from '../oci/config.ts';
 import { parseGroup, parseId, parsePasswd } from '../sys/passwd.ts';
@@ -100,21 +101,12 @@ export function pathInContainer(path: string): string {
 /** `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3` as the first kind (image specification, StopSignal); undefined for anything else. */
 export function signalName(text: string | undefined): string | undefined {
   const name = (text ?? '').toUpperCase();
-  const number = /^\d+$/.test(name) ? Number(name) : undefined;
-  if (number !== undefined) return numbered[number] === undefined ? undefined : `SIG${numbered[number]}`;
-  const bare = name.replace(/^SIG/, '');
-  if (numbered.includes(bare) || /^RTM(IN\+|AX-)\d{1,2}$|^RTM(IN|AX)$/.test(bare)) return `SIG${bare}`;
-  return undefined;
+  const known = Object.entries(constants.signals);
+  if (/^\d+$/.test(name)) return known.find(([, number]) => number === Number(name))?.[0];
+  const full = name.startsWith('SIG') ? name : `SIG${name}`;
+  const isRealTime = /^SIGRTM(?:IN\+|AX-)\d{1,2}$|^SIGRTM(?:IN|AX)$/.test(full);
+  return isRealTime || known.some(([each]) => each === full) ? full : undefined;
 }
-
-/** signal(7), numbers of x86 and ARM; 0 is none. */
-const numbered: readonly (string | undefined)[] = [
-  undefined,
-  ...'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP'.split(
-    ' ',
-  ),
-  ...'TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS'.split(' '),
-];
 
 /** User and groups of a container's process, in numbers. */
 export interface ContainerUser {
