@@ -154,12 +154,12 @@ class DirectoryComparison {
       kinds: ['missing', 'extra'],
       rules,
       mayLack: rules.mayLack,
-      ignored: (entry) => this.#ignored(entry),
-      mayBecome: (expected, found) => options.prepare && isFilled(expected, found),
-      isCovered: ({ path: place }) => {
-        if (!mounts.has(place)) return false;
-        this.mounted.push(place);
-        return true;
+      exempt: (found, expected) => {
+        if (!expected) return this.#ignored(found);
+        if (!mounts.has(found.path))
+          return options.prepare && isFilled(expected, found) ? 'added' : undefined;
+        this.mounted.push(found.path);
+        return 'known';
       },
       isClosed: (found) => {
         if (found.names !== undefined) return false;

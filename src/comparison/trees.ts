@@ -24,16 +24,14 @@ export interface ComparisonOptions<First, Second, Kind extends string> {
   /** Whether a path of the first tree may be missing; by default none. */
   readonly mayLack?: (entry: First) => boolean;
   /**
-   * Whether a path that only the second tree has is left out: as `known`, or as `added`, which has changed the time of its directory. By
-   * default none is.
+   * Whether what the second tree has at a path is not compared, whatever the first one has there: as `known`, or as `added`, which has
+   * changed the time of its directory. By default everything is compared.
+   *
+   * @param expected undefined: only the second tree has the path
    */
-  readonly ignored?: (entry: Second) => 'known' | 'added' | undefined;
-  /** Whether what the second tree has at a path cannot be compared at all, though the first tree has the path. */
-  readonly isCovered?: (entry: Second) => boolean;
+  readonly exempt?: (found: Second, expected: First | undefined) => 'known' | 'added' | undefined;
   /** Whether a directory cannot be compared beyond itself. */
   readonly isClosed?: (entry: Second) => boolean;
-  /** Whether the second tree may have this entry although it differs; by default never. */
-  readonly mayBecome?: (expected: First, found: Second) => boolean;
   /** Called with each pair of files whose contents are to be compared. */
   readonly onFiles?: (expected: First, found: Second) => void;
 }
@@ -112,19 +110,19 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
   }
 
   #onlySecond(entry: Second): void {
-    const ignored = this.#options.ignored?.(entry);
-    if (ignored === undefined) this.#difference(this.#options.kinds[1], entry);
-    else if (ignored === 'added') this.#explained.add(parentPath(entry.path));
+    if (!this.#isExempt(entry, undefined)) this.#difference(this.#options.kinds[1], entry);
+  }
+
+  #isExempt(found: Second, expected: First | undefined): boolean {
+    const reason = this.#options.exempt?.(found, expected);
+    if (reason === 'added') this.#explained.add(parentPath(found.path));
+    return reason !== undefined;
   }
 
   /** Returns whether what is in it is compared next. */
   #both(expected: First, found: Second): boolean {
-    const { rules, mayBecome, isClosed, isCovered, onFiles } = this.#options;
-    if (isCovered?.(found) === true) return false;
-    if (mayBecome?.(expected, found) === true) {
-      this.#explained.add(parentPath(expected.path));
-      return false;
-    }
+    const { rules, isClosed, onFiles } = this.#options;
+    if (this.#isExempt(found, expected)) return false;
     const changes = compareEntries(expected, found, rules);
     const isSameType = expected.type === found.type;
     const isDirectory = expected.type === 'directory';
