@@ -17,7 +17,7 @@ import {
   type DiskFormat,
   diskFormats,
   type DiskIdentity,
-  Fitting,
+  fit,
 } from './format.ts';
 import {
   besideTool,
@@ -99,13 +99,13 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
   const description = diskFormats[format];
   const { tar, rootInTar, takesOnly } = description;
   const layout = await measure(tree, request);
-  const fitting = new Fitting(format, tree.counts);
+  const lost = { ...tree.counts };
   function* entries(): Generator<ImageTreeEntry, void, void> {
     // The root comes first, and has the same name for each image: no tool takes what comes for another format than a tar.
     for (const entry of tree.walk(true)) {
-      const fitted = fitting.fit(entry).entry;
+      const fitted = fit(format, entry, lost).entry;
       if (entry.path !== '' || rootInTar) yield fitted;
-      else fitting.lost.xattrs += fitted.xattrs?.size ?? 0;
+      else lost.xattrs += fitted.xattrs?.size ?? 0;
     }
   }
   const more = request.additions.map((addition) => additionBlocks(addition, identity, tar.names));
@@ -118,8 +118,8 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
     signal,
   });
   if (result.exitCode !== 0 || leavesOut(result)) throw failed(tool, result, request, layout);
-  if (takesOnly) await setTheRest(tree, fitting.lost, request);
-  return fitting.lost;
+  if (takesOnly) await setTheRest(tree, lost, request);
+  return lost;
 }
 
 function additionBlocks(addition: Addition, identity: DiskIdentity, names: NameRecords): Buffer {
@@ -162,9 +162,8 @@ async function measure(tree: ImageTree, request: DiskRequest): Promise<Ext4Layou
 async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskRequest): Promise<void> {
   const { format, tool, descriptor, identity, signal } = request;
   const debugfs = besideTool(tool, 'debugfs');
-  const fitting = new Fitting(format);
   function* commands(): Generator<string, void, void> {
-    for (const entry of tree.walk(true)) yield* debugfsCommands(fitting.fit(entry), lost);
+    for (const entry of tree.walk(true)) yield* debugfsCommands(fit(format, entry), lost);
   }
   const script = await request.temporaryFile();
   let result: ToolResult;
@@ -213,7 +212,7 @@ function temporaryFiles({ directory }: DiskTarget): Record<string, string> {
 }
 
 function rootOf(tree: ImageTree, format: DiskFormat): ImageTreeEntry {
-  for (const root of tree.walk(true)) return new Fitting(format).fit(root).entry;
+  for (const root of tree.walk(true)) return fit(format, root).entry;
   throw new Error('a tree has a root');
 }
 

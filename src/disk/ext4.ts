@@ -1,4 +1,5 @@
 import { DestinationError } from '../errors.ts';
+import { nameOf, parentPath } from '../rootfs/directories.ts';
 import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { displayPath } from '../tar/entry.ts';
@@ -36,8 +37,8 @@ export interface Ext4Layout {
 export class Ext4Usage {
   #inodes = 0;
   #blocks = OWN_BLOCKS;
-  /** The directories on the way to the last name, each with the bytes of its names so far; the root first. */
-  readonly #way = [{ path: '', bytes: DIRECTORY_HEAD }];
+  /** Bytes of the names in each directory. */
+  readonly #directories = new Map<string, number>([['', DIRECTORY_HEAD]]);
   /** Of files with several names. */
   readonly #links = new Map<number, number>();
 
@@ -48,7 +49,11 @@ export class Ext4Usage {
    */
   add(entry: ImageTreeEntry): void {
     const { path, linkTo, inode, type } = entry;
-    if (path !== '') this.#addName(path);
+    if (path !== '') {
+      const directory = parentPath(path);
+      const bytes = 8 + 4 * Math.ceil(nameOf(path).length / 4);
+      this.#directories.set(directory, this.#directories.get(directory)! + bytes);
+    }
     if (path === 'lost+found' && type !== 'directory')
       throw unfit('the image has a file lost+found, which is a directory on ext4');
     if (linkTo !== undefined) {
@@ -59,7 +64,7 @@ export class Ext4Usage {
       return;
     }
     this.#inodes += 1;
-    if (type === 'directory' && path !== '') this.#way.push({ path: `${path}/`, bytes: DIRECTORY_HEAD });
+    if (type === 'directory') this.#directories.set(path, DIRECTORY_HEAD);
     if (type === 'file') this.#blocks += fileBlocks(entry.size, entry.stored);
     if (type === 'symlink' && entry.linkPath.length > LONGEST_LINK_IN_INODE) this.#blocks += 1;
     let xattrBytes = 0;
@@ -74,7 +79,10 @@ export class Ext4Usage {
    * @param bytes its size where it is given; else a tenth stays free, and 16 MiB at least
    */
   layout(bytes: number | undefined): Ext4Layout {
-    while (this.#way.length > 0) this.#leave();
+    for (const size of this.#directories.values()) {
+      const room = BLOCK_BYTES - 12;
+      this.#blocks += Math.ceil(size / (size < room ? room : BLOCK_BYTES - DIRECTORY_LOSS));
+    }
     const least = OWN_INODES + Math.ceil(this.#inodes * 1.1) + 1024;
     if (bytes !== undefined) {
       const blocks = Math.floor(bytes / BLOCK_BYTES);
@@ -91,19 +99,6 @@ export class Ext4Usage {
     const blocks = withRoom + journal * MIB_BLOCKS + descriptors + 3 * groups;
     const mebibytes = Math.ceil(blocks / MIB_BLOCKS);
     return { bytes: mebibytes * 2 ** 20, inodes: least, journalMiB: journal };
-  }
-
-  #addName(path: string): void {
-    while (!path.startsWith(this.#way.at(-1)!.path)) this.#leave();
-    const directory = this.#way.at(-1)!;
-    directory.bytes += 8 + 4 * Math.ceil((path.length - directory.path.length) / 4);
-  }
-
-  #leave(): void {
-    const { bytes } = this.#way.pop()!;
-    this.#blocks += Math.ceil(
-      bytes / (bytes < BLOCK_BYTES - 12 ? BLOCK_BYTES - 12 : BLOCK_BYTES - DIRECTORY_LOSS),
-    );
   }
 }
 

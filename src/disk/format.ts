@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { TarDialect } from '../archive/flatten.ts';
 import type { Mtime } from '../rootfs/filesystem.ts';
 import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
-import { nothingLost, type NotRestored } from '../rootfs/not-restored.ts';
+import type { NotRestored } from '../rootfs/not-restored.ts';
 import { accessList, defaultAccessList } from '../tar/access-list.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { type Ext4Layout, Ext4Usage, mke2fsArguments, mke2fsEnvironment } from './ext4.ts';
@@ -186,50 +186,45 @@ export interface FittedEntry {
 
 const KEPT_ATTRIBUTES = /^(?:user|trusted|security)\.[^]/;
 
-/** Makes entries fit for a format and a tar that its tool reads right, and counts what of them is lost. */
-export class Fitting {
-  readonly lost: NotRestored;
-  readonly #format: FormatDescription;
-
-  constructor(format: DiskFormat, alreadyLost: Readonly<NotRestored> = nothingLost()) {
-    this.#format = diskFormats[format];
-    this.lost = { ...alreadyLost };
+/**
+ * Makes an entry fit for a format and a tar that its tool reads right.
+ *
+ * @param lost what of it is lost is added here
+ */
+export function fit(format: DiskFormat, entry: ImageTreeEntry, lost?: NotRestored): FittedEntry {
+  const { takesOnly } = diskFormats[format];
+  const isFirstName = entry.linkTo === undefined;
+  const kept = [...(entry.xattrs ?? [])].filter(([name]) => keeps(format, name, entry));
+  const time = fittedTime(format, entry);
+  if (lost && isFirstName) {
+    lost.xattrs += (entry.xattrs?.size ?? 0) - kept.length;
+    if (time.mtimeSeconds !== entry.mtimeSeconds || time.mtimeNanoseconds !== entry.mtimeNanoseconds)
+      lost.times += 1;
   }
+  if (!takesOnly) return { entry: { ...entry, ...time, xattrs: new Map(kept) }, xattrs: [], time: undefined };
+  const xattrs = new Map(kept.filter(([name]) => name === capability));
+  const later = kept.filter(([name]) => name !== capability);
+  const mtimeSeconds = clamped(time.mtimeSeconds, takesOnly.times);
+  const isExact = mtimeSeconds === time.mtimeSeconds && time.mtimeNanoseconds === 0;
+  return {
+    entry: { ...entry, xattrs, mtimeSeconds, mtimeNanoseconds: 0 },
+    xattrs: isFirstName ? later : [],
+    time: isExact || !isFirstName ? undefined : time,
+  };
+}
 
-  fit(entry: ImageTreeEntry): FittedEntry {
-    const isFirstName = entry.linkTo === undefined;
-    const kept = [...(entry.xattrs ?? [])].filter(([name]) => this.#keeps(name, entry));
-    if (isFirstName) this.lost.xattrs += (entry.xattrs?.size ?? 0) - kept.length;
-    const time = this.#time(entry, isFirstName);
-    const { takesOnly } = this.#format;
-    if (!takesOnly)
-      return { entry: { ...entry, ...time, xattrs: new Map(kept) }, xattrs: [], time: undefined };
-    const xattrs = new Map(kept.filter(([name]) => name === capability));
-    const later = kept.filter(([name]) => name !== capability);
-    const mtimeSeconds = clamped(time.mtimeSeconds, takesOnly.times);
-    const isExact = mtimeSeconds === time.mtimeSeconds && time.mtimeNanoseconds === 0;
-    return {
-      entry: { ...entry, xattrs, mtimeSeconds, mtimeNanoseconds: 0 },
-      xattrs: isFirstName ? later : [],
-      time: isExact || !isFirstName ? undefined : time,
-    };
-  }
+function fittedTime(format: DiskFormat, { mtimeSeconds, mtimeNanoseconds }: Mtime): Mtime {
+  const { times, hasNanoseconds } = diskFormats[format];
+  const seconds = clamped(mtimeSeconds, times);
+  const isKept = seconds === mtimeSeconds && hasNanoseconds(seconds);
+  return { mtimeSeconds: seconds, mtimeNanoseconds: isKept ? mtimeNanoseconds : 0 };
+}
 
-  #time(entry: ImageTreeEntry, counted: boolean): Mtime {
-    const { mtimeSeconds, mtimeNanoseconds } = entry;
-    const { times, hasNanoseconds } = this.#format;
-    const seconds = clamped(mtimeSeconds, times);
-    const nanoseconds = seconds === mtimeSeconds && hasNanoseconds(seconds) ? mtimeNanoseconds : 0;
-    if (counted && (seconds !== mtimeSeconds || nanoseconds !== mtimeNanoseconds)) this.lost.times += 1;
-    return { mtimeSeconds: seconds, mtimeNanoseconds: nanoseconds };
-  }
-
-  /** An equals sign would end the name in a tar's record. Linux has attributes of users on files and directories only. */
-  #keeps(name: string, { type }: ImageTreeEntry): boolean {
-    if (name === accessList || name === defaultAccessList) return this.#format.hasAccessLists;
-    if (!KEPT_ATTRIBUTES.test(name) || name.includes('=')) return false;
-    return type === 'file' || type === 'directory' || !name.startsWith('user.');
-  }
+/** An equals sign would end the name in a tar's record. Linux has attributes of users on files and directories only. */
+function keeps(format: DiskFormat, name: string, { type }: ImageTreeEntry): boolean {
+  if (name === accessList || name === defaultAccessList) return diskFormats[format].hasAccessLists;
+  if (!KEPT_ATTRIBUTES.test(name) || name.includes('=')) return false;
+  return type === 'file' || type === 'directory' || !name.startsWith('user.');
 }
 
 function clamped(seconds: number, { first, last }: TimeRange): number {
