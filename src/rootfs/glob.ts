@@ -1,11 +1,7 @@
 import { UsageError, printable } from '../errors.ts';
 
-/** One character of a name, any of them but those of `set`, or (`*`) any number of them. */
-type CharacterPattern =
-  | '*'
-  | { readonly set: readonly (readonly [first: string, last: string])[]; readonly negated: boolean };
-/** A name of a path, or (`**`) any number of them. */
-type NamePattern = '**' | readonly CharacterPattern[];
+/** What each item has to be; `any`: any number of items. */
+type Sequence = readonly ('any' | ((item: string) => boolean))[];
 
 /**
  * A pattern of paths, as in gitignore(5), but without a leading `!`. `*`, `?` and `[a-z]` (`[!a-z]`) match in one name. A backslash quotes
@@ -13,7 +9,8 @@ type NamePattern = '**' | readonly CharacterPattern[];
  * any other from the root. One that ends in a slash matches directories only.
  */
 export class Glob {
-  readonly #levels: readonly NamePattern[];
+  /** Of the names of a path. */
+  readonly #levels: Sequence;
   readonly #directoriesOnly: boolean;
 
   /** @throws UsageError for a pattern that matches nothing */
@@ -28,36 +25,30 @@ export class Glob {
       throw new UsageError(`"${printable(pattern)}" cannot take back what other patterns leave out`, {
         hint: 'leave it out; for a name that begins with !, write a backslash before it',
       });
-    const levels = names.map((name) => (name === '**' ? name : parseName(name)));
     // It matches the content of a directory, not the directory itself.
-    if (levels.at(-1) === '**') levels.splice(-1, 0, ['*']);
-    this.#levels = text.includes('/') ? levels : ['**', ...levels];
+    if (names.at(-1) === '**') names.splice(-1, 0, '*');
+    const levels = names.map((name) => (name === '**' ? 'any' : nameTest(name)));
+    this.#levels = text.includes('/') ? levels : ['any', ...levels];
     this.#directoriesOnly = text !== pattern;
   }
 
   /** @param path without slashes at its ends */
   matches(path: string, isDirectory: boolean): boolean {
     if (this.#directoriesOnly && !isDirectory) return false;
-    return isSequence<NamePattern, '**', string>(this.#levels, path.split('/'), '**', (level, name) =>
-      isSequence<CharacterPattern, '*', string>(level, Array.from(name), '*', isOf),
-    );
+    return isSequence(path.split('/'), this.#levels);
   }
 }
 
-function parseName(name: string): CharacterPattern[] {
-  const parts: CharacterPattern[] = [];
+function nameTest(pattern: string): (name: string) => boolean {
   // A set, a backslash with a character, or one character.
-  for (const [text, negation, set] of name.matchAll(/\[([!^]?)(\]?[^\]]*)\]|\\[^]|[^]/gu)) {
-    if (text === '*') {
-      if (parts.at(-1) !== '*') parts.push('*');
-    } else if (text === '?') parts.push({ set: [], negated: true });
-    else if (set !== undefined) parts.push({ set: rangesOf(set), negated: negation !== '' });
-    else {
-      const character = text.length > 1 && text.startsWith('\\') ? text.slice(1) : text;
-      parts.push({ set: [[character, character]], negated: false });
-    }
-  }
-  return parts;
+  const parts = pattern.matchAll(/\[([!^]?)(\]?[^\]]*)\]|\\[^]|[^]/gu);
+  const characters: Sequence = Array.from(parts, ([text, negation, set]) => {
+    if (text === '*') return 'any';
+    if (text === '?') return () => true;
+    const ranges = rangesOf(set ?? (text.length > 1 && text.startsWith('\\') ? text.slice(1) : text));
+    return (character) => isIn(ranges, character) !== (negation !== undefined && negation !== '');
+  });
+  return (name) => isSequence(Array.from(name), characters);
 }
 
 function rangesOf(set: string): [first: string, last: string][] {
@@ -66,31 +57,23 @@ function rangesOf(set: string): [first: string, last: string][] {
   );
 }
 
-function isOf(part: Exclude<CharacterPattern, '*'>, character: string): boolean {
+function isIn(ranges: readonly (readonly [first: string, last: string])[], character: string): boolean {
   const point = character.codePointAt(0)!;
-  const isIn = part.set.some(
-    ([first, last]) => first.codePointAt(0)! <= point && point <= last.codePointAt(0)!,
-  );
-  return isIn !== part.negated;
+  return ranges.some(([first, last]) => first.codePointAt(0)! <= point && point <= last.codePointAt(0)!);
 }
 
-/** Whether items match a pattern; `many` means any number of items. It takes at most pattern length times item count steps. */
-function isSequence<P, Many extends P, I>(
-  pattern: readonly P[],
-  items: readonly I[],
-  many: Many,
-  matches: (part: Exclude<P, Many>, item: I) => boolean,
-): boolean {
+/** Whether items match a pattern. It takes at most pattern length times item count steps. */
+function isSequence(items: readonly string[], pattern: Sequence): boolean {
   let at = 0;
   let item = 0;
-  /** After the last `many`, and the item after those that it covers. */
+  /** After the last `any`, and the item after those that it covers. */
   let again: { readonly at: number; item: number } | undefined;
   while (item < items.length) {
     const part = pattern[at];
-    if (part === many) {
+    if (part === 'any') {
       at += 1;
       again = { at, item };
-    } else if (at < pattern.length && matches(part as Exclude<P, Many>, items[item]!)) {
+    } else if (part?.(items[item]!) === true) {
       at += 1;
       item += 1;
     } else if (again) {
@@ -98,5 +81,5 @@ function isSequence<P, Many extends P, I>(
       ({ at, item } = again);
     } else return false;
   }
-  return pattern.slice(at).every((part) => part === many);
+  return pattern.slice(at).every((part) => part === 'any');
 }
