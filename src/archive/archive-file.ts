@@ -120,11 +120,8 @@ async function createPartial(place: string, mode: number): Promise<Partial> {
     const lock = await open(osPath(partial), constants.O_RDONLY | constants.O_NOFOLLOW).catch(
       () => undefined,
     );
-    if (lock === undefined) {
-      if ((await file.stat()).nlink > 0) return { path: partial, file, lock };
-    } else if (lockFile(lock.fd, 'exclusive') !== 'busy' && (await lock.stat()).nlink > 0) {
-      return { path: partial, file, lock };
-    }
+    const isBusy = lock !== undefined && lockFile(lock.fd, 'exclusive') === 'busy';
+    if (!isBusy && (await file.stat()).nlink > 0) return { path: partial, file, lock };
     await file.close();
     await lock?.close();
   }

@@ -1,4 +1,5 @@
 import { readSync, writeSync } from 'node:fs';
+import { deserialize, serialize } from 'node:v8';
 import { IntegrityError } from '../errors.ts';
 import { AsyncTarReader } from '../tar/reader.ts';
 import type { Entry, SparseExtent } from '../tar/entry.ts';
@@ -61,8 +62,8 @@ export class Spool {
 }
 
 const PIECE_BYTES = 256 * 1024;
-/** In the spool, of each extent: its offset and its length, as doubles. */
-const EXTENT_BYTES = 16;
+/** In the spool: the length of a file's extents, the extents, its data. */
+const LENGTH_BYTES = 4;
 const none: AsyncIterable<Uint8Array> = { async *[Symbol.asyncIterator]() {} };
 
 /**
@@ -139,27 +140,23 @@ export class ImageContents {
   async #putAside({ reader }: Cursor, { sparse }: Entry, inode: number): Promise<void> {
     const spool = await this.#spool();
     this.#inodes.moveToSpool(inode, spool.size);
-    if (sparse !== undefined) {
-      const pairs = sparse.flatMap(({ offset, length }) => [offset, length]);
-      const numbers = Float64Array.from([sparse.length].concat(pairs));
-      spool.append(new Uint8Array(numbers.buffer));
-    }
+    const head = serialize(sparse);
+    const length = Buffer.alloc(LENGTH_BYTES);
+    length.writeUInt32LE(head.length);
+    spool.append(length);
+    spool.append(head);
     for (let piece = await reader.data(); piece !== undefined; piece = await reader.data())
       spool.append(piece);
   }
 
-  async #openSpooled({ stored, sparse }: FileContent, position: number): Promise<OpenFile> {
+  async #openSpooled({ stored }: FileContent, position: number): Promise<OpenFile> {
     const spool = await this.#spool();
-    if (!sparse) return { extents: undefined, pieces: spooledPieces(spool, position, stored) };
-    const count = new Float64Array(1);
-    spool.read(position, new Uint8Array(count.buffer));
-    const numbers = new Float64Array(2 * count[0]!);
-    spool.read(position + 8, new Uint8Array(numbers.buffer));
-    const extents = Array.from({ length: count[0]! }, (_, index) => ({
-      offset: numbers[2 * index]!,
-      length: numbers[2 * index + 1]!,
-    }));
-    return { extents, pieces: spooledPieces(spool, position + 8 + EXTENT_BYTES * extents.length, stored) };
+    const length = Buffer.alloc(LENGTH_BYTES);
+    spool.read(position, length);
+    const head = Buffer.alloc(length.readUInt32LE());
+    spool.read(position + LENGTH_BYTES, head);
+    const extents = deserialize(head) as OpenFile['extents'];
+    return { extents, pieces: spooledPieces(spool, position + LENGTH_BYTES + head.length, stored) };
   }
 }
 

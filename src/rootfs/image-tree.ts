@@ -9,7 +9,7 @@ import { ImageContents, type ImageLayer, isInLayer, type OpenFile, Spool } from 
 import { Directories, join } from './directories.ts';
 import { finishRun } from './metadata.ts';
 import { MemoryFilesystem } from './memory.ts';
-import type { FileContent, InodeMetadata } from './memory-inodes.ts';
+import { type FileContent, type InodeMetadata, MOST_IN_MEMORY } from './memory-inodes.ts';
 import { nothingLost, type NotRestored } from './not-restored.ts';
 import type { Run } from './run.ts';
 import type { Content } from './place.ts';
@@ -37,14 +37,12 @@ export interface ImageTreeOptions {
 
 /** Bytes of all account files together; more is an attack on memory. */
 const MOST_ACCOUNT_BYTES = 4 * LARGEST_ACCOUNT_FILE;
-/** Attributes or link targets of at least this many bytes go into the temporary file. */
-const LONG = 1024;
 
 const nothing: Content = { data: () => undefined };
 
 /**
- * The root file system of an image in memory, by the rules by which it is written to disk: all names with their metadata, in about a
- * hundred bytes each. Contents of files are read from the layers again, on request.
+ * The root file system of an image in memory, by the rules by which it is written to disk: all names with their metadata, in about
+ * 150 bytes each. Contents of files are read from the layers again, on request.
  */
 export class ImageTree {
   /** How many entries each layer has. */
@@ -204,21 +202,12 @@ export class ImageTree {
    * @param withRoot false: the root is left out
    */
   *walk(withRoot = this.hasRoot): Generator<ImageTreeEntry, void, boolean | undefined> {
-    const names = this.#names(withRoot);
-    let descend: boolean | undefined;
-    for (let next = names.next(); next.done !== true; next = names.next(descend)) {
-      descend = yield { ...this.#filesystem.inodes.metadata(next.value.inode), ...next.value };
-    }
-  }
-
-  *#names(
-    withRoot = this.hasRoot,
-  ): Generator<Pick<ImageTreeEntry, 'path' | 'linkTo' | 'inode'>, void, boolean | undefined> {
     const filesystem = this.#filesystem;
+    const { inodes } = filesystem;
     const root = filesystem.root.handle;
     const selection = this.#selection;
     const firstNames = new Map<number, BytePath>();
-    if (withRoot) yield { path: '' as BytePath, linkTo: undefined, inode: root };
+    if (withRoot) yield { ...inodes.metadata(root), path: '' as BytePath, linkTo: undefined, inode: root };
     /** The directories on the way, each with the length of its path and the slash after it: the path itself may be long. */
     const way = [
       { names: filesystem.inOrder(root), length: 0, wanted: selection?.root ?? ('whole' as const) },
@@ -232,13 +221,13 @@ export class ImageTree {
       }
       const [name, inode] = next.value;
       path = (path.slice(0, last.length) + name) as BytePath;
-      const isDirectory = filesystem.inodes.type(inode) === 'directory';
+      const isDirectory = inodes.type(inode) === 'directory';
       const wanted = selection ? selection.of(path, isDirectory, last.wanted) : last.wanted;
       if (wanted === undefined) continue;
-      const linked = !isDirectory && filesystem.inodes.links.get(inode) > 1;
+      const linked = !isDirectory && inodes.links.get(inode) > 1;
       const linkTo = linked ? firstNames.get(inode) : undefined;
       if (linked && linkTo === undefined) firstNames.set(inode, path);
-      const descend = yield { path, linkTo, inode };
+      const descend = yield { ...inodes.metadata(inode), path, linkTo, inode };
       if (descend === false || !isDirectory) continue;
       path = `${path}/` as BytePath;
       way.push({ names: filesystem.inOrder(inode), length: path.length, wanted });
@@ -262,7 +251,7 @@ export class ImageTree {
   }
 
   *#firstInodes(): Generator<number, void, void> {
-    for (const { inode, linkTo } of this.#names()) if (linkTo === undefined) yield inode;
+    for (const { inode, linkTo } of this.walk()) if (linkTo === undefined) yield inode;
   }
 
   /** Where the bytes of a file are; undefined for anything else. */
@@ -311,7 +300,7 @@ function malformed(error: unknown): unknown {
 function needsSpool({ linkPath, xattrs }: Entry): boolean {
   let length = 0;
   for (const [name, value] of xattrs ?? []) length += name.length + value.length;
-  return linkPath.length > LONG || length > LONG;
+  return linkPath.length > MOST_IN_MEMORY || length > MOST_IN_MEMORY;
 }
 
 async function readContent(reader: AsyncTarReader): Promise<Content> {

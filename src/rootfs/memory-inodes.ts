@@ -10,8 +10,8 @@ import type { Spool } from './image-contents.ts';
  */
 const MOST_XATTR_BYTES = 64 * 1024;
 
-/** Texts longer than this go to the spool, if there is one. */
-const MOST_IN_MEMORY = 1024;
+/** Targets and attributes of more bytes go to the spool, if there is one. */
+export const MOST_IN_MEMORY = 1024;
 const CHUNK_BITS = 14;
 const CHUNK_NUMBERS = 1 << CHUNK_BITS;
 const types: readonly InodeType[] = ['file', 'directory', 'symlink', 'character', 'block', 'fifo'];
