@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { lstat } from 'node:fs/promises';
 import { platform } from 'node:os';
-import type { PulledLayer } from './blob/pulled-layer.ts';
+import type { PulledLayer } from './blob/queue.ts';
 import { Decoder } from './decoder.ts';
 import { GitError, printable, UsageError } from './errors.ts';
 import { reasonOf } from './sys/os-error.ts';

@@ -1,7 +1,7 @@
 import type { Worker } from 'node:worker_threads';
 import { type ByteReader, MalformedDataError } from './blob/decode/byte-reader.ts';
 import { nativeDecoders } from './blob/decode/engine.ts';
-import type { RemoteDecoder } from './blob/pulled-layer.ts';
+import type { RemoteDecoder } from './blob/queue.ts';
 import type { Compression } from './oci/compression.ts';
 import type { DiffID } from './oci/digest.ts';
 import { forsakeFileJobs } from './rootfs/file-jobs.ts';
@@ -55,18 +55,18 @@ export class Decoder implements RemoteDecoder {
     this.#calls = new ThreadCalls(this.#thread, 'decodes layers', () => this.#forsake());
   }
 
-  handles(compression: Compression): compression is Remote {
-    return (compression === 'gzip' || compression === 'zstd') && nativeDecoders() !== undefined;
-  }
-
-  async decode(
+  decode(
     compression: Compression,
     blob: ByteReader,
     expected: DiffID | undefined,
-  ): Promise<DiffID | undefined> {
-    if (!this.handles(compression)) throw new Error(`the decoder does not know ${compression}`);
+  ): Promise<DiffID | undefined> | undefined {
+    const isKnown = compression === 'gzip' || compression === 'zstd';
+    return isKnown && nativeDecoders() ? this.#decode({ compression, expected }, blob) : undefined;
+  }
+
+  async #decode(order: Exclude<DecoderOrder, 'end'>, blob: ByteReader): Promise<DiffID | undefined> {
     this.#writer.reopen();
-    const answer = this.#calls.call({ compression, expected }) as Promise<Decoded>;
+    const answer = this.#calls.call(order) as Promise<Decoded>;
     try {
       await this.#feed(blob);
     } catch (error) {

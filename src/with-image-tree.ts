@@ -1,5 +1,10 @@
-import { fetchAllLayers, layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from './blob/queue.ts';
-import type { PulledLayer } from './blob/pulled-layer.ts';
+import {
+  fetchAllLayers,
+  layerQueue,
+  type LayerQueueOptions,
+  type PulledLayer,
+  withoutCorruptBlobs,
+} from './blob/queue.ts';
 import { summaryOf } from './build.ts';
 import { shortID } from './oci/digest.ts';
 import type { Image } from './oci/image.ts';

@@ -189,14 +189,29 @@ export function totalBytes(files: readonly StoredFile[]): number {
 }
 
 /**
- * The files to remove so that the others fit into `maxBytes`: the least recently used first.
+ * Removes leftovers of killed runs, and the least recently used files so that the others fit into `maxBytes`; not those that another process
+ * is writing.
  *
  * @param pinned paths of files that must stay
+ * @returns the files that are gone, and how many bytes are left
  */
+export async function prune(
+  store: StoreFiles,
+  maxBytes: number,
+  pinned: ReadonlySet<string> = new Set(),
+): Promise<{ readonly removed: readonly StoredFile[]; readonly left: number }> {
+  const files = await store.list();
+  const others = files.filter((file) => pinned.has(file.path) || !isAbandoned(file, Date.now()));
+  const leftovers = files.filter((file) => !others.includes(file));
+  const removed = await removeUnused([...leftovers, ...filesToEvict(others, maxBytes, pinned)]);
+  return { removed, left: totalBytes(files) - totalBytes(removed) };
+}
+
+/** The files to remove so that the others fit into `maxBytes`: the least recently used first. */
 export function filesToEvict(
   files: readonly StoredFile[],
   maxBytes: number,
-  pinned: ReadonlySet<string> = new Set(),
+  pinned: ReadonlySet<string>,
 ): StoredFile[] {
   let excess = totalBytes(files) - maxBytes;
   const chosen: StoredFile[] = [];
@@ -211,17 +226,15 @@ export function filesToEvict(
 
 const DAY = 86_400_000;
 
-/** Files of killed runs: private ones after a day, other partial ones after a month without use. */
-export function abandonedFiles(files: readonly StoredFile[], now: number): StoredFile[] {
-  return files.filter((file) => {
-    if (path.basename(path.dirname(file.path)) !== 'partial') return false;
-    const days = /^(?:private-|\.dlrootfs-)/.test(path.basename(file.path)) ? 1 : 30;
-    return now - file.lastUsed > days * DAY;
-  });
+/** A file of a killed run: a private one after a day, another partial one after a month without use. */
+export function isAbandoned(file: StoredFile, now: number): boolean {
+  if (path.basename(path.dirname(file.path)) !== 'partial') return false;
+  const days = /^(?:private-|\.dlrootfs-)/.test(path.basename(file.path)) ? 1 : 30;
+  return now - file.lastUsed > days * DAY;
 }
 
 /** Removes files of the store, except partial ones that another process is writing. Returns those that are gone. */
-export async function removeUnused(files: readonly StoredFile[]): Promise<StoredFile[]> {
+async function removeUnused(files: readonly StoredFile[]): Promise<StoredFile[]> {
   const removed: StoredFile[] = [];
   for (const file of files) {
     const opened = await openTrusted(file.path, constants.O_RDWR).catch(() => undefined);

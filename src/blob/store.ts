@@ -8,17 +8,15 @@ import { reasonOf } from '../sys/os-error.ts';
 import { claim, Claim, tryClaim, type Wanted } from './claim.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import {
-  abandonedFiles,
   DIRECTORY_MODE,
   diskError,
   FILE_MODE,
   isNameOf,
   openTrusted,
-  removeUnused,
+  prune,
   type StoredFile,
   StoreFiles,
   totalBytes,
-  filesToEvict,
 } from './store-files.ts';
 
 export interface StoreOptions {
@@ -240,23 +238,15 @@ export class Store {
       if (reserved instanceof Claim) await reserved.release(reserved.kept.ranges.length > 0);
     }
     this.#pinned.clear();
-    if (this.#files && this.#writable) {
-      await removeUnused(abandonedFiles(await this.#files.list(), Date.now()));
-      await this.#fit(this.#files);
-    }
+    if (this.#files && this.#writable) await prune(this.#files, this.#maxBytes);
     if (this.#madeSpool !== undefined) await rmdir(this.spoolDirectory).catch(() => undefined);
   }
 
   async #grown(bytes: number): Promise<void> {
     if (!this.#files) return;
     if (this.#bytes !== undefined) this.#bytes += bytes;
-    if (this.#bytes === undefined || this.#bytes > this.#maxBytes) await this.#fit(this.#files);
-  }
-
-  async #fit(files: StoreFiles): Promise<void> {
-    const all = await files.list();
-    const removed = await removeUnused(filesToEvict(all, this.#maxBytes, this.#pinned));
-    this.#bytes = totalBytes(all) - totalBytes(removed);
+    if (this.#bytes !== undefined && this.#bytes <= this.#maxBytes) return;
+    this.#bytes = (await prune(this.#files, this.#maxBytes, this.#pinned)).left;
   }
 
   #readOnly(error: unknown): void {
@@ -303,9 +293,5 @@ function sizeOfFiles({ directory, blobs, partials }: StoreFiles, files: readonly
  */
 export async function pruneStore(directory: string, maxBytes: number): Promise<StoreSize> {
   const store = await StoreFiles.find(directory);
-  const files = await store.list();
-  const leftovers = abandonedFiles(files, Date.now());
-  const others = files.filter((file) => !leftovers.includes(file));
-  const removed = await removeUnused([...leftovers, ...filesToEvict(others, maxBytes)]);
-  return sizeOfFiles(store, removed);
+  return sizeOfFiles(store, (await prune(store, maxBytes)).removed);
 }
