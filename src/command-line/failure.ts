@@ -10,27 +10,28 @@ export interface FailureOutput {
 /**
  * The exit code and message for an error: a DlrootfsError as `error:`, `hint:` and, last, `kept:`; anything else is a bug and
  * shows its stack. Text from outside is made printable.
+ *
+ * @param asJson with `--progress json` every line on standard error is an object
  */
 export function describeFailure(error: unknown, asJson = false): FailureOutput {
-  if (asJson) return jsonFailure(error);
-  if (error instanceof InterruptedError && error.signal === 'SIGPIPE') {
-    // As a program that SIGPIPE ends: `| head` is no failure.
-    return { exitCode: error.exitCode, text: '' };
+  const failure = error instanceof DlrootfsError ? error : explainFault(error);
+  if (failure === undefined) {
+    const { bug: exitCode } = ExitCode;
+    const stack = error instanceof Error ? (error.stack ?? error.message) : printable(String(error));
+    const text = `${stack}\nerror: this is a bug in dlrootfs\nhint: please report it with the lines above\n`;
+    return { exitCode, text: asJson ? jsonLine({ exitCode, code: 'BUG', message: text }) : text };
   }
-  if (error instanceof DlrootfsError) {
-    const hintLine = error.hint === undefined ? '' : `hint: ${printable(error.hint, Infinity)}\n`;
-    const keptLine = error.kept ? 'kept: run it again to go on\n' : '';
-    const text = `error: ${printable(error.message, Infinity)}\n${hintLine}${keptLine}`;
-    return { exitCode: error.exitCode, text };
-  }
-  const explained = explainFault(error);
-  if (explained !== undefined) return describeFailure(explained);
-  const stack = error instanceof Error ? (error.stack ?? error.message) : printable(String(error));
-  return {
-    exitCode: ExitCode.bug,
-    text: `${stack}\nerror: this is a bug in dlrootfs\nhint: please report it with the lines above\n`,
-  };
+  const { exitCode, code, message, hint, kept } = failure;
+  if (asJson)
+    return { exitCode, text: jsonLine({ exitCode, code, message, hint, ...(kept && { kept: true }) }) };
+  // As a program that SIGPIPE ends: `| head` is no failure.
+  if (failure instanceof InterruptedError && failure.signal === 'SIGPIPE') return { exitCode, text: '' };
+  const hintLine = hint === undefined ? '' : `hint: ${printable(hint, Infinity)}\n`;
+  const keptLine = kept ? 'kept: run it again to go on\n' : '';
+  return { exitCode, text: `error: ${printable(message, Infinity)}\n${hintLine}${keptLine}` };
 }
+
+const jsonLine = (details: object): string => `${JSON.stringify({ type: 'error', ...details })}\n`;
 
 /** For an error of the operating system that no module explained: a limit, a disk or a permission may fail in any call. */
 function explainFault(error: unknown): DlrootfsError | undefined {
@@ -54,14 +55,4 @@ function threadFailure(error: Error): DestinationError {
     hint: 'raise the limit of processes (ulimit -u; pids.max of the control group)',
     cause: error,
   });
-}
-
-/** With `--progress json` every line on standard error is an object. */
-function jsonFailure(error: unknown): FailureOutput {
-  const { exitCode, text } = describeFailure(error);
-  const details =
-    error instanceof DlrootfsError
-      ? { code: error.code, message: error.message, hint: error.hint, ...(error.kept && { kept: true }) }
-      : { code: 'BUG', message: text };
-  return { exitCode, text: `${JSON.stringify({ type: 'error', exitCode, ...details })}\n` };
 }

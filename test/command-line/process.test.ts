@@ -126,6 +126,8 @@ test('a thread that the system refuses is explained', () => {
     text,
     /^error: cannot start a thread: resource temporarily unavailable \(EAGAIN\)\nhint: raise /,
   );
+  const line = JSON.parse(describeFailure(error, true).text) as Record<string, unknown>;
+  assert.deepEqual([line['type'], line['exitCode'], line['code']], ['error', 7, 'LIMIT']);
 });
 
 test('64 open files are enough, with -g too', async () => {
