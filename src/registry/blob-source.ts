@@ -113,8 +113,7 @@ export class BlobSource {
   constructor(blob: BlobQuery, endpoints: Failover) {
     this.#blob = blob;
     this.#endpoints = endpoints;
-    const registry = endpoints.endpoints.at(-1)!;
-    this.#others = (blob.urls ?? []).filter(isSafe).map((url) => registry.elsewhere(new URL(url)));
+    this.#others = (blob.urls ?? []).filter(isSafe).map((url) => endpoints.last.elsewhere(new URL(url)));
   }
 
   /**

@@ -1,17 +1,7 @@
 import { DlrootfsError, UsageError } from '../errors.ts';
-import { backoff, pause } from '../sys/retry.ts';
-import {
-  answerError,
-  type Challenge,
-  parseChallenges,
-  readFailure,
-  refusedByStorage,
-  type Subject,
-  warningTexts,
-} from './http/answer.ts';
-import type { Cookies } from './http/cookies.ts';
-import type { Response } from './http/exchange.ts';
-import { isTransient } from './http/transport-error.ts';
+import { answerError, readFailure, type Subject, warningTexts } from './http/answer.ts';
+import type { Headers, Response } from './http/exchange.ts';
+import { isTransient, TransientError } from './http/transport-error.ts';
 import { retryRequest, type Transport } from './http/transport.ts';
 import type { RequestPolicy } from './registry-options.ts';
 
@@ -20,8 +10,7 @@ export interface Query<T> extends Subject {
   readonly method?: 'GET' | 'HEAD';
   /** Relative to the base of the endpoint: `manifests/latest`. */
   readonly path: string;
-  /** Lower-case names. */
-  readonly headers?: Readonly<Record<string, string>>;
+  readonly headers?: Headers;
   /** Statuses other than 200 that count as success. */
   readonly also?: readonly number[];
   readonly read: (response: Response) => Promise<T>;
@@ -31,33 +20,23 @@ export interface Query<T> extends Subject {
   readonly onSent?: () => void;
 }
 
-/** A 401. */
-export interface Refusal {
-  /** The Authorization header that was refused; undefined for none. */
-  readonly header: string | undefined;
-  readonly challenges: readonly Challenge[];
-  /** The base of the endpoint. */
-  readonly base: URL;
+/** The answer to a request. */
+export interface Answer {
+  readonly response: Response;
+  /** Undefined for a wanted answer, whose body is still to be read. */
+  readonly error: DlrootfsError | undefined;
+  /** A 401 of the server itself. */
+  readonly unauthorized: boolean;
 }
 
-/** What to do after a 401: throw an error, send the request with another authorization, or do that after a pause. */
-export type Verdict = 'final' | 'again' | 'later';
-
-/** The Authorization headers that one request was sent with so far, in order. */
-export type Tried = readonly (string | undefined)[];
-
-/** Chooses the Authorization header for one server. */
+/** The authorization of the requests to one server. */
 export interface Authorization {
   /** Names the credentials behind it; undefined when there are none. */
   readonly used: string | undefined;
-  /** The header to send next; undefined for none. */
-  header(tried: Tried): Promise<string | undefined>;
-  refused(refusal: Refusal, tried: Tried): Promise<Verdict>;
-  accepted(header: string | undefined): void;
+  /** Sends a request to `url` with the headers that authorize it, after a 401 with others. */
+  request(url: URL, send: (headers: Headers) => Promise<Answer>): Promise<Answer>;
 }
 
-/** Limit on the tries of one request with different Authorization headers. */
-const MAX_AUTHORIZATIONS = 3;
 /** Limit on the reported warnings of one registry. */
 const MAX_WARNINGS = 10;
 
@@ -69,7 +48,6 @@ export interface EndpointOptions {
   readonly transport: Transport;
   /** Left out: requests carry no credentials. */
   readonly authorization?: Authorization;
-  readonly cookies?: Cookies;
 }
 
 /** One repository on one server, with its authorization. Both versions of the protocol use it. */
@@ -96,60 +74,31 @@ export class Endpoint {
    * @throws errors of `answerError`, of the transport and of `read`
    */
   async ask<T>(query: Query<T>, retries?: number): Promise<T> {
-    const { base, transport } = this.#options;
+    const { base, transport, authorization } = this.#options;
     const { signal = transport.policy.signal } = query;
-    const root = await base();
-    const attempt = async () => query.read(await this.#attempt(root, query));
+    const url = new URL(query.path, await base());
+    const send = (headers: Headers) => this.#send(url, query, headers);
+    const attempt = async () => {
+      const { response, error } = await (authorization?.request(url, send) ?? send({}));
+      if (error) throw error;
+      this.#passOn(warningTexts(response.headers('warning')));
+      return query.read(response);
+    };
     return retryRequest(attempt, { ...transport.policy, signal }, retries);
   }
 
-  async #attempt(base: URL, query: Query<unknown>): Promise<Response> {
-    const { authorization } = this.#options;
-    const url = new URL(query.path, base);
-    for (const tried: (string | undefined)[] = []; ;) {
-      const header = await authorization?.header(tried);
-      tried.push(header);
-      const response = await this.#send(url, query, header);
-      const { status } = response;
-      if (status === 200 || query.also?.includes(status)) {
-        authorization?.accepted(header);
-        this.#passOn(warningTexts(response.headers('warning')));
-        return response;
-      }
-      const body = await readFailure(response);
-      const own = response.url.origin === url.origin;
-      if (status === 401 && own && authorization && tried.length < MAX_AUTHORIZATIONS) {
-        const challenges = parseChallenges(response.headers('www-authenticate'));
-        const verdict = await authorization.refused({ header, challenges, base }, tried);
-        if (verdict === 'later') await this.#pause(tried.length, query.signal);
-        if (verdict !== 'final') continue;
-      }
-      const error = answerError(response, body, query, authorization?.used);
-      throw !own && (status === 401 || status === 403) ? refusedByStorage(error) : error;
-    }
-  }
-
-  async #send(
-    url: URL,
-    { method = 'GET', headers, signal, onSent }: Query<unknown>,
-    authorization: string | undefined,
-  ): Promise<Response> {
-    const { transport, cookies } = this.#options;
-    const cookie = cookies?.header(url);
-    const own = {
-      ...(authorization !== undefined && { authorization }),
-      ...(cookie !== undefined && { cookie }),
-    };
+  async #send(url: URL, query: Query<unknown>, own: Headers): Promise<Answer> {
+    const { transport, authorization } = this.#options;
+    const { method = 'GET', headers, signal, onSent, also } = query;
     const response = await transport.send({ method, url, headers: { ...headers, ...own }, signal, onSent });
-    if (response.url.origin === url.origin) cookies?.take(url, response.headers('set-cookie'));
-    return response;
-  }
-
-  async #pause(count: number, own: AbortSignal | undefined): Promise<void> {
-    const { retry, report, signal } = this.#options.transport.policy;
-    const message = `${this.name} refused a fresh token as invalid; trying another one`;
-    report({ type: 'notice', message });
-    await pause(backoff(retry, count), own ?? signal);
+    const { status } = response;
+    if (status === 200 || also?.includes(status)) return { response, error: undefined, unauthorized: false };
+    const error = answerError(response, await readFailure(response), query, authorization?.used);
+    const redirected = response.url.origin !== url.origin;
+    if (redirected && (status === 401 || status === 403)) {
+      return { response, error: refusedByStorage(error), unauthorized: false };
+    }
+    return { response, error, unauthorized: status === 401 };
   }
 
   #passOn(warnings: readonly string[]): void {
@@ -161,29 +110,37 @@ export class Endpoint {
   }
 }
 
+/** A storage server that a registry redirects to refuses: its signature may have expired, and a retry gets another. */
+function refusedByStorage(refusal: DlrootfsError): TransientError {
+  return new TransientError(refusal.message, {
+    hint: 'run it again; if the storage server refuses again, report it to the operator of the registry',
+    cause: refusal,
+  });
+}
+
 /** Retries of a request while another endpoint is left. */
 const RETRIES_WITH_OTHERS = 1;
 
-/** The error to throw when every endpoint failed; `last` is the least preferred one. */
+/** The error to throw when every endpoint failed; `last` is the last preferred one. */
 export type Explain = (failures: ReadonlyMap<Endpoint, DlrootfsError>, last: Endpoint) => DlrootfsError;
 
 /** The endpoints of one repository: mirrors, or the registries of an index. When one fails, the next one gets the request. */
 export class Failover {
-  readonly endpoints: readonly Endpoint[];
+  /** The last of those that it was given. */
+  readonly last: Endpoint;
   readonly #policy: RequestPolicy;
   readonly #explain: Explain;
-  /** Endpoints with a transient error: they come last. */
-  readonly #failed = new Set<Endpoint>();
+  /** In the order in which they are asked: from the last one that answered; those with a transient error since come last. */
+  #order: readonly Endpoint[];
   readonly #announced = new Set<Endpoint>();
-  /** The last one that answered: it comes first. */
-  #preferred: Endpoint | undefined;
 
   /**
    * @param endpoints in order of preference
    * @param explain the error when all have failed
    */
   constructor(endpoints: readonly Endpoint[], policy: RequestPolicy, explain: Explain) {
-    this.endpoints = endpoints;
+    this.last = endpoints.at(-1)!;
+    this.#order = endpoints;
     this.#policy = policy;
     this.#explain = explain;
   }
@@ -204,32 +161,29 @@ export class Failover {
     signal = this.#policy.signal,
     turn = 0,
   ): Promise<T> {
-    const order = this.#order(turn);
+    const order = this.#from(turn % this.#order.length);
     const failures = new Map<Endpoint, DlrootfsError>();
     for (const [place, endpoint] of order.entries()) {
       const next = order[place + 1];
       try {
         const result = await attempt(endpoint, next && RETRIES_WITH_OTHERS);
-        this.#failed.delete(endpoint);
-        if (turn === 0) this.#preferred = endpoint;
+        if (turn === 0) this.#order = this.#from(this.#order.indexOf(endpoint));
         return result;
       } catch (error) {
         signal.throwIfAborted();
         if (!(error instanceof DlrootfsError) || error instanceof UsageError) throw error;
         failures.set(endpoint, error);
-        if (isTransient(error)) this.#failed.add(endpoint);
+        if (isTransient(error)) {
+          this.#order = [...this.#order.filter((each) => each !== endpoint), endpoint];
+        }
         if (next) this.#announce(endpoint, error, next);
       }
     }
-    throw this.#explain(failures, this.endpoints.at(-1)!);
+    throw this.#explain(failures, this.last);
   }
 
-  #order(turn: number): readonly Endpoint[] {
-    const healthy = this.endpoints.filter((endpoint) => !this.#failed.has(endpoint));
-    const preferred = Math.max(0, this.#preferred === undefined ? 0 : healthy.indexOf(this.#preferred));
-    const start = healthy.length === 0 ? 0 : (preferred + turn) % healthy.length;
-    const failed = this.endpoints.filter((endpoint) => this.#failed.has(endpoint));
-    return [...healthy.slice(start), ...healthy.slice(0, start), ...failed];
+  #from(place: number): readonly Endpoint[] {
+    return [...this.#order.slice(place), ...this.#order.slice(0, place)];
   }
 
   #announce(endpoint: Endpoint, error: DlrootfsError, next: Endpoint): void {

@@ -6,7 +6,7 @@ import { Authenticator } from './auth/authenticator.ts';
 import { CredentialFinder } from './auth/credentials.ts';
 import type { Location } from './config/registries-conf.ts';
 import { Endpoint } from './endpoint.ts';
-import { answerError, parseChallenges, readFailure } from './http/answer.ts';
+import { answerError, readFailure } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 import { openTransport, retryRequest, type Transport, type TransportSettings } from './http/transport.ts';
 import { BROKEN, isTransient, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transport-error.ts';
@@ -46,7 +46,7 @@ export class RegistryHost {
     this.location = location;
     this.transport = transport;
     this.credentials = credentials;
-    this.#authenticator = new Authenticator(location.repository, credentials, transport);
+    this.#authenticator = new Authenticator(location, credentials, transport);
     this.endpoint = new Endpoint({
       name: location.registry,
       base: () => this.#base(),
@@ -99,9 +99,7 @@ export class RegistryHost {
   async #contactVersion2(): Promise<Contact> {
     const { response, error, base } = await this.#firstAnswer('/v2/');
     const { status } = response;
-    if (status === 401) {
-      this.#authenticator.learn(parseChallenges(response.headers('www-authenticate')), base);
-    }
+    if (status === 401) this.#authenticator.learn(response);
     if (status === 401 || status === 200) return { base, version2: isWebPage(response) ? 'perhaps' : 'yes' };
     if (!(error instanceof NotFoundError || error instanceof NetworkError)) throw error;
     return { base, version2: 'no', refusal: status === 404 ? undefined : error };

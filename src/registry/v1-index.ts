@@ -3,10 +3,10 @@ import { type DlrootfsError, NetworkError } from '../errors.ts';
 import { parseJson } from '../oci/json.ts';
 import { basic, describeCredential } from './auth/credentials.ts';
 import type { Credential } from './config/auth-file.ts';
-import { type Authorization, Endpoint, type Explain, Failover, type Tried } from './endpoint.ts';
+import { type Answer, type Authorization, Endpoint, type Explain, Failover } from './endpoint.ts';
 import { readDocument } from './http/answer.ts';
 import { Cookies } from './http/cookies.ts';
-import type { Response } from './http/exchange.ts';
+import type { Headers, Response } from './http/exchange.ts';
 import { openTransport, type Transport, type TransportSettings } from './http/transport.ts';
 import type { Ping, RegistryHost } from './registry-host.ts';
 
@@ -62,8 +62,7 @@ export class V1Index {
         name: url.host,
         base: () => url,
         transport: own,
-        authorization: headerList(used, headers, (token) => this.#renew(token)),
-        cookies: this.#cookies,
+        authorization: this.#authorization(used, headers),
       });
     // The index sends no challenge: it gets the password with the first request.
     this.#endpoint = endpoint(base, transport, () => [password]);
@@ -121,6 +120,36 @@ export class V1Index {
     await this.#renewing;
   }
 
+  /**
+   * Tries Authorization headers in their order, first the one that was accepted last; all with the cookies of the server.
+   *
+   * @param headers gives them, with the token of the moment
+   */
+  #authorization(used: string | undefined, headers: () => readonly (string | undefined)[]): Authorization {
+    let accepted: string | undefined;
+    const request = async (url: URL, send: (headers: Headers) => Promise<Answer>) => {
+      const tried: (string | undefined)[] = [];
+      for (let answer: Answer | undefined; ;) {
+        const left = headers().filter((header) => header !== undefined && !tried.includes(header));
+        const authorization = left.find((header) => header === accepted) ?? left[0];
+        if (answer && authorization === undefined) return answer;
+        answer = await send({ authorization, cookie: this.#cookies.header(url) });
+        const { response, error, unauthorized } = answer;
+        if (response.url.origin === url.origin) this.#cookies.take(url, response.headers('set-cookie'));
+        if (!unauthorized) {
+          if (!error) accepted = authorization;
+          return answer;
+        }
+        tried.push(authorization);
+        // A token that was accepted until now has expired.
+        if (authorization === accepted && authorization?.startsWith(TOKEN)) {
+          await this.#renew(authorization.slice(TOKEN.length));
+        }
+      }
+    };
+    return { used, request };
+  }
+
   /** The header for a user name and a password, and their name for messages. */
   #basicOf(credential: Credential | undefined): { readonly header?: string; readonly used?: string } {
     if (!credential) return {};
@@ -148,37 +177,6 @@ export class V1Index {
 }
 
 const TOKEN = 'Token ';
-
-/**
- * Tries Authorization headers in their order, first the one that was accepted last.
- *
- * @param headers gives them, with the token of the moment
- * @param renew requests another token in place of one
- */
-function headerList(
-  used: string | undefined,
-  headers: () => readonly (string | undefined)[],
-  renew: (token: string) => Promise<void>,
-): Authorization {
-  let accepted: string | undefined;
-  const left = (tried: Tried) =>
-    headers().filter((header) => header !== undefined && !tried.includes(header));
-  return {
-    used,
-    header: (tried) => {
-      const rest = left(tried);
-      return Promise.resolve(rest.find((header) => header === accepted) ?? rest[0]);
-    },
-    refused: async ({ header }, tried) => {
-      // A token that was accepted until now has expired.
-      if (header === accepted && header?.startsWith(TOKEN)) await renew(header.slice(TOKEN.length));
-      return left(tried).length > 0 ? 'again' : 'final';
-    },
-    accepted: (header) => {
-      accepted = header;
-    },
-  };
-}
 
 /** The first error of a registry that answered at all, else what all of them say. */
 const explainRegistries: Explain = (failures) => {

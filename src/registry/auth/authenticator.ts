@@ -2,10 +2,12 @@ import { isLoopback } from '../../oci/reference.ts';
 import { LOG_IN, NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
 import type { Credential } from '../config/auth-file.ts';
 import { basic, type CredentialFinder, describeCredential } from './credentials.ts';
-import type { Authorization, Refusal, Verdict } from '../endpoint.ts';
+import type { Location } from '../config/registries-conf.ts';
+import type { Answer, Authorization } from '../endpoint.ts';
 import { isObject, jsonOf } from '../../oci/json.ts';
-import { answerError, type Challenge, readDocument } from '../http/answer.ts';
-import type { Request } from '../http/exchange.ts';
+import { backoff, pause } from '../../sys/retry.ts';
+import { answerError, parseChallenges, readDocument } from '../http/answer.ts';
+import type { Headers, Request, Response } from '../http/exchange.ts';
 import type { Transport } from '../http/transport.ts';
 
 /** The scheme of a challenge, if it is supported. */
@@ -24,31 +26,36 @@ function sameScopes(one: readonly string[], other: readonly string[]): boolean {
   return one.toSorted().join(' ') === other.toSorted().join(' ');
 }
 
-/** A Bearer challenge; undefined for other schemes, and where its realm is not a web address. */
-function bearerOf({ scheme, parameters }: Challenge, base: URL): Bearer | undefined {
-  const address = parameters.get('realm');
-  const realm = address ? URL.parse(address, base.href) : null;
-  if (scheme !== 'bearer' || !realm || !/^https?:$/.test(realm.protocol)) return undefined;
-  return {
-    kind: 'bearer',
-    realm,
-    service: parameters.get('service'),
-    scopes: (parameters.get('scope') ?? '').split(' ').filter(Boolean),
-    error: parameters.get('error'),
-  };
+/**
+ * The challenge of a 401 to answer: the first of Bearer, else of Basic; undefined without one of these. A Bearer challenge needs the web
+ * address of a token server.
+ */
+function schemeOf(response: Response): AuthScheme | undefined {
+  const challenges = parseChallenges(response.headers('www-authenticate'));
+  for (const { scheme, parameters } of challenges) {
+    const address = parameters.get('realm');
+    const realm = address ? URL.parse(address, response.url.href) : null;
+    if (scheme !== 'bearer' || !realm || !/^https?:$/.test(realm.protocol)) continue;
+    return {
+      kind: 'bearer',
+      realm,
+      service: parameters.get('service'),
+      scopes: (parameters.get('scope') ?? '').split(' ').filter(Boolean),
+      error: parameters.get('error'),
+    };
+  }
+  return challenges.some(({ scheme }) => scheme === 'basic') ? { kind: 'basic' } : undefined;
 }
 
-/** Chooses among challenges: Bearer before Basic, the first of each; unknown schemes are ignored. */
-function chooseScheme(challenges: readonly Challenge[], base: URL): AuthScheme | undefined {
-  const bearer = challenges.map((each) => bearerOf(each, base)).find((each) => each !== undefined);
-  return bearer ?? (challenges.some(({ scheme }) => scheme === 'basic') ? { kind: 'basic' } : undefined);
-}
+/** Limit on the tries of one request with different Authorization headers. */
+const MAX_TRIES = 3;
 
 /** The authorization to read one repository, by Basic or Bearer, as the challenges of its registry ask for. */
 export class Authenticator implements Authorization {
   readonly #credentials: CredentialFinder;
   readonly #transport: Transport;
-  readonly #ownScope: string;
+  readonly #place: Pick<Location, 'registry' | 'repository'>;
+  /** Of the server that sent the challenge. */
   #base: URL | undefined;
   #scheme: AuthScheme | undefined;
   #credential: Credential | undefined;
@@ -59,21 +66,38 @@ export class Authenticator implements Authorization {
   /** The token server refused the credentials; this is final. */
   #refusal: UnauthorizedError | undefined;
 
-  constructor(repository: string, credentials: CredentialFinder, transport: Transport) {
+  constructor(
+    place: Pick<Location, 'registry' | 'repository'>,
+    credentials: CredentialFinder,
+    transport: Transport,
+  ) {
+    this.#place = place;
     this.#credentials = credentials;
     this.#transport = transport;
-    this.#ownScope = `repository:${repository}:pull`;
   }
 
   /** Takes the challenge of the first 401, so that the next request has its token. */
-  learn(challenges: readonly Challenge[], base: URL): void {
-    this.#base = base;
-    const scheme = chooseScheme(challenges, base);
+  learn(response: Response): void {
+    this.#base = response.url;
+    const scheme = schemeOf(response);
     // The scope in this challenge is not the repository's.
     this.#scheme = scheme?.kind === 'bearer' ? { ...scheme, scopes: [] } : scheme;
   }
 
-  async header(): Promise<string | undefined> {
+  async request(_: URL, send: (headers: Headers) => Promise<Answer>): Promise<Answer> {
+    for (let tries = 1; ; tries += 1) {
+      const authorization = await this.#header();
+      const answer = await send({ authorization });
+      if (!answer.error && authorization === this.#sent) this.#accepted = true;
+      if (!answer.unauthorized || tries === MAX_TRIES) return answer;
+      const verdict = this.#judge(authorization, answer.response);
+      if (verdict === 'later') await this.#pause(tries, answer.response);
+      else if (verdict === 'final' || (await this.#header()) === authorization) return answer;
+    }
+  }
+
+  /** The Authorization header to send next; undefined for none. */
+  async #header(): Promise<string | undefined> {
     const scheme = this.#scheme;
     if (!scheme) return undefined;
     this.#credential ??= await this.#credentials.find();
@@ -81,28 +105,26 @@ export class Authenticator implements Authorization {
     if (credential?.kind === 'registry-token') return asHeader(credential);
     if (scheme.kind === 'basic') return credential?.kind === 'password' ? basic(credential) : undefined;
     if (!this.#token || this.#token.until < performance.now()) this.#token = await this.#renew(scheme);
-    return `Bearer ${this.#token.text}`;
+    return this.#sent;
   }
 
-  async refused(refusal: Refusal): Promise<Verdict> {
-    const verdict = this.#judge(refusal);
-    if (verdict !== 'again') return verdict;
-    return (await this.header()) === refusal.header ? 'final' : 'again';
+  /** The header with the token of the moment. */
+  get #sent(): string | undefined {
+    return this.#token && `Bearer ${this.#token.text}`;
   }
 
-  /** The first line that applies counts. */
-  #judge({ header, challenges, base }: Refusal): Verdict {
+  /** What to do after a 401: nothing, send the request with another header, or do that after a pause. The first line that applies counts. */
+  #judge(header: string | undefined, response: Response): 'final' | 'again' | 'later' {
     const before = this.#scheme;
-    const scheme = chooseScheme(challenges, base) ?? before;
-    this.#base = base;
+    const scheme = schemeOf(response) ?? before;
+    this.#base = response.url;
     this.#scheme = scheme;
-    const sent = this.#token && `Bearer ${this.#token.text}`;
     // Nothing to authenticate with: no known scheme, or credentials that stay the same.
     if (!scheme) return 'final';
     if (header === undefined) return scheme.kind === 'bearer' || !before ? 'again' : 'final';
     if (scheme.kind === 'basic' || this.#credential?.kind === 'registry-token') return 'final';
     // Another request has renewed the token already.
-    if (header !== sent) return 'again';
+    if (header !== this.#sent) return 'again';
     this.#token = undefined;
     // The token has expired, or is for other scopes.
     if (this.#accepted) return 'again';
@@ -111,12 +133,15 @@ export class Authenticator implements Authorization {
     return scheme.error === 'invalid_token' ? 'later' : 'final';
   }
 
-  accepted(header: string | undefined): void {
-    if (header === `Bearer ${this.#token?.text}`) this.#accepted = true;
+  async #pause(count: number, { signal }: Response): Promise<void> {
+    const { retry, report } = this.#transport.policy;
+    const message = `${this.#place.registry} refused a fresh token as invalid; trying another one`;
+    report({ type: 'notice', message });
+    await pause(backoff(retry, count), signal);
   }
 
   #scopes(scheme: Bearer): readonly string[] {
-    return scheme.scopes.length > 0 ? scheme.scopes : [this.#ownScope];
+    return scheme.scopes.length > 0 ? scheme.scopes : [`repository:${this.#place.repository}:pull`];
   }
 
   get used(): string | undefined {

@@ -226,14 +226,6 @@ export function answerError(
   });
 }
 
-/** A storage server that a registry redirects to refuses: its signature may have expired, and a retry gets another. */
-export function refusedByStorage(refusal: DlrootfsError): TransientError {
-  return new TransientError(refusal.message, {
-    hint: 'run it again; if the storage server refuses again, report it to the operator of the registry',
-    cause: refusal,
-  });
-}
-
 /**
  * How long a server wants the client to wait, in milliseconds: `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3).
  * Undefined when it is missing or neither. A date in the past means 0.

@@ -10,12 +10,14 @@ export interface Route {
   readonly proxy: string | undefined;
 }
 
+/** Names in lower case; those without a value are not sent. */
+export type Headers = Readonly<Record<string, string | undefined>>;
+
 /** A request as it goes to one server. */
 export interface Request {
   readonly method: 'GET' | 'HEAD' | 'POST';
   readonly url: URL;
-  /** Lower-case names. */
-  readonly headers: Readonly<Record<string, string>>;
+  readonly headers: Headers;
   readonly body?: string | undefined;
   /** Default: that of the session. */
   readonly signal?: AbortSignal | undefined;
@@ -54,7 +56,6 @@ const CHUNK_COST = 256;
 /** Fewer bytes than this within the stall timeout are a stall. */
 const LEAST_PROGRESS = 4096;
 
-type Headers = Readonly<Record<string, string | string[] | undefined>>;
 type Chunk = IteratorResult<Uint8Array, undefined>;
 
 /**
@@ -144,7 +145,11 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     if (this.#ended) controller.abort(new Error('no longer wanted'));
   }
 
-  onResponseStart(_: Dispatcher.DispatchController, status: number, headers: Headers): void {
+  onResponseStart(
+    _: Dispatcher.DispatchController,
+    status: number,
+    headers: Readonly<Record<string, string | string[] | undefined>>,
+  ): void {
     if (status < 200 || this.#ended) return;
     clearTimeout(this.#deadline);
     this.#stallTimer = setInterval(this.#checkProgress, this.#timeouts.stall);
