@@ -194,12 +194,9 @@ export class Version2Session implements Session {
       verifyDigest(bytes, digest, subject);
       return bytes;
     };
-    let isFirst = true;
-    const onSent = (): void => {
-      if (wants && isFirst) void this.#requestAhead(layers, wants);
-      isFirst = false;
-    };
-    const bytes = await this.#ask({ path: `blobs/${digest}`, subject, read, onSent });
+    const answer = this.#ask({ path: `blobs/${digest}`, subject, read });
+    if (wants) void this.#requestAhead(layers, wants);
+    const bytes = await answer;
     await store?.put(digest, bytes);
     return parseConfig(bytes, subject);
   }

@@ -266,10 +266,11 @@ test('an abort while the connection is being prepared is heard at once', async (
   const controller = new AbortController();
   const request = { method: 'GET', url: new URL('http://127.0.0.1/'), headers: {} } as const;
   let ended = 0;
-  const exchange = new Exchange(request, DEFAULT_TIMEOUTS, controller.signal, () => (ended += 1), 9999);
-  const answer = exchange.send(() => new Promise(() => undefined));
+  const exchange = new Exchange(request, { timeouts: DEFAULT_TIMEOUTS, signal: controller.signal }, 9999);
+  void exchange.send(() => new Promise(() => undefined)).then(() => (ended += 1));
   setTimeout(() => controller.abort(reason), 10);
-  await assert.rejects(answer, reason);
+  await assert.rejects(exchange.head, reason);
+  await setImmediate();
   assert.equal(ended, 1);
 });
 

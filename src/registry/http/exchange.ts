@@ -1,6 +1,6 @@
 import { setImmediate as nextCycle } from 'node:timers/promises';
 import type { Dispatcher } from 'undici';
-import type { Timeouts } from '../registry-options.ts';
+import type { RequestPolicy } from '../registry-options.ts';
 import { SlowError, transportError } from './transport-error.ts';
 
 /** A route to a server. */
@@ -21,8 +21,6 @@ export interface Request {
   readonly body?: string | undefined;
   /** Default: that of the session. */
   readonly signal?: AbortSignal | undefined;
-  /** Called when the request goes to a connection, also after a redirect and for a retry. */
-  readonly onSent?: (() => void) | undefined;
 }
 
 /** The head of an answer, and its body as it arrives. */
@@ -31,6 +29,8 @@ export interface Response {
   readonly documentTimeout: number;
   /** The signal of the request. */
   readonly signal: AbortSignal;
+  /** Milliseconds from the request to this head. */
+  readonly time: number;
   /** Of the server that answered, after redirects. */
   readonly url: URL;
   readonly status: number;
@@ -64,16 +64,17 @@ type Chunk = IteratorResult<Uint8Array, undefined>;
  */
 export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterator<Uint8Array, undefined> {
   readonly #request: Request;
-  readonly #timeouts: Timeouts;
+  readonly #timeouts: RequestPolicy['timeouts'];
   readonly #signal: AbortSignal;
-  readonly #finished: () => void;
   readonly #timeLimit: number;
   readonly #head = Promise.withResolvers<Response>();
+  readonly #over = Promise.withResolvers<void>();
   readonly #queue: Uint8Array[] = [];
   #queued = 0;
-  #waiting: PromiseWithResolvers<Chunk> | undefined;
+  #wakeReader: (() => void) | undefined;
   #controller: Dispatcher.DispatchController | undefined;
   #proxy: string | undefined;
+  #begin = 0;
   #deadline: NodeJS.Timeout | undefined;
   #stallTimer: NodeJS.Timeout | undefined;
   #progress = 0;
@@ -82,37 +83,37 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   #broken = false;
   #error: unknown;
 
-  /**
-   * @param finished called once, when nothing more comes from the server
-   * @param timeLimit milliseconds until the final status; interim answers (1xx) do not extend them
-   */
+  /** @param timeLimit milliseconds until the final status; interim answers (1xx) do not extend them */
   constructor(
     request: Request,
-    timeouts: Timeouts,
-    signal: AbortSignal,
-    finished: () => void,
+    { timeouts, signal }: Pick<RequestPolicy, 'timeouts' | 'signal'>,
     timeLimit: number,
   ) {
     this.#request = request;
     this.#timeLimit = timeLimit;
     this.#timeouts = timeouts;
-    this.#signal = signal;
-    this.#finished = finished;
+    this.#signal = request.signal ?? signal;
+    this.#signal.addEventListener('abort', this.#abort);
+    if (this.#signal.aborted) this.#abort();
   }
 
   /**
-   * Sends the request; resolves with the head of the answer.
+   * The head of the answer.
    *
-   * @throws what `transportError` makes, or the signal's reason
+   * @throws what `transportError` makes, or the signal's reason, also before `send`
    */
-  send(open: () => Promise<Route>): Promise<Response> {
-    this.#signal.addEventListener('abort', this.#abort);
-    if (this.#signal.aborted) this.#abort();
-    else this.#start(open).catch((error: unknown) => this.#fail(error));
+  get head(): Promise<Response> {
     return this.#head.promise;
   }
 
+  /** Sends the request, unless its signal has aborted; resolves when nothing more comes from the server. */
+  send(open: () => Promise<Route>): Promise<void> {
+    if (!this.#ended) this.#start(open).catch((error: unknown) => this.#fail(error));
+    return this.#over.promise;
+  }
+
   async #start(open: () => Promise<Route>): Promise<void> {
+    this.#begin = performance.now();
     this.#deadline = setTimeout(() => this.#break(new SlowError('SILENT', this.#timeLimit)), this.#timeLimit);
     const { dispatcher, proxy } = await open();
     this.#proxy = proxy;
@@ -132,7 +133,6 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
       },
       this,
     );
-    this.#request.onSent?.();
   }
 
   readonly #abort = () => {
@@ -158,6 +158,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
       url: this.#request.url,
       documentTimeout: this.#timeouts.document,
       signal: this.#signal,
+      time: performance.now() - this.#begin,
       status,
       headers: headersOf,
       header: (name) => (headers[name] === undefined ? undefined : headersOf(name).join(', ')),
@@ -170,24 +171,16 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   onResponseData(controller: Dispatcher.DispatchController, chunk: Uint8Array): void {
     if (this.#ended) return;
     this.#progress += chunk.length;
-    if (this.#waiting) {
-      const waiting = this.#waiting;
-      this.#waiting = undefined;
-      waiting.resolve({ done: false, value: chunk });
-      return;
-    }
     this.#queue.push(chunk);
     this.#queued += chunk.length + CHUNK_COST;
+    this.#wakeReader?.();
     if (this.#queued < HIGH_WATER) return;
     this.#paused = true;
     controller.pause();
   }
 
   onResponseEnd(): void {
-    if (this.#ended) return;
-    this.#end();
-    this.#waiting?.resolve({ done: true, value: undefined });
-    this.#waiting = undefined;
+    if (!this.#ended) this.#end();
   }
 
   onResponseError(_: Dispatcher.DispatchController | null, error: Error): void {
@@ -205,7 +198,8 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     clearTimeout(this.#deadline);
     clearInterval(this.#stallTimer);
     this.#signal.removeEventListener('abort', this.#abort);
-    this.#finished();
+    this.#over.resolve();
+    this.#wakeReader?.();
   }
 
   #break(error: Error): void {
@@ -223,12 +217,12 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
         });
     this.#end();
     this.#head.reject(this.#error);
-    this.#waiting?.reject(this.#error);
-    this.#waiting = undefined;
     this.#controller?.abort(error instanceof Error ? error : new Error('aborted'));
   }
 
-  next(): Promise<Chunk> {
+  async next(): Promise<Chunk> {
+    if (this.#queue.length === 0 && !this.#ended)
+      await new Promise<void>((wake) => (this.#wakeReader = wake));
     const value = this.#queue.shift();
     if (value) {
       this.#queued -= value.length + CHUNK_COST;
@@ -236,12 +230,10 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
         this.#paused = false;
         this.#controller?.resume();
       }
-      return Promise.resolve({ done: false, value });
+      return { done: false, value };
     }
-    if (this.#error !== undefined) return Promise.reject(this.#error);
-    if (this.#ended) return Promise.resolve({ done: true, value: undefined });
-    this.#waiting = Promise.withResolvers();
-    return this.#waiting.promise;
+    if (this.#error !== undefined) throw this.#error;
+    return { done: true, value: undefined };
   }
 
   /** Leaves the body early. */

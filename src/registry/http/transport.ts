@@ -53,8 +53,8 @@ export class Transport {
         throw redirectError(`${request.url.host} redirects ${how}`, 'REDIRECTS');
       }
       seen.add(current.url.href);
-      const { response, time } = await this.#exchange(current, Math.min(left, connect + headers));
-      left -= time;
+      const response = await this.#exchange(current, Math.min(left, connect + headers));
+      left -= response.time;
       const next = redirectOf(current, response);
       if (!next) return response;
       await drain(response);
@@ -62,38 +62,17 @@ export class Transport {
     }
   }
 
-  /** Holds a slot until the exchange is over; `time` until the head of the answer, in milliseconds. */
-  async #exchange(
-    request: Request,
-    timeLimit: number,
-  ): Promise<{ readonly response: Response; readonly time: number }> {
-    const { method, url, signal = this.policy.signal } = request;
-    const answer = Promise.withResolvers<Response>();
-    const abort = () => answer.reject(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
-    let start = 0;
-    void this.#slots(async () => {
-      if (signal.aborted) {
-        abort();
-        return;
-      }
-      start = performance.now();
-      const over = Promise.withResolvers<void>();
-      const exchange = new Exchange(request, this.policy.timeouts, signal, over.resolve, timeLimit);
-      answer.resolve(exchange.send(() => this.#connections.to(url)));
-      await over.promise;
-    });
-    try {
-      const response = await answer.promise;
-      const time = performance.now() - start;
-      // A query may hold a signature.
-      const place = `${url.origin}${url.pathname}${url.search && '?…'}`;
-      const message = `${method} ${place} ${response.status} ${Math.round(time)} ms`;
-      this.policy.report({ type: 'debug', message });
-      return { response, time };
-    } finally {
-      signal.removeEventListener('abort', abort);
-    }
+  /** Holds a slot until the exchange is over. */
+  async #exchange(request: Request, timeLimit: number): Promise<Response> {
+    const { method, url } = request;
+    const exchange = new Exchange(request, this.policy, timeLimit);
+    void this.#slots(() => exchange.send(() => this.#connections.to(url)));
+    const response = await exchange.head;
+    // A query may hold a signature.
+    const place = `${url.origin}${url.pathname}${url.search && '?…'}`;
+    const message = `${method} ${place} ${response.status} ${Math.round(response.time)} ms`;
+    this.policy.report({ type: 'debug', message });
+    return response;
   }
 
   async close(): Promise<void> {
