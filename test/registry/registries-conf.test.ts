@@ -184,7 +184,7 @@ test('files: the user’s instead of the system’s, drop-ins of both, later one
   const options = { environment: { HOME: scratch.join('home') }, configDirs: [scratch.join('etc')] };
   const locations = async () => {
     const all = await readRegistriesConf(options);
-    return ['a.io/x', 'b.io/x', 'c.io/x'].map((name) => findTable(all, Reference.parse(name))?.location);
+    return ['a.io/x', 'b.io/x', 'c.io/x'].map((name) => findTable(all, Reference.parse(name))?.['location']);
   };
   assert.deepEqual(await locations(), ['system', 'second', 'first']);
   write(scratch.path, {
@@ -196,7 +196,7 @@ test('files: the user’s instead of the system’s, drop-ins of both, later one
     ...options,
     environment: { CONTAINERS_REGISTRIES_CONF: scratch.join('etc/containers/registries.conf') },
   };
-  assert.equal(findTable(await readRegistriesConf(named), Reference.parse('a.io/x'))?.location, 'system');
+  assert.equal(findTable(await readRegistriesConf(named), Reference.parse('a.io/x'))?.['location'], 'system');
 });
 
 test('files: what is not TOML is a usage error that names the file', async () => {

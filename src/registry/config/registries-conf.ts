@@ -1,62 +1,24 @@
 import { join } from 'node:path';
 import { UsageError, printable } from '../../errors.ts';
-import { isObject, textOf } from '../../oci/json.ts';
+import { isObject, type JsonObject, textOf } from '../../oci/json.ts';
 import { isRegistry, type Reference } from '../../oci/reference.ts';
 import { configDirectories, listConfigDirectory, readConfigFile } from './files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
-/** A `[[registry]]` or `[[registry.mirror]]` table of containers-registries.conf(5). */
-interface TableLocation {
-  /** `host[:port][/path]`; undefined: as in the reference. */
-  readonly location: string | undefined;
-  /** http and unchecked certificates are allowed. */
-  readonly insecure: boolean;
-}
+/** A `[[registry]]` table of containers-registries.conf(5), as in its file; `prefix` is `host[:port][/path]` or `*.domain`. */
+export type RegistryTable = JsonObject & { readonly prefix: string };
 
-interface RegistryMirror extends TableLocation {
-  readonly use: 'all' | 'digest-only' | 'tag-only';
-}
-
-export interface RegistryTable extends TableLocation {
-  /** `host[:port][/path]` or `*.domain`. */
-  readonly prefix: string;
-  readonly blocked: boolean;
-  readonly mirrors: readonly RegistryMirror[];
-}
-
-function parseTableMirror(value: unknown, digestOnly: boolean): RegistryMirror[] {
-  if (!isObject(value) || textOf(value['location']) === undefined) return [];
-  const use = value['pull-from-mirror'];
-  const limited = use === 'digest-only' || use === 'tag-only' ? use : 'all';
-  return [
-    {
-      location: textOf(value['location'])!,
-      insecure: value['insecure'] === true,
-      use: digestOnly ? 'digest-only' : limited,
-    },
-  ];
-}
-
-/** Reads the `[[registry]]` tables of one parsed file; tables that name neither prefix nor location are left out. */
+/** The `[[registry]]` tables of one parsed file; tables that name neither prefix nor location are left out. */
 export function registryTables(document: unknown): readonly RegistryTable[] {
-  const tables: unknown = isObject(document) ? document['registry'] : undefined;
-  if (!Array.isArray(tables)) return [];
-  return tables.filter(isObject).flatMap((table) => {
-    const location = textOf(table['location']);
-    const prefix = textOf(table['prefix']) ?? location;
-    if (prefix === undefined) return [];
-    const mirrors: unknown[] = Array.isArray(table['mirror']) ? table['mirror'] : [];
-    const digestOnly = table['mirror-by-digest-only'] === true;
-    return [
-      {
-        prefix,
-        location,
-        insecure: table['insecure'] === true,
-        blocked: table['blocked'] === true,
-        mirrors: mirrors.flatMap((mirror) => parseTableMirror(mirror, digestOnly)),
-      },
-    ];
+  return tablesOf(document, 'registry').flatMap((table) => {
+    const prefix = textOf(table['prefix']) ?? textOf(table['location']);
+    return prefix === undefined ? [] : [{ ...table, prefix }];
   });
+}
+
+function tablesOf(value: unknown, key: string): readonly JsonObject[] {
+  const tables: unknown = isObject(value) ? value[key] : undefined;
+  return Array.isArray(tables) ? tables.filter(isObject) : [];
 }
 
 /** The number of characters of `name` that the prefix matches; undefined without a match. */
@@ -85,8 +47,9 @@ function relocate(
   prefix: string,
   location: string | undefined,
 ): Pick<Reference, 'registry' | 'repository'> {
-  if (location === undefined) return reference;
-  const name = `${reference.registry}/${reference.repository}`;
+  const { registry, repository } = reference;
+  if (location === undefined) return { registry, repository };
+  const name = `${registry}/${repository}`;
   const moved = location.replace(/\/+$/, '') + name.slice(matchLength(prefix, name) ?? name.length);
   const slash = moved.indexOf('/');
   if (slash <= 0 || slash === moved.length - 1 || !isRegistry(moved.slice(0, slash))) {
@@ -191,22 +154,27 @@ export function locationsOf(
   mirrors: readonly string[],
   tables: readonly RegistryTable[],
 ): readonly Location[] {
-  const table = findTable(tables, reference);
-  if (table?.blocked) {
+  const table = findTable(tables, reference) ?? { prefix: '' };
+  if (table['blocked'] === true) {
     throw new UsageError(`${printable(table.prefix)} is blocked in registries.conf`, {
       code: 'BLOCKED',
       hint: 'remove blocked = true there, or ask the administrator of this machine',
     });
   }
-  const place = ({ location, insecure }: TableLocation, mirrorOf?: string): Location => {
-    const { registry, repository } = relocate(reference, table?.prefix ?? '', location);
-    return { registry, repository, insecure, plainHttp: false, mirrorOf };
-  };
+  const place = (entry: JsonObject, mirrorOf?: string): Location => ({
+    ...relocate(reference, table.prefix, textOf(entry['location'])),
+    insecure: entry['insecure'] === true,
+    plainHttp: false,
+    mirrorOf,
+  });
+  const everyUse = table['mirror-by-digest-only'] === true ? 'digest-only' : undefined;
   const excluded = reference.digest === undefined ? 'digest-only' : 'tag-only';
-  const configured = table?.mirrors.filter(({ use }) => use !== excluded) ?? [];
+  const configured = tablesOf(table, 'mirror')
+    .filter((mirror) => textOf(mirror['location']) !== undefined)
+    .filter((mirror) => (everyUse ?? mirror['pull-from-mirror']) !== excluded);
   return [
     ...mirrors.map((mirror) => parseMirror(mirror, reference)),
     ...configured.map((mirror) => place(mirror, reference.registry)),
-    place(table ?? { location: undefined, insecure: false }),
+    place(table),
   ];
 }
