@@ -3,12 +3,14 @@ import { isLoopback } from '../oci/reference.ts';
 import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import { isObject, jsonOf } from '../oci/json.ts';
 import { Authenticator } from './auth/authenticator.ts';
-import { CredentialFinder } from './auth/credentials.ts';
+import { findCredential } from './auth/credentials.ts';
+import type { Credential } from './config/auth-file.ts';
 import type { Location } from './config/registries-conf.ts';
 import { Endpoint } from './endpoint.ts';
 import { answerError, readFailure } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 import { openTransport, retryRequest, type Transport, type TransportSettings } from './http/transport.ts';
+import type { RegistryOptions } from './registry-options.ts';
 import { BROKEN, isTransient, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transport-error.ts';
 
 /** The answer of a registry to `GET /v2/`. */
@@ -36,17 +38,18 @@ export interface Ping {
 export class RegistryHost {
   readonly location: Location;
   readonly transport: Transport;
-  readonly credentials: CredentialFinder;
   /** The repository by version 2 of the protocol. */
   readonly endpoint: Endpoint;
+  readonly #options: RegistryOptions;
   readonly #authenticator: Authenticator;
   #contact: Promise<Contact> | undefined;
+  #credential: Promise<Credential | undefined> | undefined;
 
-  private constructor(location: Location, transport: Transport, credentials: CredentialFinder) {
+  private constructor(location: Location, transport: Transport, options: RegistryOptions) {
     this.location = location;
     this.transport = transport;
-    this.credentials = credentials;
-    this.#authenticator = new Authenticator(location, credentials, transport);
+    this.#options = options;
+    this.#authenticator = new Authenticator(location, () => this.credential(), transport);
     this.endpoint = new Endpoint({
       name: location.registry,
       base: () => this.#base(),
@@ -64,11 +67,13 @@ export class RegistryHost {
     // The caller's credentials are for the registry of the reference; those of mirrors are in files.
     const asked = own ? options : { ...options, credentials: undefined, registryToken: undefined };
     const transport = await openTransport(location.registry, insecure, settings);
-    return new RegistryHost(
-      { ...location, insecure, plainHttp },
-      transport,
-      new CredentialFinder(location, asked),
-    );
+    return new RegistryHost({ ...location, insecure, plainHttp }, transport, asked);
+  }
+
+  /** The credential for the repository, which is looked up once. */
+  credential(): Promise<Credential | undefined> {
+    this.#credential ??= findCredential(this.location, this.#options);
+    return this.#credential;
   }
 
   async #base(): Promise<URL> {

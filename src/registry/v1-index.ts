@@ -54,9 +54,9 @@ export class V1Index {
   }
 
   async #find(): Promise<Failover> {
-    const { transport, credentials } = this.#host;
+    const { transport } = this.#host;
     const { base, standalone } = this.#ping;
-    const { header: password, used } = this.#basicOf(await credentials.find());
+    const { header: password, used } = this.#basicOf(await this.#host.credential());
     const endpoint = (url: URL, own: Transport, headers: () => readonly (string | undefined)[]) =>
       new Endpoint({
         name: url.host,

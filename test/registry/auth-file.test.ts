@@ -1,12 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import {
-  entryCredential,
-  findEntry,
-  findHelpers,
-  parseAuthFile,
-} from '../../src/registry/config/auth-file.ts';
+import { entryCredential, findEntry, findHelpers } from '../../src/registry/config/auth-file.ts';
 
 const entry = { auth: Buffer.from('user:pass').toString('base64') };
 
@@ -61,21 +56,21 @@ const table: readonly Case[] = [
 
 for (const [what, keys, registry, repository, found] of table) {
   test(`auth file: ${what}`, () => {
-    const file = parseAuthFile({ auths: Object.fromEntries(keys.map((key) => [key, entry])) });
+    const file = { auths: Object.fromEntries(keys.map((key) => [key, entry])) };
     assert.equal(findEntry(file, registry, repository)?.key, found);
   });
 }
 
 test('auth file: an entry without content only marks a log-in', () => {
-  const file = parseAuthFile({ auths: { 'quay.io': {}, 'quay.io/a': {}, 'https://quay.io': entry } });
+  const file = { auths: { 'quay.io': {}, 'quay.io/a': {}, 'https://quay.io': entry } };
   assert.equal(findEntry(file, 'quay.io', 'a/b')?.key, 'https://quay.io');
 });
 
 test('auth file: helpers are found by host, Hub by any of its names', () => {
-  const file = parseAuthFile({
+  const file = {
     credHelpers: { 'quay.io': 'q', 'https://index.docker.io/v1/': 'hub', 'gcr.io': 7, 'ghcr.io': '' },
     credsStore: 'store',
-  });
+  };
   const hub = 'https://index.docker.io/v1/';
   const [own, store] = findHelpers(file, 'quay.io');
   assert.deepEqual(own, { name: 'q', key: 'quay.io' });
@@ -85,11 +80,11 @@ test('auth file: helpers are found by host, Hub by any of its names', () => {
   assert.deepEqual(storeOfHub, { name: 'store', key: hub });
   assert.deepEqual(findHelpers(file, 'gcr.io'), [{ name: 'store', key: 'gcr.io' }]);
   assert.deepEqual(findHelpers(file, 'ghcr.io'), [{ name: 'store', key: 'ghcr.io' }]);
-  assert.deepEqual(findHelpers(parseAuthFile({}), 'quay.io'), []);
+  assert.deepEqual(findHelpers({}, 'quay.io'), []);
 });
 
 test('auth file: the form of docker before 1.7', () => {
-  assert.equal(findEntry(parseAuthFile({ auths: { 'quay.io': entry } }), 'quay.io', 'a')?.key, 'quay.io');
+  assert.equal(findEntry({ auths: { 'quay.io': entry } }, 'quay.io', 'a')?.key, 'quay.io');
 });
 
 const base64 = (text: string) => Buffer.from(text).toString('base64');
@@ -147,7 +142,7 @@ test('auth file: any JSON is read without an error', () => {
   fc.assert(
     fc.property(fc.jsonValue(), fc.string(), fc.string(), (value, registry, repository) => {
       const document = { auths: value, credHelpers: value, credsStore: value };
-      for (const file of [parseAuthFile(value), parseAuthFile(document), parseAuthFile({ auths: value })]) {
+      for (const file of [value, document, { auths: value }]) {
         findEntry(file, registry, repository);
         findHelpers(file, registry);
       }
@@ -165,7 +160,7 @@ test('auth file: of keys that are prefixes of the name the longest wins, whateve
       (parts, depths) => {
         const key = (depth: number) => ['quay.io', ...parts.slice(0, depth)].join('/');
         const keys = depths.map((depth) => key(Math.min(depth, parts.length)));
-        const file = parseAuthFile({ auths: Object.fromEntries(keys.map((each) => [each, entry])) });
+        const file = { auths: Object.fromEntries(keys.map((each) => [each, entry])) };
         const longest = keys.reduce((a, b) => (a.length >= b.length ? a : b));
         assert.equal(findEntry(file, 'quay.io', parts.join('/'))?.key, longest);
       },

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { UsageError } from '../../src/errors.ts';
 import { Reference } from '../../src/oci/reference.ts';
-import { askHelper, HelperError, CredentialFinder } from '../../src/registry/auth/credentials.ts';
+import { askHelper, findCredential, HelperError } from '../../src/registry/auth/credentials.ts';
 import type { RegistryOptions } from '../../src/registry/registry-options.ts';
 import { Scratch } from '../support/program.ts';
 
@@ -30,7 +30,7 @@ function search(options: Partial<RegistryOptions>): Search {
     ...options,
   };
   const find = async (image = 'quay.io/team/app') => {
-    const credential = await new CredentialFinder(Reference.parse(image), all).find();
+    const credential = await findCredential(Reference.parse(image), all);
     if (credential === undefined) return undefined;
     return credential.kind === 'password' ? credential.username : `${credential.kind} ${credential.token}`;
   };

@@ -1,7 +1,7 @@
 import { isLoopback } from '../../oci/reference.ts';
 import { LOG_IN, NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
 import type { Credential } from '../config/auth-file.ts';
-import { basic, type CredentialFinder, describeCredential } from './credentials.ts';
+import { basic, describeCredential } from './credentials.ts';
 import type { Location } from '../config/registries-conf.ts';
 import type { Answer, Authorization } from '../endpoint.ts';
 import { isObject, jsonOf } from '../../oci/json.ts';
@@ -52,7 +52,7 @@ const MAX_TRIES = 3;
 
 /** The authorization to read one repository, by Basic or Bearer, as the challenges of its registry ask for. */
 export class Authenticator implements Authorization {
-  readonly #credentials: CredentialFinder;
+  readonly #find: () => Promise<Credential | undefined>;
   readonly #transport: Transport;
   readonly #place: Pick<Location, 'registry' | 'repository'>;
   /** Of the server that sent the challenge. */
@@ -68,11 +68,11 @@ export class Authenticator implements Authorization {
 
   constructor(
     place: Pick<Location, 'registry' | 'repository'>,
-    credentials: CredentialFinder,
+    find: () => Promise<Credential | undefined>,
     transport: Transport,
   ) {
     this.#place = place;
-    this.#credentials = credentials;
+    this.#find = find;
     this.#transport = transport;
   }
 
@@ -100,7 +100,7 @@ export class Authenticator implements Authorization {
   async #header(): Promise<string | undefined> {
     const scheme = this.#scheme;
     if (!scheme) return undefined;
-    this.#credential ??= await this.#credentials.find();
+    this.#credential ??= await this.#find();
     const credential = this.#credential;
     if (credential?.kind === 'registry-token') return asHeader(credential);
     if (scheme.kind === 'basic') return credential?.kind === 'password' ? basic(credential) : undefined;

@@ -4,14 +4,7 @@ import { printable, UsageError } from '../../errors.ts';
 import { isObject, jsonOf } from '../../oci/json.ts';
 import type { Reference } from '../../oci/reference.ts';
 import { hasCode, osErrorOf, reasonOf } from '../../sys/os-error.ts';
-import {
-  type AuthFile,
-  type Credential,
-  entryCredential,
-  findEntry,
-  findHelpers,
-  parseAuthFile,
-} from '../config/auth-file.ts';
+import { type Credential, entryCredential, findEntry, findHelpers } from '../config/auth-file.ts';
 import { configHome, readConfigFile } from '../config/files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
@@ -29,18 +22,14 @@ export function basic({ username, password }: Extract<Credential, { kind: 'passw
 
 /** A possible source of credentials. */
 interface CredentialSource {
-  /** For messages: a path, or the name of a variable. */
+  /** A path, or the name of a variable. */
   readonly name: string;
-  readonly path?: string;
+  /** Of the variable. */
   readonly text?: string;
   /** The user named this file: it must be readable. */
   readonly explicit?: boolean;
   /** `~/.dockercfg` of docker before 1.7: the map of `auths` alone. */
   readonly legacy?: boolean;
-}
-
-function inDirectory(directory: string | undefined, ...file: string[]): CredentialSource[] {
-  return directory ? [{ name: join(directory, ...file), path: join(directory, ...file) }] : [];
 }
 
 /**
@@ -57,104 +46,90 @@ function credentialSources(
     DOCKER_CONFIG: docker,
     HOME: home,
   } = environment;
-  if (authFile !== undefined) return [{ name: authFile, path: authFile, explicit: true }];
-  if (named) return [{ name: named, path: named, explicit: true }];
+  const explicit = authFile ?? (named || undefined);
+  if (explicit !== undefined) return [{ name: explicit, explicit: true }];
   const variable = environment['DOCKER_AUTH_CONFIG'];
+  const inDirectory = (directory: string | undefined, file: string) =>
+    directory ? [{ name: join(directory, file) }] : [];
   return [
-    ...inDirectory(
-      runtime || (uid === undefined ? undefined : `/run/containers/${uid}`),
-      ...(runtime ? ['containers'] : []),
-      'auth.json',
-    ),
-    ...inDirectory(configHome(environment), 'containers', 'auth.json'),
+    ...(runtime
+      ? inDirectory(runtime, 'containers/auth.json')
+      : inDirectory(uid === undefined ? undefined : `/run/containers/${uid}`, 'auth.json')),
+    ...inDirectory(configHome(environment), 'containers/auth.json'),
     ...(variable ? [{ name: 'DOCKER_AUTH_CONFIG', text: variable }] : []),
     ...inDirectory(docker || (home && join(home, '.docker')), 'config.json'),
     ...inDirectory(home, '.dockercfg').map((source) => ({ ...source, legacy: true })),
   ];
 }
 
-/** Finds the credential for a repository on first demand, and keeps it. */
-export class CredentialFinder {
-  readonly #place: Pick<Reference, 'registry' | 'repository'>;
-  readonly #options: RegistryOptions;
-  #found: Promise<Credential | undefined> | undefined;
-
-  constructor(place: Pick<Reference, 'registry' | 'repository'>, options: RegistryOptions) {
-    this.#place = place;
-    this.#options = options;
+/**
+ * The credential for a repository.
+ *
+ * @throws UsageError for a named file that cannot be read; other errors are notices, and the search continues
+ */
+export async function findCredential(
+  place: Pick<Reference, 'registry' | 'repository'>,
+  options: RegistryOptions,
+): Promise<Credential | undefined> {
+  const { noCredentials, credentials, registryToken } = options;
+  if (noCredentials) return undefined;
+  if (registryToken !== undefined) {
+    const given = typeof registryToken === 'string' ? { token: registryToken } : registryToken;
+    return { kind: 'registry-token', source: '--registry-token', ...given };
   }
-
-  /** @throws UsageError for a named file that cannot be read; other errors are notices, and the search continues */
-  find(): Promise<Credential | undefined> {
-    this.#found ??= this.#search();
-    return this.#found;
+  if (credentials) return { kind: 'password', ...credentials, source: credentials.source ?? '--user' };
+  for (const source of credentialSources(options)) {
+    const file = await readSource(source, options);
+    const found = await lookUp(file, source.name, place, options);
+    if (found) return found;
   }
+  return undefined;
+}
 
-  async #search(): Promise<Credential | undefined> {
-    const { noCredentials, credentials, registryToken } = this.#options;
-    if (noCredentials) return undefined;
-    if (registryToken !== undefined) {
-      const given = typeof registryToken === 'string' ? { token: registryToken } : registryToken;
-      return { kind: 'registry-token', source: '--registry-token', ...given };
-    }
-    if (credentials) {
-      const { username, password, source = '--user' } = credentials;
-      return { kind: 'password', username, password, source };
-    }
-    for (const source of credentialSources(this.#options)) {
-      const file = await this.#read(source);
-      const found = file && (await this.#lookUp(file, source.name));
-      if (found) return found;
-    }
+/** The document in a source. */
+async function readSource(
+  { name, text, explicit = false, legacy }: CredentialSource,
+  { signal, report }: RegistryOptions,
+): Promise<unknown> {
+  try {
+    const document: unknown = JSON.parse(text ?? (await readConfigFile(name, { named: explicit, signal })));
+    return legacy ? { auths: document } : document;
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (hasCode(error, 'ENOENT', 'ENOTDIR') && !explicit) return undefined;
+    // The message of a JSON error quotes the text, which holds secrets.
+    const reason =
+      error instanceof SyntaxError ? 'it is not JSON' : (osErrorOf(error)?.text ?? reasonOf(error));
+    const message = `cannot read credentials from ${printable(name)}: ${printable(reason)}`;
+    if (explicit)
+      throw new UsageError(message, { hint: 'name another file by --authfile, or use --no-creds' });
+    report({ type: 'notice', message });
     return undefined;
   }
+}
 
-  #notice(message: string): void {
-    this.#options.report({ type: 'notice', message });
-  }
-
-  async #read(source: CredentialSource): Promise<AuthFile | undefined> {
-    const { signal } = this.#options;
+async function lookUp(
+  file: unknown,
+  name: string,
+  { registry, repository }: Pick<Reference, 'registry' | 'repository'>,
+  { environment, report, signal = new AbortController().signal }: RegistryOptions,
+): Promise<Credential | undefined> {
+  const notice = (message: string) => report({ type: 'notice', message });
+  for (const helper of findHelpers(file, registry)) {
     try {
-      const named = source.explicit === true;
-      const text = source.text ?? (await readConfigFile(source.path!, { named, signal }));
-      const document: unknown = JSON.parse(text);
-      return parseAuthFile(source.legacy ? { auths: document } : document);
+      const credential = await askHelper(helper.name, helper.key, environment, signal);
+      if (credential) return credential;
     } catch (error) {
-      signal?.throwIfAborted();
-      if (hasCode(error, 'ENOENT', 'ENOTDIR') && !source.explicit) return undefined;
-      // The message of a JSON error quotes the text, which holds secrets.
-      const reason =
-        error instanceof SyntaxError ? 'it is not JSON' : (osErrorOf(error)?.text ?? reasonOf(error));
-      const message = `cannot read credentials from ${printable(source.name)}: ${printable(reason)}`;
-      if (source.explicit)
-        throw new UsageError(message, { hint: 'name another file by --authfile, or use --no-creds' });
-      this.#notice(message);
-      return undefined;
+      if (!(error instanceof HelperError)) throw error;
+      notice(`${error.message}; ${printable(name)} names it for ${printable(registry)}`);
     }
   }
-
-  async #lookUp(file: AuthFile, name: string): Promise<Credential | undefined> {
-    const { registry, repository } = this.#place;
-    const { environment, signal = new AbortController().signal } = this.#options;
-    for (const helper of findHelpers(file, registry)) {
-      try {
-        const credential = await askHelper(helper.name, helper.key, environment, signal);
-        if (credential) return credential;
-      } catch (error) {
-        if (!(error instanceof HelperError)) throw error;
-        this.#notice(`${error.message}; ${printable(name)} names it for ${printable(registry)}`);
-      }
-    }
-    const found = findEntry(file, registry, repository);
-    try {
-      return found && entryCredential(found.entry, `${name} (${found.key})`);
-    } catch (error) {
-      this.#notice(
-        `ignoring the entry ${printable(found!.key, 120)} in ${printable(name)}: ${reasonOf(error)}`,
-      );
-      return undefined;
-    }
+  const found = findEntry(file, registry, repository);
+  try {
+    return found && entryCredential(found.entry, `${name} (${found.key})`);
+  } catch (error) {
+    notice(`ignoring the entry ${printable(found!.key, 120)} in ${printable(name)}: ${reasonOf(error)}`);
+    return undefined;
   }
 }
 

@@ -1,5 +1,5 @@
 import { HUB_ALIASES } from '../../oci/reference.ts';
-import { isObject, type JsonObject } from '../../oci/json.ts';
+import { isObject, type JsonObject, textOf } from '../../oci/json.ts';
 
 /** A credential for a registry; `source`: where it was found, for messages. */
 export type Credential =
@@ -14,29 +14,13 @@ export type Credential =
   /** A Bearer token, sent as it is. */
   | { readonly kind: 'registry-token'; readonly token: string; readonly source: string };
 
-/** A file of docker or podman with logins: `config.json`, `auth.json`. */
-export interface AuthFile {
-  /** Key (`host`, `host/namespace/repository`, or an address) to entry. */
-  readonly auths: ReadonlyMap<string, JsonObject>;
-  /** Key to the name of a helper program. */
-  readonly credHelpers: ReadonlyMap<string, string>;
-  readonly credsStore: string | undefined;
-}
-
 /** The key of Docker Hub in docker's files, and the key for its helpers. */
 const HUB_KEY = 'https://index.docker.io/v1/';
 
-/** Reads the members for logins; malformed ones are left out, since these files have many others. */
-export function parseAuthFile(document: unknown): AuthFile {
-  const root = isObject(document) ? document : {};
-  const auths = isObject(root['auths']) ? Object.entries(root['auths']) : [];
-  const helpers = isObject(root['credHelpers']) ? Object.entries(root['credHelpers']) : [];
-  const store = root['credsStore'];
-  return {
-    auths: new Map(auths.filter((entry): entry is [string, JsonObject] => isObject(entry[1]))),
-    credHelpers: new Map(helpers.filter((entry): entry is [string, string] => typeof entry[1] === 'string')),
-    credsStore: typeof store === 'string' && store !== '' ? store : undefined,
-  };
+/** The members of a file with logins (`config.json`, `auth.json`); malformed ones are left out. */
+function membersOf(file: unknown, key: 'auths' | 'credHelpers'): readonly [string, unknown][] {
+  const value = isObject(file) ? file[key] : undefined;
+  return isObject(value) ? Object.entries(value) : [];
 }
 
 /** `https://HOST/v1/` and the like reduced to the host; Hub's hosts have one name. */
@@ -55,18 +39,23 @@ function namespacedKey(key: string): string {
   return host + key.slice(slash);
 }
 
-/** The helper programs that may keep the credentials of `registry`, each with the key for it: its own, then the store for all registries. */
+/**
+ * The helper programs that may keep the credentials of `registry`, each with the key for it: its own, then the store for all registries.
+ *
+ * @param file the document in a file of docker or podman with logins
+ */
 export function findHelpers(
-  { credHelpers, credsStore }: AuthFile,
+  file: unknown,
   registry: string,
 ): readonly { readonly name: string; readonly key: string }[] {
   const host = hostOfKey(registry);
-  const own = [...credHelpers].find(([key, name]) => hostOfKey(key) === host && name !== '');
+  const own = membersOf(file, 'credHelpers')
+    .map(([key, name]) => ({ key, name: textOf(name) ?? '' }))
+    .find(({ key, name }) => hostOfKey(key) === host && name !== '');
+  const store = isObject(file) ? textOf(file['credsStore']) : undefined;
   return [
-    ...(own ? [{ name: own[1], key: own[0] }] : []),
-    ...(credsStore === undefined
-      ? []
-      : [{ name: credsStore, key: host === 'docker.io' ? HUB_KEY : registry }]),
+    ...(own ? [own] : []),
+    ...(store === undefined ? [] : [{ name: store, key: host === 'docker.io' ? HUB_KEY : registry }]),
   ];
 }
 
@@ -75,14 +64,14 @@ export function findHelpers(
  * marks that a store has the credentials.
  */
 export function findEntry(
-  file: AuthFile,
+  file: unknown,
   registry: string,
   repository: string,
 ): { readonly key: string; readonly entry: JsonObject } | undefined {
   const host = hostOfKey(registry);
-  const entries = [...file.auths]
-    .map(([key, entry]) => ({ key, entry }))
-    .filter(({ entry }) => Object.keys(entry).length > 0);
+  const entries = membersOf(file, 'auths').flatMap(([key, entry]) =>
+    isObject(entry) && Object.keys(entry).length > 0 ? [{ key, entry }] : [],
+  );
   const parts = repository.split('/');
   // `docker.io/library/alpine`, `docker.io/library`: containers-auth.json(5).
   const paths = parts.map((_, n) => `${host}/${parts.slice(0, parts.length - n).join('/')}`);
@@ -91,13 +80,7 @@ export function findEntry(
     paths.map((path) => entries.find(({ key }) => namespacedKey(key) === path)).find(Boolean) ??
     ofHost.find(({ key }) => key === registry) ??
     ofHost.find(({ key }) => key === HUB_KEY) ??
-    ofHost.find(
-      ({ key }) =>
-        !key
-          .replace(/^https?:\/\//i, '')
-          .replace(/\/(?:v[12]\/?)?$/, '')
-          .includes('/'),
-    )
+    ofHost.find(({ key }) => /^(?:https?:\/\/)?[^/]*(?:\/(?:v[12]\/?)?)?$/i.test(key))
   );
 }
 
@@ -107,14 +90,17 @@ export function findEntry(
  * @throws Error with the reason, without secrets
  */
 export function entryCredential(entry: JsonObject, source: string): Credential | undefined {
-  const text = (name: string) => (typeof entry[name] === 'string' ? entry[name] : '');
-  if (text('registrytoken')) return { kind: 'registry-token', token: text('registrytoken'), source };
-  if (text('identitytoken')) return { kind: 'identity-token', token: text('identitytoken'), source };
-  if (text('auth')) return decodeAuth(text('auth'), source);
-  if (text('username') && text('password')) {
-    return { kind: 'password', username: text('username'), password: text('password'), source };
-  }
-  return undefined;
+  const [registryToken, identityToken, auth, username, password] = [
+    'registrytoken',
+    'identitytoken',
+    'auth',
+    'username',
+    'password',
+  ].map((name) => textOf(entry[name]));
+  if (registryToken) return { kind: 'registry-token', token: registryToken, source };
+  if (identityToken) return { kind: 'identity-token', token: identityToken, source };
+  if (auth) return decodeAuth(auth, source);
+  return username && password ? { kind: 'password', username, password, source } : undefined;
 }
 
 function decodeAuth(auth: string, source: string): Credential {
