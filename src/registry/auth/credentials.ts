@@ -32,6 +32,10 @@ interface CredentialSource {
   readonly legacy?: boolean;
 }
 
+function inDirectory(directory: string | undefined, file: string): CredentialSource[] {
+  return directory ? [{ name: join(directory, file) }] : [];
+}
+
 /**
  * The places to look in, in order: containers-auth.json(5), with docker's `DOCKER_AUTH_CONFIG` before its file. A file that is named
  * by `--authfile` or REGISTRY_AUTH_FILE is the only one.
@@ -49,8 +53,6 @@ function credentialSources(
   const explicit = authFile ?? (named || undefined);
   if (explicit !== undefined) return [{ name: explicit, explicit: true }];
   const variable = environment['DOCKER_AUTH_CONFIG'];
-  const inDirectory = (directory: string | undefined, file: string) =>
-    directory ? [{ name: join(directory, file) }] : [];
   return [
     ...(runtime
       ? inDirectory(runtime, 'containers/auth.json')
