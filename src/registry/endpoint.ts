@@ -3,7 +3,7 @@ import { answerError, readFailure, type Subject, warningTexts } from './http/ans
 import type { Headers, Response } from './http/exchange.ts';
 import { isTransient, TransientError } from './http/transport-error.ts';
 import { retryRequest, type Transport } from './http/transport.ts';
-import type { RequestPolicy } from './registry-options.ts';
+import type { SessionSettings } from './registry-options.ts';
 
 /** A request to one endpoint, and how to read its answer. */
 export interface Query<T> extends Subject {
@@ -73,7 +73,7 @@ export class Endpoint {
    */
   async ask<T>(query: Query<T>, retries?: number): Promise<T> {
     const { base, transport, authorization } = this.#options;
-    const { signal = transport.policy.signal } = query;
+    const { signal = transport.settings.signal } = query;
     const url = new URL(query.path, await base());
     const send = (headers: Headers) => this.#send(url, query, headers);
     const attempt = async () => {
@@ -82,7 +82,7 @@ export class Endpoint {
       this.#passOn(warningTexts(response.headers('warning')));
       return query.read(response);
     };
-    return retryRequest(attempt, { ...transport.policy, signal }, retries);
+    return retryRequest(attempt, { ...transport.settings, signal }, retries);
   }
 
   async #send(url: URL, query: Query<unknown>, own: Headers): Promise<Answer> {
@@ -103,7 +103,7 @@ export class Endpoint {
     for (const text of warnings) {
       if (this.#warnings.has(text) || this.#warnings.size >= MAX_WARNINGS) continue;
       this.#warnings.add(text);
-      this.#options.transport.policy.report({ type: 'notice', message: `${this.name} says: ${text}` });
+      this.#options.transport.settings.report({ type: 'notice', message: `${this.name} says: ${text}` });
     }
   }
 }
@@ -126,7 +126,7 @@ export type Explain = (failures: ReadonlyMap<Endpoint, DlrootfsError>, last: End
 export class Failover {
   /** The last of those that it was given. */
   readonly last: Endpoint;
-  readonly #policy: RequestPolicy;
+  readonly #settings: SessionSettings;
   readonly #explain: Explain;
   /** In the order in which they are asked: from the last one that answered; those with a transient error since come last. */
   #order: readonly Endpoint[];
@@ -136,10 +136,10 @@ export class Failover {
    * @param endpoints in order of preference
    * @param explain the error when all have failed
    */
-  constructor(endpoints: readonly Endpoint[], policy: RequestPolicy, explain: Explain) {
+  constructor(endpoints: readonly Endpoint[], settings: SessionSettings, explain: Explain) {
     this.last = endpoints.at(-1)!;
     this.#order = endpoints;
-    this.#policy = policy;
+    this.#settings = settings;
     this.#explain = explain;
   }
 
@@ -156,7 +156,7 @@ export class Failover {
    */
   async first<T>(
     attempt: (endpoint: Endpoint, retries: number | undefined) => Promise<T>,
-    signal = this.#policy.signal,
+    signal = this.#settings.signal,
     turn = 0,
   ): Promise<T> {
     const order = this.#from(turn % this.#order.length);
@@ -187,6 +187,6 @@ export class Failover {
   #announce(endpoint: Endpoint, error: DlrootfsError, next: Endpoint): void {
     const type = this.#announced.has(endpoint) || error.code === 'NOT_FOUND' ? 'debug' : 'notice';
     this.#announced.add(endpoint);
-    this.#policy.report({ type, message: `${error.message}; trying ${next.name} instead` });
+    this.#settings.report({ type, message: `${error.message}; trying ${next.name} instead` });
   }
 }

@@ -9,8 +9,8 @@ import type { Location } from './config/registries-conf.ts';
 import { Endpoint } from './endpoint.ts';
 import { answerError, readFailure } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
-import { openTransport, retryRequest, type Transport, type TransportSettings } from './http/transport.ts';
-import type { RegistryOptions } from './registry-options.ts';
+import { openTransport, retryRequest, type Transport } from './http/transport.ts';
+import type { RegistryOptions, SessionSettings } from './registry-options.ts';
 import { BROKEN, isTransient, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transport-error.ts';
 
 /** The answer of a registry to `GET /v2/`. */
@@ -59,7 +59,7 @@ export class RegistryHost {
   }
 
   /** @throws UsageError for unusable certificate files */
-  static async open(location: Location, settings: TransportSettings): Promise<RegistryHost> {
+  static async open(location: Location, settings: SessionSettings): Promise<RegistryHost> {
     const { options } = settings;
     const own = location.mirrorOf === undefined;
     const insecure = location.insecure || options.tlsVerify === false;
@@ -160,14 +160,14 @@ export class RegistryHost {
     };
     const most = mirrorOf === undefined ? Infinity : 1;
     const retries = ({ code }: DlrootfsError) => (code === REFUSED ? Math.min(most, REFUSED_RETRIES) : most);
-    return retryRequest(attempt, this.transport.policy, retries);
+    return retryRequest(attempt, this.transport.settings, retries);
   }
 
   /** The schemes to try, in order; the second only where the registry does not speak the first. */
   #schemes(): readonly ('http' | 'https')[] {
     const { plainHttp, insecure, registry } = this.location;
     if (plainHttp) return ['http'];
-    if (isLoopback(registry)) return this.transport.certificates ? ['https', 'http'] : ['http', 'https'];
+    if (isLoopback(registry)) return this.transport.tls.configured ? ['https', 'http'] : ['http', 'https'];
     return insecure ? ['https', 'http'] : ['https'];
   }
 

@@ -1,3 +1,4 @@
+import type { LimitFunction } from 'p-limit';
 import type { Digest } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
@@ -86,12 +87,15 @@ export interface RegistryOptions {
 }
 
 /** How all requests of a session are made. */
-export interface RequestPolicy {
+export interface SessionSettings {
+  readonly options: RegistryOptions;
   readonly timeouts: Timeouts;
   readonly retry: RetryPolicy;
   readonly report: Report;
   /** Aborts requests that have no signal of their own. */
   readonly signal: AbortSignal;
+  /** Limits the exchanges under way at once. */
+  readonly slots: LimitFunction;
 }
 
 export const DEFAULT_TIMEOUTS: Timeouts = {

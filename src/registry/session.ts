@@ -5,15 +5,15 @@ import type { Platform } from '../oci/platform.ts';
 import { Reference } from '../oci/reference.ts';
 import { locationsOf, readRegistriesConf } from './config/registries-conf.ts';
 import { type Endpoint, type Explain, Failover } from './endpoint.ts';
-import type { TransportSettings } from './http/transport.ts';
 import { type Ping, RegistryHost } from './registry-host.ts';
 import {
   DEFAULT_CONNECTIONS,
   DEFAULT_TIMEOUTS,
   type RegistryOptions,
   retryPolicyOf,
+  type SessionSettings,
 } from './registry-options.ts';
-import { V1Index } from './v1-index.ts';
+
 import { Version1Session } from './v1.ts';
 import { Version2Session } from './v2.ts';
 
@@ -64,13 +64,13 @@ class RegistrySession implements Session {
   readonly #reference: Reference;
   /** In order of preference; the last is the registry of the reference. */
   readonly #hosts: readonly RegistryHost[];
-  readonly #settings: TransportSettings;
+  readonly #settings: SessionSettings;
   readonly #endpoints: Failover;
   #session: Promise<Session> | undefined;
   /** The result of `#session`, once it is there. */
   #chosen: Session | undefined;
 
-  constructor(reference: Reference, hosts: readonly RegistryHost[], settings: TransportSettings) {
+  constructor(reference: Reference, hosts: readonly RegistryHost[], settings: SessionSettings) {
     this.#reference = reference;
     this.#hosts = hosts;
     this.#settings = settings;
@@ -144,7 +144,7 @@ class RegistrySession implements Session {
     const { base, standalone } = ping;
     const kind = standalone ? 'a standalone registry' : 'an index';
     this.#settings.report({ type: 'debug', message: `version 1: ${base.host} is ${kind}` });
-    return new Version1Session(this.#reference, new V1Index(this.#own, ping, this.#settings));
+    return new Version1Session(this.#reference, this.#own, ping, this.#settings);
   }
 
   async image(platform: Platform, wants?: WantsBlob): Promise<Image> {

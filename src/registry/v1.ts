@@ -1,57 +1,89 @@
-import { IntegrityError, NotFoundError, printable } from '../errors.ts';
+import { type DlrootfsError, IntegrityError, NetworkError } from '../errors.ts';
 import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
-import { Digest } from '../oci/digest.ts';
-import { historyOf, type Image, type Layer, type Session, MAX_LAYERS } from '../oci/image.ts';
-import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
-import { isTag, Reference } from '../oci/reference.ts';
+import { historyOf, type Image, type Layer, type Session } from '../oci/image.ts';
+import { type JsonObject, parseJson, parseJsonObject } from '../oci/json.ts';
+import { hostnameOf, isLoopback, Reference } from '../oci/reference.ts';
+import { basic, describeCredential } from './auth/credentials.ts';
 import { BlobSource } from './blob-source.ts';
-import type { Failover, Query } from './endpoint.ts';
+import type { Credential } from './config/auth-file.ts';
+import { type Answer, type Authorization, Endpoint, type Explain, Failover } from './endpoint.ts';
 import { readDocument } from './http/answer.ts';
-import type { Response } from './http/exchange.ts';
-import type { V1Index } from './v1-index.ts';
+import { Cookies } from './http/cookies.ts';
+import type { Headers, Response } from './http/exchange.ts';
+import { openTransport, type Transport } from './http/transport.ts';
+import type { Ping, RegistryHost } from './registry-host.ts';
+import type { SessionSettings } from './registry-options.ts';
+import {
+  imageOfTag,
+  parseAncestry,
+  parseEndpoints,
+  parseImageJson,
+  parseLayerSize,
+  parsePayloadChecksum,
+  parseTokens,
+  tagNames,
+} from './v1-answers.ts';
 
 const MAX_TAGS_BYTES = 16 * 1024 * 1024;
 const MAX_ANCESTRY_BYTES = 1024 * 1024;
 /** Of all JSON documents of one image together. */
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
 
-/** From the answer to `images/ID/json`. */
-interface ImageFacts {
-  readonly id: string;
-  readonly json: JsonObject;
-  readonly checksum: Layer['checksum'];
-  readonly size: number | undefined;
-}
+/** Limit on the list of images, which only shows that an index answers. */
+const MAX_IMAGES_BYTES = 16 * 1024 * 1024;
+/** Failures that an error message lists. */
+const LISTED_FAILURES = 3;
 
-/** A session by version 1 of the protocol, by the rules of docker-registry (Python) and Docker 1.4. */
+const TOKEN = 'Token ';
+
+/**
+ * A session by version 1 of the protocol, by the rules of docker-registry (Python) and Docker 1.4. The index names the registries of the
+ * images, and gives a token for them.
+ */
 export class Version1Session implements Session {
   readonly #reference: Reference;
   /** `library/x`, or `host[:port]/path`, for messages. */
   readonly #name: string;
-  readonly #index: V1Index;
+  /** With its name space: `library/x`. */
+  readonly #repository: string;
+  readonly #host: RegistryHost;
+  readonly #ping: Ping;
+  readonly #settings: SessionSettings;
+  readonly #cookies = new Cookies();
+  readonly #opened: Transport[] = [];
+  #index: Endpoint | undefined;
+  /** The value after `Authorization: Token`; undefined when the index sent none. */
+  #token: string | undefined;
+  #renewing: Promise<unknown> | undefined;
+  #found: Promise<Failover> | undefined;
 
-  constructor(reference: Reference, index: V1Index) {
+  constructor(reference: Reference, host: RegistryHost, ping: Ping, settings: SessionSettings) {
+    const { repository } = host.location;
     this.#reference = reference;
     this.#name = Reference.name(reference);
-    this.#index = index;
+    this.#repository = repository.includes('/') ? repository : `library/${repository}`;
+    this.#host = host;
+    this.#ping = ping;
+    this.#settings = settings;
   }
 
   /** The image of the tag; there is only one, for every platform. */
   async image(): Promise<Image> {
     const { tag = 'latest' } = this.#reference;
+    const registries = await this.#registries();
     const id = imageOfTag(await this.#tags(), tag, this.#name);
-    const ids = await this.#ancestry(id);
-    const all = await this.#allFacts(ids);
-    const top = all.at(-1)!;
-    const history = all.map(({ json }) => historyOf({ json, empty: false }));
-    const config = { ...configOf(top.json, `the JSON of image ${id}`), history };
-    const registries = await this.#index.registries();
-    const layers = all.map((facts, index) => this.#layer(facts, history[index]?.createdBy, registries));
+    const subject = `the ancestry of image ${id}`;
+    const read = async (response: Response) =>
+      parseAncestry(await readDocument(response, MAX_ANCESTRY_BYTES), id, subject);
+    const ids = await registries.ask({ path: `images/${id}/ancestry`, subject, read });
+    const layers = await this.#layers(ids, registries);
+    const history = layers.map(({ info }) => historyOf({ json: info, empty: false }));
+    const config = { ...configOf(layers.at(-1)!.info, `the JSON of image ${id}`), history };
     return { id, platform: config.platform, config, layers };
   }
 
-  async #ask<T>(query: Query<T>): Promise<T> {
-    return (await this.#index.registries()).ask(query);
+  async *tags(): AsyncGenerator<string, void> {
+    yield* tagNames(await this.#tags());
   }
 
   async #tags(): Promise<JsonObject> {
@@ -59,191 +91,191 @@ export class Version1Session implements Session {
     const absent = `${this.#name} does not exist`;
     const read = async (response: Response) =>
       parseJsonObject(await readDocument(response, MAX_TAGS_BYTES), subject);
-    return this.#ask({ path: `repositories/${this.#index.repository}/tags`, subject, absent, read });
+    const registries = await this.#registries();
+    return registries.ask({ path: `repositories/${this.#repository}/tags`, subject, absent, read });
   }
 
-  async #ancestry(id: string): Promise<readonly string[]> {
-    const subject = `the ancestry of image ${id}`;
-    const read = async (response: Response) =>
-      parseAncestry(await readDocument(response, MAX_ANCESTRY_BYTES), id, subject);
-    return this.#ask({ path: `images/${id}/ancestry`, subject, read });
-  }
-
-  /** The JSON and headers of each image, base first; as many requests at once as connections are allowed. */
-  async #allFacts(ids: readonly string[]): Promise<readonly ImageFacts[]> {
+  /** By the JSON and the headers of each image, base first; as many requests at once as connections are allowed. */
+  async #layers(ids: readonly string[], registries: Failover): Promise<readonly Layer[]> {
     const abort = new AbortController();
-    const signal = AbortSignal.any([this.#index.signal, abort.signal]);
+    const signal = AbortSignal.any([this.#settings.signal, abort.signal]);
     let bytes = 0;
-    const take = (count: number) => {
-      bytes += count;
-      if (bytes <= MAX_JSON_BYTES) return;
-      const message = `the JSON documents of ${Reference.format(this.#reference)} have more than ${MAX_JSON_BYTES} bytes`;
-      throw new IntegrityError(message);
+    const layer = async (id: string, index: number): Promise<Layer> => {
+      const subject = `the JSON of image ${id}`;
+      const read = async (response: Response) => {
+        const body = await readDocument(response, MAX_CONFIG_BYTES);
+        const info = parseImageJson(body, { id, parent: ids[index - 1] }, subject);
+        const digest = parsePayloadChecksum(response.header('x-docker-checksum-payload'));
+        const checksum = digest && { digest, prefix: Buffer.concat([body, Buffer.from('\n')]) };
+        const size = parseLayerSize(response.header('x-docker-size'), `layer ${id}`);
+        return { length: body.length, info, checksum, size };
+      };
+      const { length, ...facts } = await registries.ask({ path: `images/${id}/json`, subject, read, signal });
+      bytes += length;
+      // Not within the request: it would be made again, and the others with it.
+      if (bytes > MAX_JSON_BYTES) {
+        throw new IntegrityError(
+          `the JSON documents of ${Reference.format(this.#reference)} have more than ${MAX_JSON_BYTES} bytes`,
+        );
+      }
+      const { createdBy } = historyOf({ json: facts.info, empty: false });
+      const blob = {
+        path: `images/${id}/layer`,
+        subject: `the layer ${id} of ${this.#name}`,
+        size: facts.size,
+      };
+      const { open } = new BlobSource(blob, registries);
+      return { id, mediaType: 'application/octet-stream', ...facts, createdBy, open };
     };
     try {
-      return await Promise.all(
-        ids.map((id, index) => this.#facts({ id, parent: ids[index - 1] }, take, signal)),
-      );
+      return await Promise.all(ids.map(layer));
     } finally {
       abort.abort(new Error('another request failed'));
     }
   }
 
-  async #facts(
-    image: { readonly id: string; readonly parent: string | undefined },
-    take: (bytes: number) => void,
-    signal: AbortSignal,
-  ): Promise<ImageFacts> {
-    const { id } = image;
-    const subject = `the JSON of image ${id}`;
+  /**
+   * The registries that hold the repository.
+   *
+   * @throws NetworkError when the index names none that is a host
+   */
+  #registries(): Promise<Failover> {
+    this.#found ??= this.#find();
+    return this.#found;
+  }
+
+  async #find(): Promise<Failover> {
+    const { transport } = this.#host;
+    const { base, standalone } = this.#ping;
+    const { header: password, used } = this.#basicOf(await this.#host.credential());
+    const endpoint = (url: URL, own: Transport, headers: () => readonly (string | undefined)[]) =>
+      new Endpoint({
+        name: url.host,
+        base: () => url,
+        transport: own,
+        authorization: this.#authorization(used, headers),
+      });
+    // The index sends no challenge: it gets the password with the first request.
+    this.#index = endpoint(base, transport, () => [password]);
+    const registries: Endpoint[] = [];
+    for (const url of await this.#read()) {
+      const own = url.origin === base.origin;
+      // The password is for the index only. A proxy before a standalone registry may want it first.
+      const headers = () => {
+        const both = [this.#token && `${TOKEN}${this.#token}`, own ? password : undefined];
+        return standalone ? both.toReversed() : both;
+      };
+      registries.push(endpoint(url, own ? transport : await this.#open(url), headers));
+    }
+    return new Failover(registries, this.#settings, explainRegistries);
+  }
+
+  /** Requests where the images of the repository are, in order, each ending in `/v1/`; keeps the token. */
+  async #read(): Promise<readonly URL[]> {
+    const subject = `the list of images of ${this.#repository}`;
+    const { base, version1, status } = this.#ping;
+    const noRegistry = `check whether this is a registry: GET /v1/_ping is answered ${status} too`;
     const read = async (response: Response) => {
-      const body = await readDocument(response, MAX_CONFIG_BYTES);
-      const digest = parsePayloadChecksum(response.header('x-docker-checksum-payload'));
+      if (!Array.isArray(parseJson(await readDocument(response, MAX_IMAGES_BYTES), subject))) {
+        throw new NetworkError(`cannot read ${subject}: the answer of ${base.host} is not a JSON array`, {
+          hint: 'check whether this is a container registry',
+        });
+      }
+      const { plainHttp, insecure } = this.#host.location;
+      const mayUseHttp = (host: string) => plainHttp || insecure || isLoopback(host);
       return {
-        length: body.length,
-        json: parseImageJson(body, image, subject),
-        checksum: digest && { digest, prefix: Buffer.concat([body, Buffer.from('\n')]) },
-        size: parseLayerSize(response.header('x-docker-size'), `layer ${id}`),
+        token: parseTokens(response.headers('x-docker-token')),
+        endpoints: parseEndpoints(response.headers('x-docker-endpoints'), base, mayUseHttp),
       };
     };
-    const { length, ...facts } = await this.#ask({ path: `images/${id}/json`, subject, read, signal });
-    // Not within the request: it would be made again, and the others with it.
-    take(length);
-    return { id, ...facts };
+    const { token, endpoints } = await this.#index!.ask({
+      path: `repositories/${this.#repository}/images`,
+      headers: { 'x-docker-token': 'true' },
+      subject,
+      absent: `${this.#repository} does not exist`,
+      absentHint: version1 ? undefined : noRegistry,
+      read,
+    });
+    if (endpoints.length === 0) throw new NetworkError(`the index ${base.host} names no registry`);
+    this.#token = token;
+    return endpoints;
   }
 
-  #layer(facts: ImageFacts, createdBy: string | undefined, registries: Failover): Layer {
-    const { id, json, checksum, size } = facts;
-    const subject = `the layer ${id} of ${this.#name}`;
-    return {
-      id,
-      mediaType: 'application/octet-stream',
-      checksum,
-      size,
-      info: json,
-      createdBy,
-      open: new BlobSource({ path: `images/${id}/layer`, subject, size }, registries).open,
+  /** Requests another token in place of `old`, once for all that ask for it. */
+  async #renew(old: string): Promise<void> {
+    if (this.#token !== old) return;
+    this.#renewing ??= this.#read().finally(() => {
+      this.#renewing = undefined;
+    });
+    await this.#renewing;
+  }
+
+  /**
+   * Tries Authorization headers in their order, first the one that was accepted last; all with the cookies of the server.
+   *
+   * @param headers gives them, with the token of the moment
+   */
+  #authorization(used: string | undefined, headers: () => readonly (string | undefined)[]): Authorization {
+    let accepted: string | undefined;
+    const request = async (url: URL, send: (headers: Headers) => Promise<Answer>) => {
+      const tried: (string | undefined)[] = [];
+      for (let answer: Answer | undefined; ;) {
+        const left = headers().filter((header) => header !== undefined && !tried.includes(header));
+        const authorization = left.find((header) => header === accepted) ?? left[0];
+        if (answer && authorization === undefined) return answer;
+        answer = await send({ authorization, cookie: this.#cookies.header(url) });
+        const { response, error, unauthorized } = answer;
+        if (response.url.origin === url.origin) this.#cookies.take(url, response.headers('set-cookie'));
+        if (!unauthorized) {
+          if (!error) accepted = authorization;
+          return answer;
+        }
+        tried.push(authorization);
+        // A token that was accepted until now has expired.
+        if (authorization === accepted && authorization?.startsWith(TOKEN)) {
+          await this.#renew(authorization.slice(TOKEN.length));
+        }
+      }
     };
+    return { used, request };
   }
 
-  async *tags(): AsyncGenerator<string, void> {
-    yield* tagNames(await this.#tags());
+  /** The header for a user name and a password, and their name for messages. */
+  #basicOf(credential: Credential | undefined): { readonly header?: string; readonly used?: string } {
+    if (!credential) return {};
+    const used = describeCredential(credential);
+    if (credential.kind === 'password') return { header: basic(credential), used };
+    const message = `ignoring ${used}: version 1 of the registry protocol knows user names and passwords only`;
+    this.#settings.report({ type: 'notice', message });
+    return {};
+  }
+
+  /** Connections to a registry that is not the index: with the certificates that are its own. */
+  async #open({ host }: URL): Promise<Transport> {
+    const { location } = this.#host;
+    const { options } = this.#settings;
+    const sameHost = hostnameOf(host) === hostnameOf(location.registry);
+    const insecure = options.tlsVerify === false || (location.insecure && sameHost);
+    const transport = await openTransport(host, insecure, this.#settings);
+    this.#opened.push(transport);
+    return transport;
   }
 
   async close(): Promise<void> {
-    await this.#index.close();
+    await Promise.all(this.#opened.map((transport) => transport.close()));
   }
 }
 
-/** Tags that an error message lists. */
-const LISTED_TAGS = 8;
-
-const ID_PATTERN = /^(?:[0-9a-f]{64}|[0-9a-f]{16})$/;
-
-/** The tags of a list (an object from tag to image id), sorted; invalid names are left out. */
-export function tagNames(tags: JsonObject): readonly string[] {
-  return Object.keys(tags).filter(isTag).toSorted();
-}
-
-/**
- * The id of the image that `tag` points to.
- *
- * @throws NotFoundError that lists some tags there are, IntegrityError
- */
-export function imageOfTag(tags: JsonObject, tag: string, name: string): string {
-  if (!Object.hasOwn(tags, tag)) {
-    const names = tagNames(tags);
-    const more = names.length > LISTED_TAGS ? ', …' : '';
-    throw new NotFoundError(`${name} has no tag ${printable(tag)}`, {
-      code: 'TAG_NOT_FOUND',
-      hint:
-        names.length === 0
-          ? 'choose another repository: this one has no tags'
-          : `choose one of its tags: ${names.slice(0, LISTED_TAGS).join(', ')}${more}`,
-    });
-  }
-  return imageId(tags[tag], `the image that ${name}:${printable(tag)} points to`);
-}
-
-/**
- * An image id: 64 hex digits, in very old images 16.
- *
- * @throws IntegrityError that names `what`
- */
-function imageId(value: unknown, what: string): string {
-  if (typeof value === 'string' && ID_PATTERN.test(value)) return value;
-  const found =
-    typeof value === 'string' ? `"${printable(value, 80)}", not 64 or 16 hex digits` : 'not a string';
-  throw new IntegrityError(`the id of ${what} is ${found}`);
-}
-
-/**
- * Reads the ancestry of image `id`; the ids come out base first, `id` last.
- *
- * @throws IntegrityError
- */
-export function parseAncestry(body: Uint8Array, id: string, what: string): readonly string[] {
-  const list = parseJson(body, what);
-  if (!Array.isArray(list)) throw new IntegrityError(`${what} is not a JSON array`);
-  if (list.length === 0) throw new IntegrityError(`${what} is empty: an image has one layer at least`);
-  if (list.length > MAX_LAYERS) {
-    throw new IntegrityError(`${what} lists ${list.length} layers, ${MAX_LAYERS} are allowed`);
-  }
-  const ids = list.map((value: unknown, place) => imageId(value, `layer ${list.length - place} in ${what}`));
-  if (ids[0] !== id) throw new IntegrityError(`${what} begins with another image, ${ids[0]}`);
-  const seen = new Set<string>();
-  for (const each of ids) {
-    if (seen.has(each)) throw new IntegrityError(`${what} names ${each} more than once`);
-    seen.add(each);
-  }
-  return ids.toReversed();
-}
-
-/**
- * Reads the JSON of image `id` on top of `parent`.
- *
- * @throws IntegrityError, also where it names other images than these
- */
-export function parseImageJson(
-  body: Uint8Array,
-  { id, parent }: { readonly id: string; readonly parent: string | undefined },
-  what: string,
-): JsonObject {
-  const json = parseJsonObject(body, what);
-  const said = textOf(json['id']);
-  if (said !== undefined && said !== id) {
-    throw new IntegrityError(`${what} belongs to another image, ${printable(said, 80)}`);
-  }
-  const saidParent = textOf(json['parent']);
-  if (saidParent !== undefined && saidParent !== parent) {
-    const expected = parent === undefined ? 'it is the base' : `it should be ${parent}`;
-    throw new IntegrityError(
-      `${what} names the parent ${printable(saidParent, 80)}, but by the ancestry ${expected}`,
-    );
-  }
-  return json;
-}
-
-/**
- * The sha256 in an `X-Docker-Checksum-Payload` header: over the image's JSON as sent, a newline, and the layer as sent. The server of
- * 2014 keeps a list, so the header may be a list as text, in the syntax of JSON or Python, with a tarsum in it. Undefined without a sha256,
- * or with more than one.
- */
-export function parsePayloadChecksum(header: string | undefined): Digest | undefined {
-  const found = [...(header ?? '').matchAll(/(?<![\w.+-])sha256:([0-9a-f]{64})(?![0-9a-f])/gi)];
-  const digests = new Set(found.map((match) => match[1]!.toLowerCase()));
-  const [hex] = digests;
-  return digests.size === 1 ? Digest.parse(`sha256:${hex}`) : undefined;
-}
-
-/**
- * The size in an `X-Docker-Size` header, in bytes; undefined when it is missing or -1.
- *
- * @throws IntegrityError
- */
-export function parseLayerSize(header: string | undefined, what: string): number | undefined {
-  const text = header?.trim() ?? '';
-  if (text === '' || text === '-1') return undefined;
-  if (/^\d{1,15}$/.test(text)) return Number(text);
-  throw new IntegrityError(`the size of ${what} is "${printable(text, 40)}", which is not a number of bytes`);
-}
+/** The first error of a registry that answered at all, else what all of them say. */
+const explainRegistries: Explain = (failures) => {
+  const errors = [...failures.values()];
+  const [first] = errors;
+  const answer = errors.find((error) => !(error instanceof NetworkError));
+  if (answer ?? errors.length === 1) return answer ?? first!;
+  const more = errors.length > LISTED_FAILURES ? '; …' : '';
+  const reasons = errors.slice(0, LISTED_FAILURES).map((error: DlrootfsError) => error.message);
+  return new NetworkError(
+    `cannot reach any of the ${errors.length} registries of the index: ${reasons.join('; ')}${more}`,
+    { cause: first },
+  );
+};

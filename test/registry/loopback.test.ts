@@ -2,7 +2,7 @@ import { isLoopback } from '../../src/oci/reference.ts';
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UsageError } from '../../src/errors.ts';
-import { proxyFor } from '../../src/registry/http/connections.ts';
+import { proxyFor } from '../../src/registry/http/proxy.ts';
 
 for (const host of [
   'localhost',

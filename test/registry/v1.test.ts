@@ -16,15 +16,16 @@ import {
   UsageError,
 } from '../../src/errors.ts';
 import { isStandalone } from '../../src/registry/registry-host.ts';
-import { parseEndpoints, parseTokens } from '../../src/registry/v1-index.ts';
 import {
   imageOfTag,
   parseAncestry,
+  parseEndpoints,
   parseImageJson,
   parseLayerSize,
   parsePayloadChecksum,
+  parseTokens,
   tagNames,
-} from '../../src/registry/v1.ts';
+} from '../../src/registry/v1-answers.ts';
 import type { Answer } from '../support/fake-fault.ts';
 import { FakeProxy } from '../support/fake-proxy.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';

@@ -134,7 +134,7 @@ export class Authenticator implements Authorization {
   }
 
   async #pause(count: number, { signal }: Response): Promise<void> {
-    const { retry, report } = this.#transport.policy;
+    const { retry, report } = this.#transport.settings;
     const message = `${this.#place.registry} refused a fresh token as invalid; trying another one`;
     report({ type: 'notice', message });
     await pause(backoff(retry, count), signal);

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { SecureContext } from 'node:tls';
 import { UsageError } from '../../errors.ts';
 import { reasonOf } from '../../sys/os-error.ts';
 import type { RegistryOptions } from '../registry-options.ts';
@@ -82,6 +83,30 @@ export async function tlsSettings(
     verify: options.tlsVerify !== false && !insecure,
     configured: paths.length > 0 || pair !== undefined,
   };
+}
+
+/**
+ * The context for connections with these settings.
+ *
+ * @param system use the system's authorities too: they are slow to read, and the bundled ones are nearly always enough
+ */
+export async function secureContext(settings: TlsSettings, system: boolean): Promise<SecureContext> {
+  const { createSecureContext, getCACertificates } = await import('node:tls');
+  const { authorities, clientCertificate } = settings;
+  const plain = authorities.length === 0 && !system;
+  const all = () => [
+    ...getCACertificates('bundled'),
+    ...(system ? getCACertificates('system') : []),
+    ...authorities,
+  ];
+  try {
+    return createSecureContext({ ...clientCertificate, ...(!plain && { ca: [...new Set(all())] }) });
+  } catch (error) {
+    throw new UsageError(`cannot use the certificate or key: ${reasonOf(error)}`, {
+      hint: 'give PEM files, and the key of the certificate, without a passphrase',
+      cause: error,
+    });
+  }
 }
 
 /** The paths in a certs.d directory for one registry. */

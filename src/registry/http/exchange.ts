@@ -1,6 +1,6 @@
 import { setImmediate as nextCycle } from 'node:timers/promises';
 import type { Dispatcher } from 'undici';
-import type { RequestPolicy } from '../registry-options.ts';
+import type { SessionSettings } from '../registry-options.ts';
 import { SlowError, transportError } from './transport-error.ts';
 
 /** A route to a server. */
@@ -64,7 +64,7 @@ type Chunk = IteratorResult<Uint8Array, undefined>;
  */
 export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterator<Uint8Array, undefined> {
   readonly #request: Request;
-  readonly #timeouts: RequestPolicy['timeouts'];
+  readonly #timeouts: SessionSettings['timeouts'];
   readonly #signal: AbortSignal;
   readonly #timeLimit: number;
   readonly #head = Promise.withResolvers<Response>();
@@ -86,7 +86,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   /** @param timeLimit milliseconds until the final status; interim answers (1xx) do not extend them */
   constructor(
     request: Request,
-    { timeouts, signal }: Pick<RequestPolicy, 'timeouts' | 'signal'>,
+    { timeouts, signal }: Pick<SessionSettings, 'timeouts' | 'signal'>,
     timeLimit: number,
   ) {
     this.#request = request;

@@ -1,13 +1,14 @@
-import type { LimitFunction } from 'p-limit';
+import type { SecureContext } from 'node:tls';
+import type { buildConnector, Dispatcher, Pool } from 'undici';
 import { type DlrootfsError, IntegrityError, NetworkError, printable } from '../../errors.ts';
 import { version } from '../../version.ts';
 import { backoff, inSeconds, MAX_WAIT, pause } from '../../sys/retry.ts';
-import { tlsSettings, type TlsSettings } from '../config/certificates.ts';
-import type { RegistryOptions, RequestPolicy } from '../registry-options.ts';
+import { secureContext, tlsSettings, type TlsSettings } from '../config/certificates.ts';
+import type { SessionSettings } from '../registry-options.ts';
 import { drain } from './answer.ts';
-import { Connections } from './connections.ts';
-import { Exchange, type Request, type Response } from './exchange.ts';
-import { isTransient } from './transport-error.ts';
+import { Exchange, type Request, type Response, type Route } from './exchange.ts';
+import { proxyFor } from './proxy.ts';
+import { isTransient, isUnknownAuthority } from './transport-error.ts';
 
 /** Headers of every request. `identity`: offsets and digests are those of the stored bytes. */
 const COMMON_HEADERS = { 'user-agent': `dlrootfs/${version}`, 'accept-encoding': 'identity' };
@@ -19,20 +20,20 @@ const REDIRECT_STATUS = new Set([301, 302, 303, 307, 308]);
 /** Names of headers that must not reach another origin. */
 const PRIVATE_HEADERS = new Set(['authorization', 'cookie', 'proxy-authorization']);
 
-/** Sends requests on behalf of one registry, and follows its redirects. */
+/**
+ * Sends requests on behalf of one registry, and follows its redirects. It has one pool of connections per server, direct or through a
+ * proxy. HTTP/1.1 only: a connection per blob is faster than a shared one.
+ */
 export class Transport {
-  /** Certificates for this registry are configured. */
-  readonly certificates: boolean;
-  readonly policy: RequestPolicy;
-  readonly #connections: Connections;
-  readonly #slots: LimitFunction;
+  readonly tls: TlsSettings;
+  readonly settings: SessionSettings;
+  readonly #routes = new Map<string, Promise<Route>>();
+  readonly #contexts = new Map<boolean, Promise<SecureContext>>();
+  #closed = false;
 
-  constructor(tls: TlsSettings, settings: TransportSettings) {
-    const { options, timeouts, slots } = settings;
-    this.certificates = tls.configured;
-    this.#connections = new Connections(options.environment, timeouts, tls);
-    this.#slots = slots;
-    this.policy = settings;
+  constructor(tls: TlsSettings, settings: SessionSettings) {
+    this.tls = tls;
+    this.settings = settings;
   }
 
   /**
@@ -42,7 +43,7 @@ export class Transport {
    * @throws errors of `transportError`, or the signal's reason
    */
   async send(request: Request): Promise<Response> {
-    const { connect, headers } = this.policy.timeouts;
+    const { connect, headers } = this.settings.timeouts;
     const seen = new Set<string>();
     let left = 2 * (connect + headers);
     let current: Request = { ...request, headers: { ...COMMON_HEADERS, ...request.headers } };
@@ -65,18 +66,104 @@ export class Transport {
   /** Holds a slot until the exchange is over. */
   async #exchange(request: Request, timeLimit: number): Promise<Response> {
     const { method, url } = request;
-    const exchange = new Exchange(request, this.policy, timeLimit);
-    void this.#slots(() => exchange.send(() => this.#connections.to(url)));
+    const exchange = new Exchange(request, this.settings, timeLimit);
+    void this.settings.slots(() => exchange.send(() => this.#route(url)));
     const response = await exchange.head;
     // A query may hold a signature.
     const place = `${url.origin}${url.pathname}${url.search && '?…'}`;
     const message = `${method} ${place} ${response.status} ${Math.round(response.time)} ms`;
-    this.policy.report({ type: 'debug', message });
+    this.settings.report({ type: 'debug', message });
     return response;
   }
 
+  /** The route to the server of `url`. */
+  async #route(url: URL): Promise<Route> {
+    if (this.#closed) throw new NetworkError('the session with the registry is closed');
+    const route = this.#routes.get(url.origin) ?? this.#open(url);
+    this.#routes.set(url.origin, route);
+    return route;
+  }
+
+  async #open(url: URL): Promise<Route> {
+    const proxy = proxyFor(url, this.settings.options.environment);
+    return proxy
+      ? { dispatcher: await this.#openProxy(proxy), proxy: proxy.host }
+      : { dispatcher: await this.#openDirect(url), proxy: undefined };
+  }
+
+  async #openDirect(url: URL): Promise<Dispatcher> {
+    const { default: OriginPool } = await import('undici/lib/dispatcher/pool.js');
+    const options: Pool.Options = {
+      allowH2: false,
+      autoSelectFamily: true,
+      connectTimeout: this.settings.timeouts.connect,
+    };
+    if (url.protocol === 'http:') return new OriginPool(url.origin, options);
+    return new OriginPool(url.origin, { ...options, connect: await this.#secureConnect() });
+  }
+
+  async #openProxy(proxy: URL): Promise<Dispatcher> {
+    const { default: OriginPool } = await import('undici/lib/dispatcher/pool.js');
+    const { default: ProxyAgent } = await import('undici/lib/dispatcher/proxy-agent.js');
+    const { default: connect } = await import('undici/lib/api/api-connect.js');
+    const tls = {
+      secureContext: await this.#context(true),
+      rejectUnauthorized: this.tls.verify,
+      allowH2: false,
+    };
+    return new ProxyAgent({
+      uri: proxy.href,
+      // undici's index, which is not loaded, would give every dispatcher this method.
+      clientFactory: (origin, options) => Object.assign(new OriginPool(origin, options), { connect }),
+      allowH2: false,
+      connectTimeout: this.settings.timeouts.connect,
+      requestTls: tls,
+      // With these it would speak TLS to a SOCKS proxy too.
+      ...(proxy.protocol !== 'socks5:' && { proxyTls: { ...tls, rejectUnauthorized: true } }),
+    });
+  }
+
+  /** Connects with the bundled authorities, and again with the system's if those do not know the server's. */
+  async #secureConnect(): Promise<buildConnector.connector> {
+    const { default: build } = await import('undici/lib/core/connect.js');
+    const { verify } = this.tls;
+    const connectWith = (context: SecureContext) =>
+      build({
+        secureContext: context,
+        rejectUnauthorized: verify,
+        allowH2: false,
+        autoSelectFamily: true,
+        timeout: this.settings.timeouts.connect,
+      });
+    let withSystem = !verify;
+    let connect = connectWith(await this.#context(false));
+    const addSystem = async () => {
+      connect = connectWith(await this.#context(true));
+      withSystem = true;
+    };
+    return (options, callback) => {
+      connect(options, (...outcome) => {
+        const [error, socket] = outcome;
+        // A TLS alert must not be hidden by the close that follows it.
+        socket?.on('error', () => socket.destroy());
+        if (withSystem || !isUnknownAuthority(error)) callback(...outcome);
+        else void addSystem().finally(() => connect(options, callback));
+      });
+    };
+  }
+
+  #context(system: boolean): Promise<SecureContext> {
+    const known = this.#contexts.get(system) ?? secureContext(this.tls, system);
+    this.#contexts.set(system, known);
+    return known;
+  }
+
+  /** Ends all exchanges and closes all sockets; no other is opened afterwards. */
   async close(): Promise<void> {
-    await this.#connections.close();
+    this.#closed = true;
+    const routes = await Promise.allSettled(this.#routes.values());
+    const open = routes.filter((route) => route.status === 'fulfilled');
+    await Promise.all(open.map((route) => route.value.dispatcher.destroy()));
   }
 }
 
@@ -132,13 +219,6 @@ export function redirected(
   return { ...request, url: to, headers: Object.fromEntries(kept) };
 }
 
-/** The settings of a session, which all its transports share. */
-export interface TransportSettings extends RequestPolicy {
-  readonly options: RegistryOptions;
-  /** Limits the exchanges under way at once. */
-  readonly slots: LimitFunction;
-}
-
 /**
  * Prepares connections on behalf of `registry` (`host[:port]`) with the certificates that belong to it.
  *
@@ -148,7 +228,7 @@ export interface TransportSettings extends RequestPolicy {
 export async function openTransport(
   registry: string,
   insecure: boolean,
-  settings: TransportSettings,
+  settings: SessionSettings,
 ): Promise<Transport> {
   return new Transport(await tlsSettings(registry, settings.options, insecure), settings);
 }
@@ -166,7 +246,7 @@ const MAX_WAITS = 300_000;
  */
 export async function retryRequest<T>(
   attempt: () => Promise<T>,
-  { retry, report, signal }: Pick<RequestPolicy, 'retry' | 'report' | 'signal'>,
+  { retry, report, signal }: Pick<SessionSettings, 'retry' | 'report' | 'signal'>,
   retries: number | ((error: DlrootfsError) => number) = Infinity,
 ): Promise<T> {
   const notice = (message: string) => report({ type: 'notice', message });

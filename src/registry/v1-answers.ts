@@ -1,0 +1,154 @@
+/** Reads the answers of version 1 of the protocol. */
+import { IntegrityError, NotFoundError, printable } from '../errors.ts';
+import { Digest } from '../oci/digest.ts';
+import { MAX_LAYERS } from '../oci/image.ts';
+import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
+import { hostnameOf, isTag } from '../oci/reference.ts';
+
+/** Tags that an error message lists. */
+const LISTED_TAGS = 8;
+
+const ID_PATTERN = /^(?:[0-9a-f]{64}|[0-9a-f]{16})$/;
+
+/** The tags of a list (an object from tag to image id), sorted; invalid names are left out. */
+export function tagNames(tags: JsonObject): readonly string[] {
+  return Object.keys(tags).filter(isTag).toSorted();
+}
+
+/**
+ * The id of the image that `tag` points to.
+ *
+ * @throws NotFoundError that lists some tags there are, IntegrityError
+ */
+export function imageOfTag(tags: JsonObject, tag: string, name: string): string {
+  if (!Object.hasOwn(tags, tag)) {
+    const names = tagNames(tags);
+    const more = names.length > LISTED_TAGS ? ', …' : '';
+    throw new NotFoundError(`${name} has no tag ${printable(tag)}`, {
+      code: 'TAG_NOT_FOUND',
+      hint:
+        names.length === 0
+          ? 'choose another repository: this one has no tags'
+          : `choose one of its tags: ${names.slice(0, LISTED_TAGS).join(', ')}${more}`,
+    });
+  }
+  return imageId(tags[tag], `the image that ${name}:${printable(tag)} points to`);
+}
+
+/**
+ * An image id: 64 hex digits, in very old images 16.
+ *
+ * @throws IntegrityError that names `what`
+ */
+function imageId(value: unknown, what: string): string {
+  if (typeof value === 'string' && ID_PATTERN.test(value)) return value;
+  const found =
+    typeof value === 'string' ? `"${printable(value, 80)}", not 64 or 16 hex digits` : 'not a string';
+  throw new IntegrityError(`the id of ${what} is ${found}`);
+}
+
+/**
+ * Reads the ancestry of image `id`; the ids come out base first, `id` last.
+ *
+ * @throws IntegrityError
+ */
+export function parseAncestry(body: Uint8Array, id: string, what: string): readonly string[] {
+  const list = parseJson(body, what);
+  if (!Array.isArray(list)) throw new IntegrityError(`${what} is not a JSON array`);
+  if (list.length === 0) throw new IntegrityError(`${what} is empty: an image has one layer at least`);
+  if (list.length > MAX_LAYERS) {
+    throw new IntegrityError(`${what} lists ${list.length} layers, ${MAX_LAYERS} are allowed`);
+  }
+  const ids = list.map((value: unknown, place) => imageId(value, `layer ${list.length - place} in ${what}`));
+  if (ids[0] !== id) throw new IntegrityError(`${what} begins with another image, ${ids[0]}`);
+  const seen = new Set<string>();
+  for (const each of ids) {
+    if (seen.has(each)) throw new IntegrityError(`${what} names ${each} more than once`);
+    seen.add(each);
+  }
+  return ids.toReversed();
+}
+
+/**
+ * Reads the JSON of image `id` on top of `parent`.
+ *
+ * @throws IntegrityError, also where it names other images than these
+ */
+export function parseImageJson(
+  body: Uint8Array,
+  { id, parent }: { readonly id: string; readonly parent: string | undefined },
+  what: string,
+): JsonObject {
+  const json = parseJsonObject(body, what);
+  const said = textOf(json['id']);
+  if (said !== undefined && said !== id) {
+    throw new IntegrityError(`${what} belongs to another image, ${printable(said, 80)}`);
+  }
+  const saidParent = textOf(json['parent']);
+  if (saidParent !== undefined && saidParent !== parent) {
+    const expected = parent === undefined ? 'it is the base' : `it should be ${parent}`;
+    throw new IntegrityError(
+      `${what} names the parent ${printable(saidParent, 80)}, but by the ancestry ${expected}`,
+    );
+  }
+  return json;
+}
+
+/**
+ * The sha256 in an `X-Docker-Checksum-Payload` header: over the image's JSON as sent, a newline, and the layer as sent. The server of
+ * 2014 keeps a list, so the header may be a list as text, in the syntax of JSON or Python, with a tarsum in it. Undefined without a sha256,
+ * or with more than one.
+ */
+export function parsePayloadChecksum(header: string | undefined): Digest | undefined {
+  const found = [...(header ?? '').matchAll(/(?<![\w.+-])sha256:([0-9a-f]{64})(?![0-9a-f])/gi)];
+  const digests = new Set(found.map((match) => match[1]!.toLowerCase()));
+  const [hex] = digests;
+  return digests.size === 1 ? Digest.parse(`sha256:${hex}`) : undefined;
+}
+
+/**
+ * The size in an `X-Docker-Size` header, in bytes; undefined when it is missing or -1.
+ *
+ * @throws IntegrityError
+ */
+export function parseLayerSize(header: string | undefined, what: string): number | undefined {
+  const text = header?.trim() ?? '';
+  if (text === '' || text === '-1') return undefined;
+  if (/^\d{1,15}$/.test(text)) return Number(text);
+  throw new IntegrityError(`the size of ${what} is "${printable(text, 40)}", which is not a number of bytes`);
+}
+
+/** Limit on the registries of one index. */
+const MAX_ENDPOINTS = 16;
+
+/**
+ * The tokens of `X-Docker-Token` headers, joined. The standalone registry of 2014 puts the word `Token` before its own, which is not
+ * part of it. Undefined when there is none that can be sent back.
+ */
+export function parseTokens(values: readonly string[]): string | undefined {
+  const tokens = values
+    .map((value) => value.trim().replace(/^Token\s+/i, ''))
+    .filter((token) => /^[\x20-\x7e]+$/.test(token));
+  return tokens.length === 0 ? undefined : tokens.join(',');
+}
+
+/**
+ * The registries that `X-Docker-Endpoints` headers name, each once: `host` or `host:port`, separated by commas; anything else is left
+ * out. They use the index's own scheme, but http only where `mayUseHttp`. Without the header the index is the registry.
+ */
+export function parseEndpoints(
+  values: readonly string[],
+  index: URL,
+  mayUseHttp: (host: string) => boolean,
+): readonly URL[] {
+  const hosts = values.flatMap((value) => value.split(',')).map((item) => item.trim());
+  const named = hosts.filter(Boolean);
+  if (named.length === 0) return [index];
+  const urls = named.flatMap((host) => {
+    if (!/^[^\s/?#@\\]+$/.test(host) || hostnameOf(host) === '') return [];
+    const scheme = index.protocol === 'http:' && mayUseHttp(host) ? 'http' : 'https';
+    const url = URL.parse(`${scheme}://${host}/v1/`);
+    return url ? [url.href] : [];
+  });
+  return [...new Set(urls)].slice(0, MAX_ENDPOINTS).map((href) => new URL(href));
+}
