@@ -113,7 +113,8 @@ export class BlobSource {
   constructor(blob: BlobQuery, endpoints: Failover) {
     this.#blob = blob;
     this.#endpoints = endpoints;
-    this.#others = (blob.urls ?? []).filter(isSafe).map((url) => endpoints.last.elsewhere(new URL(url)));
+    const { last } = endpoints;
+    this.#others = last ? (blob.urls ?? []).filter(isSafe).map((url) => last.elsewhere(new URL(url))) : [];
   }
 
   /**
@@ -141,14 +142,10 @@ export class BlobSource {
   requestAhead(): void {
     if (this.#isOpened) return;
     const abort = new AbortController();
-    const answer = this.#ask({ start: 0 }, '0-', abort.signal);
+    const signal = AbortSignal.any([abort.signal, this.#endpoints.signal]);
+    const answer = this.#ask({ start: 0 }, '0-', signal);
     answer.catch(() => undefined);
     this.#ahead ??= { answer, abort };
-  }
-
-  /** Ends a request that nobody has asked for since. */
-  close(): void {
-    this.#ahead?.abort.abort(new Error('the session is closed'));
   }
 
   #takeAhead({ start, end }: BlobRange, signal: AbortSignal): Promise<BlobResponse> | undefined {
@@ -179,7 +176,7 @@ export class BlobSource {
     };
     try {
       const attempt = (endpoint: Endpoint, retries?: number) => endpoint.ask(query(endpoint), retries);
-      return await this.#endpoints.first(attempt, signal, this.#turn);
+      return await this.#endpoints.first({ subject, signal }, attempt, this.#turn);
     } catch (error) {
       signal.throwIfAborted();
       for (const other of this.#others) {

@@ -119,13 +119,17 @@ function refusedByStorage(refusal: DlrootfsError): TransientError {
 /** Retries of a request while another endpoint is left. */
 const RETRIES_WITH_OTHERS = 1;
 
-/** The error to throw when every endpoint failed; `last` is the last preferred one. */
-export type Explain = (failures: ReadonlyMap<Endpoint, DlrootfsError>, last: Endpoint) => DlrootfsError;
+/** The error to throw when every endpoint failed, or there is none; `last` is the least preferred one. */
+export type Explain = (
+  failures: ReadonlyMap<Endpoint, DlrootfsError>,
+  last: Endpoint,
+  subject: string,
+) => DlrootfsError;
 
-/** The endpoints of one repository: mirrors, or the registries of an index. When one fails, the next one gets the request. */
+/** The endpoints of one repository: mirrors, or the registries of an index; offline none. When one fails, the next one gets the request. */
 export class Failover {
-  /** The last of those that it was given. */
-  readonly last: Endpoint;
+  /** The least preferred one; undefined offline. */
+  readonly last: Endpoint | undefined;
   readonly #settings: SessionSettings;
   readonly #explain: Explain;
   /** In the order in which they are asked: from the last one that answered; those with a transient error since come last. */
@@ -137,15 +141,20 @@ export class Failover {
    * @param explain the error when all have failed
    */
   constructor(endpoints: readonly Endpoint[], settings: SessionSettings, explain: Explain) {
-    this.last = endpoints.at(-1)!;
+    this.last = endpoints.at(-1);
     this.#order = endpoints;
     this.#settings = settings;
     this.#explain = explain;
   }
 
+  /** Of the session. */
+  get signal(): AbortSignal {
+    return this.#settings.signal;
+  }
+
   /** Sends a request to one endpoint after the other, until one answers. */
   async ask<T>(query: Query<T>): Promise<T> {
-    return this.first((endpoint, retries) => endpoint.ask(query, retries), query.signal);
+    return this.first(query, (endpoint, retries) => endpoint.ask(query, retries));
   }
 
   /**
@@ -155,8 +164,8 @@ export class Failover {
    * @param turn starts this many places later in the order
    */
   async first<T>(
+    { subject, signal = this.signal }: Pick<Query<T>, 'subject' | 'signal'>,
     attempt: (endpoint: Endpoint, retries: number | undefined) => Promise<T>,
-    signal = this.#settings.signal,
     turn = 0,
   ): Promise<T> {
     const order = this.#from(turn % this.#order.length);
@@ -177,7 +186,7 @@ export class Failover {
         if (next) this.#announce(endpoint, error, next);
       }
     }
-    throw this.#explain(failures, this.last);
+    throw this.#explain(failures, this.last!, subject);
   }
 
   #from(place: number): readonly Endpoint[] {

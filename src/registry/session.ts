@@ -1,10 +1,9 @@
 import pLimit from 'p-limit';
-import { type DlrootfsError, type ErrorDetails, NetworkError, UsageError } from '../errors.ts';
-import type { Image, Session, WantsBlob } from '../oci/image.ts';
-import type { Platform } from '../oci/platform.ts';
+import { type DlrootfsError, type ErrorDetails, NetworkError, NotFoundError, UsageError } from '../errors.ts';
+import type { Session } from '../oci/image.ts';
 import { Reference } from '../oci/reference.ts';
 import { locationsOf, readRegistriesConf } from './config/registries-conf.ts';
-import { type Endpoint, type Explain, Failover } from './endpoint.ts';
+import { type Explain, Failover } from './endpoint.ts';
 import { type Ping, RegistryHost } from './registry-host.ts';
 import {
   DEFAULT_CONNECTIONS,
@@ -17,22 +16,52 @@ import {
 import { Version1Session } from './v1.ts';
 import { Version2Session } from './v2.ts';
 
+/** A repository, and all that is needed to read it. */
+interface Repository {
+  readonly reference: Reference;
+  readonly settings: SessionSettings;
+  /** In order of preference; the last is the registry of the reference. None offline. */
+  readonly hosts: readonly RegistryHost[];
+}
+
+/** A session by one version of the protocol, which has no connections of its own. */
+type VersionSession = Omit<Session, 'close'>;
+
 /**
  * Prepares a session about one repository: reads configuration files, opens no connection yet.
  *
  * @throws UsageError for invalid options and files, and where registries.conf blocks the repository
  */
 export async function openSession(reference: Reference, given: RegistryOptions): Promise<Session> {
-  if (given.offline) return new Version2Session(reference, given);
-  const options = withoutEmptyCredentials(given);
-  const { report, connections = DEFAULT_CONNECTIONS, signal = new AbortController().signal } = options;
+  const { report, connections = DEFAULT_CONNECTIONS, offline } = given;
+  const options = offline ? given : withoutEmptyCredentials(given);
+  const closing = new AbortController();
+  const signal = AbortSignal.any([closing.signal, ...(options.signal ? [options.signal] : [])]);
   const timeouts = { ...DEFAULT_TIMEOUTS, ...options.timeouts };
-  const retry = retryPolicyOf(options);
-  const slots = pLimit(connections);
-  const settings = { options, timeouts, retry, report, signal, slots };
-  const locations = locationsOf(reference, options.mirrors ?? [], await readRegistriesConf(options));
+  const settings = {
+    options,
+    timeouts,
+    retry: retryPolicyOf(options),
+    report,
+    signal,
+    slots: pLimit(connections),
+  };
+  const locations = offline
+    ? []
+    : locationsOf(reference, options.mirrors ?? [], await readRegistriesConf(options));
   const hosts = await Promise.all(locations.map((location) => RegistryHost.open(location, settings)));
-  return new RegistrySession(reference, hosts, settings);
+  let session: Promise<VersionSession> | undefined;
+  const chosen = () => (session ??= chooseVersion({ reference, settings, hosts }));
+  return {
+    image: async (platform, wants) => (await chosen()).image(platform, wants),
+    async *tags() {
+      yield* (await chosen()).tags();
+    },
+    async close() {
+      closing.abort(new NetworkError('the session with the registry is closed'));
+      await session?.catch(() => undefined);
+    },
+  };
 }
 
 function withoutEmptyCredentials(options: RegistryOptions): RegistryOptions {
@@ -59,113 +88,81 @@ const explainMirrors: Explain = (failures, registry) => {
   return new Kind(error.message + answers.join(''), { code, hint, cause: error });
 };
 
-/** Finds the registry's version of the protocol on first use. */
-class RegistrySession implements Session {
-  readonly #reference: Reference;
-  /** In order of preference; the last is the registry of the reference. */
-  readonly #hosts: readonly RegistryHost[];
-  readonly #settings: SessionSettings;
-  readonly #endpoints: Failover;
-  #session: Promise<Session> | undefined;
-  /** The result of `#session`, once it is there. */
-  #chosen: Session | undefined;
+/** The error offline, about everything that the store does not have. */
+function notCached(hint: string): Explain {
+  return (_, __, subject) =>
+    new NotFoundError(`cannot read ${subject} offline: the cache does not have it`, {
+      code: 'NOT_CACHED',
+      hint,
+    });
+}
 
-  constructor(reference: Reference, hosts: readonly RegistryHost[], settings: SessionSettings) {
-    this.#reference = reference;
-    this.#hosts = hosts;
-    this.#settings = settings;
-    const endpoints = hosts.map(({ endpoint }) => endpoint);
-    this.#endpoints = new Failover(endpoints, settings, explainMirrors);
-  }
-
-  get #own(): RegistryHost {
-    return this.#hosts.at(-1)!;
-  }
-
-  async #choose(): Promise<Session> {
-    const { registryVersion, mirrors = [], report } = this.#settings.options;
-    const { digest } = this.#reference;
-    if (registryVersion === 1) {
-      if (digest !== undefined) {
-        throw new UsageError(
-          `cannot read ${Reference.format(this.#reference)} by version 1 of the registry protocol, which has no digests`,
-          { hint: 'name a tag, or leave out --registry-version' },
-        );
-      }
-      if (mirrors.length > 0) {
-        const message = 'ignoring --mirror: version 1 of the registry protocol has no mirrors';
-        report({ type: 'notice', message });
-      }
-      return this.#version1(await this.#own.ping(undefined));
-    }
-    // Version 1 has no digests: a reference with one needs no first contact, and no connection where the store has its documents.
-    return registryVersion === 2 || digest !== undefined ? this.#version2() : this.#byAnswers();
-  }
-
-  /**
-   * The version that the answers of the first host that speaks version 2, else of the registry itself, show:
-   *
-   * | `GET /v2/`          | `GET /v1/_ping`  | version                             |
-   * | ------------------- | ---------------- | ----------------------------------- |
-   * | 401, 200            | is not sent      | 2                                   |
-   * | 200 with a web page | as of version 1  | 1                                   |
-   * |                     | any other        | 2                                   |
-   * | 404                 | as of version 1  | 1                                   |
-   * |                     | any other        | none: the error is about the ping   |
-   * | 403, 429, 5xx       | is not sent      | none: the error is about `GET /v2/` |
-   * | any other           | as of version 1  | 1                                   |
-   * |                     | any other        | none: the error is about `GET /v2/` |
-   */
-  async #byAnswers(): Promise<Session> {
-    const contactOf = (endpoint: Endpoint) =>
-      this.#hosts.find((host) => host.endpoint === endpoint)!.contact();
-    const first = await this.#endpoints.first(contactOf);
-    const { base, version2, refusal } = first.version2 === 'yes' ? first : await this.#own.contact();
-    if (version2 === 'yes') return this.#version2();
-    try {
-      const ping = await this.#own.ping(base);
-      if (ping.version1) return this.#version1(ping);
-      throw new NetworkError(
-        `${this.#own.location.registry} is not a registry: GET /v2/ is answered 404, GET /v1/_ping ${ping.status}`,
-        { code: 'NO_REGISTRY', hint: 'check whether this is a container registry' },
+/** Finds the registry's version of the protocol. */
+async function chooseVersion(repository: Repository): Promise<VersionSession> {
+  const { reference, settings, hosts } = repository;
+  const { registryVersion, mirrors = [], report, offline } = settings.options;
+  const endpoints = hosts.map(({ endpoint }) => endpoint);
+  const failover = new Failover(endpoints, settings, offline ? notCached(offline.hint) : explainMirrors);
+  const version2 = () => new Version2Session(reference, settings.options, failover);
+  if (registryVersion === 1 && !offline) {
+    if (reference.digest !== undefined) {
+      throw new UsageError(
+        `cannot read ${Reference.format(reference)} by version 1 of the registry protocol, which has no digests`,
+        { hint: 'name a tag, or leave out --registry-version' },
       );
-    } catch (error) {
-      this.#settings.signal.throwIfAborted();
-      if (version2 !== 'no') return this.#version2();
-      throw refusal ?? error;
     }
+    if (mirrors.length > 0) {
+      const message = 'ignoring --mirror: version 1 of the registry protocol has no mirrors';
+      report({ type: 'notice', message });
+    }
+    return version1(repository, await hosts.at(-1)!.ping(undefined));
   }
+  // Version 1 has no digests: a reference with one needs no first contact, and no connection where the store has its documents.
+  if (offline || registryVersion === 2 || reference.digest !== undefined) return version2();
+  const first = await failover.first({ subject: 'the registry API' }, (endpoint) =>
+    hosts[endpoints.indexOf(endpoint)]!.contact(),
+  );
+  return first.version2 === 'yes' ? version2() : versionByAnswers(repository, version2);
+}
 
-  #version2(): Session {
-    return new Version2Session(this.#reference, this.#settings.options, this.#endpoints);
+/**
+ * The version that the answers of the registry itself show; a mirror that speaks version 2 spares them.
+ *
+ * | `GET /v2/`          | `GET /v1/_ping`  | version                             |
+ * | ------------------- | ---------------- | ----------------------------------- |
+ * | 401, 200            | is not sent      | 2                                   |
+ * | 200 with a web page | as of version 1  | 1                                   |
+ * |                     | any other        | 2                                   |
+ * | 404                 | as of version 1  | 1                                   |
+ * |                     | any other        | none: the error is about the ping   |
+ * | 403, 429, 5xx       | is not sent      | none: the error is about `GET /v2/` |
+ * | any other           | as of version 1  | 1                                   |
+ * |                     | any other        | none: the error is about `GET /v2/` |
+ */
+async function versionByAnswers(
+  repository: Repository,
+  version2: () => VersionSession,
+): Promise<VersionSession> {
+  const host = repository.hosts.at(-1)!;
+  const contact = await host.contact();
+  if (contact.version2 === 'yes') return version2();
+  try {
+    const ping = await host.ping(contact.base);
+    if (ping.version1) return version1(repository, ping);
+    throw new NetworkError(
+      `${host.location.registry} is not a registry: GET /v2/ is answered 404, GET /v1/_ping ${ping.status}`,
+      { code: 'NO_REGISTRY', hint: 'check whether this is a container registry' },
+    );
+  } catch (error) {
+    repository.settings.signal.throwIfAborted();
+    if (contact.version2 !== 'no') return version2();
+    throw contact.refusal ?? error;
   }
+}
 
-  #version1(ping: Ping): Session {
-    const { base, standalone } = ping;
-    const kind = standalone ? 'a standalone registry' : 'an index';
-    this.#settings.report({ type: 'debug', message: `version 1: ${base.host} is ${kind}` });
-    return new Version1Session(this.#reference, this.#own, ping, this.#settings);
-  }
-
-  async image(platform: Platform, wants?: WantsBlob): Promise<Image> {
-    return (await this.#open()).image(platform, wants);
-  }
-
-  async *tags(): AsyncGenerator<string, void> {
-    yield* (await this.#open()).tags();
-  }
-
-  async #open(): Promise<Session> {
-    this.#session ??= this.#choose();
-    this.#chosen = await this.#session;
-    return this.#chosen;
-  }
-
-  async close(): Promise<void> {
-    // It ends its own requests first: a request whose connection is closed would be retried, with a notice.
-    await this.#chosen?.close();
-    await Promise.all(this.#hosts.map(({ transport }) => transport.close()));
-    const session = await this.#session?.catch(() => undefined);
-    if (session !== this.#chosen) await session?.close();
-  }
+function version1({ reference, settings, hosts }: Repository, ping: Ping): VersionSession {
+  const { base, standalone } = ping;
+  const kind = standalone ? 'a standalone registry' : 'an index';
+  settings.report({ type: 'debug', message: `version 1: ${base.host} is ${kind}` });
+  return new Version1Session(reference, hosts.at(-1)!, ping, settings);
 }

@@ -40,7 +40,7 @@ const TOKEN = 'Token ';
  * A session by version 1 of the protocol, by the rules of docker-registry (Python) and Docker 1.4. The index names the registries of the
  * images, and gives a token for them.
  */
-export class Version1Session implements Session {
+export class Version1Session implements Omit<Session, 'close'> {
   readonly #reference: Reference;
   /** `library/x`, or `host[:port]/path`, for messages. */
   readonly #name: string;
@@ -50,7 +50,6 @@ export class Version1Session implements Session {
   readonly #ping: Ping;
   readonly #settings: SessionSettings;
   readonly #cookies = new Cookies();
-  readonly #opened: Transport[] = [];
   #index: Endpoint | undefined;
   /** The value after `Authorization: Token`; undefined when the index sent none. */
   #token: string | undefined;
@@ -256,13 +255,7 @@ export class Version1Session implements Session {
     const { options } = this.#settings;
     const sameHost = hostnameOf(host) === hostnameOf(location.registry);
     const insecure = options.tlsVerify === false || (location.insecure && sameHost);
-    const transport = await openTransport(host, insecure, this.#settings);
-    this.#opened.push(transport);
-    return transport;
-  }
-
-  async close(): Promise<void> {
-    await Promise.all(this.#opened.map((transport) => transport.close()));
+    return openTransport(host, insecure, this.#settings);
   }
 }
 

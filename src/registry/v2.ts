@@ -1,4 +1,4 @@
-import { DlrootfsError, IntegrityError, NetworkError, NotFoundError, UsageError } from '../errors.ts';
+import { DlrootfsError, IntegrityError, NetworkError, UsageError } from '../errors.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
 import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
 import { describeFound, type FoundDocument } from '../oci/image-index.ts';
@@ -27,21 +27,20 @@ const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };
  * A session by version 2 of the protocol (OCI distribution specification). Manifests and configs come from the store where it has them;
  * all are verified.
  */
-export class Version2Session implements Session {
+export class Version2Session implements Omit<Session, 'close'> {
   readonly #reference: Reference;
   readonly #name: string;
   readonly #options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report' | 'connections'>;
-  readonly #endpoints: Failover | undefined;
+  readonly #endpoints: Failover;
   readonly #blobs = new Map<Digest, BlobSource>();
-  #isClosed = false;
   /** In the answer with the last manifest, in words. */
   #rateLimit: string | undefined;
 
-  /** @param endpoints undefined offline: then everything comes from the store, and no layer can be opened */
+  /** @param endpoints offline none: then everything comes from the store, and no layer can be opened */
   constructor(
     reference: Reference,
     options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report' | 'connections'>,
-    endpoints?: Failover,
+    endpoints: Failover,
   ) {
     this.#reference = reference;
     this.#name = Reference.name(reference);
@@ -57,54 +56,31 @@ export class Version2Session implements Session {
       config: (manifest: Manifest, chosen: boolean) => this.#config(manifest, chosen ? wants : undefined),
     };
     const image = await describeFound(found, platform, source, Reference.format(this.#reference));
-    const layers = image.layers.map((layer) => this.#openable(layer));
+    const layers = image.layers.map(({ urls, ...layer }) => ({
+      ...layer,
+      open: this.#blob({ ...layer, urls }).open,
+    }));
     return { ...image, rateLimit: this.#rateLimit, layers };
   }
 
-  #openable({ urls, ...layer }: LayerDescription): Image['layers'][number] {
-    const { digest } = layer;
-    const notCached = () => Promise.reject(this.#notCached(this.#layerName(digest)));
-    return { ...layer, open: this.#blob({ ...layer, urls })?.open ?? notCached };
-  }
-
-  /** Undefined offline. */
-  #blob({ digest, size, urls }: Pick<LayerDescription, 'digest' | 'size' | 'urls'>): BlobSource | undefined {
-    if (!this.#endpoints) return undefined;
-    const subject = this.#layerName(digest);
-    const known = this.#blobs.get(digest);
-    const source = known ?? new BlobSource({ path: `blobs/${digest}`, subject, size, urls }, this.#endpoints);
+  #blob({ digest, size, urls }: Pick<LayerDescription, 'digest' | 'size' | 'urls'>): BlobSource {
+    const blob = { path: `blobs/${digest}`, subject: `the layer ${digest} of ${this.#name}`, size, urls };
+    const source = this.#blobs.get(digest) ?? new BlobSource(blob, this.#endpoints);
     this.#blobs.set(digest, source);
     return source;
-  }
-
-  #layerName(digest: Digest): string {
-    return `the layer ${digest} of ${this.#name}`;
   }
 
   /** Requests the first layers that are wanted, on all connections but the one for the config. Failures are those of opening them. */
   async #requestAhead(layers: Manifest['layers'], wants: WantsBlob): Promise<void> {
     const { connections = DEFAULT_CONNECTIONS } = this.#options;
     for (const [index, layer] of layers.slice(0, connections - 1).entries()) {
-      const isWanted = !this.#isClosed && (await wants(layer, index));
-      if (isWanted && !this.#isClosed) this.#blob(layer)?.requestAhead();
+      if (await wants(layer, index)) this.#blob(layer).requestAhead();
     }
-  }
-
-  async #ask<T>(query: Query<T>): Promise<T> {
-    if (!this.#endpoints) throw this.#notCached(query.subject);
-    return this.#endpoints.ask(query);
-  }
-
-  #notCached(subject: string): NotFoundError {
-    return new NotFoundError(`cannot read ${subject} offline: the cache does not have it`, {
-      code: 'NOT_CACHED',
-      hint: this.#options.offline?.hint,
-    });
   }
 
   /** The manifest or index that a tag points to now: one GET, or a HEAD when the store has it already; offline, as it was last. */
   async #byTag(tag: string): Promise<FoundDocument> {
-    const { manifestStore: store, report } = this.#options;
+    const { manifestStore: store, offline, report } = this.#options;
     const name = `${this.#name}:${tag}`;
     const target = {
       path: `manifests/${tag}`,
@@ -113,17 +89,16 @@ export class Version2Session implements Session {
       repository: this.#name,
     };
     const last = await store?.recall(name);
-    if (this.#endpoints) {
-      const digest = last && (await this.#digestOfTag(target));
-      const stored = digest && (await this.#storedManifest(digest, target.subject));
-      const found = stored ?? (await this.#fetchManifest(target, undefined));
-      await store?.remember(name, found.digest);
+    if (offline && last) {
+      const time = `${last.at.toISOString().slice(0, 16).replace('T', ' ')} UTC`;
+      const found = await this.#byDigest(last.digest);
+      report({ type: 'notice', message: `offline: ${name} is ${last.digest}, as it was at ${time}` });
       return found;
     }
-    if (!last) throw this.#notCached(target.subject);
-    const found = await this.#byDigest(last.digest);
-    const time = `${last.at.toISOString().slice(0, 16).replace('T', ' ')} UTC`;
-    report({ type: 'notice', message: `offline: ${name} is ${last.digest}, as it was at ${time}` });
+    const digest = last && (await this.#digestOfTag(target));
+    const stored = digest && (await this.#storedManifest(digest, target.subject));
+    const found = stored ?? (await this.#fetchManifest(target, undefined));
+    await store?.remember(name, found.digest);
     return found;
   }
 
@@ -149,7 +124,7 @@ export class Version2Session implements Session {
       read: (response: Response) =>
         Promise.resolve(response.status === 200 ? digestOfHeader(response) : undefined),
     } as const;
-    return this.#ask(head).catch((error: unknown) => {
+    return this.#endpoints.ask(head).catch((error: unknown) => {
       // The answer to a HEAD has no body; the one to the GET will explain the error.
       if (error instanceof DlrootfsError && !isTransient(error)) return undefined;
       throw error;
@@ -175,7 +150,7 @@ export class Version2Session implements Session {
       const document = parseManifest(bytes, response.header('content-type'), target.subject, expected);
       return { document, digest: expected ?? digestOf(document.payload), bytes };
     };
-    const { bytes, ...found } = await this.#ask({ ...target, headers: ACCEPT, read });
+    const { bytes, ...found } = await this.#endpoints.ask({ ...target, headers: ACCEPT, read });
     await this.#options.manifestStore?.put(found.digest, bytes);
     return found;
   }
@@ -194,7 +169,7 @@ export class Version2Session implements Session {
       verifyDigest(bytes, digest, subject);
       return bytes;
     };
-    const answer = this.#ask({ path: `blobs/${digest}`, subject, read });
+    const answer = this.#endpoints.ask({ path: `blobs/${digest}`, subject, read });
     if (wants) void this.#requestAhead(layers, wants);
     const bytes = await answer;
     await store?.put(digest, bytes);
@@ -207,8 +182,7 @@ export class Version2Session implements Session {
    * @throws NetworkError when the pages have no end
    */
   async *tags(): AsyncGenerator<string, void> {
-    const endpoints = this.#endpoints;
-    if (!endpoints) {
+    if (this.#options.offline) {
       throw new UsageError('cannot list tags offline: the cache has no lists of tags', {
         hint: 'leave out --offline',
       });
@@ -227,7 +201,7 @@ export class Version2Session implements Session {
       });
       const asked = { path: `tags/list${query}`, subject, repository: this.#name, read };
       const page: TagPage = await (source?.ask(asked) ??
-        endpoints.first(async (endpoint, retries) => {
+        this.#endpoints.first(asked, async (endpoint, retries) => {
           const first = await endpoint.ask(asked, retries);
           source = endpoint;
           return first;
@@ -235,12 +209,6 @@ export class Version2Session implements Session {
       yield* page.tags;
       query = page.next;
     }
-  }
-
-  async close(): Promise<void> {
-    // Its connections are those of the session that chose it.
-    this.#isClosed = true;
-    for (const blob of this.#blobs.values()) blob.close();
   }
 }
 

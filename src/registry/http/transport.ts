@@ -22,18 +22,22 @@ const PRIVATE_HEADERS = new Set(['authorization', 'cookie', 'proxy-authorization
 
 /**
  * Sends requests on behalf of one registry, and follows its redirects. It has one pool of connections per server, direct or through a
- * proxy. HTTP/1.1 only: a connection per blob is faster than a shared one.
+ * proxy, until the signal of the session aborts. HTTP/1.1 only: a connection per blob is faster than a shared one.
  */
 export class Transport {
   readonly tls: TlsSettings;
   readonly settings: SessionSettings;
   readonly #routes = new Map<string, Promise<Route>>();
   readonly #contexts = new Map<boolean, Promise<SecureContext>>();
-  #closed = false;
 
   constructor(tls: TlsSettings, settings: SessionSettings) {
     this.tls = tls;
     this.settings = settings;
+    settings.signal.addEventListener('abort', () => {
+      for (const route of this.#routes.values()) {
+        route.then(({ dispatcher }) => dispatcher.destroy()).catch(() => undefined);
+      }
+    });
   }
 
   /**
@@ -78,7 +82,7 @@ export class Transport {
 
   /** The route to the server of `url`. */
   async #route(url: URL): Promise<Route> {
-    if (this.#closed) throw new NetworkError('the session with the registry is closed');
+    this.settings.signal.throwIfAborted();
     const route = this.#routes.get(url.origin) ?? this.#open(url);
     this.#routes.set(url.origin, route);
     return route;
@@ -156,14 +160,6 @@ export class Transport {
     const known = this.#contexts.get(system) ?? secureContext(this.tls, system);
     this.#contexts.set(system, known);
     return known;
-  }
-
-  /** Ends all exchanges and closes all sockets; no other is opened afterwards. */
-  async close(): Promise<void> {
-    this.#closed = true;
-    const routes = await Promise.allSettled(this.#routes.values());
-    const open = routes.filter((route) => route.status === 'fulfilled');
-    await Promise.all(open.map((route) => route.value.dispatcher.destroy()));
   }
 }
 
