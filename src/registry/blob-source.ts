@@ -5,21 +5,13 @@ import type { Endpoint, Failover, Query } from './endpoint.ts';
 import { contentLength } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 
-/** The `Content-Range` of a 206 or 416 answer (RFC 9110, 14.4). */
-export interface ContentRange {
-  /** Undefined in a 416 answer. */
-  readonly start: number | undefined;
-  /** Exclusive; undefined in a 416 answer. */
-  readonly end: number | undefined;
-  /** Size of the whole in bytes; undefined for `*`. */
-  readonly size: number | undefined;
-}
-
 /**
  * Reads `bytes 10-19/100`, with `*` for an unknown size, or for no range in a 416 answer. The registry of 2014 omits the word `bytes`. Undefined
- * when the header is missing, malformed or contradicts itself.
+ * when the header is missing, malformed or contradicts itself; so are start and end (exclusive) in a 416 answer, and an unknown size.
  */
-export function parseContentRange(value: string | undefined): ContentRange | undefined {
+export function parseContentRange(
+  value: string | undefined,
+): Readonly<Record<'start' | 'end' | 'size', number | undefined>> | undefined {
   const match = /^\s*(?:bytes[ =:]+)?(?:(\d{1,15})-(\d{1,15})|\*)\/(\d{1,15}|\*)\s*$/i.exec(value ?? '');
   if (!match) return undefined;
   const [, first, last, total] = match;
@@ -90,12 +82,6 @@ export interface BlobQuery {
   readonly urls?: readonly string[] | undefined;
 }
 
-/** An answer that was requested before anybody reads it. */
-interface Ahead {
-  readonly answer: Promise<BlobResponse>;
-  readonly abort: AbortController;
-}
-
 /** Reads one blob from the endpoints of its repository. */
 export class BlobSource {
   readonly #blob: BlobQuery;
@@ -108,7 +94,8 @@ export class BlobSource {
   readonly #bodies = new Map<string, Response>();
   #turn = 0;
   #isOpened = false;
-  #ahead: Ahead | undefined;
+  /** An answer that was requested before anybody reads it. */
+  #ahead: { readonly answer: Promise<BlobResponse>; readonly abort: AbortController } | undefined;
 
   constructor(blob: BlobQuery, endpoints: Failover) {
     this.#blob = blob;

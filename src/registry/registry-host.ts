@@ -3,8 +3,7 @@ import { isLoopback } from '../oci/reference.ts';
 import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import { isObject, jsonOf } from '../oci/json.ts';
 import { Authenticator } from './auth/authenticator.ts';
-import { findCredential } from './auth/credentials.ts';
-import type { Credential } from './config/auth-file.ts';
+import { type Credential, findCredential } from './auth/credentials.ts';
 import type { Location } from './config/registries-conf.ts';
 import { Endpoint } from './endpoint.ts';
 import { answerError, readFailure } from './http/answer.ts';
@@ -40,16 +39,17 @@ export class RegistryHost {
   readonly transport: Transport;
   /** The repository by version 2 of the protocol. */
   readonly endpoint: Endpoint;
-  readonly #options: RegistryOptions;
+  /** Finds the credential for the repository, once. */
+  readonly credential: () => Promise<Credential | undefined>;
   readonly #authenticator: Authenticator;
   #contact: Promise<Contact> | undefined;
-  #credential: Promise<Credential | undefined> | undefined;
 
   private constructor(location: Location, transport: Transport, options: RegistryOptions) {
     this.location = location;
     this.transport = transport;
-    this.#options = options;
-    this.#authenticator = new Authenticator(location, () => this.credential(), transport);
+    let found: Promise<Credential | undefined> | undefined;
+    this.credential = () => (found ??= findCredential(location, options));
+    this.#authenticator = new Authenticator(location, this.credential, transport);
     this.endpoint = new Endpoint({
       name: location.registry,
       base: () => this.#base(),
@@ -68,12 +68,6 @@ export class RegistryHost {
     const asked = own ? options : { ...options, credentials: undefined, registryToken: undefined };
     const transport = await openTransport(location.registry, insecure, settings);
     return new RegistryHost({ ...location, insecure, plainHttp }, transport, asked);
-  }
-
-  /** The credential for the repository, which is looked up once. */
-  credential(): Promise<Credential | undefined> {
-    this.#credential ??= findCredential(this.location, this.#options);
-    return this.#credential;
   }
 
   async #base(): Promise<URL> {

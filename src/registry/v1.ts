@@ -3,17 +3,16 @@ import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
 import { historyOf, type Image, type Layer, type Session } from '../oci/image.ts';
 import { type JsonObject, parseJson, parseJsonObject } from '../oci/json.ts';
 import { hostnameOf, isLoopback, Reference } from '../oci/reference.ts';
-import { basic, describeCredential } from './auth/credentials.ts';
+import { basic, type Credential, describeCredential } from './auth/credentials.ts';
 import { BlobSource } from './blob-source.ts';
-import type { Credential } from './config/auth-file.ts';
 import { type Answer, type Authorization, Endpoint, type Explain, Failover } from './endpoint.ts';
 import { readDocument } from './http/answer.ts';
-import { Cookies } from './http/cookies.ts';
 import type { Headers, Response } from './http/exchange.ts';
 import { openTransport, type Transport } from './http/transport.ts';
 import type { Ping, RegistryHost } from './registry-host.ts';
 import type { SessionSettings } from './registry-options.ts';
 import {
+  Cookies,
   imageOfTag,
   parseAncestry,
   parseEndpoints,
@@ -146,7 +145,9 @@ export class Version1Session implements Omit<Session, 'close'> {
   async #find(): Promise<Failover> {
     const { transport } = this.#host;
     const { base, standalone } = this.#ping;
-    const { header: password, used } = this.#basicOf(await this.#host.credential());
+    const credential = await this.#password();
+    const password = credential && basic(credential);
+    const used = credential && describeCredential(credential);
     const endpoint = (url: URL, own: Transport, headers: () => readonly (string | undefined)[]) =>
       new Endpoint({
         name: url.host,
@@ -239,14 +240,13 @@ export class Version1Session implements Omit<Session, 'close'> {
     return { used, request };
   }
 
-  /** The header for a user name and a password, and their name for messages. */
-  #basicOf(credential: Credential | undefined): { readonly header?: string; readonly used?: string } {
-    if (!credential) return {};
-    const used = describeCredential(credential);
-    if (credential.kind === 'password') return { header: basic(credential), used };
-    const message = `ignoring ${used}: version 1 of the registry protocol knows user names and passwords only`;
+  /** The user name and the password for the index. */
+  async #password(): Promise<Extract<Credential, { kind: 'password' }> | undefined> {
+    const credential = await this.#host.credential();
+    if (!credential || credential.kind === 'password') return credential;
+    const message = `ignoring ${describeCredential(credential)}: version 1 of the registry protocol knows user names and passwords only`;
     this.#settings.report({ type: 'notice', message });
-    return {};
+    return undefined;
   }
 
   /** Connections to a registry that is not the index: with the certificates that are its own. */

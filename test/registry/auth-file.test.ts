@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { entryCredential, findEntry, findHelpers } from '../../src/registry/config/auth-file.ts';
+import { entryCredential, findEntry, findHelpers } from '../../src/registry/auth/credentials.ts';
 
 const entry = { auth: Buffer.from('user:pass').toString('base64') };
 

@@ -172,8 +172,8 @@ for (const [location, to, kept] of redirects) {
       return;
     }
     const next = follow(location);
-    assert.equal(next?.url.href, to);
-    assert.deepEqual(Object.keys(next?.headers ?? {}), kept);
+    assert.equal(next.url.href, to);
+    assert.deepEqual(Object.keys(next.headers), kept);
   });
 }
 

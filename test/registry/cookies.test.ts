@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { Cookies, parseSetCookie } from '../../src/registry/http/cookies.ts';
+import { Cookies, parseSetCookie } from '../../src/registry/v1-answers.ts';
 
 const now = Date.parse('2020-01-01T00:00:00Z');
 

@@ -1,7 +1,6 @@
 import { isLoopback } from '../../oci/reference.ts';
 import { LOG_IN, NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
-import type { Credential } from '../config/auth-file.ts';
-import { basic, describeCredential } from './credentials.ts';
+import { basic, type Credential, describeCredential } from './credentials.ts';
 import type { Location } from '../config/registries-conf.ts';
 import type { Answer, Authorization } from '../endpoint.ts';
 import { isObject, jsonOf } from '../../oci/json.ts';
@@ -59,12 +58,10 @@ export class Authenticator implements Authorization {
   #base: URL | undefined;
   #scheme: AuthScheme | undefined;
   #credential: Credential | undefined;
-  #token: Token | undefined;
-  /** A request with `#token` succeeded. */
-  #accepted = false;
-  #fetching: Promise<Token> | undefined;
-  /** The token server refused the credentials; this is final. */
-  #refusal: UnauthorizedError | undefined;
+  /** Rejected where the token server refuses the credentials, which is final. */
+  #token: Promise<Token> | undefined;
+  /** The headers that were accepted. */
+  readonly #accepted = new Set<string | undefined>();
 
   constructor(
     place: Pick<Location, 'registry' | 'repository'>,
@@ -88,9 +85,9 @@ export class Authenticator implements Authorization {
     for (let tries = 1; ; tries += 1) {
       const authorization = await this.#header();
       const answer = await send({ authorization });
-      if (!answer.error && authorization === this.#sent) this.#accepted = true;
+      if (!answer.error) this.#accepted.add(authorization);
       if (!answer.unauthorized || tries === MAX_TRIES) return answer;
-      const verdict = this.#judge(authorization, answer.response);
+      const verdict = await this.#judge(authorization, answer.response);
       if (verdict === 'later') await this.#pause(tries, answer.response);
       else if (verdict === 'final' || (await this.#header()) === authorization) return answer;
     }
@@ -104,17 +101,24 @@ export class Authenticator implements Authorization {
     const credential = this.#credential;
     if (credential?.kind === 'registry-token') return asHeader(credential);
     if (scheme.kind === 'basic') return credential?.kind === 'password' ? basic(credential) : undefined;
-    if (!this.#token || this.#token.until < performance.now()) this.#token = await this.#renew(scheme);
-    return this.#sent;
+    const token = (this.#token ??= this.#fetch(scheme));
+    const { text, until } = await token;
+    if (performance.now() < until) return `Bearer ${text}`;
+    if (this.#token === token) this.#token = undefined;
+    return this.#header();
   }
 
-  /** The header with the token of the moment. */
-  get #sent(): string | undefined {
-    return this.#token && `Bearer ${this.#token.text}`;
+  #fetch(scheme: Bearer): Promise<Token> {
+    const wanted = { ...scheme, scopes: this.#scopes(scheme) };
+    const token = fetchToken(wanted, this.#base!, this.#credential, this.#transport);
+    token.catch((error: unknown) => {
+      if (!(error instanceof UnauthorizedError)) this.#token = undefined;
+    });
+    return token;
   }
 
   /** What to do after a 401: nothing, send the request with another header, or do that after a pause. The first line that applies counts. */
-  #judge(header: string | undefined, response: Response): 'final' | 'again' | 'later' {
+  async #judge(header: string | undefined, response: Response): Promise<'final' | 'again' | 'later'> {
     const before = this.#scheme;
     const scheme = schemeOf(response) ?? before;
     this.#base = response.url;
@@ -123,11 +127,12 @@ export class Authenticator implements Authorization {
     if (!scheme) return 'final';
     if (header === undefined) return scheme.kind === 'bearer' || !before ? 'again' : 'final';
     if (scheme.kind === 'basic' || this.#credential?.kind === 'registry-token') return 'final';
+    const token = this.#token;
     // Another request has renewed the token already.
-    if (header !== this.#sent) return 'again';
+    if (header !== `Bearer ${(await token)?.text}` || this.#token !== token) return 'again';
     this.#token = undefined;
     // The token has expired, or is for other scopes.
-    if (this.#accepted) return 'again';
+    if (this.#accepted.has(header)) return 'again';
     if (before?.kind === 'bearer' && !sameScopes(this.#scopes(before), this.#scopes(scheme))) return 'again';
     // A fresh token may be invalid for a moment: clocks differ, and token servers replicate.
     return scheme.error === 'invalid_token' ? 'later' : 'final';
@@ -146,28 +151,6 @@ export class Authenticator implements Authorization {
 
   get used(): string | undefined {
     return this.#credential && describeCredential(this.#credential);
-  }
-
-  async #renew(scheme: Bearer): Promise<Token> {
-    const { realm } = scheme;
-    if (!mayHaveCredentials(realm, this.#base!)) {
-      throw new NetworkError(
-        `refused: the token server of ${this.#base!.host}, ${realm.host}, does not use TLS`,
-        { hint: 'report it to the operator of the registry' },
-      );
-    }
-    if (this.#refusal) throw this.#refusal;
-    const wanted = { ...scheme, scopes: this.#scopes(scheme) };
-    this.#fetching ??= fetchToken(wanted, this.#credential, this.#transport)
-      .catch((error: unknown) => {
-        if (error instanceof UnauthorizedError) this.#refusal = error;
-        throw error;
-      })
-      .finally(() => {
-        this.#fetching = undefined;
-        this.#accepted = false;
-      });
-    return this.#fetching;
   }
 }
 
@@ -192,14 +175,6 @@ const LEAST_LIFETIME = 60;
 
 /** A token is not used in its last milliseconds: this many. */
 const MARGIN = 5000;
-
-/**
- * Whether a token server may receive the credentials of its registry: over https always, over http only on this machine or when the
- * registry itself uses http.
- */
-function mayHaveCredentials(realm: URL, registry: URL): boolean {
-  return realm.protocol === 'https:' || isLoopback(realm.host) || registry.protocol === 'http:';
-}
 
 /** The request for a token: GET, or POST with an identity token (distribution's token and OAuth2 specifications). */
 function tokenRequest({ realm, service, scopes }: Bearer, credential: Credential | undefined): Request {
@@ -243,17 +218,25 @@ function parseToken(body: Uint8Array, now: number): Token | undefined {
 }
 
 /**
- * Gets a token.
+ * Gets a token. A token server may receive the credentials of its registry over https always, over http only on this machine or when the
+ * registry itself uses http.
  *
+ * @param registry address of the registry
  * @throws UnauthorizedError when the server refuses, NetworkError when it answers something else
  */
 async function fetchToken(
   scheme: Bearer,
+  registry: URL,
   credential: Credential | undefined,
   transport: Transport,
 ): Promise<Token> {
   const start = performance.now();
   const { realm } = scheme;
+  if (realm.protocol !== 'https:' && !isLoopback(realm.host) && registry.protocol !== 'http:') {
+    throw new NetworkError(`refused: the token server of ${registry.host}, ${realm.host}, does not use TLS`, {
+      hint: 'report it to the operator of the registry',
+    });
+  }
   const response = await transport.send(tokenRequest(scheme, credential));
   const body = await readDocument(response, MAX_TOKEN_BYTES);
   if (response.status === 401 || response.status === 403 || (response.status === 400 && credential)) {

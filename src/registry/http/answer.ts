@@ -136,12 +136,6 @@ const ABSENT_CODES = new Set([
   'NOT_FOUND',
 ]);
 
-interface RegistryWords {
-  readonly codes: readonly string[];
-  /** Fit for a terminal; undefined when the answer has no readable text. */
-  readonly text: string | undefined;
-}
-
 function detailText(value: unknown): string {
   if (!isObject(value)) return '';
   const [code, message] = [textOf(value['code']), textOf(value['message'])];
@@ -150,9 +144,12 @@ function detailText(value: unknown): string {
 
 /**
  * The registry's own words about a failure: `{"errors":[{"code","message"}]}` of the distribution specification, `{"error":"…"}` of
- * registry v1 and others, or a short plain text. A web page is ignored.
+ * registry v1 and others, or a short plain text. A web page is ignored. The text is fit for a terminal; undefined when there is none.
  */
-export function registryWords(body: Uint8Array): RegistryWords {
+export function registryWords(body: Uint8Array): {
+  readonly codes: readonly string[];
+  readonly text: string | undefined;
+} {
   const text = Buffer.from(body.subarray(0, MAX_ERROR_BYTES)).toString('utf8').trim();
   const document = jsonOf(text);
   if (document === undefined)
@@ -303,19 +300,17 @@ const PARTS = new RegExp(
  * Reads all challenges of all `WWW-Authenticate` headers, in order. Malformed parts are skipped, since registries and proxies send many.
  */
 export function parseChallenges(headers: readonly string[]): readonly Challenge[] {
-  return headers.flatMap(parseChallengeHeader);
-}
-
-function parseChallengeHeader(header: string): Challenge[] {
-  const challenges: { scheme: string; parameters: Map<string, string> }[] = [];
-  for (const { groups = {} } of header.matchAll(PARTS)) {
-    const { quoted, plain = '' } = groups;
-    const name = groups['name']?.toLowerCase();
-    const scheme = groups['scheme']?.toLowerCase();
-    const parameters = challenges.at(-1)?.parameters;
-    const value = quoted === undefined ? plain : quoted.replaceAll(/\\(.)/gs, '$1');
-    if (name !== undefined && !parameters?.has(name)) parameters?.set(name, value);
-    if (scheme !== undefined) challenges.push({ scheme, parameters: new Map() });
-  }
-  return challenges;
+  return headers.flatMap((header) => {
+    const challenges: { scheme: string; parameters: Map<string, string> }[] = [];
+    for (const { groups = {} } of header.matchAll(PARTS)) {
+      const { quoted, plain = '' } = groups;
+      const name = groups['name']?.toLowerCase();
+      const scheme = groups['scheme']?.toLowerCase();
+      const parameters = challenges.at(-1)?.parameters;
+      const value = quoted === undefined ? plain : quoted.replaceAll(/\\(.)/gs, '$1');
+      if (name !== undefined && !parameters?.has(name)) parameters?.set(name, value);
+      if (scheme !== undefined) challenges.push({ scheme, parameters: new Map() });
+    }
+    return challenges;
+  });
 }

@@ -1,7 +1,7 @@
 import { setImmediate as nextCycle } from 'node:timers/promises';
 import type { Dispatcher } from 'undici';
 import type { SessionSettings } from '../registry-options.ts';
-import { SlowError, transportError } from './transport-error.ts';
+import { slowError, transportError } from './transport-error.ts';
 
 /** A route to a server. */
 export interface Route {
@@ -114,7 +114,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
 
   async #start(open: () => Promise<Route>): Promise<void> {
     this.#begin = performance.now();
-    this.#deadline = setTimeout(() => this.#break(new SlowError('SILENT', this.#timeLimit)), this.#timeLimit);
+    this.#deadline = setTimeout(() => this.#break(slowError('SILENT', this.#timeLimit)), this.#timeLimit);
     const { dispatcher, proxy } = await open();
     this.#proxy = proxy;
     // undici keeps a connection busy for one cycle of the event loop after its last answer: without this, it would open another one.
@@ -189,7 +189,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
 
   readonly #checkProgress = () => {
     if (!this.#paused && this.#progress < LEAST_PROGRESS)
-      this.#break(new SlowError('STALLED', this.#timeouts.stall));
+      this.#break(slowError('STALLED', this.#timeouts.stall));
     this.#progress = this.#paused ? LEAST_PROGRESS : 0;
   };
 

@@ -13,18 +13,14 @@ export function isTransient(error: unknown): error is TransientError | RateLimit
   return error instanceof TransientError || error instanceof RateLimitError;
 }
 
-/** The server is too slow: a body delivered too few bytes within the stall timeout, or no final status came in time. */
-export class SlowError extends Error {
-  readonly code: 'STALLED' | 'SILENT';
-
-  /** @param time milliseconds of waiting */
-  constructor(code: 'STALLED' | 'SILENT', time: number) {
-    const seconds = `${Math.round(time / 1000)} s`;
-    super(
-      code === 'STALLED' ? `hardly any data arrived for ${seconds}` : `no final status within ${seconds}`,
-    );
-    this.code = code;
-  }
+/**
+ * The server is too slow: a body delivered too few bytes within the stall timeout, or no final status came in time.
+ *
+ * @param time milliseconds of waiting
+ */
+export function slowError(code: 'STALLED' | 'SILENT', time: number): Error {
+  const what = code === 'STALLED' ? 'hardly any data arrived for' : 'no final status within';
+  return Object.assign(new Error(`${what} ${Math.round(time / 1000)} s`), { code });
 }
 
 /** `code` of errors whose cause is that the other side does not speak TLS. */
@@ -50,7 +46,7 @@ function codeOf(error: unknown): string {
   const proxy = /Proxy (?:response|Authentication Required) \((\d+)\)/.exec(error.message);
   if (proxy) return `PROXY_${proxy[1]}`;
   if ('code' in error && typeof error.code === 'string') return error.code;
-  return error.cause === undefined ? '' : codeOf(error.cause);
+  return codeOf(error.cause);
 }
 
 const UNKNOWN_AUTHORITY = 'its authority is unknown on this machine';

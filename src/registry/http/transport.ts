@@ -60,10 +60,11 @@ export class Transport {
       seen.add(current.url.href);
       const response = await this.#exchange(current, Math.min(left, connect + headers));
       left -= response.time;
-      const next = redirectOf(current, response);
-      if (!next) return response;
+      const { status, header } = response;
+      const location = REDIRECT_STATUS.has(status) ? header('location') : undefined;
+      if (location === undefined) return response;
       await drain(response);
-      current = next;
+      current = redirected(current, status, location);
     }
   }
 
@@ -170,27 +171,13 @@ function redirectError(message: string, code?: string): NetworkError {
   });
 }
 
-function redirectOf(request: Request, response: Response): Request | undefined {
-  try {
-    return redirected(request, response.status, response.header('location'));
-  } catch (error) {
-    response.discard();
-    throw error;
-  }
-}
-
 /**
- * The request that a redirect asks for, or undefined where the answer is none. Private headers stay with the origin they were meant
+ * The request that a redirect asks for. Private headers stay with the origin they were meant
  * for (OCI distribution specification, "pulling blobs").
  *
  * @throws NetworkError for a redirect from https to http, to something other than a web address, or of a POST to another origin
  */
-export function redirected(
-  request: Request,
-  status: number,
-  location: string | undefined,
-): Request | undefined {
-  if (!REDIRECT_STATUS.has(status) || location === undefined) return undefined;
+export function redirected(request: Request, status: number, location: string): Request {
   const { url: from, method, headers } = request;
   const to = URL.parse(location, from.href);
   if (!to || !/^https?:$/.test(to.protocol)) {
