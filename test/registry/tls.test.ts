@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import path from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
@@ -82,6 +84,36 @@ test('an authority of the system’s store', async () => {
     env: { ...process.env, SSL_CERT_FILE },
   });
   assert.equal(stdout, 'ok');
+});
+
+test('connections that begin at the same time all fall back to the system’s store', async () => {
+  using scratch = new Scratch();
+  await using registry = await FakeRegistry.start({ tls: true });
+  const pushed = registry.push('team/app', 'latest', { layers: [Buffer.from('one'), Buffer.from('two')] });
+  let connections = 0;
+  // The first one has fallen back already when the others fail.
+  const storage = createServer((socket) => {
+    const server = connect(Number(registry.host.split(':')[1]), '127.0.0.1');
+    for (const each of [socket, server]) each.on('error', () => socket.destroy());
+    server.pipe(socket);
+    setTimeout(() => socket.pipe(server), connections === 0 ? 0 : 500);
+    connections += 1;
+  });
+  storage.listen(0, '127.0.0.1');
+  await once(storage, 'listening');
+  const { port } = storage.address() as AddressInfo;
+  for (const { digest } of pushed.layers) {
+    const location = `https://127.0.0.1:${port}/v2/team/app/blobs/${digest}`;
+    registry.fault({ path: new RegExp(`blobs/${digest}`), status: 307, headers: { location } });
+  }
+  const SSL_CERT_FILE = write(scratch.join('store.pem'), registry.authority!.cert);
+  const program = new URL('../support/pull-once.ts', import.meta.url).pathname;
+  const { stdout } = await run(process.execPath, [program, registry.reference('team/app')], {
+    env: { ...process.env, SSL_CERT_FILE },
+  });
+  storage.close();
+  assert.equal(stdout, 'ok');
+  assert.ok(connections > 1);
 });
 
 test('only the first certs.d directory that exists counts', async () => {

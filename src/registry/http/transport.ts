@@ -140,19 +140,22 @@ export class Transport {
         autoSelectFamily: true,
         timeout: this.settings.timeouts.connect,
       });
-    let withSystem = !verify;
-    let connect = connectWith(await this.#context(false));
-    const addSystem = async () => {
-      connect = connectWith(await this.#context(true));
-      withSystem = true;
-    };
+    const bundled = connectWith(await this.#context(false));
+    let connect = bundled;
     return (options, callback) => {
-      connect(options, (...outcome) => {
+      const used = connect;
+      used(options, (...outcome) => {
         const [error, socket] = outcome;
         // A TLS alert must not be hidden by the close that follows it.
         socket?.on('error', () => socket.destroy());
-        if (withSystem || !isUnknownAuthority(error)) callback(...outcome);
-        else void addSystem().finally(() => connect(options, callback));
+        if (used !== bundled || !isUnknownAuthority(error)) {
+          callback(...outcome);
+          return;
+        }
+        void this.#context(true).then((context) => {
+          connect = connectWith(context);
+          connect(options, callback);
+        });
       });
     };
   }
