@@ -16,6 +16,8 @@ export interface Query<T> extends Subject {
   readonly read: (response: Response) => Promise<T>;
   /** Default: that of the session. */
   readonly signal?: AbortSignal;
+  /** See `Request`. */
+  readonly onSent?: () => void;
 }
 
 /** The answer to a request. */
@@ -87,8 +89,8 @@ export class Endpoint {
 
   async #send(url: URL, query: Query<unknown>, own: Headers): Promise<Answer> {
     const { transport, authorization } = this.#options;
-    const { method = 'GET', headers, signal, also } = query;
-    const response = await transport.send({ method, url, headers: { ...headers, ...own }, signal });
+    const { method = 'GET', headers, signal, onSent, also } = query;
+    const response = await transport.send({ method, url, headers: { ...headers, ...own }, signal, onSent });
     const { status } = response;
     if (status === 200 || also?.includes(status)) return { response, error: undefined, unauthorized: false };
     const error = answerError(response, await readFailure(response), query, authorization?.used);

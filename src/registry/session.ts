@@ -12,7 +12,6 @@ import {
   retryPolicyOf,
   type SessionSettings,
 } from './registry-options.ts';
-
 import { Version1Session } from './v1.ts';
 import { Version2Session } from './v2.ts';
 
@@ -104,7 +103,8 @@ async function chooseVersion(repository: Repository): Promise<VersionSession> {
   const endpoints = hosts.map(({ endpoint }) => endpoint);
   const failover = new Failover(endpoints, settings, offline ? notCached(offline.hint) : explainMirrors);
   const version2 = () => new Version2Session(reference, settings.options, failover);
-  if (registryVersion === 1 && !offline) {
+  if (offline) return version2();
+  if (registryVersion === 1) {
     if (reference.digest !== undefined) {
       throw new UsageError(
         `cannot read ${Reference.format(reference)} by version 1 of the registry protocol, which has no digests`,
@@ -118,7 +118,7 @@ async function chooseVersion(repository: Repository): Promise<VersionSession> {
     return version1(repository, await hosts.at(-1)!.ping(undefined));
   }
   // Version 1 has no digests: a reference with one needs no first contact, and no connection where the store has its documents.
-  if (offline || registryVersion === 2 || reference.digest !== undefined) return version2();
+  if (registryVersion === 2 || reference.digest !== undefined) return version2();
   const first = await failover.first({ subject: 'the registry API' }, (endpoint) =>
     hosts[endpoints.indexOf(endpoint)]!.contact(),
   );

@@ -74,6 +74,7 @@ export class Version2Session implements Omit<Session, 'close'> {
   async #requestAhead(layers: Manifest['layers'], wants: WantsBlob): Promise<void> {
     const { connections = DEFAULT_CONNECTIONS } = this.#options;
     for (const [index, layer] of layers.slice(0, connections - 1).entries()) {
+      if (this.#endpoints.signal.aborted) return;
       if (await wants(layer, index)) this.#blob(layer).requestAhead();
     }
   }
@@ -169,9 +170,12 @@ export class Version2Session implements Omit<Session, 'close'> {
       verifyDigest(bytes, digest, subject);
       return bytes;
     };
-    const answer = this.#endpoints.ask({ path: `blobs/${digest}`, subject, read });
-    if (wants) void this.#requestAhead(layers, wants);
-    const bytes = await answer;
+    let isFirst = true;
+    const onSent = (): void => {
+      if (wants && isFirst) void this.#requestAhead(layers, wants);
+      isFirst = false;
+    };
+    const bytes = await this.#endpoints.ask({ path: `blobs/${digest}`, subject, read, onSent });
     await store?.put(digest, bytes);
     return parseConfig(bytes, subject);
   }

@@ -80,7 +80,7 @@ export async function tlsSettings(
       cert: await readPem(pair.cert, 'the client certificate', signal),
       key: await readPem(pair.key, 'the key of the client certificate', signal),
     },
-    verify: options.tlsVerify !== false && !insecure,
+    verify: !insecure,
     configured: paths.length > 0 || pair !== undefined,
   };
 }
