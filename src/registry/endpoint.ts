@@ -34,7 +34,7 @@ export interface Authorization {
   /** Names the credentials behind it; undefined when there are none. */
   readonly used: string | undefined;
   /** Sends a request to `url` with the headers that authorize it, after a 401 with others. */
-  request(url: URL, send: (headers: Headers) => Promise<Answer>): Promise<Answer>;
+  request(send: (headers: Headers) => Promise<Answer>, url: URL): Promise<Answer>;
 }
 
 /** Limit on the reported warnings of one registry. */
@@ -79,7 +79,7 @@ export class Endpoint {
     const url = new URL(query.path, await base());
     const send = (headers: Headers) => this.#send(url, query, headers);
     const attempt = async () => {
-      const { response, error } = await (authorization?.request(url, send) ?? send({}));
+      const { response, error } = await (authorization?.request(send, url) ?? send({}));
       if (error) throw error;
       this.#passOn(warningTexts(response.headers('warning')));
       return query.read(response);

@@ -217,7 +217,7 @@ export class Version1Session implements Omit<Session, 'close'> {
    */
   #authorization(used: string | undefined, headers: () => readonly (string | undefined)[]): Authorization {
     let accepted: string | undefined;
-    const request = async (url: URL, send: (headers: Headers) => Promise<Answer>) => {
+    const request = async (send: (headers: Headers) => Promise<Answer>, url: URL) => {
       const tried: (string | undefined)[] = [];
       for (let answer: Answer | undefined; ;) {
         const left = headers().filter((header) => header !== undefined && !tried.includes(header));

@@ -81,7 +81,7 @@ export class Authenticator implements Authorization {
     this.#scheme = scheme?.kind === 'bearer' ? { ...scheme, scopes: [] } : scheme;
   }
 
-  async request(_: URL, send: (headers: Headers) => Promise<Answer>): Promise<Answer> {
+  async request(send: (headers: Headers) => Promise<Answer>): Promise<Answer> {
     for (let tries = 1; ; tries += 1) {
       const authorization = await this.#header();
       const answer = await send({ authorization });
