@@ -142,20 +142,17 @@ export class Transport {
       });
     const bundled = connectWith(await this.#context(false));
     let connect = bundled;
+    const addSystem = async () => {
+      connect = connectWith(await this.#context(true));
+    };
     return (options, callback) => {
       const used = connect;
       used(options, (...outcome) => {
         const [error, socket] = outcome;
         // A TLS alert must not be hidden by the close that follows it.
         socket?.on('error', () => socket.destroy());
-        if (used !== bundled || !isUnknownAuthority(error)) {
-          callback(...outcome);
-          return;
-        }
-        void this.#context(true).then((context) => {
-          connect = connectWith(context);
-          connect(options, callback);
-        });
+        if (used !== bundled || !isUnknownAuthority(error)) callback(...outcome);
+        else void addSystem().finally(() => connect(options, callback));
       });
     };
   }
