@@ -139,9 +139,7 @@ export async function* readObjects(
         const failure = header === undefined ? await ended : undefined;
         throw failure ?? damaged(`the repository lacks the object ${name}`);
       }
-      const rest = { bytes: Number(size) };
-      yield { type, size: rest.bytes, content: output.take(rest) };
-      if (rest.bytes > 0) throw new Error(`${name} was not read to its end`);
+      yield { type, size: Number(size), content: output.take(Number(size)) };
       await output.line();
     }
   } finally {
@@ -186,17 +184,13 @@ class OutputReader {
     }
   }
 
-  /**
-   * The next bytes; `rest` counts down.
-   *
-   * @throws where the stream ends before
-   */
-  async *take(rest: { bytes: number }): AsyncGenerator<Buffer, void, void> {
-    while (rest.bytes > 0) {
+  /** The next `size` bytes. @throws where the stream ends before */
+  async *take(size: number): AsyncGenerator<Buffer, void, void> {
+    for (let rest = size; rest > 0;) {
       if (this.#chunk.length === 0 && !(await this.#fill())) throw new Error('an object was cut off');
-      const part = this.#chunk.subarray(0, rest.bytes);
+      const part = this.#chunk.subarray(0, rest);
       this.#chunk = this.#chunk.subarray(part.length);
-      rest.bytes -= part.length;
+      rest -= part.length;
       yield part;
     }
   }

@@ -274,7 +274,7 @@ test('a state: what one change does to another', () => {
     linkPath: 'd/a',
     xattrs: new Map([['user.x', Buffer.from('1')]]),
   });
-  assert.equal(state.find('b'), state.find('d/a'));
+  assert.equal(state.find('b')?.number, state.find('d/a')?.number);
   assert.ok(state.find('b'));
   assert.ok(state.find('d/a')?.xattrs?.has('user.x'));
   assert.equal(state.find('d/a')?.linked, true);
