@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { PassThrough, Writable } from 'node:stream';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promptPassword } from '../../src/command-line/request.ts';
 import { file, tar } from '../support/archive.ts';
 import { missing } from '../support/debian.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { programCommand, runProgram, Scratch } from '../support/program.ts';
 import { TerminalSession } from '../support/terminal-session.ts';
+import { until } from '../support/until.ts';
 
 const password = 'ge:h\u00e9im';
 const layers = [{ tar: tar(file('hello', 'hi\n')) }];
@@ -102,12 +102,17 @@ test('SIGTERM ends the question', { skip }, async () => {
   assert.match(await ended(session), /^exit 143$/m);
 });
 
-test('SIGTERM ends the waiting for --password-stdin', { timeout: 20_000 }, async () => {
+test('SIGTERM ends the waiting for --password-stdin', { timeout: 80_000 }, async () => {
   const [program, ...words] = [...programCommand, '127.0.0.1:9/img', '-u', 'me', '--password-stdin'];
   const child = spawn(program, words, { stdio: ['pipe', 'ignore', 'ignore'] });
   const exit = once(child, 'close');
-  // Before it listens, the signal would end it without an exit code.
-  await sleep(1000);
+  // Before it handles signals, this one would end it without an exit code. Node itself catches SIGTERM, but not SIGHUP: bit 0 in proc(5).
+  await until('the handler of SIGHUP', () => {
+    const [commandLine, status] = ['cmdline', 'status'].map((name) =>
+      readFileSync(`/proc/${child.pid}/${name}`, 'utf8'),
+    );
+    return commandLine!.includes('--password-stdin') && /^SigCgt:.*[13579bdf]$/m.test(status!);
+  });
   child.kill('SIGTERM');
   assert.deepEqual(await exit, [143, null]);
 });
