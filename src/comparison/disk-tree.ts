@@ -2,7 +2,7 @@ import { readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
-import { Directories, join, nameOf, parentPath } from '../rootfs/directories.ts';
+import { Directories, itself, join, nameOf, parentPath } from '../rootfs/directories.ts';
 import { openFilesystem } from '../rootfs/confined-root.ts';
 import type { Directory, DiskFilesystem, FileStat } from '../rootfs/filesystem.ts';
 import { systemAttribute, SET_ID_BITS, capability } from '../rootfs/metadata.ts';
@@ -17,7 +17,7 @@ import { ExtentCursor } from '../tar/sparse.ts';
 import { type Comparable, type ComparedXattrs, noXattrs, type Rules, type Xattrs } from './differences.ts';
 import type { Walk } from './trees.ts';
 
-const { EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, ENXIO } = constants.errno;
+const { EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, ENOTSUP, ENXIO } = constants.errno;
 
 /** The owner that chown(2) does not give to anything. */
 const NOBODY = 0xffff_ffff;
@@ -72,9 +72,9 @@ export class DiskTree implements Disposable {
     return this.#filesystem instanceof PortableFilesystem;
   }
 
-  /** See `DiskFilesystem.keepsXattr`. */
+  /** Whether files here can have an extended attribute of this name, as far as the file system is concerned. */
   keepsXattr(name: string): boolean {
-    return this.#filesystem.keepsXattr(name);
+    return this.#filesystem.xattrSize(itself(this.#filesystem.root), name) !== -ENOTSUP;
   }
 
   /** The directory itself. */

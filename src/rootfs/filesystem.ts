@@ -123,7 +123,8 @@ export interface Filesystem {
   /** Sets modification and access time; returns 1 if the stored time is not exact. */
   setTimes(node: Node, seconds: number, nanoseconds: number): number;
   setXattr(node: Node, name: string, value: Uint8Array): number;
-  hasXattr(node: Node, name: string): boolean;
+  /** How many bytes an extended attribute has; -ENOTSUP where the file system has none of its kind. */
+  xattrSize(node: Node, name: string): number;
   /** All extended attributes that this process may see. */
   readXattrs(node: Node): Map<string, Uint8Array> | number;
   /** -ENODATA if it does not exist; for access lists some file systems return 0 then. */
@@ -136,8 +137,6 @@ export interface Filesystem {
 export interface DiskFilesystem extends Filesystem {
   /** Opens a regular file to read; -EINVAL for any other type, which is not opened. `closeFile` closes it. */
   openFile(parent: Directory, name: ByteName): number;
-  /** Whether files here can have an extended attribute of this name, as far as the file system is concerned. */
-  keepsXattr(name: string): boolean;
   /** Where data begins in an open file, from `position` on: what is before it reads as zeros. -ENXIO: none follows. */
   nextData(file: number, position: number): number;
 }

@@ -29,7 +29,7 @@ import {
 } from '../sys/system-calls.ts';
 import { O_CLOEXEC, O_PATH } from '../sys/os-path.ts';
 
-const { EAGAIN, EINTR, EINVAL, EIO, ENOSYS, ENOTSUP, EPERM } = osConstants.errno;
+const { EAGAIN, EINTR, EINVAL, EIO, ENOSYS, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
 /** For a descriptor that only refers to a file. */
@@ -144,10 +144,6 @@ export class LinuxFilesystem implements DiskFilesystem {
       file = this.#open(AT_FDCWD, `/proc/self/fd/${place}`, O_RDONLY | O_CLOEXEC);
     this.#calls.close(place);
     return file;
-  }
-
-  keepsXattr(name: string): boolean {
-    return this.#getXattr({ parent: this.root, name: '.' }, name, 0, 0) !== -ENOTSUP;
   }
 
   nextData(file: number, position: number): number {
@@ -279,8 +275,8 @@ export class LinuxFilesystem implements DiskFilesystem {
     return this.#calls.lsetxattr(this.#putPath(node), attribute, value, value.length);
   }
 
-  hasXattr(node: Node, name: string): boolean {
-    return this.#getXattr(node, name, 0, 0) >= 0;
+  xattrSize(node: Node, name: string): number {
+    return this.#getXattr(node, name, 0, 0);
   }
 
   #getXattr(node: Omit<Node, 'file'>, name: string, buffer: Address, size: number): number {

@@ -179,9 +179,10 @@ export class MemoryFilesystem implements Filesystem {
     return this.inodes.setXattr(inode, name, value) ? 0 : -ENOSPC;
   }
 
-  hasXattr(node: Node, name: string): boolean {
+  /** Of one that it has, 0. */
+  xattrSize(node: Node, name: string): number {
     const inode = this.#inodeOf(node);
-    return inode > 0 && this.inodes.hasXattr(inode, name);
+    return inode > 0 && this.inodes.hasXattr(inode, name) ? 0 : -ENODATA;
   }
 
   readXattrs(node: Node): Map<string, Uint8Array> | number {

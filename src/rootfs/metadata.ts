@@ -258,7 +258,7 @@ function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): number {
   if (!entry.xattrs) return entry.mode;
   const mode = restoreXattrs(run, node, entry);
   for (const name of entry.xattrs.keys())
-    if (!textKeys.has(name) || run.filesystem.hasXattr(node, name)) run.directoryXattrs.add(name);
+    if (!textKeys.has(name) || run.filesystem.xattrSize(node, name) >= 0) run.directoryXattrs.add(name);
   // From here on new files inherit it.
   if (entry.xattrs.has(defaultAccessList)) run.creator.careful = true;
   return mode;

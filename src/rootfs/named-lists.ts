@@ -75,7 +75,7 @@ function set(run: Run, node: Node, lists: Lists): void {
 
 /** Whether the file system keeps a list with names unchanged. For the root it tries that now, although its metadata is set at the end. */
 function keeps({ filesystem }: Run, node: Node, key: string, text: Uint8Array): boolean {
-  if (filesystem.hasXattr(node, key)) return true;
+  if (filesystem.xattrSize(node, key) >= 0) return true;
   return filesystem.setXattr(node, key, text) >= 0 && filesystem.removeXattr(node, key) >= 0;
 }
 

@@ -99,10 +99,6 @@ export class PortableFilesystem implements DiskFilesystem {
     return -EINVAL;
   }
 
-  keepsXattr(): boolean {
-    return false;
-  }
-
   /** Node cannot tell. */
   nextData(_file: number, position: number): number {
     return position;
@@ -216,8 +212,8 @@ export class PortableFilesystem implements DiskFilesystem {
     return -ENOTSUP;
   }
 
-  hasXattr(): boolean {
-    return false;
+  xattrSize(): number {
+    return -ENOTSUP;
   }
 
   readXattrs(): number {

@@ -179,7 +179,7 @@ function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator {
     filesystem.closeDirectory(directory);
     if (typeof inner === 'number') return carefulCreator;
     const asAsked = inner.gid === outer.gid && inner.mode === outer.mode && (outer.mode & ~0o777) === 0;
-    const inheritsList = filesystem.hasXattr(outerNode, defaultAccessList);
+    const inheritsList = filesystem.xattrSize(outerNode, defaultAccessList) >= 0;
     return {
       uid: inner.uid,
       gid: inner.gid,
