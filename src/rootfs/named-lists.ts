@@ -27,20 +27,24 @@ export function resolveNamedLists(run: Run): void {
   const find = finder(run);
   for (const [path, entry] of run.namedLists) {
     run.directories.trim();
-    if (path === '') {
-      const lists = numbered(run, itself(run.filesystem.root), entry, find);
-      // All metadata of the root is set at the end.
-      run.rootEntry = { ...entry, xattrs: merged(entry, lists) };
-      run.changes?.written(path, run.rootEntry, '');
-      continue;
-    }
-    const place = run.directories.place(path, 'findExact');
+    const place = path === '' ? itself(run.filesystem.root) : run.directories.place(path, 'findExact');
     const stat = place && statusOf(run.filesystem, place);
     if (!stat) continue;
     const lists = numbered(run, place, entry, find);
-    set(run, place, lists);
-    if (stat.type === 'directory') noteDirectoryLists(run, path, entry, lists);
-    else if (lists.size > 0) run.changes?.written(path, { ...entry, type: 'hardlink', xattrs: lists }, path);
+    const resolved = { ...entry, xattrs: merged(entry, lists) };
+    if (path === '') {
+      // All metadata of the root is set at the end.
+      run.rootEntry = resolved;
+      run.changes?.written(path, resolved, '');
+      continue;
+    }
+    for (const [name, bytes] of lists)
+      if (run.filesystem.setXattr(place, name, bytes) < 0) run.counts.xattrs += 1;
+    if (lists.size === 0) continue;
+    if (stat.type === 'directory') {
+      noteDirectoryLists(run, path, entry, lists);
+      run.changes?.written(path, resolved, '');
+    } else run.changes?.written(path, { ...entry, type: 'hardlink', xattrs: lists }, path);
   }
   run.namedLists.clear();
   run.namedListBytes = 0;
@@ -65,12 +69,6 @@ function noteDirectoryLists(run: Run, path: BytePath, entry: Entry, lists: Lists
   if (lists.has(defaultAccessList)) run.creator.careful = true;
   const list = lists.get(accessList);
   if (list) noteDirectory(run, path, modeWithList(entry.mode, list), entry);
-  if (lists.size > 0) run.changes?.written(path, { ...entry, xattrs: merged(entry, lists) }, '');
-}
-
-function set(run: Run, node: Node, lists: Lists): void {
-  for (const [name, bytes] of lists)
-    if (run.filesystem.setXattr(node, name, bytes) < 0) run.counts.xattrs += 1;
 }
 
 /** Whether the file system keeps a list with names unchanged. For the root it tries that now, although its metadata is set at the end. */

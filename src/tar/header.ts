@@ -130,18 +130,9 @@ export function numberField(block: Buffer, start: number, length: number, name: 
 
 /** By the magic alone, as Go does: `ustar` and a NUL, `ustar` and two spaces; everything else is v7. */
 function formatOf(block: Buffer, at: number): Format {
-  const magic = at + field.magic;
-  if (
-    block[magic] !== 0x75 ||
-    block[magic + 1] !== 0x73 ||
-    block[magic + 2] !== 0x74 ||
-    block[magic + 3] !== 0x61 ||
-    block[magic + 4] !== 0x72
-  ) {
-    return 'v7';
-  }
-  if (block[magic + 5] === 0) return 'ustar';
-  return block[magic + 5] === 0x20 && block[magic + 6] === 0x20 && block[magic + 7] === 0 ? 'gnu' : 'v7';
+  const magic = sliceBytes(block, at + field.magic, at + field.magic + 8);
+  if (magic.startsWith('ustar\0')) return 'ustar';
+  return magic === 'ustar  \0' ? 'gnu' : 'v7';
 }
 
 function parsePath(block: Buffer, at: number, format: Format): BytePath {
