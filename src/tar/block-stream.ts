@@ -1,5 +1,5 @@
 import { type ByteSource, MalformedTarError } from './entry.ts';
-import { type Block, BLOCK_SIZE, paddingOf } from './header.ts';
+import { BLOCK_SIZE, paddingOf } from './header.ts';
 
 const READ_SIZE = 1 << 20;
 const nothing = Buffer.alloc(0);
@@ -8,7 +8,7 @@ const nothing = Buffer.alloc(0);
  * An archive's bytes as header blocks and runs of data. Blocks lie where the source has them; only one that straddles two of the
  * source's chunks, or is not aligned to four bytes, is copied.
  */
-export class BlockStream implements Block {
+export class BlockStream {
   /** Where the block from the last `nextBlock` is, valid until the next call of any method. */
   block: Buffer;
   at = 0;

@@ -8,14 +8,6 @@ export function paddingOf(size: number): number {
   return -size & (BLOCK_SIZE - 1);
 }
 
-/** A block in the source's memory: its bytes start at `at`, and the same as words at `wordsAt`. */
-export interface Block {
-  readonly block: Buffer;
-  readonly at: number;
-  readonly words: Int32Array;
-  readonly wordsAt: number;
-}
-
 /** One header block, as it is: meta headers before it are not applied. */
 export interface Header {
   /** The type flag's byte. */

@@ -84,35 +84,44 @@ export function parseLine(line: string): TreeChange {
   let end = endOfWord(line, 0);
   const path = end === 1 ? '' : unescapeOctal(line.slice(2, end));
   let type: TreeChange['type'] | undefined;
-  let link = '';
-  let uid = 0;
-  let gid = 0;
-  let mode = 0;
-  let size = 0;
-  let mtimeSeconds = 0;
-  let mtimeNanoseconds = 0;
-  let device: string | undefined;
-  let contents: string | undefined;
-  let tags: string | undefined;
   let xattrs: Map<string, Uint8Array> | undefined;
+  const change: { -readonly [Name in keyof Written]: Written[Name] } = {
+    type: 'file',
+    path,
+    linkPath: '',
+    mode: 0,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    mtimeSeconds: 0,
+    mtimeNanoseconds: 0,
+    deviceMajor: 0,
+    deviceMinor: 0,
+    xattrs: undefined,
+    contents: undefined,
+    own: undefined,
+  };
   while (end < line.length) {
     const start = end + 1;
     end = endOfWord(line, start);
     // In the order in which they come; without a string for each keyword, of which there are a million.
     if (line.startsWith('type=', start)) type = types.get(line.slice(start + 5, end));
-    else if (line.startsWith('uid=', start)) uid = Number(line.slice(start + 4, end));
-    else if (line.startsWith('gid=', start)) gid = Number(line.slice(start + 4, end));
-    else if (line.startsWith('mode=', start)) mode = Number.parseInt(line.slice(start + 5, end), 8);
+    else if (line.startsWith('uid=', start)) change.uid = Number(line.slice(start + 4, end));
+    else if (line.startsWith('gid=', start)) change.gid = Number(line.slice(start + 4, end));
+    else if (line.startsWith('mode=', start)) change.mode = Number.parseInt(line.slice(start + 5, end), 8);
     else if (line.startsWith('time=', start)) {
       const time = line.slice(start + 5, end);
       const dot = time.indexOf('.');
-      mtimeSeconds = Number(time.slice(0, dot));
-      mtimeNanoseconds = Number(time.slice(dot + 1));
-    } else if (line.startsWith('size=', start)) size = Number(line.slice(start + 5, end));
-    else if (line.startsWith('link=', start)) link = line.slice(start + 5, end);
-    else if (line.startsWith('device=', start)) device = line.slice(start + 7, end);
-    else if (line.startsWith('contents=', start)) contents = line.slice(start + 9, end);
-    else if (line.startsWith('tags=', start)) tags = line.slice(start + 5, end);
+      change.mtimeSeconds = Number(time.slice(0, dot));
+      change.mtimeNanoseconds = Number(time.slice(dot + 1));
+    } else if (line.startsWith('size=', start)) change.size = Number(line.slice(start + 5, end));
+    else if (line.startsWith('link=', start)) change.linkPath = unescapeOctal(line.slice(start + 5, end));
+    else if (line.startsWith('device=', start)) {
+      const [, major, minor] = line.slice(start + 7, end).split(',');
+      change.deviceMajor = Number(major);
+      change.deviceMinor = Number(minor);
+    } else if (line.startsWith('contents=', start)) change.contents = line.slice(start + 9, end);
+    else if (line.startsWith('tags=', start)) change.own = line.slice(start + 5, end) === 'own' || undefined;
     else if (line.startsWith('xattr.', start)) {
       const sign = line.indexOf('=', start);
       if (sign === -1 || sign > end) continue;
@@ -130,28 +139,11 @@ export function parseLine(line: string): TreeChange {
     });
   }
   if (type === 'removed') return { type, path };
-
-  const target = unescapeOctal(link);
-  const [, deviceMajor, deviceMinor] = device?.split(',') ?? NO_DEVICE;
-  return {
-    type,
-    path,
-    linkPath: type === 'hardlink' ? target.slice(2) : target,
-    mode,
-    uid,
-    gid,
-    size,
-    mtimeSeconds,
-    mtimeNanoseconds,
-    deviceMajor: Number(deviceMajor),
-    deviceMinor: Number(deviceMinor),
-    xattrs,
-    contents,
-    own: tags === 'own' ? true : undefined,
-  };
+  change.type = type;
+  change.xattrs = xattrs;
+  if (type === 'hardlink') change.linkPath = change.linkPath.slice(2);
+  return change;
 }
-
-const NO_DEVICE: readonly string[] = ['linux', '0', '0'];
 
 function endOfWord(line: string, start: number): number {
   const end = line.indexOf(' ', start);

@@ -10,7 +10,7 @@ import {
   noBytes,
   sliceUntilNul,
 } from './entry.ts';
-import { type Block, BLOCK_SIZE, checksumMatches, type Header, parseHeader, sumWords } from './header.ts';
+import { BLOCK_SIZE, checksumMatches, type Header, parseHeader, sumWords } from './header.ts';
 import { addGlobals, combinePax, parsePax, type PaxRecords, xattrsOf } from './pax.ts';
 import { oldSparseFile, paxSparseFile, type StoredFile } from './sparse.ts';
 
@@ -208,13 +208,13 @@ export class TarReader implements EntryReader {
   *#readSparseMap(header: Header, type: EntryType): Generator<number, StoredFile, undefined> {
     const { stored } = this.#plainFile(header, type);
     const { block, at } = this.stream;
-    const nextBlock = (): Generator<number, Block, undefined> => this.#nextMapBlock();
+    const nextBlock = (): Generator<number, BlockStream, undefined> => this.#nextMapBlock();
     if (header.type === OLD_SPARSE) return yield* oldSparseFile(block, at, stored, nextBlock);
     if (type !== 'file') throw new MalformedTarError('it is sparse and not a file');
     return yield* paxSparseFile(this.#pax!.sparse!, stored, nextBlock);
   }
 
-  *#nextMapBlock(): Generator<number, Block, undefined> {
+  *#nextMapBlock(): Generator<number, BlockStream, undefined> {
     const { stream } = this;
     this.#headerOffset = stream.offset;
     if (stream.buffered < BLOCK_SIZE) yield BLOCK_SIZE;

@@ -1,5 +1,6 @@
+import type { BlockStream } from './block-stream.ts';
 import { MalformedTarError, type Entry, type SparseExtent } from './entry.ts';
-import { type Block, BLOCK_SIZE, isGnu, numberField } from './header.ts';
+import { BLOCK_SIZE, isGnu, numberField } from './header.ts';
 import type { PaxSparse } from './pax.ts';
 
 /** More extents than this in one file is refused: it bounds the memory that an archive can ask for. */
@@ -46,7 +47,7 @@ export interface StoredFile {
 }
 
 /** Takes the block after the header or the last block; yields the number of bytes for which it has to wait. */
-type NextBlock = () => Generator<number, Pick<Block, 'block' | 'at'>, undefined>;
+type NextBlock = () => Generator<number, Pick<BlockStream, 'block' | 'at'>, undefined>;
 
 /** The extents of a sparse file, checked one by one: in order, apart, within the file. */
 class SparseMap {
