@@ -60,7 +60,7 @@ test('offline: without any network', { skip: noNetworkNamespace }, async () => {
   await setting.pullWell();
   const byDigest = setting.registry.reference('lib/img', setting.image.digest);
   const { stderr } = await setting.pullWell(
-    ['-d', 'again', '--offline', '--mirror', 'mirror.example'],
+    ['-d', 'again', '--offline', '--mirror', 'mirror.example', '--progress', 'none'],
     { under: unshare },
     byDigest,
   );
