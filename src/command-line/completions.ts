@@ -6,12 +6,15 @@ import { commands, optionNamed, spellings } from './commands.ts';
 import { splitArguments } from './program.ts';
 import { topicNames } from './topics.ts';
 
-/** The shells' scripts run `dlrootfs __complete SHELL WORD…`, and show what it prints for the last word. No image has this name. */
+/**
+ * The shells' scripts run `dlrootfs __complete SHELL`, and show what it prints for the last of the words on its standard input. Not as
+ * arguments: other users can see those, and a password may be among them. No image is called `__complete`.
+ */
 const SCRIPTS = {
   bash: `# bash completions for dlrootfs
 _dlrootfs() {
   local word=\${COMP_WORDS[COMP_CWORD]} offers
-  mapfile -t offers < <("$1" __complete bash "\${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+  mapfile -t offers < <(printf '%s\\0' "\${COMP_WORDS[@]:1:COMP_CWORD}" | "$1" __complete bash 2>/dev/null)
   case \${offers[0]} in
     :files) ;;
     :directories)
@@ -29,7 +32,7 @@ complete -o default -F _dlrootfs dlrootfs
   zsh: `#compdef dlrootfs
 _dlrootfs() {
   local -a offers
-  offers=("\${(@f)$("\${(Q)words[1]}" __complete zsh "\${(Q@)words[2,CURRENT-1]}" "$PREFIX" 2>/dev/null)}")
+  offers=("\${(@f)$(printf '%s\\0' "\${(Q@)words[2,CURRENT-1]}" "$PREFIX" | "\${(Q)words[1]}" __complete zsh 2>/dev/null)}")
   compset -P '-*='
   case $offers[1] in
     '') ;;
@@ -48,7 +51,7 @@ if [ "$funcstack[1]" = _dlrootfs ]; then _dlrootfs "$@"; else compdef _dlrootfs 
 function __dlrootfs_offers
     set -l words (commandline -opc)
     set -l word (commandline -ct)
-    set -g __dlrootfs_offered ($words[1] __complete fish $words[2..-1] "$word" 2>/dev/null)
+    set -g __dlrootfs_offered (string join0 -- $words[2..-1] "$word" | $words[1] __complete fish 2>/dev/null)
     switch "$__dlrootfs_offered[1]"
         case :files
             return 1
@@ -85,12 +88,14 @@ const offered = (words: readonly string[]): Candidates => words.map((word) => [w
 const HERE = '\0';
 
 /**
- * What a shell offers for the last word of a command line: a line for each candidate that begins as it does, with its meaning behind a
- * tabulator, or one line for names of files.
+ * What a shell offers for the last word of a command line.
  *
+ * @param input the words behind the program's name, each with a NUL behind it
+ * @returns a line for each candidate, with its meaning behind a tabulator, or one line for names of files
  * @throws UsageError for a command line that is wrong before that word
  */
-export async function completions([shell, ...typed]: readonly string[]): Promise<string> {
+export async function completions(shell: string | undefined, input: string): Promise<string> {
+  const typed = input.split('\0').slice(0, -1);
   // bash takes --flag=value and oci:file for three words.
   const joined = typed.join('\0').replaceAll(/\0?([=:])(?:\0|$)/g, '$1');
   const words = shell === 'bash' ? joined.split('\0') : typed;

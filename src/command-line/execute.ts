@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { geteuid } from 'node:process';
 import type { Readable, Writable } from 'node:stream';
+import { text as contentOf } from 'node:stream/consumers';
 import type { StoreSize } from '../blob/store.ts';
 import type { Difference } from '../comparison/differences.ts';
 import { DestinationError, DlrootfsError, ExitCode, UsageError, printable } from '../errors.ts';
@@ -38,10 +39,9 @@ type RunCommand = (invocation: Invocation, context: CliContext) => Promise<numbe
  * @throws what `describeFailure` describes
  */
 export async function runCommand(argv: readonly string[], context: CliContext): Promise<number> {
-  const [first, ...rest] = argv;
-  if (first === '__complete') {
+  if (argv[0] === '__complete') {
     const { completions } = await import('./completions.ts');
-    context.stdout.write(await completions(rest));
+    context.stdout.write(await completions(argv[1], await contentOf(context.stdin)));
     return ExitCode.done;
   }
   const invocation = parseArguments(argv);

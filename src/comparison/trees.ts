@@ -24,8 +24,8 @@ export interface ComparisonOptions<First, Second, Kind extends string> {
   /** Whether a path of the first tree may be missing; by default none. */
   readonly mayLack?: (entry: First) => boolean;
   /**
-   * Whether what the second tree has at a path is not compared, whatever the first one has there: as `known`, or as `added`, which has
-   * changed the time of its directory. By default everything is compared.
+   * Whether what the second tree has at a path is left out: `known`, or `added`, which has changed the time of its directory. By default
+   * everything is compared.
    *
    * @param expected undefined: only the second tree has the path
    */

@@ -81,6 +81,13 @@ const setup = {
   zsh: 'autoload -Uz compinit; compinit -D; setopt no_list_beep; . ./completions.zsh\n',
 };
 
+test('completions pass no word as an argument, which other users could see', async () => {
+  for (const shell of ['bash', 'zsh', 'fish'])
+    assert.match(await completionScript(shell), /__complete (?:bash|zsh|fish) 2>/, shell);
+  const { stdout } = await runProgram(['__complete', 'fish'], { stdin: '-u\0me:secret\0alpine\0--no-j\0' });
+  assert.match(stdout, /^--no-json\t/);
+});
+
 for (const shell of ['bash', 'zsh'] as const) {
   test(`completions: ${shell} on a terminal`, { skip: missing(shell, 'git', 'script') }, async () => {
     using scratch = await workplace();
