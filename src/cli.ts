@@ -9,7 +9,7 @@ import { exactArguments } from './sys/os-path.ts';
 import { explainOsError } from './sys/os-error.ts';
 import { isInUserNamespace, systemText } from './sys/privileges.ts';
 
-const endingSignals = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
+const endingSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** How long a run may take to remove its stage after an error that nobody caught. */
 const GRACE_MILLISECONDS = 10_000;
