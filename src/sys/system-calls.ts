@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { arch, constants, platform } from 'node:os';
 import { loadNative, type Native } from './native.ts';
 
-const { EAGAIN, EINTR, EIO, ENOSYS, ETIMEDOUT, EWOULDBLOCK } = constants.errno;
+const { EAGAIN, EEXIST, EINTR, EIO, ENOENT, ENOSYS, ETIMEDOUT, EWOULDBLOCK } = constants.errno;
 
 /** The address of bytes that do not move: the caller keeps them referenced until the call has returned. */
 export type Address = number;
@@ -137,7 +137,7 @@ function libcSyscall({ library }: Native, bytesAt: 2 | 3 | undefined): Enter {
 function throughLibc(enter: Enter, number: number, errnoNow: () => number) {
   return (a: unknown, b: unknown = 0, c: unknown = 0, d = 0, e = 0): number => {
     const result = enter(number, a, b, c, d, e);
-    return result >= 0 ? result : callUntilCertain(() => enter(number, a, b, c, d, e), errnoNow);
+    return result >= 0 ? result : errnoOf(() => enter(number, a, b, c, d, e), errnoNow);
   };
 }
 
@@ -145,13 +145,16 @@ function throughLibc(enter: Enter, number: number, errnoNow: () => number) {
 const DOUBTFUL: ReadonlySet<number> = new Set([0, EAGAIN, EINTR, ETIMEDOUT]);
 const DOUBTFUL_AGREEMENT = 8;
 const AGREEMENT = 2;
+/** Values that only the lookup of a path leaves: V8 looks up none, so they are those of the call. */
+const CERTAIN: ReadonlySet<number> = new Set([ENOENT, EEXIST]);
 /** Nothing has failed in changing ways for so long. */
 const MOST_CALLS = 200;
 
 /**
- * The result of `attempt`, or the negated errno. koffi reads the errno variable by a second call, and before that V8 may take a contended
- * lock, whose futex leaves EAGAIN, EINTR, ETIMEDOUT or 0 there. So a failing call is made again until its errno is the same twice running,
- * and eight times for a value that a futex leaves. That is safe for what this program calls, since a call that fails has changed nothing:
+ * The negated errno of a call that has failed, or the result of making it again. koffi reads the errno variable by a second call, and before
+ * that V8 may take a contended lock, whose futex leaves EAGAIN, EINTR, ETIMEDOUT or 0 there. So the call is made again until its errno is the
+ * same twice running, and eight times for a value that a futex leaves. That is safe for what this program calls, since a call that fails has
+ * changed nothing:
  * - openat with O_EXCL, mkdirat, mknodat, symlinkat, linkat: a later success is this process's own, as if it had been the first.
  * - renameat, unlinkat: what failed moved or removed nothing; a network file system that did it all the same answers ENOENT then,
  *   and for unlinkat that is as good as done.
@@ -160,16 +163,17 @@ const MOST_CALLS = 200;
  * - getdents64: a failure does not move the position. lseek with SEEK_DATA finds the same place again.
  * - close is the exception: it must not be made twice, as the number may be another file's by then. It closes the file also when it fails.
  */
-function callUntilCertain(attempt: () => number, errnoNow: () => number): number {
-  let last = -1;
-  let agreed = 0;
-  for (let attempts = 0; attempts < MOST_CALLS; attempts += 1) {
-    const result = attempt();
-    if (result >= 0) return result;
-    const errno = errnoNow();
-    agreed = errno === last ? agreed + 1 : 1;
-    last = errno;
+function errnoOf(again: () => number, errnoNow: () => number): number {
+  let errno = errnoNow();
+  let agreed = 1;
+  for (let made = 1; made < MOST_CALLS; made += 1) {
+    if (CERTAIN.has(errno)) return -errno;
     if (errno !== 0 && agreed >= (DOUBTFUL.has(errno) ? DOUBTFUL_AGREEMENT : AGREEMENT)) return -errno;
+    const result = again();
+    if (result >= 0) return result;
+    const next = errnoNow();
+    agreed = next === errno ? agreed + 1 : 1;
+    errno = next;
   }
   return -EIO;
 }
@@ -198,8 +202,11 @@ function libcLock(descriptor: number, operation: number): number {
   if (!there) return -ENOSYS;
   libcFlock ??= there.library.func('int flock(int file, int operation)');
   const flock = libcFlock;
-  return callUntilCertain(
-    () => flock(descriptor, operation),
-    () => there.koffi.errno(),
-  );
+  const result = flock(descriptor, operation);
+  return result >= 0
+    ? result
+    : errnoOf(
+        () => flock(descriptor, operation),
+        () => there.koffi.errno(),
+      );
 }
