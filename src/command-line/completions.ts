@@ -82,6 +82,9 @@ export function completionScript(shell: string): string {
 type Offer = ':files' | ':directories' | Candidates;
 type Candidates = readonly (readonly [word: string, meaning?: string])[];
 
+/** A shell may put a word into the line as it is, and a container may have named a branch: nothing that a shell would run is offered. */
+const PLAIN_WORD = /^[\w.][\w./+@-]*$/;
+
 const offered = (words: readonly string[]): Candidates => words.map((word) => [word]);
 
 /** The argument that is the last word, which may be a flag's value; no argument has it. */
@@ -128,7 +131,8 @@ async function offerFor(before: readonly string[], word: string, flag: string | 
   if (kind === 'branch') {
     const { branchesOf } = await import('../git/survey.ts');
     const destination = flags.findLast(({ name: long }) => long === 'dest')?.value;
-    return offered(branchesOf(typeof destination === 'string' ? destination : 'rootfs'));
+    const branches = branchesOf(typeof destination === 'string' ? destination : 'rootfs');
+    return offered(branches.filter((branch) => PLAIN_WORD.test(branch)));
   }
   if (kind === 'image') return imageOffer(word, words.length === 1);
   return offered(WORDS[kind ?? ''] ?? []);

@@ -88,6 +88,18 @@ test('completions pass no word as an argument, which other users could see', asy
   assert.match(stdout, /^--no-json\t/);
 });
 
+test('completions offer no branch that a shell would run', { skip: missing('git') }, async () => {
+  using scratch = await workplace();
+  const git = (...words: readonly string[]) =>
+    execFileSync('git', words, { cwd: scratch.join('rootfs'), encoding: 'utf8' });
+  const id = git('rev-parse', 'HEAD').trim();
+  const hostile = ['$(touch${IFS}pwned)', 'a;id', '`id`', 'a b', '-g', 'a\u001b[31m', "a'b"];
+  const lines = hostile.map((name) => `${id} refs/heads/${name}\n`).join('');
+  writeFileSync(scratch.join('rootfs/.git/packed-refs'), lines);
+  const { stdout } = await runProgram(['__complete', 'bash'], { stdin: 'checkout\0\0', cwd: scratch.path });
+  assert.deepEqual(stdout.trimEnd().split('\n').toSorted(), ['layer0_abc', 'layer1_abc']);
+});
+
 for (const shell of ['bash', 'zsh'] as const) {
   test(`completions: ${shell} on a terminal`, { skip: missing(shell, 'git', 'script') }, async () => {
     using scratch = await workplace();
