@@ -1,8 +1,7 @@
 import { existsSync } from 'node:fs';
 import { arch, constants, platform } from 'node:os';
+import { callUntilCertain, openKernelEntry, type KernelEntry, type Machine } from './kernel-entry.ts';
 import { loadNative, type Native } from './native.ts';
-
-const { EAGAIN, EEXIST, EINTR, EIO, ENOENT, ENOSYS, ETIMEDOUT, EWOULDBLOCK } = constants.errno;
 
 /** The address of bytes that do not move: the caller keeps them referenced until the call has returned. */
 export type Address = number;
@@ -93,89 +92,47 @@ let calls: { readonly found: SystemCalls | undefined } | undefined;
  * or no /proc, through which the modes and attributes of links and directories are set.
  */
 export function systemCalls(): SystemCalls | undefined {
-  calls ??= { found: openSystemCalls() };
+  calls ??= { found: openSystemCalls(openKernelEntry) };
   return calls.found;
 }
 
-function openSystemCalls(): SystemCalls | undefined {
+/** `systemCalls` with another way into the kernel, for tests. */
+export function openSystemCalls(
+  open: (native: Native, machine: Machine, closeNumber: number) => KernelEntry | undefined,
+): SystemCalls | undefined {
   const machine = arch();
   if (platform() !== 'linux' || (machine !== 'x64' && machine !== 'arm64')) return undefined;
   if (!existsSync('/proc/self/fd')) return undefined;
   const native = loadNative();
   if (!native) return undefined;
-  const { koffi, library } = native;
   const column = machine === 'x64' ? 0 : 1;
   try {
-    const close = library.func('int close(int file)') as (file: number) => number;
-    const enter = new Map(([undefined, 2, 3] as const).map((at) => [at, libcSyscall(native, at)]));
+    const entry = open(native, machine, CALLS.close.numbers[column]);
+    if (!entry) return undefined;
     const entries = Object.entries(CALLS).map(([name, { numbers, bytesAt }]) => [
       name,
-      throughLibc(enter.get(bytesAt)!, numbers[column], () => koffi.errno()),
+      throughEntry(entry, numbers[column], bytesAt),
     ]);
     return {
       ...(Object.fromEntries(entries) as SystemCalls),
-      address: (memory) => Number(koffi.address(memory)),
-      close(file) {
-        if (close(file) === 0) return 0;
-        const errno = koffi.errno();
-        return DOUBTFUL.has(errno) ? -EIO : -errno;
-      },
+      address: (memory) => Number(native.koffi.address(memory)),
+      close: entry.close,
     };
   } catch {
     return undefined;
   }
 }
 
-type Enter = (number: number, a: unknown, b: unknown, c: unknown, d: number, e: number) => number;
-
-/** libc's `syscall`; `bytesAt`: which argument is bytes instead of their address. */
-function libcSyscall({ library }: Native, bytesAt: 2 | 3 | undefined): Enter {
-  const parameters = [1, 2, 3, 4, 5].map((at) => (at === bytesAt ? 'const void *' : 'intptr_t'));
-  return library.func('syscall', 'intptr_t', ['intptr_t', ...parameters]) as Enter;
-}
-
-function throughLibc(enter: Enter, number: number, errnoNow: () => number) {
-  return (a: unknown, b: unknown = 0, c: unknown = 0, d = 0, e = 0): number => {
-    const result = enter(number, a, b, c, d, e);
-    return result >= 0 ? result : errnoOf(() => enter(number, a, b, c, d, e), errnoNow);
-  };
-}
-
-/** Values of errno that a futex of V8 may leave. */
-const DOUBTFUL: ReadonlySet<number> = new Set([0, EAGAIN, EINTR, ETIMEDOUT]);
-const DOUBTFUL_AGREEMENT = 8;
-const AGREEMENT = 2;
-/** Values that only the lookup of a path leaves: V8 looks up none, so they are those of the call. */
-const CERTAIN: ReadonlySet<number> = new Set([ENOENT, EEXIST]);
-/** Nothing has failed in changing ways for so long. */
-const MOST_CALLS = 200;
-
-/**
- * The negated errno of a call that has failed, or the result of making it again. koffi reads the errno variable by a second call, and before
- * that V8 may take a contended lock, whose futex leaves EAGAIN, EINTR, ETIMEDOUT or 0 there. So the call is made again until its errno is the
- * same twice running, and eight times for a value that a futex leaves. That is safe for what this program calls, since a call that fails has
- * changed nothing:
- * - openat with O_EXCL, mkdirat, mknodat, symlinkat, linkat: a later success is this process's own, as if it had been the first.
- * - renameat, unlinkat: what failed moved or removed nothing; a network file system that did it all the same answers ENOENT then,
- *   and for unlinkat that is as good as done.
- * - pwrite, ftruncate, fchmod, fchown, utimensat, the calls for extended attributes: the same twice is the same once.
- * - flock with LOCK_NB: EWOULDBLOCK is EAGAIN, so it is made eight times. A success is a lock that is held.
- * - getdents64: a failure does not move the position. lseek with SEEK_DATA finds the same place again.
- * - close is the exception: it must not be made twice, as the number may be another file's by then. It closes the file also when it fails.
- */
-function errnoOf(again: () => number, errnoNow: () => number): number {
-  let errno = errnoNow();
-  let agreed = 1;
-  for (let made = 1; made < MOST_CALLS; made += 1) {
-    if (CERTAIN.has(errno)) return -errno;
-    if (errno !== 0 && agreed >= (DOUBTFUL.has(errno) ? DOUBTFUL_AGREEMENT : AGREEMENT)) return -errno;
-    const result = again();
-    if (result >= 0) return result;
-    const next = errnoNow();
-    agreed = next === errno ? agreed + 1 : 1;
-    errno = next;
-  }
-  return -EIO;
+function throughEntry(
+  { call: enter, callBytes2, callBytes3 }: KernelEntry,
+  number: number,
+  bytesAt: 2 | 3 | undefined,
+): unknown {
+  if (bytesAt === 2)
+    return (a: number, bytes: Uint8Array, c: number, d: number) => callBytes2(number, a, bytes, c, d, 0);
+  if (bytesAt === 3)
+    return (a: number, b: number, bytes: Uint8Array, d: number) => callBytes3(number, a, b, bytes, d, 0);
+  return (a: number, b = 0, c = 0, d = 0, e = 0) => enter(number, a, b, c, d, e);
 }
 
 const LOCK_SH = 1;
@@ -191,7 +148,7 @@ export function lockFile(descriptor: number, mode: 'exclusive' | 'shared'): Lock
   const direct = platform() === 'linux' ? systemCalls()?.flock(descriptor, operation) : undefined;
   const answer = direct ?? libcLock(descriptor, operation);
   if (answer >= 0) return 'locked';
-  return answer === -EWOULDBLOCK ? 'busy' : 'unsupported';
+  return answer === -constants.errno.EWOULDBLOCK ? 'busy' : 'unsupported';
 }
 
 let libcFlock: ((descriptor: number, operation: number) => number) | undefined;
@@ -199,14 +156,11 @@ let libcFlock: ((descriptor: number, operation: number) => number) | undefined;
 /** Where system calls are not made directly: macOS, and processors that `systemCalls` does not know. */
 function libcLock(descriptor: number, operation: number): number {
   const there = loadNative();
-  if (!there) return -ENOSYS;
+  if (!there) return -constants.errno.ENOSYS;
   libcFlock ??= there.library.func('int flock(int file, int operation)');
   const flock = libcFlock;
-  const result = flock(descriptor, operation);
-  return result >= 0
-    ? result
-    : errnoOf(
-        () => flock(descriptor, operation),
-        () => there.koffi.errno(),
-      );
+  return callUntilCertain(
+    () => flock(descriptor, operation),
+    () => there.koffi.errno(),
+  );
 }

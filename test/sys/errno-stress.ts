@@ -1,9 +1,9 @@
-// Makes failing system calls while another thread compiles: node errno-stress.ts calls|unsafe MILLISECONDS. Prints, as JSON, how many calls failed,
+// Makes failing system calls while another thread compiles: node errno-stress.ts WAY MILLISECONDS. Prints, as JSON, how many calls failed,
 // and the wrong answers.
 import { constants } from 'node:os';
 import { Worker, isMainThread } from 'node:worker_threads';
-import { loadNative } from '../../src/sys/native.ts';
-import { systemCalls } from '../../src/sys/system-calls.ts';
+import { libcEntry, routineEntry, type KernelEntry } from '../../src/sys/kernel-entry.ts';
+import { openSystemCalls } from '../../src/sys/system-calls.ts';
 
 const { EBADF, EEXIST, ENOENT, ENOTDIR, EINVAL } = constants.errno;
 
@@ -14,23 +14,38 @@ function fresh<T>(call: () => T, seed: number): T {
   return new Function('call', body)(call) as T;
 }
 
+const ways = {
+  routine: routineEntry,
+  libc: libcEntry,
+  /** Only for comparison: errno read once, by koffi. */
+  unsafe: (native, machine, close): KernelEntry | undefined => {
+    const entry = routineEntry(native, machine, close);
+    const call = native.library.func(
+      'intptr_t syscall(intptr_t, intptr_t, intptr_t, intptr_t, intptr_t, intptr_t)',
+    ) as KernelEntry['call'];
+    return (
+      entry && {
+        ...entry,
+        call: (...given) => {
+          const result = call(...given);
+          return result < 0 ? -native.koffi.errno() : result;
+        },
+      }
+    );
+  },
+} satisfies Record<string, Parameters<typeof openSystemCalls>[0]>;
+
 if (!isMainThread) {
   for (let seed = 0; ; seed += 1) fresh(() => seed, seed);
 }
 
 const [, , way, milliseconds] = process.argv;
-const calls = systemCalls()!;
+const calls = openSystemCalls(ways[way as keyof typeof ways])!;
 const memory = Buffer.from('/proc/self/none\0/proc/self/status/x\0/\0');
 const none = calls.address(memory);
 const below = none + memory.indexOf('/proc/self/status');
 const root = none + memory.length - 2;
-/** Only for comparison: errno read once, by koffi. */
-const { koffi, library } = loadNative()!;
-const open = library.func('int open(const char *path, int flags)') as (path: string, flags: number) => number;
-const unsafe: [expected: number, call: () => number][] = [
-  [-ENOENT, () => (open('/proc/self/none', 0) < 0 ? -koffi.errno() : 0)],
-];
-const safe: [expected: number, call: () => number][] = [
+const failing: [expected: number, call: () => number][] = [
   [-ENOENT, () => calls.openat(-100, none, 0, 0)],
   [-ENOTDIR, () => calls.openat(-100, below, 0, 0)],
   [-EEXIST, () => calls.mkdirat(-100, root, 0)],
@@ -43,7 +58,7 @@ const wrong: string[] = [];
 let count = 0;
 const end = performance.now() + Number(milliseconds);
 while (performance.now() < end) {
-  for (const [expected, call] of way === 'unsafe' ? unsafe : safe) {
+  for (const [expected, call] of failing) {
     count += 1;
     const answer = fresh(call, count);
     if (answer !== expected) wrong.push(`${answer} instead of ${expected}`);
