@@ -9,6 +9,7 @@ import { exactArguments } from './sys/os-path.ts';
 import { explainOsError } from './sys/os-error.ts';
 import { isInUserNamespace, systemText } from './sys/privileges.ts';
 
+/** In the order in which their handlers are set. SIGHUP is last: Node does not catch it itself, so its handler shows that all are set. */
 const endingSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** How long a run may take to remove its stage after an error that nobody caught. */
