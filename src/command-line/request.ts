@@ -19,17 +19,49 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
   const { command, values, words } = invocation;
   const image = words[0]!;
   const images = command === 'diff' ? words : [image];
+  // One by one: a credential goes to the registry alone.
   return {
-    ...values,
     image,
+    destination: values.destination,
+    git: values.git,
+    layerInfo: values.layerInfo,
+    platform: values.platform,
+    paths: values.paths,
+    excludes: values.excludes,
+    diskSize: values.diskSize,
+    replace: values.replace,
+    merge: values.merge,
+    force: values.force,
+    prepare: values.prepare,
     runtimes: runtimes.filter((name) => values.for?.includes(name)),
     virtualMachines: virtualMachines.filter((name) => values.for?.includes(name)),
     terminal: context.stdin.isTTY === true && context.stdout.isTTY === true,
     ...(await rootlessOf(values, context)),
-    registry: { ...values, ...(await readCredentials(invocation, context)) },
+    jobs: values.jobs,
+    cache: values.cache,
+    cacheDirectory: values.cacheDirectory,
+    cacheSize: values.cacheSize,
+    offline: values.offline,
+    registry: { ...registryOptions(values), ...(await readCredentials(invocation, context)) },
     stdin: images.some((name) => name === '-' || name.startsWith('-:')) ? openStdin(context) : undefined,
     environment: context.environment,
     signal: context.signal,
+  };
+}
+
+/** What `readCredentials` does not return. */
+function registryOptions(values: FlagValues): PullRequest['registry'] {
+  return {
+    tlsVerify: values.tlsVerify,
+    plainHttp: values.plainHttp,
+    certDir: values.certDir,
+    caFile: values.caFile,
+    certFile: values.certFile,
+    keyFile: values.keyFile,
+    mirrors: values.mirrors,
+    registryVersion: values.registryVersion,
+    retry: values.retry,
+    retryDelay: values.retryDelay,
   };
 }
 
@@ -56,7 +88,7 @@ async function rootlessOf({ rootless, userns }: FlagValues, { environment }: Cli
 async function readCredentials(
   { values }: Invocation,
   context: CliContext,
-): Promise<Pick<RegistryOptions, 'credentials' | 'registryToken' | 'noCredentials'>> {
+): Promise<Pick<RegistryOptions, 'credentials' | 'registryToken' | 'noCredentials' | 'authFile'>> {
   const { user, passwordStdin = false, registryToken, authFile } = values;
   const noCredentials = values.creds === false;
   if (noCredentials && (user !== undefined || passwordStdin))
@@ -72,6 +104,7 @@ async function readCredentials(
     credentials: noCredentials ? undefined : await usernameAndPassword(user, passwordStdin, context),
     registryToken: tokenOf(registryToken, others.length > 0 || authFile !== undefined, context),
     noCredentials,
+    authFile,
   };
 }
 

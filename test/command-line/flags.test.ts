@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { PassThrough } from 'node:stream';
 import fc from 'fast-check';
-import { type FlagValues, options, spellings } from '../../src/command-line/commands.ts';
+import { commands, type FlagValues, options, spellings } from '../../src/command-line/commands.ts';
+import type { CliContext } from '../../src/command-line/execute.ts';
 import { parseArguments, splitArguments } from '../../src/command-line/program.ts';
+import { pullRequest } from '../../src/command-line/request.ts';
 import { DlrootfsError, UsageError } from '../../src/errors.ts';
 
 const accepted: readonly (readonly [sentence: string, argv: string, expected: Record<string, unknown>])[] = [
@@ -159,4 +162,54 @@ test('flags: what has an effect is not refused', () => {
     'inspect ubuntu -q',
   ])
     parseArguments(line.split(' '));
+});
+
+const context: CliContext = {
+  environment: {},
+  stdin: new PassThrough(),
+  stdout: new PassThrough(),
+  stderr: new PassThrough(),
+  isClosed: () => false,
+  workingDirectoryExists: () => true,
+  signal: new AbortController().signal,
+};
+
+const requestOf = (...argv: string[]) => pullRequest(parseArguments(['ubuntu', ...argv]), context);
+
+/** Flags that the library does not get: of output, of the process, and `--password-stdin`, which reads a password. */
+const ofTheProgram = new Set(
+  'output userns dry-run password-stdin quiet verbose json progress help version all'.split(' '),
+);
+
+/** Values for flags that do not take any text. */
+const samples: Readonly<Record<string, string>> = {
+  '--user': 'me:x',
+  '--size': '1G',
+  '--platform': 'linux/riscv64',
+  '--for': 'lxc',
+  '--registry-version': '1',
+  '--retry': '8',
+  '--retry-delay': '8s',
+  '--jobs': '8',
+  '--cache-size': '8G',
+};
+
+test('flags: the library gets each flag of a pull that is not of the program alone', async () => {
+  const before = ['--for', 'runc'];
+  const request = await requestOf(...before);
+  const flags = commands['pull']!.options.filter(({ long }) => !ofTheProgram.has(long!.slice(2)));
+  assert.ok(flags.length > 25);
+  for (const { long, required } of flags) {
+    const flag = long === '--tls-verify' ? '--tls-verify=false' : long!;
+    const value = required ? [samples[long!] ?? 'text'] : [];
+    assert.notDeepEqual(await requestOf(...before, flag, ...value), request, long);
+  }
+});
+
+test('flags: a password or a token is in one place of what the library gets', async () => {
+  const user = await requestOf('-u', 'me:hunter2');
+  const token = await requestOf('--registry-token', 'hunter2');
+  assert.equal(user.registry?.credentials?.password, 'hunter2');
+  assert.deepEqual(token.registry?.registryToken, { token: 'hunter2', source: '--registry-token' });
+  for (const request of [user, token]) assert.equal(JSON.stringify(request).split('hunter2').length, 2);
 });
