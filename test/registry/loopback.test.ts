@@ -103,9 +103,15 @@ const proxies: readonly Case[] = [
 
 for (const [what, url, environment, proxy] of proxies) {
   test(`proxy: ${what}`, () => {
-    assert.equal(proxyFor(new URL(url), environment)?.href, proxy);
+    assert.equal(proxyFor(new URL(url), environment)?.url.href, proxy);
   });
 }
+
+test('proxy: the variable that names it; an empty one counts as not set', () => {
+  const url = new URL('https://a.example.com/');
+  assert.equal(proxyFor(url, { HTTPS_PROXY: p, https_proxy: 'http://other' })?.variable, 'HTTPS_PROXY');
+  assert.equal(proxyFor(url, { HTTPS_PROXY: '', https_proxy: p })?.variable, 'https_proxy');
+});
 
 test('an address that is no proxy is a usage error without its text', () => {
   assert.throws(

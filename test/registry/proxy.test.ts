@@ -54,6 +54,8 @@ for (const credentials of [undefined, `me:${secret}`]) {
       const result = await pull({ HTTPS_PROXY: proxy.url() });
       assert.equal(result.exitCode, 0, result.stderr);
       assert.deepEqual([...new Set(proxy.log)], ['CONNECT registry.test:443']);
+      const named = `debug: registry.test through the proxy ${proxy.url('').replace('@', '')}, from HTTPS_PROXY`;
+      assert.equal(result.stderr.split('\n').filter((line) => line === named).length, 1, result.stderr);
     });
   });
 
@@ -61,6 +63,7 @@ for (const credentials of [undefined, `me:${secret}`]) {
     await withProxy({ ...(credentials !== undefined && { credentials }) }, false, async ({ proxy, pull }) => {
       const result = await pull({ http_proxy: proxy.url() });
       assert.equal(result.exitCode, 0, result.stderr);
+      assert.match(result.stderr, /^debug: registry\.test through the proxy http:.*, from http_proxy$/m);
       assert.deepEqual(proxy.log.slice(0, 2), [
         'GET http://registry.test/v2/',
         'GET http://registry.test/v2/team/app/manifests/latest',
@@ -97,7 +100,9 @@ for (const tls of [true, false]) {
         assert.equal(result.exitCode, 5, result.stderr);
         assert.match(
           result.stderr,
-          /^error: the proxy did not connect to registry\.test: it answered 407\nhint: put the credentials of the proxy/m,
+          tls
+            ? /^error: the proxy did not connect to registry\.test: it answered 407\nhint: put the credentials of the proxy into HTTPS_PROXY: /m
+            : /^error: the proxy did not connect to registry\.test: it answered 407\nhint: put the credentials of the proxy into HTTP_PROXY: /m,
         );
       }
       assert.deepEqual(registry.requests, []);
@@ -109,7 +114,7 @@ test('proxy: one that refuses, one that is not there, one that says nothing, and
   await withProxy({ refuse: 403 }, true, async ({ proxy, pull }) => {
     const refused = await pull({ HTTPS_PROXY: proxy.url() });
     assert.equal(refused.exitCode, 5);
-    assert.match(refused.stderr, /^error: .*answered 403\nhint: .*NO_PROXY/m);
+    assert.match(refused.stderr, /^error: .*answered 403\nhint: check HTTPS_PROXY, or .*NO_PROXY/m);
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const { port } = server.address() as AddressInfo;
@@ -118,11 +123,20 @@ test('proxy: one that refuses, one that is not there, one that says nothing, and
     assert.equal(closed.exitCode, 5);
     assert.match(
       closed.stderr,
-      new RegExp(`^error: cannot connect to the proxy 127\\.0\\.0\\.1:${port}: connection refused`, 'm'),
+      new RegExp(
+        `^error: cannot connect to the proxy 127\\.0\\.0\\.1:${port}: connection refused\nhint: check HTTPS_PROXY$`,
+        'm',
+      ),
     );
-    const unknown = await pull({ HTTPS_PROXY: `http://me:${secret}@proxy.invalid:3128` });
+    const unknown = await pull({ https_proxy: `http://me:${secret}@proxy.invalid:3128` });
     assert.equal(unknown.exitCode, 5);
-    assert.match(unknown.stderr, /^error: .*proxy\.invalid.*$/m);
+    // A name server that answers for every name leads to a connection that fails.
+    assert.match(
+      unknown.stderr,
+      /^error: cannot (?:resolve|connect to) the proxy proxy\.invalid.*\nhint: check https_proxy$/m,
+    );
+    const wrongName = await pull({ http_proxy: `ftp://me:${secret}@proxy.test` }, '--plain-http');
+    assert.match(wrongName.stderr, /^error: http_proxy is not the address of a proxy$/m);
     for (const url of [
       `ftp://me:${secret}@proxy.test`,
       `http://me:${secret}%@proxy.test`,

@@ -1,13 +1,13 @@
 import { setImmediate as nextCycle } from 'node:timers/promises';
 import type { Dispatcher } from 'undici';
 import type { SessionSettings } from '../registry-options.ts';
+import type { Proxy } from './proxy.ts';
 import { slowError, transportError } from './transport-error.ts';
 
 /** A route to a server. */
 export interface Route {
   readonly dispatcher: Dispatcher;
-  /** `host:port` of the proxy; undefined without one. */
-  readonly proxy: string | undefined;
+  readonly proxy: Proxy | undefined;
 }
 
 /** Names in lower case; those without a value are not sent. */
@@ -75,7 +75,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   #queued = 0;
   #wakeReader: (() => void) | undefined;
   #controller: Dispatcher.DispatchController | undefined;
-  #proxy: string | undefined;
+  #proxy: Proxy | undefined;
   #begin = 0;
   #deadline: NodeJS.Timeout | undefined;
   #stallTimer: NodeJS.Timeout | undefined;

@@ -3,30 +3,38 @@ import { UsageError } from '../../errors.ts';
 import { hostnameOf, isLoopback } from '../../oci/reference.ts';
 import type { Environment } from '../../sys/os-path.ts';
 
+export interface Proxy {
+  /** May hold credentials. */
+  readonly url: URL;
+  /** The environment variable that names it: `https_proxy`. */
+  readonly variable: string;
+}
+
 /**
  * The proxy to use for `url`, by HTTPS_PROXY for https and HTTP_PROXY for http (lower case too), but for what NO_PROXY exempts and
  * for loopback: the rules of Go's httpproxy, which docker and skopeo follow.
  *
  * @throws UsageError for an invalid address
  */
-export function proxyFor(url: URL, environment: Environment): URL | undefined {
+export function proxyFor(url: URL, environment: Environment): Proxy | undefined {
   const name = url.protocol === 'https:' ? 'HTTPS_PROXY' : 'HTTP_PROXY';
-  const value = environment[name] || environment[name.toLowerCase()];
+  const variable = environment[name] ? name : name.toLowerCase();
+  const value = environment[variable];
   if (!value || isLoopback(url.host)) return undefined;
   if (exempt(url, environment['NO_PROXY'] || environment['no_proxy'] || '')) return undefined;
   const text = value.includes('://') ? value : `http://${value}`;
   const proxy = URL.parse(text.replace(/^socks5h:/i, 'socks5:'));
   if (!proxy?.hostname || !/^(?:https?|socks5):$/.test(proxy.protocol)) {
-    throw new UsageError(`${name} is not the address of a proxy`, {
+    throw new UsageError(`${variable} is not the address of a proxy`, {
       hint: 'write it as http://proxy.example.com:3128',
     });
   }
   if (!isDecodable(proxy.username) || !isDecodable(proxy.password)) {
-    throw new UsageError(`${name} has a user name or password that is not percent-encoded UTF-8`, {
+    throw new UsageError(`${variable} has a user name or password that is not percent-encoded UTF-8`, {
       hint: 'write %25 for %',
     });
   }
-  return proxy;
+  return { url: proxy, variable };
 }
 
 function isDecodable(text: string): boolean {

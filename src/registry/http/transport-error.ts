@@ -4,6 +4,7 @@ import { DlrootfsError, type ErrorDetails, NetworkError, printable, RateLimitErr
 import { textOf } from '../../oci/json.ts';
 import { osErrorByCode } from '../../sys/os-error.ts';
 import { inSeconds } from '../../sys/retry.ts';
+import type { Proxy } from './proxy.ts';
 
 /** A failure after which a retry may help: a reset, a timeout, 408, a 5xx answer, a broken body. */
 export class TransientError extends NetworkError {}
@@ -117,9 +118,10 @@ interface Failure {
   readonly server: string;
   /** The other end of the connection: the server or the proxy. */
   readonly peer: string;
-  /** The name that is resolved for that. */
+  /** As `peer`, without the port. */
   readonly name: string;
-  readonly proxied: boolean;
+  /** The environment variable that names the proxy, if there is one. */
+  readonly proxyVariable: string | undefined;
 }
 
 interface Row {
@@ -134,7 +136,9 @@ interface Row {
   readonly hint?: string | ((failure: Failure) => string);
 }
 
-const CHECK_PROXY = 'check HTTPS_PROXY and HTTP_PROXY';
+/** The hint where the proxy is at fault; undefined without one. */
+const checkProxy = ({ proxyVariable }: Failure) => proxyVariable && `check ${proxyVariable}`;
+const checkTunnel = (failure: Failure) => `${checkProxy(failure)}, or name the host in NO_PROXY`;
 /** For certificates whose authority is not the fault. */
 const CERTIFICATE_HINTS = new Map([
   ['CERT_HAS_EXPIRED', 'ask its operator to renew it'],
@@ -152,18 +156,19 @@ const ROWS: readonly Row[] = [
     codes: /^PROXY_407$/,
     code: 'PROXY_AUTHENTICATION',
     message: noTunnel,
-    hint: 'put the credentials of the proxy into HTTPS_PROXY or HTTP_PROXY: http://user:password@proxy:3128',
+    hint: ({ proxyVariable }) =>
+      `put the credentials of the proxy into ${proxyVariable}: http://user:password@proxy:3128`,
   },
   {
     codes: /^PROXY_(?:5|429)/,
     transient: true,
     message: noTunnel,
-    hint: `${CHECK_PROXY}, or name the host in NO_PROXY`,
+    hint: checkTunnel,
   },
   {
     codes: /^PROXY_/,
     message: noTunnel,
-    hint: `${CHECK_PROXY}, or name the host in NO_PROXY`,
+    hint: checkTunnel,
   },
   {
     codes: /^STALLED$/,
@@ -210,30 +215,30 @@ const ROWS: readonly Row[] = [
     transient: true,
     code: REFUSED,
     message: ({ peer }) => `cannot connect to ${peer}: connection refused`,
-    hint: ({ proxied }) => (proxied ? CHECK_PROXY : 'check host and port'),
+    hint: (failure) => checkProxy(failure) ?? 'check host and port',
   },
   {
     codes: /^ENOTFOUND$/,
     message: ({ name }) => `cannot resolve ${name}: no such host`,
-    hint: ({ proxied, name }) => {
-      if (proxied) return CHECK_PROXY;
+    hint: (failure) => {
       // The user named no host.
-      const isHub = name.endsWith('docker.io') || name.endsWith('docker.com');
-      return `check ${isHub ? '' : 'the name of the registry, '}the network and its DNS; ${BEHIND_PROXY}`;
+      const isHub = /docker\.(?:io|com)$/.test(failure.name);
+      const about = isHub ? '' : 'the name of the registry, ';
+      return checkProxy(failure) ?? `check ${about}the network and its DNS; ${BEHIND_PROXY}`;
     },
   },
   {
     codes: /^EAI_AGAIN$/,
     transient: true,
     message: ({ name }) => `cannot resolve ${name}: temporary failure of DNS`,
-    hint: ({ proxied }) => (proxied ? CHECK_PROXY : `check the network and its DNS; ${BEHIND_PROXY}`),
+    hint: (failure) => checkProxy(failure) ?? `check the network and its DNS; ${BEHIND_PROXY}`,
   },
   {
     codes: /^(?:UND_ERR_CONNECT_TIMEOUT|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH)$/,
     transient: true,
     code: UNREACHABLE,
     message: ({ peer, reason }) => `cannot connect to ${peer}: ${reason}`,
-    hint: ({ proxied }) => (proxied ? CHECK_PROXY : `check host and port, and the network; ${BEHIND_PROXY}`),
+    hint: (failure) => checkProxy(failure) ?? `check host and port, and the network; ${BEHIND_PROXY}`,
   },
   {
     codes: /^UND_ERR_HEADERS_OVERFLOW$/,
@@ -274,12 +279,12 @@ const ROWS: readonly Row[] = [
  * Turns a failure below HTTP into an error to act on. Returns a DlrootfsError, and any error not of the network, unchanged.
  *
  * @param inBody the head of the answer had come
- * @param proxy its `host:port`, where the connection goes to a proxy
+ * @param proxy where the connection goes to one
  */
 export function transportError(
   error: unknown,
   url: URL,
-  { inBody, proxy }: { readonly inBody: boolean; readonly proxy?: string | undefined },
+  { inBody, proxy }: { readonly inBody: boolean; readonly proxy?: Proxy | undefined },
 ): unknown {
   if (!(error instanceof Error) || error instanceof DlrootfsError) return error;
   const { host, hostname } = url;
@@ -290,10 +295,10 @@ export function transportError(
     code,
     reason: transportReason(error, code),
     host,
-    server: proxy === undefined ? host : `${host} (through the proxy ${proxy})`,
-    peer: proxy === undefined ? host : `the proxy ${proxy}`,
-    name: proxy === undefined ? hostname : hostnameOf(proxy),
-    proxied: proxy !== undefined,
+    server: proxy ? `${host} (through the proxy ${proxy.url.host})` : host,
+    peer: proxy ? `the proxy ${proxy.url.host}` : host,
+    name: proxy ? `the proxy ${hostnameOf(proxy.url.host)}` : hostname,
+    proxyVariable: proxy?.variable,
   };
   const details: ErrorDetails = {
     ...(row.code !== undefined && { code: row.code }),

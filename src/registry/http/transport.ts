@@ -90,10 +90,12 @@ export class Transport {
   }
 
   async #open(url: URL): Promise<Route> {
-    const proxy = proxyFor(url, this.settings.options.environment);
-    return proxy
-      ? { dispatcher: await this.#openProxy(proxy), proxy: proxy.host }
-      : { dispatcher: await this.#openDirect(url), proxy: undefined };
+    const { options, report } = this.settings;
+    const proxy = proxyFor(url, options.environment);
+    if (!proxy) return { dispatcher: await this.#openDirect(url), proxy };
+    const place = `${proxy.url.protocol}//${proxy.url.host}`;
+    report({ type: 'debug', message: `${url.host} through the proxy ${place}, from ${proxy.variable}` });
+    return { dispatcher: await this.#openProxy(proxy.url), proxy };
   }
 
   async #openDirect(url: URL): Promise<Dispatcher> {
