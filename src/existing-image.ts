@@ -1,4 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
+import { opendir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execPath } from 'node:process';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -16,7 +17,7 @@ import { fingerprintOf } from './rootfs/fingerprint.ts';
 import { nothingLost } from './rootfs/not-restored.ts';
 import type { ProtectedPath } from './rootfs/location.ts';
 import type { LayerSummary, PullSummary } from './summary.ts';
-import { osPath } from './sys/os-path.ts';
+import { osPath, pathBytes } from './sys/os-path.ts';
 import { parsePasswd } from './sys/passwd.ts';
 import { version } from './version.ts';
 import type { OpenedImage } from './with-session.ts';
@@ -101,6 +102,40 @@ export function describeExistingImage(existing: JsonObject): string {
       : [`for ${printable(`${os}/${architecture}`, 60)}`]),
     ...(created === undefined ? [] : [`of ${printable(created, 40)}`]),
   ].join(' ');
+}
+
+/** Files and directories that are counted; of more a notice says `more than`. */
+const MOST_COUNTED = 1000;
+
+/** Reports how many files --replace removes from a DIR that no pull made, as far as is known, before anything is downloaded. */
+export async function tellOfOtherFiles({ destination, layerInfo, report }: PullOptions): Promise<void> {
+  // A pull without `json` leaves no mark.
+  if (!layerInfo || readExistingImage(destination) !== undefined) return;
+  const count = await countFiles(pathBytes(destination));
+  if (count === 0) return;
+  const [number, limit] = count > MOST_COUNTED ? [MOST_COUNTED, 'more than '] : [count, ''];
+  const what = `${limit}${number} ${count === 1 ? 'file or directory' : 'files and directories'}`;
+  const message = `${printable(destination)} has no json of an image: --replace removes ${what} in it`;
+  report({ type: 'notice', message });
+}
+
+/** Files and directories in a directory, one above the limit where there are more. What this process may not read counts as empty. */
+async function countFiles(root: Buffer): Promise<number> {
+  // Names are bytes: one character for each.
+  const waiting = [root.toString('latin1')];
+  let count = 0;
+  for (let directory = waiting.pop(); directory !== undefined; directory = waiting.pop()) {
+    try {
+      for await (const entry of await opendir(Buffer.from(directory, 'latin1'), { encoding: 'latin1' })) {
+        count += 1;
+        if (count > MOST_COUNTED) return count;
+        if (entry.isDirectory()) waiting.push(`${directory}/${entry.name}`);
+      }
+    } catch {
+      // Only the count is wrong then.
+    }
+  }
+  return count;
 }
 
 /** The notice for an image that is laid over the files of DIR. */

@@ -11,6 +11,7 @@ import {
   reportLayersThere,
   openTreeNotes,
   reportUntouched,
+  tellOfOtherFiles,
 } from './existing-image.ts';
 import type { Image } from './oci/image.ts';
 import { type PullOptions, refuseDiskOptions } from './options.ts';
@@ -58,7 +59,10 @@ async function build(
   const notes = replace === false ? undefined : await openTreeNotes(opened, options);
   const isThere = replace === true && (await notes!.isUntouched());
   if (isThere) return await reportUntouched(image, options);
-  if (replace !== false) await tellOfBranches(options);
+  if (replace !== false) {
+    await tellOfOtherFiles(options);
+    await tellOfBranches(options);
+  }
   const built = part
     ? await buildPart(opened, prepare, options)
     : await withoutCorruptBlobs(report, (careful) =>

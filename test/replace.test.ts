@@ -28,6 +28,7 @@ import { printTree } from './support/tree.ts';
 
 const needsRoot = missing('root');
 const NOTHING_DONE = 'notice: out is this image already: nothing was done\n';
+const removes = (what: string) => `notice: out has no json of an image: --replace removes ${what} in it\n`;
 
 /** Something else than the image: files of other names, of the same names, a directory that is a file in the image. */
 function fillOther(directory: string): void {
@@ -51,7 +52,7 @@ test('replace: DIR becomes exactly the image, and nothing else stays beside it',
   await setting.pullWell(['-d', 'model']);
   fillOther(mkdirp(setting.scratch.join('out')));
   const { stderr } = await replaceWell(setting);
-  assert.equal(stderr, '');
+  assert.equal(stderr, removes('7 files and directories'));
   assert.equal(setting.tree('out'), setting.tree('model'));
   assert.equal(statSync(setting.scratch.join('out')).mode & 0o7777, 0o755);
   // A directory that is missing, an empty one, one behind a symlink.
@@ -64,6 +65,33 @@ test('replace: DIR becomes exactly the image, and nothing else stays beside it',
   assert.deepEqual(setting.names, ['empty', 'link', 'model', 'new', 'out']);
 });
 
+test('replace: what is removed from a directory that no pull made is counted, up to a limit', async () => {
+  await using setting = await Setting.open();
+  const out = mkdirp(setting.scratch.join('out'));
+  const notices = async () =>
+    (await replaceWell(setting, '--progress', 'json')).stderr.match(/.*"notice".*/g);
+  assert.equal(await notices(), null);
+  rmSync(path.join(out, 'json'));
+  writeFileSync(mkdirp(path.join(out, 'json')) + '/x', '');
+  rmSync(path.join(out, 'usr'), { recursive: true });
+  mkdirSync(Buffer.from(`${out}/\xff`, 'latin1'));
+  writeFileSync(Buffer.from(`${out}/\xff/\xfe`, 'latin1'), '');
+  const message = removes('8 files and directories').slice('notice: '.length, -1);
+  assert.deepEqual(await notices(), [JSON.stringify({ type: 'notice', message })]);
+  const rows: readonly (readonly [count: number, what: string])[] = [
+    [1, '1 file or directory'],
+    [1000, '1000 files and directories'],
+    [1001, 'more than 1000 files and directories'],
+    [3000, 'more than 1000 files and directories'],
+  ];
+  for (const [count, what] of rows) {
+    rmSync(out, { recursive: true });
+    mkdirp(out);
+    for (let n = 0; n < count; n += 1) writeFileSync(path.join(out, `f${n}`), '');
+    assert.equal((await replaceWell(setting)).stderr, removes(what));
+  }
+});
+
 function mkdirp(name: string): string {
   mkdirSync(name, { recursive: true });
   return name;
@@ -74,10 +102,10 @@ test('replace: again, nothing is done; =always, another image and other flags bu
   const out = setting.scratch.join('out');
   await replaceWell(setting);
   let before = identity(out);
-  const run = async (flags: readonly string[], isNew: boolean) => {
+  const run = async (flags: readonly string[], isNew: boolean, notices = isNew ? '' : NOTHING_DONE) => {
     const { stderr } = await setting.pullWell([...flags, '--progress', 'none']);
     assert.equal(identity(out) !== before, isNew, flags.join(' '));
-    assert.equal(stderr, isNew ? '' : NOTHING_DONE);
+    assert.equal(stderr, notices);
     before = identity(out);
   };
   await run(['--replace'], false);
@@ -86,7 +114,9 @@ test('replace: again, nothing is done; =always, another image and other flags bu
   await run(['--replace=always'], true);
   await run(['--replace'], false);
   await run(['--replace', '--no-json'], true);
-  await run(['--replace'], true);
+  // That such a tree has no json is no surprise.
+  await run(['--replace=always', '--no-json'], true);
+  await run(['--replace'], true, removes('307 files and directories'));
   await run(['--replace', '--no-cache'], true);
   setting.registry.push('lib/img', '1', { layers: [{ tar: tar(file('x', 'y')) }] });
   await run(['--replace'], true);
@@ -252,7 +282,7 @@ for (const error of ['ENOSYS', 'EINVAL']) {
     fillOther(mkdirp(setting.scratch.join('out')));
     const under = ['strace', '-f', '-qq', '-o', '/dev/null', '-e', `inject=renameat2:error=${error}`];
     const { stderr } = await setting.pullWell(['--replace', '--progress', 'none'], { under });
-    assert.equal(stderr, '');
+    assert.equal(stderr, removes('7 files and directories'));
     assert.equal(setting.tree(), setting.tree('model'));
     assert.deepEqual(setting.names, ['model', 'out']);
   });
@@ -320,7 +350,7 @@ test('replace: removes immutable files, files of odd modes and deep trees', { sk
   const deep = 'd/'.repeat(300);
   mkdirp(path.join(out, deep));
   const { stderr } = await replaceWell(setting);
-  assert.equal(stderr, '');
+  assert.equal(stderr, removes('312 files and directories'));
   assert.deepEqual(setting.names, ['out']);
   assert.ok(marked, 'the file system of the test has these attributes');
 });
@@ -389,7 +419,7 @@ test(
     assert.ok(existsSync(path.join(out, '.git/HEAD')));
     assert.equal((await replaceWell(setting, '--no-json')).stderr, '');
     symlinkSync('/etc', path.join(out, '.git/refs/dlrootfs'));
-    assert.equal((await replaceWell(setting)).stderr, '');
+    assert.equal((await replaceWell(setting)).stderr, removes('6 files and directories'));
   },
 );
 

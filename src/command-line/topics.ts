@@ -48,7 +48,7 @@ Cached blobs are verified by their digests; a corrupt one is downloaded again. T
 
 # refresh: REFRESH: the newest image in a DIR that has one: --replace, --merge
 A pull into a DIR with other files adds those of the image and keeps the others. A DIR that holds another image, or an older one of the same tag, needs one of these flags:
-  --replace  DIR becomes exactly the image; any other file in it is removed. Branches of -g are removed too, and a notice counts them. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was
+  --replace  DIR becomes exactly the image; any other file in it is removed, and so are branches of -g. A notice counts the branches, and up to 1000 files of a DIR that has no json of an image. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was
   --replace=always  the same, even if DIR is the image already
   --merge  the image is unpacked over the other one, and no file is removed
   dlrootfs verify IMAGE -d DIR  prints what is not as in the image, and changes nothing
