@@ -90,9 +90,12 @@ export class BlobSource {
   readonly #others: readonly Endpoint[];
   /** The endpoint that sent an entity tag. */
   readonly #etags = new Map<string, Endpoint>();
-  /** The last bodies, by the requested range. */
-  readonly #bodies = new Map<string, Response>();
-  #turn = 0;
+  /** The last bodies, by the requested range, and who sent them. */
+  readonly #bodies = new Map<string, { readonly response: Response; readonly endpoint: Endpoint }>();
+  /** The endpoints whose bodies broke or were wrong, the last one last. */
+  #bad: readonly Endpoint[] = [];
+  /** The range of the last bad body was requested again: its bytes were wrong, or none came. */
+  #isWrong = false;
   #isOpened = false;
   /** An answer that was requested before anybody reads it. */
   #ahead: { readonly answer: Promise<BlobResponse>; readonly abort: AbortController } | undefined;
@@ -106,17 +109,14 @@ export class BlobSource {
 
   /**
    * Requests the blob or a range of it. If no server sends the rest of the blob (a range without an end), this requests the whole: the only
-   * fallback from ranges. After a body that broke, or when the same range is requested again (its bytes were wrong), the next endpoint
-   * comes first.
+   * fallback from ranges. After a body that broke, or when the same range is requested again (its bytes were wrong), the others come
+   * first.
    */
   readonly open: Layer['open'] = async (range, signal) => {
     const ahead = this.#takeAhead(range, signal);
     if (ahead) return ahead;
     const key = `${range.start}-${range.end ?? ''}`;
-    if (this.#bodies.has(key) || [...this.#bodies.values()].some((response) => response.broken())) {
-      this.#turn += 1;
-      this.#bodies.clear();
-    }
+    this.#noteBad(key);
     const rest = range.start > 0 && range.end === undefined;
     return this.#ask(range, key, signal).catch((error: unknown) => {
       signal.throwIfAborted();
@@ -124,6 +124,17 @@ export class BlobSource {
       return this.#ask({ start: 0 }, key, signal);
     });
   };
+
+  /** Looks for bodies that broke, and for one of the same range. */
+  #noteBad(key: string): void {
+    const same = this.#bodies.get(key);
+    const bad = same ? [same] : [...this.#bodies.values()].filter(({ response }) => response.broken());
+    if (bad.length === 0) return;
+    const endpoints = new Set(bad.map(({ endpoint }) => endpoint));
+    this.#bad = [...this.#bad.filter((each) => !endpoints.has(each)), ...endpoints];
+    this.#isWrong = same !== undefined;
+    this.#bodies.clear();
+  }
 
   /** Requests the whole blob now. The first `open` gets the answer, if it is from the start. */
   requestAhead(): void {
@@ -153,7 +164,7 @@ export class BlobSource {
       const etag = this.#etagFor(range.etag, endpoint);
       const read = async (response: Response) => {
         const answer = readBlobResponse(response, { ...range, etag }, this.#blob);
-        this.#bodies.set(key, response);
+        this.#bodies.set(key, { response, endpoint });
         // The entity tag of another server does not show a change.
         if (etag !== range.etag) return { ...answer, etag: range.etag };
         if (answer.etag !== undefined) this.#etags.set(answer.etag, endpoint);
@@ -163,7 +174,7 @@ export class BlobSource {
     };
     try {
       const attempt = (endpoint: Endpoint, retries?: number) => endpoint.ask(query(endpoint), retries);
-      return await this.#endpoints.first({ subject, signal }, attempt, this.#turn);
+      return await this.#endpoints.first({ subject, signal }, attempt, this.#bad, this.#isWrong);
     } catch (error) {
       signal.throwIfAborted();
       for (const other of this.#others) {

@@ -134,8 +134,10 @@ export class Failover {
   readonly last: Endpoint | undefined;
   readonly #settings: SessionSettings;
   readonly #explain: Explain;
-  /** In the order in which they are asked: from the last one that answered; those with a transient error since come last. */
+  /** In order of preference, from the last one that answered. */
   #order: readonly Endpoint[];
+  /** Those whose last answer was a transient error. */
+  readonly #failed = new Set<Endpoint>();
   readonly #announced = new Set<Endpoint>();
 
   /**
@@ -160,39 +162,45 @@ export class Failover {
   }
 
   /**
-   * The first result of an endpoint.
+   * The first result of an endpoint. Those whose last answer was a transient error are asked last.
    *
    * @param attempt gets the number of its retries while other endpoints are left
-   * @param turn starts this many places later in the order
+   * @param later endpoints to ask after the others, the last one last
+   * @param isWrong their bytes were wrong, so that they come even after those with an error
    */
   async first<T>(
     { subject, signal = this.signal }: Pick<Query<T>, 'subject' | 'signal'>,
     attempt: (endpoint: Endpoint, retries: number | undefined) => Promise<T>,
-    turn = 0,
+    later: readonly Endpoint[] = [],
+    isWrong = false,
   ): Promise<T> {
-    const order = this.#from(turn % this.#order.length);
+    const order = this.#orderWith(later, isWrong);
     const failures = new Map<Endpoint, DlrootfsError>();
     for (const [place, endpoint] of order.entries()) {
       const next = order[place + 1];
       try {
         const result = await attempt(endpoint, next && RETRIES_WITH_OTHERS);
-        if (turn === 0) this.#order = this.#from(this.#order.indexOf(endpoint));
+        this.#failed.delete(endpoint);
+        const start = this.#order.indexOf(endpoint);
+        if (later.length === 0) this.#order = [...this.#order.slice(start), ...this.#order.slice(0, start)];
         return result;
       } catch (error) {
         signal.throwIfAborted();
         if (!(error instanceof DlrootfsError) || error instanceof UsageError) throw error;
         failures.set(endpoint, error);
-        if (isTransient(error)) {
-          this.#order = [...this.#order.filter((each) => each !== endpoint), endpoint];
-        }
+        if (isTransient(error)) this.#failed.add(endpoint);
         if (next) this.#announce(endpoint, error, next);
       }
     }
     throw this.#explain(failures, this.last!, subject);
   }
 
-  #from(place: number): readonly Endpoint[] {
-    return [...this.#order.slice(place), ...this.#order.slice(0, place)];
+  #orderWith(later: readonly Endpoint[], isWrong: boolean): readonly Endpoint[] {
+    const byHealth = (one: Endpoint, other: Endpoint) =>
+      Number(this.#failed.has(one)) - Number(this.#failed.has(other));
+    const byUse = (one: Endpoint, other: Endpoint) => later.indexOf(one) - later.indexOf(other);
+    const [first, second] = isWrong ? [byUse, byHealth] : [byHealth, byUse];
+    return this.#order.toSorted((one, other) => first(one, other) || second(one, other));
   }
 
   #announce(endpoint: Endpoint, error: DlrootfsError, next: Endpoint): void {

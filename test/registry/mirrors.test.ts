@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { IntegrityError, NotFoundError, UsageError } from '../../src/errors.ts';
+import { IntegrityError, NetworkError, NotFoundError, UsageError } from '../../src/errors.ts';
+import type { Layer } from '../../src/oci/image.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { Scratch } from '../support/program.ts';
 import { collect, RegistryClient } from '../support/registry-client.ts';
@@ -117,6 +118,48 @@ test('a blob whose body was no good is asked for elsewhere the next time, withou
   const request = both.origin.requests.find(({ path }) => path.includes('blobs'));
   assert.equal(request!.headers.range, 'bytes=4-');
   assert.equal(request!.headers['if-range'], undefined);
+});
+
+/** Reads a blob to its end, in a new request wherever a body breaks, as a download does. */
+async function readBroken(client: RegistryClient, layer: Layer): Promise<Buffer> {
+  let bytes = Buffer.alloc(0);
+  while (bytes.length < layer.size!) {
+    const { body } = await layer.open({ start: bytes.length }, client.signal);
+    try {
+      for await (const chunk of body) bytes = Buffer.concat([bytes, chunk]);
+    } catch (error) {
+      assert.ok(error instanceof NetworkError);
+    }
+  }
+  return bytes;
+}
+
+test('after a broken body a server that failed before is asked last', async () => {
+  await using both = await pair();
+  await using third = await FakeRegistry.start();
+  third.push('team/app', 'latest', { layers });
+  const { origin, mirror } = both;
+  for (const mirrors of [[mirror, third], [mirror]]) {
+    await using client = await RegistryClient.open(both.reference, {
+      mirrors: mirrors.map(({ host }) => host),
+    });
+    const [layer] = (await client.image()).layers;
+    mirror.requests.length = 0;
+    mirror.fault({ path: /blobs/, times: 2, status: 500 });
+    for (const healthy of [third, origin]) healthy.fault({ path: /blobs/, cutAfter: 2, times: 1 });
+    assert.deepEqual(await readBroken(client, layer!), layers[0]);
+    assert.equal(mirror.log(/blobs/).length, 2);
+  }
+});
+
+test('after wrong bytes a server that failed before is asked again', async () => {
+  await using both = await pair();
+  await using client = await RegistryClient.open(both.reference, { mirrors: [both.mirror.host] });
+  const [layer] = (await client.image()).layers;
+  both.mirror.fault({ path: /blobs/, times: 2, status: 500 });
+  both.origin.fault({ path: /blobs/, times: 99, corruptAt: 1 });
+  assert.notDeepEqual(await client.blob(layer!), layers[0]);
+  assert.deepEqual(await client.blob(layer!), layers[0]);
 });
 
 test('parts of one blob that are asked for side by side all come from the mirror', async () => {
