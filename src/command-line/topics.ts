@@ -57,7 +57,7 @@ Layers in the cache are not downloaded again: a refresh downloads only those tha
 Not replaced are /, mount points, home directories and directories of the system. Neither is a DIR in which a mount point, the working directory or the cache is.
 
 # rootless: ROOTLESS: pull, enter and delete as a plain user: --userns
-A pull needs no root. Without --userns all files belong to the user. Other owners, setuid bits, capabilities and devices are not restored, and a notice counts them.
+A pull needs no root. Without --userns all files belong to the user. Other owners, setuid bits, capabilities and devices are not restored, and a notice counts them. It counts the owner root too: such files are root's again inside unshare -r, and only there.
   dlrootfs alpine  pull into ./rootfs
   unshare -r -R rootfs /bin/sh  enter: the user is root inside
   dlrootfs verify alpine  compare; what such a pull cannot restore is not reported
