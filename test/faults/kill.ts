@@ -32,10 +32,10 @@ interface KillKind {
   /** An earlier tag that every second round has pulled before. */
   readonly earlier?: FakeImage;
   /**
-   * System calls near the end of such a round, each with how often one thread makes it at least: every second one is killed at one of them,
+   * System calls near the end of such a round: which ones of a thread come so late in any case. Every second one is killed at one of them,
    * where strace can do that. A random moment is nearly always one of the download.
    */
-  readonly lastCalls?: readonly (readonly [name: string, count: number])[];
+  readonly lastCalls?: readonly (readonly [name: string, first: number, last: number])[];
   /** A run that goes on asks for each layer from where the store ends. Not so where pieces come over several connections. */
   readonly inOrder?: boolean;
 }
@@ -94,8 +94,9 @@ export const killKinds = {
     name: 'out',
     read: (setting) => setting.tree(),
     lastCalls: [
-      ['unlinkat', 300],
-      ['renameat2', 1],
+      // The first ones are of files that the image's own layers replace.
+      ['unlinkat', 20, 300],
+      ['renameat2', 1, 1],
     ],
     // Much to remove: killed between the exchange and the end of that, too.
     earlier: {
@@ -133,10 +134,11 @@ export async function killRounds(
       const call =
         withEarlier && round % 4 === 3 ? kind.lastCalls?.[(round >> 2) % kind.lastCalls.length] : undefined;
       round += 1;
+      const isLast = round === rounds;
       await using setting = await open(kind);
       if (withEarlier) await pullEarlier(setting, kind);
       const under = call && noInjection === false ? killedAt(...call) : undefined;
-      told(await killOnce(setting, kind, model, { after, withEarlier, under }));
+      told(await killOnce(setting, kind, model, { after, withEarlier, isLast, under }));
     }
   };
   await Promise.all(Array.from({ length: SIDE_BY_SIDE }, worker));
@@ -177,8 +179,8 @@ async function modelOf(kind: KillKind): Promise<Model> {
 }
 
 /** A command that kills the program when it makes a system call for the nth time, before the system does what it asks for. */
-function killedAt(call: string, count: number): readonly string[] {
-  const nth = 1 + Math.floor(Math.random() * count);
+function killedAt(call: string, first: number, last: number): readonly string[] {
+  const nth = first + Math.floor(Math.random() * (last - first + 1));
   const inject = ['-e', `trace=${call}`, '-e', `inject=${call}:signal=SIGKILL:when=${nth}`];
   return ['strace', '-f', '-qq', '-o', '/dev/null', ...inject];
 }
@@ -191,10 +193,12 @@ async function killOnce(
   {
     after,
     withEarlier,
+    isLast,
     under,
   }: {
     readonly after: number;
     readonly withEarlier: boolean;
+    readonly isLast: boolean;
     readonly under: readonly string[] | undefined;
   },
 ): Promise<KillRound> {
@@ -206,15 +210,15 @@ async function killOnce(
     assert.equal((await run.result).exitCode, 137, 'it came to the call');
   } else {
     await sleep(after);
+    // On a machine that has become busy since the model was made, `after` is early: one round at least is to leave something.
+    if (isLast) await until('a part of a layer', () => run.isOver || inStore(setting).some(Boolean));
     await kill(run);
   }
   watch?.end();
   const state = stateOf(setting, kind);
   assert.ok(state === model.whole || state === (withEarlier ? model.earlier : undefined), state);
 
-  const left = image.layers.map((layer, n) =>
-    existsSync(setting.blob(layer.digest)) ? 'whole' : (setting.partial(n) ?? 0),
-  );
+  const left = inStore(setting);
   registry.requests.length = 0;
   const finished = state === model.whole;
   if (finished) rmSync(setting.scratch.join(kind.name), { recursive: true });
@@ -233,6 +237,13 @@ async function killOnce(
       assert.ok(asked[0] === found && asked.every((start) => start >= found), `${message}: ${asked.join()}`);
   }
   return { after, finished, reused: left.filter((found) => found !== 0).length };
+}
+
+/** Of each layer, how many bytes the store has. */
+function inStore(setting: Setting): readonly (number | 'whole')[] {
+  return setting.image.layers.map(({ digest }, n) =>
+    existsSync(setting.blob(digest)) ? 'whole' : (setting.partial(n) ?? 0),
+  );
 }
 
 async function kill(run: RunningProgram): Promise<void> {

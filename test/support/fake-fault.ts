@@ -30,6 +30,8 @@ export interface Fault {
   readonly corruptAt?: number;
   /** Bytes a second. */
   readonly rate?: number;
+  /** Ends the `rate`: what is left comes at once. */
+  readonly hurry?: AbortSignal;
   /** Zero bytes without end follow the body. */
   readonly endless?: boolean;
   /** The Range header is treated as if it were not there. */
@@ -92,12 +94,20 @@ async function write(response: ServerResponse, bytes: Uint8Array): Promise<void>
   });
 }
 
-async function writeSlowly(response: ServerResponse, bytes: Uint8Array, rate: number): Promise<void> {
+async function writeSlowly(
+  response: ServerResponse,
+  bytes: Uint8Array,
+  rate: number,
+  hurry?: AbortSignal,
+): Promise<void> {
   const step = Math.max(1, Math.ceil(rate / 20));
-  for (let at = 0; at < bytes.length && !response.destroyed; at += step) {
+  let at = 0;
+  for (; at < bytes.length && !response.destroyed; at += step) {
+    if (hurry?.aborted === true) break;
     await write(response, bytes.subarray(at, at + step));
     await sleep(50);
   }
+  await write(response, bytes.subarray(at));
 }
 
 async function writeForEver(response: ServerResponse): Promise<void> {
@@ -124,7 +134,7 @@ export async function send(
   }
   response.flushHeaders();
   const bytes = answer.body.subarray(0, stop);
-  if (fault?.rate) await writeSlowly(response, bytes, fault.rate);
+  if (fault?.rate) await writeSlowly(response, bytes, fault.rate, fault.hurry);
   else await write(response, bytes);
   if (fault?.endless) await writeForEver(response);
   // A shorter body has its end: a client may use the connection again, and would wait behind it for ever.

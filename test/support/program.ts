@@ -54,6 +54,8 @@ export interface RunningProgram {
   readonly stdout: string;
   /** Resolves when it has ended and its outputs are closed. */
   readonly result: Promise<ProgramResult>;
+  /** It has ended. */
+  readonly isOver: boolean;
   kill(signal: NodeJS.Signals): void;
 }
 
@@ -98,6 +100,9 @@ export function startProgram(argv: readonly string[], options: ProgramOptions = 
     pid: child.pid ?? -1,
     result,
     kill: (signal) => void child.kill(signal),
+    get isOver() {
+      return child.exitCode !== null || child.signalCode !== null;
+    },
     get stdout() {
       return text(stdout);
     },
