@@ -251,6 +251,10 @@ export async function openTreeNotes({ image, source, store: ofSession }: OpenedI
   const key = JSON.stringify([version, image.digest ?? image.id, { git, layerInfo, part, prepare, backend }]);
   const nameOf = (identity: string) => `tree ${identity} ${key}`;
   return {
+    /** Closes what it has opened. */
+    async [Symbol.asyncDispose](): Promise<void> {
+      if (source.local) await store.close();
+    },
     async write({ identity, digest }: FinishedTree): Promise<void> {
       await store.remember(nameOf(identity), digest);
     },

@@ -56,7 +56,7 @@ async function build(
 ): Promise<Built> {
   const { image, store } = opened;
   const { replace, part, report } = options;
-  const notes = replace === false ? undefined : await openTreeNotes(opened, options);
+  await using notes = replace === false ? undefined : await openTreeNotes(opened, options);
   const isThere = replace === true && (await notes!.isUntouched());
   if (isThere) return await reportUntouched(image, options);
   if (replace !== false) {

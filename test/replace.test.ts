@@ -20,8 +20,10 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { noInjection, Setting } from './faults/setting.ts';
 import { git } from './git/git.ts';
+import { layoutFiles, tagged, writeFiles } from './layout/build-layout.ts';
 import { dir, file, symlink, tar } from './support/archive.ts';
 import { missing } from './support/debian.ts';
+import { fakeManifest } from './support/fake-image.ts';
 import { noOtherUser } from './support/other-user.ts';
 import { runProgram } from './support/program.ts';
 import { printTree } from './support/tree.ts';
@@ -422,6 +424,27 @@ test(
     assert.equal((await replaceWell(setting)).stderr, removes('6 files and directories'));
   },
 );
+
+test('replace: an image of this machine; the note about its tree does not let the cache grow over its limit', async () => {
+  await using setting = await Setting.open();
+  const { scratch, store } = setting;
+  const image = { layers: [{ tar: tar(file('x', 'y')) }] };
+  writeFiles(scratch.join('layout'), layoutFiles([tagged(fakeManifest(image), '1')]));
+  await setting.pullWell(['-d', 'other']);
+  const layer = setting.blob(setting.image.layers[0]!.digest);
+  const run = async (...flags: string[]) => {
+    const argv = ['oci:layout', '-d', 'out', '--replace', '--cache-dir', store, ...flags];
+    const { exitCode, stderr } = await runProgram(argv, { cwd: scratch.path });
+    assert.equal(exitCode, 0, stderr);
+    return stderr.match(/^notice: .*\n/gm)?.join('') ?? '';
+  };
+  assert.equal(await run(), '');
+  assert.equal(await run(), NOTHING_DONE);
+  assert.ok(existsSync(layer));
+  assert.equal(await run('--cache-size', '50K'), NOTHING_DONE);
+  assert.ok(!existsSync(layer));
+  assert.equal(await run(), NOTHING_DONE);
+});
 
 test('replace: files of --prepare belong to it', async () => {
   await using setting = await Setting.open();
