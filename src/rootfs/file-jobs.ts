@@ -53,7 +53,7 @@ const ACTIONS = ['write', 'set the owner', 'set the mode', 'set the time', 'clos
 const BATCH_JOBS = 16;
 const BATCH_BYTES = 256 * 1024;
 /** Jobs are handed over only while the other thread is this many bytes ahead. Otherwise decoding is more urgent. */
-const LEAST_AHEAD = 512 * 1024;
+const LEAST_AHEAD = 1024 * 1024;
 
 const LOW = 2 ** 32;
 const DEAD = -1;
