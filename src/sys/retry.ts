@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** The number of retries and the delay before them. One set of defaults: `--retries`, `--retry-delay`. */
+/** The number of retries and the delay before them. `--retry` and `--retry-delay` set it. */
 export interface RetryPolicy {
   /** Tries after the first. */
   readonly retries: number;
