@@ -90,7 +90,7 @@ export class BlobSource {
   readonly #others: readonly Endpoint[];
   /** The endpoint that sent an entity tag. */
   readonly #etags = new Map<string, Endpoint>();
-  /** The last bodies, by the requested range, and who sent them. */
+  /** The last bodies with their senders, by the requested range. */
   readonly #bodies = new Map<string, { readonly response: Response; readonly endpoint: Endpoint }>();
   /** The endpoints whose bodies broke or were wrong, the last one last. */
   #bad: readonly Endpoint[] = [];
