@@ -205,11 +205,16 @@ export class GitLayers {
   #settle(): Promise<void> {
     return this.#then('git could not make the branches', async () => {
       if (this.#last === undefined) return;
-      const completed = this.#objects.complete();
-      if (this.#directory !== undefined)
-        await restoreTree(this.#directory, this.#state, noContents, this.#yielder.pause);
-      await recordCheckout(this.#files, this.#state, this.#last, this.#yielder);
-      await completed;
+      const checked = this.#checkCommits();
+      try {
+        if (this.#directory !== undefined)
+          await restoreTree(this.#directory, this.#state, noContents, this.#yielder.pause);
+        await recordCheckout(this.#files, this.#state, this.#last, this.#yielder);
+      } finally {
+        // It uses the files, which are closed after a failure.
+        await Promise.allSettled([checked]);
+      }
+      await checked;
     });
   }
 
@@ -223,23 +228,27 @@ export class GitLayers {
     await (this.#settled ?? this.#settle());
     await this.#then('git could not make the branches', async () => {
       await this.#packer.finished;
-      await this.#makeRefs();
+      this.#makeRefs();
       unmarkCheckout(this.#files);
     });
     this.#files[Symbol.dispose]();
     await this.#packer.discard();
   }
 
-  async #makeRefs(): Promise<void> {
-    const files = this.#files;
+  /** Completes all packs. Then git checks that the commits exist, before refs name them. */
+  async #checkCommits(): Promise<void> {
+    await Promise.all([this.#objects.complete(), this.#packer.finished]);
     const { refs } = this.#commits;
     if (refs.size === 0) return;
-    // git checks that the commits exist, before refs name them.
-    await using repository = new Repository(files, this.#program, this.#options);
+    await using repository = new Repository(this.#files, this.#program, this.#options);
     const commands = [...refs].map(([name, id]) => `create ${name} ${id}\n`).join('');
     // git answers to `start` and `commit`: simple-git waits 50 ms after the end of a command that has written nothing.
     await repository.run(['update-ref', '--stdin'], Buffer.from(`start\n${commands}commit\n`));
-    for (const [name, id] of refs) {
+  }
+
+  #makeRefs(): void {
+    const files = this.#files;
+    for (const [name, id] of this.#commits.refs) {
       files.makeDirectory(`.git/${parentPath(name)}`);
       files.replace(`.git/${name}`, Buffer.from(`${id}\n`));
     }

@@ -10,53 +10,50 @@ import {
 } from './pack-writer.ts';
 import type { ContentReader } from '../rootfs/contents.ts';
 
-/** How many objects the next pack is to have. */
-type Plan = () => number;
+/** Objects of the first packs. */
+const SMALLEST_PLAN = 1024;
+/** A pack has at least this part of all objects before it: so there are few packs, and the last one is small. */
+const PLANNED_PART = 1 / 4;
+/**
+ * In bytes, and of all bytes before it: when a pack is completed with fewer objects, which are large then. It is read once more
+ * (see `PackWriter.close`), like the last one.
+ */
+const LARGE_PACK = 64 * 2 ** 20;
+const LARGE_PART = 1 / 2;
 
 /** The objects of a run: each once, in as many packs as it takes. */
 export class ObjectStore {
   readonly #directory: string;
   readonly #pause: () => Promise<void>;
-  readonly #plan: Plan | undefined;
   readonly #known = new KnownObjects();
   #pack: PackWriter | undefined;
   /** Of the pack that was closed last. */
   #workspace: PackWorkspace | undefined;
+  /** Bytes in packs before this one. */
+  #bytes = 0;
   #completed: Promise<void> = Promise.resolve();
 
   /**
    * @param directory `objects/pack` of the repository
    * @param pause called in long loops
-   * @param plan with it `isPackFull` becomes true, and a pack that is completed then need not be read once more
    */
-  constructor(directory: string, pause: () => Promise<void>, plan?: Plan) {
+  constructor(directory: string, pause: () => Promise<void>) {
     this.#directory = directory;
     this.#pause = pause;
-    this.#plan = plan;
-  }
-
-  /** Whether the pack has as many objects as were planned. */
-  get isPackFull(): boolean {
-    return this.#pack?.isFull === true;
-  }
-
-  /** Bytes that no completed pack holds. */
-  get pending(): number {
-    return this.#pack?.size ?? 0;
   }
 
   /** Adds an object of `size` bytes: at once when it is small. What `source` throws goes through. */
   add(size: number, source: ObjectSource, type: ObjectType = 'blob'): ObjectID | Promise<ObjectID> {
-    this.#pack ??= this.#open();
-    return size <= MOST_AT_ONCE
-      ? this.#pack.addAtOnce(size, source, type)
-      : this.#pack.add(size, source, type);
+    const pack = (this.#pack ??= this.#open());
+    const added = size <= MOST_AT_ONCE ? pack.addAtOnce(size, source, type) : pack.add(size, source, type);
+    return typeof added === 'string' && !this.#isDue(pack) ? added : this.#completeAfter(added, pack);
   }
 
   /** Completes the pack: git sees all objects added so far when the promise is fulfilled. More may be added until then. */
   complete(): Promise<void> {
     const pack = this.#pack;
     this.#pack = undefined;
+    this.#bytes += pack?.size ?? 0;
     const before = this.#completed;
     this.#completed = (async () => {
       await Promise.all([before, pack?.close()]);
@@ -70,7 +67,18 @@ export class ObjectStore {
   #open(): PackWriter {
     const workspace = this.#workspace;
     this.#workspace = undefined;
-    return new PackWriter(this.#directory, this.#known, this.#pause, this.#plan?.(), workspace);
+    const planned = Math.max(SMALLEST_PLAN, Math.floor(this.#known.count * PLANNED_PART));
+    return new PackWriter(this.#directory, this.#known, this.#pause, planned, workspace);
+  }
+
+  #isDue(pack: PackWriter): boolean {
+    return pack.isFull || pack.size >= Math.max(LARGE_PACK, this.#bytes * LARGE_PART);
+  }
+
+  async #completeAfter(added: ObjectID | Promise<ObjectID>, pack: PackWriter): Promise<ObjectID> {
+    const id = await added;
+    if (this.#isDue(pack)) await this.complete();
+    return id;
   }
 
   /** Leaves nothing behind that was not completed. */
@@ -82,17 +90,6 @@ export class ObjectStore {
 }
 
 const NAMES_AT_ONCE = 2048;
-
-/** Objects of the first packs. */
-const SMALLEST_PLAN = 1024;
-/** A pack has at least this part of all objects before it: so there are few packs, and the last one is small. */
-const PLANNED_PART = 1 / 4;
-/**
- * In bytes, and of all bytes before it: when a pack is completed with fewer objects, which are large then. It is read once more
- * (see `PackWriter.close`), like the last one.
- */
-const LARGE_PACK = 64 * 2 ** 20;
-const LARGE_PART = 1 / 2;
 
 /**
  * Makes blobs of contents, each once, in packs that git sees when the promise is fulfilled.
@@ -106,9 +103,7 @@ export async function packBlobs(
   directory: string,
   tell: (ids: Uint8Array) => void,
 ): Promise<void> {
-  const completed = { bytes: 0, objects: 0 };
-  const plan = (): number => Math.max(SMALLEST_PLAN, Math.floor(completed.objects * PLANNED_PART));
-  const store = new ObjectStore(directory, () => Promise.resolve(), plan);
+  const store = new ObjectStore(directory, () => Promise.resolve());
   const source: ObjectSource = (into, at, count) => {
     if (!contents.fill(into, at, count)) throw new GitError('a file ended before its end');
   };
@@ -127,10 +122,6 @@ export async function packBlobs(
     const added = store.add(size, source);
     length += ids.write(typeof added === 'string' ? added : await added, length, 'hex');
     if (length === ids.length) answer();
-    if (store.isPackFull) completed.objects += plan();
-    else if (store.pending < Math.max(LARGE_PACK, completed.bytes * LARGE_PART)) continue;
-    completed.bytes += store.pending;
-    await store.complete();
   }
   answer();
   await store.complete();
