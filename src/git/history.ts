@@ -111,7 +111,7 @@ export function* changesOf({ id, branch, text }: LayerRecord): Generator<TreeCha
   let start = 0;
   for (let end = text.indexOf('\n'); end !== -1; start = end + 1, end = text.indexOf('\n', start)) {
     if (text[start] === '#') continue;
-    const change = parseLine(text.slice(start, end));
+    const change = parseLine(text, start, end);
     if (!isSound(change)) throw badRecord(branch, `a line of it is damaged: ${text.slice(start, end)}`);
     const inRecord = change.type !== 'removed' && change.contents !== undefined;
     yield inRecord ? { ...change, contents: `${id}:${change.contents}` } : change;

@@ -54,7 +54,7 @@ export class LayerDraft {
     let copied = 0;
     let start = 0;
     for (let end = lines.indexOf('\n'); end !== -1; start = end + 1, end = lines.indexOf('\n', start)) {
-      const change = parseLine(lines.slice(start, end));
+      const change = parseLine(lines, start, end);
       const inode = this.#apply(change);
       if (inode?.type !== 'file' && inode?.type !== 'symlink') continue;
       this.#await(change, inode);

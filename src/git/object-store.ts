@@ -42,11 +42,16 @@ export class ObjectStore {
     this.#pause = pause;
   }
 
-  /** Adds an object of `size` bytes: at once when it is small. What `source` throws goes through. */
-  add(size: number, source: ObjectSource, type: ObjectType = 'blob'): ObjectID | Promise<ObjectID> {
+  /** Adds an object of `size` bytes. What `source` throws goes through. */
+  async add(size: number, source: ObjectSource, type: ObjectType = 'blob'): Promise<ObjectID> {
+    return (await this.addNamed(size, source, type)).toString('hex') as ObjectID;
+  }
+
+  /** The same, at once when it is small. Returns its name, `ID_SIZE` bytes, valid until the next object is added. */
+  addNamed(size: number, source: ObjectSource, type: ObjectType = 'blob'): Buffer | Promise<Buffer> {
     const pack = (this.#pack ??= this.#open());
     const added = size <= MOST_AT_ONCE ? pack.addAtOnce(size, source, type) : pack.add(size, source, type);
-    return typeof added === 'string' && !this.#isDue(pack) ? added : this.#completeAfter(added, pack);
+    return Buffer.isBuffer(added) && !this.#isDue(pack) ? added : this.#completeAfter(added, pack);
   }
 
   /** Completes the pack: git sees all objects added so far when the promise is fulfilled. More may be added until then. */
@@ -75,10 +80,10 @@ export class ObjectStore {
     return pack.isFull || pack.size >= Math.max(LARGE_PACK, this.#bytes * LARGE_PART);
   }
 
-  async #completeAfter(added: ObjectID | Promise<ObjectID>, pack: PackWriter): Promise<ObjectID> {
-    const id = await added;
+  async #completeAfter(added: Buffer | Promise<Buffer>, pack: PackWriter): Promise<Buffer> {
+    const name = await added;
     if (this.#isDue(pack)) await this.complete();
-    return id;
+    return name;
   }
 
   /** Leaves nothing behind that was not completed. */
@@ -119,8 +124,8 @@ export async function packBlobs(
       answer();
       continue;
     }
-    const added = store.add(size, source);
-    length += ids.write(typeof added === 'string' ? added : await added, length, 'hex');
+    const added = store.addNamed(size, source);
+    length += (Buffer.isBuffer(added) ? added : await added).copy(ids, length);
     if (length === ids.length) answer();
   }
   answer();

@@ -115,25 +115,29 @@ export function composePackIndex(
   const farAt = offsetsAt + 4 * count;
   const trailerAt = farAt + 8 * offsets.filter((offset) => offset >= LARGE).length;
   const index = Buffer.alloc(trailerAt + 2 * CHECKSUM_SIZE);
-  index.writeUInt32BE(SIGNATURE, 0);
-  index.writeUInt32BE(VERSION, 4);
+  const view = new DataView(index.buffer, index.byteOffset, index.length);
+  view.setUint32(0, SIGNATURE);
+  view.setUint32(4, VERSION);
+  const ranked = sortedByName(names);
   const fanout = new Uint32Array(256);
   let farCount = 0;
-  for (const [rank, number] of sortedByName(names).entries()) {
-    names.copy(index, NAMES_AT + ID_SIZE * rank, number * ID_SIZE, (number + 1) * ID_SIZE);
-    fanout[names[number * ID_SIZE]!]! += 1;
-    index.writeUInt32BE(crcs[number]!, crcsAt + 4 * rank);
+  for (let rank = 0; rank < count; rank += 1) {
+    const number = ranked[rank]!;
+    const nameAt = number * ID_SIZE;
+    index.set(names.subarray(nameAt, nameAt + ID_SIZE), NAMES_AT + ID_SIZE * rank);
+    fanout[names[nameAt]!]! += 1;
+    view.setUint32(crcsAt + 4 * rank, crcs[number]!);
     const offset = offsets[number]!;
-    index.writeUInt32BE(offset < LARGE ? offset : LARGE + farCount, offsetsAt + 4 * rank);
+    view.setUint32(offsetsAt + 4 * rank, offset < LARGE ? offset : LARGE + farCount);
     if (offset < LARGE) continue;
-    index.writeBigUInt64BE(BigInt(offset), farAt + 8 * farCount);
+    view.setBigUint64(farAt + 8 * farCount, BigInt(offset));
     farCount += 1;
   }
   // For each first byte, how many objects have that one or a lower one.
   let below = 0;
   for (const [byte, more] of fanout.entries()) {
     below += more;
-    index.writeUInt32BE(below, FANOUT_AT + 4 * byte);
+    view.setUint32(FANOUT_AT + 4 * byte, below);
   }
   index.set(packChecksum, trailerAt);
   const checksum = createHash('sha1')

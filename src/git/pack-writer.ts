@@ -14,7 +14,6 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { GitError } from '../errors.ts';
 import { openChecksums, type KnownObjects, composePackIndex } from './pack-format.ts';
-import type { ObjectID } from './trees.ts';
 import { randomName } from '../sys/temp-file.ts';
 
 /** The objects that are written here. */
@@ -111,8 +110,12 @@ export class PackWriter {
     return this.#offsets.length === this.#planned;
   }
 
-  /** Adds an object of `size` bytes, unless this run has it already. What `source` throws goes through and leaves the pack as it was. */
-  async add(size: number, source: ObjectSource, type: ObjectType = 'blob'): Promise<ObjectID> {
+  /**
+   * Adds an object of `size` bytes, unless this run has it already. What `source` throws goes through and leaves the pack as it was.
+   *
+   * @returns its name, `ID_SIZE` bytes, valid until the next object is added
+   */
+  async add(size: number, source: ObjectSource, type: ObjectType = 'blob'): Promise<Buffer> {
     const start = this.#begin(size, type, roomForBlock);
     try {
       for (let rest = size; ;) {
@@ -132,7 +135,7 @@ export class PackWriter {
   }
 
   /** The same without a pause, for at most `MOST_AT_ONCE` bytes. */
-  addAtOnce(size: number, source: ObjectSource, type: ObjectType = 'blob'): ObjectID {
+  addAtOnce(size: number, source: ObjectSource, type: ObjectType = 'blob'): Buffer {
     const start = this.#begin(size, type, roomAtOnce);
     try {
       for (let rest = size; ;) {
@@ -195,20 +198,19 @@ export class PackWriter {
     return length;
   }
 
-  #finish(start: number): ObjectID {
+  #finish(start: number): Buffer {
     this.#length = this.#buffer.writeUInt32BE(this.#adler32, this.#length);
-    this.#sum();
     const name = this.workspace.checksums.end();
-    const id = name.toString('hex') as ObjectID;
     const known = this.#known.add(name, this.#adler32);
     if (known === undefined) {
+      this.#sum();
       this.#offsets.push(start);
       this.#crcs.push(this.#crc32);
     } else {
       this.#rollBack(start);
-      if (known !== this.#adler32) throw collision(id);
+      if (known !== this.#adler32) throw collision(name.toString('hex'));
     }
-    return id;
+    return name;
   }
 
   #sum(): void {
@@ -284,7 +286,7 @@ export class PackWorkspace {
 /** No pack has so many. */
 const UNPLANNED = 0;
 
-function collision(id: ObjectID): GitError {
+function collision(id: string): GitError {
   return new GitError(`two files of the image have the same SHA-1, ${id}: git can hold only one of them`, {
     code: 'GIT_COLLISION',
     hint: 'the image was made to deceive git; pull it without -g',

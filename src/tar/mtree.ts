@@ -75,14 +75,30 @@ export function composeLine(change: TreeChange): string {
   return `${line}${xattrs}${contents}${own}\n`;
 }
 
+/** Keywords with what ends them, in the order in which `composeLine` writes them. */
+const keywords = [
+  'type=',
+  'uid=',
+  'gid=',
+  'mode=',
+  'time=',
+  'size=',
+  'link=',
+  'device=',
+  'xattr.',
+  'contents=',
+  'tags=',
+] as const;
+
 /**
- * Reads a line of `composeLine`, without its end. The last one of repeated keywords counts; unknown ones are skipped.
+ * Reads a line of `composeLine`, without its end: from `start` to `end` of `text`. The last one of repeated keywords counts; unknown ones
+ * are skipped. What should be a number and is none is NaN.
  *
  * @throws IntegrityError for an unknown type
  */
-export function parseLine(line: string): TreeChange {
-  let end = endOfWord(line, 0);
-  const path = end === 1 ? '' : unescapeOctal(line.slice(2, end));
+export function parseLine(text: string, start = 0, end = text.length): TreeChange {
+  let at = endOfWord(text, start, end);
+  const path = at === start + 1 ? '' : unescapeOctal(text.slice(start + 2, at));
   let type: TreeChange['type'] | undefined;
   let xattrs: Map<string, Uint8Array> | undefined;
   const change: { -readonly [Name in keyof Written]: Written[Name] } = {
@@ -101,35 +117,59 @@ export function parseLine(line: string): TreeChange {
     contents: undefined,
     own: undefined,
   };
-  while (end < line.length) {
-    const start = end + 1;
-    end = endOfWord(line, start);
-    // In the order in which they come; without a string for each keyword, of which there are a million.
-    if (line.startsWith('type=', start)) type = types.get(line.slice(start + 5, end));
-    else if (line.startsWith('uid=', start)) change.uid = Number(line.slice(start + 4, end));
-    else if (line.startsWith('gid=', start)) change.gid = Number(line.slice(start + 4, end));
-    else if (line.startsWith('mode=', start)) change.mode = Number.parseInt(line.slice(start + 5, end), 8);
-    else if (line.startsWith('time=', start)) {
-      const time = line.slice(start + 5, end);
-      const dot = time.indexOf('.');
-      change.mtimeSeconds = Number(time.slice(0, dot));
-      change.mtimeNanoseconds = Number(time.slice(dot + 1));
-    } else if (line.startsWith('size=', start)) change.size = Number(line.slice(start + 5, end));
-    else if (line.startsWith('link=', start)) change.linkPath = unescapeOctal(line.slice(start + 5, end));
-    else if (line.startsWith('device=', start)) {
-      const [, major, minor] = line.slice(start + 7, end).split(',');
-      change.deviceMajor = Number(major);
-      change.deviceMinor = Number(minor);
-    } else if (line.startsWith('contents=', start)) change.contents = line.slice(start + 9, end);
-    else if (line.startsWith('tags=', start)) change.own = line.slice(start + 5, end) === 'own' || undefined;
-    else if (line.startsWith('xattr.', start)) {
-      const sign = line.indexOf('=', start);
-      if (sign === -1 || sign > end) continue;
-      xattrs ??= new Map();
-      xattrs.set(
-        unescapeOctal(line.slice(start + 6, sign)),
-        Buffer.from(line.slice(sign + 1, end), 'base64'),
-      );
+  let likely = 0;
+  while (at < end) {
+    const word = at + 1;
+    at = endOfWord(text, word, end);
+    const found = keywordAt(text, word, likely);
+    const keyword = keywords[found];
+    if (keyword === undefined) continue;
+    likely = found + 1;
+    const value = word + keyword.length;
+    // Without a string for each number, of which there are a million.
+    switch (keyword) {
+      case 'type=':
+        type = types.get(text.slice(value, at));
+        break;
+      case 'uid=':
+        change.uid = numberIn(text, value, at);
+        break;
+      case 'gid=':
+        change.gid = numberIn(text, value, at);
+        break;
+      case 'mode=':
+        change.mode = numberIn(text, value, at, 8);
+        break;
+      case 'time=': {
+        const dot = text.indexOf('.', value);
+        change.mtimeSeconds = numberIn(text, value, dot);
+        change.mtimeNanoseconds = numberIn(text, dot + 1, at);
+        break;
+      }
+      case 'size=':
+        change.size = numberIn(text, value, at);
+        break;
+      case 'link=':
+        change.linkPath = unescapeOctal(text.slice(value, at));
+        break;
+      case 'device=': {
+        const [, major, minor] = text.slice(value, at).split(',');
+        change.deviceMajor = Number(major);
+        change.deviceMinor = Number(minor);
+        break;
+      }
+      case 'contents=':
+        change.contents = text.slice(value, at);
+        break;
+      case 'tags=':
+        change.own = text.slice(value, at) === 'own' || undefined;
+        break;
+      default: {
+        const sign = text.indexOf('=', value);
+        if (sign === -1 || sign > at) continue;
+        const name = unescapeOctal(text.slice(value, sign));
+        (xattrs ??= new Map()).set(name, Buffer.from(text.slice(sign + 1, at), 'base64'));
+      }
     }
   }
   if (type === undefined) {
@@ -145,10 +185,33 @@ export function parseLine(line: string): TreeChange {
   return change;
 }
 
-function endOfWord(line: string, start: number): number {
-  const end = line.indexOf(' ', start);
-  return end === -1 ? line.length : end;
+function endOfWord(text: string, start: number, end: number): number {
+  const space = text.indexOf(' ', start);
+  return space === -1 || space > end ? end : space;
 }
+
+/** Which of `keywords` a word begins with, -1 for none of them. The search begins with the likely one. */
+function keywordAt(text: string, start: number, likely: number): number {
+  for (let tried = 0; tried < keywords.length; tried += 1) {
+    const number = (likely + tried) % keywords.length;
+    if (text.startsWith(keywords[number]!, start)) return number;
+  }
+  return -1;
+}
+
+function numberIn(text: string, start: number, end: number, base = 10): number {
+  const isNegative = text.charCodeAt(start) === MINUS;
+  let value = 0;
+  for (let at = isNegative ? start + 1 : start; at < end; at += 1) {
+    const digit = text.charCodeAt(at) - ZERO;
+    if (digit < 0 || digit >= base) return Number.NaN;
+    value = value * base + digit;
+  }
+  return isNegative ? -value : value;
+}
+
+const MINUS = '-'.charCodeAt(0);
+const ZERO = '0'.charCodeAt(0);
 
 function composeXattrs(xattrs: ReadonlyMap<string, Uint8Array>): string {
   let text = '';
