@@ -205,16 +205,14 @@ export class GitLayers {
   #settle(): Promise<void> {
     return this.#then('git could not make the branches', async () => {
       if (this.#last === undefined) return;
-      const checked = this.#checkCommits();
-      try {
-        if (this.#directory !== undefined)
-          await restoreTree(this.#directory, this.#state, noContents, this.#yielder.pause);
-        await recordCheckout(this.#files, this.#state, this.#last, this.#yielder);
-      } finally {
-        // It uses the files, which are closed after a failure.
-        await Promise.allSettled([checked]);
-      }
-      await checked;
+      if (this.#directory !== undefined)
+        await restoreTree(this.#directory, this.#state, noContents, this.#yielder.pause);
+      // Both are waited for: they use the files, which are closed after a failure.
+      const both = await Promise.allSettled([
+        recordCheckout(this.#files, this.#state, this.#last, this.#yielder),
+        this.#checkCommits(),
+      ]);
+      for (const one of both) if (one.status === 'rejected') throw one.reason;
     });
   }
 
