@@ -141,7 +141,7 @@ export function parseLine(text: string, start = 0, end = text.length): TreeChang
         change.mode = numberIn(text, value, at, 8);
         break;
       case 'time=': {
-        const dot = text.indexOf('.', value);
+        const dot = find(DOT, text, value, at);
         change.mtimeSeconds = numberIn(text, value, dot);
         change.mtimeNanoseconds = numberIn(text, dot + 1, at);
         break;
@@ -165,8 +165,8 @@ export function parseLine(text: string, start = 0, end = text.length): TreeChang
         change.own = text.slice(value, at) === 'own' || undefined;
         break;
       default: {
-        const sign = text.indexOf('=', value);
-        if (sign === -1 || sign > at) continue;
+        const sign = find(EQUALS_SIGN, text, value, at);
+        if (sign === at) continue;
         const name = unescapeOctal(text.slice(value, sign));
         (xattrs ??= new Map()).set(name, Buffer.from(text.slice(sign + 1, at), 'base64'));
       }
@@ -188,6 +188,13 @@ export function parseLine(text: string, start = 0, end = text.length): TreeChang
 function endOfWord(text: string, start: number, end: number): number {
   const space = text.indexOf(' ', start);
   return space === -1 || space > end ? end : space;
+}
+
+/** Where a character is between `start` and `end`; `end` where it is not. Not by `indexOf`, which looks through all of the text for it. */
+function find(character: number, text: string, start: number, end: number): number {
+  let at = start;
+  while (at < end && text.charCodeAt(at) !== character) at += 1;
+  return at;
 }
 
 /** Which of `keywords` a word begins with, -1 for none of them. The search begins with the likely one. */
@@ -212,6 +219,8 @@ function numberIn(text: string, start: number, end: number, base = 10): number {
 
 const MINUS = '-'.charCodeAt(0);
 const ZERO = '0'.charCodeAt(0);
+const DOT = '.'.charCodeAt(0);
+const EQUALS_SIGN = '='.charCodeAt(0);
 
 function composeXattrs(xattrs: ReadonlyMap<string, Uint8Array>): string {
   let text = '';
