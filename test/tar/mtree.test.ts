@@ -90,7 +90,7 @@ test('a change as a line, and back; a line is plain ASCII', () => {
 test('a line of millions of words without a dot or an equals sign is read once', { timeout: 10_000 }, () => {
   const words = 400_000;
   const text = `./a type=file${' time=5'.repeat(words)}${' xattr.user'.repeat(words)}\n./b type=file`;
-  const change = parseLine(text, 0, text.indexOf('\n'));
-  assert.equal(change.type === 'file' && change.mtimeSeconds, 5);
-  assert.equal(change.type === 'file' && change.mtimeNanoseconds, 0);
+  const parsed = parseLine(text, 0, text.indexOf('\n'));
+  assert.equal(parsed.type === 'file' && parsed.mtimeSeconds, 5);
+  assert.equal(parsed.type === 'file' && parsed.mtimeNanoseconds, 0);
 });
