@@ -85,7 +85,7 @@ export class PackWriter {
     directory: string,
     known: KnownObjects,
     pause: () => Promise<void>,
-    planned = UNPLANNED,
+    planned: number,
     workspace = new PackWorkspace(),
   ) {
     this.workspace = workspace;
@@ -282,9 +282,6 @@ export class PackWorkspace {
   readonly buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
   readonly checksums = openChecksums(this.buffer);
 }
-
-/** No pack has so many. */
-const UNPLANNED = 0;
 
 function collision(id: string): GitError {
   return new GitError(`two files of the image have the same SHA-1, ${id}: git can hold only one of them`, {

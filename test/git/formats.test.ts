@@ -61,7 +61,7 @@ test('a pack is what git takes for one', async (t) => {
   git(directory, 'init', '--quiet');
   const packs = path.join(directory, '.git/objects/pack');
   const known = new KnownObjects();
-  const pack = new PackWriter(packs, known, async () => undefined);
+  const pack = new PackWriter(packs, known, async () => undefined, 0);
   const contents = [0, 1, 15, 16, 2047, 2048, 65_535, 65_536, 300_000, 5_000_000].map((size) =>
     randomBytes(size),
   );
@@ -92,9 +92,9 @@ test('a pack is what git takes for one', async (t) => {
 
 test('a pack without blobs is none, and one that is given up leaves nothing', async (t) => {
   const directory = scratch(t);
-  await new PackWriter(directory, new KnownObjects(), async () => undefined).close();
+  await new PackWriter(directory, new KnownObjects(), async () => undefined, 0).close();
   assert.deepEqual(readdirSync(directory), []);
-  const pack = new PackWriter(directory, new KnownObjects(), async () => undefined);
+  const pack = new PackWriter(directory, new KnownObjects(), async () => undefined, 0);
   await pack.add(1, contentIn(Buffer.from('x')));
   pack.discard();
   assert.deepEqual(readdirSync(directory), []);
@@ -103,7 +103,7 @@ test('a pack without blobs is none, and one that is given up leaves nothing', as
 test('two contents of one name are an error, not one content', async (t) => {
   const directory = scratch(t);
   const known = new KnownObjects();
-  const pack = new PackWriter(directory, known, async () => undefined);
+  const pack = new PackWriter(directory, known, async () => undefined, 0);
   known.add(createHash('sha1').update('blob 3\0abc').digest(), 12_345);
   await assert.rejects(
     pack.add(3, contentIn(Buffer.from('abc'))),
@@ -186,7 +186,7 @@ test('offsets beyond 2 GiB stand in the second table of a pack index', () => {
 
 test('what git stores is what zlib inflates', async (t) => {
   const directory = scratch(t);
-  const pack = new PackWriter(directory, new KnownObjects(), async () => undefined);
+  const pack = new PackWriter(directory, new KnownObjects(), async () => undefined, 0);
   const bytes = randomBytes(200_000);
   await pack.add(bytes.length, contentIn(bytes));
   await pack.close();
