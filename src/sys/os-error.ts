@@ -1,3 +1,4 @@
+import { readlinkSync } from 'node:fs';
 import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 import { DestinationError, printable } from '../errors.ts';
@@ -159,7 +160,18 @@ export function reasonOf(error: unknown): string {
   }
   const { syscall, path = '' } = error as NodeJS.ErrnoException;
   const action = VERBS[syscall!] ?? syscall!;
-  return `cannot ${path === '' ? action : `${action} ${printable(path)}`}: ${os.text}`;
+  return `cannot ${path === '' ? action : `${action} ${printable(namedPath(path))}`}: ${os.text}`;
+}
+
+/** The path of a name that was resolved from a descriptor: proc_pid_fd(5). */
+function namedPath(path: string): string {
+  const [whole, directory, rest = ''] = /^(\/proc\/self\/fd\/\d+)(\/.*)?$/s.exec(path) ?? [];
+  if (whole === undefined) return path;
+  try {
+    return `${readlinkSync(directory!)}${rest}`;
+  } catch {
+    return path;
+  }
 }
 
 /** Whether a system call failed with one of these: `hasErrno(error, ENOENT)`. */

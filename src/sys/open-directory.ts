@@ -1,0 +1,362 @@
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readlinkSync,
+  rmdirSync,
+  type Stats,
+} from 'node:fs';
+import { platform } from 'node:os';
+import path from 'node:path';
+import { geteuid } from 'node:process';
+import { DestinationError, printable } from '../errors.ts';
+import { hasCode, SyscallError } from './os-error.ts';
+import { absolutePath, LONGEST_TARGET, MAX_LINKS, O_PATH, osPath, pathBytes, pathText } from './os-path.ts';
+import { isInitialUserNamespace } from './privileges.ts';
+import { RENAME_EXCHANGE, systemCalls } from './system-calls.ts';
+
+/** A name in an open directory. */
+export interface EntryPlace {
+  readonly directory: OpenDirectory;
+  /** One name, which was no symlink when it was looked at; `.` for the root of the system. */
+  readonly name: string;
+}
+
+/** How directories are opened. */
+export interface OpenOptions {
+  /** The mode of missing levels, less the umask: they are made. Left out: a missing level is ENOENT. */
+  readonly make?: number;
+}
+
+/**
+ * A directory that is open. Names in it are resolved from its descriptor, and never from its path again, so that no rename above it changes
+ * where a call leads. Node's calls reach an entry by `at`, through the descriptor's link in /proc (proc_pid_fd(5)).
+ *
+ * Without /proc, names are resolved from the path. As root, a directory is then refused if another user may rename above it.
+ */
+export class OpenDirectory implements Disposable {
+  readonly descriptor: number;
+  /** Absolute and without symlinks, as it was at the time of opening: for messages, and to compare with mount points. */
+  readonly path: string;
+  /** A directory on the way in which another user may rename the next level; undefined if only this user and root may. */
+  readonly exposedAt: string | undefined;
+  readonly #made: readonly Level[];
+
+  private constructor({ descriptor, path: shown, exposedAt }: Level, made: readonly Level[]) {
+    this.descriptor = descriptor;
+    this.path = shown;
+    this.exposedAt = exposedAt;
+    this.#made = made;
+  }
+
+  /**
+   * Opens a directory, one level after the other. Symlinks are followed, except those that another user may have put there: see
+   * `refuseForeignLink`.
+   *
+   * @throws DestinationError for a symlink of another user, and for more than 40 symlinks; the system's errors
+   */
+  static open(name: string, options: OpenOptions = {}): OpenDirectory {
+    const { here, made } = walk(name, options, false);
+    return new OpenDirectory(here, made);
+  }
+
+  /**
+   * Opens the directory in which `name` is, or would be. Symlinks are followed as by `open`, also at `name` itself.
+   *
+   * @throws as `open` does
+   */
+  static openParent(name: string, options: OpenOptions = {}): EntryPlace {
+    const { here, made, last } = walk(name, options, true);
+    if (last !== undefined) return { directory: new OpenDirectory(here, made), name: last };
+    // It ends with `..` or a link to a root: its name is in the directory above.
+    const descriptor = openSync(osPath(entryPath(here, '..')), FLAGS);
+    const above = { ...here, descriptor, path: path.dirname(here.path) };
+    const own = path.basename(here.path);
+    const found =
+      own === '' ? undefined : lstatSync(osPath(entryPath(above, own)), { throwIfNoEntry: false });
+    const directory = new OpenDirectory(above, made);
+    const isOwn = found !== undefined && isSameFile(found, fstatSync(here.descriptor));
+    closeSync(here.descriptor);
+    return { directory, name: isOwn ? own : '.' };
+  }
+
+  /** The path of an entry for Node's calls, resolved from the descriptor. `name` is one name, or `.` for the directory itself. */
+  at(name: string): string | Buffer {
+    if (name === '' || name === '..' || name.includes('/'))
+      throw new Error(`${printable(name)} is not one name`);
+    return osPath(entryPath(this, name));
+  }
+
+  /** The path of an entry for messages. */
+  shown(name: string): string {
+    return path.join(this.path, name);
+  }
+
+  /** The status of an entry, symlinks not followed; undefined if it does not exist. */
+  stat(name: string): Stats | undefined {
+    return lstatSync(this.at(name), { throwIfNoEntry: false });
+  }
+
+  /**
+   * Opens a directory in this one; a symlink is not followed.
+   *
+   * @param options.make its mode, less the umask: it is made if it is missing
+   * @throws the system's error: ENOTDIR for anything but a directory
+   */
+  openChild(name: string, { make }: OpenOptions = {}): OpenDirectory {
+    if (make !== undefined) makeUnlessThere(this.at(name), make);
+    return new OpenDirectory(enter(this, name), []);
+  }
+
+  /** Exchanges two entries in one step: renameat2(2). False where the system cannot, or an entry is missing. */
+  exchange(name: string, other: string): boolean {
+    const calls = systemCalls();
+    if (!calls) return false;
+    const first = pathBytes(name);
+    const names = Buffer.concat([first, Buffer.of(0), pathBytes(other), Buffer.of(0)]);
+    const address = calls.address(names);
+    const second = address + first.length + 1;
+    const answer = calls.renameat2(this.descriptor, address, this.descriptor, second, RENAME_EXCHANGE);
+    // `names` is used until here: nothing may free it before.
+    return answer === 0 && names.length > 0;
+  }
+
+  /** Removes the levels that were made to open it and that are still empty, itself too; to be called before it is closed. */
+  removeMade(): void {
+    removeLevels(this.#made);
+  }
+
+  close(): void {
+    closeSync(this.descriptor);
+    for (const { descriptor } of this.#made) closeSync(descriptor);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** An open level of a path. */
+interface Level {
+  readonly descriptor: number;
+  readonly path: string;
+  readonly exposedAt: string | undefined;
+  /** In a list of levels that were made: the name of the level that was made in this one. */
+  readonly made?: string;
+}
+
+interface Walked {
+  readonly here: Level;
+  readonly made: readonly Level[];
+  /** The last name, where the walk was to stop before it. */
+  readonly last: string | undefined;
+}
+
+/** With O_PATH, a directory can be opened that may be searched but not read. */
+const FLAGS = constants.O_NOFOLLOW | constants.O_DIRECTORY | (platform() === 'linux' ? O_PATH : 0);
+
+let hasProc: boolean | undefined;
+
+/** Whether /proc leads to the descriptors of this process. */
+function usesDescriptors(): boolean {
+  hasProc ??= platform() === 'linux' && existsSync('/proc/self/fd');
+  return hasProc;
+}
+
+function entryPath({ descriptor, path: shown }: Pick<Level, 'descriptor' | 'path'>, name: string): string {
+  return usesDescriptors() ? `/proc/self/fd/${descriptor}/${name}` : path.join(shown, name);
+}
+
+/** Opens the levels of a path. With `stopBefore`, the last name is not opened. */
+function walk(whole: string, { make }: OpenOptions, stopBefore: boolean): Walked {
+  const isAbsolute = whole.startsWith('/');
+  let here = root(isAbsolute ? '/' : '.', isAbsolute ? '/' : absolutePath('.'));
+  const made: Level[] = [];
+  const move = (next: Level) => {
+    closeSync(here.descriptor);
+    here = next;
+  };
+  let pending = namesOf(whole);
+  let links = 0;
+  try {
+    for (let name = pending.shift(); name !== undefined; name = pending.shift()) {
+      if (name === '..') {
+        const descriptor = openSync(osPath(entryPath(here, '..')), FLAGS);
+        move({ ...here, descriptor, path: path.dirname(here.path) });
+        continue;
+      }
+      const link = symlinkAt(here, name, whole);
+      if (link !== undefined) {
+        links += 1;
+        if (links > MAX_LINKS) throw tooManyLinks(whole);
+        const exposedAt = exposed(here, link.stat);
+        if (link.target.startsWith('/')) move(root('/', '/'));
+        here = { ...here, exposedAt };
+        pending.unshift(...namesOf(link.target));
+      } else if (pending.includes('..') && isMissing(here, name)) {
+        pending = namesOf(path.normalize([name, ...pending].join('/')));
+      } else if (stopBefore && pending.length === 0) {
+        refuseExposed(here, whole);
+        return { here, made, last: name };
+      } else if (make !== undefined && makeUnlessThere(osPath(entryPath(here, name)), make)) {
+        made.push({ ...here, made: name });
+        here = enter(here, name);
+      } else {
+        move(enter(here, name));
+      }
+    }
+    refuseExposed(here, whole);
+    return { here, made, last: undefined };
+  } catch (error) {
+    removeLevels(made);
+    for (const { descriptor } of new Set([...made, here])) closeSync(descriptor);
+    throw error;
+  }
+}
+
+function namesOf(name: string): string[] {
+  return name.split('/').filter((part) => part !== '' && part !== '.');
+}
+
+function root(name: string, shown: string): Level {
+  return { descriptor: openSync(name, FLAGS), path: shown, exposedAt: undefined };
+}
+
+/** Opens the next level: a directory, and no symlink. */
+function enter(above: Pick<Level, 'descriptor' | 'path' | 'exposedAt'>, name: string): Level {
+  const descriptor = openSync(osPath(entryPath(above, name)), FLAGS);
+  return { descriptor, path: path.join(above.path, name), exposedAt: exposed(above, fstatSync(descriptor)) };
+}
+
+/** Whether the directory was made now. */
+function makeUnlessThere(place: string | Buffer, mode: number): boolean {
+  try {
+    mkdirSync(place, mode);
+    return true;
+  } catch (error) {
+    // On a disk that is read-only, mkdir(2) may answer EROFS for a directory that exists.
+    if (hasCode(error, 'EEXIST') || lstatSync(place, { throwIfNoEntry: false }) !== undefined) return false;
+    throw error;
+  }
+}
+
+function isMissing(above: Level, name: string): boolean {
+  return lstatSync(osPath(entryPath(above, name)), { throwIfNoEntry: false }) === undefined;
+}
+
+/** Removes levels that are empty, the last one first. */
+function removeLevels(made: readonly Level[]): void {
+  try {
+    for (const level of made.toReversed()) rmdirSync(osPath(entryPath(level, level.made!)));
+  } catch {
+    // Another process has filled or removed it; those above it are not empty then.
+  }
+}
+
+/** Whether two names lead to the same file. */
+function isSameFile(one: Pick<Stats, 'dev' | 'ino'>, other: Pick<Stats, 'dev' | 'ino'>): boolean {
+  return one.dev === other.dev && one.ino === other.ino;
+}
+
+/**
+ * The symlink at a name, with its target; undefined for anything else. The link that is checked is the one that is read: both by one
+ * descriptor.
+ *
+ * @throws DestinationError for a link of another user
+ */
+function symlinkAt(
+  above: Level,
+  name: string,
+  whole: string,
+): { readonly stat: Stats; readonly target: string } | undefined {
+  const place = osPath(entryPath(above, name));
+  const found = lstatSync(place, { throwIfNoEntry: false });
+  if (found?.isSymbolicLink() !== true) return undefined;
+  const calls = systemCalls();
+  if (!calls) {
+    refuseForeignLink(above, name, found, whole);
+    // Another user could exchange it before it is read.
+    if (isRoot() && mayOthersRename(fstatSync(above.descriptor), found))
+      throw foreignLink(above, name, found, whole);
+    return { stat: found, target: pathText(readlinkSync(place, { encoding: 'buffer' })) };
+  }
+  const descriptor = openSync(place, O_PATH | constants.O_NOFOLLOW);
+  try {
+    const stat = fstatSync(descriptor);
+    if (!stat.isSymbolicLink()) return undefined;
+    refuseForeignLink(above, name, stat, whole);
+    const empty = Buffer.of(0);
+    const target = Buffer.alloc(LONGEST_TARGET);
+    const length = calls.readlinkat(descriptor, calls.address(empty), calls.address(target), target.length);
+    if (length < 0)
+      throw new SyscallError(length, `read the symlink ${printable(path.join(above.path, name))}`);
+    return { stat, target: pathText(target.subarray(0, length)) };
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+const WRITABLE_BY_OTHERS = 0o022;
+const STICKY = 0o1000;
+
+/**
+ * The rule of `protected_symlinks` (proc_sys_fs(5)), independent of this system's setting, and for every directory that others may write:
+ * only links of the caller, of root and of the directory's owner are followed.
+ */
+function refuseForeignLink(above: Level, name: string, link: Stats, whole: string): void {
+  const directory = fstatSync(above.descriptor);
+  if ((directory.mode & WRITABLE_BY_OTHERS) === 0) return;
+  if ([geteuid!(), 0, directory.uid].includes(link.uid)) return;
+  throw foreignLink(above, name, link, whole);
+}
+
+function foreignLink(above: Level, name: string, { uid }: Stats, whole: string): DestinationError {
+  const shown = printable(path.join(above.path, name));
+  return new DestinationError(
+    `cannot use ${printable(whole)}: ${shown} is a symlink of user ${uid} in a directory that others may write`,
+    { code: 'FOREIGN_SYMLINK', hint: `remove it (rm ${shown}), or choose another place` },
+  );
+}
+
+function tooManyLinks(whole: string): DestinationError {
+  return new DestinationError(`cannot use ${printable(whole)}: it has more than ${MAX_LINKS} symlinks`, {
+    code: 'ELOOP',
+    hint: 'remove the symlinks that lead to each other, or choose another directory with -d',
+  });
+}
+
+/** Root of the system, as opposed to root of a user namespace, whose rights end at its own files. */
+function isRoot(): boolean {
+  return geteuid!() === 0 && isInitialUserNamespace();
+}
+
+function isTrusted(uid: number): boolean {
+  return uid === 0 || uid === geteuid!();
+}
+
+/** Whether another user than root may rename this entry of a directory. */
+function mayOthersRename(directory: Stats, entry: Stats): boolean {
+  if (!isTrusted(directory.uid)) return true;
+  if ((directory.mode & WRITABLE_BY_OTHERS) === 0) return false;
+  return (directory.mode & STICKY) === 0 || !isTrusted(entry.uid);
+}
+
+/** `Level.exposedAt` of the level after an entry. */
+function exposed(above: Pick<Level, 'descriptor' | 'path' | 'exposedAt'>, entry: Stats): string | undefined {
+  if (above.exposedAt !== undefined) return above.exposedAt;
+  return mayOthersRename(fstatSync(above.descriptor), entry) ? above.path : undefined;
+}
+
+/** Without /proc, the paths of an exposed directory may lead elsewhere at any time. */
+function refuseExposed({ exposedAt }: Level, whole: string): void {
+  if (exposedAt === undefined || !isRoot() || usesDescriptors()) return;
+  const shown = printable(exposedAt);
+  throw new DestinationError(`cannot use ${printable(whole)}: another user may rename what is in ${shown}`, {
+    code: 'EXPOSED_DIRECTORY',
+    hint: 'mount /proc (mount -t proc proc /proc), or choose another place',
+  });
+}
