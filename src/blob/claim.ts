@@ -1,7 +1,9 @@
 import { constants } from 'node:fs';
 import { type FileHandle, lstat, open, rename, rm, unlink } from 'node:fs/promises';
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
+import { OpenDirectory } from '../sys/open-directory.ts';
 import { writeFileAtomically } from '../sys/temp-file.ts';
 import type { lockFile, LockResult } from '../sys/system-calls.ts';
 import type { ByteRange } from './pieces.ts';
@@ -40,7 +42,9 @@ export class Claim {
   async note({ ranges, size }: PartialContents): Promise<void> {
     if (this.#note === undefined) return;
     const lines = [size ?? '', ...ranges.map(({ start, end }) => `${start}-${end}`)];
-    await writeFileAtomically(this.#note, lines.join('\n'), { mode: FILE_MODE });
+    using directory = OpenDirectory.open(path.dirname(this.#note));
+    const name = path.basename(this.#note);
+    await writeFileAtomically({ directory, name }, lines.join('\n'), { mode: FILE_MODE });
   }
 
   /** The file is complete and its digest right: it becomes the blob. */

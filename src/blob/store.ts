@@ -1,8 +1,10 @@
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, rmdir, unlink } from 'node:fs/promises';
+import { type FileHandle, unlink } from 'node:fs/promises';
+import path from 'node:path';
 import { DestinationError } from '../errors.ts';
 import { algorithmOf, Digest, digestOf } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
+import { OpenDirectory } from '../sys/open-directory.ts';
 import { namelessFile, writeFileAtomically } from '../sys/temp-file.ts';
 import { reasonOf } from '../sys/os-error.ts';
 import { claim, Claim, tryClaim, type Wanted } from './claim.ts';
@@ -43,8 +45,7 @@ export class Store {
   readonly #lock: typeof lockFile | undefined;
   /** Directory of the files of `spool`. */
   readonly spoolDirectory: string;
-  /** The topmost directory that was created for it. */
-  #madeSpool: string | undefined;
+  #spool: OpenDirectory | undefined;
   readonly #maxBytes: number;
   readonly #report: Report;
   readonly #pinned = new Set<string>();
@@ -128,7 +129,10 @@ export class Store {
     const files = this.#files;
     if (!files || !this.#writable) return;
     try {
-      await writeFileAtomically(place(files), bytes, { mode: FILE_MODE, workDirectory: files.partials });
+      using directory = OpenDirectory.open(path.dirname(place(files)));
+      using workDirectory = OpenDirectory.open(files.partials);
+      const name = path.basename(place(files));
+      await writeFileAtomically({ directory, name }, bytes, { mode: FILE_MODE, workDirectory });
       await this.#grown(bytes.length);
     } catch (error) {
       this.#readOnly(error);
@@ -220,8 +224,8 @@ export class Store {
   async spool(): Promise<FileHandle> {
     const directory = this.spoolDirectory;
     try {
-      this.#madeSpool ??= await mkdir(directory, { recursive: true, mode: DIRECTORY_MODE });
-      return await namelessFile(directory);
+      this.#spool ??= OpenDirectory.open(directory, { make: DIRECTORY_MODE });
+      return await namelessFile(this.#spool);
     } catch (error) {
       throw diskError(error, directory);
     }
@@ -239,7 +243,8 @@ export class Store {
     }
     this.#pinned.clear();
     if (this.#files && this.#writable) await prune(this.#files, this.#maxBytes);
-    if (this.#madeSpool !== undefined) await rmdir(this.spoolDirectory).catch(() => undefined);
+    this.#spool?.removeMade();
+    this.#spool?.close();
   }
 
   async #grown(bytes: number): Promise<void> {

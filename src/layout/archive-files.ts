@@ -4,6 +4,7 @@ import { addAbortSignal, Readable } from 'node:stream';
 import { Parser, type ReadEntry } from 'tar';
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { compressionOf, type Decompress, MAGIC_LENGTH } from '../oci/compression.ts';
+import { OpenDirectory } from '../sys/open-directory.ts';
 import { explainOsError } from '../sys/os-error.ts';
 import { namelessFile } from '../sys/temp-file.ts';
 import type { BytePath } from '../tar/entry.ts';
@@ -204,6 +205,11 @@ function symlinkTarget({ path, linkpath = '' }: ReadEntry): string {
   return normalize(`${path.slice(0, path.lastIndexOf('/') + 1)}${linkpath}` as BytePath);
 }
 
+async function namelessFileIn(name: string): Promise<FileHandle> {
+  using directory = OpenDirectory.open(name);
+  return await namelessFile(directory);
+}
+
 export interface SpoolOptions {
   /** An existing directory: compressed archives and standard input are unpacked to an unnamed file in it. */
   readonly spoolDirectory: string;
@@ -227,7 +233,7 @@ async function spool(
       `write a temporary file in ${printable(spoolDirectory)}`,
       'run it where there is more space: a compressed archive, or one on standard input, is unpacked there first',
     );
-  const handle = await namelessFile(spoolDirectory).catch((error: unknown) => {
+  const handle = await namelessFileIn(spoolDirectory).catch((error: unknown) => {
     throw explained(error);
   });
   const readable = input instanceof Readable ? input : Readable.from(input, { objectMode: false });

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { DestinationError, printable, UsageError } from '../errors.ts';
 import { writeFileAtomically } from '../sys/temp-file.ts';
 import { absolutePath, shellWord } from '../sys/os-path.ts';
+import { OpenDirectory } from '../sys/open-directory.ts';
 import { explainOsError, hasCode } from '../sys/os-error.ts';
 import { isOneLine } from './config-text.ts';
 
@@ -158,7 +159,8 @@ export async function writeConfig(
   { mode = 0o644, other = OWN_DIRECTORY }: { readonly mode?: number; readonly other?: string } = {},
 ): Promise<void> {
   try {
-    await writeFileAtomically(file, text, { mode, replace: force });
+    using directory = OpenDirectory.open(path.dirname(file));
+    await writeFileAtomically({ directory, name: path.basename(file) }, text, { mode, replace: force });
   } catch (error) {
     if (hasCode(error, 'EEXIST')) throw existing([file], other);
     throw explainOsError(error, `write ${printable(file)}`, `the rootfs is complete: ${elsewhere}`);

@@ -3,6 +3,7 @@ import { constants, renameSync } from 'node:fs';
 import { link, open, readdir, rename, unlink, writeFile, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { kill } from 'node:process';
+import type { EntryPlace, OpenDirectory } from './open-directory.ts';
 import { hasCode } from './os-error.ts';
 import { osPath, pathBytes, pathText } from './os-path.ts';
 import { AT_FDCWD, RENAME_EXCHANGE, systemCalls } from './system-calls.ts';
@@ -13,18 +14,18 @@ const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 const MODE = 0o600;
 
 /**
- * A new empty file without a name in an existing directory, for reading and writing: the kernel frees it however the program ends.
+ * A new empty file without a name in a directory, for reading and writing: the kernel frees it however the program ends.
  * File systems without such files give it a name for a moment.
  *
  * @throws what open(2) says
  */
-export async function namelessFile(directory: string): Promise<FileHandle> {
-  const nameless = open(directory, constants.O_RDWR | O_TMPFILE, MODE);
+export async function namelessFile(directory: OpenDirectory): Promise<FileHandle> {
+  const nameless = open(directory.at('.'), constants.O_RDWR | O_TMPFILE, MODE);
   return await nameless.catch(() => unlinkedFile(directory));
 }
 
-async function unlinkedFile(directory: string): Promise<FileHandle> {
-  const name = path.join(directory, randomName('.dlrootfs-'));
+async function unlinkedFile(directory: OpenDirectory): Promise<FileHandle> {
+  const name = directory.at(randomName('.dlrootfs-'));
   const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
   const handle = await open(name, flags, MODE);
   try {
@@ -77,28 +78,28 @@ export function isAlive(process: number): boolean {
 }
 
 /**
- * Puts a whole file at a path, at once: it is written under another name, and gets its own when it is complete. A symlink at the path is
- * replaced, not followed.
+ * Gives a directory a whole file at once: it is written under another name, and gets its own when it is complete. A symlink of that name
+ * is replaced, not followed.
  *
  * @param options.mode less the umask; 0o666 by default
  * @param options.replace whether it replaces a file of that name (default); if not, EEXIST is thrown
- * @param options.workDirectory where the incomplete file is, on the same file system; by default that of the path
+ * @param options.workDirectory where the incomplete file is, on the same file system; by default the directory of its place
  * @throws what the system says; nothing is left then
  */
 export async function writeFileAtomically(
-  name: string,
+  { directory, name }: EntryPlace,
   content: string | Uint8Array,
   {
     mode = 0o666,
     replace = true,
-    workDirectory = path.dirname(name),
-  }: { readonly mode?: number; readonly replace?: boolean; readonly workDirectory?: string } = {},
+    workDirectory = directory,
+  }: { readonly mode?: number; readonly replace?: boolean; readonly workDirectory?: OpenDirectory } = {},
 ): Promise<void> {
-  const partial = osPath(path.join(workDirectory, randomName('.dlrootfs-')));
+  const partial = workDirectory.at(randomName('.dlrootfs-'));
   try {
     await writeFile(partial, content, { flag: 'wx', mode });
-    if (replace) return await rename(partial, osPath(name));
-    await link(partial, osPath(name));
+    if (replace) return await rename(partial, directory.at(name));
+    await link(partial, directory.at(name));
     await unlink(partial);
   } catch (error) {
     await unlink(partial).catch(() => undefined);

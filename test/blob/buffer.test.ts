@@ -3,7 +3,6 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { BlobBuffer } from '../../src/blob/buffer.ts';
 import { StarvationMeter } from '../../src/blob/scheduler.ts';
-import { namelessFile } from '../../src/sys/temp-file.ts';
 import { noise, Workshop } from './support/workshop.ts';
 
 const source = noise(6_000_000);
@@ -31,7 +30,7 @@ test('whatever the pace of either side, what is read is what came', async () => 
   await fc.assert(
     fc.asyncProperty(run, async ({ keep, held, steps, reads }) => {
       const arrival = new BlobBuffer({
-        file: () => namelessFile(shop.directory),
+        file: () => shop.namelessFile(),
         where: '',
         keep,
         held,
@@ -74,7 +73,7 @@ test('a patient sender waits for a reader, and the file stays empty', async () =
   let opened = 0;
   const file = () => {
     opened += 1;
-    return namelessFile(shop.directory);
+    return shop.namelessFile();
   };
   const arrival = new BlobBuffer({
     file,
@@ -97,7 +96,7 @@ test('a patient sender waits for a reader, and the file stays empty', async () =
 test('a sender that loses its patience fills the file, until the reader has caught up', async () => {
   await using shop = await Workshop.open();
   const arrival = new BlobBuffer({
-    file: () => namelessFile(shop.directory),
+    file: () => shop.namelessFile(),
     where: '',
     keep: false,
     held: false,

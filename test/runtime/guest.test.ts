@@ -15,6 +15,7 @@ import {
   guestOf,
   machineConfig,
 } from '../../src/runtime/virtual-machine.ts';
+import { OpenDirectory } from '../../src/sys/open-directory.ts';
 import { namelessFile } from '../../src/sys/temp-file.ts';
 import { dir, file, type Item, symlink, tar } from '../support/archive.ts';
 import { findProgram } from '../support/debian.ts';
@@ -91,7 +92,10 @@ async function guest(config: object, ...items: readonly Item[]): Promise<Guest> 
   }
   const tree = await ImageTree.build([{ name: 'layer', open }], {
     name: 'image',
-    temporaryFile: () => namelessFile('/tmp'),
+    temporaryFile: async () => {
+      using directory = OpenDirectory.open('/tmp');
+      return await namelessFile(directory);
+    },
   });
   try {
     return guestOf(tree, configOf({ os: 'linux', architecture: 'amd64', config }), 'box', false);

@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { type FileHandle, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from '../../../src/blob/queue.ts';
 import { Store, type StoreOptions } from '../../../src/blob/store.ts';
 import type { Layer } from '../../../src/oci/image.ts';
 import type { PullEvent } from '../../../src/report/event.ts';
+import { OpenDirectory } from '../../../src/sys/open-directory.ts';
+import { namelessFile } from '../../../src/sys/temp-file.ts';
 
 /** A folder for one test, with a cache and a spool in it, and what was reported. */
 export class Workshop implements AsyncDisposable {
@@ -26,6 +28,11 @@ export class Workshop implements AsyncDisposable {
 
   get notices(): string[] {
     return this.events.filter((event) => event.type === 'notice').map((event) => event.message);
+  }
+
+  async namelessFile(): Promise<FileHandle> {
+    using directory = OpenDirectory.open(this.directory);
+    return await namelessFile(directory);
   }
 
   async store(options: Partial<StoreOptions> = {}): Promise<Store> {
