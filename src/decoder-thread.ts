@@ -89,7 +89,7 @@ class Pipeline {
           this.#work(() => this.#input.hasNews || !this.#output.open);
           continue;
         }
-        decoder.feed(this.#native.locate(bytes as Uint8Array<SharedArrayBuffer>));
+        decoder.feed(this.#native.locate(bytes));
       }
       const room = this.#output.reserve(STEP, this.#firstNeeded);
       if (room.length < LEAST_STEP && !this.#isLastPiece(room)) {

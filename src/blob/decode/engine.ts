@@ -122,16 +122,16 @@ export class StepDecoder {
 export interface NativeDecoders {
   readonly gzip: () => Engine;
   readonly zstd: () => Engine;
-  /** Bytes of shared memory, which stay where they are. */
-  readonly locate: (bytes: Uint8Array<SharedArrayBuffer>) => Region;
+  /** Bytes outside V8's heap, which stay where they are. */
+  readonly locate: (bytes: Uint8Array) => Region;
 }
 
 let decoders: NativeDecoders | null | undefined;
 
-/** The decoders of this thread; undefined where no C function can be called, or where Node does not export these. */
-export function nativeDecoders(): NativeDecoders | undefined {
-  decoders ??= findDecoders();
-  return decoders ?? undefined;
+/** The decoders of this thread; null where no C function can be called, or where Node does not export these. */
+export function nativeDecoders(): NativeDecoders | null {
+  if (decoders === undefined) decoders = findDecoders();
+  return decoders;
 }
 
 function findDecoders(): NativeDecoders | null {

@@ -1,0 +1,123 @@
+import { constants, createGunzip, createZstdDecompress, type Gunzip, type ZstdDecompress } from 'node:zlib';
+import {
+  type ByteReader,
+  ENDS_EARLY,
+  MalformedDataError,
+  TRAILING_BYTES,
+  WINDOW_LOG_MAX,
+  WINDOW_TOO_LARGE,
+} from './byte-reader.ts';
+
+/** In bytes; see docs/blobs.md. */
+const INPUT = 1024 * 1024;
+const GZIP_OUTPUT = 512 * 1024;
+/** Each frame has a stream of its own, and each stream a buffer of this size. */
+const ZSTD_OUTPUT = 64 * 1024;
+
+/**
+ * gzip (RFC 1952) where no C function can be called: members one after another, then zeros at most.
+ *
+ * @throws MalformedDataError, what the reader throws
+ */
+export async function* gunzip(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
+  const input = new Input(reader);
+  // The stream continues with the next member itself, and stops at a zero after one.
+  yield* decodeOne(createGunzip({ chunkSize: GZIP_OUTPUT }), input);
+  while (await input.more()) {
+    if (input.unused.some((byte) => byte !== 0)) throw new MalformedDataError(TRAILING_BYTES);
+    input.use(input.unused.length);
+  }
+}
+
+/**
+ * zstd (RFC 8878) where no C function can be called. Node's stream ends with a frame that more bytes follow in the same write, so another
+ * stream takes them: about 0.1 ms each.
+ *
+ * @throws MalformedDataError, what the reader throws
+ */
+export async function* unzstd(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
+  const params = { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX };
+  const input = new Input(reader);
+  while (await input.more()) {
+    yield* decodeOne(createZstdDecompress({ chunkSize: ZSTD_OUTPUT, params }), input);
+  }
+}
+
+/** The bytes of a reader, for streams of which each uses as much as it needs. */
+class Input {
+  readonly #reader: ByteReader;
+  readonly #buffer = new Uint8Array(INPUT);
+  #unused = this.#buffer.subarray(0, 0);
+
+  constructor(reader: ByteReader) {
+    this.#reader = reader;
+  }
+
+  /** Read, but used by no stream. */
+  get unused(): Uint8Array {
+    return this.#unused;
+  }
+
+  /** Reads more if all bytes are used; false at the end. */
+  async more(): Promise<boolean> {
+    if (this.#unused.length === 0) {
+      this.#unused = this.#buffer.subarray(0, await this.#reader.read(this.#buffer));
+    }
+    return this.#unused.length > 0;
+  }
+
+  use(count: number): void {
+    this.#unused = this.#unused.subarray(count);
+  }
+}
+
+/** Decodes until the stream ends: with the input, or by itself before. */
+async function* decodeOne(
+  stream: Gunzip | ZstdDecompress,
+  input: Input,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  // A stream that ended leaves the callbacks of later writes uncalled.
+  const ended = new Promise<void>((resolve) => stream.once('close', resolve).once('end', resolve));
+  const feed = async () => {
+    let isAllUsed = true;
+    while (isAllUsed && !stream.readableEnded && !stream.destroyed) {
+      if (!(await input.more())) {
+        stream.end();
+        return;
+      }
+      const before = stream.bytesWritten;
+      const written = new Promise<void>((resolve) => stream.write(input.unused, () => resolve()));
+      await Promise.race([written, ended]);
+      const used = stream.bytesWritten - before;
+      isAllUsed = used === input.unused.length;
+      input.use(used);
+    }
+  };
+  const feeding = feed().catch((error: unknown) => stream.destroy(error as Error));
+  try {
+    // Each buffer of output is freed as soon as it was used: V8 would collect them only after tens of MiB.
+    let used: ArrayBuffer | undefined;
+    for await (const chunk of stream as AsyncIterable<Uint8Array<ArrayBuffer>>) {
+      if (chunk.buffer !== used) used?.transfer(0);
+      used = chunk.buffer;
+      yield chunk;
+    }
+    used?.transfer(0);
+    await feeding;
+  } catch (error) {
+    throw explained(error);
+  } finally {
+    stream.destroy();
+  }
+}
+
+function explained(error: unknown): unknown {
+  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return error;
+  if (error.code === 'Z_BUF_ERROR') return new MalformedDataError(ENDS_EARLY);
+  if (/^ZSTD_error_(?:frameParameter_window|memory)/.test(error.code))
+    return new MalformedDataError(WINDOW_TOO_LARGE);
+  if (error.code.startsWith('Z_')) return new MalformedDataError('is corrupt', { cause: error });
+  if (error.code.startsWith('ZSTD_'))
+    return new MalformedDataError(`is corrupt (${error.message})`, { cause: error });
+  return error;
+}

@@ -1,0 +1,43 @@
+import { type ByteReader, ENDS_EARLY, MalformedDataError } from './byte-reader.ts';
+
+/** By xz_ret in xz.h of XZ Embedded, which the package is made of; any other failure means corrupt data. */
+const XZ_FAULTS: Readonly<Record<string, string>> = {
+  2: 'uses a filter or a check that is not supported',
+  3: 'needs too much memory',
+  4: 'needs too much memory',
+  6: 'uses a filter or a check that is not supported',
+  8: ENDS_EARLY,
+};
+
+/**
+ * xz: streams one after another, zeros between and after them. Filters other than LZMA2 and SHA-256 as the check are malformed data to it: this
+ * decoder does not have them.
+ *
+ * @throws MalformedDataError, what the reader throws
+ */
+export async function* unxz(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
+  // The package is CommonJS in a wrapper that hides its names from Node's import, though its types promise them.
+  const module: typeof import('xz-decompress') & { readonly default?: typeof import('xz-decompress') } =
+    await import('xz-decompress');
+  const { XzReadableStream } = module.default ?? module;
+  try {
+    for await (const chunk of new XzReadableStream(ReadableStream.from(piecesOf(reader)))) {
+      if (chunk.length > 0) yield chunk;
+    }
+  } catch (error) {
+    const text = error instanceof Error ? error.message : '';
+    const code = /get_next_output failed with error code (\d+)/.exec(text)?.[1];
+    throw code === undefined ? error : new MalformedDataError(XZ_FAULTS[code] ?? 'is corrupt');
+  }
+}
+
+/** In bytes. */
+const PIECE = 256 * 1024;
+
+/** Each in memory of its own: the decoder keeps a piece while it asks for the next. */
+async function* piecesOf(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
+  const buffer = new Uint8Array(PIECE);
+  for (let count = await reader.read(buffer); count > 0; count = await reader.read(buffer)) {
+    yield buffer.slice(0, count);
+  }
+}
