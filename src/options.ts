@@ -67,7 +67,7 @@ export interface PullRequest extends DiffRequest {
   readonly rootless?: boolean | undefined;
   /** For runc: the container gets a terminal. Default: no. */
   readonly terminal?: boolean | undefined;
-  /** For runc without root, in a user namespace: its ids. Default: root alone, who is the caller. */
+  /** For runc and LXC without root, in a user namespace: its ids. Default: root alone, who is the caller. */
   readonly idMappings?: IdMappings | undefined;
   /** Add missing mount points and files that a system needs to boot. */
   readonly prepare?: boolean | undefined;

@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { topics } from '../src/command-line/topics.ts';
@@ -170,10 +178,11 @@ test('userns: a device is what is still not restored', { skip }, async () => {
   );
 });
 
-test('userns: --for runc writes the ids of the namespace', { skip }, async () => {
+test('userns: --for runc and lxc write the ids of the namespace', { skip }, async () => {
   await using setting = await open('nobody:100000:1000\n65534:200000:65000\nother:1:1\n');
-  const { exitCode, stderr } = await pull(setting, ['--for', 'runc', '-d', 'bundle/rootfs']);
+  const { exitCode, stderr } = await pull(setting, ['--for', 'runc,lxc,nspawn', '-d', 'bundle/rootfs']);
   assert.equal(exitCode, 0, stderr);
+  assert.match(stderr, /^notice: systemd-nspawn has no user namespace with these ids: pull as root for it$/m);
   const { linux } = JSON.parse(readFileSync(setting.scratch.join('bundle/config.json'), 'utf8')) as {
     linux: Record<string, unknown>;
   };
@@ -183,6 +192,139 @@ test('userns: --for runc writes the ids of the namespace', { skip }, async () =>
     { containerID: 1001, hostID: 200_000, size: 65_000 },
   ];
   assert.deepEqual([linux['uidMappings'], linux['gidMappings']], [ids, ids]);
+  const lines = readFileSync(setting.scratch.join('bundle/config'), 'utf8').match(/^lxc\.idmap.*$/gm);
+  const map = (kind: string) =>
+    ids.map(({ containerID, hostID, size }) => `lxc.idmap = ${kind} ${containerID} ${hostID} ${size}`);
+  assert.deepEqual(lines, [...map('u'), ...map('g')]);
+});
+
+for (const [runtime, program, command] of [
+  ['lxc', 'lxc-execute', /^lxc-execute -P \S+ -n box$/],
+  ['runc', 'runc', /^runc --root \S+\/box\/\.runc run -b \S+ box$/],
+] as const) {
+  test(
+    `userns: ${program} starts the container as that plain user`,
+    { skip: skip || missing('busybox', program) },
+    async () => {
+      await using setting = await open();
+      const { scratch, registry } = setting;
+      const tree = scratch.join('tree');
+      mkdirSync(tree);
+      busyboxTree(tree);
+      writeFileSync(`${tree}/etc/shadow`, 'secret\n', { mode: 0o640 });
+      chownSync(`${tree}/etc/shadow`, 0, 42);
+      chownSync(`${tree}/home/app`, 1000, 1001);
+      chmodSync(`${tree}/home/app`, 0o700);
+      const look =
+        'id -u; id -G; stat -c "%u:%g" /etc/shadow; echo x >/home/app/new; cat /home/app/new; exit 7';
+      registry.push('lib/img', '1', {
+        layers: [{ tar: execFileSync('tar', ['-c', '-C', tree, '.'], { maxBuffer: 64 << 20 }) }],
+        config: { config: { User: 'app', Cmd: ['/bin/sh', '-c', look] } },
+      });
+      const { exitCode, stderr } = await pull(setting, ['--for', runtime, '-d', 'box/rootfs']);
+      assert.equal(exitCode, 0, stderr);
+      const notices = stderr.match(/^notice: .*$/gm)!;
+      const name = runtime === 'lxc' ? 'LXC' : 'runc';
+      assert.deepEqual(notices, [
+        `notice: without root, ${name} gives the user no further groups: 10, 44 are left out`,
+      ]);
+      const start = /; start it with: (.*)$/m.exec(stderr)![1]!;
+      assert.match(start, command);
+      const started = await runProgram([], {
+        program: ['sh', '-c', start],
+        under: underNobody(setting.ids),
+        environment: { HOME: scratch.path, PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+      });
+      assert.equal(started.exitCode, 7, started.stderr);
+      assert.equal(started.stdout, '1000\n1001\n0:42\nx\n');
+    },
+  );
+}
+
+test('userns: -g works with the usual directory for temporary files', { skip }, async () => {
+  await using setting = await open();
+  const { exitCode, stderr } = await pull(setting, ['-g']);
+  assert.equal(exitCode, 0, stderr);
+  mkdirSync(setting.scratch.join('foreign'));
+  chownSync(setting.scratch.join('foreign'), 1234, 1234);
+  chmodSync(setting.scratch.join('foreign'), 0o1777);
+  const foreign = await setting.pull(['--userns', '-g', '-d', 'other'], {
+    under: underNobody(setting.ids),
+    environment: { TMPDIR: setting.scratch.join('foreign') },
+  });
+  assert.equal(foreign.exitCode, 7);
+  assert.match(foreign.stderr, /^error: cannot use \S+foreign for temporary files: other users may /);
+});
+
+/** A command that follows --userns by itself, on `out`. */
+const follow = (setting: Setting & { ids: string }, argv: readonly string[], under: readonly string[] = []) =>
+  runProgram([...argv, '-d', 'out', '--no-cache', '--progress', 'none'], {
+    cwd: setting.scratch.path,
+    under: [...under, ...underNobody(setting.ids)],
+  });
+
+const ownersOf = (setting: Setting) =>
+  execFileSync('find', [setting.scratch.join('out'), '-printf', '%P %U:%G %m\n'], { encoding: 'utf8' });
+
+test('userns: later commands on DIR need no --userns', { skip }, async () => {
+  await using setting = await open();
+  assert.equal((await pull(setting, [])).exitCode, 0);
+  const verified = await follow(setting, ['verify', setting.reference, '--contents']);
+  assert.deepEqual([verified.exitCode, verified.stdout, verified.stderr], [0, '', '']);
+  const before = ownersOf(setting);
+  assert.match(before, /^home\/me 100999:100999 700$/m);
+  for (const flags of [['--replace=always'], ['--replace']]) {
+    const replaced = await follow(setting, [setting.reference, ...flags]);
+    assert.equal(replaced.exitCode, 0, replaced.stderr);
+    assert.equal(ownersOf(setting), before);
+  }
+  // The tree before was removed, whoever owned it.
+  assert.deepEqual(setting.names, ['ids', 'out']);
+  // Where it is refused in words, the owners are the caller's, and what stays is said.
+  const plain = await follow(setting, ['verify', setting.reference, '--userns=false']);
+  assert.equal(plain.exitCode, 9);
+  assert.match(plain.stderr, /may not be read by this user/);
+});
+
+test(
+  'userns: what keeps a later command from following is said, and DIR is as it was',
+  { skip },
+  async () => {
+    await using setting = await open();
+    assert.equal((await pull(setting, [])).exitCode, 0);
+    const before = ownersOf(setting);
+    const hide = 'mount --bind /dev/null "$(command -v newuidmap)" && exec "$@"';
+    const without = ['unshare', '--mount', '--', 'sh', '-c', hide, 'sh'];
+    const noProgram = await follow(setting, [setting.reference, '--replace'], without);
+    assert.equal(noProgram.exitCode, 7);
+    assert.equal(
+      noProgram.stderr,
+      'error: cannot use out without root: its owners are those of --userns: newuidmap was not found\n' +
+        'hint: install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora)\n',
+    );
+    writeFileSync(setting.ids, 'nobody:300000:65536\n');
+    const noRange = await follow(setting, [setting.reference, '--replace']);
+    assert.equal(noRange.exitCode, 7);
+    assert.equal(
+      noRange.stderr,
+      'error: cannot replace out: /home/me in it belongs to user 100999\n' +
+        'hint: run as root, or, if it was made with --userns, give yourself the range of ids that has 100999 in /etc/subuid and /etc/subgid\n',
+    );
+    assert.equal(ownersOf(setting), before);
+  },
+);
+
+test('userns: a DIR of a plain pull is not entered', { skip }, async () => {
+  await using setting = await open();
+  const plain = await setting.pull(['-q', '--progress', 'none', '--no-cache'], {
+    under: underNobody(setting.ids),
+  });
+  assert.equal(plain.exitCode, 0, plain.stderr);
+  const before = ownersOf(setting);
+  const replaced = await follow(setting, [setting.reference, '--replace=always']);
+  assert.equal(replaced.exitCode, 0, replaced.stderr);
+  assert.match(replaced.stderr, /^notice: .* not restored/);
+  assert.equal(ownersOf(setting), before);
 });
 
 test('userns: exit code, password, quiet and --json are those of the run inside', { skip }, async () => {

@@ -46,11 +46,20 @@ export async function runCommand(argv: readonly string[], context: CliContext): 
     return ExitCode.done;
   }
   const invocation = parseArguments(argv);
-  if (invocation.values.userns === true) {
-    const exitCode = await (await import('./userns.ts')).withUserNamespace(argv, context);
+  if (invocation.values.userns === true || mayHaveNamespace(invocation)) {
+    const { enterUserNamespace } = await import('./userns.ts');
+    const exitCode = await enterUserNamespace(invocation, argv, context);
     if (exitCode !== undefined) return exitCode;
   }
   return (await runInvocation(invocation, context)) ?? ExitCode.done;
+}
+
+/** Whether a plain user's command is about a DIR that --userns may have made; `--userns=false` says that it is not. */
+function mayHaveNamespace({ command, values, given }: Invocation): boolean {
+  const isAboutDirectory = command === 'verify' || (command === 'pull' && values.output === undefined);
+  return (
+    isAboutDirectory && !given.has('userns') && geteuid?.() !== 0 && existsSync(osPath(values.destination!))
+  );
 }
 
 async function runInvocation(invocation: Invocation, context: CliContext): Promise<number | void> {

@@ -62,14 +62,14 @@ A pull needs no root. Without --userns all files belong to the user. Other owner
   unshare -r -R rootfs /bin/sh  enter: the user is root inside
   dlrootfs verify alpine  compare; what such a pull cannot restore is not reported
   rm -rf rootfs  delete; where a directory is read-only: unshare -r rm -rf rootfs
-With --userns owners, setuid bits and capabilities are those of the image, in a user namespace. Only devices still need root. Every later command needs such a namespace too:
+With --userns owners, setuid bits and capabilities are those of the image, in a user namespace. Only devices still need root. Later commands on such a DIR enter the namespace by themselves, since its files belong to ids of the user; --userns=false keeps them out:
   dlrootfs alpine --userns  pull
   unshare -r --map-auto -R rootfs /bin/sh  enter: each user of the image is there
-  dlrootfs verify alpine --userns  compare, owners included
+  dlrootfs verify alpine  compare, owners included
   unshare -r --map-auto rm -rf rootfs  delete: the user may not remove what belongs to ids of the range
 --userns needs newuidmap and newgidmap (Debian and Ubuntu: apt install uidmap). The user also needs ranges of ids in /etc/subuid and /etc/subgid; most systems give them to each new user. Root adds them by usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER. Ranges of two users must not overlap. unshare has --map-auto since util-linux 2.38.
 Where unshare is not permitted, the system allows users no namespaces: see sysctl user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns.
-An archive or a disk image (-o) has all owners and devices without --userns. With --for runc the configuration is for rootless runc, and with --userns it has the ids of the namespace.
+An archive or a disk image (-o) has all owners and devices without --userns. With --for runc the configuration is for rootless runc, and with --userns it has the ids of the namespace. So does that for LXC, which then needs no root to start it.
 
 # sources: SOURCES: images on this machine: oci:, oci-archive:, docker-archive:, -
 Instead of an image in a registry you can name, as in skopeo:

@@ -6,24 +6,74 @@ import { argv, execArgv, execPath, getegid, geteuid, getuid } from 'node:process
 import { isSea } from 'node:sea';
 import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
-import { InterruptedError, printable, UsageError } from '../errors.ts';
+import { DestinationError, InterruptedError, printable, UsageError } from '../errors.ts';
+import { findForeignOwners } from '../rootfs/foreign-owner.ts';
 import type { IdMappings } from '../runtime/runc.ts';
 import { findProgram, type Environment } from '../sys/os-path.ts';
 import { parseId } from '../sys/passwd.ts';
 import { type IdMapping, idMappings, isInUserNamespace, USERNS_VARIABLE } from '../sys/privileges.ts';
 import type { CliContext } from './execute.ts';
+import type { Invocation } from './program.ts';
 
 /** On it the shell inside reports its start, and learns that its ids are mapped. */
 const HANDSHAKE = 3;
 /** The script of the shell inside: it reports its start, waits until its ids are mapped, and executes the program. */
 const WAITING = `echo >&${HANDSHAKE} && read -r _ <&${HANDSHAKE} && exec "$@" ${HANDSHAKE}<&-`;
 
+/** The beginning of all errors here. */
+const CANNOT = 'cannot use --userns';
+
+/**
+ * Does what --userns says, also where it is not given but DIR was made with it: only in the namespace can such a tree be read and replaced
+ * as a whole.
+ *
+ * @param words the command line
+ * @returns the exit code of the run inside; undefined where this run is to continue
+ * @throws UsageError where the system or the account lacks something; DestinationError for a DIR that this user cannot replace
+ */
+export async function enterUserNamespace(
+  invocation: Invocation,
+  words: readonly string[],
+  context: CliContext,
+): Promise<number | undefined> {
+  const { environment, signal } = context;
+  const { userns, destination = '.', replace } = invocation.values;
+  if (userns === true) {
+    await checkTemporaryDirectory(invocation, context);
+    return await withUserNamespace(words, context);
+  }
+  const [users, groups] = [rangesOf('/etc/subuid'), rangesOf('/etc/subgid')];
+  const isMapped = ({ uid, gid }: { uid: number; gid: number }) => isIn(users, uid) || isIn(groups, gid);
+  const { wanted, closed } = await findForeignOwners(destination, geteuid!(), isMapped, signal);
+  const shown = printable(destination);
+  if (wanted !== undefined) {
+    await checkTemporaryDirectory(invocation, context);
+    return await runInUserNamespace(['--userns', ...words], environment, signal).catch((error: unknown) => {
+      if (!(error instanceof UsageError)) throw error;
+      const { message, code, hint } = error;
+      const whose = `cannot use ${shown} without root: its owners are those of --userns`;
+      throw new DestinationError(message.replace(CANNOT, whose), { code, hint, cause: error });
+    });
+  }
+  if (closed === undefined || replace === undefined) return undefined;
+  throw new DestinationError(`cannot replace ${shown}: ${closed.path} in it belongs to user ${closed.uid}`, {
+    code: 'NOT_REPLACEABLE',
+    hint: `run as root, or, if it was made with --userns, give yourself the range of ids that has ${closed.uid} in /etc/subuid and /etc/subgid`,
+  });
+}
+
+/** Only the run outside sees who owns the directory for git's files. @throws GitError */
+async function checkTemporaryDirectory({ values }: Invocation, { environment }: CliContext): Promise<void> {
+  if (values.git !== true || isInUserNamespace(environment)) return;
+  (await import('../git/repository.ts')).temporaryDirectory(environment);
+}
+
 /**
  * Does what --userns says: the run outside starts another one inside and returns its exit code; the one inside continues, and returns undefined.
  *
  * @throws UsageError as root, and where the system or the account lacks something
  */
-export async function withUserNamespace(
+async function withUserNamespace(
   words: readonly string[],
   { environment, signal }: CliContext,
 ): Promise<number | undefined> {
@@ -54,7 +104,7 @@ async function runInUserNamespace(
   const gids = mappings('/etc/subgid', getegid!());
   const odd = words.find((word) => !word.isWellFormed());
   if (odd !== undefined)
-    throw new UsageError(`cannot use --userns: ${printable(odd)} is not UTF-8`, {
+    throw new UsageError(`${CANNOT}: ${printable(odd)} is not UTF-8`, {
       hint: 'use another name, or leave out --userns',
     });
   const program = isSea() ? [execPath] : [execPath, ...execArgv, argv[1]!];
@@ -92,10 +142,10 @@ export function ownMappings(): IdMappings {
 
 /** Root inside is the caller, and the ranges of the caller follow, as with podman. */
 function mappings(file: string, own: number): IdMapping[] {
-  const { username, uid } = caller();
-  const ranges = rangesOf(file, username, uid);
+  const { username } = caller();
+  const ranges = rangesOf(file);
   if (ranges.length === 0) {
-    throw new UsageError(`cannot use --userns: ${printable(username)} has no range of ids in ${file}`, {
+    throw new UsageError(`${CANNOT}: ${printable(username)} has no range of ids in ${file}`, {
       code: 'NO_ID_RANGE',
       hint: `add ranges as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}`,
     });
@@ -114,17 +164,24 @@ function caller(): { readonly username: string; readonly uid: number } {
   try {
     return userInfo();
   } catch {
-    throw new UsageError(`cannot use --userns: user id ${getuid!()} has no name in /etc/passwd`, {
+    throw new UsageError(`${CANNOT}: user id ${getuid!()} has no name in /etc/passwd`, {
       code: 'NO_USER_NAME',
       hint: 'add the user, with ranges in /etc/subuid and /etc/subgid, or use -o FILE.tar, which keeps the owners',
     });
   }
 }
 
-/** subuid(5): a line is `name or uid:first:count`. */
-function rangesOf(file: string, username: string, uid: number): { hostID: number; size: number }[] {
-  let text = '';
+type IdRange = Omit<IdMapping, 'containerID'>;
+
+function isIn(ranges: readonly IdRange[], id: number): boolean {
+  return ranges.some(({ hostID, size }) => id >= hostID && id < hostID + size);
+}
+
+/** The caller's ranges, by subuid(5): a line is `name or uid:first:count`. A user without a name has none. */
+function rangesOf(file: string): IdRange[] {
+  let [text, username, uid] = ['', '', -1];
   try {
+    ({ username, uid } = userInfo());
     text = readFileSync(file, 'utf8');
   } catch {
     return [];
@@ -142,7 +199,7 @@ function programNamed(name: string, environment: Environment): string {
   const found = findProgram(name, directories);
   if (found !== undefined) return found;
   const packages = name === 'unshare' ? 'util-linux' : 'uidmap (Debian, Ubuntu) or shadow-utils (Fedora)';
-  throw new UsageError(`cannot use --userns: ${name} was not found`, {
+  throw new UsageError(`${CANNOT}: ${name} was not found`, {
     code: 'NO_USERNS_PROGRAM',
     hint: `install the package ${packages}`,
   });
@@ -154,7 +211,7 @@ async function made(handshake: Duplex, ended: Promise<number>): Promise<void> {
     handshake.once('data', () => resolve('ready'));
   });
   if ((await Promise.race([ready, ended])) === 'ready') return;
-  throw new UsageError('cannot use --userns: the system does not let this user make a user namespace', {
+  throw new UsageError(`${CANNOT}: the system does not let this user make a user namespace`, {
     code: 'NO_USERNS',
     hint: 'see sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns, leave a chroot, or run as root',
   });
@@ -167,7 +224,7 @@ async function assign(program: string, child: number, ids: readonly IdMapping[])
     await promisify(execFile)(program, [child, ...numbers].map(String));
   } catch (error) {
     const said = (error as { stderr?: string }).stderr?.trim().split('\n')[0] ?? '';
-    throw new UsageError(`cannot use --userns: ${path.basename(program)} failed: ${printable(said)}`, {
+    throw new UsageError(`${CANNOT}: ${path.basename(program)} failed: ${printable(said)}`, {
       code: 'NO_ID_RANGE',
       hint: `check /etc/subuid and /etc/subgid, and that ${program} is setuid root or has its capability`,
     });

@@ -29,6 +29,7 @@ import { makeStage, removeStaleStages } from '../rootfs/destination.ts';
 import { LinuxFilesystem } from '../rootfs/linux.ts';
 import { systemCalls } from '../sys/system-calls.ts';
 import type { Environment } from '../sys/os-path.ts';
+import { isInUserNamespace } from '../sys/privileges.ts';
 
 /** A rootfs with a repository in it, `.git`, as a container may have left it: git sees what was checked, by a `PrivateGitDir`. */
 export class Repository implements AsyncDisposable {
@@ -284,8 +285,13 @@ class PrivateGitDir {
 /** What helps where temporary files cannot be written. */
 const OTHER_TEMPORARY = 'name another directory for temporary files in TMPDIR';
 
-/** @throws GitError for a directory in which other users could replace dlrootfs's own files */
-function temporaryDirectory(environment: Environment): string {
+/**
+ * The directory for temporary files. In the user namespace of --userns the owner of /tmp is nobody, as for every file of the host's root: its
+ * safety was checked by the run outside, which sees the true owner.
+ *
+ * @throws GitError for a directory in which other users could replace dlrootfs's own files
+ */
+export function temporaryDirectory(environment: Environment): string {
   const named = environment['TMPDIR'];
   const directory = named !== undefined && path.isAbsolute(named) ? named : '/tmp';
   const stat = statSync(directory, { throwIfNoEntry: false });
@@ -295,7 +301,7 @@ function temporaryDirectory(environment: Environment): string {
       hint: OTHER_TEMPORARY,
     });
   }
-  const isOurs = stat.uid === 0 || stat.uid === geteuid?.();
+  const isOurs = stat.uid === 0 || stat.uid === geteuid?.() || isInUserNamespace(environment);
   const isSticky = (stat.mode & 0o1000) !== 0;
   if (isOurs && (isSticky || (stat.mode & 0o022) === 0)) return directory;
   throw new GitError(

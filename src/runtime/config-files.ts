@@ -79,27 +79,37 @@ export function rootInBundle({ directory }: ContainerPlace): string {
   return lstatSync(directory).isSymbolicLink() ? realpathSync(directory) : path.basename(directory);
 }
 
-/** The command that starts the container. */
-export function startCommand(
-  runtime: Runtime,
-  place: ContainerPlace,
-  boots: boolean,
-  hidden: readonly string[] = [],
-): string {
-  return START[runtime](place, boots, hidden);
+/** What the command that starts a container depends on, beside its place. */
+export interface StartConditions {
+  readonly boots: boolean;
+  readonly hidden?: readonly string[];
+  /** LXC starts it in a user namespace, for a user who is not root. */
+  readonly inNamespace?: boolean;
+  /** runc starts it for a user who is not root and has no XDG_RUNTIME_DIR, as after `su -`: its state is beside the rootfs. */
+  readonly needsState?: boolean;
 }
 
-const START: Readonly<
-  Record<Runtime, (place: ContainerPlace, boots: boolean, hidden: readonly string[]) => string>
-> = {
-  runc: ({ parent, name }) => `runc run -b ${shellWord(parent)} ${name}`,
-  lxc: (place, boots) => {
-    const { directory, name } = place;
-    const known = directory === `/var/lib/lxc/${name}/rootfs`;
-    const start = `${boots ? 'lxc-start' : 'lxc-execute'} -n ${name}`;
-    return known ? start : `${start} -f ${shellWord(configPath('lxc', place))}`;
+/** The command that starts the container. */
+export function startCommand(runtime: Runtime, place: ContainerPlace, conditions: StartConditions): string {
+  return START[runtime](place, conditions);
+}
+
+const START: Readonly<Record<Runtime, (place: ContainerPlace, conditions: StartConditions) => string>> = {
+  runc: ({ parent, name }, { needsState = false }) => {
+    const state = needsState ? ` --root ${shellWord(path.join(parent, '.runc'))}` : '';
+    return `runc${state} run -b ${shellWord(parent)} ${name}`;
   },
-  nspawn: ({ directory, parent }, _boots, hidden) => {
+  lxc: (place, { boots, inNamespace = false }) => {
+    const { directory, parent, name } = place;
+    const start = boots ? 'lxc-start' : 'lxc-execute';
+    // A user's directory of containers may not exist yet, and LXC fails without one.
+    const containers = inNamespace ? path.dirname(parent) : '/var/lib/lxc';
+    const isKnown = directory === path.join(containers, name, 'rootfs');
+    const from = inNamespace ? ` -P ${shellWord(isKnown ? containers : parent)}` : '';
+    const file = isKnown ? '' : ` -f ${shellWord(configPath('lxc', place))}`;
+    return `${start}${from} -n ${name}${file}`;
+  },
+  nspawn: ({ directory, parent }, { hidden = [] }) => {
     const known = parent === '/var/lib/machines';
     const machine = known ? `-M ${machineName(directory)}` : `-D ${shellWord(directory)}`;
     // systemd.nspawn(5): a file beside the machine is not trusted with Inaccessible=.

@@ -1,9 +1,12 @@
+import type { IdMapping } from '../sys/privileges.ts';
 import type { Container } from './container.ts';
 import { commented, isOneLine, linesOf, type RuntimeConfig } from './config-text.ts';
+import type { IdMappings } from './runc.ts';
 
-/** The host's LXC configurations to include: paths of existing files. */
+/** The host's LXC configurations to include: paths of existing files; and the user namespace in which the rootfs got its owners. */
 export interface LxcHost {
   readonly includes: readonly string[];
+  readonly ids?: IdMappings | undefined;
 }
 
 /**
@@ -17,6 +20,12 @@ export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
   const notices = [...lost];
   if (command === undefined)
     notices.push('LXC cannot express the command of the image, and the image has no shell: set lxc.init.cmd');
+  // LXC leaves them out in silence.
+  const groups = host.ids ? [] : user.groups;
+  if (groups.length < user.groups.length)
+    notices.push(
+      `without root, LXC gives the user no further groups: ${user.groups.join(', ')} are left out`,
+    );
   const signal = boots ? undefined : (container.stopSignal ?? 'SIGTERM');
   const lines = [
     '# LXC 3 or later. Made from the image; edit it as you like.',
@@ -32,7 +41,7 @@ export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
     ...(command === undefined ? [] : [setting('lxc.init.cmd', command), setting('lxc.execute.cmd', command)]),
     ...(isOneLine(container.workingDirectory) ? [setting('lxc.init.cwd', container.workingDirectory)] : []),
     ...(user.uid === 0 && user.gid === 0 ? [] : [`lxc.init.uid = ${user.uid}`, `lxc.init.gid = ${user.gid}`]),
-    ...(user.groups.length > 0 ? [`lxc.init.groups = ${user.groups.join(',')}`] : []),
+    ...(groups.length > 0 ? [`lxc.init.groups = ${groups.join(',')}`] : []),
     ...variables.map(([name, value]) => setting('lxc.environment', `${name}=${value}`)),
     ...(signal === undefined
       ? []
@@ -44,10 +53,7 @@ export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
     '#lxc.net.0.flags = up',
     'lxc.net.0.type = empty',
     '',
-    '# Ids of a user namespace, as /etc/subuid and /etc/subgid give them; the rootfs has to be owned by them.',
-    '#lxc.include = /usr/share/lxc/config/userns.conf',
-    '#lxc.idmap = u 0 100000 65536',
-    '#lxc.idmap = g 0 100000 65536',
+    ...idLines(host.ids),
     ...container.hidden.flatMap((path) => [
       `# What the container writes to ${commented(path)} would be read on the host.`,
       `lxc.mount.entry = none ${mountTarget(path)} tmpfs ro,nosuid,nodev,noexec,size=4k,mode=000,optional 0 0`,
@@ -61,6 +67,26 @@ export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
   if (!isOneLine(container.workingDirectory))
     notices.push('LXC cannot express the working directory of the image: it has a line break');
   return { text: `${lines.join('\n')}\n`, notices };
+}
+
+/** The ids of the container, those that the rootfs has: LXC maps them by newuidmap(1), without root. */
+function idLines(ids: IdMappings | undefined): string[] {
+  if (ids === undefined)
+    return [
+      '# In a user namespace: the ids of /etc/subuid and /etc/subgid. The rootfs has to be owned by them.',
+      '#lxc.include = /usr/share/lxc/config/userns.conf',
+      '#lxc.idmap = u 0 100000 65536',
+      '#lxc.idmap = g 0 100000 65536',
+    ];
+  return [
+    '# The user namespace in which the rootfs got its owners (--userns): root is the user who made it.',
+    ...ids.uids.map((range) => idmap('u', range)),
+    ...ids.gids.map((range) => idmap('g', range)),
+  ];
+}
+
+function idmap(kind: 'u' | 'g', { containerID, hostID, size }: IdMapping): string {
+  return `lxc.idmap = ${kind} ${containerID} ${hostID} ${size}`;
 }
 
 function setting(key: string, value: string): string {

@@ -33,9 +33,15 @@ export function runcConfig(
   const { user } = container;
   // A user namespace with one id has no user but root.
   const isAlone = rootless !== undefined && rootless.ids === undefined;
-  const runsAs = isAlone ? { uid: 0, gid: 0, groups: [] } : user;
+  const runsAs = isAlone ? { uid: 0, gid: 0 } : user;
+  // runc refuses them in each container that it starts without root.
+  const groups = rootless ? [] : user.groups;
   if (isAlone && (user.uid !== 0 || user.gid !== 0)) {
     notices.push(`without root, runc runs the container as its root, not as ${user.uid}:${user.gid}`);
+  } else if (groups.length < user.groups.length) {
+    notices.push(
+      `without root, runc gives the user no further groups: ${user.groups.join(', ')} are left out`,
+    );
   }
   const document = {
     ociVersion: '1.0.2',
@@ -44,7 +50,7 @@ export function runcConfig(
       user: {
         uid: runsAs.uid,
         gid: runsAs.gid,
-        ...(runsAs.groups.length > 0 ? { additionalGids: runsAs.groups } : {}),
+        ...(groups.length > 0 ? { additionalGids: groups } : {}),
       },
       args: container.args,
       env: [...container.environment].map(([name, value]) => `${name}=${value}`),

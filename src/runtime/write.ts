@@ -19,10 +19,13 @@ import type { Report } from '../report/event.ts';
 import { nspawnConfig } from './nspawn.ts';
 import { prepareRootfs } from './prepare.ts';
 import { type IdMappings, runcConfig } from './runc.ts';
+import type { Environment } from '../sys/os-path.ts';
 import type { RuntimeConfig } from './config-text.ts';
 
 /** LXC's own defaults, where distributions have them: capabilities, devices, seccomp, mounts. */
 const lxcIncludes = ['/usr/share/lxc/config/common.conf'];
+/** What LXC adds to them, and takes back, for a container in a user namespace. */
+const lxcNamespaceIncludes = [...lxcIncludes, '/usr/share/lxc/config/userns.conf'];
 
 /** The options of a pull that its files for runtimes need. */
 export interface RuntimeOptions {
@@ -41,6 +44,7 @@ export interface RuntimeOptions {
   /** The rootfs holds a repository, which the container must not see. */
   readonly git: boolean;
   readonly prepare: boolean;
+  readonly environment: Environment;
   readonly report: Report;
 }
 
@@ -79,20 +83,28 @@ export async function writeRuntimeConfigs(image: ImageConfig, options: RuntimeOp
   const { runtimes, destination, force, report } = options;
   if (runtimes.length === 0) return;
   const place = containerPlaceOf(destination);
+  const inNamespace = options.idMappings !== undefined;
+  const isRoot = options.uid === 0 && !inNamespace;
+  const needsState = !isRoot && options.environment['XDG_RUNTIME_DIR'] === undefined;
   const written = attempt(`read ${printable(destination)}`, () => {
     const container = inspectRootfs(image, place, options);
     return runtimes.map((runtime) => ({
       ...configFor(runtime, container, place, image, options),
       file: configPath(runtime, place),
-      command: startCommand(runtime, place, container.boots, container.hidden),
+      command: startCommand(runtime, place, { ...container, inNamespace, needsState }),
     }));
   });
   for (const { file, text } of written) await writeConfig(file, text, force);
   for (const { notices } of written)
     for (const message of notices) report({ type: 'notice', message: printable(message) });
   const ofRoot = runtimes.filter((runtime) => runtime !== 'runc');
-  if (options.uid !== 0 && ofRoot.length > 0)
+  if (!isRoot && !inNamespace && ofRoot.length > 0)
     report({ type: 'notice', message: `only root can start the container with ${ofRoot.join(' or ')}` });
+  if (inNamespace && runtimes.includes('nspawn'))
+    report({
+      type: 'notice',
+      message: 'systemd-nspawn has no user namespace with these ids: pull as root for it',
+    });
   for (const { file, command } of written) report({ type: 'runtime-config', file, command });
 }
 
@@ -103,8 +115,10 @@ function configFor(
   image: ImageConfig,
   { rootless, uid, gid, idMappings: ids, terminal }: RuntimeOptions,
 ): RuntimeConfig {
-  if (runtime === 'lxc')
-    return lxcConfig(container, { includes: lxcIncludes.filter((path) => existsSync(path)) });
+  if (runtime === 'lxc') {
+    const includes = ids ? lxcNamespaceIncludes : lxcIncludes;
+    return lxcConfig(container, { includes: includes.filter((path) => existsSync(path)), ids });
+  }
   if (runtime === 'nspawn') return nspawnConfig(container);
   const owner = rootless ? { uid, gid, ids } : undefined;
   return runcConfig(container, image, rootInBundle(place), { rootless: owner, terminal });

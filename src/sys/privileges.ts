@@ -55,9 +55,9 @@ export function isInitialUserNamespace(): boolean {
 /** Set by the run outside of --userns for the one that it starts in a user namespace. */
 export const USERNS_VARIABLE = 'DLROOTFS_USERNS';
 
-/** Whether this run is the one inside. */
+/** Whether this run is the one inside. The variable alone proves nothing: root outside any namespace may have inherited it. */
 export function isInUserNamespace(environment: Readonly<Record<string, string | undefined>>): boolean {
-  return environment[USERNS_VARIABLE] !== undefined;
+  return environment[USERNS_VARIABLE] !== undefined && !isInitialUserNamespace();
 }
 
 /** The text of a file in /proc or /sys; empty if it cannot be read. */

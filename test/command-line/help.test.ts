@@ -38,7 +38,7 @@ test('help: a mistyped topic is guessed', () => {
 test('help: a word that is in the help is found there', () => {
   const hints = {
     proxy: 'see dlrootfs help registries',
-    lxc: 'see dlrootfs help runtimes',
+    lxc: 'see dlrootfs help runtimes or dlrootfs help rootless',
     tls: 'see dlrootfs help registries',
     xyzzy: 'dlrootfs --help --all lists all commands, flags and topics',
     'a(': 'dlrootfs --help --all lists all commands, flags and topics',

@@ -131,12 +131,30 @@ for (const [directory, name, next] of places) {
     const place = containerPlaceOf(directory);
     assert.equal(place.name, name);
     assert.deepEqual(
-      all.map((runtime) => startCommand(runtime, place, false)),
+      all.map((runtime) => startCommand(runtime, place, { boots: false })),
       next,
     );
   });
 }
 
 test('a system is started with lxc-start', () => {
-  assert.equal(startCommand('lxc', containerPlaceOf('/var/lib/lxc/web/rootfs'), true), 'lxc-start -n web');
+  assert.equal(
+    startCommand('lxc', containerPlaceOf('/var/lib/lxc/web/rootfs'), { boots: true }),
+    'lxc-start -n web',
+  );
+});
+
+test('in a user namespace LXC is told where its containers are', () => {
+  const conditions = { boots: false, inNamespace: true };
+  const start = (directory: string) => startCommand('lxc', containerPlaceOf(directory), conditions);
+  assert.equal(start('/home/me/ct/web/rootfs'), 'lxc-execute -P /home/me/ct -n web');
+  assert.equal(start('/home/me/ct/web'), 'lxc-execute -P /home/me/ct -n web -f /home/me/ct/web.lxc');
+});
+
+test('without XDG_RUNTIME_DIR a user gives runc a place for its state', () => {
+  const place = containerPlaceOf("/home/me/it's/rootfs");
+  assert.equal(
+    startCommand('runc', place, { boots: false, needsState: true }),
+    `runc --root '/home/me/it'\\''s/.runc' run -b '/home/me/it'\\''s' it-s`,
+  );
 });

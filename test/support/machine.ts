@@ -52,6 +52,7 @@ export async function configure(
     terminal: false,
     git: false,
     prepare: false,
+    environment: {},
     report: (event) => events.push(event),
     ...options,
   });
