@@ -5,6 +5,7 @@ import { fakeV1Images } from '../../test/support/fake-v1-image.ts';
 import { archiveOf, layoutFiles, tagged } from '../../test/layout/build-layout.ts';
 import { mutateTar, oddTar } from './archives.ts';
 import { PASSWORD, specialFile, type Case, type Placed } from './case.ts';
+import { bzip2OfNothing, oddMembers, xzOfNothing } from './members.ts';
 import { damagedRepository } from './repository.ts';
 import { mutateBytes, mutateJson, oddText } from './mutate.ts';
 import type { Random } from './random.ts';
@@ -98,20 +99,11 @@ function layers(random: Random): Case {
   return { argv: old.length > 0 ? pullOf(REFERENCE) : commandFor(random), files: old, site };
 }
 
-/** Built with the commands of Debian, so not made new for each case. */
-const bzip2OfNothing = Buffer.from('425a683917724538509000000000', 'hex');
-const xzOfNothing = Buffer.from(
-  'fd377a585a000004e6d6b4460000000000001cdf44211fb6f37d010000000004595a',
-  'hex',
-);
-
 function streams(random: Random): Case {
   const plain = random.percent(50) ? oddTar(random) : simpleLayers[1]!;
   const stream = random.pick([
     () => gzipSync(plain, { level: random.below(10) }),
     () => zstdCompressSync(plain),
-    () => Buffer.concat([gzipSync(plain.subarray(0, 700)), gzipSync(plain.subarray(700))]),
-    () => Buffer.concat([zstdCompressSync(plain.subarray(0, 700)), zstdCompressSync(plain.subarray(700))]),
     () => gzipSync(Buffer.alloc(random.pick([1, 30, 100]) * 2 ** 20)),
     () => bzip2OfNothing,
     () => xzOfNothing,
@@ -119,6 +111,13 @@ function streams(random: Random): Case {
   const blob = random.percent(90) ? mutateBytes(random, stream) : stream;
   const format = random.pick(['oci', 'docker', 'schema1'] as const);
   const site = siteOf(registryOf(fakeManifest({ layers: [blob], format })));
+  return { argv: commandFor(random), site };
+}
+
+function members(random: Random): Case {
+  const plain = random.percent(30) ? oddTar(random) : simpleLayers[random.below(2)]!;
+  const image = random.list(1, 2, () => oddMembers(random, plain));
+  const site = siteOf(registryOf(fakeManifest({ layers: image })));
   return { argv: commandFor(random), site };
 }
 
@@ -378,8 +377,9 @@ interface Kind {
 
 /** Every kind of case, and how many of a hundred are of it. */
 export const kinds: Readonly<Record<string, Kind>> = {
-  layers: { share: 28, make: layers },
-  streams: { share: 10, make: streams },
+  layers: { share: 22, make: layers },
+  streams: { share: 8, make: streams },
+  members: { share: 8, make: members },
   documents: { share: 14, make: documents },
   answers: { share: 14, make: brokenAnswers },
   v1: { share: 7, make: version1 },

@@ -7,6 +7,8 @@ export type FakeLayer =
   | {
       readonly tar: Uint8Array;
       readonly compression?: 'gzip' | 'zstd' | 'none';
+      /** The tar as it is stored, where it is not compressed as a whole. */
+      readonly blob?: Uint8Array;
       readonly urls?: readonly string[];
     };
 
@@ -112,7 +114,7 @@ function compress(layer: FakeLayer): StoredLayer {
   }
   const compression = layer.compression ?? 'gzip';
   const codec = { gzip: gzipSync, zstd: zstdCompressSync, none: (bytes: Uint8Array) => bytes }[compression];
-  return { blob: codec(layer.tar), compression, diffID: sha256(layer.tar), urls: layer.urls };
+  return { blob: layer.blob ?? codec(layer.tar), compression, diffID: sha256(layer.tar), urls: layer.urls };
 }
 
 function json(value: unknown): Uint8Array {
