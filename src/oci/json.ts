@@ -6,18 +6,39 @@ export type JsonObject = Readonly<Record<string, unknown>>;
 /** Manifests, indexes and configs of real images stay below ten. */
 const MAX_DEPTH = 100;
 
+/** An index of 10,000 entries has fewer; with as many, the values of a document take 30 MiB at most. */
+const MAX_VALUES = 200_000;
+
+/** How many values the JSON documents of one thing may have together. An empty array or object counts twice. */
+export class ValueLimit {
+  readonly #most: number;
+  #left: number;
+
+  constructor(most = MAX_VALUES) {
+    this.#most = most;
+    this.#left = most;
+  }
+
+  /** @throws IntegrityError, naming `what`, when the documents so far have too many */
+  count(values: number, what: string): void {
+    this.#left -= values;
+    if (this.#left < 0) throw new IntegrityError(`${what} has more than ${this.#most} values`);
+  }
+}
+
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /**
  * The value of a JSON document from outside. Bytes that are not UTF-8 become U+FFFD, and the last of equal keys counts.
  * Go's decoder, which reads nearly all of these documents, does the same.
  *
- * @throws IntegrityError, naming `what`, when it does not parse or is nested deeper than any real document (so that recursion over the value is safe)
+ * @throws IntegrityError, naming `what`, when it does not parse, is nested deeper than any real document (so that recursion over the value is
+ * safe), or has more values than `limit` allows (their memory is many times the document's)
  */
-export function parseJson(bytes: Uint8Array, what: string): unknown {
-  if (nestsDeeper(bytes, MAX_DEPTH)) {
-    throw new IntegrityError(`${what} is nested more than ${MAX_DEPTH} levels deep`);
-  }
+export function parseJson(bytes: Uint8Array, what: string, limit = new ValueLimit()): unknown {
+  const { depth, values } = measure(bytes);
+  if (depth > MAX_DEPTH) throw new IntegrityError(`${what} is nested more than ${MAX_DEPTH} levels deep`);
+  limit.count(values, what);
   const text = decoder.decode(bytes);
   try {
     return JSON.parse(text);
@@ -37,8 +58,8 @@ export function jsonOf(text: string): unknown {
 }
 
 /** As `parseJson`, for documents that must be an object. */
-export function parseJsonObject(bytes: Uint8Array, what: string): JsonObject {
-  const value = parseJson(bytes, what);
+export function parseJsonObject(bytes: Uint8Array, what: string, limit?: ValueLimit): JsonObject {
+  const value = parseJson(bytes, what, limit);
   if (!isObject(value)) throw new IntegrityError(`${what} is not a JSON object`);
   return value;
 }
@@ -77,8 +98,11 @@ export function listOf(value: unknown, key: string, what: string, most = Infinit
   throw new IntegrityError(`${what} lists ${value.length} ${key}, ${most} are allowed`);
 }
 
-function nestsDeeper(bytes: Uint8Array, limit: number): boolean {
+/** How deep a document is nested, and how many values it has at most: one after each comma and each opening bracket. */
+function measure(bytes: Uint8Array): { readonly depth: number; readonly values: number } {
   let depth = 0;
+  let deepest = 0;
+  let values = 1;
   let inString = false;
   for (let index = 0; index < bytes.length; index += 1) {
     const byte = bytes[index];
@@ -86,10 +110,12 @@ function nestsDeeper(bytes: Uint8Array, limit: number): boolean {
       if (byte === 0x5c) index += 1;
       else if (byte === 0x22) inString = false;
     } else if (byte === 0x22) inString = true;
+    else if (byte === 0x2c) values += 1;
     else if (byte === 0x7b || byte === 0x5b) {
+      values += 1;
       depth += 1;
-      if (depth > limit) return true;
+      deepest = Math.max(deepest, depth);
     } else if (byte === 0x7d || byte === 0x5d) depth -= 1;
   }
-  return false;
+  return { depth: deepest, values };
 }

@@ -1,7 +1,7 @@
 import { createPublicKey, type JsonWebKey, type KeyObject, verify } from 'node:crypto';
 import { IntegrityError, printable } from '../errors.ts';
 import { Digest } from './digest.ts';
-import { isObject, type JsonObject, listOf, parseJsonObject, textOf } from './json.ts';
+import { isObject, type JsonObject, listOf, parseJsonObject, textOf, ValueLimit } from './json.ts';
 import { MediaType } from './media-types.ts';
 import { MAX_LAYERS } from './image.ts';
 
@@ -63,12 +63,20 @@ function entriesOf(document: JsonObject, what: string): readonly ParsedEntry[] {
     throw new IntegrityError(`${what} has ${fsLayers.length} layers but a history of ${history.length}`);
   }
   if (fsLayers.length === 0) throw new IntegrityError(`${what} has no layers`);
-  return fsLayers.map((layer, place) => entryOf(layer, history[place], place, what));
+  const limit = new ValueLimit();
+  return fsLayers.map((layer, place) => entryOf({ layer, history: history[place], place }, what, limit));
 }
 
 type ParsedEntry = Schema1Entry & { readonly parent: string | undefined };
 
-function entryOf(layer: unknown, history: unknown, place: number, what: string): ParsedEntry {
+interface RawEntry {
+  readonly layer: unknown;
+  readonly history: unknown;
+  readonly place: number;
+}
+
+/** @param limit on the values of all entries together */
+function entryOf({ layer, history, place }: RawEntry, what: string, limit: ValueLimit): ParsedEntry {
   const blob = Digest.parse(
     isObject(layer) ? layer['blobSum'] : undefined,
     `fsLayers[${place}].blobSum of ${what}`,
@@ -80,6 +88,7 @@ function entryOf(layer: unknown, history: unknown, place: number, what: string):
   const json = parseJsonObject(
     new TextEncoder().encode(text),
     `history[${place}].v1Compatibility of ${what}`,
+    limit,
   );
   const { id, throwaway } = json;
   if (typeof id !== 'string' || !/^[a-f0-9]{64}$/.test(id)) {

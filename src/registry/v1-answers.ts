@@ -2,7 +2,7 @@
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { Digest } from '../oci/digest.ts';
 import { MAX_LAYERS } from '../oci/image.ts';
-import { type JsonObject, parseJson, parseJsonObject, textOf } from '../oci/json.ts';
+import { type JsonObject, parseJson, parseJsonObject, textOf, type ValueLimit } from '../oci/json.ts';
 import { hostnameOf, isTag } from '../oci/reference.ts';
 
 /** Tags that an error message lists. */
@@ -76,10 +76,14 @@ export function parseAncestry(body: Uint8Array, id: string, what: string): reado
  */
 export function parseImageJson(
   body: Uint8Array,
-  { id, parent }: { readonly id: string; readonly parent: string | undefined },
+  {
+    id,
+    parent,
+    limit,
+  }: { readonly id: string; readonly parent: string | undefined; readonly limit?: ValueLimit },
   what: string,
 ): JsonObject {
-  const json = parseJsonObject(body, what);
+  const json = parseJsonObject(body, what, limit);
   const said = textOf(json['id']);
   if (said !== undefined && said !== id) {
     throw new IntegrityError(`${what} belongs to another image, ${printable(said, 80)}`);

@@ -1,7 +1,7 @@
 import { type DlrootfsError, IntegrityError, NetworkError } from '../errors.ts';
 import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
 import { historyOf, type Image, type Layer, type Session } from '../oci/image.ts';
-import { type JsonObject, parseJson, parseJsonObject } from '../oci/json.ts';
+import { type JsonObject, parseJson, parseJsonObject, ValueLimit } from '../oci/json.ts';
 import { hostnameOf, isLoopback, Reference } from '../oci/reference.ts';
 import { basic, type Credential, describeCredential } from './auth/credentials.ts';
 import { BlobSource } from './blob-source.ts';
@@ -24,6 +24,7 @@ import {
 } from './v1-answers.ts';
 
 const MAX_TAGS_BYTES = 16 * 1024 * 1024;
+const MAX_TAGS = 1_000_000;
 const MAX_ANCESTRY_BYTES = 1024 * 1024;
 /** Of all JSON documents of one image together. */
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
@@ -88,7 +89,7 @@ export class Version1Session implements Omit<Session, 'close'> {
     const subject = `the list of tags of ${this.#name}`;
     const absent = `${this.#name} does not exist`;
     const read = async (response: Response) =>
-      parseJsonObject(await readDocument(response, MAX_TAGS_BYTES), subject);
+      parseJsonObject(await readDocument(response, MAX_TAGS_BYTES), subject, new ValueLimit(MAX_TAGS));
     const registries = await this.#registries();
     return registries.ask({ path: `repositories/${this.#repository}/tags`, subject, absent, read });
   }
@@ -98,11 +99,12 @@ export class Version1Session implements Omit<Session, 'close'> {
     const abort = new AbortController();
     const signal = AbortSignal.any([this.#settings.signal, abort.signal]);
     let bytes = 0;
+    const limit = new ValueLimit();
     const layer = async (id: string, index: number): Promise<Layer> => {
       const subject = `the JSON of image ${id}`;
       const read = async (response: Response) => {
         const body = await readDocument(response, MAX_CONFIG_BYTES);
-        const info = parseImageJson(body, { id, parent: ids[index - 1] }, subject);
+        const info = parseImageJson(body, { id, parent: ids[index - 1], limit }, subject);
         const digest = parsePayloadChecksum(response.header('x-docker-checksum-payload'));
         const checksum = digest && { digest, prefix: Buffer.concat([body, Buffer.from('\n')]) };
         const size = parseLayerSize(response.header('x-docker-size'), `layer ${id}`);

@@ -3,7 +3,7 @@ import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.t
 import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
 import { describeFound, type FoundDocument } from '../oci/image-index.ts';
 import type { Image, LayerDescription, Session, WantsBlob } from '../oci/image.ts';
-import { parseJsonObject } from '../oci/json.ts';
+import { parseJsonObject, ValueLimit } from '../oci/json.ts';
 import { type Manifest, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
 import { MANIFEST_ACCEPT } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
@@ -16,6 +16,8 @@ import { isTransient } from './http/transport-error.ts';
 import { DEFAULT_CONNECTIONS, type RegistryOptions } from './registry-options.ts';
 
 const MAX_PAGE_BYTES = 16 * 1024 * 1024;
+/** Of one page: some registries answer all tags at once. */
+const MAX_TAGS = 1_000_000;
 const MAX_PAGES = 10_000;
 
 /** The path of a manifest, and its name in errors. */
@@ -200,7 +202,11 @@ export class Version2Session implements Omit<Session, 'close'> {
         throw new NetworkError(`cannot read ${subject}: it has no end`);
       seen.add(query);
       const read = async (response: Response): Promise<TagPage> => ({
-        tags: tagsOf(parseJsonObject(await readDocument(response, MAX_PAGE_BYTES), subject)['tags']),
+        tags: tagsOf(
+          parseJsonObject(await readDocument(response, MAX_PAGE_BYTES), subject, new ValueLimit(MAX_TAGS))[
+            'tags'
+          ],
+        ),
         next: nextPage(response.header('link'), response.url),
       });
       const asked = { path: `tags/list${query}`, subject, repository: this.#name, read };

@@ -231,6 +231,16 @@ const broken: readonly (readonly [string, Uint8Array, RegExp])[] = [
     Buffer.from(`{"schemaVersion":2,"x":${'{"a":'.repeat(101)}1${'}'.repeat(101)}}`),
     /nested/,
   ],
+  [
+    'a million values',
+    Buffer.from(`{"schemaVersion":2,"x":[${'0,'.repeat(1_000_000)}0]}`),
+    /has more than 200000 values/,
+  ],
+  [
+    'as many empty objects',
+    Buffer.from(`{"schemaVersion":2,"x":[${'{},'.repeat(150_000)}{}]}`),
+    /has more than 200000 values/,
+  ],
   ['five megabytes', Buffer.alloc(5e6, ' '), /has 5000000 bytes/],
   ['control characters', Buffer.from('\u001b[31m'), /\\u001b|not valid JSON: [ -~]*$/],
 ];

@@ -111,6 +111,14 @@ const refused: readonly (readonly [string, unknown, RegExp])[] = [
   ['no id', document([blob('1'), {}]), /no id/],
   ['a history that is no JSON', document([blob('1'), '{']), /v1Compatibility of it is not valid JSON/],
   ['a history nested deep', document([blob('1'), '['.repeat(1000)]), /nested/],
+  [
+    'a history of many values in all',
+    document(
+      [blob('2'), { id: id('b'), parent: id('a'), x: Array.from({ length: 150_000 }, () => 0) }],
+      [blob('1'), { id: id('a'), x: Array.from({ length: 150_000 }, () => 0) }],
+    ),
+    /has more than 200000 values/,
+  ],
   ['a blob without digest', document(['x', { id: id('a') }]), /blobSum of it "x" is malformed/],
 ];
 
