@@ -47,7 +47,7 @@ export async function addToCache(request: PullOptions): Promise<CacheAddition> {
   const directory = known(request.store.directory);
   const { report, bytes } = countingBytes(request.report);
   // Files that are not kept lie beside the cache.
-  const options = { ...request, destination: directory, report };
+  const options = { ...request, destination: directory, report, store: { ...request.store, required: true } };
   return await withImage(options, false, async (opened) => {
     const { image, source, store } = opened;
     refuseUncacheable(image, source, options);

@@ -117,8 +117,12 @@ export interface PullOptions
   readonly part: PartOptions | undefined;
   /** The caller named the platform. */
   readonly platformAsked: boolean;
-  /** Directory of the cache (undefined: none), and its limit in bytes. */
-  readonly store: { readonly directory: string | undefined; readonly maxBytes: number };
+  /** Directory of the cache (undefined: none), whether the run needs it, and its limit in bytes. */
+  readonly store: {
+    readonly directory: string | undefined;
+    readonly required?: boolean;
+    readonly maxBytes: number;
+  };
   /** `hint` says how to fill the cache; undefined: the network may be used. */
   readonly offline: { readonly hint: string } | undefined;
   readonly retryPolicy: RetryPolicy;

@@ -164,8 +164,7 @@ export async function withSession<T>(options: PullOptions, use: (opened: Opened)
   const source = parseImage(options);
   const spoolDirectory = await spoolPlace(destination);
   const directory = source.local ? undefined : options.store.directory;
-  const { maxBytes } = options.store;
-  const store = await Store.open({ directory, maxBytes, spoolDirectory, report });
+  const store = await Store.open({ ...options.store, directory, spoolDirectory, report });
   try {
     report({ type: 'session', name: source.name });
     const session = await source.open(store, spoolDirectory);

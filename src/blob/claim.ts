@@ -1,13 +1,10 @@
-import { constants } from 'node:fs';
-import { type FileHandle, lstat, open, rename, rm, unlink } from 'node:fs/promises';
-import path from 'node:path';
+import { constants, type Stats } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
-import { OpenDirectory } from '../sys/open-directory.ts';
-import { writeFileAtomically } from '../sys/temp-file.ts';
 import type { lockFile, LockResult } from '../sys/system-calls.ts';
 import type { ByteRange } from './pieces.ts';
-import { FILE_MODE, isNameOf, openTrusted, type StoreFiles } from './store-files.ts';
+import type { CacheName, StoreFiles } from './store-files.ts';
 
 /** The contents of a partial file. */
 export interface PartialContents {
@@ -24,40 +21,48 @@ export class Claim {
   readonly handle: FileHandle;
   /** Left by an earlier run. */
   readonly kept: PartialContents;
-  readonly #name: string;
-  readonly #blob: string;
+  readonly #files: StoreFiles;
+  readonly #name: CacheName;
+  readonly #blob: CacheName;
   /** File that lists the ranges of a partial file with holes; undefined for a private file, which no other run can resume. */
-  readonly #note: string | undefined;
+  readonly #note: CacheName | undefined;
   #published = false;
 
-  constructor(handle: FileHandle, kept: PartialContents, name: string, blob: string, note?: string) {
+  constructor(
+    handle: FileHandle,
+    kept: PartialContents,
+    {
+      files,
+      digest,
+      name,
+    }: { readonly files: StoreFiles; readonly digest: Digest; readonly name: CacheName },
+  ) {
     this.handle = handle;
     this.kept = kept;
+    this.#files = files;
     this.#name = name;
-    this.#blob = blob;
-    this.#note = note;
+    this.#blob = files.blob(digest);
+    this.#note = name === files.partial(digest) ? files.ranges(digest) : undefined;
   }
 
   /** Notes the contents of a file that has or will have holes, so that the next run knows them even if this one is killed. One call at a time. */
   async note({ ranges, size }: PartialContents): Promise<void> {
     if (this.#note === undefined) return;
     const lines = [size ?? '', ...ranges.map(({ start, end }) => `${start}-${end}`)];
-    using directory = OpenDirectory.open(path.dirname(this.#note));
-    const name = path.basename(this.#note);
-    await writeFileAtomically({ directory, name }, lines.join('\n'), { mode: FILE_MODE });
+    await this.#files.write(this.#note, lines.join('\n'));
   }
 
   /** The file is complete and its digest right: it becomes the blob. */
   async publish(): Promise<void> {
-    await rename(this.#name, this.#blob);
+    await this.#files.rename(this.#name, this.#blob);
     this.#published = true;
   }
 
   /** Ends the writing. `keep`: another run may resume the file. Returns whether one can. */
   async release(keep: boolean): Promise<boolean> {
     const resumable = keep && !this.#published && this.#note !== undefined;
-    if (!resumable && this.#note !== undefined) await unlink(this.#note).catch(() => undefined);
-    if (!resumable && !this.#published) await unlink(this.#name).catch(() => undefined);
+    if (!resumable && this.#note !== undefined) await this.#files.unlink(this.#note).catch(() => undefined);
+    if (!resumable && !this.#published) await this.#files.unlink(this.#name).catch(() => undefined);
     const stats = await this.handle.stat().catch(() => undefined);
     await this.handle.close();
     return resumable && stats !== undefined && stats.size > 0;
@@ -93,18 +98,18 @@ const PATIENCE = 30_000;
 export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Claim | 'there'> {
   const { digest, signal, waiting } = wanted;
   const { files, lock, patience = PATIENCE } = options;
-  const hasStalled = watchFile(files.partial(digest), patience);
+  const hasStalled = watchFile(() => files.stat(files.partial(digest)), patience);
   for (let isAnnounced = false; ;) {
     signal.throwIfAborted();
     const outcome = lock ? await tryClaim(wanted, files, lock) : 'unsupported';
     if (outcome === 'moved') continue;
-    if (outcome === 'unsupported') return privateClaim(digest, files);
+    if (outcome === 'unsupported') return await privateClaim(digest, files);
     if (outcome !== 'busy') return outcome;
-    if (await hasStalled()) return privateClaim(digest, files);
+    if (await hasStalled()) return await privateClaim(digest, files);
     if (!isAnnounced) waiting();
     isAnnounced = true;
     await sleep(POLL, undefined, { signal }).catch(() => undefined);
-    if (await exists(files.blob(digest))) return 'there';
+    if ((await files.stat(files.blob(digest))) !== undefined) return 'there';
   }
 }
 
@@ -116,14 +121,14 @@ export async function tryClaim(
 ): Promise<Claim | Exclude<LockResult, 'locked'> | 'moved' | 'there'> {
   const { digest } = wanted;
   const name = files.partial(digest);
-  const handle = await openPartial(name);
+  const handle = await openPartial(files, name);
   let claimed: Claim | undefined;
   try {
     const outcome = lock(handle.fd, 'exclusive');
     if (outcome !== 'locked') return outcome;
-    if (!(await isNameOf(name, handle))) return 'moved';
-    if (await exists(files.blob(digest))) {
-      await unlink(name);
+    if (!(await files.isNameOf(name, handle))) return 'moved';
+    if ((await files.stat(files.blob(digest))) !== undefined) {
+      await files.unlink(name);
       return 'there';
     }
     claimed = await claimLocked(wanted, files, handle);
@@ -140,22 +145,22 @@ async function claimLocked(
   handle: FileHandle,
 ): Promise<Claim> {
   const name = files.partial(digest);
-  const note = `${name}.ranges`;
+  const note = files.ranges(digest);
   const { size: length } = await handle.stat();
-  const noted = await readNote(note);
+  const noted = await readNote(files, note);
   const found = noted ?? { ranges: [{ start: 0, end: length }], size: undefined };
   const kept = length > maxBytes ? NOTHING : { ...found, ranges: clip(found.ranges, length) };
   const end = kept.ranges.at(-1)?.end ?? 0;
   if (end < length) await handle.truncate(end);
   // The length of a file without holes describes its contents.
   const holes = kept.ranges.length > 1 || (kept.ranges[0]?.start ?? 0) > 0;
-  if (noted && !holes) await unlink(note).catch(() => undefined);
-  return new Claim(handle, kept, name, files.blob(digest), note);
+  if (noted && !holes) await files.unlink(note).catch(() => undefined);
+  return new Claim(handle, kept, { files, digest, name });
 }
 
 /** Reads the size of the blob and one range per line; undefined without a note. An invalid note means that nothing is kept. */
-async function readNote(name: string): Promise<PartialContents | undefined> {
-  const handle = await openTrusted(name, constants.O_RDONLY);
+async function readNote(files: StoreFiles, name: CacheName): Promise<PartialContents | undefined> {
+  const handle = await files.open(name, constants.O_RDONLY);
   if (handle === undefined) return undefined;
   if (handle === 'untrusted') return NOTHING;
   try {
@@ -184,31 +189,28 @@ function clip(ranges: readonly ByteRange[], length: number): ByteRange[] {
 
 async function privateClaim(digest: Digest, files: StoreFiles): Promise<Claim> {
   const name = files.private();
-  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-  return new Claim(await open(name, flags, FILE_MODE), NOTHING, name, files.blob(digest));
+  const handle = await files.open(name, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL);
+  if (typeof handle !== 'object') throw new Error(`${name} cannot be made`);
+  return new Claim(handle, NOTHING, { files, digest, name });
 }
 
 /** Replaces a file that cannot be trusted (a link, another user's file). */
-async function openPartial(name: string): Promise<FileHandle> {
+async function openPartial(files: StoreFiles, name: CacheName): Promise<FileHandle> {
   const flags = constants.O_RDWR | constants.O_CREAT;
-  const handle = await openTrusted(name, flags);
+  const handle = await files.open(name, flags);
   if (typeof handle === 'object') return handle;
-  await rm(name, { recursive: true });
-  const again = await openTrusted(name, flags);
+  await files.removeAny(name);
+  const again = await files.open(name, flags);
   if (typeof again !== 'object') throw new Error(`${name} cannot be replaced`);
   return again;
 }
 
-async function exists(name: string): Promise<boolean> {
-  return (await lstat(name).catch(() => undefined)) !== undefined;
-}
-
 /** A function that resolves to whether a file has not changed for `patience` milliseconds, in which it was called again and again. */
-function watchFile(name: string, patience: number): () => Promise<boolean> {
+function watchFile(stat: () => Promise<Stats | undefined>, patience: number): () => Promise<boolean> {
   let last = '';
   let since = performance.now();
   return async () => {
-    const stats = await lstat(name).catch(() => undefined);
+    const stats = await stat();
     const now = `${stats?.blocks} ${stats?.size} ${stats?.mtimeMs}`;
     if (now !== last) since = performance.now();
     last = now;

@@ -1,29 +1,21 @@
 import { constants } from 'node:fs';
-import { type FileHandle, unlink } from 'node:fs/promises';
-import path from 'node:path';
+import type { FileHandle } from 'node:fs/promises';
 import { DestinationError } from '../errors.ts';
 import { algorithmOf, Digest, digestOf } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
-import { OpenDirectory } from '../sys/open-directory.ts';
-import { namelessFile, writeFileAtomically } from '../sys/temp-file.ts';
-import { reasonOf } from '../sys/os-error.ts';
+import { EXPOSED_DIRECTORY, OpenDirectory } from '../sys/open-directory.ts';
+import { hasCode, reasonOf } from '../sys/os-error.ts';
+import { namelessFile } from '../sys/temp-file.ts';
+import { DIRECTORY_MODE, unusable } from './cache-directory.ts';
 import { claim, Claim, tryClaim, type Wanted } from './claim.ts';
 import { lockFile } from '../sys/system-calls.ts';
-import {
-  DIRECTORY_MODE,
-  diskError,
-  FILE_MODE,
-  isNameOf,
-  openTrusted,
-  prune,
-  type StoredFile,
-  StoreFiles,
-  totalBytes,
-} from './store-files.ts';
+import { type CacheName, diskError, prune, type StoredFile, StoreFiles, totalBytes } from './store-files.ts';
 
 export interface StoreOptions {
   /** Undefined: nothing is kept. */
   readonly directory: string | undefined;
+  /** A directory that cannot be used is an error, not a notice. */
+  readonly required?: boolean | undefined;
   /** Directory for blobs that are not kept: on the disk of the destination, since a temporary folder may be small. */
   readonly spoolDirectory: string;
   readonly maxBytes: number;
@@ -34,8 +26,6 @@ export interface StoreOptions {
 
 /** Limit in bytes on manifests and configs. */
 const SMALL = 8 * 2 ** 20;
-/** `sha512:` and 128 digits. */
-const LONGEST_DIGEST = 135;
 
 /**
  * Blobs by digest, on disk, for further runs. A directory that cannot be used (another user's, read-only, a file) is reported once, and the run
@@ -48,7 +38,7 @@ export class Store {
   #spool: OpenDirectory | undefined;
   readonly #maxBytes: number;
   readonly #report: Report;
-  readonly #pinned = new Set<string>();
+  readonly #pinned = new Set<CacheName>();
   #files: StoreFiles | undefined;
   #writable = true;
   #keeps = false;
@@ -66,16 +56,16 @@ export class Store {
     this.#report = options.report;
   }
 
-  /** @throws DestinationError for a directory behind a symlink that the kernel would not follow */
+  /** @throws DestinationError for a directory that holds other things, or is behind a symlink of another user; where it is required, any that cannot be used */
   static async open(options: StoreOptions): Promise<Store> {
+    const { directory, required = false } = options;
     const store = new Store(options);
-    if (options.directory === undefined) return store;
-    const files = new StoreFiles(options.directory);
+    if (directory === undefined) return store;
     try {
-      await files.prepare();
-      store.#files = files;
+      store.#files = await StoreFiles.prepare(directory);
     } catch (error) {
-      if (error instanceof DestinationError) throw error;
+      if (required) throw unusable(error, directory);
+      if (error instanceof DestinationError && error.code !== EXPOSED_DIRECTORY) throw error;
       store.#writable = false;
       store.#warn('continuing without the cache', error);
     }
@@ -108,11 +98,13 @@ export class Store {
   async recall(reference: string): Promise<{ readonly digest: Digest; readonly at: Date } | undefined> {
     if (!this.#files) return undefined;
     const name = this.#files.tag(reference);
-    const handle = await openTrusted(name, constants.O_RDONLY).catch(() => undefined);
+    const handle = await this.#files.open(name, constants.O_RDONLY).catch(() => undefined);
     if (typeof handle !== 'object') return undefined;
     try {
       const { mtime: at } = await handle.stat();
-      return { digest: Digest.parse((await handle.readFile('latin1')).slice(0, LONGEST_DIGEST)), at };
+      // Notes of earlier versions have the first line alone.
+      const [digest = ''] = (await handle.readFile('utf8')).split('\n', 1);
+      return { digest: Digest.parse(digest), at };
     } catch {
       return undefined;
     } finally {
@@ -120,19 +112,16 @@ export class Store {
     }
   }
 
-  /** Notes the digest of a tag. */
+  /** Notes the digest of a tag, and the tag itself, since the name of the file is a digest of it. */
   async remember(reference: string, digest: Digest): Promise<void> {
-    await this.#write((files) => files.tag(reference), Buffer.from(digest));
+    await this.#write((files) => files.tag(reference), Buffer.from(`${digest}\n${reference}\n`));
   }
 
-  async #write(place: (files: StoreFiles) => string, bytes: Uint8Array): Promise<void> {
+  async #write(name: (files: StoreFiles) => CacheName, bytes: Uint8Array): Promise<void> {
     const files = this.#files;
     if (!files || !this.#writable) return;
     try {
-      using directory = OpenDirectory.open(path.dirname(place(files)));
-      using workDirectory = OpenDirectory.open(files.partials);
-      const name = path.basename(place(files));
-      await writeFileAtomically({ directory, name }, bytes, { mode: FILE_MODE, workDirectory });
+      await files.write(name(files), bytes);
       await this.#grown(bytes.length);
     } catch (error) {
       this.#readOnly(error);
@@ -155,9 +144,11 @@ export class Store {
 
   /** Removes a corrupt blob, which was opened as `handle`, unless another run has replaced it. */
   async remove(digest: Digest, handle: FileHandle): Promise<void> {
-    const name = this.#files?.blob(digest);
-    if (name !== undefined && (await isNameOf(name, handle).catch(() => false)))
-      await unlink(name).catch(() => undefined);
+    const files = this.#files;
+    const name = files?.blob(digest);
+    if (!files || name === undefined) return;
+    if (await files.isNameOf(name, handle).catch(() => false))
+      await files.unlink(name).catch(() => undefined);
   }
 
   /**
@@ -243,8 +234,11 @@ export class Store {
     }
     this.#pinned.clear();
     if (this.#files && this.#writable) await prune(this.#files, this.#maxBytes);
+    this.#files?.close();
+    this.#files = undefined;
     this.#spool?.removeMade();
     this.#spool?.close();
+    this.#spool = undefined;
   }
 
   async #grown(bytes: number): Promise<void> {
@@ -260,7 +254,8 @@ export class Store {
   }
 
   #warn(what: string, error: unknown): void {
-    this.#report({ type: 'notice', message: `${what}: ${reasonOf(error)}` });
+    const hint = hasCode(error, EXPOSED_DIRECTORY) ? '; choose another directory with --cache-dir' : '';
+    this.#report({ type: 'notice', message: `${what}: ${reasonOf(error)}${hint}` });
   }
 }
 
@@ -281,13 +276,7 @@ export interface StoreSize {
  * @throws what `StoreFiles.find` throws
  */
 export async function storeSize(directory: string): Promise<StoreSize> {
-  const store = await StoreFiles.find(directory);
-  return sizeOfFiles(store, await store.list());
-}
-
-function sizeOfFiles({ directory, blobs, partials }: StoreFiles, files: readonly StoredFile[]): StoreSize {
-  const below = (folder: string) => files.filter((file) => file.path.startsWith(`${folder}/`)).length;
-  return { directory, blobs: below(blobs), partials: below(partials), bytes: totalBytes(files) };
+  return await withFiles(directory, (store) => store.list());
 }
 
 /**
@@ -297,6 +286,16 @@ function sizeOfFiles({ directory, blobs, partials }: StoreFiles, files: readonly
  * @throws what `StoreFiles.find` throws
  */
 export async function pruneStore(directory: string, maxBytes: number): Promise<StoreSize> {
+  return await withFiles(directory, async (store) => (await prune(store, maxBytes)).removed);
+}
+
+async function withFiles(
+  directory: string,
+  use: (store: StoreFiles) => Promise<readonly StoredFile[]>,
+): Promise<StoreSize> {
   const store = await StoreFiles.find(directory);
-  return sizeOfFiles(store, (await prune(store, maxBytes)).removed);
+  const files = store ? await use(store) : [];
+  store?.close();
+  const below = (folder: string) => files.filter(({ name }) => name.startsWith(folder)).length;
+  return { directory, blobs: below('blobs/'), partials: below('partial/'), bytes: totalBytes(files) };
 }

@@ -4,7 +4,7 @@ import { parsePlatform } from '../oci/platform.ts';
 import type { PullRequest } from '../options.ts';
 import { type Runtime, runtimes, type VirtualMachine, virtualMachines } from '../runtime/config-files.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
-import { utf8Directory, utf8Path } from '../sys/os-path.ts';
+import { utf8Path } from '../sys/os-path.ts';
 
 /** The flags' values. A flag that is not given has its default, or none. */
 export interface FlagValues
@@ -117,16 +117,14 @@ const replaceMode: ParseFlag<true | 'always'> = (text, flag) => {
 };
 
 /** The name of a file or directory for the library, which takes UTF-8. A file must exist. */
-const fileName =
-  (convert = utf8Path): ParseFlag<string> =>
-  (text, flag) => {
-    try {
-      return convert(text);
-    } catch (error) {
-      const reason = osErrorOf(error)?.text ?? reasonOf(error);
-      throw new UsageError(`cannot open ${printable(text)} for ${flag}: ${reason}`);
-    }
-  };
+const fileName: ParseFlag<string> = (text, flag) => {
+  try {
+    return utf8Path(text);
+  } catch (error) {
+    const reason = osErrorOf(error)?.text ?? reasonOf(error);
+    throw new UsageError(`cannot open ${printable(text)} for ${flag}: ${reason}`);
+  }
+};
 
 /** An option of the table. Its parsers get the flag's name, for their messages. */
 class TableOption extends Option {
@@ -209,7 +207,7 @@ const credentials = group('Credentials', [
   ['-u, --user <user[:password]>', 'registry credentials; without a password it is asked for (also --creds)'],
   ['--password-stdin', 'read the password of -u from standard input'],
   ['--registry-token <token>', 'bearer token for the registry'],
-  ['--authfile <file>', 'credentials file in the format of docker and podman', (o) => o.parsed(fileName())],
+  ['--authfile <file>', 'credentials file in the format of docker and podman', (o) => o.parsed(fileName)],
   ['--no-creds', 'send no credentials, even configured ones'],
 ]);
 
@@ -220,10 +218,10 @@ const registry = group('Registry', [
     (o) => o.parsed(parseBoolean).preset('true'),
   ],
   ['--plain-http', 'use http instead of https'],
-  ['--cert-dir <dir>', 'CA (*.crt) and client certificates (*.cert, *.key)', (o) => o.parsed(fileName())],
-  ['--ca-file <file>', 'trust this CA too', (o) => o.parsed(fileName())],
-  ['--cert-file <file>', 'client certificate', (o) => o.parsed(fileName())],
-  ['--key-file <file>', 'key of the client certificate', (o) => o.parsed(fileName())],
+  ['--cert-dir <dir>', 'CA (*.crt) and client certificates (*.cert, *.key)', (o) => o.parsed(fileName)],
+  ['--ca-file <file>', 'trust this CA too', (o) => o.parsed(fileName)],
+  ['--cert-file <file>', 'client certificate', (o) => o.parsed(fileName)],
+  ['--key-file <file>', 'key of the client certificate', (o) => o.parsed(fileName)],
   ['--mirror <host[:port][/path]>', 'try this registry first (repeatable)', (o) => o.list((text) => [text])],
   [
     '--registry-version <1|2>',
@@ -240,7 +238,7 @@ const registry = group('Registry', [
 
 const download = group('Download and cache', [
   ['-j, --jobs <n>', 'number of connections (default: 7)', (o) => o.parsed(count(1))],
-  ['--cache-dir <dir>', 'directory of the cache', (o) => o.parsed(fileName(utf8Directory))],
+  ['--cache-dir <dir>', 'directory of the cache'],
   ['--cache-size <size>', 'limit of the cache, as 500M or 10G (default: 10G)', (o) => o.parsed(parseBytes)],
   ['--no-cache', 'do not use the cache'],
   ['--offline', 'use the cache alone, and no network'],

@@ -44,7 +44,7 @@ The cache keeps layers, manifests and partial downloads in $XDG_CACHE_HOME/dlroo
   dlrootfs cache  print its size
   dlrootfs cache prune  empty it, or with --cache-size shrink it
   dlrootfs cache add IMAGE  download an image into it, for --offline
-Cached blobs are verified by their digests; a corrupt one is downloaded again. The cache may be deleted at any time.
+Cached blobs are verified by their digests; a corrupt one is downloaded again. The cache may be deleted at any time. A DIR for it is new, empty, or made by dlrootfs (it has a CACHEDIR.TAG); with anything else in it, it is an error. As root, a cache in a directory of another user, such as a home under sudo -E, is not used.
 
 # refresh: REFRESH: the newest image in a DIR that has one: --replace, --merge
 A pull into a DIR with other files adds those of the image and keeps the others. A DIR that holds another image, or an older one of the same tag, needs one of these flags:

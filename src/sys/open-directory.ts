@@ -26,10 +26,15 @@ export interface EntryPlace {
   readonly name: string;
 }
 
+/** Code of the error for a directory that another user may rename. */
+export const EXPOSED_DIRECTORY = 'EXPOSED_DIRECTORY';
+
 /** How directories are opened. */
 export interface OpenOptions {
   /** The mode of missing levels, less the umask: they are made. Left out: a missing level is ENOENT. */
   readonly make?: number;
+  /** As root, refuses what another user may rename: see `OpenDirectory.exposedAt`. Nothing is made there. */
+  readonly refuseExposed?: boolean;
 }
 
 /**
@@ -172,7 +177,7 @@ function entryPath({ descriptor, path: shown }: Pick<Level, 'descriptor' | 'path
 }
 
 /** Opens the levels of a path. With `stopBefore`, the last name is not opened. */
-function walk(whole: string, { make }: OpenOptions, stopBefore: boolean): Walked {
+function walk(whole: string, { make, refuseExposed = false }: OpenOptions, stopBefore: boolean): Walked {
   const isAbsolute = whole.startsWith('/');
   let here = root(isAbsolute ? '/' : '.', isAbsolute ? '/' : absolutePath('.'));
   const made: Level[] = [];
@@ -180,6 +185,7 @@ function walk(whole: string, { make }: OpenOptions, stopBefore: boolean): Walked
     closeSync(here.descriptor);
     here = next;
   };
+  const refuse = refuseExposed || !usesDescriptors();
   let pending = namesOf(whole);
   let links = 0;
   try {
@@ -200,16 +206,20 @@ function walk(whole: string, { make }: OpenOptions, stopBefore: boolean): Walked
       } else if (pending.includes('..') && isMissing(here, name)) {
         pending = namesOf(path.normalize([name, ...pending].join('/')));
       } else if (stopBefore && pending.length === 0) {
-        refuseExposed(here, whole);
+        if (refuse) throwIfExposed(here.exposedAt, whole);
         return { here, made, last: name };
-      } else if (make !== undefined && makeUnlessThere(osPath(entryPath(here, name)), make)) {
-        made.push({ ...here, made: name });
-        here = enter(here, name);
-      } else {
+      } else if (make === undefined) {
         move(enter(here, name));
+      } else {
+        // Before anything is made there.
+        if (refuse) throwIfExposed(exposed(here, { uid: geteuid!() }), whole);
+        const isMade = makeUnlessThere(osPath(entryPath(here, name)), make);
+        if (isMade) made.push({ ...here, made: name });
+        if (isMade) here = enter(here, name);
+        else move(enter(here, name));
       }
     }
-    refuseExposed(here, whole);
+    if (refuse) throwIfExposed(here.exposedAt, whole);
     return { here, made, last: undefined };
   } catch (error) {
     removeLevels(made);
@@ -339,24 +349,29 @@ function isTrusted(uid: number): boolean {
 }
 
 /** Whether another user than root may rename this entry of a directory. */
-function mayOthersRename(directory: Stats, entry: Stats): boolean {
+function mayOthersRename(directory: Stats, entry: Pick<Stats, 'uid'>): boolean {
   if (!isTrusted(directory.uid)) return true;
   if ((directory.mode & WRITABLE_BY_OTHERS) === 0) return false;
   return (directory.mode & STICKY) === 0 || !isTrusted(entry.uid);
 }
 
 /** `Level.exposedAt` of the level after an entry. */
-function exposed(above: Pick<Level, 'descriptor' | 'path' | 'exposedAt'>, entry: Stats): string | undefined {
+function exposed(
+  above: Pick<Level, 'descriptor' | 'path' | 'exposedAt'>,
+  entry: Pick<Stats, 'uid'>,
+): string | undefined {
   if (above.exposedAt !== undefined) return above.exposedAt;
   return mayOthersRename(fstatSync(above.descriptor), entry) ? above.path : undefined;
 }
 
-/** Without /proc, the paths of an exposed directory may lead elsewhere at any time. */
-function refuseExposed({ exposedAt }: Level, whole: string): void {
-  if (exposedAt === undefined || !isRoot() || usesDescriptors()) return;
+/** @throws DestinationError as root, where another user may rename in a directory */
+function throwIfExposed(exposedAt: string | undefined, whole: string): void {
+  if (exposedAt === undefined || !isRoot()) return;
   const shown = printable(exposedAt);
   throw new DestinationError(`cannot use ${printable(whole)}: another user may rename what is in ${shown}`, {
-    code: 'EXPOSED_DIRECTORY',
-    hint: 'mount /proc (mount -t proc proc /proc), or choose another place',
+    code: EXPOSED_DIRECTORY,
+    hint: usesDescriptors()
+      ? 'choose another place'
+      : 'mount /proc (mount -t proc proc /proc), or choose another place',
   });
 }

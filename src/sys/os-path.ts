@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer';
-import { accessSync, constants, mkdirSync, openSync, realpathSync, statSync, type Stats } from 'node:fs';
+import { accessSync, constants, openSync, realpathSync, statSync, type Stats } from 'node:fs';
 import { lstat, readlink, realpath } from 'node:fs/promises';
 import { platform } from 'node:os';
 import path from 'node:path';
@@ -79,12 +79,6 @@ export function findProgram(name: string, directories: readonly string[]): strin
 export function utf8Path(name: string): string {
   if (name.isWellFormed()) return name;
   return `/proc/self/fd/${openSync(pathBytes(name), O_PATH)}`;
-}
-
-/** As `utf8Path`, for a directory that is made where it is missing. */
-export function utf8Directory(name: string): string {
-  if (!name.isWellFormed()) mkdirSync(pathBytes(name), { recursive: true });
-  return utf8Path(name);
 }
 
 /** open(2) on Linux: not among Node's constants. */

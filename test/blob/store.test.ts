@@ -180,6 +180,10 @@ test('another user’s blob is not trusted', async (t) => {
   return undefined;
 });
 
+const tag = `Signature: 8a477f597d28d172789f06886806bc55
+# This file is a cache directory tag created by dlrootfs.
+`;
+
 /** How the store's directory may be unusable, and what must be said. */
 const unusable: readonly [string, RegExp, (cache: string) => void][] = [
   ['a file', /continuing without the cache: .*EEXIST|not a directory/, (cache) => writeFileSync(cache, '')],
@@ -198,9 +202,10 @@ const unusable: readonly [string, RegExp, (cache: string) => void][] = [
   ],
   [
     'one with a link where blobs belong',
-    /continuing without the cache: .*blobs is not a directory/,
+    /continuing without the cache: cannot open .*blobs: not a directory/,
     (cache) => {
       mkdirSync(cache);
+      writeFileSync(path.join(cache, 'CACHEDIR.TAG'), tag);
       symlinkSync('/tmp', path.join(cache, 'blobs'));
     },
   ],
@@ -439,8 +444,7 @@ test('a run that was killed leaves nothing that stops the next, which goes on wh
 
 test('a lock whose owner makes no progress is not waited for', async () => {
   await using shop = await Workshop.open();
-  const files = new StoreFiles(shop.cache);
-  await files.prepare();
+  const files = await StoreFiles.prepare(shop.cache);
   const digest = digestOf(Buffer.from('x'));
   const wanted = { digest, signal: never, waiting: () => undefined };
   const options = { files, lock: lockFile, patience: 150 };
@@ -450,12 +454,12 @@ test('a lock whose owner makes no progress is not waited for', async () => {
   await second.handle.write('x');
   await second.publish();
   await second.release(true);
-  assert.equal(readFileSync(files.blob(digest), 'utf8'), 'x');
+  assert.equal(readFileSync(blobPath(shop, digest), 'utf8'), 'x');
   const third = claim(wanted, options);
   await first.release(true);
   assert.equal(await third, 'there');
   assert.deepEqual(
-    readdirSync(files.partials).filter((name) => name.startsWith('private')),
+    readdirSync(path.join(shop.cache, 'partial')).filter((name) => name.startsWith('private')),
     [],
   );
 });
@@ -505,8 +509,7 @@ test('the store stays within its bound: what was used longest ago goes, never wh
 
 test('a file that another run is writing is not evicted', async () => {
   await using shop = await Workshop.open();
-  const files = new StoreFiles(shop.cache);
-  await files.prepare();
+  const files = await StoreFiles.prepare(shop.cache);
   const digest = digestOf(Buffer.from('x'));
   const wanted = { digest, signal: never, waiting: () => undefined };
   const mine = await claim(wanted, { files, lock: lockFile });
@@ -543,12 +546,13 @@ test('size and prune count the same files, in the same way', async () => {
 });
 
 function stored(name: string, bytes: number, lastUsed: number): StoredFile {
-  return { path: name, bytes, lastUsed };
+  return { name: `tags/${name}`, bytes, lastUsed };
 }
 
 test('eviction chooses by last use and spares what is pinned', () => {
   const files = [stored('a', 10, 5), stored('b', 10, 1), stored('c', 10, 3), stored('d', 10, 4)];
-  const names = (max: number) => filesToEvict(files, max, new Set(['c'])).map((each) => each.path);
+  const names = (max: number) =>
+    filesToEvict(files, max, new Set(['tags/c'])).map((each) => path.basename(each.name));
   assert.deepEqual(names(40), []);
   assert.deepEqual(names(39), ['b']);
   assert.deepEqual(names(15), ['b', 'd', 'a']);
@@ -557,20 +561,20 @@ test('eviction chooses by last use and spares what is pinned', () => {
 
 test('what was left by runs long ago is recognised', () => {
   const day = 86_400_000;
-  const file = (name: string, days: number) => ({
-    path: name,
+  const file = (name: StoredFile['name'], days: number) => ({
+    name,
     bytes: 1,
     lastUsed: 100 * day - days * day,
   });
   const files = [
-    file('/c/partial/private-1', 2),
-    file('/c/partial/private-2', 0.5),
-    file('/c/partial/sha256-aa', 31),
-    file('/c/partial/sha256-bb', 29),
-    file('/c/blobs/sha256/dd', 400),
+    file('partial/private-1', 2),
+    file('partial/private-2', 0.5),
+    file('partial/sha256-aa', 31),
+    file('partial/sha256-bb', 29),
+    file('blobs/sha256/dd', 400),
   ];
   assert.deepEqual(
-    files.filter((one) => isAbandoned(one, 100 * day)).map((each) => path.basename(each.path)),
+    files.filter((one) => isAbandoned(one, 100 * day)).map((each) => path.basename(each.name)),
     ['private-1', 'sha256-aa'],
   );
 });

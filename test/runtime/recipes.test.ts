@@ -53,7 +53,7 @@ async function run(
   cwd: string,
   bin: string,
 ): Promise<{ status: number | null; output: string }> {
-  const environment = { PATH: `${bin}:${process.env['PATH']}:/usr/sbin:/sbin`, HOME: cwd };
+  const environment = { PATH: `${bin}:${process.env['PATH']}:/usr/sbin:/sbin`, HOME: cwd, USER: 'root' };
   const child = spawn('sh', ['-euc', commands], { cwd, env: environment });
   let output = '';
   child.stdout.on('data', (text: Buffer) => (output += text.toString()));
@@ -104,15 +104,22 @@ test('recipe: what CI jobs run', { skip: needs, timeout: 120_000 }, async () => 
   registry.push('alpine', 'latest', { layers: [{ tar: alpine(scratch) }] });
   const jobs = readFileSync(`${root}docs/recipes.md`, 'utf8').matchAll(/^```yaml\n([^]*?)^```$/gm);
   const typed = [...jobs].map(([, job = '']) =>
-    [...job.matchAll(/^\s*- (?:run: )?((?:sudo )?(?:dlrootfs|chroot) .*)$/gm)].map((match) => match[1]),
+    [...job.matchAll(/^\s*- (?:run: )?((?:mkdir|(?:sudo )?(?:dlrootfs|chroot|cp)) .*)$/gm)].map((match) =>
+      match[1]!.replaceAll('/var/cache/dlrootfs', scratch.join('var-cache')),
+    ),
   );
   assert.deepEqual(
     typed.map((lines) => lines.length),
-    [2, 2],
+    [4, 2],
   );
-  const { status, output } = await run(typed.flat().join('\n'), scratch.path, commandsFor(scratch, registry));
+  const nextJob = [`rm -rf rootfs ${scratch.join('var-cache')}`, ...typed[0]!];
+  const bin = commandsFor(scratch, registry);
+  const { status, output } = await run([...typed.flat(), ...nextJob].join('\n'), scratch.path, bin);
   assert.equal(status, 0, output);
-  assert.equal(output.match(/^hello from inside$/gm)?.length, 2);
+  assert.equal(output.match(/^hello from inside$/gm)?.length, 3);
+  assert.doesNotMatch(output, /notice: /);
+  // The cache of GitHub's next job has all; GitLab's is the same directory here.
+  assert.equal(registry.log().filter((line) => line.includes('/blobs/')).length, 2);
 });
 
 test('there are recipes for each runtime', () => {
