@@ -11,11 +11,18 @@ const PATIENCE = 5000;
 /** Milliseconds between two checks whether to wait on. */
 const RECONSIDER = 100;
 
-export interface BlobBufferOptions {
-  /** Opens the file, before the first byte goes there. */
-  readonly file: () => Promise<FileHandle>;
+/** A file for the bytes of a blob. */
+export interface BlobFile {
+  /** Opens it, before the first byte goes there. */
+  readonly open: () => Promise<FileHandle>;
   /** The directory of the file, for messages. */
   readonly where: string;
+}
+
+export interface BlobBufferOptions {
+  readonly file: BlobFile;
+  /** The file that takes its place when it cannot be written, for the error that is given. Left out: such an error ends the blob. */
+  readonly instead?: ((error: unknown) => BlobFile) | undefined;
   /** Every byte goes to the file and stays, so that there may be several readers, each from the start. */
   readonly keep: boolean;
   /** Readers wait until the blob is complete and checked. */
@@ -33,7 +40,11 @@ export interface BlobBufferOptions {
 export class BlobBuffer {
   readonly #options: BlobBufferOptions;
   #opening: Promise<FileHandle> | undefined;
+  /** Undefined before it is opened, and while another one takes its place. */
   #file: FileHandle | undefined;
+  #where: string;
+  /** The file is the one that took the place of the first. */
+  #isMoved = false;
   readonly #memory = new MemoryQueue();
   #received = 0;
   /** Position of the only reader of bytes that are not kept. */
@@ -49,6 +60,7 @@ export class BlobBuffer {
 
   constructor(options: BlobBufferOptions) {
     this.#options = options;
+    this.#where = options.file.where;
     this.#fileOnly = options.keep || options.held;
   }
 
@@ -105,14 +117,49 @@ export class BlobBuffer {
 
   /** Writes bytes to their place in the file; `advance` makes them known to readers. */
   async writeAt(chunk: Uint8Array, offset: number): Promise<void> {
-    const { fd } = await this.#open();
-    try {
-      // A disk that is nearly full takes a part.
-      for (let done = 0; done < chunk.length;)
-        done += writeSync(fd, chunk, done, chunk.length - done, offset + done);
-    } catch (error) {
-      throw this.#diskError(error);
+    for (;;) {
+      const file = await this.#open();
+      // Another connection has found that the file cannot be written.
+      if (this.#file !== file) continue;
+      try {
+        // A disk that is nearly full takes a part.
+        for (let done = 0; done < chunk.length;)
+          done += writeSync(file.fd, chunk, done, chunk.length - done, offset + done);
+        return;
+      } catch (error) {
+        this.#move(file, error);
+      }
     }
+  }
+
+  /**
+   * The disk of the file is full or fails: goes on with another file.
+   *
+   * @throws DestinationError where there is no other, or it cannot be written either
+   */
+  async leaveFile(error: unknown): Promise<void> {
+    const file = await this.#open();
+    if (!this.#isMoved) this.#move(file, error);
+    await this.#open();
+  }
+
+  #move(file: FileHandle, error: unknown): void {
+    const { instead } = this.#options;
+    if (!instead || this.#isMoved) throw this.#diskError(error);
+    this.#isMoved = true;
+    const other = instead(this.#diskError(error));
+    this.#where = other.where;
+    this.#file = undefined;
+    this.#opening = other.open().then(async (to) => {
+      try {
+        await copyContents(file, to);
+        return to;
+      } catch (failure) {
+        await to.close();
+        throw this.#diskError(failure);
+      }
+    });
+    this.#opening.catch(() => undefined);
   }
 
   /** All bytes before `front` are here. */
@@ -137,7 +184,8 @@ export class BlobBuffer {
 
   /** Closes the file, if there is one. */
   async close(): Promise<void> {
-    await (await this.#opening)?.close();
+    const file = await this.#opening?.catch(() => undefined);
+    await file?.close();
   }
 
   /** The only reader stops: further bytes are dropped, unless bytes are kept. */
@@ -164,11 +212,12 @@ export class BlobBuffer {
     };
   }
 
-  /** Reads bytes that are in the file, for the digest; returns how many. After `toFile`. */
+  /** Reads bytes that are in the file, for the digest; returns how many: 0 while the file is replaced. After `toFile`. */
   readBack(into: Uint8Array, position: number): number {
+    if (!this.#file) return 0;
     const length = Math.min(into.length, this.#received - position);
     try {
-      return requireBytes(readSync(this.#file!.fd, into, 0, length, position));
+      return requireBytes(readSync(this.#file.fd, into, 0, length, position));
     } catch (error) {
       throw this.#diskError(error);
     }
@@ -203,13 +252,17 @@ export class BlobBuffer {
   }
 
   async #open(): Promise<FileHandle> {
-    this.#opening ??= this.#options.file();
-    this.#file = await this.#opening;
-    return this.#file;
+    for (;;) {
+      const opening = (this.#opening ??= this.#options.file.open());
+      const file = await opening;
+      if (this.#opening !== opening) continue;
+      this.#file = file;
+      return file;
+    }
   }
 
   #diskError(error: unknown): unknown {
-    return diskError(error, this.#options.where);
+    return diskError(error, this.#where);
   }
 
   #throwIfFailed(): void {
@@ -225,6 +278,20 @@ export class BlobBuffer {
     const timer = milliseconds === undefined ? undefined : setTimeout(() => this.#notify(), milliseconds);
     await this.#changed.promise;
     clearTimeout(timer);
+  }
+}
+
+/** Bytes copied at once. */
+const COPY = 2 ** 20;
+
+async function copyContents(from: FileHandle, to: FileHandle): Promise<void> {
+  const buffer = new Uint8Array(COPY);
+  for (let at = 0; ;) {
+    const { bytesRead } = await from.read(buffer, 0, buffer.length, at);
+    if (bytesRead === 0) return;
+    for (let done = 0; done < bytesRead;)
+      done += (await to.write(buffer, done, bytesRead - done, at + done)).bytesWritten;
+    at += bytesRead;
   }
 }
 

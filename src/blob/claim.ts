@@ -26,7 +26,8 @@ export class Claim {
   readonly #blob: CacheName;
   /** File that lists the ranges of a partial file with holes; undefined for a private file, which no other run can resume. */
   readonly #note: CacheName | undefined;
-  #published = false;
+  /** The file has its name among the partial ones. */
+  #isNamed = true;
 
   constructor(
     handle: FileHandle,
@@ -55,14 +56,26 @@ export class Claim {
   /** The file is complete and its digest right: it becomes the blob. */
   async publish(): Promise<void> {
     await this.#files.rename(this.#name, this.#blob);
-    this.#published = true;
+    this.#isNamed = false;
+    await this.#removeNote();
+  }
+
+  /** No run shall resume the file; it can still be read. */
+  async discard(): Promise<void> {
+    if (!this.#isNamed) return;
+    this.#isNamed = false;
+    await this.#removeNote();
+    await this.#files.unlink(this.#name).catch(() => undefined);
+  }
+
+  async #removeNote(): Promise<void> {
+    if (this.#note !== undefined) await this.#files.unlink(this.#note).catch(() => undefined);
   }
 
   /** Ends the writing. `keep`: another run may resume the file. Returns whether one can. */
   async release(keep: boolean): Promise<boolean> {
-    const resumable = keep && !this.#published && this.#note !== undefined;
-    if (!resumable && this.#note !== undefined) await this.#files.unlink(this.#note).catch(() => undefined);
-    if (!resumable && !this.#published) await this.#files.unlink(this.#name).catch(() => undefined);
+    const resumable = keep && this.#isNamed && this.#note !== undefined;
+    if (!resumable) await this.discard();
     const stats = await this.handle.stat().catch(() => undefined);
     await this.handle.close();
     return resumable && stats !== undefined && stats.size > 0;

@@ -5,12 +5,11 @@ import type { Layer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
-import { BlobBuffer } from './buffer.ts';
+import { BlobBuffer, type BlobFile } from './buffer.ts';
 import type { Claim } from './claim.ts';
 import type { ByteReader } from './decode/byte-reader.ts';
 import { BlobHash, Download } from './download.ts';
 import type { Scheduler, StarvationMeter } from './scheduler.ts';
-import { diskError } from './store-files.ts';
 import type { Store } from './store.ts';
 import { CorruptBlobError } from './transfer.ts';
 
@@ -54,6 +53,8 @@ export class LayerBlob {
   #buffer: BlobBuffer | undefined;
   #claim: Claim | undefined;
   #size: number | undefined;
+  /** The bytes are in a file that is not kept. */
+  #spools = false;
   /** The received bytes are wrong: no later run may resume them. */
   #worthless = false;
   #reported = 0;
@@ -124,8 +125,9 @@ export class LayerBlob {
     this.#buffer?.fail(new Error('the blob is closed'));
     await this.whole.catch(() => undefined);
     await this.#cached?.handle.close();
+    // It closes the file of a claim.
     if (this.#claim) await this.#context.store.release(this.#claim, !this.#worthless);
-    else await this.#buffer?.close();
+    if (this.#spools) await this.#buffer?.close();
   }
 
   async #obtain(): Promise<void> {
@@ -185,10 +187,11 @@ export class LayerBlob {
     const { store, signal, hold = false, starvation } = this.#context;
     const claim = this.#claim;
     const kept = claim?.kept ?? { ranges: [], size: undefined };
-    const where = (claim && store.directory) ?? store.spoolDirectory;
+    const spool = { open: () => store.spool(), where: store.spoolDirectory };
+    this.#spools = claim === undefined;
     const buffer = new BlobBuffer({
-      file: async () => claim?.handle ?? store.spool(),
-      where,
+      file: claim ? { open: async () => claim.handle, where: store.directory! } : spool,
+      instead: claim && ((error) => this.#leaveStore(claim, error, spool)),
       keep: claim !== undefined || hold || this.#indexes.length > 1,
       // The bytes of an earlier run may be corrupt: they are checked before a layer is unpacked from them.
       held: hold || kept.ranges.length > 0,
@@ -205,9 +208,7 @@ export class LayerBlob {
         rank: this.#rank,
         progress: (received) => this.#progress(received),
         note: async (present) => {
-          await claim?.note(present).catch((error: unknown) => {
-            throw diskError(error, where);
-          });
+          if (!this.#spools) await claim?.note(present).catch((error: unknown) => buffer.leaveFile(error));
         },
       });
       await download.run(kept);
@@ -223,8 +224,18 @@ export class LayerBlob {
     }
   }
 
+  /** The store's disk is full or fails: returns the file with which the blob goes on. */
+  #leaveStore(claim: Claim, error: unknown, spool: BlobFile): BlobFile {
+    this.#spools = true;
+    const open = async () => {
+      await this.#context.store.giveUp(claim, error);
+      return await spool.open();
+    };
+    return { ...spool, open };
+  }
+
   async #publish(): Promise<void> {
-    if (!this.#claim) return;
+    if (!this.#claim || this.#spools) return;
     await this.#context.store.publish(this.#claim).catch((error: unknown) => {
       const message = `${this.#name}: cannot keep it in the cache: ${reasonOf(error)}`;
       this.#context.report({ type: 'notice', message });

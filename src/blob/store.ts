@@ -197,6 +197,13 @@ export class Store {
     await this.#grown(size);
   }
 
+  /** The claimed file cannot be written, because of `error`: nothing more is added to the store. */
+  async giveUp(claimed: Claim, error: unknown): Promise<void> {
+    this.#unpublished.delete(claimed);
+    this.#readOnly(error);
+    await claimed.discard();
+  }
+
   /** Ends a claim. `keep`: another run may resume the file. */
   async release(claimed: Claim, keep: boolean): Promise<void> {
     if (await claimed.release(keep)) this.#keeps = true;

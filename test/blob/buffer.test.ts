@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import path from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { BlobBuffer } from '../../src/blob/buffer.ts';
@@ -30,8 +33,7 @@ test('whatever the pace of either side, what is read is what came', async () => 
   await fc.assert(
     fc.asyncProperty(run, async ({ keep, held, steps, reads }) => {
       const arrival = new BlobBuffer({
-        file: () => shop.namelessFile(),
-        where: '',
+        file: { open: () => shop.namelessFile(), where: '' },
         keep,
         held,
         starvation: new StarvationMeter(),
@@ -76,8 +78,7 @@ test('a patient sender waits for a reader, and the file stays empty', async () =
     return shop.namelessFile();
   };
   const arrival = new BlobBuffer({
-    file,
-    where: '',
+    file: { open: file, where: '' },
     keep: false,
     held: false,
     starvation: new StarvationMeter(),
@@ -96,8 +97,7 @@ test('a patient sender waits for a reader, and the file stays empty', async () =
 test('a sender that loses its patience fills the file, until the reader has caught up', async () => {
   await using shop = await Workshop.open();
   const arrival = new BlobBuffer({
-    file: () => shop.namelessFile(),
-    where: '',
+    file: { open: () => shop.namelessFile(), where: '' },
     keep: false,
     held: false,
     starvation: new StarvationMeter(),
@@ -128,8 +128,7 @@ async function noFile(): Promise<never> {
 
 test('a failure reaches a reader that waits, and every later one', async () => {
   const arrival = new BlobBuffer({
-    file: noFile,
-    where: '',
+    file: { open: noFile, where: '' },
     keep: false,
     held: false,
     starvation: new StarvationMeter(),
@@ -143,4 +142,70 @@ test('a failure reaches a reader that waits, and every later one', async () => {
     arrival.append(Buffer.alloc(1), () => false),
     cause,
   );
+});
+
+test('a file that cannot be written is replaced by another, with all that it has, under its writers and readers', async () => {
+  await using shop = await Workshop.open();
+  const readOnly = path.join(shop.directory, 'read-only');
+  const kept = source.subarray(0, 1_500_000);
+  writeFileSync(readOnly, kept);
+  const first = await open(readOnly);
+  const errors: unknown[] = [];
+  const arrival = new BlobBuffer({
+    file: { open: async () => first, where: 'FULL' },
+    instead: (error) => {
+      errors.push(error);
+      return { open: () => shop.namelessFile(), where: 'OTHER' };
+    },
+    keep: true,
+    held: false,
+    starvation: new StarvationMeter(),
+  });
+  await arrival.toFile();
+  arrival.advance(kept.length);
+  const reader = arrival.reader();
+  const read: Buffer[] = [];
+  const reading = (async () => {
+    for (;;) {
+      const buffer = Buffer.alloc(70_000);
+      const count = await reader.read(buffer);
+      if (count === 0) return;
+      read.push(buffer.subarray(0, count));
+    }
+  })();
+  // As connections do that receive pieces of one blob.
+  const parts = [5, 1, 3, 2, 4, 0].map((n) => kept.length + n * 500_000);
+  await Promise.all(parts.map((at) => arrival.writeAt(source.subarray(at, at + 500_000), at)));
+  arrival.advance(kept.length + 3_000_000);
+  arrival.finish();
+  await reading;
+  assert.ok(Buffer.concat(read).equals(source.subarray(0, 4_500_000)));
+  assert.match(String(errors), /cannot keep blobs in FULL: bad file descriptor \(EBADF\)$/);
+  assert.deepEqual(readFileSync(readOnly), kept);
+  await arrival.close();
+  await first.close();
+});
+
+test('where the other file cannot be written either, its directory is named', async () => {
+  await using shop = await Workshop.open();
+  const readOnly = path.join(shop.directory, 'read-only');
+  writeFileSync(readOnly, '');
+  const handles = await Promise.all([open(readOnly), open(readOnly)]);
+  const file = (where: string, at = 0) => ({ open: async () => handles[at]!, where });
+  const arrival = new BlobBuffer({
+    file: file('FULL'),
+    instead: () => file('OTHER', 1),
+    keep: true,
+    held: false,
+    starvation: new StarvationMeter(),
+  });
+  const failure = { message: 'cannot keep blobs in OTHER: bad file descriptor (EBADF)' };
+  await assert.rejects(arrival.writeAt(source.subarray(0, 10), 0), failure);
+  await assert.rejects(
+    arrival
+      .leaveFile(new Error('the note cannot be written'))
+      .then(() => arrival.writeAt(source.subarray(0, 10), 0)),
+    failure,
+  );
+  for (const handle of handles) await handle.close();
 });

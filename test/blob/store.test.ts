@@ -20,7 +20,7 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { getuid } from 'node:process';
-import { test } from 'node:test';
+import { describe, it, test, type TestContext } from 'node:test';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { claim } from '../../src/blob/claim.ts';
@@ -266,32 +266,76 @@ test('a store on a read-only disk is read, and nothing is added', async (t) => {
   return undefined;
 });
 
-test('a full disk is named', async (t) => {
-  if (!root) return t.skip('needs root to mount');
-  await using shop = await Workshop.open();
-  const { registry, layer } = await oneBlob(noise(5_000_000));
-  await using _ = registry;
-  const small = path.join(shop.directory, 'small');
-  mkdirSync(small);
-  const mounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=1m,mode=700', 'tmpfs', small]).catch(
-    () => undefined,
-  );
-  if (!mounted) return t.skip('cannot mount here');
-  try {
-    for (const options of [{ directory: small }, { directory: undefined, spoolDirectory: small }]) {
-      const store = await shop.store(options);
-      await assert.rejects(shop.pull([layer], { store, hold: true }), {
-        name: 'DestinationError',
-        exitCode: 7,
-        message: `cannot keep blobs in ${small}: no space left on device (ENOSPC)`,
-      });
-      await store.close();
-      rmSync(path.join(small, 'partial'), { recursive: true, force: true });
+describe('a full disk', () => {
+  /** Runs `use` with a disk of 1 MiB, or skips the test. */
+  async function withSmallDisk(t: TestContext, use: (shop: Workshop, small: string) => Promise<void>) {
+    if (!root) return t.skip('needs root to mount');
+    await using shop = await Workshop.open();
+    const small = path.join(shop.directory, 'small');
+    mkdirSync(small);
+    const mounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=1m,mode=700', 'tmpfs', small]).catch(
+      () => undefined,
+    );
+    if (!mounted) return t.skip('cannot mount here');
+    try {
+      await use(shop, small);
+    } finally {
+      await run('umount', [small]);
     }
-  } finally {
-    await run('umount', [small]);
+    return undefined;
   }
-  return undefined;
+
+  for (const hold of [false, true]) {
+    it(`of the cache: the pull goes on without it${hold ? ', layers held' : ''}`, (t) =>
+      withSmallDisk(t, async (shop, small) => {
+        const bytes = [noise(5_000_000), noise(3_000_000), noise(400_000)];
+        await using registry = await FakeRegistry.start();
+        const image = registry.push('lib/x', 'latest', {
+          layers: bytes.map((tar) => ({ tar, compression: 'none' as const })),
+        });
+        const store = await shop.store({ directory: small });
+        const layers = layersOf(registry, 'lib/x', image);
+        assert.deepEqual(await shop.pull(layers, { store, hold }), bytes);
+        await store.close();
+        assert.equal(registry.requests.length, 3);
+        assert.deepEqual(shop.notices, [
+          `nothing is added to the cache: cannot keep blobs in ${small}: no space left on device (ENOSPC)`,
+        ]);
+        // The space is free again.
+        assert.deepEqual(readdirSync(path.join(small, 'partial')), []);
+      }));
+  }
+
+  it('of the cache: bytes of an earlier run are used', (t) =>
+    withSmallDisk(t, async (shop, small) => {
+      const bytes = noise(5_000_000);
+      const { registry, layer } = await oneBlob(bytes);
+      await using _ = registry;
+      const store = await shop.store({ directory: small });
+      writeFileSync(path.join(small, 'partial', layer.digest!.replace(':', '-')), bytes.subarray(0, 700_000));
+      assert.deepEqual(await shop.pull([layer], { store }), [bytes]);
+      await store.close();
+      assert.equal(registry.requests.at(-1)!.headers.range, 'bytes=700000-');
+      assert.equal(shop.notices.length, 1);
+    }));
+
+  it('of both is named', (t) =>
+    withSmallDisk(t, async (shop, small) => {
+      const { registry, layer } = await oneBlob(noise(5_000_000));
+      await using _ = registry;
+      const spoolDirectory = path.join(small, 'spool');
+      for (const directory of [small, undefined]) {
+        const store = await shop.store({ directory, spoolDirectory });
+        await assert.rejects(shop.pull([layer], { store, hold: true }), {
+          name: 'DestinationError',
+          exitCode: 7,
+          message: `cannot keep blobs in ${spoolDirectory}: no space left on device (ENOSPC)`,
+        });
+        await store.close();
+        assert.equal(existsSync(spoolDirectory), false);
+        rmSync(path.join(small, 'partial'), { recursive: true, force: true });
+      }
+    }));
 });
 
 test('what an interrupted run left is gone on with, after it was read again', async () => {

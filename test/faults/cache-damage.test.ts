@@ -160,9 +160,12 @@ const unusable: readonly Unusable[] = [
   },
   {
     what: 'a directory whose blobs are a planted symlink',
-    says: /^notice: continuing without the cache: .*blobs is not a directory$/m,
+    says: /^notice: continuing without the cache: cannot open .*blobs: not a directory \(ENOTDIR\)$/m,
     prepare: ({ store, scratch }) => {
       mkdirSync(store, { mode: 0o700 });
+      const signature = 'Signature: 8a477f597d28d172789f06886806bc55';
+      const line = '# This file is a cache directory tag created by dlrootfs.';
+      writeFileSync(`${store}/CACHEDIR.TAG`, `${signature}\n${line}\n`);
       mkdirSync(scratch.join('elsewhere'));
       symlinkSync(scratch.join('elsewhere'), `${store}/blobs`);
     },
