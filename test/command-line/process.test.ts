@@ -216,9 +216,14 @@ test('a cache that is no directory, or may not be read, is an error', { skip: no
   for (const what of ['size', 'prune']) {
     const cache = (directory: string) =>
       runProgram(['cache', what, '--cache-dir', directory], { cwd: scratch.path, uid: 4711 });
-    assertError(await cache('file'), 7, /^error: cannot read the cache .*: not a directory /m);
-    assertError(await cache('file/below'), 7, /^error: cannot read the cache .*: not a directory /m);
-    assertError(await cache('locked'), 7, /^error: cannot read the cache .*: permission denied /m);
+    assertError(await cache('file'), 7, /^error: cannot use the cache .*: not a directory /m);
+    assertError(await cache('file/below'), 7, /^error: cannot use the cache .*: not a directory /m);
+    assertError(
+      await cache('locked'),
+      7,
+      /^error: cannot use the cache .*: \S+locked belongs to user 0, not/m,
+    );
+    assertError(await cache('locked/below'), 7, /^error: cannot use the cache .*: permission denied /m);
     assert.equal((await cache('missing')).exitCode, 0);
   }
 });
