@@ -133,9 +133,9 @@ export class BlobBuffer {
   }
 
   /**
-   * The disk of the file is full or fails: goes on with another file.
+   * The disk of the file is full or fails: continues in another file.
    *
-   * @throws DestinationError where there is no other, or it cannot be written either
+   * @throws DestinationError where it has no other, or it cannot be written either
    */
   async leaveFile(error: unknown): Promise<void> {
     const file = await this.#open();

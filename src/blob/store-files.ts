@@ -100,7 +100,7 @@ export class StoreFiles {
     await unlink(this.#at(name));
   }
 
-  /** Removes whatever has a file's name, also a directory. */
+  /** Removes any kind of file of a name, also a directory. */
   async removeAny(name: CacheName): Promise<void> {
     await rm(this.#at(name), { recursive: true, force: true });
   }

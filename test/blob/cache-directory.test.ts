@@ -211,6 +211,9 @@ test('in a cache, names that it does not give are neither counted nor removed', 
   assert.match((await setting.cache('cache')).stdout, /: 0 blobs, 0 partial, 0 B\n$/);
 });
 
+const run = (setting: Setting, ...argv: readonly string[]) =>
+  runProgram(argv, { cwd: setting.scratch.path, environment: { HOME: setting.scratch.join('home') } });
+
 describe('as root, a cache that another user may rename', rootOnly, () => {
   const USER = 4321;
   /** Directories of the user, in which the cache is at `home/.cache/dlrootfs`. */
@@ -219,8 +222,6 @@ describe('as root, a cache that another user may rename', rootOnly, () => {
     for (const name of ['home', 'home/.cache']) chownSync(setting.scratch.join(name), USER, USER);
     return setting.scratch.join('home');
   }
-  const run = (setting: Setting, ...argv: readonly string[]) =>
-    runProgram(argv, { cwd: setting.scratch.path, environment: { HOME: setting.scratch.join('home') } });
 
   it('is not used nor made, and the pull goes on', async () => {
     await using setting = await Setting.open();

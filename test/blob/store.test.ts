@@ -266,25 +266,25 @@ test('a store on a read-only disk is read, and nothing is added', async (t) => {
   return undefined;
 });
 
-describe('a full disk', () => {
-  /** Runs `use` with a disk of 1 MiB, or skips the test. */
-  async function withSmallDisk(t: TestContext, use: (shop: Workshop, small: string) => Promise<void>) {
-    if (!root) return t.skip('needs root to mount');
-    await using shop = await Workshop.open();
-    const small = path.join(shop.directory, 'small');
-    mkdirSync(small);
-    const mounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=1m,mode=700', 'tmpfs', small]).catch(
-      () => undefined,
-    );
-    if (!mounted) return t.skip('cannot mount here');
-    try {
-      await use(shop, small);
-    } finally {
-      await run('umount', [small]);
-    }
-    return undefined;
+/** Runs `use` with a disk of 1 MiB, or skips the test. */
+async function withSmallDisk(t: TestContext, use: (shop: Workshop, small: string) => Promise<void>) {
+  if (!root) return t.skip('needs root to mount');
+  await using shop = await Workshop.open();
+  const small = path.join(shop.directory, 'small');
+  mkdirSync(small);
+  const mounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=1m,mode=700', 'tmpfs', small]).catch(
+    () => undefined,
+  );
+  if (!mounted) return t.skip('cannot mount here');
+  try {
+    await use(shop, small);
+  } finally {
+    await run('umount', [small]);
   }
+  return undefined;
+}
 
+describe('a full disk', () => {
   for (const hold of [false, true]) {
     it(`of the cache: the pull goes on without it${hold ? ', layers held' : ''}`, (t) =>
       withSmallDisk(t, async (shop, small) => {
