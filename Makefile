@@ -21,7 +21,7 @@ sources := $(shell find src bin -type f 2>/dev/null) package.json tsconfig.json
 recipes := $(shell find scripts -type f 2>/dev/null)
 packages := node_modules/.installed
 
-.PHONY: help build demo test lint format bench soak fuzz test-boot test-live release install uninstall clean debian-packages
+.PHONY: help build demo test lint format bench soak fuzz fuzz-erofs test-boot test-live release install uninstall clean debian-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,9 @@ soak: debian-packages dist/dlrootfs ## many pulls in a row, with faults, watchin
 
 fuzz: debian-packages dist/dlrootfs ## MINUTES (60) of malformed images, answers and files, as root; prints its seed and keeps what fails
 	node bench/fuzz.ts $(ARGS)
+
+fuzz-erofs: debian-packages $(packages) ## 1,000 random images (EROFS_IMAGES) as EROFS, checked by fsck.erofs, mounted and compared, as root
+	EROFS_IMAGES=$${EROFS_IMAGES:-1000} node --test --test-reporter=spec test/disk/erofs.test.ts
 
 test-boot: debian-packages dist/dlrootfs ## start disk images in QEMU with Debian's kernel, without KVM: a minute or two (needs Debian's mirror)
 	DLROOTFS_BINARY=dist/dlrootfs node --test --test-reporter=spec $(or $(ARGS),'test/boot/boot.ts')

@@ -2,6 +2,7 @@ import path from 'node:path';
 import type { ArchiveFile } from './archive/archive-file.ts';
 import type { Store } from './blob/store.ts';
 import { checkDiskTool, type DiskTarget, writeDiskImage } from './disk/disk-image.ts';
+import { writeErofs } from './disk/erofs.ts';
 import { type DiskFormat, diskFormats, diskIdentityOf } from './disk/format.ts';
 import { findDiskTool } from './disk/tools.ts';
 import { DestinationError, printable, UsageError } from './errors.ts';
@@ -46,7 +47,16 @@ export async function diskExporter(
   isSpecial: boolean,
 ): Promise<Exporter> {
   if (isSpecial) throw notRegular(output);
-  const { diskSize: size, environment, part, force, virtualMachines, report, signal } = options;
+  const {
+    diskSize: size,
+    diskCompression: compression,
+    environment,
+    part,
+    force,
+    virtualMachines,
+    report,
+    signal,
+  } = options;
   const { isReadOnly } = diskFormats[format];
   if (size !== undefined && isReadOnly)
     throw new UsageError(`--size is the size of an ext4: a ${format} has no free room`, {
@@ -58,16 +68,22 @@ export async function diskExporter(
     });
   const files = virtualMachines.map((machine) => machinePath(machine, output));
   if (!force) refuseExisting(files, OTHER_NAME);
-  const tool = await findDiskTool(format, environment, signal);
+  if (compression !== undefined && format !== 'erofs')
+    throw new UsageError(`--compress is for an erofs, not for ${format}`, { hint: 'use -o FILE.erofs' });
+  const isOurs = format === 'erofs' && compression === undefined;
+  const tool = isOurs ? undefined : await findDiskTool(format, environment, signal);
   const directory = absolutePath(path.dirname(output));
   /** @throws DestinationError where the name has become that of a FIFO or device */
-  const targetOf = (file: ArchiveFile | undefined): DiskTarget => {
+  const targetOf = (file: ArchiveFile | undefined): Omit<DiskTarget, 'tool'> => {
     if (file?.descriptor === undefined) throw notRegular(output);
-    return { format, tool, name: output, size, directory, signal, descriptor: file.descriptor };
+    return { format, name: output, size, compression, directory, signal, descriptor: file.descriptor };
   };
   let configs: readonly MachineConfig[] = [];
   return {
-    check: (file) => checkDiskTool(targetOf(file)),
+    async check(file) {
+      const target = targetOf(file);
+      if (tool) await checkDiskTool({ ...target, tool });
+    },
     async write(tree, { id, config, platform: { architecture } }, store, file) {
       const name = containerName(path.basename(output, path.extname(output)));
       const guest = virtualMachines.length > 0 ? guestOf(tree, config, name, isReadOnly) : undefined;
@@ -75,12 +91,11 @@ export async function diskExporter(
         const disk = { file: output, fileSystem: format, isReadOnly, architecture, guest };
         configs = virtualMachines.map((machine) => machineConfig(machine, disk));
       }
-      return await writeDiskImage(tree, {
-        ...targetOf(file),
-        identity: diskIdentityOf(format, id, config.created),
-        additions: guest?.additions ?? [],
-        temporaryFile: () => store.spool(),
-      });
+      const identity = diskIdentityOf(format, id, config.created);
+      const request = { ...targetOf(file), identity, additions: guest?.additions ?? [] };
+      return tool
+        ? await writeDiskImage(tree, { ...request, tool, temporaryFile: () => store.spool() })
+        : await writeErofs(tree, request);
     },
     async finish() {
       for (const { file, mode, text, command } of configs) {

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { arch, homedir, platform } from 'node:os';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
+import type { ErofsCompression } from './disk/format.ts';
 import { UsageError } from './errors.ts';
 import { formatPlatform, hostPlatform, type Platform } from './oci/platform.ts';
 import { DEFAULT_CONNECTIONS, type RegistryOptions, retryPolicyOf } from './registry/registry-options.ts';
@@ -75,13 +76,15 @@ export interface PullRequest extends DiffRequest {
   readonly virtualMachines?: readonly VirtualMachine[] | undefined;
   /** Of an ext4 disk image, in bytes. Default: by its content. */
   readonly diskSize?: number | undefined;
+  /** Of an erofs disk image, which mkfs.erofs compresses. Default: none, and no program is needed. */
+  readonly diskCompression?: ErofsCompression | undefined;
   /** File system back end. Default: libc if it can be loaded. */
   readonly backend?: 'libc' | 'node' | undefined;
 }
 
 /** Of `exportArchive`. */
 export interface ExportRequest
-  extends DiffRequest, Pick<PullRequest, 'diskSize' | 'virtualMachines' | 'force'> {}
+  extends DiffRequest, Pick<PullRequest, 'diskSize' | 'diskCompression' | 'virtualMachines' | 'force'> {}
 
 /** Of `listTags`. */
 export interface TagsRequest extends Pick<PullRequest, 'registry' | 'environment' | 'report' | 'signal'> {
@@ -108,7 +111,7 @@ export interface VerifyRequest extends DiffRequest, Pick<PullRequest, 'destinati
 /** Members of a request that options have in another form. */
 type Resolved = 'paths' | 'excludes' | 'cache' | 'cacheDirectory' | 'cacheSize' | 'offline' | 'registry';
 /** Members without a default. */
-type Optional = 'idMappings' | 'diskSize' | 'backend' | 'stdin';
+type Optional = 'idMappings' | 'diskSize' | 'diskCompression' | 'backend' | 'stdin';
 
 /** A request with all defaults, checked for contradictions. */
 export interface PullOptions
@@ -221,8 +224,15 @@ const CONTRADICTIONS: readonly (readonly [(request: PullRequest) => boolean, str
 ];
 
 /** @throws UsageError for options about a disk image, where `made` is another thing: `a directory` */
-export function refuseDiskOptions({ diskSize, virtualMachines: [machine] }: PullOptions, made: string): void {
+export function refuseDiskOptions(options: PullOptions, made: string): void {
+  const {
+    diskSize,
+    diskCompression,
+    virtualMachines: [machine],
+  } = options;
   const hint = 'use -o FILE.ext4';
+  if (diskCompression !== undefined)
+    throw new UsageError(`--compress is for an erofs, not for ${made}`, { hint: 'use -o FILE.erofs' });
   if (diskSize !== undefined)
     throw new UsageError(`--size is the size of a disk image, not of ${made}`, { hint });
   if (machine !== undefined)

@@ -1,6 +1,6 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { lstatSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { PASSWORD, type Case, type Placed } from './case.ts';
 import { PORT, type SiteServer } from './site.ts';
@@ -158,8 +158,14 @@ function* judgeFiles(kind: string, exitCode: number, before: Look, work: string)
   const names = namesIn(work);
   if (names.some((name) => /dlrootfs-/.test(name))) yield 'stage left behind';
   if (readdirSync(`${work}/tmp`).length > 0) yield 'temporary file left behind';
+  if (exitCode === 0 && isBadDisk(`${work}/out.erofs`)) yield 'fsck.erofs refuses the disk image';
   const fresh = names.filter((name) => !before.names.includes(name) && name !== 'cache');
   if (exitCode !== 0 && kind !== 'arguments' && fresh.length > 0) yield `left behind: ${fresh.join(' ')}`;
+}
+
+/** fsck.erofs may be missing. */
+function isBadDisk(image: string): boolean {
+  return existsSync(image) && (spawnSync('fsck.erofs', [image], { stdio: 'ignore' }).status ?? 0) !== 0;
 }
 
 function namesIn(directory: string): string[] {

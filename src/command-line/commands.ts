@@ -1,4 +1,5 @@
 import { Option } from 'commander';
+import type { ErofsCompression } from '../disk/format.ts';
 import { UsageError, printable } from '../errors.ts';
 import { parsePlatform } from '../oci/platform.ts';
 import type { PullRequest } from '../options.ts';
@@ -31,6 +32,7 @@ export interface FlagValues
 const MEMBERS: Readonly<Record<string, keyof FlagValues>> = {
   '--dest': 'destination',
   '--size': 'diskSize',
+  '--compress': 'diskCompression',
   '--path': 'paths',
   '--exclude': 'excludes',
   '--no-json': 'layerInfo',
@@ -163,6 +165,11 @@ const whatAndWhere = group('What and where', [
     'write one file instead of a directory: x.tar, x.tar.gz, x.tar.zst, a disk image (x.ext4, x.squashfs, x.erofs), or - for a tar on standard output; an existing file is replaced',
   ],
   ['--size <size>', 'size of the ext4, as 500M or 2G (default: by its content)', (o) => o.parsed(parseBytes)],
+  [
+    '--compress <algorithm>',
+    'compress the erofs, by mkfs.erofs (default: not compressed, and no program is needed)',
+    (o) => o.oneOf(['lz4', 'lz4hc', 'deflate', 'lzma', 'zstd'] satisfies ErofsCompression[]),
+  ],
   [
     '--platform <os/arch[/variant]>',
     'the image for this platform (default: that of this host)',

@@ -29,6 +29,7 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
     paths: values.paths,
     excludes: values.excludes,
     diskSize: values.diskSize,
+    diskCompression: values.diskCompression,
     replace: values.replace,
     merge: values.merge,
     force: values.force,

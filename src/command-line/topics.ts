@@ -90,7 +90,7 @@ Standard output has the lines of the original: Opening a session, Image ID, a li
   -v  log requests without secrets, decisions, timings
   -o FILE.tar[.gz|.zst]  one archive instead of a directory; the same image gives the same bytes, and no root is needed. An existing FILE is replaced when the new one is complete
   -o -  the tar on standard output, without other lines
-  -o FILE.ext4, FILE.squashfs, FILE.erofs  a disk image, as exact as the archive; it needs mke2fs, sqfstar or mkfs.erofs. --size is for ext4
+  -o FILE.ext4, FILE.squashfs, FILE.erofs  a disk image, as exact as the archive; ext4 needs mke2fs, squashfs needs sqfstar. --size is for ext4, --compress for erofs
 
 # runtimes: RUNTIMES: what starts DIR: chroot, runc, LXC, systemd-nspawn
 As root, chroot DIR /bin/sh runs a command in it; as a plain user, unshare -r -R DIR /bin/sh (dlrootfs help rootless). With --for a pull writes the configuration of a runtime: command, variables, user, directory and stop signal are those of the image. The pull prints the command that starts it.
@@ -110,7 +110,8 @@ A file name that ends in .ext4, .squashfs or .erofs is a disk image of that form
   -o FILE.ext4  by mke2fs 1.47.1 or newer, with libarchive, and debugfs (Debian: e2fsprogs)
   --size 2G  size of the ext4; without it a tenth stays free, and 16 MiB at least
   -o FILE.squashfs  by sqfstar 4.6 or newer (Debian: squashfs-tools)
-  -o FILE.erofs  by mkfs.erofs 1.8 or newer (Debian: erofs-utils)
+  -o FILE.erofs  by dlrootfs itself: the fastest, and no program is needed. The kernel has to be 5.4 or newer, 5.15 if the image has files with holes
+  --compress lz4  a compressed erofs, by mkfs.erofs 1.8 or newer (Debian: erofs-utils); lz4hc, deflate, lzma and zstd are smaller
   --for qemu  also FILE.qemu.sh: set KERNEL, and INITRD if the kernel needs one, and run it
   --for firecracker  also FILE.firecracker.json: it names vmlinux, the kernel, beside it
 If the command of the image is no init, --for adds /.dlrootfs-init to the disk. It mounts /dev, /proc and /sys, runs the command with the variables, directory and user of the image, prints "exit code: N" and ends the machine. It needs /bin/sh and env in the image.

@@ -17,6 +17,7 @@ import {
   type DiskFormat,
   diskFormats,
   type DiskIdentity,
+  type ErofsCompression,
   fit,
 } from './format.ts';
 import {
@@ -45,6 +46,8 @@ export interface DiskTarget {
   readonly descriptor: number;
   /** Of an ext4, in bytes; left out: by its content. */
   readonly size?: number | undefined;
+  /** Of an erofs. */
+  readonly compression?: ErofsCompression | undefined;
   /** Where the file is; a tool may have temporary files there. */
   readonly directory: string;
   readonly signal: AbortSignal;
@@ -110,7 +113,13 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
   }
   const more = request.additions.map((addition) => additionBlocks(addition, identity, tar.names));
   const root = rootOf(tree, format);
-  const words = description.arguments({ file: OUTPUT_FILE, identity, root, layout });
+  const words = description.arguments({
+    file: OUTPUT_FILE,
+    identity,
+    root,
+    layout,
+    compression: request.compression,
+  });
   const result = await runTool(tool, words, {
     input: flattenedTree(tree, entries(), tar, more),
     files: [descriptor],

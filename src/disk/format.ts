@@ -11,6 +11,9 @@ import { capability } from '../rootfs/metadata.ts';
 /** File systems that a disk image can have, by the ending of its file's name. */
 export type DiskFormat = 'ext4' | 'squashfs' | 'erofs';
 
+/** What mkfs.erofs compresses with, if it is built with it. */
+export type ErofsCompression = 'lz4' | 'lz4hc' | 'deflate' | 'lzma' | 'zstd';
+
 /** The program that makes a file system from a tar. */
 interface ToolDescription {
   readonly program: string;
@@ -29,6 +32,8 @@ interface ToolRequest {
   readonly root: ImageTreeEntry;
   /** For formats with `usage`. */
   readonly layout: Ext4Layout | undefined;
+  /** Of an erofs: only a compressed one is made by a tool. */
+  readonly compression: ErofsCompression | undefined;
 }
 
 /** How to find out whether a tool reads tars. */
@@ -139,9 +144,13 @@ function sqfstarArguments({ file, identity: { madeAt }, root }: ToolRequest): st
   return [...plain, '-mkfs-time', String(madeAt), ...metadata, file];
 }
 
-function mkfsErofsArguments({ file, identity: { uuid, madeAt } }: ToolRequest): string[] {
+/** What is compressed together, at most: Linux 5.13 reads more than a block. */
+const CLUSTER_BYTES = 65_536;
+
+function mkfsErofsArguments({ file, identity: { uuid, madeAt }, compression }: ToolRequest): string[] {
   const times = [`-T${madeAt}`, '--mkfs-time', '--preserve-mtime'];
-  return ['--quiet', '--tar=f', '-b4096', ...times, `-U${uuid}`, file];
+  const compress = [`-z${compression}`, `-C${CLUSTER_BYTES}`];
+  return ['--quiet', '--tar=f', '-b4096', ...compress, ...times, `-U${uuid}`, file];
 }
 
 /** The format that the name of a file asks for; undefined for any other ending. */
@@ -220,10 +229,15 @@ function fittedTime(format: DiskFormat, { mtimeSeconds, mtimeNanoseconds }: Mtim
   return { mtimeSeconds: seconds, mtimeNanoseconds: isKept ? mtimeNanoseconds : 0 };
 }
 
-/** An equals sign would end the name in a tar's record. Linux has attributes of users on files and directories only. */
+/** An equals sign would end the name in a tar's record. */
 function keeps(format: DiskFormat, name: string, { type }: ImageTreeEntry): boolean {
   if (name === accessList || name === defaultAccessList) return diskFormats[format].hasAccessLists;
-  if (!KEPT_ATTRIBUTES.test(name) || name.includes('=')) return false;
+  return isLinuxAttribute(name, type) && !name.includes('=');
+}
+
+/** Whether Linux has such an attribute, apart from access lists: those of users are on files and directories only. */
+export function isLinuxAttribute(name: string, type: ImageTreeEntry['type']): boolean {
+  if (!KEPT_ATTRIBUTES.test(name)) return false;
   return type === 'file' || type === 'directory' || !name.startsWith('user.');
 }
 

@@ -254,6 +254,10 @@ export class ImageTree {
     for (const { inode, linkTo } of this.walk()) if (linkTo === undefined) yield inode;
   }
 
+  metadataOf(inode: number): InodeMetadata {
+    return this.#filesystem.inodes.metadata(inode);
+  }
+
   /** Where the bytes of a file are; undefined for anything else. */
   contentOf(inode: number): FileContent | undefined {
     return this.#filesystem.inodes.content(inode);

@@ -10,7 +10,7 @@ import { Setting } from '../faults/setting.ts';
 import { busyboxTree } from '../support/rootfs-trees.ts';
 import { missing } from '../support/debian.ts';
 import { Scratch } from '../support/program.ts';
-import { diskPrograms } from '../support/disk.ts';
+import { diskKinds } from '../support/disk.ts';
 import { makeInitramfs } from './initramfs.ts';
 
 const needs =
@@ -42,23 +42,23 @@ describe('a disk image boots', { skip: needs }, () => {
   after(() => scratch[Symbol.dispose]());
 
   /** A disk with the image, and what `--for` has written beside it. */
-  async function pulled(name: string, machine: string): Promise<Setting> {
+  async function pulled(name: string, machine: string, ...flags: readonly string[]): Promise<Setting> {
     const tree = scratch.join(`tree-${name}-${machine}`);
     busyboxTree(tree);
     const tar = execFileSync('tar', ['-c', '--owner=0', '--group=0', '-C', tree, '.'], {
       maxBuffer: 64 << 20,
     });
     const setting = await Setting.open({ layers: [{ tar }], config: { config } });
-    await setting.pullWell(['-o', name, '--for', machine, '--platform', 'linux/amd64']);
+    await setting.pullWell(['-o', name, '--for', machine, '--platform', 'linux/amd64', ...flags]);
     return setting;
   }
 
-  for (const [format, program] of diskPrograms) {
+  for (const [format, program, flags] of diskKinds) {
     test(
-      `${format}, and runs the command of the image`,
-      { skip: missing(program), timeout: 300_000 },
+      `${[format, ...flags].join(' ')}, and runs the command of the image`,
+      { skip: program === undefined ? false : missing(program), timeout: 300_000 },
       async () => {
-        await using setting = await pulled(`box.${format}`, 'qemu');
+        await using setting = await pulled(`box.${format}`, 'qemu', ...flags);
         const started = spawnSync(setting.scratch.join('box.qemu.sh'), [], {
           ...waiting,
           env: {

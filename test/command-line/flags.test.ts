@@ -185,6 +185,7 @@ const ofTheProgram = new Set(
 const samples: Readonly<Record<string, string>> = {
   '--user': 'me:x',
   '--size': '1G',
+  '--compress': 'lz4',
   '--platform': 'linux/riscv64',
   '--for': 'lxc',
   '--registry-version': '1',

@@ -19,7 +19,7 @@ import type { PullSummary } from '../../src/summary.ts';
 import { noise, Setting } from '../faults/setting.ts';
 import { character, dir, file, hardlink, sparse, symlink, tar } from '../support/archive.ts';
 import { findProgram, missing } from '../support/debian.ts';
-import { diskPrograms, mountDisk } from '../support/disk.ts';
+import { diskKinds, diskPrograms, mountDisk } from '../support/disk.ts';
 import { noOtherUser } from '../support/other-user.ts';
 import { printTree } from '../support/tree.ts';
 import { until } from '../support/until.ts';
@@ -52,12 +52,13 @@ function magicOf(disk: string): string {
   return bytes.toString('latin1', 0, 4) === 'hsqs' ? 'squashfs' : 'something else';
 }
 
-for (const [format, program] of diskPrograms) {
-  describe(`-o x.${format}`, { skip: missing(program) }, () => {
+for (const [format, program, flags] of diskKinds) {
+  const title = [`-o x.${format}`, ...flags].join(' ');
+  describe(title, { skip: program === undefined ? false : missing(program) }, () => {
     test('has the same bytes at another time, and what the image has', async (t) => {
       await using setting = await Setting.open(image);
       for (const name of ['a', 'b']) {
-        const result = await setting.pull(['-q', '-o', `${name}.${format}`]);
+        const result = await setting.pull(['-q', '-o', `${name}.${format}`, ...flags]);
         assert.equal(result.exitCode, 0, result.stderr);
         assert.equal(result.stdout, `${name}.${format}\n`);
         assert.equal(result.stderr, '');
@@ -67,7 +68,7 @@ for (const [format, program] of diskPrograms) {
       assert.ok(readFileSync(disk('a')).equals(readFileSync(disk('b'))), 'the bytes differ');
       assert.equal(magicOf(disk('a')), format);
       assert.deepEqual(setting.names, [`a.${format}`, `b.${format}`]);
-      const { stdout } = await setting.pullWell(['--json', '-o', `a.${format}`]);
+      const { stdout } = await setting.pullWell(['--json', '-o', `a.${format}`, ...flags]);
       const { destination, layers } = JSON.parse(stdout) as PullSummary;
       assert.equal(destination, `a.${format}`);
       assert.deepEqual(
@@ -90,7 +91,7 @@ for (const [format, program] of diskPrograms) {
         [root, {}],
         [user, { uid: 65_534 }],
       ] as const) {
-        const result = await setting.pull(['-o', disk, '--no-cache'], options);
+        const result = await setting.pull(['-o', disk, '--no-cache', ...flags], options);
         assert.equal(result.exitCode, 0, result.stderr);
         assert.doesNotMatch(result.stderr, /not restored/);
       }
@@ -107,12 +108,13 @@ for (const [format, program] of diskPrograms) {
         corruptAt: 1000,
         times: 9,
       });
-      const failing = await setting.pull(['-o', disk, '--no-cache']);
+      const failing = await setting.pull(['-o', disk, '--no-cache', ...flags]);
       assert.equal(failing.exitCode, 6, failing.stderr);
       assert.equal(readFileSync(disk, 'utf8'), 'old');
       assert.deepEqual(setting.names, [`x.${format}`]);
     });
 
+    if (program === undefined) return;
     test('a program that is too old: an error before anything is fetched', async () => {
       await using setting = await Setting.open(image);
       const says = {
@@ -121,7 +123,7 @@ for (const [format, program] of diskPrograms) {
         erofs: 'mkfs.erofs 1.5',
       };
       const bin = replace(setting, program, `echo '${says[format]}' >&2`);
-      const result = await setting.pull(['-o', `x.${format}`], { environment: { PATH: bin } });
+      const result = await setting.pull(['-o', `x.${format}`, ...flags], { environment: { PATH: bin } });
       assert.equal(result.exitCode, 7, result.stderr);
       assert.match(
         result.stderr,
@@ -157,14 +159,14 @@ const failures = [
 
 // Each with another format in turn: the way to run a program is one.
 for (const [index, [what, script, says]] of failures.entries()) {
-  const [format, program] = diskPrograms[index % diskPrograms.length]!;
+  const [format, program, flags] = diskPrograms[index % diskPrograms.length]!;
   test(
     `a program that ${what}: an error in one line, and nothing left`,
     { skip: missing(program) },
     async () => {
       await using setting = await Setting.open(image);
       const bin = replace(setting, program, script.replaceAll('PROGRAM', program), true);
-      const result = await setting.pull(['-o', `x.${format}`], { environment: { PATH: bin } });
+      const result = await setting.pull(['-o', `x.${format}`, ...flags], { environment: { PATH: bin } });
       assert.equal(result.exitCode, 7, result.stderr);
       assert.match(result.stderr, refused);
       assert.match(result.stderr, new RegExp(says.source.replaceAll('PROGRAM', program), 'm'));
@@ -326,6 +328,10 @@ test('what does not go together is said before anything is fetched', async () =>
   await using setting = await Setting.open(image);
   for (const [flags, says] of [
     [['-o', 'x.squashfs', '--size', '1G'], /--size is the size of an ext4/],
+    [['-o', 'x.ext4', '--compress', 'lz4'], /--compress is for an erofs, not for ext4/],
+    [['-o', 'x.tar', '--compress', 'lz4'], /--compress is for an erofs, not for an archive/],
+    [['--compress', 'zstd'], /--compress is for an erofs, not for a directory/],
+    [['-o', 'x.erofs', '--compress', 'zip'], /--compress takes one of lz4, .*, not "zip"/],
     [['-o', 'x.tar', '--size', '1G'], /--size is the size of a disk image, not of an archive/],
     [['--size', '1G'], /--size/],
     [['-o', 'x.img'], /cannot tell the format of x\.img/],
@@ -350,8 +356,8 @@ test('a full disk', { skip: missing('root', ...diskPrograms.map(([, program]) =>
     spawnSync('umount', [small]);
     rmdirSync(small);
   });
-  for (const [format] of diskPrograms) {
-    const { exitCode, stderr } = await setting.pull(['-o', `${small}/x.${format}`]);
+  for (const [format, , flags] of diskKinds) {
+    const { exitCode, stderr } = await setting.pull(['-o', `${small}/x.${format}`, ...flags]);
     assert.equal(exitCode, 7, stderr);
     assert.match(stderr, /^error: cannot write \S+: no space left on device \(ENOSPC\)\nhint: /m);
     assert.deepEqual(readdirSync(small), []);

@@ -12,6 +12,7 @@ const packageOf: Readonly<Record<string, string>> = {
   'lxc-start': 'lxc',
   man: 'man-db',
   mke2fs: 'e2fsprogs',
+  'fsck.erofs': 'erofs-utils',
   'mkfs.erofs': 'erofs-utils',
   newuidmap: 'uidmap',
   'qemu-aarch64': 'qemu-user libc6-arm64-cross libstdc++6-arm64-cross libgcc-s1-arm64-cross',

@@ -1,15 +1,29 @@
-import { spawnSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
 
-/** Formats of disk images, and the program that each is made by. */
+/** Formats of disk images, and the program that each is made by, with more flags where it needs them. */
 export const diskPrograms = [
-  ['ext4', 'mke2fs'],
-  ['squashfs', 'sqfstar'],
-  ['erofs', 'mkfs.erofs'],
+  ['ext4', 'mke2fs', []],
+  ['squashfs', 'sqfstar', []],
+  ['erofs', 'mkfs.erofs', ['--compress', 'lz4']],
 ] as const;
+/** The same, and an erofs that dlrootfs writes itself. */
+export const diskKinds = [...diskPrograms, ['erofs', undefined, []]] as const;
+
+/** Calls `use` with a directory where a disk image is mounted, read-only. */
+export function mounted(file: string, format: string, use: (root: string) => void): void {
+  const directory = mkdtempSync(path.join(tmpdir(), 'dlrootfs-test-mount-'));
+  execFileSync('mount', ['-o', 'loop,ro', '-t', format, file, directory]);
+  try {
+    use(directory);
+  } finally {
+    execFileSync('umount', [directory]);
+    rmdirSync(directory);
+  }
+}
 
 /** Mounts a disk image, read-only, until the test ends. Undefined where that cannot be: then the test is skipped, with the reason. */
 export function mountDisk(t: TestContext, file: string, format: string): string | undefined {

@@ -1,0 +1,114 @@
+import { crc32 } from 'node:zlib';
+import type { InodeMetadata } from '../rootfs/memory-inodes.ts';
+import { accessList, accessListText, defaultAccessList, keyOfList } from '../tar/access-list.ts';
+import { isLinuxAttribute } from './format.ts';
+
+/** Beginnings of names, and their numbers. */
+const NAME_INDEXES: readonly (readonly [prefix: string, index: number])[] = [
+  ['user.', 1],
+  [accessList, 2],
+  [defaultAccessList, 3],
+  ['trusted.', 4],
+  ['security.', 6],
+];
+const LONGEST_NAME = 255;
+const LONGEST_VALUE = 0xffff;
+const HEAD_BYTES = 12;
+const MOST_SHARED = 255;
+/** `i_xattr_icount` has 16 bits. */
+const MOST_BYTES = HEAD_BYTES + 4 * (0xffff - 1);
+/** An attribute of more inodes than this is stored once. */
+const MOST_COPIES = 2;
+
+/** Those that the format can have. A list that the kernel cannot read would deny access to the file. */
+export function attributesOf({ type, xattrs }: InodeMetadata): Buffer[] {
+  const attributes: Buffer[] = [];
+  for (const [name, value] of xattrs ?? []) {
+    const isFit = keyOfList.has(name)
+      ? type !== 'symlink' && accessListText(value) !== undefined
+      : isLinuxAttribute(name, type);
+    const bytes = isFit ? attributeBytes(name, value) : undefined;
+    if (bytes) attributes.push(bytes);
+  }
+  return attributes;
+}
+
+/** Attributes of many inodes, which are stored once. */
+export class SharedAttributes {
+  /** By a checksum: another attribute with the same one may be stored here, too. */
+  readonly #counts = new Map<number, number>();
+  readonly #numbers = new Map<string, number>();
+  readonly #stored: Buffer[] = [];
+  #length = 0;
+
+  count(attribute: Buffer): void {
+    const checksum = crc32(attribute);
+    this.#counts.set(checksum, (this.#counts.get(checksum) ?? 0) + 1);
+  }
+
+  /** Its place, in units of four bytes; undefined for an attribute of few inodes. */
+  numberOf(attribute: Buffer): number | undefined {
+    if (this.#counts.get(crc32(attribute))! <= MOST_COPIES) return undefined;
+    const key = attribute.toString('latin1');
+    const known = this.#numbers.get(key);
+    if (known !== undefined) return known;
+    const number = this.#length / 4;
+    this.#numbers.set(key, number);
+    this.#stored.push(attribute);
+    this.#length += attribute.length;
+    return number;
+  }
+
+  toBytes(): Buffer {
+    return Buffer.concat(this.#stored);
+  }
+}
+
+/** An attribute; undefined where the format has none such. */
+function attributeBytes(name: string, value: Uint8Array): Buffer | undefined {
+  const [prefix, index] = NAME_INDEXES.find(([beginning]) => name.startsWith(beginning)) ?? [];
+  if (prefix === undefined || index === undefined) return undefined;
+  const length = name.length - prefix.length;
+  if (length > LONGEST_NAME || value.length > LONGEST_VALUE) return undefined;
+  const bytes = Buffer.alloc(4 * Math.ceil((4 + length + value.length) / 4));
+  bytes.writeUInt8(length, 0);
+  bytes.writeUInt8(index, 1);
+  bytes.writeUInt16LE(value.length, 2);
+  bytes.write(name.slice(prefix.length), 4, 'latin1');
+  bytes.set(value, 4 + length);
+  return bytes;
+}
+
+/**
+ * All attributes of an inode: those that it shares with others come as their numbers.
+ *
+ * @param sharedNumber undefined for an attribute that is not shared
+ * @returns nothing for none, and how many had no room
+ */
+export function attributesBytes(
+  attributes: readonly Buffer[],
+  sharedNumber: (attribute: Buffer) => number | undefined,
+): { readonly bytes: Buffer; readonly refused: number } {
+  const shared: number[] = [];
+  const own: Buffer[] = [];
+  let size = HEAD_BYTES;
+  for (const attribute of attributes) {
+    const number = shared.length < MOST_SHARED ? sharedNumber(attribute) : undefined;
+    const length = number === undefined ? attribute.length : 4;
+    if (size + length > MOST_BYTES) continue;
+    size += length;
+    if (number === undefined) own.push(attribute);
+    else shared.push(number);
+  }
+  const refused = attributes.length - shared.length - own.length;
+  if (size === HEAD_BYTES) return { bytes: Buffer.alloc(0), refused };
+  const head = Buffer.alloc(HEAD_BYTES + 4 * shared.length);
+  head.writeUInt8(shared.length, 4);
+  for (const [index, number] of shared.entries()) head.writeUInt32LE(number, HEAD_BYTES + 4 * index);
+  return { bytes: Buffer.concat([head, ...own]), refused };
+}
+
+/** `i_xattr_icount`. */
+export function attributeCount(length: number): number {
+  return length === 0 ? 0 : (length - HEAD_BYTES) / 4 + 1;
+}

@@ -1,0 +1,373 @@
+import { ftruncate } from 'node:fs';
+import { promisify } from 'node:util';
+import { unwritable } from '../archive/archive-file.ts';
+import { nameOf, parentPath } from '../rootfs/directories.ts';
+import { isInLayer, type OpenFile } from '../rootfs/image-contents.ts';
+import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
+import type { InodeMetadata } from '../rootfs/memory-inodes.ts';
+import type { NotRestored } from '../rootfs/not-restored.ts';
+import { ExtentCursor } from '../tar/sparse.ts';
+import { attributesBytes, attributesOf, SharedAttributes } from './erofs-attributes.ts';
+import {
+  BLOCK_BYTES,
+  chunkBitsOf,
+  chunkFormat,
+  directoryBytes,
+  type DirectoryName,
+  directorySize,
+  inodeBytes,
+  type InodeFields,
+  inodeSize,
+  isDeviceNumber,
+  type InodeLayout,
+  layouts,
+  NO_BLOCK,
+  SLOT_BYTES,
+  superblockBytes,
+} from './erofs-format.ts';
+import { FileRegion } from './file-region.ts';
+import { type Addition, additionEntry, type DiskIdentity } from './format.ts';
+
+const truncate = promisify(ftruncate);
+
+/** A longer rest of a file gets a block of its own: less room is lost than where it does not fit into the block of its inode. */
+const LONGEST_TAIL = 2048;
+const METADATA_BLOCK = 1;
+/** The root is the first inode: its number has 16 bits in the superblock. */
+const ROOT_NUMBER = 1;
+
+export interface ErofsRequest {
+  /** The empty file, open for writing. */
+  readonly descriptor: number;
+  /** What messages call the file. */
+  readonly name: string;
+  readonly identity: DiskIdentity;
+  /** Directories before what is in them. */
+  readonly additions: readonly Addition[];
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Writes a tree as an EROFS without compression. The file has the superblock, the inodes with the ends of their contents, shared attributes,
+ * directories, and the blocks of files in the order of the layers. The same tree and identity give the same bytes.
+ *
+ * @returns where the file system differs from the image
+ * @throws DestinationError where the file cannot be written, and what the tree's layers throw
+ */
+export async function writeErofs(tree: ImageTree, request: ErofsRequest): Promise<NotRestored> {
+  const writer = new ErofsWriter(tree, request);
+  await writer.write();
+  return writer.lost;
+}
+
+/** A name that the walk has passed; of a directory, when all that is in it has been passed. */
+interface Visit {
+  readonly entry: ImageTreeEntry;
+  /** Of a directory: what is in it. */
+  readonly names: DirectoryName[];
+  /** Inode of the directory above; of the root, itself. */
+  readonly parent: number;
+}
+
+/** How an inode is stored, before it has a place. */
+interface Plan {
+  readonly fields: InodeFields;
+  readonly attributes: Buffer;
+  readonly layout: InodeLayout;
+  /** In bytes, with the attributes. */
+  readonly headLength: number;
+  /** Bytes that follow: the end of the content, or the addresses of chunks. */
+  readonly tailLength: number;
+}
+
+class ErofsWriter {
+  readonly lost: NotRestored;
+  readonly #tree: ImageTree;
+  readonly #request: ErofsRequest;
+  readonly #metadata: FileRegion;
+  readonly #data: FileRegion;
+  /** By the path of the directory that they are in. */
+  readonly #additions = new Map<string, ImageTreeEntry[]>();
+  /** Of additions, by inode. */
+  readonly #contents = new Map<number, Buffer>();
+  /** Of files with several names, how many of these are in the tree. */
+  readonly #links = new Map<number, number>();
+  readonly #directories = new Map<number, { readonly size: number; readonly links: number }>();
+  /** Of inodes that have a place. */
+  readonly #numbers = new Map<number, number>();
+  readonly #shared = new SharedAttributes();
+  /** The first byte that no inode has, from the first block of metadata. No inode has the number 0. */
+  #end = SLOT_BYTES;
+  /** The first block without data. */
+  #nextBlock = 0;
+  #hasChunks = false;
+
+  constructor(tree: ImageTree, request: ErofsRequest) {
+    this.#tree = tree;
+    this.#request = request;
+    this.lost = { ...tree.counts };
+    this.#metadata = new FileRegion(request.descriptor, request.name);
+    this.#data = new FileRegion(request.descriptor, request.name);
+    for (const [index, addition] of request.additions.entries()) {
+      const inode = -1 - index;
+      const above = parentPath(addition.path);
+      const entry = { ...additionEntry(addition, request.identity), inode };
+      this.#additions.set(above, [...(this.#additions.get(above) ?? []), entry]);
+      this.#contents.set(inode, Buffer.from(addition.content ?? ''));
+    }
+  }
+
+  async write(): Promise<void> {
+    const { descriptor, name, identity, signal } = this.#request;
+    try {
+      this.#survey();
+      const files = this.#place();
+      const sharedBlock = METADATA_BLOCK + blocksFor(this.#end);
+      const shared = this.#shared.toBytes();
+      this.#nextBlock = sharedBlock + blocksFor(shared.length);
+      await this.#writeAllButFiles();
+      await this.#tree.readInOrder(files, async (inode, file) => {
+        signal.throwIfAborted();
+        await this.#writeFile(inode, file);
+      });
+      await this.#metadata.write(sharedBlock * BLOCK_BYTES, shared);
+      const superblock = superblockBytes({
+        identity,
+        rootNumber: ROOT_NUMBER,
+        inodes: this.#numbers.size,
+        blocks: this.#nextBlock,
+        metadataBlock: METADATA_BLOCK,
+        sharedAttributesBlock: sharedBlock,
+        hasChunkedFiles: this.#hasChunks,
+      });
+      await this.#metadata.write(0, superblock);
+      await this.#metadata.flush();
+      await this.#data.flush();
+    } finally {
+      await Promise.allSettled([this.#metadata.written, this.#data.written]);
+    }
+    await Promise.all([this.#metadata.written, this.#data.written]);
+    await truncate(descriptor, this.#nextBlock * BLOCK_BYTES).catch((error: unknown) => {
+      throw unwritable(name, error);
+    });
+  }
+
+  /** Counts what has to be known before the first inode gets its place. */
+  #survey(): void {
+    for (const { entry, names, parent } of this.#visits(this.lost)) {
+      const { inode, linkTo, type } = entry;
+      if (linkTo !== undefined) {
+        this.#links.set(inode, (this.#links.get(inode) ?? 1) + 1);
+        continue;
+      }
+      for (const attribute of attributesOf(entry)) this.#shared.count(attribute);
+      if (type !== 'directory') continue;
+      const links = 2 + names.filter((name) => name.type === 'directory').length;
+      this.#directories.set(inode, { size: directorySize(withDots(names, inode, parent)), links });
+    }
+  }
+
+  /**
+   * Gives each inode its place, in the order in which they are written: after the root all but files, then files in the order of the layers.
+   *
+   * @returns the files
+   */
+  #place(): number[] {
+    const files: number[] = [];
+    for (const root of this.#entries()) {
+      this.#placeInode(root.inode, root);
+      break;
+    }
+    for (const { entry } of this.#visits()) {
+      if (entry.linkTo !== undefined || this.#numbers.has(entry.inode)) continue;
+      if (this.#isOfLayers(entry)) files.push(entry.inode);
+      else this.#placeInode(entry.inode, entry);
+    }
+    const inLayers = this.#tree.contents(files);
+    for (const inode of files)
+      if (!isInLayer(this.#tree.contentOf(inode))) this.#placeInode(inode, this.#tree.metadataOf(inode));
+    for (const inode of inLayers.inOrder()) this.#placeInode(inode, this.#tree.metadataOf(inode));
+    return files;
+  }
+
+  #placeInode(inode: number, metadata: InodeMetadata): void {
+    const plan = this.#plan(inode, metadata);
+    const { layout, headLength, tailLength, attributes, refused } = plan;
+    this.lost.xattrs += (metadata.xattrs?.size ?? 0) - attributesOf(metadata).length + refused;
+    const length = headLength + tailLength;
+    this.#end = roundUp(this.#end, SLOT_BYTES);
+    // The end of a content has to be in one block with the inode; only attributes and addresses of chunks may go on in the next block.
+    const together =
+      layout === layouts.chunks || length > BLOCK_BYTES ? headLength - attributes.length : length;
+    const room = BLOCK_BYTES - (this.#end % BLOCK_BYTES);
+    if (room < together) this.#end += room;
+    this.#numbers.set(inode, this.#end / SLOT_BYTES);
+    this.#end += length;
+  }
+
+  #plan(inode: number, metadata: InodeMetadata): Plan & { readonly refused: number } {
+    const fields = { ...metadata, ...this.#sizeAndLinks(inode, metadata) };
+    const { bytes: attributes, refused } = attributesBytes(attributesOf(metadata), (attribute) =>
+      this.#shared.numberOf(attribute),
+    );
+    const headLength = inodeSize(fields, this.#request.identity) + attributes.length;
+    const { size } = fields;
+    const plan = { fields, attributes, refused, headLength };
+    if (size > 0 && this.#tree.contentOf(inode)?.sparse === true)
+      return { ...plan, layout: layouts.chunks, tailLength: 4 * Math.ceil(size / 2 ** chunkBitsOf(size)) };
+    const rest = size % BLOCK_BYTES;
+    const isInline = rest > 0 && rest <= LONGEST_TAIL && headLength + rest <= BLOCK_BYTES;
+    if (!isInline) return { ...plan, layout: layouts.blocks, tailLength: 0 };
+    return { ...plan, layout: layouts.blocksAndTail, tailLength: rest };
+  }
+
+  #sizeAndLinks(
+    inode: number,
+    { type, size, linkPath }: InodeMetadata,
+  ): { readonly size: number; readonly links: number } {
+    if (type === 'directory') return this.#directories.get(inode)!;
+    const links = this.#links.get(inode) ?? 1;
+    if (type === 'file') return { size, links };
+    return { size: linkPath.length, links };
+  }
+
+  async #writeAllButFiles(): Promise<void> {
+    for (const { entry, names, parent } of this.#visits()) {
+      const { inode, type } = entry;
+      if (entry.linkTo !== undefined || this.#isOfLayers(entry)) continue;
+      const content =
+        type === 'directory'
+          ? directoryBytes(withDots(names, inode, parent), (each) => this.#numbers.get(each)!)
+          : (this.#contents.get(inode) ?? Buffer.from(entry.linkPath, 'latin1'));
+      await this.#writeContent(inode, this.#plan(inode, entry), [content]);
+    }
+  }
+
+  async #writeFile(inode: number, { extents, pieces }: OpenFile): Promise<void> {
+    const plan = this.#plan(inode, this.#tree.metadataOf(inode));
+    if (plan.layout !== layouts.chunks) await this.#writeContent(inode, plan, pieces);
+    else await this.#writeChunks(inode, plan, new ExtentCursor(extents), pieces);
+  }
+
+  /** Writes the head of an inode, with the place of its content. Returns the position after it. */
+  async #writeHead(inode: number, { fields, attributes, layout }: Plan, content: number): Promise<number> {
+    const number = this.#numbers.get(inode)!;
+    const head = inodeBytes(fields, { attributes, layout, number, content }, this.#request.identity);
+    const position = METADATA_BLOCK * BLOCK_BYTES + number * SLOT_BYTES;
+    await this.#metadata.write(position, head);
+    return position + head.length;
+  }
+
+  async #writeContent(
+    inode: number,
+    plan: Plan,
+    pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  ): Promise<void> {
+    const inBlocks = plan.fields.size - plan.tailLength;
+    const first = this.#nextBlock;
+    this.#nextBlock += blocksFor(inBlocks);
+    const tail = await this.#writeHead(inode, plan, inBlocks > 0 ? first : NO_BLOCK);
+    let done = 0;
+    for await (const piece of pieces) {
+      const part = piece.subarray(0, Math.max(0, inBlocks - done));
+      const rest = piece.subarray(part.length);
+      if (part.length > 0) await this.#data.write(first * BLOCK_BYTES + done, part);
+      if (rest.length > 0) await this.#metadata.write(tail + done + part.length - inBlocks, rest);
+      done += piece.length;
+    }
+  }
+
+  /** Writes a file with holes: only chunks with data get blocks. */
+  async #writeChunks(
+    inode: number,
+    plan: Plan,
+    cursor: ExtentCursor,
+    pieces: AsyncIterable<Uint8Array>,
+  ): Promise<void> {
+    this.#hasChunks = true;
+    const { size } = plan.fields;
+    const bits = chunkBitsOf(size);
+    const chunkBytes = 2 ** bits;
+    const addresses = Buffer.alloc(plan.tailLength, 0xff);
+    let current = -1;
+    let start = 0;
+    for await (const piece of pieces) {
+      for (const { position, part } of cursor.split(piece)) {
+        for (let at = 0; at < part.length;) {
+          const chunk = Math.floor((position + at) / chunkBytes);
+          if (chunk !== current) {
+            addresses.writeUInt32LE(this.#nextBlock, 4 * chunk);
+            current = chunk;
+            start = this.#nextBlock * BLOCK_BYTES;
+            this.#nextBlock += blocksFor(Math.min(chunkBytes, size - chunk * chunkBytes));
+          }
+          const offset = position + at - chunk * chunkBytes;
+          const bytes = part.subarray(at, at + chunkBytes - offset);
+          await this.#data.write(start + offset, bytes);
+          at += bytes.length;
+        }
+      }
+    }
+    await this.#metadata.write(await this.#writeHead(inode, plan, chunkFormat(bits)), addresses);
+  }
+
+  /** Whether the layers have the content. */
+  #isOfLayers({ type, inode }: ImageTreeEntry): boolean {
+    return type === 'file' && !this.#contents.has(inode);
+  }
+
+  /**
+   * What is written: directories before what is in them.
+   *
+   * @param lost what cannot be written is added here
+   */
+  *#entries(lost?: NotRestored): Generator<ImageTreeEntry, void, void> {
+    for (const entry of this.#tree.walk(true)) {
+      if (!isDeviceNumber(entry)) {
+        if (lost) lost.devices += 1;
+        continue;
+      }
+      yield entry;
+      if (entry.type === 'directory') yield* this.#added(entry.path);
+    }
+  }
+
+  *#added(above: string): Generator<ImageTreeEntry, void, void> {
+    for (const entry of this.#additions.get(above) ?? []) {
+      yield entry;
+      yield* this.#added(entry.path);
+    }
+  }
+
+  /** The same, directories after what is in them. */
+  *#visits(lost?: NotRestored): Generator<Visit, void, void> {
+    const way: Visit[] = [];
+    for (const entry of this.#entries(lost)) {
+      const { path, inode, type } = entry;
+      const above = parentPath(path);
+      while (way.length > 0 && way.at(-1)!.entry.path !== above) yield way.pop()!;
+      const directory = way.at(-1);
+      directory?.names.push({ name: nameOf(path), type, inode });
+      const visit = { entry, names: [], parent: directory?.entry.inode ?? inode };
+      if (type === 'directory') way.push(visit);
+      else yield visit;
+    }
+    yield* way.toReversed();
+  }
+}
+
+function withDots(names: readonly DirectoryName[], inode: number, parent: number): DirectoryName[] {
+  const dots = [
+    { name: '.', type: 'directory', inode },
+    { name: '..', type: 'directory', inode: parent },
+  ] as const;
+  return [...names, ...dots].toSorted((one, other) => (one.name < other.name ? -1 : 1));
+}
+
+function blocksFor(bytes: number): number {
+  return Math.ceil(bytes / BLOCK_BYTES);
+}
+
+function roundUp(value: number, unit: number): number {
+  return Math.ceil(value / unit) * unit;
+}
