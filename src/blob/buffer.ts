@@ -4,15 +4,8 @@ import type { ByteReader } from './decode/byte-reader.ts';
 import type { StarvationMeter } from './scheduler.ts';
 import { diskError } from './store-files.ts';
 
-/** Limit on the bytes in memory between a connection and its reader. */
-const MEMORY = 512 * 1024;
-/** Milliseconds for which a connection waits for the reader; servers hang up after 20 s and more. */
-const PATIENCE = 5000;
-/** Milliseconds between two checks whether to wait on. */
-const RECONSIDER = 100;
-
 /** A file for the bytes of a blob. */
-export interface BlobFile {
+export interface BufferFile {
   /** Opens it, before the first byte goes there. */
   readonly open: () => Promise<FileHandle>;
   /** The directory of the file, for messages. */
@@ -20,11 +13,9 @@ export interface BlobFile {
 }
 
 export interface BlobBufferOptions {
-  readonly file: BlobFile;
+  readonly file: BufferFile;
   /** The file that takes its place when it cannot be written, for the error that is given. Left out: such an error ends the blob. */
-  readonly instead?: ((error: unknown) => BlobFile) | undefined;
-  /** Every byte goes to the file and stays, so that there may be several readers, each from the start. */
-  readonly keep: boolean;
+  readonly instead?: ((error: unknown) => BufferFile) | undefined;
   /** Readers wait until the blob is complete and checked. */
   readonly held: boolean;
   /** Measures how long the reader waits. */
@@ -32,8 +23,7 @@ export interface BlobBufferOptions {
 }
 
 /**
- * The bytes of one blob between its connections and its readers. Bytes that are not kept go to the reader through memory; while the reader
- * is busy, they go to the file, or a fast connection waits.
+ * The bytes of one blob between its connections and its readers: in a file, which each reader reads from the start, while it grows.
  *
  * Writes are synchronous: into the page cache they take less time than their way through Node's pool, see docs/blobs.md.
  */
@@ -45,15 +35,8 @@ export class BlobBuffer {
   #where: string;
   /** The file is the one that took the place of the first. */
   #isMoved = false;
-  readonly #memory = new MemoryQueue();
   #received = 0;
-  /** Position of the only reader of bytes that are not kept. */
-  #position = 0;
   #isRead = false;
-  #left = false;
-  /** The reader was too slow: no connection waits for it again until it has caught up. */
-  #gaveUp = false;
-  #fileOnly: boolean;
   #state: 'arriving' | 'whole' | 'failed' = 'arriving';
   #failure: unknown;
   #changed = Promise.withResolvers<void>();
@@ -61,10 +44,9 @@ export class BlobBuffer {
   constructor(options: BlobBufferOptions) {
     this.#options = options;
     this.#where = options.file.where;
-    this.#fileOnly = options.keep || options.held;
   }
 
-  /** Number of received bytes. The file has all of them, unless they went through memory. */
+  /** Number of received bytes from the start. */
   get received(): number {
     return this.#received;
   }
@@ -74,44 +56,15 @@ export class BlobBuffer {
     return this.#isRead;
   }
 
-  /** Takes the next bytes. `patient`: whether the caller may wait for the reader rather than fill the disk. */
-  async append(chunk: Uint8Array, patient: () => boolean): Promise<void> {
-    const route = await this.#route(chunk.length, patient);
+  /** Takes the next bytes. */
+  async append(chunk: Uint8Array): Promise<void> {
     this.#throwIfFailed();
-    if (route === 'memory') this.#memory.push(chunk);
-    else if (route === 'file') await this.writeAt(chunk, this.#received);
+    await this.writeAt(chunk, this.#received);
     this.advance(this.#received + chunk.length);
   }
 
-  /**
-   * Where the next bytes go:
-   *
-   * | reader                                   | bytes go to                                              |
-   * | ---------------------------------------- | -------------------------------------------------------- |
-   * | has left                                 | nowhere                                                  |
-   * | gets everything from the file            | the file                                                 |
-   * | needs nothing from the file, memory free | memory                                                   |
-   * | is behind                                | the file, after a wait if the caller is patient for long |
-   */
-  async #route(bytes: number, patient: () => boolean): Promise<'file' | 'memory' | 'nowhere'> {
-    const deadline = performance.now() + PATIENCE;
-    for (;;) {
-      if (this.#left) return 'nowhere';
-      if (this.#fileOnly || this.#state !== 'arriving') return 'file';
-      const inFile = this.#position + this.#memory.bytes < this.#received;
-      if (!inFile && (this.#memory.bytes === 0 || this.#memory.bytes + bytes <= MEMORY)) {
-        this.#gaveUp = false;
-        return 'memory';
-      }
-      this.#gaveUp ||= performance.now() >= deadline;
-      if (this.#gaveUp || !patient()) return 'file';
-      await this.#change(Math.min(deadline - performance.now(), RECONSIDER));
-    }
-  }
-
-  /** From now on all bytes go to the file, by `writeAt`. */
-  async toFile(): Promise<void> {
-    this.#fileOnly = true;
+  /** Opens the file, for a `readBack` before the first write. */
+  async openFile(): Promise<void> {
     await this.#open();
   }
 
@@ -188,15 +141,7 @@ export class BlobBuffer {
     await file?.close();
   }
 
-  /** The only reader stops: further bytes are dropped, unless bytes are kept. */
-  leave(): void {
-    if (this.#options.keep) return;
-    this.#left = true;
-    this.#memory.clear();
-    this.#notify();
-  }
-
-  /** The bytes from the start. Without `keep` there is only one reader. */
+  /** The bytes from the start. */
   reader(): ByteReader {
     let position = 0;
     return {
@@ -204,15 +149,12 @@ export class BlobBuffer {
         const count = await this.#read(into, position);
         position += count;
         this.#isRead ||= count > 0;
-        if (this.#options.keep) return count;
-        this.#position = position;
-        this.#notify();
         return count;
       },
     };
   }
 
-  /** Reads bytes that are in the file, for the digest; returns how many: 0 while the file is replaced. After `toFile`. */
+  /** Reads bytes that are in the file, for the digest; returns how many: 0 while the file is replaced. After `openFile`. */
   readBack(into: Uint8Array, position: number): number {
     if (!this.#file) return 0;
     const length = Math.min(into.length, this.#received - position);
@@ -227,16 +169,10 @@ export class BlobBuffer {
     for (;;) {
       this.#throwIfFailed();
       if (!this.#options.held || this.#state === 'whole') {
-        if (this.#memory.bytes > 0) {
-          const count = this.#memory.take(into);
-          // At once: `#route` compares it with what is left in memory.
-          this.#position += count;
-          return count;
-        }
         if (position < this.#received) return this.#pread(into, position);
         if (this.#state === 'whole') return 0;
       }
-      await this.#options.starvation.during(this.#change());
+      await this.#options.starvation.during(this.#changed.promise);
     }
   }
 
@@ -273,12 +209,6 @@ export class BlobBuffer {
     this.#changed.resolve();
     this.#changed = Promise.withResolvers();
   }
-
-  async #change(milliseconds?: number): Promise<void> {
-    const timer = milliseconds === undefined ? undefined : setTimeout(() => this.#notify(), milliseconds);
-    await this.#changed.promise;
-    clearTimeout(timer);
-  }
 }
 
 /** Bytes copied at once. */
@@ -298,54 +228,4 @@ async function copyContents(from: FileHandle, to: FileHandle): Promise<void> {
 function requireBytes(count: number): number {
   if (count === 0) throw new Error('the file was truncated while it was read');
   return count;
-}
-
-/** Chunks in the order of their arrival. A pushed chunk belongs to the queue, which frees its memory after the last byte was taken. */
-class MemoryQueue {
-  #chunks: Uint8Array[] = [];
-  /** Bytes of the first chunk that were taken already. */
-  #offset = 0;
-  #bytes = 0;
-
-  get bytes(): number {
-    return this.#bytes;
-  }
-
-  push(chunk: Uint8Array): void {
-    this.#chunks.push(chunk);
-    this.#bytes += chunk.length;
-  }
-
-  /** Moves as many bytes as fit into `into`; returns their number. */
-  take(into: Uint8Array): number {
-    let count = 0;
-    while (this.#chunks.length > 0 && count < into.length) {
-      const first = this.#chunks[0]!;
-      const part = first.subarray(this.#offset, this.#offset + into.length - count);
-      into.set(part, count);
-      count += part.length;
-      this.#offset += part.length;
-      if (this.#offset < first.length) break;
-      this.#chunks.shift();
-      this.#offset = 0;
-      release(first);
-    }
-    this.#bytes -= count;
-    return count;
-  }
-
-  clear(): void {
-    this.#chunks = [];
-    this.#offset = 0;
-    this.#bytes = 0;
-  }
-}
-
-/** In bytes; smaller chunks may be part of a shared pool. */
-const WORTH_RELEASING = 32 * 1024;
-
-/** Frees the memory of a chunk with a buffer of its own at once: V8 collects such buffers only after 64 MiB. */
-function release({ buffer, byteLength }: Uint8Array): void {
-  const alone = buffer instanceof ArrayBuffer && buffer.byteLength === byteLength;
-  if (alone && byteLength >= WORTH_RELEASING) buffer.transfer(0);
 }

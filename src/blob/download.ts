@@ -2,11 +2,11 @@ import { createHash, type Hash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { DestinationError, NetworkError } from '../errors.ts';
 import { algorithmOf, type Digest } from '../oci/digest.ts';
-import type { BlobResponse, Checksum, Layer } from '../oci/image.ts';
+import type { BlobResponse, Checksum, RemoteLayer } from '../oci/image.ts';
 import type { BlobBuffer } from './buffer.ts';
 import type { PartialContents } from './claim.ts';
 import { type Piece, Pieces } from './pieces.ts';
-import { judgePace, outrunsReader, type Pace, type Scheduler, type StarvationMeter } from './scheduler.ts';
+import { judgePace, type Pace, type Scheduler, type StarvationMeter } from './scheduler.ts';
 import { Body, BrokenTransferError, CorruptBlobError, RetryBudget, type RetryOptions } from './transfer.ts';
 
 /** Bytes read back at once, for the digest. */
@@ -33,7 +33,7 @@ export interface DownloadOptions extends RetryOptions {
  * then each receives pieces, front first, and writes them to their places in the file.
  */
 export class Download {
-  readonly #layer: Layer;
+  readonly #layer: RemoteLayer;
   readonly #buffer: BlobBuffer;
   readonly #options: DownloadOptions;
   readonly #budget: RetryBudget;
@@ -58,7 +58,7 @@ export class Download {
   #noting = Promise.resolve();
   #readBack: Uint8Array | undefined;
 
-  constructor(layer: Layer, buffer: BlobBuffer, options: DownloadOptions) {
+  constructor(layer: RemoteLayer, buffer: BlobBuffer, options: DownloadOptions) {
     this.#layer = layer;
     this.#buffer = buffer;
     this.#options = options;
@@ -90,7 +90,7 @@ export class Download {
     if (ranges.length === 0) return;
     const pieces = new Pieces(ranges, this.#layer.size ?? size);
     if (ranges.at(-1)!.end > pieces.front) this.#pieces = pieces;
-    await this.#buffer.toFile();
+    await this.#buffer.openFile();
     this.#buffer.advance(pieces.front);
     this.#options.progress(pieces.received);
     await this.#hashFront().catch((error: unknown) => {
@@ -130,7 +130,7 @@ export class Download {
       // A server without ranges sends again what is here already.
       while (body.at < buffer.received && (await body.next(buffer.received - body.at)));
       for (let chunk = await body.next(); chunk; chunk = await body.next()) {
-        await this.#append(chunk, body.pace);
+        await this.#append(chunk);
         if (!this.#shouldSplit(response.ranges, body.pace)) continue;
         const pieces = new Pieces([{ start: 0, end: buffer.received }], this.#size!);
         return await this.#receivePieces(pieces, body);
@@ -169,12 +169,12 @@ export class Download {
     return new CorruptBlobError(this.#options.name, reason);
   }
 
-  async #append(chunk: Uint8Array, pace: Pace): Promise<void> {
+  async #append(chunk: Uint8Array): Promise<void> {
     if (this.#size !== undefined && this.#buffer.received + chunk.length > this.#size) {
       throw this.#wrong(`received more than its ${this.#size} bytes`);
     }
     this.#hash.update(chunk);
-    await this.#buffer.append(chunk, () => outrunsReader(pace) && !this.#options.starvation.starving);
+    await this.#buffer.append(chunk);
     await this.#arrived(chunk.length);
   }
 
@@ -200,7 +200,6 @@ export class Download {
     this.#size = pieces.size;
     // Before a hole is made.
     await this.#note();
-    await this.#buffer.toFile();
     const helps = () => !this.#refused && !this.#failing && this.#failures < MAX_FAILURES;
     const unshare = scheduler.share({
       rank,

@@ -1,11 +1,11 @@
-import type { FileHandle } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { IntegrityError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
-import type { Layer } from '../oci/image.ts';
+import type { Checksum, Layer, LocalBlob, RemoteLayer } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
-import { BlobBuffer, type BlobFile } from './buffer.ts';
+import { BlobBuffer, type BufferFile } from './buffer.ts';
 import type { Claim } from './claim.ts';
 import type { ByteReader } from './decode/byte-reader.ts';
 import { BlobHash, Download } from './download.ts';
@@ -49,7 +49,8 @@ export class LayerBlob {
   readonly #context: BlobContext;
   readonly #rank: number;
   readonly #ready = Promise.withResolvers<void>();
-  #cached: CachedFile | undefined;
+  /** In the store, or on this machine in the source of the image. */
+  #file: BlobFile | undefined;
   #buffer: BlobBuffer | undefined;
   #claim: Claim | undefined;
   #size: number | undefined;
@@ -87,13 +88,7 @@ export class LayerBlob {
 
   /** The bytes from the start, while they arrive. It reports the end only when the digest is right; else it throws. */
   reader(): ByteReader {
-    const cached = this.#cached;
-    return cached?.reader((fault) => this.#corrupt(fault, cached)) ?? this.#buffer!.reader();
-  }
-
-  /** The reader stops. */
-  leave(): void {
-    this.#buffer?.leave();
+    return this.#file?.reader() ?? this.#buffer!.reader();
   }
 
   /**
@@ -107,9 +102,8 @@ export class LayerBlob {
     const late = size === undefined ? [sleep(UNKNOWN_END_TIMEOUT, 'late', { ref: false })] : [];
     try {
       if ((await Promise.race([this.whole, ...late])) === 'late') return undefined;
-      const cached = this.#cached;
-      const fault = await cached?.fault(this.#context.signal);
-      return fault === undefined ? undefined : await this.#corrupt(fault, cached!);
+      await this.#file?.verify(this.#context.signal);
+      return undefined;
     } catch (error) {
       return error;
     }
@@ -124,7 +118,7 @@ export class LayerBlob {
   async #close(): Promise<void> {
     this.#buffer?.fail(new Error('the blob is closed'));
     await this.whole.catch(() => undefined);
-    await this.#cached?.handle.close();
+    await this.#file?.close();
     // It closes the file of a claim.
     if (this.#claim) await this.#context.store.release(this.#claim, !this.#worthless);
     if (this.#spools) await this.#buffer?.close();
@@ -133,13 +127,15 @@ export class LayerBlob {
   async #obtain(): Promise<void> {
     const { signal, report } = this.#context;
     signal.throwIfAborted();
-    await this.#findOrClaim();
-    const cached = this.#cached !== undefined;
+    const layer = this.#layer;
+    if (layer.openLocal) this.#file = await this.#local(await layer.openLocal());
+    else await this.#findOrClaim();
+    const cached = !layer.openLocal && this.#file !== undefined;
     const resumed = this.#claim?.kept.ranges.reduce((sum, { start, end }) => sum + end - start, 0) ?? 0;
     const start = { type: 'layer-start', cached, ...(resumed > 0 && { resumed }) } as const;
     for (const index of this.#indexes) report({ ...start, index });
-    if (cached) this.#ready.resolve();
-    else await this.#download();
+    if (layer.openLocal || cached) this.#ready.resolve();
+    else await this.#download(layer);
     for (const index of this.#indexes) report({ type: 'layer-fetched', index });
   }
 
@@ -155,35 +151,65 @@ export class LayerBlob {
     };
     // The second attempt is for a corrupt blob of another run, which was removed.
     for (let attempts = 0; attempts < 2; attempts += 1) {
-      this.#cached = await this.#fromStore(digest);
-      if (this.#cached) return;
+      this.#file = await this.#fromStore(digest);
+      if (this.#file) return;
       const claim = await store.claim({ digest, maxBytes: size, signal, waiting });
       this.#claim = claim === 'there' ? undefined : claim;
       if (claim !== 'there') return;
     }
   }
 
+  /** The file of the source. Where layers are held, it is verified first. */
+  async #local(source: LocalBlob): Promise<BlobFile> {
+    const { hold, signal } = this.#context;
+    const { checksum } = this.#layer;
+    const file = new BlobFile(source, checksum, async (fault) => {
+      return new IntegrityError(`${this.#name}: its file ${fault}`, { code: 'DIGEST_MISMATCH' });
+    });
+    this.#size = source.size;
+    try {
+      if (hold) await file.verify(signal);
+      return file;
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
   /** The store's file for this digest, unless it is obviously corrupt. */
-  async #fromStore(digest: Digest): Promise<CachedFile | undefined> {
+  async #fromStore(digest: Digest): Promise<BlobFile | undefined> {
     const { size } = this.#layer;
     const { store, hold, careful, signal } = this.#context;
     const handle = await store.openBlob(digest);
     if (!handle) return undefined;
-    const file = new CachedFile(handle, digest);
     const found = (await handle.stat().catch(() => undefined))?.size;
-    const plausible = found !== undefined && (size === undefined || found === size);
-    if (plausible && (!(hold || careful) || (await file.fault(signal)) === undefined)) {
-      this.#size = found;
-      return file;
+    const cached = {
+      size: found ?? 0,
+      read: async (into: Uint8Array, position: number) =>
+        (await handle.read(into, 0, into.length, position)).bytesRead,
+      close: () => handle.close(),
+    };
+    const file = new BlobFile(cached, { digest }, async (fault) => {
+      await store.remove(digest, handle);
+      return new CorruptBlobError(this.#name, `cached copy ${fault}`);
+    });
+    try {
+      if (found === undefined || (size !== undefined && found !== size)) await store.remove(digest, handle);
+      else {
+        if (hold === true || careful === true) await file.verify(signal);
+        this.#size = found;
+        return file;
+      }
+    } catch (error) {
+      if (!(error instanceof CorruptBlobError)) throw error;
     }
-    await store.remove(digest, handle);
     await handle.close();
     const message = `${this.#name}: cached copy is corrupt; downloading it again`;
     this.#context.report({ type: 'notice', message });
     return undefined;
   }
 
-  async #download(): Promise<void> {
+  async #download(layer: RemoteLayer): Promise<void> {
     const { store, signal, hold = false, starvation } = this.#context;
     const claim = this.#claim;
     const kept = claim?.kept ?? { ranges: [], size: undefined };
@@ -192,7 +218,6 @@ export class LayerBlob {
     const buffer = new BlobBuffer({
       file: claim ? { open: async () => claim.handle, where: store.directory! } : spool,
       instead: claim && ((error) => this.#leaveStore(claim, error, spool)),
-      keep: claim !== undefined || hold || this.#indexes.length > 1,
       // The bytes of an earlier run may be corrupt: they are checked before a layer is unpacked from them.
       held: hold || kept.ranges.length > 0,
       starvation,
@@ -202,7 +227,7 @@ export class LayerBlob {
     signal.addEventListener('abort', stop);
     this.#ready.resolve();
     try {
-      const download = new Download(this.#layer, buffer, {
+      const download = new Download(layer, buffer, {
         ...this.#context,
         name: this.#name,
         rank: this.#rank,
@@ -225,7 +250,7 @@ export class LayerBlob {
   }
 
   /** The store's disk is full or fails: returns the file with which the blob goes on. */
-  #leaveStore(claim: Claim, error: unknown, spool: BlobFile): BlobFile {
+  #leaveStore(claim: Claim, error: unknown, spool: BufferFile): BufferFile {
     this.#spools = true;
     const open = async () => {
       await this.#context.store.giveUp(claim, error);
@@ -242,12 +267,6 @@ export class LayerBlob {
     });
   }
 
-  async #corrupt(fault: string, { handle }: CachedFile): Promise<CorruptBlobError> {
-    const { digest } = this.#layer;
-    if (digest) await this.#context.store.remove(digest, handle);
-    return new CorruptBlobError(this.#name, `cached copy ${fault}`);
-  }
-
   #progress(received: number): void {
     const now = performance.now();
     if (now - this.#reported < PROGRESS_INTERVAL) return;
@@ -261,60 +280,53 @@ export class LayerBlob {
 /** Bytes read at once. */
 const PIECE = 2 ** 20;
 
-/** A complete blob in the store. Its digest is checked on every read, since the file may have changed. */
-export class CachedFile {
-  readonly handle: FileHandle;
-  readonly #digest: Digest;
+/** A whole blob in a file. Its digest is checked on every read, since the file may have changed. */
+export class BlobFile {
+  readonly #file: LocalBlob;
+  readonly #checksum: Checksum | undefined;
+  readonly #failureOf: (fault: string) => Promise<Error>;
 
-  constructor(handle: FileHandle, digest: Digest) {
-    this.handle = handle;
-    this.#digest = digest;
+  /** @param failureOf the error for a fault: `has digest …`, `cannot be read: …` */
+  constructor(file: LocalBlob, checksum: Checksum | undefined, failureOf: (fault: string) => Promise<Error>) {
+    this.#file = file;
+    this.#checksum = checksum;
+    this.#failureOf = failureOf;
+  }
+
+  /** The bytes from the start. If they are corrupt, it throws the failure instead of reporting the end. */
+  reader(): ByteReader {
+    const hash = new BlobHash(this.#checksum);
+    return { read: (into) => this.#next(into, hash) };
   }
 
   /**
-   * The bytes from the start. If they are corrupt, throws `failureOf(reason)` instead of reporting the end.
-   */
-  reader(failureOf: (fault: string) => Promise<Error>): ByteReader {
-    const hash = new BlobHash({ digest: this.#digest });
-    return {
-      read: async (into) => {
-        const outcome = await this.#next(into, hash);
-        if (typeof outcome === 'number') return outcome;
-        throw await failureOf(outcome);
-      },
-    };
-  }
-
-  /**
-   * Reads all of it; returns why it is corrupt, or undefined.
+   * Reads all of it.
    *
-   * @throws the signal's reason
+   * @throws the failure; the signal's reason
    */
-  async fault(signal: AbortSignal): Promise<string | undefined> {
-    const hash = new BlobHash({ digest: this.#digest });
+  async verify(signal: AbortSignal): Promise<void> {
+    const hash = new BlobHash(this.#checksum);
     const buffer = new Uint8Array(PIECE);
-    for (;;) {
-      signal.throwIfAborted();
-      const outcome = await this.#next(buffer, hash);
-      if (typeof outcome === 'string') return outcome;
-      if (outcome === 0) return undefined;
-    }
+    do signal.throwIfAborted();
+    while ((await this.#next(buffer, hash)) > 0);
   }
 
-  /** Reads the bytes that follow those in `hash`: returns their number, 0 at the end if the digest is right, or why they are corrupt. */
-  async #next(into: Uint8Array, hash: BlobHash): Promise<number | string> {
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+
+  /** Reads the bytes that follow those in `hash`: returns their number, 0 at the end if the digest is right. */
+  async #next(into: Uint8Array, hash: BlobHash): Promise<number> {
+    let count: number;
     try {
-      const { bytesRead } = await this.handle.read(into, 0, into.length, hash.bytes);
-      if (bytesRead > 0) {
-        hash.update(into.subarray(0, bytesRead));
-        return bytesRead;
-      }
+      count = await this.#file.read(into, hash.bytes);
     } catch (error) {
       const os = osErrorOf(error);
-      if (!os) throw error;
-      return `cannot be read: ${os.text}`;
+      throw os ? await this.#failureOf(`cannot be read: ${os.text}`) : error;
     }
-    const found = hash.mismatch();
-    return found === undefined ? 0 : `has digest ${found} but must have ${this.#digest}`;
+    hash.update(into.subarray(0, count));
+    const found = count === 0 ? hash.mismatch() : undefined;
+    if (found === undefined) return count;
+    throw await this.#failureOf(`has digest ${found} but must have ${this.#checksum!.digest}`);
   }
 }

@@ -91,8 +91,6 @@ export class PulledLayer {
       if (expected !== undefined && this.#diffID !== expected) throw this.#wrongTar(expected);
     } catch (error) {
       throw await this.#explainMalformed(error);
-    } finally {
-      this.#blob.leave();
     }
   }
 
@@ -122,7 +120,6 @@ export class PulledLayer {
    */
   async explainFailure(error: unknown): Promise<unknown> {
     if (!(error instanceof IntegrityError)) return error;
-    this.#blob.leave();
     return (await this.#blob.verdict()) ?? error;
   }
 
@@ -182,7 +179,6 @@ class Blobs {
   /** The layer is applied: releases its blob, unless a later layer has the same. */
   async release(index: number): Promise<void> {
     const blob = this.#blobs[index]!;
-    blob.leave();
     await blob.whole;
     if (!this.#blobs.includes(blob, index + 1)) await blob.close();
   }

@@ -190,8 +190,3 @@ export function judgePace(pace: Pace, remaining: number, hungry: boolean): 'alon
   const rate = pace.bytes / time;
   return rate * 1000 < FAST && remaining / rate > SOON ? 'share' : 'alone';
 }
-
-/** Whether the connection is faster than unpacking: then downloading ahead onto the disk gains nothing. */
-export function outrunsReader(pace: Pace): boolean {
-  return pace.bytes >= 4 * 2 ** 20 && pace.bytes / Math.max(pace.waited, 1) >= 40e3;
-}

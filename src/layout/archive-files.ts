@@ -10,7 +10,7 @@ import { namelessFile } from '../sys/temp-file.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { BLOCK_SIZE } from '../tar/header.ts';
 import { normalize } from '../tar/layer-path.ts';
-import { openRegular, readRange, type LayoutFile, type LayoutFiles } from './layout-files.ts';
+import { openRegular, partOfFile, readRange, type LayoutFile, type LayoutFiles } from './layout-files.ts';
 
 const MOST_LINKS = 16;
 
@@ -43,7 +43,8 @@ export async function openArchive(
       const { offset, size } = extent;
       const read: LayoutFile['read'] = (start, end, signal) =>
         readRange(handle, offset + start, offset + Math.min(end, size), signal);
-      return { size, read };
+      const open = async () => partOfFile(handle, offset, size, () => Promise.resolve());
+      return { size, read, open };
     };
     return { name, signal: options.signal, find, close: () => handle.close() };
   } catch (error) {

@@ -4,7 +4,7 @@ import { type Compression, compressionOf, MAGIC_LENGTH } from '../oci/compressio
 import { type ImageConfig, MAX_CONFIG_BYTES, parseConfig } from '../oci/config.ts';
 import type { Descriptor } from '../oci/manifest.ts';
 import { type DiffID, Digest, digestOf, verifyDigest } from '../oci/digest.ts';
-import { describeImage, type Image, type Session } from '../oci/image.ts';
+import { describeImage, type Image, type LocalLayer, type Session } from '../oci/image.ts';
 import { isObject, parseJson, textOf, textsOf } from '../oci/json.ts';
 import { MediaType } from '../oci/media-types.ts';
 import { Reference } from '../oci/reference.ts';
@@ -21,7 +21,7 @@ import {
  * Images in an archive of `docker save`, old or new, or of another tool that writes manifest.json. A layer that is a plain tar has its
  * diffID as digest; a compressed one is hashed when the image is opened, since the archive may not say.
  */
-export class DockerArchive implements Session {
+export class DockerArchive implements Session<LocalLayer> {
   readonly #files: LayoutFiles;
   readonly #wanted: string | undefined;
 
@@ -32,7 +32,7 @@ export class DockerArchive implements Session {
   }
 
   /** The archive holds one image per name; its config has the platform. */
-  async image(): Promise<Image> {
+  async image(): Promise<Image<LocalLayer>> {
     const [listed] = selectImage(await this.#listing(), this.#wanted, this.#files.name, {
       isNamed,
       nameOf: ({ names }) => names[0],
@@ -61,7 +61,7 @@ export class DockerArchive implements Session {
       ...description,
       layers: description.layers.map((layer, place) => ({
         ...layer,
-        open: openLayoutFile(this.#files, paths[place]!, layer.size),
+        openLocal: openLayoutFile(this.#files, paths[place]!, layer.size),
       })),
     };
   }

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { IntegrityError, NotFoundError, printable, UsageError } from '../errors.ts';
-import type { Layer } from '../oci/image.ts';
+import type { LocalBlob, LocalLayer } from '../oci/image.ts';
 import { osErrorOf } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
 
@@ -11,6 +11,7 @@ export interface LayoutFile {
   readonly size: number;
   /** The bytes from `start` up to `end`, in chunks that the caller may keep. */
   read(start: number, end: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  open(): Promise<LocalBlob>;
 }
 
 /** The files of a layout, in a directory or in an archive. */
@@ -184,7 +185,11 @@ export async function openDirectory(
     try {
       const { handle, size } = await openRegular(place);
       await handle.close();
-      return { size, read: (start, end, ending) => readFrom(place, start, end, ending) };
+      const reopen = async () => {
+        const opened = await openRegular(place);
+        return partOfFile(opened.handle, 0, opened.size, () => opened.handle.close());
+      };
+      return { size, read: (start, end, ending) => readFrom(place, start, end, ending), open: reopen };
     } catch (error) {
       if (error instanceof NotFoundError && error.code === 'SOURCE_NOT_FOUND') return undefined;
       throw error;
@@ -207,13 +212,33 @@ async function* readFrom(
   }
 }
 
-/** `Layer.open` for a blob that is a file of a layout; `size` is what the manifest says, where it says it. */
-export function openLayoutFile(files: LayoutFiles, path: string, size: number | undefined): Layer['open'] {
-  return async (range, signal) => {
+/** `size` bytes of an open file, from `offset` on. */
+export function partOfFile(
+  handle: FileHandle,
+  offset: number,
+  size: number,
+  close: () => Promise<void>,
+): LocalBlob {
+  return {
+    size,
+    read: async (into, position) => {
+      const length = Math.max(0, Math.min(into.length, size - position));
+      return (await handle.read(into, 0, length, offset + position)).bytesRead;
+    },
+    close,
+  };
+}
+
+/** `LocalLayer.openLocal` for a blob that is a file of a layout; `size` is what the manifest says, where it says it. */
+export function openLayoutFile(
+  files: LayoutFiles,
+  path: string,
+  size: number | undefined,
+): LocalLayer['openLocal'] {
+  return async () => {
     const file = await findFile(files, path, 'a layer');
     if (size !== undefined && file.size !== size)
       throw wrongSize(`${path} of ${files.name}`, file.size, size);
-    const end = Math.min(range.end ?? file.size, file.size);
-    return { body: file.read(range.start, end, signal), start: range.start, size: file.size, ranges: true };
+    return await file.open();
   };
 }

@@ -2,7 +2,7 @@ import { IntegrityError, printable } from '../errors.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
 import { algorithmOf, hexOf, verifyDigest, type Digest } from '../oci/digest.ts';
 import { describeFound, type FoundDocument } from '../oci/image-index.ts';
-import type { Image, Session } from '../oci/image.ts';
+import type { Image, LocalLayer, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
 import {
   type Descriptor,
@@ -27,7 +27,7 @@ function blobPath(digest: Digest): string {
 }
 
 /** Images in an OCI layout, in a directory or an archive. */
-export class OciLayout implements Session {
+export class OciLayout implements Session<LocalLayer> {
   readonly #files: LayoutFiles;
   readonly #wanted: string | undefined;
 
@@ -37,7 +37,7 @@ export class OciLayout implements Session {
     this.#wanted = wanted;
   }
 
-  async image(platform: Platform): Promise<Image> {
+  async image(platform: Platform): Promise<Image<LocalLayer>> {
     const source = {
       manifest: (descriptor: Descriptor) => this.#manifest(descriptor),
       config: (manifest: Manifest) => this.#config(manifest),
@@ -45,7 +45,7 @@ export class OciLayout implements Session {
     const image = await describeFound(await this.#find(), platform, source, this.#files.name);
     const layers = image.layers.map((layer) => ({
       ...layer,
-      open: openLayoutFile(this.#files, blobPath(layer.digest), layer.size),
+      openLocal: openLayoutFile(this.#files, blobPath(layer.digest), layer.size),
     }));
     return { ...image, layers };
   }

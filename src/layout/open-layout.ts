@@ -1,5 +1,5 @@
 import { NotFoundError, UsageError, printable } from '../errors.ts';
-import type { Session } from '../oci/image.ts';
+import type { LocalLayer, Session } from '../oci/image.ts';
 import { openArchive, type SpoolOptions } from './archive-files.ts';
 import { openDirectory, type LayoutFiles } from './layout-files.ts';
 import { DockerArchive } from './docker-archive.ts';
@@ -17,7 +17,7 @@ export interface LayoutOptions extends SpoolOptions {
  *
  * @throws NotFoundError where it does not exist or is no image, IntegrityError where the archive is corrupt, UsageError for `-` without standard input
  */
-export async function openLayout(source: Source, options: LayoutOptions): Promise<Session> {
+export async function openLayout(source: Source, options: LayoutOptions): Promise<Session<LocalLayer>> {
   const files = await openFiles(source, options);
   try {
     return (await isDockerArchive(source, files))

@@ -39,8 +39,17 @@ export interface Checksum {
   readonly prefix?: Uint8Array | undefined;
 }
 
-/** One layer of an image. */
-export interface Layer {
+/** A blob in a file on this machine. */
+export interface LocalBlob {
+  /** In bytes. */
+  readonly size: number;
+  /** Reads bytes from a position on; returns how many, 0 at the end. */
+  read(into: Uint8Array, position: number): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** What an image says of one of its layers. */
+interface LayerFacts {
   /** 64 hex digits: the blob digest's, with schema 1 and registry v1 the v1 id. Names the git branch. */
   readonly id: string;
   readonly mediaType: string;
@@ -56,15 +65,28 @@ export interface Layer {
   readonly info: Readonly<Record<string, unknown>>;
   /** The command that made the layer, for people. */
   readonly createdBy?: string | undefined;
+}
+
+/** A layer whose blob is downloaded. */
+export interface RemoteLayer extends LayerFacts {
   /** Requests the blob or a part of it: one request, redirects followed; retries of the body are the caller's. */
   open(range: BlobRange, signal: AbortSignal): Promise<BlobResponse>;
+  readonly openLocal?: undefined;
 }
+
+/** A layer whose blob is on this machine: it is read where it is. */
+export interface LocalLayer extends LayerFacts {
+  openLocal(): Promise<LocalBlob>;
+}
+
+/** One layer of an image. */
+export type Layer = RemoteLayer | LocalLayer;
 
 /** Overlay file systems stop at 500 and Docker at 127; more is an attack on the caller's memory. */
 export const MAX_LAYERS = 4096;
 
 /** One image for one platform, verified down to its config. */
-export interface Image {
+export interface Image<L extends Layer = Layer> {
   /** 64 hex digits: the config's digest, with schema 1 and v1 the top layer's id. */
   readonly id: string;
   /** Digest of the manifest that was chosen; absent in registry v1. */
@@ -77,7 +99,7 @@ export interface Image {
   readonly rateLimit?: string | undefined;
   readonly config: ImageConfig;
   /** Base layer first. */
-  readonly layers: readonly Layer[];
+  readonly layers: readonly L[];
 }
 
 /** Whether all of a layer's blob is to be downloaded. */
@@ -87,22 +109,22 @@ export type WantsBlob = (
 ) => Promise<boolean>;
 
 /** A session with one repository of one registry, or with a local source of images; the signal that it was opened with aborts it. */
-export interface Session {
+export interface Session<L extends Layer = Layer> {
   /**
    * Resolves tag or digest, chooses the platform, and verifies manifest and config.
    *
    * @param wants tells which blobs of layers are to be downloaded: the first requests for them are sent before the config is here. Left out:
    *   none
    */
-  image(platform: Platform, wants?: WantsBlob): Promise<Image>;
+  image(platform: Platform, wants?: WantsBlob): Promise<Image<L>>;
   /** All tags of the repository, page by page. */
   tags(): AsyncIterable<string>;
   close(): Promise<void>;
 }
 
 /** A layer without the way to open its blob. */
-export type LayerDescription = Omit<Layer, 'open'> & {
-  readonly digest: NonNullable<Layer['digest']>;
+export type LayerDescription = LayerFacts & {
+  readonly digest: Digest;
   /** Other places to download the blob from (foreign layers). */
   readonly urls?: readonly string[] | undefined;
 };

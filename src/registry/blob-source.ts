@@ -1,6 +1,6 @@
 import { isLoopback } from '../oci/reference.ts';
 import { NetworkError, printable } from '../errors.ts';
-import type { BlobRange, BlobResponse, Layer } from '../oci/image.ts';
+import type { BlobRange, BlobResponse, RemoteLayer } from '../oci/image.ts';
 import type { Endpoint, Failover, Query } from './endpoint.ts';
 import { contentLength } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
@@ -112,7 +112,7 @@ export class BlobSource {
    * fallback from ranges. After a body that broke, or when the same range is requested again (its bytes were wrong), the others come
    * first.
    */
-  readonly open: Layer['open'] = async (range, signal) => {
+  readonly open: RemoteLayer['open'] = async (range, signal) => {
     const ahead = this.#takeAhead(range, signal);
     if (ahead) return ahead;
     const key = `${range.start}-${range.end ?? ''}`;

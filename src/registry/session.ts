@@ -1,6 +1,6 @@
 import pLimit from 'p-limit';
 import { type DlrootfsError, type ErrorDetails, NetworkError, NotFoundError, UsageError } from '../errors.ts';
-import type { Session } from '../oci/image.ts';
+import type { RemoteLayer, Session } from '../oci/image.ts';
 import { Reference } from '../oci/reference.ts';
 import { locationsOf, readRegistriesConf } from './config/registries-conf.ts';
 import { type Explain, Failover } from './endpoint.ts';
@@ -24,14 +24,17 @@ interface Repository {
 }
 
 /** A session by one version of the protocol, which has no connections of its own. */
-type VersionSession = Omit<Session, 'close'>;
+type VersionSession = Omit<Session<RemoteLayer>, 'close'>;
 
 /**
  * Prepares a session about one repository: reads configuration files, opens no connection yet.
  *
  * @throws UsageError for invalid options and files, and where registries.conf blocks the repository
  */
-export async function openSession(reference: Reference, given: RegistryOptions): Promise<Session> {
+export async function openSession(
+  reference: Reference,
+  given: RegistryOptions,
+): Promise<Session<RemoteLayer>> {
   const { report, connections = DEFAULT_CONNECTIONS, offline } = given;
   const options = offline ? given : withoutEmptyCredentials(given);
   const closing = new AbortController();

@@ -1,6 +1,6 @@
 import { type DlrootfsError, IntegrityError, NetworkError } from '../errors.ts';
 import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
-import { historyOf, type Image, type Layer, type Session } from '../oci/image.ts';
+import { historyOf, type Image, type RemoteLayer, type Session } from '../oci/image.ts';
 import { type JsonObject, parseJson, parseJsonObject, ValueLimit } from '../oci/json.ts';
 import { hostnameOf, isLoopback, Reference } from '../oci/reference.ts';
 import { basic, type Credential, describeCredential } from './auth/credentials.ts';
@@ -40,7 +40,7 @@ const TOKEN = 'Token ';
  * A session by version 1 of the protocol, by the rules of docker-registry (Python) and Docker 1.4. The index names the registries of the
  * images, and gives a token for them.
  */
-export class Version1Session implements Omit<Session, 'close'> {
+export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
   readonly #reference: Reference;
   /** `library/x`, or `host[:port]/path`, for messages. */
   readonly #name: string;
@@ -67,7 +67,7 @@ export class Version1Session implements Omit<Session, 'close'> {
   }
 
   /** The image of the tag; there is only one, for every platform. */
-  async image(): Promise<Image> {
+  async image(): Promise<Image<RemoteLayer>> {
     const { tag = 'latest' } = this.#reference;
     const registries = await this.#registries();
     const id = imageOfTag(await this.#tags(), tag, this.#name);
@@ -95,12 +95,12 @@ export class Version1Session implements Omit<Session, 'close'> {
   }
 
   /** By the JSON and the headers of each image, base first; as many requests at once as connections are allowed. */
-  async #layers(ids: readonly string[], registries: Failover): Promise<readonly Layer[]> {
+  async #layers(ids: readonly string[], registries: Failover): Promise<readonly RemoteLayer[]> {
     const abort = new AbortController();
     const signal = AbortSignal.any([this.#settings.signal, abort.signal]);
     let bytes = 0;
     const limit = new ValueLimit();
-    const layer = async (id: string, index: number): Promise<Layer> => {
+    const layer = async (id: string, index: number): Promise<RemoteLayer> => {
       const subject = `the JSON of image ${id}`;
       const read = async (response: Response) => {
         const body = await readDocument(response, MAX_CONFIG_BYTES);

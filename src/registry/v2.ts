@@ -2,7 +2,7 @@ import { DlrootfsError, IntegrityError, NetworkError, UsageError } from '../erro
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
 import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
 import { describeFound, type FoundDocument } from '../oci/image-index.ts';
-import type { Image, LayerDescription, Session, WantsBlob } from '../oci/image.ts';
+import type { Image, LayerDescription, RemoteLayer, Session, WantsBlob } from '../oci/image.ts';
 import { parseJsonObject, ValueLimit } from '../oci/json.ts';
 import { type Manifest, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
 import { MANIFEST_ACCEPT } from '../oci/media-types.ts';
@@ -29,7 +29,7 @@ const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };
  * A session by version 2 of the protocol (OCI distribution specification). Manifests and configs come from the store where it has them;
  * all are verified.
  */
-export class Version2Session implements Omit<Session, 'close'> {
+export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
   readonly #reference: Reference;
   readonly #name: string;
   readonly #options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report' | 'connections'>;
@@ -50,7 +50,7 @@ export class Version2Session implements Omit<Session, 'close'> {
     this.#endpoints = endpoints;
   }
 
-  async image(platform: Platform, wants?: WantsBlob): Promise<Image> {
+  async image(platform: Platform, wants?: WantsBlob): Promise<Image<RemoteLayer>> {
     const { tag = 'latest', digest } = this.#reference;
     const found = await (digest === undefined ? this.#byTag(tag) : this.#byDigest(digest));
     const source = {

@@ -12,12 +12,10 @@ const source = noise(6_000_000);
 
 /** Chunks of up to 300,000 bytes, pauses of up to 2 ms on either side, and how much is read at once. */
 const run = fc.record({
-  keep: fc.boolean(),
   held: fc.boolean(),
-  steps: fc.array(
-    fc.record({ bytes: fc.integer({ min: 1, max: 300_000 }), pause: fc.nat(2), patient: fc.boolean() }),
-    { maxLength: 20 },
-  ),
+  steps: fc.array(fc.record({ bytes: fc.integer({ min: 1, max: 300_000 }), pause: fc.nat(2) }), {
+    maxLength: 20,
+  }),
   reads: fc.array(fc.record({ bytes: fc.integer({ min: 20_000, max: 600_000 }), pause: fc.nat(2) }), {
     minLength: 1,
     maxLength: 10,
@@ -31,10 +29,9 @@ async function pause(ticks: number): Promise<void> {
 test('whatever the pace of either side, what is read is what came', async () => {
   await using shop = await Workshop.open();
   await fc.assert(
-    fc.asyncProperty(run, async ({ keep, held, steps, reads }) => {
+    fc.asyncProperty(run, async ({ held, steps, reads }) => {
       const arrival = new BlobBuffer({
         file: { open: () => shop.namelessFile(), where: '' },
-        keep,
         held,
         starvation: new StarvationMeter(),
       });
@@ -43,8 +40,7 @@ test('whatever the pace of either side, what is read is what came', async () => 
         let at = 0;
         for (const step of steps) {
           await pause(step.pause);
-          // A held arrival has no reader yet that a patient one could wait for.
-          await arrival.append(source.subarray(at, (at += step.bytes)), () => step.patient && !held);
+          await arrival.append(source.subarray(at, (at += step.bytes)));
         }
         assert.equal(arrival.isRead && held, false);
         arrival.finish();
@@ -63,63 +59,11 @@ test('whatever the pace of either side, what is read is what came', async () => 
       };
       const [, first] = await Promise.all([write(), read()]);
       assert.ok(first.equals(source.subarray(0, total)));
-      if (keep) assert.ok((await read()).equals(first));
+      assert.ok((await read()).equals(first));
       await arrival.close();
     }),
     { numRuns: 60 },
   );
-});
-
-test('a patient sender waits for a reader, and the file stays empty', async () => {
-  await using shop = await Workshop.open();
-  let opened = 0;
-  const file = () => {
-    opened += 1;
-    return shop.namelessFile();
-  };
-  const arrival = new BlobBuffer({
-    file: { open: file, where: '' },
-    keep: false,
-    held: false,
-    starvation: new StarvationMeter(),
-  });
-  const chunk = Buffer.alloc(400_000);
-  await arrival.append(chunk, () => true);
-  const second = arrival.append(chunk, () => true);
-  assert.equal(await Promise.race([second.then(() => 'arrived'), pause(20)]), undefined);
-  assert.equal(arrival.received, 400_000);
-  assert.equal(await arrival.reader().read(Buffer.alloc(1_000_000)), 400_000);
-  await second;
-  assert.equal(opened, 0);
-  await arrival.close();
-});
-
-test('a sender that loses its patience fills the file, until the reader has caught up', async () => {
-  await using shop = await Workshop.open();
-  const arrival = new BlobBuffer({
-    file: { open: () => shop.namelessFile(), where: '' },
-    keep: false,
-    held: false,
-    starvation: new StarvationMeter(),
-  });
-  let patient = true;
-  await arrival.append(source.subarray(0, 500_000), () => patient);
-  const waiting = arrival.append(source.subarray(500_000, 600_000), () => patient);
-  await pause(5);
-  patient = false;
-  await waiting;
-  await arrival.append(source.subarray(600_000, 900_000), () => patient);
-  arrival.finish();
-  const reader = arrival.reader();
-  const parts: Buffer[] = [];
-  for (;;) {
-    const buffer = Buffer.alloc(130_000);
-    const count = await reader.read(buffer);
-    if (count === 0) break;
-    parts.push(buffer.subarray(0, count));
-  }
-  assert.ok(Buffer.concat(parts).equals(source.subarray(0, 900_000)));
-  await arrival.close();
 });
 
 async function noFile(): Promise<never> {
@@ -129,7 +73,6 @@ async function noFile(): Promise<never> {
 test('a failure reaches a reader that waits, and every later one', async () => {
   const arrival = new BlobBuffer({
     file: { open: noFile, where: '' },
-    keep: false,
     held: false,
     starvation: new StarvationMeter(),
   });
@@ -138,10 +81,7 @@ test('a failure reaches a reader that waits, and every later one', async () => {
   arrival.fail(cause);
   await assert.rejects(waiting, cause);
   await assert.rejects(arrival.reader().read(Buffer.alloc(10)), cause);
-  await assert.rejects(
-    arrival.append(Buffer.alloc(1), () => false),
-    cause,
-  );
+  await assert.rejects(arrival.append(Buffer.alloc(1)), cause);
 });
 
 test('a file that cannot be written is replaced by another, with all that it has, under its writers and readers', async () => {
@@ -157,11 +97,10 @@ test('a file that cannot be written is replaced by another, with all that it has
       errors.push(error);
       return { open: () => shop.namelessFile(), where: 'OTHER' };
     },
-    keep: true,
     held: false,
     starvation: new StarvationMeter(),
   });
-  await arrival.toFile();
+  await arrival.openFile();
   arrival.advance(kept.length);
   const reader = arrival.reader();
   const read: Buffer[] = [];
@@ -195,7 +134,6 @@ test('where the other file cannot be written either, its directory is named', as
   const arrival = new BlobBuffer({
     file: file('FULL'),
     instead: () => file('OTHER', 1),
-    keep: true,
     held: false,
     starvation: new StarvationMeter(),
   });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { judgePace, outrunsReader, type Pace } from '../../src/blob/scheduler.ts';
+import { judgePace, type Pace } from '../../src/blob/scheduler.ts';
 import { type Piece, Pieces } from '../../src/blob/pieces.ts';
 
 const MiB = 2 ** 20;
@@ -126,9 +126,3 @@ for (const [name, pace, remaining, hungry, expected] of paces) {
     assert.equal(judgePace(pace, remaining, hungry), expected);
   });
 }
-
-test('a fast connection waits for the reader, a slow or unknown one does not', () => {
-  assert.equal(outrunsReader({ bytes: 8 * MiB, elapsed: 20, waited: 20 }), true);
-  assert.equal(outrunsReader({ bytes: 8 * MiB, elapsed: 2000, waited: 2000 }), false);
-  assert.equal(outrunsReader({ bytes: 1 * MiB, elapsed: 1, waited: 1 }), false);
-});

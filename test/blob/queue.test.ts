@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { layerQueue } from '../../src/blob/queue.ts';
 import { CorruptBlobError } from '../../src/blob/transfer.ts';
 import { IntegrityError, NetworkError } from '../../src/errors.ts';
-import type { Layer } from '../../src/oci/image.ts';
+import type { RemoteLayer } from '../../src/oci/image.ts';
 import type { FakeLayer } from '../support/fake-image.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { layersOf } from './support/http-layer.ts';
@@ -209,7 +209,7 @@ for (const [name, cached] of [
     await using shop = await Workshop.open();
     const { registry, layers } = await start([{ tar: tars[3]!, compression: 'none' }]);
     await using _ = registry;
-    const unsized = layers.map((layer): Layer => ({ ...layer, size: undefined }));
+    const unsized = layers.map((layer): RemoteLayer => ({ ...layer, size: undefined }));
     registry.fault({ path: /blobs/, body: 'please log in' });
     const store = await shop.store(options);
     assert.deepEqual(await shop.pullAgain(unsized, { store }), [tars[3]]);
@@ -265,7 +265,7 @@ for (const [name, cached] of [
     await using shop = await Workshop.open();
     const { registry, layers } = await start(packed);
     await using _ = registry;
-    const bare = layers.map((layer): Layer => ({
+    const bare = layers.map((layer): RemoteLayer => ({
       id: layer.id,
       mediaType: '',
       info: {},

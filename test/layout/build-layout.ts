@@ -1,6 +1,7 @@
+import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import type { Image, Layer, Session } from '../../src/oci/image.ts';
+import type { Image, LocalLayer, Session } from '../../src/oci/image.ts';
 import { tar, file, type Item } from '../support/archive.ts';
 import { sha256, type FakeManifest } from '../support/fake-image.ts';
 
@@ -57,9 +58,17 @@ export function archiveOf(files: ReadonlyMap<string, Uint8Array>, ...more: reado
 }
 
 /** A whole blob of a layer. */
-export async function blobOf(layer: Layer, range = { start: 0 }): Promise<Buffer> {
-  const response = await layer.open(range, new AbortController().signal);
-  return Buffer.concat(await collect(response.body));
+export async function blobOf(layer: LocalLayer): Promise<Buffer> {
+  const blob = await layer.openLocal();
+  const bytes = Buffer.alloc(blob.size);
+  for (let at = 0; at < blob.size;) {
+    const count = await blob.read(bytes.subarray(at, at + 1000), at);
+    assert.ok(count > 0);
+    at += count;
+  }
+  assert.equal(await blob.read(Buffer.alloc(10), blob.size), 0);
+  await blob.close();
+  return bytes;
 }
 
 export async function collect<T>(iterable: AsyncIterable<T>): Promise<T[]> {
@@ -69,7 +78,10 @@ export async function collect<T>(iterable: AsyncIterable<T>): Promise<T[]> {
 }
 
 /** The image for linux/amd64; the session is closed afterwards, so its layers cannot be read any more. */
-export async function imageOf(session: Session, architecture = 'amd64'): Promise<Image> {
+export async function imageOf(
+  session: Session<LocalLayer>,
+  architecture = 'amd64',
+): Promise<Image<LocalLayer>> {
   try {
     return await session.image({ os: 'linux', architecture });
   } finally {
@@ -78,7 +90,9 @@ export async function imageOf(session: Session, architecture = 'amd64'): Promise
 }
 
 /** The image for linux/amd64 and its blobs, base first. */
-export async function readImage(session: Session): Promise<{ image: Image; blobs: Buffer[] }> {
+export async function readImage(
+  session: Session<LocalLayer>,
+): Promise<{ image: Image<LocalLayer>; blobs: Buffer[] }> {
   try {
     const image = await session.image({ os: 'linux', architecture: 'amd64' });
     const blobs: Buffer[] = [];

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
-import type { BlobRange, Layer } from '../../src/oci/image.ts';
+import type { BlobRange, RemoteLayer } from '../../src/oci/image.ts';
 import { isTransient } from '../../src/registry/http/transport-error.ts';
 import type { Fault } from '../support/fake-fault.ts';
 import { sha256 } from '../support/fake-image.ts';
@@ -13,7 +13,7 @@ const etag = `"${sha256(blob)}"`;
 
 async function open(
   options: FakeRegistryOptions,
-  run: (layer: Layer, registry: FakeRegistry, client: RegistryClient) => Promise<void>,
+  run: (layer: RemoteLayer, registry: FakeRegistry, client: RegistryClient) => Promise<void>,
 ): Promise<void> {
   await using registry = await FakeRegistry.start(options);
   registry.push('team/app', 'latest', { layers: [blob] });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { IntegrityError, NetworkError, NotFoundError, UsageError } from '../../src/errors.ts';
-import type { Layer } from '../../src/oci/image.ts';
+import type { RemoteLayer } from '../../src/oci/image.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { Scratch } from '../support/program.ts';
 import { collect, RegistryClient } from '../support/registry-client.ts';
@@ -121,7 +121,7 @@ test('a blob whose body was no good is asked for elsewhere the next time, withou
 });
 
 /** Reads a blob to its end, in a new request wherever a body breaks, as a download does. */
-async function readBroken(client: RegistryClient, layer: Layer): Promise<Buffer> {
+async function readBroken(client: RegistryClient, layer: RemoteLayer): Promise<Buffer> {
   let bytes = Buffer.alloc(0);
   while (bytes.length < layer.size!) {
     const { body } = await layer.open({ start: bytes.length }, client.signal);

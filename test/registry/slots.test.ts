@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Layer } from '../../src/oci/image.ts';
+import type { RemoteLayer } from '../../src/oci/image.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { RegistryClient } from '../support/registry-client.ts';
 
@@ -9,7 +9,11 @@ const never = new AbortController().signal;
 
 /** A client with one slot, which the body of the first layer holds until `release`. */
 async function withOneSlot(
-  run: (layers: readonly Layer[], release: () => Promise<void>, registry: FakeRegistry) => Promise<void>,
+  run: (
+    layers: readonly RemoteLayer[],
+    release: () => Promise<void>,
+    registry: FakeRegistry,
+  ) => Promise<void>,
 ): Promise<void> {
   await using registry = await FakeRegistry.start();
   registry.push('team/app', 'latest', { layers });
@@ -22,7 +26,7 @@ async function withOneSlot(
   await run(image.layers, release, registry);
 }
 
-const open = (layer: Layer | undefined, signal = never) => layer!.open({ start: 0 }, signal);
+const open = (layer: RemoteLayer | undefined, signal = never) => layer!.open({ start: 0 }, signal);
 
 test('slots are given in order, and back', async () => {
   await withOneSlot(async ([, second, third], release, registry) => {

@@ -1,4 +1,4 @@
-import type { BlobRange, Image, Layer, Session } from '../../src/oci/image.ts';
+import type { BlobRange, Image, RemoteLayer, Session } from '../../src/oci/image.ts';
 import { Reference } from '../../src/oci/reference.ts';
 import type { RegistryOptions } from '../../src/registry/registry-options.ts';
 import { openSession } from '../../src/registry/session.ts';
@@ -17,10 +17,10 @@ export type ClientOptions = Partial<RegistryOptions> & { readonly signal?: Abort
 /** A session as a test uses it, with all that was reported. */
 export class RegistryClient implements AsyncDisposable {
   readonly events: PullEvent[] = [];
-  readonly session: Session;
+  readonly session: Session<RemoteLayer>;
   readonly signal: AbortSignal;
 
-  private constructor(session: Session, events: PullEvent[], signal: AbortSignal) {
+  private constructor(session: Session<RemoteLayer>, events: PullEvent[], signal: AbortSignal) {
     this.session = session;
     this.events = events;
     this.signal = signal;
@@ -40,7 +40,7 @@ export class RegistryClient implements AsyncDisposable {
     return new RegistryClient(session, events, signal);
   }
 
-  image(platform = { os: 'linux', architecture: 'amd64' }): Promise<Image> {
+  image(platform = { os: 'linux', architecture: 'amd64' }): Promise<Image<RemoteLayer>> {
     return this.session.image(platform);
   }
 
@@ -49,7 +49,7 @@ export class RegistryClient implements AsyncDisposable {
   }
 
   /** A layer's blob or the rest of it, in one request. */
-  async blob(layer: Layer, range: BlobRange = { start: 0 }): Promise<Buffer> {
+  async blob(layer: RemoteLayer, range: BlobRange = { start: 0 }): Promise<Buffer> {
     const { body } = await layer.open(range, this.signal);
     return Buffer.concat(await collect(body));
   }

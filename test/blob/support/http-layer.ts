@@ -1,11 +1,11 @@
 import { get, type IncomingMessage } from 'node:http';
 import { NetworkError } from '../../../src/errors.ts';
 import type { Digest, DiffID } from '../../../src/oci/digest.ts';
-import type { BlobRange, BlobResponse, Layer } from '../../../src/oci/image.ts';
+import type { BlobRange, BlobResponse, RemoteLayer } from '../../../src/oci/image.ts';
 import type { FakeRegistry, PushedImage } from '../../support/fake-registry.ts';
 
 /** The layers of an image in a fake registry, each blob asked for by a plain GET. */
-export function layersOf(registry: FakeRegistry, repository: string, image: PushedImage): Layer[] {
+export function layersOf(registry: FakeRegistry, repository: string, image: PushedImage): RemoteLayer[] {
   return image.layers.map((descriptor, index) => ({
     id: descriptor.digest.slice(7),
     mediaType: descriptor.mediaType,
