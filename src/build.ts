@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs';
-import { lstat } from 'node:fs/promises';
 import { platform } from 'node:os';
 import type { PulledLayer } from './blob/queue.ts';
 import { Decoder } from './decoder.ts';
@@ -25,7 +24,6 @@ import { Destination } from './rootfs/destination.ts';
 import { describeNotRestored } from './rootfs/not-restored.ts';
 import { Rootfs } from './rootfs/rootfs.ts';
 import type { LayerSummary } from './summary.ts';
-import { osPath } from './sys/os-path.ts';
 
 /** DIR has the image's first layers, from another pull with -g. `layers` are all layers of the image. */
 export type Resumed = Extract<Survey, { kind: 'partial' }> & { readonly layers: readonly LayerIdentity[] };
@@ -101,11 +99,12 @@ export class RootfsBuild {
     if (options.git) refuseOtherBytes(destination);
     const existing =
       destination.mode === 'overlay'
-        ? compareExistingImage(destination.path, options.destination, layers, options.merge)
+        ? compareExistingImage(destination.root.self, options.destination, layers, options.merge)
         : undefined;
     const git = options.git ? await openGit(destination, resumed, options) : undefined;
     parts.git = git;
-    const rootfs = await Rootfs.open(destination.path, {
+    const rootfs = await Rootfs.open(destination.root.self, {
+      expected: destination.root.identity,
       mode: destination.mode,
       name: options.destination,
       backend: options.backend,
@@ -178,13 +177,13 @@ export class RootfsBuild {
     const { git, rootfs, decoder, destination } = this.#parts;
     if (!git && this.#info) await this.#writeInfo(this.#info);
     git?.settle();
-    const notRestored = await rootfs.close(destination.root);
+    const notRestored = await rootfs.close(destination.metadata);
     await git?.finish();
     await decoder?.discard();
     const { replace, signal } = this.#options;
-    const { path } = destination;
-    prepare?.(path);
-    const digest = replace === false ? undefined : await lastingFingerprint(path, signal);
+    const { self } = destination.root;
+    prepare?.(self);
+    const digest = replace === false ? undefined : await lastingFingerprint(self, signal);
     signal.throwIfAborted();
     if (this.#resumed) await this.#refuseIfTouched(this.#resumed);
     const { identity } = rootfs;
@@ -193,17 +192,18 @@ export class RootfsBuild {
       this.#notice(
         `was replaced, but its old contents are still in ${printable(left.path)}, which cannot be removed: ${left.reason}`,
       );
-    if (replace === false) await this.#tellOwner();
+    if (replace === false) this.#tellOwner();
+    destination[Symbol.dispose]();
     const lost = describeNotRestored(notRestored, this.#options.uid === 0);
     if (lost !== undefined) this.#options.report({ type: 'notice', message: lost });
     return { layers: this.#layers, notRestored, tree: digest && { identity, digest } };
   }
 
   /** Reports the owner of a DIR that was empty and belonged to another user. */
-  async #tellOwner(): Promise<void> {
-    const { ownerBefore, target, mode } = this.#parts.destination;
+  #tellOwner(): void {
+    const { ownerBefore, root, mode } = this.#parts.destination;
     if (ownerBefore === undefined || ownerBefore === this.#options.uid || mode === 'overlay') return;
-    const { uid } = await lstat(osPath(target));
+    const { uid } = root.status;
     this.#notice(
       uid === ownerBefore
         ? `belongs to user ${uid}, as before`
@@ -274,6 +274,8 @@ async function discard(parts: Partial<Parts>, { report, destination }: PullOptio
   } catch (error) {
     const message = `cannot clean up beside ${printable(destination)}: ${reasonOf(error)}`;
     report({ type: 'notice', message });
+  } finally {
+    parts.destination?.[Symbol.dispose]();
   }
 }
 
@@ -285,9 +287,9 @@ async function openGit(
   const { signal, environment } = options;
   const gitOptions = { signal, environment };
   const { GitLayers: layers } = await import('./git/git-layers.ts');
-  if (!resumed) return await layers.open(destination.path, gitOptions);
-  const { path, target } = destination;
-  return await layers.resume(path, target, resumed.base, gitOptions);
+  const { root, target } = destination;
+  if (!resumed) return await layers.open(root.self, gitOptions, root.path);
+  return await layers.resume(root.self, target, resumed.base, gitOptions);
 }
 
 /** From this size of all compressed layers on, in bytes, the decoder's thread saves more time than its start takes. */

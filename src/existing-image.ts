@@ -260,9 +260,9 @@ export async function openTreeNotes({ image, source, store: ofSession }: OpenedI
     },
     /** Whether DIR is such a tree, in which nothing was touched. */
     async isUntouched(): Promise<boolean> {
-      const identity = await Destination.identity(destination);
-      const noted = identity && (await store.recall(nameOf(identity)));
-      return noted ? (await fingerprintOf(destination, signal))?.digest === noted.digest : false;
+      using there = Destination.openExisting(destination);
+      const noted = there && (await store.recall(nameOf(there.identity)));
+      return noted ? (await fingerprintOf(there.self, signal))?.digest === noted.digest : false;
     },
   };
 }

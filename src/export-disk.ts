@@ -12,7 +12,6 @@ import type { ImageTree } from './rootfs/image-tree.ts';
 import type { NotRestored } from './rootfs/not-restored.ts';
 import { containerName, refuseExisting, writeConfig } from './runtime/config-files.ts';
 import { guestOf, type MachineConfig, machineConfig, machinePath } from './runtime/virtual-machine.ts';
-import { absolutePath } from './sys/os-path.ts';
 
 const OTHER_NAME = 'choose another name with -o, or replace it with --force';
 
@@ -72,11 +71,11 @@ export async function diskExporter(
     throw new UsageError(`--compress is for an erofs, not for ${format}`, { hint: 'use -o FILE.erofs' });
   const isOurs = format === 'erofs' && compression === undefined;
   const tool = isOurs ? undefined : await findDiskTool(format, environment, signal);
-  const directory = absolutePath(path.dirname(output));
   /** @throws DestinationError where the name has become that of a FIFO or device */
   const targetOf = (file: ArchiveFile | undefined): Omit<DiskTarget, 'tool'> => {
-    if (file?.descriptor === undefined) throw notRegular(output);
-    return { format, name: output, size, compression, directory, signal, descriptor: file.descriptor };
+    if (file?.descriptor === undefined || !file.directory) throw notRegular(output);
+    const { descriptor, directory } = file;
+    return { format, name: output, size, compression, directory, signal, descriptor };
   };
   let configs: readonly MachineConfig[] = [];
   return {

@@ -33,7 +33,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   await git?.findGit(request.environment);
   const runtime = request.prepare || runtimes.length > 0 ? await import('./runtime/write.ts') : undefined;
   runtime?.checkRuntimeConfigs(runtimes, destination, request.force);
-  if (request.replace !== false) await Destination.requireReplaceable(destination, protectedPaths(request));
+  if (request.replace !== false) Destination.requireReplaceable(destination, protectedPaths(request));
   const prepare = runtime && ((directory?: string) => runtime.prepareFiles(request, directory));
   const ahead = isWhollyDownloaded(request);
   return await withSummary(request, ahead, destination, async (opened, options) => {

@@ -52,7 +52,7 @@ export interface Verification {
 export async function verify(request: PullOptions, contents: boolean): Promise<Verification> {
   const { destination, report, signal } = request;
   using disk = new DiskTree(destination);
-  const options = { ...request, destination: await placeForSpool(destination) };
+  const options = { ...request, destination: placeForSpool(destination) };
   return await withImage(options, false, async (opened) => {
     const { image, source } = opened;
     const differ = new DirectoryComparison(disk, image, request, contents);
@@ -113,9 +113,9 @@ function partNotice(destination: string, { paths, excludes }: PartOptions): stri
 }
 
 /** Blobs that are not cached are kept beside the directory: a file in it would change its time. */
-async function placeForSpool(destination: string): Promise<string> {
+function placeForSpool(destination: string): string {
   const beside = path.dirname(absolutePath(destination));
-  return path.join((await isWritable(beside)) ? beside : tmpdir(), '-');
+  return path.join(isWritable(beside) ? beside : tmpdir(), '-');
 }
 
 /** The longest `layersize`: a sign and 20 digits. */

@@ -162,7 +162,7 @@ const resumable = [InterruptedError, NetworkError, RateLimitError, UnauthorizedE
 export async function withSession<T>(options: PullOptions, use: (opened: Opened) => Promise<T>): Promise<T> {
   const { report, destination, signal } = options;
   const source = parseImage(options);
-  const spoolDirectory = await spoolPlace(destination);
+  const spoolDirectory = spoolPlace(destination);
   const directory = source.local ? undefined : options.store.directory;
   const store = await Store.open({ ...options.store, directory, spoolDirectory, report });
   try {

@@ -136,109 +136,117 @@ describe('the root of the running system is refused', () => {
   });
 });
 
-describe("another user's symlink in a sticky directory is not followed", { skip: needsRoot }, () => {
-  interface Row {
-    readonly name: string;
-    readonly mode: number;
-    /** Owners of the directory and of the link in it. */
-    readonly owners: readonly [directory: number, link: number];
-    readonly refused: boolean;
-  }
-  const rows: readonly Row[] = [
-    { name: 'of another user', mode: 0o1777, owners: [0, 65_534], refused: true },
-    { name: 'of the caller', mode: 0o1777, owners: [65_534, 0], refused: false },
-    { name: "of the directory's owner", mode: 0o1777, owners: [65_534, 65_534], refused: false },
-    { name: 'in a directory that is not sticky', mode: 0o777, owners: [0, 65_534], refused: false },
-    {
-      name: 'in a directory that not everybody may write',
-      mode: 0o1775,
-      owners: [0, 65_534],
-      refused: false,
-    },
-  ];
-  for (const { name, mode, owners, refused } of rows) {
-    for (const directory of [
-      'shared/link',
-      'shared/link/new/rootfs',
-      './shared/../shared/link/.',
-      'outer',
-      'outer/x',
-    ]) {
-      test(`${name}: ${directory}`, async () => {
+describe(
+  "another user's symlink in a directory that others may write is not followed",
+  { skip: needsRoot },
+  () => {
+    interface Row {
+      readonly name: string;
+      readonly mode: number;
+      /** Owners of the directory and of the link in it. */
+      readonly owners: readonly [directory: number, link: number];
+      readonly refused: boolean;
+    }
+    const rows: readonly Row[] = [
+      { name: 'of another user', mode: 0o1777, owners: [0, 65_534], refused: true },
+      { name: 'of the caller', mode: 0o1777, owners: [65_534, 0], refused: false },
+      { name: "of the directory's owner", mode: 0o1777, owners: [65_534, 65_534], refused: false },
+      { name: 'in a directory that is not sticky', mode: 0o777, owners: [0, 65_534], refused: true },
+      { name: 'in a directory that a group may write', mode: 0o775, owners: [0, 65_534], refused: true },
+      {
+        name: 'in a directory that only its owner may write',
+        mode: 0o755,
+        owners: [0, 65_534],
+        refused: false,
+      },
+    ];
+    for (const { name, mode, owners, refused } of rows) {
+      for (const directory of [
+        'shared/link',
+        'shared/link/new/rootfs',
+        './shared/../shared/link/.',
+        'outer',
+        'outer/x',
+      ]) {
+        test(`${name}: ${directory}`, async () => {
+          await withImages(async (pull, scratch) => {
+            mkdirSync(scratch.join('shared'));
+            mkdirSync(scratch.join('victim'));
+            symlinkSync('../victim', scratch.join('shared/link'));
+            symlinkSync('shared/link', scratch.join('outer'));
+            lchownSync(scratch.join('shared/link'), owners[1], owners[1]);
+            chownSync(scratch.join('shared'), owners[0], owners[0]);
+            chmodSync(scratch.join('shared'), mode);
+            const result = await pull(['base:1', '-d', directory]);
+            if (refused) {
+              assertRefused(result, /^error: cannot use .*: .*shared\/link is a symlink of user 65534 /m);
+              assert.deepEqual(readdirSync(scratch.join('victim')), []);
+            } else assert.equal(result.exitCode, 0, result.stderr);
+          });
+        });
+      }
+    }
+
+    for (const [name, target] of [
+      ['out.tar', '../victim/file'],
+      ['link/out.tar', '../victim'],
+    ] as const) {
+      test(`of another user: -o shared/${name}`, async () => {
         await withImages(async (pull, scratch) => {
           mkdirSync(scratch.join('shared'));
+          chmodSync(scratch.join('shared'), 0o1777);
           mkdirSync(scratch.join('victim'));
-          symlinkSync('../victim', scratch.join('shared/link'));
-          symlinkSync('shared/link', scratch.join('outer'));
-          lchownSync(scratch.join('shared/link'), owners[1], owners[1]);
-          chownSync(scratch.join('shared'), owners[0], owners[0]);
-          chmodSync(scratch.join('shared'), mode);
-          const result = await pull(['base:1', '-d', directory]);
-          if (refused) {
-            assertRefused(result, /^error: cannot use .*: .*shared\/link is a symlink of user 65534 /m);
-            assert.deepEqual(readdirSync(scratch.join('victim')), []);
-          } else assert.equal(result.exitCode, 0, result.stderr);
+          writeFileSync(scratch.join('victim/file'), 'mine');
+          const link = scratch.join('shared', name.split('/')[0]!);
+          symlinkSync(target, link);
+          lchownSync(link, 65_534, 65_534);
+          assertRefused(
+            await pull(['base:1', '-o', `shared/${name}`]),
+            new RegExp(`^error: cannot use shared/${name}: .* is a symlink of user 65534 `, 'm'),
+          );
+          assert.equal(readFileSync(scratch.join('victim/file'), 'utf8'), 'mine');
+          assert.deepEqual(readdirSync(scratch.join('victim')), ['file']);
         });
       });
     }
-  }
 
-  for (const [name, target] of [
-    ['out.tar', '../victim/file'],
-    ['link/out.tar', '../victim'],
-  ] as const) {
-    test(`of another user: -o shared/${name}`, async () => {
+    test('of another user: --cache-dir', async () => {
       await withImages(async (pull, scratch) => {
         mkdirSync(scratch.join('shared'));
         chmodSync(scratch.join('shared'), 0o1777);
-        mkdirSync(scratch.join('victim'));
-        writeFileSync(scratch.join('victim/file'), 'mine');
-        const link = scratch.join('shared', name.split('/')[0]!);
-        symlinkSync(target, link);
-        lchownSync(link, 65_534, 65_534);
-        assertRefused(
-          await pull(['base:1', '-o', `shared/${name}`]),
-          new RegExp(`^error: cannot use shared/${name}: .* is a symlink of user 65534 `, 'm'),
-        );
-        assert.equal(readFileSync(scratch.join('victim/file'), 'utf8'), 'mine');
-        assert.deepEqual(readdirSync(scratch.join('victim')), ['file']);
+        mkdirSync(scratch.join('victim'), { mode: 0o700 });
+        mkdirSync(scratch.join('victim/partial'), { mode: 0o700 });
+        writeFileSync(scratch.join('victim/partial/mine'), '');
+        symlinkSync('../victim', scratch.join('shared/link'));
+        lchownSync(scratch.join('shared/link'), 65_534, 65_534);
+        const says = /^error: cannot use shared\/link.*: .*shared\/link is a symlink of user 65534 /m;
+        for (const directory of ['shared/link', 'shared/link/new']) {
+          assertRefused(await pull(['base:1', '--cache-dir', directory]), says);
+          for (const what of ['size', 'prune']) {
+            const words = ['cache', what, '--cache-dir', directory];
+            assertRefused(await runProgram(words, { cwd: scratch.path }), says);
+          }
+        }
+        assert.deepEqual(readdirSync(scratch.join('victim'), { recursive: true }), [
+          'partial',
+          'partial/mine',
+        ]);
+        assert.deepEqual(readdirSync(scratch.path), ['shared', 'victim']);
       });
     });
-  }
 
-  test('of another user: --cache-dir', async () => {
-    await withImages(async (pull, scratch) => {
-      mkdirSync(scratch.join('shared'));
-      chmodSync(scratch.join('shared'), 0o1777);
-      mkdirSync(scratch.join('victim'), { mode: 0o700 });
-      mkdirSync(scratch.join('victim/partial'), { mode: 0o700 });
-      writeFileSync(scratch.join('victim/partial/mine'), '');
-      symlinkSync('../victim', scratch.join('shared/link'));
-      lchownSync(scratch.join('shared/link'), 65_534, 65_534);
-      const says = /^error: cannot use shared\/link.*: .*shared\/link is a symlink of user 65534 /m;
-      for (const directory of ['shared/link', 'shared/link/new']) {
-        assertRefused(await pull(['base:1', '--cache-dir', directory]), says);
-        for (const what of ['size', 'prune']) {
-          const words = ['cache', what, '--cache-dir', directory];
-          assertRefused(await runProgram(words, { cwd: scratch.path }), says);
-        }
-      }
-      assert.deepEqual(readdirSync(scratch.join('victim'), { recursive: true }), ['partial', 'partial/mine']);
-      assert.deepEqual(readdirSync(scratch.path), ['shared', 'victim']);
+    test('a link that leads to nothing either', async () => {
+      await withImages(async (pull, scratch) => {
+        mkdirSync(scratch.join('shared'));
+        chmodSync(scratch.join('shared'), 0o1777);
+        symlinkSync('../missing', scratch.join('shared/link'));
+        lchownSync(scratch.join('shared/link'), 65_534, 65_534);
+        assertRefused(await pull(['base:1', '-d', 'shared/link']), /symlink of user 65534/);
+        assert.deepEqual(readdirSync(scratch.path), ['shared']);
+      });
     });
-  });
-
-  test('a link that leads to nothing either', async () => {
-    await withImages(async (pull, scratch) => {
-      mkdirSync(scratch.join('shared'));
-      chmodSync(scratch.join('shared'), 0o1777);
-      symlinkSync('../missing', scratch.join('shared/link'));
-      lchownSync(scratch.join('shared/link'), 65_534, 65_534);
-      assertRefused(await pull(['base:1', '-d', 'shared/link']), /symlink of user 65534/);
-      assert.deepEqual(readdirSync(scratch.path), ['shared']);
-    });
-  });
-});
+  },
+);
 
 const makeForeign = (scratch: Scratch): string => {
   mkdirSync(scratch.join('out'), { mode: 0o750 });

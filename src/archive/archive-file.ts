@@ -1,14 +1,14 @@
 import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
+import { constants, type Stats } from 'node:fs';
 import { open, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
-import path from 'node:path';
 import { geteuid } from 'node:process';
 import { type Duplex, Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
-import { osPath, trustedPath } from '../sys/os-path.ts';
-import { hasCode, osErrorOf, reasonOf, unlessCode } from '../sys/os-error.ts';
+import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
+import { osPath } from '../sys/os-path.ts';
+import { hasCode, osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import { hiddenBeside, hiddenName } from '../sys/temp-file.ts';
 
@@ -22,14 +22,15 @@ const EAGER_TRIES = 50;
  * Symlinks are followed, except those that another user may have made. A FIFO or a device is written to directly.
  */
 export class ArchiveFile {
-  readonly #path: string;
+  /** In messages. */
+  readonly #name: string;
   readonly #handle: FileHandle;
   /** The file under its temporary name; undefined for a FIFO or device. */
   readonly #partial: Partial | undefined;
 
-  private constructor(handle: FileHandle, place: string, partial?: Partial) {
+  private constructor(name: string, handle: FileHandle, partial?: Partial) {
+    this.#name = name;
     this.#handle = handle;
-    this.#path = place;
     this.#partial = partial;
   }
 
@@ -53,6 +54,11 @@ export class ArchiveFile {
     return this.#partial && this.#handle.fd;
   }
 
+  /** The directory that it is in; undefined for a FIFO or device. */
+  get directory(): OpenDirectory | undefined {
+    return this.#partial?.place.directory;
+  }
+
   /**
    * A file that exists is replaced only if this user may write to it, and keeps its permissions.
    *
@@ -60,19 +66,28 @@ export class ArchiveFile {
    * @throws DestinationError if it cannot be written there
    */
   static async create(name: string, signal?: AbortSignal): Promise<ArchiveFile> {
+    let place: EntryPlace | undefined;
     try {
-      const trusted = await trustedPath(name);
-      const existing = await stat(osPath(name)).catch(unlessCode('ENOENT'));
+      place = OpenDirectory.openParent(name);
+      const { directory, name: last } = place;
+      const existing = directory.stat(last);
       if (existing?.isDirectory() === true) throw isDirectory(name);
-      if (existing && !existing.isFile()) {
-        const handle = await openReady(name, signal);
-        return new ArchiveFile(handle, name);
+      if (existing?.isFile() === false) {
+        const handle = await openReady(directory.at(last), name, signal);
+        directory.close();
+        return new ArchiveFile(name, handle);
+      }
+      // A link of /proc to a pipe has no path.
+      if (!existing && (await isSpecialFile(name))) {
+        directory.close();
+        return new ArchiveFile(name, await openReady(osPath(name), name, signal));
       }
       // The kernel decides whether this user may write to it.
-      if (existing) await (await openToWrite(trusted)).close();
-      const partial = await createPartial(trusted, existing ? existing.mode & 0o777 : 0o666);
-      return new ArchiveFile(partial.file, trusted, partial);
+      if (existing) await (await openToWrite(directory.at(last))).close();
+      const partial = await createPartial(place, existing ? existing.mode & 0o777 : 0o666);
+      return new ArchiveFile(directory.shown(last), partial.file, partial);
     } catch (error) {
+      place?.directory.close();
       signal?.throwIfAborted();
       throw unwritable(name, error);
     }
@@ -83,25 +98,38 @@ export class ArchiveFile {
     try {
       await this.#handle.close();
       if (this.#partial === undefined) return;
-      await rename(osPath(this.#partial.path), osPath(this.#path));
+      const { place, name, identity } = this.#partial;
+      if (place.directory.identityOf(name) !== identity) throw replacedByAnother(this.#name);
+      await rename(place.directory.at(name), place.directory.at(place.name));
     } catch (error) {
-      throw unwritable(this.#path, error);
+      throw unwritable(this.#name, error);
     }
-    await this.#partial.lock?.close();
+    await this.#release();
   }
 
   /** Removes what was written. */
   async discard(): Promise<void> {
     await this.#handle.close().catch(() => undefined);
     if (this.#partial === undefined) return;
-    await unlink(osPath(this.#partial.path)).catch(() => undefined);
-    await this.#partial.lock?.close();
+    const { place, name } = this.#partial;
+    await unlink(place.directory.at(name)).catch(() => undefined);
+    await this.#release();
+  }
+
+  async #release(): Promise<void> {
+    await this.#partial?.lock?.close();
+    this.#partial?.place.directory.close();
   }
 }
 
 interface Partial {
-  readonly path: string;
+  /** Of the file when it is complete. */
+  readonly place: EntryPlace;
+  /** Until then. */
+  readonly name: string;
   readonly file: FileHandle;
+  /** As `OpenDirectory.identityOf`. */
+  readonly identity: string;
   /** Keeps the file's lock until it is renamed or removed, even after `file` is closed. An unlocked file is from a killed run. */
   readonly lock: FileHandle | undefined;
 }
@@ -110,37 +138,44 @@ interface Partial {
  * Makes a new file beside `place`, and removes those of killed runs. Another run may remove a new file that is not locked yet: then this
  * makes another one.
  */
-async function createPartial(place: string, mode: number): Promise<Partial> {
+async function createPartial(place: EntryPlace, mode: number): Promise<Partial> {
   await removeAbandoned(place);
+  const { directory } = place;
   for (;;) {
-    const name = `${hiddenName(place)}.${randomBytes(6).toString('hex')}.part`;
-    const partial = path.join(path.dirname(place), name);
-    const file = await open(osPath(partial), 'wx', mode);
+    const name = `${hiddenName(place.name)}.${randomBytes(6).toString('hex')}.part`;
+    const file = await open(directory.at(name), 'wx', mode);
     // A user who may not read the file cannot lock it, and no other run of that user can remove it.
-    const lock = await open(osPath(partial), constants.O_RDONLY | constants.O_NOFOLLOW).catch(
+    const lock = await open(directory.at(name), constants.O_RDONLY | constants.O_NOFOLLOW).catch(
       () => undefined,
     );
     const isBusy = lock !== undefined && lockFile(lock.fd, 'exclusive') === 'busy';
-    if (!isBusy && (await file.stat()).nlink > 0) return { path: partial, file, lock };
+    const { nlink, dev, ino } = await file.stat({ bigint: true });
+    if (!isBusy && nlink > 0n) return { place, name, file, identity: `${dev}:${ino}`, lock };
     await file.close();
     await lock?.close();
   }
 }
 
-async function removeAbandoned(place: string): Promise<void> {
-  for (const [abandoned] of await hiddenBeside(place, /^\.[0-9a-f]{12}\.part$/)) {
+async function removeAbandoned(place: EntryPlace): Promise<void> {
+  const { directory } = place;
+  for (const [abandoned] of hiddenBeside(place, /^\.[0-9a-f]{12}\.part$/)) {
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    const handle = await open(osPath(abandoned), flags).catch(() => undefined);
+    const handle = await open(directory.at(abandoned), flags).catch(() => undefined);
     if (handle === undefined) continue;
     try {
       const found = await handle.stat();
-      const isOurs = found.isFile() && found.uid === geteuid?.();
+      const isOurs = found.isFile() && found.uid === geteuid?.() && !mayBeAnother(directory, found);
       if (isOurs && lockFile(handle.fd, 'exclusive') === 'locked')
-        await unlink(osPath(abandoned)).catch(() => undefined);
+        await unlink(directory.at(abandoned)).catch(() => undefined);
     } finally {
       await handle.close();
     }
   }
+}
+
+/** For root: whether another user may have given this name to a file of root's. */
+function mayBeAnother(directory: OpenDirectory, file: Stats): boolean {
+  return geteuid?.() === 0 && directory.mayOthersRename(file);
 }
 
 /** Whether the file is a FIFO or a device: its name does not show the format that its reader wants. */
@@ -220,15 +255,25 @@ function isDirectory(name: string): DestinationError {
   });
 }
 
-function openToWrite(name: string): Promise<FileHandle> {
-  return open(osPath(name), constants.O_WRONLY | constants.O_NONBLOCK);
+function replacedByAnother(name: string): DestinationError {
+  return new DestinationError(`cannot write ${printable(name)}: another process has replaced it`, {
+    code: 'SWAPPED',
+    hint: 'see who else writes there, or name another file with -o',
+  });
+}
+
+function openToWrite(place: string | Buffer): Promise<FileHandle> {
+  return open(place, constants.O_WRONLY | constants.O_NONBLOCK);
 }
 
 /** Opens a FIFO or device, and waits until a FIFO has a reader. No thread blocks: it would continue after a signal. */
-async function openReady(name: string, signal?: AbortSignal): Promise<FileHandle> {
+async function openReady(place: string | Buffer, name: string, signal?: AbortSignal): Promise<FileHandle> {
   for (;;) {
     try {
-      return await openToWrite(name);
+      const handle = await openToWrite(place);
+      if (!(await handle.stat()).isFile()) return handle;
+      await handle.close();
+      throw replacedByAnother(name);
     } catch (error) {
       if (!hasCode(error, 'ENXIO')) throw error;
       await sleep(POLL_MILLISECONDS, undefined, { signal });

@@ -7,6 +7,7 @@ import { flattenedTree } from '../archive/flatten.ts';
 import { DestinationError, printable } from '../errors.ts';
 import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
+import type { OpenDirectory } from '../sys/open-directory.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
 import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
@@ -28,6 +29,7 @@ import {
   runTool,
   SCRIPT_FILE,
   type ToolResult,
+  WORK_DIRECTORY,
 } from './tools.ts';
 
 const { EFBIG, ENOSPC } = constants.errno;
@@ -48,8 +50,8 @@ export interface DiskTarget {
   readonly size?: number | undefined;
   /** Of an erofs. */
   readonly compression?: ErofsCompression | undefined;
-  /** Where the file is; a tool may have temporary files there. */
-  readonly directory: string;
+  /** The file is in it; a tool may have temporary files there. */
+  readonly directory: OpenDirectory;
   readonly signal: AbortSignal;
 }
 
@@ -122,7 +124,7 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
   });
   const result = await runTool(tool, words, {
     input: flattenedTree(tree, entries(), tar, more),
-    files: [descriptor],
+    files: [descriptor, request.directory.descriptor],
     environment: { ...temporaryFiles(request), ...description.environment(identity.madeAt) },
     signal,
   });
@@ -169,7 +171,7 @@ async function measure(tree: ImageTree, request: DiskRequest): Promise<Ext4Layou
 
 /** Sets by debugfs what the tool does not take from a tar. */
 async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskRequest): Promise<void> {
-  const { format, tool, descriptor, identity, signal } = request;
+  const { format, tool, descriptor, directory, identity, signal } = request;
   const debugfs = besideTool(tool, 'debugfs');
   function* commands(): Generator<string, void, void> {
     for (const entry of tree.walk(true)) yield* debugfsCommands(fit(format, entry), lost);
@@ -181,7 +183,11 @@ async function setTheRest(tree: ImageTree, lost: NotRestored, request: DiskReque
     if ((await script.stat()).size === 0) return;
     const words = ['-w', '-f', SCRIPT_FILE, OUTPUT_FILE];
     const environment = diskFormats[format].environment(identity.madeAt);
-    result = await runTool(debugfs, words, { files: [descriptor, script.fd], environment, signal });
+    result = await runTool(debugfs, words, {
+      files: [descriptor, directory.descriptor, script.fd],
+      environment,
+      signal,
+    });
   } finally {
     await script.close();
   }
@@ -212,12 +218,14 @@ function* inBatches(lines: Iterable<string>): Generator<string, void, void> {
 /** Compares the free space with what a tool needs that copies the files. */
 async function checkSpace(bytes: number, { format, directory, name }: DiskTarget): Promise<void> {
   if (!diskFormats[format].copiesFiles) return;
-  const { bavail, bsize } = await statfs(osPath(directory));
+  const { bavail, bsize } = await statfs(osPath(directory.self));
   if (2 * bytes > bavail * bsize) throw unwritable(name, new SyscallError(ENOSPC, 'write'));
 }
 
 function temporaryFiles({ directory }: DiskTarget): Record<string, string> {
-  return directory.isWellFormed() ? { TMPDIR: directory } : {};
+  // Without /proc its path is all there is.
+  const name = directory.isNamedByDescriptor ? WORK_DIRECTORY : directory.path;
+  return name.isWellFormed() ? { TMPDIR: name } : {};
 }
 
 function rootOf(tree: ImageTree, format: DiskFormat): ImageTreeEntry {

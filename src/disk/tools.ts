@@ -12,7 +12,9 @@ import { type DiskFormat, diskFormats } from './format.ts';
 const MORE_DIRECTORIES = ['/usr/local/sbin', '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
 /** How the tools call the file that they write: a descriptor that they inherit, so its name is irrelevant. */
 export const OUTPUT_FILE = '/proc/self/fd/3';
-export const SCRIPT_FILE = '/proc/self/fd/4';
+/** The directory for temporary files, and a script. */
+export const WORK_DIRECTORY = '/proc/self/fd/4';
+export const SCRIPT_FILE = '/proc/self/fd/5';
 /** Only the last part of a tool's messages is kept. */
 const MOST_MESSAGE_CHARACTERS = 1024 * 1024;
 

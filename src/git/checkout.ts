@@ -40,7 +40,8 @@ export async function checkout(
   options: CheckoutOptions,
 ): Promise<CheckedOut> {
   try {
-    const { path } = await locate(directory);
+    using location = locate(directory);
+    const path = location.directory.shown(location.name);
     await using repository = await Repository.open(path, options);
     if (!repository) throw notOurs(directory);
     const history = await readHistory(repository);

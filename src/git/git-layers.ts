@@ -71,11 +71,12 @@ export class GitLayers {
   /**
    * Makes the repository in an empty directory.
    *
+   * @param shown its name in messages
    * @throws GitError when git is missing or too old
    */
-  static async open(directory: string, options: GitOptions): Promise<GitLayers> {
+  static async open(directory: string, options: GitOptions, shown = directory): Promise<GitLayers> {
     const program = await findGit(options.environment);
-    const files = openDirectory(directory);
+    const files = openDirectory(directory, shown);
     try {
       initRepository(files);
       markCheckout(files);
@@ -268,10 +269,10 @@ const noContents = {
   },
 };
 
-function openDirectory(directory: string): RootfsFiles {
-  const files = RootfsFiles.open(directory);
+function openDirectory(directory: string, shown = directory): RootfsFiles {
+  const files = RootfsFiles.open(directory, shown);
   if (files) return files;
-  throw new GitError(`${printable(directory)} is not there any more`);
+  throw new GitError(`${printable(shown)} is not there any more`);
 }
 
 function explained(error: unknown, { signal }: GitOptions, what: string): unknown {

@@ -25,7 +25,8 @@ import { readHead, readRefs } from './refs.ts';
 import { RootfsFiles } from './rootfs-files.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { type Yielder, openYielder } from '../sys/yielder.ts';
-import { makeStage, removeStaleStages } from '../rootfs/destination.ts';
+import { makeStage, removeStaleStages } from '../rootfs/stage.ts';
+import { OpenDirectory } from '../sys/open-directory.ts';
 import { LinuxFilesystem } from '../rootfs/linux.ts';
 import { systemCalls } from '../sys/system-calls.ts';
 import type { Environment } from '../sys/os-path.ts';
@@ -209,17 +210,20 @@ class PrivateGitDir {
    */
   static async make(environment: Environment): Promise<PrivateGitDir> {
     const above = temporaryDirectory(environment);
-    const target = path.join(above, 'git');
+    using directory = OpenDirectory.open(above);
+    const target = { directory, name: 'git' };
     await removeStaleStages(target);
-    const made = await makeStage(target);
-    if (typeof made !== 'string') {
-      throw new GitError(`cannot write ${printable(above)}: ${made.denied}`, {
-        code: made.denied,
+    const stage = makeStage(target);
+    if ('denied' in stage) {
+      throw new GitError(`cannot write ${printable(above)}: ${stage.denied}`, {
+        code: stage.denied,
         hint: OTHER_TEMPORARY,
       });
     }
     const calls = systemCalls();
-    const opened = calls && LinuxFilesystem.open(calls, Buffer.from(made));
+    const made = stage.root.path;
+    const opened = calls && LinuxFilesystem.open(calls, Buffer.from(stage.root.self));
+    stage.root.close();
     const lock = typeof opened === 'number' ? undefined : opened;
     // A run in another PID namespace sees by the lock that this one lives.
     lock?.lock();

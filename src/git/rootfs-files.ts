@@ -40,23 +40,24 @@ export class RootfsFiles implements Disposable {
   readonly #directories: Directories;
   readonly #keptOpen: Directory[] = [];
 
-  private constructor(filesystem: DiskFilesystem, directory: string) {
+  private constructor(filesystem: DiskFilesystem, directory: string, shown: string) {
     this.filesystem = filesystem;
-    this.#shown = printable(directory);
+    this.#shown = printable(shown);
     this.#path = absolutePath(directory);
     this.#directories = new Directories(filesystem);
   }
 
   /**
    * @param directory symlinks to it are followed
+   * @param shown its name in messages
    * @returns undefined where no directory is
    * @throws GitError
    */
-  static open(directory: string): RootfsFiles | undefined {
+  static open(directory: string, shown = directory): RootfsFiles | undefined {
     const filesystem = openFilesystem(pathBytes(absolutePath(directory)));
-    if (typeof filesystem !== 'number') return new RootfsFiles(filesystem, directory);
+    if (typeof filesystem !== 'number') return new RootfsFiles(filesystem, directory, shown);
     if (filesystem === -ENOENT || filesystem === -ENOTDIR) return undefined;
-    throw new SyscallError(filesystem, `open ${printable(directory)}`);
+    throw new SyscallError(filesystem, `open ${printable(shown)}`);
   }
 
   /** To be called when directories may have been replaced by others since the last call. */

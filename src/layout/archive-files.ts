@@ -5,6 +5,7 @@ import { Parser, type ReadEntry } from 'tar';
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { compressionOf, type Decompress, MAGIC_LENGTH } from '../oci/compression.ts';
 import { OpenDirectory } from '../sys/open-directory.ts';
+import { osPath } from '../sys/os-path.ts';
 import { explainOsError } from '../sys/os-error.ts';
 import { namelessFile } from '../sys/temp-file.ts';
 import type { BytePath } from '../tar/entry.ts';
@@ -66,7 +67,7 @@ function resolve(index: ArchiveIndex, path: string, name: string): Extent | unde
 
 /** The archive itself if it is plain, else its spooled copy. */
 async function openPlain(file: string, name: string, options: SpoolOptions): Promise<FileHandle> {
-  const { handle, size } = await openRegular(file);
+  const { handle, size } = await openRegular(osPath(file), file);
   let plain = false;
   try {
     plain = await startsPlain(handle);

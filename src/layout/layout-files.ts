@@ -1,10 +1,11 @@
 import { constants } from 'node:fs';
-import { type FileHandle, open, stat } from 'node:fs/promises';
+import { type FileHandle, open, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { IntegrityError, NotFoundError, printable, UsageError } from '../errors.ts';
 import type { LocalBlob, LocalLayer } from '../oci/image.ts';
-import { osErrorOf } from '../sys/os-error.ts';
-import { osPath } from '../sys/os-path.ts';
+import { OpenDirectory } from '../sys/open-directory.ts';
+import { hasCode, osErrorOf } from '../sys/os-error.ts';
+import { O_PATH, osPath } from '../sys/os-path.ts';
 
 /** One file of a layout: its size in bytes, and a way to read a part of it. */
 export interface LayoutFile {
@@ -66,23 +67,28 @@ const CHUNK_BYTES = 1024 * 1024;
 /**
  * Opens a file for reading, and never waits for the other end of a pipe.
  *
+ * @param name in messages
+ * @param more flags of open(2)
  * @throws NotFoundError if it is not a regular file
  */
-export async function openRegular(path: string): Promise<{ handle: FileHandle; size: number }> {
-  const handle = await open(osPath(path), constants.O_RDONLY | constants.O_NONBLOCK).catch(
-    (error: unknown) => {
-      throw sourceError(error, path);
-    },
-  );
+export async function openRegular(
+  place: string | Buffer,
+  name: string,
+  more = 0,
+): Promise<{ handle: FileHandle; size: number }> {
+  const flags = constants.O_RDONLY | constants.O_NONBLOCK | more;
+  const handle = await open(place, flags).catch((error: unknown) => {
+    throw sourceError(error, name);
+  });
   const status = await handle.stat();
   if (status.isFile()) return { handle, size: status.size };
   await handle.close();
   throw new NotFoundError(
-    `${printable(path)} is ${status.isDirectory() ? 'a directory' : 'not a regular file'}`,
+    `${printable(name)} is ${status.isDirectory() ? 'a directory' : 'not a regular file'}`,
     {
       code: 'SOURCE_UNREADABLE',
       hint: status.isDirectory()
-        ? `for an OCI layout in a directory write oci:${printable(path)}`
+        ? `for an OCI layout in a directory write oci:${printable(name)}`
         : 'to read an archive from a pipe write - and connect the pipe to standard input',
     },
   );
@@ -106,10 +112,10 @@ export async function* readRange(
 }
 
 /** Explains a failed system call on a source; returns other errors as they are. */
-function sourceError(error: unknown, path: string): unknown {
+function sourceError(error: unknown, file: string): unknown {
   const os = osErrorOf(error);
   if (!os) return error;
-  const name = printable(path);
+  const name = printable(file);
   if (['ENOENT', 'ENOTDIR'].includes(os.code)) {
     return new NotFoundError(`${name} does not exist`, {
       code: 'SOURCE_NOT_FOUND',
@@ -161,50 +167,91 @@ export function selectImage<T>(
 }
 
 /**
- * The files of a layout in a directory. Callers build paths from fixed names and digests only. Links are followed: some
- * tools link blobs to a shared store, and all but index.json is checked against a digest.
+ * The files of a layout in a directory. Callers build paths from fixed names and digests only. Links of blobs are followed: some tools link
+ * them to a shared store, and their bytes are checked against a digest. Documents at the top have none: a link to one may not leave the layout.
  *
  * @throws NotFoundError if the directory does not exist
  */
-export async function openDirectory(
-  directory: string,
-  name: string,
-  signal: AbortSignal,
-): Promise<LayoutFiles> {
-  const status = await stat(osPath(directory)).catch((error: unknown) => {
-    throw sourceError(error, directory);
-  });
-  if (!status.isDirectory()) {
-    throw new NotFoundError(`${printable(directory)} is not a directory`, {
-      code: 'SOURCE_NOT_FOUND',
-      hint: `for an archive write oci-archive:${printable(directory)}`,
-    });
-  }
+export function openDirectory(name: string, shown: string, signal: AbortSignal): LayoutFiles {
+  const directory = openLayout(name);
+  const openFile = (file: string) =>
+    file.includes('/')
+      ? openRegular(osPath(`${directory.self}/${file}`), join(name, file))
+      : openDocument(directory, file, join(name, file));
   const find: LayoutFiles['find'] = async (file) => {
-    const place = join(directory, file);
     try {
-      const { handle, size } = await openRegular(place);
+      const { handle, size } = await openFile(file);
       await handle.close();
       const reopen = async () => {
-        const opened = await openRegular(place);
+        const opened = await openFile(file);
         return partOfFile(opened.handle, 0, opened.size, () => opened.handle.close());
       };
-      return { size, read: (start, end, ending) => readFrom(place, start, end, ending), open: reopen };
+      const read: LayoutFile['read'] = (start, end, ending) =>
+        readFrom(() => openFile(file), start, end, ending);
+      return { size, read, open: reopen };
     } catch (error) {
       if (error instanceof NotFoundError && error.code === 'SOURCE_NOT_FOUND') return undefined;
       throw error;
     }
   };
-  return { name, signal, find, close: () => Promise.resolve() };
+  const close = () => {
+    directory.close();
+    return Promise.resolve();
+  };
+  return { name: shown, signal, find, close };
+}
+
+function openLayout(name: string): OpenDirectory {
+  try {
+    return OpenDirectory.open(name);
+  } catch (error) {
+    if (!hasCode(error, 'ENOTDIR')) throw sourceError(error, name);
+    throw new NotFoundError(`${printable(name)} is not a directory`, {
+      code: 'SOURCE_NOT_FOUND',
+      hint: `for an archive write oci-archive:${printable(name)}`,
+    });
+  }
+}
+
+/**
+ * Opens a file whose content nothing verifies.
+ *
+ * @throws IntegrityError where a link leads out of the directory
+ */
+async function openDocument(
+  directory: OpenDirectory,
+  file: string,
+  name: string,
+): ReturnType<typeof openRegular> {
+  const place = directory.at(file);
+  if (directory.stat(file)?.isSymbolicLink() !== true)
+    return await openRegular(place, name, constants.O_NOFOLLOW);
+  // It is not read before the kernel has said where it is.
+  const found = await open(place, O_PATH).catch((error: unknown) => {
+    throw sourceError(error, name);
+  });
+  try {
+    const self = `/proc/self/fd/${found.fd}`;
+    const inside = join(directory.currentPath, '/');
+    if (!directory.isNamedByDescriptor || !(await readlink(self)).startsWith(inside)) {
+      throw new IntegrityError(`${printable(name)} is a symlink that leads out of the layout`, {
+        code: 'LINK_OUTSIDE',
+        hint: `copy the file that it leads to into ${printable(directory.path)}`,
+      });
+    }
+    return await openRegular(self, name);
+  } finally {
+    await found.close();
+  }
 }
 
 async function* readFrom(
-  place: string,
+  opening: () => ReturnType<typeof openRegular>,
   start: number,
   end: number,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const { handle } = await openRegular(place);
+  const { handle } = await opening();
   try {
     yield* readRange(handle, start, end, signal);
   } finally {

@@ -110,7 +110,14 @@ export class OciLayout implements Session<LocalLayer> {
       max: MAX_MANIFEST_BYTES,
       size,
     });
-    return parseManifest(bytes, mediaType, `${what} of ${this.#files.name}`, digest);
+    const shown = `${what} of ${this.#files.name}`;
+    try {
+      return parseManifest(bytes, mediaType, shown, digest);
+    } catch (error) {
+      // A file that is not the manifest is not described: it may be any file, behind a link.
+      verifyDigest(bytes, digest, shown);
+      throw error;
+    }
   }
 
   async #config({ config: { digest, size } }: Manifest): Promise<ImageConfig> {

@@ -1,58 +1,74 @@
-import { randomBytes } from 'node:crypto';
-import { constants, type Stats } from 'node:fs';
-import { access, lstat, mkdir, opendir, rename, rmdir, unlink } from 'node:fs/promises';
+import { accessSync, constants, renameSync } from 'node:fs';
 import path from 'node:path';
-import { getegid, geteuid, pid } from 'node:process';
+import { getegid, geteuid } from 'node:process';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
+import type { OpenOptions } from '../sys/directory-walk.ts';
+import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
 import { explainOsError, hasCode, osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { osPath, utf8Path } from '../sys/os-path.ts';
-import { hiddenBeside, hiddenName, isAlive, replaceDirectory } from '../sys/temp-file.ts';
-import {
-  identityOf,
-  type ProtectedPath,
-  locate,
-  type DirectoryLocation,
-  mountWithin,
-  readMounts,
-  refuseMounts,
-  refuseReplacement,
-} from './location.ts';
+import { type DirectoryLocation, locate, lookAt, type ProtectedPath, refuseReplacement } from './location.ts';
 import type { RootMetadata } from './metadata.ts';
-import { Rootfs } from './rootfs.ts';
+import { type Replaced, replaceDirectory, type Replacement } from './replacement.ts';
 import type { RunOptions } from './run.ts';
+import {
+  isEmpty,
+  makeStage,
+  removeReplaced,
+  removeStaleStages,
+  removeTree,
+  restoreMoved,
+  swapped,
+} from './stage.ts';
 
-/** Errors of mkdir(2): this process may not write in the directory. */
-const deniedCodes = new Set(['EACCES', 'EPERM', 'EROFS']);
+/** Of missing directories above DIR, less the umask. */
+const LEVEL_MODE = 0o777;
 
-/** Where the rootfs is built and how it gets its name: the three cases of DIR. */
-export class Destination {
-  /** DIR, symlinks followed. */
-  readonly target: string;
+/** What a Destination is made of. */
+interface Prepared {
+  readonly root: OpenDirectory;
+  readonly mode: RunOptions['mode'];
+  readonly metadata: RootMetadata | undefined;
+  /** The name of the stage beside DIR; undefined: DIR is written in place. */
+  readonly stage?: string;
+}
+
+/**
+ * Where the rootfs is built and how it gets its name: the three cases of DIR. The directory above DIR is opened once, and so is the one that
+ * is written into: all names are resolved from these two descriptors.
+ */
+export class Destination implements Disposable {
   /** The directory to write into: a stage, or DIR itself. */
-  readonly path: string;
+  readonly root: OpenDirectory;
   /** `stage`: a new directory beside DIR. `empty`: DIR, which cannot be replaced. `overlay`: DIR, which has content. */
   readonly mode: RunOptions['mode'];
   /** For the root when no layer has an entry for it; undefined: it keeps its own. */
-  readonly root: RootMetadata | undefined;
+  readonly metadata: RootMetadata | undefined;
   /** Of the directory that existed before. */
   readonly ownerBefore: number | undefined;
-  readonly #levels: readonly string[];
-  /** The stage replaces what is at DIR. */
-  #replaces = false;
+  /** Where DIR is, or is to be. */
+  readonly #place: EntryPlace;
+  readonly #stage: string | undefined;
+  /** Undefined: the stage takes the place of an empty directory at most. */
+  readonly #replacement: Replacement | undefined;
 
   private constructor(
-    { path: target, stat }: DirectoryLocation,
-    workPath: string,
-    mode: RunOptions['mode'],
-    root: RootMetadata | undefined,
-    levels: readonly string[] = [],
+    { directory, name, root: before }: DirectoryLocation,
+    { root, mode, metadata, stage }: Prepared,
+    replacement?: Replacement,
   ) {
-    this.target = target;
-    this.path = workPath;
-    this.mode = mode;
+    this.#place = { directory, name };
+    this.ownerBefore = before?.status.uid;
     this.root = root;
-    this.ownerBefore = stat?.uid;
-    this.#levels = levels;
+    this.mode = mode;
+    this.metadata = metadata;
+    this.#stage = stage;
+    this.#replacement = replacement;
+    if (before !== root) before?.close();
+  }
+
+  /** DIR, symlinks followed: for messages. */
+  get target(): string {
+    return this.#place.directory.shown(this.#place.name);
   }
 
   /**
@@ -62,12 +78,11 @@ export class Destination {
    * @throws DestinationError when it is not a directory, or cannot be written
    */
   static async open(directory: string): Promise<Destination> {
-    return await explainedAsync(directory, async () => {
-      const location = await findDirectory(directory);
-      const exists = location.stat !== undefined;
-      if (exists && !(await isEmpty(location.path))) return await Destination.#inPlace(location, 'overlay');
-      if (exists && !location.replaceable) return await Destination.#inPlace(location, 'empty');
-      return await Destination.#staged(location);
+    return await withLocation(directory, async (location) => {
+      const { root, replaceable } = location;
+      if (root && !isEmpty(root)) return new Destination(location, inPlace(root, 'overlay'));
+      if (root && !replaceable) return new Destination(location, inPlace(root, 'empty'));
+      return new Destination(location, await staged(location, metadataOf(root)));
     });
   }
 
@@ -78,19 +93,18 @@ export class Destination {
    * @throws DestinationError when DIR cannot be replaced
    */
   static async replace(directory: string, kept?: readonly ProtectedPath[]): Promise<Destination> {
-    return await explainedAsync(directory, async () => {
-      const location = await findDirectory(directory);
-      if (kept) await refuseReplacement(directory, location, kept);
-      const like = kept ? 'new' : 'before';
-      const destination = location.replaceable ? await Destination.#staged(location, like) : undefined;
-      if (destination?.mode !== 'stage') {
-        throw new DestinationError(`${printable(directory)} cannot be replaced by another directory`, {
-          code: 'NOT_REPLACEABLE',
-          hint: 'it is a mount point, in use, or its parent cannot be written: choose another directory with -d',
-        });
+    return await withLocation(directory, async (location) => {
+      const { root, replaceable } = location;
+      if (kept) refuseReplacement(location, directory, kept);
+      const prepared = replaceable ? await staged(location, metadataOf(kept ? undefined : root)) : undefined;
+      if (prepared?.mode === 'stage') {
+        const replacement = { identity: root?.identity, kept };
+        return new Destination(location, prepared, replacement);
       }
-      destination.#replaces = kept !== undefined || location.stat !== undefined;
-      return destination;
+      throw new DestinationError(`${printable(directory)} cannot be replaced by another directory`, {
+        code: 'NOT_REPLACEABLE',
+        hint: 'it is a mount point, in use, or its parent cannot be written: choose another directory with -d',
+      });
     });
   }
 
@@ -102,15 +116,17 @@ export class Destination {
    * @throws DestinationError
    */
   async commit(identity: string): Promise<Leftover | undefined> {
-    const replaced = this.mode === 'stage' ? await this.#place(identity) : [];
+    const { directory } = this.#place;
+    const stage = this.#stage;
+    const replaced = stage === undefined ? [] : explained(this.target, () => this.#giveName(stage, identity));
     let leftover: Leftover | undefined;
-    for (const old of replaced) {
-      await removeReplaced(old).catch((error: unknown) => {
-        leftover = { path: old, reason: reasonOf(error) };
+    for (const { name, identity: old } of replaced) {
+      await removeReplaced({ directory, name }, old).catch((error: unknown) => {
+        leftover = { path: directory.shown(name), reason: reasonOf(error) };
       });
     }
     // Once more: a program that a killed run had started may have written on while its stage was removed at the beginning.
-    await removeStaleStages(this.target);
+    await removeStaleStages(this.#place);
     return leftover;
   }
 
@@ -119,77 +135,57 @@ export class Destination {
    *
    * @throws DestinationError
    */
-  static async requireReplaceable(directory: string, kept: readonly ProtectedPath[]): Promise<void> {
-    await explainedAsync(directory, async () => {
-      await refuseReplacement(directory, await findDirectory(directory), kept);
-    });
+  static requireReplaceable(directory: string, kept: readonly ProtectedPath[]): void {
+    try {
+      using location = findDirectory(directory);
+      refuseReplacement(location, directory, kept);
+    } catch (error) {
+      // Nothing is there to be replaced, nor the directory above.
+      if (!hasCode(error, 'ENOENT')) throw explanation(directory, error);
+    }
   }
 
   /** Removes what killed runs have left beside a DIR that this run does not use. A failure is ignored. */
   static async tidy(directory: string): Promise<void> {
-    const location = await findDirectory(directory).catch(() => undefined);
-    if (location) await removeStaleStages(location.path);
+    try {
+      using location = findDirectory(directory);
+      await removeStaleStages(location);
+    } catch {
+      // The next run tries again.
+    }
   }
 
-  /** Device and inode of DIR, as `DEVICE:INODE`; undefined where it is not a directory. */
-  static async identity(directory: string): Promise<string | undefined> {
-    const location = await locate(directory).catch(() => undefined);
-    return location?.stat && identityOf(location.path);
-  }
-
-  /** Returns where the earlier trees are now. */
-  async #place(identity: string): Promise<readonly string[]> {
-    return await explainedAsync(this.target, async () => {
-      const stat = await lstat(osPath(this.path), { bigint: true });
-      if (`${stat.dev}:${stat.ino}` !== identity) {
-        throw new DestinationError(`${printable(this.path)} was replaced while it was written`, {
-          code: 'SWAPPED',
-          hint: 'see who else writes there, or choose another directory with -d',
-        });
-      }
-      if (!this.#replaces) {
-        await rename(osPath(this.path), osPath(this.target));
-        return [];
-      }
-      refuseMounts(this.target);
-      return replaceDirectory(this.path, this.target, `${this.path}-old`);
-    });
+  /** Opens DIR as it is; undefined where it is not a directory. */
+  static openExisting(directory: string): OpenDirectory | undefined {
+    try {
+      return OpenDirectory.open(directory);
+    } catch {
+      return undefined;
+    }
   }
 
   /** Removes the stage and the levels that were made for it. To be called after the Rootfs was discarded. */
   async discard(): Promise<void> {
-    if (this.mode === 'stage') await removeStage(this.path, 'empty');
-    await removeLevels(this.#levels);
-  }
-
-  static async #inPlace(location: DirectoryLocation, mode: 'empty' | 'overlay'): Promise<Destination> {
-    await access(osPath(location.path), constants.W_OK | constants.X_OK).catch((error: unknown) => {
-      // The owner may enter with any mode.
-      if (!hasCode(error, 'EACCES') || location.stat?.uid !== geteuid!()) throw error;
-    });
-    const root = mode === 'empty' && location.stat ? rootOf(location.stat) : undefined;
-    return new Destination(location, location.path, mode, root);
-  }
-
-  /** @param like which mode and owner the root has where the image has no entry for it: those of a new directory, or of the one before */
-  static async #staged(location: DirectoryLocation, like: 'new' | 'before' = 'before'): Promise<Destination> {
-    const { path: target, stat } = location;
-    const levels = await makeLevels(path.dirname(target));
+    const { directory } = this.#place;
     try {
-      await removeStaleStages(target);
-      const stage = await makeStage(target);
-      if (typeof stage !== 'string') {
-        if (stat) return await Destination.#inPlace(location, 'empty');
-        const above = printable(path.dirname(target));
-        const why = stage.denied === 'EROFS' ? `${above} is read-only` : `no right to write in ${above}`;
-        throw new DestinationError(`${printable(target)} cannot be made: ${why}`, { code: stage.denied });
-      }
-      const root = stat && like === 'before' ? rootOf(stat) : { mode: 0o755, uid: undefined, gid: undefined };
-      return new Destination(location, stage, 'stage', root, levels);
-    } catch (error) {
-      await removeLevels(levels);
-      throw error;
+      if (this.#stage !== undefined) await removeTree({ directory, name: this.#stage }, this.root, 'empty');
+    } finally {
+      directory.removeMade();
     }
+  }
+
+  [Symbol.dispose](): void {
+    this.root.close();
+    this.#place.directory.close();
+  }
+
+  /** Returns where the earlier trees are now. */
+  #giveName(stage: string, identity: string): readonly Replaced[] {
+    const { directory, name } = this.#place;
+    if (directory.identityOf(stage) !== identity) throw swapped(directory.shown(stage));
+    if (this.#replacement) return replaceDirectory(this.#place, stage, identity, this.#replacement);
+    renameSync(directory.at(stage), directory.at(name));
+    return [];
   }
 }
 
@@ -199,154 +195,65 @@ export interface Leftover {
   readonly reason: string;
 }
 
+/** Calls `work` with the place of DIR, and closes that if it fails. Missing levels above DIR are made, and removed again. */
+async function withLocation<T>(
+  directory: string,
+  work: (location: DirectoryLocation) => Promise<T>,
+): Promise<T> {
+  let location: DirectoryLocation | undefined;
+  try {
+    location = findDirectory(directory, { make: LEVEL_MODE });
+    return await work(location);
+  } catch (error) {
+    location?.directory.removeMade();
+    location?.[Symbol.dispose]();
+    throw explanation(directory, error);
+  }
+}
+
 /** Finds DIR, and renames it back if a killed run has moved it aside. */
-async function findDirectory(directory: string): Promise<DirectoryLocation> {
-  const location = await locate(directory);
-  if (location.stat !== undefined || !(await isRestored(location.path))) return location;
-  return await locate(directory);
+function findDirectory(directory: string, options?: OpenOptions): DirectoryLocation {
+  const location = locate(directory, options);
+  if (location.root !== undefined || !restoreMoved(location)) return location;
+  return { ...location, ...lookAt(location, directory) };
 }
 
-/**
- * Makes the directory beside `target` in which it is built: `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. Returns why
- * not (EACCES, EPERM, EROFS) where the directory above may not be written.
- *
- * @throws the system's other errors
- */
-export async function makeStage(target: string): Promise<string | { readonly denied: string }> {
-  const name = `${hiddenName(target)}.dlrootfs-${pid}-${randomBytes(6).toString('hex')}`;
-  const stage = path.join(path.dirname(target), name);
+function inPlace(root: OpenDirectory, mode: 'empty' | 'overlay'): Prepared {
   try {
-    await mkdir(osPath(stage), 0o700);
-    return stage;
+    accessSync(osPath(root.self), constants.W_OK | constants.X_OK);
   } catch (error) {
-    const { code = '' } = error as NodeJS.ErrnoException;
-    if (deniedCodes.has(code)) return { denied: code };
-    throw error;
+    // The owner may enter with any mode.
+    if (!hasCode(error, 'EACCES') || root.status.uid !== geteuid!()) throw error;
   }
+  return { root, mode, metadata: mode === 'empty' ? metadataOf(root) : undefined };
 }
 
-/**
- * Removes a stage with all that is in it.
- *
- * @param mode `stage`: only when no other run has it; `empty`: this run is known to have made it
- * @throws DestinationError, the system's errors, an Error where something is mounted in it
- */
-async function removeStage(stage: string, mode: 'stage' | 'empty'): Promise<void> {
-  if (mode === 'empty' && (await isRemoved(stage))) return;
-  const { dev, ino } = await lstat(osPath(stage), { bigint: true });
-  const inner = mountWithin(stage, readMounts());
-  if (inner !== undefined) throw new Error(`${printable(inner)} is mounted in it`);
-  const rootfs = await Rootfs.open(stage, { mode, leftover: true, expected: `${dev}:${ino}` });
-  await rootfs.discard();
-  await rmdir(osPath(stage));
-}
-
-/** Removes what was at DIR. Another process may have replaced the directory by another kind of file. */
-async function removeReplaced(old: string): Promise<void> {
-  const stat = await lstat(osPath(old));
-  if (stat.isDirectory()) await removeStage(old, 'empty');
-  else await unlink(osPath(old));
-}
-
-/** Removes the stage if it is empty; returns whether it no longer exists. */
-async function isRemoved(stage: string): Promise<boolean> {
-  try {
-    await rmdir(osPath(stage));
-    return true;
-  } catch (error) {
-    if (hasCode(error, 'ENOTEMPTY', 'EEXIST')) return false;
-    if (hasCode(error, 'ENOENT')) return true;
-    throw error;
-  }
-}
-
-/** Removes the stages and the replaced trees that killed runs have left for `target`. Failures are ignored. */
-export async function removeStaleStages(target: string): Promise<void> {
-  for (const stage of await staleStages(target)) await removeStage(stage, 'stage').catch(() => undefined);
-}
-
-/** Gives `target`, which is missing, to the tree that a killed run has moved aside to put a new one there; returns whether there was one. */
-async function isRestored(target: string): Promise<boolean> {
-  for (const stage of await staleStages(target)) {
-    if (!/-old\d*$/.test(stage)) continue;
-    await rename(osPath(stage), osPath(target));
-    return true;
-  }
-  return false;
-}
-
-/**
- * Directories beside `target` that are named as stages of it, of processes that are no more (also in another container: a living one holds
- * a lock): this user's, and for root also others' where nobody else can have put them there.
- */
-async function staleStages(target: string): Promise<string[]> {
-  const stages: string[] = [];
-  const pattern = /^\.dlrootfs-(\d+)-[0-9a-f]{12}(?:-old\d*)?$/;
-  for (const [stage, [, owner]] of await hiddenBeside(target, pattern)) {
-    if (isAlive(Number(owner))) continue;
-    const stat = await lstat(osPath(stage)).catch(() => undefined);
-    if (stat?.isDirectory() && (await isOurs(stat, path.dirname(target)))) stages.push(stage);
-  }
-  return stages;
-}
-
-/** A replaced tree may belong to any user. A user who may rename in the directory above could give the name of a stage to another directory. */
-async function isOurs({ uid }: Stats, above: string): Promise<boolean> {
-  if (uid === geteuid!()) return true;
-  const { uid: owner, mode } = await lstat(osPath(above));
-  return geteuid!() === 0 && (owner === 0 || owner === uid) && (mode & 0o022) === 0;
+/** A stage; or DIR itself, where it is empty and nothing can be made beside it. `metadata` is for a stage. */
+async function staged(location: DirectoryLocation, metadata: RootMetadata): Promise<Prepared> {
+  const { root, directory, name } = location;
+  await removeStaleStages(location);
+  const stage = makeStage(location);
+  if (!('denied' in stage)) return { root: stage.root, mode: 'stage', metadata, stage: stage.name };
+  if (root) return inPlace(root, 'empty');
+  const above = printable(directory.path);
+  const why = stage.denied === 'EROFS' ? `${above} is read-only` : `no right to write in ${above}`;
+  throw new DestinationError(`${printable(directory.shown(name))} cannot be made: ${why}`, {
+    code: stage.denied,
+  });
 }
 
 /**
  * The metadata of a root without an entry, when it replaces an empty directory: that directory's mode, and its owner if that is
  * the caller. Otherwise the caller owns it: the root of a system must not belong to one of its users.
  */
-function rootOf({ mode, uid, gid }: Stats): RootMetadata {
+function metadataOf(before: OpenDirectory | undefined): RootMetadata {
+  if (before === undefined) return { mode: 0o755, uid: undefined, gid: undefined };
+  const { mode, uid, gid } = before.status;
   const permissions = mode & 0o7777;
   if (uid === geteuid!()) return { mode: permissions, uid, gid };
   // Only root can give a directory away.
   if (geteuid!() !== 0) return { mode: permissions, uid: undefined, gid: undefined };
   return { mode: permissions, uid: geteuid!(), gid: getegid!() };
-}
-
-/** Whether a directory has no content, as far as this process may see. A directory that it may not read counts as full. */
-async function isEmpty(directory: string): Promise<boolean> {
-  try {
-    await using handle = await opendir(osPath(directory));
-    return (await handle.read()) === null;
-  } catch (error) {
-    if (hasCode(error, 'EACCES')) return false;
-    throw error;
-  }
-}
-
-/** Makes a directory with all missing ones above it, and returns which, the uppermost first. */
-async function makeLevels(directory: string): Promise<string[]> {
-  // One by one: Node's recursive mkdir calls a read-only or failing disk ENOENT.
-  const missing: string[] = [];
-  for (let level = directory; await isMissing(level); level = path.dirname(level)) missing.unshift(level);
-  const levels: string[] = [];
-  try {
-    for (const level of missing) {
-      await mkdir(osPath(level));
-      levels.push(level);
-    }
-    return levels;
-  } catch (error) {
-    await removeLevels(levels);
-    // Another run made it first.
-    if (hasCode(error, 'EEXIST')) return makeLevels(directory);
-    throw error;
-  }
-}
-
-async function isMissing(directory: string): Promise<boolean> {
-  return hasCode(await lstat(osPath(directory)).catch((error: unknown) => error), 'ENOENT');
-}
-
-/** Removes directories that are still empty. */
-async function removeLevels(levels: readonly string[]): Promise<void> {
-  for (const level of levels.toReversed()) await rmdir(osPath(level)).catch(() => undefined);
 }
 
 /** By code: why the wanted name is not available. */
@@ -358,18 +265,23 @@ const REASONS: Readonly<Record<string, string>> = {
 };
 
 /** Runs `work` on a DIR. @throws DestinationError that explains what the system refuses */
-async function explainedAsync<T>(directory: string, work: () => Promise<T>): Promise<T> {
+function explained<T>(directory: string, work: () => T): T {
   try {
-    return await work();
+    return work();
   } catch (error) {
-    if (error instanceof DlrootfsError) throw error;
-    const action = `write ${printable(directory)}`;
-    const hint = 'choose another directory with -d';
-    const { code = '' } = osErrorOf(error) ?? (error as NodeJS.ErrnoException);
-    const reason = REASONS[code];
-    if (reason === undefined) throw explainOsError(error, action, hint);
-    throw new DestinationError(`cannot ${action}: ${reason}`, { code, hint, cause: error });
+    throw explanation(directory, error);
   }
+}
+
+/** The error that explains what the system refuses. */
+function explanation(directory: string, error: unknown): unknown {
+  if (error instanceof DlrootfsError) return error;
+  const action = `write ${printable(directory)}`;
+  const hint = 'choose another directory with -d';
+  const { code = '' } = osErrorOf(error) ?? (error as NodeJS.ErrnoException);
+  const reason = REASONS[code];
+  if (reason === undefined) return explainOsError(error, action, hint);
+  return new DestinationError(`cannot ${action}: ${reason}`, { code, hint, cause: error });
 }
 
 /**
@@ -377,22 +289,25 @@ async function explainedAsync<T>(directory: string, work: () => Promise<T>): Pro
  *
  * @throws DestinationError where DIR or its parent is not a directory
  */
-export async function spoolPlace(directory: string): Promise<string> {
-  const location = await explainedAsync(directory, () => locate(directory));
-  let beside = path.dirname(location.path);
-  while (!(await canAccess(beside, constants.F_OK)) && beside !== path.dirname(beside))
-    beside = path.dirname(beside);
-  return utf8Path(location.stat === undefined || (await isWritable(beside)) ? beside : location.path);
+export function spoolPlace(directory: string): string {
+  return explained(directory, () => {
+    try {
+      using location = locate(directory);
+      const { root, directory: beside } = location;
+      return utf8Path(root === undefined || isWritable(beside.self) ? beside.path : root.path);
+    } catch (error) {
+      if (!hasCode(error, 'ENOENT') || directory === path.dirname(directory)) throw error;
+      return spoolPlace(path.dirname(directory));
+    }
+  });
 }
 
 /** Whether this process can make files in a directory. */
-export function isWritable(directory: string): Promise<boolean> {
-  return canAccess(directory, constants.W_OK | constants.X_OK);
-}
-
-function canAccess(directory: string, mode: number): Promise<boolean> {
-  return access(osPath(directory), mode).then(
-    () => true,
-    () => false,
-  );
+export function isWritable(directory: string): boolean {
+  try {
+    accessSync(osPath(directory), constants.W_OK | constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }

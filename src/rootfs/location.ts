@@ -1,84 +1,101 @@
 import { realpathSync, type Stats, statSync } from 'node:fs';
-import { lstat } from 'node:fs/promises';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
-import { unlessCode } from '../sys/os-error.ts';
+import type { OpenOptions } from '../sys/directory-walk.ts';
+import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
+import { hasCode } from '../sys/os-error.ts';
 import { systemText } from '../sys/privileges.ts';
-import { osPath, pathBytes, pathText, trustedPath } from '../sys/os-path.ts';
+import { osPath, pathBytes, pathText } from '../sys/os-path.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { unescapeOctal } from '../tar/mtree.ts';
 
-const unlessMissing = unlessCode('ENOENT');
 const ELSEWHERE = 'choose another directory with -d';
 
 /** Where a DIR is, symlinks followed. */
-export interface DirectoryLocation {
-  readonly path: string;
-  /** Of the existing directory; undefined when nothing exists. */
-  readonly stat: Stats | undefined;
+export interface DirectoryLocation extends EntryPlace, Disposable {
+  /** DIR itself; undefined when nothing exists. */
+  readonly root: OpenDirectory | undefined;
   /** An empty directory there may be replaced by a new one of the same owner with rename(2). */
   readonly replaceable: boolean;
 }
 
 /**
- * Finds the place that `directory` names. Its parents need not exist.
+ * Finds the place that `directory` names, and opens what is there.
  *
- * @throws DestinationError for a file that is not a directory, for the root of the running system, and for a symlink that the kernel would
- * not follow; the system's errors
+ * @param options.make the mode of missing directories above it, which are made; left out: one of them is ENOENT
+ * @throws DestinationError for a file that is not a directory, for the root of the running system, and for a symlink that another user may
+ * have made; the system's errors
  */
-export async function locate(directory: string): Promise<DirectoryLocation> {
+export function locate(directory: string, options: OpenOptions = {}): DirectoryLocation {
   if (directory === '') throw new DestinationError('the name of the directory is empty', { code: 'ENOENT' });
-  const found = await trustedPath(directory);
-  const there = await lstat(osPath(found)).catch(unlessMissing);
-  if (there === undefined) return { path: found, stat: undefined, replaceable: true };
-  if (!there.isDirectory()) {
-    throw new DestinationError(`${printable(directory)} is not a directory`, {
+  const place = OpenDirectory.openParent(directory, options);
+  try {
+    return lookAt(place, directory);
+  } catch (error) {
+    place.directory.removeMade();
+    place.directory.close();
+    throw error;
+  }
+}
+
+/** Opens what is at a place; the directory above is closed with it. `shown` is DIR as the user gave it. */
+export function lookAt(place: EntryPlace, shown: string): DirectoryLocation {
+  const root = openRoot(place, shown);
+  return {
+    directory: place.directory,
+    name: place.name,
+    root,
+    replaceable: root === undefined || isReplaceable(place, root),
+    [Symbol.dispose]: () => {
+      root?.close();
+      place.directory.close();
+    },
+  };
+}
+
+/**
+ * Opens DIR; undefined where nothing exists. `shown` is as the user gave it.
+ *
+ * @throws DestinationError as `locate`; the system's errors
+ */
+export function openRoot({ directory, name }: EntryPlace, shown: string): OpenDirectory | undefined {
+  let root: OpenDirectory;
+  try {
+    root = directory.openChild(name);
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined;
+    if (!hasCode(error, 'ENOTDIR', 'ELOOP')) throw error;
+    throw new DestinationError(`${printable(shown)} is not a directory`, {
       code: 'ENOTDIR',
       hint: `move it away, or ${ELSEWHERE}`,
     });
   }
+  if (isRunningSystem(root)) {
+    root.close();
+    throw new DestinationError(`cannot use ${printable(shown)}: it is the root of the running system`, {
+      code: 'RUNNING_SYSTEM',
+    });
+  }
+  if (name !== '.') return root;
+  root.close();
+  throw new DestinationError(
+    `cannot use ${printable(shown)}: something was mounted over the working directory`,
+    { code: 'UNREACHABLE', hint: `enter it again (cd "$PWD"), or ${ELSEWHERE}` },
+  );
+}
+
+/** Whether it is the root of this process, or of the host's first one, under any name or mount. */
+function isRunningSystem(root: OpenDirectory): boolean {
+  if ([identityOf('/'), identityOf('/proc/1/root')].includes(root.identity)) return true;
   const mounts = readMounts();
-  await refuseMismatch(directory, found);
-  refuseRunningSystem(directory, found, mounts);
-  return { path: found, stat: there, replaceable: await isReplaceable(found, there, mounts) };
-}
-
-/** How often two names of one directory are compared before they count as two directories. */
-const LOOKS = 10;
-
-/** The links of /proc lead to other places than their text says, and so does a working directory that something was mounted over. */
-async function refuseMismatch(directory: string, found: string): Promise<void> {
-  // Another run may replace the directory between two looks.
-  for (let looks = 0; looks < LOOKS; looks += 1) {
-    const meant = identityOf(directory);
-    if (meant === undefined || meant === identityOf(found)) return;
-  }
-  if (!directory.startsWith('/') && identityOf('.') !== identityOf(await trustedPath('.'))) {
-    throw new DestinationError(
-      `cannot use ${printable(directory)}: something was mounted over the working directory`,
-      { code: 'UNREACHABLE', hint: `enter it again (cd "$PWD"), or ${ELSEWHERE}` },
-    );
-  }
-  throw new DestinationError(`cannot use ${printable(directory)}: it has no path of its own here`, {
-    code: 'UNREACHABLE',
-    hint: `it leads through a link of /proc: ${ELSEWHERE}`,
-  });
-}
-
-/** The root of this process, or of the host's first one, under any name or mount. */
-function refuseRunningSystem(directory: string, found: string, mounts: readonly Mount[]): void {
-  const [root, mounted] = ['/', found].map((point) => mounts.findLast((mount) => mount.point === point));
-  const roots = [identityOf('/'), identityOf('/proc/1/root')];
-  const isRoot = roots.includes(identityOf(found)) || (root !== undefined && root.id === mounted?.id);
-  if (!isRoot) return;
-  throw new DestinationError(`cannot use ${printable(directory)}: it is the root of the running system`, {
-    code: 'RUNNING_SYSTEM',
-  });
+  const whole = mounts.findLast(({ point }) => point === '/');
+  const own = mounts.find(({ mountID }) => mountID === root.mountID);
+  return whole !== undefined && own?.content === whole.content && own.point === root.currentPath;
 }
 
 /** Device and inode of a file or directory, as `DEVICE:INODE`, links followed; undefined where it may not be seen. */
-export function identityOf(place: string): string | undefined {
+function identityOf(place: string): string | undefined {
   try {
     const { dev, ino } = statSync(osPath(place), { bigint: true });
     return `${dev}:${ino}`;
@@ -87,19 +104,25 @@ export function identityOf(place: string): string | undefined {
   }
 }
 
-export interface Mount {
+interface Mount {
+  /** As `OpenDirectory.mountID`. */
+  readonly mountID: string;
   /** Device, and the directory of it that is mounted: the same for two mounts of the same directory. */
-  readonly id: string;
+  readonly content: string;
   readonly point: string;
 }
 
 /** proc_pid_mountinfo(5); later mounts cover earlier ones. Empty where /proc is not mounted. */
-export function readMounts(): Mount[] {
+function readMounts(): Mount[] {
   return systemText('/proc/self/mountinfo')
     .split('\n')
     .map((line) => {
-      const [, , device = '', root = '', point = ''] = line.split(' ');
-      return { id: `${device} ${root}`, point: pathText(Buffer.from(unescapeOctal(point), 'latin1')) };
+      const [mountID = '', , device = '', root = '', point = ''] = line.split(' ');
+      return {
+        mountID,
+        content: `${device} ${root}`,
+        point: pathText(Buffer.from(unescapeOctal(point), 'latin1')),
+      };
     });
 }
 
@@ -117,20 +140,20 @@ function realPath(place: string): string {
 }
 
 /** A mount point, or another file system than the directory above, as in a container without /proc. */
-async function isMountPoint(found: string, { dev }: Stats, mounts: readonly Mount[]): Promise<boolean> {
-  const above = await lstat(osPath(path.dirname(found)));
-  return above.dev !== dev || mounts.some(({ point }) => point === found);
+function isMountPoint({ directory }: EntryPlace, root: OpenDirectory): boolean {
+  return directory.mountID !== root.mountID || directory.status.dev !== root.status.dev;
 }
 
 /** The first mount point below a directory, if there is one: removing the directory would remove what is mounted. */
-export function mountWithin(directory: string, mounts: readonly Mount[]): string | undefined {
-  return mounts.find(({ point }) => point.startsWith(`${directory}/`))?.point;
+export function mountWithin(directory: OpenDirectory): string | undefined {
+  const start = `${directory.currentPath}/`;
+  return readMounts().find(({ point }) => point.startsWith(start))?.point;
 }
 
-async function isReplaceable(found: string, there: Stats, mounts: readonly Mount[]): Promise<boolean> {
+function isReplaceable(place: EntryPlace, root: OpenDirectory): boolean {
   // Processes that work in it would be left in a directory that is gone.
-  if (identityOf('.') === identityOf(found)) return false;
-  return canGiveOwner(there) && !(await isMountPoint(found, there, mounts));
+  if (identityOf('.') === root.identity) return false;
+  return canGiveOwner(root.status) && !isMountPoint(place, root);
 }
 
 /** Whether this process can give a new directory the owner of this one: only root can give one away. */
@@ -156,43 +179,44 @@ const SYSTEM_DIRECTORIES = (
 /**
  * Refuses to replace a DIR where that would delete something other than a rootfs.
  *
- * @param directory as the user gave it
+ * @param shown as the user gave it
  * @throws DestinationError that names the obstacle
  */
-export async function refuseReplacement(
-  directory: string,
-  location: DirectoryLocation,
+export function refuseReplacement(
+  { root, ...place }: EntryPlace & Pick<DirectoryLocation, 'root'>,
+  shown: string,
   kept: readonly ProtectedPath[],
-): Promise<void> {
-  const found = location.path;
+): void {
   const refuse = (why: string, hint: string): never => {
-    throw notReplaceable(directory, why, hint);
+    throw notReplaceable(shown, why, hint);
   };
   const system = SYSTEM_DIRECTORIES.map((name) => ({ path: `/${name}`, what: 'a directory of the system' }));
   const places: ProtectedPath[] = [...system, { path: '.', what: 'the working directory' }, ...kept];
-  const above = identities(path.dirname(found));
-  const own = location.stat && identityOf(found);
-  for (const { path: place, what, inside } of places) {
-    const level = own === undefined ? -1 : identities(place).indexOf(own);
+  const above = identitiesAbove(place.directory);
+  const own = root?.identity;
+  for (const { path: protectedPath, what, inside } of places) {
+    const level = own === undefined ? -1 : identities(protectedPath).indexOf(own);
     if (level >= 0)
       refuse(
         level === 0 ? `it is ${what}` : `${what} is in it`,
-        place === '.' ? 'cd to another directory' : ELSEWHERE,
+        protectedPath === '.' ? 'cd to another directory' : ELSEWHERE,
       );
-    if (inside === true && above.includes(identityOf(place))) refuse(`it is in ${what}`, ELSEWHERE);
+    if (inside === true && above.includes(identityOf(protectedPath))) refuse(`it is in ${what}`, ELSEWHERE);
   }
-  if (location.stat === undefined) return;
-  if (await isMountPoint(found, location.stat, readMounts()))
-    refuse('something is mounted there', `unmount it (umount ${printable(found)}), or ${ELSEWHERE}`);
-  refuseMounts(found, directory);
-  const { uid, gid } = location.stat;
-  if (!canGiveOwner(location.stat))
+  if (root === undefined) return;
+  if (isMountPoint(place, root)) {
+    const mounted = printable(root.path);
+    refuse('something is mounted there', `unmount it (umount ${mounted}), or ${ELSEWHERE}`);
+  }
+  refuseMounts(root, shown);
+  const { uid, gid } = root.status;
+  if (!canGiveOwner(root.status))
     refuse(`it belongs to user ${uid} and group ${gid}`, `run as root, or ${ELSEWHERE}`);
 }
 
 /** @throws DestinationError where something is mounted in a directory that is to be replaced */
-export function refuseMounts(found: string, shown = found): void {
-  const inner = mountWithin(found, readMounts());
+export function refuseMounts(root: OpenDirectory, shown = root.path): void {
+  const inner = mountWithin(root);
   if (inner === undefined) return;
   const mounted = printable(inner);
   throw notReplaceable(shown, `${mounted} is mounted in it`, `unmount it: umount ${mounted}`);
@@ -201,6 +225,17 @@ export function refuseMounts(found: string, shown = found): void {
 function notReplaceable(directory: string, why: string, hint: string): DestinationError {
   const message = `cannot replace ${printable(directory)}: ${why}`;
   return new DestinationError(message, { code: 'NOT_REPLACEABLE', hint });
+}
+
+/** The identities of a directory and of all above it. */
+function identitiesAbove(directory: OpenDirectory): (string | undefined)[] {
+  const levels: (string | undefined)[] = [];
+  for (let level = directory.self; ; level += '/..') {
+    const identity = identityOf(level);
+    // The root of the system is above itself.
+    if (identity === undefined || identity === levels.at(-1)) return levels;
+    levels.push(identity);
+  }
 }
 
 /** The identities of a place and of all directories above it but the root, symlinks followed; none where it does not exist. */

@@ -32,6 +32,7 @@ const OPEN_READ = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
  */
 export class PortableFilesystem implements DiskFilesystem {
   readonly root: Directory;
+  /** The root: through its descriptor where the system has links to these. */
   readonly #rootPath: Buffer;
   /** The directory of links to descriptors; undefined: directories are named by `#rootPath` and their path. */
   readonly #descriptors: string | undefined;
@@ -49,10 +50,11 @@ export class PortableFilesystem implements DiskFilesystem {
    */
   static open(path: Uint8Array, links = '/proc/self/fd'): PortableFilesystem | number {
     return attempt(() => {
+      const handle = fs.openSync(Buffer.from(path), O_PATH | O_RDONLY | O_DIRECTORY);
+      const link = `${links}/${handle}`;
+      if (fs.existsSync(link)) return new PortableFilesystem(Buffer.from(link), handle, links);
       const rootPath = fs.realpathSync.native(Buffer.from(path), { encoding: 'buffer' });
-      const handle = fs.openSync(rootPath, O_PATH | O_RDONLY | O_DIRECTORY);
-      const descriptors = fs.existsSync(`${links}/${handle}/.`) ? links : undefined;
-      return new PortableFilesystem(rootPath, handle, descriptors);
+      return new PortableFilesystem(rootPath, handle, undefined);
     });
   }
 

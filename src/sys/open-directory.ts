@@ -1,23 +1,33 @@
 import {
+  type BigIntStats,
   closeSync,
-  constants,
-  existsSync,
   fstatSync,
   lstatSync,
-  mkdirSync,
   openSync,
+  readdirSync,
   readlinkSync,
-  rmdirSync,
   type Stats,
 } from 'node:fs';
-import { platform } from 'node:os';
+import { constants } from 'node:os';
 import path from 'node:path';
-import { geteuid } from 'node:process';
-import { DestinationError, printable } from '../errors.ts';
-import { hasCode, SyscallError } from './os-error.ts';
-import { absolutePath, LONGEST_TARGET, MAX_LINKS, O_PATH, osPath, pathBytes, pathText } from './os-path.ts';
-import { isInitialUserNamespace } from './privileges.ts';
-import { RENAME_EXCHANGE, systemCalls } from './system-calls.ts';
+import { printable } from '../errors.ts';
+import {
+  enter,
+  entryPath,
+  FLAGS,
+  isSameFile,
+  type Level,
+  makeUnlessThere,
+  mayOthersRename,
+  type OpenOptions,
+  removeLevels,
+  usesDescriptors,
+  walk,
+} from './directory-walk.ts';
+import { SyscallError } from './os-error.ts';
+import { osPath, pathBytes, pathText } from './os-path.ts';
+import { systemText } from './privileges.ts';
+import { RENAME_EXCHANGE, RENAME_NOREPLACE, systemCalls } from './system-calls.ts';
 
 /** A name in an open directory. */
 export interface EntryPlace {
@@ -26,15 +36,10 @@ export interface EntryPlace {
   readonly name: string;
 }
 
-/** Code of the error for a directory that another user may rename. */
-export const EXPOSED_DIRECTORY = 'EXPOSED_DIRECTORY';
-
-/** How directories are opened. */
-export interface OpenOptions {
-  /** The mode of missing levels, less the umask: they are made. Left out: a missing level is ENOENT. */
-  readonly make?: number;
-  /** As root, refuses what another user may rename: see `OpenDirectory.exposedAt`. Nothing is made there. */
-  readonly refuseExposed?: boolean;
+/** How the place of a name is opened. */
+export interface PlaceOptions extends OpenOptions {
+  /** False: a symlink at the last name is the entry itself, and is not followed. */
+  readonly followLast?: boolean;
 }
 
 /**
@@ -65,28 +70,61 @@ export class OpenDirectory implements Disposable {
    * @throws DestinationError for a symlink of another user, and for more than 40 symlinks; the system's errors
    */
   static open(name: string, options: OpenOptions = {}): OpenDirectory {
-    const { here, made } = walk(name, options, false);
+    const { here, made } = walk(name, options, undefined);
     return new OpenDirectory(here, made);
   }
 
   /**
    * Opens the directory in which `name` is, or would be. Symlinks are followed as by `open`, also at `name` itself.
    *
+   * @returns the directory itself, and the name `.`, for a directory that has no name in the one above: the root of the system, and a
+   * working directory that was removed or is covered by a mount
    * @throws as `open` does
    */
-  static openParent(name: string, options: OpenOptions = {}): EntryPlace {
-    const { here, made, last } = walk(name, options, true);
+  static openParent(name: string, { followLast = true, ...options }: PlaceOptions = {}): EntryPlace {
+    const { here, made, last } = walk(name, options, followLast ? 'real' : 'last');
     if (last !== undefined) return { directory: new OpenDirectory(here, made), name: last };
     // It ends with `..` or a link to a root: its name is in the directory above.
+    const own = path.basename(here.path);
     const descriptor = openSync(osPath(entryPath(here, '..')), FLAGS);
     const above = { ...here, descriptor, path: path.dirname(here.path) };
-    const own = path.basename(here.path);
     const found =
       own === '' ? undefined : lstatSync(osPath(entryPath(above, own)), { throwIfNoEntry: false });
-    const directory = new OpenDirectory(above, made);
     const isOwn = found !== undefined && isSameFile(found, fstatSync(here.descriptor));
-    closeSync(here.descriptor);
-    return { directory, name: isOwn ? own : '.' };
+    closeSync(isOwn ? here.descriptor : descriptor);
+    return isOwn
+      ? { directory: new OpenDirectory(above, made), name: own }
+      : { directory: new OpenDirectory(here, made), name: '.' };
+  }
+
+  /** Whether names are resolved from its descriptor: elsewhere from its path. */
+  get isNamedByDescriptor(): boolean {
+    return usesDescriptors();
+  }
+
+  /** The directory itself, as text (`pathText`), for calls that follow links: also where this process may not search it. */
+  get self(): string {
+    return usesDescriptors() ? `/proc/self/fd/${this.descriptor}` : this.path;
+  }
+
+  /** Device and inode, as `DEVICE:INODE`. */
+  get identity(): string {
+    return identityOf(fstatSync(this.descriptor, { bigint: true }));
+  }
+
+  /** Its path now, as the kernel knows it: other than `path` after a rename above it. */
+  get currentPath(): string {
+    return usesDescriptors() ? pathText(readlinkSync(this.self, { encoding: 'buffer' })) : this.path;
+  }
+
+  /** The mount that it is in (proc_pid_fdinfo(5)); undefined where the system does not tell. */
+  get mountID(): string | undefined {
+    return /^mnt_id:\s*(\d+)$/m.exec(systemText(`/proc/self/fdinfo/${this.descriptor}`))?.[1];
+  }
+
+  /** Owner, mode and times. */
+  get status(): Stats {
+    return fstatSync(this.descriptor);
   }
 
   /** The path of an entry for Node's calls, resolved from the descriptor. `name` is one name, or `.` for the directory itself. */
@@ -106,6 +144,22 @@ export class OpenDirectory implements Disposable {
     return lstatSync(this.at(name), { throwIfNoEntry: false });
   }
 
+  /** Device and inode of an entry, as `DEVICE:INODE`, symlinks not followed; undefined if it does not exist. */
+  identityOf(name: string): string | undefined {
+    const found = lstatSync(this.at(name), { throwIfNoEntry: false, bigint: true });
+    return found && identityOf(found);
+  }
+
+  /** Whether another user than root may rename this entry. */
+  mayOthersRename(entry: Stats): boolean {
+    return mayOthersRename(this.status, entry);
+  }
+
+  /** The names in it, as text (`pathText`). */
+  names(): string[] {
+    return readdirSync(osPath(this.self), { encoding: 'buffer' }).map((name) => pathText(name));
+  }
+
   /**
    * Opens a directory in this one; a symlink is not followed.
    *
@@ -117,17 +171,36 @@ export class OpenDirectory implements Disposable {
     return new OpenDirectory(enter(this, name), []);
   }
 
-  /** Exchanges two entries in one step: renameat2(2). False where the system cannot, or an entry is missing. */
+  /**
+   * Exchanges two entries in one step: renameat2(2). False where this system, or the file system, cannot.
+   *
+   * @throws SyscallError for any other reason: ENOENT where one of them is missing
+   */
   exchange(name: string, other: string): boolean {
+    return this.#rename(name, other, RENAME_EXCHANGE);
+  }
+
+  /**
+   * Renames an entry to a name that must be free. False where this system, or the file system, cannot do both in one step.
+   *
+   * @throws SyscallError for any other reason: EEXIST where the name is taken
+   */
+  renameToFree(name: string, other: string): boolean {
+    return this.#rename(name, other, RENAME_NOREPLACE);
+  }
+
+  #rename(name: string, other: string, flags: number): boolean {
     const calls = systemCalls();
     if (!calls) return false;
     const first = pathBytes(name);
     const names = Buffer.concat([first, Buffer.of(0), pathBytes(other), Buffer.of(0)]);
     const address = calls.address(names);
     const second = address + first.length + 1;
-    const answer = calls.renameat2(this.descriptor, address, this.descriptor, second, RENAME_EXCHANGE);
+    const answer = calls.renameat2(this.descriptor, address, this.descriptor, second, flags);
     // `names` is used until here: nothing may free it before.
-    return answer === 0 && names.length > 0;
+    if (answer === 0 && names.length > 0) return true;
+    if (UNSUPPORTED.has(-answer)) return false;
+    throw new SyscallError(answer, `rename ${printable(this.shown(name))}`);
   }
 
   /** Removes the levels that were made to open it and that are still empty, itself too; to be called before it is closed. */
@@ -145,233 +218,13 @@ export class OpenDirectory implements Disposable {
   }
 }
 
-/** An open level of a path. */
-interface Level {
-  readonly descriptor: number;
-  readonly path: string;
-  readonly exposedAt: string | undefined;
-  /** In a list of levels that were made: the name of the level that was made in this one. */
-  readonly made?: string;
-}
+/** Errors of renameat2(2): no such call, or a file system without these flags. */
+const UNSUPPORTED: ReadonlySet<number> = new Set([
+  constants.errno.ENOSYS,
+  constants.errno.EINVAL,
+  constants.errno.EOPNOTSUPP,
+]);
 
-interface Walked {
-  readonly here: Level;
-  readonly made: readonly Level[];
-  /** The last name, where the walk was to stop before it. */
-  readonly last: string | undefined;
-}
-
-/** With O_PATH, a directory can be opened that may be searched but not read. */
-const FLAGS = constants.O_NOFOLLOW | constants.O_DIRECTORY | (platform() === 'linux' ? O_PATH : 0);
-
-let hasProc: boolean | undefined;
-
-/** Whether /proc leads to the descriptors of this process. */
-function usesDescriptors(): boolean {
-  hasProc ??= platform() === 'linux' && existsSync('/proc/self/fd');
-  return hasProc;
-}
-
-function entryPath({ descriptor, path: shown }: Pick<Level, 'descriptor' | 'path'>, name: string): string {
-  return usesDescriptors() ? `/proc/self/fd/${descriptor}/${name}` : path.join(shown, name);
-}
-
-/** Opens the levels of a path. With `stopBefore`, the last name is not opened. */
-function walk(whole: string, { make, refuseExposed = false }: OpenOptions, stopBefore: boolean): Walked {
-  const isAbsolute = whole.startsWith('/');
-  let here = root(isAbsolute ? '/' : '.', isAbsolute ? '/' : absolutePath('.'));
-  const made: Level[] = [];
-  const move = (next: Level) => {
-    closeSync(here.descriptor);
-    here = next;
-  };
-  const refuse = refuseExposed || !usesDescriptors();
-  let pending = namesOf(whole);
-  let links = 0;
-  try {
-    for (let name = pending.shift(); name !== undefined; name = pending.shift()) {
-      if (name === '..') {
-        const descriptor = openSync(osPath(entryPath(here, '..')), FLAGS);
-        move({ ...here, descriptor, path: path.dirname(here.path) });
-        continue;
-      }
-      const link = symlinkAt(here, name, whole);
-      if (link !== undefined) {
-        links += 1;
-        if (links > MAX_LINKS) throw tooManyLinks(whole);
-        const exposedAt = exposed(here, link.stat);
-        if (link.target.startsWith('/')) move(root('/', '/'));
-        here = { ...here, exposedAt };
-        pending.unshift(...namesOf(link.target));
-      } else if (pending.includes('..') && isMissing(here, name)) {
-        pending = namesOf(path.normalize([name, ...pending].join('/')));
-      } else if (stopBefore && pending.length === 0) {
-        if (refuse) throwIfExposed(here.exposedAt, whole);
-        return { here, made, last: name };
-      } else if (make === undefined) {
-        move(enter(here, name));
-      } else {
-        // Before anything is made there.
-        if (refuse) throwIfExposed(exposed(here, { uid: geteuid!() }), whole);
-        const isMade = makeUnlessThere(osPath(entryPath(here, name)), make);
-        if (isMade) made.push({ ...here, made: name });
-        if (isMade) here = enter(here, name);
-        else move(enter(here, name));
-      }
-    }
-    if (refuse) throwIfExposed(here.exposedAt, whole);
-    return { here, made, last: undefined };
-  } catch (error) {
-    removeLevels(made);
-    for (const { descriptor } of new Set([...made, here])) closeSync(descriptor);
-    throw error;
-  }
-}
-
-function namesOf(name: string): string[] {
-  return name.split('/').filter((part) => part !== '' && part !== '.');
-}
-
-function root(name: string, shown: string): Level {
-  return { descriptor: openSync(name, FLAGS), path: shown, exposedAt: undefined };
-}
-
-/** Opens the next level: a directory, and no symlink. */
-function enter(above: Pick<Level, 'descriptor' | 'path' | 'exposedAt'>, name: string): Level {
-  const descriptor = openSync(osPath(entryPath(above, name)), FLAGS);
-  return { descriptor, path: path.join(above.path, name), exposedAt: exposed(above, fstatSync(descriptor)) };
-}
-
-/** Whether the directory was made now. */
-function makeUnlessThere(place: string | Buffer, mode: number): boolean {
-  try {
-    mkdirSync(place, mode);
-    return true;
-  } catch (error) {
-    // On a disk that is read-only, mkdir(2) may answer EROFS for a directory that exists.
-    if (hasCode(error, 'EEXIST') || lstatSync(place, { throwIfNoEntry: false }) !== undefined) return false;
-    throw error;
-  }
-}
-
-function isMissing(above: Level, name: string): boolean {
-  return lstatSync(osPath(entryPath(above, name)), { throwIfNoEntry: false }) === undefined;
-}
-
-/** Removes levels that are empty, the last one first. */
-function removeLevels(made: readonly Level[]): void {
-  try {
-    for (const level of made.toReversed()) rmdirSync(osPath(entryPath(level, level.made!)));
-  } catch {
-    // Another process has filled or removed it; those above it are not empty then.
-  }
-}
-
-/** Whether two names lead to the same file. */
-function isSameFile(one: Pick<Stats, 'dev' | 'ino'>, other: Pick<Stats, 'dev' | 'ino'>): boolean {
-  return one.dev === other.dev && one.ino === other.ino;
-}
-
-/**
- * The symlink at a name, with its target; undefined for anything else. The link that is checked is the one that is read: both by one
- * descriptor.
- *
- * @throws DestinationError for a link of another user
- */
-function symlinkAt(
-  above: Level,
-  name: string,
-  whole: string,
-): { readonly stat: Stats; readonly target: string } | undefined {
-  const place = osPath(entryPath(above, name));
-  const found = lstatSync(place, { throwIfNoEntry: false });
-  if (found?.isSymbolicLink() !== true) return undefined;
-  const calls = systemCalls();
-  if (!calls) {
-    refuseForeignLink(above, name, found, whole);
-    // Another user could exchange it before it is read.
-    if (isRoot() && mayOthersRename(fstatSync(above.descriptor), found))
-      throw foreignLink(above, name, found, whole);
-    return { stat: found, target: pathText(readlinkSync(place, { encoding: 'buffer' })) };
-  }
-  const descriptor = openSync(place, O_PATH | constants.O_NOFOLLOW);
-  try {
-    const stat = fstatSync(descriptor);
-    if (!stat.isSymbolicLink()) return undefined;
-    refuseForeignLink(above, name, stat, whole);
-    const empty = Buffer.of(0);
-    const target = Buffer.alloc(LONGEST_TARGET);
-    const length = calls.readlinkat(descriptor, calls.address(empty), calls.address(target), target.length);
-    if (length < 0)
-      throw new SyscallError(length, `read the symlink ${printable(path.join(above.path, name))}`);
-    return { stat, target: pathText(target.subarray(0, length)) };
-  } finally {
-    closeSync(descriptor);
-  }
-}
-
-const WRITABLE_BY_OTHERS = 0o022;
-const STICKY = 0o1000;
-
-/**
- * The rule of `protected_symlinks` (proc_sys_fs(5)), independent of this system's setting, and for every directory that others may write:
- * only links of the caller, of root and of the directory's owner are followed.
- */
-function refuseForeignLink(above: Level, name: string, link: Stats, whole: string): void {
-  const directory = fstatSync(above.descriptor);
-  if ((directory.mode & WRITABLE_BY_OTHERS) === 0) return;
-  if ([geteuid!(), 0, directory.uid].includes(link.uid)) return;
-  throw foreignLink(above, name, link, whole);
-}
-
-function foreignLink(above: Level, name: string, { uid }: Stats, whole: string): DestinationError {
-  const shown = printable(path.join(above.path, name));
-  return new DestinationError(
-    `cannot use ${printable(whole)}: ${shown} is a symlink of user ${uid} in a directory that others may write`,
-    { code: 'FOREIGN_SYMLINK', hint: `remove it (rm ${shown}), or choose another place` },
-  );
-}
-
-function tooManyLinks(whole: string): DestinationError {
-  return new DestinationError(`cannot use ${printable(whole)}: it has more than ${MAX_LINKS} symlinks`, {
-    code: 'ELOOP',
-    hint: 'remove the symlinks that lead to each other, or choose another directory with -d',
-  });
-}
-
-/** Root of the system, as opposed to root of a user namespace, whose rights end at its own files. */
-function isRoot(): boolean {
-  return geteuid!() === 0 && isInitialUserNamespace();
-}
-
-function isTrusted(uid: number): boolean {
-  return uid === 0 || uid === geteuid!();
-}
-
-/** Whether another user than root may rename this entry of a directory. */
-function mayOthersRename(directory: Stats, entry: Pick<Stats, 'uid'>): boolean {
-  if (!isTrusted(directory.uid)) return true;
-  if ((directory.mode & WRITABLE_BY_OTHERS) === 0) return false;
-  return (directory.mode & STICKY) === 0 || !isTrusted(entry.uid);
-}
-
-/** `Level.exposedAt` of the level after an entry. */
-function exposed(
-  above: Pick<Level, 'descriptor' | 'path' | 'exposedAt'>,
-  entry: Pick<Stats, 'uid'>,
-): string | undefined {
-  if (above.exposedAt !== undefined) return above.exposedAt;
-  return mayOthersRename(fstatSync(above.descriptor), entry) ? above.path : undefined;
-}
-
-/** @throws DestinationError as root, where another user may rename in a directory */
-function throwIfExposed(exposedAt: string | undefined, whole: string): void {
-  if (exposedAt === undefined || !isRoot()) return;
-  const shown = printable(exposedAt);
-  throw new DestinationError(`cannot use ${printable(whole)}: another user may rename what is in ${shown}`, {
-    code: EXPOSED_DIRECTORY,
-    hint: usesDescriptors()
-      ? 'choose another place'
-      : 'mount /proc (mount -t proc proc /proc), or choose another place',
-  });
+function identityOf({ dev, ino }: Pick<BigIntStats, 'dev' | 'ino'>): string {
+  return `${dev}:${ino}`;
 }

@@ -184,13 +184,6 @@ export function hasCode(error: unknown, ...codes: readonly string[]): boolean {
   return error instanceof Error && 'code' in error && codes.includes(String(error.code));
 }
 
-/** For `promise.catch(unlessCode('ENOENT'))`: undefined for these codes; throws any other error. */
-export function unlessCode(...codes: readonly string[]): (error: unknown) => undefined {
-  return (error) => {
-    if (!hasCode(error, ...codes)) throw error;
-  };
-}
-
 /**
  * `cannot ACTION: REASON` for an error of the operating system; any other error as it is.
  *

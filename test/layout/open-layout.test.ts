@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { createReadStream, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  createReadStream,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { test, type TestContext } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
@@ -12,7 +22,7 @@ import { digestOf, verifyDigest } from '../../src/oci/digest.ts';
 import type { LocalLayer, Session } from '../../src/oci/image.ts';
 import { file, symlink, tar } from '../support/archive.ts';
 import { fakeIndex, fakeManifest, sha256 } from '../support/fake-image.ts';
-import { Scratch } from '../support/program.ts';
+import { runProgram, Scratch } from '../support/program.ts';
 import {
   archiveOf,
   blobOf,
@@ -60,6 +70,68 @@ test('an image in a layout directory is read and verified', async () => {
     manifest.layers.map((layer) => layer.digest),
   );
 });
+
+/** A text that no message may have. */
+const SECRET = 'root:$y$j9T';
+
+test('a document is not read through a link out of the layout; a link inside it is followed', async () => {
+  for (const name of ['index.json', 'oci-layout']) {
+    using scratch = new Scratch();
+    const files = layoutFiles([tagged(manifest, 'v1')]);
+    writeFiles(scratch.join('img'), files);
+    writeFileSync(scratch.join('secret'), SECRET);
+    for (const target of ['../secret', scratch.join('secret'), '../img2/secret']) {
+      rmSync(scratch.join('img', name));
+      symlinkSync(target, scratch.join('img', name));
+      if (target.includes('img2'))
+        writeFiles(scratch.join('img2'), new Map([['secret', Buffer.from(SECRET)]]));
+      const source = `oci:${scratch.join('img')}:v1`;
+      await assert.rejects(
+        async () => readImage(await open(source, scratch)),
+        (error) => isRefusal(error, 6, /is a symlink that leads out of the layout$/),
+      );
+    }
+    rmSync(scratch.join('img', name));
+    writeFileSync(scratch.join('img/inner'), files.get(name)!);
+    symlinkSync(scratch.join('img/inner'), scratch.join('img', name));
+    await readImage(await open(`oci:${scratch.join('img')}:v1`, scratch));
+  }
+});
+
+test('blobs may be links to a shared store; what is not the blob is not quoted', async () => {
+  using scratch = new Scratch();
+  const files = layoutFiles([tagged(manifest, 'v1')]);
+  writeFiles(scratch.join('img'), files);
+  mkdirSync(scratch.join('shared'));
+  const blobs = [...files.keys()].filter((name) => name.startsWith('blobs/'));
+  for (const name of blobs) {
+    renameSync(scratch.join('img', name), scratch.join('shared', basename(name)));
+    symlinkSync(scratch.join('shared', basename(name)), scratch.join('img', name));
+  }
+  const source = `oci:${scratch.join('img')}:v1`;
+  const { blobs: read } = await readImage(await open(source, scratch));
+  assert.equal(read.length, manifest.layers.length);
+  for (const name of blobs) {
+    const place = scratch.join('shared', basename(name));
+    const right = readFileSync(place);
+    // Of the right size, so that the content is looked at.
+    writeFileSync(place, SECRET.padEnd(right.length, SECRET).slice(0, right.length));
+    const out = scratch.join('out');
+    const { exitCode, stderr } = await runProgram([source, '-d', out]);
+    assert.equal(exitCode, 6, stderr);
+    assert.doesNotMatch(stderr, /root:|\$y/, name);
+    assert.match(stderr, /digest/, name);
+    writeFileSync(place, right);
+  }
+});
+
+function isRefusal(error: unknown, exitCode: number, message: RegExp): boolean {
+  assert.ok(error instanceof DlrootfsError);
+  assert.equal(error.exitCode, exitCode);
+  assert.match(error.message, message);
+  assert.doesNotMatch(`${error.message}${error.hint}`, /root:/);
+  return true;
+}
 
 test('the same image in an archive, plain, compressed and on standard input is the same', async () => {
   using scratch = new Scratch();

@@ -33,12 +33,12 @@ const print = (directory: string): string =>
 
 async function pullInto(directory: string, ...layers: Uint8Array[]): Promise<Destination> {
   const destination = await Destination.open(directory);
-  await using opened = await openRootfs(destination.path, { mode: destination.mode });
+  await using opened = await openRootfs(destination.root.self, { mode: destination.mode });
   const { rootfs } = opened;
   try {
     for (const [index, bytes] of layers.entries())
       await rootfs.apply(chunks(bytes), { label: `layer ${index}` });
-    await rootfs.close(destination.root);
+    await rootfs.close(destination.metadata);
     await destination.commit(rootfs.identity);
   } catch (error) {
     await rootfs.discard();
@@ -58,13 +58,13 @@ describe('a new DIR', () => {
     const base = temporaryDirectory(t);
     const destination = await Destination.open(join(base, 'a/b/rootfs'));
     assert.equal(destination.mode, 'stage');
-    assert.match(basename(destination.path), /^\.rootfs\.dlrootfs-\d+-[0-9a-f]{12}$/);
-    assert.equal(statSync(destination.path).mode & 0o7777, 0o700);
-    await using opened = await openRootfs(destination.path, { mode: destination.mode });
+    assert.match(basename(destination.root.path), /^\.rootfs\.dlrootfs-\d+-[0-9a-f]{12}$/);
+    assert.equal(statSync(destination.root.path).mode & 0o7777, 0o700);
+    await using opened = await openRootfs(destination.root.self, { mode: destination.mode });
     const { rootfs } = opened;
     await rootfs.apply(chunks(layer), { label: 'layer' });
-    assert.deepEqual(readdirSync(join(base, 'a/b')), [basename(destination.path)]);
-    await rootfs.close(destination.root);
+    assert.deepEqual(readdirSync(join(base, 'a/b')), [basename(destination.root.path)]);
+    await rootfs.close(destination.metadata);
     await destination.commit(rootfs.identity);
     assert.deepEqual(readdirSync(join(base, 'a/b')), ['rootfs']);
     assert.equal(print(join(base, 'a/b/rootfs')), tree);
@@ -126,9 +126,9 @@ describe('a new DIR', () => {
   test('is not taken when somebody else makes it meanwhile', async (t) => {
     const base = temporaryDirectory(t);
     const destination = await Destination.open(join(base, 'r'));
-    await using opened = await openRootfs(destination.path, { mode: destination.mode });
+    await using opened = await openRootfs(destination.root.self, { mode: destination.mode });
     const { rootfs } = opened;
-    await rootfs.close(destination.root);
+    await rootfs.close(destination.metadata);
     mkdirSync(join(base, 'r'));
     writeFileSync(join(base, 'r/theirs'), '');
     await assert.rejects(destination.commit(rootfs.identity), {
@@ -143,15 +143,17 @@ describe('a new DIR', () => {
   test('is not made of something that was put in the place of the stage', async (t) => {
     const base = temporaryDirectory(t);
     const destination = await Destination.open(join(base, 'r'));
-    await using opened = await openRootfs(destination.path, { mode: destination.mode });
+    await using opened = await openRootfs(destination.root.self, { mode: destination.mode });
     const { rootfs } = opened;
     await rootfs.apply(chunks(layer), { label: 'layer' });
-    await rootfs.close(destination.root);
-    renameSync(destination.path, join(base, 'stolen'));
-    mkdirSync(destination.path);
+    await rootfs.close(destination.metadata);
+    renameSync(destination.root.path, join(base, 'stolen'));
+    mkdirSync(destination.root.path);
     await assert.rejects(destination.commit(rootfs.identity), { exitCode: 7, code: 'SWAPPED' });
     await destination.discard();
-    assert.deepEqual(readdirSync(base), ['stolen']);
+    // Nothing is removed by its name: what this run wrote is, wherever it is now.
+    assert.deepEqual(readdirSync(base), [basename(destination.root.path), 'stolen']);
+    assert.deepEqual(readdirSync(join(base, 'stolen')), []);
   });
 });
 

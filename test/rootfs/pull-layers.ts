@@ -39,7 +39,7 @@ async function pull(request: PullRequest): Promise<PullOutcome> {
   let rootfs: Rootfs | undefined;
   let decoder: Decoder | undefined;
   try {
-    rootfs = await Rootfs.open(destination.path, {
+    rootfs = await Rootfs.open(destination.root.self, {
       mode: destination.mode,
       name: request.directory,
       backend: request.backend,
@@ -55,7 +55,7 @@ async function pull(request: PullRequest): Promise<PullOutcome> {
       writeSync(1, 'applied\n');
       await new Promise((resolve) => setTimeout(resolve, 60_000));
     }
-    const counts = await rootfs.close(destination.root);
+    const counts = await rootfs.close(destination.metadata);
     await decoder?.discard();
     await destination.commit(rootfs.identity);
     return { mode: destination.mode, counts };

@@ -12,7 +12,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { geteuid } from 'node:process';
 import { afterEach, beforeEach, describe, it } from 'node:test';
@@ -122,6 +122,9 @@ describe('OpenDirectory', () => {
     mkdirSync(directory.at('two'));
     assert.ok(directory.exchange('one', 'two'));
     assert.ok(existsSync(join(base, 'two/file')));
-    assert.equal(directory.exchange('one', 'three'), false);
+    assert.throws(() => directory.exchange('one', 'three'), { errno: constants.errno.ENOENT });
+    assert.throws(() => directory.renameToFree('one', 'two'), { errno: constants.errno.EEXIST });
+    assert.ok(directory.renameToFree('one', 'three'));
+    assert.deepEqual(directory.names().toSorted(), ['three', 'two']);
   });
 });

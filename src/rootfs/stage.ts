@@ -1,0 +1,146 @@
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, renameSync, rmdirSync, unlinkSync } from 'node:fs';
+import { geteuid, pid } from 'node:process';
+import { DestinationError, printable } from '../errors.ts';
+import type { EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
+import { hasCode } from '../sys/os-error.ts';
+import { hiddenBeside, hiddenName, isAlive } from '../sys/temp-file.ts';
+import { mountWithin } from './location.ts';
+import { Rootfs } from './rootfs.ts';
+
+/** A directory beside DIR in which DIR is built. */
+export interface Stage {
+  /** Its name in the directory above. */
+  readonly name: string;
+  /** Opened when it was made. */
+  readonly root: OpenDirectory;
+}
+
+/** What comes after the hidden name of DIR; with `-old`, what was at DIR. */
+const STAGE = /^\.dlrootfs-(\d+)-[0-9a-f]{12}(?:-old\d*)?$/;
+const MOVED_ASIDE = /-old\d*$/;
+
+/** Errors of mkdir(2): this process may not write in the directory. */
+const DENIED = ['EACCES', 'EPERM', 'EROFS'];
+
+/**
+ * Makes a stage, `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. Returns why not (EACCES, EPERM, EROFS) where the directory may not be
+ * written.
+ *
+ * @throws DestinationError where another process has put something in its place; the system's other errors
+ */
+export function makeStage({ directory, name: target }: EntryPlace): Stage | { readonly denied: string } {
+  const name = `${hiddenName(target)}.dlrootfs-${pid}-${randomBytes(6).toString('hex')}`;
+  try {
+    mkdirSync(directory.at(name), 0o700);
+  } catch (error) {
+    if (hasCode(error, ...DENIED)) return { denied: (error as NodeJS.ErrnoException).code! };
+    throw error;
+  }
+  const root = directory.openChild(name);
+  if (isEmpty(root)) return { name, root };
+  root.close();
+  throw swapped(directory.shown(name));
+}
+
+/** Something else has the name of what this run has made, or is to replace. */
+export function swapped(shown: string, and = ''): DestinationError {
+  return new DestinationError(`${printable(shown)} was replaced by another process${and}`, {
+    code: 'SWAPPED',
+    hint: 'see who else writes there, or choose another directory with -d',
+  });
+}
+
+/**
+ * Removes a tree with all that is in it.
+ *
+ * @param root of the tree: another one of its name is not removed
+ * @param mode `stage`: only when no other run has it; `empty`: this run is known to have it
+ * @throws DestinationError, the system's errors, an Error where something is mounted in it
+ */
+export async function removeTree(
+  { directory, name }: EntryPlace,
+  root: OpenDirectory,
+  mode: 'stage' | 'empty',
+): Promise<void> {
+  // Another run may have just made a stage, and not locked it yet.
+  if (mode === 'stage' || !isEmpty(root)) {
+    const inner = mountWithin(root);
+    if (inner !== undefined) throw new Error(`${printable(inner)} is mounted in it`);
+    const options = { name: directory.shown(name), mode, leftover: true, expected: root.identity };
+    const rootfs = await Rootfs.open(root.self, options);
+    await rootfs.discard();
+  }
+  if (directory.identityOf(name) === root.identity) rmdirSync(directory.at(name));
+}
+
+/** Whether a directory has no content, as far as this process may see. A directory that it may not read counts as full. */
+export function isEmpty(directory: OpenDirectory): boolean {
+  try {
+    return directory.names().length === 0;
+  } catch (error) {
+    if (hasCode(error, 'EACCES')) return false;
+    throw error;
+  }
+}
+
+/** Removes what was at DIR: a tree, or what another process has made of it. `identity` is that of what is removed. */
+export async function removeReplaced(place: EntryPlace, identity: string): Promise<void> {
+  const { directory, name } = place;
+  if (directory.identityOf(name) !== identity) throw swapped(directory.shown(name));
+  if (directory.stat(name)?.isDirectory() !== true) return unlinkSync(directory.at(name));
+  using root = directory.openChild(name);
+  if (root.identity !== identity) throw swapped(directory.shown(name));
+  await removeTree(place, root, 'empty');
+}
+
+/** Removes the stages and the replaced trees that killed runs have left for `target`. Failures are ignored. */
+export async function removeStaleStages(target: EntryPlace): Promise<void> {
+  for (const name of staleStages(target)) {
+    try {
+      using root = target.directory.openChild(name);
+      if (isOurs(root, target.directory))
+        await removeTree({ directory: target.directory, name }, root, 'stage');
+    } catch {
+      // The next run tries again.
+    }
+  }
+}
+
+/** Gives `target`, which is missing, to the tree that a killed run has moved aside to put a new one there; returns whether there was one. */
+export function restoreMoved(target: EntryPlace): boolean {
+  const { directory } = target;
+  for (const name of staleStages(target)) {
+    if (!MOVED_ASIDE.test(name)) continue;
+    using root = directory.openChild(name);
+    if (!isOurs(root, directory)) continue;
+    renameSync(directory.at(name), directory.at(target.name));
+    return true;
+  }
+  return false;
+}
+
+/**
+ * Directories beside `target` that are named as stages of it, of processes that are no more (also in another container: a living one holds
+ * a lock).
+ */
+function staleStages(target: EntryPlace): string[] {
+  const stages = hiddenBeside(target, STAGE);
+  return stages
+    .filter(
+      ([name, match]) => !isAlive(Number(match[1])) && target.directory.stat(name)?.isDirectory() === true,
+    )
+    .map(([name]) => name);
+}
+
+/**
+ * Whether it is certain that a run has left this tree: this user's; for root also others', and only where nobody but the tree's owner could
+ * have given another directory the name of a stage.
+ */
+function isOurs(root: OpenDirectory, above: OpenDirectory): boolean {
+  const { uid } = root.status;
+  if (geteuid!() !== 0) return uid === geteuid!();
+  const { uid: owner, mode } = above.status;
+  if (uid === 0) return !above.mayOthersRename(root.status);
+  return (owner === 0 || owner === uid) && (mode & 0o022) === 0;
+}

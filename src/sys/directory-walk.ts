@@ -1,0 +1,290 @@
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readlinkSync,
+  rmdirSync,
+  type Stats,
+  statSync,
+} from 'node:fs';
+import { platform } from 'node:os';
+import path from 'node:path';
+import { geteuid } from 'node:process';
+import { DestinationError, printable } from '../errors.ts';
+import { hasCode, SyscallError } from './os-error.ts';
+import { absolutePath, LONGEST_TARGET, MAX_LINKS, O_PATH, osPath, pathText } from './os-path.ts';
+import { isInitialUserNamespace } from './privileges.ts';
+import { systemCalls } from './system-calls.ts';
+
+/** Code of the error for a directory that another user may rename. */
+export const EXPOSED_DIRECTORY = 'EXPOSED_DIRECTORY';
+
+/** How directories are opened. */
+export interface OpenOptions {
+  /** The mode of missing levels, less the umask: they are made. Left out: a missing level is ENOENT. */
+  readonly make?: number;
+  /** As root, refuses what another user may rename: see `OpenDirectory.exposedAt`. Nothing is made there. */
+  readonly refuseExposed?: boolean;
+}
+
+/** An open level of a path. */
+export interface Level {
+  readonly descriptor: number;
+  readonly path: string;
+  readonly exposedAt: string | undefined;
+  /** In a list of levels that were made: the name of the level that was made in this one. */
+  readonly made?: string;
+}
+
+interface Link {
+  readonly stat: Stats;
+  readonly target: string;
+}
+
+interface Walked {
+  readonly here: Level;
+  readonly made: readonly Level[];
+  /** The last name, where the walk was to stop before it. */
+  readonly last: string | undefined;
+}
+
+/** With O_PATH, a directory can be opened that may be searched but not read. */
+export const FLAGS = constants.O_NOFOLLOW | constants.O_DIRECTORY | (platform() === 'linux' ? O_PATH : 0);
+
+let hasProc: boolean | undefined;
+
+/** Whether /proc leads to the descriptors of this process. */
+export function usesDescriptors(): boolean {
+  hasProc ??= platform() === 'linux' && existsSync('/proc/self/fd');
+  return hasProc;
+}
+
+export function entryPath(
+  { descriptor, path: shown }: Pick<Level, 'descriptor' | 'path'>,
+  name: string,
+): string {
+  return usesDescriptors() ? `/proc/self/fd/${descriptor}/${name}` : path.join(shown, name);
+}
+
+/**
+ * Opens the levels of a path.
+ *
+ * @param stop before the last name: `real`, after its symlinks were followed; `last`, as it is. Left out: after it
+ */
+export function walk(
+  whole: string,
+  { make, refuseExposed = false }: OpenOptions,
+  stop: 'real' | 'last' | undefined,
+): Walked {
+  const refuse = refuseExposed || !usesDescriptors();
+  // Then the levels above the working directory count too.
+  const isAbsolute = whole.startsWith('/') || refuse;
+  let here = root(isAbsolute ? '/' : '.', isAbsolute ? '/' : absolutePath('.'));
+  const made: Level[] = [];
+  const move = (next: Level) => {
+    closeSync(here.descriptor);
+    here = next;
+  };
+  let pending = namesOf(isAbsolute && !whole.startsWith('/') ? `${absolutePath('.')}/${whole}` : whole);
+  let links = 0;
+  try {
+    for (let name = pending.shift(); name !== undefined; name = pending.shift()) {
+      if (name === '..') {
+        const descriptor = openSync(osPath(entryPath(here, '..')), FLAGS);
+        move({ ...here, descriptor, path: path.dirname(here.path) });
+        continue;
+      }
+      const isLast = pending.length === 0;
+      const link = isLast && stop === 'last' ? undefined : symlinkAt(here, name, whole);
+      if (link !== undefined) {
+        links += 1;
+        if (links > MAX_LINKS) throw tooManyLinks(whole);
+        refuseProcLink(here, name, link, whole);
+        const exposedAt = exposed(here, link.stat);
+        if (link.target.startsWith('/')) move(root('/', '/'));
+        here = { ...here, exposedAt };
+        pending.unshift(...namesOf(link.target));
+      } else if (pending.includes('..') && isMissing(here, name)) {
+        pending = namesOf(path.normalize([name, ...pending].join('/')));
+      } else if (isLast && stop !== undefined) {
+        if (refuse) throwIfExposed(here.exposedAt, whole);
+        return { here, made, last: name };
+      } else if (make === undefined) {
+        move(enter(here, name));
+      } else {
+        // Before anything is made there.
+        if (refuse) throwIfExposed(exposed(here, { uid: geteuid!() }), whole);
+        const isMade = makeUnlessThere(osPath(entryPath(here, name)), make);
+        if (isMade) made.push({ ...here, made: name });
+        if (isMade) here = enter(here, name);
+        else move(enter(here, name));
+      }
+    }
+    if (refuse) throwIfExposed(here.exposedAt, whole);
+    return { here, made, last: undefined };
+  } catch (error) {
+    removeLevels(made);
+    for (const { descriptor } of new Set([...made, here])) closeSync(descriptor);
+    throw error;
+  }
+}
+
+function namesOf(name: string): string[] {
+  return name.split('/').filter((part) => part !== '' && part !== '.');
+}
+
+function root(name: string, shown: string): Level {
+  return { descriptor: openSync(name, FLAGS), path: shown, exposedAt: undefined };
+}
+
+/** Opens the next level: a directory, and no symlink. */
+export function enter(above: Pick<Level, 'descriptor' | 'path' | 'exposedAt'>, name: string): Level {
+  const descriptor = openSync(osPath(entryPath(above, name)), FLAGS);
+  return { descriptor, path: path.join(above.path, name), exposedAt: exposed(above, fstatSync(descriptor)) };
+}
+
+/** Whether the directory was made now. */
+export function makeUnlessThere(place: string | Buffer, mode: number): boolean {
+  try {
+    mkdirSync(place, mode);
+    return true;
+  } catch (error) {
+    // On a disk that is read-only, mkdir(2) may answer EROFS for a directory that exists.
+    if (hasCode(error, 'EEXIST') || lstatSync(place, { throwIfNoEntry: false }) !== undefined) return false;
+    throw error;
+  }
+}
+
+function isMissing(above: Level, name: string): boolean {
+  return lstatSync(osPath(entryPath(above, name)), { throwIfNoEntry: false }) === undefined;
+}
+
+/** Removes levels that are empty, the last one first. */
+export function removeLevels(made: readonly Level[]): void {
+  try {
+    for (const level of made.toReversed()) rmdirSync(osPath(entryPath(level, level.made!)));
+  } catch {
+    // Another process has filled or removed it; those above it are not empty then.
+  }
+}
+
+/** Whether two names lead to the same file. */
+export function isSameFile(one: Pick<Stats, 'dev' | 'ino'>, other: Pick<Stats, 'dev' | 'ino'>): boolean {
+  return one.dev === other.dev && one.ino === other.ino;
+}
+
+/**
+ * The symlink at a name, with its target; undefined for anything else. The link that is checked is the one that is read: both by one
+ * descriptor.
+ *
+ * @throws DestinationError for a link of another user
+ */
+function symlinkAt(above: Level, name: string, whole: string): Link | undefined {
+  const place = osPath(entryPath(above, name));
+  const found = lstatSync(place, { throwIfNoEntry: false });
+  if (found?.isSymbolicLink() !== true) return undefined;
+  const calls = systemCalls();
+  if (!calls) {
+    refuseForeignLink(above, name, found, whole);
+    // Another user could exchange it before it is read.
+    if (isRoot() && mayOthersRename(fstatSync(above.descriptor), found))
+      throw foreignLink(above, name, found, whole);
+    return { stat: found, target: pathText(readlinkSync(place, { encoding: 'buffer' })) };
+  }
+  const descriptor = openSync(place, O_PATH | constants.O_NOFOLLOW);
+  try {
+    const stat = fstatSync(descriptor);
+    if (!stat.isSymbolicLink()) return undefined;
+    refuseForeignLink(above, name, stat, whole);
+    const empty = Buffer.of(0);
+    const target = Buffer.alloc(LONGEST_TARGET);
+    const length = calls.readlinkat(descriptor, calls.address(empty), calls.address(target), target.length);
+    if (length < 0)
+      throw new SyscallError(length, `read the symlink ${printable(path.join(above.path, name))}`);
+    return { stat, target: pathText(target.subarray(0, length)) };
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+const WRITABLE_BY_OTHERS = 0o022;
+const STICKY = 0o1000;
+
+/**
+ * The rule of `protected_symlinks` (proc_sys_fs(5)), independent of this system's setting, and for every directory that others may write:
+ * only links of the caller, of root and of the directory's owner are followed.
+ */
+function refuseForeignLink(above: Level, name: string, link: Stats, whole: string): void {
+  const directory = fstatSync(above.descriptor);
+  if ((directory.mode & WRITABLE_BY_OTHERS) === 0) return;
+  if ([geteuid!(), 0, directory.uid].includes(link.uid)) return;
+  throw foreignLink(above, name, link, whole);
+}
+
+function foreignLink(above: Level, name: string, { uid }: Stats, whole: string): DestinationError {
+  const shown = printable(path.join(above.path, name));
+  return new DestinationError(
+    `cannot use ${printable(whole)}: ${shown} is a symlink of user ${uid} in a directory that others may write`,
+    { code: 'FOREIGN_SYMLINK', hint: `remove it (rm ${shown}), or choose another place` },
+  );
+}
+
+/** The links of /proc lead to other directories than their text says. */
+function refuseProcLink(above: Level, name: string, { stat, target }: Link, whole: string): void {
+  if (stat.dev !== statSync('/proc', { throwIfNoEntry: false })?.dev) return;
+  const meant = statSync(osPath(entryPath(above, name)), { throwIfNoEntry: false });
+  const found = statSync(osPath(path.resolve(above.path, target)), { throwIfNoEntry: false });
+  if (meant?.isDirectory() !== true || (found !== undefined && isSameFile(meant, found))) return;
+  throw new DestinationError(`cannot use ${printable(whole)}: it has no path of its own here`, {
+    code: 'UNREACHABLE',
+    hint: 'it leads through a link of /proc: choose another place',
+  });
+}
+
+function tooManyLinks(whole: string): DestinationError {
+  return new DestinationError(`cannot use ${printable(whole)}: it has more than ${MAX_LINKS} symlinks`, {
+    code: 'ELOOP',
+    hint: 'remove the symlinks that lead to each other, or choose another directory with -d',
+  });
+}
+
+/** Root of the system, as opposed to root of a user namespace, whose rights end at its own files. */
+function isRoot(): boolean {
+  return geteuid!() === 0 && isInitialUserNamespace();
+}
+
+function isTrusted(uid: number): boolean {
+  return uid === 0 || uid === geteuid!();
+}
+
+/** Whether another user than root may rename this entry of a directory. */
+export function mayOthersRename(directory: Stats, entry: Pick<Stats, 'uid'>): boolean {
+  if (!isTrusted(directory.uid)) return true;
+  if ((directory.mode & WRITABLE_BY_OTHERS) === 0) return false;
+  return (directory.mode & STICKY) === 0 || !isTrusted(entry.uid);
+}
+
+/** `Level.exposedAt` of the level after an entry. */
+function exposed(
+  above: Pick<Level, 'descriptor' | 'path' | 'exposedAt'>,
+  entry: Pick<Stats, 'uid'>,
+): string | undefined {
+  if (above.exposedAt !== undefined) return above.exposedAt;
+  return mayOthersRename(fstatSync(above.descriptor), entry) ? above.path : undefined;
+}
+
+/** @throws DestinationError as root, where another user may rename in a directory */
+function throwIfExposed(exposedAt: string | undefined, whole: string): void {
+  if (exposedAt === undefined || !isRoot()) return;
+  const shown = printable(exposedAt);
+  throw new DestinationError(`cannot use ${printable(whole)}: another user may rename what is in ${shown}`, {
+    code: EXPOSED_DIRECTORY,
+    hint: usesDescriptors()
+      ? 'choose another place'
+      : 'mount /proc (mount -t proc proc /proc), or choose another place',
+  });
+}

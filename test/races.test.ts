@@ -1,0 +1,205 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { noInjection, Setting } from './faults/setting.ts';
+import { dir, file, tar } from './support/archive.ts';
+import { noOtherUser } from './support/other-user.ts';
+import type { RunningProgram } from './support/program.ts';
+import { until } from './support/until.ts';
+
+const skip = noOtherUser || noInjection;
+const USER = 65_534;
+
+/** System calls on x64 and on arm64, which has only those of directories. */
+const CALLS = {
+  renameat2: { names: ['renameat2', 'renameat2'], numbers: [316, 276] },
+  rename: { names: ['rename', 'renameat'], numbers: [82, 38] },
+  link: { names: ['link', 'linkat'], numbers: [86, 37] },
+} as const;
+type Call = keyof typeof CALLS;
+
+const image = { layers: [{ tar: tar(dir('bin'), file('bin/sh', 'the image')) }] };
+
+/** Everything in a directory, with what tells whether it was touched. A rename changes the directory itself. */
+function listing(directory: string): string {
+  const format = '%P %y %i %n %u:%g %m %s %T@ %C@ %l\n';
+  return spawnSync('find', [directory, '-mindepth', '1', '-printf', format], { encoding: 'utf8' }).stdout;
+}
+
+/** A home of another user with a directory `box` in it, and beside it a directory of root's that looks the same. */
+class Stage implements AsyncDisposable {
+  readonly setting: Setting;
+  readonly box: string;
+  readonly decoy: string;
+  #before = '';
+
+  private constructor(setting: Setting) {
+    this.setting = setting;
+    this.box = setting.scratch.join('home/box');
+    this.decoy = setting.scratch.join('decoy');
+  }
+
+  static async open(): Promise<Stage> {
+    const setting = await Setting.open(image);
+    const stage = new Stage(setting);
+    chmodSync(setting.scratch.path, 0o755);
+    stage.asUser(`mkdir -p box/out && echo mine > box/out/mine`, setting.scratch.join('home'));
+    fill(path.join(stage.decoy, 'out'));
+    fill(path.join(stage.decoy, 'in/deep'));
+    for (const name of ['x.tar', 'config.json', 'out.nspawn'])
+      writeFileSync(path.join(stage.decoy, name), name);
+    stage.#before = listing(stage.decoy);
+    return stage;
+  }
+
+  /** Runs a line of shell as the other user, in the home. */
+  asUser(line: string, home = this.setting.scratch.join('home')): void {
+    if (!existsSync(home)) {
+      mkdirSync(home);
+      chownSync(home, USER, USER);
+    }
+    const done = spawnSync('sh', ['-ec', line], { cwd: home, uid: USER, gid: USER, encoding: 'utf8' });
+    assert.equal(done.status, 0, done.stderr);
+  }
+
+  /** Starts the program as root, and lets the user act while it is about to make a system call. */
+  async run(argv: readonly string[], call: Call, act: string): Promise<RunningProgram> {
+    const { names, numbers } = CALLS[call];
+    const at = process.arch === 'x64' ? 0 : 1;
+    const inject = `inject=${names[at]}:delay_enter=5s:when=1`;
+    const under = ['strace', '-f', '-qq', '-o', '/dev/null', '-e', `trace=${names[at]}`, '-e', inject];
+    const running = this.setting.start([...argv, '--no-cache'], { under });
+    const number = numbers[at];
+    await until(`the call ${call}`, () => running.isOver || isCalling(running.pid, number));
+    assert.ok(!running.isOver, running.stderr);
+    this.asUser(act);
+    return running;
+  }
+
+  assertDecoyUntouched(): void {
+    assert.equal(listing(this.decoy), this.#before);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.setting[Symbol.asyncDispose]();
+  }
+}
+
+function fill(directory: string): void {
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(path.join(directory, 'precious'), 'of root');
+}
+
+/** Whether a thread of the program that strace runs is at the beginning of a system call (proc_pid_syscall(5)). */
+function isCalling(tracer: number, number: number): boolean {
+  const children = read(`/proc/${tracer}/task/${tracer}/children`).trim().split(' ');
+  return children.some((child) =>
+    namesIn(`/proc/${child}/task`).some((thread) =>
+      read(`/proc/${child}/task/${thread}/syscall`).startsWith(`${number} `),
+    ),
+  );
+}
+
+function read(name: string): string {
+  try {
+    return readFileSync(name, 'latin1');
+  } catch {
+    return '';
+  }
+}
+
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return [];
+  }
+}
+
+const SWAP = 'mv box elsewhere && ln -s ../decoy box';
+
+test('races: --replace stays in the directory that it has opened', { skip }, async () => {
+  await using stage = await Stage.open();
+  const running = await stage.run(['-d', 'home/box/out', '--replace'], 'renameat2', SWAP);
+  const { exitCode, stderr } = await running.result;
+  assert.equal(exitCode, 0, stderr);
+  stage.assertDecoyUntouched();
+  const elsewhere = stage.setting.scratch.join('home/elsewhere');
+  assert.deepEqual(readdirSync(elsewhere), ['out']);
+  assert.equal(readFileSync(path.join(elsewhere, 'out/bin/sh'), 'utf8'), 'the image');
+});
+
+test('races: --replace removes nothing but the directory that it has checked', { skip }, async () => {
+  await using stage = await Stage.open();
+  const box = stage.box;
+  // What root has put there, which the user may rename, but not remove.
+  fill(path.join(box, 'roots'));
+  const before = listing(path.join(box, 'roots'));
+  const act = 'cd box && mv out mine && mv roots out';
+  const running = await stage.run(['-d', 'home/box/out', '--replace'], 'renameat2', act);
+  const { exitCode, stderr } = await running.result;
+  assert.equal(exitCode, 7, stderr);
+  assert.match(stderr, /^error: .*home\/box\/out was replaced by another process$/m);
+  assert.match(stderr, /^hint: /m);
+  assert.equal(listing(path.join(box, 'out')), before);
+  assert.deepEqual(readdirSync(box).toSorted(), ['mine', 'out']);
+  assert.equal(readFileSync(path.join(box, 'mine/mine'), 'utf8'), 'mine\n');
+});
+
+test('races: --replace of a directory that is gone renames nothing', { skip }, async () => {
+  await using stage = await Stage.open();
+  const act = 'mv box/out box/mine && mv box elsewhere && ln -s ../decoy box';
+  const running = await stage.run(['-d', 'home/box/out', '--replace'], 'renameat2', act);
+  const { exitCode, stderr } = await running.result;
+  assert.equal(exitCode, 7, stderr);
+  stage.assertDecoyUntouched();
+  assert.equal(readFileSync(stage.setting.scratch.join('home/elsewhere/mine/mine'), 'utf8'), 'mine\n');
+  assert.deepEqual(readdirSync(stage.setting.scratch.join('home/elsewhere')), ['mine']);
+});
+
+test('races: a first pull gets its name in the directory that it has opened', { skip }, async () => {
+  await using stage = await Stage.open();
+  const act = 'mv box elsewhere && ln -s ../decoy/in box';
+  const running = await stage.run(['-d', 'home/box/new'], 'rename', act);
+  const { exitCode, stderr } = await running.result;
+  assert.equal(exitCode, 0, stderr);
+  stage.assertDecoyUntouched();
+  assert.ok(existsSync(stage.setting.scratch.join('home/elsewhere/new/bin/sh')));
+});
+
+test('races: a file of -o replaces nothing in another directory', { skip }, async () => {
+  await using stage = await Stage.open();
+  const running = await stage.run(['-o', 'home/box/x.tar'], 'rename', SWAP);
+  const { exitCode, stderr } = await running.result;
+  assert.equal(exitCode, 0, stderr);
+  stage.assertDecoyUntouched();
+  const made = stage.setting.scratch.join('home/elsewhere');
+  assert.deepEqual(readdirSync(made).toSorted(), ['out', 'x.tar']);
+});
+
+test('races: the name of a stage does not make a directory one', { skip }, async () => {
+  await using stage = await Stage.open();
+  const { box, setting } = stage;
+  fill(path.join(box, 'roots'));
+  const before = listing(path.join(box, 'roots'));
+  for (const ending of ['', '-old']) {
+    const name = `.out.dlrootfs-999999998-0123456789ab${ending}`;
+    stage.asUser(`cd box && mv roots ${name}`);
+    if (ending !== '') stage.asUser('mv box/out box/mine');
+    await setting.pullWell(['-d', 'home/box/out', '--replace', '--no-cache']);
+    assert.equal(listing(path.join(box, name)), before);
+    assert.ok(lstatSync(path.join(box, 'out/bin')).isDirectory());
+    stage.asUser(`cd box && mv ${name} roots`);
+  }
+});
