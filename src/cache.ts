@@ -48,7 +48,7 @@ export async function addToCache(request: PullOptions): Promise<CacheAddition> {
   const { report, bytes } = countingBytes(request.report);
   // Files that are not kept lie beside the cache.
   const options = { ...request, destination: directory, report, store: { ...request.store, required: true } };
-  return await withImage(options, false, async (opened) => {
+  return await withImage(options, async (opened) => {
     const { image, source, store } = opened;
     refuseUncacheable(image, source, options);
     // Before anything is downloaded in vain.

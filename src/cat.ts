@@ -18,7 +18,7 @@ import { withImage } from './with-session.ts';
  */
 export async function cat(options: PullOptions, file: string, output: Writable): Promise<void> {
   const { signal } = options;
-  await withImage(options, false, async (opened) => {
+  await withImage(options, async (opened) => {
     const { reference } = opened.source;
     await withImageTree(opened, options, true, async (tree) => {
       const place = tree.find(pathBytes(file).toString('latin1') as BytePath, true);

@@ -43,8 +43,8 @@ export interface ImageDifferences {
 export async function diff(first: PullOptions, second: PullOptions): Promise<ImageDifferences> {
   refuseSharedStdin(first, second);
   refuseSharedCredentials(first, second);
-  return await withImage(first, false, async (opened) => {
-    return await withImage(second, false, async (other) => {
+  return await withImage(first, async (opened) => {
+    return await withImage(second, async (other) => {
       const { image } = opened;
       const { image: otherImage } = other;
       const images = [toldOf(opened), toldOf(other)] as const;

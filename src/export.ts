@@ -36,7 +36,7 @@ export async function exportArchive(
   const file = output === '-' ? undefined : await ArchiveFile.create(output, options.signal);
   try {
     if (file) await exporter.check?.(file);
-    return await withSummary(options, true, output, async (opened, reporting) => {
+    return await withSummary(options, output, async (opened, reporting) => {
       const built = await withImageTree(opened, reporting, true, async (tree, layers) => {
         return { layers, notRestored: await exporter.write(tree, opened.image, opened.store, file) };
       });

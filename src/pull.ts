@@ -35,17 +35,11 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   runtime?.checkRuntimeConfigs(runtimes, destination, request.force);
   if (request.replace !== false) Destination.requireReplaceable(destination, protectedPaths(request));
   const prepare = runtime && ((directory?: string) => runtime.prepareFiles(request, directory));
-  const ahead = isWhollyDownloaded(request);
-  return await withSummary(request, ahead, destination, async (opened, options) => {
+  return await withSummary(request, destination, async (opened, options) => {
     const built = await build(opened, prepare, options);
     await runtime?.writeRuntimeConfigs(opened.image.config, options);
     return built;
   });
-}
-
-/** Whether all layers that are not cached are downloaded: what DIR holds makes no difference. */
-function isWhollyDownloaded({ replace, git }: PullOptions): boolean {
-  return replace !== true && !git;
 }
 
 /** Makes DIR the image; with `replace` only if it is not that already. */

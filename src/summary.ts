@@ -75,19 +75,17 @@ export function countingBytes(report: Report): {
 /**
  * As `withImage`, for a command that makes something of an image: reports its end, and returns its summary.
  *
- * @param ahead as for `withImage`
  * @param destination what is made, as given
  * @param make makes it, and reports to the options' reporter
  */
 export async function withSummary(
   options: PullOptions,
-  ahead: boolean,
   destination: string,
   make: (opened: OpenedImage, options: PullOptions) => Promise<Pick<PullSummary, 'layers' | 'notRestored'>>,
 ): Promise<PullSummary> {
   const { report, bytes } = countingBytes(options.report);
   const start = performance.now();
-  return await withImage({ ...options, report }, ahead, async (opened) => {
+  return await withImage({ ...options, report }, async (opened) => {
     const { image, source } = opened;
     const { reference } = source;
     const resolved = performance.now();

@@ -53,7 +53,7 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
   const { destination, report, signal } = request;
   using disk = new DiskTree(destination);
   const options = { ...request, destination: placeForSpool(destination) };
-  return await withImage(options, false, async (opened) => {
+  return await withImage(options, async (opened) => {
     const { image, source } = opened;
     const differ = new DirectoryComparison(disk, image, request, contents);
     await withImageTree(opened, options, contents, async (tree) => {

@@ -1,5 +1,4 @@
 import { decompress } from './blob/decode/decompress.ts';
-import { isBig } from './blob/scheduler.ts';
 import { Store } from './blob/store.ts';
 import {
   type DlrootfsError,
@@ -11,7 +10,7 @@ import {
 } from './errors.ts';
 import { shortID } from './oci/digest.ts';
 import { platformNotice } from './oci/image-index.ts';
-import type { Image, Session, WantsBlob } from './oci/image.ts';
+import type { Image, Session } from './oci/image.ts';
 import { Reference } from './oci/reference.ts';
 import { formatSource, parseSource } from './layout/local-source.ts';
 import type { PullOptions } from './options.ts';
@@ -78,28 +77,22 @@ export interface OpenedImage extends Opened {
  *
  * @throws errors of the session; NotFoundError without an image for the platform
  */
-export async function findImage(opened: Opened, options: PullOptions, ahead = false): Promise<Image> {
+export async function findImage(opened: Opened, options: PullOptions): Promise<Image> {
   const { source } = opened;
   const { platform, platformAsked, report } = options;
-  const image = await askedImage(opened, options, ahead);
+  const image = await askedImage(opened, options);
   const unfit = platformNotice(image, platform, platformAsked, source.reference);
   if (unfit !== undefined) report({ type: 'notice', message: unfit });
   return image;
-}
-
-/** All but big layers after the first one: the layer queue requests those when it knows the pace of earlier ones. */
-function wantsSoon(store: Store): WantsBlob {
-  return async ({ digest, size }, index) => (index === 0 || !isBig(size)) && store.reserve(digest, size);
 }
 
 /** An error of the network has another hint where the cache has all of the image. */
 async function askedImage(
   { source, session, store }: Opened,
   { platform, offline }: PullOptions,
-  ahead: boolean,
 ): Promise<Image> {
   try {
-    return await session.image(platform, ahead ? wantsSoon(store) : undefined);
+    return await session.image(platform);
   } catch (error) {
     if (!(error instanceof NetworkError) || offline || source.local) throw error;
     const cached = await source
@@ -115,17 +108,15 @@ async function askedImage(
 /**
  * As `withSession`, for a command that reads layers: finds and reports the image.
  *
- * @param ahead all layers are read in any case: the first ones are requested while the config arrives
  * @throws as `findImage`; NotFoundError offline if the cache does not have all layers
  */
 export async function withImage<T>(
   options: PullOptions,
-  ahead: boolean,
   use: (opened: OpenedImage) => Promise<T>,
 ): Promise<T> {
   return await withSession(options, async (opened) => {
     const { offline, report } = options;
-    const image = await findImage(opened, options, ahead);
+    const image = await findImage(opened, options);
     if (offline && !opened.source.local) await requireCached({ ...opened, image }, offline.hint);
     report({ type: 'image', id: image.id, layers: image.layers });
     return await use({ ...opened, image });

@@ -127,7 +127,7 @@ export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Clai
 }
 
 /** `moved`: the previous owner renamed or removed the file between our open and our lock. `busy`: another process has it. */
-export async function tryClaim(
+async function tryClaim(
   wanted: Pick<Wanted, 'digest' | 'maxBytes'>,
   files: StoreFiles,
   lock: typeof lockFile,

@@ -108,7 +108,7 @@ export class Scheduler {
 }
 
 /** Whether the pace of a blob is measured before others get connections; `size` in bytes. */
-export function isBig(size: number | undefined): boolean {
+function isBig(size: number | undefined): boolean {
   return size !== undefined && size >= BIG;
 }
 

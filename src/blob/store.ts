@@ -8,7 +8,7 @@ import { OpenDirectory } from '../sys/open-directory.ts';
 import { hasCode, reasonOf } from '../sys/os-error.ts';
 import { namelessFile } from '../sys/temp-file.ts';
 import { DIRECTORY_MODE, unusable } from './cache-directory.ts';
-import { claim, Claim, tryClaim, type Wanted } from './claim.ts';
+import { claim, type Claim, type Wanted } from './claim.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import { type CacheName, diskError, prune, type StoredFile, StoreFiles, totalBytes } from './store-files.ts';
 
@@ -44,9 +44,6 @@ export class Store {
   #writable = true;
   #keeps = false;
   readonly #unpublished = new Set<Claim>();
-  /** What `reserve` found, for `claim`; and the blobs for which it comes too late. Both are set before anything is awaited. */
-  readonly #reserved = new Map<Digest, ReturnType<typeof tryClaim>>();
-  readonly #claimed = new Set<Digest>();
   /** Size of all files together, once it was needed. */
   #bytes: number | undefined;
 
@@ -152,34 +149,14 @@ export class Store {
       await files.unlink(name).catch(() => undefined);
   }
 
-  /**
-   * Claims a blob for the `claim` that follows. Returns whether all of it is to be downloaded: neither the store nor another run has a part
-   * of it.
-   */
-  async reserve(digest: Digest, maxBytes: number | undefined): Promise<boolean> {
-    if (this.#claimed.has(digest) || this.#reserved.has(digest)) return false;
-    const files = this.#files;
-    if (!files || !this.#writable || !this.#lock) return !(await this.has(digest));
-    const lock = this.#lock;
-    const reserving = this.has(digest)
-      .then((there) => (there ? ('there' as const) : tryClaim({ digest, maxBytes }, files, lock)))
-      .catch(() => 'busy' as const);
-    this.#reserved.set(digest, reserving);
-    const reserved = await reserving;
-    return reserved instanceof Claim && reserved.kept.ranges.length === 0;
-  }
-
   /** A file for a blob, or `there` when another run has completed the blob; undefined when it cannot be kept. */
   async claim(wanted: Wanted): Promise<Claim | 'there' | undefined> {
     const files = this.#files;
     if (!files || !this.#writable) return undefined;
     const { digest, signal } = wanted;
     this.#pinned.add(files.partial(digest)).add(files.blob(digest));
-    this.#claimed.add(digest);
-    const reserved = await this.#reserved.get(digest);
-    this.#reserved.delete(digest);
     try {
-      const claimed = reserved instanceof Claim ? reserved : await claim(wanted, { files, lock: this.#lock });
+      const claimed = await claim(wanted, { files, lock: this.#lock });
       if (claimed !== 'there') this.#unpublished.add(claimed);
       return claimed;
     } catch (error) {
@@ -236,10 +213,6 @@ export class Store {
 
   /** Removes old leftovers, and evicts blobs until the store is within its limit. */
   async close(): Promise<void> {
-    for (const reserving of this.#reserved.values()) {
-      const reserved = await reserving;
-      if (reserved instanceof Claim) await reserved.release(reserved.kept.ranges.length > 0);
-    }
     this.#pinned.clear();
     if (this.#files && this.#writable) await prune(this.#files, this.#maxBytes);
     this.#files?.close();

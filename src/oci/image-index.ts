@@ -67,8 +67,7 @@ export interface FoundDocument {
 /** Where the documents that an index lists come from; both must have been verified against their digests. */
 export interface DocumentSource {
   manifest(descriptor: Descriptor): Promise<ManifestDocument>;
-  /** @param chosen the manifest is the image's: its layers will be wanted */
-  config(manifest: Manifest, chosen: boolean): Promise<ImageConfig>;
+  config(manifest: Manifest): Promise<ImageConfig>;
 }
 
 /**
@@ -89,7 +88,7 @@ export async function describeFound(
       : { digest, manifest: document };
   const { manifest, config, digest: chosen } = choice;
   if (manifest.kind === 'schema1') return { ...describeSchema1(manifest), digest: chosen, platforms };
-  const description = describeImage(manifest, config ?? (await source.config(manifest, true)), what);
+  const description = describeImage(manifest, config ?? (await source.config(manifest)), what);
   return { ...description, digest: chosen, platforms };
 }
 
@@ -159,7 +158,7 @@ async function rankEntry(descriptor: Descriptor, search: Search, depth: number):
     return { digest, manifest: document, rank: platformRank(descriptor.platform, wanted)! };
   }
   if (document.kind === 'schema1') return undefined;
-  const config = await source.config(document, false);
+  const config = await source.config(document);
   const rank = platformRank(config.platform, wanted);
   if (rank !== undefined) return { digest, manifest: document, config, rank };
   search.present.push(config.platform);

@@ -102,21 +102,12 @@ export interface Image<L extends Layer = Layer> {
   readonly layers: readonly L[];
 }
 
-/** Whether all of a layer's blob is to be downloaded. */
-export type WantsBlob = (
-  layer: Pick<Layer, 'size'> & { readonly digest: Digest },
-  index: number,
-) => Promise<boolean>;
-
 /** A session with one repository of one registry, or with a local source of images; the signal that it was opened with aborts it. */
 export interface Session<L extends Layer = Layer> {
   /**
    * Resolves tag or digest, chooses the platform, and verifies manifest and config.
-   *
-   * @param wants tells which blobs of layers are to be downloaded: the first requests for them are sent before the config is here. Left out:
-   *   none
    */
-  image(platform: Platform, wants?: WantsBlob): Promise<Image<L>>;
+  image(platform: Platform): Promise<Image<L>>;
   /** All tags of the repository, page by page. */
   tags(): AsyncIterable<string>;
   close(): Promise<void>;

@@ -96,9 +96,6 @@ export class BlobSource {
   #bad: readonly Endpoint[] = [];
   /** The range of the last bad body was requested again: its bytes were wrong, or none came. */
   #isWrong = false;
-  #isOpened = false;
-  /** An answer that was requested before anybody reads it. */
-  #ahead: { readonly answer: Promise<BlobResponse>; readonly abort: AbortController } | undefined;
 
   constructor(blob: BlobQuery, endpoints: Failover) {
     this.#blob = blob;
@@ -113,8 +110,6 @@ export class BlobSource {
    * first.
    */
   readonly open: RemoteLayer['open'] = async (range, signal) => {
-    const ahead = this.#takeAhead(range, signal);
-    if (ahead) return ahead;
     const key = `${range.start}-${range.end ?? ''}`;
     this.#noteBad(key);
     const rest = range.start > 0 && range.end === undefined;
@@ -134,28 +129,6 @@ export class BlobSource {
     this.#bad = [...this.#bad.filter((each) => !endpoints.has(each)), ...endpoints];
     this.#isWrong = same !== undefined;
     this.#bodies.clear();
-  }
-
-  /** Requests the whole blob now. The first `open` gets the answer, if it is from the start. */
-  requestAhead(): void {
-    if (this.#isOpened) return;
-    const abort = new AbortController();
-    const signal = AbortSignal.any([abort.signal, this.#endpoints.signal]);
-    const answer = this.#ask({ start: 0 }, '0-', signal);
-    answer.catch(() => undefined);
-    this.#ahead ??= { answer, abort };
-  }
-
-  #takeAhead({ start, end }: BlobRange, signal: AbortSignal): Promise<BlobResponse> | undefined {
-    const ahead = this.#ahead;
-    this.#isOpened = true;
-    this.#ahead = undefined;
-    if (!ahead) return undefined;
-    const abort = () => ahead.abort.abort(signal.reason);
-    signal.addEventListener('abort', abort);
-    const isWhole = start === 0 && end === undefined;
-    if (!isWhole || signal.aborted) abort();
-    return isWhole ? ahead.answer : undefined;
   }
 
   async #ask(range: BlobRange, key: string, signal: AbortSignal): Promise<BlobResponse> {

@@ -16,8 +16,6 @@ export interface Query<T> extends Subject {
   readonly read: (response: Response) => Promise<T>;
   /** Default: that of the session. */
   readonly signal?: AbortSignal;
-  /** See `Request`. */
-  readonly onSent?: () => void;
 }
 
 /** The answer to a request. */
@@ -89,8 +87,8 @@ export class Endpoint {
 
   async #send(url: URL, query: Query<unknown>, own: Headers): Promise<Answer> {
     const { transport, authorization } = this.#options;
-    const { method = 'GET', headers, signal, onSent, also } = query;
-    const response = await transport.send({ method, url, headers: { ...headers, ...own }, signal, onSent });
+    const { method = 'GET', headers, signal, also } = query;
+    const response = await transport.send({ method, url, headers: { ...headers, ...own }, signal });
     const { status } = response;
     if (status === 200 || also?.includes(status)) return { response, error: undefined, unauthorized: false };
     const error = answerError(response, await readFailure(response), query, authorization?.used);
@@ -151,11 +149,6 @@ export class Failover {
     this.#explain = explain;
   }
 
-  /** Of the session. */
-  get signal(): AbortSignal {
-    return this.#settings.signal;
-  }
-
   /** Sends a request to one endpoint after the other, until one answers. */
   async ask<T>(query: Query<T>): Promise<T> {
     return this.first(query, (endpoint, retries) => endpoint.ask(query, retries));
@@ -169,7 +162,7 @@ export class Failover {
    * @param isWrong their bytes were wrong, so that they come even after those with an error
    */
   async first<T>(
-    { subject, signal = this.signal }: Pick<Query<T>, 'subject' | 'signal'>,
+    { subject, signal = this.#settings.signal }: Pick<Query<T>, 'subject' | 'signal'>,
     attempt: (endpoint: Endpoint, retries: number | undefined) => Promise<T>,
     later: readonly Endpoint[] = [],
     isWrong = false,

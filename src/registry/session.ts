@@ -55,7 +55,7 @@ export async function openSession(
   let session: Promise<VersionSession> | undefined;
   const chosen = () => (session ??= chooseVersion({ reference, settings, hosts }));
   return {
-    image: async (platform, wants) => (await chosen()).image(platform, wants),
+    image: async (platform) => (await chosen()).image(platform),
     async *tags() {
       yield* (await chosen()).tags();
     },

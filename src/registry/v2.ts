@@ -2,7 +2,7 @@ import { DlrootfsError, IntegrityError, NetworkError, UsageError } from '../erro
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
 import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
 import { describeFound, type FoundDocument } from '../oci/image-index.ts';
-import type { Image, LayerDescription, RemoteLayer, Session, WantsBlob } from '../oci/image.ts';
+import type { Image, LayerDescription, RemoteLayer, Session } from '../oci/image.ts';
 import { parseJsonObject, ValueLimit } from '../oci/json.ts';
 import { type Manifest, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
 import { MANIFEST_ACCEPT } from '../oci/media-types.ts';
@@ -13,7 +13,7 @@ import type { Endpoint, Failover, Query } from './endpoint.ts';
 import { describeRateLimit, readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 import { isTransient } from './http/transport-error.ts';
-import { DEFAULT_CONNECTIONS, type RegistryOptions } from './registry-options.ts';
+import type { RegistryOptions } from './registry-options.ts';
 
 const MAX_PAGE_BYTES = 16 * 1024 * 1024;
 /** Of one page: some registries answer all tags at once. */
@@ -32,7 +32,7 @@ const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };
 export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
   readonly #reference: Reference;
   readonly #name: string;
-  readonly #options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report' | 'connections'>;
+  readonly #options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report'>;
   readonly #endpoints: Failover;
   readonly #blobs = new Map<Digest, BlobSource>();
   /** In the answer with the last manifest, in words. */
@@ -41,7 +41,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
   /** @param endpoints offline none: then everything comes from the store, and no layer can be opened */
   constructor(
     reference: Reference,
-    options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report' | 'connections'>,
+    options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report'>,
     endpoints: Failover,
   ) {
     this.#reference = reference;
@@ -50,12 +50,12 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     this.#endpoints = endpoints;
   }
 
-  async image(platform: Platform, wants?: WantsBlob): Promise<Image<RemoteLayer>> {
+  async image(platform: Platform): Promise<Image<RemoteLayer>> {
     const { tag = 'latest', digest } = this.#reference;
     const found = await (digest === undefined ? this.#byTag(tag) : this.#byDigest(digest));
     const source = {
       manifest: async (listed: { readonly digest: Digest }) => (await this.#byDigest(listed.digest)).document,
-      config: (manifest: Manifest, chosen: boolean) => this.#config(manifest, chosen ? wants : undefined),
+      config: (manifest: Manifest) => this.#config(manifest),
     };
     const image = await describeFound(found, platform, source, Reference.format(this.#reference));
     const layers = image.layers.map(({ urls, ...layer }) => ({
@@ -70,15 +70,6 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     const source = this.#blobs.get(digest) ?? new BlobSource(blob, this.#endpoints);
     this.#blobs.set(digest, source);
     return source;
-  }
-
-  /** Requests the first layers that are wanted, on all connections but the one for the config. Failures are those of opening them. */
-  async #requestAhead(layers: Manifest['layers'], wants: WantsBlob): Promise<void> {
-    const { connections = DEFAULT_CONNECTIONS } = this.#options;
-    for (const [index, layer] of layers.slice(0, connections - 1).entries()) {
-      if (this.#endpoints.signal.aborted) return;
-      if (await wants(layer, index)) this.#blob(layer).requestAhead();
-    }
   }
 
   /** The manifest or index that a tag points to now: one GET, or a HEAD when the store has it already; offline, as it was last. */
@@ -158,8 +149,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     return found;
   }
 
-  /** @param wants which layers to request while the config is on its way */
-  async #config({ config: { digest, size }, layers }: Manifest, wants?: WantsBlob): Promise<ImageConfig> {
+  async #config({ config: { digest, size } }: Manifest): Promise<ImageConfig> {
     const { manifestStore: store } = this.#options;
     const subject = `the config of ${this.#name}`;
     const stored = await store?.get(digest);
@@ -172,12 +162,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
       verifyDigest(bytes, digest, subject);
       return bytes;
     };
-    let isFirst = true;
-    const onSent = (): void => {
-      if (wants && isFirst) void this.#requestAhead(layers, wants);
-      isFirst = false;
-    };
-    const bytes = await this.#endpoints.ask({ path: `blobs/${digest}`, subject, read, onSent });
+    const bytes = await this.#endpoints.ask({ path: `blobs/${digest}`, subject, read });
     await store?.put(digest, bytes);
     return parseConfig(bytes, subject);
   }

@@ -21,8 +21,6 @@ export interface Request {
   readonly body?: string | undefined;
   /** Default: that of the session. */
   readonly signal?: AbortSignal | undefined;
-  /** Called when the request goes to a connection, also after a redirect and for a retry. */
-  readonly onSent?: (() => void) | undefined;
 }
 
 /** The head of an answer, and its body as it arrives. */
@@ -135,7 +133,6 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
       },
       this,
     );
-    this.#request.onSent?.();
   }
 
   readonly #abort = () => {

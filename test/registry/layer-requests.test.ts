@@ -1,30 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { noise, Setting } from '../faults/setting.ts';
 import { tar } from '../support/archive.ts';
-
-// While the config of an image is on its way, its first layers are requested: a pull over a slow link is a few round trips shorter.
+import { until } from '../support/until.ts';
 
 /** The requests for all layers, in order of the layers; 1 each is right. */
 const counts = (setting: Setting) => setting.image.layers.map((_, layer) => setting.asked(layer).length);
 
-async function until(condition: () => boolean): Promise<void> {
-  for (const end = Date.now() + 20_000; !condition(); await sleep(20))
-    assert.ok(Date.now() < end, 'it does not become true');
-}
-
 const aboutConfig = (setting: Setting) => new RegExp(`/blobs/${setting.image.configDigest}`);
-
-test('the layers are requested while the config does not come, and a signal ends that', async () => {
-  await using setting = await Setting.open();
-  setting.registry.fault({ path: aboutConfig(setting), before: 'silent', times: 9 });
-  const run = setting.start();
-  await until(() => counts(setting).every((count) => count === 1));
-  run.kill('SIGTERM');
-  assert.equal((await run.result).exitCode, 143);
-  assert.deepEqual(setting.names, []);
-});
 
 test('each layer is requested once, by one connection or several', async () => {
   for (const flags of [[], ['-j', '1'], ['-j', '2'], ['--no-cache'], ['-o', 'x.tar']]) {
@@ -34,15 +17,15 @@ test('each layer is requested once, by one connection or several', async () => {
   }
 });
 
-test('with -j 1 no layer is requested before the config is here', async () => {
+test('no layer is requested before the config is here, and a signal ends the waiting', async () => {
   await using setting = await Setting.open();
   setting.registry.fault({ path: aboutConfig(setting), before: 'silent', times: 9 });
-  const run = setting.start(['-j', '1']);
-  await until(() => setting.registry.log(aboutConfig(setting)).length > 0);
-  await sleep(200);
+  const run = setting.start();
+  await until('the request for the config', () => setting.registry.log(aboutConfig(setting)).length > 0);
   run.kill('SIGTERM');
-  await run.result;
+  assert.equal((await run.result).exitCode, 143);
   assert.deepEqual(counts(setting), [0, 0, 0]);
+  assert.deepEqual(setting.names, []);
 });
 
 test('what the cache has, and a rootfs that is the image already, need no request', async () => {
@@ -90,7 +73,7 @@ test('an answer that was cut is continued where it broke', async () => {
   assert.deepEqual(more, []);
 });
 
-test('a config that is wrong: the error is about it, and the answers for layers are dropped', async () => {
+test('a config that is wrong: the error is about it', async () => {
   await using setting = await Setting.open();
   setting.registry.fault({ path: aboutConfig(setting), corruptAt: 5, times: 9 });
   const { exitCode, stderr } = await setting.pull();
