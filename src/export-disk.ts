@@ -93,7 +93,12 @@ export async function diskExporter(
       const identity = diskIdentityOf(format, id, config.created);
       const request = { ...targetOf(file), identity, additions: guest?.additions ?? [] };
       return tool
-        ? await writeDiskImage(tree, { ...request, tool, temporaryFile: () => store.spool() })
+        ? await writeDiskImage(tree, {
+            ...request,
+            tool,
+            notice: (message) => report({ type: 'notice', message }),
+            temporaryFile: () => store.spool(),
+          })
         : await writeErofs(tree, request);
     },
     async finish() {

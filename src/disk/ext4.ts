@@ -146,7 +146,13 @@ export function mke2fsArguments(file: string, { uuid }: DiskIdentity, layout: Ex
 /** No file of the host's defaults is read, and the time is the image's. */
 export function mke2fsEnvironment(madeAt: number): Record<string, string> {
   // 0 would be the time of the clock.
-  return { MKE2FS_CONFIG: '/dev/null', E2FSPROGS_FAKE_TIME: String(Math.max(1, madeAt)) };
+  const time = String(Math.max(1, madeAt));
+  return {
+    MKE2FS_CONFIG: '/dev/null',
+    E2FSCK_CONFIG: '/dev/null',
+    E2FSPROGS_FAKE_TIME: time,
+    E2FSCK_TIME: time,
+  };
 }
 
 /** debugfs reads lines of up to 8,191 bytes, and would take the rest of a longer one for another command. */
@@ -160,32 +166,31 @@ const LONGEST_COMMAND = 8000;
  */
 export function debugfsCommands({ entry, xattrs, time }: FittedEntry, lost: NotRestored): string[] {
   const file = quoted(`/${entry.path}`);
-  const attributes = xattrs.map(([name, value]) => line('ea_set', file, quoted(name), `"${escaped(value)}"`));
+  const attributes = xattrs.map(([name, value]) =>
+    debugfsLine('ea_set', file, quoted(name), `"${escaped(value)}"`),
+  );
   const commands = attributes.filter((command) => command !== undefined);
   lost.xattrs += attributes.length - commands.length;
   if (time === undefined) return commands;
   const { mtimeSeconds, mtimeNanoseconds } = time;
   const low = ((mtimeSeconds % 2 ** 32) + 2 ** 32) % 2 ** 32;
   const epoch = Math.floor((mtimeSeconds + 2 ** 31) / 2 ** 32);
-  const seconds = line('sif', file, 'mtime', `@${low}`);
-  const rest = line('sif', file, 'mtime_extra', String(mtimeNanoseconds * 4 + epoch));
+  const seconds = debugfsLine('sif', file, 'mtime', `@${low}`);
+  const rest = debugfsLine('sif', file, 'mtime_extra', String(mtimeNanoseconds * 4 + epoch));
   if (seconds === undefined || rest === undefined) lost.times += 1;
   else commands.push(seconds, rest);
   return commands;
 }
 
-function line(
-  command: string,
-  file: string | undefined,
-  ...words: readonly (string | undefined)[]
-): string | undefined {
-  if (file === undefined || words.includes(undefined)) return undefined;
-  const text = [command, file, ...words].join(' ');
+/** Undefined where a word or the line cannot be said. */
+export function debugfsLine(command: string, ...words: readonly (string | undefined)[]): string | undefined {
+  if (words.includes(undefined)) return undefined;
+  const text = [command, ...words].join(' ');
   return text.length > LONGEST_COMMAND ? undefined : `${text}\n`;
 }
 
 /** A word as libss reads it: two quotes for one. No line break can be said. */
-function quoted(word: string): string | undefined {
+export function quoted(word: string): string | undefined {
   return /[\r\n]/.test(word) ? undefined : `"${word.replaceAll('"', '""')}"`;
 }
 

@@ -17,7 +17,7 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import type { PullSummary } from '../../src/summary.ts';
 import { noise, Setting } from '../faults/setting.ts';
-import { character, dir, file, hardlink, sparse, symlink, tar } from '../support/archive.ts';
+import { character, dir, file, hardlink, type Metadata, sparse, symlink, tar } from '../support/archive.ts';
 import { findProgram, missing } from '../support/debian.ts';
 import { diskKinds, diskPrograms, mountDisk } from '../support/disk.ts';
 import { noOtherUser } from '../support/other-user.ts';
@@ -262,6 +262,59 @@ describe('ext4', { skip: missing('mke2fs', 'debugfs') }, () => {
       assert.equal(printTree(`${root}/d`), printTree(setting.scratch.join('tree/d')));
     },
   );
+
+  test('a directory of thousands of names, which gets an index', { skip: missing('root') }, async (t) => {
+    const odd = ['a b', '"', '<12>', '-f', 'caf\u00e9', 'n\ne', 'r\re', 'x'.repeat(255)].map(
+      (name) => `wide/${name}`,
+    );
+    const items = Array.from({ length: 2500 }, (_, index) => {
+      const metadata: Metadata = {
+        mtime: [1000 + index, index],
+        ...(index % 100 === 0 && { xattrs: { 'user.a': 'b' } }),
+      };
+      const name = `wide/name-${index}`;
+      if (index % 5 === 1) return symlink(name, `${index}`, { mtime: [1000 + index, index] });
+      if (index % 5 === 2) return hardlink(name, `wide/name-${index - 2}`);
+      return index % 5 === 3 ? character(name, 1, 3, metadata) : file(name, `${index}`, metadata);
+    });
+    const archive = tar(
+      dir('wide', { mtime: [5, 7], mode: 0o1775, uid: 3 }),
+      ...items,
+      ...odd.map((name) => file(name, name)),
+      dir('wide/inner'),
+      file('wide/inner/x', 'x'),
+      hardlink('other', 'wide/name-2490'),
+      dir('.dlrootfs-parts'),
+    );
+    await using setting = await Setting.open({ layers: [{ tar: archive }] });
+    for (const name of ['x', 'y']) {
+      const { stderr } = await setting.pullWell(['-q', '-o', `${name}.ext4`]);
+      assert.equal(stderr, '');
+    }
+    const disk = setting.scratch.join('x.ext4');
+    assert.ok(readFileSync(disk).equals(readFileSync(setting.scratch.join('y.ext4'))), 'the bytes differ');
+    const checked = spawnSync('e2fsck', ['-fn', disk], { encoding: 'utf8' });
+    assert.equal(checked.status, 0, checked.stdout);
+    const { stdout } = spawnSync('debugfs', ['-R', 'stat /wide', disk], { encoding: 'utf8' });
+    const flags = Number(/Flags: (0x[0-9a-f]+)/.exec(stdout)?.[1]);
+    assert.equal(flags & 0x1000, 0x1000, 'EXT4_INDEX_FL');
+    await setting.pullWell(['-d', 'tree', '--no-json']);
+    const root = mountDisk(t, disk, 'ext4');
+    if (root === undefined) return;
+    const options = { without: ['lost+found'] };
+    assert.equal(printTree(root, options), printTree(setting.scratch.join('tree'), options));
+  });
+
+  test('a directory of many directories: a notice says that it takes long', async () => {
+    const items = Array.from({ length: 10_001 }, (_, index) => dir(`wide/${index}`));
+    await using setting = await Setting.open({ layers: [{ tar: tar(dir('wide'), ...items) }] });
+    const bin = replace(setting, 'mke2fs', 'exit 1', true);
+    const { stderr } = await setting.pull(['-q', '-o', 'x.ext4'], { environment: { PATH: bin } });
+    assert.match(
+      stderr,
+      /^notice: x\.ext4 takes about 9 seconds more: mke2fs searches wide for each of its 10001 directories\n/,
+    );
+  });
 
   test('what debugfs cannot be told is counted, and does no harm', async () => {
     const xattrs = { 'user.a': 'x' };

@@ -1,0 +1,114 @@
+import { crc32 } from 'node:zlib';
+import { nameOf, parentPath } from '../rootfs/directories.ts';
+import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
+import type { BytePath } from '../tar/entry.ts';
+import { debugfsLine, quoted } from './ext4.ts';
+import type { Addition } from './format.ts';
+
+/** mke2fs searches a directory from its start for every name: 2,000 names take it half a second, 43,000 two minutes. */
+const MOST_NAMES = 2000;
+const SLOW_NAMES = 10_000;
+const PART_NAMES = 250;
+/** So many parts stay in the directory: e2fsck indexes a directory of several blocks only. */
+const PARTS_THAT_STAY = 4;
+const PARTS_OF_GROUP = 256;
+const LONGEST_PATH = 3000;
+
+/** A directory of many names, whose parts have the numbers from `first` on. */
+interface WideDirectory {
+  readonly parts: number;
+  readonly first: number;
+}
+
+/**
+ * Directories with so many names that mke2fs would take minutes. It gets these names in many small directories. e2fsck then gives the wide ones
+ * an index, by which debugfs gives the names their place.
+ */
+export class WideDirectories {
+  /** All parts are below it. */
+  readonly #root: BytePath;
+  readonly #directories = new Map<string, WideDirectory>();
+  #parts = 0;
+
+  private constructor(root: BytePath) {
+    this.#root = root;
+  }
+
+  /**
+   * Undefined where there are none.
+   *
+   * @param onSlow gets a directory with too many names that stay in it, and how many
+   */
+  static of(
+    tree: ImageTree,
+    additions: readonly Addition[],
+    onSlow: (path: BytePath, names: number) => void,
+  ): WideDirectories | undefined {
+    const counts = new Map<BytePath, number>();
+    const staying = new Map<BytePath, number>();
+    for (const { path, type } of tree) {
+      const above = parentPath(path);
+      const kind = isMovable(path, type) ? counts : staying;
+      kind.set(above, (kind.get(above) ?? 0) + 1);
+    }
+    for (const [path, names] of staying) if (names > SLOW_NAMES) onSlow(path, names);
+    let root = '.dlrootfs-parts';
+    while (tree.find(root as BytePath, false) || additions.some(({ path }) => path === root)) root += '-';
+    const wide = new WideDirectories(root as BytePath);
+    for (const [path, count] of counts) {
+      if (count <= MOST_NAMES || path.length > LONGEST_PATH || quoted(path) === undefined) continue;
+      const parts = Math.ceil(count / PART_NAMES);
+      wide.#directories.set(path, { parts, first: wide.#parts });
+      wide.#parts += parts;
+    }
+    return wide.#parts > 0 ? wide : undefined;
+  }
+
+  /** Where mke2fs gets a name. */
+  placeOf(path: BytePath, type: ImageTreeEntry['type']): BytePath {
+    const directory = this.#directories.get(parentPath(path));
+    if (directory === undefined || !isMovable(path, type)) return path;
+    const name = nameOf(path);
+    const part = crc32(Buffer.from(name, 'latin1')) % directory.parts;
+    return part < PARTS_THAT_STAY ? path : (`${this.#part(directory.first + part)}/${name}` as BytePath);
+  }
+
+  /** The directories of parts, each before what is in it. */
+  *directories(): Generator<BytePath, void, void> {
+    yield this.#root;
+    for (let part = 0; part < this.#parts; part += 1) {
+      if (part % PARTS_OF_GROUP === 0) yield this.#group(part);
+      yield this.#part(part);
+    }
+  }
+
+  /** Commands of debugfs(8), one a line, that give all names their place, and remove the parts. */
+  *commands(tree: ImageTree): Generator<string, void, void> {
+    for (const { path, type } of tree) {
+      const place = this.placeOf(path, type);
+      // A name that is given to a directory is not searched in it.
+      if (place !== path) yield debugfsLine('link', quoted(`/${place}`), quoted(`/${parentPath(path)}`))!;
+    }
+    for (let part = 0; part < this.#parts; part += 1) {
+      const path = quoted(`/${this.#part(part)}`);
+      // Its names have moved: only the directory itself goes.
+      for (const command of ['kill_file', 'clri', 'unlink']) yield debugfsLine(command, path)!;
+    }
+    for (let part = 0; part < this.#parts; part += PARTS_OF_GROUP)
+      yield debugfsLine('rmdir', quoted(`/${this.#group(part)}`))!;
+    yield debugfsLine('rmdir', quoted(`/${this.#root}`))!;
+  }
+
+  #group(part: number): BytePath {
+    return `${this.#root}/${Math.floor(part / PARTS_OF_GROUP)}` as BytePath;
+  }
+
+  #part(part: number): BytePath {
+    return `${this.#group(part)}/${part % PARTS_OF_GROUP}` as BytePath;
+  }
+}
+
+/** Moving a directory would change more than names, and some names cannot be told to debugfs. */
+function isMovable(path: BytePath, type: ImageTreeEntry['type']): boolean {
+  return type !== 'directory' && quoted(nameOf(path)) !== undefined;
+}
