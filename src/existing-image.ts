@@ -17,6 +17,7 @@ import { fingerprintOf } from './rootfs/fingerprint.ts';
 import { nothingLost } from './rootfs/not-restored.ts';
 import type { ProtectedPath } from './rootfs/location.ts';
 import type { LayerSummary, PullSummary } from './summary.ts';
+import { OpenDirectory } from './sys/open-directory.ts';
 import { osPath, pathBytes } from './sys/os-path.ts';
 import { parsePasswd } from './sys/passwd.ts';
 import { version } from './version.ts';
@@ -24,6 +25,8 @@ import type { OpenedImage } from './with-session.ts';
 
 /** The result of a build. */
 export type Built = Pick<PullSummary, 'layers' | 'notRestored'> & {
+  /** Of DIR, as `OpenDirectory.identity`. */
+  readonly identity: string;
   /** With `replace`: the tree, if it can be known again. */
   readonly tree?: FinishedTree | undefined;
 };
@@ -156,19 +159,25 @@ export async function reportAlreadyThere(
   const state = checkedOut
     ? 'nothing was done'
     : `another branch is checked out; to return to this one: ${back}`;
-  return await nothingToDo(image, `has all layers of the image: ${state}`, options);
+  using there = OpenDirectory.open(options.destination);
+  return await nothingToDo(image, there.identity, `has all layers of the image: ${state}`, options);
 }
 
 /** With `replace`: DIR is the image already; only reports it. */
-export async function reportUntouched(image: Image, options: PullOptions): Promise<Built> {
-  return await nothingToDo(image, 'is this image already: nothing was done', options);
+export async function reportUntouched(image: Image, identity: string, options: PullOptions): Promise<Built> {
+  return await nothingToDo(image, identity, 'is this image already: nothing was done', options);
 }
 
-async function nothingToDo(image: Image, why: string, { destination, report }: PullOptions): Promise<Built> {
+async function nothingToDo(
+  image: Image,
+  identity: string,
+  why: string,
+  { destination, report }: PullOptions,
+): Promise<Built> {
   await Destination.tidy(destination);
   const layers = reportLayersThere(image.layers, report);
   report({ type: 'notice', message: `${printable(destination)} ${why}` });
-  return { layers, notRestored: nothingLost() };
+  return { layers, notRestored: nothingLost(), identity };
 }
 
 /** Reports that these layers, the image's first, are in DIR; returns their summaries. */
@@ -258,11 +267,12 @@ export async function openTreeNotes({ image, source, store: ofSession }: OpenedI
     async write({ identity, digest }: FinishedTree): Promise<void> {
       await store.remember(nameOf(identity), digest);
     },
-    /** Whether DIR is such a tree, in which nothing was touched. */
-    async isUntouched(): Promise<boolean> {
+    /** The identity of DIR, if it is such a tree, in which nothing was touched. */
+    async untouched(): Promise<string | undefined> {
       using there = Destination.openExisting(destination);
       const noted = there && (await store.recall(nameOf(there.identity)));
-      return noted ? (await fingerprintOf(there.self, signal))?.digest === noted.digest : false;
+      if (!noted || (await fingerprintOf(there.self, signal))?.digest !== noted.digest) return undefined;
+      return there.identity;
     },
   };
 }

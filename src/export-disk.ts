@@ -10,7 +10,7 @@ import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { ImageTree } from './rootfs/image-tree.ts';
 import type { NotRestored } from './rootfs/not-restored.ts';
-import { containerName, refuseExisting, writeConfig } from './runtime/config-files.ts';
+import { containerName, openBeside, refuseExisting, writeConfig } from './runtime/config-files.ts';
 import { guestOf, type MachineConfig, machineConfig, machinePath } from './runtime/virtual-machine.ts';
 
 const OTHER_NAME = 'choose another name with -o, or replace it with --force';
@@ -27,7 +27,7 @@ export interface Exporter {
     file: ArchiveFile | undefined,
   ): Promise<Readonly<NotRestored>>;
   /** Called when the file has its name. */
-  finish?(): Promise<void>;
+  finish?(identity: string): Promise<void>;
 }
 
 /**
@@ -101,9 +101,12 @@ export async function diskExporter(
           })
         : await writeErofs(tree, request);
     },
-    async finish() {
+    async finish(identity) {
+      if (configs.length === 0) return;
+      using directory = openBeside(output, identity).directory;
       for (const { file, mode, text, command } of configs) {
-        await writeConfig(file, text, force, { mode, other: OTHER_NAME });
+        const place = { directory, name: path.basename(file) };
+        await writeConfig(place, text, force, { mode, other: OTHER_NAME });
         report({ type: 'runtime-config', file, command });
       }
     },

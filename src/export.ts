@@ -43,7 +43,7 @@ export async function exportArchive(
       await file?.commit();
       const message = describeNotRestored(built.notRestored, true);
       if (message !== undefined) reporting.report({ type: 'notice', message });
-      await exporter.finish?.();
+      if (file?.identity !== undefined) await exporter.finish?.(file.identity);
       return built;
     });
   } catch (error) {

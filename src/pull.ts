@@ -37,7 +37,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   const prepare = runtime && ((directory?: string) => runtime.prepareFiles(request, directory));
   return await withSummary(request, destination, async (opened, options) => {
     const built = await build(opened, prepare, options);
-    await runtime?.writeRuntimeConfigs(opened.image.config, options);
+    await runtime?.writeRuntimeConfigs(opened.image.config, options, built.identity);
     return built;
   });
 }
@@ -51,8 +51,8 @@ async function build(
   const { image, store } = opened;
   const { replace, part, report } = options;
   await using notes = replace === false ? undefined : await openTreeNotes(opened, options);
-  const isThere = replace === true && (await notes!.isUntouched());
-  if (isThere) return await reportUntouched(image, options);
+  const untouched = replace === true ? await notes!.untouched() : undefined;
+  if (untouched !== undefined) return await reportUntouched(image, untouched, options);
   if (replace !== false) {
     await tellOfOtherFiles(options);
     await tellOfBranches(options);

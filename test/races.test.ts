@@ -188,6 +188,29 @@ test('races: a file of -o replaces nothing in another directory', { skip }, asyn
   assert.deepEqual(readdirSync(made).toSorted(), ['out', 'x.tar']);
 });
 
+test(
+  'races: a configuration of --for is written beside the rootfs that was made, or nowhere',
+  { skip },
+  async () => {
+    for (const [call, flags, exitCode] of [
+      // Before the parent is opened for it, and after.
+      ['rename', [], 7],
+      ['link', ['--replace'], 0],
+      ['rename', ['--replace', '--force'], 0],
+    ] as const) {
+      await using stage = await Stage.open();
+      const name = exitCode === 7 ? 'new' : 'out';
+      const argv = ['-d', `home/box/${name}`, '--for', 'runc,nspawn', ...flags];
+      const running = await stage.run(argv, call, SWAP);
+      const { exitCode: found, stderr } = await running.result;
+      assert.equal(found, exitCode, stderr);
+      stage.assertDecoyUntouched();
+      if (exitCode === 7) assert.match(stderr, /^error: .*home\/box\/new.*replaced by another process$/m);
+      else assert.ok(existsSync(stage.setting.scratch.join('home/elsewhere/config.json')));
+    }
+  },
+);
+
 test('races: the name of a stage does not make a directory one', { skip }, async () => {
   await using stage = await Stage.open();
   const { box, setting } = stage;

@@ -59,6 +59,11 @@ export class ArchiveFile {
     return this.#partial?.place.directory;
   }
 
+  /** As `OpenDirectory.identityOf`; undefined for a FIFO or device. */
+  get identity(): string | undefined {
+    return this.#partial?.identity;
+  }
+
   /**
    * A file that exists is replaced only if this user may write to it, and keeps its permissions.
    *

@@ -1,9 +1,9 @@
-import { lstatSync, realpathSync } from 'node:fs';
+import { lstatSync } from 'node:fs';
 import path from 'node:path';
 import { DestinationError, printable, UsageError } from '../errors.ts';
 import { writeFileAtomically } from '../sys/temp-file.ts';
 import { absolutePath, shellWord } from '../sys/os-path.ts';
-import { OpenDirectory } from '../sys/open-directory.ts';
+import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
 import { explainOsError, hasCode } from '../sys/os-error.ts';
 import { isOneLine } from './config-text.ts';
 
@@ -74,9 +74,24 @@ function machineName(directory: string): string {
   return path.basename(directory).replaceAll(/[^A-Za-z0-9_.-]/g, '') || 'rootfs';
 }
 
-/** The rootfs as runc's bundle names it: beside config.json, but runc takes no symlink. */
-export function rootInBundle({ directory }: ContainerPlace): string {
-  return lstatSync(directory).isSymbolicLink() ? realpathSync(directory) : path.basename(directory);
+/**
+ * Opens the directory in which something that this run has made has its name as typed, perhaps as a symlink.
+ *
+ * @param identity of what was made, as `OpenDirectory.identity`
+ * @throws DestinationError where another process has replaced it, or the directory
+ */
+export function openBeside(made: string, identity: string): EntryPlace {
+  const place = OpenDirectory.openParent(made, { followLast: false });
+  if (place.directory.identityBehind(place.name) === identity) return place;
+  place.directory.close();
+  throw replacedByAnother(made);
+}
+
+export function replacedByAnother(made: string): DestinationError {
+  return new DestinationError(`${printable(made)} was complete, and then replaced by another process`, {
+    code: 'SWAPPED',
+    hint: `see who else writes there, or ${elsewhere}`,
+  });
 }
 
 /** What the command that starts a container depends on, beside its place. */
@@ -163,15 +178,15 @@ function existing(files: readonly string[], hint: string): DestinationError {
  * @throws DestinationError
  */
 export async function writeConfig(
-  file: string,
+  place: EntryPlace,
   text: string,
   force: boolean,
   { mode = 0o644, other = OWN_DIRECTORY }: { readonly mode?: number; readonly other?: string } = {},
 ): Promise<void> {
   try {
-    using directory = OpenDirectory.open(path.dirname(file));
-    await writeFileAtomically({ directory, name: path.basename(file) }, text, { mode, replace: force });
+    await writeFileAtomically(place, text, { mode, replace: force });
   } catch (error) {
+    const file = place.directory.shown(place.name);
     if (hasCode(error, 'EEXIST')) throw existing([file], other);
     throw explainOsError(error, `write ${printable(file)}`, `the rootfs is complete: ${elsewhere}`);
   }

@@ -1,4 +1,5 @@
-import { existsSync, realpathSync } from 'node:fs';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
 import { printable } from '../errors.ts';
 import type { ImageConfig } from '../oci/config.ts';
 import {
@@ -6,8 +7,9 @@ import {
   attempt,
   type ContainerPlace,
   containerPlaceOf,
+  openBeside,
   refuseExisting,
-  rootInBundle,
+  replacedByAnother,
   type Runtime,
   startCommand,
   writeConfig,
@@ -17,6 +19,7 @@ import { pathInContainer, type Container, containerOf, resolveUser, type RootfsF
 import { lxcConfig } from './lxc.ts';
 import type { Report } from '../report/event.ts';
 import { nspawnConfig } from './nspawn.ts';
+import { OpenDirectory } from '../sys/open-directory.ts';
 import { prepareRootfs } from './prepare.ts';
 import { type IdMappings, runcConfig } from './runc.ts';
 import type { Environment } from '../sys/os-path.ts';
@@ -77,24 +80,36 @@ export function checkRuntimeConfigs(runtimes: readonly Runtime[], destination: s
  * Writes the configuration of each runtime that `--for` names beside the finished rootfs, made from the image's config and the rootfs's own
  * passwd and group. Reports what a configuration cannot have, then the files and the commands that start them.
  *
+ * @param identity of the finished rootfs, as `OpenDirectory.identity`: no other directory is read, and files are written beside no other
  * @throws what `checkRuntimeConfigs` does, and IntegrityError where the image's user is not in the image
  */
-export async function writeRuntimeConfigs(image: ImageConfig, options: RuntimeOptions): Promise<void> {
+export async function writeRuntimeConfigs(
+  image: ImageConfig,
+  options: RuntimeOptions,
+  identity: string,
+): Promise<void> {
   const { runtimes, destination, force, report } = options;
   if (runtimes.length === 0) return;
   const place = containerPlaceOf(destination);
   const inNamespace = options.idMappings !== undefined;
   const isRoot = options.uid === 0 && !inNamespace;
   const needsState = !isRoot && options.environment['XDG_RUNTIME_DIR'] === undefined;
+  const { directory, name } = attempt(`read ${printable(destination)}`, () =>
+    openBeside(destination, identity),
+  );
+  using _ = directory;
   const written = attempt(`read ${printable(destination)}`, () => {
-    const container = inspectRootfs(image, place, options);
+    using root = openFinished(destination, identity);
+    const bundled = directory.stat(name)?.isSymbolicLink() === true ? root.currentPath : name;
+    const container = inspectRootfs(root, image, place, options);
     return runtimes.map((runtime) => ({
-      ...configFor(runtime, container, place, image, options),
+      ...configFor(runtime, container, bundled, image, options),
       file: configPath(runtime, place),
       command: startCommand(runtime, place, { ...container, inNamespace, needsState }),
     }));
   });
-  for (const { file, text } of written) await writeConfig(file, text, force);
+  for (const { file, text } of written)
+    await writeConfig({ directory, name: path.basename(file) }, text, force);
   for (const { notices } of written)
     for (const message of notices) report({ type: 'notice', message: printable(message) });
   const ofRoot = runtimes.filter((runtime) => runtime !== 'runc');
@@ -111,7 +126,7 @@ export async function writeRuntimeConfigs(image: ImageConfig, options: RuntimeOp
 function configFor(
   runtime: Runtime,
   container: Container,
-  place: ContainerPlace,
+  root: string,
   image: ImageConfig,
   { rootless, uid, gid, idMappings: ids, terminal }: RuntimeOptions,
 ): RuntimeConfig {
@@ -121,15 +136,28 @@ function configFor(
   }
   if (runtime === 'nspawn') return nspawnConfig(container);
   const owner = rootless ? { uid, gid, ids } : undefined;
-  return runcConfig(container, image, rootInBundle(place), { rootless: owner, terminal });
+  return runcConfig(container, image, root, { rootless: owner, terminal });
 }
 
-function inspectRootfs({ config }: ImageConfig, place: ContainerPlace, { git }: RuntimeOptions): Container {
-  using root = new ConfinedRoot(place.directory);
+/** @throws DestinationError for another directory than the finished one */
+function openFinished(destination: string, identity: string): OpenDirectory {
+  const root = OpenDirectory.open(destination);
+  if (root.identity === identity) return root;
+  root.close();
+  throw replacedByAnother(destination);
+}
+
+function inspectRootfs(
+  directory: OpenDirectory,
+  { config }: ImageConfig,
+  place: ContainerPlace,
+  { git }: RuntimeOptions,
+): Container {
+  using root = new ConfinedRoot(directory.self);
   const accounts = { passwd: root.readText('etc/passwd') ?? '', group: root.readText('etc/group') ?? '' };
   const user = resolveUser(config.User ?? '', accounts);
   const facts = factsOf(root, config.Volumes ?? []);
-  const named = { name: place.name, rootfs: realpathSync(place.directory), hidden: git ? ['/.git'] : [] };
+  const named = { name: place.name, rootfs: directory.currentPath, hidden: git ? ['/.git'] : [] };
   return containerOf(config, user, facts, named);
 }
 

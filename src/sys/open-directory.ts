@@ -7,6 +7,7 @@ import {
   readdirSync,
   readlinkSync,
   type Stats,
+  statSync,
 } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
@@ -147,6 +148,12 @@ export class OpenDirectory implements Disposable {
   /** Device and inode of an entry, as `DEVICE:INODE`, symlinks not followed; undefined if it does not exist. */
   identityOf(name: string): string | undefined {
     const found = lstatSync(this.at(name), { throwIfNoEntry: false, bigint: true });
+    return found && identityOf(found);
+  }
+
+  /** The same of what an entry leads to. */
+  identityBehind(name: string): string | undefined {
+    const found = statSync(this.at(name), { throwIfNoEntry: false, bigint: true });
     return found && identityOf(found);
   }
 

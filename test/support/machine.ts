@@ -4,6 +4,7 @@ import { configOf, type ImageConfig } from '../../src/oci/config.ts';
 import type { PullEvent } from '../../src/report/event.ts';
 import type { Runtime } from '../../src/runtime/config-files.ts';
 import { type RuntimeOptions, writeRuntimeConfigs } from '../../src/runtime/write.ts';
+import { OpenDirectory } from '../../src/sys/open-directory.ts';
 import { Scratch } from './program.ts';
 import { probeScript } from './rootfs-trees.ts';
 
@@ -42,7 +43,7 @@ export async function configure(
   options: Partial<RuntimeOptions> = {},
 ): Promise<{ readonly files: readonly string[]; readonly next: readonly string[] }> {
   const events: PullEvent[] = [];
-  await writeRuntimeConfigs(image, {
+  const request: RuntimeOptions = {
     destination,
     runtimes,
     force: false,
@@ -55,7 +56,9 @@ export async function configure(
     environment: {},
     report: (event) => events.push(event),
     ...options,
-  });
+  };
+  using rootfs = OpenDirectory.open(destination);
+  await writeRuntimeConfigs(image, request, rootfs.identity);
   const written = events.filter((event) => event.type === 'runtime-config');
   return { files: written.map(({ file }) => file), next: written.map(({ command }) => command) };
 }
