@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import path from 'node:path';
+import { basename } from 'node:path';
 import { printable } from '../errors.ts';
 import type { ImageConfig } from '../oci/config.ts';
 import {
@@ -109,7 +109,7 @@ export async function writeRuntimeConfigs(
     }));
   });
   for (const { file, text } of written)
-    await writeConfig({ directory, name: path.basename(file) }, text, force);
+    await writeConfig({ directory, name: basename(file) }, text, force);
   for (const { notices } of written)
     for (const message of notices) report({ type: 'notice', message: printable(message) });
   const ofRoot = runtimes.filter((runtime) => runtime !== 'runc');
