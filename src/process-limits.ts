@@ -1,5 +1,6 @@
 import { readdirSync } from 'node:fs';
 import { getuid } from 'node:process';
+import { limitOfOpenFiles } from './sys/open-files.ts';
 import { systemText } from './sys/privileges.ts';
 
 // Limits under which Node itself aborts, with no error to catch.
@@ -21,12 +22,6 @@ interface Limit {
 
 const LIMITS: readonly Limit[] = [
   {
-    name: 'Max open files',
-    what: 'the limit of open files is below 64',
-    least: 64,
-    command: 'ulimit -n 1024',
-  },
-  {
     name: 'Max stack size',
     what: 'the limit of the stack is below 1 MiB',
     least: 2 ** 20,
@@ -40,11 +35,20 @@ const LIMITS: readonly Limit[] = [
   },
 ];
 
+const LEAST_OPEN_FILES = 64;
+
 /** Threads that are started after the check: three here and four of Node's pool, for which libuv aborts. */
 const LEAST_FREE_THREADS = 8;
 
 /** The first limit that is too low; undefined if none is, or if /proc is not mounted. */
 export function tooLowLimit(): TooLow | undefined {
+  // Not by the table: with a limit of 20 the file of limits cannot be opened.
+  if (limitOfOpenFiles() < LEAST_OPEN_FILES) {
+    return {
+      what: `the limit of open files is below ${LEAST_OPEN_FILES}`,
+      hint: 'raise the limit: ulimit -n 1024',
+    };
+  }
   const limits = systemText('/proc/self/limits');
   const soft = (name: string): number =>
     Number(new RegExp(`^${name} +(\\d+) `, 'm').exec(limits)?.[1] ?? Infinity);

@@ -30,6 +30,8 @@ export interface FetchOptions {
 /** The options and meters that the blobs of one image share. */
 export interface BlobContext extends FetchOptions {
   readonly scheduler: Scheduler;
+  /** Resolves when the blob of a layer may be opened: each one keeps a file open until the layer is released. */
+  readonly mayOpen: (index: number) => Promise<void>;
   readonly starvation: StarvationMeter;
 }
 
@@ -71,7 +73,7 @@ export class LayerBlob {
     this.#indexes = indexes;
     this.#context = context;
     this.#rank = indexes[0]!;
-    this.whole = context.scheduler.run(this.#rank, layer.size, () => this.#obtain());
+    this.whole = this.#begin();
     this.whole.catch((error: unknown) => this.#ready.reject(error));
     this.ready.catch(() => undefined);
   }
@@ -122,6 +124,12 @@ export class LayerBlob {
     // It closes the file of a claim.
     if (this.#claim) await this.#context.store.release(this.#claim, !this.#worthless);
     if (this.#spools) await this.#buffer?.close();
+  }
+
+  async #begin(): Promise<void> {
+    const { mayOpen, scheduler } = this.#context;
+    await mayOpen(this.#rank);
+    await scheduler.run(this.#rank, this.#layer.size, () => this.#obtain());
   }
 
   async #obtain(): Promise<void> {

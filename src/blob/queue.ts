@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto';
 import { IntegrityError } from '../errors.ts';
 import { type Compression, promisedCompression } from '../oci/compression.ts';
 import { algorithmOf, type DiffID, shortID } from '../oci/digest.ts';
-import type { Layer } from '../oci/image.ts';
+import { type Layer, MAX_LAYERS } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
+import { openFilesFor } from '../sys/open-files.ts';
 import { type ByteReader, MalformedDataError } from './decode/byte-reader.ts';
 import { decode, recognise } from './decode/decompress.ts';
 import { type FetchOptions, LayerBlob } from './layer-blob.ts';
@@ -143,6 +144,40 @@ export interface LayerQueueOptions extends FetchOptions {
   readonly jobs: number;
 }
 
+/** Blobs that are open at the same time, of the limit of open files. */
+const SHARE = 0.2;
+
+/** The layers whose blobs may be open: those that are not released, up to so many. */
+class Places {
+  readonly #most: number;
+  #end: number;
+  readonly #waiting = new Map<number, () => void>();
+
+  constructor(most: number) {
+    this.#most = most;
+    this.#end = most;
+  }
+
+  async open(index: number): Promise<void> {
+    if (index < this.#end) return;
+    await new Promise<void>((resolve) => this.#waiting.set(index, resolve));
+  }
+
+  /** Layers are released in their order. */
+  release(index: number): void {
+    this.#end = Math.max(this.#end, index + 1 + this.#most);
+    for (const [waiting, resolve] of this.#waiting) {
+      if (waiting >= this.#end) break;
+      this.#waiting.delete(waiting);
+      resolve();
+    }
+  }
+
+  openAll(): void {
+    this.release(Infinity);
+  }
+}
+
 /** The blobs of an image's layers and their downloads. The first failure ends all of them. */
 class Blobs {
   readonly #layers: readonly Layer[];
@@ -151,6 +186,7 @@ class Blobs {
   readonly #signal: AbortSignal;
   /** By layer: those with the same digest share one. */
   readonly #blobs: LayerBlob[] = [];
+  readonly #places: Places;
 
   constructor(layers: readonly Layer[], options: LayerQueueOptions) {
     this.#layers = layers;
@@ -158,7 +194,16 @@ class Blobs {
     this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
     warnUnverifiable(layers, options.report);
     const scheduler = new Scheduler(options.jobs);
-    const context = { ...options, signal: this.#signal, scheduler, starvation: new StarvationMeter() };
+    this.#places = new Places(options.hold === true ? Infinity : openFilesFor(SHARE, MAX_LAYERS));
+    this.#signal.addEventListener('abort', () => this.#places.openAll(), { once: true });
+    if (this.#signal.aborted) this.#places.openAll();
+    const context = {
+      ...options,
+      signal: this.#signal,
+      scheduler,
+      mayOpen: (index: number) => this.#places.open(index),
+      starvation: new StarvationMeter(),
+    };
     for (const indexes of Map.groupBy(layers.keys(), (index) => layers[index]!.digest ?? index).values()) {
       const first = indexes[0]!;
       const blob = new LayerBlob(layers[first]!, this.#nameOf(first), indexes, context);
@@ -181,6 +226,7 @@ class Blobs {
     const blob = this.#blobs[index]!;
     await blob.whole;
     if (!this.#blobs.includes(blob, index + 1)) await blob.close();
+    this.#places.release(index);
   }
 
   /** The reason of the end; undefined while the queue runs. */

@@ -2,6 +2,7 @@ import { constants } from 'node:os';
 import type { IntegrityError } from '../errors.ts';
 import { type BytePath, displayPath } from '../tar/entry.ts';
 import { type ByteName, type Directory, type Filesystem, type Place, impossible } from './filesystem.ts';
+import { openFilesFor } from '../sys/open-files.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { MAX_LINKS } from '../sys/os-path.ts';
 
@@ -9,8 +10,9 @@ const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 
 /** The kernel takes paths of up to 4095 bytes at once; a path beyond this length is an attack on time and memory. */
 const MAX_PATH_BYTES = 16_384;
-/** Directories that stay open from one entry to the next. */
+/** Directories that stay open from one entry to the next, where the limit of open files allows; a pull with -g has two such sets. */
 const MAX_OPEN = 256;
+const SHARE = 0.3;
 /**
  * Directories with a path of up to KEPT_BYTES stay open while those below them are used. Of deeper ones, the first after each multiple of
  * KEPT_SPACING bytes does. So a deep path needs few descriptors, and every later path is near an open directory.
@@ -47,6 +49,7 @@ export class Directories {
   readonly #filesystem: Walkable;
   readonly #pathfinder: Pathfinder | undefined;
   readonly #open = new Map<string, OpenDirectory>();
+  readonly #most = openFilesFor(SHARE, MAX_OPEN);
   readonly #root: OpenDirectory;
 
   /** @param pathfinder left out: nothing is made, cleared or unlocked */
@@ -105,11 +108,11 @@ export class Directories {
 
   /** Closes the directories opened first, if many are open. To be called between two entries. */
   trim(): void {
-    if (this.#open.size <= MAX_OPEN) return;
+    if (this.#open.size <= this.#most) return;
     for (const [path, directory] of this.#open) {
       this.#filesystem.closeDirectory(directory);
       this.#open.delete(path);
-      if (this.#open.size <= MAX_OPEN / 2) break;
+      if (this.#open.size <= this.#most / 2) break;
     }
   }
 
@@ -210,7 +213,8 @@ export class Directories {
     }
     if (handle < 0) throw new SyscallError(handle, `open the directory ${displayPath(path)}`);
     const directory = { path, handle, kept: false };
-    return spaced ? this.#keep(directory) : directory;
+    // The last one of a walk is kept in any case.
+    return spaced && this.#open.size < this.#most ? this.#keep(directory) : directory;
   }
 
   #leave(directory: OpenDirectory): void {

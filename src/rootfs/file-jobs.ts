@@ -1,3 +1,4 @@
+import { openFilesFor } from '../sys/open-files.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
 import type { Filesystem } from './filesystem.ts';
@@ -11,6 +12,8 @@ import type { Creator } from './run.ts';
 
 /** A power of two. */
 const SLOTS = 128;
+/** Each job holds its file open: of the limit of open files. */
+const SHARE = 0.2;
 const HEADER_WORDS = 16;
 const JOB_WORDS = 16;
 
@@ -75,6 +78,8 @@ export class FileJobs {
   /** By slot: what the entry calls the file, and where it is. */
   readonly #entryPaths: BytePath[] = Array.from({ length: SLOTS }, () => '' as BytePath);
   readonly #paths: BytePath[] = Array.from({ length: SLOTS }, () => '' as BytePath);
+  /** One slot stays free: so a job that has just failed keeps its paths until `failed` is read. */
+  readonly #most = openFilesFor(SHARE, SLOTS - 1);
   #pushed = 0;
   #unannouncedJobs = 0;
   #unannouncedBytes = 0;
@@ -133,9 +138,8 @@ export class FileJobs {
     return { owners, setuid };
   }
 
-  /** One slot stays free: so a job that has just failed keeps its paths until `failed` is read. */
   #hasRoom(): boolean {
-    return ((this.#pushed - Atomics.load(this.#words, DONE)) | 0) < SLOTS - 1;
+    return ((this.#pushed - Atomics.load(this.#words, DONE)) | 0) < this.#most;
   }
 
   /** Blocks this thread; not where the other one has died. */

@@ -3,6 +3,7 @@ import { displayPath } from '../tar/entry.ts';
 import { retryUnlocked, unlock } from './metadata.ts';
 import { placeIn } from './directories.ts';
 import { type ByteName, type Directory, type Place, granted } from './filesystem.ts';
+import { openFilesFor } from '../sys/open-files.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { isReserved, refuseReserved, type Run } from './run.ts';
 import { randomName } from '../sys/temp-file.ts';
@@ -11,6 +12,7 @@ const { EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY,
 
 /** Directories in directories that are held open while a tree is removed. A deeper directory is moved up first. */
 const DEEPEST = 100;
+const SHARE = 0.2;
 
 /** Whether unlink(2) failed as it does for a directory: Linux the first, POSIX the second. */
 function maybeDirectory(result: number): boolean {
@@ -118,7 +120,7 @@ export function empty(run: Run, directory: Directory, top = directory, depth = 0
       const removed = unprotected(run, place, () => removeFile(run, place));
       if (removed === 0 || removed === -ENOENT) continue;
       if (!maybeDirectory(removed)) throw new SyscallError(removed, `remove ${displayPath(place.path)}`);
-      if (depth >= DEEPEST) {
+      if (depth >= openFilesFor(SHARE, DEEPEST)) {
         moveUp(run, place, top);
         continue;
       }

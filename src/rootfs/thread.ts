@@ -79,6 +79,8 @@ class Writer {
   #discard(run: Run): null {
     this.#contents?.abort();
     try {
+      // They may be as many as the limit of open files allows.
+      run.directories.close();
       if (this.#data.options.mode !== 'overlay') empty(run, run.filesystem.root);
       return null;
     } finally {

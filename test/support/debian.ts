@@ -15,6 +15,7 @@ const packageOf: Readonly<Record<string, string>> = {
   'fsck.erofs': 'erofs-utils',
   'mkfs.erofs': 'erofs-utils',
   newuidmap: 'uidmap',
+  prlimit: 'util-linux',
   'qemu-aarch64': 'qemu-user libc6-arm64-cross libstdc++6-arm64-cross libgcc-s1-arm64-cross',
   'qemu-system-x86_64': 'qemu-system-x86',
   setcap: 'libcap2-bin',

@@ -269,6 +269,11 @@ const ROWS: readonly Row[] = [
     message: ({ server, reason }) => `cannot set up TLS with ${server}: ${reason}`,
   },
   {
+    codes: /^(?:EMFILE|ENFILE)$/,
+    message: ({ server, reason }) => `the request to ${server} failed: ${reason}`,
+    hint: 'raise the limit of open files (ulimit -n)',
+  },
+  {
     codes: /./,
     transient: true,
     message: ({ server, reason }) => `the request to ${server} failed: ${reason}`,
