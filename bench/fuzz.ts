@@ -4,15 +4,13 @@
  * A case that fails is kept as a file, which `make fuzz ARGS='--replay FILE'` runs again. Needs root: all but its own directory is
  * made read-only for it, as one of its kinds is command lines.
  */
-import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import path from 'node:path';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { FakeRegistry } from '../test/support/fake-registry.ts';
 import type { Case } from './fuzz/case.ts';
-import { kinds, simpleLayers } from './fuzz/cases.ts';
+import { kinds } from './fuzz/cases.ts';
 import { Random } from './fuzz/random.ts';
 import { runCase, type Outcome, type Place } from './fuzz/run.ts';
 import { SiteServer } from './fuzz/site.ts';
@@ -57,28 +55,6 @@ function makeReadOnly(): void {
     if (mount === directory || /^\/(?:proc|sys|dev)\b/.test(mount)) continue;
     spawnSync('mount', ['-o', 'remount,bind,ro', mount], { stdio: 'ignore' });
   }
-}
-
-/** A rootfs of two layers, pulled with -g. */
-async function pullRepository(program: string): Promise<string> {
-  await using registry = await FakeRegistry.start();
-  registry.push('lib/img', '1', { layers: simpleLayers.map((tar) => ({ tar })) });
-  const target = `${directory}/repository`;
-  rmSync(target, { recursive: true, force: true });
-  const argv = [registry.reference('lib/img', '1'), '-d', target, '-g', '--no-cache', '-q'];
-  const child = spawn(program, argv, {
-    stdio: 'inherit',
-    env: { PATH: process.env['PATH'], HOME: '/nonexistent', TMPDIR: directory },
-  });
-  const code = await new Promise((resolve) => child.once('close', resolve));
-  if (code !== 0) throw new Error(`the pull of a rootfs with -g ends with ${String(code)}`);
-  return target;
-}
-
-function filesIn(root: string): Map<string, Buffer> {
-  const names = readdirSync(root, { recursive: true, encoding: 'utf8' }).toSorted();
-  const files = names.filter((name) => statSync(path.join(root, name)).isFile());
-  return new Map(files.map((name) => [name, readFileSync(path.join(root, name))]));
 }
 
 const replacer = (_: string, value: unknown) =>
@@ -159,12 +135,10 @@ class Tally {
 async function replay(file: string): Promise<void> {
   const { kind, each } = JSON.parse(readFileSync(file, 'utf8'), reviver) as Kept;
   await using server = await SiteServer.start();
-  const repository = await pullRepository(values.tool);
   const outcome = await runCase(kind, each, {
     program: values.tool,
     server,
     work: `${directory}/replay`,
-    repository,
   });
   say(JSON.stringify({ argv: each.argv, ...outcome }, undefined, 1));
   process.exitCode = outcome.faults.length > 0 ? 1 : 0;
@@ -173,8 +147,6 @@ async function replay(file: string): Promise<void> {
 const REPORT_MILLISECONDS = 60_000;
 
 async function fuzz(): Promise<void> {
-  const repository = await pullRepository(values.tool);
-  const contents = filesIn(`${repository}/.git`);
   const end = performance.now() + Number(values.minutes) * 60_000;
   const last = values.cases === undefined ? Infinity : Number(values.from) + Number(values.cases);
   const findings = new Findings();
@@ -184,13 +156,13 @@ async function fuzz(): Promise<void> {
   say(`seed ${values.seed}, ${values.minutes} minutes, findings in ${directory}/findings`);
   const worker = async (_: unknown, index: number) => {
     await using server = await SiteServer.start();
-    const place: Place = { program: values.tool, server, work: `${directory}/run${index}`, repository };
+    const place: Place = { program: values.tool, server, work: `${directory}/run${index}` };
     while (performance.now() < end && next < last) {
       const number = next;
       next += 1;
       const random = new Random(`${values.seed}:${number}`);
       const kind = random.pick(chosen);
-      const each = kinds[kind]!.make(random, contents);
+      const each = kinds[kind]!.make(random);
       const outcome = await runCase(kind, each, place);
       tally.add(kind, outcome);
       if (outcome.faults.length > 0) findings.keep({ seed: values.seed, number, kind, each, outcome });

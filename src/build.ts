@@ -2,31 +2,19 @@ import { existsSync } from 'node:fs';
 import { platform } from 'node:os';
 import type { PulledLayer } from './blob/queue.ts';
 import { Decoder } from './decoder.ts';
-import { GitError, printable, UsageError } from './errors.ts';
+import { printable, UsageError } from './errors.ts';
 import { reasonOf } from './sys/os-error.ts';
 import type { GitLayers } from './git/git-layers.ts';
-import type { LayerIdentity } from './git/refs.ts';
-import type { Survey } from './git/survey.ts';
 import { shortID } from './oci/digest.ts';
 import type { Layer } from './oci/image.ts';
 import type { JsonObject } from './oci/json.ts';
 import { formatLayerInfo } from './oci/layer-info.ts';
 import type { PullOptions } from './options.ts';
-import {
-  type Built,
-  compareExistingImage,
-  protectedPaths,
-  overlayNotice,
-  PART,
-  lastingFingerprint,
-} from './existing-image.ts';
+import { type Built, protectedPaths, PART, lastingFingerprint } from './existing-image.ts';
 import { Destination } from './rootfs/destination.ts';
 import { describeNotRestored } from './rootfs/not-restored.ts';
 import { Rootfs } from './rootfs/rootfs.ts';
 import type { LayerSummary } from './summary.ts';
-
-/** DIR has the image's first layers, from another pull with -g. `layers` are all layers of the image. */
-export type Resumed = Extract<Survey, { kind: 'partial' }> & { readonly layers: readonly LayerIdentity[] };
 
 /** Adds files that no layer has to a rootfs in `directory`; by default at its final path. */
 export type Prepare = (directory?: string) => void;
@@ -52,33 +40,30 @@ interface Parts {
 export class RootfsBuild {
   readonly #parts: Parts;
   readonly #options: PullOptions;
-  readonly #resumed: Resumed | undefined;
   readonly #layers: LayerSummary[] = [];
   /** The content of `json`: of the top layer so far. */
   #info: JsonObject | undefined;
 
-  private constructor(parts: Parts, options: PullOptions, resumed: Resumed | undefined) {
+  private constructor(parts: Parts, options: PullOptions) {
     this.#parts = parts;
     this.#options = options;
-    this.#resumed = resumed;
   }
 
   /**
    * Makes the rootfs: `fill` applies the layers. What was made is discarded if it fails, except from a DIR that held files.
    *
-   * @param resumed with -g: the rootfs begins with layers that DIR has already
    * @param prepare adds files that no layer has, before the rootfs gets its name
    * @throws DestinationError, GitError, what `fill` throws
    */
   static async make(
     options: PullOptions,
     layers: readonly Layer[],
+    prepare: Prepare | undefined,
     fill: (rootfs: RootfsBuild) => Promise<void>,
-    { prepare, resumed }: { readonly prepare: Prepare | undefined; readonly resumed?: Resumed | undefined },
   ): Promise<Built> {
     const parts: Partial<Parts> = {};
     try {
-      const build = await RootfsBuild.#open(parts, options, layers, resumed);
+      const build = await RootfsBuild.#open(parts, options, layers);
       await fill(build);
       return await build.#finish(prepare);
     } catch (error) {
@@ -92,35 +77,32 @@ export class RootfsBuild {
     parts: Partial<Parts>,
     options: PullOptions,
     layers: readonly Layer[],
-    resumed: Resumed | undefined,
   ): Promise<RootfsBuild> {
-    const destination = await openDestination(options, resumed);
+    const destination = await openDestination(options);
     parts.destination = destination;
     if (options.git) refuseOtherBytes(destination);
-    const existing =
-      destination.mode === 'overlay'
-        ? compareExistingImage(destination.root.self, options.destination, layers, options.merge)
-        : undefined;
-    const git = options.git ? await openGit(destination, resumed, options) : undefined;
+    const git = options.git
+      ? (await import('./git/git-layers.ts')).GitLayers.open(
+          destination.root.self,
+          options.signal,
+          destination.root.path,
+        )
+      : undefined;
     parts.git = git;
     const rootfs = await Rootfs.open(destination.root.self, {
       expected: destination.root.identity,
       mode: destination.mode,
       name: options.destination,
       backend: options.backend,
-      recordChanges: options.git,
-      hasLayers: resumed !== undefined,
       contents: git?.contents,
-      ownFiles: git?.ownFiles() ?? [],
+      onChanges: git && ((records) => git.note(records)),
     });
     parts.rootfs = rootfs;
     if (rootfs.backend !== (options.backend ?? 'libc')) options.report({ type: 'notice', message: noLibc() });
     const decoder = !options.part && isWorthDecoder(rootfs, layers) ? new Decoder(rootfs.memory) : undefined;
     parts.decoder = decoder;
-    const build = new RootfsBuild({ destination, git, rootfs, decoder }, options, resumed);
-    if (build.overlay) build.#notice(overlayNotice(existing));
-    if (resumed)
-      build.#notice(`has ${resumed.common} of the image's layers: the others are put on top of them`);
+    const build = new RootfsBuild({ destination, git, rootfs, decoder }, options);
+    if (build.overlay) build.#notice('is not empty: the image is laid over its files');
     return build;
   }
 
@@ -142,7 +124,6 @@ export class RootfsBuild {
       const entries = await rootfs.apply(layer.tar(decoder), {
         label,
         signal: this.#options.signal,
-        onChanges: git && ((lines) => git.note(lines)),
       });
       this.#layers.push(summaryOf(layer, entries));
       this.#info = layer.layer.info;
@@ -185,7 +166,6 @@ export class RootfsBuild {
     prepare?.(self);
     const digest = replace === false ? undefined : await lastingFingerprint(self, signal);
     signal.throwIfAborted();
-    if (this.#resumed) await this.#refuseIfTouched(this.#resumed);
     const { identity } = rootfs;
     const left = await destination.commit(identity);
     if (left)
@@ -211,36 +191,20 @@ export class RootfsBuild {
     );
   }
 
-  /** The directory that is about to be replaced must not have changed since the survey. */
-  async #refuseIfTouched({ common, layers }: Resumed): Promise<void> {
-    const { destination, environment, signal } = this.#options;
-    const { surveyDirectory } = await import('./git/survey.ts');
-    const again = await surveyDirectory(destination, layers, { environment, signal });
-    if (again.kind === 'partial' && again.common === common) return;
-    throw new GitError(`${printable(destination)} was changed while the image was pulled`, {
-      hint: 'run it again',
-    });
+  async #commit(git: GitLayers, { layer, blobSize }: PulledLayer): Promise<void> {
+    await this.#writeInfo(layer.info, blobSize);
+    const { created } = layer.info;
+    await git.commit({ id: layer.id, created: typeof created === 'string' ? created : undefined });
   }
 
-  async #commit(git: GitLayers, layer: PulledLayer): Promise<void> {
-    const own = await this.#writeInfo(layer.layer.info, layer.blobSize);
-    const { id, info: json } = layer.layer;
-    const created = typeof json['created'] === 'string' ? json['created'] : undefined;
-    const described = own.map((name) => git.describeFile(name));
-    await git.commit({ id, created }, described);
-  }
-
-  /** Returns which files were written. */
-  async #writeInfo(info: JsonObject, blobSize?: number): Promise<string[]> {
+  async #writeInfo(info: JsonObject, blobSize?: number): Promise<void> {
     const { layerInfo, git } = this.#options;
-    const written: string[] = [];
     const write = async (name: 'json' | 'layersize', text: string) => {
-      if (await this.#parts.rootfs.writeLayerInfo(name, Buffer.from(text))) written.push(name);
-      else this.#notice(`has a ${name} of the image's own: the layer's information is not written`);
+      if (await this.#parts.rootfs.writeLayerInfo(name, Buffer.from(text))) return;
+      this.#notice(`has a ${name} of the image's own: the layer's information is not written`);
     };
     if (layerInfo) await write('json', formatLayerInfo(info));
     if (git) await write('layersize', String(blobSize ?? -1));
-    return written;
   }
 
   #notice(what: string): void {
@@ -248,11 +212,10 @@ export class RootfsBuild {
   }
 }
 
-async function openDestination(options: PullOptions, resumed: Resumed | undefined): Promise<Destination> {
-  const { destination, replace } = options;
-  if (resumed) return await Destination.replace(destination);
+async function openDestination(options: PullOptions): Promise<Destination> {
+  const { destination, replace, merge } = options;
   return await (replace === false
-    ? Destination.open(destination)
+    ? Destination.open(destination, merge)
     : Destination.replace(destination, protectedPaths(options)));
 }
 
@@ -277,19 +240,6 @@ async function discard(parts: Partial<Parts>, { report, destination }: PullOptio
   } finally {
     parts.destination?.[Symbol.dispose]();
   }
-}
-
-async function openGit(
-  destination: Destination,
-  resumed: Resumed | undefined,
-  options: PullOptions,
-): Promise<GitLayers> {
-  const { signal, environment } = options;
-  const gitOptions = { signal, environment };
-  const { GitLayers: layers } = await import('./git/git-layers.ts');
-  const { root, target } = destination;
-  if (!resumed) return await layers.open(root.self, gitOptions, root.path);
-  return await layers.resume(root.self, target, resumed.base, gitOptions);
 }
 
 /** From this size of all compressed layers on, in bytes, the decoder's thread saves more time than its start takes. */

@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import { execPath } from 'node:process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Store } from './blob/store.ts';
-import { DestinationError, printable } from './errors.ts';
-import type { Survey } from './git/survey.ts';
+import { printable } from './errors.ts';
 import { parseSource } from './layout/local-source.ts';
 import { type Digest, shortID } from './oci/digest.ts';
 import type { Image, Layer } from './oci/image.ts';
@@ -17,7 +16,6 @@ import { fingerprintOf } from './rootfs/fingerprint.ts';
 import { nothingLost } from './rootfs/not-restored.ts';
 import type { ProtectedPath } from './rootfs/location.ts';
 import type { LayerSummary, PullSummary } from './summary.ts';
-import { OpenDirectory } from './sys/open-directory.ts';
 import { osPath, pathBytes } from './sys/os-path.ts';
 import { parsePasswd } from './sys/passwd.ts';
 import { version } from './version.ts';
@@ -34,47 +32,11 @@ export type Built = Pick<PullSummary, 'layers' | 'notRestored'> & {
 /** In `json`, where DIR holds a part of the image: which one. */
 export const PART = 'dlrootfs.part';
 
-/** How the image that DIR holds is related to the wanted one: the same, a part of it, or its first layers. */
-type ExistingImage = 'same' | 'part' | 'base';
-
 /** The largest `json` that is read, in bytes. */
 const MAX_LAYER_INFO_BYTES = 4 * 1024 * 1024;
 
 /** Members of registry v1's image JSON, of which a file with an id has at least one. */
 const members = ['created', 'parent', 'container_config', 'config', 'os', 'architecture'];
-
-/**
- * Checks a DIR with files against the image that is to be unpacked over them. A pull leaves the JSON of its top layer in DIR/json, the original's
- * does too: two images in one directory give a mixture that does not run.
- *
- * @param shown DIR in messages
- * @param layers of the image, base first
- * @returns undefined where it holds no image, as far as is known
- * @throws DestinationError for another image, unless `merge` is set
- */
-export function compareExistingImage(
-  directory: string,
-  shown: string,
-  layers: readonly Pick<Layer, 'info'>[],
-  merge: boolean,
-): ExistingImage | undefined {
-  const existing = readExistingImage(directory);
-  if (existing === undefined) return undefined;
-  const found = layers.findLastIndex(
-    ({ info }) => info['id'] === existing['id'] && textOf(info['parent']) === textOf(existing['parent']),
-  );
-  if (found === layers.length - 1 && found !== -1) return existing[PART] === undefined ? 'same' : 'part';
-  if (found !== -1) return 'base';
-  if (merge) return undefined;
-  const name = printable(shown);
-  throw new DestinationError(
-    `cannot unpack into ${name}: it holds another image, ${describeExistingImage(existing)}`,
-    {
-      code: 'OTHER_IMAGE',
-      hint: `add --replace to make ${name} exactly this image, --merge to lay it over the other one, or choose another directory with -d`,
-    },
-  );
-}
 
 /** The image JSON in DIR, whose id is that of the top layer; undefined where there is none. */
 export function readExistingImage(directory: string): JsonObject | undefined {
@@ -141,47 +103,23 @@ async function countFiles(root: Buffer): Promise<number> {
   return count;
 }
 
-/** The notice for an image that is laid over the files of DIR. */
-export function overlayNotice(existing: ExistingImage | undefined): string {
-  if (existing === 'part') return 'holds a part of this image: its files are written again, other files stay';
-  if (existing === 'same') return 'holds this image already: its files are written again, other files stay';
-  if (existing === 'base') return 'holds the first layers of this image: the image is laid over them';
-  return 'is not empty: the image is laid over its files';
-}
-
-/** With -g: all layers of the image are in DIR already; only reports it. */
-export async function reportAlreadyThere(
-  image: Image,
-  { branch, checkedOut }: Extract<Survey, { kind: 'complete' }>,
-  options: PullOptions,
-): Promise<Built> {
-  const back = `dlrootfs checkout ${branch} -d ${printable(options.destination)}`;
-  const state = checkedOut
-    ? 'nothing was done'
-    : `another branch is checked out; to return to this one: ${back}`;
-  using there = OpenDirectory.open(options.destination);
-  return await nothingToDo(image, there.identity, `has all layers of the image: ${state}`, options);
-}
-
 /** With `replace`: DIR is the image already; only reports it. */
-export async function reportUntouched(image: Image, identity: string, options: PullOptions): Promise<Built> {
-  return await nothingToDo(image, identity, 'is this image already: nothing was done', options);
-}
-
-async function nothingToDo(
-  image: Image,
+export async function reportUntouched(
+  { layers }: Image,
   identity: string,
-  why: string,
   { destination, report }: PullOptions,
 ): Promise<Built> {
   await Destination.tidy(destination);
-  const layers = reportLayersThere(image.layers, report);
-  report({ type: 'notice', message: `${printable(destination)} ${why}` });
-  return { layers, notRestored: nothingLost(), identity };
+  const summaries = reportLayersThere(layers, report);
+  report({
+    type: 'notice',
+    message: `${printable(destination)} is this image already: nothing was done`,
+  });
+  return { layers: summaries, notRestored: nothingLost(), identity };
 }
 
-/** Reports that these layers, the image's first, are in DIR; returns their summaries. */
-export function reportLayersThere(layers: readonly Layer[], report: Report): LayerSummary[] {
+/** Reports that these layers are in DIR; returns their summaries. */
+function reportLayersThere(layers: readonly Layer[], report: Report): LayerSummary[] {
   return layers.map(({ id, digest, diffID, size }, index) => {
     report({ type: 'layer-start', index, cached: true });
     report({ type: 'layer-fetched', index });
@@ -189,13 +127,6 @@ export function reportLayersThere(layers: readonly Layer[], report: Report): Lay
     report({ type: 'layer-applied', index, entries: 0 });
     return { id, digest, diffID, size, entries: 0 };
   });
-}
-
-/** A reporter for layers that are counted from 0 behind `count` others. */
-export function countedAfter(count: number, report: Report): Report {
-  return count === 0
-    ? report
-    : (event) => report('index' in event ? { ...event, index: event.index + count } : event);
 }
 
 /** A finished tree: its root, as `DEVICE:INODE`, and its fingerprint. */
@@ -257,7 +188,9 @@ export async function openTreeNotes({ image, source, store: ofSession }: OpenedI
   const { spoolDirectory } = ofSession;
   // An image of this machine is not kept in the cache.
   const store = source.local ? await Store.open({ ...options.store, spoolDirectory, report }) : ofSession;
-  const key = JSON.stringify([version, image.digest ?? image.id, { git, layerInfo, part, prepare, backend }]);
+  const { length: layers } = image.layers;
+  const made = { git, layerInfo, layers, part, prepare, backend };
+  const key = JSON.stringify([version, image.digest ?? image.id, made]);
   const nameOf = (identity: string) => `tree ${identity} ${key}`;
   return {
     /** Closes what it has opened. */

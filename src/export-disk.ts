@@ -83,14 +83,16 @@ export async function diskExporter(
       const target = targetOf(file);
       if (tool) await checkDiskTool({ ...target, tool });
     },
-    async write(tree, { id, config, platform: { architecture } }, store, file) {
+    async write(tree, image, store, file) {
+      const { id, config, layers, allLayers } = image;
+      const { architecture } = image.platform;
       const name = containerName(path.basename(output, path.extname(output)));
       const guest = virtualMachines.length > 0 ? guestOf(tree, config, name, isReadOnly) : undefined;
       if (guest) {
         const disk = { file: output, fileSystem: format, isReadOnly, architecture, guest };
         configs = virtualMachines.map((machine) => machineConfig(machine, disk));
       }
-      const identity = diskIdentityOf(format, id, config.created);
+      const identity = diskIdentityOf(format, allLayers ? `${id} ${layers.length}` : id, config.created);
       const request = { ...targetOf(file), identity, additions: guest?.additions ?? [] };
       return tool
         ? await writeDiskImage(tree, {

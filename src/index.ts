@@ -3,14 +3,13 @@ import { UsageError } from './errors.ts';
 import type { Writable } from 'node:stream';
 import type { CacheAddition } from './cache.ts';
 import type { ImageDifferences } from './diff.ts';
-import type { CheckedOut } from './git/checkout.ts';
 import type { StoreSize } from './blob/store.ts';
 import type { Inspection } from './report/text.ts';
 import type {
   CacheRequest,
-  CheckoutRequest,
   DiffRequest,
   ExportRequest,
+  ImagesRequest,
   PullRequest,
   TagsRequest,
   VerifyRequest,
@@ -36,13 +35,12 @@ export type { Change, Difference } from './comparison/differences.ts';
 export type { ComparedImage, ImageDifferences } from './diff.ts';
 export type { StoreSize } from './blob/store.ts';
 export type { CacheAddition } from './cache.ts';
-export type { CheckedOut } from './git/checkout.ts';
 export type { Inspection } from './report/text.ts';
 export type {
   CacheRequest,
-  CheckoutRequest,
   DiffRequest,
   ExportRequest,
+  ImagesRequest,
   PullRequest,
   TagsRequest,
   VerifyRequest,
@@ -99,15 +97,19 @@ export async function verify(image: string, options: VerifyRequest = {}): Promis
  *
  * @param first as for `pull`
  * @param second likewise
+ * @param options `layers` may be two: those of the first image and those of the second
  * @throws as `pull`, but not for differences
  */
 export async function diff(
   first: string,
   second: string,
-  options: DiffRequest = {},
+  options: ImagesRequest = {},
 ): Promise<ImageDifferences> {
   const [resolve, library] = await load(import('./diff.ts'));
-  const [one, other] = [first, second].map((image) => resolve({ ...options, image }));
+  const { layers } = options;
+  const [one, other] = [first, second].map((image, index) =>
+    resolve({ ...options, layers: Array.isArray(layers) ? layers[index] : layers, image }),
+  );
   return await library.diff(one!, other!);
 }
 
@@ -174,23 +176,6 @@ export async function listTags(repository: string, options: TagsRequest = {}): P
     if (onTag) onTag(tag);
   });
   return tags;
-}
-
-/**
- * Makes a rootfs that was pulled with `git` exactly what it was after one of its layers: what `dlrootfs checkout` does.
- *
- * @param directory the rootfs
- * @param branch its name, or enough of it: `layer1`
- * @throws GitError, DestinationError, or the signal's reason
- */
-export async function checkout(
-  directory: string,
-  branch: string,
-  options: CheckoutRequest = {},
-): Promise<CheckedOut> {
-  const library = await import('./git/checkout.ts');
-  const { environment = {}, force = false, signal } = options;
-  return await library.checkout(directory, branch, { environment, force, signal });
 }
 
 /** The cache: what `dlrootfs cache` does. All throw as `pull`. */

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import type { ErofsCompression } from './disk/format.ts';
 import { UsageError } from './errors.ts';
+import type { WantedLayers } from './oci/first-layers.ts';
 import { formatPlatform, hostPlatform, type Platform } from './oci/platform.ts';
 import { DEFAULT_CONNECTIONS, type RegistryOptions, retryPolicyOf } from './registry/registry-options.ts';
 import type { Report } from './report/event.ts';
@@ -21,6 +22,8 @@ export interface DiffRequest {
   readonly paths?: readonly string[] | undefined;
   /** Patterns, as in gitignore(5), of what is left out. */
   readonly excludes?: readonly string[] | undefined;
+  /** Only the first layers: how many, or the beginning of the last one's id. Default: all. */
+  readonly layers?: WantedLayers | undefined;
   /** Number of connections, over all blobs. */
   readonly jobs?: number | undefined;
   /** Keep blobs in the cache. Default: yes. */
@@ -45,6 +48,15 @@ export interface DiffRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Of `diff`. */
+export interface ImagesRequest extends Omit<DiffRequest, 'layers'> {
+  /** Of both images, or of the first and of the second. */
+  readonly layers?:
+    | WantedLayers
+    | readonly [first: WantedLayers | undefined, second: WantedLayers | undefined]
+    | undefined;
+}
+
 /** A pull as a caller requests it; all but the image have defaults. */
 export interface PullRequest extends DiffRequest {
   /** `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source as `oci:DIR`. */
@@ -62,7 +74,7 @@ export interface PullRequest extends DiffRequest {
    * case. Default: no.
    */
   readonly replace?: boolean | 'always' | undefined;
-  /** Unpack the image over another image that the destination holds. Default: no. */
+  /** Unpack the image over the files that the destination holds. Default: no, which takes an empty directory. */
   readonly merge?: boolean | undefined;
   /** For runc: a container without root. Default: true if the caller is not root. */
   readonly rootless?: boolean | undefined;
@@ -92,12 +104,6 @@ export interface TagsRequest extends Pick<PullRequest, 'registry' | 'environment
   readonly onTag?: ((tag: string) => void) | undefined;
 }
 
-/** Of `checkout`. */
-export interface CheckoutRequest extends Pick<PullRequest, 'environment' | 'signal'> {
-  /** Give up what is in no commit. Default: no. */
-  readonly force?: boolean | undefined;
-}
-
 /** Which cache; its limit, in bytes. */
 export type CacheRequest = Pick<PullRequest, 'cacheDirectory' | 'cacheSize' | 'environment' | 'signal'>;
 
@@ -111,7 +117,7 @@ export interface VerifyRequest extends DiffRequest, Pick<PullRequest, 'destinati
 /** Members of a request that options have in another form. */
 type Resolved = 'paths' | 'excludes' | 'cache' | 'cacheDirectory' | 'cacheSize' | 'offline' | 'registry';
 /** Members without a default. */
-type Optional = 'idMappings' | 'diskSize' | 'diskCompression' | 'backend' | 'stdin';
+type Optional = 'layers' | 'idMappings' | 'diskSize' | 'diskCompression' | 'backend' | 'stdin';
 
 /** A request with all defaults, checked for contradictions. */
 export interface PullOptions
@@ -150,6 +156,11 @@ export function resolveOptions(request: PullRequest): PullOptions {
     throw new UsageError('the destination is empty', { hint: 'give a directory: -d DIR' });
   if (destination.includes('\0')) throw new UsageError('the destination has a NUL byte in its name');
   if (!Number.isInteger(jobs) || jobs < 1) throw new UsageError('jobs must be a whole number from 1 up');
+  const { layers } = options;
+  if (
+    !(typeof layers === 'number' ? Number.isInteger(layers) && layers >= 0 : /^[0-9a-f]*$/.test(layers ?? ''))
+  )
+    throw new UsageError("layers must be a whole number from 0 up, or the beginning of a layer's id");
   for (const [isGiven, message, hint] of CONTRADICTIONS)
     if (isGiven(request)) throw new UsageError(message, { hint });
   const offline = options.offline ? { hint: `run ${fillingCommand(request)}` } : undefined;
@@ -176,6 +187,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
 }
 
 const DEFAULTS = {
+  layers: undefined,
   destination: './rootfs',
   git: false,
   layerInfo: true,
@@ -208,7 +220,7 @@ const CONTRADICTIONS: readonly (readonly [(request: PullRequest) => boolean, str
   ],
   [
     ({ merge, replace = false }) => merge === true && replace !== false,
-    'merge contradicts replace: one lays the image over the other, one removes it',
+    'merge contradicts replace: one lays the image over the files of the destination, one removes them',
     LEAVE_ONE_OUT,
   ],
   [

@@ -43,6 +43,8 @@ export interface PullSummary extends Pick<Image, 'id' | 'digest' | 'platform'> {
   readonly reference: string;
   /** Base layer first. */
   readonly layers: readonly LayerSummary[];
+  /** How many layers the image has: more than `layers` where only the first ones were wanted. */
+  readonly imageLayers: number;
   /** The image's configuration as it is in the registry. */
   readonly config: Readonly<Record<string, unknown>>;
   /** As given. */
@@ -98,6 +100,7 @@ export async function withSummary(
       digest: image.digest,
       platform: image.platform,
       layers,
+      imageLayers: (image.allLayers ?? image.layers).length,
       config: image.config.raw,
       destination,
       notRestored,

@@ -5,6 +5,7 @@ import { type Difference, shownPath } from './comparison/differences.ts';
 import { type DiskEntry, type DiskFile, DiskRules, DiskTree, filesWith } from './comparison/disk-tree.ts';
 import { TreeComparison } from './comparison/trees.ts';
 import { DlrootfsError, printable } from './errors.ts';
+import { countWithTop } from './oci/first-layers.ts';
 import type { Image } from './oci/image.ts';
 import { isObject, textsOf } from './oci/json.ts';
 import type { PullOptions } from './options.ts';
@@ -66,6 +67,8 @@ export async function verify(request: PullOptions, contents: boolean): Promise<V
     const { differences, unread, mounted } = differ;
     if (differ.imageThere !== undefined)
       report({ type: 'notice', message: otherImageNotice(destination, differ.imageThere) });
+    if (differ.layersThere !== undefined)
+      report({ type: 'notice', message: layersNotice(destination, differ.layersThere, image) });
     if (differ.partThere !== undefined)
       report({ type: 'notice', message: partNotice(destination, differ.partThere) });
     if (unread.length > 0) report({ type: 'notice', message: unreadNotice(unread.length) });
@@ -103,6 +106,12 @@ function otherImageNotice(destination: string, there: string): string {
   return `${shown}/json says that ${shown} holds another image, ${there}`;
 }
 
+function layersNotice(destination: string, there: number, { layers, allLayers = layers }: Image): string {
+  const shown = printable(destination);
+  const compared = there === allLayers.length ? 'leave out --layers' : `use --layers ${there}`;
+  return `${shown}/json says that ${shown} holds ${there} of the image's ${allLayers.length} layers: to compare with these ${compared}`;
+}
+
 /** The directory is not trusted: its own files do not decide which paths are compared. */
 function partNotice(destination: string, { paths, excludes }: PartOptions): string {
   const shown = printable(destination);
@@ -133,6 +142,8 @@ class DirectoryComparison {
   readonly mounted: BytePath[] = [];
   /** The part of the image that the directory claims to hold, if it differs from the compared one. */
   partThere: PartOptions | undefined;
+  /** How many of the image's layers the directory claims to hold, if not those that are compared. */
+  layersThere: number | undefined;
   /** The image that the directory claims to hold, if it is another one. */
   imageThere: string | undefined;
   #tree: ImageTree | undefined;
@@ -239,10 +250,11 @@ class DirectoryComparison {
   #isWrittenJson(): boolean {
     const existing = readExistingImage(this.#options.destination);
     if (!existing) return false;
-    if (existing['id'] !== this.#image.layers.at(-1)?.info['id']) {
-      this.imageThere = describeExistingImage(existing);
-      return true;
-    }
+    const { layers, allLayers = layers } = this.#image;
+    const count = countWithTop(allLayers, existing);
+    if (count === undefined) this.imageThere = describeExistingImage(existing);
+    else if (count !== layers.length) this.layersThere = count;
+    if (count !== layers.length) return true;
     const part = existing[PART];
     const { paths = [], excludes = [] } = this.#options.part ?? {};
     const there = isObject(part)

@@ -9,6 +9,7 @@ import {
   UnauthorizedError,
 } from './errors.ts';
 import { shortID } from './oci/digest.ts';
+import { firstLayers } from './oci/first-layers.ts';
 import { platformNotice } from './oci/image-index.ts';
 import type { Image, Session } from './oci/image.ts';
 import { Reference } from './oci/reference.ts';
@@ -116,7 +117,7 @@ export async function withImage<T>(
 ): Promise<T> {
   return await withSession(options, async (opened) => {
     const { offline, report } = options;
-    const image = await findImage(opened, options);
+    const image = firstLayers(await findImage(opened, options), options.layers, opened.source.reference);
     if (offline && !opened.source.local) await requireCached({ ...opened, image }, offline.hint);
     report({ type: 'image', id: image.id, layers: image.layers });
     return await use({ ...opened, image });

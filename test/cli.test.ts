@@ -137,7 +137,7 @@ test('cli: -u with neither user name nor password is anonymous, as in the origin
       ...(variable !== undefined && { DLROOTFS_CREDS: variable }),
     };
     const notice = `notice: ${source} has neither user name nor password; going on without credentials\n`;
-    const pulled = await runProgram([`${open.host}/img`, '--no-cache', ...argv], {
+    const pulled = await runProgram([`${open.host}/img`, '--no-cache', '--merge', ...argv], {
       cwd: scratch.path,
       environment,
     });
@@ -145,10 +145,13 @@ test('cli: -u with neither user name nor password is anonymous, as in the origin
     assert.equal(pulled.stdout.includes('WARNING'), argv[1] === ':');
     assert.equal(pulled.stderr.includes('neither user name'), source !== '', pulled.stderr);
     if (source !== '') assert.ok(pulled.stderr.includes(notice), pulled.stderr);
-    const refused = await runProgram([`${registry.host}/img`, ...argv], { cwd: scratch.path, environment });
+    const refused = await runProgram([`${registry.host}/img`, '--merge', ...argv], {
+      cwd: scratch.path,
+      environment,
+    });
     assert.equal(refused.exitCode, source === '' ? 3 : 4, refused.stderr);
   }
-  const half = await runProgram([`${open.host}/img`, '-u', ':pass'], { cwd: scratch.path });
+  const half = await runProgram([`${open.host}/img`, '--merge', '-u', ':pass'], { cwd: scratch.path });
   assert.equal(half.exitCode, 2, half.stderr);
 });
 
@@ -339,14 +342,14 @@ test('cli: an unknown tag prints no image id', async () => {
   assert.equal(stdout, `Opening a session for ${registry.host}/lib/img ...\n`);
 });
 
-test('cli: files that were in DIR stay, and the image is laid over them', async () => {
+test('cli: --merge: files that were in DIR stay, and the image is laid over them', async () => {
   await using registry = await FakeRegistry.start();
   using scratch = new Scratch();
   registry.push('lib/img', '1', image);
   mkdirSync(scratch.join('out/etc'), { recursive: true });
   writeFileSync(scratch.join('out/etc/keep'), 'mine');
   writeFileSync(scratch.join('out/etc/motd'), 'old');
-  const result = await pull(registry, scratch);
+  const result = await pull(registry, scratch, '--merge');
   assert.equal(result.exitCode, 0, result.stderr);
   assert.match(result.stderr, /^notice: .*not empty/m);
   assert.equal(readFileSync(scratch.join('out/etc/motd'), 'utf8'), 'hello\n');

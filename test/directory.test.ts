@@ -4,7 +4,6 @@ import {
   chmodSync,
   chownSync,
   lchownSync,
-  lstatSync,
   mkdirSync,
   readFileSync,
   readdirSync,
@@ -15,7 +14,8 @@ import {
 } from 'node:fs';
 import { geteuid } from 'node:process';
 import { describe, test } from 'node:test';
-import { dir, file, tar, type Item } from './support/archive.ts';
+import { pull as pullByLibrary } from '../src/index.ts';
+import { dir, file, hardlink, tar, type Item } from './support/archive.ts';
 import { FakeRegistry } from './support/fake-registry.ts';
 import {
   type ProgramOptions,
@@ -24,18 +24,18 @@ import {
   programCommand,
   runProgram,
 } from './support/program.ts';
+import { printTree } from './support/tree.ts';
 
 const isRoot = geteuid?.() === 0;
 const needsRoot = isRoot ? false : 'needs root';
 
 const layer = (...items: Item[]) => ({ tar: tar(...items) });
 
+type Pull = (argv: readonly string[], options?: ProgramOptions) => Promise<ProgramResult>;
+
 /** The program with a registry of two images, one the base of the other, and of a third one. */
 async function withImages(
-  work: (
-    pull: (argv: readonly string[], options?: ProgramOptions) => Promise<ProgramResult>,
-    scratch: Scratch,
-  ) => Promise<void>,
+  work: (run: Pull, scratch: Scratch, registry: FakeRegistry) => Promise<void>,
 ): Promise<void> {
   await using registry = await FakeRegistry.start();
   using scratch = new Scratch();
@@ -46,10 +46,14 @@ async function withImages(
   registry.push('other', '1', { layers: [layer(file('other', ''))] });
   registry.push('rooted', '1', { layers: [layer(dir('.', { mode: 0o711, uid: 9, gid: 9 }), file('x', ''))] });
   const named = (word: string) => (/^\w+:1$/.test(word) ? `${registry.host}/${word}` : word);
-  await work((argv, options) => {
-    const cache = argv.includes('--cache-dir') ? [] : ['--no-cache'];
-    return runProgram([...argv.map(named), ...cache], { cwd: scratch.path, ...options });
-  }, scratch);
+  await work(
+    (argv, options) => {
+      const cache = argv.includes('--cache-dir') ? [] : ['--no-cache'];
+      return runProgram([...argv.map(named), ...cache], { cwd: scratch.path, ...options });
+    },
+    scratch,
+    registry,
+  );
 }
 
 function assertRefused(result: ProgramResult, says: RegExp, exitCode = 7): void {
@@ -302,60 +306,119 @@ describe('an empty DIR of another user', { skip: needsRoot }, () => {
   });
 });
 
-describe('a DIR that holds an image', () => {
-  test('another one is refused, and named; --merge lays over', async () => {
-    await withImages(async (pull, scratch) => {
-      assert.equal((await pull(['other:1', '-d', 'out'])).exitCode, 0);
-      const before = readFileSync(scratch.join('out/json'), 'utf8');
-      const { id } = JSON.parse(before) as { id: string };
-      const refused = await pull(['base:1', '-d', 'out']);
-      assert.equal(refused.exitCode, 7, refused.stderr);
-      assert.match(
-        refused.stderr,
-        new RegExp(
-          `^error: cannot unpack into out: it holds another image, with the top layer ${id.slice(0, 12)} for linux/amd64`,
-          'm',
-        ),
-      );
-      assert.match(refused.stderr, /\nhint: [^\n]*--merge[^\n]*\n$/);
-      assert.deepEqual(readdirSync(scratch.join('out')).toSorted(), ['json', 'other']);
-      assert.equal(readFileSync(scratch.join('out/json'), 'utf8'), before);
-      const merged = await pull(['base:1', '-d', 'out', '--merge']);
-      assert.equal(merged.exitCode, 0, merged.stderr);
-      assert.match(merged.stderr, /^notice: out is not empty: the image is laid over its files$/m);
-      assert.deepEqual(readdirSync(scratch.join('out')).toSorted(), ['etc', 'json', 'other']);
-    });
+describe('a DIR that holds files', () => {
+  const NOT_EMPTY =
+    /^error: cannot unpack into out: it is not empty\nhint: add --merge to [^\n]*, --replace to [^\n]*\n$/;
+
+  test('is refused before anything is downloaded; --merge lays the image over them', async () => {
+    const rows: Readonly<Record<string, (out: string) => void>> = {
+      'a file': (out) => writeFileSync(`${out}/mine`, 'mine'),
+      'an empty directory': (out) => mkdirSync(`${out}/mine`),
+      'a link to nothing': (out) => symlinkSync('nothing', `${out}/mine`),
+      'a name that is no UTF-8': (out) => writeFileSync(Buffer.from(`${out}/\xe9`, 'latin1'), ''),
+      'a file lost+found': (out) => writeFileSync(`${out}/lost+found`, ''),
+      'a link lost+found': (out) => symlinkSync('..', `${out}/lost+found`),
+      "a directory lost+found with a mode that is not mke2fs's": (out) =>
+        mkdirSync(`${out}/lost+found`, 0o755),
+      'lost+found and a file': (out) => {
+        mkdirSync(`${out}/lost+found`, 0o700);
+        writeFileSync(`${out}/mine`, '');
+      },
+    };
+    for (const [what, fill] of Object.entries(rows)) {
+      await withImages(async (pull, scratch, registry) => {
+        const out = scratch.join('out');
+        mkdirSync(out);
+        fill(out);
+        const before = printTree(out);
+        for (const flags of [[], ['-g'], ['--path', 'etc'], ['--layers', '0']]) {
+          const { exitCode, stderr } = await pull(['base:1', '-d', 'out', ...flags]);
+          assert.equal(exitCode, 7, `${what}: ${stderr}`);
+          assert.match(stderr, NOT_EMPTY, what);
+        }
+        assert.equal(printTree(out), before, what);
+        assert.deepEqual(registry.log(/./), [], what);
+        const merged = await pull(['base:1', '-d', 'out', '--merge']);
+        assert.equal(merged.exitCode, 0, `${what}: ${merged.stderr}`);
+        assert.match(merged.stderr, /^notice: out is not empty: the image is laid over its files$/m);
+        assert.ok(readdirSync(out).includes('etc'));
+      });
+    }
   });
 
-  test('the same image is written again: changed files come back, added ones stay', async () => {
+  test('the image that it holds is no reason: changed files come back by --merge, added ones stay', async () => {
     await withImages(async (pull, scratch) => {
       assert.equal((await pull(['app:1', '-d', 'out'])).exitCode, 0);
+      assert.equal((await pull(['app:1', '-d', 'out'])).exitCode, 7);
       writeFileSync(scratch.join('out/mine'), 'mine');
       writeFileSync(scratch.join('out/app'), 'changed');
       rmSync(scratch.join('out/etc/base'));
-      const again = await pull(['app:1', '-d', 'out']);
+      const again = await pull(['app:1', '-d', 'out', '--merge']);
       assert.equal(again.exitCode, 0, again.stderr);
-      assert.match(
-        again.stderr,
-        /^notice: out holds this image already: its files are written again, other files stay$/m,
-      );
       assert.deepEqual(readdirSync(scratch.join('out')).toSorted(), ['app', 'etc', 'json', 'mine']);
       assert.equal(readFileSync(scratch.join('out/app'), 'utf8'), '');
       assert.deepEqual(readdirSync(scratch.join('out/etc')), ['base']);
     });
   });
 
-  test('an image on top of the one that is there needs no --merge, the other way round does', async () => {
-    await withImages(async (pull) => {
-      assert.equal((await pull(['base:1', '-d', 'out'])).exitCode, 0);
-      const onTop = await pull(['app:1', '-d', 'out']);
-      assert.equal(onTop.exitCode, 0, onTop.stderr);
-      assert.match(onTop.stderr, /^notice: out holds the first layers of this image/m);
-      assert.equal((await pull(['base:1', '-d', 'out'])).exitCode, 7);
+  test('that came after the first look is refused too', async () => {
+    await withImages(async (_, scratch, registry) => {
+      const out = scratch.join('out');
+      const pulled = pullByLibrary(`${registry.host}/base:1`, {
+        destination: out,
+        cache: false,
+        report({ type }) {
+          if (type !== 'image') return;
+          mkdirSync(out);
+          writeFileSync(`${out}/mine`, 'mine');
+        },
+      });
+      await assert.rejects(pulled, { exitCode: 7, code: 'NOT_EMPTY' });
+      assert.deepEqual(readdirSync(scratch.path), ['out']);
+      assert.deepEqual(readdirSync(out), ['mine']);
     });
   });
 
-  test("the original's json is understood, with tabs as it wrote them", async () => {
+  test(
+    'lost+found alone, as mke2fs makes it, stays, also where the pull fails',
+    { skip: needsRoot },
+    async () => {
+      await withImages(async (pull, scratch, registry) => {
+        const lost = scratch.join('out/lost+found');
+        mkdirSync(lost, { recursive: true, mode: 0o700 });
+        writeFileSync(`${lost}/#12`, 'found');
+        const inode = statSync(lost).ino;
+        registry.push('broken', '1', {
+          layers: [{ tar: tar(dir('etc'), file('etc/new', '')) }, { tar: tar(hardlink('etc/x', 'nowhere')) }],
+        });
+        const failed = await pull(['broken:1', '-d', 'out']);
+        assert.equal(failed.exitCode, 6, failed.stderr);
+        assert.deepEqual(readdirSync(scratch.join('out')), ['lost+found']);
+        const { exitCode, stderr } = await pull(['base:1', '-d', 'out', '-g']);
+        assert.equal(exitCode, 0, stderr);
+        assert.deepEqual(readdirSync(scratch.join('out')).toSorted(), [
+          '.git',
+          'etc',
+          'json',
+          'layersize',
+          'lost+found',
+        ]);
+        assert.deepEqual([statSync(lost).ino, readFileSync(`${lost}/#12`, 'utf8')], [inode, 'found']);
+      });
+    },
+  );
+});
+
+/** Asserts that `json` in DIR is a file that no pull wrote. */
+async function isExtra(run: Pull): Promise<void> {
+  const options = { timeoutMilliseconds: 20_000 };
+  const { exitCode, stdout, stderr } = await run(['verify', 'base:1', '-d', 'out'], options);
+  assert.deepEqual([exitCode, stderr], [9, '']);
+  assert.match(stdout, /^extra \/json$/m);
+}
+
+describe('the json of a DIR, which verify looks at', () => {
+  test("the original's is understood, with tabs as it wrote them", async () => {
     await withImages(async (pull, scratch) => {
       mkdirSync(scratch.join('out'));
       const id = 'ab'.repeat(32);
@@ -363,8 +426,8 @@ describe('a DIR that holds an image', () => {
         scratch.join('out/json'),
         `{\n\t"id": "${id}",\n\t"parent": "${'cd'.repeat(32)}",\n\t"created": "2014-06-01T00:00:00Z\\u001b[31m",\n\t"os": "linux",\n\t"architecture": "amd64"\n}`,
       );
-      const { exitCode, stderr } = await pull(['base:1', '-d', 'out']);
-      assert.equal(exitCode, 7);
+      const { exitCode, stderr } = await pull(['verify', 'base:1', '-d', 'out']);
+      assert.equal(exitCode, 9);
       assert.match(stderr, /top layer abababababab for linux\/amd64 of 2014-06-01T00:00:00Z\\x1b\[31m$/m);
     });
   });
@@ -381,30 +444,26 @@ describe('a DIR that holds an image', () => {
       `{"id":"${id}","os":${'['.repeat(200)}`,
       `{"name":"left-pad","os":["linux"]}`,
     ];
-    for (const content of contents) {
-      await withImages(async (pull, scratch) => {
-        mkdirSync(scratch.join('out'));
-        writeFileSync(scratch.join('out/json'), content);
-        const { exitCode, stderr } = await pull(['base:1', '-d', 'out']);
-        assert.equal(exitCode, 0, stderr);
-      });
-    }
     await withImages(async (pull, scratch) => {
+      const json = scratch.join('out/json');
       mkdirSync(scratch.join('out'));
-      execFileSync('mkfifo', [scratch.join('out/json')]);
-      const first = await pull(['base:1', '-d', 'out'], { timeoutMilliseconds: 20_000 });
-      assert.equal(first.exitCode, 0, first.stderr);
-      rmSync(scratch.join('out'), { recursive: true });
-      mkdirSync(scratch.join('out'));
+      for (const content of contents) {
+        writeFileSync(json, content);
+        await isExtra(pull);
+      }
+      rmSync(json);
+      execFileSync('mkfifo', [json]);
+      await isExtra(pull);
+      rmSync(json);
       writeFileSync(scratch.join('foreign'), JSON.stringify({ id, os: 'linux' }));
-      symlinkSync('../foreign', scratch.join('out/json'));
-      const second = await pull(['base:1', '-d', 'out']);
-      assert.equal(second.exitCode, 0, second.stderr);
-      assert.ok(lstatSync(scratch.join('out/json')).isSymbolicLink());
+      symlinkSync('../foreign', json);
+      await isExtra(pull);
     });
   });
+});
 
-  test('--merge goes neither with -g nor with -o', async () => {
+describe('--merge', () => {
+  test('goes neither with -g nor with -o', async () => {
     await withImages(async (pull) => {
       assertRefused(await pull(['base:1', '--merge', '-g']), /^error: merge does not go with git/m, 2);
       assertRefused(
@@ -440,9 +499,9 @@ describe('names that are not UTF-8', () => {
       assert.deepEqual(names(scratch), ['a\u00e9']);
       const place = Buffer.concat([bytes(scratch.path), bytes('/a\u00e9/b\u00e9/c\u00e9')]);
       assert.deepEqual(readdirSync(place).toSorted(), ['etc', 'json']);
-      const again = await shell(pull, ['app:1', '--prepare', '-d', 'a\u00e9/b\u00e9/c\u00e9']);
+      const again = await shell(pull, ['app:1', '--merge', '--prepare', '-d', 'a\u00e9/b\u00e9/c\u00e9']);
       assert.equal(again.exitCode, 0, again.stderr);
-      assert.match(again.stderr, /^notice: a\\xe9\/b\\xe9\/c\\xe9 holds the first layers/m);
+      assert.match(again.stderr, /^notice: a\\xe9\/b\\xe9\/c\\xe9 is not empty: /m);
       mkdirSync(Buffer.concat([bytes(scratch.path), bytes('/empty\u00e9')]));
       symlinkSync(bytes('empty\u00e9'), scratch.join('link'));
       assert.equal((await pull(['base:1', '-d', 'link'])).exitCode, 0);

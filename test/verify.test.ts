@@ -500,6 +500,25 @@ test('verify names the image that the directory holds, if it is another one', as
   assert.match(result.stderr, holds);
 });
 
+test('verify of the first layers: the same flag; without it a notice names them', async () => {
+  using place = new Place();
+  const image = pushed([dir('d'), file('d/f', 'x')], [file('g', 'y')], [whiteout('d/f')]);
+  await place.pull(image, '-d', 'out', '--layers', '2');
+  assert.deepEqual(await place.verify(image, '-d', 'out', '--contents', '--layers', '2'), []);
+  const holds = `notice: out/json says that out holds 2 of the image's 3 layers: to compare with these use --layers 2\n`;
+  const whole = await place.run('verify', image, '-d', 'out');
+  assert.deepEqual([whole.exitCode, whole.stdout, whole.stderr], [9, 'extra /d/f\n', holds]);
+  const one = await place.run('verify', image, '-d', 'out', '--layers', '1');
+  assert.deepEqual([one.exitCode, one.stdout, one.stderr], [9, 'extra /g\n', holds]);
+  await place.pull(image, '-d', 'out', '--replace');
+  const less = await place.run('verify', image, '-d', 'out', '--layers', '2');
+  assert.equal(less.exitCode, 9);
+  assert.match(
+    less.stderr,
+    /^notice: out\/json says that out holds 3 of the image's 3 layers: .* leave out --layers$/m,
+  );
+});
+
 describe('verify of a directory that somebody else makes', () => {
   test('follows no link, opens nothing but files, however deep it goes', async () => {
     using place = new Place();

@@ -15,8 +15,6 @@ export interface Case {
   readonly stdin?: Buffer;
   readonly files?: readonly Placed[];
   readonly site?: Site;
-  /** `out` is a rootfs that was pulled with -g before. */
-  readonly repository?: boolean;
 }
 
 /** Must be in no output. */

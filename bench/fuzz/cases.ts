@@ -6,7 +6,6 @@ import { archiveOf, layoutFiles, tagged } from '../../test/layout/build-layout.t
 import { mutateTar, oddTar } from './archives.ts';
 import { PASSWORD, specialFile, type Case, type Placed } from './case.ts';
 import { bzip2OfNothing, oddMembers, xzOfNothing } from './members.ts';
-import { damagedRepository } from './repository.ts';
 import { mutateBytes, mutateJson, oddText } from './mutate.ts';
 import type { Random } from './random.ts';
 import { encode, mutateAnswer, PORT, type RawAnswer, type Response } from './site.ts';
@@ -23,7 +22,7 @@ const pullOf = (reference: string) => [
   '1ms',
 ];
 
-export const simpleLayers: readonly Buffer[] = [
+const simpleLayers: readonly Buffer[] = [
   tar(dir('etc'), file('etc/passwd', 'root:x:0:0::/:/bin/sh\n'), file('a', 'old'), symlink('l', 'etc')),
   tar(file('a', 'new'), hardlink('b', 'a'), whiteout('l'), file('big', Buffer.alloc(70_000, 'abc'))),
 ];
@@ -319,8 +318,7 @@ const words = (random: Random) =>
     () => mutateBytes(random, Buffer.from(REFERENCE)).toString('utf8'),
     () => mutateBytes(random, Buffer.from(`oci:layout:1`)).toString('utf8'),
     () => mutateBytes(random, Buffer.from(`lib/img@sha256:${'a'.repeat(64)}`)).toString('utf8'),
-    () =>
-      random.pick(['inspect', 'tags', 'cache', 'checkout', 'completion', 'help', 'version', 'prune', 'bash']),
+    () => random.pick(['inspect', 'tags', 'cache', 'completion', 'help', 'version', 'prune', 'bash']),
     () =>
       random.pick(['-d', '-o', '-g', '-u', '-j', '--platform', '--retry', '--retry-delay', '--cache-size']),
     () => random.pick(['--for', '--progress', '--mirror', '--tls-verify', '--registry-version', '--prepare']),
@@ -350,35 +348,15 @@ function commandLine(random: Random): Case {
   return { argv, site: siteOf(responses) };
 }
 
-function repository(random: Random, contents: ReadonlyMap<string, Buffer>): Case {
-  const again = fakeManifest({
-    layers: [...simpleLayers.map((each) => ({ tar: each })), { tar: tar(file('c', 'third')) }],
-  });
-  const argv = random.pick([
-    ['checkout', 'layer0', '-d', 'out'],
-    ['checkout', 'layer0', '-d', 'out', '--force'],
-    ['checkout', 'layer1', '-d', 'out', '--force'],
-    [...pullOf(REFERENCE), '-g'],
-    pullOf(REFERENCE),
-  ]);
-  return {
-    argv,
-    repository: true,
-    files: damagedRepository(random, contents),
-    site: siteOf(registryOf(again)),
-  };
-}
-
 interface Kind {
   readonly share: number;
-  /** `contents`: the files of .git after a pull with -g, path to content. */
-  readonly make: (random: Random, contents: ReadonlyMap<string, Buffer>) => Case;
+  readonly make: (random: Random) => Case;
 }
 
 /** Every kind of case, and how many of a hundred are of it. */
 export const kinds: Readonly<Record<string, Kind>> = {
-  layers: { share: 22, make: layers },
-  streams: { share: 8, make: streams },
+  layers: { share: 28, make: layers },
+  streams: { share: 10, make: streams },
   members: { share: 8, make: members },
   documents: { share: 14, make: documents },
   answers: { share: 14, make: brokenAnswers },
@@ -386,5 +364,4 @@ export const kinds: Readonly<Record<string, Kind>> = {
   local: { share: 8, make: localSources },
   settings: { share: 6, make: settings },
   arguments: { share: 5, make: commandLine },
-  repository: { share: 8, make: repository },
 };

@@ -40,8 +40,6 @@ export interface Place {
   readonly server: SiteServer;
   /** Directory of this run alone: made anew, and gone afterwards. */
   readonly work: string;
-  /** A rootfs that was pulled with -g. */
-  readonly repository: string;
 }
 
 /** Runs one case from an empty directory and judges it. */
@@ -57,12 +55,10 @@ export async function runCase(kind: string, each: Case, place: Place): Promise<O
   return { ...run, faults };
 }
 
-function prepare({ files = [], repository = false }: Case, place: Place): void {
-  const { work } = place;
+function prepare({ files = [] }: Case, { work }: Place): void {
   rmSync(work, { recursive: true, force: true });
   for (const name of ['', '/outside', '/outside/directory', '/tmp']) mkdirSync(work + name);
   writeFileSync(`${work}/outside/canary`, 'alive\n');
-  if (repository) execFileSync('cp', ['-a', place.repository, `${work}/out`]);
   for (const each of files) put(each, work);
 }
 

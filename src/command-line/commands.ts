@@ -1,16 +1,27 @@
 import { Option } from 'commander';
 import type { ErofsCompression } from '../disk/format.ts';
-import { UsageError, printable } from '../errors.ts';
+import type { WantedLayers } from '../oci/first-layers.ts';
 import { parsePlatform } from '../oci/platform.ts';
 import type { PullRequest } from '../options.ts';
 import { type Runtime, runtimes, type VirtualMachine, virtualMachines } from '../runtime/config-files.ts';
-import { osErrorOf, reasonOf } from '../sys/os-error.ts';
-import { utf8Path } from '../sys/os-path.ts';
+import {
+  count,
+  fileName,
+  oneOf,
+  type ParseFlag,
+  parseBoolean,
+  parseBytes,
+  parseDuration,
+  parseLayers,
+  replaceMode,
+} from './flag-values.ts';
 
 /** The flags' values. A flag that is not given has its default, or none. */
 export interface FlagValues
-  extends Omit<PullRequest, 'image' | 'registry'>, NonNullable<PullRequest['registry']> {
+  extends Omit<PullRequest, 'image' | 'layers' | 'registry'>, NonNullable<PullRequest['registry']> {
   readonly output?: string;
+  /** In the order of the command line. */
+  readonly layers?: readonly WantedLayers[];
   readonly for?: readonly (Runtime | VirtualMachine)[];
   readonly userns?: boolean;
   readonly dryRun?: boolean;
@@ -41,99 +52,20 @@ const MEMBERS: Readonly<Record<string, keyof FlagValues>> = {
   '--mirror': 'mirrors',
 };
 
-/**
- * Reads a flag's value; `flag` is its long name with dashes.
- *
- * @throws UsageError
- */
-type ParseFlag<T> = (text: string, flag: string) => T;
-
-const BOOLEANS: ReadonlyMap<string, boolean> = new Map([
-  ...['1', 't', 'T', 'true', 'TRUE', 'True'].map((text) => [text, true] as const),
-  ...['0', 'f', 'F', 'false', 'FALSE', 'False'].map((text) => [text, false] as const),
-]);
-
-/**
- * The texts of Go's strconv.ParseBool.
- *
- * @throws UsageError
- */
-export const parseBoolean: ParseFlag<boolean> = (text, flag) => {
-  const value = BOOLEANS.get(text);
-  if (value !== undefined) return value;
-  throw new UsageError(`invalid boolean value "${printable(text)}" for ${flag}`, {
-    hint: `write ${flag}, ${flag}=true or ${flag}=false`,
-  });
-};
-
-/** `7` → 7, at least `least`. */
-const count =
-  (least: number): ParseFlag<number> =>
-  (text, flag) => {
-    const value = /^\d{1,9}$/.test(text) ? Number(text) : -1;
-    if (value >= least) return value;
-    throw new UsageError(`${flag} takes a whole number from ${least} up, not "${printable(text)}"`, {
-      hint: `write a number, as in ${flag} ${Math.max(least, 3)}`,
-    });
-  };
-
-const BYTES: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
-
-/** `10G`, `500MiB`, `1048576` → bytes; units are powers of 1024. */
-const parseBytes: ParseFlag<number> = (text, flag) => {
-  const match = /^(\d{1,12}(?:\.\d{1,6})?)([kmgt]?)(?:i?b)?$/i.exec(text);
-  if (match) return Math.floor(Number(match[1]) * BYTES[match[2]!.toLowerCase()]!);
-  throw new UsageError(`${flag} takes a size, not "${printable(text)}"`, {
-    hint: `write a size, as in ${flag} 500M or ${flag} 10G`,
-  });
-};
-
-const MILLISECONDS: Readonly<Record<string, number>> = { ms: 1, '': 1000, s: 1000, m: 60_000 };
-
-/** `500ms`, `2s`, `1m`, `2` (seconds) → milliseconds. */
-const parseDuration: ParseFlag<number> = (text, flag) => {
-  const match = /^(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|)$/.exec(text);
-  if (match) return Number(match[1]) * MILLISECONDS[match[2]!]!;
-  throw new UsageError(`${flag} takes a time, not "${printable(text)}"`, {
-    hint: `write a time, as in ${flag} 500ms or ${flag} 2s`,
-  });
-};
-
-const oneOf =
-  <T extends string>(choices: readonly T[]): ParseFlag<T> =>
-  (text, flag) => {
-    const found = choices.find((choice) => choice === text);
-    if (found !== undefined) return found;
-    throw new UsageError(`${flag} takes one of ${choices.join(', ')}, not "${printable(text)}"`, {
-      hint: `write one of them, as in ${flag} ${choices[0]!}`,
-    });
-  };
-
-/** `touched` is the value of the bare flag, and no word for users. */
-const replaceMode: ParseFlag<true | 'always'> = (text, flag) => {
-  if (text === 'touched') return true;
-  if (text === 'always') return text;
-  throw new UsageError(`${flag} takes no value but =always, not "${printable(text)}"`, {
-    hint: `write ${flag}, or ${flag}=always`,
-  });
-};
-
-/** The name of a file or directory for the library, which takes UTF-8. A file must exist. */
-const fileName: ParseFlag<string> = (text, flag) => {
-  try {
-    return utf8Path(text);
-  } catch (error) {
-    const reason = osErrorOf(error)?.text ?? reasonOf(error);
-    throw new UsageError(`cannot open ${printable(text)} for ${flag}: ${reason}`);
-  }
-};
-
 /** An option of the table. Its parsers get the flag's name, for their messages. */
 class TableOption extends Option {
   /** Collects the values of a flag that is given several times. */
   list<T>(parse: ParseFlag<readonly T[]>): this {
     return this.argParser((text, before: readonly T[] | undefined) => [
       ...new Set([...(before ?? []), ...parse(text, this.long!)]),
+    ]);
+  }
+
+  /** The same, and keeps equal values. */
+  each<T>(parse: ParseFlag<T>): this {
+    return this.argParser((text, before: readonly T[] | undefined) => [
+      ...(before ?? []),
+      parse(text, this.long!),
     ]);
   }
 
@@ -175,6 +107,11 @@ const whatAndWhere = group('What and where', [
     'the image for this platform (default: that of this host)',
     (o) => o.parsed(parsePlatform),
   ],
+  [
+    '--layers <n|id>',
+    "only the first N layers, or those up to the one whose id begins so; with diff, twice: each image's",
+    (o) => o.each(parseLayers),
+  ],
   ['--path <path>', 'only this file or directory of the image (repeatable)', (o) => o.list((text) => [text])],
   [
     '--exclude <pattern>',
@@ -186,7 +123,7 @@ const whatAndWhere = group('What and where', [
     'make DIR exactly the image and remove any other file in it; an unchanged DIR is left as it is (=always: rebuild it)',
     (o) => o.parsed(replaceMode).preset('touched'),
   ],
-  ['--merge', 'unpack the image over another image that DIR holds'],
+  ['--merge', 'unpack the image over the files that DIR holds; without it DIR must be empty'],
   ['--no-json', "do not write the image's JSON to DIR/json"],
   [
     '--for <runtime>',
@@ -196,7 +133,7 @@ const whatAndWhere = group('What and where', [
         text.split(',').map((name) => oneOf([...runtimes, ...virtualMachines])(name, flag)),
       ),
   ],
-  ['--force', 'replace existing configurations; with checkout, discard uncommitted changes'],
+  ['--force', 'with --for: replace existing configurations'],
   ['--rootless', 'with --for runc: a container that needs no root (the default when not root)'],
   ['--userns', 'as a plain user: owners, setuid bits and capabilities as root has them, in a user namespace'],
   [
@@ -332,7 +269,7 @@ const table = {
     summary: 'print what differs between DIR and an image; exit code 9 if anything does',
     words: ['<image>'],
     options: [
-      ...named('dest', 'path', 'exclude', 'contents', 'prepare', 'userns'),
+      ...named('dest', 'layers', 'path', 'exclude', 'contents', 'prepare', 'userns'),
       ...layered,
       ...output,
       ...other,
@@ -342,13 +279,13 @@ const table = {
     synopsis: 'diff IMAGE1 IMAGE2',
     summary: 'print what differs between two images; exit code 9 if anything does',
     words: ['<image>', '<image>'],
-    options: [...named('path', 'exclude'), ...layered, ...output, ...other],
+    options: [...named('layers', 'path', 'exclude'), ...layered, ...output, ...other],
   },
   cat: {
     synopsis: 'cat IMAGE PATH',
     summary: 'write what a file of an image holds to standard output',
     words: ['<image>', '<path>'],
-    options: [...layered, ...named('verbose', 'progress'), ...other],
+    options: [...named('layers'), ...layered, ...named('verbose', 'progress'), ...other],
   },
   tags: {
     synopsis: 'tags REPOSITORY',
@@ -368,12 +305,6 @@ const table = {
       ...report,
       ...other,
     ],
-  },
-  checkout: {
-    synopsis: 'checkout BRANCH [-d DIR]',
-    summary: 'reset a rootfs pulled with -g to its exact state after a layer (layer0_…, or layer0: the base)',
-    words: ['<branch>'],
-    options: [...named('dest', 'force'), ...other],
   },
   completion: {
     synopsis: 'completion bash|zsh|fish',

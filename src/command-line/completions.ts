@@ -82,9 +82,6 @@ export function completionScript(shell: string): string {
 type Offer = ':files' | ':directories' | Candidates;
 type Candidates = readonly (readonly [word: string, meaning?: string])[];
 
-/** A shell may put a word into the line as it is, and a container may have named a branch: nothing that a shell would run is offered. */
-const PLAIN_WORD = /^[\w.][\w./+@-]*$/;
-
 const offered = (words: readonly string[]): Candidates => words.map((word) => [word]);
 
 /** The argument that is the last word, which may be a flag's value; no argument has it. */
@@ -97,14 +94,14 @@ const HERE = '\0';
  * @returns a line for each candidate, with its meaning behind a tabulator, or one line for names of files
  * @throws UsageError for a command line that is wrong before that word
  */
-export async function completions(shell: string | undefined, input: string): Promise<string> {
+export function completions(shell: string | undefined, input: string): string {
   const typed = input.split('\0').slice(0, -1);
   // bash takes --flag=value and oci:file for three words.
   const joined = typed.join('\0').replaceAll(/\0?([=:])(?:\0|$)/g, '$1');
   const words = shell === 'bash' ? joined.split('\0') : typed;
   const word = words.at(-1) ?? '';
   const [, flag, value] = /^(-[^=]*=)([^]*)$/.exec(word) ?? [];
-  const offer = await offerFor(words.slice(0, -1), word, flag?.replaceAll(/^--?|=$/g, ''));
+  const offer = offerFor(words.slice(0, -1), word, flag?.replaceAll(/^--?|=$/g, ''));
   if (typeof offer === 'string') return `${offer}\n`;
   const prefix = shell === 'fish' ? (flag ?? '') : '';
   return offer
@@ -114,7 +111,7 @@ export async function completions(shell: string | undefined, input: string): Pro
 }
 
 /** @param flag without dashes, where the word is a flag and its value */
-async function offerFor(before: readonly string[], word: string, flag: string | undefined): Promise<Offer> {
+function offerFor(before: readonly string[], word: string, flag: string | undefined): Offer {
   const { flags, words } = splitArguments([...before, HERE]);
   const option = flag === undefined ? flags.find(({ value }) => value === HERE)?.option : optionNamed(flag);
   if (option !== undefined) return valueOffer(option);
@@ -128,12 +125,6 @@ async function offerFor(before: readonly string[], word: string, flag: string | 
       .flatMap((each) => spellings(each).map((spelled) => [spelled, each.description] as const));
   }
   const kind = expected[words.length - (isCommand ? 2 : 1)]?.slice(1, -1);
-  if (kind === 'branch') {
-    const { branchesOf } = await import('../git/survey.ts');
-    const destination = flags.findLast(({ name: long }) => long === 'dest')?.value;
-    const branches = branchesOf(typeof destination === 'string' ? destination : 'rootfs');
-    return offered(branches.filter((branch) => PLAIN_WORD.test(branch)));
-  }
   if (kind === 'image') return imageOffer(word, words.length === 1);
   return offered(WORDS[kind ?? ''] ?? []);
 }

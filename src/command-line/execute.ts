@@ -6,7 +6,7 @@ import { setFlagsFromString } from 'node:v8';
 import type { StoreSize } from '../blob/store.ts';
 import type { Difference } from '../comparison/differences.ts';
 import { DestinationError, DlrootfsError, ExitCode, UsageError, printable } from '../errors.ts';
-import type { PullRequest } from '../options.ts';
+import type { ImagesRequest, PullRequest } from '../options.ts';
 import { type TerminalStream, terminalReport } from '../report/bars.ts';
 import { type LiveReport, type Report, fanOut, jsonLinesReport } from '../report/event.ts';
 import { formatBytes, plainReport } from '../report/progress.ts';
@@ -42,7 +42,7 @@ type RunCommand = (invocation: Invocation, context: CliContext) => Promise<numbe
 export async function runCommand(argv: readonly string[], context: CliContext): Promise<number> {
   if (argv[0] === '__complete') {
     const { completions } = await import('./completions.ts');
-    context.stdout.write(await completions(argv[1], await contentOf(context.stdin)));
+    context.stdout.write(completions(argv[1], await contentOf(context.stdin)));
     return ExitCode.done;
   }
   const invocation = parseArguments(argv);
@@ -82,7 +82,6 @@ const RUNS: Readonly<Record<Exclude<CommandName, 'version' | 'help' | 'completio
   pull: runPull,
   cache: runCache,
   cat: runCat,
-  checkout: runCheckout,
   diff: runComparison,
   inspect: runInspect,
   tags: runTags,
@@ -162,20 +161,6 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
   else if (values.quiet === true) stdout.write(osPath(`${output}\n`));
 }
 
-/** `dlrootfs checkout BRANCH`: the rootfs of that layer, exactly, in place. */
-async function runCheckout({ values, words }: Invocation, context: CliContext): Promise<void> {
-  const { environment, signal, stdout, stderr } = context;
-  const [{ checkout }, { describeNotRestored }] = await Promise.all([
-    import('../index.ts'),
-    import('../rootfs/not-restored.ts'),
-  ]);
-  const options = { environment, signal, force: values.force === true };
-  const { branch, notRestored } = await checkout(values.destination!, words[0]!, options);
-  const lost = describeNotRestored(notRestored, geteuid?.() === 0);
-  if (lost !== undefined) stderr.write(`notice: ${lost}\n`);
-  stdout.write(`${branch}\n`);
-}
-
 /** `dlrootfs inspect IMAGE`, with -q its digest alone, and a pull with `--dry-run`. */
 async function runInspect(invocation: Invocation, context: CliContext): Promise<void> {
   const { stdout } = context;
@@ -209,12 +194,12 @@ async function runCat(invocation: Invocation, context: CliContext): Promise<void
 
 /** `dlrootfs verify IMAGE` and `dlrootfs diff IMAGE1 IMAGE2`: a line for each difference. */
 async function runComparison(invocation: Invocation, context: CliContext): Promise<number | void> {
-  const { json, quiet, contents } = invocation.values;
+  const { json, quiet, contents, layers } = invocation.values;
   const other = invocation.words[1];
   const compare: Work<{ readonly differences: readonly Difference[] }> = ({ verify, diff }, request) =>
     other === undefined
       ? verify(request.image, { ...request, contents })
-      : diff(request.image, other, request);
+      : diff(request.image, other, { ...request, layers: layersOfBoth(layers) });
   const found = await reporting(invocation, context, false, compare).catch((error: unknown) => {
     throw aboutDirectory(error, invocation);
   });
@@ -225,6 +210,16 @@ async function runComparison(invocation: Invocation, context: CliContext): Promi
     context.stdout.write(differences.map((difference) => `${differenceText(difference)}\n`).join(''));
   }
   return differences.length > 0 ? ExitCode.different : undefined;
+}
+
+/** The layers of `dlrootfs diff`: of both images, or of each. @throws UsageError for more */
+function layersOfBoth(layers: FlagValues['layers'] = []): ImagesRequest['layers'] {
+  const [first, second, ...more] = layers;
+  if (more.length > 0)
+    throw new UsageError('diff takes --layers twice at most: for the first image, and for the second', {
+      hint: 'leave one of them out',
+    });
+  return layers.length === 2 ? [first, second] : first;
 }
 
 /** An error about a word that is not an image, with another hint if it is an existing directory. Without an answer it may be an image too. */

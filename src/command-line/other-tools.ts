@@ -78,6 +78,13 @@ function pullOf(image: string, target: string | undefined): string {
 /** A hint for a word that other tools have as a command; `rest` are the words that follow it, fit for a terminal. */
 type CommandHint = (rest: readonly string[]) => string;
 
+/** For the branches of -g, whose layers count from 0: `layer1_…`, `layer1` or `1`. */
+function checkoutHint(branch: string): string {
+  const number = /^(?:layer)?(\d{1,4})(?:_|$)/.exec(branch)?.[1];
+  const layers = number === undefined ? 'N' : String(Number(number) + 1);
+  return `for the state after the first ${layers} layers write dlrootfs IMAGE --layers ${layers} -d DIR --replace`;
+}
+
 const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
   [
     'pull copy cp extract get fetch download create import build-rootfs',
@@ -101,6 +108,7 @@ const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
   ['digest', (rest) => `write dlrootfs inspect -q ${rest.at(-1) ?? 'IMAGE'}`],
   ['ls list list-tags search', (rest) => `write dlrootfs tags ${rest.at(-1) ?? 'REPOSITORY'}`],
   ['validate check', ([image = 'IMAGE']) => `write dlrootfs verify ${image} -d DIR`],
+  ['checkout', ([branch = '']) => `${checkoutHint(branch)}; git checkout BRANCH restores what git holds`],
   ['catalog', () => 'ask the registry itself, as in curl https://REGISTRY/v2/_catalog'],
   ['images ps rmi rm', () => 'use ls and rm for a rootfs, and dlrootfs cache for what is kept'],
   ['prune clean', () => 'write dlrootfs cache prune'],

@@ -1,7 +1,8 @@
 import { Command, CommanderError, type Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import { type Source, parseSource } from '../layout/local-source.ts';
-import { type CommandName, type FlagValues, commands, optionNamed, parseBoolean } from './commands.ts';
+import { type CommandName, type FlagValues, commands, optionNamed } from './commands.ts';
+import { parseBoolean } from './flag-values.ts';
 import { foreignCommand, foreignFlag, wordBehindImage } from './other-tools.ts';
 
 export interface Invocation {
@@ -98,7 +99,7 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
       'without --for',
       'add --for RUNTIME, or leave it out; to replace what DIR holds use --replace',
     );
-  const withDryRun = ['quiet', 'path', 'exclude'].find((name) => given.has(name));
+  const withDryRun = ['quiet', 'layers', 'path', 'exclude'].find((name) => given.has(name));
   if (values.dryRun === true && withDryRun !== undefined)
     throw useless(`--${withDryRun}`, 'with --dry-run', 'leave one of them out');
 }

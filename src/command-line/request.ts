@@ -26,6 +26,7 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
     git: values.git,
     layerInfo: values.layerInfo,
     platform: values.platform,
+    layers: values.layers?.at(-1),
     paths: values.paths,
     excludes: values.excludes,
     diskSize: values.diskSize,

@@ -47,10 +47,10 @@ The cache keeps layers, manifests and partial downloads in $XDG_CACHE_HOME/dlroo
 Cached blobs are verified by their digests; a corrupt one is downloaded again. The cache may be deleted at any time. A DIR for it is new, empty, or made by dlrootfs (it has a CACHEDIR.TAG); with anything else in it, it is an error. As root, a cache in a directory of another user, such as a home under sudo -E, is not used.
 
 # refresh: REFRESH: the newest image in a DIR that has one: --replace, --merge
-A pull into a DIR with other files adds those of the image and keeps the others. A DIR that holds another image, or an older one of the same tag, needs one of these flags:
-  --replace  DIR becomes exactly the image; any other file in it is removed, and so are branches of -g. A notice counts the branches, and up to 1000 files of a DIR that has no json of an image. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was
+A DIR that holds files, of an image or others, needs one of these flags; lost+found alone is no file in this sense:
+  --replace  DIR becomes exactly the image; any other file in it is removed, and so is a repository of -g. A notice counts up to 1000 files of a DIR that has no json of an image. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was
   --replace=always  the same, even if DIR is the image already
-  --merge  the image is unpacked over the other one, and no file is removed
+  --merge  the image is unpacked over the files of DIR: files of the same name are replaced, the others stay
   dlrootfs verify IMAGE -d DIR  prints what is not as in the image, and changes nothing
 With --replace nothing is done if the tag is the same image as before and DIR is unchanged. Unchanged is a DIR whose files have the inode, type, mode, owner, size and times of after the pull. No content is read: the time of the last change (ctime) shows each write. A note of these is in the cache, where no container can change it. Without it, as after a pull without --replace, DIR is built again.
 Layers in the cache are not downloaded again: a refresh downloads only those that are new in the image. The original line "Downloading layers:" is printed all the same.
@@ -137,10 +137,19 @@ Not reported are the files json, layersize and .git of a pull. With --prepare, a
 diff compares two images in the same way, without a directory. It prints removed PATH, added PATH, changed PATH: the first image, then the second. Contents are compared wherever the sizes are equal; layers that both images have need not be. Credentials of the command line are for one registry: for two, log in to both.
 A digest in the name of an image (…@sha256:…) that is cached needs no network. In a DIR nothing is changed, no symlink in it is followed, and only regular files are opened. With --json one object is printed (docs/schema/verification.schema.json, docs/schema/differences.schema.json). With -q nothing is printed: the exit code says it.
 
-# git: GIT LAYERS: the branches of -g, and how to go back to a layer
+# git: GIT LAYERS: the branches of -g
 With -g the rootfs is a git repository with one commit and one branch per layer. Branch layer<n>_<id> is based on layer<n-1>_… and adds the files of layer n; the last branch is checked out. So git diff layer0_… layer1_… shows the changes of layer 1.
-Git does not store owners, exact modes, times, extended attributes, hard links, devices and empty directories. They are in a record per layer, a ref under refs/dlrootfs. So git checkout restores only what git stores. dlrootfs checkout layer0 -d DIR restores the files of the image exactly as they were after layer 0, the base. layer0 is short for layer0_…, layer3 for layer3_…. Files that you added stay.
-A second pull of the same image into the same DIR changes nothing. A pull of another tag continues after the last common layer. A pull with --replace makes a new repository, and without -g none: branches and commits of yours are removed. No program, hook or filter of the image or of your git configuration is run.
+Git does not store owners, exact modes, times, extended attributes, hard links, devices and empty directories. So git checkout restores only what git stores. For the exact state after a layer see dlrootfs help layers.
+The repository is written into a new rootfs, and no git is run. A repository that DIR has is never read: --replace removes it, with branches and commits of yours, as any other files. A container can write to /.git of its rootfs: docs/git.md says how to look at it then.
+
+# layers: LAYERS: only the first layers of an image: --layers
+With --layers a pull takes only the first layers of the image. DIR is exactly the state after them, as after a pull of an image that has no others. Layers in the cache are not downloaded again.
+  --layers 2  the first two layers; 0 is an empty directory
+  --layers 3f5ae1  up to the layer whose id begins so; dlrootfs inspect IMAGE lists the ids. A number of up to six digits is a number
+  dlrootfs IMAGE --layers 2 -d DIR --replace  DIR goes back to the state after two layers; without --layers it is all of the image again
+  dlrootfs verify IMAGE --layers 2 -d DIR  compare with these layers; without the flag a notice says which layers DIR holds, by its json
+  dlrootfs diff IMAGE IMAGE --layers 1 --layers 2  what the second layer did
+It goes with -g, -o, --path, --exclude and cat, too. DIR/json is the JSON of the last of these layers. The configuration that --json prints, and that --for uses, is the image's. With --json, imageLayers is the number of all layers.
 
 # environment: ENVIRONMENT: environment variables
   DLROOTFS_CREDS  credentials, as for -u
@@ -155,8 +164,7 @@ A second pull of the same image into the same DIR changes nothing. A pull of ano
   NODE_EXTRA_CA_CERTS  file with more CAs to trust
   SSL_CERT_FILE, SSL_CERT_DIR  CAs instead of those of the system's store
   HOME  place of ~/.cache, ~/.config and ~/.docker
-  PATH  where git and credential helpers are looked up
-  TMPDIR  directory for the temporary files of checkout, else /tmp
+  PATH  where credential helpers and the programs for disk images are looked up
   TERM  dumb: plain lines instead of bars. There are no colours, so NO_COLOR has no effect
 
 # json: JSON: fields of the JSON output
@@ -166,12 +174,13 @@ With --json a pull prints one object. Ids are 64 hex digits, sizes are in bytes.
   digest  digest of the manifest; of a layer, of its compressed blob. Absent with version 1 of the protocol
   platform  an object with os, architecture and, where there are any, variant and osVersion
   layers  array, base layer first, of objects with id, digest, diffID, size (compressed) and entries (of the tar)
+  imageLayers  how many layers the image has: more than layers with --layers
   config  the image's configuration as the registry has it
   destination  the directory or file as typed
   notRestored  numbers of what the system did not let us restore: owners, devices, xattrs, capabilities, setuid, times, modes, collisions, ignored
   bytes  bytes of compressed layers from the cache and from the network
   seconds  durations by stage (resolve, layers) and in total
-inspect --json has these fields but the last four, bytes excepted, and:
+inspect --json has these fields but imageLayers and the last four, bytes excepted, and:
   mediaType  of the manifest; of a layer
   platforms  all that the reference offers
   createdBy, cached  of a layer: the command that made it, and whether it is in the cache

@@ -38,16 +38,12 @@ export async function enterUserNamespace(
 ): Promise<number | undefined> {
   const { environment, signal } = context;
   const { userns, destination = '.', replace } = invocation.values;
-  if (userns === true) {
-    await checkTemporaryDirectory(invocation, context);
-    return await withUserNamespace(words, context);
-  }
+  if (userns === true) return await withUserNamespace(words, context);
   const [users, groups] = [rangesOf('/etc/subuid'), rangesOf('/etc/subgid')];
   const isMapped = ({ uid, gid }: { uid: number; gid: number }) => isIn(users, uid) || isIn(groups, gid);
   const { wanted, closed } = await findForeignOwners(destination, geteuid!(), isMapped, signal);
   const shown = printable(destination);
   if (wanted !== undefined) {
-    await checkTemporaryDirectory(invocation, context);
     return await runInUserNamespace(['--userns', ...words], environment, signal).catch((error: unknown) => {
       if (!(error instanceof UsageError)) throw error;
       const { message, code, hint } = error;
@@ -60,12 +56,6 @@ export async function enterUserNamespace(
     code: 'NOT_REPLACEABLE',
     hint: `run as root, or, if it was made with --userns, give yourself the range of ids that has ${closed.uid} in /etc/subuid and /etc/subgid`,
   });
-}
-
-/** Only the run outside sees who owns the directory for git's files. @throws GitError */
-async function checkTemporaryDirectory({ values }: Invocation, { environment }: CliContext): Promise<void> {
-  if (values.git !== true || isInUserNamespace(environment)) return;
-  (await import('../git/repository.ts')).temporaryDirectory(environment);
 }
 
 /**

@@ -1,121 +1,74 @@
 import { GitError, printable } from '../errors.ts';
-import { CommitWriter, LayerDraft, storeContents } from './layer-commit.ts';
-import { copyRepository, initRepository, markCheckout, recordCheckout, unmarkCheckout } from './dot-git.ts';
-import { asGitError, ELSEWHERE, PULL_AGAIN } from './git-error.ts';
-import { type GitOptions, type GitProgram, findGit } from './git-program.ts';
-import { type LayerRecord, chainOf, loadState, readHistory, readRecords } from './history.ts';
-import { plain } from './inodes.ts';
-import { type LayerIdentity, branchName, commitTime } from './refs.ts';
+import { readChanges } from '../rootfs/changes.ts';
+import { type Yielder, openYielder } from '../sys/yielder.ts';
+import { CommitWriter, commitTime } from './commit-writer.ts';
+import { branchRef, initRepository, recordCheckout } from './dot-git.ts';
+import { FileTree } from './file-tree.ts';
+import { asGitError, outOfStep } from './git-error.ts';
 import { ObjectStore } from './object-store.ts';
 import { Packer } from './packer.ts';
-import { Repository } from './repository.ts';
-import { restoreState } from './checkout.ts';
-import { RootfsFiles } from './rootfs-files.ts';
-import { RootfsState } from './rootfs-state.ts';
-import { type Yielder, openYielder } from '../sys/yielder.ts';
-import { parentPath } from '../rootfs/directories.ts';
-import { restoreTree } from '../rootfs/work-tree.ts';
-import { composeLine } from '../tar/mtree.ts';
+import { RepositoryFiles } from './repository-files.ts';
+import type { ObjectID } from './trees.ts';
 
-/** The layers of an earlier run that this one continues. */
-interface Base {
-  readonly state: RootfsState;
-  readonly chain: readonly LayerRecord[];
-  readonly directory: string;
+/** What a branch is named and dated by. */
+export interface LayerIdentity {
+  /** 64 hex digits. */
+  readonly id: string;
+  /** When the layer was made (RFC 3339), where the image says so. */
+  readonly created?: string | undefined;
 }
 
 /**
- * The layers of a rootfs as branches of a repository in it, `.git`: `layer<n>_<id>`, each on top of the one before.
- *
- * What a commit cannot hold (owners, exact modes, times, attributes, hard links, devices, empty directories, nested repositories)
- * is kept in one record per layer. The ref `refs/dlrootfs/<branch>` names a commit with `record.mtree` in its tree. Its parents are
- * the record of the layer below, if any, and last the layer's own commit.
+ * The layers of a rootfs as branches of a new repository in it, `.git`: `layer<n>_<id>`, as the original named them, each on top of the one
+ * before. No git runs.
  */
 export class GitLayers {
-  readonly #program: GitProgram;
-  readonly #options: GitOptions;
-  readonly #files: RootfsFiles;
+  readonly #signal: AbortSignal | undefined;
+  readonly #files: RepositoryFiles;
   readonly #objects: ObjectStore;
   readonly #packer: Packer;
   readonly #commits: CommitWriter;
   readonly #yielder: Yielder;
-  readonly #state: RootfsState;
-  /** For a rootfs of an earlier run, whose directories may need other metadata. Undefined for a new one. */
-  readonly #directory: string | undefined;
-  /** How many layers were committed, and the branch of the last one. */
-  #count: number;
-  #last: string | undefined;
-  #draft: LayerDraft;
+  readonly #tree = new FileTree();
+  /** The branches' commits. */
+  readonly #branches = new Map<string, ObjectID>();
+  /** Layers so far. */
+  #count = 0;
   /** All work so far, one step after the other; rejected with the first error. */
   #work: Promise<void> = Promise.resolve();
   /** The work of `settle`. */
   #settled: Promise<void> | undefined;
 
-  private constructor(files: RootfsFiles, program: GitProgram, options: GitOptions, base?: Base) {
-    this.#program = program;
-    this.#options = options;
+  private constructor(files: RepositoryFiles, signal: AbortSignal | undefined) {
     this.#files = files;
-    this.#state = base?.state ?? new RootfsState();
-    this.#count = base?.chain.length ?? 0;
-    this.#last = base?.chain.at(-1)?.branch;
-    this.#directory = base?.directory;
-    this.#yielder = openYielder(options.signal);
+    this.#signal = signal;
+    this.#yielder = openYielder(signal);
     // Through a descriptor, so that another directory of this name is not written to.
     const packs = files.keepOpen('.git/objects/pack');
     this.#objects = new ObjectStore(packs, () => this.#yielder.pause());
-    this.#commits = new CommitWriter(this.#objects, files, this.#yielder, base?.chain.at(-1));
-    this.#packer = new Packer(packs, this.#state);
-    this.#draft = new LayerDraft(this.#state, this.#packer);
+    this.#commits = new CommitWriter(this.#objects, files, this.#yielder);
+    this.#packer = new Packer(packs, this.#tree.records);
   }
 
   /**
    * Makes the repository in an empty directory.
    *
    * @param shown its name in messages
-   * @throws GitError when git is missing or too old
+   * @throws GitError, also where the umask would deny this process its own files
    */
-  static async open(directory: string, options: GitOptions, shown = directory): Promise<GitLayers> {
-    const program = await findGit(options.environment);
-    const files = openDirectory(directory, shown);
+  static open(directory: string, signal?: AbortSignal, shown = directory): GitLayers {
+    let files: RepositoryFiles | undefined;
     try {
+      files = new RepositoryFiles(directory, shown);
       initRepository(files);
-      markCheckout(files);
-      return new GitLayers(files, program, options);
+      return new GitLayers(files, signal);
     } catch (error) {
-      files[Symbol.dispose]();
-      throw asGitError(error, 'git could not make its repository', ELSEWHERE);
+      files?.[Symbol.dispose]();
+      throw asGitError(error, `cannot make a git repository in ${printable(shown)}`);
     }
   }
 
-  /**
-   * Fills an empty directory with the rootfs and the repository of another one, as of its layer `base`. The next layer continues there.
-   *
-   * @throws GitError
-   */
-  static async resume(
-    directory: string,
-    from: string,
-    base: LayerRecord,
-    options: GitOptions,
-  ): Promise<GitLayers> {
-    const files = openDirectory(directory);
-    try {
-      await using repository = await Repository.open(from, options);
-      if (!repository) throw new GitError(`${printable(from)} has no repository any more`);
-      await copyRepository(repository.files, files, repository.yielder);
-      markCheckout(files);
-      const chain = chainOf(await readHistory(repository), base);
-      await readRecords(repository, chain);
-      const state = await loadState(repository, chain);
-      await restoreState(repository, directory, state, undefined);
-      return new GitLayers(files, repository.program, options, { state, chain, directory });
-    } catch (error) {
-      files[Symbol.dispose]();
-      throw explained(error, options, `cannot continue from ${base.branch} of ${printable(from)}`);
-    }
-  }
-
-  /** For `RootfsOptions.contents`: gets the contents of all files and symlinks in the changes that are noted and committed, in their order. */
+  /** For `RootfsOptions.contents`: gets the contents of all files and symlinks in the changes that are noted, in their order. */
   get contents(): SharedArrayBuffer {
     return this.#packer.ring;
   }
@@ -126,23 +79,38 @@ export class GitLayers {
   }
 
   /**
-   * Takes the changes of the next layer so far, so that `commit` has less to do. `commit` takes the rest. Calling this is
-   * optional.
+   * Takes the next changes of the rootfs: for `RootfsOptions.onChanges`.
    *
-   * @param lines of `composeLine`; when they are not the changes of this rootfs, `commit` throws
+   * @param records of a ChangeLog; when they are not the changes of this rootfs, `commit` throws
    */
-  note(lines: Uint8Array): void {
+  note(records: Uint8Array): void {
     void this.#then(`cannot commit layer ${this.#count}`, async () => {
-      this.#draft.play(lines);
+      this.#apply(records);
       await this.#yielder.pause();
     });
+  }
+
+  #apply(records: Uint8Array): void {
+    for (const change of readChanges(records)) {
+      try {
+        this.#tree.apply(change);
+      } catch (error) {
+        if (!(error instanceof RangeError)) throw error;
+        const place = printable(change.path);
+        throw new GitError(`the changes of the layer do not fit together at ${place}: ${error.message}`, {
+          code: 'GIT_CHANGES',
+          hint: 'pull it without -g, and report this with the name of the image',
+          cause: error,
+        });
+      }
+    }
   }
 
   /** Adds a step to the work. @param what the step is when it fails, a sentence */
   #then(what: string, step: () => Promise<void>): Promise<void> {
     this.#work = this.#work.then(() =>
       step().catch((error: unknown) => {
-        throw explained(error, this.#options, what);
+        throw this.#signal?.aborted === true ? this.#signal.reason : asGitError(error, what);
       }),
     );
     // An error reaches the caller that awaits it; when the pull fails first, no caller does.
@@ -150,48 +118,23 @@ export class GitLayers {
     return this.#work;
   }
 
-  /** Files at the root that `describeFile` described, also in an earlier run, and that no layer replaced since. */
-  ownFiles(): string[] {
-    return [...this.#state.root.children!].flatMap(([name, number]) =>
-      this.#state.get(number).own ? [name] : [],
-    );
-  }
-
-  /** The change for dlrootfs's own file at the root, which no layer has: lines for `commit`. */
-  describeFile(name: string): Uint8Array {
-    const stat = this.#files.stat(name);
-    if (stat?.type !== 'file') {
-      throw new GitError(`cannot find ${printable(name)}, which was just written`, { hint: PULL_AGAIN });
-    }
-    const line = composeLine({ ...plain, ...stat, type: 'file', path: name, own: true });
-    return Buffer.from(line, 'latin1');
-  }
-
   /**
-   * Keeps the layer as it is on disk now. The cost depends only on the layer's changes. git sees the layer after `finish`. When the promise
-   * is fulfilled, the caller may change the rootfs, while trees and commit are still written. The next call, or `finish`, throws their
-   * errors.
+   * Keeps the layer as it is on disk now: all that `note` got since the layer before. The cost depends only on the layer's changes. When the
+   * promise is fulfilled, the caller may change the rootfs, while trees and commit are still written. The next call, or `finish`, throws
+   * their errors.
    *
-   * @param changes lines of `composeLine`: with those of `note`, all that was done to the rootfs since the layer before
    * @throws GitError, or the reason of the signal
    */
-  async commit(layer: LayerIdentity, changes: readonly Uint8Array[]): Promise<void> {
+  async commit({ id, created }: LayerIdentity): Promise<void> {
     const number = this.#count;
-    const branch = branchName(number, layer.id);
-    const what = `cannot commit ${branch}`;
+    const branch = `layer${number}_${id}`;
+    const before = this.#work;
     this.#count += 1;
-    this.#last = branch;
-    const stored = this.#then(what, async () => {
-      for (const lines of changes) this.#draft.play(lines);
-      await storeContents(this.#draft.filesToRead(), this.#objects, this.#files, this.#yielder);
+    void this.#then(`cannot commit ${branch}`, async () => {
+      await this.#packer.named(this.#tree.count);
+      this.#branches.set(branch, await this.#commits.add(number, commitTime(created), this.#tree));
     });
-    void this.#then(what, async () => {
-      const [state, draft] = [this.#state, this.#draft];
-      await this.#packer.allNamed();
-      await this.#commits.add(branch, number, commitTime(layer), state, draft);
-      this.#draft = new LayerDraft(state, this.#packer);
-    });
-    await stored;
+    await before;
   }
 
   /**
@@ -199,27 +142,25 @@ export class GitLayers {
    * its errors. Calling this is optional.
    */
   settle(): void {
-    // Its files may change until `finish`.
-    if (this.#directory === undefined) this.#settled = this.#settle();
+    this.#settled = this.#settle();
   }
 
   #settle(): Promise<void> {
     return this.#then('git could not make the branches', async () => {
-      if (this.#last === undefined) return;
-      if (this.#directory !== undefined)
-        await restoreTree(this.#directory, this.#state, noContents, this.#yielder.pause);
+      const last = [...this.#branches.keys()].at(-1);
+      if (last === undefined) return;
       // Both are waited for: they use the files, which are closed after a failure.
       const both = await Promise.allSettled([
-        recordCheckout(this.#files, this.#state, this.#last, this.#yielder),
-        this.#checkCommits(),
+        recordCheckout(this.#files, this.#tree, last, this.#yielder),
+        this.#objects.complete(),
       ]);
       for (const one of both) if (one.status === 'rejected') throw one.reason;
     });
   }
 
   /**
-   * Makes commits and branches of all that was kept, the last one checked out, as the rootfs is already: `git status` is clean. To be
-   * called when the rootfs is complete; only its name may change afterwards. Without this call the repository counts as incomplete.
+   * Makes branches of all that was kept, the last one checked out, as the rootfs is already: `git status` is clean. To be called when the
+   * rootfs is complete; only its name may change afterwards.
    *
    * @throws GitError, or the reason of the signal
    */
@@ -227,30 +168,12 @@ export class GitLayers {
     await (this.#settled ?? this.#settle());
     await this.#then('git could not make the branches', async () => {
       await this.#packer.finished;
-      this.#makeRefs();
-      unmarkCheckout(this.#files);
+      if (this.#packer.count !== this.#tree.count) throw outOfStep(this.#packer.count, this.#tree.count);
+      for (const [name, id] of this.#branches)
+        this.#files.replace(`.git/${branchRef(name)}`, Buffer.from(`${id}\n`));
     });
     this.#files[Symbol.dispose]();
     await this.#packer.discard();
-  }
-
-  /** Completes all packs. Then git checks that the commits exist, before refs name them. */
-  async #checkCommits(): Promise<void> {
-    await Promise.all([this.#objects.complete(), this.#packer.finished]);
-    const { refs } = this.#commits;
-    if (refs.size === 0) return;
-    await using repository = new Repository(this.#files, this.#program, this.#options);
-    const commands = [...refs].map(([name, id]) => `create ${name} ${id}\n`).join('');
-    // git answers to `start` and `commit`: simple-git waits 50 ms after the end of a command that has written nothing.
-    await repository.run(['update-ref', '--stdin'], Buffer.from(`start\n${commands}commit\n`));
-  }
-
-  #makeRefs(): void {
-    const files = this.#files;
-    for (const [name, id] of this.#commits.refs) {
-      files.makeDirectory(`.git/${parentPath(name)}`);
-      files.replace(`.git/${name}`, Buffer.from(`${id}\n`));
-    }
   }
 
   /** Closes what is open. To be called instead of `finish`. */
@@ -260,21 +183,4 @@ export class GitLayers {
     await this.#objects.discard();
     this.#files[Symbol.dispose]();
   }
-}
-
-const noContents = {
-  has: () => false,
-  async *read(): AsyncGenerator<Uint8Array, void, void> {
-    // Everything is on disk.
-  },
-};
-
-function openDirectory(directory: string, shown = directory): RootfsFiles {
-  const files = RootfsFiles.open(directory, shown);
-  if (files) return files;
-  throw new GitError(`${printable(shown)} is not there any more`);
-}
-
-function explained(error: unknown, { signal }: GitOptions, what: string): unknown {
-  return signal?.aborted === true ? signal.reason : asGitError(error, what, ELSEWHERE);
 }

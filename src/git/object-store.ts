@@ -1,5 +1,7 @@
 import { GitError } from '../errors.ts';
+import { outOfStep } from './git-error.ts';
 import { KnownObjects } from './pack-format.ts';
+import type { PackedIds } from './packer.ts';
 import { type ObjectID, ID_SIZE } from './trees.ts';
 import {
   MOST_AT_ONCE,
@@ -94,40 +96,44 @@ export class ObjectStore {
   }
 }
 
-const NAMES_AT_ONCE = 2048;
+const IDS_AT_ONCE = 2048;
 
 /**
  * Makes blobs of contents, each once, in packs that git sees when the promise is fulfilled.
  *
  * @param directory `objects/pack` of the repository
- * @param tell gets the names of the blobs, `idSize` bytes each, in the order of the contents, many at a time
- * @throws what `contents` throws, GitError, the system's errors
+ * @param tell gets the ids of the blobs, in the order of the contents, many at a time
+ * @throws what `contents` throws; GitError, also where a content has another number than its place; the system's errors
  */
 export async function packBlobs(
-  contents: Pick<ContentReader, 'next' | 'fill'>,
+  contents: Pick<ContentReader, 'next' | 'fill' | 'number'>,
   directory: string,
-  tell: (ids: Uint8Array) => void,
+  tell: (ids: PackedIds) => void,
 ): Promise<void> {
   const store = new ObjectStore(directory, () => Promise.resolve());
   const source: ObjectSource = (into, at, count) => {
     if (!contents.fill(into, at, count)) throw new GitError('a file ended before its end');
   };
-  let ids = Buffer.allocUnsafeSlow(NAMES_AT_ONCE * ID_SIZE);
+  let ids = Buffer.allocUnsafeSlow(IDS_AT_ONCE * ID_SIZE);
   let length = 0;
-  const answer = (): void => {
-    if (length > 0) tell(ids.subarray(0, length));
-    ids = Buffer.allocUnsafeSlow(NAMES_AT_ONCE * ID_SIZE);
+  let first = 0;
+  const flush = (): void => {
+    if (length > 0) tell({ first, ids: ids.subarray(0, length) });
+    ids = Buffer.allocUnsafeSlow(IDS_AT_ONCE * ID_SIZE);
+    first += length / ID_SIZE;
     length = 0;
   };
   for (let size = contents.next(); size !== undefined; size = contents.next()) {
-    if (size === 'answer') {
-      answer();
+    const expected = first + length / ID_SIZE;
+    if (contents.number !== expected) throw outOfStep(contents.number, expected);
+    if (size === 'flush') {
+      flush();
       continue;
     }
     const added = store.addNamed(size, source);
     length += (Buffer.isBuffer(added) ? added : await added).copy(ids, length);
-    if (length === ids.length) answer();
+    if (length === ids.length) flush();
   }
-  answer();
+  flush();
   await store.complete();
 }

@@ -4,7 +4,6 @@ import {
   ftruncateSync,
   openSync,
   read,
-  readSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -44,11 +43,13 @@ const roomAtOnce = OBJECT_OVERHEAD + Math.ceil(MOST_AT_ONCE / BLOCK_SIZE) * BLOC
 const readAsync = promisify(read);
 
 /**
- * Writes objects into a pack, blobs for the most part: stored, not deflated, and hashed by OpenSSL.
+ * Writes objects into a pack, blobs for the most part: stored, not deflated, and hashed by OpenSSL. The format is gitformat-pack(5). A second
+ * checksum detects colliding blobs. `git gc` packs it tightly whenever the user wants that.
  *
- * `git fast-import` and `git add` could do it, but they are slow. Their collision-detecting SHA-1 reads each byte up to four times at 0.2
- * to 0.4 GB/s, and they deflate at 0.1 GB/s. That takes several times as long as the rest of a pull. `git gc` packs it tightly whenever the
- * user wants that. The format is gitformat-pack(5). A second checksum detects colliding blobs.
+ * `git fast-import --depth=0` without compression makes the same commits, but it takes 2.2 times the CPU that -g adds on many files, and 3
+ * times on big ones: git's collision-detecting SHA-1 is 57 % of that. It looks for each name of a directory from the first one on:
+ * directories of 10,000, 20,000 and 40,000 names take it 0.4, 1.5 and 6.2 s, and `@mui/icons-material` has 43,008. `git add` and `git commit`
+ * after each layer take 17 s where all of this takes 4 s.
  */
 export class PackWriter {
   readonly #directory: string;
@@ -290,41 +291,11 @@ function collision(id: string): GitError {
   });
 }
 
-/** A file had more or fewer bytes than it should. */
-export class SizeMismatch extends Error {}
-
-/**
- * The content of an open file, from its position on, as a blob's.
- *
- * @throws SizeMismatch from the source
- */
-export function contentOf(file: number): ObjectSource {
-  return (buffer, at, length, last) => {
-    const wanted = length + (last ? 1 : 0);
-    let done = 0;
-    while (done < wanted) {
-      const count = readSync(file, buffer, at + done, wanted - done, null);
-      if (count === 0) break;
-      done += count;
-    }
-    if (done !== length) throw new SizeMismatch();
-  };
-}
-
-/** Bytes in memory, also in several parts, as a blob's content. */
-export function contentIn(bytesOrParts: Uint8Array | readonly Uint8Array[]): ObjectSource {
-  const parts = bytesOrParts instanceof Uint8Array ? [bytesOrParts] : bytesOrParts;
-  let part = 0;
+/** Bytes in memory as an object's content. */
+export function contentIn(bytes: Uint8Array): ObjectSource {
   let start = 0;
   return (buffer, at, length) => {
-    for (let done = 0; done < length;) {
-      const bytes = parts[part]!.subarray(start, start + length - done);
-      buffer.set(bytes, at + done);
-      done += bytes.length;
-      start += bytes.length;
-      if (start < parts[part]!.length) continue;
-      part += 1;
-      start = 0;
-    }
+    buffer.set(bytes.subarray(start, start + length), at);
+    start += length;
   };
 }

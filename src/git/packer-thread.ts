@@ -1,23 +1,23 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { asGitError, ELSEWHERE } from './git-error.ts';
+import { asGitError } from './git-error.ts';
 import { packBlobs } from './object-store.ts';
 import type { PackerData, PackerMessage } from './packer.ts';
 import { ContentReader } from '../rootfs/contents.ts';
 import { serializeError } from '../sys/thread-calls.ts';
 import { RingAborted, RingReader } from '../rootfs/ring.ts';
 
-// Entry point of the packer's thread, for -g: it gets contents through the ring, and sends back names of blobs.
+// Entry point of the packer's thread, for -g: it gets contents through the ring, and sends back ids of blobs.
 const port = parentPort!;
 const { ring, directory } = workerData as PackerData;
 const post = (message: PackerMessage): void => port.postMessage(message);
 const source = new RingReader(ring);
 
-packBlobs(new ContentReader(source), directory, (ids) => post({ ids })).then(
+packBlobs(new ContentReader(source), directory, post).then(
   () => post('done'),
   (error: unknown) => {
     if (!(error instanceof RingAborted)) {
       post({
-        failure: serializeError(asGitError(error, 'git could not be given what files hold', ELSEWHERE)),
+        failure: serializeError(asGitError(error, 'git could not be given what files hold')),
       });
     }
     source.fail();

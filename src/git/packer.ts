@@ -3,8 +3,8 @@ import { GitError } from '../errors.ts';
 import type { SerializedError } from '../sys/thread-calls.ts';
 import { RingWriter, createRing } from '../rootfs/ring.ts';
 import { startThread } from '../sys/threads.ts';
-import type { Inode } from './inodes.ts';
-import type { RootfsState } from './rootfs-state.ts';
+import type { FileRecords } from './file-records.ts';
+import { outOfStep } from './git-error.ts';
 import { ID_SIZE } from './trees.ts';
 
 /** What the thread is started with. */
@@ -14,11 +14,17 @@ export interface PackerData {
   readonly directory: string;
 }
 
-export type PackerMessage = { readonly ids: Uint8Array } | { readonly failure: SerializedError } | 'done';
+/** Ids of blobs, `ID_SIZE` bytes each, of the contents from number `first` on. */
+export interface PackedIds {
+  readonly first: number;
+  readonly ids: Uint8Array;
+}
+
+export type PackerMessage = PackedIds | { readonly failure: SerializedError } | 'done';
 
 /**
  * The thread that makes git's blobs of files and symlinks while they are being written. It gets their contents through a ring, so that
- * no file is read back from the disk. The names of the blobs come back in the same order.
+ * no file is read back from the disk, and sends back their ids.
  */
 export class Packer {
   /** For `RootfsOptions.contents`. */
@@ -27,29 +33,25 @@ export class Packer {
   readonly finished: Promise<void>;
   readonly #ringEnd = new RingWriter(this.ring);
   readonly #exit = Promise.withResolvers<void>();
-  readonly #state: RootfsState;
-  /** Numbers of inodes, of which the first ones have their names. */
-  #waiting: number[] = [];
-  #named = 0;
-  /** Names that came early, `ID_SIZE` bytes each. */
-  #ids: Uint8Array[] = [];
-  #allNamed: (() => void) | undefined;
+  readonly #records: FileRecords;
+  /** Contents that have their ids. */
+  #count = 0;
+  #waiting: { readonly count: number; readonly resolve: () => void } | undefined;
 
   /**
    * @param directory `objects/pack` of the repository
-   * @param state whose inodes get the names of their blobs
+   * @param records get the ids
    */
-  constructor(directory: string, state: RootfsState) {
-    this.#state = state;
+  constructor(directory: string, records: FileRecords) {
+    this.#records = records;
     const data: PackerData = { ring: this.ring, directory };
     const thread: Worker = startThread('packer', data);
     this.finished = new Promise((resolve, reject) => {
       thread.on('message', (message: PackerMessage) => {
         if (message === 'done') resolve();
-        else if ('ids' in message) {
-          this.#ids.push(message.ids);
-          this.#match();
-        } else reject(new GitError(message.failure.message, message.failure));
+        else if ('failure' in message) reject(new GitError(message.failure.message, message.failure));
+        else if (message.first === this.#count) this.#take(message.ids);
+        else reject(outOfStep(message.first, this.#count));
       });
       const die = (what: string, cause?: Error): void => {
         reject(new GitError(`the thread that packs for git ${what}`, { code: 'THREAD_DIED', cause }));
@@ -65,39 +67,32 @@ export class Packer {
     this.finished.catch(() => undefined);
   }
 
-  /** The inode whose content is the next one. */
-  expect({ number }: Inode): void {
-    this.#waiting.push(number);
+  /** Contents that have their ids. */
+  get count(): number {
+    return this.#count;
   }
 
   /**
-   * Waits until all have their names.
+   * Waits until the first `count` contents have their ids.
    *
    * @throws as `finished`
    */
-  async allNamed(): Promise<void> {
-    this.#match();
-    if (this.#waiting.length === 0) return;
+  async named(count: number): Promise<void> {
+    if (this.#count >= count) return;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#allNamed = resolve;
-    this.finished.catch(reject);
+    this.#waiting = { count, resolve };
+    // Finished without them, there are contents that the other thread never sent.
+    this.finished.then(() => reject(outOfStep(this.#count, count)), reject);
     await promise;
   }
 
-  #match(): void {
-    for (const ids of this.#ids.splice(0)) {
-      const count = Math.min(ids.length / ID_SIZE, this.#waiting.length - this.#named);
-      const bytes = Buffer.from(ids.buffer, ids.byteOffset, ids.length);
-      for (let number = 0; number < count; number += 1) {
-        this.#state.get(this.#waiting[this.#named + number]!).setId(bytes, number * ID_SIZE);
-      }
-      this.#named += count;
-      if (count * ID_SIZE < ids.length) this.#ids.push(ids.subarray(count * ID_SIZE));
+  #take(ids: Uint8Array): void {
+    const bytes = Buffer.from(ids.buffer, ids.byteOffset, ids.length);
+    for (let at = 0; at < bytes.length; at += ID_SIZE) {
+      this.#records.setId(this.#count, bytes, at);
+      this.#count += 1;
     }
-    if (this.#named < this.#waiting.length) return;
-    this.#waiting = [];
-    this.#named = 0;
-    this.#allNamed?.();
+    if (this.#waiting && this.#count >= this.#waiting.count) this.#waiting.resolve();
   }
 
   /** The cause of an error of the rootfs: the packer's own error, if it has failed. */

@@ -100,6 +100,8 @@ export interface Image<L extends Layer = Layer> {
   readonly config: ImageConfig;
   /** Base layer first. */
   readonly layers: readonly L[];
+  /** Where `layers` are only the first ones: all of them. */
+  readonly allLayers?: readonly L[] | undefined;
 }
 
 /** A session with one repository of one registry, or with a local source of images; the signal that it was opened with aborts it. */
@@ -121,7 +123,7 @@ export type LayerDescription = LayerFacts & {
 };
 
 /** An image whose layers are not yet connected to their source. */
-export type ImageDescription = Omit<Image, 'layers'> & {
+export type ImageDescription = Omit<Image, 'layers' | 'allLayers'> & {
   readonly layers: readonly LayerDescription[];
 };
 

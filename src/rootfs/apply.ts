@@ -1,7 +1,7 @@
 import { IntegrityError } from '../errors.ts';
 import { type BytePath, type Entry, type EntryReader, MalformedTarError, displayPath } from '../tar/entry.ts';
 import { classify, isPseudoLink, pseudoLinks } from '../tar/layer-path.ts';
-import type { ContentWriter } from './contents.ts';
+import type { ChangeLog } from './changes.ts';
 import { Directories, placeIn } from './directories.ts';
 import { makeMissing, unlock } from './metadata.ts';
 import type { FileJobs } from './file-jobs.ts';
@@ -10,20 +10,18 @@ import { type Content, placeEntry } from './place.ts';
 import { resolveNamedLists } from './named-lists.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clearForDirectory, hide, hideContent } from './removal.ts';
-import { ChangeLog, Run, type RunOptions } from './run.ts';
+import { Run, type RunOptions } from './run.ts';
 
 /**
  * Begins a run on the root of `filesystem`; `options.mode` describes that root.
  *
- * @param contents gets the contents of files and symlinks
+ * @param changes gets all that layers do to the tree
  * @param jobs gets the writing of some files
- * @param tell with `options.recordChanges` gets changes while a layer is being applied; without it they are all taken at its end
  */
 export function startRun(
   filesystem: Filesystem,
   options: RunOptions,
-  tell?: (changes: Uint8Array<ArrayBuffer>) => void,
-  contents?: ContentWriter,
+  changes?: ChangeLog,
   jobs?: FileJobs,
 ): Run {
   const run = new Run(filesystem, options);
@@ -32,8 +30,7 @@ export function startRun(
     clear: (parent, name) => clearForDirectory(run, parent, name),
     unlock: (directory) => unlock(run, directory),
   });
-  run.changes = options.recordChanges ? new ChangeLog(tell) : undefined;
-  run.contents = contents;
+  run.changes = changes;
   run.jobs = jobs;
   jobs?.begin(run.creator);
   return run;

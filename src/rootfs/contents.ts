@@ -1,24 +1,26 @@
 import { DestinationError } from '../errors.ts';
 import { type RingReader, RingWriter } from './ring.ts';
 
-// Format of the ring: for each content its size in eight bytes, then its bytes.
+// Format of the ring: for each content its number in four bytes, its size in eight, then its bytes.
 
-const HEADER_SIZE = 8;
-/** Instead of a size: the other side may have to wait for the next content. */
-const PAUSE = -1;
+const HEADER_SIZE = 4 + 8;
+/** In place of a size: send all ids so far. */
+const FLUSH = -1;
 /** Many small contents go at a time, in bytes, so that the other side is not woken for each. */
 const BATCH_SIZE = 256 * 1024;
 const zeros = new Uint8Array(BATCH_SIZE);
 
 /**
- * Hands the contents of files and the targets of symlinks to another thread, in the order in which they are written. It blocks while the
- * ring is full.
+ * Hands the contents of files and the targets of symlinks to another thread, numbered from 0 in the order in which they are written. It blocks
+ * while the ring is full.
  *
  * @throws DestinationError from each method when the other side has given up
  */
 export class ContentWriter {
   readonly #ring: RingWriter;
   readonly #header = Buffer.alloc(HEADER_SIZE);
+  /** Contents so far, the one that was begun last among them. */
+  count = 0;
 
   constructor(memory: SharedArrayBuffer) {
     this.#ring = new RingWriter(memory, undefined, BATCH_SIZE);
@@ -26,7 +28,13 @@ export class ContentWriter {
 
   /** The next content, of which `size` bytes are to be added. */
   begin(size: number): void {
-    this.#header.writeDoubleLE(size);
+    this.#announce(size);
+    this.count += 1;
+  }
+
+  #announce(size: number): void {
+    this.#header.writeUInt32LE(this.count);
+    this.#header.writeDoubleLE(size, 4);
     this.add(this.#header);
   }
 
@@ -48,9 +56,9 @@ export class ContentWriter {
     this.add(bytes);
   }
 
-  /** Has the other side answer for all contents so far. */
-  requestAnswer(): void {
-    this.begin(PAUSE);
+  /** Has the other side send the ids of all contents so far. */
+  flush(): void {
+    this.#announce(FLUSH);
     this.#ring.flush();
   }
 
@@ -74,15 +82,20 @@ export class ContentReader {
     this.#source = source;
   }
 
+  /** The number of the next content, which `next` has found. */
+  get number(): number {
+    return this.#header.readUInt32LE();
+  }
+
   /**
-   * Size of the next content; `answer` where an answer is awaited; undefined after the last one.
+   * Size of the next content; `flush` where all ids so far are to be sent; undefined after the last one.
    *
    * @throws what the source throws
    */
-  next(): number | 'answer' | undefined {
+  next(): number | 'flush' | undefined {
     if (!this.fill(this.#header, 0, HEADER_SIZE)) return undefined;
-    const size = this.#header.readDoubleLE();
-    return size === PAUSE ? 'answer' : size;
+    const size = this.#header.readDoubleLE(4);
+    return size === FLUSH ? 'flush' : size;
   }
 
   /** Puts the next `length` bytes of the content into `into`; false where the writer has ended. */

@@ -11,8 +11,9 @@ import type { RootMetadata } from './metadata.ts';
 import { type Replaced, replaceDirectory, type Replacement } from './replacement.ts';
 import type { RunOptions } from './run.ts';
 import {
-  isEmpty,
+  contentOf,
   makeStage,
+  notEmpty,
   removeReplaced,
   removeStaleStages,
   removeTree,
@@ -39,7 +40,7 @@ interface Prepared {
 export class Destination implements Disposable {
   /** The directory to write into: a stage, or DIR itself. */
   readonly root: OpenDirectory;
-  /** `stage`: a new directory beside DIR. `empty`: DIR, which cannot be replaced. `overlay`: DIR, which has content. */
+  /** `stage`: a new directory beside DIR. `empty`: DIR, which cannot be replaced. `overlay`: DIR, which has files. */
   readonly mode: RunOptions['mode'];
   /** For the root when no layer has an entry for it; undefined: it keeps its own. */
   readonly metadata: RootMetadata | undefined;
@@ -75,13 +76,17 @@ export class Destination implements Disposable {
    * Prepares DIR for writing. What it makes (a stage, missing levels above a new DIR) `discard` removes.
    *
    * @param directory as the user gave it; a symlink to a directory is followed
-   * @throws DestinationError when it is not a directory, or cannot be written
+   * @param merge write over files that are there
+   * @throws DestinationError when it is not a directory, has files, or cannot be written
    */
-  static async open(directory: string): Promise<Destination> {
+  static async open(directory: string, merge = false): Promise<Destination> {
     return await withLocation(directory, async (location) => {
       const { root, replaceable } = location;
-      if (root && !isEmpty(root)) return new Destination(location, inPlace(root, 'overlay'));
-      if (root && !replaceable) return new Destination(location, inPlace(root, 'empty'));
+      const content = contentOf(root);
+      if (content === 'files' && !merge) throw notEmpty(directory);
+      if (root && content === 'files') return new Destination(location, inPlace(root, 'overlay'));
+      const isFixed = content === 'lost+found' || !replaceable;
+      if (root && isFixed) return new Destination(location, inPlace(root, 'empty'));
       return new Destination(location, await staged(location, metadataOf(root)));
     });
   }
@@ -89,14 +94,14 @@ export class Destination implements Disposable {
   /**
    * Prepares a stage for a tree that will replace DIR with its content.
    *
-   * @param kept files and directories that must not be in DIR; left out: the caller knows that DIR has none
+   * @param kept files and directories that must not be in DIR
    * @throws DestinationError when DIR cannot be replaced
    */
-  static async replace(directory: string, kept?: readonly ProtectedPath[]): Promise<Destination> {
+  static async replace(directory: string, kept: readonly ProtectedPath[]): Promise<Destination> {
     return await withLocation(directory, async (location) => {
       const { root, replaceable } = location;
-      if (kept) refuseReplacement(location, directory, kept);
-      const prepared = replaceable ? await staged(location, metadataOf(kept ? undefined : root)) : undefined;
+      refuseReplacement(location, directory, kept);
+      const prepared = replaceable ? await staged(location, metadataOf(undefined)) : undefined;
       if (prepared?.mode === 'stage') {
         const replacement = { identity: root?.identity, kept };
         return new Destination(location, prepared, replacement);
@@ -141,6 +146,17 @@ export class Destination implements Disposable {
       refuseReplacement(location, directory, kept);
     } catch (error) {
       // Nothing is there to be replaced, nor the directory above.
+      if (!hasCode(error, 'ENOENT')) throw explanation(directory, error);
+    }
+  }
+
+  /** Refuses a DIR that `open` would refuse for its files, before anything is done. @throws DestinationError */
+  static requireEmpty(directory: string): void {
+    try {
+      using location = findDirectory(directory);
+      if (contentOf(location.root) === 'files') throw notEmpty(directory);
+    } catch (error) {
+      // Not even the directory above is there.
       if (!hasCode(error, 'ENOENT')) throw explanation(directory, error);
     }
   }

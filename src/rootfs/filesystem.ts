@@ -38,10 +38,6 @@ export type Special = Pick<Entry, 'deviceMajor' | 'deviceMinor'> & {
   readonly type: 'character' | 'block' | 'fifo';
 };
 
-export function isSpecial<T extends Pick<Entry, 'type'>>(entry: T): entry is T & Pick<Special, 'type'> {
-  return entry.type === 'character' || entry.type === 'block' || entry.type === 'fifo';
-}
-
 /** When a file was written last. */
 export type Mtime = Pick<Entry, 'mtimeSeconds' | 'mtimeNanoseconds'>;
 

@@ -8,7 +8,6 @@ import { hasCode } from '../sys/os-error.ts';
 import { systemText } from '../sys/privileges.ts';
 import { osPath, pathBytes, pathText } from '../sys/os-path.ts';
 import type { BytePath } from '../tar/entry.ts';
-import { unescapeOctal } from '../tar/mtree.ts';
 
 const ELSEWHERE = 'choose another directory with -d';
 
@@ -126,6 +125,14 @@ function readMounts(): Mount[] {
     });
 }
 
+/** The text with its bytes in place of their escapes: `\ooo`, as proc_pid_mountinfo(5) has them. */
+function unescapeOctal(text: string): string {
+  if (!text.includes('\\')) return text;
+  return text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
+    String.fromCharCode(Number.parseInt(octal, 8)),
+  );
+}
+
 /** The paths below a directory, relative to it, at which something is mounted; its own symlinks are followed. */
 export function mountPointsBelow(directory: string): ReadonlySet<BytePath> {
   const found = realPath(directory);
@@ -215,7 +222,7 @@ export function refuseReplacement(
 }
 
 /** @throws DestinationError where something is mounted in a directory that is to be replaced */
-export function refuseMounts(root: OpenDirectory, shown = root.path): void {
+function refuseMounts(root: OpenDirectory, shown = root.path): void {
   const inner = mountWithin(root);
   if (inner === undefined) return;
   const mounted = printable(inner);

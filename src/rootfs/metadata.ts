@@ -65,12 +65,7 @@ export interface RootMetadata {
  * @returns whether the owner is right now
  * @throws SyscallError for any other failure
  */
-export function restoreOwner(
-  run: MetadataState,
-  node: Node,
-  entry: Owner,
-  known: Owner | undefined,
-): boolean {
+function restoreOwner(run: MetadataState, node: Node, entry: Owner, known: Owner | undefined): boolean {
   const { uid, gid } = entry;
   if (known && known.uid === uid && known.gid === gid) return true;
   const result = run.filesystem.setOwner(node, uid, gid);
@@ -96,7 +91,7 @@ function isModeDoubtful(run: MetadataState, mode: number): boolean {
 }
 
 /** The mode that a file may have: without setuid and setgid when it is not its owner's. Counted. */
-export function permittedMode(run: MetadataState, mode: number, ownerIsRight: boolean): number {
+function permittedMode(run: MetadataState, mode: number, ownerIsRight: boolean): number {
   if (ownerIsRight || (mode & SET_ID_BITS) === 0) return mode;
   run.counts.setuid += 1;
   return mode & ~SET_ID_BITS;
@@ -114,12 +109,7 @@ export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
  * @returns `entry.mode`, or this mode with the access list applied: chmod(2) with that does not change the list
  * @throws SyscallError where the disk fails
  */
-export function setXattrs(
-  run: Run,
-  node: Node,
-  entry: Pick<Entry, 'mode' | 'xattrs'>,
-  waits = false,
-): number {
+function setXattrs(run: Run, node: Node, entry: Pick<Entry, 'mode' | 'xattrs'>, waits = false): number {
   let { mode } = entry;
   for (const [name, value] of entry.xattrs ?? []) {
     const result = run.filesystem.setXattr(node, name, value);
@@ -160,7 +150,7 @@ function removeInherited(run: Run, node: Node, directory: boolean): void {
 }
 
 /** Sets both times. A time that is not exact is counted, also one that the kernel has rounded for the file system. @throws SyscallError */
-export function restoreTimes(run: MetadataState, node: Node, mtime: Mtime): void {
+function restoreTimes(run: MetadataState, node: Node, mtime: Mtime): void {
   const { mtimeSeconds: seconds, mtimeNanoseconds } = mtime;
   const result = granted(run.filesystem.setTimes(node, seconds, mtimeNanoseconds), 'set the time');
   const isKept = isCommon(seconds) || statusOf(run.filesystem, node)?.mtimeSeconds === seconds;
@@ -295,7 +285,7 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
   ensureMode(run, place, 0o755);
   const owner = newOwner(run);
   if (owner?.uid !== 0 || owner.gid !== 0) filesystem.setOwner(place, 0, 0);
-  run.changes?.made(path, 0o755, run.mtime);
+  run.changes?.made(path);
   markWritten(run, place, true);
   noteDirectory(run, path, 0o755, run.mtime);
 }

@@ -35,16 +35,12 @@ export function resolveNamedLists(run: Run): void {
     if (path === '') {
       // All metadata of the root is set at the end.
       run.rootEntry = resolved;
-      run.changes?.written(path, resolved, '');
       continue;
     }
     for (const [name, bytes] of lists)
       if (run.filesystem.setXattr(place, name, bytes) < 0) run.counts.xattrs += 1;
     if (lists.size === 0) continue;
-    if (stat.type === 'directory') {
-      noteDirectoryLists(run, path, entry, lists);
-      run.changes?.written(path, resolved, '');
-    } else run.changes?.written(path, { ...entry, type: 'hardlink', xattrs: lists }, path);
+    if (stat.type === 'directory') noteDirectoryLists(run, path, entry, lists);
   }
   run.namedLists.clear();
   run.namedListBytes = 0;

@@ -78,7 +78,6 @@ function placeRoot(run: Run, entry: Entry): void {
     run.rootEntry = entry;
     if (namesInLists(entry)) run.namedLists.set('' as BytePath, entry);
     else run.namedLists.delete('' as BytePath);
-    run.changes?.written('', entry, '');
   } else run.counts.ignored += 1;
 }
 
@@ -89,7 +88,7 @@ function placeRoot(run: Run, entry: Entry): void {
  * @returns what the last call returned
  * @throws SyscallError for any other error
  */
-export function create(run: Run, place: Place, make: () => number, expected = NONE): number {
+function create(run: Run, place: Place, make: () => number, expected = NONE): number {
   let made = make();
   for (let tries = 0; made < 0 && tries < MOST_OBSTACLES; tries += 1) {
     if (!clearObstacle(run, made, place)) break;
@@ -120,7 +119,7 @@ function placeDirectory(run: Run, entry: Entry, place: Place): boolean {
 function placeSymlink(run: Run, entry: Entry, place: Place): void {
   create(run, place, () => run.filesystem.makeSymlink(place.parent, place.name, entry.linkPath));
   applyMetadata(run, place, entry, undefined);
-  run.contents?.write(Buffer.from(entry.linkPath, 'latin1'));
+  run.changes?.contents.write(Buffer.from(entry.linkPath, 'latin1'));
 }
 
 /**
@@ -216,8 +215,9 @@ function placeFile(run: Run, content: Content, entry: Entry, place: Place): void
  * @returns whether the other thread completes the file
  */
 function writeContent(run: Run, file: number, entry: Entry, content: Content, path: BytePath): boolean {
-  const { filesystem, contents } = run;
+  const { filesystem, changes } = run;
   const { size } = entry;
+  const contents = changes?.contents;
   const jobs = needsOnlyOpenFile(run, entry) ? run.jobs : undefined;
   let shared = false;
   contents?.begin(size);
@@ -240,15 +240,16 @@ function writeContent(run: Run, file: number, entry: Entry, content: Content, pa
   return true;
 }
 
-/** Writes the content of a sparse file, holes as holes, into the new and empty `file`; also to `run.contents`. */
+/** Writes the content of a sparse file, holes as holes, into the new and empty `file`; also to `run.changes`. */
 function writeSparse(
-  { filesystem, contents }: Run,
+  { filesystem, changes }: Run,
   file: number,
   entry: Entry,
   content: Content,
   extents: readonly SparseExtent[],
 ): void {
   const { size } = entry;
+  const contents = changes?.contents;
   contents?.begin(size);
   // git has no holes: it stores as many bytes as the file has.
   refuseTooLarge(filesystem, file, storedSize(entry) + (contents ? size : 0));
@@ -293,6 +294,8 @@ export function writeOwnFile(run: Run, name: string, bytes: Uint8Array): boolean
     filesystem.closeFile(file);
   }
   run.ownFiles.add(name);
+  run.changes?.contents.write(bytes);
+  run.changes?.written(name, { type: 'file', mode: 0o644 }, '');
   return true;
 }
 

@@ -159,9 +159,11 @@ function removeFile(run: Run, { parent, name }: Place): number {
   return removed === -ENAMETOOLONG ? -ENOENT : removed;
 }
 
+/** All names in a directory but those that stay. */
 function list(run: Run, directory: Directory): ByteName[] {
-  const names = retryUnlocked(run, directory, () => run.filesystem.list(directory));
-  return granted(names, `read the directory ${displayPath(directory.path)}`);
+  const listed = retryUnlocked(run, directory, () => run.filesystem.list(directory));
+  const names = granted(listed, `read the directory ${displayPath(directory.path)}`);
+  return directory.path === '' && run.kept.size > 0 ? names.filter((name) => !run.kept.has(name)) : names;
 }
 
 /** Calls `use` with the directory at `place`; false if it does not exist. */

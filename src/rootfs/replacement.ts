@@ -2,14 +2,14 @@ import { renameSync } from 'node:fs';
 import { type DestinationError, printable } from '../errors.ts';
 import type { EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
 import { hasCode } from '../sys/os-error.ts';
-import { openRoot, type ProtectedPath, refuseMounts, refuseReplacement } from './location.ts';
+import { openRoot, type ProtectedPath, refuseReplacement } from './location.ts';
 import { swapped } from './stage.ts';
 
 /** What a stage is to replace: DIR as it was found. */
 export interface Replacement {
   readonly identity: string | undefined;
-  /** What it must not hold; undefined: the caller knows that it does not. */
-  readonly kept: readonly ProtectedPath[] | undefined;
+  /** What it must not hold. */
+  readonly kept: readonly ProtectedPath[];
 }
 
 /** What was at DIR: its name now, beside DIR. */
@@ -38,8 +38,7 @@ export function replaceDirectory(
   const { directory, name } = place;
   const shown = directory.shown(name);
   using found = openRoot(place, shown);
-  if (found && kept) refuseReplacement({ ...place, root: found }, shown, kept);
-  else if (found) refuseMounts(found, shown);
+  if (found) refuseReplacement({ ...place, root: found }, shown, kept);
   const isShared = isSharedPlace(place, found);
   if (isShared && found?.identity !== before) throw swapped(shown);
   if (found === undefined) {

@@ -16,8 +16,10 @@ export interface RootfsOptions extends Omit<RunOptions, 'name'> {
   readonly name?: string | undefined;
   /** Left out: libc where it can be called, else Node. */
   readonly backend?: Backend | undefined;
-  /** A ring for the contents of all files and symlinks of layers, for a ContentReader; `close` ends it. */
+  /** For -g: a ring for the contents of all files and symlinks, for a ContentReader; `close` ends it. */
   readonly contents?: SharedArrayBuffer | undefined;
+  /** With `contents`: gets records of a ChangeLog while the tree is being written. */
+  readonly onChanges?: ((changes: Uint8Array) => void) | undefined;
   /** `DEVICE:INODE` that the directory must have; left out: any. */
   readonly expected?: string | undefined;
 }
@@ -37,7 +39,7 @@ export interface ThreadData {
   readonly memory: SharedMemory;
   /** The root, as bytes: an existing directory. */
   readonly path: Uint8Array;
-  readonly options: RootfsOptions & RunOptions;
+  readonly options: Omit<RootfsOptions, 'onChanges'> & RunOptions;
 }
 
 /** Commands to the thread, one at a time; it answers each. */
@@ -67,7 +69,7 @@ export interface Answers {
   readonly discard: null;
 }
 
-/** With `recordChanges`: changes of a layer, lines of `composeLine`, before its answer. */
+/** With `contents`: records of a ChangeLog, all of a layer's before its answer. */
 export interface Notice {
   readonly changes: Uint8Array;
 }
@@ -76,8 +78,6 @@ export interface ApplyOptions {
   /** What messages call the layer: `layer 0123456789ab`. */
   readonly label: string;
   readonly signal?: AbortSignal | undefined;
-  /** With `recordChanges`: gets the changes, lines of `composeLine`, while the layer is being written. */
-  readonly onChanges?: ((changes: Uint8Array) => void) | undefined;
 }
 
 /**
@@ -89,7 +89,6 @@ export class Rootfs {
   /** With a decoder, its thread fills the ring and uses the rest. */
   readonly memory: SharedMemory = { ring: createRing(), jobs: createFileJobs(), digest: createTarDigest() };
   readonly #calls: ThreadCalls<Command>;
-  #onChanges: ((changes: Uint8Array) => void) | undefined;
   /** Of the root, as `DEVICE:INODE`. */
   identity = '';
   backend: Backend = 'node';
@@ -97,11 +96,12 @@ export class Rootfs {
   private constructor(path: string, options: RootfsOptions) {
     const { memory } = this;
     const name = printable(options.name ?? path);
-    const data: ThreadData = { memory, path: pathBytes(path), options: { ...options, name } };
+    const { onChanges, ...rest } = options;
+    const data: ThreadData = { memory, path: pathBytes(path), options: { ...rest, name } };
     this.#writer = new RingWriter(memory.ring);
     this.#thread = startThread('rootfs', data);
     this.#thread.on('message', (message: Notice | object) => {
-      if ('changes' in message) this.#onChanges?.(message.changes);
+      if ('changes' in message) onChanges?.(message.changes);
     });
     this.#calls = new ThreadCalls(this.#thread, 'writes the files', () => this.#writer.fail());
   }
@@ -133,7 +133,6 @@ export class Rootfs {
   async apply(tar: AsyncIterable<Uint8Array>, options: ApplyOptions): Promise<number> {
     const { label, signal } = options;
     signal?.throwIfAborted();
-    this.#onChanges = options.onChanges;
     this.#writer.reopen();
     const result = this.#call({ kind: 'layer', label });
     const abort = (): void => this.#writer.abort();

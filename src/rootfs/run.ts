@@ -1,10 +1,9 @@
 import { IntegrityError } from '../errors.ts';
-import { accessList, defaultAccessList, textKeys } from '../tar/access-list.ts';
+import { accessList, defaultAccessList } from '../tar/access-list.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
-import { composeLine } from '../tar/mtree.ts';
-import type { ContentWriter } from './contents.ts';
+import type { ChangeLog } from './changes.ts';
 import { type Directories, itself, parentPath, placeIn } from './directories.ts';
-import { type Filesystem, type Mtime, type Place, granted } from './filesystem.ts';
+import { type ByteName, type Filesystem, type Mtime, type Place, granted } from './filesystem.ts';
 import { nothingLost } from './not-restored.ts';
 import type { FileJobs } from './file-jobs.ts';
 import { PathSet } from './path-set.ts';
@@ -15,23 +14,15 @@ const CHUNK_BYTES = 65_536;
 const NO_MODE = 0xffff;
 /** In bytes: length of the shared prefix, length of the rest, mode, seconds, nanoseconds. */
 const FIXED_BYTES = 2 + 2 + 2 + 8 + 4;
-/** Bytes of lines that are sent at once: each time costs about 0.3 ms. */
-const BATCH_SIZE = 256 * 1024;
 
 export interface RunOptions {
   /** Name of the root in messages. */
   readonly name: string;
   /**
-   * `stage`: the root is new, made by this run, and locked against other runs. `empty`: it existed, without content. `overlay`: it holds
-   * files of the user, which are kept. Only files that this run wrote are removed.
+   * `stage`: the root is new, made by this run, and locked against other runs. `empty`: it existed, with nothing but `lost+found`. `overlay`:
+   * it holds files of the user, which are kept. Only files that this run wrote are removed.
    */
   readonly mode: 'stage' | 'empty' | 'overlay';
-  /** Record the changes of each layer, for -g. Then the name `.git` at the root is reserved, in any case: an entry with it is an error. */
-  readonly recordChanges?: boolean;
-  /** An earlier run has written lower layers: whiteouts hide them, and dlrootfs wrote the whole tree. */
-  readonly hasLayers?: boolean;
-  /** dlrootfs's own files at the root, from an earlier run; no layer has them. */
-  readonly ownFiles?: readonly string[];
   /** Nothing is written, so the file system is not probed. */
   readonly leftover?: boolean;
 }
@@ -66,19 +57,20 @@ export class Run {
   readonly layer = new PathSet();
   /** Directories in which this layer has hidden what lower layers have. */
   readonly hidden = new PathSet();
+  /** Names at the root of an `empty` directory: `lost+found`, which stays. */
+  readonly kept: ReadonlySet<ByteName>;
   /** Paths that this run made; only for an overlay or a case-insensitive file system. */
   readonly made: PathSet | undefined;
   /** Devices that could not be made: hard links to them are skipped too. */
   readonly lostDevices = new PathSet();
   /** Names of extended attributes that were set on directories. */
   readonly directoryXattrs = new Set<string>();
+  /** For -g. Then the name `.git` at the root is reserved, in any case: an entry with it is an error. */
   changes: ChangeLog | undefined;
-  /** Receives the content of each file and symlink in `changes`. */
-  contents: ContentWriter | undefined;
   /** Passes the writing of open files to another thread, when that thread has time. */
   jobs: FileJobs | undefined;
   /** dlrootfs's own files at the root, not the image's: `json`, `layersize`. */
-  readonly ownFiles: Set<string>;
+  readonly ownFiles = new Set<string>();
   /** Files of this layer whose access lists contain names: the numbers are known at its end. */
   readonly namedLists = new Map<BytePath, Entry>();
   /** About what `namedLists` takes in memory, in bytes. */
@@ -86,7 +78,7 @@ export class Run {
   /** This layer has files at `pseudoLinks`. */
   hasPseudoLinks = false;
   /** This is the first layer: whiteouts hide nothing. */
-  firstLayer: boolean;
+  firstLayer = true;
   /** The last entry for the root itself. */
   rootEntry: Entry | undefined;
   /** Time of the current entry, for directories above it that have no entry. */
@@ -95,15 +87,14 @@ export class Run {
   marked: string | undefined;
 
   constructor(filesystem: Filesystem, options: RunOptions) {
-    const { mode, leftover, hasLayers = false } = options;
-    // New files may inherit from directories of lower layers what the root does not give.
-    const isUnknown = mode === 'overlay' || leftover || hasLayers;
+    const { mode, leftover } = options;
+    const isUnknown = mode === 'overlay' || leftover;
     this.filesystem = filesystem;
     this.options = options;
     this.creator = { ...(isUnknown ? carefulCreator : probe(filesystem, mode)) };
+    const names = mode === 'empty' && leftover !== true ? filesystem.list(filesystem.root) : [];
+    this.kept = new Set(typeof names === 'number' ? [] : names);
     this.made = mode === 'overlay' || this.creator.caseInsensitive ? new PathSet() : undefined;
-    this.ownFiles = new Set(options.ownFiles);
-    this.firstLayer = !hasLayers;
   }
 }
 
@@ -191,61 +182,6 @@ function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator {
   } finally {
     const outer = filesystem.removeDirectory(root, name);
     granted(removed < 0 ? removed : outer, 'remove what it was tried with');
-  }
-}
-
-/** The changes of a layer in order, as lines of `composeLine`: paths on disk, and the image's metadata, even if they could not be set. */
-export class ChangeLog {
-  readonly #tell: ((lines: Uint8Array<ArrayBuffer>) => void) | undefined;
-  #bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
-  #length = 0;
-
-  /** @param tell gets the lines, many at a time; without it all stay until they are taken */
-  constructor(tell?: (lines: Uint8Array<ArrayBuffer>) => void) {
-    this.#tell = tell;
-  }
-
-  /**
-   * An entry was put at `path`. With access lists by name it is noted again when the names are numbers.
-   *
-   * @param target of a hard link: its other name on disk
-   */
-  written(path: string, entry: Entry, target: string): void {
-    const linkPath = entry.type === 'hardlink' ? target : entry.linkPath;
-    const xattrs = entry.xattrs && new Map([...entry.xattrs].filter(([name]) => !textKeys.has(name)));
-    this.#add(composeLine({ ...entry, path, linkPath, xattrs }));
-  }
-
-  /** A directory was made at `path` without an entry; root owns it. */
-  made(path: string, mode: number, { mtimeSeconds, mtimeNanoseconds }: Mtime): void {
-    const owner = { uid: 0, gid: 0, xattrs: undefined };
-    const nothing = { linkPath: '', size: 0, deviceMajor: 0, deviceMinor: 0 };
-    this.#add(
-      composeLine({ type: 'directory', path, mode, mtimeSeconds, mtimeNanoseconds, ...owner, ...nothing }),
-    );
-  }
-
-  /** The entry at `path` was removed, with all below it. */
-  removed(path: string): void {
-    this.#add(composeLine({ type: 'removed', path }));
-  }
-
-  /** The lines since the last call that were not sent. */
-  take(): Uint8Array<ArrayBuffer> {
-    const lines = this.#bytes.subarray(0, this.#length);
-    this.#bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
-    this.#length = 0;
-    return lines;
-  }
-
-  #add(line: string): void {
-    if (this.#tell && this.#length >= BATCH_SIZE / 2) this.#tell(this.take());
-    if (this.#length + line.length > this.#bytes.length) {
-      const larger = Buffer.allocUnsafeSlow(2 * (this.#bytes.length + line.length));
-      this.#bytes.copy(larger, 0, 0, this.#length);
-      this.#bytes = larger;
-    }
-    this.#length += this.#bytes.write(line, this.#length, 'latin1');
   }
 }
 

@@ -75,13 +75,33 @@ export async function removeTree(
 }
 
 /** Whether a directory has no content, as far as this process may see. A directory that it may not read counts as full. */
-export function isEmpty(directory: OpenDirectory): boolean {
+function isEmpty(directory: OpenDirectory): boolean {
   try {
     return directory.names().length === 0;
   } catch (error) {
     if (hasCode(error, 'EACCES')) return false;
     throw error;
   }
+}
+
+/** What mke2fs(8) makes in a new file system. */
+const LOST_AND_FOUND = 'lost+found';
+
+/** What DIR has in it; nothing where it does not exist. A directory that this process may not read counts as one with files. */
+export function contentOf(root: OpenDirectory | undefined): 'nothing' | 'lost+found' | 'files' {
+  if (root === undefined || isEmpty(root)) return 'nothing';
+  const found = root.stat(LOST_AND_FOUND);
+  const isOfSystem = found?.isDirectory() && found.uid === 0 && (found.mode & 0o7777) === 0o700;
+  return isOfSystem && root.names().length === 1 ? 'lost+found' : 'files';
+}
+
+/** The error for a DIR that has files. */
+export function notEmpty(directory: string): DestinationError {
+  const name = printable(directory);
+  return new DestinationError(`cannot unpack into ${name}: it is not empty`, {
+    code: 'NOT_EMPTY',
+    hint: `add --merge to lay the image over its files, --replace to remove them and make ${name} exactly the image, or choose another directory with -d`,
+  });
 }
 
 /** Removes what was at DIR: a tree, or what another process has made of it. `identity` is that of what is removed. */

@@ -5,6 +5,7 @@ import { answerOf } from '../sys/thread-calls.ts';
 import { TarReader } from '../tar/reader.ts';
 import { applyLayer, startRun } from './apply.ts';
 import { openFilesystem } from './confined-root.ts';
+import { ChangeLog } from './changes.ts';
 import { ContentWriter } from './contents.ts';
 import { FileJobs } from './file-jobs.ts';
 import { explained, granted } from './filesystem.ts';
@@ -30,21 +31,19 @@ class Writer {
   readonly #data: ThreadData;
   readonly #source: RingReader;
   readonly #digest: TarDigest;
-  readonly #tell: (changes: Uint8Array<ArrayBuffer>) => void;
   /** The root, for messages. */
   readonly #name: string;
-  readonly #contents: ContentWriter | undefined;
+  readonly #changes: ChangeLog | undefined;
   #run: Run | undefined;
 
-  /** @param tell receives the changes of a layer while it is being applied */
+  /** @param tell receives records of changes while they are made */
   constructor(data: ThreadData, tell: (changes: Uint8Array<ArrayBuffer>) => void) {
     this.#data = data;
-    this.#tell = tell;
     this.#source = new RingReader(data.memory.ring);
     this.#digest = new TarDigest(data.memory.digest, this.#source.bytes);
     this.#name = data.options.name;
     const { contents } = data.options;
-    this.#contents = contents && new ContentWriter(contents);
+    this.#changes = contents && new ChangeLog(new ContentWriter(contents), tell);
   }
 
   /** @throws DlrootfsError; RingAborted if the main thread has aborted */
@@ -60,7 +59,7 @@ class Writer {
       case 'layer':
         return this.#layer(run, command.label);
       case 'file':
-        return writeOwnFile(run, command.name, command.bytes);
+        return this.#ownFile(run, command.name, command.bytes);
       case 'finish':
         return this.#finish(run, command.root);
       default:
@@ -68,16 +67,22 @@ class Writer {
     }
   }
 
+  #ownFile(run: Run, name: string, bytes: Uint8Array): boolean {
+    const isWritten = writeOwnFile(run, name, bytes);
+    this.#changes?.flush();
+    return isWritten;
+  }
+
   /** Where it fails, the run stays open: the written files can still be removed. */
   #finish(run: Run, root: RootMetadata | undefined): Answers['finish'] {
-    this.#contents?.end();
+    this.#changes?.contents.end();
     finishRun(run, root);
     this.#close(run);
     return run.counts;
   }
 
   #discard(run: Run): null {
-    this.#contents?.abort();
+    this.#changes?.contents.abort();
     try {
       // They may be as many as the limit of open files allows.
       run.directories.close();
@@ -109,7 +114,7 @@ class Writer {
       shared?.announce();
       return this.#hash();
     };
-    this.#run = startRun(filesystem, options, this.#tell, this.#contents, shared);
+    this.#run = startRun(filesystem, options, this.#changes, shared);
     return { backend, identity };
   }
 
@@ -138,10 +143,9 @@ class Writer {
       const entries = applyLayer(run, new TarReader(this.#source, label), label, () =>
         this.#source.throwIfAborted(),
       );
-      this.#contents?.requestAnswer();
+      this.#changes?.flush();
       // Bytes after the end mark are part of the digest, not of the tree.
       while (this.#source.read(DRAIN_BYTES)) continue;
-      if (run.changes) this.#tell(run.changes.take());
       return entries;
     } catch (error) {
       this.#source.fail();

@@ -108,8 +108,7 @@ export async function writeRuntimeConfigs(
       command: startCommand(runtime, place, { ...container, inNamespace, needsState }),
     }));
   });
-  for (const { file, text } of written)
-    await writeConfig({ directory, name: basename(file) }, text, force);
+  for (const { file, text } of written) await writeConfig({ directory, name: basename(file) }, text, force);
   for (const { notices } of written)
     for (const message of notices) report({ type: 'notice', message: printable(message) });
   const ofRoot = runtimes.filter((runtime) => runtime !== 'runc');

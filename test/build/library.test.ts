@@ -107,7 +107,12 @@ test('the example of verify and diff runs as it stands in its document', { skip:
   assert.equal(exitCode, 0, output);
   const lines = output.trim().split('\n');
   assert.match(lines.join('\n'), /^changed \/etc\/motd mtime \S+ \S+,content undefined undefined$/m);
-  assert.deepEqual(lines.slice(-3), ['missing /usr ', '2 differences, 0 unread', 'added /etc/issue']);
+  assert.deepEqual(lines.slice(-4), [
+    'missing /usr ',
+    '2 differences, 0 unread',
+    'added /etc/issue',
+    'the first layer adds 2 paths',
+  ]);
 });
 
 /** What the other examples print, in the order of the document. */
@@ -116,7 +121,6 @@ const printed: readonly RegExp[] = [
   /^[0-9a-f]{64} 2 \d+ bytes to download\n$/,
   /^edge\nlatest\n2 tags\n$/,
   /^hello\n$/,
-  /^layer0_[0-9a-f]{64} \d+\n$/,
   /^library\/alpine:latest: \d+ bytes downloaded\n(\d) of \1 blobs removed\n$/,
 ];
 
@@ -151,7 +155,7 @@ const calls = {
   pull: library.pull('alpine', options), verify: library.verify('alpine', { ...options, destination: '.' }), diff: library.diff('a', 'b', options),
   exportArchive: library.exportArchive('alpine', 'x.tar', options), inspect: library.inspect('alpine', options),
   listTags: library.listTags('alpine', options), cat: library.cat('alpine', 'x', new PassThrough(), options),
-  checkout: library.checkout('x', 'layer0', options), 'cache.add': library.cache.add('alpine', options),
+  'cache.add': library.cache.add('alpine', options),
   'cache.size': library.cache.size(options), 'cache.prune': library.cache.prune(options),
 };
 await Promise.all(Object.entries(calls).map(([name, call]) => call.then(() => console.log(name, 'no error'),

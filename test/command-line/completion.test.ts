@@ -26,8 +26,6 @@ const cases: readonly (readonly [typed: string, expected: string | readonly stri
   ['dlrootfs docker-a', 'dlrootfs docker-archive:'],
   ['dlrootfs oci-archive:some-f', 'dlrootfs oci-archive:some-file.json '],
   ['dlrootfs inspect oci:some-d', 'dlrootfs inspect oci:some-directory/'],
-  ['dlrootfs checkout layer1', 'dlrootfs checkout layer1_abc '],
-  ['dlrootfs checkout -d some-directory br', 'dlrootfs checkout -d some-directory branch-of-it '],
 ];
 
 async function completionScript(shell: string): Promise<string> {
@@ -46,26 +44,12 @@ function installProgram(scratch: Scratch): void {
   chmodSync(scratch.join('bin/dlrootfs'), 0o755);
 }
 
-/** A directory with files, directories and a rootfs with branches. */
+/** A directory with a file and a directory. */
 async function workplace(): Promise<Scratch> {
   const scratch = new Scratch();
   installProgram(scratch);
   writeFileSync(scratch.join('some-file.json'), '');
-  for (const [name, branches] of [
-    ['rootfs', ['layer0_abc', 'layer1_abc']],
-    ['some-directory', ['branch-of-it']],
-  ] as const) {
-    mkdirSync(scratch.join(name));
-    const git = (...words: readonly string[]) =>
-      execFileSync('git', ['-c', 'user.name=x', '-c', 'user.email=x@x', ...words], {
-        cwd: scratch.join(name),
-        stdio: 'pipe',
-      });
-    git('init', '--quiet', '--initial-branch', branches[0]);
-    git('commit', '--quiet', '--allow-empty', '-m', 'x');
-    for (const branch of branches.slice(1)) git('branch', branch);
-    git('update-ref', 'refs/dlrootfs/record', 'HEAD');
-  }
+  mkdirSync(scratch.join('some-directory'));
   for (const shell of ['bash', 'zsh', 'fish'])
     writeFileSync(scratch.join(`completions.${shell}`), await completionScript(shell));
   return scratch;
@@ -88,20 +72,8 @@ test('completions pass no word as an argument, which other users could see', asy
   assert.match(stdout, /^--no-json\t/);
 });
 
-test('completions offer no branch that a shell would run', { skip: missing('git') }, async () => {
-  using scratch = await workplace();
-  const git = (...words: readonly string[]) =>
-    execFileSync('git', words, { cwd: scratch.join('rootfs'), encoding: 'utf8' });
-  const id = git('rev-parse', 'HEAD').trim();
-  const hostile = ['$(touch${IFS}pwned)', 'a;id', '`id`', 'a b', '-g', 'a\u001b[31m', "a'b"];
-  const lines = hostile.map((name) => `${id} refs/heads/${name}\n`).join('');
-  writeFileSync(scratch.join('rootfs/.git/packed-refs'), lines);
-  const { stdout } = await runProgram(['__complete', 'bash'], { stdin: 'checkout\0\0', cwd: scratch.path });
-  assert.deepEqual(stdout.trimEnd().split('\n').toSorted(), ['layer0_abc', 'layer1_abc']);
-});
-
 for (const shell of ['bash', 'zsh'] as const) {
-  test(`completions: ${shell} on a terminal`, { skip: missing(shell, 'git', 'script') }, async () => {
+  test(`completions: ${shell} on a terminal`, { skip: missing(shell, 'script') }, async () => {
     using scratch = await workplace();
     await using terminal = TerminalSession.start(terminals[shell], {
       columns: 120,
@@ -129,7 +101,7 @@ for (const shell of ['bash', 'zsh'] as const) {
   });
 }
 
-test('completions: fish', { skip: missing('fish', 'git') }, async () => {
+test('completions: fish', { skip: missing('fish') }, async () => {
   using scratch = await workplace();
   const script = cases.map(([typed]) => `echo '=='; complete -C '${typed}'`).join('\n');
   const output = execFileSync('fish', ['--no-config', '-c', `source completions.fish\n${script}`], {

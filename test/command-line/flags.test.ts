@@ -154,7 +154,9 @@ test('flags: what has an effect is not refused', () => {
   for (const line of [
     'ubuntu --for runc,lxc --rootless',
     'ubuntu --for lxc --force',
-    'checkout layer1 --force',
+    'diff ubuntu debian --layers 1 --layers 2',
+    'cat ubuntu etc/passwd --layers 1',
+    'verify ubuntu --layers 0a1b',
     'cache prune --cache-size 1G',
     'ubuntu --no-cache --cache-dir x',
     'oci:dir --platform linux/arm64 --no-cache',
@@ -186,6 +188,7 @@ const samples: Readonly<Record<string, string>> = {
   '--user': 'me:x',
   '--size': '1G',
   '--compress': 'lz4',
+  '--layers': '2',
   '--platform': 'linux/riscv64',
   '--for': 'lxc',
   '--registry-version': '1',

@@ -363,7 +363,18 @@ test('mistakes about a registry, a host, a certificate and files', async (t) => 
       /^error: cannot write x\.ext4: .*\nhint: try a smaller --size, leave it out, or use -o FILE\.tar\n/,
     ],
     [['oci:none'], 3, /^error: none does not exist\nhint: check the path/],
-    [['checkout', 'layer1'], 7, /^error: \.\/rootfs .*\nhint: .*-d/],
+    [
+      ['checkout', 'layer1', '-d', 'rootfs', '--force'],
+      2,
+      /^error: dlrootfs has no command checkout\nhint: .*dlrootfs IMAGE --layers 2 -d DIR --replace/,
+    ],
+    [['checkout', `layer11_${'ab'.repeat(32)}`], 2, /^error: .*\nhint: .*--layers 12 -d DIR/],
+    [['checkout', 'mine'], 2, /^error: .*\nhint: .*--layers N -d DIR.*git checkout BRANCH/],
+    [
+      [`${host}/team/app:1`, '--dry-run', '--layers', '1'],
+      2,
+      /^error: --layers has no effect with --dry-run\n/,
+    ],
   ];
   for (const [argv, exitCode, stderr] of rows) {
     await t.test(argv.join(' '), async () => {

@@ -151,7 +151,6 @@ test('a working directory that was removed is an error, but for what needs none'
     `${reference} -o x.tar`,
     `inspect ${reference}`,
     `tags ${reference.replace(/:1$/, '')}`,
-    'checkout 1',
     'cache',
   ])
     assertError(await gone(words), 7, /^error: the working directory does not exist any more$/m);
@@ -180,32 +179,15 @@ test('empty values are errors, but those of credentials that are not set', async
   await setting.pullWell(['-u', '', '--registry-token', '']);
 });
 
-test(
-  '--for and checkout below a directory that may not be read are errors',
-  { skip: noOtherUser },
-  async () => {
-    await using setting = await Setting.open(small);
-    const locked = setting.scratch.join('locked');
-    mkdirSync(`${locked}/in`, { recursive: true });
-    chmodSync(locked, 0o700);
-    chmodSync(setting.scratch.path, 0o777);
-    const options = { cwd: setting.scratch.path, uid: 4711 };
-    const pull = [setting.reference, '--no-cache', '-d', 'locked/in/rootfs', '--for', 'runc'];
-    assertError(await runProgram(pull, options), 7, /^error: .*locked\/in.*permission denied/m);
-    const checkout = ['checkout', '1', '-d', 'locked/in'];
-    assertError(await runProgram(checkout, options), 7, /^error: .*locked\/in.*permission denied/m);
-  },
-);
-
-test('checkout in what is no directory is an error', async () => {
+test('--for below a directory that may not be read is an error', { skip: noOtherUser }, async () => {
   await using setting = await Setting.open(small);
-  writeFileSync(setting.scratch.join('file'), '');
-  for (const name of ['file', 'missing'])
-    assertError(
-      await runProgram(['checkout', '1', '-d', name], { cwd: setting.scratch.path }),
-      7,
-      new RegExp(`^error: .*${name}`, 'm'),
-    );
+  const locked = setting.scratch.join('locked');
+  mkdirSync(`${locked}/in`, { recursive: true });
+  chmodSync(locked, 0o700);
+  chmodSync(setting.scratch.path, 0o777);
+  const options = { cwd: setting.scratch.path, uid: 4711 };
+  const pull = [setting.reference, '--no-cache', '-d', 'locked/in/rootfs', '--for', 'runc'];
+  assertError(await runProgram(pull, options), 7, /^error: .*locked\/in.*permission denied/m);
 });
 
 test('a cache that is no directory, or may not be read, is an error', { skip: noOtherUser }, async () => {

@@ -12,14 +12,21 @@ import { git, scratch } from './git.ts';
 type ContentSource = Parameters<typeof packBlobs>[0];
 
 /** Contents out of memory. */
-function contentsOf(list: readonly (Uint8Array | 'answer')[]): ContentSource {
+function contentsOf(list: readonly (Uint8Array | 'flush')[]): ContentSource {
   let next = 0;
+  let count = 0;
+  let number = 0;
   let rest: Uint8Array = new Uint8Array(0);
   return {
+    get number() {
+      return number;
+    },
     next() {
       const content = list[next];
       next += 1;
-      if (content === undefined || content === 'answer') return content;
+      number = count;
+      if (content === undefined || content === 'flush') return content;
+      count += 1;
       rest = content;
       return content.length;
     },
@@ -36,9 +43,10 @@ const blobId = (bytes: Uint8Array): string =>
   createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
 
 /** Answers, each a list of names. */
-async function pack(directory: string, list: readonly (Uint8Array | 'answer')[]): Promise<string[][]> {
+async function pack(directory: string, list: readonly (Uint8Array | 'flush')[]): Promise<string[][]> {
   const answers: string[][] = [];
-  await packBlobs(contentsOf(list), path.join(directory, '.git/objects/pack'), (ids) => {
+  await packBlobs(contentsOf(list), path.join(directory, '.git/objects/pack'), ({ first, ids }) => {
+    assert.equal(first, answers.flat().length);
     const hex = Buffer.from(ids).toString('hex');
     answers.push(hex.match(new RegExp(`.{${2 * ID_SIZE}}`, 'g')) ?? []);
   });
@@ -50,7 +58,7 @@ test('names come in the order of the contents, at once where they are asked for'
   git(directory, 'init', '--quiet');
   const contents = [3, 0, 300_000, 5_000_000].map((size) => randomBytes(size));
   const [one, two, three, four] = contents as [Buffer, Buffer, Buffer, Buffer];
-  const answers = await pack(directory, ['answer', one, two, 'answer', 'answer', one, three, four]);
+  const answers = await pack(directory, ['flush', one, two, 'flush', 'flush', one, three, four]);
   assert.deepEqual(
     answers,
     [
@@ -85,7 +93,7 @@ test('much is packed in several packs, each content in one of them', async (t) =
 test('a content that ends early is an error', async (t) => {
   const directory = scratch(t);
   git(directory, 'init', '--quiet');
-  const short: ContentSource = { next: () => 10, fill: () => false };
+  const short: ContentSource = { number: 0, next: () => 10, fill: () => false };
   await assert.rejects(
     packBlobs(short, path.join(directory, '.git/objects/pack'), () => undefined),
     GitError,

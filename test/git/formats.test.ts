@@ -1,25 +1,25 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { chmodSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { crc32, deflateSync, inflateSync } from 'node:zlib';
 import fc from 'fast-check';
 import { GitError } from '../../src/errors.ts';
-import { findGit } from '../../src/git/git-program.ts';
-import { commitTime, parseBranchName } from '../../src/git/refs.ts';
+import { commitTime } from '../../src/git/commit-writer.ts';
+import { FileTree } from '../../src/git/file-tree.ts';
 import {
   openChecksums,
   portableChecksums,
   KnownObjects,
   composePackIndex,
 } from '../../src/git/pack-format.ts';
-import { type ObjectID, isHoldable, unquotePath } from '../../src/git/trees.ts';
+import { type ObjectID, isHoldable } from '../../src/git/trees.ts';
 import { PackWriter, contentIn } from '../../src/git/pack-writer.ts';
-import { RootfsState } from '../../src/git/rootfs-state.ts';
-import { environment, git, scratch } from './git.ts';
-import { blank } from '../support/blank.ts';
+import { ChangeLog, readChanges, type Change } from '../../src/rootfs/changes.ts';
+import { ContentWriter } from '../../src/rootfs/contents.ts';
+import { createRing } from '../../src/rootfs/ring.ts';
+import { git, scratch } from './git.ts';
 
 const byteString = (minLength: number): fc.Arbitrary<string> =>
   fc
@@ -196,26 +196,6 @@ test('what git stores is what zlib inflates', async (t) => {
   assert.ok(inflateSync(stream).equals(bytes));
 });
 
-test('paths in answers', async (t) => {
-  const directory = scratch(t);
-  git(directory, 'init', '--quiet');
-  const blob = execute(directory, ['hash-object', '-w', '--stdin'], Buffer.alloc(0)).trim();
-  fc.assert(
-    fc.property(
-      byteString(1).map((name) => name.replaceAll('/', '_')),
-      (name) => {
-        const safe = !/^(|\.|\.\.|\.git)$/i.test(name);
-        if (!safe) return;
-        const entry = Buffer.from(`100644 blob ${blob}\t${name}\0`, 'latin1');
-        const tree = execute(directory, ['mktree', '-z'], entry).trim();
-        const answer = git(directory, '-c', 'core.quotePath=true', 'ls-tree', '--name-only', tree);
-        assert.equal(unquotePath(answer.slice(0, -1)), name);
-      },
-    ),
-    { numRuns: 25 },
-  );
-});
-
 test('what git can hold', () => {
   const rows: [path: string, file: boolean, symlink: boolean][] = [
     ['a/b', true, true],
@@ -238,20 +218,6 @@ test('what git can hold', () => {
   }
 });
 
-test("a branch's name", () => {
-  const id = '0123456789abcdef'.repeat(4);
-  assert.deepEqual(parseBranchName(`layer12_${id}`), { number: 12, id });
-  for (const name of [
-    `layer_${id}`,
-    `layer01_${id}`,
-    `layer1_${id}0`,
-    `layer1_${id.toUpperCase()}`,
-    `xlayer1_${id}`,
-  ]) {
-    assert.equal(parseBranchName(name), undefined);
-  }
-});
-
 test("a commit's date", () => {
   const rows: [created: string, seconds: number][] = [
     ['1970-01-01T00:00:00Z', 0],
@@ -259,91 +225,63 @@ test("a commit's date", () => {
     ['2024-02-29T12:00:00+02:00', 1_709_200_800],
     ['0001-01-01T00:00:00Z', 0],
   ];
-  for (const [created, seconds] of rows) assert.equal(commitTime({ id: '', created }), seconds);
+  for (const [created, seconds] of rows) assert.equal(commitTime(created), seconds);
 });
 
-test('a state: what one change does to another', () => {
-  const state = new RootfsState();
-  const put = (type: 'file' | 'directory', name: string) => state.apply({ ...blank, type, path: name });
-  const list = (): string[] => [...state].map(([name]) => name);
-  put('directory', 'd');
-  put('file', 'd/a');
-  state.apply({
-    ...blank,
-    type: 'hardlink',
-    path: 'b',
-    linkPath: 'd/a',
-    xattrs: new Map([['user.x', Buffer.from('1')]]),
-  });
-  assert.equal(state.find('b')?.number, state.find('d/a')?.number);
-  assert.ok(state.find('b'));
-  assert.ok(state.find('d/a')?.xattrs?.has('user.x'));
-  assert.equal(state.find('d/a')?.linked, true);
-  assert.equal(put('directory', 'd')?.number, state.find('d')?.number);
-  assert.deepEqual(list(), ['b', 'd', 'd/a']);
-  const before = state.find('d');
-  assert.equal(put('file', 'd')?.number, state.find('d')?.number);
-  assert.equal(before?.children?.size, 1);
-  assert.deepEqual(list(), ['b', 'd']);
-  assert.equal(state.apply({ type: 'removed', path: 'nothing/there' }), undefined);
-  assert.throws(() => put('file', 'd/x'), RangeError);
-  assert.throws(() => state.apply({ ...blank, type: 'hardlink', path: 'y', linkPath: 'z' }), RangeError);
+test('a tree of files: what one change does to another', () => {
+  const tree = new FileTree();
+  const change = (kind: Change['kind'], at: string, more: Partial<Change> = {}) =>
+    tree.apply({ kind, path: at, target: '', number: 0, ...more });
+  const list = (): string[] =>
+    [...tree].map(([name, node]) => `${name} ${typeof node === 'number' ? node : '/'}`);
+  change('directory', 'd');
+  change('file', 'd/a', { number: 0 });
+  change('hardlink', 'b', { target: 'd/a' });
+  assert.deepEqual(list(), ['b 0', 'd /', 'd/a 0']);
+  change('directory', 'd');
+  change('executable', 'd/a', { number: 1 });
+  change('symlink', 'd.x', { number: 2 });
+  assert.deepEqual(list(), ['b 0', 'd.x 2', 'd /', 'd/a 1']);
+  assert.deepEqual(
+    [0, 1, 2].map((number) => tree.records.mode(number)),
+    ['100644', '100755', '120000'],
+  );
+  change('special', 'd');
+  change('hardlink', 'e', { target: 'd' });
+  assert.deepEqual(list(), ['b 0', 'd -1', 'd.x 2', 'e -1']);
+  change('removed', 'nothing/there');
+  change('removed', 'd');
+  assert.throws(() => change('file', 'd/x', { number: 3 }), RangeError);
+  assert.throws(() => change('hardlink', 'y', { target: 'z' }), RangeError);
+  assert.throws(() => change('file', 'x', { number: 4 }), /content 4 instead of 3/);
+  assert.throws(() => change('file', 'x', { number: 2 }), /content 2 instead of 3/);
 });
 
-test('git is looked for, and asked how old it is', async (t) => {
-  const rows: [what: string, script: string | undefined, expected: RegExp | string][] = [
-    ['new enough', 'echo git version 2.32.0', '2.32.0'],
-    ["a vendor's", 'echo "git version 2.39.5 (Apple Git-154)"', '2.39.5'],
-    ["next century's", 'echo git version 10.0.1.windows.1', '10.0.1.windows.1'],
-    ['too old', 'echo git version 2.31.9', /is version 2\.31, and -g needs 2\.32 or newer$/],
-    ['ancient', 'echo git version 1.9.1', /is version 1\.9, and -g needs 2\.32 or newer$/],
-    [
-      'something else',
-      'printf "I am\\033[31m not git\\n"',
-      /says it is I am\\x1b\[31m not git, which is no version of git$/,
-    ],
-    ['broken', 'echo cannot load library >&2; exit 127', /does not run: cannot load library$/],
-    ['missing', undefined, /^git was not found, and -g needs it$/],
-  ];
-  for (const [what, script, expected] of rows) {
-    await t.test(what, async (row) => {
-      const directory = scratch(row);
-      if (script !== undefined) {
-        writeFileSync(path.join(directory, 'git'), `#!/bin/sh\n${script}\n`);
-        chmodSync(path.join(directory, 'git'), 0o755);
-      }
-      const found = findGit({ PATH: `relative:${directory}::.` });
-      if (typeof expected === 'string') {
-        assert.deepEqual(await found, { binary: path.join(directory, 'git'), version: expected });
-        return;
-      }
-      await assert.rejects(
-        found,
-        (error: unknown) =>
-          error instanceof GitError &&
-          error.exitCode === 7 &&
-          expected.test(error.message) &&
-          (what === 'broken' || error.hint !== undefined),
+test('changes are read as they were written, many at a time', () => {
+  const name = byteString(1);
+  const kind = fc.constantFrom('file', 'symlink', 'hardlink', 'directory', 'fifo', 'removed' as const);
+  fc.assert(
+    fc.property(fc.array(fc.tuple(kind, name, name, fc.nat(0o7777)), { maxLength: 40 }), (list) => {
+      const parts: Uint8Array[] = [];
+      const changes = new ChangeLog(new ContentWriter(createRing()), (records) => parts.push(records));
+      let count = 0;
+      const next = () => (count += 1) - 1;
+      const expected = list.map(([type, at, target, mode]) => {
+        if (type === 'file' || type === 'symlink') changes.contents.write(Buffer.alloc(0));
+        if (type === 'removed') changes.removed(at);
+        else changes.written(at, { type, mode }, target);
+        const plain = { kind: type, path: at, target: '', number: 0 };
+        if (type === 'hardlink') return { ...plain, target };
+        if (type === 'fifo') return { ...plain, kind: 'special' };
+        if (type === 'symlink') return { ...plain, number: next() };
+        if (type !== 'file') return plain;
+        return { ...plain, kind: (mode & 0o100) === 0 ? type : 'executable', number: next() };
+      });
+      changes.flush();
+      assert.deepEqual(
+        parts.flatMap((records) => [...readChanges(records)]),
+        expected,
       );
-    });
-  }
+    }),
+  );
 });
-
-test('a directory, a broken link or a file that cannot be run is not git', async (t) => {
-  const directory = scratch(t);
-  for (const name of ['one', 'two', 'three', 'four']) mkdirSync(path.join(directory, name));
-  mkdirSync(path.join(directory, 'one/git'));
-  symlinkSync('/nowhere', path.join(directory, 'two/git'));
-  writeFileSync(path.join(directory, 'three/git'), '');
-  symlinkSync((await findGit(environment)).binary, path.join(directory, 'four/git'));
-  const PATH = ['one', 'two', 'three', 'four'].map((name) => path.join(directory, name)).join(':');
-  assert.equal((await findGit({ PATH })).binary, path.join(directory, 'four/git'));
-});
-
-function execute(directory: string, command: string[], input: Buffer): string {
-  return execFileSync('git', ['-C', directory, ...command], {
-    input,
-    encoding: 'latin1',
-    stdio: ['pipe', 'pipe', 'pipe'],
-  });
-}

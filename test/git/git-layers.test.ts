@@ -5,20 +5,11 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { GitError } from '../../src/errors.ts';
-import type { GitLayers } from '../../src/git/git-layers.ts';
-import { composeLine } from '../../src/tar/mtree.ts';
-import { blank } from '../support/blank.ts';
+import { GitLayers } from '../../src/git/git-layers.ts';
+import { ChangeLog } from '../../src/rootfs/changes.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
-import {
-  branchOf,
-  environment,
-  git,
-  idOf,
-  pullLayers,
-  scratch,
-  StageLayers,
-  type BuildLayer,
-} from './git.ts';
+import { createRing } from '../../src/rootfs/ring.ts';
+import { branchOf, git, idOf, pullLayers, scratch, StageLayers, type BuildLayer } from './git.ts';
 import { Stage } from './stage.ts';
 
 const threeLayers: BuildLayer[] = [
@@ -65,7 +56,7 @@ test('the same layers give the same commits, whenever they are pulled', async (t
 test('a layer without a good date is committed as of now; one from before 1970 as of then', async (t) => {
   const directory = scratch(t);
   const rootfs = new Stage(directory);
-  const layers = await StageLayers.open(directory);
+  const layers = new StageLayers(directory);
   const before = Math.floor(Date.now() / 1000);
   for (const [number, created] of [undefined, 'yesterday', '0001-01-01T00:00:00Z'].entries()) {
     rootfs.file(`file${number}`);
@@ -185,20 +176,25 @@ test('modes: whether the owner may run it', async (t) => {
   assert.equal(git(directory, 'status', '--porcelain'), '');
 });
 
-test('more than ten files that git cannot hold: the record keeps them in the order of a tree', async (t) => {
+test('what git cannot hold is in no commit, and git status does not show it', async (t) => {
   const directory = scratch(t);
-  const names = Array.from({ length: 12 }, (_, number) => `sub/.git/${number}`);
   await pullLayers(directory, [
-    (stage) => {
-      stage.directory('sub').directory('sub/.git');
-      for (const name of names) stage.file(name);
-    },
+    (stage) =>
+      stage
+        .directory('sub')
+        .directory('sub/.git')
+        .file('sub/.git/config')
+        .file('kept')
+        .symlink('.gitmodules', 'x')
+        .hardlink('sub/file', 'sub/.git/config')
+        .directory('alone')
+        .directory('alone/.GIT')
+        .file('alone/.GIT/HEAD', 'in no commit'),
   ]);
-  assert.equal(git(directory, 'fsck', '--strict', '--full'), '');
-  const kept = git(directory, 'ls-tree', '--name-only', `refs/dlrootfs/${branchOf(0)}:files`)
-    .trim()
-    .split('\n');
-  assert.deepEqual(kept, Object.keys(names).toSorted());
+  assert.equal(git(directory, 'ls-files'), 'kept\nsub/file\n');
+  assert.equal(git(directory, 'show', 'HEAD:sub/file'), 'content of sub/.git/config\n');
+  assert.equal(git(directory, 'status', '--porcelain'), '');
+  assert.match(git(directory, 'fsck', '--strict', '--full'), /^(dangling blob \w+\n)+$/);
 });
 
 test('content of any size, each once', async (t) => {
@@ -273,19 +269,26 @@ test('the same where later layers gave files further names, or took some', async
   assert.ok(index.equals(readFileSync(path.join(directory, '.git/index'))));
 });
 
+/** Records of what was done in a stage, whose contents go nowhere, and a writer of such contents. */
+function changesAlone(layers: GitLayers): { readonly changes: ChangeLog; readonly contents: ContentWriter } {
+  const changes = new ChangeLog(new ContentWriter(createRing()), (records) => layers.note(records));
+  return { changes, contents: new ContentWriter(layers.contents) };
+}
+
 test('the rootfs may change as soon as commit has returned; blobs may be named later', async (t) => {
   const directory = scratch(t);
-  const layers = await StageLayers.open(directory);
+  const layers = GitLayers.open(directory);
+  const { changes, contents: writer } = changesAlone(layers);
   const stage = new Stage(directory);
-  stage.file('a', 'one').file('gone', 'two').hardlink('b', 'a');
-  await layers.layers.commit({ id: idOf(0) }, stage.changes());
-  const first = stage.contents();
-  stage.file('a', 'three').remove('gone');
-  for (const lines of stage.changes()) layers.layers.note(lines);
-  const second = layers.layers.commit({ id: idOf(1) }, stage.hardlink('c', 'b').changes());
-  layers.write({ contents: () => first });
+  stage.file('a', 'one').file('gone', 'two').hardlink('b', 'a').tell(changes);
+  await layers.commit({ id: idOf(0) });
+  stage.file('a', 'three').remove('gone').tell(changes);
+  stage.hardlink('c', 'b').tell(changes);
+  const second = layers.commit({ id: idOf(1) });
+  for (const content of ['one', 'two', 'three']) writer.write(Buffer.from(content));
+  writer.flush();
   await second;
-  layers.write(stage);
+  writer.end();
   await layers.finish();
   const contents = (number: number): string[] =>
     git(directory, 'ls-tree', '--format=%(path) %(objectname)', branchOf(number)).trim().split('\n');
@@ -297,9 +300,64 @@ test('the rootfs may change as soon as commit has returned; blobs may be named l
   assert.equal(git(directory, 'status', '--porcelain'), '');
 });
 
+test('contents that are not those of the changes are refused: none gets into a commit', async (t) => {
+  const rows: [what: string, write: (writer: ContentWriter) => void][] = [
+    ['one is missing', (writer) => writer.write(Buffer.from('one'))],
+    [
+      'one more than there are files',
+      (writer) => {
+        for (const text of ['one', 'two', 'three']) writer.write(Buffer.from(text));
+      },
+    ],
+    [
+      'one is left out',
+      (writer) => {
+        writer.write(Buffer.from('one'));
+        writer.count += 1;
+        writer.write(Buffer.from('two'));
+      },
+    ],
+    [
+      'one is shorter than was said',
+      (writer) => {
+        writer.begin(4);
+        writer.add(Buffer.from('one'));
+        writer.write(Buffer.from('two'));
+      },
+    ],
+  ];
+  for (const [what, write] of rows) {
+    await t.test(what, async (row) => {
+      const directory = scratch(row);
+      const layers = GitLayers.open(directory);
+      const { changes, contents } = changesAlone(layers);
+      new Stage(directory).file('a', 'one').file('b', 'two').tell(changes);
+      await layers.commit({ id: idOf(0) });
+      write(contents);
+      contents.end();
+      await assert.rejects(
+        layers.finish(),
+        (error: unknown) => error instanceof GitError && error.exitCode === 7,
+      );
+      await layers.discard();
+      assert.deepEqual(readdirSync(path.join(directory, '.git/refs/heads')), []);
+    });
+  }
+});
+
+test('a change of a file without a content of its own is refused', () => {
+  const changes = new ChangeLog(new ContentWriter(createRing()), () => undefined);
+  assert.throws(() => changes.written('a', { type: 'file', mode: 0o644 }, ''), /content -1 came for file 0/);
+  changes.contents.write(Buffer.from('x'));
+  changes.written('a', { type: 'file', mode: 0o644 }, '');
+  changes.contents.write(Buffer.from('y'));
+  changes.contents.write(Buffer.from('z'));
+  assert.throws(() => changes.written('b', { type: 'symlink', mode: 0 }, ''), /content 2 came for file 1/);
+});
+
 test('what fails after commit has returned is what the next call throws', async (t) => {
   const rows: [what: string, next: (layers: GitLayers) => Promise<void>][] = [
-    ['commit', (layers) => layers.commit({ id: idOf(1) }, [])],
+    ['commit', (layers) => layers.commit({ id: idOf(1) })],
     ['finish', (layers) => layers.finish()],
     [
       'finish after settle',
@@ -312,13 +370,14 @@ test('what fails after commit has returned is what the next call throws', async 
   for (const [what, next] of rows) {
     await t.test(what, async (row) => {
       const directory = scratch(row);
-      const { layers } = await StageLayers.open(directory);
-      await layers.commit({ id: idOf(0) }, new Stage(directory).file('a').changes());
+      const layers = GitLayers.open(directory);
+      const { changes, contents } = changesAlone(layers);
+      new Stage(directory).file('a').tell(changes);
+      await layers.commit({ id: idOf(0) });
       // No pack can be made there any more.
       rmSync(path.join(directory, '.git/objects/pack'), { recursive: true });
-      const writer = new ContentWriter(layers.contents);
-      writer.write(Buffer.from('content of a\n'));
-      writer.requestAnswer();
+      contents.write(Buffer.from('content of a\n'));
+      contents.flush();
       await assert.rejects(
         next(layers),
         (error: unknown) =>
@@ -331,7 +390,7 @@ test('what fails after commit has returned is what the next call throws', async 
 
 test('the index has the status of each file as it is at the end, also where settle came before the end of directories', async (t) => {
   const directory = scratch(t);
-  const layers = await StageLayers.open(directory);
+  const layers = new StageLayers(directory);
   const stage = new Stage(directory);
   stage.directory('d', { mode: 0o700 }).file('d/a').file('d/b', '', { mode: 0o755 }).symlink('d/c', 'a');
   await layers.commit({ id: idOf(0) }, stage);
@@ -355,7 +414,7 @@ test('the index has the status of each file as it is at the end, also where sett
 test('an index that is not completed leaves no lock behind', async (t) => {
   const directory = scratch(t);
   const abort = new AbortController();
-  const layers = await StageLayers.open(directory, { environment, signal: abort.signal });
+  const layers = new StageLayers(directory, abort.signal);
   const stage = new Stage(directory);
   for (let number = 0; number < 5000; number += 1) stage.symlink(`link${number}`, 'a');
   await layers.commit({ id: idOf(0) }, stage);
@@ -371,7 +430,7 @@ test('an index that is not completed leaves no lock behind', async (t) => {
 
 test('discard waits for settle before it closes what settle writes to', async (t) => {
   const directory = scratch(t);
-  const layers = await StageLayers.open(directory);
+  const layers = new StageLayers(directory);
   const stage = new Stage(directory);
   for (let number = 0; number < 5000; number += 1) stage.symlink(`link${number}`, 'a');
   await layers.commit({ id: idOf(0) }, stage);
@@ -385,7 +444,7 @@ test('discard waits for settle before it closes what settle writes to', async (t
 
 test('a pull that is given up leaves no file of git behind but an empty repository', async (t) => {
   const directory = scratch(t);
-  const layers = await StageLayers.open(directory);
+  const layers = new StageLayers(directory);
   const stage = new Stage(directory);
   await layers.commit({ id: idOf(0) }, stage.file('a'));
   await layers.layers.discard();
@@ -396,7 +455,7 @@ test('a pull that is given up leaves no file of git behind but an empty reposito
 test('what aborts the pull is what commit and finish throw', async (t) => {
   const directory = scratch(t);
   const abort = new AbortController();
-  const layers = await StageLayers.open(directory, { environment, signal: abort.signal });
+  const layers = new StageLayers(directory, abort.signal);
   const stage = new Stage(directory);
   await layers.commit({ id: idOf(0) }, stage.file('a'));
   const reason = new Error('enough');
@@ -404,29 +463,28 @@ test('what aborts the pull is what commit and finish throw', async (t) => {
   await assert.rejects(layers.finish(), reason);
 });
 
-test('a file that is not as the changes say is an error that names it', async (t) => {
-  const rows: [what: string, line: Parameters<typeof composeLine>[0], message: RegExp][] = [
-    ['larger', { ...blank, type: 'file', path: 'a', size: 1, own: true }, /^a changed while it was read$/],
-    ['smaller', { ...blank, type: 'file', path: 'a', size: 99, own: true }, /^a changed while it was read$/],
-    [
-      'missing',
-      { ...blank, type: 'file', path: 'b', size: 1, own: true },
-      /cannot read .*\/b: no such file or directory \(ENOENT\)$/,
-    ],
-    ['in no directory', { ...blank, type: 'file', path: 'x/b', size: 1 }, /do not fit together at x\/b/],
+test('changes that are not those of one rootfs are an error that names the path', async (t) => {
+  const rows: [what: string, change: (changes: ChangeLog) => void, message: RegExp][] = [
+    ['in no directory', (changes) => changes.made('x/b'), /do not fit together at x\/b/],
     [
       'linked to nothing',
-      { ...blank, type: 'hardlink', path: 'b', linkPath: 'c' },
+      (changes) => changes.written('b', { type: 'hardlink', mode: 0 }, 'c'),
       /do not fit together at b/,
     ],
+    [
+      'the root as a file',
+      (changes) => changes.written('', { type: 'fifo', mode: 0 }, ''),
+      /do not fit together at /,
+    ],
   ];
-  for (const [what, line, message] of rows) {
+  for (const [what, change, message] of rows) {
     await t.test(what, async (row) => {
-      const directory = scratch(row);
-      const { layers } = await StageLayers.open(directory);
-      new Stage(directory).file('a', 'four');
+      const layers = GitLayers.open(scratch(row));
+      const { changes } = changesAlone(layers);
+      change(changes);
+      changes.flush();
       await assert.rejects(
-        layers.commit({ id: idOf(0) }, [Buffer.from(composeLine(line))]),
+        layers.commit({ id: idOf(0) }),
         (error: unknown) => error instanceof GitError && error.exitCode === 7 && message.test(error.message),
       );
       await layers.discard();

@@ -3,10 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
-import { checkout } from '../../src/git/checkout.ts';
-import { GitLayers } from '../../src/git/git-layers.ts';
-import type { GitOptions } from '../../src/git/git-program.ts';
-import type { LayerIdentity } from '../../src/git/refs.ts';
+import { GitLayers, type LayerIdentity } from '../../src/git/git-layers.ts';
+import { ChangeLog } from '../../src/rootfs/changes.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
 import { printTree } from '../support/tree.ts';
 import { Stage } from './stage.ts';
@@ -40,34 +38,26 @@ export function git(directory: string, ...command: string[]): string {
 
 export type BuildLayer = (stage: Stage) => unknown;
 
-/** The branches of a rootfs that a `Stage` makes: hands contents over as the thread that writes does. */
+/** The branches of a rootfs that a `Stage` makes: hands changes and contents over as the thread that writes does. */
 export class StageLayers {
   readonly layers: GitLayers;
-  readonly #writer: ContentWriter;
+  readonly #contents: ContentWriter;
+  readonly #changes: ChangeLog;
 
-  constructor(layers: GitLayers) {
-    this.layers = layers;
-    this.#writer = new ContentWriter(layers.contents);
-  }
-
-  static async open(directory: string, options: GitOptions = { environment }): Promise<StageLayers> {
-    return new StageLayers(await GitLayers.open(directory, options));
+  constructor(directory: string, signal?: AbortSignal) {
+    this.layers = GitLayers.open(directory, signal);
+    this.#contents = new ContentWriter(this.layers.contents);
+    this.#changes = new ChangeLog(this.#contents, (records) => this.layers.note(records));
   }
 
   /** Commits what was done in the stage since the last call. */
   async commit(layer: LayerIdentity, stage: Stage): Promise<void> {
-    this.write(stage);
-    await this.layers.commit(layer, stage.changes());
-  }
-
-  /** Hands over the contents of what was done in the stage. */
-  write(stage: Pick<Stage, 'contents'>): void {
-    for (const bytes of stage.contents()) this.#writer.write(bytes);
-    this.#writer.requestAnswer();
+    stage.tell(this.#changes);
+    await this.layers.commit(layer);
   }
 
   async finish(): Promise<void> {
-    this.#writer.end();
+    this.#contents.end();
     await this.layers.finish();
   }
 }
@@ -79,7 +69,7 @@ export async function pullLayers(
   options: { readonly after?: (stage: Stage) => void; readonly image?: string } = {},
 ): Promise<Stage> {
   const stage = new Stage(directory);
-  const layersOfGit = await StageLayers.open(directory);
+  const layersOfGit = new StageLayers(directory);
   for (const [number, build] of layers.entries()) {
     build(stage);
     await layersOfGit.commit(
@@ -91,11 +81,6 @@ export async function pullLayers(
   stage.settle();
   await layersOfGit.finish();
   return stage;
-}
-
-export async function checkOut(directory: string, wanted: string, force = false): Promise<string> {
-  const { branch } = await checkout(directory, wanted, { environment, force });
-  return branch;
 }
 
 /** A rootfs as lines, one a path, `.git` aside. */

@@ -5,25 +5,26 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { GitError } from '../../src/errors.ts';
-import { RootfsState } from '../../src/git/rootfs-state.ts';
-import { blank } from '../support/blank.ts';
+import { FileRecords } from '../../src/git/file-records.ts';
 import { Packer } from '../../src/git/packer.ts';
+import { ID_SIZE } from '../../src/git/trees.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
 import { Scratch } from '../support/program.ts';
 
-test('names of blobs come back, and the packs are there when it has finished', async () => {
+test('ids of blobs come back, and the packs are there when it has finished', async () => {
   using scratch = new Scratch();
   mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
-  const state = new RootfsState();
-  const inode = state.apply({ ...blank, type: 'file', path: 'a', size: 3 })!;
-  const packer = new Packer(scratch.path, state);
-  packer.expect(inode);
+  const records = new FileRecords();
+  const packer = new Packer(scratch.path, records);
   const writer = new ContentWriter(packer.ring);
   writer.write(Buffer.from('abc'));
   writer.end();
   await packer.finished;
-  await packer.allNamed();
-  assert.equal(inode.id, createHash('sha1').update('blob 3\0abc').digest('hex'));
+  await packer.named(1);
+  const id = Buffer.alloc(ID_SIZE);
+  records.copyId(0, id, 0);
+  assert.equal(id.toString('hex'), createHash('sha1').update('blob 3\0abc').digest('hex'));
+  await assert.rejects(packer.named(2), { code: 'GIT_CHANGES' });
   const cause = new Error('of another thread');
   assert.equal(await packer.explainFailure(cause), cause);
   await packer.discard();
@@ -33,7 +34,7 @@ const said = (error: unknown): boolean => error instanceof GitError && /ENOENT/.
 
 test('what fails in it is what stopped the one who writes', async () => {
   using scratch = new Scratch();
-  const packer = new Packer(path.join(scratch.path, 'nowhere'), new RootfsState());
+  const packer = new Packer(path.join(scratch.path, 'nowhere'), new FileRecords());
   const writer = new ContentWriter(packer.ring);
   assert.throws(
     () => {
@@ -50,7 +51,7 @@ test('stopped at any moment, it ends by itself: terminate() while it loads a nat
   using scratch = new Scratch();
   mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
   for (const delay of [0, 20, 40, 60, 80]) {
-    const packer = new Packer(scratch.path, new RootfsState());
+    const packer = new Packer(scratch.path, new FileRecords());
     new ContentWriter(packer.ring).write(Buffer.alloc(300_000));
     await sleep(delay);
     await packer.discard();
@@ -61,9 +62,9 @@ test('stopped at any moment, it ends by itself: terminate() while it loads a nat
 test('stopped, it lets go of the one who writes', async () => {
   using scratch = new Scratch();
   mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
-  const packer = new Packer(scratch.path, new RootfsState());
+  const packer = new Packer(scratch.path, new FileRecords());
   await packer.discard();
   const writer = new ContentWriter(packer.ring);
-  assert.throws(() => writer.requestAnswer(), { code: 'CONTENTS_REFUSED' });
+  assert.throws(() => writer.flush(), { code: 'CONTENTS_REFUSED' });
   await assert.rejects(packer.finished, GitError);
 });

@@ -11,16 +11,17 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { composeLine, type Written } from '../../src/tar/mtree.ts';
+import type { ChangeLog } from '../../src/rootfs/changes.ts';
+import type { Entry } from '../../src/tar/entry.ts';
 import { blank } from '../support/blank.ts';
 
-type Metadata = Partial<Omit<Written, 'type' | 'path' | 'linkPath' | 'size'>>;
+type Written = Pick<Entry, 'type' | 'mode' | 'uid' | 'gid' | 'mtimeSeconds' | 'mtimeNanoseconds' | 'xattrs'>;
+type Metadata = Partial<Omit<Written, 'type'>>;
 
 /** A rootfs made by hand, and what the applier would say of it. Paths are one character a byte. */
 export class Stage {
   readonly path: string;
-  #lines: string[] = [];
-  readonly #contents: Uint8Array[] = [];
+  readonly #done: ((changes: ChangeLog) => void)[] = [];
   #count = 0;
   readonly #directories = new Map<string, Written>();
 
@@ -29,67 +30,49 @@ export class Stage {
     mkdirSync(path, { recursive: true });
   }
 
-  /** The changes since the last call. */
-  changes(): Buffer[] {
-    const lines = Buffer.from(this.#lines.join(''), 'latin1');
-    this.#lines = [];
-    return [lines];
-  }
-
-  /** The contents of files and symlinks in the changes since the last call. */
-  contents(): Uint8Array[] {
-    return this.#contents.splice(0);
+  /** Tells what was done since the last call. */
+  tell(changes: ChangeLog): void {
+    for (const tell of this.#done.splice(0)) tell(changes);
+    changes.flush();
   }
 
   root(metadata: Metadata = {}): this {
-    return this.#note('directory', '', '', 0, { mode: 0o755, ...metadata });
+    return this.#note('directory', '', { mode: 0o755, ...metadata });
   }
 
   directory(path: string, metadata: Metadata = {}): this {
     mkdirSync(this.place(path), { recursive: true });
-    return this.#note('directory', path, '', 0, { mode: 0o755, ...metadata });
+    return this.#note('directory', path, { mode: 0o755, ...metadata });
   }
 
   file(path: string, content: string | Uint8Array = `content of ${path}\n`, metadata: Metadata = {}): this {
     const bytes = typeof content === 'string' ? Buffer.from(content, 'latin1') : content;
     if (this.#stands(path)) rmSync(this.place(path));
     writeFileSync(this.place(path), bytes);
-    this.#contents.push(bytes);
-    return this.#note('file', path, '', bytes.length, { mode: 0o644, ...metadata });
+    return this.#note('file', path, { mode: 0o644, ...metadata }, bytes);
   }
 
   symlink(path: string, target: string, metadata: Metadata = {}): this {
     if (this.#stands(path)) rmSync(this.place(path));
     symlinkSync(Buffer.from(target, 'latin1'), this.place(path));
-    this.#contents.push(Buffer.from(target, 'latin1'));
-    return this.#note('symlink', path, target, 0, { mode: 0o777, ...metadata });
+    return this.#note('symlink', path, { mode: 0o777, ...metadata }, Buffer.from(target, 'latin1'));
   }
 
   hardlink(path: string, linkPath: string): this {
     if (this.#stands(path)) rmSync(this.place(path));
     linkSync(this.place(linkPath), this.place(path));
-    this.#lines.push(composeLine({ ...blank, type: 'hardlink', path, linkPath }));
+    this.#done.push((changes) => changes.written(path, { ...blank, type: 'hardlink' }, linkPath));
     return this;
   }
 
   fifo(path: string, metadata: Metadata = {}): this {
     execFileSync('mkfifo', [`${this.path}/${path}`]);
-    return this.#note('fifo', path, '', 0, { mode: 0o644, ...metadata });
-  }
-
-  device(path: string, major: number, minor: number, metadata: Metadata = {}): this {
-    execFileSync('mknod', [`${this.path}/${path}`, 'c', String(major), String(minor)]);
-    return this.#note('character', path, '', 0, {
-      mode: 0o666,
-      deviceMajor: major,
-      deviceMinor: minor,
-      ...metadata,
-    });
+    return this.#note('fifo', path, { mode: 0o644, ...metadata });
   }
 
   remove(path: string): this {
     rmSync(this.place(path), { recursive: true });
-    this.#lines.push(composeLine({ type: 'removed', path }));
+    this.#done.push((changes) => changes.removed(path));
     return this;
   }
 
@@ -127,16 +110,8 @@ export class Stage {
     }
   }
 
-  #note(type: Written['type'], path: string, linkPath: string, size: number, metadata: Metadata): this {
-    const change: Written = {
-      ...blank,
-      mtimeSeconds: 1_600_000_000 + this.#count,
-      ...metadata,
-      type,
-      path,
-      linkPath,
-      size,
-    };
+  #note(type: Written['type'], path: string, metadata: Metadata, content?: Uint8Array): this {
+    const change: Written = { ...blank, mtimeSeconds: 1_600_000_000 + this.#count, ...metadata, type };
     this.#count += 1;
     const place = this.place(path);
     if (type === 'symlink') lchownSync(place, change.uid, change.gid);
@@ -150,7 +125,10 @@ export class Stage {
     }
     this.#date(path, change.mtimeSeconds, change.mtimeNanoseconds);
     if (type === 'directory') this.#directories.set(path, change);
-    this.#lines.push(composeLine(change));
+    this.#done.push((changes) => {
+      if (content) changes.contents.write(content);
+      changes.written(path, change, '');
+    });
     return this;
   }
 }

@@ -1,26 +1,24 @@
-// Run by tests as another user: `pull DIR` or `checkout DIR BRANCH`.
+// Run by tests as another user: DIR and layers.
 import { readFileSync } from 'node:fs';
 import { GitLayers } from '../../src/git/git-layers.ts';
-import { checkout } from '../../src/git/checkout.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
 
-const environment = { PATH: process.env['PATH'] };
-const [command, directory, ...rest] = process.argv.slice(2);
+const [directory, ...layers] = process.argv.slice(2);
 
 async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array, void, void> {
   yield bytes;
 }
 
-async function pull(layers: readonly string[]): Promise<void> {
-  const layersOfGit = await GitLayers.open(directory!, { environment });
+async function pull(): Promise<void> {
+  const layersOfGit = GitLayers.open(directory!);
   const rootfs = await Rootfs.open(directory!, {
     mode: 'stage',
     name: directory!,
-    recordChanges: true,
     contents: layersOfGit.contents,
+    onChanges: (records) => layersOfGit.note(records),
   });
   try {
-    await commitLayers(rootfs, layersOfGit, layers);
+    await commitLayers(rootfs, layersOfGit);
   } catch (error) {
     const cause = await layersOfGit.explainFailure(error);
     await layersOfGit.discard();
@@ -30,25 +28,17 @@ async function pull(layers: readonly string[]): Promise<void> {
   }
 }
 
-async function commitLayers(
-  rootfs: Rootfs,
-  layersOfGit: GitLayers,
-  layers: readonly string[],
-): Promise<void> {
+async function commitLayers(rootfs: Rootfs, layersOfGit: GitLayers): Promise<void> {
   for (const [number, name] of layers.entries()) {
-    const onChanges = (lines: Uint8Array): void => layersOfGit.note(lines);
-    await rootfs.apply(once(readFileSync(name)), { label: `layer ${number}`, onChanges });
-    await layersOfGit.commit({ id: String(number).padStart(64, '0') }, []);
+    await rootfs.apply(once(readFileSync(name)), { label: `layer ${number}` });
+    await layersOfGit.commit({ id: String(number).padStart(64, '0') });
   }
   await rootfs.close({ mode: 0o755, uid: undefined, gid: undefined });
   await layersOfGit.finish();
 }
 
 try {
-  if (command === 'pull') await pull(rest);
-  else {
-    await checkout(directory!, rest[0]!, { environment, force: false });
-  }
+  await pull();
 } catch (error) {
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 7;

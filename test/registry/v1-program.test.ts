@@ -514,8 +514,8 @@ test('v1: defects 7 and 10: a second run says what it does, a failed one leaves 
     registry.push('team/app', 'latest', image);
     assert.equal((await pull('team/app')).exitCode, 0);
     const second = await pull('team/app');
-    assert.equal(second.exitCode, 0);
-    assert.match(second.stderr, /notice: .*out holds this image already/);
+    assert.equal(second.exitCode, 7);
+    assert.match(second.stderr, /^error: cannot unpack into .*out: it is not empty$/m);
     registry.fault({ path: /layer$/, skip: 1, status: 404, times: ALWAYS });
     assert.equal((await run([registry.reference('team/app'), '-d', scratch.join('other')])).exitCode, 3);
     assert.deepEqual(readdirSync(scratch.path), ['out']);
@@ -527,8 +527,8 @@ test('v1: defect 7: a second run with -g into the same directory', async () => {
     registry.push('team/app', 'latest', image);
     assert.equal((await pull('team/app', '-g')).exitCode, 0);
     const { exitCode, stderr } = await pull('team/app', '-g');
-    assert.ok(exitCode === 0 || exitCode === 7, stderr);
-    assert.doesNotMatch(stderr, /exit status 128|bug/);
+    assert.equal(exitCode, 7, stderr);
+    assert.match(stderr, /^error: cannot unpack into .*out: it is not empty\nhint: .*--replace/m);
   });
 });
 

@@ -419,7 +419,6 @@ for (const backend of diskBackends) {
     const run = startRun(filesystem, {
       name: root,
       mode: 'overlay',
-      recordChanges: false,
     });
     assert.equal(writeOwnFile(run, 'json', Buffer.from('{}')), false);
     assert.equal(writeOwnFile(run, 'layersize', Buffer.from('7')), true);
@@ -433,7 +432,7 @@ for (const backend of diskBackends) {
     for (const mode of ['stage', 'overlay'] as const) {
       const { root, targets, check } = scene(t);
       const filesystem = openFilesystem(root, backend);
-      const run = startRun(filesystem, { name: root, mode, recordChanges: false });
+      const run = startRun(filesystem, { name: root, mode });
       const apply = (...items: Item[]): number =>
         applyLayer(run, new TarReader(source(tar(...items)), 'layer'), 'layer');
       const write = (): boolean => writeOwnFile(run, 'json', Buffer.from('{}'));
@@ -504,7 +503,7 @@ function interfere(
   swaps: Readonly<Record<string, () => void>>,
 ): void {
   const filesystem = openFilesystem(root, backend);
-  const run = startRun(filesystem, { name: root, mode: 'stage', recordChanges: false });
+  const run = startRun(filesystem, { name: root, mode: 'stage' });
   run.firstLayer = false;
   const reader = new TarReader(source(layer), 'layer');
   const swapping = {

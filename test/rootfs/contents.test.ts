@@ -7,17 +7,18 @@ import { RingAborted, RingReader, createRing } from '../../src/rootfs/ring.ts';
 import { dir, fifo, file, hardlink, sparse, symlink, tar, whiteout } from '../support/archive.ts';
 import { chunks, openRootfs, temporaryDirectory } from './harness.ts';
 
-/** All contents that come, until the end; `answer` stands for itself. */
-function readAll(memory: SharedArrayBuffer): (Buffer | 'answer')[] {
+/** All contents that come, until the end; `flush` stands for itself. */
+function readAll(memory: SharedArrayBuffer): (Buffer | 'flush')[] {
   const reader = new ContentReader(new RingReader(memory));
-  const found: (Buffer | 'answer')[] = [];
+  const found: (Buffer | 'flush')[] = [];
   for (let size = reader.next(); size !== undefined; size = reader.next()) {
-    if (size === 'answer') {
+    if (size === 'flush') {
       found.push(size);
       continue;
     }
     const content = Buffer.alloc(size + 2, 0xee);
     assert.ok(reader.fill(content, 1, size));
+    assert.equal(reader.number, found.filter((each) => each !== 'flush').length);
     assert.deepEqual([content[0], content[size + 1]], [0xee, 0xee]);
     found.push(content.subarray(1, size + 1));
   }
@@ -62,18 +63,18 @@ test('contents of any size come as they were written, more than the ring holds',
   await thread.terminate();
 });
 
-test('holes are zeros, and an answer is asked for where it stands', () => {
+test('holes are zeros, and a flush stands where it was asked for', () => {
   const memory = createRing();
   const writer = new ContentWriter(memory);
   writer.begin(600_003);
   writer.add(Buffer.from('a'));
   writer.addHole(600_000);
   writer.add(Buffer.from('bc'));
-  writer.requestAnswer();
+  writer.flush();
   writer.write(Buffer.from('next'));
   writer.end();
   const holey = Buffer.concat([Buffer.from('a'), Buffer.alloc(600_000), Buffer.from('bc')]);
-  assert.deepEqual(readAll(memory), [holey, 'answer', Buffer.from('next')]);
+  assert.deepEqual(readAll(memory), [holey, 'flush', Buffer.from('next')]);
 });
 
 test('a writer that is blocked hears that the other side has given up', async () => {
@@ -130,8 +131,20 @@ for (const backend of ['libc', 'node'] as const) {
     holey.write('data', 5000);
     holey.write('more', 39_000);
     const texts = readAll(memory).map((content) =>
-      content === 'answer' || content.equals(holey) ? content : content.toString(),
+      content === 'flush' || content.equals(holey) ? content : content.toString(),
     );
-    assert.deepEqual(texts, ['one', 'to/nowhere', '', holey, 'again', 'aside', 'answer', 'two', 'answer']);
+    assert.deepEqual(texts, [
+      'one',
+      'to/nowhere',
+      '',
+      holey,
+      'again',
+      'aside',
+      'flush',
+      'two',
+      'flush',
+      '{}',
+      'flush',
+    ]);
   });
 }

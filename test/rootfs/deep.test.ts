@@ -51,7 +51,6 @@ function opens(directory: string, layers: readonly Item[][]): number {
   const run = startRun(filesystem, {
     name: directory,
     mode: 'stage',
-    recordChanges: false,
   });
   for (const [index, layer] of layers.entries()) {
     applyLayer(run, new TarReader(source(tar(...layer)), `layer ${index}`), `layer ${index}`);

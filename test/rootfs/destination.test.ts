@@ -31,13 +31,12 @@ const tree = 'd etc/\n- etc/motd "hi"\n';
 const print = (directory: string): string =>
   printTree(directory, { text: true, hide: ['mode', 'owner', 'time'], without: ['json'] });
 
-async function pullInto(directory: string, ...layers: Uint8Array[]): Promise<Destination> {
-  const destination = await Destination.open(directory);
+async function pullInto(directory: string, only: Uint8Array, merge = false): Promise<Destination> {
+  const destination = await Destination.open(directory, merge);
   await using opened = await openRootfs(destination.root.self, { mode: destination.mode });
   const { rootfs } = opened;
   try {
-    for (const [index, bytes] of layers.entries())
-      await rootfs.apply(chunks(bytes), { label: `layer ${index}` });
+    await rootfs.apply(chunks(only), { label: 'layer 0' });
     await rootfs.close(destination.metadata);
     await destination.commit(rootfs.identity);
   } catch (error) {
@@ -225,13 +224,15 @@ describe('an empty DIR', () => {
 });
 
 describe('a full DIR', () => {
-  test('is laid over, and what fails leaves the files of the user', async (t) => {
+  test('is refused; with merge it is laid over, and what fails leaves the files of the user', async (t) => {
     const base = temporaryDirectory(t);
     mkdirSync(join(base, 'r'));
     writeFileSync(join(base, 'r/mine'), 'mine');
-    assert.equal((await pullInto(join(base, 'r'), layer)).mode, 'overlay');
+    await assert.rejects(pullInto(join(base, 'r'), layer), { exitCode: 7, code: 'NOT_EMPTY' });
+    assert.deepEqual(readdirSync(base), ['r']);
+    assert.equal((await pullInto(join(base, 'r'), layer, true)).mode, 'overlay');
     assert.equal(print(join(base, 'r')), `${tree}- mine "mine"\n`);
-    await assert.rejects(pullInto(join(base, 'r'), tar(file('mine/x', ''))));
+    await assert.rejects(pullInto(join(base, 'r'), tar(file('mine/x', '')), true));
     assert.equal(readFileSync(join(base, 'r/mine'), 'utf8'), 'mine');
   });
 });

@@ -130,8 +130,7 @@ test('modes that the file system does not take are found out at the start, and c
       return typeof member === 'function' ? (member.bind(target) as unknown) : member;
     },
   });
-  const begin = (system: typeof filesystem) =>
-    startRun(system, { name: root, mode: 'stage', recordChanges: false });
+  const begin = (system: typeof filesystem) => startRun(system, { name: root, mode: 'stage' });
   assert.equal(begin(filesystem).creator.fixedModes, false);
   const run = begin(stubborn);
   const layer = tar(dir('d'), file('d/a', '', { mode: 0o4755 }), hardlink('d/b', 'd/a'), symlink('l', 'd'));
@@ -144,7 +143,7 @@ test('names that the file system takes for one are counted, and a whiteout takes
   const root = temporaryDirectory(t);
   // Node cannot make FIFOs: where nothing comes, nothing meets anything.
   const filesystem = openFilesystem(root, 'node');
-  const begun = startRun(filesystem, { name: root, mode: 'stage', recordChanges: false });
+  const begun = startRun(filesystem, { name: root, mode: 'stage' });
   // What stands in the way and was not made by this run can only be one of its names in other letters.
   const run = Object.assign(begun, {
     made: new PathSet(),

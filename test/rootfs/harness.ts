@@ -6,12 +6,15 @@ import type { TestContext } from 'node:test';
 import { readerOf } from '../../src/blob/decode/byte-reader.ts';
 import type { Decoder } from '../../src/decoder.ts';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
+import { type Change, ChangeLog, readChanges } from '../../src/rootfs/changes.ts';
+import { ContentWriter } from '../../src/rootfs/contents.ts';
 import type { DiskFilesystem, Filesystem } from '../../src/rootfs/filesystem.ts';
 import { finishRun, type RootMetadata } from '../../src/rootfs/metadata.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { PortableFilesystem } from '../../src/rootfs/portable.ts';
 import type { NotRestored } from '../../src/rootfs/not-restored.ts';
+import { createRing } from '../../src/rootfs/ring.ts';
 import { Rootfs, type RootfsOptions } from '../../src/rootfs/rootfs.ts';
 import type { RunOptions } from '../../src/rootfs/run.ts';
 import { MemoryFilesystem } from '../../src/rootfs/memory.ts';
@@ -69,13 +72,15 @@ export async function* decoded(
 export interface BuildOptions<Backend = DiskBackend> extends Partial<RunOptions> {
   readonly backend?: Backend;
   readonly rootMetadata?: RootMetadata;
+  /** As for -g. */
+  readonly recordChanges?: boolean;
 }
 
 export interface Built {
   readonly counts: NotRestored;
   readonly entries: readonly number[];
-  /** With `recordChanges`: the lines of each layer. */
-  readonly changes: readonly string[][];
+  /** With `recordChanges`: the changes of each layer. */
+  readonly changes: readonly Change[][];
 }
 
 /** A source of bytes that are all there. */
@@ -115,26 +120,26 @@ export function buildInMemory(
 function buildOn(
   filesystem: Filesystem,
   layers: readonly Uint8Array[],
-  options: Partial<RunOptions> & { readonly rootMetadata?: RootMetadata | undefined },
+  options: Omit<BuildOptions, 'backend'>,
 ): Built {
-  const { rootMetadata, ...others } = options;
-  const run = startRun(filesystem, {
-    name: 'the tree',
-    mode: 'empty',
-    recordChanges: false,
-    ...others,
-  });
+  const { rootMetadata, recordChanges = false, ...others } = options;
+  let told: Change[] = [];
+  const log = recordChanges
+    ? new ChangeLog(new ContentWriter(createRing()), (records) => told.push(...readChanges(records)))
+    : undefined;
+  const run = startRun(filesystem, { name: 'the tree', mode: 'empty', ...others }, log);
   try {
     const entries: number[] = [];
-    const changes: string[][] = [];
+    const changes: Change[][] = [];
     for (const [index, layer] of layers.entries()) {
       const label = `layer ${index}`;
       const reader = new TarReader(source(layer), label);
       entries.push(
         applyLayer(run, filesystem instanceof MemoryFilesystem ? noting(reader, filesystem) : reader, label),
       );
-      if (run.changes)
-        changes.push(Buffer.from(run.changes.take()).toString('latin1').split('\n').slice(0, -1));
+      log?.flush();
+      changes.push(told);
+      told = [];
     }
     finishRun(run, rootMetadata);
     return { counts: run.counts, entries, changes };

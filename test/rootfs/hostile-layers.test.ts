@@ -43,7 +43,7 @@ describe('what a layer hides again and again is looked at once', () => {
     for (const mode of ['empty', 'overlay'] as const) {
       test(`${title}, ${mode}`, (t) => {
         const { filesystem, calls } = counting(openFilesystem(temporaryDirectory(t), 'libc'));
-        const run = startRun(filesystem, { name: 'x', mode, recordChanges: false });
+        const run = startRun(filesystem, { name: 'x', mode });
         const layers = [tar(...lower), tar(dir('d'), ...lower, ...markers)];
         for (const layer of layers) applyLayer(run, new TarReader(source(layer), 'x'), 'x');
         run.directories.close();
@@ -60,7 +60,7 @@ describe('what a layer hides again and again is looked at once', () => {
 
 test('a tree of directories that is gone is looked for once at the end', (t) => {
   const { filesystem, calls } = counting(openFilesystem(temporaryDirectory(t), 'libc'));
-  const run = startRun(filesystem, { name: 'x', mode: 'empty', recordChanges: false });
+  const run = startRun(filesystem, { name: 'x', mode: 'empty' });
   const layers = [
     tar(file(`${'a/'.repeat(300)}x`), file(`b/${'a/'.repeat(300)}x`)),
     tar(whiteout('a'), whiteout('b')),

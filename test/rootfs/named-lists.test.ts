@@ -194,18 +194,4 @@ describe('access lists as text', { skip }, () => {
     assert.equal(stderr, '');
     assert.deepEqual(lists(scratch.path, 'd/f'), [`access ${numbers}`]);
   });
-
-  test('are recorded as numbers', (t) => {
-    const directory = temporaryDirectory(t);
-    const pax = { 'SCHILY.acl.default': named };
-    const { changes } = build(
-      directory,
-      [tar(passwd, groups, file('f', '', access()), dir('d', { pax }), file('g', '', access('nonsense')))],
-      { recordChanges: true },
-    );
-    const lines = changes[0]!.filter((line) => /^\.\/[fdg] /.test(line));
-    assert.match(lines.at(-2)!, /^\.\/f type=hardlink link=\.\/f xattr\.system\.posix_acl_access=/);
-    assert.match(lines.at(-1)!, /^\.\/d type=dir .*xattr\.system\.posix_acl_default=/);
-    assert.doesNotMatch(lines.join('\n'), /SCHILY/);
-  });
 });

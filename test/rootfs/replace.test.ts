@@ -27,7 +27,7 @@ test('what is built in a stage takes the place of a directory with all that is i
   const directory = join(base, 'rootfs');
   mkdirSync(join(directory, 'old'), { recursive: true });
   writeFileSync(join(directory, 'old/file'), 'old');
-  const destination = await Destination.replace(directory);
+  const destination = await Destination.replace(directory, []);
   assert.equal(destination.mode, 'stage');
   writeFileSync(join(destination.root.path, 'new'), 'new');
   assert.ok(existsSync(join(directory, 'old/file')));
@@ -41,7 +41,7 @@ test('a replacement that is given up leaves the directory as it was', async (t) 
   const directory = join(base, 'rootfs');
   mkdirSync(directory);
   writeFileSync(join(directory, 'old'), 'old');
-  const destination = await Destination.replace(directory);
+  const destination = await Destination.replace(directory, []);
   writeFileSync(join(destination.root.path, 'new'), 'new');
   await destination.discard();
   assert.deepEqual(readdirSync(base), ['rootfs']);
@@ -85,7 +85,10 @@ test('what cannot be replaced is refused before anything is made', async (t) => 
   const base = temporaryDirectory(t);
   writeFileSync(join(base, 'file'), '');
   for (const place of ['.', '/proc', join(base, 'file')]) {
-    await assert.rejects(Destination.replace(place), (error: unknown) => error instanceof DestinationError);
+    await assert.rejects(
+      Destination.replace(place, []),
+      (error: unknown) => error instanceof DestinationError,
+    );
   }
   assert.deepEqual(readdirSync(base), ['file']);
 });

@@ -1,0 +1,104 @@
+import { UsageError, printable } from '../errors.ts';
+import type { WantedLayers } from '../oci/first-layers.ts';
+import { osErrorOf, reasonOf } from '../sys/os-error.ts';
+import { utf8Path } from '../sys/os-path.ts';
+
+/**
+ * Reads a flag's value; `flag` is its long name with dashes.
+ *
+ * @throws UsageError
+ */
+export type ParseFlag<T> = (text: string, flag: string) => T;
+
+const BOOLEANS: ReadonlyMap<string, boolean> = new Map([
+  ...['1', 't', 'T', 'true', 'TRUE', 'True'].map((text) => [text, true] as const),
+  ...['0', 'f', 'F', 'false', 'FALSE', 'False'].map((text) => [text, false] as const),
+]);
+
+/**
+ * The texts of Go's strconv.ParseBool.
+ *
+ * @throws UsageError
+ */
+export const parseBoolean: ParseFlag<boolean> = (text, flag) => {
+  const value = BOOLEANS.get(text);
+  if (value !== undefined) return value;
+  throw new UsageError(`invalid boolean value "${printable(text)}" for ${flag}`, {
+    hint: `write ${flag}, ${flag}=true or ${flag}=false`,
+  });
+};
+
+/** `7` → 7, at least `least`. */
+export const count =
+  (least: number): ParseFlag<number> =>
+  (text, flag) => {
+    const value = /^\d{1,9}$/.test(text) ? Number(text) : -1;
+    if (value >= least) return value;
+    throw new UsageError(`${flag} takes a whole number from ${least} up, not "${printable(text)}"`, {
+      hint: `write a number, as in ${flag} ${Math.max(least, 3)}`,
+    });
+  };
+
+const BYTES: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
+
+/** `10G`, `500MiB`, `1048576` → bytes; units are powers of 1024. */
+export const parseBytes: ParseFlag<number> = (text, flag) => {
+  const match = /^(\d{1,12}(?:\.\d{1,6})?)([kmgt]?)(?:i?b)?$/i.exec(text);
+  if (match) return Math.floor(Number(match[1]) * BYTES[match[2]!.toLowerCase()]!);
+  throw new UsageError(`${flag} takes a size, not "${printable(text)}"`, {
+    hint: `write a size, as in ${flag} 500M or ${flag} 10G`,
+  });
+};
+
+const MILLISECONDS: Readonly<Record<string, number>> = { ms: 1, '': 1000, s: 1000, m: 60_000 };
+
+/** `500ms`, `2s`, `1m`, `2` (seconds) → milliseconds. */
+export const parseDuration: ParseFlag<number> = (text, flag) => {
+  const match = /^(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|)$/.exec(text);
+  if (match) return Number(match[1]) * MILLISECONDS[match[2]!]!;
+  throw new UsageError(`${flag} takes a time, not "${printable(text)}"`, {
+    hint: `write a time, as in ${flag} 500ms or ${flag} 2s`,
+  });
+};
+
+/** `3`, or the beginning of a layer's id: four or more hex digits, of which not all of up to six are decimal. */
+export const parseLayers: ParseFlag<WantedLayers> = (text, flag) => {
+  if (/^\d{1,6}$/.test(text)) return Number(text);
+  const [, id] = /^(?:sha256:)?([0-9a-f]{4,64})$/.exec(text.toLowerCase()) ?? [];
+  if (id !== undefined) return id;
+  throw new UsageError(
+    `${flag} takes a number of layers or the beginning of a layer's id, not "${printable(text)}"`,
+    {
+      hint: `write ${flag} 3 for the first three; dlrootfs inspect IMAGE lists the layers`,
+    },
+  );
+};
+
+export const oneOf =
+  <T extends string>(choices: readonly T[]): ParseFlag<T> =>
+  (text, flag) => {
+    const found = choices.find((choice) => choice === text);
+    if (found !== undefined) return found;
+    throw new UsageError(`${flag} takes one of ${choices.join(', ')}, not "${printable(text)}"`, {
+      hint: `write one of them, as in ${flag} ${choices[0]!}`,
+    });
+  };
+
+/** `touched` is the value of the bare flag, and no word for users. */
+export const replaceMode: ParseFlag<true | 'always'> = (text, flag) => {
+  if (text === 'touched') return true;
+  if (text === 'always') return text;
+  throw new UsageError(`${flag} takes no value but =always, not "${printable(text)}"`, {
+    hint: `write ${flag}, or ${flag}=always`,
+  });
+};
+
+/** The name of a file or directory for the library, which takes UTF-8. A file must exist. */
+export const fileName: ParseFlag<string> = (text, flag) => {
+  try {
+    return utf8Path(text);
+  } catch (error) {
+    const reason = osErrorOf(error)?.text ?? reasonOf(error);
+    throw new UsageError(`cannot open ${printable(text)} for ${flag}: ${reason}`);
+  }
+};

@@ -1,0 +1,168 @@
+import { join } from '../rootfs/directories.ts';
+import type { Yielder } from '../sys/yielder.ts';
+import { FileDirectory, type FileNode, type FileTree, sortedNames } from './file-tree.ts';
+import type { ObjectStore } from './object-store.ts';
+import { contentIn } from './pack-writer.ts';
+import type { RepositoryFiles } from './repository-files.ts';
+import { DIRECTORY, ID_SIZE, isHoldable, LONGEST_FOR_GIT, type ObjectID, type TreeMode } from './trees.ts';
+
+/** A directory whose tree is not complete yet. */
+interface OpenTree {
+  readonly path: string;
+  readonly name: string;
+  readonly directory: FileDirectory;
+  readonly names: Iterator<[key: string, node: FileNode], void>;
+  /** Where its bytes begin. */
+  readonly start: number;
+  /** Files in it, and in the directories below it. */
+  files: number;
+}
+
+/** In bytes: enough for most rootfs. */
+const FIRST_SIZE = 64 * 1024;
+
+/**
+ * Writes tree objects: for each name its mode, a space, the name, NUL and the bytes of its id. gitformat-pack(5) does not describe them.
+ * base_name_compare in git's read-cache.c defines the order: directories are sorted as if their names ended in a slash.
+ */
+class TreeWriter {
+  readonly #objects: ObjectStore;
+  readonly #files: RepositoryFiles;
+  readonly #yielder: Yielder;
+  /** The trees that are not complete, each behind the one that it belongs to. */
+  #bytes = Buffer.allocUnsafeSlow(FIRST_SIZE);
+  #length = 0;
+
+  constructor(objects: ObjectStore, files: RepositoryFiles, yielder: Yielder) {
+    this.#objects = objects;
+    this.#files = files;
+    this.#yielder = yielder;
+  }
+
+  /**
+   * Adds the tree of all that git holds of a rootfs, and below it those of directories that changed since they were last added. Reads the
+   * status of the files in those.
+   */
+  async addAll(tree: FileTree): Promise<ObjectID> {
+    const open = [this.#open('', '', tree.root)];
+    for (;;) {
+      const last = open.at(-1)!;
+      const next = last.names.next();
+      if (next.done !== true) {
+        const below = this.#addEntry(tree, last, next.value);
+        if (below) open.push(below);
+        if (this.#yielder.isDue()) await this.#yielder.pause();
+        continue;
+      }
+      open.pop();
+      const above = open.at(-1);
+      const id = await this.#finish(last, above === undefined);
+      if (!above) return id!.toString('hex') as ObjectID;
+      this.#addDirectory(above, last.name, last.directory);
+    }
+  }
+
+  #open(path: string, name: string, directory: FileDirectory): OpenTree {
+    const names = sortedNames(directory).values();
+    return { path, name, directory, names, start: this.#length, files: 0 };
+  }
+
+  /** Adds a file, or a directory that has its tree, to the last tree; returns the tree that must be added first. */
+  #addEntry(
+    tree: FileTree,
+    above: OpenTree,
+    [key, node]: [key: string, node: FileNode],
+  ): OpenTree | undefined {
+    const isDirectory = node instanceof FileDirectory;
+    const name = isDirectory ? key.slice(0, -1) : key;
+    if (above.path.length + 1 + name.length > LONGEST_FOR_GIT) return undefined;
+    if (isDirectory) {
+      if (node.children.size === 0 || !isHoldable(name, 'file')) return undefined;
+      if (node.tree === undefined) return this.#open(join(above.path, name), name, node);
+      this.#addDirectory(above, name, node);
+      return undefined;
+    }
+    const mode = tree.mode(name, node);
+    if (mode === undefined) return undefined;
+    const { records } = tree;
+    // Only a new or a removed name of the file changes it later.
+    if (records.needsStat(node)) records.setStat(node, this.#files.statIn(above.path, name));
+    records.copyId(node, this.#bytes, this.#begin(mode, name));
+    above.files += 1;
+    return undefined;
+  }
+
+  #addDirectory(above: OpenTree, name: string, { tree }: FileDirectory): void {
+    // Git has no empty directories.
+    if (!tree?.id) return;
+    const at = this.#begin(DIRECTORY, name);
+    tree.id.copy(this.#bytes, at);
+    above.files += tree.files;
+  }
+
+  /** Adds an entry; returns where its id is to be written. */
+  #begin(mode: TreeMode | typeof DIRECTORY, name: string): number {
+    const size = mode.length + name.length + 2 + ID_SIZE;
+    if (this.#length + size > this.#bytes.length) {
+      const larger = Buffer.allocUnsafeSlow(2 * (this.#length + size));
+      this.#bytes.copy(larger, 0, 0, this.#length);
+      this.#bytes = larger;
+    }
+    this.#bytes.write(`${mode} ${name}\0`, this.#length, 'latin1');
+    this.#length += size;
+    return this.#length - ID_SIZE;
+  }
+
+  /** Adds the last tree as an object, unless it is empty and not the root. */
+  async #finish({ directory, start, files }: OpenTree, isRoot: boolean): Promise<Buffer | undefined> {
+    const bytes = this.#bytes.subarray(start, this.#length);
+    this.#length = start;
+    let id: Buffer | undefined;
+    if (isRoot || bytes.length > 0)
+      id = Buffer.from(await this.#objects.addNamed(bytes.length, contentIn(bytes), 'tree'));
+    directory.tree = { id, files };
+    return id;
+  }
+}
+
+/** Makes trees and commits, each layer's on those of the one before. */
+export class CommitWriter {
+  readonly #objects: ObjectStore;
+  readonly #trees: TreeWriter;
+  /** The commit of the layer before. */
+  #tip: ObjectID | undefined;
+
+  constructor(objects: ObjectStore, files: RepositoryFiles, yielder: Yielder) {
+    this.#objects = objects;
+    this.#trees = new TreeWriter(objects, files, yielder);
+  }
+
+  /**
+   * Adds a layer's commit, whose author is dlrootfs. All contents must have their ids.
+   *
+   * @param number of the layer, counted from 0
+   * @param time in seconds since 1970
+   */
+  async add(number: number, time: number, tree: FileTree): Promise<ObjectID> {
+    const by = `dlrootfs <mail@mail.com> ${time} +0000`;
+    const lines = [
+      `tree ${await this.#trees.addAll(tree)}`,
+      ...(this.#tip === undefined ? [] : [`parent ${this.#tip}`]),
+      `author ${by}`,
+      `committer ${by}`,
+      '',
+      `adding layer ${number}`,
+    ];
+    const text = Buffer.from(lines.join('\n'), 'latin1');
+    this.#tip = await this.#objects.add(text.length, contentIn(text), 'commit');
+    return this.#tip;
+  }
+}
+
+/** Seconds since 1970 of a layer's date (RFC 3339), so that pulling an image twice gives the same commits; without a good one, now. */
+export function commitTime(created: string | undefined): number {
+  const milliseconds = created === undefined ? Number.NaN : Date.parse(created);
+  if (Number.isNaN(milliseconds)) return Math.floor(Date.now() / 1000);
+  // git has no date before 1970.
+  return Math.max(0, Math.floor(milliseconds / 1000));
+}

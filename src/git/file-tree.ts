@@ -1,0 +1,154 @@
+import { join, nameOf } from '../rootfs/directories.ts';
+import type { Change } from '../rootfs/changes.ts';
+import { FileRecords } from './file-records.ts';
+import { isHoldable, type TreeMode } from './trees.ts';
+
+/** A directory of the rootfs. */
+export class FileDirectory {
+  readonly children = new Map<string, FileNode>();
+  /** Its tree object; undefined where something in it changed since that was made. */
+  tree: { readonly id: Buffer | undefined; readonly files: number } | undefined;
+}
+
+/** A directory, the number of a file or symlink in `FileTree.records`, or SPECIAL. */
+export type FileNode = FileDirectory | number;
+
+/** A device or FIFO: git holds none. */
+const SPECIAL = -1;
+
+/** A directory on the way to the path that was looked up last. */
+interface Level {
+  readonly path: string;
+  readonly directory: FileDirectory;
+}
+
+/** The names in a rootfs after some of its layers: it applies their changes in order. */
+export class FileTree {
+  readonly root = new FileDirectory();
+  readonly records = new FileRecords();
+  /** Files and symlinks so far, also those that were removed. */
+  count = 0;
+  /** From the root down to the directory that was looked up last: the next path is mostly in one of them. */
+  readonly #levels: Level[] = [{ path: '', directory: this.root }];
+
+  /** @throws RangeError when its directory or the target of a link is missing: the changes are not those of one rootfs */
+  apply({ kind, path, target, number }: Change): void {
+    // The file of a hard link keeps its trees.
+    const node = kind === 'hardlink' ? this.#find(target) : undefined;
+    const above = this.#above(path);
+    const name = nameOf(path);
+    if (kind === 'removed') {
+      above?.children.delete(name);
+      if (above) this.#forgetTrees();
+      return;
+    }
+    if (!above || path === '') throw new RangeError('a file in no directory');
+    this.#forgetTrees();
+    switch (kind) {
+      case 'directory':
+        if (!(above.children.get(name) instanceof FileDirectory))
+          above.children.set(ownCopy(name), new FileDirectory());
+        return;
+      case 'hardlink':
+        if (node === undefined || node instanceof FileDirectory)
+          throw new RangeError('a hard link to nothing');
+        if (node !== SPECIAL && above.children.get(name) !== node) this.records.markLinked(node);
+        above.children.set(ownCopy(name), node);
+        return;
+      case 'special':
+        above.children.set(ownCopy(name), SPECIAL);
+        return;
+      default:
+        if (number !== this.count) throw new RangeError(`content ${number} instead of ${this.count}`);
+        this.count += 1;
+        this.records.describe(number, modes[kind]);
+        above.children.set(ownCopy(name), number);
+    }
+  }
+
+  /** How git shows the node of a path, or of a name; undefined where git cannot hold it. */
+  mode(path: string, node: FileNode): TreeMode | undefined {
+    if (node instanceof FileDirectory || node === SPECIAL) return undefined;
+    return isHoldable(path, this.typeFor(node)) ? this.records.mode(node) : undefined;
+  }
+
+  /** For `isHoldable`. */
+  typeFor(node: FileNode): 'file' | 'symlink' {
+    const isSymlink = typeof node === 'number' && node !== SPECIAL && this.records.mode(node) === '120000';
+    return isSymlink ? 'symlink' : 'file';
+  }
+
+  /** All but the root: each directory right before what is in it, files in the order of their paths' bytes. */
+  *[Symbol.iterator](): Generator<[path: string, node: FileNode], void, void> {
+    const levels = [{ path: '', names: sortedNames(this.root).values() }];
+    for (let level = levels.at(-1); level; level = levels.at(-1)) {
+      const next = level.names.next().value;
+      if (next === undefined) {
+        levels.pop();
+        continue;
+      }
+      const [key, node] = next;
+      const isDirectory = node instanceof FileDirectory;
+      const path = join(level.path, isDirectory ? key.slice(0, -1) : key);
+      yield [path, node];
+      if (isDirectory) levels.push({ path, names: sortedNames(node).values() });
+    }
+  }
+
+  /** The directory at a path; undefined where none is. */
+  directory(path: string): FileDirectory | undefined {
+    const found = path === '' ? this.root : this.#find(path);
+    return found instanceof FileDirectory ? found : undefined;
+  }
+
+  #find(path: string): FileNode | undefined {
+    return this.#above(path)?.children.get(nameOf(path));
+  }
+
+  /** The directory above a path. The cost depends only on the way from the directory looked up last. */
+  #above(path: string): FileDirectory | undefined {
+    const above = path.slice(0, Math.max(0, path.lastIndexOf('/')));
+    let level = this.#levels.at(-1)!;
+    for (; !isWithin(above, level.path); level = this.#levels.at(-1)!) this.#levels.pop();
+    let start = level.path === '' ? 0 : level.path.length + 1;
+    while (start < above.length) {
+      const slash = above.indexOf('/', start);
+      const end = slash < 0 ? above.length : slash;
+      const directory = level.directory.children.get(above.slice(start, end));
+      if (!(directory instanceof FileDirectory)) return undefined;
+      level = { path: above.slice(0, end), directory };
+      this.#levels.push(level);
+      start = end + 1;
+    }
+    return level.directory;
+  }
+
+  /** The tree objects of the directories above a path, which was looked up right before, are no longer theirs. */
+  #forgetTrees(): void {
+    for (const { directory } of this.#levels) directory.tree = undefined;
+  }
+}
+
+const modes = { file: '100644', executable: '100755', symlink: '120000' } as const;
+
+/** Names in a directory, those of directories with a slash: so they sort as git sorts a tree, and as the paths of the files in them do. */
+export function sortedNames({ children }: FileDirectory): [key: string, node: FileNode][] {
+  const names: [string, FileNode][] = [];
+  let isSorted = true;
+  for (const [name, node] of children) {
+    const key = node instanceof FileDirectory ? `${name}/` : name;
+    if (names.length > 0 && key < names.at(-1)![0]) isSorted = false;
+    names.push([key, node]);
+  }
+  return isSorted ? names : names.toSorted(([one], [other]) => (one < other ? -1 : 1));
+}
+
+/** Whether a directory is another one or in it. */
+function isWithin(path: string, above: string): boolean {
+  return above === '' || path === above || (path.startsWith(above) && path[above.length] === '/');
+}
+
+/** A copy of a text. V8 keeps the whole path in memory for a slice of it. */
+function ownCopy(text: string): string {
+  return ` ${text}`.slice(1);
+}

@@ -1,0 +1,112 @@
+import type { Entry } from '../tar/entry.ts';
+import type { ContentWriter } from './contents.ts';
+
+/** What was done at a path. `special`: a device or FIFO was made there. `executable`: a file that its owner may run. */
+const kinds = ['removed', 'directory', 'file', 'executable', 'symlink', 'hardlink', 'special'] as const;
+
+/** One thing that a layer did to the tree. Paths are from the root, no component a symlink, one character a byte. */
+export interface Change {
+  readonly kind: (typeof kinds)[number];
+  readonly path: string;
+  /** Of a hard link: another path of the file. Else empty. */
+  readonly target: string;
+  /** Of a file or symlink: the number of its content, as ContentWriter counts them. Else 0. */
+  readonly number: number;
+}
+
+/** In bytes: kind, number, length of the path, length of the target. */
+const HEADER_SIZE = 1 + 4 + 4 + 4;
+/** Bytes that are sent at once: each time costs about 0.3 ms. */
+const BATCH_SIZE = 256 * 1024;
+
+/** The changes of layers in order, for -g: a record of bytes for each, which `readChanges` reads. */
+export class ChangeLog {
+  /** Receives the content of each file and symlink before its change is added. */
+  readonly contents: ContentWriter;
+  readonly #tell: (records: Uint8Array<ArrayBuffer>) => void;
+  #bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
+  #length = 0;
+  /** Changes with a content so far. */
+  #count = 0;
+
+  /** @param tell gets the records, many at a time */
+  constructor(contents: ContentWriter, tell: (records: Uint8Array<ArrayBuffer>) => void) {
+    this.contents = contents;
+    this.#tell = tell;
+  }
+
+  /**
+   * An entry was put at `path`, its content last in `contents`.
+   *
+   * @param target of a hard link: its other path on disk
+   * @throws Error for a file or symlink without a content of its own
+   */
+  written(path: string, { type, mode }: Pick<Entry, 'type' | 'mode'>, target: string): void {
+    switch (type) {
+      case 'file':
+      case 'symlink': {
+        const number = this.contents.count - 1;
+        if (number !== this.#count) throw new Error(`content ${number} came for file ${this.#count}`);
+        this.#count += 1;
+        const kind = type === 'symlink' ? type : (mode & 0o100) === 0 ? 'file' : 'executable';
+        return this.#add(kind, path, '', number);
+      }
+      case 'directory':
+        return this.made(path);
+      case 'hardlink':
+        return this.#add('hardlink', path, target, 0);
+      default:
+        return this.#add('special', path, '', 0);
+    }
+  }
+
+  /** A directory was made at `path`, or was there. */
+  made(path: string): void {
+    if (path !== '') this.#add('directory', path, '', 0);
+  }
+
+  /** The entry at `path` was removed, with all below it. */
+  removed(path: string): void {
+    this.#add('removed', path, '', 0);
+  }
+
+  /** Sends all records, and has the reader of `contents` answer for all that it got. */
+  flush(): void {
+    this.contents.flush();
+    this.#send();
+  }
+
+  #add(kind: Change['kind'], path: string, target: string, number: number): void {
+    const size = HEADER_SIZE + path.length + target.length;
+    if (this.#length + size > BATCH_SIZE) this.#send();
+    const bytes = this.#bytes;
+    let at = bytes.writeUInt8(kinds.indexOf(kind), this.#length);
+    at = bytes.writeUInt32LE(number, at);
+    at = bytes.writeUInt32LE(path.length, at);
+    at = bytes.writeUInt32LE(target.length, at);
+    at += bytes.write(path, at, 'latin1');
+    this.#length = at + bytes.write(target, at, 'latin1');
+  }
+
+  #send(): void {
+    if (this.#length === 0) return;
+    this.#tell(this.#bytes.subarray(0, this.#length));
+    this.#bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
+    this.#length = 0;
+  }
+}
+
+/** The changes in records of a ChangeLog. */
+export function* readChanges(records: Uint8Array): Generator<Change, void, void> {
+  const bytes = Buffer.from(records.buffer, records.byteOffset, records.length);
+  for (let at = 0; at < bytes.length;) {
+    const kind = kinds[bytes.readUInt8(at)]!;
+    const number = bytes.readUInt32LE(at + 1);
+    const targetAt = at + HEADER_SIZE + bytes.readUInt32LE(at + 5);
+    const end = targetAt + bytes.readUInt32LE(at + 9);
+    const path = bytes.toString('latin1', at + HEADER_SIZE, targetAt);
+    const target = targetAt === end ? '' : bytes.toString('latin1', targetAt, end);
+    yield { kind, path, target, number };
+    at = end;
+  }
+}
