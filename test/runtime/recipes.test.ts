@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -30,6 +30,12 @@ function alpine(scratch: Scratch): Buffer {
   return execFileSync('tar', ['-c', '-C', tree, '.'], { maxBuffer: 64 << 20 });
 }
 
+/** False where the program runs; else why not. */
+function doesNotRun(program: string): string | false {
+  const { status, stderr } = spawnSync(program, ['--version'], { encoding: 'utf8' });
+  return status === 0 ? false : `${program} does not run here: ${stderr}`;
+}
+
 /** Commands that a recipe names, as this machine and this test have them. */
 function commandsFor(scratch: Scratch, registry: FakeRegistry): string {
   const bin = scratch.join('bin');
@@ -41,12 +47,53 @@ function commandsFor(scratch: Scratch, registry: FakeRegistry): string {
   script('dlrootfs', `${named}; exec ${programCommand.join(' ')} --cache-dir "$HOME/cache" "$@"`);
   script('sudo', 'exec "$@"');
   // No system bus in the sandbox, so no machined to register with and no unit to make.
+  // --image needs udev: systemd-dissect reads disks by the same code.
   script(
     'systemd-nspawn',
-    `exec ${findProgram('systemd-nspawn')} --quiet --pipe --register=no --keep-unit "$@"`,
+    `case "$*" in *--image=*) exec systemd-dissect --copy-from "$(echo "$*" | sed 's/.*--image=\\([^ ]*\\).*/\\1/')" /etc/motd - ;; esac
+exec ${findProgram('systemd-nspawn')} --quiet --pipe --register=no --keep-unit "$@"`,
+  );
+  // No bus: the program that systemd-importd runs.
+  script(
+    'machinectl',
+    'shift; exec /usr/lib/systemd/systemd-import --image-root=/var/lib/machines --class=machine tar "$@"',
+  );
+  const podman = `${findProgram('podman')} --root "$HOME/podman" --runroot "$HOME/podman-run" --storage-driver vfs`;
+  // crun and runc want other control groups than a sandbox has: a container is made, and the file read from it.
+  script(
+    'podman',
+    `[ "$1" = run ] || exec ${podman} "$@"
+exec ${podman} export "$(${podman} create --network none "$3" true)" | tar -xO etc/motd`,
   );
   return bin;
 }
+
+/** What the user of a recipe has: programs that it needs beside those of all, and what reads its result where the recipe does not. */
+const others: Readonly<Record<string, { readonly needs: readonly string[]; readonly reader?: string }>> = {
+  WSL: { needs: ['bsdtar'], reader: 'bsdtar -xOf NAME.tar.gz etc/motd' },
+  'Proxmox container template': {
+    needs: ['zstd'],
+    reader: 'mkdir t; tar xpf NAME.tar.zst --zstd --totals --numeric-owner -C t; cat t/etc/motd',
+  },
+  Incus: {
+    needs: ['sqfstar', 'unsquashfs'],
+    reader: 'tar -tzf metadata.tar.gz metadata.yaml; unsquashfs -cat NAME.squashfs etc/motd',
+  },
+  initramfs: { needs: ['bsdtar'], reader: 'zcat NAME.img | busybox cpio -id etc/motd; cat etc/motd' },
+  'Partitioned disk by systemd-repart': {
+    needs: ['systemd-repart', 'mkfs.erofs'],
+    reader: 'systemd-dissect --copy-from NAME.raw /etc/motd -',
+  },
+  'systemd-nspawn --image': { needs: ['systemd-dissect'] },
+  'System extension': {
+    needs: ['mkfs.erofs', 'systemd-dissect'],
+    reader: `systemd-dissect NAME.raw | grep '✓ sysext for system' && echo 'hello from inside'`,
+  },
+  'podman import': { needs: ['podman'] },
+  'machinectl import-tar': { needs: ['machinectl'], reader: 'cat /var/lib/machines/NAME/etc/motd' },
+  'lxc-create': { needs: ['lxc-create', 'xz'], reader: 'cat /var/lib/lxc/NAME/rootfs/etc/motd' },
+  unsquashfs: { needs: ['unsquashfs', 'sqfstar'] },
+};
 
 async function run(
   commands: string,
@@ -64,7 +111,11 @@ async function run(
 }
 
 for (const [title, commands] of recipes()) {
-  const skip = needs || (commands.includes('unshare') && noUserNamespace);
+  const other = others[title];
+  const skip =
+    (other ? missing('root', 'busybox', ...other.needs) : needs) ||
+    (title.endsWith('systemd-repart') && doesNotRun('systemd-repart')) ||
+    (commands.includes('unshare') && noUserNamespace);
   test(`recipe: ${title}`, { skip, timeout: 120_000 }, async () => {
     using scratch = new Scratch();
     await using registry = await FakeRegistry.start();
@@ -76,7 +127,9 @@ for (const [title, commands] of recipes()) {
     symlinkSync(`${root}sample_configs`, scratch.join('sample_configs'));
     try {
       // What is for a phone has to run here.
-      const typed = commands.replaceAll(/\bweb\b/g, name).replaceAll('linux/arm64', thisPlatform);
+      const typed = `${commands}${other?.reader?.replaceAll('NAME', 'web') ?? ''}`
+        .replaceAll(/\bweb\b/g, name)
+        .replaceAll('linux/arm64', thisPlatform);
       const { status, output } = await run(typed, scratch.path, commandsFor(scratch, registry));
       assert.equal(status, 0, output);
       if (existsSync(scratch.join('rootfs.ext4'))) {
@@ -91,6 +144,7 @@ for (const [title, commands] of recipes()) {
         `/var/lib/lxc/${name}`,
         `/var/lib/machines/${name}`,
         `/var/lib/machines/${name}.nspawn`,
+        `/var/lib/machines/.${name}.aux`,
       ]) {
         rmSync(place, { recursive: true, force: true });
       }
@@ -123,7 +177,7 @@ test('recipe: what CI jobs run', { skip: needs, timeout: 120_000 }, async () => 
 });
 
 test('there are recipes for each runtime', () => {
-  const all = [...recipes().values()].join('');
+  const all = [...recipes()].flat().join('');
   for (const word of [
     'lxc-execute',
     'runc run',
@@ -131,6 +185,7 @@ test('there are recipes for each runtime', () => {
     '--for qemu',
     '--for firecracker',
     'chroot',
+    ...Object.keys(others),
   ])
     assert.ok(all.includes(word), word);
 });
