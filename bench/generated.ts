@@ -27,6 +27,11 @@ export const generated: Readonly<Record<string, () => Iterable<Iterable<Uint8Arr
   },
   shapelinks: () => [archive(folderOf('usr', linkedFiles()))],
   shapereal: realistic,
+  tenlayers: function* () {
+    const random = noise(14);
+    const words = text(random, 12 * MiB);
+    for (let n = 0; n < 10; n += 1) yield archive(folderOf(`srv${n}`, heavyLayer(random, words)));
+  },
 };
 
 function directory(path: string, mode = 0o755): ArchiveEntry {
@@ -126,6 +131,15 @@ function* smallFiles(count: number, seed: number): Generator<ArchiveEntry> {
   for (let n = 0; n < count; n += 1) {
     const bytes = Buffer.from(random(600).toString('base64'));
     yield file(`file${n}.txt`, bytes.length, [bytes]);
+  }
+}
+
+/** 54 files of 1 MiB that gzip can do nothing about, and 400 small ones: 55 MiB compressed. */
+function* heavyLayer(random: Noise, words: Uint8Array): Generator<ArchiveEntry> {
+  for (let n = 0; n < 54; n += 1) yield file(`data${n}`, MiB, [random(MiB)]);
+  for (let n = 0; n < 400; n += 1) {
+    const size = 100 + ((n * 7919) % 9900);
+    yield file(`module${n}.js`, size, [words.subarray(n * 1000, n * 1000 + size)]);
   }
 }
 

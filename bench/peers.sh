@@ -37,6 +37,19 @@ skopeo_umoci() {
   skopeo copy -q --src-tls-verify=false "docker://$IMAGE" "oci:$SCRATCH/oci:image"
   umoci raw unpack --image "$SCRATCH/oci:image" "$DEST"
 }
+# The tree goes beside the disk image, and stays: its removal is not timed.
+umoci_tree() {
+  skopeo copy -q --src-tls-verify=false "docker://$IMAGE" "oci:$SCRATCH/oci:image"
+  umoci raw unpack --image "$SCRATCH/oci:image" "$SCRATCH/tree"
+}
+umoci_erofs() { umoci_tree && mkfs.erofs --quiet "$DEST/x.erofs" "$SCRATCH/tree"; }
+umoci_squashfs() { umoci_tree && mksquashfs "$SCRATCH/tree" "$DEST/x.squashfs" -quiet -no-progress; }
+umoci_ext4() {
+  umoci_tree
+  truncate -s "$(($(du -s --apparent-size -BM "$SCRATCH/tree" | cut -dM -f1) * 3 / 2 + 256))M" "$DEST/x.ext4"
+  mke2fs -q -F -t ext4 -N 200000 -d "$SCRATCH/tree" "$DEST/x.ext4"
+}
+crane_tar() { "$CRANE_EXPORT" "$IMAGE" >"$DEST/x.tar"; }
 run_podman() { podman --root "$SCRATCH/podman" --runroot "$SCRATCH/podman-run" --storage-driver overlay "$@"; }
 podman_export() {
   run_podman pull -q --tls-verify=false "$IMAGE" >/dev/null

@@ -111,6 +111,37 @@ function memory(candidate: string, atMost: number): Goal {
   };
 }
 
+/** An image as one file of each format, beside a directory, crane's tar, and what skopeo, umoci and a mkfs make. */
+function disks(name: string, title: string, image: string): Row {
+  const ours = ['tar', 'erofs', 'ext4', 'squashfs'].map((format) => ({
+    name: `dlrootfs -o x.${format}`,
+    script: `dlrootfs --no-cache "$IMAGE" -o "$DEST/x.${format}"`,
+    image,
+    needs: { tar: [], erofs: [], ext4: ['mke2fs', 'debugfs'], squashfs: ['sqfstar'] }[format] ?? [],
+  }));
+  const theirs = [
+    ['mkfs.erofs', 'umoci_erofs'],
+    ['mke2fs', 'umoci_ext4'],
+    ['mksquashfs', 'umoci_squashfs'],
+  ].map(([program, script]) => ({
+    name: `skopeo+umoci+${program}`,
+    script: script!,
+    image,
+    needs: ['skopeo', 'umoci', program!],
+  }));
+  const tarOfCrane = { name: 'crane export', script: 'crane_tar', image, needs: ['CRANE_EXPORT'] };
+  return {
+    name,
+    title,
+    candidates: [dlrootfs(image), ...ours, tarOfCrane, ...theirs],
+    goals: [
+      wall('dlrootfs', 1.3, 'dlrootfs -o x.erofs'),
+      memory('dlrootfs -o x.erofs', 160),
+      wall('dlrootfs', 4, 'dlrootfs -o x.ext4'),
+    ],
+  };
+}
+
 const fastLink = { rateMbit: 200, rttMs: 20 };
 const officeLink = { rateMbit: 1000, rttMs: 5, shared: true };
 const slowLink = { rateMbit: 100, rttMs: 20 };
@@ -286,6 +317,8 @@ export const rows: readonly Row[] = [
     candidates: [dlrootfs('small'), crane('small')],
     goals: [wall('crane', 2)],
   },
+  disks('disks', 'many files as one file of each format', 'manyfiles'),
+  disks('tenlayers', 'ten layers of 55 MiB as one file of each format', 'tenlayers'),
   {
     name: 'git',
     title: 'many files, a git branch per layer',

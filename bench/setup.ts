@@ -23,6 +23,8 @@ const needed = [
 ];
 /** Debian packages of peers and of images that are built by running commands in them. */
 const wanted = ['buildah', 'crun', 'mmdebstrap', 'skopeo', 'umoci', 'podman', 'containers-storage'].concat([
+  'erofs-utils',
+  'squashfs-tools',
   'golang-github-containers-common',
   'golang-go',
   'golang-github-google-go-containerregistry-dev',
