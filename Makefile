@@ -21,7 +21,7 @@ sources := $(shell find src bin -type f 2>/dev/null) package.json tsconfig.json
 recipes := $(shell find scripts -type f 2>/dev/null)
 packages := node_modules/.installed
 
-.PHONY: help build demo test lint format bench soak fuzz fuzz-erofs test-boot test-live release install uninstall clean debian-packages
+.PHONY: help build demo test lint format bench soak fuzz fuzz-erofs races test-boot test-live release install uninstall clean debian-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,9 @@ bench: debian-packages dist/dlrootfs ## time dlrootfs, the limit and its peers s
 
 soak: debian-packages dist/dlrootfs ## many pulls in a row, with faults, watching memory, descriptors and leftovers
 	DLROOTFS_BINARY=dist/dlrootfs node bench/soak.ts $(ARGS)
+
+races: debian-packages dist/dlrootfs ## as root, pulls below directories that another user renames and links all the time
+	DLROOTFS_BINARY=dist/dlrootfs node bench/races.ts $(ARGS)
 
 fuzz: debian-packages dist/dlrootfs ## MINUTES (60) of malformed images, answers and files, as root; prints its seed and keeps what fails
 	node bench/fuzz.ts $(ARGS)

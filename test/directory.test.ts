@@ -147,14 +147,20 @@ describe(
     interface Row {
       readonly name: string;
       readonly mode: number;
-      /** Owners of the directory and of the link in it. */
-      readonly owners: readonly [directory: number, link: number];
+      /** Owners of the directory, of the link in it, and of the directory that it leads to. */
+      readonly owners: readonly [directory: number, link: number, target?: number];
       readonly refused: boolean;
     }
     const rows: readonly Row[] = [
       { name: 'of another user', mode: 0o1777, owners: [0, 65_534], refused: true },
       { name: 'of the caller', mode: 0o1777, owners: [65_534, 0], refused: false },
-      { name: "of the directory's owner", mode: 0o1777, owners: [65_534, 65_534], refused: false },
+      { name: "of the directory's owner", mode: 0o1777, owners: [65_534, 65_534, 65_534], refused: false },
+      {
+        name: "of the directory's owner, to what is root's",
+        mode: 0o755,
+        owners: [65_534, 65_534],
+        refused: true,
+      },
       { name: 'in a directory that is not sticky', mode: 0o777, owners: [0, 65_534], refused: true },
       { name: 'in a directory that a group may write', mode: 0o775, owners: [0, 65_534], refused: true },
       {
@@ -181,6 +187,7 @@ describe(
             lchownSync(scratch.join('shared/link'), owners[1], owners[1]);
             chownSync(scratch.join('shared'), owners[0], owners[0]);
             chmodSync(scratch.join('shared'), mode);
+            chownSync(scratch.join('victim'), owners[2] ?? 0, 0);
             const result = await pull(['base:1', '-d', directory]);
             if (refused) {
               assertRefused(result, /^error: cannot use .*: .*shared\/link is a symlink of user 65534 /m);

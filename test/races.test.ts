@@ -192,24 +192,45 @@ test(
   'races: a configuration of --for is written beside the rootfs that was made, or nowhere',
   { skip },
   async () => {
-    for (const [call, flags, exitCode] of [
-      // Before the parent is opened for it, and after.
-      ['rename', [], 7],
-      ['link', ['--replace'], 0],
-      ['rename', ['--replace', '--force'], 0],
-    ] as const) {
+    const rows = [
+      // Before the directory is opened for it, and after.
+      ['rename', ['-d', 'home/box/new'], SWAP, 7],
+      ['rename', ['-d', 'home/box/new'], 'mv box elsewhere && mkdir -p box/new', 7],
+      ['link', ['-d', 'home/box/out', '--replace'], SWAP, 0],
+      ['rename', ['-d', 'home/box/out', '--replace', '--force'], SWAP, 0],
+    ] as const;
+    for (const [call, flags, act, exitCode] of rows) {
       await using stage = await Stage.open();
-      const name = exitCode === 7 ? 'new' : 'out';
-      const argv = ['-d', `home/box/${name}`, '--for', 'runc,nspawn', ...flags];
-      const running = await stage.run(argv, call, SWAP);
+      const running = await stage.run([...flags, '--for', 'runc,nspawn'], call, act);
       const { exitCode: found, stderr } = await running.result;
       assert.equal(found, exitCode, stderr);
       stage.assertDecoyUntouched();
-      if (exitCode === 7) assert.match(stderr, /^error: .*home\/box\/new.*replaced by another process$/m);
-      else assert.ok(existsSync(stage.setting.scratch.join('home/elsewhere/config.json')));
+      const { scratch } = stage.setting;
+      assert.equal(existsSync(scratch.join('home/elsewhere/config.json')), exitCode === 0);
+      if (act === SWAP) continue;
+      assert.deepEqual(readdirSync(scratch.join('home/box')), ['new']);
+      assert.match(stderr, /^error: home\/box\/new was complete, and then replaced/m);
     }
   },
 );
+
+test('races: a link of the user that leads to what is of root is not followed', { skip }, async () => {
+  await using stage = await Stage.open();
+  stage.asUser(
+    'mv box elsewhere && ln -s ../decoy box && ln -s ../decoy/x.tar x.tar && ln -s elsewhere mine',
+  );
+  for (const place of [
+    ['-d', 'home/box/out', '--replace'],
+    ['-d', 'home/box/new'],
+    ['-o', 'home/x.tar'],
+  ]) {
+    const { exitCode, stderr } = await stage.setting.pull(place);
+    assert.equal(exitCode, 7, stderr);
+    assert.match(stderr, /is a symlink of user 65534 to what belongs to another user\nhint: /);
+  }
+  stage.assertDecoyUntouched();
+  await stage.setting.pullWell(['-d', 'home/mine/new']);
+});
 
 test('races: the name of a stage does not make a directory one', { skip }, async () => {
   await using stage = await Stage.open();

@@ -203,7 +203,7 @@ export function openDirectory(name: string, shown: string, signal: AbortSignal):
 
 function openLayout(name: string): OpenDirectory {
   try {
-    return OpenDirectory.open(name);
+    return OpenDirectory.open(name, { trustLinks: true });
   } catch (error) {
     if (!hasCode(error, 'ENOTDIR')) throw sourceError(error, name);
     throw new NotFoundError(`${printable(name)} is not a directory`, {

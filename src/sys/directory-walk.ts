@@ -29,6 +29,8 @@ export interface OpenOptions {
   readonly make?: number;
   /** As root, refuses what another user may rename: see `OpenDirectory.exposedAt`. Nothing is made there. */
   readonly refuseExposed?: boolean;
+  /** Nothing is written or removed there: symlinks of all users are followed. */
+  readonly trustLinks?: boolean;
 }
 
 /** An open level of a path. */
@@ -43,6 +45,14 @@ export interface Level {
 interface Link {
   readonly stat: Stats;
   readonly target: string;
+}
+
+/** A symlink of another user, in a directory of another user, that root follows. */
+interface ForeignLink {
+  readonly uid: number;
+  readonly shown: string;
+  /** How many names come after its target's. */
+  readonly rest: number;
 }
 
 interface Walked {
@@ -77,7 +87,7 @@ export function entryPath(
  */
 export function walk(
   whole: string,
-  { make, refuseExposed = false }: OpenOptions,
+  { make, refuseExposed = false, trustLinks = false }: OpenOptions,
   stop: 'real' | 'last' | undefined,
 ): Walked {
   const refuse = refuseExposed || !usesDescriptors();
@@ -91,19 +101,35 @@ export function walk(
   };
   let pending = namesOf(isAbsolute && !whole.startsWith('/') ? `${absolutePath('.')}/${whole}` : whole);
   let links = 0;
+  let foreign: ForeignLink[] = [];
+  /** Checks where links of other users have led to, when all names of their targets are passed. */
+  const arrive = (owner: () => number) => {
+    foreign = foreign.filter((link) => {
+      if (pending.length > link.rest) return true;
+      if (link.uid !== owner()) throw leadsElsewhere(link, whole);
+      return false;
+    });
+  };
+  const ownerHere = () => fstatSync(here.descriptor).uid;
   try {
-    for (let name = pending.shift(); name !== undefined; name = pending.shift()) {
+    for (;;) {
+      arrive(ownerHere);
+      const name = pending.shift();
+      if (name === undefined) break;
       if (name === '..') {
         const descriptor = openSync(osPath(entryPath(here, '..')), FLAGS);
         move({ ...here, descriptor, path: path.dirname(here.path) });
         continue;
       }
       const isLast = pending.length === 0;
-      const link = isLast && stop === 'last' ? undefined : symlinkAt(here, name, whole);
+      const link = isLast && stop === 'last' ? undefined : symlinkAt(here, name, whole, trustLinks);
       if (link !== undefined) {
         links += 1;
         if (links > MAX_LINKS) throw tooManyLinks(whole);
         refuseProcLink(here, name, link, whole);
+        const { uid } = link.stat;
+        if (!trustLinks && isRoot() && !isTrusted(uid) && !isTrusted(ownerHere()))
+          foreign.push({ uid, shown: path.join(here.path, name), rest: pending.length });
         const exposedAt = exposed(here, link.stat);
         if (link.target.startsWith('/')) move(root('/', '/'));
         here = { ...here, exposedAt };
@@ -112,6 +138,8 @@ export function walk(
         pending = namesOf(path.normalize([name, ...pending].join('/')));
       } else if (isLast && stop !== undefined) {
         if (refuse) throwIfExposed(here.exposedAt, whole);
+        const found = lstatSync(osPath(entryPath(here, name)), { throwIfNoEntry: false });
+        arrive(() => found?.uid ?? ownerHere());
         return { here, made, last: name };
       } else if (make === undefined) {
         move(enter(here, name));
@@ -183,15 +211,15 @@ export function isSameFile(one: Pick<Stats, 'dev' | 'ino'>, other: Pick<Stats, '
  *
  * @throws DestinationError for a link of another user
  */
-function symlinkAt(above: Level, name: string, whole: string): Link | undefined {
+function symlinkAt(above: Level, name: string, whole: string, trustLinks: boolean): Link | undefined {
   const place = osPath(entryPath(above, name));
   const found = lstatSync(place, { throwIfNoEntry: false });
   if (found?.isSymbolicLink() !== true) return undefined;
   const calls = systemCalls();
   if (!calls) {
-    refuseForeignLink(above, name, found, whole);
+    if (!trustLinks) refuseForeignLink(above, name, found, whole);
     // Another user could exchange it before it is read.
-    if (isRoot() && mayOthersRename(fstatSync(above.descriptor), found))
+    if (!trustLinks && isRoot() && mayOthersRename(fstatSync(above.descriptor), found))
       throw foreignLink(above, name, found, whole);
     return { stat: found, target: pathText(readlinkSync(place, { encoding: 'buffer' })) };
   }
@@ -199,7 +227,7 @@ function symlinkAt(above: Level, name: string, whole: string): Link | undefined 
   try {
     const stat = fstatSync(descriptor);
     if (!stat.isSymbolicLink()) return undefined;
-    refuseForeignLink(above, name, stat, whole);
+    if (!trustLinks) refuseForeignLink(above, name, stat, whole);
     const empty = Buffer.of(0);
     const target = Buffer.alloc(LONGEST_TARGET);
     const length = calls.readlinkat(descriptor, calls.address(empty), calls.address(target), target.length);
@@ -230,6 +258,17 @@ function foreignLink(above: Level, name: string, { uid }: Stats, whole: string):
   return new DestinationError(
     `cannot use ${printable(whole)}: ${shown} is a symlink of user ${uid} in a directory that others may write`,
     { code: 'FOREIGN_SYMLINK', hint: `remove it (rm ${shown}), or choose another place` },
+  );
+}
+
+/**
+ * Where another user may put links, as in a home of theirs, they may lead only to what is that user's too: else root would write where
+ * the user cannot. systemd has the same rule (`CHASE_SAFE`).
+ */
+function leadsElsewhere({ uid, shown }: ForeignLink, whole: string): DestinationError {
+  return new DestinationError(
+    `cannot use ${printable(whole)}: ${printable(shown)} is a symlink of user ${uid} to what belongs to another user`,
+    { code: 'FOREIGN_SYMLINK', hint: 'name the place itself that it leads to, or choose another one' },
   );
 }
 

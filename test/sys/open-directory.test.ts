@@ -89,19 +89,22 @@ describe('OpenDirectory', () => {
   it('refuses links of other users where they may write, and says where they may rename', rootOnly, () => {
     chmodSync(base, 0o755);
     mkdirSync(join(base, 'mine'));
-    const rows: readonly [above: string, mode: number, owner: number, linkOwner: number, follows: boolean][] =
-      [
-        ['root closed', 0o755, 0, 1234, true],
-        ['sticky', 0o1777, 0, 1234, false],
-        ['open', 0o777, 0, 1234, false],
-        ['group', 0o775, 0, 1234, false],
-        ['of the user', 0o755, 1234, 1234, true],
-        ['sticky of the user', 0o1777, 1234, 1234, true],
-        ['sticky with a link of root', 0o1777, 1234, 0, true],
-      ];
-    for (const [name, mode, owner, linkOwner, follows] of rows) {
+    type Row = [above: string, mode: number, owner: number, linkOwner: number, follows: boolean, to?: string];
+    mkdirSync(join(base, 'theirs'));
+    chownSync(join(base, 'theirs'), 1234, 1234);
+    const rows: readonly Row[] = [
+      ['root closed', 0o755, 0, 1234, true],
+      ['sticky', 0o1777, 0, 1234, false],
+      ['open', 0o777, 0, 1234, false],
+      ['group', 0o775, 0, 1234, false],
+      ['of the user', 0o755, 1234, 1234, true, 'theirs'],
+      ['sticky of the user', 0o1777, 1234, 1234, true, 'theirs'],
+      ['of the user, to what is of root', 0o755, 1234, 1234, false],
+      ['sticky with a link of root', 0o1777, 1234, 0, true],
+    ];
+    for (const [name, mode, owner, linkOwner, follows, target = 'mine'] of rows) {
       mkdirSync(join(base, name));
-      symlinkSync('../mine', join(base, name, 'link'));
+      symlinkSync(`../${target}`, join(base, name, 'link'));
       lchownSync(join(base, name, 'link'), linkOwner, linkOwner);
       chownSync(join(base, name), owner, owner);
       chmodSync(join(base, name), mode);
@@ -109,7 +112,7 @@ describe('OpenDirectory', () => {
       if (!follows) assert.throws(open, { code: 'FOREIGN_SYMLINK' }, name);
       else {
         using directory = open();
-        assert.equal(directory.path, join(base, 'mine'), name);
+        assert.equal(directory.path, join(base, target), name);
         assert.equal(directory.exposedAt, owner === 0 ? undefined : join(base, name), name);
       }
     }
