@@ -3,11 +3,13 @@ import { setImmediate } from 'node:timers/promises';
 import { answersVersion, shortUsage } from './quick-answer.ts';
 import { type TooLow, tooLowLimit } from './process-limits.ts';
 import { ownProcess } from './sys/native.ts';
+import type { CliContext } from './command-line/execute.ts';
 import { describeFailure, type FailureOutput } from './command-line/failure.ts';
 import { DestinationError, ExitCode, InterruptedError } from './errors.ts';
 import { exactArguments } from './sys/os-path.ts';
 import { explainOsError } from './sys/os-error.ts';
 import { isInUserNamespace, systemText } from './sys/privileges.ts';
+import { Secrets } from './sys/secrets.ts';
 
 /** In the order in which their handlers are set. SIGHUP is last: Node does not catch it itself, so its handler shows that all are set. */
 const endingSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -32,7 +34,9 @@ export async function main(start?: Start): Promise<void> {
   if (answersVersion(argv)) return;
   ownProcess();
   const abort = new AbortController();
-  const failureOf = (error: unknown): FailureOutput => describeFailure(error, wantsJsonLines(argv));
+  const secrets = new Secrets();
+  const failureOf = (error: unknown): FailureOutput =>
+    describeFailure(secrets.maskError(error), wantsJsonLines(argv));
   for (const signal of endingSignals) {
     process.on(signal, () => {
       if (!abort.signal.aborted) return abort.abort(new InterruptedError(signal));
@@ -63,7 +67,7 @@ export async function main(start?: Start): Promise<void> {
   let exitCode: number = ExitCode.done;
   try {
     if (start?.failure !== undefined) throw start.failure;
-    exitCode = await run(argv, abort.signal, start);
+    exitCode = await run(argv, { signal: abort.signal, secrets }, start);
     await drained(process.stdout, abort.signal);
     abort.signal.throwIfAborted();
   } catch (error) {
@@ -93,7 +97,11 @@ function followOutside(signal: AbortSignal): void {
   process.channel?.unref();
 }
 
-async function run(argv: readonly string[], signal: AbortSignal, start?: Start): Promise<number> {
+async function run(
+  argv: readonly string[],
+  shared: Pick<CliContext, 'signal' | 'secrets'>,
+  start?: Start,
+): Promise<number> {
   if (argv.length === 0) {
     process.stderr.write(shortUsage);
     return ExitCode.done;
@@ -108,7 +116,7 @@ async function run(argv: readonly string[], signal: AbortSignal, start?: Start):
     stderr: process.stderr,
     isClosed,
     workingDirectoryExists,
-    signal,
+    ...shared,
   });
 }
 

@@ -10,6 +10,7 @@ import type {
   DiffRequest,
   ExportRequest,
   ImagesRequest,
+  PullOptions,
   PullRequest,
   TagsRequest,
   VerifyRequest,
@@ -48,6 +49,7 @@ export type {
 export type { Layer } from './oci/image.ts';
 export type { Platform } from './oci/platform.ts';
 export type { PullEvent, Report } from './report/event.ts';
+export { Secrets } from './sys/secrets.ts';
 export type { LayerSummary, PullSummary } from './summary.ts';
 export type { Verification } from './verify.ts';
 export { version } from './version.ts';
@@ -61,12 +63,28 @@ if (major < leastNode.major || (major === leastNode.major && minor < leastNode.m
   );
 }
 
-/** `resolveOptions` and a command: neither is loaded before it is used. */
-async function load<Command>(
-  command: Promise<Command>,
-): Promise<[typeof import('./options.ts').resolveOptions, Command]> {
-  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), command]);
-  return [resolveOptions, library];
+type Resolve = typeof import('./options.ts').resolveOptions;
+
+/**
+ * Loads the options and a command, and runs it. What it reports, returns and throws has no secret of the run.
+ *
+ * @param open texts that the caller writes openly, beside those in the options
+ */
+async function run<Library, Result>(
+  loading: Promise<Library>,
+  request: PullRequest,
+  command: (library: Library, options: PullOptions, resolve: Resolve) => Promise<Result>,
+  open: readonly string[] = [],
+): Promise<Result> {
+  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), loading]);
+  const options = resolveOptions(request);
+  const { secrets } = options;
+  for (const text of open) secrets.expose(text);
+  try {
+    return secrets.maskIn(await command(library, options, resolveOptions));
+  } catch (error) {
+    throw secrets.maskError(error);
+  }
 }
 
 /**
@@ -76,8 +94,7 @@ async function load<Command>(
  * @param image `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source as `oci:DIR`
  */
 export async function pull(image: string, options: Omit<PullRequest, 'image'> = {}): Promise<PullSummary> {
-  const [resolve, library] = await load(import('./pull.ts'));
-  return await library.pull(resolve({ ...options, image }));
+  return await run(import('./pull.ts'), { ...options, image }, (library, resolved) => library.pull(resolved));
 }
 
 /**
@@ -87,9 +104,10 @@ export async function pull(image: string, options: Omit<PullRequest, 'image'> = 
  * @throws as `pull`, but not for differences
  */
 export async function verify(image: string, options: VerifyRequest = {}): Promise<Verification> {
-  const [resolve, library] = await load(import('./verify.ts'));
   const { contents = false, ...request } = options;
-  return await library.verify(resolve({ ...request, image }), contents);
+  return await run(import('./verify.ts'), { ...request, image }, (library, resolved) =>
+    library.verify(resolved, contents),
+  );
 }
 
 /**
@@ -105,12 +123,15 @@ export async function diff(
   second: string,
   options: ImagesRequest = {},
 ): Promise<ImageDifferences> {
-  const [resolve, library] = await load(import('./diff.ts'));
   const { layers } = options;
-  const [one, other] = [first, second].map((image, index) =>
-    resolve({ ...options, layers: Array.isArray(layers) ? layers[index] : layers, image }),
+  const [one, other] = [first, second].map((image, index) => ({
+    ...options,
+    layers: Array.isArray(layers) ? layers[index] : layers,
+    image,
+  }));
+  return await run(import('./diff.ts'), one!, (library, resolved, resolve) =>
+    library.diff(resolved, resolve({ ...other!, secrets: resolved.secrets })),
   );
-  return await library.diff(one!, other!);
 }
 
 /**
@@ -125,12 +146,15 @@ export async function exportArchive(
   output: string | Writable,
   options: ExportRequest = {},
 ): Promise<PullSummary> {
-  const [resolve, library] = await load(import('./export.ts'));
   const { PassThrough } = await import('node:stream');
-  const resolved = resolve({ ...options, image });
-  if (typeof output !== 'string') return await library.exportArchive(resolved, '-', output);
   if (output === '-') throw new UsageError('"-" is no file', { hint: 'pass a stream, or ./-' });
-  return await library.exportArchive(resolved, output, new PassThrough());
+  const [name, stream] = typeof output === 'string' ? [output, new PassThrough()] : ['-', output];
+  return await run(
+    import('./export.ts'),
+    { ...options, image },
+    (library, resolved) => library.exportArchive(resolved, name, stream),
+    [name],
+  );
 }
 
 /**
@@ -146,8 +170,12 @@ export async function cat(
   output: Writable,
   options: DiffRequest = {},
 ): Promise<void> {
-  const [resolve, library] = await load(import('./cat.ts'));
-  await library.cat(resolve({ ...options, image }), file, output);
+  await run(
+    import('./cat.ts'),
+    { ...options, image },
+    (library, resolved) => library.cat(resolved, file, output),
+    [file],
+  );
 }
 
 /**
@@ -157,8 +185,9 @@ export async function cat(
  * @throws as `pull`
  */
 export async function inspect(image: string, options: DiffRequest = {}): Promise<Inspection> {
-  const [resolve, library] = await load(import('./inspect.ts'));
-  return await library.inspect(resolve({ ...options, image }));
+  return await run(import('./inspect.ts'), { ...options, image }, (library, resolved) =>
+    library.inspect(resolved),
+  );
 }
 
 /**
@@ -168,14 +197,15 @@ export async function inspect(image: string, options: DiffRequest = {}): Promise
  * @throws as `pull`
  */
 export async function listTags(repository: string, options: TagsRequest = {}): Promise<string[]> {
-  const [resolve, library] = await load(import('./inspect.ts'));
   const { onTag, ...request } = options;
-  const tags: string[] = [];
-  await library.listTags(resolve({ ...request, image: repository }), (tag) => {
-    tags.push(tag);
-    if (onTag) onTag(tag);
+  return await run(import('./inspect.ts'), { ...request, image: repository }, async (library, resolved) => {
+    const tags: string[] = [];
+    await library.listTags(resolved, (tag) => {
+      tags.push(tag);
+      if (onTag) onTag(resolved.secrets.mask(tag));
+    });
+    return tags;
   });
-  return tags;
 }
 
 /** The cache: what `dlrootfs cache` does. All throw as `pull`. */
@@ -195,7 +225,8 @@ export const cache = {
 
   /** Puts all into it that a pull of the image needs. */
   async add(image: string, options: DiffRequest = {}): Promise<CacheAddition> {
-    const [resolve, library] = await load(import('./cache.ts'));
-    return await library.addToCache(resolve({ ...options, image }));
+    return await run(import('./cache.ts'), { ...options, image }, (library, resolved) =>
+      library.addToCache(resolved),
+    );
   },
 };

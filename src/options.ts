@@ -7,12 +7,13 @@ import { UsageError } from './errors.ts';
 import type { WantedLayers } from './oci/first-layers.ts';
 import { formatPlatform, hostPlatform, type Platform } from './oci/platform.ts';
 import { DEFAULT_CONNECTIONS, type RegistryOptions, retryPolicyOf } from './registry/registry-options.ts';
-import type { Report } from './report/event.ts';
+import type { PullEvent, Report } from './report/event.ts';
 import { type PartOptions, Selection } from './rootfs/selection.ts';
 import type { Runtime, VirtualMachine } from './runtime/config-files.ts';
 import type { IdMappings } from './runtime/runc.ts';
 import { shellWord, type Environment } from './sys/os-path.ts';
 import type { RetryPolicy } from './sys/retry.ts';
+import { Secrets } from './sys/secrets.ts';
 
 /** Options of a comparison: which image, and how to get it; all have defaults, as for a pull. */
 export interface DiffRequest {
@@ -37,7 +38,7 @@ export interface DiffRequest {
     | Partial<
         Omit<
           RegistryOptions,
-          'environment' | 'connections' | 'offline' | 'report' | 'signal' | 'manifestStore'
+          'environment' | 'connections' | 'offline' | 'report' | 'secrets' | 'signal' | 'manifestStore'
         >
       >
     | undefined;
@@ -45,6 +46,8 @@ export interface DiffRequest {
   readonly stdin?: AsyncIterable<Uint8Array> | undefined;
   readonly environment?: Environment | undefined;
   readonly report?: Report | undefined;
+  /** Learns what is secret in the run, so that the caller can mask texts of his own. Default: one that nobody else has. */
+  readonly secrets?: Secrets | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -99,7 +102,10 @@ export interface ExportRequest
   extends DiffRequest, Pick<PullRequest, 'diskSize' | 'diskCompression' | 'virtualMachines' | 'force'> {}
 
 /** Of `listTags`. */
-export interface TagsRequest extends Pick<PullRequest, 'registry' | 'environment' | 'report' | 'signal'> {
+export interface TagsRequest extends Pick<
+  PullRequest,
+  'registry' | 'environment' | 'report' | 'secrets' | 'signal'
+> {
   /** Called with each tag as it comes. */
   readonly onTag?: ((tag: string) => void) | undefined;
 }
@@ -151,7 +157,8 @@ const DEFAULT_CACHE_BYTES = 10 * 2 ** 30;
 export function resolveOptions(request: PullRequest): PullOptions {
   const { cache, cacheDirectory, cacheSize, ...given } = withoutUndefined(request);
   const options = { ...DEFAULTS, ...given };
-  const { destination, environment, jobs, report } = options;
+  const { destination, environment, jobs, secrets = new Secrets() } = options;
+  const report = maskedReport(options.report, secrets);
   if (destination === '')
     throw new UsageError('the destination is empty', { hint: 'give a directory: -d DIR' });
   if (destination.includes('\0')) throw new UsageError('the destination has a NUL byte in its name');
@@ -166,12 +173,15 @@ export function resolveOptions(request: PullRequest): PullOptions {
   const offline = options.offline ? { hint: `run ${fillingCommand(request)}` } : undefined;
   const part = partOf(request);
   if (part) Selection.check(part);
+  learnSecrets(secrets, options);
   const uid = geteuid?.();
   return Object.freeze({
     rootless: uid !== 0,
     platform: given.platform ?? thisHost(),
     signal: new AbortController().signal,
     ...options,
+    report,
+    secrets,
     part,
     platformAsked: given.platform !== undefined,
     store: {
@@ -180,10 +190,25 @@ export function resolveOptions(request: PullRequest): PullOptions {
     },
     offline,
     retryPolicy: retryPolicyOf(given.registry ?? {}),
-    registry: { uid, ...given.registry, environment, connections: jobs, offline, report },
+    registry: { uid, ...given.registry, environment, connections: jobs, offline, report, secrets },
     uid: uid ?? 0,
     gid: getegid?.() ?? 0,
   });
+}
+
+/** What a caller gives is known before the first text that may hold it. */
+function learnSecrets(secrets: Secrets, { image, destination, cacheDirectory, registry }: PullRequest): void {
+  const { credentials, registryToken } = registry ?? {};
+  for (const text of [image, destination && path.resolve(destination), cacheDirectory])
+    if (text !== undefined) secrets.expose(text);
+  if (credentials) secrets.addPassword(credentials.username, credentials.password);
+  if (registryToken !== undefined)
+    secrets.add(typeof registryToken === 'string' ? registryToken : registryToken.token);
+}
+
+/** Reports events without secrets; the type of an event is a word of ours. */
+function maskedReport(report: Report, secrets: Secrets): Report {
+  return (event) => report({ ...secrets.maskIn(event), type: event.type } as PullEvent);
 }
 
 const DEFAULTS = {

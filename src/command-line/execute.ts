@@ -13,6 +13,7 @@ import { formatBytes, plainReport } from '../report/progress.ts';
 import { type Inspection, messageReport, textReport } from '../report/text.ts';
 import { runtimes } from '../runtime/config-files.ts';
 import { osPath, type Environment } from '../sys/os-path.ts';
+import type { Secrets } from '../sys/secrets.ts';
 import { version } from '../version.ts';
 import type { CommandName, FlagValues } from './commands.ts';
 import { type Invocation, parseArguments } from './program.ts';
@@ -27,6 +28,8 @@ export interface CliContext {
   readonly isClosed: (descriptor: 0 | 1) => boolean;
   /** It was not removed. */
   readonly workingDirectoryExists: () => boolean;
+  /** Learns the secrets of the run. */
+  readonly secrets: Secrets;
   readonly signal: AbortSignal;
 }
 

@@ -47,6 +47,7 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
     registry: { ...registryOptions(values), ...(await readCredentials(invocation, context)) },
     stdin: images.some((name) => name === '-' || name.startsWith('-:')) ? openStdin(context) : undefined,
     environment: context.environment,
+    secrets: context.secrets,
     signal: context.signal,
   };
 }

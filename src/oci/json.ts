@@ -43,7 +43,9 @@ export function parseJson(bytes: Uint8Array, what: string, limit = new ValueLimi
   try {
     return JSON.parse(text);
   } catch (error) {
-    const reason = error instanceof Error ? printable(error.message, 160) : 'unknown';
+    // Without V8's quotation: a piece of the text, in which a secret would not be found.
+    const message = error instanceof Error ? error.message.replace(/, (?:\.\.\.)?".*$/s, '') : 'unknown';
+    const reason = printable(message, 160);
     throw new IntegrityError(`${what} is not valid JSON: ${reason}`);
   }
 }

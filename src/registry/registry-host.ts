@@ -3,7 +3,7 @@ import { isLoopback } from '../oci/reference.ts';
 import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
 import { isObject, jsonOf } from '../oci/json.ts';
 import { Authenticator } from './auth/authenticator.ts';
-import { type Credential, findCredential } from './auth/credentials.ts';
+import { addCredential, type Credential, findCredential } from './auth/credentials.ts';
 import type { Location } from './config/registries-conf.ts';
 import { Endpoint } from './endpoint.ts';
 import { answerError, readFailure } from './http/answer.ts';
@@ -47,8 +47,13 @@ export class RegistryHost {
   private constructor(location: Location, transport: Transport, options: RegistryOptions) {
     this.location = location;
     this.transport = transport;
+    const find = async (): Promise<Credential | undefined> => {
+      const credential = await findCredential(location, options);
+      if (credential) addCredential(transport.settings.secrets, credential);
+      return credential;
+    };
     let found: Promise<Credential | undefined> | undefined;
-    this.credential = () => (found ??= findCredential(location, options));
+    this.credential = () => (found ??= find());
     this.#authenticator = new Authenticator(location, this.credential, transport);
     this.endpoint = new Endpoint({
       name: location.registry,

@@ -3,6 +3,7 @@ import type { Digest } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
 import type { Environment } from '../sys/os-path.ts';
+import type { Secrets } from '../sys/secrets.ts';
 
 /** A user name and a password of the caller; both empty: anonymous, with a notice. */
 export interface GivenCredentials {
@@ -80,6 +81,8 @@ export interface RegistryOptions {
   readonly manifestStore?: ManifestStore | undefined;
   /** No requests: manifests and configs come from `manifestStore`. `hint` is for errors about what it lacks. */
   readonly offline?: { readonly hint: string } | undefined;
+  /** Learns what is secret in this session; the caller masks what leaves it. */
+  readonly secrets?: Secrets | undefined;
   /** Aborts the session; a blob has a signal of its own. */
   readonly signal?: AbortSignal | undefined;
   /** Directories to look in instead of `/etc` for `containers/` and `docker/`. */
@@ -92,6 +95,7 @@ export interface SessionSettings {
   readonly timeouts: Timeouts;
   readonly retry: RetryPolicy;
   readonly report: Report;
+  readonly secrets: Secrets;
   /** Aborts requests that have no signal of their own. */
   readonly signal: AbortSignal;
   /** Limits the exchanges under way at once. */

@@ -2,6 +2,7 @@ import pLimit from 'p-limit';
 import { type DlrootfsError, type ErrorDetails, NetworkError, NotFoundError, UsageError } from '../errors.ts';
 import type { RemoteLayer, Session } from '../oci/image.ts';
 import { Reference } from '../oci/reference.ts';
+import { Secrets } from '../sys/secrets.ts';
 import { locationsOf, readRegistriesConf } from './config/registries-conf.ts';
 import { type Explain, Failover } from './endpoint.ts';
 import { type Ping, RegistryHost } from './registry-host.ts';
@@ -35,7 +36,7 @@ export async function openSession(
   reference: Reference,
   given: RegistryOptions,
 ): Promise<Session<RemoteLayer>> {
-  const { report, connections = DEFAULT_CONNECTIONS, offline } = given;
+  const { report, secrets = new Secrets(), connections = DEFAULT_CONNECTIONS, offline } = given;
   const options = offline ? given : withoutEmptyCredentials(given);
   const closing = new AbortController();
   const signal = AbortSignal.any([closing.signal, ...(options.signal ? [options.signal] : [])]);
@@ -45,6 +46,7 @@ export async function openSession(
     timeouts,
     retry: retryPolicyOf(options),
     report,
+    secrets,
     signal,
     slots: pLimit(connections),
   };

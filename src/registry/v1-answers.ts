@@ -210,16 +210,19 @@ function isUnder(path: string, cookiePath: string): boolean {
 export class Cookies {
   readonly #jars = new Map<string, Map<string, Cookie>>();
 
-  /** Stores the cookies of an answer from `url`. */
-  take(url: URL, headers: readonly string[]): void {
+  /** Stores the cookies of an answer from `url`, and returns their values. */
+  take(url: URL, headers: readonly string[]): readonly string[] {
+    const values: string[] = [];
     for (const header of headers) {
       const parsed = parseSetCookie(header, Date.now());
       if (!parsed) continue;
+      values.push(parsed.cookie.value);
       const jar = this.#jars.get(url.origin) ?? new Map<string, Cookie>();
       this.#jars.set(url.origin, jar);
       if (parsed.over) jar.delete(parsed.name);
       else if (jar.has(parsed.name) || jar.size < MAX_COOKIES) jar.set(parsed.name, parsed.cookie);
     }
+    return values;
   }
 
   /** The value of the Cookie header for a request to `url`; undefined for none. */

@@ -200,7 +200,15 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
     });
     if (endpoints.length === 0) throw new NetworkError(`the index ${base.host} names no registry`);
     this.#token = token;
+    this.#addToken(token);
     return endpoints;
+  }
+
+  /** Adds what is secret in a token: `signature=…,repository="library/x",access=read`. */
+  #addToken(token = ''): void {
+    const { secrets } = this.#settings;
+    secrets.addIssued(token);
+    for (const [, signature] of token.matchAll(/signature="?([^",]+)/g)) secrets.addIssued(signature!);
   }
 
   /** Requests another token in place of `old`, once for all that ask for it. */
@@ -227,7 +235,10 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
         if (answer && authorization === undefined) return answer;
         answer = await send({ authorization, cookie: this.#cookies.header(url) });
         const { response, error, unauthorized } = answer;
-        if (response.url.origin === url.origin) this.#cookies.take(url, response.headers('set-cookie'));
+        if (response.url.origin === url.origin) {
+          const values = this.#cookies.take(url, response.headers('set-cookie'));
+          for (const value of values) this.#settings.secrets.addIssued(value);
+        }
         if (!unauthorized) {
           if (!error) accepted = authorization;
           return answer;

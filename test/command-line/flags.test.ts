@@ -7,6 +7,7 @@ import type { CliContext } from '../../src/command-line/execute.ts';
 import { parseArguments, splitArguments } from '../../src/command-line/program.ts';
 import { pullRequest } from '../../src/command-line/request.ts';
 import { DlrootfsError, UsageError } from '../../src/errors.ts';
+import { Secrets } from '../../src/sys/secrets.ts';
 
 const accepted: readonly (readonly [sentence: string, argv: string, expected: Record<string, unknown>])[] = [
   ['image first, flags after it', 'ubuntu -d out -g', { destination: 'out', git: true }],
@@ -173,6 +174,7 @@ const context: CliContext = {
   stderr: new PassThrough(),
   isClosed: () => false,
   workingDirectoryExists: () => true,
+  secrets: new Secrets(),
   signal: new AbortController().signal,
 };
 

@@ -1,6 +1,7 @@
 import { PassThrough, Readable, type Writable } from 'node:stream';
 import { describeFailure } from '../../src/command-line/failure.ts';
 import { runCommand } from '../../src/command-line/execute.ts';
+import { Secrets } from '../../src/sys/secrets.ts';
 import type { ProgramResult } from './program.ts';
 
 function collector(): { readonly stream: Writable; text(): string } {
@@ -17,6 +18,7 @@ export async function runHere(
 ): Promise<ProgramResult> {
   const stdout = collector();
   const stderr = collector();
+  const secrets = new Secrets();
   let exitCode = 0;
   try {
     await runCommand(argv, {
@@ -26,10 +28,11 @@ export async function runHere(
       stderr: stderr.stream,
       isClosed: () => false,
       workingDirectoryExists: () => true,
+      secrets,
       signal: new AbortController().signal,
     });
   } catch (error) {
-    const failure = describeFailure(error);
+    const failure = describeFailure(secrets.maskError(error));
     stderr.stream.write(failure.text);
     exitCode = failure.exitCode;
   }

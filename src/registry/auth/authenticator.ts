@@ -3,7 +3,7 @@ import { LOG_IN, NetworkError, UnauthorizedError, UsageError } from '../../error
 import { basic, type Credential, describeCredential } from './credentials.ts';
 import type { Location } from '../config/registries-conf.ts';
 import type { Answer, Authorization } from '../endpoint.ts';
-import { isObject, jsonOf } from '../../oci/json.ts';
+import { isObject, jsonOf, textOf } from '../../oci/json.ts';
 import { backoff, pause } from '../../sys/retry.ts';
 import { answerError, parseChallenges, readDocument } from '../http/answer.ts';
 import type { Headers, Request, Response } from '../http/exchange.ts';
@@ -206,13 +206,19 @@ function tokenRequest({ realm, service, scopes }: Bearer, credential: Credential
   return { method: 'GET', url, headers: { ...headers, authorization: basic(credential) } };
 }
 
-/** Reads a token server's answer. Undefined when it holds no usable token. */
-function parseToken(body: Uint8Array, now: number): Token | undefined {
+/**
+ * Reads a token server's answer. Undefined when it holds no usable token.
+ *
+ * @param tell called with each token in it
+ */
+function parseToken(body: Uint8Array, now: number, tell: (token: string) => void): Token | undefined {
   const document = jsonOf(Buffer.from(body).toString('utf8'));
   if (!isObject(document)) return undefined;
-  const { token, access_token: accessToken, expires_in: lifetime } = document;
-  const text = [token, accessToken].find((each) => typeof each === 'string' && each !== '');
-  if (typeof text !== 'string' || !TOKEN.test(text)) return undefined;
+  const { token, access_token: accessToken, refresh_token: refreshToken, expires_in: lifetime } = document;
+  const [own, access, refresh] = [token, accessToken, refreshToken].map(textOf);
+  for (const each of [own, access, refresh]) if (each !== undefined) tell(each);
+  const text = own ?? access;
+  if (text === undefined || !TOKEN.test(text)) return undefined;
   const seconds = typeof lifetime === 'number' && lifetime > LEAST_LIFETIME ? lifetime : LEAST_LIFETIME;
   return { text, until: now + seconds * 1000 - MARGIN };
 }
@@ -232,6 +238,8 @@ async function fetchToken(
 ): Promise<Token> {
   const start = performance.now();
   const { realm } = scheme;
+  const { secrets } = transport.settings;
+  secrets.addAddress(realm);
   if (realm.protocol !== 'https:' && !isLoopback(realm.host) && registry.protocol !== 'http:') {
     throw new NetworkError(`refused: the token server of ${registry.host}, ${realm.host}, does not use TLS`, {
       hint: 'report it to the operator of the registry',
@@ -248,7 +256,7 @@ async function fetchToken(
   if (response.status !== 200) {
     throw answerError(response, body, { subject: `a token from ${realm.host}` });
   }
-  const token = parseToken(body, start);
+  const token = parseToken(body, start, (secret) => secrets.addIssued(secret));
   if (!token)
     throw new NetworkError(`the answer of the token server ${realm.host} holds no token`, {
       hint: 'report it to the operator of the registry; -v shows the requests',

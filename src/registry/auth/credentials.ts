@@ -4,6 +4,7 @@ import { printable, UsageError } from '../../errors.ts';
 import { isObject, type JsonObject, jsonOf, textOf } from '../../oci/json.ts';
 import { HUB_ALIASES, type Reference } from '../../oci/reference.ts';
 import { hasCode, osErrorOf, reasonOf } from '../../sys/os-error.ts';
+import type { Secrets } from '../../sys/secrets.ts';
 import { configHome, readConfigFile } from '../config/files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
@@ -30,6 +31,12 @@ export function describeCredential(credential: Credential): string {
 /** The value of an Authorization header for a user name and a password. */
 export function basic({ username, password }: Extract<Credential, { kind: 'password' }>): string {
   return `Basic ${Buffer.from(`${username}:${password}`, 'utf8').toString('base64')}`;
+}
+
+/** Adds what is secret in a credential. */
+export function addCredential(secrets: Secrets, credential: Credential): void {
+  if (credential.kind === 'password') secrets.addPassword(credential.username, credential.password);
+  else secrets.add(credential.token);
 }
 
 /** A possible source of credentials. */
@@ -327,9 +334,9 @@ export async function askHelper(
   if (outcome.code === 0) return parseAnswer(outcome.output, program);
   // The protocol has this text for a missing credential, on stdout.
   if (outcome.output.trim() === 'credentials not found in native keychain') return undefined;
-  throw new HelperError(
-    `${program} failed: ${printable(outcome.output.trim(), 200) || `exit code ${outcome.code}`}`,
-  );
+  // A helper that fails late may have printed a credential.
+  const said = jsonOf(outcome.output) === undefined ? printable(outcome.output.trim(), 200) : '';
+  throw new HelperError(`${program} failed: ${said || `exit code ${outcome.code}`}`);
 }
 
 function parseAnswer(output: string, program: string): Credential | undefined {

@@ -64,6 +64,8 @@ export class Transport {
       const location = REDIRECT_STATUS.has(status) ? header('location') : undefined;
       if (location === undefined) return response;
       await drain(response);
+      const address = URL.parse(location, current.url.href);
+      if (address) this.settings.secrets.addAddress(address);
       current = redirected(current, status, location);
     }
   }
@@ -90,9 +92,11 @@ export class Transport {
   }
 
   async #open(url: URL): Promise<Route> {
-    const { options, report } = this.settings;
+    const { options, report, secrets } = this.settings;
     const proxy = proxyFor(url, options.environment);
     if (!proxy) return { dispatcher: await this.#openDirect(url), proxy };
+    const { username, password } = proxy.url;
+    secrets.addPassword(decodeURIComponent(username), decodeURIComponent(password));
     const place = `${proxy.url.protocol}//${proxy.url.host}`;
     report({ type: 'debug', message: `${url.host} through the proxy ${place}, from ${proxy.variable}` });
     return { dispatcher: await this.#openProxy(proxy.url), proxy };

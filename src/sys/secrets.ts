@@ -1,0 +1,308 @@
+import { printable } from '../errors.ts';
+
+/** What a text has in place of a secret. */
+const MASK = '***';
+
+/** Bytes: a shorter spelling is not masked, since every text has it by chance. */
+const LEAST_WORD = 4;
+/** Bytes: from this length a spelling is masked inside of words too. What a server issued has this length at least. */
+const LEAST_PART = 8;
+/** How many encodings, one upon the other, are undone: `%252f`. */
+const MOST_ENCODINGS = 3;
+
+/**
+ * The secrets of one run, and texts without them. A secret is found as it is, in hexadecimal, and in base64 at any place of a longer
+ * text (RFC 4648, both alphabets); also with percent, JSON, HTML or C escapes, upper and lower case alike, and cut off before `…`.
+ *
+ * | length of a spelling | is masked                                      |
+ * | -------------------- | ---------------------------------------------- |
+ * | 8 bytes or more      | anywhere                                       |
+ * | 4 to 7 bytes         | where no letter or digit stands beside it      |
+ * | fewer                | not                                            |
+ *
+ * What the caller writes openly, as the name of the image, is not masked as it is: a mask in its place would tell the secret.
+ */
+export class Secrets {
+  /** Byte strings, in lower case. */
+  readonly #spellings = new Set<string>();
+  readonly #open = new Set<string>();
+
+  /** Takes a text that the caller writes openly. */
+  expose(text: string): void {
+    const bytes = bytesOf(text);
+    this.#open.add(bytes);
+    for (const spelling of this.#spellings) if (bytes.includes(spelling)) this.#spellings.delete(spelling);
+  }
+
+  /** Adds a secret of the user. */
+  add(secret: string): void {
+    // As it is, as forms write it, and as we print it.
+    const plain = [secret, secret.replaceAll(' ', '+'), printable(secret, Infinity)].map(bytesOf);
+    for (const spelling of [...plain, ...encodingsOf(Buffer.from(secret))]) {
+      const isOpen = [...this.#open].some((text) => text.includes(spelling));
+      if (!isOpen && spelling.length >= LEAST_WORD) this.#spellings.add(spelling);
+    }
+  }
+
+  /** Adds a user's password: alone, and behind the user name as in HTTP Basic. */
+  addPassword(username: string, password: string): void {
+    if (password === '') return;
+    const pair = `${username}:${password}`;
+    // The last one is what the header has, which may be encoded again.
+    for (const secret of [password, pair, Buffer.from(pair).toString('base64')]) this.add(secret);
+  }
+
+  /** Adds a secret that a server issued, such as a token. A short one is a word by which the server could mask texts. */
+  addIssued(secret: string): void {
+    if (secret.length >= LEAST_PART) this.add(secret);
+  }
+
+  /** Adds what is secret in an address from a server: the user's part, and the query, which may be signed. */
+  addAddress({ username, password, searchParams, search }: URL): void {
+    if (password !== '') this.addPassword(decoded(username), decoded(password));
+    this.addIssued(search.slice(1));
+    for (const [name, value] of searchParams)
+      if (/sig|token|key|hmac|secret|cred|policy|auth|pass|jwt/i.test(name)) this.addIssued(value);
+  }
+
+  /** The text with `***` in place of each secret. */
+  mask(text: string): string {
+    if (this.#spellings.size === 0 || text.length < LEAST_WORD) return text;
+    const ranges = formsOf(formOf(text)).flatMap((form) => find(form, this.#spellings));
+    return ranges.length === 0 ? text : masked(text, ranges);
+  }
+
+  /** A copy of a value, as JSON has them, with all its texts masked. Names of members are words of ours, but not inside `config`. */
+  maskIn<T>(value: T): T {
+    return (this.#spellings.size === 0 ? value : maskIn(this, value, false)) as T;
+  }
+
+  /** Masks the texts of an error, of its causes and of the errors in it, and returns it. */
+  maskError(error: unknown): unknown {
+    if (this.#spellings.size === 0) return error;
+    return error instanceof Error ? maskError(this, error, new Set()) : maskIn(this, error, false);
+  }
+}
+
+/** Where a form of a text has one of the spellings. */
+function find(form: Form, spellings: ReadonlySet<string>): readonly Range[] {
+  const { text, starts, ends } = form;
+  const ranges: Range[] = [];
+  const take = (from: number, to: number) => ranges.push({ from: starts[from]!, to: ends[to - 1]! });
+  const cuts = [...text.matchAll(CUT)].map(({ index }) => index);
+  for (const spelling of spellings) {
+    const { length } = spelling;
+    for (let at = text.indexOf(spelling); at !== -1; at = text.indexOf(spelling, at + 1))
+      if (length >= LEAST_PART || isWord(text, at, at + length)) take(at, at + length);
+    for (const cut of cuts) {
+      const kept = keptBefore(text, cut, spelling);
+      if (kept > 0) take(cut - kept, cut);
+    }
+  }
+  return ranges;
+}
+
+function maskIn(secrets: Secrets, value: unknown, isForeign: boolean): unknown {
+  if (typeof value === 'string') return secrets.mask(value);
+  if (Array.isArray(value)) return value.map((member) => maskIn(secrets, member, isForeign));
+  if (typeof value !== 'object' || value === null) return value;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== null) return value;
+  const members = Object.entries(value).map(([name, member]) => [
+    isForeign ? secrets.mask(name) : name,
+    maskIn(secrets, member, isForeign || name === 'config'),
+  ]);
+  return Object.fromEntries(members) as unknown;
+}
+
+/** Members of an error that are never words of a server. */
+const OWN_WORDS = new Set(['name', 'code']);
+
+function maskError(secrets: Secrets, error: Error, seen: Set<Error>): Error {
+  if (seen.has(error)) return error;
+  seen.add(error);
+  for (const name of new Set(['message', 'stack', ...Object.getOwnPropertyNames(error)])) {
+    if (OWN_WORDS.has(name)) continue;
+    const value: unknown = error[name as keyof Error];
+    if (value instanceof Error) maskError(secrets, value, seen);
+    else if (Array.isArray(value))
+      for (const each of value) if (each instanceof Error) maskError(secrets, each, seen);
+    const text = typeof value === 'string' ? secrets.mask(value) : value;
+    // By definition, since an error of the DOM and the stack have accessors.
+    if (text !== value)
+      Object.defineProperty(error, name, { value: text, writable: true, configurable: true });
+  }
+  return error;
+}
+
+interface Range {
+  readonly from: number;
+  readonly to: number;
+}
+
+function masked(text: string, ranges: readonly Range[]): string {
+  let result = '';
+  let end = 0;
+  for (const { from, to } of ranges.toSorted((one, other) => one.from - other.from)) {
+    if (from > end || result === '') result += text.slice(end, from) + MASK;
+    end = Math.max(end, to);
+  }
+  return result + text.slice(end);
+}
+
+/** A text with escapes undone: bytes in lower case, one a character, and for each its place in the original. */
+interface Form {
+  readonly text: string;
+  readonly starts: readonly number[];
+  readonly ends: readonly number[];
+}
+
+function bytesOf(text: string): string {
+  return formOf(text).text;
+}
+
+function formOf(original: string): Form {
+  let text = '';
+  const starts: number[] = [];
+  const ends: number[] = [];
+  let at = 0;
+  for (const character of original) {
+    const bytes = utf8(character.codePointAt(0)!);
+    text += bytes;
+    for (let count = 0; count < bytes.length; count += 1) {
+      starts.push(at);
+      ends.push(at + character.length);
+    }
+    at += character.length;
+  }
+  return { text: lowerCase(text), starts, ends };
+}
+
+/** The bytes of a character; of a byte that is no UTF-8 this byte (see sys/os-path.ts). */
+function utf8(point: number): string {
+  if (point < 0x80) return String.fromCharCode(point);
+  if (point >= 0xdc80 && point <= 0xdcff) return String.fromCharCode(point - 0xdc00);
+  return point > 0x10_ffff ? '' : Buffer.from(String.fromCodePoint(point)).toString('latin1');
+}
+
+/** Of ASCII alone, so that the length stays. */
+function lowerCase(bytes: string): string {
+  return bytes.replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase());
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+const ELLIPSIS = '\xe2\x80\xa6';
+/** The end of a text that was cut. */
+const CUT = /\xe2\x80\xa6|\.\.\./g;
+
+/** The escapes of each notation; its last pattern is the beginning of an escape whose rest was cut off. */
+const NOTATIONS = [
+  ['%(?<byte>[0-9a-f]{2})', `%[0-9a-f]?(?=${ELLIPSIS})`],
+  [
+    String.raw`(?<units>(?:\\u[0-9a-f]{4})+)`,
+    String.raw`\\u\{(?<point>[0-9a-f]{1,6})\}`,
+    String.raw`\\x(?<byte>[0-9a-f]{2})`,
+    String.raw`\\(?<character>[^ux])`,
+    String.raw`\\(?:x[0-9a-f]?|u\{?[0-9a-f]*)?(?=${ELLIPSIS})`,
+  ],
+  [
+    '&#x(?<point>[0-9a-f]{1,6});',
+    '&#(?<decimal>[0-9]{1,7});',
+    '&(?<entity>amp|lt|gt|quot|apos);',
+    `&[#a-z0-9]{0,8}(?=${ELLIPSIS})`,
+  ],
+].map((patterns) => new RegExp(patterns.join('|'), 'g'));
+
+const ENTITIES = new Map([
+  ['amp', '&'],
+  ['lt', '<'],
+  ['gt', '>'],
+  ['quot', '"'],
+  ['apos', "'"],
+]);
+const CONTROLS = new Map([
+  ['b', '\b'],
+  ['f', '\f'],
+  ['n', '\n'],
+  ['r', '\r'],
+  ['t', '\t'],
+]);
+
+/** The bytes that an escape means. */
+function meaningOf(groups: Readonly<Record<string, string | undefined>>): string {
+  const { byte, units, point, decimal, entity, character } = groups;
+  if (byte !== undefined) return String.fromCharCode(Number.parseInt(byte, 16));
+  if (units !== undefined) return bytesOf(JSON.parse(`"${units}"`) as string);
+  if (point !== undefined) return utf8(Number.parseInt(point, 16));
+  if (decimal !== undefined) return utf8(Number(decimal));
+  // One of these at most is there; the other is undefined, and none is for an escape that was cut.
+  return [ENTITIES.get(entity!), CONTROLS.get(character!), character, ''].find((each) => each !== undefined)!;
+}
+
+/** A form, and those with the escapes of one notation undone, then of one more. */
+function formsOf(form: Form, most = MOST_ENCODINGS): readonly Form[] {
+  if (most === 0) return [form];
+  const simpler = NOTATIONS.flatMap((escapes) => unescaped(form, escapes) || []);
+  return [form, ...simpler.flatMap((each) => formsOf(each, most - 1))];
+}
+
+/** The text with its escapes undone; undefined where it has none. */
+function unescaped({ text, starts, ends }: Form, escapes: RegExp): Form | undefined {
+  const form = { text: '', starts: [] as number[], ends: [] as number[] };
+  let end = 0;
+  const keep = (to: number): void => {
+    form.text += text.slice(end, to);
+    for (; end < to; end += 1) {
+      form.starts.push(starts[end]!);
+      form.ends.push(ends[end]!);
+    }
+  };
+  for (const { index, 0: escape, groups = {} } of text.matchAll(escapes)) {
+    keep(index);
+    end = index + escape.length;
+    const meaning = meaningOf(groups);
+    form.text += meaning;
+    for (let count = 0; count < meaning.length; count += 1) {
+      form.starts.push(starts[index]!);
+      form.ends.push(ends[end - 1]!);
+    }
+  }
+  if (end === 0) return undefined;
+  keep(text.length);
+  return { ...form, text: lowerCase(form.text) };
+}
+
+function isWord(text: string, from: number, to: number): boolean {
+  return !/[a-z0-9]/.test(text.charAt(from - 1)) && !/[a-z0-9]/.test(text.charAt(to));
+}
+
+/** The length of the longest beginning of `spelling` that ends at `cut`; 0 for a beginning that says too little. */
+function keptBefore(text: string, cut: number, spelling: string): number {
+  for (let length = Math.min(spelling.length - 1, cut); length >= LEAST_WORD; length -= 1) {
+    const from = cut - length;
+    if (!text.startsWith(spelling.slice(0, length), from)) continue;
+    if (length >= LEAST_PART || !/[a-z0-9]/.test(text.charAt(from - 1))) return length;
+  }
+  return 0;
+}
+
+/** Hexadecimal, and base64 as it is where 0, 1 or 2 bytes (modulo 3) stand before it, each with nothing or something behind it. */
+function encodingsOf(secret: Buffer): readonly string[] {
+  const texts = [0, 1, 2].flatMap((before) => {
+    const text = Buffer.concat([Buffer.alloc(before), secret])
+      .toString('base64')
+      .replaceAll('=', '');
+    const first = Math.ceil((before * 8) / 6);
+    const whole = Math.floor(((before + secret.length) * 8) / 6);
+    return [text.slice(first), text.slice(first, whole)];
+  });
+  const urls = texts.map((text) => text.replaceAll('+', '-').replaceAll('/', '_'));
+  return [secret.toString('hex'), ...texts, ...urls].map(lowerCase);
+}
