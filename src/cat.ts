@@ -1,5 +1,5 @@
 import type { Writable } from 'node:stream';
-import { writeBytes } from './archive/archive-file.ts';
+import { STANDARD_OUTPUT, writeBytes } from './archive/archive-file.ts';
 import { fillGaps } from './archive/sparse-map.ts';
 import { NotFoundError, printable } from './errors.ts';
 import type { PullOptions } from './options.ts';
@@ -24,7 +24,7 @@ export async function cat(options: PullOptions, file: string, output: Writable):
       const place = tree.find(pathBytes(file).toString('latin1') as BytePath, true);
       if (!place) throw noSuchPath(file, reference);
       if (place.type !== 'file') throw noFile(file, place, reference);
-      await writeBytes(content(tree, place), output, { name: 'standard output', signal });
+      await writeBytes(content(tree, place), output, { name: STANDARD_OUTPUT, signal });
     });
   });
 }

@@ -1,8 +1,9 @@
 import path from 'node:path';
 import type { Writable } from 'node:stream';
-import { ArchiveFile, isSpecialFile } from './archive/archive-file.ts';
+import { ArchiveFile, isSpecialFile, STANDARD_OUTPUT } from './archive/archive-file.ts';
 import { compressionFor, writeArchive } from './archive/flatten.ts';
 import { diskFormatOf } from './disk/format.ts';
+import { DestinationError, printable } from './errors.ts';
 import type { Exporter } from './export-disk.ts';
 import { type PullOptions, refuseDiskOptions } from './options.ts';
 import { describeNotRestored } from './rootfs/not-restored.ts';
@@ -49,8 +50,17 @@ export async function exportArchive(
   } catch (error) {
     if (file) await file.discard();
     else stdout.destroy();
-    throw error;
+    throw namingOutput(error, output);
   }
+}
+
+/** A full disk may be met in a temporary file: the error says what could not be made for lack of it. */
+function namingOutput(error: unknown, output: string): unknown {
+  if (!(error instanceof DestinationError) || !['ENOSPC', 'EDQUOT'].includes(error.code)) return error;
+  const name = output === '-' ? STANDARD_OUTPUT : printable(output);
+  if (error.message.startsWith(`cannot write ${name}: `)) return error;
+  const { message, code, hint } = error;
+  return new DestinationError(`cannot write ${name}: ${message}`, { code, hint, cause: error });
 }
 
 /** @throws UsageError for options of a disk image, and for a name that says no format */
@@ -65,7 +75,7 @@ function archiveExporter(
   const compression = isSpecial ? 'none' : compressionFor(output);
   return {
     async write(tree, _image, _store, file) {
-      const name = file ? output : 'standard output';
+      const name = file ? output : STANDARD_OUTPUT;
       await writeArchive(tree, file ?? stdout, { compression, name, signal });
       return tree.counts;
     },

@@ -31,6 +31,7 @@ export async function withImageTree<T>(
   const treeOptions = {
     name: source.reference,
     temporaryFile: () => store.spool(),
+    temporaryDirectory: store.spoolDirectory,
     onLayer: (index: number, entries?: number) =>
       report(
         entries === undefined ? { type: 'layer-apply', index } : { type: 'layer-applied', index, entries },

@@ -7,7 +7,7 @@ import { pipeline } from 'node:stream/promises';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { DestinationError, DlrootfsError, printable } from '../errors.ts';
 import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
-import { osPath } from '../sys/os-path.ts';
+import { absolutePath, osPath } from '../sys/os-path.ts';
 import { hasCode, osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import { hiddenBeside, hiddenName } from '../sys/temp-file.ts';
@@ -238,11 +238,19 @@ interface WriteOptions {
 export function unwritable(name: string, error: unknown): unknown {
   if (error instanceof DlrootfsError || !(error instanceof Error)) return error;
   const os = osErrorOf(error);
-  return new DestinationError(`cannot write ${printable(name)}: ${os?.text ?? reasonOf(error)}`, {
+  const disk = os?.disk === 'is full' && name !== STANDARD_OUTPUT ? `${diskOf(name)} is full: ` : '';
+  return new DestinationError(`cannot write ${printable(name)}: ${disk}${os?.text ?? reasonOf(error)}`, {
     ...(os && { code: os.code }),
     hint: HINTS[os?.code ?? ''] ?? os?.hint(ELSEWHERE) ?? DIRECTORY_HINT,
     cause: error,
   });
+}
+
+/** As messages call it. */
+export const STANDARD_OUTPUT = 'standard output';
+
+function diskOf(name: string): string {
+  return `the disk of ${printable(path.dirname(absolutePath(name)))}`;
 }
 
 const ELSEWHERE = 'name a file on another disk';

@@ -221,7 +221,9 @@ async function setTheRest(
   const script = await request.temporaryFile();
   let result: ToolResult;
   try {
-    await writeFile(script, inBatches(commands()), 'latin1');
+    await writeFile(script, inBatches(commands()), 'latin1').catch((error: unknown) => {
+      throw unwritable(request.name, error);
+    });
     if ((await script.stat()).size === 0) return;
     const words = ['-w', '-f', SCRIPT_FILE, OUTPUT_FILE];
     const environment = diskFormats[format].environment(identity.madeAt);

@@ -1,9 +1,10 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
 import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { DestinationError, printable } from '../errors.ts';
+import { spawnBound } from '../sys/child.ts';
 import { explainOsError } from '../sys/os-error.ts';
 import { findProgram, type Environment } from '../sys/os-path.ts';
 import { type DiskFormat, diskFormats } from './format.ts';
@@ -83,7 +84,7 @@ export interface ToolResult {
 }
 
 /**
- * Runs a program to its end. It is killed when its input fails or the signal comes.
+ * Runs a program to its end. It is killed when its input fails, the signal comes, or this process ends.
  *
  * @throws DestinationError where it cannot be started, what `input` throws, and the signal's reason
  */
@@ -94,8 +95,8 @@ export async function runTool(
 ): Promise<ToolResult> {
   const { input, files, signal } = run;
   signal.throwIfAborted();
-  const child = spawn(binary, words, {
-    env: { PATH: MORE_DIRECTORIES.join(':'), LC_ALL: 'C.UTF-8', ...run.environment },
+  const child = spawnBound(binary, words, {
+    environment: { PATH: MORE_DIRECTORIES.join(':'), LC_ALL: 'C.UTF-8', ...run.environment },
     stdio: [input ? 'pipe' : 'ignore', files ? 'ignore' : 'pipe', 'pipe', ...(files ?? [])],
   });
   const kill = (): void => void child.kill('SIGKILL');

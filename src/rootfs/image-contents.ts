@@ -1,6 +1,7 @@
 import { readSync, writeSync } from 'node:fs';
 import { deserialize, serialize } from 'node:v8';
-import { IntegrityError } from '../errors.ts';
+import { IntegrityError, printable } from '../errors.ts';
+import { explainOsError } from '../sys/os-error.ts';
 import { AsyncTarReader } from '../tar/reader.ts';
 import type { Entry, SparseExtent } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
@@ -25,11 +26,16 @@ export interface OpenFile {
 /** A temporary file that grows at its end. Its calls block; they throw the system's errors. */
 export class Spool {
   readonly #file: number;
+  readonly #directory: string;
   #size = 0;
 
-  /** @param file a descriptor of an empty file, open for reading and writing; the caller closes it */
-  constructor(file: number) {
+  /**
+   * @param file a descriptor of an empty file, open for reading and writing; the caller closes it
+   * @param directory where the file is, for errors
+   */
+  constructor(file: number, directory: string) {
     this.#file = file;
+    this.#directory = directory;
   }
 
   get size(): number {
@@ -46,9 +52,15 @@ export class Spool {
     return this.#size - length;
   }
 
+  /** @throws DestinationError that names the directory */
   write(position: number, bytes: Uint8Array): void {
-    for (let done = 0; done < bytes.length;)
-      done += writeSync(this.#file, bytes, done, bytes.length - done, position + done);
+    try {
+      for (let done = 0; done < bytes.length;)
+        done += writeSync(this.#file, bytes, done, bytes.length - done, position + done);
+    } catch (error) {
+      const action = `keep contents of files in ${printable(this.#directory)}`;
+      throw explainOsError(error, action, 'choose a place on another disk with -d or -o');
+    }
   }
 
   /** Fills `into` with the bytes at `position`. */

@@ -31,6 +31,8 @@ export interface ImageTreeOptions {
   readonly name: string;
   /** A new empty file, open for reading and writing, that nobody else has: for what would take too much memory. */
   readonly temporaryFile: () => Promise<FileHandle>;
+  /** Where that file is, for errors. */
+  readonly temporaryDirectory: string;
   /** Called when a layer is opened, and with its number of entries when it has been read. */
   readonly onLayer?: (index: number, entries?: number) => void;
 }
@@ -289,7 +291,7 @@ export class ImageTree {
 
   async #openSpool(): Promise<Spool> {
     this.#temporaryFile ??= await this.#options.temporaryFile();
-    return (this.#spool ??= new Spool(this.#temporaryFile.fd));
+    return (this.#spool ??= new Spool(this.#temporaryFile.fd, this.#options.temporaryDirectory));
   }
 }
 

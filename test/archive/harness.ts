@@ -64,7 +64,11 @@ export async function flatten(
   output: Writable,
   { compression = 'none', signal }: FlattenOptions = {},
 ): Promise<{ readonly layerEntries: readonly number[]; readonly notRestored: NotRestored }> {
-  const tree = await ImageTree.build(layers, { name: 'the image', temporaryFile: spool.file });
+  const tree = await ImageTree.build(layers, {
+    name: 'the image',
+    temporaryFile: spool.file,
+    temporaryDirectory: tmpdir(),
+  });
   try {
     await writeArchive(tree, output, { compression, name: 'the archive', signal });
     return { layerEntries: tree.layerEntries, notRestored: tree.counts };

@@ -5,6 +5,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync 
 import { test, type TestContext } from 'node:test';
 import { file, tar } from '../support/archive.ts';
 import { missing } from '../support/debian.ts';
+import { diskPrograms } from '../support/disk.ts';
 import type { ProgramResult } from '../support/program.ts';
 import { until } from '../support/until.ts';
 import { Setting, noise } from './setting.ts';
@@ -49,6 +50,42 @@ test(
     }
   },
 );
+
+/** Each format of -o, and the program that it needs. */
+const formats = [['tar'], ['tar.gz'], ['tar.zst'], ...diskPrograms] as const;
+
+for (const [what, items, says] of [
+  ['', [noise('big', 6 * 2 ** 20)], String.raw`the disk of DISK is full: `],
+  // Contents that are read before their place in the file comes wait in a temporary file.
+  [
+    ', while a temporary file is written',
+    [noise('z', 6 * 2 ** 20), noise('a', 2 ** 18)],
+    String.raw`(?:cannot keep contents of files in DISK: |the disk of DISK is full: )`,
+  ],
+] as const)
+  for (const [format, program] of formats)
+    test(
+      `the disk of x.${format} is full${what}: file and disk are named, and nothing is left`,
+      { skip: missing('root', ...(program === undefined ? [] : [program])) },
+      async (t) => {
+        await using setting = await Setting.open({ layers: [{ tar: tar(...items) }] });
+        const disk = setting.scratch.join('disk');
+        using mounted = mountDisk(t, disk, '4m');
+        if (!mounted) return;
+        const place = String.raw`cannot write ${disk}/x\.${format}: ${says.replace('DISK', disk)}`;
+        const hint = String.raw`hint: free some space, or (?:name a file|choose a place) on another disk`;
+        assertFailed(
+          await setting.pull(['-o', `${disk}/x.${format}`]),
+          new RegExp(String.raw`^error: ${place}no space left on device \(ENOSPC\)\n${hint}`, 'm'),
+        );
+        assert.deepEqual(readdirSync(disk), []);
+        assertFailed(
+          await setting.pull(['-o', `${disk}/x.${format}`, '--no-cache']),
+          new RegExp(`^error: cannot write ${disk}/x.${format}: .*${disk}.*: no space left on device`, 'm'),
+        );
+        assert.deepEqual(readdirSync(disk), []);
+      },
+    );
 
 test('DIR is a full disk itself: exit 7, and it is empty again', { skip: missing('root') }, async (t) => {
   await using setting = await Setting.open({

@@ -27,7 +27,11 @@ async function treeOf(t: TestContext, ...layers: readonly (readonly Item[])[]): 
     return handle;
   };
   const archives = layers.map((items) => tar(...items));
-  const tree = await ImageTree.build(layersOf(archives), { name: 'the tree', temporaryFile });
+  const tree = await ImageTree.build(layersOf(archives), {
+    name: 'the tree',
+    temporaryFile,
+    temporaryDirectory: directory,
+  });
   t.after(() => tree.close());
   return { tree, files: () => files };
 }

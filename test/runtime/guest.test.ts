@@ -92,6 +92,7 @@ async function guest(config: object, ...items: readonly Item[]): Promise<Guest> 
   }
   const tree = await ImageTree.build([{ name: 'layer', open }], {
     name: 'image',
+    temporaryDirectory: '/tmp',
     temporaryFile: async () => {
       using directory = OpenDirectory.open('/tmp');
       return await namelessFile(directory);
