@@ -23,15 +23,16 @@ const MOST_ENCODINGS = 3;
  * What the caller writes openly, as the name of the image, is not masked as it is: a mask in its place would tell the secret.
  */
 export class Secrets {
+  // No private names: an old Node reads this file before it is told that it is old.
   /** Byte strings, in lower case. */
-  readonly #spellings = new Set<string>();
-  readonly #open = new Set<string>();
+  private readonly spellings = new Set<string>();
+  private readonly open = new Set<string>();
 
   /** Takes a text that the caller writes openly. */
   expose(text: string): void {
     const bytes = bytesOf(text);
-    this.#open.add(bytes);
-    for (const spelling of this.#spellings) if (bytes.includes(spelling)) this.#spellings.delete(spelling);
+    this.open.add(bytes);
+    for (const spelling of this.spellings) if (bytes.includes(spelling)) this.spellings.delete(spelling);
   }
 
   /** Adds a secret of the user. */
@@ -39,8 +40,8 @@ export class Secrets {
     // As it is, as forms write it, and as we print it.
     const plain = [secret, secret.replaceAll(' ', '+'), printable(secret, Infinity)].map(bytesOf);
     for (const spelling of [...plain, ...encodingsOf(Buffer.from(secret))]) {
-      const isOpen = [...this.#open].some((text) => text.includes(spelling));
-      if (!isOpen && spelling.length >= LEAST_WORD) this.#spellings.add(spelling);
+      const isOpen = [...this.open].some((text) => text.includes(spelling));
+      if (!isOpen && spelling.length >= LEAST_WORD) this.spellings.add(spelling);
     }
   }
 
@@ -67,19 +68,19 @@ export class Secrets {
 
   /** The text with `***` in place of each secret. */
   mask(text: string): string {
-    if (this.#spellings.size === 0 || text.length < LEAST_WORD) return text;
-    const ranges = formsOf(formOf(text)).flatMap((form) => find(form, this.#spellings));
+    if (this.spellings.size === 0 || text.length < LEAST_WORD) return text;
+    const ranges = formsOf(formOf(text)).flatMap((form) => find(form, this.spellings));
     return ranges.length === 0 ? text : masked(text, ranges);
   }
 
   /** A copy of a value, as JSON has them, with all its texts masked. Names of members are words of ours, but not inside `config`. */
   maskIn<T>(value: T): T {
-    return (this.#spellings.size === 0 ? value : maskIn(this, value, false)) as T;
+    return (this.spellings.size === 0 ? value : maskIn(this, value, false)) as T;
   }
 
   /** Masks the texts of an error, of its causes and of the errors in it, and returns it. */
   maskError(error: unknown): unknown {
-    if (this.#spellings.size === 0) return error;
+    if (this.spellings.size === 0) return error;
     return error instanceof Error ? maskError(this, error, new Set()) : maskIn(this, error, false);
   }
 }

@@ -72,7 +72,7 @@ for (const [what, items, says] of [
         const disk = setting.scratch.join('disk');
         using mounted = mountDisk(t, disk, '4m');
         if (!mounted) return;
-        const place = String.raw`cannot write ${disk}/x\.${format}: ${says.replace('DISK', disk)}`;
+        const place = String.raw`cannot write ${disk}/x\.${format}: ${says.replaceAll('DISK', disk)}`;
         const hint = String.raw`hint: free some space, or (?:name a file|choose a place) on another disk`;
         assertFailed(
           await setting.pull(['-o', `${disk}/x.${format}`]),
