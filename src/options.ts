@@ -173,7 +173,8 @@ export function resolveOptions(request: PullRequest): PullOptions {
   const offline = options.offline ? { hint: `run ${fillingCommand(request)}` } : undefined;
   const part = partOf(request);
   if (part) Selection.check(part);
-  learnSecrets(secrets, options);
+  const directory = cache === false ? undefined : (cacheDirectory ?? defaultCacheDirectory(environment));
+  learnSecrets(secrets, { ...options, cacheDirectory: directory });
   const uid = geteuid?.();
   return Object.freeze({
     rootless: uid !== 0,
@@ -185,7 +186,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
     part,
     platformAsked: given.platform !== undefined,
     store: {
-      directory: cache === false ? undefined : (cacheDirectory ?? defaultCacheDirectory(environment)),
+      directory,
       maxBytes: cacheSize ?? DEFAULT_CACHE_BYTES,
     },
     offline,
