@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import fc from 'fast-check';
@@ -36,6 +37,7 @@ async function writeImage(archives: readonly Uint8Array[], image: string): Promi
   const tree = await ImageTree.build(layersOf(archives, 10_000), {
     name: 'the image',
     temporaryFile: spool.file,
+    temporaryDirectory: tmpdir(),
   });
   const handle = await open(image, 'wx');
   try {

@@ -8,7 +8,7 @@ import { diskPrograms } from '../support/disk.ts';
 import { findProgram, missing } from '../support/debian.ts';
 import { Setting } from './setting.ts';
 
-for (const [format, program] of diskPrograms)
+for (const [format, program, flags] of diskPrograms)
   for (const signal of ['SIGKILL', 'SIGTERM'] as const)
     test(`${signal} while ${program} works: it ends too`, { skip: missing(program) }, async () => {
       await using setting = await Setting.open();
@@ -23,7 +23,7 @@ for (const [format, program] of diskPrograms)
         'exec sleep 1000',
       ];
       writeFileSync(setting.scratch.join(program), script.join('\n'), { mode: 0o755 });
-      const run = setting.start(['-o', `x.${format}`], {
+      const run = setting.start(['-o', `x.${format}`, ...flags], {
         environment: { PATH: `${setting.scratch.path}:${process.env['PATH']}` },
       });
       // The reader sees the end when no process has the FIFO open.

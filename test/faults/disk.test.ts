@@ -5,7 +5,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync 
 import { test, type TestContext } from 'node:test';
 import { file, tar } from '../support/archive.ts';
 import { missing } from '../support/debian.ts';
-import { diskPrograms } from '../support/disk.ts';
+import { diskKinds } from '../support/disk.ts';
 import type { ProgramResult } from '../support/program.ts';
 import { until } from '../support/until.ts';
 import { Setting, noise } from './setting.ts';
@@ -51,8 +51,13 @@ test(
   },
 );
 
-/** Each format of -o, and the program that it needs. */
-const formats = [['tar'], ['tar.gz'], ['tar.zst'], ...diskPrograms] as const;
+/** Each format of -o, the program that it needs, and flags. */
+const formats = [
+  ['tar', undefined, []],
+  ['tar.gz', undefined, []],
+  ['tar.zst', undefined, []],
+  ...diskKinds,
+] as const;
 
 for (const [what, items, says] of [
   ['', [noise('big', 6 * 2 ** 20)], String.raw`the disk of DISK is full: `],
@@ -63,9 +68,9 @@ for (const [what, items, says] of [
     String.raw`(?:cannot keep contents of files in DISK: |the disk of DISK is full: )`,
   ],
 ] as const)
-  for (const [format, program] of formats)
+  for (const [format, program, flags] of formats)
     test(
-      `the disk of x.${format} is full${what}: file and disk are named, and nothing is left`,
+      `the disk of x.${[format, ...flags].join(' ')} is full${what}: file and disk are named, and nothing is left`,
       { skip: missing('root', ...(program === undefined ? [] : [program])) },
       async (t) => {
         await using setting = await Setting.open({ layers: [{ tar: tar(...items) }] });
@@ -75,12 +80,12 @@ for (const [what, items, says] of [
         const place = String.raw`cannot write ${disk}/x\.${format}: ${says.replaceAll('DISK', disk)}`;
         const hint = String.raw`hint: free some space, or (?:name a file|choose a place) on another disk`;
         assertFailed(
-          await setting.pull(['-o', `${disk}/x.${format}`]),
+          await setting.pull(['-o', `${disk}/x.${format}`, ...flags]),
           new RegExp(String.raw`^error: ${place}no space left on device \(ENOSPC\)\n${hint}`, 'm'),
         );
         assert.deepEqual(readdirSync(disk), []);
         assertFailed(
-          await setting.pull(['-o', `${disk}/x.${format}`, '--no-cache']),
+          await setting.pull(['-o', `${disk}/x.${format}`, '--no-cache', ...flags]),
           new RegExp(`^error: cannot write ${disk}/x.${format}: .*${disk}.*: no space left on device`, 'm'),
         );
         assert.deepEqual(readdirSync(disk), []);
