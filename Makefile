@@ -57,6 +57,9 @@ fuzz: debian-packages dist/dlrootfs ## MINUTES (60) of malformed images, answers
 fuzz-erofs: debian-packages $(packages) ## 1,000 random images (EROFS_IMAGES) as EROFS, checked by fsck.erofs, mounted and compared, as root
 	EROFS_IMAGES=$${EROFS_IMAGES:-1000} node --test --test-reporter=spec test/disk/erofs.test.ts
 
+scale: dist/dlrootfs ## CPU seconds for n and 4n of everything that there can be many of; fails where 4n takes more than 5 times as long
+	node bench/scale.ts $(ARGS)
+
 test-boot: debian-packages dist/dlrootfs ## start disk images in QEMU with Debian's kernel, without KVM: a minute or two (needs Debian's mirror)
 	DLROOTFS_BINARY=dist/dlrootfs node --test --test-reporter=spec $(or $(ARGS),'test/boot/boot.ts')
 
