@@ -161,6 +161,11 @@ export const rows: readonly Row[] = [
     title: 'many files: 12 layers, 100,000 entries',
     candidates: [
       dlrootfs('manyfiles'),
+      {
+        name: 'dlrootfs with its cache, cold',
+        script: 'dlrootfs --cache-dir "$SCRATCH/cache" "$IMAGE" -d "$DEST"',
+        image: 'manyfiles',
+      },
       limit('manyfiles'),
       { name: 'skopeo+umoci', script: 'skopeo_umoci', image: 'manyfiles', needs: ['skopeo', 'umoci'] },
       { name: 'podman', script: 'podman_export', image: 'manyfiles', needs: ['podman'] },
