@@ -15,6 +15,14 @@ const run = promisify(execFile);
 const compress = promisify(gzip);
 const release = 'release';
 
+/** Does one step, and says how long it took. */
+async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
+  const begin = performance.now();
+  const result = await work();
+  process.stderr.write(`${what}: ${((performance.now() - begin) / 1000).toFixed(1)} s\n`);
+  return result;
+}
+
 /**
  * Writes the archive of one architecture. The binary is its first member, without a directory, as in the original's archives:
  * `tar -C /usr/local/bin -xzf FILE dlrootfs` installs it alone. `tar -C /usr/local -xzf FILE share` installs the rest.
@@ -32,7 +40,7 @@ async function makeTarball(folder: string, machine: string, time: string): Promi
     `--mtime=@${time}`,
   ];
   await run('tar', ['-c', ...same, '-f', `${folder}/archive.tar`, '-C', tree, 'dlrootfs', 'share']);
-  const archive = await compress(await readFile(`${folder}/archive.tar`), { level: 9 });
+  const archive = await compress(await readFile(`${folder}/archive.tar`), { level: 6 });
   await writeFile(`${release}/dlrootfs_${version}_linux_${machine}.tgz`, archive);
 }
 
@@ -41,11 +49,15 @@ async function releaseFor(architecture: Architecture, time: string): Promise<voi
   const folder = `dist/.release-${machine}`;
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
-  if (architecture === hostArchitecture()) await cp('dist/dlrootfs', `${folder}/dlrootfs`);
-  else await buildSingleExecutable(architecture, `${folder}/dlrootfs`);
-  await makeTarball(folder, machine, time);
+  await step(`the binary for ${machine}`, () =>
+    architecture === hostArchitecture()
+      ? cp('dist/dlrootfs', `${folder}/dlrootfs`)
+      : buildSingleExecutable(architecture, `${folder}/dlrootfs`),
+  );
+  await step(`the .tgz for ${machine}`, () => makeTarball(folder, machine, time));
   try {
-    await makeDebianPackage(folder, debian, `${release}/dlrootfs_${version}_${debian}.deb`);
+    const file = `${release}/dlrootfs_${version}_${debian}.deb`;
+    await step(`the .deb for ${debian}`, () => makeDebianPackage(folder, debian, file));
   } catch (error) {
     if (!(error instanceof Error) || !('code' in error) || error.code !== 'ENOENT') throw error;
     process.stderr.write('no .deb was made: dpkg-deb is not installed (apt install dpkg)\n');
@@ -67,15 +79,18 @@ await mkdir(release);
 const time = await commitTime();
 // Both at once: each spends most of its time in single-threaded compressors.
 await Promise.all((Object.keys(architectures) as Architecture[]).map((name) => releaseFor(name, time)));
-await run('npm', [
+const pack = [
   'pack',
   './dist/package',
   '--ignore-scripts',
   '--loglevel=error',
   '--pack-destination',
   release,
-]);
-await writeFile(`${release}/dlrootfs_${version}.cdx.json`, await softwareBillOfMaterials());
-await writeSums();
+];
+await step('the npm package', () => run('npm', pack));
+await step('the SBOM', async () =>
+  writeFile(`${release}/dlrootfs_${version}.cdx.json`, await softwareBillOfMaterials()),
+);
+await step('SHA256SUMS', writeSums);
 const { stdout: made } = await run('ls', ['-l', release]);
 process.stdout.write(made);

@@ -74,7 +74,7 @@ async function strip(binary: string, architecture: Architecture): Promise<void> 
   }
   const names = architectures[architecture].strip.join(', ');
   process.stderr.write(
-    `none of ${names} works for ${architecture}: the binary keeps its symbols (binutils)\n`,
+    `none of ${names} works for ${architecture}: the binary keeps its symbols, and is 18 MB larger (apt install ${architecture === 'x64' ? 'binutils' : 'binutils-aarch64-linux-gnu'})\n`,
   );
 }
 

@@ -163,7 +163,7 @@ test(
     execFileSync('md5sum', check, { cwd: scratch.join('tree') });
     assert.match(
       readFileSync(scratch.join('tree/DEBIAN/control'), 'utf8'),
-      /^Maintainer: dlrootfs <[^>]+>$/m,
+      /^Maintainer: dlrootfs maintainers <(?!mail@)[^>]+>$/m,
     );
   },
 );
