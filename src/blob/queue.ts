@@ -186,6 +186,7 @@ class Blobs {
   readonly #signal: AbortSignal;
   /** By layer: those with the same digest share one. */
   readonly #blobs: LayerBlob[] = [];
+  #allWhole: Promise<unknown> | undefined;
   readonly #places: Places;
 
   constructor(layers: readonly Layer[], options: LayerQueueOptions) {
@@ -216,9 +217,15 @@ class Blobs {
   async layer(index: number): Promise<PulledLayer> {
     const { report, hold } = this.#options;
     const blob = this.#blobs[index]!;
-    await (hold === true ? Promise.all(this.#blobs.map(({ whole }) => whole)) : blob.ready);
+    await (hold === true ? this.#whole() : blob.ready);
     const name = this.#nameOf(index);
     return new PulledLayer(index, this.#layers[index]!, blob, { name, signal: this.#signal, report });
+  }
+
+  /** Resolves when all blobs are complete. */
+  async #whole(): Promise<void> {
+    this.#allWhole ??= Promise.all(this.#blobs.map(({ whole }) => whole));
+    await this.#allWhole;
   }
 
   /** The layer is applied: releases its blob, unless a later layer has the same. */
