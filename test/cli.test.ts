@@ -44,7 +44,7 @@ test("cli: without arguments, the original's usage on stderr, a line about --hel
 
 test('cli: version', async () => {
   for (const argv of [['version'], ['-V'], ['--version'], ['ubuntu', '-V']]) {
-    assert.deepEqual(await runProgram(argv), { exitCode: 0, stdout: '1.4.0\n', stderr: '' });
+    assert.deepEqual(await runProgram(argv), { exitCode: 0, stdout: '2.0.0\n', stderr: '' });
   }
 });
 
