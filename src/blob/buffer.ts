@@ -1,7 +1,6 @@
 import { readSync, writeSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import type { ByteReader } from './decode/byte-reader.ts';
-import type { StarvationMeter } from './scheduler.ts';
 import { diskError } from './store-files.ts';
 
 /** A file for the bytes of a blob. */
@@ -18,8 +17,6 @@ export interface BlobBufferOptions {
   readonly instead?: ((error: unknown) => BufferFile) | undefined;
   /** Readers wait until the blob is complete and checked. */
   readonly held: boolean;
-  /** Measures how long the reader waits. */
-  readonly starvation: StarvationMeter;
 }
 
 /**
@@ -36,7 +33,6 @@ export class BlobBuffer {
   /** The file is the one that took the place of the first. */
   #isMoved = false;
   #received = 0;
-  #isRead = false;
   #state: 'arriving' | 'whole' | 'failed' = 'arriving';
   #failure: unknown;
   #changed = Promise.withResolvers<void>();
@@ -49,11 +45,6 @@ export class BlobBuffer {
   /** Number of received bytes from the start. */
   get received(): number {
     return this.#received;
-  }
-
-  /** A reader has received bytes. */
-  get isRead(): boolean {
-    return this.#isRead;
   }
 
   /** Takes the next bytes. */
@@ -148,7 +139,6 @@ export class BlobBuffer {
       read: async (into) => {
         const count = await this.#read(into, position);
         position += count;
-        this.#isRead ||= count > 0;
         return count;
       },
     };
@@ -172,7 +162,7 @@ export class BlobBuffer {
         if (position < this.#received) return this.#pread(into, position);
         if (this.#state === 'whole') return 0;
       }
-      await this.#options.starvation.during(this.#changed.promise);
+      await this.#changed.promise;
     }
   }
 

@@ -3,25 +3,24 @@ import { setImmediate } from 'node:timers/promises';
 import { DestinationError, NetworkError } from '../errors.ts';
 import { algorithmOf, type Digest } from '../oci/digest.ts';
 import type { BlobResponse, Checksum, RemoteLayer } from '../oci/image.ts';
+import { hasCode } from '../sys/os-error.ts';
 import type { BlobBuffer } from './buffer.ts';
 import type { PartialContents } from './claim.ts';
 import { type Piece, Pieces } from './pieces.ts';
-import { judgePace, type Pace, type Scheduler, type StarvationMeter } from './scheduler.ts';
+import type { RequestQueue } from './request-queue.ts';
 import { Body, BrokenTransferError, CorruptBlobError, RetryBudget, type RetryOptions } from './transfer.ts';
 
 /** Bytes read back at once, for the digest. */
 const READ_BACK = 512 * 1024;
 /** After this many further bytes, the contents of the file are noted again: a killed run loses at most these. */
 const NOTE_EVERY = 4 * 2 ** 20;
-/** After this many failures no further connection is tried: each may take the piece that the first one is about to receive. */
-const MAX_FAILURES = 8;
+/** Least number of missing bytes that are requested in pieces. */
+const WORTH_PIECES = 16 * 2 ** 20;
 
 export interface DownloadOptions extends RetryOptions {
-  readonly scheduler: Scheduler;
-  /** Of the blob, see `Scheduler`. */
+  readonly requests: RequestQueue;
+  /** Of the blob, see `RequestQueue`. */
   readonly rank: number;
-  /** Of the layer that is being unpacked. */
-  readonly starvation: StarvationMeter;
   /** Called with the number of received bytes whenever it has grown. */
   readonly progress: (received: number) => void;
   /** Notes the contents of the file, where it has or will have holes. */
@@ -29,8 +28,9 @@ export interface DownloadOptions extends RetryOptions {
 }
 
 /**
- * Brings one blob into its buffer: resumed, retried and checked. One connection appends bytes in order, until further connections are worth it:
- * then each receives pieces, front first, and writes them to their places in the file.
+ * Brings one blob into its buffer: resumed, retried and checked. A blob of which 16 MiB or more are missing is requested in pieces, front first:
+ * when the first one is answered, the others enter the queue of all requests, one after the other, and are written to their places in the
+ * file. A smaller blob is one request. So is the rest where a server does not send a range as requested, or pieces fail for good.
  */
 export class Download {
   readonly #layer: RemoteLayer;
@@ -43,19 +43,20 @@ export class Download {
   #complete = false;
   /** The received and the missing pieces; set when the file has, or will have, holes. */
   #pieces: Pieces | undefined;
-  /** The server did not send a range as requested: one connection receives the rest. */
-  #refused = false;
-  /** The connections beyond the first. */
-  readonly #helpers = new Set<Promise<void>>();
-  /** Helpers that failed since one worked. */
-  #failures = 0;
-  /** A helper failed, and no piece was completed since: others would fail too. */
-  #failing = false;
-  /** Ends all connections for good: only for errors after which `#receive` does not retry. */
+  /** Undefined before the first answer; false: one connection receives the rest. */
+  #ranges: boolean | undefined;
+  /** The first answer, which has no range: all of the blob is to be read from it. */
+  #whole: BlobResponse | undefined;
+  /** The requests for pieces beyond the first that run. */
+  readonly #running = new Set<Promise<void>>();
+  /** Another one waits in the queue. Resolves when it begins. */
+  #waiting: Promise<void> | undefined;
+  readonly #failed = Promise.withResolvers<never>();
+  /** Ends all connections, for an error that is final. */
   readonly #abort = new AbortController();
   readonly #signal: AbortSignal;
   #unnoted = 0;
-  #noting = Promise.resolve();
+  #notes = Promise.resolve();
   #readBack: Uint8Array | undefined;
 
   constructor(layer: RemoteLayer, buffer: BlobBuffer, options: DownloadOptions) {
@@ -64,51 +65,75 @@ export class Download {
     this.#options = options;
     this.#budget = new RetryBudget(options);
     this.#hash = new BlobHash(layer.checksum);
+    this.#failed.promise.catch(() => undefined);
     this.#size = layer.size;
     this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
   }
 
   /**
-   * Resolves when the blob is complete and its digest right; `kept` is in the buffer's file already.
+   * Makes the first request, and receives what it asks for; `kept` is in the buffer's file already.
+   *
+   * @throws as `end`
+   */
+  async begin(kept: PartialContents): Promise<void> {
+    await this.#noting(async () => {
+      await this.#resume(kept);
+      if (this.#complete) return;
+      if (this.#pieces) await this.#receivePiece(this.#pieces);
+      if (!this.#pieces) await this.#receiveRest();
+    });
+  }
+
+  /**
+   * Resolves when the blob is complete and its digest right.
    *
    * @throws CorruptBlobError, NetworkError, and errors of opening the blob; then the contents of the file are noted
    */
-  async run(kept: PartialContents): Promise<void> {
-    try {
-      await this.#resume(kept);
-      while (!this.#complete) await this.#receive();
-    } catch (error) {
-      await this.#note().catch(() => undefined);
-      throw error;
-    }
+  async end(): Promise<void> {
+    await this.#noting(async () => {
+      if (this.#pieces) await this.#piecesEnd(this.#pieces);
+      if (!this.#complete) await this.#options.requests.run(this.#options.rank, () => this.#receiveRest());
+    });
     const found = this.#hash.mismatch();
     if (found === undefined) return;
     throw this.#wrong(`it has digest ${found} but must have ${this.#layer.checksum?.digest}`);
   }
 
-  async #resume({ ranges, size = ranges.at(-1)?.end ?? 0 }: PartialContents): Promise<void> {
-    if (ranges.length === 0) return;
-    const pieces = new Pieces(ranges, this.#layer.size ?? size);
-    if (ranges.at(-1)!.end > pieces.front) this.#pieces = pieces;
-    await this.#buffer.openFile();
-    this.#buffer.advance(pieces.front);
-    this.#options.progress(pieces.received);
-    await this.#hashFront().catch((error: unknown) => {
-      if (!(error instanceof DestinationError)) throw error;
-      throw this.#wrong(`cannot read what an earlier run downloaded of it: ${error.message}`);
-    });
-    this.#complete = pieces.front === this.#size;
+  async #noting(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.#abort.abort(error);
+      await Promise.all(this.#running);
+      await this.#note().catch(() => undefined);
+      throw error;
+    }
   }
 
-  async #receive(): Promise<void> {
-    try {
-      await (this.#pieces ? this.#receivePieces(this.#pieces) : this.#receiveRest());
-    } catch (error) {
-      this.#stopMeasuring();
-      // Retries only a BrokenTransferError, which only `#receiveRest` throws. `#connection` has its own retries and then throws a
-      // NetworkError. So `#abort`, which cannot be undone, is never in effect when this retries.
-      await this.#budget.again(error, this.#received);
+  async #resume({ ranges, size: noted = ranges.at(-1)?.end ?? 0 }: PartialContents): Promise<void> {
+    const size = this.#layer.size ?? (ranges.length > 0 ? noted : undefined);
+    if (size === undefined) return;
+    const pieces = new Pieces(ranges, size);
+    const isMuch =
+      size - pieces.received >= WORTH_PIECES &&
+      this.#options.requests.connections > 1 &&
+      this.#layer.checksum !== undefined;
+    if (isMuch || pieces.received > pieces.front) {
+      this.#pieces = pieces;
+      this.#size = pieces.size;
     }
+    if (ranges.length > 0) {
+      await this.#buffer.openFile();
+      this.#buffer.advance(pieces.front);
+      this.#options.progress(pieces.received);
+      await this.#hashFront().catch((error: unknown) => {
+        if (!(error instanceof DestinationError)) throw error;
+        throw this.#wrong(`cannot read what an earlier run downloaded of it: ${error.message}`);
+      });
+    }
+    this.#complete = ranges.length > 0 && pieces.front === this.#size;
+    // Before a hole is made.
+    if (!this.#complete) await this.#note();
   }
 
   /** How many bytes were received. */
@@ -116,25 +141,25 @@ export class Download {
     return (this.#pieces ?? this.#buffer).received;
   }
 
-  #stopMeasuring(): void {
-    this.#options.scheduler.stopMeasuring(this.#options.rank);
+  /** Receives the rest in order over one connection after the other. */
+  async #receiveRest(): Promise<void> {
+    while (!this.#complete) {
+      try {
+        await this.#receiveOnce();
+      } catch (error) {
+        await this.#budget.again(error, this.#received);
+      }
+    }
   }
 
-  /** Receives the rest in order, until more connections are worth it. */
-  async #receiveRest(): Promise<void> {
+  async #receiveOnce(): Promise<void> {
     const buffer = this.#buffer;
-    const response = await this.#layer.open({ start: buffer.received, etag: this.#etag }, this.#signal);
+    const rest = { start: buffer.received, etag: this.#etag };
+    const response = this.#whole ?? (await this.#layer.open(rest, this.#signal));
+    this.#whole = undefined;
     const body = new Body(response);
     try {
-      this.#check(response);
-      // A server without ranges sends again what is here already.
-      while (body.at < buffer.received && (await body.next(buffer.received - body.at)));
-      for (let chunk = await body.next(); chunk; chunk = await body.next()) {
-        await this.#append(chunk);
-        if (!this.#shouldSplit(response.ranges, body.pace)) continue;
-        const pieces = new Pieces([{ start: 0, end: buffer.received }], this.#size!);
-        return await this.#receivePieces(pieces, body);
-      }
+      await this.#receiveFrom(body, response);
     } finally {
       await body.close();
     }
@@ -142,6 +167,13 @@ export class Download {
       throw new BrokenTransferError(`the connection ended after ${buffer.received} of ${this.#size} bytes`);
     }
     this.#complete = true;
+  }
+
+  async #receiveFrom(body: Body, response: BlobResponse): Promise<void> {
+    this.#check(response);
+    // A server without ranges sends again what is here already.
+    while (body.at < this.#buffer.received && (await body.next(this.#buffer.received - body.at)));
+    for (let chunk = await body.next(); chunk; chunk = await body.next()) await this.#append(chunk);
   }
 
   /** @throws CorruptBlobError when the answer is about another blob than the bytes that are here */
@@ -178,120 +210,55 @@ export class Download {
     await this.#arrived(chunk.length);
   }
 
-  #shouldSplit(ranges: boolean, pace: Pace): boolean {
-    const { scheduler, starvation } = this.#options;
-    const possible = this.#size !== undefined && ranges && !this.#refused && scheduler.connections > 1;
-    // This layer is the one that is being unpacked, and it waits.
-    const hungry = this.#buffer.isRead && starvation.starving;
-    const verdict = possible ? judgePace(pace, this.#size! - this.#buffer.received, hungry) : 'alone';
-    if (verdict !== 'unknown') this.#stopMeasuring();
-    return verdict === 'share';
-  }
-
-  /**
-   * Receives the missing pieces over several connections. The first one continues with `first`, if given, which delivers what follows the front.
-   * If the server does not send a range as requested, the buffer ends at its front.
-   *
-   * @throws the error of the first connection, or of a helper unless that is a NetworkError
-   */
-  async #receivePieces(pieces: Pieces, first?: Body): Promise<void> {
-    const { scheduler, rank } = this.#options;
-    this.#pieces = pieces;
-    this.#size = pieces.size;
-    // Before a hole is made.
-    await this.#note();
-    const helps = () => !this.#refused && !this.#failing && this.#failures < MAX_FAILURES;
-    const unshare = scheduler.share({
-      rank,
-      wanting: () => pieces.waiting && helps() && !this.#signal.aborted,
-      work: () => this.#help(pieces),
+  /** Puts a request for the next piece into the queue, unless one waits there, or none is left. */
+  #queuePiece(pieces: Pieces): void {
+    if (this.#waiting || !pieces.waiting || this.#ranges !== true || this.#signal.aborted) return;
+    const begun = Promise.withResolvers<void>();
+    this.#waiting = begun.promise;
+    const { requests, rank } = this.#options;
+    void requests.run(rank, async () => {
+      const request = this.#receivePiece(pieces).catch((error: unknown) => this.#failed.reject(error));
+      this.#running.add(request);
+      this.#waiting = undefined;
+      begun.resolve();
+      this.#queuePiece(pieces);
+      await request;
+      this.#running.delete(request);
     });
-    try {
-      let body = first;
-      do {
-        await this.#connection(pieces, body);
-        await this.#helpersEnd();
-        body = undefined;
-        // Helpers may have given up pieces.
-      } while (pieces.waiting && !this.#refused);
-    } catch (error) {
-      this.#abort.abort(error);
-      await Promise.all(this.#helpers);
-      throw error;
-    } finally {
-      unshare();
-    }
-    await this.#hashFront();
-    if (this.#refused) {
-      await this.#note();
-      this.#pieces = undefined;
-    }
-    this.#complete = this.#buffer.received === pieces.size;
   }
 
-  /** A connection beyond the first, until an earlier blob can use it. Its errors end the download unless they are the network's. */
-  async #help(pieces: Pieces): Promise<void> {
-    const { scheduler, rank } = this.#options;
-    const receive = async () => {
-      try {
-        await this.#connection(pieces, undefined, () => scheduler.wantedBefore(rank));
-        this.#failures = 0;
-      } catch (error) {
-        this.#failing = true;
-        this.#failures += 1;
-        if (!(error instanceof NetworkError)) this.#abort.abort(error);
-      }
-    };
-    const helper = receive();
-    this.#helpers.add(helper);
-    await helper;
-    this.#helpers.delete(helper);
-  }
-
-  /** @throws the error of a helper */
-  async #helpersEnd(): Promise<void> {
-    // While some end, others may start.
-    while (this.#helpers.size > 0) await Promise.all(this.#helpers);
-    this.#signal.throwIfAborted();
-  }
-
-  /** One connection: receives piece after piece until none is left, or `enough`. */
-  async #connection(pieces: Pieces, first?: Body, enough = () => false): Promise<void> {
-    const { scheduler } = this.#options;
+  /** Receives the first piece without a connection. */
+  async #receivePiece(pieces: Pieces): Promise<void> {
+    if (this.#ranges === false || this.#signal.aborted) return;
+    const piece = pieces.take(this.#options.requests.connections);
+    if (!piece) return;
     const budget = new RetryBudget(this.#options);
-    let body = first;
-    while (!this.#refused && !enough()) {
-      const piece = pieces.take(scheduler.connections);
-      if (!piece) break;
-      // Not before this connection has its piece: the first one continues with the bytes that follow.
-      scheduler.assign();
-      try {
-        body = await this.#receivePiece(piece, pieces, body, budget);
-      } catch (error) {
-        body = undefined;
-        this.#signal.throwIfAborted();
-        scheduler.assign();
-        await budget.again(error, piece.at);
+    try {
+      while (piece.at < piece.end && !this.#whole && (this.#ranges ?? true)) {
+        try {
+          await this.#receiveInto(piece, pieces, budget);
+        } catch (error) {
+          this.#signal.throwIfAborted();
+          await budget.again(error, piece.at);
+        }
       }
+    } catch (error) {
+      // One connection may do better than several.
+      if (!(error instanceof NetworkError) || this.#ranges === undefined) throw error;
+      this.#ranges = false;
+    } finally {
+      pieces.give(piece);
+      this.#queuePiece(pieces);
     }
-    await body?.close();
   }
 
-  /** Receives a piece, from `open` where that continues there; returns the body. If it ends early, another connection takes the rest. */
-  async #receivePiece(
-    piece: Piece,
-    pieces: Pieces,
-    open: Body | undefined,
-    budget: RetryBudget,
-  ): Promise<Body | undefined> {
-    let body = open;
+  /** Receives what is missing of a piece over one connection. */
+  async #receiveInto(piece: Piece, pieces: Pieces, budget: RetryBudget): Promise<void> {
+    const body = await this.#openAt(piece);
+    if (!body) return;
+    this.#queuePiece(pieces);
     try {
-      if (open?.at !== piece.at || open.at >= open.end) {
-        await open?.close();
-        body = await this.#openAt(piece);
-      }
-      if (!body) return undefined;
-      while (piece.at < piece.end && !this.#refused) {
+      while (piece.at < piece.end && this.#ranges === true) {
         const chunk = await body.next(piece.end - piece.at);
         this.#signal.throwIfAborted();
         if (!chunk) throw new BrokenTransferError('the connection ended before its range was complete');
@@ -301,28 +268,47 @@ export class Download {
         await this.#arrived(chunk.length);
         budget.received(chunk.length);
       }
-      this.#failing = false;
-      return body;
-    } catch (error) {
-      await body?.close();
-      throw error;
     } finally {
-      pieces.give(piece);
+      await body.close();
     }
   }
 
-  /** Undefined where the server does not send the range, which is noted. */
+  /** Undefined where the server does not send the range; then one connection receives the rest. */
   async #openAt({ at: start, end }: Piece): Promise<Body | undefined> {
-    const response = await this.#layer.open({ start, end, etag: this.#etag }, this.#signal).catch(() => {
+    const isFirst = this.#ranges === undefined;
+    const range = { start, end, etag: this.#etag };
+    const response = await this.#layer.open(range, this.#signal).catch((error: unknown) => {
       this.#signal.throwIfAborted();
       // The server may only refuse several connections at once; if not, the one connection that is left gets the error.
-      return undefined;
+      if (!isFirst || hasCode(error, 'OTHER_RANGE')) return undefined;
+      throw error;
     });
-    const body = response && new Body(response, end);
-    if (body?.at === start) return body;
-    this.#refused = true;
-    await body?.close();
+    if (isFirst && response) this.#check(response);
+    const isAsked = response?.start === start && response.ranges;
+    if (isAsked) {
+      this.#ranges ??= true;
+      return new Body(response, end);
+    }
+    this.#ranges = false;
+    if (response && isFirst) {
+      this.#whole = response;
+      this.#pieces = undefined;
+    } else if (response) await new Body(response).close();
     return undefined;
+  }
+
+  /** Waits for all pieces. Where they failed, the buffer ends at its front, and one connection receives the rest. */
+  async #piecesEnd(pieces: Pieces): Promise<void> {
+    while (this.#running.size > 0 || (this.#waiting && pieces.waiting && this.#ranges === true)) {
+      const next = [this.#failed.promise, ...this.#running];
+      await Promise.race(this.#waiting ? [this.#waiting, ...next] : next);
+    }
+    this.#signal.throwIfAborted();
+    await this.#hashFront();
+    this.#complete = this.#buffer.received === pieces.size;
+    if (this.#complete) return;
+    await this.#note();
+    this.#pieces = undefined;
   }
 
   async #arrived(bytes: number): Promise<void> {
@@ -338,8 +324,8 @@ export class Download {
     const pieces = this.#pieces;
     this.#unnoted = 0;
     if (!pieces) return;
-    this.#noting = this.#noting.then(() => this.#options.note({ ranges: pieces.present, size: this.#size }));
-    await this.#noting;
+    this.#notes = this.#notes.then(() => this.#options.note({ ranges: pieces.present, size: this.#size }));
+    await this.#notes;
   }
 
   /** Reads back bytes that were written to the file but not hashed, up to the front: a part of them. Returns whether there are more. */

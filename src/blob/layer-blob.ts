@@ -9,7 +9,7 @@ import { BlobBuffer, type BufferFile } from './buffer.ts';
 import type { Claim } from './claim.ts';
 import type { ByteReader } from './decode/byte-reader.ts';
 import { BlobHash, Download } from './download.ts';
-import type { Scheduler, StarvationMeter } from './scheduler.ts';
+import type { RequestQueue } from './request-queue.ts';
 import type { Store } from './store.ts';
 import { CorruptBlobError } from './transfer.ts';
 
@@ -27,12 +27,16 @@ export interface FetchOptions {
   readonly careful?: boolean | undefined;
 }
 
-/** The options and meters that the blobs of one image share. */
+/** What the blobs of one image share. */
 export interface BlobContext extends FetchOptions {
-  readonly scheduler: Scheduler;
+  readonly requests: RequestQueue;
   /** Resolves when the blob of a layer may be opened: each one keeps a file open until the layer is released. */
   readonly mayOpen: (index: number) => Promise<void>;
-  readonly starvation: StarvationMeter;
+}
+
+/** A download whose first request has been made. */
+interface LayerDownload {
+  end(): Promise<void>;
 }
 
 /** Milliseconds between two progress events about the same blob. */
@@ -73,7 +77,7 @@ export class LayerBlob {
     this.#indexes = indexes;
     this.#context = context;
     this.#rank = indexes[0]!;
-    this.whole = this.#begin();
+    this.whole = this.#obtain();
     this.whole.catch((error: unknown) => this.#ready.reject(error));
     this.ready.catch(() => undefined);
   }
@@ -126,15 +130,20 @@ export class LayerBlob {
     if (this.#spools) await this.#buffer?.close();
   }
 
-  async #begin(): Promise<void> {
-    const { mayOpen, scheduler } = this.#context;
+  async #obtain(): Promise<void> {
+    const { mayOpen, requests, signal, report } = this.#context;
     await mayOpen(this.#rank);
-    await scheduler.run(this.#rank, this.#layer.size, () => this.#obtain());
+    const download = await requests.run(this.#rank, async () => {
+      signal.throwIfAborted();
+      return await this.#begin();
+    });
+    await download?.end();
+    for (const index of this.#indexes) report({ type: 'layer-fetched', index });
   }
 
-  async #obtain(): Promise<void> {
-    const { signal, report } = this.#context;
-    signal.throwIfAborted();
+  /** Finds the blob, or makes its first request; returns its download. */
+  async #begin(): Promise<LayerDownload | undefined> {
+    const { report } = this.#context;
     const layer = this.#layer;
     if (layer.openLocal) this.#file = await this.#local(await layer.openLocal());
     else await this.#findOrClaim();
@@ -142,29 +151,26 @@ export class LayerBlob {
     const resumed = this.#claim?.kept.ranges.reduce((sum, { start, end }) => sum + end - start, 0) ?? 0;
     const start = { type: 'layer-start', cached, ...(resumed > 0 && { resumed }) } as const;
     for (const index of this.#indexes) report({ ...start, index });
-    if (layer.openLocal || cached) this.#ready.resolve();
-    else await this.#download(layer);
-    for (const index of this.#indexes) report({ type: 'layer-fetched', index });
+    if (!layer.openLocal && !cached) return await this.#download(layer);
+    this.#ready.resolve();
+    return undefined;
   }
 
   /** Finds the blob in the store, or claims a file in it for the download. Does neither where the store keeps nothing. */
   async #findOrClaim(): Promise<void> {
-    const { store, scheduler, signal, report } = this.#context;
+    const { store, signal, report } = this.#context;
     const { digest, size } = this.#layer;
     if (digest === undefined) return;
     const waiting = () => {
       const message = `${this.#name}: another run is downloading it; waiting for that run`;
       report({ type: 'notice', message });
-      scheduler.stopMeasuring(this.#rank);
     };
-    // The second attempt is for a corrupt blob of another run, which was removed.
-    for (let attempts = 0; attempts < 2; attempts += 1) {
-      this.#file = await this.#fromStore(digest);
-      if (this.#file) return;
-      const claim = await store.claim({ digest, maxBytes: size, signal, waiting });
-      this.#claim = claim === 'there' ? undefined : claim;
-      if (claim !== 'there') return;
-    }
+    this.#file = await this.#fromStore(digest);
+    if (this.#file) return;
+    const claim = await store.claim({ digest, maxBytes: size, signal, waiting });
+    if (claim !== 'there') this.#claim = claim;
+    // If what another run has put there is corrupt, this run keeps nothing.
+    else this.#file = await this.#fromStore(digest);
   }
 
   /** The file of the source. Where layers are held, it is verified first. */
@@ -217,8 +223,9 @@ export class LayerBlob {
     return undefined;
   }
 
-  async #download(layer: RemoteLayer): Promise<void> {
-    const { store, signal, hold = false, starvation } = this.#context;
+  /** Makes the first request for the blob; `end` resolves when the blob is complete and its digest right. */
+  async #download(layer: RemoteLayer): Promise<LayerDownload> {
+    const { store, signal, hold = false } = this.#context;
     const claim = this.#claim;
     const kept = claim?.kept ?? { ranges: [], size: undefined };
     const spool = { open: () => store.spool(), where: store.spoolDirectory };
@@ -228,33 +235,40 @@ export class LayerBlob {
       instead: claim && ((error) => this.#leaveStore(claim, error, spool)),
       // The bytes of an earlier run may be corrupt: they are checked before a layer is unpacked from them.
       held: hold || kept.ranges.length > 0,
-      starvation,
     });
     this.#buffer = buffer;
     const stop = () => buffer.fail(signal.reason);
     signal.addEventListener('abort', stop);
     this.#ready.resolve();
-    try {
-      const download = new Download(layer, buffer, {
-        ...this.#context,
-        name: this.#name,
-        rank: this.#rank,
-        progress: (received) => this.#progress(received),
-        note: async (present) => {
-          if (!this.#spools) await claim?.note(present).catch((error: unknown) => buffer.leaveFile(error));
-        },
+    const download = new Download(layer, buffer, {
+      ...this.#context,
+      name: this.#name,
+      rank: this.#rank,
+      progress: (received) => this.#progress(received),
+      note: async (present) => {
+        if (!this.#spools) await claim?.note(present).catch((error: unknown) => buffer.leaveFile(error));
+      },
+    });
+    const failing = async (work: () => Promise<void>): Promise<void> => {
+      try {
+        await work();
+      } catch (error) {
+        this.#worthless = error instanceof CorruptBlobError;
+        buffer.fail(error);
+        signal.removeEventListener('abort', stop);
+        throw error;
+      }
+    };
+    await failing(() => download.begin(kept));
+    const end = () =>
+      failing(async () => {
+        await download.end();
+        await this.#publish();
+        buffer.finish();
+        this.#size = buffer.received;
+        signal.removeEventListener('abort', stop);
       });
-      await download.run(kept);
-      await this.#publish();
-      buffer.finish();
-      this.#size = buffer.received;
-    } catch (error) {
-      this.#worthless = error instanceof CorruptBlobError;
-      buffer.fail(error);
-      throw error;
-    } finally {
-      signal.removeEventListener('abort', stop);
-    }
+    return { end };
   }
 
   /** The store's disk is full or fails: returns the file with which the blob goes on. */

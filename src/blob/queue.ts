@@ -8,7 +8,7 @@ import { openFilesFor } from '../sys/open-files.ts';
 import { type ByteReader, MalformedDataError } from './decode/byte-reader.ts';
 import { decode, recognise } from './decode/decompress.ts';
 import { type FetchOptions, LayerBlob } from './layer-blob.ts';
-import { Scheduler, StarvationMeter } from './scheduler.ts';
+import { RequestQueue } from './request-queue.ts';
 import { CorruptBlobError } from './transfer.ts';
 
 /** Decodes a compressed tar in another thread, and delivers it there. */
@@ -194,16 +194,14 @@ class Blobs {
     this.#options = options;
     this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
     warnUnverifiable(layers, options.report);
-    const scheduler = new Scheduler(options.jobs);
     this.#places = new Places(options.hold === true ? Infinity : openFilesFor(SHARE, MAX_LAYERS));
     this.#signal.addEventListener('abort', () => this.#places.openAll(), { once: true });
     if (this.#signal.aborted) this.#places.openAll();
     const context = {
       ...options,
       signal: this.#signal,
-      scheduler,
+      requests: new RequestQueue(options.jobs),
       mayOpen: (index: number) => this.#places.open(index),
-      starvation: new StarvationMeter(),
     };
     for (const indexes of Map.groupBy(layers.keys(), (index) => layers[index]!.digest ?? index).values()) {
       const first = indexes[0]!;

@@ -3,11 +3,9 @@ import { reasonOf } from '../sys/os-error.ts';
 import type { BlobResponse } from '../oci/image.ts';
 import type { Report } from '../report/event.ts';
 import { backoff, inSeconds, pause, type RetryPolicy } from '../sys/retry.ts';
-import { idleTime, PaceMeter } from './scheduler.ts';
 
-/** The body of an answer, read in parts of the caller's size, and the pace at which it arrives. */
+/** The body of an answer, read in parts of the caller's size. */
 export class Body {
-  readonly pace = new PaceMeter();
   /** Offset in the blob of the first byte that it does not deliver. */
   readonly end: number;
   /** Offset in the blob of the next byte. */
@@ -37,15 +35,12 @@ export class Body {
   }
 
   async #receive(): Promise<Uint8Array | undefined> {
-    const before = idleTime();
     const next = await this.#body.next().catch((error: unknown) => {
       this.#over = true;
       throw broken(error);
     });
-    this.pace.waited += idleTime() - before;
     this.#over = next.done === true;
     if (next.done) return undefined;
-    this.pace.bytes += next.value.length;
     return next.value;
   }
 

@@ -66,7 +66,7 @@ function readBlobResponse(response: Response, range: BlobRange, { size, subject 
     return { body: nothing(), start, size: start, etag, ranges: !empty };
   throw new NetworkError(
     `cannot read ${subject}: ${response.url.host} sent another range than the requested one`,
-    { hint: 'report it to the operator of the registry or of the proxy before it' },
+    { code: 'OTHER_RANGE', hint: 'report it to the operator of the registry or of the proxy before it' },
   );
 }
 

@@ -1,4 +1,3 @@
-import type { LimitFunction } from 'p-limit';
 import type { Digest } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
@@ -75,7 +74,7 @@ export interface RegistryOptions {
   readonly retry?: number | undefined;
   /** Milliseconds before the first retry, doubled for each further one. Default: 500. */
   readonly retryDelay?: number | undefined;
-  /** Limit on concurrent requests, bodies being read included. Default: 7. */
+  /** Limit on concurrent requests for documents: those of registry v1. Default: 7. The queue of blobs limits itself. */
   readonly connections?: number | undefined;
   readonly timeouts?: Partial<Timeouts> | undefined;
   readonly manifestStore?: ManifestStore | undefined;
@@ -98,8 +97,6 @@ export interface SessionSettings {
   readonly secrets: Secrets;
   /** Aborts requests that have no signal of their own. */
   readonly signal: AbortSignal;
-  /** Limits the exchanges under way at once. */
-  readonly slots: LimitFunction;
 }
 
 export const DEFAULT_TIMEOUTS: Timeouts = {

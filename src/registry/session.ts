@@ -1,4 +1,3 @@
-import pLimit from 'p-limit';
 import { type DlrootfsError, type ErrorDetails, NetworkError, NotFoundError, UsageError } from '../errors.ts';
 import type { RemoteLayer, Session } from '../oci/image.ts';
 import { Reference } from '../oci/reference.ts';
@@ -7,7 +6,6 @@ import { locationsOf, readRegistriesConf } from './config/registries-conf.ts';
 import { type Explain, Failover } from './endpoint.ts';
 import { type Ping, RegistryHost } from './registry-host.ts';
 import {
-  DEFAULT_CONNECTIONS,
   DEFAULT_TIMEOUTS,
   type RegistryOptions,
   retryPolicyOf,
@@ -36,7 +34,7 @@ export async function openSession(
   reference: Reference,
   given: RegistryOptions,
 ): Promise<Session<RemoteLayer>> {
-  const { report, secrets = new Secrets(), connections = DEFAULT_CONNECTIONS, offline } = given;
+  const { report, secrets = new Secrets(), offline } = given;
   const options = offline ? given : withoutEmptyCredentials(given);
   const closing = new AbortController();
   const signal = AbortSignal.any([closing.signal, ...(options.signal ? [options.signal] : [])]);
@@ -48,7 +46,6 @@ export async function openSession(
     report,
     secrets,
     signal,
-    slots: pLimit(connections),
   };
   const locations = offline
     ? []

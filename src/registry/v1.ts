@@ -1,3 +1,4 @@
+import pLimit from 'p-limit';
 import { type DlrootfsError, IntegrityError, NetworkError } from '../errors.ts';
 import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
 import { historyOf, type Image, type RemoteLayer, type Session } from '../oci/image.ts';
@@ -10,7 +11,7 @@ import { readDocument } from './http/answer.ts';
 import type { Headers, Response } from './http/exchange.ts';
 import { openTransport, type Transport } from './http/transport.ts';
 import type { Ping, RegistryHost } from './registry-host.ts';
-import type { SessionSettings } from './registry-options.ts';
+import { DEFAULT_CONNECTIONS, type SessionSettings } from './registry-options.ts';
 import {
   Cookies,
   imageOfTag,
@@ -94,7 +95,7 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
     return registries.ask({ path: `repositories/${this.#repository}/tags`, subject, absent, read });
   }
 
-  /** By the JSON and the headers of each image, base first; as many requests at once as connections are allowed. */
+  /** By the JSON and the headers of each image, base first; as many at once as there may be connections. */
   async #layers(ids: readonly string[], registries: Failover): Promise<readonly RemoteLayer[]> {
     const abort = new AbortController();
     const signal = AbortSignal.any([this.#settings.signal, abort.signal]);
@@ -128,7 +129,8 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
       return { id, mediaType: 'application/octet-stream', ...facts, createdBy, open };
     };
     try {
-      return await Promise.all(ids.map(layer));
+      const slots = pLimit(this.#settings.options.connections ?? DEFAULT_CONNECTIONS);
+      return await Promise.all(ids.map((id, index) => slots(() => layer(id, index))));
     } finally {
       abort.abort(new Error('another request failed'));
     }

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { judgePace, type Pace } from '../../src/blob/scheduler.ts';
 import { type Piece, Pieces } from '../../src/blob/pieces.ts';
 
 const MiB = 2 ** 20;
@@ -104,25 +103,3 @@ test('the front is the first byte that is missing', () => {
   again.at = again.end;
   assert.equal(pieces.front, second.end);
 });
-
-const paces: readonly [string, Pace, number, boolean, ReturnType<typeof judgePace>][] = [
-  ['12 MB/s, 400 MB to come', { bytes: 6e6, elapsed: 500, waited: 500 }, 400e6, false, 'share'],
-  ['12 MB/s, 8 MB to come', { bytes: 6e6, elapsed: 500, waited: 500 }, 8e6, false, 'alone'],
-  ['a gigabyte a second', { bytes: 500e6, elapsed: 500, waited: 500 }, 4e9, false, 'alone'],
-  ['watched too shortly', { bytes: 1e6, elapsed: 100, waited: 100 }, 400e6, false, 'unknown'],
-  ['nothing came yet', { bytes: 0, elapsed: 1000, waited: 1000 }, 400e6, false, 'share'],
-  ['90 MB/s, 20 MB to come', { bytes: 45e6, elapsed: 500, waited: 500 }, 20e6, false, 'alone'],
-  ['40 MB/s while the thread is busy', { bytes: 40e6, elapsed: 1000, waited: 100 }, 400e6, false, 'alone'],
-  [
-    'the same, with a layer waiting for it',
-    { bytes: 40e6, elapsed: 1000, waited: 100 },
-    400e6,
-    true,
-    'share',
-  ],
-];
-for (const [name, pace, remaining, hungry, expected] of paces) {
-  test(`${name}: ${expected}`, () => {
-    assert.equal(judgePace(pace, remaining, hungry), expected);
-  });
-}

@@ -30,13 +30,18 @@ for (const [name, options] of [
 ] as const) {
   test(`${name}: a big blob comes over several connections, front first, while it is read`, async () => {
     await using shop = await Workshop.open();
-    // Slow enough that this thread is idle for some time on a busy machine too.
-    const { registry, layer } = await slow({ rate: 4 * MB });
+    const { registry, layer } = await slow({ rate: 10 * MB });
     await using _ = registry;
     const store = await shop.store(options);
     assert.ok((await shop.pull([layer], { store }))[0]!.equals(big));
     assert.ok(registry.requests.length > 3, `${registry.requests.length} requests`);
-    assert.equal(registry.requests[0]!.headers.range, undefined);
+    const first = registry.requests.map(({ headers }) =>
+      Number(/^bytes=(\d+)-\d+$/.exec(headers.range!)![1]),
+    );
+    assert.deepEqual(
+      first,
+      first.toSorted((a, b) => a - b),
+    );
     await store.close();
   });
 }
@@ -47,6 +52,18 @@ test('one job is one connection', async () => {
   await using _ = registry;
   assert.ok((await shop.pull([layer], { jobs: 1 }))[0]!.equals(big));
   assert.equal(registry.requests.length, 1);
+});
+
+test('a blob below 16 MiB is one request, without a range', async () => {
+  await using shop = await Workshop.open();
+  await using registry = await FakeRegistry.start();
+  const small = big.subarray(0, 15 * MB);
+  const image = registry.push('lib/x', 'latest', { layers: [{ tar: small, compression: 'none' }] });
+  assert.ok((await shop.pull(layersOf(registry, 'lib/x', image)))[0]!.equals(small));
+  assert.deepEqual(
+    registry.requests.map(({ headers }) => headers.range),
+    [undefined],
+  );
 });
 
 test('a server without ranges gets one request', async () => {

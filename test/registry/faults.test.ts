@@ -265,13 +265,10 @@ test('an abort while the connection is being prepared is heard at once', async (
   const reason = new Error('interrupted');
   const controller = new AbortController();
   const request = { method: 'GET', url: new URL('http://127.0.0.1/'), headers: {} } as const;
-  let ended = 0;
   const exchange = new Exchange(request, { timeouts: DEFAULT_TIMEOUTS, signal: controller.signal }, 9999);
-  void exchange.send(() => new Promise(() => undefined)).then(() => (ended += 1));
+  exchange.send(() => new Promise(() => undefined));
   setTimeout(() => controller.abort(reason), 10);
   await assert.rejects(exchange.head, reason);
-  await setImmediate();
-  assert.equal(ended, 1);
 });
 
 test('after close nothing keeps the process alive or hangs', async () => {

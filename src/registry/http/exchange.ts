@@ -68,7 +68,6 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   readonly #signal: AbortSignal;
   readonly #timeLimit: number;
   readonly #head = Promise.withResolvers<Response>();
-  readonly #over = Promise.withResolvers<void>();
   readonly #queue: Uint8Array[] = [];
   #queued = 0;
   #wakeReader: (() => void) | undefined;
@@ -106,10 +105,9 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     return this.#head.promise;
   }
 
-  /** Sends the request, unless its signal has aborted; resolves when nothing more comes from the server. */
-  send(open: () => Promise<Route>): Promise<void> {
+  /** Sends the request, unless its signal has aborted. */
+  send(open: () => Promise<Route>): void {
     if (!this.#ended) this.#start(open).catch((error: unknown) => this.#fail(error));
-    return this.#over.promise;
   }
 
   async #start(open: () => Promise<Route>): Promise<void> {
@@ -198,7 +196,6 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     clearTimeout(this.#deadline);
     clearInterval(this.#stallTimer);
     this.#signal.removeEventListener('abort', this.#abort);
-    this.#over.resolve();
     this.#wakeReader?.();
   }
 

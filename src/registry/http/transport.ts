@@ -70,11 +70,10 @@ export class Transport {
     }
   }
 
-  /** Holds a slot until the exchange is over. */
   async #exchange(request: Request, timeLimit: number): Promise<Response> {
     const { method, url } = request;
     const exchange = new Exchange(request, this.settings, timeLimit);
-    void this.settings.slots(() => exchange.send(() => this.#route(url)));
+    exchange.send(() => this.#route(url));
     const response = await exchange.head;
     // A query may hold a signature.
     const place = `${url.origin}${url.pathname}${url.search && '?…'}`;
