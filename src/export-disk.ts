@@ -65,7 +65,7 @@ export async function diskExporter(
     throw new UsageError('--for does not go with a part of an image', {
       hint: 'leave out --for, or --path and --exclude',
     });
-  const files = virtualMachines.map((machine) => machinePath(machine, output));
+  const files = virtualMachines.map(() => machinePath(output));
   if (!force) refuseExisting(files, OTHER_NAME);
   if (compression !== undefined && format !== 'erofs')
     throw new UsageError(`--compress is for an erofs, not for ${format}`, { hint: 'use -o FILE.erofs' });
@@ -90,7 +90,7 @@ export async function diskExporter(
       const guest = virtualMachines.length > 0 ? guestOf(tree, config, name, isReadOnly) : undefined;
       if (guest) {
         const disk = { file: output, fileSystem: format, isReadOnly, architecture, guest };
-        configs = virtualMachines.map((machine) => machineConfig(machine, disk));
+        configs = virtualMachines.map(() => machineConfig(disk));
       }
       const identity = diskIdentityOf(format, allLayers ? `${id} ${layers.length}` : id, config.created);
       const request = { ...targetOf(file), identity, additions: guest?.additions ?? [] };

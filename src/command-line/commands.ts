@@ -3,11 +3,12 @@ import type { ErofsCompression } from '../disk/format.ts';
 import type { WantedLayers } from '../oci/first-layers.ts';
 import { parsePlatform } from '../oci/platform.ts';
 import type { PullRequest } from '../options.ts';
-import { type Runtime, runtimes, type VirtualMachine, virtualMachines } from '../runtime/config-files.ts';
+import type { Runtime, VirtualMachine } from '../runtime/config-files.ts';
 import {
   count,
   fileName,
   oneOf,
+  startedBy,
   type ParseFlag,
   parseBoolean,
   parseBytes,
@@ -127,11 +128,8 @@ const whatAndWhere = group('What and where', [
   ['--no-json', "do not write the image's JSON to DIR/json"],
   [
     '--for <runtime>',
-    'write the configuration of runc, lxc or nspawn beside DIR, or with -o that of qemu or firecracker beside the disk image (repeatable)',
-    (o) =>
-      o.list((text, flag) =>
-        text.split(',').map((name) => oneOf([...runtimes, ...virtualMachines])(name, flag)),
-      ),
+    'write the configuration of runc, lxc or nspawn beside DIR, or with -o a script that starts the disk image in qemu (repeatable)',
+    (o) => o.list((text, flag) => text.split(',').map((name) => startedBy(name, flag))),
   ],
   ['--force', 'with --for: replace existing configurations'],
   ['--rootless', 'with --for runc: a container that needs no root (the default when not root)'],

@@ -143,7 +143,7 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
   const runtime = runtimes.find((name) => values.for?.includes(name));
   if (runtime !== undefined)
     throw new UsageError(`--for ${runtime} goes with a directory, not with -o`, {
-      hint: 'use -d DIR, or --for qemu or firecracker',
+      hint: 'use -d DIR, or --for qemu',
     });
   if (output === '-' && values.json === true)
     throw new UsageError('--json does not go with -o -: the archive is on standard output', {

@@ -1,5 +1,6 @@
 import { UsageError, printable } from '../errors.ts';
 import type { WantedLayers } from '../oci/first-layers.ts';
+import { type Runtime, runtimes, type VirtualMachine, virtualMachines } from '../runtime/config-files.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { utf8Path } from '../sys/os-path.ts';
 
@@ -83,6 +84,15 @@ export const oneOf =
       hint: `write one of them, as in ${flag} ${choices[0]!}`,
     });
   };
+
+/** What starts a rootfs or a disk image. */
+export const startedBy: ParseFlag<Runtime | VirtualMachine> = (name, flag) => {
+  if (name === 'firecracker')
+    throw new UsageError(`${flag} does not know firecracker any more`, {
+      hint: `make the disk with ${flag} qemu, and take the JSON from "Disk for Firecracker" in docs/recipes.md`,
+    });
+  return oneOf([...runtimes, ...virtualMachines])(name, flag);
+};
 
 /** `touched` is the value of the bare flag, and no word for users. */
 export const replaceMode: ParseFlag<true | 'always'> = (text, flag) => {

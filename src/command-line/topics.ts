@@ -105,7 +105,7 @@ As root, chroot DIR /bin/sh runs a command in it; as a plain user, unshare -r -R
 An image whose command is an init, such as /sbin/init, boots: by lxc-start -n web instead of lxc-execute, or by systemd-nspawn -M web. The file for that has Boot=yes; systemd-nspawn -D DIR needs -b. The pull prints the command that fits.
 A container of runc or LXC has no network but loopback. For the network of the host remove network from namespaces in config.json. For the bridge of LXC use the lines that are comments in its file.
 
-# disks: DISK IMAGES: disk images, and what starts them in qemu and firecracker
+# disks: DISK IMAGES: disk images, and what starts them in qemu
 A file name that ends in .ext4, .squashfs or .erofs is a disk image of that format, without a partition table. It is made by any user, with the owners of the image, and the same image gives the same bytes: UUID, times and hash seed come from its digest. What a format does not have is counted in a notice.
   -o FILE.ext4  by mke2fs 1.47.1 or newer, with libarchive, and debugfs (Debian: e2fsprogs)
   --size 2G  size of the ext4; without it a tenth stays free, and 16 MiB at least
@@ -113,7 +113,6 @@ A file name that ends in .ext4, .squashfs or .erofs is a disk image of that form
   -o FILE.erofs  by dlrootfs itself: the fastest, and no program is needed. The kernel has to be 5.4 or newer, 5.15 if the image has files with holes
   --compress lz4  a compressed erofs, by mkfs.erofs 1.8 or newer (Debian: erofs-utils); lz4hc, deflate, lzma and zstd are smaller
   --for qemu  also FILE.qemu.sh: set KERNEL, and INITRD if the kernel needs one, and run it
-  --for firecracker  also FILE.firecracker.json: it names vmlinux, the kernel, beside it
 If the command of the image is no init, --for adds /.dlrootfs-init to the disk. It mounts /dev, /proc and /sys, runs the command with the variables, directory and user of the image, prints "exit code: N" and ends the machine. It needs /bin/sh and env in the image.
 
 # parts: PARTS: a part of an image: --path, --exclude, cat

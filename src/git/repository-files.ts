@@ -124,13 +124,16 @@ class NewFile implements Disposable {
         hint: 'see who else writes there, and pull it again',
       });
     }
-    granted(this.#file, `write ${files.place(name)}`);
+    granted(this.#file, `write ${files.place(finalName)}`);
   }
 
   /** Adds bytes at its end. */
   write(bytes: Uint8Array): void {
     const { filesystem } = this.#files;
-    granted(filesystem.write(this.#file, bytes, this.#position), `write ${this.#files.place(this.#name)}`);
+    granted(
+      filesystem.write(this.#file, bytes, this.#position),
+      `write ${this.#files.place(this.#finalName)}`,
+    );
     this.#position += bytes.length;
   }
 

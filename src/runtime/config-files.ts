@@ -12,7 +12,7 @@ export const runtimes = ['runc', 'lxc', 'nspawn'] as const;
 export type Runtime = (typeof runtimes)[number];
 
 /** Virtual machines for which dlrootfs writes a file that starts a disk image. */
-export const virtualMachines = ['qemu', 'firecracker'] as const;
+export const virtualMachines = ['qemu'] as const;
 export type VirtualMachine = (typeof virtualMachines)[number];
 
 /** A rootfs and the directory above it. */

@@ -1,4 +1,4 @@
-import { basename, dirname, extname } from 'node:path';
+import { basename, extname } from 'node:path';
 import type { Addition } from '../disk/format.ts';
 import { printable, UsageError } from '../errors.ts';
 import type { ImageConfig } from '../oci/config.ts';
@@ -6,7 +6,6 @@ import { join } from '../rootfs/directories.ts';
 import type { ImageTree } from '../rootfs/image-tree.ts';
 import { absolutePath, shellWord, LONGEST_NAME } from '../sys/os-path.ts';
 import { bytePath, type BytePath } from '../tar/entry.ts';
-import type { VirtualMachine } from './config-files.ts';
 import { isOneLine } from './config-text.ts';
 import { type Container, containerOf, resolveUser } from './container.ts';
 import { mountPoints } from './prepare.ts';
@@ -22,18 +21,6 @@ export interface GuestDisk {
   readonly guest: Guest;
 }
 
-/** A virtual machine, and the file that starts a disk image in it. */
-interface MachineDescription {
-  /** Of the file's name. */
-  readonly ending: string;
-  readonly mode: number;
-  /** As images name them. */
-  readonly architectures: readonly string[];
-  readonly text: (disk: GuestDisk) => string;
-  /** Starts the machine with that file. */
-  readonly command: (file: string) => string;
-}
-
 /** By the names that images have for architectures: QEMU's names, and the kernel's for the console. */
 const QEMU: Readonly<
   Record<string, { readonly program: string; readonly machine: string; readonly console: string }>
@@ -43,25 +30,6 @@ const QEMU: Readonly<
   arm64: { program: 'qemu-system-aarch64', machine: 'virt', console: 'ttyAMA0' },
   arm: { program: 'qemu-system-arm', machine: 'virt', console: 'ttyAMA0' },
   riscv64: { program: 'qemu-system-riscv64', machine: 'virt', console: 'ttyS0' },
-};
-
-/** All that is known of each machine. */
-const machines: Readonly<Record<VirtualMachine, MachineDescription>> = {
-  qemu: {
-    ending: '.qemu.sh',
-    mode: 0o755,
-    architectures: Object.keys(QEMU),
-    text: qemuScript,
-    command: (file) => `KERNEL=vmlinuz INITRD=initrd.img ${shellWord(file)}`,
-  },
-  firecracker: {
-    ending: '.firecracker.json',
-    mode: 0o644,
-    architectures: ['amd64', 'arm64'],
-    text: firecrackerConfig,
-    command: (file) =>
-      `cd ${shellWord(dirname(file))} && firecracker --no-api --config-file ${shellWord(basename(file))}`,
-  },
 };
 
 /** What starts a disk image in a virtual machine. */
@@ -75,39 +43,37 @@ export interface MachineConfig {
 }
 
 /**
- * Where the start of a disk image goes: `x.qemu.sh` and `x.firecracker.json` beside `x.ext4`.
+ * Where the script that starts a disk image goes: `x.qemu.sh` beside `x.ext4`.
  *
- * @throws UsageError where the file cannot express the disk's name
+ * @throws UsageError where the script cannot express the disk's name
  */
-export function machinePath(machine: VirtualMachine, disk: string): string {
+export function machinePath(disk: string): string {
   const file = absolutePath(disk);
   if (!isOneLine(file) || !file.isWellFormed()) {
     throw new UsageError('--for cannot start a disk image with control characters or no UTF-8 in its path', {
       hint: 'choose another name with -o',
     });
   }
-  return file.slice(0, file.length - extname(file).length) + machines[machine].ending;
+  return `${file.slice(0, file.length - extname(file).length)}.qemu.sh`;
 }
 
-/** @throws UsageError for an architecture that the machine does not have, and as `machinePath` */
-export function machineConfig(machine: VirtualMachine, disk: GuestDisk): MachineConfig {
-  const { architectures, mode, text, command } = machines[machine];
-  if (!architectures.includes(disk.architecture)) {
-    throw new UsageError(`--for ${machine} has no machine for the architecture ${disk.architecture}`, {
+/** @throws UsageError for an architecture that QEMU has no machine for, and as `machinePath` */
+export function machineConfig(disk: GuestDisk): MachineConfig {
+  if (!Object.hasOwn(QEMU, disk.architecture)) {
+    throw new UsageError(`--for qemu has no machine for the architecture ${disk.architecture}`, {
       hint: 'leave --for out, or choose another platform with --platform',
     });
   }
-  const file = machinePath(machine, disk.file);
-  return { file, mode, text: text(disk), command: command(file) };
+  const file = machinePath(disk.file);
+  const command = `KERNEL=vmlinuz INITRD=initrd.img ${shellWord(file)}`;
+  return { file, mode: 0o755, text: qemuScript(disk), command };
 }
 
-/** Of the kernel's command line: what the machines have in common. */
-function bootWords({ guest, fileSystem }: GuestDisk, ending: readonly string[]): string {
+/** Of the kernel's command line: all that does not depend on the machine. */
+function bootWords({ guest, fileSystem }: GuestDisk): string {
   // A kernel splits its command line at blanks, but not between double quotes.
   const words = guest.words.length === 0 ? [] : ['--', ...guest.words.map((word) => kernelWord(word))];
-  return [`rootfstype=${fileSystem}`, 'quiet', `init=${kernelWord(guest.init)}`, ...ending, ...words].join(
-    ' ',
-  );
+  return [`rootfstype=${fileSystem}`, 'quiet', `init=${kernelWord(guest.init)}`, ...words].join(' ');
 }
 
 function kernelWord(word: string): string {
@@ -143,30 +109,8 @@ cd "$(dirname "$0")"
 exec ${program} -machine "${machine},accel=\${ACCEL:-kvm:tcg}" -cpu max -m "\${MEMORY:-512M}" -smp "\${CPUS:-1}" \\
   -nodefaults -no-user-config -display none -serial mon:stdio -no-reboot -nic user,model=virtio-net-pci \\
   -blockdev ${shellWord(drive)} -device virtio-blk-pci,drive=disk \\
-  -kernel "$kernel" -append ${shellWord(`${root} ${bootWords(disk, [])}`)}" \${APPEND:-}" "$@"
+  -kernel "$kernel" -append ${shellWord(`${root} ${bootWords(disk)}`)}" \${APPEND:-}" "$@"
 `;
-}
-
-/** A configuration for Firecracker's --config-file, by the schema of its API; it adds `root=/dev/vda` and `ro` or `rw` itself. */
-function firecrackerConfig(disk: GuestDisk): string {
-  // Its machine has no power switch: a reboot ends it.
-  const ending = ['dlrootfs.end=reboot'];
-  const config = {
-    'boot-source': {
-      kernel_image_path: 'vmlinux',
-      boot_args: `console=ttyS0 reboot=k panic=1 pci=off ${bootWords(disk, ending)}`,
-    },
-    drives: [
-      {
-        drive_id: 'rootfs',
-        path_on_host: basename(disk.file),
-        is_root_device: true,
-        is_read_only: disk.isReadOnly,
-      },
-    ],
-    'machine-config': { vcpu_count: 1, mem_size_mib: 512 },
-  };
-  return `${JSON.stringify(config, undefined, 2)}\n`;
 }
 
 /** What a disk needs to be started in a virtual machine. */
@@ -301,7 +245,7 @@ const onReadOnlyRoot: readonly string[] = [
   'cp -a /tmp/.run/. /run/ && rm -rf /tmp/.run',
 ];
 
-/** In a machine that a reboot ends (Firecracker) it is rebooted; messages of the kernel would come after the exit code. */
+/** With `dlrootfs.end=reboot` on the kernel's command line, for a machine that a reboot ends (Firecracker), it is rebooted; messages of the kernel would come after the exit code. */
 const ending: readonly string[] = [
   'echo "exit code: $code"',
   '[ ! -c /dev/null ] || exec 2>/dev/null',

@@ -76,12 +76,13 @@ describe('a disk image boots', { skip: needs }, () => {
   }
 
   test(
-    'the machine that FILE.firecracker.json describes, and a reboot ends it (in QEMU: Firecracker needs KVM)',
+    'the machine that the recipe for Firecracker describes, and a reboot ends it (in QEMU: Firecracker needs KVM)',
     { skip: missing('mke2fs'), timeout: 300_000 },
     async () => {
-      await using setting = await pulled('box.ext4', 'firecracker');
-      const file = setting.scratch.join('box.firecracker.json');
-      const described = JSON.parse(readFileSync(file, 'utf8')) as {
+      await using setting = await pulled('rootfs.ext4', 'qemu');
+      const recipes = readFileSync(new URL('../../docs/recipes.md', import.meta.url), 'utf8');
+      const [, text] = /^## Disk for Firecracker\n[^]*?^```json\n([^]*?)^```$/m.exec(recipes)!;
+      const described = JSON.parse(text!) as {
         'boot-source': { boot_args: string };
         drives: readonly [{ path_on_host: string; is_read_only: boolean }];
         'machine-config': { vcpu_count: number; mem_size_mib: number };

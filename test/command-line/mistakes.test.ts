@@ -147,8 +147,14 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
   [
     'alpine --for docker',
     2,
-    '--for takes one of runc, lxc, nspawn, qemu, firecracker, not "docker"',
+    '--for takes one of runc, lxc, nspawn, qemu, not "docker"',
     'write one of them, as in --for runc',
+  ],
+  [
+    'alpine -o x.ext4 --for firecracker',
+    2,
+    '--for does not know firecracker any more',
+    'make the disk with --for qemu, and take the JSON from "Disk for Firecracker" in docs/recipes.md',
   ],
   [
     'alpine -u bob',

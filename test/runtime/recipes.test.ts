@@ -183,7 +183,6 @@ test('there are recipes for each runtime', () => {
     'runc run',
     'systemd-nspawn -M',
     '--for qemu',
-    '--for firecracker',
     'chroot',
     ...Object.keys(others),
   ])
