@@ -6,11 +6,17 @@ import { existsSync, readFileSync } from 'node:fs';
 process.on('SIGUSR1', () => {});
 
 const { engines } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
-const [leastMajor, leastMinor] = engines.node.match(/\d+/g).map(Number);
-const [major, minor] = process.versions.node.split('.').map(Number);
-if (major < leastMajor || (major === leastMajor && minor < leastMinor)) {
+const leastNodes = engines.node.match(/[\d.]+/g);
+const [major, minor, patch] = process.versions.node.split('.').map(Number);
+// As in version.ts, which the bundle has.
+const isSupported = leastNodes.some((least, index) => {
+  const [leastMajor, leastMinor, leastPatch] = least.split('.').map(Number);
+  if (major !== leastMajor) return major > leastMajor && index === leastNodes.length - 1;
+  return minor === leastMinor ? patch >= leastPatch : minor > leastMinor;
+});
+if (!isSupported) {
   process.stderr.write(
-    `error: dlrootfs needs Node ${leastMajor}.${leastMinor} or newer, and this is ${process.versions.node}\n` +
+    `error: dlrootfs needs Node ${leastNodes.join('+, ')}+, and this is ${process.versions.node}\n` +
       'hint: install a newer Node, or use the dlrootfs binary, which brings its own\n',
   );
   process.exitCode = 2;

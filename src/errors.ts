@@ -107,6 +107,13 @@ export class IntegrityError extends DlrootfsError {
   });
 }
 
+/** The image is not signed as the caller or the policy of this machine demands. */
+export class UntrustedError extends DlrootfsError {
+  protected static override readonly defaults = kind('integrity', 'UNTRUSTED', {
+    hint: 'check the key or the identity with the publisher of the image; dlrootfs help trust',
+  });
+}
+
 /** DIR cannot be written or replaced, or its disk is full. */
 export class DestinationError extends DlrootfsError {
   protected static override readonly defaults = kind('destination', 'DESTINATION', {

@@ -17,7 +17,7 @@ import type {
 } from './options.ts';
 import type { PullSummary } from './summary.ts';
 import type { Verification } from './verify.ts';
-import { leastNode } from './version.ts';
+import { leastNodes, runsOn } from './version.ts';
 
 export {
   DestinationError,
@@ -30,6 +30,7 @@ export {
   NotFoundError,
   RateLimitError,
   UnauthorizedError,
+  UntrustedError,
   UsageError,
 } from './errors.ts';
 export type { Change, Difference } from './comparison/differences.ts';
@@ -46,21 +47,21 @@ export type {
   TagsRequest,
   VerifyRequest,
 } from './options.ts';
+export type { Signer } from './oci/artifact.ts';
 export type { Layer } from './oci/image.ts';
 export type { Platform } from './oci/platform.ts';
 export type { PullEvent, Report } from './report/event.ts';
 export { Secrets } from './sys/secrets.ts';
+export type { SignerRequest } from './trust/signers.ts';
 export type { LayerSummary, PullSummary } from './summary.ts';
 export type { Verification } from './verify.ts';
 export { version } from './version.ts';
 
-const [major = 0, minor = 0] = versions.node.split('.').map(Number);
 // This file, and all that is loaded before this line, keep to the syntax of Node 12: an older Node gets this message, no syntax error.
-if (major < leastNode.major || (major === leastNode.major && minor < leastNode.minor)) {
-  throw new UsageError(
-    `dlrootfs needs Node ${leastNode.major}.${leastNode.minor} or newer, and this is ${versions.node}`,
-    { hint: 'install a newer Node' },
-  );
+if (!runsOn(versions.node)) {
+  throw new UsageError(`dlrootfs needs Node ${leastNodes.join('+, ')}+, and this is ${versions.node}`, {
+    hint: 'install a newer Node',
+  });
 }
 
 type Resolve = typeof import('./options.ts').resolveOptions;

@@ -9,7 +9,7 @@ import { findImage, withSession } from './with-session.ts';
 export async function inspect(options: PullOptions): Promise<Inspection> {
   return await withSession(options, async (opened) => {
     const { source, store } = opened;
-    const image = await findImage(opened, options);
+    const { image, signers } = await findImage(opened, options, 'inspect');
     const layers = await Promise.all(image.layers.map((layer) => inspectLayer(layer, store)));
     return {
       reference: source.reference,
@@ -22,6 +22,7 @@ export async function inspect(options: PullOptions): Promise<Inspection> {
       config: image.config.raw,
       bytes: bytesBySource(layers),
       rateLimit: image.rateLimit,
+      signers,
     };
   });
 }

@@ -14,6 +14,7 @@ import type { IdMappings } from './runtime/runc.ts';
 import { shellWord, type Environment } from './sys/os-path.ts';
 import type { RetryPolicy } from './sys/retry.ts';
 import { Secrets } from './sys/secrets.ts';
+import type { SignerRequest } from './trust/signers.ts';
 
 /** Options of a comparison: which image, and how to get it; all have defaults, as for a pull. */
 export interface DiffRequest {
@@ -42,6 +43,8 @@ export interface DiffRequest {
         >
       >
     | undefined;
+  /** The image must be signed by one of these; else nothing of its layers is requested. Default: no signature is required. */
+  readonly signers?: SignerRequest | undefined;
   /** The archive for the image `-`. */
   readonly stdin?: AsyncIterable<Uint8Array> | undefined;
   readonly environment?: Environment | undefined;
@@ -225,6 +228,7 @@ const DEFAULTS = {
   prepare: false,
   virtualMachines: [],
   jobs: DEFAULT_CONNECTIONS,
+  signers: {},
   environment: {},
   report: () => undefined,
 } as const;
@@ -281,11 +285,25 @@ function partOf({ paths = [], excludes = [] }: PullRequest): PartOptions | undef
   return paths.length > 0 || excludes.length > 0 ? { paths, excludes } : undefined;
 }
 
+/** The flags of the command line that name signers. */
+const SIGNER_FLAGS: Readonly<Record<keyof SignerRequest, string>> = {
+  verifyKeys: '--verify-key',
+  certificateIdentity: '--certificate-identity',
+  certificateIdentityRegexp: '--certificate-identity-regexp',
+  certificateOidcIssuer: '--certificate-oidc-issuer',
+  certificateOidcIssuerRegexp: '--certificate-oidc-issuer-regexp',
+  trustedRoot: '--trusted-root',
+};
+
 /** The command that a person runs, where there is a network, to put the image into the cache. */
 function fillingCommand(request: PullRequest): string {
   const words = ['dlrootfs', 'cache', 'add', request.image];
   if (request.platform) words.push('--platform', formatPlatform(request.platform));
   if (request.cacheDirectory !== undefined) words.push('--cache-dir', request.cacheDirectory);
+  for (const [member, value] of Object.entries(request.signers ?? {})) {
+    const flag = SIGNER_FLAGS[member as keyof SignerRequest];
+    for (const text of [value ?? []].flat()) words.push(flag, text);
+  }
   return words.map((word) => shellWord(word)).join(' ');
 }
 

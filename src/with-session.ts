@@ -1,4 +1,5 @@
 import { decompress } from './blob/decode/decompress.ts';
+import { ImageTrust } from './image-trust.ts';
 import { Store } from './blob/store.ts';
 import {
   type DlrootfsError,
@@ -8,6 +9,7 @@ import {
   RateLimitError,
   UnauthorizedError,
 } from './errors.ts';
+import type { Signer } from './oci/artifact.ts';
 import { shortID } from './oci/digest.ts';
 import { firstLayers } from './oci/first-layers.ts';
 import { platformNotice } from './oci/image-index.ts';
@@ -16,6 +18,7 @@ import { Reference } from './oci/reference.ts';
 import { formatSource, parseSource } from './layout/local-source.ts';
 import type { PullOptions } from './options.ts';
 import type { ManifestStore } from './registry/registry-options.ts';
+import { signerText } from './report/text.ts';
 import { spoolPlace } from './rootfs/destination.ts';
 
 /** Where an image comes from: a registry, or a layout or archive on this machine. */
@@ -73,27 +76,43 @@ export interface OpenedImage extends Opened {
   readonly image: Image;
 }
 
+/** An image, and its signers where some are wanted. */
+export interface FoundImage {
+  readonly image: Image;
+  readonly signers: readonly Signer[] | undefined;
+}
+
 /**
  * The image for the wanted platform; a notice where it is for another one, unless the caller named the platform.
  *
- * @throws errors of the session; NotFoundError without an image for the platform
+ * @param use layers will be read; to `inspect` an image finds all its signers
+ * @throws errors of the session; NotFoundError without an image for the platform; UntrustedError
  */
-export async function findImage(opened: Opened, options: PullOptions): Promise<Image> {
-  const { source } = opened;
+export async function findImage(
+  opened: Opened,
+  options: PullOptions,
+  use: 'inspect' | 'read',
+): Promise<FoundImage> {
+  const { source, session } = opened;
   const { platform, platformAsked, report } = options;
-  const image = await askedImage(opened, options);
+  const offline = source.local ? undefined : options.offline;
+  const trust = await ImageTrust.open({ ...options, offline }, session);
+  const image = await askedImage(opened, options, trust);
+  const signers = await trust?.check(image, source.reference, use === 'inspect');
+  for (const signer of signers ?? []) report({ type: 'debug', message: `signed: ${signerText(signer)}` });
   const unfit = platformNotice(image, platform, platformAsked, source.reference);
   if (unfit !== undefined) report({ type: 'notice', message: unfit });
-  return image;
+  return { image, signers };
 }
 
 /** An error of the network has another hint where the cache has all of the image. */
 async function askedImage(
   { source, session, store }: Opened,
   { platform, offline }: PullOptions,
+  trust: ImageTrust | undefined,
 ): Promise<Image> {
   try {
-    return await session.image(platform);
+    return await session.image(platform, trust && ((digest) => trust.begin(digest)));
   } catch (error) {
     if (!(error instanceof NetworkError) || offline || source.local) throw error;
     const cached = await source
@@ -117,7 +136,8 @@ export async function withImage<T>(
 ): Promise<T> {
   return await withSession(options, async (opened) => {
     const { offline, report } = options;
-    const image = firstLayers(await findImage(opened, options), options.layers, opened.source.reference);
+    const found = await findImage(opened, options, 'read');
+    const image = firstLayers(found.image, options.layers, opened.source.reference);
     if (offline && !opened.source.local) await requireCached({ ...opened, image }, offline.hint);
     report({ type: 'image', id: image.id, layers: image.layers });
     return await use({ ...opened, image });

@@ -56,7 +56,7 @@ export async function bundleForNpm(directory: string): Promise<void> {
       entryPoints: ['src/cli.ts', 'src/index.ts', ...threads],
       splitting: true,
       outdir: directory,
-      target: 'node22.19',
+      target: 'node22.22',
       packages: 'external',
       plugins: [threadBesideBundle, errorsApart],
     }),

@@ -19,7 +19,10 @@ import {
 
 /** The flags' values. A flag that is not given has its default, or none. */
 export interface FlagValues
-  extends Omit<PullRequest, 'image' | 'layers' | 'registry'>, NonNullable<PullRequest['registry']> {
+  extends
+    Omit<PullRequest, 'image' | 'layers' | 'registry' | 'signers'>,
+    NonNullable<PullRequest['registry']>,
+    NonNullable<PullRequest['signers']> {
   readonly output?: string;
   /** In the order of the command line. */
   readonly layers?: readonly WantedLayers[];
@@ -51,6 +54,7 @@ const MEMBERS: Readonly<Record<string, keyof FlagValues>> = {
   '--authfile': 'authFile',
   '--cache-dir': 'cacheDirectory',
   '--mirror': 'mirrors',
+  '--verify-key': 'verifyKeys',
 };
 
 /** An option of the table. Its parsers get the flag's name, for their messages. */
@@ -178,6 +182,26 @@ const registry = group('Registry', [
   ],
 ]);
 
+const trust = group('Trust', [
+  [
+    '--verify-key <file>',
+    'the image must be signed with this public key, as cosign.pub (repeatable: with any of them)',
+    (o) => o.list((text, flag) => [fileName(text, flag)]),
+  ],
+  [
+    '--certificate-identity <identity>',
+    'the image must be signed by this workflow or mail address, with a certificate of Sigstore',
+  ],
+  ['--certificate-identity-regexp <regexp>', 'likewise, by a regular expression (anchor it with ^ and $)'],
+  ['--certificate-oidc-issuer <url>', 'the provider that vouches for the identity'],
+  ['--certificate-oidc-issuer-regexp <regexp>', 'likewise, by a regular expression'],
+  [
+    '--trusted-root <file>',
+    "trusted_root.json with the authorities (default: those of Sigstore's public instance)",
+    (o) => o.parsed(fileName),
+  ],
+]);
+
 const download = group('Download and cache', [
   ['-j, --jobs <n>', 'number of connections (default: 7)', (o) => o.parsed(count(1))],
   ['--cache-dir <dir>', 'directory of the cache'],
@@ -210,6 +234,7 @@ export const options: readonly Option[] = [
   ...comparison,
   ...credentials,
   ...registry,
+  ...trust,
   ...download,
   ...output,
   ...other,
@@ -234,7 +259,7 @@ const named = (...names: readonly string[]): Option[] =>
 
 /** Flags of a command that asks a registry, and of one that also reads layers. */
 const remote = [...credentials, ...registry];
-const layered = [...named('platform'), ...remote, ...download];
+const layered = [...named('platform'), ...remote, ...trust, ...download];
 
 /** Flags about output of a command whose result is text: it cannot be silent. */
 const report = named('verbose', 'json', 'progress');
@@ -299,6 +324,7 @@ const table = {
     options: [
       ...named('platform'),
       ...remote,
+      ...trust,
       ...named('jobs', 'cache-dir', 'cache-size'),
       ...report,
       ...other,

@@ -35,6 +35,15 @@ For a private CA use --ca-file, or put *.crt into /etc/containers/certs.d/HOST:P
 Behind a proxy set HTTPS_PROXY, as in HTTPS_PROXY=http://proxy:3128 dlrootfs alpine; HTTP_PROXY is for plain http. A proxy may be http://, https:// or socks5://, with user:password@. NO_PROXY names the hosts that need none; loopback never does.
 Mirrors are tried before the registry itself: --mirror HOST, or [[registry.mirror]] in /etc/containers/registries.conf (also CONTAINERS_REGISTRIES_CONF, ~/.config/containers/registries.conf). The settings insecure, blocked and location work as in podman. Digests verify the content of a mirror.
 
+# trust: TRUST: signatures of images: --verify-key, --certificate-identity
+A digest proves that an image is the one that the registry names, not its maker. With these flags an image must be signed. The signature is checked before the first layer is requested; without a valid one nothing is written, and the exit code is 6:
+  --verify-key cosign.pub  with this key, as by cosign sign --key, or by skopeo or podman with --sign-by-sigstore-private-key; several times: with any of them
+  --certificate-identity NAME --certificate-oidc-issuer URL  by this identity with a certificate of Sigstore, as by a workflow of GitHub; both are needed
+  --certificate-identity-regexp, --certificate-oidc-issuer-regexp  likewise, by regular expressions, which match anywhere: write ^ and $
+  --trusted-root FILE  the authorities for identities; without it those of Sigstore's public instance, embedded with their date
+  dlrootfs inspect IMAGE --verify-key cosign.pub  prints the signatures that count
+For a workflow of GitHub: --certificate-identity https://github.com/ORG/REPO/.github/workflows/FILE@refs/heads/main --certificate-oidc-issuer https://token.actions.githubusercontent.com. Signed may be the index of the platforms or the manifest of one. Signatures are found as referrers, as bundles of Sigstore or in the older form, and under the tag sha256-….sig; in oci: and oci-archive: too. The cache keeps them for --offline.
+
 # cache: CACHE: what the cache keeps, and where
 The cache keeps layers, manifests and partial downloads in $XDG_CACHE_HOME/dlrootfs (~/.cache/dlrootfs), at most 10 GiB; the least recently used files are removed first. A second pull of an image downloads no layer, and an interrupted pull resumes.
   --cache-dir DIR  use another directory; runs at the same time can share it
@@ -182,6 +191,7 @@ With --json a pull prints one object. Ids are 64 hex digits, sizes are in bytes.
 inspect --json has these fields but imageLayers and the last four, bytes excepted, and:
   mediaType  of the manifest; of a layer
   platforms  all that the reference offers
+  signers  with flags that demand a signature: each that counts, with signed (the digest of the manifest or index), place, key, or identity and issuer, and reference
   createdBy, cached  of a layer: the command that made it, and whether it is in the cache
   rateLimit  what the registry said of its limits
 verify --json prints reference, id, digest, destination, contents (whether they were compared), and:
@@ -210,7 +220,7 @@ With --progress json each line on standard error is an object with a type:
   3  image, tag or platform not found
   4  not authorized
   5  network: the registry cannot be reached, or its answer is not one of a registry
-  6  integrity: a digest is wrong, or manifest, config or layer are malformed
+  6  integrity: a digest is wrong, manifest, config or layer are malformed, or a signature is missing or wrong
   7  destination (or git): it cannot be read or written
   8  rate limit of the registry
   9  verify or diff found differences

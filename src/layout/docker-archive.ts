@@ -70,6 +70,10 @@ export class DockerArchive implements Session<LocalLayer> {
     for (const { names } of await this.#listing()) yield* names;
   }
 
+  attachments(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+
   close(): Promise<void> {
     return this.#files.close();
   }

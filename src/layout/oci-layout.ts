@@ -1,4 +1,5 @@
 import { IntegrityError, printable } from '../errors.ts';
+import type { Attachments } from '../oci/artifact.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
 import { algorithmOf, hexOf, verifyDigest, type Digest } from '../oci/digest.ts';
 import { describeFound, type FoundDocument } from '../oci/image-index.ts';
@@ -22,7 +23,7 @@ const REF_NAME = 'org.opencontainers.image.ref.name';
 const IMAGE_NAME = 'io.containerd.image.name';
 
 /** Where a blob is in a layout (OCI image-layout.md); a parsed digest cannot lead out of it. */
-function blobPath(digest: Digest): string {
+export function blobPath(digest: Digest): string {
   return `blobs/${algorithmOf(digest)}/${hexOf(digest)}`;
 }
 
@@ -55,6 +56,14 @@ export class OciLayout implements Session<LocalLayer> {
     yield* new Set(manifests.flatMap((entry) => refNameOf(entry) ?? []));
   }
 
+  async attachments(): Promise<Attachments> {
+    const [{ manifests }, { LayoutAttachments }] = await Promise.all([
+      this.#index(),
+      import('./layout-attachments.ts'),
+    ]);
+    return new LayoutAttachments(this.#files, manifests);
+  }
+
   close(): Promise<void> {
     return this.#files.close();
   }
@@ -72,13 +81,11 @@ export class OciLayout implements Session<LocalLayer> {
       {
         nameOf: refNameOf,
         groupOf: refNameOf,
-        isNamed: ({ annotations }, name) =>
-          [annotations?.[REF_NAME], annotations?.[IMAGE_NAME]].includes(name),
+        isNamed: (descriptor, name) => namesOf(descriptor).includes(name),
       },
     );
-    const { digest } = entry!;
-    if (others.length === 0) return { digest, document: await this.#manifest(entry!) };
-    return { digest, document: { ...index, manifests: [entry!, ...others] } };
+    if (others.length === 0) return { digest: entry!.digest, document: await this.#manifest(entry!) };
+    return { digest: undefined, document: { ...index, manifests: [entry!, ...others] } };
   }
 
   async #index(): Promise<ImageIndex & Pick<ManifestDocument, 'payload'>> {
@@ -131,6 +138,11 @@ export class OciLayout implements Session<LocalLayer> {
   }
 }
 
-function refNameOf({ annotations }: Descriptor): string | undefined {
-  return annotations?.[REF_NAME] ?? annotations?.[IMAGE_NAME];
+/** The names of an entry of index.json, the tag first. */
+export function namesOf({ annotations }: Descriptor): string[] {
+  return [annotations?.[REF_NAME], annotations?.[IMAGE_NAME]].filter((name) => name !== undefined);
+}
+
+function refNameOf(descriptor: Descriptor): string | undefined {
+  return namesOf(descriptor)[0];
 }

@@ -61,7 +61,8 @@ function imagesOf({ manifests }: ImageIndex): readonly Descriptor[] {
 /** A manifest or index, verified, with its digest. */
 export interface FoundDocument {
   readonly document: ManifestDocument;
-  readonly digest: Digest;
+  /** Undefined for an index that is no document but several entries of one name in a layout. */
+  readonly digest: Digest | undefined;
 }
 
 /** Where the documents that an index lists come from; both must have been verified against their digests. */
@@ -85,16 +86,24 @@ export async function describeFound(
   const choice: Choice =
     document.kind === 'index'
       ? await chooseManifest(document, wanted, source, what)
-      : { digest, manifest: document };
+      : { digest: digest!, indexes: [], manifest: document };
   const { manifest, config, digest: chosen } = choice;
-  if (manifest.kind === 'schema1') return { ...describeSchema1(manifest), digest: chosen, platforms };
+  const isIndex = document.kind === 'index' && digest !== undefined;
+  const found = {
+    digest: chosen,
+    indexes: isIndex ? [digest, ...choice.indexes] : choice.indexes,
+    platforms,
+  };
+  if (manifest.kind === 'schema1') return { ...describeSchema1(manifest), ...found };
   const description = describeImage(manifest, config ?? (await source.config(manifest)), what);
-  return { ...description, digest: chosen, platforms };
+  return { ...description, ...found };
 }
 
 /** The image of an index that is for the platform. */
 interface Choice {
   readonly digest: Digest;
+  /** Digests of the indexes between the given one and the manifest, the outermost one first. */
+  readonly indexes: readonly Digest[];
   readonly manifest: Manifest | Schema1;
   /** Undefined where it was not needed to choose the image. */
   readonly config?: ImageConfig | undefined;
@@ -152,15 +161,19 @@ async function rankEntry(descriptor: Descriptor, search: Search, depth: number):
   const { wanted, source } = search;
   const document = await fetchDocument(descriptor, search);
   if (document === undefined) return undefined;
-  if (document.kind === 'index') return bestOf(document, search, depth + 1);
   const { digest } = descriptor;
+  if (document.kind === 'index') {
+    const best = await bestOf(document, search, depth + 1);
+    return best && { ...best, indexes: [digest, ...best.indexes] };
+  }
+  const found = { digest, indexes: [], manifest: document };
   if (descriptor.platform !== undefined) {
-    return { digest, manifest: document, rank: platformRank(descriptor.platform, wanted)! };
+    return { ...found, rank: platformRank(descriptor.platform, wanted)! };
   }
   if (document.kind === 'schema1') return undefined;
   const config = await source.config(document);
   const rank = platformRank(config.platform, wanted);
-  if (rank !== undefined) return { digest, manifest: document, config, rank };
+  if (rank !== undefined) return { ...found, config, rank };
   search.present.push(config.platform);
   return undefined;
 }

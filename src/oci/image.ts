@@ -1,4 +1,5 @@
 import { IntegrityError } from '../errors.ts';
+import type { Attachments } from './artifact.ts';
 import { configOf, type HistoryEntry, type ImageConfig } from './config.ts';
 import { type DiffID, type Digest, hexOf } from './digest.ts';
 import { isObject, type JsonObject, textOf, textsOf } from './json.ts';
@@ -91,6 +92,8 @@ export interface Image<L extends Layer = Layer> {
   readonly id: string;
   /** Digest of the manifest that was chosen; absent in registry v1. */
   readonly digest?: Digest | undefined;
+  /** Digests of the indexes that lead to that manifest, the outermost one first; each binds the next by its digest. */
+  readonly indexes?: readonly Digest[] | undefined;
   readonly mediaType?: string | undefined;
   readonly platform: Platform;
   /** All platforms that the reference has images for; absent where it names one image. */
@@ -108,8 +111,12 @@ export interface Image<L extends Layer = Layer> {
 export interface Session<L extends Layer = Layer> {
   /**
    * Resolves tag or digest, chooses the platform, and verifies manifest and config.
+   *
+   * @param onDocument is called with the digest of the manifest and of each index on the way to it, as soon as it is known
    */
-  image(platform: Platform): Promise<Image<L>>;
+  image(platform: Platform, onDocument?: (digest: Digest) => void): Promise<Image<L>>;
+  /** Undefined where manifests have no digests: registry v1, archives of `docker save`. */
+  attachments(): Promise<Attachments | undefined>;
   /** All tags of the repository, page by page. */
   tags(): AsyncIterable<string>;
   close(): Promise<void>;

@@ -29,7 +29,7 @@ export interface Descriptor {
 }
 
 /** Reads a descriptor; throws IntegrityError that names `what` unless digest and size are well-formed. */
-function parseDescriptor(value: unknown, what: string): Descriptor {
+export function parseDescriptor(value: unknown, what: string): Descriptor {
   if (!isObject(value)) throw new IntegrityError(`${what} is missing or not an object`);
   const size = value['size'];
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) {

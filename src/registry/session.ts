@@ -54,7 +54,8 @@ export async function openSession(
   let session: Promise<VersionSession> | undefined;
   const chosen = () => (session ??= chooseVersion({ reference, settings, hosts }));
   return {
-    image: async (platform) => (await chosen()).image(platform),
+    image: async (...asked) => (await chosen()).image(...asked),
+    attachments: async () => (await chosen()).attachments(),
     async *tags() {
       yield* (await chosen()).tags();
     },

@@ -82,6 +82,10 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
     return { id, platform: config.platform, config, layers };
   }
 
+  attachments(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+
   async *tags(): AsyncGenerator<string, void> {
     yield* tagNames(await this.#tags());
   }

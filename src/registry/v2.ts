@@ -1,18 +1,21 @@
 import { DlrootfsError, IntegrityError, NetworkError, UsageError } from '../errors.ts';
+import type { Attachments } from '../oci/artifact.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
 import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
-import { describeFound, type FoundDocument } from '../oci/image-index.ts';
+import { describeFound, type FoundDocument as Found } from '../oci/image-index.ts';
 import type { Image, LayerDescription, RemoteLayer, Session } from '../oci/image.ts';
 import { parseJsonObject, ValueLimit } from '../oci/json.ts';
-import { type Manifest, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
+import { type Descriptor, type Manifest, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
 import { MANIFEST_ACCEPT } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
 import { isTag, Reference } from '../oci/reference.ts';
+import { RegistryAttachments } from './attachments.ts';
 import { BlobSource } from './blob-source.ts';
 import type { Endpoint, Failover, Query } from './endpoint.ts';
 import { describeRateLimit, readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 import { isTransient } from './http/transport-error.ts';
+import { nextPage } from './paging.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
 const MAX_PAGE_BYTES = 16 * 1024 * 1024;
@@ -22,6 +25,8 @@ const MAX_PAGES = 10_000;
 
 /** The path of a manifest, and its name in errors. */
 type ManifestTarget = Pick<Query<unknown>, 'path' | 'subject' | 'absent' | 'absentHint' | 'repository'>;
+
+type FoundDocument = Found & { readonly digest: Digest };
 
 const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };
 
@@ -50,11 +55,17 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     this.#endpoints = endpoints;
   }
 
-  async image(platform: Platform): Promise<Image<RemoteLayer>> {
+  async image(platform: Platform, onDocument?: (digest: Digest) => void): Promise<Image<RemoteLayer>> {
     const { tag = 'latest', digest } = this.#reference;
+    if (digest !== undefined) onDocument?.(digest);
     const found = await (digest === undefined ? this.#byTag(tag) : this.#byDigest(digest));
+    if (digest === undefined) onDocument?.(found.digest);
     const source = {
-      manifest: async (listed: { readonly digest: Digest }) => (await this.#byDigest(listed.digest)).document,
+      manifest: async (listed: Pick<Descriptor, 'digest' | 'platform'>) => {
+        // An entry without a platform is only perhaps the image.
+        if (listed.platform) onDocument?.(listed.digest);
+        return (await this.#byDigest(listed.digest)).document;
+      },
       config: (manifest: Manifest) => this.#config(manifest),
     };
     const image = await describeFound(found, platform, source, Reference.format(this.#reference));
@@ -63,6 +74,10 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
       open: this.#blob({ ...layer, urls }).open,
     }));
     return { ...image, rateLimit: this.#rateLimit, layers };
+  }
+
+  attachments(): Promise<Attachments> {
+    return Promise.resolve(new RegistryAttachments(this.#name, this.#options, this.#endpoints));
   }
 
   #blob({ digest, size, urls }: Pick<LayerDescription, 'digest' | 'size' | 'urls'>): BlobSource {
@@ -192,7 +207,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
             'tags'
           ],
         ),
-        next: nextPage(response.header('link'), response.url),
+        next: nextPage(response.header('link'), response.url, '/tags/list'),
       });
       const asked = { path: `tags/list${query}`, subject, repository: this.#name, read };
       const page: TagPage = await (source?.ask(asked) ??
@@ -219,17 +234,6 @@ function digestOfHeader(response: Response): Digest | undefined {
 interface TagPage {
   readonly tags: readonly string[];
   readonly next: string | undefined;
-}
-
-/**
- * The query of the next page, by a `Link: <…>; rel="next"` header (RFC 8288); undefined on the last page, and where the link leads to
- * another server or to something other than a tag list.
- */
-export function nextPage(link: string | undefined, page: URL): string | undefined {
-  const [, target] = /<([^>]*)>\s*;[^,]*\brel="?next"?/i.exec(link ?? '') ?? [];
-  const next = target === undefined ? null : URL.parse(target, page.href);
-  if (!next || next.origin !== page.origin || !next.pathname.endsWith('/tags/list')) return undefined;
-  return next.search;
 }
 
 /** The tags of a page; invalid names are left out. */

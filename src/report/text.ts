@@ -1,6 +1,7 @@
 import type { Writable } from 'node:stream';
 import { printable } from '../errors.ts';
 import { configOf } from '../oci/config.ts';
+import type { Signer } from '../oci/artifact.ts';
 import { shortID } from '../oci/digest.ts';
 import type { Image, Layer } from '../oci/image.ts';
 import { type Platform, formatPlatform } from '../oci/platform.ts';
@@ -108,16 +109,25 @@ export interface Inspection extends Pick<Image, 'id' | 'digest' | 'mediaType' | 
   readonly config: Readonly<Record<string, unknown>>;
   /** What a pull would read from the cache, and what it would download. */
   readonly bytes: { readonly cache: number; readonly network: number };
+  /** Where signers were asked for: those of them that signed it. */
+  readonly signers?: readonly Signer[] | undefined;
+}
+
+/** A signer on one line: `identity (issuer), referrer sha256:…`. */
+export function signerText({ key, identity, issuer, reference, place }: Signer): string {
+  const by = key === undefined ? `${identity} (${issuer})` : `the key ${key}`;
+  return `${by}${reference === undefined ? '' : `, as ${reference}`}: ${place}`;
 }
 
 /** An inspection as text, one line per layer, for `columns` of a terminal: a digest has a line of its own where it would be broken. Text from the image is made printable. */
 export function inspectionText(inspection: Inspection, columns = Infinity): string {
-  const { layers, bytes } = inspection;
+  const { layers, bytes, signers = [] } = inspection;
   const { created, config } = configOf(inspection.config);
   const rows: (readonly [name: string, value: string | undefined])[] = [
     ['Image', inspection.reference],
     ['Image ID', inspection.id],
     ['Digest', inspection.digest],
+    ...signers.map((signer) => ['Signed by', signerText(signer)] as const),
     ['Platform', formatPlatform(inspection.platform)],
     ['Platforms', [...new Set(inspection.platforms.map(formatPlatform))].join(', ')],
     ['Created', created],

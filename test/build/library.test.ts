@@ -3,7 +3,7 @@ import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { transform } from 'esbuild';
-import { leastNode } from '../../src/version.ts';
+import { leastNodes, runsOn } from '../../src/version.ts';
 import { dir, file, tar } from '../support/archive.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { Scratch } from '../support/program.ts';
@@ -192,7 +192,7 @@ function pretending(scratch: Scratch, version: string): string {
   return name;
 }
 
-for (const version of ['12.22.12', '20.20.2', '22.18.0']) {
+for (const version of ['12.22.12', '20.20.2', '22.22.1', '23.11.0', '24.14.1']) {
   test(
     `Node ${version} is told first that it is too old, by the command and by the library`,
     { skip: built },
@@ -203,7 +203,7 @@ for (const version of ['12.22.12', '20.20.2', '22.18.0']) {
         spawnSync(process.execPath, ['-r', older, ...words], { cwd: scratch.path, encoding: 'utf8' });
       const command = run('node_modules/dlrootfs/bin/dlrootfs.js', 'version');
       assert.deepEqual([command.status, command.stdout], [2, '']);
-      const message = `dlrootfs needs Node 22.19 or newer, and this is ${version}\n`;
+      const message = `dlrootfs needs Node 22.22.2+, 24.15.0+, 26.0.0+, and this is ${version}\n`;
       assert.ok(command.stderr.startsWith(`error: ${message}hint: `), command.stderr);
       writeFileSync(
         scratch.join('use.js'),
@@ -246,9 +246,15 @@ test('what an old Node reads before it is told so is in the syntax of Node 12', 
   }
 });
 
-test('the oldest Node is that of package.json', () => {
+test('the oldest Nodes are those of package.json', () => {
   const { engines } = JSON.parse(readFileSync(`${root}package.json`, 'utf8')) as {
     engines: { node: string };
   };
-  assert.equal(engines.node, `>=${leastNode.major}.${leastNode.minor}`);
+  const [first, second, last] = leastNodes;
+  assert.equal(engines.node, `^${first} || ^${second} || >=${last}`);
+  const running = ['22.22.2', '22.23.0', '24.15.0', '24.21.0', '26.0.0', '27.1.0'];
+  assert.deepEqual(
+    running.filter((version) => !runsOn(version)),
+    [],
+  );
 });

@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { parseContentRange } from '../../src/registry/blob-source.ts';
 import { describeRateLimit, parseRetryAfter } from '../../src/registry/http/answer.ts';
-import { nextPage, tagsOf } from '../../src/registry/v2.ts';
+import { nextPage } from '../../src/registry/paging.ts';
+import { tagsOf } from '../../src/registry/v2.ts';
 
 const now = Date.UTC(2026, 10, 24, 12, 0, 0);
 
@@ -113,7 +114,7 @@ const links: readonly (readonly [link: string | undefined, query: string | undef
 
 for (const [link, query] of links) {
   test(`Link: ${link} leads to ${query}`, () => {
-    assert.equal(nextPage(link, page), query);
+    assert.equal(nextPage(link, page, '/tags/list'), query);
   });
 }
 

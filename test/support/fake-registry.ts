@@ -4,6 +4,7 @@ import type { Answer, Fault } from './fake-fault.ts';
 import {
   fakeIndex,
   fakeManifest,
+  mediaTypes,
   sha256,
   type FakeImage,
   type FakeManifest,
@@ -27,8 +28,10 @@ export interface FakeRegistryOptions {
   readonly ranges?: boolean;
   /** False: blobs have no ETag. */
   readonly etags?: boolean;
-  /** Tags in one page of the list; all when left out. */
+  /** Tags, or referrers, in one page of the list; all when left out. */
   readonly pageSize?: number;
+  /** False: the API for referrers is answered 404, as by registries before OCI 1.1. */
+  readonly referrers?: boolean;
   /** Sent with every manifest, for example `ratelimit-limit`. */
   readonly manifestHeaders?: Readonly<Record<string, string>>;
   readonly faults?: readonly Fault[];
@@ -53,6 +56,21 @@ interface Repository {
     { readonly mediaType: string; readonly bytes: Uint8Array; readonly digest: string }
   >;
   readonly blobs: Map<string, Uint8Array>;
+}
+
+interface FakeArtifact {
+  readonly artifactType?: string;
+  readonly annotations?: Readonly<Record<string, string>>;
+  readonly subject?: { readonly digest?: string };
+  readonly config?: { readonly mediaType?: string };
+}
+
+function jsonOf(bytes: Uint8Array): object {
+  try {
+    return JSON.parse(Buffer.from(bytes).toString()) as object;
+  } catch {
+    return {};
+  }
 }
 
 /** A registry in this process: a real HTTP(S) server on loopback, filled by `push`, broken by `fault`. */
@@ -206,7 +224,7 @@ export class FakeRegistry implements AsyncDisposable {
   }
 
   #v2(url: URL, request: LoggedRequest, fault: Fault | undefined): Answer {
-    const path = /^\/v2\/(?:(.+)\/(manifests|blobs|tags)\/([^/]+))?$/.exec(url.pathname);
+    const path = /^\/v2\/(?:(.+)\/(manifests|blobs|tags|referrers)\/([^/]+))?$/.exec(url.pathname);
     if (!path) return errorAnswer(404, 'UNSUPPORTED', 'not found');
     const [, name, kind, target = ''] = path;
     const { auth } = this.#options;
@@ -224,6 +242,7 @@ export class FakeRegistry implements AsyncDisposable {
     const repository = this.#repositories.get(name);
     if (!repository) return errorAnswer(404, 'NAME_UNKNOWN', 'repository name not known to registry');
     if (kind === 'tags') return this.#tags(repository, name, url);
+    if (kind === 'referrers') return this.#referrers(repository, name, url);
     if (kind === 'manifests') return this.#manifest(repository, target, request);
     if (this.#options.redirectBlobs && repository.blobs.has(target)) {
       const location = `${this.#servers.url('storage')}/${encodeURIComponent(name)}/${target}?signature=secret`;
@@ -251,6 +270,23 @@ export class FakeRegistry implements AsyncDisposable {
     const link = `</v2/${name}/tags/list?n=${size}&last=${tags.at(-1)}>; rel="next"`;
     const headers = { 'content-type': 'application/json', ...(tags.length < rest.length && { link }) };
     return { status: 200, headers, body: Buffer.from(JSON.stringify({ name, tags })) };
+  }
+
+  #referrers(repository: Repository, name: string, url: URL): Answer {
+    if (this.#options.referrers === false) return errorAnswer(404, 'UNSUPPORTED', 'not found');
+    const subject = url.pathname.slice(url.pathname.lastIndexOf('/') + 1);
+    const all = [...repository.manifests.values()].flatMap(({ mediaType, bytes, digest }) => {
+      const { artifactType, annotations, ...document } = jsonOf(bytes) as FakeArtifact;
+      if (document.subject?.digest !== subject) return [];
+      const type = artifactType ?? document.config?.mediaType;
+      return [{ mediaType, digest, size: bytes.length, artifactType: type, annotations }];
+    });
+    const start = Number(url.searchParams.get('from') ?? 0);
+    const end = start + (this.#options.pageSize ?? all.length);
+    const link = `</v2/${name}/referrers/${subject}?from=${end}>; rel="next"`;
+    const headers = { 'content-type': mediaTypes.oci.index, ...(end < all.length && { link }) };
+    const index = { schemaVersion: 2, mediaType: mediaTypes.oci.index, manifests: all.slice(start, end) };
+    return { status: 200, headers, body: Buffer.from(JSON.stringify(index)) };
   }
 
   #manifest(repository: Repository, target: string, request: LoggedRequest): Answer {

@@ -5,7 +5,7 @@ import { isObject, type JsonObject, jsonOf, textOf } from '../../oci/json.ts';
 import { HUB_ALIASES, type Reference } from '../../oci/reference.ts';
 import { hasCode, osErrorOf, reasonOf } from '../../sys/os-error.ts';
 import type { Secrets } from '../../sys/secrets.ts';
-import { configHome, readConfigFile } from '../config/files.ts';
+import { configHome, readConfigFile } from '../../sys/config-files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
 /** A credential for a registry; `source`: where it was found, for messages. */

@@ -3,7 +3,12 @@ import type { SecureContext } from 'node:tls';
 import { UsageError } from '../../errors.ts';
 import { reasonOf } from '../../sys/os-error.ts';
 import type { RegistryOptions } from '../registry-options.ts';
-import { configDirectories, listConfigDirectory, NoDataError, readConfigFile } from './files.ts';
+import {
+  configDirectories,
+  listConfigDirectory,
+  NoDataError,
+  readConfigFile,
+} from '../../sys/config-files.ts';
 
 /** Settings of the TLS connections on behalf of one registry. */
 export interface TlsSettings {

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { UsageError, printable } from '../../errors.ts';
 import { isObject, type JsonObject, textOf } from '../../oci/json.ts';
 import { isRegistry, type Reference } from '../../oci/reference.ts';
-import { configDirectories, listConfigDirectory, readConfigFile } from './files.ts';
+import { configDirectories, listConfigDirectory, readConfigFile } from '../../sys/config-files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
 /** A `[[registry]]` table of containers-registries.conf(5), as in its file; `prefix` is `host[:port][/path]` or `*.domain`. */

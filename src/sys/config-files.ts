@@ -2,9 +2,8 @@ import { constants } from 'node:fs';
 import { open, readdir, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { hasCode } from '../../sys/os-error.ts';
-import type { RegistryOptions } from '../registry-options.ts';
-import type { Environment } from '../../sys/os-path.ts';
+import { hasCode } from './os-error.ts';
+import type { Environment } from './os-path.ts';
 
 /** Limit in bytes for each file that is read: certificates, logins, registries.conf. */
 const MAX_FILE_BYTES = 4 * 1024 * 1024;
@@ -22,9 +21,16 @@ export function configHome(environment: Environment): string | undefined {
   return home ? join(home, '.config') : undefined;
 }
 
+/** Where configuration files are looked for. */
+export interface ConfigPlaces {
+  readonly environment: Environment;
+  /** Directories to look in instead of `/etc` for `containers/` and `docker/`. */
+  readonly configDirs?: readonly string[] | undefined;
+}
+
 /** Where `containers` or `docker` have their configuration, best first: the user's, then in `/etc` or each replacement of it. */
 export function configDirectories(
-  { environment, configDirs = ['/etc'] }: Pick<RegistryOptions, 'environment' | 'configDirs'>,
+  { environment, configDirs = ['/etc'] }: ConfigPlaces,
   name: 'containers' | 'docker',
 ): readonly string[] {
   const home = configHome(environment);

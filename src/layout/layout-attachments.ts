@@ -1,0 +1,98 @@
+import { NotFoundError } from '../errors.ts';
+import { type Attachments, parseArtifact, type Referrers, referrersTag } from '../oci/artifact.ts';
+import { Digest, verifyDigest } from '../oci/digest.ts';
+import { type Descriptor, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
+import { manifestKind, mediaTypeOf } from '../oci/media-types.ts';
+import { readLayoutDocument, type LayoutFiles } from './layout-files.ts';
+import { blobPath, namesOf } from './oci-layout.ts';
+
+/** Limit in bytes on a blob: a signature has a few KiB. */
+const MAX_BLOB_BYTES = 1024 * 1024;
+/** Limit on the manifests that are read in search of referrers. */
+const MAX_READ = 1000;
+
+/** The annotation of `cosign save` for signatures of the one image that it saves. */
+const KIND = 'kind';
+const COSIGN_SIGNATURES = 'dev.cosignproject.cosign/sigs';
+
+/** Documents beside the images of a layout: entries of index.json, as oras, regctl, skopeo and `cosign save` write them. */
+export class LayoutAttachments implements Attachments {
+  readonly #files: LayoutFiles;
+  readonly #entries: readonly Descriptor[];
+
+  /** @param entries of index.json */
+  constructor(files: LayoutFiles, entries: readonly Descriptor[]) {
+    this.#files = files;
+    this.#entries = entries;
+  }
+
+  async referrers(digest: Digest, types: readonly string[]): Promise<Referrers> {
+    const isWanted = (type: string | undefined): boolean =>
+      type === undefined || types.includes(mediaTypeOf(type));
+    const tag = referrersTag(digest);
+    const listed = this.#entries.find((entry) => namesOf(entry).includes(tag));
+    const descriptors = listed ? await this.#listed(listed) : [];
+    const possible = this.#entries.filter(
+      ({ artifactType, mediaType, platform }) =>
+        isWanted(artifactType) && platform === undefined && manifestKind(mediaType) === 'manifest',
+    );
+    for (const entry of possible.slice(0, MAX_READ)) {
+      const artifact = parseArtifact(await this.#manifest(entry), `manifest ${entry.digest}`);
+      if (artifact.subject === digest) descriptors.push({ ...entry, artifactType: artifact.type });
+    }
+    return {
+      descriptors: descriptors.filter(({ artifactType }) => isWanted(artifactType)),
+      isCut: possible.length > MAX_READ,
+    };
+  }
+
+  /** The entries of an index by the schema of referrers tags. */
+  async #listed(entry: Descriptor): Promise<Descriptor[]> {
+    const document = parseManifest(await this.#manifest(entry), entry.mediaType, `index ${entry.digest}`);
+    return document.kind === 'index' ? [...document.manifests] : [];
+  }
+
+  async manifest(target: string): Promise<Uint8Array | undefined> {
+    const wanted = target.includes(':') ? Digest.parse(target) : undefined;
+    const entry = wanted ? { digest: wanted } : this.#entryOf(target);
+    return entry && (await this.#manifest(entry).catch(unlessAbsent));
+  }
+
+  #entryOf(tag: string): Descriptor | undefined {
+    return (
+      this.#entries.find((entry) => namesOf(entry).includes(tag)) ??
+      (tag.endsWith('.sig')
+        ? this.#entries.find(({ annotations }) => annotations?.[KIND] === COSIGN_SIGNATURES)
+        : undefined)
+    );
+  }
+
+  async #manifest({
+    digest,
+    size,
+  }: {
+    readonly digest: Digest;
+    readonly size?: number;
+  }): Promise<Uint8Array> {
+    const what = `manifest ${digest}`;
+    const limits = { max: MAX_MANIFEST_BYTES, ...(size !== undefined && { size }) };
+    const bytes = await readLayoutDocument(this.#files, blobPath(digest), what, limits);
+    verifyDigest(bytes, digest, `${what} of ${this.#files.name}`);
+    return bytes;
+  }
+
+  async blob({ digest, size }: Pick<Descriptor, 'digest' | 'size'>): Promise<Uint8Array> {
+    const what = `signature ${digest}`;
+    const bytes = await readLayoutDocument(this.#files, blobPath(digest), what, {
+      max: MAX_BLOB_BYTES,
+      size,
+    });
+    verifyDigest(bytes, digest, `${what} of ${this.#files.name}`);
+    return bytes;
+  }
+}
+
+function unlessAbsent(error: unknown): undefined {
+  if (error instanceof NotFoundError) return undefined;
+  throw error;
+}

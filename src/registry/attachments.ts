@@ -1,0 +1,182 @@
+import { IntegrityError, NotFoundError } from '../errors.ts';
+import { type Attachments, type Referrers, referrersTag } from '../oci/artifact.ts';
+import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
+import { type Descriptor, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
+import { MediaType, mediaTypeOf } from '../oci/media-types.ts';
+import type { Endpoint, Failover, Query } from './endpoint.ts';
+import { readDocument } from './http/answer.ts';
+import type { Response } from './http/exchange.ts';
+import { nextPage } from './paging.ts';
+import type { RegistryOptions } from './registry-options.ts';
+
+/** Limit in bytes on a blob: a signature has a few KiB. */
+const MAX_BLOB_BYTES = 1024 * 1024;
+const MAX_PAGES = 100;
+/** Limit on the wanted referrers of one manifest. */
+const MAX_REFERRERS = 1000;
+
+/** Answers of registries that do not have the API for referrers. */
+const NO_API = [400, 404, 405, 406];
+
+const ACCEPT = { accept: [MediaType.ociManifest, MediaType.ociIndex, MediaType.dockerManifest].join(', ') };
+
+interface Page extends Referrers {
+  readonly next: string | undefined;
+}
+
+/** Documents beside the images of a repository, by version 2 of the protocol; offline those that an earlier run has kept. */
+export class RegistryAttachments implements Attachments {
+  readonly #name: string;
+  readonly #options: Pick<RegistryOptions, 'manifestStore' | 'offline'>;
+  readonly #endpoints: Failover;
+
+  constructor(
+    name: string,
+    options: Pick<RegistryOptions, 'manifestStore' | 'offline'>,
+    endpoints: Failover,
+  ) {
+    this.#name = name;
+    this.#options = options;
+    this.#endpoints = endpoints;
+  }
+
+  async referrers(digest: Digest, types: readonly string[]): Promise<Referrers> {
+    const { manifestStore: store, offline } = this.#options;
+    const note = `referrers of ${this.#name}@${digest}`;
+    if (offline) {
+      const last = await store?.recall(note);
+      const bytes = last && (await store?.get(last.digest));
+      return bytes ? listOf(bytes, note, types) : { descriptors: [], isCut: false };
+    }
+    const listed = (await this.#fromApi(digest, types)) ?? (await this.#fromTag(digest, types));
+    const { descriptors } = listed;
+    const kept = { schemaVersion: 2, mediaType: MediaType.ociIndex, manifests: descriptors };
+    const bytes = Buffer.from(JSON.stringify(kept));
+    await store?.put(digestOf(bytes), bytes);
+    await store?.remember(note, digestOf(bytes));
+    return listed;
+  }
+
+  /** Undefined where no registry has the API. */
+  async #fromApi(digest: Digest, types: readonly string[]): Promise<Referrers | undefined> {
+    const subject = `the referrers of ${this.#name}@${digest}`;
+    const seen = new Set<string>();
+    const descriptors: Descriptor[] = [];
+    let source: Endpoint | undefined;
+    for (let query: string | undefined = ''; query !== undefined;) {
+      if (seen.has(query) || seen.size >= MAX_PAGES || descriptors.length > MAX_REFERRERS)
+        return { descriptors: descriptors.slice(0, MAX_REFERRERS), isCut: true };
+      seen.add(query);
+      const asked: Query<Page | undefined> = {
+        path: `referrers/${digest}${query}`,
+        subject,
+        repository: this.#name,
+        headers: { accept: MediaType.ociIndex },
+        also: NO_API,
+        read: (response: Response) => readPage(response, subject, types),
+      };
+      const page: Page | undefined = await (source
+        ? source.ask(asked)
+        : this.#endpoints
+            .first(asked, async (endpoint, retries) => {
+              const first = await endpoint.ask(asked, retries);
+              // A mirror may not have the referrers of its images.
+              const isLast = retries === undefined;
+              if (!first || (first.descriptors.length === 0 && !isLast)) throw withoutReferrers(endpoint);
+              source = endpoint;
+              return first;
+            })
+            .catch(unlessAbsent));
+      if (!page) return undefined;
+      descriptors.push(...page.descriptors);
+      query = page.next;
+    }
+    return { descriptors, isCut: false };
+  }
+
+  async #fromTag(digest: Digest, types: readonly string[]): Promise<Referrers> {
+    const tag = referrersTag(digest);
+    const bytes = await this.manifest(tag);
+    return bytes
+      ? listOf(bytes, `the tag ${tag} of ${this.#name}`, types)
+      : { descriptors: [], isCut: false };
+  }
+
+  async manifest(target: string): Promise<Uint8Array | undefined> {
+    const { manifestStore: store, offline } = this.#options;
+    const wanted = target.includes(':') ? Digest.parse(target) : undefined;
+    const note = `${this.#name}:${target}`;
+    const known = wanted ?? (offline && (await store?.recall(note))?.digest);
+    const stored = known && (await store?.get(known));
+    if (stored || offline) return stored;
+    const subject = `the manifest of signatures ${this.#name}${wanted ? '@' : ':'}${target}`;
+    const query = {
+      path: `manifests/${target}`,
+      subject,
+      repository: this.#name,
+      headers: ACCEPT,
+      read: readManifest,
+    };
+    const bytes = await this.#endpoints.ask(query).catch(unlessAbsent);
+    if (!bytes) return undefined;
+    if (wanted) verifyDigest(bytes, wanted, subject);
+    const digest = wanted ?? digestOf(bytes);
+    await store?.put(digest, bytes);
+    if (!wanted) await store?.remember(note, digest);
+    return bytes;
+  }
+
+  async blob({ digest, size }: Pick<Descriptor, 'digest' | 'size'>): Promise<Uint8Array> {
+    const { manifestStore: store, offline } = this.#options;
+    const subject = `the signature ${digest} of ${this.#name}`;
+    if (size > MAX_BLOB_BYTES)
+      throw new IntegrityError(`${subject} has ${size} bytes, ${MAX_BLOB_BYTES} are allowed`);
+    const stored = await store?.get(digest);
+    if (stored) return stored;
+    if (offline)
+      throw new NotFoundError(`the cache does not have ${subject}`, {
+        code: 'NOT_CACHED',
+        hint: offline.hint,
+      });
+    const bytes = await this.#endpoints.ask({ path: `blobs/${digest}`, subject, read: readBlob });
+    verifyDigest(bytes, digest, subject);
+    await store?.put(digest, bytes);
+    return bytes;
+  }
+}
+
+const readManifest = (response: Response): Promise<Uint8Array> => readDocument(response, MAX_MANIFEST_BYTES);
+const readBlob = (response: Response): Promise<Uint8Array> => readDocument(response, MAX_BLOB_BYTES);
+
+/** Undefined: the registry does not have the API. */
+async function readPage(
+  response: Response,
+  subject: string,
+  types: readonly string[],
+): Promise<Page | undefined> {
+  const bytes = await readDocument(response, MAX_MANIFEST_BYTES);
+  const isIndex = mediaTypeOf(response.header('content-type') ?? '') === MediaType.ociIndex;
+  if (response.status !== 200 || !isIndex) return undefined;
+  const next = nextPage(response.header('link'), response.url, response.url.pathname);
+  return { ...listOf(bytes, subject, types), next };
+}
+
+/** @throws IntegrityError unless the bytes are an index */
+function listOf(bytes: Uint8Array, what: string, types: readonly string[]): Referrers {
+  const document = parseManifest(bytes, MediaType.ociIndex, what);
+  if (document.kind !== 'index') throw new IntegrityError(`${what} are no index`);
+  const wanted = document.manifests.filter(
+    // A registry may leave out the type of an artifact.
+    ({ artifactType }) => artifactType === undefined || types.includes(mediaTypeOf(artifactType)),
+  );
+  return { descriptors: wanted.slice(0, MAX_REFERRERS), isCut: wanted.length > MAX_REFERRERS };
+}
+
+function withoutReferrers(endpoint: Endpoint): NotFoundError {
+  return new NotFoundError(`${endpoint.name} has no referrers`, { code: 'NOT_FOUND' });
+}
+
+function unlessAbsent(error: unknown): undefined {
+  if (error instanceof NotFoundError) return undefined;
+  throw error;
+}

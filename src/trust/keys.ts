@@ -1,0 +1,86 @@
+import { createPublicKey, type KeyObject, verify } from 'node:crypto';
+import { printable, UsageError } from '../errors.ts';
+import { readConfigFile } from '../sys/config-files.ts';
+import { osErrorOf, reasonOf } from '../sys/os-error.ts';
+
+/** A public key, and its name in messages. */
+export interface PublicKey {
+  readonly name: string;
+  readonly key: KeyObject;
+}
+
+const MIN_RSA_BITS = 2048;
+const MAX_RSA_BITS = 16_384;
+
+/** Hashes of ECDSA by curve: cosign and skopeo sign with SHA-256, by any key. */
+const CURVES: Readonly<Record<string, readonly string[]>> = {
+  prime256v1: ['sha256'],
+  secp384r1: ['sha256', 'sha384'],
+  secp521r1: ['sha256', 'sha512'],
+};
+
+const HINT = 'name the public key of the signer, as cosign.pub';
+
+/**
+ * The text of a file that the user or a policy names.
+ *
+ * @param what is for the message: `the key`
+ * @throws UsageError
+ */
+export async function readNamedFile(
+  file: string,
+  what: string,
+  hint: string,
+  signal?: AbortSignal,
+): Promise<string> {
+  try {
+    return await readConfigFile(file, { named: true, signal });
+  } catch (error) {
+    signal?.throwIfAborted();
+    const reason = osErrorOf(error)?.text ?? reasonOf(error);
+    throw new UsageError(`cannot read ${what} ${printable(file)}: ${reason}`, { hint, cause: error });
+  }
+}
+
+/** @throws UsageError */
+export async function readPublicKey(file: string, signal?: AbortSignal): Promise<PublicKey> {
+  return parsePublicKey(await readNamedFile(file, 'the key', HINT, signal), file);
+}
+
+/**
+ * A public key in PEM: ECDSA, Ed25519, or RSA of at least 2048 bits.
+ *
+ * @throws UsageError
+ */
+export function parsePublicKey(text: string, name: string): PublicKey {
+  const [block, label] = /-----BEGIN ([A-Z0-9 ]+)-----[^]*?-----END \1-----/.exec(text) ?? [];
+  const refuse = (reason: string): UsageError =>
+    new UsageError(`cannot use the key ${printable(name)}: ${reason}`, { hint: HINT });
+  if (block === undefined) throw refuse('it has no key in PEM');
+  if (label !== 'PUBLIC KEY' && label !== 'RSA PUBLIC KEY') throw refuse(`it is no public key (${label})`);
+  let key: KeyObject;
+  try {
+    key = createPublicKey({ key: block, format: 'pem' });
+  } catch (error) {
+    throw refuse(`it is malformed: ${printable(reasonOf(error), 120)}`);
+  }
+  const { namedCurve = '', modulusLength = 0 } = key.asymmetricKeyDetails ?? {};
+  const { asymmetricKeyType: type } = key;
+  const isUsable =
+    type === 'ed25519' ||
+    (type === 'ec' && Object.hasOwn(CURVES, namedCurve)) ||
+    (type === 'rsa' && modulusLength >= MIN_RSA_BITS && modulusLength <= MAX_RSA_BITS);
+  if (isUsable) return { name, key };
+  throw refuse(`${type} ${namedCurve || modulusLength || ''} is no kind of key for signatures`);
+}
+
+/** Whether the owner of the key has signed these bytes, as cosign signs: ECDSA in ASN.1, RSA by PKCS #1 1.5, Ed25519. */
+export function isSignedBy({ key }: PublicKey, bytes: Uint8Array, signature: Uint8Array): boolean {
+  const { namedCurve = '' } = key.asymmetricKeyDetails ?? {};
+  const hashes = key.asymmetricKeyType === 'ed25519' ? [null] : (CURVES[namedCurve] ?? ['sha256']);
+  try {
+    return hashes.some((hash) => verify(hash, bytes, key, signature));
+  } catch {
+    return false;
+  }
+}

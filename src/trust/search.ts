@@ -1,0 +1,192 @@
+import { printable } from '../errors.ts';
+import { type Attachments, parseArtifact } from '../oci/artifact.ts';
+import { algorithmOf, type Digest, hexOf } from '../oci/digest.ts';
+import type { Descriptor } from '../oci/manifest.ts';
+import { SIGNATURE_PREDICATE } from './bundle.ts';
+import { Refusal } from './refusal.ts';
+
+const BUNDLE_TYPE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
+/** The older payload, as a referrer. */
+const COSIGN_ARTIFACT_TYPE = 'application/vnd.dev.cosign.artifact.sig.v1+json';
+const SIMPLE_SIGNING_TYPE = 'application/vnd.dev.cosign.simplesigning.v1+json';
+
+/** The annotation of a bundle's descriptor that names its predicate (BUNDLE_SPEC.md). */
+const PREDICATE_ANNOTATION = 'dev.sigstore.bundle.predicateType';
+
+/** A signature as it was found; nothing of it is verified but its digest. */
+export type Signature = { readonly place: string } & (
+  | { readonly form: 'bundle'; readonly bytes: Uint8Array }
+  | {
+      readonly form: 'simple';
+      readonly payload: Uint8Array;
+      /** `dev.cosignproject.cosign/signature` and others. */
+      readonly annotations: Readonly<Record<string, string>>;
+    }
+);
+
+/** A place where a signature is; its documents are requested when they are needed. */
+export interface Candidate {
+  /** For messages. */
+  readonly place: string;
+  /** @throws Refusal, and errors of the source */
+  load(): Promise<readonly Signature[]>;
+}
+
+/** Candidates whose documents are requested at once. */
+const WIDTH = 6;
+/** Limit on the candidates of one manifest that are looked at. */
+const MAX_CANDIDATES = 200;
+
+/** The candidates of a manifest, and the reason why there may be more. */
+export interface Found {
+  readonly candidates: readonly Candidate[];
+  /** Errors of the source, and notes about what was left out. */
+  readonly failures: readonly unknown[];
+}
+
+/** Finds the signatures of manifests beside them: in referrers, and under the tags of cosign. */
+export class SignatureSearch {
+  readonly #source: Promise<Attachments | undefined>;
+  readonly #all = new Map<Digest, Promise<Found>>();
+  readonly #tagged = new Map<Digest, Promise<Found>>();
+
+  constructor(source: Promise<Attachments | undefined>) {
+    this.#source = source;
+    source.catch(() => undefined);
+  }
+
+  /** Requests the signatures of a manifest, for `find`. */
+  begin(digest: Digest): void {
+    void this.find(digest).then(({ candidates }) => requestAhead(candidates));
+  }
+
+  /** The signatures of a manifest in every form, bundles first. */
+  find(digest: Digest): Promise<Found> {
+    const known = this.#all.get(digest) ?? this.#findAll(digest);
+    this.#all.set(digest, known);
+    return known;
+  }
+
+  /** The signatures under the tag `sha256-HEX.sig`. */
+  tagged(digest: Digest): Promise<Found> {
+    const known = this.#tagged.get(digest) ?? settled(this.#fromTag(digest));
+    this.#tagged.set(digest, known);
+    return known;
+  }
+
+  async #findAll(digest: Digest): Promise<Found> {
+    const parts = await Promise.all([settled(this.#fromReferrers(digest)), this.tagged(digest)]);
+    return {
+      candidates: parts.flatMap(({ candidates }) => candidates),
+      failures: parts.flatMap(({ failures }) => failures),
+    };
+  }
+
+  async #fromTag(digest: Digest): Promise<Found> {
+    const source = await this.#source;
+    const tag = `${algorithmOf(digest)}-${hexOf(digest)}.sig`;
+    const bytes = await source?.manifest(tag);
+    if (!source || !bytes) return { candidates: [], failures: [] };
+    const { layers } = parseArtifact(bytes, `the tag ${tag}`);
+    const candidates = layers
+      .filter(({ mediaType }) => mediaType === SIMPLE_SIGNING_TYPE)
+      .map((layer, index) =>
+        candidateOf(`signature ${index + 1} of the tag ${tag}`, async (place) => [
+          await simpleSignature(source, layer, place),
+        ]),
+      );
+    return cut(candidates, false);
+  }
+
+  async #fromReferrers(digest: Digest): Promise<Found> {
+    const source = await this.#source;
+    if (!source) return { candidates: [], failures: [] };
+    const { descriptors, isCut } = await source.referrers(digest, [BUNDLE_TYPE, COSIGN_ARTIFACT_TYPE]);
+    const candidates = descriptors
+      .filter((descriptor) => !isOtherAttestation(descriptor))
+      .map((descriptor) =>
+        candidateOf(`referrer ${descriptor.digest}`, (place) => ofReferrer(source, descriptor, place)),
+      );
+    return cut(candidates, isCut);
+  }
+}
+
+/** @param isCut the source has more */
+function cut(all: readonly Candidate[], isCut: boolean): Found {
+  const candidates = all.slice(0, MAX_CANDIDATES);
+  if (!isCut && candidates.length === all.length) return { candidates, failures: [] };
+  const message = `there are more signatures; the first ${candidates.length} were looked at`;
+  return { candidates, failures: [new Refusal(message)] };
+}
+
+/** The bundle says itself that it is a provenance or another attestation. */
+function isOtherAttestation({ annotations = {} }: Descriptor): boolean {
+  const predicate = annotations[PREDICATE_ANNOTATION];
+  return predicate !== undefined && predicate !== SIGNATURE_PREDICATE;
+}
+
+async function settled(found: Promise<Found>): Promise<Found> {
+  return await found.catch((error: unknown) => ({ candidates: [], failures: [error] }));
+}
+
+/** A candidate that loads its documents once. */
+function candidateOf(place: string, load: (place: string) => Promise<readonly Signature[]>): Candidate {
+  let loading: Promise<readonly Signature[]> | undefined;
+  return { place, load: () => (loading ??= load(place)) };
+}
+
+async function ofReferrer(
+  source: Attachments,
+  { digest }: Descriptor,
+  place: string,
+): Promise<readonly Signature[]> {
+  const bytes = await source.manifest(digest);
+  if (!bytes) throw new Refusal('its manifest does not exist');
+  const artifact = parseArtifact(bytes, 'its manifest');
+  const read = READERS.get(artifact.type);
+  if (!read) throw new Refusal(`it is of type ${printable(artifact.type, 80)}, no signature`);
+  const layers = artifact.layers.filter(({ mediaType }) => mediaType === read.type);
+  if (layers.length === 0) throw new Refusal('it holds no signature');
+  if (layers.length > MAX_CANDIDATES) throw new Refusal(`it holds ${layers.length} signatures`);
+  return await Promise.all(layers.map((layer) => read.load(source, layer, place)));
+}
+
+/** How the signatures of an artifact are read. */
+interface Reader {
+  /** Of the layers that are signatures. */
+  readonly type: string;
+  readonly load: (source: Attachments, layer: Descriptor, place: string) => Promise<Signature>;
+}
+
+const READERS: ReadonlyMap<string, Reader> = new Map([
+  [BUNDLE_TYPE, { type: BUNDLE_TYPE, load: bundleSignature }],
+  [COSIGN_ARTIFACT_TYPE, { type: SIMPLE_SIGNING_TYPE, load: simpleSignature }],
+]);
+
+async function bundleSignature(source: Attachments, layer: Descriptor, place: string): Promise<Signature> {
+  return { form: 'bundle', place, bytes: await source.blob(layer) };
+}
+
+async function simpleSignature(source: Attachments, layer: Descriptor, place: string): Promise<Signature> {
+  const { annotations = {} } = layer;
+  return { form: 'simple', place, payload: await source.blob(layer), annotations };
+}
+
+/** Requests the documents of the first candidates. */
+function requestAhead(candidates: readonly Candidate[]): void {
+  for (const next of candidates.slice(0, WIDTH)) next.load().catch(() => undefined);
+}
+
+/** The signatures of the candidates, some of them requested ahead; an error takes the place of one that cannot be had. */
+export async function* signaturesOf(
+  candidates: readonly Candidate[],
+): AsyncGenerator<Signature | { readonly place: string; readonly error: unknown }> {
+  for (const [index, candidate] of candidates.entries()) {
+    requestAhead(candidates.slice(index));
+    try {
+      yield* await candidate.load();
+    } catch (error) {
+      yield { place: candidate.place, error };
+    }
+  }
+}

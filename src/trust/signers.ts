@@ -1,0 +1,174 @@
+import { NetworkError, RateLimitError, UnauthorizedError, UntrustedError, UsageError } from '../errors.ts';
+import type { Signer } from '../oci/artifact.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Image } from '../oci/image.ts';
+import { parseBundle, signedManifests } from './bundle.ts';
+import { type Identity, type IdentityRequest, parseIdentity, requireIdentity } from './identity.ts';
+import { isSignedBy, type PublicKey, readPublicKey } from './keys.ts';
+import { reasonFor, Refusal } from './refusal.ts';
+import { type Signature, type SignatureSearch, signaturesOf } from './search.ts';
+import { bundleOfAnnotations, signatureBytes, verifyCertified } from './sigstore.ts';
+import { parseSimpleSigning, requireDigest } from './simple-signing.ts';
+import { type Authorities, readAuthorities } from './trusted-root.ts';
+
+/** Holders of keys, or an identity: one of them must have signed the image. */
+export interface SignerRequest extends IdentityRequest {
+  /** Files with a public key in PEM, as cosign.pub: any of them. */
+  readonly verifyKeys?: readonly string[] | undefined;
+  /** A trusted_root.json with the authorities for identities. Default: Sigstore's public ones. */
+  readonly trustedRoot?: string | undefined;
+}
+
+/** Ways to check that a signature is by a wanted signer. */
+type Demand =
+  | { readonly keys: readonly PublicKey[] }
+  | { readonly identity: Identity; readonly authorities: Authorities };
+
+/** The signers that are wanted, with their keys and authorities. */
+export class WantedSigners {
+  readonly #demand: Demand;
+
+  private constructor(demand: Demand) {
+    this.#demand = demand;
+  }
+
+  /**
+   * Undefined where none is wanted.
+   *
+   * @throws UsageError
+   */
+  static async read(request: SignerRequest, signal: AbortSignal): Promise<WantedSigners | undefined> {
+    const { verifyKeys = [], trustedRoot } = request;
+    const identity = parseIdentity(request);
+    if (identity && verifyKeys.length > 0)
+      throw new UsageError('--verify-key contradicts --certificate-identity', {
+        hint: 'leave one of them out',
+      });
+    if (trustedRoot !== undefined && !identity)
+      throw new UsageError('--trusted-root has no effect without --certificate-identity', {
+        hint: 'leave it out, or name the identity that must have signed the image',
+      });
+    if (identity) {
+      const authorities = await readAuthorities(trustedRoot, signal);
+      return new WantedSigners({ identity, authorities });
+    }
+    if (verifyKeys.length === 0) return undefined;
+    const keys = await Promise.all(verifyKeys.map((file) => readPublicKey(file, signal)));
+    return new WantedSigners({ keys });
+  }
+
+  /**
+   * The valid signatures of an image by a wanted signer: of an index that leads to its manifest, or of the manifest.
+   *
+   * @param all look at every signature; else up to the first valid one
+   * @param offline says how to fill the cache, where the signatures are in the cache or nowhere
+   * @throws UntrustedError without any, with the reason for each; errors of the registry where it did not answer
+   */
+  async of(
+    image: Pick<Image, 'digest' | 'indexes'>,
+    name: string,
+    search: SignatureSearch,
+    all: boolean,
+    offline: { readonly hint: string } | undefined,
+  ): Promise<readonly [Signer, ...Signer[]]> {
+    const signers: Signer[] = [];
+    const reasons: string[] = [];
+    let unanswered: unknown;
+    const note = (error: unknown, place?: string): void => {
+      reasons.push(place === undefined ? reasonFor(error) : `${place}: ${reasonFor(error)}`);
+      if (isUnanswered(error)) unanswered ??= error;
+    };
+    for (const digest of [...(image.indexes ?? []), ...(image.digest === undefined ? [] : [image.digest])]) {
+      const { candidates, failures } = await search.find(digest);
+      for (const failure of failures) note(failure);
+      for await (const signature of signaturesOf(candidates)) {
+        try {
+          if ('error' in signature) throw signature.error;
+          signers.push(this.#check(signature, digest));
+        } catch (error) {
+          note(error, signature.place);
+        }
+        if (signers.length > 0 && !all) break;
+      }
+      if (signers.length > 0 && !all) break;
+    }
+    const [first, ...others] = signers;
+    if (first) return [first, ...others];
+    throw unanswered ?? this.#refusal(name, reasons, offline);
+  }
+
+  #refusal(
+    name: string,
+    reasons: readonly string[],
+    offline: { readonly hint: string } | undefined,
+  ): UntrustedError {
+    const refuse = (why: string, code: string, hint?: string): UntrustedError =>
+      new UntrustedError(`${name} is not signed by ${this.#shown()}: ${why}`, { code, hint });
+    if (reasons.length === 0)
+      return offline
+        ? refuse('the cache has no signature of it', 'NO_SIGNATURE', offline.hint)
+        : refuse('it has no signature', 'NO_SIGNATURE');
+    const listed = reasons.slice(0, MOST_REASONS);
+    if (reasons.length > MOST_REASONS) listed.push(`and ${reasons.length - MOST_REASONS} more`);
+    const age = 'authorities' in this.#demand ? this.#demand.authorities.age : undefined;
+    const hint = age === undefined ? undefined : `check the identity with the publisher; ${age}`;
+    return refuse(listed.join('; '), 'BAD_SIGNATURE', hint);
+  }
+
+  /** For messages. */
+  #shown(): string {
+    if ('identity' in this.#demand) {
+      const { subject, issuer } = this.#demand.identity;
+      return `${subject.shown} (${issuer.shown})`;
+    }
+    const { keys } = this.#demand;
+    return keys.length === 1 ? `the key ${keys[0]!.name}` : 'any of the keys';
+  }
+
+  /** @throws errors of any kind: the reason why the signature does not count */
+  #check(signature: Signature, digest: Digest): Signer {
+    const { place } = signature;
+    if (signature.form === 'bundle') {
+      const parsed = parseBundle(signature.bytes);
+      const by = this.#by(
+        () => ({ bytes: parsed.signedBytes, signature: parsed.signature }),
+        (material) => verifyCertified(parsed.bundle, material),
+      );
+      requireDigest(signedManifests(parsed.statement), digest);
+      return { signed: digest, place, ...by };
+    }
+    const { payload } = signature;
+    const by = this.#by(
+      () => ({ bytes: payload, signature: signatureBytes(signature) }),
+      (material) => verifyCertified(bundleOfAnnotations(signature), material, payload),
+    );
+    const claim = parseSimpleSigning(payload, 'cosign container image signature');
+    requireDigest([claim.digest], digest);
+    return { signed: digest, place, ...by, reference: claim.reference };
+  }
+
+  #by(
+    signed: () => { readonly bytes: Uint8Array; readonly signature: Uint8Array },
+    verify: (material: Authorities['material']) => ReturnType<typeof verifyCertified>,
+  ): Pick<Signer, 'key' | 'identity' | 'issuer'> {
+    if ('keys' in this.#demand) {
+      const { bytes, signature } = signed();
+      const key = this.#demand.keys.find((each) => isSignedBy(each, bytes, signature));
+      if (key) return { key: key.name };
+      throw new Refusal(`it was not made with ${this.#shown()}`);
+    }
+    const { identity, authorities } = this.#demand;
+    const { subject, issuer } = verify(authorities.material);
+    requireIdentity(identity, { subject, issuer });
+    return { identity: subject, issuer };
+  }
+}
+
+/** Reasons that an error lists; of more it tells the number. */
+const MOST_REASONS = 10;
+
+/** Nothing is known about the signatures without this answer of the registry. */
+function isUnanswered(error: unknown): boolean {
+  if (error instanceof NetworkError) return error.code !== 'BODY_TOO_LARGE';
+  return error instanceof UnauthorizedError || error instanceof RateLimitError;
+}

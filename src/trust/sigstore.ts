@@ -1,0 +1,104 @@
+import type { KeyObject } from 'node:crypto';
+import { type Bundle, bundleFromJSON } from '@sigstore/bundle';
+import { toSignedEntity, type TrustMaterial, Verifier } from '@sigstore/verify';
+import { digestOf, hexOf } from '../oci/digest.ts';
+import { isObject, parseJsonObject } from '../oci/json.ts';
+import { Refusal } from './refusal.ts';
+import type { Signature } from './search.ts';
+
+type SimpleSignature = Extract<Signature, { form: 'simple' }>;
+
+const SIGNATURE = 'dev.cosignproject.cosign/signature';
+const CERTIFICATE = 'dev.sigstore.cosign/certificate';
+const REKOR_BUNDLE = 'dev.sigstore.cosign/bundle';
+const TIME_STAMP = 'dev.sigstore.cosign/rfc3161timestamp';
+
+/** The signature itself. @throws Refusal */
+export function signatureBytes({ annotations }: SimpleSignature): Buffer {
+  const text = annotations[SIGNATURE];
+  if (text !== undefined && /^[A-Za-z0-9+/]+={0,2}$/.test(text)) return Buffer.from(text, 'base64');
+  throw new Refusal(`it has no ${SIGNATURE} in base64`);
+}
+
+/** The owner of a certificate, as it says, and its key. */
+export interface CertifiedSigner {
+  readonly subject: string | undefined;
+  readonly issuer: string | undefined;
+  readonly key: KeyObject;
+}
+
+/**
+ * Verifies signature, certificate, log entries and time stamps of a bundle. What the authorities have is required: a log entry where
+ * they have a log, a certificate's time stamp where they have such a log.
+ *
+ * @param payload the signed bytes, unless the bundle has them
+ * @throws errors of any kind
+ */
+export function verifyCertified(
+  bundle: Bundle,
+  material: TrustMaterial,
+  payload?: Uint8Array,
+): CertifiedSigner {
+  const verifier = new Verifier(material, {
+    tlogThreshold: material.tlogs.length > 0 ? 1 : 0,
+    ctlogThreshold: material.ctlogs.length > 0 ? 1 : 0,
+    timestampThreshold: 1,
+  });
+  const { key, identity } = verifier.verify(toSignedEntity(bundle, payload && Buffer.from(payload)));
+  if (!identity) throw new Refusal('it was made with a key, not by an identity');
+  return { subject: identity.subjectAlternativeName, issuer: identity.extensions?.issuer, key };
+}
+
+/**
+ * cosign's annotations as a bundle: certificate, log entry and time stamp (SIGNATURE_SPEC.md).
+ *
+ * @throws Refusal without a certificate, and errors of any kind for malformed annotations
+ */
+export function bundleOfAnnotations(signature: SimpleSignature): Bundle {
+  const { annotations, payload } = signature;
+  const certificate = annotations[CERTIFICATE];
+  if (certificate === undefined) throw new Refusal('it has no certificate: it was made with a key');
+  const [, body = ''] = /-----BEGIN CERTIFICATE-----([^-]*)-----END CERTIFICATE-----/.exec(certificate) ?? [];
+  return bundleFromJSON({
+    // Later versions have no chains of certificates.
+    mediaType: 'application/vnd.dev.sigstore.bundle+json;version=0.1',
+    verificationMaterial: {
+      x509CertificateChain: { certificates: [{ rawBytes: body.replaceAll(/\s/g, '') }] },
+      tlogEntries: logEntries(annotations),
+      timestampVerificationData: { rfc3161Timestamps: timeStamps(annotations) },
+    },
+    messageSignature: {
+      messageDigest: {
+        algorithm: 'SHA2_256',
+        digest: Buffer.from(hexOf(digestOf(payload)), 'hex').toString('base64'),
+      },
+      signature: signatureBytes(signature).toString('base64'),
+    },
+  });
+}
+
+function logEntries(annotations: SimpleSignature['annotations']): object[] {
+  const text = annotations[REKOR_BUNDLE];
+  if (text === undefined) return [];
+  const { SignedEntryTimestamp: promise, Payload: entry } = parseJsonObject(Buffer.from(text), REKOR_BUNDLE);
+  if (!isObject(entry) || typeof entry['body'] !== 'string' || typeof entry['logID'] !== 'string')
+    throw new Refusal(`${REKOR_BUNDLE} has no log entry`);
+  const { kind, apiVersion } = parseJsonObject(Buffer.from(entry['body'], 'base64'), 'the log entry');
+  return [
+    {
+      logIndex: String(entry['logIndex']),
+      logId: { keyId: Buffer.from(entry['logID'], 'hex').toString('base64') },
+      kindVersion: { kind, version: apiVersion },
+      integratedTime: String(entry['integratedTime']),
+      inclusionPromise: { signedEntryTimestamp: promise },
+      canonicalizedBody: entry['body'],
+    },
+  ];
+}
+
+function timeStamps(annotations: SimpleSignature['annotations']): object[] {
+  const text = annotations[TIME_STAMP];
+  if (text === undefined) return [];
+  const { SignedRFC3161Timestamp: stamp } = parseJsonObject(Buffer.from(text), TIME_STAMP);
+  return [{ signedTimestamp: stamp }];
+}

@@ -1,0 +1,58 @@
+import { TrustedRoot } from '@sigstore/protobuf-specs';
+import { type TrustMaterial, toTrustMaterial } from '@sigstore/verify';
+import { printable, UsageError } from '../errors.ts';
+import { parseJsonObject, textOf } from '../oci/json.ts';
+import { reasonOf } from '../sys/os-error.ts';
+import { readNamedFile } from './keys.ts';
+import publicGood from './public-good.json' with { type: 'json' };
+
+/** The authorities for certificates, log entries and time stamps that signatures by identities are checked with. */
+export interface Authorities {
+  readonly material: TrustMaterial;
+  /** A sentence for errors, where the embedded ones may have become old. */
+  readonly age: string | undefined;
+}
+
+const MEDIA_TYPE = /^application\/vnd\.dev\.sigstore\.trustedroot(?:\.v0\.\d+\+json|\+json;version=0\.\d+)$/;
+
+/** Days after which the embedded root is called old: its keys change about once a year. */
+const OLD_DAYS = 180;
+
+const HINT = 'name a trusted_root.json, as cosign and gh attestation trusted-root write it';
+
+/**
+ * The authorities of a file, or without one those of Sigstore's public good instance, which are embedded.
+ *
+ * @throws UsageError
+ */
+export async function readAuthorities(file: string | undefined, signal?: AbortSignal): Promise<Authorities> {
+  if (file === undefined)
+    return { material: materialOf(publicGood.trustedRoot), age: ageOf(publicGood.date) };
+  const text = await readNamedFile(file, 'the trusted root', HINT, signal);
+  try {
+    return { material: materialOf(parseJsonObject(Buffer.from(text), 'it')), age: undefined };
+  } catch (error) {
+    const reason = printable(reasonOf(error), 160);
+    throw new UsageError(`cannot use the trusted root ${printable(file)}: ${reason}`, {
+      hint: HINT,
+      cause: error,
+    });
+  }
+}
+
+function ageOf(date: string): string {
+  const days = Math.floor((Date.now() - Date.parse(date)) / 86_400_000);
+  const old = days > OLD_DAYS ? `, ${days} days old: a newer one is passed by --trusted-root` : '';
+  return `the embedded trusted root is of ${date}${old}`;
+}
+
+function materialOf(json: Readonly<Record<string, unknown>>): TrustMaterial {
+  const mediaType = textOf(json['mediaType']) ?? '';
+  if (!MEDIA_TYPE.test(mediaType)) throw new Error(`it is of type ${mediaType || 'none'}, no trusted root`);
+  const root = TrustedRoot.fromJSON(json);
+  // trust_root.proto: "the start MUST be set".
+  if ([...root.tlogs, ...root.ctlogs].some(({ publicKey }) => publicKey?.validFor?.start === undefined))
+    throw new Error('the key of a log has no start of its validity');
+  if (root.certificateAuthorities.length === 0) throw new Error('it has no certificate authority');
+  return toTrustMaterial(root);
+}

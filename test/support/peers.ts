@@ -1,0 +1,90 @@
+import { execFile } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { promisify } from 'node:util';
+import type { Scratch } from './program.ts';
+
+const run = promisify(execFile);
+
+/** A command of another program; its words where it fails. */
+async function refusal(
+  program: string,
+  argv: readonly string[],
+  env: Readonly<Record<string, string>>,
+): Promise<string | undefined> {
+  try {
+    await run(program, argv, { env: { PATH: process.env['PATH'], ...env }, timeout: 60_000 });
+    return undefined;
+  } catch (error) {
+    const { stderr = '', message } = error as { readonly stderr?: string; readonly message: string };
+    return stderr.trim() === '' ? message : stderr.trim();
+  }
+}
+
+/** Debian's cosign with keys of its own. */
+export class Cosign {
+  readonly #environment: Readonly<Record<string, string>>;
+  readonly #scratch: Scratch;
+
+  constructor(scratch: Scratch) {
+    this.#scratch = scratch;
+    this.#environment = { HOME: scratch.path, COSIGN_PASSWORD: '' };
+  }
+
+  async run(argv: readonly string[], environment: Readonly<Record<string, string>> = {}): Promise<void> {
+    await run('cosign', argv, {
+      cwd: this.#scratch.path,
+      env: { PATH: process.env['PATH'], ...this.#environment, ...environment },
+      timeout: 60_000,
+    });
+  }
+
+  /** Makes cosign.key and cosign.pub; returns the latter. */
+  async generateKeys(): Promise<string> {
+    await this.run(['generate-key-pair']);
+    return this.#scratch.join('cosign.pub');
+  }
+
+  /** Signs without a log; `mode` is where the signature goes. */
+  async sign(reference: string, mode: 'legacy' | 'oci-1-1' = 'legacy'): Promise<void> {
+    const key = ['--key', this.#scratch.join('cosign.key')];
+    const argv = ['sign', ...key, '--tlog-upload=false', '-y', '--registry-referrers-mode', mode, reference];
+    await this.run(argv, { COSIGN_EXPERIMENTAL: '1' });
+  }
+
+  /** Undefined where it accepts the signature. */
+  verify(reference: string, flags: readonly string[]): Promise<string | undefined> {
+    return refusal('cosign', ['verify', ...flags, reference], this.#environment);
+  }
+}
+
+/** Debian's skopeo with a policy for all images of registries. */
+export class Skopeo {
+  readonly #scratch: Scratch;
+  readonly #policy: string;
+  readonly #registries: string;
+
+  /** @param policy the file of the policy; attachments are on for every registry */
+  constructor(scratch: Scratch, policy: string) {
+    this.#scratch = scratch;
+    this.#policy = policy;
+    this.#registries = scratch.join('registries.d');
+    mkdirSync(this.#registries, { recursive: true });
+    writeFileSync(`${this.#registries}/all.yaml`, 'default-docker:\n  use-sigstore-attachments: true\n');
+  }
+
+  async run(argv: readonly string[], environment: Readonly<Record<string, string>> = {}): Promise<void> {
+    await run('skopeo', ['--registries.d', this.#registries, ...argv], {
+      cwd: this.#scratch.path,
+      env: { PATH: process.env['PATH'], HOME: this.#scratch.path, ...environment },
+      timeout: 60_000,
+    });
+  }
+
+  /** Undefined where the policy lets the image be copied. */
+  pull(reference: string): Promise<string | undefined> {
+    const target = this.#scratch.join(`skopeo-${Math.random().toString(36).slice(2)}`);
+    const flags = ['--registries.d', this.#registries, '--policy', this.#policy];
+    const copy = ['copy', '--src-tls-verify=false', `docker://${reference}`, `dir:${target}`];
+    return refusal('skopeo', [...flags, ...copy], { HOME: this.#scratch.path });
+  }
+}

@@ -1,0 +1,148 @@
+/** Parsers of bytes that a registry sends: nothing but their own errors, and nothing that was changed counts. */
+import assert from 'node:assert/strict';
+import { createPublicKey } from 'node:crypto';
+import { describe, test } from 'node:test';
+import fc from 'fast-check';
+import { DlrootfsError, UsageError } from '../../src/errors.ts';
+import { parseArtifact } from '../../src/oci/artifact.ts';
+import { digestOf } from '../../src/oci/digest.ts';
+import { parseBundle, signedManifests } from '../../src/trust/bundle.ts';
+import { parseIdentity } from '../../src/trust/identity.ts';
+import { isSignedBy, parsePublicKey } from '../../src/trust/keys.ts';
+import { reasonFor, Refusal } from '../../src/trust/refusal.ts';
+import { parseSimpleSigning } from '../../src/trust/simple-signing.ts';
+import {
+  keyBundle,
+  SIGNATURE_ANNOTATION,
+  signedBy,
+  signingKey,
+  simpleSigning,
+  statement,
+} from '../support/signatures.ts';
+import { runs } from '../support/runs.ts';
+
+const numRuns = runs(200, 5000);
+const digest = digestOf(Buffer.from('an image'));
+const pair = signingKey();
+const key = { name: 'cosign.pub', key: createPublicKey(pair.pem) };
+
+/** Bytes of any kind: JSON, JSON of the expected members, and noise. */
+const bytes = fc.oneof(
+  fc.uint8Array({ maxLength: 200 }),
+  fc.json().map((text) => Buffer.from(text)),
+  fc
+    .record(
+      {
+        critical: fc.jsonValue(),
+        layers: fc.jsonValue(),
+        subject: fc.jsonValue(),
+        mediaType: fc.jsonValue(),
+        config: fc.jsonValue(),
+        _type: fc.constantFrom('https://in-toto.io/Statement/v1', 1),
+        predicateType: fc.constantFrom('https://sigstore.dev/cosign/sign/v1', null),
+        verificationMaterial: fc.jsonValue(),
+        dsseEnvelope: fc.jsonValue(),
+      },
+      { requiredKeys: [] },
+    )
+    .map((value) => Buffer.from(JSON.stringify(value))),
+);
+
+/** One byte of a text becomes another one. */
+const changed = (text: string) =>
+  fc
+    .record({ at: fc.nat(text.length - 1), byte: fc.integer({ min: 0x20, max: 0x7e }) })
+    .map(({ at, byte }) => text.slice(0, at) + String.fromCharCode(byte) + text.slice(at + 1))
+    .filter((made) => made !== text);
+
+/** The errors that a parser may throw are those that explain themselves. */
+function parses(
+  parse: (input: Uint8Array) => unknown,
+  kinds: readonly (abstract new (message: string) => unknown)[],
+) {
+  return fc.property(bytes, (input) => {
+    try {
+      parse(input);
+    } catch (error) {
+      assert.ok(
+        kinds.some((kind) => error instanceof kind),
+        String(error),
+      );
+      assert.ok(reasonFor(error).length > 0);
+    }
+  });
+}
+
+describe('bytes of any kind', () => {
+  const own = [Refusal, DlrootfsError];
+  test('as manifest of signatures', () => {
+    fc.assert(
+      parses((input) => parseArtifact(input, 'it'), own),
+      { numRuns },
+    );
+  });
+  test('as payload', () => {
+    fc.assert(
+      parses((input) => parseSimpleSigning(input, 'cosign container image signature'), own),
+      { numRuns },
+    );
+  });
+  test('as statement', () => {
+    fc.assert(parses(signedManifests, own), { numRuns });
+  });
+  test('as bundle, whose library has errors of other kinds', () => {
+    fc.assert(parses(parseBundle, [...own, Error]), { numRuns });
+  });
+  test('as key', () => {
+    fc.assert(
+      parses((input) => parsePublicKey(Buffer.from(input).toString(), 'it'), [UsageError]),
+      { numRuns },
+    );
+  });
+  test('as regular expression', () => {
+    fc.assert(
+      fc.property(fc.string(), fc.string(), (text, subject) => {
+        try {
+          const identity = parseIdentity({
+            certificateIdentityRegexp: text,
+            certificateOidcIssuer: 'https://example.com',
+          });
+          identity?.subject.matches(subject);
+        } catch (error) {
+          assert.ok(error instanceof UsageError);
+        }
+      }),
+      { numRuns },
+    );
+  });
+});
+
+describe('after a change of one byte', () => {
+  test('a payload does not count', () => {
+    const payload = simpleSigning(digest);
+    const signature = Buffer.from(signedBy(pair, payload)[SIGNATURE_ANNOTATION]!, 'base64');
+    assert.ok(isSignedBy(key, Buffer.from(payload), signature));
+    fc.assert(
+      fc.property(changed(payload), (made) => !isSignedBy(key, Buffer.from(made), signature)),
+      { numRuns },
+    );
+  });
+
+  test('a bundle counts only for the same statement', () => {
+    const text = statement(digest);
+    const whole = keyBundle(pair, text);
+    fc.assert(
+      fc.property(changed(whole), (made) => {
+        let parsed;
+        try {
+          parsed = parseBundle(Buffer.from(made));
+        } catch {
+          return;
+        }
+        if (isSignedBy(key, parsed.signedBytes, parsed.signature))
+          assert.equal(Buffer.from(parsed.statement).toString(), text);
+      }),
+      { numRuns },
+    );
+  });
+});

@@ -1,0 +1,351 @@
+/** Signatures in registries that page for ever, are incomplete or unreachable; in caches, layouts and mirrors; and keys that are no files. */
+import assert from 'node:assert/strict';
+import { existsSync, writeFileSync } from 'node:fs';
+import { after, before, describe, test } from 'node:test';
+import { file, tar } from '../support/archive.ts';
+import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry.ts';
+import { mediaTypes, sha256 } from '../support/fake-image.ts';
+import { runHere } from '../support/in-process.ts';
+import { Scratch } from '../support/program.ts';
+import {
+  attachBundle,
+  keyBundle,
+  SIGNATURE_ANNOTATION,
+  signingKey,
+  simpleSignature,
+  simpleSigning,
+  statement,
+  tagSignatures,
+} from '../support/signatures.ts';
+
+const layer = { tar: tar(file('etc/motd', 'hello')) };
+const ours = signingKey();
+const scratch = new Scratch();
+const BUNDLE_TYPE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
+
+/** A registry with an image `app`, and its digest. */
+async function start(options: FakeRegistryOptions = {}) {
+  const registry = await FakeRegistry.start(options);
+  const { digest, layers } = registry.push('app', 'latest', { layers: [layer] });
+  return { registry, digest, layer: layers[0]!.digest };
+}
+
+const index = (manifests: readonly object[], link?: string) => ({
+  status: 200,
+  headers: { 'content-type': mediaTypes.oci.index, ...(link !== undefined && { link }) },
+  body: Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.oci.index, manifests })),
+});
+
+const descriptor = (n: number) => ({
+  mediaType: mediaTypes.oci.manifest,
+  digest: sha256(String(n)),
+  size: 1,
+  artifactType: BUNDLE_TYPE,
+});
+
+const text = (name: string, content: string): string => {
+  writeFileSync(scratch.join(name), content);
+  return scratch.join(name);
+};
+
+describe('signatures in registries', () => {
+  const key = scratch.join('cosign.pub');
+  const byKey = ['--verify-key', key];
+
+  before(() => writeFileSync(key, ours.pem));
+  after(() => scratch[Symbol.dispose]());
+
+  const noCache = ['--no-cache', '--retry', '0'];
+  const inspect = (registry: FakeRegistry, ...flags: readonly string[]) =>
+    runHere(['inspect', registry.reference('app'), ...noCache, ...byKey, ...flags]);
+
+  test('without flags nothing is requested beside the image', async () => {
+    const { registry } = await start();
+    await using _ = registry;
+    const result = await runHere([registry.reference('app'), '-d', scratch.join('plain'), ...noCache]);
+    assert.equal(result.exitCode, 0);
+    assert.deepEqual(registry.log(/referrers|\.sig/), []);
+  });
+
+  test('the signature is requested once for each manifest, for the digest, before any layer', async () => {
+    const { registry, digest, layer: blob } = await start();
+    await using _ = registry;
+    const referrer = attachBundle(registry, 'app', digest, keyBundle(ours, statement(digest)));
+    const result = await runHere([
+      registry.reference('app'),
+      '-d',
+      scratch.join('once'),
+      ...noCache,
+      ...byKey,
+    ]);
+    assert.equal(result.exitCode, 0, result.stderr);
+    const log = registry.log();
+    assert.deepEqual(
+      log.filter((line) => line.includes('manifests/latest')),
+      ['GET /v2/app/manifests/latest'],
+    );
+    const order = [`referrers/${digest}`, `manifests/${referrer}`, `blobs/${blob}`];
+    const places = order.map((end) => log.findIndex((line) => line.endsWith(end)));
+    assert.deepEqual(
+      places,
+      places.toSorted((one, two) => one - two),
+    );
+    assert.ok(!places.includes(-1));
+    assert.equal(new Set(log).size, log.length);
+  });
+
+  test('pages are followed to the signature', async () => {
+    const { registry, digest } = await start({ pageSize: 2 });
+    await using _ = registry;
+    for (let n = 0; n < 5; n += 1)
+      attachBundle(registry, 'app', digest, keyBundle(signingKey(), statement(digest)));
+    attachBundle(registry, 'app', digest, keyBundle(ours, statement(digest)));
+    assert.equal((await inspect(registry)).exitCode, 0);
+    assert.equal(registry.log(/referrers/).length, 3);
+  });
+
+  test('pages without end', async () => {
+    let page = 0;
+    const { registry } = await start({
+      handler: ({ path }) =>
+        path.includes('/referrers/') ? index([], `<?page=${(page += 1)}>; rel="next"`) : undefined,
+    });
+    await using _ = registry;
+    const { exitCode, stderr } = await inspect(registry);
+    assert.match(stderr, /there are more signatures; the first 0 were looked at/);
+    assert.equal(exitCode, 6);
+    assert.equal(page, 100);
+  });
+
+  test('a page that leads to itself, and one that leads elsewhere', async () => {
+    for (const link of ['<?n=1>', '<http://example.com/v2/app/referrers/x>', '</v2/app/tags/list>']) {
+      const { registry } = await start({
+        handler: ({ path }) => (path.includes('/referrers/') ? index([], `${link}; rel="next"`) : undefined),
+      });
+      await using _ = registry;
+      const { exitCode, stderr } = await inspect(registry);
+      assert.match(stderr, /is not signed by/);
+      assert.equal(exitCode, 6);
+      assert.ok(registry.log(/referrers/).length <= 2);
+    }
+  });
+
+  test('10,000 referrers', async () => {
+    const all = Array.from({ length: 10_000 }, (_, n) => descriptor(n));
+    const { registry } = await start({
+      handler: ({ path }) => (path.includes('/referrers/') ? index(all) : undefined),
+    });
+    await using _ = registry;
+    const { exitCode, stderr } = await inspect(registry);
+    assert.match(stderr, /its manifest does not exist; .*and \d+ more/s);
+    assert.ok(stderr.length < 4000);
+    assert.equal(exitCode, 6);
+    assert.ok(registry.log(/manifests\/sha256:/).length <= 210);
+  });
+
+  test('10,000 attestations of other kinds before the signature', async () => {
+    const annotations = { 'dev.sigstore.bundle.predicateType': 'https://slsa.dev/provenance/v1' };
+    const others = Array.from({ length: 900 }, (_, n) => ({ ...descriptor(n), annotations }));
+    let own: object | undefined;
+    const { registry, digest } = await start({
+      handler: ({ path }) => (path.includes('/referrers/') && own ? index([...others, own]) : undefined),
+    });
+    await using _ = registry;
+    const signature = attachBundle(registry, 'app', digest, keyBundle(ours, statement(digest)));
+    own = { ...descriptor(0), digest: signature };
+    assert.equal((await inspect(registry)).exitCode, 0);
+    assert.equal(registry.log(/manifests\/sha256:/).length, 1);
+  });
+
+  test('an annotation of 4 MiB, and a payload of 2 MiB', async () => {
+    const { registry, digest } = await start();
+    await using _ = registry;
+    const annotations = { [SIGNATURE_ANNOTATION]: 'A'.repeat(4 * 2 ** 20) };
+    tagSignatures(registry, 'app', digest, { payload: simpleSigning(digest), annotations });
+    const large = await inspect(registry);
+    assert.match(large.stderr, /sent more than the limit/);
+    assert.equal(large.exitCode, 6);
+    tagSignatures(registry, 'app', digest, simpleSignature(ours, 'x'.repeat(2 * 2 ** 20)));
+    const long = await inspect(registry);
+    assert.match(long.stderr, /has 2097152 bytes, 1048576 are allowed/);
+    assert.equal(long.exitCode, 6);
+  });
+
+  test('a signature that is listed and not there, or has another digest', async () => {
+    for (const change of [undefined, Buffer.from('changed')]) {
+      const { registry, digest } = await start({
+        handler: ({ path }) =>
+          path.endsWith(`/blobs/${payloadDigest}`)
+            ? { status: change ? 200 : 404, headers: {}, body: change ?? Buffer.alloc(0) }
+            : undefined,
+      });
+      await using _ = registry;
+      const payload = simpleSigning(digest);
+      const payloadDigest = sha256(payload);
+      tagSignatures(registry, 'app', digest, simpleSignature(ours, payload));
+      const { exitCode, stderr } = await inspect(registry);
+      assert.match(stderr, change ? /has digest/ : /does not exist/);
+      assert.equal(exitCode, 6);
+    }
+  });
+
+  test('a signature without its image', async () => {
+    const { registry } = await start();
+    await using _ = registry;
+    const digest = sha256('gone');
+    tagSignatures(registry, 'app', digest, simpleSignature(ours, simpleSigning(digest)));
+    const result = await runHere(['inspect', registry.reference('app', digest), ...noCache, ...byKey]);
+    assert.equal(result.exitCode, 3, result.stderr);
+  });
+
+  test('an answer that is no list of referrers leads to the tag', async () => {
+    const { registry, digest } = await start({
+      handler: ({ path }) =>
+        path.includes('/referrers/')
+          ? { status: 200, headers: { 'content-type': 'text/html' }, body: Buffer.from('<html>') }
+          : undefined,
+    });
+    await using _ = registry;
+    tagSignatures(registry, 'app', digest, simpleSignature(ours, simpleSigning(digest)));
+    assert.equal((await inspect(registry)).exitCode, 0);
+    assert.ok(registry.log().includes(`GET /v2/app/manifests/${digest.replace(':', '-')}`));
+  });
+
+  test('without an answer the error is about the registry', async () => {
+    for (const [status, code] of [
+      [503, 5],
+      [403, 4],
+    ] as const) {
+      const { registry, digest } = await start({
+        handler: ({ path }) =>
+          path.includes('/referrers/') ? { status, headers: {}, body: Buffer.alloc(0) } : undefined,
+      });
+      await using _ = registry;
+      const refused = await inspect(registry);
+      assert.equal(refused.exitCode, code, refused.stderr);
+      tagSignatures(registry, 'app', digest, simpleSignature(ours, simpleSigning(digest)));
+      assert.equal((await inspect(registry)).exitCode, 0);
+    }
+  });
+
+  test('a mirror without signatures does not hide those of the registry', async () => {
+    const { registry, digest } = await start();
+    const mirror = await start({ referrers: false });
+    await using _ = registry;
+    await using __ = mirror.registry;
+    attachBundle(registry, 'app', digest, keyBundle(ours, statement(digest)));
+    const result = await inspect(registry, '--mirror', `http://${mirror.registry.host}`);
+    assert.equal(result.exitCode, 0, result.stderr);
+    assert.deepEqual(mirror.registry.log(/manifests\/latest/), ['GET /v2/app/manifests/latest']);
+  });
+
+  test('offline the cache verifies, once the signature was fetched', async () => {
+    const { registry, digest } = await start();
+    const image = registry.reference('app');
+    const cached = ['--cache-dir', scratch.join('cache')];
+    {
+      await using _ = registry;
+      attachBundle(registry, 'app', digest, keyBundle(ours, statement(digest)));
+      assert.equal((await runHere(['cache', 'add', image, ...cached])).exitCode, 0);
+      const early = await runHere(['inspect', image, ...cached, '--offline', ...byKey]);
+      assert.match(early.stderr, /the cache has no signature of it/);
+      assert.match(early.stderr, /^hint: .*dlrootfs cache add .*--verify-key/m);
+      assert.equal(early.exitCode, 6);
+      assert.equal((await runHere(['cache', 'add', image, ...cached, ...byKey])).exitCode, 0);
+    }
+    const place = scratch.join('offline');
+    const result = await runHere([image, '-d', place, ...cached, '--offline', ...byKey]);
+    assert.equal(result.exitCode, 0, result.stderr);
+    writeFileSync(scratch.join('other.pub'), signingKey().pem);
+    const other = ['--verify-key', scratch.join('other.pub')];
+    const refused = await runHere([image, '-d', scratch.join('no'), ...cached, '--offline', ...other]);
+    assert.equal(refused.exitCode, 6);
+    assert.ok(!existsSync(scratch.join('no')));
+  });
+
+  test('every command that reads layers checks signatures, and -o leaves no file', async () => {
+    const { registry, layer: blob } = await start();
+    await using _ = registry;
+    const image = registry.reference('app');
+    const commands = [
+      ['verify', image, '-d', scratch.path],
+      ['diff', image, image],
+      ['cat', image, '/etc/motd'],
+      [image, '-o', scratch.join('x.tar')],
+      [image, '-d', scratch.join('x'), '-g'],
+    ];
+    for (const command of commands) {
+      const result = await runHere([...command, ...noCache, ...byKey]);
+      assert.match(result.stderr, /is not signed by/);
+      assert.equal(result.exitCode, 6);
+    }
+    const added = await runHere(['cache', 'add', image, '--cache-dir', scratch.join('c2'), ...byKey]);
+    assert.equal(added.exitCode, 6);
+    assert.ok(!existsSync(scratch.join('x.tar')) && !existsSync(scratch.join('x')));
+    assert.deepEqual(registry.log(new RegExp(`blobs/${blob}`)), []);
+  });
+
+  describe('keys and flags that cannot be used: exit code 2', () => {
+    const identity = ['--certificate-identity', 'me'];
+    const issuer = ['--certificate-oidc-issuer', 'https://example.com'];
+    const cases: Readonly<Record<string, readonly [() => readonly string[], RegExp]>> = {
+      'a directory': [() => ['--verify-key', scratch.path], /cannot read the key .*: .*directory/],
+      '/dev/zero': [() => ['--verify-key', '/dev/zero'], /longer than 4194304 bytes/],
+      'a file that does not exist': [() => ['--verify-key', scratch.join('none')], /no such file/i],
+      'a file that is no key': [() => ['--verify-key', text('empty', '')], /it has no key in PEM/],
+      'a private key': [
+        () => [
+          '--verify-key',
+          text('cosign.key', String(ours.privateKey.export({ type: 'pkcs8', format: 'pem' }))),
+        ],
+        /it is no public key \(PRIVATE KEY\)/,
+      ],
+      'a key that is cut': [
+        () => ['--verify-key', text('cut', ours.pem.replace(/A.{20}/s, ''))],
+        /malformed|no kind of key/,
+      ],
+      'half an identity': [() => identity, /--certificate-identity needs --certificate-oidc-issuer/],
+      'the other half': [() => issuer, /--certificate-oidc-issuer needs --certificate-identity/],
+      'a key and an identity': [
+        () => ['--verify-key', key, ...identity, ...issuer],
+        /--verify-key contradicts --certificate-identity/,
+      ],
+      'an identity twice': [
+        () => [...identity, '--certificate-identity-regexp', 'x', ...issuer],
+        /contradicts --certificate-identity-regexp/,
+      ],
+      'a root without identity': [() => ['--trusted-root', key], /--trusted-root has no effect/],
+      'a root that is no root': [
+        () => [...identity, ...issuer, '--trusted-root', text('root.json', '{}')],
+        /it is of type none, no trusted root/,
+      ],
+      'a root that is cut': [
+        () => [
+          ...identity,
+          ...issuer,
+          '--trusted-root',
+          text('half.json', '{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'),
+        ],
+        /it has no certificate authority/,
+      ],
+      'a regular expression of Go alone': [
+        () => ['--certificate-identity-regexp', String.raw`\Ax\z`, ...issuer],
+        /\\A is not supported/,
+      ],
+      'a regular expression that is none': [
+        () => ['--certificate-identity-regexp', '(', ...issuer],
+        /cannot be used/,
+      ],
+    };
+    for (const [name, [flags, reason]] of Object.entries(cases)) {
+      test(name, async () => {
+        const { registry } = await start();
+        await using _ = registry;
+        const result = await runHere(['inspect', registry.reference('app'), ...noCache, ...flags()]);
+        assert.match(result.stderr, reason);
+        assert.equal(result.exitCode, 2);
+        assert.deepEqual(registry.log(), []);
+      });
+    }
+  });
+});
