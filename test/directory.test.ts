@@ -25,6 +25,7 @@ import {
   runProgram,
 } from './support/program.ts';
 import { printTree } from './support/tree.ts';
+import { HANG } from './support/hang.ts';
 
 const isRoot = geteuid?.() === 0;
 const needsRoot = isRoot ? false : 'needs root';
@@ -418,7 +419,7 @@ describe('a DIR that holds files', () => {
 
 /** Asserts that `json` in DIR is a file that no pull wrote. */
 async function isExtra(run: Pull): Promise<void> {
-  const options = { timeoutMilliseconds: 20_000 };
+  const options = { timeoutMilliseconds: HANG };
   const { exitCode, stdout, stderr } = await run(['verify', 'base:1', '-d', 'out'], options);
   assert.deepEqual([exitCode, stderr], [9, '']);
   assert.match(stdout, /^extra \/json$/m);

@@ -10,7 +10,6 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { topics } from '../src/command-line/topics.ts';
 import { Setting } from './faults/setting.ts';
 import { netRawCapability } from './rootfs/access-list.ts';
@@ -351,8 +350,7 @@ for (const [signal, exitCode] of [
     const result = await run.result;
     assert.equal(result.exitCode, exitCode, result.stderr);
     const isGone = () => !readdirSync(setting.scratch.path).some((name) => name.includes('dlrootfs-'));
-    for (let tries = 0; tries < 100 && !isGone(); tries += 1) await sleep(100);
-    assert.ok(isGone(), 'the run inside removes its stage');
+    await until('the run inside to remove its stage', isGone);
   });
 }
 

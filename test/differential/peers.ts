@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import type { DockerRegistry } from '../support/docker-registry.ts';
 import { runProgram } from '../support/program.ts';
 import { printTree, treeDiff, type TreeOptions } from '../support/tree.ts';
+import { HANG } from '../support/hang.ts';
 
 /** Runs a peer; its complaint is the test's failure. */
 export function run(command: string, ...words: readonly string[]): string {
@@ -11,7 +12,7 @@ export function run(command: string, ...words: readonly string[]): string {
     encoding: 'utf8',
     maxBuffer: 1 << 26,
     stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: 300_000,
+    timeout: HANG,
   });
 }
 

@@ -44,6 +44,7 @@ const wrong: readonly (readonly [string, unknown, RegExp])[] = [
   ['too many digits', `sha256:${hex}a`, /exactly 64/],
   ['sha512 with the length of sha256', `sha512:${hex}`, /exactly 128/],
   ['a path', `sha256:../../${'a'.repeat(58)}`, /exactly 64/],
+  ['a path behind a digit', `sha256:a/../${'a'.repeat(59)}`, /exactly 64/],
   ['a line break at the end', `sha256:${hex}\n`, /exactly 64/],
   ['control characters', `sha256:\u001b[31m`, /\\x1b/],
 ];

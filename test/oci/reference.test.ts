@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { UsageError } from '../../src/errors.ts';
 import { Reference } from '../../src/oci/reference.ts';
+import { HANG } from '../support/hang.ts';
 
 const hex = 'a'.repeat(64);
 const digest = `sha256:${hex}`;
@@ -202,5 +203,5 @@ test('very long input is answered at once', () => {
   ]) {
     assert.throws(() => Reference.parse(text), UsageError);
   }
-  assert.ok(performance.now() - started < 1000);
+  assert.ok(performance.now() - started < HANG);
 });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import type { BlobRange, RemoteLayer } from '../../src/oci/image.ts';
+import { NotFoundError } from '../../src/errors.ts';
 import { isTransient } from '../../src/registry/http/transport-error.ts';
 import type { Fault } from '../support/fake-fault.ts';
 import { sha256 } from '../support/fake-image.ts';
@@ -175,4 +176,19 @@ test('the addresses of a foreign layer are asked when the registry does not have
   assert.equal((await client.blob(layer!, { start: 7 })).equals(blob.subarray(7)), true);
   assert.equal(elsewhere.requests.length, 1);
   assert.equal(elsewhere.requests[0]!.headers.authorization, undefined);
+});
+
+test('an address in a manifest by http is asked on this machine only', async () => {
+  await using elsewhere = await FakeRegistry.start();
+  await using registry = await FakeRegistry.start();
+  const blob = Buffer.from('a foreign layer');
+  // Every system of the host's own answers at 0.0.0.0, which names no machine.
+  const [, port] = elsewhere.host.split(':');
+  const urls = [`http://0.0.0.0:${port}/x`];
+  registry.push('team/app', 'latest', { layers: [{ tar: blob, compression: 'none', urls }] });
+  registry.fault({ path: /blobs/, skip: 1, times: 99, status: 404 });
+  await using client = await RegistryClient.open(registry.reference('team/app'), { retry: 0 });
+  const image = await client.image();
+  await assert.rejects(client.blob(image.layers[0]!), NotFoundError);
+  assert.deepEqual(elsewhere.requests, []);
 });

@@ -13,19 +13,17 @@ const layers = [Buffer.from('base layer')];
 const timeouts = { connect: 500, headers: 400, stall: 300, document: 600 };
 const huge = Buffer.alloc(20 * 1024 * 1024, ' ');
 
-async function imageWith(fault: Fault, expected: RegExp, seconds = 5): Promise<void> {
+async function imageWith(fault: Fault, expected: RegExp): Promise<void> {
   await using registry = await FakeRegistry.start({ auth: { type: 'bearer' } });
   registry.push('team/app', 'latest', { layers });
   registry.fault({ times: 99, ...fault });
   await using client = await RegistryClient.open(registry.reference('team/app'), { timeouts, retry: 1 });
-  const start = performance.now();
   await assert.rejects(client.image(), (error) => {
     assert.ok(error instanceof DlrootfsError, String(error));
     assert.match(error.message, expected);
     assert.equal(error.message, printable(error.message, 5000));
     return true;
   });
-  assert.ok(performance.now() - start < seconds * 1000);
 }
 
 const cases: readonly (readonly [what: string, fault: Fault, expected: RegExp])[] = [

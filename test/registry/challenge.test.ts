@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { parseChallenges } from '../../src/registry/http/answer.ts';
+import { HANG } from '../support/hang.ts';
 
 type Plain = readonly [scheme: string, parameters: Readonly<Record<string, string>>];
 
@@ -119,7 +120,7 @@ test('any text is read without an error and in the time of its length', () => {
     `Bearer realm="${'\\'.repeat(50_000)}`,
     ','.repeat(50_000),
   ]);
-  assert.ok(performance.now() - start < 2000);
+  assert.ok(performance.now() - start < HANG);
 });
 
 const quote = (value: string) => `"${value.replaceAll(/["\\]/g, String.raw`\$&`)}"`;

@@ -7,6 +7,7 @@ import { describe, test } from 'node:test';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { runProgram, Scratch, startProgram } from '../support/program.ts';
 import { isThorough } from '../support/runs.ts';
+import { until } from '../support/until.ts';
 
 type Make = (file: string) => void;
 
@@ -54,19 +55,16 @@ async function pullWith(where: string, place: Place, what: string, make: Make): 
   const file = scratch.join(place.file.replace('HOST', registry.host));
   mkdirSync(path.dirname(file), { recursive: true });
   make(file);
-  const start = performance.now();
   const argv = [registry.reference('team/app'), '-d', 'out', ...(place.argv ?? [])];
   const { exitCode, stdout, stderr } = await runProgram(argv, {
     cwd: scratch.path,
     environment: { HOME: scratch.path, ...place.environment },
-    timeoutMilliseconds: 60_000,
   });
   const said = `${where}, ${what}: ${exitCode}\n${stderr}`;
   assert.ok(exitCode === 4 || (place.named === true && exitCode === 2), said);
   assert.match(stderr, /^error: /m, said);
   if (exitCode === 2) assert.match(stderr, /^error: (?:cannot|a certificate or key)/m, said);
   assert.doesNotMatch(stdout + stderr, /^\s+at |this is a bug|Invalid string/m, said);
-  assert.ok(performance.now() - start < 30_000, said);
 }
 
 // All wait for the same seconds.
@@ -105,11 +103,9 @@ test('a signal ends the wait for a pipe', async () => {
   using scratch = new Scratch();
   execFileSync('mkfifo', [scratch.join('x')]);
   const running = startProgram(['127.0.0.1:1/x', '--ca-file', 'x'], { cwd: scratch.path });
-  while (!running.stdout.includes('Opening')) await new Promise((resolve) => setTimeout(resolve, 20));
-  const start = performance.now();
+  await until('its first line', () => running.stdout.includes('Opening'));
   running.kill('SIGTERM');
   assert.equal((await running.result).exitCode, 143);
-  assert.ok(performance.now() - start < 2000);
 });
 
 test('a credential helper that prints without end, prints nothing, or leaves a child behind', async () => {
@@ -120,20 +116,18 @@ test('a credential helper that prints without end, prints nothing, or leaves a c
     ['exec yes', 4, /printed too much/],
     ['exit 0', 4, /printed no credential/],
     ['kill -9 $$', 4, /did not|failed/],
-    ['sleep 20 & echo \'{"Username":"me","Secret":"pass"}\'', 0, /^$/],
+    ['sleep 1000 & echo \'{"Username":"me","Secret":"pass"}\'', 0, /^$/],
   ] as const) {
     using scratch = new Scratch();
     writeFileSync(scratch.join('config.json'), JSON.stringify({ credsStore: 'test' }));
     writeFileSync(scratch.join('docker-credential-test'), `#!/bin/sh\n${script}\n`);
     chmodSync(scratch.join('docker-credential-test'), 0o755);
-    const start = performance.now();
     const result = await runProgram([registry.reference('team/app'), '-d', 'out'], {
       cwd: scratch.path,
       environment: { DOCKER_CONFIG: scratch.path, PATH: `${scratch.path}:${process.env['PATH']}` },
     });
     assert.equal(result.exitCode, exitCode, `${script}: ${result.stderr}`);
     assert.match(result.stderr, says);
-    assert.ok(performance.now() - start < 10_000, script);
   }
 });
 

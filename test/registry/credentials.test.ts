@@ -221,5 +221,8 @@ test('a helper that waits is ended by the signal', async () => {
 });
 
 test('a name that is a path is no helper', async () => {
-  await assert.rejects(askHelper('../../bin/sh', 'quay.io', { PATH: '/bin' }, signal), HelperError);
+  await assert.rejects(askHelper('../../bin/sh', 'quay.io', { PATH: '/bin' }, signal), {
+    name: 'Error',
+    message: '"../../bin/sh" is not a name of a credential helper',
+  });
 });

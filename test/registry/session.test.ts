@@ -92,7 +92,19 @@ test('a manifest by tag is verified against the header that names its digest', a
     headers: { 'docker-content-digest': `sha256:${'0'.repeat(64)}` },
   });
   await using client = await RegistryClient.open(registry.reference('team/app', '1.0'));
-  await assert.rejects(client.image(), IntegrityError);
+  await assert.rejects(client.image(), {
+    code: 'DIGEST_MISMATCH',
+    message: /the manifest of /,
+  });
+});
+
+test('a config is verified by its digest', async () => {
+  await using registry = await FakeRegistry.start();
+  const { configDigest, blobs } = registry.push('team/app', '1.0', { layers });
+  const config = Buffer.from(blobs.get(configDigest)!).toString().replace('/bin/sh', '/bin/xx');
+  registry.fault({ path: new RegExp(configDigest), times: 9, body: config });
+  await using client = await RegistryClient.open(registry.reference('team/app', '1.0'));
+  await assert.rejects(client.image(), { code: 'DIGEST_MISMATCH', message: /the config of / });
 });
 
 test('bytes that were corrupted once on the way are healed by asking again', async () => {

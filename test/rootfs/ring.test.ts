@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { RingAborted, RingReader, RingWriter, createRing } from '../../src/rootfs/ring.ts';
+import { HANG } from '../support/hang.ts';
 
 const ringUrl = new URL('../../src/rootfs/ring.ts', import.meta.url).href;
 
@@ -235,7 +236,7 @@ test('a thread whose stream is over does not take away the wait of the writer of
     return true;
   });
   let count = 0;
-  const deadline = performance.now() + 5000;
+  const deadline = performance.now() + HANG;
   while (count < 2048 && performance.now() < deadline) {
     const bytes = reader.poll(4096);
     if (bytes instanceof Uint8Array) count += bytes.length;

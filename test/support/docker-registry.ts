@@ -4,10 +4,10 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { createAuthority, type Authority } from './certificates.ts';
 import { fakeManifest, type FakeImage, type FakeManifest } from './fake-image.ts';
 import { Scratch } from './program.ts';
+import { until } from './until.ts';
 
 export interface DockerRegistryOptions {
   /** Lines of an htpasswd file (bcrypt). */
@@ -135,10 +135,7 @@ export class DockerRegistry implements AsyncDisposable {
   async stored(digest: string): Promise<void> {
     const hex = digest.slice('sha256:'.length);
     const file = this.#scratch.join('data/docker/registry/v2/blobs/sha256', hex.slice(0, 2), hex, 'data');
-    for (let tries = 0; !existsSync(file); tries += 1) {
-      if (tries > 200) throw new Error(`${digest} is not stored`);
-      await sleep(50);
-    }
+    await until(`${digest} in the store`, () => existsSync(file));
   }
 
   get url(): string {

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import path from 'node:path';
+import { HANG } from './hang.ts';
 
 const root = new URL('../../', import.meta.url).pathname;
 
@@ -71,7 +72,7 @@ export function startProgram(argv: readonly string[], options: ProgramOptions = 
     cwd: options.cwd ?? tmpdir(),
     env: { PATH: process.env['PATH'], HOME: '/nonexistent', ...options.environment },
     stdio: ['pipe', 'pipe', 'pipe'],
-    timeout: options.timeoutMilliseconds ?? 120_000,
+    timeout: options.timeoutMilliseconds ?? HANG,
     killSignal: 'SIGKILL',
     ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
   });

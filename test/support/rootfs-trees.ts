@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { findProgram } from './debian.ts';
+import { HANG } from './hang.ts';
 
 const applets =
   'base64 cat chmod echo env grep hostname id init kill ls mkdir mount poweroff pwd sed sh sleep stat touch tr wc'.split(
@@ -63,7 +64,7 @@ export function debianArchive(...packages: readonly string[]): string {
     }).trim();
     execFileSync('mmdebstrap', ['--quiet', '--variant=minbase', ...include, suite, `${work}/tree.tar`], {
       stdio: ['ignore', 'ignore', 'inherit'],
-      timeout: 300_000,
+      timeout: HANG,
     });
     renameSync(`${work}/tree.tar`, archive);
   } finally {

@@ -1,6 +1,7 @@
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import xterm from '@xterm/headless';
+import { HANG } from './hang.ts';
 
 export interface TerminalOptions {
   readonly columns: number;
@@ -54,7 +55,7 @@ export class TerminalSession implements AsyncDisposable {
   }
 
   /** Waits until the screen is as it should be, at most so long; answers it as it is then. */
-  async until(holds: (screen: string) => boolean, milliseconds = 30_000): Promise<string> {
+  async until(holds: (screen: string) => boolean, milliseconds = HANG): Promise<string> {
     const end = performance.now() + milliseconds;
     for (;;) {
       const text = await this.text();

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { HANG } from './hang.ts';
 
-/** Waits for something to come true, at most a minute; no shorter time decides whether it does. */
+/** Waits for something to come true, as long as it does not hang. */
 export async function until(what: string, holds: () => boolean): Promise<void> {
   for (const begin = performance.now(); !holds();) {
-    assert.ok(performance.now() - begin < 60_000, `waited in vain for ${what}`);
+    assert.ok(performance.now() - begin < HANG, `waited in vain for ${what}`);
     await sleep(10);
   }
 }
