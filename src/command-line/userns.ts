@@ -10,8 +10,14 @@ import { DestinationError, InterruptedError, printable, UsageError } from '../er
 import { findForeignOwners } from '../rootfs/foreign-owner.ts';
 import type { IdMappings } from '../runtime/runc.ts';
 import { findProgram, type Environment } from '../sys/os-path.ts';
-import { parseId } from '../sys/passwd.ts';
-import { type IdMapping, idMappings, isInUserNamespace, USERNS_VARIABLE } from '../sys/privileges.ts';
+import { parseId, parsePasswd } from '../sys/passwd.ts';
+import {
+  type IdMapping,
+  idMappings,
+  isInUserNamespace,
+  systemText,
+  USERNS_VARIABLE,
+} from '../sys/privileges.ts';
 import type { CliContext } from './execute.ts';
 import type { Invocation } from './program.ts';
 
@@ -41,7 +47,7 @@ export async function enterUserNamespace(
   if (userns === true) return await withUserNamespace(words, context);
   const [users, groups] = [rangesOf('/etc/subuid'), rangesOf('/etc/subgid')];
   const isMapped = ({ uid, gid }: { uid: number; gid: number }) => isIn(users, uid) || isIn(groups, gid);
-  const { wanted, closed } = await findForeignOwners(destination, geteuid!(), isMapped, signal);
+  const { wanted, closed } = await findForeignOwners(destination, accounts(), isMapped, signal);
   const shown = printable(destination);
   if (wanted !== undefined) {
     return await runInUserNamespace(['--userns', ...words], environment, signal).catch((error: unknown) => {
@@ -162,6 +168,12 @@ function caller(): { readonly username: string; readonly uid: number } {
 }
 
 type IdRange = Omit<IdMapping, 'containerID'>;
+
+/** The ids of passwd(5), and the caller's. */
+function accounts(): Set<number> {
+  const users = parsePasswd(systemText('/etc/passwd'));
+  return new Set([geteuid!(), 0, ...users.map(({ uid }) => uid)]);
+}
 
 function isIn(ranges: readonly IdRange[], id: number): boolean {
   return ranges.some(({ hostID, size }) => id >= hostID && id < hostID + size);

@@ -20,7 +20,7 @@ export interface ForeignOwner {
 export interface ForeignOwners {
   /** With a user or group among the wanted ids. */
   readonly wanted?: ForeignOwner | undefined;
-  /** A directory of another user in which this one may not remove anything. */
+  /** A directory of an id without an account, as those of ranges are, in which this user may not remove anything. */
   readonly closed?: ForeignOwner | undefined;
 }
 
@@ -28,12 +28,12 @@ export interface ForeignOwners {
  * Searches a tree, level by level, for owners; ends at the first one that is wanted. Mount points are left out. The tree may be changed by
  * others meanwhile: no link is followed.
  *
- * @param uid of the user who looks
+ * @param accounts ids of users, with the one who looks
  * @throws the signal's reason
  */
 export async function findForeignOwners(
   directory: string,
-  uid: number,
+  accounts: ReadonlySet<number>,
   isWanted: (stat: Pick<FileStat, 'uid' | 'gid'>) => boolean,
   signal: AbortSignal,
 ): Promise<ForeignOwners> {
@@ -62,7 +62,7 @@ export async function findForeignOwners(
         const found = { path: `/${displayPath(below)}`, uid: stat.uid, gid: stat.gid };
         if (isWanted(stat)) return { wanted: found };
         if (stat.type !== 'directory') continue;
-        if (stat.uid !== uid && (stat.mode & 0o022) === 0) closed ??= found;
+        if (!accounts.has(stat.uid) && (stat.mode & 0o022) === 0) closed ??= found;
         queue.push(below);
       }
     }
