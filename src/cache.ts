@@ -1,7 +1,12 @@
 import { DestinationError, printable, UsageError } from './errors.ts';
 import type { Digest } from './oci/digest.ts';
 import type { Image } from './oci/image.ts';
-import { type CacheRequest, defaultCacheDirectory, type PullOptions } from './options.ts';
+import {
+  type CacheRequest,
+  defaultCacheDirectory,
+  type PullOptions,
+  refuseUnknownOptions,
+} from './options.ts';
 import { fetchAllLayers, withoutCorruptBlobs } from './blob/queue.ts';
 import { type BytesBySource, countingBytes } from './summary.ts';
 import { type ImageSource, type Opened, parseImage, withImage } from './with-session.ts';
@@ -21,9 +26,11 @@ export interface CacheAddition {
 /**
  * The directory of the cache.
  *
- * @throws UsageError where none is known; the signal's reason
+ * @throws UsageError where none is known, and for an unknown option; the signal's reason
  */
-export function cacheDirectoryOf({ cacheDirectory, environment = {}, signal }: CacheRequest): string {
+export function cacheDirectoryOf(request: CacheRequest): string {
+  refuseUnknownOptions(request);
+  const { cacheDirectory, environment = {}, signal } = request;
   signal?.throwIfAborted();
   return known(cacheDirectory ?? defaultCacheDirectory(environment));
 }

@@ -115,6 +115,7 @@ async function run(
     stdout: process.stdout,
     stderr: process.stderr,
     isClosed,
+    isSharedOutput,
     workingDirectoryExists,
     ...shared,
   });
@@ -134,6 +135,12 @@ function isClosed(descriptor: 0 | 1): boolean {
   const flags = /^flags:\s*(\d+)$/m.exec(systemText(`/proc/self/fdinfo/${descriptor}`))?.[1];
   const nullDevice = 0x103;
   return rdev === nullDevice && flags !== undefined && (Number.parseInt(flags, 8) & 3) === 2;
+}
+
+/** Whether standard output and standard error are one file, pipe or terminal. */
+function isSharedOutput(): boolean {
+  const [out, error] = [1, 2].map((descriptor) => fstatSync(descriptor));
+  return out!.dev === error!.dev && out!.ino === error!.ino;
 }
 
 function workingDirectoryExists(): boolean {

@@ -363,9 +363,6 @@ test('userns: what is missing is named, with what to do', { skip }, async () => 
     'error: cannot use --userns: nobody has no range of ids in /etc/subuid\n' +
       'hint: add ranges as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 nobody\n',
   );
-  const { exitCode, stderr } = await setting.pull(['--userns']);
-  assert.equal(exitCode, 2);
-  assert.match(stderr, /^error: --userns has no effect as root/);
   assert.deepEqual(setting.registry.log(), []);
   const noName = await setting.pull(['--userns'], {
     under: ['setpriv', '--reuid', '54321', '--regid', '54321', '--clear-groups'],
@@ -380,7 +377,8 @@ test('userns: what is missing is named, with what to do', { skip }, async () => 
     under: [...underNobody(setting.ids), 'env', '-i', 'PATH=/nonexistent'],
   });
   assert.equal(noProgram.exitCode, 0, 'the usual places are looked in, too');
-  const archive = await setting.pull(['--userns', '-o', 'x.tar'], { under: underNobody(setting.ids) });
-  assert.equal(archive.exitCode, 2, archive.stderr);
-  assert.match(archive.stderr, /^error: --userns does not go with -o\n/);
+  // Root and -o have true owners without it.
+  writeFileSync(setting.ids, 'other:100000:65536\n');
+  await setting.pullWell(['--userns', '-o', 'x.tar'], { under: underNobody(setting.ids) });
+  await setting.pullWell(['--userns', '-d', 'root']);
 });

@@ -31,9 +31,21 @@ export function compressionFor(fileName: string): ArchiveCompression {
   if (fileName === '-' || /\.tar$/i.test(fileName)) return 'none';
   if (/\.(?:tar\.gz|tgz)$/i.test(fileName)) return 'gzip';
   if (/\.(?:tar\.zst|tzst)$/i.test(fileName)) return 'zstd';
+  const disk = /^(.*)\.(qcow2|vmdk|vdi|vhdx|raw|img)$/is.exec(fileName);
   throw new UsageError(`cannot tell the format of ${printable(fileName)} by its name`, {
-    hint: 'use a name that ends in .tar, .tar.gz, .tar.zst, .ext4, .squashfs or .erofs, or - for a tar on standard output',
+    hint: disk
+      ? virtualDiskHint(disk[1]!, disk[2]!)
+      : 'use a name that ends in .tar, .tar.gz, .tar.zst, .ext4, .squashfs or .erofs, or - for a tar on standard output',
   });
+}
+
+/** qemu-img(1) converts a raw disk; `.img` and `.raw` are raw disks under another name. */
+function virtualDiskHint(name: string, ending: string): string {
+  const ext4 = printable(`${name}.ext4`);
+  const wanted = printable(`${name}.${ending}`);
+  return ['img', 'raw'].includes(ending.toLowerCase())
+    ? `write -o ${ext4}, then mv ${ext4} ${wanted}`
+    : `write -o ${ext4}, then qemu-img convert -O ${ending.toLowerCase()} ${ext4} ${wanted}`;
 }
 
 /**

@@ -12,6 +12,7 @@ import {
   type ParseFlag,
   parseBoolean,
   parseBytes,
+  parseDiskSize,
   parseDuration,
   parseLayers,
   replaceMode,
@@ -101,7 +102,11 @@ const whatAndWhere = group('What and where', [
     '-o, --output <file>',
     'write one file instead of a directory: x.tar, x.tar.gz, x.tar.zst, a disk image (x.ext4, x.squashfs, x.erofs), or - for a tar on standard output; an existing file is replaced',
   ],
-  ['--size <size>', 'size of the ext4, as 500M or 2G (default: by its content)', (o) => o.parsed(parseBytes)],
+  [
+    '--size <size>',
+    'size of the ext4, as 500M or 2G (default: by its content)',
+    (o) => o.parsed(parseDiskSize),
+  ],
   [
     '--compress <algorithm>',
     'compress the erofs, by mkfs.erofs (default: not compressed, and no program is needed)',
@@ -211,7 +216,10 @@ const download = group('Download and cache', [
 ]);
 
 const output = group('Output', [
-  ['-q, --quiet', 'print only the destination; with inspect, the digest; with verify and diff, nothing'],
+  [
+    '-q, --quiet',
+    'print only the result: of a pull the destination; with inspect, the digest; with verify and diff, nothing',
+  ],
   ['-v, --verbose', 'log requests, decisions and timings on standard error (also --debug)'],
   ['--json', 'print one JSON object at the end instead of lines'],
   [
@@ -261,8 +269,8 @@ const named = (...names: readonly string[]): Option[] =>
 const remote = [...credentials, ...registry];
 const layered = [...named('platform'), ...remote, ...trust, ...download];
 
-/** Flags about output of a command whose result is text: it cannot be silent. */
-const report = named('verbose', 'json', 'progress');
+/** Flags of a command whose result is text: with --quiet it prints no progress. */
+const report = named('quiet', 'verbose', 'progress');
 
 /** A command in help, man page, completions and parser. */
 export interface CommandDescription {
@@ -308,13 +316,13 @@ const table = {
     synopsis: 'cat IMAGE PATH',
     summary: 'write what a file of an image holds to standard output',
     words: ['<image>', '<path>'],
-    options: [...named('layers'), ...layered, ...named('verbose', 'progress'), ...other],
+    options: [...named('layers'), ...layered, ...report, ...other],
   },
   tags: {
     synopsis: 'tags REPOSITORY',
     summary: 'list the tags of a repository, one per line',
     words: ['<repository>'],
-    options: [...remote, ...report, ...other],
+    options: [...remote, ...report, ...named('json'), ...other],
   },
   cache: {
     synopsis: 'cache [size|prune|add IMAGE]',
@@ -327,6 +335,7 @@ const table = {
       ...trust,
       ...named('jobs', 'cache-dir', 'cache-size'),
       ...report,
+      ...named('json'),
       ...other,
     ],
   },

@@ -26,6 +26,8 @@ export interface CliContext {
   readonly stderr: TerminalStream & { readonly isTTY?: boolean };
   /** Whether the program was started without standard input, 0, or standard output, 1. */
   readonly isClosed: (descriptor: 0 | 1) => boolean;
+  /** Standard output and standard error are one file. */
+  readonly isSharedOutput: () => boolean;
   /** It was not removed. */
   readonly workingDirectoryExists: () => boolean;
   /** Learns the secrets of the run. */
@@ -49,7 +51,7 @@ export async function runCommand(argv: readonly string[], context: CliContext): 
     return ExitCode.done;
   }
   const invocation = parseArguments(argv);
-  if (invocation.values.userns === true || mayHaveNamespace(invocation)) {
+  if (mayNeedNamespace(invocation)) {
     const { enterUserNamespace } = await import('./userns.ts');
     const exitCode = await enterUserNamespace(invocation, argv, context);
     if (exitCode !== undefined) return exitCode;
@@ -57,12 +59,14 @@ export async function runCommand(argv: readonly string[], context: CliContext): 
   return (await runInvocation(invocation, context)) ?? ExitCode.done;
 }
 
-/** Whether a plain user's command is about a DIR that --userns may have made; `--userns=false` says that it is not. */
-function mayHaveNamespace({ command, values, given }: Invocation): boolean {
+/**
+ * Whether a command may have to run in the user namespace of --userns: it was asked for, or is about a DIR that was made so. Root and `-o`
+ * have true owners without it.
+ */
+function mayNeedNamespace({ command, values, given }: Invocation): boolean {
   const isAboutDirectory = command === 'verify' || (command === 'pull' && values.output === undefined);
-  return (
-    isAboutDirectory && !given.has('userns') && geteuid?.() !== 0 && existsSync(osPath(values.destination!))
-  );
+  if (!isAboutDirectory || geteuid?.() === 0) return false;
+  return given.has('userns') ? values.userns === true : existsSync(osPath(values.destination!));
 }
 
 async function runInvocation(invocation: Invocation, context: CliContext): Promise<number | void> {
@@ -119,16 +123,7 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<voi
 const STDOUT_NAMES: ReadonlySet<string> = new Set(['/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']);
 
 /** Flags about a directory. */
-const NOT_WITH_OUTPUT = [
-  'dest',
-  'git',
-  'no-json',
-  'merge',
-  'replace',
-  'rootless',
-  'userns',
-  'prepare',
-] as const;
+const NOT_WITH_OUTPUT = ['dest', 'git', 'merge', 'replace', 'rootless', 'prepare'] as const;
 
 /** `dlrootfs IMAGE -o FILE`. */
 async function runExport(invocation: Invocation, output: string, context: CliContext): Promise<void> {
@@ -136,10 +131,12 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
   const { stdout } = context;
   setFlagsFromString(SMALL_HEAP);
   const contradiction = NOT_WITH_OUTPUT.find((name) => given.has(name));
-  if (contradiction !== undefined)
-    throw new UsageError(`--${contradiction} does not go with -o`, {
-      hint: `leave out --${contradiction}, or -o for a directory`,
+  if (contradiction !== undefined) {
+    const spelled = given.get(contradiction)!;
+    throw new UsageError(`${spelled} does not go with ${given.get('output')!}`, {
+      hint: `leave out ${spelled}, or ${given.get('output')!} for a directory`,
     });
+  }
   const runtime = runtimes.find((name) => values.for?.includes(name));
   if (runtime !== undefined)
     throw new UsageError(`--for ${runtime} goes with a directory, not with -o`, {
@@ -321,7 +318,8 @@ async function reporting<T>(
   const [library, { pullRequest }] = await Promise.all([import('../index.ts'), import('./request.ts')]);
   const request = await pullRequest(invocation, context);
   const { report, stop } = openErrorChannel(invocation, context, linesOnStdout);
-  const all = linesOnStdout ? fanOut([report, textReport(context.stdout)]) : report;
+  const wholeLines = styleOf(invocation, context) !== 'tty' && context.isSharedOutput();
+  const all = linesOnStdout ? fanOut([report, textReport(context.stdout, wholeLines)]) : report;
   try {
     return await work(library, { ...request, report: all });
   } finally {
@@ -329,13 +327,18 @@ async function reporting<T>(
   }
 }
 
+/** Of the progress: as `--progress` says, else by what standard error is. */
+function styleOf({ values }: Invocation, { stderr, environment }: CliContext) {
+  if (values.progress !== undefined && values.progress !== 'auto') return values.progress;
+  if (values.quiet === true) return 'none';
+  return stderr.isTTY === true && environment['TERM'] !== 'dumb' ? 'tty' : 'plain';
+}
+
 /** Progress in the style of `--progress`, notices, and with -v debug messages. */
-function openErrorChannel({ values }: Invocation, context: CliContext, linesOnStdout: boolean): LiveReport {
-  const { stdout, stderr, environment } = context;
-  const verbose = values.verbose === true;
-  const isTerminal = stderr.isTTY === true && environment['TERM'] !== 'dumb';
-  const automatic = values.quiet === true ? 'none' : isTerminal ? 'tty' : 'plain';
-  const style = values.progress === undefined || values.progress === 'auto' ? automatic : values.progress;
+function openErrorChannel(invocation: Invocation, context: CliContext, linesOnStdout: boolean): LiveReport {
+  const { stdout, stderr } = context;
+  const verbose = invocation.values.verbose === true;
+  const style = styleOf(invocation, context);
   if (style === 'json') return { report: jsonLinesReport(stderr, verbose), stop: () => undefined };
   const messages = messageReport(stderr, verbose);
   if (style === 'none') return { report: messages, stop: () => undefined };

@@ -51,6 +51,18 @@ export const parseBytes: ParseFlag<number> = (text, flag) => {
   });
 };
 
+/** No ext4 fits into so few bytes: the unit was forgotten. */
+const LEAST_DISK_BYTES = 2 ** 16;
+
+/** As `parseBytes`, for the size of a disk. */
+export const parseDiskSize: ParseFlag<number> = (text, flag) => {
+  const bytes = parseBytes(text, flag);
+  if (bytes >= LEAST_DISK_BYTES || !/^\d+$/.test(text)) return bytes;
+  throw new UsageError(`${flag} ${text} is ${text} bytes, too few for a disk`, {
+    hint: `write the unit, as in ${flag} ${text}M`,
+  });
+};
+
 const MILLISECONDS: Readonly<Record<string, number>> = { ms: 1, '': 1000, s: 1000, m: 60_000 };
 
 /** `500ms`, `2s`, `1m`, `2` (seconds) → milliseconds. */

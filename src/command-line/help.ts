@@ -1,7 +1,7 @@
 import { Command, Help, type Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import { type CommandDescription, commands, comparison, optionNamed } from './commands.ts';
-import { suggestion } from './program.ts';
+import { flagSuggestion, suggestion } from './program.ts';
 import { type Paragraph, type Topic, topicNames, topics } from './topics.ts';
 
 const HELP_COLUMNS = 80;
@@ -72,6 +72,7 @@ export function helpText(name?: string, all = false, columns = HELP_COLUMNS): st
     hint:
       placeInHelp(name) ??
       suggestion(name, known) ??
+      flagSuggestion(name) ??
       'dlrootfs --help --all lists all commands, flags and topics',
   });
 }

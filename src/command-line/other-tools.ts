@@ -7,8 +7,15 @@ const FLAGS: readonly (readonly [names: string, hint: string])[] = [
     'use --tls-verify=false, or --plain-http for a registry without TLS',
   ],
   ['http insecure-http use-http', 'use --plain-http'],
-  ['output-dir outdir out-dir dir directory rootfs target destination path-to-rootfs r C', 'use -d DIR'],
-  ['file f tarball archive', 'use -o FILE.tar'],
+  [
+    'output-dir outdir out-dir dest-dir dir directory rootfs target destination path-to-rootfs r C',
+    'use -d DIR',
+  ],
+  ['file tarball archive', 'use -o FILE.tar'],
+  [
+    'f',
+    'use -o FILE.tar for an archive, --replace for a DIR that holds something, --force for existing configurations',
+  ],
   ['format', 'use -o FILE.tar, FILE.tar.gz or FILE.tar.zst; for JSON use --json'],
   ['username login src-username src-creds credentials', 'use -u USER, which asks for the password'],
   ['password pass src-password', 'use -u USER with --password-stdin'],
@@ -75,6 +82,15 @@ function pullOf(image: string, target: string | undefined): string {
   return `${pull} -d ${target.includes(':') ? 'DIR' : target}`;
 }
 
+/** A name that begins with the address of a registry. */
+function namesHost(image: string): boolean {
+  return /^(?:docker:\/\/|(?:localhost|[^/.]+(?:\.[^/.]+)+|[^/:]+:\d+)(?::\d+)?\/)/.test(image);
+}
+
+function layoutOf(directory: string): string {
+  return `oci:${directory.replace(/^oci:/, '')}`;
+}
+
 /** A hint for a word that other tools have as a command; `rest` are the words that follow it, fit for a terminal. */
 type CommandHint = (rest: readonly string[]) => string;
 
@@ -96,7 +112,7 @@ const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
   ['delete remove', ([directory = 'rootfs']) => `write rm -rf ${directory}`],
   [
     'unpack',
-    ([layout = 'DIR:TAG', target]) => `write ${pullOf(`oci:${layout.replace(/^oci:/, '')}`, target)}`,
+    ([image = 'DIR:TAG', target]) => `write ${pullOf(namesHost(image) ? image : layoutOf(image), target)}`,
   ],
   [
     'run exec start',
@@ -106,9 +122,15 @@ const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
   ['login logout auth', () => 'log in with docker, podman or skopeo, or use -u USER'],
   ['manifest config info show history', (rest) => `write dlrootfs inspect ${rest.at(-1) ?? 'IMAGE'}`],
   ['digest', (rest) => `write dlrootfs inspect -q ${rest.at(-1) ?? 'IMAGE'}`],
-  ['ls list list-tags search', (rest) => `write dlrootfs tags ${rest.at(-1) ?? 'REPOSITORY'}`],
+  ['list list-tags', (rest) => `write dlrootfs tags ${rest.at(-1) ?? 'REPOSITORY'}`],
   ['validate check', ([image = 'IMAGE']) => `write dlrootfs verify ${image} -d DIR`],
   ['checkout', ([branch = '']) => `${checkoutHint(branch)}; git checkout BRANCH restores what git holds`],
+  [
+    'search',
+    ([word = 'WORD']) =>
+      `search on the web page of the registry, as https://hub.docker.com/search?q=${encodeURIComponent(word)}; dlrootfs tags REPOSITORY lists tags`,
+  ],
+  ['man', () => 'write man dlrootfs, or dlrootfs --help --all'],
   ['catalog', () => 'ask the registry itself, as in curl https://REGISTRY/v2/_catalog'],
   ['images ps rmi rm', () => 'use ls and rm for a rootfs, and dlrootfs cache for what is kept'],
   ['prune clean', () => 'write dlrootfs cache prune'],
@@ -140,6 +162,10 @@ export function wordBehindImage(image: string, word: string, commands: readonly 
   if (/^(?:(?:\/usr)?\/s?bin\/.+|(?:ba|da|a|z)?sh)$/.test(word))
     return error(`dlrootfs starts no containers: leave ${shown} out, then run chroot rootfs ${shown}`);
   if (word === 'always') return error('write --replace=always');
+  if (namesHost(word) || /^[^./][^:]*:[^/:]+$/.test(word))
+    return error(
+      `a pull takes one image: write dlrootfs ${name} -d DIR and dlrootfs ${shown} -d DIR2, or to compare them dlrootfs diff ${name} ${shown}`,
+    );
   const value = [image, word].find((each) => each === 'true' || each === 'false');
   if (value !== undefined) return error(`write =${value} behind a flag, as in --tls-verify=${value}`);
   const mayHaveTag = !/[:@][^/]*$/.test(image) && /^\w[\w.-]{0,127}$/.test(word);

@@ -1,7 +1,13 @@
 import { Command, CommanderError, type Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import { type Source, parseSource } from '../layout/local-source.ts';
-import { type CommandName, type FlagValues, commands, optionNamed } from './commands.ts';
+import {
+  type CommandName,
+  type FlagValues,
+  commands,
+  optionNamed,
+  options as allOptions,
+} from './commands.ts';
 import { parseBoolean } from './flag-values.ts';
 import { foreignCommand, foreignFlag, wordBehindImage } from './other-tools.ts';
 
@@ -10,8 +16,8 @@ export interface Invocation {
   /** The words after the command word; for `pull` the image. */
   readonly words: readonly string[];
   readonly values: FlagValues;
-  /** Long names of the flags on the command line. */
-  readonly given: ReadonlySet<string>;
+  /** The flags on the command line: how each was typed, by its long name. */
+  readonly given: ReadonlyMap<string, string>;
 }
 
 /** A flag of the command line. */
@@ -35,7 +41,7 @@ const MAY_BE_EMPTY: ReadonlySet<string> = new Set(['user', 'registry-token']);
  */
 export function parseArguments(argv: readonly string[]): Invocation {
   const explained = flagToExplain(argv);
-  if (explained !== undefined) return { command: 'help', words: [explained], values: {}, given: new Set() };
+  if (explained !== undefined) return { command: 'help', words: [explained], values: {}, given: new Map() };
   const { flags, words } = splitArguments(argv);
   const first = words[0];
   const isCommand = first !== undefined && first !== 'pull' && Object.hasOwn(commands, first);
@@ -44,11 +50,16 @@ export function parseArguments(argv: readonly string[]): Invocation {
     if (!flags.some(({ name, value }) => name === asked && value !== false)) continue;
     const topic = asked === 'help' && isCommand ? [command] : [];
     const all = flags.some(({ name, value }) => name === 'all' && value !== false);
-    return { command: asked, words: topic, values: { all }, given: new Set() };
+    return { command: asked, words: topic, values: { all }, given: new Map() };
   }
   const rest = isCommand ? words.slice(1) : words;
   const values = readValues(command, flags, rest);
-  const invocation = { command, words: rest, values, given: new Set(flags.map(({ name }) => name)) };
+  const invocation = {
+    command,
+    words: rest,
+    values,
+    given: new Map(flags.map(({ name, spelled }) => [name, spelled])),
+  };
   refuseWithoutEffect(invocation);
   return invocation;
 }
@@ -62,7 +73,7 @@ function flagToExplain([word, flag = '', ...rest]: readonly string[]): string | 
   return ['--all', '--help'].includes(option.long!) ? undefined : spelled;
 }
 
-/** Commands that print less with --quiet, or an object with --json. */
+/** Commands that with --quiet print less than the object of --json. */
 const QUIET_OR_JSON: ReadonlySet<string> = new Set(['inspect', 'verify', 'diff']);
 
 /** @throws UsageError for a flag that the rest of the command line leaves without effect */
@@ -75,17 +86,19 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
     : undefined;
   const aboutRegistry = commands['pull']!.options.find(
     ({ helpGroupHeading, long }) =>
-      /^(?:Credentials|Registry)$/.test(helpGroupHeading ?? '') && given.has(long!.slice(2)),
+      /^(?:Credentials|Registry)$/.test(helpGroupHeading ?? '') &&
+      given.has(long!.slice(2)) &&
+      long !== '--no-creds',
   );
   if (source !== undefined && aboutRegistry !== undefined)
     throw useless(
-      aboutRegistry.long!,
+      given.get(aboutRegistry.long!.slice(2))!,
       'on an image of this machine',
       'leave it out, or name an image in a registry',
     );
   if (command === 'tags') refuseTag(words[0]!, source);
   if (QUIET_OR_JSON.has(command) && values.quiet === true && values.json === true)
-    throw useless('--quiet', 'with --json', 'leave one of them out');
+    throw useless(given.get('quiet')!, 'with --json', 'leave one of them out');
   if (command !== 'pull') return;
   if (values.rootless !== undefined && values.for?.includes('runc') !== true)
     throw useless(
@@ -99,22 +112,22 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
       'without --for',
       'add --for RUNTIME, or leave it out; to replace what DIR holds use --replace',
     );
-  const withDryRun = ['quiet', 'layers', 'path', 'exclude'].find((name) => given.has(name));
+  const withDryRun = ['layers', 'path', 'exclude'].find((name) => given.has(name));
   if (values.dryRun === true && withDryRun !== undefined)
     throw useless(`--${withDryRun}`, 'with --dry-run', 'leave one of them out');
 }
 
 /** Flags of `cache size` and `cache prune`; `cache add` takes those of a pull. */
-const ABOUT_CACHE: ReadonlySet<string> = new Set(['cache-dir', 'cache-size', 'json']);
+const ABOUT_CACHE: ReadonlySet<string> = new Set(['cache-dir', 'cache-size', 'json', 'quiet']);
 
-function refuseForCache(what: string | undefined, given: ReadonlySet<string>): void {
+function refuseForCache(what: string | undefined, given: Invocation['given']): void {
   if (what === 'add') return;
   if (given.has('cache-size') && what !== 'prune')
     throw useless('--cache-size', 'on the size of the cache', 'write dlrootfs cache prune --cache-size SIZE');
-  const foreign = [...given].find((name) => !ABOUT_CACHE.has(name));
+  const foreign = [...given].find(([name]) => !ABOUT_CACHE.has(name));
   if (foreign !== undefined)
     throw useless(
-      `--${foreign}`,
+      foreign[1],
       `with cache ${what ?? 'size'}`,
       'leave it out, or write dlrootfs cache add IMAGE',
     );
@@ -136,7 +149,8 @@ function refuseTag(text: string, source: Source | undefined): void {
 
 /**
  * Splits a command line by the rules of Go's `flag` package: `-d x`, `-d=x`, `--d x` and `--d=x` are the same, a boolean takes a
- * value only after `=`, a value may begin with a dash, `--` ends the flags. Unlike in Go, flags may come before and after words.
+ * value only after `=`, a value may begin with a dash, `--` ends the flags. Unlike in Go, flags may come before and after words, and
+ * flags of one letter without values may be one word, also before one with a value: `-qgd x`.
  */
 export function splitArguments(argv: readonly string[]): {
   flags: readonly Flag[];
@@ -148,9 +162,21 @@ export function splitArguments(argv: readonly string[]): {
   for (const argument of rest) {
     if (argument === '--') words.push(...rest);
     else if (!argument.startsWith('-') || argument === '-') words.push(argument);
-    else flags.push(readFlag(argument, rest));
+    else flags.push(...letters(argument).map((flag) => readFlag(flag, rest)));
   }
   return { flags, words };
+}
+
+/** `-qv` as `-q`, `-v`; any other flag alone. A name wins over letters: `-dest`. */
+function letters(argument: string): readonly string[] {
+  const [, typed = '', value = ''] = /^-([A-Za-z]{2,})(=[^]*)?$/.exec(argument) ?? [];
+  if (typed === '' || optionNamed(typed) !== undefined) return [argument];
+  const all = typed.split('').map((letter) => optionNamed(letter));
+  const areFlags = all.every(
+    (option, place) => option !== undefined && (place === all.length - 1 || option.isBoolean()),
+  );
+  if (!areFlags) return [argument];
+  return all.map((option, place) => `${option!.short!}${place === all.length - 1 ? value : ''}`);
 }
 
 /** @param rest where the value of a flag is taken from, if `argument` has none */
@@ -227,7 +253,12 @@ function usageError(
   switch (error.code) {
     case 'commander.unknownOption': {
       const { spelled, name } = flags.find(({ option }) => option === undefined)!;
-      const hint = foreignFlag(name) ?? suggestionOf(error) ?? 'dlrootfs --help --all lists all flags';
+      const hint =
+        foreignFlag(name) ??
+        attachedValue(name) ??
+        suggestionOf(error) ??
+        flagSuggestion(name) ??
+        'dlrootfs --help --all lists all flags';
       return new UsageError(`unknown flag: ${printable(spelled)}`, { hint });
     }
     case 'commander.excessArguments': {
@@ -244,6 +275,12 @@ function usageError(
     default:
       return new UsageError(printable(error.message.replace(/^error: /, '')));
   }
+}
+
+/** A hint for a value right behind a letter, as in `-j4`. */
+function attachedValue(name: string): string | undefined {
+  const [, letter = '', value = ''] = /^([A-Za-z])(\d.*|[./].*)$/.exec(name) ?? [];
+  return optionNamed(letter)?.required === true ? `write -${letter} ${printable(value)}` : undefined;
 }
 
 function wordsBehindImage(words: readonly string[]): UsageError {
@@ -292,4 +329,10 @@ export function suggestion(word: string, candidates: readonly string[]): string 
     throw error;
   }
   return undefined;
+}
+
+/** As `suggestion`, for a mistyped flag, with or without dashes: of all commands. */
+export function flagSuggestion(word: string): string | undefined {
+  const names = allOptions.map(({ long }) => long!.slice(2));
+  return suggestion(word.replace(/^-+/, ''), names)?.replaceAll(/(?<=mean | or )(?=\w)/g, '--');
 }

@@ -78,6 +78,10 @@ function registryOptions(values: FlagValues): PullRequest['registry'] {
 
 /** @throws UsageError if the program was started without one */
 function openStdin({ stdin, isClosed }: CliContext): CliContext['stdin'] {
+  if (stdin.isTTY === true)
+    throw new UsageError('cannot read the archive from a terminal', {
+      hint: 'pipe it in, as in docker save IMAGE | dlrootfs -',
+    });
   if (!isClosed(0)) return stdin;
   throw new UsageError('cannot read the archive: standard input is closed', {
     hint: 'connect it, as in docker save IMAGE | dlrootfs -',

@@ -11,13 +11,7 @@ import { findForeignOwners } from '../rootfs/foreign-owner.ts';
 import type { IdMappings } from '../runtime/runc.ts';
 import { findProgram, type Environment } from '../sys/os-path.ts';
 import { parseId, parsePasswd } from '../sys/passwd.ts';
-import {
-  type IdMapping,
-  idMappings,
-  isInUserNamespace,
-  systemText,
-  USERNS_VARIABLE,
-} from '../sys/privileges.ts';
+import { type IdMapping, idMappings, systemText, USERNS_VARIABLE } from '../sys/privileges.ts';
 import type { CliContext } from './execute.ts';
 import type { Invocation } from './program.ts';
 
@@ -44,7 +38,7 @@ export async function enterUserNamespace(
 ): Promise<number | undefined> {
   const { environment, signal } = context;
   const { userns, destination = '.', replace } = invocation.values;
-  if (userns === true) return await withUserNamespace(words, context);
+  if (userns === true) return await runInUserNamespace(words, environment, signal);
   const [users, groups] = [rangesOf('/etc/subuid'), rangesOf('/etc/subgid')];
   const isMapped = ({ uid, gid }: { uid: number; gid: number }) => isIn(users, uid) || isIn(groups, gid);
   const { wanted, closed } = await findForeignOwners(destination, accounts(), isMapped, signal);
@@ -62,23 +56,6 @@ export async function enterUserNamespace(
     code: 'NOT_REPLACEABLE',
     hint: `run as root, or, if it was made with --userns, give yourself the range of ids that has ${closed.uid} in /etc/subuid and /etc/subgid`,
   });
-}
-
-/**
- * Does what --userns says: the run outside starts another one inside and returns its exit code; the one inside continues, and returns undefined.
- *
- * @throws UsageError as root, and where the system or the account lacks something
- */
-async function withUserNamespace(
-  words: readonly string[],
-  { environment, signal }: CliContext,
-): Promise<number | undefined> {
-  if (isInUserNamespace(environment)) return undefined;
-  if (geteuid!() === 0)
-    throw new UsageError('--userns has no effect as root, who restores owners without it', {
-      hint: 'leave it out',
-    });
-  return await runInUserNamespace(words, environment, signal);
 }
 
 /**

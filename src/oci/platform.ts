@@ -21,9 +21,12 @@ export function parsePlatform(text: string): Platform {
   const isWell = parts.length <= 3 && parts.every((part) => /^[A-Za-z0-9_.-]+$/.test(part));
   if (isWell && architecture !== undefined && !(parts.length === 2 && isArchitecture(os)))
     return normalisePlatform({ os, architecture, variant });
+  const dashed = text.split('-');
   throw new UsageError(`platform "${printable(text, 80)}" is not os/arch[/variant]`, {
     hint: isWell
-      ? meantPlatform(os, architecture)
+      ? dashed.length > 1 && SYSTEMS.has(dashed[0]!.toLowerCase())
+        ? `write --platform ${dashed.join('/')}`
+        : meantPlatform(os, architecture)
       : 'write one like linux/amd64, linux/arm64 or linux/arm/v7',
   });
 }

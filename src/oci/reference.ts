@@ -52,8 +52,9 @@ const tagRule = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
 const MAX_PATH = 255;
 
 export const Reference = {
-  /** Reads and normalises a reference; throws UsageError that names the part that is wrong. */
-  parse(text: string): Reference {
+  /** Reads and normalises a reference, as skopeo's `docker://` too; throws UsageError that names the part that is wrong. */
+  parse(given: string): Reference {
+    const text = given.replace(/^docker:\/\/(?!$)/, '');
     refuseOtherForms(text);
     const at = text.indexOf('@');
     const digest = at === -1 ? undefined : parseDigest(text.slice(at + 1), text);

@@ -2,7 +2,7 @@ import { isLoopback } from '../oci/reference.ts';
 import { NetworkError, printable } from '../errors.ts';
 import type { BlobRange, BlobResponse, RemoteLayer } from '../oci/image.ts';
 import type { Endpoint, Failover, Query } from './endpoint.ts';
-import { contentLength } from './http/answer.ts';
+import { contentLength, webPage } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 
 /**
@@ -41,12 +41,17 @@ async function* nothing(): AsyncIterable<Uint8Array> {}
 /**
  * The contents of an answer to a blob request.
  *
- * @throws NetworkError when it is another range than the requested one
+ * @throws NetworkError for a web page, and for another range than the requested one
  */
 function readBlobResponse(response: Response, range: BlobRange, { size, subject }: BlobQuery): BlobResponse {
   const { status, body } = response;
   const etag = response.header('etag');
   if (status === 200) {
+    const isPage = /^\s*text\/html\b/i.test(response.header('content-type') ?? '');
+    if (isPage && size !== undefined && contentLength(response) !== size) {
+      response.discard();
+      throw webPage(response);
+    }
     const ranges = /\bbytes\b/i.test(response.header('accept-ranges') ?? '');
     return { body, start: 0, size: contentLength(response), etag, ranges };
   }

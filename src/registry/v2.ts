@@ -95,6 +95,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
       path: `manifests/${tag}`,
       subject: `the manifest of ${name}`,
       absent: `${this.#name} has no tag ${tag}`,
+      absentHint: `check the tag: dlrootfs tags ${this.#name} lists them`,
       repository: this.#name,
     };
     const last = await store?.recall(name);

@@ -128,19 +128,21 @@ export function describeProgress(progress: Progress, now: number, columns = Infi
 
 const LINE_MILLISECONDS = 5000;
 
-/** The sum as a line every few seconds, for logs; a shorter pull prints none. After others the last line has all layers. */
+/** The sum as a line every few seconds, where it has changed, for logs; a shorter pull prints none. After others the last line has all layers. */
 export function plainReport(err: Writable): LiveReport {
   const progress = new Progress();
   let timer: NodeJS.Timeout | undefined;
   let last: string | undefined;
   const print = () => {
-    last = describeProgress(progress, performance.now());
-    err.write(`${last}\n`);
+    // The rate of what stands still changes too.
+    const state = `${progress.received} ${progress.layersDone.what} ${progress.layersDone.count}`;
+    if (state !== last) err.write(`${describeProgress(progress, performance.now())}\n`);
+    last = state;
   };
   const stop = () => {
     clearInterval(timer);
     const isComplete = progress.layersDone.count === progress.layers.length;
-    if (last !== undefined && isComplete && last !== describeProgress(progress, performance.now())) print();
+    if (last !== undefined && isComplete) print();
   };
   return {
     report: (event) => {

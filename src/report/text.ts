@@ -12,8 +12,10 @@ import { formatBytes } from './progress.ts';
 /**
  * The original's lines on standard output, byte for byte. Layers are applied while later ones still arrive. But the
  * lines from `Downloading layers:` on are printed when all have arrived, so that the order is the original's.
+ *
+ * @param wholeLines print no part of a line: others write to the same file
  */
-export function textReport(out: Writable): Report {
+export function textReport(out: Writable, wholeLines = false): Report {
   let ids: readonly string[] = [];
   let fetched = 0;
   /** The next layer whose start is to be printed, base first. */
@@ -69,10 +71,10 @@ export function textReport(out: Writable): Report {
         if (event.index < next) printDone(event.index);
         break;
       case 'layer-apply':
-        printLater(`\t${ids[event.index]} ... `);
+        if (!wholeLines) printLater(`\t${ids[event.index]} ... `);
         break;
       case 'layer-applied':
-        printLater('done\n');
+        printLater(wholeLines ? `\t${ids[event.index]} ... done\n` : 'done\n');
         break;
       case 'done':
         print(`\nRootfs of ${event.reference} in ${event.destination}\n`);

@@ -42,7 +42,9 @@ for (const [sentence, line, expected] of accepted) {
 
 const refused: readonly (readonly [sentence: string, argv: readonly string[], message: RegExp])[] = [
   ['an unknown flag is named', ['ubuntu', '-x'], /^unknown flag: -x$/],
-  ['flags are not run together', ['ubuntu', '-gd'], /^unknown flag: -gd$/],
+  ['a letter of several that is no flag', ['ubuntu', '-gx'], /^unknown flag: -gx$/],
+  ['a flag with a value before the last letter', ['ubuntu', '-dg'], /^unknown flag: -dg$/],
+  ['the value of the last letter is missing', ['ubuntu', '-gd'], /^flag needs an argument: -d$/],
   ['an unknown flag is named without its value', ['ubuntu', '--pass=secret'], /^unknown flag: --pass$/],
   ['a stray word is named', ['ubuntu', 'stray', '-d', 'out'], /^unexpected word: stray$/],
   ['a value that is missing', ['ubuntu', '-d'], /^flag needs an argument: -d$/],
@@ -102,6 +104,13 @@ test('flags: help explains each flag, with a value or without; --help and --all 
     assert.throws(() => parseArguments(argv), UsageError, argv.join(' '));
 });
 
+test('flags: letters may be one word, and a name wins over them', () => {
+  const { values } = parseArguments(['-qgvd', 'out', 'ubuntu', '-dest=x']);
+  const { quiet, git, verbose, destination } = values;
+  assert.deepEqual([quiet, git, verbose, destination], [true, true, true, 'x']);
+  assert.equal(parseArguments(['ubuntu', '-qd=out']).values.destination, 'out');
+});
+
 test('flags: -- ends the flags', () => {
   assert.deepEqual(splitArguments(['--', '-d', 'x']), { flags: [], words: ['-d', 'x'] });
 });
@@ -136,12 +145,12 @@ const useless: readonly (readonly [argv: string, message: string])[] = [
   ['ubuntu --dry-run -q', `--quiet ${without} with --dry-run`],
   ['ubuntu --dry-run --path etc', `--path ${without} with --dry-run`],
   ['ubuntu --dry-run --exclude etc', `--exclude ${without} with --dry-run`],
-  ['verify ubuntu -q --json', `--quiet ${without} with --json`],
-  ['inspect ubuntu -q --json', `--quiet ${without} with --json`],
-  ['diff ubuntu debian -q --json', `--quiet ${without} with --json`],
+  ['verify ubuntu -q --json', `-q ${without} with --json`],
+  ['inspect ubuntu -q --json', `-q ${without} with --json`],
+  ['diff ubuntu debian -q --json', `-q ${without} with --json`],
   ['verify oci:x --tls-verify', `--tls-verify ${without} on an image of this machine`],
   ['cache size --cache-size 1G', `--cache-size ${without} on the size of the cache`],
-  ['oci:dir -u a:b', `--user ${without} on an image of this machine`],
+  ['oci:dir -u a:b', `-u ${without} on an image of this machine`],
   ['inspect oci-archive:x --mirror m', `--mirror ${without} on an image of this machine`],
 ];
 
@@ -173,6 +182,7 @@ const context: CliContext = {
   stdout: new PassThrough(),
   stderr: new PassThrough(),
   isClosed: () => false,
+  isSharedOutput: () => false,
   workingDirectoryExists: () => true,
   secrets: new Secrets(),
   signal: new AbortController().signal,

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { Scratch, runProgram } from '../support/program.ts';
@@ -162,15 +164,87 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
     '-u has no password, and this is not a terminal to ask for it',
     'pipe the password to --password-stdin, or set DLROOTFS_CREDS=USER:PASSWORD',
   ],
-  ['alpine -o x.tar -d y', 2, '--dest does not go with -o', 'leave out --dest, or -o for a directory'],
+  ['alpine -o x.tar -d y', 2, '-d does not go with -o', 'leave out -d, or -o for a directory'],
+  [
+    'alpine --output x.tar --dest y',
+    2,
+    '--dest does not go with --output',
+    'leave out --dest, or --output for a directory',
+  ],
+  ['alpine -qx', 2, 'unknown flag: -qx', 'dlrootfs --help --all lists all flags'],
+  ['alpine -j4', 2, 'unknown flag: -j4', 'write -j 4'],
+  ['alpine -qj', 2, 'flag needs an argument: -j', 'write -j N'],
+  ['alpine --dest-dir x', 2, 'unknown flag: --dest-dir', 'use -d DIR'],
+  [
+    'alpine -f',
+    2,
+    'unknown flag: -f',
+    'use -o FILE.tar for an archive, --replace for a DIR that holds something, --force for existing configurations',
+  ],
+  [
+    'search ubuntu',
+    2,
+    'dlrootfs has no command search',
+    'search on the web page of the registry, as https://hub.docker.com/search?q=ubuntu; dlrootfs tags REPOSITORY lists tags',
+  ],
+  [
+    'man',
+    2,
+    'dlrootfs has no command man',
+    'write man dlrootfs, or dlrootfs --help --all; an image of that name is library/man',
+  ],
+  [
+    'alpine:3 ubuntu:4',
+    2,
+    'unexpected word: ubuntu:4',
+    'a pull takes one image: write dlrootfs alpine:3 -d DIR and dlrootfs ubuntu:4 -d DIR2, or to compare them dlrootfs diff alpine:3 ubuntu:4',
+  ],
+  [
+    'alpine ghcr.io/team/app',
+    2,
+    'unexpected word: ghcr.io/team/app',
+    'a pull takes one image: write dlrootfs alpine -d DIR and dlrootfs ghcr.io/team/app -d DIR2, or to compare them dlrootfs diff alpine ghcr.io/team/app',
+  ],
+  ['help replcae', 2, 'no help on replcae', 'did you mean --replace?'],
+  ['help --replcae', 2, 'unknown flag: --replcae', 'did you mean --replace?'],
+  [
+    'alpine -o x.ext4 --size 20',
+    2,
+    '--size 20 is 20 bytes, too few for a disk',
+    'write the unit, as in --size 20M',
+  ],
+  [
+    'alpine -o x.qcow2',
+    2,
+    'cannot tell the format of x.qcow2 by its name',
+    'write -o x.ext4, then qemu-img convert -O qcow2 x.ext4 x.qcow2',
+  ],
+  [
+    'alpine -o x.img',
+    2,
+    'cannot tell the format of x.img by its name',
+    'write -o x.ext4, then mv x.ext4 x.img',
+  ],
+  [
+    'alpine --platform linux-arm64',
+    2,
+    'platform "linux-arm64" is not os/arch[/variant]',
+    'write --platform linux/arm64',
+  ],
+  ['unpack ghcr.io/team/app', 2, 'dlrootfs has no command unpack', 'write dlrootfs ghcr.io/team/app'],
+  [
+    'unpack localhost:5000/app out',
+    2,
+    'dlrootfs has no command unpack',
+    'write dlrootfs localhost:5000/app -d out',
+  ],
   [
     'alpine --rootless',
     2,
     '--rootless has no effect without --for runc',
     'add --for runc, or leave it out: a pull needs no root (dlrootfs help rootless)',
   ],
-  ['inspect alpine -q --json', 2, '--quiet has no effect with --json', 'leave one of them out'],
-  ['tags alpine -q', 2, '-q does not go with tags', 'see dlrootfs help tags for what does'],
+  ['inspect alpine -q --json', 2, '-q has no effect with --json', 'leave one of them out'],
   [
     'tags alpine:3.20',
     2,
@@ -191,12 +265,6 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
     2,
     'unknown flag: --insecure',
     'use --tls-verify=false, or --plain-http for a registry without TLS',
-  ],
-  [
-    'docker://alpine',
-    2,
-    'invalid image name "docker://alpine": it starts with "docker://"',
-    'write it without: alpine',
   ],
   [
     'Alpine',
@@ -339,7 +407,16 @@ test('mistakes about a registry, a host, a certificate and files', async (t) => 
   writeFileSync(scratch.join('file'), '');
   const { host } = registry;
   const rows: readonly (readonly [argv: readonly string[], exitCode: number, stderr: RegExp])[] = [
-    [[`${host}/team/app:2`], 3, /^error: .*\/team\/app has no tag 2 \(.*404.*\)\nhint: .*dlrootfs tags /],
+    [
+      [`${host}/team/app:2`],
+      3,
+      /^error: .*\/team\/app has no tag 2 \(.*404.*\)\nhint: check the tag: dlrootfs tags 127\.0\.0\.1:\d+\/team\/app lists them/,
+    ],
+    [
+      [`${secure.host}/team/app:1`, '--ca-file', 'file'],
+      2,
+      /^error: cannot use file for --ca-file: it has no certificate\nhint: name a PEM file/,
+    ],
     [[`${host}/team/none:1`], 3, /^error: .*team\/none does not exist \(.*\nhint: check the name; private/],
     [
       ['nowhere.invalid/app', '--retry', '0'],
@@ -389,6 +466,65 @@ test('mistakes about a registry, a host, a certificate and files', async (t) => 
       assert.match(result.stderr.replaceAll(/^(?:notice|retry).*\n/gm, ''), stderr);
       assert.doesNotMatch(result.stderr, /use-system-ca|0\.0\.0\.0|E[A-Z]+: |\bat .*\.[jt]s:/);
     });
+  }
+});
+
+test('what is fulfilled anyway is no mistake, and neither are other spellings', async (t) => {
+  using scratch = new Scratch();
+  await using registry = await FakeRegistry.start();
+  registry.push('team/app', '1', { layers: [] });
+  const image = `${registry.host}/team/app:1`;
+  mkdirSync(scratch.join('layout'));
+  const rows: readonly (readonly [argv: readonly string[], stdout: RegExp])[] = [
+    [['tags', `${registry.host}/team/app`, '-q'], /^1\n$/],
+    [['cache', '-q'], /0 blobs|blobs?,/],
+    [[image, '-q', '--no-json', '-o', 'x.tar'], /^x\.tar\n$/],
+    [[image, '-q', '--userns', '-o', 'y.tar'], /^y\.tar\n$/],
+    [[`docker://${image}`, '-qd', 'one'], /^one\n$/],
+    [[image, '-qvd', 'two'], /^two\n$/],
+    [[image, '-vqj', '2', '-d', 'three'], /^three\n$/],
+    [[image, '-qd=four'], /^four\n$/],
+    [['inspect', `docker://${image}`, '-q'], /^sha256:[0-9a-f]{64}\n$/],
+    [['inspect', image, '-qv'], /^sha256:[0-9a-f]{64}\n$/],
+  ];
+  for (const [argv, stdout] of rows) {
+    await t.test(argv.join(' '), async () => {
+      const environment = { XDG_CACHE_HOME: scratch.join('cache') };
+      const result = await runProgram(argv, { cwd: scratch.path, environment });
+      assert.equal(result.exitCode, 0, result.stderr);
+      assert.match(result.stdout, stdout);
+    });
+  }
+});
+
+test('a captive portal is no registry, whatever is asked for', async (t) => {
+  using scratch = new Scratch();
+  const server = createServer((_, response) => {
+    response.writeHead(200, { 'content-type': 'text/html' }).end('<!DOCTYPE html><title>Welcome</title>');
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  const image = `127.0.0.1:${port}/team/app`;
+  const error = `error: 127.0.0.1:${port} answers with a web page: it is not a registry, or a login page is in between\n`;
+  try {
+    for (const argv of [
+      [image],
+      ['inspect', image],
+      ['tags', image],
+      [`${image}@sha256:${'0'.repeat(64)}`],
+    ]) {
+      await t.test(argv.join(' '), async () => {
+        const result = await runProgram(argv, { cwd: scratch.path, environment: { HOME: scratch.path } });
+        assert.equal(result.exitCode, 5, result.stderr);
+        assert.equal(
+          result.stderr,
+          `${error}hint: check the name of the registry, or log in to the network: open http://127.0.0.1:${port} in a browser\n`,
+        );
+      });
+    }
+  } finally {
+    server.close();
+    server.closeAllConnections();
   }
 });
 

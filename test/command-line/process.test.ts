@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  writeFileSync,
+} from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PassThrough } from 'node:stream';
@@ -11,6 +19,7 @@ import { describeFailure } from '../../src/command-line/failure.ts';
 import { Secrets } from '../../src/sys/secrets.ts';
 import { Setting } from '../faults/setting.ts';
 import { dir, file, tar } from '../support/archive.ts';
+import { missing } from '../support/debian.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { noOtherUser } from '../support/other-user.ts';
 import { programCommand, runProgram, Scratch } from '../support/program.ts';
@@ -223,6 +232,32 @@ test('an image from a standard input that is closed or empty is an error', async
   assertError(await pull('<&-'), 2, /^error: cannot read the archive: standard input is closed$/m);
   assertError(await pull('</dev/null'), 3, /^error: the archive on standard input is empty$/m);
   assert.deepEqual(readdirSync(scratch.path), []);
+});
+
+test('where standard output and error are one file, each line has a line of its own', async () => {
+  await using setting = await Setting.open(small);
+  const line = `$PROGRAM ${setting.reference} -d out -v --no-cache >log 2>&1`;
+  const { exitCode } = await inShell(line, setting.scratch.path);
+  const lines = readFileSync(setting.scratch.join('log'), 'utf8').split('\n');
+  assert.equal(exitCode, 0);
+  assert.ok(lines.some((each) => each.startsWith('debug: ')));
+  assert.deepEqual(
+    lines
+      .filter((each) => / \.\.\. done$/.test(each))
+      .map((each) => /^\t[0-9a-f]{12} \.\.\. done$/.test(each)),
+    [true],
+  );
+});
+
+test('an archive is not read from a terminal', { skip: missing('python3') }, async () => {
+  using scratch = new Scratch();
+  const spawned = 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)';
+  const { exitCode, stdout } = await inShell(`python3 -c '${spawned}' $PROGRAM -`, scratch.path);
+  assert.equal(exitCode, 2, stdout);
+  assert.match(
+    stdout,
+    /^error: cannot read the archive from a terminal\r?\nhint: pipe it in, as in docker save /m,
+  );
 });
 
 test('SIGUSR1 opens no debugger', async () => {

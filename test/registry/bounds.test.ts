@@ -137,7 +137,7 @@ test('a server that answers everything with a web page is no registry', async ()
   await using client = await RegistryClient.open(`127.0.0.1:${address.port}/team/app`);
   await assert.rejects(
     client.image(),
-    (error) => error instanceof DlrootfsError && /not valid JSON/.test(error.message),
+    (error) => error instanceof NetworkError && / answers with a web page: /.test(error.message),
   );
   server.close();
   server.closeAllConnections();

@@ -108,6 +108,19 @@ for (const [sentence, events, expected] of [
     ['60.0 MiB of 60.0 MiB, 2 of 2 layers unpacked'],
   ],
   [
+    'it does not come again while nothing changes, whatever the rate',
+    [
+      found,
+      5000,
+      5000,
+      { type: 'layer-start', index: 0, cached: true },
+      { type: 'layer-progress', index: 0, received: 20 * MIB },
+      5000,
+      5000,
+    ],
+    ['0 B of 60.0 MiB, 0 of 2 layers downloaded', '20.0 MiB of 60.0 MiB, 0 of 2 layers downloaded'],
+  ],
+  [
     'after a failure it is the one before',
     [found, 5000, ...unpacked.slice(0, 4)],
     ['0 B of 60.0 MiB, 0 of 2 layers downloaded'],

@@ -19,6 +19,24 @@ function lines(events: readonly PullEvent[]): string {
   return (out.read() as Buffer | null)?.toString('utf8') ?? '';
 }
 
+test('text: where others write to the same file, no line is printed in parts', () => {
+  const out = new PassThrough();
+  const report = textReport(out, true);
+  const read = () => (out.read() as Buffer | null)?.toString('utf8');
+  for (const event of [
+    image,
+    { type: 'layer-start', index: 0, cached: true },
+    { type: 'layer-start', index: 1, cached: true },
+    { type: 'layer-fetched', index: 0 },
+    { type: 'layer-fetched', index: 1 },
+    { type: 'layer-apply', index: 0 },
+  ] satisfies readonly PullEvent[])
+    report(event);
+  assert.match(read()!, /Downloading layers:\n$/);
+  report({ type: 'layer-applied', index: 0, entries: 1 });
+  assert.equal(read(), '\taaaaaaaaaaaa ... done\n');
+});
+
 const image: PullEvent = { type: 'image', id: 'f'.repeat(64), layers: [layer('a'), layer('b')] };
 const head = `Image ID: ${'f'.repeat(64)}\nPulling 2 layers:\n`;
 

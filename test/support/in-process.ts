@@ -27,6 +27,7 @@ export async function runHere(
       stdout: stdout.stream,
       stderr: stderr.stream,
       isClosed: () => false,
+      isSharedOutput: () => false,
       workingDirectoryExists: () => true,
       secrets,
       signal: new AbortController().signal,

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { SecureContext } from 'node:tls';
-import { UsageError } from '../../errors.ts';
+import { printable, UsageError } from '../../errors.ts';
 import { reasonOf } from '../../sys/os-error.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 import {
@@ -70,6 +70,11 @@ export async function tlsSettings(
   let length = 0;
   for (const path of paths) {
     const text = await readPem(path, 'a certificate authority', signal);
+    // Node would take it for a file without authorities, and blame the server.
+    if (path === caFile && !/^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----/m.test(text))
+      throw new UsageError(`cannot use ${printable(path)} for --ca-file: it has no certificate`, {
+        hint: 'name a PEM file, with the line -----BEGIN CERTIFICATE-----; a DER file is converted by openssl x509 -inform der -in FILE -out FILE.pem',
+      });
     authorities.push(text);
     length += text.length;
     if (length > MAX_AUTHORITIES_LENGTH) {

@@ -68,7 +68,7 @@ export function contentLength(response: Response): number | undefined {
  * The whole of a small body, decoded.
  *
  * @param timeout milliseconds for the whole of it
- * @throws NetworkError when it is longer than `limit` bytes, TransientError when it breaks off, stalls, or takes too long
+ * @throws NetworkError when it is longer than `limit` bytes or a web page, TransientError when it breaks off, stalls, or takes too long
  */
 export async function readDocument(
   response: Response,
@@ -111,7 +111,24 @@ export async function readDocument(
   } finally {
     clearTimeout(timer);
   }
-  return decode(bytes.subarray(0, size), response, limit);
+  const document = await decode(bytes.subarray(0, size), response, limit);
+  if (response.status === 200 && WEB_PAGE.test(Buffer.from(document.subarray(0, 256)).toString('latin1')))
+    throw webPage(response);
+  return document;
+}
+
+/** The beginning of an HTML document: no document of a registry begins so. */
+const WEB_PAGE = /^[\s\xef\xbb\xbf]*<(?:!doctype|!--|html|head|body|meta|script)\b/i;
+
+/** The error for a web page in place of an answer: a captive portal answers so on every path. */
+export function webPage({ url }: Pick<Response, 'url'>): NetworkError {
+  return new NetworkError(
+    `${url.host} answers with a web page: it is not a registry, or a login page is in between`,
+    {
+      code: 'WEB_PAGE',
+      hint: `check the name of the registry, or log in to the network: open http://${url.host} in a browser`,
+    },
+  );
 }
 
 /** The body of an answer that is a failure; empty where it cannot be read whole, since the status says enough. */
