@@ -15,14 +15,14 @@ import { Destination } from './rootfs/destination.ts';
 import { fingerprintOf } from './rootfs/fingerprint.ts';
 import { nothingLost } from './rootfs/not-restored.ts';
 import type { ProtectedPath } from './rootfs/location.ts';
-import type { LayerSummary, PullSummary } from './summary.ts';
+import type { LayerSummary, Made } from './summary.ts';
 import { osPath, pathBytes } from './sys/os-path.ts';
 import { parsePasswd } from './sys/passwd.ts';
 import { version } from './version.ts';
 import type { OpenedImage } from './with-session.ts';
 
 /** The result of a build. */
-export type Built = Pick<PullSummary, 'layers' | 'notRestored'> & {
+export type Built = Made & {
   /** Of DIR, as `OpenDirectory.identity`. */
   readonly identity: string;
   /** With `replace`: the tree, if it can be known again. */
@@ -115,7 +115,7 @@ export async function reportUntouched(
     type: 'notice',
     message: `${printable(destination)} is this image already: nothing was done`,
   });
-  return { layers: summaries, notRestored: nothingLost(), identity };
+  return { layers: summaries, changed: false, notRestored: nothingLost(), identity };
 }
 
 /** Reports that these layers are in DIR; returns their summaries. */
@@ -179,6 +179,11 @@ export async function lastingFingerprint(
   return found.digest;
 }
 
+/** What is known of DIR. */
+type TreeState =
+  | { readonly state: 'missing' | 'unknown' | 'touched' }
+  | { readonly state: 'untouched'; readonly identity: string };
+
 /**
  * Notes of trees of the image that `--replace` made with these options, by device and inode of their roots. They are among the tags of the
  * cache, where a container that has the tree as its root cannot write: the tree cannot forge such a note.
@@ -200,12 +205,15 @@ export async function openTreeNotes({ image, source, store: ofSession }: OpenedI
     async write({ identity, digest }: FinishedTree): Promise<void> {
       await store.remember(nameOf(identity), digest);
     },
-    /** The identity of DIR, if it is such a tree, in which nothing was touched. */
-    async untouched(): Promise<string | undefined> {
+    /** The identity of DIR, if there is one, and whether it is such a tree (else it is unknown), and was touched. */
+    async look(): Promise<TreeState> {
       using there = Destination.openExisting(destination);
-      const noted = there && (await store.recall(nameOf(there.identity)));
-      if (!noted || (await fingerprintOf(there.self, signal))?.digest !== noted.digest) return undefined;
-      return there.identity;
+      if (!there) return { state: 'missing' };
+      const { identity } = there;
+      const noted = await store.recall(nameOf(identity));
+      if (!noted) return { state: 'unknown' };
+      const isSame = (await fingerprintOf(there.self, signal))?.digest === noted.digest;
+      return isSame ? { state: 'untouched', identity } : { state: 'touched' };
     },
   };
 }

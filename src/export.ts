@@ -39,7 +39,11 @@ export async function exportArchive(
     if (file) await exporter.check?.(file);
     return await withSummary(options, output, async (opened, reporting) => {
       const built = await withImageTree(opened, reporting, true, async (tree, layers) => {
-        return { layers, notRestored: await exporter.write(tree, opened.image, opened.store, file) };
+        return {
+          layers,
+          changed: true,
+          notRestored: await exporter.write(tree, opened.image, opened.store, file),
+        };
       });
       await file?.commit();
       const message = describeNotRestored(built.notRestored, true);

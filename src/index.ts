@@ -3,6 +3,7 @@ import { UsageError } from './errors.ts';
 import type { Writable } from 'node:stream';
 import type { CacheAddition } from './cache.ts';
 import type { ImageDifferences } from './diff.ts';
+import type { Preview } from './inspect.ts';
 import type { StoreSize } from './blob/store.ts';
 import type { Inspection } from './report/text.ts';
 import type {
@@ -37,6 +38,7 @@ export type { Change, Difference } from './comparison/differences.ts';
 export type { ComparedImage, ImageDifferences } from './diff.ts';
 export type { StoreSize } from './blob/store.ts';
 export type { CacheAddition } from './cache.ts';
+export type { Preview } from './inspect.ts';
 export type { Inspection } from './report/text.ts';
 export type {
   CacheRequest,
@@ -189,6 +191,17 @@ export async function inspect(image: string, options: DiffRequest = {}): Promise
   return await run(import('./inspect.ts'), { ...options, image }, (library, resolved) =>
     library.inspect(resolved),
   );
+}
+
+/**
+ * Tells what `pull` with `replace` would do to the destination, and changes nothing: what `--replace --dry-run` tells.
+ *
+ * @param image as for `pull`
+ * @throws as `pull`, also for a destination that it would not replace
+ */
+export async function preview(image: string, options: Omit<PullRequest, 'image'> = {}): Promise<Preview> {
+  const [resolve, library] = await load(import('./inspect.ts'));
+  return await library.preview(resolve({ replace: true, ...options, image }));
 }
 
 /**

@@ -1,29 +1,66 @@
 import type { Store } from './blob/store.ts';
+import { openTreeNotes, protectedPaths, readExistingImage } from './existing-image.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { InspectedLayer, Inspection } from './report/text.ts';
+import { Destination } from './rootfs/destination.ts';
 import { bytesBySource } from './summary.ts';
-import { findImage, withSession } from './with-session.ts';
+import { findImage, type FoundImage, type Opened, withSession } from './with-session.ts';
 
 /** Looks up an image and downloads none of its layers. @throws as `pull` does */
 export async function inspect(options: PullOptions): Promise<Inspection> {
+  return await withSession(options, async (opened) =>
+    describe(await findImage(opened, options, 'inspect'), opened),
+  );
+}
+
+async function describe({ image, signers }: FoundImage, { source, store }: Opened): Promise<Inspection> {
+  const layers = await Promise.all(image.layers.map((layer) => inspectLayer(layer, store)));
+  return {
+    reference: source.reference,
+    id: image.id,
+    digest: image.digest,
+    mediaType: image.mediaType,
+    platform: image.platform,
+    platforms: image.platforms ?? [image.platform],
+    layers,
+    config: image.config.raw,
+    bytes: bytesBySource(layers),
+    rateLimit: image.rateLimit,
+    signers,
+  };
+}
+
+/** What a pull with `replace` would do to DIR. */
+export interface Preview extends Inspection {
+  /** As given. */
+  readonly destination: string;
+  /** False: DIR is the image already, and the pull would do nothing. */
+  readonly changed: boolean;
+  /** `missing`: DIR does not exist. `other-image`, as its json says. `touched`: a file in it was changed. `unknown`: `--replace` has not made it. */
+  readonly reason?: 'missing' | 'other-image' | 'touched' | 'unknown' | 'always';
+}
+
+/**
+ * Looks up an image and DIR, and changes nothing.
+ *
+ * @throws as `pull` does, also for a DIR that it would not replace
+ */
+export async function preview(options: PullOptions): Promise<Preview> {
+  const { destination, replace } = options;
+  Destination.requireReplaceable(destination, protectedPaths(options));
   return await withSession(options, async (opened) => {
-    const { source, store } = opened;
     const { image, signers } = await findImage(opened, options, 'inspect');
-    const layers = await Promise.all(image.layers.map((layer) => inspectLayer(layer, store)));
-    return {
-      reference: source.reference,
-      id: image.id,
-      digest: image.digest,
-      mediaType: image.mediaType,
-      platform: image.platform,
-      platforms: image.platforms ?? [image.platform],
-      layers,
-      config: image.config.raw,
-      bytes: bytesBySource(layers),
-      rateLimit: image.rateLimit,
-      signers,
-    };
+    const found = await describe({ image, signers }, opened);
+    await using notes = await openTreeNotes({ ...opened, image }, options);
+    const { state } = await notes.look();
+    if (state === 'untouched')
+      return replace === 'always'
+        ? { ...found, destination, changed: true, reason: 'always' }
+        : { ...found, destination, changed: false };
+    const there = readExistingImage(destination);
+    const isOther = there !== undefined && there['id'] !== image.layers.at(-1)?.info['id'];
+    return { ...found, destination, changed: true, reason: isOther ? 'other-image' : state };
   });
 }
 

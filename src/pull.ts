@@ -43,8 +43,8 @@ async function build(
   const { image, store } = opened;
   const { replace, part, report } = options;
   await using notes = replace === false ? undefined : await openTreeNotes(opened, options);
-  const untouched = replace === true ? await notes!.untouched() : undefined;
-  if (untouched !== undefined) return await reportUntouched(image, untouched, options);
+  const found = replace === true ? await notes!.look() : undefined;
+  if (found?.state === 'untouched') return await reportUntouched(image, found.identity, options);
   if (replace !== false) await tellOfOtherFiles(options);
   const built = part
     ? await buildPart(opened, prepare, options)

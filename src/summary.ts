@@ -49,6 +49,8 @@ export interface PullSummary extends Pick<Image, 'id' | 'digest' | 'platform'> {
   readonly config: Readonly<Record<string, unknown>>;
   /** As given. */
   readonly destination: string;
+  /** False where the destination was the image already, and nothing was done. */
+  readonly changed: boolean;
   readonly notRestored: Readonly<NotRestored>;
   readonly bytes: BytesBySource;
   readonly seconds: Readonly<Record<string, number>>;
@@ -74,6 +76,9 @@ export function countingBytes(report: Report): {
   };
 }
 
+/** What a command that makes something of an image knows of its result. */
+export type Made = Pick<PullSummary, 'layers' | 'changed' | 'notRestored'>;
+
 /**
  * As `withImage`, for a command that makes something of an image: reports its end, and returns its summary.
  *
@@ -83,7 +88,7 @@ export function countingBytes(report: Report): {
 export async function withSummary(
   options: PullOptions,
   destination: string,
-  make: (opened: OpenedImage, options: PullOptions) => Promise<Pick<PullSummary, 'layers' | 'notRestored'>>,
+  make: (opened: OpenedImage, options: PullOptions) => Promise<Made>,
 ): Promise<PullSummary> {
   const { report, bytes } = countingBytes(options.report);
   const start = performance.now();
@@ -91,7 +96,7 @@ export async function withSummary(
     const { image, source } = opened;
     const { reference } = source;
     const resolved = performance.now();
-    const { layers, notRestored } = await make(opened, { ...options, report });
+    const { layers, changed, notRestored } = await make(opened, { ...options, report });
     const made = performance.now();
     report({ type: 'done', reference, destination });
     return {
@@ -103,6 +108,7 @@ export async function withSummary(
       imageLayers: (image.allLayers ?? image.layers).length,
       config: image.config.raw,
       destination,
+      changed,
       notRestored,
       bytes: bytes(layers),
       seconds: {

@@ -108,6 +108,11 @@ test('json: inspect and --dry-run print what a pull would fetch, and write nothi
       ['amd64', 's390x'],
     );
   }
+  const preview = [reference, '-d', 'out', '--dry-run', '--replace', ...common];
+  const previewed = await runProgram(preview, { cwd: scratch.path });
+  assert.equal(previewed.exitCode, 9, previewed.stderr);
+  const { changed, reason } = checked('inspection', previewed.stdout);
+  assert.deepEqual([changed, reason], [true, 'missing']);
   const text = await runProgram(['inspect', reference, '--no-cache', '--platform', 'linux/amd64'], {
     cwd: scratch.path,
   });

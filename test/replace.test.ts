@@ -99,6 +99,54 @@ function mkdirp(name: string): string {
   return name;
 }
 
+test('replace: --dry-run tells whether DIR is up to date, by one request, and changes nothing', async () => {
+  await using setting = await Setting.open();
+  const out = setting.scratch.join('out');
+  const look = async (...flags: readonly string[]) => {
+    const before = setting.registry.requests.length;
+    const found = await setting.pull(['--replace', '--dry-run', '--progress', 'none', ...flags]);
+    assert.equal(found.stderr, '');
+    const asked = setting.registry.requests.slice(before).map((each) => `${each.method} ${each.path}`);
+    return { ...found, asked };
+  };
+  const image = new RegExp(`: a pull makes it \\S+/lib/img:1 \\(sha256:[0-9a-f]{64}\\)\nTo fetch: .*\n$`);
+  const makes = (why: string) => new RegExp(`^out ${why}${image.source}`);
+  const absent = await look();
+  assert.equal(absent.exitCode, 9);
+  assert.match(absent.stdout, makes('does not exist yet'));
+  assert.ok(!existsSync(out));
+  await replaceWell(setting);
+  const same = await look();
+  assert.equal(same.exitCode, 0);
+  assert.match(same.stdout, /^out is up to date: \S+\/lib\/img:1 \(sha256:[0-9a-f]{64}\)\n$/);
+  assert.deepEqual(same.asked, ['GET /v2/', 'HEAD /v2/lib/img/manifests/1']);
+  assert.match(
+    (await look('--replace=always')).stdout,
+    makes('is this image, and --replace=always makes it again'),
+  );
+  assert.equal((await look('-g')).exitCode, 9);
+  const before = setting.tree();
+  writeFileSync(path.join(out, 'base'), 'mine');
+  assert.match((await look()).stdout, makes('was changed since'));
+  assert.equal(readFileSync(path.join(out, 'base'), 'utf8'), 'mine');
+  const { stdout } = await replaceWell(setting, '--json');
+  assert.equal((JSON.parse(stdout) as { changed: boolean }).changed, true);
+  const again = await replaceWell(setting, '--json');
+  assert.equal((JSON.parse(again.stdout) as { changed: boolean }).changed, false);
+  assert.equal(setting.tree(), before);
+  const layers = [{ tar: tar(file('other', 'x')) }];
+  setting.registry.push('lib/img', '1', { layers });
+  const other = await look('--json');
+  assert.equal(other.exitCode, 9);
+  const { changed, reason, destination } = JSON.parse(other.stdout) as Record<string, unknown>;
+  assert.deepEqual([changed, reason, destination], [true, 'other-image', 'out']);
+  assert.deepEqual((await look('-q')).stdout, '');
+  assert.equal(setting.tree(), before);
+  // What a pull would refuse is refused.
+  const home = await setting.pull(['--replace', '--dry-run', '-d', '/usr']);
+  assert.equal(home.exitCode, 7);
+});
+
 test('replace: again, nothing is done; =always, another image and other flags build anew', async () => {
   await using setting = await Setting.open();
   const out = setting.scratch.join('out');

@@ -147,7 +147,10 @@ const whatAndWhere = group('What and where', [
     '--prepare',
     'add missing mount points and files that a system needs to boot; with verify, leave these out',
   ],
-  ['--dry-run', 'print what a pull would download, as inspect does; DIR is not looked at'],
+  [
+    '--dry-run',
+    'print what a pull would download, as inspect does; with --replace, whether DIR is up to date (exit code 9: it is not)',
+  ],
 ]);
 
 export const comparison = group('Comparison', [

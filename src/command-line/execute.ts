@@ -99,9 +99,10 @@ const RUNS: Readonly<Record<Exclude<CommandName, 'version' | 'help' | 'completio
 const SMALL_HEAP = '--heap-growing-percent=60';
 
 /** `dlrootfs IMAGE`. */
-async function runPull(invocation: Invocation, context: CliContext): Promise<void> {
+async function runPull(invocation: Invocation, context: CliContext): Promise<number | void> {
   const { values } = invocation;
-  if (values.dryRun === true) return await runInspect(invocation, context);
+  if (values.dryRun === true)
+    return await (values.replace === undefined ? runInspect : runPreview)(invocation, context);
   if (values.output !== undefined) {
     const output = STDOUT_NAMES.has(values.output) ? '-' : values.output;
     return await runExport(invocation, output, context);
@@ -171,6 +172,20 @@ async function runInspect(invocation: Invocation, context: CliContext): Promise<
   if (invocation.values.quiet === true) return void stdout.write(`${manifestDigest(found)}\n`);
   const { inspectionText } = await import('../report/text.ts');
   stdout.write(inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined));
+}
+
+/** `dlrootfs IMAGE --replace --dry-run`: whether the pull would change DIR, which is no failure. */
+async function runPreview(invocation: Invocation, context: CliContext): Promise<number | void> {
+  const { stdout } = context;
+  const found = await reporting(invocation, context, false, ({ preview }, request) =>
+    preview(request.image, request),
+  );
+  if (invocation.values.json === true) printJson(found, context);
+  else if (invocation.values.quiet !== true) {
+    const { previewText } = await import('../report/text.ts');
+    stdout.write(previewText(found));
+  }
+  return found.changed ? ExitCode.different : undefined;
 }
 
 /** @throws UsageError for an image without a manifest */

@@ -113,7 +113,7 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
       'add --for RUNTIME, or leave it out; to replace what DIR holds use --replace',
     );
   const withDryRun = ['layers', 'path', 'exclude'].find((name) => given.has(name));
-  if (values.dryRun === true && withDryRun !== undefined)
+  if (values.dryRun === true && values.replace === undefined && withDryRun !== undefined)
     throw useless(`--${withDryRun}`, 'with --dry-run', 'leave one of them out');
 }
 

@@ -58,6 +58,7 @@ Cached blobs are verified by their digests; a corrupt one is downloaded again. T
 # refresh: REFRESH: the newest image in a DIR that has one: --replace, --merge
 A DIR that holds files, of an image or others, needs one of these flags; lost+found alone is no file in this sense:
   --replace  DIR becomes exactly the image; any other file in it is removed, and so is a repository of -g. A notice counts up to 1000 files of a DIR that has no json of an image. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was
+  --replace --dry-run  changes nothing: exit code 0 says that DIR is up to date, 9 that a pull would change it, and why
   --replace=always  the same, even if DIR is the image already
   --merge  the image is unpacked over the files of DIR: files of the same name are replaced, the others stay
   dlrootfs verify IMAGE -d DIR  prints what is not as in the image, and changes nothing
@@ -185,15 +186,17 @@ With --json a pull prints one object. Ids are 64 hex digits, sizes are in bytes.
   imageLayers  how many layers the image has: more than layers with --layers
   config  the image's configuration as the registry has it
   destination  the directory or file as typed
+  changed  false where DIR was the image already, and nothing was done; with --dry-run, whether a pull would change DIR
   notRestored  numbers of what the system did not let us restore: owners, devices, xattrs, capabilities, setuid, times, modes, collisions, ignored
   bytes  bytes of compressed layers from the cache and from the network
   seconds  durations by stage (resolve, layers) and in total
-inspect --json has these fields but imageLayers and the last four, bytes excepted, and:
+inspect --json and --dry-run --json have reference to config, bytes, and:
   mediaType  of the manifest; of a layer
   platforms  all that the reference offers
   signers  with flags that demand a signature: each that counts, with signed (the digest of the manifest or index), place, key, or identity and issuer, and reference
   createdBy, cached  of a layer: the command that made it, and whether it is in the cache
   rateLimit  what the registry said of its limits
+  reason  with --dry-run, where DIR is not up to date: missing, other-image, touched, unknown or always
 verify --json prints reference, id, digest, destination, contents (whether they were compared), and:
   differences  array of objects with path, kind (missing, extra, changed), type and changes
   changes  array of objects with what, name (of an attribute), expected and found
@@ -223,7 +226,7 @@ With --progress json each line on standard error is an object with a type:
   6  integrity: a digest is wrong, manifest, config or layer are malformed, or a signature is missing or wrong
   7  destination (or git): it cannot be read or written
   8  rate limit of the registry
-  9  verify or diff found differences
+  9  verify or diff found differences, or --replace --dry-run a DIR that is not up to date
   129, 130, 141, 143  ended by SIGHUP, SIGINT, SIGPIPE, SIGTERM
 `;
 

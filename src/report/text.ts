@@ -166,6 +166,34 @@ export function inspectionText(inspection: Inspection, columns = Infinity): stri
   return `${lines.join('')}${layerLines.join('\n')}${layerLines.length > 0 ? '\n' : ''}`;
 }
 
+/** Why DIR is not the image, by `Preview.reason`. */
+const REASONS = {
+  missing: 'does not exist yet',
+  'other-image': 'holds another image',
+  touched: 'was changed since',
+  unknown: 'was not made by --replace with these flags, or its note is not in the cache',
+  always: 'is this image, and --replace=always makes it again',
+} as const;
+
+/** What a pull with `--replace` would do, in one or two lines. */
+export function previewText({
+  destination,
+  reference,
+  digest,
+  changed,
+  reason = 'unknown',
+  bytes,
+}: Pick<Inspection, 'reference' | 'digest' | 'bytes'> & {
+  readonly destination: string;
+  readonly changed: boolean;
+  readonly reason?: keyof typeof REASONS;
+}): string {
+  const image = printable(digest === undefined ? reference : `${reference} (${digest})`, 2000);
+  const shown = printable(destination);
+  if (!changed) return `${shown} is up to date: ${image}\n`;
+  return `${shown} ${REASONS[reason]}: a pull makes it ${image}\nTo fetch: ${toFetch(bytes)}\n`;
+}
+
 function toFetch({ network, cache }: Inspection['bytes']): string {
   return cache === 0 ? formatBytes(network) : `${formatBytes(network)}, ${formatBytes(cache)} cached`;
 }

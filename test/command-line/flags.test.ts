@@ -142,7 +142,6 @@ const useless: readonly (readonly [argv: string, message: string])[] = [
   ['ubuntu --for lxc --rootless', `--rootless ${without} without --for runc`],
   ['ubuntu --force', `--force ${without} without --for`],
   ['ubuntu --all', `--all ${without} without --help`],
-  ['ubuntu --dry-run -q', `--quiet ${without} with --dry-run`],
   ['ubuntu --dry-run --path etc', `--path ${without} with --dry-run`],
   ['ubuntu --dry-run --exclude etc', `--exclude ${without} with --dry-run`],
   ['verify ubuntu -q --json', `-q ${without} with --json`],

@@ -243,7 +243,7 @@ test('where standard output and error are one file, each line has a line of its 
   assert.ok(lines.some((each) => each.startsWith('debug: ')));
   assert.deepEqual(
     lines
-      .filter((each) => / \.\.\. done$/.test(each))
+      .filter((each) => each.endsWith(' ... done'))
       .map((each) => /^\t[0-9a-f]{12} \.\.\. done$/.test(each)),
     [true],
   );

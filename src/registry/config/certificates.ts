@@ -70,7 +70,7 @@ export async function tlsSettings(
   let length = 0;
   for (const path of paths) {
     const text = await readPem(path, 'a certificate authority', signal);
-    // Node would take it for a file without authorities, and blame the server.
+    // Node would take it for a file without authorities, and the error would name the server.
     if (path === caFile && !/^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----/m.test(text))
       throw new UsageError(`cannot use ${printable(path)} for --ca-file: it has no certificate`, {
         hint: 'name a PEM file, with the line -----BEGIN CERTIFICATE-----; a DER file is converted by openssl x509 -inform der -in FILE -out FILE.pem',
