@@ -1,4 +1,4 @@
-import { DestinationError, printable, UsageError } from './errors.ts';
+import { DestinationError, NotFoundError, printable, UsageError } from './errors.ts';
 import type { Digest } from './oci/digest.ts';
 import type { Image } from './oci/image.ts';
 import {
@@ -7,6 +7,9 @@ import {
   type PullOptions,
   refuseUnknownOptions,
 } from './options.ts';
+import { sizeOf, type StoreSize } from './blob/store.ts';
+import { removeStoredImage, type StoredImage, storedImages } from './blob/stored-images.ts';
+import { Reference } from './oci/reference.ts';
 import { fetchAllLayers, withoutCorruptBlobs } from './blob/queue.ts';
 import { type BytesBySource, countingBytes } from './summary.ts';
 import { type ImageSource, type Opened, parseImage, withImage } from './with-session.ts';
@@ -38,6 +41,27 @@ export function cacheDirectoryOf(request: CacheRequest): string {
 function known(directory: string | undefined): string {
   if (directory !== undefined) return directory;
   throw new UsageError('no home directory for the cache is known', { hint: 'use --cache-dir DIR' });
+}
+
+/** The images whose tags the cache knows, the one that was used last first. @throws as `cacheDirectoryOf` */
+export async function listCache(request: CacheRequest): Promise<StoredImage[]> {
+  return await storedImages(cacheDirectoryOf(request));
+}
+
+/**
+ * Removes an image from the cache: its tag, and what no other tag of the cache needs.
+ *
+ * @throws NotFoundError where the cache does not know the tag; as `cacheDirectoryOf`
+ */
+export async function removeFromCache(image: string, request: CacheRequest): Promise<StoreSize> {
+  const directory = cacheDirectoryOf(request);
+  const reference = Reference.format(Reference.parse(image));
+  const removed = await removeStoredImage(directory, reference);
+  if (removed !== undefined) return sizeOf(directory, removed);
+  throw new NotFoundError(`the cache does not have ${reference}`, {
+    code: 'NOT_CACHED',
+    hint: 'dlrootfs cache list has its images; an image by digest is removed by dlrootfs cache prune',
+  });
 }
 
 /**

@@ -3,7 +3,8 @@ import { STANDARD_OUTPUT, writeBytes } from './archive/archive-file.ts';
 import { fillGaps } from './archive/sparse-map.ts';
 import { NotFoundError, printable } from './errors.ts';
 import type { PullOptions } from './options.ts';
-import type { ImageTree } from './rootfs/image-tree.ts';
+import type { ListedEntry } from './report/text.ts';
+import type { ImageTree, ImageTreeEntry } from './rootfs/image-tree.ts';
 import { noSuchPath, type ResolvedPath } from './rootfs/selection.ts';
 import { pathBytes } from './sys/os-path.ts';
 import type { BytePath } from './tar/entry.ts';
@@ -50,4 +51,47 @@ function noFile(file: string, { type }: ResolvedPath, reference: string): NotFou
     code: 'NOT_A_FILE',
     hint: `take it with dlrootfs ${printable(reference)} --path ${path} -d DIR`,
   });
+}
+
+/**
+ * What a directory of an image holds, names by their bytes; anything else is listed itself. Symlinks of the path are followed in the image.
+ *
+ * @throws NotFoundError for a path that the image does not have, and as `pull` does
+ */
+export async function list(options: PullOptions, path: string): Promise<ListedEntry[]> {
+  return await withImage(options, async (opened) => {
+    return await withImageTree(opened, options, false, (tree) => {
+      const place = tree.find(pathBytes(path).toString('latin1') as BytePath, true);
+      if (!place) throw noSuchPath(path, opened.source.reference);
+      return Promise.resolve([...entriesAt(tree, place)].map((entry) => listed(entry)));
+    });
+  });
+}
+
+/** The entries of a directory, or the entry itself. */
+function* entriesAt(tree: ImageTree, { path, type }: ResolvedPath): Generator<ImageTreeEntry, void, void> {
+  const start = path === '' ? '' : `${path}/`;
+  const walk = tree.walk(false);
+  for (let next = walk.next(); next.done !== true;) {
+    const entry = next.value;
+    const isAbove = start.startsWith(`${entry.path}/`);
+    const isInside = type === 'directory' && entry.path.startsWith(start) && entry.path.length > start.length;
+    if (isInside || (type !== 'directory' && entry.path === path)) yield entry;
+    next = walk.next(isAbove);
+  }
+}
+
+function listed(entry: ImageTreeEntry): ListedEntry {
+  const { path, type, mode, uid, gid, size, deviceMajor, deviceMinor, linkPath, mtimeSeconds } = entry;
+  return {
+    path: `/${Buffer.from(path, 'latin1').toString()}`,
+    type,
+    mode,
+    uid,
+    gid,
+    ...(type === 'file' && { size }),
+    ...((type === 'character' || type === 'block') && { device: `${deviceMajor}, ${deviceMinor}` }),
+    ...(type === 'symlink' && { target: Buffer.from(linkPath, 'latin1').toString() }),
+    mtime: new Date(mtimeSeconds * 1000).toISOString(),
+  };
 }

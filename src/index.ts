@@ -5,7 +5,8 @@ import type { CacheAddition } from './cache.ts';
 import type { ImageDifferences } from './diff.ts';
 import type { Preview } from './inspect.ts';
 import type { StoreSize } from './blob/store.ts';
-import type { Inspection } from './report/text.ts';
+import type { StoredImage } from './blob/stored-images.ts';
+import type { Inspection, ListedEntry } from './report/text.ts';
 import type {
   CacheRequest,
   DiffRequest,
@@ -39,7 +40,8 @@ export type { ComparedImage, ImageDifferences } from './diff.ts';
 export type { StoreSize } from './blob/store.ts';
 export type { CacheAddition } from './cache.ts';
 export type { Preview } from './inspect.ts';
-export type { Inspection } from './report/text.ts';
+export type { StoredImage } from './blob/stored-images.ts';
+export type { Inspection, ListedEntry } from './report/text.ts';
 export type {
   CacheRequest,
   DiffRequest,
@@ -182,6 +184,18 @@ export async function cat(
 }
 
 /**
+ * What a directory of an image holds, and a path of anything else: what `dlrootfs ls` does.
+ *
+ * @param image as for `pull`
+ * @param path from the root of the image; symlinks are followed inside it
+ * @throws as `pull`; NotFoundError for a path that the image does not have
+ */
+export async function list(image: string, path = '/', options: DiffRequest = {}): Promise<ListedEntry[]> {
+  const [resolve, library] = await load(import('./cat.ts'));
+  return await library.list(resolve({ ...options, image }), path);
+}
+
+/**
  * Describes an image, and downloads none of its layers: what `dlrootfs inspect` tells.
  *
  * @param image as for `pull`
@@ -235,6 +249,18 @@ export const cache = {
     const [library, { pruneStore }] = await Promise.all([import('./cache.ts'), import('./blob/store.ts')]);
     const { cacheSize = 0 } = options;
     return await pruneStore(library.cacheDirectoryOf(options), cacheSize);
+  },
+
+  /** The images that it has by tag, the one that was used last first. */
+  async list(options: CacheRequest = {}): Promise<StoredImage[]> {
+    const library = await import('./cache.ts');
+    return await library.listCache(options);
+  },
+
+  /** Removes an image, but not what another one needs. @throws NotFoundError where it does not have the tag */
+  async remove(image: string, options: CacheRequest = {}): Promise<StoreSize> {
+    const library = await import('./cache.ts');
+    return await library.removeFromCache(image, options);
   },
 
   /** Puts all into it that a pull of the image needs. */

@@ -20,6 +20,7 @@ async function describe({ image, signers }: FoundImage, { source, store }: Opene
     reference: source.reference,
     id: image.id,
     digest: image.digest,
+    indexDigest: image.indexes?.[0],
     mediaType: image.mediaType,
     platform: image.platform,
     platforms: image.platforms ?? [image.platform],

@@ -25,6 +25,6 @@ function warm(): unknown {
 /** Whether a command line looks like a pull into a directory. A wrong guess only costs time. */
 function writes(words: readonly string[]): boolean {
   const other =
-    /^(version|help|completion|inspect|tags|verify|diff|cat|cache|__complete|-h|--help|-V|--version|--dry-run|-o.*|--output.*)$/;
+    /^(version|help|completion|inspect|tags|verify|diff|ls|cat|cache|__complete|-h|--help|-V|--version|--dry-run|-o.*|--output.*)$/;
   return words.length > 0 && !words.some((word) => other.test(word));
 }

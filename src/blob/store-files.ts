@@ -198,7 +198,7 @@ export async function prune(
   const files = await store.list();
   const others = files.filter((file) => pinned.has(file.name) || !isAbandoned(file, Date.now()));
   const leftovers = files.filter((file) => !others.includes(file));
-  const removed = await removeUnused(store, [...leftovers, ...filesToEvict(others, maxBytes, pinned)]);
+  const removed = await removeFiles(store, [...leftovers, ...filesToEvict(others, maxBytes, pinned)]);
   return { removed, left: totalBytes(files) - totalBytes(removed) };
 }
 
@@ -229,7 +229,7 @@ export function isAbandoned(file: StoredFile, now: number): boolean {
 }
 
 /** Removes files of the store, except partial ones that another process is writing. Returns those that are gone. */
-async function removeUnused(store: StoreFiles, files: readonly StoredFile[]): Promise<StoredFile[]> {
+export async function removeFiles(store: StoreFiles, files: readonly StoredFile[]): Promise<StoredFile[]> {
   const removed: StoredFile[] = [];
   for (const file of files) {
     const opened = await store.open(file.name, constants.O_RDWR).catch(() => undefined);

@@ -277,6 +277,11 @@ async function withFiles(
   const store = await StoreFiles.find(directory);
   const files = store ? await use(store) : [];
   store?.close();
+  return sizeOf(directory, files);
+}
+
+/** What files of a store make together. */
+export function sizeOf(directory: string, files: readonly StoredFile[]): StoreSize {
   const below = (folder: string) => files.filter(({ name }) => name.startsWith(folder)).length;
   return { directory, blobs: below('blobs/'), partials: below('partial/'), bytes: totalBytes(files) };
 }

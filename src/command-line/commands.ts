@@ -31,6 +31,8 @@ export interface FlagValues
   readonly userns?: boolean;
   readonly dryRun?: boolean;
   readonly contents?: boolean;
+  readonly long?: boolean;
+  readonly index?: boolean;
   readonly user?: string;
   readonly passwordStdin?: boolean;
   readonly registryToken?: string;
@@ -157,6 +159,11 @@ export const comparison = group('Comparison', [
   ['--contents', 'compare what files hold too, not only sizes and times: reads every byte'],
 ]);
 
+export const looking = group('Looking', [
+  ['-l, --long', 'with ls: mode, owner, size and time too'],
+  ['--index', 'with inspect: print only the digest of the index, which names the images of all platforms'],
+]);
+
 const credentials = group('Credentials', [
   ['-u, --user <user[:password]>', 'registry credentials; without a password it is asked for (also --creds)'],
   ['--password-stdin', 'read the password of -u from standard input'],
@@ -243,6 +250,7 @@ const wholeHelp = group('Other', [['--all', 'with --help: print every command, f
 export const options: readonly Option[] = [
   ...whatAndWhere,
   ...comparison,
+  ...looking,
   ...credentials,
   ...registry,
   ...trust,
@@ -290,13 +298,13 @@ const table = {
     synopsis: 'IMAGE[:TAG|@DIGEST]',
     summary: 'turn an image into a root file system',
     words: ['<image>'],
-    options: options.filter((option) => !comparison.includes(option as TableOption)),
+    options: options.filter((option) => ![...comparison, ...looking].includes(option as TableOption)),
   },
   inspect: {
     synopsis: 'inspect IMAGE',
     summary: 'describe an image: digest, platforms, command, layers, and what a pull of it would download',
     words: ['<image>'],
-    options: [...layered, ...output, ...other],
+    options: [...named('index'), ...layered, ...output, ...other],
   },
   verify: {
     synopsis: 'verify IMAGE [-d DIR]',
@@ -315,6 +323,12 @@ const table = {
     words: ['<image>', '<image>'],
     options: [...named('layers', 'path', 'exclude'), ...layered, ...output, ...other],
   },
+  ls: {
+    synopsis: 'ls IMAGE [PATH]',
+    summary: 'list a directory of an image, without unpacking it',
+    words: ['<image>', '[path]'],
+    options: [...named('long', 'layers'), ...layered, ...report, ...other],
+  },
   cat: {
     synopsis: 'cat IMAGE PATH',
     summary: 'write what a file of an image holds to standard output',
@@ -328,10 +342,10 @@ const table = {
     options: [...remote, ...report, ...named('json'), ...other],
   },
   cache: {
-    synopsis: 'cache [size|prune|add IMAGE]',
+    synopsis: 'cache [size|list|prune|add IMAGE|rm IMAGE]',
     summary:
-      'print the size of the cache; prune empties it, or shrinks it to --cache-size; add downloads an image into it',
-    words: ['[size|prune|add]', '[image]'],
+      'print the size of the cache; list has its images; prune empties it, or shrinks it to --cache-size; add downloads images into it, rm removes them',
+    words: ['[size|list|prune|add|rm]', '[image...]'],
     options: [
       ...named('platform'),
       ...remote,

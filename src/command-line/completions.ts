@@ -155,7 +155,7 @@ const commandWords = Object.keys(commands).filter((name) => name !== 'pull');
 const WORDS: Readonly<Record<string, readonly string[]>> = {
   shell: shells,
   topic: [...new Set([...commandWords, ...topicNames])],
-  'size|prune|add': ['size', 'prune', 'add'],
+  'size|list|prune|add|rm': ['size', 'list', 'prune', 'add', 'rm'],
 };
 
 /** @param isFirst the word may be a command too */

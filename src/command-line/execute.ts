@@ -6,7 +6,7 @@ import { setFlagsFromString } from 'node:v8';
 import type { StoreSize } from '../blob/store.ts';
 import type { Difference } from '../comparison/differences.ts';
 import { DestinationError, DlrootfsError, ExitCode, UsageError, printable } from '../errors.ts';
-import type { ImagesRequest, PullRequest } from '../options.ts';
+import type { CacheRequest, ImagesRequest, PullRequest } from '../options.ts';
 import { type TerminalStream, terminalReport } from '../report/bars.ts';
 import { type LiveReport, type Report, fanOut, jsonLinesReport } from '../report/event.ts';
 import { formatBytes, plainReport } from '../report/progress.ts';
@@ -89,6 +89,7 @@ const RUNS: Readonly<Record<Exclude<CommandName, 'version' | 'help' | 'completio
   pull: runPull,
   cache: runCache,
   cat: runCat,
+  ls: runList,
   diff: runComparison,
   inspect: runInspect,
   tags: runTags,
@@ -162,14 +163,16 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
   else if (values.quiet === true) stdout.write(osPath(`${output}\n`));
 }
 
-/** `dlrootfs inspect IMAGE`, with -q its digest alone, and a pull with `--dry-run`. */
+/** `dlrootfs inspect IMAGE`, with -q its digest alone, with --index that of its index, and a pull with `--dry-run`. */
 async function runInspect(invocation: Invocation, context: CliContext): Promise<void> {
   const { stdout } = context;
   const found = await reporting(invocation, context, false, ({ inspect }, request) =>
     inspect(request.image, request),
   );
   if (invocation.values.json === true) return printJson(found, context);
-  if (invocation.values.quiet === true) return void stdout.write(`${manifestDigest(found)}\n`);
+  const { quiet, index } = invocation.values;
+  if (index === true) return void stdout.write(`${found.indexDigest ?? manifestDigest(found)}\n`);
+  if (quiet === true) return void stdout.write(`${manifestDigest(found)}\n`);
   const { inspectionText } = await import('../report/text.ts');
   stdout.write(inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined));
 }
@@ -205,6 +208,16 @@ async function runCat(invocation: Invocation, context: CliContext): Promise<void
   await reporting(invocation, context, false, ({ cat }, request) =>
     cat(request.image, invocation.words[1]!, context.stdout, request),
   );
+}
+
+/** `dlrootfs ls IMAGE [PATH]`: what a directory of an image holds, one name a line. */
+async function runList(invocation: Invocation, context: CliContext): Promise<void> {
+  const [, path = '/'] = invocation.words;
+  const found = await reporting(invocation, context, false, ({ list }, request) =>
+    list(request.image, path, request),
+  );
+  const { listingText } = await import('../report/text.ts');
+  context.stdout.write(listingText(found, invocation.values.long === true));
 }
 
 /** `dlrootfs verify IMAGE` and `dlrootfs diff IMAGE1 IMAGE2`: a line for each difference. */
@@ -264,27 +277,47 @@ async function runTags(invocation: Invocation, context: CliContext): Promise<voi
   if (json) printJson(all, context);
 }
 
-/** `dlrootfs cache [size|prune|add IMAGE]`. */
+/** `dlrootfs cache [size|prune|list|add IMAGE…|rm IMAGE…]`. */
 async function runCache(invocation: Invocation, context: CliContext): Promise<void> {
   const { values, words } = invocation;
-  const [what = 'size', image] = words;
-  if (what === 'add') return await runCacheAdd(invocation, context);
-  if ((what !== 'size' && what !== 'prune') || image !== undefined) {
-    throw new UsageError(`unexpected word: ${printable(image ?? what)}`, {
-      hint: 'write dlrootfs cache size, dlrootfs cache prune or dlrootfs cache add IMAGE',
+  const [what = 'size', ...images] = words;
+  if (what === 'add' || what === 'rm') {
+    if (images.length === 0)
+      throw new UsageError(`cache ${what} needs an image`, { hint: `write dlrootfs cache ${what} IMAGE` });
+    const run = what === 'add' ? runCacheAdd : runCacheRemoval;
+    for (const image of images) await run(image, invocation, context);
+    return;
+  }
+  if (!['size', 'prune', 'list'].includes(what) || images.length > 0) {
+    throw new UsageError(`unexpected word: ${printable(images[0] ?? what)}`, {
+      hint: 'write dlrootfs cache size, list or prune, or dlrootfs cache add IMAGE or rm IMAGE',
     });
   }
   const { cache } = await import('../index.ts');
-  const { environment, signal } = context;
-  const { cacheDirectory, cacheSize } = values;
-  const request = { cacheDirectory, cacheSize, environment, signal };
+  const request = cacheRequest(invocation, context);
   if (what === 'size') {
     const size = await cache.size(request);
     printCache(size, countsOf(size), values, context);
-  } else {
+  } else if (what === 'prune') {
     const removed = await cache.prune(request);
     printCache(removed, `removed ${countsOf(removed)}`, values, context);
+  } else {
+    const found = await cache.list(request);
+    if (values.json === true) printJson(found, context);
+    else context.stdout.write((await import('../report/text.ts')).storedImagesText(found));
   }
+}
+
+function cacheRequest({ values }: Invocation, { environment, signal }: CliContext): CacheRequest {
+  const { cacheDirectory, cacheSize } = values;
+  return { cacheDirectory, cacheSize, environment, signal };
+}
+
+/** `dlrootfs cache rm IMAGE`. */
+async function runCacheRemoval(image: string, invocation: Invocation, context: CliContext): Promise<void> {
+  const { cache } = await import('../index.ts');
+  const removed = await cache.remove(image, cacheRequest(invocation, context));
+  printCache(removed, `removed ${countsOf(removed)}`, invocation.values, context);
 }
 
 function countsOf({ blobs, partials, bytes }: StoreSize): string {
@@ -292,10 +325,7 @@ function countsOf({ blobs, partials, bytes }: StoreSize): string {
 }
 
 /** `dlrootfs cache add IMAGE`. */
-async function runCacheAdd(invocation: Invocation, context: CliContext): Promise<void> {
-  const image = invocation.words[1];
-  if (image === undefined)
-    throw new UsageError('cache add needs an image', { hint: 'write dlrootfs cache add IMAGE' });
+async function runCacheAdd(image: string, invocation: Invocation, context: CliContext): Promise<void> {
   const named = { ...invocation, words: [image] };
   const added = await reporting(named, context, false, ({ cache }, request) => cache.add(image, request));
   const { reference, layers, sizes } = added;

@@ -1,6 +1,6 @@
 import { Command, Help, type Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
-import { type CommandDescription, commands, comparison, optionNamed } from './commands.ts';
+import { type CommandDescription, commands, comparison, looking, optionNamed } from './commands.ts';
 import { flagSuggestion, suggestion } from './program.ts';
 import { type Paragraph, type Topic, topicNames, topics } from './topics.ts';
 
@@ -122,6 +122,9 @@ function screenHelp(): string {
   return `${head()}\n${definitions(EXAMPLES)}\n${definitions(COMMON_FLAGS)}\n${definitions(more)}`;
 }
 
+const flagList = (options: readonly Option[]): string =>
+  definitions(options.map((option) => [optionTerm(option), optionDescription(option)] as const));
+
 function wholeHelp(): string {
   const entries = commandNames.map((name) => {
     const { synopsis, summary } = commands[name]!;
@@ -132,7 +135,8 @@ function wholeHelp(): string {
     `Examples\n${definitions(EXAMPLES)}`,
     `Commands\n${definitions(entries)}`,
     optionHelp(commands['pull']!),
-    `Flags of verify\n${definitions(comparison.map((option) => [optionTerm(option), optionDescription(option)] as const))}`,
+    `Flags of verify\n${flagList(comparison)}`,
+    `Flags of ls and inspect\n${flagList(looking)}`,
     topicList(),
     topicText(topics['exit-codes']!),
   ];

@@ -132,7 +132,9 @@ const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
   ],
   ['man', () => 'write man dlrootfs, or dlrootfs --help --all'],
   ['catalog', () => 'ask the registry itself, as in curl https://REGISTRY/v2/_catalog'],
-  ['images ps rmi rm', () => 'use ls and rm for a rootfs, and dlrootfs cache for what is kept'],
+  ['images', () => 'write dlrootfs cache list'],
+  ['rmi rm', ([image = 'IMAGE']) => `write dlrootfs cache rm ${image}; a rootfs is removed by rm -rf DIR`],
+  ['ps', () => 'dlrootfs starts no containers: see those of the program that started them'],
   ['prune clean', () => 'write dlrootfs cache prune'],
   ['push commit build tag', () => 'use podman or buildah for that: dlrootfs only reads from registries'],
 ];

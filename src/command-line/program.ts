@@ -81,7 +81,7 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
   if (values.all === true && command !== 'help')
     throw useless('--all', 'without --help', 'write dlrootfs --help --all');
   if (command === 'cache') refuseForCache(words[0], given);
-  const source = ['pull', 'inspect', 'tags', 'verify', 'cat'].includes(command)
+  const source = ['pull', 'inspect', 'tags', 'verify', 'ls', 'cat'].includes(command)
     ? parseSource(words[0]!)
     : undefined;
   const aboutRegistry = commands['pull']!.options.find(

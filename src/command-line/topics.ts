@@ -29,7 +29,7 @@ Passwords and tokens are never printed, not even with -v. They are sent only to 
   ubuntu, ubuntu:14.04  docker.io/library/ubuntu on Docker Hub; the default tag is latest
   org/app:1  docker.io/org/app on Docker Hub
   host[:port]/path[:tag]  another registry: a host contains a dot or a port, or is localhost
-  …@sha256:DIGEST  exactly that manifest, to pin an image: dlrootfs inspect -q IMAGE prints it, for this platform or that of --platform. A tag beside it is ignored. Image ID is the digest of the config: no registry finds an image by it
+  …@sha256:DIGEST  exactly that manifest, to pin an image: dlrootfs inspect -q IMAGE prints it, for this platform or that of --platform; with --index it prints the digest of the index, which pins all platforms. A tag beside it is ignored. Image ID is the digest of the config: no registry finds an image by it
 The protocol is https. Plain http is used for loopback addresses, with --plain-http, and with --tls-verify=false where https fails. Version 2 of the registry protocol is tried first, then version 1.
 For a private CA use --ca-file, or put *.crt into /etc/containers/certs.d/HOST:PORT or /etc/docker/certs.d/HOST:PORT, with client certificates beside it. NODE_EXTRA_CA_CERTS works too.
 Behind a proxy set HTTPS_PROXY, as in HTTPS_PROXY=http://proxy:3128 dlrootfs alpine; HTTP_PROXY is for plain http. A proxy may be http://, https:// or socks5://, with user:password@. NO_PROXY names the hosts that need none; loopback never does.
@@ -52,7 +52,9 @@ The cache keeps layers, manifests and partial downloads in $XDG_CACHE_HOME/dlroo
   --offline  use it alone: a tag means what it meant last, and no network is used
   dlrootfs cache  print its size
   dlrootfs cache prune  empty it, or with --cache-size shrink it
-  dlrootfs cache add IMAGE  download an image into it, for --offline
+  dlrootfs cache list  its images: tag, digest, size on disk and last use
+  dlrootfs cache rm IMAGE  remove an image, but what another one needs
+  dlrootfs cache add IMAGE  download an image, or several, into it, for --offline
 Cached blobs are verified by their digests; a corrupt one is downloaded again. The cache may be deleted at any time. A DIR for it is new, empty, or made by dlrootfs (it has a CACHEDIR.TAG); with anything else in it, it is an error. As root, a cache in a directory of another user, such as a home under sudo -E, is not used.
 
 # refresh: REFRESH: the newest image in a DIR that has one: --replace, --merge
@@ -191,6 +193,7 @@ With --json a pull prints one object. Ids are 64 hex digits, sizes are in bytes.
   bytes  bytes of compressed layers from the cache and from the network
   seconds  durations by stage (resolve, layers) and in total
 inspect --json and --dry-run --json have reference to config, bytes, and:
+  indexDigest  digest of the index that names the images of all platforms
   mediaType  of the manifest; of a layer
   platforms  all that the reference offers
   signers  with flags that demand a signature: each that counts, with signed (the digest of the manifest or index), place, key, or identity and issuer, and reference
@@ -203,7 +206,7 @@ verify --json prints reference, id, digest, destination, contents (whether they 
   unread  paths that this user may not read
   mounted  paths of the image at which something is mounted
 diff --json prints images (two objects with reference, id and digest) and differences, whose kind is removed, added or changed.
-cache --json prints directory, bytes (on disk), blobs and partials; with prune, those that were removed. tags --json prints an array of strings.
+cache --json prints directory, bytes (on disk), blobs and partials; with prune and rm, those that were removed. cache list --json prints an array of objects with reference, digest, bytes and lastUsed. tags --json prints an array of strings.
 With --progress json each line on standard error is an object with a type:
   session  a session starts: name
   image  the image is found: id, layers

@@ -5,6 +5,7 @@ import type { Signer } from '../oci/artifact.ts';
 import { shortID } from '../oci/digest.ts';
 import type { Image, Layer } from '../oci/image.ts';
 import { type Platform, formatPlatform } from '../oci/platform.ts';
+import type { EntryType } from '../tar/entry.ts';
 import { osPath } from '../sys/os-path.ts';
 import type { PullEvent, Report } from './event.ts';
 import { formatBytes } from './progress.ts';
@@ -102,7 +103,12 @@ export type InspectedLayer = Pick<Layer, 'id' | 'mediaType' | 'digest' | 'size' 
 };
 
 /** What `inspect` finds out about an image without a pull. */
-export interface Inspection extends Pick<Image, 'id' | 'digest' | 'mediaType' | 'platform' | 'rateLimit'> {
+export interface Inspection extends Pick<
+  Image,
+  'id' | 'digest' | 'indexDigest' | 'mediaType' | 'platform' | 'rateLimit'
+> {
+  /** Digest of the index that names the images of all platforms; absent where the reference names one image. */
+  readonly indexDigest?: string | undefined;
   readonly reference: string;
   /** All that the reference offers; one where it names one image. */
   readonly platforms: readonly Platform[];
@@ -129,6 +135,7 @@ export function inspectionText(inspection: Inspection, columns = Infinity): stri
     ['Image', inspection.reference],
     ['Image ID', inspection.id],
     ['Digest', inspection.digest],
+    ['Index', inspection.indexDigest],
     ...signers.map((signer) => ['Signed by', signerText(signer)] as const),
     ['Platform', formatPlatform(inspection.platform)],
     ['Platforms', [...new Set(inspection.platforms.map(formatPlatform))].join(', ')],
@@ -164,6 +171,98 @@ export function inspectionText(inspection: Inspection, columns = Infinity): stri
     return columns > facts.length + 2 ? `${line.slice(0, columns - 1)}…` : facts.trimEnd();
   });
   return `${lines.join('')}${layerLines.join('\n')}${layerLines.length > 0 ? '\n' : ''}`;
+}
+
+/** One name in a listing. */
+export interface ListedEntry {
+  /** From the root of the image, with a slash before it. */
+  readonly path: string;
+  readonly type: Exclude<EntryType, 'hardlink'>;
+  /** Permissions, with the bits 07000. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Of a file, in bytes. */
+  readonly size?: number;
+  /** Of a device: `1, 3`. */
+  readonly device?: string;
+  /** ISO 8601, to the second. */
+  readonly mtime: string;
+  /** Of a symlink. */
+  readonly target?: string;
+}
+
+const TYPE_LETTERS: Readonly<Record<ListedEntry['type'], string>> = {
+  file: '-',
+  directory: 'd',
+  symlink: 'l',
+  character: 'c',
+  block: 'b',
+  fifo: 'p',
+};
+
+/** A listing, one line per name; `long` as `ls -ln` has it, but the full path is not repeated. */
+export function listingText(entries: readonly ListedEntry[], long: boolean): string {
+  if (!long) return entries.map((entry) => `${nameOf(entry)}\n`).join('');
+  const rows = entries.map((entry) => [
+    `${TYPE_LETTERS[entry.type]}${permissions(entry.mode)}`,
+    `${entry.uid}:${entry.gid}`,
+    entry.device ?? String(entry.size ?? 0),
+    entry.mtime.slice(0, 16).replace('T', ' '),
+    entry.target === undefined ? nameOf(entry) : `${nameOf(entry)} -> ${printable(entry.target, Infinity)}`,
+  ]);
+  const [owner, size] = [1, 2].map((column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return rows
+    .map(
+      ([mode, ids, amount, time, name]) =>
+        `${mode} ${ids!.padEnd(owner!)} ${amount!.padStart(size!)} ${time} ${name}\n`,
+    )
+    .join('');
+}
+
+function nameOf({ path }: ListedEntry): string {
+  return printable(path.slice(path.lastIndexOf('/') + 1) || '/', Infinity);
+}
+
+/** `rwsr-xr-t`, as ls(1) has it. */
+function permissions(mode: number): string {
+  const special = [
+    [0o4000, 's'],
+    [0o2000, 's'],
+    [0o1000, 't'],
+  ] as const;
+  return special
+    .map(([bit, letter], place) => {
+      const bits = (mode >> (6 - 3 * place)) & 7;
+      const execute = (bits & 1) === 1;
+      const last = (mode & bit) === 0 ? (execute ? 'x' : '-') : execute ? letter : letter.toUpperCase();
+      return `${(bits & 4) === 0 ? '-' : 'r'}${(bits & 2) === 0 ? '-' : 'w'}${last}`;
+    })
+    .join('');
+}
+
+/** Images of the cache, one a line: tag, digest, size, last use. */
+export function storedImagesText(
+  images: readonly {
+    readonly reference: string;
+    readonly digest: string;
+    readonly bytes: number;
+    readonly lastUsed: string;
+  }[],
+): string {
+  const rows = images.map(({ reference, digest, bytes, lastUsed }) => [
+    printable(reference, Infinity),
+    digest,
+    formatBytes(bytes),
+    `${lastUsed.slice(0, 16).replace('T', ' ')} UTC`,
+  ]);
+  const widths = [0, 1, 2].map((column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return rows
+    .map(
+      ([name, digest, size, used]) =>
+        `${name!.padEnd(widths[0]!)}  ${digest!.padEnd(widths[1]!)}  ${size!.padStart(widths[2]!)}  ${used}\n`,
+    )
+    .join('');
 }
 
 /** Why DIR is not the image, by `Preview.reason`. */

@@ -76,7 +76,7 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
     'images',
     2,
     'dlrootfs has no command images',
-    'use ls and rm for a rootfs, and dlrootfs cache for what is kept; an image of that name is library/images',
+    'write dlrootfs cache list; an image of that name is library/images',
   ],
   [
     'alpine --insecure',
@@ -257,7 +257,14 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
     'cache clear',
     2,
     'unexpected word: clear',
-    'write dlrootfs cache size, dlrootfs cache prune or dlrootfs cache add IMAGE',
+    'write dlrootfs cache size, list or prune, or dlrootfs cache add IMAGE or rm IMAGE',
+  ],
+  ['cache rm', 2, 'cache rm needs an image', 'write dlrootfs cache rm IMAGE'],
+  [
+    'rmi alpine',
+    2,
+    'dlrootfs has no command rmi',
+    'write dlrootfs cache rm alpine; a rootfs is removed by rm -rf DIR',
   ],
   ['help credntials', 2, 'no help on credntials', 'did you mean credentials?'],
   [

@@ -84,7 +84,6 @@ const bad: readonly (readonly [string, RegExp, RegExp?])[] = [
   ['', /it is empty/, /alpine/],
   [hex, /64 hex digits are an image id/, /NAME@sha256:/],
   ['https://quay.io/a/b', /starts with "https:\/\/"/, /without: quay\.io\/a\/b/],
-  ['docker://alpine', /starts with "docker:\/\/"/, /without: alpine/],
   ['Alpine', /"Alpine" must be lowercase/, /as alpine/],
   ['foo/Bar:T', /"foo\/Bar" must be lowercase/, /as foo\/bar/],
   ['a'.repeat(256), /has 256 characters, 255/],

@@ -49,7 +49,7 @@ const cases: readonly (readonly [what: string, fault: Fault, expected: RegExp])[
     { path: /manifests/, body: 'packed', headers: { 'content-encoding': 'br' } },
     /corrupt br data/,
   ],
-  ['a manifest that is no JSON', { path: /manifests/, body: '<html>' }, /not valid JSON/],
+  ['a manifest that is no JSON', { path: /manifests/, body: 'nonsense' }, /not valid JSON/],
   [
     'a manifest that says more than comes',
     { path: /manifests/, headers: { 'content-length': '9999' }, stallAfter: 50 },

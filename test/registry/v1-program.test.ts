@@ -295,7 +295,7 @@ const rows: readonly Row[] = [
   },
   {
     what: 'index: no JSON',
-    faults: [{ path: /images$/, body: '<html>', times: ALWAYS }],
+    faults: [{ path: /images$/, body: 'nonsense', times: ALWAYS }],
     exitCode: 6,
     message: /the list of images of team\/app is not valid JSON/,
   },
