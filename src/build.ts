@@ -176,7 +176,13 @@ export class RootfsBuild {
     destination[Symbol.dispose]();
     const lost = describeNotRestored(notRestored, this.#options.uid === 0);
     if (lost !== undefined) this.#options.report({ type: 'notice', message: lost });
-    return { layers: this.#layers, changed: true, notRestored, identity, tree: digest && { identity, digest } };
+    return {
+      layers: this.#layers,
+      changed: true,
+      notRestored,
+      identity,
+      tree: digest && { identity, digest },
+    };
   }
 
   /** Reports the owner of a DIR that was empty and belonged to another user. */

@@ -9,6 +9,7 @@ import {
 } from './options.ts';
 import { sizeOf, type StoreSize } from './blob/store.ts';
 import { removeStoredImage, type StoredImage, storedImages } from './blob/stored-images.ts';
+import { refuseUnknownOptions } from './option-names.ts';
 import { Reference } from './oci/reference.ts';
 import { fetchAllLayers, withoutCorruptBlobs } from './blob/queue.ts';
 import { type BytesBySource, countingBytes } from './summary.ts';

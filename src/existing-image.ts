@@ -194,7 +194,7 @@ export async function openTreeNotes({ image, source, store: ofSession }: OpenedI
   // An image of this machine is not kept in the cache.
   const store = source.local ? await Store.open({ ...options.store, spoolDirectory, report }) : ofSession;
   const { length: layers } = image.layers;
-  const made = { git, layerInfo, layers, part, prepare, backend };
+  const made = { top: image.layers.at(-1)?.id, git, layerInfo, layers, part, prepare, backend };
   const key = JSON.stringify([version, image.digest ?? image.id, made]);
   const nameOf = (identity: string) => `tree ${identity} ${key}`;
   return {

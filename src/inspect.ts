@@ -1,11 +1,12 @@
 import type { Store } from './blob/store.ts';
 import { openTreeNotes, protectedPaths, readExistingImage } from './existing-image.ts';
+import { firstLayers } from './oci/first-layers.ts';
 import type { Image } from './oci/image.ts';
 import type { PullOptions } from './options.ts';
 import type { InspectedLayer, Inspection } from './report/text.ts';
 import { Destination } from './rootfs/destination.ts';
 import { bytesBySource } from './summary.ts';
-import { findImage, type FoundImage, type Opened, withSession } from './with-session.ts';
+import { addedTo, findImage, type FoundImage, type Opened, withSession } from './with-session.ts';
 
 /** Looks up an image and downloads none of its layers. @throws as `pull` does */
 export async function inspect(options: PullOptions): Promise<Inspection> {
@@ -51,17 +52,20 @@ export async function preview(options: PullOptions): Promise<Preview> {
   const { destination, replace } = options;
   Destination.requireReplaceable(destination, protectedPaths(options));
   return await withSession(options, async (opened) => {
-    const { image, signers } = await findImage(opened, options, 'inspect');
-    const found = await describe({ image, signers }, opened);
+    const { image: whole, signers } = await findImage(opened, options, 'inspect');
+    const wanted = firstLayers(whole, options.layers, opened.source.reference);
+    await using added = await addedTo(wanted, opened, options);
+    const image = { ...wanted, layers: [...wanted.layers, ...added.layers] };
+    const description = await describe({ image, signers }, opened);
     await using notes = await openTreeNotes({ ...opened, image }, options);
     const { state } = await notes.look();
     if (state === 'untouched')
       return replace === 'always'
-        ? { ...found, destination, changed: true, reason: 'always' }
-        : { ...found, destination, changed: false };
+        ? { ...description, destination, changed: true, reason: 'always' }
+        : { ...description, destination, changed: false };
     const there = readExistingImage(destination);
     const isOther = there !== undefined && there['id'] !== image.layers.at(-1)?.info['id'];
-    return { ...found, destination, changed: true, reason: isOther ? 'other-image' : state };
+    return { ...description, destination, changed: true, reason: isOther ? 'other-image' : state };
   });
 }
 

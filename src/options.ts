@@ -26,6 +26,10 @@ export interface DiffRequest {
   readonly excludes?: readonly string[] | undefined;
   /** Only the first layers: how many, or the beginning of the last one's id. Default: all. */
   readonly layers?: WantedLayers | undefined;
+  /** `SRC[:DEST]`: files, directories and archives of this machine, laid over the image as a last layer. */
+  readonly add?: readonly string[] | undefined;
+  /** Of all added files. Default: root, and in archives the owners that they name. */
+  readonly addOwner?: Owner | undefined;
   /** Number of connections, over all blobs. */
   readonly jobs?: number | undefined;
   /** Keep blobs in the cache. Default: yes. */
@@ -124,13 +128,23 @@ export interface VerifyRequest extends DiffRequest, Pick<PullRequest, 'destinati
 }
 
 /** Members of a request that options have in another form. */
-type Resolved = 'paths' | 'excludes' | 'cache' | 'cacheDirectory' | 'cacheSize' | 'offline' | 'registry';
+type Resolved =
+  | 'add'
+  | 'paths'
+  | 'excludes'
+  | 'cache'
+  | 'cacheDirectory'
+  | 'cacheSize'
+  | 'offline'
+  | 'registry';
 /** Members without a default. */
-type Optional = 'layers' | 'idMappings' | 'diskSize' | 'diskCompression' | 'backend' | 'stdin';
+type Optional = 'addOwner' | 'layers' | 'idMappings' | 'diskSize' | 'diskCompression' | 'backend' | 'stdin';
 
 /** A request with all defaults, checked for contradictions. */
 export interface PullOptions
   extends Required<Omit<PullRequest, Resolved | Optional>>, Pick<PullRequest, Optional> {
+  /** What is laid over the image. */
+  readonly additions: readonly Addition[];
   /** The part of the image that is wanted; undefined: all of it. */
   readonly part: PartOptions | undefined;
   /** The caller named the platform. */
@@ -158,8 +172,7 @@ const DEFAULT_CACHE_BYTES = 10 * 2 ** 30;
  * @throws UsageError that names the option
  */
 export function resolveOptions(request: PullRequest): PullOptions {
-  refuseUnknownOptions(request);
-  const { cache, cacheDirectory, cacheSize, ...given } = withoutUndefined(request);
+  const { add = [], cache, cacheDirectory, cacheSize, ...given } = withoutUndefined(request);
   const options = { ...DEFAULTS, ...given };
   const { destination, environment, jobs, secrets = new Secrets() } = options;
   const report = maskedReport(options.report, secrets);
@@ -187,6 +200,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
     ...options,
     report,
     secrets,
+    additions: add.map((text) => parseAddition(text)),
     part,
     platformAsked: given.platform !== undefined,
     store: {
@@ -216,75 +230,6 @@ function maskedReport(report: Report, secrets: Secrets): Report {
   return (event) => report({ ...secrets.maskIn(event), type: event.type } as PullEvent);
 }
 
-/** All options of the library, with those that a caller passes on from another command. */
-const REQUEST_MEMBERS: Readonly<Record<keyof PullRequest, true>> = {
-  image: true,
-  destination: true,
-  git: true,
-  layerInfo: true,
-  runtimes: true,
-  force: true,
-  replace: true,
-  merge: true,
-  rootless: true,
-  terminal: true,
-  idMappings: true,
-  prepare: true,
-  virtualMachines: true,
-  diskSize: true,
-  diskCompression: true,
-  layers: true,
-  backend: true,
-  platform: true,
-  paths: true,
-  excludes: true,
-  jobs: true,
-  cache: true,
-  cacheDirectory: true,
-  cacheSize: true,
-  offline: true,
-  registry: true,
-  stdin: true,
-  environment: true,
-  report: true,
-  secrets: true,
-  signal: true,
-};
-
-const REGISTRY_MEMBERS: Readonly<Record<keyof NonNullable<PullRequest['registry']>, true>> = {
-  uid: true,
-  credentials: true,
-  registryToken: true,
-  authFile: true,
-  noCredentials: true,
-  tlsVerify: true,
-  plainHttp: true,
-  certDir: true,
-  caFile: true,
-  certFile: true,
-  keyFile: true,
-  mirrors: true,
-  registryVersion: true,
-  retry: true,
-  retryDelay: true,
-  timeouts: true,
-  configDirs: true,
-};
-
-/** @throws UsageError for an option that no command has: a misspelled one would have no effect */
-export function refuseUnknownOptions(request: Partial<PullRequest>): void {
-  refuseUnknown(request, REQUEST_MEMBERS);
-  refuseUnknown(request.registry ?? {}, REGISTRY_MEMBERS, 'registry.');
-}
-
-function refuseUnknown(given: object, known: Readonly<Record<string, true>>, before = ''): void {
-  const unknown = Object.keys(given).find((name) => !Object.hasOwn(known, name));
-  if (unknown !== undefined)
-    throw new UsageError(`unknown option: ${before}${printable(unknown)}`, {
-      hint: 'docs/library.md lists the options',
-    });
-}
-
 const DEFAULTS = {
   layers: undefined,
   destination: './rootfs',
@@ -307,6 +252,31 @@ const DEFAULTS = {
 function withoutUndefined<T extends object>(request: T): { [Name in keyof T]: Exclude<T[Name], undefined> } {
   const members = Object.entries(request).filter(([, value]) => value !== undefined);
   return Object.fromEntries(members) as { [Name in keyof T]: Exclude<T[Name], undefined> };
+}
+
+/** An owner of files, by its numbers. */
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** A file, directory or archive of this machine, and where its content goes in the image. */
+export interface Addition {
+  /** As it was given: `SRC[:DEST]`. */
+  readonly text: string;
+  readonly source: string;
+  /** An absolute path; undefined: in the root, under the name that a file has. */
+  readonly destination: string | undefined;
+}
+
+/** `SRC[:DEST]`: the last colon with a slash behind it is between them. @throws UsageError */
+function parseAddition(text: string): Addition {
+  const at = text.lastIndexOf(':/');
+  const [source, destination] = at >= 0 ? [text.slice(0, at), text.slice(at + 1)] : [text, undefined];
+  if (source !== '' && !text.includes('\0')) return { text, source, destination };
+  throw new UsageError(`--add ${printable(text)} names no file`, {
+    hint: 'write --add SRC, or --add SRC:/DEST for another place in the image',
+  });
 }
 
 const LEAVE_ONE_OUT = 'leave one of them out';

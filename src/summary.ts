@@ -49,6 +49,8 @@ export interface PullSummary extends Pick<Image, 'id' | 'digest' | 'platform'> {
   readonly config: Readonly<Record<string, unknown>>;
   /** As given. */
   readonly destination: string;
+  /** What was laid over the image, as it was given; absent without. */
+  readonly added?: readonly string[] | undefined;
   /** False where the destination was the image already, and nothing was done. */
   readonly changed: boolean;
   readonly notRestored: Readonly<NotRestored>;
@@ -108,6 +110,7 @@ export async function withSummary(
       imageLayers: (image.allLayers ?? image.layers).length,
       config: image.config.raw,
       destination,
+      added: options.additions.length > 0 ? options.additions.map(({ text }) => text) : undefined,
       changed,
       notRestored,
       bytes: bytes(layers),

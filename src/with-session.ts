@@ -13,7 +13,7 @@ import type { Signer } from './oci/artifact.ts';
 import { shortID } from './oci/digest.ts';
 import { firstLayers } from './oci/first-layers.ts';
 import { platformNotice } from './oci/image-index.ts';
-import type { Image, Session } from './oci/image.ts';
+import type { Image, Layer, Session } from './oci/image.ts';
 import { Reference } from './oci/reference.ts';
 import { formatSource, parseSource } from './layout/local-source.ts';
 import type { PullOptions } from './options.ts';
@@ -139,9 +139,22 @@ export async function withImage<T>(
     const found = await findImage(opened, options, 'read');
     const image = firstLayers(found.image, options.layers, opened.source.reference);
     if (offline && !opened.source.local) await requireCached({ ...opened, image }, offline.hint);
-    report({ type: 'image', id: image.id, layers: image.layers });
-    return await use({ ...opened, image });
+    await using added = await addedTo(image, opened, options);
+    const layers = [...image.layers, ...added.layers];
+    report({ type: 'image', id: image.id, layers });
+    return await use({ ...opened, image: { ...image, layers } });
   });
+}
+
+/** What is laid over the image: one layer, or none. */
+export async function addedTo(
+  image: Image,
+  { store }: Pick<Opened, 'store'>,
+  { additions, addOwner, signal }: PullOptions,
+): Promise<AsyncDisposable & { readonly layers: readonly Layer[] }> {
+  if (additions.length === 0) return { layers: [], [Symbol.asyncDispose]: () => Promise.resolve() };
+  const { addedLayer } = await import('./added-layer.ts');
+  return await addedLayer(additions, addOwner, image, () => store.spool(), signal);
 }
 
 /** Ids of the layers that the store does not have. */

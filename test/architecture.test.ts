@@ -36,6 +36,7 @@ const top = [
   'decoder.ts',
   'decoder-thread.ts',
   'image-trust.ts',
+  'added-layer.ts',
   'with-session.ts',
   'summary.ts',
   'existing-image.ts',

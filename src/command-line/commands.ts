@@ -15,6 +15,7 @@ import {
   parseDiskSize,
   parseDuration,
   parseLayers,
+  parseOwner,
   replaceMode,
 } from './flag-values.ts';
 
@@ -129,6 +130,16 @@ const whatAndWhere = group('What and where', [
     '--exclude <pattern>',
     'leave out what the pattern matches, as *.pyc or usr/share/doc (repeatable)',
     (o) => o.list((text) => [text]),
+  ],
+  [
+    '--add <src[:dest]>',
+    'lay a file, a directory or an archive of this machine over the image, at DEST (repeatable)',
+    (o) => o.list((text) => [text]),
+  ],
+  [
+    '--add-owner <uid[:gid]>',
+    'owner of what --add lays over the image (default: root, and in an archive its own owners)',
+    (o) => o.parsed(parseOwner),
   ],
   [
     '--replace [always]',
@@ -311,7 +322,7 @@ const table = {
     summary: 'print what differs between DIR and an image; exit code 9 if anything does',
     words: ['<image>'],
     options: [
-      ...named('dest', 'layers', 'path', 'exclude', 'contents', 'prepare', 'userns'),
+      ...named('dest', 'layers', 'path', 'exclude', 'add', 'add-owner', 'contents', 'prepare', 'userns'),
       ...layered,
       ...output,
       ...other,

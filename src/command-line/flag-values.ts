@@ -1,8 +1,10 @@
 import { UsageError, printable } from '../errors.ts';
 import type { WantedLayers } from '../oci/first-layers.ts';
+import type { Owner } from '../options.ts';
 import { type Runtime, runtimes, type VirtualMachine, virtualMachines } from '../runtime/config-files.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { utf8Path } from '../sys/os-path.ts';
+import { parseId } from '../sys/passwd.ts';
 
 /**
  * Reads a flag's value; `flag` is its long name with dashes.
@@ -123,4 +125,14 @@ export const fileName: ParseFlag<string> = (text, flag) => {
     const reason = osErrorOf(error)?.text ?? reasonOf(error);
     throw new UsageError(`cannot open ${printable(text)} for ${flag}: ${reason}`);
   }
+};
+
+/** `1000:1000`, or `1000` for a user and a group of that number. */
+export const parseOwner: ParseFlag<Owner> = (text, flag) => {
+  const [, user = '', group = user] = /^(\d{1,10})(?::(\d{1,10}))?$/.exec(text) ?? [];
+  const [uid, gid] = [parseId(user), parseId(group)];
+  if (uid !== undefined && gid !== undefined) return { uid, gid };
+  throw new UsageError(`${flag} takes numbers of a user and a group, not "${printable(text)}"`, {
+    hint: `write ${flag} UID:GID, as in ${flag} 1000:1000`,
+  });
 };

@@ -29,6 +29,8 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
     layers: values.layers?.at(-1),
     paths: values.paths,
     excludes: values.excludes,
+    add: values.add,
+    addOwner: values.addOwner,
     diskSize: values.diskSize,
     diskCompression: values.diskCompression,
     replace: values.replace,

@@ -127,7 +127,7 @@ A file name that ends in .ext4, .squashfs or .erofs is a disk image of that form
   --for qemu  also FILE.qemu.sh: set KERNEL, and INITRD if the kernel needs one, and run it
 If the command of the image is no init, --for adds /.dlrootfs-init to the disk. It mounts /dev, /proc and /sys, runs the command with the variables, directory and user of the image, prints "exit code: N" and ends the machine. It needs /bin/sh and env in the image.
 
-# parts: PARTS: a part of an image: --path, --exclude, cat
+# parts: PARTS: a part of an image, and files of your own over it: --path, --exclude, ls, cat, --add
 With --path a pull, -o, verify and diff take only that file or directory, with all that is in it, and the directories above. All layers are verified and applied as a whole first: a file that a later layer replaces or deletes is replaced or deleted. Of a file with several names, the first name that is taken has the content.
   --path etc/ssl  from the root of the image; with or without a slash before it
   --path bin/sh  where bin is a symlink to usr/bin: that symlink, and usr/bin/sh. A symlink at the end is taken as it is, unless a slash follows
@@ -136,7 +136,14 @@ With --path a pull, -o, verify and diff take only that file or directory, with a
   --exclude "usr/share/man/**"  what is in a directory, not the directory; ** is any number of names
   --exclude "[!a-z]?/"  sets, any one character, a slash at the end for directories only
   dlrootfs cat IMAGE PATH  the content of a file; symlinks are followed inside the image
+  dlrootfs ls IMAGE [PATH]  what a directory holds; with -l mode, owner, size and time too
 A path that the image does not have is an error (exit code 3). A pattern that matches nothing is none. DIR/json says which part DIR holds (dlrootfs.part). -g does not go with it.
+With --add files of this machine are a last layer of the image, in every output: they replace files of it, and verify with the same flags counts them as part of it.
+  --add FILE:/usr/local/bin/  a file; without the slash at the end, or without a destination in /, under that name
+  --add DIR  what a directory holds, over the root; --add DIR:/srv/app over /srv/app
+  --add FILE.tar.gz:/opt  what an archive holds; it may delete files, as layers do (.wh.NAME)
+  --add-owner 1000:1000  owner of all of it; without, root, and in an archive the owners that it names
+Modes and times are those of the files. Directories of systems, such as /etc and /usr/lib, keep the modes, owners and links of the image.
 
 # comparison: COMPARISON: what verify and diff compare, and what they print
 verify prints one line for each path that differs, in the order of the paths, and nothing where DIR is the image:
@@ -188,6 +195,7 @@ With --json a pull prints one object. Ids are 64 hex digits, sizes are in bytes.
   imageLayers  how many layers the image has: more than layers with --layers
   config  the image's configuration as the registry has it
   destination  the directory or file as typed
+  added  what --add laid over the image, as typed
   changed  false where DIR was the image already, and nothing was done; with --dry-run, whether a pull would change DIR
   notRestored  numbers of what the system did not let us restore: owners, devices, xattrs, capabilities, setuid, times, modes, collisions, ignored
   bytes  bytes of compressed layers from the cache and from the network

@@ -197,6 +197,7 @@ const ofTheProgram = new Set(
 /** Values for flags that do not take any text. */
 const samples: Readonly<Record<string, string>> = {
   '--user': 'me:x',
+  '--add-owner': '1000:1000',
   '--size': '1G',
   '--compress': 'lz4',
   '--layers': '2',

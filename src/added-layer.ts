@@ -1,0 +1,345 @@
+import { createHash } from 'node:crypto';
+import { constants, readlinkSync, type Stats } from 'node:fs';
+import { type FileHandle, open, readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { entryBlocks } from './archive/entry-blocks.ts';
+import { fillGaps } from './archive/sparse-map.ts';
+import { decompress } from './blob/decode/decompress.ts';
+import { DestinationError, DlrootfsError, printable, UsageError } from './errors.ts';
+import type { DiffID, Digest } from './oci/digest.ts';
+import type { Image, Layer } from './oci/image.ts';
+import type { Addition, Owner } from './options.ts';
+import { explainOsError } from './sys/os-error.ts';
+import { type EntryPlace, OpenDirectory } from './sys/open-directory.ts';
+import { pathBytes, pathText } from './sys/os-path.ts';
+import { type BytePath, type Entry, noBytes } from './tar/entry.ts';
+import { BLOCK_SIZE, paddingOf } from './tar/header.ts';
+import { normalize } from './tar/layer-path.ts';
+import { AsyncTarReader } from './tar/reader.ts';
+
+/** An archive is unpacked, unless its destination has the name of one too. */
+const ARCHIVE = /\.(?:tar(?:\.(?:gz|bz2|xz|zst))?|tgz|tzst)$/i;
+
+/** The layer, and what frees its file. */
+export interface AddedLayer extends AsyncDisposable {
+  readonly layers: readonly [Layer];
+}
+
+/**
+ * The image with one more layer, which has the additions. It is read, and its digest known, before anything is downloaded: it is laid over the
+ * image by the rules of every layer, so it replaces files, and directories keep what is in them.
+ *
+ * @param owner of all files; left out: root, and in an archive the owners that it names
+ * @param temporaryFile a new empty file that nobody else has
+ * @throws UsageError for what cannot be added; DestinationError for what cannot be read or written; the signal's reason
+ */
+export async function addedLayer(
+  additions: readonly Addition[],
+  owner: Owner | undefined,
+  image: Image,
+  temporaryFile: () => Promise<FileHandle>,
+  signal: AbortSignal,
+): Promise<AddedLayer> {
+  const handle = await temporaryFile();
+  try {
+    const tar = new TarFile(handle);
+    for (const addition of additions) {
+      await explained(addition.source, () => addTo(tar, addition, owner, signal));
+    }
+    const { size, digest } = await tar.end();
+    const above = image.layers.at(-1)?.info;
+    const id = digest.slice('sha256:'.length);
+    const layer: Layer = {
+      id,
+      mediaType: 'application/vnd.oci.image.layer.v1.tar',
+      checksum: { digest: digest as Digest },
+      size,
+      diffID: digest as unknown as DiffID,
+      info: {
+        ...above,
+        id,
+        ...(above && { parent: above['id'] }),
+        container_config: { Cmd: ['dlrootfs', '--add'] },
+      },
+      createdBy: `dlrootfs --add ${additions.map(({ text }) => text).join(' --add ')}`,
+      open: ({ start, end = size }) =>
+        Promise.resolve({ body: bytesOf(handle, start, end), start, size, ranges: true }),
+    };
+    return { layers: [layer], [Symbol.asyncDispose]: () => handle.close() };
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+async function explained<T>(source: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof DlrootfsError) throw error;
+    throw explainOsError(
+      error,
+      `add ${printable(source)}`,
+      'check the path behind --add, and whether you may read it',
+    );
+  }
+}
+
+const PIECE_BYTES = 1024 * 1024;
+
+async function* bytesOf(
+  handle: FileHandle,
+  start: number,
+  end: number,
+): AsyncGenerator<Uint8Array, void, void> {
+  for (let at = start; at < end;) {
+    const piece = Buffer.allocUnsafeSlow(Math.min(PIECE_BYTES, end - at));
+    const { bytesRead } = await handle.read(piece, 0, piece.length, at);
+    if (bytesRead === 0)
+      throw new DestinationError('cannot read the temporary file of --add: it is too short');
+    yield piece.subarray(0, bytesRead);
+    at += bytesRead;
+  }
+}
+
+/** An archive that is written to a file, with the digest of its bytes. */
+class TarFile {
+  readonly #handle: FileHandle;
+  readonly #hash = createHash('sha256');
+  #size = 0;
+
+  constructor(handle: FileHandle) {
+    this.#handle = handle;
+  }
+
+  /** Adds an entry. `data` is what a file holds, exactly `entry.size` bytes. */
+  async add(entry: Omit<Entry, 'sparse'>, data?: AsyncIterable<Uint8Array>): Promise<void> {
+    const { blocks } = entryBlocks({ ...entry, type: entry.type as 'file' }, undefined);
+    await this.#write(blocks);
+    if (!data) return;
+    for await (const piece of data) await this.#write(piece);
+    await this.#write(Buffer.alloc(paddingOf(entry.size)));
+  }
+
+  async end(): Promise<{ readonly size: number; readonly digest: string }> {
+    await this.#write(Buffer.alloc(2 * BLOCK_SIZE));
+    return { size: this.#size, digest: `sha256:${this.#hash.digest('hex')}` };
+  }
+
+  async #write(bytes: Uint8Array): Promise<void> {
+    this.#hash.update(bytes);
+    for (let at = 0; at < bytes.length;) {
+      const { bytesWritten } = await this.#handle.write(bytes, at, bytes.length - at, this.#size);
+      at += bytesWritten;
+      this.#size += bytesWritten;
+    }
+  }
+}
+
+const ROOT: Owner = { uid: 0, gid: 0 };
+
+async function addTo(
+  tar: TarFile,
+  { source, destination }: Addition,
+  owner: Owner | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  using place = OpenPlace.open(source);
+  const { stat } = place;
+  if (stat.isDirectory()) {
+    using directory = OpenDirectory.open(source);
+    const own = { stat, target: inImage(destination ?? '/'), owner: owner ?? ROOT };
+    return await addDirectory(tar, directory, own, signal);
+  }
+  if (!stat.isFile()) throw unfit(source);
+  const file = await openFile(place, source);
+  try {
+    if (ARCHIVE.test(source) && !ARCHIVE.test(destination ?? '')) {
+      await addArchive(tar, file, source, inImage(destination ?? '/'), owner);
+      return;
+    }
+    const isWithin = destination === undefined || destination.endsWith('/');
+    const target = isWithin ? `${destination ?? ''}/${path.basename(source)}` : destination;
+    await addFile(tar, file, { source, target: inImage(target), owner: owner ?? ROOT });
+  } finally {
+    await file.close();
+  }
+}
+
+/** A name in an open directory; symlinks to it were followed. */
+class OpenPlace implements Disposable {
+  readonly place: EntryPlace;
+  readonly stat: Stats;
+
+  private constructor(place: EntryPlace, stat: Stats) {
+    this.place = place;
+    this.stat = stat;
+  }
+
+  static open(source: string): OpenPlace {
+    const place = OpenDirectory.openParent(source);
+    const stat = place.directory.stat(place.name);
+    if (stat) return new OpenPlace(place, stat);
+    place.directory.close();
+    throw Object.assign(new Error('ENOENT'), { code: 'ENOENT', errno: -2, syscall: 'open' });
+  }
+
+  [Symbol.dispose](): void {
+    this.place.directory.close();
+  }
+}
+
+async function openFile({ place }: { readonly place: EntryPlace }, shown: string): Promise<FileHandle> {
+  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+  const file = await open(place.directory.at(place.name), flags);
+  if ((await file.stat()).isFile()) return file;
+  await file.close();
+  throw unfit(shown);
+}
+
+function unfit(source: string): UsageError {
+  return new UsageError(`cannot add ${printable(source)}: it is no file, directory or symlink`, {
+    hint: 'leave it out, or add an archive that has it',
+  });
+}
+
+/** A path in the image, as archives have it. */
+function inImage(text: string): BytePath {
+  return normalize(pathBytes(text).toString('latin1') as BytePath);
+}
+
+const join = (above: BytePath, name: string): BytePath =>
+  (above === '' ? name : name === '' ? above : `${above}/${name}`) as BytePath;
+
+/** The fields of an entry that a file of this machine decides. */
+function fieldsOf({ mode, mtimeMs }: Stats, owner: Owner) {
+  const seconds = Math.floor(mtimeMs / 1000);
+  return {
+    mode: mode & 0o7777,
+    ...owner,
+    mtimeSeconds: seconds,
+    mtimeNanoseconds: Math.floor((mtimeMs - seconds * 1000) * 1e6),
+    deviceMajor: 0,
+    deviceMinor: 0,
+    linkPath: noBytes,
+    xattrs: undefined,
+  };
+}
+
+async function addFile(
+  tar: TarFile,
+  file: FileHandle,
+  { source, target, owner }: { readonly source: string; readonly target: BytePath; readonly owner: Owner },
+): Promise<void> {
+  const stat = await file.stat();
+  const { size } = stat;
+  async function* content(): AsyncGenerator<Uint8Array, void, void> {
+    let left = size;
+    for (const piece = Buffer.allocUnsafe(PIECE_BYTES); left > 0;) {
+      const { bytesRead } = await file.read(piece, 0, Math.min(left, piece.length));
+      if (bytesRead === 0) break;
+      yield piece.subarray(0, bytesRead);
+      left -= bytesRead;
+    }
+    if (left > 0 || (await file.read(Buffer.alloc(1), 0, 1)).bytesRead > 0)
+      throw new DestinationError(`cannot add ${printable(source)}: it was written while it was read`, {
+        code: 'CHANGED',
+        hint: 'run it again',
+      });
+  }
+  await tar.add({ type: 'file', path: target, size, ...fieldsOf(stat, owner) }, content());
+}
+
+/**
+ * Directories of systems (hier(7)). They are no entries of the layer: those of the image keep their modes, and may be symlinks, as /lib to usr/lib.
+ * Missing ones are made.
+ */
+const STANDARD: ReadonlySet<string> = new Set(
+  (
+    'bin boot dev etc home lib lib32 lib64 libx32 media mnt opt proc root run sbin srv sys tmp usr usr/bin usr/include usr/lib ' +
+    'usr/lib32 usr/lib64 usr/libexec usr/libx32 usr/local usr/local/bin usr/local/etc usr/local/lib usr/local/sbin usr/local/share ' +
+    'usr/sbin usr/share usr/src var var/cache var/lib var/lock var/log var/mail var/opt var/run var/spool var/tmp'
+  ).split(' '),
+);
+
+/** Where a directory goes. */
+interface DirectoryTarget {
+  readonly stat: Stats;
+  readonly target: BytePath;
+  readonly owner: Owner;
+}
+
+/** A directory with its content, names by their bytes: so the same files make the same layer. */
+async function addDirectory(
+  tar: TarFile,
+  directory: OpenDirectory,
+  { stat: own, target, owner }: DirectoryTarget,
+  signal: AbortSignal,
+): Promise<void> {
+  if (target !== '' && !STANDARD.has(target))
+    await tar.add({ type: 'directory', path: target, size: 0, ...fieldsOf(own, owner) });
+  const names = (await readdir(directory.at('.'), { encoding: 'buffer' })).map((name) => pathText(name));
+  for (const name of names.toSorted((one, other) => Buffer.compare(pathBytes(one), pathBytes(other)))) {
+    signal.throwIfAborted();
+    const shown = directory.shown(name);
+    // In a layer it would delete a file of the image.
+    if (name.startsWith('.wh.'))
+      throw new UsageError(`cannot add ${printable(shown)}: such a name deletes files of the image`, {
+        hint: 'rename it; to delete files of the image, add an archive with that name',
+      });
+    const stat = directory.stat(name);
+    if (!stat) throw Object.assign(new Error('ENOENT'), { code: 'ENOENT', errno: -2, syscall: 'lstat' });
+    const below = join(target, pathBytes(name).toString('latin1'));
+    const entry = { path: below, size: 0, ...fieldsOf(stat, owner) };
+    if (stat.isDirectory()) {
+      using child = directory.openChild(name);
+      await addDirectory(tar, child, { stat, target: below, owner }, signal);
+    } else if (stat.isSymbolicLink()) {
+      const text = readlinkSync(directory.at(name), { encoding: 'buffer' });
+      await tar.add({
+        ...entry,
+        type: 'symlink',
+        linkPath: text.toString('latin1') as BytePath,
+        mode: 0o777,
+      });
+    } else {
+      if (!stat.isFile()) throw unfit(shown);
+      const file = await openFile({ place: { directory, name } }, shown);
+      try {
+        await addFile(tar, file, { source: shown, target: below, owner });
+      } finally {
+        await file.close();
+      }
+    }
+  }
+}
+
+/** The entries of an archive, which may be compressed, below a path. */
+async function addArchive(
+  tar: TarFile,
+  file: FileHandle,
+  source: string,
+  target: BytePath,
+  owner: Owner | undefined,
+): Promise<void> {
+  const { size } = await file.stat();
+  const chunks = decompress(bytesOf(file, 0, size), printable(source));
+  const reader = new AsyncTarReader(chunks[Symbol.asyncIterator](), printable(source));
+  for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
+    const { sparse, ...fields } = entry;
+    const moved = {
+      ...fields,
+      ...owner,
+      path: join(target, normalize(entry.path)),
+      linkPath: entry.type === 'hardlink' ? join(target, normalize(entry.linkPath)) : entry.linkPath,
+    };
+    if (moved.path === '' || (entry.type === 'directory' && STANDARD.has(moved.path))) continue;
+    const pieces = piecesOf(reader);
+    const whole = sparse ? fillGaps(pieces, sparse, [{ offset: 0, length: entry.size }]) : pieces;
+    await tar.add(moved, entry.type === 'file' ? whole : undefined);
+  }
+}
+
+async function* piecesOf(reader: AsyncTarReader): AsyncGenerator<Uint8Array, void, void> {
+  for (let piece = await reader.data(); piece !== undefined; piece = await reader.data()) yield piece;
+}
