@@ -1,12 +1,7 @@
 import { DestinationError, NotFoundError, printable, UsageError } from './errors.ts';
 import type { Digest } from './oci/digest.ts';
 import type { Image } from './oci/image.ts';
-import {
-  type CacheRequest,
-  defaultCacheDirectory,
-  type PullOptions,
-  refuseUnknownOptions,
-} from './options.ts';
+import { type CacheRequest, defaultCacheDirectory, type PullOptions } from './options.ts';
 import { sizeOf, type StoreSize } from './blob/store.ts';
 import { removeStoredImage, type StoredImage, storedImages } from './blob/stored-images.ts';
 import { refuseUnknownOptions } from './option-names.ts';

@@ -81,7 +81,12 @@ async function run<Library, Result>(
   command: (library: Library, options: PullOptions, resolve: Resolve) => Promise<Result>,
   open: readonly string[] = [],
 ): Promise<Result> {
-  const [{ resolveOptions }, library] = await Promise.all([import('./options.ts'), loading]);
+  const [{ resolveOptions }, { refuseUnknownOptions }, library] = await Promise.all([
+    import('./options.ts'),
+    import('./option-names.ts'),
+    loading,
+  ]);
+  refuseUnknownOptions(request);
   const options = resolveOptions(request);
   const { secrets } = options;
   for (const text of open) secrets.expose(text);
@@ -191,8 +196,12 @@ export async function cat(
  * @throws as `pull`; NotFoundError for a path that the image does not have
  */
 export async function list(image: string, path = '/', options: DiffRequest = {}): Promise<ListedEntry[]> {
-  const [resolve, library] = await load(import('./cat.ts'));
-  return await library.list(resolve({ ...options, image }), path);
+  return await run(
+    import('./cat.ts'),
+    { ...options, image },
+    (library, resolved) => library.list(resolved, path),
+    [path],
+  );
 }
 
 /**
@@ -214,8 +223,8 @@ export async function inspect(image: string, options: DiffRequest = {}): Promise
  * @throws as `pull`, also for a destination that it would not replace
  */
 export async function preview(image: string, options: Omit<PullRequest, 'image'> = {}): Promise<Preview> {
-  const [resolve, library] = await load(import('./inspect.ts'));
-  return await library.preview(resolve({ replace: true, ...options, image }));
+  const request = { replace: true, ...options, image };
+  return await run(import('./inspect.ts'), request, (library, resolved) => library.preview(resolved));
 }
 
 /**

@@ -35,6 +35,7 @@ const REQUEST_MEMBERS: Readonly<Record<keyof PullRequest, true>> = {
   environment: true,
   report: true,
   secrets: true,
+  signers: true,
   signal: true,
 };
 

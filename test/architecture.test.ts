@@ -33,6 +33,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
 /** Files at the top, from the bottom up: they may use every room, and the files before them. */
 const top = [
   'options.ts',
+  'option-names.ts',
   'decoder.ts',
   'decoder-thread.ts',
   'image-trust.ts',

@@ -103,10 +103,7 @@ export type InspectedLayer = Pick<Layer, 'id' | 'mediaType' | 'digest' | 'size' 
 };
 
 /** What `inspect` finds out about an image without a pull. */
-export interface Inspection extends Pick<
-  Image,
-  'id' | 'digest' | 'indexDigest' | 'mediaType' | 'platform' | 'rateLimit'
-> {
+export interface Inspection extends Pick<Image, 'id' | 'digest' | 'mediaType' | 'platform' | 'rateLimit'> {
   /** Digest of the index that names the images of all platforms; absent where the reference names one image. */
   readonly indexDigest?: string | undefined;
   readonly reference: string;

@@ -327,6 +327,7 @@ function contextOf(stderr: PassThrough, TERM: string): CliContext {
     stdout: new PassThrough().resume(),
     stderr,
     isClosed: () => false,
+    isSharedOutput: () => false,
     workingDirectoryExists: () => true,
     secrets: new Secrets(),
     signal: new AbortController().signal,
