@@ -160,7 +160,7 @@ class DirectoryComparison {
     this.#image = image;
     this.#options = options;
     const rules = new DiskRules(disk);
-    const mounts = mountPointsBelow(options.destination);
+    const mounts = mountPointsBelow(disk.self);
     this.#comparison = new TreeComparison<ImageTreeEntry, DiskEntry, 'missing' | 'extra'>({
       kinds: ['missing', 'extra'],
       rules,
@@ -248,7 +248,7 @@ class DirectoryComparison {
 
   /** Whether a pull wrote it. Notes which image it describes, if another, or which part of this one. */
   #isWrittenJson(): boolean {
-    const existing = readExistingImage(this.#options.destination);
+    const existing = readExistingImage(this.#disk.self);
     if (!existing) return false;
     const { layers, allLayers = layers } = this.#image;
     const count = countWithTop(allLayers, existing);

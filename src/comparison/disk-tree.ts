@@ -1,4 +1,4 @@
-import { readSync } from 'node:fs';
+import { existsSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
@@ -45,6 +45,7 @@ export interface DiskEntry extends Comparable, FileStat {
  * one that another process has just made, and only regular files are opened.
  */
 export class DiskTree implements Disposable {
+  readonly #directory: string;
   readonly #shown: string;
   readonly #filesystem: DiskFilesystem;
   readonly #directories: Directories;
@@ -55,6 +56,7 @@ export class DiskTree implements Disposable {
    * @throws DestinationError
    */
   constructor(directory: string) {
+    this.#directory = directory;
     this.#shown = printable(directory);
     const filesystem = openFilesystem(pathBytes(directory));
     if (typeof filesystem === 'number') throw this.#unreadable(filesystem, '');
@@ -75,6 +77,12 @@ export class DiskTree implements Disposable {
   /** Whether files here can have an extended attribute of this name, as far as the file system is concerned. */
   keepsXattr(name: string): boolean {
     return this.#filesystem.xattrSize(itself(this.#filesystem.root), name) !== -ENOTSUP;
+  }
+
+  /** A path to the directory that stays valid when another one takes its name, as far as the system has one (proc_pid_fd(5)). */
+  get self(): string {
+    const link = `/proc/self/fd/${this.#filesystem.root.handle}`;
+    return existsSync(link) ? link : this.#directory;
   }
 
   /** The directory itself. */

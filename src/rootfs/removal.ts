@@ -8,7 +8,8 @@ import { SyscallError } from '../sys/os-error.ts';
 import { isReserved, refuseReserved, type Run } from './run.ts';
 import { randomName } from '../sys/temp-file.ts';
 
-const { EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } = constants.errno;
+const { EACCES, EBUSY, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } =
+  constants.errno;
 
 /** Directories in directories that are held open while a tree is removed. A deeper directory is moved up first. */
 const DEEPEST = 100;
@@ -120,6 +121,11 @@ export function empty(run: Run, directory: Directory, top = directory, depth = 0
       const removed = unprotected(run, place, () => removeFile(run, place));
       if (removed === 0 || removed === -ENOENT) continue;
       if (!maybeDirectory(removed)) throw new SyscallError(removed, `remove ${displayPath(place.path)}`);
+      // A mount point is busy (rmdir(2)), with files or without: what is mounted there is not entered.
+      const removedEmpty = run.filesystem.removeDirectory(directory, name);
+      if (removedEmpty === 0) continue;
+      if (removedEmpty === -EBUSY)
+        throw new SyscallError(removedEmpty, `remove the directory ${displayPath(place.path)}`);
       if (depth >= openFilesFor(SHARE, DEEPEST)) {
         moveUp(run, place, top);
         continue;

@@ -20,6 +20,7 @@ import { basename, join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { getgid, getuid } from 'node:process';
 import { Destination } from '../../src/rootfs/destination.ts';
+import { Rootfs } from '../../src/rootfs/rootfs.ts';
 import { dir, file, hardlink, tar } from '../support/archive.ts';
 import { printTree } from '../support/tree.ts';
 import { chunks, isRoot, openRootfs, temporaryDirectory } from './harness.ts';
@@ -297,6 +298,61 @@ function mounted(t: TestContext, words: readonly string[]): string | undefined {
 
 const mountTmpfs = (t: TestContext): string | undefined =>
   mounted(t, ['-t', 'tmpfs', '-o', 'size=4m', 'tmpfs']);
+
+describe(
+  'what killed runs have left',
+  { skip: isRoot ? false : 'needs root, to give files to other users' },
+  () => {
+    const [one, other] = [1234, 4321];
+    // Whether root may remove it: nobody but its owner can have given it the name of a stage.
+    const rows: readonly [above: number, mode: number, owner: number, isRemoved: boolean][] = [
+      [0, 0o755, 0, true],
+      [0, 0o755, one, true],
+      [0, 0o1777, 0, true],
+      [0, 0o1777, one, false],
+      [0, 0o777, 0, false],
+      [0, 0o775, one, false],
+      [one, 0o755, one, true],
+      [one, 0o755, other, false],
+      [one, 0o755, 0, false],
+    ];
+    for (const [above, mode, owner, isRemoved] of rows) {
+      test(`a tree of ${owner} below a directory of ${above}, ${mode.toString(8)}`, async (t) => {
+        const base = temporaryDirectory(t);
+        const stage = '.r.dlrootfs-999999998-0123456789ab';
+        mkdirSync(join(base, 'above', stage), { recursive: true });
+        writeFileSync(join(base, 'above', stage, 'x'), '');
+        chownSync(join(base, 'above', stage), owner, owner);
+        chownSync(join(base, 'above'), above, above);
+        chmodSync(join(base, 'above'), mode);
+        await pullInto(join(base, 'above/r'), layer);
+        assert.deepEqual(readdirSync(join(base, 'above')).toSorted(), [...(isRemoved ? [] : [stage]), 'r']);
+      });
+    }
+
+    test('a tree with a mount in it stays, and so does what is mounted', async (t) => {
+      const base = temporaryDirectory(t);
+      const stage = join(base, '.r.dlrootfs-999999998-0123456789ab');
+      const inner = join(stage, 'a/mount');
+      mkdirSync(inner, { recursive: true });
+      if (spawnSync('mount', ['-t', 'tmpfs', 'tmpfs', inner]).status !== 0)
+        return t.skip('needs the right to mount');
+      try {
+        writeFileSync(join(inner, 'mounted'), '');
+        writeFileSync(join(stage, 'file'), '');
+        await pullInto(join(base, 'r'), layer);
+        assert.deepEqual(readdirSync(stage), ['a', 'file']);
+        for (const backend of ['libc', 'node'] as const) {
+          const rootfs = await Rootfs.open(stage, { mode: 'empty', leftover: true, backend });
+          await assert.rejects(rootfs.discard(), { code: 'EBUSY' });
+          assert.deepEqual(readdirSync(inner), ['mounted']);
+        }
+      } finally {
+        spawnSync('umount', [inner]);
+      }
+    });
+  },
+);
 
 describe('small disks', () => {
   test('a mount point is written in place', async (t) => {
