@@ -42,14 +42,14 @@ const needsRoot = process.geteuid!() === 0 ? false : 'needs root, to make device
 const images = registryForAllTests();
 const { pushed } = images;
 
-/** A directory of the test's own, in which another user may work too, and the program run there. */
+/** A directory of the test's own, in which another user may work too, but rename nothing of root's, and the program run there. */
 class Place extends Scratch {
   readonly #uid: number | undefined;
 
   constructor(uid?: number) {
     super();
     this.#uid = uid;
-    chmodSync(this.path, 0o777);
+    chmodSync(this.path, 0o1777);
   }
 
   async run(...argv: readonly string[]): Promise<{ exitCode: number; stdout: string; stderr: string }> {
