@@ -87,7 +87,9 @@ class TreeWriter {
     const { records } = tree;
     // Only a new or a removed name of the file changes it later.
     if (records.needsStat(node)) records.setStat(node, this.#files.statIn(above.path, name));
-    records.copyId(node, this.#bytes, this.#begin(mode, name));
+    // `#begin` may move the bytes.
+    const at = this.#begin(mode, name);
+    records.copyId(node, this.#bytes, at);
     above.files += 1;
     return undefined;
   }

@@ -227,6 +227,20 @@ test('content of any size, each once', async (t) => {
   assert.ok(total < 1.01 * sizes.reduce((sum, size) => sum + size, 0), `${total} bytes`);
 });
 
+test('a directory whose tree takes more memory than the writer begins with', async (t) => {
+  const directory = scratch(t);
+  await pullLayers(directory, [
+    (stage) => {
+      stage.directory('wide');
+      for (let number = 0; number < 4000; number += 1)
+        stage.file(`wide/${'name-'.repeat(12)}${number}`, `${number}`);
+    },
+    (stage) => stage.file('wide/one-more'),
+  ]);
+  assert.equal(git(directory, 'fsck', '--strict', '--full'), '');
+  assert.equal(git(directory, 'status', '--porcelain'), '');
+});
+
 test('hard links: content also where a later layer removed the first name', async (t) => {
   const directory = scratch(t);
   await pullLayers(directory, [
