@@ -229,8 +229,11 @@ class DirectoryComparison {
   }
 
   /** Files that dlrootfs itself has written. */
-  #ignored({ path: place, type, mode, names }: DiskEntry): 'known' | 'added' | undefined {
+  #ignored({ path: place, type, mode, uid, names }: DiskEntry): 'known' | 'added' | undefined {
     if (place === '.git' && type === 'directory') return 'known';
+    // What mke2fs(8) makes, and a pull leaves where it is.
+    const isOfSystem = place === 'lost+found' && uid === 0 && mode === 0o700;
+    if (isOfSystem && type === 'directory' && names?.length === 0) return 'known';
     if (place === 'layersize' && type === 'file' && this.#isLayerSize()) return 'known';
     if (place === 'json' && type === 'file' && this.#isWrittenJson()) return 'known';
     if (this.#tree?.isSelected(place, type === 'directory') === false) return 'known';

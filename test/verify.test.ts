@@ -53,7 +53,7 @@ class Place extends Scratch {
   }
 
   async run(...argv: readonly string[]): Promise<{ exitCode: number; stdout: string; stderr: string }> {
-    return await runProgram([...argv, ...(argv[0] === 'checkout' ? [] : ['--cache-dir', 'cache'])], {
+    return await runProgram([...argv, '--cache-dir', 'cache'], {
       cwd: this.path,
       ...(this.#uid !== undefined && { uid: this.#uid }),
     });
@@ -499,6 +499,23 @@ test('verify names the image that the directory holds, if it is another one', as
   const holds = /^notice: out\/json says that out holds another image, with the top layer [0-9a-f]{12} for /m;
   assert.match(result.stderr, holds);
 });
+
+test(
+  'verify: lost+found, as mke2fs makes it, is no difference; anything in it is',
+  { skip: needsRoot },
+  async () => {
+    using place = new Place();
+    const image = pushed([dir('d')]);
+    mkdirSync(place.join('out/lost+found'), { recursive: true, mode: 0o700 });
+    await place.pull(image, '-d', 'out');
+    assert.deepEqual(await place.verify(image, '-d', 'out'), []);
+    chmodSync(place.join('out/lost+found'), 0o755);
+    assert.deepEqual(await place.verify(image, '-d', 'out'), ['extra /lost+found/']);
+    chmodSync(place.join('out/lost+found'), 0o700);
+    writeFileSync(place.join('out/lost+found/#1'), '');
+    assert.deepEqual(await place.verify(image, '-d', 'out'), ['extra /lost+found/']);
+  },
+);
 
 test('verify of the first layers: the same flag; without it a notice names them', async () => {
   using place = new Place();
