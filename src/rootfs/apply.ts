@@ -7,7 +7,6 @@ import { makeMissing, unlock } from './metadata.ts';
 import type { FileJobs } from './file-jobs.ts';
 import { type Filesystem, explain, explained } from './filesystem.ts';
 import { type Content, placeEntry } from './place.ts';
-import { resolveNamedLists } from './named-lists.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { clearForDirectory, hide, hideContent } from './removal.ts';
 import { Run, type RunOptions } from './run.ts';
@@ -97,10 +96,7 @@ export class LayerApplication {
     const lost = run.jobs?.takeLost();
     run.counts.owners += lost?.owners ?? 0;
     run.counts.setuid += lost?.setuid ?? 0;
-    explained(this.#label, run.options.name, () => {
-      resolveNamedLists(run);
-      endLayer(run);
-    });
+    explained(this.#label, run.options.name, () => endLayer(run));
     run.marked = undefined;
     run.firstLayer = false;
     return this.#entries;

@@ -1,8 +1,8 @@
 import { constants } from 'node:os';
 import { SyscallError } from '../sys/os-error.ts';
-import { accessList, defaultAccessList, modeWithList, textKeys } from '../tar/access-list.ts';
+import { accessList, defaultAccessList, modeWithList } from '../tar/access-list.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
-import { itself, join, placeIn } from './directories.ts';
+import { itself, placeIn } from './directories.ts';
 import {
   type ByteName,
   type Directory,
@@ -33,10 +33,6 @@ const nobody = 0xffff_ffff;
 
 /** In 2038: every file system can store times up to here, in seconds. */
 const latestCommon = 0x7fff_ffff;
-/** Limit in bytes on the access lists with names of one layer: enough for 10,000 files with lists of usual length. */
-const MOST_NAMED_LIST_BYTES = 16 * 1024 * 1024;
-/** Bytes per file, in addition to the text of its lists. */
-const NAMED_LIST_OVERHEAD = 1024;
 
 /** Errors of chown(2): this process lacks permission, or the number is not mapped in its user namespace. */
 const ownerDenied = new Set([-EPERM, -EINVAL, -ENOSYS, -ENOTSUP]);
@@ -97,27 +93,16 @@ function permittedMode(run: MetadataState, mode: number, ownerIsRight: boolean):
   return mode & ~SET_ID_BITS;
 }
 
-/** `setXattrs` for an entry of a layer: its access lists with names wait for the end of the layer. */
-export function restoreXattrs(run: Run, node: Node, entry: Entry): number {
-  return setXattrs(run, node, entry, namesInLists(entry) && waitForNames(run, node, entry));
-}
-
 /**
  * Sets extended attributes. Those that the system or the file system denies are counted.
  *
- * @param waits whether access lists with names are set later
  * @returns `entry.mode`, or this mode with the access list applied: chmod(2) with that does not change the list
  * @throws SyscallError where the disk fails
  */
-function setXattrs(run: Run, node: Node, entry: Pick<Entry, 'mode' | 'xattrs'>, waits = false): number {
+export function restoreXattrs(run: Run, node: Node, entry: Pick<Entry, 'mode' | 'xattrs'>): number {
   let { mode } = entry;
   for (const [name, value] of entry.xattrs ?? []) {
     const result = run.filesystem.setXattr(node, name, value);
-    if (textKeys.has(name)) {
-      // A list with names: only a tree in memory can keep it unchanged.
-      if (!waits && result < 0) run.counts.xattrs += 1;
-      continue;
-    }
     if (result === 0 && name === accessList) mode = modeWithList(mode, value);
     if (result === 0) continue;
     if (diskFailed.has(result))
@@ -126,21 +111,6 @@ function setXattrs(run: Run, node: Node, entry: Pick<Entry, 'mode' | 'xattrs'>, 
     else run.counts.xattrs += 1;
   }
   return mode;
-}
-
-/** Whether an entry has access lists with names. */
-export function namesInLists({ xattrs }: Entry): boolean {
-  return xattrs !== undefined && [...textKeys.keys()].some((key) => xattrs.has(key));
-}
-
-/** False where too many wait. */
-function waitForNames(run: Run, { parent, name }: Node, entry: Entry): boolean {
-  let bytes = NAMED_LIST_OVERHEAD;
-  for (const value of entry.xattrs!.values()) bytes += value.length;
-  if (run.namedListBytes + bytes > MOST_NAMED_LIST_BYTES) return false;
-  run.namedListBytes += bytes;
-  run.namedLists.set(join(parent.path, name), entry);
-  return true;
 }
 
 /** Removes the access lists that a new node has from its directory. */
@@ -247,8 +217,7 @@ function ensureMode(run: Run, node: Node, mode: number): void {
 function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): number {
   if (!entry.xattrs) return entry.mode;
   const mode = restoreXattrs(run, node, entry);
-  for (const name of entry.xattrs.keys())
-    if (!textKeys.has(name) || run.filesystem.xattrSize(node, name) >= 0) run.directoryXattrs.add(name);
+  for (const name of entry.xattrs.keys()) run.directoryXattrs.add(name);
   // From here on new files inherit it.
   if (entry.xattrs.has(defaultAccessList)) run.creator.careful = true;
   return mode;
@@ -278,7 +247,6 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
   const place = placeIn(parent, name);
   const { path } = place;
   refuseReserved(run, path);
-  run.namedLists.delete(path);
   const { filesystem } = run;
   const made = retryUnlocked(run, parent, () => filesystem.makeDirectory(parent, name, 0o755));
   granted(made, `make the directory ${displayPath(path)}`);

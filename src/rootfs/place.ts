@@ -7,7 +7,6 @@ import {
   applyDirectoryMetadata,
   applyMetadata,
   fillingMode,
-  namesInLists,
   needsOnlyOpenFile,
   noteDirectory,
   restoreXattrs,
@@ -48,8 +47,6 @@ export function placeEntry(run: Run, content: Content, entry: Entry, normalPath:
   const place = placeIn(run.directories.find(parentPath(normalPath), true)!, nameOf(normalPath));
   const { path } = place;
   refuseReserved(run, path);
-  // A hard link to itself changes nothing.
-  if (entry.type !== 'hardlink') run.namedLists.delete(path);
   let isNew = true;
   let target = '';
   switch (entry.type) {
@@ -76,8 +73,6 @@ export function placeEntry(run: Run, content: Content, entry: Entry, normalPath:
 function placeRoot(run: Run, entry: Entry): void {
   if (entry.type === 'directory') {
     run.rootEntry = entry;
-    if (namesInLists(entry)) run.namedLists.set('' as BytePath, entry);
-    else run.namedLists.delete('' as BytePath);
   } else run.counts.ignored += 1;
 }
 
@@ -146,10 +141,6 @@ function placeHardLink(run: Run, entry: Entry, place: Place): BytePath {
   const made = create(run, place, make, [-ENOENT, -EPERM]);
   if (made === -ENOENT) throw impossible(ENOENT, action);
   if (made === -EPERM) throw linkDenied(filesystem, target, action);
-  // The file may lose the name under which its access list waits.
-  const waiting = run.namedLists.get(target.path);
-  if (waiting) run.namedLists.set(path, waiting);
-  else run.namedLists.delete(path);
   if (entry.xattrs) {
     // A change of owner that is yet to come would remove capabilities.
     run.jobs?.drain();

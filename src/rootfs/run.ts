@@ -71,10 +71,6 @@ export class Run {
   jobs: FileJobs | undefined;
   /** dlrootfs's own files at the root, not the image's: `json`, `layersize`. */
   readonly ownFiles = new Set<string>();
-  /** Files of this layer whose access lists contain names: the numbers are known at its end. */
-  readonly namedLists = new Map<BytePath, Entry>();
-  /** About what `namedLists` takes in memory, in bytes. */
-  namedListBytes = 0;
   /** This layer has files at `pseudoLinks`. */
   hasPseudoLinks = false;
   /** This is the first layer: whiteouts hide nothing. */

@@ -1,5 +1,3 @@
-import { parseGroup, parsePasswd } from '../sys/passwd.ts';
-
 /** The extended attributes in which Linux keeps POSIX access lists: acl(5). The second one is what new files in a directory are given. */
 export const accessList = 'system.posix_acl_access';
 export const defaultAccessList = 'system.posix_acl_default';
@@ -14,9 +12,6 @@ export const textKeys: ReadonlyMap<string, string> = new Map([
 export const keyOfList: ReadonlyMap<string, string> = new Map(
   [...textKeys].map(([key, name]) => [name, key]),
 );
-
-/** The id of a user or group; undefined for an unknown name. */
-export type FindId = (kind: 'user' | 'group', name: string) => number | undefined;
 
 interface AccessListEntry {
   readonly tag: number;
@@ -55,9 +50,9 @@ const RIGHTS = ['r', 'w', 'x'] as const;
  * An access list as the kernel takes it, from text of acl(5), parts separated by newlines or commas. A number counts before a name: star
  * and bsdtar put it behind the permissions (`user:daemon:rwx:1`), others in the name's place.
  *
- * @returns undefined for text that is not an access list, or has a name that `find` does not know
+ * @returns undefined for text that is not an access list, or has a name without a number
  */
-export function accessListBytes(text: string, find: FindId): Buffer | undefined {
+export function accessListBytes(text: string): Buffer | undefined {
   const parts: AccessListEntry[] = [];
   let lines = 0;
   for (const [line] of text.matchAll(/[^\n,]+/g)) {
@@ -66,7 +61,7 @@ export function accessListBytes(text: string, find: FindId): Buffer | undefined 
     const comment = line.indexOf('#');
     const written = (comment === -1 ? line : line.slice(0, comment)).trim();
     if (written === '') continue;
-    const part = parsePart(written.split(':'), find);
+    const part = parsePart(written.split(':'));
     if (part === undefined) return undefined;
     parts.push(part);
   }
@@ -110,7 +105,7 @@ export function modeWithList(mode: number, bytes: Uint8Array): number {
   return (mode & 0o7000) | (right(OWNER, 6) << 6) | (right(groupTag, 3) << 3) | right(OTHERS, 0);
 }
 
-function parsePart(fields: readonly string[], find: FindId): AccessListEntry | undefined {
+function parsePart(fields: readonly string[]): AccessListEntry | undefined {
   const [word = '', ...rest] = fields[0] === 'default' || fields[0] === 'd' ? fields.slice(1) : fields;
   const [, own, named] = kindOf.get(word.trim()) ?? [];
   // Solaris has no qualifier for mask and other.
@@ -120,12 +115,9 @@ function parsePart(fields: readonly string[], find: FindId): AccessListEntry | u
   const permissions = RIGHTS.reduce((bits, right) => 2 * bits + (rights.includes(right) ? 1 : 0), 0);
   if (qualifier === '') return { tag: own, permissions, id: noId };
   if (named === undefined) return undefined;
-  const id = /^\d{1,10}$/.test(number)
-    ? Number(number)
-    : /^\d{1,10}$/.test(qualifier)
-      ? Number(qualifier)
-      : find(named === USER ? 'user' : 'group', qualifier);
-  return id === undefined || id >= noId ? undefined : { tag: named, permissions, id };
+  const digits = [number, qualifier].find((field) => /^\d{1,10}$/.test(field));
+  const id = digits === undefined ? noId : Number(digits);
+  return id >= noId ? undefined : { tag: named, permissions, id };
 }
 
 function partsOf(bytes: Uint8Array): AccessListEntry[] | undefined {
@@ -140,26 +132,4 @@ function partsOf(bytes: Uint8Array): AccessListEntry[] | undefined {
       id: view.getUint32(at + 4, true),
     };
   });
-}
-
-/**
- * Finds users and groups in an image's `etc/passwd` and `etc/group`. Each file is read when it is first needed; root is known without. The first
- * line of a name counts. One character per byte.
- *
- * @param read undefined where the image has no such file
- */
-export function accountNames(read: (file: 'passwd' | 'group') => string | undefined): FindId {
-  const known = new Map<string, ReadonlyMap<string, number>>();
-  const readIds = (kind: 'user' | 'group'): ReadonlyMap<string, number> => {
-    const ids =
-      kind === 'user'
-        ? parsePasswd(read('passwd') ?? '').map(({ name, uid }) => [name, uid] as const)
-        : parseGroup(read('group') ?? '').map(({ name, gid }) => [name, gid] as const);
-    return new Map(ids.toReversed());
-  };
-  return (kind, name) => {
-    const ids = known.get(kind) ?? readIds(kind);
-    known.set(kind, ids);
-    return ids.get(name) ?? (name === 'root' ? 0 : undefined);
-  };
 }

@@ -175,7 +175,7 @@ function withNul(context: Buffer): Buffer {
 }
 
 /**
- * An access list: as the kernel's attribute, or under the record's key if it has names, whose numbers only the image has.
+ * An access list: as the kernel's attribute, or under the record's key if it has names without numbers, which no file system can hold.
  *
  * | text    | attribute before | attribute now | under the key now |
  * | ------- | ---------------- | ------------- | ----------------- |
@@ -187,17 +187,12 @@ function withNul(context: Buffer): Buffer {
 function setAccessList(records: PaxRecords, key: string, text: Buffer): void {
   const name = textKeys.get(key)!;
   const xattrs = (records.xattrs ??= new Map());
-  const value = text.length === 0 ? null : (accessListBytes(text.toString('latin1'), noId) ?? 'names');
+  const value = text.length === 0 ? null : (accessListBytes(text.toString('latin1')) ?? 'names');
   if (value === 'names' && xattrs.get(name)) return;
   for (const other of [name, key]) xattrs.delete(other);
   if (value === 'names') xattrs.set(key, new Uint8Array(text));
   else if (value === null) xattrs.set(key, null).set(name, null);
   else xattrs.set(name, value);
-}
-
-/** No name is known yet. */
-function noId(): undefined {
-  return undefined;
 }
 
 function emptySparse(): PaxSparse {
