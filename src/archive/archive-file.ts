@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { constants, type Stats } from 'node:fs';
+import { constants, statSync, type Stats } from 'node:fs';
 import { open, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { geteuid } from 'node:process';
 import path from 'node:path';
@@ -239,7 +239,7 @@ interface WriteOptions {
 export function unwritable(name: string, error: unknown): unknown {
   if (error instanceof DlrootfsError || !(error instanceof Error)) return error;
   const os = osErrorOf(error);
-  const disk = os?.disk === 'is full' && name !== STANDARD_OUTPUT ? `${diskOf(name)} is full: ` : '';
+  const disk = os?.disk === 'is full' && isOnDisk(name) ? `${diskOf(name)} is full: ` : '';
   return new DestinationError(`cannot write ${printable(name)}: ${disk}${os?.text ?? reasonOf(error)}`, {
     ...(os && { code: os.code }),
     hint: HINTS[os?.code ?? ''] ?? os?.hint(ELSEWHERE) ?? DIRECTORY_HINT,
@@ -249,6 +249,11 @@ export function unwritable(name: string, error: unknown): unknown {
 
 /** As messages call it. */
 export const STANDARD_OUTPUT = 'standard output';
+
+/** A device and standard output are on none that has a name. */
+function isOnDisk(name: string): boolean {
+  return name !== STANDARD_OUTPUT && statSync(osPath(name), { throwIfNoEntry: false })?.isFile() !== false;
+}
 
 function diskOf(name: string): string {
   return `the disk of ${printable(path.dirname(absolutePath(name)))}`;

@@ -181,11 +181,11 @@ test('the addresses of a foreign layer are asked when the registry does not have
 test('an address in a manifest by http is asked on this machine only', async () => {
   await using elsewhere = await FakeRegistry.start();
   await using registry = await FakeRegistry.start();
-  const blob = Buffer.from('a foreign layer');
+  const foreign = Buffer.from('a foreign layer');
   // Every system of the host's own answers at 0.0.0.0, which names no machine.
   const [, port] = elsewhere.host.split(':');
   const urls = [`http://0.0.0.0:${port}/x`];
-  registry.push('team/app', 'latest', { layers: [{ tar: blob, compression: 'none', urls }] });
+  registry.push('team/app', 'latest', { layers: [{ tar: foreign, compression: 'none', urls }] });
   registry.fault({ path: /blobs/, skip: 1, times: 99, status: 404 });
   await using client = await RegistryClient.open(registry.reference('team/app'), { retry: 0 });
   const image = await client.image();

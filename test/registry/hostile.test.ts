@@ -105,7 +105,8 @@ const attacks: Readonly<Record<string, Attack>> = {
   'a manifest without end in chunks of a byte': {
     reply: at('manifests', endless(chunked, '1\r\n \r\n'.repeat(10_000))),
     exitCode: 5,
-    says: /more than the limit of 4194304 bytes/,
+    // A busy machine meets the limit in time first.
+    says: /more than the limit of 4194304 bytes|did not send its whole answer within 60 s/,
   },
   'a layer without end in chunks of a byte': {
     reply: at(sha256(layer), endless(chunked, '1\r\n \r\n'.repeat(10_000))),

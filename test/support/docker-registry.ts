@@ -222,8 +222,8 @@ export class TokenServer implements AsyncDisposable {
     return `http://127.0.0.1:${address.port}/token`;
   }
 
-  /** A token that grants these scopes (`repository:NAME:ACTIONS`). */
-  issue(scopes: readonly string[]): string {
+  /** A token that grants these scopes (`repository:NAME:ACTIONS`), for so many seconds. */
+  issue(scopes: readonly string[], lifetime = this.#lifetime): string {
     const leaf = this.authority.issue('token signer');
     const der = leaf.cert.replaceAll(/-----.*?-----|\s/g, '');
     const now = Math.floor(Date.now() / 1000);
@@ -235,7 +235,7 @@ export class TokenServer implements AsyncDisposable {
       iss: 'test issuer',
       sub: '',
       aud: 'docker registry',
-      exp: now + this.#lifetime,
+      exp: now + lifetime,
       nbf: now - 10,
       iat: now,
       jti: randomUUID(),
