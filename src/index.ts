@@ -1,9 +1,9 @@
 import { versions } from 'node:process';
 import { UsageError } from './errors.ts';
 import type { Writable } from 'node:stream';
-import type { CacheAddition } from './cache.ts';
-import type { ImageDifferences } from './diff.ts';
-import type { Preview } from './inspect.ts';
+import type { CacheAddition } from './commands/cache.ts';
+import type { ImageDifferences } from './commands/diff.ts';
+import type { Preview } from './commands/inspect.ts';
 import type { StoreSize } from './blob/store.ts';
 import type { StoredImage } from './blob/stored-images.ts';
 import type { Inspection, ListedEntry } from './report/text.ts';
@@ -17,8 +17,8 @@ import type {
   TagsRequest,
   VerifyRequest,
 } from './options.ts';
-import type { PullSummary } from './summary.ts';
-import type { Verification } from './verify.ts';
+import type { PullSummary } from './commands/summary.ts';
+import type { Verification } from './commands/verify.ts';
 import { leastNodes, runsOn } from './version.ts';
 
 export {
@@ -36,10 +36,10 @@ export {
   UsageError,
 } from './errors.ts';
 export type { Change, Difference } from './comparison/differences.ts';
-export type { ComparedImage, ImageDifferences } from './diff.ts';
+export type { ComparedImage, ImageDifferences } from './commands/diff.ts';
 export type { StoreSize } from './blob/store.ts';
-export type { CacheAddition } from './cache.ts';
-export type { Preview } from './inspect.ts';
+export type { CacheAddition } from './commands/cache.ts';
+export type { Preview } from './commands/inspect.ts';
 export type { StoredImage } from './blob/stored-images.ts';
 export type { Inspection, ListedEntry } from './report/text.ts';
 export type {
@@ -57,8 +57,8 @@ export type { Platform } from './oci/platform.ts';
 export type { PullEvent, Report } from './report/event.ts';
 export { Secrets } from './sys/secrets.ts';
 export type { SignerRequest } from './trust/signers.ts';
-export type { LayerSummary, PullSummary } from './summary.ts';
-export type { Verification } from './verify.ts';
+export type { LayerSummary, PullSummary } from './commands/summary.ts';
+export type { Verification } from './commands/verify.ts';
 export { version } from './version.ts';
 
 // This file, and all that is loaded before this line, keep to the syntax of Node 12: an older Node gets this message, no syntax error.
@@ -104,7 +104,9 @@ async function run<Library, Result>(
  * @param image `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source as `oci:DIR`
  */
 export async function pull(image: string, options: Omit<PullRequest, 'image'> = {}): Promise<PullSummary> {
-  return await run(import('./pull.ts'), { ...options, image }, (library, resolved) => library.pull(resolved));
+  return await run(import('./commands/pull.ts'), { ...options, image }, (library, resolved) =>
+    library.pull(resolved),
+  );
 }
 
 /**
@@ -115,7 +117,7 @@ export async function pull(image: string, options: Omit<PullRequest, 'image'> = 
  */
 export async function verify(image: string, options: VerifyRequest = {}): Promise<Verification> {
   const { contents = false, ...request } = options;
-  return await run(import('./verify.ts'), { ...request, image }, (library, resolved) =>
+  return await run(import('./commands/verify.ts'), { ...request, image }, (library, resolved) =>
     library.verify(resolved, contents),
   );
 }
@@ -139,7 +141,7 @@ export async function diff(
     layers: Array.isArray(layers) ? layers[index] : layers,
     image,
   }));
-  return await run(import('./diff.ts'), one!, (library, resolved, resolve) =>
+  return await run(import('./commands/diff.ts'), one!, (library, resolved, resolve) =>
     library.diff(resolved, resolve({ ...other!, secrets: resolved.secrets })),
   );
 }
@@ -160,7 +162,7 @@ export async function exportArchive(
   if (output === '-') throw new UsageError('"-" is no file', { hint: 'pass a stream, or ./-' });
   const [name, stream] = typeof output === 'string' ? [output, new PassThrough()] : ['-', output];
   return await run(
-    import('./export.ts'),
+    import('./commands/export.ts'),
     { ...options, image },
     (library, resolved) => library.exportArchive(resolved, name, stream),
     [name],
@@ -181,7 +183,7 @@ export async function cat(
   options: DiffRequest = {},
 ): Promise<void> {
   await run(
-    import('./cat.ts'),
+    import('./commands/cat.ts'),
     { ...options, image },
     (library, resolved) => library.cat(resolved, file, output),
     [file],
@@ -197,7 +199,7 @@ export async function cat(
  */
 export async function list(image: string, path = '/', options: DiffRequest = {}): Promise<ListedEntry[]> {
   return await run(
-    import('./cat.ts'),
+    import('./commands/cat.ts'),
     { ...options, image },
     (library, resolved) => library.list(resolved, path),
     [path],
@@ -211,7 +213,7 @@ export async function list(image: string, path = '/', options: DiffRequest = {})
  * @throws as `pull`
  */
 export async function inspect(image: string, options: DiffRequest = {}): Promise<Inspection> {
-  return await run(import('./inspect.ts'), { ...options, image }, (library, resolved) =>
+  return await run(import('./commands/inspect.ts'), { ...options, image }, (library, resolved) =>
     library.inspect(resolved),
   );
 }
@@ -224,7 +226,9 @@ export async function inspect(image: string, options: DiffRequest = {}): Promise
  */
 export async function preview(image: string, options: Omit<PullRequest, 'image'> = {}): Promise<Preview> {
   const request = { replace: true, ...options, image };
-  return await run(import('./inspect.ts'), request, (library, resolved) => library.preview(resolved));
+  return await run(import('./commands/inspect.ts'), request, (library, resolved) =>
+    library.preview(resolved),
+  );
 }
 
 /**
@@ -235,46 +239,56 @@ export async function preview(image: string, options: Omit<PullRequest, 'image'>
  */
 export async function listTags(repository: string, options: TagsRequest = {}): Promise<string[]> {
   const { onTag, ...request } = options;
-  return await run(import('./inspect.ts'), { ...request, image: repository }, async (library, resolved) => {
-    const tags: string[] = [];
-    await library.listTags(resolved, (tag) => {
-      tags.push(tag);
-      if (onTag) onTag(resolved.secrets.mask(tag));
-    });
-    return tags;
-  });
+  return await run(
+    import('./commands/inspect.ts'),
+    { ...request, image: repository },
+    async (library, resolved) => {
+      const tags: string[] = [];
+      await library.listTags(resolved, (tag) => {
+        tags.push(tag);
+        if (onTag) onTag(resolved.secrets.mask(tag));
+      });
+      return tags;
+    },
+  );
 }
 
 /** The cache: what `dlrootfs cache` does. All throw as `pull`. */
 export const cache = {
   /** How much it holds. */
   async size(options: CacheRequest = {}): Promise<StoreSize> {
-    const [library, { storeSize }] = await Promise.all([import('./cache.ts'), import('./blob/store.ts')]);
+    const [library, { storeSize }] = await Promise.all([
+      import('./commands/cache.ts'),
+      import('./blob/store.ts'),
+    ]);
     return await storeSize(library.cacheDirectoryOf(options));
   },
 
   /** Removes what was used longest ago, down to `cacheSize` bytes. Default: all of it. */
   async prune(options: CacheRequest = {}): Promise<StoreSize> {
-    const [library, { pruneStore }] = await Promise.all([import('./cache.ts'), import('./blob/store.ts')]);
+    const [library, { pruneStore }] = await Promise.all([
+      import('./commands/cache.ts'),
+      import('./blob/store.ts'),
+    ]);
     const { cacheSize = 0 } = options;
     return await pruneStore(library.cacheDirectoryOf(options), cacheSize);
   },
 
   /** The images that it has by tag, the one that was used last first. */
   async list(options: CacheRequest = {}): Promise<StoredImage[]> {
-    const library = await import('./cache.ts');
+    const library = await import('./commands/cache.ts');
     return await library.listCache(options);
   },
 
   /** Removes an image, but not what another one needs. @throws NotFoundError where it does not have the tag */
   async remove(image: string, options: CacheRequest = {}): Promise<StoreSize> {
-    const library = await import('./cache.ts');
+    const library = await import('./commands/cache.ts');
     return await library.removeFromCache(image, options);
   },
 
   /** Puts all into it that a pull of the image needs. */
   async add(image: string, options: DiffRequest = {}): Promise<CacheAddition> {
-    return await run(import('./cache.ts'), { ...options, image }, (library, resolved) =>
+    return await run(import('./commands/cache.ts'), { ...options, image }, (library, resolved) =>
       library.addToCache(resolved),
     );
   },

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import type { PullSummary } from '../../src/summary.ts';
+import type { PullSummary } from '../../src/commands/summary.ts';
 import { noise, Setting } from '../faults/setting.ts';
 import { character, dir, file, hardlink, type Metadata, sparse, symlink, tar } from '../support/archive.ts';
 import { findProgram, missing } from '../support/debian.ts';

@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { archiveOf, layoutFiles, tagged } from './layout/build-layout.ts';
-import { file, tar } from './support/archive.ts';
-import { fakeManifest } from './support/fake-image.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
-import { runHere } from './support/in-process.ts';
-import { runProgram, Scratch } from './support/program.ts';
+import { archiveOf, layoutFiles, tagged } from '../layout/build-layout.ts';
+import { file, tar } from '../support/archive.ts';
+import { fakeManifest } from '../support/fake-image.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { runHere } from '../support/in-process.ts';
+import { runProgram, Scratch } from '../support/program.ts';
 
 const image = {
   layers: [{ tar: tar(file('motd', 'hello\n')) }],

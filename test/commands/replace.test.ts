@@ -18,15 +18,15 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { noInjection, Setting } from './faults/setting.ts';
-import { git } from './git/git.ts';
-import { layoutFiles, tagged, writeFiles } from './layout/build-layout.ts';
-import { dir, file, symlink, tar } from './support/archive.ts';
-import { missing } from './support/debian.ts';
-import { fakeManifest } from './support/fake-image.ts';
-import { noOtherUser } from './support/other-user.ts';
-import { runProgram } from './support/program.ts';
-import { printTree } from './support/tree.ts';
+import { noInjection, Setting } from '../faults/setting.ts';
+import { git } from '../git/git.ts';
+import { layoutFiles, tagged, writeFiles } from '../layout/build-layout.ts';
+import { dir, file, symlink, tar } from '../support/archive.ts';
+import { missing } from '../support/debian.ts';
+import { fakeManifest } from '../support/fake-image.ts';
+import { noOtherUser } from '../support/other-user.ts';
+import { runProgram } from '../support/program.ts';
+import { printTree } from '../support/tree.ts';
 
 const needsRoot = missing('root');
 const NOTHING_DONE = 'notice: out is this image already: nothing was done\n';

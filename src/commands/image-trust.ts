@@ -1,9 +1,9 @@
-import type { Signer } from './oci/artifact.ts';
-import type { Digest } from './oci/digest.ts';
-import type { Image, Session } from './oci/image.ts';
-import type { PullOptions } from './options.ts';
-import type { SignatureSearch } from './trust/search.ts';
-import type { WantedSigners } from './trust/signers.ts';
+import type { Signer } from '../oci/artifact.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Image, Session } from '../oci/image.ts';
+import type { PullOptions } from '../options.ts';
+import type { SignatureSearch } from '../trust/search.ts';
+import type { WantedSigners } from '../trust/signers.ts';
 
 /** The checks of an image before the first of its layers is requested. Without demands none of their code is loaded. */
 export class ImageTrust {
@@ -28,8 +28,8 @@ export class ImageTrust {
   ): Promise<ImageTrust | undefined> {
     if (Object.values(signers).every((value) => value === undefined)) return undefined;
     const [{ WantedSigners: wanted }, { SignatureSearch: search }] = await Promise.all([
-      import('./trust/signers.ts'),
-      import('./trust/search.ts'),
+      import('../trust/signers.ts'),
+      import('../trust/search.ts'),
     ]);
     const read = await wanted.read(signers, signal);
     return read && new ImageTrust(read, new search(session.attachments()), offline);

@@ -2,13 +2,15 @@ import assert from 'node:assert/strict';
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { Ajv2020 } from 'ajv/dist/2020.js';
-import { dir, file, tar } from './support/archive.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
-import { Scratch, runProgram } from './support/program.ts';
+import { dir, file, tar } from '../support/archive.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { Scratch, runProgram } from '../support/program.ts';
 
 const schemas = new Ajv2020({ strict: false });
 const schema = (name: string) =>
-  JSON.parse(readFileSync(new URL(`../docs/schema/${name}.schema.json`, import.meta.url), 'utf8')) as object;
+  JSON.parse(
+    readFileSync(new URL(`../../docs/schema/${name}.schema.json`, import.meta.url), 'utf8'),
+  ) as object;
 schemas.addSchema(schema('summary'), 'summary.schema.json');
 schemas.addSchema(schema('inspection'), 'inspection.schema.json');
 schemas.addSchema(schema('progress'), 'progress.schema.json');

@@ -1,16 +1,16 @@
 import { createHash } from 'node:crypto';
-import { type Difference, exactRules } from './comparison/differences.ts';
-import { TreeComparison } from './comparison/trees.ts';
-import { UsageError } from './errors.ts';
-import { parseSource } from './layout/local-source.ts';
-import type { Image } from './oci/image.ts';
-import type { PullOptions } from './options.ts';
-import type { OpenFile } from './rootfs/image-contents.ts';
-import type { ImageTree, ImageTreeEntry } from './rootfs/image-tree.ts';
-import { noSuchPath, type PartOptions } from './rootfs/selection.ts';
-import { openYielder } from './sys/yielder.ts';
-import type { BytePath } from './tar/entry.ts';
-import { ExtentCursor } from './tar/sparse.ts';
+import { type Difference, exactRules } from '../comparison/differences.ts';
+import { TreeComparison } from '../comparison/trees.ts';
+import { UsageError } from '../errors.ts';
+import { parseSource } from '../layout/local-source.ts';
+import type { Image } from '../oci/image.ts';
+import type { PullOptions } from '../options.ts';
+import type { OpenFile } from '../rootfs/image-contents.ts';
+import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
+import { noSuchPath, type PartOptions } from '../rootfs/selection.ts';
+import { openYielder } from '../sys/yielder.ts';
+import type { BytePath } from '../tar/entry.ts';
+import { ExtentCursor } from '../tar/sparse.ts';
 import { withImageTree } from './with-image-tree.ts';
 import { type OpenedImage, parseImage, withImage } from './with-session.ts';
 

@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { describe, test, type TestContext } from 'node:test';
 import fc from 'fast-check';
-import { accessListBytes, netRawCapability } from './rootfs/access-list.ts';
+import { accessListBytes, netRawCapability } from '../rootfs/access-list.ts';
 import {
   block,
   character,
@@ -27,15 +27,15 @@ import {
   tar,
   whiteout,
   type Item,
-} from './support/archive.ts';
-import { noOtherUser } from './support/other-user.ts';
-import { runProgram, Scratch, startProgram } from './support/program.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
-import { registryForAllTests } from './support/pushed-images.ts';
-import { randomLayers } from './support/random-layers.ts';
-import { runs } from './support/runs.ts';
-import { printTree } from './support/tree.ts';
-import { until } from './support/until.ts';
+} from '../support/archive.ts';
+import { noOtherUser } from '../support/other-user.ts';
+import { runProgram, Scratch, startProgram } from '../support/program.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { registryForAllTests } from '../support/pushed-images.ts';
+import { randomLayers } from '../support/random-layers.ts';
+import { runs } from '../support/runs.ts';
+import { printTree } from '../support/tree.ts';
+import { until } from '../support/until.ts';
 
 const needsRoot = process.geteuid!() === 0 ? false : 'needs root, to make devices and give owners';
 

@@ -1,12 +1,12 @@
 import path from 'node:path';
 import type { Writable } from 'node:stream';
-import { ArchiveFile, isSpecialFile, STANDARD_OUTPUT } from './archive/archive-file.ts';
-import { compressionFor, writeArchive } from './archive/flatten.ts';
-import { diskFormatOf } from './disk/format.ts';
-import { DestinationError, printable } from './errors.ts';
+import { ArchiveFile, isSpecialFile, STANDARD_OUTPUT } from '../archive/archive-file.ts';
+import { compressionFor, writeArchive } from '../archive/flatten.ts';
+import { diskFormatOf } from '../disk/format.ts';
+import { DestinationError, printable } from '../errors.ts';
 import type { Exporter } from './export-disk.ts';
-import { type PullOptions, refuseDiskOptions } from './options.ts';
-import { describeNotRestored } from './rootfs/not-restored.ts';
+import { type PullOptions, refuseDiskOptions } from '../options.ts';
+import { describeNotRestored } from '../rootfs/not-restored.ts';
 import { type PullSummary, withSummary } from './summary.ts';
 import { withImageTree } from './with-image-tree.ts';
 

@@ -1,8 +1,8 @@
 import { performance } from 'node:perf_hooks';
-import type { Image, Layer } from './oci/image.ts';
-import type { PullOptions } from './options.ts';
-import type { Report } from './report/event.ts';
-import type { NotRestored } from './rootfs/not-restored.ts';
+import type { Image, Layer } from '../oci/image.ts';
+import type { PullOptions } from '../options.ts';
+import type { Report } from '../report/event.ts';
+import type { NotRestored } from '../rootfs/not-restored.ts';
 import { type OpenedImage, withImage } from './with-session.ts';
 
 export interface LayerSummary extends Pick<Layer, 'id' | 'digest' | 'diffID' | 'size'> {

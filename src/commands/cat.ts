@@ -1,13 +1,13 @@
 import type { Writable } from 'node:stream';
-import { STANDARD_OUTPUT, writeBytes } from './archive/archive-file.ts';
-import { fillGaps } from './archive/sparse-map.ts';
-import { NotFoundError, printable } from './errors.ts';
-import type { PullOptions } from './options.ts';
-import type { ListedEntry } from './report/text.ts';
-import type { ImageTree, ImageTreeEntry } from './rootfs/image-tree.ts';
-import { noSuchPath, type ResolvedPath } from './rootfs/selection.ts';
-import { pathBytes } from './sys/os-path.ts';
-import type { BytePath } from './tar/entry.ts';
+import { STANDARD_OUTPUT, writeBytes } from '../archive/archive-file.ts';
+import { fillGaps } from '../archive/sparse-map.ts';
+import { NotFoundError, printable } from '../errors.ts';
+import type { PullOptions } from '../options.ts';
+import type { ListedEntry } from '../report/text.ts';
+import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
+import { noSuchPath, type ResolvedPath } from '../rootfs/selection.ts';
+import { pathBytes } from '../sys/os-path.ts';
+import type { BytePath } from '../tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
 import { withImage } from './with-session.ts';
 

@@ -14,18 +14,18 @@ import {
 } from 'node:fs';
 import { geteuid } from 'node:process';
 import { describe, test } from 'node:test';
-import { pull as pullByLibrary } from '../src/index.ts';
-import { dir, file, hardlink, tar, type Item } from './support/archive.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
+import { pull as pullByLibrary } from '../../src/index.ts';
+import { dir, file, hardlink, tar, type Item } from '../support/archive.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
 import {
   type ProgramOptions,
   type ProgramResult,
   Scratch,
   programCommand,
   runProgram,
-} from './support/program.ts';
-import { printTree } from './support/tree.ts';
-import { HANG } from './support/hang.ts';
+} from '../support/program.ts';
+import { printTree } from '../support/tree.ts';
+import { HANG } from '../support/hang.ts';
 
 const isRoot = geteuid?.() === 0;
 const needsRoot = isRoot ? false : 'needs root';

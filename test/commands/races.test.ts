@@ -12,11 +12,11 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { noInjection, Setting } from './faults/setting.ts';
-import { dir, file, tar } from './support/archive.ts';
-import { noOtherUser } from './support/other-user.ts';
-import type { RunningProgram } from './support/program.ts';
-import { until } from './support/until.ts';
+import { noInjection, Setting } from '../faults/setting.ts';
+import { dir, file, tar } from '../support/archive.ts';
+import { noOtherUser } from '../support/other-user.ts';
+import type { RunningProgram } from '../support/program.ts';
+import { until } from '../support/until.ts';
 
 const skip = noOtherUser || noInjection;
 const USER = 65_534;

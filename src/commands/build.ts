@@ -1,19 +1,19 @@
 import { existsSync } from 'node:fs';
 import { platform } from 'node:os';
-import type { PulledLayer } from './blob/queue.ts';
-import { Decoder } from './decoder.ts';
-import { printable, UsageError } from './errors.ts';
-import { reasonOf } from './sys/os-error.ts';
-import type { GitLayers } from './git/git-layers.ts';
-import { shortID } from './oci/digest.ts';
-import type { Layer } from './oci/image.ts';
-import type { JsonObject } from './oci/json.ts';
-import { formatLayerInfo } from './oci/layer-info.ts';
-import type { PullOptions } from './options.ts';
+import type { PulledLayer } from '../blob/queue.ts';
+import { Decoder } from '../decoder.ts';
+import { printable, UsageError } from '../errors.ts';
+import { reasonOf } from '../sys/os-error.ts';
+import type { GitLayers } from '../git/git-layers.ts';
+import { shortID } from '../oci/digest.ts';
+import type { Layer } from '../oci/image.ts';
+import type { JsonObject } from '../oci/json.ts';
+import { formatLayerInfo } from '../oci/layer-info.ts';
+import type { PullOptions } from '../options.ts';
 import { type Built, protectedPaths, PART, lastingFingerprint } from './existing-image.ts';
-import { Destination } from './rootfs/destination.ts';
-import { describeNotRestored } from './rootfs/not-restored.ts';
-import { Rootfs } from './rootfs/rootfs.ts';
+import { Destination } from '../rootfs/destination.ts';
+import { describeNotRestored } from '../rootfs/not-restored.ts';
+import { Rootfs } from '../rootfs/rootfs.ts';
 import type { LayerSummary } from './summary.ts';
 
 /** Adds files that no layer has to a rootfs in `directory`; by default at its final path. */
@@ -82,7 +82,7 @@ export class RootfsBuild {
     parts.destination = destination;
     if (options.git) refuseOtherBytes(destination);
     const git = options.git
-      ? (await import('./git/git-layers.ts')).GitLayers.open(
+      ? (await import('../git/git-layers.ts')).GitLayers.open(
           destination.root.self,
           options.signal,
           destination.root.path,

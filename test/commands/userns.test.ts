@@ -10,15 +10,15 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { test } from 'node:test';
-import { topics } from '../src/command-line/topics.ts';
-import { Setting } from './faults/setting.ts';
-import { netRawCapability } from './rootfs/access-list.ts';
-import { character, dir, file, hardlink, symlink, tar } from './support/archive.ts';
-import { missing } from './support/debian.ts';
-import { noOtherUser, noUserNamespace } from './support/other-user.ts';
-import { programCommand, runProgram, type ProgramResult } from './support/program.ts';
-import { busyboxTree } from './support/rootfs-trees.ts';
-import { until } from './support/until.ts';
+import { topics } from '../../src/command-line/topics.ts';
+import { Setting } from '../faults/setting.ts';
+import { netRawCapability } from '../rootfs/access-list.ts';
+import { character, dir, file, hardlink, symlink, tar } from '../support/archive.ts';
+import { missing } from '../support/debian.ts';
+import { noOtherUser, noUserNamespace } from '../support/other-user.ts';
+import { programCommand, runProgram, type ProgramResult } from '../support/program.ts';
+import { busyboxTree } from '../support/rootfs-trees.ts';
+import { until } from '../support/until.ts';
 
 const NOBODY = 65_534;
 /** Runs a command as nobody, with the ids of a file for /etc/subuid and /etc/subgid, which it alone sees. */
@@ -87,7 +87,7 @@ test('userns: the tree of a plain user is that of root, seen from inside', { ski
 test('userns: the recipe enters the tree, and deletes it', { skip: skip || missing('busybox') }, async () => {
   await using setting = await open();
   const { scratch, registry } = setting;
-  const recipes = readFileSync(new URL('../docs/recipes.md', import.meta.url), 'utf8');
+  const recipes = readFileSync(new URL('../../docs/recipes.md', import.meta.url), 'utf8');
   const commands = /^## True owners as a plain user\n\n```\n([^]*?)^```$/m.exec(recipes)![1]!;
   const tree = scratch.join('tree');
   mkdirSync(tree);

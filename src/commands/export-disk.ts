@@ -1,17 +1,17 @@
 import path from 'node:path';
-import type { ArchiveFile } from './archive/archive-file.ts';
-import type { Store } from './blob/store.ts';
-import { checkDiskTool, type DiskTarget, writeDiskImage } from './disk/disk-image.ts';
-import { writeErofs } from './disk/erofs.ts';
-import { type DiskFormat, diskFormats, diskIdentityOf } from './disk/format.ts';
-import { findDiskTool } from './disk/tools.ts';
-import { DestinationError, printable, UsageError } from './errors.ts';
-import type { Image } from './oci/image.ts';
-import type { PullOptions } from './options.ts';
-import type { ImageTree } from './rootfs/image-tree.ts';
-import type { NotRestored } from './rootfs/not-restored.ts';
-import { containerName, openBeside, refuseExisting, writeConfig } from './runtime/config-files.ts';
-import { guestOf, type MachineConfig, machineConfig, machinePath } from './runtime/virtual-machine.ts';
+import type { ArchiveFile } from '../archive/archive-file.ts';
+import type { Store } from '../blob/store.ts';
+import { checkDiskTool, type DiskTarget, writeDiskImage } from '../disk/disk-image.ts';
+import { writeErofs } from '../disk/erofs.ts';
+import { type DiskFormat, diskFormats, diskIdentityOf } from '../disk/format.ts';
+import { findDiskTool } from '../disk/tools.ts';
+import { DestinationError, printable, UsageError } from '../errors.ts';
+import type { Image } from '../oci/image.ts';
+import type { PullOptions } from '../options.ts';
+import type { ImageTree } from '../rootfs/image-tree.ts';
+import type { NotRestored } from '../rootfs/not-restored.ts';
+import { containerName, openBeside, refuseExisting, writeConfig } from '../runtime/config-files.ts';
+import { guestOf, type MachineConfig, machineConfig, machinePath } from '../runtime/virtual-machine.ts';
 
 const OTHER_NAME = 'choose another name with -o, or replace it with --force';
 

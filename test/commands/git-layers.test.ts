@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { dir, file, tar, whiteout } from './support/archive.ts';
-import type { FakeLayer } from './support/fake-image.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
-import { Scratch, runProgram } from './support/program.ts';
-import { printTree } from './support/tree.ts';
+import { dir, file, tar, whiteout } from '../support/archive.ts';
+import type { FakeLayer } from '../support/fake-image.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { Scratch, runProgram } from '../support/program.ts';
+import { printTree } from '../support/tree.ts';
 
 const base: FakeLayer = {
   tar: tar(dir('etc', { mtime: 1 }), file('etc/motd', 'hello\n'), dir('empty', { mode: 0o700 })),

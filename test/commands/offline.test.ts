@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { Setting } from './faults/setting.ts';
-import { dir, file, tar } from './support/archive.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
-import { runProgram, Scratch } from './support/program.ts';
+import { Setting } from '../faults/setting.ts';
+import { dir, file, tar } from '../support/archive.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { runProgram, Scratch } from '../support/program.ts';
 
 const layers = [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n')) }, { tar: tar(file('etc/issue', 'x')) }];
 

@@ -2,15 +2,15 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
-import { diff, pull } from '../src/index.ts';
-import { firstLayers } from '../src/oci/first-layers.ts';
-import type { Image, Layer } from '../src/oci/image.ts';
-import type { PullSummary } from '../src/summary.ts';
-import { character, dir, file, hardlink, tar, whiteout } from './support/archive.ts';
-import { missing } from './support/debian.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
-import { Scratch, runProgram } from './support/program.ts';
-import { printTree } from './support/tree.ts';
+import { diff, pull } from '../../src/index.ts';
+import { firstLayers } from '../../src/oci/first-layers.ts';
+import type { Image, Layer } from '../../src/oci/image.ts';
+import type { PullSummary } from '../../src/commands/summary.ts';
+import { character, dir, file, hardlink, tar, whiteout } from '../support/archive.ts';
+import { missing } from '../support/debian.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { Scratch, runProgram } from '../support/program.ts';
+import { printTree } from '../support/tree.ts';
 
 const layers = [
   { tar: tar(dir('etc', { mtime: 1 }), file('etc/motd', 'hello\n'), dir('empty', { mode: 0o700, uid: 5 })) },

@@ -1,10 +1,10 @@
-import type { Store } from './blob/store.ts';
+import type { Store } from '../blob/store.ts';
 import { openTreeNotes, protectedPaths, readExistingImage } from './existing-image.ts';
-import { firstLayers } from './oci/first-layers.ts';
-import type { Image } from './oci/image.ts';
-import type { PullOptions } from './options.ts';
-import type { InspectedLayer, Inspection } from './report/text.ts';
-import { Destination } from './rootfs/destination.ts';
+import { firstLayers } from '../oci/first-layers.ts';
+import type { Image } from '../oci/image.ts';
+import type { PullOptions } from '../options.ts';
+import type { InspectedLayer, Inspection } from '../report/text.ts';
+import { Destination } from '../rootfs/destination.ts';
 import { bytesBySource } from './summary.ts';
 import { addedTo, findImage, type FoundImage, type Opened, withSession } from './with-session.ts';
 

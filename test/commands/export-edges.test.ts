@@ -12,11 +12,11 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { test } from 'node:test';
-import { Setting, noise } from './faults/setting.ts';
-import { dir, file, tar } from './support/archive.ts';
-import { missing } from './support/debian.ts';
-import { noOtherUser } from './support/other-user.ts';
-import { type ProgramOptions, type ProgramResult, programCommand, runProgram } from './support/program.ts';
+import { Setting, noise } from '../faults/setting.ts';
+import { dir, file, tar } from '../support/archive.ts';
+import { missing } from '../support/debian.ts';
+import { noOtherUser } from '../support/other-user.ts';
+import { type ProgramOptions, type ProgramResult, programCommand, runProgram } from '../support/program.ts';
 
 const small = { layers: [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n')) }] };
 

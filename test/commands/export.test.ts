@@ -4,11 +4,11 @@ import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import { zstdDecompressSync, gunzipSync } from 'node:zlib';
-import { exportArchive, IntegrityError } from '../src/index.ts';
-import { dir, file, hardlink, symlink, tar, whiteout } from './support/archive.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
-import { programCommand, runProgram, Scratch } from './support/program.ts';
-import { printTree } from './support/tree.ts';
+import { exportArchive, IntegrityError } from '../../src/index.ts';
+import { dir, file, hardlink, symlink, tar, whiteout } from '../support/archive.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { programCommand, runProgram, Scratch } from '../support/program.ts';
+import { printTree } from '../support/tree.ts';
 
 const layers = [
   {

@@ -1,6 +1,6 @@
-import { decompress } from './blob/decode/decompress.ts';
+import { decompress } from '../blob/decode/decompress.ts';
 import { ImageTrust } from './image-trust.ts';
-import { Store } from './blob/store.ts';
+import { Store } from '../blob/store.ts';
 import {
   type DlrootfsError,
   InterruptedError,
@@ -8,18 +8,18 @@ import {
   NotFoundError,
   RateLimitError,
   UnauthorizedError,
-} from './errors.ts';
-import type { Signer } from './oci/artifact.ts';
-import { shortID } from './oci/digest.ts';
-import { firstLayers } from './oci/first-layers.ts';
-import { platformNotice } from './oci/image-index.ts';
-import type { Image, Layer, Session } from './oci/image.ts';
-import { Reference } from './oci/reference.ts';
-import { formatSource, parseSource } from './layout/local-source.ts';
-import type { PullOptions } from './options.ts';
-import type { ManifestStore } from './registry/registry-options.ts';
-import { signerText } from './report/text.ts';
-import { spoolPlace } from './rootfs/destination.ts';
+} from '../errors.ts';
+import type { Signer } from '../oci/artifact.ts';
+import { shortID } from '../oci/digest.ts';
+import { firstLayers } from '../oci/first-layers.ts';
+import { platformNotice } from '../oci/image-index.ts';
+import type { Image, Layer, Session } from '../oci/image.ts';
+import { Reference } from '../oci/reference.ts';
+import { formatSource, parseSource } from '../layout/local-source.ts';
+import type { PullOptions } from '../options.ts';
+import type { ManifestStore } from '../registry/registry-options.ts';
+import { signerText } from '../report/text.ts';
+import { spoolPlace } from '../rootfs/destination.ts';
 
 /** Where an image comes from: a registry, or a layout or archive on this machine. */
 export interface ImageSource {
@@ -51,14 +51,14 @@ export function parseImage(
   if (source !== undefined) {
     const name = formatSource(source);
     const open: ImageSource['open'] = async (_, spoolDirectory) => {
-      const { openLayout } = await import('./layout/open-layout.ts');
+      const { openLayout } = await import('../layout/open-layout.ts');
       return await openLayout(source, { spoolDirectory, decompress, stdin, signal });
     };
     return { name, reference: name, registry: undefined, local: true, open };
   }
   const reference = Reference.parse(image);
   const open: ImageSource['open'] = async (manifestStore, _, storeAlone) => {
-    const { openSession } = await import('./registry/session.ts');
+    const { openSession } = await import('../registry/session.ts');
     const quiet = storeAlone && { offline: { hint: '' }, report: () => undefined };
     return await openSession(reference, { ...registry, ...quiet, manifestStore, signal });
   };

@@ -1,4 +1,4 @@
-import { layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from './blob/queue.ts';
+import { layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from '../blob/queue.ts';
 import { type Prepare, RootfsBuild } from './build.ts';
 import {
   type Built,
@@ -7,9 +7,9 @@ import {
   reportUntouched,
   tellOfOtherFiles,
 } from './existing-image.ts';
-import type { Image } from './oci/image.ts';
-import { type PullOptions, refuseDiskOptions } from './options.ts';
-import { Destination } from './rootfs/destination.ts';
+import type { Image } from '../oci/image.ts';
+import { type PullOptions, refuseDiskOptions } from '../options.ts';
+import { Destination } from '../rootfs/destination.ts';
 import { type PullSummary, withSummary } from './summary.ts';
 import type { OpenedImage } from './with-session.ts';
 
@@ -22,7 +22,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   const { destination, runtimes } = request;
   refuseDiskOptions(request, 'a directory');
   // Loaded on demand: it would add some 20 ms to every start.
-  const runtime = request.prepare || runtimes.length > 0 ? await import('./runtime/write.ts') : undefined;
+  const runtime = request.prepare || runtimes.length > 0 ? await import('../runtime/write.ts') : undefined;
   runtime?.checkRuntimeConfigs(runtimes, destination, request.force);
   if (request.replace !== false) Destination.requireReplaceable(destination, protectedPaths(request));
   else if (!request.merge) Destination.requireEmpty(destination);
@@ -84,7 +84,7 @@ async function buildPart(
   options: PullOptions,
 ): Promise<Built> {
   const [{ flattenedTree }, { withImageTree }] = await Promise.all([
-    import('./archive/flatten.ts'),
+    import('../archive/flatten.ts'),
     import('./with-image-tree.ts'),
   ]);
   const { layers: all } = opened.image;

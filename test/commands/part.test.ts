@@ -4,14 +4,14 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { dir, file, gzip, hardlink, opaque, sparse, symlink, tar, whiteout } from './support/archive.ts';
-import { type ProgramResult, runProgram, Scratch, startProgram } from './support/program.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
-import { registryForAllTests } from './support/pushed-images.ts';
-import { randomLayers } from './support/random-layers.ts';
-import { runs } from './support/runs.ts';
-import { printTree } from './support/tree.ts';
-import { until } from './support/until.ts';
+import { dir, file, gzip, hardlink, opaque, sparse, symlink, tar, whiteout } from '../support/archive.ts';
+import { type ProgramResult, runProgram, Scratch, startProgram } from '../support/program.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { registryForAllTests } from '../support/pushed-images.ts';
+import { randomLayers } from '../support/random-layers.ts';
+import { runs } from '../support/runs.ts';
+import { printTree } from '../support/tree.ts';
+import { until } from '../support/until.ts';
 
 const needsRoot = process.geteuid!() === 0 ? false : 'needs root, to make devices and give owners';
 

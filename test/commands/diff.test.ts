@@ -13,15 +13,15 @@ import {
   tar,
   whiteout,
   type Item,
-} from './support/archive.ts';
-import { sha256 } from './support/fake-image.ts';
-import { runProgram, Scratch, startProgram, type ProgramResult } from './support/program.ts';
-import { FakeRegistry } from './support/fake-registry.ts';
-import { registryForAllTests } from './support/pushed-images.ts';
-import { randomLayers } from './support/random-layers.ts';
-import { runs } from './support/runs.ts';
-import { printTree } from './support/tree.ts';
-import { until } from './support/until.ts';
+} from '../support/archive.ts';
+import { sha256 } from '../support/fake-image.ts';
+import { runProgram, Scratch, startProgram, type ProgramResult } from '../support/program.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { registryForAllTests } from '../support/pushed-images.ts';
+import { randomLayers } from '../support/random-layers.ts';
+import { runs } from '../support/runs.ts';
+import { printTree } from '../support/tree.ts';
+import { until } from '../support/until.ts';
 
 const needsRoot = process.geteuid!() === 0 ? false : 'needs root, to make devices and give owners';
 
