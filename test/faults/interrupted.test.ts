@@ -297,14 +297,15 @@ for (const [name, count] of Object.entries(rounds) as [keyof typeof killKinds, n
 }
 
 test(
-  'with -g, what a killed run left beside DIR goes also where nothing else is to be done',
+  'with -g --replace, what a killed run left beside DIR goes also where nothing else is to be done',
   { skip: missing('git') },
   async () => {
     await using setting = await Setting.open();
-    await setting.pullWell(['-g']);
+    const flags = ['-d', 'out', '-g', '--replace'];
+    await setting.pullWell(flags);
     // No process has a number like that: pid_max is at most 2^22.
     mkdirSync(setting.scratch.join('.out.dlrootfs-99999999-0123456789ab/usr'), { recursive: true });
-    const { stderr } = await setting.pullWell(['-g']);
+    const { stderr } = await setting.pullWell(flags);
     assert.match(stderr, /nothing was done/);
     assert.deepEqual(setting.names, ['out']);
   },

@@ -74,7 +74,7 @@ export const killKinds = {
   '-g': {
     image: { layers: [...base, top] },
     rate: 4 * 2 ** 20,
-    flags: ['-d', 'out', '-g'],
+    flags: ['-d', 'out', '-g', '--replace'],
     name: 'out',
     read: readRepository,
     earlier: { layers: base },
@@ -205,7 +205,8 @@ async function killOnce(
   const { registry, image } = setting;
   const run = setting.start(kind.flags, under && { under });
   const watch = withEarlier ? undefined : watchFor(setting, kind, model);
-  await until('the first request', () => registry.requests.length > 0);
+  await until('the first request', () => registry.requests.length > 0 || run.isOver);
+  assert.ok(registry.requests.length > 0, run.stderr);
   if (under) {
     assert.equal((await run.result).exitCode, 137, 'it came to the call');
   } else {
