@@ -346,9 +346,12 @@ export class BlobFile {
       const os = osErrorOf(error);
       throw os ? await this.#failureOf(`cannot be read: ${os.text}`) : error;
     }
-    hash.update(into.subarray(0, count));
-    const found = count === 0 ? hash.mismatch() : undefined;
-    if (found === undefined) return count;
+    if (count > 0) {
+      hash.update(into.subarray(0, count));
+      return count;
+    }
+    const found = hash.mismatch();
+    if (found === undefined) return 0;
     throw await this.#failureOf(`has digest ${found} but must have ${this.#checksum!.digest}`);
   }
 }

@@ -154,9 +154,12 @@ async function readPage(
   subject: string,
   types: readonly string[],
 ): Promise<Page | undefined> {
-  const bytes = await readDocument(response, MAX_MANIFEST_BYTES);
   const isIndex = mediaTypeOf(response.header('content-type') ?? '') === MediaType.ociIndex;
-  if (response.status !== 200 || !isIndex) return undefined;
+  if (response.status !== 200 || !isIndex) {
+    response.discard();
+    return undefined;
+  }
+  const bytes = await readDocument(response, MAX_MANIFEST_BYTES);
   const next = nextPage(response.header('link'), response.url, response.url.pathname);
   return { ...listOf(bytes, subject, types), next };
 }

@@ -17,7 +17,8 @@ const MODE = 0o600;
  * @throws what open(2) says
  */
 export async function namelessFile(directory: OpenDirectory): Promise<FileHandle> {
-  const nameless = open(directory.at('.'), constants.O_RDWR | O_TMPFILE, MODE);
+  // O_EXCL: no process can give it a name later.
+  const nameless = open(directory.at('.'), constants.O_RDWR | constants.O_EXCL | O_TMPFILE, MODE);
   return await nameless.catch(() => unlinkedFile(directory));
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { transform } from 'esbuild';
 import { leastNodes, runsOn } from '../../src/version.ts';
@@ -86,6 +86,7 @@ test('the example of the library runs as it stands in its document', { skip: bui
   assert.match(lines[2]!, new RegExp(`^library/alpine:latest is ${digest}: 2 layers, \\d+ bytes fetched$`));
   assert.equal(readFileSync(scratch.join('alpine-rootfs/etc/motd'), 'utf8'), 'hello\n');
   registry.fault({ path: /\/manifests\//, times: 99, status: 404 });
+  rmSync(scratch.join('alpine-rootfs'), { recursive: true });
   const failed = await run();
   assert.equal(failed.exitCode, 3);
   assert.match(failed.output, /^NOT_FOUND: .*\(.+\)$/m);
@@ -121,7 +122,7 @@ const printed: readonly RegExp[] = [
   /^[0-9a-f]{64} 2 \d+ bytes to download\n$/,
   /^edge\nlatest\n2 tags\n$/,
   /^hello\n$/,
-  /^library\/alpine:latest: \d+ bytes downloaded\n(\d) of \1 blobs removed\n$/,
+  /^library\/alpine:latest: \d+ bytes downloaded\nlibrary\/alpine:latest \d+\n(\d) of \1 blobs removed\n$/,
 ];
 
 test('the examples of the other functions run as they stand in their document', { skip: built }, async () => {

@@ -300,23 +300,3 @@ test('a name that means IPv6 and IPv4 is reached where only one of them listens'
   );
   assert.deepEqual(await client.pull(), layers);
 });
-
-test('no more requests are under way than connections are allowed', async () => {
-  let under = 0;
-  let most = 0;
-  await using registry = await FakeRegistry.start({
-    handler: () => {
-      under += 1;
-      most = Math.max(most, under);
-      setTimeout(() => (under -= 1), 20);
-      return undefined;
-    },
-  });
-  registry.push('team/app', 'latest', {
-    layers: Array.from({ length: 12 }, (_, n) => Buffer.from(`layer ${n}`)),
-  });
-  registry.fault({ path: /blobs/, times: 99, delay: 20 });
-  await using client = await RegistryClient.open(registry.reference('team/app'), { connections: 3 });
-  assert.equal((await client.pull()).length, 12);
-  assert.ok(most <= 3, `${most}`);
-});

@@ -15,6 +15,8 @@ export interface PullRequest {
   readonly directory: string;
   readonly layers: readonly string[];
   readonly backend?: Backend;
+  /** The layers go over the files that the directory holds. */
+  readonly merge?: boolean;
   readonly umask?: number;
   /** Layers are compressed, and decoded by the thread that writes files beside the other one. */
   readonly decoder?: boolean;
@@ -35,7 +37,7 @@ export interface PullOutcome {
 
 async function pull(request: PullRequest): Promise<PullOutcome> {
   if (request.umask !== undefined) process.umask(request.umask);
-  const destination = await Destination.open(request.directory);
+  const destination = await Destination.open(request.directory, request.merge);
   let rootfs: Rootfs | undefined;
   let decoder: Decoder | undefined;
   try {

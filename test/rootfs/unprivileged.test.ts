@@ -88,7 +88,7 @@ for (const backend of ['libc', 'node'] as const) {
           );
       }
 
-      const second = await runPull({ directory, layers, backend }, nobody);
+      const second = await runPull({ directory, layers, backend, merge: true }, nobody);
       assert.equal(second.error, undefined);
       assert.equal(second.mode, 'overlay');
       assert.equal(look(), tree);

@@ -64,7 +64,7 @@ describe('what the system refuses of --for and --prepare is explained', () => {
             '-e',
             `inject=${call}:error=${error}`,
           ];
-          const result = await pull(['-d', 'out', ...argv], { under });
+          const result = await pull(['-d', 'out', '--merge', ...argv], { under });
           // What a parent that is missing or closed would hold is not prepared; other calls of that kind may fail before.
           if (result.exitCode !== 0) assertExplained(result, new RegExp(`\\(${error}\\)$`, 'm'));
           else assert.ok(call === 'mkdir' || call === 'fchmod', result.stderr);
@@ -146,7 +146,7 @@ describe('places that cannot be written', () => {
       for (const runtime of ['runc', 'lxc', 'nspawn'])
         for (const force of [[], ['--force']])
           assertExplained(
-            await pull(['-d', 'parent/rootfs', '--for', runtime, ...force]),
+            await pull(['-d', 'parent/rootfs', '--merge', '--for', runtime, ...force]),
             /read-only file system \(EROFS\)/,
           );
     });

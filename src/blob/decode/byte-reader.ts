@@ -1,6 +1,6 @@
 /** Bytes that are requested one buffer at a time, as by read(2): no more are read than the caller has room for. */
 export interface ByteReader {
-  /** Fills the front of `into`, at least one byte; 0 at the end. One call at a time. */
+  /** Fills the front of `into`, at least one byte; 0 at the end, however often it is asked there. One call at a time. */
   read(into: Uint8Array): Promise<number>;
 }
 
