@@ -1,19 +1,50 @@
 #!/usr/bin/env bash
 # scripts/test.sh COMMAND… runs it with TMPDIR on an ext4 of its own; with TMPDIR as it is where that cannot be mounted.
 # Tests make and remove thousands of files: a disk without a journal, as virtual machines have, takes ten times as long for that.
+# After TEST_MINUTES (25) it kills the command and what descends from it, as root also orphans, and exits with 137.
 set -euo pipefail
 
 if [ "${1-}" != --mount ]; then
   if unshare --mount true 2>/dev/null; then exec unshare --mount bash "$0" --mount "$@"; fi
-  exec "$@"
+else
+  shift
+  disk=$(mktemp -d)
+  trap 'umount --lazy "$disk" 2>/dev/null || true; rm -f "$disk.ext4"; rmdir "$disk"' EXIT
+  if truncate --size 16G "$disk.ext4" && mkfs.ext4 -q "$disk.ext4" && mount -o loop "$disk.ext4" "$disk"; then
+    rm "$disk.ext4" # the mount keeps it
+    chmod 1777 "$disk"
+    export TMPDIR=$disk
+  fi 2>/dev/null
+  mounts=$(readlink /proc/self/ns/mnt)
 fi
-shift
 
-disk=$(mktemp -d)
-trap 'umount --lazy "$disk" 2>/dev/null || true; rm -f "$disk.ext4"; rmdir "$disk"' EXIT
-if truncate --size 16G "$disk.ext4" && mkfs.ext4 -q "$disk.ext4" && mount -o loop "$disk.ext4" "$disk"; then
-  rm "$disk.ext4" # the mount keeps it
-  chmod 1777 "$disk"
-  export TMPDIR=$disk
-fi 2>/dev/null
-"$@"
+# Kills the processes below process $1, but process $2; with a mount namespace also those in it whose parent has ended.
+kill_below() {
+  local -A below=([$1]=1)
+  local size=0 process fields stat
+  while [ ${#below[@]} != $size ]; do
+    size=${#below[@]}
+    for process in /proc/[0-9]*; do
+      { read -r stat <"$process/stat"; } 2>/dev/null || continue
+      read -ra fields <<<"${stat##*) }"
+      if [ -n "${below[${fields[1]}]-}" ] || [ "${mounts:-none}" = "$(readlink "$process/ns/mnt")" ]; then
+        below[${process#/proc/}]=1
+      fi
+    done
+  done
+  unset "below[$1]" "below[$2]"
+  kill -KILL "${!below[@]}" 2>/dev/null || true
+}
+
+(
+  sleep "${TEST_MINUTES:-25}m" &
+  trap 'kill $!' TERM
+  wait $! || exit 0
+  echo "error: the tests did not end within ${TEST_MINUTES:-25} minutes: killed" >&2
+  kill_below $$ "$BASHPID"
+) &
+watchdog=$!
+status=0
+"$@" || status=$?
+kill "$watchdog" 2>/dev/null || true
+exit $status

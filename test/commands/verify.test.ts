@@ -28,6 +28,7 @@ import {
   whiteout,
   type Item,
 } from '../support/archive.ts';
+import { HANG } from '../support/hang.ts';
 import { noOtherUser } from '../support/other-user.ts';
 import { runProgram, Scratch, startProgram } from '../support/program.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
@@ -301,7 +302,7 @@ const keepTime = (path: string, change: () => void): void => {
   utimesSync(path, atime, mtime);
 };
 const command = (...words: readonly string[]): void => {
-  execFileSync(words[0]!, words.slice(1));
+  execFileSync(words[0]!, words.slice(1), { timeout: HANG });
 };
 
 const plantings: readonly Planted[] = [
@@ -473,16 +474,19 @@ test('verify tells each difference, and nothing else', { skip: needsRoot }, asyn
   await place.pull(image, '-d', 'out');
   for (const [what, plant, lines] of plantings) {
     await t.test(what, async () => {
-      command('cp', '-a', place.join('out'), place.join('bad'));
-      plant((name) => place.join('bad', name));
-      const found = await place.verify(image, '-d', 'bad', '--contents');
-      // What is said of one name of a file is said of all.
-      const also = new Set(lines.map((line) => line.replace('/etc/motd:', '/etc/motd-too:')));
-      assert.deepEqual(
-        found.filter((line) => lines.includes(line) || !also.has(line)),
-        lines,
-      );
-      rmSync(place.join('bad'), { recursive: true });
+      try {
+        command('cp', '-a', place.join('out'), place.join('bad'));
+        plant((name) => place.join('bad', name));
+        const found = await place.verify(image, '-d', 'bad', '--contents');
+        // What is said of one name of a file is said of all.
+        const also = new Set(lines.map((line) => line.replace('/etc/motd:', '/etc/motd-too:')));
+        assert.deepEqual(
+          found.filter((line) => lines.includes(line) || !also.has(line)),
+          lines,
+        );
+      } finally {
+        rmSync(place.join('bad'), { recursive: true, force: true });
+      }
     });
   }
 });
