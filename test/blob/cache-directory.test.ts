@@ -258,7 +258,8 @@ describe('as root, a cache that another user may rename', rootOnly, () => {
       for (const words of [['prune'], ['size'], ['add', setting.reference]]) {
         const { exitCode, stderr } = await run(setting, 'cache', ...words);
         assert.equal(exitCode, 7, stderr);
-        const said = owner === 0 ? `another user may rename what is in ${above}\n` : `is a symlink of user ${owner} `;
+        const said =
+          owner === 0 ? `another user may rename what is in ${above}\n` : `is a symlink of user ${owner} `;
         assert.ok(stderr.includes(said), stderr);
       }
       const pulled = await run(setting, setting.reference, '-d', 'rootfs', '--progress', 'none');

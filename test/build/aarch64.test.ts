@@ -11,7 +11,13 @@ import { runProgram, Scratch } from '../support/program.ts';
 const executable = new URL('../../dist/dlrootfs-aarch64', import.meta.url).pathname;
 const libraries = '/usr/aarch64-linux-gnu/lib';
 // Not by -L of qemu-aarch64: then `/` is the directory of the libraries, and a rootfs is made below that.
-const program = ['qemu-aarch64', `${libraries}/ld-linux-aarch64.so.1`, '--library-path', libraries, executable];
+const program = [
+  'qemu-aarch64',
+  `${libraries}/ld-linux-aarch64.so.1`,
+  '--library-path',
+  libraries,
+  executable,
+];
 const skip =
   missing('root', 'qemu-aarch64', 'git') ||
   (existsSync(executable) ? false : 'needs dist/dlrootfs-aarch64: make dist/dlrootfs-aarch64');
