@@ -33,7 +33,8 @@ demo: dist/dlrootfs ## pull an image from a registry of its own and run a comman
 
 test: debian-packages build dist/dlrootfs-aarch64 ## all tests; as root on Debian or Ubuntu it installs the programs they compare with
 	DLROOTFS_BINARY=dist/dlrootfs NODE_COMPILE_CACHE=$(CURDIR)/node_modules/.cache/node bash scripts/test.sh \
-	  node --test --test-concurrency=3 --test-reporter=spec --test-timeout=600000 $(or $(ARGS),'test/**/*.test.ts')
+	  node --test --test-concurrency=3 --test-timeout=600000 \
+	  --test-reporter=spec --test-reporter-destination=stdout --test-reporter=./scripts/skipped-tests.ts --test-reporter-destination=stdout $(or $(ARGS),'test/**/*.test.ts')
 
 lint: $(packages) ## types, type-aware lint, format, unused files and exports
 	tsc -p .
