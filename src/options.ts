@@ -12,6 +12,7 @@ import { type PartOptions, Selection } from './rootfs/selection.ts';
 import type { Runtime, VirtualMachine } from './runtime/config-files.ts';
 import type { IdMappings } from './runtime/runc.ts';
 import { shellWord, type Environment } from './sys/os-path.ts';
+import { RequestQueue } from './sys/request-queue.ts';
 import type { RetryPolicy } from './sys/retry.ts';
 import { Secrets } from './sys/secrets.ts';
 import type { SignerRequest } from './trust/signers.ts';
@@ -30,7 +31,7 @@ export interface DiffRequest {
   readonly add?: readonly string[] | undefined;
   /** Of all added files. Default: root, and in archives the owners that they name. */
   readonly addOwner?: Owner | undefined;
-  /** Number of connections, over all blobs. */
+  /** Number of connections. */
   readonly jobs?: number | undefined;
   /** Keep blobs in the cache. Default: yes. */
   readonly cache?: boolean | undefined;
@@ -43,7 +44,7 @@ export interface DiffRequest {
     | Partial<
         Omit<
           RegistryOptions,
-          'environment' | 'connections' | 'offline' | 'report' | 'secrets' | 'signal' | 'manifestStore'
+          'environment' | 'requests' | 'offline' | 'report' | 'secrets' | 'signal' | 'manifestStore'
         >
       >
     | undefined;
@@ -158,6 +159,8 @@ export interface PullOptions
   /** `hint` says how to fill the cache; undefined: the network may be used. */
   readonly offline: { readonly hint: string } | undefined;
   readonly retryPolicy: RetryPolicy;
+  /** The one limit on connections (`jobs`), of the session and of the layers. */
+  readonly requests: RequestQueue;
   readonly registry: RegistryOptions;
   /** The caller's effective id. */
   readonly uid: number;
@@ -193,6 +196,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
   const directory = cache === false ? undefined : (cacheDirectory ?? defaultCacheDirectory(environment));
   learnSecrets(secrets, { ...options, cacheDirectory: directory });
   const uid = geteuid?.();
+  const requests = new RequestQueue(jobs);
   return Object.freeze({
     rootless: uid !== 0,
     platform: given.platform ?? thisHost(),
@@ -209,7 +213,8 @@ export function resolveOptions(request: PullRequest): PullOptions {
     },
     offline,
     retryPolicy: retryPolicyOf(given.registry ?? {}),
-    registry: { uid, ...given.registry, environment, connections: jobs, offline, report, secrets },
+    requests,
+    registry: { uid, ...given.registry, environment, requests, offline, report, secrets },
     uid: uid ?? 0,
     gid: getegid?.() ?? 0,
   });

@@ -7,7 +7,7 @@ import { hasCode } from '../sys/os-error.ts';
 import type { BlobBuffer } from './buffer.ts';
 import type { PartialContents } from './claim.ts';
 import { type Piece, Pieces } from './pieces.ts';
-import type { RequestQueue } from './request-queue.ts';
+import type { RequestQueue } from '../sys/request-queue.ts';
 import { Body, BrokenTransferError, CorruptBlobError, RetryBudget, type RetryOptions } from './transfer.ts';
 
 /** Bytes read back at once, for the digest. */

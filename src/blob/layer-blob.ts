@@ -9,13 +9,14 @@ import { BlobBuffer, type BufferFile } from './buffer.ts';
 import type { Claim } from './claim.ts';
 import type { ByteReader } from './decode/byte-reader.ts';
 import { BlobHash, Download } from './download.ts';
-import type { RequestQueue } from './request-queue.ts';
+import type { RequestQueue } from '../sys/request-queue.ts';
 import type { Store } from './store.ts';
 import { CorruptBlobError } from './transfer.ts';
 
 export interface FetchOptions {
   readonly store: Store;
   readonly retryPolicy: RetryPolicy;
+  readonly requests: RequestQueue;
   readonly signal: AbortSignal;
   readonly report: Report;
   /**
@@ -29,7 +30,6 @@ export interface FetchOptions {
 
 /** What the blobs of one image share. */
 export interface BlobContext extends FetchOptions {
-  readonly requests: RequestQueue;
   /** Resolves when the blob of a layer may be opened: each one keeps a file open until the layer is released. */
   readonly mayOpen: (index: number) => Promise<void>;
 }

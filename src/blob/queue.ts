@@ -8,7 +8,6 @@ import { openFilesFor } from '../sys/open-files.ts';
 import { type ByteReader, MalformedDataError } from './decode/byte-reader.ts';
 import { decode, recognise } from './decode/decompress.ts';
 import { type FetchOptions, LayerBlob } from './layer-blob.ts';
-import { RequestQueue } from './request-queue.ts';
 import { CorruptBlobError } from './transfer.ts';
 
 /** Decodes a compressed tar in another thread, and delivers it there. */
@@ -139,11 +138,6 @@ function described(compression: string): string {
   return compression === 'none' ? 'a plain tar' : compression;
 }
 
-export interface LayerQueueOptions extends FetchOptions {
-  /** Limit on the connections, of all blobs together. */
-  readonly jobs: number;
-}
-
 /** Blobs that are open at the same time, of the limit of open files. */
 const SHARE = 0.2;
 
@@ -181,7 +175,7 @@ class Places {
 /** The blobs of an image's layers and their downloads. The first failure ends all of them. */
 class Blobs {
   readonly #layers: readonly Layer[];
-  readonly #options: LayerQueueOptions;
+  readonly #options: FetchOptions;
   readonly #abort = new AbortController();
   readonly #signal: AbortSignal;
   /** By layer: those with the same digest share one. */
@@ -189,7 +183,7 @@ class Blobs {
   #allWhole: Promise<unknown> | undefined;
   readonly #places: Places;
 
-  constructor(layers: readonly Layer[], options: LayerQueueOptions) {
+  constructor(layers: readonly Layer[], options: FetchOptions) {
     this.#layers = layers;
     this.#options = options;
     this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
@@ -200,7 +194,6 @@ class Blobs {
     const context = {
       ...options,
       signal: this.#signal,
-      requests: new RequestQueue(options.jobs),
       mayOpen: (index: number) => this.#places.open(index),
     };
     for (const indexes of Map.groupBy(layers.keys(), (index) => layers[index]!.digest ?? index).values()) {
@@ -257,7 +250,7 @@ class Blobs {
  */
 export async function* layerQueue(
   layers: readonly Layer[],
-  options: LayerQueueOptions,
+  options: FetchOptions,
 ): AsyncGenerator<PulledLayer, void, undefined> {
   const blobs = new Blobs(layers, options);
   try {
@@ -285,7 +278,7 @@ export interface AllLayers {
  */
 export async function fetchAllLayers(
   layers: readonly Layer[],
-  options: Omit<LayerQueueOptions, 'hold'>,
+  options: Omit<FetchOptions, 'hold'>,
 ): Promise<AllLayers> {
   const blobs = new Blobs(layers, { ...options, hold: true });
   try {

@@ -1,4 +1,5 @@
-import { layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from '../blob/queue.ts';
+import type { FetchOptions } from '../blob/layer-blob.ts';
+import { layerQueue, withoutCorruptBlobs } from '../blob/queue.ts';
 import { type Prepare, RootfsBuild } from './build.ts';
 import {
   type Built,
@@ -58,7 +59,7 @@ async function build(
 /** Unpacks layer after layer while the next ones are downloaded. */
 async function buildLayers(
   { layers }: Image,
-  blobs: Pick<LayerQueueOptions, 'store' | 'careful'>,
+  blobs: Pick<FetchOptions, 'store' | 'careful'>,
   prepare: Prepare | undefined,
   options: PullOptions,
 ): Promise<Built> {

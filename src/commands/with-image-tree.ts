@@ -1,10 +1,5 @@
-import {
-  fetchAllLayers,
-  layerQueue,
-  type LayerQueueOptions,
-  type PulledLayer,
-  withoutCorruptBlobs,
-} from '../blob/queue.ts';
+import type { FetchOptions } from '../blob/layer-blob.ts';
+import { fetchAllLayers, layerQueue, type PulledLayer, withoutCorruptBlobs } from '../blob/queue.ts';
 import { summaryOf } from './build.ts';
 import { shortID } from '../oci/digest.ts';
 import type { Image } from '../oci/image.ts';
@@ -57,7 +52,7 @@ interface OpenTree {
 /** @param contents the layers are all here first, and can be read again; else they are read once, while they arrive */
 async function openTree(
   { layers }: Image,
-  queue: LayerQueueOptions,
+  queue: FetchOptions,
   contents: boolean,
   treeOptions: ImageTreeOptions,
 ): Promise<OpenTree> {

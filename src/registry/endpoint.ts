@@ -3,6 +3,7 @@ import { answerError, readFailure, type Subject, warningTexts } from './http/ans
 import type { Headers, Response } from './http/exchange.ts';
 import { isTransient, TransientError } from './http/transport-error.ts';
 import { retryRequest, type Transport } from './http/transport.ts';
+import { DOCUMENT_RANK } from '../sys/request-queue.ts';
 import type { SessionSettings } from './registry-options.ts';
 
 /** A request to one endpoint, and how to read its answer. */
@@ -149,9 +150,10 @@ export class Failover {
     this.#explain = explain;
   }
 
-  /** Sends a request to one endpoint after the other, until one answers. */
+  /** Sends a request for a document to one endpoint after the other, until one answers; it waits in the queue of all requests. */
   async ask<T>(query: Query<T>): Promise<T> {
-    return this.first(query, (endpoint, retries) => endpoint.ask(query, retries));
+    const request = () => this.first(query, (endpoint, retries) => endpoint.ask(query, retries));
+    return await this.#settings.requests.run(DOCUMENT_RANK, request);
   }
 
   /**

@@ -1,5 +1,6 @@
 import type { Digest } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
+import type { RequestQueue } from '../sys/request-queue.ts';
 import type { RetryPolicy } from '../sys/retry.ts';
 import type { Environment } from '../sys/os-path.ts';
 import type { Secrets } from '../sys/secrets.ts';
@@ -74,8 +75,8 @@ export interface RegistryOptions {
   readonly retry?: number | undefined;
   /** Milliseconds before the first retry, doubled for each further one. Default: 500. */
   readonly retryDelay?: number | undefined;
-  /** Limit on concurrent requests for documents: those of registry v1. Default: 7. The queue of blobs limits itself. */
-  readonly connections?: number | undefined;
+  /** All requests wait here; the queue of layers puts those for blobs there. Default: one of its own for seven. */
+  readonly requests?: RequestQueue | undefined;
   readonly timeouts?: Partial<Timeouts> | undefined;
   readonly manifestStore?: ManifestStore | undefined;
   /** No requests: manifests and configs come from `manifestStore`. `hint` is for errors about what it lacks. */
@@ -95,6 +96,7 @@ export interface SessionSettings {
   readonly retry: RetryPolicy;
   readonly report: Report;
   readonly secrets: Secrets;
+  readonly requests: RequestQueue;
   /** Aborts requests that have no signal of their own. */
   readonly signal: AbortSignal;
 }

@@ -1,11 +1,13 @@
 import { type DlrootfsError, type ErrorDetails, NetworkError, NotFoundError, UsageError } from '../errors.ts';
 import type { RemoteLayer, Session } from '../oci/image.ts';
 import { Reference } from '../oci/reference.ts';
+import { RequestQueue } from '../sys/request-queue.ts';
 import { Secrets } from '../sys/secrets.ts';
 import { locationsOf, readRegistriesConf } from './config/registries-conf.ts';
 import { type Explain, Failover } from './endpoint.ts';
 import { type Ping, RegistryHost } from './registry-host.ts';
 import {
+  DEFAULT_CONNECTIONS,
   DEFAULT_TIMEOUTS,
   type RegistryOptions,
   retryPolicyOf,
@@ -45,6 +47,7 @@ export async function openSession(
     retry: retryPolicyOf(options),
     report,
     secrets,
+    requests: options.requests ?? new RequestQueue(DEFAULT_CONNECTIONS),
     signal,
   };
   const locations = offline

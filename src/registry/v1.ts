@@ -1,4 +1,3 @@
-import pLimit from 'p-limit';
 import { type DlrootfsError, IntegrityError, NetworkError } from '../errors.ts';
 import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
 import { historyOf, type Image, type RemoteLayer, type Session } from '../oci/image.ts';
@@ -11,7 +10,7 @@ import { readDocument } from './http/answer.ts';
 import type { Headers, Response } from './http/exchange.ts';
 import { openTransport, type Transport } from './http/transport.ts';
 import type { Ping, RegistryHost } from './registry-host.ts';
-import { DEFAULT_CONNECTIONS, type SessionSettings } from './registry-options.ts';
+import type { SessionSettings } from './registry-options.ts';
 import {
   Cookies,
   imageOfTag,
@@ -99,7 +98,7 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
     return registries.ask({ path: `repositories/${this.#repository}/tags`, subject, absent, read });
   }
 
-  /** By the JSON and the headers of each image, base first; as many at once as there may be connections. */
+  /** By the JSON and the headers of each image, base first. */
   async #layers(ids: readonly string[], registries: Failover): Promise<readonly RemoteLayer[]> {
     const abort = new AbortController();
     const signal = AbortSignal.any([this.#settings.signal, abort.signal]);
@@ -133,8 +132,7 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
       return { id, mediaType: 'application/octet-stream', ...facts, createdBy, open };
     };
     try {
-      const slots = pLimit(this.#settings.options.connections ?? DEFAULT_CONNECTIONS);
-      return await Promise.all(ids.map((id, index) => slots(() => layer(id, index))));
+      return await Promise.all(ids.map(layer));
     } finally {
       abort.abort(new Error('another request failed'));
     }

@@ -5,6 +5,7 @@ import { layerQueue } from '../../src/blob/queue.ts';
 import { CorruptBlobError } from '../../src/blob/transfer.ts';
 import { IntegrityError, NetworkError } from '../../src/errors.ts';
 import type { RemoteLayer } from '../../src/oci/image.ts';
+import { RequestQueue } from '../../src/sys/request-queue.ts';
 import type { FakeLayer } from '../support/fake-image.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { layersOf } from './support/http-layer.ts';
@@ -124,7 +125,7 @@ for (const [name, cached] of [
     const store = await shop.store(options);
     const queue = layerQueue(layers, {
       store,
-      jobs: 2,
+      requests: new RequestQueue(2),
       retryPolicy: { retries: 2, delay: 10 },
       signal: new AbortController().signal,
       report: (event) => shop.events.push(event),
@@ -240,7 +241,7 @@ for (const [name, cached] of [
     const got: Buffer[] = [];
     const queue = layerQueue(layers, {
       store,
-      jobs: 2,
+      requests: new RequestQueue(2),
       retryPolicy: { retries: 2, delay: 10 },
       hold: true,
       signal: new AbortController().signal,

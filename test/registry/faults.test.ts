@@ -10,6 +10,7 @@ import { isTransient, TransientError } from '../../src/registry/http/transport-e
 import { backoff } from '../../src/sys/retry.ts';
 import type { Fault } from '../support/fake-fault.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
+import { RequestQueue } from '../../src/sys/request-queue.ts';
 import { collect, RegistryClient, type ClientOptions } from '../support/registry-client.ts';
 
 const layers = [Buffer.alloc(300_000, 'base layer '), Buffer.alloc(200_000, 'top layer ')];
@@ -298,7 +299,7 @@ test('after close nothing is tried again', async () => {
 });
 
 test('a body that is left early frees its connection', async () => {
-  await withRegistry({ connections: 1 }, async (_, client) => {
+  await withRegistry({ requests: new RequestQueue(1) }, async (_, client) => {
     const image = await client.image();
     for (let count = 0; count < 3; count += 1) {
       const { body } = await image.layers[0]!.open({ start: 0 }, client.signal);

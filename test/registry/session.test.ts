@@ -4,6 +4,7 @@ import { IntegrityError, NotFoundError } from '../../src/errors.ts';
 import type { ManifestStore } from '../../src/registry/registry-options.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { fakeIndex, fakeManifest } from '../support/fake-image.ts';
+import { RequestQueue } from '../../src/sys/request-queue.ts';
 import { RegistryClient } from '../support/registry-client.ts';
 
 const layers = [Buffer.from('base layer'), Buffer.from('top layer')];
@@ -299,4 +300,23 @@ test('a name that means IPv6 and IPv4 is reached where only one of them listens'
     registry.reference('team/app').replace('127.0.0.1', 'localhost'),
   );
   assert.deepEqual(await client.pull(), layers);
+});
+
+test('no more documents are requested at once than there may be connections', async () => {
+  let under = 0;
+  let most = 0;
+  await using registry = await FakeRegistry.start({
+    handler: () => {
+      under += 1;
+      most = Math.max(most, under);
+      setTimeout(() => (under -= 1), 10);
+      return undefined;
+    },
+  });
+  registry.push('team/app', 'latest', { layers });
+  registry.fault({ path: /manifests|blobs/, times: 99, delay: 20 });
+  const requests = new RequestQueue(3);
+  await using client = await RegistryClient.open(registry.reference('team/app'), { requests });
+  await Promise.all(Array.from({ length: 12 }, () => client.image()));
+  assert.ok(most > 1 && most <= 3, `${most}`);
 });

@@ -3,6 +3,7 @@ import { layerQueue } from '../../../src/blob/queue.ts';
 import { Store } from '../../../src/blob/store.ts';
 import type { Digest } from '../../../src/oci/digest.ts';
 import type { Layer } from '../../../src/oci/image.ts';
+import { RequestQueue } from '../../../src/sys/request-queue.ts';
 import { open } from './http-layer.ts';
 
 /** Pulls one plain blob into a store and prints its digest: what a test starts, and kills. Arguments: cache, URL, digest, size. */
@@ -23,7 +24,7 @@ const spoolDirectory = `${cache}-spool`;
 const store = await Store.open({ directory: cache, spoolDirectory, maxBytes: 2 ** 30, report });
 const queue = layerQueue([layer], {
   store,
-  jobs: 3,
+  requests: new RequestQueue(3),
   retryPolicy: { retries: 2, delay: 10 },
   signal: new AbortController().signal,
   report,

@@ -2,12 +2,17 @@ import { randomBytes } from 'node:crypto';
 import { type FileHandle, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { layerQueue, type LayerQueueOptions, withoutCorruptBlobs } from '../../../src/blob/queue.ts';
+import type { FetchOptions } from '../../../src/blob/layer-blob.ts';
+import { layerQueue, withoutCorruptBlobs } from '../../../src/blob/queue.ts';
 import { Store, type StoreOptions } from '../../../src/blob/store.ts';
 import type { Layer } from '../../../src/oci/image.ts';
 import type { PullEvent } from '../../../src/report/event.ts';
 import { OpenDirectory } from '../../../src/sys/open-directory.ts';
+import { RequestQueue } from '../../../src/sys/request-queue.ts';
 import { namelessFile } from '../../../src/sys/temp-file.ts';
+
+/** @param jobs limit on the connections of a pull; default 7 */
+export type ShopOptions = Partial<FetchOptions> & { readonly jobs?: number };
 
 /** A folder for one test, with a cache and a spool in it, and what was reported. */
 export class Workshop implements AsyncDisposable {
@@ -46,7 +51,7 @@ export class Workshop implements AsyncDisposable {
   }
 
   /** Pulls all layers; answers the tars. */
-  async pull(layers: readonly Layer[], options: Partial<LayerQueueOptions> = {}): Promise<Buffer[]> {
+  async pull(layers: readonly Layer[], options: ShopOptions = {}): Promise<Buffer[]> {
     const store = options.store ?? (await this.store());
     const tars: Buffer[] = [];
     try {
@@ -62,15 +67,15 @@ export class Workshop implements AsyncDisposable {
   }
 
   /** Pulls all layers as the program does: again without blobs that are corrupt. */
-  async pullAgain(layers: readonly Layer[], options: Partial<LayerQueueOptions> = {}): Promise<Buffer[]> {
+  async pullAgain(layers: readonly Layer[], options: ShopOptions = {}): Promise<Buffer[]> {
     const report = (event: PullEvent) => void this.events.push(event);
     return withoutCorruptBlobs(report, (careful) => this.pull(layers, { ...options, careful }));
   }
 
-  #with(options: Partial<LayerQueueOptions>, store: Store): LayerQueueOptions {
+  #with(options: ShopOptions, store: Store): FetchOptions {
     return {
       store,
-      jobs: 7,
+      requests: new RequestQueue(options.jobs ?? 7),
       retryPolicy: { retries: 2, delay: 10 },
       signal: new AbortController().signal,
       report: (event) => this.events.push(event),

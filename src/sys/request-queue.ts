@@ -1,5 +1,8 @@
 import pLimit, { type LimitFunction } from 'p-limit';
 
+/** The rank of manifests, configs and other documents. */
+export const DOCUMENT_RANK = -1;
+
 interface Waiting {
   readonly rank: number;
   /** Never rejects. */
@@ -7,15 +10,15 @@ interface Waiting {
 }
 
 /**
- * The queue of all requests for the blobs of an image; p-limit bounds how many run. Layers are unpacked in the order of the image, so a free
- * connection goes to the request of the lowest rank, and of one rank to the one that waits longest. The rank of a blob is its place in the
- * image, from 0.
+ * The queue of all requests of a run; p-limit bounds how many are under way (`--jobs`). A free connection goes to the request of the lowest
+ * rank, and of one rank to the one that waits longest. The rank of a blob is its place in the image, from 0, since layers are unpacked in
+ * that order; documents come before all blobs.
  */
 export class RequestQueue {
   readonly #limit: LimitFunction;
   readonly #waiting: Waiting[] = [];
 
-  /** @param connections limit on their number, for all blobs together */
+  /** @param connections limit on their number, for documents and blobs together */
   constructor(connections: number) {
     this.#limit = pLimit(connections);
   }

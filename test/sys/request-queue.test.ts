@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as soon } from 'node:timers/promises';
 import fc from 'fast-check';
-import { RequestQueue } from '../../src/blob/request-queue.ts';
+import { RequestQueue } from '../../src/sys/request-queue.ts';
 
 /** Requests that end when the test says so; `log` has those that have begun. */
 class Play {
