@@ -47,13 +47,13 @@ bench: debian-packages dist/dlrootfs ## time dlrootfs, the limit and its peers s
 	node bench/bench.ts $(ARGS)
 
 soak: debian-packages dist/dlrootfs ## many pulls in a row, with faults, watching memory, descriptors and leftovers
-	DLROOTFS_BINARY=dist/dlrootfs node bench/soak.ts $(ARGS)
+	DLROOTFS_BINARY=dist/dlrootfs node test/soak/soak.ts $(ARGS)
 
 races: debian-packages dist/dlrootfs ## as root, pulls below directories that another user renames and links all the time
-	DLROOTFS_BINARY=dist/dlrootfs node bench/races.ts $(ARGS)
+	DLROOTFS_BINARY=dist/dlrootfs node test/soak/races.ts $(ARGS)
 
 fuzz: debian-packages dist/dlrootfs ## MINUTES (60) of malformed images, answers and files, as root; prints its seed and keeps what fails
-	node bench/fuzz.ts $(ARGS)
+	node test/fuzz/fuzz.ts $(ARGS)
 
 fuzz-erofs: debian-packages $(packages) ## 1,000 random images (EROFS_IMAGES) as EROFS, checked by fsck.erofs, mounted and compared, as root
 	EROFS_IMAGES=$${EROFS_IMAGES:-1000} node --test --test-reporter=spec test/disk/erofs.test.ts

@@ -9,11 +9,11 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import type { Case } from './fuzz/case.ts';
-import { kinds } from './fuzz/cases.ts';
-import { Random } from './fuzz/random.ts';
-import { runCase, type Outcome, type Place } from './fuzz/run.ts';
-import { SiteServer } from './fuzz/site.ts';
+import type { Case } from './case.ts';
+import { kinds } from './cases.ts';
+import { Random } from './random.ts';
+import { runCase, type Outcome, type Place } from './run.ts';
+import { SiteServer } from './site.ts';
 
 const { values } = parseArgs({
   options: {
@@ -28,7 +28,7 @@ const { values } = parseArgs({
     /** How many run side by side. */
     jobs: { type: 'string', default: '1' },
     replay: { type: 'string' },
-    tool: { type: 'string', default: fileURLToPath(new URL('../dist/dlrootfs', import.meta.url)) },
+    tool: { type: 'string', default: fileURLToPath(new URL('../../dist/dlrootfs', import.meta.url)) },
   },
 });
 const directory = process.env['FUZZ_DIR'] ?? '/var/tmp/dlrootfs-fuzz';

@@ -8,9 +8,9 @@ import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import path from 'node:path';
 import process from 'node:process';
-import { Setting } from '../test/faults/setting.ts';
-import { dir, file, tar } from '../test/support/archive.ts';
-import { runProgram } from '../test/support/program.ts';
+import { Setting } from '../faults/setting.ts';
+import { dir, file, tar } from '../support/archive.ts';
+import { runProgram } from '../support/program.ts';
 
 const swaps = Number(process.argv[2] ?? 10_000);
 const USER = 65_534;

@@ -1,5 +1,5 @@
 import { constants, deflateRawSync, gzipSync, zstdCompressSync } from 'node:zlib';
-import type { FakeLayer } from '../../test/support/fake-image.ts';
+import type { FakeLayer } from '../support/fake-image.ts';
 import { mutateBytes } from './mutate.ts';
 import type { Random } from './random.ts';
 

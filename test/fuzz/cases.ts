@@ -1,8 +1,8 @@
 import { gzipSync, zstdCompressSync } from 'node:zlib';
-import { dir, file, hardlink, symlink, tar, whiteout } from '../../test/support/archive.ts';
-import { fakeIndex, fakeManifest, sha256, type FakeManifest } from '../../test/support/fake-image.ts';
-import { fakeV1Images } from '../../test/support/fake-v1-image.ts';
-import { archiveOf, layoutFiles, tagged } from '../../test/layout/build-layout.ts';
+import { dir, file, hardlink, symlink, tar, whiteout } from '../support/archive.ts';
+import { fakeIndex, fakeManifest, sha256, type FakeManifest } from '../support/fake-image.ts';
+import { fakeV1Images } from '../support/fake-v1-image.ts';
+import { archiveOf, layoutFiles, tagged } from '../layout/build-layout.ts';
 import { mutateTar, oddTar } from './archives.ts';
 import { PASSWORD, specialFile, type Case, type Placed } from './case.ts';
 import { bzip2OfNothing, oddMembers, xzOfNothing } from './members.ts';

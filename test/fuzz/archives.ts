@@ -19,7 +19,7 @@ import {
   type Bytes,
   type Item,
   type Metadata,
-} from '../../test/support/archive.ts';
+} from '../support/archive.ts';
 import { mutateBytes, oddText } from './mutate.ts';
 import type { Random } from './random.ts';
 

@@ -8,9 +8,9 @@ import { spawn } from 'node:child_process';
 import { readFileSync, readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import process from 'node:process';
-import { killKinds, killRounds } from '../test/faults/kill.ts';
-import { Setting } from '../test/faults/setting.ts';
-import { programCommand, type RunningProgram } from '../test/support/program.ts';
+import { killKinds, killRounds } from '../faults/kill.ts';
+import { Setting } from '../faults/setting.ts';
+import { programCommand, type RunningProgram } from '../support/program.ts';
 
 const rounds = Number(process.argv[2] ?? 200);
 if (!Number.isInteger(rounds) || rounds < 1) throw new Error('the number of rounds is a positive integer');
