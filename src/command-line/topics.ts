@@ -158,7 +158,7 @@ A digest in the name of an image (…@sha256:…) that is cached needs no networ
 # git: GIT LAYERS: the branches of -g
 With -g the rootfs is a git repository with one commit and one branch per layer. Branch layer<n>_<id> is based on layer<n-1>_… and adds the files of layer n; the last branch is checked out. So git diff layer0_… layer1_… shows the changes of layer 1.
 Git does not store owners, exact modes, times, extended attributes, hard links, devices and empty directories. So git checkout restores only what git stores. For the exact state after a layer see dlrootfs help layers.
-The repository is written into a new rootfs, and no git is run. A repository that DIR has is never read: --replace removes it, with branches and commits of yours, as any other files. A container can write to /.git of its rootfs: docs/git.md says how to look at it then.
+The repository is written into a new rootfs. git, which must be installed, makes the branches, and reads no configuration of yours. A repository that DIR has is never read: --replace removes it, with branches and commits of yours, as any other files. A container can write to /.git of its rootfs: docs/git.md says how to look at it then.
 
 # layers: LAYERS: only the first layers of an image: --layers
 With --layers a pull takes only the first layers of the image. DIR is exactly the state after them, as after a pull of an image that has no others. Layers in the cache are not downloaded again.

@@ -78,17 +78,16 @@ export class RootfsBuild {
     options: PullOptions,
     layers: readonly Layer[],
   ): Promise<RootfsBuild> {
+    const program = options.git && (await import('../git/git-program.ts')).findGit(options.environment);
     const destination = await openDestination(options);
     parts.destination = destination;
-    if (options.git) refuseOtherBytes(destination);
-    const git = options.git
-      ? (await import('../git/git-layers.ts')).GitLayers.open(
-          destination.root.self,
-          options.signal,
-          destination.root.path,
-        )
-      : undefined;
-    parts.git = git;
+    if (program !== false) {
+      refuseOtherBytes(destination);
+      const { GitLayers } = await import('../git/git-layers.ts');
+      const { self, path } = destination.root;
+      parts.git = GitLayers.open(program, self, options.signal, path);
+    }
+    const { git } = parts;
     const rootfs = await Rootfs.open(destination.root.self, {
       expected: destination.root.identity,
       mode: destination.mode,

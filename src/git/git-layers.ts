@@ -4,6 +4,7 @@ import { type Yielder, openYielder } from '../sys/yielder.ts';
 import { CommitWriter, commitTime } from './commit-writer.ts';
 import { branchRef, initRepository, recordCheckout } from './dot-git.ts';
 import { FileTree } from './file-tree.ts';
+import { makeBranches } from './git-program.ts';
 import { asGitError, outOfStep } from './git-error.ts';
 import { ObjectStore } from './object-store.ts';
 import { Packer } from './packer.ts';
@@ -20,9 +21,10 @@ export interface LayerIdentity {
 
 /**
  * The layers of a rootfs as branches of a new repository in it, `.git`: `layer<n>_<id>`, as the original named them, each on top of the one
- * before. No git runs.
+ * before. git makes the branches; all they lead to is written here.
  */
 export class GitLayers {
+  readonly #program: string;
   readonly #signal: AbortSignal | undefined;
   readonly #files: RepositoryFiles;
   readonly #objects: ObjectStore;
@@ -39,7 +41,8 @@ export class GitLayers {
   /** The work of `settle`. */
   #settled: Promise<void> | undefined;
 
-  private constructor(files: RepositoryFiles, signal: AbortSignal | undefined) {
+  private constructor(program: string, files: RepositoryFiles, signal: AbortSignal | undefined) {
+    this.#program = program;
     this.#files = files;
     this.#signal = signal;
     this.#yielder = openYielder(signal);
@@ -53,15 +56,16 @@ export class GitLayers {
   /**
    * Makes the repository in an empty directory.
    *
+   * @param program the git of `findGit`
    * @param shown its name in messages
    * @throws GitError, also where the umask would deny this process its own files
    */
-  static open(directory: string, signal?: AbortSignal, shown = directory): GitLayers {
+  static open(program: string, directory: string, signal?: AbortSignal, shown = directory): GitLayers {
     let files: RepositoryFiles | undefined;
     try {
       files = new RepositoryFiles(directory, shown);
       initRepository(files);
-      return new GitLayers(files, signal);
+      return new GitLayers(program, files, signal);
     } catch (error) {
       files?.[Symbol.dispose]();
       throw asGitError(error, `cannot make a git repository in ${printable(shown)}`);
@@ -169,8 +173,9 @@ export class GitLayers {
     await this.#then('git could not make the branches', async () => {
       await this.#packer.finished;
       if (this.#packer.count !== this.#tree.count) throw outOfStep(this.#packer.count, this.#tree.count);
-      for (const [name, id] of this.#branches)
-        this.#files.replace(`.git/${branchRef(name)}`, Buffer.from(`${id}\n`));
+      const directory = this.#files.keepOpen('.git');
+      const branches = new Map([...this.#branches].map(([name, id]) => [branchRef(name), id]));
+      await makeBranches(this.#program, directory, branches, this.#signal);
     });
     this.#files[Symbol.dispose]();
     await this.#packer.discard();

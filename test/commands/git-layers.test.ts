@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { dir, file, tar, whiteout } from '../support/archive.ts';
+import { missing } from '../support/debian.ts';
 import type { FakeLayer } from '../support/fake-image.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
-import { Scratch, runProgram } from '../support/program.ts';
+import { type RunningProgram, Scratch, runProgram, startProgram } from '../support/program.ts';
 import { printTree } from '../support/tree.ts';
+import { until } from '../support/until.ts';
 
 const base: FakeLayer = {
   tar: tar(dir('etc', { mtime: 1 }), file('etc/motd', 'hello\n'), dir('empty', { mode: 0o700 })),
@@ -75,22 +77,96 @@ test('-g again: as without it, a DIR that holds files is refused; --replace make
   assert.deepEqual(readdirSync(scratch.path), ['out']);
 });
 
-test('-g needs no git, and runs none', async () => {
+/** A pull with -g, in which the script runs in place of git. */
+async function withProgram(
+  script: (directory: string) => string,
+  check: (scratch: Scratch, run: RunningProgram) => Promise<void>,
+  directory = 'out',
+): Promise<void> {
   await using registry = await FakeRegistry.start();
   using scratch = new Scratch();
   registry.push('lib/img', '1', { layers: [base, middle, top] });
   mkdirSync(scratch.join('bin'));
-  writeFileSync(scratch.join('bin/git'), '#!/bin/sh\ntouch ran\n', { mode: 0o755 });
-  const environment = { PATH: scratch.join('bin'), TMPDIR: '/nonexistent' };
-  const options = { cwd: scratch.path, environment };
-  const { exitCode, stderr } = await runProgram(
-    [registry.reference('lib/img', '1'), '-d', 'out', '-g', '-q'],
-    options,
-  );
-  assert.equal(exitCode, 0, stderr);
-  assert.deepEqual(readdirSync(scratch.path).toSorted(), ['bin', 'out']);
-  assert.equal(git(scratch.join('out'), 'fsck', '--strict', '--full'), '');
+  mkdirSync(scratch.join('above'));
+  writeFileSync(scratch.join('bin/git'), `#!/bin/sh\n${script(scratch.path)}\n`, { mode: 0o755 });
+  const environment = { PATH: scratch.join('bin'), HOME: scratch.path, TMPDIR: '/nonexistent' };
+  const argv = [registry.reference('lib/img', '1'), '-d', directory, '-g', '-q', '--no-cache'];
+  await check(scratch, startProgram(argv, { cwd: scratch.path, environment }));
+}
+
+const realGit = `PATH=${process.env['PATH']} exec git "$@"`;
+
+const notedGit = (directory: string) => `{ echo "$@"; /usr/bin/env; } >>${directory}/noted\n${realGit}`;
+
+test('-g: git is run once, to make the branches, and knows no set-up', { skip: missing('git') }, async () => {
+  await withProgram(notedGit, async (scratch, run) => {
+    const { exitCode, stderr } = await run.result;
+    assert.equal(exitCode, 0, stderr);
+    const lines = readFileSync(scratch.join('noted'), 'utf8').trim().split('\n');
+    assert.equal(lines[0], '-c core.bare=true -c core.logAllRefUpdates=false update-ref --stdin');
+    assert.deepEqual(lines.filter((line) => /^(?:HOME|GIT_|XDG)/.test(line)).toSorted(), [
+      'GIT_CONFIG_GLOBAL=/dev/null',
+      'GIT_CONFIG_NOSYSTEM=1',
+      'GIT_DIR=.',
+      // simple-git adds it.
+      'GIT_TEST_DISALLOW_ABBREVIATED_OPTIONS=true',
+      'HOME=/dev/null',
+      'XDG_CONFIG_HOME=/dev/null',
+    ]);
+    assert.deepEqual(readdirSync(scratch.path).toSorted(), ['above', 'bin', 'noted', 'out']);
+    assert.equal(git(scratch.join('out'), 'fsck', '--strict', '--full'), '');
+  });
 });
+
+test('-g: where git fails that is said, and nothing is left', async () => {
+  await withProgram(
+    () => 'echo "fatal: it is Monday" >&2; exit 128',
+    async (scratch, run) => {
+      const { exitCode, stderr } = await run.result;
+      assert.equal(exitCode, 7);
+      assert.match(stderr, /^error: git could not make the branches: fatal: it is Monday$/m);
+      assert.deepEqual(readdirSync(scratch.path).toSorted(), ['above', 'bin']);
+    },
+  );
+});
+
+test('-g: a git that hangs ends with the run', async () => {
+  await withProgram(
+    () => 'echo $$ >pid; exec /bin/sleep 1000',
+    async (scratch, run) => {
+      const stage = () => readdirSync(scratch.path).find((name) => name.startsWith('.out'));
+      const note = () => scratch.join(`${stage()}/.git/pid`);
+      await until(
+        'git',
+        () => stage() !== undefined && existsSync(note()) && readFileSync(note()).length > 1,
+      );
+      const pid = Number(readFileSync(note(), 'utf8'));
+      run.kill('SIGTERM');
+      assert.equal((await run.result).exitCode, 143);
+      await until('the end of git', () => !existsSync(`/proc/${pid}`));
+      assert.deepEqual(readdirSync(scratch.path).toSorted(), ['above', 'bin']);
+    },
+  );
+});
+
+test(
+  '-g: git works in the stage, wherever another user puts what is above it',
+  { skip: missing('git') },
+  async () => {
+    const moving = 'mv $OLD $OLD.moved; mkdir -p $OLD';
+    await withProgram(
+      () =>
+        `PATH=${process.env['PATH']}; OLD=$(dirname $(dirname $(readlink -f .))); ${moving}; exec git "$@"`,
+      async (scratch, run) => {
+        const { exitCode, stderr } = await run.result;
+        assert.equal(exitCode, 0, stderr);
+        assert.deepEqual(readdirSync(scratch.join('above')), []);
+        assert.equal(git(scratch.join('above.moved/out'), 'fsck', '--strict', '--full'), '');
+      },
+      'above/out',
+    );
+  },
+);
 
 test('-g with --prepare: what it adds is in no layer, so git shows it, and only it, as changes', async () => {
   await using registry = await FakeRegistry.start();

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { GitError } from '../../src/errors.ts';
 import { GitLayers } from '../../src/git/git-layers.ts';
+import { findGit } from '../../src/git/git-program.ts';
 import { ChangeLog } from '../../src/rootfs/changes.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
 import { createRing } from '../../src/rootfs/ring.ts';
@@ -291,7 +292,7 @@ function changesAlone(layers: GitLayers): { readonly changes: ChangeLog; readonl
 
 test('the rootfs may change as soon as commit has returned; blobs may be named later', async (t) => {
   const directory = scratch(t);
-  const layers = GitLayers.open(directory);
+  const layers = GitLayers.open(findGit(process.env), directory);
   const { changes, contents: writer } = changesAlone(layers);
   const stage = new Stage(directory);
   stage.file('a', 'one').file('gone', 'two').hardlink('b', 'a').tell(changes);
@@ -343,7 +344,7 @@ test('contents that are not those of the changes are refused: none gets into a c
   for (const [what, write] of rows) {
     await t.test(what, async (row) => {
       const directory = scratch(row);
-      const layers = GitLayers.open(directory);
+      const layers = GitLayers.open(findGit(process.env), directory);
       const { changes, contents } = changesAlone(layers);
       new Stage(directory).file('a', 'one').file('b', 'two').tell(changes);
       await layers.commit({ id: idOf(0) });
@@ -384,7 +385,7 @@ test('what fails after commit has returned is what the next call throws', async 
   for (const [what, next] of rows) {
     await t.test(what, async (row) => {
       const directory = scratch(row);
-      const layers = GitLayers.open(directory);
+      const layers = GitLayers.open(findGit(process.env), directory);
       const { changes, contents } = changesAlone(layers);
       new Stage(directory).file('a').tell(changes);
       await layers.commit({ id: idOf(0) });
@@ -493,7 +494,7 @@ test('changes that are not those of one rootfs are an error that names the path'
   ];
   for (const [what, change, message] of rows) {
     await t.test(what, async (row) => {
-      const layers = GitLayers.open(scratch(row));
+      const layers = GitLayers.open(findGit(process.env), scratch(row));
       const { changes } = changesAlone(layers);
       change(changes);
       changes.flush();

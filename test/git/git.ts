@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
 import { GitLayers, type LayerIdentity } from '../../src/git/git-layers.ts';
+import { findGit } from '../../src/git/git-program.ts';
 import { ChangeLog } from '../../src/rootfs/changes.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
 import { printTree } from '../support/tree.ts';
@@ -45,7 +46,7 @@ export class StageLayers {
   readonly #changes: ChangeLog;
 
   constructor(directory: string, signal?: AbortSignal) {
-    this.layers = GitLayers.open(directory, signal);
+    this.layers = GitLayers.open(findGit(process.env), directory, signal);
     this.#contents = new ContentWriter(this.layers.contents);
     this.#changes = new ChangeLog(this.#contents, (records) => this.layers.note(records));
   }

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { GitLayers } from '../../src/git/git-layers.ts';
+import { findGit } from '../../src/git/git-program.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
 import {
   character,
@@ -84,7 +85,7 @@ function held(directory: string): string[] {
 async function everyBranchIsItsLayer(directory: string, layers: readonly (readonly Item[])[]): Promise<void> {
   const withGit = path.join(directory, 'git');
   mkdirSync(withGit);
-  await pull(withGit, layers, GitLayers.open(withGit));
+  await pull(withGit, layers, GitLayers.open(findGit(process.env), withGit));
   assert.equal(git(withGit, 'status', '--porcelain'), '');
   assert.equal(git(withGit, 'fsck', '--strict', '--full', '--no-dangling'), '');
   for (const number of layers.keys()) {

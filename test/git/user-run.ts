@@ -1,6 +1,7 @@
 // Run by tests as another user: DIR and layers.
 import { readFileSync } from 'node:fs';
 import { GitLayers } from '../../src/git/git-layers.ts';
+import { findGit } from '../../src/git/git-program.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
 
 const [directory, ...layers] = process.argv.slice(2);
@@ -10,7 +11,7 @@ async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array, void, void> 
 }
 
 async function pull(): Promise<void> {
-  const layersOfGit = GitLayers.open(directory!);
+  const layersOfGit = GitLayers.open(findGit(process.env), directory!);
   const rootfs = await Rootfs.open(directory!, {
     mode: 'stage',
     name: directory!,

@@ -1,0 +1,59 @@
+import path from 'node:path';
+import { simpleGit } from 'simple-git';
+import { GitError } from '../errors.ts';
+import { type Environment, findProgram } from '../sys/os-path.ts';
+
+const DEFAULT_PATH = '/usr/local/bin:/usr/bin:/bin';
+
+/**
+ * The git that makes the branches, an absolute path.
+ *
+ * @throws GitError where PATH has none
+ */
+export function findGit(environment: Environment): string {
+  const binary = findProgram('git', (environment['PATH'] ?? DEFAULT_PATH).split(path.delimiter));
+  if (binary !== undefined) return binary;
+  throw new GitError('git was not found, and -g needs it', {
+    code: 'GIT_MISSING',
+    hint: 'install git, or pull without -g',
+  });
+}
+
+/**
+ * Makes branches by git-update-ref(1), all or none: git itself sees that each commit is there and can be read. It runs in the new repository
+ * alone, with no configuration but that, no hook and no log.
+ *
+ * @param gitDirectory `.git`, by a path that stays valid when another directory takes its name: git resolves it again
+ * @param branches full names, with the id of their commit
+ * @throws what git says, the signal's reason
+ */
+export async function makeBranches(
+  binary: string,
+  gitDirectory: string,
+  branches: ReadonlyMap<string, string>,
+  signal?: AbortSignal,
+): Promise<void> {
+  const directory = gitDirectory.replace('/proc/self/', `/proc/${process.pid}/`);
+  const variables = {
+    LC_ALL: 'C',
+    HOME: '/dev/null',
+    XDG_CONFIG_HOME: '/dev/null',
+    GIT_CONFIG_NOSYSTEM: '1',
+    GIT_CONFIG_GLOBAL: '/dev/null',
+    GIT_DIR: '.',
+    // git makes paths absolute by this name, where it means the working directory.
+    PWD: directory,
+  };
+  const commands = [...branches].map(([name, commit]) => `create ${name} ${commit}\n`).join('');
+  const git = simpleGit({
+    baseDir: directory,
+    binary,
+    allowEnvironment: Object.keys(variables),
+    allowConfig: ['core.bare', 'core.logAllRefUpdates'],
+    unsafe: { allowUnsafeConfigPaths: true, allowUnsafeCustomBinary: true },
+    completion: { onClose: true, onExit: false },
+    input: () => Buffer.from(commands),
+    ...(signal && { abort: signal }),
+  }).env(variables);
+  await git.raw('-c', 'core.bare=true', '-c', 'core.logAllRefUpdates=false', 'update-ref', '--stdin');
+}
