@@ -12,11 +12,11 @@ import type {
   DiffRequest,
   ExportRequest,
   ImagesRequest,
-  PullOptions,
   PullRequest,
   TagsRequest,
   VerifyRequest,
-} from './options.ts';
+} from './requests.ts';
+import type { PullOptions } from './options.ts';
 import type { PullSummary } from './commands/summary.ts';
 import type { Verification } from './commands/verify.ts';
 import { leastNodes, runsOn } from './version.ts';
@@ -50,7 +50,7 @@ export type {
   PullRequest,
   TagsRequest,
   VerifyRequest,
-} from './options.ts';
+} from './requests.ts';
 export type { Signer } from './oci/artifact.ts';
 export type { Layer } from './oci/image.ts';
 export type { Platform } from './oci/platform.ts';
@@ -83,7 +83,7 @@ async function run<Library, Result>(
 ): Promise<Result> {
   const [{ resolveOptions }, { refuseUnknownOptions }, library] = await Promise.all([
     import('./options.ts'),
-    import('./option-names.ts'),
+    import('./requests.ts'),
     loading,
   ]);
   refuseUnknownOptions(request);

@@ -2,131 +2,17 @@ import { readFileSync } from 'node:fs';
 import { arch, homedir, platform } from 'node:os';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
-import type { ErofsCompression } from './disk/format.ts';
 import { printable, UsageError } from './errors.ts';
-import type { WantedLayers } from './oci/first-layers.ts';
 import { formatPlatform, hostPlatform, type Platform } from './oci/platform.ts';
 import { DEFAULT_CONNECTIONS, type RegistryOptions, retryPolicyOf } from './registry/registry-options.ts';
 import type { PullEvent, Report } from './report/event.ts';
+import type { PullRequest } from './requests.ts';
 import { type PartOptions, Selection } from './rootfs/selection.ts';
-import type { Runtime, VirtualMachine } from './runtime/config-files.ts';
-import type { IdMappings } from './runtime/runc.ts';
 import { shellWord, type Environment } from './sys/os-path.ts';
 import { RequestQueue } from './sys/request-queue.ts';
 import type { RetryPolicy } from './sys/retry.ts';
 import { Secrets } from './sys/secrets.ts';
 import type { SignerRequest } from './trust/signers.ts';
-
-/** Options of a comparison: which image, and how to get it; all have defaults, as for a pull. */
-export interface DiffRequest {
-  /** Default: the host's. */
-  readonly platform?: Platform | undefined;
-  /** Only these files and directories of the image, with all that is in them. Default: everything. */
-  readonly paths?: readonly string[] | undefined;
-  /** Patterns, as in gitignore(5), of what is left out. */
-  readonly excludes?: readonly string[] | undefined;
-  /** Only the first layers: how many, or the beginning of the last one's id. Default: all. */
-  readonly layers?: WantedLayers | undefined;
-  /** `SRC[:DEST]`: files, directories and archives of this machine, laid over the image as a last layer. */
-  readonly add?: readonly string[] | undefined;
-  /** Of all added files. Default: root, and in archives the owners that they name. */
-  readonly addOwner?: Owner | undefined;
-  /** Number of connections. */
-  readonly jobs?: number | undefined;
-  /** Keep blobs in the cache. Default: yes. */
-  readonly cache?: boolean | undefined;
-  readonly cacheDirectory?: string | undefined;
-  /** In bytes; the least recently used blobs are removed first. */
-  readonly cacheSize?: number | undefined;
-  /** Use the cache alone, and no network. */
-  readonly offline?: boolean | undefined;
-  readonly registry?:
-    | Partial<
-        Omit<
-          RegistryOptions,
-          'environment' | 'requests' | 'offline' | 'report' | 'secrets' | 'signal' | 'manifestStore'
-        >
-      >
-    | undefined;
-  /** The image must be signed by one of these; else nothing of its layers is requested. Default: no signature is required. */
-  readonly signers?: SignerRequest | undefined;
-  /** The archive for the image `-`. */
-  readonly stdin?: AsyncIterable<Uint8Array> | undefined;
-  readonly environment?: Environment | undefined;
-  readonly report?: Report | undefined;
-  /** Learns what is secret in the run, so that the caller can mask texts of his own. Default: one that nobody else has. */
-  readonly secrets?: Secrets | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** Of `diff`. */
-export interface ImagesRequest extends Omit<DiffRequest, 'layers'> {
-  /** Of both images, or of the first and of the second. */
-  readonly layers?:
-    | WantedLayers
-    | readonly [first: WantedLayers | undefined, second: WantedLayers | undefined]
-    | undefined;
-}
-
-/** A pull as a caller requests it; all but the image have defaults. */
-export interface PullRequest extends DiffRequest {
-  /** `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source as `oci:DIR`. */
-  readonly image: string;
-  readonly destination?: string | undefined;
-  readonly git?: boolean | undefined;
-  /** Write the image's JSON to DIR/json, as the original does. Default: yes. */
-  readonly layerInfo?: boolean | undefined;
-  /** Write the configurations of these runtimes beside the destination. */
-  readonly runtimes?: readonly Runtime[] | undefined;
-  /** Replace existing configurations. */
-  readonly force?: boolean | undefined;
-  /**
-   * Make the destination exactly the image and remove any other file in it: true, unless it is the unchanged image already; `always`, in any
-   * case. Default: no.
-   */
-  readonly replace?: boolean | 'always' | undefined;
-  /** Unpack the image over the files that the destination holds. Default: no, which takes an empty directory. */
-  readonly merge?: boolean | undefined;
-  /** For runc: a container without root. Default: true if the caller is not root. */
-  readonly rootless?: boolean | undefined;
-  /** For runc: the container gets a terminal. Default: no. */
-  readonly terminal?: boolean | undefined;
-  /** For runc and LXC without root, in a user namespace: its ids. Default: root alone, who is the caller. */
-  readonly idMappings?: IdMappings | undefined;
-  /** Add missing mount points and files that a system needs to boot. */
-  readonly prepare?: boolean | undefined;
-  /** Write what starts a disk image in these, and an init into it where the image has none. */
-  readonly virtualMachines?: readonly VirtualMachine[] | undefined;
-  /** Of an ext4 disk image, in bytes. Default: by its content. */
-  readonly diskSize?: number | undefined;
-  /** Of an erofs disk image, which mkfs.erofs compresses. Default: none, and no program is needed. */
-  readonly diskCompression?: ErofsCompression | undefined;
-  /** File system back end. Default: libc if it can be loaded. */
-  readonly backend?: 'libc' | 'node' | undefined;
-}
-
-/** Of `exportArchive`. */
-export interface ExportRequest
-  extends DiffRequest, Pick<PullRequest, 'diskSize' | 'diskCompression' | 'virtualMachines' | 'force'> {}
-
-/** Of `listTags`. */
-export interface TagsRequest extends Pick<
-  PullRequest,
-  'registry' | 'environment' | 'report' | 'secrets' | 'signal'
-> {
-  /** Called with each tag as it comes. */
-  readonly onTag?: ((tag: string) => void) | undefined;
-}
-
-/** Which cache; its limit, in bytes. */
-export type CacheRequest = Pick<PullRequest, 'cacheDirectory' | 'cacheSize' | 'environment' | 'signal'>;
-
-export interface VerifyRequest extends DiffRequest, Pick<PullRequest, 'destination'> {
-  /** Compare what files hold too, not only sizes and times. Default: no. */
-  readonly contents?: boolean | undefined;
-  /** The directory was pulled with `prepare`: what that adds is no difference. */
-  readonly prepare?: boolean | undefined;
-}
 
 /** Members of a request that options have in another form. */
 type Resolved =
@@ -257,12 +143,6 @@ const DEFAULTS = {
 function withoutUndefined<T extends object>(request: T): { [Name in keyof T]: Exclude<T[Name], undefined> } {
   const members = Object.entries(request).filter(([, value]) => value !== undefined);
   return Object.fromEntries(members) as { [Name in keyof T]: Exclude<T[Name], undefined> };
-}
-
-/** An owner of files, by its numbers. */
-export interface Owner {
-  readonly uid: number;
-  readonly gid: number;
 }
 
 /** A file, directory or archive of this machine, and where its content goes in the image. */

@@ -32,8 +32,8 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
 
 /** Files at the top, from the bottom up: they may use every room, and the files before them. */
 const top = [
+  'requests.ts',
   'options.ts',
-  'option-names.ts',
   'decoder.ts',
   'decoder-thread.ts',
   'commands',

@@ -118,7 +118,7 @@ test('docs/architecture.md: every room of the sources has its line', () => {
 });
 
 test('docs/library.md: every option of pull has its place', () => {
-  const source = read('src/options.ts');
+  const source = read('src/requests.ts');
   const bodies = ['DiffRequest', 'PullRequest extends DiffRequest'].map(
     (name) => new RegExp(`export interface ${name} \\{([^]*?)\\n\\}`).exec(source)![1]!,
   );

@@ -2,7 +2,7 @@ import { Option } from 'commander';
 import type { ErofsCompression } from '../disk/format.ts';
 import type { WantedLayers } from '../oci/first-layers.ts';
 import { parsePlatform } from '../oci/platform.ts';
-import type { PullRequest } from '../options.ts';
+import type { PullRequest } from '../requests.ts';
 import type { Runtime, VirtualMachine } from '../runtime/config-files.ts';
 import {
   count,

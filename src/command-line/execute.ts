@@ -6,7 +6,7 @@ import { setFlagsFromString } from 'node:v8';
 import type { StoreSize } from '../blob/store.ts';
 import type { Difference } from '../comparison/differences.ts';
 import { DestinationError, DlrootfsError, ExitCode, UsageError, printable } from '../errors.ts';
-import type { CacheRequest, ImagesRequest, PullRequest } from '../options.ts';
+import type { CacheRequest, ImagesRequest, PullRequest } from '../requests.ts';
 import { type TerminalStream, terminalReport } from '../report/bars.ts';
 import { type LiveReport, type Report, fanOut, jsonLinesReport } from '../report/event.ts';
 import { formatBytes, plainReport } from '../report/progress.ts';

@@ -1,7 +1,7 @@
 import type { Key } from 'node:readline';
 import { addAbortSignal, type Readable, Writable } from 'node:stream';
 import { InterruptedError, UsageError } from '../errors.ts';
-import type { PullRequest } from '../options.ts';
+import type { PullRequest } from '../requests.ts';
 import type { GivenCredentials, GivenToken, RegistryOptions } from '../registry/registry-options.ts';
 import { runtimes, virtualMachines } from '../runtime/config-files.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';

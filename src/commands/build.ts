@@ -10,11 +10,13 @@ import type { Layer } from '../oci/image.ts';
 import type { JsonObject } from '../oci/json.ts';
 import { formatLayerInfo } from '../oci/layer-info.ts';
 import type { PullOptions } from '../options.ts';
-import { type Built, protectedPaths, PART, lastingFingerprint } from './existing-image.ts';
+import { PART } from './existing-image.ts';
+import { protectedPaths } from './protected-paths.ts';
+import { type FinishedTree, lastingFingerprint } from './tree-notes.ts';
 import { Destination } from '../rootfs/destination.ts';
 import { describeNotRestored } from '../rootfs/not-restored.ts';
 import { Rootfs } from '../rootfs/rootfs.ts';
-import type { LayerSummary } from './summary.ts';
+import { type LayerSummary, type Made, summaryOf } from './summary.ts';
 
 /** Adds files that no layer has to a rootfs in `directory`; by default at its final path. */
 export type Prepare = (directory?: string) => void;
@@ -25,6 +27,14 @@ function noLibc(): string {
   const lost = 'libc cannot be called here: extended attributes, devices and FIFOs are left out';
   return procIsMissing ? `${lost}; it needs /proc: mount -t proc proc /proc` : lost;
 }
+
+/** The result of a build. */
+export type Built = Made & {
+  /** Of DIR, as `OpenDirectory.identity`. */
+  readonly identity: string;
+  /** With `replace`: the tree, if it can be known again. */
+  readonly tree?: FinishedTree | undefined;
+};
 
 /** What a rootfs is built with. */
 interface Parts {
@@ -253,10 +263,4 @@ const WORTH_DECODER = 4 * 1024 * 1024;
 function isWorthDecoder({ backend }: Rootfs, layers: readonly Layer[]): boolean {
   const bytes = layers.reduce((sum, { size = 0 }) => sum + size, 0);
   return backend === 'libc' && bytes >= WORTH_DECODER;
-}
-
-/** The summary of a layer. */
-export function summaryOf(layer: PulledLayer, entries: number): LayerSummary {
-  const { id, digest, diffID } = layer.layer;
-  return { id, digest, diffID: diffID ?? layer.diffID, size: layer.blobSize, entries };
 }

@@ -1,14 +1,15 @@
 import { DestinationError, NotFoundError, printable, UsageError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Image } from '../oci/image.ts';
-import { type CacheRequest, defaultCacheDirectory, type PullOptions } from '../options.ts';
+import { defaultCacheDirectory, type PullOptions } from '../options.ts';
 import { sizeOf, type StoreSize } from '../blob/store.ts';
 import { removeStoredImage, type StoredImage, storedImages } from '../blob/stored-images.ts';
-import { refuseUnknownOptions } from '../option-names.ts';
+import { type CacheRequest, refuseUnknownOptions } from '../requests.ts';
 import { Reference } from '../oci/reference.ts';
 import { fetchAllLayers, withoutCorruptBlobs } from '../blob/queue.ts';
 import { type BytesBySource, countingBytes } from './summary.ts';
-import { type ImageSource, type Opened, parseImage, withImage } from './with-session.ts';
+import { type ImageSource, parseImage } from './image-source.ts';
+import { type Opened, withImage } from './with-session.ts';
 
 /** The result of `cache add`: the image, and the bytes that were downloaded. */
 export interface CacheAddition {

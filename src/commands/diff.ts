@@ -12,7 +12,8 @@ import { openYielder } from '../sys/yielder.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { ExtentCursor } from '../tar/sparse.ts';
 import { withImageTree } from './with-image-tree.ts';
-import { type OpenedImage, parseImage, withImage } from './with-session.ts';
+import { parseImage } from './image-source.ts';
+import { type OpenedImage, withImage } from './with-session.ts';
 
 const BLOCK_BYTES = 16 * 1024;
 const ZEROS = Buffer.alloc(BLOCK_BYTES);

@@ -1,5 +1,7 @@
 import type { Store } from '../blob/store.ts';
-import { openTreeNotes, protectedPaths, readExistingImage } from './existing-image.ts';
+import { readExistingImage } from './existing-image.ts';
+import { protectedPaths } from './protected-paths.ts';
+import { openTreeNotes } from './tree-notes.ts';
 import { firstLayers } from '../oci/first-layers.ts';
 import type { Image } from '../oci/image.ts';
 import type { PullOptions } from '../options.ts';

@@ -1,17 +1,18 @@
+import { opendir } from 'node:fs/promises';
 import type { FetchOptions } from '../blob/layer-blob.ts';
 import { layerQueue, withoutCorruptBlobs } from '../blob/queue.ts';
-import { type Prepare, RootfsBuild } from './build.ts';
-import {
-  type Built,
-  protectedPaths,
-  openTreeNotes,
-  reportUntouched,
-  tellOfOtherFiles,
-} from './existing-image.ts';
-import type { Image } from '../oci/image.ts';
+import { type Built, type Prepare, RootfsBuild } from './build.ts';
+import { readExistingImage } from './existing-image.ts';
+import { protectedPaths } from './protected-paths.ts';
+import { openTreeNotes } from './tree-notes.ts';
+import { printable } from '../errors.ts';
+import type { Image, Layer } from '../oci/image.ts';
 import { type PullOptions, refuseDiskOptions } from '../options.ts';
+import type { Report } from '../report/event.ts';
 import { Destination } from '../rootfs/destination.ts';
-import { type PullSummary, withSummary } from './summary.ts';
+import { nothingLost } from '../rootfs/not-restored.ts';
+import { pathBytes } from '../sys/os-path.ts';
+import { type LayerSummary, type PullSummary, withSummary } from './summary.ts';
 import type { OpenedImage } from './with-session.ts';
 
 /**
@@ -54,6 +55,66 @@ async function build(
       );
   if (built.tree) await notes?.write(built.tree);
   return built;
+}
+
+/** With `replace`: DIR is the image already; only reports it. */
+async function reportUntouched(
+  { layers }: Image,
+  identity: string,
+  { destination, report }: PullOptions,
+): Promise<Built> {
+  await Destination.tidy(destination);
+  const summaries = reportLayersThere(layers, report);
+  report({
+    type: 'notice',
+    message: `${printable(destination)} is this image already: nothing was done`,
+  });
+  return { layers: summaries, changed: false, notRestored: nothingLost(), identity };
+}
+
+/** Reports that these layers are in DIR; returns their summaries. */
+function reportLayersThere(layers: readonly Layer[], report: Report): LayerSummary[] {
+  return layers.map(({ id, digest, diffID, size }, index) => {
+    report({ type: 'layer-start', index, cached: true });
+    report({ type: 'layer-fetched', index });
+    report({ type: 'layer-apply', index });
+    report({ type: 'layer-applied', index, entries: 0 });
+    return { id, digest, diffID, size, entries: 0 };
+  });
+}
+
+/** Files and directories that are counted; of more a notice says `more than`. */
+const MOST_COUNTED = 1000;
+
+/** Reports how many files --replace removes from a DIR that no pull made, as far as is known, before anything is downloaded. */
+async function tellOfOtherFiles({ destination, layerInfo, report }: PullOptions): Promise<void> {
+  // A pull without `json` leaves no mark.
+  if (!layerInfo || readExistingImage(destination) !== undefined) return;
+  const count = await countFiles(pathBytes(destination));
+  if (count === 0) return;
+  const [number, limit] = count > MOST_COUNTED ? [MOST_COUNTED, 'more than '] : [count, ''];
+  const what = `${limit}${number} ${count === 1 ? 'file or directory' : 'files and directories'}`;
+  const message = `${printable(destination)} has no json of an image: --replace removes ${what} in it`;
+  report({ type: 'notice', message });
+}
+
+/** Files and directories in a directory, one above the limit where there are more. What this process may not read counts as empty. */
+async function countFiles(root: Buffer): Promise<number> {
+  // Names are bytes: one character for each.
+  const waiting = [root.toString('latin1')];
+  let count = 0;
+  for (let directory = waiting.pop(); directory !== undefined; directory = waiting.pop()) {
+    try {
+      for await (const entry of await opendir(Buffer.from(directory, 'latin1'), { encoding: 'latin1' })) {
+        count += 1;
+        if (count > MOST_COUNTED) return count;
+        if (entry.isDirectory()) waiting.push(`${directory}/${entry.name}`);
+      }
+    } catch {
+      // Only the count is wrong then.
+    }
+  }
+  return count;
 }
 
 /** Unpacks layer after layer while the next ones are downloaded. */

@@ -1,4 +1,5 @@
 import { performance } from 'node:perf_hooks';
+import type { PulledLayer } from '../blob/queue.ts';
 import type { Image, Layer } from '../oci/image.ts';
 import type { PullOptions } from '../options.ts';
 import type { Report } from '../report/event.ts';
@@ -8,6 +9,12 @@ import { type OpenedImage, withImage } from './with-session.ts';
 export interface LayerSummary extends Pick<Layer, 'id' | 'digest' | 'diffID' | 'size'> {
   /** Entries of its archive. */
   readonly entries: number;
+}
+
+/** The summary of a layer. */
+export function summaryOf(layer: PulledLayer, entries: number): LayerSummary {
+  const { id, digest, diffID } = layer.layer;
+  return { id, digest, diffID: diffID ?? layer.diffID, size: layer.blobSize, entries };
 }
 
 /** Compressed layers, in bytes; a blob that is listed twice counts once. */

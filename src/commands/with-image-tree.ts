@@ -1,12 +1,11 @@
 import type { FetchOptions } from '../blob/layer-blob.ts';
 import { fetchAllLayers, layerQueue, type PulledLayer, withoutCorruptBlobs } from '../blob/queue.ts';
-import { summaryOf } from './build.ts';
 import { shortID } from '../oci/digest.ts';
 import type { Image } from '../oci/image.ts';
 import type { PullOptions } from '../options.ts';
 import type { ImageLayer } from '../rootfs/image-contents.ts';
 import { ImageTree, type ImageTreeOptions } from '../rootfs/image-tree.ts';
-import type { LayerSummary } from './summary.ts';
+import { type LayerSummary, summaryOf } from './summary.ts';
 import type { OpenedImage } from './with-session.ts';
 
 /**

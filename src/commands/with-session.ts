@@ -1,4 +1,4 @@
-import { decompress } from '../blob/decode/decompress.ts';
+import { type ImageSource, parseImage } from './image-source.ts';
 import { ImageTrust } from './image-trust.ts';
 import { Store } from '../blob/store.ts';
 import {
@@ -14,57 +14,9 @@ import { shortID } from '../oci/digest.ts';
 import { firstLayers } from '../oci/first-layers.ts';
 import { platformNotice } from '../oci/image-index.ts';
 import type { Image, Layer, Session } from '../oci/image.ts';
-import { Reference } from '../oci/reference.ts';
-import { formatSource, parseSource } from '../layout/local-source.ts';
 import type { PullOptions } from '../options.ts';
-import type { ManifestStore } from '../registry/registry-options.ts';
 import { signerText } from '../report/text.ts';
 import { spoolPlace } from '../rootfs/destination.ts';
-
-/** Where an image comes from: a registry, or a layout or archive on this machine. */
-export interface ImageSource {
-  /** `library/x` for Hub, `host[:port]/path` elsewhere, a local source as it was typed. */
-  readonly name: string;
-  /** `name:tag` or `name@digest`. */
-  readonly reference: string;
-  /** `docker.io`, or `host[:port]`; undefined for a local source. */
-  readonly registry: string | undefined;
-  /** The blobs are on this machine already: no store needs a copy of them. */
-  readonly local: boolean;
-  /**
-   * @param spoolDirectory for what a local source needs unpacked
-   * @param storeAlone of a registry: without requests and notices
-   */
-  open(manifestStore: ManifestStore, spoolDirectory: string, storeAlone?: boolean): Promise<Session>;
-}
-
-/**
- * The image that the text of a command line or a caller names.
- *
- * @throws UsageError
- */
-export function parseImage(
-  options: Pick<PullOptions, 'image' | 'registry' | 'stdin' | 'signal'>,
-): ImageSource {
-  const { image, registry, stdin, signal } = options;
-  const source = parseSource(image);
-  if (source !== undefined) {
-    const name = formatSource(source);
-    const open: ImageSource['open'] = async (_, spoolDirectory) => {
-      const { openLayout } = await import('../layout/open-layout.ts');
-      return await openLayout(source, { spoolDirectory, decompress, stdin, signal });
-    };
-    return { name, reference: name, registry: undefined, local: true, open };
-  }
-  const reference = Reference.parse(image);
-  const open: ImageSource['open'] = async (manifestStore, _, storeAlone) => {
-    const { openSession } = await import('../registry/session.ts');
-    const quiet = storeAlone && { offline: { hint: '' }, report: () => undefined };
-    return await openSession(reference, { ...registry, ...quiet, manifestStore, signal });
-  };
-  const [name, formatted] = [Reference.name(reference), Reference.format(reference)];
-  return { name, reference: formatted, registry: reference.registry, local: false, open };
-}
 
 export interface Opened {
   readonly source: ImageSource;

@@ -1,0 +1,200 @@
+import type { ErofsCompression } from './disk/format.ts';
+import { printable, UsageError } from './errors.ts';
+import type { WantedLayers } from './oci/first-layers.ts';
+import type { Platform } from './oci/platform.ts';
+import type { RegistryOptions } from './registry/registry-options.ts';
+import type { Report } from './report/event.ts';
+import type { Runtime, VirtualMachine } from './runtime/config-files.ts';
+import type { IdMappings } from './runtime/runc.ts';
+import type { Environment } from './sys/os-path.ts';
+import type { Secrets } from './sys/secrets.ts';
+import type { SignerRequest } from './trust/signers.ts';
+
+/** Options of a comparison: which image, and how to get it; all have defaults, as for a pull. */
+export interface DiffRequest {
+  /** Default: the host's. */
+  readonly platform?: Platform | undefined;
+  /** Only these files and directories of the image, with all that is in them. Default: everything. */
+  readonly paths?: readonly string[] | undefined;
+  /** Patterns, as in gitignore(5), of what is left out. */
+  readonly excludes?: readonly string[] | undefined;
+  /** Only the first layers: how many, or the beginning of the last one's id. Default: all. */
+  readonly layers?: WantedLayers | undefined;
+  /** `SRC[:DEST]`: files, directories and archives of this machine, laid over the image as a last layer. */
+  readonly add?: readonly string[] | undefined;
+  /** Of all added files. Default: root, and in archives the owners that they name. */
+  readonly addOwner?: Owner | undefined;
+  /** Number of connections. */
+  readonly jobs?: number | undefined;
+  /** Keep blobs in the cache. Default: yes. */
+  readonly cache?: boolean | undefined;
+  readonly cacheDirectory?: string | undefined;
+  /** In bytes; the least recently used blobs are removed first. */
+  readonly cacheSize?: number | undefined;
+  /** Use the cache alone, and no network. */
+  readonly offline?: boolean | undefined;
+  readonly registry?:
+    | Partial<
+        Omit<
+          RegistryOptions,
+          'environment' | 'requests' | 'offline' | 'report' | 'secrets' | 'signal' | 'manifestStore'
+        >
+      >
+    | undefined;
+  /** The image must be signed by one of these; else nothing of its layers is requested. Default: no signature is required. */
+  readonly signers?: SignerRequest | undefined;
+  /** The archive for the image `-`. */
+  readonly stdin?: AsyncIterable<Uint8Array> | undefined;
+  readonly environment?: Environment | undefined;
+  readonly report?: Report | undefined;
+  /** Learns what is secret in the run, so that the caller can mask texts of his own. Default: one that nobody else has. */
+  readonly secrets?: Secrets | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Of `diff`. */
+export interface ImagesRequest extends Omit<DiffRequest, 'layers'> {
+  /** Of both images, or of the first and of the second. */
+  readonly layers?:
+    | WantedLayers
+    | readonly [first: WantedLayers | undefined, second: WantedLayers | undefined]
+    | undefined;
+}
+
+/** A pull as a caller requests it; all but the image have defaults. */
+export interface PullRequest extends DiffRequest {
+  /** `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source as `oci:DIR`. */
+  readonly image: string;
+  readonly destination?: string | undefined;
+  readonly git?: boolean | undefined;
+  /** Write the image's JSON to DIR/json, as the original does. Default: yes. */
+  readonly layerInfo?: boolean | undefined;
+  /** Write the configurations of these runtimes beside the destination. */
+  readonly runtimes?: readonly Runtime[] | undefined;
+  /** Replace existing configurations. */
+  readonly force?: boolean | undefined;
+  /**
+   * Make the destination exactly the image and remove any other file in it: true, unless it is the unchanged image already; `always`, in any
+   * case. Default: no.
+   */
+  readonly replace?: boolean | 'always' | undefined;
+  /** Unpack the image over the files that the destination holds. Default: no, which takes an empty directory. */
+  readonly merge?: boolean | undefined;
+  /** For runc: a container without root. Default: true if the caller is not root. */
+  readonly rootless?: boolean | undefined;
+  /** For runc: the container gets a terminal. Default: no. */
+  readonly terminal?: boolean | undefined;
+  /** For runc and LXC without root, in a user namespace: its ids. Default: root alone, who is the caller. */
+  readonly idMappings?: IdMappings | undefined;
+  /** Add missing mount points and files that a system needs to boot. */
+  readonly prepare?: boolean | undefined;
+  /** Write what starts a disk image in these, and an init into it where the image has none. */
+  readonly virtualMachines?: readonly VirtualMachine[] | undefined;
+  /** Of an ext4 disk image, in bytes. Default: by its content. */
+  readonly diskSize?: number | undefined;
+  /** Of an erofs disk image, which mkfs.erofs compresses. Default: none, and no program is needed. */
+  readonly diskCompression?: ErofsCompression | undefined;
+  /** File system back end. Default: libc if it can be loaded. */
+  readonly backend?: 'libc' | 'node' | undefined;
+}
+
+/** Of `exportArchive`. */
+export interface ExportRequest
+  extends DiffRequest, Pick<PullRequest, 'diskSize' | 'diskCompression' | 'virtualMachines' | 'force'> {}
+
+/** Of `listTags`. */
+export interface TagsRequest extends Pick<
+  PullRequest,
+  'registry' | 'environment' | 'report' | 'secrets' | 'signal'
+> {
+  /** Called with each tag as it comes. */
+  readonly onTag?: ((tag: string) => void) | undefined;
+}
+
+/** Which cache; its limit, in bytes. */
+export type CacheRequest = Pick<PullRequest, 'cacheDirectory' | 'cacheSize' | 'environment' | 'signal'>;
+
+export interface VerifyRequest extends DiffRequest, Pick<PullRequest, 'destination'> {
+  /** Compare what files hold too, not only sizes and times. Default: no. */
+  readonly contents?: boolean | undefined;
+  /** The directory was pulled with `prepare`: what that adds is no difference. */
+  readonly prepare?: boolean | undefined;
+}
+
+/** An owner of files, by its numbers. */
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** All options of the library, with those that a caller passes on from another command. */
+const REQUEST_MEMBERS: Readonly<Record<keyof PullRequest, true>> = {
+  image: true,
+  destination: true,
+  git: true,
+  layerInfo: true,
+  runtimes: true,
+  force: true,
+  replace: true,
+  merge: true,
+  rootless: true,
+  terminal: true,
+  idMappings: true,
+  prepare: true,
+  virtualMachines: true,
+  diskSize: true,
+  diskCompression: true,
+  layers: true,
+  backend: true,
+  platform: true,
+  paths: true,
+  excludes: true,
+  add: true,
+  addOwner: true,
+  jobs: true,
+  cache: true,
+  cacheDirectory: true,
+  cacheSize: true,
+  offline: true,
+  registry: true,
+  stdin: true,
+  environment: true,
+  report: true,
+  secrets: true,
+  signers: true,
+  signal: true,
+};
+
+const REGISTRY_MEMBERS: Readonly<Record<keyof NonNullable<PullRequest['registry']>, true>> = {
+  uid: true,
+  credentials: true,
+  registryToken: true,
+  authFile: true,
+  noCredentials: true,
+  tlsVerify: true,
+  plainHttp: true,
+  certDir: true,
+  caFile: true,
+  certFile: true,
+  keyFile: true,
+  mirrors: true,
+  registryVersion: true,
+  retry: true,
+  retryDelay: true,
+  timeouts: true,
+  configDirs: true,
+};
+
+/** @throws UsageError for an option that no command has: a misspelled one would have no effect */
+export function refuseUnknownOptions(request: Partial<PullRequest>): void {
+  refuseUnknown(request, REQUEST_MEMBERS);
+  refuseUnknown(request.registry ?? {}, REGISTRY_MEMBERS, 'registry.');
+}
+
+function refuseUnknown(given: object, known: Readonly<Record<string, true>>, before = ''): void {
+  const unknown = Object.keys(given).find((name) => !Object.hasOwn(known, name));
+  if (unknown !== undefined)
+    throw new UsageError(`unknown option: ${before}${printable(unknown)}`, {
+      hint: 'docs/library.md lists the options',
+    });
+}
