@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { pid } from 'node:process';
 import { simpleGit } from 'simple-git';
 import { GitError } from '../errors.ts';
 import { type Environment, findProgram } from '../sys/os-path.ts';
@@ -33,7 +34,7 @@ export async function makeBranches(
   branches: ReadonlyMap<string, string>,
   signal?: AbortSignal,
 ): Promise<void> {
-  const directory = gitDirectory.replace('/proc/self/', `/proc/${process.pid}/`);
+  const directory = gitDirectory.replace('/proc/self/', `/proc/${pid}/`);
   const variables = {
     LC_ALL: 'C',
     HOME: '/dev/null',

@@ -33,14 +33,17 @@ for (const [name, options] of [
     const { registry, layer } = await slow({ rate: 10 * MB });
     await using _ = registry;
     const store = await shop.store(options);
-    assert.ok((await shop.pull([layer], { store }))[0]!.equals(big));
+    const jobs = 7;
+    assert.ok((await shop.pull([layer], { store, jobs }))[0]!.equals(big));
     assert.ok(registry.requests.length > 3, `${registry.requests.length} requests`);
     const first = registry.requests.map(({ headers }) =>
       Number(/^bytes=(\d+)-\d+$/.exec(headers.range!)![1]),
     );
-    assert.deepEqual(
-      first,
-      first.toSorted((a, b) => a - b),
+    // Requests that are made at once may arrive in another order.
+    const inOrder = first.toSorted((a, b) => a - b);
+    assert.ok(
+      first.every((start, place) => Math.abs(inOrder.indexOf(start) - place) < jobs),
+      first.join(),
     );
     await store.close();
   });
