@@ -8,7 +8,7 @@ import { describeFailure, type FailureOutput } from './command-line/failure.ts';
 import { DestinationError, ExitCode, InterruptedError } from './errors.ts';
 import { exactArguments } from './sys/os-path.ts';
 import { explainOsError } from './sys/os-error.ts';
-import { isInUserNamespace, systemText } from './sys/privileges.ts';
+import { isInUserNamespace } from './sys/privileges.ts';
 import { Secrets } from './sys/secrets.ts';
 
 /** In the order in which their handlers are set. SIGHUP is last: Node does not catch it itself, so its handler shows that all are set. */
@@ -114,7 +114,6 @@ async function run(
     stdin: process.stdin,
     stdout: process.stdout,
     stderr: process.stderr,
-    isClosed,
     isSharedOutput,
     workingDirectoryExists,
     ...shared,
@@ -124,17 +123,6 @@ async function run(
 /** Decided without the parsed arguments, since parsing may fail. */
 function wantsJsonLines(argv: readonly string[]): boolean {
   return /(?:^|\0)--?progress[=\0]json(?:\0|$)/.test(argv.join('\0'));
-}
-
-/**
- * Whether the program was started without this descriptor. Node opens /dev/null in its place, for reading and writing; a shell's
- * `</dev/null` is for reading only, and its `>/dev/null` for writing.
- */
-function isClosed(descriptor: 0 | 1): boolean {
-  const { rdev } = fstatSync(descriptor);
-  const flags = /^flags:\s*(\d+)$/m.exec(systemText(`/proc/self/fdinfo/${descriptor}`))?.[1];
-  const nullDevice = 0x103;
-  return rdev === nullDevice && flags !== undefined && (Number.parseInt(flags, 8) & 3) === 2;
 }
 
 /** Whether standard output and standard error are one file, pipe or terminal. */

@@ -24,8 +24,6 @@ export interface CliContext {
   readonly stdin: Readable & { readonly isTTY?: boolean; setRawMode?(raw: boolean): unknown };
   readonly stdout: Writable & { readonly isTTY?: boolean; readonly columns?: number };
   readonly stderr: TerminalStream & { readonly isTTY?: boolean };
-  /** Whether the program was started without standard input, 0, or standard output, 1. */
-  readonly isClosed: (descriptor: 0 | 1) => boolean;
   /** Standard output and standard error are one file. */
   readonly isSharedOutput: () => boolean;
   /** It was not removed. */
@@ -150,10 +148,6 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
     });
   if (output === '-' && stdout.isTTY === true)
     throw new UsageError('cannot write the archive to a terminal', { hint: 'use -o FILE.tar, or a pipe' });
-  if (output === '-' && context.isClosed(1))
-    throw new DestinationError('cannot write the archive: standard output is closed', {
-      hint: 'redirect it, as in > FILE.tar, or use -o FILE.tar',
-    });
   const lines = values.quiet !== true && values.json !== true && output !== '-';
   const summary = await reporting(invocation, context, lines, ({ exportArchive }, request) =>
     exportArchive(request.image, output === '-' ? stdout : output, request),
@@ -201,10 +195,6 @@ function manifestDigest({ digest, reference }: Inspection): string {
 
 /** `dlrootfs cat IMAGE PATH`. */
 async function runCat(invocation: Invocation, context: CliContext): Promise<void> {
-  if (context.isClosed(1))
-    throw new DestinationError('cannot write the file: standard output is closed', {
-      hint: 'redirect it, as in > FILE',
-    });
   await reporting(invocation, context, false, ({ cat }, request) =>
     cat(request.image, invocation.words[1]!, context.stdout, request),
   );

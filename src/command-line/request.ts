@@ -78,16 +78,13 @@ function registryOptions(values: FlagValues): PullRequest['registry'] {
   };
 }
 
-/** @throws UsageError if the program was started without one */
-function openStdin({ stdin, isClosed }: CliContext): CliContext['stdin'] {
+/** @throws UsageError for a terminal */
+function openStdin({ stdin }: CliContext): CliContext['stdin'] {
   if (stdin.isTTY === true)
     throw new UsageError('cannot read the archive from a terminal', {
       hint: 'pipe it in, as in docker save IMAGE | dlrootfs -',
     });
-  if (!isClosed(0)) return stdin;
-  throw new UsageError('cannot read the archive: standard input is closed', {
-    hint: 'connect it, as in docker save IMAGE | dlrootfs -',
-  });
+  return stdin;
 }
 
 /** Inside the user namespace of --userns the caller is root, but runc needs none. */

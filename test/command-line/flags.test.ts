@@ -180,7 +180,6 @@ const context: CliContext = {
   stdin: new PassThrough(),
   stdout: new PassThrough(),
   stderr: new PassThrough(),
-  isClosed: () => false,
   isSharedOutput: () => false,
   workingDirectoryExists: () => true,
   secrets: new Secrets(),

@@ -26,7 +26,6 @@ export async function runHere(
       stdin: Readable.from([]),
       stdout: stdout.stream,
       stderr: stderr.stream,
-      isClosed: () => false,
       isSharedOutput: () => false,
       workingDirectoryExists: () => true,
       secrets,
