@@ -39,6 +39,7 @@ export class PulledLayer {
   readonly layer: Layer;
   readonly #blob: LayerBlob;
   readonly #options: PulledLayerOptions;
+  #compression: Compression | undefined;
   #diffID: DiffID | undefined;
 
   constructor(index: number, layer: Layer, blob: LayerBlob, options: PulledLayerOptions) {
@@ -51,6 +52,11 @@ export class PulledLayer {
   /** Of the blob, in bytes; known when the tar was read to its end. */
   get blobSize(): number | undefined {
     return this.#blob.size;
+  }
+
+  /** The blob's, by its first bytes; known with the first chunk of the tar. */
+  get compression(): Compression | undefined {
+    return this.#compression;
   }
 
   /** Of the tar; known when it was read to its end. */
@@ -72,6 +78,7 @@ export class PulledLayer {
     const isVerified = this.#diffID !== undefined;
     try {
       const { compression, reader } = await recognise(this.#blob.reader());
+      this.#compression = compression;
       if (!isVerified) this.#compareCompression(compression);
       const decoding = remote?.decode(compression, reader, expected);
       if (decoding) {

@@ -1,9 +1,10 @@
+import type { FileHandle } from 'node:fs/promises';
 import type { FetchOptions } from '../blob/layer-blob.ts';
 import { fetchAllLayers, layerQueue, type PulledLayer, withoutCorruptBlobs } from '../blob/queue.ts';
 import { shortID } from '../oci/digest.ts';
 import type { Image } from '../oci/image.ts';
 import type { PullOptions } from '../options.ts';
-import type { ImageLayer } from '../rootfs/image-contents.ts';
+import { type ImageLayer, Spool } from '../rootfs/image-contents.ts';
 import { ImageTree, type ImageTreeOptions } from '../rootfs/image-tree.ts';
 import { type LayerSummary, summaryOf } from './summary.ts';
 import type { OpenedImage } from './with-session.ts';
@@ -57,21 +58,29 @@ async function openTree(
 ): Promise<OpenTree> {
   const fetched = contents ? await fetchAllLayers(layers, queue) : undefined;
   const pulled: PulledLayer[] = [];
+  let tars: FileHandle | undefined;
+  let spool: Spool | undefined;
+  const openSpool = async (): Promise<Spool> => {
+    tars ??= await treeOptions.temporaryFile();
+    return (spool ??= new Spool(tars.fd, treeOptions.temporaryDirectory));
+  };
   async function* treeLayers(): AsyncGenerator<ImageLayer, void, void> {
     for await (const layer of fetched?.layers ?? layerQueue(layers, queue)) {
       pulled.push(layer);
-      yield treeLayer(layer);
+      yield contents ? rereadLayer(layer, openSpool) : treeLayer(layer);
     }
   }
   try {
     const tree = await ImageTree.build(treeLayers(), treeOptions);
     const close = async (): Promise<void> => {
       await tree.close();
+      await tars?.close();
       await fetched?.close();
     };
     return { tree, layers: pulled.map((layer, index) => summaryOf(layer, tree.layerEntries[index]!)), close };
   } catch (error) {
     const failure = (await pulled.at(-1)?.explainFailure(error)) ?? error;
+    await tars?.close();
     await fetched?.close();
     throw failure;
   }
@@ -81,4 +90,27 @@ async function openTree(
 function treeLayer(layer: PulledLayer): ImageLayer {
   const name = `layer ${shortID(layer.layer.id)}`;
   return { name, open: () => layer.tar() };
+}
+
+/**
+ * A layer that trees read again, several at once. The decoder of xz has only one stream at a time, so such a tar is kept in the spool when it
+ * is read first.
+ */
+function rereadLayer(layer: PulledLayer, spool: () => Promise<Spool>): ImageLayer {
+  let kept: { readonly file: Spool; readonly start: number; readonly end: number } | undefined;
+  async function* tar(): AsyncGenerator<Uint8Array, void, undefined> {
+    let written: typeof kept;
+    for await (const chunk of layer.tar()) {
+      if (layer.compression === 'xz') {
+        const file = written?.file ?? (await spool());
+        const start = written?.start ?? file.size;
+        file.append(chunk);
+        written = { file, start, end: file.size };
+      }
+      yield chunk;
+    }
+    kept = written;
+  }
+  const open = () => (kept ? kept.file.pieces(kept.start, kept.end - kept.start) : tar());
+  return { ...treeLayer(layer), open };
 }

@@ -23,6 +23,8 @@ export interface OpenFile {
   readonly pieces: AsyncIterable<Uint8Array>;
 }
 
+const PIECE_BYTES = 256 * 1024;
+
 /** A temporary file that grows at its end. Its calls block; they throw the system's errors. */
 export class Spool {
   readonly #file: number;
@@ -71,9 +73,19 @@ export class Spool {
       done += count;
     }
   }
+
+  /** The `size` bytes from `position` on. Each piece is valid until the next is asked for. */
+  async *pieces(position: number, size: number): AsyncGenerator<Uint8Array, void, void> {
+    const buffer = Buffer.allocUnsafe(Math.min(size, PIECE_BYTES));
+    for (let done = 0; done < size;) {
+      const piece = buffer.subarray(0, Math.min(buffer.length, size - done));
+      this.read(position + done, piece);
+      done += piece.length;
+      yield piece;
+    }
+  }
 }
 
-const PIECE_BYTES = 256 * 1024;
 /** In the spool: the length of a file's extents, the extents, its data. */
 const LENGTH_BYTES = 4;
 const none: AsyncIterable<Uint8Array> = { async *[Symbol.asyncIterator]() {} };
@@ -168,21 +180,7 @@ export class ImageContents {
     const head = Buffer.alloc(length.readUInt32LE());
     spool.read(position + LENGTH_BYTES, head);
     const extents = deserialize(head) as OpenFile['extents'];
-    return { extents, pieces: spooledPieces(spool, position + LENGTH_BYTES + head.length, stored) };
-  }
-}
-
-async function* spooledPieces(
-  spool: Spool,
-  position: number,
-  size: number,
-): AsyncGenerator<Uint8Array, void, void> {
-  const buffer = Buffer.allocUnsafe(Math.min(size, PIECE_BYTES));
-  for (let done = 0; done < size;) {
-    const piece = buffer.subarray(0, Math.min(buffer.length, size - done));
-    spool.read(position + done, piece);
-    done += piece.length;
-    yield piece;
+    return { extents, pieces: spool.pieces(position + LENGTH_BYTES + head.length, stored) };
   }
 }
 
