@@ -118,7 +118,7 @@ An image whose command is an init, such as /sbin/init, boots: by lxc-start -n we
 A container of runc or LXC has no network but loopback. For the network of the host remove network from namespaces in config.json. For the bridge of LXC use the lines that are comments in its file.
 
 # disks: DISK IMAGES: disk images, and what starts them in qemu
-A file name that ends in .ext4, .squashfs or .erofs is a disk image of that format, without a partition table. It is made by any user, with the owners of the image, and the same image gives the same bytes: UUID, times and hash seed come from its digest. What a format does not have is counted in a notice.
+A file name that ends in .ext4, .squashfs or .erofs is a disk image of that format, without a partition table. It is made by any user, with the owners of the image, and the same image gives the same bytes: UUID, times and hash seed come from its digest, and from what --add, --path, --exclude and --for change. What a format does not have is counted in a notice.
   -o FILE.ext4  by mke2fs 1.47.1 or newer, with libarchive, and debugfs (Debian: e2fsprogs)
   --size 2G  size of the ext4; without it a tenth stays free, and 16 MiB at least
   -o FILE.squashfs  by sqfstar 4.6 or newer (Debian: squashfs-tools)

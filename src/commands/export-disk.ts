@@ -84,7 +84,7 @@ export async function diskExporter(
       if (tool) await checkDiskTool({ ...target, tool });
     },
     async write(tree, image, store, file) {
-      const { id, config, layers, allLayers } = image;
+      const { config } = image;
       const { architecture } = image.platform;
       const name = containerName(path.basename(output, path.extname(output)));
       const guest = virtualMachines.length > 0 ? guestOf(tree, config, name, isReadOnly) : undefined;
@@ -92,7 +92,7 @@ export async function diskExporter(
         const disk = { file: output, fileSystem: format, isReadOnly, architecture, guest };
         configs = virtualMachines.map(() => machineConfig(disk));
       }
-      const identity = diskIdentityOf(format, allLayers ? `${id} ${layers.length}` : id, config.created);
+      const identity = diskIdentityOf(format, contentText(image, options), config.created);
       const request = { ...targetOf(file), identity, additions: guest?.additions ?? [] };
       return tool
         ? await writeDiskImage(tree, {
@@ -113,6 +113,16 @@ export async function diskExporter(
       }
     },
   };
+}
+
+/** The id of an image; where a disk has not just the image's files, also what decides the others. */
+function contentText({ id, layers, allLayers }: Image, options: PullOptions): string {
+  const { additions, part, virtualMachines } = options;
+  const isWhole = !allLayers && additions.length === 0 && !part && virtualMachines.length === 0;
+  if (isWhole) return id;
+  const count = allLayers && layers.length;
+  const added = additions.length > 0 ? layers.at(-1)!.id : undefined;
+  return JSON.stringify({ id, count, added, part, virtualMachines });
 }
 
 function notRegular(output: string): DestinationError {

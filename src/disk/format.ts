@@ -168,15 +168,17 @@ export interface DiskIdentity {
 }
 
 /**
- * @param imageID 64 hex digits
+ * The identity of a disk, derived from what is in it.
+ *
+ * @param content a text that differs where the files of two disks may differ
  * @param created RFC 3339, as the image's config has it; without it the file system is of 1970
  */
 export function diskIdentityOf(
   format: DiskFormat,
-  imageID: string,
+  content: string,
   created: string | undefined,
 ): DiskIdentity {
-  const bytes = createHash('sha256').update(`dlrootfs ${format} ${imageID}`).digest();
+  const bytes = createHash('sha256').update(`dlrootfs ${format} ${content}`).digest();
   // RFC 9562: version 8, a vendor-specific UUID.
   bytes[6] = (bytes[6]! & 0x0f) | 0x80;
   bytes[8] = (bytes[8]! & 0x3f) | 0x80;

@@ -137,6 +137,37 @@ for (const [format, program, flags] of diskKinds) {
   });
 }
 
+test('disks of different files have different UUIDs, and those of the same files the same one', async () => {
+  const programs = tar(
+    dir('etc'),
+    file('bin/sh', '', { mode: 0o755 }),
+    file('usr/bin/env', '', { mode: 0o755 }),
+  );
+  await using setting = await Setting.open({ layers: [{ tar: programs }] });
+  const { scratch } = setting;
+  writeFileSync(scratch.join('key'), 'a');
+  writeFileSync(scratch.join('other'), 'b');
+  const disks: readonly (readonly string[])[] = [
+    [],
+    ['--add', 'key'],
+    ['--add', 'key:/other'],
+    ['--add', 'other:/key'],
+    ['--exclude', 'etc'],
+    ['--layers', '0'],
+    ['--layers', '0', '--add', 'key'],
+    ['--for', 'qemu', '--force'],
+  ];
+  const uuids = new Map<string, string>();
+  for (const flags of [...disks, disks[1]!]) {
+    await setting.pullWell(['-o', 'x.erofs', ...flags]);
+    const uuid = readFileSync(scratch.join('x.erofs')).toString('hex', 1024 + 48, 1024 + 64);
+    const shown = flags.join(' ');
+    assert.equal(uuids.get(shown) ?? uuid, uuid, shown);
+    uuids.set(shown, uuid);
+  }
+  assert.equal(new Set(uuids.values()).size, disks.length, JSON.stringify([...uuids]));
+});
+
 const failures = [
   [
     'fails before it has read',
