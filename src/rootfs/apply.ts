@@ -2,7 +2,7 @@ import { IntegrityError } from '../errors.ts';
 import { type BytePath, type Entry, type EntryReader, MalformedTarError, displayPath } from '../tar/entry.ts';
 import { classify, isPseudoLink, pseudoLinks } from '../tar/layer-path.ts';
 import type { ChangeLog } from './changes.ts';
-import { Directories, placeIn } from './directories.ts';
+import { type Pathfinder, placeIn } from './directories.ts';
 import { makeMissing, unlock } from './metadata.ts';
 import type { FileJobs } from './file-jobs.ts';
 import { type Filesystem, explain, explained } from './filesystem.ts';
@@ -23,16 +23,17 @@ export function startRun(
   changes?: ChangeLog,
   jobs?: FileJobs,
 ): Run {
-  const run = new Run(filesystem, options);
-  run.directories = new Directories(filesystem, {
+  const run = new Run(filesystem, options, pathfinder, { changes, jobs });
+  jobs?.begin(run.creator);
+  return run;
+}
+
+function pathfinder(run: Run): Pathfinder {
+  return {
     make: (parent, name) => makeMissing(run, parent, name),
     clear: (parent, name) => clearForDirectory(run, parent, name),
     unlock: (directory) => unlock(run, directory),
-  });
-  run.changes = changes;
-  run.jobs = jobs;
-  jobs?.begin(run.creator);
-  return run;
+  };
 }
 
 /**
@@ -64,6 +65,8 @@ export class LayerApplication {
   readonly #run: Run;
   readonly #label: string;
   #entries = 0;
+  /** The layer has files at `pseudoLinks`. */
+  #hasPseudoLinks = false;
 
   /** @param label what messages call the layer */
   constructor(run: Run, label: string) {
@@ -81,7 +84,7 @@ export class LayerApplication {
     const run = this.#run;
     run.directories.trim();
     try {
-      applyEntry(run, content, entry);
+      this.#place(content, entry);
     } catch (error) {
       throw this.firstFailure(located(error, this.#label, entry, run.options.name));
     }
@@ -96,9 +99,8 @@ export class LayerApplication {
     const lost = run.jobs?.takeLost();
     run.counts.owners += lost?.owners ?? 0;
     run.counts.setuid += lost?.setuid ?? 0;
-    explained(this.#label, run.options.name, () => endLayer(run));
-    run.marked = undefined;
-    run.firstLayer = false;
+    explained(this.#label, run.options.name, () => this.#end());
+    run.written.nextLayer();
     return this.#entries;
   }
 
@@ -115,10 +117,38 @@ export class LayerApplication {
   /** Removes what exists only while a layer is applied. */
   abandon(): void {
     try {
-      endLayer(this.#run);
+      this.#end();
     } catch {
       // Why the layer failed counts, not what could not be removed after that.
     }
+  }
+
+  #place(content: Content, entry: Entry): void {
+    const run = this.#run;
+    const meaning = classify(entry.path);
+    switch (meaning.kind) {
+      case 'entry':
+        placeEntry(run, content, entry, meaning.path);
+        if (run.creator.fixedModes && hasMode(entry)) run.counts.modes += 1;
+        return undefined;
+      case 'whiteout':
+        return applyWhiteout(run, meaning.path);
+      case 'opaque':
+        return applyOpaque(run, meaning.path);
+      case 'aufs':
+        if (entry.type !== 'file' || !isPseudoLink(meaning.path)) return undefined;
+        this.#hasPseudoLinks = true;
+        placeEntry(run, content, entry, meaning.path);
+    }
+  }
+
+  /** Forgets what the layer wrote, and removes its pseudo-links: files that hard links name stay under these names. @throws SyscallError */
+  #end(): void {
+    const run = this.#run;
+    run.written.forgetLayer();
+    if (this.#hasPseudoLinks) hide(run, placeIn(run.filesystem.root, pseudoLinks));
+    run.written.forgetLayer();
+    this.#hasPseudoLinks = false;
   }
 }
 
@@ -132,46 +162,19 @@ function located(error: unknown, label: string, entry: Entry, destination: strin
   return new IntegrityError(`${label}: ${path}: ${message}`, { code, hint, cause: error });
 }
 
-function applyEntry(run: Run, content: Content, entry: Entry): void {
-  const meaning = classify(entry.path);
-  switch (meaning.kind) {
-    case 'entry':
-      placeEntry(run, content, entry, meaning.path);
-      if (run.creator.fixedModes && hasMode(entry)) run.counts.modes += 1;
-      return undefined;
-    case 'whiteout':
-      return applyWhiteout(run, meaning.path);
-    case 'opaque':
-      return applyOpaque(run, meaning.path);
-    case 'aufs':
-      if (entry.type !== 'file' || !isPseudoLink(meaning.path)) return undefined;
-      run.hasPseudoLinks = true;
-      placeEntry(run, content, entry, meaning.path);
-  }
-}
-
 /** A hard link has the mode of what it is linked to, and a symlink has none. */
 function hasMode({ type }: Entry): boolean {
   return type !== 'hardlink' && type !== 'symlink';
 }
 
 function applyWhiteout(run: Run, hidden: BytePath): void {
-  if (run.firstLayer) return;
+  if (run.written.isFirstLayer) return;
   const place = run.directories.place(hidden, 'find');
   if (place) hide(run, place);
 }
 
-/** Forgets what the layer wrote, and removes its pseudo-links: files that hard links name stay under these names. @throws SyscallError */
-function endLayer(run: Run): void {
-  run.layer.clear();
-  run.hidden.clear();
-  if (run.hasPseudoLinks) hide(run, placeIn(run.filesystem.root, pseudoLinks));
-  run.hidden.clear();
-  run.hasPseudoLinks = false;
-}
-
 function applyOpaque(run: Run, path: BytePath): void {
-  if (run.firstLayer) return;
+  if (run.written.isFirstLayer) return;
   const directory = run.directories.find(path, false);
   if (directory) hideContent(run, directory);
 }

@@ -88,7 +88,7 @@ export class ImageTree {
       finishRun(run, undefined);
       run.directories.close();
       tree.counts = run.counts;
-      tree.hasRoot = run.rootEntry !== undefined;
+      tree.hasRoot = run.atEnd.rootEntry !== undefined;
       return tree;
     } catch (error) {
       await tree.close();

@@ -14,7 +14,7 @@ import {
   granted,
   statusOf,
 } from './filesystem.ts';
-import { type Creator, markWritten, refuseReserved, type Run } from './run.ts';
+import { type Creator, refuseReserved, type Run } from './run.ts';
 
 const { EACCES, EDQUOT, EINVAL, EIO, ENODATA, ENOSYS, ENOTSUP, EPERM, EROFS } = constants.errno;
 
@@ -180,9 +180,12 @@ export function fillingMode(mode: number): number {
 
 /** Records the time of a directory for the end. Records its mode too, if that has differed in this run. */
 export function noteDirectory(run: Run, path: string, mode: number, mtime: Mtime): void {
-  const late = mode !== fillingMode(mode);
-  if (late) run.lateModes.add(path);
-  run.log.add(path, late || run.lateModes.has(path) ? mode : undefined, mtime);
+  run.atEnd.add(path, mode, mode !== fillingMode(mode), mtime);
+}
+
+/** Records what the root gets at the end. */
+export function noteRoot(run: Run, entry: Entry): void {
+  run.atEnd.rootEntry = entry;
 }
 
 /**
@@ -217,7 +220,7 @@ function ensureMode(run: Run, node: Node, mode: number): void {
 function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): number {
   if (!entry.xattrs) return entry.mode;
   const mode = restoreXattrs(run, node, entry);
-  for (const name of entry.xattrs.keys()) run.directoryXattrs.add(name);
+  for (const name of entry.xattrs.keys()) run.atEnd.xattrs.add(name);
   // From here on new files inherit it.
   if (entry.xattrs.has(defaultAccessList)) run.creator.careful = true;
   return mode;
@@ -225,13 +228,13 @@ function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): number {
 
 /** Removes attributes that an earlier layer has set and this entry does not have. */
 function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
-  const { directoryXattrs, filesystem } = run;
-  if (directoryXattrs.size === 0) return;
+  const { atEnd, filesystem } = run;
+  if (atEnd.xattrs.size === 0) return;
   const present = filesystem.readXattrs(node);
   // Some file systems do not list access lists.
   const names = typeof present === 'number' ? [] : [...present.keys(), accessList, defaultAccessList];
   for (const name of new Set(names)) {
-    if (!directoryXattrs.has(name) || entry.xattrs?.has(name)) continue;
+    if (!atEnd.xattrs.has(name) || entry.xattrs?.has(name)) continue;
     const result = filesystem.removeXattr(node, name);
     if (result < 0 && result !== -ENODATA)
       throw new SyscallError(result, `remove the extended attribute ${displayPath(name)}`);
@@ -254,7 +257,7 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
   const owner = newOwner(run);
   if (owner?.uid !== 0 || owner.gid !== 0) filesystem.setOwner(place, 0, 0);
   run.changes?.made(path);
-  markWritten(run, place, true);
+  run.written.add(place, true);
   noteDirectory(run, path, 0o755, run.mtime);
 }
 
@@ -267,8 +270,7 @@ export function unlock(run: Run, directory: Directory): boolean {
   const stat = statusOf(run.filesystem, place);
   if (!stat || (stat.mode & OWNER_BITS) === OWNER_BITS) return false;
   if (run.filesystem.setMode(place, stat.mode | OWNER_BITS) < 0) return false;
-  run.lateModes.add(directory.path);
-  run.log.add(directory.path, stat.mode, stat);
+  run.atEnd.add(directory.path, stat.mode, true, stat);
   return true;
 }
 
@@ -288,7 +290,7 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
   /** Modes that keep the owner out: set after all others, the deepest first. */
   const closed = new Map<BytePath, number>();
   let gone: string | undefined;
-  for (const { path, mode, ...mtime } of run.log) {
+  for (const { path, mode, ...mtime } of run.atEnd) {
     // A whole tree of directories may have been removed: it is skipped.
     if (gone !== undefined && path.startsWith(gone)) continue;
     const directory = findAgain(run, path);
@@ -321,7 +323,7 @@ function setMode({ filesystem }: Run, place: Place, mode: number): void {
 
 function finishRoot(run: Run, root: RootMetadata | undefined): void {
   const node = itself(run.filesystem.root);
-  const entry = run.rootEntry;
+  const entry = run.atEnd.rootEntry;
   if (entry) {
     restoreOwner(run, node, entry, undefined);
     const mode = restoreXattrs(run, node, entry);

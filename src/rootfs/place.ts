@@ -9,6 +9,7 @@ import {
   fillingMode,
   needsOnlyOpenFile,
   noteDirectory,
+  noteRoot,
   restoreXattrs,
   retryUnlocked,
 } from './metadata.ts';
@@ -23,7 +24,7 @@ import {
   statusOf,
 } from './filesystem.ts';
 import { clear, clearObstacle } from './removal.ts';
-import { markWritten, refuseReserved, type Run } from './run.ts';
+import { refuseReserved, type Run } from './run.ts';
 
 const { EISDIR, ENOENT, ENOSPC, EPERM } = constants.errno;
 
@@ -66,13 +67,13 @@ export function placeEntry(run: Run, content: Content, entry: Entry, normalPath:
       placeSpecial(run, { ...entry, type: entry.type }, place);
   }
   if (target !== path) run.changes?.written(path, entry, target);
-  markWritten(run, place, isNew);
+  run.written.add(place, isNew);
 }
 
 /** The root takes metadata only, at the end. An entry that would make it something else is left out, as by containerd, and counted. */
 function placeRoot(run: Run, entry: Entry): void {
   if (entry.type === 'directory') {
-    run.rootEntry = entry;
+    noteRoot(run, entry);
   } else run.counts.ignored += 1;
 }
 
@@ -284,7 +285,7 @@ export function writeOwnFile(run: Run, name: string, bytes: Uint8Array): boolean
   } finally {
     filesystem.closeFile(file);
   }
-  run.ownFiles.add(name);
+  run.written.addOwn(name);
   run.changes?.contents.write(bytes);
   run.changes?.written(name, { type: 'file', mode: 0o644 }, '');
   return true;
@@ -292,5 +293,5 @@ export function writeOwnFile(run: Run, name: string, bytes: Uint8Array): boolean
 
 function isReplaceable(run: Run, name: string, type: FileStat['type']): boolean {
   if (type !== 'file') return false;
-  return run.ownFiles.has(name) || (run.options.mode === 'overlay' && run.made?.has(name) !== true);
+  return run.written.isOwn(name) || (run.options.mode === 'overlay' && run.written.isMade(name) !== true);
 }

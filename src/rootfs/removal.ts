@@ -31,7 +31,7 @@ export function clearObstacle(run: Run, failure: number, place: Place): boolean 
 
 /** Whether this run wrote the entry at `path` under a name in different case. */
 function isOtherName(run: Run, path: string): boolean {
-  return run.creator.caseInsensitive && run.made?.has(path) === false;
+  return run.creator.caseInsensitive && run.written.isMade(path) === false;
 }
 
 /** Removes the entry at `place`; in overlay mode no directory that has files of the user. */
@@ -45,7 +45,7 @@ export function clear(run: Run, place: Place): void {
 export function clearForDirectory(run: Run, parent: Directory, name: ByteName): boolean {
   const place = placeIn(parent, name);
   refuseReserved(run, place.path);
-  if (run.options.mode === 'overlay' && run.made?.has(place.path) !== true) return false;
+  if (run.options.mode === 'overlay' && run.written.isMade(place.path) !== true) return false;
   clear(run, place);
   return true;
 }
@@ -54,11 +54,11 @@ export function clearForDirectory(run: Run, parent: Directory, name: ByteName): 
 export function hide(run: Run, place: Place): void {
   const { path } = place;
   if (isReserved(run, path) || isOtherName(run, path)) return;
-  if (run.layer.has(path)) hideInside(run, place);
+  if (run.written.isOfLayer(path)) hideInside(run, place);
   else if (run.options.mode !== 'overlay') removeAny(run, 'remove', place, empty);
   else {
     hideInside(run, place);
-    if (run.made?.has(path) === true) removeAny(run, 'remove', place);
+    if (run.written.isMade(path) === true) removeAny(run, 'remove', place);
   }
 }
 
@@ -68,7 +68,7 @@ function hideInside(run: Run, place: Place): void {
 
 /** Hides all entries of lower layers in `directory`. Once per layer is enough: later entries are the layer's own. */
 export function hideContent(run: Run, directory: Directory): void {
-  if (!run.hidden.add(directory.path)) return;
+  if (!run.written.hide(directory.path)) return;
   for (const name of list(run, directory)) hide(run, placeIn(directory, name));
 }
 
@@ -104,7 +104,7 @@ function removeOurs(run: Run, directory: Directory): void {
   for (const name of list(run, directory)) {
     const place = placeIn(directory, name);
     withDirectory(run, place, (inner) => removeOurs(run, inner));
-    if (run.made?.has(place.path) === true && maybeDirectory(removeFile(run, place)))
+    if (run.written.isMade(place.path) === true && maybeDirectory(removeFile(run, place)))
       run.filesystem.removeDirectory(directory, name);
   }
 }

@@ -1,19 +1,15 @@
 import { IntegrityError } from '../errors.ts';
 import { accessList, defaultAccessList } from '../tar/access-list.ts';
-import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
+import { type BytePath, displayPath } from '../tar/entry.ts';
 import type { ChangeLog } from './changes.ts';
-import { type Directories, itself, parentPath, placeIn } from './directories.ts';
-import { type ByteName, type Filesystem, type Mtime, type Place, granted } from './filesystem.ts';
+import { Directories, itself, type Pathfinder, placeIn } from './directories.ts';
+import { DirectoryNotes } from './directory-notes.ts';
+import { type ByteName, type Filesystem, type Mtime, granted } from './filesystem.ts';
 import { nothingLost } from './not-restored.ts';
 import type { FileJobs } from './file-jobs.ts';
 import { PathSet } from './path-set.ts';
+import { WrittenPaths } from './written-paths.ts';
 import { randomName } from '../sys/temp-file.ts';
-
-/** Of the log of directories, in bytes. */
-const CHUNK_BYTES = 65_536;
-const NO_MODE = 0xffff;
-/** In bytes: length of the shared prefix, length of the rest, mode, seconds, nanoseconds. */
-const FIXED_BYTES = 2 + 2 + 2 + 8 + 4;
 
 export interface RunOptions {
   /** Name of the root in messages. */
@@ -41,72 +37,48 @@ export interface Creator {
   readonly fixedModes: boolean;
 }
 
-/** The state of one pull's tree, from the first layer to the last. `startRun` begins it. */
+/**
+ * The state of one pull's tree, from the first layer to the last. `startRun` begins it.
+ *
+ * What changes has one owner: `creator.careful` and `atEnd` metadata.ts, `mtime` and `lostDevices` place.ts, `written` its class. All add to `counts`.
+ */
 export class Run {
   readonly filesystem: Filesystem;
   readonly options: RunOptions;
   readonly creator: Creator;
-  /** Set by `startRun`. */
-  directories!: Directories;
+  readonly directories: Directories;
   readonly counts = nothingLost();
-  /** Modes and times that directories get at the end. */
-  readonly log = new DirectoryLog();
-  /** Directories that were given a mode for the end: later entries for them need one too. */
-  readonly lateModes = new PathSet();
-  /** Paths that this layer wrote, and the directories above them: its whiteouts do not hide them. */
-  readonly layer = new PathSet();
-  /** Directories in which this layer has hidden what lower layers have. */
-  readonly hidden = new PathSet();
   /** Names at the root of an `empty` directory: `lost+found`, which stays. */
   readonly kept: ReadonlySet<ByteName>;
-  /** Paths that this run made; only for an overlay or a case-insensitive file system. */
-  readonly made: PathSet | undefined;
+  /** For -g. Then the name `.git` at the root is reserved, in any case: an entry with it is an error. */
+  readonly changes: ChangeLog | undefined;
+  /** Passes the writing of open files to another thread, when that thread has time. */
+  readonly jobs: FileJobs | undefined;
+  readonly written: WrittenPaths;
+  readonly atEnd = new DirectoryNotes();
   /** Devices that could not be made: hard links to them are skipped too. */
   readonly lostDevices = new PathSet();
-  /** Names of extended attributes that were set on directories. */
-  readonly directoryXattrs = new Set<string>();
-  /** For -g. Then the name `.git` at the root is reserved, in any case: an entry with it is an error. */
-  changes: ChangeLog | undefined;
-  /** Passes the writing of open files to another thread, when that thread has time. */
-  jobs: FileJobs | undefined;
-  /** dlrootfs's own files at the root, not the image's: `json`, `layersize`. */
-  readonly ownFiles = new Set<string>();
-  /** This layer has files at `pseudoLinks`. */
-  hasPseudoLinks = false;
-  /** This is the first layer: whiteouts hide nothing. */
-  firstLayer = true;
-  /** The last entry for the root itself. */
-  rootEntry: Entry | undefined;
   /** Time of the current entry, for directories above it that have no entry. */
   mtime: Mtime = { mtimeSeconds: 0, mtimeNanoseconds: 0 };
-  /** A directory whose path and all paths above it are in `layer`. */
-  marked: string | undefined;
 
-  constructor(filesystem: Filesystem, options: RunOptions) {
+  constructor(
+    filesystem: Filesystem,
+    options: RunOptions,
+    pathfinder: (run: Run) => Pathfinder,
+    others: Pick<Run, 'changes' | 'jobs'>,
+  ) {
     const { mode, leftover } = options;
     const isUnknown = mode === 'overlay' || leftover;
     this.filesystem = filesystem;
     this.options = options;
+    this.changes = others.changes;
+    this.jobs = others.jobs;
     this.creator = { ...(isUnknown ? carefulCreator : probe(filesystem, mode)) };
     const names = mode === 'empty' && leftover !== true ? filesystem.list(filesystem.root) : [];
     this.kept = new Set(typeof names === 'number' ? [] : names);
-    this.made = mode === 'overlay' || this.creator.caseInsensitive ? new PathSet() : undefined;
+    this.written = new WrittenPaths(mode === 'overlay' || this.creator.caseInsensitive);
+    this.directories = new Directories(filesystem, pathfinder(this));
   }
-}
-
-/**
- * Notes that this layer wrote `place`, so that none of its whiteouts hides it, nor a directory above it.
- *
- * @param isNew whether it was created, not merged with an existing directory
- */
-export function markWritten(run: Run, { parent, path }: Place, isNew: boolean): void {
-  if (isNew) run.made?.add(path);
-  if (run.ownFiles.size > 0 && parent.path === '') run.ownFiles.delete(path);
-  if (run.firstLayer) return;
-  run.layer.add(path);
-  if (parent.path === run.marked) return;
-  run.marked = parent.path;
-  for (let above: string = parent.path; above !== '' && run.layer.add(above);) above = parentPath(above);
 }
 
 /** Whether `path` is reserved or below a reserved path. */
@@ -178,70 +150,5 @@ function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator {
   } finally {
     const outer = filesystem.removeDirectory(root, name);
     granted(removed < 0 ? removed : outer, 'remove what it was tried with');
-  }
-}
-
-/** Mode and time that a directory gets after everything is written. */
-interface DirectoryRecord extends Mtime {
-  readonly path: BytePath;
-  /** Undefined: the directory already has its mode. */
-  readonly mode: number | undefined;
-}
-
-/**
- * The directories of a run in the order of their entries, in about thirty bytes each: a path is stored without the prefix that it shares
- * with the previous one. The last record of a path applies.
- */
-export class DirectoryLog {
-  readonly #chunks: Buffer[] = [];
-  readonly #lengths: number[] = [];
-  #last = '';
-
-  add(path: string, mode: number | undefined, { mtimeSeconds, mtimeNanoseconds }: Mtime): void {
-    let shared = 0;
-    const most = Math.min(path.length, this.#last.length);
-    while (shared < most && path.charCodeAt(shared) === this.#last.charCodeAt(shared)) shared += 1;
-    const rest = path.length - shared;
-    const chunk = this.#room(FIXED_BYTES + rest);
-    let at = this.#lengths.at(-1)!;
-    at = chunk.writeUInt16LE(shared, at);
-    at = chunk.writeUInt16LE(rest, at);
-    at = chunk.writeUInt16LE(mode ?? NO_MODE, at);
-    at = chunk.writeDoubleLE(mtimeSeconds, at);
-    at = chunk.writeUInt32LE(mtimeNanoseconds, at);
-    at += chunk.write(path.slice(shared), at, 'latin1');
-    this.#lengths[this.#lengths.length - 1] = at;
-    this.#last = path;
-  }
-
-  *[Symbol.iterator](): Generator<DirectoryRecord, void, void> {
-    let path = '';
-    for (const [index, chunk] of this.#chunks.entries()) {
-      const end = this.#lengths[index]!;
-      for (let at = 0; at < end;) {
-        const shared = chunk.readUInt16LE(at);
-        const rest = chunk.readUInt16LE(at + 2);
-        const mode = chunk.readUInt16LE(at + 4);
-        const start = at + FIXED_BYTES;
-        path = path.slice(0, shared) + chunk.toString('latin1', start, start + rest);
-        yield {
-          path: path as BytePath,
-          mode: mode === NO_MODE ? undefined : mode,
-          mtimeSeconds: chunk.readDoubleLE(at + 6),
-          mtimeNanoseconds: chunk.readUInt32LE(at + 14),
-        };
-        at = start + rest;
-      }
-    }
-  }
-
-  /** The last chunk, or a new one if fewer than `size` bytes are left in it. */
-  #room(size: number): Buffer {
-    const chunk = this.#chunks.at(-1);
-    if (chunk && this.#lengths.at(-1)! + size <= chunk.length) return chunk;
-    const next = Buffer.allocUnsafeSlow(Math.max(CHUNK_BYTES, size));
-    this.#chunks.push(next);
-    this.#lengths.push(0);
-    return next;
   }
 }

@@ -64,6 +64,9 @@ interface Attack {
 const loud = { mode: 0o4777, uid: isRoot ? 5 : 0, mtime: 1 };
 const xattrs = { 'trusted.evil': '1', 'user.evil': '1' };
 
+/** Where the path of a temporary directory begins. */
+const firstOfTmpdir = realpathSync(tmpdir()).split('/')[1]!;
+
 const attacks: readonly Attack[] = [
   {
     name: 'a name that climbs out',
@@ -73,7 +76,7 @@ const attacks: readonly Attack[] = [
   {
     name: 'an absolute name',
     layers: ({ far }) => [[file(`${far}/secret`, 'evil', loud), file('//x', '')]],
-    root: ['tmp', 'x'],
+    root: [firstOfTmpdir, 'x'].toSorted(),
   },
   {
     name: 'a directory name that climbs out, with another mode',
@@ -82,7 +85,7 @@ const attacks: readonly Attack[] = [
   {
     name: 'a file through an absolute symlink',
     layers: ({ far }) => [[symlink('l', far), file('l/secret', 'evil', loud)]],
-    root: ['l', 'tmp'],
+    root: ['l', firstOfTmpdir].toSorted(),
   },
   {
     name: 'a file through a climbing symlink',
@@ -504,7 +507,7 @@ function interfere(
 ): void {
   const filesystem = openFilesystem(root, backend);
   const run = startRun(filesystem, { name: root, mode: 'stage' });
-  run.firstLayer = false;
+  run.written.nextLayer();
   const reader = new TarReader(source(layer), 'layer');
   const swapping = {
     next: (): Entry | undefined => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { DirectoryLog } from '../../src/rootfs/run.ts';
+import { DirectoryLog } from '../../src/rootfs/directory-notes.ts';
 
 test('a DirectoryLog gives back what was added, in order', () => {
   const record = fc.record(
