@@ -100,6 +100,9 @@ export class NetworkError extends DlrootfsError {
   });
 }
 
+/** A failure after which a retry may help: a reset, a timeout, 408, a 5xx answer, a broken body. */
+export class TransientError extends NetworkError {}
+
 /** Bytes are not what their digest says, or a manifest, config or layer is malformed. */
 export class IntegrityError extends DlrootfsError {
   protected static override readonly defaults = kind('integrity', 'INTEGRITY', {
@@ -133,6 +136,11 @@ export class RateLimitError extends DlrootfsError {
   protected static override readonly defaults = kind('rateLimit', 'RATE_LIMIT', {
     hint: 'log in for a larger quota, use a mirror (--mirror), or try again later',
   });
+}
+
+/** Whether a retry may help after `error`: a TransientError, or 429. */
+export function isTransient(error: unknown): error is TransientError | RateLimitError {
+  return error instanceof TransientError || error instanceof RateLimitError;
 }
 
 /** A signal that ended a run; SIGPIPE means that the reader of standard output is gone. */

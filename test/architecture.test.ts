@@ -121,6 +121,20 @@ test('only cli.ts touches the process, but for the thread that writes', () => {
   );
 });
 
+test('four places try again, as docs/faults.md lists them', () => {
+  assert.deepEqual(naming(/\bnew RetryBudget\(/), ['blob/download.ts', 'registry/http/transport.ts']);
+  assert.deepEqual(naming(/\bbackoff\(/), ['sys/retry.ts']);
+  assert.deepEqual(naming(/\bisTransient\(/), [
+    'blob/transfer.ts',
+    'errors.ts',
+    'registry/endpoint.ts',
+    'registry/registry-host.ts',
+    'registry/v2.ts',
+    'sys/retry.ts',
+  ]);
+  assert.deepEqual(naming(/\bfrom 'p-limit'/), ['sys/request-queue.ts']);
+});
+
 test('no file is longer than 400 lines', () => {
   const long = files.filter((file) => readFileSync(path.join(source, file), 'utf8').split('\n').length > 401);
   assert.deepEqual(long, []);
@@ -132,6 +146,11 @@ test('the program prints the version of package.json', () => {
   };
   assert.equal(version, manifest.version);
 });
+
+/** The files in which the words stand, but in comments. */
+function naming(words: RegExp): string[] {
+  return files.filter((file) => words.test(withoutComments(file))).toSorted();
+}
 
 function withoutComments(file: string): string {
   return readFileSync(path.join(source, file), 'utf8').replaceAll(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '');

@@ -1,14 +1,15 @@
 import { createHash, type Hash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
-import { DestinationError, NetworkError } from '../errors.ts';
+import { DestinationError, NetworkError, printable } from '../errors.ts';
 import { algorithmOf, type Digest } from '../oci/digest.ts';
 import type { BlobResponse, Checksum, RemoteLayer } from '../oci/image.ts';
 import { hasCode } from '../sys/os-error.ts';
+import { inSeconds, type Retry, RetryBudget, type RetryOptions } from '../sys/retry.ts';
 import type { BlobBuffer } from './buffer.ts';
 import type { PartialContents } from './claim.ts';
 import { type Piece, Pieces } from './pieces.ts';
 import type { RequestQueue } from '../sys/request-queue.ts';
-import { Body, BrokenTransferError, CorruptBlobError, RetryBudget, type RetryOptions } from './transfer.ts';
+import { Body, BrokenTransferError, CorruptBlobError } from './transfer.ts';
 
 /** Bytes read back at once, for the digest. */
 const READ_BACK = 512 * 1024;
@@ -18,6 +19,8 @@ const NOTE_EVERY = 4 * 2 ** 20;
 const WORTH_PIECES = 16 * 2 ** 20;
 
 export interface DownloadOptions extends RetryOptions {
+  /** Of the blob, for messages. */
+  readonly name: string;
   readonly requests: RequestQueue;
   /** Of the blob, see `RequestQueue`. */
   readonly rank: number;
@@ -144,29 +147,45 @@ export class Download {
   /** Receives the rest in order over one connection after the other. */
   async #receiveRest(): Promise<void> {
     while (!this.#complete) {
-      try {
-        await this.#receiveOnce();
-      } catch (error) {
-        await this.#budget.again(error, this.#received);
-      }
+      const rest = { start: this.#buffer.received, etag: this.#etag };
+      const response = this.#whole ?? (await this.#layer.open(rest, this.#signal));
+      this.#whole = undefined;
+      const body = new Body(this.#options.name, response);
+      const receive = async () => {
+        await this.#receiveFrom(body, response);
+        this.#complete = true;
+      };
+      await this.#receiveBody(body, receive, this.#budget, () => this.#received);
     }
   }
 
-  async #receiveOnce(): Promise<void> {
-    const buffer = this.#buffer;
-    const rest = { start: buffer.received, etag: this.#etag };
-    const response = this.#whole ?? (await this.#layer.open(rest, this.#signal));
-    this.#whole = undefined;
-    const body = new Body(response);
+  /**
+   * Receives from a body, and closes it. If it breaks, this returns when another one may be opened for the rest.
+   *
+   * @param from offset in the blob where that one starts
+   * @throws the error of `receive` where it is final
+   */
+  async #receiveBody(
+    body: Body,
+    receive: () => Promise<void>,
+    budget: RetryBudget,
+    from: () => number,
+  ): Promise<void> {
     try {
-      await this.#receiveFrom(body, response);
-    } finally {
+      await receive();
       await body.close();
+    } catch (error) {
+      await body.close();
+      this.#signal.throwIfAborted();
+      await budget.again(error, (retry) => this.#resumeWords(retry, from()));
     }
-    if (this.#size !== undefined && buffer.received < this.#size) {
-      throw new BrokenTransferError(`the connection ended after ${buffer.received} of ${this.#size} bytes`);
-    }
-    this.#complete = true;
+  }
+
+  #resumeWords({ failure, wait }: Retry, from: number): string {
+    const { name } = this.#options;
+    const reason = failure instanceof BrokenTransferError ? failure.reason : failure.message;
+    const how = wait === 0 ? 'resuming' : `retrying in ${inSeconds(wait)}`;
+    return `${name}: ${printable(reason)}; ${how} from byte ${from}`;
   }
 
   async #receiveFrom(body: Body, response: BlobResponse): Promise<void> {
@@ -174,6 +193,9 @@ export class Download {
     // A server without ranges sends again what is here already.
     while (body.at < this.#buffer.received && (await body.next(this.#buffer.received - body.at)));
     for (let chunk = await body.next(); chunk; chunk = await body.next()) await this.#append(chunk);
+    const { received } = this.#buffer;
+    if (this.#size === undefined || received === this.#size) return;
+    throw this.#broken(`the connection ended after ${received} of ${this.#size} bytes`);
   }
 
   /** @throws CorruptBlobError when the answer is about another blob than the bytes that are here */
@@ -195,6 +217,10 @@ export class Download {
       throw this.#wrong(`the server had ${known} bytes of it, and now ${size}`);
     if (this.#layer.digest === undefined) return size;
     throw this.#wrong(`the server has ${size} bytes of it, but the manifest says ${known}`);
+  }
+
+  #broken(reason: string): BrokenTransferError {
+    return new BrokenTransferError(this.#options.name, reason);
   }
 
   #wrong(reason: string): CorruptBlobError {
@@ -235,12 +261,11 @@ export class Download {
     const budget = new RetryBudget(this.#options);
     try {
       while (piece.at < piece.end && !this.#whole && (this.#ranges ?? true)) {
-        try {
-          await this.#receiveInto(piece, pieces, budget);
-        } catch (error) {
-          this.#signal.throwIfAborted();
-          await budget.again(error, piece.at);
-        }
+        const opened = await this.#openAt(piece);
+        if (!opened) break;
+        this.#queuePiece(pieces);
+        const receive = () => this.#receiveInto(opened, piece, pieces, budget);
+        await this.#receiveBody(opened, receive, budget, () => piece.at);
       }
     } catch (error) {
       // One connection may do better than several.
@@ -252,24 +277,17 @@ export class Download {
     }
   }
 
-  /** Receives what is missing of a piece over one connection. */
-  async #receiveInto(piece: Piece, pieces: Pieces, budget: RetryBudget): Promise<void> {
-    const body = await this.#openAt(piece);
-    if (!body) return;
-    this.#queuePiece(pieces);
-    try {
-      while (piece.at < piece.end && this.#ranges === true) {
-        const chunk = await body.next(piece.end - piece.at);
-        this.#signal.throwIfAborted();
-        if (!chunk) throw new BrokenTransferError('the connection ended before its range was complete');
-        await this.#buffer.writeAt(chunk, piece.at);
-        piece.at += chunk.length;
-        if (pieces.front > this.#buffer.received) this.#buffer.advance(pieces.front);
-        await this.#arrived(chunk.length);
-        budget.received(chunk.length);
-      }
-    } finally {
-      await body.close();
+  /** Receives what is missing of a piece, as far as the body has it. */
+  async #receiveInto(body: Body, piece: Piece, pieces: Pieces, budget: RetryBudget): Promise<void> {
+    while (piece.at < piece.end && this.#ranges === true) {
+      const chunk = await body.next(piece.end - piece.at);
+      this.#signal.throwIfAborted();
+      if (!chunk) throw this.#broken('the connection ended before its range was complete');
+      await this.#buffer.writeAt(chunk, piece.at);
+      piece.at += chunk.length;
+      if (pieces.front > this.#buffer.received) this.#buffer.advance(pieces.front);
+      await this.#arrived(chunk.length);
+      budget.received(chunk.length);
     }
   }
 
@@ -287,13 +305,13 @@ export class Download {
     const isAsked = response?.start === start && response.ranges;
     if (isAsked) {
       this.#ranges ??= true;
-      return new Body(response, end);
+      return new Body(this.#options.name, response, end);
     }
     this.#ranges = false;
     if (response && isFirst) {
       this.#whole = response;
       this.#pieces = undefined;
-    } else if (response) await new Body(response).close();
+    } else if (response) await new Body(this.#options.name, response).close();
     return undefined;
   }
 

@@ -1,8 +1,13 @@
-import { DlrootfsError, IntegrityError, NetworkError, printable } from '../errors.ts';
-import { reasonOf } from '../sys/os-error.ts';
+import {
+  DlrootfsError,
+  IntegrityError,
+  isTransient,
+  NetworkError,
+  printable,
+  TransientError,
+} from '../errors.ts';
 import type { BlobResponse } from '../oci/image.ts';
-import type { Report } from '../report/event.ts';
-import { backoff, inSeconds, pause, type RetryPolicy } from '../sys/retry.ts';
+import { reasonOf } from '../sys/os-error.ts';
 
 /** The body of an answer, read in parts of the caller's size. */
 export class Body {
@@ -10,11 +15,14 @@ export class Body {
   readonly end: number;
   /** Offset in the blob of the next byte. */
   at: number;
+  readonly #blob: string;
   readonly #body: AsyncIterator<Uint8Array>;
   #rest: Uint8Array | undefined;
   #over = false;
 
-  constructor({ body, start }: BlobResponse, end = Infinity) {
+  /** @param blob for messages */
+  constructor(blob: string, { body, start }: BlobResponse, end = Infinity) {
+    this.#blob = blob;
     this.end = end;
     this.at = start;
     this.#body = body[Symbol.asyncIterator]();
@@ -23,7 +31,7 @@ export class Body {
   /**
    * The next bytes, at most `most`; undefined at the end.
    *
-   * @throws BrokenTransferError for a failure of the network; any other DlrootfsError unchanged
+   * @throws TransientError for any failure of the network; any other DlrootfsError unchanged
    */
   async next(most = Infinity): Promise<Uint8Array | undefined> {
     const chunk = this.#rest ?? (await this.#receive());
@@ -37,11 +45,19 @@ export class Body {
   async #receive(): Promise<Uint8Array | undefined> {
     const next = await this.#body.next().catch((error: unknown) => {
       this.#over = true;
-      throw broken(error);
+      throw this.#broken(error);
     });
     this.#over = next.done === true;
     if (next.done) return undefined;
     return next.value;
+  }
+
+  /** Makes any failure of the network transient: the blob goes on over another connection. */
+  #broken(error: unknown): unknown {
+    if (isTransient(error)) return error;
+    if (!(error instanceof DlrootfsError)) return new BrokenTransferError(this.#blob, reasonOf(error), error);
+    const { message, code, hint } = error;
+    return error instanceof NetworkError ? new TransientError(message, { code, hint, cause: error }) : error;
   }
 
   /** Closes its connection, unless the body has ended. */
@@ -49,65 +65,6 @@ export class Body {
     if (!this.#over) await this.#body.return?.().catch(() => undefined);
     this.#over = true;
   }
-}
-
-function broken(error: unknown): unknown {
-  if (error instanceof DlrootfsError && !(error instanceof NetworkError)) return error;
-  return new BrokenTransferError(reasonOf(error), { cause: error });
-}
-
-/** A connection that received this many bytes resets the count of retries: the size of the blob bounds them. */
-const WORTHWHILE = 64 * 1024;
-
-export interface RetryOptions {
-  /** Of the blob, for messages. */
-  readonly name: string;
-  readonly retryPolicy: RetryPolicy;
-  readonly signal: AbortSignal;
-  readonly report: Report;
-}
-
-/** How often one connection to a blob may break. */
-export class RetryBudget {
-  readonly #options: RetryOptions;
-  #failures = 0;
-  /** Bytes since the last failure. */
-  #received = 0;
-
-  constructor(options: RetryOptions) {
-    this.#options = options;
-  }
-
-  received(bytes: number): void {
-    this.#received += bytes;
-  }
-
-  /**
-   * Reports the retry, waits, and returns when it is due.
-   *
-   * @param from offset in the blob where the retry starts
-   * @throws `failure` when the retries are used up, or when it is not a BrokenTransferError
-   */
-  async again(failure: unknown, from: number): Promise<void> {
-    const { name, retryPolicy, signal, report } = this.#options;
-    signal.throwIfAborted();
-    if (!(failure instanceof BrokenTransferError)) throw failure;
-    const progress = this.#received >= WORTHWHILE;
-    this.#received = 0;
-    this.#failures = progress ? 0 : this.#failures + 1;
-    if (this.#failures > retryPolicy.retries) throw final(name, failure);
-    // At once after progress: such a link drops every connection after a while.
-    const wait = progress ? 0 : backoff(retryPolicy, this.#failures);
-    const how = wait === 0 ? 'resuming' : `retrying in ${inSeconds(wait)}`;
-    const message = `${name}: ${printable(failure.message)}; ${how} from byte ${from}`;
-    report({ type: 'notice', message });
-    await pause(wait, signal);
-  }
-}
-
-function final(name: string, error: BrokenTransferError): unknown {
-  if (error.cause instanceof NetworkError) return error.cause;
-  return new NetworkError(`${name}: ${printable(error.message)}`, { cause: error.cause });
 }
 
 /**
@@ -124,5 +81,13 @@ export class CorruptBlobError extends IntegrityError {
   }
 }
 
-/** The connection ended too early. */
-export class BrokenTransferError extends Error {}
+/** The body of a blob ended too early. */
+export class BrokenTransferError extends TransientError {
+  /** Without the name of the blob. */
+  readonly reason: string;
+
+  constructor(blob: string, reason: string, cause?: unknown) {
+    super(`${blob}: ${printable(reason)}`, { cause });
+    this.reason = reason;
+  }
+}

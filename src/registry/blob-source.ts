@@ -148,20 +148,14 @@ export class BlobSource {
         if (answer.etag !== undefined) this.#etags.set(answer.etag, endpoint);
         return answer;
       };
-      return { path, headers: rangeHeaders(range, etag), also: [206, 416], subject, read, signal };
+      const address = this.#others.includes(endpoint) ? '' : path;
+      return { path: address, headers: rangeHeaders(range, etag), also: [206, 416], subject, read, signal };
     };
-    try {
-      const attempt = (endpoint: Endpoint, retries?: number) => endpoint.ask(query(endpoint), retries);
-      return await this.#endpoints.first({ subject, signal }, attempt, this.#bad, this.#isWrong);
-    } catch (error) {
-      signal.throwIfAborted();
-      for (const other of this.#others) {
-        const found = await other.ask({ ...query(other), path: '' }).catch(() => undefined);
-        if (found) return found;
-        signal.throwIfAborted();
-      }
-      throw error;
-    }
+    return await this.#endpoints.first(
+      { subject, signal },
+      (endpoint, retries) => endpoint.ask(query(endpoint), retries),
+      { later: this.#bad, isWrong: this.#isWrong, foreign: this.#others },
+    );
   }
 
   /** The entity tag, if it is from this server or its server is unknown. */

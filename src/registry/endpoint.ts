@@ -1,8 +1,8 @@
-import { DlrootfsError, UsageError } from '../errors.ts';
+import { DlrootfsError, isTransient, TransientError, UsageError } from '../errors.ts';
 import { answerError, readFailure, type Subject, warningTexts } from './http/answer.ts';
 import type { Headers, Response } from './http/exchange.ts';
-import { isTransient, TransientError } from './http/transport-error.ts';
 import { retryRequest, type Transport } from './http/transport.ts';
+import { RepeatableError } from '../sys/retry.ts';
 import { DOCUMENT_RANK } from '../sys/request-queue.ts';
 import type { SessionSettings } from './registry-options.ts';
 
@@ -32,9 +32,20 @@ export interface Answer {
 export interface Authorization {
   /** Names the credentials behind it; undefined when there are none. */
   readonly used: string | undefined;
-  /** Sends a request to `url` with the headers that authorize it, after a 401 with others. */
-  request(send: (headers: Headers) => Promise<Answer>, url: URL): Promise<Answer>;
+  /**
+   * The headers for a request to `url`; undefined when there are none but those that it was refused with.
+   *
+   * @param refused Authorization headers that were answered 401
+   */
+  headers(url: URL, refused: readonly Refused[]): Promise<Headers | undefined>;
+  /** Learns from the answer to a request with these headers; says whether, after a 401, others are worth a try. */
+  judge(answer: Answer, url: URL, sent: Headers): Promise<Verdict>;
 }
+
+type Refused = string | undefined;
+
+/** The answer counts; or another Authorization header may be accepted; or the same one later, which the notice says. */
+export type Verdict = 'final' | 'other' | { readonly notice: string };
 
 /** Limit on the reported warnings of one registry. */
 const MAX_WARNINGS = 10;
@@ -67,7 +78,7 @@ export class Endpoint {
   }
 
   /**
-   * Sends a request and reads the answer; retries after transient errors, also of `read`.
+   * Sends a request and reads the answer; tries again after transient errors, also of `read`, and after 401 with another authorization.
    *
    * @param retries fewer than those of the policy
    * @throws errors of `answerError`, of the transport and of `read`
@@ -76,9 +87,19 @@ export class Endpoint {
     const { base, transport, authorization } = this.#options;
     const { signal = transport.settings.signal } = query;
     const url = new URL(query.path, await base());
-    const send = (headers: Headers) => this.#send(url, query, headers);
+    const refused: Refused[] = [];
+    let refusal: DlrootfsError | undefined;
     const attempt = async () => {
-      const { response, error } = await (authorization?.request(send, url) ?? send({}));
+      const headers = authorization ? await authorization.headers(url, refused) : {};
+      if (!headers) throw refusal;
+      const answer = await this.#send(url, query, headers);
+      const { response, error } = answer;
+      const verdict = (await authorization?.judge(answer, url, headers)) ?? 'final';
+      if (verdict === 'other') refused.push(headers['authorization']);
+      if (verdict !== 'final') {
+        refusal = error;
+        throw new RepeatableError(error, 'authorization', verdict === 'other' ? undefined : verdict.notice);
+      }
       if (error) throw error;
       this.#passOn(warningTexts(response.headers('warning')));
       return query.read(response);
@@ -127,6 +148,16 @@ export type Explain = (
   subject: string,
 ) => DlrootfsError;
 
+/** The order of endpoints for one request. */
+interface Preference {
+  /** To ask after the others, the last one last. */
+  readonly later?: readonly Endpoint[];
+  /** The bytes of `later` were wrong, so that they come even after those with an error. */
+  readonly isWrong?: boolean;
+  /** Not of the repository: asked when all of its endpoints have failed, and their errors are not told. */
+  readonly foreign?: readonly Endpoint[];
+}
+
 /** The endpoints of one repository: mirrors, or the registries of an index; offline none. When one fails, the next one gets the request. */
 export class Failover {
   /** The least preferred one; undefined offline. */
@@ -160,28 +191,27 @@ export class Failover {
    * The first result of an endpoint. Those whose last answer was a transient error are asked last.
    *
    * @param attempt gets the number of its retries while other endpoints are left
-   * @param later endpoints to ask after the others, the last one last
-   * @param isWrong their bytes were wrong, so that they come even after those with an error
    */
   async first<T>(
     { subject, signal = this.#settings.signal }: Pick<Query<T>, 'subject' | 'signal'>,
     attempt: (endpoint: Endpoint, retries: number | undefined) => Promise<T>,
-    later: readonly Endpoint[] = [],
-    isWrong = false,
+    { later = [], isWrong = false, foreign = [] }: Preference = {},
   ): Promise<T> {
     const order = this.#orderWith(later, isWrong);
     const failures = new Map<Endpoint, DlrootfsError>();
-    for (const [place, endpoint] of order.entries()) {
+    for (const [place, endpoint] of [...order, ...foreign].entries()) {
       const next = order[place + 1];
       try {
         const result = await attempt(endpoint, next && RETRIES_WITH_OTHERS);
         this.#failed.delete(endpoint);
         const start = this.#order.indexOf(endpoint);
-        if (later.length === 0) this.#order = [...this.#order.slice(start), ...this.#order.slice(0, start)];
+        if (later.length === 0 && start > 0)
+          this.#order = [...this.#order.slice(start), ...this.#order.slice(0, start)];
         return result;
       } catch (error) {
         signal.throwIfAborted();
         if (!(error instanceof DlrootfsError) || error instanceof UsageError) throw error;
+        if (place >= order.length) continue;
         failures.set(endpoint, error);
         if (isTransient(error)) this.#failed.add(endpoint);
         if (next) this.#announce(endpoint, error, next);

@@ -1,6 +1,6 @@
 /** A registry that holds the repository, and the first request to it, which finds its scheme and the version of its protocol. */
 import { isLoopback } from '../oci/reference.ts';
-import { type DlrootfsError, NetworkError, NotFoundError } from '../errors.ts';
+import { type DlrootfsError, isTransient, NetworkError, NotFoundError } from '../errors.ts';
 import { isObject, jsonOf } from '../oci/json.ts';
 import { Authenticator } from './auth/authenticator.ts';
 import { addCredential, type Credential, findCredential } from './auth/credentials.ts';
@@ -9,8 +9,9 @@ import { Endpoint } from './endpoint.ts';
 import { answerError, readFailure } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 import { openTransport, retryRequest, type Transport } from './http/transport.ts';
+import { hasCode } from '../sys/os-error.ts';
 import type { RegistryOptions, SessionSettings } from './registry-options.ts';
-import { BROKEN, isTransient, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transport-error.ts';
+import { BROKEN, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transport-error.ts';
 
 /** The answer of a registry to `GET /v2/`. */
 export interface Contact {
@@ -158,8 +159,8 @@ export class RegistryHost {
       }
     };
     const most = mirrorOf === undefined ? Infinity : 1;
-    const retries = ({ code }: DlrootfsError) => (code === REFUSED ? Math.min(most, REFUSED_RETRIES) : most);
-    return retryRequest(attempt, this.transport.settings, retries);
+    const limit = (error: unknown) => (hasCode(error, REFUSED) ? Math.min(most, REFUSED_RETRIES) : most);
+    return retryRequest(attempt, this.transport.settings, limit);
   }
 
   /** The schemes to try, in order; the second only where the registry does not speak the first. */

@@ -93,7 +93,7 @@ export interface RegistryOptions {
 export interface SessionSettings {
   readonly options: RegistryOptions;
   readonly timeouts: Timeouts;
-  readonly retry: RetryPolicy;
+  readonly retryPolicy: RetryPolicy;
   readonly report: Report;
   readonly secrets: Secrets;
   readonly requests: RequestQueue;

@@ -44,7 +44,7 @@ export async function openSession(
   const settings = {
     options,
     timeouts,
-    retry: retryPolicyOf(options),
+    retryPolicy: retryPolicyOf(options),
     report,
     secrets,
     requests: options.requests ?? new RequestQueue(DEFAULT_CONNECTIONS),

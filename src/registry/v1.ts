@@ -5,9 +5,9 @@ import { type JsonObject, parseJson, parseJsonObject, ValueLimit } from '../oci/
 import { hostnameOf, isLoopback, Reference } from '../oci/reference.ts';
 import { basic, type Credential, describeCredential } from './auth/credentials.ts';
 import { BlobSource } from './blob-source.ts';
-import { type Answer, type Authorization, Endpoint, type Explain, Failover } from './endpoint.ts';
+import { type Authorization, Endpoint, type Explain, Failover } from './endpoint.ts';
 import { readDocument } from './http/answer.ts';
-import type { Headers, Response } from './http/exchange.ts';
+import type { Response } from './http/exchange.ts';
 import { openTransport, type Transport } from './http/transport.ts';
 import type { Ping, RegistryHost } from './registry-host.ts';
 import type { SessionSettings } from './registry-options.ts';
@@ -227,34 +227,32 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
   /**
    * Tries Authorization headers in their order, first the one that was accepted last; all with the cookies of the server.
    *
-   * @param headers gives them, with the token of the moment
+   * @param tokens gives them, with the token of the moment
    */
-  #authorization(used: string | undefined, headers: () => readonly (string | undefined)[]): Authorization {
+  #authorization(used: string | undefined, tokens: () => readonly (string | undefined)[]): Authorization {
     let accepted: string | undefined;
-    const request = async (send: (headers: Headers) => Promise<Answer>, url: URL) => {
-      const tried: (string | undefined)[] = [];
-      for (let answer: Answer | undefined; ;) {
-        const left = headers().filter((header) => header !== undefined && !tried.includes(header));
+    return {
+      used,
+      headers: async (url, refused) => {
+        const left = tokens().filter((header) => header !== undefined && !refused.includes(header));
+        if (left.length === 0 && refused.length > 0) return undefined;
         const authorization = left.find((header) => header === accepted) ?? left[0];
-        if (answer && authorization === undefined) return answer;
-        answer = await send({ authorization, cookie: this.#cookies.header(url) });
-        const { response, error, unauthorized } = answer;
+        return { authorization, cookie: this.#cookies.header(url) };
+      },
+      judge: async ({ response, error, unauthorized }, url, { authorization }) => {
         if (response.url.origin === url.origin) {
           const values = this.#cookies.take(url, response.headers('set-cookie'));
           for (const value of values) this.#settings.secrets.addIssued(value);
         }
-        if (!unauthorized) {
-          if (!error) accepted = authorization;
-          return answer;
-        }
-        tried.push(authorization);
+        if (!error) accepted = authorization;
+        if (!unauthorized) return 'final';
         // A token that was accepted until now has expired.
         if (authorization === accepted && authorization?.startsWith(TOKEN)) {
           await this.#renew(authorization.slice(TOKEN.length));
         }
-      }
+        return 'other';
+      },
     };
-    return { used, request };
   }
 
   /** The user name and the password for the index. */

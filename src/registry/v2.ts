@@ -1,4 +1,4 @@
-import { DlrootfsError, IntegrityError, NetworkError, UsageError } from '../errors.ts';
+import { DlrootfsError, IntegrityError, isTransient, NetworkError, UsageError } from '../errors.ts';
 import type { Attachments } from '../oci/artifact.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
 import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
@@ -14,7 +14,6 @@ import { BlobSource } from './blob-source.ts';
 import type { Endpoint, Failover, Query } from './endpoint.ts';
 import { describeRateLimit, readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
-import { isTransient } from './http/transport-error.ts';
 import { nextPage } from './paging.ts';
 import type { RegistryOptions } from './registry-options.ts';
 

@@ -1,4 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isTransient } from '../errors.ts';
+import type { Report } from '../report/event.ts';
 
 /** The number of retries and the delay before them. `--retry` and `--retry-delay` set it. */
 export interface RetryPolicy {
@@ -8,23 +10,137 @@ export interface RetryPolicy {
   readonly delay: number;
 }
 
-/** No wait is longer, in milliseconds. */
-export const MAX_WAIT = 60_000;
+/** Limit on one wait, in milliseconds. */
+const MAX_WAIT = 60_000;
+/** Limit on all waits of one budget together, in milliseconds. */
+const MAX_WAITS = 300_000;
+/** A body that delivered this many bytes resets the count of retries: the size of the blob bounds them. */
+const WORTHWHILE = 64 * 1024;
+
+/** How often a request is sent again for a reason that no wait removes. */
+const REPEATS = {
+  /** A document with wrong bytes may have been cut off. */
+  document: 1,
+  /** 401: with another Authorization header. */
+  authorization: 2,
+  /** The authority of a certificate is unknown: with those of the system, once for each server that redirects lead to. */
+  authorities: 11,
+} as const;
+
+/** A failure after which the same request, sent in another way, may succeed. */
+export class RepeatableError extends Error {
+  readonly failure: unknown;
+  readonly reason: keyof typeof REPEATS;
+  /** Reported before a wait; undefined: the request is sent again at once. */
+  readonly notice: string | undefined;
+
+  constructor(failure: unknown, reason: keyof typeof REPEATS, notice?: string) {
+    super(reason, { cause: failure });
+    this.failure = failure;
+    this.reason = reason;
+    this.notice = notice;
+  }
+}
+
+export interface RetryOptions {
+  readonly retryPolicy: RetryPolicy;
+  readonly signal: AbortSignal;
+  readonly report: Report;
+}
+
+/** A retry that will be made. */
+export interface Retry {
+  readonly failure: Error;
+  /** From 1; 0 after progress. */
+  readonly number: number;
+  /** Limit on `number`. */
+  readonly most: number;
+  /** Before it, in milliseconds. */
+  readonly wait: number;
+}
+
+/**
+ * Counts the failures of one request, or of one body, and says whether it is tried again. The rules are those of docs/faults.md: transient errors
+ * up to `--retry` times, with doubled delays or the server's `Retry-After`, which are limited; a RepeatableError a few times at once.
+ */
+export class RetryBudget {
+  readonly #options: RetryOptions;
+  #failures = 0;
+  #waited = 0;
+  /** Bytes of bodies since the last failure. */
+  #received = 0;
+  readonly #repeats = new Map<string, number>();
+
+  constructor(options: RetryOptions) {
+    this.#options = options;
+  }
+
+  received(bytes: number): void {
+    this.#received += bytes;
+  }
+
+  /**
+   * Reports the next try, waits, and returns when it is due.
+   *
+   * @param words the notice about a retry
+   * @param limit on the retries, where it is lower than that of the policy
+   * @throws `failure` where it is final; the signal's reason, at once
+   */
+  async again(failure: unknown, words: (retry: Retry) => string, limit = Infinity): Promise<void> {
+    const { signal } = this.#options;
+    signal.throwIfAborted();
+    const wait =
+      failure instanceof RepeatableError ? this.#repeat(failure) : this.#retry(failure, words, limit);
+    await sleep(wait, undefined, { signal }).catch(() => undefined);
+    signal.throwIfAborted();
+  }
+
+  #repeat({ failure, reason, notice }: RepeatableError): number {
+    const count = (this.#repeats.get(reason) ?? 0) + 1;
+    this.#repeats.set(reason, count);
+    if (count > REPEATS[reason]) throw failure;
+    if (notice === undefined) return 0;
+    this.#tell(notice);
+    return backoff(this.#options.retryPolicy, count);
+  }
+
+  #retry(failure: unknown, words: (retry: Retry) => string, limit: number): number {
+    if (!isTransient(failure)) throw failure;
+    const { retryPolicy } = this.#options;
+    const most = Math.min(retryPolicy.retries, limit);
+    const progress = this.#received >= WORTHWHILE;
+    this.#received = 0;
+    if (progress) {
+      // At once: such a link drops every connection after a while.
+      this.#failures = 0;
+      this.#waited = 0;
+      this.#tell(words({ failure, number: 0, most, wait: 0 }));
+      return 0;
+    }
+    this.#failures += 1;
+    if (this.#failures > most) throw failure;
+    const asked = failure.retryAfter ?? 0;
+    const wait = Math.max(backoff(retryPolicy, this.#failures), asked);
+    this.#waited += wait;
+    if (wait > MAX_WAIT || this.#waited > MAX_WAITS) {
+      const why = asked > 0 ? 'the server asks for a wait' : 'it would need a wait';
+      const allowed = inSeconds(wait > MAX_WAIT ? MAX_WAIT : MAX_WAITS);
+      this.#tell(`not retrying: ${why} of ${inSeconds(wait)}, the limit is ${allowed}`);
+      throw failure;
+    }
+    this.#tell(words({ failure, number: this.#failures, most, wait }));
+    return wait;
+  }
+
+  #tell(message: string): void {
+    this.#options.report({ type: 'notice', message });
+  }
+}
 
 /** The wait before retry number `attempt` (from 1), in milliseconds: doubled each time, half of it by chance. */
 export function backoff(policy: RetryPolicy, attempt: number, random = Math.random()): number {
   const whole = Math.min(policy.delay * 2 ** Math.min(attempt - 1, 30), MAX_WAIT);
   return whole / 2 + (whole / 2) * random;
-}
-
-/**
- * Waits.
- *
- * @throws the signal's reason, at once
- */
-export async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-  await sleep(milliseconds, undefined, { signal }).catch(() => undefined);
-  signal.throwIfAborted();
 }
 
 /** Milliseconds as people read them: `0.5 s`, `12 s`. */

@@ -2,11 +2,10 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
-import { NetworkError, RateLimitError } from '../../src/errors.ts';
+import { isTransient, NetworkError, RateLimitError, TransientError } from '../../src/errors.ts';
 import { Exchange } from '../../src/registry/http/exchange.ts';
 import { DEFAULT_TIMEOUTS } from '../../src/registry/registry-options.ts';
 import { retryRequest } from '../../src/registry/http/transport.ts';
-import { isTransient, TransientError } from '../../src/registry/http/transport-error.ts';
 import { backoff } from '../../src/sys/retry.ts';
 import type { Fault } from '../support/fake-fault.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
@@ -333,7 +332,7 @@ test('errors that are bugs are not retried', async () => {
   };
   await assert.rejects(
     retryRequest(attempt, {
-      retry: { retries: 5, delay: 1 },
+      retryPolicy: { retries: 5, delay: 1 },
       report: () => undefined,
       signal: new AbortController().signal,
     }),
@@ -351,7 +350,7 @@ test('all waits of one request together are bounded', async () => {
   };
   await assert.rejects(
     retryRequest(attempt, {
-      retry: { retries: 1e9, delay: 0 },
+      retryPolicy: { retries: 1e9, delay: 0 },
       report: (event) => messages.push(JSON.stringify(event)),
       signal: new AbortController().signal,
     }),

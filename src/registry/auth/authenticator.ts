@@ -2,9 +2,8 @@ import { isLoopback } from '../../oci/reference.ts';
 import { LOG_IN, NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
 import { basic, type Credential, describeCredential } from './credentials.ts';
 import type { Location } from '../config/registries-conf.ts';
-import type { Answer, Authorization } from '../endpoint.ts';
+import type { Answer, Authorization, Verdict } from '../endpoint.ts';
 import { isObject, jsonOf, textOf } from '../../oci/json.ts';
-import { backoff, pause } from '../../sys/retry.ts';
 import { answerError, parseChallenges, readDocument } from '../http/answer.ts';
 import type { Headers, Request, Response } from '../http/exchange.ts';
 import type { Transport } from '../http/transport.ts';
@@ -46,9 +45,6 @@ function schemeOf(response: Response): AuthScheme | undefined {
   return challenges.some(({ scheme }) => scheme === 'basic') ? { kind: 'basic' } : undefined;
 }
 
-/** Limit on the tries of one request with different Authorization headers. */
-const MAX_TRIES = 3;
-
 /** The authorization to read one repository, by Basic or Bearer, as the challenges of its registry ask for. */
 export class Authenticator implements Authorization {
   readonly #find: () => Promise<Credential | undefined>;
@@ -81,16 +77,9 @@ export class Authenticator implements Authorization {
     this.#scheme = scheme?.kind === 'bearer' ? { ...scheme, scopes: [] } : scheme;
   }
 
-  async request(send: (headers: Headers) => Promise<Answer>): Promise<Answer> {
-    for (let tries = 1; ; tries += 1) {
-      const authorization = await this.#header();
-      const answer = await send({ authorization });
-      if (!answer.error) this.#accepted.add(authorization);
-      if (!answer.unauthorized || tries === MAX_TRIES) return answer;
-      const verdict = await this.#judge(authorization, answer.response);
-      if (verdict === 'later') await this.#pause(tries, answer.response);
-      else if (verdict === 'final' || (await this.#header()) === authorization) return answer;
-    }
+  async headers(_: URL, refused: readonly (string | undefined)[]): Promise<Headers | undefined> {
+    const authorization = await this.#header();
+    return refused.includes(authorization) ? undefined : { authorization };
   }
 
   /** The Authorization header to send next; undefined for none. */
@@ -117,32 +106,29 @@ export class Authenticator implements Authorization {
     return token;
   }
 
-  /** What to do after a 401: nothing, send the request with another header, or do that after a pause. The first line that applies counts. */
-  async #judge(header: string | undefined, response: Response): Promise<'final' | 'again' | 'later'> {
+  /** After a 401 the first line that applies counts. */
+  async judge({ response, error, unauthorized }: Answer, _: URL, sent: Headers): Promise<Verdict> {
+    const header = sent['authorization'];
+    if (!error) this.#accepted.add(header);
+    if (!unauthorized) return 'final';
     const before = this.#scheme;
     const scheme = schemeOf(response) ?? before;
     this.#base = response.url;
     this.#scheme = scheme;
     // Nothing to authenticate with: no known scheme, or credentials that stay the same.
     if (!scheme) return 'final';
-    if (header === undefined) return scheme.kind === 'bearer' || !before ? 'again' : 'final';
+    if (header === undefined) return scheme.kind === 'bearer' || !before ? 'other' : 'final';
     if (scheme.kind === 'basic' || this.#credential?.kind === 'registry-token') return 'final';
     const token = this.#token;
     // Another request has renewed the token already.
-    if (header !== `Bearer ${(await token)?.text}` || this.#token !== token) return 'again';
+    if (header !== `Bearer ${(await token)?.text}` || this.#token !== token) return 'other';
     this.#token = undefined;
     // The token has expired, or is for other scopes.
-    if (this.#accepted.has(header)) return 'again';
-    if (before?.kind === 'bearer' && !sameScopes(this.#scopes(before), this.#scopes(scheme))) return 'again';
+    if (this.#accepted.has(header)) return 'other';
+    if (before?.kind === 'bearer' && !sameScopes(this.#scopes(before), this.#scopes(scheme))) return 'other';
     // A fresh token may be invalid for a moment: clocks differ, and token servers replicate.
-    return scheme.error === 'invalid_token' ? 'later' : 'final';
-  }
-
-  async #pause(count: number, { signal }: Response): Promise<void> {
-    const { retry, report } = this.#transport.settings;
-    const message = `${this.#place.registry} refused a fresh token as invalid; trying another one`;
-    report({ type: 'notice', message });
-    await pause(backoff(retry, count), signal);
+    if (scheme.error !== 'invalid_token') return 'final';
+    return { notice: `${this.#place.registry} refused a fresh token as invalid; trying another one` };
   }
 
   #scopes(scheme: Bearer): readonly string[] {

@@ -8,12 +8,12 @@ import {
   NotFoundError,
   printable,
   RateLimitError,
+  TransientError,
   UnauthorizedError,
 } from '../../errors.ts';
 import { isObject, jsonOf, textOf } from '../../oci/json.ts';
 import { hasCode } from '../../sys/os-error.ts';
 import type { Response } from './exchange.ts';
-import { TransientError } from './transport-error.ts';
 
 /** Error bodies are read up to this many bytes. */
 const MAX_ERROR_BYTES = 65_536;

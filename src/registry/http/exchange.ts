@@ -8,6 +8,8 @@ import { slowError, transportError } from './transport-error.ts';
 export interface Route {
   readonly dispatcher: Dispatcher;
   readonly proxy: Proxy | undefined;
+  /** Certificates may be of the authorities of the system too. */
+  readonly system: boolean;
 }
 
 /** Names in lower case; those without a value are not sent. */

@@ -1,18 +1,10 @@
-/** Failures below HTTP in words, and the errors after which a retry may help. */
+/** Failures below HTTP in words. */
 import { hostnameOf } from '../../oci/reference.ts';
-import { DlrootfsError, type ErrorDetails, NetworkError, printable, RateLimitError } from '../../errors.ts';
+import { DlrootfsError, type ErrorDetails, NetworkError, printable, TransientError } from '../../errors.ts';
 import { textOf } from '../../oci/json.ts';
 import { osErrorByCode } from '../../sys/os-error.ts';
 import { inSeconds } from '../../sys/retry.ts';
 import type { Proxy } from './proxy.ts';
-
-/** A failure after which a retry may help: a reset, a timeout, 408, a 5xx answer, a broken body. */
-export class TransientError extends NetworkError {}
-
-/** Whether a retry may help after `error`: a TransientError, or 429. */
-export function isTransient(error: unknown): error is TransientError | RateLimitError {
-  return error instanceof TransientError || error instanceof RateLimitError;
-}
 
 /**
  * The server is too slow: a body delivered too few bytes within the stall timeout, or no final status came in time.
@@ -35,9 +27,10 @@ export const UNREACHABLE = 'UNREACHABLE';
 export const BROKEN = 'BROKEN';
 const CERTIFICATE = 'CERTIFICATE';
 
-/** Whether a certificate has no known authority: with more authorities it may have one. */
+/** Whether the error is about a certificate without a known authority: with more authorities it may have one. */
 export function isUnknownAuthority(error: unknown): boolean {
-  return /^(?:UNABLE_TO_|SELF_SIGNED_CERT|DEPTH_ZERO_)/.test(codeOf(error));
+  if (!(error instanceof NetworkError) || error.code !== CERTIFICATE) return false;
+  return /^(?:UNABLE_TO_|SELF_SIGNED_CERT|DEPTH_ZERO_)/.test(codeOf(error.cause));
 }
 
 function codeOf(error: unknown): string {

@@ -1,14 +1,14 @@
 import type { SecureContext } from 'node:tls';
 import type { buildConnector, Dispatcher, Pool } from 'undici';
-import { type DlrootfsError, IntegrityError, NetworkError, printable } from '../../errors.ts';
+import { IntegrityError, NetworkError, printable } from '../../errors.ts';
 import { version } from '../../version.ts';
-import { backoff, inSeconds, MAX_WAIT, pause } from '../../sys/retry.ts';
+import { inSeconds, RepeatableError, type Retry, RetryBudget, type RetryOptions } from '../../sys/retry.ts';
 import { secureContext, tlsSettings, type TlsSettings } from '../config/certificates.ts';
 import type { SessionSettings } from '../registry-options.ts';
 import { drain } from './answer.ts';
 import { Exchange, type Request, type Response, type Route } from './exchange.ts';
 import { proxyFor } from './proxy.ts';
-import { isTransient, isUnknownAuthority } from './transport-error.ts';
+import { isUnknownAuthority } from './transport-error.ts';
 
 /** Headers of every request. `identity`: offsets and digests are those of the stored bytes. */
 const COMMON_HEADERS = { 'user-agent': `dlrootfs/${version}`, 'accept-encoding': 'identity' };
@@ -73,8 +73,13 @@ export class Transport {
   async #exchange(request: Request, timeLimit: number): Promise<Response> {
     const { method, url } = request;
     const exchange = new Exchange(request, this.settings, timeLimit);
-    exchange.send(() => this.#route(url));
-    const response = await exchange.head;
+    let route: Promise<Route> | undefined;
+    exchange.send(() => (route = this.#route(url)));
+    const response = await exchange.head.catch(async (error: unknown) => {
+      if (!isUnknownAuthority(error) || (await route)?.system !== false) throw error;
+      if (this.#routes.get(url.origin) === route) this.#routes.set(url.origin, this.#open(url, true));
+      throw new RepeatableError(error, 'authorities');
+    });
     // A query may hold a signature.
     const place = `${url.origin}${url.pathname}${url.search && '?…'}`;
     const message = `${method} ${place} ${response.status} ${Math.round(response.time)} ms`;
@@ -83,25 +88,26 @@ export class Transport {
   }
 
   /** The route to the server of `url`. */
-  async #route(url: URL): Promise<Route> {
-    this.settings.signal.throwIfAborted();
-    const route = this.#routes.get(url.origin) ?? this.#open(url);
+  #route(url: URL): Promise<Route> {
+    if (this.settings.signal.aborted) return Promise.reject(this.settings.signal.reason);
+    const route = this.#routes.get(url.origin) ?? this.#open(url, false);
     this.#routes.set(url.origin, route);
     return route;
   }
 
-  async #open(url: URL): Promise<Route> {
+  /** @param system directly, with the authorities of the system beside the bundled ones; through a proxy they are always used */
+  async #open(url: URL, system: boolean): Promise<Route> {
     const { options, report, secrets } = this.settings;
     const proxy = proxyFor(url, options.environment);
-    if (!proxy) return { dispatcher: await this.#openDirect(url), proxy };
+    if (!proxy) return { dispatcher: await this.#openDirect(url, system), proxy, system };
     const { username, password } = proxy.url;
     secrets.addPassword(decodeURIComponent(username), decodeURIComponent(password));
     const place = `${proxy.url.protocol}//${proxy.url.host}`;
     report({ type: 'debug', message: `${url.host} through the proxy ${place}, from ${proxy.variable}` });
-    return { dispatcher: await this.#openProxy(proxy.url), proxy };
+    return { dispatcher: await this.#openProxy(proxy.url), proxy, system: true };
   }
 
-  async #openDirect(url: URL): Promise<Dispatcher> {
+  async #openDirect(url: URL, system: boolean): Promise<Dispatcher> {
     const { default: OriginPool } = await import('undici/lib/dispatcher/pool.js');
     const options: Pool.Options = {
       allowH2: false,
@@ -109,7 +115,7 @@ export class Transport {
       connectTimeout: this.settings.timeouts.connect,
     };
     if (url.protocol === 'http:') return new OriginPool(url.origin, options);
-    return new OriginPool(url.origin, { ...options, connect: await this.#secureConnect() });
+    return new OriginPool(url.origin, { ...options, connect: await this.#secureConnect(system) });
   }
 
   async #openProxy(proxy: URL): Promise<Dispatcher> {
@@ -133,31 +139,21 @@ export class Transport {
     });
   }
 
-  /** Connects with the bundled authorities, and again with the system's if those do not know the server's. */
-  async #secureConnect(): Promise<buildConnector.connector> {
+  async #secureConnect(system: boolean): Promise<buildConnector.connector> {
     const { default: build } = await import('undici/lib/core/connect.js');
-    const { verify } = this.tls;
-    const connectWith = (context: SecureContext) =>
-      build({
-        secureContext: context,
-        rejectUnauthorized: verify,
-        allowH2: false,
-        autoSelectFamily: true,
-        timeout: this.settings.timeouts.connect,
-      });
-    const bundled = connectWith(await this.#context(false));
-    let connect = bundled;
-    const addSystem = async () => {
-      connect = connectWith(await this.#context(true));
-    };
+    const connect = build({
+      secureContext: await this.#context(system),
+      rejectUnauthorized: this.tls.verify,
+      allowH2: false,
+      autoSelectFamily: true,
+      timeout: this.settings.timeouts.connect,
+    });
     return (options, callback) => {
-      const used = connect;
-      used(options, (...outcome) => {
-        const [error, socket] = outcome;
+      connect(options, (...outcome) => {
+        const [, socket] = outcome;
         // A TLS alert must not be hidden by the close that follows it.
         socket?.on('error', () => socket.destroy());
-        if (used !== bundled || !isUnknownAuthority(error)) callback(...outcome);
-        else void addSystem().finally(() => connect(options, callback));
+        callback(...outcome);
       });
     };
   }
@@ -221,57 +217,33 @@ export async function openTransport(
   return new Transport(await tlsSettings(registry, settings.options, insecure), settings);
 }
 
-/** Limit on all waits for one request together, in milliseconds. */
-const MAX_WAITS = 300_000;
-
 /**
- * Calls `attempt` until it succeeds, fails for good, or the retries are used up; then throws its last error. Every retry after a transient
- * error is reported. A server may ask for longer waits (`Retry-After`), up to a minute: beyond that the error is final. A document whose
- * bytes are wrong may have been cut off: it is requested once more.
+ * Calls `attempt` until it succeeds, fails for good, or its budget of retries is used up; then throws its last error. A document whose bytes are
+ * wrong is requested once more, unless another endpoint is left.
  *
- * @param retries fewer than those of the policy, where another endpoint is left to try, or by the error
+ * @param limit on the retries, lower than that of the policy where another endpoint is left to try, or by the error
  * @throws the signal's reason as soon as it aborts
  */
 export async function retryRequest<T>(
   attempt: () => Promise<T>,
-  { retry, report, signal }: Pick<SessionSettings, 'retry' | 'report' | 'signal'>,
-  retries: number | ((error: DlrootfsError) => number) = Infinity,
+  options: RetryOptions,
+  limit: number | ((error: unknown) => number) = Infinity,
 ): Promise<T> {
-  const notice = (message: string) => report({ type: 'notice', message });
-  let waited = 0;
-  let wrong = 0;
-  /** Milliseconds to wait before the next attempt; undefined where `error` is final. */
-  const delayAfter = (error: unknown, failures: number): number | undefined => {
-    if (isWrongDocument(error)) {
-      wrong += 1;
-      return wrong > 1 || retries !== Infinity ? undefined : 0;
-    }
-    if (!isTransient(error)) return undefined;
-    const most = Math.min(retry.retries, typeof retries === 'number' ? retries : retries(error));
-    if (failures > most) return undefined;
-    const asked = error.retryAfter ?? 0;
-    const wait = Math.max(backoff(retry, failures), asked);
-    waited += wait;
-    if (wait <= MAX_WAIT && waited <= MAX_WAITS) {
-      notice(`retry ${failures} of ${most} in ${inSeconds(wait)}: ${error.message}`);
-      return wait;
-    }
-    const why = asked > 0 ? 'the server asks for a wait' : 'it would need a wait';
-    const limit = inSeconds(wait > MAX_WAIT ? MAX_WAIT : MAX_WAITS);
-    notice(`not retrying: ${why} of ${inSeconds(wait)}, the limit is ${limit}`);
-    return undefined;
-  };
-  for (let failures = 1; ; failures += 1) {
-    signal.throwIfAborted();
+  const budget = new RetryBudget(options);
+  for (;;) {
+    options.signal.throwIfAborted();
     try {
       return await attempt();
     } catch (error) {
-      signal.throwIfAborted();
-      const wait = delayAfter(error, failures);
-      if (wait === undefined) throw error;
-      await pause(wait, signal);
+      const repeats = limit === Infinity && isWrongDocument(error);
+      const failure = repeats ? new RepeatableError(error, 'document') : error;
+      await budget.again(failure, retryWords, typeof limit === 'number' ? limit : limit(error));
     }
   }
+}
+
+function retryWords({ failure, number, most, wait }: Retry): string {
+  return `retry ${number} of ${most} in ${inSeconds(wait)}: ${failure.message}`;
 }
 
 function isWrongDocument(error: unknown): boolean {
