@@ -3,7 +3,7 @@ import { setImmediate } from 'node:timers/promises';
 import { answersVersion, shortUsage } from './quick-answer.ts';
 import { type TooLow, tooLowLimit } from './process-limits.ts';
 import { ownProcess } from './sys/native.ts';
-import type { CliContext } from './command-line/execute.ts';
+import type { CliContext } from './command-line/context.ts';
 import { describeFailure, type FailureOutput } from './command-line/failure.ts';
 import { DestinationError, ExitCode, InterruptedError } from './errors.ts';
 import { exactArguments } from './sys/os-path.ts';

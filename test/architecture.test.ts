@@ -93,6 +93,20 @@ test('imports go down only', () => {
   assert.deepEqual(wrong, []);
 });
 
+test('no imports go in a circle, of types and on demand neither', () => {
+  const graph = new Map(files.map((file) => [file, new Set<string>()]));
+  for (const { file, from } of imports)
+    if (from.startsWith('.')) graph.get(file)!.add(path.normalize(path.join(path.dirname(file), from)));
+  for (let size = 0; size !== graph.size;) {
+    size = graph.size;
+    // A file that imports none of those that are left is in no circle.
+    for (const [file, used] of graph) if (![...used].some((other) => graph.has(other))) graph.delete(file);
+  }
+  // Nor is one that none of these imports.
+  const inCircles = [...graph.keys()].filter((file) => [...graph.values()].some((used) => used.has(file)));
+  assert.deepEqual(inCircles, []);
+});
+
 test('the rooms that only decide do no I/O, not by sys/ either', () => {
   const reaching = imports.filter(({ from }) => !from.startsWith('.') && !harmless.has(from));
   const impure = new Set(reaching.map(({ file }) => file));

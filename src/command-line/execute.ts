@@ -1,37 +1,21 @@
 import { existsSync } from 'node:fs';
 import { geteuid } from 'node:process';
-import type { Readable, Writable } from 'node:stream';
 import { text as contentOf } from 'node:stream/consumers';
 import { setFlagsFromString } from 'node:v8';
 import type { StoreSize } from '../blob/store.ts';
 import type { Difference } from '../comparison/differences.ts';
 import { DestinationError, DlrootfsError, ExitCode, UsageError, printable } from '../errors.ts';
 import type { CacheRequest, ImagesRequest, PullRequest } from '../requests.ts';
-import { type TerminalStream, terminalReport } from '../report/bars.ts';
+import { terminalReport } from '../report/bars.ts';
 import { type LiveReport, type Report, fanOut, jsonLinesReport } from '../report/event.ts';
 import { formatBytes, plainReport } from '../report/progress.ts';
 import { type Inspection, messageReport, textReport } from '../report/text.ts';
 import { runtimes } from '../runtime/config-files.ts';
-import { osPath, type Environment } from '../sys/os-path.ts';
-import type { Secrets } from '../sys/secrets.ts';
+import { osPath } from '../sys/os-path.ts';
 import { version } from '../version.ts';
 import type { CommandName, FlagValues } from './commands.ts';
+import type { CliContext } from './context.ts';
 import { type Invocation, parseArguments } from './program.ts';
-
-/** The parts of the process that a command may use. */
-export interface CliContext {
-  readonly environment: Environment;
-  readonly stdin: Readable & { readonly isTTY?: boolean; setRawMode?(raw: boolean): unknown };
-  readonly stdout: Writable & { readonly isTTY?: boolean; readonly columns?: number };
-  readonly stderr: TerminalStream & { readonly isTTY?: boolean };
-  /** Standard output and standard error are one file. */
-  readonly isSharedOutput: () => boolean;
-  /** It was not removed. */
-  readonly workingDirectoryExists: () => boolean;
-  /** Learns the secrets of the run. */
-  readonly secrets: Secrets;
-  readonly signal: AbortSignal;
-}
 
 /** Returns the exit code, if it is not that of success. */
 type RunCommand = (invocation: Invocation, context: CliContext) => Promise<number | void>;

@@ -7,7 +7,7 @@ import { runtimes, virtualMachines } from '../runtime/config-files.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { isInUserNamespace } from '../sys/privileges.ts';
 import type { FlagValues } from './commands.ts';
-import type { CliContext } from './execute.ts';
+import type { CliContext } from './context.ts';
 import type { Invocation } from './program.ts';
 
 /**

@@ -12,7 +12,7 @@ import type { IdMappings } from '../runtime/runc.ts';
 import { findProgram, type Environment } from '../sys/os-path.ts';
 import { parseId, parsePasswd } from '../sys/passwd.ts';
 import { type IdMapping, idMappings, systemText, USERNS_VARIABLE } from '../sys/privileges.ts';
-import type { CliContext } from './execute.ts';
+import type { CliContext } from './context.ts';
 import type { Invocation } from './program.ts';
 
 /** On it the shell inside reports its start, and learns that its ids are mapped. */

@@ -4,7 +4,8 @@ import { fetchAllLayers, layerQueue, type PulledLayer, withoutCorruptBlobs } fro
 import { shortID } from '../oci/digest.ts';
 import type { Image } from '../oci/image.ts';
 import type { PullOptions } from '../options.ts';
-import { type ImageLayer, Spool } from '../rootfs/image-contents.ts';
+import type { ImageLayer } from '../rootfs/image-contents.ts';
+import { Spool } from '../rootfs/spool.ts';
 import { ImageTree, type ImageTreeOptions } from '../rootfs/image-tree.ts';
 import { type LayerSummary, summaryOf } from './summary.ts';
 import type { OpenedImage } from './with-session.ts';

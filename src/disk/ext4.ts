@@ -1,9 +1,9 @@
 import { DestinationError } from '../errors.ts';
 import { nameOf, parentPath } from '../rootfs/directories.ts';
+import type { Mtime } from '../rootfs/filesystem.ts';
 import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { displayPath } from '../tar/entry.ts';
-import type { DiskIdentity, FittedEntry } from './format.ts';
 
 const BLOCK_BYTES = 4096;
 const INODES_PER_BLOCK = 16;
@@ -31,6 +31,13 @@ export interface Ext4Layout {
   readonly bytes: number;
   readonly inodes: number;
   readonly journalMiB: number;
+}
+
+/** An entry, and what of it debugfs is to set. */
+interface Ext4Entry {
+  readonly entry: ImageTreeEntry;
+  readonly xattrs: readonly (readonly [name: string, value: Uint8Array])[];
+  readonly time: Mtime | undefined;
 }
 
 /** What a tree takes on ext4, added up name by name. */
@@ -135,7 +142,7 @@ const FEATURES =
   'none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum';
 
 /** Arguments of mke2fs(8), which reads the tar on its standard input. */
-export function mke2fsArguments(file: string, { uuid }: DiskIdentity, layout: Ext4Layout): string[] {
+export function mke2fsArguments(file: string, uuid: string, layout: Ext4Layout): string[] {
   const extended = `hash_seed=${uuid},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0`;
   const features = ['-O', FEATURES, '-J', `size=${layout.journalMiB}`];
   const numbers = ['-b', String(BLOCK_BYTES), '-I', '256', '-N', String(layout.inodes), '-m', '0'];
@@ -164,7 +171,7 @@ const LONGEST_COMMAND = 8000;
  *
  * @returns one a line
  */
-export function debugfsCommands({ entry, xattrs, time }: FittedEntry, lost: NotRestored): string[] {
+export function debugfsCommands({ entry, xattrs, time }: Ext4Entry, lost: NotRestored): string[] {
   const file = quoted(`/${entry.path}`);
   const attributes = xattrs.map(([name, value]) =>
     debugfsLine('ea_set', file, quoted(name), `"${escaped(value)}"`),

@@ -87,7 +87,7 @@ export const diskFormats: Readonly<Record<DiskFormat, FormatDescription>> = {
       oldest: [1, 47, 1],
       packages: ['e2fsprogs', 'libarchive13t64'],
     },
-    arguments: ({ file, identity, layout }) => mke2fsArguments(file, identity, layout!),
+    arguments: ({ file, identity, layout }) => mke2fsArguments(file, identity.uuid, layout!),
     environment: mke2fsEnvironment,
     trial: {
       arguments: (file) => ['-q', '-F', '-O', 'none', '-b', '1024', '-d', '-', file, '256k'],

@@ -3,8 +3,7 @@ import { type Attachments, parseArtifact, type Referrers, referrersTag } from '.
 import { Digest, verifyDigest } from '../oci/digest.ts';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
 import { manifestKind, mediaTypeOf } from '../oci/media-types.ts';
-import { readLayoutDocument, type LayoutFiles } from './layout-files.ts';
-import { blobPath, namesOf } from './oci-layout.ts';
+import { blobPath, namesOf, readLayoutDocument, type LayoutFiles } from './layout-files.ts';
 
 /** Limit in bytes on a blob: a signature has a few KiB. */
 const MAX_BLOB_BYTES = 1024 * 1024;

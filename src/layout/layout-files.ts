@@ -2,7 +2,9 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { IntegrityError, NotFoundError, printable, UsageError } from '../errors.ts';
+import { algorithmOf, type Digest, hexOf } from '../oci/digest.ts';
 import type { LocalBlob, LocalLayer } from '../oci/image.ts';
+import type { Descriptor } from '../oci/manifest.ts';
 import { OpenDirectory } from '../sys/open-directory.ts';
 import { hasCode, osErrorOf } from '../sys/os-error.ts';
 import { O_PATH, osPath } from '../sys/os-path.ts';
@@ -288,4 +290,18 @@ export function openLayoutFile(
       throw wrongSize(`${path} of ${files.name}`, file.size, size);
     return await file.open();
   };
+}
+
+const REF_NAME = 'org.opencontainers.image.ref.name';
+/** The full name, as containerd and Docker write it in addition to the tag. */
+const IMAGE_NAME = 'io.containerd.image.name';
+
+/** Where a blob is in a layout (OCI image-layout.md); a parsed digest cannot lead out of it. */
+export function blobPath(digest: Digest): string {
+  return `blobs/${algorithmOf(digest)}/${hexOf(digest)}`;
+}
+
+/** The names of an entry of index.json, the tag first. */
+export function namesOf({ annotations }: Descriptor): string[] {
+  return [annotations?.[REF_NAME], annotations?.[IMAGE_NAME]].filter((name) => name !== undefined);
 }

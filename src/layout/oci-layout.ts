@@ -1,7 +1,7 @@
 import { IntegrityError, printable } from '../errors.ts';
 import type { Attachments } from '../oci/artifact.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
-import { algorithmOf, hexOf, verifyDigest, type Digest } from '../oci/digest.ts';
+import { verifyDigest } from '../oci/digest.ts';
 import { describeFound, type FoundDocument } from '../oci/image-index.ts';
 import type { Image, LocalLayer, Session } from '../oci/image.ts';
 import { parseJsonObject } from '../oci/json.ts';
@@ -16,16 +16,14 @@ import {
 } from '../oci/manifest.ts';
 import { MediaType } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
-import { openLayoutFile, readLayoutDocument, selectImage, type LayoutFiles } from './layout-files.ts';
-
-const REF_NAME = 'org.opencontainers.image.ref.name';
-/** The full name, as containerd and Docker write it in addition to the tag. */
-const IMAGE_NAME = 'io.containerd.image.name';
-
-/** Where a blob is in a layout (OCI image-layout.md); a parsed digest cannot lead out of it. */
-export function blobPath(digest: Digest): string {
-  return `blobs/${algorithmOf(digest)}/${hexOf(digest)}`;
-}
+import {
+  blobPath,
+  namesOf,
+  openLayoutFile,
+  readLayoutDocument,
+  selectImage,
+  type LayoutFiles,
+} from './layout-files.ts';
 
 /** Images in an OCI layout, in a directory or an archive. */
 export class OciLayout implements Session<LocalLayer> {
@@ -136,11 +134,6 @@ export class OciLayout implements Session<LocalLayer> {
     verifyDigest(bytes, digest, what);
     return parseConfig(bytes, what);
   }
-}
-
-/** The names of an entry of index.json, the tag first. */
-export function namesOf({ annotations }: Descriptor): string[] {
-  return [annotations?.[REF_NAME], annotations?.[IMAGE_NAME]].filter((name) => name !== undefined);
 }
 
 function refNameOf(descriptor: Descriptor): string | undefined {

@@ -83,9 +83,6 @@ export interface LocalLayer extends LayerFacts {
 /** One layer of an image. */
 export type Layer = RemoteLayer | LocalLayer;
 
-/** Overlay file systems stop at 500 and Docker at 127; more is an attack on the caller's memory. */
-export const MAX_LAYERS = 4096;
-
 /** One image for one platform, verified down to its config. */
 export interface Image<L extends Layer = Layer> {
   /** 64 hex digits: the config's digest, with schema 1 and v1 the top layer's id. */

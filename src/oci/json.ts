@@ -3,6 +3,9 @@ import { IntegrityError, printable } from '../errors.ts';
 /** An object out of a JSON document; every key is an own property, `__proto__` too. */
 export type JsonObject = Readonly<Record<string, unknown>>;
 
+/** Limit on the layers of an image. Overlay file systems stop at 500 and Docker at 127; more is an attack on the caller's memory. */
+export const MAX_LAYERS = 4096;
+
 /** Manifests, indexes and configs of real images stay below ten. */
 const MAX_DEPTH = 100;
 

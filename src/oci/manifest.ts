@@ -1,7 +1,15 @@
 import { IntegrityError, printable } from '../errors.ts';
 import { Digest, verifyDigest } from './digest.ts';
-import { isObject, type JsonObject, listOf, parseJsonObject, textMapOf, textOf, textsOf } from './json.ts';
-import { MAX_LAYERS } from './image.ts';
+import {
+  isObject,
+  type JsonObject,
+  listOf,
+  MAX_LAYERS,
+  parseJsonObject,
+  textMapOf,
+  textOf,
+  textsOf,
+} from './json.ts';
 import {
   isConfigType,
   isLayerType,

@@ -1,9 +1,16 @@
 import { createPublicKey, type JsonWebKey, type KeyObject, verify } from 'node:crypto';
 import { IntegrityError, printable } from '../errors.ts';
 import { Digest } from './digest.ts';
-import { isObject, type JsonObject, listOf, parseJsonObject, textOf, ValueLimit } from './json.ts';
+import {
+  isObject,
+  type JsonObject,
+  listOf,
+  MAX_LAYERS,
+  parseJsonObject,
+  textOf,
+  ValueLimit,
+} from './json.ts';
 import { MediaType } from './media-types.ts';
-import { MAX_LAYERS } from './image.ts';
 
 /**
  * Docker's image manifest version 2, schema 1: layers and the image JSON that registry v1 had, newest first, with a signature over

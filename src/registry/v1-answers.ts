@@ -1,8 +1,14 @@
 /** Reads the answers of version 1 of the protocol. */
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { Digest } from '../oci/digest.ts';
-import { MAX_LAYERS } from '../oci/image.ts';
-import { type JsonObject, parseJson, parseJsonObject, textOf, type ValueLimit } from '../oci/json.ts';
+import {
+  type JsonObject,
+  MAX_LAYERS,
+  parseJson,
+  parseJsonObject,
+  textOf,
+  type ValueLimit,
+} from '../oci/json.ts';
 import { hostnameOf, isTag } from '../oci/reference.ts';
 
 /** Tags that an error message lists. */

@@ -2,10 +2,10 @@ import { openFilesFor } from '../sys/open-files.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
 import type { Filesystem } from './filesystem.ts';
-import { applyToOpenFile, type MetadataState } from './metadata.ts';
+import type { Creator } from './creator.ts';
+import { applyToOpenFile, type MetadataState } from './node-metadata.ts';
 import { nothingLost } from './not-restored.ts';
 import type { RingReader } from './ring.ts';
-import type { Creator } from './run.ts';
 
 // The queue of jobs for open files, in shared memory. The thread that reads a layer's entries opens each file. The thread that decodes the
 // tar writes some of them. Work that needs a name or an order stays in the first thread.

@@ -2,7 +2,7 @@ import { deserialize, serialize } from 'node:v8';
 import { accessList, keyOfList, modeWithList } from '../tar/access-list.ts';
 import type { BytePath, EntryType } from '../tar/entry.ts';
 import type { FileStat } from './filesystem.ts';
-import type { Spool } from './image-contents.ts';
+import type { Spool } from './spool.ts';
 
 /**
  * In bytes. If the extended attributes of a file take more, hard links cannot add others: each would rewrite all of them. All attributes

@@ -7,90 +7,43 @@ import {
   type ByteName,
   type Directory,
   type FileStat,
-  type Filesystem,
   type Mtime,
   type Node,
   type Place,
   granted,
   statusOf,
 } from './filesystem.ts';
-import { type Creator, refuseReserved, type Run } from './run.ts';
+import {
+  isCommon,
+  isModeDoubtful,
+  newOwner,
+  nobody,
+  permittedMode,
+  restoreMode,
+  restoreOwner,
+  restoreTimes,
+  SET_ID_BITS,
+} from './node-metadata.ts';
+import { refuseReserved, type Run } from './run.ts';
 
-const { EACCES, EDQUOT, EINVAL, EIO, ENODATA, ENOSYS, ENOTSUP, EPERM, EROFS } = constants.errno;
+const { EACCES, EDQUOT, EIO, ENODATA, EROFS } = constants.errno;
 
 /** Attributes that the system sets, or that the overlay file system keeps for itself. */
 export const systemAttribute =
   /^(?:security\.(?:selinux|ima|evm|SMACK64)|trusted\.overlay\.|user\.overlay\.)/;
 
-/** S_ISUID and S_ISGID of inode(7). */
-export const SET_ID_BITS = 0o6000;
 /** The owner needs all three to fill a directory. */
 const OWNER_BITS = 0o700;
 /** Of a file's capabilities: capabilities(7). */
 export const capability = 'security.capability';
-/** For chown(2), (uid_t) -1 means "do not change the owner": no user has this id. */
-const nobody = 0xffff_ffff;
-
-/** In 2038: every file system can store times up to here, in seconds. */
-const latestCommon = 0x7fff_ffff;
-
-/** Errors of chown(2): this process lacks permission, or the number is not mapped in its user namespace. */
-const ownerDenied = new Set([-EPERM, -EINVAL, -ENOSYS, -ENOTSUP]);
 /** Errors of setxattr(2) that come from the disk, not from the attribute. */
 const diskFailed = new Set([-EIO, -EROFS, -EDQUOT]);
-
-/** The part of a run that metadata needs. */
-export type MetadataState = Pick<Run, 'counts'> & {
-  readonly filesystem: Pick<Filesystem, 'stat' | 'setOwner' | 'setMode' | 'setTimes'>;
-  readonly creator: Pick<Creator, 'uid' | 'gid' | 'umask' | 'careful'>;
-};
-
-type Owner = Pick<Entry, 'uid' | 'gid'>;
 
 /** What the root is given when no layer has an entry for it. */
 export interface RootMetadata {
   readonly mode: number;
   readonly uid: number | undefined;
   readonly gid: number | undefined;
-}
-
-/**
- * Gives `node` the owner of `entry`. An owner that the system denies is counted.
- *
- * @param known owner that the node has already, undefined: not known
- * @returns whether the owner is right now
- * @throws SyscallError for any other failure
- */
-function restoreOwner(run: MetadataState, node: Node, entry: Owner, known: Owner | undefined): boolean {
-  const { uid, gid } = entry;
-  if (known && known.uid === uid && known.gid === gid) return true;
-  const result = run.filesystem.setOwner(node, uid, gid);
-  if (result === 0 && ((uid !== nobody && gid !== nobody) || isOwner(run, node, uid, gid))) return true;
-  if (result < 0 && !ownerDenied.has(result)) throw new SyscallError(result, 'set the owner');
-  run.counts.owners += 1;
-  return false;
-}
-
-function isOwner(run: MetadataState, node: Node, uid: number, gid: number): boolean {
-  const stat = statusOf(run.filesystem, node);
-  return stat?.uid === uid && stat.gid === gid;
-}
-
-/** The owner that a new file has before anyone sets it, where that is known. */
-function newOwner(run: MetadataState): Owner | undefined {
-  return run.creator.careful ? undefined : run.creator;
-}
-
-/** Whether a new file that was made with `mode` may have another mode. */
-function isModeDoubtful(run: MetadataState, mode: number): boolean {
-  return run.creator.careful || (mode & run.creator.umask) !== 0;
-}
-
-/** The mode that a file may have: without setuid and setgid when it is not its owner's. Counted. */
-function permittedMode(run: MetadataState, mode: number, ownerIsRight: boolean): number {
-  if (ownerIsRight || (mode & SET_ID_BITS) === 0) return mode;
-  run.counts.setuid += 1;
-  return mode & ~SET_ID_BITS;
 }
 
 /**
@@ -119,18 +72,6 @@ function removeInherited(run: Run, node: Node, directory: boolean): void {
   if (directory) run.filesystem.removeXattr(node, defaultAccessList);
 }
 
-/** Sets both times. A time that is not exact is counted, also one that the kernel has rounded for the file system. @throws SyscallError */
-function restoreTimes(run: MetadataState, node: Node, mtime: Mtime): void {
-  const { mtimeSeconds: seconds, mtimeNanoseconds } = mtime;
-  const result = granted(run.filesystem.setTimes(node, seconds, mtimeNanoseconds), 'set the time');
-  const isKept = isCommon(seconds) || statusOf(run.filesystem, node)?.mtimeSeconds === seconds;
-  if (result > 0 || !isKept) run.counts.times += 1;
-}
-
-function isCommon(seconds: number): boolean {
-  return seconds >= 0 && seconds <= latestCommon;
-}
-
 /** Sets owner, attributes, mode and times of a new file that is not a directory, in an order in which no step undoes another. */
 export function applyMetadata(run: Run, node: Node, entry: Entry, modeNow: number | undefined): void {
   const ownerIsRight = restoreOwner(run, node, entry, newOwner(run));
@@ -147,28 +88,6 @@ export function applyMetadata(run: Run, node: Node, entry: Entry, modeNow: numbe
 export function needsOnlyOpenFile(run: Run, { uid, gid, xattrs, mtimeSeconds }: Entry): boolean {
   const areIds = uid >= 0 && uid < nobody && gid >= 0 && gid < nobody;
   return isCommon(mtimeSeconds) && areIds && !run.creator.careful && !xattrs;
-}
-
-/** `applyMetadata` for a file that `needsOnlyOpenFile`, which was opened with the low nine bits of its mode. */
-export function applyToOpenFile(
-  state: MetadataState,
-  node: Node,
-  entry: Owner & Mtime & Pick<Entry, 'mode'>,
-): void {
-  const ownerIsRight = restoreOwner(state, node, entry, newOwner(state));
-  restoreMode(state, node, permittedMode(state, entry.mode, ownerIsRight), entry.mode & 0o777, false);
-  restoreTimes(state, node, entry);
-}
-
-function restoreMode(
-  run: MetadataState,
-  node: Node,
-  mode: number,
-  modeNow: number,
-  isChanged: boolean,
-): void {
-  if (mode === modeNow && !isChanged && !isModeDoubtful(run, mode)) return;
-  granted(run.filesystem.setMode(node, mode), 'set the mode');
 }
 
 /**

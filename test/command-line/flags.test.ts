@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { PassThrough } from 'node:stream';
 import fc from 'fast-check';
 import { commands, type FlagValues, options, spellings } from '../../src/command-line/commands.ts';
-import type { CliContext } from '../../src/command-line/execute.ts';
+import type { CliContext } from '../../src/command-line/context.ts';
 import { parseArguments, splitArguments } from '../../src/command-line/program.ts';
 import { pullRequest } from '../../src/command-line/request.ts';
 import { DlrootfsError, UsageError } from '../../src/errors.ts';

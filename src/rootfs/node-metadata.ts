@@ -1,0 +1,108 @@
+/** Owner, mode and times of one file, by its name or its descriptor. */
+import { constants } from 'node:os';
+import { SyscallError } from '../sys/os-error.ts';
+import type { Entry } from '../tar/entry.ts';
+import type { Creator } from './creator.ts';
+import { type Filesystem, granted, type Mtime, type Node, statusOf } from './filesystem.ts';
+import type { NotRestored } from './not-restored.ts';
+
+const { EINVAL, ENOSYS, ENOTSUP, EPERM } = constants.errno;
+
+/** S_ISUID and S_ISGID of inode(7). */
+export const SET_ID_BITS = 0o6000;
+
+/** For chown(2), (uid_t) -1 means "do not change the owner": no user has this id. */
+export const nobody = 0xffff_ffff;
+
+/** In 2038: every file system can store times up to here, in seconds. */
+const latestCommon = 0x7fff_ffff;
+
+/** Errors of chown(2): this process lacks permission, or the number is not mapped in its user namespace. */
+const ownerDenied = new Set([-EPERM, -EINVAL, -ENOSYS, -ENOTSUP]);
+
+/** The part of a run that is needed here. */
+export type MetadataState = {
+  readonly counts: NotRestored;
+  readonly filesystem: Pick<Filesystem, 'stat' | 'setOwner' | 'setMode' | 'setTimes'>;
+  readonly creator: Pick<Creator, 'uid' | 'gid' | 'umask' | 'careful'>;
+};
+
+type Owner = Pick<Entry, 'uid' | 'gid'>;
+
+/**
+ * Gives `node` the owner of `entry`. An owner that the system denies is counted.
+ *
+ * @param known owner that the node has already, undefined: not known
+ * @returns whether the owner is right now
+ * @throws SyscallError for any other failure
+ */
+export function restoreOwner(
+  run: MetadataState,
+  node: Node,
+  entry: Owner,
+  known: Owner | undefined,
+): boolean {
+  const { uid, gid } = entry;
+  if (known && known.uid === uid && known.gid === gid) return true;
+  const result = run.filesystem.setOwner(node, uid, gid);
+  if (result === 0 && ((uid !== nobody && gid !== nobody) || isOwner(run, node, uid, gid))) return true;
+  if (result < 0 && !ownerDenied.has(result)) throw new SyscallError(result, 'set the owner');
+  run.counts.owners += 1;
+  return false;
+}
+
+function isOwner(run: MetadataState, node: Node, uid: number, gid: number): boolean {
+  const stat = statusOf(run.filesystem, node);
+  return stat?.uid === uid && stat.gid === gid;
+}
+
+/** The owner that a new file has before anyone sets it, where that is known. */
+export function newOwner(run: MetadataState): Owner | undefined {
+  return run.creator.careful ? undefined : run.creator;
+}
+
+/** Whether a new file that was made with `mode` may have another mode. */
+export function isModeDoubtful(run: MetadataState, mode: number): boolean {
+  return run.creator.careful || (mode & run.creator.umask) !== 0;
+}
+
+/** The mode that a file may have: without setuid and setgid when it is not its owner's. Counted. */
+export function permittedMode(run: MetadataState, mode: number, ownerIsRight: boolean): number {
+  if (ownerIsRight || (mode & SET_ID_BITS) === 0) return mode;
+  run.counts.setuid += 1;
+  return mode & ~SET_ID_BITS;
+}
+
+/** Sets both times. A time that is not exact is counted, also one that the kernel has rounded for the file system. @throws SyscallError */
+export function restoreTimes(run: MetadataState, node: Node, mtime: Mtime): void {
+  const { mtimeSeconds: seconds, mtimeNanoseconds } = mtime;
+  const result = granted(run.filesystem.setTimes(node, seconds, mtimeNanoseconds), 'set the time');
+  const isKept = isCommon(seconds) || statusOf(run.filesystem, node)?.mtimeSeconds === seconds;
+  if (result > 0 || !isKept) run.counts.times += 1;
+}
+
+export function isCommon(seconds: number): boolean {
+  return seconds >= 0 && seconds <= latestCommon;
+}
+
+/** `applyMetadata` for a file that `needsOnlyOpenFile`, which was opened with the low nine bits of its mode. */
+export function applyToOpenFile(
+  state: MetadataState,
+  node: Node,
+  entry: Owner & Mtime & Pick<Entry, 'mode'>,
+): void {
+  const ownerIsRight = restoreOwner(state, node, entry, newOwner(state));
+  restoreMode(state, node, permittedMode(state, entry.mode, ownerIsRight), entry.mode & 0o777, false);
+  restoreTimes(state, node, entry);
+}
+
+export function restoreMode(
+  run: MetadataState,
+  node: Node,
+  mode: number,
+  modeNow: number,
+  isChanged: boolean,
+): void {
+  if (mode === modeNow && !isChanged && !isModeDoubtful(run, mode)) return;
+  granted(run.filesystem.setMode(node, mode), 'set the mode');
+}
