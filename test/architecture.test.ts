@@ -154,6 +154,18 @@ test('no file is longer than 400 lines', () => {
   assert.deepEqual(long, []);
 });
 
+test('the release is built from nothing of test/', () => {
+  const scripts = new URL('../scripts/', import.meta.url).pathname;
+  const building = readdirSync(scripts, { recursive: true, encoding: 'utf8' }).filter((name) =>
+    /^(?:build\/.*|build|release)\.ts$/.test(name),
+  );
+  assert.ok(building.length > 10);
+  assert.deepEqual(
+    building.filter((name) => /\bfrom '[^']*\/test\//.test(readFileSync(path.join(scripts, name), 'utf8'))),
+    [],
+  );
+});
+
 test('the program prints the version of package.json', () => {
   const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
     version: string;

@@ -1,30 +1,10 @@
 import { spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dir, file, hardlink, symlink, tar, whiteout } from '../../test/support/archive.ts';
-import { FakeRegistry } from '../../test/support/fake-registry.ts';
+import { TrainingRegistry } from './training-image.ts';
 
 const training = new URL('training.ts', import.meta.url).pathname;
 const accepted = new URL('accepted.ts', import.meta.url).pathname;
-
-const layers = [
-  { tar: tar(dir('etc'), file('etc/motd', 'hi\n'), symlink('bin', 'usr/bin'), dir('usr'), dir('usr/bin')) },
-  {
-    tar: tar(
-      file('usr/bin/true', 'x'.repeat(100_000), { mode: 0o755 }),
-      hardlink('usr/bin/false', 'usr/bin/true'),
-    ),
-  },
-  { tar: tar(whiteout('etc/motd'), file('etc/issue', 'new\n')) },
-  // Large enough for the thread that decodes.
-  { tar: tar(...Array.from({ length: 1500 }, (_, n) => file(`usr/f${n}`, incompressible(n, 4096)))) },
-];
-
-/** The same bytes in every build. */
-function incompressible(seed: number, length: number): Uint8Array {
-  return createHash('shake256', { outputLength: length }).update(String(seed)).digest();
-}
 
 /**
  * Code caches for the scripts of the single executable, by asset name: compiled functions, so that a run does not compile a
@@ -41,9 +21,8 @@ export async function codeCaches(
     await mkdir(`${directory}/scripts`);
     await copyFile(koffi, `${directory}/scripts/koffi.node`);
     for (const [name, source] of scripts) await writeFile(`${directory}/scripts/${name}`, source);
-    await using registry = await FakeRegistry.start();
-    registry.push('library/small', 'latest', { layers });
-    const pull = [registry.reference('library/small'), '--no-cache', '-d', `${directory}/rootfs`];
+    await using registry = await TrainingRegistry.start();
+    const pull = [registry.reference, '--no-cache', '-d', `${directory}/rootfs`];
     await runScript([...flags, training, ...pull], `${directory}/scripts`);
     const refused = await runScript([...flags, accepted], `${directory}/scripts`);
     if (refused !== '') throw new Error(`V8 rejects the code caches of ${refused.split('\n').join(' ')}`);
